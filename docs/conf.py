@@ -63,7 +63,8 @@ TASKS = {
     ),
     "Spectra": (
         "Eigenvalues and estimates of symmetric operators.",
-        "eigsh eigvalsh inertia spectral_density trace diagonal frobenius_norm spectrum.Krylov",
+        "eigsh eigvalsh inertia spectral_density trace diagonal frobenius_norm spectrum.Krylov "
+        "spectrum.Tracker",
     ),
     "Critical points": (
         "Classify a point, leave a saddle, find points where the gradient vanishes.",
@@ -99,7 +100,7 @@ TASKS = {
     "Symmetries": (
         "Other parameters with the same function; ``fc.structure.flip_tanh`` and so on.",
         "structure.symmetry.flip_tanh structure.symmetry.permute_hidden "
-        "structure.symmetry.rescale_relu",
+        "structure.symmetry.rescale_relu structure.symmetry.nearest_copy",
     ),
     "Installation": ("Versions, kernels and threads.", "show_versions"),
 }

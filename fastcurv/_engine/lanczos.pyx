@@ -521,14 +521,12 @@ cdef class Lanczos:
         """Restore the orthogonality of rows after `clean`; T has `multiplied` rows (-1: m)."""
         cdef Py_ssize_t end = self.m + self.p, first = self.clean, s, i, found
         cdef bint pending = self.p == 1 and self.m
-        cdef double most, worst = self.contamination, wrong = 0, beta = 0
+        cdef double beta = length_of(self.m, self.t + self.m * self.ld) if pending else 0
+        cdef double most, worst = self.contamination, wrong = 0
         cdef double *C
         cdef char *P
         cdef int _k
-        if pending:
-            beta = length_of(self.m, self.t + self.m * self.ld)
-        if multiplied < 0:
-            multiplied = self.m
+        multiplied = self.m if multiplied < 0 else multiplied
         if self.clean < end:
             if self.semi and end - 2 > first:
                 self.clean = end - 2
@@ -554,8 +552,7 @@ cdef class Lanczos:
                 self.e[i] += worst * worst * self.scale
             self.clean = end
             if pending and length_of(self.m, self.t + self.m * self.ld) <= 3 * self.noise:
-                # the pending row was a combination of the others: the recurrence ends without it
-                self.e[self.m - 1] += beta
+                self.e[self.m - 1] += beta  # the row combines the others: the recurrence ends here
                 self.p, self.clean = 0, self.m
             elif pending:
                 self.e[self.m - 1] += wrong
@@ -845,13 +842,7 @@ cdef class Lanczos:
 
     def targets(self, theta, double tol, bint by_value):
         """Return the tolerances (k,) of residuals, relative to `scale` or to the values."""
-        cdef Py_ssize_t i, k = len(theta)
-        out = np.empty(k)
-        cdef double *values = <double *>pointer(theta)
-        cdef double *to = <double *>pointer(out)
-        for i in range(k):
-            to[i] = self.target(values[i], tol, by_value)
-        return out
+        return np.array([self.target(value, tol, by_value) for value in theta])
 
     cdef double target(self, double theta, double tol, bint by_value) noexcept:
         if by_value:
@@ -880,7 +871,7 @@ cdef class Lanczos:
         apart : bool
             Whether all pairs would have converged without the rows set aside.
         """
-        cdef Py_ssize_t i, m = self.m
+        cdef Py_ssize_t i, m = self.m, ld = self.ld
         cdef double worst = 0
         cdef bint apart = True
         if not 0 < k <= m:
@@ -892,8 +883,7 @@ cdef class Lanczos:
         cdef Py_ssize_t *places = self.choose(k, which)
         for i in range(k):
             out[i] = self.found.values[places[i]]
-            out[k + i] = fabs(self.t[m * self.ld + m - 1] * self.found.last[places[i]])
-            out[k + i] *= self.p > 0
+            out[k + i] = fabs(self.t[m * ld + m - 1] * self.found.last[places[i]]) * (self.p > 0)
             out[2 * k + i] = self.excess(out[i], NULL, out[k + i], tol, by_value)
             worst = fmax(worst, out[2 * k + i])
         if self.tridiagonal and not self.aside and worst > 1:  # the eigenvectors are not needed

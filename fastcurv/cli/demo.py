@@ -231,7 +231,7 @@ def _spectra_section(page: Report, found: dict[str, tuple[SpectralDensity, Any]]
     """
     figures: dict[str, Any] = {}
     for name, (density, pairs) in found.items():
-        ax = figures[name] = density.plot(plots.new_axes(figsize=(3.0, 2.8)), color=plots.BLUE)
+        ax = figures[name] = density.plot(plots.new_axes(figsize=(3.0, 2.8)), color=plots.BLUE).ax_
         ax.get_legend().remove()  # the pictures are small, and the caption explains them
         low, high = pairs.values[:5], pairs.values[-5:]
         outliers = np.r_[low, high]

@@ -38,6 +38,7 @@ from ..common.progress import bar
 from ..common.protocols import EngineSteps, Smooth, Solver, Valued
 from ..common.runtime import Budget, as_callback, starts_to_nearest, told_of_interrupts
 from ..common.vectors import default_threads
+from ..spectrum.tracker import Tracker, tracked
 from .checkpoint import Saver, saved
 from .finish import Finisher
 from .first_order import SGD, Adam, Momentum, Nesterov, RMSProp
@@ -133,6 +134,7 @@ def minimize(
     checkpoint_every: int | None = None,
     resume: Any = None,
     verdict: bool = True,
+    track: bool | Tracker = False,
     **options: Any,
 ) -> MinimizeResult:
     """Minimise an objective, and classify the point that was reached.
@@ -206,6 +208,10 @@ def minimize(
         bit-identical to an uninterrupted run. A different loss at the saved theta is an error.
     verdict : bool
         If False, `classify` is not called at the end, and `success` is True only at `fun_target`.
+    track : bool or Tracker
+        Whether to record the lowest and highest eigenvalue of the Hessian after each iteration, for
+        at most 5 products each, which `nhev` does not count; or a `fastcurv.spectrum.Tracker` that
+        does. The result has it as `track`.
     **options
         Options of the method. First order: ``learning_rate schedule delta hold batch_size clip
         record_every`` and ``momentum rho beta1 beta2 eps``. With mini-batches, the loss and
@@ -248,6 +254,7 @@ def minimize(
           start's and of that at theta = 0, the loss by a millionth of these).
           `status` is its number in this order, 0 for ``critical``. ``stalled`` means that the
           method finds no step that lowers the loss.
+        * ``track``: with `track`, the Tracker with its records.
         * ``starts``: with `n_init`, the loss that each start reached, in order; all counts and
           `history` are those of the run that goes on from the one chosen.
 
@@ -294,8 +301,8 @@ def minimize(
             max_iter=max_iter, max_products=max_products, gradient_tol=gradient_tol,
             fun_target=fun_target, patience=patience, validation=validation, **options,
         )  # fmt: skip
-    if theta0 is None and resume is None:
-        theta0 = _drawn(ob, seed)
+    theta0 = _drawn(ob, seed) if theta0 is None and resume is None else theta0
+    tracker, call = tracked(ob, track, read_callback(callback))
     arrays, facts = ({}, {}) if resume is None else saved(resume, chosen, options, ob.n_params)
     theta = np.array(check_theta(ob, arrays.get("run.theta", theta0), "theta0", kind))
     run = Run(
@@ -308,10 +315,8 @@ def minimize(
     usual = 100 if options.get("batch_size") is not None else 5000 if maker.curvature else 1000
     tol = _if_given(gradient_tol, "gradient_tol", check_not_negative)
     loop = Loop(
-        run, maker, chosen, options, gradient_tol=tol,
-        max_iter=_if_given(max_iter, "max_iter") or usual,
-        callback=read_callback(callback),
-        patience=_if_given(patience, "patience"),
+        run, maker, chosen, options, gradient_tol=tol, callback=call,
+        max_iter=_if_given(max_iter, "max_iter") or usual, patience=_if_given(patience, "patience"),
         saver=Saver(checkpoint, _if_given(checkpoint_every, "checkpoint_every")),
         ending=Finisher(run, tol, maker, options) if verdict else None,
     )  # fmt: skip
@@ -320,7 +325,8 @@ def minimize(
     _begin_in_units(loop, method, given, seed, progress)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the loop checks for these
         result = loop.go(arrays, facts, progress)
-    return result if losses is None else as_result(MinimizeResult, **result, starts=losses)
+    more = {"starts": losses, "track": tracker}
+    return as_result(MinimizeResult, **result, **{k: v for k, v in more.items() if v is not None})
 
 
 def _begin_in_units(loop: Loop, method: Any, given: Any, seed: Any, progress: Any) -> None:

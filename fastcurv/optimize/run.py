@@ -35,6 +35,7 @@ from .checkpoint import Saved, State, check_run, generator, plain
 
 if TYPE_CHECKING:
     from ..critical.report import CriticalPoint
+    from ..spectrum.tracker import Tracker
 
 # of the current point, by the names of a history, where a validation loss follows if there is one
 RECORD_FIELDS = "iteration", "loss", "gradient_norm", "products", "time"
@@ -73,6 +74,7 @@ class MinimizeResult(Result):
     method: str
     wall_time: float
     starts: np.ndarray
+    track: Tracker
 
     def _title(self) -> str:
         report = self.get("report")

@@ -173,6 +173,7 @@ class LandscapeDisplay(Display):
         theta: Any,
         *,
         directions: Any = "auto",
+        to: Any = None,
         n_dims: int = 1,
         radius: float = 1.0,
         n_grid: int = 41,
@@ -196,6 +197,10 @@ class LandscapeDisplay(Display):
             are zero. "eigenvectors": those of the lowest eigenvalue and, for a plane, the highest,
             of unit length. "gradient": the negative gradient, of unit length, in one dimension
             only. Rows of an array must not be zero, and two must span a plane.
+        to : (n,) array, optional
+            Another point: the slice is the line from theta, at 0, to it, at 1, in place of
+            `directions` and `radius`. `fastcurv.structure.nearest_copy` brings a network close to
+            another by permuting its units first.
         n_dims : {1, 2}
             Number of directions; ignored if an array of directions is given.
         radius : float
@@ -215,7 +220,7 @@ class LandscapeDisplay(Display):
         LandscapeDisplay
         """
         cls._check_look(look, "from_objective")
-        options = {"n_dims": n_dims, "radius": radius, "n_grid": n_grid, "seed": seed}
+        options = {"to": to, "n_dims": n_dims, "radius": radius, "n_grid": n_grid, "seed": seed}
         return cls.slice(objective, theta, directions=directions, **options).plot(ax, **look)
 
     @classmethod
@@ -259,6 +264,7 @@ class LandscapeDisplay(Display):
         theta: Any,
         *,
         directions: Any = "auto",
+        to: Any = None,
         n_dims: int = 1,
         radius: float = 1.0,
         n_grid: int = 41,
@@ -278,6 +284,13 @@ class LandscapeDisplay(Display):
         n_grid = check_positive_int(n_grid, "n_grid")
         n_dims = check_positive_int(n_dims, "n_dims", 2)
         radius = check_positive(radius, "radius", zero=True)
+        if to is not None:
+            if not isinstance(directions, str) or directions != "auto" or n_dims != 1:
+                raise ValueError("to must be given without directions, and with n_dims=1.")
+            end = check_vector(to, np.size(theta), "to", np.float64)
+            directions = end - check_vector(theta, np.size(theta), "theta", np.float64)
+            if not directions.any():
+                raise ValueError("to must be another point than theta.")
         if isinstance(directions, str) and directions == "auto":
             known = hasattr(objective, "hessian") and np.size(theta) <= AUTO_MAX_N
             directions = "eigenvectors" if known and np.size(theta) >= n_dims else "random"
@@ -285,7 +298,8 @@ class LandscapeDisplay(Display):
         require(objective, ("value", *more), "objective", OBJECTIVE_HINT, theta)
         theta = check_vector(theta, np.size(theta), "theta", np.float64)
         along, names = _directions(objective, theta, directions, n_dims, as_rng(seed))
-        steps = np.linspace(-radius, radius, n_grid)
+        steps = np.linspace(-radius, radius, n_grid) if to is None else np.linspace(0, 1, n_grid)
+        names = names if to is None else ("the line to the other point",)
         taylor = None
         if len(along) == 1:
             losses = np.array([objective.value(theta + t * along[0]) for t in steps])

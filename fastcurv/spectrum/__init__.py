@@ -1,5 +1,6 @@
 """Spectra of symmetric operators: extreme eigenpairs, densities, traces, inertia."""
 
 from .shared_run import Krylov
+from .tracker import Tracker
 
-__all__ = ["Krylov"]
+__all__ = ["Krylov", "Tracker"]

@@ -395,22 +395,21 @@ class SpectralDensity(Record, InOneLine, AttributeHints, subject="density"):
         return Estimate(mean, stderr, self.n_products, method=method)
 
     def plot(self, ax: Any = None, *, band: float = 2.0, **line: Any) -> Any:
-        """Draw the density with a band of `band` standard errors, named in its legend; needs
-        matplotlib. `fastcurv.SpectrumDisplay` draws eigenvalues beside it.
+        """Draw the density with a band of `band` standard errors, named in its legend, by
+        `fastcurv.SpectrumDisplay`, which can draw eigenvalues beside it; needs matplotlib.
 
         If `ax` is None a new figure is made: a pyplot figure if the caller has imported pyplot, so
         that ``plt.show()`` shows it, otherwise one without a window, which works without a display
-        and in threads; ``.figure.savefig(path)`` of the result writes it.
+        and in threads; ``.figure_.savefig(path)`` of the result writes it.
 
         Returns
         -------
-        matplotlib.axes.Axes
-            The axes it was drawn in.
+        SpectrumDisplay
+            With ``ax_`` and ``figure_`` set.
         """
         if ax is not None and not hasattr(ax, "plot"):
             raise TypeError(f"ax must be Axes of matplotlib, got {typed(ax)}. Or use scale='log'.")
-        draw = load_module("spectrum.draw")
-        return draw.draw_density(self, draw.shown_axes() if ax is None else ax, band=band, **line)
+        return load_module("plots.spectrum").SpectrumDisplay(self).plot(ax, band=band, **line)
 
     def __repr__(self) -> str:
         used = self.nodes[self.weights > 0]

@@ -94,7 +94,10 @@ def extreme_pairs(
     ):
         run = Recurrence(inner, most, against=deflated, contamination=contamination, rows=rows)
         rng = quick_rng(seed)
-        search = ThickRestart(run, asked, tol, price, quick, rng, shown, may_be_whole)
+        search = ThickRestart(
+            run, asked, tol, price,
+            quick=quick, rng=rng, shown=shown, may_switch_to_dense=may_be_whole,
+        )  # fmt: skip
         found = search.solve(start)
     if search.switch_to_dense:
         return matrix_pairs(inner, asked, against=deflated, spent=found.n_products)
@@ -125,6 +128,7 @@ class ThickRestart(EigenSearch):
         asked: EigshOptions,
         tol: float,
         price: float,
+        *,
         quick: bool,
         rng: np.random.Generator,
         shown: Bar,

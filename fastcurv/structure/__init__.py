@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 from ..common.runtime import load_module
 
 if TYPE_CHECKING:
-    from .symmetry import flip_tanh, permute_hidden, rescale_relu
+    from .symmetry import flip_tanh, nearest_copy, permute_hidden, rescale_relu
 
-__all__ = ["flip_tanh", "permute_hidden", "rescale_relu"]
+__all__ = ["flip_tanh", "nearest_copy", "permute_hidden", "rescale_relu"]
 
 
 def __getattr__(name: str) -> Any:

@@ -87,7 +87,7 @@ def test_numbers_that_were_chosen_and_even_axes_stay():
 def test_densities_and_spectra_go_where_they_are_told():
     H = PrescribedSpectrum(np.linspace(-1.0, 5.0, 30), seed=0)
     found, ax = fc.spectral_density(H, n_probes=1, n_steps=10, seed=0), new_axes()
-    assert found.plot(ax=ax) is ax and len(ax.lines) == 2  # and that of 0
+    assert found.plot(ax=ax).ax_ is ax and len(ax.lines) == 2  # and that of 0
     assert not ax.collections, "one probe has no band"
     assert np.array_equal(ax.lines[0].get_ydata(), found.density)
 
@@ -281,7 +281,7 @@ def test_a_logarithmic_axis_reaches_as_far_as_the_density(values, bounded):
     shown = density(values)
     if bounded:
         shown = within(shown, values.min(), values.max())
-    ax = shown.plot()
+    ax = shown.plot().ax_
     ends, limits = decades(ax, *shown.grid[[0, -1]]), decades(ax, *ax.get_xlim())
     margin = 0.051 * np.ptp(ends)
     assert ends[0] - margin <= limits[0] <= ends[0]
@@ -292,7 +292,7 @@ def test_a_logarithmic_axis_reaches_as_far_as_the_density(values, bounded):
 
 def test_a_second_density_and_eigenvalues_beyond_the_first_are_seen():
     first, second = density(SPECTRA["a decade"]), density(SPECTRA["both"])
-    ax = second.plot(ax=first.plot())
+    ax = second.plot(ax=first.plot().ax_).ax_
     low, high = ax.get_xlim()
     assert low <= second.grid[0] and high >= max(first.grid[-1], second.grid[-1])
     shown = fc.SpectrumDisplay(first, eigenvalues=[0.02, 90.0]).plot()
@@ -301,7 +301,7 @@ def test_a_second_density_and_eigenvalues_beyond_the_first_are_seen():
 
 
 def test_the_legend_of_two_densities_lies_above_them():
-    ax = density(SPECTRA["a decade"]).plot(label="one")
+    ax = density(SPECTRA["a decade"]).plot(label="one").ax_
     density(SPECTRA["both"]).plot(ax, label="another", color="C1")
     ax.figure.savefig(io.BytesIO())
     box = ax.get_legend().get_window_extent()
@@ -322,7 +322,7 @@ def test_the_legend_of_eigenvalues_lies_above_the_density():
     ("name", "wanted"), [("narrow", ["50", "200"]), ("a decade", ["0.5", "2", "5"]), ("both", [])]
 )
 def test_an_axis_of_few_decades_has_numbers_between_them(name, wanted):
-    ax = density(SPECTRA[name]).plot()
+    ax = density(SPECTRA[name]).plot().ax_
     ax.figure.savefig(io.BytesIO())
     low, high = ax.get_xlim()
     ticks = zip(ax.get_xticks(minor=True), ax.get_xticklabels(minor=True))
@@ -334,6 +334,6 @@ def test_an_axis_of_few_decades_has_numbers_between_them(name, wanted):
 def test_the_legend_says_how_wide_the_density_is_smoothed(axis, unit):
     shown = density(SPECTRA["positive"], axis).regrid(width=0.0312)
     name = f"density (smoothed over 0.031{unit})"
-    for ax in (shown.plot(), fc.SpectrumDisplay(shown).plot().ax_):
+    for ax in (shown.plot().ax_, fc.SpectrumDisplay(shown).plot().ax_):
         assert name in [text.get_text() for text in ax.get_legend().get_texts()]
-    assert shown.plot(label="mine").lines[0].get_label() == "mine"
+    assert shown.plot(label="mine").ax_.lines[0].get_label() == "mine"

@@ -37,7 +37,7 @@ def test_the_picture_of_a_spectrum_has_density_band_and_ticks(net):
 def test_one_meaning_of_the_band_everywhere(net):
     ob, theta = net
     density = fc.spectral_density(ob.hessian(theta), n_probes=3, n_steps=10, seed=0)
-    for ax in (density.plot(), fc.SpectrumDisplay(density).plot().ax_):
+    for ax in (density.plot().ax_, fc.SpectrumDisplay(density).plot().ax_):
         names = ax.get_legend_handles_labels()[1]
         assert sum("2 standard errors" in name for name in names) == 1
         points = ax.collections[0].get_paths()[0].vertices

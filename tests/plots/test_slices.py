@@ -177,3 +177,18 @@ def test_a_title_says_what_random_directions_hide():
         assert "saddle often looks like a minimum" in shown.ax_.get_title()
     toy = fc.testing.lecture_toy()
     assert not LandscapeDisplay.from_objective(toy, np.zeros(2), n_grid=3).ax_.get_title()
+
+
+def test_a_line_to_another_point_begins_at_theta_and_ends_there():
+    end = np.array(AT) + [2.0, -1.0]
+    line = LandscapeDisplay.slice(BOWL, AT, to=end, n_grid=5)
+    assert line.steps.tolist() == [0, 0.25, 0.5, 0.75, 1]
+    points = np.array(AT) + line.steps[:, None] * (end - AT)
+    assert np.allclose(line.losses, [BOWL.value(t) for t in points], rtol=1e-14)
+    shown = LandscapeDisplay.from_objective(BOWL, AT, to=end, n_grid=5)
+    assert "the other point" in shown.ax_.get_xlabel()
+    for given in ({"directions": "gradient"}, {"n_dims": 2}):
+        with pytest.raises(ValueError, match="to must be given without directions"):
+            LandscapeDisplay.slice(BOWL, AT, to=end, **given)
+    with pytest.raises(ValueError, match="another point than theta"):
+        LandscapeDisplay.slice(BOWL, AT, to=AT)

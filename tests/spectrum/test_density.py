@@ -207,7 +207,7 @@ def test_plot_draws_the_density(rng):
     pytest.importorskip("matplotlib")
     d = spectral_density(Prescribed(SPECTRA["hessian"](rng), seed=0), 3, 30, seed=0)
     for axis in ("linear", "log"):
-        ax = d.regrid(axis=axis).plot()
+        ax = d.regrid(axis=axis).plot().ax_
         assert np.array_equal(ax.lines[0].get_ydata(), d.regrid(axis=axis).density)
         picture = io.BytesIO()
         ax.figure.savefig(picture)

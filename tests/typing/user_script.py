@@ -156,6 +156,9 @@ def streams(objective: fc.Objective, theta: Floats) -> None:
 def symmetries(objective: fc.Objective, theta: Floats) -> None:
     model = objective.model
     swapped = fc.structure.permute_hidden(model, theta, 0, [1, 0, 2, 3])
+    assert np.allclose(fc.structure.nearest_copy(model, theta, swapped), theta)
+    low, high = fc.spectrum.Tracker(objective, seed=0)(theta).values
+    assert low < high
     flipped = fc.structure.flip_tanh(model, theta, 0, [0])
     assert np.isclose(objective.value(swapped), objective.value(flipped))
     relu = fc.MLP([3, 4, 2], activation="relu")

@@ -1,0 +1,251 @@
+"""The ends of a Hessian's spectrum along a training run, for a few products a step."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..common.checks import as_rng, check_choice, check_positive, check_positive_int, check_vector
+from ..common.errors import OBJECTIVE, accept_aliases, require, typed
+from ..common.linalg import NotFiniteError
+from ..common.protocols import Seed, Which
+from ..common.read_only import ReadOnly
+from .eigsh import eigsh
+from .shared_run import Krylov
+
+PER_STEP = 5  # products of a step
+SEARCH_STEPS = 10  # products of a search for eigenvectors that are not tracked yet
+FIRST = 100  # most products of the first record
+
+
+@dataclass(frozen=True)
+class SpectrumRecord:
+    """The ends of the spectrum at one point of a run.
+
+    Attributes
+    ----------
+    step : int
+        The number of calls before this one.
+    values : ndarray, shape (1,) or (2,)
+        The lowest eigenvalue, the highest, or both in this order. They are Rayleigh quotients: the
+        lowest eigenvalue of the Hessian is at most the first, the highest at least the last, so a
+        negative first value shows negative curvature.
+    residuals : ndarray
+        ``||H u - lam u||`` for each: an eigenvalue lies within it of the value.
+    n_products : int
+        Products with the Hessian made for this record.
+    converged : bool
+        Whether the residuals are within the tolerance.
+    """
+
+    step: int
+    values: np.ndarray
+    residuals: np.ndarray
+    n_products: int
+    converged: bool
+
+
+class Tracker(ReadOnly, made_by="fastcurv.spectrum.Tracker"):
+    """Follow the lowest and highest eigenvalue of the Hessian along a training run.
+
+    Call it with theta once a step, from `minimize`, from a loop of your own or from one in torch.
+    The eigenvectors of the step before are the start of the next, which costs one product for each
+    if theta has moved little. The rest of five products a step goes into a Lanczos run from a
+    random start, whose eigenvectors join after every ten of them: without it, an eigenvalue that
+    becomes the lowest in another direction would not be seen.
+
+    Parameters
+    ----------
+    ob : objective
+        Anything with ``hessian(theta)``.
+    which : {"BE", "SA", "LA"}
+        Both ends, the lowest or the highest eigenvalue, as in `eigsh`.
+    tol : float
+        Tolerance of the residuals, relative to the largest ``|lam|`` found.
+    every : int
+        Record every so many calls; the others return the last record and cost nothing.
+    seed : None, int or numpy.random.Generator
+        Seed of the random starts.
+
+    Attributes
+    ----------
+    records : tuple of SpectrumRecord
+        All records so far.
+    values, residuals : ndarray, shape (m, 1) or (m, 2)
+        Those of all m records.
+    steps : ndarray, shape (m,)
+        The steps of the records.
+    n_products : int
+        Products of all records.
+
+    Notes
+    -----
+    The first record costs up to 100 products, each later one at most 5. It takes memory for about
+    15 vectors of length n. That the values are the ends of the spectrum is likely, not proved;
+    `eigsh` and `classify` tell more about one point. Copies and pickles begin a new Lanczos run.
+
+    Examples
+    --------
+    >>> import numpy as np, fastcurv as fc
+    >>> toy = fc.testing.lecture_toy()  # a saddle at 0, minima where w1 w2 = 1
+    >>> tracker = fc.spectrum.Tracker(toy, seed=0)
+    >>> for t in (0.0, 0.2, 0.4, 0.6, 0.8):
+    ...     record = tracker([t, t])
+    >>> tracker.values[:, 0].round(2)
+    array([-2.  , -1.76, -1.04,  0.16,  0.72])
+    >>> tracker.sign_changes.tolist()
+    [3]
+    """
+
+    @accept_aliases("Tracker")
+    def __init__(
+        self,
+        ob: Any,
+        which: Which = "BE",
+        *,
+        tol: float = 1e-2,
+        every: int = 1,
+        seed: Seed = 0,
+    ) -> None:
+        require(ob, ("hessian",), "ob", OBJECTIVE)
+        check_choice(which, ("BE", "SA", "LA"), "which")
+        self._ob, self._which = ob, which
+        self._tol, self._every = check_positive(tol, "tol"), check_positive_int(every, "every")
+        self._rng = as_rng(seed)
+        self._vectors: Any = None  # of the last record, then those of a finished search
+        self._search: Krylov | None = None
+        self._calls = 0
+        self._records: list[SpectrumRecord] = []
+
+    def __call__(self, theta: Any) -> SpectrumRecord:
+        """Record the ends of the spectrum at theta.
+
+        Parameters
+        ----------
+        theta : array_like, shape (n,)
+
+        Returns
+        -------
+        SpectrumRecord
+
+        Raises
+        ------
+        ValueError, TypeError
+            If theta is not a finite vector of the objective's length; NotFiniteError where the
+            Hessian is not finite.
+        """
+        step, self._calls = self._calls, self._calls + 1
+        if step % self._every:
+            return self._records[-1]
+        theta = np.asarray(theta)  # a tensor of torch has another `size`
+        op = self._ob.hessian(check_vector(theta, theta.size, "theta", np.float64))
+        k = min(1 + (self._which == "BE"), op.shape[0])
+        first = self._vectors is None
+        start = self._rng.standard_normal(op.shape[0]) if first else self._vectors
+        pairs = eigsh(
+            op, k, self._which, tol=self._tol / 10 if first else self._tol, v0=start,
+            probe=False, max_products=FIRST if first else PER_STEP, seed=self._rng,
+        )  # fmt: skip
+        self._vectors, made = pairs.vectors, pairs.n_products
+        if not first and made < PER_STEP:
+            made += self._explore(op, PER_STEP - made, k)
+        record = SpectrumRecord(
+            step, pairs.values, pairs.residuals, made, bool(pairs.converged.all())
+        )
+        self._records.append(record)
+        return record
+
+    def _explore(self, op: Any, more: int, k: int) -> int:
+        """Extend the search by `more` products, begin one at `op` if there is none, and return the
+        number made. When it is long enough its eigenvectors join the tracked ones.
+        """
+        if self._search is None:
+            self._search = Krylov(op, seed=self._rng)
+        before = self._search.n_products
+        self._search.extend(before + more)
+        made = self._search.n_products - before
+        if before + made >= SEARCH_STEPS or made < more:
+            found = self._search.eigsh(k, self._which, tol=1.0, max_products=1)
+            self._vectors = np.concatenate([self._vectors, found.vectors], axis=1)
+            self._search = None
+        return made
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getstate__(self) -> dict[str, Any]:
+        own = {"_records": list(self._records), "_rng": copy.deepcopy(self._rng)}
+        return vars(self) | own | {"_search": None}  # a Krylov run cannot be copied
+
+    @property
+    def records(self) -> tuple[SpectrumRecord, ...]:
+        """All records so far."""
+        return tuple(self._records)
+
+    @property
+    def steps(self) -> np.ndarray:
+        """The steps of the records."""
+        return np.array([record.step for record in self.records], int)
+
+    @property
+    def values(self) -> np.ndarray:
+        """The values of all records, one row for each."""
+        return np.array([record.values for record in self.records])
+
+    @property
+    def residuals(self) -> np.ndarray:
+        """The residuals of all records, one row for each."""
+        return np.array([record.residuals for record in self.records])
+
+    @property
+    def n_products(self) -> int:
+        """Products of all records."""
+        return sum(record.n_products for record in self.records)
+
+    @property
+    def sign_changes(self) -> np.ndarray:
+        """The steps at which the lowest value has another sign than in the record before."""
+        if self._which == "LA":
+            raise ValueError(
+                "sign_changes are those of the lowest eigenvalue, which which='LA' leaves out. "
+                "Use which='BE' or 'SA'."
+            )
+        negative = self.values[:, 0] < 0 if self.records else np.empty(0, bool)
+        changed: np.ndarray = self.steps[1:][negative[1:] != negative[:-1]]
+        return changed
+
+    def __repr__(self) -> str:
+        if not self.records:
+            return f"Tracker(which={self._which!r}, no records)"
+        last = ", ".join(f"{value:.4g}" for value in self.records[-1].values)
+        return (
+            f"Tracker(which={self._which!r}, {len(self)} records, {self.n_products} products, "
+            f"last: {last})"
+        )
+
+
+def tracked(
+    ob: Any, track: Any, call: Callable[[Any], bool] | None
+) -> tuple[Tracker | None, Callable[[Any], bool] | None]:
+    """Return the tracker that `track` asks for, which may be True, False or a Tracker, and a
+    callback of `minimize` that records each iteration with it before it calls `call`.
+    """
+    if track is False:
+        return None, call
+    tracker = Tracker(ob) if track is True else track
+    if not isinstance(tracker, Tracker):
+        raise TypeError(
+            f"track must be True, False or a fastcurv.spectrum.Tracker, got {typed(track)}."
+        )
+
+    def record(result: Any) -> bool:
+        with suppress(NotFiniteError):  # a run that diverges ends by its own rule
+            tracker(result.x)
+        return call is not None and call(result)
+
+    return tracker, record

@@ -1,0 +1,161 @@
+"""The tracker: the ends of a spectrum that changes from step to step."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv.spectrum import Tracker
+
+
+class Path:
+    """An objective whose Hessian is set from outside."""
+
+    def __init__(self, n):
+        self.n_params = n
+
+    def hessian(self, theta):
+        return self.matrix
+
+
+def along_path(case, steps=110):
+    """Yield the Hessian and its lowest eigenvalue along a path on which that changes its sign once:
+    one eigenvalue moves, falling or rising, or all do, in a basis that is fixed or turns.
+    """
+    rng = np.random.default_rng(case)
+    n = int(rng.integers(30, 120))
+    Q, turn = np.linalg.qr(rng.standard_normal((n, n)))[0], np.eye(n)
+    bulk = np.abs(rng.standard_normal(n)) ** rng.uniform(1, 4)
+    bulk /= bulk.max()
+    if case % 4 != 1:
+        G = rng.standard_normal((n, n)) * 10 ** rng.uniform(-3.5, -1.3) / np.sqrt(n)
+        turn = np.linalg.solve(np.eye(n) - (G - G.T) / 2, np.eye(n) + (G - G.T) / 2)
+    cross, slope, j = int(rng.integers(30, 80)), 10 ** rng.uniform(-2.7, -1.5), rng.integers(n)
+    for t in range(steps):
+        values, height = bulk.copy(), slope * (cross - 0.5 - t)
+        if case % 4 == 3:
+            values += height - bulk.min()
+        else:
+            values[j] = min(bulk[j], max(-height if case % 4 == 2 else height, -0.5))
+        Q = Q @ turn
+        H = (Q * values) @ Q.T
+        yield (H + H.T) / 2, values.min()
+
+
+def delay(case):
+    """Return how many steps after the change of sign the tracker reports it, and the products."""
+    changed, lows = None, []
+    tracker = None
+    for step, (H, low) in enumerate(along_path(case)):
+        if tracker is None:
+            path = Path(len(H))
+            tracker = Tracker(path, seed=case)
+        path.matrix = H
+        record = tracker(np.zeros(len(H)))
+        lows.append(low)
+        exact = np.linalg.eigvalsh(H) if step % 20 == 0 else None
+        if exact is not None:  # Rayleigh quotients lie inside, and an eigenvalue within residuals
+            assert exact[0] - 1e-12 <= record.values[0] <= record.values[1] <= exact[-1] + 1e-12
+            gaps = np.abs(exact[:, None] - record.values).min(0)
+            assert (gaps <= record.residuals + 1e-12).all()
+        if changed is None and step and (low < 0) != (lows[-2] < 0):
+            changed = step
+    signs = tracker.sign_changes
+    later = signs[signs >= changed]
+    products = [record.n_products for record in tracker.records[1:]]
+    return (later[0] - changed if later.size else len(lows)), products
+
+
+def test_a_change_of_sign_is_reported_within_20_steps_for_5_products_each():
+    for case in range(8):
+        late, products = delay(case)
+        assert late <= 20, case
+        assert max(products) <= 5, case
+
+
+@pytest.mark.nightly
+def test_changes_of_sign_on_200_paths_are_reported_within_20_steps():
+    late = [delay(case)[0] for case in range(200)]
+    assert max(late) <= 20, np.flatnonzero(np.array(late) > 20)
+
+
+def network(rng):
+    X = rng.standard_normal((120, 5))
+    return fc.Objective(fc.MLP([5, 12, 3]), X, np.argmax(X[:, :3], 1))
+
+
+def test_minimize_records_every_iteration_and_counts_no_products_of_its_own(rng):
+    ob = network(rng)
+    plain = fc.minimize(ob, seed=0, method="adam", max_iter=60, verdict=False)
+    seen = []
+    run = fc.minimize(
+        ob, seed=0, method="adam", max_iter=60, verdict=False, track=True,
+        callback=lambda x: seen.append(x.copy()),
+    )  # fmt: skip
+    assert np.array_equal(run.x, plain.x) and run.nhev == plain.nhev
+    assert len(run.track) == 60 == len(seen)
+    values = np.array([np.linalg.eigvalsh(ob.hessian(x).to_dense())[[0, -1]] for x in seen])
+    scale = np.abs(values).max(1, keepdims=True)
+    assert (np.abs(run.track.values - values) <= 5e-2 * scale).all()
+    assert np.percentile([one.n_products for one in run.track.records], 95) <= 5
+    assert "track" not in plain
+
+
+def test_one_seed_gives_the_same_bits_for_any_number_of_threads(rng):
+    X = rng.standard_normal((120, 5))
+    y = np.argmax(X[:, :3], 1)
+    found = []
+    for threads in (1, 3):
+        ob = fc.Objective(fc.MLP([5, 12, 3]), X, y, n_threads=threads)
+        tracker, theta = Tracker(ob, seed=4), ob.model.init(0)
+        for _ in range(12):
+            theta = theta - ob.gradient(theta)
+            tracker(theta)
+        found.append(tracker.values)
+    assert np.array_equal(*found)
+
+
+def test_copies_keep_records_and_go_on(rng):
+    ob = network(rng)
+    tracker = Tracker(ob, "SA")
+    for seed in range(3):
+        tracker(ob.model.init(seed))
+    for other in (copy.copy(tracker), copy.deepcopy(tracker), pickle.loads(pickle.dumps(tracker))):
+        assert np.array_equal(other.values, tracker.values)
+        other(ob.model.init(3))
+        assert len(other) == 4 and len(tracker) == 3
+
+
+def test_only_every_other_step_is_recorded_where_asked(rng):
+    ob = network(rng)
+    tracker, theta = Tracker(ob, "LA", every=3), ob.model.init(0)
+    returned = [tracker(theta) for _ in range(7)]
+    assert tracker.steps.tolist() == [0, 3, 6] and returned[1] is returned[0]
+    assert tracker.values.shape == (3, 1) and "3 records" in repr(tracker)
+    with pytest.raises(ValueError, match="lowest eigenvalue"):
+        tracker.sign_changes  # noqa: B018
+
+
+def test_what_is_no_tracker_or_point_is_refused(rng):
+    ob = network(rng)
+    with pytest.raises(TypeError, match="track must be True, False or a fastcurv.spectrum.Tracker"):
+        fc.minimize(ob, seed=0, max_iter=2, track="yes")
+    with pytest.raises(ValueError, match="which"):
+        Tracker(ob, "LM")
+    with pytest.raises(ValueError):
+        Tracker(ob)(np.full(ob.n_params, np.nan))
+    with pytest.raises(AttributeError, match="read-only"):
+        Tracker(ob).records = ()
+
+
+def test_a_run_that_diverges_ends_by_its_own_rule_and_keeps_what_was_recorded(rng):
+    ob = fc.Objective(fc.MLP([5, 12, 3], "relu"), *regression(rng), "mse")
+    run = fc.minimize(ob, seed=0, method="sgd", learning_rate=1e3, max_iter=200, track=True)
+    assert run.stopped == "diverged" and len(run.track) >= 1
+
+
+def regression(rng):
+    X = rng.standard_normal((60, 5))
+    return X, X[:, :3] ** 2

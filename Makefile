@@ -158,7 +158,7 @@ $(VENV)/.docs: $(VENV)/.demo
 # them, once for each table of kernels; then the team of threads alone under ThreadSanitizer: 100 000 jobs from 8 callers.
 # Left out: what preloads a library of its own (out_of_memory), stands at a time limit (ctrl_c, interrupt, import_takes,
 # eight_threads, hunt), measures memory that the sanitizer multiplies (drift, memory_is, is_what_it_says, the_memory), maps
-# address space by the terabyte (strides_beyond), ends the process on purpose (guard, killed) or has no compiled side (house,
+# address space by the terabyte (strides_beyond), ends the process on purpose (guard, killed) or has no compiled side (repository,
 # docs, cli).
 # TESTS="tests/engine" runs a part, TABLES="avx2" some tables.
 SANITIZED := build/sanitize
@@ -191,7 +191,7 @@ coverage: $(VENV)/.test $(VENV)/.bench
 	$(PY) -m tests.tools.coverage -n auto $(if $(NIGHT),-m "not large")
 
 # Scripted mutants of kernels and passes, all killed; then drawn ones of the Python layer, 85% killed: by the tests
-# that run the line, as `make coverage` found them, or without its data by those of the room.
+# that run the line, as `make coverage` found them, or without its data by those of the subpackage.
 MUTANTS ?= 100
 mutants: $(VENV)/.test
 	$(PY) -m tests.tools.mutants

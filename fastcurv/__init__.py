@@ -127,7 +127,7 @@ _HOMES = {
     "trace": "spectrum.trace",
 }
 # Reached by their names: `fc.schedules.power`, `fc.spectrum.Krylov`.
-_ROOMS = {
+_SUBPACKAGES = {
     "scipy": "optimize.scipy",
     "schedules": "optimize.schedules",
     **{
@@ -156,8 +156,8 @@ _register()
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        return import_module(f".{_ROOMS[name]}", __name__)
+    if name in _SUBPACKAGES:
+        return import_module(f".{_SUBPACKAGES[name]}", __name__)
     if name not in _HOMES:
         import_module(".common.errors", __name__).no_attribute(
             "fastcurv", "module 'fastcurv'", name, import_module(__name__)
@@ -167,4 +167,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, *_ROOMS, "__version__"])
+    return sorted([*__all__, *_SUBPACKAGES, "__version__"])

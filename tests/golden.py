@@ -46,7 +46,8 @@ class Rule(NamedTuple):
     rounding: float = 0.0
 
 
-RULES = {  # of a room, and of the sections of one whose names have such words: the last that fits
+# of a subpackage, and of the sections of one whose names have such words: the last that fits
+RULES = {
     "certify": Rule(4e-10, 0.0),
     "certify: float32": Rule(1e-5, 0.0),  # holds what rounding left in this run
     "certify: batch norm": Rule(1e-5, 0.0),
@@ -125,10 +126,10 @@ def masked(text: str) -> tuple[str, list[float]]:
     return NUMBER.sub("#", text), [float(x) for x in NUMBER.findall(text)]
 
 
-def rule(room: str, section: str) -> Rule:
-    """That of the section, or of its room."""
-    fit = [name for name in RULES if name == room or name.startswith(f"{room}: ")]
-    return RULES[[name for name in fit if name[len(room) + 2 :] in section][-1]]
+def rule(subpackage: str, section: str) -> Rule:
+    """That of the section, or of its subpackage."""
+    fit = [name for name in RULES if name == subpackage or name.startswith(f"{subpackage}: ")]
+    return RULES[[name for name in fit if name[len(subpackage) + 2 :] in section][-1]]
 
 
 def plain(x: Any, digits: int = 17) -> Any:
@@ -182,18 +183,18 @@ def agreed(every: list[Any], held: Rule) -> Any:
     return first if all(same(first, x, held, MARGIN) for x in every) else None
 
 
-def place(room: str) -> Path:
-    """The file that holds the golden answers of a room."""
-    return Path(__file__).parent / room / "golden.json"
+def place(subpackage: str) -> Path:
+    """The file that holds the golden answers of a subpackage."""
+    return Path(__file__).parent / subpackage / "golden.json"
 
 
-def known(room: str) -> Any:
-    """The golden answers of a room, by section."""
-    return json.loads(place(room).read_text())
+def known(subpackage: str) -> Any:
+    """The golden answers of a subpackage, by section."""
+    return json.loads(place(subpackage).read_text())
 
 
 def answers(maker: Any, section: str, table: str = "reference") -> Any:
-    """What the ``golden.py`` of a room finds, by one table of kernels."""
+    """What the ``golden.py`` of a subpackage finds, by one table of kernels."""
     with served_by(table), np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return plain(maker.golden(section))
@@ -201,21 +202,21 @@ def answers(maker: Any, section: str, table: str = "reference") -> Any:
 
 def changed(maker: Any, section: str) -> list[Any]:
     """What was found and is not what was held, beside it; nothing where all is."""
-    room = maker.__name__.split(".")[-2]
-    held, found = known(room)[section], answers(maker, section)
+    subpackage = maker.__name__.split(".")[-2]
+    held, found = known(subpackage)[section], answers(maker, section)
     for name in getattr(maker, "UNANSWERED", ()):  # on this machine
         held.pop(name, None)
     if list(found) != list(held):
         return [list(found), list(held)]
-    how = rule(room, section)
+    how = rule(subpackage, section)
     return [(x, now, held[x]) for x, now in found.items() if not holds(held[x], now, how)]
 
 
-def asked(room: str) -> dict[str, Any]:
-    """All answers of a room by this process."""
-    maker, found = importlib.import_module(f"tests.{room}.golden"), {}
+def asked(subpackage: str) -> dict[str, Any]:
+    """All answers of a subpackage by this process."""
+    maker, found = importlib.import_module(f"tests.{subpackage}.golden"), {}
     for section in maker.SECTIONS:
-        how = rule(room, section)
+        how = rule(subpackage, section)
         by = tables() if how.every_table else ["reference"]
         found[section] = agreed([answers(maker, section, table) for table in by], how)
     return found
@@ -230,33 +231,36 @@ def lined(held: Any) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("room", nargs="+", choices=[x for x in RULES if ":" not in x])
+    parser.add_argument("subpackage", nargs="+", choices=[x for x in RULES if ":" not in x])
     parser.add_argument("--python", nargs="+", default=[], help="others to be asked")
     parser.add_argument("--keep", action="store_true", help="the answers held are one more")
     parser.add_argument("--as-is", action="store_true", help="play no other processors")
     parser.add_argument("--ask", action="store_true", help="print what this process finds")
     args = parser.parse_args()
     if args.ask:
-        print(json.dumps(asked(args.room[0])))
+        print(json.dumps(asked(args.subpackage[0])))
         return
-    for room in args.room:
-        every = [known(room)] if args.keep else []
+    for subpackage in args.subpackage:
+        every = [known(subpackage)] if args.keep else []
         for python in (sys.executable, *args.python):
             for played in PLAYED[:1] if args.as_is else PLAYED:
-                ask = [python, "-m", "tests.golden", room, "--ask"]
+                ask = [python, "-m", "tests.golden", subpackage, "--ask"]
                 told = subprocess.run(ask, env={**os.environ, **played}, stdout=subprocess.PIPE)
                 if told.returncode == 0:
                     every.append(json.loads(told.stdout))
                 else:
-                    print(f"{room}: not asked: {python} {played}", file=sys.stderr)
+                    print(f"{subpackage}: not asked: {python} {played}", file=sys.stderr)
         found = {}
         for section in every[0]:
-            how = rule(room, section)
+            how = rule(subpackage, section)
             digits = 3 - int(np.floor(np.log10(how.relative or 1e-14)))
             found[section] = plain(agreed([x[section] for x in every], how), digits)
         held = lined(found)
-        place(room).write_text(held + "\n")
-        print(f"{room}: {len(every)} agree; {held.count('null')} places of {held.count(',')} open")
+        place(subpackage).write_text(held + "\n")
+        print(
+            f"{subpackage}: {len(every)} agree; {held.count('null')} places of {held.count(',')} "
+            "open"
+        )
 
 
 if __name__ == "__main__":

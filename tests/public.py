@@ -6,17 +6,18 @@ from typing import Any
 
 import fastcurv as fc
 
-ROOMS = ("schedules", "scipy", "spectrum", "structure")  # whose names are called by the room's
+# subpackages whose names are public, too
+SUBPACKAGES = ("schedules", "scipy", "spectrum", "structure")
 
 
 def public() -> dict[str, Any]:
     """Return everything public that can be imported here, by name: ``MLP``, ``schedules.power``."""
     found = {}
-    for room in ("", *ROOMS):
-        home = getattr(fc, room) if room else fc
+    for subpackage in ("", *SUBPACKAGES):
+        home = getattr(fc, subpackage) if subpackage else fc
         for name in home.__all__:
             try:
-                found[f"{room}.{name}".lstrip(".")] = getattr(home, name)
+                found[f"{subpackage}.{name}".lstrip(".")] = getattr(home, name)
             except ImportError:  # an extra that is not here
                 continue
     return found

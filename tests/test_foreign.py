@@ -434,7 +434,7 @@ def test_dir_lists_the_subpackages_that_the_pages_use():
     """Each of them is reached by its name."""
     for name in ("schedules", "scipy", "spectrum", "structure", "testing", "plots", "distributed"):
         assert name in dir(fc)
-    assert set(fc._ROOMS) <= set(dir(fc)) and set(fc.__all__) <= set(dir(fc))
+    assert set(fc._SUBPACKAGES) <= set(dir(fc)) and set(fc.__all__) <= set(dir(fc))
 
 
 def test_scipy_is_told_how_it_gets_a_matrix(here):
@@ -467,7 +467,7 @@ def test_no_attribute_there_is_called_foreign(here, kind):
     names = set(errors.ATTRIBUTES[kind]) - set(SPECIAL_METHODS)
     assert not names & {name for cls in type(thing).__mro__ for name in vars(cls)}
     assert not names & set(vars(thing))
-    assert not set(errors.FUNCTIONS) & {*fc.__all__, *fc._ROOMS}
+    assert not set(errors.FUNCTIONS) & {*fc.__all__, *fc._SUBPACKAGES}
 
 
 def test_choices_lead_to_choices(here):

@@ -58,16 +58,12 @@ from .weights import FittedWeights
 # Choices that depend on problem sizes, and messages, shared by both estimators.
 
 ONE_THREAD = 10_000_000  # below this number of flops a gradient is faster on one thread
-# from this number of flops a gradient in float32 repays the cast of the rows
-FLOAT32_MIN_FLOPS = 20_000_000
+FLOAT32_MIN_FLOPS = 20_000_000  # flops of a gradient from which float32 repays casting the rows
 COARSE, UNIT = 1e-3, 1e6  # for float32: least relative spread of a column, and limit on its size
 DENSE_BLOCK_ENTRIES = 1 << 22  # size of a dense block of sparse rows, in numbers
-# flops of a gradient beyond which coordinates of the layers repay their cost
-PRECONDITION_MIN_FLOPS = 4_000_000
-# size of all L-BFGS steps, in numbers: with the gradient changes 1 MB
-CACHED_STEP_ENTRIES = 1 << 16
-# the same where a gradient takes so long that they need not be in cache: 32 MB
-MAX_STEP_ENTRIES = 1 << 21
+PRECOND_MIN_FLOPS = 4_000_000  # flops of a gradient from which layer coordinates repay their cost
+CACHED_STEP_ENTRIES = 1 << 16  # numbers in all L-BFGS steps: 1 MB with the gradient changes
+MAX_STEP_ENTRIES = 1 << 21  # the same if gradients take so long that no cache is needed: 32 MB
 
 
 def unhidden(x: Any, name: str) -> Any:
@@ -173,9 +169,7 @@ def warn_of_the_end(est: Any, X: Any, gradient: float) -> None:
 
 
 def takes_rows_as_they_come(estimator: Any) -> bool:
-    """Return whether the solver supports `partial_fit`; if not, `AttributeHints` names those that
-    do.
-    """
+    """Return whether the solver supports `partial_fit`; `AttributeHints` names those that do."""
     return estimator.solver in STOCHASTIC
 
 
@@ -223,10 +217,8 @@ def layers_of(sizes: Any, activation: Any) -> tuple[list[int], list[Any]]:
     if not isinstance(sizes, numbers.Integral) and (
         isinstance(sizes, str) or not hasattr(sizes, "__iter__")
     ):
-        cure = (
-            f" It is the first argument. Use loss={sizes!r} for a loss."
-            if sizes in SKLEARN_LOSSES
-            else ""
+        cure = f" It is the first argument. Use loss={sizes!r} for a loss." * (
+            sizes in SKLEARN_LOSSES
         )
         raise TypeError(
             f"hidden_layer_sizes must be an int >= 1 or several, got {short(sizes)}.{cure}"
@@ -364,13 +356,12 @@ def ends(ob: Any, theta: np.ndarray, most: int) -> tuple[Any, Any, np.ndarray, i
     return values, limits, vector, run.n_products
 
 
-# a saddle is left if its negative curvature exceeds this share of the largest
-MIN_SADDLE_CURVATURE = 1e-2
+SADDLE_RATIO = 1e-2  # a saddle is left if its negative curvature exceeds this part of the largest
 MAX_STEPS, MAX_EPOCHS = 2000, 200  # of "auto" and of any other solver, if max_iter is None
 MAX_EPOCH_RISE = 3.0  # an epoch that raises the loss by more than this factor diverges
 LAST_STEPS = 25  # trust-region steps of "auto" after L-BFGS has stalled
 AUTO_GRADIENT_TOL = 1e-4  # largest entry of a gradient that counts as zero if tol is "auto"
-GRADIENTS_PER_PRODUCT = 6  # gradients of the fit per Hessian product of the look
+COST_RATIO = 6  # gradients of the fit per Hessian product of the look
 MAX_SADDLES = 4  # saddles that "auto" leaves at most
 
 
@@ -653,9 +644,7 @@ class BaseMLP(InputSlopes, FittedWeights, AttributeHints, BaseEstimator, subject
         self._keep(ob, runs)
         if self.verdict == "quick" and seen is None:
             spent = sum(run.nfev if solver not in STOCHASTIC else run.nit for run in runs)
-            seen, _ = check_spectrum(
-                ob, self.theta_, self._scale, self._tol, spent // GRADIENTS_PER_PRODUCT
-            )
+            seen, _ = check_spectrum(ob, self.theta_, self._scale, self._tol, spent // COST_RATIO)
         elif self.verdict != "quick":
             seen = self._verdict(ob) if self.verdict else None
         self.curvature_ = seen
@@ -757,12 +746,8 @@ class BaseMLP(InputSlopes, FittedWeights, AttributeHints, BaseEstimator, subject
             if runs[-1].stopped == "interrupted":
                 return None
             spent = sum(run.nfev for run in runs)
-            seen, down = check_spectrum(
-                ob, runs[-1].x, self._scale, self._tol, spent // GRADIENTS_PER_PRODUCT
-            )
-            deep = seen.kind == "saddle" and seen.lambda_min < -MIN_SADDLE_CURVATURE * abs(
-                seen.lambda_max
-            )
+            seen, down = check_spectrum(ob, runs[-1].x, self._scale, self._tol, spent // COST_RATIO)
+            deep = seen.kind == "saddle" and seen.lambda_min < -SADDLE_RATIO * abs(seen.lambda_max)
             if left <= 0 or not deep:
                 return seen
             lower = escape(ob, runs[-1].x, down)
@@ -794,9 +779,7 @@ class BaseMLP(InputSlopes, FittedWeights, AttributeHints, BaseEstimator, subject
             options = options | {"memory": pairs_worth(ob.n_params, ob.n_samples)}
             # coordinates of the layers: not for classes, which are fitted in too few steps
             numbers = LOSSES[ob.loss].targets == "numbers" and not is_sparse(ob.X)
-            options["precondition"] = (
-                numbers and 6 * ob.n_samples * ob.n_params > PRECONDITION_MIN_FLOPS
-            )
+            options["precondition"] = numbers and 6 * ob.n_samples * ob.n_params > PRECOND_MIN_FLOPS
         if self._deadline is not None:
             options = options | {"max_time": max(self._deadline - time.monotonic(), 1e-3)}
         run: Any = minimize(

@@ -61,7 +61,7 @@ MIN_WIDTH = 1e-300
 HUGE, TINY = float(np.finfo(np.float64).max), float(np.finfo(np.float64).tiny)
 # the default grid extends this many widths past the outermost nodes: 1e-9 of a Gaussian lies beyond
 MAX_GRID = 1 << 24  # points of a grid, 128 MiB
-KERNEL_REACH_WIDTHS = 6.0
+GRID_MARGIN = 6.0
 
 
 def to_coordinate(lam: ArrayLike, axis: str, linear_below: float) -> Floats:
@@ -140,12 +140,8 @@ def smear(
             )
         width = float(np.ldexp(width, -exponent))
     if grid is None:
-        n_grid = max(
-            n_grid, min(1 << 16, int(2 * (high - low + 2 * KERNEL_REACH_WIDTHS * width) / width))
-        )
-        at = np.linspace(
-            low - KERNEL_REACH_WIDTHS * width, high + KERNEL_REACH_WIDTHS * width, n_grid
-        )
+        n_grid = max(n_grid, min(1 << 16, int(2 * (high - low + 2 * GRID_MARGIN * width) / width)))
+        at = np.linspace(low - GRID_MARGIN * width, high + GRID_MARGIN * width, n_grid)
         with np.errstate(over="ignore"):
             grid = from_coordinate(np.ldexp(at, exponent), axis, linear_below)
         grid = np.clip(grid, -HUGE, HUGE)

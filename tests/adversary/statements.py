@@ -11,7 +11,7 @@ import fastcurv as fc
 from fastcurv.testing import QuadraticObjective
 
 from .. import nets
-from . import conditions, doors, networks, plans, spaces, truths
+from . import conditions, consistency, networks, plans, spaces, truths
 
 EPS = np.finfo(float).eps
 TRUTHS = (*truths.TRUTHS, networks.convex, networks.split_unit)
@@ -238,7 +238,7 @@ STATEMENTS = (
     conditions.beside_a_measured_minimum_nothing_is_lower,
     networks.products_are_those_of_long_double,
     conditions.pairs_of_a_net_show_no_more_than_their_residuals,
-    *doors.STATEMENTS,
+    *consistency.STATEMENTS,
     plans.every_plan_gives_one_answer,
     spaces.spaces_are_the_matrix,
     networks.given_losses_have_products_of_long_double,

@@ -1,4 +1,4 @@
-"""`minimize` beside SciPy's: the same doors, and what each says of a saddle."""
+"""`minimize` compared with SciPy's: the same interface, and the outcome of each at a saddle."""
 
 import warnings
 

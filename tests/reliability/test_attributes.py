@@ -142,12 +142,12 @@ def public(x):
 def test_every_public_class_is_walked(objects):
     """Those that the package and its subpackages export."""
     names = [m.name for m in iter_modules(fc.__path__) if m.ispkg and m.name[0] != "_"]
-    rooms = [fc, *(import_module(f"fastcurv.{name}") for name in names)]
+    subpackages = [fc, *(import_module(f"fastcurv.{name}") for name in names)]
     exported = {
         part
-        for room in rooms
-        for name in getattr(room, "__all__", ())
-        if inspect.isclass(part := getattr(room, name)) and name not in OTHERS
+        for subpackage in subpackages
+        for name in getattr(subpackage, "__all__", ())
+        if inspect.isclass(part := getattr(subpackage, name)) and name not in OTHERS
     }
     estimators = {fc.MLPClassifier, fc.MLPRegressor}  # see the tests below
     assert len(exported) >= 15

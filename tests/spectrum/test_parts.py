@@ -14,7 +14,13 @@ from fastcurv.krylov.lanczos import Recurrence, kept_at_restart
 from fastcurv.spectrum import dense, eigsh
 from fastcurv.spectrum.density import run_probe
 from fastcurv.spectrum.reduced import reduced_pairs
-from fastcurv.spectrum.trace import ALIKE, CountingRows, mean_of, random_signs, widened
+from fastcurv.spectrum.trace import (
+    MIN_ALIKE_ESTIMATES,
+    CountingRows,
+    mean_of,
+    random_signs,
+    widened,
+)
 
 from .spectra import SPECTRA, Prescribed, diagonal, hessian_like
 
@@ -114,7 +120,7 @@ def test_no_probe_where_nothing_inside_could_be_pushed_out():
     assert np.array_equal(one.vectors, plain.vectors)
 
 
-@pytest.mark.parametrize("m", [ALIKE, ALIKE + 1, 40])
+@pytest.mark.parametrize("m", [MIN_ALIKE_ESTIMATES, MIN_ALIKE_ESTIMATES + 1, 40])
 def test_the_spread_of_a_trace_counts_every_entry(m):
     """Twice the sum of the variances of ``v_i (Hv)_i``, where products are made; against the
     entries of the same signs.
@@ -131,7 +137,7 @@ def test_the_spread_of_a_trace_counts_every_entry(m):
     assert found.stderr == pytest.approx(max(spread, widened(m) * both), rel=1e-9)
 
 
-@pytest.mark.parametrize("m", [2, 3, ALIKE - 1])
+@pytest.mark.parametrize("m", [2, 3, MIN_ALIKE_ESTIMATES - 1])
 def test_few_samples_of_a_trace_are_of_any_direction(m):
     """As long as signs are, and never all alike; the error is that of their mean."""
     rng = np.random.default_rng(5)

@@ -21,8 +21,8 @@ class Covering:
         self.sizes = Counter(dict(self.base.execute(counts)))
 
     def tests(self, path: str, lines: range, function: range) -> list[str]:
-        """Tests that run one of the lines, as pytest names them: those of its own room first, those
-        that run the least first. Where none does: those that run the function, then the file.
+        """Tests that run one of the lines, as pytest names them: those of its own subpackage first,
+        those that run the least first. Where none does: those that run the function, then the file.
         """
         ids = [number for name, number in self.files.items() if name.endswith("/" + path)]
         for part in (lines, function, range(1, 10**6)):
@@ -32,8 +32,10 @@ class Covering:
                 break
         else:
             return []
-        room = "tests." + path.split("/")[1].removesuffix(".py") + "."
-        named.sort(key=lambda c: (not self.names[c].startswith(room), self.sizes[c], self.names[c]))
+        subpackage = "tests." + path.split("/")[1].removesuffix(".py") + "."
+        named.sort(
+            key=lambda c: (not self.names[c].startswith(subpackage), self.sizes[c], self.names[c])
+        )
         return [self._node(self.names[c]) for c in named]
 
     def _contexts(self, file: int, part: range) -> list[int]:

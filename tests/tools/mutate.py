@@ -1,14 +1,15 @@
 """Mutants of the Python layer, drawn at random: how many the tests notice.
 
-    python -m tests.tools.mutate [--count 100] [--seed 0] [--room spectrum ...] [--file run.py ...]
+    python -m tests.tools.mutate [--count 100] [--seed 0] [--subpackage spectrum ...]
+        [--file run.py ...]
     python -m tests.tools.mutate --only optimize/run.py#62 ...
 
 `mutations` says what a mutant changes, and which are never drawn since no caller could tell. In a
 copy of the checkout the tests that run its line, as `make coverage` found them, run until one
 fails or `--seconds` of processor time are spent: those that killed others in the file first, then
-one case of each test, those of its own room and those that run least first, then the other cases.
-Without such data it is the tests of its room. A mutant counts as living where no test failed within
-that time, and a test that fails without a mutant counts for nothing.
+one case of each test, those of its own subpackage and those that run least first, then the other
+cases. Without such data it is the tests of its subpackage. A mutant counts as living where no test
+failed within that time, and a test that fails without a mutant counts for nothing.
 
 Code inside functions is put into a process that has collected the suite (`judge`); what is there
 before any function runs, a constant or a default, has a process that imports everything anew
@@ -33,18 +34,18 @@ from typing import Any
 from . import forked
 from .covering import Covering
 from .mutants import ROOT, copy_checkout
-from .mutations import Change, applied, drawn, room_of
+from .mutations import Change, applied, drawn, subpackage_of
 
 WANTED = 85.0
 AGAIN = 5  # tests that killed others in the file, tried first
 MOST = 80  # tests that may see what only an import runs
 # What is drawn from: all but what stands in for it in tests, and what runs nothing.
-ROOMS = (
+SUBPACKAGES = (
     *("structure", "certify", "network", "krylov", "spectrum", "critical", "optimize"),
     *("convert", "estimators", "plots", "cli", "files", "checks", "linalg", "vectors"),
     *("runtime", "progress", "errors", "distributed"),
 )
-# The tests of a room, quick ones first, and a few of those who use it.
+# The tests of a subpackage, quick ones first, and a few of those who use it.
 TESTS = {
     "structure": ["structure", "network/test_batch_norm.py", "critical/test_verdicts.py"],
     "certify": ["certify", "network/test_products.py", "critical/test_theorem.py"],
@@ -70,7 +71,7 @@ TESTS = {
     "errors": ["test_foreign.py", "network/test_refusals.py"],
     "progress": ["cli", "optimize/test_minimize.py"],
 }
-# What sees much of a room in little time comes before the tests of the line.
+# What sees much of a subpackage in little time comes before the tests of the line.
 DEFAULTS = "tests/reliability/test_defaults.py"
 SPECTRA = "tests/spectrum/test_golden.py"
 RUNS = "tests/optimize/test_golden.py"
@@ -115,8 +116,8 @@ class Noticing:
         return json.loads(line)
 
     def tests_of(self, file: str, change: Change) -> list[str]:
-        """Those that run the line; else its function, its file; else its room's."""
-        first = FIRST.get(room_of(file), [])
+        """Those that run the line; else its function, its file; else its subpackage's."""
+        first = FIRST.get(subpackage_of(file), [])
         found: list[str] = []
         if self.covering is not None:
             found = self.covering.tests(f"fastcurv/{file}", change.lines, change.function)
@@ -128,7 +129,9 @@ class Noticing:
         if change.lines.start < change.function.start:  # a default, there before any test runs
             first.insert(0, DEFAULTS)
         if not found:
-            found = TESTS.get(room_of(file), [room_of(file), f"test_{room_of(file)}.py"])
+            found = TESTS.get(
+                subpackage_of(file), [subpackage_of(file), f"test_{subpackage_of(file)}.py"]
+            )
             found = [f"tests/{name}" for name in found]
         return [test for name in [*first, *found] for test in self.of_place(name)]
 
@@ -193,7 +196,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--room", nargs="*", default=[], choices=ROOMS)
+    parser.add_argument("--subpackage", nargs="*", default=[], choices=SUBPACKAGES)
     parser.add_argument("--file", nargs="*", default=[], help="how the names of files end")
     parser.add_argument("--only", nargs="*", default=[], help="as printed: file#number")
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "mutate")
@@ -212,9 +215,9 @@ def main() -> int:
     subprocess.run(build, cwd=asked.folder, check=True)
     covering = Covering(asked.covered) if asked.covered.exists() else None
     noticing = Noticing(asked.folder, covering, asked.seconds)
-    rooms = set(asked.room or ROOMS)
+    subpackages = set(asked.subpackage or SUBPACKAGES)
     package = asked.folder / "fastcurv"
-    chosen = drawn(package, asked.count, asked.seed, rooms, tuple(asked.file))[asked.first :]
+    chosen = drawn(package, asked.count, asked.seed, subpackages, tuple(asked.file))[asked.first :]
     if asked.only:
         chosen = [(name.split("#")[0], int(name.split("#")[1])) for name in asked.only]
     killed, done, end = 0, 0, time.monotonic() + 60 * asked.minutes

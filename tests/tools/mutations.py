@@ -147,20 +147,20 @@ def mutations(tree: ast.AST, name: str = "") -> Iterator[tuple[ast.AST, str, obj
 
 
 def drawn(
-    package: Path, count: int, seed: int, rooms: set[str], ends: tuple[str, ...] = ()
+    package: Path, count: int, seed: int, subpackages: set[str], ends: tuple[str, ...] = ()
 ) -> list[tuple[str, int]]:
     """Places, as names of files and numbers of mutations in them: every mutation is as likely."""
     every = []
     for path in sorted(package.rglob("*.py")):
         name = path.relative_to(package).as_posix()
-        if room_of(name) in rooms and (not ends or name.endswith(ends)):
+        if subpackage_of(name) in subpackages and (not ends or name.endswith(ends)):
             tree = ast.parse(path.read_text())
             every += [(name, i) for i, _ in enumerate(mutations(tree, name))]
     return random.Random(seed).sample(every, min(count, len(every)))
 
 
-def room_of(name: str) -> str:
-    """A folder, or a file that is a room by itself: one of common/, or beside the folders."""
+def subpackage_of(name: str) -> str:
+    """A folder, or a file that is a subpackage by itself: one of common/, or beside the folders."""
     return name.removeprefix("common/").split("/")[0].removesuffix(".py")
 
 

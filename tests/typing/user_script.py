@@ -139,8 +139,8 @@ def steps(objective: fc.Objective, theta: Floats, x: Floats) -> None:
     assert len(trained.history["loss"]) > 1
     from scipy.optimize import minimize
 
-    doors: list[Any] = [fc.scipy.newton_cg, fc.scipy.trust_region, fc.scipy.saddle_free_newton]
-    for method in doors:
+    interfaces: list[Any] = [fc.scipy.newton_cg, fc.scipy.trust_region, fc.scipy.saddle_free_newton]
+    for method in interfaces:
         found = minimize(
             objective.value, x, jac=objective.gradient, hessp=objective.hessp, method=method
         )

@@ -1,5 +1,5 @@
-"""The rules of the house, read from its files: who may know whom, how long a file may be, that
-every example runs.
+"""The rules of the repository, read from its files: which subpackage may import which, how long a
+file may be, that every example runs.
 """
 
 import ast
@@ -152,15 +152,15 @@ def test_no_circle():
     assert {name for name in INSIDE if name in reached(name, set())} == set()
 
 
-def test_kernels_know_no_layer():
-    """The workshop includes its own headers and the system's, nothing from above it."""
+def test_kernels_include_no_header_of_a_higher_layer():
+    """Kernels include their own headers and the system's, and nothing of a higher layer."""
     for path in (ROOT / "src" / "kernels").iterdir():
         for name in re.findall(r'#\s*include\s+"([^"]+)"', path.read_text()):
             assert (path.parent / name).is_file(), f"{path.name} includes {name}"
     for path in (PACKAGE / "_engine").glob("*.p[yx]*"):
         if path.name != "kernels.pxd":
             assert 'cdef extern from "kernels' not in path.read_text(), (
-                f"{path.name} opens a door of its own to the kernels"
+                f"{path.name} calls the kernels outside the kernel table"
             )
 
 

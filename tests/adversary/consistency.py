@@ -1,4 +1,4 @@
-"""The same point through every door: what one call says of it, no other may deny."""
+"""The same point by every call: no two calls contradict each other about it."""
 
 import warnings
 

@@ -1,6 +1,7 @@
 """What other libraries call things is answered with the name here, in one sentence."""
 
 import inspect
+import sys
 import warnings
 from functools import partial
 from types import SimpleNamespace
@@ -601,3 +602,59 @@ def test_arrays_given_to_a_sharded_objective_as_to_any_other():
         fc.distributed.Objective(fc.MLP([1, 1]), [[1.0]], [1.0], loss="mse")
     with pytest.raises(TypeError, match="Objective has no argument 'weight_decay'. Use 'l2'"):
         fc.distributed.Objective(fc.MLP([1, 1]), [], weight_decay=0.1)
+
+
+class Framed:
+    """Numbers in a container of another library, such as a data frame."""
+
+    def __init__(self, array):
+        self.array, self.shape = array, array.shape
+
+    def __array__(self, dtype=None, copy=None):
+        return self.array
+
+
+def consulted(call):
+    """Names of the functions of `errors` that read the tables of other libraries' names, by calls
+    that `call` makes.
+    """
+    readers = "home_of entry parameters_of suggestion advice refuse_foreign refuse_unknown"
+    codes = {getattr(errors, name).__code__: name for name in (*readers.split(), "no_attribute")}
+    found = []
+
+    def watch(frame, event, argument):
+        if event == "call" and frame.f_code in codes:
+            found.append(codes[frame.f_code])
+
+    sys.setprofile(watch)
+    try:
+        call()
+    finally:
+        sys.setprofile(None)
+    return found
+
+
+def test_good_arrays_are_not_looked_up_among_names_of_other_libraries():
+    X = np.random.default_rng(0).standard_normal((20, 2))
+    model = fc.MLP([2, 3, 1])
+    ob, theta = fc.Objective(model, X, X[:, :1], "mse", l2=0.1), model.init(seed=0)
+    H = ob.hessian(theta)
+    A, n = H.to_dense(), ob.n_params
+    forms = [theta, theta.tolist(), tuple(theta), theta.astype("float32"), theta.astype(">f8")]
+    forms += [np.ma.array(theta), Framed(theta), np.ones(n, int), np.ones(2 * n)[::2]]
+    for form in (*forms, model.unflatten(theta)):
+        calls = [fc.classify, partial(fc.minimize, max_iter=5, verdict=False)]
+        for call in calls + [fc.escape, fc.diagnose] * (form is theta):
+            call(ob, form)  # what is imported or made at the first call is no part of it
+            assert consulted(partial(call, ob, form)) == [], (call, type(form))
+    for op in (H, A, A.astype("float32"), Framed(A)):
+        for call in (fc.eigsh, fc.eigvalsh, fc.inertia, fc.spectral_density):
+            call(op)
+            assert consulted(partial(call, op)) == [], call
+    for form in forms:
+        assert consulted(lambda form=form: H @ form) == [], type(form)
+        assert consulted(partial(fc.eigsh, A, 2, v0=form)) == []
+        made = partial(fc.Objective, model, Framed(X), X[:, :1].tolist(), "mse")
+        assert consulted(made) == []
+    with pytest.raises(TypeError, match="theta must be one flat vector"):
+        fc.classify(ob, type("Module", (), {"__module__": "torch.nn.modules.module"})())

@@ -32,7 +32,7 @@ EASY_H = 1e-3  # h below which no other units are tried
 
 
 @dataclass(frozen=True)
-class KinkMinimum:
+class _KinkMinimum:
     """A minimum on kinks that is proved, or the hypothesis that is missing.
 
     Attributes
@@ -91,7 +91,7 @@ def _count(n: int, what: str) -> str:
     return f"{n} {what}{'s' * (n != 1)}"
 
 
-def prove_kink_minimum(phi: HeldByKinks, point: np.ndarray) -> KinkMinimum:
+def prove_kink_minimum(phi: HeldByKinks, point: np.ndarray) -> _KinkMinimum:
     """Check every hypothesis at (theta, slopes), and return the result in the units of the slopes
     that give the smallest h, those with a proof first.
 
@@ -104,7 +104,7 @@ def prove_kink_minimum(phi: HeldByKinks, point: np.ndarray) -> KinkMinimum:
     g, g_errors = phi.precise_gradient(point)
     if not (np.isfinite(K).all() and np.isfinite(g_errors).all()):
         return _answer(phi, "the curvature is not finite")
-    found: list[KinkMinimum] = []
+    found: list[_KinkMinimum] = []
     for units in _units(K, phi.n_theta):
         found.append(_prove_in(phi.in_units(units), point, K, g, g_errors, units))
         best = max(found, key=lambda one: (one.certified, -one.kantorovich))
@@ -131,9 +131,9 @@ def _answer(
     radius: float = np.inf,
     h: float = np.inf,
     weakest: float = 0.0,
-) -> KinkMinimum:
+) -> _KinkMinimum:
     counts = phi.n_kinks, phi.n_collapsed, phi.n_copies
-    return KinkMinimum(not missing, *counts, radius, h, weakest, missing)
+    return _KinkMinimum(not missing, *counts, radius, h, weakest, missing)
 
 
 def _prove_in(
@@ -143,7 +143,7 @@ def _prove_in(
     g: np.ndarray,
     g_errors: np.ndarray,
     units: np.ndarray,
-) -> KinkMinimum:
+) -> _KinkMinimum:
     """Check every hypothesis in these units of the slopes."""
     c = np.concatenate([np.ones(phi.n_theta), units])
     scaled = c[:, None] * K * c
@@ -190,11 +190,28 @@ COVERED_DISTANCE = 1e-7  # of ||theta||: a verdict on theta covers a held point 
 
 @dataclass(frozen=True)
 class KinkPoint:
-    """A point theta on kinks, the slopes there, and what is proved about it."""
+    """A point theta on kinks and the slopes there. What is proved about it becomes a verdict by
+    `classify`.
+    """
 
     theta: np.ndarray
     slopes: np.ndarray
-    verdict: KinkMinimum
+    _proof: _KinkMinimum
+
+    @property
+    def certified(self) -> bool:
+        """Whether a minimum is proved near it."""
+        return self._proof.certified
+
+    @property
+    def smooth(self) -> bool:
+        """Whether no kink is active, no unit has collapsed and none is a copy of another."""
+        return not (self._proof.n_kinks or self._proof.n_collapsed or self._proof.n_copies)
+
+    @property
+    def reason(self) -> str:
+        """What is proved, or the hypothesis that is missing, as a sentence."""
+        return self._proof.reason
 
 
 def rows_with_kinks(ob: Any) -> Any:
@@ -207,17 +224,17 @@ def rows_with_kinks(ob: Any) -> Any:
     return rows if fits else None
 
 
-def certify_kink_minimum(ob: Any, theta: np.ndarray) -> KinkMinimum | None:
+def certify_kink_minimum(ob: Any, theta: np.ndarray) -> _KinkMinimum | None:
     """Return the proof that a minimum on kinks lies at theta, with its radius measured from theta;
     None if there is no proof.
     """
     if getattr(ob, "dtype", np.float64) != np.float64 or rows_with_kinks(ob) is None:
         return None
     found = beside(ob, theta)
-    if found is None or not found.verdict.certified:
+    if found is None or not found.certified:
         return None
     far = float(np.linalg.norm(found.theta - theta)) * (1 + 4 * EPS)
-    held = replace(found.verdict, radius=found.verdict.radius + far)
+    held = replace(found._proof, radius=found._proof.radius + far)
     return held if far <= COVERED_DISTANCE * max(1.0, float(np.linalg.norm(theta))) else None
 
 
@@ -277,10 +294,10 @@ def newton_on_kinks(rows: Any, theta: np.ndarray, slopes: list[np.ndarray]) -> K
         changed = _update(rows, gates, slopes, zs, collapsed)
         again = rows.copies(theta, gates, collapsed)
         if not changed and all(np.array_equal(p, q) for p, q in zip(again, parents)):
-            verdict = prove_kink_minimum(phi, solved)
+            proof = prove_kink_minimum(phi, solved)
             rounding = 16 * EPS * float(np.linalg.norm(theta)) * (phi.n_copies > 0)
-            verdict = replace(verdict, radius=verdict.radius + rounding)
-            return KinkPoint(theta, solved[phi.n_theta :], verdict)
+            proof = replace(proof, radius=proof.radius + rounding)
+            return KinkPoint(theta, solved[phi.n_theta :], proof)
     return None
 
 

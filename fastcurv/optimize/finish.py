@@ -294,18 +294,18 @@ def find_held(ob: Any, theta: np.ndarray, stop: Callable[[], bool]) -> KinkPoint
     here = np.asarray(theta, dtype=float)
     best = beside(ob, here)
     if best is not None and not (
-        best.verdict.certified and no_higher(lambda at: float(ob.value(at)), best.theta, here)
+        best.certified and no_higher(lambda at: float(ob.value(at)), best.theta, here)
     ):
         best = None
     for i, width in enumerate(SMOOTHING_WIDTHS):
-        if stop() or best is not None and best.verdict.certified:
+        if stop() or best is not None and best.certified:
             break
         smooth = rows.smoothed(width)
         here = _descend(smooth, here, stop)
         if i < 2 or stop():
             continue
         found = newton_on_kinks(rows, here, smooth.slopes(here))
-        if found is not None and (best is None or found.verdict.certified):
+        if found is not None and (best is None or found.certified):
             best = found
     return best
 
@@ -558,14 +558,14 @@ class Finisher:
         f = self.run.value(theta)
         if found is None or not self.run.value(found.theta) <= f + value_rounding(f, theta.dtype):
             return None
-        proof, at = found.verdict, Rest(found.theta, moves=False, on_kinks=False)
-        if not proof.n_kinks + proof.n_collapsed + proof.n_copies:
+        at = Rest(found.theta, moves=False, on_kinks=False)
+        if found.smooth:
             return self._first(FIRST_STRATEGIES, at)
         at.below = self.dense_below() or 0
         self._classified(at)
         if at.report.certified and at.report.kind == "minimum":
             return at.ends("critical", True)
-        return at.ends("kinks", sentence="" if proof.certified else proof.reason)
+        return at.ends("kinks", sentence="" if found.certified else found.reason)
 
     def _beyond_a_rise(self, at: Rest) -> Outcome | None:
         """Test a minimum that is not certified further: along no direction tried may the loss fall

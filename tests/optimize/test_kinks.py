@@ -251,8 +251,8 @@ def test_copies_of_units_are_proved_as_one(loss, seed):
     theta = model.flatten([(split @ W, split @ b), (V @ split.T, c)])
     assert wide.value(theta) == pytest.approx(small.fun, rel=1e-13)
     found = find_held(wide, theta, lambda: False)
-    assert found.verdict.certified and found.verdict.n_copies >= 2
-    assert "family with the same loss" in found.verdict.reason
+    assert found.certified and not found.smooth and found._proof.n_copies >= 2
+    assert "family with the same loss" in found.reason
     assert wide.value(found.theta) == pytest.approx(small.fun, rel=1e-12)
     assert falls_nowhere(wide, found.theta, np.random.default_rng(0), 1e-4)
 
@@ -363,3 +363,18 @@ def test_a_verdict_and_the_search_after_it_try_once(monkeypatch):
     fc.classify(ob, 1.5 * x)
     find_held(ob, 1.5 * x, lambda: True)
     assert 2 <= len(tried) <= 3
+
+
+def test_what_is_proved_on_kinks_is_told_in_a_verdict_alone():
+    """The record of the proof is private to `classify`: no run, result or search hands it out."""
+    public = [name for name in vars(kink_minimum) if not name.startswith("_")]
+    assert "KinkMinimum" not in public and "KinkPoint" in public
+    X = np.linspace(-1, 1, 12)[:, None]
+    ob = fc.Objective(fc.MLP([1, 3, 1], "relu"), X, abs(X), "mse", l2=0.05)
+    run = fc.minimize(ob, ob.model.init(seed=1), seed=0)
+    point = find_held(ob, run.x, lambda: False)
+    held = [run, run.report, fc.classify(ob, run.x), *([] if point is None else [point])]
+    for one in held:
+        shown = {name: getattr(one, name) for name in dir(one) if not name.startswith("_")}
+        kinds = {type(x).__name__ for x in shown.values()}
+        assert not any("KinkMinimum" in kind for kind in kinds), kinds

@@ -104,7 +104,7 @@ DUNDERS = """__all__ __file__ __main__ __path__ __version__ __future__ __import_
 __annotations__ __closure__ __package__ __slots__ __weakref__ __array__ __array_interface__
 __array_ufunc__ __dlpack__ __dlpack_device__ __sklearn_tags__ __metadata__ __cinit__ __dealloc__"""
 SPECIAL = """call enter exit iter next matmul rmatmul getitem setitem missing getattr dir post_init
-len contains bool float del get set"""
+len contains bool float del get set getattribute globals wrapped"""
 PRICES = {"__product_price__", "__summed_price__", "__matrix_price__"}
 
 

@@ -18,7 +18,7 @@ from scipy.sparse.linalg import LinearOperator
 
 from .._engine import FastMatrixProduct, NotFiniteError, inner, resume_arithmetic
 from .errors import advice, entry, parameters_of, suggestion, typed
-from .protocols import Array, Indices
+from .protocols import OFFERED, Array, Indices, own_product, replaces_products, why_not_own
 
 Name = TypeVar("Name", bound=str)
 INTEGER_TYPES = (int, numbers.Integral)  # an int is found at once, an abstract class takes its time
@@ -446,6 +446,30 @@ class MatrixOperator(SelfAdjoint):
         return MatrixOperator(self.A.astype(dtype), self.exact)
 
 
+class OwnProducts(SelfAdjoint):
+    """The products of an operator that inherits or hands on methods written for other products,
+    without these methods.
+    """
+
+    def __init__(self, op: Any) -> None:
+        super().__init__(operator_dtype(op), tuple(op.shape))
+        self.op, self.name = op, own_product(op)
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in OFFERED or why_not_own(vars(self)["op"], name):
+            raise AttributeError(name)
+        return getattr(self.op, name)
+
+    def _matmat(self, V: Array) -> Any:
+        multiply = getattr(self.op, self.name)
+        if self.name in ("__matmul__", "matmat", "_matmat"):
+            return multiply(V.copy())
+        return np.stack([np.reshape(multiply(v.copy()), -1) for v in V.T], axis=1)
+
+    def _matvec(self, v: Array) -> Any:
+        return self._matmat(v.reshape(-1, 1)).reshape(v.shape)
+
+
 def slabs(m: int, n: int) -> Iterator[slice]:
     """Return slices of the rows of a matrix (m, n), some megabytes each."""
     step = max(1, SLAB_ENTRIES // max(1, n))
@@ -509,7 +533,9 @@ def check_symmetric_operator(op: Any, name: str = "op") -> Any:
     dtype = getattr(op, "dtype", None)
     if dtype is not None and np.dtype(dtype).kind not in "fiub":
         raise TypeError(f"{name} must hold real numbers, got dtype {np.dtype(dtype)}.")
-    return _check_symmetric(op, name) if matrix else op
+    if matrix:
+        return _check_symmetric(op, name)
+    return OwnProducts(op) if replaces_products(op) else op
 
 
 def operator_dtype(op: Any) -> np.dtype[Any]:

@@ -17,7 +17,7 @@ import numpy as np
 from .checks import check_symmetric_operator, operator_dtype, times
 from .errors import typed
 from .progress import Bar
-from .protocols import Array, Certificate, Floats
+from .protocols import NOT_OFFERED, Array, Certificate, Floats, is_own, why_not_own, why_replaced
 from .runtime import Budget, resume_arithmetic
 from .vectors import safe_norm
 
@@ -28,45 +28,14 @@ ZERO_CURVATURE_RATIO = 1e-10
 VALUE_EPS = 64.0  # f is assumed to be off by this many eps |f| ...
 # bytes of theta that take less time to copy than to ask whether that is needed
 SHORT_THETA_BYTES = 4096
-LOSS_METHODS = "value", "gradient", "value_and_gradient", "hessian", "ggn"
 
 # --------------------------------------------------------------------------------------------------
 # What an objective proves about itself.
 
 
-def _is_own(ob: Any, name: str) -> bool:
-    """Return whether an attribute is of the object or its class, not handed on from another."""
-    if hasattr(type(ob), name):
-        return True
-    try:
-        return name in object.__getattribute__(ob, "__dict__")
-    except AttributeError:  # with slots alone
-        return False
-
-
-def _source(ob: Any, name: str) -> Any:
-    """Return the object whose method answers by that name: the objective itself, but where it hands
-    on another's; None where there is none.
-    """
-    method = getattr(ob, name, None)
-    return None if method is None else getattr(method, "__self__", ob)
-
-
-def _has_own_loss(ob: Any) -> bool:
-    """Return whether proofs that an objective hands on, as by ``__getattr__``, are of another loss,
-    for all that is known: some functions of the loss are not those of the object within.
-    """
-    if _is_own(ob, "certificates"):
-        return False
-    sources = [source for name in LOSS_METHODS if (source := _source(ob, name)) is not None]
-    if not sources or any(source is ob or source is not sources[0] for source in sources):
-        return True
-    return _has_own_loss(sources[0])
-
-
-def _only_at_once(ob: Any) -> bool:
+def only_at_once(ob: Any) -> bool:
     """Return whether an object has a `value_and_gradient` and hands on another's for each."""
-    own = [_is_own(ob, name) for name in ("value_and_gradient", "value", "gradient")]
+    own = [is_own(ob, name) for name in ("value_and_gradient", "value", "gradient")]
     return own == [True, False, False]
 
 
@@ -74,29 +43,39 @@ def is_of_its_loss(ob: Any, name: str) -> bool:
     """Return whether an objective has a method by that name that belongs to its value and
     gradient.
     """
-    source = _source(ob, name)
-    if name == "value_and_gradient" and _only_at_once(ob):
-        return True
-    if source is None or any(_source(ob, one) is not source for one in ("value", "gradient")):
-        return False
-    own, replaced = getattr(source, "__dict__", ()), getattr(source, "replaced_functions", ())
-    if name in own or name in replaced:
-        return True
-    return not any(one in own or one in replaced for one in ("value", "gradient"))
+    return not why_not_own(ob, name, ("value", "gradient"))
+
+
+def _found(ob: Any, name: str) -> tuple[Any, str]:
+    """Return what an objective proves by a name and "", or None and why nothing is proved.
+
+    Its own attribute comes first, so that a subclass or a wrapper can replace what no longer holds;
+    None claims nothing.
+    """
+    own = is_own(ob, name)
+    why, holder = why_replaced(ob, name if own else "certificates"), ob
+    if not own and not why:
+        holder = getattr(ob, "certificates", None)
+    elif why == NOT_OFFERED:  # handed on from an object without certificates
+        why = why_replaced(ob, name)
+    found = None if why else getattr(holder, name, None)
+    if found is None:
+        why = why or getattr(ob, "why_unproved", "") or NOT_OFFERED
+    return found, why
+
+
+def why_unproved(ob: Any, name: str = "third_bound") -> str:
+    """Return why nothing is proved by that name of an objective's value and gradient, as a clause,
+    or "" where something is.
+    """
+    return _found(ob, name)[1]
 
 
 def offered(ob: Any, name: Certificate, default: Any = None) -> Any:
     """Return what an objective proves by that name: its own attribute, else that of its
     `certificates`, else the default.
-
-    Its own comes first, so that a subclass or a wrapper can replace what no longer holds; None
-    claims nothing. A wrapper that replaces a function of the loss hands on no proof.
     """
-    if not _is_own(ob, name):
-        if _has_own_loss(ob):
-            return default
-        ob = getattr(ob, "certificates", ob)
-    found = getattr(ob, name, None)
+    found, _ = _found(ob, name)
     return default if found is None else found
 
 
@@ -111,17 +90,17 @@ def proved(ob: Any, name: Certificate, *at: Any, default: Any = None) -> Any:
 
 
 def is_plain(ob: Any) -> bool:
-    """Return whether an objective has the loss of the class that makes its operators: what these
-    hold at theta, and other precisions of the objective, are of that loss.
+    """Return whether what an objective's operators hold at theta, and its other precisions, are of
+    its own value and gradient.
     """
-    proofs = getattr(ob, "certificates", ob)
-    return proofs is ob or not (proofs is None or _has_own_loss(ob))
+    if hasattr(ob, "certificates"):
+        return not why_not_own(ob, "certificates") and ob.certificates is not None
+    return not why_not_own(ob, "hessian")
 
 
 def rounding_bound_of(ob: Any) -> Any:
     """Return an objective's `rounding_bound`, a function of theta, or None."""
-    lost = _has_own_loss(ob) and not _is_own(ob, "rounding_bound")
-    return None if lost or not is_plain(ob) else getattr(ob, "rounding_bound", None)
+    return None if why_not_own(ob, "rounding_bound") else ob.rounding_bound
 
 
 def probes(ob: Any, theta: np.ndarray) -> np.ndarray:
@@ -148,8 +127,8 @@ def as_stored(ob: Any, theta: np.ndarray) -> np.ndarray:
 
 def in_float64(ob: Any) -> Any:
     """Return the objective cast to float64 if it is in float32 and can be cast, else unchanged."""
-    cast = getattr(ob, "dtype", None) == np.float32 and hasattr(ob, "astype") and is_plain(ob)
-    return ob.astype(np.float64) if cast else ob
+    cast = getattr(ob, "dtype", None) == np.float32 and is_plain(ob)
+    return ob.astype(np.float64) if cast and not why_not_own(ob, "astype") else ob
 
 
 class call_unmodified:
@@ -227,7 +206,7 @@ def as_curvature(H: Any, n: int, name: str = "hessian") -> Any:
 def value_at(ob: Any, theta: np.ndarray) -> float:
     """Return the objective's value at theta as a float."""
     with call_unmodified(ob, theta):
-        return as_number(ob.value_and_gradient(theta)[0] if _only_at_once(ob) else ob.value(theta))
+        return as_number(ob.value_and_gradient(theta)[0] if only_at_once(ob) else ob.value(theta))
 
 
 def value_rounding(f: float, dtype: Any) -> float:
@@ -318,7 +297,7 @@ class Products(Budget):
         """Return a bound on ``||computed(H v) - H v||``: the operator's own where it offers one,
         else `PRODUCT_EPS` eps times the largest norm seen so far times ``||v||``.
         """
-        if not hasattr(self.op, "rounding_bound"):
+        if why_not_own(self.op, "rounding_bound"):
             return PRODUCT_EPS * self.eps * self.norm * safe_norm(v)
         v = np.ascontiguousarray(v, dtype=self.dtype)
         for known, found in self._bounds:  # cached: a bound costs about ten products
@@ -360,21 +339,28 @@ def hessian_products(ob: Any, theta: Array, best: bool = True) -> Products:
     return Products(H, np.float64 if best else None)
 
 
+def _holds_gradient(ob: Any, H: Products) -> bool:
+    """Return whether the gradient that the operator holds is the objective's own."""
+    held: Any = getattr(H.op, "gradient", None)
+    held = held() if callable(held) else held
+    own = is_plain(ob) and getattr(H.native, "objective", ob) is ob
+    return own and np.shape(held) == (H.n,)
+
+
 def gradient_at(ob: Any, theta: Array, H: Products) -> Floats:
     """Return the gradient at theta: the one held by the operator, in its precision (float64 where
     it was cast), else the objective's own, as where the operator is of another objective.
     """
-    own = is_plain(ob) and getattr(H.native, "objective", ob) is ob
-    held = getattr(H.op, "gradient", None) if own else None
-    held = held() if callable(held) else held
-    if held is None or np.shape(held) != (H.n,):
-        held = ob.value_and_gradient(theta)[1] if _only_at_once(ob) else ob.gradient(theta)
-    return as_gradient(held, H.n)
+    if _holds_gradient(ob, H):
+        held = H.op.gradient
+        return as_gradient(held() if callable(held) else held, H.n)
+    own = ob.value_and_gradient(theta)[1] if only_at_once(ob) else ob.gradient(theta)
+    return as_gradient(own, H.n)
 
 
 def gradient_bound(ob: Any, theta: Array, H: Products) -> float | None:
     """Return a bound on the rounding error of the gradient that `gradient_at` returns, or None
     where the objective offers none.
     """
-    bound = rounding_bound_of(getattr(H.op, "objective", ob) if is_plain(ob) else ob)
+    bound = rounding_bound_of(getattr(H.op, "objective", ob) if _holds_gradient(ob, H) else ob)
     return None if bound is None else float(bound(theta))

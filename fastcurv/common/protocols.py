@@ -17,7 +17,6 @@ Of an objective:
 - ``engine_steps``: an `EngineSteps` or None;
 - ``plan_layout()``: the division of the rows in the engine;
 - ``sum_over_rows(part, *arguments)``: the sum of a function over shards of the rows;
-- ``replaced_functions``: the names of the functions of the loss that a subclass defines;
 - ``why_unproved``: the reason why nothing is proved of the loss, "" where it can be.
 
 Of a model, ``fold_batch_norm(theta, statistics)``: the network without batch normalisation and its
@@ -33,7 +32,9 @@ Of an operator:
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, get_args, runtime_checkable
+from operator import attrgetter, is_
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, cast, get_args, runtime_checkable
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,8 +72,8 @@ Certificate: TypeAlias = Literal[
 SPACES = get_args(Space)  # spaces in which a spectrum can be computed
 # The names listed above that subpackages use and users do not: `dir` of an object leaves them out.
 INTERNAL = frozenset(
-    ("engine_steps", "fast_product", "fold_batch_norm", "plan_layout", "replaced_functions",
-     "sum_over_rows", "summed_matrix", "why_unproved", "with_model")
+    ("engine_steps", "fast_product", "fold_batch_norm", "plan_layout", "sum_over_rows",
+     "summed_matrix", "why_unproved", "with_model")
 )  # fmt: skip
 
 
@@ -293,3 +294,213 @@ class EngineSteps(Protocol):
         """Return coordinates of the parameters, layer by layer: see
         `fastcurv.network.kronecker.LayerCoordinates`.
         """
+
+
+# --------------------------------------------------------------------------------------------------
+# Whether what an object offers belongs to the functions it has: the one decision on which proofs,
+# engine steps, casts and faster products rest.
+#
+# A subclass, an assigned attribute or a wrapper may replace the value of an objective, or the
+# products of an operator, and still inherit or hand on what was written for the former ones. An
+# attribute is the object's own
+# - if it was assigned to the object itself;
+# - if a class defines it, and no function that this class has is replaced by a class derived from
+#   it or by an assignment;
+# - if the object hands on all functions of one other object, whose own attribute it is.
+# Classes of this library count as one, and what they read of an objective counts as its functions.
+
+LOSS = "value", "gradient", "value_and_gradient", "hessian", "ggn", "jacobian"
+PRODUCTS = "__matmul__", "product", "matmat", "_matmat", "matvec", "_matvec"
+FUNCTIONS = (*LOSS, *PRODUCTS)
+# What the proofs and the engine read of an objective, besides its functions.
+READ = (
+    "model", "loss", "l2", "l2_biases", "X", "y", "sample_weight", "dtype", "n_params", "n_samples",
+    "__getattribute__",
+)  # fmt: skip
+# What an operator may offer besides its products.
+OFFERED = (
+    "rounding_bound", "column_bounds", "quadratic", "to_dense", "astype", "reduced", "written",
+    "reach", "assembled", "fast_product", "summed_matrix", "gradient", "objective",
+)  # fmt: skip
+NOT_OFFERED = "none is offered"
+_DECIDING = (*FUNCTIONS, *READ)
+# {class: {(name, functions): (getter of its functions, these, what an object must not have been
+# assigned, clause)}} of `why_replaced`
+_KNOWN: WeakKeyDictionary[type, dict[Any, Any]] = WeakKeyDictionary()
+
+
+def why_not_own(x: Any, name: str, functions: tuple[str, ...] = ()) -> str:
+    """Return why an object offers nothing by a name that belongs to its functions, as a clause, or
+    "" where it does. None is nothing.
+
+    Parameters
+    ----------
+    x : object
+        An objective or an operator.
+    name : str
+        An attribute, such as ``certificates``, ``engine_steps`` or ``rounding_bound``.
+    functions : tuple of str
+        The functions that it must belong to: all by default.
+
+    Examples
+    --------
+    >>> import fastcurv as fc
+    >>> ob = fc.Objective(fc.MLP([1, 1]), [[1.0]], [[2.0]], "mse")
+    >>> why_not_own(ob, "certificates")
+    ''
+    >>> ob.value = lambda theta: 0.0
+    >>> why_not_own(ob, "certificates")
+    'Objective has a value of its own, of which nothing is proved'
+    """
+    why = why_replaced(x, name, functions)
+    if why or getattr(x, name, None) is not None:
+        return why
+    return getattr(x, "why_unproved", "") or NOT_OFFERED
+
+
+def why_replaced(x: Any, name: str, functions: tuple[str, ...] = ()) -> str:
+    """Return why an attribute does not belong to the functions of its object, as `why_not_own`
+    does, without evaluating the attribute where a class defines it.
+    """
+    kind, assigned = type(x), _assigned(x)
+    # What follows of the class alone is kept for as long as its functions are the same ones.
+    parts, then, deciding, why = _KNOWN.get(kind, {}).get((name, functions), (None, (), (), ""))
+    if parts and all(map(is_, parts(kind), then)) and assigned.keys().isdisjoint(deciding):
+        return str(why)
+    home, wanted = _home(kind, name), functions or FUNCTIONS
+    if name in assigned and not _is_data(_static(kind, name)):
+        home = next((one for one in kind.__mro__ if _is_ours(one) and _declares(one, name)), None)
+        if home is None:
+            return ""
+    if home is None:
+        if not hasattr(x, name):
+            return NOT_OFFERED
+        within = _handed_on(x, assigned, wanted)
+        if isinstance(within, str):
+            return _own_words(kind, within)
+        return why_replaced(within, name, functions)
+    for one in wanted:
+        if one in assigned and _home(home, one) and not _is_data(_static(kind, one)):
+            return _own_words(kind, one)
+    why = _replaced(kind, home, functions)
+    if name not in assigned:
+        parts = attrgetter("__class__", *(one for one in _DECIDING if hasattr(kind, one)))
+        deciding = frozenset((name, *wanted))
+        _KNOWN.setdefault(kind, {})[name, functions] = parts, parts(kind), deciding, why
+    return why
+
+
+def replaces_products(op: Any) -> bool:
+    """Return whether some of what an operator offers belongs to other products than its own."""
+    if _is_ours(type(op)) and _assigned(op).keys().isdisjoint(PRODUCTS):
+        return False
+    there = (name for name in OFFERED if is_own(op, name) or hasattr(op, name))
+    return any(why_replaced(op, name) for name in there)
+
+
+def own_product(op: Any) -> str:
+    """Return the name of the function of an operator's products that was defined last."""
+    places = (_assigned(op), *(kind.__dict__ for kind in type(op).__mro__))
+    return next(name for place in places for name in PRODUCTS if name in place)
+
+
+def source(x: Any) -> Any:
+    """Return the object whose functions an object hands on, or the object itself."""
+    within = x
+    while not isinstance(found := _handed_on(within, _assigned(within), LOSS), str):
+        within = found
+    return within
+
+
+def is_own(x: Any, name: str) -> bool:
+    """Return whether an attribute is of the object or its class, not handed on from another."""
+    return name in _assigned(x) or _home(type(x), name) is not None
+
+
+def _own_words(kind: type, function: str) -> str:
+    return f"{kind.__name__} has a {function} of its own, of which nothing is proved"
+
+
+def _assigned(x: Any) -> dict[str, Any]:
+    """Return the attributes that were assigned to the object itself."""
+    try:
+        return cast("dict[str, Any]", object.__getattribute__(x, "__dict__"))
+    except AttributeError:  # with slots alone
+        return {}
+
+
+def _home(kind: type, name: str) -> type | None:
+    """Return the class that defines an attribute of objects of this class."""
+    for one in kind.__mro__:
+        if name in one.__dict__ and one is not object:
+            return one
+    return None
+
+
+def _static(kind: type, name: str) -> Any:
+    return getattr(_home(kind, name), "__dict__", {}).get(name)
+
+
+def _declares(kind: type, name: str) -> bool:
+    """Return whether a class declares an attribute that it assigns to its objects itself."""
+    return name in kind.__dict__.get("__annotations__", ())
+
+
+def _is_data(part: Any) -> bool:
+    """Return whether an attribute of a class precedes one of the object, as properties do."""
+    return hasattr(type(part), "__set__")
+
+
+def _is_ours(kind: type) -> bool:
+    return kind.__module__.partition(".")[0] in ("fastcurv", "scipy")
+
+
+def _is_written_here(part: Any) -> bool:
+    """Return whether a function of one of this library's classes is the library's, however it is
+    wrapped, and was not assigned to the class by others.
+    """
+    part = getattr(part, "fget", part)
+    while part is not None:
+        names = getattr(part, "__globals__", None)
+        if names is None or names["__name__"].partition(".")[0] not in ("fastcurv", "scipy"):
+            return False
+        part = getattr(part, "__wrapped__", None)
+    return True
+
+
+def _replaced(kind: type, home: type, functions: tuple[str, ...]) -> str:
+    """Return a clause on a function that another class than the one that defines an attribute has
+    replaced, or "".
+    """
+    ours = _is_ours(home)
+    for name in functions or (_DECIDING if ours else FUNCTIONS):
+        now, then = _home(kind, name), _home(home, name)
+        if now is None or (then is None and not ours):
+            continue
+        part = now.__dict__[name]
+        if not ours:
+            same = now is then
+        elif name in FUNCTIONS:
+            same = _is_ours(now) and _is_written_here(part)
+        else:  # an object's own number or array precedes what a class merely states
+            stated = then is None and not _is_data(part) and name != "__getattribute__"
+            same = _is_ours(now) or stated
+        if not same:
+            return _own_words(kind, name)
+    return ""
+
+
+def _handed_on(x: Any, assigned: dict[str, Any], functions: tuple[str, ...]) -> Any:
+    """Return the one object whose functions an object hands on, or the name of a function that it
+    has of its own.
+    """
+    within: Any = None
+    for name in functions:
+        method = None if is_own(x, name) else getattr(x, name, None)
+        if method is None and not is_own(x, name):
+            continue
+        source = None if method is None else getattr(method, "__self__", None)
+        if source is None or source is x or (within is not None and source is not within):
+            return name
+        within = source
+    return functions[0] if within is None else within

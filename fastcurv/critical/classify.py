@@ -30,7 +30,7 @@ from ..common.objectives import (
     proved,
 )
 from ..common.progress import bar
-from ..common.protocols import Differentiable
+from ..common.protocols import Differentiable, is_own, why_not_own, why_replaced
 from ..common.runtime import (
     ALONE,
     RESERVED_TIME_FRACTION,
@@ -381,7 +381,7 @@ def _examine(ask: ClassifyOptions, H: Products) -> tuple[Inertia, Evidence]:
             lasting, arrives = inertia.measure(pair)
         proof = Proof(theorem, zero, n_residuals, pair, lasting, arrives, H.short)
     seen, g = inertia.spectrum(proof), inertia.gradient[0]
-    bounded = any(hasattr(H.op, name) for name in ("rounding_bound", "column_bounds"))
+    bounded = not all(why_not_own(H.op, name) for name in ("rounding_bound", "column_bounds"))
     return inertia, Evidence(
         gradient=inertia.slope(),
         spectrum=seen,
@@ -408,7 +408,10 @@ def interpolation(ask: ClassifyOptions, H: Products) -> tuple[Contraction, int] 
     ob, theta = ask.ob, ask.theta
     if np.max(getattr(ob, "l2", 0.0)) > 0:
         return None
-    here = proved(ob, "residual_bounds", theta, 0.0) if hasattr(ob, "jacobian") else None
+    name = "residual_bounds" if is_own(ob, "residual_bounds") else "certificates"
+    used = "jacobian", "batch", "astype"  # by the proof, besides the bounds
+    own = not (why_not_own(ob, "jacobian") or why_replaced(ob, name, used))
+    here = proved(ob, "residual_bounds", theta, 0.0) if own else None
     if here is None or not 0 < len(here.residuals) <= theta.size or (here.scale == 0).any():
         return None
     m = len(here.residuals)

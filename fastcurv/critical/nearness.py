@@ -139,14 +139,14 @@ def gradient_and_error(ob: Any, theta: np.ndarray) -> tuple[np.ndarray, float]:
     none is known.
     """
     fine: tuple[np.ndarray, float] | None = None
-    bounded = rounding_bound_of(ob) is not None
+    bound = rounding_bound_of(ob)
     g, error = proved(ob, "precise_gradient", theta, default=(np.nan, np.nan))
     if np.isfinite(error) and np.isfinite(g).all():
         fine = np.array(g, dtype=float), float(error) + EPS * safe_norm(g)  # as stored
-        if error <= ROUGH_GRADIENT_ERROR * safe_norm(g) or not bounded:
+        if error <= ROUGH_GRADIENT_ERROR * safe_norm(g) or bound is None:
             return fine
     g = as_gradient(ob.gradient(theta), theta.size)
-    error = float(ob.rounding_bound(theta)) if bounded else np.nan
+    error = float(bound(theta)) if bound is not None else np.nan
     # where a row mixes numbers of very different sizes, the precise sums may have the larger bound
     return fine if fine is not None and not error < fine[1] else (g, error)
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from ..common.errors import AttributeHints
 from ..common.html import html_table
-from ..common.objectives import PRODUCT_EPS, proved
+from ..common.objectives import PRODUCT_EPS, proved, why_unproved
+from ..common.protocols import NOT_OFFERED
 from ..common.read_only import Record
 from ..common.vectors import safe_norm
 from ..spectrum.results import as_json, number
@@ -504,8 +505,8 @@ class Words(Formatter):
     @property
     def hypothesis(self) -> str:
         """The hypothesis of the theorem that is not met."""
-        unknown = getattr(self.ask.ob, "why_unproved", "")
-        if unknown:
+        unknown = why_unproved(self.ask.ob)
+        if unknown and unknown != NOT_OFFERED:
             return unknown
         if not self.gradient.strict:
             return (

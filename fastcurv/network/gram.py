@@ -64,7 +64,7 @@ from ..common.vectors import safe_norm
 from ..structure.parameters import divisor_of, layers_of
 from ..structure.tables import ACTIVATIONS, LOSSES, one_hot
 from .arguments import as_output, as_vector, check_dtype
-from .linear_operator import Symmetric, if_whole_has
+from .linear_operator import Symmetric, if_bounded
 
 # --------------------------------------------------------------------------------------------------
 # The base classes of operators in orthonormal coordinates of a subspace of parameter space; see
@@ -168,7 +168,7 @@ class InCoordinates(Reduced):
         outside = np.sqrt(np.maximum(sizes[0] ** 2 - sizes[1] ** 2, 0.0))
         return None if (outside > most * sizes[0]).any() else found
 
-    @if_whole_has
+    @if_bounded
     @to_nearest
     def rounding_bound(self, v: Any) -> float:
         """Return a bound on ``||computed(R v) - E' H E v||``: that of the product in parameter
@@ -177,7 +177,7 @@ class InCoordinates(Reduced):
         x = as_vector(v, self.shape[0], self.dtype)
         return self.defect(x) + float(self.whole.rounding_bound(self.embed(x)))
 
-    @if_whole_has
+    @if_bounded
     @to_nearest
     def column_bounds(self) -> Array:
         """Return numbers ``(m,)`` whose root sum of squares bounds the Frobenius norm of the error

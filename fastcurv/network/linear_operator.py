@@ -16,7 +16,7 @@ from scipy.sparse.linalg import LinearOperator
 
 from ..common.checks import as_numpy, check_array
 from ..common.errors import AttributeHints
-from ..common.protocols import Array
+from ..common.protocols import Array, why_not_own
 from ..common.read_only import ReadOnly
 from ..common.runtime import load_module, to_nearest
 from ..common.vectors import safe_norm
@@ -239,10 +239,10 @@ def _multiple_of_identity(other: Any, shape: tuple[int, int]) -> float | None:
     return None
 
 
-class if_whole_has:
-    """A decorator of methods of an operator derived from another, `whole`: the method exists only
-    if the whole operator has one of that name, as `hasattr` shows. Operators of user-defined losses
-    have no bounds on rounding, so operators derived from them have none either.
+class if_bounded:
+    """A decorator of methods of an operator that bound its rounding. They exist, as `hasattr`
+    shows, unless too little is known of the objective's loss; of an operator derived from another,
+    `whole`, only if that has one.
     """
 
     def __init__(self, method: Any) -> None:
@@ -251,8 +251,10 @@ class if_whole_has:
     def __get__(self, op: Any, owner: Any = None) -> Any:
         if op is None:
             return self.method
-        if not hasattr(op.whole, self.name):
-            raise AttributeError(self.name)
+        whole = vars(op).get("whole")
+        why = op.objective.why_unproved if whole is None else why_not_own(whole, self.name)
+        if why:
+            raise AttributeError(f"{self.name} is not available: {why}")
         return MethodType(self.method, op)
 
 
@@ -338,7 +340,7 @@ class Shifted(OfWhole, Symmetric):
         dense[np.diag_indices(len(dense))] += self.dtype.type(self.mu)
         return dense
 
-    @if_whole_has
+    @if_bounded
     @to_nearest
     def rounding_bound(self, v: Any) -> float:
         """Return a bound on ``||computed - exact||`` for the product with v: that of H, plus the

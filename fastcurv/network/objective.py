@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
 from sys import getrefcount
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from ..common.checks import (
 from ..common.errors import AttributeHints, accept_aliases, entry, typed
 from ..common.html import html_table
 from ..common.linalg import NotConvexError
+from ..common.protocols import LOSS, why_replaced
 from ..common.read_only import ReadOnly, read_only_view
 from ..common.runtime import load_module, load_proofs, to_nearest
 from ..structure.parameters import divisor_of
@@ -35,7 +37,7 @@ from .arguments import (
     without_idle_overflow,
 )
 from .mlp import MLP
-from .operators import Curvature, EngineSteps, Jacobian, UnboundedCurvature, bind_copy
+from .operators import Curvature, EngineSteps, Jacobian, bind_copy
 
 if TYPE_CHECKING:
     from ..structure.given import LossFunction
@@ -44,22 +46,28 @@ if TYPE_CHECKING:
 MEMORY = 1 << 28  # bytes for blocks of rows, the default
 SMALLEST = 16  # smallest number of rows of a block
 STATE = 16  # numbers for each row and unit, of the state and of a product's scratch
-LOSS_ITSELF = {"value", "gradient", "value_and_gradient", "hessian", "ggn"}
 MAKER = "fastcurv.Objective"
 # attributes that may be assigned: counters, and what an instance may replace, see `certificates`
-FREE = LOSS_ITSELF | {"rounding_bound", "n_passes", "n_rows_read"}
-# what lets the engine take steps by itself
-ENGINES = "engine_steps", "_steps_by_matrix"
+FREE = {*LOSS, "rounding_bound", "n_passes", "n_rows_read"} - {"jacobian"}
 LITTLE = 1 << 22  # rows, and a hundred, times parameters: a pass takes less than some milliseconds
 HANDED_OUT = 1 << 20  # bytes; a gradient of at least this size is returned without a copy
 # objectives and plans to clean up after a fork: another thread may have been building them
 _living: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-def _is_ours(part: Any) -> bool:
-    """Return whether an attribute of a class is of this library."""
-    found = getattr(part, "fget", part)
-    return str(getattr(found, "__module__", "")).startswith("fastcurv.")
+class or_none:
+    """A decorator of a method of an objective that proves something of the loss: the attribute is
+    None where nothing is proved.
+    """
+
+    def __init__(self, method: Any) -> None:
+        self.method, self.__doc__ = method, method.__doc__
+
+    def __get__(self, ob: Any, kind: Any = None) -> Any:
+        if ob is None:
+            return self.method
+        unproved = ob.why_unproved or why_replaced(ob, self.method.__name__)
+        return None if unproved else MethodType(self.method, ob)
 
 
 def _after_fork() -> None:
@@ -216,19 +224,6 @@ class Objective(AttributeHints, ReadOnly, subject="objective", made_by=MAKER, as
         "_whole",
     )
 
-    replaced_functions: frozenset[str] = frozenset()  # functions of the loss of the subclass itself
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        replaced = {name for name in LOSS_ITSELF if not _is_ours(getattr(cls, name))}
-        if replaced:  # another loss, of which nothing is proved, and which the engine does not know
-            for name in {"certificates", "rounding_bound"} - vars(cls).keys():
-                if _is_ours(getattr(cls, name)):
-                    setattr(cls, name, None)
-            for name in ENGINES:
-                setattr(cls, name, None)
-        cls.replaced_functions = frozenset(replaced)
-
     @accept_aliases("Objective")
     def __init__(
         self,
@@ -272,9 +267,7 @@ class Objective(AttributeHints, ReadOnly, subject="objective", made_by=MAKER, as
         own["model"], own["loss"], own["n_threads"], own["memory"] = model, loss, n_threads, memory
         own["l2"] = check_positive(l2, "l2", zero=True)
         own["l2_biases"] = check_bool(l2_biases, "l2_biases")
-        own["why_unproved"] = unbounded = unbounded_reason(loss, model.activation)
-        if unbounded:  # nothing bounds the error of the loss: the method is not offered
-            own["rounding_bound"] = None
+        own["why_unproved"] = unbounded_reason(loss, model.activation)
         if self._by_blocks and model.batch_norm:
             dense = " of a dense X" if self._sparse else ""
             raise ValueError(
@@ -423,7 +416,7 @@ class Objective(AttributeHints, ReadOnly, subject="objective", made_by=MAKER, as
         `rounding_bound`. Where a `Loss` or `Activation` has no `third` or `ulps`, kinks, ranges and
         saturation alone.
         """
-        if not LOSS_ITSELF.isdisjoint(vars(self)):
+        if why_replaced(self, "certificates"):
             return None
         certificates = load_proofs("certificates")
         if self._by_blocks:
@@ -452,6 +445,7 @@ class Objective(AttributeHints, ReadOnly, subject="objective", made_by=MAKER, as
         _living.add(plan)
         return plan
 
+    @or_none
     @to_nearest
     def rounding_bound(self, theta: Any) -> float:
         """Return a bound on ``||computed(gradient) - gradient||`` at theta; see `fastcurv.certify`.
@@ -485,7 +479,8 @@ class Objective(AttributeHints, ReadOnly, subject="objective", made_by=MAKER, as
     def _steps_by_matrix(self) -> bool:
         """Whether the engine makes Levenberg-Marquardt steps: the matrix is convex anywhere."""
         given = LOSSES[self.loss].given
-        return self._has_matrix and (given is None or given.convex)
+        known = self._has_matrix and (given is None or given.convex)
+        return known and not why_replaced(self, "engine_steps")
 
     @property
     def engine_steps(self) -> Any:
@@ -641,7 +636,7 @@ class Objective(AttributeHints, ReadOnly, subject="objective", made_by=MAKER, as
         return self._curvature(theta, "hessian")
 
     def _curvature(self, theta: Any, kind: str) -> Curvature:
-        return (UnboundedCurvature if self.why_unproved else Curvature)(self, theta, kind)
+        return Curvature(self, theta, kind)
 
     def ggn(self, theta: Any) -> Curvature:
         """Return the generalised Gauss-Newton matrix ``(1/N) sum J' (d2 loss/dz2) J + l2 I``,

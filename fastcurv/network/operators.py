@@ -26,7 +26,7 @@ from .arguments import (
     check_indices,
     layer_indices,
 )
-from .linear_operator import OfWhole, Operator, Symmetric, Transposed, if_whole_has
+from .linear_operator import OfWhole, Operator, Symmetric, Transposed, if_bounded
 
 NAMES = {"hessian": "Hessian", "ggn": "GGN", "fisher": "empirical Fisher"}
 DENSE_BLOCK = 64  # number of columns of the identity that to_dense multiplies at a time
@@ -253,6 +253,7 @@ class Curvature(Quadratic):
             dense[cut, right], dense[right, cut] = mean, mean.T
         return dense
 
+    @if_bounded
     @to_nearest
     def rounding_bound(self, v: Any) -> float:
         """Return a bound on ``||computed(H v) - H v||`` for v ``(n,)``, due to rounding in the
@@ -268,6 +269,7 @@ class Curvature(Quadratic):
             self._multiply(v, computed)
         return float(bounds.product(v, self.kind, computed))
 
+    @if_bounded
     @to_nearest
     def column_bounds(self) -> np.ndarray:
         """Return bounds ``(n,)`` on the rounding error of ``H e_j`` for every unit vector, i.e. on
@@ -289,8 +291,8 @@ class Curvature(Quadratic):
         by layer at a fraction of the cost of n products, or None if that is not possible. See
         `fastcurv.certify.dense_hessian`.
         """
-        possible = self.dtype == np.float64 and not self.objective._by_blocks
-        if not possible:
+        bounded = not self.objective.why_unproved  # else the matrix would have no error bounds
+        if not bounded or self.dtype != np.float64 or self.objective._by_blocks:
             return None
         return load_proofs("dense_hessian").layered(self.objective, self.theta, self.kind)
 
@@ -408,20 +410,6 @@ class Curvature(Quadratic):
         return type(self)(self.objective.astype(dtype), self.theta, self.kind)
 
 
-class UnboundedCurvature(Curvature):
-    """The same for a loss of which too little is known to bound the rounding of products."""
-
-    @property
-    def rounding_bound(self) -> Any:
-        """Not there: nothing bounds the error of the loss's function."""
-        raise AttributeError("rounding_bound")
-
-    column_bounds = rounding_bound
-
-    def assembled(self) -> None:
-        """Return None: the matrix would have no bounds on its error."""
-
-
 class BlockCurvature(OfWhole, Quadratic):
     """A principal block of a `Curvature`: rows and columns ``indices``.
 
@@ -498,7 +486,7 @@ class BlockCurvature(OfWhole, Quadratic):
             forms[cut] = self.whole._plan.quadratic(full, self.kind, self._active)
         return forms
 
-    @if_whole_has
+    @if_bounded
     @to_nearest
     def rounding_bound(self, v: Any) -> float:
         """Return a bound on the error of the block's product with v ``(n,)``, derived like the
@@ -514,7 +502,7 @@ class BlockCurvature(OfWhole, Quadratic):
         self.whole.n_products -= 1  # like the whole operator's bound, this counts no product
         return float(self.whole._bounds.product(full, self.kind, computed))
 
-    @if_whole_has
+    @if_bounded
     @to_nearest
     def column_bounds(self) -> np.ndarray:
         """Return bounds on the errors of the block's columns: those of the whole operator's

@@ -675,7 +675,7 @@ def reduced(H: Any, space: str | None) -> InCoordinates | OutputSpace | None:
     if space is not None:
         found: InCoordinates | OutputSpace | None = MADE[check_choice(space, SPACES, "space")](H)
         return found
-    if not hasattr(H, "rounding_bound"):
+    if ob.why_unproved:
         return None  # bounds there are of those in parameter space
     if not ob.model.batch_norm:
         N, outputs = ob.n_samples, np.inf
@@ -691,5 +691,5 @@ def reduced(H: Any, space: str | None) -> InCoordinates | OutputSpace | None:
 
 def written(H: Any) -> OutputSpace | None:
     """Implement `Curvature.written`."""
-    possible = hasattr(H, "rounding_bound") and not H.objective._by_blocks
+    possible = not (H.objective.why_unproved or H.objective._by_blocks)
     return OutputSpace(H) if possible and not output_refusal(H) else None

@@ -41,7 +41,7 @@ class LevenbergMarquardt(GaussNewton):
     def __init__(self, run: Any, **options: Any) -> None:
         super().__init__(run, **options)
         self.engine = None
-        if len(run.theta) <= MAX_PARAMS and self.sample is None and run.plain:
+        if len(run.theta) <= MAX_PARAMS and self.sample is None:
             self._start()
         if self.engine is not None:
             run.curvature = None

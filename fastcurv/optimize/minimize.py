@@ -35,7 +35,7 @@ from ..common.errors import (
 from ..common.objectives import is_plain
 from ..common.outcome import outcome as as_result
 from ..common.progress import bar
-from ..common.protocols import EngineSteps, Smooth, Solver, Valued
+from ..common.protocols import EngineSteps, Smooth, Solver, Valued, why_not_own
 from ..common.runtime import Budget, as_callback, starts_to_nearest, told_of_interrupts
 from ..common.vectors import default_threads
 from ..spectrum.tracker import Tracker, tracked
@@ -431,13 +431,9 @@ def _checked(
     automatic = isinstance(name, str) and name == "auto"
     if automatic:
         # a dense matrix is the quickest where it is small; options are those of trust regions
-        small = (
-            not options
-            and products is None
-            and ob.n_params <= LEVENBERG_MAX_PARAMS
-            and is_plain(ob)
-        )
-        engine: EngineSteps | None = getattr(ob, "engine_steps", None) if small else None
+        fits = not options and products is None and ob.n_params <= LEVENBERG_MAX_PARAMS
+        own = fits and is_plain(ob) and not why_not_own(ob, "engine_steps")
+        engine: EngineSteps | None = ob.engine_steps if own else None
         matrix = engine is not None and engine.by_matrix
         chosen = "levenberg-marquardt" if matrix else "trust-region"
     maker = METHODS[check_choice(chosen, METHODS, "method")]

@@ -27,7 +27,7 @@ from ..common.objectives import (
     value_at,
 )
 from ..common.outcome import Result
-from ..common.protocols import EngineSteps
+from ..common.protocols import EngineSteps, source, why_not_own
 from ..common.runtime import Budget, who_tells_of_interrupts
 from ..common.vectors import norm
 from ..krylov.lanczos import as_product
@@ -217,7 +217,6 @@ class Run(Saved):
         fun_target: float | None = None,
     ) -> None:
         self.ob, self.seed, self.validation = ob, seed, validation
-        self.plain = is_plain(ob)  # what its own class makes at theta is of this loss
         self.max_time, self.max_products = max_time, max_products
         self.budget = Budget(seconds=max_time)
         self.pressed = who_tells_of_interrupts()
@@ -242,6 +241,15 @@ class Run(Saved):
         return float(np.finfo(self.theta.dtype).eps)
 
     @cached_property
+    def whose(self) -> tuple[Any, ...]:
+        """The objects whose operators hold value and gradient of this loss."""
+        return (self.ob, source(self.ob)) if is_plain(self.ob) else ()
+
+    def _holds_loss(self, operator: Any) -> bool:
+        whole = getattr(operator, "objective", self.ob)
+        return any(whole is one for one in self.whose)
+
+    @cached_property
     def at_once(self) -> bool:
         """Whether the objective has value and gradient in one call."""
         return is_of_its_loss(self.ob, "value_and_gradient")
@@ -249,7 +257,7 @@ class Run(Saved):
     @cached_property
     def engine(self) -> EngineSteps | None:
         """What the engine does for a minimiser of this loss; None if it does not know the loss."""
-        return getattr(self.ob, "engine_steps", None) if self.plain else None
+        return self.ob.engine_steps if not why_not_own(self.ob, "engine_steps") else None
 
     @property
     def own_engine(self) -> EngineSteps | None:
@@ -331,7 +339,7 @@ class Run(Saved):
             return
         if self._at_points():
             f, g = self.points.move_to(self.theta)
-        elif operator is not None and self.sample is None and self.plain:
+        elif operator is not None and self.sample is None and self._holds_loss(operator):
             f, g = getattr(operator, "value", None), getattr(operator, "gradient", None)
         if isinstance(f, (float, np.floating)) and isinstance(g, np.ndarray):
             self.n_gradients += 1

@@ -12,7 +12,7 @@ import numpy as np
 from ..common.checks import as_rng, check_choice, check_positive, check_positive_int, spawned
 from ..common.errors import OBJECTIVE_HINT, accept_aliases, refuse_unknown, require, typed
 from ..common.progress import bar
-from ..common.protocols import Descent
+from ..common.protocols import Descent, why_not_own
 from ..common.read_only import ReadOnly, Record
 from ..common.runtime import Budget, OutOfTime, starts_to_nearest, time_limit
 from ..common.vectors import safe_norm
@@ -320,7 +320,7 @@ def why_trivial(ob: Any, theta: np.ndarray) -> str | None:
     """
     if not any(layer[0].any() for layer in ob.model.unflatten(theta)):
         return "all weights zero"
-    if ob.certificates is None:
+    if why_not_own(ob, "certificates"):
         return None
     inputs, outputs = ob.certificates.ranges(theta)
     spread = (outputs.high - outputs.low).max()

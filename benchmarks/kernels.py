@@ -3,9 +3,13 @@
     python benchmarks/kernels.py
     python benchmarks/kernels.py --dtype float32 --arch avx2 --sizes 64 256 1024
 
-Square products ``C = A B`` from 1 to 4096, the shapes that a net's passes ask for, and the two-term
-form ``C = A1 B1 + A2 B2``, which is one product with a twice as long inner dimension. B is laid out
-as the kernels want it beforehand.
+Square products ``C = A B`` from 1 to 4096, the shapes that a net's passes ask for, and three other
+forms: two terms ``C = A1 B1 + A2 B2``, which are one product with a twice as long inner dimension;
+cut into items, as wide networks run, with A by rows and a packed B (weights) or with A by columns
+(sums over samples). B is laid out as the kernels want it beforehand. To compare kernels of one
+instruction set on a processor with AVX-512:
+
+    FASTCURV_ARCH=avx2 OPENBLAS_CORETYPE=Haswell python benchmarks/kernels.py
 """
 
 import os
@@ -77,8 +81,8 @@ def compare(args, numbers):
         peak = fc._engine.fma_peak(dtype, 1)
         print(f"\n{dtype}: FMA peak of one thread {peak / 1e9:.1f} GF/s\n")
         print(
-            f"{'rows x inner x columns':<24}{'ours':>8}{'two terms':>11}{'OpenBLAS':>10}"
-            f"{'ours/OpenBLAS':>15}"
+            f"{'rows x inner x columns':<24}{'ours':>8}{'two terms':>11}{'items':>8}{'sums':>8}"
+            f"{'OpenBLAS':>10}{'ours, items, sums / OpenBLAS':>30}"
         )
         for rows, inner, columns in [(n, n, n) for n in args.sizes] + list(
             () if args.square else SHAPES
@@ -104,6 +108,7 @@ def parse(argv):
 def row(rows, inner, columns, dtype, peak, args):
     rng = np.random.default_rng(0)
     A, A2 = (rng.standard_normal((rows, inner)).astype(dtype) for _ in range(2))
+    by_columns = np.asfortranarray(A)
     B, B2 = (rng.standard_normal((inner, columns)).astype(dtype) for _ in range(2))
     C = np.empty((rows, columns), dtype)
     product = hooks.product
@@ -111,20 +116,24 @@ def row(rows, inner, columns, dtype, peak, args):
     bound = 2 * (inner + 1) * np.finfo(dtype).eps * (np.abs(A) @ np.abs(B)).astype(np.float64)
     if not np.all(np.abs(product(A, B, arch=args.arch) - expected) <= bound):
         raise SystemExit(f"{rows} x {inner} x {columns}, {dtype}: the product is wrong")
-    ours, two, blas = best_times(
+    items = {"arch": args.arch, "threads": 1}
+    ours, two, in_items, sums, blas = best_times(
         lambda m: product(A, B, arch=args.arch, repeat=m),
         lambda m: product(A, B, A2, B2, arch=args.arch, repeat=m),
+        lambda m: product(A, B, b_form="packed", repeat=m, **items),
+        lambda m: product(by_columns, B, repeat=m, **items),
         lambda m: repeated(np.matmul, A, B, C, m),
         seconds=args.seconds,
     )
     floor = 2 * rows * inner * columns / peak
     shape = f"{rows} x {inner} x {columns}"
     print(
-        f"{shape:<24}{floor / ours:>8.0%}{2 * floor / two:>11.0%}{floor / blas:>10.0%}"
-        f"{blas / ours:>15.2f}",
+        f"{shape:<24}{floor / ours:>8.0%}{2 * floor / two:>11.0%}{floor / in_items:>8.0%}"
+        f"{floor / sums:>8.0%}{floor / blas:>10.0%}"
+        f"{blas / ours:>18.2f}{blas / in_items:>6.2f}{blas / sums:>6.2f}",
         flush=True,
     )
-    seconds = {"ours": ours, "two terms": two, "OpenBLAS": blas}
+    seconds = {"ours": ours, "two terms": two, "items": in_items, "sums": sums, "OpenBLAS": blas}
     return {"shape": [rows, inner, columns], "dtype": dtype, "peak": peak, "seconds": seconds}
 
 

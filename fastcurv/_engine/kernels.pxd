@@ -75,7 +75,7 @@ cdef extern from "kernels/kernels.h" nogil:
         fc_term term[2]
         void *c
         Py_ssize_t ldc
-        int exact, accumulate, spent, far
+        int exact, accumulate, spent, packs, far
         fc_epilogue epilogue
         fc_ahead ahead[6]
         Py_ssize_t row_block, col_block
@@ -160,7 +160,7 @@ cdef extern from "kernels/kernels.h" nogil:
             void *, Py_ssize_t
         ) noexcept nogil
         void (*narrow)(const fc_narrow *, Py_ssize_t, Py_ssize_t) noexcept nogil
-        size_t scratch
+        size_t scratch, packed
         void (*activate)(
             fc_activation, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, void *, Py_ssize_t,
             void *, Py_ssize_t, void *, Py_ssize_t

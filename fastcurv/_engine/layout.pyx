@@ -220,7 +220,7 @@ cdef void lay_out(PlanS *P, Arena *A) noexcept nogil:
         lay_scratch(P, A, P.members + i if A.base != NULL else NULL, 0 if wide else rows, widest)
         if A.base != NULL:
             P.members[i].gemm = A.base + A.used
-        take(A, P.K.scratch, 1)
+        take(A, P.K.scratch + (P.K.packed if packs_sums(P) else 0), 1)
     if wide:                    # products of the team run on the members' scratch
         lay_scratch(P, A, &P.wide if A.base != NULL else NULL, rows, widest)
     P.groups = P.shares = 0 if wide else min(<Py_ssize_t>MAX_GROUPS, panels_of(P, P.chunk))

@@ -32,6 +32,7 @@ cdef inline void start_sum(Pass *t, Layer *y, fc_product *job, bint add) noexcep
     """
     clear(job, 0, sizeof(job[0]))
     job.m, job.n, job.exact, job.accumulate, job.far = y.m, y.k, True, add, t.P.far
+    job.packs = packs_sums(t.P)
 
 
 cdef inline void share_all(Pass *t, fc_stack *stack) noexcept nogil:

@@ -398,6 +398,11 @@ cdef inline bint normalised(PlanS *P) noexcept nogil:
     return P.layer[0].norm != NULL
 
 
+cdef inline bint packs_sums(PlanS *P) noexcept nogil:
+    """Return True if the scratch has space for sums over rows of a wide network to pack A."""
+    return P.panel == 0 and not P.unpacked and P.n * P.K.real_bytes > PANEL_PARALLEL_MAX_BYTES
+
+
 cdef inline bint in_turns(PlanS *P) noexcept nogil:
     """Return True if means over rows must be accumulated layer by layer, since rows come in chunks.
     """

@@ -81,7 +81,9 @@ class testing_hooks:
         memset(&P, 0, sizeof(P))
         threads = min(threads, FC_MAX_THREADS)
         P.K, P.threads, P.members = K, max(1, threads), members
-        scratch = padded_copy(np.zeros((max(1, threads), K.scratch // size + 64), A.dtype))[0]
+        job.packs = threads > 0
+        room = (K.scratch + K.packed) // size + 64
+        scratch = padded_copy(np.zeros((max(1, threads), room), A.dtype))[0]
         cdef char *scratch_ = pointer(scratch)
         cdef Py_ssize_t step_ = scratch.shape[1] * size
         for i in range(max(1, threads)):

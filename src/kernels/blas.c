@@ -36,7 +36,7 @@ void fc_blas_over(const fc_table *under, const fc_table *reference, fc_gemm_f32 
         blas[d].pack = reference[d].pack;
         blas[d].product = d ? product_f64 : product_f32;
         blas[d].stack = reference[d].stack;
-        blas[d].scratch = 0;
+        blas[d].scratch = blas[d].packed = 0;
         epilogues[d] = under[d].epilogue;
     }
 }

@@ -261,6 +261,7 @@ typedef struct {
     int exact; /* C is not padded: only its m x n numbers are accessed, and there is no epilogue */
     int accumulate;
     int spent; /* C is not read after the epilogue, so kernels may keep it elsewhere */
+    int packs; /* scratch has the table's `packed` bytes more, so kernels may pack A there */
     int far;   /* B and the epilogue's matrices exceed the L2 cache, so kernels may prefetch them */
     fc_epilogue epilogue;
     /* memory that is read after this product, for kernels that can prefetch it */
@@ -405,6 +406,7 @@ typedef struct fc_table {
     int (*stack)(const fc_stack *stack, void *scratch);
     /* bytes of scratch, 64-byte aligned, that one call of `product` may use */
     size_t scratch;
+    size_t packed; /* further bytes of it if the job `packs` */
 
     /* --- a narrow layer (narrow.inc): `units` of the layer below it, whole cache lines of
      * samples --- */

@@ -93,7 +93,9 @@ static void test_table(const fc_table *tables, const fc_table *references) {
                                  (i + j + 1) % 2, (i + form) % 2);
                 }
         test_product(K, wide, 150, 210, 300, 0, 0, 0),
-            test_product(K, wide, 140, 200, 270, 1, 1, 1);
+            test_product(K, wide, 140, 200, 270, 1, 1, 1),
+            test_product(K, wide, 71, 133, 820, 0, 1, 1),
+            test_product(K, wide, 61, 190, 131, 3, 1, 1);
         for (int kind = FC_EPILOGUE_NONE; kind <= FC_EPILOGUE_DOT; kind++)
             for (int use = 0; use < 128; use++) {
                 if (!(use & USE_P) && (use & USE_Q || kind == FC_EPILOGUE_DOT)) continue;

@@ -105,6 +105,40 @@ def test_bits_do_not_depend_on_threads(arch, dtype, b_form, rng):
         assert np.array_equal(hooks.product(A, B, arch=arch, b_form=b_form, threads=threads), one)
 
 
+def test_sums_over_rows_have_the_bits_of_products_of_rows(arch, dtype, rng):
+    """A' B, whose items may pack A, is bitwise identical to the product with A' stored by rows, for
+    all heights of items and tiles, in one item and in items, with any number of threads. Both lie
+    within gamma(k) |A'| |B| of the product in long double.
+    """
+    unit = np.finfo(dtype).eps / 2
+    for m in [*range(1, 14), 61, 65, 66, 67, 70, 129, 133]:
+        k, n = 64 + 97 * (m % 9), 33 + 31 * (m % 7)
+        A, B = (rng.standard_normal((k, cols)).astype(dtype) for cols in (m, n))
+        C = rng.standard_normal((m, n)).astype(dtype) if m % 2 else None
+        rows = hooks.product(np.ascontiguousarray(A.T), B, C=C, arch=arch, threads=1)
+        for threads in (0, 1, 2, 3):
+            got = hooks.product(A.T, B, C=C, arch=arch, threads=threads)
+            assert np.array_equal(got, rows), (m, n, k, threads)
+        true = A.T.astype(np.longdouble) @ B.astype(np.longdouble)
+        size, most = np.abs(A.T).astype(float) @ np.abs(B).astype(float), k + 1
+        if C is not None:
+            true, size, most = true + C, size + np.abs(C), most + 1
+        assert np.all(np.abs(rows - true) <= most * unit / (1 - most * unit) * size), (m, n, k)
+
+
+def test_tall_products_have_the_bits_of_their_items(arch, dtype, rng):
+    """One item whose A exceeds the second-level cache, which is computed some rows at a time, has
+    the bits of the product in many items.
+    """
+    for m, n, k in [(401, 20, 391), (1025, 9, 65)]:
+        A, B = (rng.standard_normal(shape).astype(dtype) for shape in ((m, k), (k, n)))
+        for b_form in ("padded", "packed", "plain"):
+            one, many = (
+                hooks.product(A, B, arch=arch, b_form=b_form, threads=threads) for threads in (0, 2)
+            )
+            assert np.array_equal(one, many), (m, n, k, b_form)
+
+
 # --- where operands lie
 
 

@@ -1,6 +1,6 @@
 """One cached Hessian-vector product, side by side with torch and JAX, all measured in one run.
 
-    python benchmarks/hvp.py                          # 19 workloads, half an hour
+    python benchmarks/hvp.py                          # 29 workloads, half an hour
     python benchmarks/hvp.py --quick --no-peers       # fastcurv alone, in a minute
     python benchmarks/hvp.py --workload mnist --dtype float32 --json mnist.json
 

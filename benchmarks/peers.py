@@ -32,8 +32,8 @@ class Contender:
     """One library on one workload. Every call it names takes nothing and returns when its result is
     in memory.
 
-    fastcurv's own has two verbs more: ``peak``, flops a second of fused multiply-adds, and
-    ``config``.
+    ``config`` describes what it runs on. fastcurv's own has one verb more: ``peak``, flops a
+    second of fused multiply-adds.
     """
 
     def build(self, workload, dtype, threads):
@@ -167,6 +167,11 @@ class Jax(Contender):
             "product": lambda: jax.block_until_ready(product()),
             "gradient": lambda: jax.block_until_ready(both(next(points), X, y)),
         }
+
+    def config(self):
+        import jax
+
+        return str(jax.devices()[0])
 
 
 class JaxLinearize(Jax):

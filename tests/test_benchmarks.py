@@ -13,6 +13,7 @@ SHARED = {"command", "peers", "spectrum_peers", "tables", "workloads"}
 SCRIPTS = sorted({path.stem for path in FOLDER.glob("*.py")} - SHARED)
 SMALL = {  # seconds each
     "given": "--net small --rounds 1",
+    "gpu": "--workload tiny --threads 1 --rounds 1",
     "hvp": "--workload tiny --dtype float64 --quick --rounds 1 --no-peers",
     "kernels": "--dtype float32 --sizes 8 --square --seconds 0.01",
     "layouts": "--net sine --dtype float64 --rounds 1",

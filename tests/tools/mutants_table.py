@@ -25,9 +25,13 @@ KERNELS = [
     ),
     (
         "gemm.inc",
-        "prefetches ? &queue : NULL); } NAME(run_deferred)(&room->deferred);",
-        "prefetches ? &queue : NULL); }",
+        "packed); } NAME(run_deferred)(&room->deferred);",
+        "packed); }",
     ),
+    # an A that is packed, and one of more rows than the cache holds
+    ("gemm.inc", "of_tile[t].a_cs = mr;", "of_tile[t].a_cs = FC_FULL;"),
+    ("gemm.inc", "if (packed) packed += NAME(packed_tile)(s, slices);", ""),
+    ("gemm.inc", "top < i1; top += block", "top < i1; top += i1 - i0"),
     (
         "gemm.inc",
         "== 64) ? NAME(depth_of)(s, slices) / NAME(heights)[nv - 1]",

@@ -10,17 +10,21 @@ What takes minutes is an ``experiment(scale)``, whose rows ``make experiments`` 
 
 import argparse
 import csv
+import re
 import sys
+import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from story import claim
 
 from fastcurv import plots
 from fastcurv.common.optional import optional
 
 SCALES = ("quick", "normal", "full")
 DATA = Path(__file__).parent / "data"
+saved = {"slides": False}  # what `save` writes besides the picture, as the command line says
 
 # Minutes that `--full` takes where it is more than three: estimates, from the normal size and how
 # the work grows.
@@ -73,7 +77,9 @@ def command_line(main):
     parser.add_argument(
         "--out", default="figures", help="folder for the picture (default %(default)s)"
     )
+    parser.add_argument("--slides", action="store_true", help="a slide too, as SVG and PDF")
     args = parser.parse_args()
+    saved["slides"] = args.slides
     outcome = main(args.scale or "normal", args.out)
     print(outcome.sentence)
     print(f"picture: {outcome.picture}")
@@ -166,7 +172,36 @@ def save(figure, script, out):
     for ax in figure.axes:
         plots.plain_numbers(ax.xaxis, ax.yaxis)
     figure.savefig(path, dpi=140)
+    if saved["slides"]:
+        save_slide(figure, claim(path.stem), path)
     return path
+
+
+def slide_lines(claim):
+    """Return the first sentence of a claim in lines that fit on a slide."""
+    first = re.split(r"(?<=\.) ", claim.replace("`", ""), maxsplit=1)[0]
+    return textwrap.wrap(first, 66)
+
+
+def save_slide(figure, sentence, path):
+    """Write a figure below one sentence as SVG and PDF of 16:9, and return that text.
+
+    The figure keeps its proportions: the page is as much smaller than a slide of 13.33 by 7.5
+    inches as the figure is smaller than its place there, and the sentence has 24 points on it.
+    """
+    width, height = figure.get_size_inches()
+    shrunk = max(width / 12.5, height / 5.6)
+    page = 13.333 * shrunk, 7.5 * shrunk
+    size, left = 24 * shrunk, (1 - width / page[0]) / 2
+    figure.set_size_inches(page)
+    rect = (left, 0.02, width / page[0], height / page[1])
+    figure.set_layout_engine("constrained", rect=rect)
+    words = "\n".join(slide_lines(sentence))
+    title = figure.text(0.04, 0.96, words, fontsize=size, va="top", linespacing=1.25)
+    title.set_in_layout(False)
+    for suffix, date in ((".svg", "Date"), (".pdf", "CreationDate")):
+        figure.savefig(path.with_suffix(suffix), metadata={date: None})
+    return title
 
 
 def digits(n_samples=None, n_features=64, seed=0):

@@ -1,7 +1,7 @@
 """Run every example and build one page to teach from, in the order of the lectures' story: each
 claim with its picture, its sentence, its code and what it does not show. ``make examples`` does it.
 
-python examples/gallery.py [--quick | --full] [--out figures] [--only toy_surface taylor_error]
+python examples/gallery.py [--quick | --full] [--slides] [--out figures] [--only NAME ...]
 """
 
 import argparse
@@ -103,6 +103,7 @@ def main():
             # A process each, so that one cannot disturb the next and memory is given back.
             command = [sys.executable, str(HERE / f"{name}.py"), "--out", args.out]
             command += [] if args.scale == "normal" else [f"--{args.scale}"]
+            command += ["--slides"] * args.slides
             env = ONE_THREAD | os.environ
             run = subprocess.run(command, capture_output=True, text=True, env=env)
             seconds = processor_time() - start
@@ -171,6 +172,9 @@ def parse():
             f"--{scale}", dest="scale", action="store_const", const=scale, help=words[scale]
         )
     parser.set_defaults(scale="normal")
+    parser.add_argument(
+        "--slides", action="store_true", help="a slide of each picture too, as SVG and PDF"
+    )
     parser.add_argument("--out", default="figures", help="folder (default %(default)s)")
     parser.add_argument(
         "--only", nargs="+", choices=ORDER, metavar="NAME", help=f"some of: {', '.join(ORDER)}"

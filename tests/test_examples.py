@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
+from fastcurv import plots
 from fastcurv._engine import chosen_arch
 
 pytest.importorskip("matplotlib")
@@ -123,6 +124,33 @@ def test_the_page_of_the_gallery_has_chapters_and_addresses_that_stay(module, tm
     shown = re.sub(r"<details>.*?</details>", "", text, flags=re.DOTALL)
     assert not re.search(r"\bL\d+\b", shown) and shown.count("Lecture: ") >= 27
     assert 'href="playground.html"' in text
+
+
+def test_a_slide_has_one_sentence_at_24_points_above_its_picture(module, tmp_path):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    common, story, gallery = module("common"), module("story"), module("gallery")
+    for name in gallery.ORDER:
+        lines = common.slide_lines(story.claim(name))
+        assert 1 <= len(lines) <= 3 and " ".join(lines).count(". ") == 0, name
+        assert lines[-1].endswith((".", "?", ":")) and "`" not in lines[0], name
+    for name, size in (("wide", (7.6, 3.8)), ("tall", (5.0, 6.0))):
+        figure = plots.new_figure(size)
+        figure.subplots(1, 2)
+        path = tmp_path / f"{name}.png"
+        title = common.save_slide(figure, "First sentence, " * 11 + "its end. Second.", path)
+        FigureCanvasAgg(figure).draw()
+        width, height = figure.get_size_inches()
+        assert width / height == pytest.approx(16 / 9, rel=1e-3)
+        assert title.get_fontsize() * 13.333 / width == pytest.approx(24)
+        assert "Second" not in title.get_text() and title.get_text().count("\n") == 2
+        box = title.get_window_extent()
+        assert box.x1 < figure.bbox.x1
+        assert all(ax.get_tightbbox().y1 < box.y0 for ax in figure.axes)
+        shown = [ax.get_position() for ax in figure.axes]
+        assert max(p.x1 for p in shown) - min(p.x0 for p in shown) > 0.3
+        svg, pdf = (path.with_suffix(suffix).read_bytes() for suffix in (".svg", ".pdf"))
+        assert b"its end." in svg and pdf.startswith(b"%PDF")
 
 
 def test_tables_are_those_of_the_experiments(module):

@@ -40,7 +40,7 @@ from .arithmetic import ETA, Chain, Num, flushes, norms, spectral
 from .passes import KINDS, ErrorPass, State
 
 
-class Sized(NamedTuple):
+class NormBound(NamedTuple):
     """Bounds on the norm of a quantity and on the norm of its error, for (rows, units); rounded up
     against underflow. `new` are those of the part that has entered since the last cap by a `Chain`;
     None where no chain goes on.
@@ -50,27 +50,29 @@ class Sized(NamedTuple):
     error: Any
     new: Any = None
 
-    def __add__(self, other: Sized) -> Sized:  # type: ignore[override]
+    def __add__(self, other: NormBound) -> NormBound:  # type: ignore[override]
         new = None if self.new is None or other.new is None else self.new + other.new
-        return Sized(self.size + other.size, self.error + other.error, new)
+        return NormBound(self.size + other.size, self.error + other.error, new)
 
-    def __mul__(self, k: Floats) -> Sized:  # type: ignore[override]
-        return Sized(self.size * k + ETA, self.error * k + ETA)
+    def __mul__(self, k: Floats) -> NormBound:  # type: ignore[override]
+        return NormBound(self.size * k + ETA, self.error * k + ETA)
 
     @classmethod
-    def impulse(cls, size: Floats, error: Floats | float) -> Sized:
+    def impulse(cls, size: Floats, error: Floats | float) -> NormBound:
         """Return bounds on what is new as a whole."""
         return cls(size, error, cls(size, error))
 
-    def held(self, most: Sized | None) -> Sized:
+    def held(self, most: NormBound | None) -> NormBound:
         """Return these bounds with nothing new, each capped by that of `most`."""
         size, error = (np.inf, np.inf) if most is None else most[:2]
-        return Sized(np.minimum(self.size, size), np.minimum(self.error, error), Sized(0.0, 0.0))
+        return NormBound(
+            np.minimum(self.size, size), np.minimum(self.error, error), NormBound(0.0, 0.0)
+        )
 
-    def times(self, x: Sized) -> Sized:
+    def times(self, x: NormBound) -> NormBound:
         """Return bounds on the product with x."""
         error = self.error * x.size + (self.size + self.error) * x.error
-        return Sized(self.size * x.size + ETA, error + 2 * ETA)
+        return NormBound(self.size * x.size + ETA, error + 2 * ETA)
 
 
 def norm_passes(
@@ -140,7 +142,9 @@ class Columns:
                     self.off[l][j] += d.T @ part.error + dd.T @ part.size
                 self.limit(self.off[l], d, self.peak)
 
-    def lost(self, s: State, sizes: dict[str, list[Sized]], forward: bool = True) -> list[Floats]:
+    def lost(
+        self, s: State, sizes: dict[str, list[NormBound]], forward: bool = True
+    ) -> list[Floats]:
         """Return, by part, bounds on the effect of underflow in the engine's products on a row's
         share of any column; `forward`: include the R-forward pass.
         """
@@ -160,66 +164,66 @@ class Columns:
         most = [np.asarray(z.max(axis=0)) for z in (x, y)]
         off[:, ~(self.r.N * most[0][:, None] * most[1] < self.r.max)] = np.inf
 
-    def sizes(self, s: State) -> dict[str, list[Sized]]:
+    def sizes(self, s: State) -> dict[str, list[NormBound]]:
         """Return the norms of the rows of a and delta, and the largest phi' and e phi'' of each
         hidden layer by row, all with errors.
         """
         zero = np.zeros((len(s.a[0].x), 1))
         one = zero + 1.0
 
-        def top(x: Num | None, other: Floats) -> Sized:
+        def top(x: Num | None, other: Floats) -> NormBound:
             if x is None:
-                return Sized(other, zero)
+                return NormBound(other, zero)
             largest = x.dx.E.max(axis=1, keepdims=True)
-            return Sized(np.abs(x.x).max(axis=1, keepdims=True), largest)
+            return NormBound(np.abs(x.x).max(axis=1, keepdims=True), largest)
 
         return {
-            "a": [Sized(norms(np.abs(a.x)), a.dx.nu) for a in s.a],
-            "d": [Sized(norms(np.abs(d.x)), d.dx.nu) for d in s.d],
+            "a": [NormBound(norms(np.abs(a.x)), a.dx.nu) for a in s.a],
+            "d": [NormBound(norms(np.abs(d.x)), d.dx.nu) for d in s.d],
             "p": [top(phi.p, one) for phi in s.phi],
             "q": [top(eq, zero) for eq in s.eq[:-1]],
         }
 
     @staticmethod
-    def units(x: Num | None, like: Floats, default: float) -> Sized:
+    def units(x: Num | None, like: Floats, default: float) -> NormBound:
         """Return |phi'| or |e phi''| of every unit, (rows, units), with errors."""
         if x is None:
-            return Sized(np.full_like(like, default), np.zeros_like(like))
-        return Sized(np.abs(x.x), x.dx.E)
+            return NormBound(np.full_like(like, default), np.zeros_like(like))
+        return NormBound(np.abs(x.x), x.dx.E)
 
-    def through(self, x: Sized, l: int, each: Floats | None = None) -> Sized:
+    def through(self, x: NormBound, l: int, each: Floats | None = None) -> NormBound:
         """Return bounds on x times W of layer l, or its transpose; `each`: norms of the units' own
         rows or columns of W, to be used instead of ``||W||``.
         """
         W, W_abs = (self.R.W[l].norm, self.abs_norms[l]) if each is None else (each, each)
         most = W_abs * (x.size + x.error)
         self.peak, rounding = np.maximum(self.peak, most), self.gammas[l] * most
-        new = Sized(W * x.new.size + ETA, W * x.new.error + rounding + ETA)
-        return Sized(W * x.size + ETA, W * x.error + rounding + ETA, new)
+        new = NormBound(W * x.new.size + ETA, W * x.new.error + rounding + ETA)
+        return NormBound(W * x.size + ETA, W * x.error + rounding + ETA, new)
 
-    def rounded(self, x: Sized, u: float) -> Sized:
+    def rounded(self, x: NormBound, u: float) -> NormBound:
         """Return x after operations whose relative rounding is u in all."""
         most = x.size + x.error
         self.peak = np.maximum(self.peak, most)
-        new = None if x.new is None else Sized(x.new.size, x.new.error + u * most)
-        return Sized(x.size, x.error + u * most, new)
+        new = None if x.new is None else NormBound(x.new.size, x.new.error + u * most)
+        return NormBound(x.size, x.error + u * most, new)
 
-    def bent(self, x: Sized, p: Sized) -> Sized:
+    def bent(self, x: NormBound, p: NormBound) -> NormBound:
         """Return x times phi' of sizes p."""
         fresh = x.new.error * p.size + (x.size + x.error) * p.error + ETA
-        found = x.times(p)._replace(new=Sized(x.new.size * p.size, fresh))
+        found = x.times(p)._replace(new=NormBound(x.new.size * p.size, fresh))
         return self.rounded(found, self.r.u)
 
-    def forward(self, s: State, sizes: dict[str, list[Sized]], l: int) -> list[Sized]:
+    def forward(self, s: State, sizes: dict[str, list[NormBound]], l: int) -> list[NormBound]:
         """Return, by part (weights of all layers, then biases), bounds on the effect of a step in
         each bias of layer l.
         """
         R, last, like = self.R, self.L - 1, np.zeros(s.d[l].x.shape)
         self.peak = like + 1.0
-        z = Sized.impulse(like + 1.0, like + self.gammas[l])  # rz of the unit
-        rz: list[Sized | None] = [None] * self.L
-        ra: list[Sized | None] = [None] * self.L  # below each layer
-        chain = Chain(s.kappa, Sized.__mul__)
+        z = NormBound.impulse(like + 1.0, like + self.gammas[l])  # rz of the unit
+        rz: list[NormBound | None] = [None] * self.L
+        ra: list[NormBound | None] = [None] * self.L  # below each layer
+        chain = Chain(s.kappa, NormBound.__mul__)
         for m in range(l, last):
             rz[m], below = z, ra[m]
             a = self.bent(z, self.units(s.phi[m].p, like, 1.0) if m == l else sizes["p"][m])
@@ -229,13 +233,13 @@ class Columns:
             z = self.through(a, m + 1, R.W[m + 1].cols if m == l else None)
         return self.down(s, sizes, self.loss(s, z), None, last, rz=rz, ra=ra, unit=l)
 
-    def backward(self, s: State, sizes: dict[str, list[Sized]], l: int) -> list[Sized]:
+    def backward(self, s: State, sizes: dict[str, list[NormBound]], l: int) -> list[NormBound]:
         """Return, by part, bounds on the effect of an impulse in re at each input of layer l."""
         like = np.zeros(s.a[l].x.shape)
         self.peak = like + 1.0
-        e = Sized.impulse(like + 1.0, like + self.gammas[l])
+        e = NormBound.impulse(like + 1.0, like + self.gammas[l])
         rd = self.rounded(e.times(self.units(s.phi[l - 1].p, like, 1.0)), self.r.u)
-        nothing: list[Sized | None] = [None] * self.L
+        nothing: list[NormBound | None] = [None] * self.L
         return self.down(s, sizes, rd, e, l - 1, rz=nothing, ra=nothing, unit=l - 1)
 
     def loss_norms(self, s: State) -> tuple[Floats, Floats]:
@@ -244,39 +248,39 @@ class Columns:
         """
         return s.loss.fisher_norms() if self.kind == "fisher" else s.loss.r_norms()
 
-    def loss(self, s: State, z: Sized) -> Sized:
+    def loss(self, s: State, z: NormBound) -> NormBound:
         """Return rdelta of the last layer."""
         along = self.r.N * (norms(np.abs(s.d[-1].x)) + s.d[-1].dx.nu) * (self.kind == "fisher")
         self.peak = np.maximum(self.peak, (4 + along) * (z.size + z.error))
-        return z.times(Sized(*self.loss_norms(s)))
+        return z.times(NormBound(*self.loss_norms(s)))
 
     def down(
         self,
         s: State,
-        sizes: dict[str, list[Sized]],
-        rd: Sized,
-        re: Sized | None,
+        sizes: dict[str, list[NormBound]],
+        rd: NormBound,
+        re: NormBound | None,
         top: int,
         *,
-        rz: list[Sized | None],
-        ra: list[Sized | None],
+        rz: list[NormBound | None],
+        ra: list[NormBound | None],
         unit: int = -1,
         terms: int = 2,
-    ) -> list[Sized]:
+    ) -> list[NormBound]:
         """Run the R-backward pass from rdelta of layer `top` and return the bounds by part; `unit`
         is the layer whose units the impulse is in, `terms` the number of products in a sum.
         """
         R, r = self.R, self.r
         weights, biases = r.gamma(r.over_rows(terms)), r.gamma(r.over_columns())
-        parts = [Sized(np.zeros_like(rd.size), np.zeros_like(rd.size))] * (2 * self.L)
-        chain = Chain(s.kappa, Sized.__mul__)
-        rd = Sized.impulse(rd.size, rd.error)
+        parts = [NormBound(np.zeros_like(rd.size), np.zeros_like(rd.size))] * (2 * self.L)
+        chain = Chain(s.kappa, NormBound.__mul__)
+        rd = NormBound.impulse(rd.size, rd.error)
         for m in range(top, -1, -1):
             parts[m] = self.rounded(rd.times(sizes["a"][m]), weights)
             below = ra[m]
             if self.full and below is not None:
                 parts[m] = parts[m] + self.rounded(below.times(sizes["d"][m]), weights)
-            parts[self.L + m] = self.rounded(Sized(rd.size, rd.error), biases)
+            parts[self.L + m] = self.rounded(NormBound(rd.size, rd.error), biases)
             if m == 0:
                 break
             # rdelta of one unit alone: the backward impulse
@@ -291,7 +295,7 @@ class Columns:
                 if m - 1 == unit:
                     bend = self.units(s.eq[m - 1], moved.size, 0.0)
                 more = moved.times(bend)
-                rd = self.rounded(rd + Sized.impulse(*more[:2]), 2 * r.u)
+                rd = self.rounded(rd + NormBound.impulse(*more[:2]), 2 * r.u)
         return parts
 
 
@@ -345,8 +349,8 @@ def jacobian_bounds(R: ErrorPass) -> Floats:
         for s in R.states():
             sizes = known.sizes(s)
             one = known.peak = np.ones((len(s.a[0].x), 1))
-            nothing: list[Sized | None] = [None] * known.L
-            d = Sized(one, 0 * one)
+            nothing: list[NormBound | None] = [None] * known.L
+            d = NormBound(one, 0 * one)
             parts = known.down(s, sizes, d, None, known.L - 1, rz=nothing, ra=nothing, terms=1)
             lost = sum(known.lost(s, sizes, forward=False))
             size = np.hypot.reduce([lost + ETA, *(part.error for part in parts)])

@@ -66,7 +66,7 @@ def _size(x: Floats) -> Floats:
 
 
 @dataclass(frozen=True, eq=False)
-class Known:
+class RowMatrices:
     """A matrix for each row ``(rows, i, j)``, its Frobenius norm, and a bound on the norm of its
     error, ``(rows,)``.
     """
@@ -76,18 +76,18 @@ class Known:
     size: Floats
 
     @classmethod
-    def of(cls, x: Floats, off: Floats) -> Known:
+    def of(cls, x: Floats, off: Floats) -> RowMatrices:
         return cls(x, off, _size(x))
 
     @classmethod
-    def summed(cls, x: Floats, off: Floats) -> Known:
+    def summed(cls, x: Floats, off: Floats) -> RowMatrices:
         """Return a sum x whose terms are off by `off`."""
         return cls.of(x, ROUND_UP * (off + 2 * UNIT_ROUNDOFF * _size(x) + TINY))
 
-    def __matmul__(self, other: Known) -> Known:
+    def __matmul__(self, other: RowMatrices) -> RowMatrices:
         off = self.off * (other.size + other.off) + self.size * other.off + TINY
         off += gamma_of(other.x.shape[1] + 2) * self.size * other.size
-        return Known.of(np.matmul(self.x, other.x), ROUND_UP * off)
+        return RowMatrices.of(np.matmul(self.x, other.x), ROUND_UP * off)
 
     def bent(self, p: Slope, roundings: int) -> tuple[Floats, Floats]:
         """Return the columns times those of p, and bounds on the norms of their errors."""
@@ -133,12 +133,12 @@ class Slab:
         self.q = [
             Slope(eq, cut, z) if curved and eq is not None else None for eq, z in zip(s.eq, s.z)
         ]
-        self.loss = Known.of(loss[0][cut], loss[1][cut])
+        self.loss = RowMatrices.of(loss[0][cut], loss[1][cut])
         self.C = self._curvature()
 
-    def _curvature(self) -> list[Known]:
+    def _curvature(self) -> list[RowMatrices]:
         """Return C for the input of each layer above a hidden layer."""
-        found: list[Known] = []
+        found: list[RowMatrices] = []
         for k in range(self.L - 1, 0, -1):
             W, w = self.passes.W[k].A, self.passes.W[k].norm
             o, width = W.shape
@@ -160,10 +160,10 @@ class Slab:
             if not top and (q := self.q[k]) is not None:
                 x += np.matmul(W.T * q.x[:, None, :], W)
                 e += w * q.off * w + gamma * f * q.top * f + TINY * f
-            found.append(Known.summed(x, e))
+            found.append(RowMatrices.summed(x, e))
         return found[::-1]
 
-    def blocks(self, l: int) -> Iterator[tuple[int, Known, Known | None]]:
+    def blocks(self, l: int) -> Iterator[tuple[int, RowMatrices, RowMatrices | None]]:
         """Yield ``(m, S, K)`` for m = l, l + 1, ...; K is None for m = l."""
         if l == self.L - 1:
             yield l, self.loss, None
@@ -177,17 +177,19 @@ class Slab:
         size = _size(x)
         yield (
             l,
-            Known(x, ROUND_UP * (off + 4 * UNIT_ROUNDOFF * (size + p.top * C.size * p.top)), size),
+            RowMatrices(
+                x, ROUND_UP * (off + 4 * UNIT_ROUNDOFF * (size + p.top * C.size * p.top)), size
+            ),
             None,
         )
         x = np.zeros_like(x)
         x[:, at, at] = p.x
-        K = Known.of(x, p.spread + TINY)
+        K = RowMatrices.of(x, p.spread + TINY)
         for m in range(l + 1, self.L):
             W, w = self.passes.W[m].A, self.passes.W[m].norm
             z = (K.x.reshape(-1, W.shape[1]) @ W.T).reshape(len(K.x), -1, len(W))
             rounding = gamma_of(W.shape[1] + 2) * norm(W) * K.size
-            Z = Known.of(z, ROUND_UP * (w * K.off + rounding + TINY))
+            Z = RowMatrices.of(z, ROUND_UP * (w * K.off + rounding + TINY))
             if m == self.L - 1:
                 yield m, Z @ self.loss, K
                 return
@@ -195,12 +197,12 @@ class Slab:
             x, off = Z.bent(p, 1)
             if self.passes.skips[m]:
                 x, off = x + K.x, off + K.off
-            above = Known.summed(x, off)
+            above = RowMatrices.summed(x, off)
             x, off = (above @ self.C[m]).bent(p, 2)
             if q is not None:
                 more, error = Z.bent(q, 2)
                 x, off = x + more, off + error
-            yield m, Known.summed(x, off), K
+            yield m, RowMatrices.summed(x, off), K
             K = above
 
 
@@ -219,9 +221,9 @@ def step_of(model: Any) -> int:
     return int(min(DEEPEST, BYTES // (8 * widest)))
 
 
-def layered(ob: Any, theta: Floats, kind: str) -> Layered | None:
-    """Return `Layered` at theta (n,); None if products are as cheap, for layers so wide that few
-    rows would make a large matrix, or if something overflows.
+def layered(ob: Any, theta: Floats, kind: str) -> EnclosedHessian | None:
+    """Return `EnclosedHessian` at theta (n,); None if products are as cheap, for layers so wide
+    that few rows would make a large matrix, or if something overflows.
     """
     model = ob.model
     if kind == "fisher" or normalised(model) or not isinstance(ob.X, np.ndarray):
@@ -230,19 +232,19 @@ def layered(ob: Any, theta: Floats, kind: str) -> Layered | None:
         return None
     at = checked_theta(ob, theta)
     short = kind == "hessian" and at.size <= SHORT
-    found = _hessian_at(ob, at) if short else Layered(ob, passes_at(ob, at), kind)
+    found = _hessian_at(ob, at) if short else EnclosedHessian(ob, passes_at(ob, at), kind)
     return found if found.finite else None
 
 
 @cache_last
-def _hessian_at(ob: Any, theta: Floats) -> Layered:
+def _hessian_at(ob: Any, theta: Floats) -> EnclosedHessian:
     """Return the Hessian, read-only: the last Newton steps and the verdict ask for it in turn."""
-    found = Layered(ob, passes_at(ob, theta), "hessian")
+    found = EnclosedHessian(ob, passes_at(ob, theta), "hessian")
     found.A.flags.writeable = False
     return found
 
 
-class Layered:
+class EnclosedHessian:
     """The Hessian, or the GGN, at the theta of some passes.
 
     Attributes
@@ -285,7 +287,7 @@ class Layered:
                             self._bound(slab, l, m, S, K)
             self._finish()
 
-    def _add(self, slab: Slab, l: int, m: int, S: Known, K: Known | None) -> None:
+    def _add(self, slab: Slab, l: int, m: int, S: RowMatrices, K: RowMatrices | None) -> None:
         """Add the contributions of the rows of a slab to the sums of a block."""
         a, b, d, rows = slab.a[l], slab.a[m], slab.d[m], len(slab.d[m])
         if l == m:
@@ -330,7 +332,7 @@ class Layered:
             self.A[b, V].reshape(o, p, h)[...] = found[:, k, :, :h]
             self.A[b, c] = found[:, k, :, h]
 
-    def _bound(self, slab: Slab, l: int, m: int, S: Known, K: Known | None) -> None:
+    def _bound(self, slab: Slab, l: int, m: int, S: RowMatrices, K: RowMatrices | None) -> None:
         """Add the contributions of errors in some rows to the bounds of block (l, m): that of S by
         the inputs of l and of m, for all units together; that of K by the inputs of l and the units
         of m.

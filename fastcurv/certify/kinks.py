@@ -432,7 +432,7 @@ class Margins:
     copies: float
 
 
-class Held(Precise):
+class KinkPasses(Precise):
     """The passes of all rows, `whole`, through a net without copies, the slopes of whose units are
     `gates`.
     """
@@ -528,7 +528,7 @@ class SmoothPiece(Smooth):
         theta, at = point[: self.n_theta], self.rows.inverse
         gates = [gate[at] for gate in self.by_layer(point[self.n_theta :], self.gates)]
         with np.errstate(all="ignore"):
-            part, zs, es = Held(self.whole, self.rows, theta, gates).of_rows(slice(None))
+            part, zs, es = KinkPasses(self.whole, self.rows, theta, gates).of_rows(slice(None))
             part = decayed(self.rows.l2, theta, part.over(self.whole.divisor))
         bent: Arrays = []
         off: Arrays = []

@@ -18,7 +18,7 @@ import fastcurv as fc
 from ..common.checks import check_choice
 from ..common.files import refuse_device, write_atomically
 from ..common.optional import optional
-from ..common.runtime import unbroken
+from ..common.runtime import raise_if_interrupted
 from ..optimize.minimize import METHODS, STOCHASTIC
 from ..plots.spectrum import DENSE_BELOW, SpectrumDisplay, ends, every_pair, extremes
 from ..spectrum.density import density_of
@@ -115,7 +115,7 @@ def train(args: Namespace, out: Output) -> int:
         for method, options in ((args.method, first), (args.polish, {"max_iter": args.max_steps})):
             if method != "none" and options["max_iter"]:
                 results.append((method, fc.minimize(objective, theta, method, **options, **common)))
-                theta = unbroken(results[-1][1]).x
+                theta = raise_if_interrupted(results[-1][1]).x
                 out.say(f"  {method:<13} {state(objective, theta, data)}")
     except BaseException:  # lost workers, no memory, Ctrl-C: save the best point found
         if best[0] is not None:
@@ -324,13 +324,13 @@ def diagnose(args: Namespace, out: Output) -> None:
 
 def report(args: Namespace, out: Output) -> int:
     """Write one page with training, verdict, spectrum, landscape, layers and cost."""
-    from .page import run_page
+    from .page import build_report
 
     check_out(args.out, kinds=PAGES)
     data, objective, saved = open_run(args, out)
     shell = shell_of(args, objective, saved, data)
     point = judge(objective, saved.theta, data, args, out, shell)
-    path = run_page(objective, saved, data, point, args, shell).write(args.out)
+    path = build_report(objective, saved, data, point, args, shell).write(args.out)
     out.say(f"report: {path}")
     out.fact(report=path)
     return int(args.certified and not point.certified)

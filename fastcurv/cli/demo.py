@@ -15,7 +15,7 @@ import fastcurv as fc
 
 from .. import plots
 from ..common.protocols import Array
-from ..common.runtime import unbroken
+from ..common.runtime import raise_if_interrupted
 from ..critical.report import CriticalPoint
 from ..optimize.diagnose import Diagnosis
 from ..plots.spectrum import extremes
@@ -111,7 +111,7 @@ def run(
     theta = find_saddle(recipe, objective, data, seed, progress)
     saddle = fc.classify(objective, theta, dense_below=0, seed=seed)
     say(shell.said(verdict_lines(saddle)))
-    escaped, way = leave(objective, theta, saddle, progress)
+    escaped, way = escape_saddle(objective, theta, saddle, progress)
     say("  " + way)
     if picture is not None and escaped is not None:
         densities = {name: density for name, (density, _) in found.items()}
@@ -179,13 +179,15 @@ def train(
     options: Any = {"batch_size": 64, "seed": seed, "progress": progress}
     say(f"training: adam on mini-batches, then {SECOND} until the gradient vanishes")
     say(f"  start      {state(objective, theta, data)}")
-    theta = unbroken(fc.minimize(objective, theta, "adam", max_iter=2, **options)).x
+    theta = raise_if_interrupted(fc.minimize(objective, theta, "adam", max_iter=2, **options)).x
     moments["middle"] = theta
     say(f"  middle     {state(objective, theta, data)}")
     more = 20 if quick else 40
-    theta = unbroken(fc.minimize(objective, theta, "adam", max_iter=more, **options)).x
+    theta = raise_if_interrupted(fc.minimize(objective, theta, "adam", max_iter=more, **options)).x
     say(f"  adam       {state(objective, theta, data)}")
-    result = unbroken(fc.minimize(objective, theta, SECOND, max_iter=300, progress=progress))
+    result = raise_if_interrupted(
+        fc.minimize(objective, theta, SECOND, max_iter=300, progress=progress)
+    )
     moments["end"] = result.x
     say(f"  {SECOND:<9}  {state(objective, result.x, data)}")
     say(f"  {told(result)}")
@@ -273,16 +275,16 @@ def find_saddle(
     small = replace(recipe, hidden=(*recipe.hidden[:-1], N_NARROW_UNITS)).objective(data)
     theta = small.model.init(seed=seed)
     first: Any = {"max_iter": 40, "batch_size": 64, "seed": seed, "progress": progress}
-    theta = unbroken(fc.minimize(small, theta, "adam", **first)).x
+    theta = raise_if_interrupted(fc.minimize(small, theta, "adam", **first)).x
     rest: Any = {"max_iter": 500, "gradient_tol": 1e-11, "progress": progress, "verdict": False}
-    theta = unbroken(fc.minimize(small, theta, SECOND, **rest)).x
+    theta = raise_if_interrupted(fc.minimize(small, theta, SECOND, **rest)).x
     *below, (W, b), (W_out, b_out) = small.model.unflatten(theta)
     missing = recipe.hidden[-1] - N_NARROW_UNITS
     W, b = np.pad(W, ((0, missing), (0, 0))), np.pad(b, (0, missing))
     return objective.model.flatten([*below, (W, b), (np.pad(W_out, ((0, 0), (0, missing))), b_out)])
 
 
-def leave(
+def escape_saddle(
     objective: fc.Objective, theta: Array, point: CriticalPoint, progress: bool
 ) -> tuple[OptimizeResult | None, str]:
     """Follow a saddle's escape direction; return the step, and a sentence on how far the loss
@@ -292,7 +294,7 @@ def leave(
         return None, "No direction of negative curvature was found."
     escaped = fc.escape(objective, theta, point.escape_direction)
     rest: Any = {"max_iter": 300, "progress": progress, "verdict": False}
-    further = unbroken(fc.minimize(objective, escaped.x, SECOND, **rest))
+    further = raise_if_interrupted(fc.minimize(objective, escaped.x, SECOND, **rest))
     return escaped, (
         f"Along the escape direction the loss falls from {objective.value(theta):.6f} to "
         f"{float(escaped.fun):.6f}; from there {SECOND} continues down to {further.fun:.6f}."
@@ -303,7 +305,7 @@ def fail(objective: fc.Objective, seed: int, progress: bool) -> Diagnosis:
     """Train from weights that are ten times too large, and return why that fails."""
     start = 10 * objective.model.init(seed=seed)
     options: Any = {"learning_rate": 0.1, "max_iter": 30, "progress": progress, "verdict": False}
-    result = unbroken(fc.minimize(objective, start, "sgd", **options))
+    result = raise_if_interrupted(fc.minimize(objective, start, "sgd", **options))
     return fc.diagnose(objective, result.x, result.history)
 
 

@@ -23,7 +23,7 @@ from .report import Report
 DENSE_BELOW = 1500  # up to this n all eigenvalues are computed, in seconds
 
 
-def run_page(
+def build_report(
     objective: Any, saved: SavedRun, data: Any, point: Any, args: Namespace, shell: Shell
 ) -> Report:
     """Build the page of `fastcurv report`, without writing it."""

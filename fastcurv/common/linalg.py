@@ -84,7 +84,7 @@ class Eigensystem(NamedTuple):
         return float(self.errors.max(initial=0.0))
 
 
-class Apart(NamedTuple):
+class JointSigns(NamedTuple):
     """Eigenpairs whose signs are proved jointly.
 
     Consider the values of absolute value above ``beside + error``, with `beside` as passed to
@@ -131,7 +131,7 @@ def eigh(A: Floats) -> Eigensystem:
 
 
 @alone
-def eigh_apart(A: Floats, beside: float) -> Eigensystem | Apart:
+def eigh_apart(A: Floats, beside: float) -> Eigensystem | JointSigns:
     """Compute an eigensystem as `eigh` does, but prove only the signs of the eigenvalues that
     exceed `beside`, a bound on the error of A itself, in absolute value, at a fraction of the cost.
 
@@ -156,7 +156,7 @@ def eigh_apart(A: Floats, beside: float) -> Eigensystem | Apart:
         if error < np.inf:
             near = max(_beside(S, values[i], V[:, i]) for i in (0, -1))
             off = _bounds_back(np.array([error, near]), exponent)
-            return Apart(unscaled(values, exponent), V, float(off[0]), float(off[1]))
+            return JointSigns(unscaled(values, exponent), V, float(off[0]), float(off[1]))
     return _eigensystem(S, exponent, first)
 
 
@@ -363,7 +363,7 @@ def _bounds_back(bounds: Floats, exponent: int) -> Floats:
     return up
 
 
-def halfway(A: Floats, B: Floats) -> Floats:
+def midpoint(A: Floats, B: Floats) -> Floats:
     """Return ``(A + B) / 2`` without overflow, and A where the two are equal: half of a subnormal
     number may be rounded.
     """
@@ -371,7 +371,9 @@ def halfway(A: Floats, B: Floats) -> Floats:
 
 
 def _signs(A: Floats, values: Floats, V: Floats, beside: float) -> float:
-    """Return the `error` of `Apart`; infinite if nothing is proved, or `eigh` might prove more."""
+    """Return the `error` of `JointSigns`; infinite if nothing is proved, or `eigh` might prove
+    more.
+    """
     n, sizes = len(A), np.abs(values)
     gamma = gamma_of(n + 2)  # of every sum here, in any order
     open_ = sizes <= 1.01 * beside + 16 * gamma * float(sizes.sum())

@@ -119,7 +119,7 @@ def lower_bound(ob: Any) -> float:
 # Values, gradients and operators of an objective, checked.
 
 
-def as_stored(ob: Any, theta: np.ndarray) -> np.ndarray:
+def round_to_dtype(ob: Any, theta: np.ndarray) -> np.ndarray:
     """Return `theta`, in float64, rounded to the precision in which the objective stores it."""
     single = getattr(ob, "dtype", None) == np.float32
     return theta.astype(np.float32).astype(np.float64) if single else theta

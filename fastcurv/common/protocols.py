@@ -5,7 +5,7 @@ Optional methods are used where an object has them. Of an objective: ``value_and
 with ``n_samples``, ``batches(size, rng)`` (each row once, in random order), and what it proves, see
 `Certificate`. Of an operator: ``rounding_bound(v)`` (of a product), ``column_bounds()`` (n,),
 ``quadratic(V)``, ``to_dense()``, ``astype(dtype)``, ``reduced(space)`` (a `Reduction` or None),
-``written()`` (a `Written` or None), ``reach(most)`` (a `ProvedReach` of at most that many
+``written()`` (a `DenseReduction` or None), ``reach(most)`` (a `ProvedReach` of at most that many
 dimensions, or None).
 
 What the subpackages call on each other's objects, and users do not. The names are plain, and this
@@ -131,11 +131,11 @@ class Curved(Valued, Protocol):
         """Return the Hessian as an operator ``(n_params, n_params)``."""
 
 
-class Whole(Valued, Differentiable, Protocol):
+class TwiceDifferentiable(Valued, Differentiable, Protocol):
     """An objective with value, gradient and Hessian."""
 
 
-class HeldByKinks(Protocol):
+class KinkObjective(Protocol):
     """A loss as a smooth function of theta and of slopes at kinks, with the bounds of a proof."""
 
     n_params: int
@@ -197,14 +197,14 @@ class Reduction(Subspace, Protocol):
     def outside(self, start: int, stop: int) -> np.ndarray:
         """Return rows start to stop of an orthonormal basis of the complement."""
 
-    def carried(self, X: Array, found: Any, rng: Any) -> Carried:
+    def carried(self, X: Array, found: Any, rng: Any) -> LiftedPairs:
         """Convert pairs of R, with vectors as rows of X, to pairs of H."""
 
     def inside(self, V: Array, most: float) -> Array | None:
         """Return the coordinates of rows V; None if they leave the space by more than `most`."""
 
 
-class Carried(NamedTuple):
+class LiftedPairs(NamedTuple):
     """Pairs of a `Reduction` as pairs of H: a mask of those `kept`, while the others belong to the
     complement to within `zero`; their residuals; and whether vectors are orthogonal only if
     embedded `together`.
@@ -217,7 +217,7 @@ class Carried(NamedTuple):
 
 
 @runtime_checkable
-class Written(Protocol):
+class DenseReduction(Protocol):
     """A `Reduction` available as a matrix; asked for at run time, which takes long for a protocol
     that is derived from others.
     """

@@ -351,7 +351,7 @@ _PRESSED: ContextVar[Callable[[], bool] | None] = ContextVar("pressed", default=
 
 
 @contextmanager
-def told_of_interrupts(pressed: Callable[[], bool]) -> Iterator[None]:
+def forward_interrupts(pressed: Callable[[], bool]) -> Iterator[None]:
     """Let what is called in this context ask `pressed` whether Ctrl-C should end it."""
     token = _PRESSED.set(pressed)
     try:
@@ -360,8 +360,8 @@ def told_of_interrupts(pressed: Callable[[], bool]) -> Iterator[None]:
         _PRESSED.reset(token)
 
 
-def who_tells_of_interrupts() -> Callable[[], bool] | None:
-    """Return the function given to the enclosing `told_of_interrupts`, None outside."""
+def interrupt_source() -> Callable[[], bool] | None:
+    """Return the function given to the enclosing `forward_interrupts`, None outside."""
     return _PRESSED.get()
 
 
@@ -427,7 +427,7 @@ def interruptible(call: Callable[[], Result]) -> Result:
     return found[0]
 
 
-def unbroken(found: Result) -> Result:
+def raise_if_interrupted(found: Result) -> Result:
     """Return the result of an inner algorithm, such as `eigsh` or `minimize`; raise
     `KeyboardInterrupt` if Ctrl-C ended it, so that the outer one does not go on.
     """

@@ -23,11 +23,11 @@ from ..common.errors import OBJECTIVE_HINT, accept_aliases, require
 from ..common.linalg import PER_CUBE, NotFiniteError
 from ..common.objectives import (
     Products,
-    as_stored,
     call_unmodified,
     hessian_products,
     in_float64,
     proved,
+    round_to_dtype,
 )
 from ..common.progress import bar
 from ..common.protocols import Differentiable, is_own, why_not_own, why_replaced
@@ -45,7 +45,7 @@ from ..spectrum.shared_run import Krylov
 from .decide import UNTRIED, Decision, Evidence, Pair, Proof, Reason, Spectrum, decide
 from .dense import ByEigenpairs, by_matrix
 from .evidence import ClassifyOptions, Inertia, check_operator, check_run
-from .iterative import ByProducts, Unfinished, is_clearly_far
+from .iterative import ByProducts, TimedOutInertia, is_clearly_far
 from .kink_minimum import certify_kink_minimum
 from .nearness import Coordinates, falls_across, falls_along_gradient, newton_limit
 from .report import ADVICE, CriticalPoint, cut_short, reason, where_newton_leads
@@ -215,7 +215,7 @@ def classify(
     if dense_below != dense_below:
         raise TypeError(f"dense_below must be a number of parameters, got {dense_below}.")
     require(ob, ("n_params", "gradient", "hessian"), "ob", OBJECTIVE_HINT, theta)
-    theta = as_stored(ob, check_theta(ob, theta, "theta", np.float64)).copy()
+    theta = round_to_dtype(ob, check_theta(ob, theta, "theta", np.float64)).copy()
     check_seed(seed)  # here, since few code paths draw from it
     if gradient_tol is not None:
         gradient_tol = check_positive(gradient_tol, "gradient_tol", zero=True)
@@ -355,7 +355,7 @@ def _examined(ask: ClassifyOptions, H: Products) -> tuple[Inertia, Evidence]:
         with suppress(OutOfTime), time_limit(grace):
             if MIN_VERDICT_PRODUCTS * H.pace < grace:
                 return _examine(cheap, H)
-        inertia = Unfinished(cheap, H)
+        inertia = TimedOutInertia(cheap, H)
         unknown = Spectrum(n_negative_bounds=(0, H.n))
         return inertia, Evidence(gradient=inertia.near, spectrum=unknown, n_products=H.count)
 
@@ -446,7 +446,7 @@ def _nearest(
     left = H.left
     if end is None or left < LEAST_LEFT:
         return None
-    end = as_stored(ask.ob, end)
+    end = round_to_dtype(ask.ob, end)
     there = replace(
         ask,
         theta=end,

@@ -17,10 +17,10 @@ from scipy.linalg.lapack import dormqr
 from scipy.sparse.linalg import LinearOperator
 
 from ..common.checks import check_symmetric_operator
-from ..common.linalg import Apart, cholesky, cholesky_floor, eigh, eigh_apart, svdvals
+from ..common.linalg import JointSigns, cholesky, cholesky_floor, eigh, eigh_apart, svdvals
 from ..common.objectives import PRODUCT_EPS, Products, SpentError, hessian_products, proved
 from ..common.protocols import Floats
-from ..common.runtime import unbroken
+from ..common.runtime import raise_if_interrupted
 from ..common.vectors import extent, safe_norm
 from ..krylov.lanczos import Recurrence, decompose
 from ..spectrum.dense import DenseMatrix, counted_matrix
@@ -29,8 +29,8 @@ from .decide import UNTRIED, Nearness, Pair, Proof, Spectrum
 from .evidence import (
     MAX_RELATIVE_STEP,
     ClassifyOptions,
-    End,
     Inertia,
+    SpectrumEnd,
     Tangents,
     annihilated,
     balances,
@@ -126,12 +126,12 @@ class DenseHessian:
         inner = matrix if off is None else off.block(matrix)
         found = eigh_apart(inner, error) if len(inner) >= APART_FROM else eigh(inner)
         vectors = found.vectors if off is None else off.back(found.vectors)
-        ends = error + (found.ends if isinstance(found, Apart) else found.error)
+        ends = error + (found.ends if isinstance(found, JointSigns) else found.error)
         return Slice(found.values, vectors, error + found.error, c, span, ends)
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class SignView:
     """Eigenpairs of the Hessian on the complement of proved symmetries: `plain` in theta's
     coordinates, `best` where the most signs are known.
     """
@@ -141,7 +141,7 @@ class View:
     held: Tangents
 
 
-def quotient(full: DenseHessian, held: Tangents) -> View:
+def quotient(full: DenseHessian, held: Tangents) -> SignView:
     """Decompose the Hessian on the complement of the symmetries, in balanced coordinates too if
     they may settle more signs.
 
@@ -156,7 +156,7 @@ def quotient(full: DenseHessian, held: Tangents) -> View:
     large = full.n > BALANCED_BELOW
     settled = (plain.values > plain.error).all() or (plain.values < -plain.error).all()
     if settled or large and (plain.weakest > 0 or _stays_open(full, plain)):
-        return View(plain, plain, held)
+        return SignView(plain, plain, held)
     best = full.cut(flat, full.d)
     for units in full.units[1:] if not large else []:
         if not best.weakest > 0:
@@ -164,7 +164,7 @@ def quotient(full: DenseHessian, held: Tangents) -> View:
     if len(full.units) == 1:
         same = best.span.shape[1] == plain.span.shape[1]
         best = _sharper(plain, best) if same else plain
-    return View(plain, best, held)
+    return SignView(plain, best, held)
 
 
 def _sharper(cut: Slice, other: Slice) -> Slice:
@@ -340,7 +340,7 @@ def definite(full: DenseHessian) -> Definite | None:
     if solve is None:
         return None
     op = LinearOperator(A.shape, solve, dtype=np.float64)
-    found = unbroken(eigsh(op, 1, "LA", tol=1e-4, max_products=MOST_SOLVES, seed=0))
+    found = raise_if_interrupted(eigsh(op, 1, "LA", tol=1e-4, max_products=MOST_SOLVES, seed=0))
     v = found.vectors[:, 0]
     weakest = float(v @ (A @ v)) / float(v @ v)
     for share in FLOOR_FRACTIONS:
@@ -403,7 +403,9 @@ class ByCholesky(Inertia):
     @cached_property
     def top(self) -> tuple[float, float]:
         """The largest eigenvalue, and a bound on its error."""
-        found = unbroken(eigsh(check_symmetric_operator(self.full.A), 1, "LA", tol=1e-8, seed=0))
+        found = raise_if_interrupted(
+            eigsh(check_symmetric_operator(self.full.A), 1, "LA", tol=1e-8, seed=0)
+        )
         return float(found.values[0]), float(found.residuals[0]) + self.full.error
 
     def slope(self) -> Nearness:
@@ -458,7 +460,7 @@ class ByEigenpairs(Inertia):
         ask: ClassifyOptions,
         H: Products,
         full: DenseHessian,
-        view: View,
+        view: SignView,
         gradient: tuple[Floats, float],
     ) -> None:
         self.ask, self.H, self.gradient = ask, H, gradient
@@ -468,7 +470,7 @@ class ByEigenpairs(Inertia):
         self.view, self.cut, self.signs, self.n_found = self._signs_in(view)
         self.low, self.high = _ends(H, full, view, self.signs)
 
-    def _signs_in(self, view: View) -> tuple[View, Slice, NDArray[np.int_], int]:
+    def _signs_in(self, view: SignView) -> tuple[SignView, Slice, NDArray[np.int_], int]:
         """Return a view, its eigenpairs, their proved signs, and how many these are.
 
         Where the error of the whole matrix leaves the sign of an end of the spectrum open, a
@@ -490,7 +492,7 @@ class ByEigenpairs(Inertia):
         self.H.note("the theorem")
         full, view, found = self.full, self.view, self._theorem()
         if found[0].holds and (self.signs == 0).any():  # it holds in theta's units, as all signs do
-            own = View(view.plain, view.plain, view.held)
+            own = SignView(view.plain, view.plain, view.held)
             self.view, self.cut, self.signs, self.n_found = self._signs_in(own)
             return found
         untried = view.best is view.plain and full.n <= BALANCED_BELOW  # balanced coordinates
@@ -498,7 +500,7 @@ class ByEigenpairs(Inertia):
             best = full.cut(full.flat(view.held.columns), full.d)
             same = best.span.shape[1] == view.plain.span.shape[1]
             if same and (signs_of(best) != 0).all():
-                other = View(view.plain, best, view.held)
+                other = SignView(view.plain, best, view.held)
                 self.view, self.cut, self.signs, self.n_found = self._signs_in(other)
                 found = self._theorem()
         if found[0].missing == "orbit":
@@ -706,12 +708,14 @@ class ByEigenpairs(Inertia):
         )
 
 
-def _ends(H: Products, full: DenseHessian, view: View, signs: NDArray[np.int_]) -> tuple[End, End]:
+def _ends(
+    H: Products, full: DenseHessian, view: SignView, signs: NDArray[np.int_]
+) -> tuple[SpectrumEnd, SpectrumEnd]:
     """Return the vectors of largest curvature of either sign, where it is proved by the matrix or
     else by one product.
     """
     known_by = full.error + 4 * full.n * EPS * safe_norm(full.A)
-    found = {-1: End(), 1: End()}
+    found = {-1: SpectrumEnd(), 1: SpectrumEnd()}
     for cut, known in ((view.plain, signs_of(view.plain)), (view.best, signs)):
         for sign, i in ((-1, 0), (1, -1)):
             if known.size and known[i] == sign and found[sign].vector is None:
@@ -721,5 +725,5 @@ def _ends(H: Products, full: DenseHessian, view: View, signs: NDArray[np.int_]) 
                 if not sign * quotient > error and H.affords(1):
                     quotient, error, _ = H.rayleigh(v)
                 if sign * quotient > error:
-                    found[sign] = End(v, quotient, error)
+                    found[sign] = SpectrumEnd(v, quotient, error)
     return found[-1], found[1]

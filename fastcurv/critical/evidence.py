@@ -102,7 +102,7 @@ RELATIVE_GRADIENT = 1e-5
 
 
 @dataclass(frozen=True, eq=False)
-class End:
+class SpectrumEnd:
     """One end of the spectrum: a unit vector, None where the sign of curvature there is not known,
     its Rayleigh quotient, a bound on the error of that, and the norm of the residual.
     """

@@ -25,7 +25,7 @@ from ..common.objectives import (
     probes,
 )
 from ..common.protocols import Floats, ProvedReach
-from ..common.runtime import Budget, late, unbroken
+from ..common.runtime import Budget, late, raise_if_interrupted
 from ..common.vectors import extent, safe_norm
 from ..krylov.lanczos import Recurrence, combine, decompose
 from ..krylov.solvers import minres
@@ -38,8 +38,8 @@ from .dense import ZERO_MODE, DenseHessian, across_orbits, signs_of
 from .evidence import (
     MAX_RELATIVE_STEP,
     ClassifyOptions,
-    End,
     Inertia,
+    SpectrumEnd,
     annihilated,
     curvature_floor,
     independent,
@@ -85,7 +85,7 @@ class InertiaSearch:
         self.candidates: list[tuple[float, Floats]] = []  # Rayleigh quotient, unit vector
         self.n_negative, self.n_positive = 0, 0
         self.seen: set[int] = set()  # signs of curvature seen above the threshold of zero
-        self.only: End | None = None  # the one quotient that a very small budget allows
+        self.only: SpectrumEnd | None = None  # the one quotient that a very small budget allows
         self.symmetry = np.zeros((H.n, 0))  # orthonormal columns of proved symmetries
         self.n_symmetry: int | None = None  # their number, None if these were not looked for
         given = ask.krylov
@@ -224,17 +224,17 @@ class InertiaSearch:
         """Add a vector as a candidate for an end of the spectrum."""
         self.candidates.append((quotient, v / np.linalg.norm(v)))
 
-    def weigh(self, *vectors: Floats, which: int = 1) -> End:
-        """Return the `End` of a unit vector; of several, that of the vector with the most curvature
-        of the sign of `which`. Costs one product each.
+    def weigh(self, *vectors: Floats, which: int = 1) -> SpectrumEnd:
+        """Return the `SpectrumEnd` of a unit vector; of several, that of the vector with the most
+        curvature of the sign of `which`. Costs one product each.
         """
         tried = [(*self.H.quotient(v), v) for v in vectors]
         quotient, Hv, v = max(tried, key=lambda found: which * found[0])
         residual = safe_norm(Hv - quotient * v)
-        return End(v, quotient, self.H.quotient_error(v, Hv), residual)
+        return SpectrumEnd(v, quotient, self.H.quotient_error(v, Hv), residual)
 
-    def prove(self, which: int) -> End:
-        """Return the `End` of the best candidate for one end of the spectrum."""
+    def prove(self, which: int) -> SpectrumEnd:
+        """Return the `SpectrumEnd` of the best candidate for one end of the spectrum."""
         if self.only is None and not self.candidates:
             self.first_look()  # symmetries fill the space: no run was started
         if self.only is not None:
@@ -269,7 +269,7 @@ class InertiaSearch:
             self.symmetry = np.asarray(annihilated(H(Q), Q, most))
         self.n_symmetry = self.symmetry.shape[1]
 
-    def of_all(self, low: End, high: End) -> tuple[End, End]:
+    def of_all(self, low: SpectrumEnd, high: SpectrumEnd) -> tuple[SpectrumEnd, SpectrumEnd]:
         """Return the ends of the spectrum of H, given those of its complement to the symmetries
         taken out.
 
@@ -290,7 +290,7 @@ class InertiaSearch:
         Q = self.symmetry
         return float(np.linalg.norm(v - Q @ (Q.T @ v))) <= 1e-4
 
-    def loose(self, end: End) -> bool:
+    def loose(self, end: SpectrumEnd) -> bool:
         """Return whether an eigenvalue is shown to be zero to rounding, and no symmetry explains
         it.
         """
@@ -574,7 +574,7 @@ class ByProducts(Inertia):
             self.ask.ob, theta, size, decrement, reach, self.ask.gradient_tol, whole=whole
         )
 
-    def _look(self, floor: float, d: Floats) -> tuple[tuple[End, End], Spectrum]:
+    def _look(self, floor: float, d: Floats) -> tuple[tuple[SpectrumEnd, SpectrumEnd], Spectrum]:
         """Return the ends of the spectrum, on the complement of the symmetries, and what is known
         of all of it, with the risk of having missed curvature beyond them.
         """
@@ -794,7 +794,7 @@ def _solve(run: Any, size: float) -> tuple[Floats, float]:
     return size * y, float(np.linalg.norm(rest))
 
 
-class Unfinished(ByProducts):
+class TimedOutInertia(ByProducts):
     """The inertia where time ran out before any product: the gradient alone is known."""
 
     def __init__(self, ask: ClassifyOptions, H: Products) -> None:
@@ -858,7 +858,7 @@ def _search_further(search: InertiaSearch, main: Any, goal: int, d: Floats) -> N
     if main is not None and main.p and main.m < goal and search.budget.left > 20:
         lowest = min(search.candidates, key=lambda c: c[0])[1].astype(H.native_dtype)
         most = max(2, int(min(search.budget.left, goal - main.m)))
-        pairs = unbroken(
+        pairs = raise_if_interrupted(
             eigsh(H.native, 1, "SA", tol=1e-6, max_products=most, v0=lowest, seed=search.rng)
         )
         H.tell(pairs.n_products)

@@ -13,7 +13,7 @@ import numpy as np
 from ..common.linalg import eigh
 from ..common.objectives import proved
 from ..common.progress import cache_last
-from ..common.protocols import HeldByKinks
+from ..common.protocols import KinkObjective
 from ..common.vectors import safe_norm
 from .theorem import EPS, Slice, kantorovich, newton_in_slice
 
@@ -91,13 +91,13 @@ def _count(n: int, what: str) -> str:
     return f"{n} {what}{'s' * (n != 1)}"
 
 
-def prove_kink_minimum(phi: HeldByKinks, point: np.ndarray) -> _KinkMinimum:
+def prove_kink_minimum(phi: KinkObjective, point: np.ndarray) -> _KinkMinimum:
     """Check every hypothesis at (theta, slopes), and return the result in the units of the slopes
     that give the smallest h, those with a proof first.
 
     Parameters
     ----------
-    phi : HeldByKinks
+    phi : KinkObjective
     point : ndarray, shape (n + m,)
     """
     K = phi.hessian(point)
@@ -126,7 +126,7 @@ def _units(K: np.ndarray, n: int) -> list[np.ndarray]:
 
 
 def _answer(
-    phi: HeldByKinks,
+    phi: KinkObjective,
     missing: str,
     radius: float = np.inf,
     h: float = np.inf,
@@ -137,7 +137,7 @@ def _answer(
 
 
 def _prove_in(
-    phi: HeldByKinks,
+    phi: KinkObjective,
     point: np.ndarray,
     K: np.ndarray,
     g: np.ndarray,

@@ -66,7 +66,7 @@ CACHED_STEP_ENTRIES = 1 << 16  # numbers in all L-BFGS steps: 1 MB with the grad
 MAX_STEP_ENTRIES = 1 << 21  # the same if gradients take so long that no cache is needed: 32 MB
 
 
-def unhidden(x: Any, name: str) -> Any:
+def sanitised(x: Any, name: str) -> Any:
     """Return `x` in a form that scikit-learn can safely read. Masked values are refused, arrays are
     copied from memory-mapped files, and the indices of sparse matrices are checked; scikit-learn
     does none of this.
@@ -476,7 +476,7 @@ class BaseMLP(InputSlopes, FittedWeights, AttributeHints, BaseEstimator, subject
         self, X: Any, y: Any, weight: Any, reset: bool
     ) -> tuple[Any, Any, LossName | Loss, Any, int]:
         """Validate rows and targets, and drop rows of zero weight."""
-        X, y, weight = unhidden(X, "X"), unhidden(y, "y"), unhidden(weight, "sample_weight")
+        X, y, weight = sanitised(X, "X"), sanitised(y, "y"), sanitised(weight, "sample_weight")
         if is_sparse(y) and not self._stratify:
             raise TypeError("y must be a dense array, got a sparse matrix. Use y.toarray().")
         X, y = validate_data(
@@ -877,7 +877,7 @@ class BaseMLP(InputSlopes, FittedWeights, AttributeHints, BaseEstimator, subject
     def _rows(self, X: Any) -> Any:
         check_is_fitted(self, "theta_")
         kinds = (np.float64, np.float32)
-        return validate_data(self, unhidden(X, "X"), accept_sparse="csr", dtype=kinds, reset=False)
+        return validate_data(self, sanitised(X, "X"), accept_sparse="csr", dtype=kinds, reset=False)
 
     def objective(self, X: Any, y: Any, sample_weight: Any = None) -> Objective:
         """Return the objective that `fit` minimises, on these rows, for use with `classify`,

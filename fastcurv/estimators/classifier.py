@@ -17,7 +17,7 @@ from ..common.errors import accept_aliases
 from ..common.protocols import Solver
 from ..structure.tables import SUITS, Layered, LossName
 from ..structure.user_functions import Loss
-from .base import BaseMLP, check_parameters, scored_rows, takes_rows_as_they_come, unhidden
+from .base import BaseMLP, check_parameters, sanitised, scored_rows, takes_rows_as_they_come
 
 PARAMETERS = """
     Parameters
@@ -299,7 +299,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the accuracy: the share of rows whose class, or all of whose labels, are right."""
-        rows = unhidden(y, "y"), unhidden(sample_weight, "sample_weight")
+        rows = sanitised(y, "y"), sanitised(sample_weight, "sample_weight")
         return float(super().score(*scored_rows(X, *rows)))
 
     @available_if(takes_rows_as_they_come)
@@ -319,7 +319,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         self
         """
         check_parameters(self)
-        y = unhidden(y, "y")
+        y = sanitised(y, "y")
         first = not hasattr(self, "theta_")
         if (
             not first

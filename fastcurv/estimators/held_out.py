@@ -150,7 +150,7 @@ def unseen(X: Any) -> np.ndarray | None:
     return out if len(np.unique(sums[out])) >= MIN_HELD_OUT_ROWS else None
 
 
-class Firm:
+class StronglyPenalised:
     """An objective with a strong penalty on the weights, for the first iterations."""
 
     def __init__(self, ob: Objective, l2: float) -> None:
@@ -198,7 +198,7 @@ def firm_start(
         losses.append(watch.fitted.value(at.x))
         return watch(at)
 
-    run = minimise(Firm(watch.fitted, watch.firm), theta, steps, follow)
+    run = minimise(StronglyPenalised(watch.fitted, watch.firm), theta, steps, follow)
     run.history["loss"], run.fun = np.array(losses), losses[-1]
     if run.stopped == "interrupted" or run.fun < below(watch.constant, PLATEAU_LOSS_RATIO):
         return [run]

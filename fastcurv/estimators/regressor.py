@@ -15,7 +15,7 @@ from ..network.input_derivatives import InputDerivatives
 from ..network.mlp import MLP
 from ..structure.tables import LOSSES, SUITS, Layered, LossName, check_loss
 from ..structure.user_functions import Loss
-from .base import BaseMLP, check_parameters, scored_rows, takes_rows_as_they_come, unhidden
+from .base import BaseMLP, check_parameters, sanitised, scored_rows, takes_rows_as_they_come
 from .classifier import PARAMETERS
 
 LOSS = """    loss : str or fastcurv.Loss
@@ -224,14 +224,14 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the coefficient of determination, R^2, of these rows."""
-        rows = unhidden(y, "y"), unhidden(sample_weight, "sample_weight")
+        rows = sanitised(y, "y"), sanitised(sample_weight, "sample_weight")
         return float(super().score(*scored_rows(X, *rows)))
 
     @available_if(takes_rows_as_they_come)
     def partial_fit(self, X: Any, y: Any) -> MLPRegressor:
         """Fit one epoch of a mini-batch solver to these rows, from where the last one ended."""
         check_parameters(self)
-        y = unhidden(y, "y")
+        y = sanitised(y, "y")
         first = not hasattr(self, "theta_")
         with self._as_before():
             if first:

@@ -58,7 +58,7 @@ from scipy.linalg import qr, solve_triangular
 from .. import _engine
 from .._engine import Lock
 from ..common.progress import cached_attribute
-from ..common.protocols import Array, Carried, Floats
+from ..common.protocols import Array, Floats, LiftedPairs
 from ..common.runtime import load_proofs, to_nearest
 from ..common.vectors import safe_norm
 from ..structure.parameters import divisor_of, layers_of
@@ -151,13 +151,13 @@ class InCoordinates(Reduced):
         there -= self.embed(self.product(np.asarray(x, dtype=self.dtype)))
         return safe_norm(there)
 
-    def carried(self, X: Array, found: Any, rng: Any) -> Carried:
+    def carried(self, X: Array, found: Any, rng: Any) -> LiftedPairs:
         """Return error estimates in parameter space for eigenpairs found here: the residuals plus
         the measured difference between products there and here, for random signs of the vectors.
         """
         signs = rng.choice([-1.0, 1.0], size=len(X)).astype(X.dtype)
         defect = self.defect(signs @ X) if len(X) else 0.0
-        return Carried(np.ones(len(X), bool), found.residuals + defect, 0.0, False)
+        return LiftedPairs(np.ones(len(X), bool), found.residuals + defect, 0.0, False)
 
     def inside(self, V: Array, most: float) -> Array | None:
         """Return the coordinates of the rows of V, or None if the part of one of them outside the

@@ -52,7 +52,7 @@ from .._engine import activate
 from ..common.checks import check_choice
 from ..common.linalg import svd
 from ..common.progress import cached_attribute
-from ..common.protocols import SPACES, Array, Carried, Enclosed, Floats
+from ..common.protocols import SPACES, Array, Enclosed, Floats, LiftedPairs
 from ..common.runtime import load_proofs, to_nearest
 from ..common.vectors import safe_norm
 from ..structure.parameters import rows_in_range
@@ -332,18 +332,18 @@ class OutputSpace(Reduced):
         many, dtype = max(1.0, (self.shape[0] / MANY) ** 0.5), self.whole.dtype
         return float(NOTHING[dtype.itemsize] * many * np.finfo(dtype).eps * self.norm)
 
-    def carried(self, X: Array, found: Any, rng: Any) -> Carried:
+    def carried(self, X: Array, found: Any, rng: Any) -> LiftedPairs:
         """Return which eigenpairs of K are pairs of the whole operator, and estimates of their
         residuals there; see the module docstring.
         """
         if not len(X):
-            return Carried(np.zeros(0, bool), found.residuals, self._nothing(), False)
+            return LiftedPairs(np.zeros(0, bool), found.residuals, self._nothing(), False)
         Y = _engine.project_rows(self._K, np.ascontiguousarray(X, self._K.dtype)).astype(float)
         lam = np.einsum("ki,ki->k", Y, X) / np.einsum("ki,ki->k", X, X, dtype=float)
         kept = lam > self._nothing()  # not of `found.values`: a large `rest` hides small lam
         residuals = np.linalg.norm(Y - lam[:, None] * X, axis=1)
         if not kept.any():
-            return Carried(kept, residuals, 2 * self._nothing(), False)
+            return LiftedPairs(kept, residuals, 2 * self._nothing(), False)
         mixed = kept & (residuals > MIXED * lam)
         lam = np.where(kept, lam, self.norm)
         eps = float(np.finfo(self.whole.dtype).eps)
@@ -356,7 +356,7 @@ class OutputSpace(Reduced):
         grown = (1 + together) * np.sqrt(norm / lam) * (residuals + 4 * eps * norm + seen)
         grown = np.where(mixed, self.norm, grown)  # which holds for any vector in the space
         grown += np.abs(found.values - self.rest - lam) + 16 * eps * abs(self.rest)
-        return Carried(kept, grown, 2 * self._nothing(), together)
+        return LiftedPairs(kept, grown, 2 * self._nothing(), together)
 
     def outside(self, start: int, stop: int) -> Array:
         """Return rows ``start .. stop - 1`` of a set of orthonormal vectors that the operator

@@ -25,7 +25,7 @@ from ..common.checks import as_numpy, check_positive, is_sparse
 from ..common.errors import accept_aliases, require, typed
 from ..common.html import html_table
 from ..common.linalg import NotFiniteError
-from ..common.runtime import one_blas_thread, starts_to_nearest, unbroken
+from ..common.runtime import one_blas_thread, raise_if_interrupted, starts_to_nearest
 from ..critical.classify import classify
 from ..critical.report import CriticalPoint
 from ..spectrum.draw import plain_numbers, shown_axes
@@ -827,6 +827,6 @@ def _compared(f: Facts, seconds: float | None) -> dict[str, float]:
         ob = f.ob.with_model(model)
         options: dict[str, Any] = {"max_time": share, "max_iter": 2000, "verdict": False}
         with suppress(NotFiniteError):  # a loss that is not finite where it would begin
-            run = unbroken(minimize(ob, model.init(seed=0), "l-bfgs", **options))
+            run = raise_if_interrupted(minimize(ob, model.init(seed=0), "l-bfgs", **options))
             losses[name] = float(run.fun)
     return losses

@@ -85,7 +85,7 @@ def lowest_curvature(
                 return curvature, v, rounding, space.m
 
 
-def suspects(ob: Any, theta: np.ndarray, H: Any, g: Any = None) -> list[np.ndarray]:
+def start_vectors(ob: Any, theta: np.ndarray, H: Any, g: Any = None) -> list[np.ndarray]:
     """Return start vectors in which negative curvature may show early: the gradient (`g`, H's own,
     or computed from `ob`) and up to 4 of the objective's probes.
     """
@@ -175,10 +175,10 @@ def _escape(
     H, rng = Products(as_curvature(ob.hessian(theta), theta.size)), as_rng(seed)
     f0, way, size, rounding = value_at(ob, theta), direction, 0.0, 0.0
     if way is None and max_products == 1:
-        way = next(iter(suspects(ob, theta, H.native)), rng.standard_normal(H.n))
+        way = next(iter(start_vectors(ob, theta, H.native)), rng.standard_normal(H.n))
     elif way is None:
         curvature, way, rounding, H.count = lowest_curvature(
-            H.native, rng, suspects(ob, theta, H.native), max_products=max_products - 1
+            H.native, rng, start_vectors(ob, theta, H.native), max_products=max_products - 1
         )
         size = rounding / rounding_of(way, 1.0)
     v = check_vector(way, H.n, "direction", theta.dtype if direction is None else np.float64)

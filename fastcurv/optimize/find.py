@@ -36,7 +36,7 @@ from ..common.objectives import (
 )
 from ..common.outcome import Result, outcome
 from ..common.progress import bar
-from ..common.protocols import Walking, Whole
+from ..common.protocols import TwiceDifferentiable, Walking
 from ..common.runtime import (
     Budget,
     OutOfTime,
@@ -100,7 +100,7 @@ def check_index(index: Any, n: int) -> int:
 
 
 @dataclass(frozen=True)
-class Compass:
+class FollowedModes:
     """The eigenpairs at a point, without the zeros of symmetries, and the sign of the way along
     each: -1 up, 1 down.
     """
@@ -110,7 +110,9 @@ class Compass:
     signs: np.ndarray
 
     @classmethod
-    def at(cls, A: np.ndarray, T: np.ndarray, index: int, before: np.ndarray | None) -> Compass:
+    def at(
+        cls, A: np.ndarray, T: np.ndarray, index: int, before: np.ndarray | None
+    ) -> FollowedModes:
         """Choose the `index` eigenvectors of A to climb: those that overlap most with `before`, or
         the lowest. Of the tangents T (n, k) of symmetries those that A maps to almost zero are left
         out: along them the loss is constant, and their eigenvalues have the signs of rounding.
@@ -340,7 +342,7 @@ FLAT_GRADIENT_RATIO = 1e-10
 @accept_aliases("find_critical_point")
 @starts_to_nearest
 def find_critical_point(
-    ob: Whole,
+    ob: TwiceDifferentiable,
     theta0: Any,
     method: Walking = "newton-mr",
     *,
@@ -481,7 +483,7 @@ def _follow(walk: FinderState, index: int) -> bool:
             if not np.isfinite(A).all() or not A.any():
                 break
             T = tangents(walk.ob, walk.theta).columns
-            way = Compass.at(A, T, index, climbed if number % CHOSEN_FOR else None)
+            way = FollowedModes.at(A, T, index, climbed if number % CHOSEN_FOR else None)
             climbed, number, size = (
                 way.U[:, way.signs < 0],
                 number + 1,
@@ -526,7 +528,7 @@ def _check_index_reached(walk: FinderState, index: int) -> None:
         return
     A = H(np.eye(H.n, dtype=H.dtype))
     walk.budget.count += H.count
-    way = Compass.at(A, tangents(walk.ob, walk.theta).columns, index, None)
+    way = FollowedModes.at(A, tangents(walk.ob, walk.theta).columns, index, None)
     eps = float(np.finfo(getattr(walk.ob, "dtype", np.float64)).eps)
     found = int((way.values < -max(1e-10, 64 * eps) * np.abs(way.values).max(initial=0.0)).sum())
     if found != index:

@@ -125,7 +125,7 @@ def lower_along(
     return None
 
 
-def falls_for_ever(
+def appears_unbounded(
     ob: Any, value: Value, theta: np.ndarray, f: float, direction: np.ndarray
 ) -> bool:
     """Return whether the value never rises along a ray over 40 doublings of the length, falls over
@@ -276,7 +276,7 @@ DESCENT_GRADIENT_TOL = 1e-9  # gradient norm at which the descent at one width e
 EPS = float(np.finfo(np.float64).eps)
 
 
-def find_held(ob: Any, theta: np.ndarray, stop: Callable[[], bool]) -> KinkPoint | None:
+def find_kink_minimum(ob: Any, theta: np.ndarray, stop: Callable[[], bool]) -> KinkPoint | None:
     """Find the minimum on kinks near theta; None if none is found or the objective has no kinks.
 
     Parameters
@@ -347,7 +347,7 @@ MISS_PROBABILITY = 1e-3
 
 
 @dataclass
-class Rest:
+class StationaryPoint:
     """A point at which the gradient is zero.
 
     Attributes
@@ -475,7 +475,7 @@ class Finisher:
         """Return the outcome at theta; with `moves` it may be a point to go on from."""
         with self._checking():
             moves = moves and self.run.moves < MAX_MOVES and not self.over()
-            return _of_run(self._first(FIRST_STRATEGIES, Rest(theta, moves)))
+            return _of_run(self._first(FIRST_STRATEGIES, StationaryPoint(theta, moves)))
 
     def held(self, theta: np.ndarray, patient: bool) -> Outcome | None:
         """Return the outcome at the kinks that hold a run, or None if none do.
@@ -485,21 +485,21 @@ class Finisher:
         with self._checking():
             return _of_run(self._held(theta, MAX_PROOF_SECONDS if patient else MIN_CHECK_SECONDS))
 
-    def _first(self, strategies: tuple[Strategy, ...], at: Rest) -> Outcome | None:
+    def _first(self, strategies: tuple[Strategy, ...], at: StationaryPoint) -> Outcome | None:
         """Return the outcome of the first strategy that has one, if any."""
         outcomes = (strategy(self, at) for strategy in strategies)
         return next((outcome for outcome in outcomes if outcome is not None), None)
 
     # strategies: each returns an outcome, or None to let the next one try
 
-    def _proved_at_infinity(self, at: Rest) -> Outcome | None:
+    def _proved_at_infinity(self, at: StationaryPoint) -> Outcome | None:
         """End where the infimum is proved to lie at infinity."""
         if proved(self.run.ob, "ray_to_infimum", at.theta) is None:
             return None
         why = f"the infimum is at infinity, since {why_no_minimum(self.run.ob, at.theta)}"
         return Outcome(at.theta, "infinity", "not_critical", sentence=why)
 
-    def _unjudged(self, at: Rest) -> Outcome | None:
+    def _end_without_verdict(self, at: StationaryPoint) -> Outcome | None:
         """End without a verdict if there is no time or no Hessian for one."""
         below = self.dense_below()
         if below is None:
@@ -509,7 +509,7 @@ class Finisher:
         at.below = below
         return None
 
-    def _polished(self, at: Rest) -> None:
+    def _polished(self, at: StationaryPoint) -> None:
         """Move to where the last Newton steps lead."""
         at.theta, _, n_products, n_gradients = polish(
             self.run.ob, at.theta, at.below, lambda: self.left(MAX_PROOF_SECONDS) <= 0
@@ -517,7 +517,7 @@ class Finisher:
         self.run.n_products += n_products
         self.run.n_gradients += n_gradients
 
-    def _classified(self, at: Rest) -> None:
+    def _classified(self, at: StationaryPoint) -> None:
         """Classify the point, and charge the products to the run."""
         run = self.run
         at.report = classify(
@@ -527,19 +527,19 @@ class Finisher:
         )  # fmt: skip
         run.n_products += int(at.report.n_products)
 
-    def _by_kind(self, at: Rest) -> Outcome | None:
+    def _by_kind(self, at: StationaryPoint) -> Outcome | None:
         """Try what there is for points of this kind."""
         falls = at.report.kind == "degenerate" and at.report.n_negative
         kind = "not_critical" if at.far else at.report.kind
         return self._first(STRATEGIES_BY_KIND["saddle" if falls else kind], at)
 
-    def _near(self, at: Rest) -> Outcome | None:
+    def _near(self, at: StationaryPoint) -> Outcome | None:
         """End at the certified minimum that Newton's steps reached from here, if it is no higher
         and nothing curves down here.
         """
         return None if at.report.n_negative else self._nearest(at)
 
-    def _nearest(self, at: Rest) -> Outcome | None:
+    def _nearest(self, at: StationaryPoint) -> Outcome | None:
         """End at the certified minimum that Newton's steps reached from here, if it is no
         higher.
         """
@@ -554,11 +554,11 @@ class Finisher:
         """End on the kinks that hold the point, with the verdict of `classify` there."""
         if theta.dtype != np.float64:
             return None
-        found = find_held(self.run.ob, theta, lambda: self.left(floor) <= 0)
+        found = find_kink_minimum(self.run.ob, theta, lambda: self.left(floor) <= 0)
         f = self.run.value(theta)
         if found is None or not self.run.value(found.theta) <= f + value_rounding(f, theta.dtype):
             return None
-        at = Rest(found.theta, moves=False, on_kinks=False)
+        at = StationaryPoint(found.theta, moves=False, on_kinks=False)
         if found.smooth:
             return self._first(FIRST_STRATEGIES, at)
         at.below = self.dense_below() or 0
@@ -567,7 +567,7 @@ class Finisher:
             return at.ends("critical", True)
         return at.ends("kinks", sentence="" if found.certified else found.reason)
 
-    def _beyond_a_rise(self, at: Rest) -> Outcome | None:
+    def _search_past_barrier(self, at: StationaryPoint) -> Outcome | None:
         """Test a minimum that is not certified further: along no direction tried may the loss fall
         before it rises.
         """
@@ -580,7 +580,7 @@ class Finisher:
                 return self._lower(at, found, f)
         return None
 
-    def _at_the_bound(self, at: Rest) -> Outcome | None:
+    def _at_the_bound(self, at: StationaryPoint) -> Outcome | None:
         """End with a success if the loss is its lower bound: within the rounding of the value or of
         the residuals, or within `ZERO_LOSS_TOL` times its excess at the start, or at 0 if that is
         less.
@@ -605,17 +605,17 @@ class Finisher:
         why = f"; no point is lower by more than {above:.1g}, since no loss is below {c:g}"
         return at.ends("critical", True, at.sentence + why) if above <= slack else None
 
-    def _at_infinity(self, at: Rest) -> Outcome | None:
+    def _at_infinity(self, at: StationaryPoint) -> Outcome | None:
         """End where the loss is measured to fall for ever, along theta or down the gradient."""
         if self.over():
             return None
         run = self.run
         f, g = run.value_and_gradient(at.theta)
         rays = (at.theta, -g) if np.any(g) else ()
-        falls = any(falls_for_ever(run.ob, run.value, at.theta, f, ray) for ray in rays)
+        falls = any(appears_unbounded(run.ob, run.value, at.theta, f, ray) for ray in rays)
         return at.ends("infinity", sentence=AT_INFINITY_SEEN) if falls else None
 
-    def _down(self, at: Rest) -> Outcome | None:
+    def _follow_negative_curvature(self, at: StationaryPoint) -> Outcome | None:
         """Go on from the lowest point found along proved negative curvature."""
         if not at.moves or at.report.escape_direction is None:
             return None
@@ -626,7 +626,7 @@ class Finisher:
             return None
         return at.onward(at.theta + kind(t) * unit)
 
-    def _side_steps(self, at: Rest) -> Outcome | None:
+    def _side_steps(self, at: StationaryPoint) -> Outcome | None:
         """Look for a lower point along the null vectors of H, or a few steps of the minimiser off
         them: at a degenerate point, and where no step helps though the gradient is not zero, since
         a cubic may fall nearby.
@@ -675,11 +675,11 @@ class Finisher:
         run.n_values += side.n_values
         return side.best, side.best_f
 
-    def _searches(self, at: Rest) -> bool:
+    def _searches(self, at: StationaryPoint) -> bool:
         """Return whether lower points are looked for though the run may go on."""
         return at.moves and (not at.far or self.gradient_tol is None and not at.report.n_negative)
 
-    def _finer(self, at: Rest) -> Outcome | None:
+    def _tighten_tolerance(self, at: StationaryPoint) -> Outcome | None:
         """Go on to a smaller gradient if that may allow a proof or a verdict: the default tolerance
         was too wide here.
         """
@@ -695,7 +695,7 @@ class Finisher:
         self.run.moves += 1
         return Outcome(at.theta, finer=True)
 
-    def _no_descent(self, at: Rest) -> Outcome | None:
+    def _no_descent(self, at: StationaryPoint) -> Outcome | None:
         """End where side steps have found nothing and Newton's steps lead to no point near."""
         if at.report.kind == "degenerate":
             why = "along null vectors or from nearby points"
@@ -709,13 +709,13 @@ class Finisher:
 
     # what strategies ask
 
-    def _lower(self, at: Rest, found: Lower, f: float) -> Outcome:
+    def _lower(self, at: StationaryPoint, found: Lower, f: float) -> Outcome:
         """Go on from a lower point, or end the run there with an outcome about that point."""
         theta, lowest = found
         if self._pays(lowest, f) and at.moves:
             return at.onward(theta)
-        there = Rest(theta, False)
-        if self._unjudged(there) is None:
+        there = StationaryPoint(theta, False)
+        if self._end_without_verdict(there) is None:
             self._classified(there)
             if there.report.kind == "minimum":
                 return there.ends("critical", True)
@@ -744,7 +744,7 @@ class Finisher:
         known = error if np.isfinite(error) else 0.0
         return bool(theta.dtype == np.float64 and size > 10 * known and size * size > 0)
 
-    def _flattens(self, at: Rest) -> bool:
+    def _flattens(self, at: StationaryPoint) -> bool:
         """Return whether curvature vanishes with the gradient, as in the valley of x^4, while the
         loss can fall no further than the rounding of its size at the start: steps would go on until
         the last bits of theta, without end.
@@ -760,28 +760,28 @@ AT_INFINITY_SEEN = (
     "nor its gradient increases at any of forty doublings of the distance"
 )
 
-Strategy = Callable[[Finisher, Rest], Outcome | None]
+Strategy = Callable[[Finisher, StationaryPoint], Outcome | None]
 # what is tried at every point, and then by the kind of the point as classified; a degenerate point
 # with negative curvature is treated as a saddle. The first outcome counts
 FIRST_STRATEGIES: tuple[Strategy, ...] = (
     Finisher._proved_at_infinity,
-    Finisher._unjudged,
+    Finisher._end_without_verdict,
     Finisher._polished,
     Finisher._classified,
     Finisher._by_kind,
 )
 _SADDLE: tuple[Strategy, ...] = (
     Finisher._near,
-    Finisher._down,
+    Finisher._follow_negative_curvature,
     Finisher._nearest,
-    Finisher._finer,
+    Finisher._tighten_tolerance,
     lambda _, at: at.ends("critical"),
 )
 STRATEGIES_BY_KIND: dict[str, tuple[Strategy, ...]] = {
     "minimum": (
         Finisher._near,
-        Finisher._beyond_a_rise,
-        Finisher._finer,
+        Finisher._search_past_barrier,
+        Finisher._tighten_tolerance,
         lambda _, at: at.ends("critical", True),
     ),
     "degenerate": (
@@ -792,12 +792,12 @@ STRATEGIES_BY_KIND: dict[str, tuple[Strategy, ...]] = {
         Finisher._no_descent,
     ),
     "not_critical": (
-        Finisher._down,
+        Finisher._follow_negative_curvature,
         Finisher._at_infinity,
         Finisher._nearest,
         Finisher._at_the_bound,
         Finisher._side_steps,
-        Finisher._finer,
+        Finisher._tighten_tolerance,
         Finisher._no_descent,
         lambda _, at: at.ends("critical"),
     ),

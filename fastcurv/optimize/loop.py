@@ -18,7 +18,7 @@ from ..common.outcome import outcome as as_result
 from ..common.progress import NO_PROGRESS, bar
 from ..common.vectors import norm, same
 from .checkpoint import Saver, check_method, check_objective, part
-from .escape import lowest_curvature, suspects
+from .escape import lowest_curvature, start_vectors
 from .line_search import first_length, line_minimum
 from .run import (
     ENDING_MESSAGES,
@@ -192,7 +192,7 @@ class Loop:
                 return
             self.saver.take(self)
             run.near_bound = self._is_near_bound()
-            before, begun, run.ahead = run.theta, run.iteration, self._unwatched()
+            before, begun, run.ahead = run.theta, run.iteration, self._steps_per_call()
             run.enough = 0.0 if self.critical() else run.gradient_tol
             try:
                 self.sentence, known = known or self.method.step(), None
@@ -285,7 +285,7 @@ class Loop:
         run.bind()
         return True
 
-    def _unwatched(self) -> int:
+    def _steps_per_call(self) -> int:
         """Return the number of iterations from here on that nobody wants to look at one by one."""
         if self.watched or self.bottom == -np.inf or self.critical():
             return 1
@@ -384,7 +384,7 @@ class Loop:
             curvature, v, rounding, spent = lowest_curvature(
                 H,
                 run.rng,
-                suspects(run.ob, run.theta, H, run.g),
+                start_vectors(run.ob, run.theta, H, run.g),
                 max_products=40,
                 stop=run.out_of_budget,
             )

@@ -36,7 +36,7 @@ from ..common.objectives import is_plain
 from ..common.outcome import outcome as as_result
 from ..common.progress import bar
 from ..common.protocols import EngineSteps, Smooth, Solver, Valued, why_not_own
-from ..common.runtime import Budget, as_callback, starts_to_nearest, told_of_interrupts
+from ..common.runtime import Budget, as_callback, forward_interrupts, starts_to_nearest
 from ..common.vectors import default_threads
 from ..spectrum.tracker import Tracker, tracked
 from .checkpoint import Saver, saved
@@ -385,7 +385,7 @@ def _lowest(
             return None
         start = ob.model.init(seed) if i or theta0 is None else theta0
         own = copy(ob)  # since one thread would wait for the value that another asks for
-        with told_of_interrupts(over.is_set):
+        with forward_interrupts(over.is_set):
             return minimize(
                 own, start, verdict=False, progress=False, seed=seed, max_time=limit,
                 fun_target=fun_target, **given,

@@ -45,7 +45,7 @@ _PLAIN = {"forcing": 0.1, "krylov_dim": None, "thrift": 0.5, "sample": None}
 _SCALED = {**_PLAIN, "precondition": False, "warm_start": False}
 
 
-class _InSpace(Method):
+class _KrylovMethod(Method):
     """Base class: grow a Krylov space, solve the small problem in it, try the step, adapt the
     radius, damping or weight, repeat.
 
@@ -149,7 +149,7 @@ class _InSpace(Method):
         return sentence
 
 
-class TrustRegion(_InSpace):
+class TrustRegion(_KrylovMethod):
     """GLTR: solves the trust-region problem of the quadratic model in the Krylov space, including
     the hard case.
     """
@@ -165,7 +165,7 @@ class TrustRegion(_InSpace):
         self.radius = self.radius or first_radius(run.theta)
 
 
-class Cubic(_InSpace):
+class Cubic(_KrylovMethod):
     """Adaptive cubic regularisation (Cartis, Gould and Toint 2011)."""
 
     problem, by = "cubic", "weight"
@@ -174,7 +174,7 @@ class Cubic(_InSpace):
     kept_facts = ("weight",)
 
 
-class SaddleFreeNewton(_InSpace):
+class SaddleFreeNewton(_KrylovMethod):
     """Saddle-free Newton, ``(|T| + damping) y = -c``: Newton's step lengths, downhill along every
     eigenvector (Dauphin et al. 2014). The damping goes up if the model predicted too much
     reduction, down if it was right.
@@ -235,14 +235,14 @@ class GaussNewton(SaddleFreeNewton):
         self.run.bind_operator()
 
 
-class Newton(_InSpace):
+class Newton(_KrylovMethod):
     """Newton's method, ``(H + damping) s = -g``: always takes the full step, and is drawn to the
     nearest critical point of any kind.
     """
 
     leaves_saddles = False
     defaults = {**_PLAIN, "thrift": 0.0, "damping": 0.0}
-    checks = {**_InSpace.checks, "damping": check_not_negative}
+    checks = {**_KrylovMethod.checks, "damping": check_not_negative}
 
     def step(self) -> str | None:
         run, space, step = self.run, self.space, np.empty_like(self.run.theta)
@@ -393,7 +393,7 @@ class NewtonCG(Method):
 # Newton-MR: minimum-residual steps, which lower the gradient norm and need only invexity.
 
 
-class NewtonMR(_InSpace):
+class NewtonMR(_KrylovMethod):
     """Least-squares Newton steps with a line search on the gradient's norm, which lead to the
     nearest critical point.
 

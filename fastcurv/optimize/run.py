@@ -28,7 +28,7 @@ from ..common.objectives import (
 )
 from ..common.outcome import Result
 from ..common.protocols import EngineSteps, source, why_not_own
-from ..common.runtime import Budget, who_tells_of_interrupts
+from ..common.runtime import Budget, interrupt_source
 from ..common.vectors import norm
 from ..krylov.lanczos import as_product
 from .checkpoint import Saved, State, check_run, generator, plain
@@ -219,7 +219,7 @@ class Run(Saved):
         self.ob, self.seed, self.validation = ob, seed, validation
         self.max_time, self.max_products = max_time, max_products
         self.budget = Budget(seconds=max_time)
-        self.pressed = who_tells_of_interrupts()
+        self.pressed = interrupt_source()
         self.curvature, self.sample = curvature, sample
         self.fun_target = -np.inf if fun_target is None else fun_target
         self.theta, self.spare = theta, np.empty_like(theta)

@@ -281,7 +281,7 @@ def sample_critical_points(
         )
     max_iter = check_positive_int(max_iter, "max_iter")
     limit = None if max_time is None else check_positive(max_time, "max_time")
-    hunt = _Hunt(ob, _check_epochs(epochs), max_iter, verdict)
+    hunt = _Sampler(ob, _check_epochs(epochs), max_iter, verdict)
     streams = spawned(as_rng(seed), n_tries)
     points: list[SampledPoint] = []
     tried = 0
@@ -333,7 +333,7 @@ def why_trivial(ob: Any, theta: np.ndarray) -> str | None:
 # Searches.
 
 
-class _Hunt:
+class _Sampler:
     """Searches for critical points of one objective, and how often each kind of start of a walk has
     led where it should.
     """
@@ -419,7 +419,7 @@ class _Hunt:
         return np.asarray(found.x), None
 
 
-def _trained(hunt: _Hunt, theta: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _trained(hunt: _Sampler, theta: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Train with Adam for a number of steps."""
     low, high = np.log(hunt.epochs)
     steps = int(np.exp(rng.uniform(low, high)))
@@ -429,12 +429,12 @@ def _trained(hunt: _Hunt, theta: np.ndarray, rng: np.random.Generator) -> np.nda
     )
 
 
-def _drawn(hunt: _Hunt, rng: np.random.Generator) -> np.ndarray:
+def _drawn(hunt: _Sampler, rng: np.random.Generator) -> np.ndarray:
     """Draw random weights, of sizes from half the usual one to thrice that."""
     return np.asarray(rng.uniform(0.5, 3.0) * hunt.ob.model.init(seed=rng))
 
 
-def _beside_narrower(hunt: _Hunt, rng: np.random.Generator) -> np.ndarray:
+def _beside_narrower(hunt: _Sampler, rng: np.random.Generator) -> np.ndarray:
     """Take a point of a narrower network and go a tenth of its length aside, so that its added
     units differ.
     """
@@ -444,7 +444,7 @@ def _beside_narrower(hunt: _Hunt, rng: np.random.Generator) -> np.ndarray:
 
 
 # where walks to an index start
-STARTS: dict[str, Callable[[_Hunt, np.random.Generator], np.ndarray]] = {
+STARTS: dict[str, Callable[[_Sampler, np.random.Generator], np.ndarray]] = {
     "random": _drawn,
     "trained": lambda hunt, rng: _trained(hunt, _drawn(hunt, rng), rng),
     "narrower": _beside_narrower,
@@ -452,7 +452,7 @@ STARTS: dict[str, Callable[[_Hunt, np.random.Generator], np.ndarray]] = {
 
 
 def _lowered(
-    hunt: _Hunt, ob: Any, theta: np.ndarray, method: Descent, **options: Any
+    hunt: _Sampler, ob: Any, theta: np.ndarray, method: Descent, **options: Any
 ) -> np.ndarray:
     """Return the point that `minimize` reaches; Ctrl-C in it ends the sampling."""
     found = minimize(ob, theta, method, max_time=hunt.budget.rest(), **options)
@@ -500,7 +500,7 @@ def _can_widen(model: Any) -> bool:
     return len(model.sizes) > 2 and not model.residual and not model.batch_norm
 
 
-def _from_narrower(hunt: _Hunt, rng: np.random.Generator) -> tuple[np.ndarray, tuple[int, ...]]:
+def _from_narrower(hunt: _Sampler, rng: np.random.Generator) -> tuple[np.ndarray, tuple[int, ...]]:
     """Train a narrower network to a critical point, and widen it to the network of ``ob``."""
     ob, wide = hunt.ob, hunt.ob.model
     hidden = tuple(int(rng.integers(1, width + 1)) for width in wide.sizes[1:-1])

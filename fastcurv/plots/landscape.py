@@ -18,7 +18,7 @@ from ..common.checks import (
 from ..common.errors import OBJECTIVE_HINT, accept_aliases, require
 from ..common.optional import optional
 from ..common.protocols import Array
-from ..common.runtime import unbroken
+from ..common.runtime import raise_if_interrupted
 from ..spectrum.eigsh import eigsh
 from .predictions import objective_of
 from .style import CYCLE, GREY, Display, log_losses, n_named, new_axes
@@ -385,7 +385,7 @@ def _directions(
         rows = _random(objective, theta, n_dims, rng)
         return rows, ("a random direction", "another random direction")[:n_dims]
     H = objective.hessian(theta)
-    pairs = unbroken(eigsh(H, k=n_dims, which=("SA", "BE")[n_dims - 1], seed=rng))
+    pairs = raise_if_interrupted(eigsh(H, k=n_dims, which=("SA", "BE")[n_dims - 1], seed=rng))
     values = [f"{value:.3g}" for value in pairs.values]
     rows = pairs.vectors.T.astype(np.float64)
     rows = rows * np.where(rows.sum(axis=1) < 0, -1.0, 1.0)[:, None]

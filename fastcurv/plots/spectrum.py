@@ -11,7 +11,7 @@ from ..common.checks import check_positive_int, check_symmetric_operator
 from ..common.errors import OBJECTIVE_HINT, accept_aliases, require
 from ..common.linalg import eigh
 from ..common.protocols import Axis
-from ..common.runtime import unbroken
+from ..common.runtime import raise_if_interrupted
 from ..spectrum.dense import matrix_of
 from ..spectrum.density import spectral_density
 from ..spectrum.density_curve import SpectralDensity
@@ -242,7 +242,7 @@ def extremes(hessian: Any, k: int, seed: Any, progress: bool = False) -> Eigenpa
     n = hessian.shape[0]
     if n <= DENSE_BELOW:
         return ends(every_pair(hessian), k)
-    return unbroken(
+    return raise_if_interrupted(
         eigsh(hessian, k=min(2 * k, n), which="BE", tol=CONVERGED_TOL, seed=seed, progress=progress)
     )
 

@@ -19,10 +19,10 @@ from ..common.checks import (
     times,
 )
 from ..common.errors import accept_aliases
-from ..common.linalg import Eigensystem, NotFiniteError, eigh, halfway
+from ..common.linalg import Eigensystem, NotFiniteError, eigh, midpoint
 from ..common.linalg import eigvalsh as every_eigenvalue
 from ..common.objectives import PRODUCT_EPS, Products
-from ..common.protocols import Floats, Space, Written, why_not_own
+from ..common.protocols import DenseReduction, Floats, Space, why_not_own
 from ..common.runtime import check_time, to_nearest
 from ..common.vectors import NOT_FINITE, safe_norm
 from .reduced import EigshOptions, answered, reduction
@@ -180,7 +180,9 @@ def symmetric_part(P: Floats, bounds: Floats, n_products: int) -> DenseMatrix:
         here, there, own = P[s], P[:, s].T, bounds[s, None]
         with np.errstate(over="ignore", invalid="ignore"):
             asymmetry[s] = _lengths(here - there)
-            A[s] = np.where(bounds < own, here, np.where(own < bounds, there, halfway(here, there)))
+            A[s] = np.where(
+                bounds < own, here, np.where(own < bounds, there, midpoint(here, there))
+            )
     if not np.isfinite(asymmetry).all():
         raise NotFiniteError(
             "products with the operator must be finite for finite vectors, got NaN or infinity, "
@@ -339,7 +341,7 @@ def _as_products_have_it(op: Any) -> Floats:
     P = matrix_of(op)[0].astype(np.float64, copy=False)
     if not np.isfinite(P).all():
         raise NotFiniteError(NOT_FINITE)
-    return halfway(P, P.T)
+    return midpoint(P, P.T)
 
 
 @accept_aliases("eigvalsh")
@@ -383,7 +385,7 @@ def eigvalsh(op: Any, *, space: Space | None = None) -> Floats:
     small = dense_reduction(op, space)
     if small is None:
         return every_eigenvalue(_as_products_have_it(op))
-    A = small.matrix if isinstance(small, Written) else _as_products_have_it(small)
+    A = small.matrix if isinstance(small, DenseReduction) else _as_products_have_it(small)
     values = every_eigenvalue(A)
     return np.sort(np.append(values, np.full(small.n_rest, small.rest)))
 
@@ -437,7 +439,7 @@ def inertia(op: Any, *, space: Space | None = None) -> Inertia:
     """
     op = check_symmetric_operator(op)
     small = dense_reduction(op, space)
-    if isinstance(small, Written):
+    if isinstance(small, DenseReduction):
         matrix = symmetric_part(*small.enclosed()[:2], 0)
     else:
         matrix = dense_matrix(op if small is None else small)

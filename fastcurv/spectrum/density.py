@@ -18,7 +18,7 @@ from ..common.checks import (
 from ..common.errors import accept_aliases
 from ..common.linalg import eigvalsh
 from ..common.progress import Bar, bar
-from ..common.protocols import Array, Axis, Floats, Operator, Reduction, Seed, Space, Written
+from ..common.protocols import Array, Axis, DenseReduction, Floats, Operator, Reduction, Seed, Space
 from ..common.runtime import starts_to_nearest
 from ..common.vectors import norm
 from ..krylov.lanczos import (
@@ -30,7 +30,7 @@ from ..krylov.lanczos import (
     orthonormalise,
 )
 from .dense import matrix_of, matrix_pays
-from .density_curve import SpectralDensity, check_look, smear
+from .density_curve import SpectralDensity, check_look, smooth
 from .reduced import reduction
 from .results import Eigenpairs
 
@@ -149,7 +149,7 @@ def spectral_density(
     look = check_look(axis, width, grid, n_grid, linear_below)
     rng = as_rng(one_seed(seed, rng))
     n, small = op.shape[0], reduction(op, space if against is None else "parameters")
-    if isinstance(small, Written) and len(small.matrix) <= ALL_EIGENVALUES_MAX_N:
+    if isinstance(small, DenseReduction) and len(small.matrix) <= ALL_EIGENVALUES_MAX_N:
         return every(eigvalsh(small.matrix), small, n, 0, look, operator_dtype(op))
     m = n_probes * min(n_steps, n)
     whole = small is None and against is None and deflate is None and n <= m
@@ -375,5 +375,5 @@ def assemble(
     largest = float(np.abs(nodes[weights > 0]).max(initial=0.0))
     steps = n if facts["n_deflated"] >= n else ROUNDED_STEPS
     facts["rounding"] = max(steps, ROUNDED_STEPS) * float(np.finfo(dtype).eps) * largest
-    spread = smear(nodes, weights, **look, unsure=facts["n_deflated"] < n)
+    spread = smooth(nodes, weights, **look, unsure=facts["n_deflated"] < n)
     return SpectralDensity(nodes=nodes, weights=weights, n=n, **facts, **spread)

@@ -34,7 +34,7 @@ from .results import Estimate, alike, mean_of, number
 def check_look(
     axis: str, width: float | None, grid: ArrayLike | None, n_grid: int, linear_below: float | None
 ) -> dict[str, Any]:
-    """Check the keyword arguments of `smear` and return them."""
+    """Check the keyword arguments of `smooth` and return them."""
     check_choice(axis, get_args(Axis), "axis")
     if grid is not None:
         grid = check_array(grid, "grid", np.float64)
@@ -88,7 +88,7 @@ def from_coordinate(x: ArrayLike, axis: str, linear_below: float) -> Floats:
     return np.asarray(np.where(np.isfinite(near), near, far))
 
 
-def smear(
+def smooth(
     nodes: Floats,
     weights: Floats,
     *,
@@ -301,7 +301,7 @@ class SpectralDensity(Record, InOneLine, AttributeHints, subject="density"):
             for end in (low, high):
                 equal = np.abs(x - end) <= self.rounding
                 unsure[i] += float(w[equal].sum())
-                unsure[i] += 0.0 if self.exact else astride(x[~equal], w[~equal], end)
+                unsure[i] += 0.0 if self.exact else weight_across(x[~equal], w[~equal], end)
         estimate = self._over_probes(per_probe, "mass", known=True)
         one = 0.0 if self.exact or not alike(per_probe) else 1 / max(1, self.n)
         stderr = np.hypot(estimate.stderr, max(unsure.mean() / 2, one))
@@ -351,7 +351,7 @@ class SpectralDensity(Record, InOneLine, AttributeHints, subject="density"):
         arguments as in `spectral_density`.
         """
         look = check_look(self.axis if axis is None else axis, width, grid, n_grid, linear_below)
-        return replace(self, **smear(self.nodes, self.weights, **look, unsure=not self.exact))
+        return replace(self, **smooth(self.nodes, self.weights, **look, unsure=not self.exact))
 
     def merge(self, other: SpectralDensity) -> SpectralDensity:
         """Return the density from the probes of both, which must be of the same operator, with the
@@ -365,7 +365,7 @@ class SpectralDensity(Record, InOneLine, AttributeHints, subject="density"):
         beside = [((0, 0), (0, q - d.nodes.shape[1])) for d in (self, other)]
         nodes = np.vstack([np.pad(d.nodes, b, "edge") for d, b in zip((self, other), beside)])
         weights = np.vstack([np.pad(d.weights, b) for d, b in zip((self, other), beside)])
-        spread = smear(
+        spread = smooth(
             nodes,
             weights,
             axis=self.axis,
@@ -420,7 +420,7 @@ class SpectralDensity(Record, InOneLine, AttributeHints, subject="density"):
         )
 
 
-def astride(nodes: np.ndarray, weights: np.ndarray, end: float) -> float:
+def weight_across(nodes: np.ndarray, weights: np.ndarray, end: float) -> float:
     """Return half the weight of the nearest nodes on either side of `end`, which may represent
     eigenvalues on the other side.
     """

@@ -22,7 +22,7 @@ from ..common.checks import (
     operator_dtype,
 )
 from ..common.linalg import MIN_SUBNORMAL, eigh_some, residuals, symmetrised, unscaled, wanted
-from ..common.protocols import SPACES, Array, Floats, Indices, Reduction, Written
+from ..common.protocols import SPACES, Array, DenseReduction, Floats, Indices, Reduction
 from ..krylov.lanczos import column_lengths
 from .results import LEFT_OPEN, Eigenpairs, ReducedEigenpairs, left_open
 
@@ -197,7 +197,7 @@ def reduced_pairs(
         none = np.zeros(0)
         empty = np.zeros((small.shape[0], 0), dtype)
         found = Eigenpairs(none, empty, none, none > 0, 0, small.norm, probed=True, unseen=0.0)
-    elif V is None and isinstance(small, Written) and few(small, inner.k):
+    elif V is None and isinstance(small, DenseReduction) and few(small, inner.k):
         found = answered(small.bare, inner, dtype, float(small.rest))
     else:
         found = search(small, inner, rng, v0, V)

@@ -26,6 +26,7 @@ from ..common.linalg import NotFiniteError
 from ..common.progress import NO_PROGRESS, Bar, bar
 from ..common.protocols import (
     Array,
+    DenseReduction,
     Diagonals,
     Floats,
     Norming,
@@ -33,7 +34,6 @@ from ..common.protocols import (
     Seed,
     Space,
     Tracing,
-    Written,
 )
 from ..common.runtime import interruptible, starts_to_nearest
 from ..common.vectors import NOT_FINITE, safe_norm
@@ -436,7 +436,7 @@ def _trace(
     op: Any, m: int, method: str, rng: np.random.Generator, progress: bool | None
 ) -> Estimate:
     """Estimate the trace, with arguments that are checked."""
-    if method == "auto" and isinstance(op, Written):
+    if method == "auto" and isinstance(op, DenseReduction):
         return Estimate(float(np.trace(op.matrix)), 0.0, 0, method="exact")
     apply = CountingRows(op)
     if apply.exactly(m, method):
@@ -609,7 +609,7 @@ def _frobenius_norm(
     op: Any, m: int, method: str, rng: np.random.Generator, progress: bool | None
 ) -> Estimate:
     """Estimate the Frobenius norm, with arguments that are checked."""
-    if method == "auto" and isinstance(op, Written):
+    if method == "auto" and isinstance(op, DenseReduction):
         return Estimate(safe_norm(op.matrix), 0.0, 0, method="exact")
     apply = CountingRows(op)
     with bar(m, "frobenius_norm", progress) as apply.shown:

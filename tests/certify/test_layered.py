@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.certify.dense_hessian import Layered
+from fastcurv.certify.dense_hessian import EnclosedHessian
 from fastcurv.certify.passes import passes_at
 from fastcurv.spectrum.dense import dense_matrix
 
@@ -47,7 +47,7 @@ def test_the_matrix_lies_within_its_bounds(seed, step, monkeypatch):
     ob, theta, rng = drawn(seed)
     if step is not None:
         monkeypatch.setattr("fastcurv.certify.dense_hessian.step_of", lambda model: step)
-    known = Layered(ob, passes_at(ob, theta))
+    known = EnclosedHessian(ob, passes_at(ob, theta))
     E = (known.A - exact(ob, theta)).astype(float)
     assert known.finite and np.array_equal(known.A, known.A.T)
     assert (np.linalg.norm(E, axis=0) <= known.bounds).all()
@@ -67,7 +67,7 @@ def test_what_underflow_takes_is_in_the_bounds_too():
 
     def within(model, theta, **options):
         ob = fc.Objective(model, X, y, "mse", **options)
-        known = Layered(ob, passes_at(ob, theta))
+        known = EnclosedHessian(ob, passes_at(ob, theta))
         E = known.A - exact(ob, theta)
         sizes = np.sqrt((E * E).sum(axis=0))
         scale = 10.0 ** rng.uniform(-3, 3, len(theta))
@@ -93,14 +93,14 @@ def test_the_bounds_follow_units(rng):
     X, y, theta = rng.standard_normal((9, 3)), rng.standard_normal((9, 2)), model.init(seed=0)
     theta += 0.1
     units = np.exp2(rng.integers(-20, 20, 3))
-    one = Layered(
+    one = EnclosedHessian(
         fc.Objective(model, X, y, "mse"), passes_at(fc.Objective(model, X, y, "mse"), theta)
     )
     there = theta.copy()
     (W, _), _ = model.unflatten(there)
     W /= units
     ob = fc.Objective(model, X * units, y, "mse")
-    other = Layered(ob, passes_at(ob, there))
+    other = EnclosedHessian(ob, passes_at(ob, there))
     s = np.where(there != 0, there / theta, 1.0)
     assert np.allclose(s[:, None] * other.A * s, one.A, rtol=1e-12, atol=0)
     underflow = 1e-280  # alone is what units do not scale
@@ -115,7 +115,7 @@ def test_the_gauss_newton_matrix_too(activation, rng):
     X, y = rng.standard_normal((9, 3)), rng.standard_normal((9, 2))
     ob = fc.Objective(model, X, y, "mse", l2=0.01)
     theta = model.init(seed=0)
-    known = Layered(ob, passes_at(ob, theta), "ggn")
+    known = EnclosedHessian(ob, passes_at(ob, theta), "ggn")
     G = ob.ggn(theta)
     off = np.linalg.norm(known.A - G.to_dense())
     assert off <= known.error() + np.linalg.norm(G.column_bounds())

@@ -141,11 +141,11 @@ def test_a_risk_is_said_on_the_page():
 
 
 def test_a_point_without_a_way_down_is_not_left():
-    from fastcurv.cli.demo import leave
+    from fastcurv.cli.demo import escape_saddle
 
     bowl = QuadraticObjective(np.diag([1.0, 2.0]))
     point = fc.classify(bowl, np.zeros(2), seed=0)
-    step, sentence = leave(bowl, np.zeros(2), point, False)
+    step, sentence = escape_saddle(bowl, np.zeros(2), point, False)
     assert step is None and sentence == "No direction of negative curvature was found."
 
 

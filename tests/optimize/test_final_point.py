@@ -20,10 +20,10 @@ from fastcurv.optimize.finish import (
     MAX_PROOF_SECONDS,
     MIN_CHECK_SECONDS,
     Finisher,
-    Rest,
+    StationaryPoint,
     _factor,
+    appears_unbounded,
     directions,
-    falls_for_ever,
     flat_space,
     lower_along,
     polish,
@@ -648,7 +648,7 @@ def test_a_run_ends_at_the_certified_minimum_near_it_if_that_is_no_higher(
 ):
     at = SimpleNamespace(kind=kind, certified=certified, reason="It is.")
     report = SimpleNamespace(at_nearest=at, nearest=np.ones(2))
-    point = Rest(np.zeros(2, dtype), moves=False, report=report)
+    point = StationaryPoint(np.zeros(2, dtype), moves=False, report=report)
     run = SimpleNamespace(value=lambda theta: value if theta[0] else 1.0)
     found = Finisher._nearest(SimpleNamespace(run=run), point)
     assert (found is not None) == taken
@@ -682,11 +682,11 @@ def test_rays_along_which_the_value_falls():
         1, lambda x: np.exp(-x[0]), lambda x: -np.exp(-x), lambda x: np.diag(np.exp(-x))
     )
     at = np.zeros(1)
-    assert falls_for_ever(falling, falling.value, at, 1.0, np.ones(1))
+    assert appears_unbounded(falling, falling.value, at, 1.0, np.ones(1))
     for direction in (-1.0, 0.0, np.inf):
-        assert not falls_for_ever(falling, falling.value, at, 1.0, np.full(1, direction))
+        assert not appears_unbounded(falling, falling.value, at, 1.0, np.full(1, direction))
     bowl = QuadraticObjective(np.diag([1.0, 2.0]))
-    assert not falls_for_ever(bowl, bowl.value, np.ones(2), 1.5, -np.ones(2))
+    assert not appears_unbounded(bowl, bowl.value, np.ones(2), 1.5, -np.ones(2))
 
 
 def test_probes_of_length_zero_are_no_directions(rng):

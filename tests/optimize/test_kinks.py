@@ -10,7 +10,7 @@ import pytest
 import fastcurv as fc
 from fastcurv.critical import kink_minimum
 from fastcurv.critical.kink_minimum import prove_kink_minimum
-from fastcurv.optimize.finish import find_held
+from fastcurv.optimize.finish import find_kink_minimum
 
 from ..nets import falls_nowhere
 
@@ -120,7 +120,9 @@ def test_the_error_of_the_gradient_is_within_its_bound(seed):
 def at_rest(seed, **options):
     """A relu net, the objective with slopes at a minimum on its kinks, and (theta, slopes)."""
     ob = relu_net(seed, (2, 3, 1), l2=1e-2, **options)
-    found = find_held(ob, fc.minimize(ob, ob.model.init(seed=seed), verdict=False).x, lambda: False)
+    found = find_kink_minimum(
+        ob, fc.minimize(ob, ob.model.init(seed=seed), verdict=False).x, lambda: False
+    )
     zs = ob.model.preactivations(found.theta, ob.X)[:-1]
     gates = [np.where(np.abs(z) < 1e-9, np.nan, z > 0) for z in zs]
     phi = ob.certificates.relu_rows().held(gates, [np.zeros(3, dtype=bool)])
@@ -250,7 +252,7 @@ def test_copies_of_units_are_proved_as_one(loss, seed):
     wide = fc.Objective(model, ob.X, ob.y, loss=loss, l2=3e-3)
     theta = model.flatten([(split @ W, split @ b), (V @ split.T, c)])
     assert wide.value(theta) == pytest.approx(small.fun, rel=1e-13)
-    found = find_held(wide, theta, lambda: False)
+    found = find_kink_minimum(wide, theta, lambda: False)
     assert found.certified and not found.smooth and found._proof.n_copies >= 2
     assert "family with the same loss" in found.reason
     assert wide.value(found.theta) == pytest.approx(small.fun, rel=1e-12)
@@ -357,11 +359,11 @@ def test_a_verdict_and_the_search_after_it_try_once(monkeypatch):
     ob = relu_net(0)  # another objective, for which nothing is cached
     said = fc.classify(ob, x)
     assert said.certified and said.n_held and len(tried) == 1
-    found = find_held(ob, x, lambda: False)
+    found = find_kink_minimum(ob, x, lambda: False)
     found.theta[:] = 0.0
-    assert find_held(ob, x, lambda: False).theta.any() and len(tried) == 1
+    assert find_kink_minimum(ob, x, lambda: False).theta.any() and len(tried) == 1
     fc.classify(ob, 1.5 * x)
-    find_held(ob, 1.5 * x, lambda: True)
+    find_kink_minimum(ob, 1.5 * x, lambda: True)
     assert 2 <= len(tried) <= 3
 
 
@@ -372,7 +374,7 @@ def test_what_is_proved_on_kinks_is_told_in_a_verdict_alone():
     X = np.linspace(-1, 1, 12)[:, None]
     ob = fc.Objective(fc.MLP([1, 3, 1], "relu"), X, abs(X), "mse", l2=0.05)
     run = fc.minimize(ob, ob.model.init(seed=1), seed=0)
-    point = find_held(ob, run.x, lambda: False)
+    point = find_kink_minimum(ob, run.x, lambda: False)
     held = [run, run.report, fc.classify(ob, run.x), *([] if point is None else [point])]
     for one in held:
         shown = {name: getattr(one, name) for name in dir(one) if not name.startswith("_")}

@@ -236,7 +236,7 @@ def test_a_relu_network_that_stops_at_a_kink_says_so(method, monkeypatch):
     """Where a unit's z is 0 on a sample the loss falls towards the kink from both sides and no
     gradient is small. Without the search along kinks, that is all there is to say.
     """
-    monkeypatch.setattr("fastcurv.optimize.finish.find_held", lambda *args: None)
+    monkeypatch.setattr("fastcurv.optimize.finish.find_kink_minimum", lambda *args: None)
     rng = np.random.default_rng(0)
     X = rng.standard_normal((60, 3))
     ob = fc.Objective(

@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.common.runtime import Interrupted, deferred_interrupts, interruptible, unbroken
+from fastcurv.common.runtime import (
+    Interrupted,
+    deferred_interrupts,
+    interruptible,
+    raise_if_interrupted,
+)
 from fastcurv.testing import PrescribedSpectrum
 
 
@@ -91,7 +96,7 @@ def test_eigsh_later_says_what_it_knows(at):
     for value, bound in zip(found.values, found.residuals):
         assert np.abs(np.geomspace(1, 1e4, 300) - value).min() <= bound * (1 + 1e-9)
     with pytest.raises(KeyboardInterrupt):
-        unbroken(found)
+        raise_if_interrupted(found)
 
 
 def test_eigsh_while_it_measures_its_residuals_again_says_what_it_had():

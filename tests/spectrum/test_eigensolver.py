@@ -337,7 +337,7 @@ def test_signs_proved_together_are_those_proved_one_by_one(rng):
         scale = 10.0 ** rng.integers(-250, 250)
         A = symmetric(rng, mixed(rng, rng.choice([-3.0, -13.0]))) * scale
         found, each = linalg.eigh_apart(A, 0.0), linalg.eigh(A)
-        if not isinstance(found, linalg.Apart):
+        if not isinstance(found, linalg.JointSigns):
             continue
         proved += 1
         assert (found.values < 0).sum() == (each.values < -each.errors).sum()
@@ -352,11 +352,11 @@ def test_signs_proved_together_are_those_proved_one_by_one(rng):
 def test_signs_within_the_error_of_the_matrix_are_not_proved(rng):
     values = np.array([-1.0, -0.5, 1e-6, 0.25, 1.0])
     A = symmetric(rng, values)
-    assert isinstance(linalg.eigh_apart(A, 1e-7), linalg.Apart)
+    assert isinstance(linalg.eigh_apart(A, 1e-7), linalg.JointSigns)
     for beside in (0.9999e-6, 3.0, np.inf, np.nan):
         assert isinstance(linalg.eigh_apart(A, beside), linalg.Eigensystem)
     found = linalg.eigh_apart(A, 1e-3)
-    assert isinstance(found, linalg.Apart)
+    assert isinstance(found, linalg.JointSigns)
     assert (np.abs(found.values) > 1e-3 + found.error).tolist() == [True, True, False, True, True]
 
 
@@ -372,7 +372,7 @@ def test_signs_beside_zeros_are_those_proved_one_by_one(rng):
         values = np.append(sure, beside * rng.uniform(-0.9, 0.9, rng.integers(1, 20)))
         A = symmetric(rng, values) * scale
         found = linalg.eigh_apart(A, beside * scale)
-        if not isinstance(found, linalg.Apart):
+        if not isinstance(found, linalg.JointSigns):
             continue
         proved += 1
         reach = beside * scale + found.error
@@ -415,7 +415,7 @@ def test_what_a_driver_makes_up_proves_no_sign(monkeypatch, rng):
                 found = linalg.eigh_apart(A, beside)
             except np.linalg.LinAlgError:
                 continue
-        if isinstance(found, linalg.Apart):
+        if isinstance(found, linalg.JointSigns):
             proved += 1
             known = found.values[np.abs(found.values) > beside + found.error]
             floor = np.abs(known).min() - found.error - each.error

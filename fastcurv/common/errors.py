@@ -144,6 +144,7 @@ ARGUMENTS: dict[str, dict[str, str]] = {
         "k": "n_probes",
         **SEED_ALIASES,
     },
+    "regularization_path": {"alphas": "l2s", "theta": "theta0", "x0": "theta0"},
     "laplace": {"backend": "curvature", "sigma_noise": "noise", "prior_precision": "ob.l2"},
     "classify": {
         **PROGRESS_ALIASES,
@@ -336,6 +337,7 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
         **dict.fromkeys(("y", "values", "densities"), "density.density"),
         "__getitem__": "density.grid and density.density",
     },
+    "path": {"coefs": "path.thetas", "alphas": "path.l2s"},
     "posterior": {"log_marginal_likelihood": "post.evidence", "sigma_noise": "post.noise"},
     "verdict": {
         "__getitem__": "point.kind and others by name, or point.to_dict()",

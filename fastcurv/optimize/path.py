@@ -1,0 +1,284 @@
+"""Networks along a path of penalties, from large to small.
+
+A large l2 holds units at 0: of a smooth activation they have no weights in or out, so that their
+gradient is 0, and stays 0 when l2 falls. A path that only starts each fit at the last one therefore
+ends on saddles. `regularization_path` takes a verdict at each penalty and leaves saddles.
+`evidence_path`, for estimators, gives units that have no weights small random ones instead, which
+costs less, and sets those that fade to 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..common.checks import check_array, check_theta
+from ..common.errors import Answering, accept_aliases, typed
+from ..common.html import html_table
+from ..common.protocols import Floats
+from ..common.read_only import Record
+from ..common.runtime import load_module, starts_to_nearest
+from ..critical.laplace import LaplacePosterior, posterior
+from ..network.objective import Objective
+from ..spectrum.results import as_json, number
+from .escape import escape
+from .minimize import minimize
+
+MAX_ESCAPES = 5  # from saddles at one penalty
+MIN_UNIT_RATIO = 1e-3  # a unit below this share of the largest one of its layer is not active
+PRUNE_TOL = 1e-6  # relative rise of the objective at which faded units may be set to 0
+LARGEST_L2, RATIO = 1.0, 10**-0.5  # first penalty of `evidence_path`, and of the next to the last
+SMALLEST_L2 = 1e-8
+STIR = 0.1  # weights of a unit that begins again, as a share of those at the start
+MAX_FALLS = 2  # penalties in a row with less evidence, after which the search ends
+
+
+def with_l2(ob: Objective, l2: float) -> Objective:
+    """Return the same objective with another penalty."""
+    how = ob.loss, l2, ob.sample_weight, ob.n_threads, ob.memory
+    return Objective(ob.model, ob.X, ob.y, *how, l2_biases=ob.l2_biases)
+
+
+def active_units(model: Any, theta: Any) -> list[Any]:
+    """Return a mask of the units of each hidden layer that act on the outputs: the product of the
+    norms of the weights in and out is at least a thousandth of the largest in the layer.
+    """
+    Ws, found = [layer[0] for layer in model.unflatten(np.asarray(theta, np.float64))], []
+    for below, above in zip(Ws, Ws[1:]):
+        size = np.linalg.norm(below, axis=1) * np.linalg.norm(above, axis=0)
+        found.append(size > max(MIN_UNIT_RATIO * size.max(initial=0.0), 1e-300))
+    return found
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class RegularizationPath(Record, Answering, subject="path"):
+    """One network for each penalty, as returned by `regularization_path`.
+
+    Attributes
+    ----------
+    l2s : ndarray (K,)
+        The penalties, from large to small.
+    thetas : ndarray (K, n)
+        The point that was reached with each.
+    values : ndarray (K,)
+        The objective there, penalty included.
+    kinds : tuple of str
+        The verdict on each point, or why the run ended if there is none.
+    n_escapes : ndarray (K,)
+        How often a saddle was left.
+    active : ndarray of bool (K, units)
+        Which hidden units act on the outputs, layer after layer.
+    objective : Objective
+        The objective that was given; `at` has those of the path.
+    """
+
+    l2s: np.ndarray
+    thetas: np.ndarray
+    values: np.ndarray
+    kinds: tuple[str, ...]
+    n_escapes: np.ndarray
+    active: np.ndarray
+    objective: Objective
+
+    def __len__(self) -> int:
+        return len(self.l2s)
+
+    def at(self, i: int) -> tuple[Objective, Floats]:
+        """Return the objective with penalty number i, and its theta."""
+        return with_l2(self.objective, float(self.l2s[i])), self.thetas[i]
+
+    @property
+    def became_active(self) -> list[list[int]]:
+        """The units that are active at each penalty and were not at the one before."""
+        before = np.vstack([np.zeros((1, self.active.shape[1]), bool), self.active[:-1]])
+        return [np.flatnonzero(new).tolist() for new in self.active & ~before]
+
+    def _rows(self) -> list[list[str]]:
+        return [
+            [
+                number(self.l2s[i]),
+                f"{self.values[i]:.6g}",
+                str(int(self.active[i].sum())),
+                ", ".join(map(str, new)) if len(new) < 9 else f"{len(new)} units",
+                self.kinds[i],
+            ]
+            for i, new in enumerate(self.became_active)
+        ]
+
+    def summary(self) -> str:
+        """Return a table with a line for each penalty."""
+        return repr(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the numbers as plain values that JSON can represent."""
+        names = "l2s thetas values kinds n_escapes active became_active"
+        return {name: as_json(getattr(self, name)) for name in names.split()}
+
+    def __repr__(self) -> str:
+        head = f"RegularizationPath: {len(self)} penalties, n = {self.thetas.shape[1]}"
+        rows = [["l2", "value", "active", "new", "kind"], *self._rows()]
+        widths = [max(len(row[j]) for row in rows) for j in range(5)]
+        lines = ["  ".join(x.ljust(w) for x, w in zip(row, widths)).rstrip() for row in rows]
+        return "\n".join([head, *("  " + line for line in lines)])
+
+    def _repr_html_(self) -> str:
+        head = ["l2", "value", "active units", "became active", "kind"]
+        return html_table(f"RegularizationPath: {len(self)} penalties", head, self._rows())
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the number of active units and the value over the penalty. Returns the Axes."""
+        return load_module("plots.band").path_curves(self, ax)
+
+
+@accept_aliases("regularization_path")
+@starts_to_nearest
+def regularization_path(
+    ob: Objective, l2s: Any, theta0: Any = None, *, seed: Any = 0
+) -> RegularizationPath:
+    """Minimise an objective for each of several penalties, from large to small, each from the point
+    before.
+
+    Each point is classified, and saddles are left: units that a large penalty holds at 0 stay there
+    when it falls, unless the fit leaves along negative curvature.
+
+    Parameters
+    ----------
+    ob : Objective
+        Its own l2 is not used.
+    l2s : array_like (K,)
+        Penalties >= 0, in any order.
+    theta0 : array_like (n,), optional
+        Where the first fit starts; by default ``ob.model.init(seed)``.
+    seed : None, int or Generator
+        Seed of the start and of the searches for negative curvature.
+
+    Returns
+    -------
+    RegularizationPath
+        ``l2s``, ``thetas``, ``values``, ``kinds``, ``active``, ``became_active``, ``at(i)``,
+        ``summary()``, ``plot()``.
+
+    See Also
+    --------
+    laplace : the evidence, by which one of them is chosen.
+    minimize : a single fit.
+
+    Examples
+    --------
+    >>> import numpy as np, fastcurv as fc
+    >>> X = np.linspace(-2.0, 2.0, 40)[:, None]
+    >>> ob = fc.Objective(fc.MLP([1, 4, 1]), X, np.sin(2 * X[:, 0]), loss="mse", l2_biases=False)
+    >>> path = fc.regularization_path(ob, [1e-3, 1.0, 1e-1])
+    >>> path.l2s.tolist(), path.active.sum(axis=1)[0], bool((np.diff(path.values) < 0).all())
+    ([1.0, 0.1, 0.001], 0, True)
+    """
+    if not isinstance(ob, Objective):
+        raise TypeError(f"ob must be a fastcurv.Objective, got {typed(ob)}.")
+    if getattr(ob, "X", None) is None:
+        raise ValueError(
+            f"ob must hold its rows in memory, got a {type(ob).__name__}. Use an Objective of a "
+            "sample of the rows."
+        )
+    given = check_array(l2s, "l2s", np.float64)
+    if given.ndim != 1 or not len(given) or not (given >= 0).all():
+        raise ValueError(
+            f"l2s must be a list of at least one number >= 0, got {l2s!r}. Use for example "
+            "np.logspace(0, -4, 9)."
+        )
+    theta = ob.model.init(seed=seed) if theta0 is None else check_theta(ob, theta0, "theta0")
+    penalties = np.sort(given)[::-1]
+    thetas, values, kinds, escapes, active = [], [], [], [], []
+    for l2 in penalties:
+        one = with_l2(ob, float(l2))
+        run: Any = minimize(one, theta, seed=seed)
+        n_escapes = 0
+        while getattr(run.report, "kind", "") == "saddle" and n_escapes < MAX_ESCAPES:
+            lower = escape(one, run.x, seed=seed)
+            if not lower.success:
+                break
+            run, n_escapes = minimize(one, lower.x, seed=seed), n_escapes + 1
+        theta = run.x
+        thetas.append(theta)
+        values.append(float(run.fun))
+        kinds.append(run.stopped if run.report is None else run.report.kind)
+        escapes.append(n_escapes)
+        active.append(np.concatenate([np.zeros(0, bool), *active_units(ob.model, theta)]))
+    return RegularizationPath(
+        l2s=penalties,
+        thetas=np.array(thetas),
+        values=np.array(values),
+        kinds=tuple(kinds),
+        n_escapes=np.array(escapes),
+        active=np.array(active),
+        objective=ob,
+    )
+
+
+def stirred(model: Any, theta: Any, start: Any) -> Any:
+    """Return theta with small weights, a share of those of `start`, in units that have none."""
+    theta, layers = theta.copy(), model.unflatten(start)
+    mine = model.unflatten(theta)
+    for l, on in enumerate(active_units(model, theta)):
+        mine[l][0][~on] = STIR * layers[l][0][~on]
+        mine[l][1][~on] = layers[l][1][~on]
+        mine[l + 1][0][:, ~on] = STIR * layers[l + 1][0][:, ~on]
+    return theta
+
+
+def pruned(ob: Any, theta: Any) -> Any:
+    """Return theta with units that have faded set to 0, unless that raises the objective."""
+    less = theta.copy()
+    layers = ob.model.unflatten(less)
+    for l, on in enumerate(active_units(ob.model, theta)):
+        layers[l][0][~on] = 0
+        layers[l][1][~on] = 0
+        layers[l + 1][0][:, ~on] = 0
+    before = ob.value(theta)
+    return less if ob.value(less) <= before + PRUNE_TOL * abs(before) else theta
+
+
+def evidence_path(
+    ob: Objective,
+    start: Any,
+    minimise: Callable[[Objective, Any], Any],
+    *,
+    curvature: str = "ggn",
+    count: float | None = None,
+) -> LaplacePosterior:
+    """Return the posterior with the largest evidence on a path of penalties from large to small,
+    where the path ends after that maximum.
+
+    Parameters
+    ----------
+    ob : Objective
+        Its own l2 is not used.
+    start : ndarray (n,)
+    minimise : callable
+        ``minimise(ob, theta)`` returns the point that a fit reaches.
+    curvature, count
+        As in `posterior`.
+    """
+
+    def fit(l2: float, theta: Any) -> LaplacePosterior:
+        one = with_l2(ob, l2)
+        theta = minimise(one, stirred(ob.model, theta, start))
+        return posterior(one, pruned(one, theta), curvature, count=count)
+
+    found: list[LaplacePosterior] = []
+    l2, falls, best, theta = LARGEST_L2, 0, 0, start
+    while l2 > SMALLEST_L2 and falls < MAX_FALLS:
+        found.append(fit(l2, theta))
+        theta = found[-1].theta.astype(ob.dtype)
+        improved = found[-1].evidence > found[best].evidence
+        best, falls = (len(found) - 1, 0) if improved else (best, falls + (len(found) > 1))
+        l2 *= RATIO
+    last = found[best]
+    if 0 < best < len(found) - 1:  # the vertex of the parabola through three
+        a, b, c = (found[i].evidence for i in (best - 1, best, best + 1))
+        shift = 0.5 * (c - a) / max(2 * b - a - c, 1e-12)
+        refined = fit(last.objective.l2 * RATIO**shift, found[best - 1].theta.astype(ob.dtype))
+        last = max(last, refined, key=lambda post: post.evidence)
+    return last

@@ -71,8 +71,8 @@ TASKS = {
         "classify escape find_critical_point sample_critical_points",
     ),
     "Uncertainty": (
-        "The Laplace approximation: standard deviations of outputs, and the evidence.",
-        "laplace",
+        "Standard deviations of outputs, the evidence, and paths of penalties.",
+        "laplace regularization_path",
     ),
     "Training": (
         "Minimise an objective, find out why that fails, and take single steps.",

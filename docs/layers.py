@@ -31,7 +31,7 @@ LAYERS = {
     "proofs": "certify network.sum_proofs structure.symmetry",
     "verdicts": (
         "critical optimize.finish optimize.find optimize.minimize optimize.diagnose optimize.facts "
-        "optimize.sample optimize.units"
+        "optimize.path optimize.sample optimize.units"
     ),
     "integrations": (
         "convert estimators plots cli testing reference optimize.scipy structure.user_functions"

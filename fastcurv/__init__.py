@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .optimize.escape import escape
     from .optimize.find import find_critical_point
     from .optimize.minimize import minimize
+    from .optimize.path import regularization_path
     from .optimize.sample import sample_critical_points
     from .optimize.steps import IndefiniteHessianWarning, newton_step, saddle_free_newton_step
     from .plots.convergence import ConvergenceDisplay, MinimumRatioDisplay
@@ -77,6 +78,7 @@ __all__ = [
     "escape",
     "minimize",
     "newton_step",
+    "regularization_path",
     "saddle_free_newton_step",
     "sample_critical_points",
     "ConvergenceDisplay",
@@ -119,6 +121,7 @@ _HOMES = {
     "minimize": "optimize.minimize",
     "newton_step": "optimize.steps",
     "saddle_free_newton_step": "optimize.steps",
+    "regularization_path": "optimize.path",
     "sample_critical_points": "optimize.sample",
     "save": "network.save",
     "spectral_density": "spectrum.density",

@@ -61,6 +61,7 @@ from ..structure.tables import ACTIVATIONS, LOSSES
 
 MIN_ROWS_PER_PARAMETER = 2.0  # below this ratio intervals were seen to cover too little
 BLOCK = 1 << 22  # numbers in a block of the Jacobian of new rows
+FLAT_TOL = 1.5e-8  # square root of the rounding: a smaller eigenvalue, of a unit diagonal, is 0
 N_NODES = 32  # of Gauss-Hermite quadrature, for the mean of a sigmoid
 N_POINTS = 1024  # of a low-discrepancy sequence, for the mean of a softmax
 LARGE_DECREMENT = 0.5  # in log posterior; beyond it theta is more than a standard deviation off
@@ -152,26 +153,10 @@ class LaplacePosterior(Record, AttributeHints, subject="posterior"):
                 f"observations must be False for loss={self.objective.loss!r}, got True. Only "
                 "'mse' has noise of one size."
             )
-        variance = np.concatenate(
-            [np.einsum("ijk,ijk->ij", part, part) for _, part in self._roots(X)]
-        )
+        found = deviations(self.objective.model, self.theta, self._root, X)
         if observations:
-            variance += float(self.noise or 0.0) ** 2
-        found = np.sqrt(variance)
+            found = np.hypot(found, float(self.noise or 0.0))
         return np.asarray(found[:, 0] if found.shape[1] == 1 else found)
-
-    def _roots(self, X: Any) -> Iterator[tuple[Floats, Floats]]:
-        """Yield the outputs of blocks of rows (N, d_out), and J C (N, d_out, rank)."""
-        model, theta = self.objective.model, self.theta
-        X = model.check_rows(X)
-        d = model.sizes[-1]
-        step = max(1, BLOCK // (d * model.n_params))
-        for start in range(0, max(len(X), 1), step):
-            rows = X[start : start + step]
-            J = output_jacobian(model, theta, rows)
-            with one_blas_thread():
-                part = (J @ self._root).reshape(len(rows), d, -1)
-            yield model.predict(theta, rows).astype(np.float64), part
 
     @to_nearest
     def predict_proba(self, X: Any) -> Floats:
@@ -189,7 +174,8 @@ class LaplacePosterior(Record, AttributeHints, subject="posterior"):
                 f"{self.objective.loss!r}. Use std(X) for numbers."
             )
         mean = _mean_sigmoid if link == "sigmoid" else _mean_softmax
-        return np.concatenate([mean(z, part) for z, part in self._roots(X)])
+        blocks = output_roots(self.objective.model, self.theta, self._root, X)
+        return np.concatenate([mean(z, part) for z, part in blocks])
 
     def sample(self, k: int = 1, seed: Any = 0) -> Floats:
         """Return k draws of the parameters, ``(k, n)``."""
@@ -255,6 +241,27 @@ def output_jacobian(model: MLP, theta: Any, X: Any) -> Floats:
     y = np.zeros((len(X), model.sizes[-1]), model.dtype)
     found = Objective(model, X, y, loss="mse").jacobian(theta).to_dense()
     return np.asarray(found, np.float64)
+
+
+def output_roots(model: MLP, theta: Any, root: Any, X: Any) -> Iterator[tuple[Floats, Floats]]:
+    """Yield the outputs of blocks of rows (N, d_out), and J C (N, d_out, rank) for a root C of the
+    covariance.
+    """
+    X, d = model.check_rows(X), model.sizes[-1]
+    step = max(1, BLOCK // (d * model.n_params))
+    for start in range(0, len(X), step):
+        rows = X[start : start + step]
+        J = output_jacobian(model, theta, rows)
+        with one_blas_thread():
+            part = (J @ root).reshape(len(rows), d, -1)
+        yield model.predict(theta, rows).astype(np.float64), part
+
+
+def deviations(model: MLP, theta: Any, root: Any, X: Any) -> Floats:
+    """Return the standard deviation of each output ``(N, d_out)`` for a root of the covariance."""
+    blocks = output_roots(model, theta, root, X)
+    squares = np.concatenate([np.einsum("ijk,ijk->ij", part, part) for _, part in blocks])
+    return np.asarray(np.sqrt(squares))
 
 
 def _mean_sigmoid(z: Floats, root: Floats) -> Floats:
@@ -375,7 +382,7 @@ def posterior(
     M = np.asarray(op.to_dense() if M is None else M, np.float64)
     penalised = l2_diagonal(ob) * np.ones(n) > 0
     with one_blas_thread():
-        root, logdet, trace, rank = _inverse_root(M, penalised, curvature)
+        root, logdet, trace, rank = _inverse_root(M, penalised, l2, curvature)
     k = int(penalised.sum())
     gamma, squares = k - l2 * trace, float(theta[penalised] @ theta[penalised])
     n_terms = count * terms_of_a_row(ob)
@@ -418,7 +425,6 @@ def _checked(ob: Any, theta: Any, curvature: str) -> tuple[Any, Floats]:
     """Return an objective and a point in float64 for which there is a posterior."""
     if not isinstance(ob, Objective):
         raise TypeError(f"ob must be a fastcurv.Objective, got {typed(ob)}.")
-    loss = ob.loss
     if getattr(ob, "X", None) is None:
         raise ValueError(
             f"ob must hold its rows in memory, got a {type(ob).__name__}. Use an Objective of a "
@@ -429,12 +435,7 @@ def _checked(ob: Any, theta: Any, curvature: str) -> tuple[Any, Floats]:
             "ob must be of a model without batch normalisation, which ties all rows together. Use "
             "MLP(..., batch_norm=False)."
         )
-    given = LOSSES[loss].given
-    if (given is None or given.built_in) and loss not in _MISSING:
-        raise ValueError(
-            f"loss must be a negative log likelihood, got {str(loss)!r}. Use one of "
-            f"{', '.join(_MISSING)}, or an fc.Loss of your own."
-        )
+    check_likelihood(ob.loss)
     theta = check_theta(ob, theta)
     if ob.dtype != np.float64:
         ob = ob.astype(np.float64)
@@ -447,6 +448,16 @@ def _checked(ob: Any, theta: Any, curvature: str) -> tuple[Any, Floats]:
                 "curvature='ggn', or activation='tanh'."
             )
     return ob, theta
+
+
+def check_likelihood(loss: Any) -> None:
+    """Raise ValueError for a loss that is no negative log likelihood."""
+    given = LOSSES[loss].given
+    if (given is None or given.built_in) and loss not in _MISSING:
+        raise ValueError(
+            f"loss must be a negative log likelihood, got {str(loss)!r}. Use one of "
+            f"{', '.join(_MISSING)}, or an fc.Loss of your own."
+        )
 
 
 def _missing(ob: Any) -> float:
@@ -480,28 +491,52 @@ def _noise(ob: Any, noise: Any, data: float, freedom: float) -> float | None:
     return math.sqrt(data / freedom)
 
 
-def _inverse_root(M: Floats, penalised: Any, curvature: str) -> tuple[Floats, float, float, int]:
+def _inverse_root(
+    M: Floats, penalised: Any, l2: float, curvature: str
+) -> tuple[Floats, float, float, int]:
     """Return C with ``M^-1 = C C'`` on the directions that are determined, the logarithm of the
     determinant there, the trace of the inverse over the penalised parameters, and the rank.
     """
     n, p, f = len(M), np.flatnonzero(penalised), np.flatnonzero(~penalised)
-    values, vectors = eigh(M[np.ix_(f, f)])[:2] if len(f) else (np.zeros(0), np.zeros((0, 0)))
-    zero = len(f) * np.finfo(float).eps * float(np.abs(values).max(initial=0.0))
-    keep = values > zero
-    if (curvature == "hessian" or not len(p)) and not keep.all():
+    R, logdet_flat = _flat_root(M[np.ix_(f, f)])
+    if (curvature == "hessian" or not len(p)) and R.shape[1] < len(f):
         raise _not_definite(M, curvature)
-    R = vectors[:, keep] / np.sqrt(values[keep])
     B = R.T @ M[np.ix_(f, p)]
-    L = cholesky(M[np.ix_(p, p)] - B.T @ B) if len(p) else np.zeros((0, 0))
-    if L is None:
+    S = M[np.ix_(p, p)] - B.T @ B
+    L = cholesky(S) if len(p) else np.zeros((0, 0))
+    if L is not None:
+        upper = solve_triangular(L, np.eye(len(p)), lower=True, trans="T") if len(p) else L
+        logdet = 2 * float(np.log(np.diagonal(L)).sum())
+    elif curvature == "hessian":
         raise _not_definite(M, curvature)
-    upper = solve_triangular(L, np.eye(len(p)), lower=True, trans="T") if len(p) else L
+    else:  # no eigenvalue is below l2, but for rounding
+        known = eigh(S)
+        clipped = np.maximum(known.values, l2)
+        upper, logdet = known.vectors / np.sqrt(clipped), float(np.log(clipped).sum())
     root = np.zeros((n, len(p) + R.shape[1]))
     root[p, : len(p)] = upper
     root[f, : len(p)] = -R @ (B @ upper)
     root[f, len(p) :] = R
-    logdet = 2 * float(np.log(np.diagonal(L)).sum()) + float(np.log(values[keep]).sum())
-    return root, logdet, float(np.sum(upper**2)), root.shape[1]
+    return root, logdet + logdet_flat, float(np.sum(upper**2)), root.shape[1]
+
+
+def _flat_root(M: Floats) -> tuple[Floats, float]:
+    """Return R with ``M^+ = R R'`` and the logarithm of the determinant of a positive semidefinite
+    M on its range. What counts as zero is decided with a unit diagonal, so that it does not depend
+    on the units of the parameters.
+    """
+    if not len(M):
+        return np.zeros((0, 0)), 0.0
+    diagonal = np.diagonal(M)
+    scale = 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
+    values, vectors = eigh(scale[:, None] * M * scale)[:2]
+    keep = values > len(M) * FLAT_TOL
+    R = scale[:, None] * vectors[:, keep] / np.sqrt(values[keep])
+    if keep.all():
+        return R, float(np.log(values).sum() - 2 * np.log(scale).sum())
+    null = np.linalg.qr(scale[:, None] * vectors[:, ~keep])[0]
+    R -= null @ (null.T @ R)
+    return R, -float(np.linalg.slogdet(R.T @ R)[1]) if R.shape[1] else 0.0
 
 
 def _not_definite(M: Floats, curvature: str) -> NotPositiveDefiniteError:

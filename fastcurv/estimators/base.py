@@ -50,20 +50,17 @@ from ..optimize.minimize import ALIASES, METHODS, STOCHASTIC, minimize
 from ..optimize.run import Run
 from ..structure.tables import ACTIVATIONS, LOSSES, LossName, activations_of
 from ..structure.user_functions import Activation, Loss
+from .evidence import alpha_by_evidence
 from .held_out import N_FIRST_ITERATIONS, HeldOut, firm_start, unseen
 from .input_slopes import InputSlopes
+from .sizes import pairs_worth, single_worth, threads_worth
 from .weights import FittedWeights
 
 # --------------------------------------------------------------------------------------------------
 # Choices that depend on problem sizes, and messages, shared by both estimators.
 
-ONE_THREAD = 10_000_000  # below this number of flops a gradient is faster on one thread
-FLOAT32_MIN_FLOPS = 20_000_000  # flops of a gradient from which float32 repays casting the rows
-COARSE, UNIT = 1e-3, 1e6  # for float32: least relative spread of a column, and limit on its size
 DENSE_BLOCK_ENTRIES = 1 << 22  # size of a dense block of sparse rows, in numbers
 PRECOND_MIN_FLOPS = 4_000_000  # flops of a gradient from which layer coordinates repay their cost
-CACHED_STEP_ENTRIES = 1 << 16  # numbers in all L-BFGS steps: 1 MB with the gradient changes
-MAX_STEP_ENTRIES = 1 << 21  # the same if gradients take so long that no cache is needed: 32 MB
 
 
 def sanitised(x: Any, name: str) -> Any:
@@ -73,42 +70,6 @@ def sanitised(x: Any, name: str) -> Any:
     """
     hidden = isinstance(x, np.ma.MaskedArray) or getattr(x, "requires_grad", False) is True
     return own(as_numpy(x, name) if hidden else x, name)
-
-
-def pairs_worth(n: int, rows: int) -> int:
-    """Return the number of L-BFGS pairs for n parameters. More than 20 save iterations (80 save a
-    third), and are used if they fit in cache and cost little compared with a gradient, or hardly
-    anything if they do not.
-
-    Examples
-    --------
-    >>> pairs_worth(601, 1000), pairs_worth(601, 100), pairs_worth(7510, 1000)
-    (80, 20, 20)
-    >>> pairs_worth(7510, 10_000), pairs_worth(1_000_000, 10_000)
-    (80, 20)
-    """
-    near, far = min(rows // 12, CACHED_STEP_ENTRIES // n), min(rows // 120, MAX_STEP_ENTRIES // n)
-    return min(max(20, near, far), 80)
-
-
-def threads_worth(given: int | None, n: int, rows: int) -> int | None:
-    """Return the number of threads: 1 for a small gradient, unless given by the user."""
-    return 1 if given is None and 6 * rows * n < ONE_THREAD else given
-
-
-def single_worth(X: Any, y: np.ndarray, n: int) -> bool:
-    """Return whether the held-out stage of a fit may run in float32: the gradient is expensive, and
-    float32 resolves the spread and the size of every column.
-    """
-    if is_sparse(X) or X.dtype != np.float64 or 6 * X.shape[0] * n < FLOAT32_MIN_FLOPS:
-        return False
-    for a in (X, y) if y.dtype.kind == "f" else (X,):
-        low, high = a.min(axis=0), a.max(axis=0)
-        size = np.maximum(np.abs(low), np.abs(high))
-        told = (high - low >= COARSE * size) & (size < UNIT) & (size * UNIT > 1)
-        if not np.all(told | (high == low)):
-            return False
-    return True
 
 
 MIN_RANGE, MAX_SPREAD = 0.03, 30.0  # range and standard deviation of a feature of usual scale
@@ -140,7 +101,7 @@ WARNING_CURES = {
 
 def warn_of_the_end(est: Any, X: Any, gradient: float) -> None:
     """Warn once if a fit did not end well, or if the scale of a feature limits it."""
-    kinks = est.alpha > 0 and any(ACTIVATIONS[n].like_relu for n in est.model_.activation)
+    kinks = est.alpha_ > 0 and any(ACTIVATIONS[n].like_relu for n in est.model_.activation)
     ended = est.stopped_ not in ENDS_WELL and gradient > est._tol
     # a minimum on kinks, where no gradient is small
     if est.stopped_ in ("stalled", "slow") and kinks:
@@ -179,7 +140,7 @@ SOLVERS = ("auto", *ALIASES, *METHODS)
 SKLEARN_LOSSES = ("squared_error", "poisson")  # what scikit-learn's regressor takes first
 AT_LEAST_0 = partial(check_positive, zero=True)
 CHECKS: dict[str, tuple[Any, str | None]] = {  # what "auto" may stand instead of; None: optional
-    "alpha": (AT_LEAST_0, ""),
+    "alpha": (AT_LEAST_0, "a number >= 0"),
     "max_iter": (check_positive_int, None),
     "tol": (AT_LEAST_0, "a number >= 0"),
     "n_iter_no_change": (check_positive_int, ""),
@@ -194,8 +155,9 @@ def check_parameters(est: Any) -> None:
     check_choice(est.solver, SOLVERS, "solver")
     for name, (check, instead) in CHECKS.items():
         given = getattr(est, name)
-        if instead and isinstance(given, str) and given != "auto":
-            raise ValueError(f"{name} must be 'auto' or {instead}, got {short(given)}.")
+        word = "evidence" if name == "alpha" else "auto"
+        if instead and isinstance(given, str) and given != word:
+            raise ValueError(f"{name} must be {word!r} or {instead}, got {short(given)}.")
         if not (given is None and instead is None or isinstance(given, str) and instead):
             check(given, name)
     if not (isinstance(est.verdict, (bool, np.bool_, int)) or est.verdict == "quick"):
@@ -397,6 +359,7 @@ class BaseMLP(InputSlopes, FittedWeights, AttributeHints, BaseEstimator, subject
     _scale: float
     _deadline: float | None
     curvature_: Any
+    _training: Any  # the rows of the last fit, as `_objective` takes them
     _epochs: Any  # the solver and its state after `partial_fit`
     _stratify = False
 
@@ -433,6 +396,11 @@ class BaseMLP(InputSlopes, FittedWeights, AttributeHints, BaseEstimator, subject
     # --- the objective
 
     @property
+    def _decay(self) -> float:
+        """The penalty in force: `alpha`, or the one that was chosen by the evidence."""
+        return float(vars(self).get("alpha_", 0.0) if isinstance(self.alpha, str) else self.alpha)
+
+    @property
     def _tol(self) -> float:
         return AUTO_GRADIENT_TOL if self.tol == "auto" else float(self.tol)
 
@@ -465,7 +433,7 @@ class BaseMLP(InputSlopes, FittedWeights, AttributeHints, BaseEstimator, subject
             X,
             y,
             loss,
-            l2=(self.alpha if alpha is None else alpha) / (total * self._scale),
+            l2=(self._decay if alpha is None else alpha) / (total * self._scale),
             sample_weight=None if weight is None else weight.astype(float) * (X.shape[0] / total),
             n_threads=threads_worth(self.n_threads, model.n_params, self._at_once(X.shape[0])),
             memory=self.memory,
@@ -572,12 +540,23 @@ class BaseMLP(InputSlopes, FittedWeights, AttributeHints, BaseEstimator, subject
         theta, watch = self._first_theta(model, y, weight, rng), None
         if resumed:
             theta = np.array(self.theta_)
+        self._deadline = None if self.max_time is None else time.monotonic() + self.max_time
+        if self.alpha == "evidence":
+            theta = alpha_by_evidence(self, self._objective(model, X, y, loss, weight, 0.0), theta)
+        elif resumed:
+            pass
         elif self.solver == self.tol == "auto" and held is None:
             watch = self._unseen(model, X, y, loss, weight, theta)
+        self.alpha_ = self._decay
         ob = self._objective(model, X, y, loss, weight)
+        self._training = X, y, loss, weight
         self._run(ob, theta, held, int(rng.randint(1 << 31)), watch)
+        self._after_fit(ob)
         size = self._scale * float(np.abs(ob.gradient(self.theta_)).max())
         warn_of_the_end(self, X, size)
+
+    def _after_fit(self, ob: Objective) -> None:
+        """Keep what predictions need of the objective of a fit."""
 
     def _split(self, X: Any, y: Any, weight: Any, rng: Any) -> list[tuple[Any, Any, Any]]:
         """Split the rows into those to train on and those held out."""
@@ -631,7 +610,6 @@ class BaseMLP(InputSlopes, FittedWeights, AttributeHints, BaseEstimator, subject
         options: dict[str, Any] = {"validation": held, "seed": seed}
         if held is not None:
             options["patience"] = self.n_iter_no_change
-        self._deadline = None if self.max_time is None else time.monotonic() + self.max_time
         if solver in STOCHASTIC:
             runs = [self._by_batches(ob, theta, solver, held, seed)]
         elif watch is None:
@@ -823,8 +801,13 @@ class BaseMLP(InputSlopes, FittedWeights, AttributeHints, BaseEstimator, subject
 
     def _epoch(self, X: Any, y: Any, first: bool) -> None:
         """Run one epoch from the current theta, or from a new start."""
-        if self.early_stopping or isinstance(getattr(self, "class_weight", None), str):
-            which = "early_stopping=True" if self.early_stopping else 'class_weight="balanced"'
+        whole = {
+            "early_stopping=True": self.early_stopping,
+            'class_weight="balanced"': isinstance(getattr(self, "class_weight", None), str),
+            'alpha="evidence"': isinstance(self.alpha, str),
+        }
+        if any(whole.values()):
+            which = next(name for name, given in whole.items() if given)
             raise ValueError(
                 f"partial_fit does not support {which}, which needs all rows. Use fit."
             )
@@ -859,6 +842,8 @@ class BaseMLP(InputSlopes, FittedWeights, AttributeHints, BaseEstimator, subject
                 ConvergenceWarning,
                 stacklevel=caller_depth(),
             )
+        self.alpha_ = self._decay
+        self.__dict__.pop("_training", None)
         losses = {"loss": [before, run.f]}
         end = SimpleNamespace(x=run.theta, fun=run.f, nit=1, stopped="max_iter", history=losses)
         self._keep(ob, [end], *past)

@@ -33,9 +33,11 @@ PARAMETERS = """
         draws no random numbers. Or any method of `fastcurv.minimize` by name:
         ``trust-region newton-cg gauss-newton cubic saddle-free-newton lbfgs``, or with mini-batches
         ``sgd momentum nesterov rmsprop adam``.
-    alpha : float
+    alpha : float or "evidence"
         Weight decay: ``alpha / 2`` times the squares of the weights, without biases, over the
-        number of rows, as in scikit-learn.
+        number of rows, as in scikit-learn. "evidence": the value with the largest evidence of the
+        Laplace approximation (see `fastcurv.laplace`), on a path from large to small ones; all rows
+        are fitted, until the gradient vanishes. Up to 4096 parameters, with ``solver="auto"``.
     batch_size : int or "auto"
         Rows per mini-batch; "auto" is min(200, N). Other solvers ignore it.
     learning_rate_init : float, optional
@@ -98,6 +100,8 @@ PARAMETERS = """
         written to: predictions, ``theta_``, ``warm_start`` and `fastcurv.from_sklearn` use them.
     validation_loss_curve_ : list of float
         With early stopping, the loss of the rows held out, without the penalty.
+    alpha_ : float
+        The weight decay of the fit: `alpha`, or the value that was chosen.
     n_features_in_, feature_names_in_, n_layers_, n_outputs_, out_activation_
 """
 
@@ -157,7 +161,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         activation: Layered | Literal["logistic"] = "relu",
         *,
         solver: Solver = "auto",
-        alpha: float = 1e-4,
+        alpha: float | Literal["evidence"] = 1e-4,
         batch_size: Any = "auto",
         learning_rate_init: float | None = None,
         max_iter: int | None = None,

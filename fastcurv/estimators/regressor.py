@@ -9,14 +9,17 @@ from sklearn.base import RegressorMixin
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import column_or_1d
 
+from ..common.checks import is_sparse
 from ..common.errors import accept_aliases
 from ..common.protocols import Solver
 from ..network.input_derivatives import InputDerivatives
 from ..network.mlp import MLP
+from ..network.objective import Objective
 from ..structure.tables import LOSSES, SUITS, Layered, LossName, check_loss
 from ..structure.user_functions import Loss
 from .base import BaseMLP, check_parameters, sanitised, scored_rows, takes_rows_as_they_come
 from .classifier import PARAMETERS
+from .evidence import FitPosterior, posterior_of_fit
 
 LOSS = """    loss : str or fastcurv.Loss
         ``squared_error``; ``poisson`` and ``gamma``, half the deviance with `predict` the
@@ -33,6 +36,7 @@ MIN_SPREAD = 1e-14  # a spread below this share of the largest target is roundin
 class MLPRegressor(RegressorMixin, BaseMLP):
     _flat: bool
     _fitted_loss: Any  # for targets of unit variance
+    _posterior: FitPosterior  # computed when it is first needed
 
     __doc__ = f"""A multilayer perceptron regressor, fitted by exact second-order information.
 
@@ -47,7 +51,10 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     the scale and shift of each target. `warm_start` and `partial_fit` keep those of the first call.
     The width of ``fc.Loss.quantile(0.9, width)`` and the like is in units of y, that of a loss
     given by name in units of the standard deviation. A user-defined loss takes y as it is.
-{OF_NUMBERS}
+{OF_NUMBERS}    sigma_ : float or ndarray (m,)
+        With ``alpha="evidence"`` and ``squared_error``: the standard deviation of the noise, in
+        units of y.
+
     See Also
     --------
     MLPClassifier : for classes.
@@ -80,7 +87,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         *,
         loss: LossName | Literal["squared_error"] | Loss = "squared_error",
         solver: Solver = "auto",
-        alpha: float = 1e-4,
+        alpha: float | Literal["evidence"] = 1e-4,
         batch_size: Any = "auto",
         learning_rate_init: float | None = None,
         max_iter: int | None = None,
@@ -197,17 +204,59 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
         """Return predictions ``(N,)``, or ``(N, m)`` if y had m columns: outputs, their
-        exponentials for ``poisson`` and ``gamma``, means for ``gaussian_nll``, with `return_std`
-        also their standard deviations.
+        exponentials for ``poisson`` and ``gamma``, means for ``gaussian_nll``.
+
+        With `return_std` also return the standard deviation of a new observation: for
+        ``gaussian_nll`` the one that the network predicts, for ``squared_error`` that of the noise
+        and of the prediction, by the Laplace approximation at ``theta_`` (`fastcurv.laplace`). Use
+        ``alpha="evidence"`` for standard deviations that cover.
+
+        Raises
+        ------
+        ValueError
+            With `return_std`, for other losses; or for a fit with a number for `alpha`, if the
+            network fits every row exactly, and after `partial_fit` and in a copy by pickle, which
+            have not the rows of the fit.
         """
         outputs, given = self._outputs(X), LOSSES[self._loss()].given
         if given is not None and given.exponential:
             outputs = np.exp(outputs)
         parts = np.split(outputs, given.per_target or 1, axis=1) if given else [outputs]
-        if return_std and len(parts) < 2:
-            raise ValueError(f"loss must be 'gaussian_nll' for return_std=True, got {self.loss!r}.")
         found = [part[:, 0] if self._flat else part for part in parts]
-        return (found[0], np.exp(0.5 * found[1])) if return_std else found[0]
+        if not return_std:
+            return found[0]
+        if len(found) > 1:
+            return found[0], np.exp(0.5 * found[1])
+        if given is not None:
+            raise ValueError(
+                "loss must be 'squared_error' or 'gaussian_nll' for return_std=True, got "
+                f"{self.loss!r}."
+            )
+        X = self._rows(X)
+        X = X.toarray() if is_sparse(X) else X
+        std = self._posterior_here().std(self.model_, X) * self.y_scale_
+        return found[0], std[:, 0] if self._flat else std
+
+    def _posterior_here(self) -> FitPosterior:
+        """Return the posterior of the fit, computed when it is first needed."""
+        theta, known = self.theta_, vars(self).get("_posterior")
+        if known is None or not np.array_equal(known.theta, theta):
+            if "_training" not in vars(self):
+                raise ValueError(
+                    "return_std must be False without the rows of the fit, which partial_fit and "
+                    "pickle do not keep, got True. Call fit first, or use alpha='evidence'."
+                )
+            ob = self._objective(self.model_, *self._training)
+            known = self._posterior = posterior_of_fit(self, ob)
+        return known
+
+    def _after_fit(self, ob: Objective) -> None:
+        self.__dict__.pop("_posterior", None)
+        self.__dict__.pop("sigma_", None)
+        if self.alpha == "evidence" and LOSSES[ob.loss].given is None:
+            self._posterior = posterior_of_fit(self, ob)
+            sigma = self._posterior.noise * self.y_scale_
+            self.sigma_ = float(sigma[0]) if self._flat else sigma
 
     def _in_features(self, X: Any, order: int) -> InputDerivatives:
         """Return outputs and derivatives of `predict`: of exponentials by the chain rule, or of the

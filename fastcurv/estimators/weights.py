@@ -111,7 +111,8 @@ class FittedWeights:
 
     def __getstate__(self) -> Any:
         state: Any = super().__getstate__()
-        return {name: part for name, part in state.items() if name != "_stored"}
+        # the rows of the fit are not part of a copy
+        return {name: part for name, part in state.items() if name not in ("_stored", "_training")}
 
     def __setstate__(self, state: Any) -> None:
         super().__setstate__(state)  # type: ignore[misc]

@@ -29,6 +29,8 @@ from .minimize import minimize
 
 MAX_ESCAPES = 5  # from saddles at one penalty
 MIN_UNIT_RATIO = 1e-3  # a unit below this share of the largest one of its layer is not active
+MIN_UNIT_SIZE = 1e-10  # nor is one whose weights in and out have norms with a product below this
+PRUNABLE_SIZE = 1e-6  # the same where the objective says if the unit may be set to 0
 PRUNE_TOL = 1e-6  # relative rise of the objective at which faded units may be set to 0
 LARGEST_L2, RATIO = 1.0, 10**-0.5  # first penalty of `evidence_path`, and of the next to the last
 SMALLEST_L2 = 1e-8
@@ -42,14 +44,14 @@ def with_l2(ob: Objective, l2: float) -> Objective:
     return Objective(ob.model, ob.X, ob.y, *how, l2_biases=ob.l2_biases)
 
 
-def active_units(model: Any, theta: Any) -> list[Any]:
+def active_units(model: Any, theta: Any, least: float = MIN_UNIT_SIZE) -> list[Any]:
     """Return a mask of the units of each hidden layer that act on the outputs: the product of the
-    norms of the weights in and out is at least a thousandth of the largest in the layer.
+    norms of the weights in and out is above `least` and a thousandth of the largest in the layer.
     """
     Ws, found = [layer[0] for layer in model.unflatten(np.asarray(theta, np.float64))], []
     for below, above in zip(Ws, Ws[1:]):
         size = np.linalg.norm(below, axis=1) * np.linalg.norm(above, axis=0)
-        found.append(size > max(MIN_UNIT_RATIO * size.max(initial=0.0), 1e-300))
+        found.append(size > max(MIN_UNIT_RATIO * size.max(initial=0.0), least))
     return found
 
 
@@ -232,7 +234,7 @@ def pruned(ob: Any, theta: Any) -> Any:
     """Return theta with units that have faded set to 0, unless that raises the objective."""
     less = theta.copy()
     layers = ob.model.unflatten(less)
-    for l, on in enumerate(active_units(ob.model, theta)):
+    for l, on in enumerate(active_units(ob.model, theta, PRUNABLE_SIZE)):
         layers[l][0][~on] = 0
         layers[l][1][~on] = 0
         layers[l + 1][0][:, ~on] = 0

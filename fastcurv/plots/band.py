@@ -53,3 +53,27 @@ def posterior_band(post: Any, ax: Any = None, output: int = 0) -> Any:
     ax.set_ylabel("output" if d_out == 1 else f"output {output}")
     ax.legend(frameon=False)
     return ax
+
+
+def path_curves(path: Any, ax: Any = None) -> Any:
+    """Draw the objective of a `RegularizationPath` and the number of active units over the penalty.
+
+    Parameters
+    ----------
+    path : RegularizationPath
+    ax : matplotlib Axes, optional
+
+    Returns
+    -------
+    matplotlib Axes
+        That of the objective; the number of units has an axis on the right.
+    """
+    ax = new_axes(ax)
+    ax.plot(path.l2s, path.values, "o-", color=BLUE, ms=4, label="objective")
+    ax.set_xscale("log" if path.l2s.min() > 0 else "symlog")
+    ax.set_xlabel("l2")
+    ax.set_ylabel("objective", color=BLUE)
+    right = ax.twinx()
+    right.step(path.l2s, path.active.sum(axis=1), where="mid", color=GREY)
+    right.set_ylabel("active units", color=GREY)
+    return ax

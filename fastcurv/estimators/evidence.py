@@ -1,0 +1,76 @@
+"""The decay that the evidence prefers, and standard deviations of predictions, for estimators."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..critical.laplace import check_likelihood, deviations, posterior
+from ..network.objective import Objective
+from ..optimize.path import evidence_path
+
+MAX_PARAMS = 4096  # beyond this number the matrix and its factor take longer than the fits
+STEPS = 500  # limit on iterations of L-BFGS at each penalty of the path
+
+
+class FitPosterior(NamedTuple):
+    """What predictions need of the posterior of a fit with squared errors."""
+
+    theta: np.ndarray
+    root: np.ndarray  # (n, rank), of the covariance
+    noise: float  # in units of the scaled targets
+
+    def std(self, model: Any, X: Any) -> np.ndarray:
+        """Return the standard deviation of new observations ``(N, d_out)``."""
+        return np.sqrt(deviations(model, self.theta, self.root, X) ** 2 + self.noise**2)
+
+
+def alpha_by_evidence(est: Any, ob: Objective, start: np.ndarray) -> np.ndarray:
+    """Set ``alpha_`` to the decay with the largest evidence on a path from large to small ones, and
+    return the point that belongs to it.
+
+    Parameters
+    ----------
+    est : MLPClassifier or MLPRegressor
+    ob : Objective
+        What is fitted, without a penalty.
+    start : ndarray (n,)
+    """
+    if est.solver != "auto" or est.early_stopping:
+        option = "early_stopping=True" if est.early_stopping else f"solver={est.solver!r}"
+        raise ValueError(
+            f"alpha must be a number >= 0 with {option}, got 'evidence'. The evidence needs "
+            "solver='auto' and early_stopping=False."
+        )
+    if ob.n_params > MAX_PARAMS:
+        raise ValueError(
+            f"alpha must be a number >= 0 for a network of more than {MAX_PARAMS} parameters, got "
+            f"'evidence' for {ob.n_params}. Use smaller hidden_layer_sizes, or cross-validation."
+        )
+    check_likelihood(ob.loss)
+    options = {"validation": None, "seed": 0}
+
+    def minimise(one: Objective, theta: np.ndarray) -> Any:
+        run = est._minimize(one, theta, "l-bfgs", STEPS, options)
+        if run.stopped == "interrupted":
+            raise KeyboardInterrupt
+        return run.x
+
+    best = evidence_path(ob, start, minimise, count=est._total)
+    est.alpha_ = best.objective.l2 * est._total * est._scale
+    return best.theta.astype(ob.dtype)
+
+
+def posterior_of_fit(est: Any, ob: Objective) -> FitPosterior:
+    """Return the posterior of a fit with squared errors at its end, by the Gauss-Newton matrix,
+    which needs no minimum.
+    """
+    try:
+        found = posterior(ob, est.theta_, count=est._total, warn=True)
+    except ValueError as error:
+        raise ValueError(
+            f"alpha must be large enough for standard deviations, got {est.alpha!r}. Use "
+            f"alpha='evidence'. {error}"
+        ) from None
+    return FitPosterior(np.array(est.theta_), found._root, float(found.noise or 0.0))

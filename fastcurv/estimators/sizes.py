@@ -1,0 +1,51 @@
+"""Choices of an estimator's fit that depend on the sizes of the network and of the data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..common.checks import is_sparse
+
+ONE_THREAD = 10_000_000  # below this number of flops a gradient is faster on one thread
+FLOAT32_MIN_FLOPS = 20_000_000  # flops of a gradient from which float32 repays casting the rows
+COARSE, UNIT = 1e-3, 1e6  # for float32: least relative spread of a column, and limit on its size
+CACHED_STEP_ENTRIES = 1 << 16  # numbers in all L-BFGS steps: 1 MB with the gradient changes
+MAX_STEP_ENTRIES = 1 << 21  # the same if gradients take so long that no cache is needed: 32 MB
+
+
+def pairs_worth(n: int, rows: int) -> int:
+    """Return the number of L-BFGS pairs for n parameters. More than 20 save iterations (80 save a
+    third), and are used if they fit in cache and cost little compared with a gradient, or hardly
+    anything if they do not.
+
+    Examples
+    --------
+    >>> pairs_worth(601, 1000), pairs_worth(601, 100), pairs_worth(7510, 1000)
+    (80, 20, 20)
+    >>> pairs_worth(7510, 10_000), pairs_worth(1_000_000, 10_000)
+    (80, 20)
+    """
+    near, far = min(rows // 12, CACHED_STEP_ENTRIES // n), min(rows // 120, MAX_STEP_ENTRIES // n)
+    return min(max(20, near, far), 80)
+
+
+def threads_worth(given: int | None, n: int, rows: int) -> int | None:
+    """Return the number of threads: 1 for a small gradient, unless given by the user."""
+    return 1 if given is None and 6 * rows * n < ONE_THREAD else given
+
+
+def single_worth(X: Any, y: np.ndarray, n: int) -> bool:
+    """Return whether the held-out stage of a fit may run in float32: the gradient is expensive, and
+    float32 resolves the spread and the size of every column.
+    """
+    if is_sparse(X) or X.dtype != np.float64 or 6 * X.shape[0] * n < FLOAT32_MIN_FLOPS:
+        return False
+    for a in (X, y) if y.dtype.kind == "f" else (X,):
+        low, high = a.min(axis=0), a.max(axis=0)
+        size = np.maximum(np.abs(low), np.abs(high))
+        told = (high - low >= COARSE * size) & (size < UNIT) & (size * UNIT > 1)
+        if not np.all(told | (high == low)):
+            return False
+    return True

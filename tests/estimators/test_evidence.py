@@ -1,0 +1,199 @@
+"""Decay by the evidence, and standard deviations of predictions."""
+
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn")
+
+from sklearn.datasets import make_friedman1  # noqa: E402
+from sklearn.metrics import log_loss  # noqa: E402
+
+import fastcurv as fc  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::sklearn.exceptions.ConvergenceWarning", "ignore:ob has .* rows for each parameter"
+)
+
+
+def wave(rng, N=150, noise=0.2):
+    X = rng.uniform(-2, 2, (N, 1))
+    return X, np.sin(2 * X[:, 0]) + noise * rng.standard_normal(N)
+
+
+def regressor(activation="tanh", **how):
+    return fc.MLPRegressor((6,), activation, alpha="evidence", random_state=0, **how)
+
+
+def test_the_evidence_finds_the_noise_and_the_decay(rng):
+    """Of a smooth law with known noise, by a smooth network and by relu; pure noise gets the
+    largest decay of the path.
+    """
+    X, y = wave(rng)
+    for activation in ("tanh", "relu"):
+        net = regressor(activation).fit(X, y)
+        assert 0.15 <= net.sigma_ <= 0.26, activation
+        assert net.score(X, np.sin(2 * X[:, 0])) >= 0.95
+        mean, std = net.predict(X, return_std=True)
+        assert np.array_equal(mean, net.predict(X)) and std.shape == (150,)
+        assert 0.9 <= np.mean(np.abs(mean - y) <= 1.96 * std) <= 0.99
+        known = np.concatenate([np.abs(W).ravel() for W in net.coefs_])
+        assert known.max() > 0.1
+    far = net.predict([[6.0]], return_std=True)[1]
+    assert far > 2 * std.mean()
+    noise = regressor().fit(X, rng.standard_normal(150))
+    assert noise.alpha_ > 10 * regressor().fit(X, y).alpha_
+    assert np.ptp(noise.predict(X)) <= 0.5
+
+
+def test_deviations_are_those_of_laplace_in_units_of_y(rng):
+    """For one target and two, dense and sparse rows, with a number for `alpha` too."""
+    from scipy.sparse import csr_matrix
+
+    X, y = wave(rng)
+    Y = np.c_[y, 100 * X[:, 0] ** 2 + rng.standard_normal(150)]
+    for target in (y, Y):
+        for alpha in ("evidence", 0.3):
+            net = regressor().set_params(alpha=alpha).fit(X, target)
+            post = fc.laplace(net.objective(X, target), net.theta_)
+            wanted = post.std(X, observations=True) * net.y_scale_.reshape(-1)[: target.ndim]
+            if target.ndim == 2:
+                wanted = post.std(X, observations=True) * net.y_scale_
+            std = net.predict(X, return_std=True)[1]
+            assert std.shape == target.shape and np.allclose(std, wanted, rtol=1e-9)
+            assert np.allclose(net.predict(csr_matrix(X), return_std=True)[1], std, rtol=1e-9)
+            assert hasattr(net, "sigma_") == (alpha == "evidence")
+            assert net.alpha_ == alpha or alpha == "evidence"
+    assert net.set_params(alpha="evidence").fit(X, Y).sigma_.shape == (2,)
+
+
+def test_the_evidence_does_not_depend_on_the_unit_of_y(rng):
+    X, y = wave(rng)
+    one, other = regressor().fit(X, y), regressor().fit(X, 1024 * y - 4096)
+    assert np.isclose(other.sigma_, 1024 * one.sigma_, rtol=0.05)  # rounding is another
+    other.set_params(alpha=one.alpha_).fit(X, 1024 * y - 4096).theta_ = one.theta_
+    both = [net.predict(X[:9], return_std=True)[1] for net in (one, other)]
+    assert np.allclose(both[1], 1024 * both[0], rtol=1e-6)
+
+
+def test_a_weight_of_two_is_a_row_twice_for_the_evidence(rng):
+    X, y = wave(rng, 60)
+    weight = np.where(np.arange(60) < 30, 2.0, 1.0)
+    twice = np.repeat(np.arange(60), weight.astype(int))
+    one = regressor().fit(X, y, sample_weight=weight)
+    other = regressor().set_params(alpha=one.alpha_).fit(X[twice], y[twice])
+    other.theta_ = one.theta_
+    std = [net.predict(X, return_std=True)[1] for net in (one, other)]
+    assert np.allclose(*std, rtol=1e-6)
+
+
+def test_deviations_need_the_posterior_or_the_rows_of_the_fit(rng):
+    X, y = wave(rng)
+    net = regressor().fit(X, y)
+    std = net.predict(X, return_std=True)[1]
+    assert np.array_equal(pickle.loads(pickle.dumps(net)).predict(X, return_std=True)[1], std)
+    fixed = regressor().set_params(alpha=0.3).fit(X, y)
+    fixed.predict(X, return_std=True)
+    for made in (
+        pickle.loads(pickle.dumps(regressor().set_params(alpha=0.3).fit(X, y))),
+        fc.MLPRegressor((3,), solver="adam").partial_fit(X, y),
+    ):
+        with pytest.raises(ValueError, match="return_std must be False without the rows"):
+            made.predict(X, return_std=True)
+    fixed.coefs_ = [2 * W for W in fixed.coefs_]  # other weights, another posterior
+    assert not np.allclose(fixed.predict(X, return_std=True)[1], std)
+    exact = fc.MLPRegressor((30,), "tanh", alpha=0.0, tol=1e-9, random_state=0, max_iter=50)
+    with pytest.raises(ValueError, match="Use alpha='evidence'"):
+        exact.fit(X[:5], y[:5]).predict(X, return_std=True)
+
+
+def test_what_has_no_evidence_is_refused(rng):
+    X, y = wave(rng, 40)
+    for how, message in (
+        ({"solver": "adam"}, "alpha must be a number >= 0 with solver='adam', got 'evidence'"),
+        ({"early_stopping": True}, "with early_stopping=True, got 'evidence'"),
+        ({"alpha": "loo"}, "alpha must be 'evidence' or a number >= 0, got 'loo'"),
+        ({"hidden_layer_sizes": (2000,)}, "more than 4096 parameters, got 'evidence' for 6001"),
+        ({"loss": "quantile"}, "loss must be a negative log likelihood, got 'quantile'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            regressor().set_params(**how).fit(X, y)
+    with pytest.raises(ValueError, match='partial_fit does not support alpha="evidence"'):
+        regressor(solver="adam").partial_fit(X, y)
+    for loss in ("poisson", "gamma", "quantile", "pseudo_huber", "log_cosh"):
+        net = fc.MLPRegressor((3,), loss=loss, alpha=1.0, max_iter=5).fit(X, np.abs(y) + 0.1)
+        with pytest.raises(ValueError, match="loss must be 'squared_error' or 'gaussian_nll'"):
+            net.predict(X, return_std=True)
+
+
+def test_counts_and_classes_have_an_evidence(rng):
+    X = rng.standard_normal((200, 3))
+    counts = rng.poisson(np.exp(X[:, 0]))
+    net = fc.MLPRegressor((4,), "tanh", loss="poisson", alpha="evidence", random_state=0)
+    assert net.fit(X, counts).score(X, np.exp(X[:, 0])) > 0.8 and not hasattr(net, "sigma_")
+    for classes in (2, 3):
+        y = np.digitize(X[:, 0] + 0.5 * rng.standard_normal(200), [0.0, 1.0][: classes - 1])
+        own = fc.MLPClassifier((4,), "tanh", alpha="evidence", random_state=0)
+        bare = fc.MLPClassifier((4,), "tanh", alpha=0.0, tol=1e-3, max_iter=2000, random_state=0)
+        losses = [
+            log_loss(y[100:], net.fit(X[:100], y[:100]).predict_proba(X[100:]))
+            for net in (own, bare)
+        ]
+        assert own.alpha_ > 0.01 and losses[0] < 0.7 * losses[1]
+
+
+def test_the_evidence_scores_like_the_best_decay(rng):
+    """On rows that no fit has seen."""
+    X, y = make_friedman1(500, noise=1.0, random_state=0)
+    X = (X - 0.5) * 12**0.5
+    fitted = slice(0, 250), slice(250, 500)
+
+    def score(alpha):
+        net = fc.MLPRegressor((6,), "tanh", alpha=alpha, tol=1e-3, max_iter=1000, random_state=0)
+        return net.fit(X[fitted[0]], y[fitted[0]]).score(X[fitted[1]], y[fitted[1]])
+
+    scores = [score(alpha) for alpha in (0.01, 0.1, 1.0, 10.0, 100.0)]
+    assert score("evidence") >= max(scores) - 0.02 > min(scores) + 0.02
+
+
+LAWS = {
+    "linear": (3, lambda X: X[:, 0] - X[:, 1]),
+    "constant": (2, lambda X: 0 * X[:, 0]),
+    "sine": (1, lambda X: np.sin(2 * X[:, 0])),
+    "square": (2, lambda X: X[:, 0] ** 2),
+    "product": (2, lambda X: X[:, 0] * X[:, 1]),
+    "additive": (3, lambda X: np.sin(X[:, 0]) + 0.5 * X[:, 1] ** 2 + X[:, 2]),
+    "tanh": (3, lambda X: 2 * np.tanh(X @ [1.0, 1.0, -1.0])),
+    "bump": (2, lambda X: 2 * np.exp(-(X**2).sum(axis=1))),
+    "abs": (1, lambda X: np.abs(X[:, 0])),
+    "step": (1, lambda X: 1.0 / (1 + np.exp(-8 * X[:, 0]))),
+    "ridge": (4, lambda X: np.cos(X @ [1.0, 0.5, 0.0, 0.0])),
+    "sum": (4, lambda X: np.sqrt(1 + (X**2).sum(axis=1))),
+}
+
+
+@pytest.mark.nightly
+def test_intervals_cover_new_observations_of_twelve_laws():
+    """95% intervals, over 20 seeds: 93 to 97% in the mean, at most 2% of the runs below 88%."""
+    covered = []
+    for number, (d, law) in enumerate(LAWS.values()):
+        for seed in range(20):
+            rng = np.random.default_rng([number, seed])
+            X = rng.standard_normal((1300, d))
+            y = law(X) + 0.3 * rng.standard_normal(1300)
+            net = fc.MLPRegressor((6,), "tanh", alpha="evidence", random_state=seed)
+            mean, std = net.fit(X[:300], y[:300]).predict(X[300:], return_std=True)
+            covered.append(np.mean(np.abs(y[300:] - mean) <= 1.96 * std))
+    print(f"mean {np.mean(covered):.4f}, {np.mean(np.array(covered) < 0.88):.1%} below 88%")
+    assert 0.93 <= np.mean(covered) <= 0.97 and np.mean(np.array(covered) < 0.88) <= 0.02
+
+
+def test_few_rows_give_a_warning_with_deviations(rng):
+    X, y = wave(rng, 20)
+    with pytest.warns(UserWarning, match="rows for each parameter, 20 for 19"):
+        regressor().fit(X, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        fc.MLPClassifier((2,), "tanh", alpha="evidence", random_state=0).fit(X, y > 0)

@@ -1,0 +1,90 @@
+"""Paths of penalties beside fits that start afresh."""
+
+import json
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv.optimize.path import active_units, pruned, stirred
+
+
+def friedman(rng, N=200):
+    X = rng.uniform(size=(N, 5))
+    y = 10 * np.sin(np.pi * X[:, 0] * X[:, 1]) + 20 * (X[:, 2] - 0.5) ** 2 + 10 * X[:, 3]
+    y += 5 * X[:, 4] + rng.standard_normal(N)
+    return (X - 0.5) * 12**0.5, (y - y.mean()) / y.std()
+
+
+def test_a_path_leaves_the_saddles_of_units_that_decay_has_killed(rng):
+    """At 2.0 no unit is active, and the point stays critical when l2 falls. Each point is a
+    minimum, and hardly higher than that of a fit from the start.
+    """
+    X, y = friedman(rng)
+    ob = fc.Objective(fc.MLP([5, 5, 1]), X, y, loss="mse", l2_biases=False)
+    l2s = [2.0, 0.3, 0.03, 3e-3]
+    path = fc.regularization_path(ob, l2s[::-1], seed=0)
+    assert path.l2s.tolist() == l2s and len(path) == 4
+    dead = fc.Objective(ob.model, X, y, "mse", 0.03, l2_biases=False)
+    assert np.linalg.norm(dead.gradient(path.thetas[0])) <= 1e-4
+    assert np.linalg.eigvalsh(dead.hessian(path.thetas[0]).to_dense())[0] < -0.1
+    counts = path.active.sum(axis=1)
+    assert counts[0] == 0 and counts[-1] == 5
+    for i, l2 in enumerate(l2s):
+        at, theta = path.at(i)
+        assert at.l2 == l2 and at.value(theta) == path.values[i]
+        assert np.linalg.eigvalsh(at.hessian(theta).to_dense())[0] >= -1e-6
+        cold = fc.minimize(at, ob.model.init(seed=0), seed=0).fun
+        assert path.values[i] <= cold + 0.02 * abs(cold)
+    assert path.kinds[-1] == "minimum"
+    found = path.became_active
+    assert found[0] == [] and sorted(sum(found, [])) == list(range(5))
+
+
+def test_a_path_is_a_record_with_a_picture(rng):
+    X, y = friedman(rng, 60)
+    ob = fc.Objective(fc.MLP([5, 3, 1]), X, y, loss="mse")
+    path = fc.regularization_path(ob, np.array([0.1, 1.0]), ob.model.init(seed=1))
+    assert "<table>" in path._repr_html_() and path.summary() == repr(path)
+    facts = json.loads(json.dumps(path.to_dict(), allow_nan=False))
+    assert facts["l2s"] == [1.0, 0.1] and len(facts["thetas"]) == 2
+    with pytest.raises(AttributeError, match="path.l2s"):
+        _ = path.alphas
+    pytest.importorskip("matplotlib")
+    ax = path.plot()
+    assert ax.get_xscale() == "log" and ax.lines[0].get_ydata().tolist() == path.values.tolist()
+    for bad in ([], [-1.0], 1.0, [[1.0]]):
+        with pytest.raises(ValueError, match="l2s must be a list of at least one number >= 0"):
+            fc.regularization_path(ob, bad)
+    with pytest.raises(TypeError, match="ob must be a fastcurv.Objective"):
+        fc.regularization_path(ob.model, [1.0])
+    with pytest.raises(TypeError, match="no argument 'alphas'. Use 'l2s'"):
+        fc.regularization_path(ob, alphas=[1.0])
+    streamed = fc.StreamedObjective(ob.model, lambda: iter([(X, y)]), loss="mse")
+    with pytest.raises(ValueError, match="ob must hold its rows in memory"):
+        fc.regularization_path(streamed, [1.0])
+
+
+def test_faded_units_are_set_to_zero_and_begin_again(rng):
+    """Of several layers; a unit that the loss needs is left."""
+    model = fc.MLP([3, 4, 3, 2])
+    X, Y = rng.standard_normal((30, 3)), rng.standard_normal((30, 2))
+    ob, theta = fc.Objective(model, X, Y, loss="mse", l2=0.1), model.init(seed=0)
+    layers = model.unflatten(theta)
+    layers[0][0][1] *= 1e-6
+    layers[1][0][:, 1] *= 1e-6
+    assert [on.tolist() for on in active_units(model, theta)] == [[1, 0, 1, 1], [1, 1, 1]]
+    less = pruned(ob, theta)
+    W, b, V = model.unflatten(less)[0][0], model.unflatten(less)[0][1], model.unflatten(less)[1][0]
+    assert not W[1].any() and b[1] == 0 and not V[:, 1].any()
+    assert np.count_nonzero(less != theta) <= 3 + 1 + 3
+    again = stirred(model, less, model.init(seed=1))
+    assert all(on.all() for on in active_units(model, again))
+    others = np.ones(len(theta))
+    parts = model.unflatten(others)
+    parts[0][0][1], parts[0][1][1], parts[1][0][:, 1] = 0, 0, 0
+    assert np.array_equal(again * others, less * others)
+    layers[0][1][1] = 3.0  # its constant output counts, although its weights in are small
+    layers[1][0][:, 1] = 0.1
+    needed = fc.Objective(model, X, model.predict(theta, X), loss="mse", l2=1e-6)
+    assert np.array_equal(pruned(needed, theta), theta)

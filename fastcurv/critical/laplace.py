@@ -30,7 +30,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -109,6 +109,8 @@ class LaplacePosterior(Record, AttributeHints, subject="posterior"):
     curvature : str
         ``ggn`` or ``hessian``.
     objective : Objective
+    root : ndarray (n, rank)
+        A root of the covariance: ``covariance = root @ root.T``.
     """
 
     theta: np.ndarray
@@ -122,12 +124,12 @@ class LaplacePosterior(Record, AttributeHints, subject="posterior"):
     decrement: float
     curvature: str
     objective: Objective
-    _root: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+    root: np.ndarray
 
     @property
     def covariance(self) -> Floats:
         """The covariance of the parameters ``(n, n)``."""
-        return np.asarray(self._root @ self._root.T)
+        return np.asarray(self.root @ self.root.T)
 
     @to_nearest
     def std(self, X: Any, *, observations: bool = False) -> Floats:
@@ -153,7 +155,7 @@ class LaplacePosterior(Record, AttributeHints, subject="posterior"):
                 f"observations must be False for loss={self.objective.loss!r}, got True. Only "
                 "'mse' has noise of one size."
             )
-        found = deviations(self.objective.model, self.theta, self._root, X)
+        found = deviations(self.objective.model, self.theta, self.root, X)
         if observations:
             found = np.hypot(found, float(self.noise or 0.0))
         return np.asarray(found[:, 0] if found.shape[1] == 1 else found)
@@ -174,14 +176,14 @@ class LaplacePosterior(Record, AttributeHints, subject="posterior"):
                 f"{self.objective.loss!r}. Use std(X) for numbers."
             )
         mean = _mean_sigmoid if link == "sigmoid" else _mean_softmax
-        blocks = output_roots(self.objective.model, self.theta, self._root, X)
+        blocks = output_roots(self.objective.model, self.theta, self.root, X)
         return np.concatenate([mean(z, part) for z, part in blocks])
 
     def sample(self, k: int = 1, seed: Any = 0) -> Floats:
         """Return k draws of the parameters, ``(k, n)``."""
         k = check_positive_int(k, "k")
-        draws = as_rng(seed).standard_normal((k, self._root.shape[1]))
-        return np.asarray(self.theta + draws @ self._root.T)
+        draws = as_rng(seed).standard_normal((k, self.root.shape[1]))
+        return np.asarray(self.theta + draws @ self.root.T)
 
     def facts(self) -> list[tuple[str, str]]:
         """Return the numbers in words, as ``[(name, value), ...]``."""
@@ -417,7 +419,7 @@ def posterior(
         decrement=decrement,
         curvature=curvature,
         objective=ob,
-        _root=root / math.sqrt(T),
+        root=root / math.sqrt(T),
     )
 
 

@@ -73,4 +73,4 @@ def posterior_of_fit(est: Any, ob: Objective) -> FitPosterior:
             f"alpha must be large enough for standard deviations, got {est.alpha!r}. Use "
             f"alpha='evidence'. {error}"
         ) from None
-    return FitPosterior(np.array(est.theta_), found._root, float(found.noise or 0.0))
+    return FitPosterior(np.array(est.theta_), found.root, float(found.noise or 0.0))

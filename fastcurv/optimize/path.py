@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import check_array, check_theta
-from ..common.errors import Answering, accept_aliases, typed
+from ..common.errors import AttributeHints, accept_aliases, typed
 from ..common.html import html_table
 from ..common.protocols import Floats
 from ..common.read_only import Record
@@ -56,7 +56,7 @@ def active_units(model: Any, theta: Any, least: float = MIN_UNIT_SIZE) -> list[A
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class RegularizationPath(Record, Answering, subject="path"):
+class RegularizationPath(Record, AttributeHints, subject="path"):
     """One network for each penalty, as returned by `regularization_path`.
 
     Attributes
@@ -174,8 +174,10 @@ def regularization_path(
     >>> X = np.linspace(-2.0, 2.0, 40)[:, None]
     >>> ob = fc.Objective(fc.MLP([1, 4, 1]), X, np.sin(2 * X[:, 0]), loss="mse", l2_biases=False)
     >>> path = fc.regularization_path(ob, [1e-3, 1.0, 1e-1])
-    >>> path.l2s.tolist(), path.active.sum(axis=1)[0], bool((np.diff(path.values) < 0).all())
-    ([1.0, 0.1, 0.001], 0, True)
+    >>> path.l2s.tolist(), bool((np.diff(path.values) < 0).all())
+    ([1.0, 0.1, 0.001], True)
+    >>> path.active.sum(axis=1).tolist()[0]
+    0
     """
     if not isinstance(ob, Objective):
         raise TypeError(f"ob must be a fastcurv.Objective, got {typed(ob)}.")

@@ -557,8 +557,8 @@ def test_mean_and_deviation_of_a_gaussian(rng):
     assert mean.shape == deviation.shape == (4000,)
     assert np.abs(deviation - 0.3 - 0.3 * (1 + X[:, 1])).mean() < 0.06
     assert abs(np.mean(np.abs(y - mean) < deviation) - 0.6827) < 0.03
-    with pytest.raises(ValueError, match="must be 'gaussian_nll'"):
-        MLPRegressor((3,)).fit(X, y).predict(X, return_std=True)
+    with pytest.raises(ValueError, match="must be 'squared_error' or 'gaussian_nll'"):
+        MLPRegressor((3,), loss="quantile").fit(X, y).predict(X, return_std=True)
 
 
 @pytest.mark.parametrize("m", [1, 2])

@@ -74,6 +74,10 @@ TASKS = {
         "Standard deviations of outputs, the evidence, and paths of penalties.",
         "laplace regularization_path",
     ),
+    "Rows left out": (
+        "Predict each row without itself, and find the rows that a prediction depends on.",
+        "leave_one_out influence",
+    ),
     "Training": (
         "Minimise an objective, find out why that fails, and take single steps.",
         "minimize diagnose newton_step saddle_free_newton_step IndefiniteHessianWarning",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .convert.torch import from_torch, to_torch
     from .critical.classify import classify
     from .critical.laplace import laplace
+    from .critical.left_out import influence, leave_one_out
     from .estimators.classifier import MLPClassifier
     from .estimators.regressor import MLPRegressor
     from .network.mlp import MLP
@@ -73,6 +74,8 @@ __all__ = [
     "classify",
     "laplace",
     "find_critical_point",
+    "influence",
+    "leave_one_out",
     "IndefiniteHessianWarning",
     "diagnose",
     "escape",
@@ -117,6 +120,8 @@ _HOMES = {
     "from_torch": "convert.torch",
     "inertia": "spectrum.dense",
     "laplace": "critical.laplace",
+    "influence": "critical.left_out",
+    "leave_one_out": "critical.left_out",
     "load": "network.save",
     "minimize": "optimize.minimize",
     "newton_step": "optimize.steps",

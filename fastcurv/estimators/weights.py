@@ -111,8 +111,9 @@ class FittedWeights:
 
     def __getstate__(self) -> Any:
         state: Any = super().__getstate__()
-        # the rows of the fit are not part of a copy
-        return {name: part for name, part in state.items() if name not in ("_stored", "_training")}
+        # what predict_interval needs, the rows of the fit among it, is not part of a copy
+        dropped = "_stored", "_training", "_left_out"
+        return {name: part for name, part in state.items() if name not in dropped}
 
     def __setstate__(self, state: Any) -> None:
         super().__setstate__(state)  # type: ignore[misc]

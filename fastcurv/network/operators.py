@@ -239,8 +239,12 @@ class Curvature(Quadratic):
 
     @to_nearest
     def to_dense(self) -> np.ndarray:
-        """Return the whole matrix ``(n, n)``, exactly symmetric. Cost: n products, n^2 numbers."""
-        n = self.shape[0]
+        """Return the whole matrix ``(n, n)``, exactly symmetric: summed over rows by the engine if
+        that costs less than n products. Its rounding is then not that of `column_bounds`.
+        """
+        n, summed = self.shape[0], self.summed_matrix()
+        if summed is not None:
+            return summed.astype(self.dtype, copy=False)
         dense = np.empty((n, n), self.dtype)
         for start in range(0, n, DENSE_BLOCK):
             rows = np.zeros((min(DENSE_BLOCK, n - start), n), self.dtype)
@@ -272,8 +276,7 @@ class Curvature(Quadratic):
     @if_bounded
     @to_nearest
     def column_bounds(self) -> np.ndarray:
-        """Return bounds ``(n,)`` on the rounding error of ``H e_j`` for every unit vector, i.e. on
-        the errors of the columns of `to_dense`.
+        """Return bounds ``(n,)`` on the rounding error of ``H e_j`` for every unit vector.
 
         They hold for any order of the products. Cost: as much arithmetic as a few gradients, in
         NumPy; with batch normalisation one pass for each parameter.
@@ -553,13 +556,31 @@ class Jacobian(Operator):
         self._plan.jacobian(as_vector(u.reshape(-1), self.shape[0], self.dtype), out, True)
         return out
 
-    def to_dense(self) -> np.ndarray:
-        """Return the matrix ``(N d_out, n)``, by as many products as its shorter side is long."""
-        if self.shape[0] < self.shape[1]:
-            return np.ascontiguousarray(
-                self._transpose()._matmat(np.eye(self.shape[0], dtype=self.dtype)).T
-            )
-        return self._matmat(np.eye(self.shape[1], dtype=self.dtype))
+    def to_dense(self, rows: slice | None = None, *, out: np.ndarray | None = None) -> np.ndarray:
+        """Return the matrix ``(N d_out, n)``, or the part of it that belongs to some samples.
+
+        All outputs are carried back in one pass, which costs less than writing the matrix if the
+        network is small. With batch normalisation it takes a product for each row.
+
+        Parameters
+        ----------
+        rows : slice, optional
+            The samples ``start:stop``, whose part is ``((stop - start) d_out, n)``.
+        out : ndarray, optional
+            Where to write it: of that shape, contiguous and of the operator's dtype.
+
+        Examples
+        --------
+        >>> import numpy as np, fastcurv as fc
+        >>> X, y = np.arange(12.0).reshape(6, 2), np.zeros(6)
+        >>> ob = fc.Objective(fc.MLP([2, 3, 1]), X, y, loss="mse")
+        >>> J = ob.jacobian(ob.model.init(seed=0))
+        >>> block = np.empty((2, 13))
+        >>> bool((J.to_dense(slice(2, 4), out=block) == J.to_dense()[2:4]).all())
+        True
+        """
+        found: np.ndarray = load_module("network.row_views").jacobian_matrix(self, rows, out)
+        return found
 
     def row_bounds(self) -> Any:
         """Return bounds ``(N d_out,)`` on the rounding error of ``J.T @ e_i``, i.e. of each row of

@@ -1,5 +1,5 @@
-"""Other views of the rows of an objective: with other weights, and as outputs with the derivatives
-of each row's loss.
+"""Other views of the rows of an objective: with other weights, as outputs with the derivatives of
+each row's loss, and as rows of the Jacobian.
 """
 
 from __future__ import annotations
@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from .._engine import RowJacobian
+from ..common.errors import typed
 from ..common.protocols import Array
 from ..structure.parameters import terms_of_a_row
-from .arguments import check_weight
+from .arguments import check_out, check_weight
 from .gram import LossCurve
 
 
@@ -23,14 +25,15 @@ def reweighted(ob: Any, sample_weight: Any) -> Any:
         )
     weight = check_weight(sample_weight, ob.n_samples, ob.dtype)
     other = ob._unstarted()
-    vars(other)["_weight"] = weight
+    # a copy: a loop over rows may change its own array between calls
+    vars(other)["_weight"] = None if weight is None else weight.copy()
     other._tame()
     if other._untamed is not ob._untamed:  # other rows of X are 0
         other._start()
     elif ob._sparse:
         other._start_sparse(ob._whole._X)
     else:
-        other._have(ob._rows.reweighted(weight))
+        other._have(ob._rows.reweighted(other._weight))
     return other
 
 
@@ -57,3 +60,45 @@ def outputs(ob: Any, theta: Any) -> tuple[Array, Array, Array]:
         for part in (z, first, second):
             part[ob._order] = part.copy()
     return z, first, second
+
+
+PRODUCTS = 64  # rows of the identity that the transposed Jacobian multiplies at a time
+
+
+def jacobian_matrix(J: Any, rows: slice | None, out: Any) -> Array:
+    """Return the matrix of a `Jacobian`, or the part of some samples, as ``J.to_dense`` does."""
+    ob, (m, n), d = J.objective, J.shape, J.objective.model.sizes[-1]
+    if not isinstance(rows, slice | None):
+        raise TypeError(f"rows must be a slice of samples, got {typed(rows)}.")
+    start, stop, step = (slice(None) if rows is None else rows).indices(ob.n_samples)
+    if step != 1:
+        raise ValueError(f"rows must be a slice with a step of 1, got a step of {step}.")
+    count = max(0, stop - start)
+    shape = count * d, n
+    found: Array = np.empty(shape, J.dtype) if out is None else check_out(out, shape, J.dtype)
+    if ob.model.batch_norm:
+        for first in range(0, len(found), PRODUCTS):
+            units = np.zeros((m, min(PRODUCTS, len(found) - first)), J.dtype)
+            at = np.arange(units.shape[1])
+            units[start * d + first + at, at] = 1
+            found[first : first + len(at)] = (J.T @ units).T
+    elif not ob._by_blocks:
+        known = vars(J)
+        if "_row_state" not in known:
+            known["_row_state"] = RowJacobian(J._plan)
+        known["_row_state"].write(start, count, found)
+    elif count < ob.n_samples:
+        if count:
+            ob.batch(slice(start, stop)).jacobian(J.theta).to_dense(out=found)
+    else:
+        for first, part in ob._fold(jacobian_part, (J.theta,)):
+            found[first : first + len(part)] = part
+        if ob._order is not None:
+            whole = found.reshape(ob.n_samples, d, n)
+            whole[ob._order] = whole.copy()
+    return found
+
+
+def jacobian_part(shard: Any, theta: Array) -> list[tuple[int, Array]]:
+    """Return ``[(index of the first row, rows)]`` of the shard's part of the Jacobian."""
+    return [(shard.own_outputs.start, shard.jacobian(theta).to_dense())]

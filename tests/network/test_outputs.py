@@ -120,7 +120,10 @@ def test_a_reweighted_objective_is_one_made_with_those_weights_and_shares_the_ro
             net = nets.draw(rng, [4, 5, 3], "tanh", loss, N=25, l2=0.1, dtype=dtype, weights=True)
             net.ob.hessian(net.theta).to_dense()  # the engine has padded its rows
             for weight in weights:
-                other = net.ob.reweighted(weight)
+                given = None if weight is None else np.array(weight, dtype)
+                other = net.ob.reweighted(given)
+                if given is not None:
+                    given[:] = 7  # the objective keeps a copy
                 wanted = net.objective(sample_weight=weight)
                 assert same(facts(other, net.theta), facts(wanted, net.theta))
                 assert np.shares_memory(other.X, net.ob.X)

@@ -198,6 +198,13 @@ def estimators(X: Floats, y: npt.NDArray[np.int64]) -> None:
     assert model.n_params == len(theta)
 
 
+def rows(objective: fc.Objective, x: Floats) -> None:
+    out = fc.leave_one_out(objective, x)
+    assert out.change(objective.X[:2]).shape == fc.influence(objective, x, objective.X[:2]).shape
+    factor = objective.hessian(x).factor()
+    assert factor.solve(x).shape == x.shape and out.summary()
+
+
 def pictures(objective: fc.Objective, x: Floats) -> None:
     H = objective.hessian(x)
     fc.SpectrumDisplay.from_operator(H, k=2, n_probes=2, n_steps=5, seed=0).plot()
@@ -212,6 +219,7 @@ def main() -> None:
     spectrum(products(objective, theta))
     x = verdicts(objective, theta)
     steps(objective, theta, x)
+    rows(objective, x)
     symmetries(objective, theta)
     streams(objective, theta)
     with TemporaryDirectory() as folder:

@@ -1,0 +1,169 @@
+"""Rows of the Jacobian of the outputs, as dense matrices.
+
+One pass back for each sample carries all outputs at once. With D (d_out, m) the derivatives of the
+outputs by z of a layer, and a its input,
+
+    D = I in the last layer,    E_below = D W [+ E],    D_below = E_below * phi'
+
+the row of output c has ``D[c, i] a[k]`` in place of ``W[i, k]`` and ``D[c, i]`` in place of
+``b[i]``. Each number is one sum in a fixed order, so rows are bitwise independent of the other rows
+and of the number of threads. Nothing but the rows is of the size of the Jacobian.
+"""
+import numpy as np
+
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memset
+
+
+cdef class RowJacobian:
+    """The state at the theta of a plan without batch normalisation, from which rows of the Jacobian
+    are computed, any block of samples at a time.
+    """
+    cdef Plan plan
+    cdef list kept              # the arrays that the pointers refer to
+    cdef const char **a         # per layer: its input (N, k)
+    cdef const char **p         # per hidden layer: phi' (N, m); NULL: from the sign of a, or 1
+    cdef Py_ssize_t widest
+
+    def __cinit__(self, Plan plan):
+        cdef PlanS *P = &plan.P
+        cdef Py_ssize_t l
+        self.plan, self.widest = plan, 1
+        self.a = <const char **>malloc(2 * P.n_layers * sizeof(char *))
+        if self.a == NULL:
+            raise MemoryError("no memory for lists of matrices")
+        self.p = self.a + P.n_layers
+        self.kept = [np.ascontiguousarray(plan.rows.X)]
+        out = []
+        for l in range(P.n_layers):
+            y = &P.layer[l]
+            self.widest = max(self.widest, y.m, y.k)
+            hidden = l < P.n_layers - 1
+            for there in (hidden, hidden and has_slopes(y), False, False):
+                out.append(np.empty((P.N, y.m), plan.dtype) if there else None)
+        plan.states([*out, None, None], False)
+        for l in range(P.n_layers):
+            self.a[l] = pointer(self.kept[len(self.kept) - 1])
+            self.p[l] = NULL
+            if l < P.n_layers - 1:
+                if out[4 * l + 1] is not None:
+                    self.kept.insert(0, out[4 * l + 1])
+                    self.p[l] = pointer(out[4 * l + 1])
+                self.kept.append(out[4 * l])
+
+    def __dealloc__(self):
+        free(self.a)
+
+    def write(self, Py_ssize_t first, Py_ssize_t count, out):
+        """Write the rows of `count` samples from `first` on to out (count d_out, n), contiguous and
+        of the plan's dtype.
+        """
+        cdef PlanS *P = &self.plan.P
+        cdef fc_watch before
+        cdef bint wide = P.K.real_bytes == 8
+        shape = count * P.d_out, P.n
+        if first < 0 or count < 0 or first + count > P.N:
+            raise ValueError(f"rows {first} to {first + count} are not among {P.N}")
+        if out.shape != shape or out.dtype != self.plan.dtype or not out.flags.carray:
+            raise ValueError(f"out is {out.dtype} {out.shape}; wanted {self.plan.dtype} {shape}")
+        # D and E of a sample
+        room = np.empty((2, P.d_out, self.widest), self.plan.dtype)
+        cdef char *at_ = pointer(room)
+        cdef char *to = pointer(out)
+        with self.plan.lock, nogil:
+            before = watch()
+            if wide:
+                rows_of_jacobian[double](
+                    P, self.a, self.p, first, count, <double *>at_, self.widest, <double *>to
+                )
+            else:
+                rows_of_jacobian[float](
+                    P, self.a, self.p, first, count, <float *>at_, self.widest, <float *>to
+                )
+            self.plan.end(before)
+
+
+cdef void rows_of_jacobian(
+    PlanS *P, const char **a_, const char **p_, Py_ssize_t first, Py_ssize_t count, real *D,
+    Py_ssize_t ld, real *out
+) noexcept nogil:
+    """Write the rows of `count` samples to out; D is a work space of 2 d_out ld numbers."""
+    cdef real *E = D + P.d_out * ld
+    cdef Py_ssize_t s, l
+    for s in range(first, first + count):
+        if (s - first) % 64 == 0 and fc_watch_off():
+            return
+        for l in range(P.n_layers - 1, -1, -1):
+            if l == P.n_layers - 1:
+                write_last_layer(P, &P.layer[l], <const real *>a_[l] + s * P.layer[l].k, out)
+            else:
+                write_layer(P, &P.layer[l], <const real *>a_[l] + s * P.layer[l].k, D, ld, out)
+            if l:
+                carry_below(
+                    P, l, <const real *>a_[l] + s * P.layer[l].k,
+                    NULL if p_[l - 1] == NULL else <const real *>p_[l - 1] + s * P.layer[l].k,
+                    D, E, ld
+                )
+        out += P.d_out * P.n
+
+
+cdef inline void write_last_layer(PlanS *P, Layer *y, const real *a, real *out) noexcept nogil:
+    """Write the last layer's part of a sample's rows: output c depends on its own row of W."""
+    cdef Py_ssize_t c
+    for c in range(P.d_out):
+        memset(out + c * P.n + y.w, 0, y.m * y.k * sizeof(real))
+        memcpy(out + c * P.n + y.w + c * y.k, a, y.k * sizeof(real))
+        if y.b >= 0:
+            memset(out + c * P.n + y.b, 0, y.m * sizeof(real))
+            out[c * P.n + y.b + c] = 1
+
+
+cdef inline void write_layer(
+    PlanS *P, Layer *y, const real *a, const real *D, Py_ssize_t ld, real *out
+) noexcept nogil:
+    """Write a hidden layer's part of a sample's rows."""
+    cdef Py_ssize_t c, i, k
+    cdef real *to
+    cdef real d
+    for c in range(P.d_out):
+        to = out + c * P.n + y.w
+        for i in range(y.m):
+            d = D[c * ld + i]
+            for k in range(y.k):
+                to[k] = d * a[k]
+            to += y.k
+        if y.b >= 0:
+            memcpy(out + c * P.n + y.b, D + c * ld, y.m * sizeof(real))
+
+
+cdef inline void carry_below(
+    PlanS *P, Py_ssize_t l, const real *a, const real *p, real *D, real *E, Py_ssize_t ld
+) noexcept nogil:
+    """Replace D and E of layer l by those of the layer below, whose output is a."""
+    cdef Layer *y = &P.layer[l]
+    cdef Layer *x = &P.layer[l - 1]
+    cdef const real *W = <const real *>P.theta + y.w
+    cdef Py_ssize_t c, i, k
+    cdef bint last = l == P.n_layers - 1
+    cdef real *e
+    cdef real d, slope
+    for c in range(P.d_out):
+        e = E + c * ld
+        if last:
+            memcpy(e, W + c * y.k, y.k * sizeof(real))
+        else:
+            if not y.skip:
+                memset(e, 0, y.k * sizeof(real))
+            for i in range(y.m):
+                d = D[c * ld + i]
+                for k in range(y.k):
+                    e[k] += d * W[i * y.k + k]
+    for k in range(y.k):
+        if p != NULL:
+            slope = p[k]
+        elif not x.has_p or a[k] > 0:
+            slope = 1
+        else:
+            slope = <real>FC_LEAK if x.phi == FC_LEAKY_RELU else 0
+        for c in range(P.d_out):
+            D[c * ld + k] = E[c * ld + k] * slope

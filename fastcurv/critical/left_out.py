@@ -1,0 +1,804 @@
+"""Leave-one-out predictions, influence and jackknife+ intervals of a network at a minimum.
+
+Let ``L = (1/N) sum l_i + l2/2 ||theta||^2``, J_i the Jacobian of the outputs of row i, r_i and S_i
+the first and second derivatives of l_i by these outputs, and H the Hessian of L at its minimum
+theta. Without row i the objective is ``L_-i = L - l_i / N``; the divisor stays N, so that l2 keeps
+its strength. One Newton step of L_-i from theta, with the part ``J_i' S_i J_i / N`` of the row's
+own curvature removed from H by Woodbury's formula, is
+
+    d_i = H^-1 J_i' a_i,    a_i = (I - S_i M_i / N)^-1 r_i / N,    M_i = J_i H^-1 J_i'
+
+The prediction is that of the network at ``theta + d_i``. One Cholesky factor of H and d_out solves
+for each row give all of them. For a network without hidden layers and squared errors this is exact:
+the residual of the row becomes ``r / (1 - h)``, with h the leverage. The influence function omits
+S_i M_i, and so explains only the share 1 - h of the change at the row itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.linalg import solve_triangular
+
+from ..common.checks import MatrixOperator, check_bool, check_real, is_sparse
+from ..common.errors import typed
+from ..common.html import html_table
+from ..common.linalg import UNIT, eigvalsh
+from ..common.objectives import in_float64, is_plain, proved
+from ..common.protocols import Floats
+from ..common.read_only import Record
+from ..common.runtime import one_blas_thread, to_nearest
+from ..common.vectors import safe_norm
+from ..network.factor import CholeskyFactor, NotPositiveDefiniteError
+from ..network.gram import LossCurve
+from ..network.objective import Objective
+from ..optimize.minimize import minimize
+from ..spectrum.draw import shown_axes
+from ..spectrum.results import number
+from ..structure.parameters import l2_diagonal, terms_of_a_row
+from ..structure.tables import ACTIVATIONS, LOSSES, one_hot
+from .classify import classify
+from .nearness import nearness_by
+
+BLOCK_NUMBERS = 1 << 19  # numbers of a block of rows of the Jacobian: 4 MB, about an L2 cache
+MIN_REMAINDER = 1e-10  # smallest eigenvalue of I - S M / N at which the row's curvature is removed
+
+
+class Interval(NamedTuple):
+    """Bounds of predictions: arrays of one shape, infinite where there are too few rows."""
+
+    low: Floats
+    high: Floats
+
+
+@dataclass(frozen=True)
+class _Minimum:
+    """A minimum theta of an objective in float64, with the Cholesky factor of the Hessian there."""
+
+    ob: Any
+    theta: Floats
+    factor: CholeskyFactor
+
+    def solved(self, J: Floats) -> Floats:
+        """Return ``L^-1 J'``, transposed, for rows J (m, n) of a Jacobian, where ``H = L L'``."""
+        lower = self.factor.lower
+        return np.asarray(solve_triangular(lower, J.T, lower=True, check_finite=False)).T
+
+
+def _minimum(ob: Any, theta: Any, call: str) -> _Minimum:
+    """Check that `theta` is a minimum of `ob` with a positive definite Hessian, and return it."""
+    if not isinstance(ob, Objective):
+        raise TypeError(f"ob must be a fastcurv.Objective, got {typed(ob)}.")
+    if ob.model.batch_norm:
+        raise ValueError(
+            f"ob must have a model without batch normalisation for {call}: its statistics tie all "
+            "rows together, so none can be left out alone."
+        )
+    if getattr(ob, "X", None) is None:
+        raise ValueError(
+            f"ob must have its rows in memory for {call}, got {type(ob).__name__}. Use ob.batch to "
+            "read some of them."
+        )
+    if not is_plain(ob):
+        raise ValueError(
+            f"ob must have the loss of its class for {call}, got one that replaces it."
+        )
+    theta = ob.model.check_theta(theta)
+    kinks = int(proved(ob, "kinks", theta, default=0))
+    if kinks:
+        raise ValueError(
+            f"theta must have no pre-activation at a kink, got {kinks}. Use a smooth activation "
+            "such as activation='tanh'."
+        )
+    own, ob = ob, in_float64(ob)
+    theta = theta.astype(np.float64)
+    H = ob.hessian(theta)
+    try:
+        factor = H.factor()
+    except NotPositiveDefiniteError as error:
+        values = eigvalsh(H.to_dense())
+        some = int((values <= len(values) * 2 * UNIT * np.abs(values).max()).sum())
+        raise NotPositiveDefiniteError(
+            f"theta must be a minimum with a positive definite Hessian, got {some} of "
+            f"{len(values)} eigenvalues that are not positive, the smallest {values[0]:.6g}. "
+            "Use fastcurv.minimize to find one, with l2 > 0 if parameters are redundant.",
+            error.eigenvalue,
+        ) from None
+    g = H.gradient
+    decrement = 0.5 * float(g @ factor.solve(g))
+    A = np.abs(factor.lower)
+    size = safe_norm(A.T @ np.abs(theta)) ** 2  # at least |theta|' |H| |theta|
+    near = nearness_by(own, theta, safe_norm(g), decrement, size)
+    if not near.near:
+        raise ValueError(
+            f"theta must be a minimum, got a gradient norm of {number(safe_norm(g))}, above its "
+            f"tolerance of {number(near.gradient_tol)}. Use fastcurv.minimize(ob, theta) first."
+        )
+    return _Minimum(ob, theta, factor)
+
+
+def _blocks(ob: Any, theta: Floats) -> Iterator[tuple[slice, Floats]]:
+    """Yield the Jacobian by blocks of rows, as a slice of the samples and ``(rows, d_out, n)``."""
+    J = ob.jacobian(theta)
+    d, n = ob.model.sizes[-1], ob.n_params
+    step = max(1, BLOCK_NUMBERS // (d * n))
+    for start in range(0, ob.n_samples, step):
+        rows = slice(start, min(start + step, ob.n_samples))
+        yield rows, J.to_dense(rows).reshape(-1, d, n)
+
+
+def _whole(second: Floats) -> Floats:
+    """Return second derivatives by outputs as matrices ``(N, d_out, d_out)``."""
+    return second if second.ndim == 3 else second[:, :, None] * np.eye(second.shape[1])
+
+
+def _dense_rows(model: Any, X: Any) -> Floats:
+    """Return rows ``(M, k)`` as a checked array in float64; sparse ones are made dense."""
+    return np.asarray(model.check_rows(X.toarray() if is_sparse(X) else X), float)
+
+
+def _row_losses(ob: Any, z: Floats) -> Floats:
+    """Return the loss of each row at outputs z, without weights ``(N,)``."""
+    y = one_hot(ob.y, z.shape[1]) if ob.y.ndim == 1 else np.asarray(ob.y, float)
+    with np.errstate(all="ignore"):
+        terms = np.asarray(LOSSES[ob.loss].terms(z, y)[0], float)
+    return np.asarray(terms.sum(axis=1) / terms_of_a_row(ob))
+
+
+def _scored(ob: Any, z: Floats) -> float:
+    """Return the score that the loss reports of a fit, of the rows whose weight is not 0."""
+    counts = slice(None) if ob.sample_weight is None else ob.sample_weight > 0
+    score = LOSSES[ob.loss].score[1]
+    return float(score(z[counts], ob.y[counts]))
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class LeftOut(Record):
+    """Predictions of each row by the network that was trained without it, as `leave_one_out`
+    returns them.
+
+    Attributes
+    ----------
+    predictions : ndarray (N, d_out)
+        Outputs before any softmax or sigmoid, of each row without itself.
+    losses : ndarray (N,)
+        The loss of each row there, without its weight.
+    score : float
+        R^2 of numbers, accuracy of classes, by these predictions, of rows whose weight is not 0.
+        `score_name` names it. It is that of the minimum to which theta moves. Where `kept` is false
+        for more than a hundredth of the rows, refits from scratch end in other minima, and predict
+        worse than this score.
+    training_score : float
+        The same of the outputs at theta.
+    hat_matrix_diag : ndarray (N,)
+        Leverages, traces of ``S_i M_i / N``. Their sum is the effective number of parameters.
+    cooks_distance : ndarray (N,)
+        ``d' H d`` of the change d of the parameters, in units of the variance of the residuals over
+        N for squared errors and of the log-likelihood for other losses, over the sum of
+        `hat_matrix_diag`. For a linear model without l2 it is the first value that statsmodels
+        returns.
+    kept : ndarray (N,) of bool, or None
+        With ``exact=True``: whether a minimum without the row is proved to lie in the same basin,
+        see `leave_one_out`.
+    exact : bool
+        Whether predictions are those of minima without each row, or of one Newton step.
+    n_approximate : int
+        Number of rows without which H is not positive definite to first order. Their change is that
+        of `influence`, or with ``exact=True`` that of the minimum reached from theta.
+
+    See Also
+    --------
+    leave_one_out : Makes it.
+    """
+
+    predictions: Floats
+    losses: Floats
+    score: float
+    training_score: float
+    score_name: str
+    hat_matrix_diag: Floats
+    cooks_distance: Floats
+    kept: Any
+    exact: bool
+    n_approximate: int
+    _at: _Minimum
+    _coefficients: Floats  # a_i, (N, d_out)
+    _thetas: Any = None  # with exact=True, the parameters without each row (N, n)
+
+    @to_nearest
+    def change(self, X_new: Any) -> Floats:
+        """Return what removing each row does to the outputs of new rows.
+
+        Parameters
+        ----------
+        X_new : array_like (M, k)
+
+        Returns
+        -------
+        ndarray (M, d_out, N)
+            ``[j, c, i]`` is the change of output c of new row j if training row i is removed.
+
+        Examples
+        --------
+        >>> import numpy as np, fastcurv as fc
+        >>> X, y = np.arange(5.0)[:, None], np.array([0.0, 1.0, 2.0, 3.0, 9.0])
+        >>> ob = fc.Objective(fc.MLP([1, 1]), X, y, loss="mse")
+        >>> theta = np.array([2.0, -1.0])  # least squares
+        >>> fc.leave_one_out(ob, theta).change([[4.0]])[0, 0].round(2)
+        array([ 0.5 ,  0.  ,  0.25,  1.14, -3.  ])
+        """
+        at, model = self._at, self._at.ob.model
+        X = _dense_rows(model, X_new)
+        z = _forward(model, at.theta[None], X)[0]
+        found = np.empty((*z.shape, at.ob.n_samples))
+        for rows, thetas in self._networks(len(X)):
+            found[:, :, rows] = _forward(model, thetas, X).transpose(1, 2, 0) - z[:, :, None]
+        return found
+
+    def _networks(self, n_new: int) -> Iterator[tuple[slice, Floats]]:
+        """Yield the parameters without each row, (rows, n), a block of rows at a time that is small
+        enough for predictions of `n_new` rows by each.
+        """
+        at, N = self._at, self._at.ob.n_samples
+        most = max(1, BLOCK_NUMBERS // (max(at.ob.model.sizes) * max(1, n_new)))
+        blocks: Any = [(slice(0, N), self._thetas)]
+        if self._thetas is None:
+            blocks = (
+                (rows, at.theta + _steps(at, J, self._coefficients[rows]))
+                for rows, J in _blocks(at.ob, at.theta)
+            )
+        for rows, thetas in blocks:
+            for start in range(0, len(thetas), most):
+                part = thetas[start : start + most]
+                yield slice(rows.start + start, rows.start + start + len(part)), part
+
+    @to_nearest
+    def interval(self, X_new: Any, confidence_level: float = 0.9) -> Interval:
+        """Return jackknife+ prediction intervals of new rows.
+
+        With R_i the absolute residual of row i without itself, and mu_i(x) the prediction of x
+        without row i, the bounds are the quantiles of ``mu_i(x) -+ R_i`` that leave out
+        ``1 - confidence_level`` together [1]_. They cover a new target with probability at least
+        ``2 confidence_level - 1`` for any law of exchangeable rows, and nearly `confidence_level`
+        where leaving out a row changes little. A row of weight 2 counts twice.
+
+        Parameters
+        ----------
+        X_new : array_like (M, k)
+        confidence_level : float
+            Between 0 and 1.
+
+        Returns
+        -------
+        Interval
+            ``low`` and ``high``, (M, number of targets) each, in units of y: for ``poisson`` and
+            ``gamma`` of the exponential of the output. Infinite if there are fewer than about
+            ``1 / (1 - confidence_level)`` rows.
+
+        Raises
+        ------
+        ValueError
+            If the loss is one of classes, or y has not as many columns as the network has outputs.
+
+        References
+        ----------
+        .. [1] R. F. Barber, E. J. Candes, A. Ramdas and R. J. Tibshirani, Predictive inference with
+               the jackknife+, Annals of Statistics 49, 2021.
+
+        Examples
+        --------
+        >>> import numpy as np, fastcurv as fc
+        >>> rng = np.random.default_rng(0)
+        >>> X = rng.standard_normal((60, 1))
+        >>> y = np.sin(X[:, 0]) + 0.1 * rng.standard_normal(60)
+        >>> ob = fc.Objective(fc.MLP([1, 4, 1], "tanh"), X, y, loss="mse", l2=1e-3)
+        >>> run = fc.minimize(ob, ob.model.init(seed=0), seed=0)
+        >>> low, high = fc.leave_one_out(ob, run.x).interval([[0.0], [1.0]])
+        >>> bool((low[:, 0] < np.sin([0.0, 1.0])).all() and (high[:, 0] > np.sin([0.0, 1.0])).all())
+        True
+        """
+        ob, level = self._at.ob, check_real(confidence_level, "confidence_level")
+        if not 0 < level < 1:
+            raise ValueError(
+                f"confidence_level must be a number between 0 and 1, got {confidence_level!r}."
+            )
+        given = LOSSES[ob.loss].given
+        width = ob.model.sizes[-1] // (given.per_target or 1 if given else 1)
+        if LOSSES[ob.loss].targets != "numbers" or ob.y.shape[1:] != (width,):
+            raise ValueError(
+                f"loss must be one of numbers for intervals, got {ob.loss!r}. For classes, use "
+                "out.predictions and out.losses."
+            )
+        inverse = np.exp if given is not None and given.exponential else np.asarray
+        z = _forward(ob.model, self._at.theta[None], _dense_rows(ob.model, X_new))[0]
+        moved = inverse((z[:, :, None] + self.change(X_new))[:, :width])
+        own = np.abs(ob.y - inverse(self.predictions[:, :width])).T  # (targets, N)
+        weight = np.ones(ob.n_samples) if ob.sample_weight is None else ob.sample_weight
+        high = _upper_quantile(moved + own, weight, level)
+        low = -_upper_quantile(own - moved, weight, level)
+        return Interval(low, high)
+
+    def summary(self) -> str:
+        """Return the scores and the rows that matter most, as text of a few lines."""
+        return repr(self)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw Cook's distances over leverages, the rows that matter most with their numbers.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+
+        Returns
+        -------
+        matplotlib Axes
+        """
+        ax = shown_axes() if ax is None else ax
+        hat, cook = self.hat_matrix_diag, self.cooks_distance
+        ax.plot(hat, cook, "o", ms=3.5, mfc="none", label=f"{len(hat)} rows")
+        for i in np.argsort(-cook, kind="stable")[:5]:
+            ax.annotate(str(i), (hat[i], cook[i]), xytext=(4, 2), textcoords="offset points")
+        ax.set_xlabel("leverage (hat_matrix_diag)")
+        ax.set_ylabel("Cook's distance")
+        return ax
+
+    def _facts(self) -> list[tuple[str, str]]:
+        """Return the known facts in words."""
+        N, n = len(self.losses), self._at.ob.n_params
+        how = "minima without each row" if self.exact else "one Newton step for each row"
+        most = np.argsort(-self.cooks_distance, kind="stable")[:3]
+        rows = ", ".join(f"{i} ({number(self.cooks_distance[i])})" for i in most)
+        facts = [
+            (
+                self.score_name,
+                f"{number(self.score)} left out, {number(self.training_score)} fitted",
+            ),
+            ("mean loss", f"{number(float(self.losses.mean()))} left out, by {how}"),
+            ("parameters", f"{number(float(self.hat_matrix_diag.sum()))} effective of {n}"),
+            ("influential", f"rows {rows} by Cook's distance"),
+        ]
+        if self.kept is not None:
+            count = int(self.kept.sum())
+            facts.append(("kept", f"{count} of {N} rows, whose minimum stays in the same basin"))
+        if self.n_approximate:
+            text = f"{self.n_approximate} rows without which H is not positive definite"
+            facts.append(("approximate", text))
+        return facts
+
+    def __repr__(self) -> str:
+        N = len(self.losses)
+        lines = [f"LeftOut: {N} rows, each predicted by the network trained without it"]
+        lines += [f"  {name:<11} {text}" for name, text in self._facts()]
+        if self.kept is not None and self.kept.mean() < 0.99:
+            lines.append("  Other rows may move to other minima: refits from scratch score worse.")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return html_table("Leave one out", ["", ""], self._facts())
+
+
+def _upper_quantile(x: Floats, weight: Floats, level: float) -> Floats:
+    """Return the smallest numbers along the last axis of x up to which rows of total weight
+    ``level (total + 1)`` lie, infinity where there are not as many. The 1 stands for the new row.
+    """
+    order = np.argsort(x, axis=-1, kind="stable")
+    total = float(weight.sum())
+    reached = np.cumsum(weight[order], axis=-1) >= level * (total + 1) - 1e-9 * (total + 1)
+    at = reached.argmax(axis=-1)[..., None]
+    found = np.take_along_axis(np.take_along_axis(x, order, axis=-1), at, axis=-1)[..., 0]
+    return np.where(reached.any(axis=-1), found, np.inf)
+
+
+@to_nearest
+def leave_one_out(ob: Any, theta: Any, *, exact: bool = False) -> LeftOut:
+    """Predict each row by the network that was trained without it, from one factor of the Hessian
+    at a minimum.
+
+    Parameters
+    ----------
+    ob : Objective
+        With its rows in memory, dense or sparse, and no batch normalisation.
+    theta : array_like (n,)
+        A minimum at which the Hessian is positive definite, as `minimize` finds it with l2 > 0.
+    exact : bool
+        False: one Newton step for each row. True: the minimum of the objective without the row that
+        further Newton steps reach from there, and whether it is proved to lie in the same basin.
+
+    Returns
+    -------
+    LeftOut
+        ``predictions``, ``losses``, ``score``, ``hat_matrix_diag``, ``cooks_distance``, ``kept``,
+        and the methods ``change(X_new)``, ``interval(X_new)``, ``summary()`` and ``plot()``.
+
+    Raises
+    ------
+    ValueError
+        If theta is no minimum, with the smallest eigenvalue of the Hessian if that is not positive;
+        with batch normalisation; if the rows are not in memory; if a pre-activation lies at a kink
+        of relu, leaky_relu or elu.
+
+    See Also
+    --------
+    influence : The derivative by each row's weight.
+    MLPRegressor.predict_interval : Intervals from an estimator.
+
+    Notes
+    -----
+    The divisor of the objective stays N, so that l2 keeps its strength relative to a row. A row of
+    weight 2 is removed with both copies. Cost: the Hessian, ``n^3 / 3`` flops for its factor and
+    ``n^2`` for each row and output.
+
+    The score belongs to minima near theta. Refits from scratch may end in others, and then predict
+    worse than it says. Losses of rows left out do not find wrong labels better than training losses
+    do.
+
+    `kept` of row i is true if two statements are proved of the objective without it: a minimum lies
+    within a certified radius of the point reached, by the theorem of `classify`; and on the way
+    there from theta, a straight line, the objective is strictly convex. So it decreases all the
+    way, and no barrier lies between. It is false where this could not be proved.
+
+    Examples
+    --------
+    >>> import numpy as np, fastcurv as fc
+    >>> X, y = np.arange(5.0)[:, None], np.array([0.0, 1.0, 2.0, 3.0, 9.0])
+    >>> ob = fc.Objective(fc.MLP([1, 1]), X, y, loss="mse")
+    >>> out = fc.leave_one_out(ob, np.array([2.0, -1.0]))  # least squares
+    >>> out.predictions[:, 0].round(2), out.hat_matrix_diag.round(2)
+    (array([-2.5 ,  1.  ,  3.25,  5.86,  4.  ]), array([0.6, 0.3, 0.2, 0.3, 0.6]))
+    """
+    exact = check_bool(exact, "exact")
+    return _left_out(_minimum(ob, theta, "leave_one_out"), exact)
+
+
+def left_out_of_fit(ob: Any, theta: Any) -> LeftOut:
+    """Return the result of `leave_one_out` for the end of a fit: for smooth activations at the
+    minimum to which `minimize` leads from theta, else at theta by the Gauss-Newton matrix, which
+    needs no minimum.
+    """
+    ob, theta = in_float64(ob), np.asarray(theta, float)
+    if any(ACTIVATIONS[name].kink for name in ob.model.activation):
+        return _left_out(_gauss_newton(ob, theta), False)
+    run: Any = minimize(ob, theta, verdict=False, progress=False)
+    try:
+        return _left_out(_minimum(ob, run.x, "predict_interval"), False)
+    except ValueError as error:
+        raise ValueError(
+            "The fit must lead to a minimum with a positive definite Hessian for predict_interval. "
+            f"Use a larger alpha. {error}"
+        ) from None
+
+
+def _gauss_newton(ob: Any, theta: Floats) -> _Minimum:
+    """Return theta with a factor of the Gauss-Newton matrix. Biases without decay of their own get
+    that of the weights, since units that are active on the same rows have dependent biases.
+    """
+    try:
+        A = ob.ggn(theta).to_dense()
+        A[np.diag_indices(len(A))] += ob.l2 - l2_diagonal(ob)
+        return _Minimum(ob, theta, CholeskyFactor(MatrixOperator(A)))
+    except ValueError as error:
+        raise ValueError(
+            "The fit must have a positive definite Gauss-Newton matrix for predict_interval with "
+            f"an activation that has kinks. Use activation='tanh' or a larger alpha. {error}"
+        ) from None
+
+
+def _left_out(at: _Minimum, exact: bool) -> LeftOut:
+    """Return the result of `leave_one_out` from a factor of the curvature."""
+    ob = at.ob
+    N, d = ob.n_samples, ob.model.sizes[-1]
+    z, first, second = ob.outputs(at.theta)
+    S = _whole(second)
+    hat, squares, a = np.empty(N), np.empty(N), np.empty((N, d))
+    alone, predictions = np.zeros(N, bool), np.empty((N, d))
+    with one_blas_thread():
+        for rows, J in _blocks(ob, at.theta):
+            Y = at.solved(J.reshape(-1, J.shape[2])).reshape(J.shape)
+            M = Y @ Y.transpose(0, 2, 1)
+            removed = S[rows] @ M / N
+            hat[rows] = np.trace(removed, axis1=1, axis2=2)
+            remainder = np.eye(d) - removed
+            # its eigenvalues are those of the Hessian without the row, relative to H
+            low = remainder[:, 0, 0] if d == 1 else np.linalg.eigvals(remainder).real.min(axis=1)
+            alone[rows] = ~(low > MIN_REMAINDER)
+            remainder[alone[rows]] = np.eye(d)
+            a[rows] = np.linalg.solve(remainder, first[rows][:, :, None])[:, :, 0] / N
+            squares[rows] = np.einsum("ni,nij,nj->n", a[rows], M, a[rows])  # d' H d
+            if not exact:
+                X, thetas = _dense_rows(ob.model, ob.X[rows]), at.theta + _steps(at, J, a[rows])
+                predictions[rows] = _own_gradients(ob, X, thetas, rows, False)[0]
+    thetas: Any = None
+    kept: Any = None
+    if exact:
+        thetas, kept = _minima(at, a)
+        predictions = _own_gradients(ob, _dense_rows(ob.model, ob.X), thetas, slice(None), False)[0]
+    return LeftOut(
+        predictions=predictions,
+        losses=_row_losses(ob, predictions),
+        score=_scored(ob, predictions),
+        training_score=_scored(ob, z),
+        score_name=LOSSES[ob.loss].score[0],
+        hat_matrix_diag=hat,
+        cooks_distance=_cooks(ob, z, hat, squares),
+        kept=kept,
+        exact=exact,
+        n_approximate=int(alone.sum()),
+        _at=at,
+        _coefficients=a,
+        _thetas=thetas,
+    )
+
+
+def _cooks(ob: Any, z: Floats, hat: Floats, squares: Floats) -> Floats:
+    """Return Cook's distances from ``d' H d`` of each row."""
+    count, effective = ob.n_samples * terms_of_a_row(ob), float(hat.sum())
+    scale = effective
+    if LOSSES[ob.loss].link == "identity":
+        weight = np.ones(len(z)) if ob.sample_weight is None else ob.sample_weight
+        left = float(np.sum(weight > 0)) * z.shape[1] - effective
+        squared = float((weight[:, None] * (z - ob.y) ** 2).sum())
+        scale *= 2 * squared / left if left > 0 else math.nan
+    with np.errstate(all="ignore"):
+        return np.asarray(squares * (count / scale))
+
+
+@to_nearest
+def influence(ob: Any, theta: Any, X_new: Any, y_new: Any = None) -> Floats:
+    """Return the derivatives of the predictions of new rows by the weight of each training row.
+
+    Parameters
+    ----------
+    ob : Objective
+        As for `leave_one_out`.
+    theta : array_like (n,)
+        A minimum at which the Hessian is positive definite.
+    X_new : array_like (M, k)
+    y_new : array_like, optional
+        Targets of the new rows. If given, the derivatives are those of the loss of each new row.
+
+    Returns
+    -------
+    ndarray (M, d_out, N), or (M, N) with `y_new`
+        ``[j, c, i]`` is the derivative of output c of new row j by the weight of row i, with theta
+        following the minimum. Times minus the weight of the row it is the first-order estimate of
+        what removing the row does, `LeftOut.change`.
+
+    Raises
+    ------
+    ValueError
+        As for `leave_one_out`.
+
+    See Also
+    --------
+    leave_one_out : Removes rows, with their own curvature.
+
+    Notes
+    -----
+    It is exact for small changes of a weight. Of a removal it explains only a part, since the row's
+    own curvature goes with the row: about ``1 - h`` of the change of the row's own prediction, with
+    h its ``hat_matrix_diag``. On small networks that is 0.2 to 0.5; use
+    ``leave_one_out(ob, theta).change(X_new)``, which costs as little.
+
+    Examples
+    --------
+    >>> import numpy as np, fastcurv as fc
+    >>> X, y = np.arange(5.0)[:, None], np.array([0.0, 1.0, 2.0, 3.0, 9.0])
+    >>> ob = fc.Objective(fc.MLP([1, 1]), X, y, loss="mse")
+    >>> fc.influence(ob, np.array([2.0, -1.0]), [[4.0]])[0, 0].round(2)
+    array([-0.2, -0. , -0.2, -0.8,  1.2])
+    """
+    at = _minimum(ob, theta, "influence")
+    ob, N, d = at.ob, at.ob.n_samples, at.ob.model.sizes[-1]
+    first = ob.reweighted(None).outputs(at.theta)[1]
+    X = _dense_rows(ob.model, X_new)
+    y = np.zeros((len(X), d)) if y_new is None else y_new
+    loss: Any = "mse" if y_new is None else ob.loss
+    new = Objective(ob.model, X, y, loss, n_threads=ob.n_threads)
+    J_new, found = new.jacobian(at.theta).to_dense(), np.empty((len(X), d, N))
+    with one_blas_thread():
+        K = at.factor.solve(J_new.T)  # (n, M d_out)
+        for rows, J in _blocks(ob, at.theta):
+            slopes = np.matmul(first[rows, None, :], J)[:, 0]  # gradients of the rows' losses
+            found[:, :, rows] = (slopes @ K).T.reshape(len(X), d, -1) / -N
+    if y_new is None:
+        return found
+    return np.asarray(np.einsum("jc,jci->ji", new.outputs(at.theta)[1], found))
+
+
+# --------------------------------------------------------------------------------------------------
+# Networks without one row each: many parameter vectors at once, and the minima of the objectives
+# without a row.
+
+
+def _layers(model: Any, thetas: Floats) -> Iterator[tuple[Floats, Floats | None]]:
+    """Yield W ``(N, m, k)`` and b ``(N, m)``, or None, of each layer of many parameter vectors."""
+    for (m, k), start in zip(model.shapes, model.starts):
+        W = thetas[:, start : start + m * k].reshape(-1, m, k)
+        yield W, thetas[:, start + m * k : start + m * k + m] if model.bias else None
+
+
+def _forward(model: Any, thetas: Floats, X: Floats) -> Floats:
+    """Return the outputs of all rows of X by each network, ``(N, M, d_out)``."""
+    a = np.broadcast_to(X, (len(thetas), *X.shape))
+    for l, (W, b) in enumerate(_layers(model, thetas)):
+        z = a @ W.transpose(0, 2, 1)
+        if b is not None:
+            z += b[:, None]
+        if l < len(model.shapes) - 1:
+            below, a = a, np.asarray(ACTIVATIONS[model.activation[l]].phi(z), float)
+            a = a + below if model.skips[l] else a
+    return z
+
+
+def _own_gradients(
+    ob: Any, X: Floats, thetas: Floats, rows: Any, gradients: bool = True
+) -> tuple[Floats, Floats]:
+    """Return the outputs of each of the rows, X, at parameters of its own, and the gradient of its
+    term of the objective, not divided by N: ``(rows, d_out)`` and ``(rows, n)``. Without
+    `gradients` the latter is empty.
+    """
+    model = ob.model
+    layers, a, slopes = list(_layers(model, thetas)), [X], []
+    for l, (W, b) in enumerate(layers):
+        z = np.matmul(W, a[l][:, :, None])[:, :, 0]
+        if b is not None:
+            z += b
+        if l < len(layers) - 1:
+            above, slope, *_ = ACTIVATIONS[model.activation[l]].derivatives(z)
+            a.append(above + a[l] if model.skips[l] else above)
+            slopes.append(slope)
+    if not gradients:
+        return z, np.zeros((0, ob.n_params))
+    weight = None if ob.sample_weight is None else ob.sample_weight[rows]
+    some = SimpleNamespace(loss=ob.loss, y=ob.y[rows], sample_weight=weight, dtype=ob.dtype)
+    delta = LossCurve(some, z, terms_of_a_row(ob)).delta
+    found, e = np.zeros(thetas.shape), None
+    for l in range(len(layers) - 1, -1, -1):
+        W, b = layers[l]
+        start, size = model.starts[l], W[0].size
+        found[:, start : start + size] = (delta[:, :, None] * a[l][:, None]).reshape(len(X), -1)
+        if b is not None:
+            found[:, start + size : start + size + W.shape[1]] = delta
+        if l:
+            below = np.matmul(delta[:, None], W)[:, 0]
+            e = below if e is None or not model.skips[l] else below + e
+            delta = e if slopes[l - 1] is None else e * slopes[l - 1]
+    return z, found
+
+
+def _steps(at: _Minimum, J: Floats, coefficients: Floats) -> Floats:
+    """Return the Newton steps ``H^-1 J_i' a_i`` of some rows, (rows, n), from their Jacobian."""
+    return np.asarray(at.factor.solve(np.matmul(coefficients[:, None, :], J)[:, 0].T)).T
+
+
+MAX_SWEEPS = 40  # gradients without each row, at most
+PAIRS = 8  # pairs of L-BFGS that are kept for each row
+STEP_TOL = 1e-12  # length of a remaining step, relative to that of the first one, in the norm of H
+ROUNDING_TOL = 1e-13  # length of a remaining step relative to theta, in the norm of H
+MAX_GROWTH = 4.0  # factor on the shortest step so far above which the steps do not converge
+MAX_NODES = 200  # points of a line at which curvature is computed
+NODE_MARGIN = 1e-6  # share of the curvature at a point that is given to its rounding
+
+
+def _minima(at: _Minimum, coefficients: Floats) -> tuple[Floats, Any]:
+    """Return the minima without each row, ``(N, n)``, and which are proved to lie in the same basin
+    as theta, ``(N,)``.
+
+    From the Newton steps of all rows L-BFGS steps lead on, for all rows together, with H at theta
+    as the initial matrix. Where these do not converge, `minimize` starts at theta.
+    """
+    ob, N = at.ob, at.ob.n_samples
+    X, every = _dense_rows(ob.model, ob.X), np.arange(N)
+    thetas = np.empty((N, ob.n_params))
+    with one_blas_thread():
+        for rows, J in _blocks(ob, at.theta):
+            thetas[rows] = at.theta + _steps(at, J, coefficients[rows])
+
+    def gradients(thetas: Floats, rows: Any) -> Floats:
+        own = _own_gradients(ob, X[rows], thetas, rows)[1]
+        return np.array([ob.gradient(theta) for theta in thetas]) - own / N
+
+    L = at.factor.lower
+    steps, done, active = thetas - at.theta, np.zeros(N, bool), every
+    own = _own_gradients(ob, X, np.broadcast_to(at.theta, thetas.shape), every)[1]
+    g = gradients(thetas, every)
+    pairs = [(steps, g - (ob.gradient(at.theta) - own / N))]
+    size, shortest = np.linalg.norm(steps @ L, axis=1), np.full(N, np.inf)
+    floor = ROUNDING_TOL * float(np.linalg.norm(L.T @ at.theta))
+    for _ in range(MAX_SWEEPS):
+        p = _lbfgs_steps(at.factor, pairs, g)
+        length = np.linalg.norm(p @ L, axis=1)
+        ended = length <= np.maximum(STEP_TOL * size[active], floor)
+        done[active] |= ended
+        before = np.minimum(shortest[active], size[active] + floor)
+        shortest[active] = np.minimum(shortest[active], length)
+        keep = ~ended & (length < MAX_GROWTH * before)
+        if not keep.any():
+            break
+        active, p, g = active[keep], p[keep], g[keep]
+        pairs = [(s[keep], y[keep]) for s, y in pairs][-PAIRS:]
+        thetas[active] += p
+        after = gradients(thetas[active], active)
+        pairs.append((p, after - g))
+        g = after
+    weight = np.ones(N) if ob.sample_weight is None else np.array(ob.sample_weight)
+    kept, bounds = np.zeros(N, bool), _ThirdBounds(at)
+    for i in every:
+        without = ob.reweighted(np.where(every == i, 0, weight))
+        if not done[i]:
+            run: Any = minimize(without, at.theta, verdict=False, progress=False)
+            thetas[i] = run.x
+        elif weight[i] == 0 or _same_basin(without, at.theta, thetas[i], bounds):
+            kept[i] = True
+    return thetas, kept
+
+
+def _lbfgs_steps(factor: CholeskyFactor, pairs: Any, g: Floats) -> Floats:
+    """Return the L-BFGS steps for gradients g, a row each, with the inverse of H as the initial
+    matrix.
+    """
+    q, kept = -g, []
+    for s, y in reversed(pairs):
+        sy = np.einsum("ij,ij->i", s, y)
+        rho = np.where(sy > 0, 1 / np.where(sy > 0, sy, 1), 0.0)[:, None]
+        alpha = rho * np.einsum("ij,ij->i", s, q)[:, None]
+        q = q - alpha * y
+        kept.append((s, y, rho, alpha))
+    with one_blas_thread():
+        q = factor.solve(q.T).T
+    for s, y, rho, alpha in reversed(kept):
+        q = q + s * (alpha - rho * np.einsum("ij,ij->i", y, q)[:, None])
+    return np.asarray(q)
+
+
+class _ThirdBounds:
+    """Lipschitz constants of the Hessian on balls around theta, for radii rounded up to powers of
+    sqrt(2). They hold without a row too, since each row only adds to them.
+    """
+
+    def __init__(self, at: _Minimum) -> None:
+        self.at, self.known = at, dict[int, float]()
+
+    def __call__(self, radius: float) -> float:
+        if not radius > 0:
+            return 0.0
+        power = math.ceil(2 * math.log2(radius))
+        if power not in self.known:
+            found = proved(self.at.ob, "third_bound", self.at.theta, 2 ** (power / 2))
+            self.known[power] = math.inf if found is None else float(found)
+        return self.known[power]
+
+
+def _same_basin(without: Any, theta: Floats, end: Floats, third: _ThirdBounds) -> bool:
+    """Return whether a minimum of the objective without a row is proved at `end`, and the objective
+    is strictly convex on the line from theta to it.
+
+    With d the line and L the Lipschitz constant of the Hessian, ``d'Hd`` changes by at most
+    ``L ||d||^3`` along it, so that finitely many points prove all between.
+    """
+    point = classify(without, end, progress=False)
+    if point.kind != "minimum" or not point.certified:
+        return False
+    d = end - theta
+    change = third(safe_norm(d)) * safe_norm(d) ** 3 * (1 + NODE_MARGIN)
+    if not change < math.inf:
+        return False
+    at = covered = 0.0
+    for _ in range(MAX_NODES):
+        curvature = float(without.hessian(theta + at * d).quadratic(d)) * (1 - NODE_MARGIN)
+        if not curvature > 0:
+            return False
+        reach = curvature / change if change > 0 else math.inf
+        if at - reach >= covered and at > 0:  # a gap remains before this point
+            at = 0.5 * (covered + at)
+            continue
+        covered = max(covered, at + reach)
+        if covered > 1:
+            return True
+        at = min(1.0, covered + 0.8 * reach)
+    return False

@@ -1,0 +1,347 @@
+"""Rows left out: predictions, influence, minima without each row, intervals."""
+
+import pickle
+
+import numpy as np
+import pytest
+import scipy.sparse
+from scipy.optimize import minimize
+
+import fastcurv as fc
+
+from .. import nets
+
+
+def fitted(seed, sizes=(3, 4, 1), loss="mse", N=40, l2=0.02, **more):
+    """An objective of a small network and its minimum."""
+    net = nets.draw(seed, list(sizes), "tanh", loss, N=N, l2=l2, **more)
+    run = fc.minimize(net.ob, net.theta, seed=0)
+    assert run.kind == "minimum"
+    return net.ob, run.x
+
+
+def linear(rng, N=30, weight=None):
+    """A linear network and its least squares solution."""
+    X, y = rng.standard_normal((N, 3)), rng.standard_normal(N)
+    A = np.column_stack([X, np.ones(N)])
+    w = np.ones(N) if weight is None else weight
+    theta = np.linalg.lstsq(A * np.sqrt(w)[:, None], y * np.sqrt(w), rcond=None)[0]
+    return fc.Objective(fc.MLP([3, 1]), X, y, loss="mse", sample_weight=weight), theta, A
+
+
+def continued(ob, theta, i, steps=20):
+    """The minimum that theta moves to while the weight of row i goes to 0, by SciPy's Newton."""
+    weight = np.ones(ob.n_samples) if ob.sample_weight is None else np.array(ob.sample_weight)
+    first = weight[i]
+    for t in np.linspace(0, 1, steps + 1)[1:]:
+        weight[i] = (1 - t) * first
+        part = ob.reweighted(weight)
+        for _ in range(30):
+            step = np.linalg.solve(part.hessian(theta).to_dense(), -part.gradient(theta))
+            theta = theta + step
+            if np.linalg.norm(step) <= 1e-13 * np.linalg.norm(theta):
+                break
+    return theta
+
+
+def test_a_linear_network_without_a_row_is_exact(rng):
+    for weight in (None, rng.uniform(0.5, 2, 30)):
+        ob, theta, A = linear(rng, weight=weight)
+        w = np.ones(30) if weight is None else weight
+        for exact in (False, True):
+            out = fc.leave_one_out(ob, theta, exact=exact)
+            h = w * np.einsum("ij,ji->i", A, np.linalg.solve(A.T @ (w[:, None] * A), A.T))
+            left = (A @ theta - ob.y[:, 0]) / (1 - h)
+            assert np.abs(out.predictions[:, 0] - ob.y[:, 0] - left).max() <= 1e-12
+            assert np.abs(out.hat_matrix_diag - h).max() <= 1e-12
+            assert np.abs(out.losses - left**2).max() <= 1e-11
+            assert out.n_approximate == 0 and (not exact or out.kept.all())
+            X = rng.standard_normal((5, 3))
+            for i in range(0, 30, 7):
+                some = np.arange(30) != i
+                root = np.sqrt(w[some])
+                without = np.linalg.lstsq(A[some] * root[:, None], ob.y[some, 0] * root, rcond=None)
+                moved = np.column_stack([X, np.ones(5)]) @ (without[0] - theta)
+                assert np.abs(out.change(X)[:, 0, i] - moved).max() <= 1e-12
+
+
+def test_cooks_distances_are_those_of_least_squares(rng):
+    ob, theta, A = linear(rng)
+    out, residual = fc.leave_one_out(ob, theta), A @ theta - ob.y[:, 0]
+    h, variance = out.hat_matrix_diag, residual @ residual / (30 - 4)
+    wanted = residual**2 * h / (1 - h) ** 2 / (4 * variance)
+    assert np.allclose(out.cooks_distance, wanted, rtol=1e-10, atol=0)
+
+
+def test_influence_is_the_derivative_of_retraining():
+    for loss, sizes in (("mse", (3, 4, 1)), ("cross_entropy", (3, 4, 3)), ("poisson", (3, 3, 1))):
+        ob, theta = fitted(5, sizes, loss)
+        rng = np.random.default_rng(0)
+        X, y = rng.standard_normal((4, 3)), nets.targets(rng, loss, 4, sizes[-1])
+        found, losses = fc.influence(ob, theta, X), fc.influence(ob, theta, X, y)
+        assert found.shape == (4, sizes[-1], 40) and losses.shape == (4, 40)
+        for i in (0, 17):
+            moved = []
+            for sign in (1, -1):
+                weight = np.ones(40)
+                weight[i] += sign * 1e-3
+                part, at = ob.reweighted(weight), theta
+                for _ in range(5):
+                    H = part.hessian(at)
+                    at = at - np.linalg.solve(H.to_dense(), H.gradient)
+                new = fc.Objective(ob.model, X, y, loss)
+                z = ob.model.predict(at, X)
+                each = [new.batch([j]).value(at) for j in range(4)]
+                moved.append((z, np.array(each)))
+            slope, of_losses = ((above - below) / 2e-3 for above, below in zip(*moved))
+            size = np.abs(slope).max()
+            assert np.abs(found[:, :, i] - slope).max() <= 1e-4 * size + 1e-9
+            assert np.abs(losses[:, i] - of_losses).max() <= 1e-4 * np.abs(of_losses).max() + 1e-9
+
+
+def test_exact_minima_are_those_that_a_removal_moves_to():
+    for loss, sizes in (("mse", (3, 4, 1)), ("cross_entropy", (3, 4, 3))):
+        ob, theta = fitted(3, sizes, loss, N=60, weights=True, l2=0.2)
+        out = fc.leave_one_out(ob, theta, exact=True)
+        one = fc.leave_one_out(ob, theta)
+        assert out.kept.mean() > 0.9
+        for i in np.flatnonzero(out.kept)[::6]:
+            end = continued(ob, theta, i)
+            z = ob.model.predict(end, ob.X[i : i + 1])[0]
+            assert np.abs(out.predictions[i] - z).max() <= 1e-9
+            change = out.change(ob.X[:3])[:, :, i]
+            moved = ob.model.predict(end, ob.X[:3]) - ob.model.predict(theta, ob.X[:3])
+            assert np.abs(change - moved).max() <= 1e-9
+        z = ob.outputs(theta)[0]
+        true, step = ((x.predictions - z)[out.kept].ravel() for x in (out, one))
+        assert np.corrcoef(true, step)[0, 1] > 0.99 and 0.85 < np.polyfit(true, step, 1)[0] < 1.1
+
+
+def test_one_step_is_newtons_step_with_the_rows_own_curvature_removed():
+    """Against dense matrices, for losses whose outputs are coupled, or whose rows lie sparse."""
+    for loss, sizes in (("mse", (3, 4, 2)), ("cross_entropy", (3, 3, 3))):
+        ob, theta = fitted(9, sizes, loss, weights=True)
+        out, (z, first, second) = fc.leave_one_out(ob, theta), ob.outputs(theta)
+        N, d = z.shape
+        J = ob.jacobian(theta).to_dense().reshape(N, d, -1)
+        H = ob.hessian(theta).to_dense()
+        sparse = fc.Objective(
+            ob.model, scipy.sparse.csr_matrix(ob.X), ob.y, loss, ob.l2, ob.sample_weight
+        )
+        same = fc.leave_one_out(sparse, theta)
+        assert np.abs(same.predictions - out.predictions).max() <= 1e-9
+        for i in range(0, N, 9):
+            S = second[i] if second.ndim == 3 else np.diag(second[i])
+            step = np.linalg.solve(H - J[i].T @ S @ J[i] / N, J[i].T @ first[i] / N)
+            moved = ob.model.predict(theta + step, ob.X[i : i + 1])[0]
+            assert np.abs(out.predictions[i] - moved).max() <= 1e-9
+            assert np.isclose(out.hat_matrix_diag[i], np.trace(
+                S @ J[i] @ np.linalg.solve(H, J[i].T)) / N)  # fmt: skip
+
+
+def test_rows_of_weight_0_are_left_out_already(rng):
+    weight = (np.arange(40) % 4 != 0).astype(float)
+    net = nets.draw(2, [3, 3, 1], "tanh", N=40, l2=0.05)
+    ob = net.objective(sample_weight=weight)
+    theta = fc.minimize(ob, net.theta, seed=0).x
+    for exact in (False, True):
+        out = fc.leave_one_out(ob, theta, exact=exact)
+        idle = weight == 0
+        z = ob.outputs(theta)[0]
+        assert np.abs(out.predictions - z)[idle].max() <= 1e-12
+        assert not out.hat_matrix_diag[idle].any() and not out.cooks_distance[idle].any()
+
+
+def test_points_that_are_no_minima_are_refused():
+    toy = fc.Objective(fc.MLP([1, 1, 1], "identity", bias=False), [[1.0]], [1.0], loss="mse")
+    ob, theta = fitted(1)
+    relu = fc.Objective(fc.MLP([2, 3, 1], "relu"), np.eye(2), np.ones(2), loss="mse", l2=0.1)
+    norm = fc.Objective(fc.MLP([2, 3, 1], batch_norm=True), np.eye(2), np.ones(2), loss="mse")
+    stream = fc.StreamedObjective(ob.model, ob.X, ob.y, loss="mse")
+    cases = [
+        (toy, np.zeros(2), "got 1 of 2 eigenvalues that are not positive, the smallest -2"),
+        (ob, theta + 0.01, "theta must be a minimum, got a gradient norm of"),
+        (relu, np.zeros(13), "theta must have no pre-activation at a kink, got"),
+        (norm, norm.model.init(seed=0), "without batch normalisation"),
+        (stream, theta, "must have its rows in memory"),
+    ]
+    for call in (fc.leave_one_out, lambda ob, theta: fc.influence(ob, theta, ob.X)):
+        for bad, at, message in cases:
+            if bad is stream and call is not fc.leave_one_out:
+                continue
+            with pytest.raises(ValueError, match=message):
+                call(bad, at)
+    with pytest.raises(TypeError, match="ob must be a fastcurv.Objective"):
+        fc.leave_one_out(fc.testing.lecture_toy(), np.zeros(2))
+
+
+def quantiles(out, ob, X, level):
+    """Jackknife+ bounds by their definition."""
+    n, alpha = ob.n_samples, 1 - level
+    moved = ob.model.predict(out._at.theta, X)[:, 0, None] + out.change(X)[:, 0]
+    own = np.abs(ob.y[:, 0] - out.predictions[:, 0])
+    k = int(np.ceil(level * (n + 1) - 1e-9))
+    low, high = np.sort(moved - own, axis=1), np.sort(moved + own, axis=1)
+    if k > n:
+        return np.full(len(X), -np.inf), np.full(len(X), np.inf)
+    return low[:, int(np.floor(alpha * (n + 1) + 1e-9)) - 1], high[:, k - 1]
+
+
+def test_intervals_are_the_quantiles_of_jackknife_plus(rng):
+    ob, theta = fitted(4)
+    out, X = fc.leave_one_out(ob, theta), rng.standard_normal((6, 3))
+    for level in (0.5, 0.8, 0.9, 0.99):
+        low, high = out.interval(X, level)
+        below, above = quantiles(out, ob, X, level)
+        assert np.allclose(low[:, 0], below, rtol=1e-12) and np.allclose(high[:, 0], above)
+    for wrong in (0.0, 1.0, -1, np.nan, "0.9"):
+        with pytest.raises((ValueError, TypeError), match="confidence_level"):
+            out.interval(X, wrong)
+    classes = fc.leave_one_out(*fitted(6, (3, 3, 3), "cross_entropy"))
+    with pytest.raises(ValueError, match="one of numbers for intervals"):
+        classes.interval(X)
+
+
+def test_a_row_of_weight_2_counts_twice_in_an_interval(rng):
+    ob, theta = fitted(4)
+    out, X = fc.leave_one_out(ob, theta), rng.standard_normal((3, 3))
+    from fastcurv.critical.left_out import _upper_quantile
+
+    x, weight = rng.standard_normal((3, 25)), rng.integers(0, 4, 25)
+    repeated = np.repeat(x, weight, axis=1)
+    for level in (0.3, 0.9):
+        wanted = _upper_quantile(repeated, np.ones(weight.sum()), level)
+        assert np.array_equal(_upper_quantile(x, weight, level), wanted)
+    assert np.isfinite(out.interval(X)).all()
+
+
+def coverage(make, splits, n_train):
+    """Mean coverage of 90% intervals over random splits."""
+    found = []
+    for seed in range(splits):
+        X, y = make(seed)
+        order = np.random.default_rng(seed).permutation(len(y))
+        fit, new = order[:n_train], order[n_train:]
+        net = fc.MLPRegressor((5,), "tanh", alpha=3.0, random_state=0).fit(X[fit], y[fit])
+        low, high = net.predict_interval(X[new])
+        found.append(np.mean((y[new] >= low) & (y[new] <= high)))
+    return float(np.mean(found))
+
+
+def sine(seed):
+    rng = np.random.default_rng(seed)
+    X = rng.uniform(-2, 2, (300, 2))
+    return X, np.sin(2 * X[:, 0]) + X[:, 1] + 0.3 * rng.standard_normal(300)
+
+
+def test_intervals_cover_as_often_as_asked():
+    """900 new rows; the standard error is below 0.02."""
+    assert 0.85 <= coverage(sine, 4, 75) <= 0.95
+
+
+@pytest.mark.nightly
+def test_intervals_cover_88_to_92_percent_of_known_data():
+    from sklearn.datasets import load_diabetes, make_friedman1, make_friedman3
+    from sklearn.preprocessing import scale
+
+    X, y = load_diabetes(return_X_y=True)
+    sources = {
+        "diabetes": (lambda seed: (scale(X), y), 300),
+        "friedman1": (lambda seed: make_friedman1(400, noise=1.0, random_state=seed), 200),
+        "friedman3": (
+            lambda seed: (lambda X, y: (scale(X), y))(
+                *make_friedman3(400, noise=0.1, random_state=seed)
+            ),
+            200,
+        ),
+    }
+    for name, (make, n_train) in sources.items():
+        assert 0.88 <= coverage(make, 40, n_train) <= 0.92, name
+
+
+def test_estimators_predict_intervals_in_units_of_y(rng):
+    X, y = sine(0)
+    net = fc.MLPRegressor((4,), "tanh", alpha=1.0, random_state=0).fit(X, y)
+    theta = net.theta_.copy()
+    low, high = net.predict_interval(X[:9])
+    assert low.shape == high.shape == (9,) and (low < high).all()
+    assert np.array_equal(net.theta_, theta)
+    moved = fc.MLPRegressor((4,), "tanh", alpha=1.0, random_state=0).fit(X, 100 * y + 7)
+    assert np.allclose(moved.predict_interval(X[:9])[0], 100 * low + 7, rtol=1e-3)
+    two = fc.MLPRegressor((4,), "tanh", alpha=1.0, random_state=0)
+    two = two.fit(X, np.column_stack([y, -y]), sample_weight=rng.uniform(1, 2, 300))
+    assert two.predict_interval(X[:9]).low.shape == (9, 2)
+    kinks = fc.MLPRegressor((8,), "relu", alpha=1.0, random_state=0).fit(X, y)
+    low, high = kinks.predict_interval(scipy.sparse.csr_matrix(X))
+    assert 0.8 < np.mean((y >= low) & (y <= high)) <= 1
+    counts = fc.MLPRegressor((3,), "tanh", loss="poisson", alpha=1.0, random_state=0)
+    counts = counts.fit(X, np.exp(0.3 * y).round())
+    assert (counts.predict_interval(X[:9]).high > 0).all()
+
+
+def test_estimators_say_why_they_have_no_intervals():
+    X, y = sine(1)
+    net = fc.MLPRegressor((4,), "tanh", alpha=1.0, random_state=0).fit(X, y)
+    copy = pickle.loads(pickle.dumps(net))
+    with pytest.raises(ValueError, match="Call fit first"):
+        copy.predict_interval(X)
+    steps = fc.MLPRegressor((4,), "tanh", solver="adam").partial_fit(X, y)
+    with pytest.raises(ValueError, match="Call fit first"):
+        steps.predict_interval(X)
+    loose = fc.MLPRegressor((30,), "tanh", alpha=0.0, max_iter=20, random_state=0).fit(X, y)
+    with pytest.raises(ValueError, match="Use a larger alpha"):
+        loose.predict_interval(X)
+    with pytest.raises(ValueError, match="confidence_level"):
+        net.predict_interval(X, 90)
+    with pytest.raises(AttributeError):
+        fc.MLPClassifier().predict_interval  # noqa: B018
+
+
+def test_results_are_bitwise_the_same_for_any_number_of_threads():
+    ob, theta = fitted(3, (3, 4, 3), "cross_entropy", N=12, l2=0.1)
+    results = []
+    for threads in (1, 2, 3):
+        other = fc.Objective(ob.model, ob.X, ob.y, ob.loss, ob.l2, n_threads=threads)
+        out = fc.leave_one_out(other, theta, exact=threads < 3)
+        inf = fc.influence(other, theta, ob.X[:2])
+        results.append((out, inf, other.jacobian(theta).to_dense()))
+    (a, p, J), (b, q, K), (_, r, L) = results
+    for name in ("predictions", "losses", "hat_matrix_diag", "cooks_distance", "kept"):
+        assert np.array_equal(getattr(a, name), getattr(b, name)), name
+    assert np.array_equal(p, q) and np.array_equal(p, r)
+    assert np.array_equal(J, K) and np.array_equal(J, L)
+
+
+def test_a_result_is_shown_as_text_html_and_a_picture():
+    pytest.importorskip("matplotlib")
+    out = fc.leave_one_out(*fitted(4, N=12, l2=0.1), exact=True)
+    text = out.summary()
+    assert "left out" in text and "kept" in text and f"{out.score:.4g}" in text
+    assert out._repr_html_().startswith("<table>")
+    copy = pickle.loads(pickle.dumps(out))
+    assert copy.summary() == text and np.array_equal(copy.change(np.eye(3)), out.change(np.eye(3)))
+    ax = out.plot()
+    x, y = ax.lines[0].get_data()
+    assert np.array_equal(x, out.hat_matrix_diag) and np.array_equal(y, out.cooks_distance)
+    with pytest.raises(ValueError, match="read-only"):
+        out.predictions[0] = 0
+
+
+def test_float32_networks_are_left_out_in_float64():
+    net = nets.draw(4, [3, 4, 1], "tanh", N=40, l2=0.05, dtype="float32")
+    theta = fc.minimize(net.ob, net.theta, seed=0).x
+    out = fc.leave_one_out(net.ob, theta)
+    wide = net.ob.astype("float64")
+    better = fc.minimize(wide, theta.astype(float), seed=0).x
+    assert out.predictions.dtype == np.float64
+    assert np.abs(out.predictions - fc.leave_one_out(wide, better).predictions).max() <= 1e-4
+
+
+def test_scipy_agrees_with_the_minimum_without_a_row():
+    ob, theta = fitted(3)
+    out = fc.leave_one_out(ob, theta, exact=True)
+    i = int(np.flatnonzero(out.kept)[3])
+    part = ob.reweighted(np.arange(40) != i)
+    run = minimize(part.value_and_gradient, theta, jac=True, method="L-BFGS-B",
+                   options={"gtol": 1e-10, "ftol": 1e-16, "maxiter": 5000})  # fmt: skip
+    assert np.abs(ob.model.predict(run.x, ob.X[i : i + 1])[0] - out.predictions[i]).max() <= 1e-4

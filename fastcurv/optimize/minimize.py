@@ -32,11 +32,17 @@ from ..common.errors import (
     require,
     typed,
 )
-from ..common.objectives import is_plain
+from ..common.objectives import hessian_products, is_plain
 from ..common.outcome import outcome as as_result
 from ..common.progress import bar
 from ..common.protocols import EngineSteps, Smooth, Solver, Valued, why_not_own
-from ..common.runtime import Budget, as_callback, forward_interrupts, starts_to_nearest
+from ..common.runtime import (
+    Budget,
+    as_callback,
+    forward_interrupts,
+    starts_to_nearest,
+    to_nearest,
+)
 from ..common.vectors import default_threads
 from ..spectrum.tracker import Tracker, tracked
 from .checkpoint import Saver, saved
@@ -208,6 +214,8 @@ def minimize(
         bit-identical to an uninterrupted run. A different loss at the saved theta is an error.
     verdict : bool
         If False, `classify` is not called at the end, and `success` is True only at `fun_target`.
+        `kind` is then None, or ``saddle`` if the gradient is within its tolerance, the matrix of
+        the Hessian takes milliseconds, and eigenvalues of both signs are proved.
     track : bool or Tracker
         Whether to record the lowest and highest eigenvalue of the Hessian after each iteration, for
         at most 5 products each, which `nhev` does not count; or a `fastcurv.spectrum.Tracker` that
@@ -325,8 +333,40 @@ def minimize(
     _begin_in_units(loop, method, given, seed, progress)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the loop checks for these
         result = loop.go(arrays, facts, progress)
+        if not verdict:
+            _name_saddle(ob, result)
     more = {"starts": losses, "track": tracker}
     return as_result(MinimizeResult, **result, **{k: v for k, v in more.items() if v is not None})
+
+
+MAX_SADDLE_N = 256  # parameters up to which an eigensystem takes some milliseconds
+MAX_SADDLE_SECONDS = 5e-3  # estimated time of the matrix whose eigenvalues are looked at
+
+
+@to_nearest
+def _name_saddle(ob: Any, result: MinimizeResult) -> None:
+    """Set the kind of a critical point without a verdict to ``saddle`` if the matrix of the Hessian
+    takes milliseconds, and eigenvalues of both signs are proved.
+    """
+    known = result.stopped == "critical" and result.kind is None
+    if not (known and len(result.x) <= MAX_SADDLE_N and hasattr(ob, "hessian") and is_plain(ob)):
+        return
+    H = hessian_products(ob, result.x.astype(float))
+    quick = hasattr(H.op, "__matrix_price__") and H.op.__matrix_price__() <= MAX_SADDLE_SECONDS
+    if not (quick and hasattr(H.op, "rounding_bound")):
+        return
+    A = H.op.to_dense()
+    if not np.isfinite(A).all():
+        return
+    values, vectors = np.linalg.eigh(A)
+    if not values[0] < 0 < values[-1]:
+        return
+    (low, error, _), (high, other, _) = (H.rayleigh(vectors[:, i]) for i in (0, -1))
+    if low + error < 0 < high - other:
+        result.kind = "saddle"
+        result.message = result.message.replace(
+            "no verdict was asked for", f"this is a saddle, with a proved eigenvalue of {low:.3g}"
+        )
 
 
 def _begin_in_units(loop: Loop, method: Any, given: Any, seed: Any, progress: Any) -> None:

@@ -23,7 +23,6 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.linalg import solve_triangular
 
 from ..common.checks import MatrixOperator, check_bool, check_real, is_sparse
 from ..common.errors import typed
@@ -63,11 +62,6 @@ class _Minimum:
     ob: Any
     theta: Floats
     factor: CholeskyFactor
-
-    def solved(self, J: Floats) -> Floats:
-        """Return ``L^-1 J'``, transposed, for rows J (m, n) of a Jacobian, where ``H = L L'``."""
-        lower = self.factor.lower
-        return np.asarray(solve_triangular(lower, J.T, lower=True, check_finite=False)).T
 
 
 def _minimum(ob: Any, theta: Any, call: str) -> _Minimum:
@@ -496,9 +490,10 @@ def _left_out(at: _Minimum, exact: bool) -> LeftOut:
     S = _whole(second)
     hat, squares, a = np.empty(N), np.empty(N), np.empty((N, d))
     alone, predictions = np.zeros(N, bool), np.empty((N, d))
+    inverse = at.factor.inverse_lower
     with one_blas_thread():
         for rows, J in _blocks(ob, at.theta):
-            Y = at.solved(J.reshape(-1, J.shape[2])).reshape(J.shape)
+            Y = (J.reshape(-1, J.shape[2]) @ inverse.T).reshape(J.shape)
             M = Y @ Y.transpose(0, 2, 1)
             removed = S[rows] @ M / N
             hat[rows] = np.trace(removed, axis1=1, axis2=2)
@@ -510,8 +505,9 @@ def _left_out(at: _Minimum, exact: bool) -> LeftOut:
             a[rows] = np.linalg.solve(remainder, first[rows][:, :, None])[:, :, 0] / N
             squares[rows] = np.einsum("ni,nij,nj->n", a[rows], M, a[rows])  # d' H d
             if not exact:
-                X, thetas = _dense_rows(ob.model, ob.X[rows]), at.theta + _steps(at, J, a[rows])
-                predictions[rows] = _own_gradients(ob, X, thetas, rows, False)[0]
+                X = _dense_rows(ob.model, ob.X[rows])
+                moved = at.theta + np.matmul(a[rows, None, :], Y)[:, 0] @ inverse
+                predictions[rows] = _own_gradients(ob, X, moved, rows, False)[0]
     thetas: Any = None
     kept: Any = None
     if exact:
@@ -673,7 +669,9 @@ def _own_gradients(
 
 def _steps(at: _Minimum, J: Floats, coefficients: Floats) -> Floats:
     """Return the Newton steps ``H^-1 J_i' a_i`` of some rows, (rows, n), from their Jacobian."""
-    return np.asarray(at.factor.solve(np.matmul(coefficients[:, None, :], J)[:, 0].T)).T
+    inverse = at.factor.inverse_lower
+    with one_blas_thread():
+        return (np.matmul(coefficients[:, None, :], J)[:, 0] @ inverse.T) @ inverse
 
 
 MAX_SWEEPS = 40  # gradients without each row, at most
@@ -701,7 +699,8 @@ def _minima(at: _Minimum, coefficients: Floats) -> tuple[Floats, Any]:
 
     def gradients(thetas: Floats, rows: Any) -> Floats:
         own = _own_gradients(ob, X[rows], thetas, rows)[1]
-        return np.array([ob.gradient(theta) for theta in thetas]) - own / N
+        whole: Floats = np.array([ob.gradient(theta) for theta in thetas])
+        return whole - own / N
 
     L = at.factor.lower
     steps, done, active = thetas - at.theta, np.zeros(N, bool), every
@@ -750,7 +749,7 @@ def _lbfgs_steps(factor: CholeskyFactor, pairs: Any, g: Floats) -> Floats:
         q = q - alpha * y
         kept.append((s, y, rho, alpha))
     with one_blas_thread():
-        q = factor.solve(q.T).T
+        q = (q @ factor.inverse_lower.T) @ factor.inverse_lower
     for s, y, rho, alpha in reversed(kept):
         q = q + s * (alpha - rho * np.einsum("ij,ij->i", y, q)[:, None])
     return np.asarray(q)

@@ -45,8 +45,10 @@ class CholeskyFactor(ReadOnly, made_by="H.factor"):
         ``(n, n)``.
     logdet : float
         The logarithm of the determinant of H.
+    inverse_lower : ndarray (n, n)
+        The inverse of L. Costs ``n^3 / 3`` flops on first access.
     inverse_diagonal : ndarray (n,)
-        The diagonal of the inverse of H. Costs ``n^3 / 3`` flops on first access.
+        The diagonal of the inverse of H, from `inverse_lower`.
 
     Examples
     --------
@@ -98,11 +100,19 @@ class CholeskyFactor(ReadOnly, made_by="H.factor"):
 
     @cached_property
     @to_nearest
-    def inverse_diagonal(self) -> Floats:
-        """The diagonal of the inverse of H, (n,)."""
+    def inverse_lower(self) -> Floats:
+        """The inverse of L, (n, n): one matrix product then solves for many right-hand sides."""
         with one_blas_thread():
             inverse, _ = lapack.dtrtri(self.lower.T, lower=0)  # of L'
-        found: Floats = np.einsum("ij,ij->i", inverse, inverse)
+        found: Floats = inverse.T
+        found.setflags(write=False)
+        return found
+
+    @cached_property
+    @to_nearest
+    def inverse_diagonal(self) -> Floats:
+        """The diagonal of the inverse of H, (n,)."""
+        found: Floats = np.einsum("ij,ij->j", self.inverse_lower, self.inverse_lower)
         found.setflags(write=False)
         return found
 

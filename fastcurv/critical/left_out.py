@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -105,8 +106,7 @@ def _minimum(ob: Any, theta: Any, call: str) -> _Minimum:
         ) from None
     g = H.gradient
     decrement = 0.5 * float(g @ factor.solve(g))
-    A = np.abs(factor.lower)
-    size = safe_norm(A.T @ np.abs(theta)) ** 2  # at least |theta|' |H| |theta|
+    size = safe_norm(np.abs(factor.lower).T @ np.abs(theta)) ** 2  # at least |theta|' |H| |theta|
     near = nearness_by(own, theta, safe_norm(g), decrement, size)
     if not near.near:
         raise ValueError(
@@ -451,34 +451,25 @@ def leave_one_out(ob: Any, theta: Any, *, exact: bool = False) -> LeftOut:
 
 def left_out_of_fit(ob: Any, theta: Any) -> LeftOut:
     """Return the result of `leave_one_out` for the end of a fit: for smooth activations at the
-    minimum to which `minimize` leads from theta, else at theta by the Gauss-Newton matrix, which
-    needs no minimum.
+    minimum to which `minimize` leads from theta, if the Hessian is positive definite there. Else
+    the Gauss-Newton matrix replaces it, at that point, or with kinks at theta.
     """
     ob, theta = in_float64(ob), np.asarray(theta, float)
-    if any(ACTIVATIONS[name].kink for name in ob.model.activation):
-        return _left_out(_gauss_newton(ob, theta), False)
-    run: Any = minimize(ob, theta, verdict=False, progress=False)
+    if not any(ACTIVATIONS[name].kink for name in ob.model.activation):
+        run: Any = minimize(ob, theta, verdict=False, progress=False)
+        theta = run.x
+        with suppress(ValueError):
+            return _left_out(_minimum(ob, theta, "predict_interval"), False)
     try:
-        return _left_out(_minimum(ob, run.x, "predict_interval"), False)
-    except ValueError as error:
-        raise ValueError(
-            "The fit must lead to a minimum with a positive definite Hessian for predict_interval. "
-            f"Use a larger alpha. {error}"
-        ) from None
-
-
-def _gauss_newton(ob: Any, theta: Floats) -> _Minimum:
-    """Return theta with a factor of the Gauss-Newton matrix. Biases without decay of their own get
-    that of the weights, since units that are active on the same rows have dependent biases.
-    """
-    try:
+        # units that are active on the same rows, or on none, have dependent biases: those without
+        # decay get that of the weights
         A = ob.ggn(theta).to_dense()
         A[np.diag_indices(len(A))] += ob.l2 - l2_diagonal(ob)
-        return _Minimum(ob, theta, CholeskyFactor(MatrixOperator(A)))
+        return _left_out(_Minimum(ob, theta, CholeskyFactor(MatrixOperator(A))), False)
     except ValueError as error:
         raise ValueError(
-            "The fit must have a positive definite Gauss-Newton matrix for predict_interval with "
-            f"an activation that has kinks. Use activation='tanh' or a larger alpha. {error}"
+            "The fit must have a positive definite Hessian or Gauss-Newton matrix for "
+            f"predict_interval. Use activation='tanh' and a larger alpha. {error}"
         ) from None
 
 

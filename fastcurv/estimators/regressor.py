@@ -264,8 +264,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         without it, by one Newton step from the fit. See `LeftOut.interval`.
 
         With a smooth activation such as ``tanh`` the fit is first trained on to a minimum, which
-        leaves this estimator as it is; with ``relu`` and other kinks the Gauss-Newton matrix at the
-        fit takes the place of the Hessian there.
+        leaves this estimator as it is. With ``relu`` and other kinks, and where the Hessian is not
+        positive definite at the end, the Gauss-Newton matrix takes its place.
 
         Parameters
         ----------
@@ -281,9 +281,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         Raises
         ------
         ValueError
-            If the curvature is not positive definite, as with an `alpha` that is too small; the
-            message says what to change. After `partial_fit` and in a copy by pickle, which have not
-            the rows of the fit.
+            If the Gauss-Newton matrix is not positive definite either, as with an `alpha` that is
+            too small; the message says what to change. After `partial_fit` and in a copy by pickle,
+            which have not the rows of the fit.
 
         See Also
         --------

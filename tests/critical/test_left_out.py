@@ -279,6 +279,17 @@ def test_estimators_predict_intervals_in_units_of_y(rng):
     assert (counts.predict_interval(X[:9]).high > 0).all()
 
 
+def test_units_that_decay_has_removed_leave_intervals_as_they_are():
+    """The bias of such a unit changes nothing, and has neither decay nor curvature."""
+    X, y = sine(3)
+    net = fc.MLPRegressor((6,), "tanh", alpha=30.0, random_state=0).fit(X, y)
+    ob = net.objective(X, y)
+    theta = fc.minimize(ob, net.theta_, verdict=False).x
+    assert np.linalg.eigvalsh(ob.hessian(theta).to_dense())[0] < 1e-9
+    low, high = net.predict_interval(X)
+    assert 0.85 < np.mean((low <= y) & (y <= high)) < 0.98
+
+
 def test_estimators_say_why_they_have_no_intervals():
     X, y = sine(1)
     net = fc.MLPRegressor((4,), "tanh", alpha=1.0, random_state=0).fit(X, y)
@@ -288,8 +299,9 @@ def test_estimators_say_why_they_have_no_intervals():
     steps = fc.MLPRegressor((4,), "tanh", solver="adam").partial_fit(X, y)
     with pytest.raises(ValueError, match="Call fit first"):
         steps.predict_interval(X)
-    loose = fc.MLPRegressor((30,), "tanh", alpha=0.0, max_iter=20, random_state=0).fit(X, y)
-    with pytest.raises(ValueError, match="Use a larger alpha"):
+    loose = fc.MLPRegressor((30,), "tanh", alpha=0.0, max_iter=20, random_state=0)
+    loose.fit(X[:50], y[:50])
+    with pytest.raises(ValueError, match="a larger alpha"):
         loose.predict_interval(X)
     with pytest.raises(ValueError, match="confidence_level"):
         net.predict_interval(X, 90)

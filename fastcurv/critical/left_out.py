@@ -28,7 +28,7 @@ import numpy as np
 from ..common.checks import MatrixOperator, check_bool, check_real, is_sparse
 from ..common.errors import typed
 from ..common.html import html_table
-from ..common.linalg import UNIT, eigvalsh
+from ..common.linalg import UNIT_ROUNDOFF, eigvalsh
 from ..common.objectives import in_float64, is_plain, proved
 from ..common.protocols import Floats
 from ..common.read_only import Record
@@ -97,7 +97,7 @@ def _minimum(ob: Any, theta: Any, call: str) -> _Minimum:
         factor = H.factor()
     except NotPositiveDefiniteError as error:
         values = eigvalsh(H.to_dense())
-        some = int((values <= len(values) * 2 * UNIT * np.abs(values).max()).sum())
+        some = int((values <= len(values) * 2 * UNIT_ROUNDOFF * np.abs(values).max()).sum())
         raise NotPositiveDefiniteError(
             f"theta must be a minimum with a positive definite Hessian, got {some} of "
             f"{len(values)} eigenvalues that are not positive, the smallest {values[0]:.6g}. "
@@ -662,7 +662,8 @@ def _steps(at: _Minimum, J: Floats, coefficients: Floats) -> Floats:
     """Return the Newton steps ``H^-1 J_i' a_i`` of some rows, (rows, n), from their Jacobian."""
     inverse = at.factor.inverse_lower
     with one_blas_thread():
-        return (np.matmul(coefficients[:, None, :], J)[:, 0] @ inverse.T) @ inverse
+        found = (np.matmul(coefficients[:, None, :], J)[:, 0] @ inverse.T) @ inverse
+    return np.asarray(found)
 
 
 MAX_SWEEPS = 40  # gradients without each row, at most
@@ -691,7 +692,7 @@ def _minima(at: _Minimum, coefficients: Floats) -> tuple[Floats, Any]:
     def gradients(thetas: Floats, rows: Any) -> Floats:
         own = _own_gradients(ob, X[rows], thetas, rows)[1]
         whole: Floats = np.array([ob.gradient(theta) for theta in thetas])
-        return whole - own / N
+        return np.asarray(whole - own / N)
 
     L = at.factor.lower
     steps, done, active = thetas - at.theta, np.zeros(N, bool), every

@@ -348,8 +348,8 @@ def _name_saddle(ob: Any, result: MinimizeResult) -> None:
     """Set the kind of a critical point without a verdict to ``saddle`` if the matrix of the Hessian
     takes milliseconds, and eigenvalues of both signs are proved.
     """
-    known = result.stopped == "critical" and result.kind is None
-    if not (known and len(result.x) <= MAX_SADDLE_N and hasattr(ob, "hessian") and is_plain(ob)):
+    unknown = result.stopped == "critical" and result.kind is None
+    if not (unknown and len(result.x) <= MAX_SADDLE_N and hasattr(ob, "hessian") and is_plain(ob)):
         return
     H = hessian_products(ob, result.x.astype(float))
     quick = hasattr(H.op, "__matrix_price__") and H.op.__matrix_price__() <= MAX_SADDLE_SECONDS
@@ -364,9 +364,8 @@ def _name_saddle(ob: Any, result: MinimizeResult) -> None:
     (low, error, _), (high, other, _) = (H.rayleigh(vectors[:, i]) for i in (0, -1))
     if low + error < 0 < high - other:
         result.kind = "saddle"
-        result.message = result.message.replace(
-            "no verdict was asked for", f"this is a saddle, with a proved eigenvalue of {low:.3g}"
-        )
+        known = result.message.partition("no verdict")[0]
+        result.message = f"{known}this is a saddle, with a proved eigenvalue of {low:.3g}."
 
 
 def _begin_in_units(loop: Loop, method: Any, given: Any, seed: Any, progress: Any) -> None:

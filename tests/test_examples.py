@@ -206,6 +206,13 @@ def test_slopes(run):
     assert numbers["slopes"].shape == (442, 10) and np.ptp(numbers["slopes"], axis=0).min() > 5
 
 
+@pytest.mark.nightly
+def test_left_out(run):
+    """One Newton step explains most of a removal, the influence function less."""
+    shares = run("left_out")["shares"]
+    assert 0.7 < shares["one"] < 1.2 and shares["influence"] < shares["one"] - 0.1
+
+
 def test_escape_step(run):
     numbers = run("escape_step")
     assert numbers["saddles"] >= 2

@@ -160,7 +160,7 @@ MISTAKES = [
     ("fc.minimize(ob, theta, 'adam', 9)", r"Use minimize\(ob, theta0, method, ...\)\.$"),
     (
         "fc.find_critical_point(model, ob.X, ob.y)",
-        r"ob is an MLP .*fc.Objective\(model, X, y\)",
+        r"ob must be .*got an MLP.*fc.Objective\(model, X, y\)",
     ),
     ("fc.sample_critical_points(model, ob.X, ob.y)", r"Make ob = fc.Objective\(model, X, y\)"),
     ("fc.escape(model, ob.X, ob.y)", r"ob must be .*got an MLP.*ob = fc.Objective\(model, X, y\)"),

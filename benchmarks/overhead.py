@@ -25,7 +25,7 @@ import numpy as np
 from workloads import DTYPES, WORKLOADS, Workload, flat
 
 from fastcurv.common.vectors import combine_rows, project_rows
-from fastcurv.spectrum.dense import matrix_of
+from fastcurv.spectrum.forms import matrix_of
 
 ENDS, TOL, PROBES, STEPS = 5, 1e-3, 5, 60
 MEMORY, ITERATIONS = 20, 400

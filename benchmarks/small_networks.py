@@ -165,7 +165,7 @@ def matrices(ob):
     from scipy.linalg.blas import dsyrk
     from scipy.linalg.lapack import dpotrf
 
-    from fastcurv.spectrum.dense import matrix_of
+    from fastcurv.spectrum.forms import matrix_of
 
     if ob.n_params > DENSE:
         return {}

@@ -105,12 +105,11 @@ __annotations__ __closure__ __package__ __slots__ __weakref__ __array__ __array_
 __array_ufunc__ __dlpack__ __dlpack_device__ __sklearn_tags__ __metadata__ __cinit__ __dealloc__"""
 SPECIAL = """call enter exit iter next matmul rmatmul getitem setitem missing getattr dir post_init
 len contains bool float del get set getattribute globals wrapped"""
-PRICES = {"__product_price__", "__summed_price__", "__matrix_price__"}
 
 
 def test_names_in_double_underscores_are_those_of_python_and_other_libraries():
     """What objects of the package call on each other has plain names."""
-    known = {*DUNDERS.split(), *(f"__{name}__" for name in SPECIAL.split()), *PRICES}
+    known = {*DUNDERS.split(), *(f"__{name}__" for name in SPECIAL.split())}
     known.update(*map(dir, (object, type, int, set, "".join, tree, ast, Exception)))
     found = {}
     for path in sorted(PACKAGE.rglob("*.p*")):
@@ -123,7 +122,7 @@ def test_names_in_double_underscores_are_those_of_python_and_other_libraries():
 def test_names_between_subpackages_are_one_written_protocol():
     """Each is listed, is used outside the subpackage that defines it, and is hidden from users."""
     listed = re.findall(r"^(?:- |Of a model, )``(\w+)", protocols.__doc__, re.MULTILINE)
-    assert sorted(set(listed) - PRICES) == sorted(protocols.INTERNAL)
+    assert sorted(listed) == sorted(protocols.INTERNAL)
     uses, defines = {}, {}
     for name in INSIDE:
         home, text = name.partition(".")[0], MODULES[name].read_text(encoding="utf-8")

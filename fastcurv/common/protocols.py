@@ -25,9 +25,10 @@ theta.
 Of an operator:
 
 - ``fast_product``: the engine's product without checks, for one search, or None;
-- ``summed_matrix()``: the matrix ``(n, n)`` summed over rows, or None where products take less
-  time;
-- ``__product_price__()``, ``__summed_price__()``, ``__matrix_price__()``: estimates of seconds.
+- ``summed_matrix()``: the matrix ``(n, n)`` summed over rows, or None where that is impossible;
+- ``estimated_seconds``: what a product and that matrix take, on one core; infinite if not known;
+- ``smaller_forms(products)``: the operators that may take its place, each with the seconds of a run
+  of so many products: see `fastcurv.spectrum.forms`.
 """
 
 from __future__ import annotations
@@ -72,8 +73,8 @@ Certificate: TypeAlias = Literal[
 SPACES = get_args(Space)  # spaces in which a spectrum can be computed
 # The names listed above that subpackages use and users do not: `dir` of an object leaves them out.
 INTERNAL = frozenset(
-    ("engine_steps", "fast_product", "fold_batch_norm", "plan_layout", "sum_over_rows",
-     "summed_matrix", "why_unproved", "with_model")
+    ("engine_steps", "estimated_seconds", "fast_product", "fold_batch_norm", "plan_layout",
+     "smaller_forms", "sum_over_rows", "summed_matrix", "why_unproved", "with_model")
 )  # fmt: skip
 
 

@@ -30,9 +30,9 @@ from ..common.vectors import extent, safe_norm
 from ..krylov.lanczos import Recurrence, combine, decompose
 from ..krylov.solvers import minres
 from ..krylov.trust_region import exhausted_risk, lanczos_risk, lanczos_steps, least_residual
-from ..spectrum.dense import LARGEST_DENSE, symmetric_part
+from ..spectrum.dense import symmetric_part
 from ..spectrum.eigsh import eigsh
-from ..spectrum.reduced import reduction
+from ..spectrum.forms import LARGEST_DENSE, reduction
 from .decide import UNTRIED, Nearness, Pair, Proof, Spectrum
 from .dense import ZERO_MODE, DenseHessian, across_orbits, signs_of
 from .evidence import (

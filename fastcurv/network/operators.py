@@ -301,11 +301,10 @@ class Curvature(Quadratic):
 
     def summed_matrix(self) -> Floats | None:
         """Return the matrix of a Hessian or GGN ``(n, n)``, in float64, summed over rows by the
-        engine at a fraction of the cost of n products; None for others, and where products cost
-        less or rows come in blocks.
+        engine; None for others, and where rows come in blocks or numbers are out of its range.
         """
         n, l2 = self.shape[0], self.objective.l2
-        if not self.__summed_price__() < n * self.__product_price__():
+        if not self.estimated_seconds[1] < np.inf:
             return None
         A = np.empty((n, n))
         if not CurvatureMatrix(self._plan, self.kind == "hessian").matrix(A):
@@ -315,7 +314,7 @@ class Curvature(Quadratic):
         return A
 
     @cached_property
-    def _seconds(self) -> tuple[float, float]:
+    def estimated_seconds(self) -> tuple[float, float]:
         """Estimates of the seconds that a product takes on one core, infinite if the rows come in
         blocks; and that the engine's matrix takes: a multiply-add for each pair of parameters, and
         for each pair of units and column what has to be read from memory; infinite where there is
@@ -335,18 +334,6 @@ class Curvature(Quadratic):
         pairs = 0.6 * self.shape[0] ** 2 + weight * units**2
         shared = self.layout["threads"] if product > SHARED else 1
         return product, float(shared * PER_FLOP * ob.n_samples * pairs) + SUMMED
-
-    def __product_price__(self) -> float:
-        """Return an estimate of the seconds that a product takes on one core."""
-        return self._seconds[0]
-
-    def __summed_price__(self) -> float:
-        """Return an estimate of the seconds that the engine's matrix takes; infinite without."""
-        return self._seconds[1]
-
-    def __matrix_price__(self) -> float:
-        """Return an estimate of the seconds that the whole matrix takes on one core."""
-        return min(self.__summed_price__(), self.shape[0] * self.__product_price__())
 
     @cached_property
     def _bounds(self) -> Any:
@@ -392,6 +379,13 @@ class Curvature(Quadratic):
             ``"parameters"`` None, whatever the sizes. By default a cost model decides.
         """
         return load_module("network.spaces").reduced(self, space)
+
+    def smaller_forms(self, products: float) -> list[Any]:
+        """Return the smaller operators that may take its place, each a `fastcurv.spectrum.forms`
+        `Form` with the seconds of a run of so many products.
+        """
+        found: list[Any] = load_module("network.spaces").smaller_forms(self, products)
+        return found
 
     def written(self) -> Any:  # OutputSpace, or None
         """Return the Gram matrix of a GGN or Fisher (see `fastcurv.network.spaces`) if it is

@@ -55,11 +55,13 @@ from ..common.progress import cached_attribute
 from ..common.protocols import SPACES, Array, Enclosed, Floats, LiftedPairs
 from ..common.runtime import load_proofs, to_nearest
 from ..common.vectors import safe_norm
+from ..spectrum.forms import Form, smaller_form
 from ..structure.parameters import rows_in_range
 from ..structure.tables import ACTIVATIONS, LOSSES
 from .arguments import as_vector, check_dtype
 from .gram import InCoordinates, LossCurve, Reduced, Reflectors, RowState, SampleSpace, prices
 from .mlp import MLP
+from .operators import PER_FLOP, PRODUCT
 
 MOST = 8192  # largest number of rows of K: 512 MiB in float64
 D_ROWS = 512  # rows of D multiplied at a time
@@ -99,11 +101,11 @@ def output_refusal(H: Any) -> str:
     return ""
 
 
-def cost(model: Any, N: int, q: int, products: float) -> float:
-    """Return the cost, in flops, of forming K and multiplying by it `products` times."""
+def matrix_flops(model: Any, N: int, q: int) -> float:
+    """Return the cost, in flops, of forming K."""
     making = sum(q * (2.0 * m * k * (l > 0) + q * m) for l, (m, k) in enumerate(model.shapes))
     making += 2.0 * N * N * sum(k for _, k in model.shapes)
-    return float(making + products * ENTRY * q * q)
+    return float(making)
 
 
 def loss_roots(loss: LossCurve, kind: str) -> Floats:
@@ -631,6 +633,11 @@ class InputSpace(InCoordinates):
         return out
 
 
+def input_space(whole: Any) -> InputSpace | None:
+    """Return the operator in the space of inputs; None if it has no such form."""
+    return None if input_refusal(whole) else InputSpace(whole)
+
+
 def input_refusal(whole: Any) -> str:
     """Return the reason why the operator has no such form, or an empty string."""
     operator = _turned(whole)[1]
@@ -654,9 +661,6 @@ def shrinks(ob: Any) -> bool:
 # The choice of the smaller operator for a curvature: in the space of the samples, of the outputs,
 # of the inputs, or none.
 
-PRODUCTS = 60.0  # number of products that an algorithm is assumed to need
-
-
 MADE: dict[str, Callable[[Any], Any]] = {
     "samples": SampleSpace,
     "outputs": OutputSpace,
@@ -675,18 +679,29 @@ def reduced(H: Any, space: str | None) -> InCoordinates | OutputSpace | None:
     if space is not None:
         found: InCoordinates | OutputSpace | None = MADE[check_choice(space, SPACES, "space")](H)
         return found
-    if ob.why_unproved:
-        return None  # bounds there are of those in parameter space
-    if not ob.model.batch_norm:
-        N, outputs = ob.n_samples, np.inf
-        here, there = prices(ob.model.shapes, N, H.kind)
-        if not output_refusal(H):
-            outputs = cost(ob.model, N, n_outputs(ob, H.kind), PRODUCTS)
-        if outputs < PRODUCTS * min(here, there):
-            return OutputSpace(H)
-        if here < there:
-            return SampleSpace(H)
-    return InputSpace(H) if shrinks(ob) and not input_refusal(H) else None
+    form = smaller_form(H, None)
+    return None if form is None else form.make()
+
+
+def smaller_forms(H: Any, products: float) -> list[Form]:
+    """Implement `Curvature.smaller_forms`."""
+    ob, found = H.objective, []
+    if ob._by_blocks or ob.why_unproved:
+        return []  # bounds there are of those in parameter space
+    if shrinks(ob):  # its products take no more time, and their vectors are shorter
+        each = H.estimated_seconds[0]
+        price = products * each
+        found.append(Form("inputs", price, each, lambda: input_space(H)))
+    if ob.model.batch_norm:
+        return found
+    each = PRODUCT + PER_FLOP * prices(ob.model.shapes, ob.n_samples, H.kind)[0]
+    found.append(Form("samples", products * each, each, lambda: SampleSpace(H)))
+    if not output_refusal(H):
+        q = n_outputs(ob, H.kind)
+        each = PRODUCT + PER_FLOP * ENTRY * q**2
+        price = PER_FLOP * matrix_flops(ob.model, ob.n_samples, q) + products * each
+        found.append(Form("outputs", price, each, lambda: OutputSpace(H)))
+    return found
 
 
 def written(H: Any) -> OutputSpace | None:

@@ -20,7 +20,7 @@ from ..common.errors import accept_aliases
 from ..common.linalg import eigh
 from ..krylov.lanczos import as_product
 from ..krylov.trust_region import KrylovSpace, absolute, shifted
-from ..spectrum.dense import matrix_of
+from ..spectrum.forms import matrix_of
 
 Model = Callable[..., np.ndarray]  # (eigenvalues, linear term[, damping]) -> coordinates
 DENSE_BELOW = 512  # up to this n, n products and n^3 flops take milliseconds

@@ -12,11 +12,11 @@ from ..common.errors import OBJECTIVE_HINT, accept_aliases, require
 from ..common.linalg import eigh
 from ..common.protocols import Axis
 from ..common.runtime import raise_if_interrupted
-from ..spectrum.dense import matrix_of
 from ..spectrum.density import spectral_density
 from ..spectrum.density_curve import SpectralDensity
 from ..spectrum.draw import counted, draw_density, legend_above, plain_numbers, within
 from ..spectrum.eigsh import eigsh
+from ..spectrum.forms import matrix_of
 from ..spectrum.results import Eigenpairs
 from .predictions import objective_of
 from .style import BLUE, GREY, RED, Display, new_axes

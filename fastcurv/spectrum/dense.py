@@ -11,27 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.checks import (
-    CACHED_MATRIX_ENTRIES,
     MatrixOperator,
     check_symmetric_operator,
     operator_dtype,
     slabs,
-    times,
 )
 from ..common.errors import accept_aliases
 from ..common.linalg import Eigensystem, NotFiniteError, eigh, midpoint
 from ..common.linalg import eigvalsh as every_eigenvalue
 from ..common.objectives import PRODUCT_EPS, Products
 from ..common.protocols import DenseReduction, Floats, Space, why_not_own
-from ..common.runtime import check_time, to_nearest
+from ..common.runtime import to_nearest
 from ..common.vectors import NOT_FINITE, safe_norm
-from .reduced import EigshOptions, answered, reduction
-from .results import Eigenpairs, Inertia
-
-BLOCK = 128
-LARGEST_DENSE = 30_000
-SMALL_MAX_N = 64  # rows up to which a decomposition costs no more than a few products of a search
-LARGEST_SOLVED = 1000  # rows n up to which a decomposition takes no longer than n products
+from .forms import dense_reduction, matrix_by_products, matrix_of
+from .results import Inertia
 
 
 class Assembled(Protocol):
@@ -166,7 +159,7 @@ def dense_matrix(op: Any) -> DenseMatrix:
     known = op.assembled() if isinstance(op, Assembling) else None
     if known is not None:
         return DenseMatrix(known.A, known.bounds, np.zeros(n), 0, known)
-    P, n_products = _products(op, n)
+    P, n_products = matrix_by_products(op)
     P = P.astype(np.float64, copy=False)
     return symmetric_part(P, _column_bounds(op, P), n_products)
 
@@ -198,107 +191,6 @@ def _lengths(rows: Floats) -> Floats:
     return np.asarray(largest * np.linalg.norm(scaled, axis=1))
 
 
-# Every estimate of what a matrix costs is made here. In seconds, on one core.
-SEARCH, STEP = 1.5e-4, 3e-6  # what a search takes besides products, and besides each of them
-# a few eigenpairs of a matrix: for each power of n
-PAIRS_COST_SECONDS = (45e-6, 1e-6, 2e-8, 1.2e-10)
-SECONDS_PER_ENTRY = 1e-10  # a product with a matrix in a near cache, by entries
-
-
-def product_price(op: Any) -> float:
-    """Return the seconds that an operator says a product takes; infinite if it does not say."""
-    return float(op.__product_price__()) if hasattr(op, "__product_price__") else np.inf
-
-
-def matrix_pays(op: Any, products: float, step: float = STEP, summed: float = np.inf) -> bool:
-    """Return whether the matrix of an operator and a few of its eigenpairs cost no more than a
-    search of `products` products, each with vector operations of `step` seconds, in the operator
-    itself or in its matrix, which is `summed` in so many seconds.
-
-    An operator has ``__product_price__()`` and ``__matrix_price__()``; of others, or
-    where the price is infinite, only a matrix of at most `SMALL_MAX_N` rows is formed at once.
-    """
-    n, price = op.shape[0], product_price(op)
-    if not price < np.inf:
-        return bool(n <= SMALL_MAX_N)
-    price = min(price, summed / products + SECONDS_PER_ENTRY * n**2)
-    search = SEARCH + products * (price + step)
-    pairs = PAIRS_COST_SECONDS[0] + n * (
-        PAIRS_COST_SECONDS[1] + n * (PAIRS_COST_SECONDS[2] + n * PAIRS_COST_SECONDS[3])
-    )
-    return n <= LARGEST_SOLVED and pairs < search and bool(op.__matrix_price__() + pairs < search)
-
-
-def summed_price(op: Any) -> float:
-    """Return the seconds that an operator says its matrix takes by other means than products, where
-    a search in it is possible; else infinity.
-    """
-    near = op.shape[0] ** 2 <= CACHED_MATRIX_ENTRIES and hasattr(op, "__summed_price__")
-    return float(op.__summed_price__()) if near else np.inf
-
-
-def searched(op: Any, products: float, price: float, summed: float) -> tuple[Any, float]:
-    """Return the operator in which a search of `products` products at this price is to be made, and
-    the price of its products: `op`, or the matrix that it sums, where that pays.
-    """
-    entries = SECONDS_PER_ENTRY * op.shape[0] ** 2
-    if not summed + products * entries < products * price:
-        return op, price
-    A = summed_matrix(op)
-    if A is None:
-        return op, price
-    return MatrixOperator(A.astype(operator_dtype(op), copy=False), exact=True), entries
-
-
-def matrix_pairs(
-    op: Any, asked: EigshOptions, *, against: Any = None, spent: int = 0
-) -> Eigenpairs:
-    """Return the result of `eigsh` from the matrix, formed by n products, after `spent` products of
-    a search that did not converge.
-    """
-    P, n_products = matrix_of(op)
-    dtype = operator_dtype(op)
-    return answered(P, asked, dtype, against=against, n_products=spent + n_products)
-
-
-def matrix_of(op: Any) -> tuple[NDArray[Any], int]:
-    """Return the matrix of an operator in the way that costs least, not symmetrised, and the number
-    of products that it took.
-    """
-    summed = summed_matrix(op)
-    return (summed, 0) if summed is not None else _products(op, op.shape[0])
-
-
-def summed_matrix(op: Any) -> Floats | None:
-    """Return the matrix of an operator that sums it over rows, where that costs less than n
-    products; else None.
-    """
-    found: Floats | None = op.summed_matrix() if hasattr(op, "summed_matrix") else None
-    return found
-
-
-def _products(op: Any, n: int) -> tuple[NDArray[Any], int]:
-    if n > LARGEST_DENSE:
-        raise ValueError(
-            f"the operator must have n <= {LARGEST_DENSE} for its matrix, got n = {n}, which "
-            f"would take {8e-9 * n * n:.0f} GB. Use spectral_density or eigsh, which need only "
-            "products."
-        )
-    if isinstance(op, MatrixOperator):
-        return op.to_dense(), 0
-    dtype = operator_dtype(op)
-    if n <= BLOCK:
-        return times(op, np.eye(n, dtype=dtype)), n
-    A = np.empty((n, n), dtype)
-    for start in range(0, n, BLOCK):
-        check_time()
-        stop = min(start + BLOCK, n)
-        columns = np.zeros((n, stop - start), dtype)
-        columns[np.arange(start, stop), np.arange(stop - start)] = 1
-        A[:, start:stop] = times(op, columns)
-    return A, n
-
-
 def _column_bounds(op: Any, P: Floats) -> Floats:
     n, dtype = len(P), operator_dtype(op)
     if isinstance(op, MatrixOperator):
@@ -320,20 +212,6 @@ def _column_bounds(op: Any, P: Floats) -> Floats:
             f"shape {bounds.shape} or NaN."
         )
     return bounds
-
-
-def dense_reduction(op: Any, space: Space | None) -> Any:
-    """Return the smaller operator whose matrix is to be formed: the one asked for by `space`, one
-    whose matrix is already available, or one that is small enough where `op` is too large; None if
-    there is none.
-    """
-    if space is not None:
-        return reduction(op, space)
-    small: Any = op.written() if hasattr(op, "written") else None
-    if small is not None or op.shape[0] <= LARGEST_DENSE:
-        return small
-    small = reduction(op, None)
-    return small if small is not None and small.shape[0] <= LARGEST_DENSE else None
 
 
 def _as_products_have_it(op: Any) -> Floats:

@@ -29,9 +29,8 @@ from ..krylov.lanczos import (
     orthonormal_rows,
     orthonormalise,
 )
-from .dense import matrix_of, matrix_pays
 from .density_curve import SpectralDensity, check_look, smooth
-from .reduced import reduction
+from .forms import choose
 from .results import Eigenpairs
 
 DEFLATE_UP_TO = 100_000
@@ -148,14 +147,18 @@ def spectral_density(
     n_steps = check_positive_int(n_steps, "n_steps")
     look = check_look(axis, width, grid, n_grid, linear_below)
     rng = as_rng(one_seed(seed, rng))
-    n, small = op.shape[0], reduction(op, space if against is None else "parameters")
+    n = op.shape[0]
+    m = n_probes * min(n_steps, n)
+    whole = against is None and deflate is None and n <= m
+    form = choose(
+        op, m, space if against is None else "parameters", matrix=whole, step=SECONDS_PER_PRODUCT
+    )
+    if form.kind == "matrix":
+        P, n_products = form.make()
+        return every(eigvalsh(P), None, n, n_products, look, operator_dtype(op))
+    small = None if form.kind == "products" else form.make()
     if isinstance(small, DenseReduction) and len(small.matrix) <= ALL_EIGENVALUES_MAX_N:
         return every(eigvalsh(small.matrix), small, n, 0, look, operator_dtype(op))
-    m = n_probes * min(n_steps, n)
-    whole = small is None and against is None and deflate is None and n <= m
-    if whole and matrix_pays(op, m, SECONDS_PER_PRODUCT):
-        P, n_products = matrix_of(op)
-        return every(eigvalsh(P), None, n, n_products, look, operator_dtype(op))
     op = op if small is None else cast(Operator, small)
     deflate = (against is None and op.shape[0] <= DEFLATE_UP_TO) if deflate is None else deflate
     known, spent = known_pairs(op, against)

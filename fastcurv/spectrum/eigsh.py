@@ -37,15 +37,15 @@ from ..krylov.lanczos import (
     orthonormal_rows,
 )
 from ..krylov.trust_region import blind
-from .dense import (
-    LARGEST_SOLVED,
-    matrix_pairs,
-    matrix_pays,
-    product_price,
-    searched,
-    summed_price,
+from .forms import LARGEST_SOLVED, choose, matrix_of, reduction
+from .reduced import (
+    EigshOptions,
+    answered,
+    eps_of,
+    reduced_pairs,
+    resolve_max_basis,
+    resolve_tol,
 )
-from .reduced import EigshOptions, eps_of, reduced_pairs, reduction, resolve_max_basis, resolve_tol
 from .results import LEFT_OPEN, Eigenpairs
 
 # --------------------------------------------------------------------------------------------------
@@ -76,17 +76,23 @@ def extreme_pairs(
     usual = FIRST + EACH * k
     if asked.which in ("SA", "BE") and getattr(op, "kind", "hessian") != "hessian":
         usual = n  # many eigenvalues near 0, where a search goes on to the end
+    usual = min(usual, asked.max_products)
+    whole = may_be_whole and n <= asked.max_products
     # without a probe few products are made, and no matrix for them
-    price, summed = product_price(op), summed_price(op) if sought else np.inf
-    if may_be_whole and n <= asked.max_products and matrix_pays(op, usual, summed=summed):
-        return matrix_pairs(op, asked, against=deflated)
-    inner, price = searched(op, min(usual, asked.max_products), price, summed)
+    form = choose(op, usual, "parameters", matrix=whole, summed=sought)
+    inner = form.make()
+    if inner is None:  # numbers out of the range in which a matrix can be summed
+        form = choose(op, usual, "parameters", matrix=False)
+        inner = op
+    if form.kind == "matrix":
+        P, n_products = inner
+        return answered(P, asked, dtype, against=deflated, n_products=n_products)
     tol = resolve_tol(asked.tol, dtype)
     # its square, times the largest |lam|, becomes part of every residual
     loose = 0.1 if asked.relative == "scale" else 0.03
     most = min(resolve_max_basis(asked.max_basis, k, n, dtype), n)
     contamination = min(max(loose * tol**0.5, eps_of(dtype) ** 0.5), 0.03 * loose)
-    quick = price * usual < QUICK_SECONDS
+    quick = form.product * usual < QUICK_SECONDS
     silent = quick and not asked.progress
     with (
         nullcontext(NO_PROGRESS) if silent else bar(None, "eigsh", asked.progress) as shown,
@@ -94,13 +100,13 @@ def extreme_pairs(
     ):
         run = Recurrence(inner, most, against=deflated, contamination=contamination, rows=rows)
         rng = quick_rng(seed)
-        search = ThickRestart(
-            run, asked, tol, price,
-            quick=quick, rng=rng, shown=shown, may_switch_to_dense=may_be_whole,
-        )  # fmt: skip
+        search = ThickRestart(run, asked, tol, rng, form.product, quick=quick)
+        search.shown, search.may_switch_to_dense = shown, may_be_whole and n <= LARGEST_SOLVED
         found = search.solve(start)
     if search.switch_to_dense:
-        return matrix_pairs(inner, asked, against=deflated, spent=found.n_products)
+        P, n_products = matrix_of(inner)
+        spent = found.n_products + n_products
+        return answered(P, asked, dtype, against=deflated, n_products=spent)
     if not (search.closed and asked.outside) or found.interrupted:
         return found
     budget = asked.max_products - found.n_products
@@ -117,6 +123,7 @@ class ThickRestart(EigenSearch):
     """
 
     run: Recurrence
+    shown: Bar
     given: bool
     stop: Interrupts
     interrupted: bool
@@ -127,18 +134,15 @@ class ThickRestart(EigenSearch):
         run: Recurrence,
         asked: EigshOptions,
         tol: float,
+        rng: np.random.Generator,
         price: float,
         *,
         quick: bool,
-        rng: np.random.Generator,
-        shown: Bar,
-        may_switch_to_dense: bool = False,
     ) -> None:
         super().__init__(run, asked.k, asked.which, tol, asked.relative == "value", price)
-        self.quick, self.rng, self.shown, self.left_open = quick, rng, shown, LEFT_OPEN
+        self.quick, self.rng, self.left_open = quick, rng, LEFT_OPEN
         self.sure, self.risk = blind(run.n, MISS_PROBABILITY), blind(run.n, MISSED_WITHIN_RISK)
         self.max_products, self.probe, self.asked = asked.max_products, asked.probe, asked.probe
-        self.may_switch_to_dense = may_switch_to_dense and run.n <= LARGEST_SOLVED
         self.closed = False  # whether the search ended in an invariant subspace of a given start
         # the result so far, while its residuals are measured again
         self.held: Eigenpairs | None = None

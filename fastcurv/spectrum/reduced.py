@@ -15,14 +15,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..common.checks import (
-    check_choice,
     check_positive,
     check_positive_int,
     check_vectors,
     operator_dtype,
 )
 from ..common.linalg import MIN_SUBNORMAL, eigh_some, residuals, symmetrised, unscaled, wanted
-from ..common.protocols import SPACES, Array, DenseReduction, Floats, Indices, Reduction
+from ..common.protocols import Array, DenseReduction, Floats, Indices, Reduction
 from ..krylov.lanczos import column_lengths
 from .results import LEFT_OPEN, Eigenpairs, ReducedEigenpairs, left_open
 
@@ -146,29 +145,6 @@ def answered(
 
 DIRECT = 400  # rows up to which an available matrix is fully decomposed
 INSIDE_ERROR_EPS = 64  # squared error, in eps, up to which a unit vector counts as inside the space
-
-
-def reduction(op: Any, space: str | None) -> Reduction | None:
-    """Return the smaller operator that `op` offers, or None.
-
-    Parameters
-    ----------
-    op : LinearOperator
-    space : {"samples", "outputs", "inputs", "parameters"}, optional
-        The space of the smaller operator; "parameters" for none. By default one is used if the
-        operator finds it worthwhile.
-    """
-    if space is not None:
-        check_choice(space, SPACES, "space")
-    if space == "parameters":
-        return None
-    found: Reduction | None = op.reduced(space) if hasattr(op, "reduced") else None
-    if found is None and space is not None:
-        raise ValueError(
-            f"space must be 'parameters' for an operator of type {type(op).__name__}, which has "
-            f"no other form, got {space!r}."
-        )
-    return found
 
 
 def reduced_pairs(

@@ -28,7 +28,8 @@ from ..common.runtime import Lock
 from ..krylov.lanczos import Recurrence, check_wanted, combine
 from .density import assemble, extend, quadrature, with_rest
 from .density_curve import SpectralDensity, check_look
-from .reduced import completed, reduction, resolve_tol
+from .forms import reduction
+from .reduced import completed, resolve_tol
 from .results import Eigenpairs
 
 MAX_BYTES = 4 << 30

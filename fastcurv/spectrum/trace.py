@@ -38,9 +38,8 @@ from ..common.protocols import (
 from ..common.runtime import interruptible, starts_to_nearest
 from ..common.vectors import NOT_FINITE, safe_norm
 from ..krylov.lanczos import combine, orthonormalise, project, subtract
-from .dense import LARGEST_SOLVED, matrix_pays, summed_matrix
 from .density import random_signs
-from .reduced import reduction
+from .forms import LARGEST_SOLVED, choose, reduction, summed_matrix
 from .results import MIN_ALIKE_ESTIMATES, TWO_VALUED, Estimate, mean_of, widened
 
 # --------------------------------------------------------------------------------------------------
@@ -648,5 +647,5 @@ def _asked(
     check_choice(method, methods, "method")
     if n_probes is not None:
         return op, check_positive_int(n_probes, "n_probes"), generator
-    whole = method == "auto" and matrix_pays(op, USUAL, SECONDS_PER_PROBE)
-    return op, max(USUAL, op.shape[0]) if whole else USUAL, generator
+    form = choose(op, USUAL, "parameters", matrix=method == "auto", step=SECONDS_PER_PROBE)
+    return op, max(USUAL, op.shape[0]) if form.kind == "matrix" else USUAL, generator

@@ -9,7 +9,8 @@ from scipy.sparse.linalg import LinearOperator
 
 import fastcurv as fc
 from fastcurv.common import linalg
-from fastcurv.spectrum.dense import LARGEST_DENSE, dense_matrix, matrix_of
+from fastcurv.spectrum.dense import dense_matrix
+from fastcurv.spectrum.forms import LARGEST_DENSE, matrix_of
 from fastcurv.testing import PrescribedSpectrum
 
 from .spectra import diagonal, symmetric

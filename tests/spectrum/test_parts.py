@@ -11,7 +11,7 @@ from fastcurv.common.linalg import wanted
 from fastcurv.common.progress import bar
 from fastcurv.common.vectors import EigenSearch, dot, norm
 from fastcurv.krylov.lanczos import Recurrence, kept_at_restart
-from fastcurv.spectrum import dense, eigsh
+from fastcurv.spectrum import eigsh, forms
 from fastcurv.spectrum.density import run_probe
 from fastcurv.spectrum.reduced import reduced_pairs
 from fastcurv.spectrum.trace import (
@@ -88,15 +88,15 @@ def test_pairs_in_sample_space_off_known_ones(wide):
 def test_a_matrix_too_large_is_written_down_in_the_smaller_space(wide, monkeypatch):
     small = wide.reduced("samples")
     exact = np.linalg.eigvalsh(small @ np.eye(small.shape[0]))
-    monkeypatch.setattr(dense, "LARGEST_DENSE", 1000)
+    monkeypatch.setattr(forms, "LARGEST_DENSE", 1000)
     values = fc.eigvalsh(wide)
     size = np.abs(exact).max()
     assert values.shape == (wide.shape[0],)
     assert np.allclose(values[[0, -1]], exact[[0, -1]], rtol=0, atol=1e-12 * size)
     assert (np.abs(values) > 1e-12 * size).sum() == (np.abs(exact) > 1e-12 * size).sum()
-    assert dense.dense_reduction(diagonal(np.ones(2000)), None) is None
-    monkeypatch.setattr(dense, "LARGEST_DENSE", 2)
-    assert dense.dense_reduction(wide, None) is None
+    assert forms.dense_reduction(diagonal(np.ones(2000)), None) is None
+    monkeypatch.setattr(forms, "LARGEST_DENSE", 2)
+    assert forms.dense_reduction(wide, None) is None
 
 
 def test_densities_of_other_operators_do_not_merge():

@@ -6,8 +6,8 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.linalg import aslinearoperator
 
 import fastcurv as fc
-from fastcurv.spectrum.dense import matrix_of, matrix_pays
 from fastcurv.spectrum.eigsh import ThickRestart
+from fastcurv.spectrum.forms import choose, matrix_of, summed_matrix
 
 from ..nets import CURVATURES, EPS, LOSSES, draw
 from .spectra import picked
@@ -73,12 +73,12 @@ def test_the_summed_matrix_is_that_of_the_products(loss, dtype, l2):
 
 def test_where_no_matrix_is_summed():
     ob, theta = small([4, 7, 3], 50, "cross_entropy")
-    assert ob.empirical_fisher(theta).summed_matrix() is None
+    assert summed_matrix(ob.empirical_fisher(theta)) is None
     wide, at = small([4, 3, 90], 50)
-    assert wide.ggn(at).summed_matrix() is None  # products cost less
+    assert summed_matrix(wide.ggn(at)) is None  # products cost less
     for options in ({"memory": 1 << 20}, {"batch_norm": True}):
         ob, at = small([4, 7, 3], 50, "cross_entropy", **options)
-        assert ob.ggn(at).summed_matrix() is None and ob.hessian(at).summed_matrix() is None
+        assert summed_matrix(ob.ggn(at)) is None and summed_matrix(ob.hessian(at)) is None
     values = fc.eigvalsh(ob.ggn(at))
     assert np.allclose(values, np.linalg.eigvalsh(ob.ggn(at).to_dense()), atol=1e-10)
 
@@ -154,11 +154,11 @@ def test_a_search_remains_where_it_costs_less():
     assert fc.eigsh(H, 2, "LA", max_basis=60, seed=0).n_products < n
     assert fc.eigsh(H, 2, "LA", v0=np.ones(n)).n_products < n
     many = draw(0, [10, 40, 1], "tanh", "mse", N=40_000, n_threads=1)
-    assert not matrix_pays(many.ob.hessian(many.theta), 40)
+    assert choose(many.ob.hessian(many.theta), 40).kind == "products"
     rows = np.array_split(np.arange(200), 4)
     source = [(ob.X[part], ob.y[part]) for part in rows]
     streamed = fc.StreamedObjective(ob.model, source, loss="mse", block_rows=50)
-    assert not matrix_pays(streamed.hessian(theta), 1e6)
+    assert choose(streamed.hessian(theta), 1e6).kind == "products"
 
 
 @pytest.mark.parametrize(("sizes", "N"), NETS)

@@ -37,7 +37,7 @@ TUNED = {
     "network/sparse.py": {"KEPT"},
     "certify/dense_hessian.py": {"BYTES"},
     "certify/passes.py": {"CHUNK_BYTES", "JOINT_FLOPS", "KEPT_BYTES"},
-    "spectrum/dense.py": {"BLOCK"},
+    "spectrum/forms.py": {"BLOCK_COLUMNS"},
     "spectrum/eigsh.py": {"MAX_BASIS_BYTES"},
     "structure/symmetry.py": {"MAX_BYTES"},
     "common/vectors.py": {"PANEL", "SHORT"},

@@ -1,0 +1,210 @@
+"""The choice of the form in which an operator is used, by the seconds that each form takes on one
+core: products with the operator, its matrix, or a smaller operator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..common.checks import (
+    CACHED_MATRIX_ENTRIES,
+    MatrixOperator,
+    check_choice,
+    operator_dtype,
+    times,
+)
+from ..common.protocols import SPACES, Floats, Reduction
+from ..common.runtime import check_time
+
+BLOCK_COLUMNS = 128  # columns of the identity that are multiplied at a time
+LARGEST_DENSE = 30_000  # largest number of rows of a matrix that is formed
+LARGEST_SOLVED = 1000  # rows n up to which a decomposition takes no longer than n products
+SMALL_MAX_N = 64  # rows up to which a decomposition takes no longer than a few products
+RUN_PRODUCTS = 60  # products of a run whose length is not known, in the choice of its space
+# Estimates in seconds:
+SEARCH, STEP = 1.5e-4, 3e-6  # what a search takes besides products, and besides each of them
+# a few eigenpairs of a matrix: for each power of n
+PAIRS_COST_SECONDS = (45e-6, 1e-6, 2e-8, 1.2e-10)
+SECONDS_PER_ENTRY = 1e-10  # a product with a matrix in a near cache, by entries
+
+
+class Form(NamedTuple):
+    """A form in which an operator is used.
+
+    Attributes
+    ----------
+    kind : str
+        ``"products"``, the operator itself; ``"matrix"``, decomposed; ``"summed"``, the matrix as
+        an operator; or the space of a smaller operator.
+    price : float
+        Seconds for the whole job; infinite if not known.
+    product : float
+        Seconds for each product of the job.
+    make : callable
+        Returns the operator, None if this turns out to be impossible; of ``"matrix"`` what
+        `matrix_of` returns.
+    """
+
+    kind: str
+    price: float
+    product: float
+    make: Callable[[], Any]
+
+
+def choose(
+    op: Any,
+    products: float,
+    space: str | None = None,
+    *,
+    matrix: bool = True,
+    summed: bool = False,
+    step: float = STEP,
+) -> Form:
+    """Return the form of an operator in which a job takes the least time.
+
+    A smaller operator is preferred to all others if runs of `RUN_PRODUCTS` products take less time
+    with it. The seconds are those of ``op.estimated_seconds``; of an operator without, only a
+    matrix of at most `SMALL_MAX_N` rows is formed.
+
+    Parameters
+    ----------
+    op : LinearOperator
+    products : float
+        Number of products that the job needs.
+    space : {"samples", "outputs", "inputs", "parameters"}, optional
+        The space of the job; by default the one that takes the least time.
+    matrix, summed : bool
+        Whether the job can be done by a few eigenpairs of the matrix, and whether its products can
+        be those with a matrix that the operator sums over rows.
+    step : float
+        Seconds of vector operations for each product.
+    """
+    small = smaller_form(op, space)
+    if small is not None:
+        return small
+    n, (each, summing) = op.shape[0], _seconds(op)
+    forms = [Form("products", SEARCH + products * (each + step), each, lambda: op)]
+    if summed and n**2 <= CACHED_MATRIX_ENTRIES:
+        entry = SECONDS_PER_ENTRY * n**2
+        total = SEARCH + summing + products * (entry + step)
+        forms.append(Form("summed", total, entry, lambda: _as_operator(op)))
+    if matrix and n <= LARGEST_SOLVED:
+        known = each < np.inf
+        making = min(summing, n * each) if known or n > SMALL_MAX_N else 0.0
+        pairs = sum(cost * n**power for power, cost in enumerate(PAIRS_COST_SECONDS))
+        forms.append(Form("matrix", making + pairs, 0.0, lambda: matrix_of(op)))
+    return min(forms, key=lambda form: form.price)
+
+
+def smaller_form(op: Any, space: str | None) -> Form | None:
+    """Return the form of a smaller operator, or None: the one of `space`, or by default the one
+    with which a run takes the least time, if that is less than with `op`.
+    """
+    if space is not None:
+        check_choice(space, SPACES, "space")
+    if space == "parameters":
+        return None
+    if space is None and hasattr(op, "smaller_forms"):
+        each = _seconds(op)[0]
+        own = Form("products", RUN_PRODUCTS * each, each, lambda: None)
+        best = min([*op.smaller_forms(RUN_PRODUCTS), own], key=lambda form: form.price)
+        found = best.make()
+        return None if found is None else best._replace(make=lambda: found)
+    found = op.reduced(space) if hasattr(op, "reduced") else None
+    if found is not None:
+        return Form(found.space, np.inf, np.inf, lambda: found)
+    if space is None:
+        return None
+    raise ValueError(
+        f"space must be 'parameters' for an operator of type {type(op).__name__}, which has no "
+        f"other form, got {space!r}."
+    )
+
+
+def reduction(op: Any, space: str | None) -> Reduction | None:
+    """Return the smaller operator in which Krylov methods run, or None for `op` itself; `space` is
+    as in `choose`.
+    """
+    form = smaller_form(op, space)
+    found: Reduction | None = None if form is None else form.make()
+    return found
+
+
+def dense_reduction(op: Any, space: str | None) -> Any:
+    """Return the smaller operator whose matrix is to be formed: the one asked for by `space`, one
+    whose matrix is already available, or one that is small enough where `op` is too large; None if
+    there is none.
+    """
+    if space is not None:
+        return reduction(op, space)
+    small: Any = op.written() if hasattr(op, "written") else None
+    if small is not None or op.shape[0] <= LARGEST_DENSE:
+        return small
+    small = reduction(op, None)
+    return small if small is not None and small.shape[0] <= LARGEST_DENSE else None
+
+
+def _seconds(op: Any) -> tuple[float, float]:
+    """Return an operator's estimates of the seconds of a product and of its matrix summed over
+    rows; infinite if it has none.
+    """
+    found: tuple[float, float] = getattr(op, "estimated_seconds", (np.inf, np.inf))
+    return found
+
+
+# --------------------------------------------------------------------------------------------------
+# The matrix of an operator.
+
+
+def matrix_of(op: Any) -> tuple[NDArray[Any], int]:
+    """Return the matrix of an operator in the way that costs least, not symmetrised, and the number
+    of products that it took.
+    """
+    summed = summed_matrix(op)
+    return (summed, 0) if summed is not None else matrix_by_products(op)
+
+
+def summed_matrix(op: Any) -> Floats | None:
+    """Return the matrix of an operator that sums it over rows, where that costs less than n
+    products; else None.
+    """
+    each, summing = _seconds(op)
+    if not summing < op.shape[0] * each:
+        return None
+    found: Floats | None = op.summed_matrix()
+    return found
+
+
+def _as_operator(op: Any) -> MatrixOperator | None:
+    A = summed_matrix(op)
+    return None if A is None else MatrixOperator(A.astype(operator_dtype(op), copy=False), True)
+
+
+def matrix_by_products(op: Any) -> tuple[NDArray[Any], int]:
+    """Return the matrix of an operator by n products, or a matrix as it is, and the number of
+    products that it took.
+    """
+    n = op.shape[0]
+    if n > LARGEST_DENSE:
+        raise ValueError(
+            f"the operator must have n <= {LARGEST_DENSE} for its matrix, got n = {n}, which "
+            f"would take {8e-9 * n * n:.0f} GB. Use spectral_density or eigsh, which need only "
+            "products."
+        )
+    if isinstance(op, MatrixOperator):
+        return op.to_dense(), 0
+    dtype = operator_dtype(op)
+    if n <= BLOCK_COLUMNS:
+        return times(op, np.eye(n, dtype=dtype)), n
+    A = np.empty((n, n), dtype)
+    for start in range(0, n, BLOCK_COLUMNS):
+        check_time()
+        stop = min(start + BLOCK_COLUMNS, n)
+        columns = np.zeros((n, stop - start), dtype)
+        columns[np.arange(start, stop), np.arange(stop - start)] = 1
+        A[:, start:stop] = times(op, columns)
+    return A, n

@@ -4,6 +4,7 @@
     python benchmarks/sample_space.py --rows 256 --dtype float32
     python benchmarks/sample_space.py --workload mnist --rows 32 128 --threads 1
     python benchmarks/sample_space.py --ggn --workload mnist --rows 64 256    # by their outputs
+    python benchmarks/sample_space.py --inputs --bounds         # in the space of the inputs
     python benchmarks/sample_space.py --memory         # 50 million parameters: the peak of memory
 
 Each contender has a process of its own; rounds are interleaved and the best counts. Both search for
@@ -11,6 +12,9 @@ Each contender has a process of its own; rounds are interleaved and the best cou
 agree. What the state and the coordinates take to make is in the time. Beside the time stands the
 processor's, which tells more on a machine with other work; with `--products` the search ends after
 as many, converged or not, and values are not compared.
+
+In the space of the inputs, medians of processor time on one thread over the same in parameter
+space, for the only workload whose Hessian is searched there by default: small-1.
 """
 
 import json
@@ -24,9 +28,10 @@ from pathlib import Path
 import command
 import numpy as np
 from peers import thread_variables
-from workloads import WORKLOADS, Workload
+from workloads import WORKLOADS, Workload, flat
 
 BOUNDS = {64: 2.2, 256: 1.5}  # times faster than in parameter space
+INPUTS_BOUND = 1.2  # times faster in the space of the inputs, the job that gains most
 PAIRS = 10
 PEAK = 4.0  # GiB
 HUGE = Workload("huge", (5000, 5000, 4990, 10), 64, "tanh", "cross_entropy")  # 50 million
@@ -145,6 +150,38 @@ def peak(args):
     return answer
 
 
+def inputs(args):
+    """How many times faster searches and densities are in the space of the inputs."""
+    import fastcurv as fc
+
+    jobs = {
+        "5 highest": lambda H, **how: fc.eigsh(H, 5, "LA", **how),
+        "5 lowest": lambda H, **how: fc.eigsh(H, 5, "SA", **how),
+        "both ends, tol 1e-3": lambda H, **how: fc.eigsh(H, 10, "BE", tol=1e-3, **how),
+        "density": lambda H, **how: fc.spectral_density(H, 5, 60, **how),
+    }
+    workload = WORKLOADS["small-1"]
+    X, y, layers, _ = workload.problem(args.dtype)
+    model = fc.MLP(workload.sizes, activation=workload.activation, dtype=args.dtype)
+    H = fc.Objective(model, X, y, loss=workload.loss, n_threads=1).hessian(flat(layers))
+    print(f"\n{workload}, {args.dtype}: n {H.shape[0]}, {H.reduced('inputs').shape[0]} coordinates")
+    gains = {}
+    for name, job in jobs.items():
+        took = {"parameters": [], "inputs": []}
+        for seed in range(5 * args.rounds):
+            command.step(f"{name}, round {seed + 1} of {5 * args.rounds}")
+            for space, found in took.items():
+                start = time.process_time()
+                job(H, seed=seed, space=space)
+                found.append(time.process_time() - start)
+        there, here = (float(np.median(found)) for found in took.values())
+        gains[name] = there / here
+        print(f"  {name:20} {here * 1e3:6.1f} ms, {gains[name]:.2f}x faster")
+    if args.bounds:
+        command.met(max(gains.values()) >= INPUTS_BOUND, f"one at least {INPUTS_BOUND}x")
+    return gains
+
+
 def main(argv=None):
     parser = command.parser(__doc__, bounds=True)
     parser.add_argument("--rows", type=int, nargs="+", default=[64, 256], help="(default 64 256)")
@@ -156,6 +193,7 @@ def main(argv=None):
     parser.add_argument("--workload", choices=WORKLOADS, default="wide", help="(default wide)")
     parser.add_argument("--products", type=int, help="end after as many")
     parser.add_argument("--ggn", action="store_true", help="the GGN, by its outputs")
+    parser.add_argument("--inputs", action="store_true", help="in the space of the inputs, alone")
     parser.add_argument("--memory", action="store_true", help="50 million parameters, N 64")
     parser.add_argument("--serve", help=command.SUPPRESS)
     args = parser.parse_args(argv)
@@ -165,8 +203,8 @@ def main(argv=None):
         return
     with command.run(args) as numbers:
         print(f"{command.cpu_name()}, {args.threads} threads, {time.strftime('%Y-%m-%d %H:%M')}")
-        if args.memory:
-            numbers |= peak(args)
+        if args.memory or args.inputs:
+            numbers |= peak(args) if args.memory else inputs(args)
             return
         for rows in args.rows:
             numbers[f"N {rows}"] = best = compare(rows, args)

@@ -855,7 +855,7 @@ def test_the_cost_model_or_the_caller_chooses_output_space(rng):
     assert np.abs(there.values - here.values).max() <= EXACT * here.values.max()
     few, theta = objective(rng, [4, 3, 2], 50)
     refused = [
-        (few.ggn(theta), "50 pairs of row and class and n = 23"),
+        (few.ggn(theta), "50 pairs of row and class, which must be fewer than n = 23"),
         (few.hessian(theta), "a Hessian"),
     ]
     spared = fc.Objective(few.model, few.X[:3], few.y[:3], l2=0.1, l2_biases=False)

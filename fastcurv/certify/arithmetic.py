@@ -26,6 +26,7 @@ from .._engine import BATCH_NORM_EPS
 from ..common.linalg import eigh, gamma_of
 from ..common.protocols import Floats
 from ..common.runtime import check_time
+from ..common.vectors import safe_norm, safe_norms
 from ..structure.tables import ACTIVATIONS
 
 # error of phi, phi', phi'' and of the terms of a loss row, in roundings: at most 10 were measured
@@ -74,23 +75,17 @@ def _least(X: Floats) -> float:
 
 
 def norms(E: Floats) -> Floats:
-    """Return the norms of the rows of E >= 0, shape (rows, 1), safe from underflow and overflow of
-    the squares.
-    """
-    found: Floats = np.sqrt(np.einsum("ij,ij->i", E, E))[:, None]
-    odd = ~((found > 1e-140) & (found < np.inf))[:, 0]
-    if odd.any():
-        scale = E[odd].max(axis=1, initial=0.0)[:, None]
-        scale[~((scale > 0) & (scale < np.inf))] = 1.0
-        found[odd] = scaled(np.sqrt(np.sum((E[odd] / scale) ** 2, axis=1))[:, None], scale)
-    return found
+    """Return the norms of the rows of E, shape (rows, 1), rounded up where they underflow."""
+    found = safe_norms(E)[:, None]
+    return found if found.min(initial=1.0) >= VANISHING else np.asarray(found + ETA * (found > 0))
 
 
 def norm(x: ArrayLike) -> float:
-    """Return the Euclidean norm of all of x in float64, safe from underflow and overflow of the
-    squares. A bound needs this one: unlike `safe_norm`, it is rounded up where it underflows.
+    """Return the Euclidean norm of all of x in float64. A bound needs this one: unlike `safe_norm`,
+    it is rounded up where it underflows.
     """
-    return float(norms(np.abs(np.asarray(x, dtype=float)).reshape(1, -1))[0, 0])
+    found = safe_norm(np.asarray(x, dtype=float))
+    return found + ETA * (found > 0)
 
 
 def spectral(A: Floats) -> float:

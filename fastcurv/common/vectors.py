@@ -62,6 +62,7 @@ __all__ = [
     "project_rows",
     "reduction_ratio",
     "safe_norm",
+    "safe_norms",
     "same",
     "small_problem",
     "subtract_rows",
@@ -106,3 +107,15 @@ def safe_norm(x: NDArray[Any]) -> float:
     if not 0 < largest < np.inf:
         return largest
     return largest * float(np.linalg.norm(np.divide(x, largest, dtype=np.float64)))
+
+
+def safe_norms(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the 2-norms ``(k,)`` of rows ``(k, n)`` of any scale, see `safe_norm`."""
+    found = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+    odd = ~((found > 1e-140) & (found < np.inf))  # squares under- or overflow
+    if odd.any():
+        some = np.abs(rows[odd])
+        largest = some.max(axis=1, initial=0.0)
+        unit = np.where((largest > 0) & (largest < np.inf), largest, 1.0)
+        found[odd] = unit * np.linalg.norm(some / unit[:, None], axis=1)
+    return np.asarray(found)

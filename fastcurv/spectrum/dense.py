@@ -22,7 +22,7 @@ from ..common.linalg import eigvalsh as every_eigenvalue
 from ..common.objectives import PRODUCT_EPS, Products
 from ..common.protocols import DenseReduction, Floats, Space, why_not_own
 from ..common.runtime import to_nearest
-from ..common.vectors import NOT_FINITE, safe_norm
+from ..common.vectors import NOT_FINITE, safe_norm, safe_norms
 from .forms import dense_reduction, matrix_by_products, matrix_of
 from .results import Inertia
 
@@ -172,7 +172,7 @@ def symmetric_part(P: Floats, bounds: Floats, n_products: int) -> DenseMatrix:
     for s in slabs(len(P), len(P)):  # of each pair the entry with the smaller bound, or their mean
         here, there, own = P[s], P[:, s].T, bounds[s, None]
         with np.errstate(over="ignore", invalid="ignore"):
-            asymmetry[s] = _lengths(here - there)
+            asymmetry[s] = safe_norms(here - there)
             A[s] = np.where(
                 bounds < own, here, np.where(own < bounds, there, midpoint(here, there))
             )
@@ -182,13 +182,6 @@ def symmetric_part(P: Floats, bounds: Floats, n_products: int) -> DenseMatrix:
             "or overflow when they are symmetrised."
         )
     return DenseMatrix(A, bounds, asymmetry, n_products)
-
-
-def _lengths(rows: Floats) -> Floats:
-    """Return the 2-norms of rows, computed without overflow."""
-    largest = np.abs(rows).max(axis=1)
-    scaled = rows / np.where(largest > 0, largest, 1.0)[:, None]
-    return np.asarray(largest * np.linalg.norm(scaled, axis=1))
 
 
 def _column_bounds(op: Any, P: Floats) -> Floats:

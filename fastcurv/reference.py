@@ -19,7 +19,7 @@ from .certify.certificates import Certificates
 from .common.checks import SelfAdjoint, as_rng, check_choice, check_vector
 from .common.protocols import Floats
 from .common.read_only import ReadOnly
-from .structure.parameters import l2_diagonal, layers_of, norms_of, skips, terms_of_a_row
+from .structure.parameters import forward, l2_diagonal, layers_of, norms_of, skips, terms_of_a_row
 from .structure.tables import (
     ACTIVATIONS,
     COMPLEX_STEP,
@@ -120,15 +120,11 @@ class ReferenceModel(ReadOnly):
         """Return the arguments of every layer's activation, ``z`` or ``gamma h + beta``, and the
         inputs ``a`` of every layer.
         """
-        a, zs, below = X, [], []
-        for layer, (W, b, *norm) in enumerate(self.unflatten(theta)):
-            below.append(a)
-            zs.append(a @ W.T + (0 if b is None else b))
-            if norm:
-                zs[-1] = norm[0] * normalise(zs[-1])[0] + norm[1]
-            if layer < len(self.activation):
-                phi = ACTIVATIONS[self.activation[layer]].phi
-                a = phi(zs[-1]) + (a if skips(self, layer) else 0)
+
+        def bend(l: int, z: NDArray[Any], a: NDArray[Any]) -> NDArray[Any]:
+            return np.asarray(ACTIVATIONS[self.activation[l]].phi(z) + (a if skips(self, l) else 0))
+
+        below, zs = forward(self.unflatten(theta), X, bend)
         return zs, below
 
     def preactivations(self, theta: NDArray[Any], X: Floats) -> list[NDArray[Any]]:

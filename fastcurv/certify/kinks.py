@@ -38,7 +38,14 @@ from numpy.typing import NDArray
 
 from ..common.linalg import svd, svdvals
 from ..common.protocols import Floats
-from ..structure.parameters import divisor_of, l2_diagonal, layers_of, normalised, rows_that_count
+from ..structure.parameters import (
+    divisor_of,
+    forward,
+    l2_diagonal,
+    layers_of,
+    normalised,
+    rows_that_count,
+)
 from ..structure.tables import ACTIVATIONS, LOSSES, one_hot
 from .precise import Bend, Bounded, Precise, decayed, pair
 
@@ -163,14 +170,8 @@ class ReluRows:
         """Return the inputs of every layer and ``z = a W' + b``; ``bend(l, z)`` is the output of
         hidden layer l.
         """
-        below: Arrays = [self.X.astype(layers[0][0].dtype, copy=False)]
-        zs: Arrays = []
-        for l, (W, b) in enumerate(layers):
-            z = below[l] @ np.swapaxes(W, -1, -2)
-            zs.append(z if b is None else z + b[..., None, :])
-            if l < len(layers) - 1:
-                below.append(bend(l, zs[l]))
-        return below, zs
+        X = self.X.astype(layers[0][0].dtype, copy=False)
+        return forward(layers, X, lambda l, z, _: bend(l, z))
 
     def terms(self, f: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return the terms of the loss and their derivatives by the outputs, both weighted and

@@ -61,7 +61,7 @@ from ..common.progress import cached_attribute
 from ..common.protocols import Array, Floats, LiftedPairs
 from ..common.runtime import load_proofs, to_nearest
 from ..common.vectors import safe_norm
-from ..structure.parameters import divisor_of, layers_of
+from ..structure.parameters import divisor_of, forward, layers_of
 from ..structure.tables import ACTIVATIONS, LOSSES, one_hot
 from .arguments import as_output, as_vector, check_dtype
 from .linear_operator import Symmetric, if_bounded
@@ -572,13 +572,16 @@ class RowState:
         if plan is not None:
             self._take(ob, plan.state())
             return
-        for l, name in enumerate(model.activation[: len(self.W) - 1]):
-            a, p, q, _ = ACTIVATIONS[name].derivatives(self._linear(l).astype(np.float64))
-            above = np.asarray(a, dtype=self.dtype)
-            self.a.append(self._held(above + self.a[l] if self.skips[l] else above))
+
+        def bend(l: int, z: Any, below: Any) -> Any:
+            a, p, q, _ = ACTIVATIONS[model.activation[l]].derivatives(np.asarray(z, np.float64))
             self.p.append(self._held(p))
             self.eq.append(q)  # until e is known
-        self.loss = LossCurve(ob, self._linear(len(self.W) - 1))
+            above = np.asarray(a, dtype=self.dtype)
+            return self._held(above + below if self.skips[l] else above)
+
+        self.a, zs = forward(zip(self.W, self.b), ob.X, bend)
+        self.loss = LossCurve(ob, np.asarray(zs[-1]))
         self.delta, e = [self._held(self.loss.delta)], None
         for l in range(len(self.W) - 1, 0, -1):
             delta, e = self.below(multiply, l, self.delta[0], e)
@@ -605,13 +608,10 @@ class RowState:
         """Return x in the model's dtype, stored by columns; None for None."""
         return None if x is None else np.asarray(x, dtype=self.dtype, order="F")
 
-    def _linear(self, l: int) -> Array:
-        z = np.asarray(self.a[l] @ self.W[l].T)
-        return z if self.b[l] is None else z + self.b[l]
-
     def outputs(self) -> Array:
         """Return the network's outputs (N, d_out)."""
-        return self._linear(len(self.W) - 1)
+        z = np.asarray(self.a[-1] @ self.W[-1].T)
+        return z if self.b[-1] is None else z + self.b[-1]
 
     def below(self, M: Any, l: int, D: Array, e: Array | None) -> tuple[Array, Array]:
         """Return ``(D', e')``: ``e' = D W [+ e]`` and ``D' = e' * phi'`` below layer l >= 1, of D

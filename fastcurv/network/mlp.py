@@ -25,11 +25,11 @@ from ..common.checks import (
 )
 from ..common.errors import AttributeHints, accept_aliases, typed
 from ..common.html import html_table
-from ..common.protocols import Scheme
+from ..common.protocols import Array, Scheme
 from ..common.read_only import ReadOnly
 from ..common.runtime import load_module
-from ..structure.parameters import branch_scale, layers_of, norms_of
-from ..structure.tables import ACTIVATIONS, LOSSES, Layered, normalise
+from ..structure.parameters import branch_scale, forward, layers_of, norms_of
+from ..structure.tables import ACTIVATIONS, LOSSES, Layered
 from .arguments import check_activation, check_dtype, check_sizes, shaped_like
 
 if TYPE_CHECKING:
@@ -533,18 +533,16 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         With batch normalisation these are ``gamma h + beta``, where h is the layer's z normalised
         over the rows of X.
         """
-        a, zs = self.check_rows(X), []
-        for l, (W, b, *norm) in enumerate(self.unflatten(self.check_theta(theta))):
-            z = a @ W.T
-            if norm:
-                z = norm[0] * normalise(z)[0] + norm[1]
-            elif b is not None:
-                z += b
-            zs.append(z)
-            if l < len(self.shapes) - 1:
-                above = _engine.activate(self.activation[l], z)
-                a = above + a if self.skips[l] else above
-        return zs
+        return self._forward(theta, self.check_rows(X))[1]
+
+    def _forward(self, theta: Any, rows: Array) -> tuple[list[Array], list[Array]]:
+        """Return the inputs of every layer and its `preactivations`, for rows that are checked."""
+
+        def bend(l: int, z: Array, a: Array) -> Array:
+            above = _engine.activate(self.activation[l], z)
+            return above + a if self.skips[l] else above
+
+        return forward(self.unflatten(self.check_theta(theta)), rows, bend)
 
     def astype(self, dtype: Any) -> MLP:
         """Return the same network in another precision; theta is cast when it is used."""

@@ -48,7 +48,6 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 from .. import _engine
-from .._engine import activate
 from ..common.checks import check_choice
 from ..common.linalg import svd
 from ..common.progress import cached_attribute
@@ -561,9 +560,9 @@ def same_state(ob: Any, theta: Array, other: Any, turned: Array) -> bool:
     X, _ = rows_in_range(ob)
     step = len(X) if m.batch_norm else Z_ROWS
     for start in range(0, len(X) if any(bent) else 0, step):
-        below, F = X[start : start + step], other.X[start : start + step]
-        zs, others = m.preactivations(theta, below), other.model.preactivations(turned, F)
-        for l, (z, z_turned) in enumerate(zip(zs, others)):
+        cut = slice(start, start + step)
+        others = other.model.preactivations(turned, other.X[cut])
+        for l, (below, z, z_turned) in enumerate(zip(*m._forward(theta, X[cut]), others)):
             if kinked[l] and ((z > 0) != (z_turned > 0)).any():
                 return False
             W, b = layers[l][:2]
@@ -571,9 +570,6 @@ def same_state(ob: Any, theta: Array, other: Any, turned: Array) -> bool:
             least = AT_ZERO * eps * sizes - np.abs(z) if kinked[l] else sizes - FAR
             if bent[l] and not m.batch_norm and (least >= 0).any():
                 return False
-            if l < len(names):
-                above = activate(names[l], z)
-                below = above + below if m.skips[l] else above
     return True
 
 

@@ -4,14 +4,14 @@ rows of an objective.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..common.checks import slabs
-from .tables import ACTIVATIONS, LOSSES
+from .tables import ACTIVATIONS, LOSSES, normalise
 
 
 def normalised(model: Any) -> bool:
@@ -47,6 +47,35 @@ def _parts_of(
             norm = (theta[..., at : at + m], theta[..., at + m : at + 2 * m])
             at += 2 * m
         yield W, b, norm
+
+
+def forward(
+    layers: Iterable[Any], X: Any, bend: Callable[[int, Any, Any], Any]
+) -> tuple[list[Any], list[Any]]:
+    """Return the input a of every layer, ``(N, in)``, and its z, ``(N, out)``: ``a W' + b``, or
+    ``gamma h + beta`` with h the normalised ``a W'``.
+
+    Parameters
+    ----------
+    layers : iterable of (W, b) or (W, b, gamma, beta)
+        b is None without biases; without normalisation each may have leading axes, for many
+        networks at once.
+    X : ndarray or sparse array, shape (N, in)
+    bend : callable
+        ``bend(l, z, a)`` returns the output of hidden layer l with input a.
+    """
+    below: list[Any] = [X]
+    zs: list[Any] = []
+    for l, (W, b, *norm) in enumerate(layers):
+        if l:
+            below.append(bend(l - 1, zs[-1], below[-1]))
+        z = below[-1] @ np.swapaxes(W, -1, -2)
+        if norm:
+            z = norm[0] * normalise(z)[0] + norm[1]
+        elif b is not None:
+            z = z + b[..., None, :]
+        zs.append(z)
+    return below, zs
 
 
 def skips(model: Any, layer: int) -> bool:

@@ -1,0 +1,88 @@
+"""The form in which an operator is used: the one that takes the least time."""
+
+import numpy as np
+import pytest
+from scipy.sparse.linalg import aslinearoperator
+
+import fastcurv as fc
+from fastcurv.spectrum.forms import ALWAYS_SOLVED, RUN_PRODUCTS, choose, matrix_of, reduction
+
+from ..nets import draw
+
+
+class Priced:
+    """A diagonal operator that says what its products and its matrix take."""
+
+    dtype = np.dtype(float)
+
+    def __init__(self, n, product, summed=np.inf, possible=True):
+        self.shape, self.estimated_seconds, self.possible = (n, n), (product, summed), possible
+        self.d = np.arange(1.0, n + 1)
+
+    def __matmul__(self, v):
+        return (self.d * v.T).T
+
+    def summed_matrix(self):
+        return np.diag(self.d) if self.possible else None
+
+
+def test_the_form_is_the_one_of_the_least_price():
+    """Against sums written out here: cheap products, a cheap matrix, a cheap sum over rows."""
+    kinds = set()
+    for n in (10, 100, 400, 900, 1100):
+        for product in (1e-7, 1e-5, 1e-3):
+            for summed in (1e-6, 1e-4, 1e-2, np.inf):
+                form = choose(Priced(n, product, summed), 40, summed=True)
+                entry, pairs = 1e-10 * n**2, 45e-6 + 1e-6 * n + 2e-8 * n**2 + 1.2e-10 * n**3
+                prices = {
+                    "products": 1.5e-4 + 40 * (product + 3e-6),
+                    "summed": 1.5e-4 + summed + 40 * (entry + 3e-6) if n <= 512 else np.inf,
+                    "matrix": min(summed, n * product) + pairs if n <= 1000 else np.inf,
+                }
+                assert form.kind == min(prices, key=prices.get)
+                assert form.price == pytest.approx(prices[form.kind], rel=1e-12)
+                kinds.add(form.kind)
+                others = choose(Priced(n, product, summed), 40, matrix=False)
+                assert others.kind == "products" and others.product == product
+    assert kinds == {"products", "summed", "matrix"}
+
+
+def test_an_operator_without_prices_is_decomposed_only_if_it_is_small():
+    for n in (2, ALWAYS_SOLVED, ALWAYS_SOLVED + 1, 2000):
+        op = aslinearoperator(np.eye(n))
+        form = choose(op, 1e9)
+        assert form.kind == ("matrix" if n <= ALWAYS_SOLVED else "products")
+        if form.kind == "products":
+            assert form.make() is op and form.price == np.inf
+        else:
+            P, count = form.make()
+            assert np.array_equal(P, np.eye(n)) and count == n
+
+
+def test_a_matrix_that_cannot_be_summed_is_searched_by_products():
+    """An operator learns only when it sums its matrix that numbers are out of range."""
+    op = Priced(300, 1e-3, 1e-6, possible=False)
+    assert choose(op, 40, matrix=False, summed=True).make() is None
+    assert matrix_of(op)[1] == 300
+    found = fc.eigsh(op, 2, "LA", max_products=200, seed=0)
+    assert 0 < found.n_products <= 200
+    assert np.allclose(found.values, [299, 300], rtol=1e-6)
+
+
+def test_a_smaller_space_is_chosen_where_a_run_takes_less_time_in_it():
+    seen = set()
+    for sizes, N in (([200, 100, 2], 3), ([4, 6, 2], 50), ([600, 400, 200, 5], 100)):
+        net = draw(0, sizes, "tanh", "mse", N=N, n_threads=1)
+        for H in (net.ob.hessian(net.theta), net.ob.ggn(net.theta)):
+            prices = {form.kind: form.price for form in H.smaller_forms(RUN_PRODUCTS)}
+            prices["parameters"] = RUN_PRODUCTS * H.estimated_seconds[0]
+            best = min(prices, key=prices.get)
+            small = reduction(H, None)
+            assert (small.space if small else "parameters") == best
+            assert (H.reduced() is None) == (small is None)
+            assert choose(H, 40, "parameters", matrix=False).make() is H
+            assert choose(H, 40, "samples").make().space == "samples"
+            seen.add(best)
+    assert seen == {"samples", "outputs", "inputs", "parameters"}
+    with pytest.raises(ValueError, match="space must be 'parameters'"):
+        choose(np.eye(3), 40, "samples")

@@ -28,7 +28,6 @@ from ..common.protocols import Floats, ProvedReach
 from ..common.runtime import Budget, late, raise_if_interrupted
 from ..common.vectors import extent, safe_norm
 from ..krylov.lanczos import Recurrence, combine, decompose
-from ..krylov.solvers import minres
 from ..krylov.trust_region import exhausted_risk, lanczos_risk, lanczos_steps, least_residual
 from ..spectrum.dense import symmetric_part
 from ..spectrum.eigsh import eigsh
@@ -57,6 +56,7 @@ from .nearness import (
     lasting_along_step,
     lasts_along,
     nearness_by,
+    newton_step,
 )
 from .theorem import EPS, ROUND_UP, Contraction, Slice, eta_of, kantorovich, two_signs
 
@@ -661,7 +661,7 @@ class ByProducts(Inertia):
         if size == 0 or self.left <= 1e-3 or search.budget.left < 20:
             return self.step, self.left
         room = int(min(SOLVE_STEPS, search.budget.left // 2))
-        step = size * minres(lambda v: H(v), -g / size, room, 1e-6)
+        step = newton_step(H, g, room)
         left = safe_norm(H(step) + g) / size
         return (step, left) if left < self.left else (self.step, self.left)
 

@@ -310,7 +310,7 @@ def newton_limit(
             return None, k, spent
         H = hessian_products(ob, here)
         try:
-            p = _solve(H, g, within, room)
+            p = newton_step(H, g, room, within)
         except OutOfTime:
             return None, k, spent + H.count
         spent += H.count
@@ -341,12 +341,15 @@ def _norm(y: Floats) -> float:
     return safe_norm(y) if np.isfinite(y).all() else np.inf
 
 
-def _solve(H: Products, g: Floats, within: Coordinates, room: int) -> Floats:
+def newton_step(H: Products, g: Floats, room: int, within: Coordinates | None = None) -> Floats:
+    """Return an approximate solution p of ``H p = -g`` from at most `room` products."""
+    S = Coordinates() if within is None else within
+
     def multiply(y: Floats) -> Floats:
         check_time()
-        return within.back(H(within.out(y)))
+        return S.back(H(S.out(y)))
 
-    return within.out(minres(multiply, -within.back(g), room, LINEAR_SOLVE_TOL))
+    return S.out(minres(multiply, -S.back(g), room, LINEAR_SOLVE_TOL))
 
 
 # --------------------------------------------------------------------------------------------------

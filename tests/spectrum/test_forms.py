@@ -5,7 +5,7 @@ import pytest
 from scipy.sparse.linalg import aslinearoperator
 
 import fastcurv as fc
-from fastcurv.spectrum.forms import ALWAYS_SOLVED, RUN_PRODUCTS, choose, matrix_of, reduction
+from fastcurv.spectrum.forms import SMALL_MAX_N, RUN_PRODUCTS, choose, matrix_of, reduction
 
 from ..nets import draw
 
@@ -48,10 +48,10 @@ def test_the_form_is_the_one_of_the_least_price():
 
 
 def test_an_operator_without_prices_is_decomposed_only_if_it_is_small():
-    for n in (2, ALWAYS_SOLVED, ALWAYS_SOLVED + 1, 2000):
+    for n in (2, SMALL_MAX_N, SMALL_MAX_N + 1, 2000):
         op = aslinearoperator(np.eye(n))
         form = choose(op, 1e9)
-        assert form.kind == ("matrix" if n <= ALWAYS_SOLVED else "products")
+        assert form.kind == ("matrix" if n <= SMALL_MAX_N else "products")
         if form.kind == "products":
             assert form.make() is op and form.price == np.inf
         else:

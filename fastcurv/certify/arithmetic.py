@@ -77,7 +77,11 @@ def _least(X: Floats) -> float:
 def norms(E: Floats) -> Floats:
     """Return the norms of the rows of E, shape (rows, 1), rounded up where they underflow."""
     found = safe_norms(E)[:, None]
-    return found if found.min(initial=1.0) >= VANISHING else np.asarray(found + ETA * (found > 0))
+    return (
+        found
+        if found.min(initial=1.0) >= NO_UNDERFLOW_MIN
+        else np.asarray(found + ETA * (found > 0))
+    )
 
 
 def norm(x: ArrayLike) -> float:

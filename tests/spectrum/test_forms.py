@@ -5,7 +5,7 @@ import pytest
 from scipy.sparse.linalg import aslinearoperator
 
 import fastcurv as fc
-from fastcurv.spectrum.forms import SMALL_MAX_N, RUN_PRODUCTS, choose, matrix_of, reduction
+from fastcurv.spectrum.forms import RUN_PRODUCTS, SMALL_MAX_N, choose, matrix_of, reduction
 
 from ..nets import draw
 

@@ -147,8 +147,7 @@ def spectral_density(
     n_steps = check_positive_int(n_steps, "n_steps")
     look = check_look(axis, width, grid, n_grid, linear_below)
     rng = as_rng(one_seed(seed, rng))
-    n = op.shape[0]
-    m = n_probes * min(n_steps, n)
+    n, m = op.shape[0], n_probes * min(n_steps, op.shape[0])
     whole = against is None and deflate is None and n <= m
     form = choose(
         op, m, space if against is None else "parameters", matrix=whole, step=SECONDS_PER_PRODUCT

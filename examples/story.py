@@ -48,7 +48,7 @@ STORY = {
         "hessian_cost",
         "newton_steps",
     ),
-    "A fitted network": ("slopes", "left_out"),
+    "A fitted network": ("slopes", "left_out", "data_gap"),
 }
 ORDER = tuple(name for names in STORY.values() for name in names)
 # The lectures, and the numbers of their claims as the docstrings of the examples give them.

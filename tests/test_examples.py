@@ -213,6 +213,11 @@ def test_left_out(run):
     assert 0.7 < shares["one"] < 1.2 and shares["influence"] < shares["one"] - 0.1
 
 
+def test_data_gap(run):
+    numbers = run("data_gap")
+    assert numbers["ratio"] > 3 and 0.07 < numbers["noise"] < 0.14 and numbers["covered"] > 0.85
+
+
 def test_escape_step(run):
     numbers = run("escape_step")
     assert numbers["saddles"] >= 2

@@ -38,6 +38,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     _flat: bool
     _fitted_loss: Any  # for targets of unit variance
     _posterior: FitPosterior  # computed when it is first needed
+    _left_out: Any  # theta and its `LeftOut`, computed when it is first needed
 
     __doc__ = f"""A multilayer perceptron regressor, fitted by exact second-order information.
 

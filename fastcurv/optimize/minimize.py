@@ -332,9 +332,7 @@ def minimize(
     given = (gradient_tol, checkpoint, resume, validation, patience, *options.values())
     _begin_in_units(loop, method, given, seed, progress)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the loop checks for these
-        result = loop.go(arrays, facts, progress)
-        if not verdict:
-            _name_saddle(ob, result)
+        result = _with_saddle_named(ob, loop.go(arrays, facts, progress), verdict)
     more = {"starts": losses, "track": tracker}
     return as_result(MinimizeResult, **result, **{k: v for k, v in more.items() if v is not None})
 
@@ -344,28 +342,29 @@ MAX_SADDLE_SECONDS = 5e-3  # estimated time of the matrix whose eigenvalues are 
 
 
 @to_nearest
-def _name_saddle(ob: Any, result: MinimizeResult) -> None:
-    """Set the kind of a critical point without a verdict to ``saddle`` if the matrix of the Hessian
-    takes milliseconds, and eigenvalues of both signs are proved.
+def _with_saddle_named(ob: Any, result: MinimizeResult, verdict: bool) -> MinimizeResult:
+    """Return the result; the kind of a critical point without a verdict is ``saddle`` if the matrix
+    of the Hessian takes milliseconds, and eigenvalues of both signs are proved.
     """
-    unknown = result.stopped == "critical" and result.kind is None
+    unknown = not verdict and result.stopped == "critical" and result.kind is None
     if not (unknown and len(result.x) <= MAX_SADDLE_N and hasattr(ob, "hessian") and is_plain(ob)):
-        return
+        return result
     H = hessian_products(ob, result.x.astype(float))
-    quick = hasattr(H.op, "__matrix_price__") and H.op.__matrix_price__() <= MAX_SADDLE_SECONDS
+    quick = getattr(H.op, "estimated_seconds", (np.inf, np.inf))[1] <= MAX_SADDLE_SECONDS
     if not (quick and hasattr(H.op, "rounding_bound")):
-        return
+        return result
     A = H.op.to_dense()
     if not np.isfinite(A).all():
-        return
+        return result
     values, vectors = np.linalg.eigh(A)
     if not values[0] < 0 < values[-1]:
-        return
+        return result
     (low, error, _), (high, other, _) = (H.rayleigh(vectors[:, i]) for i in (0, -1))
     if low + error < 0 < high - other:
         result.kind = "saddle"
         known = result.message.partition("no verdict")[0]
         result.message = f"{known}this is a saddle, with a proved eigenvalue of {low:.3g}."
+    return result
 
 
 def _begin_in_units(loop: Loop, method: Any, given: Any, seed: Any, progress: Any) -> None:

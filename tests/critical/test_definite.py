@@ -105,7 +105,7 @@ def test_signs_proved_together_give_the_verdict_of_all_eigenpairs(monkeypatch):
 
     def counted(*args):
         found = made(*args)
-        apart.append(isinstance(found, dense.Apart))
+        apart.append(isinstance(found, dense.JointSigns))
         return found
 
     monkeypatch.setattr(dense, "eigh_apart", counted)

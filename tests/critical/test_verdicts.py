@@ -364,7 +364,7 @@ def test_what_is_said_of_a_plateau_is_so(seed):
     ob = fc.Objective(model, X, y, loss="binary_cross_entropy")
     said = fc.classify(ob, theta)
     assert said.plateau and "another start" not in said.reason
-    assert "use fastcurv.minimize(ob, theta) to descend" in said.reason
+    assert "use fastcurv.minimize(ob, theta, method)" in said.reason
     for options in ({}, {"method": "trust-region"}, {"method": "l-bfgs"}):
         found = fc.minimize(ob, theta, max_iter=300, seed=0, verdict=False, **options)
         assert found.fun < 0.5 * ob.value(theta)

@@ -37,7 +37,7 @@ def test_the_shift_of_a_softmax_is_counted_and_taken_out(rng):
     assert dense.kind == report.kind == "minimum" and dense.n_symmetry == report.n_symmetry == 9
     assert "Minimum up to 9 symmetry directions, at a risk" in report.reason
     weakest = np.linalg.eigvalsh(ob.hessian(theta).to_dense())[9]
-    assert f"values of these being {number(weakest)}" in report.reason
+    assert f"Ritz values of these are {number(weakest)}" in report.reason
     for one in (dense, report):  # the least eigenvalue of H is a zero by symmetry
         low, high = one.lambda_min_bounds
         assert low <= 0 <= high and abs(one.lambda_min) <= 1e-12 * one.lambda_max
@@ -264,5 +264,5 @@ def test_a_run_starts_from_a_direction():
         with pytest.raises(TypeError, match="^g "):
             run.start_from(g, 3)
     for i in (-1, np.inf):
-        with pytest.raises(ValueError, match="^i is"):
+        with pytest.raises(ValueError, match="^i must be"):
             run.probe(i)

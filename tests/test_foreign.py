@@ -168,8 +168,8 @@ MISTAKES = [
         "fc.eigsh(ob, theta, k=5)",
         r"Use eigsh\(op, k, which, ...\). .* ob.hessian\(theta\) its operator",
     ),
-    ("fc.eigvalsh(ob, theta)", r"eigvalsh\(op, ...\): .* ob.hessian\(theta\) its operator"),
-    ("fc.inertia(ob, theta)", r"inertia\(op, ...\): .* ob.hessian\(theta\) its operator"),
+    ("fc.eigvalsh(ob, theta)", r"Use eigvalsh\(op, ...\). .* ob.hessian\(theta\) its operator"),
+    ("fc.inertia(ob, theta)", r"Use inertia\(op, ...\). .* ob.hessian\(theta\) its operator"),
     ("fc.spectral_density(ob, theta)", r"op must be .*got an Objective.*op.hessian\(theta\)"),
     ("fc.trace(ob, theta)", r"op must be .*got an Objective.*op.hessian\(theta\)"),
     ("fc.trace(H, theta)", "n_probes must be an int.*got an ndarray"),
@@ -181,7 +181,7 @@ MISTAKES = [
     ("H[0, 0]", r"H @ e of a unit vector e, a column, or H.to_dense\(\)"),
     ("list(H)", r"H.to_dense\(\)"),
     ("fc.to_torch(model, ob.X)", r"theta must have shape \(43,\).*got \(30, 4\)"),
-    ("fc.to_torch(ob, theta)", "must be a fastcurv.MLP, got an Objective. ob.model is its network"),
+    ("fc.to_torch(ob, theta)", "must be a fastcurv.MLP, got an Objective.* ob.model is its network"),
     (
         "ob.value([part for layer in model.unflatten(theta) for part in layer])",
         r"layers must have 2 entries, one \(W, b\) for each layer, got 4",
@@ -239,6 +239,8 @@ def callers(here):
         "saddle_free_newton_step": [partial(fc.saddle_free_newton_step, H, H.gradient)],
         "picture": displays,
         "restrict": [H.restrict],
+        "laplace": [partial(fc.laplace, *at)],
+        "regularization_path": [partial(fc.regularization_path, here.ob, [0.1])],
         "estimator": [fc.MLPClassifier, fc.MLPRegressor],
     }
 
@@ -258,12 +260,15 @@ def test_every_foreign_argument_is_answered(here, where):
 
 def test_every_foreign_attribute_and_choice_is_answered(here):
     fit = fc.MLPClassifier((2,), max_iter=2).fit([[0.0], [1.0]], [0, 1])
+    line = fc.Objective(fc.MLP([2, 1]), np.eye(8, 2), np.arange(8.0), "mse", l2=0.1)
     things = {
         "operator": here.H, "objective": here.ob, "model": here.model, "look": fit.curvature_,
         "pairs": fc.eigsh(here.H, 1), "estimate": fc.trace(here.H, 3),
         "density": fc.spectral_density(here.H, 2, 5), "estimator": fc.MLPClassifier(),
         "verdict": fc.classify(here.ob, here.theta), "result": fc.escape(here.ob, here.theta),
         "run": fc.minimize(here.ob, here.theta, max_iter=1, verdict=False),
+        "posterior": fc.laplace(line, np.zeros(3)),
+        "path": fc.regularization_path(line, [0.1]),
     }  # fmt: skip
     tables = [(things[kind], names) for kind, names in errors.ATTRIBUTES.items()]
     tables.append((fc, errors.FUNCTIONS))

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..common.checks import MatrixOperator, check_bool, check_real, is_sparse
-from ..common.errors import typed
+from ..common.errors import accept_aliases, typed
 from ..common.html import html_table
 from ..common.linalg import UNIT_ROUNDOFF, eigvalsh
 from ..common.objectives import in_float64, is_plain, proved
@@ -388,6 +388,7 @@ def _upper_quantile(x: Floats, weight: Floats, level: float) -> Floats:
     return np.where(reached.any(axis=-1), found, np.inf)
 
 
+@accept_aliases("leave_one_out")
 @to_nearest
 def leave_one_out(ob: Any, theta: Any, *, exact: bool = False) -> LeftOut:
     """Predict each row by the network that was trained without it, from one factor of the Hessian
@@ -534,6 +535,7 @@ def _cooks(ob: Any, z: Floats, hat: Floats, squares: Floats) -> Floats:
         return np.asarray(squares * (count / scale))
 
 
+@accept_aliases("influence")
 @to_nearest
 def influence(ob: Any, theta: Any, X_new: Any, y_new: Any = None) -> Floats:
     """Return the derivatives of the predictions of new rows by the weight of each training row.

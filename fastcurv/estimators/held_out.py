@@ -155,7 +155,8 @@ class StronglyPenalised:
 
     def __init__(self, ob: Objective, l2: float) -> None:
         self.ob, self.n_params, self.dtype = ob, ob.n_params, ob.dtype
-        self.loss_lower_bound = ob.certificates.loss_lower_bound
+        known = ob.certificates  # None where nothing is proved
+        self.loss_lower_bound = -np.inf if known is None else known.loss_lower_bound
         self.added = np.zeros(ob.n_params, ob.dtype)
         for W, _ in ob.model.unflatten(self.added):
             W[...] = l2 - ob.l2

@@ -127,8 +127,8 @@ class Curvature(Quadratic):
            [-2.,  0.]])
     >>> H @ [1.0, 1.0], H.quadratic([1.0, 1.0]), H.restrict(indices=[0]).shape
     (array([-2., -2.]), -4.0, (1, 1))
-    >>> H.n_products
-    4
+    >>> H.n_products  # the matrix is summed over rows without products
+    2
     """
 
     theta: np.ndarray

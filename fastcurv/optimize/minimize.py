@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from copy import copy, deepcopy
 from functools import partial
 from typing import Any
@@ -341,30 +342,39 @@ MAX_SADDLE_N = 256  # parameters up to which an eigensystem takes some milliseco
 MAX_SADDLE_SECONDS = 5e-3  # estimated time of the matrix whose eigenvalues are looked at
 
 
-@to_nearest
 def _with_saddle_named(ob: Any, result: MinimizeResult, verdict: bool) -> MinimizeResult:
-    """Return the result; the kind of a critical point without a verdict is ``saddle`` if the matrix
-    of the Hessian takes milliseconds, and eigenvalues of both signs are proved.
+    """Return the result; the kind of a critical point without a verdict is ``saddle`` if that is
+    proved within milliseconds. Ctrl-C ends the proof and loses nothing of the run.
     """
-    unknown = not verdict and result.stopped == "critical" and result.kind is None
-    if not (unknown and len(result.x) <= MAX_SADDLE_N and hasattr(ob, "hessian") and is_plain(ob)):
-        return result
-    H = hessian_products(ob, result.x.astype(float))
+    if not verdict and result.stopped == "critical" and result.kind is None:
+        with suppress(KeyboardInterrupt):
+            low = _proved_saddle(ob, result.x)
+            if low is not None:
+                result.kind = "saddle"
+                known = result.message.partition("no verdict")[0]
+                result.message = f"{known}this is a saddle, with a proved eigenvalue of {low:.3g}."
+    return result
+
+
+@to_nearest
+def _proved_saddle(ob: Any, x: np.ndarray) -> float | None:
+    """Return the lowest eigenvalue if the matrix of the Hessian takes milliseconds and eigenvalues
+    of both signs are proved, else None.
+    """
+    if len(x) > MAX_SADDLE_N or getattr(ob, "certificates", None) is None:
+        return None
+    H = hessian_products(ob, x.astype(float))
     quick = getattr(H.op, "estimated_seconds", (np.inf, np.inf))[1] <= MAX_SADDLE_SECONDS
     if not (quick and hasattr(H.op, "rounding_bound")):
-        return result
+        return None
     A = H.op.to_dense()
     if not np.isfinite(A).all():
-        return result
+        return None
     values, vectors = np.linalg.eigh(A)
     if not values[0] < 0 < values[-1]:
-        return result
+        return None
     (low, error, _), (high, other, _) = (H.rayleigh(vectors[:, i]) for i in (0, -1))
-    if low + error < 0 < high - other:
-        result.kind = "saddle"
-        known = result.message.partition("no verdict")[0]
-        result.message = f"{known}this is a saddle, with a proved eigenvalue of {low:.3g}."
-    return result
+    return low if low + error < 0 < high - other else None
 
 
 def _begin_in_units(loop: Loop, method: Any, given: Any, seed: Any, progress: Any) -> None:

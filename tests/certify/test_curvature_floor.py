@@ -215,7 +215,7 @@ def test_close_fits_are_strictly_convex_but_no_minimum_yet(activation, sizes):
         assert ((left - error <= values) & (values <= right + error)).any()
         assert (
             report.kind == "undecided"
-            and "floor" in report.reason
+            and "a lower bound that the objective proves" in report.reason
             and "on the way" in report.reason
         )
     x = fc.minimize(ob, theta, method="newton", max_iter=40, verdict=False).x

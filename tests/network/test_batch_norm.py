@@ -153,8 +153,8 @@ def test_bad_input():
         (lambda: ob.empirical_fisher(theta), "no sample a gradient of its own"),
         (lambda: fc.MLP([3, 4, 2], batch_norm=1), "batch_norm must be .*got 1"),
         (lambda: plain.statistics(ob, flat), "must be an Objective of"),
-        (lambda: other.statistics(flat), "without batch normalisation"),
-        (lambda: plain.statistics(other, flat), "without batch normalisation"),
+        (lambda: other.statistics(flat), "with batch normalisation, got one without"),
+        (lambda: plain.statistics(other, flat), "with batch normalisation, got one without"),
         (lambda: fc.MLP([3, 4, 2], bias=False).flatten(layers), "the model has no biases"),
         (lambda: plain.predict(flat, X, [(none, none + 1)]), "without batch normalisation"),
         (lambda: model.predict(theta, X, [(none[1:], none[1:] + 1)]), "for each hidden layer"),
@@ -162,7 +162,7 @@ def test_bad_input():
         (lambda: model.flatten(layers), r"must have 4 entries, \(W, b, gamma, beta\)"),
         (lambda: model.flatten(short), "gamma of layers"),
     ):
-        with pytest.raises(TypeError if "is 1" in words else ValueError, match=words):
+        with pytest.raises(TypeError if "got 1" in words else ValueError, match=words):
             call()
 
 

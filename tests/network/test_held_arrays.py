@@ -168,7 +168,7 @@ def refusals():
         return torch_tensor(a).requires_grad_()
 
     return {
-        "masked": (hidden, ValueError, "masked in 1 of"),
+        "masked": (hidden, ValueError, "no masked entries, got 1 of"),
         "0-d": (lambda a: np.float64(1.0), ValueError, "()"),
         "0-d array": (lambda a: np.array(1.0), ValueError, "()"),
         "complex": (lambda a: a + 0j, TypeError, "complex128"),

@@ -55,7 +55,7 @@ try:
     again = H @ theta
 except ValueError as error:
     assert way in ("streamed", "blocks"), error
-    assert "holds labels from" in str(error) or "differ from the previous pass" in str(error)
+    assert "must hold labels from" in str(error) or "differ from the previous pass" in str(error)
 else:
     assert way not in ("streamed", "blocks")
     assert found[0] == found[2] == known and np.array_equal(again, product)

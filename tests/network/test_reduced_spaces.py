@@ -859,7 +859,7 @@ def test_the_cost_model_or_the_caller_chooses_output_space(rng):
         (few.hessian(theta), "a Hessian"),
     ]
     spared = fc.Objective(few.model, few.X[:3], few.y[:3], l2=0.1, l2_biases=False)
-    refused.append((spared.ggn(theta), "spares biases"))
+    refused.append((spared.ggn(theta), "l2 without biases"))
     normed = fc.Objective(fc.MLP([30, 4, 1], batch_norm=True), np.eye(30)[:3], np.ones(3), "mse")
     refused.append((normed.ggn(normed.model.init(seed=0)), "batch normalisation"))
     one = fc.Objective(fc.MLP([2, 3, 1]), np.ones((5, 2)), np.zeros(5, int), "cross_entropy")

@@ -231,8 +231,8 @@ def test_mini_batches_take_every_row_once_per_epoch_and_reach_the_minimum():
         (lambda: minimize(valley()), ValueError, "theta0 must be a start"),
         (lambda: minimize(valley(), [0.0, np.inf]), ValueError, "NaN or infinity"),
         (lambda: minimize(valley(), np.zeros(2), "sgd", batch_size=4), ValueError, "batch_size"),
-        (lambda: minimize(valley(), np.zeros(2), "gauss-newton"), TypeError, "lacks ggn"),
-        (lambda: minimize(np.sum, np.zeros(2)), TypeError, "lacks n_params"),
+        (lambda: minimize(valley(), np.zeros(2), "gauss-newton"), TypeError, "without ggn"),
+        (lambda: minimize(np.sum, np.zeros(2)), TypeError, "without n_params"),
         (lambda: minimize(regression(), np.zeros(5), sample=0), ValueError, "sample"),
         (lambda: minimize(valley(), np.zeros(2), sample=5), ValueError, "sample needs"),
         (

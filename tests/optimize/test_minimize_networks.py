@@ -300,5 +300,5 @@ def test_seeds_are_checked_where_nothing_is_drawn(seed, error):
         lambda: fc.classify(toy, np.zeros(2), seed=seed),
         lambda: fc.escape(toy, np.zeros(2), np.ones(2), seed=seed),
     ):
-        with pytest.raises(error, match="seed is"):
+        with pytest.raises(error, match="seed must be"):
             call()

@@ -144,7 +144,7 @@ RUN = found(history={"time": [0.0], "loss": [1.0]}, kind="saddle")
 @pytest.mark.parametrize(
     "call, kind, words",
     [
-        (lambda: fc.ConvergenceDisplay({"mine": [3.0, 2.0, 1.0]}), TypeError, "'mine' is a list; "),
+        (lambda: fc.ConvergenceDisplay({"mine": [3.0, 2.0, 1.0]}), TypeError, "'mine' must be two arrays, .*got a list"),
         (
             lambda: fc.ConvergenceDisplay({"mine": 3.0}),
             TypeError,
@@ -165,7 +165,7 @@ RUN = found(history={"time": [0.0], "loss": [1.0]}, kind="saddle")
         (
             lambda: fc.ConvergenceDisplay.from_results({"a": RUN}, y="validation"),
             ValueError,
-            r"'a' has no 'validation' .* minimize\(..., validation=ob\)",
+            r"'a' must have 'validation' .* minimize\(..., validation=ob\)",
         ),
         (
             lambda: fc.plots.mark(new_axes(), 0, 0, "Sattel"),

@@ -99,6 +99,7 @@ def results(ob):
     model = fc.reference.ReferenceModel([6, 4, 2])
     yield from (fc.classify(ob, run.x), fc.classify(ob, theta), run.report)
     yield from (fc.eigsh(H, k=2), fc.eigsh(few, k=2, space="samples"))
+    yield fc.spectrum.Tracker(ob)
     yield from (krylov, krylov.eigsh(2, "LA"), density, fc.inertia(H), fc.diagonal(H), fc.trace(H))
     yield from (fc.diagnose(ob, run.x), fc.sample_critical_points(ob, 2, seed=0))
     yield fc.schedules.power(0.1, 0.75)

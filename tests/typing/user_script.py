@@ -203,6 +203,10 @@ def rows(objective: fc.Objective, x: Floats) -> None:
     assert out.change(objective.X[:2]).shape == fc.influence(objective, x, objective.X[:2]).shape
     factor = objective.hessian(x).factor()
     assert factor.solve(x).shape == x.shape and out.summary()
+    post = fc.laplace(objective, x)
+    assert np.isfinite(post.evidence) and post.predict_proba(objective.X[:2]).shape[0] == 2
+    path = fc.regularization_path(objective, [0.3, 0.1], seed=0)
+    assert len(path.l2s) == 2
 
 
 def pictures(objective: fc.Objective, x: Floats) -> None:

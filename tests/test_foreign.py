@@ -199,7 +199,7 @@ MISTAKES = [
     ("fc.LandscapeDisplay(ob, theta)", r"or LandscapeDisplay.from_objective\(ob, theta\)"),
     (
         "fc.MinimumRatioDisplay.from_points(5)",
-        "a point is an int without .*sample_critical_points",
+        "a point must be .*sample_critical_points returns, got an int",
     ),
     (
         "fc.MinimumRatioDisplay.from_points([fc.classify(ob, theta)])",

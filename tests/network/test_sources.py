@@ -172,8 +172,8 @@ def test_errors_say_which_rows(rng):
     refused(ValueError, "X must have at least one row", lambda: iter([]))
     refused(ValueError, "y must hold the targets.*got None", X)
     refused(ValueError, "4 parts", [(X, y, y, y)])
-    refused(ValueError, "136 of y", [(X, y[1:])])
-    refused(ValueError, "is the file 'x.txt'", "x.txt", y)
+    refused(ValueError, "as many rows of y as of X, got 136 and 137", [(X, y[1:])])
+    refused(ValueError, "a .npy or .parquet file, got 'x.txt'", "x.txt", y)
     refused(ValueError, "block_rows must be .*got 0", X, y, block_rows=0)
     normed = fc.MLP(SIZES, batch_norm=True)
     with pytest.raises(

@@ -181,7 +181,10 @@ MISTAKES = [
     ("H[0, 0]", r"H @ e of a unit vector e, a column, or H.to_dense\(\)"),
     ("list(H)", r"H.to_dense\(\)"),
     ("fc.to_torch(model, ob.X)", r"theta must have shape \(43,\).*got \(30, 4\)"),
-    ("fc.to_torch(ob, theta)", "must be a fastcurv.MLP, got an Objective.* ob.model is its network"),
+    (
+        "fc.to_torch(ob, theta)",
+        "must be a fastcurv.MLP, got an Objective.* ob.model is its network",
+    ),
     (
         "ob.value([part for layer in model.unflatten(theta) for part in layer])",
         r"layers must have 2 entries, one \(W, b\) for each layer, got 4",

@@ -39,7 +39,9 @@ def test_demo_trains_judges_and_leaves_a_saddle(tmp_path, capsys):
     saddle = page.index("Another point: a saddle")
     assert page.index(facts["verdict"].sentence.split(":")[0]) < page.index("<h2")
     assert page.index("<figure") > page.index("<h2")
-    assert saddle < page.index("along its escape direction") < page.index("A training run that fails")
+    assert (
+        saddle < page.index("along its escape direction") < page.index("A training run that fails")
+    )
     # Eigenvalues stand in cells of their own.
     assert "second lowest" in page and not re.search(r"<td[^>]*>[-\d.e]+ +[-\d.e]+ +[-\d.e]+", page)
     assert not re.search(r"(src|href)=[\"']?https?:", page)

@@ -170,7 +170,10 @@ def test_a_floor_under_the_curvature_certifies():
         if case.name in ("ridge", "regularised logistic"):
             report = classify(compiled(case.objective), case.theta, dense_below=0)
             assert report.kind == "minimum" and report.certified and report.failure_probability == 0
-            assert "a lower bound that the objective proves" in report.reason and report.n_negative_bounds == (0, 0)
+            assert (
+                "a lower bound that the objective proves" in report.reason
+                and report.n_negative_bounds == (0, 0)
+            )
 
 
 def test_symmetric_units_do_not_hide_the_way_down():

@@ -167,7 +167,12 @@ def test_errors_say_which_rows(rng):
     refused(ValueError, "blocks must be \(X, y\) if y is None", [X, X])
     refused(ValueError, "one width", [(X, y), (X[:, 1:], y)], block_rows=200)
     refused(ValueError, "one width.* of y ", [(X, y), (X, np.eye(4)[y])], block_rows=200)
-    refused(ValueError, "same number of parts, got 2 from row 137 on", [(X, y, y), (X, y)], block_rows=20)
+    refused(
+        ValueError,
+        "same number of parts, got 2 from row 137 on",
+        [(X, y, y), (X, y)],
+        block_rows=20,
+    )
     refused(ValueError, "y must have one row .*got 274 for 137", [X[:9], X[9:]], np.r_[y, y])
     refused(ValueError, "X must have at least one row", lambda: iter([]))
     refused(ValueError, "y must hold the targets.*got None", X)

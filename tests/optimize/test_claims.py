@@ -76,7 +76,9 @@ def test_a_verdict_that_was_interrupted_was_asked_for():
     ob = function(2, lambda t: t @ t, lambda t: 2 * t, interrupted)
     found = fc.minimize(ob, np.ones(2), "l-bfgs")
     assert found.stopped == "interrupted" and "no verdict was reached" in found.message
-    assert "no verdict was requested" in fc.minimize(ob, np.ones(2), "l-bfgs", verdict=False).message
+    assert (
+        "no verdict was requested" in fc.minimize(ob, np.ones(2), "l-bfgs", verdict=False).message
+    )
 
 
 @pytest.mark.parametrize("unit", [1e20, 1e60])

@@ -144,7 +144,11 @@ RUN = found(history={"time": [0.0], "loss": [1.0]}, kind="saddle")
 @pytest.mark.parametrize(
     "call, kind, words",
     [
-        (lambda: fc.ConvergenceDisplay({"mine": [3.0, 2.0, 1.0]}), TypeError, "'mine' must be two arrays, .*got a list"),
+        (
+            lambda: fc.ConvergenceDisplay({"mine": [3.0, 2.0, 1.0]}),
+            TypeError,
+            "'mine' must be two arrays, .*got a list",
+        ),
         (
             lambda: fc.ConvergenceDisplay({"mine": 3.0}),
             TypeError,

@@ -361,7 +361,7 @@ def _proved_saddle(ob: Any, x: np.ndarray) -> float | None:
     """Return the lowest eigenvalue if the matrix of the Hessian takes milliseconds and eigenvalues
     of both signs are proved, else None.
     """
-    if len(x) > MAX_SADDLE_N or getattr(ob, "certificates", None) is None:
+    if len(x) > MAX_SADDLE_N or not (hasattr(ob, "certificates") and is_plain(ob)):
         return None
     H = hessian_products(ob, x.astype(float))
     quick = getattr(H.op, "estimated_seconds", (np.inf, np.inf))[1] <= MAX_SADDLE_SECONDS

@@ -471,7 +471,7 @@ def test_a_link_that_the_system_does_not_follow_is_not_followed(tmp_path, monkey
 def test_places_of_files_that_are_none(tmp_path):
     """In one sentence that names what was given, not what lies beside it."""
     model, theta, _ = small()
-    with pytest.raises(ValueError, match="^path must be the name of a file, got ''\.$"):
+    with pytest.raises(ValueError, match=r"^path must be the name of a file, got ''\.$"):
         fc.save("", model, theta)
     for place, kind in (
         (tmp_path, IsADirectoryError),

@@ -164,7 +164,7 @@ def test_errors_say_which_rows(rng):
     )
     refused(TypeError, "generator, whose rows can be read once only", (x for x in [X]), y)
     refused(ValueError, "y must have 137 rows, .*got 5", X, y[:5])
-    refused(ValueError, "blocks must be \(X, y\) if y is None", [X, X])
+    refused(ValueError, r"blocks must be \(X, y\) if y is None", [X, X])
     refused(ValueError, "one width", [(X, y), (X[:, 1:], y)], block_rows=200)
     refused(ValueError, "one width.* of y ", [(X, y), (X, np.eye(4)[y])], block_rows=200)
     refused(

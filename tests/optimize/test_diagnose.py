@@ -544,7 +544,7 @@ def test_objectives_without_rows_are_refused(rng):
     stream = fc.StreamedObjective(ob.model, lambda: iter([(ob.X, ob.y)]), loss="mse")
     with pytest.raises(TypeError, match="rows in memory"):
         fc.diagnose(stream, ob.model.init(seed=0))
-    with pytest.raises(ValueError, match="theta has"):
+    with pytest.raises(ValueError, match="theta must have"):
         fc.diagnose(ob, np.zeros(3))
 
 

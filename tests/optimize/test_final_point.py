@@ -129,7 +129,7 @@ def test_a_degenerate_minimum_is_no_success_without_a_bound_on_the_loss():
     found = fc.minimize(ob, np.ones(2), seed=0)
     assert not found.success and found.fun < 1e-18
     if found.stopped == "degenerate":
-        assert "no descent found" in found.message and found.status == 9
+        assert "no descent was found" in found.message and found.status == 9
     else:  # LAPACK's last bits decide whether the run rests before its steps end
         assert found.stopped in ("stalled", "slow") and "certify" in found.message
     ob.loss_lower_bound = 0.0

@@ -211,6 +211,7 @@ class LeftOut(Record):
         Parameters
         ----------
         X_new : array_like (M, k)
+            The new rows.
 
         Returns
         -------
@@ -264,6 +265,7 @@ class LeftOut(Record):
         Parameters
         ----------
         X_new : array_like (M, k)
+            The new rows.
         confidence_level : float
             Between 0 and 1.
 
@@ -547,6 +549,7 @@ def influence(ob: Any, theta: Any, X_new: Any, y_new: Any = None) -> Floats:
     theta : array_like (n,)
         A minimum at which the Hessian is positive definite.
     X_new : array_like (M, k)
+        The new rows.
     y_new : array_like, optional
         Targets of the new rows. If given, the derivatives are those of the loss of each new row.
 

@@ -271,6 +271,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         Parameters
         ----------
         X : array_like or sparse matrix (N, k)
+            The new rows.
         confidence_level : float
             The share of new targets to cover, between 0 and 1.
 

@@ -83,6 +83,11 @@ class Tracker(ReadOnly, made_by="fastcurv.spectrum.Tracker"):
     n_products : int
         Products of all records.
 
+    See Also
+    --------
+    fastcurv.eigsh : The same eigenvalues at one point, to any tolerance.
+    fastcurv.minimize : Makes a tracker with ``track=True``.
+
     Notes
     -----
     The first record costs up to 100 products, each later one at most 5. It takes memory for about

@@ -421,11 +421,19 @@ def nearest_copy(model: Any, theta: ArrayLike, other: ArrayLike) -> NDArray[Any]
     Parameters
     ----------
     model : MLP
+        The network.
     theta, other : array_like (n,)
+        The parameters that stay, and those that are brought close to them.
 
     Returns
     -------
     ndarray (n,)
+        Parameters with the same function as `other`.
+
+    See Also
+    --------
+    permute_hidden, flip_tanh : One such change.
+    fastcurv.LandscapeDisplay.slice : The loss on the line between two networks.
 
     Examples
     --------

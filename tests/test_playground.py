@@ -1,11 +1,8 @@
 """The playground: its numbers and words are fastcurv's, and its controls work in a browser."""
 
-import html
 import importlib.util
 import json
 import re
-import shutil
-import subprocess
 import warnings
 from pathlib import Path
 
@@ -14,9 +11,9 @@ import pytest
 
 import fastcurv as fc
 
+from .browser import needs_chromium, reported
+
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 KINDS = {"minimum", "maximum", "saddle", "degenerate", "not_critical"}
 
 
@@ -48,19 +45,7 @@ def run_in_browser(page, script, width=1200):
     </script>"""
     text = page.read_text().replace("<head>", "<head>" + report)
     text = text.replace("</body>", f"<script>{script}</script></body>")
-    frame = f'<iframe width="{width}" height="900" style="border:0" srcdoc="{html.escape(text)}">'
-    outer = page.with_name("outer.html")  # a window is never as narrow as 390
-    outer.write_text(f"<!doctype html><body>{frame}</iframe></body>")
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
-    command += [f"--user-data-dir={page.with_name('profile')}", "--window-size=1400,1000"]
-    run = subprocess.run(
-        [*command, "--virtual-time-budget=600000", "--dump-dom", outer.as_uri()],
-        capture_output=True,
-        text=True,
-        timeout=1200,
-    )
-    assert "CONSOLE" not in run.stderr, run.stderr
-    result = json.loads(html.unescape(re.search(r'id="result">(.*?)</pre>', run.stdout)[1]))
+    result = reported(text, page.parent, width, 600_000)
     assert result["faults"] == []
     return result["value"]
 

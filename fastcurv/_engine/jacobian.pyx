@@ -63,9 +63,9 @@ cdef class RowJacobian:
         cdef bint wide = P.K.real_bytes == 8
         shape = count * P.d_out, P.n
         if first < 0 or count < 0 or first + count > P.N:
-            raise ValueError(f"rows {first} to {first + count} are not among {P.N}")
+            raise ValueError(f"rows must lie in 0 to {P.N}, got {first} to {first + count}.")
         if out.shape != shape or out.dtype != self.plan.dtype or not out.flags.carray:
-            raise ValueError(f"out is {out.dtype} {out.shape}; wanted {self.plan.dtype} {shape}")
+            raise ValueError(f"out must be {self.plan.dtype} {shape}, got {out.dtype} {out.shape}.")
         # D and E of a sample
         room = np.empty((2, P.d_out, self.widest), self.plan.dtype)
         cdef char *at_ = pointer(room)

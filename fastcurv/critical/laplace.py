@@ -46,21 +46,23 @@ from ..common.checks import (
     check_positive_int,
     check_theta,
 )
-from ..common.errors import AttributeHints, accept_aliases, typed
+from ..common.errors import AttributeHints, accept_aliases
 from ..common.html import html_table
 from ..common.linalg import cholesky, eigh, eigvalsh
+from ..common.objectives import in_float64
 from ..common.protocols import Floats
 from ..common.read_only import Record
 from ..common.runtime import load_module, one_blas_thread, to_nearest
 from ..network.factor import NotPositiveDefiniteError
 from ..network.mlp import MLP
 from ..network.objective import Objective
+from ..network.row_views import check_no_batch_norm, check_rows_at_hand
 from ..spectrum.results import as_json, number
 from ..structure.parameters import l2_diagonal, terms_of_a_row
 from ..structure.tables import ACTIVATIONS, LOSSES
 
 MIN_ROWS_PER_PARAMETER = 2.0  # below this ratio intervals were seen to cover too little
-BLOCK = 1 << 22  # numbers in a block of the Jacobian of new rows
+BLOCK_NUMBERS = 1 << 22  # numbers in a block of the Jacobian of new rows
 FLAT_TOL = 1.5e-8  # square root of the rounding: a smaller eigenvalue, of a unit diagonal, is 0
 N_NODES = 32  # of Gauss-Hermite quadrature, for the mean of a sigmoid
 N_POINTS = 1024  # of a low-discrepancy sequence, for the mean of a softmax
@@ -250,7 +252,7 @@ def output_roots(model: MLP, theta: Any, root: Any, X: Any) -> Iterator[tuple[Fl
     covariance.
     """
     X, d = model.check_rows(X), model.sizes[-1]
-    step = max(1, BLOCK // (d * model.n_params))
+    step = max(1, BLOCK_NUMBERS // (d * model.n_params))
     for start in range(0, len(X), step):
         rows = X[start : start + step]
         J = output_jacobian(model, theta, rows)
@@ -380,8 +382,7 @@ def posterior(
     if not total > 0:
         raise ValueError("sample_weight must have a positive sum, got 0. No row counts.")
     op = getattr(ob, curvature)(theta)
-    M = op.summed_matrix() if hasattr(op, "summed_matrix") else None
-    M = np.asarray(op.to_dense() if M is None else M, np.float64)
+    M = op.to_dense()
     penalised = l2_diagonal(ob) * np.ones(n) > 0
     with one_blas_thread():
         root, logdet, trace, rank = _inverse_root(M, penalised, l2, curvature)
@@ -425,23 +426,11 @@ def posterior(
 
 def _checked(ob: Any, theta: Any, curvature: str) -> tuple[Any, Floats]:
     """Return an objective and a point in float64 for which there is a posterior."""
-    if not isinstance(ob, Objective):
-        raise TypeError(f"ob must be a fastcurv.Objective, got {typed(ob)}.")
-    if getattr(ob, "X", None) is None:
-        raise ValueError(
-            f"ob must hold its rows in memory, got a {type(ob).__name__}. Use an Objective of a "
-            "sample of the rows."
-        )
-    if ob.model.batch_norm:
-        raise ValueError(
-            "ob must be of a model without batch normalisation, which ties all rows together. Use "
-            "MLP(..., batch_norm=False)."
-        )
+    check_rows_at_hand(ob, "laplace")
+    check_no_batch_norm(ob, "laplace")
     check_likelihood(ob.loss)
-    theta = check_theta(ob, theta)
-    if ob.dtype != np.float64:
-        ob = ob.astype(np.float64)
-    theta = np.array(theta, np.float64)
+    theta = np.array(check_theta(ob, theta), np.float64)
+    ob = in_float64(ob)
     if curvature == "hessian" and any(ACTIVATIONS[name].kink for name in ob.model.activation):
         kinks = ob.certificates.kinks(theta)
         if kinks:

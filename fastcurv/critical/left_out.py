@@ -26,10 +26,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..common.checks import MatrixOperator, check_bool, check_real, is_sparse
-from ..common.errors import accept_aliases, typed
+from ..common.errors import accept_aliases
 from ..common.html import html_table
 from ..common.linalg import UNIT_ROUNDOFF, eigvalsh
-from ..common.objectives import in_float64, is_plain, proved
+from ..common.objectives import in_float64, proved
 from ..common.protocols import Floats
 from ..common.read_only import Record
 from ..common.runtime import one_blas_thread, to_nearest
@@ -37,10 +37,11 @@ from ..common.vectors import safe_norm
 from ..network.factor import CholeskyFactor, NotPositiveDefiniteError
 from ..network.gram import LossCurve
 from ..network.objective import Objective
+from ..network.row_views import check_no_batch_norm, check_rows_at_hand
 from ..optimize.minimize import minimize
 from ..spectrum.draw import shown_axes
 from ..spectrum.results import number
-from ..structure.parameters import l2_diagonal, terms_of_a_row
+from ..structure.parameters import forward, l2_diagonal, terms_of_a_row
 from ..structure.tables import ACTIVATIONS, LOSSES, one_hot
 from .classify import classify
 from .nearness import nearness_by
@@ -67,22 +68,8 @@ class _Minimum:
 
 def _minimum(ob: Any, theta: Any, call: str) -> _Minimum:
     """Check that `theta` is a minimum of `ob` with a positive definite Hessian, and return it."""
-    if not isinstance(ob, Objective):
-        raise TypeError(f"ob must be a fastcurv.Objective, got {typed(ob)}.")
-    if ob.model.batch_norm:
-        raise ValueError(
-            f"ob must have a model without batch normalisation for {call}: its statistics tie all "
-            "rows together, so none can be left out alone."
-        )
-    if getattr(ob, "X", None) is None:
-        raise ValueError(
-            f"ob must have its rows in memory for {call}, got {type(ob).__name__}. Use ob.batch to "
-            "read some of them."
-        )
-    if not is_plain(ob):
-        raise ValueError(
-            f"ob must have the loss of its class for {call}, got one that replaces it."
-        )
+    check_rows_at_hand(ob, call)
+    check_no_batch_norm(ob, call)
     theta = ob.model.check_theta(theta)
     kinks = int(proved(ob, "kinks", theta, default=0))
     if kinks:
@@ -126,7 +113,7 @@ def _blocks(ob: Any, theta: Floats) -> Iterator[tuple[slice, Floats]]:
         yield rows, J.to_dense(rows).reshape(-1, d, n)
 
 
-def _whole(second: Floats) -> Floats:
+def _as_matrices(second: Floats) -> Floats:
     """Return second derivatives by outputs as matrices ``(N, d_out, d_out)``."""
     return second if second.ndim == 3 else second[:, :, None] * np.eye(second.shape[1])
 
@@ -481,7 +468,7 @@ def _left_out(at: _Minimum, exact: bool) -> LeftOut:
     ob = at.ob
     N, d = ob.n_samples, ob.model.sizes[-1]
     z, first, second = ob.outputs(at.theta)
-    S = _whole(second)
+    S = _as_matrices(second)
     hat, squares, a = np.empty(N), np.empty(N), np.empty((N, d))
     alone, predictions = np.zeros(N, bool), np.empty((N, d))
     inverse = at.factor.inverse_lower
@@ -616,15 +603,13 @@ def _layers(model: Any, thetas: Floats) -> Iterator[tuple[Floats, Floats | None]
 
 def _forward(model: Any, thetas: Floats, X: Floats) -> Floats:
     """Return the outputs of all rows of X by each network, ``(N, M, d_out)``."""
-    a = np.broadcast_to(X, (len(thetas), *X.shape))
-    for l, (W, b) in enumerate(_layers(model, thetas)):
-        z = a @ W.transpose(0, 2, 1)
-        if b is not None:
-            z += b[:, None]
-        if l < len(model.shapes) - 1:
-            below, a = a, np.asarray(ACTIVATIONS[model.activation[l]].phi(z), float)
-            a = a + below if model.skips[l] else a
-    return z
+
+    def bend(l: int, z: Floats, a: Floats) -> Floats:
+        h = np.asarray(ACTIVATIONS[model.activation[l]].phi(z), float)
+        return h + a if model.skips[l] else h
+
+    outputs: Floats = forward(_layers(model, thetas), X, bend)[1][-1]
+    return outputs
 
 
 def _own_gradients(
@@ -634,16 +619,16 @@ def _own_gradients(
     term of the objective, not divided by N: ``(rows, d_out)`` and ``(rows, n)``. Without
     `gradients` the latter is empty.
     """
-    model = ob.model
-    layers, a, slopes = list(_layers(model, thetas)), [X], []
-    for l, (W, b) in enumerate(layers):
-        z = np.matmul(W, a[l][:, :, None])[:, :, 0]
-        if b is not None:
-            z += b
-        if l < len(layers) - 1:
-            above, slope, *_ = ACTIVATIONS[model.activation[l]].derivatives(z)
-            a.append(above + a[l] if model.skips[l] else above)
-            slopes.append(slope)
+    model, layers, slopes = ob.model, list(_layers(ob.model, thetas)), list[Any]()
+
+    def bend(l: int, z: Floats, a: Floats) -> Floats:
+        h: Floats
+        h, slope, *_ = ACTIVATIONS[model.activation[l]].derivatives(z)
+        slopes.append(None if slope is None else slope[:, 0])
+        return h + a if model.skips[l] else h
+
+    below, zs = forward(layers, X[:, None], bend)
+    a, z = [one[:, 0] for one in below], zs[-1][:, 0]
     if not gradients:
         return z, np.zeros((0, ob.n_params))
     weight = None if ob.sample_weight is None else ob.sample_weight[rows]
@@ -657,8 +642,8 @@ def _own_gradients(
         if b is not None:
             found[:, start + size : start + size + W.shape[1]] = delta
         if l:
-            below = np.matmul(delta[:, None], W)[:, 0]
-            e = below if e is None or not model.skips[l] else below + e
+            back = np.matmul(delta[:, None], W)[:, 0]
+            e = back if e is None or not model.skips[l] else back + e
             delta = e if slopes[l - 1] is None else e * slopes[l - 1]
     return z, found
 

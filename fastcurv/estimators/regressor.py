@@ -284,8 +284,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         ------
         ValueError
             If the Gauss-Newton matrix is not positive definite either, as with an `alpha` that is
-            too small; the message says what to change. After `partial_fit` and in a copy by pickle,
-            which have not the rows of the fit.
+            too small; the message says what to change. Also after `partial_fit` and in a copy by
+            pickle, which do not keep the rows of the fit.
 
         See Also
         --------

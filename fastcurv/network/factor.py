@@ -20,6 +20,7 @@ from ..common.linalg import UNIT_ROUNDOFF, cholesky, eigvalsh
 from ..common.protocols import Array, Floats
 from ..common.read_only import ReadOnly
 from ..common.runtime import one_blas_thread, to_nearest
+from ..spectrum.forms import summed_matrix
 from .arguments import as_real, shaped_like
 
 
@@ -121,7 +122,7 @@ def _matrix(op: Any) -> Floats:
     """Return the matrix of an operator in float64, summed over rows by the engine if that costs
     less than products.
     """
-    summed = op.summed_matrix() if hasattr(op, "summed_matrix") else None
+    summed = summed_matrix(op)
     if summed is not None:
         return np.asarray(summed)
     dense = op.to_dense() if hasattr(op, "to_dense") else op @ np.eye(len(op), dtype=op.dtype)

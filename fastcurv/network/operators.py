@@ -127,8 +127,8 @@ class Curvature(Quadratic):
            [-2.,  0.]])
     >>> H @ [1.0, 1.0], H.quadratic([1.0, 1.0]), H.restrict(indices=[0]).shape
     (array([-2., -2.]), -4.0, (1, 1))
-    >>> H.n_products  # the matrix is summed over rows without products
-    2
+    >>> H.n_products
+    4
     """
 
     theta: np.ndarray
@@ -242,7 +242,8 @@ class Curvature(Quadratic):
         """Return the whole matrix ``(n, n)``, exactly symmetric: summed over rows by the engine if
         that costs less than n products. Its rounding is then not that of `column_bounds`.
         """
-        n, summed = self.shape[0], self.summed_matrix()
+        n, (product, summing) = self.shape[0], self.estimated_seconds
+        summed = self.summed_matrix() if summing < n * product else None
         if summed is not None:
             return summed.astype(self.dtype, copy=False)
         dense = np.empty((n, n), self.dtype)

@@ -10,10 +10,39 @@ import numpy as np
 
 from .._engine import RowJacobian
 from ..common.errors import typed
+from ..common.objectives import is_plain
 from ..common.protocols import Array
+from ..common.runtime import load_module
 from ..structure.parameters import terms_of_a_row
 from .arguments import check_out, check_weight
 from .gram import LossCurve
+
+
+def check_rows_at_hand(ob: Any, call: str) -> None:
+    """Raise an error unless `ob` is an Objective of its class's own loss with its rows in memory,
+    as `call` needs, which reads single rows or makes other objectives of them.
+    """
+    kind = load_module("network.objective").Objective
+    if not isinstance(ob, kind):
+        raise TypeError(f"ob must be a fastcurv.Objective, got {typed(ob)}.")
+    if getattr(ob, "X", None) is None:
+        raise ValueError(
+            f"ob must have its rows in memory for {call}, got a {type(ob).__name__}. Use an "
+            "Objective of some of the rows."
+        )
+    if not is_plain(ob):
+        raise ValueError(
+            f"ob must have the loss of its class for {call}, got one that replaces it."
+        )
+
+
+def check_no_batch_norm(ob: Any, call: str) -> None:
+    """Raise ValueError for a model with batch normalisation."""
+    if ob.model.batch_norm:
+        raise ValueError(
+            f"ob must have a model without batch normalisation for {call}: its statistics tie all "
+            "rows together. Use MLP(..., batch_norm=False)."
+        )
 
 
 def reweighted(ob: Any, sample_weight: Any) -> Any:

@@ -33,6 +33,7 @@ from ..common.errors import (
     require,
     typed,
 )
+from ..common.linalg import cholesky
 from ..common.objectives import hessian_products, is_plain
 from ..common.outcome import outcome as as_result
 from ..common.progress import bar
@@ -368,7 +369,7 @@ def _proved_saddle(ob: Any, x: np.ndarray) -> float | None:
     if not (quick and hasattr(H.op, "rounding_bound")):
         return None
     A = H.op.to_dense()
-    if not np.isfinite(A).all():
+    if not np.isfinite(A).all() or cholesky(A) is not None:  # positive definite: no saddle
         return None
     values, vectors = np.linalg.eigh(A)
     if not values[0] < 0 < values[-1]:

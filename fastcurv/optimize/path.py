@@ -4,7 +4,7 @@ A large l2 holds units at 0: of a smooth activation they have no weights in or o
 gradient is 0, and stays 0 when l2 falls. A path that only starts each fit at the last one therefore
 ends on saddles. `regularization_path` takes a verdict at each penalty and leaves saddles.
 `evidence_path`, for estimators, gives units that have no weights small random ones instead, which
-costs less, and sets those that fade to 0.
+costs less, and sets weights of inactive units to 0.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import check_array, check_theta
-from ..common.errors import AttributeHints, accept_aliases, typed
+from ..common.errors import AttributeHints, accept_aliases
 from ..common.html import html_table
 from ..common.protocols import Floats
 from ..common.read_only import Record
 from ..common.runtime import load_module, starts_to_nearest
 from ..critical.laplace import LaplacePosterior, posterior
 from ..network.objective import Objective
+from ..network.row_views import check_rows_at_hand
 from ..spectrum.results import as_json, number
 from .escape import escape
 from .minimize import minimize
@@ -31,11 +32,12 @@ MAX_ESCAPES = 5  # from saddles at one penalty
 MIN_UNIT_RATIO = 1e-3  # a unit below this share of the largest one of its layer is not active
 MIN_UNIT_SIZE = 1e-10  # nor is one whose weights in and out have norms with a product below this
 PRUNABLE_SIZE = 1e-6  # the same where the objective says if the unit may be set to 0
-PRUNE_TOL = 1e-6  # relative rise of the objective at which faded units may be set to 0
-LARGEST_L2, RATIO = 1.0, 10**-0.5  # first penalty of `evidence_path`, and of the next to the last
+PRUNE_TOL = 1e-6  # relative rise of the objective up to which inactive units are set to 0
+LARGEST_L2 = 1.0  # first penalty of `evidence_path`
+L2_RATIO = 10**-0.5  # of each penalty to the one before
 SMALLEST_L2 = 1e-8
-STIR = 0.1  # weights of a unit that begins again, as a share of those at the start
-MAX_FALLS = 2  # penalties in a row with less evidence, after which the search ends
+RESTART_SCALE = 0.1  # weights of a unit that is restarted, as a share of those at the start
+MAX_DECREASES = 2  # penalties in a row with less evidence, after which the search ends
 
 
 def with_l2(ob: Objective, l2: float) -> Objective:
@@ -144,7 +146,7 @@ def regularization_path(
     before.
 
     Each point is classified, and saddles are left: units that a large penalty holds at 0 stay there
-    when it falls, unless the fit leaves along negative curvature.
+    when it decreases, unless the fit leaves along negative curvature.
 
     Parameters
     ----------
@@ -179,13 +181,7 @@ def regularization_path(
     >>> path.active.sum(axis=1).tolist()[0]
     0
     """
-    if not isinstance(ob, Objective):
-        raise TypeError(f"ob must be a fastcurv.Objective, got {typed(ob)}.")
-    if getattr(ob, "X", None) is None:
-        raise ValueError(
-            f"ob must hold its rows in memory, got a {type(ob).__name__}. Use an Objective of a "
-            "sample of the rows."
-        )
+    check_rows_at_hand(ob, "regularization_path")
     given = check_array(l2s, "l2s", np.float64)
     if given.ndim != 1 or not len(given) or not (given >= 0).all():
         raise ValueError(
@@ -221,19 +217,19 @@ def regularization_path(
     )
 
 
-def stirred(model: Any, theta: Any, start: Any) -> Any:
+def with_units_restarted(model: Any, theta: Any, start: Any) -> Any:
     """Return theta with small weights, a share of those of `start`, in units that have none."""
     theta, layers = theta.copy(), model.unflatten(start)
     mine = model.unflatten(theta)
     for l, on in enumerate(active_units(model, theta)):
-        mine[l][0][~on] = STIR * layers[l][0][~on]
+        mine[l][0][~on] = RESTART_SCALE * layers[l][0][~on]
         mine[l][1][~on] = layers[l][1][~on]
-        mine[l + 1][0][:, ~on] = STIR * layers[l + 1][0][:, ~on]
+        mine[l + 1][0][:, ~on] = RESTART_SCALE * layers[l + 1][0][:, ~on]
     return theta
 
 
-def pruned(ob: Any, theta: Any) -> Any:
-    """Return theta with units that have faded set to 0, unless that raises the objective."""
+def with_units_pruned(ob: Any, theta: Any) -> Any:
+    """Return theta with inactive units set to 0, unless that raises the objective."""
     less = theta.copy()
     layers = ob.model.unflatten(less)
     for l, on in enumerate(active_units(ob.model, theta, PRUNABLE_SIZE)):
@@ -268,21 +264,21 @@ def evidence_path(
 
     def fit(l2: float, theta: Any) -> LaplacePosterior:
         one = with_l2(ob, l2)
-        theta = minimise(one, stirred(ob.model, theta, start))
-        return posterior(one, pruned(one, theta), curvature, count=count)
+        theta = minimise(one, with_units_restarted(ob.model, theta, start))
+        return posterior(one, with_units_pruned(one, theta), curvature, count=count)
 
     found: list[LaplacePosterior] = []
-    l2, falls, best, theta = LARGEST_L2, 0, 0, start
-    while l2 > SMALLEST_L2 and falls < MAX_FALLS:
+    l2, decreases, best, theta = LARGEST_L2, 0, 0, start
+    while l2 > SMALLEST_L2 and decreases < MAX_DECREASES:
         found.append(fit(l2, theta))
         theta = found[-1].theta.astype(ob.dtype)
         improved = found[-1].evidence > found[best].evidence
-        best, falls = (len(found) - 1, 0) if improved else (best, falls + (len(found) > 1))
-        l2 *= RATIO
+        best, decreases = (len(found) - 1, 0) if improved else (best, decreases + (len(found) > 1))
+        l2 *= L2_RATIO
     last = found[best]
     if 0 < best < len(found) - 1:  # the vertex of the parabola through three
         a, b, c = (found[i].evidence for i in (best - 1, best, best + 1))
         shift = 0.5 * (c - a) / max(2 * b - a - c, 1e-12)
-        refined = fit(last.objective.l2 * RATIO**shift, found[best - 1].theta.astype(ob.dtype))
+        refined = fit(last.objective.l2 * L2_RATIO**shift, found[best - 1].theta.astype(ob.dtype))
         last = max(last, refined, key=lambda post: post.evidence)
     return last

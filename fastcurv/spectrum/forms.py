@@ -25,8 +25,9 @@ LARGEST_DENSE = 30_000  # largest number of rows of a matrix that is formed
 LARGEST_SOLVED = 1000  # rows n up to which a decomposition takes no longer than n products
 SMALL_MAX_N = 64  # rows up to which a decomposition takes no longer than a few products
 RUN_PRODUCTS = 60  # products of a run whose length is not known, in the choice of its space
-# Estimates in seconds:
-SEARCH, STEP = 1.5e-4, 3e-6  # what a search takes besides products, and besides each of them
+# Estimates:
+SEARCH_SECONDS = 1.5e-4  # what a search takes besides products
+STEP_SECONDS = 3e-6  # what each of its steps takes besides the product
 # a few eigenpairs of a matrix: for each power of n
 PAIRS_COST_SECONDS = (45e-6, 1e-6, 2e-8, 1.2e-10)
 SECONDS_PER_ENTRY = 1e-10  # a product with a matrix in a near cache, by entries
@@ -62,7 +63,7 @@ def choose(
     *,
     matrix: bool = True,
     summed: bool = False,
-    step: float = STEP,
+    step: float = STEP_SECONDS,
 ) -> Form:
     """Return the form of an operator in which a job takes the least time.
 
@@ -87,10 +88,10 @@ def choose(
     if small is not None:
         return small
     n, (each, summing) = op.shape[0], _seconds(op)
-    forms = [Form("products", SEARCH + products * (each + step), each, lambda: op)]
+    forms = [Form("products", SEARCH_SECONDS + products * (each + step), each, lambda: op)]
     if summed and n**2 <= CACHED_MATRIX_ENTRIES:
         entry = SECONDS_PER_ENTRY * n**2
-        total = SEARCH + summing + products * (entry + step)
+        total = SEARCH_SECONDS + summing + products * (entry + step)
         forms.append(Form("summed", total, entry, lambda: _as_operator(op)))
     if matrix and n <= LARGEST_SOLVED:
         known = each < np.inf

@@ -1,10 +1,7 @@
 """The report on a saved run: what its charts hold, and that they work in a browser."""
 
-import html
 import json
 import re
-import shutil
-import subprocess
 
 import numpy as np
 import pytest
@@ -15,8 +12,9 @@ from fastcurv.cli.parser import main
 from fastcurv.cli.recipe import load_run
 from fastcurv.cli.report import Report
 
+from ..browser import needs_chromium, reported
+
 pytest.importorskip("sklearn")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 
 
 @pytest.fixture(scope="module")
@@ -113,24 +111,12 @@ window.addEventListener("load", () => {
 """
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@needs_chromium
 @pytest.mark.parametrize("width", [390, 1200])
 def test_controls_work_in_a_browser_without_an_error(made, width, tmp_path):
     """Every button changes the window of its chart and 'reset' brings it back, at both widths."""
-    page = tmp_path / "page.html"
-    inner = html.escape(made[1].read_text().replace("<head>", "<head>" + CLICKS), quote=True)
-    frame = f'<iframe width="{width}" height="900" style="border:0" srcdoc="{inner}"></iframe>'
-    page.write_text(f"<!doctype html><body>{frame}</body>")  # a window is never as narrow as 390
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
-    command += [f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1400,1000"]
-    run = subprocess.run(
-        [*command, "--virtual-time-budget=3000", "--dump-dom", page.as_uri()],
-        capture_output=True,
-        text=True,
-        timeout=1200,
-    )
-    assert "CONSOLE" not in run.stderr
-    result = json.loads(html.unescape(re.search(r'id="result">(.*?)</pre>', run.stdout)[1]))
+    text = made[1].read_text().replace("<head>", "<head>" + CLICKS)
+    result = reported(text, tmp_path, width, 3000)
     assert result["faults"] == [] and result["wide"] <= result["room"] == width
     assert len(result["seen"]) == 5
     for chart in result["seen"]:

@@ -134,7 +134,7 @@ def test_rows_of_many_outputs_are_split_into_blocks(rng, monkeypatch):
     ob = fc.Objective(fc.MLP([3, 4, 2]), X, Y, loss="mse", l2=0.01)
     post = fc.laplace(ob, fc.minimize(ob, seed=0).x)
     whole = post.std(X)
-    monkeypatch.setattr("fastcurv.critical.laplace.BLOCK", 100)
+    monkeypatch.setattr("fastcurv.critical.laplace.BLOCK_NUMBERS", 100)
     assert whole.shape == (40, 2) and np.allclose(post.std(X), whole, rtol=1e-12)
     assert post.std(X[:1]).shape == (1, 2)
 
@@ -225,7 +225,13 @@ def test_what_has_no_posterior_is_refused(rng):
     normed = fc.MLP([2, 3, 1], batch_norm=True)
     refused("without batch norm", fc.Objective(normed, X, y, "mse"), normed.init(seed=0))
     streamed = fc.StreamedObjective(model, lambda: iter([(X, y)]), loss="mse")
-    refused("ob must hold its rows in memory", streamed)
+    refused("ob must have its rows in memory", streamed)
+
+    class Shifted(fc.Objective):
+        def value(self, theta):
+            return super().value(theta) + 1.0
+
+    refused("ob must have the loss of its class", Shifted(model, X, y, "mse"))
     nothing = fc.Objective(model, X, y, "mse", sample_weight=np.zeros(20))
     refused("sample_weight must have a positive sum", nothing)
     with pytest.raises(TypeError, match="ob must be a fastcurv.Objective"):

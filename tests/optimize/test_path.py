@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.optimize.path import active_units, pruned, stirred
+from fastcurv.optimize.path import active_units, with_units_pruned, with_units_restarted
 
 
 def friedman(rng, N=200):
@@ -61,11 +61,14 @@ def test_a_path_is_a_record_with_a_picture(rng):
     with pytest.raises(TypeError, match="no argument 'alphas'. Use 'l2s'"):
         fc.regularization_path(ob, alphas=[1.0])
     streamed = fc.StreamedObjective(ob.model, lambda: iter([(X, y)]), loss="mse")
-    with pytest.raises(ValueError, match="ob must hold its rows in memory"):
+    with pytest.raises(ValueError, match="ob must have its rows in memory"):
         fc.regularization_path(streamed, [1.0])
+    ob.value = lambda theta: 0.0
+    with pytest.raises(ValueError, match="ob must have the loss of its class"):
+        fc.regularization_path(ob, [1.0])
 
 
-def test_faded_units_are_set_to_zero_and_begin_again(rng):
+def test_inactive_units_are_set_to_zero_and_restarted(rng):
     """Of several layers; a unit that the loss needs is left."""
     model = fc.MLP([3, 4, 3, 2])
     X, Y = rng.standard_normal((30, 3)), rng.standard_normal((30, 2))
@@ -74,11 +77,11 @@ def test_faded_units_are_set_to_zero_and_begin_again(rng):
     layers[0][0][1] *= 1e-6
     layers[1][0][:, 1] *= 1e-6
     assert [on.tolist() for on in active_units(model, theta)] == [[1, 0, 1, 1], [1, 1, 1]]
-    less = pruned(ob, theta)
+    less = with_units_pruned(ob, theta)
     W, b, V = model.unflatten(less)[0][0], model.unflatten(less)[0][1], model.unflatten(less)[1][0]
     assert not W[1].any() and b[1] == 0 and not V[:, 1].any()
     assert np.count_nonzero(less != theta) <= 3 + 1 + 3
-    again = stirred(model, less, model.init(seed=1))
+    again = with_units_restarted(model, less, model.init(seed=1))
     assert all(on.all() for on in active_units(model, again))
     others = np.ones(len(theta))
     parts = model.unflatten(others)
@@ -87,4 +90,4 @@ def test_faded_units_are_set_to_zero_and_begin_again(rng):
     layers[0][1][1] = 3.0  # its constant output counts, although its weights in are small
     layers[1][0][:, 1] = 0.1
     needed = fc.Objective(model, X, model.predict(theta, X), loss="mse", l2=1e-6)
-    assert np.array_equal(pruned(needed, theta), theta)
+    assert np.array_equal(with_units_pruned(needed, theta), theta)

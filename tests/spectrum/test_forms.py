@@ -86,3 +86,17 @@ def test_a_smaller_space_is_chosen_where_a_run_takes_less_time_in_it():
     assert seen == {"samples", "outputs", "inputs", "parameters"}
     with pytest.raises(ValueError, match="space must be 'parameters'"):
         choose(np.eye(3), 40, "samples")
+
+
+def test_a_matrix_is_summed_over_rows_where_that_costs_less_than_products(rng):
+    """By `to_dense` and by `factor`."""
+    ob = draw(rng, [3, 4, 2], "tanh", "mse", 20, l2=1e-2).ob
+    G = ob.ggn(ob.model.init(seed=0))
+    found = []
+    for seconds, products in (((1e-3, 1e-5), 0), ((1e-9, 1.0), G.shape[0])):
+        vars(G)["estimated_seconds"] = seconds
+        for make in (G.to_dense, lambda: G.factor().lower @ G.factor().lower.T):
+            before = G.n_products
+            found.append(make())
+            assert G.n_products - before == products * (1 if make == G.to_dense else 2)
+    assert all(np.allclose(A, found[0], rtol=1e-12, atol=1e-14) for A in found)

@@ -1,0 +1,32 @@
+"""Run a page in headless Chromium and read what it reports."""
+
+import html
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+
+
+def reported(page, folder, width, milliseconds):
+    """Return what a page, given as text, leaves as JSON in the element `result` of its outermost
+    window after so many milliseconds of virtual time. It is shown in a frame of that width, since
+    a window is never as narrow as 390 pixels.
+    """
+    frame = f'<iframe width="{width}" height="900" style="border:0" srcdoc="{html.escape(page)}">'
+    outer = folder / "outer.html"
+    outer.write_text(f"<!doctype html><body>{frame}</iframe></body>")
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
+    command += [f"--user-data-dir={folder / 'profile'}", "--window-size=1400,1000"]
+    run = subprocess.run(
+        [*command, f"--virtual-time-budget={milliseconds}", "--dump-dom", outer.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=1200,
+    )
+    assert "CONSOLE" not in run.stderr, run.stderr
+    return json.loads(html.unescape(re.search(r'id="result">(.*?)</pre>', run.stdout)[1]))

@@ -359,7 +359,8 @@ class BaseMLP(InputSlopes, FittedWeights, AttributeHints, BaseEstimator, subject
     _scale: float
     _deadline: float | None
     curvature_: Any
-    _training: Any  # the rows of the last fit, as `_objective` takes them
+    # the rows of the last fit, as `_objective` takes them; its end and the gradient there, or None
+    _training: tuple[Any, Any, Any]
     _epochs: Any  # the solver and its state after `partial_fit`
     _stratify = False
 
@@ -549,11 +550,12 @@ class BaseMLP(InputSlopes, FittedWeights, AttributeHints, BaseEstimator, subject
             watch = self._unseen(model, X, y, loss, weight, theta)
         self.alpha_ = self._decay
         ob = self._objective(model, X, y, loss, weight)
-        self._training = X, y, loss, weight
+        self._training = (X, y, loss, weight), None, None
         self._run(ob, theta, held, int(rng.randint(1 << 31)), watch)
         self._after_fit(ob)
-        size = self._scale * float(np.abs(ob.gradient(self.theta_)).max())
-        warn_of_the_end(self, X, size)
+        gradient = ob.gradient(self.theta_)
+        self._training = (X, y, loss, weight), np.array(self.theta_), gradient
+        warn_of_the_end(self, X, self._scale * float(np.abs(gradient).max()))
 
     def _after_fit(self, ob: Objective) -> None:
         """Keep what predictions need of the objective of a fit."""

@@ -239,21 +239,35 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         std = self._posterior_here().std(self.model_, X) * self.y_scale_
         return found[0], std[:, 0] if self._flat else std
 
+    def _fitted_objective(self, call: str) -> Objective:
+        """Build the objective of the last fit again, for `call`. Raise ValueError if its rows are
+        not kept, or if they or the parameters have changed since a fit that was not interrupted.
+        """
+        if "_training" not in vars(self):
+            raise ValueError(
+                f"The rows of the fit must be there for {call}, but partial_fit and pickle do not "
+                "keep them. Call fit first."
+            )
+        rows, theta, gradient = self._training
+        ob = self._objective(self.model_, *rows)
+        if theta is not None and not np.array_equal(ob.gradient(theta), gradient):
+            raise ValueError(
+                f"X, y, sample_weight and the parameters must be those of the fit for {call}, but "
+                "they have changed since. Call fit again."
+            )
+        return ob
+
     def _posterior_here(self) -> FitPosterior:
         """Return the posterior of the fit, computed when it is first needed."""
         theta, known = self.theta_, vars(self).get("_posterior")
         if known is None or not np.array_equal(known.theta, theta):
-            if "_training" not in vars(self):
-                raise ValueError(
-                    "return_std must be False without the rows of the fit, which partial_fit and "
-                    "pickle do not keep, got True. Call fit first, or use alpha='evidence'."
-                )
-            ob = self._objective(self.model_, *self._training)
+            ob = self._fitted_objective("return_std=True")
             known = self._posterior = posterior_of_fit(self, ob)
         return known
 
     def _after_fit(self, ob: Objective) -> None:
         self.__dict__.pop("_posterior", None)
+        self.__dict__.pop("_left_out", None)
         self.__dict__.pop("sigma_", None)
         if self.alpha == "evidence" and LOSSES[ob.loss].given is None:
             self._posterior = posterior_of_fit(self, ob)
@@ -303,15 +317,11 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         ((2,), True)
         """
         rows = self._rows(X)
-        if "_training" not in vars(self):
-            raise ValueError(
-                "predict_interval must be called on an estimator that holds the rows of its fit, "
-                "which partial_fit and pickle do not keep. Call fit first."
-            )
         theta = np.array(self.theta_)
+        ob = self._fitted_objective("predict_interval")
         known, out = vars(self).get("_left_out", (None, None))
         if known is None or not np.array_equal(known, theta):
-            out = left_out_of_fit(self._objective(self.model_, *self._training), theta)
+            out = left_out_of_fit(ob, theta)
             self._left_out = theta, out
         low, high = out.interval(rows, confidence_level)
         low, high = (bound * self.y_scale_ + self.y_shift_ for bound in (low, high))

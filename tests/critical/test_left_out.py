@@ -309,6 +309,27 @@ def test_estimators_say_why_they_have_no_intervals():
         fc.MLPClassifier().predict_interval  # noqa: B018
 
 
+def test_intervals_are_refused_if_rows_or_parameters_have_changed_since_the_fit():
+    """An estimator keeps the rows of its fit and no copy of them."""
+    X, y = sine(1)
+    for change in ("X", "y", "weight", "alpha"):
+        given, targets, weight = X.copy(), y.copy(), np.ones(len(y))
+        net = fc.MLPRegressor((4,), "tanh", alpha=1.0, random_state=0)
+        net.fit(given, targets, sample_weight=weight)
+        before = net.predict_interval(X[:3])
+        if change == "alpha":
+            net.set_params(alpha=2.0)
+        else:
+            {"X": given, "y": targets, "weight": weight}[change][:5] = 0.25
+        try:
+            after = net.predict_interval(X[:3])
+        except ValueError as error:
+            assert change != "y" and "changed since. Call fit again" in str(error)
+        else:  # the fit has scaled targets of its own
+            assert change == "y" and np.array_equal(before, after)
+        assert np.isfinite(net.fit(X, y).predict_interval(X[:3])).all()
+
+
 def test_results_are_bitwise_the_same_for_any_number_of_threads():
     ob, theta = fitted(3, (3, 4, 3), "cross_entropy", N=12, l2=0.1)
     results = []

@@ -100,7 +100,7 @@ def test_deviations_need_the_posterior_or_the_rows_of_the_fit(rng):
         pickle.loads(pickle.dumps(regressor().set_params(alpha=0.3).fit(X, y))),
         fc.MLPRegressor((3,), solver="adam").partial_fit(X, y),
     ):
-        with pytest.raises(ValueError, match="return_std must be False without the rows"):
+        with pytest.raises(ValueError, match="rows of the fit must be there for return_std=True"):
             made.predict(X, return_std=True)
     fixed.coefs_ = [2 * W for W in fixed.coefs_]  # other weights, another posterior
     assert not np.allclose(fixed.predict(X, return_std=True)[1], std)

@@ -56,7 +56,7 @@ from ..common.runtime import load_module, one_blas_thread, to_nearest
 from ..network.factor import NotPositiveDefiniteError
 from ..network.mlp import MLP
 from ..network.objective import Objective
-from ..network.row_views import check_no_batch_norm, check_rows_at_hand
+from ..network.row_views import check_no_batch_norm, check_rows_in_memory
 from ..spectrum.results import as_json, number
 from ..structure.parameters import l2_diagonal, terms_of_a_row
 from ..structure.tables import ACTIVATIONS, LOSSES
@@ -426,7 +426,7 @@ def posterior(
 
 def _checked(ob: Any, theta: Any, curvature: str) -> tuple[Any, Floats]:
     """Return an objective and a point in float64 for which there is a posterior."""
-    check_rows_at_hand(ob, "laplace")
+    check_rows_in_memory(ob, "laplace")
     check_no_batch_norm(ob, "laplace")
     check_likelihood(ob.loss)
     theta = np.array(check_theta(ob, theta), np.float64)

@@ -37,7 +37,7 @@ from ..common.vectors import safe_norm
 from ..network.factor import CholeskyFactor, NotPositiveDefiniteError
 from ..network.gram import LossCurve
 from ..network.objective import Objective
-from ..network.row_views import check_no_batch_norm, check_rows_at_hand
+from ..network.row_views import check_no_batch_norm, check_rows_in_memory
 from ..optimize.minimize import minimize
 from ..spectrum.draw import shown_axes
 from ..spectrum.results import number
@@ -68,7 +68,7 @@ class _Minimum:
 
 def _minimum(ob: Any, theta: Any, call: str) -> _Minimum:
     """Check that `theta` is a minimum of `ob` with a positive definite Hessian, and return it."""
-    check_rows_at_hand(ob, call)
+    check_rows_in_memory(ob, call)
     check_no_batch_norm(ob, call)
     theta = ob.model.check_theta(theta)
     kinks = int(proved(ob, "kinks", theta, default=0))

@@ -18,7 +18,7 @@ from .arguments import check_out, check_weight
 from .gram import LossCurve
 
 
-def check_rows_at_hand(ob: Any, call: str) -> None:
+def check_rows_in_memory(ob: Any, call: str) -> None:
     """Raise an error unless `ob` is an Objective of its class's own loss with its rows in memory,
     as `call` needs, which reads single rows or makes other objectives of them.
     """

@@ -23,7 +23,7 @@ from ..common.read_only import Record
 from ..common.runtime import load_module, starts_to_nearest
 from ..critical.laplace import LaplacePosterior, posterior
 from ..network.objective import Objective
-from ..network.row_views import check_rows_at_hand
+from ..network.row_views import check_rows_in_memory
 from ..spectrum.results import as_json, number
 from .escape import escape
 from .minimize import minimize
@@ -181,7 +181,7 @@ def regularization_path(
     >>> path.active.sum(axis=1).tolist()[0]
     0
     """
-    check_rows_at_hand(ob, "regularization_path")
+    check_rows_in_memory(ob, "regularization_path")
     given = check_array(l2s, "l2s", np.float64)
     if given.ndim != 1 or not len(given) or not (given >= 0).all():
         raise ValueError(

@@ -1,4 +1,6 @@
-"""The recurrence: identities of its basis, of its restarts, of what is deflated, of its parts."""
+"""The block Lanczos recurrence: identities of its basis after steps, locking, restarts and
+deflation, and its memory.
+"""
 
 import gc
 import threading
@@ -30,8 +32,10 @@ pytestmark = pytest.mark.by_day(one_of="dtype")
 
 @pytest.mark.parametrize("name", ["uniform", "hessian", "under", "geometric"])
 @pytest.mark.parametrize("contamination", [None, 1e-3])
-def test_recurrence_identity(name, dtype, contamination, rng):
-    """A Q' = Q' T + (next row)' B within err, and orthonormal rows, whatever the batches were."""
+def test_lanczos_relation_holds_within_its_error_bound(name, dtype, contamination, rng):
+    """A Q' = Q' T + (next row)' B holds within err, and rows are orthonormal, after 80 steps with
+    the default or a larger allowed contamination.
+    """
     spectrum = SPECTRA[name](rng)
     op = Prescribed(spectrum, seed=3, dtype=dtype)
     run = Recurrence(op, 90, contamination=contamination)
@@ -44,7 +48,9 @@ def test_recurrence_identity(name, dtype, contamination, rng):
 
 
 def check_identity(run, op, dtype):
-    """The error of every relation is within err, up to the rounding of the products themselves."""
+    """Check that the error of every row's relation is within err plus the rounding of the products,
+    and that rows are orthonormal.
+    """
     exact = op.astype("float64")
     Q = run.rows[: run.m + run.p].astype(float)
     F = np.array([exact @ q for q in Q[: run.m]]) - run.T[: run.m + run.p, : run.m].T @ Q
@@ -54,8 +60,10 @@ def check_identity(run, op, dtype):
 
 @pytest.mark.parametrize("name", ["uniform", "hessian"])
 @pytest.mark.parametrize("least", [0, np.inf])
-def test_recurrence_identity_beside_locked_rows(name, least, dtype, rng, monkeypatch):
-    """The coupling to Ritz vectors that have not converged comes from one vector, or from each."""
+def test_lanczos_relation_holds_with_locked_rows(name, least, dtype, rng, monkeypatch):
+    """The Lanczos relation holds with locked Ritz vectors that have not converged, whether their
+    coupling is computed from one basis vector or from each.
+    """
     monkeypatch.setattr("fastcurv.krylov.lanczos.MIN_ECHO_ENTRIES", least)
     op = Prescribed(SPECTRA[name](rng), seed=3, dtype=dtype)
     run = Recurrence(op, 90)
@@ -73,11 +81,9 @@ def test_recurrence_identity_beside_locked_rows(name, least, dtype, rng, monkeyp
     check_identity(run, op, dtype)
 
 
-def test_rows_stay_orthogonal_to_locked_ones_where_the_spectrum_is_narrow_and_far_from_0(
-    dtype, rng
-):
-    """What a row has along them is not multiplied by its own coefficient over the norm left, here
-    twentyfold, from step to step.
+def test_rows_stay_orthogonal_to_locked_rows_for_a_narrow_spectrum_far_from_zero(dtype, rng):
+    """A component along locked rows is not amplified from step to step. Here it would grow
+    twentyfold per step without correction.
     """
     op = Prescribed(1 + 0.1 * np.linspace(-1, 1, 300), seed=3, dtype=dtype)
     run = Recurrence(op, 90)
@@ -96,8 +102,10 @@ def test_rows_stay_orthogonal_to_locked_ones_where_the_spectrum_is_narrow_and_fa
 
 
 @pytest.mark.parametrize("name", ["uniform", "hessian", "under", "geometric"])
-def test_rows_orthonormal_to_the_root_of_eps_give_the_same_matrix(name, dtype, rng):
-    """T is that of the rows made orthonormal, up to rounding, and knows no copy that is none."""
+def test_semiorthogonal_rows_give_the_exact_projection(name, dtype, rng):
+    """With rows that are orthogonal to sqrt(eps) only, T equals the projection on exactly
+    orthonormal rows up to rounding, without spurious copies of eigenvalues.
+    """
     spectrum = SPECTRA[name](rng)
     op = Prescribed(spectrum, seed=3, dtype=dtype)
     run = Recurrence(op, 90, semi=True)
@@ -115,7 +123,7 @@ def test_rows_orthonormal_to_the_root_of_eps_give_the_same_matrix(name, dtype, r
     assert np.abs(near - np.linalg.eigvalsh(T)).max() <= 200 * EPS[dtype] * scale
 
 
-def test_block_recurrence_identity(rng):
+def test_block_lanczos_relation_holds_after_a_restart(rng):
     spectrum = SPECTRA["cluster"](rng)
     op = Prescribed(spectrum, seed=3)
     run = Recurrence(op, 60)
@@ -130,15 +138,15 @@ def test_block_recurrence_identity(rng):
     check_identity(run, op, "float64")
 
 
-@pytest.mark.parametrize("heard", [0, 1, 2])
-def test_a_restart_cut_short_keeps_the_least_to_the_same_bits(heard, rng):
-    """Asked to stop before a slice of columns it keeps of the Ritz vectors only those named, as a
-    restart that nobody stops makes them, with their coupling to the next block.
+@pytest.mark.parametrize("n_checks_passed", [0, 1, 2])
+def test_an_interrupted_restart_keeps_the_required_ritz_vectors(n_checks_passed, rng):
+    """A restart that is stopped between slices of columns keeps only the Ritz vectors named in
+    `least`, bitwise identical to those of a complete restart, and their coupling to the next block.
     """
     d = rng.uniform(-1, 1, 40_000)  # three slices on two threads
     op = diagonal(d)
 
-    def restarted(stop):
+    def run_with_restart(stop):
         run = Recurrence(op, 30)
         run.insert(np.random.default_rng(1).standard_normal((1, len(d))))
         while run.m < 20:
@@ -147,8 +155,8 @@ def test_a_restart_cut_short_keeps_the_least_to_the_same_bits(heard, rng):
         run.restart(theta[-9:], S[:, -9:], stop=stop, least=np.array([1, 6, 8]))
         return run
 
-    answers = iter([False] * heard + [True] * 9)
-    whole, cut = restarted(lambda: False), restarted(lambda: next(answers))
+    answers = iter([False] * n_checks_passed + [True] * 9)
+    whole, cut = run_with_restart(lambda: False), run_with_restart(lambda: next(answers))
     assert (whole.m, whole.p, cut.m, cut.p) == (9, 1, 3, 1)
     assert np.array_equal(cut.rows[:4], whole.rows[[1, 6, 8, 9]])
     assert np.array_equal(cut.T[:4, :4], whole.T[np.ix_([1, 6, 8, 9], [1, 6, 8, 9])])
@@ -159,9 +167,9 @@ def test_a_restart_cut_short_keeps_the_least_to_the_same_bits(heard, rng):
     assert (np.linalg.norm(F, axis=1) <= cut.err[: cut.m] + 1e-13).all()
 
 
-def test_deflated_vectors_do_not_come_back(dtype, rng):
-    """Over as many steps as the complement has dimensions the basis stays orthogonal to what was
-    taken out.
+def test_basis_stays_orthogonal_to_deflated_vectors(dtype, rng):
+    """The basis stays orthogonal to the deflated vectors until it spans their whole orthogonal
+    complement.
     """
     spectrum = np.r_[np.zeros(9), np.geomspace(1e-4, 1, 160)]
     op = Prescribed(spectrum, seed=0, dtype=dtype)
@@ -177,8 +185,10 @@ def test_deflated_vectors_do_not_come_back(dtype, rng):
     assert np.linalg.eigvalsh(run.T[: run.m, : run.m])[0] >= 0.9e-4
 
 
-def test_a_batch_of_dependent_rows_is_whitened_as_far_as_it_goes(rng):
-    """Rounding can leave a Gram matrix that is not definite: an answer, and no LinAlgError."""
+def test_whitening_of_dependent_rows_returns_a_contraction(rng):
+    """A Gram matrix that rounding made indefinite is whitened as far as possible instead of raising
+    LinAlgError.
+    """
     rows = rng.standard_normal((3, 5))
     rows[2] = rows[1]
     gram = rows @ rows.T
@@ -193,9 +203,9 @@ def test_a_batch_of_dependent_rows_is_whitened_as_far_as_it_goes(rng):
 
 @pytest.mark.parametrize("which", ["LA", "SA", "LM"])
 @pytest.mark.parametrize("size", [1e-200, 1.0, 1e200])
-def test_a_ranked_value_and_its_last_entry_are_those_of_all(which, size):
-    """Of matrices as recurrences make them, at all stages of convergence; it may give up only where
-    neighbours are close.
+def test_ranked_ritz_value_and_last_entry_match_the_full_decomposition(which, size):
+    """The ranked eigenvalue of a tridiagonal matrix, and the last entry of its eigenvector, match a
+    full decomposition at all stages of convergence. None is returned only for close neighbours.
     """
     given_up = asked = 0
     for name in ("uniform", "hessian", "under", "geometric", "tight cluster"):
@@ -222,14 +232,16 @@ def test_a_ranked_value_and_its_last_entry_are_those_of_all(which, size):
     assert asked > 150 and given_up <= 0.1 * asked
 
 
-def test_a_ranked_value_of_what_is_no_matrix_is_not_found():
+def test_ranked_ritz_value_is_none_for_matrices_without_a_unique_one():
     for d in (np.zeros(3), np.array([1.0, np.nan, 2.0]), np.array([1.0, np.inf, 2.0])):
         assert hooks.ranked(d, np.zeros(2), "LA", 1) is None
     assert hooks.ranked(np.ones(3), np.zeros(2), "LM", 2) is None, "all alike"
 
 
 def clustered(seed):
-    """A matrix with copies, exact or nearly so, of eigenvalues over many decades."""
+    """Return a matrix with repeated or nearly repeated eigenvalues over many decades, and the
+    generator that drew it.
+    """
     rng = np.random.default_rng(seed)
     copies, levels = int(rng.integers(2, 6)), int(rng.integers(2, 7))
     values = np.repeat(10.0 ** -rng.uniform(0, 13, levels), copies)
@@ -239,9 +251,9 @@ def clustered(seed):
 
 @pytest.mark.parametrize("which", ["LM", "LA", "SA", "BE"])
 @pytest.mark.parametrize("least", [0, MIN_ECHO_ENTRIES])
-def test_residuals_hold_where_copies_cluster(which, least, monkeypatch):
-    """A start beside locked vectors shrinks to rounding at once, and what it had along them goes
-    from its rows and from T.
+def test_residual_bounds_hold_for_clustered_eigenvalues(which, least, monkeypatch):
+    """Residual bounds hold if a start vector is, up to rounding, a combination of locked vectors,
+    whose components must be removed from its rows and from T.
     """
     monkeypatch.setattr("fastcurv.krylov.lanczos.MIN_ECHO_ENTRIES", least)
     for seed in range(150):
@@ -256,10 +268,9 @@ SEEDS = [5, 58, 139, 205, 220, 276, 336, 506, 560, 808, 927, 1040, 1066, 1113]
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_residuals_hold_beside_vectors_that_are_taken_out(seed):
-    """What the products have along them was measured before orthogonality was restored, and what
-    rounding leaves along them in a small remainder grows with it; of copies some have nothing
-    along them.
+def test_residual_bounds_hold_with_deflated_vectors(seed):
+    """Residual bounds include components along deflated vectors, which rounding amplifies in a
+    small remainder, also for eigenvalues some of whose copies have no such component.
     """
     rng = np.random.default_rng(seed)
     copies, levels = int(rng.integers(3, 8)), int(rng.integers(3, 8))
@@ -272,14 +283,14 @@ def test_residuals_hold_beside_vectors_that_are_taken_out(seed):
     assert (off <= found.residuals + 60 * EPS["float64"] * found.scale).all()
 
 
-# --- parts of it, where something ends
+# --- ends of a run, and single steps of the algorithm
 
 
-def test_a_recurrence_refuses_what_is_not_finite():
+def test_eigsh_rejects_products_and_starts_that_overflow_or_are_nan():
     one = LinearOperator((40, 40), matvec=lambda v: np.full(40, 1.7e308 * np.sign(v.sum())))
     with pytest.raises(
         ValueError, match="must be finite|not finite"
-    ):  # numbers are, their norm is not
+    ):  # each entry is finite, the norm of the product is not
         fc.eigsh(one, 2, v0=np.ones(40), seed=0)
     with (
         np.errstate(invalid="ignore"),
@@ -288,7 +299,7 @@ def test_a_recurrence_refuses_what_is_not_finite():
         fc.eigsh(diagonal(np.full(40, np.nan)), 2, v0=np.eye(40)[:, :2])
 
 
-def test_room_that_is_there_and_vectors_that_are_not(rng):
+def test_runs_without_vectors_and_without_room_return_empty_results(rng):
     run = Recurrence(diagonal(np.arange(5.0)), 3)
     rows = run.rows
     run.reserve(2)
@@ -302,8 +313,10 @@ def test_room_that_is_there_and_vectors_that_are_not(rng):
     assert (full.m, full.p) == (2, 0) and full.insert_random(rng) == 0
 
 
-def test_rows_whose_squares_would_leave_the_range_are_brought_near_one(rng):
-    """By a power of two, which rounds nothing; others, and what is no number, stay."""
+def test_rows_whose_squares_overflow_are_scaled_by_powers_of_two(rng):
+    """Rows whose squares overflow or underflow are scaled exactly, by a power of two. Other rows,
+    and rows of NaN, are unchanged.
+    """
     for dtype, large in (("float64", 1e200), ("float32", 1e30)):
         rows = rng.standard_normal((5, 7)).astype(dtype)
         W = rows * np.array([[1.0], [large], [1 / large], [np.nan], [1e8]], dtype)
@@ -317,8 +330,8 @@ def test_rows_whose_squares_would_leave_the_range_are_brought_near_one(rng):
 
 
 @pytest.mark.parametrize("scale", [1e-300, 1e-20, 1.0, 1e200])
-def test_rows_are_orthonormal_and_add_up_to_what_they_were(scale, rng):
-    """``W = B' Q`` but for what was dropped, whose length is told; at any scale."""
+def test_orthonormalise_factors_its_rows_at_any_scale(scale, rng):
+    """``W = B' Q`` holds at any scale, except for dropped parts whose norms are returned."""
     W = rng.standard_normal((4, 9))
     W[2] = W[0] - 2 * W[1] + 1e-9 * W[3] / np.abs(W[3]).max()
     W *= scale
@@ -332,8 +345,10 @@ def test_rows_are_orthonormal_and_add_up_to_what_they_were(scale, rng):
     assert np.allclose(column_lengths(W) / scale, np.linalg.norm(W / scale, axis=0), rtol=1e-14)
 
 
-def test_a_block_narrowed_to_a_span_goes_on_as_that_span():
-    """Its rows are what the span picks of them, and couple with the basis as products say."""
+def test_a_narrowed_block_continues_within_the_chosen_span():
+    """A narrowed block consists of the chosen combinations of its rows, coupled to the basis as
+    products show, and the next step keeps the basis orthonormal.
+    """
     values = np.linspace(-1.0, 2.0, 40)
     run = Recurrence(diagonal(values), 30)
     run.insert(np.linalg.qr(np.cos(np.outer(np.arange(40.0), [1.0, 2.3, 3.1])))[0].T.copy())
@@ -350,8 +365,10 @@ def test_a_block_narrowed_to_a_span_goes_on_as_that_span():
 
 @pytest.mark.parametrize("which", ["LA", "SA", "LM", "BE"])
 @pytest.mark.parametrize("scale", [1.0, 1e-200, 1e200])
-def test_ends_of_a_long_recurrence_are_those_of_all_of_it(which, scale, rng):
-    """The same pairs, and the largest size at either end, of which not every end is asked for."""
+def test_extreme_ritz_pairs_match_the_full_decomposition_of_T(which, scale, rng):
+    """Extreme Ritz pairs, and the estimate of the norm, match the full decomposition of T, for
+    every `which` and scale.
+    """
     values = np.r_[np.linspace(-1, 1, 200), -3.0 if which == "LA" else 3.0]
     run = Recurrence(Prescribed(values * scale, seed=0), 70)
     run.insert_random(rng)
@@ -377,7 +394,9 @@ def test_ends_of_a_long_recurrence_are_those_of_all_of_it(which, scale, rng):
 @pytest.mark.parametrize("m", [1, 2, 3, 17, 200])
 @pytest.mark.parametrize("kind", ["random", "graded", "split", "multiple", "diagonal"])
 def test_eigenpairs_of_tridiagonal_matrices(m, kind, rng):
-    """All values and vectors to the rounding of LAPACK's, whatever the matrix is like."""
+    """Eigenvalues and eigenvectors of random, graded, split, repeated and diagonal tridiagonal
+    matrices agree with LAPACK up to rounding.
+    """
     d, e = rng.standard_normal((2, m))
     if kind == "graded":
         d, e = d * 10.0 ** -np.arange(m), e * 10.0 ** -np.arange(m)
@@ -403,26 +422,26 @@ def test_eigenpairs_of_tridiagonal_matrices(m, kind, rng):
         assert np.abs(np.abs(S[0]) - np.abs(first)).max() <= 20 * EPS["float64"] * m**0.5
 
 
-# --- memory of a basis that is held for the next run: freed with its operator
+# --- memory of a basis, which is kept for the next run and freed with its operator
 
 
-def test_runs_in_held_memory_give_the_same_numbers(rng):
+def test_runs_in_reused_memory_give_bitwise_identical_results(rng):
     spectrum = rng.standard_normal(4000)
     fresh, used = Prescribed(spectrum, seed=0), Prescribed(spectrum, seed=0)
     fc.spectral_density(used, 2, 60, seed=5)
     fc.eigsh(used, 3, "LA", seed=6, tol=1e-4)
-    for ask in (
+    for call in (
         lambda op: fc.eigsh(op, 4, "BE", seed=1, tol=1e-4).vectors,
         lambda op: fc.spectral_density(op, 3, 40, seed=1).nodes,
     ):
-        first = ask(used)
+        first = call(used)
         kept = first.copy()
-        assert np.array_equal(first, ask(fresh))
-        ask(used)
+        assert np.array_equal(first, call(fresh))
+        call(used)
         assert np.array_equal(first, kept), "no result lies in memory that is used again"
 
 
-def test_memory_is_held_once_and_goes_with_its_operator():
+def test_basis_memory_is_kept_once_and_freed_with_its_operator():
     op = Prescribed(SPECTRA["uniform"](np.random.default_rng(0)), seed=0)
     shape = (LEAST // 8 // 300 + 2, 300)
     double = np.dtype(float)
@@ -439,7 +458,7 @@ def test_memory_is_held_once_and_goes_with_its_operator():
 
 
 @pytest.mark.parametrize("n", [4096, 5000, 10240])
-def test_long_rows_lie_apart_in_a_cache(n):
+def test_long_rows_are_padded_to_different_cache_sets(n):
     op = Prescribed(np.ones(2), seed=0)
     with held_rows(op, (3, n), np.dtype(float)) as rows:
         assert rows.shape == (3, n) and n * 8 <= rows.strides[0] < n * 8 + 4352
@@ -448,7 +467,7 @@ def test_long_rows_lie_apart_in_a_cache(n):
         assert rows.strides[0] < 301 * 8 + 64, "short rows waste no quarter of a page"
 
 
-def test_threads_on_one_operator(rng):
+def test_four_threads_on_one_operator_get_the_same_eigenvalues(rng):
     op = Prescribed(rng.standard_normal(3000), seed=0)
     alone = fc.eigsh(op, 2, "LA", seed=0, tol=1e-4).values
     found = [None] * 4
@@ -466,8 +485,10 @@ def test_threads_on_one_operator(rng):
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("sizes", [[10, 10, 1], [60, 40, 3]])
-def test_products_of_the_engine_and_of_anyone_give_the_same_bits(sizes, threads, dtype):
-    """The loop is one text: with a plan it calls nothing of Python's, with an operator it does."""
+def test_compiled_and_python_products_give_bitwise_identical_runs(sizes, threads, dtype):
+    """A recurrence that calls the engine's plan directly is bitwise identical to one that calls a
+    Python operator with equal products.
+    """
     net = draw(0, sizes, "tanh", "mse", N=200, dtype=dtype, n_threads=threads)
     H = net.ob.hessian(net.theta)
     other = LinearOperator(H.shape, matvec=lambda v: H.product(v.reshape(-1)), dtype=H.dtype)
@@ -483,8 +504,10 @@ def test_products_of_the_engine_and_of_anyone_give_the_same_bits(sizes, threads,
 
 
 @pytest.mark.parametrize("at", [1, 4, 17])
-def test_a_product_that_raises_leaves_the_state_before_it(at, rng):
-    """Whoever goes on gets the bits of a run that nothing has ended."""
+def test_a_run_continues_bitwise_identically_after_a_product_raises(at, rng):
+    """A product that raises leaves the state of the last complete step. Continuing from there gives
+    bitwise the results of an uninterrupted run.
+    """
     values = rng.uniform(-1, 1, 300)
     calls = 0
 

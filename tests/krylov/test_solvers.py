@@ -1,5 +1,5 @@
-"""Conjugate gradients and minimal residuals: solutions to their tolerance, curvature that is there,
-and what is spent on either.
+"""Conjugate gradients and MINRES: solutions within tolerance, directions of negative curvature, and
+the number of products.
 """
 
 import numpy as np
@@ -15,9 +15,9 @@ pytestmark = pytest.mark.by_day(one_of="dtype")
 
 @pytest.mark.parametrize("low", [3.0, 0.2, -0.05, -0.5, -2.0])
 @pytest.mark.parametrize("eps", [0.1, 0.3])
-def test_what_capped_cg_returns_is_what_it_says(low, eps, rng):
-    """A solution of ``(H + 2 eps) d = -g`` to its tolerance, or a direction whose curvature is
-    below -eps, with that curvature; never a solution where g alone shows it.
+def test_capped_cg_returns_a_solution_or_negative_curvature(low, eps, rng):
+    """Capped CG returns a solution of ``(H + 2 eps) d = -g`` to its tolerance, or a direction with
+    its curvature below -eps. It returns no solution if g alone shows such curvature.
     """
     n = 12
     values = np.r_[low, np.linspace(1, 4, n - 1)]
@@ -40,8 +40,10 @@ def test_what_capped_cg_returns_is_what_it_says(low, eps, rng):
 
 @pytest.mark.parametrize("thrift", [0.0, 0.05, 0.3, 0.6, 1.0])
 @pytest.mark.parametrize("price", [0.0, 3.0])
-def test_conjugate_gradients_end_where_a_product_gains_too_little(rng, thrift, price):
-    """By as much as the quadratic model with 2 eps falls in one Krylov space after the other."""
+def test_capped_cg_stops_when_a_product_reduces_the_model_too_little(rng, thrift, price):
+    """CG stops as soon as the last product's share of the model's decrease is below `thrift`, as
+    computed here from explicit Krylov spaces.
+    """
     A, eps, falls, best = rng.standard_normal((7, 7)), 1e-3, [], np.zeros((0, 7))
     H, g = A @ A.T + np.eye(7), rng.standard_normal(7)
     for j in range(7):
@@ -59,7 +61,7 @@ def test_conjugate_gradients_end_where_a_product_gains_too_little(rng, thrift, p
 
 
 def conjugate_gradients(H, g, eps, j):
-    """The iterate and residual of CG on ``(H + 2 eps) y = -g`` after j steps."""
+    """Return the iterate and residual of CG on ``(H + 2 eps) y = -g`` after j steps."""
     A = H + 2 * eps * np.eye(len(g))
     y, r, p = np.zeros_like(g), g.copy(), -g
     for _ in range(j):
@@ -71,8 +73,10 @@ def conjugate_gradients(H, g, eps, j):
 
 
 @pytest.mark.parametrize("lowest, shows", [(-1.5, True), (0.5, False)])
-def test_a_difference_of_iterates_shows_the_curvature(lowest, shows, rng):
-    """``H + 2 eps`` is positive, so no form of CG is negative; -1.5 eps is found all the same."""
+def test_differences_of_cg_iterates_reveal_negative_curvature(lowest, shows, rng):
+    """If CG converges too slowly, a difference of iterates is returned whose curvature is below
+    -eps, although ``H + 2 eps`` is positive along every CG direction.
+    """
     eps, n, j = 1e-2, 20, 14
     H = symmetric(rng, np.r_[lowest * eps, np.linspace(1, 2, n - 1)])
     g = np.linalg.eigh(H)[1] @ np.r_[1e-2, np.ones(n - 1)]
@@ -92,8 +96,10 @@ def test_a_difference_of_iterates_shows_the_curvature(lowest, shows, rng):
         assert curvature is None and np.array_equal(d, last) and len(products) == j
 
 
-def test_slow_is_above_the_guarantee_of_a_positive_matrix():
-    """The bound of [Royer et al. 2020] for kappa = (1 + 2 eps) / eps, evaluated another way."""
+def test_too_slow_matches_the_published_convergence_bound():
+    """CG counts as too slow exactly above the bound of [Royer et al. 2020] for kappa = (1 + 2 eps)
+    / eps, which is evaluated here by another formula.
+    """
     eps, bound = 0.1, 1.0
     kappa = (bound + 2 * eps) / eps
     tau = kappa**0.5 / (kappa**0.5 + 1)
@@ -108,8 +114,10 @@ def test_slow_is_above_the_guarantee_of_a_positive_matrix():
 
 
 @pytest.mark.parametrize("power", [-0.9, -0.26, 0.26, 0.9])
-def test_squares_of_a_gradient_of_any_size_are_near_one(power, dtype):
-    """It is multiplied by a power of two, which is exact."""
+def test_gradients_of_any_size_are_scaled_by_a_power_of_two(power, dtype):
+    """CG scales the gradient by a power of two, which is exact, so that its squared norm neither
+    overflows nor underflows.
+    """
     exponent = int(power * np.finfo(dtype).maxexp)
     g, work = np.array([0.75, -0.5], dtype), Workspace(2, dtype)
     rr = work.begin(np.ldexp(g, exponent))
@@ -119,8 +127,10 @@ def test_squares_of_a_gradient_of_any_size_are_near_one(power, dtype):
 
 
 @pytest.mark.parametrize("n", [1, 100, 8193, 20_000, 300_000])
-def test_vectors_of_conjugate_gradients_of_any_length(n, dtype):
-    """Long ones are swept in parts over the team: the sums are those of all parts, every time."""
+def test_cg_updates_and_sums_are_right_for_any_length(n, dtype):
+    """Vector updates and inner products of CG agree with NumPy for lengths that are swept by one
+    thread or in parts by several.
+    """
     rng, work = np.random.default_rng(n), Workspace(n, dtype)
     slack = 20 * float(np.finfo(dtype).eps)
     g = rng.standard_normal(n).astype(dtype)
@@ -145,7 +155,7 @@ def test_vectors_of_conjugate_gradients_of_any_length(n, dtype):
         assert np.abs(work.p - p).max() <= slack * np.abs(p).max() * 4
 
 
-def test_minres_on_nothing_and_on_what_overflows():
+def test_minres_of_zero_overflowing_and_indefinite_matrices():
     b = np.array([3.0, 4.0])
     assert np.array_equal(minres(lambda v: 0 * v, b, 5, 1e-8), b), "the right side itself"
     with np.errstate(all="ignore"):

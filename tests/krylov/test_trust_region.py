@@ -1,5 +1,5 @@
-"""Krylov spaces of a gradient: identities of their basis, and the small problems solved in them
-against their conditions of optimality.
+"""Krylov spaces of a gradient: identities of their basis, and the subproblems solved in them
+against their optimality conditions.
 """
 
 from types import SimpleNamespace
@@ -24,8 +24,8 @@ pytestmark = pytest.mark.by_day(one_of="dtype")
 
 @pytest.mark.parametrize("n_others", [0, 1, 2])
 def test_a_krylov_space_is_orthonormal_and_projects_exactly(n_others, dtype):
-    """Q Q' = I, T = Q H Q', and H Q'y - Q'Ty is what `residual` says, at every dimension up to
-    n.
+    """Q Q' = I and T = Q H Q' hold, and `residual` returns the norm of H Q'y - Q'Ty, at every
+    dimension up to n.
     """
     rng = np.random.default_rng(1)
     n, slack = 31, 3e3 * np.finfo(dtype).eps
@@ -50,7 +50,9 @@ def test_a_krylov_space_is_orthonormal_and_projects_exactly(n_others, dtype):
 
 
 def test_a_krylov_space_of_long_rows_is_orthonormal(dtype):
-    """The rows are swept in parts; what a step combines is Q'y."""
+    """Rows long enough to be swept in parts are orthonormal, T is their projection of H, and
+    `combine` returns Q'y.
+    """
     rng, n, slack = np.random.default_rng(3), 50_000, 1e2 * np.finfo(dtype).eps
     diagonal = np.linspace(-1, 3, n).astype(dtype)
     space = KrylovSpace(n, dtype, 20)
@@ -66,9 +68,9 @@ def test_a_krylov_space_of_long_rows_is_orthonormal(dtype):
     assert abs(space.combine(y) - y @ Q).max() <= slack
 
 
-def test_with_two_starts_the_residual_leads_the_way():
-    """Starts g and a guess: expanded by its residual the space solves as conjugate gradients from
-    that guess would.
+def test_a_good_start_vector_saves_products():
+    """A space started from g and an approximate solution, expanded by its residual, converges in
+    fewer products than one started from g alone.
     """
     rng = np.random.default_rng(3)
     n = 60
@@ -94,9 +96,9 @@ def test_with_two_starts_the_residual_leads_the_way():
     assert spent["warm"] < spent["cold"]
 
 
-def test_a_krylov_space_ends_where_the_gradient_sees_no_more():
-    """Three eigenvectors in g, three products, then exhausted; a start vector twice is one start
-    vector.
+def test_a_krylov_space_is_exhausted_when_it_is_invariant():
+    """A gradient with components along three eigenvectors exhausts its space in three products. A
+    repeated start vector counts once.
     """
     values = np.array([3.0, -1.0, 2.0, 5.0, 7.0])
     space = KrylovSpace(5, float, 5)
@@ -108,9 +110,9 @@ def test_a_krylov_space_ends_where_the_gradient_sees_no_more():
 
 
 @pytest.mark.parametrize("dtype, powers", [(np.float32, (-90, 90)), (float, (-900, 900))])
-def test_a_krylov_space_of_any_size_is_that_of_size_one(dtype, powers):
-    """Times a power of two, whose squares are no numbers, everything is that power of what it
-    was.
+def test_krylov_spaces_scale_with_powers_of_two(dtype, powers):
+    """If H and g are multiplied by a power of two whose square overflows or underflows, all results
+    are multiplied by that power.
     """
     rng = np.random.default_rng(5)
     A = rng.standard_normal((12, 12))
@@ -148,9 +150,10 @@ PARAMETERS = {
 @pytest.mark.parametrize("power", [0, -200, 200])
 @pytest.mark.parametrize("spectrum", SPECTRA)
 @pytest.mark.parametrize("problem", PARAMETERS)
-def test_a_step_is_the_solution_in_its_space(problem, spectrum, power, rng):
-    """However it was found, by factors of T or by T's vectors, at the first look or at the twelfth,
-    or again with another parameter: what its gain, its length and its residual are by T's vectors.
+def test_steps_solve_their_subproblem_within_the_space(problem, spectrum, power, rng):
+    """Length, predicted decrease and residual of a step equal those computed from the eigenvectors
+    of T, whether it was found from factors or eigenvectors of T, at the first or a later check, or
+    with another parameter.
     """
     values, n = SPECTRA[spectrum], 40
     P = np.linalg.qr(rng.standard_normal((n, n)))[0]
@@ -179,8 +182,10 @@ def test_a_step_is_the_solution_in_its_space(problem, spectrum, power, rng):
             assert space.m == 25 or left <= least * (1 + 1e-6) + 1e-15 * space.gamma
 
 
-def test_a_reflection_turns_what_is_lacking_into_the_first_row(rng):
-    """It keeps the span and the lengths, and the couplings of the rows follow."""
+def test_reflection_makes_the_residual_the_first_row_of_the_block(rng):
+    """A reflection makes the residual direction the first row of the next block, keeps its span and
+    norms, and updates the couplings of T.
+    """
     m, p, n = 2, 3, 7
     rows = np.linalg.qr(rng.standard_normal((n, m + p)))[0].T.copy()
     couplings = rng.standard_normal((m + p, m + p))
@@ -198,9 +203,9 @@ def test_a_reflection_turns_what_is_lacking_into_the_first_row(rng):
 
 
 @pytest.mark.parametrize("n, risk, least", [(5, 0.2, 0.1), (60, 0.05, 0.1), (400, 0.05, 0.7)])
-def test_random_starts_miss_as_seldom_as_is_said(n, risk, least, rng):
-    """A part of ``exp(-blind / 2)`` or less along one direction, of 20 000 drawn: within four of
-    its own standard deviations, and not much less often.
+def test_random_starts_miss_a_direction_within_the_stated_risk(n, risk, least, rng):
+    """Among 20 000 random start vectors, the fraction whose component along a direction is at most
+    ``exp(-blind / 2)`` is below the stated risk, and above a tenth of it.
     """
     V = rng.standard_normal((20_000, n))
     part = np.abs(V[:, 0]) / np.linalg.norm(V, axis=1)
@@ -208,12 +213,12 @@ def test_random_starts_miss_as_seldom_as_is_said(n, risk, least, rng):
     assert least * risk < missed <= risk + 4 * (risk / 20_000) ** 0.5
 
 
-# --- problems in them
+# --- subproblems
 
 
-def problems(count=400):
-    """Random small problems: signs, zero parts of the gradient, tiny parts, radii over six
-    decades.
+def random_subproblems(count=400):
+    """Yield random small subproblems: indefinite values, linear terms with zero or tiny parts, and
+    radii over six decades.
     """
     rng = np.random.default_rng(7)
     for _ in range(count):
@@ -225,9 +230,9 @@ def problems(count=400):
         yield values, linear, 10.0 ** rng.uniform(-3, 3)
 
 
-def test_trust_region_meets_the_optimality_conditions_hard_case_included():
+def test_trust_region_meets_its_optimality_conditions():
     hard = 0
-    for values, linear, radius in problems():
+    for values, linear, radius in random_subproblems():
         y, lam = trust_region(values, linear, radius)
         length = np.linalg.norm(y)
         assert length <= radius * (1 + 1e-10)
@@ -240,8 +245,8 @@ def test_trust_region_meets_the_optimality_conditions_hard_case_included():
     assert hard > 20
 
 
-def test_cubic_meets_the_optimality_conditions_hard_case_included():
-    for values, linear, weight in problems():
+def test_cubic_regularisation_meets_its_optimality_conditions():
+    for values, linear, weight in random_subproblems():
         y, lam = small_problem("cubic", values, linear, weight)
         assert values[0] + lam >= -1e-12
         assert abs(lam - weight * np.linalg.norm(y)) <= 1e-9 * lam + 1e-14
@@ -250,7 +255,7 @@ def test_cubic_meets_the_optimality_conditions_hard_case_included():
         ) + 1e-12 * (lam + 1)
 
 
-def test_without_a_gradient_steps_are_along_negative_curvature():
+def test_steps_without_a_gradient_follow_negative_curvature():
     y, lam = trust_region(np.array([-2.0, 1.0]), np.zeros(2), 0.5)
     assert np.allclose(np.abs(y), [0.5, 0.0]) and lam == 2.0
     y, lam = small_problem("cubic", np.array([-1.0, 2.0]), np.zeros(2), 0.5)
@@ -260,7 +265,7 @@ def test_without_a_gradient_steps_are_along_negative_curvature():
 
 
 @pytest.mark.parametrize("radius", [0.0, 5e-324, 1e-310, 1e-301])
-def test_a_radius_so_short_that_curvature_is_nothing_to_it(radius):
+def test_steps_of_tiny_radius_follow_the_negative_gradient(radius):
     linear = np.array([1.0, -2.0, 2.0])
     y, multiplier = trust_region(np.array([-1.0, 0.0, 3.0]), linear, radius)
     assert multiplier > 0 and np.isfinite(y).all()
@@ -270,8 +275,8 @@ def test_a_radius_so_short_that_curvature_is_nothing_to_it(radius):
 
 
 @pytest.mark.parametrize("size", [1e-300, 1e-160, 1e160, 1e300])
-def test_subproblems_of_any_size_are_solved(size):
-    """Radii and weights whose squares no float holds: the solution scales with them."""
+def test_subproblems_with_radii_whose_squares_overflow_are_solved(size):
+    """Solutions scale with radii and weights whose squares overflow or underflow."""
     values, linear = np.array([-1.0, 0.5, 2.0]), np.array([0.3, -0.2, 0.1])
     y, multiplier = trust_region(values, linear, size)
     assert np.isclose(np.linalg.norm(y / size), 1.0, rtol=1e-9) and multiplier >= 1.0
@@ -285,23 +290,25 @@ def test_subproblems_of_any_size_are_solved(size):
 
 @pytest.mark.parametrize("value", [1.0, 5e-324, 0.0])
 @pytest.mark.parametrize("linear", [0.0, 5e-324, 1e-310, -2.0])
-def test_a_trust_region_of_one_number_is_its_closed_form(value, linear):
-    """The smallest numbers there are included: down to the wall or to the minimum before it."""
+def test_one_dimensional_trust_region_matches_its_closed_form(value, linear):
+    """A one-dimensional trust-region step is the minimum, or the boundary if that is nearer, also
+    for subnormal gradients and curvatures.
+    """
     y, multiplier = trust_region(np.array([value]), np.array([linear]), 1.0)
     inside = value > 0 and abs(linear) <= value
     assert y[0] == pytest.approx(-linear / value if inside else -np.sign(linear), abs=1e-9)
     assert multiplier == pytest.approx(0 if inside else abs(linear) - value, rel=1e-9, abs=1e-320)
 
 
-def test_shifted_leaves_singular_directions_alone_and_absolute_turns_none_uphill():
+def test_shifted_ignores_null_directions_and_absolute_steps_descend():
     assert np.array_equal(shifted(np.array([0.0, 2.0]), np.array([1.0, 1.0]), 0.0), [0.0, -0.5])
     values, linear = np.array([-2.0, 4.0]), np.array([1.0, -1.0])
     assert np.all(absolute(values, linear, 0.5) * linear < 0)
 
 
-def test_a_start_that_exhausts_its_space_leaves_the_risk_that_rounding_leaves(rng):
-    """One eigenvalue of -1e-3 among ones: a product of float32 does not show it to a start whose
-    part along it is within rounding, and a run that is exhausted was called certain.
+def test_an_exhausted_space_reports_the_risk_due_to_rounding(rng):
+    """For a matrix of ones with one eigenvalue -1e-3, a float32 run that exhausts its space reports
+    a risk of having missed the eigenvalue, not certainty.
     """
     n, eps = 20_000, 5e-4
     for dtype, least, most in (("float32", 1e-2, 1.0), ("float64", 0.0, 1e-6)):

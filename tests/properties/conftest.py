@@ -1,4 +1,4 @@
-"""What the drawn networks leave behind."""
+"""A fixture that restores the default layout of plans after each property test."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from ..plans import laid_out
 
 
 @pytest.fixture(autouse=True)
-def layouts_as_is_best():
-    """After a test plans are laid out as is best, whatever its last network asked for."""
+def default_layouts():
+    """Restore the default layout of plans after a test, whatever layout its last network set."""
     with laid_out():
         yield

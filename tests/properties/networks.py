@@ -1,5 +1,5 @@
-"""Random networks as hypothesis draws them: sizes around the kernels' widths, every activation and
-loss.
+"""Hypothesis strategies for random networks: sizes around the kernels' vector widths, every
+activation and every loss.
 """
 
 import os
@@ -23,17 +23,17 @@ examples = settings(
 
 
 class Net(nets.Net):
-    """A network on data at a point, with a direction."""
+    """A network with its data, a point and a direction."""
 
-    def room(self, v=None, theta=None, dtype=None, **changes):
-        """What rounding may do to the product with v: thirty units."""
+    def rounding_allowance(self, v=None, theta=None, dtype=None, **changes):
+        """Return the allowed rounding error of the product with v: thirty units."""
         eps = np.finfo(self.theta.dtype if dtype is None else dtype).eps
         theta, v = self.theta if theta is None else theta, self.v if v is None else v
         return 30 * eps * units(self.reference(**changes), theta, v)
 
 
 def make(seed, *given, **options):
-    """A network of everything that hypothesis chose, its numbers from a seed."""
+    """Return the network of the given options, with random numbers drawn from a seed."""
     rng = np.random.default_rng(seed)
     net = nets.draw(rng, *given, kind=Net, **options)
     net.v = net.direction(rng)
@@ -42,11 +42,11 @@ def make(seed, *given, **options):
 
 @st.composite
 def networks(draw, dtypes=nets.DTYPES, rows=40):
-    """A strategy for `Net`, whose plans lie in one of the layouts."""
+    """Return a strategy for `Net`, whose plans have one of the layouts."""
     lay_out(*LAYOUTS[draw(st.sampled_from(list(LAYOUTS)))])
     hidden = draw(st.lists(st.sampled_from(WIDTHS), min_size=0, max_size=3))
     if hidden and draw(st.booleans()):
-        hidden = hidden[:1] * len(hidden)  # equal widths, where a skip can join them
+        hidden = hidden[:1] * len(hidden)  # equal widths, so that a skip connection is possible
     return make(
         draw(st.integers(0, 2**32 - 1)),
         [draw(st.sampled_from(WIDTHS)), *hidden, draw(st.sampled_from(WIDTHS[:8]))],

@@ -1,5 +1,5 @@
-"""Backward-error ratios of products, LAPACK's way: error over eps times units, on random
-networks.
+"""Backward errors of products on random networks, as LAPACK's tests measure them: the error divided
+by eps times a running error bound.
 """
 
 import os
@@ -37,9 +37,9 @@ def draw_net(index):
 
 
 @in_long_double
-def test_error_ratios():
-    """Below thirty units for every network and every table of kernels; the worst is near what it
-    was measured to be.
+def test_backward_errors_stay_below_thirty_units():
+    """The backward error is below thirty units for every network and kernel table, and the worst
+    one is near its measured value.
     """
     before, worst = engine.chosen_arch(), 0.0
     try:
@@ -55,4 +55,4 @@ def test_error_ratios():
                 worst = max(worst, ratio)
     finally:
         engine.set_arch(before)
-    assert worst > 0.01  # else the units measure nothing
+    assert worst > 0.01  # otherwise the units would be far too large

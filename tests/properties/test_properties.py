@@ -1,6 +1,6 @@
-"""What holds for every network: identities of products, not numbers.
+"""Identities of Hessian products that hold for every network.
 
-FASTCURV_EXAMPLES sets how many are tried.
+FASTCURV_EXAMPLES sets how many networks are drawn.
 """
 
 import numpy as np
@@ -20,44 +20,50 @@ def norm(x):
 
 @examples
 @given(networks(), st.integers(0, 1000))
-def test_symmetry(net, seed):
-    """<u, Hv> = <v, Hu>."""
+def test_hessian_is_symmetric(net, seed):
+    """The Hessian is symmetric: <u, Hv> = <v, Hu> up to rounding."""
     H = net.objective().hessian(net.theta)
     u = np.random.default_rng(seed).standard_normal(len(net.v)).astype(net.v.dtype)
     a, b = np.vdot(u.astype(float), H @ net.v), np.vdot(net.v.astype(float), H @ u)
-    slack = norm(u) * net.room() + norm(net.v) * net.room(u)
+    slack = norm(u) * net.rounding_allowance() + norm(net.v) * net.rounding_allowance(u)
     slack += 4 * len(u) * np.finfo(float).eps * norm(u) * norm(H @ net.v)
     assert abs(a - b) <= slack
 
 
 @examples
 @given(networks(), st.floats(-4, 4), st.integers(0, 1000))
-def test_linearity(net, factor, seed):
-    """H(u + c v) = Hu + c Hv."""
+def test_products_are_linear(net, factor, seed):
+    """Products are linear: H(u + c v) = Hu + c Hv up to rounding."""
     H = net.objective().hessian(net.theta)
     u = np.random.default_rng(seed).standard_normal(len(net.v)).astype(net.v.dtype)
     c = net.v.dtype.type(factor)
     both = u + c * net.v
     gap = norm((H @ both).astype(float) - (H @ u) - float(c) * (H @ net.v).astype(float))
-    slack = net.room(both) + net.room(u) + abs(float(c)) * net.room()
+    slack = (
+        net.rounding_allowance(both)
+        + net.rounding_allowance(u)
+        + abs(float(c)) * net.rounding_allowance()
+    )
     assert gap <= slack
 
 
 @examples
 @given(networks(), st.randoms(use_true_random=False))
-def test_order_of_samples(net, random):
-    """The loss is a mean: the order of its rows changes nothing but roundings."""
+def test_order_of_samples_changes_only_rounding(net, random):
+    """The loss is a mean over samples, so their order changes products by rounding only."""
     order = list(range(len(net.X)))
     random.shuffle(order)
     H = net.objective().hessian(net.theta)
     other = net.objective(X=net.X[order], y=net.y[order]).hessian(net.theta)
-    assert norm(H @ net.v - other @ net.v) <= 2 * net.room()
+    assert norm(H @ net.v - other @ net.v) <= 2 * net.rounding_allowance()
 
 
 @examples
 @given(networks(), st.randoms(use_true_random=False))
-def test_order_of_hidden_units(net, random):
-    """Hidden units may change places, theta and v alike: the product changes places with them."""
+def test_permuted_hidden_units_permute_the_product(net, random):
+    """If hidden units are permuted in theta and v, the entries of the product are permuted with
+    them.
+    """
     widths = net.model.sizes[1:-1]
     if not widths or net.model.residual:
         return
@@ -68,13 +74,15 @@ def test_order_of_hidden_units(net, random):
     v = fc.structure.permute_hidden(net.model, net.v, 0, order)
     other = net.objective().hessian(theta)
     gap = norm(fc.structure.permute_hidden(net.model, H @ net.v, 0, order) - other @ v)
-    assert gap <= net.room() + net.room(v, theta)
+    assert gap <= net.rounding_allowance() + net.rounding_allowance(v, theta)
 
 
 @examples
 @given(networks(), st.data())
-def test_split_batches(net, data):
-    """The product is the mean of the products of two parts, weighted by their rows."""
+def test_product_is_the_weighted_mean_over_batches(net, data):
+    """The product equals the mean of the products of two batches, weighted by their numbers of
+    samples.
+    """
     N = len(net.X)
     if N < 2:
         return
@@ -82,7 +90,7 @@ def test_split_batches(net, data):
     ob = net.objective()
     H = ob.hessian(net.theta)
     parts = [ob.batch(slice(0, cut)), ob.batch(slice(cut, N))]
-    mean, slack = 0.0, 2 * net.room()
+    mean, slack = 0.0, 2 * net.rounding_allowance()
     for part, rows in zip(parts, (cut, N - cut), strict=True):
         of_part = part.hessian(net.theta)
         mean = mean + rows / N * (of_part @ net.v).astype(float)
@@ -91,43 +99,51 @@ def test_split_batches(net, data):
 
 @examples
 @given(networks(), st.integers(-20, 20))
-def test_scale_of_the_weights(net, power):
-    """Sample weights times a power of two: the product too, to the last bit."""
+def test_sample_weights_times_a_power_of_two_scale_the_product(net, power):
+    """If sample weights are multiplied by a power of two, the product is multiplied by it, bit for
+    bit.
+    """
     if net.options["l2"]:
         return
     ones = np.ones(len(net.X))
     H = net.objective(sample_weight=ones).hessian(net.theta)
     other = net.objective(sample_weight=ones * 2.0**power).hessian(net.theta)
     gap = norm((H @ net.v).astype(float) * 2.0**power - (other @ net.v))
-    assert gap <= 2 * 2.0**power * net.room()
+    assert gap <= 2 * 2.0**power * net.rounding_allowance()
 
 
 @examples
 @given(networks(), st.integers(1, 9), st.integers(0, 1000))
-def test_a_block_is_its_columns(net, k, seed):
-    """H V = [H v1, H v2, ...]."""
+def test_block_products_equal_column_products(net, k, seed):
+    """A block product equals the products of its columns: H V = [H v1, H v2, ...]."""
     H = net.objective().hessian(net.theta)
     V = np.random.default_rng(seed).standard_normal((len(net.v), k)).astype(net.v.dtype)
     block = H @ V
     for j in range(k):
         v = np.ascontiguousarray(V[:, j])
-        assert norm(block[:, j] - H @ v) <= 2 * net.room(v)
+        assert norm(block[:, j] - H @ v) <= 2 * net.rounding_allowance(v)
 
 
 @examples
 @given(networks(dtypes=("float32",)))
-def test_precision(net):
-    """float32 differs from float64 at the same numbers by its proved bound."""
+def test_float32_differs_from_float64_within_its_proved_bound(net):
+    """Products in float32 differ from those in float64 at the same numbers by at most the proved
+    bound.
+    """
     H = net.objective().hessian(net.theta)
     high = H.astype("float64")
     v = net.v.astype(float)
-    assert norm(H @ net.v - high @ v) <= net.room() + net.room(dtype="float64")
+    assert norm(H @ net.v - high @ v) <= net.rounding_allowance() + net.rounding_allowance(
+        dtype="float64"
+    )
 
 
 @examples
 @given(networks(rows=200), st.floats(0, 1))
-def test_chunks(net, share):
-    """What `memory` cuts in chunks differs by roundings from what is kept whole; of blocks, too."""
+def test_chunked_passes_differ_by_rounding_only(net, share):
+    """Products of vectors and blocks that are computed in chunks to save memory differ by rounding
+    only.
+    """
     H = net.objective().hessian(net.theta)
     least = least_memory(lambda memory: net.objective(memory=memory).hessian(net.theta))
     other = net.objective(memory=int(least + share**2 * (H.nbytes - least))).hessian(net.theta)
@@ -135,14 +151,16 @@ def test_chunks(net, share):
     block = other @ V
     for j in range(2):
         v = np.ascontiguousarray(V[:, j])
-        assert norm(H @ v - other @ v) <= 2 * net.room(v)
-        assert norm(H @ v - block[:, j]) <= 2 * net.room(v)
+        assert norm(H @ v - other @ v) <= 2 * net.rounding_allowance(v)
+        assert norm(H @ v - block[:, j]) <= 2 * net.rounding_allowance(v)
 
 
 @examples
 @given(networks(rows=12), st.data())
-def test_a_weight_is_a_repeated_row(net, data):
-    """A row of weight w counts as w rows; the divisor stays the number of rows given."""
+def test_a_sample_weight_equals_repeated_samples(net, data):
+    """A sample of weight w counts as w samples. The loss is still divided by the number of samples
+    given.
+    """
     if net.options["l2"]:
         return
     N = len(net.X)
@@ -154,43 +172,45 @@ def test_a_weight_is_a_repeated_row(net, data):
     other = net.objective(X=net.X[rows], y=net.y[rows]).hessian(net.theta)
     share = len(rows) / N
     gap = norm((H @ net.v).astype(float) - share * (other @ net.v).astype(float))
-    assert gap <= 2 * net.room(sample_weight=weight.astype(float))
+    assert gap <= 2 * net.rounding_allowance(sample_weight=weight.astype(float))
 
 
 @examples
 @given(networks(), st.floats(1e-6, 10))
-def test_l2_is_a_shift(net, l2):
-    """H with l2 is H + l2 I."""
+def test_l2_shifts_the_hessian(net, l2):
+    """With an l2 penalty, the Hessian is H + l2 I."""
     H = net.objective(l2=0.0).hessian(net.theta)
     other = net.objective(l2=l2).hessian(net.theta)
     gap = norm((other @ net.v).astype(float) - (H @ net.v) - l2 * net.v.astype(float))
-    assert gap <= 2 * net.room(l2=l2)
+    assert gap <= 2 * net.rounding_allowance(l2=l2)
 
 
 @examples
 @given(networks())
 def test_gauss_newton_is_positive_semidefinite(net):
-    """v'Gv >= 0 up to its bound, and G = H where the model is linear in its parameters."""
+    """v'Gv >= 0 holds up to the error bound, and G = H if the model is linear in its parameters."""
     ob = net.objective()
     G = ob.ggn(net.theta)
     v = net.v.astype(float)
-    assert float(v @ (G @ net.v).astype(float)) >= -norm(v) * net.room() - 1e-300
+    assert float(v @ (G @ net.v).astype(float)) >= -norm(v) * net.rounding_allowance() - 1e-300
     if len(net.model.sizes) == 2:
         H = ob.hessian(net.theta)
-        assert norm(H @ net.v - G @ net.v) <= 2 * net.room()
+        assert norm(H @ net.v - G @ net.v) <= 2 * net.rounding_allowance()
 
 
-def test_the_draws_reach_kinks_and_skips():
-    """The networks that the properties see are of every kind."""
+def test_drawn_networks_include_kinks_skips_and_all_losses():
+    """The strategy draws networks with kinks, with skip connections, of both dtypes and of every
+    loss.
+    """
     seen = set()
 
     @examples
     @given(networks())
-    def look(net):
+    def record(net):
         seen.add(("kink", set(np.ravel(net.model.activation)).isdisjoint(KINKED)))
         seen.add(("skip", net.model.residual))
         seen.add(("dtype", str(net.theta.dtype)))
         seen.add(("loss", net.options["loss"]))
 
-    look()
+    record()
     assert len(seen) == 14  # twice two, two dtypes, eight losses

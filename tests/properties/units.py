@@ -1,10 +1,9 @@
-"""Units of rounding of a Hessian product: a running error analysis in NumPy, one unit for each
+"""Rounding units of a Hessian product: a running error analysis in NumPy, with one unit for each
 operation.
 
-Every number is followed by what rounding can have done to it, in multiples of eps: a sum of
-products gives the sum of their absolute values once, however long it is, so an implementation that
-adds well stays within a few of these units. It shares nothing with the bounds that the package
-proves.
+Each number carries a bound on its rounding error in multiples of eps. A sum of products adds the
+sum of their absolute values once, however long it is, so an accurate implementation stays within a
+few of these units. The analysis shares no code with the bounds that the package proves.
 """
 
 import functools
@@ -16,8 +15,10 @@ from fastcurv.structure.tables import ACTIVATIONS, LOSSES
 
 
 @functools.cache
-def bends(name):
-    """The largest second and third derivative, by complex steps and differences, kinks aside."""
+def max_derivatives(name):
+    """Return the largest second and third derivatives, by complex steps and differences, away from
+    kinks.
+    """
     z = np.linspace(-30, 30, 60_000)  # without 0
     second = ACTIVATIONS[name].slope(z + 1e-100j).imag / 1e-100
     third = [np.abs(np.diff(second[side])).max() / (z[1] - z[0]) for side in (z < 0, z > 0)]
@@ -25,7 +26,7 @@ def bends(name):
 
 
 def _loss(ref, z, ez, rz, erz):
-    """What a sample's term gives at most: delta, its units, rdelta, its units."""
+    """Return bounds on delta, its units, rdelta and its units for one sample."""
     cross, share = ref.loss == "cross_entropy", np.abs(ref._scale()) * np.ones((len(z), 1))
     y = np.asarray(ref.y, float)
     curve, size = 1.0, np.ones_like(z)
@@ -45,7 +46,7 @@ def _loss(ref, z, ez, rz, erz):
 
 
 def units(ref, theta, v):
-    """The norm of the units of ``H v`` of a `ReferenceObjective`, as a float."""
+    """Return the norm of the rounding units of ``H v`` of a `ReferenceObjective`, as a float."""
     theta, v = np.asarray(theta, float), np.asarray(v, float)
     X = np.abs(np.asarray(ref.X, float))
     zs, _ = ref.model.forward(theta, np.asarray(ref.X, float))
@@ -64,7 +65,7 @@ def units(ref, theta, v):
             break
         phi, first = ACTIVATIONS[names[l]].phi, ACTIVATIONS[names[l]].slope
         d1.append(np.abs(first(zs[l])))
-        second, third = bends(names[l])
+        second, third = max_derivatives(names[l])
         d2.append(second)
         d3.append(third)
         skip = skips(ref.model, l)

@@ -17,8 +17,8 @@ import fastcurv as fc
 from fastcurv._engine import Multiplier, QuasiNewton, project_rows, subtract_rows
 from fastcurv.structure.tables import LOSSES
 
-# What a program of its own does with its own thread's arithmetic: 0 as a process begins, 1 to 3 the
-# other directions of rounding, 4 subnormal numbers flushed to zero where the processor can.
+# Sets the arithmetic of the calling thread: 0 is the default of a process, 1 to 3 are the other
+# directions of rounding, 4 flushes subnormal numbers to zero if the processor supports it.
 SET = r"""
 #include <fenv.h>
 #if defined(__x86_64__)
@@ -73,8 +73,8 @@ def bits(found):
     return tuple(np.asarray(x).tobytes() for x in (found if isinstance(found, tuple) else (found,)))
 """
 
-# Products of numbers whose results are partly subnormal, by several plans and numbers of threads:
-# workers are made in the middle of it, in the arithmetic that its first job happens to find.
+# Products whose results are partly subnormal, by several plans and numbers of threads. Workers are
+# created during a job, with the arithmetic that is set at that moment.
 THREADS = """
 order = {order}
 rng = np.random.default_rng(0)
@@ -120,7 +120,7 @@ def test_products_are_bitwise_identical_on_any_number_of_threads(library, python
     assert python(code).stdout.split() == ["1"]
 
 
-def halved(run, W):
+def halve_gradients(run, W):
     """Take steps after each of which the gradient is halved, and the loss 1e5 lower."""
     run.start(W[0], 0.0, W[1])
     for _ in range(9):
@@ -128,7 +128,7 @@ def halved(run, W):
     return run.theta, run.gradient_norm
 
 
-def entries():
+def engine_calls():
     """Call every entry point of the engine, on inputs whose results depend on the rounding mode."""
     rng = np.random.default_rng(1)
     Q, W = rng.standard_normal((5, 40_000)), rng.standard_normal((3, 40_000))
@@ -140,7 +140,7 @@ def entries():
         "project_rows": lambda: project_rows(Q, W),
         "subtract_rows": lambda: subtract_rows(Q, W.copy(), S),
         "multiplier": lambda: Multiplier("float64", 2)(np.empty((60, 60)), A, A.T),
-        "quasi-newton, told": lambda: halved(QuasiNewton(40_000, float, 4), W),
+        "quasi-newton, told": lambda: halve_gradients(QuasiNewton(40_000, float, 4), W),
         "predict": lambda: mse.predict(theta, X),
     }
     rows = {
@@ -184,9 +184,9 @@ ENTRIES = (
     PROGRAM
     + """
 sys.path.insert(0, {folder!r})
-from test_arithmetic import entries
+from test_arithmetic import engine_calls
 wrong = []
-for name, call in entries().items():
+for name, call in engine_calls().items():
     expected = bits(call())
     wrong += [(name, how) for how in (1, 2, 3, 4) if bits(under(how, call)) != expected]
 assert not wrong, wrong

@@ -32,7 +32,7 @@ def matrix_of(ob, theta, hessian=False):
     return A
 
 
-def close(ob, theta):
+def assert_close(ob, theta):
     for hessian, operator in enumerate((ob.ggn, ob.hessian)):
         A, kind = matrix_of(ob, theta, hessian), theta.dtype
         wanted = operator(theta) @ np.eye(len(theta), dtype=kind) - ob.l2 * np.eye(len(theta))
@@ -44,28 +44,28 @@ def close(ob, theta):
 
 
 @pytest.mark.parametrize("act, loss", KINDS)
-def test_matrix_equals_products(act, loss, rng):
+def test_matrix_equals_products_with_unit_vectors(act, loss, rng):
     for i, (residual, N) in enumerate(itertools.product((False, True), (1, 7, 41, 300))):
         sizes = ([3, 4, 4, 2], [5, 3, 3, 3, 3], [1, 5, 2])[i % 3]
         dtype = ("float64", "float32")[i % 2]
-        close(*problem(rng, sizes, N, act, loss, dtype, residual, weighted=i % 2 == 0))
+        assert_close(*problem(rng, sizes, N, act, loss, dtype, residual, weighted=i % 2 == 0))
 
 
 def test_matrix_of_user_defined_functions(rng):
     """Matrices are right for user-defined activations and losses, and without biases."""
     act = fc.Activation(lambda z: (np.sin(z), np.cos(z), -np.sin(z)))
     for loss in (*GIVEN, "mse"):
-        close(*problem(rng, [3, 5, 4, 2], 60, act, loss))
-    close(*problem(rng, [3, 5, 4, 4, 2], 60, "tanh", "cross_entropy", bias=False))
-    close(*problem(rng, [4, 4, 4, 4, 4, 1], 30, "gelu", "mse", residual=True))
+        assert_close(*problem(rng, [3, 5, 4, 2], 60, act, loss))
+    assert_close(*problem(rng, [3, 5, 4, 4, 2], 60, "tanh", "cross_entropy", bias=False))
+    assert_close(*problem(rng, [4, 4, 4, 4, 4, 1], 30, "gelu", "mse", residual=True))
 
 
 @pytest.mark.parametrize("loss", _engine.LOSSES)
-def test_matrix_of_several_pieces_and_blocks(loss, rng):
-    close(*problem(rng, [9, 11, 7, 3], 2000, "tanh", loss))
-    close(*problem(rng, [2, 40, 3], 1100, "softplus", loss))
-    close(*problem(rng, [60, 3, 2], 1030, "tanh", loss, "float32", weighted=True))
-    close(*problem(rng, [4, 7, 30], 50, "relu", loss))
+def test_matrix_is_right_if_computed_in_several_blocks(loss, rng):
+    assert_close(*problem(rng, [9, 11, 7, 3], 2000, "tanh", loss))
+    assert_close(*problem(rng, [2, 40, 3], 1100, "softplus", loss))
+    assert_close(*problem(rng, [60, 3, 2], 1030, "tanh", loss, "float32", weighted=True))
+    assert_close(*problem(rng, [4, 7, 30], 50, "relu", loss))
 
 
 @pytest.mark.parametrize("loss", _engine.LOSSES)
@@ -76,12 +76,12 @@ def test_matrix_of_few_rows_and_parameters(loss, rng):
     d = 1 + (loss == "cross_entropy")
     for i, N in enumerate((1, 8, 9, 41, 128, 136, 500)):
         dtype = ("float64", "float32")[i % 2]
-        close(*problem(rng, [1, 5, d], N, "tanh", loss, dtype, l2=0.1 * (i % 3)))
-        close(*problem(rng, [3, 3, 3, d], N, "leaky_relu", loss, dtype, residual=True))
-        close(*problem(rng, [2, 4, 3, d], N, "gelu", loss, dtype, bias=False))
-        close(*problem(rng, [61, d], N, "tanh", loss, dtype, weighted=True))
-        close(*problem(rng, [8, 6, d], N, "softplus", loss, dtype))
-        close(*problem(rng, [1, d], 4 * N, "tanh", loss, dtype))  # more than a block of rows
+        assert_close(*problem(rng, [1, 5, d], N, "tanh", loss, dtype, l2=0.1 * (i % 3)))
+        assert_close(*problem(rng, [3, 3, 3, d], N, "leaky_relu", loss, dtype, residual=True))
+        assert_close(*problem(rng, [2, 4, 3, d], N, "gelu", loss, dtype, bias=False))
+        assert_close(*problem(rng, [61, d], N, "tanh", loss, dtype, weighted=True))
+        assert_close(*problem(rng, [8, 6, d], N, "softplus", loss, dtype))
+        assert_close(*problem(rng, [1, d], 4 * N, "tanh", loss, dtype))  # rows exceed one block
 
 
 def test_matrix_in_reused_memory_that_holds_nan(rng):
@@ -105,12 +105,14 @@ def test_matrix_of_numbers_far_from_one(size, weight, d, rng):
     """
     X, y = rng.standard_normal((12, 3)), rng.standard_normal((12, d))
     model = fc.MLP([3, 4, d], "identity")
-    theta, at = model.init(seed=0), np.arange(16 + 5 * d)
-    theta[12:16] = 0.0  # so that all that W multiplies is of one size
+    theta, evaluate_at = model.init(seed=0), np.arange(16 + 5 * d)
+    theta[12:16] = 0.0  # so that the inputs of W all have one order of magnitude
     near = fc.Objective(model, X, y, "mse", sample_weight=np.ones(12))
     weights = np.full(12, 2.0**weight)
     far = fc.Objective(model, np.ldexp(X, size), y, "mse", sample_weight=weights)
-    sizes = np.where((at < 12) | ((at >= 16) & (at < 16 + 4 * d)), size, 0)
+    sizes = np.where(
+        (evaluate_at < 12) | ((evaluate_at >= 16) & (evaluate_at < 16 + 4 * d)), size, 0
+    )
     G, exact = matrix_of(far, theta), matrix_of(near, theta)
     wanted = np.ldexp(exact, weight + sizes[:, None] + sizes)
     assert np.isfinite(G).all() and np.abs(wanted).max() > 0
@@ -129,7 +131,7 @@ def test_hessian_of_numbers_far_from_one_is_not_formed(rng):
     assert H.summed_matrix() is None
     values = fc.eigvalsh(H)
     assert np.abs(values - np.linalg.eigvalsh(H.to_dense())).max() <= 1e-12 * values[-1]
-    # squares of inputs underflow, and there is no bias beside them
+    # squares of inputs underflow, and no bias keeps the sum from underflowing
     ob = fc.Objective(fc.MLP([3, 4, 1], "identity", bias=False), 1e-170 * X, y, "mse")
     theta = ob.model.init(seed=0)
     theta[-4:] *= 1e49
@@ -145,13 +147,13 @@ def test_matrix_of_any_number_of_classes(classes, rng):
     for scale in (1.0, 20.0):
         ob = fc.Objective(fc.MLP([3, 4, classes]), X, y, "cross_entropy", l2=0.01)
         theta = scale * ob.model.init(seed=0)
-        close(ob, theta)
+        assert_close(ob, theta)
         for hessian in (False, True):
             assert (not matrix_of(ob, theta, hessian).any()) == (classes == 1)
 
 
-def test_matrix_of_every_kernel_table(arch, rng):
-    close(*problem(rng, [4, 9, 5, 3], 60, "tanh", "cross_entropy"))
+def test_matrix_is_right_with_every_kernel_table(arch, rng):
+    assert_close(*problem(rng, [4, 9, 5, 3], 60, "tanh", "cross_entropy"))
 
 
 def curvature_of_loss(ob, z):
@@ -174,12 +176,12 @@ def numpy_steps(ob, theta, count):
     eye, tried = np.eye(len(theta)), []
     weight = np.ones(len(ob.X)) if ob.sample_weight is None else ob.sample_weight
 
-    def at(theta):
+    def evaluate_at(theta):
         z, N = ob.model.predict(theta, ob.X), len(ob.X)
         B = np.einsum("n,nij->nij", weight / N, curvature_of_loss(ob, z))
         return ob.value(theta), ob.gradient(theta), ob.ggn(theta) @ eye, z, B
 
-    f, g, G, z, B = at(theta)
+    f, g, G, z, B = evaluate_at(theta)
     mu, nu = G.diagonal().max(), 2.0
     for _ in range(count):
         J = ob.jacobian(theta).to_dense()
@@ -207,12 +209,12 @@ def numpy_steps(ob, theta, count):
             mu, nu = mu * nu, 2 * nu
         ratio = (f - there) / promised
         theta = theta + s
-        f, g, G, z, B = at(theta)
+        f, g, G, z, B = evaluate_at(theta)
         mu, nu = mu * max(least, 1 - (2 * ratio - 1) ** 3), 2.0
     return theta, tried
 
 
-def as_numpy(ob, theta, count, within, exact=None):
+def check_against_numpy(ob, theta, count, within, exact=None):
     """Check that the engine's run from theta equals NumPy's, on an objective of the same numbers,
     and that it includes corrected steps.
     """
@@ -228,7 +230,7 @@ def as_numpy(ob, theta, count, within, exact=None):
 @pytest.mark.parametrize("l2_biases", [True, False])
 def test_steps_equal_those_of_numpy(loss, l2_biases, rng):
     ob, theta = problem(rng, [3, 5, 2], 30, "tanh", loss, l2=1e-2, l2_biases=l2_biases)
-    run, record = as_numpy(ob, theta, 6, 1e-7)
+    run, record = check_against_numpy(ob, theta, 6, 1e-7)
     assert record[-1, 0] == run.value == ob.value(run.theta)
     assert record[-1, 1] == pytest.approx(np.linalg.norm(ob.gradient(run.theta)), rel=1e-9)
     assert np.array_equal(run.gradient, ob.gradient(run.theta))
@@ -241,12 +243,12 @@ def test_steps_equal_those_of_numpy(loss, l2_biases, rng):
     [(1100, "float64", None), (5000, "float64", 400_000), (60, "float32", None)],
     ids=["more rows than a block", "than memory keeps", "single"],
 )
-def test_steps_are_corrected(N, dtype, memory, loss, rng):
+def test_large_steps_have_geodesic_corrections(N, dtype, memory, loss, rng):
     net = draw(rng, [3, 5, 2], "tanh", loss, N, weights=True, dtype=dtype, memory=memory)
     y = net.y.astype(float) if net.y.dtype.kind == "f" else net.y
     same = replace(net, model=fc.MLP([3, 5, 2]), X=net.X.astype(float), y=y)
     within = 1e-7 if dtype == "float64" else 1e-3
-    as_numpy(net.ob, 0.3 * net.model.init(seed=0), 6, within, same.ob)
+    check_against_numpy(net.ob, 0.3 * net.model.init(seed=0), 6, within, same.ob)
 
 
 def test_steps_are_corrected_for_numbers_far_from_one(rng):
@@ -254,7 +256,7 @@ def test_steps_are_corrected_for_numbers_far_from_one(rng):
     X, y = np.ldexp(rng.standard_normal((12, 3)), 200), np.ldexp(rng.standard_normal((12, 2)), 200)
     model, weight = fc.MLP([3, 4, 4, 2], "identity", bias=False), np.full(12, 2.0**-400)
     ob = fc.Objective(model, X, y, "mse", sample_weight=weight)
-    as_numpy(ob, 0.2 * model.init(seed=0), 3, 1e-9)
+    check_against_numpy(ob, 0.2 * model.init(seed=0), 3, 1e-9)
 
 
 def test_corrections_can_be_turned_off(rng):

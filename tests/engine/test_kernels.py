@@ -25,7 +25,7 @@ LENGTHS = [*range(1, 18), 31, 33, 47, 48, 49, 63, 64, 65, 127, 129]
 DEPTHS = [1, 2, 3, 5, 16, 127, 128, 129, 255, 256, 257, 385, 513, 600, 769]  # slice + 1
 
 
-def whole(rng, shape, dtype):
+def random_integers(rng, shape, dtype):
     """Draw whole numbers, small enough that every sum of their products is exact in any order."""
     return rng.integers(-9, 10, shape).astype(dtype)
 
@@ -44,21 +44,21 @@ def test_products_of_whole_numbers_are_exact_at_all_sizes(arch, dtype, b_form, r
         sizes.append((length, n, DEPTHS[(5 * i + 1) % len(DEPTHS)]))
         sizes.append((m, length, DEPTHS[(3 * i + 2) % len(DEPTHS)]))
     for m, n, k in sizes:
-        A, B = whole(rng, (m, k), dtype), whole(rng, (k, n), dtype)
+        A, B = random_integers(rng, (m, k), dtype), random_integers(rng, (k, n), dtype)
         got = hooks.product(A, B, arch=arch, b_form=b_form)
         assert np.array_equal(got, A.astype(float) @ B.astype(float)), (m, n, k)
 
 
 @every_form
-def test_two_terms_and_accumulation(arch, dtype, b_form, rng):
+def test_two_terms_and_accumulation_do_not_depend_on_items(arch, dtype, b_form, rng):
     """C + A1 B1 + A2 B2 of unequal depths is bitwise identical in one item and in items over the
     team.
     """
     shapes = [(1, 1, 1, 1), (5, 17, 3, 258), (13, 49, 129, 1), (65, 33, 300, 257)]
     for m, n, k1, k2 in [*shapes, (257, 129, 64, 31), (300, 200, 10, 20)]:
-        A1, A2 = whole(rng, (m, k1), dtype), whole(rng, (m, k2), dtype)
-        B1, B2 = whole(rng, (k1, n), dtype), whole(rng, (k2, n), dtype)
-        C, true = whole(rng, (m, n), dtype), A1.astype(float) @ B1 + A2.astype(float) @ B2
+        A1, A2 = random_integers(rng, (m, k1), dtype), random_integers(rng, (m, k2), dtype)
+        B1, B2 = random_integers(rng, (k1, n), dtype), random_integers(rng, (k2, n), dtype)
+        C, true = random_integers(rng, (m, n), dtype), A1.astype(float) @ B1 + A2.astype(float) @ B2
         for threads in (0, 1, 2, 3):
             options = {"arch": arch, "b_form": b_form, "threads": threads}
             assert np.array_equal(hooks.product(A1, B1, A2, B2, **options), true)
@@ -70,8 +70,12 @@ def test_operands_contiguous_in_depth(arch, dtype, rng):
     every remainder of the depth; one term and two, added to C or not, in items or not.
     """
     for m, n, k in zip(LENGTHS, LENGTHS[5:] + LENGTHS[:5], LENGTHS[11:] + LENGTHS[:11]):
-        A1, A2, C = whole(rng, (m, k), dtype), whole(rng, (m, 33), dtype), whole(rng, (m, n), dtype)
-        B1, B2 = whole(rng, (n, k), dtype).T, whole(rng, (n, 33), dtype).T
+        A1, A2, C = (
+            random_integers(rng, (m, k), dtype),
+            random_integers(rng, (m, 33), dtype),
+            random_integers(rng, (m, n), dtype),
+        )
+        B1, B2 = random_integers(rng, (n, k), dtype).T, random_integers(rng, (n, 33), dtype).T
         one, true = A1 @ B1, A1 @ B1 + A2 @ B2
         for threads in (0, 2):
             options = {"arch": arch, "b_form": "plain", "threads": threads}
@@ -80,7 +84,7 @@ def test_operands_contiguous_in_depth(arch, dtype, rng):
 
 
 @every_form
-def test_error_bound(arch, dtype, b_form, rng):
+def test_errors_stay_within_the_bound_for_any_order(arch, dtype, b_form, rng):
     """The bound |error| <= gamma(k) |A| |B| holds for any order of summation, with k roundings of
     products and k of sums (Higham 2002, 3.5).
     """
@@ -97,7 +101,7 @@ def test_error_bound(arch, dtype, b_form, rng):
 
 
 @every_form
-def test_bits_do_not_depend_on_threads(arch, dtype, b_form, rng):
+def test_products_are_bitwise_identical_for_any_number_of_threads(arch, dtype, b_form, rng):
     A = rng.standard_normal((300, 333)).astype(dtype)
     B = rng.standard_normal((333, 211)).astype(dtype)
     one = hooks.product(A, B, arch=arch, b_form=b_form, threads=1)
@@ -139,10 +143,10 @@ def test_tall_products_have_the_bits_of_their_items(arch, dtype, rng):
             assert np.array_equal(one, many), (m, n, k, b_form)
 
 
-# --- where operands lie
+# --- memory layout of operands
 
 
-def laid(array, how):
+def with_memory_layout(array, how):
     """Return the matrix with other strides, or aligned only to its dtype."""
     if how == "F":
         return np.asfortranarray(array)
@@ -163,7 +167,7 @@ def laid(array, how):
     return array
 
 
-def test_any_strides(arch, dtype, rng):
+def test_operands_may_have_any_strides(arch, dtype, rng):
     """A and a plain B may have any strides; BLAS is tested with those that have a stride of one
     number, which are all that the passes use.
     """
@@ -172,15 +176,17 @@ def test_any_strides(arch, dtype, rng):
         hows += ["every other column", "mirrored", "upside down"]
     for a_how, b_how in itertools.product(hows, hows):
         m, n, k = rng.integers(1, 40, 3)
-        A, B = whole(rng, (m, k), dtype), whole(rng, (k, n), dtype)
-        got = hooks.product(laid(A, a_how), laid(B, b_how), arch=arch, b_form="plain")
+        A, B = random_integers(rng, (m, k), dtype), random_integers(rng, (k, n), dtype)
+        got = hooks.product(
+            with_memory_layout(A, a_how), with_memory_layout(B, b_how), arch=arch, b_form="plain"
+        )
         assert np.array_equal(got, A @ B), (a_how, b_how, m, n, k)
         for b_form in ("padded", "packed"):
-            got = hooks.product(laid(A, a_how), B, arch=arch, b_form=b_form)
+            got = hooks.product(with_memory_layout(A, a_how), B, arch=arch, b_form=b_form)
             assert np.array_equal(got, A @ B), (a_how, b_form, m, n, k)
 
 
-def test_copy_and_pack(arch, dtype, rng):
+def test_padded_copies_and_packing_keep_all_numbers(arch, dtype, rng):
     """A padded copy has the numbers, with zeros around them; packing stores vectors of columns one
     after the other.
     """
@@ -188,7 +194,7 @@ def test_copy_and_pack(arch, dtype, rng):
     for rows, cols in itertools.product([1, 3, 8, 17, 64, 65], [*nets.LENGTHS, 5, 130]):
         array = rng.standard_normal((rows, cols)).astype(dtype)
         for how in hows:
-            there = laid(array, how)
+            there = with_memory_layout(array, how)
             copied = hooks.copy(arch, there)
             assert np.array_equal(copied[:, :cols], array) and not copied[:, cols:].any()
             for far in (False, True):
@@ -202,7 +208,7 @@ def test_totals_ignore_the_padding(arch, dtype, rng):
     the padding.
     """
     for rows, cols in itertools.product([1, 3, 13], [*range(1, 18), 31, 33, 64, 65, 130]):
-        c, p, q = (whole(rng, (rows, cols), dtype) for _ in range(3))
+        c, p, q = (random_integers(rng, (rows, cols), dtype) for _ in range(3))
         assert hooks.total(arch, c, p) == (c * p).sum()
         for name, factor in (("identity", 1), ("tanh", -2 * p), ("sigmoid", 1 - 2 * p)):
             assert hooks.total(arch, c, p, q, name) == (factor * q * c * c).sum(), name
@@ -220,20 +226,20 @@ def test_blas_of_strides_beyond_32_bits(dtype, rng):
     except OSError as error:
         pytest.skip(f"no address space: {error}")
     A = np.frombuffer(area, dtype)[: 3 * apart].reshape(3, apart)[:, :5]
-    A[...] = whole(rng, (3, 5), dtype)
-    B, C = whole(rng, (5, 7), dtype), whole(rng, (3, 7), dtype)
+    A[...] = random_integers(rng, (3, 5), dtype)
+    B, C = random_integers(rng, (5, 7), dtype), random_integers(rng, (3, 7), dtype)
     assert np.array_equal(hooks.product(A, B, A, B, C, arch="blas"), C + 2 * (A @ B))
     assert np.array_equal(hooks.product(A.T[:3], A, arch="blas"), A.T[:3] @ np.array(A))
 
 
-# --- what they hold
+# --- NaN, infinity and extreme numbers
 
 
 @every_form
-def test_nan_and_infinity(arch, dtype, b_form, rng):
+def test_nan_and_infinity_spread_to_their_row_or_column_only(arch, dtype, b_form, rng):
     """A NaN in A affects its row only, one in B its column only; infinity times zero is NaN."""
     m, n, k = 19, 37, 140
-    A, B = whole(rng, (m, k), dtype), whole(rng, (k, n), dtype)
+    A, B = random_integers(rng, (m, k), dtype), random_integers(rng, (k, n), dtype)
     true = A @ B
     for what in (np.nan, np.inf):
         for i, l in ((0, 0), (m - 1, k - 1), (7, 128)):
@@ -255,7 +261,7 @@ def test_nan_and_infinity(arch, dtype, b_form, rng):
                 assert np.isnan(got[A[:, l] == 0, j]).all()
 
 
-def test_subnormals_and_extremes(arch, dtype, rng):
+def test_subnormal_and_largest_products_are_exact(arch, dtype, rng):
     """Subnormal products are kept, and sums reach the largest numbers without intermediate
     overflow.
     """

@@ -19,7 +19,7 @@ def true_loss(kind, z, y, weight, divisor):
     return (f * terms).sum(), f * delta, f[:, :, None] * dense
 
 
-def loss_case(kind, rows, cols, dtype, rng, soft=False, spread=3.0):
+def draw_loss_case(kind, rows, cols, dtype, rng, soft=False, spread=3.0):
     """Draw typical z, y, weight; targets of soft cross entropy are any real numbers."""
     z = (spread * rng.standard_normal((rows, cols))).astype(dtype)
     weight = rng.uniform(0.5, 2, rows).astype(dtype)
@@ -39,13 +39,13 @@ def loss_case(kind, rows, cols, dtype, rng, soft=False, spread=3.0):
 # --- losses
 
 
-def test_value_and_delta(arch, dtype):
+def test_loss_value_and_delta_match_long_double(arch, dtype):
     for kind, soft in itertools.product(KERNELS, [False, True]):
         eps = float(np.finfo(dtype).eps)
         shapes = [(n, 3) for n in LENGTHS] + [(10, 1), (10, 16), (10, 19), (70, 19), (1000, 3)]
         for cols, rows in shapes:
             rng = np.random.default_rng([cols, rows, soft])
-            z, y, weight = loss_case(kind, rows, cols, dtype, rng, soft)
+            z, y, weight = draw_loss_case(kind, rows, cols, dtype, rng, soft)
             value, delta, h, s, top = hooks.loss(arch, kind, z, y, weight, 7.0)
             want, want_delta, _ = true_loss(kind, z, y, weight, 7.0)
             cross, w = kind == "cross_entropy", weight[:, None]
@@ -70,7 +70,7 @@ def test_rdelta_is_the_hessian_times_rz(arch, dtype):
         eps, rows = float(np.finfo(dtype).eps), 5
         for cols in LENGTHS + [10]:
             rng = np.random.default_rng([cols, soft])
-            z, y, weight = loss_case(kind, rows, cols, dtype, rng, soft)
+            z, y, weight = draw_loss_case(kind, rows, cols, dtype, rng, soft)
             _, _, h, s, top = hooks.loss(arch, kind, z, y, weight, 3.0)
             H = true_loss(kind, z, y, weight, 3.0)[2]
             rz = rng.standard_normal((rows, cols)).astype(dtype)
@@ -123,12 +123,12 @@ def test_binary_cross_entropy_of_large_logits(arch, dtype):
 
 def test_hessian_of_cross_entropy_maps_constants_to_zero(arch, dtype):
     """The Hessian of cross entropy maps constants exactly to zero, because rz is centred."""
-    z, y, weight = loss_case("cross_entropy", 9, 10, dtype, np.random.default_rng(5))
+    z, y, weight = draw_loss_case("cross_entropy", 9, 10, dtype, np.random.default_rng(5))
     _, _, h, s, top = hooks.loss(arch, "cross_entropy", z, y, weight)
     assert np.all(hooks.r_loss(arch, "cross_entropy", h, s, top, np.full_like(z, 1e6)) == 0)
 
 
-def test_ties_and_single_class(arch, dtype):
+def test_cross_entropy_of_ties_and_of_a_single_class(arch, dtype):
     value, delta, h, s, top = hooks.loss(
         arch, "cross_entropy", np.zeros((2, 4), dtype), np.array([0, 3], np.int32)
     )
@@ -145,7 +145,7 @@ def test_ties_and_single_class(arch, dtype):
 
 def test_nan_affects_only_its_row(arch, dtype):
     for kind in KERNELS:
-        z, y, weight = loss_case(kind, 20, 10, dtype, np.random.default_rng(6))
+        z, y, weight = draw_loss_case(kind, 20, 10, dtype, np.random.default_rng(6))
         clean = hooks.loss(arch, kind, z, y, weight)[1]
         for column in (0, 4, 9):
             spoilt = z.copy()
@@ -163,7 +163,7 @@ def test_targets_with_any_stride_between_rows(arch, dtype):
     a product for one stride and not for another.
     """
     for kind in KERNELS:
-        z, y, weight = loss_case(kind, 7, 5, dtype, np.random.default_rng(7), soft=True)
+        z, y, weight = draw_loss_case(kind, 7, 5, dtype, np.random.default_rng(7), soft=True)
         wide = np.full((14, 9), np.nan, dtype)
         wide[::2, 2:7] = y
         want = hooks.loss(arch, kind, z, y, weight)
@@ -173,7 +173,7 @@ def test_targets_with_any_stride_between_rows(arch, dtype):
                 np.testing.assert_allclose(got, expected, rtol=0, atol=atol)
 
 
-def test_fisher_rows(arch, dtype):
+def test_fisher_rows_match_long_double(arch, dtype):
     for cols in LENGTHS:
         delta, rz = np.random.default_rng(cols).standard_normal((2, 6, cols)).astype(dtype)
         got = hooks.fisher(arch, 2.5, delta, rz)

@@ -24,7 +24,7 @@ def ulps(got, true):
     return np.max(np.abs(got.astype(LD) - true) / spacing)
 
 
-def sample(dtype, n, rng):
+def draw_arguments(dtype, n, rng):
     """Draw numbers of every exponent, numbers where the functions are curved, subnormals and zeros;
     none so large that z z overflows.
     """
@@ -49,14 +49,14 @@ def test_values_are_within_four_ulp(arch, dtype):
     activation that is computed from it.
     """
     for name in ["tanh", "sigmoid", "softplus", "elu"]:
-        z = sample(dtype, 4000, np.random.default_rng(0))
+        z = draw_arguments(dtype, 4000, np.random.default_rng(0))
         with np.errstate(under="ignore"):
             assert ulps(hooks.activate(arch, name, z[None])[0][0], true_activation(name, z)[0]) <= 4
 
 
 def test_values_and_derivatives_are_within_four_eps(arch, dtype):
     for name in ACTIVATIONS:
-        z = sample(dtype, 4000, np.random.default_rng(1))
+        z = draw_arguments(dtype, 4000, np.random.default_rng(1))
         bound = 4 * np.finfo(dtype).eps * np.maximum(1, np.abs(z.astype(LD)))
         for got, true in zip(hooks.activate(arch, name, z[None]), true_activation(name, z)):
             assert np.all(np.abs(got[0].astype(LD) - true) <= bound)
@@ -76,7 +76,9 @@ def test_packed_pairs_are_as_accurate(arch, dtype):
     """
     for name in ["tanh", "sigmoid"]:
         rng = np.random.default_rng(5)
-        z = np.concatenate([sample(dtype, 4000, rng), rng.uniform(-40, 40, 5000).astype(dtype)])
+        z = np.concatenate(
+            [draw_arguments(dtype, 4000, rng), rng.uniform(-40, 40, 5000).astype(dtype)]
+        )
         found, unfolded = hooks.fold(arch, name, z[None])
         with np.errstate(under="ignore"):
             a, p = true_activation(name, z)[:2]
@@ -118,7 +120,7 @@ LIMITS = {  # phi, phi', phi'' far below, at 0, far above; None: z itself
 }
 
 
-def test_limits_and_kinks(arch, dtype):
+def test_activations_reach_their_limits_and_have_left_derivatives_at_kinks(arch, dtype):
     """Large and infinite z give the limits; at 0 the left derivatives are returned."""
     for name in LIMITS:
         largest = np.finfo(dtype).max
@@ -132,7 +134,7 @@ def test_limits_and_kinks(arch, dtype):
                 )
 
 
-def test_leaky_relu_has_torchs_slope(arch, dtype):
+def test_leaky_relu_has_the_slope_of_torch(arch, dtype):
     z = np.array([[-np.inf, -1e30, -2.0, -0.0, 0.0, 2.0, np.inf]], dtype)
     a, p, q = hooks.activate(arch, "leaky_relu", z)
     np.testing.assert_allclose(
@@ -166,7 +168,7 @@ def test_results_do_not_depend_on_position(arch, dtype):
 
 
 def test_odd_functions_are_exactly_odd(arch, dtype):
-    z = sample(dtype, 500, np.random.default_rng(4))
+    z = draw_arguments(dtype, 500, np.random.default_rng(4))
     a, p, q = hooks.activate(arch, "tanh", np.stack([z, -z]))
     np.testing.assert_array_equal(a[0], -a[1])
     np.testing.assert_array_equal(np.signbit(a[0]), np.signbit(z))

@@ -5,7 +5,7 @@ import numpy as np
 from fastcurv._engine import testing_hooks as hooks
 
 from .. import nets
-from .test_kernels import every_form, whole
+from .test_kernels import every_form, random_integers
 
 
 class InPlace(np.ndarray):
@@ -22,11 +22,11 @@ def test_nothing_outside_c_is_touched(arch, dtype, b_form, rng):
     """
     for m, n in [(1, 1), (3, 5), (7, 17), (13, 31), (6, 33), (9, 63), (12, 65), (5, 129), (33, 47)]:
         k = 20
-        A, B = whole(rng, (m, k), dtype), whole(rng, (k, n), dtype)
+        A, B = random_integers(rng, (m, k), dtype), random_integers(rng, (k, n), dtype)
         for shift in (0, 1, 3):
             buffer = np.full(64 + m * n + 64, 77, dtype)
             C = buffer[60 + shift : 60 + shift + m * n].reshape(m, n)
-            C[...] = before = whole(rng, (m, n), dtype)
+            C[...] = before = random_integers(rng, (m, n), dtype)
             for threads in (0, 2):
                 C[...] = before
                 hooks.product(A, B, C=C.view(InPlace), arch=arch, b_form=b_form, threads=threads)
@@ -49,19 +49,19 @@ keep = []
 def guarded(array, order="C", shift=0):
     # the same numbers, the last of them `shift` numbers before a page that may not be read
     page = mmap.PAGESIZE
-    whole = -(-(array.nbytes + shift * array.itemsize) // page) * page
-    area = mmap.mmap(-1, whole + page)
+    n_bytes = -(-(array.nbytes + shift * array.itemsize) // page) * page
+    area = mmap.mmap(-1, n_bytes + page)
     start = ctypes.addressof(ctypes.c_char.from_buffer(area))
-    assert libc.mprotect(start + whole, page, 0) == 0
+    assert libc.mprotect(start + n_bytes, page, 0) == 0
     keep.append(area)
-    first = whole - array.nbytes - shift * array.itemsize
-    bare = (ctypes.c_char * whole).from_buffer(area)   # no mmap, whose rows would be copied
+    first = n_bytes - array.nbytes - shift * array.itemsize
+    bare = (ctypes.c_char * n_bytes).from_buffer(area)   # no mmap, whose rows would be copied
     place = np.frombuffer(bare, array.dtype, array.size, first)
     there = place.reshape(array.shape, order=order)
     there[...] = array
     return there
 rng = np.random.default_rng(0)
-whole = lambda m, n, dtype: rng.integers(-9, 10, (m, n)).astype(dtype)
+integers = lambda m, n, dtype: rng.integers(-9, 10, (m, n)).astype(dtype)
 """
 
 
@@ -94,7 +94,7 @@ lengths = [1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 33, 47, 49, 64, 65]
 for dtype in (np.float32, np.float64):
     for i, m in enumerate(lengths):
         n, k = lengths[(5 * i + 3) % 16], lengths[(7 * i + 2) % 16]
-        A, B, C = whole(m, k, dtype), whole(k, n, dtype), whole(m, n, dtype)
+        A, B, C = integers(m, k, dtype), integers(k, n, dtype), integers(m, n, dtype)
         for a_order in "CF":
             for b_order in "CF":
                 a, b, c = guarded(A, a_order), guarded(B, b_order), guarded(C)

@@ -10,7 +10,7 @@ from ..golden import served_by
 
 pytestmark = pytest.mark.by_day(one_of="dtype")
 
-NETS = {  # samples across, as rows, in chunks too
+NETS = {  # transposed and row layouts, with and without chunks
     "across": {"sizes": [13, 30, 1]},
     "rows": {"sizes": [16, 32, 32, 16], "activation": "gelu", "loss": "cross_entropy",
              "weights": True},
@@ -39,10 +39,10 @@ def test_overwritten_state_changes_no_gradient(name, threads, memory, dtype):
     assert panels > (1 if memory else 3)
     assert fresh[0] == want[0].value and np.array_equal(fresh[1], want[0].gradient)
     assert np.array_equal(ob.gradient(at), fresh[1]) and ob.value(at) == fresh[0]
-    ob.value(there)  # a forward pass, whose state is kept
+    ob.value(there)  # a forward pass whose state is kept
     assert np.array_equal(ob.gradient(there), want[1].gradient)
     v = model.init(seed=2)
-    for _ in range(2):  # first with state made for it, then with what products have kept
+    for _ in range(2):  # first with newly allocated state, then with state that products have kept
         ob.gradient(at)
         assert np.array_equal(ob.hessp(at, v), want[0] @ v)
         assert np.array_equal(ob.hessp(at, v), want[0] @ v)

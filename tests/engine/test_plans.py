@@ -24,7 +24,7 @@ NETS = [  # sizes, rows, options of the model
 ]
 
 
-def test_binding_with_a_copy(arch, dtype):
+def test_binding_with_a_copy_equals_binding_in_place(arch, dtype):
     """Binding with a copy is bitwise identical to binding in place. A number that is not finite is
     found at any position, and leaves the plan unbound.
     """
@@ -50,7 +50,7 @@ def test_binding_with_a_copy(arch, dtype):
 
 # plain loops do not write past the caches
 @pytest.mark.parametrize("arch", nets.kernel_tables(without="reference"), indirect=True)
-def test_binding_of_large_matrices(arch, dtype):
+def test_large_matrices_are_bound_right_for_any_number_of_threads(arch, dtype):
     """Matrices that exceed every cache are written past the caches, and equal those read in place,
     for any number of threads.
     """
@@ -88,15 +88,15 @@ def plan_of(p):
     )
 
 
-def drawn(rng, sizes, **options):
+def draw_network(rng, sizes, **options):
     return nets.draw(rng, sizes, loss="cross_entropy", weights=True, **{"N": 50, **options})
 
 
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("sizes", [[3, 5, 3], [40, 90, 70, 3]])  # transposed and layer-parallel
-def test_replaced_rows(rng, sizes, soft):
+def test_plan_with_replaced_rows_equals_a_new_plan(rng, sizes, soft):
     """A plan with replaced rows equals a plan that was made for those rows."""
-    first, second = (drawn(rng, sizes, soft=soft) for _ in range(2))
+    first, second = (draw_network(rng, sizes, soft=soft) for _ in range(2))
     theta, v = first.theta, first.direction(rng)
     reused, fresh, out = plan_of(first), plan_of(second), np.empty((2, first.n))
     reused.bind(theta)
@@ -113,7 +113,7 @@ def test_replaced_rows(rng, sizes, soft):
 
 
 def test_replacing_rows_rejects_other_shapes(rng):
-    p = drawn(rng, [3, 5, 3])
+    p = draw_network(rng, [3, 5, 3])
     X, _, y, w = rows_of(p)
     for bad in ((X[1:], None, y[1:], w[1:]), (X, None, y, None), (X, y, None, w)):
         with pytest.raises(ValueError, match="not of the shapes and kinds"):
@@ -163,7 +163,7 @@ def test_copy_reports_whether_rows_are_finite(rng, width, dtype):
     reported.
     """
     N, sizes = 3000, [width, 400 if width > 100 else 60, 400 if width > 100 else 50, 3]
-    p = drawn(rng, sizes, N=N, dtype=dtype)
+    p = draw_network(rng, sizes, N=N, dtype=dtype)
     plan, (X, *rest) = plan_of(p), rows_of(p)
     plan.bind(p.theta)
     copied = plan.renew(X, *rest)
@@ -174,4 +174,4 @@ def test_copy_reports_whether_rows_are_finite(rng, width, dtype):
             summed = plan.layout["arch"] == "reference" and dtype == "float32"  # in double
             assert plan.renew(other, *rest) is bool(copied and summed and np.isfinite(bad))
             assert plan.renew(X, *rest) is copied
-    assert copied or plan.layout["panel"]  # then X is read in place
+    assert copied or plan.layout["panel"]  # X is then read in place

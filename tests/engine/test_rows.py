@@ -99,7 +99,7 @@ def test_adam_rejects_unsuitable_arrays(rng):
             engine.adam_step(theta, *four[1:], 0.9, 0.999, 1.0, 0.1, 1e-8)
 
 
-def test_rows_do_not_depend_on_threads(rng, monkeypatch):
+def test_row_operations_are_bitwise_identical_for_any_number_of_threads(rng, monkeypatch):
     Q, W = rng.standard_normal((20, 60_001)), rng.standard_normal((4, 60_001))
     results = []
     for threads in ("1", "2", "5"):
@@ -111,7 +111,7 @@ def test_rows_do_not_depend_on_threads(rng, monkeypatch):
     assert len(set(results)) == 1
 
 
-def test_no_rows_and_bad_rows(rng):
+def test_empty_rows_are_accepted_and_unsuitable_rows_rejected(rng):
     W = rng.standard_normal((2, 50))
     assert engine.project_rows(W[:0], W).shape == (2, 0)
     assert np.allclose(engine.subtract_rows(W[:0], W.copy(), np.zeros((2, 0))), (W**2).sum(axis=1))

@@ -21,14 +21,14 @@ pytestmark = pytest.mark.by_day(share=1 / 2)
 but_blas = pytest.mark.parametrize("arch", nets.kernel_tables(without="blas"), indirect=True)
 
 
-def lost(total, count, eps):
+def count_lost(total, count, eps):
     """Return how many of `count` numbers of size 0.4 eps were lost in a sum with one 1; eps is the
     distance from 1 to the next number.
     """
     return count - (np.float64(total) - 1) / (0.4 * eps)
 
 
-def chain(k, dtype, at=0):
+def chain_with_a_one(k, dtype, at=0):
     eps = float(np.finfo(dtype).eps)
     x = np.full(k, 0.4 * eps, dtype)
     x[at] = 1
@@ -37,13 +37,13 @@ def chain(k, dtype, at=0):
 
 @but_blas
 @pytest.mark.parametrize("k", [300, 1000, 2048, 5000])
-def test_chain_of_a_product_is_one_slice(arch, dtype, k):
+def test_each_slice_of_a_product_is_one_chain_of_additions(arch, dtype, k):
     s = _engine.summation(arch, dtype)
     slice_ = s["slice"] or k
-    x, eps = chain(k, dtype)
+    x, eps = chain_with_a_one(k, dtype)
     total = hooks.product(x[None, :], np.ones((k, 40), dtype), arch=arch)
     parts = -(-k // slice_)
-    swallowed = lost(total, k - 1, eps)
+    swallowed = count_lost(total, k - 1, eps)
     assert np.all(np.abs(swallowed - (-(-k // parts) - 1)) <= 2 * parts), (
         "a slice is what is summed in one chain"
     )
@@ -54,13 +54,13 @@ def test_chain_of_a_product_is_one_slice(arch, dtype, k):
 def test_two_terms_share_a_slice_if_they_fit(arch, dtype):
     s = _engine.summation(arch, dtype)
     for k in (100, 256, 500, 700):
-        x, eps = chain(k, dtype)
+        x, eps = chain_with_a_one(k, dtype)
         y, ones = np.full(k, 0.4 * eps, dtype), np.ones((k, 40), dtype)
         total = hooks.product(x[None, :], ones, y[None, :], ones, arch=arch)
         slice_ = s["slice"] or 2 * k
         parts = -(-k // slice_)
         wanted = 2 * k - 1 if 2 * k <= slice_ else -(-k // parts) - 1
-        assert np.all(np.abs(lost(total, 2 * k - 1, eps) - wanted) <= 2 * parts + 2)
+        assert np.all(np.abs(count_lost(total, 2 * k - 1, eps) - wanted) <= 2 * parts + 2)
 
 
 @but_blas
@@ -69,11 +69,11 @@ def test_accumulation_starts_from_c_or_adds_it(arch, dtype):
     their sum is not.
     """
     k = 200
-    _, eps = chain(k, dtype)
+    _, eps = chain_with_a_one(k, dtype)
     x = np.full((1, k), 0.4 * eps, dtype)
     total = hooks.product(x, np.ones((k, 40), dtype), C=np.ones((1, 40), dtype), arch=arch)
     wanted = k if _engine.summation(arch, dtype)["from_c"] else 0
-    assert np.all(np.abs(lost(total, k, eps) - wanted) <= 3)
+    assert np.all(np.abs(count_lost(total, k, eps) - wanted) <= 3)
 
 
 @pytest.mark.usefixtures("samples_as_rows")
@@ -87,26 +87,26 @@ def test_column_sums_by_items_and_blocks(arch, dtype, rows):
     theta = np.zeros(model.n_params, dtype)
     W, b = model.unflatten(theta)[1]
     W[...] = 1
-    target, eps = chain(rows, dtype)
+    target, eps = chain_with_a_one(rows, dtype)
     ob = fc.Objective(model, np.zeros((rows, 400)), -rows * target.astype(float) / 2, loss="mse")
     assert ob.hessian(theta).layout["panel"] == 0
     (_, hidden), (_, last) = model.unflatten(ob.gradient(theta))
     block = min(rows, s["block_rows"])
-    assert abs(lost(last[0], rows - 1, eps) - (block - 1)) <= 3 + rows // block
+    assert abs(count_lost(last[0], rows - 1, eps) - (block - 1)) <= 3 + rows // block
     item = min(rows, s["item_rows"] or rows)
     items = -(-rows // s["items_of"]) if s["items_of"] else 1
-    swallowed = lost(hidden, rows - 1, eps)
+    swallowed = count_lost(hidden, rows - 1, eps)
     assert np.all(swallowed <= item - 1 + 2 * items)
     assert np.all(swallowed >= rows / items - 1 - 2 * items)
 
 
-def test_inner_products_of_rows(arch, dtype):
+def test_inner_products_of_rows_are_summed_in_the_stated_chains(arch, dtype):
     s = _engine.summation(arch, dtype)
     n = 8000
-    x, eps = chain(n, dtype)
+    x, eps = chain_with_a_one(n, dtype)
     total = _engine.project_rows(x[None, :], np.ones((1, n), dtype))[0, 0]
     wanted = s["panel"] / s["lanes"] if s["panel"] else (0 if dtype == "float32" else n)
-    assert abs(lost(total, n - 1, eps) - wanted) <= 8
+    assert abs(count_lost(total, n - 1, eps) - wanted) <= 8
 
 
 def test_inner_rejects_foreign_byte_order(dtype):
@@ -171,7 +171,7 @@ def test_row_of_weight_0_adds_nothing_to_a_quadratic_form(arch, activation):
     weight = np.ones(N, "float32")
     X[7], weight[7] = 1e20, 0
     theta = rng.standard_normal(model.n_params).astype("float32")
-    theta[:24] *= np.float32(1e-21)  # that row does not saturate
+    theta[:24] *= np.float32(1e-21)  # this row does not saturate
     v = rng.standard_normal(model.n_params).astype("float32")
     H = fc.Objective(model, X, y[:, :1], "mse", sample_weight=weight).hessian(theta)
     product = v.astype(float) @ (H @ v).astype(float)

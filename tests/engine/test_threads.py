@@ -46,7 +46,7 @@ def run_all(jobs):
 @pytest.mark.parametrize(
     "sizes, N", [([33, 31, 17, 7], 700), ([129, 131, 131, 257, 33], 65), ([2, 5, 1], 9)]
 )
-def test_many_threads(sizes, N, rng, problem):
+def test_concurrent_threads_get_bitwise_identical_results(sizes, N, rng, problem):
     """Threads that share an operator or an objective, or have their own, get results bitwise
     identical to a single thread's.
     """
@@ -92,7 +92,7 @@ def test_many_threads(sizes, N, rng, problem):
     assert H.n_products == spent + 4 * 5 * 2
 
 
-def test_eight_threads_of_a_thousand_products(rng, problem):
+def test_eight_threads_compute_a_thousand_products_each(rng, problem):
     """Eight threads compute products on one operator and on operators of their own, which a Python
     without the GIL runs in parallel.
     """
@@ -206,23 +206,23 @@ assert engine.thread_workers() > 0
     )
 
 
-def test_threadpoolctl(rng, problem):
+def test_threadpoolctl_limits_the_worker_threads(rng, problem):
     """threadpoolctl finds the engine's team and limits it temporarily; results stay bitwise
     identical.
     """
     threadpoolctl = pytest.importorskip("threadpoolctl")
 
-    def ours():
+    def engine_pools():
         return [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "fastcurv"]
 
     p = problem(rng, [33, 31, 17, 7], "tanh", "mse", 700, n_threads=2)
     H = p.ob.hessian(p.theta)
-    product, before = H @ p.theta, ours()
+    product, before = H @ p.theta, engine_pools()
     assert len(before) == 1 and before[0]["num_threads"] == engine.default_threads()
     with threadpoolctl.threadpool_limits(1, user_api="fastcurv"):
-        assert ours()[0]["num_threads"] == engine.get_thread_limit() == 1
+        assert engine_pools()[0]["num_threads"] == engine.get_thread_limit() == 1
         assert np.array_equal(H @ p.theta, product)
-    assert ours() == before and engine.get_thread_limit() == 0
+    assert engine_pools() == before and engine.get_thread_limit() == 0
 
 
 # --- variables of the environment
@@ -251,7 +251,7 @@ def imported_with(value):
 """
 
 
-def test_arch_variable(python):
+def test_environment_variable_chooses_the_kernel_table(python):
     """FASTCURV_ARCH forces each table that this CPU can run; any other value raises a clear error
     at import.
     """
@@ -276,14 +276,16 @@ for name in ("sse9", {foreign!r}, "AVX 2; rm"):
     )
 
 
-def test_threads_variable(python, monkeypatch, rng, problem):
+def test_environment_variable_sets_the_number_of_threads(python, monkeypatch, rng, problem):
     """FASTCURV_NUM_THREADS is the default of n_threads; an invalid value raises a clear error."""
     p = problem(rng, [33, 31, 17, 7], "tanh", "mse", 700)
     for text, number in (("1", 1), ("3", 3), (" 2 ", 2), ("999", 64)):
         monkeypatch.setenv("FASTCURV_NUM_THREADS", text)
         again = p.ob.batch(slice(None))
         assert engine.default_threads() == number
-        assert again.hessian(p.theta).layout["threads"] == min(number, 9)  # more are not faster
+        assert again.hessian(p.theta).layout["threads"] == min(
+            number, 9
+        )  # more threads would not be faster
     for text in ("0", "-1", "two", "1.5"):
         monkeypatch.setenv("FASTCURV_NUM_THREADS", text)
         with pytest.raises(ValueError, match="FASTCURV_NUM_THREADS.*positive whole number"):
@@ -369,7 +371,9 @@ def test_number_of_threads_follows_the_work(asked):
 
 
 def test_workers_sleep_after_the_last_product(rng, problem):
-    """None computes or spins for long: of the pauses that follow, one uses no processor time."""
+    """Workers neither compute nor spin for long after a product: during at least one of the
+    following pauses, no processor time is used.
+    """
     case = problem(rng, (64, 32, 16, 10), N=900, n_threads=2)
     H = case.ob.hessian(case.theta)
     v = rng.standard_normal(H.shape[0])
@@ -399,7 +403,7 @@ def test_timed_passes_are_bitwise_identical(sizes, N, rng, problem):
         assert np.array_equal(together.gradient(theta), alone.gradient(theta))
 
 
-# --- workers that a job does not want leave those that it wants alone
+# --- workers that a job does not need are not woken
 
 BUSY_AND_IDLE = """
 import os, time

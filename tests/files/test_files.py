@@ -1,5 +1,5 @@
-"""Files are old or new, never torn, whoever ends the writer; and no bytes make a reader do anything
-but read or refuse.
+"""Writing is atomic however the writer ends, and readers of any bytes either read them or raise
+ValueError.
 """
 
 import errno
@@ -41,17 +41,17 @@ ARRAYS = {
 }
 
 
-def small(*hidden, l2=0.1):
-    """A model, a theta, an objective and what it takes to begin a run: little to write."""
+def small_problem(*hidden, l2=0.1):
+    """Return a small model, a theta, an objective and the options of a short run."""
     model = fc.MLP([2, *hidden, 1])
     return model, model.init(seed=0), fc.Objective(model, np.eye(2), [0.0, 1.0], "mse", l2=l2)
 
 
-def names(folder):
+def file_names(folder):
     return [path.name for path in folder.iterdir()]
 
 
-def test_there_and_back(tmp_path):
+def test_tensors_are_read_as_they_were_written(tmp_path):
     path = tmp_path / "x"
     told = {"n": [1, None, "two"], "inf": float("inf"), "text": "é", "big": 2**100, "number": 0.1}
     write_tensors(path, ARRAYS, told)
@@ -72,8 +72,10 @@ def test_there_and_back(tmp_path):
     assert list(tmp_path.iterdir()) == [path] and set(read_tensors(path)[0]) == set(ARRAYS)
 
 
-def test_the_file_is_safetensors(tmp_path):
-    """Header length, JSON, contiguous data from 0 to the end, aligned."""
+def test_files_follow_the_safetensors_format(tmp_path):
+    """A file consists of the header's length, JSON, and contiguous aligned data from offset 0 to
+    the end.
+    """
     path = tmp_path / "x.safetensors"
     write_tensors(path, {"w": np.arange(3.0), "b": np.arange(5, dtype=np.int8)}, {"k": 1})
     raw = path.read_bytes()
@@ -84,7 +86,7 @@ def test_the_file_is_safetensors(tmp_path):
     ((name, told),) = facts.items()
     blank = raw.replace(told.encode(), b"0" * 64)
     assert name == "fastcurv.sha256" and told == hashlib.sha256(blank).hexdigest()
-    places = sorted(entry["data_offsets"] for entry in header.values())
+    places = sorted(header_entry["data_offsets"] for header_entry in header.values())
     assert (
         places[0][0] == 0 and places[0][1] == places[1][0] and places[1][1] == len(raw) - 8 - length
     )
@@ -112,7 +114,7 @@ def test_a_saved_model_is_loaded_bit_for_bit(tmp_path):
         assert np.array_equal(fc.load(str(path))[1], theta)
 
 
-def test_only_a_model_and_its_finite_parameters_are_saved(tmp_path):
+def test_save_rejects_anything_but_a_model_with_finite_parameters(tmp_path):
     model = MODELS[0]
     theta = model.init(seed=0)
     for given, kind in (
@@ -125,7 +127,7 @@ def test_only_a_model_and_its_finite_parameters_are_saved(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-FACTS = [  # values that no model was saved with, by name
+FACTS = [  # invalid values of a saved model, by name
     ("sizes", [3, 5, 2]), ("sizes", [3, 10**18, 2]), ("sizes", [3, 10**400, 2]), ("sizes", "342"),
     ("sizes", [3, 4.0, 2]), ("sizes", [3, True, 2]), ("sizes", {}), ("sizes", None),
     ("activation", ["__import__('os').system('true')"]), ("activation", "tanh"),
@@ -160,7 +162,7 @@ def test_facts_and_arrays_of_a_saved_model_are_checked(tmp_path):
             fc.load(path)
 
 
-def test_loading_a_file_of_torch_advises_from_torch(tmp_path):
+def test_load_of_a_torch_file_suggests_from_torch(tmp_path):
     for name in ("net.pt", "net.pth", "NET.PT"):
         for head in (b"PK\x03\x04", b"\x80\x02\x8a\x0a"):
             (tmp_path / name).write_bytes(head + bytes(60))
@@ -171,23 +173,25 @@ def test_loading_a_file_of_torch_advises_from_torch(tmp_path):
 # --- writing
 
 
-def test_failures_leave_the_old_file_and_no_litter(tmp_path):
+def test_failed_writes_leave_the_old_file_and_no_temporary_files(tmp_path):
     path = tmp_path / "x"
     write_atomically(path, b"old")
     for error in (KeyboardInterrupt, ValueError, MemoryError, SystemExit):
         with pytest.raises(error), whole(path) as out:
             out.write(b"new, in part")
             raise error
-        assert names(tmp_path) == ["x"] and path.read_bytes() == b"old"
+        assert file_names(tmp_path) == ["x"] and path.read_bytes() == b"old"
     with pytest.raises(OSError):
         write_atomically(tmp_path, b"over a folder")
     with pytest.raises(OSError):
         write_tensors(tmp_path / "missing" / "x", {})
-    assert names(tmp_path) == ["x"]
+    assert file_names(tmp_path) == ["x"]
 
 
-def test_every_step_of_a_save_may_fail(tmp_path, monkeypatch):
-    """Each system call of a save fails in turn, with and without nameless files."""
+def test_every_failing_system_call_of_a_save_leaves_a_whole_file(tmp_path, monkeypatch):
+    """If a system call of a save fails, the old or the new file is complete, with and without
+    unnamed temporary files.
+    """
     path = tmp_path / "x"
     for nameless in (True, False):
         if not nameless:
@@ -197,29 +201,29 @@ def test_every_step_of_a_save_may_fail(tmp_path, monkeypatch):
                 continue  # Windows
             write_atomically(path, b"old")
 
-            def fails(*args, **options):
+            def fail_once(*args, **options):
                 raise KeyboardInterrupt
 
             with monkeypatch.context() as patch:
-                patch.setattr(os, name, fails)
+                patch.setattr(os, name, fail_once)
                 if name == "link" and (not nameless or not hasattr(os, "O_TMPFILE")):
                     write_atomically(path, b"old")
                 else:
                     with pytest.raises(KeyboardInterrupt):
                         write_atomically(path, b"new")
             assert path.read_bytes() == b"old"
-            assert names(tmp_path) == ["x"]
+            assert file_names(tmp_path) == ["x"]
         write_atomically(path, b"new")
-        assert path.read_bytes() == b"new" and names(tmp_path) == ["x"]
+        assert path.read_bytes() == b"new" and file_names(tmp_path) == ["x"]
 
 
 @posix
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
 def test_permissions_follow_the_umask(tmp_path, mask):
-    """Of every kind of file: models, runs and checkpoints, reports."""
+    """Models, runs, checkpoints and reports are created with permissions that follow the umask."""
     before = os.umask(mask)
     try:
-        model, theta, ob = small()
+        model, theta, ob = small_problem()
         fc.save(tmp_path / "model", model, theta)
         fc.minimize(ob, theta, checkpoint=tmp_path / "checkpoint", max_iter=2)
         write_atomically(tmp_path / "page", b"page")
@@ -234,21 +238,23 @@ def test_permissions_follow_the_umask(tmp_path, mask):
 
 
 @posix
-def test_a_symbolic_link_stays_one(tmp_path):
+def test_saving_to_a_symbolic_link_keeps_the_link(tmp_path):
     (tmp_path / "there").mkdir()
     target, link = tmp_path / "there" / "x", tmp_path / "link"
     link.symlink_to(target)
-    for content in (b"first", b"second"):  # dangling, then not
+    for content in (b"first", b"second"):  # a link without a target, then with one
         write_atomically(link, content)
         assert link.is_symlink() and target.read_bytes() == content
-    model, theta, _ = small()
+    model, theta, _ = small_problem()
     fc.save(link, model, theta)
     assert link.is_symlink() and fc.load(target)[0] == model
-    assert names(target.parent) == ["x"]
+    assert file_names(target.parent) == ["x"]
 
 
-def test_writers_side_by_side(tmp_path):
-    """Eight threads write one file: at every moment it is one of theirs, whole."""
+def test_concurrent_writers_never_produce_a_mixed_file(tmp_path):
+    """While eight threads write one file, a reader always finds the complete content of one of
+    them.
+    """
     path, done = tmp_path / "x", []
     write_tensors(path, {"a": np.full(1000, 0.0)})
 
@@ -264,14 +270,16 @@ def test_writers_side_by_side(tmp_path):
         assert len(np.unique(read_tensors(path)[0]["a"])) == 1
     for thread in threads:
         thread.join()
-    assert names(tmp_path) == ["x"]
+    assert file_names(tmp_path) == ["x"]
 
 
 @posix
 @pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="needs files without a name")
 @pytest.mark.parametrize("times", [10, pytest.param(200, marks=pytest.mark.nightly)])
 def test_killed_while_saving(times, tmp_path):
-    """SIGKILL at random moments of a save: the file is whole, and after one more save alone."""
+    """After SIGKILL at a random moment of a save, the file is complete, and one more save removes
+    all temporary files.
+    """
     path, moments, left = tmp_path / "x", random.Random(3), 0
     write_tensors(path, {"a": np.zeros(200_000)}, {"k": 0})
     for _ in range(times):
@@ -294,12 +302,12 @@ def test_killed_while_saving(times, tmp_path):
         assert (arrays["a"] == facts["k"]).all()
         left += len(list(tmp_path.iterdir())) - 1
         write_tensors(path, {"a": np.zeros(200_000)}, {"k": 0})
-        assert names(tmp_path) == ["x"]
+        assert file_names(tmp_path) == ["x"]
     assert left <= 1 + times // 20, "between a name and its place lie microseconds of milliseconds"
 
 
-def without_nameless(monkeypatch):
-    """As on file systems that know no file without a name."""
+def without_unnamed_files(monkeypatch):
+    """Simulate a file system without unnamed temporary files (O_TMPFILE)."""
     monkeypatch.delattr(os, "O_TMPFILE", raising=False)
 
 
@@ -308,8 +316,8 @@ NAMES = ["x" * 252 + ".st", "\u6570" * 84 + ".st", "\U0001f600" * 63 + "st", "e\
 
 @pytest.mark.parametrize("nameless", [True, False])
 @pytest.mark.parametrize("name", NAMES, ids=["ASCII", "CJK", "beyond 16 bits", "accents"])
-def test_every_name_that_the_system_takes(name, nameless, tmp_path, monkeypatch):
-    """255 bytes on most file systems: models, runs and checkpoints."""
+def test_file_names_may_be_as_long_as_the_system_allows(name, nameless, tmp_path, monkeypatch):
+    """Models, runs and checkpoints may have names of up to 255 bytes on most file systems."""
     assert len(name.encode()) == 255 or len(name.encode()) == 254
     try:
         (tmp_path / name).touch()
@@ -317,54 +325,56 @@ def test_every_name_that_the_system_takes(name, nameless, tmp_path, monkeypatch)
         pytest.skip("this file system takes shorter names")
     (tmp_path / name).unlink()
     if not nameless:
-        without_nameless(monkeypatch)
+        without_unnamed_files(monkeypatch)
     check_place(tmp_path / name, "out")
     for _ in range(2):
         write_tensors(tmp_path / name, ARRAYS)
-        assert names(tmp_path) == [name]
-    _, theta, ob = small()
+        assert file_names(tmp_path) == [name]
+    _, theta, ob = small_problem()
     fc.minimize(ob, theta, checkpoint=tmp_path / name, max_iter=2)
-    assert names(tmp_path) == [name]
+    assert file_names(tmp_path) == [name]
     with pytest.raises(ValueError, match="checkpoint must be .*too long"):
         fc.minimize(ob, theta, checkpoint=tmp_path / (name + "xx"), max_iter=2)
 
 
-def test_a_checkpoint_that_cannot_be_written_is_refused_at_the_start(tmp_path, monkeypatch):
-    _, theta, ob = small()
+def test_minimize_rejects_an_unwritable_checkpoint_before_it_starts(tmp_path, monkeypatch):
+    _, theta, ob = small_problem()
     for place in (tmp_path / "missing" / "x", tmp_path, "", "/proc/x"):
         with pytest.raises(ValueError, match="^checkpoint must be "):
             fc.minimize(ob, theta, checkpoint=place, max_iter=2)
 
-    def full(*_):
+    def raise_disk_full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(files.os, "fdopen", full)
+    monkeypatch.setattr(files.os, "fdopen", raise_disk_full)
     with pytest.raises(
         ValueError, match="a folder that can be written to.*No space left on device"
     ):
         fc.minimize(ob, theta, checkpoint=tmp_path / "x", max_iter=2)
 
 
-def test_what_an_objective_that_fails_had_reached_is_in_the_checkpoint(tmp_path):
-    """A scheduler that dies, a callback with a mistake: the start of that step is saved."""
-    _, theta0, ob = small(3)
+def test_checkpoint_holds_the_last_step_before_a_callback_raised(tmp_path):
+    """If a callback or an objective raises, the checkpoint has the start of the step that failed,
+    and the run can be resumed.
+    """
+    _, theta0, ob = small_problem(3)
     steps = []
 
-    def fails(theta):
+    def fail_once(theta):
         steps.append(theta.copy())
         if len(steps) == 4:
             raise ConnectionError("gone")
 
     with pytest.raises(ConnectionError, match="gone"):
-        fc.minimize(ob, theta0, "l-bfgs", callback=fails, checkpoint=tmp_path / "x")
+        fc.minimize(ob, theta0, "l-bfgs", callback=fail_once, checkpoint=tmp_path / "x")
     arrays, _ = read_tensors(tmp_path / "x")
     assert np.array_equal(arrays["run.theta"], steps[2])
     fc.minimize(ob, None, "l-bfgs", resume=tmp_path / "x", max_iter=6)
 
 
 @posix
-def test_a_private_file_is_private_while_its_successor_is_written(tmp_path, monkeypatch):
-    without_nameless(monkeypatch)
+def test_temporary_copy_of_a_private_file_is_private(tmp_path, monkeypatch):
+    without_unnamed_files(monkeypatch)
     path = tmp_path / "x"
     write_atomically(path, b"old")
     path.chmod(0o600)
@@ -377,19 +387,21 @@ def test_a_private_file_is_private_while_its_successor_is_written(tmp_path, monk
 
 @posix
 @pytest.mark.parametrize("mode", [0o600, 0o666])
-def test_a_copy_keeps_permissions(mode, tmp_path, monkeypatch):
-    """Where a nameless file cannot be given a name, and the umask would take what is allowed."""
+def test_rewriting_keeps_permissions_if_links_are_forbidden(mode, tmp_path, monkeypatch):
+    """A rewritten file keeps its permissions if unnamed files cannot be linked and the umask would
+    remove some.
+    """
     path = tmp_path / "x"
     write_atomically(path, b"old")
     path.chmod(mode)
 
-    def refused(*_, **__):
+    def raise_permission_error(*_, **__):
         raise PermissionError(errno.EPERM, "no links")
 
-    monkeypatch.setattr(os, "link", refused)
+    monkeypatch.setattr(os, "link", raise_permission_error)
     write_atomically(path, b"new")
     assert path.read_bytes() == b"new" and stat.S_IMODE(path.stat().st_mode) == mode
-    assert names(tmp_path) == ["x"]
+    assert file_names(tmp_path) == ["x"]
 
 
 WRITER = """
@@ -404,13 +416,13 @@ with whole(sys.argv[1]) as out:
 
 
 @posix
-def test_what_is_still_written_is_not_swept(tmp_path, monkeypatch):
-    """Not even where its process has no number here, as in another container; and what a writer
-    that was killed has left goes with the next save.
+def test_temporary_files_in_use_are_not_removed(tmp_path, monkeypatch):
+    """A save does not remove the temporary file of a live writer, even if its process id is unknown
+    here, as in another container. It removes those of killed writers.
     """
-    without_nameless(monkeypatch)
+    without_unnamed_files(monkeypatch)
 
-    def nobody(*_):
+    def raise_process_lookup_error(*_):
         raise ProcessLookupError
 
     path = tmp_path / "x"
@@ -420,7 +432,7 @@ def test_what_is_still_written_is_not_swept(tmp_path, monkeypatch):
         with subprocess.Popen(command, **options) as writer:
             assert writer.stdout.readline() == b"writing\n"
             with monkeypatch.context() as patch:
-                patch.setattr(os, "kill", nobody)
+                patch.setattr(os, "kill", raise_process_lookup_error)
                 write_atomically(path, b"quick")
             assert len(list(tmp_path.iterdir())) == 2
             if killed:
@@ -429,48 +441,54 @@ def test_what_is_still_written_is_not_swept(tmp_path, monkeypatch):
         assert path.read_bytes() == (b"quick" if killed else b"slow"), said
     assert len(list(tmp_path.iterdir())) == 2
     write_atomically(path, b"new")
-    assert names(tmp_path) == ["x"]
+    assert file_names(tmp_path) == ["x"]
 
 
 @posix
-def test_a_sweep_between_a_name_and_its_lock(tmp_path, monkeypatch):
-    """The writer begins anew."""
-    without_nameless(monkeypatch)
+def test_writer_retries_if_its_unlocked_file_is_removed(tmp_path, monkeypatch):
+    """If another writer removes the temporary file between its creation and its lock, the writer
+    creates another.
+    """
+    without_unnamed_files(monkeypatch)
     lock, times = files._lock, []
 
-    def late(handle):
+    def sweep_before_first_lock(handle):
         times.append(handle)
         if len(times) == 1:
             files._sweep(str(tmp_path))
         return lock(handle)
 
-    monkeypatch.setattr(files, "_lock", late)
+    monkeypatch.setattr(files, "_lock", sweep_before_first_lock)
     write_atomically(tmp_path / "x", b"whole")
     assert (tmp_path / "x").read_bytes() == b"whole" and len(times) > 2
-    assert names(tmp_path) == ["x"]
+    assert file_names(tmp_path) == ["x"]
 
 
 @posix
-def test_a_link_that_the_system_does_not_follow_is_not_followed(tmp_path, monkeypatch):
-    """As in /tmp, where another user may have put it."""
+def test_links_in_protected_folders_are_not_followed(tmp_path, monkeypatch):
+    """A link that the system refuses to follow, as in a world-writable folder such as /tmp, is not
+    followed.
+    """
     target, link, ask = tmp_path / "target", tmp_path / "link", os.stat
     target.write_bytes(b"mine")
     link.symlink_to(target)
 
-    def guarded(path, *rest, **options):
+    def raise_for_links(path, *rest, **options):
         if str(path) == str(link) and options.get("follow_symlinks", True):
             raise PermissionError(errno.EACCES, "Permission denied", path)
         return ask(path, *rest, **options)
 
-    monkeypatch.setattr(files.os, "stat", guarded)
+    monkeypatch.setattr(files.os, "stat", raise_for_links)
     with pytest.raises(PermissionError):
         write_atomically(link, b"theirs")
     assert target.read_bytes() == b"mine"
 
 
-def test_places_of_files_that_are_none(tmp_path):
-    """In one sentence that names what was given, not what lies beside it."""
-    model, theta, _ = small()
+def test_errors_for_unusable_paths_name_the_path_given(tmp_path):
+    """Saving to an empty name, a folder, a missing folder or too long a name raises an error that
+    names the path given, not a temporary file.
+    """
+    model, theta, _ = small_problem()
     with pytest.raises(ValueError, match=r"^path must be the name of a file, got ''\.$"):
         fc.save("", model, theta)
     for place, kind in (
@@ -483,11 +501,11 @@ def test_places_of_files_that_are_none(tmp_path):
         assert str(place) in str(error.value) and ".part" not in str(error.value)
 
 
-def test_no_thread_to_wait_in_is_no_hindrance(tmp_path, monkeypatch):
-    def none_left(self):
+def test_large_files_are_written_if_no_thread_can_be_started(tmp_path, monkeypatch):
+    def raise_no_thread(self):
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(threading.Thread, "start", none_left)
+    monkeypatch.setattr(threading.Thread, "start", raise_no_thread)
     write_tensors(tmp_path / "x", {"a": np.zeros(files.PIECE // 8 + 1)})
     assert read_tensors(tmp_path / "x")[0]["a"].size > files.PIECE // 8
 
@@ -500,7 +518,7 @@ def safetensors(header, data=b""):
     return len(text).to_bytes(8, "little") + text + data
 
 
-def entry(shape, begin, end, dtype="F64"):
+def header_entry(shape, begin, end, dtype="F64"):
     return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
 
 
@@ -518,31 +536,33 @@ BAD = {
     "an entry of null": safetensors({"a": None}),
     "an entry of numbers": safetensors({"a": [1, 2]}),
     "no dtype": safetensors({"a": {"shape": [], "data_offsets": [0, 0]}}),
-    "unknown dtype": safetensors({"a": entry([1], 0, 8, "object")}, bytes(8)),
-    "a dtype that is a list": safetensors({"a": entry([1], 0, 8, ["F64"])}, bytes(8)),
-    "negative": safetensors({"a": entry([-1], 0, 8)}, bytes(8)),
+    "unknown dtype": safetensors({"a": header_entry([1], 0, 8, "object")}, bytes(8)),
+    "a dtype that is a list": safetensors({"a": header_entry([1], 0, 8, ["F64"])}, bytes(8)),
+    "negative": safetensors({"a": header_entry([-1], 0, 8)}, bytes(8)),
     "infinite": safetensors(
         b'{"a":{"dtype":"F64","shape":[1e999],"data_offsets":[0,8]}}', bytes(8)
     ),
-    "fractions": safetensors({"a": entry([1.0], 0, 8)}, bytes(8)),
-    "truth": safetensors({"a": entry([True], 0, 8)}, bytes(8)),
-    "huge": safetensors({"a": entry([1 << 62], 0, 8)}, bytes(8)),
-    "huge and empty": safetensors({"a": entry([1 << 62, 1 << 62, 0], 0, 0)}),
-    "many axes": safetensors({"a": entry([1] * 100, 0, 8)}, bytes(8)),
-    "places swapped": safetensors({"a": entry([1], 8, 0)}, bytes(8)),
-    "three places": safetensors({"a": {**entry([1], 0, 8), "data_offsets": [0, 8, 8]}}, bytes(8)),
-    "overlap": safetensors({"a": entry([1], 0, 8), "b": entry([1], 0, 8)}, bytes(8)),
-    "a hole": safetensors({"a": entry([1], 8, 16)}, bytes(16)),
-    "cut": safetensors({"a": entry([2], 0, 16)}, bytes(15)),
-    "more": safetensors({"a": entry([1], 0, 8)}, bytes(9)),
+    "fractions": safetensors({"a": header_entry([1.0], 0, 8)}, bytes(8)),
+    "truth": safetensors({"a": header_entry([True], 0, 8)}, bytes(8)),
+    "huge": safetensors({"a": header_entry([1 << 62], 0, 8)}, bytes(8)),
+    "huge and empty": safetensors({"a": header_entry([1 << 62, 1 << 62, 0], 0, 0)}),
+    "many axes": safetensors({"a": header_entry([1] * 100, 0, 8)}, bytes(8)),
+    "places swapped": safetensors({"a": header_entry([1], 8, 0)}, bytes(8)),
+    "three places": safetensors(
+        {"a": {**header_entry([1], 0, 8), "data_offsets": [0, 8, 8]}}, bytes(8)
+    ),
+    "overlap": safetensors({"a": header_entry([1], 0, 8), "b": header_entry([1], 0, 8)}, bytes(8)),
+    "a hole": safetensors({"a": header_entry([1], 8, 16)}, bytes(16)),
+    "cut": safetensors({"a": header_entry([2], 0, 16)}, bytes(15)),
+    "more": safetensors({"a": header_entry([1], 0, 8)}, bytes(9)),
     "facts that are a number": safetensors({"__metadata__": {"fastcurv": 3}}),
     "facts that are no object": safetensors({"__metadata__": {"fastcurv": "[]"}}),
     "facts that are deep": safetensors({"__metadata__": {"fastcurv": "[" * 100_000}}),
 }
 
 
-def test_bytes_that_are_refused(tmp_path):
-    """One sentence that names the file, from every reader of the format."""
+def test_malformed_files_raise_one_line_errors(tmp_path):
+    """Every reader of the format raises an error of one line that names the file."""
     for name in BAD:
         path = tmp_path / "x.safetensors"
         path.write_bytes(BAD[name])
@@ -553,11 +573,13 @@ def test_bytes_that_are_refused(tmp_path):
             assert str(path) in text and "\n" not in text and len(text) < 300 + len(str(path))
 
 
-def test_memory_is_that_of_the_file(tmp_path):
-    """A megabyte of header that names one place many times, or nests, costs no gigabyte."""
+def test_hostile_headers_do_not_exhaust_memory(tmp_path):
+    """Reading a megabyte of header that refers to one place many times, or is deeply nested, needs
+    less than 100 MB.
+    """
     path = tmp_path / "x"
     data = bytes(1 << 20)
-    many = {f"{i}": entry([1 << 17], 0, 1 << 20) for i in range(10_000)}
+    many = {f"{i}": header_entry([1 << 17], 0, 1 << 20) for i in range(10_000)}
     for content in (safetensors(many, data), safetensors(b"[" + b"[]," * 300_000 + b"[]]")):
         path.write_bytes(content)
         tracemalloc.start()
@@ -568,20 +590,20 @@ def test_memory_is_that_of_the_file(tmp_path):
         assert peak < 100e6
 
 
-def unsealed(content):
-    """The file as older versions wrote it, without its checksum."""
+def without_checksum(content):
+    """Return the file's content as older versions wrote it, without its checksum."""
     end = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:end])
     del header["__metadata__"][files._SUM]
     return safetensors(header, content[end:])
 
 
-def test_every_flipped_bit_and_every_cut_is_refused(tmp_path):
-    """Of models and checkpoints, header and numbers, and every end that is cut; without a checksum
-    the whole is read.
+def test_flipped_bits_and_truncated_files_are_rejected(tmp_path):
+    """A flipped bit or a truncation of a model or checkpoint raises ValueError. Files without a
+    checksum are read.
     """
     path = tmp_path / "flipped"
-    for content, reader in examples(tmp_path):
+    for content, reader in example_files(tmp_path):
         path.write_bytes(content)
         reader(path)
         model = len(content) < 1000
@@ -596,11 +618,11 @@ def test_every_flipped_bit_and_every_cut_is_refused(tmp_path):
             with pytest.raises(ValueError) as error:
                 (reader if model else read_tensors)(path)
             assert "\n" not in str(error.value) and len(str(error.value)) < 600
-        path.write_bytes(unsealed(content))
+        path.write_bytes(without_checksum(content))
         reader(path)
 
 
-def test_a_number_that_changed_is_said_to_have_changed(tmp_path):
+def test_error_for_a_changed_number_says_that_the_file_changed(tmp_path):
     path = tmp_path / "x.safetensors"
     write_tensors(path, {"a": np.zeros(3)})
     content = bytearray(path.read_bytes())
@@ -612,11 +634,13 @@ def test_a_number_that_changed_is_said_to_have_changed(tmp_path):
         read_tensors(path)
 
 
-def test_other_programs_read_and_write_the_same_files(tmp_path):
-    """Their own checksums are theirs, and facts that they pass on without one are read."""
+def test_files_are_exchanged_with_the_safetensors_package(tmp_path):
+    """The safetensors package reads saved models. Files that it writes are read with or without a
+    checksum, unless the checksum is wrong.
+    """
     theirs = pytest.importorskip("safetensors.numpy")
     safe_open = pytest.importorskip("safetensors").safe_open
-    (model, theta, _), path = small(3), tmp_path / "x.safetensors"
+    (model, theta, _), path = small_problem(3), tmp_path / "x.safetensors"
     fc.save(path, model, theta)
     found = theirs.load_file(path)
     assert set(found) == set(read_tensors(path)[0])
@@ -629,25 +653,25 @@ def test_other_programs_read_and_write_the_same_files(tmp_path):
     theirs.save_file(found, path, {"fastcurv": facts["fastcurv"], "format": "pt"})
     assert fc.load(path)[0] == model
     found["layers.0.bias"] = found["layers.0.bias"] + 1
-    theirs.save_file(found, path, facts)  # the old checksum is none of these numbers
+    theirs.save_file(found, path, facts)  # the checksum of the numbers before the change
     with pytest.raises(ValueError, match="checksum"):
         fc.load(path)
 
 
 @posix
-def test_a_pipe_is_not_waited_for(tmp_path):
-    """By any reader of files."""
+def test_readers_reject_pipes_without_waiting(tmp_path):
+    """Readers of files raise ValueError for a named pipe instead of waiting for its content."""
     from fastcurv.cli import main
     from fastcurv.cli.data import load_dataset
     from fastcurv.cli.recipe import load_run
 
-    *_, ob = small()
+    *_, ob = small_problem()
     for name in ("x.safetensors", "x.npz", "x.csv", "x.onnx", "x.pt"):
         os.mkfifo(tmp_path / name)
-    model, run, table = (tmp_path / name for name in ("x.safetensors", "x.npz", "x.csv"))
+    model, train, table = (tmp_path / name for name in ("x.safetensors", "x.npz", "x.csv"))
     for reader, path in (
-        (read_tensors, model), (fc.load, model), (load_run, model), (load_run, run),
-        (load_dataset, table), (load_dataset, run),
+        (read_tensors, model), (fc.load, model), (load_run, model), (load_run, train),
+        (load_dataset, table), (load_dataset, train),
         (lambda path: fc.minimize(ob, None, resume=path), model),
     ):  # fmt: skip
         with pytest.raises(
@@ -658,9 +682,9 @@ def test_a_pipe_is_not_waited_for(tmp_path):
         assert main(["classify", str(path), "--data", str(table)]) == 2
 
 
-def examples(folder):
-    """A file of each kind that is read back, and its reader."""
-    model, theta, ob = small(3)
+def example_files(folder):
+    """Return an example file of each kind with the reader of that kind."""
+    model, theta, ob = small_problem(3)
     fc.save(folder / "model", model, theta)
     yield (folder / "model").read_bytes(), fc.load
     for method, options in (("trust-region", {}), ("adam", {"batch_size": 1})):
@@ -680,7 +704,9 @@ TOKENS += [b"NaN", b"18446744073709551616", b'"__class__"', b"0.5", b'""', b"1e-
 
 
 def mutated(content, dice):
-    """Bytes changed, cut, repeated, swapped; half of the time inside the header, by JSON words."""
+    """Return the content with bytes changed, cut, repeated or swapped, half of the time in the
+    header, among JSON tokens.
+    """
     content = bytearray(content)
     for _ in range(1 + dice.randrange(3)):
         end = 8 + int.from_bytes(content[:8], "little") if dice.random() < 0.7 else len(content)
@@ -695,7 +721,7 @@ def mutated(content, dice):
             del content[at : at + dice.randrange(1, 20)]
         elif kind == 3:
             content[at:at] = content[at : at + dice.randrange(1, 40)]
-        elif kind == 4:  # one JSON value for another
+        elif kind == 4:  # replace a JSON value by another
             stop = at
             while stop < end and content[stop] not in b",:]}":
                 stop += 1
@@ -705,7 +731,7 @@ def mutated(content, dice):
             content[begin:stop] = dice.choice(TOKENS)
         else:
             content[at : at + 4] = dice.randbytes(4)
-        if dice.random() < 0.8 and len(content) > 8:  # let the length fit again
+        if dice.random() < 0.8 and len(content) > 8:  # adjust the header's length
             text = bytes(content[8:])
             closing = text.rfind(b"}}") + 2
             if closing > 1:
@@ -714,32 +740,34 @@ def mutated(content, dice):
 
 
 @pytest.mark.parametrize("times", [8_000, pytest.param(1_000_000, marks=pytest.mark.nightly)])
-def test_mutated_files(times, tmp_path):
-    """Readers of mutated files read or say ValueError; nothing else comes out."""
-    dice, known = random.Random(0), list(examples(tmp_path))
-    path, refused = tmp_path / "mutant", 0
+def test_readers_of_mutated_files_read_or_raise_value_error(times, tmp_path):
+    """Readers of randomly mutated files return or raise ValueError, and no other exception."""
+    dice, known = random.Random(0), list(example_files(tmp_path))
+    path, raise_permission_error = tmp_path / "mutant", 0
     shared = "/dev/shm" if Path("/dev/shm").is_dir() and os.access("/dev/shm", os.W_OK) else None
     if shared:
         path = type(path)(shared) / f"fastcurv-mutant-{os.getpid()}"
     try:
         for i in range(times):
             content, reader = known[0] if i % 10 else known[1 + i // 10 % (len(known) - 1)]
-            path.write_bytes(mutated(content if i % 7 == 0 else unsealed(content), dice))
+            path.write_bytes(mutated(content if i % 7 == 0 else without_checksum(content), dice))
             try:
                 with np.errstate(all="ignore"):
                     reader(path)
             except ValueError as error:
                 assert "\n" not in str(error) and len(str(error)) < 600, error
-                refused += 1
+                raise_permission_error += 1
     finally:
         path.unlink(missing_ok=True)
-    assert refused > times // 4
+    assert raise_permission_error > times // 4
 
 
 @pytest.mark.parametrize("name", ["test", "seed", "__class__", "Generator", "RandomState", "", 3])
-def test_a_checkpoint_calls_nothing(name, tmp_path, monkeypatch):
-    """Only known bit generators are made on a file's word."""
-    (_, theta, ob), path = small(3, l2=0.0), tmp_path / "x"
+def test_checkpoints_create_only_known_bit_generators(name, tmp_path, monkeypatch):
+    """A checkpoint that names another class as its bit generator is rejected without a call of that
+    class.
+    """
+    (_, theta, ob), path = small_problem(3, l2=0.0), tmp_path / "x"
     fc.minimize(ob, theta, "sgd", checkpoint=path, max_iter=3, seed=1, batch_size=1)
     arrays, facts = read_tensors(path)
     facts["run"]["rng"]["bit_generator"] = name
@@ -753,22 +781,22 @@ def test_a_checkpoint_calls_nothing(name, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64"])
 def test_every_known_bit_generator_resumes(kind, tmp_path):
-    (_, theta, ob), path = small(3, l2=0.0), tmp_path / "x"
+    (_, theta, ob), path = small_problem(3, l2=0.0), tmp_path / "x"
 
-    def run(max_iter, **options):
+    def train(max_iter, **options):
         seed = np.random.Generator(getattr(np.random, kind)(5))
         return fc.minimize(
             ob, theta, "sgd", max_iter=max_iter, seed=seed, batch_size=1, verdict=False, **options
         )
 
-    run(3, checkpoint=path)
+    train(3, checkpoint=path)
     resumed = fc.minimize(
         ob, None, "sgd", resume=path, max_iter=6, batch_size=1, seed=0, verdict=False
     )
-    assert np.array_equal(resumed.x, run(6).x)
+    assert np.array_equal(resumed.x, train(6).x)
 
 
-# --- files that others wrote, odd, garbled and hostile: read, or refused in one short sentence
+# --- files of other programs, unusual, damaged and hostile: read, or rejected with a short error
 
 
 ODD = [np.array(3), np.zeros((0, 3)), np.array(["a", "b"]), np.array([1 + 2j]), np.arange(4)]
@@ -842,9 +870,9 @@ READERS = {
 
 
 @pytest.mark.parametrize("kind", READERS)
-def test_foreign_files(kind, tmp_path):
+def test_damaged_files_of_other_programs_are_read_or_rejected(kind, tmp_path):
     dice, (ending, drawn, reader) = random.Random(3), READERS[kind]
-    path, refused = tmp_path / f"x{ending}", 0
+    path, raise_permission_error = tmp_path / f"x{ending}", 0
     for _ in range(120):
         path.write_bytes(drawn(dice))
         try:
@@ -853,19 +881,21 @@ def test_foreign_files(kind, tmp_path):
         except ValueError as error:
             said = str(error).replace(str(path), "")
             assert said.isprintable() and 0 < len(said) < 700, said
-            refused += 1
-    assert refused > 20 and (refused < 120 or kind.startswith("run") or "name" in kind)
+            raise_permission_error += 1
+    assert raise_permission_error > 20 and (
+        raise_permission_error < 120 or kind.startswith("run") or "name" in kind
+    )
 
 
-def test_what_cannot_be_printed_is_escaped():
-    """Every control character, the marks that turn the order of letters, halves of letters."""
+def test_unprintable_characters_are_escaped():
+    """Control characters, marks of text direction and lone surrogates are escaped in messages."""
     for number in (*range(32), *range(127, 160), 0x200E, 0x202E, 0x2066, 0x2069, 0xFEFF, 0xDCFF):
         said = escaped(f"a{chr(number)}b")
         assert said.isascii() and said.isprintable() and said.encode() and said[1] == "\\"
     assert escaped("数é ±—") == "数é ±—"
 
 
-def test_what_a_file_says_is_repeated_on_one_line():
+def test_messages_quote_text_from_files_on_one_line():
     assert shown("a\n b\t\x1bc") == r"a b \x1bc" and shown("x" * 80) == "x" * 80
     assert shown("x" * 81) == "x" * 77 + "..." and len(shown("x y" * 10**6)) == 80
     assert shown(["a"]) == "['a']" and shown("y" * 9, 5) == "yy..."

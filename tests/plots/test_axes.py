@@ -1,4 +1,4 @@
-"""Displays on axes that are given, without curves, and before they are drawn."""
+"""Displays on given axes, with few or many curves, and before they are drawn."""
 
 import io
 import pickle
@@ -23,7 +23,7 @@ class Line(Display):
         return self
 
 
-def test_a_picture_is_drawn_when_it_is_asked_for_and_once():
+def test_a_display_draws_its_figure_on_first_access_only():
     shown = Line()
     assert shown._repr_png_() == shown._repr_png_() and shown.n_drawn == 1
     assert shown._repr_png_().startswith(b"\x89PNG")
@@ -32,8 +32,8 @@ def test_a_picture_is_drawn_when_it_is_asked_for_and_once():
 
 
 def test_a_notebook_shows_a_display_once():
-    """Either pyplot holds the figure, which the inline backend shows at the end of the cell, or the
-    display is its picture.
+    """A notebook shows a display once: by pyplot at the end of the cell with the inline backend, or
+    by the display's own representation.
     """
     plt.close("all")
     never_plotted, plotted, on_axes, own = Line(), Line(), Line(), Line()
@@ -61,11 +61,11 @@ def test_a_notebook_shows_a_display_once():
         ((2e-7, 4e-7), [rf"${digit}\times10^{{-7}}$" for digit in (2, 3, 4)]),
     ],
 )
-def test_numbers_of_logarithmic_axes_are_written_plainly(limits, wanted):
+def test_logarithmic_axes_have_plain_tick_labels(limits, wanted):
     ax = new_axes()
     ax.set_yscale("log")
     ax.set_ylim(limits)
-    for _ in range(2):  # and again, as a second line on the same axes does
+    for _ in range(2):  # again, as after a second line on the same axes
         plain_numbers(ax.yaxis)
     seen = {}
     for minor in (False, True):
@@ -74,7 +74,7 @@ def test_numbers_of_logarithmic_axes_are_written_plainly(limits, wanted):
     assert [seen[x] for x in sorted(seen) if seen[x]] == wanted
 
 
-def test_numbers_that_were_chosen_and_even_axes_stay():
+def test_plain_tick_labels_leave_chosen_labels_and_linear_axes():
     ax = new_axes()
     ax.set_xscale("log")
     ax.set_xticks([3, 30], labels=["three", "thirty"])
@@ -84,15 +84,15 @@ def test_numbers_that_were_chosen_and_even_axes_stay():
     assert ax.yaxis.get_major_formatter() is even
 
 
-def test_densities_and_spectra_go_where_they_are_told():
+def test_densities_and_spectra_are_drawn_on_the_given_axes():
     H = PrescribedSpectrum(np.linspace(-1.0, 5.0, 30), seed=0)
     found, ax = fc.spectral_density(H, n_probes=1, n_steps=10, seed=0), new_axes()
-    assert found.plot(ax=ax).ax_ is ax and len(ax.lines) == 2  # and that of 0
+    assert found.plot(ax=ax).ax_ is ax and len(ax.lines) == 2  # and the line at 0
     assert not ax.collections, "one probe has no band"
     assert np.array_equal(ax.lines[0].get_ydata(), found.density)
 
 
-def test_extremes_of_what_is_too_large_to_be_written_down(monkeypatch):
+def test_extreme_eigenvalues_of_a_matrix_too_large_to_be_formed(monkeypatch):
     H = PrescribedSpectrum(np.linspace(-1.0, 5.0, 60), seed=0)
     dense = spectrum.extremes(H, 2, 0).values
     monkeypatch.setattr(spectrum, "DENSE_BELOW", 10)
@@ -100,7 +100,7 @@ def test_extremes_of_what_is_too_large_to_be_written_down(monkeypatch):
     assert np.allclose(dense, [-1.0, -1.0 + 6 / 59, 5.0 - 6 / 59, 5.0], atol=1e-12)
 
 
-def test_curves_of_one_run_and_of_none():
+def test_convergence_of_one_run_and_of_empty_curves():
     class Run:
         history = {"time": [0.0, 1.0], "loss": [2.0, 1.0]}
         method, message, stopped = "adam", "", "max_iter"
@@ -112,7 +112,7 @@ def test_curves_of_one_run_and_of_none():
     assert sum(line.get_marker() == "o" for line in empty.ax_.lines) == 1
 
 
-def test_regions_by_outputs_and_surfaces_as_they_are():
+def test_decision_regions_of_one_output_and_a_surface_of_losses():
     X = np.random.default_rng(0).standard_normal((20, 2))
     ax = fc.plots.decision_regions(lambda G: G[:, :1] - 0.5, X, (X[:, 0] > 0.5).astype(int), n=20)
     assert len(ax.lines) == 2 and ax.collections
@@ -120,8 +120,10 @@ def test_regions_by_outputs_and_surfaces_as_they_are():
     assert ax.figure.axes[-1].get_ylabel() == "loss"
 
 
-def test_a_classifier_is_asked_at_every_place_of_the_picture():
-    """A little beyond the samples on each side, the first feature to the right."""
+def test_decision_regions_evaluate_a_grid_beyond_the_samples():
+    """A classifier is evaluated on a grid that reaches a little beyond the samples on each side,
+    with the first feature on the horizontal axis.
+    """
     asked = []
     X = np.array([[0.0, 10.0], [1.0, 30.0], [0.5, 20.0]])
     ax = fc.plots.decision_regions(
@@ -178,19 +180,19 @@ RUN = found(history={"time": [0.0], "loss": [1.0]}, kind="saddle")
         ),
     ],
 )
-def test_what_is_no_curve_run_or_kind_is_refused(call, kind, words):
+def test_displays_reject_invalid_curves_runs_and_kinds(call, kind, words):
     with pytest.raises(kind, match=words):
         call()
     assert list(fc.ConvergenceDisplay.from_results(RUN).curves) == ["loss"]
 
 
-def test_curves_are_logarithmic_only_where_they_can_be():
+def test_losses_have_a_logarithmic_axis_only_if_positive():
     assert fc.plots.curve([0, 1], [1.0, 2.0]).get_yscale() == "log"
     assert fc.plots.curve([0, 1], [-1.0, 2.0]).get_yscale() == "linear"
     assert fc.plots.curve([0, 1], [1.0, 2.0], log=False).get_yscale() == "linear"
 
 
-def test_eigenvalues_are_told_apart_by_sign():
+def test_eigenvalues_of_different_signs_have_different_markers():
     ax = fc.plots.eigenvalues([3.0, -1.0, 2.0], residuals=[0.1, 0.2, 0.3])
     names = ax.get_legend_handles_labels()[1]
     assert names == ["negative", "positive"]
@@ -204,15 +206,15 @@ def curves(n):
     return {f"run {i}": (x, np.exp(-x * (i + 1) / 60)) for i in range(n)}
 
 
-def looks(ax):
+def line_styles(ax):
     return [
         (line.get_color(), line.get_linestyle()) for line in ax.lines if len(line.get_xdata()) > 1
     ]
 
 
-def legend_is_beside(ax):
+def legend_is_outside(ax):
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # a layout that collapses
+        warnings.simplefilter("error")  # matplotlib's warning of a collapsed layout
         ax.figure.savefig(io.BytesIO())
     legend, lines = ax.get_legend().get_window_extent(), ax.get_window_extent()
     assert legend.x1 <= ax.figure.bbox.x1 + 1, "nothing is cut off"
@@ -220,44 +222,44 @@ def legend_is_beside(ax):
 
 
 @pytest.mark.parametrize("n", [8, 17, 28])
-def test_many_runs_are_told_apart_beside_their_legend(n):
+def test_many_runs_have_distinct_styles_and_a_legend_outside(n):
     names = dict.fromkeys(curves(n), "not critical")
     ax = fc.ConvergenceDisplay(curves(n), ends=names).plot().ax_
-    assert len(set(looks(ax))) == n and legend_is_beside(ax)
+    assert len(set(line_styles(ax))) == n and legend_is_outside(ax)
     assert ax.get_window_extent().width / ax.figure.dpi >= 4
     assert ax.get_legend().get_window_extent().y0 >= 0
 
 
-def test_few_runs_are_solid_and_have_their_legend_among_them():
+def test_few_runs_are_solid_lines_with_the_legend_inside():
     ax = fc.ConvergenceDisplay(curves(7)).plot().ax_
-    assert looks(ax) == [(color, "-") for color in CYCLE]
-    assert not legend_is_beside(ax) and tuple(ax.figure.get_size_inches()) == (6.4, 4.0)
+    assert line_styles(ax) == [(color, "-") for color in CYCLE]
+    assert not legend_is_outside(ax) and tuple(ax.figure.get_size_inches()) == (6.4, 4.0)
 
 
-def test_axes_that_are_given_have_the_legend_where_there_is_room():
+def test_legends_on_given_axes_are_inside_unless_the_figure_has_room():
     from matplotlib.figure import Figure
 
-    assert legend_is_beside(fc.ConvergenceDisplay(curves(9)).plot(new_axes()).ax_)
+    assert legend_is_outside(fc.ConvergenceDisplay(curves(9)).plot(new_axes()).ax_)
     narrow = new_figure((5.0, 3.0)).subplots(1, 2)[0]
-    assert not legend_is_beside(fc.ConvergenceDisplay(curves(9)).plot(narrow).ax_)
-    plain = Figure().add_subplot()  # a figure that makes no room
-    assert not legend_is_beside(fc.ConvergenceDisplay(curves(9)).plot(plain).ax_)
+    assert not legend_is_outside(fc.ConvergenceDisplay(curves(9)).plot(narrow).ax_)
+    plain = Figure().add_subplot()  # a figure whose layout reserves no room
+    assert not legend_is_outside(fc.ConvergenceDisplay(curves(9)).plot(plain).ax_)
 
 
-def test_runs_of_two_displays_on_one_axes_are_told_apart():
+def test_two_displays_on_one_axes_have_distinct_styles():
     first = fc.ConvergenceDisplay(curves(5)).plot()
     ax = fc.ConvergenceDisplay(curves(5)).plot(first.ax_).ax_
-    assert len(set(looks(ax))) == 10
+    assert len(set(line_styles(ax))) == 10
 
 
-def test_single_curves_are_told_apart():
+def test_single_curves_added_to_one_axes_have_distinct_styles():
     ax = new_axes()
     for x, y in curves(10).values():
         fc.plots.curve(x, y, ax)
-    assert len(set(looks(ax))) == 10
+    assert len(set(line_styles(ax))) == 10
 
 
-# --- densities: as far as they reach, and over what they are smoothed
+# --- densities: limits of the axis, and the width of smoothing
 
 
 SPECTRA = {
@@ -274,14 +276,16 @@ def density(values, axis="log"):
 
 
 def decades(ax, *values):
-    """Where values lie on the axis, whose unit is a decade."""
+    """Return the positions of values on the axis, in decades."""
     return ax.xaxis.get_transform().transform(np.array(values, dtype=float))
 
 
 @pytest.mark.parametrize("bounded", [False, True])
 @pytest.mark.parametrize("values", SPECTRA.values(), ids=SPECTRA)
-def test_a_logarithmic_axis_reaches_as_far_as_the_density(values, bounded):
-    """Its margins are a twentieth of the picture and not decades of nothing."""
+def test_a_logarithmic_axis_spans_the_density(values, bounded):
+    """The margins of a logarithmic axis are a twentieth of the figure and not decades without
+    density.
+    """
     shown = density(values)
     if bounded:
         shown = within(shown, values.min(), values.max())
@@ -294,7 +298,7 @@ def test_a_logarithmic_axis_reaches_as_far_as_the_density(values, bounded):
     assert bool(at_zero) == (shown.grid[0] <= 0 <= shown.grid[-1])
 
 
-def test_a_second_density_and_eigenvalues_beyond_the_first_are_seen():
+def test_axes_grow_to_show_a_second_density_and_its_eigenvalues():
     first, second = density(SPECTRA["a decade"]), density(SPECTRA["both"])
     ax = second.plot(ax=first.plot().ax_).ax_
     low, high = ax.get_xlim()
@@ -304,7 +308,7 @@ def test_a_second_density_and_eigenvalues_beyond_the_first_are_seen():
     assert low <= 0.02 and high >= 90.0
 
 
-def test_the_legend_of_two_densities_lies_above_them():
+def test_the_legend_of_two_densities_is_above_the_axes():
     ax = density(SPECTRA["a decade"]).plot(label="one").ax_
     density(SPECTRA["both"]).plot(ax, label="another", color="C1")
     ax.figure.savefig(io.BytesIO())
@@ -314,7 +318,7 @@ def test_the_legend_of_two_densities_lies_above_them():
         assert at[:, 1].max() < box.ymin or at[:, 0].max() < box.xmin
 
 
-def test_the_legend_of_eigenvalues_lies_above_the_density():
+def test_the_legend_of_eigenvalues_is_above_the_axes():
     shown = fc.SpectrumDisplay(density(SPECTRA["both"]), eigenvalues=[-1.0, 30.0]).plot()
     shown.figure_.savefig(io.BytesIO())
     box = shown.ax_.get_legend().get_window_extent()
@@ -325,7 +329,7 @@ def test_the_legend_of_eigenvalues_lies_above_the_density():
 @pytest.mark.parametrize(
     ("name", "wanted"), [("narrow", ["50", "200"]), ("a decade", ["0.5", "2", "5"]), ("both", [])]
 )
-def test_an_axis_of_few_decades_has_numbers_between_them(name, wanted):
+def test_an_axis_of_few_decades_has_minor_tick_labels(name, wanted):
     ax = density(SPECTRA[name]).plot().ax_
     ax.figure.savefig(io.BytesIO())
     low, high = ax.get_xlim()
@@ -335,7 +339,7 @@ def test_an_axis_of_few_decades_has_numbers_between_them(name, wanted):
 
 
 @pytest.mark.parametrize(("axis", "unit"), [("linear", ""), ("log", " decades")])
-def test_the_legend_says_how_wide_the_density_is_smoothed(axis, unit):
+def test_the_legend_gives_the_width_of_smoothing(axis, unit):
     shown = density(SPECTRA["positive"], axis).regrid(width=0.0312)
     name = f"density (smoothed over 0.031{unit})"
     for ax in (shown.plot().ax_, fc.SpectrumDisplay(shown).plot().ax_):

@@ -1,4 +1,6 @@
-"""Displays: what is drawn is what was computed, where it was computed."""
+"""Displays of spectra, loss landscapes, convergence and verdicts show the numbers that were
+computed.
+"""
 
 import numpy as np
 import pytest
@@ -12,14 +14,14 @@ plt = pytest.importorskip("matplotlib.pyplot")
 
 @pytest.fixture(scope="module")
 def net():
-    """A small net at rest."""
+    """Return the objective of a small network, and a critical point of it."""
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((40, 4)), rng.integers(3, size=40)
     ob = fc.Objective(fc.MLP([4, 5, 3]), X, y, loss="cross_entropy", l2=1e-2)
     return ob, fc.minimize(ob, ob.model.init(seed=0), "newton-cg", seed=0).x
 
 
-def test_the_picture_of_a_spectrum_has_density_band_and_ticks(net):
+def test_a_spectrum_shows_density_error_band_and_eigenvalues(net):
     ob, theta = net
     shown = fc.SpectrumDisplay.from_objective(ob, theta, k=3, n_probes=3, n_steps=8, seed=0)
     exact = fc.eigvalsh(ob.hessian(theta))
@@ -34,7 +36,7 @@ def test_the_picture_of_a_spectrum_has_density_band_and_ticks(net):
     assert shown._repr_png_().startswith(b"\x89PNG")
 
 
-def test_one_meaning_of_the_band_everywhere(net):
+def test_error_bands_always_show_two_standard_errors(net):
     ob, theta = net
     density = fc.spectral_density(ob.hessian(theta), n_probes=3, n_steps=10, seed=0)
     for ax in (density.plot().ax_, fc.SpectrumDisplay(density).plot().ax_):
@@ -45,7 +47,7 @@ def test_one_meaning_of_the_band_everywhere(net):
 
 
 @pytest.mark.parametrize("axis", ["linear", "log"])
-def test_no_density_lies_beyond_a_proved_bound_and_none_is_lost(axis):
+def test_densities_are_restricted_to_proved_bounds_without_loss_of_mass(axis):
     H = np.diag(np.concatenate([np.full(30, 0.5), np.linspace(0.6, 3.0, 20)]))
     density = fc.spectral_density(H, n_probes=4, n_steps=30, axis=axis, seed=0)
     assert density.grid[0] < 0.5
@@ -57,7 +59,7 @@ def test_no_density_lies_beyond_a_proved_bound_and_none_is_lost(axis):
     assert shown.density.grid[0] == pytest.approx(0.5)
 
 
-def test_a_slice_is_evaluated_where_it_says(net):
+def test_losses_of_a_slice_are_those_at_its_points(net):
     ob, theta = net
     shown = fc.LandscapeDisplay.from_objective(ob, theta, n_grid=5, radius=0.5, seed=3)
     assert shown.losses[2] == ob.value(theta) and shown.losses.shape == (5,)
@@ -68,7 +70,7 @@ def test_a_slice_is_evaluated_where_it_says(net):
     assert plane.losses[2, 1] == ob.value(theta + 0 * first + second)
 
 
-def test_random_directions_are_as_long_as_each_unit(net):
+def test_random_directions_have_the_norm_of_each_units_weights(net):
     ob, theta = net
     direction = filter_normalised(ob, theta, np.random.default_rng(0))
     for (W, _), (D, d) in zip(ob.model.unflatten(theta), ob.model.unflatten(direction)):
@@ -76,7 +78,7 @@ def test_random_directions_are_as_long_as_each_unit(net):
         assert not d.any() and not np.allclose(W, D)
 
 
-def test_eigenvector_slices_go_along_the_outermost_eigenvectors(net):
+def test_eigenvector_slices_follow_the_extreme_eigenvectors(net):
     ob, theta = net
     H = ob.hessian(theta).to_dense()
     values = np.linalg.eigvalsh(H)
@@ -89,16 +91,18 @@ def test_eigenvector_slices_go_along_the_outermost_eigenvectors(net):
         assert f"{value:.3g}" in one.names[0] + two.names[1]
 
 
-def test_the_taylor_polynomial_is_drawn_where_it_fits(net):
+def test_the_error_of_the_taylor_polynomial_is_of_third_order(net):
     ob, theta = net
     shown = fc.LandscapeDisplay.from_objective(ob, theta, n_grid=9, radius=0.01, seed=0)
     error = np.abs(shown.taylor - shown.losses)
-    assert 0.1 * error[0] <= error[2] <= 0.16 * error[0]  # half the step, an eighth of the error
+    assert (
+        0.1 * error[0] <= error[2] <= 0.16 * error[0]
+    )  # at half the distance, an eighth of the error
     names = shown.ax_.get_legend_handles_labels()[1]
     assert names == ["loss", "second-order Taylor"]
 
 
-def test_minimum_ratios_come_from_the_verdicts():
+def test_minimum_ratios_are_those_of_the_verdicts():
     points = [
         type("P", (), {"loss": 1.0 * i, "verdict": v, "trivial": i == 1})()
         for i, v in enumerate(
@@ -115,7 +119,7 @@ def test_minimum_ratios_come_from_the_verdicts():
     assert index.ratios.tolist() == [0.0, 0.5, 1.0]
 
 
-def test_an_inertia_is_drawn_as_three_shares():
+def test_an_inertia_is_drawn_as_three_fractions():
     valley = fc.testing.QuadraticObjective(np.diag([1.0, 2.0, 0.0, 0.0]))
     points = [type("P", (), {"loss": 0.5, "verdict": fc.classify(valley, np.zeros(4))})()]
     shown = fc.MinimumRatioDisplay.from_points(points, quantity="inertia")
@@ -124,7 +128,7 @@ def test_an_inertia_is_drawn_as_three_shares():
     assert [line.get_xdata()[0] for line in shown.ax_.lines] == [0.5, 0.0, 0.5]
 
 
-def test_convergence_is_drawn_from_the_history(net):
+def test_convergence_curves_are_those_of_the_history(net):
     ob, _ = net
     runs = {m: fc.minimize(ob, ob.model.init(seed=1), m, seed=0) for m in ("newton-cg", "l-bfgs")}
     shown = fc.ConvergenceDisplay.from_results(runs, x="iteration", above=0.1)
@@ -179,7 +183,7 @@ def test_convergence_is_drawn_from_the_history(net):
         ),
     ],
 )
-def test_mistakes_are_one_sentence(call, words, net):
+def test_displays_reject_invalid_arguments(call, words, net):
     with pytest.raises((TypeError, ValueError), match=words):
         call(*net)
 
@@ -200,7 +204,7 @@ def test_pyplot_shows_a_plot_that_was_made_before_it_was_imported(python):
 
 @pytest.fixture(scope="module")
 def fitted():
-    """An estimator at the end of a pipeline, its rows, and what it was given."""
+    """Return a fitted estimator at the end of a pipeline, its samples, and its targets."""
     pytest.importorskip("sklearn")
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -211,7 +215,7 @@ def fitted():
     return pipeline.fit(X, y), X, y
 
 
-def test_displays_from_an_estimator_look_at_what_it_minimised(fitted):
+def test_displays_from_an_estimator_use_its_training_objective(fitted):
     pipeline, X, y = fitted
     est, inner = pipeline[-1], pipeline[:-1].transform(X)
     ob = est.objective(inner, y)
@@ -232,14 +236,14 @@ def test_displays_from_an_estimator_look_at_what_it_minimised(fitted):
     assert losses.tolist() == est.loss_curve_ and x[-1] == len(losses) - 1
 
 
-def test_a_validation_curve_is_shown_where_there_is_one(fitted):
+def test_convergence_of_an_estimator_shows_its_validation_curve(fitted):
     _, X, y = fitted
     est = fc.MLPClassifier((4,), solver="adam", early_stopping=True, max_iter=5, random_state=0)
     shown = fc.ConvergenceDisplay.from_estimator(est.fit(X, y), name="mine")
     assert list(shown.curves) == ["mine", "mine: validation"]
 
 
-def test_what_is_no_fitted_estimator_of_ours_is_refused(fitted):
+def test_from_estimator_rejects_unfitted_and_foreign_estimators(fitted):
     from sklearn.neural_network import MLPClassifier
 
     _, X, y = fitted

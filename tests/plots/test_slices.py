@@ -1,4 +1,4 @@
-"""Slices of losses that know no network, and directions there are none of."""
+"""Slices of losses that are no network's, along given, random and eigenvector directions."""
 
 import io
 from types import SimpleNamespace
@@ -21,7 +21,7 @@ LINE = QuadraticObjective(np.diag([2.0]))
 AT = np.array([3.0, 4.0])
 
 
-def test_a_slice_of_any_loss():
+def test_a_slice_of_a_user_defined_loss():
     shown = LandscapeDisplay.from_objective(BOWL, AT, n_grid=5, radius=0.5, seed=0)
     assert shown.losses.shape == (5,) and shown.losses[2] == BOWL.value(AT)
     if shown.taylor is not None:
@@ -33,7 +33,7 @@ def test_a_slice_of_any_loss():
     )
 
 
-def test_a_slice_drawn_logarithmically():
+def test_a_slice_with_logarithmic_losses():
     shown = LandscapeDisplay.from_objective(BOWL, AT, n_grid=5, radius=0.5, seed=0)
     assert shown.plot(log=True).ax_.get_yscale() == "log"
     assert shown.plot().ax_.get_yscale() == "linear"
@@ -49,24 +49,24 @@ def test_the_slice_along_the_gradient():
             LandscapeDisplay.from_objective(BOWL, theta, directions="gradient", n_dims=dims)
 
 
-def test_the_polynomial_is_drawn_up_to_a_third_beyond_the_losses():
+def test_the_taylor_polynomial_is_cut_a_third_beyond_the_losses():
     steps, losses = np.linspace(-1, 1, 5), np.array([6.0, 3.0, 2.0, 3.0, 6.0])
-    taylor = np.array([7.1, 7.3, 2.0, 0.9, 0.7])  # the losses take 4, of which 1.2 is shown
+    taylor = np.array([7.1, 7.3, 2.0, 0.9, 0.7])  # the losses span 4, of which 1.2 is shown
     shown = LandscapeDisplay(steps, losses, np.eye(2)[:1], ("x",), taylor=taylor).plot()
     drawn = shown.ax_.lines[1].get_ydata()
     assert np.array_equal(drawn, [7.1, np.nan, 2.0, 0.9, np.nan], equal_nan=True)
 
 
 def saddle():
-    """The loss (1 - a b)^2 / 2 of two weights in a row, whose saddle is at the origin."""
+    """Return the loss (1 - a b)^2 / 2 of two weights in sequence, whose saddle is at the origin."""
     x = np.array([[-1.0], [1.0]])
     return fc.Objective(fc.MLP([1, 1, 1], activation="identity", bias=False), x, x, loss="mse")
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_the_saddle_at_the_origin_is_seen(seed):
-    """Each weight is a unit: without a length of its own every direction is zero there, and with
-    one that has no chance in it both are one, or opposite, half the time.
+def test_random_slices_show_the_saddle_at_the_origin(seed):
+    """Random directions have nonzero length at the origin, where the weights have none, and are not
+    nearly parallel, so that the slice shows both signs of curvature.
     """
     at = np.zeros(2)
     shown = LandscapeDisplay.from_objective(
@@ -80,7 +80,7 @@ def test_the_saddle_at_the_origin_is_seen(seed):
     assert line.directions.all() and np.ptp(line.losses) > 0
 
 
-def test_units_of_zeros_are_moved_as_far_as_the_others_of_their_layer():
+def test_units_of_zero_weights_move_as_far_as_others_of_their_layer():
     model = fc.MLP([400, 30, 20], activation="tanh")
     ob = fc.Objective(model, np.zeros((1, 400)), np.zeros((1, 20)), loss="mse")
     W = np.zeros((30, 400))
@@ -97,7 +97,9 @@ def test_units_of_zeros_are_moved_as_far_as_the_others_of_their_layer():
 
 @pytest.mark.parametrize("seed", range(8))
 def test_two_random_directions_span_a_plane(seed):
-    """Of two units of one weight each only signs are random."""
+    """Two random directions are independent, even for units of one weight, for which only signs are
+    random.
+    """
     plane = LandscapeDisplay.slice(saddle(), AT, n_dims=2, n_grid=3, seed=seed, directions="random")
     assert np.allclose(abs(plane.directions), [AT, AT], rtol=1e-12)
     assert np.linalg.matrix_rank(plane.directions) == 2
@@ -123,14 +125,14 @@ def test_two_random_directions_span_a_plane(seed):
         (lambda: LandscapeDisplay.slice(BOWL, AT, directions=[[1, 0, 0]]), "must have shape"),
     ],
 )
-def test_directions_that_lead_nowhere_are_refused(call, words):
+def test_zero_and_dependent_directions_raise_value_error(call, words):
     with pytest.raises(ValueError, match=words):
         call()
 
 
 @pytest.mark.by_day(share=1 / 3)
 @pytest.mark.parametrize("radius", [1e-7, 1e-3, 0.01, 0.15, 0.3, 0.75, 1.0, 3.0, 12.5, 4000.0, 1e6])
-def test_numbers_below_a_plane_leave_room_between_them(radius):
+def test_tick_labels_do_not_overlap(radius):
     shown = LandscapeDisplay.from_objective(BOWL, AT, directions=np.eye(2), radius=radius, n_grid=3)
     shown.figure_.savefig(io.BytesIO())
     labels = [label for label in shown.ax_.get_xticklabels() if label.get_text()]
@@ -140,15 +142,15 @@ def test_numbers_below_a_plane_leave_room_between_them(radius):
     assert len(gaps) >= 2 and min(gaps) >= letter
 
 
-def test_axes_say_which_direction_they_are():
+def test_axis_labels_name_the_direction():
     shown = LandscapeDisplay.from_objective(BOWL, AT, directions=np.eye(2), n_grid=3)
     assert shown.ax_.get_xlabel() == "steps along the first direction"
     assert shown.ax_.get_ylabel() == "steps along the second direction"
 
 
-def test_the_default_slice_shows_the_way_out_of_a_saddle():
-    """Along eigenvectors, the same in each call; random directions are seeded, and their title says
-    what they hide.
+def test_the_default_slice_shows_the_descent_from_a_saddle():
+    """The default slice follows eigenvectors and is equal in each call. Random directions are
+    seeded, and their title says that they may hide negative curvature.
     """
     saddle = fc.testing.lecture_toy()
     X = np.random.default_rng(0).standard_normal((20, 3))
@@ -170,7 +172,7 @@ def test_the_default_slice_shows_the_way_out_of_a_saddle():
     assert not np.array_equal(other.directions, bare.directions)
 
 
-def test_a_title_says_what_random_directions_hide():
+def test_titles_of_random_slices_say_what_they_may_hide():
     pytest.importorskip("matplotlib")
     for dims in (1, 2):
         shown = LandscapeDisplay.slice(BOWL, AT, directions="random", n_dims=dims, n_grid=3).plot()
@@ -179,7 +181,7 @@ def test_a_title_says_what_random_directions_hide():
     assert not LandscapeDisplay.from_objective(toy, np.zeros(2), n_grid=3).ax_.get_title()
 
 
-def test_a_line_to_another_point_begins_at_theta_and_ends_there():
+def test_a_line_to_another_point_joins_theta_and_that_point():
     end = np.array(AT) + [2.0, -1.0]
     line = LandscapeDisplay.slice(BOWL, AT, to=end, n_grid=5)
     assert line.steps.tolist() == [0, 0.25, 0.5, 0.75, 1]

@@ -21,7 +21,7 @@ with atheris.instrument_imports(include=["fastcurv"]):
     from fastcurv.cli.models import read_model
     from fastcurv.cli.recipe import load_run
 
-from tests.files.test_files import READERS, examples, mutated
+from tests.files.test_files import READERS, example_files, mutated
 
 TIMEOUT = 20  # seconds for one input
 MEMORY_MB = 4096
@@ -69,7 +69,7 @@ def one_input(data):
 def write_seeds(folder):
     """Write valid and slightly damaged files of every kind, with the byte that chooses a reader."""
     dice = random.Random(0)
-    for i, (content, _) in enumerate(examples(folder)):
+    for i, (content, _) in enumerate(example_files(folder)):
         for k in range(N_SEEDS):
             damaged = mutated(content, dice) if k else content
             (folder / f"seed-{i}-{k}").write_bytes(bytes([i]) + damaged)

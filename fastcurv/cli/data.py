@@ -351,13 +351,38 @@ DATA_SOURCES = (
 
 
 @dataclass(frozen=True)
+class Code:
+    """How the cells of one column become numbers; plain values, saved as JSON.
+
+    ``kind`` is "numbers", "dates", "words" or "left out"; ``fill`` replaces gaps in numbers and
+    days, before they are standardised; ``form`` and ``first`` are the form of dates and the day
+    from which they are counted; ``categories`` are the words that have an input each.
+    """
+
+    name: str
+    kind: str = "left out"
+    fill: float = 0.0
+    form: str = ""
+    first: str = ""
+    categories: tuple[str, ...] = ()
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of the inputs that the column becomes."""
+        if self.kind == "words":
+            return tuple(f"{self.name}={word or 'missing'}" for word in self.categories)
+        return () if self.kind == "left out" else (self.name,)
+
+
+@dataclass(frozen=True)
 class Coding:
     """How numbers of a file become inputs of a network, and its outputs predictions.
 
     ``columns`` are the names of the features and ``target`` that of y, empty if the file names
     none. ``shift``, ``scale`` (d,) and ``y_shift``, ``y_scale`` (d_out,) are subtracted and divided
     by; ``classes`` are the labels in the order of the outputs, empty for numbers. ``statistics``
-    are those of `MLP.predict` where the network normalises batches, ``sizes`` its widths.
+    are those of `MLP.predict` where the network normalises batches, ``sizes`` its widths. ``codes``
+    are those of the columns of a table that was read by `tables.read_table`.
     """
 
     columns: tuple[str, ...] = ()
@@ -369,6 +394,7 @@ class Coding:
     classes: tuple[Any, ...] = ()
     statistics: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...] = ()
     sizes: tuple[int, ...] = ()
+    codes: tuple[Code, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -469,8 +495,7 @@ def load_dataset(
         X /= scale
         shifts = {"shift": np.broadcast_to(shift, X.shape[1:])}
         shifts["scale"] = np.broadcast_to(scale, X.shape[1:])
-        given = LOSSES[loss].given
-        if numbers and (given is None or given.least is None):  # counts stay as they are
+        if numbers and _has_free_scale(loss):
             shift, scale = _standard(f"{source}: y", y[rows])
             y = (y - shift) / scale
             shifts |= {"y_shift": shift, "y_scale": scale}
@@ -481,6 +506,12 @@ def load_dataset(
     plain: dict[str, Any] = {key: tuple(map(float, a)) for key, a in shifts.items()}
     coding = Coding(columns, name, classes=classes, **plain)
     return Dataset(Path(str(source)).stem, *parts, loss, n_outputs, digest, coding)
+
+
+def _has_free_scale(loss: str) -> bool:
+    """Return whether targets of a loss may be standardised; counts stay as they are."""
+    given = LOSSES[loss].given
+    return given is None or given.least is None
 
 
 def absolute(source: str) -> str:

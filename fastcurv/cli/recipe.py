@@ -9,6 +9,7 @@ import io
 import json
 import math
 from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ from ..common.files import damaged, read_tensors, write_atomically, write_tensor
 from ..network.mlp import MLP
 from ..network.objective import Objective
 from ..network.save import RUN, assembled, contents
-from .data import Coding, Dataset, load_dataset, read_npz
+from .data import Code, Coding, Dataset, load_dataset, read_npz
+from .tables import FORMS, KINDS, load_table
 
 FORMATS = (".npz", ".safetensors")
+FLAGS = ("residual", "batch_norm", "raw", "table", "l2_biases")  # of a `Recipe`
 RECORD_FIELDS = ("loss", "gradient_norm", "time")
 SCALING_FIELDS = ("shift", "scale", "y_shift", "y_scale")  # numbers of a `Coding`
 # archive comment; then the hex SHA-256 of everything before the digits
@@ -34,7 +37,8 @@ class Recipe:
 
     A ``loss`` of None stands for the default loss of the data. ``digest`` is the fingerprint of the
     training data, empty if not known. ``n_outputs`` is set where the training went on from a
-    network of another program, whose class numbers the targets are.
+    network of another program, whose class numbers the targets are. With ``table`` the data are
+    read by `tables.load_table`, and all rows are fitted; ``l2_biases`` is that of the objective.
     """
 
     data: str
@@ -51,8 +55,13 @@ class Recipe:
     held_out: float = 0.2
     digest: str = ""
     n_outputs: int | None = None
+    table: bool = False
+    l2_biases: bool = True
 
-    def dataset(self) -> Dataset:
+    def dataset(self, coding: Coding | None = None) -> Dataset:
+        """Return the data; a table as the `coding` of a fitted network takes it, if given."""
+        if self.table:
+            return load_table(self.data, self.target, self.loss, coding)[0]
         return load_dataset(
             self.data,
             loss=self.loss,
@@ -87,7 +96,15 @@ class Recipe:
         """
         data = self.dataset() if data is None else data
         model = self.model(data) if model is None else model
-        return Objective(model, data.X, data.y, loss=data.loss, l2=self.l2, n_threads=n_threads)
+        return Objective(
+            model,
+            data.X,
+            data.y,
+            loss=data.loss,
+            l2=self.l2,
+            n_threads=n_threads,
+            l2_biases=self.l2_biases,
+        )
 
 
 @dataclass(frozen=True)
@@ -254,8 +271,28 @@ def _coding(facts: Any) -> Coding:
         for name, width in (("shift", sizes[0]), ("scale", sizes[0]))
     ):
         raise ValueError("its scaling does not fit its network")
+    known["codes"] = _codes(facts.get("codes", ()), sizes[0])
     names = {name: tuple(facts[name]) for name in ("columns", "classes", "sizes")}
     return Coding(**known, **names, target=facts["target"])
+
+
+def _codes(facts: Any, n_inputs: int) -> tuple[Code, ...]:
+    """Return how the columns of a table become inputs, after checking the type of every field."""
+    codes = []
+    for given in facts:
+        code = Code(**(given | {"categories": tuple(given["categories"])}))
+        words = code.name, code.kind, code.form, code.first, *code.categories
+        number = type(code.fill) in (int, float) and math.isfinite(code.fill)
+        if not number or code.kind not in KINDS or not all(type(x) is str for x in words):
+            raise ValueError("its columns are encoded in no way that is known")
+        if code.kind == "dates" and (
+            code.form not in FORMS or datetime.fromisoformat(code.first).tzinfo is not None
+        ):
+            raise ValueError("its dates have no form that is known")
+        codes.append(code)
+    if codes and sum(len(code.inputs) for code in codes) != n_inputs:
+        raise ValueError("its columns do not fit its network")
+    return tuple(codes)
 
 
 def _counted(history: dict[str, np.ndarray], phases: Any) -> tuple[tuple[str, int], ...]:
@@ -289,7 +326,7 @@ def _checked(facts: Any, instead: dict[str, Any]) -> Recipe:
         "l2": (int, float),
         "held_out": (int, float),
     }
-    kinds |= dict.fromkeys(("residual", "batch_norm", "raw"), (bool,)) | {
+    kinds |= dict.fromkeys(FLAGS, (bool,)) | {
         "seed": (int,),
         "n_outputs": (int,),
     }

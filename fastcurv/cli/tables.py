@@ -1,0 +1,852 @@
+"""Tables of a user as rows of numbers: from the text of a .csv or .tsv file to the columns that can
+be used, and from these to what a network takes.
+
+A table is read by guesses that can be checked: the separator, the names, the kind of each column.
+All of them are facts of the `Table`, and what was left out is one of its `notes`. A defect that has
+no safe guess is one sentence with the line, the column and the cure.
+
+Columns of numbers are standardised. Words, dates and gaps are fitted by scikit-learn's
+OneHotEncoder, SimpleImputer and StandardScaler, and kept as a `Code` for each column, which needs
+NumPy alone to encode new rows and is saved as JSON.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
+from pathlib import Path
+
+import numpy as np
+
+from ..common.errors import shown
+from ..common.files import refuse_device
+from ..common.optional import optional
+from ..structure.tables import LOSSES, SUITS
+from .data import (
+    LARGEST,
+    NO_NAMES,
+    Code,
+    Coding,
+    Dataset,
+    _digest,
+    _found,
+    _has_free_scale,
+    _is_header,
+    _standard,
+    _targets,
+)
+
+Cells = Sequence[str]
+
+MISSING = {"", "na", "n/a", "#n/a", "nan", "null", "?"}  # cells without a value, in lower case
+NUMBER_GAPS = MISSING | {"none", "-", "--", "."}  # the same in a column of numbers or dates
+MARKS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+N_FIRST_LINES = 50  # from which the separator is chosen
+MIN_ROWS = 10  # fewer rows tell nothing about rows that were left out
+MAX_TYPO_SHARE = 0.1  # of the cells of a column, up to which other cells are mistakes
+MAX_CATEGORIES = 30  # words of a column that become inputs, the most frequent ones
+MAX_CLASSES = 20  # different whole numbers up to which they are classes, ...
+MIN_ROWS_PER_CLASS = 5  # ... if there are as many rows for each on average
+MAX_NAMED = 5  # columns named in a note
+IDENTIFIER = re.compile(
+    r"(^|[^a-z])(id|uuid|guid|index|idx|key|nr|no|number|rowid|rownames)$|[a-z](Id|ID)$"
+)
+
+
+# --------------------------------------------------------------------------------------------------
+# From bytes to cells: encoding, separator, names, and lines of one length.
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """The cells of a file: one list of texts for each row, with the number of its line."""
+
+    path: Path
+    names: tuple[str, ...]
+    named: bool  # False: the names are those that were given here, "column 0" and so on
+    rows: list[list[str]]
+    lines: list[int]
+    comma: bool  # whether numbers have decimal commas
+
+    def where(self, row: int, column: int) -> str:
+        """Return the place of a cell for a message."""
+        return f"{self.path}, line {self.lines[row]}, column {shown(self.names[column])!r},"
+
+
+def read_sheet(path: str | Path) -> Sheet:
+    """Read the cells of a .csv or .tsv file, whichever of commas, semicolons, tabs and bars it has.
+
+    Parameters
+    ----------
+    path : str or path
+
+    Returns
+    -------
+    Sheet
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be read as a table; one sentence with the line and the cure.
+    """
+    path = _found(Path(path).expanduser())
+    text = _text(path)
+    marked = re.match(r"sep=(.)\r?\n", text)  # as Excel writes it
+    text, first = (text[marked.end() :], 2) if marked else (text, 1)
+    mark = marked[1] if marked else _separator(text, path.suffix.lower())
+    rows, lines = _rows(path, text, mark, first)
+    if not rows:
+        raise ValueError(f"{path} must hold a table, got an empty file.")
+    comma = mark != "," and any(_DECIMAL_COMMA.fullmatch(cell) for row in rows for cell in row)
+    if len(rows) > 1 and len(rows[1]) == len(rows[0]) + 1 and _alike(rows[1:]):
+        last = all(not row[-1] for row in rows[1:])  # a mark at the end of each line, but the first
+        rows[0] = [*rows[0], ""] if last else ["", *rows[0]]  # names of rows, as R writes them
+    width = len(rows[0])
+    for row, line in zip(rows, lines):
+        if len(row) != width:
+            raise ValueError(
+                f"{path}, line {line}, must have {width} columns, as the first line has, got "
+                f"{len(row)}. Put cells that contain {MARKS.get(mark, mark)} in double quotes."
+            )
+    named = _has_names(rows[0], rows[1:], comma)
+    header = rows.pop(0) if named else [""] * width
+    lines = lines[named:]
+    header[0] = header[0].removeprefix("#").strip()
+    empty = [not name and all(not row[i] for row in rows) for i, name in enumerate(header)]
+    kept = [i for i in range(width) if not empty[i]]
+    names = tuple(header[i] or f"column {i}" for i in kept)
+    again = [name for name, count in Counter(names).items() if count > 1]
+    if again:
+        raise ValueError(
+            f"{path} must have another name for each column, got {shown(again[0])!r} "
+            f"{names.count(again[0])} times. Rename or remove all but one of them."
+        )
+    if len(names) < 2:
+        raise ValueError(
+            f"{path} must have at least two columns, separated by commas, semicolons or tabs, got "
+            f"{len(names)}."
+        )
+    if any(empty):
+        rows = [[row[i] for i in kept] for row in rows]
+    return Sheet(path, names, named, rows, lines, comma)
+
+
+def _text(path: Path) -> str:
+    """Return the text of a file, without a byte-order mark."""
+    refuse_device(path)
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from None
+    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        with suppress(UnicodeDecodeError):
+            return raw.decode("utf-16")
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"{path}, line {line}, must be text in UTF-8, got the byte 0x{raw[error.start]:02x}. "
+            "Save the table as 'CSV UTF-8'."
+        ) from None
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise ValueError(
+            f"{path}, line {line}, must be text, got a NUL byte. Save the table as 'CSV UTF-8'."
+        )
+    return text
+
+
+def _rows(path: Path, text: str, mark: str, first: int) -> tuple[list[list[str]], list[int]]:
+    """Return the cells of all lines that are not blank, and the numbers of these lines."""
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=mark, strict=True, skipinitialspace=True
+    )
+    rows, lines, begin = [], [], first
+    try:
+        for row in reader:
+            cells = [cell.strip() for cell in row]
+            if any(cells):
+                rows.append(cells)
+                lines.append(begin)
+            begin = first + reader.line_num
+    except csv.Error as error:
+        raise ValueError(
+            f"{path}, line {begin}, must have its double quotes in pairs around whole cells, got "
+            f"{shown(error)}."
+        ) from None
+    return rows, lines
+
+
+def _separator(text: str, suffix: str) -> str:
+    """Return the mark that splits the first lines into the same number of columns, at least two; of
+    several the one whose cells are most often numbers, or contain no other mark.
+    """
+    sample = list(_first_lines(text))
+    own = "\t" if suffix == ".tsv" else ","
+    best, highest = own, -1.0
+    for mark in sorted(MARKS, key=lambda mark: mark != own):
+        try:
+            rows = [row for row in csv.reader(sample, delimiter=mark, skipinitialspace=True) if row]
+        except csv.Error:
+            continue
+        if not rows or len(rows[0]) < 2:
+            continue
+        cells = [cell for row in rows for cell in row]
+        others = [other for other in MARKS if other != mark]
+        good = sum(
+            1.0
+            if cell.lower() in MISSING or _is_number(cell, mark != ",")
+            else 0.9 * (not any(other in cell for other in others))
+            for cell in map(str.strip, cells)
+        )
+        alike = len({len(row) for row in rows}) == 1
+        if (score := good / len(cells) + alike) > highest + 1e-9:
+            best, highest = mark, score
+    return best
+
+
+def _first_lines(text: str) -> Iterator[str]:
+    """Yield the first lines of a text that are not blank, with their ends."""
+    found = 0
+    for line in io.StringIO(text, newline=None):
+        if line.strip():
+            yield line
+            found += 1
+        if found == N_FIRST_LINES:
+            return
+
+
+def _alike(rows: Sequence[Cells]) -> bool:
+    return len({len(row) for row in rows}) == 1
+
+
+def _has_names(first: Cells, below: Sequence[Cells], comma: bool) -> bool:
+    """Return whether the first line names the columns.
+
+    A word above a column of numbers is a name. Without one, words that occur in their columns again
+    are cells. A first line that is all numbers holds names if it counts the columns, or if they are
+    in order and none lies within its column's range, as wavelengths above a spectrum.
+    """
+    if not below:
+        return not any(_is_number(cell, comma) for cell in first)
+    numbers, words_recur, outside, in_columns = [], True, True, list(zip(*below))
+    for name, column in zip(first, in_columns):
+        values, bad = as_numbers(column, comma)
+        present = values[np.isfinite(values)]
+        if _is_number(name, comma):
+            value = number(name, comma)
+            numbers.append(value)
+            inside = present.size and present.min() <= value <= present.max()
+            outside = outside and not inside
+        elif name.lower() not in MISSING:
+            if present.size > len(bad):
+                return True
+            words_recur = words_recur and name in column
+        elif name.lower() not in NO_NAMES:
+            return False
+    if not numbers:
+        return not words_recur
+    in_order = len(numbers) > 2 and bool((np.diff(numbers) > 0).all())
+    if len(numbers) == len(first):
+        return (in_order and outside) or _is_header(list(first), [list(row) for row in below])
+    return not words_recur and in_order and outside
+
+
+# --------------------------------------------------------------------------------------------------
+# Cells as numbers and as dates.
+
+UNITS = "%$\u20ac\u00a3 \u00a0"  # percent and currencies around a number
+_DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+%?")
+_OF_COMMAS = re.compile(r"[+-]?(\d{1,3}(\.\d{3})+|\d*)(,\d*)?([eE][+-]?\d+)?")
+_GROUPED = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")
+
+
+def number(cell: str, comma: bool) -> float:
+    """Return the number in a cell, with decimal and thousands marks as the file has them."""
+    text = cell.strip(UNITS)
+    if comma and _OF_COMMAS.fullmatch(text):
+        text = text.replace(".", "").replace(",", ".")
+    elif not comma and _GROUPED.fullmatch(text):
+        text = text.replace(",", "")
+    return float(text)
+
+
+def _is_number(cell: str, comma: bool) -> bool:
+    with suppress(ValueError):
+        return not np.isnan(number(cell, comma))
+    return False
+
+
+def as_numbers(cells: Cells, comma: bool) -> tuple[np.ndarray, list[int]]:
+    """Return the numbers of a column, NaN for gaps, and the places of cells that hold none."""
+    if not comma:
+        with suppress(ValueError):
+            return np.array([float(cell) for cell in cells]), []
+    values, bad = np.full(len(cells), np.nan), []
+    for i, cell in enumerate(cells):
+        if cell.lower() not in NUMBER_GAPS:
+            try:
+                values[i] = number(cell, comma)
+            except ValueError:
+                bad.append(i)
+    return values, bad
+
+
+KINDS = ("numbers", "dates", "words", "left out")  # of a column
+ISO = "ISO"
+_DAYS = ("%d.%m.%Y", "%d.%m.%y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d")
+_MONTHS = ("%d %b %Y", "%d-%b-%Y", "%d-%b-%y", "%b %d, %Y", "%d %B %Y", "%B %d, %Y", "%Y-%m")
+FORMS = (
+    ISO,
+    *(day + time for day in _DAYS for time in ("", " %H:%M", " %H:%M:%S", " %I:%M %p")),
+    *_MONTHS,
+)
+
+
+def date(cell: str, form: str) -> datetime:
+    """Return the date in a cell of a form in `FORMS`, in UTC if it names its time zone."""
+    found = datetime.fromisoformat(cell) if form == ISO else datetime.strptime(cell, form)
+    return found if found.tzinfo is None else found.astimezone(UTC).replace(tzinfo=None)
+
+
+def form_of_dates(cells: Cells, where: Callable[[int], str]) -> str:
+    """Return the form of the dates in a column, and "" if it holds other words.
+
+    Raises
+    ------
+    ValueError
+        If day and month cannot be distinguished, or a few cells are no dates.
+    """
+    present = [i for i, cell in enumerate(cells) if cell.lower() not in NUMBER_GAPS]
+    fits: list[tuple[int, str, list[int]]] = []
+    for form in FORMS:
+        if any(_is_date(cells[i], form) for i in present[:3]):
+            bad = [i for i in present if not _is_date(cells[i], form)]
+            fits.append((len(bad), form, bad))
+    if not fits:
+        return ""
+    n_bad, form, bad = min(fits, key=lambda fit: fit[0])
+    if n_bad > MAX_TYPO_SHARE * len(present):
+        return ""
+    if n_bad:
+        raise ValueError(
+            f"{where(bad[0])} must be a date, as most cells of the column are, got "
+            f"{shown(cells[bad[0]])!r}. Correct it, or leave the cell empty."
+        )
+    whole = [other for count, other, _ in fits if not count]
+    if any({"%d", "%m"} <= {a[:2], b[:2]} and a != b for a in whole for b in whole):
+        some = next((i for i in present if date(cells[i], form).day != date(cells[i], form).month),
+                    None)  # fmt: skip
+        if some is not None:
+            raise ValueError(
+                f"{where(some)} must show which number is the month, got {shown(cells[some])!r}. "
+                "Write dates as 2024-12-31."
+            )
+    return form
+
+
+def _is_date(cell: str, form: str) -> bool:
+    with suppress(ValueError, OverflowError):
+        return bool(date(cell, form))
+    return False
+
+
+# --------------------------------------------------------------------------------------------------
+# The kind of each column, and the target.
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table to train on, as read by `read_table`.
+
+    Attributes
+    ----------
+    sheet : Sheet
+        The rows that have a target, without the column of the target.
+    target : str
+        Name of that column.
+    y : ndarray (N,)
+        Numbers, or labels of classes.
+    classes : bool
+        Whether y holds labels.
+    codes : tuple of Code
+        One for each column of the sheet.
+    gaps : tuple of bool
+        Whether numbers or dates of the column are missing.
+    notes : tuple of str
+        What was left out, and how cells were understood; a sentence each.
+    """
+
+    sheet: Sheet
+    target: str
+    y: np.ndarray
+    classes: bool
+    codes: tuple[Code, ...]
+    gaps: tuple[bool, ...]
+    notes: tuple[str, ...]
+
+
+def read_table(path: str | Path, target: str | None = None, classes: bool | None = None) -> Table:
+    """Read a table to train on, and find out what its columns hold.
+
+    Parameters
+    ----------
+    path : str or path
+        A .csv or .tsv file, see `read_sheet`.
+    target : str, optional
+        The column of y, by name or by number from 0; by default the last.
+    classes : bool, optional
+        Whether y holds classes; by default words, two values, and whole numbers of which there are
+        at most `MAX_CLASSES` different ones.
+
+    Returns
+    -------
+    Table
+
+    Raises
+    ------
+    ValueError
+        If the table has a defect without a safe guess; one sentence.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> path = Path(tempfile.mkdtemp()) / "plants.csv"
+    >>> rows = [f"{i};{'clay' if i % 3 else 'sand'};{i % 4},5" for i in range(12)]
+    >>> _ = path.write_text(chr(10).join(["id;soil;height", *rows]))
+    >>> table = read_table(path, "height")
+    >>> [code.kind for code in table.codes], table.y[:3]
+    (['left out', 'words'], array([0.5, 1.5, 2.5]))
+    >>> print(*table.notes)
+    Column 'id' was left out, because it only numbers the rows.
+    """
+    sheet = read_sheet(path)
+    at = target_column(sheet, target)
+    name, notes = sheet.names[at], []
+    cells = [row[at] for row in sheet.rows]
+    kept = [i for i, cell in enumerate(cells) if cell.lower() not in MISSING]
+    if len(kept) < MIN_ROWS:
+        raise ValueError(
+            f"{sheet.path} must have at least {MIN_ROWS} rows with a target in column "
+            f"{shown(name)!r}, got {len(kept)}."
+        )
+    if len(kept) < len(cells):
+        gone = _counted(len(cells) - len(kept), "row", "has", "have")
+        notes.append(f"{gone} no target and were left out.")
+    copies = len(kept) - len({tuple(sheet.rows[i]) for i in kept})
+    whole = replace(sheet, rows=[sheet.rows[i] for i in kept], lines=[sheet.lines[i] for i in kept])
+    y, labels, note = _read_targets(whole, at, classes)
+    notes += [note] if note else []
+    if copies:
+        notes.append(
+            f"{_counted(copies, 'row', 'is a copy', 'are copies')} of earlier rows, so that scores "
+            "of left-out rows are too high: their copies were fitted."
+        )
+    rest = [i for i in range(len(sheet.names)) if i != at]
+    sheet = replace(
+        whole,
+        names=tuple(sheet.names[i] for i in rest),
+        rows=[[row[i] for i in rest] for row in whole.rows],
+    )
+    codes, gaps = _kinds(sheet, notes)
+    return Table(sheet, name, y, labels, codes, gaps, tuple(notes))
+
+
+def _counted(count: int, noun: str, one: str = "was", more: str = "were") -> str:
+    """Return for example "1 row was" or "3 rows were"."""
+    return f"{count} {noun} {one}" if count == 1 else f"{count} {noun}s {more}"
+
+
+def target_column(sheet: Sheet, target: str | None) -> int:
+    """Return the place of a column that is given by its name or by its number from 0."""
+    if target is None:
+        return len(sheet.names) - 1
+    if target in sheet.names:
+        return sheet.names.index(target)
+    if target.isdecimal() and int(target) < len(sheet.names):
+        return int(target)
+    alike = [name for name in sheet.names if name.lower() == target.lower()]
+    close = [*alike, *get_close_matches(target, sheet.names, 1)]
+    has = shown(", ".join(sheet.names), 400) if sheet.named else f"{len(sheet.names)} without names"
+    raise ValueError(
+        f"target must be a column of {sheet.path}, got {shown(target)!r}; its columns are {has}."
+        + (f" Did you mean {shown(close[0])!r}?" if close else "")
+    )
+
+
+def _read_targets(sheet: Sheet, at: int, classes: bool | None) -> tuple[np.ndarray, bool, str]:
+    """Return the targets, whether they are labels of classes, and a note or ""."""
+    cells = [row[at] for row in sheet.rows]
+    named, where = f"{sheet.path}, column {shown(sheet.names[at])!r},", _places(sheet, at)
+    values, bad = as_numbers(cells, sheet.comma)
+    _refuse_few_words(cells, bad, where)
+    if bad and form_of_dates(cells, where):
+        raise ValueError(
+            f"{named} must hold numbers or classes to be the target, got dates. Write them as "
+            "numbers, for example of days."
+        )
+    different = sorted(set(cells))
+    if bad and classes is False:
+        raise ValueError(f"{where(bad[0])} must be a number, got {shown(cells[bad[0]])!r}.")
+    if not bad:
+        _refuse_huge(values, cells, where)
+        different = np.unique(values).tolist()
+    if len(different) < 2:
+        raise ValueError(
+            f"{named} must hold at least two different values to be the target, got "
+            f"{shown(different[0])!r} alone."
+        )
+    written_whole = all(cell.lstrip("+-").isdecimal() for cell in cells)
+    few = len(different) <= min(MAX_CLASSES, len(cells) // MIN_ROWS_PER_CLASS)
+    labels = bool(bad) or len(different) == 2 or (written_whole and few)
+    labels = labels if classes is None else classes
+    if not labels:
+        return values, False, ""
+    if len(different) > max(2, len(cells) // 2):
+        raise ValueError(
+            f"{named} must hold classes, got {len(different)} different ones in {len(cells)} rows. "
+            "Choose another column with --target."
+        )
+    whole = not bad and bool((values == np.round(values)).all()) and np.abs(values).max() < 2**53
+    y = values.astype(np.int64) if whole else np.array(cells)
+    if bad or classes is not None or len(different) == 2:
+        return y, True, ""
+    note = (
+        f"The {len(different)} whole numbers in column {shown(sheet.names[at])!r} are classes; "
+        "--loss mse predicts numbers."
+    )
+    return y, True, note
+
+
+def _places(sheet: Sheet, column: int) -> Callable[[int], str]:
+    return lambda row: sheet.where(row, column)
+
+
+def _refuse_few_words(cells: Cells, bad: list[int], where: Callable[[int], str]) -> None:
+    """Refuse a column of numbers in which a few cells hold other words."""
+    present = sum(cell.lower() not in NUMBER_GAPS for cell in cells)
+    if bad and len(bad) <= MAX_TYPO_SHARE * present:
+        raise ValueError(
+            f"{where(bad[0])} must be a number, as most cells of the column are, got "
+            f"{shown(cells[bad[0]])!r}. Correct it, or leave the cell empty."
+        )
+
+
+def _refuse_huge(values: np.ndarray, cells: Cells, where: Callable[[int], str]) -> None:
+    """Refuse infinite numbers, and numbers whose squares overflow."""
+    if (np.abs(values) > LARGEST).any():
+        row = int(np.argmax(np.abs(values) > LARGEST))
+        raise ValueError(
+            f"{where(row)} must be a number of at most {LARGEST:g}, got {shown(cells[row])!r}. "
+            "Correct it, or divide the column by its unit."
+        )
+
+
+def _kinds(sheet: Sheet, notes: list[str]) -> tuple[tuple[Code, ...], tuple[bool, ...]]:
+    """Return how each column becomes numbers and whether it has gaps to fill; write notes on what
+    is left out.
+    """
+    codes, gaps, why = [], [], dict[str, list[str]]()
+    columns = list(zip(*sheet.rows))
+    for i, (name, cells) in enumerate(zip(sheet.names, columns)):
+        code, reason, has_gaps = _kind(name, cells, sheet.comma, _places(sheet, i))
+        codes.append(code)
+        gaps.append(has_gaps)
+        if reason:
+            why.setdefault(reason, []).append(name)
+        if code.kind == "dates":
+            notes.append(f"Dates in column {shown(name)!r} are counted in days from {code.first}.")
+    only = [i for i, name in enumerate(sheet.names) if name in why.get(NUMBERS_ROWS, [])]
+    if all(code.kind == "left out" for code in codes) and len(only) == 1:
+        codes[only[0]] = Code(sheet.names[only[0]], "numbers")  # such as the time of a series
+        del why[NUMBERS_ROWS]
+    for reason, names in why.items():
+        listed = ", ".join(repr(shown(name)) for name in names[:MAX_NAMED])
+        more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+        begin = f"Columns {listed}{more} were" if len(names) > 1 else f"Column {listed} was"
+        many = (" it only numbers ", " it has "), (" they only number ", " they have ")
+        words = reason
+        if len(names) > 1:
+            for one, several in zip(*many):
+                words = words.replace(one, several)
+        notes.append(f"{begin} left out, {words}.")
+    if all(code.kind == "left out" for code in codes):
+        raise ValueError(
+            f"{sheet.path} must have a column to predict from, got none that is neither constant "
+            f"nor an identifier: {shown(', '.join(sheet.names), 200)}."
+        )
+    for code, cells in zip(codes, columns):
+        count = len(set(map(_word, cells))) if code.kind == "words" else 0
+        if count > MAX_CATEGORIES:
+            notes.append(
+                f"Column {shown(code.name)!r} has {count} different words; the {MAX_CATEGORIES} "
+                "most frequent ones are inputs."
+            )
+    return tuple(codes), tuple(gaps)
+
+
+NUMBERS_ROWS = "because it only numbers the rows"
+CONSTANT, EMPTY = "because it has the same value in all rows", "because it has no values"
+IDENTIFIES = "because it has another value in nearly every row, as an identifier has"
+
+
+def _kind(
+    name: str, cells: Cells, comma: bool, where: Callable[[int], str]
+) -> tuple[Code, str, bool]:
+    """Return how a column becomes numbers, why it is left out or "", and whether it has gaps."""
+    values, bad = as_numbers(cells, comma)
+    _refuse_few_words(cells, bad, where)
+    left_out = Code(name)
+    if not bad:
+        _refuse_huge(values, cells, where)
+        present = values[~np.isnan(values)]
+        different = np.unique(present)
+        if different.size < 2:
+            return left_out, CONSTANT if present.size else EMPTY, False
+        if different.size == len(cells) and bool((different == np.round(different)).all()):
+            counts = bool((np.diff(values) == 1).all()) and values[0] in (0, 1)
+            if counts or name in NO_NAMES or IDENTIFIER.search(name):
+                return left_out, NUMBERS_ROWS if counts else IDENTIFIES, False
+        return Code(name, "numbers"), "", present.size < len(cells)
+    form = form_of_dates(cells, where)
+    if form:
+        days = [date(cell, form) for cell in cells if cell.lower() not in NUMBER_GAPS]
+        first = min(days).isoformat().removesuffix("T00:00:00")
+        code = Code(name, "dates", form=form, first=first)
+        if len(set(days)) < 2:
+            return left_out, CONSTANT, False
+        return code, "", len(days) < len(cells)
+    counts_of = Counter(map(_word, cells))
+    if len(counts_of) < 2:
+        return left_out, CONSTANT, False
+    if len(counts_of) > max(MIN_ROWS // 2, len(cells) // 2):
+        return left_out, IDENTIFIES, False
+    frequent = sorted(counts_of, key=lambda word: (-counts_of[word], word))[:MAX_CATEGORIES]
+    return Code(name, "words", categories=tuple(sorted(frequent))), "", False
+
+
+def _word(cell: str) -> str:
+    """Return the word in a cell; all gaps are one."""
+    return "" if cell.lower() in MISSING else cell
+
+
+# --------------------------------------------------------------------------------------------------
+# From cells to inputs: fitted by scikit-learn where it is needed, applied by NumPy.
+
+
+def encode(
+    codes: Sequence[Code], sheet: Sheet, places: Sequence[int]
+) -> tuple[np.ndarray, list[str]]:
+    """Return the inputs ``(N, d)`` of the rows of a sheet, before they are scaled, and notes on
+    words that are no inputs and on gaps that were filled.
+
+    Parameters
+    ----------
+    codes : sequence of Code
+    sheet : Sheet
+    places : sequence of int
+        The column of each code in the sheet; ignored for codes that are left out.
+    """
+    parts, notes = [], []
+    for code, place in zip(codes, places):
+        if code.kind == "left out":
+            continue
+        cells, name = [row[place] for row in sheet.rows], shown(code.name)
+        if code.kind == "words":
+            number_of = {word: i for i, word in enumerate(code.categories)}
+            words = np.array([number_of.get(_word(cell), -1) for cell in cells])
+            unknown = sorted({cell for cell, i in zip(cells, words) if i < 0})
+            if unknown:
+                notes.append(
+                    f"Column {name!r} has words that the network does not know, all of whose "
+                    f"inputs are 0: {shown(', '.join(unknown))}."
+                )
+            parts.append((words[:, None] == np.arange(len(number_of))).astype(float))
+            continue
+        values = _values(code, cells, sheet.comma, _places(sheet, place))
+        gaps = np.isnan(values)
+        if gaps.any():
+            filled = _counted(int(gaps.sum()), "gap")
+            notes.append(f"{filled} filled with the median of column {name!r}.")
+        parts.append(np.where(gaps, code.fill, values)[:, None])
+    return np.concatenate(parts, axis=1), notes
+
+
+def _values(code: Code, cells: Cells, comma: bool, where: Callable[[int], str]) -> np.ndarray:
+    """Return the numbers of a column, or the days since the first of its dates; NaN for gaps."""
+    if code.kind == "numbers":
+        values, bad = as_numbers(cells, comma)
+        if bad:
+            raise ValueError(
+                f"{where(bad[0])} must be a number, got {shown(cells[bad[0]])!r}. Correct it, or "
+                "leave the cell empty."
+            )
+        _refuse_huge(values, cells, where)
+        return values
+    days, first = np.full(len(cells), np.nan), datetime.fromisoformat(code.first)
+    for i, cell in enumerate(cells):
+        if cell.lower() not in NUMBER_GAPS:
+            if not _is_date(cell, code.form):
+                like = first.isoformat() if code.form == ISO else first.strftime(code.form)
+                raise ValueError(
+                    f"{where(i)} must be a date like {like}, got {shown(cell)!r}. Correct it, or "
+                    "leave the cell empty."
+                )
+            days[i] = (date(cell, code.form) - first) / timedelta(days=1)
+    return days
+
+
+def fit_coding(table: Table) -> tuple[np.ndarray, Coding]:
+    """Return the inputs ``(N, d)`` of a table, not yet scaled, and how they are made and scaled.
+
+    Numbers without gaps need NumPy alone. Words, dates and gaps are fitted by scikit-learn:
+    `OneHotEncoder(handle_unknown="ignore")`, `SimpleImputer(strategy="median")` and
+    `StandardScaler`. Inputs of words stay 0 and 1.
+
+    Raises
+    ------
+    ImportError
+        If scikit-learn is needed and not installed.
+    """
+    codes, places = list(table.codes), range(len(table.codes))
+    harder = [
+        code.name
+        for code, gaps in zip(codes, table.gaps)
+        if gaps or code.kind in ("words", "dates")
+    ]
+    if harder:
+        purpose = f"columns with words, dates or gaps, such as {shown(harder[0])!r},"
+        with optional(purpose, "sklearn"):
+            from sklearn.impute import SimpleImputer
+            from sklearn.preprocessing import OneHotEncoder, StandardScaler
+    for i, code in enumerate(codes):
+        cells = [row[i] for row in table.sheet.rows]
+        if code.kind == "words":
+            made = OneHotEncoder(categories=[list(code.categories)], handle_unknown="ignore")
+            made.fit(np.array([[_word(cell)] for cell in cells]))
+            codes[i] = replace(code, categories=tuple(map(str, made.categories_[0])))
+        elif code.kind != "left out":
+            values = _values(code, cells, table.sheet.comma, _places(table.sheet, i))[:, None]
+            if table.gaps[i]:
+                fill = SimpleImputer(strategy="median").fit(values).statistics_[0]
+            else:
+                fill = np.median(values)
+            codes[i] = replace(code, fill=float(fill))
+    X, _ = encode(codes, table.sheet, places)
+    scaled = np.array([code.kind != "words" for code in codes for _ in code.inputs])
+    shift, scale = np.zeros(X.shape[1]), np.ones(X.shape[1])
+    if scaled.any() and harder:
+        made = StandardScaler().fit(X[:, scaled])
+        shift[scaled], scale[scaled] = made.mean_, made.scale_
+    elif scaled.any():
+        shift, scale = _standard(f"{table.sheet.path}: X", X)
+    named = table.sheet.named
+    coding = Coding(
+        columns=table.sheet.names if named else (),
+        target=table.target if named else "",
+        shift=tuple(map(float, shift)),
+        scale=tuple(map(float, scale)),
+        codes=tuple(codes),
+    )
+    return X, coding
+
+
+def scaled(X: np.ndarray, coding: Coding) -> np.ndarray:
+    """Return inputs in the scale of the fit."""
+    return np.asarray((X - np.array(coding.shift)) / np.array(coding.scale))
+
+
+def load_table(
+    path: str | Path, target: str | None, loss: str | None, coding: Coding | None = None
+) -> tuple[Dataset, Table]:
+    """Return a table as the rows of an objective, and as it was read.
+
+    Parameters
+    ----------
+    path : str or path
+    target : str, optional
+        As in `read_table`.
+    loss : str, optional
+        By default mse for numbers, binary cross entropy for two classes, and cross entropy.
+    coding : Coding, optional
+        How a network that was fitted before takes the table; by default fitted to it.
+    """
+    classes = None if loss is None else LOSSES[loss].targets != "numbers"
+    table = read_table(path, target, classes)
+    if coding is None:
+        X, coding = fit_coding(table)
+    else:
+        X, _ = encode(coding.codes, table.sheet, range(len(coding.codes)))
+    if loss is None:
+        kind = "numbers" if not table.classes else "classes"
+        loss = SUITS["labels" if table.classes and len(np.unique(table.y)) == 2 else kind]
+    digest = _digest(X, table.y)
+    loss, y, width, labels = _targets(path, table.y, loss, None)
+    if LOSSES[loss].targets == "numbers":
+        shift, scale = coding.y_shift, coding.y_scale
+        if not shift and _has_free_scale(loss):
+            shift, scale = (tuple(map(float, a)) for a in _standard(f"{path}: y", y))
+        y = (y - np.array(shift or (0.0,))) / np.array(scale or (1.0,))
+        coding = replace(coding, y_shift=shift, y_scale=scale)
+    coding = replace(coding, classes=labels)
+    X = scaled(X, coding)
+    parts = X, y, X[:0], y[:0]
+    return Dataset(Path(path).stem, *parts, loss, width, digest, coding), table
+
+
+def read_rows(
+    path: str | Path, coding: Coding, target: str | None
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return the standardised inputs ``(N, d)`` of new rows, with notes on unknown words and gaps.
+
+    Columns are found by their names where the table of the fit had some; others are ignored.
+
+    Parameters
+    ----------
+    path : str or path
+        A .csv or .tsv file.
+    coding : Coding
+        How the inputs of the fit were made.
+    target : str or None
+        The column of y in the fit; left out of a table without names that has it.
+
+    Raises
+    ------
+    ValueError
+        If a column is missing, or a cell has no meaning; one sentence.
+    """
+    sheet, codes = read_sheet(path), coding.codes
+    used = [code.name for code in codes if code.kind != "left out"]
+    if coding.columns:
+        missing = [name for name in used if name not in sheet.names]
+        if missing:
+            listed = ", ".join(repr(shown(name)) for name in missing[:MAX_NAMED])
+            more = f" and {len(missing) - MAX_NAMED} more" if len(missing) > MAX_NAMED else ""
+            raise ValueError(
+                f"{sheet.path} must have the columns of the training table, but {listed}{more} "
+                f"{'are' if len(missing) > 1 else 'is'} missing; its columns are "
+                f"{shown(', '.join(sheet.names), 400)}."
+            )
+        places = [sheet.names.index(c.name) if c.name in used else -1 for c in codes]
+    else:
+        places = [*range(len(sheet.names))]
+        if len(places) == len(codes) + 1:
+            places.pop(target_column(sheet, target))
+        if len(places) != len(codes):
+            raise ValueError(
+                f"{sheet.path} must have the {len(codes)} columns of the training table, got "
+                f"{len(places)}."
+            )
+    if not sheet.rows:
+        raise ValueError(f"{sheet.path} must have at least one row below its names, got none.")
+    X, notes = encode(codes, sheet, places)
+    return scaled(X, coding), tuple(notes)

@@ -1,0 +1,309 @@
+"""Tables of users: what is read, left out and refused, and how columns become inputs."""
+
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+
+from fastcurv.cli.data import Coding, load_dataset
+from fastcurv.cli.tables import fit_coding, load_table, read_rows, read_table, scaled
+
+N = 40
+rng = np.random.default_rng(0)
+A, B = rng.normal(size=N).round(3), rng.normal(size=N).round(3)
+Y = (A + B**2).round(3)
+
+
+def lines(*columns, names="a,b,y", mark=",", end="\n"):
+    """A table as text: a column is numbers, words, or a function of the number of the row."""
+    cells = [[c(i) for i in range(N)] if callable(c) else [*map(str, c)] for c in columns]
+    return "".join(mark.join(row) + end for row in ([names.replace(",", mark)], *zip(*cells)))
+
+
+@pytest.fixture
+def read(tmp_path):
+    def write(text, target=None, name="t.csv", **options):
+        path = tmp_path / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return read_table(path, target, **options)
+
+    return write
+
+
+def inputs(table):
+    X, coding = fit_coding(table)
+    return scaled(X, coding)
+
+
+def commas(x):
+    return [f"{v}".replace(".", ",") for v in x]
+
+
+COLOURS = ("red", "green, dark", 'said "blue"')
+WORDS = [COLOURS[i % 3] for i in range(N)]
+PLAIN = lines(A, B, Y)
+# Every kind of table that holds the columns A and B and the target Y, whatever else it has.
+SAME = {
+    "commas": (PLAIN, ()),
+    "semicolons": (lines(A, B, Y, mark=";"), ()),
+    "decimal commas": (lines(*map(commas, (A, B, Y)), mark=";"), ()),
+    "decimal commas and thousands": (
+        lines(
+            [f"{v:,.3f}".translate(str.maketrans(",.", ".,")) for v in 1e4 * A],
+            *map(commas, (B, Y)), mark=";",
+        ),
+        (),
+    ),
+    "thousands in quotes": (lines([f'"{v:,.3f}"' for v in 1e4 * A], B, Y), ()),
+    "percent": (lines([f"{v}%" for v in A], B, Y), ()),
+    "tabs": (lines(A, B, Y, mark="\t"), ()),
+    "bars": (lines(A, B, Y, mark="|"), ()),
+    "sep": ("sep=;\n" + lines(A, B, Y, mark=";"), ()),
+    "quotes": (lines([f'"{v}"' for v in A], B, Y, names='"a","b","y"'), ()),
+    "Windows": (b"\xef\xbb\xbf" + lines(A, B, Y, end="\r\n").encode(), ()),
+    "old Macintosh": (lines(A, B, Y, end="\r"), ()),
+    "UTF-16": (PLAIN.encode("utf-16"), ()),
+    "no names": (PLAIN.partition("\n")[2], ()),
+    "numbers as names": (lines(A, B, Y, names="400,402.5,405"), ()),
+    "numbers and a word": (lines(A, B, Y, names="400,402.5,y"), ()),
+    "spaces": (PLAIN.replace(",", " , "), ()),
+    "blank lines": (PLAIN.replace("\n", "\n\n,,\n"), ()),
+    "marks at ends": (PLAIN.replace("\n", ",\n"), ()),
+    "marks at ends of rows": ("a,b,y\n" + PLAIN.partition("\n")[2].replace("\n", ",\n"), ()),
+    "row names of R": (
+        lines([f'"{i + 1}"' for i in range(N)], A, B, Y, names='"a","b","y"'),
+        ("Column 'column 0' was left out, because it only numbers the rows.",),
+    ),
+    "index of pandas": (
+        lines(range(N), A, B, Y, names=",a,b,y"),
+        ("Column 'column 0' was left out, because it only numbers the rows.",),
+    ),
+    "identifiers": (
+        lines(lambda i: f"{i * 7 % N + 500}", A, lambda i: f"u{i}", B, Y, names="userId,a,u,b,y"),
+        ("Columns 'userId', 'u' were left out, because they have another value in nearly every "
+         "row, as an identifier has.",),
+    ),
+    "constant and empty": (
+        lines(["7"] * N, A, ["x"] * N, B, ["NA"] * N, Y, names="c,a,d,b,e,y"),
+        ("Columns 'c', 'd' were left out, because they have the same value in all rows.",
+         "Column 'e' was left out, because it has no values."),
+    ),
+    "missing targets": (
+        PLAIN + "1,2,\n1,3,NA\n1,4,?\n",
+        ("3 rows have no target and were left out.",),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SAME)
+def test_tables_of_every_kind_hold_the_same_numbers(kind, read):
+    text, notes = SAME[kind]
+    table = read(text, name="t.tsv" if kind == "tabs" else "t.csv")
+    X = inputs(table)
+    wanted = np.column_stack([A, B])
+    gap = np.abs(X - (wanted - wanted.mean(axis=0)) / wanted.std(axis=0)).max()
+    assert X.shape == (N, 2) and gap <= 1e-12
+    assert np.array_equal(table.y, Y) and not table.classes and table.notes == notes
+
+
+def test_two_columns_and_a_time_alone(read):
+    assert inputs(read(lines(A, Y, names="a,y"))).shape == (N, 1)
+    counted = read(lines(range(N), Y, names="t,y"))
+    assert inputs(counted).shape == (N, 1) and counted.notes == ()
+
+
+def test_duplicated_rows_are_counted(read):
+    body = PLAIN.partition("\n")[2]
+    (note,) = read(PLAIN + body).notes
+    assert note.startswith(f"{N} rows are copies of earlier rows")
+
+
+def test_fifty_thousand_rows(read):
+    """In a few seconds; each row keeps the number of its line."""
+    more = np.random.default_rng(1).normal(size=(50_000, 3)).round(4)
+    words = np.array(["a", "b", "c"])[np.arange(50_000) % 3]
+    text = "x,w,z,y\n" + "".join(
+        f"{a},{w},{b},{c}\n" for w, (a, b, c) in zip(words.tolist(), more.tolist())
+    )
+    table = read(text)
+    assert np.array_equal(table.y, more[:, 2]) and table.sheet.lines[-1] == 50_001
+    assert [code.kind for code in table.codes] == ["numbers", "words", "numbers"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "form"),
+    [
+        ("2024-{m:02}-{d:02}", "ISO"),
+        ("2024-{m:02}-{d:02}T00:00:00+00:00", "ISO"),
+        ("{d:02}.{m:02}.2024", "%d.%m.%Y"),
+        ("{d}/{m}/2024", "%d/%m/%Y"),
+        ("{m}/{d}/2024", "%m/%d/%Y"),
+        ("{m}/{d}/2024 00:00", "%m/%d/%Y %H:%M"),
+        ("2024/{m}/{d}", "%Y/%m/%d"),
+        ("{d}-{name}-2024", "%d-%b-%Y"),
+        ("{name} {d}, 2024", "%b %d, %Y"),
+    ],
+)
+def test_dates_are_days_from_the_first(cell, form, read):
+    pytest.importorskip("sklearn")
+    days = [(i * 11) % 59 for i in range(N)]  # of January and February
+
+    def written(i):
+        m, d = divmod(days[i], 31)
+        return '"' + cell.format(m=m + 1, d=d + 1, name=("Jan", "Feb")[m]) + '"'
+
+    table = read(lines(written, Y, names="when,y"))
+    assert table.codes[0].form == form
+    X, _ = fit_coding(table)
+    assert np.array_equal(X[:, 0] - X[:, 0].min(), np.subtract(days, min(days)))
+    assert table.notes[0].startswith("Dates in column 'when' are counted in days from 2024-01-")
+
+
+CLASSES = {
+    "words": (lambda i: "ab"[i % 2], None, True),
+    "two numbers": (lambda i: f"{i % 2}.0", None, True),
+    "whole numbers": (lambda i: f"{i % 3}", None, True),
+    "many whole numbers": (lambda i: f"{i}", None, False),
+    "whole numbers with points": (lambda i: f"{i % 3}.0", None, False),
+    "as numbers": (lambda i: f"{i % 3}", False, False),
+    "as classes": (lambda i: f"{i % 3}.0", True, True),
+}
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_targets_are_classes_or_numbers(kind, read):
+    made, asked, wanted = CLASSES[kind]
+    table = read(lines(A, made, names="a,y"), classes=asked)
+    assert table.classes == wanted and table.y.dtype.kind in ("iU" if wanted else "f")
+    assert bool(table.notes) == (kind == "whole numbers")
+
+
+SOME = "".join(f"{a},{y}\n" for a, y in zip(A[:20], Y[:20]))
+REFUSED = {
+    "empty": ("", None, "t.csv must hold a table, got an empty file."),
+    "blank": (" \n\n", None, "t.csv must hold a table, got an empty file."),
+    "names only": ("a,y\n", None, "at least 10 rows with a target in column 'y', got 0."),
+    "one row": ("a,y\n1,2\n", None, "at least 10 rows with a target in column 'y', got 1."),
+    "one column": ("a\n1\n2\n", None, "must have at least two columns, separated by commas"),
+    "no targets": (lines(A, [""] * N, names="a,y"), "y", "with a target in column 'y', got 0."),
+    "ragged": (f"a,y\n{SOME}1,2,3\n", None, "line 22, must have 2 columns, as the first line has, "
+               "got 3. Put cells that contain commas in double quotes."),
+    "short": (f"a,y\n{SOME}1\n", None, "line 22, must have 2 columns, as the first line has, got"),
+    "NUL": (f"a,y\n{SOME}1,\0\n", None, "line 22, must be text, got a NUL byte."),
+    "Latin": (f"a,y\n{SOME}\u00e9,1\n".encode("latin1"), None, "line 22, must be text in UTF-8, "
+              "got the byte 0xe9. Save the table as 'CSV UTF-8'."),
+    "open quote": (f'a,y\n"{SOME}', None, "line 2, must have its double quotes in pairs"),
+    "same names": (f"y,y\n{SOME}", None, "another name for each column, got 'y' 2 times. Rename"),
+    "huge": (f"a,y\n{SOME}1e308,1\n", None, "line 22, column 'a', must be a number of at most "
+             "1e+150, got '1e308'."),
+    "infinite": (f"a,y\n{SOME}1,inf\n", None, "line 22, column 'y', must be a number of at most"),
+    "typo": (f"a,y\n{SOME}l.5,1\n", None, "line 22, column 'a', must be a number, as most cells of "
+             "the column are, got 'l.5'. Correct it, or leave the cell empty."),
+    "typo in targets": (f"a,y\n{SOME}1,2..3\n", None, "line 22, column 'y', must be a number, as"),
+    "no such target": (f"a,y\n{SOME}", "z", "t.csv, got 'z'; its columns are a, y."),
+    "target in capitals": (f"a,y\n{SOME}", "Y", "Did you mean 'y'?"),
+    "constant target": (lines(A, ["1"] * N, names="a,y"), None, "two different values to be the"),
+    "only identifiers": (lines(lambda i: f"n{i}", Y, names="name,y"), None,
+                         "must have a column to predict from, got none"),
+    "dates as target": (lines(A, lambda i: f"2024-01-{i % 9 + 1:02}", names="a,y"), None,
+                        "must hold numbers or classes to be the target, got dates"),
+    "names as target": (lines(A, lambda i: f"n{i}", names="a,y"), None,
+                        "must hold classes, got 40 different ones in 40 rows"),
+    "day or month": (lines(lambda i: f"{i % 9 + 1}/{i % 5 + 1}/2024", Y, names="d,y"), None,
+                     "line 7, column 'd', must show which number is the month, got '6/1/2024'."),
+    "typo in dates": (lines(lambda i: f"2024-01-{i % 9 + 1:02}", Y, names="d,y")
+                      + "2024-13-01,1\n", None, "line 42, column 'd', must be a date, as most"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_defects_are_one_sentence_with_the_place(kind, read):
+    text, target, words = REFUSED[kind]
+    with pytest.raises(ValueError) as error:
+        read(text, target)
+    message = str(error.value)
+    assert words in message and "\n" not in message and message[-1] in ".?'"
+
+
+def test_inputs_are_those_of_scikit_learns_column_transformer(read):
+    """Words, gaps and dates, by a transformer that is built another way."""
+    compose = pytest.importorskip("sklearn.compose")
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    gappy = [("", "NA", "?", "nan")[i % 4] if i % 5 == 2 else str(B[i]) for i in range(N)]
+    quoted = ['"' + word.replace('"', '""') + '"' for word in WORDS]
+    shapes = ["round" if i % 4 else "" for i in range(N)]
+    table = read(lines(A, quoted, gappy, shapes, range(N), Y, names="a,colour,b,shape,id,y"))
+    numbers = make_pipeline(SimpleImputer(strategy="median"), StandardScaler())
+    words = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
+    made = compose.ColumnTransformer(
+        [("a", numbers, [0]), ("colour", words, [1]), ("b", numbers, [2]), ("shape", words, [3])]
+    )
+    b = [float(cell) if i % 5 != 2 else np.nan for i, cell in enumerate(gappy)]
+    frame = np.array([*zip(A, WORDS, b, shapes)], dtype=object)
+    wanted = made.fit_transform(frame).astype(float)
+    X, coding = fit_coding(table)
+    assert np.abs(scaled(X, coding) - wanted).max() <= 1e-14
+    names = [name for code in coding.codes for name in code.inputs]
+    assert names[:4] == ["a", "colour=green, dark", "colour=red", 'colour=said "blue"']
+    assert names[4:] == ["b", "shape=missing", "shape=round"]
+    new = np.array([[0.5, "purple", np.nan, "round"], [1.5, "red", 2.0, ""]], dtype=object)
+    path = table.sheet.path.with_name("new.csv")
+    path.write_text("shape,b,colour,a,more\nround,,purple,0.5,1\n,2,red,1.5,2\n")
+    found, notes = read_rows(path, coding, "y")
+    assert np.abs(found - made.transform(new).astype(float)).max() <= 1e-14
+    assert notes == (
+        "Column 'colour' has words that the network does not know, all of whose inputs are 0: "
+        "purple.",
+        "1 gap was filled with the median of column 'b'.",
+    )
+
+
+def test_rare_words_have_no_input(read):
+    pytest.importorskip("sklearn")
+    many = 3 * N
+    text = "w,y\n" + "".join(f"w{(i * i) % 89},{i}.5\n" for i in range(many))
+    table = read(text)
+    assert len(table.codes[0].categories) == 30
+    assert table.notes[-1].endswith("different words; the 30 most frequent ones are inputs.")
+    assert inputs(table).shape == (many, 30)
+
+
+def test_a_table_of_numbers_is_scaled_as_train_scales_it(read):
+    """By load_dataset, which reads .csv files another way; the target in its units again."""
+    table = read(PLAIN)
+    path = table.sheet.path
+    mine, _ = load_table(path, None, None)
+    other = load_dataset(path, test_fraction=0.0)
+    assert np.abs(mine.X - other.X).max() <= 1e-14 and np.abs(mine.y - other.y).max() <= 1e-14
+    back = mine.y[:, 0] * mine.coding.y_scale[0] + mine.coding.y_shift[0]
+    assert np.abs(back - Y).max() <= 1e-14
+    again, _ = load_table(path, None, None, mine.coding)
+    assert np.array_equal(again.X, mine.X) and again.digest == mine.digest
+
+
+def test_missing_columns_of_new_rows_are_named(read):
+    _, coding = fit_coding(read(lines(A, B, A + B, Y, names="a,b,c,y")))
+    path = read(PLAIN).sheet.path
+    path.write_text("a,y\n1,2\n")
+    with pytest.raises(ValueError, match="but 'b', 'c' are missing; its columns are a, y."):
+        read_rows(path, coding, None)
+    path.write_text("a,b,c\n1,2,x\n")
+    with pytest.raises(ValueError, match="line 2, column 'c', must be a number, got 'x'."):
+        read_rows(path, coding, None)
+    path.write_text("c,b,a\n")
+    with pytest.raises(ValueError, match="at least one row below its names, got none."):
+        read_rows(path, coding, None)
+
+
+def test_new_rows_without_names_have_the_columns_in_order(read):
+    _, coding = fit_coding(read(PLAIN.partition("\n")[2], "0"))
+    assert coding.columns == () and asdict(coding)["codes"][0]["name"] == "column 1"
+    path = read(PLAIN).sheet.path
+    path.write_text("0.5,1.5\n0.25,2\n")
+    two, _ = read_rows(path, coding, "0")
+    path.write_text("9,0.5,1.5\n9,0.25,2\n")
+    three, _ = read_rows(path, coding, "0")
+    assert np.array_equal(two, three) and isinstance(coding, Coding)

@@ -1,5 +1,5 @@
-"""numpydoc's checks of every public docstring, as `make lint` runs them: what a parameter is, what
-comes back, where to look further, an example.
+"""numpydoc's checks of every public docstring, as run by `make lint`: parameters, returned values,
+related functions, an example.
 """
 
 import inspect
@@ -28,19 +28,21 @@ RESULTS = [
     Jacobian,
 ]
 RESULTS += [RobbinsMonro, SampledPoint, Schedule, Shifted, SpectralDensity]
-# Of everything: there is a text, its sections are known and in order, its summary is a sentence,
-# and every parameter that it lists has a type and words.
+# Checks of every docstring: it exists, its sections are known and in order, its summary is a
+# sentence, and every parameter that it lists has a type and a description.
 CHECKS = {"GL05", "GL06", "GL07", "GL08", "GL09", "GL10", "SS02", "SS03", "SS04"}
 CHECKS |= {"PR02", "PR03", "PR04", "PR05", "PR07", "PR10", "RT03", "YD01"}
-# Of what is public by name also: every parameter is listed, what comes back, where to look further,
-# an example.
+# Additional checks of public names: all parameters, returned values, related functions and an
+# example are present.
 NAMED = {"PR01", "RT01", "SA01", "EX01"}
-# Taken so that the words of other libraries get an answer, and an older name.
+# Parameters that exist only to catch names of other libraries or an older name.
 SILENT = {"'**foreign'", "'n_samples'"}
 
 
 def targets():
-    """Dotted names of everything public: functions, classes, and what classes say themselves."""
+    """Return the dotted names of all public functions, classes and of methods that classes define
+    themselves.
+    """
     names = list(public().values())
     for one in names + RESULTS:
         base = f"{one.__module__}.{one.__qualname__}"
@@ -53,7 +55,7 @@ def targets():
 
 
 def findings():
-    """``(name, code, message)`` of what numpydoc finds, of the checks that are held."""
+    """Return ``(name, code, message)`` for each violation of the selected numpydoc checks."""
     for name, named in sorted(set(targets())):
         held = CHECKS | NAMED if named else CHECKS
         for code, message in validate(name)["errors"]:

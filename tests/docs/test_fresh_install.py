@@ -1,4 +1,4 @@
-"""The README, typed line by line where nothing is installed yet."""
+"""The commands and code of the README, run in a new environment where nothing is installed."""
 
 import os
 import re
@@ -18,7 +18,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```\n(?:\n```\n(.*?)```)?", TEXT, re.DOTAL
 (INSTALL,) = (line for line in COMMANDS if line.startswith("pip"))
 
 
-def test_the_readme_installs_what_its_code_imports_and_names_commands_that_exist():
+def test_the_readme_installs_what_its_code_imports():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     (extra,) = re.findall(r"\[(\w+)\]", INSTALL)
     brought = " ".join([*project["optional-dependencies"][extra], *project["dependencies"]])
@@ -38,9 +38,10 @@ def test_the_readme_installs_what_its_code_imports_and_names_commands_that_exist
 
 
 @pytest.mark.nightly
-def test_the_readme_can_be_typed_where_nothing_is_installed(tmp_path):
-    """Its install line, each block of its code in that folder and in another, and `make demo`; then
-    what `pip install .` leads to.
+def test_the_readme_works_in_a_new_environment(tmp_path):
+    """In a new environment the README's installation command, every block of its code and `make
+    demo` run, from the repository's folder and another one, and `pip install .` gives a working
+    package.
     """
     source, elsewhere, place = (tmp_path / name for name in ("source", "elsewhere", "environment"))
     copied(tracked(), source)
@@ -49,26 +50,26 @@ def test_the_readme_can_be_typed_where_nothing_is_installed(tmp_path):
     known = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "FASTCURV"))}
     known |= {"PATH": f"{place / 'bin'}{os.pathsep}{known['PATH']}"}
 
-    def typed(line, folder=source):
+    def run_command(line, folder=source):
         options = {"capture_output": True, "text": True, "env": known}
         return subprocess.run(["bash", "-c", line], cwd=folder, **options)
 
-    done = typed(INSTALL)
+    done = run_command(INSTALL)
     assert done.returncode == 0, done.stderr
     for folder in (source, elsewhere):
         for code, printed in BLOCKS:
             (folder / "block.py").write_text(code)
-            done = typed("python block.py", folder)
+            done = run_command("python block.py", folder)
             assert done.returncode == 0 and done.stdout == printed, (code, done)
     for line in ("make demo", "fastcurv info", "make -n test"):
-        done = typed(line)
+        done = run_command(line)
         assert done.returncode == 0, (line, done.stdout[-2000:], done.stderr[-2000:])
     assert (source / "fastcurv-demo.html").is_file()
 
     for engine in (source / "fastcurv/_engine").glob("core.*.so"):
         engine.unlink()
-    done = typed("pip uninstall -q -y fastcurv && pip install -q .")
+    done = run_command("pip uninstall -q -y fastcurv && pip install -q .")
     assert done.returncode == 0, done.stderr
-    done = typed("python -c 'import fastcurv'")
+    done = run_command("python -c 'import fastcurv'")
     assert "Leave the source folder, or run in it: pip install -e ." in done.stderr
-    assert typed("python -c 'import fastcurv'", elsewhere).returncode == 0
+    assert run_command("python -c 'import fastcurv'", elsewhere).returncode == 0

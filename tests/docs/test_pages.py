@@ -35,13 +35,13 @@ def blocks(page):
     return re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
 
 
-def test_there_are_pages():
+def test_all_documentation_pages_are_found():
     assert {"tutorial", "mathematics", "cost", "limits"} <= {page.stem for page in PAGES}
     assert sum(len(blocks(page)) for page in PAGES) >= 12
 
 
 def test_every_public_method_has_an_example():
-    """In its own docstring, or on the page of methods."""
+    """Every public method has an example in its own docstring or on the page of methods."""
     from fastcurv.network.operators import Curvature
 
     told = (ROOT / "docs/methods.md").read_text()
@@ -66,8 +66,8 @@ OF_BLOCKS = "block_rows n_passes n_rows_read n_shards"
 
 
 @pytest.mark.parametrize("kind", [fc.Objective, fc.StreamedObjective])
-def test_an_objective_shows_what_a_user_calls(kind):
-    """At most 30 names; what proofs ask is asked of `certificates`."""
+def test_an_objective_has_at_most_30_public_names(kind):
+    """An objective shows at most 30 names to a user; what proofs need is in `certificates`."""
     ob = kind(fc.MLP([2, 3, 1]), np.ones((4, 2)), np.ones((4, 1)), loss="mse")
     names = set(CALLED.split())
     if kind is fc.StreamedObjective:
@@ -79,7 +79,7 @@ SESSIONS = [page for page in WRITTEN if "```pycon" in page.read_text()]
 
 
 @pytest.mark.parametrize("page", SESSIONS, ids=lambda page: page.stem)
-def test_sessions_on_pages_print_what_they_show(page):
+def test_interactive_sessions_on_pages_print_their_shown_output(page):
     text = page.read_text()
     if "sklearn" in text:
         pytest.importorskip("sklearn")
@@ -90,7 +90,7 @@ def test_sessions_on_pages_print_what_they_show(page):
     assert not said, "".join(said)
 
 
-def test_the_index_of_tasks_has_an_example_for_most_questions():
+def test_most_tasks_of_the_index_have_an_example():
     text = (ROOT / "docs/which-call.md").read_text()
     assert text.count("```pycon") >= 12 and len(re.findall(r"^## ", text, re.MULTILINE)) >= 15
 
@@ -104,15 +104,17 @@ def first_column(page, heading):
     }
 
 
-def test_pages_say_what_to_do_at_every_kind_of_point_and_every_ending():
+def test_pages_advise_for_every_verdict_kind_and_every_ending():
     kinds = {"minimum", "maximum", "saddle", "degenerate", "not_critical", "undecided"}
     assert first_column("verdicts.md", "What do I do now?") == kinds
     endings = first_column("train.md", "When success is False") - {"saddle", "undecided"}
     assert endings == set(STATUS_CODES) - {"target"}
 
 
-def test_the_page_on_diagnosis_has_every_cause():
-    """Causes that are looked for in good fits too come first."""
+def test_the_page_on_diagnosis_lists_every_cause():
+    """The page on diagnosis lists every cause, with those that are also looked for in good fits
+    first.
+    """
     text = (ROOT / "docs" / "diagnose.md").read_text()
     rows = re.findall(r"^\| ([a-zA-Z0-9, ]+) \|", text.partition("| evidence |")[2], re.MULTILINE)
     first = {name for row in rows[:4] for name in row.split(", ")}
@@ -121,9 +123,9 @@ def test_the_page_on_diagnosis_has_every_cause():
     assert "below the first four rows" in " ".join(text.split())
 
 
-def test_every_page_is_in_one_of_four_groups_and_every_link_leads_somewhere():
-    """Links lead to written files, as a repository shows them. Links to generated pages are
-    roles, or names in code.
+def test_pages_belong_to_a_group_and_their_links_have_targets():
+    """Every page belongs to one of four groups. Links lead to files of the repository; links to
+    generated pages are roles or names in code.
     """
     trees = {}
     for page in WRITTEN:
@@ -149,15 +151,17 @@ def test_every_page_is_in_one_of_four_groups_and_every_link_leads_somewhere():
             assert "generated" not in there.parts, (page.name, target)
 
 
-def test_an_index_of_packages_shows_no_link_into_the_repository():
-    """Where the README stands alone: links are words, pictures left out."""
+def test_the_readme_on_a_package_index_has_no_relative_links():
+    """In the README as a package index shows it, relative links become plain text and pictures are
+    left out.
+    """
     shown = importlib.metadata.metadata("fastcurv").json["description"]
     assert "limits (`docs/limits.md`)" in shown and "A saddle of a digit classifier" not in shown
     assert not re.findall(r"\]\((?!https?:)", shown)
 
 
-def of_conf(name):
-    """A function of docs/conf.py, nothing else of which runs."""
+def function_of_conf(name):
+    """Return a function of docs/conf.py without executing the rest of that file."""
     functions = ast.parse((ROOT / "docs/conf.py").read_text())
     functions.body = [part for part in functions.body if isinstance(part, ast.FunctionDef)]
     names = {"re": re}
@@ -165,26 +169,34 @@ def of_conf(name):
     return names[name]
 
 
-def test_names_in_code_lead_to_their_pages_on_the_site():
-    """Outside of blocks and of links, and public ones alone."""
+def test_public_names_in_code_link_to_their_reference_pages():
+    """Public names in inline code link to their reference pages, except in code blocks and inside
+    of links.
+    """
     text = "`fc.eigsh`, `fc.nothing` and [`fc.trace`](x)\n```python\n`fc.trace`\n```\n`fc.trace`."
-    assert of_conf("linked")(text, fc.__all__) == (
+    assert function_of_conf("linked")(text, fc.__all__) == (
         "[`fc.eigsh`](generated/fastcurv.eigsh.rst), `fc.nothing` and [`fc.trace`](x)\n"
         "```python\n`fc.trace`\n```\n[`fc.trace`](generated/fastcurv.trace.rst)."
     )
 
 
-def test_every_picture_says_what_it_shows():
-    """To who cannot see it; those of the gallery by the sentence that their example ends in."""
+def test_every_picture_has_an_alternative_text():
+    """Every picture has a text for readers who cannot see it. In the gallery, it is the sentence
+    with which the example ends.
+    """
     for page in PAGES:
         for text in re.findall(r"!\[(.*?)\]", page.read_text(), re.DOTALL):
             assert len(text.split()) >= 5, (page.name, text)
-    lines = of_conf("picture")("toy_surface", "One `code`\nand more.", "gallery.html", "caption")
+    lines = function_of_conf("picture")(
+        "toy_surface", "One `code`\nand more.", "gallery.html", "caption"
+    )
     assert ":alt: One code and more." in lines and lines[0].endswith("toy_surface.png")
 
 
-def test_a_search_finds_what_newcomers_look_for():
-    """The words, where Sphinx's search sees them; a title outranks a text."""
+def test_the_pages_contain_the_search_terms_of_newcomers():
+    """Terms that newcomers search for occur where Sphinx's search indexes them. A title ranks above
+    text.
+    """
     pages = {page.stem: page.read_text().lower() for page in WRITTEN}
     for word in ("pytorch", "gpu", "class_weight"):
         assert any(word in text for text in pages.values()), word
@@ -193,7 +205,9 @@ def test_a_search_finds_what_newcomers_look_for():
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_code_on_the_page_runs(page, tmp_path):
-    """Blocks of a page share their names; one that says what it needs is left out without it."""
+    """All blocks of a page run in one namespace. A block that states a requirement is skipped if
+    that is not installed.
+    """
     code = []
     for block in blocks(page):
         needed = re.findall(r"^# needs: (\w+)$", block, re.MULTILINE)
@@ -212,9 +226,9 @@ def test_code_on_the_page_runs(page, tmp_path):
     assert run.returncode == 0, run.stderr
 
 
-def test_what_holds_a_promise_is_there():
-    """Every file, folder and test that the page in tests/ names; a test alone is of the file before
-    it.
+def test_files_and_tests_named_in_tests_readme_exist():
+    """Every file, folder and test that tests/README.md names exists. A test without a file is in
+    the file named before it.
     """
     named = re.findall(
         r"`(?:([\w/*]+(?:\.py|/))(?:::(\w+))?|(test_\w+))`", (ROOT / "tests/README.md").read_text()
@@ -233,8 +247,8 @@ PRINTED = re.compile(r"```python\n((?:(?!```).)*)```\n\n```\n(.*?)```", re.DOTAL
 
 
 @pytest.mark.parametrize("code, output", PRINTED.findall(TEXT), ids=["first", "saddle", "sklearn"])
-def test_recipes_print_what_the_readme_says(code, output):
-    """Each is short, and ends in a verdict that a first reader understands."""
+def test_the_readmes_examples_print_their_shown_output(code, output):
+    """Each example of the README is short, and prints a verdict that a first reader understands."""
     if "# needs: sklearn" in code:
         pytest.importorskip("sklearn")
     assert len([line for line in code.splitlines() if line]) <= 12
@@ -245,7 +259,7 @@ def test_recipes_print_what_the_readme_says(code, output):
     assert re.search("Proved (minimum|saddle): ", output)
 
 
-def test_the_readme_begins_with_what_it_is_a_picture_and_the_commands():
+def test_the_readme_begins_with_a_description_a_picture_and_commands():
     begin = [
         "fastcurv is a Python library",
         "no convolutions and no GPU",

@@ -1,4 +1,6 @@
-"""Every default of the public surface: of functions, classes, their methods, and of the shell."""
+"""The defaults of all public functions, classes and methods, and of the shell's commands, for the
+golden file.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,8 @@ from fastcurv.cli.parser import build_parser
 from ..public import public
 
 
-def of(call: Any) -> dict[str, str]:
-    """The defaults of a call as they are written, by name."""
+def defaults_of(call: Any) -> dict[str, str]:
+    """Return the default arguments of a call as they are written, by name."""
     try:
         words = inspect.signature(call).parameters.values()
     except (TypeError, ValueError):
@@ -23,21 +25,23 @@ def of(call: Any) -> dict[str, str]:
     }
 
 
-def surface() -> dict[str, dict[str, str]]:
-    """By name, in order; what has no defaults is left out."""
+def public_defaults() -> dict[str, dict[str, str]]:
+    """Return the defaults of every public function, class and method by dotted name, without those
+    that have none.
+    """
     found = {}
     for name, one in sorted(public().items()):
         if not callable(one) or not getattr(one, "__module__", "").startswith("fastcurv"):
             continue
-        found[name] = of(one)
+        found[name] = defaults_of(one)
         for inner in sorted(vars(one) if inspect.isclass(one) else ()):
             if not inner.startswith("_") and callable(getattr(one, inner, None)):
-                found[f"{name}.{inner}"] = of(getattr(one, inner))
+                found[f"{name}.{inner}"] = defaults_of(getattr(one, inner))
     return {name: words for name, words in found.items() if words}
 
 
-def shell() -> dict[str, dict[str, str]]:
-    """Of every command of the shell."""
+def command_defaults() -> dict[str, dict[str, str]]:
+    """Return the defaults of every command of the shell."""
     parser = build_parser()
     commands = next(a for a in parser._actions if hasattr(a, "choices") and a.choices)
     return {
@@ -54,4 +58,4 @@ SECTIONS = ("defaults",)
 
 
 def golden(section: str) -> dict[str, dict[str, str]]:
-    return surface() | shell()
+    return public_defaults() | command_defaults()

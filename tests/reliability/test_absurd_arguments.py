@@ -1,5 +1,5 @@
-"""Arguments and files that no caller means: numbers beyond float64, NaN, other types, names with
-control characters. Each is used, or refused in one sentence of this library.
+"""Arguments and files that no caller intends: numbers beyond float64, NaN, other types, names with
+control characters. Each is used, or rejected with a short error of this library.
 """
 
 import inspect
@@ -27,22 +27,28 @@ ABSURD = (
 PACKAGE = str(Path(fc.__file__).parent)
 
 
-def own_sentence(error):
-    """Return what is wrong with an error: its class, its text, or that it is another library's."""
+def describe_fault(error):
+    """Return what is wrong with an error: its class, its text, or that it comes from another
+    library. Return None if nothing is.
+    """
     text, last = str(error), traceback.extract_tb(error.__traceback__)[-1]
-    if isinstance(error, OSError) and error.errno is not None:  # the system's, with a name as repr
+    if (
+        isinstance(error, OSError) and error.errno is not None
+    ):  # an error of the operating system, which quotes the name
         return "" if text.isprintable() else "has control characters"
     known = (ValueError, TypeError, MemoryError, np.linalg.LinAlgError, _engine.NotFiniteError)
     if type(error) not in known:
         return f"is a {type(error).__name__}"
     if not text or not text.isprintable() or len(text) > 700:
         return "is no sentence"
-    own = last.filename.startswith((PACKAGE, "fastcurv/"))  # the second of compiled modules
+    own = last.filename.startswith(
+        (PACKAGE, "fastcurv/")
+    )  # the second form is that of compiled modules
     return "" if own else f"comes from {last.filename}"
 
 
 def calls(net):
-    """Yield the public functions that take scalars, each with arguments that it accepts."""
+    """Yield the public functions that take scalars, each with valid arguments."""
     ob, theta, model = net.ob, net.theta, net.model
     H = ob.hessian(theta)
     density = fc.spectral_density(H, 2, 5, seed=0)
@@ -95,28 +101,28 @@ NOT_SCALAR = {"progress", "callback", "self"}
 @pytest.mark.parametrize(
     "values", [ABSURD[::4], pytest.param(ABSURD, marks=pytest.mark.nightly)], ids=["few", "all"]
 )
-def test_absurd_arguments_are_used_or_refused_in_one_sentence(values, tmp_path, monkeypatch):
+def test_absurd_arguments_are_used_or_rejected_with_a_short_error(values, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     net, wrong = nets.draw(0, [3, 3, 2], loss="cross_entropy", N=12, l2=1e-2), []
     for function, given, *options in calls(net):
         names = [*inspect.signature(function).parameters, *(options[0] if options else ())]
         for name in (name for name in names if name not in NOT_SCALAR | {"options"}):
             if options and name not in options[0]:
-                continue  # of `minimize` itself, which was called before
+                continue  # `minimize` itself was called before
             for value in values:
                 try:
                     with warnings.catch_warnings():
                         warnings.simplefilter("ignore")
                         function(**{**given, name: value})
                 except Exception as error:
-                    fault = own_sentence(error)
+                    fault = describe_fault(error)
                     if fault:
                         called = getattr(function, "__qualname__", str(function))
                         wrong.append((called, name, ascii(value)[:40], fault, ascii(error)[:120]))
     assert wrong == []
 
 
-def test_odd_histories_of_a_diagnosis_are_refused_in_one_sentence():
+def test_diagnose_rejects_malformed_histories():
     net = nets.draw(0, [3, 3, 2], loss="cross_entropy", N=12)
     keys = ("loss", "gradient_norm", "iteration", "learning_rate", "momentum", "batch_size")
     wrong = []
@@ -127,12 +133,12 @@ def test_odd_histories_of_a_diagnosis_are_refused_in_one_sentence():
                     warnings.simplefilter("ignore")
                     fc.diagnose(net.ob, net.theta, {"loss": [3.0, 2.0], key: value})
             except Exception as error:
-                if own_sentence(error):
-                    wrong.append((key, ascii(value)[:40], own_sentence(error), ascii(error)[:90]))
+                if describe_fault(error):
+                    wrong.append((key, ascii(value)[:40], describe_fault(error), ascii(error)[:90]))
     assert wrong == []
 
 
-def test_names_of_files_with_null_characters_are_refused_in_one_sentence(tmp_path):
+def test_file_names_with_null_characters_are_rejected(tmp_path):
     model = fc.MLP([2, 1])
     theta = model.init(seed=0)
     ob = fc.Objective(model, np.ones((2, 2)), np.ones((2, 1)), "mse")
@@ -147,28 +153,30 @@ def test_names_of_files_with_null_characters_are_refused_in_one_sentence(tmp_pat
                 ValueError, match="must be the name of a file, without null"
             ) as told:
                 call(name)
-            assert own_sentence(told.value) == ""
+            assert describe_fault(told.value) == ""
         if isinstance(name, str):
             with pytest.raises(ValueError, match="X must be the name of a file"):
                 fc.StreamedObjective(model, f"{name}.npy", "y.npy")
 
 
 def test_control_characters_in_names_of_files_are_escaped(tmp_path):
-    """A terminal would obey them."""
+    """Control characters in file names are escaped in messages, because a terminal would execute
+    them.
+    """
     path, model = tmp_path / "a\x1b[31m\nb.safetensors", fc.MLP([2, 1])
     fc.save(path, model, model.init(seed=0))
     whole = path.read_bytes()
     contents = [whole[:-1], whole[:4], b"PK\x03\x04", b"\x80", whole[:200] + b"x" + whole[201:]]
     contents += [whole.replace(b"sizes", b"sizez"), b"\2\0\0\0\0\0\0\0{}"]
-    wrong, refused = refused_or_read(lambda: fc.load(path), path, contents)
+    wrong, refused = bad_errors_of_readers(lambda: fc.load(path), path, contents)
     assert wrong == [] and refused == len(contents)
     with pytest.raises(OSError) as told:
         fc.load(tmp_path / "a\x1b[31m\n")
-    assert own_sentence(told.value) == ""
+    assert describe_fault(told.value) == ""
 
 
 def damaged(content, dice, reach):
-    """Return bytes with a few of the first `reach` changed or removed."""
+    """Return bytes with a few of the first `reach` bytes changed or removed."""
     content = bytearray(content)
     for _ in range(1 + dice.integers(4)):
         at = int(dice.integers(reach))
@@ -179,24 +187,28 @@ def damaged(content, dice, reach):
     return bytes(content)
 
 
-def refused_or_read(ask, path, contents):
-    """Write each of `contents` to the path and ask; return those whose errors are no sentence."""
+def bad_errors_of_readers(read_file, path, contents):
+    """Write each of `contents` to the path and read it; return the contents whose errors are not
+    short messages of this library.
+    """
     wrong, refused = [], 0
     for content in contents:
         path.write_bytes(content)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                ask()
+                read_file()
         except Exception as error:
             refused += 1
-            if own_sentence(error):
-                wrong.append((content[:140], own_sentence(error), ascii(error)[:120]))
+            if describe_fault(error):
+                wrong.append((content[:140], describe_fault(error), ascii(error)[:120]))
     return wrong, refused
 
 
-def test_damaged_npy_files_are_refused_in_one_sentence(tmp_path):
-    """Headers that are cut, no Python, of other types, and mutated at random."""
+def test_damaged_npy_files_are_rejected_with_a_short_error(tmp_path):
+    """Reading .npy files whose headers are truncated, not Python literals, of other types, or
+    randomly mutated either works or raises a short error.
+    """
     buffer, path, model = io.BytesIO(), tmp_path / "X.npy", fc.MLP([3, 1])
     np.save(buffer, np.ones((6, 3)))
     whole = buffer.getvalue()
@@ -214,16 +226,16 @@ def test_damaged_npy_files_are_refused_in_one_sentence(tmp_path):
     dice, theta = np.random.default_rng(0), model.init(seed=0)
     np.save(tmp_path / "y.npy", np.ones((6, 1)))
 
-    def ask():
+    def read_file():
         return fc.StreamedObjective(model, path, tmp_path / "y.npy", loss="mse").value(theta)
 
     drawn = [damaged(whole, dice, 120) for _ in range(150)]
-    wrong, refused = refused_or_read(ask, path, by_hand + drawn)
+    wrong, refused = bad_errors_of_readers(read_file, path, by_hand + drawn)
     assert wrong == [] and refused > 50
-    assert refused_or_read(ask, path, by_hand)[1] == len(by_hand)
+    assert bad_errors_of_readers(read_file, path, by_hand)[1] == len(by_hand)
 
 
-def test_damaged_parquet_files_are_refused_in_one_sentence(tmp_path):
+def test_damaged_parquet_files_are_rejected_with_a_short_error(tmp_path):
     arrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
@@ -232,20 +244,20 @@ def test_damaged_parquet_files_are_refused_in_one_sentence(tmp_path):
     parquet.write_table(arrow.table(columns), path)
     whole = path.read_bytes()
 
-    def ask():
+    def read_file():
         return fc.StreamedObjective(model, path, "y", loss="mse").value(model.init(seed=0))
 
-    ask()
+    read_file()
     drawn = [damaged(whole, dice, len(whole)) for _ in range(150)]
     cut = [whole[:n] for n in (0, 3, 4, 12, len(whole) // 2, len(whole) - 1)]
-    wrong, refused = refused_or_read(ask, path, cut + drawn)
+    wrong, refused = bad_errors_of_readers(read_file, path, cut + drawn)
     assert wrong == [] and refused > 50
 
 
-def test_a_matrix_beyond_float64_is_refused_in_one_sentence():
-    """Its largest eigenvalue overflows although its entries do not."""
+def test_matrices_whose_eigenvalues_overflow_are_rejected():
+    """A matrix is rejected if its largest eigenvalue overflows although its entries do not."""
     A = np.full((5, 5), 1e308)
-    for ask in (
+    for read_file in (
         lambda: fc.eigsh(A, 1),
         lambda: fc.eigsh(A, 2, "BE"),
         lambda: fc.eigvalsh(A),
@@ -254,5 +266,5 @@ def test_a_matrix_beyond_float64_is_refused_in_one_sentence():
         lambda: fc.spectrum.Krylov(A).eigsh(1),
     ):
         with pytest.raises(ValueError) as told:
-            ask()
-        assert own_sentence(told.value) == ""
+            read_file()
+        assert describe_fault(told.value) == ""

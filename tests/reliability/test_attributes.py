@@ -16,12 +16,12 @@ import fastcurv as fc
 from fastcurv.common.read_only import ReadOnly, Record
 from fastcurv.network.rows import RowSource
 
-# on which nothing else depends: counters, what was drawn last
+# attributes on which nothing else depends: counters, and the figures drawn last
 COUNTERS = {"n_products", "n_passes", "n_rows_read"}
 DRAWN = {"ax_", "figure_"}
-# functions that an instance may replace: see `test_replaced_functions_are_used_everywhere`
+# functions that an instance may replace; see `test_replaced_functions_are_used_everywhere`
 FUNCTIONS = {"value", "gradient", "value_and_gradient", "hessian", "ggn", "rounding_bound"}
-# no objects of a user's: an error, a base class, the working memory of a proof
+# classes whose instances users do not hold: an error, a base class, the workspace of a proof
 OTHERS = {"IndefiniteHessianWarning", "ErrorPass"}
 
 
@@ -35,7 +35,7 @@ def square(z, y):
 
 
 class Rows(RowSource):
-    """The rows of two arrays."""
+    """The rows of two arrays, as a source of blocks."""
 
     n_rows = 30
 
@@ -48,10 +48,10 @@ class Rows(RowSource):
 
 
 def objectives():
-    """Objectives of every kind, each on arrays of its own."""
+    """Return objectives of every kind, each on arrays of its own."""
     rng = np.random.default_rng(0)
     X, y, weight = rng.standard_normal((30, 6)), rng.standard_normal((30, 2)), rng.random(30)
-    X[:, 4:] = X[:, :2]  # redundant columns, so that there is a space of inputs
+    X[:, 4:] = X[:, :2]  # redundant columns, so that a reduced space of inputs exists
     own, model = fc.Loss(square, third=0.0, lower=0.0, ulps=8), fc.MLP([6, 4, 2])
     phi = fc.Activation(parabola, second=1.0, third=0.0, ulps=8)
     how = {"loss": "mse", "l2": 0.1}
@@ -74,14 +74,14 @@ def objectives():
 
 
 def operators(ob):
-    """The operators of an objective."""
+    """Return the operators of an objective."""
     theta = ob.model.init(seed=0) / 4
     H, G, J = ob.hessian(theta), ob.ggn(theta), ob.jacobian(theta)
     yield from (H, G, J, J.T, H.restrict(layers=[1]), H.shift(0.5))
     for A, space in ((H, "samples"), (G, "samples"), (G, "outputs"), (H, "inputs")):
         try:
             small = A.reduced(space)
-        except ValueError:  # not of this kind of objective
+        except ValueError:  # this kind of objective has no such operator
             continue
         if small is not None:
             yield small
@@ -90,7 +90,7 @@ def operators(ob):
 
 
 def results(ob):
-    """What is computed of an objective and its Hessian."""
+    """Return the results computed from an objective and its Hessian."""
     theta = ob.model.init(seed=0) / 4
     run = fc.minimize(ob, theta, seed=0)
     H, few = ob.hessian(run.x), ob.batch(slice(0, 2)).ggn(theta)
@@ -118,7 +118,9 @@ def results(ob):
 
 @pytest.fixture(scope="module")
 def objects():
-    """All objects that can be reached from those above by public attributes."""
+    """Return all objects that are reachable from objectives, operators and results by public
+    attributes.
+    """
     found, waiting = {}, objectives()
     waiting += [op for ob in waiting for op in operators(ob)]
     with warnings.catch_warnings():
@@ -131,8 +133,8 @@ def objects():
         found[id(x)] = x
         for name in public(x):
             part = getattr(x, name, None)
-            parts = [*part] if isinstance(part, (list, tuple)) else [part]
-            waiting += [one for one in parts if isinstance(one, (ReadOnly, Record))]
+            arrays_of = [*part] if isinstance(part, (list, tuple)) else [part]
+            waiting += [one for one in arrays_of if isinstance(one, (ReadOnly, Record))]
     return list(found.values())
 
 
@@ -140,8 +142,10 @@ def public(x):
     return [name for name in dir(x) if not name.startswith("_")]
 
 
-def test_every_public_class_is_walked(objects):
-    """Those that the package and its subpackages export."""
+def test_every_public_class_is_covered(objects):
+    """Instances of every class that the package and its subpackages export are among the objects
+    tested.
+    """
     names = [m.name for m in iter_modules(fc.__path__) if m.ispkg and m.name[0] != "_"]
     subpackages = [fc, *(import_module(f"fastcurv.{name}") for name in names)]
     exported = {
@@ -156,7 +160,9 @@ def test_every_public_class_is_walked(objects):
 
 
 def test_every_public_attribute_is_read_only_with_a_message(objects):
-    """Or a counter, or a function that may be replaced."""
+    """Assigning to a public attribute raises an error with a message, unless it is a counter or a
+    function that may be replaced.
+    """
     wrong, refused = set(), 0
     for x in objects:
         for name in public(x):
@@ -178,27 +184,29 @@ def test_every_public_attribute_is_read_only_with_a_message(objects):
     assert not wrong and refused > 1000, (wrong, refused)
 
 
-def test_no_public_array_can_be_written_to(objects):
-    """Except for copies, which are made when they are asked for."""
+def test_public_arrays_are_read_only(objects):
+    """Public arrays cannot be written to, except copies that are made on access."""
     wrong, seen = set(), 0
     for x in objects:
         for name in public(x):
-            for part in parts(getattr(x, name, None)):
+            for part in arrays_of(getattr(x, name, None)):
                 seen += 1
-                again = [*parts(getattr(x, name))]
+                again = [*arrays_of(getattr(x, name))]
                 if part.flags.writeable and any(np.shares_memory(part, one) for one in again):
                     wrong.add((type(x).__name__, name))
     assert not wrong and seen > 100, (wrong, seen)
 
 
-def parts(x):
-    """The arrays that an attribute is or holds."""
+def arrays_of(x):
+    """Return the arrays that an attribute is or contains."""
     held = x if isinstance(x, (list, tuple)) else [x]
     return [one for one in held if isinstance(one, np.ndarray)]
 
 
-def test_rows_cannot_be_written_to_in_copies_either():
-    """A sparse X is a matrix of its own, whose changes are not the objective's."""
+def test_rows_of_copied_objectives_are_read_only():
+    """The rows of copies cannot be written to. The caller's sparse X is another matrix, whose later
+    changes do not affect the objective.
+    """
     for ob in objectives():
         if not hasattr(ob, "X"):
             continue
@@ -221,8 +229,10 @@ def test_rows_cannot_be_written_to_in_copies_either():
             assert copy.copy(other).value(theta) == other.value(theta) == expected
 
 
-def test_a_path_over_l2_makes_new_objectives():
-    """Assigned l2 and weights gave false certified minima."""
+def test_a_path_over_l2_creates_new_objectives():
+    """A path over l2 creates an objective per value, so that no minimum is certified with another
+    l2 or other weights.
+    """
     ob = objectives()[0]
     for name, value in (("l2", 1e-2), ("sample_weight", np.ones(30)), ("n_threads", 1)):
         with pytest.raises(AttributeError, match=rf"fastcurv\.Objective\(\.\.\., {name}=\.\.\.\)"):
@@ -231,8 +241,10 @@ def test_a_path_over_l2_makes_new_objectives():
         objectives()[8].l2 = 0.0
 
 
-def test_subclasses_keep_attributes_of_their_own():
-    """Under any name that is not the library's, and through copies."""
+def test_attributes_of_subclasses_survive_copies():
+    """Subclasses may set attributes of any name that the library does not use, and copies keep
+    them.
+    """
 
     ob = objectives()[0]
     mine = Scaled(ob.model, ob.X, ob.y, loss="mse")
@@ -246,7 +258,7 @@ def test_subclasses_keep_attributes_of_their_own():
 
 
 class Scaled(fc.Objective):
-    """Another loss, with an attribute of its own."""
+    """A scaled loss, with an attribute of its own."""
 
     factor = 2.0
 
@@ -255,7 +267,9 @@ class Scaled(fc.Objective):
 
 
 def test_replaced_functions_are_used_everywhere():
-    """An objective whose functions are another's has its values, its minimum, and no proof."""
+    """If the functions of an objective are replaced by another's, its values and minimum are the
+    other's, and no proof is given.
+    """
     ob, other = objectives()[0], objectives()[2]
     other = fc.Objective(ob.model, ob.X, ob.y, "mse", l2=0.3)
     for name in ("value", "gradient", "value_and_gradient", "hessian", "ggn"):
@@ -270,7 +284,9 @@ def test_replaced_functions_are_used_everywhere():
 
 
 def test_writing_to_a_result_changes_nothing_else():
-    """The point of a run is a copy: its verdict and the objective do not depend on it."""
+    """The point of a run is a copy, so that writing to it changes neither the verdict nor the
+    objective.
+    """
 
     def said(verdict):
         return str({name: x for name, x in verdict.to_dict().items() if name != "wall_time"})
@@ -284,7 +300,7 @@ def test_writing_to_a_result_changes_nothing_else():
     assert said(fc.classify(ob, x, seed=0)) == verdict
 
 
-# --- estimators, whose weights may be assigned as scikit-learn's
+# --- estimators, whose weights may be assigned as in scikit-learn
 
 
 def fitted():
@@ -297,7 +313,7 @@ def fitted():
 
 
 def predicted(est, X):
-    """What scikit-learn predicts with these weights."""
+    """Return what scikit-learn predicts with these weights."""
     (W1, W2), (b1, b2) = est.coefs_, est.intercepts_
     z = (np.tanh(X @ W1 + b1) @ W2 + b2).ravel()
     return z if isinstance(est, fc.MLPRegressor) else (z > 0).astype(int)
@@ -327,7 +343,9 @@ def move(est, rng):
 
 
 def test_assigned_weights_of_estimators_are_used_everywhere():
-    """As in scikit-learn: lists, single layers, entries, fewer units; in copies too."""
+    """Weights that are assigned as lists, single layers, entries or fewer units are used by
+    predictions, as in scikit-learn, also in copies.
+    """
     copies = [lambda e: e, copy.copy, copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))]
     for est, X, _ in fitted():
         for change in (assign_all, assign_one, write_into, prune, move):
@@ -339,7 +357,7 @@ def test_assigned_weights_of_estimators_are_used_everywhere():
                 assert np.allclose(new.predict(X), predicted(new, X), rtol=1e-10)
                 assert new.curvature_ is None
                 model, theta = fc.from_sklearn(new)
-                outputs = np.ravel(model.predict(theta, X))  # in the units of y, as coefs_ are
+                outputs = np.ravel(model.predict(theta, X))  # in the units of y, as coefs_ is
                 shown = outputs if isinstance(new, fc.MLPRegressor) else (outputs > 0).astype(int)
                 assert np.allclose(shown, predicted(new, X), rtol=1e-10)
                 assert model.sizes == new.model_.sizes
@@ -349,7 +367,7 @@ def test_assigned_weights_of_estimators_are_used_everywhere():
                 assert np.allclose(again.predict(X), predicted(again, X), rtol=1e-10)
 
 
-def test_assigned_weights_are_where_a_warm_start_begins():
+def test_a_warm_start_begins_at_assigned_weights():
     for est, X, y in fitted():
         assign_one(est, np.random.default_rng(3))
         start = est.objective(X, y).value(est.theta_) * est._scale
@@ -360,7 +378,7 @@ def test_assigned_weights_are_where_a_warm_start_begins():
         assert est.loss_curve_[0] == pytest.approx(start, rel=1e-12)
 
 
-def test_weights_that_do_not_fit_are_refused_by_their_names():
+def test_errors_for_weights_of_wrong_shape_name_the_attribute():
     est, X, _ = next(fitted())
     est.coefs_[1] = est.coefs_[1].T
     with pytest.raises(ValueError, match=r"coefs_|intercepts_"):

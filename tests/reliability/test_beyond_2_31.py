@@ -1,4 +1,4 @@
-"""Data of more than 2^31 numbers: no index is cut to 32 bits."""
+"""Data with more than 2^31 numbers, for which no index may be truncated to 32 bits."""
 
 import mmap
 
@@ -12,8 +12,8 @@ N, D = 2**25 + 7, 64
 
 
 def test_data_of_more_than_two_to_the_31_numbers(rng):
-    """A linear net on zeros but for some rows, the last among them: gradient, product and outputs
-    are those of these rows. Takes 12 GB.
+    """For a linear network on data of zeros except for some rows, the last among them, the
+    gradient, a product and the outputs equal those of these rows alone. Takes 12 GB.
     """
     try:
         area = mmap.mmap(-1, N * D * 4, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000)

@@ -1,5 +1,5 @@
-"""Callbacks that call the objective or operator which is calling them, from their own thread or by
-way of another one.
+"""Callbacks that call the objective or operator that is calling them, from their own thread or
+through another object.
 """
 
 PROGRAM = """
@@ -47,9 +47,9 @@ def calls(ob, theta):
 """
 
 
-def test_a_callback_that_calls_its_own_objective_is_refused(python):
-    """Directly, or from the thread that reads blocks of rows; the message names callbacks, and the
-    objective works afterwards.
+def test_callbacks_that_call_their_own_objective_raise(python):
+    """A callback that calls its own objective raises, also from the thread that reads blocks of
+    rows. The message mentions callbacks, and the objective works afterwards.
     """
     python(
         PROGRAM
@@ -76,8 +76,10 @@ assert refused >= 15, refused
     )
 
 
-def test_a_callback_that_waits_for_a_thread_that_calls_its_objective_is_refused(python):
-    """The thread that would wait for ever raises, however the callback waits for it."""
+def test_a_deadlock_through_a_callback_raises_instead(python):
+    """If a callback waits for a thread that calls the callback's objective, that thread raises
+    instead of waiting without end.
+    """
     python(
         PROGRAM
         + """
@@ -127,7 +129,7 @@ assert all("may itself wait for this thread. Use copy.copy()" in text for text i
 
 
 def test_threads_wait_for_a_slow_callback_of_another_thread(python):
-    """However long its calls take, as long as it does something now and then."""
+    """Other threads wait for a slow callback as long as it uses processor time now and then."""
     python(
         PROGRAM
         + """
@@ -155,8 +157,10 @@ assert found == expected, (found, expected)
     )
 
 
-def test_two_objectives_whose_losses_call_each_other_end_in_an_error(python):
-    """In two threads at once, each of which waits for the other's objective."""
+def test_losses_of_two_objectives_that_call_each_other_raise(python):
+    """Two threads whose objectives' losses call the other objective raise an error instead of
+    waiting for each other.
+    """
     python(
         PROGRAM
         + """

@@ -1,4 +1,6 @@
-"""The compose file's commands, run here as processes: a scheduler, its workers, a client."""
+"""The commands of the compose file, run as local processes: a scheduler, its workers and a
+client.
+"""
 
 import os
 import re
@@ -21,7 +23,7 @@ COMPOSE = Path(__file__).parents[2] / "packaging" / "compose.yaml"
 
 
 def command(service, **values):
-    """What a service runs after its installation, as arguments, with its variables filled in."""
+    """Return the command and variables of a service after its installation."""
     _, _, script = shlex.split(service["command"])
     line = script.split("exec ")[1]
     line = re.sub(r"\$\{(\w+):-(\w*)\}", lambda m: values.get(m[1], m[2]), line)
@@ -29,7 +31,7 @@ def command(service, **values):
     return [sys.executable, "-m", *line.split()]
 
 
-def test_scheduler_and_workers_of_the_compose_file(tmp_path):
+def test_commands_of_the_compose_file_run_a_cluster(tmp_path):
     services = yaml.safe_load(COMPOSE.read_text())["services"]
     assert set(services) == {"scheduler", "worker"}
     assert services["worker"]["depends_on"] == ["scheduler"]
@@ -73,4 +75,4 @@ def test_scheduler_and_workers_of_the_compose_file(tmp_path):
             process.wait(20)
 
 
-ARCH = {"FASTCURV_ARCH": ""}  # what ${FASTCURV_ARCH:-} is where nobody says otherwise
+ARCH = {"FASTCURV_ARCH": ""}  # the value of ${FASTCURV_ARCH:-} if the variable is not set

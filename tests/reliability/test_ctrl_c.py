@@ -1,5 +1,5 @@
-"""Ctrl-C in passes and in algorithms is answered within 200 ms, by what is known or by the end of
-it; and what it leaves.
+"""Ctrl-C during passes and algorithms raises or returns within 200 ms, and leaves all objects
+usable.
 """
 
 import pytest
@@ -48,10 +48,9 @@ def answered(call, clock, after, again):
     ],
     ids=["a block of vectors", "forms", "a product in chunks", "a gradient in chunks"],
 )
-def test_interrupt(N, memory, call, clock, python):
-    """Ctrl-C ends a call of many seconds within one.
-
-    Plain loops on one thread make the call long.
+def test_ctrl_c_ends_a_long_pass_within_a_second(N, memory, call, clock, python):
+    """Ctrl-C ends a call that would take many seconds within one second. Plain loops on one thread
+    make the call long.
     """
     python(
         PRESS
@@ -65,8 +64,10 @@ assert raised and late <= 1, f"{{late:.1f}} s late"
     )
 
 
-def test_a_wait_for_another_threads_product(python):
-    """Ctrl-C ends the wait for an operator that another thread is using, which goes on."""
+def test_ctrl_c_ends_the_wait_for_another_threads_product(python):
+    """Ctrl-C ends the wait for an operator that another thread is using, whose product
+    continues.
+    """
     python(
         PRESS
         + """
@@ -157,7 +158,7 @@ OF_ALGORITHMS = {
     "save": "write_tensors(folder + '/x', {'x': large})",
     "load": "read_tensors(folder + '/y')",
 }
-SCENES = {  # what is prepared, calls by name, and the best of how many is taken
+SCENES = {  # preparation, calls by name, and the number of attempts of which the best counts
     "wide": ("ob, theta, v = drawn([784, 512, 512, 10], 3000)" + PASSES, OF_PASSES, 1),
     "tall": ("ob, theta, v = drawn([13, 64, 1], 150_000, 1)" + PASSES, OF_PASSES, 1),
     "algorithms": (ALGORITHMS, OF_ALGORITHMS, 5),
@@ -168,9 +169,9 @@ SCENES = {  # what is prepared, calls by name, and the best of how many is taken
     "scene", ["tall", *(pytest.param(s, marks=pytest.mark.nightly) for s in ("wide", "algorithms"))]
 )
 def test_ctrl_c_within_200_ms(scene, clock, python):
-    """Every compiled pass raises KeyboardInterrupt, and every algorithm may return what it knows;
-    later results are unchanged. By day the process may use a second of processor time until then,
-    by two threads, however many processors there are.
+    """Ctrl-C makes a compiled pass raise KeyboardInterrupt and an algorithm raise or return what it
+    has found; later results are unchanged. By day the limit is a second of processor time of two
+    threads, so that it does not depend on the load.
     """
     prepare, calls, tries = SCENES[scene]
     most = 0.2 if clock == "perf_counter" else 1.0
@@ -198,9 +199,9 @@ assert max(slowest.values()) <= {most}, slowest
 
 
 @pytest.mark.nightly
-def test_ctrl_c_within_a_restart_is_answered_in_half_of_its_time(clock, python):
-    """Where the basis takes 512 MB its rotation is cut short, and the pairs that come back are as
-    good as said: the best of two.
+def test_ctrl_c_during_a_restart_ends_in_half_its_time(clock, python):
+    """Ctrl-C interrupts the rotation of a basis of 512 MB, and the returned pairs meet their error
+    bounds. The better of two attempts counts.
     """
     python(
         f"from time import {clock} as clock"
@@ -243,9 +244,9 @@ assert min(late) <= 0.5, late
     )
 
 
-def test_a_handler_may_use_the_engine_and_fork(python):
-    """A signal handler runs in the middle of a pass, which goes on after it to the same bits; in
-    its child it cannot.
+def test_signal_handlers_may_use_the_engine_and_fork(python):
+    """A signal handler may use the engine or fork in the middle of a pass, whose results stay
+    bitwise identical. The forked child cannot continue the pass.
     """
     python(
         NET
@@ -274,8 +275,8 @@ assert os.waitstatus_to_exitcode(os.waitpid(ran[0][1], 0)[1]) in (7, 8)
 
 
 def test_interrupted_evaluation_leaves_no_stale_value(python):
-    """An exception from a signal handler amid `value` must not make the next call return what stood
-    there before.
+    """If a signal handler raises during `value`, the next call does not return the value of an
+    earlier point.
     """
     python(
         NET
@@ -307,8 +308,10 @@ assert seen == 3
     )
 
 
-def test_interrupted_starts_end_at_the_lowest_point_of_them(python):
-    """No thread goes on with a run whose result nobody wants."""
+def test_interrupted_multistart_returns_the_lowest_point(python):
+    """Ctrl-C during runs from several starts returns the lowest point found, and no thread
+    continues a run.
+    """
     python(
         PRESS
         + """

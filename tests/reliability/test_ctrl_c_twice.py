@@ -1,4 +1,4 @@
-"""Ctrl-C between products, inside them, twice, and in other threads."""
+"""Ctrl-C between and inside products, pressed once and twice, and with other threads."""
 
 import signal
 import threading
@@ -24,29 +24,29 @@ def python_handles_ctrl_c():
     signal.signal(signal.SIGINT, before)
 
 
-def press():
+def press_ctrl_c():
     signal.raise_signal(signal.SIGINT)
 
 
-def test_the_first_waits_and_the_second_does_not():
+def test_the_second_ctrl_c_raises_at_once():
     with pytest.raises(KeyboardInterrupt) as error, deferred_interrupts() as stop:
         assert not stop()
-        press()
+        press_ctrl_c()
         assert stop()
-        press()
+        press_ctrl_c()
     assert not isinstance(error.value, Interrupted)
 
 
-def test_within_a_product_it_does_not_wait():
+def test_ctrl_c_within_a_product_raises_at_once():
     with pytest.raises(Interrupted), deferred_interrupts() as stop, stop:
-        press()
+        press_ctrl_c()
     with pytest.raises(Interrupted), deferred_interrupts() as stop:
-        press()
+        press_ctrl_c()
         with stop:
             raise AssertionError("a product was begun after Ctrl-C")
 
 
-def test_what_takes_long_says_what_it_found_or_why_not():
+def test_interruptible_calls_return_or_raise_as_their_function_does():
     assert interruptible(lambda: 7) == 7
     with pytest.raises(ZeroDivisionError):
         interruptible(lambda: 1 // 0)
@@ -57,15 +57,15 @@ def test_what_takes_long_says_what_it_found_or_why_not():
     assert found == [thread.ident], "another thread hears no signal, so it waits itself"
 
 
-class Pressing(PrescribedSpectrum):
-    """An operator in whose nth product, or after it, Ctrl-C is pressed."""
+class InterruptingOperator(PrescribedSpectrum):
+    """An operator that presses Ctrl-C in, or after, its nth product."""
 
     at, inside = 1, True
 
     def _press(self):
         self.count = getattr(self, "count", 0) + 1
         if self.count == self.at:
-            press()
+            press_ctrl_c()
 
     def _matvec(self, v):
         if self.inside:
@@ -79,16 +79,16 @@ class Pressing(PrescribedSpectrum):
 
 
 @pytest.mark.parametrize("n", [50, 300], ids=["from the matrix", "by a search"])
-def test_eigsh_before_its_first_product_knows_nothing(n):
-    op = Pressing(np.arange(float(n)))
+def test_eigsh_interrupted_before_any_product_raises(n):
+    op = InterruptingOperator(np.arange(float(n)))
     with pytest.raises(KeyboardInterrupt):
         fc.eigsh(op, 3, seed=0)
     assert op.count == 1
 
 
 @pytest.mark.parametrize("at", [5, 9, 17])
-def test_eigsh_later_says_what_it_knows(at):
-    op = Pressing(np.geomspace(1, 1e4, 300))
+def test_interrupted_eigsh_returns_what_it_found(at):
+    op = InterruptingOperator(np.geomspace(1, 1e4, 300))
     op.at = at
     found = fc.eigsh(op, 3, seed=0)
     assert found.interrupted and "interrupted" in repr(found)
@@ -99,12 +99,12 @@ def test_eigsh_later_says_what_it_knows(at):
         raise_if_interrupted(found)
 
 
-def test_eigsh_while_it_measures_its_residuals_again_says_what_it_had():
-    """Bounds of single precision are too coarse for this tolerance: the last products are of the
-    pairs themselves.
+def test_eigsh_interrupted_while_it_measures_residuals_returns_its_pairs():
+    """Single-precision bounds are too coarse for the tolerance, so the last products are of the
+    pairs themselves. If those are interrupted, the pairs are returned.
     """
     values = np.geomspace(1, 1e4, 300)
-    op, again = (Pressing(values, dtype="float32") for _ in range(2))
+    op, again = (InterruptingOperator(values, dtype="float32") for _ in range(2))
     op.at = -1
     whole = fc.eigsh(op, 3, tol=1e-6, seed=0)
     again.at = op.count
@@ -116,25 +116,25 @@ def test_eigsh_while_it_measures_its_residuals_again_says_what_it_had():
     assert np.abs(found.vectors.T @ found.vectors - np.eye(3)).max() <= 1e-5
 
 
-def test_eigsh_between_two_products(monkeypatch):
+def test_ctrl_c_between_two_products_ends_eigsh(monkeypatch):
     from fastcurv.spectrum.eigsh import ThickRestart
 
     look, seen = ThickRestart.is_done, []
 
-    def pressing(self):
+    def multiply_and_press(self):
         if self.run.m >= 3 and not seen:
-            press()
+            press_ctrl_c()
             seen.append(self.run.m)
         return look(self)
 
-    monkeypatch.setattr(ThickRestart, "is_done", pressing)
+    monkeypatch.setattr(ThickRestart, "is_done", multiply_and_press)
     found = fc.eigsh(PrescribedSpectrum(np.geomspace(1, 1e4, 300)), 3, seed=0)
     assert found.interrupted and len(found.values) == 3 and len(seen) == 1
 
 
-def test_two_at_any_moment_leave_nothing_behind(python):
-    """At most a few milliseconds apart, at moments drawn by a die: the handler is Python's own
-    again, and every matrix and product has the bits that it had.
+def test_ctrl_c_twice_at_random_moments_leaves_no_trace(python):
+    """After two interrupts at random moments a few milliseconds apart, Python's signal handler is
+    installed again, and matrices and products are bitwise unchanged.
     """
     python(
         """

@@ -1,4 +1,6 @@
-"""Defaults are a contract: scripts that name none go on doing what they did."""
+"""Default arguments are part of the public interface: a script that relies on them must not change
+its behaviour.
+"""
 
 import pytest
 
@@ -9,8 +11,10 @@ from ..golden import known  # noqa: E402
 from . import golden  # noqa: E402
 
 
-def test_every_default_is_what_it_was():
-    """What is new may come without; `tests.golden` says how they are written anew."""
+def test_public_defaults_are_unchanged():
+    """Every recorded default is unchanged. New functions may be added without a record;
+    `tests.golden` describes how defaults are recorded.
+    """
     held, found = known("reliability")["defaults"], golden.golden("defaults")
     changed = {
         f"{name}({word}): {held[name][word]} was, {now} is"

@@ -1,4 +1,6 @@
-"""The same bits a thousand times over, for any number of threads, with and without `memory=`."""
+"""Results are bitwise identical over a thousand repetitions and for any number of threads, with and
+without `memory=`.
+"""
 
 from functools import partial
 
@@ -17,8 +19,10 @@ from ..plans import least_memory, limited
 NETS = {"tall": ([5, 9, 9, 3], 700), "wide": ([33, 65, 47, 7], 260), "across": ([4, 10, 1], 3000)}
 
 
-def in_chunks(ob, theta):
-    """Bytes that hold the state of some rows and not of all."""
+def memory_for_chunks(ob, theta):
+    """Return a limit on memory, in bytes, that holds the state of some of the samples but not of
+    all.
+    """
 
     def bounded(memory):
         return limited(ob, memory).hessian(theta)
@@ -30,12 +34,12 @@ def in_chunks(ob, theta):
 
 @pytest.mark.by_day(share=1 / 3)
 @pytest.mark.parametrize("net", NETS)
-def test_a_thousand_repeats(net, dtype, rng):
+def test_a_thousand_repetitions_are_bitwise_identical(net, dtype, rng):
     sizes, N = NETS[net]
     p = nets.draw(rng, sizes, "gelu", N=N, dtype=dtype, l2=0.1)
     theta, v = p.theta, p.direction(rng)
     V = np.tile(v[:, None], 3)
-    for memory in (None, in_chunks(p.ob, theta)):
+    for memory in (None, memory_for_chunks(p.ob, theta)):
         first, count = None, 0
         while count < 1000:
             threads = 1 + count // 8 % 8
@@ -48,70 +52,72 @@ def test_a_thousand_repeats(net, dtype, rng):
                 count += 1
 
 
-def test_algorithms_repeat_their_bits(rng):
-    """From one seed, whatever number of threads the products had."""
+def test_seeded_algorithms_are_bitwise_repeatable(rng):
+    """Algorithms with one seed return bitwise identical results for any number of threads."""
     p = nets.draw(rng, [6, 8, 8, 2], N=90, l2=0.01)
     theta, seen = p.theta, []
     for threads in (1, 2, 3, 1):
         ob = p.objective(n_threads=threads)
         H = ob.hessian(theta)
-        pairs = fc.eigsh(H, 3, seed=5)
+        eigenpairs = fc.eigsh(H, 3, seed=5)
         density = fc.spectral_density(H, n_probes=3, n_steps=20, seed=5)
         end = fc.minimize(ob, theta, max_iter=6, seed=5)
-        seen.append([pairs.values, pairs.vectors, density.density, end.x, np.array(end.fun)])
+        seen.append(
+            [eigenpairs.values, eigenpairs.vectors, density.density, end.x, np.array(end.fun)]
+        )
     for other in seen[1:]:
         assert all(np.array_equal(a, b) for a, b in zip(seen[0], other))
 
 
-def products(p, kind=fc.Objective, **changes):
+def network_products(p, kind=fc.Objective, **changes):
     ob, V = p.objective(kind, **changes), np.cos(np.outer(np.arange(p.n), [1.0, 2.3, 3.1]))
     return ob.value(p.theta), ob.gradient(p.theta), ob.hessian(p.theta) @ V
 
 
-def of_samples(p):
+def sample_space_products(p):
     R = SampleSpace(p.ob.hessian(p.theta), [True] * 3)
     return (R @ np.cos(np.arange(R.shape[0])),)
 
 
-def of_outputs(p):
+def output_space_products(p):
     R = p.ob.ggn(p.theta).reduced("outputs")
     x = np.cos(np.arange(R.shape[0]))
     return R.matrix, R @ x, R.embed(x)
 
 
-def pairs(p, seed=0):
+def eigenpairs(p, seed=0):
     found = fc.eigsh(p.ob.hessian(p.theta), 5, seed=seed)
     return found.values, found.vectors
 
 
-def levenberg(p):
+def levenberg_marquardt_run(p):
     run = _engine.Levenberg(p.ob._new_plan(), p.theta.copy())
     run.run(5, 0.0, -np.inf, np.inf, np.zeros((5, 3)))
     return (run.theta,)
 
 
 WIDE, OWN = [40, 300, 200, 4], [nets.OWN["hyperbolic"], nets.OWN["wave"]]
-THREADED = {  # what is asked, of which net
-    "l2": (products, WIDE, {"N": 30, "l2": 0.3}),
-    "l2 of matrices": (products, WIDE, {"N": 30, "l2": 0.3, "l2_biases": False}),
-    "blocks": (partial(products, kind=fc.StreamedObjective, block_rows=64), [5, 7, 4, 3],
+THREADED = {  # the results compared, and the network
+    "l2": (network_products, WIDE, {"N": 30, "l2": 0.3}),
+    "l2 of matrices": (network_products, WIDE, {"N": 30, "l2": 0.3, "l2_biases": False}),
+    "blocks": (partial(network_products, kind=fc.StreamedObjective, block_rows=64), [5, 7, 4, 3],
                {"loss": "cross_entropy", "N": 400}),
-    "a loss by a function": (products, [5, 30, 2], {"loss": "poisson", "N": 900}),
-    "one that couples outputs": (products, [5, 30, 2],
+    "a loss by a function": (network_products, [5, 30, 2], {"loss": "poisson", "N": 900}),
+    "one that couples outputs": (network_products, [5, 30, 2],
                                  {"loss": "gaussian_nll", "N": 900, "y": np.ones((900, 1))}),
-    "activations by functions": (products, [20, 30, 30, 2],
+    "activations by functions": (network_products, [20, 30, 30, 2],
                                  {"activation": OWN, "N": 3000, "residual": True}),
-    "samples": (of_samples, [200, 300, 250, 10],
+    "samples": (sample_space_products, [200, 300, 250, 10],
                 {"activation": "gelu", "loss": "cross_entropy", "N": 8}),
-    "outputs": (of_outputs, [70, 90, 80, 4], {"loss": "cross_entropy", "N": 40}),
-    "a matrix, by any seed": (lambda p: pairs(p, p.ob.n_threads), [10, 4, 1], {"N": 200}),
-    "a search": (pairs, [10, 10, 1], {"N": 200}),
-    "steps": (levenberg, [6, 10, 3], {"loss": "cross_entropy", "N": 900}),
+    "outputs": (output_space_products, [70, 90, 80, 4], {"loss": "cross_entropy", "N": 40}),
+    "a matrix, by any seed": (lambda p: eigenpairs(p, p.ob.n_threads), [10, 4, 1], {"N": 200}),
+    "a search": (eigenpairs, [10, 10, 1], {"N": 200}),
+    "steps": (levenberg_marquardt_run, [6, 10, 3], {"loss": "cross_entropy", "N": 900}),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("what", THREADED)
-def test_threads_change_no_bit(what):
+def test_results_are_bitwise_identical_for_any_number_of_threads(what):
     ask, sizes, options = THREADED[what]
     one, *others = (ask(nets.draw(1, sizes, n_threads=t, **options)) for t in (1, 2, 3, 5))
     for other in others:
@@ -148,14 +154,16 @@ SEEDED = {
 
 
 @pytest.mark.parametrize("call", SEEDED)
-def test_where_a_seed_is_given_nothing_is_drawn_without(call, monkeypatch):
-    """Not even where it would seldom show."""
+def test_seeded_calls_draw_no_unseeded_numbers(call, monkeypatch):
+    """Seeded calls create no generator without a seed, not even where its numbers would seldom
+    change a result.
+    """
     p = nets.draw(1, [3, 4, 2], N=23, l2=1e-2)
     whole = np.random.default_rng
 
-    def seeded(seed=None):
+    def require_seed(seed=None):
         assert seed is not None, "drawn from the system's entropy"
         return whole(seed)
 
-    monkeypatch.setattr(np.random, "default_rng", seeded)
+    monkeypatch.setattr(np.random, "default_rng", require_seed)
     SEEDED[call](p.ob, p.theta)

@@ -1,5 +1,5 @@
-"""Memory after a hundred thousand products, ten thousand plans and ten thousand eigsh, and the
-bytes that are documented.
+"""Memory after a hundred thousand products, ten thousand plans and ten thousand calls of eigsh, and
+the documented memory of an operator.
 """
 
 from pathlib import Path
@@ -45,8 +45,8 @@ CALLS = {
 @needs_proc
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("share", [50, pytest.param(1, marks=pytest.mark.nightly)])
-def test_drift(name, share, python):
-    """At most 1 MiB; a fiftieth of the calls in the normal run."""
+def test_memory_does_not_grow_over_many_calls(name, share, python):
+    """Memory grows by at most 1 MiB. The normal run makes a fiftieth of the calls."""
     call, times = CALLS[name]
     code = START + f"grown = drift({call}, {times // share})\nassert grown <= 1 << 20, grown\n"
     python(code, timeout=3600 if share == 1 else 1200)
@@ -54,8 +54,10 @@ def test_drift(name, share, python):
 
 @needs_proc
 @pytest.mark.nightly
-def test_peak_memory_is_what_is_documented(python):
-    """Of an operator and its first product: nbytes and the padded copy of X, to 5%."""
+def test_peak_memory_of_an_operator_matches_its_documentation(python):
+    """The peak memory of an operator and its first product is nbytes plus the padded copy of X,
+    within 5%.
+    """
     python(
         NET
         + """

@@ -1,5 +1,5 @@
-"""Every argument that is an array, of every public function: what has a mask, is complex, lies with
-another library or is one number alone is taken as it is, or refused in one sentence.
+"""Array arguments of every public function: masked, complex, foreign and scalar arrays are used as
+they are, or rejected with a short error.
 """
 
 import numpy as np
@@ -90,7 +90,7 @@ def called(name, at, other):
 
 
 @each
-def test_a_mask_that_hides_is_refused_and_one_that_does_not_is_none(name, at):
+def test_masked_arrays_are_accepted_only_if_nothing_is_masked(name, at):
     call, *given = CALLS[name]
     plain, expected = given[at], call(*given)
     assert np.array_equal(called(name, at, np.ma.array(plain, mask=False)), expected)
@@ -102,7 +102,7 @@ def test_a_mask_that_hides_is_refused_and_one_that_does_not_is_none(name, at):
 
 
 @each
-def test_tensors_and_frames_are_arrays(name, at):
+def test_tensors_and_data_frames_are_accepted_as_arrays(name, at):
     torch, pd = pytest.importorskip("torch"), pytest.importorskip("pandas")
     call, *given = CALLS[name]
     plain, expected = given[at], call(*given)
@@ -115,9 +115,11 @@ def test_tensors_and_frames_are_arrays(name, at):
 
 
 @each
-def test_what_is_no_array_of_real_numbers_is_refused_in_one_sentence(name, at):
-    """By the names that the function has for it, not by what came of it inside."""
-    if name in ("fit", "predict"):  # scikit-learn's own words
+def test_arguments_that_are_no_real_arrays_are_rejected_by_name(name, at):
+    """Errors for arguments that are no arrays of real numbers use the function's own name for the
+    argument.
+    """
+    if name in ("fit", "predict"):  # scikit-learn's own messages
         return
     plain = CALLS[name][1 + at]
     odd = [plain.astype(complex), plain.astype(str), plain.astype("M8[s]"), np.float64(1.5), {1}]

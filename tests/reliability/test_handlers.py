@@ -1,5 +1,5 @@
-"""A handler of signals that asks for what its thread is in the middle of, and threads and forks
-beside it: right or refused, never wrong, never stuck.
+"""Signal handlers that call the object their thread is using, and forks during calls of other
+threads: results are right or an error is raised, and nothing hangs.
 """
 
 import os
@@ -51,9 +51,9 @@ def right(name):
 )
 
 
-def test_a_handler_that_asks_for_what_is_at_work_is_refused(python):
-    """At moments drawn by a clock: what it asked for is right or refused in one sentence, what it
-    came into is right, and a copy serves it.
+def test_handlers_that_call_a_busy_object_raise(python):
+    """A signal handler that runs at random moments and calls a busy object gets a right result or a
+    RuntimeError. The interrupted call is right, and a copy of the object can be used.
     """
     python(
         PROGRAM
@@ -104,8 +104,10 @@ assert all(seen)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
-def test_a_fork_beside_any_call_of_another_thread(python):
-    """Its child has every object free and right."""
+def test_forks_during_calls_of_another_thread_leave_objects_usable(python):
+    """In a child forked during a call of another thread, every object is unlocked and gives right
+    results.
+    """
     python(
         PROGRAM
         + """

@@ -1,4 +1,4 @@
-"""NaN and infinity: the table in docs/limits.md, a test a row."""
+"""NaN and infinity: one test for each row of the table in docs/limits.md."""
 
 import warnings
 from functools import partial
@@ -19,14 +19,14 @@ THETA = MODEL.init(seed=0)
 BAD = pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 
 
-def spoilt(array, bad):
+def with_one_bad_entry(array, bad):
     array = np.array(array, float)
     array.flat[1] = bad
     return array
 
 
-class Spoils(LinearOperator):
-    """Symmetric but for one number of each product."""
+class BadProducts(LinearOperator):
+    """A symmetric operator with one bad number in each product."""
 
     def __init__(self, bad):
         super().__init__(float, (30, 30))
@@ -39,28 +39,30 @@ class Spoils(LinearOperator):
 
 
 TAKERS = {
-    "X": lambda bad: fc.Objective(MODEL, spoilt(X, bad), Y, "mse"),
-    "y": lambda bad: fc.Objective(MODEL, X, spoilt(Y, bad), "mse"),
+    "X": lambda bad: fc.Objective(MODEL, with_one_bad_entry(X, bad), Y, "mse"),
+    "y": lambda bad: fc.Objective(MODEL, X, with_one_bad_entry(Y, bad), "mse"),
     "sample_weight": lambda bad: fc.Objective(
-        MODEL, X, Y, "mse", sample_weight=spoilt(np.ones(2), bad)
+        MODEL, X, Y, "mse", sample_weight=with_one_bad_entry(np.ones(2), bad)
     ),
     "l2": lambda bad: fc.Objective(MODEL, X, Y, "mse", l2=bad),
-    "theta": lambda bad: OB.value(spoilt(THETA, bad)),
-    "theta of a verdict": lambda bad: fc.classify(OB, spoilt(THETA, bad)),
-    "theta0": lambda bad: fc.minimize(OB, spoilt(THETA, bad)),
-    "theta0 of a search": lambda bad: fc.find_critical_point(OB, spoilt(THETA, bad)),
-    "theta of a model": lambda bad: MODEL.predict(spoilt(THETA, bad), X),
-    "v0": lambda bad: fc.eigsh(np.eye(3), 1, v0=spoilt(np.ones(3), bad)),
-    "against": lambda bad: fc.eigsh(np.eye(3), 1, against=spoilt(np.ones((3, 1)), bad)),
-    "direction": lambda bad: fc.escape(OB, THETA, direction=spoilt(THETA, bad)),
-    "g": lambda bad: fc.newton_step(np.eye(3), spoilt(np.ones(3), bad)),
-    "g of another step": lambda bad: fc.saddle_free_newton_step(np.eye(3), spoilt(np.ones(3), bad)),
+    "theta": lambda bad: OB.value(with_one_bad_entry(THETA, bad)),
+    "theta of a verdict": lambda bad: fc.classify(OB, with_one_bad_entry(THETA, bad)),
+    "theta0": lambda bad: fc.minimize(OB, with_one_bad_entry(THETA, bad)),
+    "theta0 of a search": lambda bad: fc.find_critical_point(OB, with_one_bad_entry(THETA, bad)),
+    "theta of a model": lambda bad: MODEL.predict(with_one_bad_entry(THETA, bad), X),
+    "v0": lambda bad: fc.eigsh(np.eye(3), 1, v0=with_one_bad_entry(np.ones(3), bad)),
+    "against": lambda bad: fc.eigsh(np.eye(3), 1, against=with_one_bad_entry(np.ones((3, 1)), bad)),
+    "direction": lambda bad: fc.escape(OB, THETA, direction=with_one_bad_entry(THETA, bad)),
+    "g": lambda bad: fc.newton_step(np.eye(3), with_one_bad_entry(np.ones(3), bad)),
+    "g of another step": lambda bad: fc.saddle_free_newton_step(
+        np.eye(3), with_one_bad_entry(np.ones(3), bad)
+    ),
 }
 
 
 @BAD
 @pytest.mark.parametrize("name", TAKERS)
-def test_what_is_given_is_refused_by_name(name, bad):
+def test_errors_for_bad_arrays_name_the_argument(name, bad):
     with pytest.raises(ValueError) as caught:
         TAKERS[name](bad)
     assert name.split(" ")[0] in str(caught.value) and "\n" not in str(caught.value)
@@ -77,14 +79,14 @@ NUMBERS = {
 
 
 @pytest.mark.parametrize("name", NUMBERS)
-def test_numbers_are_refused_by_name(name):
+def test_errors_for_bad_scalars_name_the_argument(name):
     with pytest.raises(ValueError, match=name):
         NUMBERS[name](np.nan)
 
 
 @BAD
-def test_it_comes_out_of_a_product_in_its_column_alone(bad):
-    H, v = OB.hessian(THETA), spoilt(THETA, bad)
+def test_nan_in_a_vector_affects_only_its_column_of_a_product(bad):
+    H, v = OB.hessian(THETA), with_one_bad_entry(THETA, bad)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert not np.isfinite(H @ v).any() and not np.isfinite(H.quadratic(v))
@@ -101,7 +103,7 @@ ASKERS = {
     "eigvalsh": fc.eigvalsh,
     "inertia": fc.inertia,
     "spectral_density": fc.spectral_density,
-    **{  # by signs, by a sketch, and exactly
+    **{  # by random signs, by a sketch, and exactly
         f"{estimate.__name__}, {n}": partial(estimate, n_probes=n, seed=0)
         for estimate in (fc.trace, fc.diagonal, fc.frobenius_norm)
         for n in (1, 6, 9, 20, 40)
@@ -113,14 +115,14 @@ ASKERS = {
 
 @BAD
 @pytest.mark.parametrize("name", ASKERS)
-def test_what_an_operator_returns_is_refused(name, bad):
-    for op in (Spoils(bad), spoilt(np.eye(30), bad)):
+def test_algorithms_reject_operators_that_return_nan(name, bad):
+    for op in (BadProducts(bad), with_one_bad_entry(np.eye(30), bad)):
         with pytest.raises(ValueError, match="finite"):
             ASKERS[name](op)
 
 
 @pytest.mark.parametrize("part", ["value", "gradient", "hessian"])
-def test_what_an_objective_returns_is_refused(part):
+def test_algorithms_reject_objectives_that_return_nan(part):
     parts = {
         "value": lambda t: 1.0,
         "gradient": lambda t: np.zeros(2),
@@ -136,7 +138,7 @@ def test_what_an_objective_returns_is_refused(part):
         (fc.minimize if part == "value" else fc.classify)(ob, np.zeros(2))
 
 
-def test_masked_entries_are_refused():
+def test_masked_entries_are_rejected():
     masked = np.ma.array(X, mask=[[False, True], [False, False]])
     with pytest.raises(ValueError, match="X"):
         fc.Objective(MODEL, masked, Y, "mse")
@@ -144,8 +146,10 @@ def test_masked_entries_are_refused():
     assert unmasked.value(THETA) == OB.value(THETA)
 
 
-def test_a_loss_that_overflows():
-    """IEEE arithmetic below, a refusal above."""
+def test_overflowing_losses_are_infinite_in_passes_and_rejected_by_algorithms():
+    """An overflowing loss follows IEEE arithmetic in objectives and operators; algorithms raise an
+    error.
+    """
     far = THETA * 1e200
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -159,8 +163,10 @@ def test_a_loss_that_overflows():
 
 @pytest.mark.parametrize("scale", [1e-150, 1e60, 1e110, 1e150])
 @pytest.mark.parametrize("activation, loss", [("identity", "mse"), ("gelu", "cross_entropy")])
-def test_numbers_near_the_end_of_the_range_raise_no_warning(scale, activation, loss):
-    """NumPy would warn of squares that overflow, some on one processor and some on another."""
+def test_numbers_near_overflow_raise_no_warning(scale, activation, loss):
+    """No NumPy warning is emitted for squares that overflow, which some processors would emit and
+    others not.
+    """
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((9, 3))
     y = rng.integers(2, size=9) if loss == "cross_entropy" else rng.standard_normal((9, 2))
@@ -176,8 +182,8 @@ def test_numbers_near_the_end_of_the_range_raise_no_warning(scale, activation, l
                 assert "finite" in str(error), call
 
 
-def test_a_trial_step_into_an_overflow_is_not_taken():
-    """exp(-t) + exp(t^2), which is infinite from t = 27 on: the iterates stay where it is not."""
+def test_trial_steps_into_an_overflow_are_rejected():
+    """Iterates stay where exp(-t) + exp(t^2) is finite, which is below t = 27."""
     with np.errstate(over="ignore", invalid="ignore"):
         ob = FunctionObjective(
             1,
@@ -192,14 +198,14 @@ def test_a_trial_step_into_an_overflow_is_not_taken():
 
 
 @BAD
-def test_no_file_holds_it(tmp_path, bad):
+def test_save_rejects_nan(tmp_path, bad):
     with pytest.raises(ValueError, match="theta"):
-        fc.save(tmp_path / "x", MODEL, spoilt(THETA, bad))
+        fc.save(tmp_path / "x", MODEL, with_one_bad_entry(THETA, bad))
     assert not list(tmp_path.iterdir())
 
 
-def test_the_table_is_this_long():
-    """A new row brings a test."""
+def test_the_table_has_as_many_rows_as_are_tested():
+    """The table in docs/limits.md has nine rows; a new one needs a test here."""
     page = Path(__file__).resolve().parents[2] / "docs" / "limits.md"
     section = page.read_text().split("## NaN and infinity")[1].split("\n## ")[0]
     rows = section.split("|---|---|")[1]

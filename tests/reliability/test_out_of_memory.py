@@ -1,4 +1,4 @@
-"""Each allocation fails in turn, the engine's, NumPy's and Python's own: MemoryError, no leak, and
+"""If any allocation of the engine, NumPy or Python fails, MemoryError is raised, nothing leaks and
 the next call is right.
 """
 
@@ -127,8 +127,10 @@ def shim(tmp_path_factory):
     [([5, 9, 9, 3], 400, False), ([33, 40, 40, 7], 70, False), ([5, 9, 3], 60, True)],
     ids=["tall", "wide", "batch norm"],
 )
-def test_out_of_memory(sizes, N, norm, shim):
-    """At every allocation of half a kilobyte and more."""
+def test_every_failed_allocation_raises_memory_error(sizes, N, norm, shim):
+    """Every allocation of half a kilobyte or more fails in turn; each failure raises MemoryError
+    and leaves all objects usable.
+    """
     done = subprocess.run(
         [
             sys.executable,

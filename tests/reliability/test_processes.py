@@ -1,4 +1,4 @@
-"""Forks, spawned and served processes, and ends of the interpreter, many times over."""
+"""Forked, spawned and multiprocessing children, and exits of the interpreter."""
 
 import multiprocessing
 import operator
@@ -32,9 +32,9 @@ def child():
 
 @posix
 @pytest.mark.parametrize("times", [20, pytest.param(300, marks=pytest.mark.nightly)])
-def test_forks(times, python):
-    """Children of a process with workers make their own, and get the same bits; so does the parent
-    afterwards. `test_handlers` has forks amid the calls of another thread.
+def test_forked_children_and_their_parent_get_bitwise_identical_results(times, python):
+    """Children of a process with workers create their own and get bitwise identical results, as
+    does the parent afterwards. `test_handlers` forks during calls of another thread.
     """
     python(
         FORK
@@ -62,8 +62,8 @@ for _ in range({times}):
 
 
 @posix
-def test_multiprocessing_by_fork(python):
-    """A pool, whose operators come by memory and by pickle."""
+def test_operators_reach_a_forked_pool(python):
+    """Processes of a forked pool get operators by inheritance and by pickle."""
     python(
         FORK
         + """
@@ -80,8 +80,8 @@ with multiprocessing.get_context("fork").Pool(2) as pool:
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
-def test_operators_travel_to_new_processes(method, rng):
-    """And give the same bits there."""
+def test_pickled_operators_are_bitwise_identical_in_new_processes(method, rng):
+    """Operators pickled to a new process give bitwise identical products there."""
     if method not in multiprocessing.get_all_start_methods():
         pytest.skip(f"the system has no {method}")
     p = nets.draw(rng, [5, 9, 3], N=40, l2=0.1)
@@ -99,9 +99,9 @@ AT_WORK = "threading.Thread(target=lambda: [H @ v for _ in range(200)], daemon=T
 @pytest.mark.parametrize(
     "end", ["pass", "sys.exit(0)", AT_WORK + "time.sleep(0.05)", AT_WORK], ids=range(4)
 )
-def test_exit_with_live_workers(end, python):
-    """The interpreter ends at once and in order, workers awake or asleep, products running or
-    not.
+def test_the_interpreter_exits_in_order_with_live_workers(end, python):
+    """The interpreter exits promptly with status 0, whether workers are awake or asleep and whether
+    products are running.
     """
     begin = "ob, theta, v = drawn(*WIDE)\nH = ob.hessian(theta)\nH @ v\n"
     done = python(NET + begin + "assert engine.thread_workers() == 1\n" + end)
@@ -110,8 +110,10 @@ def test_exit_with_live_workers(end, python):
 
 @posix
 @pytest.mark.parametrize("times", [10, pytest.param(1000, marks=pytest.mark.nightly)])
-def test_exits_with_live_workers(times, python):
-    """As children of one process that has imported everything: an exit of each is what counts."""
+def test_many_children_exit_with_live_workers(times, python):
+    """Many children, forked from one process that has imported everything, exit with live
+    workers.
+    """
     python(
         NET
         + f"""

@@ -1,5 +1,5 @@
-"""One `Krylov` run used from several threads, from its own product, from a signal handler and after
-a fork: right results, or one sentence.
+"""One `Krylov` run that is used from several threads, from its own product, from a signal handler
+and after a fork gives right results or raises.
 """
 
 import os
@@ -18,7 +18,9 @@ n, values = 400, np.r_[np.linspace(0, 1, 397), 3.0, 4.0, 5.0]
 
 
 def test_threads_that_share_a_run_get_right_values(python):
-    """Each extends it, at times by all of its rows; a crash was the answer in 5 of 5 programs."""
+    """Each of several threads extends one run, sometimes to its full dimension, and gets right
+    eigenvalues.
+    """
     python(
         RUN
         + """
@@ -60,7 +62,7 @@ assert not wrong, wrong[:3]
     )
 
 
-def test_a_run_that_its_own_product_or_a_handler_asks_says_so(python):
+def test_a_run_used_from_its_own_product_or_a_handler_raises(python):
     python(
         RUN
         + """
@@ -115,7 +117,7 @@ assert set(said) == {said[0]} and "signal handler" in said[0]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
-def test_a_fork_amid_a_run_of_another_thread_starts_it_anew(python):
+def test_a_fork_during_a_run_of_another_thread_restarts_the_run(python):
     python(
         RUN
         + """
@@ -142,7 +144,7 @@ assert np.abs(run.eigsh(2, "LA").values - values[-2:]).max() <= 1e-5
     )
 
 
-def test_a_verdict_keeps_its_run_from_other_threads(python):
+def test_verdicts_are_right_while_other_threads_extend_their_run(python):
     python(
         RUN
         + """

@@ -1,4 +1,4 @@
-"""What the library is built from and by, and what it never does with a file."""
+"""The supply chain: what the library is built from and with, and that no file is executed."""
 
 import ast
 import re
@@ -21,8 +21,10 @@ FORBIDDEN = {"eval", "exec", "compile", "__import__"}
 MODULES = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "subprocess", "ctypes"}
 
 
-def test_nothing_is_executed():
-    """No eval, no exec, no pickle, no other program; arrays are never loaded with objects."""
+def test_sources_execute_no_files_or_programs():
+    """The sources use no eval, exec or pickle and start no program, and arrays are never loaded
+    with objects.
+    """
     paths = sorted(PACKAGE.rglob("*.py"))
     assert len(paths) > 100
     for path in paths:
@@ -45,8 +47,10 @@ def test_nothing_is_executed():
 @pytest.mark.skipif(
     sys.platform != "linux" or not shutil.which("readelf"), reason="needs an ELF, and who reads it"
 )
-def test_the_compiled_side_is_hardened():
-    """Its symbols are bound at once and read-only from then on, its stack is watched."""
+def test_the_extension_is_linked_with_hardening():
+    """The compiled extension has full RELRO (symbols bound at load time, then read-only) and stack
+    protection.
+    """
     path = fastcurv._engine.core.__file__
 
     def said(*options):
@@ -61,8 +65,10 @@ def test_the_compiled_side_is_hardened():
 
 
 @pytest.mark.parametrize("installed", [False, True])
-def test_a_source_folder_that_is_not_built_says_what_to_do(installed, tmp_path, python):
-    """Where a copy is installed, as by `pip install .`, it is hidden by the folder: leave it."""
+def test_importing_an_unbuilt_source_folder_explains_the_cure(installed, tmp_path, python):
+    """Importing from a source folder without the compiled extension raises an error that says how
+    to build it, or to leave the folder if an installed copy is hidden by it.
+    """
     source, site = tmp_path / "source", tmp_path / "site"
     shutil.copytree(PACKAGE, source / "fastcurv", ignore=shutil.ignore_patterns("*.so", "*.pyd"))
     site.mkdir()
@@ -84,7 +90,7 @@ def test_a_source_folder_that_is_not_built_says_what_to_do(installed, tmp_path, 
 
 @from_a_checkout
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
-def test_workflows_may_only_read_and_pin_what_they_use(path):
+def test_workflows_have_read_permission_and_pin_their_actions(path):
     text = path.read_text()
     before_jobs = text.split("\njobs:")[0]
     assert re.search(r"^permissions:\n  contents: read$", before_jobs, re.M)
@@ -103,7 +109,9 @@ def test_workflows_may_only_read_and_pin_what_they_use(path):
 
 @from_a_checkout
 def test_workflows_run_targets_of_the_makefile():
-    """So that every job can be run on a developer's machine."""
+    """Workflows run targets of the Makefile only, so that every job can be reproduced on a
+    developer's machine.
+    """
     targets = set(re.findall(r"^([\w-]+)(?: [\w-]+)*:", (ROOT / "Makefile").read_text(), re.M))
     for path in WORKFLOWS:
         text = path.read_text()
@@ -121,8 +129,10 @@ def test_workflows_run_targets_of_the_makefile():
 
 
 @from_a_checkout
-def test_the_address_of_the_repository_is_one_and_a_placeholder_is_never_published():
-    """The same in every file that names it; `--publish` refuses the placeholder."""
+def test_all_files_name_one_repository_and_a_placeholder_is_not_published():
+    """Every file names the same address of the repository, and `--publish` rejects the
+    placeholder.
+    """
 
     def check(*options):
         command = [sys.executable, ROOT / "packaging" / "placeholder.py", *options]
@@ -138,7 +148,7 @@ def test_the_address_of_the_repository_is_one_and_a_placeholder_is_never_publish
 
 @from_a_checkout
 @pytest.mark.parametrize("name", ["build-requirements.txt", "release-requirements.txt"])
-def test_every_requirement_of_a_release_has_hashes(name):
+def test_requirements_of_a_release_are_pinned_by_hash(name):
     lines = (ROOT / "packaging" / name).read_text().replace("\\\n", " ").splitlines()
     pins = [line for line in lines if line.strip() and not line.strip().startswith("#")]
     assert pins
@@ -148,8 +158,10 @@ def test_every_requirement_of_a_release_has_hashes(name):
 
 
 @from_a_checkout
-def test_the_pins_are_what_the_build_asks_for():
-    """The same projects as [build-system] requires; and releases build with nothing else."""
+def test_pinned_projects_are_those_of_the_build_system():
+    """The pinned projects are those that [build-system] requires, and releases are built with
+    nothing else.
+    """
     project = (ROOT / "pyproject.toml").read_text()
     requires = re.search(r"^requires = \[(.*)\]", project, re.M)[1]
     asked = {re.match(r"[\w-]+", word)[0] for word in re.findall(r'"([^"]+)"', requires)}

@@ -1,5 +1,5 @@
-"""What type checkers know of the public names and what they refuse, as the checks at run time do:
-an ignored error that is none fails under ``mypy --strict`` (`make lint`) and under pyright.
+"""Calls that type checkers must reject, as checks at run time do, and inferred types of public
+names. A superfluous ignored error fails under ``mypy --strict`` (`make lint`) and pyright.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ H = OB.hessian(THETA)
 
 
 class Parabola:
-    """A user's own objective, with annotations of their taste."""
+    """A user-defined objective with the user's own annotations."""
 
     n_params = 2
 
@@ -38,8 +38,8 @@ class Parabola:
         return 2 * np.eye(len(x))
 
 
-def known() -> None:
-    """What comes of a call has a type, so that an editor completes what follows."""
+def check_inferred_types() -> None:
+    """Check the inferred types of results, which editors use for completion."""
     assert_type(fc.Objective(MODEL, X, Y), fc.Objective)
     assert_type(fc.StreamedObjective(MODEL, X, Y), fc.StreamedObjective)
     assert_type(H, Curvature)

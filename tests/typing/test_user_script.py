@@ -1,5 +1,5 @@
-"""A user's script with types: it runs, and names everything that is public. `make lint` holds it,
-and the stubs of the compiled modules, against mypy.
+"""A typed user script runs and uses every public name. `make lint` checks the script and the stubs
+of the compiled modules with mypy.
 """
 
 import inspect
@@ -21,7 +21,7 @@ from tests.typing import refused
 FOLDER = Path(__file__).resolve().parent
 
 
-def test_the_script_runs(python):
+def test_the_typed_user_script_runs(python):
     python((FOLDER / "user_script.py").read_text())
 
 
@@ -30,8 +30,8 @@ def test_the_script_uses_every_public_name():
     assert [name for name in public() if not re.search(rf"\bfc\.{name}\b", text)] == []
 
 
-def test_the_compiled_module_has_a_stub():
-    """One module, of which all that the package takes from it is described."""
+def test_the_stub_describes_everything_the_package_imports():
+    """The stub of the compiled module describes every name that the package imports from it."""
     engine = FOLDER.parent.parent / "fastcurv" / "_engine"
     assert [path.stem for path in engine.glob("*.pyi")] == ["core"]
     described = (engine / "core.pyi").read_text()
@@ -39,9 +39,9 @@ def test_the_compiled_module_has_a_stub():
         assert re.search(rf"(def|class) {name}\b|^{name}:", described, re.MULTILINE), name
 
 
-def test_what_checkers_refuse_is_refused_at_run_time():
-    """And what they know is so."""
-    refused.known()
+def test_errors_of_type_checkers_are_errors_at_run_time():
+    """Calls that type checkers reject raise at run time, and inferred types are the actual ones."""
+    refused.check_inferred_types()
     for call in refused.REFUSED:
         with pytest.raises(
             (TypeError, ValueError), match=r" must |Use |Did you mean|Its arguments are"
@@ -66,15 +66,15 @@ def test_names_for_checkers_are_those_at_run_time(named, there):
     assert names == set(there)
 
 
-def test_methods_are_sorted_into_orders():
+def test_every_method_of_minimize_has_an_order():
     second = {name for name, method in METHODS.items() if method.curvature}
     assert set(get_args(protocols.SecondOrder)) == second | {"lm"}
 
 
 def callables():
-    """Every public function, class and method, by name."""
+    """Return every public function, class and method by name."""
     for name, found in public().items():
-        if name.endswith("Warning"):  # its signature is that of all exceptions
+        if name.endswith("Warning"):  # it has the signature of all exceptions
             continue
         yield name, found
         for part, method in inspect.getmembers(found) if inspect.isclass(found) else ():
@@ -82,6 +82,6 @@ def callables():
                 yield f"{name}.{part}", method
 
 
-def test_help_begins_with_a_signature_that_can_be_read():
+def test_no_signature_in_help_exceeds_700_characters():
     lengths = {name: len(f"{name}{inspect.signature(found)}") for name, found in callables()}
     assert len(lengths) > 100 and {name: n for name, n in lengths.items() if n > 700} == {}

@@ -1,5 +1,6 @@
-"""Every public name as a script uses it that its author checks with ``mypy --strict``: what is
-wrong there is wrong in our annotations. `test_user_script` runs it, and `make lint` checks it.
+"""A script that uses every public name and that its author checks with ``mypy --strict``. An error
+there is an error in the annotations of the library. `test_user_script` runs the script, and `make
+lint` checks it.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def spectrum(H: LinearOperator[Any]) -> None:
 def verdicts(objective: fc.Objective, theta: Floats) -> Floats:
     found = fc.minimize(objective, theta, "trust-region", max_iter=200, seed=0)
     x: Floats = found.x
-    at_the_end = found.report  # known to checkers: the verdict, or None
+    at_the_end = found.report  # inferred by type checkers: a verdict or None
     assert at_the_end is not None and at_the_end.certified and found.fun < 2.0 and found.nit > 0
     losses: Floats = found.history["loss"]
     assert found.kind == "minimum" and losses[-1] <= losses[0] and found.message.endswith(".")
@@ -183,7 +184,7 @@ def files(model: fc.MLP, theta: Floats, folder: Path) -> None:
 
 
 def converters(model: fc.MLP, theta: Floats, onnx_file: Path) -> None:
-    """Where torch and onnx are installed."""
+    """Use the converters if torch and onnx are installed."""
     module = fc.to_torch(model, theta)
     for back, parameters in (fc.from_torch(module), fc.from_onnx(onnx_file)):
         assert back.n_params == len(parameters)
@@ -228,7 +229,7 @@ def main() -> None:
     streams(objective, theta)
     with TemporaryDirectory() as folder:
         files(objective.model, x, Path(folder))
-    warnings.simplefilter("ignore")  # of estimators that stop early
+    warnings.simplefilter("ignore")  # for estimators that stop early
     estimators(objective.X, objective.y)
     pictures(objective, x)
     kernels: str = fc.show_versions("dict")["kernels"]

@@ -1,4 +1,4 @@
-"""What the commands of the shell print."""
+"""The output of the shell's commands, for the golden file."""
 
 from __future__ import annotations
 
@@ -40,14 +40,16 @@ COMMANDS = [
 ]
 
 
-def rows() -> str:
-    """A table of numbers with a line of names."""
+def table_text() -> str:
+    """Return a table of numbers with a header line."""
     numbers = np.round(np.sin(np.arange(1, 161).reshape(40, 4) ** 1.5), 3)
     return "a,b,c,y\n" + "\n".join(",".join(map(str, row)) for row in numbers)
 
 
-def told(text: str) -> str:
-    """Without what no two runs share; of JSON what is no list."""
+def normalised(text: str) -> str:
+    """Return the output without seconds and temporary paths; of JSON, only fields that are no lists
+    or objects.
+    """
     if text.startswith("{"):
         whole = json.loads(text)
         text = "\n".join(f"{k}: {v}" for k, v in whole.items() if not isinstance(v, (list, dict)))
@@ -55,15 +57,15 @@ def told(text: str) -> str:
     return re.sub(" +", " ", text)
 
 
-def ran(command: str) -> list[Any]:
-    """Status, what was printed with # for numbers, and these."""
+def run_command(command: str) -> list[Any]:
+    """Return the output with # for numbers, the exit status, and these numbers."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             status = main([*command.split(), "--quiet"])
         except SystemExit as end:
             status = int(end.code or 0)
-    text, numbers = masked(told(out.getvalue()) + "\n" + err.getvalue())
+    text, numbers = masked(normalised(out.getvalue()) + "\n" + err.getvalue())
     return [text, float(status), *numbers]
 
 
@@ -71,12 +73,12 @@ SECTIONS = ("commands",)
 
 
 def golden(section: str) -> dict[str, list[Any]]:
-    """Of every command, in a folder of their own."""
+    """Return the output of every command, run in a temporary folder."""
     here = Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         try:
-            Path("t.csv").write_text(rows())
-            return {command: ran(command) for command in COMMANDS}
+            Path("t.csv").write_text(table_text())
+            return {command: run_command(command) for command in COMMANDS}
         finally:
             os.chdir(here)

@@ -1,4 +1,6 @@
-"""Advice in the shell is a command that works when it is typed; so are its first words."""
+"""Advice printed by the shell is a command that runs as it stands, and first words known from other
+programs, such as `help`, work.
+"""
 
 import io
 import json
@@ -23,8 +25,8 @@ PYTHON = re.compile(
 COMMAND = re.compile(r"`(fastcurv [^`\n]*)`|^ +(fastcurv train .*)$", re.MULTILINE)
 
 
-def said(line):
-    """The status and the output of a command."""
+def run_cli(line):
+    """Return the exit status and the output of a command."""
     out = io.StringIO()
     with redirect_stdout(out):
         status = main(shlex.split(line))
@@ -33,8 +35,8 @@ def said(line):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Data of two kinds, and networks where there is something to advise."""
-    place = tmp_path_factory.mktemp("my runs")  # a name that needs quotes
+    """Return a folder with two data sets and networks for which advice is given."""
+    place = tmp_path_factory.mktemp("my runs")  # a name that must be quoted
     rng = np.random.default_rng(3)
     X = rng.standard_normal((80, 3))
     y = 100 + 30 * np.tanh(X[:, 0] * X[:, 1])
@@ -60,7 +62,7 @@ def folder(tmp_path_factory):
         ("spread", f"{d} --hidden 3 --epochs 2 --loss gaussian_nll --max-steps 20"),
     ):
         out = shlex.quote(str(place / f"{name}.safetensors"))
-        assert said(f"train {line} --quiet --out {out}")[0] in (0, 1), line
+        assert run_cli(f"train {line} --quiet --out {out}")[0] in (0, 1), line
     return place
 
 
@@ -68,9 +70,9 @@ def quoted(*parts):
     return shlex.quote("/".join(map(str, parts)))
 
 
-def test_all_advice_is_a_command_that_works_when_typed(folder, monkeypatch, tmp_path):
-    """Of runs and of networks from elsewhere, at saddles, on the way, and where training fails; and
-    in the pages.
+def test_all_advice_is_a_command_that_runs(folder, monkeypatch, tmp_path):
+    """Advice for runs and for networks of other programs, at saddles, before convergence and after
+    failed training, and on the documentation's pages, consists of commands that run.
     """
     monkeypatch.chdir(tmp_path)
     data = f"--data {quoted(folder, 'd.csv')}"
@@ -92,7 +94,7 @@ def test_all_advice_is_a_command_that_works_when_typed(folder, monkeypatch, tmp_
             f"diagnose {model} {more}",
             f"report {model} {more} --probes 1 --steps 3 --out page.html",
         ):
-            status, text = said(f"{command} --quiet")
+            status, text = run_cli(f"{command} --quiet")
             assert status == 0, command
             rest = COMMAND.sub("", text.replace("f(x)", "").replace("(its last digits)", ""))
             found = PYTHON.search(rest)
@@ -104,11 +106,13 @@ def test_all_advice_is_a_command_that_works_when_typed(folder, monkeypatch, tmp_
     for number, line in enumerate(sorted(typed)):
         assert line.startswith("fastcurv ")
         words = f"{line.removeprefix('fastcurv ')} --max-steps 2 --quiet --out {number}.safetensors"
-        assert said(words)[0] in (0, 1), line
+        assert run_cli(words)[0] in (0, 1), line
 
 
 def test_every_cause_of_a_failed_training_has_a_command():
-    """The calls of the table, with what they change, for networks of several kinds."""
+    """For each cause of a failed training that `diagnose` names, the suggested command makes the
+    change that the cause needs, for networks of several kinds.
+    """
     rng = np.random.default_rng(0)
     X, parser, changed = rng.standard_normal((12, 3)), build_parser(), set()
     for model in (
@@ -142,36 +146,38 @@ def test_every_cause_of_a_failed_training_has_a_command():
     assert changed >= {("raw", "False"), ("residual", "True")}
 
 
-def test_training_goes_on_from_a_network(folder, tmp_path, monkeypatch):
-    """From a run with its own data and settings, or with others; from another program's network,
-    whose data are taken as they stand, and whose result is a run again.
+def test_training_continues_from_a_saved_network(folder, tmp_path, monkeypatch):
+    """Training continues from a run with its own or other data and settings, and from another
+    program's network, whose data are not standardised.
     """
     monkeypatch.chdir(tmp_path)
     short = quoted(folder, "short.safetensors")
     first = load_run(folder / "short.safetensors")
-    assert said(f"train --from {short} --quiet")[0] == 0
+    assert run_cli(f"train --from {short} --quiet")[0] == 0
     found = load_run("theta.safetensors")
     assert found.recipe == first.recipe
     ob = found.recipe.objective()
     assert ob.value(found.theta) < ob.value(first.theta)
-    assert said(f"train --from {short} --quiet --l2 0.5 --epochs 0 --max-steps 1")[0] == 1
+    assert run_cli(f"train --from {short} --quiet --l2 0.5 --epochs 0 --max-steps 1")[0] == 1
     assert load_run("theta-2.safetensors").recipe.l2 == 0.5
     model, zero = fc.load(folder / "large.safetensors")
     data = quoted(folder, "d.csv")
     start = f"train --from {quoted(folder, 'large.safetensors')} {data} --quiet --epochs 0"
-    assert said(f"{start} --max-steps 1 --out on.safetensors")[0] == 1
+    assert run_cli(f"{start} --max-steps 1 --out on.safetensors")[0] == 1
     assert fc.load("on.safetensors")[0] == model
     on = load_run("on.safetensors")
     assert on.recipe.raw and on.recipe.l2 == 1e-3
     ob = on.recipe.objective(model=on.model)
     assert ob.value(on.theta) < ob.value(zero)
-    status, text = said("classify on.safetensors --json")
+    status, text = run_cli("classify on.safetensors --json")
     assert status == 0 and json.loads(text)["gradient_norm"] == pytest.approx(
         np.linalg.norm(ob.gradient(on.theta))
     )
 
 
-def test_training_from_a_network_reports_what_does_not_fit(folder, tmp_path, monkeypatch, capsys):
+def test_continued_training_rejects_options_that_do_not_fit_the_network(
+    folder, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     zero, short = (quoted(folder, f"{name}.safetensors") for name in ("zero", "short"))
     for line, words in (
@@ -195,8 +201,10 @@ def columns(text):
     return dict(zip(names, zip(*rows)))
 
 
-def test_predictions_come_in_the_units_and_words_of_the_training_data(folder, tmp_path):
-    """Against a forward pass in NumPy of the numbers in the file, by columns in another order."""
+def test_predictions_are_in_units_and_labels_of_the_training_data(folder, tmp_path):
+    """Predictions equal a NumPy forward pass of the numbers in the file, with columns in another
+    order, in the units or labels of the training data.
+    """
     table = np.loadtxt(folder / "d.csv", delimiter=",", skiprows=1)
     (tmp_path / "new.csv").write_text(
         "c,extra,b,a\n" + "".join(f"{c!r},x,{b!r},{a!r}\n" for a, b, c, _ in table.tolist())
@@ -217,25 +225,25 @@ def test_predictions_come_in_the_units_and_words_of_the_training_data(folder, tm
     assert abs(table[:, 3].mean() - run.coding.y_shift[0]) < 0.2 * table[:, 3].std()
     short = quoted(folder, "short.safetensors")
     for source in (folder / "d.csv", *(tmp_path / n for n in ("new.csv", "bare.csv", "X.npz"))):
-        status, text = said(f"predict {short} {quoted(source)}")
+        status, text = run_cli(f"predict {short} {quoted(source)}")
         assert status == 0
         gaps = np.abs(np.array(columns(text)["y"], float) - exact)
         assert gaps.max() <= 1e-12 * np.abs(exact).max(), source
     out = tmp_path / "p.csv"
-    assert said(f"predict {short} {quoted(tmp_path, 'X.npz')} --out {quoted(out)}")[0] == 0
+    assert run_cli(f"predict {short} {quoted(tmp_path, 'X.npz')} --out {quoted(out)}")[0] == 0
     assert out.read_text() == text
-    status, text = said(f"predict {short} {quoted(tmp_path, 'X.npz')} --json")
+    status, text = run_cli(f"predict {short} {quoted(tmp_path, 'X.npz')} --json")
     assert np.array_equal(
         json.loads(text)["predictions"]["y"], np.array(columns(out.read_text())["y"], float)
     )
 
 
-def test_predictions_of_classes_counts_spreads_and_other_programs(folder):
+def test_predictions_of_each_kind_of_target_and_of_other_programs(folder):
     k, d = quoted(folder, "k.tsv"), quoted(folder, "d.csv")
     kinds = [line.split("\t")[3] for line in (folder / "k.tsv").read_text().splitlines()[1:]]
     for name in ("words", "normal"):
         found = columns(
-            said(f"predict {quoted(folder, name + '.safetensors')} {k} --probabilities")[1]
+            run_cli(f"predict {quoted(folder, name + '.safetensors')} {k} --probabilities")[1]
         )
         assert np.mean(np.array(found["kind"]) == np.array(kinds)) > 0.85
         shares = np.array([found[f"probability of {c}"] for c in ("no", "yes")], float)
@@ -245,21 +253,23 @@ def test_predictions_of_classes_counts_spreads_and_other_programs(folder):
     ob = run.recipe.objective()
     data = run.recipe.dataset()
     known = ob.statistics(run.theta)
-    alone = columns(said(f"predict {quoted(folder, 'normal.safetensors')} {k} --probabilities")[1])
+    alone = columns(
+        run_cli(f"predict {quoted(folder, 'normal.safetensors')} {k} --probabilities")[1]
+    )
     outputs = ob.model.predict(run.theta, data.X, known)
     p = np.exp(outputs[:, 1]) / np.exp(outputs).sum(axis=1)
     assert set(np.round(p, 9)) <= set(np.round(np.array(alone["probability of yes"], float), 9))
-    counts = columns(said(f"predict {quoted(folder, 'counts.safetensors')} {d}")[1])
+    counts = columns(run_cli(f"predict {quoted(folder, 'counts.safetensors')} {d}")[1])
     assert abs(np.mean(np.array(counts["y"], float)) - 100) < 30  # the mean, not its logarithm
-    spread = columns(said(f"predict {quoted(folder, 'spread.safetensors')} {d}")[1])
+    spread = columns(run_cli(f"predict {quoted(folder, 'spread.safetensors')} {d}")[1])
     assert min(map(float, spread["y standard deviation"])) > 0
     model, theta = fc.load(folder / "large.safetensors")
-    plain = columns(said(f"predict {quoted(folder, 'large.safetensors')} {d}")[1])
+    plain = columns(run_cli(f"predict {quoted(folder, 'large.safetensors')} {d}")[1])
     table = np.loadtxt(folder / "d.csv", delimiter=",", skiprows=1)[:, :3]
     assert np.array_equal(np.array(plain["output"], float), model.predict(theta, table)[:, 0])
 
 
-def test_predict_reports_what_does_not_fit(folder, tmp_path, capsys):
+def test_predict_rejects_data_that_do_not_fit_the_network(folder, tmp_path, capsys):
     (tmp_path / "a.csv").write_text("a,b\n1,2\n")
     (tmp_path / "w.csv").write_text("a,b,c\n1,2,x\n")
     (tmp_path / "e.csv").write_text("a,b,c\n")
@@ -285,8 +295,10 @@ def test_predict_reports_what_does_not_fit(folder, tmp_path, capsys):
 
 @pytest.mark.parametrize("raw", ["", "--raw"])
 @pytest.mark.parametrize("where", ["X", "y"])
-def test_numbers_whose_squares_overflow_are_one_sentence(where, raw, tmp_path, capsys, monkeypatch):
-    """And nothing is printed before; of float32, where a raw number has no such value."""
+def test_predict_rejects_numbers_whose_squares_overflow(where, raw, tmp_path, capsys, monkeypatch):
+    """Numbers whose squares overflow raise an error before anything is printed. For a float32
+    network, so do numbers that exceed float32.
+    """
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     for size, more in ((1e308, ""), (1e200, ""), (1e39, "--dtype float32"), (1e155, "")):
@@ -295,15 +307,15 @@ def test_numbers_whose_squares_overflow_are_one_sentence(where, raw, tmp_path, c
         np.savez("big.npz", X=X, y=y)
         status = main(f"train big.npz --hidden 2 --epochs 1 --max-steps 2 {raw} {more}".split())
         told = capsys.readouterr()
-        if size < 1e100 and not raw:  # standardised, and then ordinary
+        if size < 1e100 and not raw:  # ordinary once standardised
             assert status in (0, 1)
             continue
         assert status == 2 and told.out == "" and told.err.count("\n") == 1, (size, told)
         assert "NaN" not in told.err and "nan" not in told.err, told.err
 
 
-def test_first_words_of_other_programs(capsys):
-    """`help`, `help COMMAND` and `version`; help lists what can be chosen."""
+def test_help_and_version_are_accepted_as_first_words(capsys):
+    """`help`, `help COMMAND` and `version` work, and help lists the choices of each option."""
     for words, wanted in (
         ("help", ("usage: fastcurv", "predict")),
         ("help train", ("usage: fastcurv train", "leaky_relu", "levenberg-marquardt", "--from")),
@@ -317,7 +329,7 @@ def test_first_words_of_other_programs(capsys):
         assert stop.value.code == 0 and all(word in text for word in wanted), (words, text)
 
 
-def test_help_imports_no_module_that_computes(python):
+def test_help_imports_no_computing_module(python):
     python("""
 import sys
 from fastcurv.cli.parser import build_parser

@@ -1,4 +1,4 @@
-"""The shell command, from its arguments to the files it leaves."""
+"""The shell's commands, from arguments to the files they write."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from fastcurv.cli.recipe import load_run  # noqa: E402
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A small network on iris, saved by the command itself."""
+    """Return a small network on iris, saved by the train command."""
     path = tmp_path_factory.mktemp("run") / "theta.npz"
     words = "train iris --hidden 4 --l2 1e-2 --epochs 20 --quiet --out"
     assert main([*words.split(), str(path)]) == 0
@@ -30,7 +30,7 @@ def test_help_names_every_command():
         assert re.search(rf"^    {command} ", text, re.MULTILINE)
 
 
-def test_diagnose_says_what_helps(trained, tmp_path, capsys):
+def test_diagnose_prints_the_cause_and_advice(trained, tmp_path, capsys):
     picture = tmp_path / "layers.png"
     given = ["diagnose", str(trained), "--quiet", "--figure", str(picture)]
     assert main(given) == 0 and picture.stat().st_size > 1000
@@ -39,7 +39,9 @@ def test_diagnose_says_what_helps(trained, tmp_path, capsys):
     assert main([*given[:3], "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["healthy"] and facts["causes"] == [] and facts["loss"] == "cross_entropy"
-    assert main([*given[:3], "--l2", "10"]) == 0  # another objective, which this theta does not fit
+    assert (
+        main([*given[:3], "--l2", "10"]) == 0
+    )  # another objective, of which this theta is no critical point
     assert "l2 too large" in capsys.readouterr().out
 
 
@@ -63,7 +65,9 @@ def test_train_reaches_a_critical_point(trained, capsys):
         (["classify", "{run}", "--data", "wine"], "Use the data that it was trained on"),
     ],
 )
-def test_mistakes_are_one_line_and_status_2(arguments, words, trained, tmp_path, capsys):
+def test_invalid_arguments_print_one_line_and_exit_with_status_2(
+    arguments, words, trained, tmp_path, capsys
+):
     empty = tmp_path / "empty.npz"
     empty.write_bytes(b"")
     arguments = [a.format(run=trained, empty=empty) for a in arguments]
@@ -76,14 +80,14 @@ def test_mistakes_are_one_line_and_status_2(arguments, words, trained, tmp_path,
 
 
 @pytest.mark.parametrize("shape", ["--batch-norm", "--residual"])
-def test_a_network_is_judged_with_the_parts_it_was_trained_with(shape, tmp_path, capsys):
-    """The file says how the net is built, and `classify` builds it so: the loss of the one is the
-    loss of the other.
+def test_classify_builds_the_network_that_was_trained(shape, tmp_path, capsys):
+    """The saved file describes the network, so `classify` computes the loss that training ended
+    with.
     """
     path = tmp_path / "theta.npz"
     common = ["--quiet", "--seed", "1"]
     arguments = ["--hidden", "4,4", shape, "--l2", "1e-2", "--epochs", "5", "--out", str(path)]
-    assert main(["train", "iris", *arguments, *common]) in (0, 1)  # it may stop short of rest
+    assert main(["train", "iris", *arguments, *common]) in (0, 1)  # it may end before it converges
     trained = capsys.readouterr().out
     name = {"--batch-norm": "batch normalisation", "--residual": "skip connections"}[shape]
     recipe, theta = load_run(path)
@@ -98,7 +102,7 @@ def test_a_network_is_judged_with_the_parts_it_was_trained_with(shape, tmp_path,
     assert main(["classify", str(path), *common]) == 0 and name in capsys.readouterr().out
 
 
-def test_info_and_bench_speak_of_this_machine(capsys):
+def test_info_and_bench_describe_this_machine(capsys):
     assert main(["info"]) == 0
     assert "numpy" in capsys.readouterr().out.lower()
     assert main(["bench", "--sizes", "8,6,3", "--samples", "20", "--dtype", "float64"]) == 0
@@ -115,7 +119,7 @@ def test_info_and_bench_speak_of_this_machine(capsys):
         ("--sizes 8,3 --activation cosine", "activation must be one of"),
     ],
 )
-def test_bench_prints_nothing_of_what_cannot_be_timed(arguments, words, capsys):
+def test_bench_omits_what_cannot_be_timed(arguments, words, capsys):
     assert main(["bench", *arguments.split()]) == 2
     said = capsys.readouterr()
     assert said.out == "" and words in said.err and said.err.count("\n") == 1
@@ -124,9 +128,9 @@ def test_bench_prints_nothing_of_what_cannot_be_timed(arguments, words, capsys):
 @pytest.mark.parametrize(
     ("sizes", "flops"), [([3, 4, 2], 72), ([5, 2], 20), ([2, 3, 4, 2], 132), ([1, 7, 1], 56)]
 )
-def test_the_share_of_the_peak_is_that_of_a_products_multiplications(sizes, flops, monkeypatch):
-    """For each row and weight: two where nothing comes from below, R z and the product, and six
-    elsewhere, where R z, R e and the product have two terms each.
+def test_bench_counts_the_multiplications_of_a_product(sizes, flops, monkeypatch):
+    """A product takes, for each sample and weight, two multiplications in the first layer (R z and
+    the product) and six in others, where R z, R e and the product have two terms each.
     """
     from fastcurv.cli import commands
 
@@ -139,8 +143,10 @@ def test_the_share_of_the_peak_is_that_of_a_products_multiplications(sizes, flop
 
 
 @pytest.mark.parametrize("text", ["0", "1025", "a", "1.5", ""])
-def test_a_count_of_threads_is_refused_with_the_counts_that_can_be(text, capsys):
-    """Other whole numbers have no end that anybody meets: none is named."""
+def test_errors_for_threads_name_the_accepted_counts(text, capsys):
+    """Errors for options that take whole numbers name an upper limit only if users can reach it, as
+    for threads.
+    """
     for words, wanted in (
         (["bench", "--threads", text], "from 1 to 1024"),
         (["bench", "--samples", text.replace("1025", "-3")], "of at least 1"),

@@ -1,5 +1,5 @@
-"""The demo in its small form: a real network on real data, from random weights to a way out of a
-saddle.
+"""The demo in its small form: a network trained from random weights on real data until it is
+classified, and its escape from a saddle.
 """
 
 import re
@@ -11,7 +11,7 @@ pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
 
 
-def test_demo_trains_judges_and_leaves_a_saddle(tmp_path, capsys):
+def test_demo_trains_classifies_and_escapes_a_saddle(tmp_path, capsys):
     from fastcurv.cli.demo import run
 
     facts = run(tmp_path / "demo.html", picture=tmp_path / "demo.png", quick=True, progress=False)
@@ -33,23 +33,25 @@ def test_demo_trains_judges_and_leaves_a_saddle(tmp_path, capsys):
     assert failed.call in text
     assert page.count("<figure") == 3 and page.count('class="verdict"') == 2
     assert len(re.findall('<svg role="img" [^>]*aria-label="', page)) == 5  # three are spectra
-    assert "#000000" not in page and "invert(" not in page  # readable on dark, colours as they are
-    # The verdict on the end comes first, and no picture of the saddle stands below it: that one has
-    # a heading of its own, and the picture names its direction.
+    assert (
+        "#000000" not in page and "invert(" not in page
+    )  # readable on a dark background, with unchanged colours
+    # The verdict on the final point comes first, without a figure of the saddle below it, which has
+    # a heading of its own and whose figure names its direction.
     saddle = page.index("Another point: a saddle")
     assert page.index(facts["verdict"].sentence.split(":")[0]) < page.index("<h2")
     assert page.index("<figure") > page.index("<h2")
     assert (
         saddle < page.index("along its escape direction") < page.index("A training run that fails")
     )
-    # Eigenvalues stand in cells of their own.
+    # Each eigenvalue has its own table cell.
     assert "second lowest" in page and not re.search(r"<td[^>]*>[-\d.e]+ +[-\d.e]+ +[-\d.e]+", page)
     assert not re.search(r"(src|href)=[\"']?https?:", page)
     assert str(facts["report"]) in text
     assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_zero_units_change_nothing_that_the_network_computes():
+def test_added_zero_units_leave_the_networks_outputs_unchanged():
     from fastcurv.cli.demo import N_NARROW_UNITS, find_saddle
     from fastcurv.cli.recipe import Recipe
 
@@ -67,9 +69,9 @@ def test_zero_units_change_nothing_that_the_network_computes():
     assert np.linalg.norm(objective.gradient(theta)) <= 1e-6
 
 
-def test_the_way_off_a_saddle_is_drawn_whole():
-    """From half a step back to half a step beyond: the losses on it fill most of the picture, and
-    room is left on both sides.
+def test_the_figure_shows_the_whole_escape_from_a_saddle():
+    """The figure spans from half a step before the saddle to half a step beyond its lowest point,
+    and the losses fill most of its height.
     """
     import fastcurv as fc
     from fastcurv.cli.demo import along

@@ -1,4 +1,4 @@
-"""Data sets from files: what fits a loss, and one sentence for what does not."""
+"""Data sets from files are read and matched with a loss, or rejected with a short error."""
 
 import hashlib
 
@@ -47,7 +47,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_refused_in_one_sentence(name, file):
+def test_unsuitable_files_raise_short_errors(name, file):
     given, words = REFUSED[name]
     with pytest.raises(ValueError, match=words) as error:
         file(**given)
@@ -55,7 +55,9 @@ def test_refused_in_one_sentence(name, file):
 
 
 def test_targets_of_a_csv_file(file):
-    """A column by its number; numbers with a point; words."""
+    """The target column of a CSV file may be chosen by its number, and has classes, real numbers or
+    words.
+    """
     first = file(0, text="0,1,5\n1,2,6\n0,3,7\n1,4,8\n" * 3, target="0")
     assert first.loss == "cross_entropy" and first.n_outputs == 2
     assert first.X.shape[1] == 2 and set(np.unique(first.y)) == {0, 1}
@@ -64,23 +66,27 @@ def test_targets_of_a_csv_file(file):
     assert file(0, text="".join(f"{i},{'ab'[i % 2]}\n" for i in range(12))).n_outputs == 2
 
 
-def test_classes_that_a_model_counts_from_another_number(file):
-    """As many as it has outputs, but not from 0: they are ranked; fewer could be any."""
+def test_class_numbers_are_ranked_if_all_outputs_occur(file):
+    """Class numbers that do not start at 0 are ranked if there are as many as the model has
+    outputs. Fewer are ambiguous and raise ValueError.
+    """
     ranked = file(np.arange(12) % 3 + 1, n_outputs=3)
     assert ranked.n_outputs == 3 and set(np.unique(ranked.y)) == {0, 1, 2}
     with pytest.raises(ValueError, match="classes from 0 to 2 .* got classes from 2 to 3"):
         file(np.arange(12) % 2 + 2, n_outputs=3)
 
 
-def test_columns_of_whole_numbers(file):
-    """One column of them is classes; two are numbers."""
+def test_one_integer_target_column_is_classes_and_two_are_numbers(file):
+    """One column of integer targets is read as classes for cross entropy, two as numbers
+    for mse.
+    """
     one = file((np.arange(12) % 2)[:, None])
     assert one.loss == "cross_entropy" and one.n_outputs == 2
     two = file(np.stack([np.arange(12), np.arange(12)], axis=1))
     assert two.loss == "mse" and two.n_outputs == 2
 
 
-def test_accuracy_of_two_classes_told_by_one_output(file):
+def test_accuracy_of_one_output_for_two_classes(file):
     data = file(np.arange(12) % 2, loss="binary_cross_entropy")
     assert data.score_name == "accuracy" and data.n_outputs == 1
     sure = np.where(data.y > 0.5, 3.0, -3.0)
@@ -93,20 +99,20 @@ DIGESTS = {
     "digits": ["df6773c63952a081"],
     "wine": ["6efdd1309c3e0158"],
     "iris": ["989659b0682cfdf8"],
-    # 11 numbers of scikit-learn 1.7, beside the oldest NumPy, are off by an ulp: other data
+    # 11 numbers of scikit-learn 1.7 with the oldest NumPy differ by an ulp, so its digest differs
     "diabetes": ["5033943a8168941c", "3741ea870d987c3f"],
 }
 
 
 @pytest.mark.parametrize("name", DIGESTS)
-def test_digests_that_saved_runs_hold(name):
+def test_digests_of_data_sets_are_those_of_saved_runs(name):
     pytest.importorskip("sklearn")
     assert load_dataset(name).digest in DIGESTS[name]
 
 
-def test_a_digest_is_the_same_on_every_machine(file):
-    """Whatever the width and the order of bytes in which its numbers came; other numbers and
-    other words have others.
+def test_digests_depend_on_values_only(file):
+    """A digest does not depend on the dtype or byte order of the numbers, but on every number and
+    word.
     """
     whole = np.arange(12) % 2
     digests = {file(whole.astype(kind)).digest for kind in ("<i8", "<i4", ">i8", ">i2", "u1", "?")}
@@ -120,7 +126,7 @@ def test_a_digest_is_the_same_on_every_machine(file):
     assert len(digests | halves | words | others) == 5
 
 
-def test_held_out_samples_keep_the_shares_of_classes():
+def test_held_out_samples_are_stratified():
     pytest.importorskip("sklearn")
     data = load_dataset("iris", test_fraction=0.2, seed=1)
     assert np.array_equal(np.bincount(data.y_test), [10, 10, 10])
@@ -131,7 +137,7 @@ def test_held_out_samples_keep_the_shares_of_classes():
     )
 
 
-# --- tables that others wrote: read as they are meant, or refused with what to do
+# --- tables of other programs: read as intended, or rejected with advice
 
 
 SEMICOLONS = "must have commas between columns .*got columns separated by semicolons"
@@ -185,7 +191,7 @@ TABLES = {
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_tables_that_are_refused(name, read):
+def test_unsuitable_tables_are_rejected_with_advice(name, read):
     text, words = TABLES[name]
     target = {"gap beyond y": "y", "gap, no names": "1"}.get(name)
     with pytest.raises(ValueError, match=words) as error:
@@ -205,14 +211,16 @@ def test_tables_that_are_refused(name, read):
         ("a,y\n1,99999999999999999999999\n2,5\n", [[1], [2]], [1e23, 5.0]),
     ],
 )
-def test_what_only_looks_odd_is_read(text, X, y, read):
+def test_unusual_but_valid_tables_are_read(text, X, y, read):
     found = read(text)
     assert np.array_equal(found[0], X) and np.array_equal(found[1], y)
     assert found[1].dtype.kind in "ifU"
 
 
-def test_columns_named_by_their_numbers(read):
-    """As pandas names them; but whole numbers may be a sample, of which none is left out."""
+def test_numbered_headers_are_recognised(read):
+    """A header of column numbers, as pandas writes it, is skipped. A line of whole numbers that may
+    be a sample is kept.
+    """
     for text in (
         "0,1,2\n0.5,1.5,0\n2.5,3.5,1\n",
         "0,1,y\n5,1,0\n2,3,1\n",

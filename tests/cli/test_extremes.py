@@ -1,4 +1,6 @@
-"""The ends of a spectrum: copies of multiple eigenvalues are there, or it is said."""
+"""Extreme eigenvalues in the shell: copies of repeated eigenvalues are found, or the output says
+that some may be missing.
+"""
 
 import json
 from argparse import Namespace
@@ -21,13 +23,13 @@ SHORT = ["--probes", "2", "--steps", "5", "--quiet"]
 
 @pytest.fixture
 def run(tmp_path):
-    """A network of zeros on iris: most of its eigenvalues are multiple."""
+    """Save a network of zeros on iris, most of whose eigenvalues are repeated."""
     model = fc.MLP([4, 6, 3], "tanh")
     recipe = Recipe("iris", hidden=(6,), loss="cross_entropy", l2=1e-2)
     return save_run(tmp_path / "zeros.npz", recipe, model, np.zeros(model.n_params))
 
 
-def test_no_copy_is_missed_where_the_matrix_is_small():
+def test_repeated_eigenvalues_of_small_matrices_are_all_found():
     rng = np.random.default_rng(0)
     values = np.sort(np.r_[rng.uniform(-3, 0, 100).repeat(2), 40, 50, 60])
     H = np.diag(values)
@@ -35,21 +37,23 @@ def test_no_copy_is_missed_where_the_matrix_is_small():
     assert pairs.unseen == 0 and pairs.converged.all() and "copies" not in repr(pairs)
     assert np.allclose(pairs.values, [*values[:3], *values[-3:]], atol=1e-12)
     assert np.allclose(H @ pairs.vectors, pairs.vectors * pairs.values, atol=1e-12)
-    assert pairs.residuals.max() <= 1e-11 and pairs.n_products == 0  # of a matrix
+    assert pairs.residuals.max() <= 1e-11 and pairs.n_products == 0  # computed from a matrix
     seen = fc.eigsh(H, k=6, which="BE", tol=1e-6, probe=False, seed=0)
-    assert np.abs(seen.values - pairs.values).max() > 1e-6  # which one start does not show
+    assert (
+        np.abs(seen.values - pairs.values).max() > 1e-6
+    )  # which a single start vector does not reveal
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 9])
-def test_ends_of_few_eigenvalues(k):
-    """All where twice as many are asked for, each once."""
+def test_overlapping_ends_list_each_eigenvalue_once(k):
+    """If twice as many eigenvalues are requested as exist, each is listed once."""
     pairs = spectrum.extremes(np.diag([-2.0, 0.0, 1.0, 1.0, 5.0]), k, 0)
     wanted = {1: [-2, 5], 2: [-2, 0, 1, 5]}.get(k, [-2, 0, 1, 1, 5])
     assert np.allclose(pairs.values, wanted, atol=1e-14)
     assert pairs.vectors.shape == (5, len(wanted)) and len(pairs.residuals) == len(wanted)
 
 
-def test_spectrum_takes_the_ends_from_the_matrix(run, capsys):
+def test_spectrum_computes_the_ends_of_small_matrices_directly(run, capsys):
     assert main(["spectrum", str(run), "-k", "8", "--json", *SHORT]) == 0
     said = json.loads(capsys.readouterr().out)
     recipe = Recipe("iris", hidden=(6,), loss="cross_entropy", l2=1e-2)
@@ -59,14 +63,14 @@ def test_spectrum_takes_the_ends_from_the_matrix(run, capsys):
     assert said["n_products"] == 2 * 5
 
 
-def test_an_error_that_nobody_knows_is_null(run, capsys, monkeypatch):
+def test_unknown_standard_errors_are_null_in_json(run, capsys, monkeypatch):
     found = fc.spectral_density
 
-    def unsure(*a, **b):
+    def density_without_errors(*a, **b):
         d = found(*a, **b)
         return replace(d, stderr=np.full(len(d.grid), np.nan))
 
-    monkeypatch.setattr(commands.fc, "spectral_density", unsure)
+    monkeypatch.setattr(commands.fc, "spectral_density", density_without_errors)
     assert main(["spectrum", str(run), "-k", "2", "--json", *SHORT]) == 0
     said = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     assert set(said["stderr"]) == {None} and said["grid"][0] is not None
@@ -80,7 +84,9 @@ def test_an_error_that_nobody_knows_is_null(run, capsys, monkeypatch):
         (0.0, None, 0.0),
     ],
 )
-def test_what_products_leave_open_is_said(unseen, words, told, run, capsys, monkeypatch):
+def test_output_says_if_copies_of_eigenvalues_may_be_missing(
+    unseen, words, told, run, capsys, monkeypatch
+):
     found = spectrum.extremes
     monkeypatch.setattr(commands, "DENSE_BELOW", 10)
     monkeypatch.setattr(commands, "extremes", lambda *a: replace(found(*a), unseen=unseen))
@@ -93,7 +99,7 @@ def test_what_products_leave_open_is_said(unseen, words, told, run, capsys, monk
     assert line.split(" products")[1] == (f", {words}" if words else "")
 
 
-def test_a_report_says_what_its_table_leaves_open(monkeypatch):
+def test_reports_say_if_copies_of_eigenvalues_may_be_missing(monkeypatch):
     pytest.importorskip("matplotlib")
     ob = fc.Objective(fc.MLP([4, 6, 3]), np.eye(4), np.arange(4) % 3, "cross_entropy", l2=0.1)
     theta = np.zeros(ob.n_params)

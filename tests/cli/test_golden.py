@@ -1,4 +1,4 @@
-"""Every command prints what it printed, word by word; `tests.golden` writes it anew."""
+"""The commands' output, compared with the golden file; `tests.golden` updates it."""
 
 import pytest
 
@@ -9,6 +9,8 @@ from . import golden  # noqa: E402
 
 
 @pytest.mark.parametrize("section", golden.SECTIONS)
-def test_every_command_prints_what_it_printed(section):
-    """Numbers where the tables of kernels agree, to what rounding leaves."""
+def test_output_of_every_command_is_unchanged(section):
+    """The words of each command's output are unchanged, and its numbers agree up to rounding
+    between kernel tables.
+    """
     assert changed(golden, section) == []

@@ -1,5 +1,5 @@
-"""Networks of other programs in the shell: the verdict is the one that the library gives on the
-same numbers, whatever file they came in.
+"""Networks of other programs in the shell get the verdict that the library gives on the same
+numbers, whatever their file's format.
 """
 
 import json
@@ -15,7 +15,9 @@ from fastcurv.common.files import write_tensors
 
 @pytest.fixture(scope="module")
 def case(tmp_path_factory):
-    """Three classes, one of which is seldom, a net at a minimum of theirs, and folder for files."""
+    """Return data of three classes, one of them rare, a network at a minimum of their loss, and a
+    folder.
+    """
     folder = tmp_path_factory.mktemp("models")
     rng = np.random.default_rng(0)
     y = np.arange(60) % 3
@@ -34,7 +36,9 @@ def as_safetensors(path, model, theta):
 
 
 def as_named_tensors(path, model, theta):
-    """As safetensors.torch writes a state dict: sorted by name, without a word on what it is."""
+    """Write tensors as safetensors.torch writes a state dict, sorted by name and without
+    metadata.
+    """
     arrays = {}
     for l, (W, b) in enumerate(model.unflatten(theta)):
         arrays |= {f"{l * 2}.weight": W, f"{l * 2}.bias": b}
@@ -80,7 +84,7 @@ WRITERS = [as_safetensors, as_named_tensors, as_state_dict, as_checkpoint, as_on
 
 @pytest.mark.parametrize("write", WRITERS)
 @pytest.mark.parametrize("data", ["points.npz", "points.csv"])
-def test_a_network_of_any_format_gets_its_verdict(write, data, case, tmp_path, capsys):
+def test_classify_gives_one_verdict_for_every_file_format(write, data, case, tmp_path, capsys):
     folder, ob, theta = case
     path, more = write(tmp_path / "net", ob.model, theta)
     rest = ["--data", str(folder / data), "--l2", "1e-2", "--json", *more]
@@ -96,18 +100,18 @@ def test_a_network_of_any_format_gets_its_verdict(write, data, case, tmp_path, c
     assert np.all(gaps <= np.add(said["residuals"], 1e-12))
 
 
-def test_a_network_of_another_program_gets_its_report(case, tmp_path, capsys):
+def test_a_report_is_written_for_a_network_of_another_program(case, tmp_path, capsys):
     folder, ob, theta = case
     path, _ = as_safetensors(tmp_path / "net", ob.model, theta)
     out = tmp_path / "page.html"
     arguments = [str(path), "--data", str(folder / "points.npz"), "--out", str(out)]
     assert main(["report", *arguments, "--steps", "10", "--quiet"]) == 0
     text = out.read_text()
-    assert "not critical" in text and "Training" not in text  # without its l2 the slope is not 0
+    assert "not critical" in text and "Training" not in text  # without its l2 the gradient is not 0
 
 
-def test_classes_are_the_models_own_where_some_are_missing(case, tmp_path, capsys):
-    """Classes 0 and 2 of a net with three outputs stay 0 and 2."""
+def test_class_numbers_are_kept_if_some_classes_are_missing(case, tmp_path, capsys):
+    """Classes 0 and 2 of a network with three outputs keep their numbers."""
     _, ob, theta = case
     path, _ = as_safetensors(tmp_path / "net", ob.model, theta)
     kept = ob.y != 1
@@ -122,7 +126,7 @@ def test_classes_are_the_models_own_where_some_are_missing(case, tmp_path, capsy
 @pytest.mark.parametrize(
     ("name", "labels", "loss"), [("one", [0, 1], "binary_cross_entropy"), ("one", [0, 1, 5], "mse")]
 )
-def test_one_output_takes_two_classes_or_numbers(name, labels, loss, tmp_path, capsys):
+def test_one_output_fits_two_classes_or_real_targets(name, labels, loss, tmp_path, capsys):
     model = fc.MLP([2, 3, 1])
     fc.save(tmp_path / "net.safetensors", model, model.init(seed=0))
     X = np.random.default_rng(0).standard_normal((30, 2))
@@ -132,7 +136,7 @@ def test_one_output_takes_two_classes_or_numbers(name, labels, loss, tmp_path, c
     assert json.loads(capsys.readouterr().out)["loss"] == loss
 
 
-def test_other_precision_than_its_own(case, tmp_path, capsys):
+def test_classify_may_use_another_precision_than_the_file(case, tmp_path, capsys):
     folder, ob, theta = case
     model = fc.MLP(ob.model.sizes, dtype="float32")
     path, _ = as_safetensors(tmp_path / "net", model, theta.astype("float32"))
@@ -142,7 +146,9 @@ def test_other_precision_than_its_own(case, tmp_path, capsys):
         assert json.loads(capsys.readouterr().out)["dtype"] == dtype
 
 
-def test_mistakes_are_one_line_and_status_2(case, tmp_path, capsys, monkeypatch):
+def test_unsuitable_model_files_print_one_line_and_exit_with_status_2(
+    case, tmp_path, capsys, monkeypatch
+):
     folder, ob, theta = case
     net, _ = as_safetensors(tmp_path / "net", ob.model, theta)
     bare, _ = as_named_tensors(tmp_path / "bare", ob.model, theta)
@@ -184,7 +190,7 @@ def test_mistakes_are_one_line_and_status_2(case, tmp_path, capsys, monkeypatch)
         assert error.startswith("fastcurv classify: ")
 
 
-def test_a_file_of_torch_that_would_run_code_is_refused_unrun(tmp_path):
+def test_torch_files_with_code_are_rejected_without_running_it(tmp_path):
     torch = pytest.importorskip("torch")
     mark = tmp_path / "ran"
 
@@ -202,7 +208,7 @@ def test_a_file_of_torch_that_would_run_code_is_refused_unrun(tmp_path):
     assert not mark.exists()
 
 
-def test_torch_and_onnx_are_imported_only_for_their_own_files(case, tmp_path, python):
+def test_torch_and_onnx_are_imported_for_their_own_files_only(case, tmp_path, python):
     folder, ob, theta = case
     path, _ = as_safetensors(tmp_path / "net", ob.model, theta)
     python(

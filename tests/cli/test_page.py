@@ -1,4 +1,4 @@
-"""The report on a saved run: what its charts hold, and that they work in a browser."""
+"""The HTML report on a saved run: the data of its charts, and its controls in a browser."""
 
 import json
 import re
@@ -19,7 +19,7 @@ pytest.importorskip("sklearn")
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A run at a proved minimum, and the page on it."""
+    """Return a run at a proved minimum and its report."""
     folder = tmp_path_factory.mktemp("page")
     common = ["--quiet", "--out"]
     arguments = ["iris", "--hidden", "4", "--l2", "1e-2", "--epochs", "5"]
@@ -35,7 +35,7 @@ def charts(page):
     return [json.loads(text) for text in found]
 
 
-def test_the_page_holds_training_spectrum_slices_layers_and_cost(made):
+def test_the_report_has_training_spectrum_slices_layers_and_cost(made):
     run, page = made
     text = page.read_text()
     heads = re.findall(r"<h2[^>]*>(.*?)</h2>", text)
@@ -50,7 +50,7 @@ def test_the_page_holds_training_spectrum_slices_layers_and_cost(made):
     assert losses[0] == saved.history["loss"][0] and losses[-1] == saved.history["loss"][-1]
 
 
-def test_no_density_lies_below_0_at_a_proved_minimum_and_all_eigenvalues_are_marked(made):
+def test_density_at_a_proved_minimum_is_positive_only_and_eigenvalues_are_marked(made):
     run, page = made
     recipe, theta = load_run(run)
     exact = fc.eigvalsh(recipe.objective().hessian(theta))
@@ -60,7 +60,7 @@ def test_no_density_lies_below_0_at_a_proved_minimum_and_all_eigenvalues_are_mar
         assert min(view["lines"][0]["x"]) > 0
 
 
-def test_slices_hold_the_loss(made):
+def test_slices_show_the_loss_at_their_points(made):
     run, page = made
     recipe, theta = load_run(run)
     ob = recipe.objective()
@@ -68,7 +68,7 @@ def test_slices_hold_the_loss(made):
         for line in chart["views"][0]["lines"]:
             at = line["x"].index(0.0)
             assert line["y"][at] == pytest.approx(ob.value(theta), rel=1e-12)
-            assert min(line["y"]) >= line["y"][at] * (1 - 1e-12)  # it is a minimum
+            assert min(line["y"]) >= line["y"][at] * (1 - 1e-12)  # the point is a minimum
 
 
 def test_text_in_a_chart_cannot_end_its_script():
@@ -114,7 +114,9 @@ window.addEventListener("load", () => {
 @needs_chromium
 @pytest.mark.parametrize("width", [390, 1200])
 def test_controls_work_in_a_browser_without_an_error(made, width, tmp_path):
-    """Every button changes the window of its chart and 'reset' brings it back, at both widths."""
+    """In a browser, every button changes its chart's window and 'reset' restores it, at both
+    widths, without an error.
+    """
     text = made[1].read_text().replace("<head>", "<head>" + CLICKS)
     result = reported(text, tmp_path, width, 3000)
     assert result["faults"] == [] and result["wide"] <= result["room"] == width
@@ -135,13 +137,13 @@ def test_controls_work_in_a_browser_without_an_error(made, width, tmp_path):
         assert chart["views"]["wheel"] != chart["before"] == chart["after"]
 
 
-def test_text_is_escaped_and_numbers_are_short():
+def test_text_is_escaped_and_numbers_are_rounded():
     page = Report("a < b & c").text("<script>").table(["x"], [[1 / 3], [2]]).to_html()
     assert "a &lt; b &amp; c" in page and "&lt;script&gt;" in page and "<script>" not in page
     assert '<td class="number">0.333333</td>' in page
 
 
-def test_pictures_are_inline_and_repeatable():
+def test_figures_are_inline_and_reproducible():
     pytest.importorskip("matplotlib")
 
     def page():

@@ -1,4 +1,4 @@
-"""Files that are no saved runs, places that cannot be written, and what the page can hold."""
+"""Files that are no saved runs, unusable output paths, and values that JSON cannot represent."""
 
 import json
 from dataclasses import replace
@@ -30,7 +30,7 @@ RECIPES = {
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_runs_that_nobody_saved(name, tmp_path):
+def test_malformed_runs_are_rejected(name, tmp_path):
     recipe, theta, words = RECIPES[name]
     np.savez(tmp_path / "run.npz", theta=theta, recipe=json.dumps(recipe))
     with pytest.raises(ValueError, match=words) as error:
@@ -38,7 +38,7 @@ def test_runs_that_nobody_saved(name, tmp_path):
     assert "\n" not in str(error.value) and "fastcurv train" in str(error.value)
 
 
-def test_places_that_take_no_file(tmp_path):
+def test_folders_and_devices_are_rejected_as_output(tmp_path):
     check_out(None)
     check_out(tmp_path / "new" / "file")
     for place, words in [
@@ -50,7 +50,7 @@ def test_places_that_take_no_file(tmp_path):
             check_out(place)
 
 
-def test_what_json_can_hold():
+def test_json_replaces_nan_and_infinity_by_null():
     look = SpectrumCheck("saddle", 1e-3, -2.0, 1.0, (1e-3, 1e-3), 30)
     told = as_json({"look": look, "at": (np.float64(np.nan), np.arange(2)), "type": complex(1)})
     assert told["look"]["kind"] == "saddle" and told["at"] == [None, [0, 1]]
@@ -63,14 +63,14 @@ def test_what_json_can_hold():
 @pytest.mark.parametrize(
     "kind, words", [("saddle", "a descent direction was found"), ("not_critical", "is above tol")]
 )
-def test_a_look_in_one_sentence(kind, words):
+def test_spectrum_checks_describe_their_result(kind, words):
     seen = SpectrumCheck(kind, 1e-3, -2.0, 1.0, (1e-3, 1e-3), 30)
     assert words in seen.reason and seen.negative and seen.resolved
     rough = SpectrumCheck(kind, 1e-3, -2.0, 1.0, (0.5, 1e-3), 3)
     assert "too few" in rough.reason and not rough.resolved
 
 
-def test_reference_networks_that_fit_nothing():
+def test_reference_networks_reject_inconsistent_shapes():
     with pytest.raises(ValueError, match="at least two widths"):
         ReferenceModel([3])
     with pytest.raises(ValueError, match="at least two widths"):
@@ -79,7 +79,7 @@ def test_reference_networks_that_fit_nothing():
         ReferenceObjective(ReferenceModel([3, 1]), np.zeros((4, 2)), np.zeros(4), "mse")
 
 
-def test_versions_are_printed_or_returned(capsys):
+def test_show_versions_prints_or_returns(capsys):
     assert fc.show_versions() is None
     printed = capsys.readouterr().out
     for name, value in fc.show_versions("dict").items():
@@ -88,13 +88,15 @@ def test_versions_are_printed_or_returned(capsys):
         fc.show_versions("json")
 
 
-def test_archives_that_cannot_be_read(tmp_path):
-    """What unpacks to more than 32 MiB and 64 times its size is known by its directory."""
+def test_unreadable_archives_are_rejected(tmp_path):
+    """Archives that unpack to more than 32 MiB and 64 times their size are rejected from their
+    directory.
+    """
     with pytest.raises(ValueError, match="cannot be read: Is a directory"):
         read_npz(tmp_path)
     np.savez(tmp_path / "bomb.npz", x=np.zeros(10))
     raw = bytearray((tmp_path / "bomb.npz").read_bytes())
-    at = raw.index(b"PK\x01\x02") + 24  # the size in the directory at its end
+    at = raw.index(b"PK\x01\x02") + 24  # the size in the archive's directory
     raw[at : at + 4] = (0xF0000000).to_bytes(4, "little")
     (tmp_path / "bomb.npz").write_bytes(raw)
     with pytest.raises(ValueError, match=f"unpack to {0xF0000000} bytes"):
@@ -102,9 +104,9 @@ def test_archives_that_cannot_be_read(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "cast"), [("X", "float"), ("y", "str")])
-def test_an_array_of_objects_is_named(name, cast, tmp_path):
-    """As pandas gives words; the file is read where it holds what is wanted, whatever lies beside
-    it.
+def test_errors_for_arrays_of_objects_name_the_array(name, cast, tmp_path):
+    """Arrays of Python objects, as pandas stores words, raise an error that names the array and a
+    conversion. Unused arrays of the file may have objects.
     """
     held = {"X": np.arange(8.0).reshape(4, 2), "y": np.array(["a", "b"] * 2)}
     held["more"] = np.ones(2).astype(object)
@@ -119,7 +121,7 @@ def test_an_array_of_objects_is_named(name, cast, tmp_path):
     assert load_dataset(tmp_path / "obj.npz").n_outputs == 2
 
 
-def test_no_epochs_and_no_polish_save_the_start(tmp_path, capsys):
+def test_training_without_epochs_and_refinement_saves_the_start(tmp_path, capsys):
     path = tmp_path / "start.npz"
     words = ["train", "iris", "--hidden", "4", "--epochs", "0", "--polish", "none", "--quiet"]
     assert main([*words, "--seed", "3", "--out", str(path)]) == 0
@@ -132,7 +134,7 @@ def test_no_epochs_and_no_polish_save_the_start(tmp_path, capsys):
     assert "which has its own" in capsys.readouterr().err
 
 
-def test_a_risk_is_said_on_the_page():
+def test_the_report_states_the_risk_of_a_verdict():
     bowl = QuadraticObjective(np.diag([1.0, 2.0]))
     point = fc.classify(bowl, np.zeros(2), seed=0)
     doubted = replace(point, certified=False, failure_probability=0.004)
@@ -140,7 +142,7 @@ def test_a_risk_is_said_on_the_page():
     assert "not proved" in Report("r").verdict(replace(doubted, failure_probability=0.0)).to_html()
 
 
-def test_a_point_without_a_way_down_is_not_left():
+def test_escape_saddle_needs_negative_curvature():
     from fastcurv.cli.demo import escape_saddle
 
     bowl = QuadraticObjective(np.diag([1.0, 2.0]))
@@ -149,8 +151,10 @@ def test_a_point_without_a_way_down_is_not_left():
     assert step is None and sentence == "No direction of negative curvature was found."
 
 
-def test_a_second_training_is_numbered_and_replaces_nothing_unasked(tmp_path, monkeypatch, capsys):
-    """The default name gets a number where it is taken; a mistake is reported before that."""
+def test_a_second_training_gets_a_numbered_default_name(tmp_path, monkeypatch, capsys):
+    """The default file name gets a number if it exists. A name that cannot be used is reported
+    before training.
+    """
     monkeypatch.chdir(tmp_path)
     words = ["train", "iris", "--hidden", "2", "--epochs", "1", "--polish", "none", "--quiet"]
     assert main(words) == 0

@@ -1,4 +1,6 @@
-"""What scripts rely on: one JSON object, exit statuses, pipes that close, files in two formats."""
+"""Interfaces for scripts: one JSON object, exit statuses, closed pipes, and files in two
+formats.
+"""
 
 import json
 import os
@@ -23,7 +25,7 @@ COMMANDS = ("demo", "train", "spectrum", "classify", "diagnose", "report", "benc
 
 @pytest.fixture(scope="module")
 def points(tmp_path_factory):
-    """Two classes that overlap, as a .npz and as a .csv file of the same numbers."""
+    """Write two overlapping classes as a .npz and as a .csv file of equal numbers."""
     folder = tmp_path_factory.mktemp("points")
     rng = np.random.default_rng(0)
     y = np.arange(80) % 2
@@ -53,13 +55,13 @@ def shell(command, **options):
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
-def test_every_command_tells_its_version(command, capsys):
+def test_every_command_has_a_version_option(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([*command.split(), "--version"])
     assert stop.value.code == 0 and capsys.readouterr().out == f"fastcurv {fc.__version__}\n"
 
 
-def test_json_is_one_object_with_the_numbers_of_the_library(points, trained, tmp_path, capsys):
+def test_json_output_is_one_object_with_the_librarys_numbers(points, trained, tmp_path, capsys):
     assert train(points, tmp_path / "a.npz", "--json") == 0
     said = json.loads(capsys.readouterr().out)
     recipe, theta = load_run(tmp_path / "a.npz")
@@ -86,7 +88,7 @@ def test_json_is_one_object_with_the_numbers_of_the_library(points, trained, tmp
 
 
 @pytest.mark.parametrize("kind", [".npz", ".safetensors"])
-def test_a_run_comes_back_from_either_format(kind, tmp_path):
+def test_runs_are_read_from_either_file_format(kind, tmp_path):
     how = {"activation": "gelu", "residual": True, "dtype": "float32"}
     recipe = Recipe("wine", hidden=(5, 5), **how, l2=0.5, loss="cross_entropy", seed=3)
     model = fc.MLP([13, 5, 5, 3], **how)
@@ -102,7 +104,7 @@ def test_a_run_comes_back_from_either_format(kind, tmp_path):
     assert load_run(path, data="iris", l2=None).recipe.data == "iris"
 
 
-def test_load_reads_what_train_wrote_or_says_how(trained, tmp_path):
+def test_load_reads_safetensors_runs_and_names_the_option_for_others(trained, tmp_path):
     model, theta = fc.load(trained)
     recipe, same = load_run(trained)
     assert model == recipe.objective().model and np.array_equal(theta, same)
@@ -111,7 +113,7 @@ def test_load_reads_what_train_wrote_or_says_how(trained, tmp_path):
         fc.load(tmp_path / "run.npz")
 
 
-def test_a_run_needs_no_more_than_its_file_from_anywhere(points, tmp_path, monkeypatch, capsys):
+def test_a_run_can_be_used_from_any_folder(points, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(points)
     out = tmp_path / "net.npz"
     assert main(["train", "points.csv", "--hidden", "3", "--epochs", "2", "--out", str(out)]) == 0
@@ -121,7 +123,7 @@ def test_a_run_needs_no_more_than_its_file_from_anywhere(points, tmp_path, monke
     assert "points: 64 samples; net 3-3-2" in capsys.readouterr().out
 
 
-def test_data_that_changed_since_are_noticed(points, tmp_path, capsys):
+def test_changed_data_are_detected(points, tmp_path, capsys):
     (tmp_path / "d.csv").write_text((points / "points.csv").read_text())
     arguments = ["train", str(tmp_path / "d.csv"), "--hidden", "2", "--epochs", "2"]
     assert main([*arguments, "--out", str(tmp_path / "n.npz")]) == 0
@@ -144,7 +146,7 @@ def test_csv_and_npz_give_the_same_data(points):
     assert whole.X.shape == (80, 3) and len(whole.X_test) == 0 and whole.y.shape == (80, 1)
 
 
-def test_a_column_that_is_not_there_is_named(points):
+def test_errors_for_missing_columns_name_the_column(points):
     with pytest.raises(ValueError, match="height, width, depth, kind"):
         load_dataset(points / "points.csv", target="colour")
     with pytest.raises(ValueError, match="only a .csv"):
@@ -154,7 +156,7 @@ def test_a_column_that_is_not_there_is_named(points):
 @pytest.mark.parametrize(
     "out", ["/proc/x.npz", "{folder}", "{folder}/", "/dev/null", "net.txt", "/dev/null/x.npz"]
 )
-def test_a_file_that_cannot_be_written_is_found_before_any_work(
+def test_unwritable_output_files_are_reported_before_training(
     out, points, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setattr(fc, "minimize", lambda *_, **__: pytest.fail("work was begun"))
@@ -165,8 +167,10 @@ def test_a_file_that_cannot_be_written_is_found_before_any_work(
 
 
 @pytest.mark.parametrize("nameless", [True, False])
-def test_trying_a_folder_leaves_what_lies_there(nameless, tmp_path, monkeypatch):
-    """Not even a file of the very name that is tried goes, and no folder that was made stays."""
+def test_checking_an_output_folder_changes_nothing(nameless, tmp_path, monkeypatch):
+    """Checking whether a file can be written neither removes a file of that name nor leaves a
+    folder created for the check.
+    """
     if not nameless:
         monkeypatch.delattr(os, "O_TMPFILE", raising=False)
     monkeypatch.setattr(files.secrets, "token_hex", lambda n: "00" * n)
@@ -184,7 +188,7 @@ def test_trying_a_folder_leaves_what_lies_there(nameless, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("figure", ["/proc/x.png", "{folder}", "x.exe", "/proc/x/y.png"])
-def test_a_picture_that_cannot_be_written_is_found_before_any_work(
+def test_unwritable_figures_are_reported_before_any_computation(
     figure, trained, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setattr(commands, "extremes", lambda *_, **__: pytest.fail("work was begun"))
@@ -194,8 +198,10 @@ def test_a_picture_that_cannot_be_written_is_found_before_any_work(
 
 @pytest.mark.parametrize("out", ["r.pdf", "r", "r.html.txt", ".html"])
 @pytest.mark.parametrize("command", ["demo", "report {run}"])
-def test_a_report_is_html(command, out, trained, tmp_path, capsys, monkeypatch):
-    """Another name is refused before any work; capitals and .htm will do."""
+def test_reports_must_be_named_html(command, out, trained, tmp_path, capsys, monkeypatch):
+    """A report's name must end in .html or .htm, in any case; others are rejected before any
+    computation.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(commands, "open_run", lambda *_: pytest.fail("work was begun"))
     monkeypatch.setattr(fc, "Objective", lambda *_, **__: pytest.fail("work was begun"))
@@ -218,7 +224,7 @@ def test_a_report_is_html(command, out, trained, tmp_path, capsys, monkeypatch):
         ("bench 20,30,2", "unknown argument 20,30,2. See fastcurv bench --help"),
     ],
 )
-def test_what_was_meant_is_asked(arguments, words, capsys):
+def test_misspelt_commands_and_options_suggest_the_closest_match(arguments, words, capsys):
     with pytest.raises(SystemExit) as stop:
         main(arguments.split())
     error = capsys.readouterr().err
@@ -248,7 +254,9 @@ def test_what_was_meant_is_asked(arguments, words, capsys):
         ("--max-time inf", "--max-time must be a number above 0"),
     ],
 )
-def test_mistakes_speak_with_one_voice(arguments, words, points, tmp_path, capsys, monkeypatch):
+def test_invalid_training_options_print_one_line_before_any_work(
+    arguments, words, points, tmp_path, capsys, monkeypatch
+):
     monkeypatch.setattr(fc, "minimize", lambda *_, **__: pytest.fail("work was begun"))
     try:
         status = train(points, tmp_path / "n.npz", *arguments.split())
@@ -259,7 +267,7 @@ def test_mistakes_speak_with_one_voice(arguments, words, points, tmp_path, capsy
     assert words in error
 
 
-def test_status_1_where_it_stopped_short_or_is_not_certified(points, tmp_path, capsys):
+def test_status_is_1_if_training_is_unfinished_or_a_verdict_not_certified(points, tmp_path, capsys):
     out = tmp_path / "short.npz"
     assert train(points, out, "--max-steps", "1", "--epochs", "1") == 1 and out.exists()
     assert main(["classify", str(out)]) == 0
@@ -267,7 +275,7 @@ def test_status_1_where_it_stopped_short_or_is_not_certified(points, tmp_path, c
     assert train(points, out, "--polish", "none") == 0
 
 
-def test_a_reader_that_leaves_early_stops_neither_work_nor_saving(points, tmp_path):
+def test_a_closed_pipe_stops_neither_training_nor_saving(points, tmp_path):
     program = f"{sys.executable} -m fastcurv"
     out = tmp_path / "net.npz"
     more = "--hidden 3 --epochs 2 --quiet"
@@ -280,7 +288,7 @@ def test_a_reader_that_leaves_early_stops_neither_work_nor_saving(points, tmp_pa
     assert run.stderr == "" and run.stdout.startswith("usage: fastcurv")
 
 
-def test_progress_is_shown_on_a_terminal_and_not_in_a_pipe(points, tmp_path):
+def test_progress_is_shown_on_terminals_only(points, tmp_path):
     pytest.importorskip("tqdm")
     fcntl, pty, termios = map(pytest.importorskip, ("fcntl", "pty", "termios"))
     command = [sys.executable, "-m", "fastcurv", "train", str(points / "points.npz"), "--hidden"]
@@ -295,14 +303,14 @@ def test_progress_is_shown_on_a_terminal_and_not_in_a_pipe(points, tmp_path):
     try:
         while chunk := os.read(ours, 4096):
             seen += chunk
-    except OSError:  # Linux says so when the last writer has gone
+    except OSError:  # the error of Linux once the last writer has closed
         pass
     finally:
         os.close(ours)
     assert shown.wait(timeout=1200) == 0 and b"adam" in seen
 
 
-def test_lines_are_broken_for_a_terminal_and_for_nothing_else(monkeypatch):
+def test_long_lines_are_wrapped_on_terminals_only(monkeypatch):
     from fastcurv.cli import output
 
     line = "  Minimum: " + "a critical point is proved to lie near theta " * 4
@@ -319,8 +327,8 @@ def test_lines_are_broken_for_a_terminal_and_for_nothing_else(monkeypatch):
     ("numbers", "packed", "refused"),
     [(1 << 22, True, False), ((1 << 22) + 1, True, True), (1 << 23, False, False)],
 )
-def test_a_file_takes_no_more_memory_than_its_size_allows(numbers, packed, refused, tmp_path):
-    """As float64, which data become: 32 MiB, or 64 times what the file is long."""
+def test_files_may_expand_to_a_bounded_size(numbers, packed, refused, tmp_path):
+    """The float64 data of a file may take 32 MiB or 64 times the file's length."""
     path = tmp_path / "x.npz"
     (np.savez_compressed if packed else np.savez)(path, x=np.ones(numbers, np.int8))
     if refused:
@@ -330,8 +338,8 @@ def test_a_file_takes_no_more_memory_than_its_size_allows(numbers, packed, refus
         assert read_npz(path)["x"].sum(dtype=int) == numbers
 
 
-def test_arrays_that_nobody_asks_for_are_not_unpacked(tmp_path):
-    """Not even to look at their heads; they are named."""
+def test_unused_arrays_of_an_archive_are_not_unpacked(tmp_path):
+    """Unused arrays of an archive are listed by name and not unpacked, not even their headers."""
     path = tmp_path / "x.npz"
     np.savez_compressed(path, X=np.eye(3), y=np.arange(3), huge=np.zeros(1 << 26, np.int8))
     found = read_npz(path, ("X", "y"))
@@ -347,8 +355,8 @@ def test_arrays_that_nobody_asks_for_are_not_unpacked(tmp_path):
         assert np.array_equal(again, arrays[name]) and again.dtype == arrays[name].dtype
 
 
-def test_what_a_small_file_costs(tmp_path, python):
-    """64 KiB of zeros: refused, or read within a few times 32 MiB, where it took 1.8 GiB."""
+def test_small_compressed_files_take_little_memory(tmp_path, python):
+    """A file of 64 KiB of compressed zeros is rejected, or read within a few times 32 MiB."""
     program = (
         "import re\nfrom fastcurv.cli.data import load_dataset\n"
         "def peak():\n    text = open('/proc/self/status').read()\n"

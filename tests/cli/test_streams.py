@@ -1,5 +1,5 @@
-"""Whatever standard output and standard error do, what was computed is saved and the exit status
-says what happened; what strangers wrote into files is shown escaped.
+"""Whatever happens to standard output and standard error, results are saved and the exit status is
+right; text from foreign files is escaped.
 """
 
 import io
@@ -35,7 +35,7 @@ HOSTILE = f"<!--<script></script><svg onload=x>]]>&amp;\x1b]0;owned\x07\x1b[2J{C
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Data, and a run trained on them."""
+    """Return a folder with data and a run trained on them."""
     folder = tmp_path_factory.mktemp("streams")
     rng = np.random.default_rng(0)
     y = np.arange(40) % 2
@@ -69,9 +69,7 @@ def train(folder, out):
         ("| true", 0, b""),
     ],
 )
-def test_training_is_saved_whatever_standard_output_does(
-    where, status, words, json_, folder, tmp_path
-):
+def test_training_is_saved_if_standard_output_fails(where, status, words, json_, folder, tmp_path):
     out = tmp_path / "net.npz"
     ran = shell(f"set -o pipefail; {train(folder, out)} {json_} {where}")
     assert ran.returncode == status, ran.stderr
@@ -83,7 +81,7 @@ def test_training_is_saved_whatever_standard_output_does(
 @posix
 @FULL
 @pytest.mark.parametrize("command", ["info", "--help", "classify {}/run.npz --certified"])
-def test_an_answer_that_could_not_be_written_is_status_3(command, folder):
+def test_status_is_3_if_output_cannot_be_written(command, folder):
     ran = shell(f"{PROGRAM} {command.format(folder)} >/dev/full")
     assert ran.returncode == 3 and ran.stderr.count(b"\n") == 1
     assert b"standard output could not be written: " in ran.stderr
@@ -94,7 +92,7 @@ def test_an_answer_that_could_not_be_written_is_status_3(command, folder):
 @pytest.mark.by_day(share=1 / 3)
 @posix
 @pytest.mark.parametrize("where", [">&-", ">&- 2>&-", "2>/dev/full"])
-def test_a_mistake_is_status_2_whatever_standard_error_does(where):
+def test_status_is_2_for_invalid_arguments_if_standard_error_fails(where):
     if "full" in where and not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")
     for command in ("classify missing.npz", "train iris --epochs x"):
@@ -105,8 +103,10 @@ def test_a_mistake_is_status_2_whatever_standard_error_does(where):
 
 @posix
 @pytest.mark.parametrize("both", [False, True])
-def test_a_terminal_that_goes_away_ends_nothing(both, folder, tmp_path):
-    """Bars and lines to it are EIO from then on."""
+def test_a_closed_terminal_does_not_end_training(both, folder, tmp_path):
+    """After the terminal is closed, writing bars and lines to it fails with EIO, and training
+    continues.
+    """
     pty = pytest.importorskip("pty")
     out = tmp_path / "net.npz"
     ours, theirs = pty.openpty()
@@ -125,8 +125,8 @@ def test_a_terminal_that_goes_away_ends_nothing(both, folder, tmp_path):
 
 @posix
 @FULL
-def test_bars_that_nobody_can_see_stop_nothing(folder):
-    """In programs too: ``progress=True`` with standard error full, closed or none."""
+def test_progress_bars_on_a_broken_standard_error_are_harmless(folder):
+    """``progress=True`` in programs works with a standard error that is full, closed or missing."""
     pytest.importorskip("tqdm")
     program = (
         "import fastcurv as fc, numpy as np, sys, os\n"
@@ -140,7 +140,7 @@ def test_bars_that_nobody_can_see_stop_nothing(folder):
         assert ran.stdout == b"3\n", (before, where, ran.stderr)
 
 
-def test_a_bar_over_a_full_disk_is_silent_from_then_on(monkeypatch):
+def test_a_progress_bar_stops_writing_after_a_full_disk(monkeypatch):
     tqdm = pytest.importorskip("tqdm.auto")
 
     class Full:
@@ -151,8 +151,8 @@ def test_a_bar_over_a_full_disk_is_silent_from_then_on(monkeypatch):
             pass
 
     monkeypatch.setattr(sys, "stderr", Full())
-    with bar(3, "steps", True) as shown:
-        shown.update()
+    with bar(3, "steps", True) as bar_text:
+        bar_text.update()
     made = tqdm.tqdm(total=3, file=SimpleNamespace(write=lambda _: None, flush=lambda: None))
     made.fp = Full()
     from fastcurv.common.progress import _Shown
@@ -162,16 +162,16 @@ def test_a_bar_over_a_full_disk_is_silent_from_then_on(monkeypatch):
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_a_bar_comes_by_itself_on_a_terminal_where_one_waits(terminal, monkeypatch):
-    """At once where seconds are known to lie ahead, later where they were not; never in a pipe, nor
-    inside of what has a bar or wants none.
+def test_progress_bars_appear_on_terminals_for_long_calls(terminal, monkeypatch):
+    """A bar appears on a terminal, immediately if a call is known to take seconds and later if not.
+    It does not appear in a pipe, nor in a nested call, nor with progress=False.
     """
     pytest.importorskip("tqdm")
     screen = io.StringIO()
     screen.isatty = lambda: terminal
     monkeypatch.setattr(sys, "stderr", screen)
 
-    def shown(enabled, ahead=0.0, passed=1.0):
+    def bar_text(enabled, ahead=0.0, passed=1.0):
         screen.seek(0)
         screen.truncate()
         now = time.monotonic()
@@ -183,19 +183,23 @@ def test_a_bar_comes_by_itself_on_a_terminal_where_one_waits(terminal, monkeypat
         monkeypatch.setattr(sys, "stderr", screen)
         return "all eigenvalues" in screen.getvalue()
 
-    assert shown(True) and not shown(False, 9.0)
-    assert [shown(None), shown(None, 9.0), shown(None, 0.0, 9.0)] == [False, terminal, terminal]
+    assert bar_text(True) and not bar_text(False, 9.0)
+    assert [bar_text(None), bar_text(None, 9.0), bar_text(None, 0.0, 9.0)] == [
+        False,
+        terminal,
+        terminal,
+    ]
     for outer in (None, False):
         with bar(3, "outer", outer):
-            assert not shown(None, 9.0)
-    assert shown(None, 9.0) == terminal
+            assert not bar_text(None, 9.0)
+    assert bar_text(None, 9.0) == terminal
     ob = fc.Objective(fc.MLP([2, 3, 1]), np.eye(2), [0.0, 1.0], "mse", l2=0.1)
     screen.truncate(0)
     fc.classify(ob, ob.model.init(seed=0))
     assert screen.getvalue() == ""
 
 
-def test_notes_are_drawn_ten_times_a_second(monkeypatch):
+def test_progress_notes_are_drawn_at_most_ten_times_a_second(monkeypatch):
     pytest.importorskip("tqdm")
     screen = io.StringIO()
     monkeypatch.setattr(sys, "stderr", screen)
@@ -211,8 +215,12 @@ def test_notes_are_drawn_ten_times_a_second(monkeypatch):
 @pytest.mark.by_day(share=1 / 3)
 @pytest.mark.parametrize("name", ["té.npz", "\u6570.npz", "d\udcff.npz"])
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
-def test_letters_that_an_output_has_not_are_escaped(name, encoding, folder, tmp_path, monkeypatch):
-    """In the names of data and runs: saved, told, and status 0."""
+def test_characters_outside_the_output_encoding_are_escaped(
+    name, encoding, folder, tmp_path, monkeypatch
+):
+    """Names of data and runs with characters that the output's encoding lacks are saved unchanged
+    and printed escaped, with status 0.
+    """
     try:
         (tmp_path / name).write_bytes((folder / "d.npz").read_bytes())
     except OSError:
@@ -236,8 +244,10 @@ def test_letters_that_an_output_has_not_are_escaped(name, encoding, folder, tmp_
     assert "<h2" in report.read_text("utf-8")
 
 
-def test_no_streams_at_all(folder, tmp_path, monkeypatch):
-    """As under pythonw, and where a program has closed them."""
+def test_commands_run_without_standard_streams(folder, tmp_path, monkeypatch):
+    """Commands run without standard streams, as under pythonw or after a program has closed
+    them.
+    """
     closed = io.StringIO()
     closed.close()
     for stream in (None, closed):
@@ -251,17 +261,19 @@ def test_no_streams_at_all(folder, tmp_path, monkeypatch):
         assert stop.value.code == 2 and status == (0 if stream is None else 3)
 
 
-def test_what_fails_after_the_work_is_status_3_and_tells_what_was_found(
+def test_status_is_3_with_results_printed_if_a_figure_cannot_be_saved(
     folder, tmp_path, monkeypatch, capsys
 ):
-    """A picture or a page that a full disk does not take: the numbers are told all the same."""
+    """If the disk is full when a figure or report is written, the numbers are printed and the
+    status is 3.
+    """
     pytest.importorskip("matplotlib")
 
-    def full(*_):
+    def raise_disk_full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(output, "write_atomically", full)
-    monkeypatch.setattr("fastcurv.cli.report.write_atomically", full)
+    monkeypatch.setattr(output, "write_atomically", raise_disk_full)
+    monkeypatch.setattr("fastcurv.cli.report.write_atomically", raise_disk_full)
     short = ["--probes", "2", "--steps", "5", "--json"]
     spectrum = ["spectrum", str(folder / "run.npz"), "--figure", str(tmp_path / "p.png"), *short]
     for command in (spectrum, ["report", str(folder / "run.npz"), *short]):
@@ -272,8 +284,8 @@ def test_what_fails_after_the_work_is_status_3_and_tells_what_was_found(
         assert found.get("eigenvalues") or found["kind"]
 
 
-def test_a_picture_makes_its_folder(folder, tmp_path, capsys):
-    """Which was found to be possible before."""
+def test_figures_create_their_folder(folder, tmp_path, capsys):
+    """The folder of a figure is created when the figure is saved."""
     pytest.importorskip("matplotlib")
     figure = tmp_path / "new" / "p.svg"
     short = ["--probes", "2", "--steps", "5", "--figure", str(figure)]
@@ -282,13 +294,13 @@ def test_a_picture_makes_its_folder(folder, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("error", [ConnectionError("gone"), MemoryError(), KeyboardInterrupt()])
-def test_training_that_is_cut_off_saves_the_best_so_far(
-    error, folder, tmp_path, monkeypatch, capsys
-):
-    """A scheduler that dies, memory that ends, Ctrl-C between two methods."""
+def test_aborted_training_saves_the_best_point(error, folder, tmp_path, monkeypatch, capsys):
+    """If a scheduler fails, memory runs out or Ctrl-C is pressed between two methods, the best
+    point found is saved.
+    """
     real, seen = fc.minimize, []
 
-    def cut(objective, theta, method, *, callback, **options):
+    def abort(objective, theta, method, *, callback, **options):
         def watch(intermediate_result):
             callback(intermediate_result)
             seen.append((intermediate_result.fun, intermediate_result.x))
@@ -297,7 +309,7 @@ def test_training_that_is_cut_off_saves_the_best_so_far(
 
         return real(objective, theta, method, callback=watch, **options)
 
-    monkeypatch.setattr(fc, "minimize", cut)
+    monkeypatch.setattr(fc, "minimize", abort)
     out = tmp_path / "net.npz"
     words = ["train", str(folder / "d.npz"), "--hidden", "2", "--epochs", "2", "--quiet"]
     if isinstance(error, KeyboardInterrupt):
@@ -311,11 +323,13 @@ def test_training_that_is_cut_off_saves_the_best_so_far(
     assert np.array_equal(load_run(out).theta, min(seen, key=lambda pair: pair[0])[1])
 
 
-def test_ctrl_c_in_one_method_does_not_begin_the_next(folder, tmp_path, monkeypatch, capsys):
-    """`minimize` then returns the best point known, which is saved."""
+def test_ctrl_c_in_one_method_skips_the_next(folder, tmp_path, monkeypatch, capsys):
+    """After Ctrl-C, `minimize` returns the best point, which is saved, and the next method does not
+    run.
+    """
     real, begun, out = fc.minimize, [], tmp_path / "net.npz"
 
-    def pressed(objective, theta, method, *, callback, **options):
+    def press_ctrl_c(objective, theta, method, *, callback, **options):
         def press(intermediate_result):
             callback(intermediate_result)
             raise KeyboardInterrupt
@@ -323,7 +337,7 @@ def test_ctrl_c_in_one_method_does_not_begin_the_next(folder, tmp_path, monkeypa
         begun.append(real(objective, theta, method, callback=press, **options))
         return begun[-1]
 
-    monkeypatch.setattr(fc, "minimize", pressed)
+    monkeypatch.setattr(fc, "minimize", press_ctrl_c)
     words = ["train", str(folder / "d.npz"), "--hidden", "2", "--epochs", "9", "--quiet"]
     assert main([*words, "--out", str(out)]) == 130
     assert capsys.readouterr().err == f"fastcurv train: interrupted; saved {out}\n"
@@ -331,11 +345,11 @@ def test_ctrl_c_in_one_method_does_not_begin_the_next(folder, tmp_path, monkeypa
     assert np.array_equal(load_run(out).theta, begun[0].x)
 
 
-# --- words of strangers
+# --- text from foreign files
 
 
 def hostile_run(folder, path, **recipe):
-    """A run whose recipe and phases say what they should not."""
+    """Save a run whose recipe and phases have control characters and markup."""
     saved = load_run(folder / "run.npz")
     history = {name: np.arange(1.0, 4) for name in ("loss", "gradient_norm", "time")}
     told = replace(saved.recipe, digest="", **recipe)
@@ -350,7 +364,9 @@ def assert_harmless(text):
 
 @pytest.mark.parametrize("kind", ["npz", "csv", "onnx", "nothing"])
 def test_names_from_files_reach_the_terminal_escaped(kind, folder, tmp_path, capsys):
-    """A recipe that names data: there, not there, or of another kind."""
+    """The names of data in a recipe are escaped in messages, whether the data exist, are missing or
+    are of another kind.
+    """
     place = tmp_path / f"{HOSTILE.replace('/', '')}.{kind}"
     if kind == "npz":
         place.write_bytes((folder / "d.npz").read_bytes())
@@ -363,7 +379,7 @@ def test_names_from_files_reach_the_terminal_escaped(kind, folder, tmp_path, cap
 
 
 @pytest.mark.parametrize("what", ["arrays", "column", "cell", "recipe", "state", "argument"])
-def test_all_that_a_file_says_is_escaped(what, folder, tmp_path, capsys):
+def test_all_text_from_a_file_is_escaped(what, folder, tmp_path, capsys):
     data, words = tmp_path / "d.npz", HOSTILE.encode("utf-8", "replace").decode()
     if what == "arrays":
         np.savez(data, **{words.replace("/", "").replace("\x00", ""): np.ones(3)})
@@ -394,8 +410,8 @@ def test_all_that_a_file_says_is_escaped(what, folder, tmp_path, capsys):
     assert_harmless(said.err)
 
 
-class Reader(HTMLParser):
-    """Headings of a page and its scripts' texts."""
+class PageReader(HTMLParser):
+    """A parser that collects the headings of a page and the text of its scripts."""
 
     def __init__(self):
         super().__init__()
@@ -429,7 +445,7 @@ HEADINGS = [
 ]
 
 
-def test_a_page_is_whole_whatever_a_file_says(folder, tmp_path):
+def test_reports_are_valid_html_for_any_text_in_a_file(folder, tmp_path):
     data = tmp_path / f"{HOSTILE.replace('/', '')[:200]}.npz"
     data.write_bytes((folder / "d.npz").read_bytes())
     run = hostile_run(folder, tmp_path / "stranger.npz", data=str(data))
@@ -438,7 +454,7 @@ def test_a_page_is_whole_whatever_a_file_says(folder, tmp_path):
     assert main(["report", str(run), "--out", str(target), *short]) == 0
     text = target.read_text("utf-8")
     assert_harmless(text)
-    reader = Reader()
+    reader = PageReader()
     reader.feed(text)
     assert reader.headings == HEADINGS and "svg" not in reader.tags
     charts = [json.loads(script) for script in reader.scripts[:-1]]
@@ -454,7 +470,7 @@ def test_a_page_is_whole_whatever_a_file_says(folder, tmp_path):
 @pytest.mark.parametrize(
     "word", [*HOSTILE[:60].split(">"), "<!--<script>", "</script>", "]]>", "<"]
 )
-def test_every_word_stays_within_its_chart(word):
+def test_text_cannot_leave_its_element_of_the_report(word):
     view = {"lines": [{"name": word, "x": [1.0], "y": [2.0]}], "x": "linear", "y": "linear"}
     text = Report(word).section(word).chart([view], word).text(word).section("End").to_html()
     html5lib = pytest.importorskip("html5lib")
@@ -464,11 +480,11 @@ def test_every_word_stays_within_its_chart(word):
     assert json.loads("".join(next(tree.iter("script")).itertext()))["label"] == word
 
 
-# --- runs
+# --- malformed runs
 
 
-def odd(dice, n):
-    """Something that may stand where a record of n numbers should."""
+def odd_record(dice, n):
+    """Return a valid or malformed array in place of a record of n numbers."""
     good = np.linspace(1, 2, n)
     return [
         good, good, good, good, good, good, np.full(n, np.nan), np.full(n, np.inf), -good,
@@ -485,15 +501,17 @@ PHASES = [
 ]  # fmt: skip
 
 
-def test_odd_histories_are_drawn_or_refused(tmp_path):
-    """300 runs: every record odd or missing, every kind of phases."""
+def test_malformed_histories_are_drawn_or_rejected(tmp_path):
+    """Of 300 runs with malformed or missing records and phases, each is drawn with curves of equal
+    lengths or rejected with a short error.
+    """
     dice, path, drawn = np.random.default_rng(0), tmp_path / "run.npz", 0
     recipe = json.dumps({"data": "iris"})
     for _ in range(300):
         held = {"theta": np.ones(3), "recipe": recipe, "phases": PHASES[dice.integers(len(PHASES))]}
         names = ("loss", "gradient_norm", "time", "loss", "gradient_norm", "time", "colour")
         for name in names[: 6 + (dice.random() < 0.1)]:
-            values = odd(dice, 3) if dice.random() < 0.2 else np.ones(3)
+            values = odd_record(dice, 3) if dice.random() < 0.2 else np.ones(3)
             if values is not None:
                 held[f"history.{name}"] = values
         np.savez(path, **held)
@@ -506,7 +524,7 @@ def test_odd_histories_are_drawn_or_refused(tmp_path):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             page._training(about, saved)
-        reader = Reader()
+        reader = PageReader()
         reader.feed(about.to_html())
         for script in reader.scripts[:-1]:
             for line in json.loads(script)["views"][0]["lines"]:
@@ -515,7 +533,7 @@ def test_odd_histories_are_drawn_or_refused(tmp_path):
     assert 30 < drawn < 270
 
 
-def test_a_run_without_times_is_refused(folder, tmp_path, capsys):
+def test_runs_without_times_are_rejected(folder, tmp_path, capsys):
     saved = load_run(folder / "run.npz")
     history = {"loss": np.ones(3), "gradient_norm": np.ones(3)}
     model = saved.recipe.objective().model
@@ -525,8 +543,10 @@ def test_a_run_without_times_is_refused(folder, tmp_path, capsys):
     assert "its history has loss, gradient_norm, not loss, gradient_norm, time" in said
 
 
-def test_every_flipped_bit_of_a_run_is_refused(folder, tmp_path):
-    """Of either format; runs of older versions, which have no checksum, are read."""
+def test_flipped_bits_of_a_run_are_detected(folder, tmp_path):
+    """A flipped bit of a run in either format raises an error. Runs of older versions, which have
+    no checksum, are read.
+    """
     model, theta = fc.MLP([2, 1, 2]), fc.MLP([2, 1, 2]).init(seed=0)
     path = save_run(tmp_path / "run.npz", Recipe("iris"), model, theta)
     content = path.read_bytes()
@@ -554,7 +574,7 @@ def test_every_flipped_bit_of_a_run_is_refused(folder, tmp_path):
 
 
 @posix
-def test_names_as_long_as_the_system_takes(folder, tmp_path):
+def test_run_names_may_be_as_long_as_the_system_allows(folder, tmp_path):
     for name in ("x" * 251 + ".npz", "\u6570" * 81 + ".safetensors"):
         out = tmp_path / name
         words = ["train", str(folder / "d.npz"), "--hidden", "2", "--epochs", "1", "--polish"]
@@ -563,7 +583,7 @@ def test_names_as_long_as_the_system_takes(folder, tmp_path):
     assert main([*words, "none", "--out", str(tmp_path / ("x" * 252 + ".npz"))]) == 2
 
 
-def test_no_scheduler_is_no_address(capsys):
+def test_an_empty_dask_address_is_rejected(capsys):
     for words in ("", " "):
         with pytest.raises(SystemExit) as stop:
             main(["train", "iris", "--dask", words])

@@ -99,6 +99,30 @@ figcaption { color: var(--soft); font-size: .88rem; margin-top: .4rem; }
               color: var(--ink); min-width: 2.4rem; }
 .bar button:hover { border-color: var(--accent); }
 .key { font-weight: 700; }
+.first { font-size: 1.12rem; }
+.call { display: flex; align-items: baseline; flex-wrap: wrap; gap: .15rem .5rem;
+        margin: .1rem 0 .7rem; color: var(--soft); font-size: .85rem; }
+.call code { overflow-wrap: anywhere; }
+.copy { font: .72rem ui-monospace, Menlo, Consolas, monospace; padding: .1rem .4rem;
+        border-radius: 4px; border: 1px solid var(--rule); background: none; color: var(--soft);
+        cursor: pointer; }
+.copy:hover, .copy:focus-visible { border-color: var(--accent); color: var(--ink); }
+.scatter svg { cursor: pointer; touch-action: auto; }
+.chart .interval { stroke: var(--soft); stroke-width: 1; opacity: .16; }
+.chart .spot { fill: var(--accent); opacity: .55; }
+.chart .spot.out { fill: var(--c3); opacity: .9; }
+.chart .spot.up { fill: var(--c1); opacity: 1; }
+.chart .spot.down { fill: var(--c2); opacity: 1; }
+.chart .ring { fill: none; stroke: var(--ink); stroke-width: 2; }
+.chart .diagonal { stroke: var(--soft); stroke-width: 1; stroke-dasharray: 5 4; }
+.mark { font-weight: 700; } .mark.up { color: var(--c1); } .mark.down { color: var(--c2); }
+td.range { width: 45%; min-width: 7rem; vertical-align: middle; }
+.span { position: relative; height: .9rem; background: var(--card); border-radius: 3px; }
+.span i { position: absolute; top: .3rem; height: .3rem; border-radius: 2px;
+  background: var(--accent); opacity: .55; }
+.span b { position: absolute; top: .05rem; width: 3px; margin-left: -1px; height: .8rem;
+  background: var(--accent); }
+.span u { position: absolute; top: 0; width: 1px; height: .9rem; background: var(--soft); }
 nav ul { list-style: none; padding: 0; } nav li { margin: .3rem 0; } nav a { color: var(--accent); }
 @media (max-width: 480px) { main { padding: 1.5rem .9rem 3rem; } h1 { font-size: 1.5rem; }
   body { font-size: 16px; } table { font-size: .76rem; } th, td { padding-right: .8rem; }
@@ -186,20 +210,23 @@ class Report:
         text = f"<figcaption>{_escape(caption)}</figcaption>"
         return self._add(f'<figure class="row">{pictures}{text}</figure>')
 
-    def chart(self, views: Sequence[dict[str, Any]], caption: str) -> Report:
-        """Add a line chart with zoom and pan on both axes.
+    def chart(
+        self, views: Sequence[dict[str, Any]], caption: str, *, still: bool = False
+    ) -> Report:
+        """Add a line chart with zoom and pan on both axes, or without them if `still`.
 
         Parameters
         ----------
         views : list of dict
-            One or two views that the reader can switch between. ``lines``: a list of ``{"name",
+            Views that the reader can switch between. ``lines``: a list of ``{"name",
             "x", "y"}``, with ``low`` and ``high`` for a band and ``dots`` for markers; ``x`` and
             ``y``: the scales, "linear", "log" or "asinh" (linear below ``width``); ``xlabel``,
             ``ylabel``, ``name``; ``ticks``: values marked on the x axis; ``floor``: lower end of
             the y axis.
         caption : str
         """
-        data = {"label": caption, "views": [{"width": 1.0} | as_json(view) for view in views]}
+        data: dict[str, Any] = {"label": caption, "still": still}
+        data["views"] = [{"width": 1.0} | as_json(view) for view in views]
         text = json.dumps(data, allow_nan=False).replace("<", "\\u003c")
         keys = "".join(
             f'<span class="key c{i}">\u2014 {_escape(line["name"])}</span> '
@@ -209,6 +236,67 @@ class Report:
         return self._add(
             f'<figure class="chart"><script type="application/json">{text}</script>'
             f"<figcaption>{keys}<br>{_escape(caption)}</figcaption></figure>"
+        )
+
+    def calls(self, calls: Iterable[tuple[str, str]]) -> Report:
+        """Add numbers, as they are shown, each with the call that returns it and a button that
+        copies the call.
+        """
+        self._charts = True
+        return self._add("\n".join(_call(shown, code) for shown, code in calls))
+
+    def code(self, text: str) -> Report:
+        """Add lines of code, with a button that copies them."""
+        self._charts = True
+        return self._add(f'<div class="call">{_copy(text)}</div><pre>{html.escape(text)}</pre>')
+
+    def lead(self, sentence: str) -> Report:
+        """Add a paragraph of the first screen, in larger letters."""
+        return self._add(f'<p class="first">{_set(self._said(sentence))}</p>')
+
+    def scatter(self, view: dict[str, Any], caption: str) -> Report:
+        """Add dots, of which the reader chooses one by a click or by the arrow keys.
+
+        Parameters
+        ----------
+        view : dict
+            ``x`` and ``y`` (M,); ``low`` and ``high`` (M,) for a bar through each dot; ``out`` (M,)
+            for dots in another colour; ``names`` (M,) of the dots; ``diagonal``: draw the line on
+            which x and y are equal; ``xlabel``, ``ylabel``. To choose a dot: ``others`` (M, 10),
+            the dots of the rows that belong to it or numbers of rows, ``effects`` (M, 10),
+            ``columns``, ``rows`` by number and ``about`` (M,), a sentence for each dot.
+        caption : str
+        """
+        data = {"label": caption, "scatter": as_json(view)}
+        text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+        self._charts = True
+        return self._add(
+            f'<figure class="chart scatter"><script type="application/json">{text}</script>'
+            f"<figcaption>{_escape(caption)}</figcaption></figure>"
+        )
+
+    def ranges(self, header: Sequence[str], rows: Sequence[tuple[str, Any, Any, Any]]) -> Report:
+        """Add a table of ``(name, low, middle, high)`` with a bar for each range, on one scale that
+        includes 0.
+        """
+        numbers = np.array([row[1:] for row in rows], float)
+        low, high = min(0.0, numbers.min()), max(0.0, numbers.max())
+        share = 100 / ((high - low) or 1.0)
+        body = []
+        for (name, *_), (a, b, c) in zip(rows, numbers):
+            bar = (
+                f'<div class="span" aria-hidden="true"><u style="left:{-low * share:.1f}%"></u>'
+                f'<i style="left:{(a - low) * share:.1f}%;width:{(c - a) * share:.1f}%"></i>'
+                f'<b style="left:{(b - low) * share:.1f}%"></b></div>'
+            )
+            cells = "".join(_cell("td", f"{x:.3g}", True) for x in (a, b, c))
+            body.append(f'<tr>{_cell("td", name, False)}<td class="range">{bar}</td>{cells}</tr>')
+        first, *rest = header
+        head = _cell("th", first, False) + "<th></th>" + "".join(_cell("th", h, True) for h in rest)
+        return self._add(
+            f'<div class="wide"><table><thead><tr>{head}</tr></thead>\n<tbody>\n'
+            + "\n".join(body)
+            + "</tbody></table></div>"
         )
 
     def verdict(self, point: CriticalPoint) -> Report:
@@ -262,6 +350,20 @@ def _svg(figure: Any, salt: Any, caption: str) -> str:
     text = text.replace("#000000", "currentColor").replace("#0072b2", "var(--accent)")
     return (
         f'<svg role="img" fill="currentColor" aria-label="{name}"' + text[text.index("<svg") + 4 :]
+    )
+
+
+def _copy(code: str) -> str:
+    return (
+        f'<button type="button" class="copy" data-code="{html.escape(code, quote=True)}" '
+        'aria-label="copy the call">copy</button>'
+    )
+
+
+def _call(shown: str, code: str) -> str:
+    return (
+        f'<div class="call"><span>{_escape(shown)} =</span><code>{_escape(code)}</code>'
+        f"{_copy(code)}</div>"
     )
 
 

@@ -80,10 +80,11 @@ def _minimum(ob: Any, theta: Any, call: str) -> _Minimum:
     own, ob = ob, in_float64(ob)
     theta = theta.astype(np.float64)
     H = ob.hessian(theta)
+    shift = _free_shift(ob)
     try:
-        factor = H.factor()
+        factor = H.factor() if shift is None else CholeskyFactor(_completed(H, shift))
     except NotPositiveDefiniteError as error:
-        values = eigvalsh(H.to_dense())
+        values = eigvalsh(H.to_dense() if shift is None else _completed(H, shift).to_dense())
         some = int((values <= len(values) * 2 * UNIT_ROUNDOFF * np.abs(values).max()).sum())
         raise NotPositiveDefiniteError(
             f"theta must be a minimum with a positive definite Hessian, got {some} of "
@@ -101,6 +102,26 @@ def _minimum(ob: Any, theta: Any, call: str) -> _Minimum:
             f"tolerance of {number(near.gradient_tol)}. Use fastcurv.minimize(ob, theta) first."
         )
     return _Minimum(ob, theta, factor)
+
+
+def _free_shift(ob: Any) -> Any:
+    """Return the last biases as a slice of theta if adding a number to all of them changes nothing:
+    those of classes, without a penalty. Else return None.
+    """
+    model = ob.model
+    if LOSSES[ob.loss].link != "softmax" or not model.bias:
+        return None
+    last = slice(model.n_params - model.sizes[-1], model.n_params)
+    return None if np.any((l2_diagonal(ob) * np.ones(model.n_params))[last]) else last
+
+
+def _completed(H: Any, shift: slice) -> MatrixOperator:
+    """Return H with curvature along the shift of all last biases, in which H is 0. Derivatives of
+    the rows' losses have no part along it, so that no probability depends on how much is added.
+    """
+    A = H.to_dense()
+    A[shift, shift] += float(np.diagonal(A)[shift].mean()) or 1.0
+    return MatrixOperator(A)
 
 
 def _blocks(ob: Any, theta: Floats) -> Iterator[tuple[slice, Floats]]:

@@ -187,6 +187,24 @@ def quantiles(out, ob, X, level):
     return low[:, int(np.floor(alpha * (n + 1) + 1e-9)) - 1], high[:, k - 1]
 
 
+def test_classes_with_free_biases_are_those_of_a_logistic_model(rng):
+    """Without a penalty the biases of all classes may be shifted together, which changes nothing.
+    With two classes, the difference of the outputs is that of one output with half the penalty.
+    """
+    X = rng.standard_normal((30, 2))
+    y = (X[:, 0] + rng.standard_normal(30) > 0).astype(int)
+    found = []
+    for d, loss, l2 in ((2, "cross_entropy", 0.1), (1, "binary_cross_entropy", 0.05)):
+        ob = fc.Objective(fc.MLP([2, d]), X, y, loss, l2=l2, l2_biases=False)
+        theta = fc.minimize(ob, np.zeros(ob.n_params), verdict=False, gradient_tol=1e-12).x
+        found.append(fc.leave_one_out(ob, theta))
+    both, one = found
+    assert np.allclose(np.diff(both.predictions), one.predictions, rtol=1e-8)
+    for name in ("losses", "hat_matrix_diag", "cooks_distance"):
+        assert np.allclose(getattr(both, name), getattr(one, name), rtol=1e-7)
+    assert np.allclose(np.diff(both.change(X), axis=1), one.change(X), rtol=1e-6, atol=1e-9)
+
+
 def test_intervals_are_the_quantiles_of_jackknife_plus(rng):
     ob, theta = fitted(4)
     out, X = fc.leave_one_out(ob, theta), rng.standard_normal((6, 3))

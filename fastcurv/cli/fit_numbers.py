@@ -1,0 +1,534 @@
+"""Numbers of a page on a fit: each row predicted without itself, a linear model, other rows, other
+penalties, slopes. Each number has the call that returns it.
+
+Rows left out come from one factor of the Hessian where refits agree with it. Refits from new random
+starts can end in other minima and predict worse than the minimum at hand says, so some of ten folds
+are always refitted. Where their score differs by more than `MAX_SCORE_GAP`, or where the fit is no
+minimum with a positive definite Hessian, the folds take the place of the rows left out.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from scipy.special import expit, softmax
+
+from ..common.protocols import Floats, Indices
+from ..critical.classify import classify
+from ..critical.left_out import LeftOut, leave_one_out
+from ..critical.report import CriticalPoint
+from ..network.mlp import MLP
+from ..network.objective import Objective
+from ..optimize.minimize import minimize
+from ..structure.tables import ACTIVATIONS, LOSSES
+
+N_FOLDS = 10
+MAX_SCORE_GAP = 0.03  # between the score of rows left out and that of refits, as seen by a reader
+LEVEL = 0.95  # of intervals
+MIN_PROBABILITY = 1e-15  # below which a probability counts as this, in the logarithm
+LINEAR_PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # tried for the linear model, by rows left out
+MAX_LINEAR_PARAMS = 1000
+MAX_FACTOR_FLOPS = 2e11  # of the Hessian and the rows left out, beyond which folds take their place
+MAX_TRAINING_FLOPS = 4e10  # of the iterations that train on to a minimum
+MIN_ITERATIONS, MAX_ITERATIONS = 20, 300
+MAX_CHANGE_FLOPS = 4e9  # of the predictions of some rows by the networks without each row
+MAX_DOTS = 2000  # rows that a picture shows
+PAGE_SECONDS = 2.0  # of processor time, beyond `FIT_SHARE` times that of a fit
+FIT_SHARE = 2.0
+PLANNED_SHARE = 0.8  # of that time that refits are planned for
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network without scikit-learn, for `fit_report.build` in place of an estimator.
+
+    Attributes
+    ----------
+    ob : Objective
+        On all rows, with targets as they are fitted.
+    theta : ndarray (n,)
+    shift, scale : float
+        Targets in their own units are ``shift + scale * ob.y``.
+    classes : sequence, optional
+        Names of the classes, in the order of the network's outputs.
+    seed : int
+        Start of refits.
+    """
+
+    ob: Objective
+    theta: Any
+    shift: float = 0.0
+    scale: float = 1.0
+    classes: Any = None
+    seed: int = 0
+
+
+class Fit:
+    """One fitted network with its rows, as the page needs it.
+
+    Attributes
+    ----------
+    ob, theta : Objective, ndarray (n,)
+    y : ndarray (N,)
+        Numbers in their own units, or the number of the class.
+    classes : ndarray or None
+    """
+
+    name = "net"
+    X: Any
+    y: Any
+    classes: Any
+    numbers: bool
+    exponential: bool
+
+    def __init__(self, trained: Any, X: Any, y: Any) -> None:
+        self.est, self.X, self.given = trained, X, np.asarray(y)
+        self.ob, self.theta = trained.ob, np.asarray(trained.theta)
+        self.shift, self.scale = float(trained.shift), float(trained.scale)
+        self.classes = None if trained.classes is None else np.asarray(trained.classes)
+        self._check()
+
+    def _check(self) -> None:
+        row = LOSSES[self.ob.loss]
+        given = row.given
+        self.numbers = row.targets == "numbers"
+        self.exponential = given is not None and given.exponential
+        outputs = self.ob.model.sizes[-1] // (given.per_target or 1 if given else 1)
+        several = outputs > 1 if self.numbers else self.given.ndim > 1
+        if several:
+            raise ValueError(
+                f"y must have one target for a report, got shape {self.given.shape}. Report on "
+                "one target at a time."
+            )
+        self.y: Any = np.asarray(self.given, float).reshape(-1) if self.numbers else self._codes()
+        if len(self.y) != self.ob.n_samples or len(self.X) != len(self.y):
+            raise ValueError(
+                f"y must have a target for each of {len(self.X)} rows with a weight above 0, got "
+                f"{len(self.y)}."
+            )
+
+    def _codes(self) -> Indices:
+        if self.classes is None:
+            self.classes = np.unique(self.given)
+        order = np.argsort(self.classes, kind="stable")
+        return np.asarray(order[np.searchsorted(self.classes[order], self.given)])
+
+    @property
+    def n(self) -> int:
+        return len(self.y)
+
+    def units(self, z: Any) -> Floats:
+        """Return predictions (...,) or probabilities (..., classes) from outputs (..., d_out)."""
+        z = np.asarray(z, float)
+        if self.numbers:
+            mean = np.exp(z[..., 0]) if self.exponential else z[..., 0]
+            return np.asarray(mean * self.scale + self.shift)
+        if z.shape[-1] > 1:
+            return np.asarray(softmax(z, axis=-1))
+        return np.stack([expit(-z[..., 0]), expit(z[..., 0])], axis=-1)
+
+    def predictions(self) -> Floats:
+        return self.units(self.ob.model.predict(self.theta, self.ob.X))
+
+    def losses(self, predictions: Floats) -> Floats:
+        """Return squared errors, or minus the logarithms of the probabilities of the classes."""
+        if self.numbers:
+            return np.asarray((self.y - predictions) ** 2)
+        p = predictions[np.arange(self.n), self.y]
+        return np.asarray(-np.log(np.maximum(p, MIN_PROBABILITY)))
+
+    def score(self, predictions: Floats, rows: Any = slice(None)) -> float:
+        """Return R^2, or the accuracy, on some of the rows."""
+        y, p = self.y[rows], predictions[rows]
+        if not self.numbers:
+            return float(np.mean(p.argmax(axis=1) == y))
+        return float(1 - np.mean((y - p) ** 2) / y.var())
+
+    # --- refits
+
+    def refit(self, rows: Indices, ratio: float = 1.0) -> tuple[Objective, Any]:
+        """Fit to some of the rows, with `ratio` times the penalty on the sum over rows; return the
+        objective and its theta.
+        """
+        net, ob = self.est, self.ob
+        weight = None if ob.sample_weight is None else ob.sample_weight[rows]
+        l2 = float(ob.l2) * ratio * ob.n_samples / len(rows)
+        some = Objective(
+            ob.model, ob.X[rows], ob.y[rows], ob.loss, l2=l2, sample_weight=weight,
+            n_threads=ob.n_threads, l2_biases=ob.l2_biases,
+        )  # fmt: skip
+        return some, minimize(some, seed=net.seed, verdict=False, progress=False).x
+
+    def predict_after(self, rows: Indices, others: Indices, ratio: float = 1.0) -> Any:
+        """Return the predictions of other rows by a network fitted to some of the rows."""
+        some, theta = self.refit(rows, ratio)
+        return self.units(some.model.predict(theta, self.ob.X[others]))
+
+    # --- code
+
+    imports = "import numpy as np\nimport fastcurv as fc\n"
+    objective_code = "ob, theta = net.ob, net.theta"
+    scale_code, shift_code = "net.scale", "net.shift"
+    classes_code = "np.asarray(net.classes)"
+    refit_code = (
+        "some = fc.Objective(ob.model, ob.X[rest], ob.y[rest], ob.loss, "
+        "l2=ob.l2 * len(X) / len(rest), l2_biases=ob.l2_biases)\n"
+        "    z = ob.model.predict(fc.minimize(some, seed=net.seed, verdict=False).x, ob.X[held])\n"
+        "    folds[held] = {units}"
+    )
+
+    @property
+    def fitted_score_code(self) -> str:
+        predicted = self.units_code("ob.model.predict(theta, ob.X)")
+        return self.score_code(predicted)
+
+    def score_code(self, predicted: str) -> str:
+        """Return the code of `score` of an expression."""
+        if self.numbers:
+            return f"1 - np.mean({self.loss_code(predicted)}) / y.var()"
+        return f"np.mean({predicted}.argmax(axis=1) == codes)"
+
+    def loss_code(self, predicted: str) -> str:
+        """Return the code of squared errors of an expression."""
+        return f"(y - {predicted if predicted.isidentifier() else f'({predicted})'}) ** 2"
+
+    def units_code(self, z: str) -> str:
+        """Return the code of `units` of an expression with all rows."""
+        if self.numbers:
+            mean = f"np.exp({z}[:, 0])" if self.exponential else f"{z}[:, 0]"
+            return f"{mean} * {self.scale_code} + {self.shift_code}"
+        if self.ob.model.sizes[-1] > 1:
+            return f"scipy.special.softmax({z}, axis=1)"
+        return f"scipy.special.expit({z} * [-1, 1])"
+
+
+class EstimatorFit(Fit):
+    """The fit of an `MLPRegressor` or `MLPClassifier`."""
+
+    name = "est"
+
+    def __init__(self, est: Any, X: Any, y: Any) -> None:
+        self.est, self.X, self.given = est, X, np.asarray(y)
+        if self.given.ndim > 1 and self.given.shape[1] > 1 and hasattr(est, "classes_"):
+            raise ValueError(
+                "y must have one class for each row for a report, got several labels. Report on "
+                "one label at a time."
+            )
+        self.ob, self.theta = est.objective(X, y), np.asarray(est.theta_)
+        self.shift = float(getattr(est, "y_shift_", [0.0])[0])
+        self.scale = float(getattr(est, "y_scale_", [1.0])[0])
+        self.classes = getattr(est, "classes_", None)
+        self._check()
+
+    def refit(self, rows: Indices, ratio: float = 1.0) -> tuple[Objective, Any]:
+        again = self._again(rows, ratio)
+        X, y = self.X[rows], self.given[rows]
+        return again.objective(X, y), again.theta_
+
+    def predict_after(self, rows: Indices, others: Indices, ratio: float = 1.0) -> Any:
+        again = self._again(rows, ratio)
+        if self.numbers:
+            return again.predict(self.X[others])
+        found = np.zeros((len(others), len(self.est.classes_)))
+        found[:, np.isin(self.est.classes_, again.classes_)] = again.predict_proba(self.X[others])
+        return found
+
+    def _again(self, rows: Indices, ratio: float) -> Any:
+        from sklearn.base import clone
+
+        again = clone(self.est).set_params(alpha=self.est.alpha_ * ratio, warm_start=False)
+        again.set_params(verdict=False, verbose=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return again.fit(self.X[rows], self.given[rows])
+
+    imports = "import numpy as np\nimport fastcurv as fc\nfrom sklearn.base import clone\n"
+    objective_code = "ob, theta = est.objective(X, y), est.theta_"
+    scale_code, shift_code = "est.y_scale_[0]", "est.y_shift_[0]"
+    classes_code = "est.classes_"
+    refit_code = (
+        "again = clone(est).set_params(alpha=est.alpha_).fit(X[rest], y[rest])\n"
+        "    folds[held] = again.{predict}(X[held])"
+    )
+
+    @property
+    def fitted_score_code(self) -> str:
+        return "est.score(X, y)"
+
+
+# --------------------------------------------------------------------------------------------------
+# What each row is predicted to be without itself.
+
+
+@dataclass
+class Numbers:
+    """The numbers of a page, and the code that they come from.
+
+    Attributes
+    ----------
+    left_out : ndarray (N,) or (N, classes)
+        Predictions of each row without itself; NaN for rows of folds that were not refitted.
+    rows : ndarray (N,) of bool
+        The rows that have one.
+    closed : bool
+        Whether they come from one factor of the Hessian, and not from folds.
+    why : str
+        The reason if they do not.
+    out : LeftOut or None
+        Rows left out at the minimum, if there is one, whether or not refits agree with it.
+    folds, seen, n_folds
+        Predictions by folds, the rows that have one, and the number of folds that were refitted.
+    fit_seconds : float
+        Processor time of one refit.
+    setup : list of str
+        The code that defines what calls use.
+    """
+
+    fit: Fit
+    started: float
+    theta: Any = None  # of the minimum
+    point: CriticalPoint | None = None
+    trained_on: bool = False
+    max_iter: int = 0
+    out: LeftOut | None = None
+    left_out: Any = None
+    rows: Any = None
+    closed: bool = False
+    why: str = ""
+    folds: Any = None
+    seen: Any = None
+    n_folds: int = 0
+    fit_seconds: float = 0.0
+    linear: Any = None
+    setup: list[str] = field(default_factory=list)
+
+    @property
+    def allowed(self) -> float:
+        """Processor time of the page, in seconds."""
+        return FIT_SHARE * self.fit_seconds + PAGE_SECONDS
+
+    def spare(self, n_refits: float) -> bool:
+        """Return whether there is time for refits that take as long as `n_refits` of all rows."""
+        spent = time.process_time() - self.started
+        return spent + n_refits * self.fit_seconds <= PLANNED_SHARE * self.allowed
+
+
+@contextmanager
+def _no_warnings() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def fold_order(fit: Fit) -> Indices:
+    """Return an order of the rows of which every tenth, from each start, is a fold: folds have like
+    distributions of targets.
+    """
+    order = np.random.default_rng(0).permutation(fit.n)
+    return np.asarray(order[np.argsort(fit.y[order], kind="stable")])
+
+
+def measure(fit: Fit, note: Callable[[str], None]) -> Numbers:
+    """Return the verdict, rows left out, folds and a linear model of a fit."""
+    found = Numbers(fit, time.process_time())
+    empty = np.full(fit.n if fit.numbers else (fit.n, len(fit.classes)), np.nan)
+    found.folds, found.seen = empty, np.zeros(fit.n, bool)
+    note("a fold")
+    _add_fold(found)
+    note("the minimum")
+    _find_minimum(found)
+    note("folds")
+    n_folds = min(N_FOLDS, fit.n)
+    while found.n_folds < n_folds and found.spare(REFITS_OF_PICTURES + 1):
+        _add_fold(found)
+    _choose(found)
+    note("a linear model")
+    found.linear = linear_model(fit)
+    _write_setup(found)
+    return found
+
+
+REFITS_OF_PICTURES = 3.0  # refits, in units of one of all rows, that are kept for pictures
+
+
+def _add_fold(found: Numbers) -> None:
+    """Refit without one more fold."""
+    fit, began = found.fit, time.process_time()
+    order = fold_order(fit)
+    held = order[found.n_folds :: N_FOLDS]
+    found.folds[held] = fit.predict_after(np.setdiff1d(order, held), held)
+    found.seen[held] = True
+    found.n_folds += 1
+    found.fit_seconds = max(found.fit_seconds, time.process_time() - began)
+
+
+def _find_minimum(found: Numbers) -> None:
+    """Train on to a minimum, classify it, and leave rows out there."""
+    fit, ob = found.fit, found.fit.ob
+    found.theta = fit.theta
+    flops = float(ob.n_params) ** 2 * ob.n_samples * ob.model.sizes[-1]
+    large = flops > MAX_FACTOR_FLOPS
+    kinks = any(ACTIVATIONS[name].kink for name in ob.model.activation)
+    if not large and not kinks:
+        found.max_iter = int(np.clip(MAX_TRAINING_FLOPS / flops, MIN_ITERATIONS, MAX_ITERATIONS))
+        with _no_warnings():
+            run: Any = minimize(ob, fit.theta, seed=0, max_iter=found.max_iter, progress=False)
+        if run.report is not None:
+            found.theta, found.point, found.trained_on = run.x, run.report, True
+    if found.point is None:
+        limit = max(1.0, found.fit_seconds)
+        found.point = classify(ob, fit.theta, seed=0, max_time=limit, progress=False)
+    if not found.trained_on:
+        found.why = (
+            "the Hessian of so many rows and parameters takes too long"
+            if large
+            else "the activation has kinks, at which no Hessian exists"
+            if kinks
+            else "the gradient does not vanish where the fit ended"
+        )
+        return
+    try:
+        found.out = leave_one_out(ob, found.theta)
+    except ValueError:
+        kind = found.point.kind.replace("_", " ")
+        found.why = (
+            "the Hessian is not positive definite at the minimum"
+            if kind == "minimum"
+            else f"the fit is no minimum with a positive definite Hessian, but {kind}"
+        )
+
+
+def _choose(found: Numbers) -> None:
+    """Choose rows left out by the factor of the Hessian, or folds if refits disagree."""
+    fit, out = found.fit, found.out
+    found.left_out, found.rows = found.folds, found.seen
+    if out is None:
+        return
+    alone = fit.units(out.predictions)
+    gaps = [fit.score(alone, found.seen) - fit.score(found.folds, found.seen)]
+    if not fit.numbers:
+        one, other = (fit.losses(p)[found.seen].mean() for p in (alone, found.folds))
+        gaps.append((other - one) / _null_loss(fit))
+    if max(map(abs, gaps)) <= MAX_SCORE_GAP:
+        found.closed, found.left_out, found.rows = True, alone, np.ones(fit.n, bool)
+        return
+    found.why = (
+        "refits of folds end in other minima: rows left out at this minimum alone would give "
+        f"{fit.score(alone, found.seen):.2f}, the refits {fit.score(found.folds, found.seen):.2f}"
+    )
+
+
+def _null_loss(fit: Fit) -> float:
+    """Return the mean loss of the best constant prediction."""
+    if fit.numbers:
+        return float(fit.y.var())
+    shares = np.bincount(fit.y, minlength=len(fit.classes)) / fit.n
+    shares = shares[shares > 0]
+    return float(-np.sum(shares * np.log(shares))) or 1.0
+
+
+@dataclass(frozen=True)
+class LinearModel:
+    """A network without hidden layers, with the penalty that rows left out prefer."""
+
+    ob: Objective
+    theta: Any
+    out: LeftOut
+    left_out: Floats
+    score: float
+
+
+def linear_on(fit: Fit, ob: Any) -> LinearModel | None:
+    """Return the linear model of the rows of an objective, None if it is too large."""
+    sizes = [ob.model.sizes[0], ob.model.sizes[-1]]
+    n = (sizes[0] + 1) * sizes[1]
+    if n > MAX_LINEAR_PARAMS:
+        return None
+    model, best = MLP(sizes, dtype=ob.model.dtype), None
+    for l2 in LINEAR_PENALTIES:
+        one = Objective(
+            model, ob.X, ob.y, ob.loss, l2=l2, sample_weight=ob.sample_weight,
+            n_threads=ob.n_threads, l2_biases=False,
+        )  # fmt: skip
+        with _no_warnings():
+            run: Any = minimize(one, np.zeros(n, model.dtype), verdict=False, progress=False)
+        try:
+            out = leave_one_out(one, run.x)
+        except ValueError:
+            continue
+        if best is None or out.losses.mean() < best[2].losses.mean():
+            best = one, run.x, out
+    if best is None:
+        return None
+    left_out = fit.units(best[2].predictions)
+    whole = len(left_out) == fit.n
+    return LinearModel(*best, left_out, fit.score(left_out) if whole else math.nan)
+
+
+def linear_model(fit: Fit) -> LinearModel | None:
+    return linear_on(fit, fit.ob)
+
+
+def loss_difference(found: Numbers) -> tuple[float, float]:
+    """Return the mean of what the linear model loses more than the network on rows left out, and
+    its standard error.
+    """
+    fit = found.fit
+    d = (fit.losses(found.linear.left_out) - fit.losses(found.left_out))[found.rows]
+    return float(d.mean()), float(d.std(ddof=1) / math.sqrt(len(d)))
+
+
+# --------------------------------------------------------------------------------------------------
+# Code of the calls.
+
+
+def _write_setup(found: Numbers) -> None:
+    """Write the code that defines what the calls of the page use."""
+    fit = found.fit
+    needs_scipy = not fit.numbers and (found.closed or fit.name == "net")
+    imports = fit.imports + ("import scipy.special\n" if needs_scipy else "")
+    lines = [imports.rstrip(), fit.objective_code]
+    if not fit.numbers:
+        lines.append(f"classes = {fit.classes_code}")
+        lines.append("codes = np.searchsorted(classes, y)")
+    if found.trained_on:
+        lines.append("# train on until the gradient vanishes")
+        lines.append(f"run = fc.minimize(ob, theta, seed=0, max_iter={found.max_iter})")
+        lines.append("point = run.report")
+    else:
+        lines.append("point = fc.classify(ob, theta, seed=0)")
+    if found.out is not None:
+        lines.append("out = fc.leave_one_out(ob, run.x)")
+    key = "y" if fit.numbers else "codes"
+    shape = "len(X)" if fit.numbers else "(len(X), len(classes))"
+    predict = "predict" if fit.numbers else "predict_proba"
+    body = fit.refit_code.format(predict=predict, units=fit.units_code("z"))
+    lines += [
+        "order = np.random.default_rng(0).permutation(len(X))",
+        f'order = order[np.argsort({key}[order], kind="stable")]',
+        f"folds = np.full({shape}, np.nan)",
+        f"for i in range({found.n_folds}):",
+        f"    held, rest = order[i::{N_FOLDS}], np.setdiff1d(order, order[i::{N_FOLDS}])",
+        f"    {body}",
+    ]
+    if found.closed:
+        lines.append(f"left_out = {fit.units_code('out.predictions')}")
+    else:
+        lines.append("left_out = folds")
+    if found.linear is not None:
+        ob = found.linear.ob
+        weight = "" if ob.sample_weight is None else ", sample_weight=ob.sample_weight"
+        lines += [
+            f"linear = fc.Objective(fc.MLP({list(ob.model.sizes)}), ob.X, ob.y, ob.loss, "
+            f"l2={float(ob.l2):g}, l2_biases=False{weight})",
+            "line = fc.leave_one_out(linear, fc.minimize(linear, "
+            f"np.zeros({ob.n_params}), verdict=False).x)",
+        ]
+    found.setup = lines

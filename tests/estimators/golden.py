@@ -1,4 +1,4 @@
-"""Where fits of the estimators come to."""
+"""Results of fitted estimators, for the golden file."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ FITS: dict[str, dict[str, Any]] = {
 }
 
 
-def table_of(kind: str) -> tuple[Any, Any]:
-    """Rows, and classes or numbers with a little that no fit explains."""
+def data_set(kind: str) -> tuple[Any, Any]:
+    """Return samples, and classes or numbers with a small unexplainable part."""
     X = np.round(2 * np.sin(np.arange(1, 181).reshape(60, 3) ** 1.4), 3)
     z = X[:, 0] - X[:, 1] * X[:, 2] / 2 + np.round(np.cos(np.arange(60) ** 1.3), 3)
     if kind == "regressor":
@@ -31,9 +31,9 @@ def table_of(kind: str) -> tuple[Any, Any]:
     return X, (z > 0).astype(int) if kind == "binary" else np.digitize(z, [-1, 1])
 
 
-def fitted(kind: str, **words: Any) -> list[Any]:
-    """What is said of the curvature; iterations, losses, and what is predicted."""
-    X, y = table_of(kind)
+def fit_summary(kind: str, **words: Any) -> list[Any]:
+    """Return the spectrum check's sentence, and iterations, losses and predictions."""
+    X, y = data_set(kind)
     maker = fc.MLPRegressor if kind == "regressor" else fc.MLPClassifier
     words = {"hidden_layer_sizes": (5,), "random_state": 3, **words}
     one = maker(**words).fit(X, y)
@@ -51,4 +51,4 @@ SECTIONS = ("regressor", "binary", "classes")
 
 
 def golden(section: str) -> dict[str, list[Any]]:
-    return {name: fitted(section, **words) for name, words in FITS.items()}
+    return {name: fit_summary(section, **words) for name, words in FITS.items()}

@@ -1,4 +1,4 @@
-"""Fits with default parameters on standardised features end well, and without a warning."""
+"""Fits with default parameters on standardised features reach good scores without a warning."""
 
 import warnings
 
@@ -63,15 +63,17 @@ def test_standardised_features_give_no_warning_on_100_data_sets():
         assert not said, (seed, net.stopped_, said)
 
 
-def test_the_limit_of_the_last_steps_is_not_the_limit_of_the_fit():
-    """Held-out rows end the fit of the others; a few steps on all rows follow, and no more."""
+def test_reaching_the_limit_of_the_final_steps_is_no_warning():
+    """After early stopping, a few steps on all samples follow, whose limit is not reported as the
+    fit's max_iter.
+    """
     X, y = datasets.make_moons(300, noise=0.3, random_state=0)
     found = [fc.MLPClassifier(random_state=seed, max_iter=2000).fit(X, y) for seed in range(5)]
     assert {net.stopped_ for net in found} <= {"held_out", "callback"}
     assert all(net.n_iter_ < 2000 for net in found)
 
 
-def test_a_limit_that_cuts_the_fit_short_warns():
+def test_a_fit_that_reaches_max_iter_warns():
     X, y = datasets.make_friedman1(300, noise=0.1, random_state=0)
     net = fc.MLPRegressor(random_state=0, max_iter=20)
     with pytest.warns(UserWarning, match="max_iter=20.*increase max_iter"):

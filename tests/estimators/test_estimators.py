@@ -1,5 +1,5 @@
-"""The estimators do what scikit-learn asks of estimators, minimise what its own minimise, and end
-with what the curvature is.
+"""The estimators pass scikit-learn's checks, minimise scikit-learn's objective, and report the
+curvature at the end of a fit.
 """
 
 import pickle
@@ -26,7 +26,7 @@ BOTH = (fc.MLPClassifier, fc.MLPRegressor)
 
 
 def checks():
-    """scikit-learn's own, all of them, for both estimators."""
+    """Return all of scikit-learn's own checks for both estimators."""
     for kind in BOTH:
         seen = {}
         for estimator, check in estimator_checks_generator(kind()):
@@ -37,7 +37,9 @@ def checks():
 
 @pytest.mark.parametrize("estimator, check", list(checks()))
 def test_scikit_learns_checks(estimator, check):
-    """None is expected to fail; some skip by themselves where they do not apply."""
+    """All of scikit-learn's checks pass; some are skipped by scikit-learn where they do not
+    apply.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         try:
@@ -55,8 +57,8 @@ def wine(classes=3):
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_the_objective_is_scikit_learns(classes):
-    """``loss_`` is what scikit-learn computes for the same weights."""
+def test_the_objective_equals_scikit_learns(classes):
+    """``loss_`` equals what scikit-learn computes for the same weights."""
     X, y = wine(classes)
     ours = fc.MLPClassifier((6, 4), "tanh", alpha=0.3, random_state=0).fit(X, y)
     theirs = TheirClassifier((6, 4), "tanh", alpha=0.3, solver="lbfgs", max_iter=1).fit(X, y)
@@ -72,12 +74,12 @@ def test_the_objective_is_scikit_learns(classes):
     assert np.allclose(np.log(p), ours.predict_log_proba(X), rtol=1e-9, atol=1e-12)
 
 
-def test_regression_and_its_objective():
+def test_a_regression_minimises_its_stated_objective():
     X, y = datasets.load_diabetes(return_X_y=True)
     X = scale(X)
     ours = fc.MLPRegressor((8,), "tanh", alpha=10.0, random_state=0, max_iter=500).fit(X, y)
     f = ours.predict(X)
-    layers = ours.model_.unflatten(ours.theta_)  # for targets of unit variance
+    layers = ours.model_.unflatten(ours.theta_)  # with targets of unit variance
     penalty = 5.0 / len(y) * sum((W**2).sum() for W, _ in layers)
     residuals = (f - y) / y.std()
     assert ours.loss_ == pytest.approx(0.5 * (residuals**2).mean() + penalty, rel=1e-10)
@@ -90,8 +92,10 @@ def test_regression_and_its_objective():
 
 
 @pytest.mark.parametrize("kind", BOTH)
-def test_weights_are_repeated_rows(kind):
-    """A weight of 2 is a row twice, 0 none: the objective says so, and so does the fit."""
+def test_sample_weights_equal_repeated_samples(kind):
+    """A weight of 2 equals a sample given twice, and 0 one left out, in the objective and in the
+    fit.
+    """
     X, y = wine()
     weight = np.arange(len(y)) % 3
     repeated = np.repeat(np.arange(len(y)), weight)
@@ -111,7 +115,7 @@ def test_weights_are_repeated_rows(kind):
 @pytest.mark.parametrize(
     "names", [("no", "yes"), (-7, 3), (True, False), ("a", "b", "c"), (1.0, 2.0, 9.0)]
 )
-def test_classes_of_any_type(names):
+def test_class_labels_may_have_any_type(names):
     X, y = wine(len(names))
     labels = np.array(names)[y]
     net = fc.MLPClassifier((4,), alpha=1.0, random_state=0).fit(X, labels)
@@ -119,7 +123,7 @@ def test_classes_of_any_type(names):
     assert net.predict(X).dtype == labels.dtype and net.score(X, labels) > 0.97
 
 
-def test_multilabel():
+def test_multilabel_targets_are_fitted():
     X, y = wine()
     Y = np.stack([y == 0, y != 1, X[:, 0] > 0], axis=1).astype(int)
     net = fc.MLPClassifier((6,), alpha=0.1, random_state=0).fit(X, Y)
@@ -135,7 +139,7 @@ SOLVERS = ["trust-region", "newton-cg", "gauss-newton", "cubic", "saddle-free-ne
 
 
 @pytest.mark.parametrize("solver", [*SOLVERS, "sgd", "momentum", "nesterov", "rmsprop", "adam"])
-def test_every_solver(solver):
+def test_every_solver_fits(solver):
     X, y = wine()
     options = {"max_iter": 60, "random_state": 0, "verdict": False, "alpha": 0.1}
     if solver in ("rmsprop", "adam"):
@@ -150,8 +154,8 @@ def test_every_solver(solver):
 
 
 @pytest.mark.parametrize("verdict", ["quick", True])
-def test_curvature_at_the_end(verdict):
-    """What `curvature_` says agrees with the dense spectrum."""
+def test_curvature_of_a_fit_matches_the_dense_spectrum(verdict):
+    """The extreme eigenvalues in `curvature_` agree with those of the dense Hessian."""
     X, y = wine()
     net = fc.MLPClassifier((3,), "tanh", alpha=1.0, tol=1e-9, max_iter=2000, random_state=0)
     net.set_params(verdict=verdict).fit(X, y)
@@ -170,8 +174,8 @@ def test_curvature_at_the_end(verdict):
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-def test_a_verdict_on_a_fit_names_what_its_user_has():
-    """No `ob` and no `theta`: the calls that it advises run as they stand."""
+def test_advice_for_a_fit_uses_the_estimators_names():
+    """Advice on a fit mentions neither `ob` nor `theta`, and its calls run as they stand."""
     X, y = wine()
     net = fc.MLPClassifier((3,), "tanh", max_iter=3, random_state=0, verdict=True).fit(X, y)
     point = net.curvature_
@@ -187,8 +191,10 @@ def test_a_verdict_on_a_fit_names_what_its_user_has():
     assert pickle.loads(pickle.dumps(point)).sentence == point.sentence
 
 
-def test_a_short_fit_has_a_short_look():
-    """A sixth as many products as gradients, and a sentence that says what they leave open."""
+def test_a_short_fit_has_a_short_spectrum_check():
+    """The spectrum check takes a sixth as many products as the fit took gradients, and says that
+    they were too few.
+    """
     X, y = wine()
     net = fc.MLPClassifier((30,), alpha=1.0, max_iter=8, random_state=0)
     with pytest.warns(ConvergenceWarning):
@@ -199,8 +205,10 @@ def test_a_short_fit_has_a_short_look():
     assert not look.resolved and max(look.residuals) > 0.01 * look.lambda_max
 
 
-def test_leaves_a_saddle():
-    """From zero weights in and out, where every gradient method stays, the look sees a way down."""
+def test_a_fit_that_starts_at_a_saddle_leaves_it():
+    """From zero weights, where gradients alone do not leave the saddle, the spectrum check finds
+    negative curvature and the fit continues.
+    """
     X, y = wine(2)
     net = fc.MLPClassifier((3,), "tanh", warm_start=True, alpha=1e-3, random_state=0).fit(X, y)
     start = 0 * net.theta_
@@ -216,7 +224,7 @@ def test_leaves_a_saddle():
 
 
 @pytest.mark.parametrize("kind", BOTH)
-def test_early_stopping(kind):
+def test_early_stopping_ends_at_the_best_validation_score(kind):
     X, y = datasets.load_diabetes(return_X_y=True)
     X, y = scale(X), y if kind is fc.MLPRegressor else (y > 150)
     net = kind((30,), early_stopping=True, n_iter_no_change=5, random_state=0, max_iter=400)
@@ -232,8 +240,10 @@ def test_early_stopping(kind):
 
 @pytest.mark.parametrize("solver", ["auto", "lbfgs", "adam"])
 @pytest.mark.parametrize("at", [2, 4, 9, 13])
-def test_ctrl_c_ends_a_fit_and_keeps_what_there_is(solver, at, monkeypatch):
-    """Within the first short run of "auto", within the main one, and in runs by epochs."""
+def test_ctrl_c_during_a_fit_keeps_the_best_weights(solver, at, monkeypatch):
+    """Ctrl-C in the first short run of "auto", in the main one or in a run by epochs ends the fit
+    with the weights reached.
+    """
     X, y = wine()
     asked, ask = [], fc.Objective.value_and_gradient
 
@@ -244,7 +254,7 @@ def test_ctrl_c_ends_a_fit_and_keeps_what_there_is(solver, at, monkeypatch):
         return ask(ob, theta)
 
     monkeypatch.setattr(fc.Objective, "value_and_gradient", interrupted)
-    monkeypatch.setattr(fc.Objective, "engine_steps", None)  # which would not call it
+    monkeypatch.setattr(fc.Objective, "engine_steps", None)  # which would not call the callback
     net = fc.MLPClassifier((5,), solver=solver, random_state=0, max_iter=60)
     with pytest.raises(KeyboardInterrupt):
         net.fit(X, y)
@@ -252,8 +262,10 @@ def test_ctrl_c_ends_a_fit_and_keeps_what_there_is(solver, at, monkeypatch):
     assert net.predict(X).shape == y.shape and np.isfinite(net.loss_)
 
 
-def test_a_fit_that_stalls_says_so_and_one_cut_off_what_would_help():
-    """Where weight decay holds units of relu on their kinks, and no iterations help."""
+def test_unfinished_fits_warn_and_stalled_ones_do_not():
+    """A fit that stalls because weight decay keeps relu units at their kinks gives no warning,
+    since more iterations would not help; an unfinished fit suggests a larger max_iter.
+    """
     X, y = wine()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -263,7 +275,7 @@ def test_a_fit_that_stalls_says_so_and_one_cut_off_what_would_help():
         fc.MLPClassifier((10,), alpha=0.1, max_iter=100, random_state=0).fit(X, y)
 
 
-def test_partial_fit_and_warm_start():
+def test_partial_fit_and_warm_start_continue_a_fit():
     X, y = wine()
     names = np.array(["a", "b", "c"])[y]
     net = fc.MLPClassifier((5,), "tanh", solver="sgd", random_state=0, batch_size=20)
@@ -279,14 +291,14 @@ def test_partial_fit_and_warm_start():
     assert not hasattr(fc.MLPClassifier(), "partial_fit")
     reg = fc.MLPRegressor((5,), "tanh", solver="sgd", learning_rate_init=0.01, random_state=0)
     first = reg.partial_fit(X, X[:, 0]).loss_
-    assert reg.predict(X).shape == (len(X),)  # though there was no fit
+    assert reg.predict(X).shape == (len(X),)  # although no fit came before
     assert fc.MLPRegressor(solver="sgd").partial_fit(X, X).predict(X).shape == X.shape
     for _ in range(30):
         reg.partial_fit(X, X[:, 0])
     assert reg.loss_ < first and reg.n_iter_ == 31
     some = fc.MLPClassifier((5,), solver="adam", max_iter=3, random_state=0)
-    some.partial_fit(X[:, :2], y).fit(X, y).partial_fit(X, y)  # moments of a fit are not kept,
-    some.set_params(solver="sgd").partial_fit(X, y)  # nor those of another solver
+    some.partial_fit(X[:, :2], y).fit(X, y).partial_fit(X, y)  # a fit's moments are not kept
+    some.set_params(solver="sgd").partial_fit(X, y)  # nor are those of another solver
     weighted = fc.MLPClassifier((5,), solver="adam", class_weight={0: 1, 1: 100, 2: 1}).partial_fit(
         X, y
     )
@@ -302,8 +314,10 @@ def test_partial_fit_and_warm_start():
     assert warm.fit(X, y).n_iter_ < n
 
 
-def test_a_fit_that_fails_leaves_the_last_one():
-    """Whether it fails before it has targets or after, and whether one was made before."""
+def test_a_failed_fit_leaves_the_fitted_attributes_unchanged():
+    """A fit that fails before or after it has read its targets leaves the previous fit, or none,
+    unchanged.
+    """
     X, y = wine()
     net = fc.MLPClassifier((3,), "tanh", random_state=0, max_iter=5, tol=1e-2).fit(X, y)
     told, held = net.predict(X), vars(net).copy()
@@ -327,7 +341,7 @@ def test_a_fit_that_fails_leaves_the_last_one():
         assert vars(new) == before
 
 
-def test_a_fit_without_rows_held_out_has_no_curve_of_them():
+def test_a_fit_without_held_out_samples_has_no_validation_curve():
     X, y = wine()
     net = fc.MLPClassifier((3,), "tanh", early_stopping=True, random_state=0, max_iter=9).fit(X, y)
     assert net.validation_loss_curve_ and net.curvature_ is not None
@@ -335,7 +349,7 @@ def test_a_fit_without_rows_held_out_has_no_curve_of_them():
     assert not hasattr(net, "validation_loss_curve_")
 
 
-def test_the_look_at_a_fit_is_not_that_of_the_one_before(monkeypatch):
+def test_an_interrupted_check_leaves_no_curvature_of_an_earlier_fit(monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
@@ -348,7 +362,7 @@ def test_the_look_at_a_fit_is_not_that_of_the_one_before(monkeypatch):
     assert net.curvature_ is None and not np.array_equal(net.theta_, before)
 
 
-def test_sparse_numbers_are_refused_in_one_sentence(rng):
+def test_sparse_targets_of_numbers_are_rejected(rng):
     X = rng.standard_normal((9, 2))
     with pytest.raises(TypeError, match="^y must be a dense array.*got a sparse matrix"):
         fc.MLPRegressor().fit(X, sparse.csr_matrix(X[:, :1]))
@@ -382,13 +396,13 @@ OF_NO_TYPE = [
 
 @pytest.mark.parametrize("error, table", [(ValueError, OF_NO_VALUE), (TypeError, OF_NO_TYPE)])
 @pytest.mark.parametrize("kind", BOTH)
-def test_parameters_are_checked_by_fit(kind, error, table):
+def test_fit_rejects_invalid_parameters(kind, error, table):
     for parameters, words in table:
         with pytest.raises(error, match=words):
             kind(**parameters).fit(*wine())
 
 
-def test_bad_rows():
+def test_fit_and_predict_reject_invalid_samples():
     X, y = wine()
     for kind in BOTH:
         for weight, words in ((0 * y, "zero"), (y - 1.0, "[Nn]egative")):
@@ -399,7 +413,7 @@ def test_bad_rows():
                 call(X)
 
 
-def test_travels_through_pickle_and_converters():
+def test_estimators_survive_pickle_and_converters():
     X, y = wine()
     net = fc.MLPClassifier((5,), "logistic", alpha=1.0, random_state=0).fit(X, y)
     again = pickle.loads(pickle.dumps(net))
@@ -410,7 +424,7 @@ def test_travels_through_pickle_and_converters():
 
 
 def compare(ours, theirs, X, y, folds):
-    """Scores over the same folds."""
+    """Return the scores of both libraries' estimators over the same folds."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         return [
@@ -419,17 +433,16 @@ def compare(ours, theirs, X, y, folds):
         ]
 
 
-ADAM = pytest.mark.nightly  # scikit-learn's default takes half a minute
+ADAM = pytest.mark.nightly  # scikit-learn's default would take half a minute
 
 
 @pytest.mark.by_day(share=1 / 4)
 @pytest.mark.parametrize("solver", ["lbfgs", pytest.param("adam", marks=ADAM)])
 @pytest.mark.parametrize("alpha", [None, 1.0])
 @pytest.mark.parametrize("name", ["digits", "wine", "breast_cancer", "diabetes"])
-def test_as_accurate_as_scikit_learns(name, solver, alpha):
-    """Five folds, standardised features, alpha by default or 1 for classifiers, everything else by
-    default; of a classifier's score over N rows one standard error is allowed, of R^2 that of its
-    folds.
+def test_default_estimators_are_as_accurate_as_scikit_learns(name, solver, alpha):
+    """Over five folds of standardised features, with the default alpha or, for classifiers, also
+    alpha=1, mean scores are at most one standard error below scikit-learn's.
     """
     X, y = getattr(datasets, f"load_{name}")(return_X_y=True)
     if name == "diabetes":
@@ -450,9 +463,9 @@ def test_as_accurate_as_scikit_learns(name, solver, alpha):
     assert ours.mean() >= theirs.mean() - allowed
 
 
-def test_held_out_rows_keep_a_regressor_from_fitting_noise():
-    """On diabetes with early stopping no setting of scikit-learn's does better than a linear fit's
-    0.49, and this does as well.
+def test_early_stopping_prevents_overfitting_of_noise():
+    """On diabetes, a default regressor with early stopping has R^2 above 0.46 over five folds, near
+    the 0.49 of a linear fit, which no setting of scikit-learn's network exceeds.
     """
     X, y = datasets.load_diabetes(return_X_y=True)
     net = make_pipeline(StandardScaler(), fc.MLPRegressor(early_stopping=True, random_state=0))
@@ -460,8 +473,10 @@ def test_held_out_rows_keep_a_regressor_from_fitting_noise():
     assert cross_val_score(net, X, y, cv=folds).mean() > 0.46
 
 
-def test_without_scikit_learn(python):
-    """Everything else works, and the estimators say what they need."""
+def test_the_package_works_without_scikit_learn(python):
+    """Without scikit-learn everything but the estimators works, and their error names the package
+    to install.
+    """
     python("""
 import sys
 sys.modules["sklearn"] = None

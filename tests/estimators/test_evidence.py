@@ -1,4 +1,4 @@
-"""Decay by the evidence, and standard deviations of predictions."""
+"""Weight decay chosen by the evidence, and standard deviations of predictions."""
 
 import pickle
 import warnings
@@ -27,9 +27,9 @@ def regressor(activation="tanh", **how):
     return fc.MLPRegressor((6,), activation, alpha="evidence", random_state=0, **how)
 
 
-def test_the_evidence_finds_the_noise_and_the_decay(rng):
-    """Of a smooth law with known noise, by a smooth network and by relu; pure noise gets the
-    largest decay of the path.
+def test_the_evidence_estimates_noise_and_weight_decay(rng):
+    """For a smooth function with known noise, smooth and relu networks recover the noise; pure
+    noise gets the largest weight decay of the path.
     """
     X, y = wave(rng)
     for activation in ("tanh", "relu"):
@@ -48,8 +48,10 @@ def test_the_evidence_finds_the_noise_and_the_decay(rng):
     assert np.ptp(noise.predict(X)) <= 0.5
 
 
-def test_deviations_are_those_of_laplace_in_units_of_y(rng):
-    """For one target and two, dense and sparse rows, with a number for `alpha` too."""
+def test_deviations_equal_those_of_the_laplace_approximation(rng):
+    """Standard deviations equal those of `fc.laplace` in units of y, for one and two targets, dense
+    and sparse samples, and a numeric `alpha`.
+    """
     from scipy.sparse import csr_matrix
 
     X, y = wave(rng)
@@ -72,13 +74,13 @@ def test_deviations_are_those_of_laplace_in_units_of_y(rng):
 def test_the_evidence_does_not_depend_on_the_unit_of_y(rng):
     X, y = wave(rng)
     one, other = regressor().fit(X, y), regressor().fit(X, 1024 * y - 4096)
-    assert np.isclose(other.sigma_, 1024 * one.sigma_, rtol=0.05)  # rounding is another
+    assert np.isclose(other.sigma_, 1024 * one.sigma_, rtol=0.05)  # rounding differs
     other.set_params(alpha=one.alpha_).fit(X, 1024 * y - 4096).theta_ = one.theta_
     both = [net.predict(X[:9], return_std=True)[1] for net in (one, other)]
     assert np.allclose(both[1], 1024 * both[0], rtol=1e-6)
 
 
-def test_a_weight_of_two_is_a_row_twice_for_the_evidence(rng):
+def test_a_weight_of_two_equals_a_repeated_sample_in_the_evidence(rng):
     X, y = wave(rng, 60)
     weight = np.where(np.arange(60) < 30, 2.0, 1.0)
     twice = np.repeat(np.arange(60), weight.astype(int))
@@ -89,7 +91,7 @@ def test_a_weight_of_two_is_a_row_twice_for_the_evidence(rng):
     assert np.allclose(*std, rtol=1e-6)
 
 
-def test_deviations_need_the_posterior_or_the_rows_of_the_fit(rng):
+def test_deviations_need_a_posterior_or_the_training_samples(rng):
     X, y = wave(rng)
     net = regressor().fit(X, y)
     std = net.predict(X, return_std=True)[1]
@@ -102,14 +104,14 @@ def test_deviations_need_the_posterior_or_the_rows_of_the_fit(rng):
     ):
         with pytest.raises(ValueError, match="rows of the fit must be there for return_std=True"):
             made.predict(X, return_std=True)
-    fixed.coefs_ = [2 * W for W in fixed.coefs_]  # other weights, another posterior
+    fixed.coefs_ = [2 * W for W in fixed.coefs_]  # other weights have another posterior
     assert not np.allclose(fixed.predict(X, return_std=True)[1], std)
     exact = fc.MLPRegressor((30,), "tanh", alpha=0.0, tol=1e-9, random_state=0, max_iter=50)
     with pytest.raises(ValueError, match="Use alpha='evidence'"):
         exact.fit(X[:5], y[:5]).predict(X, return_std=True)
 
 
-def test_what_has_no_evidence_is_refused(rng):
+def test_losses_without_an_evidence_are_rejected(rng):
     X, y = wave(rng, 40)
     for how, message in (
         ({"solver": "adam"}, "alpha must be a number >= 0 with solver='adam', got 'evidence'"),
@@ -128,7 +130,7 @@ def test_what_has_no_evidence_is_refused(rng):
             net.predict(X, return_std=True)
 
 
-def test_counts_and_classes_have_an_evidence(rng):
+def test_poisson_and_classification_have_an_evidence(rng):
     X = rng.standard_normal((200, 3))
     counts = rng.poisson(np.exp(X[:, 0]))
     net = fc.MLPRegressor((4,), "tanh", loss="poisson", alpha="evidence", random_state=0)
@@ -144,8 +146,10 @@ def test_counts_and_classes_have_an_evidence(rng):
         assert own.alpha_ > 0.01 and losses[0] < 0.7 * losses[1]
 
 
-def test_the_evidence_scores_like_the_best_decay(rng):
-    """On rows that no fit has seen."""
+def test_evidence_scores_nearly_as_high_as_the_best_weight_decay(rng):
+    """The score on unseen samples with weight decay chosen by the evidence is close to the best of
+    the path.
+    """
     X, y = make_friedman1(500, noise=1.0, random_state=0)
     X = (X - 0.5) * 12**0.5
     fitted = slice(0, 250), slice(250, 500)
@@ -176,7 +180,9 @@ LAWS = {
 
 @pytest.mark.nightly
 def test_intervals_cover_new_observations_of_twelve_laws():
-    """95% intervals, over 20 seeds: 93 to 97% in the mean, at most 2% of the runs below 88%."""
+    """Intervals of 95% cover, over 20 seeds of each of twelve laws, 93 to 97% of new observations
+    on average, and less than 88% in at most 2% of the runs.
+    """
     covered = []
     for number, (d, law) in enumerate(LAWS.values()):
         for seed in range(20):
@@ -190,7 +196,7 @@ def test_intervals_cover_new_observations_of_twelve_laws():
     assert 0.93 <= np.mean(covered) <= 0.97 and np.mean(np.array(covered) < 0.88) <= 0.02
 
 
-def test_few_rows_give_a_warning_with_deviations(rng):
+def test_deviations_from_few_samples_warn(rng):
     X, y = wave(rng, 20)
     with pytest.warns(UserWarning, match="rows for each parameter, 20 for 19"):
         regressor().fit(X, y)

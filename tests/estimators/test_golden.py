@@ -1,4 +1,4 @@
-"""Fits come to where they came; `tests.golden` says how that is written anew."""
+"""Fits compared with the golden file; `tests.golden` updates it."""
 
 import pytest
 
@@ -9,6 +9,6 @@ from . import golden  # noqa: E402
 
 
 @pytest.mark.parametrize("section", golden.SECTIONS)
-def test_fits_come_to_where_they_came(section):
-    """Iterations, losses, scores and predictions, where the tables of kernels agree."""
+def test_fitted_estimators_are_unchanged(section):
+    """Iterations, losses, scores and predictions are unchanged, where kernel tables agree."""
     assert changed(golden, section) == []

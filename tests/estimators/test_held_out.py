@@ -1,4 +1,4 @@
-"""Where a fit by defaults begins and ends: as far as rows that it does not see gain by it."""
+"""Default fits start and stop by the loss of held-out samples."""
 
 import warnings
 from types import SimpleNamespace
@@ -37,12 +37,14 @@ def problem(loss, weighted, dtype="float64"):
     return ob, model.init(seed=1), weight
 
 
-def test_equal_rows_are_held_out_together(dtype):
-    """Dense and sparse alike, wherever they stand, whatever the sign of their zeros."""
+def test_equal_samples_are_held_out_together(dtype):
+    """Equal samples, dense or sparse, in any position and with zeros of either sign, are held out
+    together.
+    """
     rng = np.random.default_rng(0)
     X = rng.standard_normal((4000, 3)).astype(dtype) * (rng.random((4000, 3)) < 0.6)
     out = unseen(X)
-    assert 0.2 < out.mean() < 0.3  # of rows with three numbers and with none
+    assert 0.2 < out.mean() < 0.3  # samples with three entries and with none
     order = rng.permutation(len(X))
     assert (unseen(X[order]) == out[order]).all()
     assert (unseen(np.asfortranarray(np.concatenate([X, -0.0 * X[:1], X]))) == np.r_[
@@ -52,8 +54,8 @@ def test_equal_rows_are_held_out_together(dtype):
     assert unseen(np.ones((1000, 2))) is None and unseen(X[:12]) is None
 
 
-def test_the_rows_held_out_say_when(monkeypatch):
-    """The lowest point is kept, and a rise is waited out."""
+def test_fits_stop_by_the_loss_of_held_out_samples(monkeypatch):
+    """The lowest point is kept, and the fit continues through a temporary increase."""
     losses = [5.0, 3.0, 1.0, *[2.0] * 20, 0.5, *[2.0] * 200]
     values = iter(losses)
     held = SimpleNamespace(value=lambda x: next(values))
@@ -68,14 +70,18 @@ def test_the_rows_held_out_say_when(monkeypatch):
 @pytest.mark.parametrize(
     ("loss", "value", "ends"),
     [
-        ("cross_entropy", 0.009, True),  # below a hundredth of log 3
+        ("cross_entropy", 0.009, True),  # less than log(3) / 100
         ("cross_entropy", 0.03, False),
         ("binary_cross_entropy", 0.006, True),
-        ("mse", 1e-9, False),  # numbers are never told
+        ("mse", 1e-9, False),  # regression targets are never fully fitted
     ],
 )
-def test_classes_that_are_told_teach_no_more(monkeypatch, loss, value, ends):
-    """The fit ends where the loss of the others has risen by a twentieth, and not before."""
+def test_fits_of_separated_classes_stop_as_the_held_out_loss_increases(
+    monkeypatch, loss, value, ends
+):
+    """Once all classes are fitted, the fit ends when the held-out loss has increased by a
+    twentieth, and not before.
+    """
     values = iter([1.0, 0.5, 0.51, 0.6])
     monkeypatch.setattr(HeldOut, "bound", False)
     ob = problem(loss, False)[0]
@@ -85,8 +91,10 @@ def test_classes_that_are_told_teach_no_more(monkeypatch, loss, value, ends):
     assert [watch(SimpleNamespace(x=np.zeros(1))) for _ in range(3)] == [False, False, ends]
 
 
-def test_a_penalty_that_holds_is_obeyed_where_classes_are_told():
-    """A hundredth of the loss at which they count as told is what a penalty that holds adds."""
+def test_a_penalty_counts_as_binding_above_a_hundredth_of_the_threshold():
+    """A penalty counts as binding if it adds more than a hundredth of the loss below which classes
+    count as fitted.
+    """
     ob, theta, _ = problem("cross_entropy", False)
     squares = sum(float((W**2).sum()) for W, _ in ob.model.unflatten(theta))
     for share, bound in ((0.9, False), (1.1, True)):
@@ -98,7 +106,9 @@ def test_a_penalty_that_holds_is_obeyed_where_classes_are_told():
 
 
 def test_large_data_are_first_fitted_in_float32(monkeypatch):
-    """The fit ends in the dtype of the rows, with the same bits on any number of threads."""
+    """A fit of large data begins in float32, ends in the samples' dtype, and is bitwise identical
+    for any number of threads.
+    """
     seen, begin = [], HeldOut.restart
     monkeypatch.setattr(
         HeldOut, "restart", lambda self, x: (seen.append(self.fitted.dtype), begin(self, x))
@@ -113,11 +123,13 @@ def test_large_data_are_first_fitted_in_float32(monkeypatch):
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_the_best_constant(loss):
-    """No shift of the outputs alone goes below it, and one comes to it."""
+def test_constant_loss_is_the_minimum_over_constant_outputs(loss):
+    """The loss of the best constant outputs equals the minimum of a network whose inputs
+    are zero.
+    """
     ob, _, weight = problem(loss, True)
     least = constant_loss(ob)
-    # weights count as in the objective, whose divisor is the number of rows
+    # weights count as in the objective, whose divisor is the number of samples
     last = fc.Objective(
         fc.MLP([4, 3]), 0 * ob.X, ob.y, loss, sample_weight=weight * 12 / weight.sum()
     )
@@ -131,8 +143,10 @@ def noisy():
     return scale(X), y
 
 
-def test_an_end_before_the_bottom():
-    """By default the fit of noisy rows ends early and says so; with a number it goes on."""
+def test_default_fits_of_noise_stop_before_the_minimum():
+    """By default the fit of noisy samples stops early and says so; with a number for `tol` it
+    continues to the minimum.
+    """
     X, y = noisy()
     net = fc.MLPClassifier(random_state=0).fit(X, y)
     further = fc.MLPClassifier(random_state=0, tol=1e-4).fit(X, y)
@@ -143,18 +157,18 @@ def test_an_end_before_the_bottom():
     assert held.stopped_ == "callback", "a penalty that holds the fit is obeyed to the end"
 
 
-def test_losses_of_the_beginning_are_those_of_the_objective():
+def test_the_first_losses_of_a_fit_are_the_objectives():
     X, y = noisy()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         first = fc.MLPClassifier(random_state=0, max_iter=1).fit(X, y).loss_curve_[0]
     net = fc.MLPClassifier(random_state=0).fit(X, y)
     assert net.loss_curve_[0] == pytest.approx(first, rel=1e-12)
-    assert net.n_iter_ == len(net.loss_curve_) - 3  # the start of each run is in it
+    assert net.n_iter_ == len(net.loss_curve_) - 3  # the start of each run is included
 
 
 @pytest.mark.parametrize("kind", [fc.MLPClassifier, fc.MLPRegressor])
-def test_weights_are_repeated_rows_to_the_end(kind):
+def test_integer_weights_equal_repeated_samples_in_a_default_fit(kind):
     X, y = noisy()
     weight = np.arange(len(y)) % 3
     repeated = np.repeat(np.arange(len(y)), weight)
@@ -165,8 +179,10 @@ def test_weights_are_repeated_rows_to_the_end(kind):
     assert weighted.loss_ == pytest.approx(plain.loss_, rel=1e-6)
 
 
-def test_a_plateau_is_no_end():
-    """Sigmoids see no gradient of XOR at the start: the fit goes on."""
+def test_default_fits_continue_through_a_plateau():
+    """Sigmoid networks on XOR have nearly no gradient at the start, and the fit continues until the
+    classes are fitted.
+    """
     X = np.random.default_rng(0).standard_normal((400, 2))
     y = (X[:, 0] * X[:, 1] > 0).astype(int)
     net = fc.MLPClassifier(activation="logistic", random_state=0).fit(X, y)
@@ -174,8 +190,10 @@ def test_a_plateau_is_no_end():
 
 
 @pytest.mark.parametrize("name, more", [("breast_cancer", 0.002), ("digits", 0.008)])
-def test_scores_higher_than_the_bottom(name, more):
-    """Five folds: the default against the same fit to the bottom of the loss."""
+def test_default_fits_score_higher_than_the_minimum_of_the_loss(name, more):
+    """Over five folds, the default fit scores higher than the same fit continued to the minimum of
+    the loss.
+    """
     X, y = getattr(datasets, f"load_{name}")(return_X_y=True)
     scores = [
         cross_val_score(make_pipeline(StandardScaler(), net), X, y, cv=5).mean()
@@ -187,7 +205,7 @@ def test_scores_higher_than_the_bottom(name, more):
     assert scores[0] >= scores[1] + more
 
 
-def test_max_time_bounds_all_runs():
+def test_max_time_bounds_all_runs_of_a_fit_together():
     X, y = datasets.load_digits(return_X_y=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -195,8 +213,10 @@ def test_max_time_bounds_all_runs():
     assert net.n_iter_ <= 3
 
 
-def test_products_are_not_left_half_fitted():
-    """A loss that rises before it falls: waited out, scored as high as at the bottom."""
+def test_default_fits_continue_while_the_held_out_loss_rises_temporarily():
+    """For products of features, the held-out loss rises before it falls, and the default fit still
+    reaches R^2 above 0.9.
+    """
     X = np.random.default_rng(0).standard_normal((3000, 6))
     y = X[:, 0] * X[:, 1] + X[:, 2] * X[:, 3]
     y += 0.3 * np.random.default_rng(1).standard_normal(3000)
@@ -204,7 +224,7 @@ def test_products_are_not_left_half_fitted():
     assert net.score(X[2000:], y[2000:]) > 0.9
 
 
-def test_class_weights_are_weights_of_rows():
+def test_class_weights_equal_sample_weights():
     X, y = noisy()
     for given in ("balanced", {0: 1, 1: 3}, {0: 2.0, 1: 6.0}):
         net = fc.MLPClassifier((4,), "tanh", random_state=0, class_weight=given).fit(X, y)
@@ -215,7 +235,7 @@ def test_class_weights_are_weights_of_rows():
         fc.MLPClassifier(class_weight="even").fit(X, y)
 
 
-def test_rows_to_stop_by_may_be_given():
+def test_validation_samples_may_be_passed_to_fit():
     X, y = noisy()
     net = fc.MLPClassifier((20,), early_stopping=True, random_state=0)
     net.fit(X[:150], y[:150], X_val=X[150:], y_val=y[150:])
@@ -230,8 +250,10 @@ def test_rows_to_stop_by_may_be_given():
 
 
 @pytest.mark.parametrize("solver, rate", [("adam", 0.01), ("momentum", 0.1), ("rmsprop", 0.01)])
-def test_epochs_go_on_with_the_state_of_the_solver(solver, rate):
-    """Moments are kept between calls of partial_fit: as many epochs of one run come as far."""
+def test_partial_fit_continues_with_the_solvers_state(solver, rate):
+    """Moments are kept between calls of partial_fit, so that several calls equal as many epochs of
+    one run.
+    """
     X, y = datasets.load_digits(return_X_y=True)
     net = fc.MLPClassifier((20,), solver=solver, random_state=0, learning_rate_init=rate)
     for _ in range(8):
@@ -241,17 +263,19 @@ def test_epochs_go_on_with_the_state_of_the_solver(solver, rate):
 
 
 @pytest.mark.parametrize("words", [{}, {"early_stopping": True}])
-def test_epochs_take_no_gradient_of_all_rows(words, monkeypatch):
-    """None but at the start, at the end of the run, and at the best point, which is kept."""
+def test_epochs_compute_no_full_gradient(words, monkeypatch):
+    """A run by epochs computes the gradient over all samples only at the start, at the end, and at
+    the best point, which is kept.
+    """
     X, y = datasets.load_digits(return_X_y=True)
     asked, ask = [], fc.Objective.value_and_gradient
 
-    def watched(ob, theta):
+    def record_evaluation(ob, theta):
         f, g = ask(ob, theta)
         asked.append((ob.n_samples, f))
         return f, g
 
-    monkeypatch.setattr(fc.Objective, "value_and_gradient", watched)
+    monkeypatch.setattr(fc.Objective, "value_and_gradient", record_evaluation)
     net = fc.MLPClassifier((20,), solver="adam", random_state=0, max_iter=12, **words)
     with pytest.warns(ConvergenceWarning):
         net.fit(X / 16, y)
@@ -276,7 +300,7 @@ def test_epochs_take_the_same_steps_on_any_number_of_threads():
     assert len(found) == 1
 
 
-def test_a_run_that_leaves_the_numbers_hands_out_its_best_point():
+def test_a_diverging_fit_returns_its_best_point():
     X, y = datasets.load_digits(return_X_y=True)
     net = fc.MLPRegressor((20,), solver="sgd", random_state=0, learning_rate_init=1e3, max_iter=9)
     net.fit(X[:600], y[:600])
@@ -284,8 +308,8 @@ def test_a_run_that_leaves_the_numbers_hands_out_its_best_point():
     assert net.loss_ == pytest.approx(min(net.loss_curve_))
 
 
-def test_adam_ends_as_scikit_learns_does():
-    """After ten epochs that lower the loss by less than tol."""
+def test_adam_stops_by_scikit_learns_rule():
+    """Adam stops after ten epochs that lower the loss by less than tol."""
     X, y = datasets.load_wine(return_X_y=True)
     net = fc.MLPClassifier(solver="adam", random_state=0, tol=1e-2, max_iter=500).fit(scale(X), y)
     drops = -np.diff(np.minimum.accumulate(net.loss_curve_))

@@ -1,4 +1,4 @@
-"""Derivatives of what an estimator predicts in its features, against differences of `predict`."""
+"""Derivatives of an estimator's predictions in its features, against differences of `predict`."""
 
 import numpy as np
 import pytest
@@ -12,14 +12,14 @@ import fastcurv as fc
 
 
 def differences(f, X, h):
-    """Central differences of f (N, outputs) in each feature: (N, outputs, features)."""
+    """Return central differences (N, outputs, features) of f, whose values are (N, outputs)."""
     steps = h * np.eye(X.shape[1])
     return np.stack([(f(X + s) - f(X - s)) / (2 * h) for s in steps], axis=-1)
 
 
 @pytest.mark.parametrize("loss", ["squared_error", "poisson", "gaussian_nll", "pseudo_huber(0.5)"])
 @pytest.mark.parametrize("columns", [1, 2])
-def test_slopes_of_a_regressor_are_those_of_predict_in_units_of_x_and_y(loss, columns):
+def test_slopes_of_a_regressor_equal_differences_of_predict(loss, columns):
     rng = np.random.default_rng(0)
     X = rng.standard_normal((60, 3)) * [1, 2, 0.5]
     y = 1e3 * np.exp(0.3 * X[:, :columns]) + 50 * rng.random((60, columns))
@@ -35,7 +35,7 @@ def test_slopes_of_a_regressor_are_those_of_predict_in_units_of_x_and_y(loss, co
     np.testing.assert_allclose(H, found, rtol=0, atol=1e-8 * scale)
 
 
-def test_slopes_of_a_classifier_are_those_of_the_logits():
+def test_slopes_of_a_classifier_are_derivatives_of_its_logits():
     X, y = load_wine(return_X_y=True)
     X = StandardScaler().fit_transform(X)
     for labels, outputs in ((y, 3), (y > 0, 1)):
@@ -50,7 +50,7 @@ def test_slopes_of_a_classifier_are_those_of_the_logits():
 
 
 @pytest.mark.parametrize("inside", [True, False])
-def test_a_pipeline_with_scaled_targets_is_one_network_in_the_units_of_x_and_y(inside):
+def test_a_pipeline_with_scaled_targets_is_converted_to_one_network(inside):
     X, y = load_diabetes(return_X_y=True, scaled=False)
     net = fc.MLPRegressor((5,), "tanh", max_iter=40, random_state=0, verdict=False)
     scaled = MinMaxScaler((-1, 1))
@@ -70,7 +70,7 @@ def test_a_pipeline_with_scaled_targets_is_one_network_in_the_units_of_x_and_y(i
         np.testing.assert_allclose(J[:, :, i], slope, rtol=0, atol=1e-6 * np.abs(J).max())
 
 
-def test_scaled_targets_of_very_different_units_and_variances_are_folded():
+def test_scaled_targets_of_very_different_units_are_folded_accurately():
     X, y = load_diabetes(return_X_y=True)
     two = np.c_[y * 1e-8, X[:, 1] * 1e8]
     net = fc.MLPRegressor((3,), "tanh", max_iter=20, verdict=False, random_state=0)
@@ -86,30 +86,30 @@ def test_scaled_targets_of_very_different_units_and_variances_are_folded():
     np.testing.assert_allclose(np.exp(0.5 * logs), std * np.ptp(y), rtol=1e-10)
 
 
-def test_subclasses_that_predict_or_scale_in_their_own_way_are_refused():
+def test_conversion_rejects_subclasses_that_override_predict_or_scaling():
     X, y = load_diabetes(return_X_y=True)
     net = fc.MLPRegressor((3,), "tanh", max_iter=20, verdict=False, random_state=0)
 
-    class Same(TransformedTargetRegressor):
+    class UnchangedSubclass(TransformedTargetRegressor):
         pass
 
-    class Other(TransformedTargetRegressor):
+    class OverridingSubclass(TransformedTargetRegressor):
         def predict(self, X, **words):
             return super().predict(X, **words) + 1
 
     own = type("MinMaxScaler", (MinMaxScaler,), {"inverse_transform": lambda self, y: y})
-    known = fc.from_sklearn(Same(net, transformer=MinMaxScaler()).fit(X, y))
+    known = fc.from_sklearn(UnchangedSubclass(net, transformer=MinMaxScaler()).fit(X, y))
     plain = fc.from_sklearn(TransformedTargetRegressor(net, transformer=MinMaxScaler()).fit(X, y))
     assert np.array_equal(known[1], plain[1])
     for est in (
-        Other(net, transformer=MinMaxScaler()),
-        Same(net, transformer=own(), check_inverse=False),
+        OverridingSubclass(net, transformer=MinMaxScaler()),
+        UnchangedSubclass(net, transformer=own(), check_inverse=False),
     ):
         with pytest.raises(ValueError, match="of its own. (Or use|Use)"):
             fc.from_sklearn(est.fit(X, y))
 
 
-def test_targets_without_a_linear_scaler_are_refused_in_one_sentence():
+def test_conversion_rejects_targets_with_nonlinear_scalers():
     X, y = load_diabetes(return_X_y=True)
     net = fc.MLPRegressor((2,), "tanh", max_iter=5, verdict=False, random_state=0)
     with pytest.warns(UserWarning):

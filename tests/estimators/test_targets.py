@@ -1,4 +1,4 @@
-"""Targets that change between calls."""
+"""Targets that change between calls, and choices that depend on the data's size."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ LABELS = (X[:, :2] > 0).astype(int)
 SGD = {"hidden_layer_sizes": (4,), "solver": "sgd", "random_state": 0, "max_iter": 5}
 
 
-def test_labels_after_classes_are_refused():
+def test_partial_fit_with_labels_after_classes_raises():
     net = fc.MLPClassifier(**SGD)
     net.partial_fit(X, LABELS[:, 0], classes=[0, 1])
     with pytest.raises(
@@ -34,19 +34,19 @@ def test_labels_after_classes_are_refused():
         net.partial_fit(X, LABELS)
 
 
-def test_a_single_class_is_certain():
+def test_a_single_class_is_predicted_with_certainty():
     net = fc.MLPClassifier(**SGD).partial_fit(X, np.zeros(60, int))
     assert np.array_equal(net.predict_proba(X), np.ones((60, 1)))
     assert np.array_equal(net.predict_log_proba(X), np.zeros((60, 1)))
 
 
-def test_the_number_of_outputs_stays():
+def test_partial_fit_rejects_another_number_of_outputs():
     net = fc.MLPRegressor(**SGD).partial_fit(X, X[:, 0])
     with pytest.raises(ValueError, match="y must have 1 outputs, got 2"):
         net.partial_fit(X, X[:, :2])
 
 
-def test_labels_stay_as_many():
+def test_partial_fit_rejects_another_number_of_labels():
     for classes in (None, [0, 1]):
         net = fc.MLPClassifier(**SGD, learning_rate_init=0.5)
         net.partial_fit(X, LABELS, classes=classes)
@@ -66,13 +66,13 @@ def test_labels_stay_as_many():
         (1e3, 1e-3, "Features 0, 1, 2 are far .*StandardScaler"),
     ],
 )
-def test_a_fit_cut_short_says_what_would_help(x, y, words):
+def test_a_fit_that_stops_at_max_iter_suggests_a_larger_one(x, y, words):
     X = np.random.default_rng(0).standard_normal((40, 3))
     with pytest.warns(ConvergenceWarning, match=words):
         fc.MLPRegressor((5,), tol=0, max_iter=3, random_state=0).fit(x * X, y * X[:, 0])
 
 
-def test_the_last_activation_has_scikit_learns_name():
+def test_out_activation_has_scikit_learns_names():
     X, y = np.random.default_rng(0).standard_normal((30, 2)), np.arange(30)
     kinds = {"logistic": y % 2, "softmax": y % 3}
     for name, classes in kinds.items():
@@ -80,8 +80,8 @@ def test_the_last_activation_has_scikit_learns_name():
     assert fc.MLPRegressor((2,), random_state=0).fit(X, X[:, 0]).out_activation_ == "identity"
 
 
-def test_a_look_at_two_parameters_is_exact():
-    """Least squares of one line: its Hessian is known."""
+def test_the_spectrum_check_of_two_parameters_is_exact():
+    """The check of a least-squares line gives the exact eigenvalues of its known Hessian."""
     x = np.linspace(-1, 2, 30)
     ob = fc.Objective(fc.MLP([1, 1]), x[:, None], 3 * x + 1, "mse")
     seen, _ = check_spectrum(ob, np.array([3.0, 1.0]), 2.0, 1e-8)
@@ -97,11 +97,13 @@ def test_a_look_at_two_parameters_is_exact():
     [{}, {"tol": 1e-4}, {"early_stopping": True}, {"solver": "adam"}],
     ids=["scatter", "bottom", "held out", "adam"],
 )
-def test_sparse_rows_are_the_same_rows(how, monkeypatch):
+def test_sparse_samples_are_fitted_as_dense_ones(how, monkeypatch):
     rng = np.random.default_rng(0)
     rows = sparse.random(120, 30, 0.2, format="csc", random_state=0)
     y, weight = (rows @ rng.standard_normal(30) > 0).astype(int), rng.random(120)
-    monkeypatch.setattr("fastcurv.estimators.base.DENSE_BLOCK_ENTRIES", 1000)  # blocks of 33 rows
+    monkeypatch.setattr(
+        "fastcurv.estimators.base.DENSE_BLOCK_ENTRIES", 1000
+    )  # blocks of 33 samples
     fits = [
         fc.MLPClassifier((4,), "tanh", random_state=0, max_iter=15, **how).fit(X, y, weight)
         for X in (rows, rows.toarray())
@@ -116,8 +118,8 @@ def test_sparse_rows_are_the_same_rows(how, monkeypatch):
     assert np.allclose(reg.predict(rows), dense.predict(rows.toarray()), atol=1e-3)
 
 
-def test_classes_after_labels_are_refused():
-    """They would be fitted by another loss."""
+def test_partial_fit_with_classes_after_labels_raises():
+    """Classes after labels raise, because they would be fitted with another loss."""
     net = fc.MLPClassifier(**SGD).partial_fit(X, LABELS)
     for call in (net.partial_fit, net.objective):
         with pytest.raises(ValueError, match="y must have 2 labels for each row, each 0 or 1"):
@@ -127,7 +129,7 @@ def test_classes_after_labels_are_refused():
         net.objective(X, np.c_[LABELS, LABELS[:, 0]])
 
 
-def test_labels_in_a_sparse_matrix():
+def test_labels_may_be_a_sparse_matrix():
     fits = [
         fc.MLPClassifier((3,), max_iter=5, random_state=0).fit(X, y)
         for y in (LABELS, sparse.csr_matrix(LABELS))
@@ -135,7 +137,7 @@ def test_labels_in_a_sparse_matrix():
     assert fits[0].loss_ == fits[1].loss_
 
 
-def test_labels_without_an_order():
+def test_labels_that_cannot_be_ordered_are_rejected():
     for labels in (["a", 1], ["a", None]):
         with pytest.raises(TypeError, match="labels must be of one type.*no order"):
             fc.MLPClassifier((3,)).fit(X, np.array(labels * 30, dtype=object))
@@ -144,7 +146,7 @@ def test_labels_without_an_order():
 @pytest.mark.parametrize(
     "total, ok", [(1e-300, False), (1e-200, True), (1e300, True), (np.inf, False)]
 )
-def test_weights_add_up_within_the_range(total, ok):
+def test_sample_weights_need_a_finite_sum(total, ok):
     net = fc.MLPRegressor((3,), max_iter=5, alpha=0, tol=1e-4, random_state=0)
     weight = np.full(60, min(total / 60, 1e307))
     if ok:
@@ -157,15 +159,17 @@ def test_weights_add_up_within_the_range(total, ok):
 
 
 @pytest.mark.parametrize("alpha", [1e-4, 50.0])
-def test_rows_held_out_bear_no_penalty(alpha):
-    """Their loss at the start, which no penalty has a part in, does not depend on alpha."""
+def test_the_held_out_loss_has_no_penalty(alpha):
+    """The loss of held-out samples at the start does not depend on alpha."""
     net = fc.MLPClassifier((4,), early_stopping=True, max_iter=3, random_state=0, alpha=alpha)
     assert net.fit(X, LABELS[:, 0]).validation_loss_curve_[0] < 2
 
 
 @pytest.mark.parametrize("dtype, seed", [("float64", 1), ("float32", 2), ("float32", 9)])
-def test_a_look_at_what_is_convex_sees_no_saddle(dtype, seed):
-    """A line through points of one x: the Hessian is singular, and rounding has either sign."""
+def test_the_spectrum_check_finds_no_saddle_of_a_convex_loss(dtype, seed):
+    """The Hessian of a line through points of one x is singular, and its rounded eigenvalues of
+    either sign make no saddle.
+    """
     rng = np.random.default_rng(seed)
     for _ in range(100):
         x = np.full((7, 1), 10.0 ** rng.integers(-3, 4) * rng.standard_normal())
@@ -176,8 +180,10 @@ def test_a_look_at_what_is_convex_sees_no_saddle(dtype, seed):
         assert check_spectrum(ob, at, 1.0, np.inf)[0].kind == "undecided"
 
 
-def test_a_saddle_in_float32_is_one_in_float64():
-    """Some eigenvalue lies within what is said, though products round."""
+def test_a_saddle_found_in_float32_is_one_in_float64():
+    """The Hessian in float64 has an eigenvalue within the stated residual of the one found in
+    float32.
+    """
     for seed in range(20):
         rng = np.random.default_rng(seed)
         model = fc.MLP([2, 3, 2], "tanh", dtype="float32")
@@ -190,23 +196,25 @@ def test_a_saddle_in_float32_is_one_in_float64():
             assert np.abs(values - seen.lambda_min).min() <= seen.residuals[0]
 
 
-def test_a_fit_ends_where_its_gradient_is_within_tol(monkeypatch):
-    """Not at an earlier point, whose loss rounding made lower."""
+def test_a_fit_ends_at_the_point_whose_gradient_is_within_tol(monkeypatch):
+    """The fit ends at the converged point, not at an earlier one whose loss is lower by rounding
+    only.
+    """
     from fastcurv.estimators import base
 
     run_on = base.minimize
 
-    def rounded(ob, theta, *args, **options):
+    def run_with_start_as_result(ob, theta, *args, **options):
         run = run_on(ob, theta, *args, **options)
         run.x = np.array(theta)
         return run
 
-    monkeypatch.setattr(base, "minimize", rounded)
+    monkeypatch.setattr(base, "minimize", run_with_start_as_result)
     net = fc.MLPRegressor((3,), "tanh", alpha=1.0, solver="lbfgs", random_state=0).fit(X, X[:, 0])
     assert net.stopped_ == "callback" and net.curvature_.gradient_norm <= 1e-4
 
 
-# --- what is chosen by size alone
+# --- choices by the data's size
 
 
 @pytest.mark.parametrize(
@@ -217,8 +225,10 @@ def test_a_fit_ends_where_its_gradient_is_within_tol(monkeypatch):
         (7510, 6000, 50), (7510, 60_000, 80), (1 << 20, 60_000, 20),
     ],
 )  # fmt: skip
-def test_pairs_of_l_bfgs(n, rows, pairs):
-    """A twelfth of the rows, as many as stay in cache, or a 120th, 20 at least and 80 at most."""
+def test_number_of_l_bfgs_pairs_follows_the_sizes(n, rows, pairs):
+    """L-BFGS keeps a twelfth as many pairs as samples, bounded by the cache or a 120th, and 20 to
+    80.
+    """
     assert pairs_worth(n, rows) == pairs
 
 
@@ -232,23 +242,25 @@ def test_pairs_of_l_bfgs(n, rows, pairs):
         (1, 9, 9, 1),
     ],
 )
-def test_threads_of_a_small_gradient(given, n, rows, threads):
-    """One below ten million operations, unless told otherwise."""
+def test_small_gradients_use_one_thread(given, n, rows, threads):
+    """Gradients below ten million operations use one thread unless n_threads is set."""
     assert threads_worth(given, n, rows) == threads
 
 
-def test_float32_where_it_serves():
-    """For many rows of numbers that it tells apart, in X and in y."""
+def test_float32_is_used_only_if_it_resolves_the_data():
+    """Float32 is used for many samples if it resolves the numbers in X and y."""
     X, y = np.random.default_rng(0).standard_normal((1000, 3)), np.arange(1000) % 2
     assert single_worth(X, y, 4000) and not single_worth(X, y, 3000)
-    assert single_worth(np.c_[X, np.full(1000, 7.0)], y, 4000)  # a constant
+    assert single_worth(np.c_[X, np.full(1000, 7.0)], y, 4000)  # a constant column
     for bad in (X + 20_000, 1e7 * X, 1e-7 * X, X.astype(np.float32), csr_matrix(X)):
         assert not single_worth(bad, y, 4000)
     assert single_worth(X, X[:, 0], 4000) and not single_worth(X, 1e5 + X, 4000)
 
 
-def test_columns_are_brought_to_mean_0_and_deviation_1():
-    """A constant one is shifted alone, however large."""
+def test_columns_are_standardised():
+    """Columns get mean 0 and standard deviation 1. A constant column is only shifted, however large
+    it is.
+    """
     A = np.array([[1.0, 1e9, 0.0], [3.0, 1e9, 0.0]])
     mean, scale = _standard("X", A)
     assert mean.tolist() == [2, 1e9, 0] and scale.tolist() == [1, 1, 1]
@@ -265,15 +277,17 @@ def test_columns_are_brought_to_mean_0_and_deviation_1():
     ],
 )
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-def test_a_verdict_that_is_true_in_other_words(verdict, kind):
-    """A grid of parameters hands out NumPy's True."""
+def test_verdict_accepts_numpys_true(verdict, kind):
+    """`verdict` may be NumPy's True, as a grid of parameters yields."""
     net = fc.MLPRegressor((2,), "tanh", verdict=verdict, max_iter=3, random_state=0)
     net.fit(np.arange(8.0).reshape(4, 2) / 4, np.arange(4.0))
     assert type(net.curvature_).__name__ == kind
 
 
-def test_the_last_look_at_the_spectrum_needs_no_bounds_of_the_user(rng):
-    """An activation without bounds, at the saddle of zero weights."""
+def test_the_spectrum_check_works_for_activations_without_bounds(rng):
+    """The check of a user-defined activation without derivative bounds finds the saddle of zero
+    weights.
+    """
 
     def own_tanh(z):
         t = np.tanh(z)

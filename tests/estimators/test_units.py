@@ -1,4 +1,4 @@
-"""Fits do not depend on the unit of the targets, and a fit that did not end well warns once."""
+"""Fits do not depend on the unit of the targets, and a fit that did not converge warns once."""
 
 import warnings
 
@@ -13,11 +13,17 @@ import fastcurv as fc  # noqa: E402
 
 A = np.linspace(-1, 1, 120)[:, None]
 Y = np.sin(3 * A[:, 0])
-UNITS = [(1e-9, 0.0), (1e-3, 0.0), (1e9, 0.0), (1.0, 1e6), (1e-9, -1e6)]  # scale, shift in spreads
+UNITS = [
+    (1e-9, 0.0),
+    (1e-3, 0.0),
+    (1e9, 0.0),
+    (1.0, 1e6),
+    (1e-9, -1e6),
+]  # scale, and shift in standard deviations
 
 
-def caught(fit):
-    """Return what `fit` returns, and the messages of its warnings."""
+def with_warnings(fit):
+    """Return the result of `fit`, and the messages of its warnings."""
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         return fit(), [str(one.message) for one in seen]
@@ -25,7 +31,7 @@ def caught(fit):
 
 def fitted(y, X=A, **words):
     words = {"hidden_layer_sizes": (8,), "activation": "tanh", "random_state": 0} | words
-    return caught(lambda: fc.MLPRegressor(**words, verdict=False).fit(X, y))[0]
+    return with_warnings(lambda: fc.MLPRegressor(**words, verdict=False).fit(X, y))[0]
 
 
 @pytest.mark.parametrize(
@@ -54,7 +60,7 @@ def test_r2_of_several_targets_weights_and_losses_does_not_depend_on_units():
     scores = []
     for units in (np.array([1.0, 1.0]), np.array([1e-6, 1e6])):
         targets = both * units + units
-        caught(lambda y=targets: net.fit(A, y, weight))
+        with_warnings(lambda y=targets: net.fit(A, y, weight))
         scores.append(net.score(A, targets, weight))
     assert abs(scores[0] - scores[1]) <= 0.01
     for loss in ("poisson", "gamma"):
@@ -62,7 +68,7 @@ def test_r2_of_several_targets_weights_and_losses_does_not_depend_on_units():
         assert abs(plain - small) <= 0.01
 
 
-def test_a_width_in_units_of_y_scales_with_them():
+def test_the_width_of_a_quantile_loss_scales_with_the_unit_of_y():
     wide = fitted(Y, loss=fc.Loss.quantile(0.9, 0.1)).predict(A)
     far = fitted(1e6 * Y, loss=fc.Loss.quantile(0.9, 1e5)).predict(A)
     assert np.allclose(far, 1e6 * wide, rtol=1e-3, atol=1e4)
@@ -88,26 +94,26 @@ def test_units_are_kept_by_partial_fit_and_warm_start():
         net.partial_fit(A, 1e-6 * (Y + 100))
     assert net.score(A, 1e-6 * (Y + 100)) > 0.5
     again = fc.MLPRegressor((8,), "tanh", random_state=0, warm_start=True, max_iter=30)
-    caught(lambda: again.fit(A, 1e7 * Y))
+    with_warnings(lambda: again.fit(A, 1e7 * Y))
     kept = again.y_scale_.copy()
-    caught(lambda: again.fit(A, 2e7 * Y))
+    with_warnings(lambda: again.fit(A, 2e7 * Y))
     assert np.array_equal(kept, again.y_scale_) and again.score(A, 2e7 * Y) > 0.9
 
 
-def test_ends_that_are_no_success_warn_once():
+def test_unconverged_fits_warn_once():
     rng = np.random.default_rng(0)
     X = rng.standard_normal((200, 3))
     y = X[:, 0] * X[:, 1]
     cases = [{"solver": "sgd", "learning_rate_init": 10.0}, {"max_iter": 2}, {"max_time": 1e-3}]
     for words in cases:
         net = fc.MLPRegressor((30,), "tanh", random_state=0, tol=1e-9, **words)
-        net, said = caught(lambda net=net: net.fit(X, y))
+        net, said = with_warnings(lambda net=net: net.fit(X, y))
         assert len(said) == 1 and net.stopped_ in said[0], (words, said)
     with pytest.warns(ConvergenceWarning, match="diverged.*lower learning_rate_init"):
         fc.MLPRegressor((30,), solver="sgd", learning_rate_init=10.0, random_state=0).fit(X, y)
 
 
-def test_features_of_other_units_are_fitted_or_named_in_one_warning():
+def test_features_of_different_units_are_fitted_or_named_in_one_warning():
     rng = np.random.default_rng(1)
     Z = rng.standard_normal((200, 3))
     y = np.tanh(Z @ [1.0, -1.0, 0.5])
@@ -116,7 +122,7 @@ def test_features_of_other_units_are_fitted_or_named_in_one_warning():
         X = Z.copy()
         X[:, 1] = scale * X[:, 1] + shift
         net = fc.MLPRegressor((10,), "tanh", random_state=0)
-        _, said = caught(lambda net=net, X=X: net.fit(X, y))
+        _, said = with_warnings(lambda net=net, X=X: net.fit(X, y))
         assert len(said) == 1 and "Features 1 are far" in said[0], (scale, shift, said)
 
 
@@ -128,15 +134,15 @@ def test_standardised_features_are_never_named_in_a_warning():
         X = (X - X.mean(0)) / X.std(0)
         for maker, target in ((fc.MLPRegressor, y), (fc.MLPClassifier, y > 0)):
             net = maker((8,), random_state=seed, max_iter=20)
-            _, said = caught(lambda net=net, X=X, y=target: net.fit(X, y))
+            _, said = with_warnings(lambda net=net, X=X, y=target: net.fit(X, y))
             assert not any("Features" in one for one in said), (seed, said)
 
 
-def test_warm_start_refuses_other_labels():
+def test_warm_start_rejects_other_labels():
     X = np.random.default_rng(0).standard_normal((60, 2))
     y = np.arange(60) % 3
     net = fc.MLPClassifier((4,), random_state=0, max_iter=5, warm_start=True)
-    caught(lambda: net.fit(X, y))
+    with_warnings(lambda: net.fit(X, y))
     for other in (y + 1, y % 2, np.zeros(60, int), y.astype(str), np.arange(60) % 4):
         with pytest.raises(ValueError, match="must have the labels of the last fit"):
             net.fit(X, other)
@@ -147,12 +153,12 @@ def test_early_stopping_trains_on_the_only_row_of_a_class():
     X = np.random.default_rng(0).standard_normal((60, 2))
     for y in (np.r_[np.arange(59) % 2, 7], np.r_[np.arange(58) % 2, 7, 8], np.arange(60) // 2):
         net = fc.MLPClassifier((4,), early_stopping=True, random_state=0, max_iter=5)
-        caught(lambda net=net, y=y: net.fit(X, y))
+        with_warnings(lambda net=net, y=y: net.fit(X, y))
         assert net.classes_.tolist() == np.unique(y).tolist()
 
 
 def test_max_time_bounds_the_verdict_of_a_fit(monkeypatch):
-    """The verdict gets what the fit has left, not a limit of its own."""
+    """The verdict's time limit is what the fit has left of max_time."""
     limits = []
     original = fc.estimators.base.classify
 
@@ -162,7 +168,7 @@ def test_max_time_bounds_the_verdict_of_a_fit(monkeypatch):
 
     monkeypatch.setattr("fastcurv.estimators.base.classify", classify)
     net = fc.MLPRegressor((3,), random_state=0, max_time=5.0, verdict=True)
-    caught(lambda: net.fit(A, Y))
+    with_warnings(lambda: net.fit(A, Y))
     assert 0 < limits[0] <= 5.0
 
 
@@ -173,13 +179,13 @@ def test_an_epoch_that_diverges_warns():
     for solver, rate, usual in (("sgd", 10.0, 0.1), ("adam", 10.0, 0.01), ("momentum", 3.0, 0.1)):
         words = {"solver": solver, "random_state": 0}
         net = fc.MLPRegressor((30,), "tanh", learning_rate_init=rate, **words)
-        _, said = caught(lambda net=net: net.partial_fit(X, y))
+        _, said = with_warnings(lambda net=net: net.partial_fit(X, y))
         assert len(said) == 1 and "Lower learning_rate_init" in said[0], solver
         net = fc.MLPRegressor((30,), "tanh", learning_rate_init=usual, **words)
-        _, said = caught(lambda net=net: [net.partial_fit(X, y) for _ in range(20)])
+        _, said = with_warnings(lambda net=net: [net.partial_fit(X, y) for _ in range(20)])
         assert said == [], solver
     labels = fc.MLPClassifier((30,), solver="sgd", learning_rate_init=1e4, random_state=0)
-    _, said = caught(lambda: labels.partial_fit(X, y > 0, classes=[False, True]))
+    _, said = with_warnings(lambda: labels.partial_fit(X, y > 0, classes=[False, True]))
     assert len(said) == 1 and "Lower learning_rate_init" in said[0]
     lost = fc.MLPRegressor((30,), solver="sgd", learning_rate_init=1e200, random_state=0)
     with pytest.raises(ValueError, match="this epoch diverged. Lower learning_rate_init"):
@@ -197,30 +203,30 @@ def test_targets_in_float32_are_fitted_as_those_in_float64():
             assert net.y_scale_.dtype == np.float64
 
 
-def test_warm_start_goes_on_with_several_labels_and_refuses_others():
+def test_warm_start_continues_with_equal_labels_and_rejects_others():
     X = np.random.default_rng(0).standard_normal((60, 3))
     several = (X > 0).astype(int)
     words = {"random_state": 0, "max_iter": 5, "warm_start": True}
     net = fc.MLPClassifier((4,), **words)
-    caught(lambda: net.fit(X, several))
+    with_warnings(lambda: net.fit(X, several))
     before = net.loss_
     others = (several[:, :2], several[:, 0], np.arange(60) % 3, np.c_[several, several[:, 0]])
     for other in others:
         with pytest.raises(ValueError, match="must have the labels of the last fit"):
             net.fit(X, other)
     assert net.loss_ == before and net.predict(X).shape == (60, 3)
-    caught(lambda: net.fit(X, several))
+    with_warnings(lambda: net.fit(X, several))
     assert net.loss_ < before
     one = fc.MLPClassifier((4,), **words)
-    caught(lambda: one.fit(X, np.arange(60) % 3))
+    with_warnings(lambda: one.fit(X, np.arange(60) % 3))
     with pytest.raises(ValueError, match="must have the labels of the last fit"):
         one.fit(X, several)
 
 
-def test_warm_start_refuses_another_number_of_targets():
+def test_warm_start_rejects_another_number_of_targets():
     net = fc.MLPRegressor((4,), random_state=0, max_iter=5, warm_start=True)
-    caught(lambda: net.fit(A, np.c_[Y, Y**2]))
+    with_warnings(lambda: net.fit(A, np.c_[Y, Y**2]))
     for other in (Y, np.c_[Y, Y, Y]):
         with pytest.raises(ValueError, match="y must have 2 targets, as in the last fit"):
             net.fit(A, other)
-    caught(lambda: net.fit(A, np.c_[Y, Y**2]))
+    with_warnings(lambda: net.fit(A, np.c_[Y, Y**2]))

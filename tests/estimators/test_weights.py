@@ -1,4 +1,6 @@
-"""Rows of weight 0 are rows left out of every part of a fit, and weights of 2 rows repeated."""
+"""Samples of weight 0 have no influence on any part of a fit, and integer weights equal repeated
+samples.
+"""
 
 import numpy as np
 import pytest
@@ -11,8 +13,8 @@ SOLVERS = ({}, {"solver": "adam", "max_iter": 5}, {"early_stopping": True, "max_
 REGRESSIONS = ("squared_error", "poisson", "gamma", "pseudo_huber", "log_cosh", "quantile")
 
 
-def rows(rng, N=120):
-    """Return X, targets that are counts, a mask of rows that count, and their weights."""
+def weighted_data(rng, N=120):
+    """Return X, count targets, a mask of samples with positive weight, and weights."""
     X = rng.uniform(-1, 1, (N, 3))
     y = 1.0 + rng.poisson(np.exp(X[:, 0]))
     counts = rng.random(N) < 0.6
@@ -27,11 +29,11 @@ def fitted(kind, X, y, weight, **options):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_rows_of_weight_zero_are_rows_left_out_of_a_fit(rng):
-    """Bit for bit, for every solver, with rows held out and with every loss; also where their
-    inputs and targets would make it overflow.
+def test_samples_of_weight_zero_equal_samples_left_out_of_a_fit(rng):
+    """Fits are bitwise identical for every solver and loss and with held-out samples, also if
+    inputs and targets of weight 0 would overflow.
     """
-    X, y, counts, weight = rows(rng)
+    X, y, counts, weight = weighted_data(rng)
     far, wild = X.copy(), y.copy()
     far[~counts], wild[~counts] = 1e150, 1e300
     cases = [(fc.MLPClassifier, {}, np.minimum(y, 3), options) for options in SOLVERS]
@@ -52,9 +54,11 @@ def test_rows_of_weight_zero_are_rows_left_out_of_a_fit(rng):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_class_with_rows_of_weight_zero_alone_is_no_class(rng):
-    """Of labels, words and columns of labels, with and without class weights."""
-    X, y, _, _ = rows(rng)
+def test_classes_whose_samples_all_have_weight_zero_are_ignored(rng):
+    """Classes given as integers, words or columns of labels do not count if all their samples have
+    weight 0, with and without class weights.
+    """
+    X, y, _, _ = weighted_data(rng)
     y = np.arange(120) % 3
     weight = np.where(y == 2, 0.0, 1.0)
     for names in (np.arange(3), np.array(["ash", "elm", "oak"])):
@@ -71,9 +75,11 @@ def test_a_class_with_rows_of_weight_zero_alone_is_no_class(rng):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_integer_weights_are_rows_repeated(rng):
-    """The objective is the same function, and its minimum is reached from both sides."""
-    X, y, counts, weight = rows(rng)
+def test_integer_weights_count_as_repeated_samples(rng):
+    """With integer weights the objective equals that of repeated samples, and both fits reach its
+    minimum.
+    """
+    X, y, counts, weight = weighted_data(rng)
     times = weight[counts].astype(int)
     twice = np.repeat(X[counts], times, 0), np.repeat(y[counts], times)
     cases = [(fc.MLPClassifier, {}, np.minimum(y, 3))]

@@ -19,7 +19,7 @@ import fastcurv as fc
 from fastcurv.cli.recipe import load_run
 from fastcurv.distributed import _answered, moves
 
-from .network.product_cases import same_facts
+from .network.product_cases import assert_same_results
 
 dask = pytest.importorskip("distributed")
 dask_config = pytest.importorskip("dask.config")
@@ -59,7 +59,7 @@ def both(client, dtype="float64", weights=True, **options):
 def test_everything_is_that_of_the_rows_in_one_place(client, rng, dtype, tol):
     a, b, theta = both(client, dtype, l2=1e-2)
     assert b.n_samples == a.n_samples and b.n_shards == SHARDS
-    same_facts(b, a, theta, rng.standard_normal((a.n_params, 4)).astype(dtype), tol)
+    assert_same_results(b, a, theta, rng.standard_normal((a.n_params, 4)).astype(dtype), tol)
     if dtype == "float32":
         wide = a.astype("float64").gradient(theta), b.astype("float64").gradient(theta)
         assert np.abs(wide[0] - wide[1]).max() <= 1e-14

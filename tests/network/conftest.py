@@ -1,4 +1,4 @@
-"""What the tests of products are given."""
+"""Fixtures of the tests of products."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,9 @@ from .product_cases import NETS
 
 @pytest.fixture
 def drawn(rng, problem):
-    """A net of NETS with a vector v and a block V: everything a product needs."""
+    """Return a function that draws a network of NETS with a vector v, a block V and output weights
+    u.
+    """
 
     def draw(net, dtype="float64", **options):
         p = problem(rng, **{"weights": True, "l2": 0.01, **NETS[net], **options}, dtype=dtype)

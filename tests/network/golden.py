@@ -1,5 +1,5 @@
-"""Products, bounds and maps of every form of a curvature; rows that memory has room for; first
-weights.
+"""Products, bounds and embeddings of every form of a curvature, numbers of rows that fit in memory,
+and initial weights, for the golden file.
 """
 
 from __future__ import annotations
@@ -41,22 +41,33 @@ BOUNDED: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def told(x: Any) -> list[float]:
-    """An array as numbers that every entry moves."""
+def two_sums(x: Any) -> list[float]:
+    """Return two sums of an array to which every entry contributes."""
     x = np.asarray(x, dtype=float).reshape(-1)
     return [float(x @ np.cos(np.arange(x.size))), float(np.abs(x).sum())]
 
 
-def of_reduced(K: Any) -> list[Any]:
-    """Products, maps there and back, what lies outside, and bounds."""
+def describe_reduced(K: Any) -> list[Any]:
+    """Return products, embeddings, the complement and bounds of a reduced operator."""
     m = K.shape[0]
     x = np.cos(np.arange(m) ** 1.2).astype(K.dtype)
     X = np.sin(np.outer(np.arange(1, m + 1), [1.0, 2.3, 3.1])).astype(K.dtype)
     text, numbers = masked(repr(K))
-    numbers += [*told(K @ x), *told(K @ X), float(m), float(K.n), float(K.n_rest), float(K.rest)]
+    numbers += [
+        *two_sums(K @ x),
+        *two_sums(K @ X),
+        float(m),
+        float(K.n),
+        float(K.n_rest),
+        float(K.rest),
+    ]
     up = K.embed(x)
-    numbers += [*told(np.abs(up)), *told(K.project(up)), *told(K.project(np.array([up, 2 * up])))]
-    numbers += [*told(np.abs(K.embed(X.T)))]
+    numbers += [
+        *two_sums(np.abs(up)),
+        *two_sums(K.project(up)),
+        *two_sums(K.project(np.array([up, 2 * up]))),
+    ]
+    numbers += [*two_sums(np.abs(K.embed(X.T)))]
     if K.n_rest:
         out = K.outside(0, min(3, K.n_rest)).astype(float)
         numbers += [float(np.abs(out @ out.T - np.eye(len(out))).max() < 1e-3), float(len(out))]
@@ -64,28 +75,30 @@ def of_reduced(K: Any) -> list[Any]:
     numbers += [float(K.n_products), float(K.layout.get("chunk", 0))]
     if K.space != "inputs":
         low = K.astype("float32")
-        numbers += [*told(low @ x.astype("float32")), float(low.n_products)]
+        numbers += [*two_sums(low @ x.astype("float32")), float(low.n_products)]
     if K.space == "outputs":
         found = K.enclosed()
-        numbers += [*told(K.matrix), *told(K.bare), float(found.bounds.sum())]
+        numbers += [*two_sums(K.matrix), *two_sums(K.bare), float(found.bounds.sum())]
     return [text, *numbers]
 
 
 def spaces(ob: Any, theta: Any) -> dict[str, list[Any]]:
-    """Smaller operators of a few rows."""
+    """Return reduced operators of a few samples, in every space."""
     found: dict[str, list[Any]] = {}
     few = ob.batch(slice(0, 3))
     for kind in ("hessian", "ggn", "empirical_fisher"):
         for space in ("samples", "inputs", "outputs"):
             try:
-                found[f"{space}, {kind}"] = of_reduced(getattr(few, kind)(theta).reduced(space))
+                found[f"{space}, {kind}"] = describe_reduced(
+                    getattr(few, kind)(theta).reduced(space)
+                )
             except ValueError as error:
                 found[f"{space}, {kind}"] = [masked(str(error))[0]]
     return found
 
 
 def forms(ob: Any, theta: Any, v: Any) -> dict[str, list[Any]]:
-    """Operators, their parts and sums, in memory, in blocks and sparse."""
+    """Return operators, blocks and shifts of an objective in memory, streamed and sparse."""
     found: dict[str, list[Any]] = {}
     weight = ob.sample_weight
     options = {"l2": ob.l2, "sample_weight": weight, "n_threads": 1}
@@ -102,9 +115,9 @@ def forms(ob: Any, theta: Any, v: Any) -> dict[str, list[Any]]:
         )
     for name, form in every.items():
         text, numbers = masked(repr(form))
-        numbers += [form.value(theta), *told(form.gradient(theta)), float(form.n_samples)]
-        numbers += [*told(form.batch(np.arange(0, 23, 5)).gradient(theta))]
-        numbers += [*told(form.astype("float32").gradient(theta.astype("float32")))]
+        numbers += [form.value(theta), *two_sums(form.gradient(theta)), float(form.n_samples)]
+        numbers += [*two_sums(form.batch(np.arange(0, 23, 5)).gradient(theta))]
+        numbers += [*two_sums(form.astype("float32").gradient(theta.astype("float32")))]
         known = form.certificates
         groups = known.orbits(theta)
         numbers += [
@@ -115,7 +128,12 @@ def forms(ob: Any, theta: Any, v: Any) -> dict[str, list[Any]]:
         numbers += [float(group.change) for group in groups]
         J = form.jacobian(theta)
         u = np.cos(np.arange(J.shape[0])).astype(J.dtype)
-        numbers += [*told(J @ v), *told(J.T @ u), *told(J.to_dense()), *told(J.rmatvec(u))]
+        numbers += [
+            *two_sums(J @ v),
+            *two_sums(J.T @ u),
+            *two_sums(J.to_dense()),
+            *two_sums(J.rmatvec(u)),
+        ]
         if name not in ("whole", "stored"):
             batches = list(form.batches(5, np.random.default_rng(1)))
             numbers += [float(b.n_samples) for b in batches]
@@ -127,23 +145,32 @@ def forms(ob: Any, theta: Any, v: Any) -> dict[str, list[Any]]:
             H = getattr(form, kind)(theta)
             text, numbers = masked(repr(H))
             V = np.sin(np.outer(np.arange(1, len(v) + 1), [1.0, 2.3])).astype(H.dtype)
-            numbers += [*told(H @ v), *told(H @ V), *told(H.quadratic(V)), *told(H.to_dense())]
+            numbers += [
+                *two_sums(H @ v),
+                *two_sums(H @ V),
+                *two_sums(H.quadratic(V)),
+                *two_sums(H.to_dense()),
+            ]
             moved = H.shift(0.7)
-            numbers += [*told(moved @ V), *told(moved.quadratic(v)), *told(moved.to_dense())]
-            numbers += [*told(moved @ v), moved.rounding_bound(v), float(moved.mu)]
+            numbers += [
+                *two_sums(moved @ V),
+                *two_sums(moved.quadratic(v)),
+                *two_sums(moved.to_dense()),
+            ]
+            numbers += [*two_sums(moved @ v), moved.rounding_bound(v), float(moved.mu)]
             numbers += [float((H - scipy.sparse.identity(len(v))).mu), float(H.n_products)]
             if name in ("whole", "stored"):
                 for part in (H.restrict(layers=[0]), H.restrict(indices=np.arange(1, len(v), 3))):
                     w = np.cos(np.arange(part.shape[0])).astype(H.dtype)
-                    numbers += [*told(part @ w), part.quadratic(w), part.rounding_bound(w)]
-                    numbers += [*told(part.to_dense()), *told(part.column_bounds())]
-                    numbers += [*told(part @ np.c_[w, 2 * w]), float(part.n_products)]
+                    numbers += [*two_sums(part @ w), part.quadratic(w), part.rounding_bound(w)]
+                    numbers += [*two_sums(part.to_dense()), *two_sums(part.column_bounds())]
+                    numbers += [*two_sums(part @ np.c_[w, 2 * w]), float(part.n_products)]
             found[f"{name}, {kind}"] = [text, *numbers]
     return found
 
 
 def bounds(ob: Any, theta: Any, v: Any) -> dict[str, dict[str, Any]]:
-    """Of products, of columns, in rows as they lie, in blocks, and in sparse rows."""
+    """Return bounds on products and columns, in memory, streamed and sparse."""
     weight = ob.sample_weight
     options = {"l2": ob.l2, "sample_weight": weight, "n_threads": 1}
     forms = {"whole": ob}
@@ -175,7 +202,7 @@ def bounds(ob: Any, theta: Any, v: Any) -> dict[str, dict[str, Any]]:
 
 
 def streams() -> dict[str, list[Any]]:
-    """How many rows there is room for, from arrays, files, blocks and sparse ones."""
+    """Return the number of rows that fit in memory, for arrays, files, blocks and sparse rows."""
     found: dict[str, list[Any]] = {}
     ob, theta, _ = drawn(sizes=[5, 4, 2])
     X, y = np.tile(ob.X, (200, 1)), np.tile(ob.y, (200, 1))
@@ -207,15 +234,15 @@ def streams() -> dict[str, list[Any]]:
 
 
 def starts() -> dict[str, list[Any]]:
-    """First weights by every scheme, and what a model says of itself."""
+    """Return initial weights by every scheme, and the model's repr."""
     found: dict[str, list[Any]] = {}
     for activation in ("tanh", "relu", "leaky_relu", "gelu", "elu", "silu", "sigmoid"):
         for words in ({}, {"bias": False}, {"batch_norm": True}, {"dtype": "float32"}):
             model = fc.MLP([5, 7, 7, 2], activation, **words)
             for scheme in ("auto", "he", "xavier", "lecun"):
                 theta = model.init(seed=4, scheme=scheme)
-                parts = [told(part) for layer in model.unflatten(theta) for part in layer[:1]]
-                numbers = [*told(theta), *(x for part in parts for x in part)]
+                parts = [two_sums(part) for layer in model.unflatten(theta) for part in layer[:1]]
+                numbers = [*two_sums(theta), *(x for part in parts for x in part)]
                 at = f"{activation}, {words}, {scheme}"
                 found[at] = [masked(repr(model))[0], *numbers, float(theta.size)]
     return found

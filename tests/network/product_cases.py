@@ -1,5 +1,5 @@
-"""Networks that the tests of products share, drawn and asked, and their oracles: complex steps
-through plain NumPy, and torch.
+"""Networks shared by the tests of products, and their oracles: complex steps through plain NumPy,
+and torch.
 """
 
 import functools
@@ -15,9 +15,9 @@ from ..nets import CURVATURES, draw
 
 SLACK = {"float64": 1e-11, "float32": 3e-4}
 STEP = 1e-100
-EXACT = 1e-12  # relative: hundreds of roundings
+EXACT = 1e-12  # relative error: hundreds of roundings
 
-NETS = {  # how the engine serves them is asserted in `test_products.py`
+NETS = {  # `test_products.py` asserts which layout the engine uses for each
     "tiny": {"sizes": [2, 5, 1], "activation": "gelu", "loss": "mse", "N": 9},
     "tall": {
         "sizes": [33, 31, 31, 7],
@@ -39,7 +39,9 @@ NETS = {  # how the engine serves them is asserted in `test_products.py`
 def objective(
     rng, sizes, N, activation="tanh", loss="mse", dtype="float64", copies=False, **options
 ):
-    """(objective, theta), theta far from any start; with `copies` half of the rows are one."""
+    """Return (objective, theta) with theta far from an initial point. With `copies`, half of the
+    samples are equal.
+    """
     X = rng.standard_normal((N, sizes[0])).astype(dtype)
     if copies:
         X[: N // 2] = X[0]
@@ -47,8 +49,8 @@ def objective(
     return net.ob, net.direction(rng) / 2
 
 
-def everything(ob, theta, V):
-    """Every public result, by name."""
+def public_results(ob, theta, V):
+    """Return every public result by name."""
     H, v = ob.hessian(theta), np.ascontiguousarray(V[:, 0])
     J = ob.jacobian(theta)
     value, gradient = ob.value_and_gradient(theta)
@@ -67,13 +69,17 @@ def everything(ob, theta, V):
     }
 
 
-def facts(ob, theta, V):
-    """What sums over rows make, by name: products, parts of the matrices, the Jacobian, batches."""
+def summed_results(ob, theta, V):
+    """Return everything that is a sum over samples by name: products, parts of matrices, the
+    Jacobian and batches.
+    """
     n, N, rng = len(theta), ob.n_samples, np.random.default_rng(0)
     some, rows = rng.permutation(n)[:9], rng.permutation(N)[:31]
     value, gradient = ob.value_and_gradient(theta)
     found = {"value": value, "gradient": gradient, "Hv": ob.hessp(theta, V[:, 0])}
-    for kind in CURVATURES[: 2 if ob.model.batch_norm else 3]:  # whose rows have no own gradients
+    for kind in CURVATURES[
+        : 2 if ob.model.batch_norm else 3
+    ]:  # batch normalisation has no per-sample gradients
         A = getattr(ob, kind)(theta)
         part = A.restrict(layers=[1])
         found |= {
@@ -91,24 +97,28 @@ def facts(ob, theta, V):
     return found | {"mask": ob.batch(np.arange(N) % 3 == 0).value(theta)}
 
 
-def same_facts(ob, whole, theta, V, tol):
-    """All `facts` of one are those of the other, relative to their norms; forms may cancel."""
-    found = facts(ob, theta, V)
-    for name, x in facts(whole, theta, V).items():
+def assert_same_results(ob, whole, theta, V, tol):
+    """Check that two objectives' sums are equal relative to their norms. Quadratic forms may
+    cancel.
+    """
+    found = summed_results(ob, theta, V)
+    for name, x in summed_results(whole, theta, V).items():
         y, room = found[name], 10 * tol if "V'V" in name else tol
         assert np.shape(x) == np.shape(y) and np.asarray(x).dtype == np.asarray(y).dtype, name
         gap = np.linalg.norm(np.subtract(x, y, dtype=float))
         assert gap <= room * np.linalg.norm(x), (name, gap / np.linalg.norm(x))
 
 
-def again(p, **options):
-    """The same objective made anew, with other options."""
+def with_options(p, **options):
+    """Return the same objective constructed with other options."""
     ob = p.ob
     return Objective(ob.model, p.X, p.y, ob.loss, l2=ob.l2, sample_weight=p.weight, **options)
 
 
-def normed(sizes, activation="tanh", loss="mse", N=33, *, bias=True, residual=False, **options):
-    """A net with batch normalisation, a block V and weights u of its outputs."""
+def draw_batch_norm(
+    sizes, activation="tanh", loss="mse", N=33, *, bias=True, residual=False, **options
+):
+    """Return a network with batch normalisation, a block V and weights u of its outputs."""
     key = repr((sizes, activation, loss, N, bias, residual)).encode()
     rng = np.random.default_rng(zlib.crc32(key))
     how = {"bias": bias, "residual": residual, "batch_norm": True, **options}
@@ -120,8 +130,8 @@ def normed(sizes, activation="tanh", loss="mse", N=33, *, bias=True, residual=Fa
 # --- oracles
 
 
-def in_coordinates(R, H, tol=EXACT):
-    """Coordinates and complement are an orthonormal basis in which H is R and `rest`."""
+def check_coordinates(R, H, tol=EXACT):
+    """Check that coordinates and complement are an orthonormal basis in which H is R and `rest`."""
     A, m, n = H.to_dense().astype(float), R.shape[0], H.shape[0]
     E, outside = R.embed(np.eye(m)).T.astype(float), R.outside(0, R.n_rest).T.astype(float)
     Q, B = np.hstack([E, outside]), np.zeros((n, n))
@@ -135,7 +145,9 @@ def in_coordinates(R, H, tol=EXACT):
 
 
 def truth(ref, theta, V, u):
-    """Everything the engine computes, in float64. V (n, k); u (N, d_out)."""
+    """Return everything that the engine computes, by complex steps in float64. V is (n, k) and u is
+    (N, d_out).
+    """
     theta, V, u = (np.asarray(x, np.float64) for x in (theta, V, u))
     N = len(ref.X)
     zs, below = ref.model.forward(theta, ref.X)
@@ -156,8 +168,10 @@ def truth(ref, theta, V, u):
     return known
 
 
-def asked(ob, theta, V, u):
-    """The same from the engine, by every public route: (route, truth's name, the result)."""
+def engine_results(ob, theta, V, u):
+    """Yield the engine's results by every public route, as (route, name of the true value,
+    result).
+    """
     H, G, J = ob.hessian(theta), ob.ggn(theta), ob.jacobian(theta)
     v = np.ascontiguousarray(V[:, 0])
     yield "ob.value", "value", ob.value(theta)
@@ -171,7 +185,7 @@ def asked(ob, theta, V, u):
     yield "H.quadratic(V)", "VHV", H.quadratic(V)
     yield "G @ V", "GV", G @ V
     yield "G.quadratic(V)", "VGV", G.quadratic(V)
-    if not ob.model.batch_norm:  # which ties rows together
+    if not ob.model.batch_norm:  # batch normalisation couples samples
         F = ob.empirical_fisher(theta)
         yield "F @ V", "FV", F @ V
         yield "F.quadratic(v)", "vFv", F.quadratic(v)
@@ -179,15 +193,15 @@ def asked(ob, theta, V, u):
     yield "J.T @ u", "J'u", J.T @ u.ravel()
 
 
-def answers(p):
-    """What the engine says of a net with V and u, by route."""
-    return {route: got for route, _, got in asked(p.ob, p.theta, p.V, p.u)}
+def results_by_route(p):
+    """Return the engine's results for a network with V and u, by route."""
+    return {route: got for route, _, got in engine_results(p.ob, p.theta, p.V, p.u)}
 
 
 def scale_of(known, V, name):
-    """(truth, what its error is measured against).
+    """Return the true value and the size relative to which its error is measured.
 
-    A quadratic form may cancel: it is held against ||v|| ||Hv||.
+    A quadratic form may cancel, so its error is relative to ||v|| ||Hv||.
     """
     V = np.asarray(V, np.float64)
     forms = {"vHv": "HV", "VHV": "HV", "VGV": "GV", "vFv": "FV"}
@@ -203,8 +217,8 @@ def scale_of(known, V, name):
 
 
 def compare(p, known, V, u, slack, what):
-    """Every route within `slack` of the truth, relative to `scale_of`."""
-    for route, name, got in asked(p.ob, p.theta, V, u):
+    """Check that every route is within `slack` of the truth, relative to `scale_of`."""
+    for route, name, got in engine_results(p.ob, p.theta, V, u):
         true, size = scale_of(known, V, name)
         assert np.shape(got) == np.shape(true), f"{route}: shape {np.shape(got)}, {what}"
         gap = (
@@ -218,9 +232,7 @@ def compare(p, known, V, u, slack, what):
 
 
 def torch_net(torch, model, theta):
-    """A stack of torch's own modules in training mode, its parameters() filled from theta in
-    order.
-    """
+    """Return a stack of torch's modules in training mode, with parameters from theta in order."""
     nn = torch.nn
     modules = {
         "identity": nn.Identity, "relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "tanh": nn.Tanh,
@@ -237,7 +249,7 @@ def torch_net(torch, model, theta):
     return net
 
 
-def agree(ob, theta, v, value, gradient, product):
+def assert_engine_agrees(ob, theta, v, value, gradient, product):
     H = ob.hessian(theta)
     assert abs(H.value - value) <= 1e-12 * abs(value)
     assert np.linalg.norm(H.gradient - gradient) <= 1e-11 * np.linalg.norm(gradient)
@@ -245,19 +257,21 @@ def agree(ob, theta, v, value, gradient, product):
 
 
 def double_backward(loss, parameters, v):
-    """The gradient of a number of torch in some parameters, and its Hessian times v."""
+    """Return the gradient of a torch scalar in some parameters, and its Hessian times v."""
     import torch
 
-    def of(x, **how):
+    def assign_vector(x, **how):
         parts = torch.autograd.grad(x, parameters, materialize_grads=True, **how)
         return torch.cat([part.reshape(-1) for part in parts])
 
-    g = of(loss, create_graph=True)
-    return g.detach().numpy(), of(g @ torch.tensor(v)).numpy()
+    g = assign_vector(loss, create_graph=True)
+    return g.detach().numpy(), assign_vector(g @ torch.tensor(v)).numpy()
 
 
-def agrees_with_torch(torch, net, ob, theta, v):
-    """Value, gradient and product are those of double backward through the net at theta."""
+def assert_agrees_with_torch(torch, net, ob, theta, v):
+    """Check value, gradient and product against double backward through the torch network
+    at theta.
+    """
     criteria = {
         "mse": torch.nn.MSELoss,
         "cross_entropy": torch.nn.CrossEntropyLoss,
@@ -267,4 +281,4 @@ def agrees_with_torch(torch, net, ob, theta, v):
     y = torch.tensor(ob.y.astype(np.int64) if ob.y.ndim == 1 else ob.y)
     l2 = 0.5 * ob.l2 * sum((x * x).sum() for x in params)
     value = criteria[ob.loss]()(net(torch.tensor(ob.X)), y) + l2
-    agree(ob, theta, v, value.item(), *double_backward(value, params, v))
+    assert_engine_agrees(ob, theta, v, value.item(), *double_backward(value, params, v))

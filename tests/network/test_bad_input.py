@@ -1,5 +1,5 @@
-"""Bad input: one clear sentence that names what was given and what was wanted, and the next call
-works.
+"""Bad input raises an error of one line that names the value given and what is accepted, and the
+next call works.
 """
 
 import warnings
@@ -19,32 +19,30 @@ THETA = MODEL.init(seed=0)
 NAN, INF = np.nan, np.inf
 
 
-def spoilt(array, what, place=0):
+def with_one_bad_entry(array, what, place=0):
     other = np.array(array, float)
     other.flat[place] = what
     return other
 
 
-def sentence(error):
-    """The message is one sentence: one line, not too long, saying what was wanted."""
+def assert_short_message(error):
+    """Check that a message is one line, not too long, and says what is accepted."""
     text = str(error)
     assert text and "\n" not in text and len(text) < 300, text
     assert text[0].isalpha() and not text.startswith("Traceback")
     return text
 
 
-def refused(call, kind, *words):
-    """The call raises exactly ValueError or TypeError, as said, and the message holds each of the
-    words.
-
-    No warning comes with it.
+def assert_raises(call, kind, *words):
+    """Check that the call raises exactly the given ValueError or TypeError without a warning, and
+    that the message contains the words.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises((ValueError, TypeError)) as caught:
             call()
     assert issubclass(caught.type, kind), f"{caught.type.__name__}: {caught.value}"
-    text = sentence(caught.value)
+    text = assert_short_message(caught.value)
     for word in words:
         assert word in text, f"{word!r} is not in {text!r}"
 
@@ -83,8 +81,8 @@ def refused(call, kind, *words):
         ({"dtype": int}, ValueError, ["int", "float64"]),
     ],
 )
-def test_model(arguments, kind, words):
-    refused(lambda: MLP(**{"sizes": SIZES, **arguments}), kind, *words)
+def test_invalid_models_are_rejected(arguments, kind, words):
+    assert_raises(lambda: MLP(**{"sizes": SIZES, **arguments}), kind, *words)
 
 
 @pytest.mark.parametrize(
@@ -112,15 +110,15 @@ def test_model(arguments, kind, words):
         (lambda m: m.predict(THETA, X[:, :3]), ValueError, [f"({N}, 3)", "(N, 4)"]),
         (lambda m: m.predict(THETA, X[0]), ValueError, ["(4,)", "(N, 4)"]),
         (lambda m: m.predict(THETA, X[:0]), ValueError, ["(0, 4)", "N >= 1"]),
-        (lambda m: m.predict(THETA, spoilt(X, NAN)), ValueError, ["X", "NaN"]),
-        (lambda m: m.predict(spoilt(THETA, INF), X), ValueError, ["theta", "infinity"]),
+        (lambda m: m.predict(THETA, with_one_bad_entry(X, NAN)), ValueError, ["X", "NaN"]),
+        (lambda m: m.predict(with_one_bad_entry(THETA, INF), X), ValueError, ["theta", "infinity"]),
         (lambda m: m.predict(THETA, X + 0j), TypeError, ["X", "complex128"]),
         (lambda m: m.predict(THETA, "rows"), TypeError, ["X", "real"]),
         (lambda m: m.preactivations(THETA[:3], X), ValueError, ["theta", "(3,)"]),
     ],
 )
-def test_methods_of_the_model(call, kind, words):
-    refused(lambda: call(MODEL), kind, *words)
+def test_invalid_arguments_of_model_methods_are_rejected(call, kind, words):
+    assert_raises(lambda: call(MODEL), kind, *words)
     assert MODEL.predict(THETA, X).shape == (N, 3)
 
 
@@ -137,8 +135,8 @@ def test_methods_of_the_model(call, kind, words):
         ({"X": X[None]}, ValueError, [f"(1, {N}, 4)", "(N, 4)"]),
         ({"X": X[:0], "y": LABELS[:0]}, ValueError, ["(0, 4)", "N >= 1"]),
         ({"X": []}, ValueError, ["X", "(N, 4)"]),
-        ({"X": spoilt(X, NAN, 7)}, ValueError, ["X", "NaN"]),
-        ({"X": spoilt(X, -INF, 7)}, ValueError, ["X", "infinity"]),
+        ({"X": with_one_bad_entry(X, NAN, 7)}, ValueError, ["X", "NaN"]),
+        ({"X": with_one_bad_entry(X, -INF, 7)}, ValueError, ["X", "infinity"]),
         ({"X": X + 0j}, TypeError, ["X", "complex128"]),
         ({"X": X.astype(str)}, TypeError, ["X", "real"]),
         ({"X": X.astype(object)}, TypeError, ["X", "object"]),
@@ -152,7 +150,7 @@ def test_methods_of_the_model(call, kind, words):
         ({"y": np.zeros(N, bool)}, TypeError, ["bool", "integer"]),
         ({"y": None}, TypeError, ["y must hold", "got None"]),
         ({"y": Y[:, :2]}, ValueError, [f"({N}, 2)", f"({N}, 3)"]),
-        ({"y": spoilt(Y, NAN)}, ValueError, ["y", "NaN"]),
+        ({"y": with_one_bad_entry(Y, NAN)}, ValueError, ["y", "NaN"]),
         ({"y": np.uint64(2**63) + LABELS.astype(np.uint64)}, ValueError, ["labels", "0 to 2"]),
         ({"y": Y, "loss": "mse", "X": X[:-1]}, ValueError, [f"({N}, 3)", f"({N - 1}, 3)"]),
         ({"y": Y[:, 0], "loss": "mse"}, ValueError, [f"({N},)", f"({N}, 3)"]),
@@ -171,7 +169,11 @@ def test_methods_of_the_model(call, kind, words):
             ["sample_weight", f"({N - 1},)", f"({N},)"],
         ),
         ({"sample_weight": np.ones((N, 1))}, ValueError, ["sample_weight", f"({N}, 1)"]),
-        ({"sample_weight": spoilt(np.ones(N), NAN)}, ValueError, ["sample_weight", "NaN"]),
+        (
+            {"sample_weight": with_one_bad_entry(np.ones(N), NAN)},
+            ValueError,
+            ["sample_weight", "NaN"],
+        ),
         ({"sample_weight": np.r_[np.ones(N - 1), -1e-3]}, ValueError, ["sample_weight", "-0.001"]),
         ({"y": Y, "loss": "binary_cross_entropy"}, ValueError, ["y", "0 to 1"]),
         ({"y": np.eye(3)[LABELS] * 2, "loss": "binary_cross_entropy"}, ValueError, ["0 to 2"]),
@@ -190,18 +192,24 @@ def test_methods_of_the_model(call, kind, words):
         ({"memory": NAN}, TypeError, ["memory", "nan"]),
     ],
 )
-def test_objective(arguments, kind, words):
-    refused(lambda: Objective(**{"model": MODEL, "X": X, "y": LABELS, **arguments}), kind, *words)
+def test_invalid_objectives_are_rejected(arguments, kind, words):
+    assert_raises(
+        lambda: Objective(**{"model": MODEL, "X": X, "y": LABELS, **arguments}), kind, *words
+    )
     assert Objective(MODEL, X, LABELS).value(THETA) > 0
     assert Objective(MODEL, X, LABELS, n_threads=2**31 - 1).n_threads == 2**31 - 1
 
 
-def test_numbers_too_large_for_float32():
-    """A finite float64 may be none in float32: the sentence says so, and there is no warning."""
+def test_numbers_beyond_float32_are_rejected():
+    """A finite float64 that overflows in float32 is rejected with a message that says so, and
+    without a warning.
+    """
     model = MLP(SIZES, dtype="float32")
-    refused(lambda: Objective(model, spoilt(X, 1e300), LABELS), ValueError, "X", "float32")
-    refused(
-        lambda: Objective(model, X, LABELS).value(spoilt(THETA, 1e300)),
+    assert_raises(
+        lambda: Objective(model, with_one_bad_entry(X, 1e300), LABELS), ValueError, "X", "float32"
+    )
+    assert_raises(
+        lambda: Objective(model, X, LABELS).value(with_one_bad_entry(THETA, 1e300)),
         ValueError,
         "theta",
         "beyond the range of float32",
@@ -209,10 +217,10 @@ def test_numbers_too_large_for_float32():
     assert Objective(model, X, LABELS).value(THETA) > 0
 
 
-def test_memory_that_cannot_do():
+def test_a_memory_limit_below_one_sample_is_rejected():
     ob = Objective(MODEL, X, LABELS, memory=100)
-    refused(lambda: ob.value(THETA), ValueError, "memory=100", "needed")
-    refused(lambda: ob.hessian(THETA), ValueError, "memory=100", "needed")
+    assert_raises(lambda: ob.value(THETA), ValueError, "memory=100", "needed")
+    assert_raises(lambda: ob.hessian(THETA), ValueError, "memory=100", "needed")
     ob = Objective(MODEL, X, LABELS, memory=10**6)
     assert ob.hessian(THETA).nbytes <= 10**6
 
@@ -222,8 +230,8 @@ BAD_THETAS = [
     (np.r_[THETA, 0], ValueError, ["theta", f"({n + 1},)", f"({n},)"]),
     (THETA[:, None], ValueError, ["theta", f"({n}, 1)", f"({n},)"]),
     (0.0, ValueError, ["theta", "()", f"({n},)"]),
-    (spoilt(THETA, NAN), ValueError, ["theta", "NaN"]),
-    (spoilt(THETA, INF, -1), ValueError, ["theta", "infinity"]),
+    (with_one_bad_entry(THETA, NAN), ValueError, ["theta", "NaN"]),
+    (with_one_bad_entry(THETA, INF, -1), ValueError, ["theta", "infinity"]),
     (THETA + 0j, TypeError, ["theta", "complex128"]),
     (THETA.astype(str), TypeError, ["theta", "real"]),
     (THETA.astype(object), TypeError, ["theta", "object"]),
@@ -246,11 +254,11 @@ BAD_THETAS = [
         "rounding_bound",
     ],
 )
-def test_theta(name):
+def test_invalid_theta_is_rejected(name):
     ob = Objective(MODEL, X, LABELS)
     for theta, kind, words in BAD_THETAS:
-        refused(lambda: getattr(ob, name)(theta), kind, *words)  # noqa: B023
-        refused(lambda: ob.hessp(theta, THETA), kind, *words)  # noqa: B023
+        assert_raises(lambda: getattr(ob, name)(theta), kind, *words)  # noqa: B023
+        assert_raises(lambda: ob.hessp(theta, THETA), kind, *words)  # noqa: B023
         assert getattr(ob, name)(THETA) is not None
 
 
@@ -264,8 +272,8 @@ BAD_VECTORS = [
 ]
 
 
-def test_vectors():
-    """Every door for v; NaN is no error there."""
+def test_invalid_vectors_are_rejected():
+    """Every function that takes v rejects wrong shapes and types, but accepts NaN."""
     ob = Objective(MODEL, X, LABELS)
     for H in (
         ob.hessian(THETA),
@@ -274,10 +282,10 @@ def test_vectors():
         ob.hessian(THETA).restrict(layers=[0, 1]),
     ):
         for v, kind, words in BAD_VECTORS:
-            refused(lambda: H.product(v), kind, *words)  # noqa: B023
-            refused(lambda: H.quadratic(v), kind, *words)  # noqa: B023
-            refused(lambda: ob.hessp(THETA, v), kind, *words)  # noqa: B023
-            refused(lambda: ob.taylor(THETA)(v), kind, *words)  # noqa: B023
+            assert_raises(lambda: H.product(v), kind, *words)  # noqa: B023
+            assert_raises(lambda: H.quadratic(v), kind, *words)  # noqa: B023
+            assert_raises(lambda: ob.hessp(THETA, v), kind, *words)  # noqa: B023
+            assert_raises(lambda: ob.taylor(THETA)(v), kind, *words)  # noqa: B023
         for V in (
             THETA[None],
             np.zeros((n + 1, 2)),
@@ -286,19 +294,22 @@ def test_vectors():
         ):
             with pytest.raises((ValueError, TypeError)):
                 H @ V
-            refused(
+            assert_raises(
                 lambda: H.quadratic(V),  # noqa: B023
                 TypeError if V.dtype.kind in "cU" else ValueError,
                 "V" if V.ndim == 2 else "v",
             )
         with pytest.raises((ValueError, TypeError)):
             H @ (THETA + 0j)
-        assert np.isnan(H.product(spoilt(THETA, NAN))).any() and np.isfinite(H.product(THETA)).all()
-        refused(lambda: H.quadratic(np.zeros((n, 2, 2))), ValueError, f"({n}, 2, 2)")  # noqa: B023
+        assert (
+            np.isnan(H.product(with_one_bad_entry(THETA, NAN))).any()
+            and np.isfinite(H.product(THETA)).all()
+        )
+        assert_raises(lambda: H.quadratic(np.zeros((n, 2, 2))), ValueError, f"({n}, 2, 2)")  # noqa: B023
 
 
-def test_out():
-    """A masked array without a mask is one as any other; what is refused counts no product."""
+def test_invalid_out_arrays_are_rejected():
+    """`out` may be a masked array without a mask. A rejected call does not count as a product."""
     H = Objective(MODEL, X, LABELS).hessian(THETA)
     read_only = np.zeros(n)
     read_only.flags.writeable = False
@@ -317,7 +328,7 @@ def test_out():
     ):
         for op in (H, part):
             words = "out", f"({n},)", "must be a writeable contiguous aligned float64 array"
-            refused(lambda: op.product(THETA, out=out), ValueError, *words)  # noqa: B023
+            assert_raises(lambda: op.product(THETA, out=out), ValueError, *words)  # noqa: B023
     assert not read_only.any() and H.n_products == before
     for out in (np.zeros(n), np.ma.zeros(n)):
         assert H.product(THETA, out=out) is out and np.isfinite(out).all()
@@ -343,9 +354,9 @@ def test_out():
         ({"indices": "all"}, TypeError, ["indices", "int"]),
     ],
 )
-def test_restrict(arguments, kind, words):
+def test_invalid_layers_and_indices_are_rejected(arguments, kind, words):
     H = Objective(MODEL, X, LABELS).hessian(THETA)
-    refused(lambda: H.restrict(**arguments), kind, *words)
+    assert_raises(lambda: H.restrict(**arguments), kind, *words)
     assert H.restrict(layers=[1]).shape == (18, 18)
 
 
@@ -365,17 +376,17 @@ def test_restrict(arguments, kind, words):
         ([[0]], TypeError, ["(1, 1)", "indices"]),
     ],
 )
-def test_batch(rows, kind, words):
+def test_invalid_batches_are_rejected(rows, kind, words):
     ob = Objective(MODEL, X, LABELS)
     with warnings.catch_warnings(), pytest.raises(kind) as caught:
         warnings.simplefilter("error")
         ob.batch(rows)
-    assert all(word in sentence(caught.value) for word in words), caught.value
+    assert all(word in assert_short_message(caught.value) for word in words), caught.value
     assert ob.batch([0, 1]).n_samples == 2
 
 
-def test_precisions():
+def test_other_precisions_are_rejected():
     ob = Objective(MODEL, X, LABELS)
-    refused(lambda: ob.astype("float16"), ValueError, "float16", "float32")
-    refused(lambda: ob.hessian(THETA).astype("float16"), ValueError, "float16", "float32")
-    refused(lambda: ob.hessian(THETA).astype("number"), ValueError, "'number'", "float32")
+    assert_raises(lambda: ob.astype("float16"), ValueError, "float16", "float32")
+    assert_raises(lambda: ob.hessian(THETA).astype("float16"), ValueError, "float16", "float32")
+    assert_raises(lambda: ob.hessian(THETA).astype("number"), ValueError, "'number'", "float32")

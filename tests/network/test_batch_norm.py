@@ -1,5 +1,5 @@
-"""Batch normalisation: every product against complex steps through the statistics, torch in
-training mode, its own symmetries, chunks of rows, and what is proved.
+"""Batch normalisation: products against complex steps and torch, symmetries, chunks of samples, and
+bounds.
 """
 
 import itertools
@@ -11,7 +11,14 @@ import fastcurv as fc
 from fastcurv.reference import ReferenceModel, ReferenceObjective
 
 from ..nets import ACTIVATIONS, KERNELS, draw, every_activation
-from .product_cases import agrees_with_torch, answers, compare, normed, torch_net, truth
+from .product_cases import (
+    assert_agrees_with_torch,
+    compare,
+    draw_batch_norm,
+    results_by_route,
+    torch_net,
+    truth,
+)
 
 pytestmark = pytest.mark.by_day(one_of="dtype")
 
@@ -23,9 +30,9 @@ def check(p, what=""):
     compare(p, known, p.V, p.u, SLACK[p.model.dtype.name], what)
 
 
-def test_every_combination(arch, dtype):
-    """Activations and losses against each other, with and without bias, residual, weights and l2,
-    widths around vectors and tiles.
+def test_products_are_exact_for_every_combination_of_options(arch, dtype):
+    """Activations, losses, bias, skip connections, weights and l2 are combined, with widths around
+    SIMD vectors and tiles.
     """
     widths, batches = itertools.cycle([1, 3, 8, 9, 17, 33]), itertools.cycle([5, 17, 64, 65, 130])
     for i, (activation, loss) in enumerate(itertools.product(ACTIVATIONS, KERNELS)):
@@ -33,26 +40,29 @@ def test_every_combination(arch, dtype):
         sizes = [a, b, b, c] if i % 2 else [a, c, b, 3]
         how = {"bias": i % 3 != 0, "residual": i % 2 == 1, "weights": i % 4 == 0}
         how |= {"l2": 0.1 * (i % 5 == 0), "dtype": dtype}
-        p = normed(sizes, activation, loss, next(batches), **how)
+        p = draw_batch_norm(sizes, activation, loss, next(batches), **how)
         check(p, (activation, loss, sizes))
 
 
-def test_large_and_mixed(arch, dtype):
+def test_products_of_large_and_mixed_networks_are_exact(arch, dtype):
     how = {"residual": True, "l2": 1e-3, "dtype": dtype}
     names = ["tanh", "gelu", "relu"]
-    check(normed([20, 65, 65, 40, 10], names, "cross_entropy", 300, **how))
+    check(draw_batch_norm([20, 65, 65, 40, 10], names, "cross_entropy", 300, **how))
 
 
 @every_activation
-def test_torch_double_backward_in_training_mode(activation):
-    """torch's own modules, BatchNorm1d between Linear and activation."""
+def test_products_agree_with_torch_in_training_mode(activation):
+    """Products agree with double backward through torch's modules with BatchNorm1d between Linear
+    and activation.
+    """
     torch = pytest.importorskip("torch")
     nn = torch.nn
-    p = normed([7, 9, 8, 5], activation, KERNELS[ACTIVATIONS.index(activation) % 3], 17, l2=0.05)
+    p = draw_batch_norm(
+        [7, 9, 8, 5], activation, KERNELS[ACTIVATIONS.index(activation) % 3], 17, l2=0.05
+    )
     net = torch_net(torch, p.model, p.theta)
-    agrees_with_torch(torch, net, p.ob, p.theta, p.V[:, 0])
-    # what evaluation mode makes of the statistics: torch keeps a running unbiased variance, from 1,
-    # with momentum 0.1
+    assert_agrees_with_torch(torch, net, p.ob, p.theta, p.V[:, 0])
+    # torch's evaluation mode uses a running unbiased variance that starts at 1, with momentum 0.1
     known = p.model.statistics(p.ob, p.theta)
     for norm, (mean, variance) in zip(
         [part for part in net if isinstance(part, nn.BatchNorm1d)], known
@@ -68,11 +78,11 @@ def test_torch_double_backward_in_training_mode(activation):
     assert np.allclose(p.model.predict(p.theta, rows, known), outputs, rtol=1e-11, atol=1e-13)
 
 
-def test_predict_and_statistics(dtype):
-    """Without statistics the rows at hand make their own; with those of the training rows each row
-    stands alone.
+def test_predict_uses_batch_or_given_statistics(dtype):
+    """Without statistics, predictions use those of the samples given. With the training samples'
+    statistics, each sample is predicted independently of the others.
     """
-    p = normed([4, 9, 9, 3], "silu", N=50, residual=True, dtype=dtype)
+    p = draw_batch_norm([4, 9, 9, 3], "silu", N=50, residual=True, dtype=dtype)
     tight = 100 * np.finfo(dtype).eps
     known, X, theta = p.model.statistics(p.ob, p.theta), p.ob.X, p.theta.astype(np.float64)
     outputs = p.model.predict(p.theta, X)
@@ -93,11 +103,11 @@ def test_predict_and_statistics(dtype):
         assert np.abs(u - true).max() <= tight * np.abs(true).max()
 
 
-def test_hessian_is_symmetric_and_blind_to_biases_below_the_mean():
-    """<U, HV> = <HU, V>; what the mean cancels gives zeros to the last bit, in gradient, products
-    and Jacobian.
+def test_hessian_is_symmetric_and_zero_for_biases_before_normalisation():
+    """<U, HV> = <HU, V> holds, and biases that the mean cancels have exactly zero entries in
+    gradient, products and Jacobian.
     """
-    p = normed([5, 8, 7, 3], "gelu", "cross_entropy", 40)
+    p = draw_batch_norm([5, 8, 7, 3], "gelu", "cross_entropy", 40)
     H, J = p.ob.hessian(p.theta), p.ob.jacobian(p.theta)
     dense = np.stack([H @ e for e in np.eye(p.n)], axis=1)
     assert np.abs(dense - dense.T).max() <= 1e-13 * np.abs(dense).max()
@@ -118,7 +128,7 @@ def test_hessian_is_symmetric_and_blind_to_biases_below_the_mean():
     assert np.array_equal(ridge.gradient(p.theta)[b], 0.5 * p.theta[b])
 
 
-def test_a_model_with_batch_norm_is_described():
+def test_repr_and_sizes_of_a_model_with_batch_norm():
     model = fc.MLP([3, 5, 4, 2], "relu", bias=False, batch_norm=True)
     assert model.n_params == 15 + 10 + 20 + 8 + 8 and "batch_norm=True" in repr(model)
     assert model != fc.MLP([3, 5, 4, 2], "relu", bias=False) and model == fc.MLP(
@@ -138,11 +148,11 @@ def test_a_model_with_batch_norm_is_described():
     assert np.array_equal(
         model.init(seed=0)[:15], fc.MLP([3, 5, 4, 2], "relu", bias=False).init(seed=0)[:15]
     )
-    single = fc.MLP([3, 2], batch_norm=True)  # no hidden layer: nothing to normalise
+    single = fc.MLP([3, 2], batch_norm=True)  # without a hidden layer nothing is normalised
     assert single.n_params == 8 and fc.MLP([3, 2]).n_params == 8
 
 
-def test_bad_input():
+def test_invalid_batch_norm_arguments_are_rejected():
     model, plain = fc.MLP([3, 4, 2], batch_norm=True), fc.MLP([3, 4, 2])
     X = np.random.default_rng(0).standard_normal((6, 3))
     ob, theta = fc.Objective(model, X, X[:, :2], loss="mse"), model.init(seed=0)
@@ -169,34 +179,34 @@ def test_bad_input():
 # --- chunks of rows, threads, batches, interrupts
 
 
-def test_threads_change_no_bit(arch, dtype):
+def test_batch_norm_products_are_bitwise_identical_for_any_number_of_threads(arch, dtype):
     results = []
     for threads in (1, 2, 5):
         how = {"residual": True, "l2": 1e-3, "dtype": dtype, "n_threads": threads}
-        p = normed([32, 48, 48, 10], "tanh", "cross_entropy", 1000, **how)
+        p = draw_batch_norm([32, 48, 48, 10], "tanh", "cross_entropy", 1000, **how)
         assert p.ob.hessian(p.theta).layout["threads"] == threads
-        results.append(answers(p))
+        results.append(results_by_route(p))
     for other in results[1:]:
         for name, got in other.items():
             assert np.array_equal(got, results[0][name]), name
 
 
 @pytest.mark.parametrize("activation", ["tanh", "gelu", "relu"])
-def test_memory_makes_chunks_and_gathers_in_turns(arch, activation):
-    """Down to one row at a time the results are those of the whole, and the state stays within its
-    bound.
+def test_chunked_batch_norm_equals_one_pass_within_the_memory_limit(arch, activation):
+    """Results with chunks, down to one sample each, equal those of one pass, and the state stays
+    within its bound.
     """
     options = {"activation": activation, "loss": "cross_entropy", "N": 75}
     options |= {"residual": True, "weights": True, "l2": 0.01}
-    whole = normed([5, 9, 9, 3], **options)
-    wanted, seen = answers(whole), set()
-    least = smallest(whole)
+    whole = draw_batch_norm([5, 9, 9, 3], **options)
+    wanted, seen = results_by_route(whole), set()
+    least = smallest_memory(whole)
     for memory in (least, least + 20_000, least + 60_000):
-        p = normed([5, 9, 9, 3], memory=memory, **options)
+        p = draw_batch_norm([5, 9, 9, 3], memory=memory, **options)
         H = p.ob.hessian(p.theta)
         assert H.nbytes <= memory
         seen.add(H.layout["chunk"])
-        for name, got in answers(p).items():
+        for name, got in results_by_route(p).items():
             assert np.linalg.norm(got - wanted[name]) <= 1e-12 * np.linalg.norm(wanted[name]), (
                 name,
                 H.layout,
@@ -213,21 +223,19 @@ def test_memory_makes_chunks_and_gathers_in_turns(arch, activation):
     assert 1 in seen and any(1 < chunk < 75 for chunk in seen)
 
 
-def smallest(p):
-    """Bytes below which no state of one row fits, as the error names them."""
+def smallest_memory(p):
+    """Return the smallest accepted memory in bytes, as the error names it."""
     with pytest.raises(ValueError, match="bytes is not enough") as error:
-        normed(
+        draw_batch_norm(
             [5, 9, 9, 3], p.model.activation[0], p.ob.loss, 75, residual=True, memory=1
         ).ob.value(p.theta)
     return int(str(error.value).split(": ")[1].split()[0])
 
 
-def test_value_and_gradient_in_any_order_under_memory():
-    """Value first, gradient later, another theta between, a product at the end: the state is never
-    mistaken.
-    """
-    p = normed([5, 9, 9, 3], "silu", N=75)
-    small = normed([5, 9, 9, 3], "silu", N=75, memory=smallest(p) + 20_000)
+def test_chunked_values_and_gradients_may_be_interleaved():
+    """With chunks, a value, a gradient at another theta and a product are right in any order."""
+    p = draw_batch_norm([5, 9, 9, 3], "silu", N=75)
+    small = draw_batch_norm([5, 9, 9, 3], "silu", N=75, memory=smallest_memory(p) + 20_000)
     other = p.theta + 0.1
     assert 1 < small.ob.hessian(p.theta).layout["chunk"] < 75
     for theta in (p.theta, other, p.theta):
@@ -239,10 +247,9 @@ def test_value_and_gradient_in_any_order_under_memory():
             assert norm(small.ob.hessp(theta, v) - product) <= 1e-12 * norm(product)
 
 
-def test_constant_features_and_few_rows():
-    """A unit with the same z for all rows has variance 0: h is 0 and s is at its largest.
-
-    One row alone is such a case everywhere.
+def test_units_of_constant_input_are_right():
+    """A unit with one z for all samples has variance 0, so h is 0 and s has its largest value. A
+    single sample makes all units constant.
     """
     X = np.random.default_rng(0).standard_normal((20, 3))
     X[:, 1] = 2.0
@@ -265,23 +272,23 @@ def test_constant_features_and_few_rows():
 
 
 def test_sample_weight_does_not_enter_the_statistics():
-    p = normed([4, 6, 2], weights=True)
+    p = draw_batch_norm([4, 6, 2], weights=True)
     plain = p.objective(sample_weight=None)
     for (mean, variance), (m, s) in zip(p.ob.statistics(p.theta), plain.statistics(p.theta)):
         assert np.array_equal(mean, m) and np.array_equal(variance, s)
 
 
-def test_batch_has_statistics_of_its_own():
-    p = normed([4, 6, 2], N=40)
+def test_batches_have_their_own_statistics():
+    p = draw_batch_norm([4, 6, 2], N=40)
     part = p.ob.batch(slice(5, 25))
     alone = fc.Objective(p.model, p.ob.X[5:25], p.ob.y[5:25], loss="mse")
     assert part.value(p.theta) == alone.value(p.theta) != p.ob.value(p.theta)
     assert np.array_equal(part.gradient(p.theta), alone.gradient(p.theta))
 
 
-def test_an_interrupt_between_chunks_leaves_nothing_half_gathered(python):
-    """Alarms all over bind and product, where means are gathered: what is asked next is right to
-    the last bit.
+def test_interrupts_between_chunks_leave_results_right(python):
+    """After signals at random moments of binding and products, while means are accumulated, the
+    next results are bitwise right.
     """
     python("""
 import signal
@@ -324,9 +331,9 @@ assert np.array_equal(ob.hessp(theta, v), product)
 
 
 @pytest.mark.parametrize("activation", ["tanh", "silu", "softplus", "relu"])
-def test_rounding_bounds_hold_and_are_of_use(arch, dtype, activation):
-    """Also for a theta that makes errors grow: large weights, tiny ones whose z hardly vary,
-    features far from 0.
+def test_rounding_bounds_hold_and_are_not_too_large(arch, dtype, activation):
+    """Bounds hold and are useful, also for thetas that amplify errors: large weights, tiny weights
+    whose z hardly vary, and features far from 0.
     """
     for i, (sizes, loss) in enumerate(
         (
@@ -335,7 +342,7 @@ def test_rounding_bounds_hold_and_are_of_use(arch, dtype, activation):
             ([3, 6, 6, 6, 6, 2], "binary_cross_entropy"),
         )
     ):
-        p = normed(sizes, activation, loss, 30, residual=True, l2=0.01, dtype=dtype)
+        p = draw_batch_norm(sizes, activation, loss, 30, residual=True, l2=0.01, dtype=dtype)
         for scale in (1.0, 30.0, 1e-3):
             p.theta = (p.model.init(seed=i) * scale).astype(dtype)
             H, v = p.ob.hessian(p.theta), p.V[:, 0]
@@ -348,13 +355,13 @@ def test_rounding_bounds_hold_and_are_of_use(arch, dtype, activation):
                 size = float(np.linalg.norm(true.astype(float)))
                 assert error <= bound * room + 1e-16 * size, (sizes, scale)
                 if scale == 1.0 and dtype == "float32":
-                    assert bound <= 3 * error + 1e-9 * size  # measured against a float64 pass
+                    assert bound <= 3 * error + 1e-9 * size  # error measured against a float64 pass
                 elif scale == 1.0:
                     assert bound <= 1e-7 * size
 
 
-def test_bounds_of_columns_cover_the_dense_matrix():
-    p = normed([3, 5, 4, 2], "tanh", N=20, l2=0.1)
+def test_column_bounds_cover_the_errors_of_the_dense_matrix():
+    p = draw_batch_norm([3, 5, 4, 2], "tanh", N=20, l2=0.1)
     H = p.ob.hessian(p.theta)
     bounds = H.column_bounds()
     for j, e in enumerate(np.eye(p.n)):
@@ -370,16 +377,16 @@ def test_bounds_of_columns_cover_the_dense_matrix():
 
 @pytest.mark.parametrize("activation", ["tanh", "relu", "identity"])
 @pytest.mark.parametrize("bias", [True, False])
-def test_flat_directions(activation, bias):
-    """Each is a zero mode where the gradient vanishes, and ||Ht|| <= ||g|| elsewhere; the size of W
-    is none of them.
+def test_flat_directions_are_null_vectors(activation, bias):
+    """Each flat direction t is a null vector where the gradient vanishes, and satisfies ||Ht|| <=
+    ||g|| elsewhere. The scale of W is not among them, because its orbit is curved.
     """
-    p = normed([4, 3, 3, 2], activation, N=60, bias=bias)
-    p.X[:, 3] = 2.0  # constant: nothing that the mean lets through
+    p = draw_batch_norm([4, 3, 3, 2], activation, N=60, bias=bias)
+    p.X[:, 3] = 2.0  # a constant feature, which the mean cancels
     model = p.model
     T = p.ob.certificates.flat_directions(p.theta)
     H, g = p.ob.hessian(p.theta), p.ob.gradient(p.theta)
-    # weights of the constant feature; every b; gamma and beta scaled; beta of a linear unit moved
+    # weights of the constant feature; every b; gamma and beta scaled; beta of a linear unit shifted
     expected = (
         3 + 6 * bias + 6 * (activation != "tanh") + (3 + 3 * bias) * (activation == "identity")
     )
@@ -397,7 +404,7 @@ def test_flat_directions(activation, bias):
     assert regular.certificates.flat_directions(p.theta).shape == (p.n, 0)
 
 
-def test_dead_units_kinks_and_probes():
+def test_dead_units_and_kinks_with_batch_norm():
     model = fc.MLP([3, 4, 2], "relu", batch_norm=True)
     X = np.random.default_rng(0).standard_normal((30, 3))
     W, W2 = (
@@ -410,7 +417,7 @@ def test_dead_units_kinks_and_probes():
     H, T = ob.hessian(theta), ob.certificates.flat_directions(theta)
     assert (
         ob.certificates.saturation(theta)["dead_units"] == 2 and ob.certificates.kinks(theta) == 30
-    )  # gamma = beta = 0: u is 0 for every row
+    )  # gamma = beta = 0: u is 0 for every sample
     dead = np.zeros((model.n_params, 3 + 1 + 2 + 2), bool)
     for column, j in enumerate((3, 4, 5, 13, 17, 21)):  # W, b, gamma, beta of unit 1
         dead[j, column] = True
@@ -426,15 +433,15 @@ def test_dead_units_kinks_and_probes():
     probes = ob.certificates.probes(theta)
     dense = ob.hessian(theta).to_dense()
     assert probes.shape[1] >= 2 and np.allclose(np.linalg.norm(probes, axis=0), 1)
-    assert any(
-        np.abs(t[[9, 10, 11]]).min() > 0 for t in probes.T
-    )  # W of the unit that gamma = 0 hides
+    assert any(np.abs(t[[9, 10, 11]]).min() > 0 for t in probes.T)  # W of the unit with gamma = 0
     assert dense[9:12, 19].any() and not dense[9:12, 9:12].any()
     assert ob.certificates.curvature_floor(theta) == -np.inf
 
 
-def test_a_minimum_is_named_and_not_certified():
-    """Rows are coupled, so no bound on the third derivative is known: the kind is measured."""
+def test_a_batch_norm_minimum_is_classified_but_not_certified():
+    """Samples are coupled, so no bound on the third derivative is known, and the kind is found by
+    numerical checks.
+    """
     X = np.random.default_rng(3).standard_normal((40, 2))
     model = fc.MLP([2, 2, 1], "tanh", batch_norm=True)
     ob = fc.Objective(model, X, np.sin(X[:, 0]) + 0.3 * X[:, 1], loss="mse", l2=1e-2)

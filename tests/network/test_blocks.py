@@ -1,5 +1,5 @@
-"""Blocks of vectors: their columns are single products to the last bit, however the block lies and
-however many there are.
+"""Products with blocks of vectors are bitwise identical to those with their columns, whatever the
+block's layout and width.
 """
 
 import numpy as np
@@ -45,8 +45,8 @@ NETS = {  # widths around one, two, three and four vectors of every instruction 
     "wide": {"sizes": [130, 257, 259, 11], "activation": "tanh", "loss": "cross_entropy", "N": 37},
     "long panels": {"sizes": [6, 9, 3], "activation": "tanh", "loss": "cross_entropy", "N": 1797},
 }
-SLOW = ("reference", "baseline")  # tables that take their time
-FEW = {"wide": 3, "digits": 83, "ragged": 49}  # rows for those
+SLOW = ("reference", "baseline")  # slow kernel tables
+FEW = {"wide": 3, "digits": 83, "ragged": 49}  # number of samples for those
 every_net = pytest.mark.parametrize("net", NETS)
 
 
@@ -63,12 +63,14 @@ def operators(ob, theta):
 
 @pytest.mark.usefixtures("samples_as_rows")
 @every_net
-def test_columns_are_single_products(arch, net, dtype, rng, problem):
-    """For every operator, 1 to 9 vectors, any number of threads, and rows in chunks."""
+def test_block_products_equal_single_products(arch, net, dtype, rng, problem):
+    """Columns of block products are bitwise single products, for every operator, 1 to 9 vectors,
+    any number of threads, and samples in chunks.
+    """
     plain = arch in SLOW and net in FEW
     facts = NETS[net] | ({"N": FEW[net]} if plain else {})
     p = problem(rng, **facts, l2=0.1, weights=True, dtype=dtype)
-    if net == "many rows":  # groups of one panel and of several
+    if net == "many rows":  # groups of one panel and of several panels
         layout = p.ob.hessian(p.theta).layout
         assert (
             layout["panel"] * layout["groups"]
@@ -102,9 +104,9 @@ def test_columns_are_single_products(arch, net, dtype, rng, problem):
         assert ob.hessian(p.theta).nbytes <= options.get("memory", np.inf)
 
 
-def test_memory_that_has_no_room_for_stacks(rng, problem):
-    """A plan that may keep one vector's packed parts and no more takes them one by one; a little
-    more, a few at once.
+def test_limited_memory_reduces_the_vectors_per_pass(rng, problem):
+    """A plan whose memory holds one vector's packed parts multiplies one vector at a time; with
+    more memory, several at once, with bitwise identical results.
     """
     p = problem(rng, **NETS["digits"])
     V = rng.standard_normal((p.n, 8))
@@ -119,9 +121,9 @@ def test_memory_that_has_no_room_for_stacks(rng, problem):
     assert grown[0] == alone < grown[1] < grown[2]
 
 
-def test_columns_as_rows(arch, dtype, rng):
-    """Every length around a vector's, and longer than a part of the job; no other number is
-    touched.
+def test_transposed_copies_are_exact_for_every_length(arch, dtype, rng):
+    """Columns are copied as rows for lengths around a SIMD vector and beyond one job, and no other
+    memory is written.
     """
     for n in (*range(1, 18), 31, 33, 64, 65, 2049):
         for k in (1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 33):
@@ -145,9 +147,9 @@ def test_columns_as_rows(arch, dtype, rng):
             engine.columns_as_rows(bad, out)
 
 
-def test_principal_blocks_are_made_a_few_vectors_at_a_time(problem, rng, monkeypatch):
-    """Their vectors lie in memory at the whole operator's length, a few of them at once: the same
-    bits.
+def test_principal_blocks_embed_few_vectors_at_a_time(problem, rng, monkeypatch):
+    """Products with a principal block embed at most eight vectors at a time in the whole space,
+    with bitwise identical results.
     """
     from fastcurv.network import operators
 

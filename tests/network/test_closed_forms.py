@@ -10,8 +10,10 @@ from fastcurv import MLP, Objective
 pytestmark = pytest.mark.by_day(share=1 / 2)
 
 
-def test_lecture_toy():
-    """(1 - w2 w1)^2 at 0: the Hessian [[0, -2], [-2, 0]], and down along (1, 1) both ways."""
+def test_two_weight_network_has_its_known_saddle():
+    """(1 - w2 w1)^2 has the Hessian [[0, -2], [-2, 0]] at 0, and the loss falls along (1, 1) and
+    its opposite.
+    """
     ob = Objective(MLP([1, 1, 1], "identity", bias=False), [[1.0]], [1.0], loss="mse")
     H = ob.hessian(np.zeros(2))
     assert H.to_dense().tolist() == [[0, -2], [-2, 0]]
@@ -22,8 +24,10 @@ def test_lecture_toy():
 
 
 @pytest.mark.parametrize("d_out", [1, 3])
-def test_ridge_regression(rng, d_out):
-    """One layer and mse: H = 2/(N d_out) blocks of A'A + l2, A the data with a column of ones."""
+def test_ridge_regression_has_its_known_hessian(rng, d_out):
+    """For one layer and mse, H consists of blocks 2/(N d_out) A'A + l2, where A is the data with a
+    column of ones.
+    """
     N, d, l2 = 33, 7, 0.25
     X, y = rng.standard_normal((N, d)), rng.standard_normal((N, d_out))
     w = rng.uniform(0.5, 2, N)
@@ -44,9 +48,9 @@ def test_ridge_regression(rng, d_out):
 
 
 @pytest.mark.parametrize("k", [0, 1, 2])
-def test_linear_autoencoder(rng, k):
-    """5-2-5 without biases: every choice of k of the 5 principal directions is a critical point of
-    known loss and inertia.
+def test_linear_autoencoder_has_its_known_critical_points(rng, k):
+    """For a 5-2-5 network without biases, every choice of k of the 5 principal directions is a
+    critical point of known loss and inertia.
     """
     n, p, N = 5, 2, 40
     Q = np.linalg.qr(rng.standard_normal((N, n)))[0]
@@ -72,16 +76,16 @@ def test_linear_autoencoder(rng, k):
 @pytest.mark.parametrize(
     "activation, slope", [("tanh", 1.0), ("sigmoid", 0.25), ("gelu", 0.5), ("elu", 1.0)]
 )
-def test_a_unit_without_weights(rng, problem, activation, slope):
-    """It adds the block [[0, B], [B', 0]], B = phi'(0) sum of e_n a_n, between its weights in and
-    out.
+def test_a_unit_of_zero_weights_adds_its_known_block(rng, problem, activation, slope):
+    """A unit with zero weights adds the block [[0, B], [B', 0]] between its incoming and outgoing
+    weights, with B = phi'(0) sum of e_n a_n.
     """
     d, m, c, N = 4, 3, 2, 17
     small = problem(rng, [d, m, c], activation, "mse", N, bias=False)
     (W1, _), (W2, _) = small.model.unflatten(small.theta)
     model = MLP([d, m + 1, c], activation, bias=False)
     U1, U2 = np.r_[W1, np.zeros((1, d))], np.c_[W2, np.zeros(c)]
-    if activation == "sigmoid":  # phi(0) is not 0: the output moves with the weight out
+    if activation == "sigmoid":  # phi(0) is not 0, so the output depends on the outgoing weight
         U2[:, -1] = 0
     H = (
         Objective(model, small.X, small.y, "mse")
@@ -101,9 +105,9 @@ def test_a_unit_without_weights(rng, problem, activation, slope):
     "activation, first, second",
     [("relu", 0.0, 0.0), ("leaky_relu", 0.01, 0.0), ("elu", 1.0, 1.0), ("tanh", 1.0, 0.0)],
 )
-def test_left_derivatives_at_a_kink(arch, activation, first, second):
-    """1-1-1 with z = 0 exactly, loss (w2 phi(w1) - 1)^2: the entries of H name phi'(0) and
-    phi''(0).
+def test_hessian_at_a_kink_uses_left_derivatives(arch, activation, first, second):
+    """In a 1-1-1 network with z = 0 and loss (w2 phi(w1) - 1)^2, the entries of H show which
+    phi'(0) and phi''(0) are used.
     """
     ob = Objective(MLP([1, 1, 1], activation, bias=False), [[1.0]], [1.0], loss="mse")
     H = ob.hessian(np.array([0.0, 3.0]))
@@ -113,8 +117,10 @@ def test_left_derivatives_at_a_kink(arch, activation, first, second):
     assert np.abs(H.gradient - [3 * e * first, 0]).max() <= 1e-15
 
 
-def test_fisher_is_the_mean_of_outer_products(rng, problem):
-    """Gradients of single samples, each by an objective of its own."""
+def test_fisher_is_the_mean_of_gradient_outer_products(rng, problem):
+    """The Fisher matrix equals the mean of outer products of single samples' gradients, each from
+    its own objective.
+    """
     p = problem(rng, [3, 4, 2], "gelu", "binary_cross_entropy", 9, weights=True, l2=0.5)
     single = np.stack([p.ob.batch([i]).gradient(p.theta) - 0.5 * p.theta for i in range(9)])
     true = single.T @ single / 9
@@ -125,8 +131,8 @@ def test_fisher_is_the_mean_of_outer_products(rng, problem):
 
 @pytest.mark.parametrize("rows", [2, 40])
 @pytest.mark.parametrize("kind", ["float64", "float32"])
-def test_the_jacobian_as_a_matrix(rows, kind):
-    """Of a linear map ``x W' + b`` it is x and ones, whichever way its products go."""
+def test_the_jacobian_of_a_linear_map_is_its_input(rows, kind):
+    """The Jacobian of ``x W' + b`` consists of x and ones, for products in both directions."""
     X = np.random.default_rng(0).standard_normal((rows, 3)).astype(kind)
     model = MLP([3, 2], dtype=kind)
     J = Objective(model, X, np.zeros((rows, 2)), loss="mse").jacobian(model.init(seed=0))

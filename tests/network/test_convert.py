@@ -1,5 +1,5 @@
-"""Weights in and out: outputs and Hessian products of the model agree with those of the source to
-rounding, and what has no counterpart is named.
+"""Converted models have the outputs and Hessian products of their source up to rounding, and layers
+without a counterpart are named in the error.
 """
 
 import warnings
@@ -33,8 +33,10 @@ def logits(module, X, dtype=torch.float64):
         return module(torch.tensor(X, dtype=dtype)).numpy()
 
 
-def products_of(module, X, y, v):
-    """Hessian of the mean squared error in the module's parameters, times v, by double backward."""
+def double_backward_product(module, X, y, v):
+    """Return the Hessian of the mean squared error in the module's parameters times v, by double
+    backward.
+    """
     loss = nn.MSELoss()(module(torch.tensor(X)), torch.tensor(y))
     return double_backward(loss, list(module.parameters()), v)[1]
 
@@ -52,7 +54,7 @@ ACTIVATIONS = {
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_from_torch(name):
+def test_from_torch_gives_equal_outputs_and_products(name):
     phi = ACTIVATIONS[name]
     module = net(
         nn.Flatten(), nn.Linear(4, 6), phi, nn.Dropout(), nn.Linear(6, 5), phi, nn.Linear(5, 2)
@@ -64,11 +66,11 @@ def test_from_torch(name):
     assert np.allclose(model.predict(theta, X), logits(module, X), rtol=1e-13, atol=1e-14)
     y, v = RNG.standard_normal((17, 2)), RNG.standard_normal(model.n_params)
     H = fc.Objective(model, X, y, "mse").hessian(theta)
-    theirs = products_of(module, X, y, v)
+    theirs = double_backward_product(module, X, y, v)
     assert np.linalg.norm(H @ v - theirs) <= 4 * H.rounding_bound(v)
 
 
-def test_float32_half_and_single_layers():
+def test_from_torch_of_float32_half_and_single_layers():
     for dtype, ours in ((torch.float32, "float32"), (torch.bfloat16, "float32")):
         module = net(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 1), dtype=dtype)
         model, theta = fc.from_torch(module)
@@ -101,7 +103,7 @@ def test_float32_half_and_single_layers():
         ),
     ],
 )
-def test_batch_norm_in_eval_mode_is_folded(layers):
+def test_batch_norm_in_eval_mode_is_folded_into_its_layer(layers):
     module = net(*layers())
     with pytest.warns(UserWarning, match=r"folded.*n is \d+, and gradient, Hessian"):
         model, theta = fc.from_torch(module)
@@ -109,20 +111,23 @@ def test_batch_norm_in_eval_mode_is_folded(layers):
     assert np.allclose(model.predict(theta, X), logits(module, X), rtol=1e-12, atol=1e-13)
 
 
-def test_batch_norm_in_training():
+def test_batch_norm_in_training_mode_is_kept():
     module = net(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 2)).train()
     model, theta = fc.from_torch(module)
     assert model.batch_norm
     flat = torch.cat([p.detach().reshape(-1) for p in module.parameters()]).numpy()
     assert np.array_equal(theta, flat)
     y, v = RNG.standard_normal((17, 2)), RNG.standard_normal(model.n_params)
-    H, theirs = fc.Objective(model, X, y, "mse").hessian(theta), products_of(module, X, y, v)
+    H, theirs = (
+        fc.Objective(model, X, y, "mse").hessian(theta),
+        double_backward_product(module, X, y, v),
+    )
     assert np.linalg.norm(H @ v - theirs) <= 1e-12 * np.linalg.norm(theirs)
     back = fc.to_torch(model, theta)
     assert np.allclose(logits(back, X), logits(module, X), rtol=1e-13, atol=1e-14)
 
 
-class Own(nn.Module):
+class OwnModule(nn.Module):
     def __init__(self):
         super().__init__()
         self.first = nn.Linear(4, 2)
@@ -152,20 +157,20 @@ FIRST, LAST, TIED = nn.Linear(4, 4), nn.Linear(4, 2), nn.Linear(4, 4)
         (None, ["Own", "must have a forward without control flow", "state_dict"]),
     ],
 )
-def test_foreign_layers_are_named(layers, words):
+def test_errors_for_unsupported_layers_name_them(layers, words):
     with pytest.raises(ValueError) as caught:
-        fc.from_torch(Own() if layers is None else nn.Sequential(*layers))
+        fc.from_torch(OwnModule() if layers is None else nn.Sequential(*layers))
     text = str(caught.value)
     assert all(word in text for word in words), text
     assert "\n" not in text
 
 
-def test_state_dicts():
+def test_state_dicts_are_read_in_layer_order():
     module = net(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2))
     model, theta = fc.from_torch(module.state_dict(), activation="tanh")
     assert model == fc.MLP([4, 6, 2], "tanh")
     assert np.allclose(model.predict(theta, X), logits(module, X), rtol=1e-13, atol=1e-14)
-    assert fc.from_torch(Own().state_dict(), activation="relu")[0].sizes == (4, 2)
+    assert fc.from_torch(OwnModule().state_dict(), activation="relu")[0].sizes == (4, 2)
     assert fc.from_torch(module.state_dict(), activation=nn.Tanh())[0] == model
     bad = net(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 2)).state_dict()
     for call, words in (
@@ -185,7 +190,7 @@ def test_state_dicts():
 @pytest.mark.parametrize(
     "options", [{}, {"bias": False}, {"dtype": "float32"}, {"batch_norm": True}]
 )
-def test_there_and_back(options):
+def test_converted_weights_return_to_their_torch_module(options):
     model = fc.MLP([4, 5, 5, 2], ["gelu", "elu"], **options)
     theta = model.init(seed=1)
     module = fc.to_torch(model, theta)
@@ -200,7 +205,7 @@ def test_there_and_back(options):
         fc.to_torch(fc.MLP([4, 5, 5, 2], residual=True), theta)
 
 
-def test_eigenvectors_lie_like_parameters():
+def test_unflatten_splits_eigenvectors_like_parameters():
     model = fc.MLP([4, 5, 2])
     theta = model.init(seed=0)
     ob = fc.Objective(model, X, RNG.integers(2, size=17))
@@ -217,7 +222,7 @@ def test_eigenvectors_lie_like_parameters():
 
 @pytest.mark.parametrize("activation", ["identity", "logistic", "tanh", "relu"])
 @pytest.mark.parametrize("classes", [0, 2, 3])
-def test_from_sklearn(activation, classes):
+def test_from_sklearn_gives_equal_outputs(activation, classes):
     neural = pytest.importorskip("sklearn.neural_network")
     kind = neural.MLPClassifier if classes else neural.MLPRegressor
     y = np.arange(17) % classes if classes else X[:, 0]
@@ -241,7 +246,7 @@ def test_from_sklearn(activation, classes):
     assert ob.value(theta) / (1 if classes else 2) == pytest.approx(est.loss_, rel=1e-10)
 
 
-def test_from_sklearn_refuses():
+def test_from_sklearn_rejects_unfitted_and_unsupported_estimators():
     neural = pytest.importorskip("sklearn.neural_network")
     from sklearn.linear_model import LinearRegression
     from sklearn.pipeline import make_pipeline
@@ -255,8 +260,10 @@ def test_from_sklearn_refuses():
             fc.from_sklearn(est)
 
 
-def test_what_changes_a_forward_pass_unseen_is_refused():
-    """A shared bias, a forward hook, a forward of an instance's or of a class of the same name."""
+def test_hidden_changes_of_a_forward_pass_are_rejected():
+    """A shared bias, a forward hook, a replaced forward method and a subclass of the same name are
+    rejected.
+    """
     tied = net(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
     tied[2].bias = tied[0].bias
     hooked = net(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2))
@@ -280,8 +287,10 @@ def test_what_changes_a_forward_pass_unseen_is_refused():
     fc.from_torch(hooked)
 
 
-def test_parameters_that_are_not_the_modules_are_named():
-    """A normalisation that stands twice is refused; biases and scales that a module has not."""
+def test_differences_between_parameters_of_module_and_model_are_reported():
+    """A normalisation used twice is rejected; biases and scales that the module lacks give a
+    warning.
+    """
     norm = nn.BatchNorm1d(4)
     twice = nn.Sequential(nn.Linear(4, 4), norm, nn.ReLU(), nn.Linear(4, 4), norm, nn.ReLU())
     with pytest.raises(ValueError, match="shares the weight of module.1. .BatchNorm1d"):
@@ -295,8 +304,8 @@ def test_parameters_that_are_not_the_modules_are_named():
             fc.from_torch(module)
 
 
-class Net(nn.Module):
-    """What most people write."""
+class TypicalNet(nn.Module):
+    """A typical user-written network."""
 
     def __init__(self, residual=True, d=4):
         super().__init__()
@@ -315,9 +324,11 @@ class Net(nn.Module):
         return nn.functional.log_softmax(self.out(x), dim=1)
 
 
-def test_a_class_with_a_forward_of_its_own_is_read_by_its_graph():
-    """Values and the Hessian of what a residual net computes, in the order of its forward pass."""
-    module = Net().double().eval()
+def test_a_user_written_forward_is_read_from_its_graph():
+    """Values and Hessian products of a residual network are those of its forward method, in the
+    order of its operations.
+    """
+    module = TypicalNet().double().eval()
     with pytest.warns(UserWarning, match="lists its parameters in another order"):
         model, theta = fc.from_torch(module)
     assert model == fc.MLP([4, 5, 5, 5, 2], ["relu", "gelu", "tanh"], residual=True)
@@ -338,7 +349,7 @@ def test_a_class_with_a_forward_of_its_own_is_read_by_its_graph():
     _, theirs = double_backward(loss, [own[name] for name in order], v)
     H = fc.Objective(model, X, y).hessian(theta)
     assert np.linalg.norm(H @ v - theirs) <= 4 * H.rounding_bound(v)
-    plain = Net(residual=False).double().eval()
+    plain = TypicalNet(residual=False).double().eval()
     with pytest.warns(UserWarning, match="has 97 parameters, and the model others: n is 37"):
         assert fc.from_torch(nn.Sequential(plain))[0] == fc.MLP([4, 5, 2], "relu")
     with pytest.raises(ValueError, match="dropout.*training mode"):
@@ -346,8 +357,8 @@ def test_a_class_with_a_forward_of_its_own_is_read_by_its_graph():
 
 
 def forward_of(forward, residual=False):
-    module = Net(residual).double().eval()
-    return type("Own", (Net,), {"forward": forward})(residual).double().eval(), module
+    module = TypicalNet(residual).double().eval()
+    return type("Own", (TypicalNet,), {"forward": forward})(residual).double().eval(), module
 
 
 @pytest.mark.parametrize(
@@ -380,14 +391,16 @@ def forward_of(forward, residual=False):
     ],
 )
 @pytest.mark.filterwarnings("ignore:the module has")
-def test_what_a_graph_holds_that_no_stack_has_is_named(forward, words):
+def test_unsupported_operations_of_a_graph_are_named(forward, words):
     with pytest.raises(ValueError, match=words) as caught:
         fc.from_torch(forward_of(forward)[0], activation="relu")
     assert "must be None" not in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_modules_that_compute_something_else_than_they_are_called():
-    """A call of one's own, weights that are computed, rows that are joined, dtypes that differ."""
+def test_modules_that_override_computation_are_rejected():
+    """Modules with an overridden call, computed weights, joined samples or mixed dtypes are
+    rejected.
+    """
     plus = type("Plus", (nn.Linear,), {"__call__": lambda s, x: nn.Linear.__call__(s, x) + 1})
     norm = nn.utils.parametrizations.weight_norm
     for module, words in (
@@ -413,7 +426,7 @@ def test_modules_that_compute_something_else_than_they_are_called():
         fc.from_torch(tied.state_dict(), "relu")
 
 
-def test_a_column_is_what_its_rows_give():
+def test_a_flattened_column_of_outputs_is_read():
     for end in (nn.Flatten(0), nn.Flatten(0, -1), nn.Sequential(nn.Flatten(0), nn.Sigmoid())):
         module = net(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 1), end)
         model, theta = fc.from_torch(module)
@@ -422,7 +435,7 @@ def test_a_column_is_what_its_rows_give():
         assert np.allclose(ours, logits(module, X), rtol=1e-13, atol=1e-14)
 
 
-def test_functions_of_other_libraries_are_activations_where_they_are_ours():
+def test_activation_functions_of_other_libraries_are_recognised():
     F = nn.functional
     given = [np.tanh, torch.relu, F.gelu, nn.SiLU(), nn.ELU, F.leaky_relu, torch.sigmoid]
     names = ("tanh", "relu", "gelu", "silu", "elu", "leaky_relu", "sigmoid")
@@ -439,8 +452,10 @@ def test_functions_of_other_libraries_are_activations_where_they_are_ours():
         fc.MLP([1, 1, 1], jax.nn.gelu)
 
 
-def test_every_spelling_of_relu_is_read_and_no_other():
-    """A clamp at 0, as a method, a function and in place, and modules that compute it."""
+def test_every_form_of_relu_is_recognised_in_a_graph():
+    """A clamp at 0 as a method, a function or in place, and modules that compute it, are read as
+    relu; other clamps are rejected.
+    """
     F, inf = torch.nn.functional, float("inf")
     relus = [lambda x: x.clamp(min=0), lambda x: torch.clamp(x, 0), lambda x: x.clamp_(0.0)]
     relus += [lambda x: x.clip(0, inf), lambda x: torch.clamp(x, min=0, max=None)]
@@ -450,7 +465,7 @@ def test_every_spelling_of_relu_is_read_and_no_other():
     others += [lambda x: torch.clamp_min(x, -1), lambda x: F.threshold(x, 0, 1), F.hardtanh]
     others += [nn.Threshold(1, 0), nn.Threshold(0, 1), nn.Hardtanh(0, 6), nn.ReLU6(), F.relu6]
 
-    class Net(nn.Module):
+    class TypicalNet(nn.Module):
         def __init__(self, phi):
             super().__init__()
             self.a, self.b, self.phi = nn.Linear(4, 5), nn.Linear(5, 2), phi
@@ -460,18 +475,20 @@ def test_every_spelling_of_relu_is_read_and_no_other():
 
     X = torch.from_numpy(np.random.default_rng(0).standard_normal((6, 4)))
     for phi in relus:
-        net = Net(phi).double()
+        net = TypicalNet(phi).double()
         model, theta = fc.from_torch(net)
         assert model.activation == ("relu",)
         theirs = net(X).detach().numpy()
         assert np.allclose(model.predict(theta, X.numpy()), theirs, rtol=1e-12, atol=1e-14)
     for phi in others:
         with pytest.raises(ValueError, match="has no counterpart in fastcurv"):
-            fc.from_torch(Net(phi).double())
+            fc.from_torch(TypicalNet(phi).double())
 
 
-def test_a_softmax_before_cross_entropy_is_named():
-    """torch's CrossEntropyLoss applies a second softmax, so the values differ."""
+def test_a_softmax_before_cross_entropy_warns():
+    """A softmax before torch's CrossEntropyLoss is reported, because that loss applies a second
+    one, so values differ.
+    """
     for end, told in ((nn.Softmax(1), 1), (nn.Sigmoid(), 1), (nn.LogSoftmax(1), 0)):
         net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 3), end)
         with warnings.catch_warnings(record=True) as found:

@@ -1,10 +1,10 @@
-"""Random networks of other libraries: what a converter accepts is the function of its source, by
-values and, where theta lies as its parameters do, by Hessians; the rest is refused in one sentence.
+"""Random networks of other libraries: an accepted network has its source's outputs and, if theta is
+in the order of its parameters, its Hessian; others are rejected with a short error.
 
-Each maker draws a network, most often with something in it that no `MLP` has, and gives the call
-that converts it, one that evaluates the source on rows, and one for the Hessian of its parameters
-or None. A wrong function is off by far more than rounding: a hundredth and more where the numbers
-are of size 1, against 1e-8 here in float64 and 1e-3 in float32.
+Each generator draws a network, often with a feature that no `MLP` has, and returns the call that
+converts it, one that evaluates the source, and one for the Hessian in its parameters, or None. A
+wrong function differs by a hundredth or more, against tolerances of 1e-8 in float64 and 1e-3 in
+float32.
 """
 
 import contextlib
@@ -42,8 +42,8 @@ def pick(rng, *choices):
 # --- torch
 
 
-def odd_layer(rng, width, layers):
-    """One that no `MLP` has, or that only looks like one."""
+def unsupported_layer(rng, width, layers):
+    """Return a layer that no `MLP` has, or that only resembles one."""
     nn = pytest.importorskip("torch").nn
     return pick(
         rng,
@@ -79,7 +79,9 @@ def odd_layer(rng, width, layers):
 
 
 def torch_stack(rng):
-    """A Sequential of layers that are right, nearly right, or changed behind its back."""
+    """Return a Sequential of layers that are supported, nearly supported, or modified after
+    construction.
+    """
     torch = pytest.importorskip("torch")
     nn = torch.nn
     width = d = int(rng.integers(1, 5))
@@ -95,15 +97,15 @@ def torch_stack(rng):
         phi = pick(rng, nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.Softplus, nn.SiLU, nn.GELU)
         phi = phi if rng.random() < 0.9 else nn.ELU
         if odd and rng.random() < 0.3:
-            layers.append(odd_layer(rng, width, layers))
+            layers.append(unsupported_layer(rng, width, layers))
         layers.append(phi(True) if phi is nn.ReLU and rng.random() < 0.5 else phi())
         if odd and rng.random() < 0.3:
-            layers.append(odd_layer(rng, width, layers))
+            layers.append(unsupported_layer(rng, width, layers))
     layers.append(nn.Linear(width, width))
     if rng.random() < 0.5:
         layers.append(pick(rng, nn.Softmax(1), nn.LogSoftmax(-1), nn.Sigmoid(), nn.Flatten(0)))
     if odd and rng.random() < 0.2:
-        layers.append(odd_layer(rng, width, layers))
+        layers.append(unsupported_layer(rng, width, layers))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         module = nn.Sequential(*(x.double() if rng.random() < 0.98 else x for x in layers))
@@ -120,8 +122,8 @@ def torch_stack(rng):
     return torch_calls(module, d, rng)
 
 
-def steps_of_a_class(width):
-    """What people write into a forward, and what they should not."""
+def forward_steps(width):
+    """Return steps of a forward method, supported and unsupported ones."""
     torch = pytest.importorskip("torch")
     F = torch.nn.functional
     phis = [
@@ -180,8 +182,8 @@ def steps_of_a_class(width):
     return phis, odds
 
 
-def listed_net():
-    """A module whose forward is a list of steps, empty still."""
+def module_of_steps():
+    """Return a module whose forward method runs a list of steps, initially empty."""
     torch = pytest.importorskip("torch")
     nn = torch.nn
 
@@ -200,13 +202,13 @@ def listed_net():
 
 
 def torch_class(rng):
-    """A class whose forward is a random list of what people write, and of what they should not."""
+    """Return a class whose forward method is a random list of steps."""
     torch = pytest.importorskip("torch")
     nn, F = torch.nn, torch.nn.functional
     d = width = int(rng.integers(1, 5))
     odd = rng.random() < 0.5
 
-    net = listed_net()
+    net = module_of_steps()
 
     def fc_(k, m, bias=True):
         part = nn.Linear(k, m, bias=bias)
@@ -225,7 +227,7 @@ def torch_class(rng):
             lambda s, x: s.parts[at](x).add_(x),
         )
 
-    phis, odds = steps_of_a_class(lambda: width)
+    phis, odds = forward_steps(lambda: width)
     plan = net.plan
     if rng.random() < 0.5:
         flat = [lambda s, x: x.view(x.size(0), -1), lambda s, x: torch.flatten(x, 1)]
@@ -282,7 +284,9 @@ def torch_calls(module, d, rng):
         return found
 
     def hessian(X, v, end, Y):
-        """H v of the loss that `loss_of` names, by double backward, in ``module.parameters()``."""
+        """Return H v of the loss that `loss_of` names, by double backward, in
+        ``module.parameters()``.
+        """
         f = module(torch.from_numpy(X)).reshape(Y.shape)
         y = torch.from_numpy(Y)
         loss = {
@@ -297,7 +301,7 @@ def torch_calls(module, d, rng):
 
 
 def torch_export(rng):
-    """What torch's exporter writes of a stack that it can write."""
+    """Return what torch's exporter writes of a stack that it supports."""
     torch = pytest.importorskip("torch")
     pytest.importorskip("onnx")
     maker = pick(rng, torch_stack, torch_class)
@@ -318,17 +322,17 @@ def torch_export(rng):
             for m, mode in modes.items():
                 m.training = mode
         outputs(np.zeros((6, d)))
-    except Exception:  # not ours
+    except Exception:  # not an error of this library
         return None
-    outputs.tolerance = 2e-6  # a cast to float32 and back is no other function
+    outputs.tolerance = 2e-6  # a cast to float32 and back counts as the same function
     return (lambda: fc.from_onnx(path.getvalue())), outputs, None, d
 
 
 # --- ONNX
 
 
-class Graph:
-    """Nodes drawn one after another, with any of their attributes, in any opset from 7 on."""
+class RandomGraph:
+    """A random graph of nodes with random attributes, in any opset from 7 on."""
 
     def __init__(self, rng):
         onnx = pytest.importorskip("onnx")
@@ -421,7 +425,7 @@ class Graph:
         else:
             self.add(self.pick("Relu", "Tanh", "Sigmoid", "Softplus"), [before])
 
-    def oddity(self):
+    def add_unsupported(self):
         before, k = self.at, self.width
         vector = self.rng.uniform(0.5, 2, self.pick((k,), (1, k), (), (1, 1), (6, 1), (1, 1, k)))
         which = self.rng.integers(19)
@@ -444,7 +448,7 @@ class Graph:
                 [before, self.shape(self.pick(0, 1))] if self.opset >= 13 else [before],
                 **axes,
             )
-        elif which == 14:  # a skip
+        elif which == 14:  # a skip connection
             self.linear(k)
             self.phi()
             self.add(
@@ -461,8 +465,8 @@ class Graph:
         else:
             self.add("Add", [before, self.add("Tanh", [before])])
 
-    def odd_node(self, which):
-        """Of those that leave numbers or rows as they are, by some of their attributes."""
+    def add_neutral_node(self, which):
+        """Add a node that leaves numbers or samples unchanged for some of its attributes."""
         before, k = self.at, self.width
         if which == 0:
             self.add("Flatten", [before], **self.pick({}, {"axis": 0}, {"axis": 1}, {"axis": -1}))
@@ -498,8 +502,8 @@ class Graph:
 
 
 def onnx_graph(rng):
-    """A graph of layers, and of what stands between them."""
-    g = Graph(rng)
+    """Return a graph of layers with other nodes between them."""
+    g = RandomGraph(rng)
     from onnx import helper, numpy_helper
     from onnx.reference import ReferenceEvaluator
 
@@ -539,7 +543,9 @@ def onnx_graph(rng):
             rows = rows.reshape(len(X), *[1 if n == 1 else -1 for n in dims[1:]])
         rows = rows[0] if len(dims) == 1 else rows
         if g.opset < 14 and any(node.op_type == "BatchNormalization" for node in g.nodes):
-            runtime = pytest.importorskip("onnxruntime")  # the reference has it train always
+            runtime = pytest.importorskip(
+                "onnxruntime"
+            )  # the reference evaluator always runs it in training mode
             proto.ir_version = min(proto.ir_version, 10)
             session = runtime.InferenceSession(proto.SerializeToString())
             return session.run(None, {"x": rows})[0]
@@ -553,14 +559,14 @@ def onnx_graph(rng):
 # --- Keras, Flax, scikit-learn
 
 
-def odd_dense(rng, keras):
-    """Layers that are right, nearly right, or none of an `MLP`, to be made."""
+def dense_layers(rng, keras):
+    """Return constructors of layers that are supported, nearly supported or unsupported."""
     layers = keras.layers
 
     def relu(x):
         return keras.ops.clip(x, 0, 0.5)
 
-    class Mine(layers.Dense):
+    class CustomLayer(layers.Dense):
         def call(self, x, **more):
             return 2 * super().call(x, **more)
 
@@ -581,7 +587,7 @@ def odd_dense(rng, keras):
         lambda: layers.Activation(keras.activations.gelu),
         lambda: layers.Activation(relu),
         lambda: layers.Softmax(axis=pick(rng, -1, 1)),
-        lambda: Mine(2),
+        lambda: CustomLayer(2),
         lambda: layers.Reshape((-1, 1)),
         lambda: layers.PReLU(),
         lambda: layers.Activation("hard_sigmoid"),
@@ -590,7 +596,7 @@ def odd_dense(rng, keras):
 
 
 def keras_model(rng):
-    """A Sequential or functional model of Dense layers and of what stands between them."""
+    """Return a Sequential or functional model of Dense layers and others between them."""
     for backend in ("jax", "torch"):
         with contextlib.suppress(ImportError):
             __import__(backend)
@@ -602,7 +608,7 @@ def keras_model(rng):
     names = ["relu", "tanh", "sigmoid", "softplus", "silu", "gelu", "elu", "linear", "swish"]
 
     shape = pick(rng, (d,), (d,), (d,), (d, 1), (1, d)) if odd else (d,)
-    stack, odds = [keras.Input(shape)], odd_dense(rng, keras)
+    stack, odds = [keras.Input(shape)], dense_layers(rng, keras)
     for _ in range(int(rng.integers(0, 3))):
         one = layers.Dense(int(rng.integers(1, 5)), activation=pick(rng, *names))
         stack.append(one)
@@ -619,7 +625,7 @@ def keras_model(rng):
             model = keras.Model(stack[0], x)
         else:
             model = keras.Sequential(stack)
-    except Exception:  # shapes that do not fit
+    except Exception:  # incompatible shapes
         return None
     for w in model.trainable_weights:
         w.assign(rng.standard_normal(w.shape))
@@ -635,7 +641,7 @@ def keras_model(rng):
 
 
 def flax_net(rng):
-    """A Flax network, its parameters and the activations that it has."""
+    """Return a Flax network, its parameters and its activations."""
     nn = pytest.importorskip("flax.linen")
     import jax
 
@@ -671,7 +677,9 @@ def flax_net(rng):
 
 
 def sklearn_net(rng):
-    """A fitted net of scikit-learn, in a pipeline or not, whose settings may change afterwards."""
+    """Return a fitted scikit-learn network, in a pipeline or not, whose settings may be changed
+    afterwards.
+    """
     neural = pytest.importorskip("sklearn.neural_network")
     from sklearn import decomposition, preprocessing
     from sklearn.pipeline import make_pipeline
@@ -715,8 +723,10 @@ OF_TORCH = [torch_stack, torch_class, torch_export]
 MAKERS = {f.__name__: f for f in [*OF_TORCH, onnx_graph, keras_model, flax_net, sklearn_net]}
 
 
-def examine(maker, seed):
-    """ "read", "refused" or "none" for one network; an AssertionError where it was misread."""
+def audit_one(maker, seed):
+    """Return "read", "refused" or "none" for one network; raise AssertionError if it was
+    misread.
+    """
     rng = np.random.default_rng([seed, *map(ord, maker)])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -766,7 +776,7 @@ def examine(maker, seed):
         H, v = fc.Objective(model, X, y, loss).hessian(theta), rng.standard_normal(model.n_params)
         try:
             products = hessian(X, v, end, y)
-        except RuntimeError as error:  # torch's own, which cannot differentiate some of these
+        except RuntimeError as error:  # an error of torch, which cannot differentiate some of these
             assert "inplace" in str(error)
             return "read"
         gap = np.linalg.norm(H @ v - products)
@@ -775,20 +785,20 @@ def examine(maker, seed):
 
 
 @pytest.mark.parametrize("maker", MAKERS)
-def test_random_networks(maker):
+def test_random_foreign_networks_are_read_right_or_rejected(maker):
     few = {"torch_export": 12, "keras_model": 20, "flax_net": 15, "onnx_graph": 150}
-    found = [examine(maker, seed) for seed in range(few.get(maker, 60))]
+    found = [audit_one(maker, seed) for seed in range(few.get(maker, 60))]
     assert "read" in found
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("maker", MAKERS)
-def test_many_random_networks(maker):
-    """The share of a maker in `FASTCURV_AUDIT` networks, 20 000 unless it says otherwise."""
+def test_many_random_foreign_networks_are_read_right_or_rejected(maker):
+    """Each generator gets its share of `FASTCURV_AUDIT` networks, 20 000 by default."""
     wrong, counts = [], {"read": 0, "refused": 0, "none": 0}
     for seed in range(1000, 1000 + int(SHARE[maker] * LONG)):
         try:
-            counts[examine(maker, seed)] += 1
+            counts[audit_one(maker, seed)] += 1
         except Exception as error:
             wrong.append((seed, f"{type(error).__name__}: {error}"))
     assert not wrong and min(counts["read"], counts["refused"]) > 0, (counts, wrong[:20])

@@ -1,4 +1,4 @@
-"""Weights of Keras and JAX: arrays in an order, models that say what they compute."""
+"""Weights and models of Keras and JAX."""
 
 import warnings
 
@@ -11,7 +11,7 @@ RNG = np.random.default_rng(3)
 X = RNG.standard_normal((17, 4))
 
 
-def test_keras_and_jax():
+def test_weights_of_keras_and_jax_give_equal_outputs():
     K1, b1, K2, b2 = (RNG.standard_normal(s) for s in ((4, 6), 6, (6, 2), 2))
     by_hand = np.tanh(X @ K1 + b1) @ K2 + b2
     flax = {
@@ -41,8 +41,8 @@ def test_keras_and_jax():
             call()
 
 
-def test_jax_outputs_and_products():
-    """A pytree of JAX's own, against JAX's own derivatives."""
+def test_a_jax_pytree_gives_equal_outputs_and_products():
+    """Outputs and products of a converted pytree agree with JAX's own derivatives."""
     jax = pytest.importorskip("jax")
     jnp = jax.numpy
     with jax.enable_x64() if hasattr(jax, "enable_x64") else jax.experimental.enable_x64():
@@ -70,8 +70,10 @@ def dense(k, m, **more):
     return {"kernel": RNG.standard_normal((k, m)), "bias": RNG.standard_normal(m)} | more
 
 
-def test_layers_of_jax_in_the_one_order_there_is():
-    """Names with numbers go by those, others by their widths; where neither tells, nothing does."""
+def test_jax_layers_are_ordered_by_number_or_by_width():
+    """Layers whose names have numbers are ordered by them, others by matching widths. If neither
+    determines an order, an error is raised.
+    """
     named = {"output": dense(6, 2), "hidden": dense(4, 6)}
     mixed = {f"Dense_{i}": dense(*s) for i, s in enumerate([(4, 6), (6, 6), (6, 6)])}
     haiku = {"net/linear": dense(4, 4), "net/linear_1": dense(4, 4), "net/linear_2": dense(4, 4)}
@@ -104,13 +106,15 @@ def test_layers_of_jax_in_the_one_order_there_is():
         ([[np.ones((4, 2))], [np.ones(2)]], "1..0."),
     ],
 )
-def test_what_is_no_bias_and_no_kernel(params, words):
+def test_jax_arrays_that_are_no_kernel_or_bias_are_named(params, words):
     with pytest.raises(ValueError, match=f"{words}.* has no counterpart"):
         fc.from_jax(params)
 
 
-def test_weights_alone_do_not_say_their_activation():
-    """A default would be another network's curvature; a linear map has none."""
+def test_weights_without_an_activation_are_rejected():
+    """Weights alone do not determine the activation, and a default would give another network's
+    curvature. A linear map needs none.
+    """
     dense = {"Dense_0": {"kernel": K1, "bias": b1}, "Dense_1": {"kernel": K2, "bias": b2}}
     for call, given in ((fc.from_keras, [K1, b1, K2, b2]), (fc.from_jax, dense)):
         with pytest.raises(ValueError, match="activation must be .*got None.*one of .*relu.*tanh"):
@@ -119,8 +123,8 @@ def test_weights_alone_do_not_say_their_activation():
     assert fc.from_jax(dense["Dense_0"])[0] == fc.from_keras([K1, b1])[0]
 
 
-def layer(kind, arrays=(), **settings):
-    """What stands for a layer of Keras, as far as it is asked."""
+def fake_layer(kind, arrays=(), **settings):
+    """Return an object with the attributes of a Keras layer that the converter reads."""
     body = {
         "__module__": "keras.src.layers",
         "name": "a",
@@ -130,31 +134,34 @@ def layer(kind, arrays=(), **settings):
     return type(kind, (), body)()
 
 
-def sequential(*layers, kind="Sequential", module="keras.src"):
+def fake_sequential(*layers, kind="Sequential", module="keras.src"):
     weights = [a for one in layers for a in one.get_weights()]
     body = {"__module__": module, "layers": layers, "get_weights": lambda self: weights}
     return type(kind, (), body)()
 
 
 K1, b1, K2, b2 = (RNG.standard_normal(s) for s in ((4, 6), 6, (6, 2), 2))
-FIRST, LAST = layer("Dense", [K1, b1], activation="tanh"), layer("Dense", [K2, b2])
+FIRST, LAST = fake_layer("Dense", [K1, b1], activation="tanh"), fake_layer("Dense", [K2, b2])
 
 
 @pytest.mark.parametrize(
     "middle, phi",
     [
         ([], "tanh"),
-        ([layer("Activation", activation="swish")], "silu"),
-        ([layer("LeakyReLU", negative_slope=0.01)], "leaky_relu"),
-        ([layer("ReLU", max_value=None, negative_slope=0.0, threshold=0.0)], "relu"),
-        ([layer("ELU", alpha=1.0), layer("Dropout"), layer("Flatten")], "elu"),
-        ([layer("ELU", alpha=1.0), layer("GaussianNoise"), layer("Identity")], "elu"),
+        ([fake_layer("Activation", activation="swish")], "silu"),
+        ([fake_layer("LeakyReLU", negative_slope=0.01)], "leaky_relu"),
+        ([fake_layer("ReLU", max_value=None, negative_slope=0.0, threshold=0.0)], "relu"),
+        ([fake_layer("ELU", alpha=1.0), fake_layer("Dropout"), fake_layer("Flatten")], "elu"),
+        (
+            [fake_layer("ELU", alpha=1.0), fake_layer("GaussianNoise"), fake_layer("Identity")],
+            "elu",
+        ),
     ],
 )
-def test_a_model_of_keras_has_its_own_activations(middle, phi):
-    first = layer("Dense", [K1, b1]) if middle else FIRST
-    last = layer("Dense", [K2, b2], activation="softmax")
-    network = sequential(layer("InputLayer"), sequential(first, *middle), last)
+def test_activations_of_a_keras_model_are_read(middle, phi):
+    first = fake_layer("Dense", [K1, b1]) if middle else FIRST
+    last = fake_layer("Dense", [K2, b2], activation="softmax")
+    network = fake_sequential(fake_layer("InputLayer"), fake_sequential(first, *middle), last)
     network.loss = "categorical_crossentropy"
     model, theta = fc.from_keras(network)
     assert model == fc.MLP([4, 6, 2], phi)
@@ -164,10 +171,10 @@ def test_a_model_of_keras_has_its_own_activations(middle, phi):
         fc.from_keras(network, activation="softplus")
 
 
-def scaling(kind, parts=None, **settings):
-    """A Keras layer that scales features, with its weights as attributes."""
+def scaling_layer(kind, parts=None, **settings):
+    """Return a Keras layer that scales features, with its weights as attributes."""
     parts = parts or {}
-    one = layer(kind, list(parts.values()), **settings)
+    one = fake_layer(kind, list(parts.values()), **settings)
     vars(one).update(parts)
     return one
 
@@ -183,42 +190,44 @@ def batch_norm(a, gamma=U6[0], beta=U6[1]):
 @pytest.mark.parametrize(
     "between, by_hand",
     [
-        (scaling("BatchNormalization", PARTS, axis=-1, epsilon=1e-2), batch_norm),
+        (scaling_layer("BatchNormalization", PARTS, axis=-1, epsilon=1e-2), batch_norm),
         (
-            scaling("BatchNormalization", {**PARTS, "gamma": None}, axis=1, epsilon=1e-2),
+            scaling_layer("BatchNormalization", {**PARTS, "gamma": None}, axis=1, epsilon=1e-2),
             lambda a: batch_norm(a, gamma=1.0),
         ),
         (
-            scaling("BatchNormalization", {**PARTS, "beta": None}, axis=[1], epsilon=1e-2),
+            scaling_layer("BatchNormalization", {**PARTS, "beta": None}, axis=[1], epsilon=1e-2),
             lambda a: batch_norm(a, beta=0.0),
         ),
         (
-            scaling("Normalization", {"mean": U6[:1], "variance": U6[1:2]}, axis=(-1,)),
+            scaling_layer("Normalization", {"mean": U6[:1], "variance": U6[1:2]}, axis=(-1,)),
             lambda a: (a - U6[0]) / np.sqrt(U6[1]),
         ),
         (
-            scaling("Normalization", {"mean": 2.0, "variance": 0.0}, axis=None, invert=True),
+            scaling_layer("Normalization", {"mean": 2.0, "variance": 0.0}, axis=None, invert=True),
             lambda a: 2.0 + 1e-7 * a,
         ),
-        (scaling("Rescaling", scale=0.1, offset=3.0), lambda a: 0.1 * a + 3.0),
-        (scaling("Rescaling", scale=list(U6[0]), offset=0.0), lambda a: U6[0] * a),
+        (scaling_layer("Rescaling", scale=0.1, offset=3.0), lambda a: 0.1 * a + 3.0),
+        (scaling_layer("Rescaling", scale=list(U6[0]), offset=0.0), lambda a: U6[0] * a),
     ],
 )
 def test_scalings_of_keras_are_folded_with_a_warning(between, by_hand):
-    """After an activation, and after a Dense layer."""
-    for first, phi in ((FIRST, np.tanh), (layer("Dense", [K1, b1]), lambda z: z)):
+    """Scaling layers after an activation or a Dense layer are folded with a warning."""
+    for first, phi in ((FIRST, np.tanh), (fake_layer("Dense", [K1, b1]), lambda z: z)):
         with pytest.warns(UserWarning, match="folded into the linear layers: n is 44"):
-            model, theta = fc.from_keras(sequential(first, between, LAST))
+            model, theta = fc.from_keras(fake_sequential(first, between, LAST))
         expected = by_hand(phi(X @ K1 + b1)) @ K2 + b2
         assert np.allclose(model.predict(theta, X), expected, rtol=1e-12, atol=1e-13)
 
 
-def test_a_normalization_of_keras_without_moments_is_refused():
+def test_a_keras_normalization_without_moments_is_rejected():
     for kind, cure in (("Normalization", "layer.adapt"), ("BatchNormalization", "model.build")):
         with pytest.raises(ValueError, match=f"{kind} .a. must have a mean .*Call {cure}"):
-            fc.from_keras(sequential(scaling(kind, axis=-1, epsilon=1e-3), FIRST, LAST))
+            fc.from_keras(fake_sequential(scaling_layer(kind, axis=-1, epsilon=1e-3), FIRST, LAST))
     with pytest.raises(ValueError, match="BatchNormalization .a. along axis 0"):
-        fc.from_keras(sequential(FIRST, scaling("BatchNormalization", PARTS, axis=0), LAST))
+        fc.from_keras(
+            fake_sequential(FIRST, scaling_layer("BatchNormalization", PARTS, axis=0), LAST)
+        )
 
 
 @pytest.mark.parametrize(
@@ -232,9 +241,9 @@ def test_a_normalization_of_keras_without_moments_is_refused():
         (None, True),
     ],
 )
-def test_a_softmax_of_keras_that_is_left_out_is_named_unless_its_loss_has_it(loss, warned):
+def test_an_omitted_keras_softmax_warns_unless_the_loss_includes_it(loss, warned):
     for phi in ("softmax", "sigmoid"):
-        network = sequential(FIRST, layer("Dense", [K2, b2], activation=phi))
+        network = fake_sequential(FIRST, fake_layer("Dense", [K2, b2], activation=phi))
         network.loss = loss
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
@@ -247,34 +256,37 @@ def test_a_softmax_of_keras_that_is_left_out_is_named_unless_its_loss_has_it(los
 @pytest.mark.parametrize(
     "layers, words",
     [
-        ([layer("Dense", [K1, b1], activation="leaky_relu"), LAST], "activation 'leaky_relu'"),
-        ([layer("Dense", [K1, b1], activation={"own": 1}), LAST], "activation 'a dict'"),
-        ([layer("Dense", [K1, b1]), layer("LeakyReLU", negative_slope=0.3), LAST], "=0.3"),
-        ([layer("Dense", [K1, b1]), layer("ReLU", max_value=6.0), LAST], "max_value=6.0"),
-        ([layer("Dense", [K1, b1, b1]), LAST], "of 3 arrays"),
-        ([layer("LayerNormalization", [b1])], "LayerNormalization .a."),
-        ([layer("Softmax", axis=0)], "Softmax .a."),
+        ([fake_layer("Dense", [K1, b1], activation="leaky_relu"), LAST], "activation 'leaky_relu'"),
+        ([fake_layer("Dense", [K1, b1], activation={"own": 1}), LAST], "activation 'a dict'"),
+        (
+            [fake_layer("Dense", [K1, b1]), fake_layer("LeakyReLU", negative_slope=0.3), LAST],
+            "=0.3",
+        ),
+        ([fake_layer("Dense", [K1, b1]), fake_layer("ReLU", max_value=6.0), LAST], "max_value=6.0"),
+        ([fake_layer("Dense", [K1, b1, b1]), LAST], "of 3 arrays"),
+        ([fake_layer("LayerNormalization", [b1])], "LayerNormalization .a."),
+        ([fake_layer("Softmax", axis=0)], "Softmax .a."),
     ],
 )
-def test_layers_of_keras_that_have_no_counterpart(layers, words):
+def test_unsupported_keras_layers_are_named(layers, words):
     with pytest.raises(ValueError, match=words):
-        fc.from_keras(sequential(*layers))
+        fc.from_keras(fake_sequential(*layers))
 
 
-def test_a_model_of_keras_that_is_not_built():
-    unbuilt = layer("Dense", activation="tanh")
+def test_an_unbuilt_keras_model_is_rejected():
+    unbuilt = fake_layer("Dense", activation="tanh")
     type(unbuilt).built = False
     with pytest.raises(
         ValueError, match=r"Dense \(a\) must have weights, got none. Call model.build"
     ):
-        fc.from_keras(sequential(unbuilt, LAST))
+        fc.from_keras(fake_sequential(unbuilt, LAST))
 
 
-def test_models_of_keras_that_are_no_chain():
-    own = sequential(FIRST, LAST, kind="Own", module="mine")
+def test_keras_models_that_are_no_chain_are_rejected():
+    own = fake_sequential(FIRST, LAST, kind="Own", module="mine")
     with pytest.raises(ValueError, match="Own .layer. has no counterpart"):
         fc.from_keras(own)
-    fork = sequential(FIRST, LAST, kind="Functional")
+    fork = fake_sequential(FIRST, LAST, kind="Functional")
     with pytest.raises(ValueError, match="Functional, whose layers are no chain"):
         fc.from_keras(fork)
     x, z, y = object(), object(), object()
@@ -287,8 +299,8 @@ def test_models_of_keras_that_are_no_chain():
         fc.from_keras(fork)
 
 
-def test_what_is_no_array_is_named():
-    """Modules of Equinox and Flax NNX are objects: the sentence says what of them is wanted."""
+def test_errors_for_modules_in_a_pytree_name_their_arrays():
+    """Modules of Equinox and Flax NNX are objects, and the error names what to pass instead."""
 
     class MLP:
         pass

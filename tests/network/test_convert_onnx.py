@@ -1,4 +1,4 @@
-"""ONNX in: what torch and skl2onnx write, and what they do not."""
+"""ONNX models as torch and skl2onnx write them, and models that they do not write."""
 
 import itertools
 import sys
@@ -19,8 +19,8 @@ RNG = np.random.default_rng(4)
 X = RNG.standard_normal((9, 4))
 
 
-def rows_of(nodes, arrays, shape, kind=TensorProto.FLOAT):
-    """A graph from x of a shape to y of these nodes (op, inputs, outputs, attributes)."""
+def graph_of(nodes, arrays, shape, kind=TensorProto.FLOAT):
+    """Return a graph of nodes (op, inputs, outputs, attributes) from x of a given shape to y."""
     graph = helper.make_graph(
         [helper.make_node(op, i, o, **a) for op, i, o, a in nodes],
         "net",
@@ -32,7 +32,7 @@ def rows_of(nodes, arrays, shape, kind=TensorProto.FLOAT):
 
 
 def model_of(nodes, arrays):
-    return rows_of(nodes, arrays, [None, 4], TensorProto.DOUBLE)
+    return graph_of(nodes, arrays, [None, 4], TensorProto.DOUBLE)
 
 
 W1, b1, W2, b2 = (RNG.standard_normal(s) for s in ((6, 4), 6, (6, 2), 2))
@@ -70,20 +70,20 @@ HIDDEN = {
 
 
 @pytest.mark.parametrize("name", HIDDEN)
-def test_activations(name):
-    """Against ONNX's own evaluator, from a model, its bytes and its file."""
+def test_activations_of_onnx_are_read(name):
+    """Outputs agree with ONNX's own evaluator, for a model, its bytes and its file."""
     proto = model_of([FIRST, *HIDDEN[name], *LAST], ARRAYS)
     model, theta = fc.from_onnx(proto)
     assert model.activation == (name.split(",")[0],) and model.sizes == (4, 6, 2)
     theirs = ReferenceEvaluator(proto).run(None, {"x": X})[0]
-    # the evaluator's erf is float32's, and so is an attribute such as LeakyRelu's 0.01
+    # the evaluator's erf has float32 accuracy, as have attributes such as LeakyRelu's 0.01
     tol = 1e-6 if name.startswith(("gelu", "leaky")) else 1e-12
     assert np.allclose(model.predict(theta, X), theirs, rtol=tol, atol=tol)
     assert np.array_equal(fc.from_onnx(proto.SerializeToString())[1], theta)
 
 
 @pytest.mark.parametrize("name", ["silu", "softplus", "gelu", "gelu, half first"])
-def test_parts_of_an_activation_are_read_by_nothing_else(name):
+def test_activations_whose_parts_have_other_uses_are_rejected(name):
     for _, _, (part,), _ in HIDDEN[name][:-1]:
         nodes = [FIRST, *HIDDEN[name], ("Mul", ["a", part], ["b"], {})]
         nodes += [("MatMul", ["b", "W2"], ["y"], {})]
@@ -91,9 +91,9 @@ def test_parts_of_an_activation_are_read_by_nothing_else(name):
             fc.from_onnx(model_of(nodes, ARRAYS))
 
 
-def test_folded_arithmetic(tmp_path):
-    """Scaled and shifted features, before, between and after; weights from constants,
-    transposed.
+def test_arithmetic_around_layers_is_folded(tmp_path):
+    """Scaled and shifted features before, between and after layers, and weights from transposed
+    constants, are folded.
     """
     arrays = {**ARRAYS, "s": RNG.uniform(0.5, 2, 4), "t": RNG.standard_normal(6)}
     nodes = [
@@ -142,7 +142,7 @@ AT_1 = [SOFTPLUS[0], ("Greater", ["z", "one"], ["g"], {}), SOFTPLUS[2]]  # torch
         ([("Constant", [], ["c"], {}), FIRST, ("Add", ["z", "c"], ["y"], {})], ["Add"]),
     ],
 )
-def test_foreign_nodes_are_named(nodes, words):
+def test_unsupported_nodes_are_named(nodes, words):
     with pytest.raises(ValueError) as caught:
         fc.from_onnx(model_of(nodes, ARRAYS))
     assert all(word in str(caught.value) for word in words), caught.value
@@ -170,14 +170,16 @@ ENDS = [("Tanh", ["z"], ["a"], {}), LAST[0], ("Add", ["b2", "m"], ["q"], {})]
         ([("Tanh", ["x"], ["y"], {}), ("Gemm", ["y", "W1", "b1"], ["z"], {"transB": 1})], "Tanh"),
     ],
 )
-def test_nodes_that_bear_a_known_name_and_compute_something_else(nodes, words):
+def test_nodes_whose_attributes_change_their_function_are_rejected(nodes, words):
     arrays = {"column": b1[:, None], "yes": True, "fours": [-1, 4], "columns": [6, -1], **ARRAYS}
     with pytest.raises(ValueError, match=words):
         fc.from_onnx(model_of(nodes, arrays))
 
 
-def test_what_a_graph_gives_is_what_is_read():
-    """A constant in another type, a Gemm without its third input, and nodes after the output."""
+def test_constants_casts_and_unused_nodes_are_read_right():
+    """A constant of another type, a Gemm without its third input, and nodes after the output are
+    read as ONNX defines them.
+    """
     nodes = [
         ("Cast", ["W2"], ["Wi"], {"to": TensorProto.INT64}),
         ("Cast", ["Wi"], ["Wd"], {"to": TensorProto.DOUBLE}),
@@ -199,8 +201,10 @@ def test_what_a_graph_gives_is_what_is_read():
         fc.from_onnx(early)
 
 
-def test_constants_as_nodes_and_products_without_a_bias():
-    """A tensor and a number as Constant nodes; Gemm with a scale."""
+def test_constant_nodes_and_scaled_gemm_are_read():
+    """Constant nodes of a tensor and a number, and a Gemm with a scale and without a bias, are
+    read.
+    """
     tensor = numpy_helper.from_array(b1, "c")
     nodes = [
         ("Constant", [], ["c"], {"value": tensor}),
@@ -218,7 +222,7 @@ def test_constants_as_nodes_and_products_without_a_bias():
     )
 
 
-def test_what_is_no_model(tmp_path):
+def test_files_that_are_no_onnx_model_are_rejected(tmp_path):
     (tmp_path / "none.onnx").write_bytes(b"\xff" * 50)
     for source in (b"\xff" * 50, tmp_path / "none.onnx", tmp_path / "missing.onnx", b""):
         with pytest.raises(ValueError):
@@ -227,8 +231,8 @@ def test_what_is_no_model(tmp_path):
         fc.from_onnx(3)
 
 
-def test_damaged_models():
-    """Mutated models are read, or refused with one sentence."""
+def test_damaged_models_are_read_or_rejected():
+    """Randomly mutated models are read or rejected with a short error."""
     import random
 
     dice, refused = random.Random(0), 0
@@ -251,8 +255,8 @@ def test_damaged_models():
     assert refused > 100
 
 
-def test_torch_writes(tmp_path):
-    """Every layer that from_torch knows, as torch itself exports it."""
+def test_models_exported_by_torch_are_read(tmp_path):
+    """Every layer that from_torch supports is read as torch exports it."""
     torch = pytest.importorskip("torch")
     nn = torch.nn
     torch.manual_seed(0)
@@ -269,10 +273,11 @@ def test_torch_writes(tmp_path):
             torch.onnx.export(module, (torch.randn(3, 4),), str(path), dynamo=dynamo)
         model, same = fc.from_onnx(path)
         assert model == ours and model.dtype == np.float32
-        assert np.allclose(same, theta, rtol=1e-6, atol=1e-7)  # both fold, in another order
+        assert np.allclose(same, theta, rtol=1e-6, atol=1e-7)  # both fold, in different orders
 
 
-ROW_CHANGES = [  # nodes that join, cut, reorder or add rows of (N, 2), with their attributes
+# nodes that join, cut, reorder or add rows of an (N, 2) array, with their attributes
+ROW_CHANGES = [
     ("Reshape", ["to 1"], {}),
     ("Reshape", ["to row"], {}),
     ("Reshape", ["to all"], {}),
@@ -298,9 +303,9 @@ ROW_CHANGES = [  # nodes that join, cut, reorder or add rows of (N, 2), with the
 ]
 
 
-def test_no_node_that_changes_rows_is_dropped():
-    """At the end, after a softmax, before another layer: each is refused where an Identity in its
-    place is read.
+def test_nodes_that_change_rows_are_rejected():
+    """A node that changes rows is rejected at the end, after a softmax and before a layer, where an
+    Identity is accepted.
     """
     arrays = {"to 1": [-1, 1], "to row": [1, -1], "to all": [-1], "to 4": [-1, 4], "0": [0]}
     arrays |= {"to 3 axes": [-1, 2, 1], "1": [1], "order": [1, 0], "twos": [2, 1], **ARRAYS}
@@ -351,7 +356,7 @@ def test_no_node_that_changes_rows_is_dropped():
         ([("Greater", ["z", "zero"], ["g"], {}), ("Where", ["g", "zero", "z"], ["a"], {})], False),
     ],
 )
-def test_every_spelling_of_relu_is_read_and_no_other(nodes, fits):
+def test_every_form_of_relu_is_recognised_in_onnx(nodes, fits):
     arrays = {**ARRAYS, "zero": 0.0, "zeros": np.zeros(6), "much": np.inf}
     proto = model_of([FIRST, *nodes, *LAST], arrays)
     if not fits:
@@ -364,7 +369,7 @@ def test_every_spelling_of_relu_is_read_and_no_other(nodes, fits):
     assert np.allclose(model.predict(theta, X), theirs, rtol=1e-12, atol=1e-13)
 
 
-def test_clip_by_attributes_of_old_opsets_is_read():
+def test_clip_of_old_opsets_is_read():
     for limits, fits in (({"min": 0.0}, True), ({"min": 0.0, "max": 6.0}, False), ({}, False)):
         proto = model_of([FIRST, ("Clip", ["z"], ["a"], limits), *LAST], ARRAYS)
         proto.opset_import[0].version = 9
@@ -375,7 +380,7 @@ def test_clip_by_attributes_of_old_opsets_is_read():
             fc.from_onnx(proto)
 
 
-def test_a_softmax_that_is_left_out_is_named_once_unless_labels_follow():
+def test_an_omitted_softmax_warns_once_unless_labels_follow():
     for kind, warned in (("Softmax", 1), ("Sigmoid", 1), ("LogSoftmax", 0), ("Identity", 0)):
         nodes = [FIRST, *ENDS, (kind, ["q"], ["y"], {})]
         for labels in (False, True) if "Softmax" in kind else (False,):
@@ -392,8 +397,10 @@ def test_a_softmax_that_is_left_out_is_named_once_unless_labels_follow():
                 assert one.filename == __file__
 
 
-def test_a_column_of_several_outputs_is_refused_with_the_way_to_read_it():
-    """skl2onnx ends its regressors with a Reshape to (-1, 1), whatever their width."""
+def test_a_reshape_of_several_outputs_to_a_column_is_rejected_with_advice():
+    """skl2onnx ends its regressors with a Reshape to (-1, 1) whatever their width; the error says
+    how to read such a model.
+    """
     skl2onnx = pytest.importorskip("skl2onnx")
     from sklearn.neural_network import MLPRegressor
 
@@ -406,7 +413,7 @@ def test_a_column_of_several_outputs_is_refused_with_the_way_to_read_it():
 
 
 @pytest.mark.parametrize("classes", [0, 2, 3])
-def test_skl2onnx_writes(classes):
+def test_models_exported_by_skl2onnx_are_read(classes):
     skl2onnx = pytest.importorskip("skl2onnx")
     from sklearn.neural_network import MLPClassifier, MLPRegressor
     from sklearn.pipeline import make_pipeline
@@ -430,8 +437,8 @@ def test_skl2onnx_writes(classes):
         assert np.allclose(model.predict(read, data), expected, rtol=1e-3, atol=1e-4)
 
 
-def test_rows_of_a_fixed_number_are_flattened():
-    """As torch writes x.view(9, -1) of nine rows."""
+def test_a_reshape_to_the_models_fixed_number_of_rows_is_read():
+    """x.view(9, -1) of nine rows, as torch exports it, is read."""
     nodes = [FIRST, ("Reshape", ["z", "nine"], ["q"], {}), TANH, *LAST]
     proto = model_of(nodes, {"nine": [9, -1], **ARRAYS})
     with pytest.raises(ValueError, match="Reshape"):
@@ -466,15 +473,17 @@ Y = ("MatMul", ["r", "W"], ["y"], {})
         ([("Add", ["x", "cube"], ["r"], {}), Y], [None, 4], "other for every row"),
     ],
 )
-def test_rows_that_are_joined_or_cut_are_refused(nodes, shape, words):
+def test_reshapes_that_join_or_cut_rows_are_rejected(nodes, shape, words):
     arrays = {"W": W, "to": [-1, 4], "four": np.ones(4, "f4"), "whole": np.arange(4)}
     arrays |= {"zero": np.float32(0), "cube": np.ones((1, 1, 4), "f4")}
     with pytest.raises(ValueError, match=words):
-        fc.from_onnx(rows_of(nodes, arrays, shape))
+        fc.from_onnx(graph_of(nodes, arrays, shape))
 
 
-def test_what_flattens_to_the_rows_that_a_graph_says():
-    """Images of a known size by Flatten or Reshape, numbers scaled before; a column at the end."""
+def test_flattened_images_of_known_size_are_read():
+    """Images of a known size are flattened by Flatten or Reshape, also after scaling, and a final
+    column is read.
+    """
     arrays = {"W": W, "to": [-1, 4], "w": W[:2, :1], "by": np.float32(255), "all": [-1]}
     arrays |= {"one": [1], "b": np.ones(1, "f4")}
     scaled = ("Div", ["x", "by"], ["s"], {})
@@ -483,7 +492,7 @@ def test_what_flattens_to_the_rows_that_a_graph_says():
         for end in ("Reshape", "Squeeze"):
             nodes = [scaled, flat, ("MatMul", ["r", "W"], ["y0"], {}), *last]
             nodes += [(end, ["c", "all" if end == "Reshape" else "one"], ["y"], {})]
-            proto = rows_of(nodes, arrays, [None, 2, 2])
+            proto = graph_of(nodes, arrays, [None, 2, 2])
             model, theta = fc.from_onnx(proto)
             theirs = ReferenceEvaluator(proto).run(None, {"x": X.reshape(9, 2, 2).astype("f4")})[0]
             assert np.allclose(model.predict(theta, X)[:, 0], theirs, rtol=1e-5, atol=1e-6)
@@ -493,8 +502,10 @@ def test_what_flattens_to_the_rows_that_a_graph_says():
                 fc.from_onnx(proto)
 
 
-def test_skips_around_every_hidden_layer():
-    """x + phi(Wx + b), the residual layers of this library, and those that are not."""
+def test_residual_layers_are_read_only_around_every_hidden_layer():
+    """x + phi(Wx + b) around every hidden layer is read as the library's residual layers; other
+    skips are rejected.
+    """
     K = RNG.standard_normal((4, 4))
     skip = [("MatMul", ["x", "K"], ["z"], {}), ("Tanh", ["z"], ["t"], {})]
     skip += [("Add", ["x", "t"], ["h"], {})]
@@ -518,8 +529,8 @@ def test_skips_around_every_hidden_layer():
 
 
 @pytest.mark.parametrize("kind", ["Sub", "Normalizer", "Where", "ArgMax"])
-def test_what_comes_after_probabilities_is_they_and_their_labels(kind):
-    """1 - p, a division by the largest and the like are other functions."""
+def test_nodes_after_probabilities_may_only_be_labels(kind):
+    """Functions of probabilities, such as 1 - p or a division by the largest, are rejected."""
     last = {
         "Sub": ("Sub", ["one", "p"], ["y"], {}),
         "Normalizer": ("Normalizer", ["p"], ["y"], {"norm": "MAX", "domain": "ai.onnx.ml"}),
@@ -539,15 +550,17 @@ def external(name="W"):
     return tensor
 
 
-def test_files_beside_a_model_are_read_by_its_path_alone(tmp_path, monkeypatch):
-    """Of bytes no tensor's file is opened: an initializer's, a Constant's, one in a subgraph."""
+def test_external_data_are_read_only_for_a_model_given_by_path(tmp_path, monkeypatch):
+    """For a model given as bytes, no file of external data is opened, of an initializer, a Constant
+    or a subgraph.
+    """
     (tmp_path / "secret.bin").write_bytes(W.tobytes())
     monkeypatch.chdir(tmp_path)
     plain = [("MatMul", ["x", "W"], ["y"], {})]
-    first = rows_of(plain, {}, [None, 4])
+    first = graph_of(plain, {}, [None, 4])
     first.graph.initializer.append(external())
-    second = rows_of([("Constant", [], ["W"], {"value": external()}), *plain], {}, [None, 4])
-    third = rows_of(plain, {"W": W}, [None, 4])
+    second = graph_of([("Constant", [], ["W"], {"value": external()}), *plain], {}, [None, 4])
+    third = graph_of(plain, {"W": W}, [None, 4])
     inner = helper.make_graph(
         [helper.make_node("Constant", [], ["c"], value=external("c"))], "inner", [],
         [helper.make_tensor_value_info("c", TensorProto.FLOAT, None)],
@@ -571,35 +584,37 @@ def test_files_beside_a_model_are_read_by_its_path_alone(tmp_path, monkeypatch):
             fc.from_onnx(tmp_path / "within" / "net.onnx")
 
 
-def chain(op, n, **attributes):
-    """n nodes after x, then a layer."""
+def chain_of_nodes(op, n, **attributes):
+    """Return n nodes after x, followed by a layer."""
     names = ["x", *(f"i{k}" for k in range(n))]
     nodes = [(op, [a], [b], attributes) for a, b in zip(names, names[1:])]
-    return rows_of([*nodes, ("MatMul", [names[-1], "W"], ["y"], {})], {"W": W}, [None, 4])
+    return graph_of([*nodes, ("MatMul", [names[-1], "W"], ["y"], {})], {"W": W}, [None, 4])
 
 
-def unpacked(n):
-    """n casts of a small constant, each of which is multiplied by, the last one first."""
+def chain_of_casts(n):
+    """Return n casts of a small constant, each used as a factor, in reverse order."""
     nodes = [("Cast", ["s" if k == 0 else f"c{k}"], [f"c{k + 1}"], {"to": 1}) for k in range(n)]
     at = "x"
     for k in range(n, 0, -1):
         nodes.append(("Mul", [at, f"c{k}"], [f"m{k}"], {}))
         at = f"m{k}"
     arrays = {"W": W, "s": np.float32(1)}
-    return rows_of([*nodes, ("MatMul", [at, "W"], ["y"], {})], arrays, [None, 4])
+    return graph_of([*nodes, ("MatMul", [at, "W"], ["y"], {})], arrays, [None, 4])
 
 
-def labelled(n):
-    """n nodes after a softmax."""
+def labels_after_softmax(n):
+    """Return n nodes after a softmax."""
     names = ["p", *(f"i{k}" for k in range(n - 1)), "y"]
     nodes = [("Identity", [a], [b], {}) for a, b in zip(names, names[1:])]
     first = [("MatMul", ["x", "W"], ["z"], {}), ("Softmax", ["z"], ["p"], {})]
-    return rows_of([*first, *nodes], {"W": W}, [None, 4])
+    return graph_of([*first, *nodes], {"W": W}, [None, 4])
 
 
-@pytest.mark.parametrize("make", [lambda n: chain("Identity", n), unpacked, labelled])
-def test_work_is_linear_in_the_nodes(make):
-    """Twice the nodes take less than three times the calls of functions."""
+@pytest.mark.parametrize(
+    "make", [lambda n: chain_of_nodes("Identity", n), chain_of_casts, labels_after_softmax]
+)
+def test_conversion_time_is_linear_in_the_number_of_nodes(make):
+    """Twice as many nodes take less than three times the function calls."""
 
     def calls(content):
         counted = itertools.count()
@@ -616,9 +631,9 @@ def test_work_is_linear_in_the_nodes(make):
     assert 3000 < calls(many) < 3 * calls(few)
 
 
-def test_memory_is_of_the_order_of_the_file():
-    """Casts of one array by the hundred, one matrix for a hundred layers: 1 MiB each, and what they
-    take is below 64 times that. Where it is meant, `max_params` says so.
+def test_conversion_memory_is_proportional_to_the_file():
+    """A hundred casts of one array, or layers of one matrix, in a file of 1 MiB take less than 64
+    MiB. `max_params` raises the limit if that is intended.
     """
     K = np.ones((512, 512), "f4")
     casts = [("Cast", ["K" if k == 0 else f"c{k}"], [f"c{k + 1}"], {"to": 1}) for k in range(600)]
@@ -638,7 +653,7 @@ def test_memory_is_of_the_order_of_the_file():
         (each, "more parameters than the file has bytes"),
         (scaled, "must not unpack to far more"),
     ):
-        content = rows_of(nodes, {"K": K, "two": np.float32(2)}, [None, 512]).SerializeToString()
+        content = graph_of(nodes, {"K": K, "two": np.float32(2)}, [None, 512]).SerializeToString()
         tracemalloc.start()
         try:
             fc.from_onnx(content)
@@ -649,7 +664,7 @@ def test_memory_is_of_the_order_of_the_file():
         tracemalloc.stop()
         assert peak < 64 * len(content)
         assert refused in said and bool(refused) == bool(said), said
-    few = rows_of(shared[:20] + [("Identity", ["m19"], ["y"], {})], {"K": K}, [None, 512])
+    few = graph_of(shared[:20] + [("Identity", ["m19"], ["y"], {})], {"K": K}, [None, 512])
     assert fc.from_onnx(few, max_params=20 * K.size)[0].n_params == 20 * K.size
     with pytest.raises(ValueError, match="max_params"):
         fc.from_onnx(few, max_params=20 * K.size - 1)

@@ -1,4 +1,4 @@
-"""From scikit-learn's pipelines: scalers before the net become part of its first layer."""
+"""scikit-learn pipelines are converted with their scalers folded into the first layer."""
 
 import warnings
 
@@ -29,32 +29,34 @@ FAR = 5 + 10.0 ** np.arange(X.shape[1]) * X
 
 
 def pipeline_of(*before, rows=FAR):
-    """A fitted pipeline, and rows, here far from 0 and of unlike scales."""
+    """Return a fitted pipeline and samples, by default far from 0 and with features of different
+    scales.
+    """
     est = neural.MLPRegressor(hidden_layer_sizes=(5,), solver="lbfgs", max_iter=20, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return make_pipeline(*before, est).fit(rows, X[:, 0]), rows
 
 
-def takes_the_same_rows(pipe, rows):
-    """A scaler becomes part of the first layer; its own transform is the oracle."""
+def check_folded_scaler(pipe, rows):
+    """Check that a folded scaler gives the outputs of the pipeline's own transform."""
     model, theta = fc.from_sklearn(pipe)
     assert model.sizes[0] == rows.shape[1]
     assert np.allclose(model.predict(theta, rows)[:, 0], pipe.predict(rows), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize(("name", "options"), SCALERS)
-def test_from_a_pipeline_of_one_step(name, options):
+def test_a_scaler_is_folded_into_the_first_layer(name, options):
     make = getattr(preprocessing, name, None) or getattr(decomposition, name)
-    takes_the_same_rows(*pipeline_of(make(**options)))
+    check_folded_scaler(*pipeline_of(make(**options)))
 
 
-def test_from_a_pipeline_of_several_steps():
+def test_several_scalers_are_folded_into_the_first_layer():
     first, last = preprocessing.MinMaxScaler(), preprocessing.StandardScaler()
-    takes_the_same_rows(*pipeline_of(first, "passthrough", decomposition.PCA(3), last))
+    check_folded_scaler(*pipeline_of(first, "passthrough", decomposition.PCA(3), last))
 
 
-def test_from_a_pipeline_names_the_step_that_is_no_scaler():
+def test_errors_for_pipelines_name_the_unsupported_step():
     pipe, _ = pipeline_of(preprocessing.PolynomialFeatures(2))
     with pytest.raises(ValueError, match=r"'polynomialfeatures'.*transform\(X\)"):
         fc.from_sklearn(pipe)
@@ -67,7 +69,7 @@ def test_from_a_pipeline_names_the_step_that_is_no_scaler():
 
 
 @pytest.mark.parametrize("fitted", [True, False])
-def test_of_a_search_its_best_estimator_is_wanted(fitted):
+def test_errors_for_searches_suggest_their_best_estimator(fitted):
     from sklearn.model_selection import GridSearchCV
 
     one = neural.MLPRegressor(hidden_layer_sizes=(2,), max_iter=5, random_state=0)
@@ -82,22 +84,24 @@ def test_of_a_search_its_best_estimator_is_wanted(fitted):
         fc.from_sklearn(search)
 
 
-def test_components_without_variance_are_whitened_as_scikit_learn_does():
+def test_whitening_of_components_without_variance_matches_scikit_learn():
     rows = np.hstack([X[:, :3], np.zeros((len(X), 1))])
-    takes_the_same_rows(*pipeline_of(decomposition.PCA(whiten=True), rows=rows))
+    check_folded_scaler(*pipeline_of(decomposition.PCA(whiten=True), rows=rows))
 
 
-def test_a_scaler_with_a_transform_of_its_own_is_none_of_scikit_learns():
+def test_scalers_with_an_overridden_transform_are_rejected():
     scaler = preprocessing.StandardScaler
-    takes_the_same_rows(*pipeline_of(type("StandardScaler", (scaler,), {})()))
+    check_folded_scaler(*pipeline_of(type("StandardScaler", (scaler,), {})()))
     own = type("StandardScaler", (scaler,), {"transform": lambda self, X: 3 * X})
     with pytest.raises(ValueError, match="StandardScaler with a transform of its own"):
         fc.from_sklearn(pipeline_of(own())[0])
 
 
 @pytest.mark.parametrize("activation", ["tanh", ["tanh"], ("tanh", "relu")])
-def test_an_estimator_has_the_activations_of_its_fit(activation):
-    """One for each layer, and whatever was set afterwards."""
+def test_activations_are_those_at_the_time_of_fit(activation):
+    """A converted estimator has one activation per layer, as fitted, even if its parameters were
+    changed afterwards.
+    """
     widths = (3,) if isinstance(activation, str) else (3,) * len(activation)
     est = fc.MLPRegressor(widths, activation, max_iter=3, random_state=0, verdict=False)
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""Memory-mapped files that are cut short while rows are read from them."""
+"""Memory-mapped files that are truncated while rows are read from them."""
 
 import mmap
 
@@ -26,13 +26,15 @@ def refused(asks, words):
 
 @pytest.fixture
 def program(python, tmp_path):
-    """Runs a program with `refused` in a process and a folder of its own."""
+    """Return a function that runs a program with `refused` in a new process and folder."""
     return lambda code: python(f"{BEGIN}os.chdir({str(tmp_path)!r})\n{code}", timeout=1200)
 
 
 @pytest.mark.parametrize("cut", ["X", "y"])
-def test_a_file_that_is_cut_short_is_refused_and_ends_no_process(cut, program):
-    """Between passes, amid one, and for a batch, views and plain arrays of its pages among them."""
+def test_truncated_files_raise_instead_of_crashing(cut, program):
+    """Truncating a mapped file between passes, during one or before a batch raises ValueError
+    instead of SIGBUS, also for views and plain arrays of its pages.
+    """
     program(
         f"""
 N, model = 20_000, fc.MLP([20, 5, 3])
@@ -52,8 +54,8 @@ for as_given in (lambda a: a, lambda a: a[100:], lambda a: np.asarray(a)):
     )
 
 
-def test_a_file_that_is_cut_short_while_a_block_is_multiplied(program):
-    """What was read is multiplied, the block ahead as well; what was not is refused."""
+def test_truncation_during_a_block_raises_for_the_rows_not_yet_read(program):
+    """Blocks that were read, including the prefetched one, are multiplied; the next one raises."""
     program(
         """
 from fastcurv.network.sums import value_part
@@ -80,9 +82,9 @@ for after in range(1, 7):
 
 @pytest.mark.by_day(share=1 / 2)
 @pytest.mark.parametrize("memory", [None, 2_000_000])
-def test_rows_of_a_plain_objective_are_in_memory(memory, program):
-    """Of a file, of views and of plain arrays of its pages: whatever becomes of it, the answers are
-    those of arrays.
+def test_an_objective_copies_mapped_rows_into_memory(memory, program):
+    """Results of objectives on mapped files, their views and plain arrays of their pages do not
+    change if the file is truncated.
     """
     program(
         f"""
@@ -111,8 +113,10 @@ for mode in "r", "r+", "c":
     )
 
 
-def test_what_was_cut_before_is_refused(program):
-    """By whoever is given rows: networks, objectives, estimators, sparse matrices."""
+def test_files_truncated_before_use_are_rejected(program):
+    """Networks, objectives, estimators and sparse matrices raise for arrays of a file that is
+    already truncated.
+    """
     program(
         """
 import scipy.sparse
@@ -163,9 +167,9 @@ for order in "CF":
 @pytest.mark.by_day(share=1 / 3)
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("asked", ["streamed", "batches", "predict", "objective", "fit"])
-def test_a_file_that_is_cut_and_grows_again_amid_passes(asked, order, program):
-    """By another thread, a hundred times, at any moment: an answer or one sentence, and no signal;
-    and one sentence each where the files stay short.
+def test_truncation_and_growth_during_passes_never_crash(asked, order, program):
+    """While another thread truncates and extends the file a hundred times, each call returns or
+    raises ValueError; it raises if the file stays short.
     """
     program(
         f"""
@@ -228,9 +232,9 @@ for ask in asks:
     )
 
 
-def test_rows_come_out_of_a_map_as_they_lie(tmp_path):
-    """By either way of the system, of every layout, and by their numbers; nothing but the file's
-    own end is refused.
+def test_mapped_rows_are_copied_exactly_for_every_layout(tmp_path):
+    """Rows are copied by both system calls, from every layout and by index, and only reading past
+    the file's end raises.
     """
     X = np.random.default_rng(0).standard_normal((300, 17))
     for i, given in enumerate((X, np.asfortranarray(X), X.astype(">f4"), X > 0)):
@@ -253,6 +257,6 @@ def test_rows_come_out_of_a_map_as_they_lie(tmp_path):
             raw = np.frombuffer(mmap.mmap(file.fileno(), 0), np.uint8)
             copied = copy_if_mapped(raw, "X")
             assert np.array_equal(copied, raw) and copied is not raw
-    raw = np.frombuffer(mmap.mmap(-1, 1000), np.uint8)  # of no file
+    raw = np.frombuffer(mmap.mmap(-1, 1000), np.uint8)  # an anonymous map
     assert np.array_equal(copy_if_mapped(raw, "X"), raw)
     assert copy_if_mapped(X, "X") is X and np.array_equal(copy_if_mapped(X, "X", [3, 1]), X[[3, 1]])

@@ -1,4 +1,4 @@
-"""The same numbers as JAX jvp(grad) and torch double backward, where they are installed."""
+"""Products agree with JAX's jvp of grad and torch's double backward, if those are installed."""
 
 import zlib
 
@@ -6,29 +6,31 @@ import numpy as np
 import pytest
 
 from ..nets import ACTIVATIONS, KERNELS, draw, every_activation
-from .product_cases import agree, agrees_with_torch, torch_net
+from .product_cases import assert_agrees_with_torch, assert_engine_agrees, torch_net
 
 SIZES = [7, 9, 9, 8, 5]
 
 
 def drawn(activation, loss, soft=False):
-    """A small net with data and l2: (ob, theta, v)."""
+    """Return (ob, theta, v) of a small network with data and l2."""
     rng = np.random.default_rng(zlib.crc32(f"{activation} {loss}".encode()))
     net = draw(rng, SIZES, activation, loss, l2=0.05, soft=soft)
     return net.ob, net.theta, net.direction(rng)
 
 
 @every_activation
-def test_torch_double_backward(activation):
+def test_products_agree_with_torch_double_backward(activation):
     torch = pytest.importorskip("torch")
     for loss in KERNELS:
         for soft in (False, True) if loss != "mse" else (False,):
             ob, theta, v = drawn(activation, loss, soft)
-            agrees_with_torch(torch, torch_net(torch, ob.model, theta), ob, theta, v)
+            assert_agrees_with_torch(torch, torch_net(torch, ob.model, theta), ob, theta, v)
 
 
-def test_jax_jvp_of_grad():
-    """Forward over reverse, each activation in one layer of a net with one of the losses."""
+def test_products_agree_with_jax_jvp_of_grad():
+    """Products agree with forward-over-reverse differentiation, for each activation in one layer
+    and each loss.
+    """
     jax = pytest.importorskip("jax")
     jnp = jax.numpy
     wide = jax.config.jax_enable_x64
@@ -69,6 +71,8 @@ def test_jax_jvp_of_grad():
 
             both = jax.jit(lambda t, d: jax.jvp(jax.value_and_grad(mean_loss), (t,), (d,)))
             (value, gradient), (_, product) = both(theta, v)
-            agree(ob, theta, v, float(value), np.asarray(gradient), np.asarray(product))
+            assert_engine_agrees(
+                ob, theta, v, float(value), np.asarray(gradient), np.asarray(product)
+            )
     finally:
         jax.config.update("jax_enable_x64", wide)

@@ -11,14 +11,14 @@ from .. import nets
 
 
 def operators(net):
-    """Positive definite operators of each kind."""
+    """Return positive definite operators of each kind."""
     H = net.ob.hessian(net.theta)
     mu = 1.0 - min(0.0, float(fc.eigvalsh(H)[0]))
     G = net.ob.ggn(net.theta).shift(0.5)
     return {"shifted": H.shift(mu), "ggn": G, "block": net.ob.ggn(net.theta).restrict(layers=[1])}
 
 
-def test_a_factor_solves_and_has_the_determinant_and_diagonal_of_the_matrix(rng):
+def test_a_factor_gives_solutions_determinant_and_inverse_diagonal(rng):
     net = nets.draw(rng, [3, 5, 2], "tanh", "cross_entropy", N=40, l2=0.3)
     for name, op in operators(net).items():
         A, factor = op.to_dense(), op.factor()
@@ -37,9 +37,9 @@ def test_a_factor_solves_and_has_the_determinant_and_diagonal_of_the_matrix(rng)
         assert not np.triu(factor.lower, 1).any(), name
 
 
-def test_a_factor_of_an_indefinite_matrix_is_refused_with_its_smallest_eigenvalue(rng):
+def test_factorising_an_indefinite_matrix_raises_with_its_smallest_eigenvalue(rng):
     toy = fc.Objective(fc.MLP([1, 1, 1], "identity", bias=False), [[1.0]], [1.0], loss="mse")
-    cases = [(toy.hessian(np.zeros(2)), -2.0)]  # a negative diagonal of the pivots only
+    cases = [(toy.hessian(np.zeros(2)), -2.0)]  # only the diagonal of the pivots is negative
     net = nets.draw(rng, [3, 4, 1], "tanh", N=20)
     H = net.ob.hessian(net.theta)
     least = float(fc.eigvalsh(H)[0])
@@ -53,7 +53,7 @@ def test_a_factor_of_an_indefinite_matrix_is_refused_with_its_smallest_eigenvalu
         assert not isinstance(why.value, np.linalg.LinAlgError)
 
 
-def test_a_singular_matrix_has_no_factor_whatever_rounding_makes_of_it(rng):
+def test_singular_matrices_are_rejected_despite_rounding(rng):
     for seed in range(20):
         net = nets.draw(seed, [3, 4, 2], "tanh", "cross_entropy", N=30)
         G = net.ob.ggn(net.theta)  # adding a constant to both logits changes nothing
@@ -62,7 +62,7 @@ def test_a_singular_matrix_has_no_factor_whatever_rounding_makes_of_it(rng):
         assert G.shift(1e-6).factor().shape == G.shape
 
 
-def test_units_of_the_inputs_decide_no_factorisation(rng):
+def test_factorisation_does_not_depend_on_units_of_the_inputs(rng):
     X, y = rng.standard_normal((40, 3)), rng.standard_normal(40)
     for units in (np.ones(3), np.array([1e-6, 1.0, 1e6])):
         ob = fc.Objective(fc.MLP([3, 1]), X * units, y, loss="mse")
@@ -73,7 +73,7 @@ def test_units_of_the_inputs_decide_no_factorisation(rng):
     assert np.allclose(x * np.append(units, 1.0), wanted, rtol=1e-9)
 
 
-def test_arguments_of_solve_are_checked():
+def test_solve_rejects_invalid_arguments():
     toy = fc.Objective(fc.MLP([1, 1, 1], "identity", bias=False), [[1.0]], [1.0], loss="mse")
     factor = toy.hessian(np.zeros(2)).shift(4.0).factor()
     for wrong in (np.ones(3), np.ones((3, 2)), np.ones((2, 1, 1)), 1.0):

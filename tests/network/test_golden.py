@@ -1,6 +1,4 @@
-"""Products, bounds and maps of every form of a curvature stay what they are; `tests.golden` says
-how they are written anew.
-"""
+"""Products, bounds and embeddings compared with the golden file; `tests.golden` updates it."""
 
 import pytest
 
@@ -9,6 +7,8 @@ from . import golden
 
 
 @pytest.mark.parametrize("section", golden.SECTIONS)
-def test_forms_give_and_claim_what_they_did(section):
-    """Bounds to what rounding does in sums of NumPy; the rest to single precision."""
+def test_products_and_bounds_of_every_form_are_unchanged(section):
+    """Bounds are unchanged up to rounding of sums in NumPy, other numbers up to single
+    precision.
+    """
     assert changed(golden, section) == []

@@ -1,5 +1,5 @@
-"""What people hold goes in as it is: every layout and library, for every argument, right or one
-sentence; and nothing that goes in is changed.
+"""Arrays of every layout and library are accepted for every argument, or rejected with a short
+error, and are never modified.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ HELD = {
     "theta": RNG.integers(-4, 5, MODEL.n_params) / 4,
     "v": RNG.integers(-4, 5, MODEL.n_params) / 4,
     "V": RNG.integers(-4, 5, (MODEL.n_params, 3)) / 4,
-}  # numbers that every real dtype below holds exactly
+}  # numbers that every real dtype below represents exactly
 
 
 def misaligned(a):
@@ -50,8 +50,8 @@ def mapped(a):
     return np.load(path, mmap_mode="r")
 
 
-def part(a):
-    """Of a larger array, between other numbers."""
+def view_of_larger(a):
+    """Return the array as a view of a larger one with other numbers around it."""
     wide = np.full((2 * len(a), 3 * a[0].size), 7.0)
     held = wide[::2, 1 : 1 + a[0].size]
     held[...] = a.reshape(len(a), -1)
@@ -59,7 +59,7 @@ def part(a):
 
 
 class OnlyDlpack:
-    """An array of a library that NumPy knows nothing of."""
+    """An array that supports only the DLPack protocol."""
 
     def __init__(self, a):
         self.a = a
@@ -98,7 +98,7 @@ LAYOUTS = {
     ),
     "reversed": lambda a: a[::-1].copy()[::-1],
     "both reversed": lambda a: np.flip(np.flip(a).copy()),
-    "part of a larger one": part,
+    "part of a larger one": view_of_larger,
     "memory-mapped": mapped,
     "read-only": read_only,
     "misaligned": misaligned,
@@ -118,8 +118,8 @@ LAYOUTS = {
 }
 
 
-def everything(X, y, sample_weight, theta, v, V, dtype="float64"):
-    """What an objective and its operators say."""
+def all_results(X, y, sample_weight, theta, v, V, dtype="float64"):
+    """Return the results of an objective and its operators."""
     model = MODEL.astype(dtype)
     ob = fc.Objective(model, X, y, "binary_cross_entropy", 0.125, sample_weight)
     H, J = ob.hessian(theta), ob.jacobian(theta)
@@ -139,36 +139,40 @@ def digest(x):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_layouts(layout, dtype):
-    """The same numbers held in another way give the same bits, and are left as they were."""
+def test_memory_layout_of_arguments_changes_no_bit(layout, dtype):
+    """Equal numbers in another memory layout give bitwise identical results and are not
+    modified.
+    """
     for argument in HELD:
         held = LAYOUTS[layout](HELD[argument])
         before = digest(held)
         given = {**HELD, argument: held}
-        for one, other in zip(everything(**HELD, dtype=dtype), everything(**given, dtype=dtype)):
+        for one, other in zip(all_results(**HELD, dtype=dtype), all_results(**given, dtype=dtype)):
             assert np.array_equal(one, other)
         assert digest(held) == before
 
 
-def test_integers(dtype):
+def test_integer_arguments_are_accepted(dtype):
     for kind, argument in itertools.product(["i8", "i2", "u2", "u1", "bool"], HELD):
         numbers = (np.abs(np.sign(HELD[argument]))).astype(kind)
-        expected = everything(**{**HELD, argument: numbers.astype(float)}, dtype=dtype)
-        for one, other in zip(expected, everything(**{**HELD, argument: numbers}, dtype=dtype)):
+        expected = all_results(**{**HELD, argument: numbers.astype(float)}, dtype=dtype)
+        for one, other in zip(expected, all_results(**{**HELD, argument: numbers}, dtype=dtype)):
             assert np.array_equal(one, other)
 
 
-def refusals():
-    """What is refused: how it is made of the right array, and words of the sentence."""
+def invalid_arrays():
+    """Return, by name, how an invalid array is made from a valid one, the error's class and words
+    of its message.
+    """
 
-    def hidden(a):
+    def with_mask(a):
         return np.ma.array(a, mask=np.arange(a.size).reshape(a.shape) == 1)
 
-    def grows(a):
+    def with_requires_grad(a):
         return torch_tensor(a).requires_grad_()
 
     return {
-        "masked": (hidden, ValueError, "no masked entries, got 1 of"),
+        "masked": (with_mask, ValueError, "no masked entries, got 1 of"),
         "0-d": (lambda a: np.float64(1.0), ValueError, "()"),
         "0-d array": (lambda a: np.array(1.0), ValueError, "()"),
         "complex": (lambda a: a + 0j, TypeError, "complex128"),
@@ -177,7 +181,7 @@ def refusals():
         "None": (lambda a: None, TypeError, "real numbers"),
         "dates": (lambda a: a.astype("datetime64[s]"), TypeError, "datetime64"),
         "structured": (lambda a: np.zeros(a.shape, [("x", float)]), TypeError, "real numbers"),
-        "without requires_grad": (grows, ValueError, "detach()"),
+        "without requires_grad": (with_requires_grad, ValueError, "detach()"),
         "elsewhere": (lambda a: torch_tensor(a).to("meta"), ValueError, "meta"),
         "bfloat16": (lambda a: torch_tensor(a).bfloat16(), TypeError, "bfloat16"),
         "sparse": (lambda a: sparse.csr_matrix(np.atleast_2d(a)), TypeError, "toarray"),
@@ -186,29 +190,29 @@ def refusals():
     }
 
 
-@pytest.mark.parametrize("what", refusals())
-def test_refused_in_one_sentence(what):
+@pytest.mark.parametrize("what", invalid_arrays())
+def test_invalid_arrays_raise_short_errors(what):
     for argument in [name for name in HELD if name != "sample_weight"]:
-        make, kind, words = refusals()[what]
+        make, kind, words = invalid_arrays()[what]
         if what == "ragged" and argument == "theta":
-            words = "layers"  # a list of lists is a list of layers there
+            words = "layers"  # for theta, a list of lists is a list of layers
             kind = (TypeError, ValueError)
         with pytest.raises(kind) as caught:
-            everything(**{**HELD, argument: make(HELD[argument])})
+            all_results(**{**HELD, argument: make(HELD[argument])})
         text = str(caught.value)
         assert words in text and "dimension mismatch" not in text
         assert "\n" not in text and len(text) < 300
 
 
-def test_no_copies():
-    """Where dtype and layout fit, X is not copied, whatever library holds it."""
+def test_suitable_arrays_are_not_copied():
+    """X is not copied if its dtype and layout fit, whatever library holds it."""
     X = HELD["X"].copy()
     for held in (X, torch_tensor(X), np.ma.array(X), OnlyDlpack(X), OnlyArray(X)):
         ob = fc.Objective(MODEL, held, HELD["y"], "mse")
         assert np.shares_memory(ob.X, as_numpy(held, "held"))
 
 
-def test_tensors_come_back():
+def test_tensors_give_tensors():
     torch = pytest.importorskip("torch")
     ob = fc.Objective(MODEL, HELD["X"], HELD["y"], "mse")
     v, V = torch_tensor(HELD["v"]), torch_tensor(HELD["V"])
@@ -228,8 +232,10 @@ def test_tensors_come_back():
     assert torch.equal(H.matvec(v), H @ v) and torch.equal(J.rmatvec(u), J.T @ u)
 
 
-def test_theta_as_layers():
-    """``[(W, b), ...]`` wherever theta goes, kernels ``(in, out)`` refused."""
+def test_theta_may_be_a_list_of_layers():
+    """``[(W, b), ...]`` is accepted for every theta; kernels of shape ``(in, out)`` are
+    rejected.
+    """
     theta, ob = HELD["theta"], fc.Objective(MODEL, HELD["X"], HELD["y"], "mse", l2=0.1)
     layers = MODEL.unflatten(theta)
     tensors = [(torch_tensor(W), torch_tensor(b)) for W, b in layers]
@@ -242,9 +248,9 @@ def test_theta_as_layers():
         ob.value([(W.T, b) for W, b in layers])
 
 
-def test_shifts_sums_and_products(rng):
-    """``H + mu I`` is H with a shift, however it is written, and its bound holds; with another
-    operator, or times one or a number, it is SciPy's.
+def test_multiples_of_the_identity_are_shifts_and_other_sums_are_scipys(rng):
+    """``H + mu I`` is H with a shift in any notation, and its bound holds. Sums with other
+    operators and products with operators or numbers are SciPy's.
     """
     ob = fc.Objective(MODEL, HELD["X"], HELD["y"], "mse")
     H, n = ob.hessian(HELD["theta"]), MODEL.n_params
@@ -278,7 +284,7 @@ def test_shifts_sums_and_products(rng):
     )
 
 
-def test_reprs_say_what_it_is():
+def test_reprs_describe_their_objects():
     ob = fc.Objective(MODEL, HELD["X"], HELD["y"], "mse")
     theta = HELD["theta"]
     for op, words in (

@@ -10,7 +10,7 @@ import fastcurv as fc
 from fastcurv import _engine
 from fastcurv.structure.tables import ACTIVATIONS
 
-NETWORKS = [  # sizes, bias, residual: tangents go forward in the first ones, then backward
+NETWORKS = [  # sizes, bias, residual; the first ones use forward mode, the others reverse mode
     ([3, 5, 4], True, False),
     ([4, 4, 4, 6], False, True),
     ([1, 3, 3, 1], True, True),
@@ -23,7 +23,7 @@ NETWORKS = [  # sizes, bias, residual: tangents go forward in the first ones, th
 
 
 def outputs(model, theta, x):
-    """The network's outputs at one complex row, in the plainest NumPy."""
+    """Return the network's outputs at one complex sample, in plain NumPy."""
     a = x
     for l, (W, b) in enumerate(model.unflatten(theta)):
         z = W @ a + (0 if b is None else b)
@@ -34,7 +34,7 @@ def outputs(model, theta, x):
 
 
 def complex_step(f, x):
-    """Derivatives of f at x, one for each number of x, in the last axis."""
+    """Return derivatives of f at x, one for each entry of x, along the last axis."""
     steps = 1e-30j * np.eye(len(x))
     return np.stack([f(x + step).imag / 1e-30 for step in steps], axis=-1)
 
@@ -48,7 +48,7 @@ def draw(sizes, bias, residual, activation, dtype="float64", seed=0, N=5):
 
 
 @pytest.mark.parametrize("activation", [name for name in ACTIVATIONS if isinstance(name, str)])
-def test_jacobians_are_those_of_the_complex_step(activation, arch):
+def test_input_jacobians_match_complex_steps(activation, arch):
     for seed, (sizes, bias, residual) in enumerate(NETWORKS):
         model, theta, X, _ = draw(sizes, bias, residual, activation, seed=seed)
         J = model.input_jacobian(theta, X)
@@ -60,8 +60,10 @@ def test_jacobians_are_those_of_the_complex_step(activation, arch):
 
 
 @pytest.mark.parametrize("activation", [name for name in ACTIVATIONS if isinstance(name, str)])
-def test_hessians_are_differences_of_jacobians(activation, arch):
-    """Of fourth order, whose error is below 1e-8 here; weighted sums are those of each output."""
+def test_input_hessians_match_differences_of_jacobians(activation, arch):
+    """Input Hessians match fourth-order differences of Jacobians, whose error is below 1e-8 here,
+    and weighted sums are those of each output.
+    """
     h, w = 1e-3, np.array([1, -8, 8, -1]) / 12
     for seed, (sizes, bias, residual) in enumerate(NETWORKS):
         model, theta, X, weights = draw(sizes, bias, residual, activation, seed=seed, N=3)
@@ -74,7 +76,7 @@ def test_hessians_are_differences_of_jacobians(activation, arch):
             difference = np.tensordot(w, moved, 1) / h
             if activation in ("relu", "leaky_relu"):
                 assert not H.any()
-            elif activation != "elu":  # phi'' of elu jumps at 0
+            elif activation != "elu":  # phi'' of elu is discontinuous at 0
                 np.testing.assert_allclose(H[..., i], difference, rtol=0, atol=1e-7)
         summed = np.einsum("rk,rkij->rij", weights, H)
         atol = 1e-13 * (1 + np.abs(H).max())
@@ -83,8 +85,8 @@ def test_hessians_are_differences_of_jacobians(activation, arch):
         np.testing.assert_allclose(same, np.einsum("k,rkij->rij", weights[0], H), atol=atol)
 
 
-def test_quadratic_networks_have_their_hessian_in_closed_form():
-    """For outputs ``V (W x + b)^2`` the Hessian of output k is ``2 W' diag(V_k) W``."""
+def test_quadratic_networks_have_their_known_input_hessian():
+    """For outputs ``V (W x + b)^2``, the Hessian of output k is ``2 W' diag(V_k) W``."""
     square = fc.Activation(lambda z: (z * z, 2 * z, np.full_like(z, 2.0)))
     model = fc.MLP([3, 6, 2], square)
     theta = model.init(seed=0)
@@ -94,7 +96,7 @@ def test_quadratic_networks_have_their_hessian_in_closed_form():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_activations_in_python_give_the_derivatives_of_built_in_ones(dtype):
+def test_user_defined_activations_give_equal_input_derivatives(dtype):
     def tanh(z):
         a = np.tanh(z)
         return a, 1 - a * a, -2 * a * (1 - a * a)
@@ -113,8 +115,10 @@ def test_activations_in_python_give_the_derivatives_of_built_in_ones(dtype):
 
 
 @pytest.mark.parametrize("name", [name for name in ACTIVATIONS if isinstance(name, str)])
-def test_activations_in_python_stand_beside_built_in_ones(name):
-    """Against the same network with the function's place taken by a built-in twin."""
+def test_user_defined_activations_may_be_mixed_with_built_in_ones(name):
+    """A network with one user-defined activation equals the same network with its built-in
+    equivalent.
+    """
     own = fc.Activation(
         lambda z: (np.tanh(z), 1 - np.tanh(z) ** 2, -2 * np.tanh(z) / np.cosh(z) ** 2)
     )
@@ -126,7 +130,7 @@ def test_activations_in_python_stand_beside_built_in_ones(name):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_row_has_the_same_bits_alone_and_for_any_number_of_threads(dtype, arch):
+def test_input_derivatives_of_a_sample_do_not_depend_on_others_or_threads(dtype, arch):
     for sizes in ([4, 64, 64, 4], [40, 20, 20, 3], [3, 200, 2], [7, 600, 5]):
         model, theta, X, weights = draw(sizes, True, True, "gelu", dtype, N=1009)
         sizes_, phis, skips = model._layers
@@ -137,7 +141,7 @@ def test_a_row_has_the_same_bits_alone_and_for_any_number_of_threads(dtype, arch
             )
             for a, b in zip(whole, again):
                 assert np.array_equal(a, b)
-        if arch == "blas":  # another library chooses its order of summation from the sizes
+        if arch == "blas":  # another BLAS chooses its order of summation by size
             continue
         for r in (0, 1, 500, 1008):
             alone = model.input_derivatives(theta, X[r : r + 1], weights[r : r + 1])
@@ -145,7 +149,7 @@ def test_a_row_has_the_same_bits_alone_and_for_any_number_of_threads(dtype, arch
                 assert np.array_equal(a[r : r + 1], b)
 
 
-def test_derivatives_are_those_of_torch():
+def test_input_derivatives_agree_with_torch():
     torch = pytest.importorskip("torch")
     for seed, (sizes, bias, residual) in enumerate(NETWORKS):
         model, theta, X, weights = draw(sizes, bias, residual, "tanh", seed=seed)
@@ -171,7 +175,7 @@ def test_derivatives_are_those_of_torch():
             np.testing.assert_allclose(found, true, rtol=0, atol=1e-13 * (1 + np.abs(true).max()))
 
 
-def test_batch_normalisation_is_folded_as_in_evaluation():
+def test_input_derivatives_fold_batch_normalisation_as_in_evaluation():
     rng = np.random.default_rng(0)
     X = rng.standard_normal((40, 3))
     model = fc.MLP([3, 5, 5, 2], residual=True, batch_norm=True)
@@ -190,7 +194,7 @@ def test_batch_normalisation_is_folded_as_in_evaluation():
         model.input_jacobian(theta, X)
 
 
-def test_any_form_of_arguments_gives_the_same_numbers_and_none_is_changed():
+def test_input_derivatives_accept_any_array_and_modify_none():
     model, theta, X, weights = draw([3, 5, 2], True, False, "tanh", N=7)
     before = [x.copy() for x in (theta, X, weights)]
     true = model.input_derivatives(theta, X, weights)
@@ -210,7 +214,7 @@ def test_any_form_of_arguments_gives_the_same_numbers_and_none_is_changed():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_numbers_that_are_not_finite_are_refused(bad):
+def test_input_derivatives_reject_nan_and_infinity(bad):
     model, theta, X, weights = draw([3, 5, 2], True, False, "tanh", N=600)
     for name, given in (("theta", theta), ("X", X), ("weights", weights)):
         spoilt = given.copy()
@@ -220,7 +224,7 @@ def test_numbers_that_are_not_finite_are_refused(bad):
             model.input_hessian(**parts)
 
 
-def test_arguments_of_other_shapes_are_refused_in_one_sentence():
+def test_input_derivatives_reject_wrong_shapes():
     model, theta, X, _ = draw([3, 5, 2], True, False, "tanh")
     for call in (
         lambda: model.input_jacobian(theta[1:], X),

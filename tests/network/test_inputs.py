@@ -1,4 +1,4 @@
-"""What goes in comes out: overlap, NaN, zeros, scales far from one, shapes, signatures."""
+"""Overlapping arrays, NaN, zeros, extreme scales, shapes and signatures."""
 
 import re
 import warnings
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
 every_net = pytest.mark.parametrize("net", NETS)
 
 
-def test_labels_of_any_integers_and_rows_that_are_one(dtype, rng):
+def test_labels_of_any_integer_type_and_broadcast_rows_are_accepted(dtype, rng):
     X = rng.integers(-3, 4, (20, 3)).astype(dtype)
     y, model = rng.integers(0, 2, 20), MLP([3, 4, 2], dtype=dtype)
     theta = model.init(seed=0)
@@ -52,9 +52,9 @@ def test_out_may_overlap_v(net, drawn):
 
 @every_net
 @pytest.mark.parametrize("what", [np.nan, np.inf])
-def test_nan_goes_through(arch, net, dtype, what, drawn):
-    """NaN or infinity in v shows in the product and in the form; other columns, and later products,
-    have their old bits.
+def test_nan_in_v_reaches_its_product_only(arch, net, dtype, what, drawn):
+    """NaN or infinity in v makes its product and form non-finite; other columns and later products
+    are bitwise unchanged.
     """
     p = drawn(net, dtype)
     H = p.ob.hessian(p.theta)
@@ -75,7 +75,7 @@ def test_nan_goes_through(arch, net, dtype, what, drawn):
             assert np.array_equal(p.ob.hessp(p.theta, p.v), product)
 
 
-def test_zero_in_zero_out(arch, dtype, drawn):
+def test_products_with_zero_are_zero(arch, dtype, drawn):
     p = drawn("tall", dtype)
     H = p.ob.hessian(p.theta)
     assert not (H @ np.zeros(p.n)).any() and H.quadratic(np.zeros((p.n, 3))).tolist() == [0, 0, 0]
@@ -85,9 +85,9 @@ def test_zero_in_zero_out(arch, dtype, drawn):
     assert (H @ np.ones((p.n, 1))).shape == (p.n, 1)
 
 
-def test_scales_far_from_one(arch, dtype, drawn):
-    """Products are homogeneous down to tiny v and up to huge ones: nothing overflows or is flushed
-    on the way.
+def test_products_are_homogeneous_at_extreme_scales(arch, dtype, drawn):
+    """Products scale with v down to tiny and up to huge vectors without overflow or underflow on
+    the way.
     """
     p = drawn("tall", dtype)
     H = p.ob.hessian(p.theta)
@@ -98,7 +98,7 @@ def test_scales_far_from_one(arch, dtype, drawn):
         assert np.linalg.norm(product - true) <= 4 * np.finfo(dtype).eps * np.linalg.norm(true)
 
 
-def test_the_signature_of_an_objective_is_what_it_takes():
+def test_signatures_of_objectives_list_their_parameters():
     wanted = ["model", "X", "y", "loss", "l2", "sample_weight", "n_threads", "memory", "l2_biases"]
     assert list(signature(Objective).parameters) == wanted
     streamed = list(signature(StreamedObjective).parameters)
@@ -106,23 +106,27 @@ def test_the_signature_of_an_objective_is_what_it_takes():
 
 
 @pytest.mark.parametrize("scheme", ["he", "xavier", "lecun", "auto"])
-def test_the_spread_that_a_scheme_gives_its_weights(scheme):
-    """He 2 / in, Glorot 2 / (in + out), LeCun 1 / in; auto by what comes after the layer."""
+def test_initial_weights_have_their_schemes_variance(scheme):
+    """The variance is 2 / in for He, 2 / (in + out) for Glorot and 1 / in for LeCun; "auto" chooses
+    by the activation that follows.
+    """
     model = MLP([200, 300, 50, 100], ["relu", "tanh"])
     shares = {"he": lambda m, k: 2 / k, "xavier": lambda m, k: 2 / (m + k)}
     shares["lecun"] = lambda m, k: 1 / k
-    auto = ["he", "xavier", "xavier"]  # after relu, after tanh, and the last
+    auto = ["he", "xavier", "xavier"]  # before relu, before tanh, and the last layer
     for (W, b), name in zip(model.unflatten(model.init(seed=3, scheme=scheme)), auto):
         variance = shares[name if scheme == "auto" else scheme](*W.shape)
-        spread = 6 * (2 / W.size) ** 0.5  # of a variance that is measured, at six sigma
+        spread = 6 * (2 / W.size) ** 0.5  # six standard errors of the sample variance
         assert abs(W.var() / variance - 1) <= spread < 0.13 and not b.any()
         assert abs(W.mean()) <= 6 * (variance / W.size) ** 0.5
 
 
 @pytest.mark.by_day(share=1)
 @pytest.mark.parametrize("what", ["value", "gradient", "value_and_gradient", "hessian", "ggn"])
-def test_a_theta_of_the_right_length_in_other_axes(what, rng):
-    """Whichever question is the first: a row of parameters is none."""
+def test_theta_with_additional_axes_is_rejected(what, rng):
+    """A theta of the right number of entries in two axes is rejected by every method, also if that
+    is called first.
+    """
     model = MLP([3, 4, 2], "tanh")
     X, y, theta = rng.standard_normal((5, 3)), rng.standard_normal((5, 2)), model.init(seed=0)
     for given in (theta[None], theta[:, None], theta[0], np.stack([theta] * 2)):

@@ -11,12 +11,12 @@ from .. import nets
 SIZES = [[3, 2], [3, 1], [4, 5, 1], [4, 5, 3], [5, 5, 5, 2], [3, 17, 9, 4]]
 
 
-def products(J):
-    """The matrix by one product for each column, in float64."""
+def jacobian_by_products(J):
+    """Return the Jacobian by one product for each column, in float64."""
     return np.asarray(J @ np.eye(J.shape[1], dtype=J.dtype))
 
 
-def test_rows_are_those_of_products(rng):
+def test_jacobian_rows_match_products(rng):
     every = (*nets.ACTIVATIONS, nets.OWN["arctan"])
     for residual in (False, True):
         for i, sizes in enumerate(SIZES):
@@ -27,13 +27,13 @@ def test_rows_are_those_of_products(rng):
                     bias=bool(rng.integers(2)), weights=True,
                 )  # fmt: skip
                 J = net.ob.jacobian(net.theta)
-                found, wanted = J.to_dense(), products(J)
+                found, wanted = J.to_dense(), jacobian_by_products(J)
                 assert found.dtype == J.dtype and found.flags.c_contiguous
                 size = 1 + np.abs(wanted).max()
                 assert np.abs(found - wanted).max() <= 300 * nets.EPS[dtype] * size
 
 
-def test_blocks_of_rows_are_bitwise_those_of_the_matrix(rng):
+def test_blocks_of_jacobian_rows_are_bitwise_those_of_the_matrix(rng):
     for dtype in nets.DTYPES:
         net = nets.draw(rng, [4, 6, 3], "gelu", "cross_entropy", N=200, dtype=dtype)
         J = net.ob.jacobian(net.theta)
@@ -50,7 +50,7 @@ def test_blocks_of_rows_are_bitwise_those_of_the_matrix(rng):
         assert np.array_equal(*threads)
 
 
-def test_sparse_rows_streams_and_batch_normalisation_have_the_same_matrix(rng):
+def test_jacobian_matrix_of_sparse_streamed_and_normalised_objectives(rng):
     net = nets.draw(rng, [4, 6, 3], "tanh", N=30)
     whole = net.ob.jacobian(net.theta).to_dense()
     sparse = net.objective(X=scipy.sparse.csr_matrix(net.X))
@@ -61,11 +61,11 @@ def test_sparse_rows_streams_and_batch_normalisation_have_the_same_matrix(rng):
         assert np.abs(J.to_dense(slice(5, 19)) - whole[15:57]).max() <= 1e-13
     norm = nets.draw(rng, [4, 6, 3], "tanh", N=30, batch_norm=True)
     J = norm.ob.jacobian(norm.theta)
-    assert np.abs(J.to_dense() - products(J)).max() <= 1e-12
-    assert np.abs(J.to_dense(slice(2, 4)) - products(J)[6:12]).max() <= 1e-12
+    assert np.abs(J.to_dense() - jacobian_by_products(J)).max() <= 1e-12
+    assert np.abs(J.to_dense(slice(2, 4)) - jacobian_by_products(J)[6:12]).max() <= 1e-12
 
 
-def test_arguments_of_the_matrix_are_checked(rng):
+def test_jacobian_rows_reject_invalid_arguments(rng):
     net = nets.draw(rng, [4, 6, 3], N=30)
     J = net.ob.jacobian(net.theta)
     with pytest.raises(TypeError, match="rows must be a slice of samples, got"):
@@ -77,7 +77,7 @@ def test_arguments_of_the_matrix_are_checked(rng):
             J.to_dense(slice(0, 1), out=out)
 
 
-def test_the_hessian_as_a_matrix_is_that_of_products_whichever_costs_less(rng):
+def test_dense_hessian_matches_products_by_either_algorithm(rng):
     for N, kinds in ((400, "summed"), (3, "products")):
         for dtype in nets.DTYPES:
             net = nets.draw(

@@ -1,5 +1,5 @@
-"""Coordinates of a network's layers: against Kronecker products formed from the Jacobian, and the
-identities that their four maps are defined by.
+"""Coordinates of a network's layers, against Kronecker products formed from the Jacobian and the
+identities that define their four maps.
 """
 
 import numpy as np
@@ -19,15 +19,15 @@ def fitted(net):
     return made
 
 
-def dense(made, which):
-    """A map's matrix."""
+def matrix_of(made, which):
+    """Return the matrix of a map."""
     return getattr(made, which)(np.eye(made.model.n_params, dtype=made.model.dtype)).T
 
 
-def inverse_of(net, second):
-    """The inverse of P P' as it is defined, one block for each layer: the factors by the Jacobian's
-    columns for b, which are the derivatives of the one output by z, and by what each layer is
-    given.
+def explicit_inverse(net, second):
+    """Return the inverse of P P' by its definition, one block for each layer. Its factors are
+    computed from the Jacobian's columns for b (the derivatives of the one output by z) and from the
+    layer's inputs.
     """
     model, N = net.ob.model, net.ob.n_samples
     J, a, blocks = net.ob.jacobian(net.theta).to_dense(), net.ob.X, []
@@ -49,17 +49,21 @@ def inverse_of(net, second):
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("activation", ["tanh", "relu", "gelu"])
 @pytest.mark.parametrize("loss", ["mse", "poisson"])
-def test_the_product_of_roots_is_the_inverse_of_kronecker_products(loss, activation, residual, rng):
-    """Of one output, where the random signs cancel, with all rows."""
+def test_coordinate_maps_invert_the_kronecker_products(loss, activation, residual, rng):
+    """For one output, for which the random signs cancel, P P' computed from all samples equals its
+    explicit inverse.
+    """
     net = nets.draw(rng, [4, 4, 4, 1], activation, loss, N=90, l2=0.01, residual=residual)
     z = net.ob.model.preactivations(net.theta, net.ob.X)[-1][:, 0]
     second = np.full(90, 2.0) if loss == "mse" else np.exp(z)
     made, model = fitted(net), net.ob.model
-    P = dense(made, "to_theta")
-    for l, (G, A) in enumerate(inverse_of(net, second)):
+    P = matrix_of(made, "to_theta")
+    for l, (G, A) in enumerate(explicit_inverse(net, second)):
         here = slice(model.starts[l], model.starts[l + 1])
         m, k = model.shapes[l]
-        order = np.arange(m * (k + 1)).reshape(m, k + 1)  # [W b] by rows, and W then b
+        order = np.arange(m * (k + 1)).reshape(
+            m, k + 1
+        )  # from the order [W b] by rows to W, then b
         order = np.concatenate([order[:, :k].ravel(), order[:, k]])
         wanted = np.kron(np.linalg.inv(G), np.linalg.inv(A))[np.ix_(order, order)]
         assert norm(P[here] @ P[here].T - wanted) <= 1e-9 * norm(wanted)
@@ -68,13 +72,15 @@ def test_the_product_of_roots_is_the_inverse_of_kronecker_products(loss, activat
 @pytest.mark.parametrize("dtype", nets.DTYPES)
 @pytest.mark.parametrize("loss", nets.LOSSES)
 @pytest.mark.parametrize("bias", [True, False])
-def test_four_maps_of_points_and_gradients(bias, loss, dtype, rng):
-    """One after the other they are the identity, and <P x, g> = <x, P' g>; in rows or alone."""
+def test_the_four_coordinate_maps_are_inverse_and_adjoint(bias, loss, dtype, rng):
+    """The maps of points invert each other, as do those of gradients, and <P x, g> = <x, P' g>, for
+    single vectors and rows of vectors.
+    """
     net = nets.draw(rng, [3, 9, 5, 2], "tanh", loss, N=40, l2=0.1, dtype=dtype, bias=bias)
     made = fitted(net)
     made.shorten(net.ob.gradient(net.theta))
     x, g = rng.standard_normal((2, 3, net.ob.n_params)).astype(dtype)
-    P = dense(made, "to_theta").astype(float)
+    P = matrix_of(made, "to_theta").astype(float)
     slack = 1e3 * nets.EPS[dtype] * np.linalg.cond(P)
     assert norm(made.from_theta(made.to_theta(x)) - x) <= slack * norm(x)
     assert norm(made.to_gradient(made.from_gradient(g)) - g) <= slack * norm(g)
@@ -86,8 +92,8 @@ def test_four_maps_of_points_and_gradients(bias, loss, dtype, rng):
     assert norm(first) <= min(1.0, norm(net.ob.gradient(net.theta))) * (1 + slack)
 
 
-def test_losses_without_positive_curvature_have_coordinates_by_their_gradients(rng):
-    """Of one row the last factor is that of its gradient."""
+def test_losses_without_positive_curvature_use_gradient_factors(rng):
+    """With one sample, the last factor is that of the sample's gradient."""
     X, model = rng.standard_normal((1, 3)), fc.MLP([3, 2], dtype="float64")
     ob = fc.Objective(model, X, rng.standard_normal((1, 1)), "gaussian_nll")
     theta = model.init(seed=0)
@@ -100,38 +106,38 @@ def test_losses_without_positive_curvature_have_coordinates_by_their_gradients(r
     assert np.allclose(L @ L.T, G + kronecker.ADDED * np.trace(G) / 2 * np.eye(2))
 
 
-def test_activations_given_by_a_function_have_coordinates(rng):
+def test_user_defined_activations_have_layer_coordinates(rng):
     given, own = (
         nets.draw(np.random.default_rng(3), [3, 5, 1], phi, "mse", N=30)
         for phi in (fc.Activation(nets.hyperbolic), "tanh")
     )
-    assert np.allclose(dense(fitted(given), "to_theta"), dense(fitted(own), "to_theta"))
+    assert np.allclose(matrix_of(fitted(given), "to_theta"), matrix_of(fitted(own), "to_theta"))
 
 
-def test_wide_layers_are_taken_by_their_diagonal(rng):
-    """Beyond half the rows: there a side scales each unit by itself."""
+def test_wide_layers_use_diagonal_factors(rng):
+    """A layer side wider than half the number of samples is scaled unit by unit."""
     net = nets.draw(rng, [30, 4, 1], "tanh", "mse", N=40)
     left, right = fitted(net).factors[0]
     assert left[0].shape == (4, 4) and right[0].shape == (31,)
     squares = np.append((net.ob.X**2).mean(axis=0), 1.0)
     assert np.allclose(right[0] ** 2, squares + kronecker.ADDED * squares.mean())
-    P = dense(fitted(net), "to_theta")
+    P = matrix_of(fitted(net), "to_theta")
     assert np.linalg.matrix_rank(P) == net.ob.n_params
 
 
-def test_units_that_are_dead_leave_coordinates_finite(rng):
-    """A layer whose units do nothing to the outputs keeps its own."""
+def test_dead_units_keep_coordinates_finite(rng):
+    """A layer whose units do not affect the outputs keeps its original coordinates."""
     model = fc.MLP([3, 4, 1], "relu")
     ob = fc.Objective(model, rng.standard_normal((30, 3)), rng.standard_normal(30), "mse")
     theta = np.zeros(model.n_params)
     made = ob.engine_steps.layer_coordinates()
     made.fit(theta)
     assert np.array_equal(made.factors[0][0][0], np.ones(4))
-    assert np.isfinite(dense(made, "to_theta")).all()
+    assert np.isfinite(matrix_of(made, "to_theta")).all()
 
 
-def test_rows_of_large_data_are_some_of_them(rng):
-    """Ten for each unit of the widest layer, evenly spread."""
+def test_coordinates_of_large_data_use_evenly_spaced_samples(rng):
+    """Coordinates are computed from ten samples for each unit of the widest layer."""
     X = np.arange(5000.0)[:, None] * np.ones(2)
     ob = fc.Objective(fc.MLP([2, 60, 1]), X, X[:, 0], "mse")
     rows = ob.engine_steps.layer_coordinates().ob.X[:, 0]

@@ -1,4 +1,4 @@
-"""l2 that spares biases: it is a diagonal of its own, wherever l2 shows."""
+"""With l2_biases=False, the penalty is a diagonal D that is zero for biases, in every quantity."""
 
 import pickle
 
@@ -22,7 +22,7 @@ CASES = {
 
 
 def pair(problem, rng, case, dtype, batch_norm=False):
-    """The same objective with l2 on the matrices alone, and without l2, and the diagonal."""
+    """Return the objective with l2 on matrices only, the one without l2, and the diagonal."""
     every = "too" in case
     p = problem(rng, dtype=dtype, **CASES[case])
     memory = CASES[case].get("memory")
@@ -40,37 +40,39 @@ def pair(problem, rng, case, dtype, batch_norm=False):
 
 @pytest.mark.parametrize("batch_norm", [False, True])
 @pytest.mark.parametrize("case", CASES)
-def test_a_diagonal_of_its_own(problem, rng, case, dtype, batch_norm):
-    """Value, gradient, Hessian, GGN, blocks and dense: each is the one without l2 plus ``D``, to
-    the rounding of an addition. The Fisher and the Jacobian know no l2.
+def test_l2_without_biases_adds_its_diagonal(problem, rng, case, dtype, batch_norm):
+    """Value, gradient, Hessian, GGN, blocks and dense matrices equal those without l2 plus ``D`` up
+    to one rounding. The Fisher and the Jacobian have no l2.
     """
     ob, plain, theta, d = pair(problem, rng, case, dtype, batch_norm)
     eps, d64, n = np.finfo(dtype).eps, d.astype(float), len(d)
     assert np.array_equal(np.broadcast_to(l2_diagonal(ob), n).astype(dtype), d)
     V = rng.standard_normal((n, 5)).astype(dtype)
 
-    def near(a, b, part):
+    def assert_near(a, b, part):
         a, b, part = (np.asarray(x, float) for x in (a, b, part))
         bound = 8 * n**0.5 * eps * (np.linalg.norm(b) + np.linalg.norm(part))
         assert np.linalg.norm(a - (b + part)) <= bound
 
-    near(ob.value(theta), plain.value(theta), 0.5 * theta.astype(float) @ (d64 * theta))
-    near(ob.gradient(theta), plain.gradient(theta), d64 * theta)
-    near(ob.hessp(theta, V[:, 0]), plain.hessp(theta, V[:, 0]), d64 * V[:, 0])
+    assert_near(ob.value(theta), plain.value(theta), 0.5 * theta.astype(float) @ (d64 * theta))
+    assert_near(ob.gradient(theta), plain.gradient(theta), d64 * theta)
+    assert_near(ob.hessp(theta, V[:, 0]), plain.hessp(theta, V[:, 0]), d64 * V[:, 0])
     for kind in ("hessian", "ggn"):
         H, G = getattr(ob, kind)(theta), getattr(plain, kind)(theta)
-        near(H @ V[:, 0], G @ V[:, 0], d64 * V[:, 0])
-        near(H @ V, G @ V, d64[:, None] * V)
-        near(H.quadratic(V), G.quadratic(V), (V.astype(float) ** 2 * d64[:, None]).sum(axis=0))
+        assert_near(H @ V[:, 0], G @ V[:, 0], d64 * V[:, 0])
+        assert_near(H @ V, G @ V, d64[:, None] * V)
+        assert_near(
+            H.quadratic(V), G.quadratic(V), (V.astype(float) ** 2 * d64[:, None]).sum(axis=0)
+        )
         some = rng.permutation(n)[:9]
         h, g = H.restrict(indices=some), G.restrict(indices=some)
-        near(h @ V[some], g @ V[some], d64[some, None] * V[some])
-        near(h.quadratic(V[some, 0]), g.quadratic(V[some, 0]), d64[some] @ V[some, 0] ** 2)
+        assert_near(h @ V[some], g @ V[some], d64[some, None] * V[some])
+        assert_near(h.quadratic(V[some, 0]), g.quadratic(V[some, 0]), d64[some] @ V[some, 0] ** 2)
         if n < 500:
-            near(H.to_dense(), G.to_dense(), np.diag(d64))
+            assert_near(H.to_dense(), G.to_dense(), np.diag(d64))
         again = pickle.loads(pickle.dumps(H))
         assert np.array_equal(again @ V, H @ V)
-        near(
+        assert_near(
             ob.batch([1, 2]).hessian(theta) @ V,
             plain.batch([1, 2]).hessian(theta) @ V,
             d64[:, None] * V,
@@ -83,10 +85,8 @@ def test_a_diagonal_of_its_own(problem, rng, case, dtype, batch_norm):
 
 
 @pytest.mark.parametrize("loss", ["mse", "cross_entropy", "binary_cross_entropy"])
-def test_oracle_bounds_and_floor(problem, rng, loss):
-    """The complex step agrees within the bounds, which see the spared biases, and no eigenvalue is
-    below the floor.
-    """
+def test_bounds_and_eigenvalue_floor_hold_without_penalised_biases(problem, rng, loss):
+    """Complex steps agree within the bounds, and no eigenvalue is below the floor."""
     p = problem(rng, [3, 4, 2], loss=loss, N=15)
     ref = p.reference(l2=0.5, l2_biases=False)
     ob, v = compiled(ref), rng.standard_normal(p.n)
@@ -99,12 +99,14 @@ def test_oracle_bounds_and_floor(problem, rng, loss):
         lowest = np.linalg.eigvalsh(ob.hessian(theta).to_dense())[0]
         assert ob.certificates.curvature_floor(theta) <= lowest + 1e-12
     linear = fc.Objective(fc.MLP([3, 1]), p.X, p.X[:, 0], "mse", l2=0.5, l2_biases=False)
-    assert linear.certificates.curvature_floor(np.zeros(4)) == 0.0  # what a constant column can do
+    assert (
+        linear.certificates.curvature_floor(np.zeros(4)) == 0.0
+    )  # the possible effect of a constant column
 
 
-def test_flat_directions_that_l2_leaves(rng):
-    """A softmax's bias may be shifted, a dead unit's bias moved, a linear layer's bias taken back
-    by the next: zero modes of the Hessian at any theta where the gradient vanishes along them.
+def test_flat_directions_of_unpenalised_biases_are_null_vectors(rng):
+    """Shifts of a softmax's biases, a dead unit's bias and biases that the next linear layer
+    compensates are null vectors of the Hessian where the gradient along them vanishes.
     """
     X, y = rng.standard_normal((30, 3)), rng.integers(3, size=30)
     model = fc.MLP([3, 4, 2, 3], ["relu", "identity"])
@@ -115,6 +117,9 @@ def test_flat_directions_that_l2_leaves(rng):
     assert T.shape[1] == all_decayed.certificates.flat_directions(theta).shape[1] + 1 + 1 + 2
     for t in T.T:
         g = ob.gradient(theta)
-        for step in (1e-3, 1e-2):  # an orbit: the value is constant to second order of the step
+        for step in (
+            1e-3,
+            1e-2,
+        ):  # along an orbit, the value is constant to second order of the step
             gap = abs(ob.value(theta + step * t) - ob.value(theta))
             assert gap <= 1e-12 + step**2 * np.linalg.norm(t) ** 2 * np.linalg.norm(g)

@@ -24,7 +24,7 @@ from .. import nets
 from ..certify.longdouble import Truth
 from ..nets import ACTIVATIONS, CURVATURES, EPS, KERNELS, draw, every_activation
 from ..plans import laid_out, least_memory
-from .product_cases import NETS, SLACK, again, compare, everything, truth
+from .product_cases import NETS, SLACK, compare, public_results, truth, with_options
 
 one_dtype = pytest.mark.by_day(one_of="dtype")
 
@@ -206,11 +206,11 @@ def test_products_have_the_same_bits_in_blocks_and_on_any_threads(arch, net, dty
     for j in range(5):
         assert np.array_equal(H @ p.V[:, j], product[:, j])
         assert np.array_equal(wider[:, 15 + j], product[:, j])
-    expected = everything(again(p, n_threads=1), p.theta, p.V)
+    expected = public_results(with_options(p, n_threads=1), p.theta, p.V)
     for threads in (3,) if plain else (2, 3, 5):
-        ob = again(p, n_threads=threads)
+        ob = with_options(p, n_threads=threads)
         assert ob.hessian(p.theta).layout["threads"] == (1 if net == "tiny" else threads)
-        for name, value in everything(ob, p.theta, p.V).items():
+        for name, value in public_results(ob, p.theta, p.V).items():
             assert np.array_equal(value, expected[name]), f"{name} with {threads} threads"
 
 
@@ -336,11 +336,11 @@ def test_operators_keep_what_they_know(net, drawn):
 def test_an_operator_takes_over_what_was_computed_at_its_theta(asked, bounded, net, drawn):
     """The same bits as if nothing had been; what it took over is not the objective's any more."""
     p = drawn(net)
-    least = least_memory(lambda memory: again(p, memory=memory).hessian(p.theta))
-    bound = (least + again(p).hessian(p.theta).nbytes) // 2 if bounded else None
-    ob, elsewhere = again(p, memory=bound), 0.5 * p.theta
-    H = again(p, memory=bound).hessian(p.theta)
-    want, there = everything(again(p, memory=bound), p.theta, p.V), ob.value(elsewhere)
+    least = least_memory(lambda memory: with_options(p, memory=memory).hessian(p.theta))
+    bound = (least + with_options(p).hessian(p.theta).nbytes) // 2 if bounded else None
+    ob, elsewhere = with_options(p, memory=bound), 0.5 * p.theta
+    H = with_options(p, memory=bound).hessian(p.theta)
+    want, there = public_results(with_options(p, memory=bound), p.theta, p.V), ob.value(elsewhere)
     for _ in range(3):
         getattr(ob, asked)(p.theta, *[p.v][: asked == "hessp"])
         mine = ob.hessian(p.theta)
@@ -352,7 +352,7 @@ def test_an_operator_takes_over_what_was_computed_at_its_theta(asked, bounded, n
         assert other.value == there == ob.value(elsewhere)
         assert np.array_equal(mine @ p.v, Hv) and np.array_equal(mine.gradient, gradient)
         assert np.array_equal(mine.theta, p.theta) and mine.value == H.value
-    for name, found in everything(ob, p.theta, p.V).items():
+    for name, found in public_results(ob, p.theta, p.V).items():
         assert np.array_equal(found, want[name]), name
 
 
@@ -656,7 +656,7 @@ def all_passes(net, dtype, **options):
         "predict": p.model.predict(theta, p.X),
         "the last layer": top @ np.ones(top.shape[0], dtype),
     }
-    return everything(ob, theta, V) | more, H.layout
+    return public_results(ob, theta, V) | more, H.layout
 
 
 def agree(found, expected, room):

@@ -10,14 +10,14 @@ from fastcurv import _engine
 
 from ..nets import CURVATURES
 from ..plans import least_memory
-from .product_cases import again, everything
+from .product_cases import public_results, with_options
 
 # --- memory
 
 
 def least_of(p):
     """What the state of one row takes."""
-    return least_memory(lambda memory: again(p, memory=memory).hessian(p.theta))
+    return least_memory(lambda memory: with_options(p, memory=memory).hessian(p.theta))
 
 
 @pytest.mark.parametrize("net", ["tall", "wide"])
@@ -30,7 +30,7 @@ def test_chunks(arch, net, drawn, request):
     few = {"tall": 133, "wide": 7}  # for plain loops, which take their time
     N = few[net] if arch == "reference" else {"tall": 333, "wide": 21}[net]
     p = drawn(net, N=N, n_threads=2)
-    whole = everything(p.ob, p.theta, p.V)
+    whole = public_results(p.ob, p.theta, p.V)
     free = p.ob.hessian(p.theta)
     least, seen = least_of(p), set()
     for memory in (
@@ -39,8 +39,8 @@ def test_chunks(arch, net, drawn, request):
         (least + free.nbytes) // 2,
         4 * free.nbytes,
     ):
-        ob = again(p, memory=memory, n_threads=2)
-        for name, value in everything(ob, p.theta, p.V).items():
+        ob = with_options(p, memory=memory, n_threads=2)
+        for name, value in public_results(ob, p.theta, p.V).items():
             gap = np.linalg.norm(np.subtract(value, whole[name]))
             assert gap <= 1e-12 * np.linalg.norm(whole[name]), f"{name} with memory={memory}"
         H = ob.hessian(p.theta)
@@ -56,7 +56,7 @@ def test_a_bound_is_refused_or_kept(drawn):
     full, rows = p.ob.hessian(p.theta).nbytes, 0
     for memory in np.linspace(full / 20, full, 23).astype(int):
         try:
-            H = again(p, memory=int(memory)).hessian(p.theta)
+            H = with_options(p, memory=int(memory)).hessian(p.theta)
         except ValueError:
             assert rows == 0
             continue
@@ -78,7 +78,7 @@ def test_a_bound_cuts_rows_alike_for_any_number_of_threads(sizes, N, rng, proble
     for memory in (least, least + (free - least) // 5, (least + free) // 2, free - 1, free):
         seen = set()
         for threads in (1, 2, 3, 4, 8, 64):
-            ob = again(p, memory=memory, n_threads=threads)
+            ob = with_options(p, memory=memory, n_threads=threads)
             H = ob.hessian(p.theta)
             products = H @ V
             assert H.nbytes <= memory and H.layout["threads"] <= threads
@@ -99,7 +99,7 @@ def test_a_bound_leaves_room_for_threads(rng, problem):
     the least.
     """
     p = problem(rng, [33, 31, 17, 7], "tanh", "mse", 3000, n_threads=2)
-    H = again(p, memory=p.ob.hessian(p.theta).nbytes // 2, n_threads=8).hessian(p.theta)
+    H = with_options(p, memory=p.ob.hessian(p.theta).nbytes // 2, n_threads=8).hessian(p.theta)
     assert 1 < H.layout["chunk"] < 3000 and H.layout["threads"] > 1
 
 
@@ -165,7 +165,7 @@ def test_restrict(arch, batch_norm, bias, memory, rng, problem):
     how = {"l2": 0.1, "bias": bias, "residual": True, "batch_norm": batch_norm}
     p = problem(rng, [4, 6, 6, 3], "tanh", "cross_entropy", 40, **how)
     whole = p.ob.hessian(p.theta).nbytes
-    ob = p.ob if memory is None else again(p, memory=(least_of(p) + whole) // 2)
+    ob = p.ob if memory is None else with_options(p, memory=(least_of(p) + whole) // 2)
     assert (ob.hessian(p.theta).layout["chunk"] < 40) == (memory is not None)
     starts = p.model.starts
     for kind in CURVATURES[: 2 if batch_norm else 3]:
@@ -205,10 +205,10 @@ def test_the_least_of_samples_across(arch, rng, problem):
     try:
         p = problem(rng, [129, 130, 257, 33], "tanh", "mse", 20)
         least = least_of(p)
-        H = again(p, memory=least).hessian(p.theta)
+        H = with_options(p, memory=least).hessian(p.theta)
         assert H.layout["chunk"] == 20 and H.nbytes <= least
         assert np.array_equal(H @ p.theta, p.ob.hessian(p.theta) @ p.theta)
         with pytest.raises(ValueError, match="is not enough"):
-            again(p, memory=least - 1).hessian(p.theta)
+            with_options(p, memory=least - 1).hessian(p.theta)
     finally:
         _engine.set_arch(before)

@@ -27,7 +27,7 @@ from ..nets import CURVATURES, KERNELS, every_activation
 from ..plans import LAYOUTS, laid_out
 from ..spectrum.spectra import picked
 from . import product_cases
-from .product_cases import EXACT, in_coordinates
+from .product_cases import EXACT, check_coordinates
 
 pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
 
@@ -62,7 +62,7 @@ def worthwhile(model, N, kind):
 
 def check(H, rotate=None, tol=EXACT):
     R = SampleSpace(H, rotate)
-    in_coordinates(R, H, tol)
+    check_coordinates(R, H, tol)
     return R
 
 
@@ -538,7 +538,7 @@ def test_input_space_is_the_operator_in_other_coordinates(data, kind, rng):
             y = rng.integers(3, size=N)
             ob = fc.Objective(model, X, y, l2=0.1, l2_biases=bool(l2_biases))
             H = getattr(ob, kind)(rng.standard_normal(model.n_params))
-            in_coordinates(H.reduced("inputs"), H)
+            check_coordinates(H.reduced("inputs"), H)
 
 
 def test_input_space_has_the_rank_of_the_inputs(rng):

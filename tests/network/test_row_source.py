@@ -10,7 +10,7 @@ import fastcurv as fc
 from fastcurv.network.rows import RowSource, as_source
 
 from ..nets import CURVATURES
-from .product_cases import same_facts
+from .product_cases import assert_same_results
 
 pytestmark = pytest.mark.by_day(share=1 / 2)
 
@@ -130,7 +130,7 @@ def test_facts_are_those_of_all_rows_at_once(dtype, tol):
     dense = fc.Objective(model, X, y, "mse", 0.1, weight)
 
     V = np.cos(np.arange(2.0 * theta.size)).reshape(-1, 2).astype(dtype)
-    same_facts(ob, dense, theta, V, tol)
+    assert_same_results(ob, dense, theta, V, tol)
     values = fc.eigsh(dense.hessian(theta), 3).values
     assert np.abs(fc.eigsh(ob.hessian(theta), 3).values - values).max() <= 2 * tol
     if dtype == "float64":

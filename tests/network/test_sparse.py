@@ -13,7 +13,7 @@ from fastcurv.network.sparse import SparseRows
 
 from ..certify.longdouble import Truth
 from ..nets import CURVATURES, KERNELS, draw, every_activation
-from .product_cases import same_facts
+from .product_cases import assert_same_results
 
 pytestmark = pytest.mark.by_day(share=1 / 2)
 
@@ -50,7 +50,7 @@ def test_everything_is_that_of_the_dense_rows(activation, loss, rng):
         sample_weight=rng.random(N),
     )
     assert type(ob) is fc.Objective and sp.issparse(ob.X)
-    same_facts(ob, dense, theta, rng.standard_normal((theta.size, 3)), 1e-12)
+    assert_same_results(ob, dense, theta, rng.standard_normal((theta.size, 3)), 1e-12)
     for kind in CURVATURES:
         A = getattr(ob, kind)(theta)
         assert A.reduced() is None and A.reach(1000) is None
@@ -61,7 +61,7 @@ def test_a_skip_over_the_first_layer(bias, rng):
     """X itself goes into the second layer there, beside what the first makes of it."""
     ob, dense, theta = pair(rng, "gelu", sizes=(9, 9, 9, 3), residual=True, bias=bias, l2=0.1)
     assert ob.model.skips[0]
-    same_facts(ob, dense, theta, rng.standard_normal((theta.size, 3)), 1e-12)
+    assert_same_results(ob, dense, theta, rng.standard_normal((theta.size, 3)), 1e-12)
 
 
 @pytest.mark.parametrize("loss", KERNELS)
@@ -210,7 +210,7 @@ def test_blocks_of_sparse_rows(dtype, tol, rng):
         )
         assert ob.n_samples == 40 and ob.n_shards == 5
         V = rng.standard_normal((theta.size, 3)).astype(dtype)
-        same_facts(ob, dense, theta, V, tol)
+        assert_same_results(ob, dense, theta, V, tol)
         for kind in CURVATURES:
             A, B = getattr(ob, kind)(theta), getattr(dense, kind)(theta)
             gap = np.linalg.norm((A @ V[:, 0]).astype(float) - B @ V[:, 0])

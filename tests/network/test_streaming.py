@@ -14,7 +14,7 @@ from fastcurv.network.sum_proofs import SumCertificates, witnesses
 from fastcurv.network.sums import FAN, PairwiseSum, additions, total
 from fastcurv.structure.symmetry import dependencies
 
-from .product_cases import same_facts
+from .product_cases import assert_same_results
 
 pytestmark = pytest.mark.by_day(share=1 / 2)
 
@@ -48,7 +48,7 @@ def test_everything_is_that_of_the_rows_in_memory(rng, loss, activation, l2, l2_
     a, b, theta = both(
         rng, loss=loss, activation=activation, l2=l2, l2_biases=l2_biases, dtype=dtype
     )
-    same_facts(b, a, theta, rng.standard_normal((a.n_params, 5)).astype(dtype), tol)
+    assert_same_results(b, a, theta, rng.standard_normal((a.n_params, 5)).astype(dtype), tol)
     if dtype == "float32":  # of the numbers of float32, not of those that were read
         wide = a.astype("float64").gradient(theta), b.astype("float64").gradient(theta)
         assert np.abs(wide[0] - wide[1]).max() <= 1e-14

@@ -18,7 +18,7 @@ from fastcurv.structure.tables import ACTIVATIONS
 
 from .. import nets
 from ..certify.longdouble import LD, Truth, in_long_double
-from ..network.product_cases import same_facts
+from ..network.product_cases import assert_same_results
 from ..plans import least_memory
 from .test_losses import KINDS, is_measured
 
@@ -103,7 +103,7 @@ def test_one_by_hand_is_the_one_built_in(kind, batch_norm, rng):
         assert np.array_equal(theta, ours.init(seed=1))
         one, two = (KINDS[kind](m, X, y, "mse", l2=0.01) for m in (theirs, ours))
         assert two.value(theta) == pytest.approx(one.value(theta), rel=1e-14)
-        same_facts(two, one, theta, V, 1e-13)
+        assert_same_results(two, one, theta, V, 1e-13)
         gap = ours.predict(theta, X) - theirs.predict(theta, X)
         assert np.abs(gap).max() <= 1e-13
         inner = [ob.model.preactivations(theta, X)[1] for ob in (one, two)]

@@ -19,7 +19,7 @@ from fastcurv.structure.tables import LOSSES
 
 from .. import nets
 from ..certify.longdouble import LD, LONG, given, in_long_double
-from ..network.product_cases import same_facts
+from ..network.product_cases import assert_same_results
 
 pytestmark = pytest.mark.by_day(share=1 / 2)
 
@@ -159,7 +159,7 @@ def test_an_own_loss_is_the_one_built_in(kind, batch_norm, rng):
     own = Loss(cross_entropy, third=0.28, lower=0.0, ulps=32)
     theirs, ours = (KINDS[kind](m, X, y, loss, l2=0.01) for loss in ("cross_entropy", own))
     assert ours.value(theta) == pytest.approx(theirs.value(theta), rel=1e-14)
-    same_facts(ours, theirs, theta, V, 1e-13)
+    assert_same_results(ours, theirs, theta, V, 1e-13)
     bounds = [ob.hessian(theta).rounding_bound(V[:, 0].copy()) for ob in (theirs, ours)]
     assert bounds[0] / 10 <= bounds[1] <= 10 * bounds[0]
     if LONG and not batch_norm:

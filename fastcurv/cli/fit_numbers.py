@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +22,7 @@ from scipy.special import expit, softmax
 
 from ..common.protocols import Floats, Indices
 from ..critical.classify import classify
+from ..critical.laplace import laplace
 from ..critical.left_out import LeftOut, leave_one_out
 from ..critical.report import CriticalPoint
 from ..network.mlp import MLP
@@ -35,7 +36,11 @@ LEVEL = 0.95  # of intervals
 MIN_PROBABILITY = 1e-15  # below which a probability counts as this, in the logarithm
 LINEAR_PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # tried for the linear model, by rows left out
 MAX_LINEAR_PARAMS = 1000
+MAX_EVIDENCE_PARAMS = 1500  # of the matrix whose determinant is the evidence
+MAX_DECREMENT = 0.5  # of the log posterior, beyond which the end of a fit is no minimum
 MAX_FACTOR_FLOPS = 2e11  # of the Hessian and the rows left out, beyond which folds take their place
+REFITS_OF_PICTURES = 2.0  # refits, in units of one of all rows, that are kept for pictures
+MIN_WATCHED_ITERATIONS = 50  # of a fit whose loss on other rows is drawn
 MAX_TRAINING_FLOPS = 4e10  # of the iterations that train on to a minimum
 MIN_ITERATIONS, MAX_ITERATIONS = 20, 300
 MAX_CHANGE_FLOPS = 4e9  # of the predictions of some rows by the networks without each row
@@ -139,24 +144,50 @@ class Fit:
 
     def losses(self, predictions: Floats) -> Floats:
         """Return squared errors, or minus the logarithms of the probabilities of the classes."""
+        return self.losses_of(self.y, predictions)
+
+    def losses_of(self, y: Any, predictions: Floats) -> Floats:
+        """Return what `losses` does, for other targets."""
         if self.numbers:
-            return np.asarray((self.y - predictions) ** 2)
-        p = predictions[np.arange(self.n), self.y]
+            return np.asarray((y - predictions) ** 2)
+        p = predictions[np.arange(len(y)), y]
         return np.asarray(-np.log(np.maximum(p, MIN_PROBABILITY)))
 
     def score(self, predictions: Floats, rows: Any = slice(None)) -> float:
         """Return R^2, or the accuracy, on some of the rows."""
-        y, p = self.y[rows], predictions[rows]
+        return self.score_of(self.y[rows], predictions[rows])
+
+    def score_of(self, y: Any, predictions: Floats) -> float:
+        """Return what `score` does, for other targets."""
         if not self.numbers:
-            return float(np.mean(p.argmax(axis=1) == y))
-        return float(1 - np.mean((y - p) ** 2) / y.var())
+            return float(np.mean(predictions.argmax(axis=1) == y))
+        return float(1 - np.mean((y - predictions) ** 2) / y.var())
+
+    def score_error(self, y: Any, predictions: Floats) -> float:
+        """Return the standard error of a score from the scatter of its rows."""
+        parts = (y - predictions) ** 2 / y.var() if self.numbers else predictions.argmax(1) == y
+        return float(np.std(parts) / math.sqrt(len(y)))
+
+    def aligned(self, predictions: Floats, classes: Any) -> Floats:
+        """Return probabilities of all classes from those of some, which may be fewer."""
+        if self.numbers or len(classes) == len(self.classes):
+            return predictions
+        every = np.zeros((len(predictions), len(self.classes)))
+        every[:, np.isin(self.classes, classes)] = predictions
+        return every
+
+    def slopes(self, rows: Indices) -> Floats:
+        """Return derivatives of predictions or logits in the columns of X, (M, outputs, k)."""
+        J = self.ob.model.input_jacobian(self.theta, self.X[rows])
+        if not self.numbers:
+            return np.asarray(J)
+        z = self.ob.model.predict(self.theta, self.X[rows])[:, :1, None]
+        return np.asarray(J[:, :1] * self.scale * (np.exp(z) if self.exponential else 1.0))
 
     # --- refits
 
-    def refit(self, rows: Indices, ratio: float = 1.0) -> tuple[Objective, Any]:
-        """Fit to some of the rows, with `ratio` times the penalty on the sum over rows; return the
-        objective and its theta.
-        """
+    def again(self, rows: Indices, ratio: float = 1.0) -> Fit:
+        """Fit to some of the rows, with `ratio` times the penalty on the sum over rows."""
         net, ob = self.est, self.ob
         weight = None if ob.sample_weight is None else ob.sample_weight[rows]
         l2 = float(ob.l2) * ratio * ob.n_samples / len(rows)
@@ -164,12 +195,26 @@ class Fit:
             ob.model, ob.X[rows], ob.y[rows], ob.loss, l2=l2, sample_weight=weight,
             n_threads=ob.n_threads, l2_biases=ob.l2_biases,
         )  # fmt: skip
-        return some, minimize(some, seed=net.seed, verdict=False, progress=False).x
+        theta = minimize(some, seed=net.seed, verdict=False, progress=False).x
+        known = Trained(some, theta, self.shift, self.scale, self.classes, net.seed)
+        return Fit(known, self.X[rows], self.given[rows])
 
-    def predict_after(self, rows: Indices, others: Indices, ratio: float = 1.0) -> Any:
-        """Return the predictions of other rows by a network fitted to some of the rows."""
-        some, theta = self.refit(rows, ratio)
-        return self.units(some.model.predict(theta, self.ob.X[others]))
+    def predict(self, X: Any) -> Floats:
+        """Return predictions of rows, or probabilities."""
+        return self.units(self.ob.model.predict(self.theta, X))
+
+    def watched(self, rows: Indices, others: Indices) -> tuple[Any, Any]:
+        """Fit to some of the rows; return the loss after each iteration, and that of the others."""
+        net, ob = self.est, self.ob
+        some, held = (
+            Objective(
+                ob.model, ob.X[part], ob.y[part], ob.loss, l2=l2, n_threads=ob.n_threads,
+                l2_biases=ob.l2_biases,
+            )
+            for part, l2 in ((rows, float(ob.l2) * ob.n_samples / len(rows)), (others, 0.0))
+        )  # fmt: skip
+        run: Any = minimize(some, seed=net.seed, verdict=False, progress=False, validation=held)
+        return run.history["loss"], run.history["validation"]
 
     # --- code
 
@@ -177,30 +222,29 @@ class Fit:
     objective_code = "ob, theta = net.ob, net.theta"
     scale_code, shift_code = "net.scale", "net.shift"
     classes_code = "np.asarray(net.classes)"
-    refit_code = (
-        "some = fc.Objective(ob.model, ob.X[rest], ob.y[rest], ob.loss, "
-        "l2=ob.l2 * len(X) / len(rest), l2_biases=ob.l2_biases)\n"
-        "    z = ob.model.predict(fc.minimize(some, seed=net.seed, verdict=False).x, ob.X[held])\n"
-        "    folds[held] = {units}"
-    )
+    slopes_code = "ob.model.input_jacobian(theta, X[shown]) * net.scale"
+    again_code = """def some(rows, ratio=1):
+    l2 = ob.l2 * ratio * len(X) / len(rows)
+    return fc.Objective(ob.model, ob.X[rows], ob.y[rows], ob.loss, l2=l2, l2_biases=ob.l2_biases)
+def again(rows, others, ratio=1):
+    end = fc.minimize(some(rows, ratio), seed=net.seed, verdict=False).x
+    z = ob.model.predict(end, ob.X[others])
+    return {units}
+def evidence(rows, ratio):
+    part = some(rows, ratio)
+    end = fc.minimize(part, seed=net.seed, verdict=False).x
+    end = fc.minimize(part, end, seed=0, max_iter=100, verdict=False).x
+    return fc.laplace(part, end).evidence"""
+    watched_code = """held = fc.Objective(ob.model, ob.X[fewer], ob.y[fewer], ob.loss)
+watched = fc.minimize(some(most), seed=net.seed, verdict=False, validation=held)
+curve = watched.history["validation"]"""
 
     @property
     def fitted_score_code(self) -> str:
-        predicted = self.units_code("ob.model.predict(theta, ob.X)")
-        return self.score_code(predicted)
-
-    def score_code(self, predicted: str) -> str:
-        """Return the code of `score` of an expression."""
-        if self.numbers:
-            return f"1 - np.mean({self.loss_code(predicted)}) / y.var()"
-        return f"np.mean({predicted}.argmax(axis=1) == codes)"
-
-    def loss_code(self, predicted: str) -> str:
-        """Return the code of squared errors of an expression."""
-        return f"(y - {predicted if predicted.isidentifier() else f'({predicted})'}) ** 2"
+        return f"score({self.units_code('ob.model.predict(theta, ob.X)')}, slice(None))"
 
     def units_code(self, z: str) -> str:
-        """Return the code of `units` of an expression with all rows."""
+        """Return the code of `units` of an expression with several rows."""
         if self.numbers:
             mean = f"np.exp({z}[:, 0])" if self.exponential else f"{z}[:, 0]"
             return f"{mean} * {self.scale_code} + {self.shift_code}"
@@ -227,40 +271,66 @@ class EstimatorFit(Fit):
         self.classes = getattr(est, "classes_", None)
         self._check()
 
-    def refit(self, rows: Indices, ratio: float = 1.0) -> tuple[Objective, Any]:
-        again = self._again(rows, ratio)
+    def again(self, rows: Indices, ratio: float = 1.0) -> Fit:
         X, y = self.X[rows], self.given[rows]
-        return again.objective(X, y), again.theta_
+        return EstimatorFit(self._refitted(X, y, alpha=self.est.alpha_ * ratio), X, y)
 
-    def predict_after(self, rows: Indices, others: Indices, ratio: float = 1.0) -> Any:
-        again = self._again(rows, ratio)
-        if self.numbers:
-            return again.predict(self.X[others])
-        found = np.zeros((len(others), len(self.est.classes_)))
-        found[:, np.isin(self.est.classes_, again.classes_)] = again.predict_proba(self.X[others])
-        return found
+    def watched(self, rows: Indices, others: Indices) -> tuple[Any, Any]:
+        X, y = self.X[rows], self.given[rows]
+        again = self._refitted(
+            X, y, {"X_val": self.X[others], "y_val": self.given[others]}, alpha=self.est.alpha_,
+            early_stopping=True, max_iter=self.max_watched, n_iter_no_change=self.max_watched,
+        )  # fmt: skip
+        return again.loss_curve_, again.validation_loss_curve_
 
-    def _again(self, rows: Indices, ratio: float) -> Any:
+    @property
+    def max_watched(self) -> int:
+        return max(MIN_WATCHED_ITERATIONS, self.est.n_iter_)
+
+    def _refitted(self, X: Any, y: Any, validation: Any = None, **options: Any) -> Any:
         from sklearn.base import clone
 
-        again = clone(self.est).set_params(alpha=self.est.alpha_ * ratio, warm_start=False)
-        again.set_params(verdict=False, verbose=False)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return again.fit(self.X[rows], self.given[rows])
+        again = clone(self.est).set_params(
+            **options, warm_start=False, verdict=False, verbose=False
+        )
+        with _no_warnings():
+            return again.fit(X, y, **(validation or {}))
 
     imports = "import numpy as np\nimport fastcurv as fc\nfrom sklearn.base import clone\n"
     objective_code = "ob, theta = est.objective(X, y), est.theta_"
     scale_code, shift_code = "est.y_scale_[0]", "est.y_shift_[0]"
     classes_code = "est.classes_"
-    refit_code = (
-        "again = clone(est).set_params(alpha=est.alpha_).fit(X[rest], y[rest])\n"
-        "    folds[held] = again.{predict}(X[held])"
-    )
+    slopes_code = "est.input_jacobian(X[shown])"
+    again_code = """def fitted(rows, ratio=1):
+    return clone(est).set_params(alpha=est.alpha_ * ratio).fit(X[rows], y[rows])
+def again(rows, others, ratio=1):
+    return fitted(rows, ratio).{predict}(X[others])
+def evidence(rows, ratio):
+    part = fitted(rows, ratio).objective(X[rows], y[rows])
+    end = fitted(rows, ratio).theta_
+    end = fc.minimize(part, end, seed=0, max_iter=100, verdict=False).x
+    return fc.laplace(part, end).evidence"""
+
+    @property
+    def watched_code(self) -> str:  # type: ignore[override]
+        most = self.max_watched
+        return (
+            "watched = clone(est).set_params(alpha=est.alpha_, early_stopping=True, "
+            f"max_iter={most}, n_iter_no_change={most})\n"
+            "watched.fit(X[most], y[most], X_val=X[fewer], y_val=y[fewer])\n"
+            "curve = watched.validation_loss_curve_"
+        )
 
     @property
     def fitted_score_code(self) -> str:
         return "est.score(X, y)"
+
+
+@contextmanager
+def _no_warnings() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 # --------------------------------------------------------------------------------------------------
@@ -320,13 +390,6 @@ class Numbers:
         return spent + n_refits * self.fit_seconds <= PLANNED_SHARE * self.allowed
 
 
-@contextmanager
-def _no_warnings() -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
 def fold_order(fit: Fit) -> Indices:
     """Return an order of the rows of which every tenth, from each start, is a fold: folds have like
     distributions of targets.
@@ -355,15 +418,13 @@ def measure(fit: Fit, note: Callable[[str], None]) -> Numbers:
     return found
 
 
-REFITS_OF_PICTURES = 3.0  # refits, in units of one of all rows, that are kept for pictures
-
-
 def _add_fold(found: Numbers) -> None:
     """Refit without one more fold."""
     fit, began = found.fit, time.process_time()
     order = fold_order(fit)
     held = order[found.n_folds :: N_FOLDS]
-    found.folds[held] = fit.predict_after(np.setdiff1d(order, held), held)
+    again = fit.again(np.setdiff1d(order, held))
+    found.folds[held] = fit.aligned(again.predict(fit.ob.X[held]), again.classes)
     found.seen[held] = True
     found.n_folds += 1
     found.fit_seconds = max(found.fit_seconds, time.process_time() - began)
@@ -445,35 +506,48 @@ class LinearModel:
     score: float
 
 
-def linear_on(fit: Fit, ob: Any) -> LinearModel | None:
-    """Return the linear model of the rows of an objective, None if it is too large."""
-    sizes = [ob.model.sizes[0], ob.model.sizes[-1]]
-    n = (sizes[0] + 1) * sizes[1]
-    if n > MAX_LINEAR_PARAMS:
+def linear_model(fit: Fit, penalties: Sequence[float] = LINEAR_PENALTIES) -> LinearModel | None:
+    """Return the linear model of the rows of a fit, None if it is too large, or if no penalty gives
+    it a single minimum.
+    """
+    ob = fit.ob
+    model = MLP([ob.model.sizes[0], ob.model.sizes[-1]], dtype=ob.model.dtype)
+    if model.n_params > MAX_LINEAR_PARAMS:
         return None
-    model, best = MLP(sizes, dtype=ob.model.dtype), None
-    for l2 in LINEAR_PENALTIES:
+    best: Any = None
+    for l2 in penalties:
         one = Objective(
             model, ob.X, ob.y, ob.loss, l2=l2, sample_weight=ob.sample_weight,
             n_threads=ob.n_threads, l2_biases=False,
         )  # fmt: skip
+        start = np.zeros(model.n_params, model.dtype)
         with _no_warnings():
-            run: Any = minimize(one, np.zeros(n, model.dtype), verdict=False, progress=False)
+            theta = minimize(one, start, verdict=False, progress=False).x
         try:
-            out = leave_one_out(one, run.x)
+            out = leave_one_out(one, theta)
         except ValueError:
             continue
         if best is None or out.losses.mean() < best[2].losses.mean():
-            best = one, run.x, out
+            best = one, theta, out
     if best is None:
         return None
     left_out = fit.units(best[2].predictions)
-    whole = len(left_out) == fit.n
-    return LinearModel(*best, left_out, fit.score(left_out) if whole else math.nan)
+    return LinearModel(*best, left_out, fit.score(left_out))
 
 
-def linear_model(fit: Fit) -> LinearModel | None:
-    return linear_on(fit, fit.ob)
+def evidence_of(fit: Fit) -> float:
+    """Return the logarithm of the evidence at the end of a fit, NaN where it is not known or the
+    end is far from a minimum.
+    """
+    if fit.ob.n_params > MAX_EVIDENCE_PARAMS:
+        return math.nan
+    try:
+        with _no_warnings():
+            end = minimize(fit.ob, fit.theta, seed=0, max_iter=100, verdict=False, progress=False).x
+            found = laplace(fit.ob, end)
+    except ValueError:
+        return math.nan
+    return found.evidence if found.decrement <= MAX_DECREMENT else math.nan
 
 
 def loss_difference(found: Numbers) -> tuple[float, float]:
@@ -507,21 +581,26 @@ def _write_setup(found: Numbers) -> None:
     if found.out is not None:
         lines.append("out = fc.leave_one_out(ob, run.x)")
     key = "y" if fit.numbers else "codes"
+    seen = "folds" if fit.numbers else "folds[:, 0]"
     shape = "len(X)" if fit.numbers else "(len(X), len(classes))"
     predict = "predict" if fit.numbers else "predict_proba"
-    body = fit.refit_code.format(predict=predict, units=fit.units_code("z"))
     lines += [
+        "def score(p, rows):",
+        "    return 1 - np.mean((y[rows] - p) ** 2) / y[rows].var()"
+        if fit.numbers
+        else "    return np.mean(p.argmax(axis=1) == codes[rows])",
+        fit.again_code.format(predict=predict, units=fit.units_code("z")),
         "order = np.random.default_rng(0).permutation(len(X))",
         f'order = order[np.argsort({key}[order], kind="stable")]',
         f"folds = np.full({shape}, np.nan)",
         f"for i in range({found.n_folds}):",
-        f"    held, rest = order[i::{N_FOLDS}], np.setdiff1d(order, order[i::{N_FOLDS}])",
-        f"    {body}",
+        f"    held = order[i::{N_FOLDS}]",
+        "    folds[held] = again(np.setdiff1d(order, held), held)",
     ]
     if found.closed:
         lines.append(f"left_out = {fit.units_code('out.predictions')}")
     else:
-        lines.append("left_out = folds")
+        lines.append(f"left_out, seen = folds, np.isfinite({seen})")
     if found.linear is not None:
         ob = found.linear.ob
         weight = "" if ob.sample_weight is None else ", sample_weight=ob.sample_weight"

@@ -1,0 +1,633 @@
+"""Pictures of the page on a fit: what each shows, its caption, and the calls of its numbers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from scipy.special import betaincinv
+
+from ..common.protocols import Floats, Indices
+from ..spectrum.results import as_json, number
+from .fit_numbers import (
+    LEVEL,
+    MAX_CHANGE_FLOPS,
+    MAX_DOTS,
+    N_FOLDS,
+    Fit,
+    Numbers,
+    evidence_of,
+    linear_model,
+    loss_difference,
+)
+from .report import Report
+
+N_DECIDING_ROWS = 10  # rows shown whose removal moves a prediction most
+N_LISTED_ROWS = 5  # rows in the tables of rows that matter
+MAX_SHOWN_COLUMNS = 6  # of the table that belongs to a dot
+MAX_TABLE_BYTES = 170_000  # of the numbers behind the choice of a dot, of a page of 300 kB
+BYTES_PER_NUMBER = 7  # of a number in the page
+N_GROUPS, MIN_GROUP_ROWS = 10, 10  # of rows of like probability
+ROW_SHARES = (1 / 8, 1 / 4, 1 / 2)  # of the rows, for fits to fewer
+MIN_FIT_ROWS = 10
+PARTS = 2 / 3  # of the rows, fitted with other penalties; scores are those of the others
+DECAY_RATIOS = (10.0, 10**0.5, 1.0, 10**-0.5, 0.1)  # of penalties to that of the fit
+MAX_CURVE_POINTS = 200
+MAX_SLOPES, MAX_SLOPES_OF_CLASS, MAX_SLOPE_TABLES = 20, 6, 3  # columns shown, and tables of them
+N_STRONGEST = 3  # columns named for each of many classes
+MAX_CONFUSION_CLASSES = 6  # of the whole table
+
+
+class Page:
+    """The page under construction: the report, its numbers, and the calls that return them."""
+
+    def __init__(
+        self, report: Report, found: Numbers, names: list[str], target: str, seed: int
+    ) -> None:
+        self.report, self.found, self.names, self.target = report, found, names, target
+        self.seed = seed
+        self.fit = found.fit
+        self.facts: dict[str, Any] = {}
+        self.calls: list[dict[str, Any]] = []
+        self.some: Indices = np.arange(self.fit.n)  # rows that pictures show
+        self.change: Any = None  # (M, N) what removing each row does to their predictions
+        self.table: tuple[list[str], Any] = names, self.fit.X
+
+    def call(self, name: str, value: Any, code: str, shown: str) -> tuple[str, str]:
+        """Record a number with its call; return how it is shown, and the call."""
+        self.facts[name] = as_json(value)
+        self.calls.append({"name": name, "value": as_json(value), "call": code})
+        return shown, code
+
+    @property
+    def score_name(self) -> str:
+        return "R\u00b2" if self.fit.numbers else "Accuracy"
+
+    def score(self, x: float) -> str:
+        return f"{x:.2f}" if self.fit.numbers else f"{x:.1%}"
+
+
+def choose_rows(page: Page) -> None:
+    """Choose the rows that pictures show, and compute what removing each row does to them."""
+    found, fit, seed = page.found, page.fit, page.seed
+    most = MAX_DOTS
+    if found.out is not None:
+        flops = 2.0 * fit.n * fit.ob.n_params
+        columns = min(len(page.table[0]), MAX_SHOWN_COLUMNS) + 1
+        behind = MAX_TABLE_BYTES - fit.n * columns * BYTES_PER_NUMBER
+        behind = max(behind, MAX_TABLE_BYTES // 3)
+        per_dot = 2 * N_DECIDING_ROWS * BYTES_PER_NUMBER
+        most = min(most, max(10, int(MAX_CHANGE_FLOPS / flops)), behind // per_dot)
+    if fit.n > most:
+        drawn = np.random.default_rng(seed).choice(fit.n, most, replace=False)
+        page.some = np.sort(drawn)
+        draw = f"np.random.default_rng({seed}).choice(len(X), {most}, replace=False)"
+        found.setup.append(f"shown = np.sort({draw})")
+    else:
+        found.setup.append("shown = np.arange(len(X))")
+    if found.out is not None:
+        page.change = found.out.change(fit.ob.X[page.some])
+
+
+def _rounded(x: Any) -> list[Any]:
+    """Return numbers with five significant digits, None where they are not finite."""
+    return [float(f"{v:.5g}") if math.isfinite(v) else None for v in np.asarray(x, float).tolist()]
+
+
+def add_certainty(page: Page) -> None:
+    """Draw targets against predictions of rows left out, with their intervals."""
+    found, fit, target = page.found, page.fit, page.target
+    shown = page.some[found.rows[page.some]]
+    low, high = _left_out_intervals(page, shown)
+    inside = (low <= fit.y[shown]) & (fit.y[shown] <= high)
+    share = float(inside.mean())
+    page.facts["inside"] = share
+    page.report.section("How sure is it?")
+    drawn = f", {len(shown)} of {fit.n} drawn at random" if len(shown) < found.rows.sum() else ""
+    page.report.scatter(
+        {
+            "x": _rounded(found.left_out[shown]),
+            "y": _rounded(fit.y[shown]),
+            "low": _rounded(low),
+            "high": _rounded(high),
+            "out": (~inside).astype(int).tolist(),
+            "names": shown.tolist(),
+            "diagonal": True,
+            "axes": {"xlabel": f"{target} predicted without the row", "ylabel": target},
+        },
+        f"Each dot is a row{drawn}: its target, and what a network predicts that was fitted "
+        f"without it. {inside.sum()} of {len(shown)} targets ({share:.1%}) lie inside their 95% "
+        "interval, which is computed without the row; the others are marked. On the dashed line "
+        "predictions are exact.",
+    )
+
+
+def _left_out_intervals(page: Page, shown: Indices) -> tuple[Floats, Floats]:
+    """Return jackknife+ intervals of rows of the fit, each without the row itself."""
+    found, fit = page.found, page.fit
+    errors = np.where(found.rows, np.abs(fit.y - found.left_out), np.nan)
+    low, high = np.empty(len(shown)), np.empty(len(shown))
+    at = {row: k for k, row in enumerate(page.some.tolist())}
+    for k, row in enumerate(shown.tolist()):
+        others = found.rows.copy()
+        others[row] = False
+        R = errors[others]
+        middle = np.full(len(R), found.left_out[row])
+        if found.closed:
+            assert found.out is not None
+            moved = found.out.predictions[row][:, None] + page.change[at[row]]
+            middle = fit.units(moved.T)[others]
+        place = math.ceil(LEVEL * (len(R) + 1)) - 1
+        if place >= len(R):
+            low[k], high[k] = -np.inf, np.inf
+            continue
+        high[k] = np.partition(middle + R, place)[place]
+        low[k] = -np.partition(R - middle, place)[place]
+    return low, high
+
+
+def add_calibration(page: Page) -> None:
+    """Draw how often predicted classes are right, over their probability."""
+    found, fit, report = page.found, page.fit, page.report
+    rows = np.flatnonzero(found.rows)
+    p, y = found.left_out[rows], fit.y[rows]
+    sure, right = p.max(axis=1), p.argmax(axis=1) == y
+    report.section("How sure is it?")
+    order = np.argsort(sure, kind="stable")
+    groups = np.array_split(order, max(1, min(N_GROUPS, len(rows) // MIN_GROUP_ROWS)))
+    x = np.array([sure[g].mean() for g in groups])
+    share = np.array([right[g].mean() for g in groups])
+    bounds = np.array([_binomial_bounds(right[g].sum(), len(g)) for g in groups])
+    report.scatter(
+        {
+            "x": _rounded(x),
+            "y": _rounded(share),
+            "low": _rounded(bounds[:, 0]),
+            "high": _rounded(bounds[:, 1]),
+            "names": list(range(len(groups))),
+            "diagonal": True,
+            "axes": {"xlabel": "probability of the predicted class", "ylabel": "share right"},
+        },
+        f"Rows in {len(groups)} groups of equal size, by the probability of the class that a "
+        "network predicts for them without having seen them: how often it is right, with a 95% "
+        "interval for the number of rows. On the dashed line probabilities are as they should be.",
+    )
+    mean = float(sure.mean())
+    code = "np.nanmean(left_out.max(axis=1))"
+    report.text(
+        f"On average the predicted class has a probability of {mean:.1%}, and is right for "
+        f"{right.mean():.1%} of the rows."
+    ).calls([page.call("mean_probability", mean, code, f"{mean:.1%}")])
+
+
+def _binomial_bounds(right: int, n: int) -> tuple[float, float]:
+    """Return Clopper and Pearson's 95% interval of a share."""
+    low = float(betaincinv(right, n - right + 1, 0.025)) if right > 0 else 0.0
+    high = float(betaincinv(right + 1, n - right, 0.975)) if right < n else 1.0
+    return low, high
+
+
+def add_confusion(page: Page) -> None:
+    """Count the classes that are predicted for the rows of each class."""
+    found, fit, K = page.found, page.fit, len(page.fit.classes)
+    rows, table = np.flatnonzero(found.rows), np.zeros((K, K), int)
+    np.add.at(table, (fit.y[rows], found.left_out[rows].argmax(axis=1)), 1)
+    page.facts["confusion"] = table.tolist()
+    report = page.report.section("Which classes are confused?")
+    if K <= MAX_CONFUSION_CLASSES:
+        header = ["class", *(f"predicted {name}" for name in fit.classes), "right"]
+        report.table(
+            header,
+            [
+                [str(name), *line.tolist(), f"{line[i] / max(1, line.sum()):.0%}"]
+                for i, (name, line) in enumerate(zip(fit.classes, table))
+            ],
+        )
+    else:
+        off = table - np.diag(np.diag(table))
+        most = np.argsort(-off, axis=None, kind="stable")[:10]
+        pairs = [np.unravel_index(i, off.shape) for i in most if off.flat[i]]
+        report.table(
+            ["class", "predicted as", "rows"],
+            [[str(fit.classes[i]), str(fit.classes[j]), int(off[i, j])] for i, j in pairs],
+        )
+    report.text("Every row is predicted by a network that has not seen it.")
+
+
+def _effects(page: Page) -> Floats:
+    """Return what removing each row does to the prediction of the shown rows, (M, N): in units of
+    the target, or of the probability of the class that is predicted.
+    """
+    fit, found = page.fit, page.found
+    z = fit.ob.model.predict(found.theta, fit.ob.X[page.some])
+    moved = fit.units(np.asarray(z, float)[:, None] + page.change.transpose(0, 2, 1))
+    now = fit.units(z)
+    if fit.numbers:
+        return np.asarray(moved - now[:, None])
+    own = now.argmax(axis=1)[:, None, None]
+    return np.asarray(
+        np.take_along_axis(moved, own, 2)[:, :, 0] - np.take_along_axis(now, own[:, 0], 1)
+    )
+
+
+def add_deciding_rows(page: Page) -> None:
+    """Let the reader choose a row, and show the rows whose removal moves its prediction most."""
+    found, fit, target, some = page.found, page.fit, page.target, page.some
+    page.report.section("Which rows decided?")
+    if found.out is None:
+        page.report.text(f"This is not known here, because {found.why}.")
+        return
+    effects = _effects(page)
+    order = np.argsort(-np.abs(effects), axis=1, kind="stable")[:, :N_DECIDING_ROWS]
+    picked = np.take_along_axis(effects, order, 1)
+    what = "prediction" if fit.numbers else "probability of the predicted class"
+    columns, rows = _values_of(page, np.unique(order))
+    first = int(np.argmax(found.out.cooks_distance[some]))
+    view = _dots(page, what) | {
+        "names": some.tolist(),
+        "others": order.tolist(),
+        "effects": [[float(f"{v:.3g}") for v in line] for line in picked.tolist()],
+        "columns": ["row", f"{what} if removed", target, *columns],
+        "rows": rows,
+        "chosen": first,
+    }
+    minimum = (
+        ""
+        if found.closed
+        else " They are removed at this minimum; a network that is fitted again may end in another."
+    )
+    page.report.scatter(
+        view,
+        f"Choose a dot by a click, or with the arrow keys: the {order.shape[1]} rows whose removal "
+        f"moves its {what} most are marked, orange if it goes up and green if it goes down, and "
+        f"listed below with their values. Row numbers begin at 0.{minimum}",
+    )
+    row = int(some[first])
+    if fit.numbers and not fit.exponential:
+        code = f"np.abs(out.change(X[[{row}]])[0, 0]).max() * {fit.scale_code}"
+        value = float(np.abs(picked[first]).max())
+        page.report.calls([page.call("largest_change", value, code, f"{value:.3g}, of row {row}")])
+
+
+def _dots(page: Page, what: str) -> dict[str, Any]:
+    """Return where the rows are drawn, and what is known of each."""
+    found, fit, target, some = page.found, page.fit, page.target, page.some
+    z = fit.units(fit.ob.model.predict(found.theta, fit.ob.X[some]))
+    if fit.numbers:
+        x, y = z, fit.y[some]
+        known = [f"predicted {p:.4g}, {target} {t:.4g}" for p, t in zip(x, y)]
+        axes = {"xlabel": f"{target} predicted", "ylabel": target}
+    else:
+        assert found.out is not None
+        own = z.argmax(axis=1)
+        x, y = z[np.arange(len(z)), own], found.out.cooks_distance[some]
+        known = [
+            f"predicted {fit.classes[c]} with probability {p:.3f}, {target} {fit.classes[t]}"
+            for c, p, t in zip(own, x, fit.y[some])
+        ]
+        axes = {"xlabel": what, "ylabel": "Cook's distance"}
+    about = [
+        f"Row {row}: {text}. The rows whose removal changes its {what} most:"
+        for row, text in zip(some.tolist(), known)
+    ]
+    return {"x": _rounded(x), "y": _rounded(y), "about": about, "axes": axes} | (
+        {"diagonal": True} if fit.numbers else {}
+    )
+
+
+def _values_of(page: Page, rows: Indices) -> tuple[list[str], dict[int, list[Any]]]:
+    """Return names of columns, and the target and the values of these columns for some rows."""
+    names, values = page.table
+    columns = range(min(len(names), MAX_SHOWN_COLUMNS))
+    found = {
+        row: [_target(page.fit, row), *(_cell(values[row][c]) for c in columns)]
+        for row in rows.tolist()
+    }
+    return [names[c] for c in columns], found
+
+
+def _cell(x: Any) -> Any:
+    """Return a value of a table for the page: words, or a number of four significant digits."""
+    if isinstance(x, (int, np.integer)) and not isinstance(x, (bool, np.bool_)):
+        return int(x)
+    if isinstance(x, (float, np.floating)):
+        return float(f"{x:.4g}") if math.isfinite(x) else "missing"
+    return str(x)
+
+
+def add_rows_that_matter(page: Page) -> None:
+    """List the rows that move the whole fit, and those that it predicts worst."""
+    found, fit, target = page.found, page.fit, page.target
+    report = page.report.section("Rows that matter")
+    if found.out is not None:
+        cook, hat = found.out.cooks_distance, found.out.hat_matrix_diag
+        most = np.argsort(-cook, kind="stable")[:N_LISTED_ROWS]
+        report.table(
+            ["row", target, "predicted without it", "Cook's distance", "leverage"],
+            [[int(i), _target(fit, i), _predicted(fit, found, i), cook[i], hat[i]] for i in most],
+        )
+        first = int(most[0])
+        moved = _effects(page)[:, first]
+        report.text(
+            f"Row {first} moves the fit most. Without it predictions change by at most "
+            f"{number(np.abs(moved).max())}, and by {number(np.sqrt(np.mean(moved**2)))} in root "
+            "mean square."
+        )
+        value = float(cook[first])
+        report.calls(
+            [page.call("cooks_distance", value, "out.cooks_distance.max()", number(value))]
+        )
+        page.facts["influential_rows"] = most.tolist()
+    losses = np.where(found.rows, fit.losses(found.left_out), -1.0)
+    worst = np.argsort(-losses, kind="stable")[:N_LISTED_ROWS]
+    page.facts["unexplained_rows"] = worst.tolist()
+    report.section("Rows it cannot explain")
+    report.table(
+        ["row", target, "predicted without it", *_error_name(fit)],
+        [
+            [int(i), _target(fit, i), _predicted(fit, found, i), *_error(fit, found, i)]
+            for i in worst
+        ],
+    )
+    report.text(
+        "These rows are predicted worst by networks that have not seen them. That does not show "
+        "that their targets are wrong: rare rows and noise look the same."
+    )
+
+
+def _target(fit: Fit, i: int) -> Any:
+    return _cell(float(fit.y[i])) if fit.numbers else str(fit.classes[fit.y[i]])
+
+
+def _predicted(fit: Fit, found: Numbers, i: int) -> Any:
+    p = found.left_out[i]
+    if fit.numbers:
+        return _cell(float(p))
+    if not np.isfinite(p).all():
+        return "not refitted"
+    return f"{fit.classes[p.argmax()]} ({p.max():.0%})"
+
+
+def _error_name(fit: Fit) -> list[str]:
+    return ["error"] if fit.numbers else ["probability of its class"]
+
+
+def _error(fit: Fit, found: Numbers, i: int) -> list[Any]:
+    p = found.left_out[i]
+    return [_cell(float(fit.y[i] - p))] if fit.numbers else [_cell(float(p[fit.y[i]]))]
+
+
+# --------------------------------------------------------------------------------------------------
+# Inputs.
+
+
+def add_slopes(page: Page) -> None:
+    """List how predictions change with each column, with the range over the rows."""
+    fit, report, rows = page.fit, page.report, page.some
+    report.section("Which way does each input push?")
+    J = fit.slopes(rows) * fit.X.std(axis=0)  # (M, outputs, k)
+    code = f"({fit.slopes_code} * X.std(axis=0))"
+    if J.shape[1] > 1:
+        J = J - J.mean(axis=1, keepdims=True)
+        code = f"({code} - {code}.mean(axis=1, keepdims=True))"
+    low, middle, high = np.percentile(J, [5, 50, 95], axis=0)
+    shown = range(J.shape[1]) if J.shape[1] <= MAX_SLOPE_TABLES else range(0)
+    each = MAX_SLOPES if len(shown) == 1 else MAX_SLOPES_OF_CLASS
+    for c in shown:
+        order = np.argsort(-np.abs(J[:, c]).mean(axis=0), kind="stable")[:each]
+        if len(shown) > 1:
+            report.text(f"Towards {fit.classes[c]}:")
+        lines = [(page.names[i], low[c, i], middle[c, i], high[c, i]) for i in order.tolist()]
+        report.ranges(["column", "5%", "median", "95%"], lines)
+    if not shown:
+        _strongest(page, middle)
+    first = int(np.abs(J[:, 0]).mean(axis=0).argmax())
+    value = float(middle[0, first])
+    call = f"np.median({code}[:, 0, {first}])"
+    page.facts["slopes"] = as_json(middle)
+    what = page.target if fit.numbers else "the log-odds"
+    if not fit.numbers and J.shape[1] == 1:
+        what += f" of {fit.classes[1]}"
+    elif not fit.numbers:
+        what = "the logarithm of the probability of a class, relative to the mean of all classes,"
+    report.text(
+        f"How much {what} changes in the network for one standard deviation more of a column, with "
+        "the other columns held fixed: the median over the rows, and the range from 5% to 95% of "
+        "them, sorted by size. These are derivatives of the network, not effects in the world: "
+        "columns that go together share one."
+    ).calls([page.call("slope", value, call, f"{value:.3g}, {page.names[first]}")])
+
+
+def _strongest(page: Page, middle: Floats) -> None:
+    """List the columns that push most towards each of many classes, and away from it."""
+
+    def names(order: Indices) -> str:
+        return ", ".join(page.names[i] for i in order.tolist())
+
+    lines = [
+        [str(name), names(order[: -N_STRONGEST - 1 : -1]), names(order[:N_STRONGEST])]
+        for name, order in zip(page.fit.classes, np.argsort(middle, axis=1))
+    ]
+    page.report.table(["class", "more of these speaks for it", "against it"], lines)
+
+
+# --------------------------------------------------------------------------------------------------
+# Other fits: fewer rows, other penalties, fewer iterations.
+
+
+def add_more_rows(page: Page) -> None:
+    """Draw the score on rows left out for growing numbers of rows, with that of a linear model."""
+    found, fit = page.found, page.fit
+    page.report.section("Would more rows help? Would a linear model do?")
+    drawn = np.random.default_rng(page.seed).permutation(fit.n)
+    found.setup.append(f"drawn = np.random.default_rng({page.seed}).permutation(len(X))")
+    sizes, scores, errors, linear = [], [], [], []
+    for share in ROW_SHARES:
+        m = int(fit.n * share)
+        if m < MIN_FIT_ROWS or not found.spare(share):
+            continue
+        rows, others = drawn[:m], drawn[m:]
+        again = fit.again(rows)
+        p = fit.aligned(again.predict(fit.ob.X[others]), again.classes)
+        line = found.linear and linear_model(again, (float(found.linear.ob.l2) * fit.n / m,))
+        sizes.append(m)
+        scores.append(fit.score_of(fit.y[others], p))
+        errors.append(fit.score_error(fit.y[others], p))
+        if line:
+            z = again.units(line.ob.model.predict(line.theta, fit.ob.X[others]))
+            linear.append(fit.score_of(fit.y[others], fit.aligned(z, again.classes)))
+    whole = found.rows
+    sizes.append(fit.n if found.closed else int(fit.n * (1 - 1 / N_FOLDS)))
+    scores.append(fit.score(found.left_out, whole))
+    errors.append(fit.score_error(fit.y[whole], found.left_out[whole]))
+    lines = [_line("network", sizes, scores, errors)]
+    if found.linear is not None and len(linear) == len(sizes) - 1:
+        lines.append(_line("linear model", sizes, [*linear, found.linear.score]))
+    page.facts["rows_curve"] = {"rows": sizes, "score": scores, "standard_error": errors}
+    page.facts["rows_curve"]["linear"] = linear
+    axes = {"xlabel": "rows fitted", "ylabel": f"{page.score_name} on rows left out"}
+    page.report.chart(
+        [{"lines": lines, "x": "log", "y": "linear", **axes}],
+        "A network fitted to some of the rows, drawn at random, and its score on all others; at "
+        "the right the fit itself, by the rows left out. The band is one standard error of the "
+        "rows that the score is computed from.",
+        still=True,
+    )
+    _compare(page, sizes, scores, errors)
+
+
+def _line(name: str, x: Any, y: Any, errors: Any = None) -> dict[str, Any]:
+    line = {"name": name, "x": list(x), "y": _rounded(y), "dots": True}
+    if errors is not None:
+        line |= {"low": _rounded(np.subtract(y, errors)), "high": _rounded(np.add(y, errors))}
+    return line
+
+
+def _compare(page: Page, sizes: list[int], scores: list[float], errors: list[float]) -> None:
+    """Say what more rows have brought, and how far the linear model is from the network."""
+    found, fit, report, calls = page.found, page.fit, page.report, []
+    if len(sizes) > 1:
+        m, gain = sizes[-2], scores[-1] - scores[-2]
+        error = math.hypot(errors[-1], errors[-2])
+        clear = abs(gain) > 2 * error
+        report.text(
+            f"From {m} to {sizes[-1]} rows the score went from {page.score(scores[-2])} to "
+            f"{page.score(scores[-1])}, "
+            + ("a difference beyond" if clear else "which is within")
+            + " two standard errors. "
+            + (
+                "More rows of the same kind are likely to help."
+                if clear and gain > 0
+                else "The scores do not show that more rows would help."
+            )
+        )
+        code = f"score(again(drawn[:{m}], drawn[{m}:]), drawn[{m}:])"
+        calls = [page.call("score_of_fewer_rows", scores[-2], code, page.score(scores[-2]))]
+    if found.linear is not None and found.closed:
+        gain, error = loss_difference(found)
+        what = "squared error" if fit.numbers else "log loss"
+        report.text(
+            f"On rows left out the {what} of the linear model is larger by {gain:.3g} on average, "
+            f"with a standard error of {error:.2g}."
+        )
+        code = "np.mean(line.losses - out.losses)"
+        if fit.numbers:
+            line = fit.units_code("line.predictions")
+            code = f"np.mean((y - ({line})) ** 2 - (y - left_out) ** 2)"
+        calls.append(page.call("loss_difference", gain, code, f"{gain:.3g}"))
+    report.calls(calls)
+
+
+def add_decay(page: Page) -> None:
+    """Draw the score on rows left out, and the evidence, for other penalties."""
+    found, fit, report = page.found, page.fit, page.report
+    report.section("How much decay?")
+    most, fewer = _parts(page)
+    if len(most) < MIN_FIT_ROWS or not found.spare(PARTS * len(DECAY_RATIOS)):
+        report.text("Other penalties were not tried, to keep the time short.")
+        return
+    ratios, scores, losses, evidences = [], [], [], []
+    y = fit.y[fewer]
+    for ratio in DECAY_RATIOS:
+        again = fit.again(most, ratio)
+        p = fit.aligned(again.predict(fit.ob.X[fewer]), again.classes)
+        ratios.append(ratio)
+        scores.append(fit.score_of(y, p))
+        losses.append(fit.losses_of(y, p))
+        evidences.append(evidence_of(again))
+    own = DECAY_RATIOS.index(1.0)
+    page.facts["decay"] = {"ratio": ratios, "score": scores, "evidence": as_json(evidences)}
+    axes = {"xlabel": "decay, relative to that of the fit", "x": "log", "y": "linear"}
+    views = [{"lines": [_line("score", ratios, scores)], "name": "score"} | axes]
+    views[0]["ylabel"] = f"{page.score_name} on rows left out"
+    known = [(r, e) for r, e in zip(ratios, evidences) if math.isfinite(e)]
+    if len(known) > 1:
+        line = _line("evidence", *zip(*known))
+        views.append({"lines": [line], "name": "evidence", "ylabel": "evidence"} | axes)
+    report.chart(
+        views,
+        f"Networks fitted to {len(most)} of the rows with other penalties: the score on the "
+        f"{len(fewer)} other rows, and the logarithm of the evidence of the rows that were fitted, "
+        "by the Laplace approximation.",
+        still=True,
+    )
+    _best_decay(page, losses, evidences, own)
+    code = "score(again(most, fewer, {}), fewer)"
+    calls = [page.call("score_at_decay", scores[own], code.format(1), page.score(scores[own]))]
+    if math.isfinite(evidences[own]):
+        e = evidences[own]
+        calls.append(page.call("evidence", e, "evidence(most, 1)", f"{e:.1f}"))
+    report.calls(calls)
+
+
+def _best_decay(page: Page, losses: list[Any], evidences: list[float], own: int) -> None:
+    """Say whether another penalty predicts better, by more than two standard errors."""
+    best = int(np.argmin([loss.mean() for loss in losses]))
+    d = losses[own] - losses[best]
+    clear = d.mean() > 2 * d.std(ddof=1) / math.sqrt(len(d))
+    if best != own and clear:
+        text = (
+            f"{DECAY_RATIOS[best]:.3g} times the decay predicts better, by more than two standard "
+            "errors of the difference."
+        )
+    else:
+        text = "No other decay predicts better by more than two standard errors of the difference."
+    if np.isfinite(evidences).sum() > 1:
+        most = int(np.nanargmax(evidences))
+        text += f" The evidence is largest at {DECAY_RATIOS[most]:.3g} times the decay of the fit."
+    page.report.text(text)
+
+
+def _parts(page: Page) -> tuple[Indices, Indices]:
+    """Return two thirds of the rows, and the others."""
+    fit, setup = page.fit, page.found.setup
+    drawn = np.random.default_rng(page.seed).permutation(fit.n)
+    m = int(fit.n * PARTS)
+    line = f"most, fewer = drawn[:{m}], drawn[{m}:]"
+    if line not in setup:
+        setup.append(line)
+    return drawn[:m], drawn[m:]
+
+
+def add_end_of_training(page: Page) -> None:
+    """Add the verdict, the ends of the spectrum, and what stopping earlier would have cost."""
+    found, fit, report, point = page.found, page.fit, page.report, page.found.point
+    assert point is not None
+    report.section("Where did training stop?").sentence(point)
+    text = f"The eigenvalues of the Hessian range from {number(point.lambda_min)} to "
+    report.text(text + f"{number(point.lambda_max)}.").calls(
+        [
+            page.call("lambda_min", point.lambda_min, "point.lambda_min", number(point.lambda_min)),
+            page.call("lambda_max", point.lambda_max, "point.lambda_max", number(point.lambda_max)),
+        ]
+    )
+    most, fewer = _parts(page)
+    if len(most) < MIN_FIT_ROWS or not found.spare(1.0):
+        return
+    losses, held = fit.watched(most, fewer)
+    steps = np.arange(len(held))
+    every = max(1, len(steps) // MAX_CURVE_POINTS)
+    at = np.unique(np.r_[steps[::every], steps[-1]])
+    lines = [
+        {"name": name, "x": at.tolist(), "y": _rounded(np.asarray(curve)[at])}
+        for name, curve in (("rows fitted, with the penalty", losses), ("other rows", held))
+    ]
+    positive = min(np.min(losses), np.min(held)) > 0
+    axes = {"xlabel": "iteration", "ylabel": "loss", "x": "linear"}
+    report.chart(
+        [{"lines": lines, "y": "log" if positive else "linear"} | axes],
+        f"The loss of {len(most)} rows in a fit to them, and that of the {len(fewer)} others.",
+        still=True,
+    )
+    best, end = int(np.argmin(held)), float(held[-1])
+    lowest = float(held[best])
+    text = f"The loss of the other rows was lowest, {lowest:.4g}, after {best} of {steps[-1]} "
+    text += f"iterations, and {end:.4g} at the end."
+    found.setup.append(fit.watched_code)
+    report.text(text).calls(
+        [
+            page.call("lowest_held_out_loss", lowest, "min(curve)", f"{lowest:.4g}"),
+            page.call("last_held_out_loss", end, "curve[-1]", f"{end:.4g}"),
+        ]
+    )

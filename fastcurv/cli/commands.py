@@ -16,6 +16,7 @@ import numpy as np
 import fastcurv as fc
 
 from ..common.checks import check_choice
+from ..common.errors import escaped
 from ..common.files import refuse_device, write_atomically
 from ..common.optional import optional
 from ..common.runtime import raise_if_interrupted
@@ -26,7 +27,7 @@ from ..spectrum.draw import counted
 from ..spectrum.results import left_open
 from ..structure.tables import SUITS
 from .advice import Shell
-from .data import DATA_SOURCES, Coding, Dataset, absolute
+from .data import DATA_SOURCES, SEPARATORS, Coding, Dataset, absolute
 from .models import is_model, on_cluster, open_model, read_model
 from .output import (
     DEFAULT_OUT,
@@ -43,6 +44,7 @@ from .output import (
     told,
     verdict_facts,
     verdict_lines,
+    write,
 )
 from .recipe import FORMATS, RECORD_FIELDS, Recipe, SavedRun, load_run, save_run
 
@@ -237,14 +239,16 @@ def predict(args: Namespace, out: Output) -> None:
     from .predict import as_csv, predictions
 
     check_out(args.out, kinds=TABLES)
-    columns = predictions(args)
+    columns, notes = predictions(args)
     out.working = True
+    for sentence in notes:  # standard output is for the table
+        write("stderr", escaped(sentence) + "\n")
     if args.out is None:
         out.table(as_csv(columns))
     else:
         out.say(f"saved {write_atomically(args.out, as_csv(columns).encode())}")
         out.fact(out=args.out)
-    out.fact(predictions=columns)
+    out.fact(predictions=columns, notes=list(notes))
 
 
 def joined(results: list[Any]) -> dict[str, np.ndarray]:
@@ -323,10 +327,16 @@ def diagnose(args: Namespace, out: Output) -> None:
 
 
 def report(args: Namespace, out: Output) -> int:
-    """Write one page with training, verdict, spectrum, landscape, layers and cost."""
+    """Write one page: for a table, on a network that is trained on it and on how far to trust it;
+    for a saved network on training, verdict, spectrum, landscape, layers and cost.
+    """
     from .page import build_report
 
     check_out(args.out, kinds=PAGES)
+    table = Path(args.theta).suffix.lower() in SEPARATORS
+    _refuse_options(args, table)
+    if table:
+        return report_on_table(args, out)
     data, objective, saved = open_run(args, out)
     shell = shell_of(args, objective, saved, data)
     point = judge(objective, saved.theta, data, args, out, shell)
@@ -334,6 +344,72 @@ def report(args: Namespace, out: Output) -> int:
     out.say(f"report: {path}")
     out.fact(report=path)
     return int(args.certified and not point.certified)
+
+
+# Options of `report` that belong to a table, and to a saved network.
+OF_TABLES = ("hidden", "alpha", "save")
+OF_NETWORKS = ("data", "activation", "dtype", "l2", "gradient_tol", "failure_probability",
+               "max_products")  # fmt: skip
+
+
+def _refuse_options(args: Namespace, table: bool) -> None:
+    """Refuse options of `report` that have no meaning for what is given."""
+    for name in OF_NETWORKS if table else OF_TABLES:
+        if getattr(args, name) is not None:
+            option, what = f"--{name.replace('_', '-')}", "a table" if table else "a saved network"
+            raise ValueError(f"{option} must be left out with {args.theta}, which is {what}.")
+
+
+def report_on_table(args: Namespace, out: Output) -> int:
+    """Train a network on a table, and write the page on how far to trust it."""
+    from .fit_report import build
+    from .fit_table import HIDDEN, fit_table
+
+    check_out(args.save, "save", FORMATS)
+
+    def note(text: str) -> None:
+        if args.progress:
+            write("stderr", f"{text} ...\n")
+
+    fit = fit_table(
+        args.theta,
+        args.target,
+        loss=args.loss,
+        hidden=HIDDEN if args.hidden is None else args.hidden,
+        alpha=args.alpha,
+        seed=args.seed,
+        n_threads=args.threads,
+        max_time=args.max_time,
+        note=note,
+    )
+    out.working = True
+    out.say(describe(fit.ob, fit.data))
+    for sentence in fit.notes:
+        out.say(sentence)
+    if args.save is not None:
+        out.fact(out=fit.save(args.save))
+        out.say(f"saved {args.save}")
+    page, facts = build(
+        fit.trained,
+        fit.data.X,
+        fit.table.y,
+        names=fit.names,
+        target=fit.table.target,
+        notes=fit.notes,
+        source=fit.source,
+        progress=note,
+        seed=args.seed,
+        table=fit.cells(),
+    )
+    path = page.write(args.out)
+    scores = {"left_out_score": "rows left out", "training_score": "rows fitted"}
+    known = [f"{facts[name]:.3f} on {rows}" for name, rows in scores.items()]
+    if "linear_score" in facts:
+        known.append(f"{facts['linear_score']:.3f} by a linear model")
+    out.say(f"{fit.data.score_name}: {', '.join(known)}")
+    out.say(f"report: {path}")
+    out.fact(**(description(fit.ob, fit.data) | facts), notes=list(fit.notes), report=path)
+    return int(args.certified and not facts["certified"])
 
 
 def bench(args: Namespace, out: Output) -> None:

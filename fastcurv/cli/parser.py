@@ -125,6 +125,14 @@ def _positive(text: str) -> float:
     raise argparse.ArgumentTypeError(f"must be a number above 0, got {text}.")
 
 
+def _share(text: str) -> float:
+    """Parse a number between 0 and 1."""
+    number = _positive(text)
+    if number >= 1:
+        raise argparse.ArgumentTypeError(f"must be a number between 0 and 1, got {text}.")
+    return number
+
+
 def _widths(text: str) -> tuple[int, ...]:
     """Parse ``64,32`` or ``64-32`` as a tuple of positive integers, and ``none`` as none."""
     if text == "none":
@@ -323,10 +331,26 @@ COMMANDS: dict[str, dict[str, Any]] = {  # the function of each is in `commands`
         "have some.",
         "options": [
             option("theta", metavar="model", help=MODEL_FILES_HELP),
-            option("data", help="a .csv or .tsv file, a .npz file with an array X, or a data set"),
+            option(
+                "samples",
+                metavar="data",
+                help="a .csv or .tsv file, a .npz file with an array X, or a data set",
+            ),
             OF_STATE,
             option(
                 "--probabilities", action="store_true", help="of each class, in further columns"
+            ),
+            option(
+                "--interval",
+                type=_share,
+                metavar="LEVEL",
+                help="also write the bounds between which this share of new targets lies, such as "
+                "0.9 (jackknife+); reads the training data again",
+            ),
+            option(
+                "--data",
+                default=None,
+                help="the training data for --interval (default: where 'train' found them)",
             ),
             option("--out", help="file to write, .csv (default: standard output)"),
         ],
@@ -376,9 +400,36 @@ COMMANDS: dict[str, dict[str, Any]] = {  # the function of each is in `commands`
         ],
     },
     "report": {
-        "help": "one HTML file: training, spectrum, verdict, cost",
+        "help": "one HTML page: train on a table and how far to trust the network, or on a saved "
+        "network its verdict and spectrum",
+        "description": "A name that ends in .csv or .tsv is a table: a tanh network is trained on "
+        "it, and the page says how well it predicts rows it has not seen, how sure it is, and "
+        "which rows decided. Every other name is a saved network: the page has its training, "
+        "verdict, spectrum and cost. Example: fastcurv report plants.csv --target height --out "
+        "r.html --save net.safetensors; then fastcurv predict net.safetensors new.csv.",
         "options": [
-            *SAVED_OPTIONS,
+            option("theta", metavar="table or model", help=f"a table, or {MODEL_FILES_HELP}"),
+            *SAVED_OPTIONS[1:],
+            option(
+                "--hidden",
+                type=_widths,
+                default=None,
+                help="of a table: widths of the hidden layers, or 'none' (default 10)",
+            ),
+            option(
+                "--alpha",
+                type=_real(0),
+                default=None,
+                help="of a table: weight decay as in scikit-learn (default: the one with the "
+                "largest evidence)",
+            ),
+            option(
+                "--save",
+                default=None,
+                metavar="FILE",
+                help="of a table: also write the network, .safetensors or .npz, for 'fastcurv "
+                "predict'",
+            ),
             *VERDICT_OPTIONS,
             *DENSITY_OPTIONS,
             option(

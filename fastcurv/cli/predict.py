@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,32 +13,39 @@ import numpy as np
 
 from ..common.errors import shown
 from ..common.files import refuse_device
+from ..critical.left_out import left_out_of_fit
 from ..network.mlp import MLP
+from ..network.row_views import check_no_batch_norm
 from ..structure.tables import LOSSES
 from .data import Coding, read_features
 from .models import is_model, read_model
-from .recipe import load_run
+from .recipe import SavedRun, load_run
+from .tables import read_rows
 
 Columns = dict[str, np.ndarray]
 
 
-def predictions(args: Namespace) -> Columns:
-    """Return columns by name, each with one entry per sample: predictions, or for classes the
-    labels, and with ``--probabilities`` the probability of each.
+def predictions(args: Namespace) -> tuple[Columns, tuple[str, ...]]:
+    """Return columns by name, each with one entry per sample, and notes on cells that were filled
+    or are not known. Columns are predictions, or for classes the labels, with ``--probabilities``
+    the probability of each; with ``--interval`` also the bounds of jackknife+ intervals.
 
     Raises
     ------
     ValueError
-        If the file holds no network, or the samples do not fit it.
+        If the file holds no network, the samples do not fit it, or for intervals the training data
+        are not those that it names.
     """
     path = Path(args.theta).expanduser()
     refuse_device(path)
     if path.is_file() and is_model(path):
         model, theta = read_model(path, args.activation)
-        if args.probabilities:
-            raise ValueError(f"--probabilities needs classes, and {path} names none.")
-        X = read_features(args.data, (), None, model.sizes[0])
-        return _columns("output", _finite(model.predict(theta, X), args.data))
+        for option in ("probabilities", "interval"):
+            if getattr(args, option):
+                needs = "classes" if option == "probabilities" else "its training data"
+                raise ValueError(f"--{option} needs {needs}, and {path} names none.")
+        X = read_features(args.samples, (), None, model.sizes[0])
+        return _columns("output", _finite(model.predict(theta, X), args.samples)), ()
     if args.activation is not None:
         raise ValueError(f"--activation must be left out with {path}, which has its own.")
     saved = load_run(path)
@@ -48,18 +56,54 @@ def predictions(args: Namespace) -> Columns:
     model = model_of_file or recipe.network(coding.sizes[0], coding.sizes[-1])
     if saved.theta.size != model.n_params:
         raise ValueError(f"{path} must hold {model.n_params} parameters, got {saved.theta.size}.")
-    X = read_features(args.data, coding.columns, recipe.target, model.sizes[0])
+    X, notes = _inputs(args.samples, coding, recipe.target, model.sizes[0])
     with np.errstate(over="ignore", invalid="ignore"):
-        if coding.shift:
-            X = (X - np.array(coding.shift)) / np.array(coding.scale)
-        outputs = _outputs(model, saved.theta, _finite(X, args.data), coding)
-        _finite(outputs, args.data)
+        outputs = _outputs(model, saved.theta, _finite(X, args.samples), coding)
+        _finite(outputs, args.samples)
         name = coding.target or "prediction"
         if coding.classes:
-            return _of_classes(name, outputs, coding, args.probabilities)
+            if args.interval:
+                raise ValueError(f"--interval needs numbers, and {path} predicts classes.")
+            return _of_classes(name, outputs, coding, args.probabilities), notes
         if args.probabilities:
             raise ValueError(f"--probabilities needs classes, and {path} predicts numbers.")
-        return _of_numbers(name, outputs, LOSSES[recipe.loss].given, coding)
+        found = _of_numbers(name, outputs, LOSSES[recipe.loss].given, coding)
+    if args.interval:
+        found |= _interval(args, saved, coding, name, X)
+    return found, notes
+
+
+def _inputs(
+    source: str, coding: Coding, target: str | None, width: int
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return what the network takes, and notes."""
+    if coding.codes:
+        return read_rows(source, coding, target)
+    X = read_features(source, coding.columns, target, width)
+    if coding.shift:
+        with np.errstate(over="ignore", invalid="ignore"):
+            X = (X - np.array(coding.shift)) / np.array(coding.scale)
+    return X, ()
+
+
+def _interval(args: Namespace, saved: SavedRun, coding: Coding, name: str, X: Any) -> Columns:
+    """Return the bounds of jackknife+ intervals, for which the training data are read again."""
+    recipe = saved.recipe
+    assert recipe is not None
+    if args.data is not None:
+        recipe = replace(recipe, data=args.data)
+    data = recipe.dataset(coding if coding.codes else None)
+    if recipe.digest not in ("", data.digest):
+        raise ValueError(
+            f"{recipe.data} must hold the numbers that {args.theta} was trained on for --interval, "
+            "got others. Name them with --data, or train again."
+        )
+    ob = recipe.objective(data, None, saved.model)
+    check_no_batch_norm(ob, "--interval")
+    low, high = left_out_of_fit(ob, saved.theta).interval(X, args.interval)
+    shift, scale = np.array(coding.y_shift or (0.0,)), np.array(coding.y_scale or (1.0,))
+    lower = _columns(f"{name} lower", low * scale + shift)
+    return lower | _columns(f"{name} upper", high * scale + shift)
 
 
 def _outputs(model: MLP, theta: np.ndarray, X: np.ndarray, coding: Coding) -> np.ndarray:

@@ -696,7 +696,7 @@ def _values(code: Code, cells: Cells, comma: bool, where: Callable[[int], str]) 
     for i, cell in enumerate(cells):
         if cell.lower() not in NUMBER_GAPS:
             if not _is_date(cell, code.form):
-                like = first.isoformat() if code.form == ISO else first.strftime(code.form)
+                like = code.first if code.form == ISO else first.strftime(code.form)
                 raise ValueError(
                     f"{where(i)} must be a date like {like}, got {shown(cell)!r}. Correct it, or "
                     "leave the cell empty."

@@ -1,0 +1,244 @@
+"""Train a network on a table, with a weight decay that suits it, to a minimum: NumPy and SciPy
+alone.
+
+The decay is the one with the largest evidence of the Laplace approximation, on a path from large to
+small ones (`optimize.path`), of some of the rows if there are many. The network ends at a minimum
+of the loss on all rows with that decay, so that everything about rows left out follows from one
+factor of the Hessian. The penalty includes the biases: without it those of unused units would have
+no curvature.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..common.runtime import raise_if_interrupted
+from ..critical.laplace import check_likelihood
+from ..network.objective import Objective
+from ..optimize.minimize import minimize
+from ..optimize.path import evidence_path, with_l2
+from ..structure.tables import LOSSES
+from .data import Coding, Dataset, absolute
+from .recipe import Recipe, save_run
+from .tables import Table, as_numbers, load_table
+
+if TYPE_CHECKING:
+    from .fit_numbers import Trained
+
+HIDDEN = (10,)
+PATH_ITERATIONS = 500  # of L-BFGS at each decay of the path
+MAX_PATH_ROWS, MIN_PATH_ROWS = 5000, 500  # rows that choose the decay, ...
+PATH_FLOPS = 1e10  # ... as far as a Gauss-Newton matrix of theirs takes so many
+MAX_PATH_PARAMS = 2000  # beyond which its factors take longer than the fits
+DEFAULTS = {"loss": None, "alpha": None, "hidden": HIDDEN, "seed": 0}  # of `fit_table`
+DEFAULT_ALPHA = 1.0  # where the evidence is out of reach (docs/estimators.md)
+
+
+@dataclass(frozen=True)
+class TableFit:
+    """A network trained on a table, as `fit_table` returns it.
+
+    Attributes
+    ----------
+    table : Table
+        The table as it was read; ``table.y`` are the targets in their own units, or labels.
+    data : Dataset
+        The rows as the network takes them; ``data.X`` are standardised inputs.
+    ob, theta : Objective, ndarray (n,)
+    alpha : float
+        The weight decay as scikit-learn counts it: ``l2`` times the number of rows, times 1/2 for
+        squared errors.
+    recipe : Recipe
+        How to rebuild the objective from the file.
+    message : str
+        Why the training ended.
+    notes : tuple of str
+        A sentence for everything that was left out or assumed.
+    source : str
+        Code that makes this fit again, as ``net``, ``X`` and ``y``.
+    """
+
+    table: Table
+    data: Dataset
+    ob: Objective
+    theta: np.ndarray
+    alpha: float
+    recipe: Recipe
+    message: str
+    notes: tuple[str, ...]
+    source: str
+
+    @property
+    def coding(self) -> Coding:
+        """How cells become inputs, and outputs predictions."""
+        return replace(self.data.coding, sizes=tuple(self.ob.model.sizes))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the inputs."""
+        return tuple(name for code in self.coding.codes for name in code.inputs)
+
+    @property
+    def trained(self) -> Trained:
+        """The network as `fit_report.build` takes it."""
+        from .fit_numbers import Trained
+
+        shift, scale = self.coding.y_shift or (0.0,), self.coding.y_scale or (1.0,)
+        classes = self.coding.classes or None
+        return Trained(self.ob, self.theta, shift[0], scale[0], classes, self.recipe.seed)
+
+    def cells(self) -> tuple[tuple[str, ...], np.ndarray]:
+        """Return the names and the values ``(N, K)`` of all columns of the file but the target, for
+        a reader: numbers as numbers, all others as they are written.
+        """
+        sheet = self.table.sheet
+        shown = np.array(sheet.rows, dtype=object)
+        for i, code in enumerate(self.table.codes):
+            if code.kind == "numbers":
+                shown[:, i] = as_numbers(shown[:, i].tolist(), sheet.comma)[0]
+        return sheet.names, shown
+
+    def save(self, path: str | Path) -> Path:
+        """Write the network with its coding, for `fastcurv predict` and the other commands."""
+        return save_run(path, self.recipe, self.ob.model, self.theta, coding=self.coding)
+
+
+def fit_table(
+    path: str | Path,
+    target: str | None = None,
+    *,
+    loss: str | None = None,
+    hidden: tuple[int, ...] = HIDDEN,
+    alpha: float | None = None,
+    seed: int = 0,
+    n_threads: int | None = None,
+    max_time: float | None = None,
+    note: Callable[[str], None] = lambda text: None,
+) -> TableFit:
+    """Read a table and train a tanh network on all of its rows, to a minimum.
+
+    Parameters
+    ----------
+    path : str or path
+        A .csv or .tsv file, see `tables.read_table`.
+    target : str, optional
+        The column to predict, by name or by number from 0; by default the last.
+    loss : str, optional
+        By default mse for numbers, binary cross entropy for two classes, and cross entropy.
+    hidden : tuple of int
+        Widths of the hidden layers.
+    alpha : float, optional
+        Weight decay, see `TableFit`; by default the one with the largest evidence.
+    seed : int
+        Of the start, and of the rows that choose alpha if there are many.
+    n_threads : int, optional
+    max_time : float, optional
+        Seconds for the training, without reading.
+    note : callable
+        Called with a few words before each step.
+
+    Returns
+    -------
+    TableFit
+
+    Raises
+    ------
+    ValueError
+        If the table has a defect, see `tables.read_table`, or the targets do not fit the loss.
+    ImportError
+        If the table has words, dates or gaps, and scikit-learn is not installed.
+    KeyboardInterrupt
+        On Ctrl-C.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "waves.csv"
+    >>> rows = [f"{x:.3f},{np.sin(x) + 0.1 * np.cos(9 * x):.4f}" for x in np.arange(0, 6, 0.1)]
+    >>> _ = path.write_text(chr(10).join(["x,y", *rows]))
+    >>> fit = fit_table(path, "y")
+    >>> fit.ob.n_params, bool(np.linalg.norm(fit.ob.gradient(fit.theta)) < 1e-6)
+    (31, True)
+    """
+    began, given = time.monotonic(), {"loss": loss, "alpha": alpha, "hidden": hidden, "seed": seed}
+    changed = {name: value for name, value in given.items() if value != DEFAULTS[name]}
+    options = "".join(f", {name}={value!r}" for name, value in changed.items())
+    source = (
+        "from fastcurv.cli.fit_table import fit_table\n\n"
+        f"fit = fit_table({str(path)!r}, {target!r}{options})\n"
+        "net, X, y = fit.trained, fit.data.X, fit.table.y"
+    )
+    note("reading the table")
+    data, table = load_table(path, target, loss)
+    recipe = Recipe(
+        absolute(str(path)),
+        hidden=tuple(hidden),
+        l2=0.0,
+        seed=seed,
+        loss=data.loss,
+        target=target,
+        held_out=0.0,
+        digest=data.digest,
+        table=True,
+    )
+    plain = recipe.objective(data, n_threads)
+    theta, notes = plain.model.init(seed=seed), table.notes
+    count = plain.n_samples * LOSSES[data.loss].sklearn[1](plain.model.sizes[-1])
+    if alpha is None and (why := _no_evidence(plain)):
+        alpha = DEFAULT_ALPHA
+        notes += (f"The weight decay is alpha = {alpha:g}, not chosen by the evidence, {why}.",)
+    if alpha is None:
+        note("choosing the weight decay")
+        l2, theta = l2_by_evidence(plain, theta, seed)
+        notes += (f"The weight decay, alpha = {l2 * count:.3g}, has the largest evidence.",)
+    else:
+        l2 = alpha / count
+    note("training to a minimum")
+    ob = with_l2(plain, l2)
+    left = None if max_time is None else max(max_time - (time.monotonic() - began), 1e-3)
+    run: Any = raise_if_interrupted(minimize(ob, theta, seed=seed, max_time=left, progress=False))
+    recipe = replace(recipe, l2=l2)
+    return TableFit(table, data, ob, run.x, l2 * count, recipe, str(run.message), notes, source)
+
+
+def _no_evidence(ob: Objective) -> str:
+    """Return why the evidence cannot choose the decay, or ""."""
+    if ob.n_params > MAX_PATH_PARAMS:
+        return f"because the network has more than {MAX_PATH_PARAMS} parameters"
+    try:
+        check_likelihood(ob.loss)
+    except ValueError:
+        return f"because the loss {ob.loss} is no likelihood"
+    return ""
+
+
+def l2_by_evidence(ob: Objective, start: Any, seed: int) -> tuple[float, np.ndarray]:
+    """Return the penalty with the largest evidence, and the point that a fit with it reaches.
+
+    The precision ``l2 N`` of the weights does not depend on the number of rows, so that some of the
+    rows choose it where a matrix of all would take long.
+    """
+    N, most = ob.n_samples, PATH_FLOPS / (ob.model.sizes[-1] * ob.n_params**2)
+    count = min(N, MAX_PATH_ROWS, max(MIN_PATH_ROWS, int(most)))
+    some = ob
+    if count < N:
+        rows = np.sort(np.random.default_rng(seed).permutation(N)[:count])
+        some = Objective(
+            ob.model, ob.X[rows], ob.y[rows], loss=ob.loss, n_threads=ob.n_threads,
+            l2_biases=ob.l2_biases,
+        )  # fmt: skip
+
+    def minimise(one: Objective, theta: Any) -> Any:
+        run = minimize(
+            one, theta, "l-bfgs", max_iter=PATH_ITERATIONS, verdict=False, progress=False
+        )
+        return raise_if_interrupted(run).x
+
+    best = evidence_path(some, start, minimise, count=count)
+    return float(best.objective.l2) * count / N, best.theta

@@ -1,0 +1,287 @@
+"""Networks trained on tables: where training ends, what is saved, predicted and refused."""
+
+import csv
+import html
+import io
+import json
+import sys
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv.cli import fit_table as module
+from fastcurv.cli.fit_table import fit_table, l2_by_evidence
+from fastcurv.cli.parser import main
+from fastcurv.cli.recipe import Recipe, load_run, save_run
+from fastcurv.cli.tables import load_table
+
+N = 60
+rng = np.random.default_rng(0)
+X = rng.normal(size=(N, 3)).round(3)
+SOIL = np.array(["clay", "sand", "loam"])[rng.integers(3, size=N)]
+Y = (np.sin(2 * X[:, 0]) + X[:, 1] + (SOIL == "sand") + 0.1 * rng.normal(size=N)).round(4)
+
+
+@pytest.fixture
+def numbers(tmp_path):
+    path = tmp_path / "numbers.csv"
+    np.savetxt(
+        path, np.column_stack([X, Y]), delimiter=",", header="a,b,c,y", comments="", fmt="%s"
+    )
+    return path
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """Words, dates and a gap, next to numbers, with semicolons."""
+    path = tmp_path / "mixed.csv"
+    rows = [
+        f"{i + 1};{SOIL[i]};2024-03-{i % 30 + 1:02};{'' if i == 7 else X[i, 0]};{X[i, 1]};{Y[i]}"
+        for i in range(N)
+    ]
+    path.write_text("\n".join(["id;soil;sown;a;b;y", *rows]) + "\n")
+    return path
+
+
+def table_of(text):
+    names, *rows = csv.reader(io.StringIO(text))
+    return {name: np.array([*map(float, column)]) for name, column in zip(names, zip(*rows))}
+
+
+def test_training_ends_at_a_proved_minimum_whose_decay_is_that_of_the_estimator(numbers):
+    """By `alpha="evidence"`, which leaves the biases out of the penalty: within a step of the path.
+    A second fit is the same to the last bit.
+    """
+    pytest.importorskip("sklearn")
+    fit = fit_table(numbers, "y")
+    point = fc.classify(fit.ob, fit.theta)
+    assert point.kind == "minimum" and point.certified
+    with pytest.warns(UserWarning, match="rows for each parameter"):
+        est = fc.MLPRegressor((10,), "tanh", alpha="evidence", random_state=0).fit(fit.data.X, Y)
+    assert 0.3 < fit.alpha / est.alpha_ < 3
+    assert fit.notes == (f"The weight decay, alpha = {fit.alpha:.3g}, has the largest evidence.",)
+    again = fit_table(numbers)
+    assert np.array_equal(again.theta, fit.theta) and again.alpha == fit.alpha
+    given = fit_table(numbers, alpha=2.0, hidden=(4,))
+    assert given.ob.l2 == pytest.approx(2 * 2.0 / N) and given.ob.n_params == 21
+
+
+def test_the_source_of_a_fit_makes_it_again(numbers):
+    fit = fit_table(numbers, "y", alpha=1.0, hidden=(3,), seed=2)
+    found = {}
+    exec(fit.source, found)
+    assert np.array_equal(found["fit"].theta, fit.theta) and np.array_equal(found["X"], fit.data.X)
+
+
+def test_some_of_many_rows_choose_nearly_the_same_decay(numbers, monkeypatch):
+    data, _ = load_table(numbers, None, None)
+    ob = fc.Objective(fc.MLP([3, 4, 1], "tanh"), data.X, data.y, loss="mse", l2=0.0)
+    start = ob.model.init(seed=0)
+    whole, _ = l2_by_evidence(ob, start, 0)
+    monkeypatch.setattr(module, "MAX_PATH_ROWS", 45)
+    some, theta = l2_by_evidence(ob, start, 0)
+    assert 0.1 < some / whole < 10 and theta.shape == start.shape
+
+
+def test_a_wide_table_is_fitted_without_the_evidence(numbers, monkeypatch):
+    monkeypatch.setattr(module, "MAX_PATH_PARAMS", 50)
+    fit = fit_table(numbers)
+    assert (
+        fit.alpha == 1.0 and "not chosen by the evidence, because the network has" in fit.notes[0]
+    )
+
+
+def test_predictions_of_a_saved_network_are_those_of_the_fit(mixed, tmp_path, capsys):
+    """Of the training table, in its units; by name, so that columns may be in any order."""
+    pytest.importorskip("sklearn")
+    fit = fit_table(mixed, "y", hidden=(4,))
+    out = tmp_path / "net.safetensors"
+    fit.save(out)
+    saved = load_run(out)
+    assert saved.coding == fit.coding and saved.recipe == fit.recipe
+    assert main(["predict", str(out), str(mixed)]) == 0
+    output = capsys.readouterr()
+    found = table_of(output.out)
+    z = fit.ob.model.predict(fit.theta, fit.data.X)[:, 0]
+    wanted = z * fit.coding.y_scale[0] + fit.coding.y_shift[0]
+    assert np.abs(found["y"] - wanted).max() <= 1e-13
+    assert output.err == "1 gap was filled with the median of column 'a'.\n"
+    new = tmp_path / "new.csv"
+    new.write_text(
+        f"b,a,soil,sown\n{X[0, 1]},{X[0, 0]},{SOIL[0]},2024-03-01\n1,1,peat,2024-05-01\n"
+    )
+    assert main(["predict", str(out), str(new), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert abs(facts["predictions"]["y"][0] - wanted[0]) <= 1e-13
+    (note,) = facts["notes"]
+    assert note.endswith("all of whose inputs are 0: peat.")
+    new.write_text("b,a,soil,sown\n1,1,clay,yesterday\n")
+    assert main(["predict", str(out), str(new)]) == 2
+    error = capsys.readouterr().err
+    assert "line 2, column 'sown', must be a date like 2024-03-01, got 'yesterday'." in error
+
+
+@pytest.mark.parametrize("kind", [".npz", ".safetensors"])
+def test_other_commands_read_the_table_of_a_saved_network(mixed, kind, tmp_path, capsys):
+    pytest.importorskip("sklearn")
+    fit = fit_table(mixed, "y", hidden=(2,))
+    out = fit.save(tmp_path / f"net{kind}")
+    assert main(["classify", str(out), "--certified", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["kind"] == "minimum" and facts["sizes"] == [6, 2, 1]
+
+
+def test_intervals_are_those_of_the_estimator(numbers, tmp_path, capsys):
+    pytest.importorskip("sklearn")
+    data, _ = load_table(numbers, None, None)
+    est = fc.MLPRegressor((4,), "tanh", alpha=1.0, random_state=0).fit(data.X, Y)
+    ob = est.objective(data.X, Y)
+    recipe = Recipe(
+        str(numbers), hidden=(4,), l2=float(ob.l2), held_out=0.0, digest=data.digest, loss="mse",
+        table=True, l2_biases=False,
+    )  # fmt: skip
+    coding = module.replace(data.coding, sizes=(3, 4, 1))
+    path = save_run(tmp_path / "net.safetensors", recipe, ob.model, est.theta_, coding=coding)
+    assert main(["predict", str(path), str(numbers), "--interval", "0.9"]) == 0
+    found = table_of(capsys.readouterr().out)
+    low, high = est.predict_interval(data.X, 0.9)
+    assert [*found] == ["y", "y lower", "y upper"]
+    for name, wanted in (("y", est.predict(data.X)), ("y lower", low), ("y upper", high)):
+        assert np.abs(found[name] - wanted).max() <= 1e-9
+    moved = numbers.rename(tmp_path / "moved.csv")
+    assert main(["predict", str(path), str(moved), "--interval", "0.9"]) == 2
+    assert "there is no file" in capsys.readouterr().err
+    assert main(["predict", str(path), str(moved), "--interval", "0.9", "--data", str(moved)]) == 0
+    assert table_of(capsys.readouterr().out).keys() == found.keys()
+    moved.write_text(moved.read_text().replace("0.", "1.", 1))
+    assert main(["predict", str(path), str(moved), "--interval", "0.9", "--data", str(moved)]) == 2
+    error = capsys.readouterr().err
+    assert "must hold the numbers that" in error and "Name them with --data" in error
+
+
+def test_classes_are_predicted_in_their_words(numbers, tmp_path, capsys):
+    path = tmp_path / "classes.csv"
+    lines = numbers.read_text().splitlines()
+    path.write_text("\n".join([lines[0] + ",soil", *(f"{r},{s}" for r, s in zip(lines[1:], SOIL))]))
+    fit = fit_table(path, "soil", hidden=(3,))
+    assert fit.data.loss == "cross_entropy" and fit.coding.classes == ("clay", "loam", "sand")
+    out = fit.save(tmp_path / "net.safetensors")
+    assert main(["predict", str(out), str(path), "--probabilities"]) == 0
+    names, *rows = csv.reader(io.StringIO(capsys.readouterr().out))
+    p = np.array([[*map(float, row[1:])] for row in rows])
+    assert names == ["soil", *(f"probability of {word}" for word in fit.coding.classes)]
+    z = fit.ob.model.predict(fit.theta, fit.data.X)
+    assert [row[0] for row in rows] == [fit.coding.classes[i] for i in z.argmax(axis=1)]
+    assert np.abs(p.sum(axis=1) - 1).max() <= 1e-12
+    assert main(["predict", str(out), str(path), "--interval", "0.9"]) == 2
+    assert "--interval needs numbers, and" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("level", ["0", "1", "nan", "90", "x"])
+def test_the_level_of_an_interval_lies_between_0_and_1(level, capsys):
+    with pytest.raises(SystemExit):
+        main(["predict", "net.npz", "new.csv", "--interval", level])
+    assert "--interval must be a number " in capsys.readouterr().err
+
+
+def test_numbers_need_no_scikit_learn_and_words_name_it(numbers, mixed, monkeypatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "sklearn"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    assert fit_table(numbers, hidden=(2,), alpha=1.0).ob.n_params == 11
+    with pytest.raises(ImportError) as error:
+        fit_table(mixed, alpha=1.0)
+    assert str(error.value) == (
+        "columns with words, dates or gaps, such as 'soil', need scikit-learn, which is not "
+        'installed. Run: pip install "fastcurv[sklearn]"'
+    )
+
+
+GARBLED = {
+    "kind": lambda code: code | {"kind": "pictures"},
+    "fill": lambda code: code | {"fill": float("nan")},
+    "more": lambda code: code | {"other": 1},
+    "width": lambda code: code | {"kind": "left out"},
+    "form": lambda code: code | {"kind": "dates", "form": "%d", "first": "2024-01-01"},
+    "first": lambda code: code | {"kind": "dates", "form": "ISO", "first": "soon"},
+    "words": lambda code: code | {"categories": [1]},
+}
+
+
+@pytest.mark.parametrize("kind", GARBLED)
+def test_codes_that_are_garbled_are_refused(kind, numbers, tmp_path, monkeypatch):
+    fit = fit_table(numbers, hidden=(2,), alpha=1.0)
+    path = tmp_path / "net.npz"
+    from fastcurv.cli import recipe as saving
+
+    def garbled(record):
+        facts = asdict(record)
+        if "codes" in facts:
+            facts["codes"] = [GARBLED[kind](facts["codes"][0]), *facts["codes"][1:]]
+        return facts
+
+    asdict = saving.asdict
+    monkeypatch.setattr(saving, "asdict", garbled)
+    fit.save(path)
+    with pytest.raises(ValueError, match="is not a run that 'fastcurv train' saved: "):
+        load_run(path)
+
+
+# --- the command
+
+
+def test_a_report_on_a_table_is_a_page_with_its_numbers(mixed, tmp_path, capsys):
+    """Notes, the saved network and the page, in lines and as JSON."""
+    pytest.importorskip("sklearn")
+    page, net = tmp_path / "r.html", tmp_path / "net.safetensors"
+    how = [str(mixed), "--target", "y", "--hidden", "3", "--alpha", "1", "--out", str(page)]
+    assert main(["report", *how, "--save", str(net)]) == 0
+    output = capsys.readouterr()
+    assert output.err == "" and f"report: {page}" in output.out and f"saved {net}" in output.out
+    note = "Column 'id' was left out, because it only numbers the rows."
+    assert note in output.out and note in html.unescape(page.read_text())
+    page.unlink()
+    assert main(["report", *how, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["certified"] is True and facts["samples"] == N and note in facts["notes"]
+    assert facts["report"] == str(page) and page.read_text()
+    assert main(["predict", str(net), str(mixed), "--interval", "0.5"]) == 0
+
+
+def test_a_report_that_is_interrupted_leaves_no_page(numbers, tmp_path, monkeypatch, capsys):
+    from fastcurv.cli import fit_report
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fit_report, "measure", interrupted)
+    out = tmp_path / "r.html"
+    how = ["--out", str(out), "--alpha", "1", "--save", str(tmp_path / "n.npz"), "--quiet"]
+    assert main(["report", str(numbers), *how]) == 130
+    error = capsys.readouterr().err
+    assert error == f"fastcurv report: interrupted; saved {tmp_path / 'n.npz'}\n"
+    assert not out.exists() and load_run(tmp_path / "n.npz").recipe.table
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("{table} --l2 1", "--l2 must be left out with {table}, which is a table."),
+        ("{table} --data x.csv", "--data must be left out with {table}, which is a table."),
+        ("net.npz --hidden 3", "--hidden must be left out with net.npz, which is a saved network."),
+        ("net.npz --save n.npz", "--save must be left out with net.npz, which is a saved network."),
+        ("{table} --save n.txt", "save must be a name that ends in .npz or .safetensors"),
+        ("{table} --out r.txt", "out must be a name that ends in .html or .htm"),
+        ("{table} --target z", "target must be a column of {table}, got 'z'; its columns are a, b"),
+        ("no.csv", "there is no file no.csv"),
+    ],
+)
+def test_what_a_report_refuses_it_refuses_before_any_work(
+    words, message, numbers, capsys, monkeypatch
+):
+    monkeypatch.setattr(module, "minimize", lambda *_, **__: pytest.fail("work was begun"))
+    assert main(["report", *words.format(table=numbers).split()]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"fastcurv report: {message.format(table=numbers)}")
+    assert error.count("\n") == 1

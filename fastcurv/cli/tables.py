@@ -48,7 +48,7 @@ Cells = Sequence[str]
 MISSING = {"", "na", "n/a", "#n/a", "nan", "null", "?"}  # cells without a value, in lower case
 NUMBER_GAPS = MISSING | {"none", "-", "--", "."}  # the same in a column of numbers or dates
 MARKS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-N_FIRST_LINES = 50  # from which the separator is chosen
+N_FIRST_LINES, N_FIRST_CELLS = 50, 2000  # from which the separator is chosen
 MIN_ROWS = 10  # fewer rows tell nothing about rows that were left out
 MAX_TYPO_SHARE = 0.1  # of the cells of a column, up to which other cells are mistakes
 MAX_CATEGORIES = 30  # words of a column that become inputs, the most frequent ones
@@ -105,10 +105,15 @@ def read_sheet(path: str | Path) -> Sheet:
     if not rows:
         raise ValueError(f"{path} must hold a table, got an empty file.")
     comma = mark != "," and any(_DECIMAL_COMMA.fullmatch(cell) for row in rows for cell in row)
-    if len(rows) > 1 and len(rows[1]) == len(rows[0]) + 1 and _alike(rows[1:]):
+    if len(rows) > 1 and len(rows[1]) == len(rows[0]) + 1 > 2 and _alike(rows[1:]):
         last = all(not row[-1] for row in rows[1:])  # a mark at the end of each line, but the first
         rows[0] = [*rows[0], ""] if last else ["", *rows[0]]  # names of rows, as R writes them
     width = len(rows[0])
+    if len(rows) > MIN_ROWS and len(rows[-1]) != width and _alike(rows[MIN_ROWS // 2 :]):
+        raise ValueError(
+            f"{path}, line {lines[0]}, must have a name for each of {len(rows[-1])} columns, got "
+            f"{width}. Remove the lines above the names."
+        )
     for row, line in zip(rows, lines):
         if len(row) != width:
             raise ValueError(
@@ -199,7 +204,7 @@ def _separator(text: str, suffix: str) -> str:
             continue
         if not rows or len(rows[0]) < 2:
             continue
-        cells = [cell for row in rows for cell in row]
+        cells = [cell for row in rows[: max(3, N_FIRST_CELLS // len(rows[0]))] for cell in row]
         others = [other for other in MARKS if other != mark]
         good = sum(
             1.0
@@ -250,11 +255,9 @@ def _has_names(first: Cells, below: Sequence[Cells], comma: bool) -> bool:
             if present.size > len(bad):
                 return True
             words_recur = words_recur and name in column
-        elif name.lower() not in NO_NAMES:
-            return False
     if not numbers:
         return not words_recur
-    in_order = len(numbers) > 2 and bool((np.diff(numbers) > 0).all())
+    in_order = len(numbers) > 2 and len(set(np.sign(np.diff(numbers)).tolist())) == 1
     if len(numbers) == len(first):
         return (in_order and outside) or _is_header(list(first), [list(row) for row in below])
     return not words_recur and in_order and outside
@@ -271,7 +274,7 @@ _GROUPED = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")
 
 def number(cell: str, comma: bool) -> float:
     """Return the number in a cell, with decimal and thousands marks as the file has them."""
-    text = cell.strip(UNITS)
+    text = cell.strip(UNITS).replace("\u2212", "-")
     if comma and _OF_COMMAS.fullmatch(text):
         text = text.replace(".", "").replace(",", ".")
     elif not comma and _GROUPED.fullmatch(text):
@@ -440,8 +443,8 @@ def read_table(path: str | Path, target: str | None = None, classes: bool | None
             f"{shown(name)!r}, got {len(kept)}."
         )
     if len(kept) < len(cells):
-        gone = _counted(len(cells) - len(kept), "row", "has", "have")
-        notes.append(f"{gone} no target and were left out.")
+        gone = len(cells) - len(kept)
+        notes.append(f"{gone} row{'s' * (gone > 1)} without a target {_were(gone)} left out.")
     copies = len(kept) - len({tuple(sheet.rows[i]) for i in kept})
     whole = replace(sheet, rows=[sheet.rows[i] for i in kept], lines=[sheet.lines[i] for i in kept])
     y, labels, note = _read_targets(whole, at, classes)
@@ -459,6 +462,10 @@ def read_table(path: str | Path, target: str | None = None, classes: bool | None
     )
     codes, gaps = _kinds(sheet, notes)
     return Table(sheet, name, y, labels, codes, gaps, tuple(notes))
+
+
+def _were(count: int) -> str:
+    return "was" if count == 1 else "were"
 
 
 def _counted(count: int, noun: str, one: str = "was", more: str = "were") -> str:
@@ -533,8 +540,10 @@ def _places(sheet: Sheet, column: int) -> Callable[[int], str]:
 
 def _refuse_few_words(cells: Cells, bad: list[int], where: Callable[[int], str]) -> None:
     """Refuse a column of numbers in which a few cells hold other words."""
+    if not bad:
+        return
     present = sum(cell.lower() not in NUMBER_GAPS for cell in cells)
-    if bad and len(bad) <= MAX_TYPO_SHARE * present:
+    if len(bad) <= MAX_TYPO_SHARE * present:
         raise ValueError(
             f"{where(bad[0])} must be a number, as most cells of the column are, got "
             f"{shown(cells[bad[0]])!r}. Correct it, or leave the cell empty."

@@ -65,6 +65,9 @@ SAME = {
     "UTF-16": (PLAIN.encode("utf-16"), ()),
     "no names": (PLAIN.partition("\n")[2], ()),
     "numbers as names": (lines(A, B, Y, names="400,402.5,405"), ()),
+    "falling numbers as names": (lines(A, B, Y, names="405,402.5,400"), ()),
+    "a name like a gap": (lines(A, B, Y, names="NA,b,y"), ()),
+    "minus signs": (PLAIN.replace("-", "\u2212"), ()),
     "numbers and a word": (lines(A, B, Y, names="400,402.5,y"), ()),
     "spaces": (PLAIN.replace(",", " , "), ()),
     "blank lines": (PLAIN.replace("\n", "\n\n,,\n"), ()),
@@ -90,7 +93,7 @@ SAME = {
     ),
     "missing targets": (
         PLAIN + "1,2,\n1,3,NA\n1,4,?\n",
-        ("3 rows have no target and were left out.",),
+        ("3 rows without a target were left out.",),
     ),
 }  # fmt: skip
 
@@ -188,6 +191,8 @@ REFUSED = {
     "no targets": (lines(A, [""] * N, names="a,y"), "y", "with a target in column 'y', got 0."),
     "ragged": (f"a,y\n{SOME}1,2,3\n", None, "line 22, must have 2 columns, as the first line has, "
                "got 3. Put cells that contain commas in double quotes."),
+    "title": (f"My plants\n\na,y\n{SOME}", None, "line 1, must have a name for each of 2 columns, "
+              "got 1. Remove the lines above the names."),
     "short": (f"a,y\n{SOME}1\n", None, "line 22, must have 2 columns, as the first line has, got"),
     "NUL": (f"a,y\n{SOME}1,\0\n", None, "line 22, must be text, got a NUL byte."),
     "Latin": (f"a,y\n{SOME}\u00e9,1\n".encode("latin1"), None, "line 22, must be text in UTF-8, "

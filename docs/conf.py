@@ -76,7 +76,7 @@ TASKS = {
     ),
     "Rows left out": (
         "Predict each row without itself, and find the rows that a prediction depends on.",
-        "leave_one_out influence",
+        "report leave_one_out influence",
     ),
     "Training": (
         "Minimise an objective, find out why that fails, and take single steps.",

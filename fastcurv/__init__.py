@@ -12,6 +12,7 @@ from .common.runtime import register as _register
 if TYPE_CHECKING:
     from . import spectrum as spectrum
     from . import structure as structure
+    from .cli.fit_report import report
     from .convert.keras_jax import from_jax, from_keras
     from .convert.onnx import from_onnx
     from .convert.sklearn import from_sklearn
@@ -82,6 +83,7 @@ __all__ = [
     "minimize",
     "newton_step",
     "regularization_path",
+    "report",
     "saddle_free_newton_step",
     "sample_critical_points",
     "ConvergenceDisplay",
@@ -127,6 +129,7 @@ _HOMES = {
     "newton_step": "optimize.steps",
     "saddle_free_newton_step": "optimize.steps",
     "regularization_path": "optimize.path",
+    "report": "cli.fit_report",
     "sample_critical_points": "optimize.sample",
     "save": "network.save",
     "spectral_density": "spectrum.density",

@@ -99,7 +99,8 @@
       const xs = [], ys = [];
       for (const line of v.lines) {
         for (const x of line.x) xs.push(scales.x.to(x));
-        for (const y of line.y) if (y !== null && (v.y !== "log" || y > 0)) ys.push(scales.y.to(y));
+        const reached = data.still ? line.y.concat(line.low || [], line.high || []) : line.y;
+        for (const y of reached) if (y !== null && (v.y !== "log" || y > 0)) ys.push(scales.y.to(y));
       }
       let [x0, x1] = [Math.min(...xs), Math.max(...xs)], [y0, y1] = [Math.min(...ys), Math.max(...ys)];
       if (v.floor !== undefined && v.floor !== null) y0 = Math.max(y0, scales.y.to(v.floor));

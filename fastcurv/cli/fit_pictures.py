@@ -102,7 +102,6 @@ def add_certainty(page: Page) -> None:
     low, high = _left_out_intervals(page, shown)
     inside = (low <= fit.y[shown]) & (fit.y[shown] <= high)
     share = float(inside.mean())
-    page.facts["inside"] = share
     page.report.section("How sure is it?")
     drawn = f", {len(shown)} of {fit.n} drawn at random" if len(shown) < found.rows.sum() else ""
     page.report.scatter(
@@ -121,6 +120,22 @@ def add_certainty(page: Page) -> None:
         "interval, which is computed without the row; the others are marked. On the dashed line "
         "predictions are exact.",
     )
+    moved = ""
+    if found.closed:
+        change = "out.change(X[[j]])[0, 0, i]"
+        moved = f" + {change} * {fit.scale_code}"
+        if fit.exponential:
+            moved = f" * np.exp({change})"
+    found.setup += [
+        "def is_inside(j):",
+        "    i = np.setdiff1d(np.flatnonzero(np.isfinite(left_out)), [j])",
+        f"    R, middle = np.abs(y - left_out)[i], left_out[j]{moved}",
+        f"    k = int(np.ceil({LEVEL} * (len(i) + 1))) - 1",
+        "    return -np.sort(R - middle)[k] <= y[j] <= np.sort(middle + R)[k]",
+    ]
+    rows = "shown" if found.rows.all() else "shown[np.isfinite(left_out[shown])]"
+    code = f"np.mean([is_inside(j) for j in {rows}])"
+    page.report.calls([page.call("inside", share, code, f"{share:.1%}")])
 
 
 def _left_out_intervals(page: Page, shown: Indices) -> tuple[Floats, Floats]:
@@ -212,7 +227,13 @@ def add_confusion(page: Page) -> None:
             ["class", "predicted as", "rows"],
             [[str(fit.classes[i]), str(fit.classes[j]), int(off[i, j])] for i, j in pairs],
         )
-    report.text("Every row is predicted by a network that has not seen it.")
+    first = int(table[0, 0])
+    code = "np.sum((codes == 0) & (left_out.argmax(axis=1) == 0))"
+    if not found.rows.all():
+        code = "np.sum((codes == 0)[seen] & (left_out.argmax(axis=1) == 0)[seen])"
+    report.text("Every row is predicted by a network that has not seen it.").calls(
+        [page.call("first_class_right", first, code, str(first))]
+    )
 
 
 def _effects(page: Page) -> Floats:
@@ -267,7 +288,9 @@ def add_deciding_rows(page: Page) -> None:
     if fit.numbers and not fit.exponential:
         code = f"np.abs(out.change(X[[{row}]])[0, 0]).max() * {fit.scale_code}"
         value = float(np.abs(picked[first]).max())
-        page.report.calls([page.call("largest_change", value, code, f"{value:.3g}, of row {row}")])
+        page.report.calls(
+            [page.call("largest_change", value, code, f"{value:.3g}, the largest for row {row},")]
+        )
 
 
 def _dots(page: Page, what: str) -> dict[str, Any]:
@@ -327,19 +350,10 @@ def add_rows_that_matter(page: Page) -> None:
             ["row", target, "predicted without it", "Cook's distance", "leverage"],
             [[int(i), _target(fit, i), _predicted(fit, found, i), cook[i], hat[i]] for i in most],
         )
-        first = int(most[0])
-        moved = _effects(page)[:, first]
-        report.text(
-            f"Row {first} moves the fit most. Without it predictions change by at most "
-            f"{number(np.abs(moved).max())}, and by {number(np.sqrt(np.mean(moved**2)))} in root "
-            "mean square."
-        )
-        value = float(cook[first])
-        report.calls(
-            [page.call("cooks_distance", value, "out.cooks_distance.max()", number(value))]
-        )
+        _say_without(page, int(most[0]))
         page.facts["influential_rows"] = most.tolist()
-    losses = np.where(found.rows, fit.losses(found.left_out), -1.0)
+    losses = np.full(fit.n, -1.0)
+    losses[found.rows] = fit.losses_of(fit.y[found.rows], found.left_out[found.rows])
     worst = np.argsort(-losses, kind="stable")[:N_LISTED_ROWS]
     page.facts["unexplained_rows"] = worst.tolist()
     report.section("Rows it cannot explain")
@@ -354,6 +368,35 @@ def add_rows_that_matter(page: Page) -> None:
         "These rows are predicted worst by networks that have not seen them. That does not show "
         "that their targets are wrong: rare rows and noise look the same."
     )
+    i = int(worst[0])
+    p = found.left_out[i] if fit.numbers else found.left_out[i, fit.y[i]]
+    code = f"left_out[{i}]" if fit.numbers else f"left_out[{i}, codes[{i}]]"
+    report.calls([page.call("worst_prediction", float(p), code, f"{p:.4g}")])
+
+
+def _say_without(page: Page, row: int) -> None:
+    """Say how far predictions change without a row."""
+    found, fit = page.found, page.fit
+    assert found.out is not None
+    moved = _effects(page)[:, row]
+    most, mean = float(np.abs(moved).max()), float(np.sqrt(np.mean(moved**2)))
+    what = "predictions" if fit.numbers else "probabilities of the predicted classes"
+    page.report.text(
+        f"Row {row} moves the fit most. Without it {what} change by at most {number(most)}, and by "
+        f"{number(mean)} in root mean square."
+    )
+    cook, hat = float(found.out.cooks_distance[row]), float(found.out.hat_matrix_diag[row])
+    calls = [
+        page.call("cooks_distance", cook, f"out.cooks_distance[{row}]", number(cook)),
+        page.call("leverage", hat, f"out.hat_matrix_diag[{row}]", number(hat)),
+    ]
+    if fit.numbers and not fit.exponential:
+        change = f"out.change(X[shown])[:, 0, {row}] * {fit.scale_code}"
+        code = f"np.abs({change}).max()"
+        calls.append(page.call("change_without_row", most, code, number(most)))
+        code = f"np.sqrt(np.mean(np.square({change})))"
+        calls.append(page.call("mean_change_without_row", mean, code, number(mean)))
+    page.report.calls(calls)
 
 
 def _target(fit: Fit, i: int) -> Any:
@@ -416,7 +459,7 @@ def add_slopes(page: Page) -> None:
         "the other columns held fixed: the median over the rows, and the range from 5% to 95% of "
         "them, sorted by size. These are derivatives of the network, not effects in the world: "
         "columns that go together share one."
-    ).calls([page.call("slope", value, call, f"{value:.3g}, {page.names[first]}")])
+    ).calls([page.call("slope", value, call, f"{value:.3g}, for {page.names[first]},")])
 
 
 def _strongest(page: Page, middle: Floats) -> None:
@@ -574,8 +617,9 @@ def _best_decay(page: Page, losses: list[Any], evidences: list[float], own: int)
     else:
         text = "No other decay predicts better by more than two standard errors of the difference."
     if np.isfinite(evidences).sum() > 1:
-        most = int(np.nanargmax(evidences))
-        text += f" The evidence is largest at {DECAY_RATIOS[most]:.3g} times the decay of the fit."
+        ratio = DECAY_RATIOS[int(np.nanargmax(evidences))]
+        times = "" if ratio == 1 else f"{ratio:.3g} times "
+        text += f" The evidence is largest at {times}the decay of the fit."
     page.report.text(text)
 
 
@@ -627,6 +671,7 @@ def add_end_of_training(page: Page) -> None:
     found.setup.append(fit.watched_code)
     report.text(text).calls(
         [
+            page.call("lowest_iteration", best, "np.argmin(curve)", str(best)),
             page.call("lowest_held_out_loss", lowest, "min(curve)", f"{lowest:.4g}"),
             page.call("last_held_out_loss", end, "curve[-1]", f"{end:.4g}"),
         ]

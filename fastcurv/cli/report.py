@@ -20,6 +20,7 @@ from ..critical.report import CriticalPoint
 from ..spectrum.results import as_json
 
 NARROW = 44  # characters of a table's line that a screen of 390 pixels has room for
+FRAME_HEIGHT = 720  # of the page in a notebook, in pixels
 _CODE = re.compile("`([^`\n]+)`")
 _SCRIPT = Path(__file__).with_name("chart.js")
 _PAGE = """<!doctype html>
@@ -100,8 +101,9 @@ figcaption { color: var(--soft); font-size: .88rem; margin-top: .4rem; }
 .bar button:hover { border-color: var(--accent); }
 .key { font-weight: 700; }
 .first { font-size: 1.12rem; }
-.call { display: flex; align-items: baseline; flex-wrap: wrap; gap: .15rem .5rem;
-        margin: .1rem 0 .7rem; color: var(--soft); font-size: .85rem; }
+.calls { display: flex; flex-wrap: wrap; gap: 0 1.6rem; margin: -.55rem 0 .6rem; }
+.call { display: flex; align-items: baseline; flex-wrap: wrap; gap: .15rem .5rem; margin: .1rem 0;
+        color: var(--soft); font-size: .85rem; }
 .call code { overflow-wrap: anywhere; }
 .copy { font: .72rem ui-monospace, Menlo, Consolas, monospace; padding: .1rem .4rem;
         border-radius: 4px; border: 1px solid var(--rule); background: none; color: var(--soft);
@@ -147,6 +149,11 @@ class Report:
         Applied to every sentence and to words in tables, to put them as the page's reader knows
         them.
 
+    Attributes
+    ----------
+    facts : dict
+        The numbers of a page of `fastcurv.report`, empty of others.
+
     Examples
     --------
     >>> from fastcurv.cli.report import Report
@@ -157,7 +164,10 @@ class Report:
     True
     """
 
+    facts: dict[str, Any]
+
     def __init__(self, title: str, said: Callable[[str], str] = str) -> None:
+        self.facts = {}
         self.title = str(title)
         self._said = said
         self._parts: list[str] = []
@@ -166,6 +176,13 @@ class Report:
 
     def __repr__(self) -> str:
         return f"<Report {self.title!r}, {len(self._parts)} parts>"
+
+    def _repr_html_(self) -> str:
+        """Return the page in a frame of its own, for notebooks."""
+        page = html.escape(self.to_html(), quote=True)
+        look = f"width:100%;height:{FRAME_HEIGHT}px;border:0"
+        title = html.escape(self.title, quote=True)
+        return f'<iframe title="{title}" style="{look}" srcdoc="{page}"></iframe>'
 
     def section(self, heading: str) -> Report:
         """Begin a section."""
@@ -232,10 +249,12 @@ class Report:
             f'<span class="key c{i}">\u2014 {_escape(line["name"])}</span> '
             for i, line in enumerate(views[0]["lines"])
         )
+        if still and len(views[0]["lines"]) == 1:
+            keys = ""
         self._charts = True
         return self._add(
             f'<figure class="chart"><script type="application/json">{text}</script>'
-            f"<figcaption>{keys}<br>{_escape(caption)}</figcaption></figure>"
+            f"<figcaption>{keys}{'<br>' * bool(keys)}{_escape(caption)}</figcaption></figure>"
         )
 
     def calls(self, calls: Iterable[tuple[str, str]]) -> Report:
@@ -243,7 +262,8 @@ class Report:
         copies the call.
         """
         self._charts = True
-        return self._add("\n".join(_call(shown, code) for shown, code in calls))
+        lines = "\n".join(_call(shown, code) for shown, code in calls)
+        return self._add(f'<div class="calls">{lines}</div>')
 
     def code(self, text: str) -> Report:
         """Add lines of code, with a button that copies them."""

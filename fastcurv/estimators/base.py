@@ -53,6 +53,7 @@ from ..structure.user_functions import Activation, Loss
 from .evidence import alpha_by_evidence
 from .held_out import N_FIRST_ITERATIONS, HeldOut, firm_start, unseen
 from .input_slopes import InputSlopes
+from .shown import ShownInNotebooks
 from .sizes import pairs_worth, single_worth, threads_worth
 from .weights import FittedWeights
 
@@ -351,7 +352,14 @@ def scored_rows(X: Any, y: Any, weight: Any) -> tuple[Any, Any, Any]:
     return _safe_indexing(X, kept), _safe_indexing(y, kept), w[kept]
 
 
-class BaseMLP(InputSlopes, FittedWeights, AttributeHints, BaseEstimator, subject="estimator"):
+class BaseMLP(
+    InputSlopes,
+    FittedWeights,
+    ShownInNotebooks,
+    AttributeHints,
+    BaseEstimator,
+    subject="estimator",
+):
     """Parameters, fit and attributes of both estimators; see `MLPClassifier`."""
 
     _total: float

@@ -1,0 +1,53 @@
+"""What a notebook shows of a fitted estimator, above scikit-learn's diagram."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+ENDINGS = {  # what `stopped_` means, where it is no word of its own
+    "callback": "the gradient met tol",
+    "held_out": "the loss of rows held out improved no more",
+    "patience": "no more progress",
+    "max_iter": "max_iter was reached",
+    "max_time": "max_time was reached",
+}
+
+
+class ShownInNotebooks:
+    """A mixin for estimators that adds what a fit knows of itself to their HTML."""
+
+    if TYPE_CHECKING:
+        curvature_: Any
+        loss_: float
+        n_iter_: int
+        stopped_: str
+        model_: Any
+
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        found = super()._repr_mimebundle_(**options)  # type: ignore[misc]
+        if "text/html" in found:
+            found["text/html"] = self._fit_in_words() + found["text/html"]
+        return found
+
+    def _repr_html_inner(self) -> str:
+        diagram: str = super()._repr_html_inner()  # type: ignore[misc]
+        return self._fit_in_words() + diagram
+
+    def _fit_in_words(self) -> str:
+        """Return a paragraph on the fit, from numbers that are there already; "" before a fit."""
+        if not hasattr(self, "theta_"):
+            return ""
+        sizes = "-".join(map(str, self.model_.sizes))
+        rows = vars(self).get("_training")
+        of = "" if rows is None else f"{rows[0][0].shape[0]} rows, "
+        ended = ENDINGS.get(self.stopped_, self.stopped_)
+        words = [
+            f"{of}{self.model_.n_params} parameters ({sizes}). Loss {self.loss_:.4g} after "
+            f"{self.n_iter_} iteration{'s' * (self.n_iter_ != 1)}: {ended}."
+        ]
+        if self.curvature_ is not None:
+            words.append(str(getattr(self.curvature_, "sentence", self.curvature_.reason)))
+        call = "fastcurv.report(estimator, X, y)"
+        text = escape(" ".join(words))
+        return f"<p>{text} How far can it be trusted? <code>{call}</code></p>"

@@ -6,9 +6,12 @@ import re
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 
 import fastcurv as fc
 from fastcurv.cli import fit_numbers, fit_report
+
+from ..browser import needs_chromium, reported
 
 pytest.importorskip("sklearn")
 
@@ -19,13 +22,13 @@ def _no_clock(monkeypatch):
     monkeypatch.setattr(fit_numbers, "PAGE_SECONDS", 1000.0)
 
 
-def regression(rng, n=60, alpha=1.0, activation="tanh"):
+def regression(rng, n=40, alpha=1.0, activation="tanh"):
     X = rng.standard_normal((n, 3))
     y = 40 + 10 * (np.sin(X[:, 0]) + X[:, 1] + 0.3 * rng.standard_normal(n))
     return fc.MLPRegressor((3,), activation, alpha=alpha, random_state=0).fit(X, y), X, y
 
 
-def classification(rng, labels, n=90):
+def classification(rng, labels, n=50):
     X = rng.standard_normal((n, 2))
     y = np.array(labels)[
         np.digitize(X[:, 0] + 0.5 * rng.standard_normal(n), [-0.5, 0.5][: len(labels) - 1])
@@ -33,7 +36,7 @@ def classification(rng, labels, n=90):
     return fc.MLPClassifier((3,), "tanh", alpha=1.0, random_state=0).fit(X, y), X, y
 
 
-def bare(rng, n=50):
+def bare(rng, n=40):
     X = rng.standard_normal((n, 2))
     y = 5 + 3 * (X[:, 0] ** 2 + 0.2 * rng.standard_normal(n))
     shift, scale = y.mean(), y.std()
@@ -76,3 +79,106 @@ def test_every_number_is_that_of_its_call(rng, kind):
     assert all(call["call"] in text for call in facts["calls"])
     assert not re.search(r"(src|href)=[\"']?https?:", text)
     assert facts["left_out_by"] == "folds" or kind != "relu"
+
+
+def scatters(page):
+    """The data of the charts whose dots can be chosen."""
+    found = re.findall(r'<script type="application/json">(.*?)</script>', page.to_html())
+    return [d["scatter"] for d in map(json.loads, found) if "others" in d.get("scatter", {})]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["regression", "three classes"])
+def test_the_rows_of_a_dot_are_those_whose_removal_moves_its_prediction_most(rng, kind):
+    """All removals are computed for a row at a time, from the change of its outputs."""
+    fit, X, y = FITS[kind](rng)
+    page, _ = fit_report.build(fit, X, y)
+    (view,) = scatters(page)
+    ob = fit.objective(X, y)
+    theta = fc.minimize(ob, fit.theta_, seed=0).x
+    out = fc.leave_one_out(ob, theta)
+
+    def moved(j):
+        z, change = ob.model.predict(theta, X[[j]])[0], out.change(X[[j]])[0]
+        if kind == "regression":
+            return change[0] * fit.y_scale_[0]
+        p, q = softmax(z), softmax(z[:, None] + change, axis=0)
+        return q[p.argmax()] - p.max()
+
+    for j in range(0, len(X), 7):
+        effect = moved(j)
+        most = np.argsort(-np.abs(effect))[:10]
+        assert view["others"][j] == most.tolist()
+        assert view["effects"][j] == pytest.approx(effect[most], rel=6e-3)
+        assert view["names"][j] == j and view["about"][j].startswith(f"Row {j}: ")
+    assert all(view["rows"][str(row)][0] for row in np.unique(view["others"]))
+
+
+STEPS = """
+<script>
+const faults = [];
+window.addEventListener("error", (event) => faults.push(event.message));
+window.addEventListener("load", () => {
+  const box = [...document.querySelectorAll(".scatter")].find((b) => b.dataset.chosen);
+  const svg = box.querySelector("svg"), seen = [];
+  const cells = (line) => [...line.cells].map((cell) => cell.textContent);
+  const read = () => [box.dataset.chosen, [...box.querySelectorAll("tbody tr")].map(cells),
+    box.querySelectorAll(".up, .down").length];
+  seen.push(read());
+  const dots = [...svg.querySelectorAll(".spot")].slice(0, NUMBER);
+  const r = dots[WHICH].getBoundingClientRect();
+  const at = { clientX: r.left + r.width / 2, clientY: r.top + r.height / 2, bubbles: true };
+  svg.dispatchEvent(new MouseEvent("click", at));
+  seen.push(read());
+  for (const key of ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"]) {
+    svg.dispatchEvent(new KeyboardEvent("keydown", { key, cancelable: true }));
+    seen.push(read());
+  }
+  const labels = [...document.querySelectorAll("svg")].map((one) => one.getAttribute("aria-label"));
+  const copies = [...document.querySelectorAll(".copy")];
+  const charts = [...document.querySelectorAll(".chart")].map((one) => one.dataset.ready);
+  const page = document.documentElement;
+  const result = { seen, faults, labels, charts, live: !!box.querySelector("[aria-live]"),
+    reached: svg.tabIndex, copies: copies.map((b) => [b.dataset.code, b.tabIndex]),
+    wide: page.scrollWidth, room: window.innerWidth };
+  const pre = top.document.createElement("pre");
+  pre.id = "result";
+  pre.textContent = JSON.stringify(result);
+  top.document.body.appendChild(pre);
+});
+</script>
+"""
+
+
+@needs_chromium
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "width", [390, *(pytest.param(width, marks=pytest.mark.nightly) for width in (800, 1280))]
+)
+def test_a_dot_that_is_chosen_shows_its_rows_in_a_browser(rng, tmp_path, width):
+    """By a click and by the arrow keys, without an error or a line that is wider than the page."""
+    fit, X, y = regression(rng)
+    page, facts = fit_report.build(fit, X, y)
+    (view,) = scatters(page)
+    which = int(np.argmax(y))  # no other dot lies above it
+    steps = STEPS.replace("NUMBER", str(len(X))).replace("WHICH", str(which))
+    result = reported(page.to_html().replace("<head>", "<head>" + steps), tmp_path, width, 3000)
+    assert result["faults"] == [] and result["wide"] <= result["room"] == width
+    assert result["live"] and result["reached"] == 0 and set(result["charts"]) == {"yes"}
+    assert all(result["labels"]) and all(tab == 0 for _, tab in result["copies"])
+    assert {call["call"] for call in facts["calls"]} < {code for code, _ in result["copies"]}
+    order = sorted(range(len(X)), key=lambda i: (view["x"][i], view["y"][i]))
+    at = order.index(which)
+    chosen = [view["chosen"], which]
+    for step in (-1, 1, 10, -10):
+        chosen.append(order[max(0, min(len(X) - 1, order.index(chosen[-1]) + step))])
+    assert order[at] == which and [int(name) for name, *_ in result["seen"]] == chosen
+    for name, lines, marked in result["seen"]:
+        assert [int(line[0]) for line in lines] == view["others"][int(name)]
+        for line, effect in zip(lines, view["effects"][int(name)]):
+            assert ("up" in line[1]) == (effect > 0)
+            assert float(line[1].split()[-1]) == pytest.approx(abs(effect), rel=1e-3)
+            row = int(line[0])
+            assert float(line[2]) == pytest.approx(y[row], rel=1e-3)
+            assert [float(x) for x in line[3:]] == pytest.approx(X[row], rel=1e-3)
+        assert marked >= len(lines)

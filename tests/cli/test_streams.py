@@ -151,8 +151,8 @@ def test_a_progress_bar_stops_writing_after_a_full_disk(monkeypatch):
             pass
 
     monkeypatch.setattr(sys, "stderr", Full())
-    with bar(3, "steps", True) as bar_text:
-        bar_text.update()
+    with bar(3, "steps", True) as progress:
+        progress.update()
     made = tqdm.tqdm(total=3, file=SimpleNamespace(write=lambda _: None, flush=lambda: None))
     made.fp = Full()
     from fastcurv.common.progress import _Shown

@@ -105,14 +105,12 @@ def test_matrix_of_numbers_far_from_one(size, weight, d, rng):
     """
     X, y = rng.standard_normal((12, 3)), rng.standard_normal((12, d))
     model = fc.MLP([3, 4, d], "identity")
-    theta, evaluate_at = model.init(seed=0), np.arange(16 + 5 * d)
+    theta, places = model.init(seed=0), np.arange(16 + 5 * d)
     theta[12:16] = 0.0  # so that the inputs of W all have one order of magnitude
     near = fc.Objective(model, X, y, "mse", sample_weight=np.ones(12))
     weights = np.full(12, 2.0**weight)
     far = fc.Objective(model, np.ldexp(X, size), y, "mse", sample_weight=weights)
-    sizes = np.where(
-        (evaluate_at < 12) | ((evaluate_at >= 16) & (evaluate_at < 16 + 4 * d)), size, 0
-    )
+    sizes = np.where((places < 12) | ((places >= 16) & (places < 16 + 4 * d)), size, 0)
     G, exact = matrix_of(far, theta), matrix_of(near, theta)
     wanted = np.ldexp(exact, weight + sizes[:, None] + sizes)
     assert np.isfinite(G).all() and np.abs(wanted).max() > 0

@@ -86,7 +86,7 @@ def test_files_follow_the_safetensors_format(tmp_path):
     ((name, told),) = facts.items()
     blank = raw.replace(told.encode(), b"0" * 64)
     assert name == "fastcurv.sha256" and told == hashlib.sha256(blank).hexdigest()
-    places = sorted(header_entry["data_offsets"] for header_entry in header.values())
+    places = sorted(entry["data_offsets"] for entry in header.values())
     assert (
         places[0][0] == 0 and places[0][1] == places[1][0] and places[1][1] == len(raw) - 8 - length
     )
@@ -668,10 +668,10 @@ def test_readers_reject_pipes_without_waiting(tmp_path):
     *_, ob = small_problem()
     for name in ("x.safetensors", "x.npz", "x.csv", "x.onnx", "x.pt"):
         os.mkfifo(tmp_path / name)
-    model, train, table = (tmp_path / name for name in ("x.safetensors", "x.npz", "x.csv"))
+    model, run, table = (tmp_path / name for name in ("x.safetensors", "x.npz", "x.csv"))
     for reader, path in (
-        (read_tensors, model), (fc.load, model), (load_run, model), (load_run, train),
-        (load_dataset, table), (load_dataset, train),
+        (read_tensors, model), (fc.load, model), (load_run, model), (load_run, run),
+        (load_dataset, table), (load_dataset, run),
         (lambda path: fc.minimize(ob, None, resume=path), model),
     ):  # fmt: skip
         with pytest.raises(
@@ -743,7 +743,7 @@ def mutated(content, dice):
 def test_readers_of_mutated_files_read_or_raise_value_error(times, tmp_path):
     """Readers of randomly mutated files return or raise ValueError, and no other exception."""
     dice, known = random.Random(0), list(example_files(tmp_path))
-    path, raise_permission_error = tmp_path / "mutant", 0
+    path, n_refused = tmp_path / "mutant", 0
     shared = "/dev/shm" if Path("/dev/shm").is_dir() and os.access("/dev/shm", os.W_OK) else None
     if shared:
         path = type(path)(shared) / f"fastcurv-mutant-{os.getpid()}"
@@ -756,10 +756,10 @@ def test_readers_of_mutated_files_read_or_raise_value_error(times, tmp_path):
                     reader(path)
             except ValueError as error:
                 assert "\n" not in str(error) and len(str(error)) < 600, error
-                raise_permission_error += 1
+                n_refused += 1
     finally:
         path.unlink(missing_ok=True)
-    assert raise_permission_error > times // 4
+    assert n_refused > times // 4
 
 
 @pytest.mark.parametrize("name", ["test", "seed", "__class__", "Generator", "RandomState", "", 3])
@@ -872,7 +872,7 @@ READERS = {
 @pytest.mark.parametrize("kind", READERS)
 def test_damaged_files_of_other_programs_are_read_or_rejected(kind, tmp_path):
     dice, (ending, drawn, reader) = random.Random(3), READERS[kind]
-    path, raise_permission_error = tmp_path / f"x{ending}", 0
+    path, n_refused = tmp_path / f"x{ending}", 0
     for _ in range(120):
         path.write_bytes(drawn(dice))
         try:
@@ -881,10 +881,8 @@ def test_damaged_files_of_other_programs_are_read_or_rejected(kind, tmp_path):
         except ValueError as error:
             said = str(error).replace(str(path), "")
             assert said.isprintable() and 0 < len(said) < 700, said
-            raise_permission_error += 1
-    assert raise_permission_error > 20 and (
-        raise_permission_error < 120 or kind.startswith("run") or "name" in kind
-    )
+            n_refused += 1
+    assert n_refused > 20 and (n_refused < 120 or kind.startswith("run") or "name" in kind)
 
 
 def test_unprintable_characters_are_escaped():

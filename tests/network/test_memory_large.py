@@ -1,4 +1,4 @@
-"""Eight million parameters: memory stays within the bound that was set."""
+"""Networks of millions of parameters stay within the memory limit that was set."""
 
 import sys
 
@@ -13,8 +13,8 @@ pytestmark = pytest.mark.large
 
 
 def test_a_product_with_eight_million_parameters():
-    """The plan takes what `memory` says, and the process little more than that, the data and a few
-    vectors.
+    """The plan takes what `memory` allows, and the process little more than that, the data and a
+    few vectors.
     """
     rng = np.random.default_rng(0)
     model = fc.MLP([2000, 2000, 1990, 10], activation="tanh", dtype=np.float32)
@@ -65,6 +65,8 @@ print(peak * (1 if sys.platform == "darwin" else 1024))
 
 
 def test_ten_eigenpairs_of_fifty_million_parameters(python):
-    """In a process of its own, in less than 4 GiB; a basis of 30 vectors alone would take 12."""
+    """Ten eigenpairs are found in a new process within 4 GiB, while a basis of 30 vectors alone
+    would take 12 GiB.
+    """
     peak = int(python(HUGE).stdout)
     assert peak < 4 << 30, peak / 2**30

@@ -1,6 +1,4 @@
-"""Outputs of all rows with the derivatives of each row's loss, and objectives with other weights of
-the rows.
-"""
+"""Outputs with the derivatives of each sample's loss, and objectives with other sample weights."""
 
 import gc
 
@@ -16,14 +14,14 @@ from .. import nets
 EVERY = (*nets.LOSSES, "gaussian_nll")
 
 
-def own(z, y):
-    """exp(z) - y z, a loss of one's own."""
+def user_loss(z, y):
+    """Return exp(z) - y z with its derivatives, a user-defined loss."""
     e = np.exp(z)
     return (e - y * z).sum(axis=1), e - y, e
 
 
 def drawn(rng, loss):
-    """A net with weights of which some are 0."""
+    """Return a network with sample weights, some of which are 0."""
     d, kind = (4, "mse") if loss == "gaussian_nll" else (3, loss)
     net = nets.draw(rng, [4, 5, d], "tanh", kind, N=25, l2=0.1)
     if kind != loss:
@@ -33,13 +31,13 @@ def drawn(rng, loss):
     return net
 
 
-def full(second):
-    """Second derivatives as matrices (N, d, d)."""
+def full_hessians(second):
+    """Return second derivatives as matrices of shape (N, d, d)."""
     return second if second.ndim == 3 else second[:, :, None] * np.eye(second.shape[1])
 
 
-def test_outputs_have_the_derivatives_of_each_rows_loss(rng):
-    """Against complex steps of the loss's own formula."""
+def test_outputs_have_the_derivatives_of_each_samples_loss(rng):
+    """Derivatives of each sample's loss match complex steps of the loss's formula."""
     for loss in EVERY:
         net = drawn(rng, loss)
         z, first, second = net.ob.outputs(net.theta)
@@ -52,12 +50,12 @@ def test_outputs_have_the_derivatives_of_each_rows_loss(rng):
         for k in range(d):
             moved = z + 1j * step * (np.arange(d) == k)
             slope = row.terms(moved, y)[1].imag / step
-            assert np.abs(full(second)[:, k] - w * slope).max() <= 1e-13, loss
+            assert np.abs(full_hessians(second)[:, k] - w * slope).max() <= 1e-13, loss
         assert not first[net.weight == 0].any() and not second[net.weight == 0].any()
 
 
 def test_outputs_give_the_gradient_and_the_ggn(rng):
-    for loss in (*nets.LOSSES, fc.Loss(own)):
+    for loss in (*nets.LOSSES, fc.Loss(user_loss)):
         net = drawn(rng, loss if isinstance(loss, str) else "mse")
         ob = net.objective(loss=loss)
         z, first, second = ob.outputs(net.theta)
@@ -66,11 +64,13 @@ def test_outputs_give_the_gradient_and_the_ggn(rng):
         g = J.T @ first.ravel() / N + ob.l2 * net.theta
         assert np.abs(g - ob.gradient(net.theta)).max() <= 1e-13
         rows = J.reshape(N, d, -1)
-        G = np.einsum("nia,nij,njb->ab", rows, full(second), rows) / N + ob.l2 * np.eye(net.n)
+        G = np.einsum("nia,nij,njb->ab", rows, full_hessians(second), rows) / N + ob.l2 * np.eye(
+            net.n
+        )
         assert np.abs(G - ob.ggn(net.theta).to_dense()).max() <= 1e-12
 
 
-def test_outputs_of_rows_in_blocks_are_those_of_all_rows(rng):
+def test_outputs_of_streamed_samples_equal_those_in_memory(rng):
     net = drawn(rng, "cross_entropy")
     wanted = net.ob.outputs(net.theta)
     sparse = net.objective(X=scipy.sparse.csr_matrix(net.X))
@@ -83,14 +83,14 @@ def test_outputs_of_rows_in_blocks_are_those_of_all_rows(rng):
     assert {part.dtype for part in single.outputs(net.theta)} == {np.dtype("float32")}
 
 
-def test_outputs_with_batch_normalisation_are_those_of_training(rng):
+def test_outputs_with_batch_normalisation_use_training_statistics(rng):
     net = nets.draw(rng, [3, 4, 2], "tanh", "mse", N=20, batch_norm=True)
     z, first, _ = net.ob.outputs(net.theta)
     assert np.abs(z - net.model.predict(net.theta, net.X)).max() <= 1e-13
     assert np.abs(first - (z - net.ob.y)).max() <= 1e-14  # 2 residuals over 2 outputs
 
 
-def test_a_certain_row_keeps_the_relative_accuracy_of_its_second_derivative():
+def test_second_derivatives_of_certain_samples_keep_relative_accuracy():
     model = fc.MLP([1, 2], bias=False)
     ob = fc.Objective(model, [[1.0]], [0])
     theta = np.array([60.0, 0.0])
@@ -100,11 +100,11 @@ def test_a_certain_row_keeps_the_relative_accuracy_of_its_second_derivative():
     assert np.allclose(second, [[[p, -p], [-p, p]]], rtol=1e-14, atol=0)
 
 
-# --- other weights
+# --- other sample weights
 
 
-def facts(ob, theta):
-    """What an objective says at theta."""
+def objective_results(ob, theta):
+    """Return the objective's results at theta."""
     H = ob.hessian(theta)
     return ob.value(theta), ob.gradient(theta), H.to_dense(), ob.ggn(theta).to_dense()
 
@@ -113,48 +113,52 @@ def same(a, b):
     return all(np.array_equal(x, y) for x, y in zip(a, b))
 
 
-def test_a_reweighted_objective_is_one_made_with_those_weights_and_shares_the_rows(rng):
+def test_a_reweighted_objective_equals_a_new_one_and_shares_its_rows(rng):
     weights = [rng.uniform(0, 2, 25), np.arange(25) != 3, None, np.zeros(25)]
     for dtype in nets.DTYPES:
         for loss in ("mse", "cross_entropy", "poisson"):
             net = nets.draw(rng, [4, 5, 3], "tanh", loss, N=25, l2=0.1, dtype=dtype, weights=True)
-            net.ob.hessian(net.theta).to_dense()  # the engine has padded its rows
+            net.ob.hessian(net.theta).to_dense()  # the engine holds padded rows
             for weight in weights:
                 given = None if weight is None else np.array(weight, dtype)
                 other = net.ob.reweighted(given)
                 if given is not None:
                     given[:] = 7  # the objective keeps a copy
                 wanted = net.objective(sample_weight=weight)
-                assert same(facts(other, net.theta), facts(wanted, net.theta))
+                assert same(
+                    objective_results(other, net.theta), objective_results(wanted, net.theta)
+                )
                 assert np.shares_memory(other.X, net.ob.X)
                 if net.ob.y.dtype != np.int32:
                     assert np.shares_memory(other.y, net.ob.y)
-            assert same(facts(net.ob, net.theta), facts(net.objective(), net.theta))
+            assert same(
+                objective_results(net.ob, net.theta), objective_results(net.objective(), net.theta)
+            )
 
 
-def test_a_reweighted_objective_outlives_the_one_that_it_came_from(rng):
+def test_a_reweighted_objective_outlives_its_source(rng):
     net = nets.draw(rng, [4, 5, 3], N=25)
     net.ob.value(net.theta)
     weight = rng.uniform(0, 2, 25)
-    wanted = facts(net.objective(sample_weight=weight), net.theta)
+    wanted = objective_results(net.objective(sample_weight=weight), net.theta)
     other = net.ob.reweighted(None).reweighted(weight)
     del net.ob
     gc.collect()
-    assert same(facts(other, net.theta), wanted)
-    assert same(facts(other.batch(slice(None)), net.theta), wanted)
+    assert same(objective_results(other, net.theta), wanted)
+    assert same(objective_results(other.batch(slice(None)), net.theta), wanted)
 
 
 def test_batches_do_not_overwrite_the_rows_of_a_reweighted_objective(rng):
     net = nets.draw(rng, [4, 5, 3], N=24)
     order = np.random.default_rng(0)
     kept = [batch.reweighted(np.ones(8)) for batch in net.ob.batches(8, order)]
-    before = [facts(ob, net.theta) for ob in kept]
+    before = [objective_results(ob, net.theta) for ob in kept]
     for batch in net.ob.batches(8, order):
         batch.value_and_gradient(net.theta)
-    assert all(same(facts(ob, net.theta), known) for ob, known in zip(kept, before))
+    assert all(same(objective_results(ob, net.theta), known) for ob, known in zip(kept, before))
 
 
-def test_a_row_of_weight_0_gets_its_numbers_back_with_its_weight(rng):
+def test_samples_of_weight_zero_regain_their_values_with_their_weight(rng):
     net = nets.draw(rng, [2, 3, 1], N=6)
     X = net.X.copy()
     X[2] = 1e200
@@ -172,13 +176,13 @@ def test_a_row_of_weight_0_gets_its_numbers_back_with_its_weight(rng):
         assert np.array_equal(there, X)
 
 
-def test_sparse_rows_are_reweighted_and_rows_elsewhere_are_refused(rng):
+def test_reweighting_accepts_sparse_samples_and_rejects_streamed_ones(rng):
     net = nets.draw(rng, [4, 5, 3], loss="cross_entropy", N=25)
     sparse = net.objective(X=scipy.sparse.csr_matrix(net.X))
     weight = rng.uniform(0, 2, 25)
     wanted = net.objective(X=scipy.sparse.csr_matrix(net.X), sample_weight=weight)
     other = sparse.reweighted(weight)
-    assert same(facts(other, net.theta), facts(wanted, net.theta))
+    assert same(objective_results(other, net.theta), objective_results(wanted, net.theta))
     with pytest.raises(ValueError, match="rows are in memory, got StreamedObjective"):
         net.objective(fc.StreamedObjective).reweighted(weight)
     for wrong in (np.ones(24), -np.ones(25), np.full(25, np.nan), "auto"):

@@ -1,5 +1,5 @@
-"""What is used as an index is a copy that was checked: whoever writes to what they gave meanwhile
-finds the same answers, or one sentence, and never the end of the process.
+"""Arrays that serve as indices are checked copies, so that later writes to the caller's arrays
+change nothing, or raise, and never crash.
 """
 
 import pickle
@@ -20,9 +20,9 @@ THETA = MODEL.init(seed=0)
 @pytest.mark.parametrize("wrong", ["5000", "y + 1", "-400_000"])
 @pytest.mark.parametrize("dtype", ["int32", "int64", "uint8", ">i4"])
 @pytest.mark.parametrize("way", ["plain", "mapped", "batch", "sparse", "streamed", "blocks"])
-def test_classes_written_over_in_place(way, dtype, wrong, python, tmp_path):
-    """Also by another map of their file, of every width: those that were checked count. Rows that
-    are read anew are checked anew.
+def test_class_labels_changed_after_their_check_have_no_effect(way, dtype, wrong, python, tmp_path):
+    """Labels of every width, also in a mapped file, are used as they were when checked. Rows that
+    are read again are checked again.
     """
     python(f"""
 import os
@@ -62,8 +62,8 @@ else:
 """)
 
 
-def test_classes_of_an_objective_are_nobodys_to_write(rng):
-    """Nor those of batches and copies: what is kept is the engine's own."""
+def test_class_labels_of_an_objective_are_read_only(rng):
+    """Labels of objectives, batches and copies cannot be written to."""
     X, y = rng.standard_normal((N, 4)), rng.integers(3, size=N)
     ob = fc.Objective(MODEL, X, y)
     for one in (ob, ob.batch([3, 1, 2]), ob.batch(slice(5, 9)), pickle.loads(pickle.dumps(ob))):
@@ -73,8 +73,10 @@ def test_classes_of_an_objective_are_nobodys_to_write(rng):
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_classes_that_a_thread_writes_to(streamed, python):
-    """At any moment of a look, a copy and a pass."""
+def test_class_labels_changed_by_a_thread_never_crash(streamed, python):
+    """While a thread changes the labels, each check, copy or pass uses labels that were checked or
+    raises.
+    """
     python(f"""
 import threading
 import numpy as np, fastcurv as fc
@@ -128,8 +130,10 @@ BROKEN = {
 
 @pytest.mark.by_day(share=1 / 3)
 @pytest.mark.parametrize("name", BROKEN)
-def test_sparse_indices_that_lead_anywhere(name, python):
-    """SciPy's loops trust them: they are refused when they are given, and when they are read."""
+def test_sparse_indices_out_of_range_are_rejected(name, python):
+    """Indices of sparse matrices, which SciPy's loops do not check, are checked when they are given
+    and when they are read.
+    """
     kinds, harm = BROKEN[name]
     python(f"""
 import numpy as np, scipy.sparse
@@ -177,8 +181,8 @@ for kind in {kinds!r}.split():
 """)
 
 
-def test_a_sparse_matrix_stays_as_it_was_given(rng):
-    """It is only looked at; what an objective holds of it is its own, and not to be written to."""
+def test_sparse_matrices_are_copied_and_not_modified(rng):
+    """An objective's sparse matrix is a read-only copy, and the caller's is not modified."""
     A = scipy.sparse.random(60, 40, 0.2, format="csr", random_state=0)
     A.data[3] = 0.0
     before = [part.copy() for part in (A.data, A.indices, A.indptr)]
@@ -195,9 +199,9 @@ def test_a_sparse_matrix_stays_as_it_was_given(rng):
     assert few == fc.Objective(model, A[[3, 1]], y[[3, 1]]).value(model.init(seed=0))
 
 
-def test_indices_and_shapes_that_change_afterwards(rng):
-    """Of `restrict`, and the shapes of rows, soft targets and weights: those that were checked
-    count.
+def test_later_changes_of_indices_and_shapes_have_no_effect(rng):
+    """Indices of `restrict`, and the shapes of rows, soft targets and weights, are used as they
+    were when checked.
     """
     X, y, w = rng.standard_normal((N, 4)), rng.random((N, 3)), rng.random(N)
     y /= y.sum(axis=1, keepdims=True)
@@ -222,8 +226,10 @@ def test_indices_and_shapes_that_change_afterwards(rng):
 @pytest.mark.parametrize("batch_norm", [False, True])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
-def test_an_epoch_is_of_the_batches_that_are_made_one_by_one(loss, weighted, batch_norm, rng):
-    """In shared memory, epoch after epoch, the last batch smaller: the same bits."""
+def test_epochs_in_shared_memory_equal_separate_batches(loss, weighted, batch_norm, rng):
+    """Batches of an epoch that share memory are bitwise identical to separately constructed ones,
+    also in later epochs and for a smaller last batch.
+    """
     X, weight = rng.standard_normal((101, 5)), rng.random(101) if weighted else None
     y = rng.integers(3, size=101) if loss == "cross_entropy" else rng.standard_normal((101, 3))
     model = fc.MLP((5, 7, 3), "tanh", batch_norm=batch_norm)
@@ -240,6 +246,6 @@ def test_an_epoch_is_of_the_batches_that_are_made_one_by_one(loss, weighted, bat
                 assert value == same and np.array_equal(g, h)
             if epoch == 2:
                 kept.append((batch.hessian(theta), alone.hessian(theta)))
-    for here, there in kept:  # an operator keeps its rows
+    for here, there in kept:  # an operator keeps its own rows
         assert np.array_equal(here @ theta, there @ theta)
     assert "_made" not in pickle.loads(pickle.dumps(ob)).__dict__

@@ -1,4 +1,4 @@
-"""How a worker gets the rows of its shard, without a cluster."""
+"""Shards of a distributed objective are loaded by workers; tested here without a cluster."""
 
 import pickle
 
@@ -13,63 +13,65 @@ MODEL = fc.MLP([2, 3, 1])
 X, Y, W = np.arange(12.0).reshape(6, 2), np.ones(6), np.linspace(0.5, 1, 6)
 
 
-def recipe(source, stored="float64", **options):
+def shard_recipe(source, stored="float64", **options):
     given = {"y": None, "sample_weight": None, "columns": None} | options
     return Recipe(3, source, given["y"], given["sample_weight"], given["columns"], np.dtype(stored))
 
 
-def test_rows_from_a_function_a_task_and_files(tmp_path):
+def test_shards_are_loaded_from_functions_tasks_and_files(tmp_path):
     np.savez(tmp_path / "all.npz", X=X, y=Y, sample_weight=W)
     np.savez(tmp_path / "some.npz", X=X, y=Y)
     every = [
-        recipe(lambda: (X, Y, W)).rows(MODEL, "mse"),
-        recipe(None).rows(MODEL, "mse", given=(X, Y, W)),
-        recipe(tmp_path / "all.npz").rows(MODEL, "mse"),
+        shard_recipe(lambda: (X, Y, W)).rows(MODEL, "mse"),
+        shard_recipe(None).rows(MODEL, "mse", given=(X, Y, W)),
+        shard_recipe(tmp_path / "all.npz").rows(MODEL, "mse"),
     ]
     for rows, targets, weight in every:
         assert np.array_equal(rows, X) and np.array_equal(np.ravel(targets), Y)
         assert np.array_equal(weight, W)
-    assert recipe(str(tmp_path / "some.npz")).rows(MODEL, "mse")[2] is None
+    assert shard_recipe(str(tmp_path / "some.npz")).rows(MODEL, "mse")[2] is None
 
 
-def test_numbers_are_taken_as_they_are_stored():
-    """In float32 first, where float32 is stored: every copy of the objective sees the same."""
+def test_shards_are_rounded_to_the_stored_dtype():
+    """Numbers stored in float32 are rounded to float32 first, so that every copy of the objective
+    has equal data.
+    """
     third = np.full((6, 2), 1 / 3)
-    rows = recipe(lambda: (third, Y), stored="float32").rows(MODEL, "mse")[0]
+    rows = shard_recipe(lambda: (third, Y), stored="float32").rows(MODEL, "mse")[0]
     assert rows.dtype == np.float64 and np.array_equal(rows, third.astype("float32"))
     classes = fc.MLP([2, 3, 4])
-    kept = recipe(lambda: (third, np.arange(6) % 4), stored="float32")
+    kept = shard_recipe(lambda: (third, np.arange(6) % 4), stored="float32")
     assert np.array_equal(kept.rows(classes, "cross_entropy")[1], np.arange(6) % 4)
 
 
 @pytest.mark.parametrize("part", [X, (X,), (X, Y, W, W), {"X": X}])
-def test_what_is_no_shard_is_named(part):
+def test_errors_for_malformed_shards_name_the_shard(part):
     with pytest.raises(TypeError, match=r"in shard 3: it must be \(X, y\)"):
-        recipe(lambda: part).rows(MODEL, "mse")
+        shard_recipe(lambda: part).rows(MODEL, "mse")
 
 
-def test_a_file_without_rows_is_named(tmp_path):
+def test_errors_for_unusable_shard_files_name_the_file(tmp_path):
     arrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
     columns = {name: arrow.array(X[:, 0]) for name in ("a", "b", "y")}
     parquet.write_table(arrow.table(columns), tmp_path / "rows.parquet")
-    rows, targets, _ = recipe(tmp_path / "rows.parquet", y="y").rows(MODEL, "mse")
+    rows, targets, _ = shard_recipe(tmp_path / "rows.parquet", y="y").rows(MODEL, "mse")
     assert np.array_equal(rows[:, 0], X[:, 0]) and np.array_equal(np.ravel(targets), X[:, 0])
     none = {name: column[:0] for name, column in columns.items()}
     parquet.write_table(arrow.table(none), tmp_path / "none.parquet")
     with pytest.raises(ValueError, match="in shard 3: the file none.parquet has no rows"):
-        recipe(tmp_path / "none.parquet", y="y").rows(MODEL, "mse")
+        shard_recipe(tmp_path / "none.parquet", y="y").rows(MODEL, "mse")
     with pytest.raises(OSError, match="in shard 3"):
-        recipe(tmp_path / "missing.npz").rows(MODEL, "mse")
+        shard_recipe(tmp_path / "missing.npz").rows(MODEL, "mse")
 
 
-def test_a_shard_sent_elsewhere_is_loaded_there(tmp_path):
-    """Its rows travel only where nothing says how to load them."""
+def test_pickled_shards_are_loaded_by_the_receiver(tmp_path):
+    """A pickled shard has its rows only if nothing describes how to load them."""
     np.savez(tmp_path / "rows.npz", X=X, y=Y, sample_weight=W)
     frame, theta = Frame(MODEL, "mse", 6, 1, 4), MODEL.init(seed=0)
     for source, given in ((tmp_path / "rows.npz", None), (None, (X, Y, W))):
-        placed = load_shard(recipe(source), frame, 0, given)
+        placed = load_shard(shard_recipe(source), frame, 0, given)
         sent = pickle.dumps(placed)
         assert (X.tobytes() in sent) == (source is None)
         other = pickle.loads(sent)

@@ -1,5 +1,5 @@
-"""Value, gradient and every product: exact against complex steps through plain NumPy, in every
-layout of a plan, symmetric, with the same bits on any number of threads, and careful with inputs.
+"""Value, gradient and products are exact against complex steps in plain NumPy, in every layout of a
+plan, symmetric, and bitwise identical for any number of threads.
 """
 
 import copy
@@ -32,15 +32,32 @@ one_dtype = pytest.mark.by_day(one_of="dtype")
 every_net = pytest.mark.parametrize("net", NETS)
 
 
-LENGTHS = [1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 64, 65, 700]  # around every vector width and tile
+LENGTHS = [
+    1,
+    2,
+    3,
+    7,
+    8,
+    9,
+    15,
+    16,
+    17,
+    31,
+    33,
+    64,
+    65,
+    700,
+]  # lengths around every vector width and tile
 
 
 # --- exact
 
 
 @functools.cache
-def solved(problem, dtype, sizes, activation, loss, N, bias, residual, weights, l2, soft):
-    """A problem and its truth, once for all tables."""
+def problem_with_truth(
+    problem, dtype, sizes, activation, loss, N, bias, residual, weights, l2, soft
+):
+    """Return a problem and its true results, computed once for all kernel tables."""
     key = repr((sizes, activation, loss, N, bias, residual, weights))
     rng = np.random.default_rng(zlib.crc32(key.encode()))
     how = {"bias": bias, "residual": residual, "weights": weights, "l2": l2, "soft": soft}
@@ -51,14 +68,18 @@ def solved(problem, dtype, sizes, activation, loss, N, bias, residual, weights, 
 
 
 def check(problem, dtype, *case):
-    p, V, u, known = solved(problem, dtype, *case)
-    p.ob.__setstate__(p.ob.__getstate__())  # plans of this table, not of the one before
+    p, V, u, known = problem_with_truth(problem, dtype, *case)
+    p.ob.__setstate__(
+        p.ob.__getstate__()
+    )  # a new objective, so that its plans use this kernel table
     compare(p, known, V, u, SLACK[dtype], case)
 
 
 @every_activation
 def test_products_are_exact_for_every_combination_of_options(arch, activation, dtype, problem):
-    """loss x bias x residual x weights, the widths and batches cycling through all lengths."""
+    """Products are exact for every combination of loss, bias, skip connections and weights, with
+    widths and batches around vector widths and tiles.
+    """
     short = LENGTHS[:-1]
     start = ACTIVATIONS.index(activation)
     for i, (loss, bias, residual, weights) in enumerate(
@@ -71,7 +92,9 @@ def test_products_are_exact_for_every_combination_of_options(arch, activation, d
 
 
 def test_products_are_exact_at_every_length(arch, dtype, problem):
-    """Each length as input, hidden width, output and batch; mixed activations."""
+    """Products are exact for each length as number of inputs, hidden units, outputs and samples,
+    with mixed activations.
+    """
     for i in range(len(LENGTHS)):
         sizes = tuple(LENGTHS[(i + shift) % len(LENGTHS)] for shift in (0, 3, 8, 5))
         names = (ACTIVATIONS[i % 9], ACTIVATIONS[(i + 4) % 9])
@@ -81,8 +104,8 @@ def test_products_are_exact_at_every_length(arch, dtype, problem):
 
 @pytest.mark.usefixtures("samples_as_rows")
 def test_products_of_wide_nets_are_exact(arch, dtype, problem):
-    """Nets too large for the second-level cache are served layer by layer: their own way through
-    the engine. Of the activations each table and dtype takes a third.
+    """Products are exact for networks that exceed the second-level cache and are processed layer by
+    layer. Each kernel table and dtype tests a third of the activations.
     """
     archs = engine.available_archs()
     first = archs.index(arch) + (dtype == "float32")
@@ -91,13 +114,13 @@ def test_products_of_wide_nets_are_exact(arch, dtype, problem):
         more = i % 2 == 0, i % 4 < 2, i % 3 == 0, 0.0, False
         case = (129, 131, 131, 257, 33), activation, loss, N, *more
         check(problem, dtype, *case)
-        p = solved(problem, dtype, *case)[0]
+        p = problem_with_truth(problem, dtype, *case)[0]
         assert p.ob.hessian(p.theta).layout["panel"] == 0
 
 
 @pytest.mark.parametrize("loss", KERNELS)
 def test_dense_matrices_are_exact(arch, loss, dtype, rng, problem):
-    """`to_dense` is the whole matrix, and no layer at all is a network too."""
+    """`to_dense` returns the exact matrix, also for a single linear layer."""
     for sizes in ([3, 5, 4, 3], [4, 3]):
         p = problem(rng, sizes, "softplus", loss, 9, weights=True, l2=0.3, dtype=dtype)
         I = np.eye(p.n)
@@ -108,24 +131,24 @@ def test_dense_matrices_are_exact(arch, loss, dtype, rng, problem):
             assert np.linalg.norm(dense - true[name]) <= SLACK[dtype] * np.linalg.norm(true[name])
 
 
-def certain(kind, margin):
-    """Logits of a sample that is nearly certain of class 0, exact in float32."""
+def certain_logits(kind, margin):
+    """Return logits of a sample that is nearly certain of class 0, exact in float32."""
     logits = {"true": [margin, 0.0, 1.0], "top twice": [margin, margin - 1, 0.0]}
     return np.array([logits.get(kind, [0.0, margin, 1.0])])
 
 
-def test_nearly_certain_samples(arch, dtype, rng):
-    """The relative accuracy of value, gradient and product of one sample does not fade as it grows
-    certain.
+def test_nearly_certain_samples_keep_relative_accuracy(arch, dtype, rng):
+    """Value, gradient and product of one sample keep their relative accuracy as its probability
+    approaches 1.
 
-    One layer without data: the logits are its biases. Truth: log1p of the other terms, in long
-    double.
+    The logits are the biases of one layer without inputs. The truth is log1p of the other terms in
+    long double.
     """
     for margin, kind, soft in itertools.product(
         [4.0, 16.0, 30.0, 60.0], ["true", "top twice", "wrong"], [False, True]
     ):
         model = fc.MLP([1, 3], dtype=dtype)
-        z = certain(kind, margin)
+        z = certain_logits(kind, margin)
         y = np.array([[1.0, 0.0, 0.0]]) if soft else np.array([0])
         theta = np.r_[np.zeros(3), z[0]].astype(dtype)
         v = np.r_[np.zeros(3), rng.standard_normal(3)].astype(dtype)
@@ -138,13 +161,13 @@ def test_nearly_certain_samples(arch, dtype, rng):
         r = v[3:].astype(np.longdouble)
         centre = (
             r - r[np.argmax(long)]
-        )  # H r = p (r - p'r), free of cancellation where p is nearly e_i
+        )  # H r = p (r - p'r), without cancellation if p is nearly e_i
         true = p * (centre - p @ centre)
         top = np.argmax(long)
         true[top] = -np.delete(true, top).sum()
         ob = fc.Objective(model, np.zeros((1, 1)), y, "cross_entropy")
         H = ob.hessian(theta)
-        eps = 8 * (1 + margin) * np.finfo(dtype).eps  # of exp at an argument that is itself rounded
+        eps = 8 * (1 + margin) * np.finfo(dtype).eps  # the error of exp at a rounded argument
         assert abs(ob.value(theta) - np.log1p(others)) <= eps * np.log1p(others)
         assert np.all(np.abs(H.gradient[3:] - delta) <= eps * np.abs(delta))
         room = np.abs(p * (np.abs(centre) + abs(p @ centre)))
@@ -154,16 +177,18 @@ def test_nearly_certain_samples(arch, dtype, rng):
         assert abs(H.quadratic(v) - form) <= 16 * eps * abs(form) + 4 * eps * (p * centre**2).sum()
 
 
-def test_nearly_certain_batch(arch, dtype, rng, problem):
-    """A trained net in float32: every sample right by a wide margin, and the Hessian still right to
-    its last digits.
+def test_hessian_of_a_well_fitted_network_is_accurate_in_float32(arch, dtype, rng, problem):
+    """For a trained float32 network that classifies every sample with a wide margin, the Hessian is
+    accurate to its last digits.
     """
     y, v = np.zeros(33, int), rng.standard_normal(94).astype(dtype)
     p = problem(rng, [5, 9, 4], "tanh", "cross_entropy", y=y, N=33, dtype=dtype)
     p.model.unflatten(p.theta)[1][1][:] = [21.0, 0.0, 1.0, 2.0]
     value, gradient = p.ref.value_and_gradient(p.theta.astype(np.longdouble))
     product = p.exact(v)
-    slack = {"float32": 3e-4, "float64": 1e-9}[dtype]  # the oracle forms p - y: 1e-19 over 1e-9
+    slack = {"float32": 3e-4, "float64": 1e-9}[
+        dtype
+    ]  # the oracle computes p - y: an error of 1e-19 relative to 1e-9
     assert value < 1e-6
     norm = np.linalg.norm
     assert abs(p.ob.value(p.theta) - value) <= slack * value
@@ -177,8 +202,8 @@ def test_nearly_certain_batch(arch, dtype, rng, problem):
 @one_dtype
 @every_net
 def test_products_are_symmetric_and_linear(arch, net, dtype, drawn):
-    """<u, Hv> = <v, Hu> and H(2u - 3v) = 2 Hu - 3 Hv, measured against norms: the inner product
-    itself may vanish.
+    """<u, Hv> = <v, Hu> and H(2u - 3v) = 2 Hu - 3 Hv hold relative to norms, because the inner
+    product itself may vanish.
     """
     p = drawn(net, dtype)
     slack = 50 * np.finfo(dtype).eps
@@ -194,9 +219,11 @@ def test_products_are_symmetric_and_linear(arch, net, dtype, drawn):
 @one_dtype
 @pytest.mark.usefixtures("samples_as_rows")
 @every_net
-def test_products_have_the_same_bits_in_blocks_and_on_any_threads(arch, net, dtype, drawn):
-    """For two calls, for columns and blocks, and for any number of threads."""
-    plain = arch == "reference"  # loops take their time
+def test_products_are_bitwise_identical_in_blocks_and_for_any_threads(arch, net, dtype, drawn):
+    """Results of a repeated call, of columns and blocks, and for any number of threads are bitwise
+    identical.
+    """
+    plain = arch == "reference"  # plain loops are slow
     p = drawn(net, dtype, **({"N": {"wide": 13, "tall": 133}.get(net, 9)} if plain else {}))
     H = p.ob.hessian(p.theta)
     assert (H.layout["panel"] == 0) == (net == "wide")
@@ -230,12 +257,12 @@ def test_gauss_newton_and_fisher_are_positive(net, drawn):
 @one_dtype
 @pytest.mark.parametrize("activation", ["tanh", "sigmoid", "softplus", "elu"])
 @pytest.mark.parametrize("shift", [4, 8, 15])
-def test_rounding_bounds_hold_where_units_saturate(activation, shift, dtype, rng, problem):
-    """On a plateau the gradient and the product are tiny, and phi' may have lost its digits: the
-    bounds must say so.
+def test_rounding_bounds_hold_for_saturated_units(activation, shift, dtype, rng, problem):
+    """On a plateau, the gradient and products are tiny and phi' has lost its digits, which the
+    bounds must cover.
 
-    Truth: complex steps in long double; only the first layer is moved, so that everything passes
-    through phi'.
+    The truth is complex steps in long double. Only the first layer is perturbed, so that everything
+    passes through phi'.
     """
     p = problem(rng, [3, 6, 2], activation, "mse", 20, dtype=dtype)
     p.model.unflatten(p.theta)[0][1][...] = shift * rng.choice([-1, 1], 6)
@@ -263,9 +290,9 @@ def test_rounding_bounds_hold_where_units_saturate(activation, shift, dtype, rng
         )
 
 
-def test_restricted_products_move_only_their_layers(drawn):
-    """The last layer alone: nothing below it is moved, so NaN that would come from there does
-    not.
+def test_restricted_products_perturb_only_their_layers(drawn):
+    """A product restricted to the last layer perturbs nothing below it, so NaN from lower layers
+    does not occur.
     """
     p = drawn("tall")
     H = p.ob.hessian(p.theta)
@@ -278,7 +305,7 @@ def test_restricted_products_move_only_their_layers(drawn):
     assert np.array_equal(block.gradient, H.gradient[block.indices]) and block.value == H.value
 
 
-def test_scipys_solvers_take_the_operators(rng, problem):
+def test_scipy_solvers_accept_the_operators(rng, problem):
     p = problem(rng, [4, 6, 3], "tanh", "cross_entropy", 40, l2=0.5)
     H = p.ob.hessian(p.theta)
     dense = H.to_dense()
@@ -301,9 +328,9 @@ def test_scipys_solvers_take_the_operators(rng, problem):
 
 
 @every_net
-def test_operators_keep_what_they_know(net, drawn):
-    """Nothing done to the objective, to theta or to other operators changes one; none of them
-    changes the objective.
+def test_operators_are_independent_of_later_calls(net, drawn):
+    """Changes of theta, calls of the objective and other operators do not affect an operator, and
+    operators do not affect the objective.
     """
     p = drawn(net)
     theta = p.theta.copy()
@@ -322,7 +349,7 @@ def test_operators_keep_what_they_know(net, drawn):
         assert np.array_equal(block @ p.v[block.indices], Bv)
     assert p.ob.value(p.theta) == value == H.value
     assert np.array_equal(H.theta, p.theta) and not H.theta.flags.writeable
-    del H, J  # the block holds on to what it needs
+    del H, J  # the block keeps its operator alive
     fresh = p.ob.hessian(theta)
     assert np.array_equal(block @ p.v[block.indices], Bv) and not np.array_equal(fresh @ p.v, Hv)
     gradient = p.ob.gradient(p.theta)
@@ -333,8 +360,10 @@ def test_operators_keep_what_they_know(net, drawn):
 @every_net
 @pytest.mark.parametrize("bounded", [False, True])
 @pytest.mark.parametrize("asked", ["value", "value_and_gradient", "hessp"])
-def test_an_operator_takes_over_what_was_computed_at_its_theta(asked, bounded, net, drawn):
-    """The same bits as if nothing had been; what it took over is not the objective's any more."""
+def test_an_operator_reuses_the_forward_pass_at_its_theta(asked, bounded, net, drawn):
+    """An operator created after value or gradient at its theta reuses that pass with bitwise
+    identical results, and the objective then no longer owns it.
+    """
     p = drawn(net)
     least = least_memory(lambda memory: with_options(p, memory=memory).hessian(p.theta))
     bound = (least + with_options(p).hessian(p.theta).nbytes) // 2 if bounded else None
@@ -356,7 +385,7 @@ def test_an_operator_takes_over_what_was_computed_at_its_theta(asked, bounded, n
         assert np.array_equal(found, want[name]), name
 
 
-def test_a_trial_step_that_is_taken_costs_one_forward_pass(rng):
+def test_an_accepted_trial_step_costs_one_forward_pass(rng):
     calls = []
 
     def phi(z):
@@ -398,14 +427,16 @@ def test_pickles_and_copies_give_the_same_products(duplicate, drawn):
     assert duplicate(H).n_products == H.n_products
 
 
-def test_copies_hold_no_state_of_scipys(monkeypatch, drawn):
-    """SciPy's own state of an operator is not documented, and differs between its versions."""
+def test_pickles_have_no_state_of_scipys_operator(monkeypatch, drawn):
+    """Pickles do not have the state of SciPy's LinearOperator, which is undocumented and differs
+    between versions.
+    """
 
-    def refused(self, *_):
+    def raise_unexpected(self, *_):
         raise AssertionError("SciPy's state was used")
 
     for name in ("__getstate__", "__setstate__"):
-        monkeypatch.setattr(LinearOperator, name, refused, raising=False)
+        monkeypatch.setattr(LinearOperator, name, raise_unexpected, raising=False)
     p = drawn("tall")
     H, G = p.ob.hessian(p.theta), p.ob.ggn(p.theta)
     J = p.ob.jacobian(p.theta)
@@ -430,14 +461,14 @@ def test_copies_hold_no_state_of_scipys(monkeypatch, drawn):
             assert np.array_equal(other @ v, op @ v) and other.H.shape == op.H.shape
 
 
-def test_pickles_hold_data_and_no_state(drawn):
+def test_pickles_have_data_without_the_plans_state(drawn):
     p = drawn("tall")
     H = p.ob.hessian(p.theta)
     assert len(pickle.dumps(H)) < p.X.nbytes + p.theta.nbytes + 20000 < H.nbytes
 
 
-def test_data_that_fits_is_not_copied(rng):
-    """X of the model's dtype is not copied, whatever its strides; unflatten gives views."""
+def test_data_of_the_models_dtype_are_not_copied(rng):
+    """X of the model's dtype is not copied, whatever its strides, and unflatten returns views."""
     model = MLP([6, 4, 2])
     base = rng.standard_normal((60, 24))
     for X in (
@@ -465,7 +496,7 @@ def test_data_that_fits_is_not_copied(rng):
     assert (theta == 7).sum() == 4
 
 
-def test_products_are_counted(drawn):
+def test_n_products_counts_products(drawn):
     p = drawn("tiny")
     H = p.ob.hessian(p.theta)
     spent = [H.n_products]
@@ -483,11 +514,22 @@ def test_products_are_counted(drawn):
     ):
         call()
         spent.append(H.n_products)
-    assert np.diff(spent).tolist() == [1, 5, 1, 1, 1, 5, 0, 1, 2, 0]  # the matrix is summed
+    assert np.diff(spent).tolist() == [
+        1,
+        5,
+        1,
+        1,
+        1,
+        5,
+        0,
+        1,
+        2,
+        0,
+    ]  # the matrix is summed directly, without products
 
 
 def test_the_error_of_the_quadratic_model_is_cubic(drawn):
-    """The error of the quadratic model falls as the cube of the step."""
+    """The error of the quadratic model decreases with the cube of the step."""
     p = drawn("tiny")
     model = p.ob.taylor(p.theta)
     d = p.v / np.linalg.norm(p.v)
@@ -497,9 +539,9 @@ def test_the_error_of_the_quadratic_model_is_cubic(drawn):
 
 
 @pytest.mark.parametrize("loss", ["mse", "cross_entropy", "binary_cross_entropy"])
-def test_a_batch_is_the_objective_of_its_rows(loss, rng, problem):
-    """Some rows, by slice, indices or mask: the objective that has only these; sums over batches
-    make the whole.
+def test_a_batch_equals_an_objective_of_its_samples(loss, rng, problem):
+    """A batch chosen by slice, indices or mask equals an objective with those samples only, and
+    weighted means over batches equal the whole.
     """
     p = problem(rng, [5, 6, 3], "elu", loss, 50, weights=True)
     v = rng.standard_normal(p.n)
@@ -525,7 +567,7 @@ def test_a_batch_is_the_objective_of_its_rows(loss, rng, problem):
     assert np.linalg.norm(total - p.ob.gradient(p.theta)) <= 1e-14 * np.linalg.norm(total)
 
 
-def test_a_vector_of_length_one_and_a_net_of_one_parameter():
+def test_a_network_of_one_parameter_and_a_vector_of_length_one():
     ob = fc.Objective(fc.MLP([1, 1], bias=False), [[2.0]], [1.0], loss="mse")
     H = ob.hessian(np.zeros(1))
     assert np.array_equal(H @ np.ones(1), [8.0])
@@ -534,7 +576,7 @@ def test_a_vector_of_length_one_and_a_net_of_one_parameter():
 
 @one_dtype
 @pytest.mark.parametrize("n_rows", [1, 15, 16, 17, 100, 127, 128, 129, 200, 500])
-def test_a_net_served_by_one_thread_is_right_whatever_its_rows(dtype, n_rows):
+def test_single_threaded_networks_are_right_for_any_number_of_samples(dtype, n_rows):
     net = draw(n_rows, [2, 6, 1], N=n_rows, dtype=dtype, n_threads=2)
     v = net.direction(np.random.default_rng(0))
     wanted = net.ref.hessian(net.theta.astype(float)) @ v.astype(float)
@@ -545,7 +587,7 @@ def test_a_net_served_by_one_thread_is_right_whatever_its_rows(dtype, n_rows):
 @one_dtype
 @pytest.mark.parametrize("at", [0, 65535, 65536, 65537, 150_000])
 @pytest.mark.parametrize("what", [np.nan, np.inf, -np.inf])
-def test_a_long_theta_with_one_number_that_is_none_is_refused(dtype, at, what):
+def test_one_nan_in_a_long_theta_is_detected(dtype, at, what):
     model = fc.MLP([300, 500, 1], dtype=dtype)
     ob = fc.Objective(model, np.ones((2, 300)), [0.0, 1.0], loss="mse", n_threads=2)
     theta = model.init(seed=0)
@@ -558,7 +600,7 @@ def test_a_long_theta_with_one_number_that_is_none_is_refused(dtype, at, what):
 
 
 @one_dtype
-def test_theta_whose_squares_overflow_is_taken_and_stays_the_callers(dtype):
+def test_theta_whose_squares_overflow_is_accepted_and_copied(dtype):
     model = fc.MLP([2, 1], bias=False, dtype=dtype)
     ob = fc.Objective(model, [[1.0, -1.0]], [0.0], loss="mse")
     large = np.sqrt(np.finfo(dtype).max) * 4
@@ -572,8 +614,10 @@ def test_theta_whose_squares_overflow_is_taken_and_stays_the_callers(dtype):
 @pytest.mark.by_day(share=1 / 4)
 @pytest.mark.parametrize("width", [1, 2, 3, 4, 5, 8, 17])
 @pytest.mark.parametrize("activation", ["tanh", "sigmoid", "softplus", "relu", "elu"])
-def test_products_of_a_skip_above_a_narrow_layer(width, activation, rng):
-    """Products, blocks and forms, with the layer below joined to its input or not."""
+def test_products_with_a_skip_above_a_narrow_layer_are_exact(width, activation, rng):
+    """Products, blocks and forms are exact whether or not the layer below the skip is joined to its
+    input.
+    """
     for d in sorted({1, 2, 9, width}):
         for hidden in ([width, width], [width] * 3):
             model = fc.MLP([d, *hidden, 1], activation, residual=True)
@@ -591,7 +635,7 @@ def test_products_of_a_skip_above_a_narrow_layer(width, activation, rng):
             assert np.allclose(H.quadratic(V), forms, atol=1e-11 * np.abs(forms).max())
 
 
-# --- layouts: samples across or as rows, W and V packed or read as they lie
+# --- layouts: transposed or by rows, W and V packed or read in place
 
 
 SHAPES = [
@@ -616,21 +660,21 @@ FEW = [
     ([33, 81, 1], 1, "sigmoid", "binary_cross_entropy", {}),
     ([300, 17, 17, 5], 8, "gelu", "mse", {"residual": True}),
     ([5, 64, 128, 3], 4, "relu", "cross_entropy", {}),
-    ([17000, 3, 2], 2, "softplus", "mse", {}),  # deeper than one chain of additions
+    ([17000, 3, 2], 2, "softplus", "mse", {}),  # more inputs than one chain of additions
     ([1, 1, 1], 1, "tanh", "mse", {}),
     ([9, 31, 31, 2], 27, "leaky_relu", "mse", {"residual": True}),
-    ([20, 33, 17], 8, "tanh", "mse", {"bias": False}),  # nothing follows the last matrix
+    ([20, 33, 17], 8, "tanh", "mse", {"bias": False}),  # no bias follows the last matrix
 ]
 
 
-FOLDED = [  # one hidden layer whose phi' follows from phi, under three outputs or fewer
+FOLDED = [  # one hidden layer whose phi' is a function of phi, with at most three outputs
     ([1, 20, 1], 17, "tanh", "mse", {}),
     ([20, 100, 2], 333, "sigmoid", "binary_cross_entropy", {}),
     ([33, 17, 3], 65, "tanh", "cross_entropy", {}),
     ([5, 7, 1], 50, "sigmoid", "mse", {"bias": False}),
 ]
-# How they are laid out: lines of a panel, one, a few, and more than there are rows; one panel for
-# all threads, cut into items; nothing packed.
+# Layouts: panels of one line, of a few lines, and of more lines than samples; one panel for all
+# threads, cut into items; nothing packed.
 
 
 CASES = [(net, {"across": lines}) for net in SHAPES for lines in (1, 3, 25)]
@@ -639,15 +683,15 @@ CASES += [(net, {"across": 0, "unpacked": 64}) for net in FEW]
 CASES += [(net, {"across": lines, "folds": 1}) for net in FOLDED for lines in (1, 3, 25)]
 
 
-def laid(net, dtype, **options):
+def layout_problem(net, dtype, **options):
     sizes, rows, activation, loss, more = net
     how = {"weights": True, "l2": 0.01, "n_threads": 2, "dtype": dtype, **more, **options}
     return nets.draw(5, sizes, activation, loss, rows, **how)
 
 
 def all_passes(net, dtype, **options):
-    """All that the passes make, by name, and the layout it was made with."""
-    p, rng = laid(net, dtype, **options), np.random.default_rng(6)
+    """Return the results of every pass by name, and the layout of the plan."""
+    p, rng = layout_problem(net, dtype, **options), np.random.default_rng(6)
     V, ob, theta = p.direction(rng, 3), p.ob, p.theta
     H, G = ob.hessian(theta), ob.ggn(theta)
     top = H.restrict(layers=[len(net[0]) - 2])
@@ -659,7 +703,7 @@ def all_passes(net, dtype, **options):
     return public_results(ob, theta, V) | more, H.layout
 
 
-def agree(found, expected, room):
+def assert_close(found, expected, room):
     for name, y in expected.items():
         assert np.linalg.norm(found[name] - y) <= room * np.linalg.norm(y), name
 
@@ -670,15 +714,15 @@ def agree(found, expected, room):
                             for net, how in CASES]
 )  # fmt: skip
 def test_every_layout_gives_the_same_results(arch, net, how, dtype):
-    """With samples as packed rows, in all that the passes make; the same bits for any number of
-    threads, and a column of a block is the single product.
+    """Results of all passes agree with those of packed rows, are bitwise identical for any number
+    of threads, and columns of blocks are bitwise single products.
     """
     with laid_out(across=0, unpacked=0):
         expected, _ = all_passes(net, dtype)
     with laid_out(**how):
         found, layout = all_passes(net, dtype, n_threads=1)
         more = [all_passes(net, dtype, n_threads=threads)[0] for threads in (2, 5)]
-    agree(found, expected, 1e-11 if dtype == "float64" else 3e-4)
+    assert_close(found, expected, 1e-11 if dtype == "float64" else 3e-4)
     assert all(np.array_equal(x, other[name]) for other in more for name, x in found.items())
     assert layout["packed_pairs"] == ("folds" in how and arch not in ("blas", "reference"))
     if "unpacked" in how:
@@ -698,28 +742,28 @@ def test_every_layout_gives_the_same_results(arch, net, how, dtype):
     ((64, 128, 64), "float32", {1: 0, 8: 0, 9: 16}),
     ((2, 16, 16, 1), "float64", {1: 8}),
     ((2, 16, 16, 1), "float32", {1: 16}),
-    # inputs of a panel would not stay near, unless rows leave as many lanes empty
+    # inputs of a panel would exceed the cache, unless rows leave as many lanes empty
     ((500, 12, 1), "float64", {600: 152}),
     ((7684, 12, 1), "float64", {600: 0}),
     ((7684, 12, 1), "float32", {600: 0}),
     ((7684, 3, 1), "float64", {600: 15}),
-    # W and V are much to read twice; with more rows, two panels
+    # reading W and V twice would be expensive; with more samples, two panels
     ((600, 400, 200, 5), "float32", {60: 64, 100: 112, 120: 64}),
     ((500, 300, 200, 5), "float32", {100: 64}),
-    # what is kept of all rows is beyond the third-level cache; others without 64-byte vectors
+    # the state exceeds the third-level cache; otherwise without 64-byte vectors
     ((64, 32, 16, 10), "float64", {1797: 450, 16000: (160, 69)}),
     ((64, 32, 16, 10), "float32", {4000: 500, 30000: (320, 145)}),
 ])  # fmt: skip
-def test_the_panel_of_a_wide_net_follows_from_its_rows(wide, dtype, panels):
-    """They share one panel, in float32 where they fill most of its lines or the net is large; many
-    are rows, and so are half a line of samples or fewer over parameters that fill some pages, and
-    those of so many inputs that a panel's would not stay near; very many lie across again, in
-    64-byte vectors.
+def test_the_layout_of_a_wide_network_depends_on_its_number_of_samples(wide, dtype, panels):
+    """Samples share one transposed panel, in float32 if they fill most of its lines or the network
+    is large. Many samples are packed as rows, as are half a line of samples or fewer for large
+    parameters, and samples of so many inputs that a panel exceeds the cache. For very many samples
+    the transposed layout is used again with 64-byte vectors.
     """
     if engine.chosen_arch() in ("blas", "reference"):
         pytest.skip("no vectors")
     if engine.chosen_arch() == "baseline" and (wide, dtype) == ((2, 16, 16, 1), "float64"):
-        panels = {1: 1}  # of vectors of two lanes none would be empty
+        panels = {1: 1}  # with vectors of two lanes, none would be empty
     model = fc.MLP(wide, dtype=dtype)
     for rows, panel in panels.items():
         X = np.ones((rows, wide[0]), dtype)
@@ -729,49 +773,55 @@ def test_the_panel_of_a_wide_net_follows_from_its_rows(wide, dtype, panels):
 
 
 @pytest.mark.parametrize("net", [SHAPES[2], FOLDED[1]], ids=["", "packed_pairs"])
-def test_chunks_are_as_short_as_memory_asks(net):
-    """Bounded memory: the state is made again chunk by chunk, and the bound holds."""
+def test_chunks_are_shortened_to_the_memory_limit(net):
+    """With a memory limit, the state is recomputed chunk by chunk, and its size stays within the
+    limit.
+    """
     with laid_out(across=1, folds=1):
         whole, _ = all_passes(net, "float64")
         least = least_memory(lambda memory: all_passes(net, "float64", memory=memory))
         for memory in (least, least + 50_000):
             found, layout = all_passes(net, "float64", memory=memory)
             assert layout["chunk"] < net[1]
-            agree(found, whole, 1e-12)
+            assert_close(found, whole, 1e-12)
 
 
-def folds_and_not(ask):
-    """What is found where phi and phi' are kept in one number, and in two."""
+def with_and_without_packed_phi(run_passes):
+    """Return the results with phi and phi' packed into one number, and stored separately."""
     found = []
     for folds in (1, 0):
         with laid_out(across=3, folds=folds):
-            found.append(ask())
+            found.append(run_passes())
     return found
 
 
 @one_dtype
 @pytest.mark.parametrize("activation", ["tanh", "sigmoid"])
-def test_folding_keeps_what_saturated_units_have_left(activation, dtype, rng):
-    """Relative to itself: 1 - a^2 would be 0 or noise."""
+def test_packed_phi_keeps_relative_accuracy_of_saturated_units(activation, dtype, rng):
+    """Packed phi' of saturated units keeps its relative accuracy, where 1 - a^2 would be 0 or
+    noise.
+    """
     X = rng.choice([-1.0, 1.0], (70, 3)).astype(dtype) * rng.uniform(0.9, 1.1, (70, 1)).astype(
         dtype
     )
     model = fc.MLP([3, 4, 1], activation, bias=False, dtype=dtype)
     theta, v = np.ones(model.n_params, dtype), np.zeros(model.n_params, dtype)
     theta[:12], v[:12] = 12 if activation == "tanh" else 24, rng.uniform(0.5, 1, 12)
-    folded, plain = folds_and_not(
+    folded, plain = with_and_without_packed_phi(
         lambda: fc.Objective(model, X, np.ones((70, 1), dtype)).jacobian(theta) @ v
     )
     assert 0 < np.abs(plain).min() < np.finfo(dtype).eps
     np.testing.assert_allclose(folded, plain, rtol=100 * np.finfo(dtype).eps, atol=0)
 
 
-def test_folded_states_make_the_same_gauss_newton_steps(rng):
-    """Levenberg-Marquardt's matrix is made from a and phi' of all rows."""
+def test_packed_phi_gives_the_same_gauss_newton_steps(rng):
+    """Levenberg-Marquardt steps, whose matrix uses a and phi' of all samples, agree with and
+    without packing.
+    """
     X, y = rng.standard_normal((90, 3)), rng.standard_normal((90, 2))
     ob = fc.Objective(fc.MLP([3, 6, 2], "sigmoid"), X, y)
     theta = ob.model.init(seed=0)
-    folded, plain = folds_and_not(
+    folded, plain = with_and_without_packed_phi(
         lambda: (
             fc.minimize(
                 fc.Objective(ob.model, X, y),
@@ -786,8 +836,10 @@ def test_folded_states_make_the_same_gauss_newton_steps(rng):
     np.testing.assert_allclose(folded, plain, rtol=1e-9)
 
 
-def test_folding_loses_no_nan():
-    """As sums of huge numbers of either sign leave it: where it was, or everywhere."""
+def test_packed_phi_propagates_nan():
+    """NaN from sums of huge numbers of both signs stays in its position, or spreads to all results,
+    with and without packing.
+    """
     if engine.chosen_arch() in ("blas", "reference"):
         pytest.skip("no vectors")
     X, model = np.ones((60, 2000), "float32"), fc.MLP([2000, 5, 1], "tanh", dtype="float32")
@@ -795,7 +847,7 @@ def test_folding_loses_no_nan():
     theta = model.init(seed=1)
     theta[4000:5000], theta[5000:6000] = 2, -2
 
-    def ask():
+    def run_passes():
         ob = fc.Objective(model, X, np.zeros((60, 1), "float32"), n_threads=1)
         ones, J = np.ones_like(theta), ob.jacobian(theta)
         assert np.isnan(ob.value(theta))
@@ -806,14 +858,16 @@ def test_folding_loses_no_nan():
         )
         return [np.isnan(one) for one in found]
 
-    folded, plain = folds_and_not(ask)
+    folded, plain = with_and_without_packed_phi(run_passes)
     assert all(np.all(one >= other) for one, other in zip(folded, plain))
     assert folded[-2].sum() == plain[-2].sum() == 1
 
 
 @one_dtype
-def test_targets_of_many_outputs_where_samples_lie_across(arch, dtype):
-    """They are turned in squares, with what is left over at both edges; rows may lie apart."""
+def test_targets_of_many_outputs_are_transposed_right(arch, dtype):
+    """Targets are transposed in square blocks with remainders at both edges, also if their rows are
+    not contiguous.
+    """
     for loss, d_out, N in itertools.product(nets.LOSSES, [3, 8, 16, 33], [7, 35]):
         y = np.random.default_rng(N + d_out).random((N, 2 * d_out)).astype(dtype)
         y /= y[:, :d_out].sum(axis=1, keepdims=True)
@@ -831,19 +885,18 @@ def test_targets_of_many_outputs_where_samples_lie_across(arch, dtype):
 @one_dtype
 @pytest.mark.parametrize("sizes", [(30, 41, 43), (5, 3, 2), (64, 64, 64), (301, 302, 303, 15)])
 @pytest.mark.parametrize("chunks", [False, True])
-def test_a_product_takes_the_place_of_its_vector(arch, sizes, dtype, chunks):
-    """Of a block in place: the same bits as single products, whose vectors stay as they are; shared
-    by two threads where the net is large; and where rows go in chunks, each of which asks for the
-    vectors again.
+def test_products_may_overwrite_their_vectors(arch, sizes, dtype, chunks):
+    """Block products in place are bitwise single products, whose vectors are not modified, with two
+    threads for a large network, and with chunks, which read the vectors several times.
     """
     net = (sizes, 4, "tanh", "mse", {"bias": False})
     with laid_out(across=0, unpacked=64):
         memory = None
         if chunks:
             memory = least_memory(
-                lambda memory: (p := laid(net, dtype, memory=memory)).ob.hessian(p.theta)
+                lambda memory: (p := layout_problem(net, dtype, memory=memory)).ob.hessian(p.theta)
             )
-        p = laid(net, dtype, memory=memory)
+        p = layout_problem(net, dtype, memory=memory)
         H, V = p.ob.hessian(p.theta), p.direction(np.random.default_rng(0), 3)
         before, block = V.copy(), H @ V
         assert not chunks or H.layout["chunk"] < 4

@@ -1,4 +1,4 @@
-"""What products take of memory: chunks under a bound, none in the loop, what nbytes says."""
+"""Memory of products: chunks within a limit, no allocation per product, and nbytes."""
 
 import tracemalloc
 from pathlib import Path
@@ -15,24 +15,25 @@ from .product_cases import public_results, with_options
 # --- memory
 
 
-def least_of(p):
-    """What the state of one row takes."""
+def least_memory_of(p):
+    """Return the memory of the state of one sample."""
     return least_memory(lambda memory: with_options(p, memory=memory).hessian(p.theta))
 
 
 @pytest.mark.parametrize("net", ["tall", "wide"])
-def test_chunks(arch, net, drawn, request):
-    """Under a memory bound rows go in chunks, a ragged last one included: the bound is kept, the
-    sums agree to 1e-12. (Of few rows and many weights samples across take less than one row.)
+def test_chunked_products_are_right_within_the_memory_limit(arch, net, drawn, request):
+    """With a memory limit, samples are processed in chunks, a shorter last one included. The limit
+    is kept, and sums agree to 1e-12. (For few samples and many weights, the transposed layout takes
+    less than one row.)
     """
     if net == "wide":
         request.getfixturevalue("samples_as_rows")
-    few = {"tall": 133, "wide": 7}  # for plain loops, which take their time
+    few = {"tall": 133, "wide": 7}  # fewer samples for plain loops, which are slow
     N = few[net] if arch == "reference" else {"tall": 333, "wide": 21}[net]
     p = drawn(net, N=N, n_threads=2)
     whole = public_results(p.ob, p.theta, p.V)
     free = p.ob.hessian(p.theta)
-    least, seen = least_of(p), set()
+    least, seen = least_memory_of(p), set()
     for memory in (
         least,
         (9 * least + free.nbytes) // 10,
@@ -50,8 +51,10 @@ def test_chunks(arch, net, drawn, request):
     assert 1 in seen and len(p.X) in seen and any(len(p.X) % chunk for chunk in seen)
 
 
-def test_a_bound_is_refused_or_kept(drawn):
-    """Whatever the bound, the operator is within it; and a larger one never keeps fewer rows."""
+def test_a_memory_limit_is_kept_or_rejected(drawn):
+    """For any limit, the operator is within it or an error is raised, and a larger limit never has
+    shorter chunks.
+    """
     p = drawn("tall", N=57)
     full, rows = p.ob.hessian(p.theta).nbytes, 0
     for memory in np.linspace(full / 20, full, 23).astype(int):
@@ -68,12 +71,12 @@ def test_a_bound_is_refused_or_kept(drawn):
 @pytest.mark.parametrize(
     "sizes, N", [([129, 131, 131, 257, 33], 120), ([33, 31, 17, 7], 700), ([20, 100, 2], 900)]
 )
-def test_a_bound_cuts_rows_alike_for_any_number_of_threads(sizes, N, rng, problem):
-    """The chunk depends on sizes and memory alone: same bits for any number of threads, and what
-    one thread may have, 64 may.
+def test_chunks_do_not_depend_on_the_number_of_threads(sizes, N, rng, problem):
+    """Chunks depend on sizes and memory alone, so that results are bitwise identical for any number
+    of threads, and a limit accepted for one thread is accepted for 64.
     """
     p = problem(rng, sizes, "tanh", "mse", N)
-    least, free = least_of(p), p.ob.hessian(p.theta).nbytes
+    least, free = least_memory_of(p), p.ob.hessian(p.theta).nbytes
     V = rng.standard_normal((p.n, 3))
     for memory in (least, least + (free - least) // 5, (least + free) // 2, free - 1, free):
         seen = set()
@@ -94,17 +97,17 @@ def test_a_bound_cuts_rows_alike_for_any_number_of_threads(sizes, N, rng, proble
         assert len(seen) == 1, (memory, [s[0] for s in seen])
 
 
-def test_a_bound_leaves_room_for_threads(rng, problem):
-    """Where rows are cut, memory is kept free for more than one thread, unless the bound is near
-    the least.
+def test_a_memory_limit_leaves_memory_for_several_threads(rng, problem):
+    """If samples are cut into chunks, memory for more than one thread is reserved, unless the limit
+    is near the minimum.
     """
     p = problem(rng, [33, 31, 17, 7], "tanh", "mse", 3000, n_threads=2)
     H = with_options(p, memory=p.ob.hessian(p.theta).nbytes // 2, n_threads=8).hessian(p.theta)
     assert 1 < H.layout["chunk"] < 3000 and H.layout["threads"] > 1
 
 
-def test_products_allocate_nothing(drawn):
-    """With out= given; and without it, only the result."""
+def test_products_allocate_only_their_result(drawn):
+    """A product with out= allocates no memory, and one without it only the result."""
     p = drawn("wide")
     H, out = p.ob.hessian(p.theta), np.empty(p.n)
     H.product(p.v, out=out)
@@ -115,7 +118,7 @@ def test_products_allocate_nothing(drawn):
             (lambda: H @ p.v, 2000 + out.nbytes),
         ):
             taken = []
-            for _ in range(5):  # other threads of the process may take some meanwhile
+            for _ in range(5):  # other threads of the process may allocate in the meantime
                 tracemalloc.reset_peak()
                 before = tracemalloc.get_traced_memory()[0]
                 call()
@@ -128,9 +131,9 @@ def test_products_allocate_nothing(drawn):
 @pytest.mark.skipif(
     not Path("/proc/self/statm").exists(), reason="the system does not say what a process holds"
 )
-def test_memory_is_what_it_says(python):
-    """What the process grows by when an operator is made is its nbytes and the padded copy of X, to
-    10%; its end gives it back.
+def test_nbytes_is_the_growth_of_the_process(python):
+    """Creating an operator makes the process grow by nbytes plus the padded copy of X, within 10%,
+    and deleting it releases that memory.
     """
     python("""
 import numpy as np, fastcurv as fc
@@ -158,14 +161,16 @@ assert resident() - before <= 0.1 * said, (resident() - before, said)
 @pytest.mark.parametrize("memory", [None, "chunks"])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("batch_norm", [False, True])
-def test_restrict(arch, batch_norm, bias, memory, rng, problem):
-    """A principal block, by layers or by indices, is the dense matrix's; statistics move all the
-    same.
+def test_principal_blocks_equal_those_of_the_dense_matrix(
+    arch, batch_norm, bias, memory, rng, problem
+):
+    """A principal block by layers or by indices equals that of the dense matrix, also with batch
+    normalisation.
     """
     how = {"l2": 0.1, "bias": bias, "residual": True, "batch_norm": batch_norm}
     p = problem(rng, [4, 6, 6, 3], "tanh", "cross_entropy", 40, **how)
     whole = p.ob.hessian(p.theta).nbytes
-    ob = p.ob if memory is None else with_options(p, memory=(least_of(p) + whole) // 2)
+    ob = p.ob if memory is None else with_options(p, memory=(least_memory_of(p) + whole) // 2)
     assert (ob.hessian(p.theta).layout["chunk"] < 40) == (memory is not None)
     starts = p.model.starts
     for kind in CURVATURES[: 2 if batch_norm else 3]:
@@ -199,12 +204,14 @@ def self_check(block, true, size, rng):
 
 
 @pytest.mark.parametrize("arch", [a for a in _engine.available_archs() if a.startswith("avx")])
-def test_the_least_of_samples_across(arch, rng, problem):
-    """Where samples across take less than a row with packed weights, that is the least."""
+def test_the_minimum_memory_counts_the_transposed_layout(arch, rng, problem):
+    """If the transposed layout takes less than a row with packed weights, it determines the
+    minimum.
+    """
     before = _engine.set_arch(arch)
     try:
         p = problem(rng, [129, 130, 257, 33], "tanh", "mse", 20)
-        least = least_of(p)
+        least = least_memory_of(p)
         H = with_options(p, memory=least).hessian(p.theta)
         assert H.layout["chunk"] == 20 and H.nbytes <= least
         assert np.array_equal(H @ p.theta, p.ob.hessian(p.theta) @ p.theta)

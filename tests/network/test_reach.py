@@ -1,5 +1,5 @@
-"""What the rows reach, and the proof of what lies outside: every inequality of the proof held
-against long double, and the eigenvalues against the dense matrix.
+"""The range of the Hessian of few samples, and its proof: every inequality against long double, and
+eigenvalues against the dense matrix.
 """
 
 import numpy as np
@@ -25,7 +25,7 @@ def objective(rng, activation, loss, N, sizes=(9, 7, 7, 3), copies=False, **opti
 
 
 def exact_map(R):
-    """The columns of E in long double, from the bases as they lie."""
+    """Return the columns of E in long double, from the bases as they are stored."""
     columns = np.zeros((R.n, R.m), LD)
     starts = R.whole.objective.model.starts
     for layer, start, cut in zip(R.layers, starts, R.cuts, strict=False):
@@ -45,8 +45,10 @@ def exact_map(R):
     return columns
 
 
-def largest(A):
-    """``||A||``, in long double, from below: power steps from float64's singular vector."""
+def spectral_norm_below(A):
+    """Return a lower bound on ``||A||`` in long double, by power steps from float64's singular
+    vector.
+    """
     v = np.linalg.svd((A / (np.abs(A).max() or 1)).astype(float))[2][0].astype(LD)
     for _ in range(4):
         w = A.T @ (A @ v)
@@ -54,33 +56,33 @@ def largest(A):
     return float(np.sqrt(((A @ v) ** 2).sum()))
 
 
-def check(ob, theta):
+def check_inequalities(ob, theta):
     R = RangeBounds(ob.hessian(theta))
     E, n = exact_map(R), R.n
     truth = Truth(ob, theta)
     H = np.column_stack([truth.product(e) for e in np.eye(n)])
     H = (H + H.T) / 2
     F = E.T @ E - np.eye(R.m)
-    assert largest(F) <= max(layer.defect for layer in R.layers) + 1e-18
-    # outside: an exact complement, by Gram and Schmidt twice in long double
+    assert spectral_norm_below(F) <= max(layer.defect for layer in R.layers) + 1e-18
+    # an exact complement, by Gram-Schmidt in long double, repeated
     Z = np.linalg.svd(E.astype(float))[0][:, R.m :].astype(LD)
     for _ in range(3):
         Z = Z - E @ (E.T @ Z)
     Z /= np.sqrt((Z * Z).sum(axis=0))
     assert Z.shape[1] == R.n_rest
     H0 = H - np.diag(np.broadcast_to(np.asarray(l2_diagonal(ob)).astype(LD), n))
-    assert largest(H0 @ Z) <= R.leak + 1e-18
+    assert spectral_norm_below(H0 @ Z) <= R.leak + 1e-18
     found = R.matrix()
     off = found.products - E.T @ (H @ E)
     assert (np.sqrt((off * off).sum(axis=0)) <= found.bounds).all()
-    # all together: no eigenvalue is further from its own than the sum
+    # no eigenvalue differs from its approximation by more than the sum of bounds
     values = np.linalg.eigvalsh((found.products + found.products.T) / 2)
     both = np.sort(np.append(values, np.full(R.n_rest, R.rest)))
     dense = np.linalg.eigvalsh(H.astype(float))
     slack = 20 * n * np.finfo(float).eps * np.abs(dense).max()
     gap = np.abs(both - dense).max()
     assert gap <= np.linalg.norm(found.bounds) + found.error + slack
-    assert gap <= 1e-12 * np.abs(dense).max()  # and it is as exact as that
+    assert gap <= 1e-12 * np.abs(dense).max()  # the actual error is far below the bound
     v = R.outside()
     assert np.linalg.norm(R.project(v[None])) <= 1e-13
     assert np.linalg.norm(H0.astype(float) @ v) <= 2 * R.leak + slack
@@ -88,35 +90,39 @@ def check(ob, theta):
 
 
 @every_activation
-def test_every_inequality_of_the_proof(activation, rng):
+def test_every_inequality_of_the_proof_holds(activation, rng):
     for i, (loss, N) in enumerate(zip(KERNELS, (1, 2, 3), strict=True)):
         options = {"residual": i == 1, "bias": i != 2, "l2": 0.01 * i, "l2_biases": i != 1}
-        R = check(*objective(rng, activation, loss, N, **options))
+        R = check_inequalities(*objective(rng, activation, loss, N, **options))
         assert R.n_rest > 0
 
 
-def test_ranks_are_seen(rng):
-    """Rows that are equal, or of weight zero, and columns that are zero, reach less."""
+def test_dependent_samples_and_columns_reduce_the_range(rng):
+    """Equal samples, samples of weight zero and zero columns reduce the dimension of the range."""
     for activation in ("tanh", "relu"):
-        one = check(*objective(rng, activation, "cross_entropy", 1, l2=0.1))
-        four = check(*objective(rng, activation, "cross_entropy", 4, l2=0.1, copies=True))
+        one = check_inequalities(*objective(rng, activation, "cross_entropy", 1, l2=0.1))
+        four = check_inequalities(
+            *objective(rng, activation, "cross_entropy", 4, l2=0.1, copies=True)
+        )
         assert four.layers[0].r == one.layers[0].r == 1
         assert four.m < estimate(four.whole.objective.model, 4)
     weight = np.array([0.0, 1.0, 0.0])
     ob, theta = objective(rng, "gelu", "mse", 3, sample_weight=weight, l2=0.1)
-    assert check(ob, theta).layers[1].s == 1
+    assert check_inequalities(ob, theta).layers[1].s == 1
     zeros = np.zeros_like(theta)
-    check(ob, zeros)
+    check_inequalities(ob, zeros)
 
 
-def test_more_rows_than_units_and_wider_nets(rng):
-    R = check(*objective(rng, "tanh", "mse", 12, (20, 6, 2), l2=0.1))
+def test_range_bounds_hold_for_many_samples_and_wide_networks(rng):
+    R = check_inequalities(*objective(rng, "tanh", "mse", 12, (20, 6, 2), l2=0.1))
     assert R.layers[1].whole and not R.layers[0].whole
-    check(*objective(rng, "silu", "cross_entropy", 2, (6, 14, 5, 4), l2=0.1))
+    check_inequalities(*objective(rng, "silu", "cross_entropy", 2, (6, 14, 5, 4), l2=0.1))
 
 
-def test_who_is_asked(rng, monkeypatch):
-    """None for what has no such proof, and where too many dimensions are reached."""
+def test_no_range_bounds_without_a_proof(rng, monkeypatch):
+    """None is returned for operators without such a proof, and if the range has too many
+    dimensions.
+    """
     ob, theta = objective(rng, "tanh", "mse", 2)
     H = ob.hessian(theta)
     found = H.reach(10**6)

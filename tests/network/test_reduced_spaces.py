@@ -1,5 +1,5 @@
-"""Operators reduced to the spaces of samples, outputs and inputs against dense matrices, and the
-eigenpairs that are found there.
+"""Operators reduced to the spaces of samples, outputs and inputs, and eigenpairs found in them,
+against dense matrices.
 """
 
 import functools
@@ -37,19 +37,21 @@ objective = functools.partial(product_cases.objective, loss="cross_entropy")
 WIDE = {
     "samples": (4, "hessian"),
     "outputs": (6, "ggn"),
-}  # rows and operator, where a space is small
+}  # number of samples and operator for which a space is small
 
 
 @pytest.fixture
-def wide(request):
-    """An operator of more parameters than its space has dimensions, and its eigenvalues."""
+def wide_operator(request):
+    """Return an operator with more parameters than its space has dimensions, and its
+    eigenvalues.
+    """
     rows, kind = WIDE[getattr(request, "param", "samples")]
     ob, theta = objective(np.random.default_rng(0), [12, 11, 9, 3], rows, l2=0.01)
     H = getattr(ob, kind)(theta)
     return H, np.linalg.eigvalsh(H.to_dense())
 
 
-of_outputs = pytest.mark.parametrize("wide", ["outputs"], indirect=True)
+of_outputs = pytest.mark.parametrize("wide_operator", ["outputs"], indirect=True)
 
 
 # --- samples
@@ -70,8 +72,8 @@ def check(H, rotate=None, tol=EXACT):
 @every_activation
 @pytest.mark.parametrize("loss", KERNELS)
 def test_sample_space_is_the_hessian_in_other_coordinates(activation, loss, rng):
-    """Every activation and loss, each with options drawn in turn; rows fewer than units, one row,
-    and more rows than units.
+    """The operator in sample space equals the Hessian in other coordinates for every activation and
+    loss, with fewer samples than units, one sample, and more samples than units.
     """
     for N in (1, 4, 9):
         for bias, residual in ((True, False), (False, True))[N == 1 : 2 - (N == 9)]:
@@ -87,7 +89,7 @@ def test_sample_space_is_the_hessian_in_other_coordinates(activation, loss, rng)
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("rotate", [None, [True, False, True], [False, True, False], [False] * 3])
-def test_layers_may_be_mixed(rotate, bias, rng):
+def test_sample_space_with_mixed_activations(rotate, bias, rng):
     ob, theta = objective(rng, [9, 12, 10, 3], 3, "gelu", l2=0.01, bias=bias)
     R = check(ob.hessian(theta), rotate)
     if rotate == [False] * 3:
@@ -95,7 +97,9 @@ def test_layers_may_be_mixed(rotate, bias, rng):
 
 
 def test_sample_space_agrees_with_complex_steps(problem, rng):
-    """Complex steps of a NumPy gradient share no line with these passes."""
+    """Products in sample space agree with complex steps of a NumPy gradient, which shares no code
+    with them.
+    """
     p = problem(rng, [12, 10, 9, 2], "silu", "cross_entropy", N=3, soft=True, weights=True, l2=0.1)
     R = SampleSpace(p.ob.hessian(p.theta), EVERY)
     H, x = p.ref.hessian(p.theta), rng.standard_normal(R.shape[0])
@@ -104,7 +108,9 @@ def test_sample_space_agrees_with_complex_steps(problem, rng):
 
 
 def test_sample_space_with_dead_units_and_zero_errors(rng):
-    """Units that no row switches on, rows that fit exactly, rows of weight zero."""
+    """Sample space is right for units that are inactive for all samples, samples with zero error,
+    and samples of weight zero.
+    """
     ob, theta = objective(rng, [10, 12, 11, 2], 4, "relu", loss="mse")
     W, b = ob.model.unflatten(theta)[0]
     b[:] = -100.0
@@ -118,9 +124,9 @@ def test_sample_space_with_dead_units_and_zero_errors(rng):
     check(ob.hessian(zeros), EVERY)
 
 
-def test_rounding_bounds_of_sample_space_hold(wide, rng):
-    """The product's own, and the matrix's: against the dense matrix of the other space."""
-    H, truth = wide
+def test_rounding_bounds_of_sample_space_hold(wide_operator, rng):
+    """Bounds on products and on the matrix hold against the dense matrix in parameter space."""
+    H, truth = wide_operator
     R = SampleSpace(H, EVERY)
     x = rng.standard_normal(R.shape[0])
     gap = np.linalg.norm(R @ x - R.project(H @ R.embed(x)))
@@ -130,8 +136,8 @@ def test_rounding_bounds_of_sample_space_hold(wide, rng):
     assert error <= np.linalg.norm(R.column_bounds()) <= 1e-6
 
 
-def test_lowered_shares_its_coordinates(rng):
-    """The same vector means the same in both precisions, so mixed precision can use both."""
+def test_float32_sample_space_has_the_same_coordinates(rng):
+    """Vectors have the same meaning in both precisions, so that mixed precision may use both."""
     ob, theta = objective(rng, [12, 11, 9, 3], 4, l2=0.01)
     R = SampleSpace(ob.hessian(theta))
     low, x = R.astype("float32"), rng.standard_normal(R.shape[0])
@@ -142,8 +148,8 @@ def test_lowered_shares_its_coordinates(rng):
         low.astype("float64")
 
 
-def test_nearly_certain_rows_keep_their_accuracy(rng):
-    """Logits far apart: the curvature is tiny, and right relative to itself."""
+def test_sample_space_of_certain_samples_keeps_relative_accuracy(rng):
+    """For widely separated logits the curvature is tiny, and accurate relative to its size."""
     for space, bias, tiny in (("samples", 40.0, 1e-12), ("outputs", 60.0, 1e-20)):
         ob, theta = objective(rng, [7, 6, 6, 3], 4)
         ob.model.unflatten(theta)[-1][1][:] = [bias, 0.0, 0.0]
@@ -154,10 +160,12 @@ def test_nearly_certain_rows_keep_their_accuracy(rng):
         if space == "samples":
             check(H, EVERY)
         else:
-            assert np.abs(every(H.reduced("outputs")) - truth).max() <= EXACT * truth.max()
+            assert (
+                np.abs(all_eigenvalues(H.reduced("outputs")) - truth).max() <= EXACT * truth.max()
+            )
 
 
-def test_smallest_of_a_ggn_are_those_of_the_complement(rng):
+def test_smallest_eigenvalues_of_a_ggn_are_zeros_of_the_complement(rng):
     ob, theta = objective(rng, [12, 11, 9, 3], 4, l2=0.25)
     pairs = fc.eigsh(ob.ggn(theta), 6, "SA", space="samples", seed=0)
     assert np.abs(pairs.values - 0.25).max() <= 1e-14 and pairs.converged.all()
@@ -166,7 +174,7 @@ def test_smallest_of_a_ggn_are_those_of_the_complement(rng):
     assert np.abs(ob.ggn(theta) @ V - 0.25 * V).max() <= 1e-14
 
 
-def test_sample_space_is_chosen_by_itself_and_agrees(rng):
+def test_sample_space_is_chosen_automatically_with_equal_eigenvalues(rng):
     """By itself, and the same values as in parameter space."""
     ob, theta = objective(rng, [400, 500, 400, 10], 8, "gelu")
     H = ob.hessian(theta)
@@ -177,8 +185,8 @@ def test_sample_space_is_chosen_by_itself_and_agrees(rng):
     assert np.abs(there.values - here.values).max() <= EXACT * scale
 
 
-def test_zeros_outside_the_space_are_zeros(rng):
-    """Without l2 at least n - m eigenvalues are zero, and counted so."""
+def test_eigenvalues_outside_the_space_are_counted_as_zeros(rng):
+    """Without l2, at least n - m eigenvalues are zero, and inertia counts them."""
     ob, theta = objective(rng, [12, 11, 9, 3], 3)
     H = ob.hessian(theta)
     found = fc.inertia(H, space="samples")
@@ -188,11 +196,11 @@ def test_zeros_outside_the_space_are_zeros(rng):
 
 
 @pytest.mark.parametrize("deflate", [True, False])
-def test_density_has_the_copies_in_it(wide, deflate):
-    """Its moments are those of the whole spectrum, within their errors, and zero noise is put where
-    the copies are.
+def test_density_includes_eigenvalues_outside_the_space(wide_operator, deflate):
+    """Moments of the density are those of the whole spectrum within their errors, and the
+    eigenvalue outside the space has no sampling error.
     """
-    H, truth = wide
+    H, truth = wide_operator
     d = fc.spectral_density(H, 6, 60, space="samples", deflate=deflate, seed=0)
     assert d.space == "samples" and d.n == len(truth)
     assert np.abs(d.weights.sum(axis=1) - 1).max() <= 1e-12
@@ -203,8 +211,8 @@ def test_density_has_the_copies_in_it(wide, deflate):
     assert copies >= H.reduced("samples").n_rest / len(truth) - 1e-12
 
 
-def test_krylov_serves_the_whole_operator(rng):
-    """A run in sample space says of H what a run in parameter space says."""
+def test_krylov_runs_in_sample_space_describe_the_whole_operator(rng):
+    """Results of a Krylov run in sample space agree with those of a run in parameter space."""
     ob, theta = objective(rng, [30, 40, 30, 3], 2, l2=0.01)
     H = ob.hessian(theta)
     A = H.to_dense()
@@ -229,7 +237,9 @@ def test_krylov_serves_the_whole_operator(rng):
 
 
 def test_the_searches_of_classify_run_in_sample_space(rng, monkeypatch):
-    """The same verdict at a risk, from shorter vectors; a negative eigenvalue is found in them."""
+    """`classify` searches in sample space with shorter vectors, reaches the same verdict at a risk,
+    and finds a negative eigenvalue.
+    """
     ob, _ = objective(rng, [30, 40, 30, 3], 2, loss="mse", l2=0.01)
     theta = fc.minimize(ob, ob.model.init(seed=0), "newton-cg", max_iter=200).x
     H = ob.hessian(theta)
@@ -246,7 +256,7 @@ def test_the_searches_of_classify_run_in_sample_space(rng, monkeypatch):
     assert saddle.kind == "saddle" and saddle.certified
 
 
-def test_layers_of_the_cost_models_choice_are_made_once_and_others_are_not_kept(rng):
+def test_state_computed_to_choose_a_space_is_reused_or_released(rng):
     ob, theta = objective(rng, [30, 4, 2], 5, loss="mse")
     H = ob.hessian(theta)
     asked = SampleSpace(H, [False, True])
@@ -259,8 +269,8 @@ def test_layers_of_the_cost_models_choice_are_made_once_and_others_are_not_kept(
 
 @pytest.mark.parametrize("layout", list(LAYOUTS))
 @pytest.mark.parametrize("residual", [False, True])
-def test_state_is_the_one_of_the_products(residual, dtype, layout, rng):
-    """What the engine keeps, whole or in chunks, is what NumPy makes of theta, to rounding."""
+def test_state_of_sample_space_matches_numpy(residual, dtype, layout, rng):
+    """The engine's state, whole or in chunks, agrees with NumPy up to rounding."""
     for phi in ("tanh", "relu", "leaky_relu", "sigmoid", "softplus", "silu", "gelu", "elu"):
         model = fc.MLP([5, 7, 7, 3], [phi, "identity" if residual else phi], residual=residual,
                        dtype=dtype)  # fmt: skip
@@ -280,8 +290,8 @@ def test_state_is_the_one_of_the_products(residual, dtype, layout, rng):
 
 
 @pytest.mark.parametrize("N, k", [(3, 7), (7, 3), (4, 4), (1, 5), (5, 1)])
-def test_reflectors_are_orthogonal_and_hold_the_rows(N, k, rng):
-    """Whatever the rank of A."""
+def test_reflectors_are_orthogonal_and_span_the_rows(N, k, rng):
+    """Householder reflectors are orthogonal and span the rows of A for any rank."""
     for A in (
         rng.standard_normal((N, k)),
         np.ones((N, k)),
@@ -298,8 +308,8 @@ def test_reflectors_are_orthogonal_and_hold_the_rows(N, k, rng):
 
 
 @pytest.mark.parametrize("kind", ["hessian", "ggn"])
-def test_passes_share_their_memory_and_nothing_else(kind, rng):
-    """Later products take no memory for their matrices, and change no earlier one's result."""
+def test_products_reuse_workspace_without_changing_earlier_results(kind, rng):
+    """Later products allocate no matrices, and do not change earlier results."""
     model = fc.MLP([200, 150, 150, 10], residual=True)
     ob = fc.Objective(model, rng.standard_normal((32, 200)), rng.integers(10, size=32))
     R = SampleSpace(getattr(ob, kind)(model.init(seed=0)), [True] * 3)
@@ -315,22 +325,26 @@ def test_passes_share_their_memory_and_nothing_else(kind, rng):
         tracemalloc.stop()
     assert found is out and np.array_equal(out, first)
     matrix = 8 * 32 * 150
-    most = 2 if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else 2.5  # 1.23: a temporary more
-    assert peak < most * matrix, peak / matrix  # with skips, and the loss
+    most = (
+        2 if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else 2.5
+    )  # NumPy 1.23 allocates one more temporary array
+    assert peak < most * matrix, peak / matrix  # with skip connections, and the loss
 
 
 # --- outputs
 
 
-def every(R):
-    """Return all eigenvalues in parameter space, by those of R."""
+def all_eigenvalues(R):
+    """Return all eigenvalues in parameter space, computed from those of R."""
     return np.sort(np.append(np.linalg.eigvalsh(R.matrix), np.full(R.n_rest, R.rest)))
 
 
 @every_activation
 @pytest.mark.parametrize("loss", KERNELS)
-def test_output_space_has_the_eigenvalues_of_the_whole(activation, loss, rng):
-    """Every activation and loss, with options drawn in turn; proved errors hold the difference."""
+def test_output_space_has_the_eigenvalues_of_the_operator(activation, loss, rng):
+    """Eigenvalues in output space equal those of the operator within proved errors, for every
+    activation and loss.
+    """
     for N in (1, 6):
         for bias, residual in ((True, False), (False, True)):
             ob, theta = objective(
@@ -341,7 +355,7 @@ def test_output_space_has_the_eigenvalues_of_the_whole(activation, loss, rng):
             for G in (ob.ggn(theta), ob.empirical_fisher(theta)):
                 R, truth = G.reduced("outputs"), np.linalg.eigvalsh(G.to_dense())
                 scale = np.abs(truth).max()
-                assert np.abs(every(R) - truth).max() <= EXACT * scale
+                assert np.abs(all_eigenvalues(R) - truth).max() <= EXACT * scale
                 proved = R.enclosed()
                 gap = np.linalg.norm(proved.products - R.matrix)
                 assert gap <= 2 * np.linalg.norm(proved.bounds) <= 1e-9 * scale
@@ -351,7 +365,9 @@ def test_output_space_has_the_eigenvalues_of_the_whole(activation, loss, rng):
 
 
 def exact_gram(ob, theta):
-    """K of a net with cross entropy in extended precision, a backward pass a row and column."""
+    """Return K of a cross-entropy network in extended precision, by one backward pass for each row
+    and column.
+    """
     truth, columns = Truth(ob, theta), []
     N, c = truth.z.shape
     for k in range(c - 1):
@@ -367,9 +383,9 @@ def exact_gram(ob, theta):
 
 
 @in_long_double
-def test_proved_bounds_hold_against_extended_precision(rng):
+def test_bounds_in_output_space_hold_against_extended_precision(rng):
     ob, theta = objective(rng, [9, 8, 7, 4], 5)
-    for scale in (1.0, 6.0):  # of the parameters: nearly certain rows at 6
+    for scale in (1.0, 6.0):  # scale of the parameters; at 6, samples are nearly certain
         R = ob.ggn(scale * theta).reduced("outputs")
         truth = exact_gram(ob, scale * theta)
         proved = R.enclosed()
@@ -385,8 +401,8 @@ def test_what_adding_l2_rounds_off_is_in_the_bounds():
     X, y = 1e-9 * rng.standard_normal((6, 9)), rng.standard_normal((6, 2))
     model = fc.MLP([9, 2], bias=False)
     R = fc.Objective(model, X, y, "mse", l2=0.1).ggn(model.init(seed=0)).reduced("outputs")
-    wide = X.astype(np.longdouble)
-    truth = np.kron(np.eye(2), wide @ wide.T / 3)  # 2/N, N = 6, for each of the outputs
+    exact_X = X.astype(np.longdouble)
+    truth = np.kron(np.eye(2), exact_X @ exact_X.T / 3)  # 2/N, N = 6, for each of the outputs
     truth[np.diag_indices(12)] += np.longdouble(0.1)
     proved = R.enclosed()
     gap = np.linalg.norm((proved.products - truth).astype(float), axis=0)
@@ -394,9 +410,11 @@ def test_what_adding_l2_rounds_off_is_in_the_bounds():
 
 
 @of_outputs
-def test_vectors_and_rows_of_them(wide):
-    """`embed` and `project` take either, and undo each other along eigenvectors."""
-    G, _ = wide
+def test_embed_and_project_accept_vectors_and_rows_of_vectors(wide_operator):
+    """`embed` and `project` accept a vector or rows of vectors, and invert each other along
+    eigenvectors.
+    """
+    G, _ = wide_operator
     small = G.reduced("outputs")
     values, U = np.linalg.eigh(small @ np.eye(small.shape[0]))
     V, one = small.embed(U.T), small.embed(U[:, -1])
@@ -408,8 +426,8 @@ def test_vectors_and_rows_of_them(wide):
 
 @pytest.mark.parametrize("directly", [True, False])
 def test_small_eigenvalues_in_output_space(rng, directly, monkeypatch):
-    """Rows that are nearly equal: eigenvalues over ten decades, vectors orthogonal all the same,
-    residuals that say what they are.
+    """For nearly equal samples with eigenvalues over ten decades, eigenvectors are orthogonal and
+    residuals hold.
     """
     if not directly:
         monkeypatch.setattr("fastcurv.spectrum.reduced.few", lambda *given: False)
@@ -427,14 +445,16 @@ def test_small_eigenvalues_in_output_space(rng, directly, monkeypatch):
         assert (residuals <= pairs.residuals + 1e-16).all()
         if relative == "scale":
             assert pairs.converged.all()
-        else:  # what is asked of them is below the rounding of the products
+        else:  # the requested accuracy is below the rounding of the products
             assert 4 < pairs.converged.sum() < q
-            told = pairs.converged & (pairs.outside < 0)  # others are zeros to rounding
+            told = pairs.converged & (pairs.outside < 0)  # the others are zero up to rounding
             assert (pairs.residuals <= pairs.tol * np.abs(pairs.values))[told].all()
 
 
 def test_multiple_eigenvalues_are_complete_in_output_space(rng):
-    """One layer and mse: K is ``(a a' + 1)`` times the identity of the classes."""
+    """All copies of repeated eigenvalues are found for one layer and mse, where K is ``(a a' + 1)``
+    times the identity of the outputs.
+    """
     ob, theta = objective(rng, [20, 5], 4, loss="mse")
     G = ob.ggn(theta)
     pairs = fc.eigsh(G, 15, "LA", space="outputs", seed=0)
@@ -444,8 +464,10 @@ def test_multiple_eigenvalues_are_complete_in_output_space(rng):
     assert np.abs(pairs.values.reshape(3, 5) - truth[::5, None]).max() <= EXACT * truth.max()
 
 
-def test_rows_of_weight_zero_alone_leave_l2_in_output_space(rng):
-    """Weights that are all zero: K is 0, and any orthonormal vectors will do."""
+def test_output_space_without_weighted_samples_has_the_eigenvalue_l2(rng):
+    """If all sample weights are zero, K is 0, and eigenvectors are any orthonormal vectors with
+    eigenvalue l2.
+    """
     ob, theta = objective(rng, [9, 8, 3], 4, l2=0.5, sample_weight=np.zeros(4))
     G = ob.ggn(theta)
     for which in EVERY_END:
@@ -456,9 +478,9 @@ def test_rows_of_weight_zero_alone_leave_l2_in_output_space(rng):
     assert tuple(fc.inertia(G)) == (ob.n_params, 0, 0)
 
 
-def test_what_a_gram_matrix_cannot_show_is_searched_elsewhere(rng, monkeypatch):
-    """In float32 vectors of small eigenvalues are off by more than was asked: by itself `eigsh`
-    then goes to parameter space, and says so.
+def test_eigsh_uses_parameter_space_if_the_gram_matrix_is_too_inaccurate(rng, monkeypatch):
+    """In float32, eigenvectors of small eigenvalues have too large an error in output space, so
+    `eigsh` searches in parameter space and reports that.
     """
     monkeypatch.setattr("fastcurv.network.spaces.matrix_flops", lambda *given: -1e12)
     ob, theta = objective(rng, [10, 9, 12], 6, dtype="float32")
@@ -472,8 +494,10 @@ def test_what_a_gram_matrix_cannot_show_is_searched_elsewhere(rng, monkeypatch):
     assert (own.residuals <= own.tol * own.scale).all() and (own.converged.all() or own.unseen > 0)
 
 
-def test_rows_that_are_equal_have_zeros(rng):
-    """A Gram matrix of low rank: what it cannot show is of the complement."""
+def test_equal_samples_add_zeros_in_output_space(rng):
+    """Equal samples give a Gram matrix of low rank, and the missing eigenvalues are those of the
+    complement.
+    """
     ob, theta = objective(rng, [12, 11, 9, 3], 8, copies=True)
     ob = fc.Objective(ob.model, ob.X, ob.y, ob.loss, ob.l2, l2_biases=ob.l2_biases)
     G = ob.ggn(theta)
@@ -484,8 +508,10 @@ def test_rows_that_are_equal_have_zeros(rng):
     assert (np.linalg.norm(G @ V - V * pairs.values, axis=0) <= pairs.residuals).all()
 
 
-def test_zeros_of_a_ggn_are_counted(rng):
-    """Without l2 all but the outputs' eigenvalues are zero, and every other one positive."""
+def test_inertia_of_a_ggn_counts_its_zeros(rng):
+    """Without l2, all eigenvalues except those of the outputs are zero, and the others are
+    positive.
+    """
     ob, theta = objective(rng, [12, 11, 9, 3], 6)
     found = fc.inertia(ob.ggn(theta))
     assert tuple(found) == (12, 0, ob.n_params - 12) and found.space == "outputs"
@@ -494,8 +520,10 @@ def test_zeros_of_a_ggn_are_counted(rng):
 
 @pytest.mark.parametrize("kind", ["ggn", "empirical_fisher"])
 @pytest.mark.parametrize("size", [1e-150, 1e-6, 1.0, 1e6])
-def test_residuals_of_vectors_out_of_reach_hold(kind, size, rng):
-    """Of eigenvectors at 0 or l2 too, where K is as large as it may be and nearly singular."""
+def test_residuals_hold_for_eigenvectors_outside_the_range(kind, size, rng):
+    """Residuals hold for eigenvectors with eigenvalue 0 or l2 when K is as large as possible and
+    nearly singular.
+    """
     for i in range(12):
         loss = KERNELS[i % 3]
         sizes = [4, *(int(w) for w in rng.integers(1, 6, size=2)), 2]
@@ -514,8 +542,8 @@ def test_residuals_of_vectors_out_of_reach_hold(kind, size, rng):
 # --- inputs
 
 
-def table(rng, N, kind):
-    """Rows with columns that are constant, sums of others, zero, or none of these."""
+def redundant_columns(rng, N, kind):
+    """Return samples with columns that are constant, sums of others, zero, or independent."""
     X = rng.standard_normal((N, 4))
     return {
         "constant": np.hstack([X, np.full((N, 2), 3.0)]),
@@ -527,12 +555,12 @@ def table(rng, N, kind):
 
 @pytest.mark.parametrize("data", ["constant", "dependent", "zero", "full"])
 @pytest.mark.parametrize("kind", CURVATURES)
-def test_input_space_is_the_operator_in_other_coordinates(data, kind, rng):
+def test_input_space_equals_the_operator_in_other_coordinates(data, kind, rng):
     for N in (1, 3, 30):
         for bias, l2_biases, norm in ((1, 1, 0), (1, 0, 0), (0, 1, 0), (1, 1, 1), (0, 0, 1)):
             if norm and (kind == "empirical_fisher" or N == 1):
                 continue
-            X = table(rng, N, data)
+            X = redundant_columns(rng, N, data)
             sizes = [X.shape[1], 4, 3]
             model = fc.MLP(sizes, bias=bool(bias), batch_norm=bool(norm))
             y = rng.integers(3, size=N)
@@ -542,18 +570,22 @@ def test_input_space_is_the_operator_in_other_coordinates(data, kind, rng):
 
 
 def test_input_space_has_the_rank_of_the_inputs(rng):
-    """As many coordinates as the rank of [X, 1], or of X where the biases are spared."""
-    X, y = table(rng, 30, "dependent"), rng.integers(3, size=30)
+    """Input space has as many coordinates as the rank of [X, 1], or of X if biases are not
+    penalised.
+    """
+    X, y = redundant_columns(rng, 30, "dependent"), rng.integers(3, size=30)
     model = fc.MLP([7, 5, 3])
     theta = model.init(seed=0)
     joint = fc.Objective(model, X, y, l2=0.1).hessian(theta).reduced("inputs")
     spared = fc.Objective(model, X, y, l2=0.1, l2_biases=False).hessian(theta).reduced("inputs")
-    assert joint.n_rest == 5 * 3  # X has rank 5, with the column of ones still 5 of 8
+    assert joint.n_rest == 5 * 3  # X has rank 5 of 8, also with the column of ones
     assert spared.n_rest == 5 * 2
 
 
-def test_input_space_is_chosen_where_columns_are_dependent(rng):
-    """Chosen where many columns are for nothing, and right; a skip is refused in a sentence."""
+def test_input_space_is_chosen_for_many_dependent_columns(rng):
+    """Input space is chosen automatically if many columns are redundant, with right results.
+    Networks with skip connections are rejected.
+    """
     X = np.hstack([rng.standard_normal((40, 6)), np.ones((40, 60))])
     ob = fc.Objective(fc.MLP([66, 8, 3]), X, rng.integers(3, size=40), l2=0.01)
     H = ob.hessian(ob.model.init(seed=0))
@@ -565,7 +597,7 @@ def test_input_space_is_chosen_where_columns_are_dependent(rng):
     assert (np.linalg.norm(H @ V - V * pairs.values, axis=0) <= pairs.residuals + 1e-14).all()
     assert np.abs(fc.eigvalsh(H, space="inputs") - truth).max() <= EXACT
     assert tuple(fc.inertia(H, space="inputs")) == tuple(fc.inertia(H))
-    assert H.reduced() is None and not shrinks(ob)  # too small to be worth while
+    assert H.reduced() is None and not shrinks(ob)  # too small for a reduction to pay
     large = fc.Objective(fc.MLP([306, 40, 3]), np.hstack([X] * 5)[:, :306], ob.y)
     assert shrinks(large) and large.hessian(large.model.init(seed=0)).reduced().space == "inputs"
     again = pickle.loads(pickle.dumps(InputSpace(H)))
@@ -577,8 +609,10 @@ def test_input_space_is_chosen_where_columns_are_dependent(rng):
 
 
 @pytest.mark.parametrize("space", ["samples", "inputs"])
-def test_what_products_differ_by_is_part_of_the_residuals(space, rng, monkeypatch):
-    """A pair found in a space stands in parameter space, where products are the operator's own."""
+def test_residuals_include_the_difference_between_products_of_both_spaces(space, rng, monkeypatch):
+    """Residuals of a pair found in a reduced space hold in parameter space, with the operator's own
+    products.
+    """
     X = rng.standard_normal((5, 40)) if space == "samples" else np.ones((90, 1)) * np.arange(6.0)
     model = fc.MLP([X.shape[1], 30, 30, 2])
     H = fc.Objective(model, X, rng.standard_normal((len(X), 2)), "mse").hessian(model.init(seed=0))
@@ -588,9 +622,9 @@ def test_what_products_differ_by_is_part_of_the_residuals(space, rng, monkeypatc
     assert plain.residuals.max() < 1e-3
 
 
-def test_bounds_on_columns_add_what_both_spaces_differ_by(problem, rng):
-    """Together they are what the columns of parameter space are proved to, and eight times the
-    difference that eight random vectors show.
+def test_column_bounds_include_the_difference_between_spaces(problem, rng):
+    """Bounds in a reduced space are those of parameter space plus eight times the difference
+    observed on eight random vectors.
     """
     p = problem(rng, (5, 6, 2), "tanh", "mse", 3, l2=0.1)
     K = p.ob.ggn(p.theta).reduced("inputs")
@@ -603,14 +637,16 @@ def test_bounds_on_columns_add_what_both_spaces_differ_by(problem, rng):
 
 @pytest.mark.parametrize("phi", ["relu", "leaky_relu", "elu"])
 @pytest.mark.parametrize("kind", CURVATURES)
-def test_a_kink_that_is_hit_is_hit_in_every_space(kind, phi, dtype, rng):
-    """Rows of zeros and copies under biases of 0, and z that are 0 by what cancels exactly."""
+def test_kinks_are_detected_in_every_space(kind, phi, dtype, rng):
+    """Samples exactly at a kink are detected in every space: zero and repeated samples with zero
+    biases, and z that are 0 by exact cancellation.
+    """
     X = rng.integers(-2, 3, (9, 12)) / 2
     X[2], X[5], X[7] = 0, 0, X[3]
     for hidden, residual in (([4], False), ([4, 4, 4], True)):
         model = fc.MLP([12, *hidden, 2], phi, residual=residual, dtype=dtype)
         weight = rng.choice([1.0, 2.0], 9)
-        weight[[2, 8]] = 0  # leaves rows of more directions than a layer has units
+        weight[[2, 8]] = 0  # leaves samples of more directions than a layer has units
         ob = fc.Objective(model, X, rng.integers(2, size=9), l2=0.01, sample_weight=weight)
         start = model.init(seed=0)
         assert (model.preactivations(start, X)[0][[2, 5]] == 0).all()
@@ -623,8 +659,10 @@ def test_a_kink_that_is_hit_is_hit_in_every_space(kind, phi, dtype, rng):
                 assert np.abs(gap).max() <= room, space
 
 
-def test_the_default_space_of_sparse_rows_at_a_start_converges(rng):
-    """Rows of zeros, as of empty documents, under the biases that `init` makes."""
+def test_eigsh_converges_for_sparse_samples_at_initialisation(rng):
+    """`eigsh` converges in its default space for samples of zeros, as of empty documents, with the
+    biases of `init`.
+    """
     X = rng.standard_normal((60, 2000)) * (rng.random((60, 2000)) < 0.05)
     X[[3, 7]] = 0
     model = fc.MLP([2000, 8, 2], "relu")
@@ -635,8 +673,8 @@ def test_the_default_space_of_sparse_rows_at_a_start_converges(rng):
     assert np.abs(found.values - wanted.values).max() <= 1e-7
 
 
-def test_a_fisher_near_a_fit_is_that_of_the_products_in_every_space(rng):
-    """What is left of delta is rounding: all spaces square the same."""
+def test_fisher_near_a_perfect_fit_agrees_in_every_space(rng):
+    """Near a perfect fit delta is rounding error, and all spaces square the same values."""
     x, p = rng.standard_normal((1, 10)), np.array([[0.125, 0.1875, 0.1875, 0.5]])
     ob = fc.Objective(fc.MLP([10, 4]), x, p)
     F = ob.empirical_fisher(np.r_[1e-18 * rng.standard_normal(40), np.log(p[0] * 1.3)])
@@ -646,32 +684,34 @@ def test_a_fisher_near_a_fit_is_that_of_the_products_in_every_space(rng):
         assert np.isclose(fc.trace(F, space=space).estimate, wanted, rtol=1e-10, atol=0), space
 
 
-def test_a_column_of_ones_beside_large_columns_is_turned_by_itself(rng):
-    """Beside columns of 1e71 it is lost in rounding; the bias then keeps its own numbers."""
+def test_input_space_keeps_biases_for_very_large_columns(rng):
+    """With columns of 1e71, a column of ones would be lost in rounding, so the bias keeps its own
+    coordinate.
+    """
     X = rng.standard_normal((30, 7)) * 1e71
     model = fc.MLP([7, 3, 2], "identity")
     G = fc.Objective(model, X, rng.standard_normal((30, 2)), "mse").ggn(model.init(seed=0))
     A = G.to_dense()
     values = np.linalg.eigvalsh(A)
     assert np.abs(fc.eigvalsh(G, space="inputs") - values).max() <= 1e-12 * values[-1]
-    X[:] = 1e71  # and where ones are orthogonal to what is kept
+    X[:] = 1e71  # ones orthogonal to the remaining columns
     X[::2] *= -1
     G = fc.Objective(model, X, rng.standard_normal((30, 2)), "mse").ggn(model.init(seed=0))
     assert abs(fc.trace(G, space="inputs").estimate / np.trace(G.to_dense()) - 1) <= 1e-12
 
 
-def test_no_smaller_operator_has_no_rows(rng):
-    """Where products reach nothing the matrix is 0, and no default trips over a space."""
+def test_reduced_spaces_of_zero_operators_are_not_used(rng):
+    """If the operator is zero, no reduced space is used, and default calls work."""
     ob = fc.Objective(fc.MLP([3, 2], bias=False), np.zeros((4, 3)), [0, 1, 1, 0])
     assert fc.trace(ob.hessian(np.zeros(6)), space="inputs").estimate == 0
-    X = rng.standard_normal((40, 900)) * (np.arange(900) < 20)  # as many features as units
-    wide = fc.Objective(fc.MLP([900, 20, 3], residual=True), X, rng.integers(3, size=40))
-    H = wide.hessian(wide.model.init(seed=0))
+    X = rng.standard_normal((40, 900)) * (np.arange(900) < 20)  # as many features as hidden units
+    wide_operator = fc.Objective(fc.MLP([900, 20, 3], residual=True), X, rng.integers(3, size=40))
+    H = wide_operator.hessian(wide_operator.model.init(seed=0))
     found = H.reduced()
     assert found is None or found.space != "inputs"
 
 
-# --- eigenpairs, choices and other questions in each space
+# --- eigenpairs, choices and other results in each space
 
 
 PAIRS = [("samples", k, end, True) for k in (9, 200, 281) for end in EVERY_END]
@@ -681,15 +721,17 @@ PAIRS += [
 
 
 @pytest.mark.parametrize(
-    "wide, k, which, directly", [*PAIRS, ("outputs", 281, "BE", True)], indirect=["wide"]
+    "wide_operator, k, which, directly",
+    [*PAIRS, ("outputs", 281, "BE", True)],
+    indirect=["wide_operator"],
 )
-def test_eigenpairs_have_exact_values_and_residuals_that_hold(
-    wide, k, which, directly, monkeypatch
+def test_eigenpairs_and_residuals_hold_in_every_space(
+    wide_operator, k, which, directly, monkeypatch
 ):
-    """Residuals hold in parameter space, and eigenvalues outside the space are in their places,
+    """Residuals hold in parameter space and eigenvalues outside the space are in their order,
     whether a Gram matrix is decomposed or searched.
     """
-    H, truth = wide
+    H, truth = wide_operator
     space = "samples" if H.kind == "hessian" else "outputs"
     if not directly:
         monkeypatch.setattr("fastcurv.spectrum.reduced.few", lambda *given: False)
@@ -699,13 +741,15 @@ def test_eigenpairs_have_exact_values_and_residuals_that_hold(
     assert np.abs(pairs.values - picked(truth, k, which)).max() <= EXACT * scale
     V = pairs.vectors
     assert np.abs(V.T @ V - np.eye(k)).max() <= (1e-11 if space == "samples" else 1e-12)
-    rounding = 1e-14 * scale if space == "samples" else 1e-16  # of H @ V and the subtraction here
+    rounding = (
+        1e-14 * scale if space == "samples" else 1e-16
+    )  # rounding of H @ V and of the subtraction here
     assert (np.linalg.norm(H @ V - V * pairs.values, axis=0) <= pairs.residuals + rounding).all()
     assert np.array_equal(pairs.vector(k // 2), V[:, k // 2])
 
 
-def test_vectors_are_made_one_at_a_time(wide):
-    H, _ = wide
+def test_eigenvectors_are_embedded_one_at_a_time(wide_operator):
+    H, _ = wide_operator
     pairs = fc.eigsh(H, 5, "LA", space="samples", seed=0)
     one = pairs.vector(3)
     assert "vectors" not in vars(pairs) and pairs.n == H.shape[0]
@@ -714,8 +758,8 @@ def test_vectors_are_made_one_at_a_time(wide):
     assert np.array_equal(V[:, 3], one) and "vectors" in vars(pairs)
 
 
-def test_both_spaces_agree(wide, rng):
-    H, _ = wide
+def test_eigenvalues_agree_between_spaces(wide_operator, rng):
+    H, _ = wide_operator
     there = fc.eigsh(H, 4, "BE", space="samples", seed=0)
     here = fc.eigsh(H, 4, "BE", space="parameters", seed=0)
     assert (there.space, here.space) == ("samples", "parameters")
@@ -725,9 +769,11 @@ def test_both_spaces_agree(wide, rng):
     assert np.abs(again.values - here.values).max() <= 1e-13
 
 
-def test_deflation_in_and_out_of_the_space(wide, rng):
-    """Vectors that lie in the space are taken out there; for others the search stays outside."""
-    H, truth = wide
+def test_deflation_vectors_may_be_inside_or_outside_the_space(wide_operator, rng):
+    """Deflation vectors inside the space are removed there; with others, the search uses parameter
+    space.
+    """
+    H, truth = wide_operator
     first = fc.eigsh(H, 3, "LA", space="samples", tol=1e-13, seed=0)
     rest = fc.eigsh(H, 3, "LA", space="samples", against=first, seed=0)
     assert rest.space == "samples"
@@ -738,8 +784,8 @@ def test_deflation_in_and_out_of_the_space(wide, rng):
 
 
 @of_outputs
-def test_starts_and_deflation_in_output_space(wide, rng, monkeypatch):
-    G, truth = wide
+def test_start_and_deflation_vectors_work_in_output_space(wide_operator, rng, monkeypatch):
+    G, truth = wide_operator
     monkeypatch.setattr("fastcurv.spectrum.reduced.few", lambda *given: False)
     first = fc.eigsh(G, 3, "LA", space="outputs", tol=1e-13, seed=0)
     rest = fc.eigsh(G, 3, "LA", space="outputs", against=first, seed=0)
@@ -752,8 +798,8 @@ def test_starts_and_deflation_in_output_space(wide, rng, monkeypatch):
     assert np.abs(again.values - truth[-3:]).max() <= EXACT * truth.max()
 
 
-def test_spaces_in_float32(rng):
-    """Each is exact to a few hundred roundings of float32."""
+def test_reduced_spaces_are_accurate_in_float32(rng):
+    """Each space is exact to a few hundred roundings of float32."""
     eps = np.finfo(np.float32).eps
     ob, theta = objective(rng, [12, 11, 9, 3], 4, dtype="float32", l2=0.01)
     R = check(ob.hessian(theta), EVERY, tol=400 * eps)
@@ -762,16 +808,19 @@ def test_spaces_in_float32(rng):
     G = ob.ggn(theta)
     truth = np.linalg.eigvalsh(G.to_dense().astype(float))
     R = G.reduced("outputs")
-    assert R.dtype == np.float32 and np.abs(every(R) - truth).max() <= 400 * eps * truth.max()
+    assert (
+        R.dtype == np.float32
+        and np.abs(all_eigenvalues(R) - truth).max() <= 400 * eps * truth.max()
+    )
     pairs = fc.eigsh(G, 8, "LA", space="outputs", seed=0)
     assert pairs.vectors.dtype == np.float32 and pairs.converged.all()
     V = pairs.vectors.astype(float)
     gaps = np.linalg.norm(G.astype("float64") @ V - V * pairs.values, axis=0)
     assert (gaps <= pairs.residuals + 20 * eps * truth.max()).all()
     assert np.abs(V.T @ V - np.eye(8)).max() <= 200 * eps
-    high = G.astype("float64").reduced("outputs").enclosed()  # float64 of the stored numbers
+    high = G.astype("float64").reduced("outputs").enclosed()  # float64 copy of the stored numbers
     assert np.array_equal(R.enclosed().products, high.products)
-    X = table(rng, 30, "dependent").astype(np.float32)
+    X = redundant_columns(rng, 30, "dependent").astype(np.float32)
     ob = fc.Objective(fc.MLP([7, 5, 3], dtype="float32"), X, rng.integers(3, size=30), l2=0.1)
     H = ob.hessian(ob.model.init(seed=0))
     R = H.reduced("inputs")
@@ -779,9 +828,9 @@ def test_spaces_in_float32(rng):
     assert R.defect(x) <= 100 * eps * np.linalg.norm(R @ x)
 
 
-def test_other_questions_in_sample_space_are_completed(wide):
-    """Trace, norm, density, every eigenvalue and inertia count the copies outside the space."""
-    H, truth = wide
+def test_all_spectral_functions_include_eigenvalues_outside_sample_space(wide_operator):
+    """Trace, norm, density, all eigenvalues and inertia count the copies outside the space."""
+    H, truth = wide_operator
     n, scale = len(truth), np.abs(truth).max()
     R = SampleSpace(H)
     exact = fc.trace(H, R.shape[0], space="samples", seed=0)
@@ -799,9 +848,9 @@ def test_other_questions_in_sample_space_are_completed(wide):
 
 
 @of_outputs
-def test_other_questions_in_output_space_are_completed(wide):
-    """Trace, norm, density, every eigenvalue and inertia, all exact and at no product."""
-    G, truth = wide
+def test_all_spectral_functions_are_exact_in_output_space(wide_operator):
+    """Trace, norm, density, all eigenvalues and inertia are exact and take no products."""
+    G, truth = wide_operator
     n, scale = len(truth), truth.max()
     trace = fc.trace(G, space="outputs")
     norm = fc.frobenius_norm(G, space="outputs")
@@ -824,7 +873,9 @@ def test_other_questions_in_output_space_are_completed(wide):
 
 
 def test_the_cost_model_or_the_caller_chooses_sample_space(rng):
-    """The cost model, by sizes; a caller's word; a refusal where there is no such space."""
+    """Sample space is chosen by the cost model or the caller, and an error is raised if it does not
+    exist.
+    """
     big = fc.MLP([1024, 2048, 2048, 1000])
     assert worthwhile(big, 64, "hessian") and worthwhile(big, 256, "hessian")
     assert not worthwhile(big, 4096, "hessian")
@@ -846,7 +897,9 @@ def test_the_cost_model_or_the_caller_chooses_sample_space(rng):
 
 
 def test_the_cost_model_or_the_caller_chooses_output_space(rng):
-    """The cost model, a caller's word, and a refusal that says what the argument must be."""
+    """Output space is chosen by the cost model or the caller, and errors name the accepted
+    arguments.
+    """
     ob, theta = objective(rng, [60, 300, 300, 5], 20, "gelu", l2=1e-3)
     G = ob.ggn(theta)
     assert G.reduced().space == "outputs" and ob.hessian(theta).reduced().space == "samples"
@@ -870,12 +923,12 @@ def test_the_cost_model_or_the_caller_chooses_output_space(rng):
         with pytest.raises(ValueError, match=why):
             G.reduced("outputs")
         assert G.written() is None and G.reduced() is None
-    assert spared.empirical_fisher(theta).written() is not None  # it holds no l2
+    assert spared.empirical_fisher(theta).written() is not None  # K does not include l2
 
 
-@pytest.mark.parametrize("wide", WIDE, indirect=True)
-def test_reduced_operators_and_their_pairs_are_pickled(wide):
-    H, _ = wide
+@pytest.mark.parametrize("wide_operator", WIDE, indirect=True)
+def test_reduced_operators_and_their_eigenpairs_can_be_pickled(wide_operator):
+    H, _ = wide_operator
     space = "samples" if H.kind == "hessian" else "outputs"
     R = SampleSpace(H, [True, False, True]) if space == "samples" else OutputSpace(H)
     again, I = pickle.loads(pickle.dumps(R)), np.eye(R.shape[0])

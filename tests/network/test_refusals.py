@@ -1,4 +1,6 @@
-"""What cannot be read, converted or multiplied is refused in one sentence; and the rare ways in."""
+"""Invalid dtypes, models, rows and operators are rejected with short errors, and rarely used valid
+forms are accepted.
+"""
 
 from types import SimpleNamespace
 
@@ -16,26 +18,28 @@ X, Y = np.arange(24.0).reshape(12, 2), np.zeros((12, 1))
 EYE, ONE = np.eye(2), np.ones((1, 2))
 
 
-def refused(call, kind, words):
+def assert_rejected(call, kind, words):
     with pytest.raises(kind, match=words) as error:
         call()
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("dtype", [",f8", "float6", "(2", 1.5, object, "<U3", None])
-def test_dtypes_that_are_none(dtype):
-    """Whatever NumPy says of them, its parser's SyntaxError included."""
+def test_invalid_dtypes_are_rejected(dtype):
+    """Invalid dtypes are rejected, also those for which NumPy raises SyntaxError."""
     if dtype is None:
         assert fc.MLP([2, 1], dtype=dtype).dtype == np.float64
     else:
-        refused(lambda: fc.MLP([2, 1], dtype=dtype), ValueError, "must be 'float64' or 'float32'")
+        assert_rejected(
+            lambda: fc.MLP([2, 1], dtype=dtype), ValueError, "must be 'float64' or 'float32'"
+        )
 
 
 # --- weights in
 
 
-def stack(*steps):
-    """A stack of layers, each step a method and its arguments."""
+def build_stack(*steps):
+    """Return a fake stack of layers from steps, each a method and its arguments."""
     made = Stack()
     for name, *arguments in steps:
         getattr(made, name)(*arguments)
@@ -61,25 +65,27 @@ STACKS = {
 
 
 @pytest.mark.parametrize("name", STACKS)
-def test_layers_that_are_no_stack(name):
+def test_layers_that_do_not_form_a_stack_are_rejected(name):
     steps, words = STACKS[name]
-    refused(lambda: stack(*steps), ValueError, words)
+    assert_rejected(lambda: build_stack(*steps), ValueError, words)
 
 
-def test_keras_by_its_weights_or_its_own_layers():
-    """What only looks like a model of Keras may compute anything."""
+def test_objects_that_resemble_keras_models_are_rejected():
+    """Only Keras's own layers are read, because an object that resembles a model may compute
+    anything.
+    """
     weights = [np.ones((3, 2)), np.zeros(2), np.ones((2, 1)), np.zeros(1)]
     net = SimpleNamespace(get_weights=lambda: weights)
-    refused(lambda: fc.from_keras(net, activation="tanh"), ValueError, "get_weights")
+    assert_rejected(lambda: fc.from_keras(net, activation="tanh"), ValueError, "get_weights")
     model, theta = fc.from_keras(tuple(weights), activation="tanh")
     again, same = fc.from_keras(weights, activation="tanh")
     assert model == again and np.array_equal(theta, same)
-    refused(lambda: fc.from_keras({"a": 1}, activation="tanh"), TypeError, "get_weights")
+    assert_rejected(lambda: fc.from_keras({"a": 1}, activation="tanh"), TypeError, "get_weights")
 
 
 @pytest.mark.parametrize("name", ["0.running_mean", "0.bias"])
-def test_names_in_a_state_dict_that_are_no_layer(name):
-    """A statistic, and a bias before its matrix."""
+def test_state_dicts_with_unknown_names_are_rejected(name):
+    """Statistics, and a bias without its matrix, are rejected by name."""
     state = {"0.weight": np.ones((3, 2)), "0.bias": np.zeros(3), name: np.zeros(3)}
     state = dict(sorted(state.items())) if name == "0.bias" else state
     with pytest.raises(ValueError, match=f"'{name}' in the state dict"):
@@ -90,8 +96,8 @@ def test_names_in_a_state_dict_that_are_no_layer(name):
     "field, value, words",
     [("activation", "swish", "activation 'swish'"), ("out_activation_", "relu", "output")],
 )
-def test_estimators_of_another_kind(field, value, words):
-    class Odd:
+def test_unsupported_estimators_are_rejected(field, value, words):
+    class OtherEstimator:
         activation, out_activation_ = "tanh", "identity"
         coefs_, intercepts_ = [np.ones((2, 3)), np.ones((3, 1))], [np.zeros(3), np.zeros(1)]
 
@@ -101,10 +107,10 @@ def test_estimators_of_another_kind(field, value, words):
         def partial_fit(self, X, y):
             return self
 
-    assert list(fc.from_sklearn(Odd())[0].sizes) == [2, 3, 1]
-    odd = Odd()
+    assert list(fc.from_sklearn(OtherEstimator())[0].sizes) == [2, 3, 1]
+    odd = OtherEstimator()
     setattr(odd, field, value)
-    refused(lambda: fc.from_sklearn(odd), ValueError, words)
+    assert_rejected(lambda: fc.from_sklearn(odd), ValueError, words)
 
 
 # --- rows
@@ -131,11 +137,11 @@ SOURCES = {
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_sources_that_do_not_fit(name):
-    refused(*SOURCES[name])
+def test_unsuitable_row_sources_are_rejected(name):
+    assert_rejected(*SOURCES[name])
 
 
-def test_rows_that_change_between_two_passes():
+def test_rows_that_change_between_passes_raise():
     class Growing:
         shape, dtype = (12, 2), X.dtype
 
@@ -146,10 +152,10 @@ def test_rows_that_change_between_two_passes():
     source = Arrays(growing, Y, None)
     assert sum(len(block[0]) for block in source.blocks(5)) == 12
     growing.shape = (13, 2)
-    refused(lambda: list(source.blocks(5)), ValueError, "got 13 rows instead of 12")
+    assert_rejected(lambda: list(source.blocks(5)), ValueError, "got 13 rows instead of 12")
 
 
-def test_some_rows_of_arrays_and_of_blocks():
+def test_rows_are_selected_from_arrays_and_blocks():
     rows = np.array([1, 7, 8])
     for source in (as_source(X, Y, None), as_source([(X[:4], Y[:4]), (X[4:], Y[4:])], None, None)):
         assert np.array_equal(source.take(rows)[0], X[rows])
@@ -166,37 +172,39 @@ def problem(**options):
     return fc.Objective(model, X / 10, Y, "mse", **options), model.init(seed=0)
 
 
-def test_products_with_what_is_no_vector():
+def test_products_with_invalid_vectors_are_rejected():
     ob, theta = problem()
     H = ob.hessian(theta)
-    refused(lambda: H.matvec(np.ones((13, 2))), ValueError, r"must have shape \(13,\) or \(13, 1\)")
+    assert_rejected(
+        lambda: H.matvec(np.ones((13, 2))), ValueError, r"must have shape \(13,\) or \(13, 1\)"
+    )
     assert H.matvec(np.ones((13, 1))).shape == (13, 1)
 
 
-def test_operators_that_cannot_be_symmetric():
+def test_asymmetric_operators_are_rejected():
     wide = LinearOperator((2, 3), matvec=lambda v: v[:2], dtype=float)
-    refused(lambda: check_symmetric_operator(wide), ValueError, r"\(2, 3\)")
+    assert_rejected(lambda: check_symmetric_operator(wide), ValueError, r"\(2, 3\)")
     turning = LinearOperator((2, 2), matvec=lambda v: v, dtype=complex)
-    refused(lambda: check_symmetric_operator(turning), TypeError, "complex")
+    assert_rejected(lambda: check_symmetric_operator(turning), TypeError, "complex")
     late = np.eye(2000)
     late[-1, -1] = np.nan
-    refused(lambda: check_symmetric_operator(late), ValueError, "NaN or infinity")
+    assert_rejected(lambda: check_symmetric_operator(late), ValueError, "NaN or infinity")
     late[-1, -1], late[-1, 0] = 1.0, 0.5
-    refused(lambda: check_symmetric_operator(late), ValueError, "differ .* by up to 0.5")
+    assert_rejected(lambda: check_symmetric_operator(late), ValueError, "differ .* by up to 0.5")
 
 
-def test_numbers_whose_squares_are_not_finite():
+def test_vectors_whose_squares_overflow_are_rejected():
     large = np.full(5000, 1e200)
     assert all_finite(large)
     large[77] = np.inf
     assert not all_finite(large)
-    refused(lambda: as_numpy([[1.0], [1.0, 2.0]], "x"), ValueError, "x")
+    assert_rejected(lambda: as_numpy([[1.0], [1.0, 2.0]], "x"), ValueError, "x")
 
 
 # --- lower bounds of a loss
 
 
-def test_targets_that_are_no_probabilities_leave_no_bound():
+def test_no_lower_bound_of_a_loss_for_targets_outside_its_range():
     ob = fc.Objective(fc.MLP([2, 3, 2]), X, np.tile([2.0, -1.0], (12, 1)), "cross_entropy")
     assert loss_lower_bound(ob) == -np.inf
     assert ray_to_infimum(ob, ob.model.init(seed=0)) is None

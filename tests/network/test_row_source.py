@@ -1,4 +1,4 @@
-"""A source of rows is one class with one method: all facts about an objective follow from it."""
+"""A row source is one class with one method, from which all results of an objective follow."""
 
 import pickle
 
@@ -17,31 +17,31 @@ pytestmark = pytest.mark.by_day(share=1 / 2)
 N, BLOCK = 90, 40
 
 
-def numbers(rows):
-    """Rows that are computed from their numbers, by elementwise functions alone."""
+def computed_rows(rows):
+    """Return rows computed from their indices by elementwise functions."""
     t = np.asarray(rows, float)[:, None] + 1
     X = np.sin(t * [1.0, 2.3, 3.7, 0.4])
     return X, X[:, :2] * X[:, 2:] + 0.1, 0.5 + (t[:, 0] % 3) / 3
 
 
-class Computed(RowSource):
-    """Rows that are nowhere: each block is computed when it is read."""
+class ComputedRows(RowSource):
+    """A source that computes each block when it is read."""
 
     n_rows = N
 
     def blocks(self, size):
         for start in range(0, N, size):
-            yield numbers(range(start, min(start + size, N)))
+            yield computed_rows(range(start, min(start + size, N)))
 
 
-class Uncounted(Computed):
-    """The same rows; nobody knows how many there are before they have been read."""
+class UncountedRows(ComputedRows):
+    """The same rows, whose number is unknown before they are read."""
 
     n_rows = None
 
 
-class Records(RowSource):
-    """Rows of a file of records, each X and y one after the other."""
+class RecordFile(RowSource):
+    """Rows of a file of records, each X followed by y."""
 
     def __init__(self, path, width):
         self.held = np.memmap(path, np.float64, "r").reshape(-1, width)
@@ -53,14 +53,14 @@ class Records(RowSource):
             yield part[:, :4], part[:, 4:], None
 
 
-class Stored(RowSource):
+class SparseRows(RowSource):
     """Sparse rows, which stay sparse."""
 
     n_rows, entries = N, 2.0
 
     def blocks(self, size):
         for start in range(0, N, size):
-            X, y, weight = numbers(range(start, min(start + size, N)))
+            X, y, weight = computed_rows(range(start, min(start + size, N)))
             yield sp.csr_array(np.where(X > 0, X, 0)), y, weight
 
 
@@ -69,8 +69,8 @@ def problem(dtype="float64", activation="tanh", sizes=(4, 5, 2)):
     return model, model.init(seed=1)
 
 
-def every_fact(ob, theta):
-    """What is asked of an objective: values, products, bounds, proofs, a spectrum, a verdict."""
+def all_results(ob, theta):
+    """Return values, products, bounds, proofs, a spectrum and a verdict of an objective."""
     V = np.cos(np.outer(np.arange(1, theta.size + 1), [1.0, 2.3])).astype(theta.dtype)
     yield ob.value(theta)
     yield ob.gradient(theta)
@@ -110,23 +110,23 @@ def same(a, b):
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
-@pytest.mark.parametrize("kind", [Computed, Uncounted])
-def test_bits_are_those_of_arrays_in_the_same_blocks(kind, dtype, activation):
+@pytest.mark.parametrize("kind", [ComputedRows, UncountedRows])
+def test_row_sources_equal_arrays_in_the_same_blocks_bitwise(kind, dtype, activation):
     model, theta = problem(dtype, activation)
-    X, y, weight = numbers(range(N))
+    X, y, weight = computed_rows(range(N))
     how = {"loss": "mse", "l2": 1e-2, "block_rows": BLOCK}
     ob = fc.StreamedObjective(model, kind(), **how)
     arrays = fc.StreamedObjective(model, X, y, sample_weight=weight, **how)
-    for a, b in zip(every_fact(ob, theta), every_fact(arrays, theta), strict=True):
+    for a, b in zip(all_results(ob, theta), all_results(arrays, theta), strict=True):
         same(a, b)
     assert ob.n_samples == N and ob.n_shards == 3 and repr(ob) == repr(arrays)
 
 
 @pytest.mark.parametrize("dtype, tol", [("float64", 1e-12), ("float32", 1e-5)])
-def test_facts_are_those_of_all_rows_at_once(dtype, tol):
+def test_results_of_row_sources_equal_those_in_memory(dtype, tol):
     model, theta = problem(dtype)
-    X, y, weight = numbers(range(N))
-    ob = fc.StreamedObjective(model, Computed(), loss="mse", l2=0.1, block_rows=BLOCK)
+    X, y, weight = computed_rows(range(N))
+    ob = fc.StreamedObjective(model, ComputedRows(), loss="mse", l2=0.1, block_rows=BLOCK)
     dense = fc.Objective(model, X, y, "mse", 0.1, weight)
 
     V = np.cos(np.arange(2.0 * theta.size)).reshape(-1, 2).astype(dtype)
@@ -141,55 +141,57 @@ def test_facts_are_those_of_all_rows_at_once(dtype, tol):
 
 def test_a_ggn_with_more_parameters_than_outputs_has_its_eigenvalues():
     model, theta = problem(sizes=(4, 40, 2))
-    X, y, weight = numbers(range(N))
-    ob = fc.StreamedObjective(model, Computed(), loss="mse", block_rows=BLOCK)
+    X, y, weight = computed_rows(range(N))
+    ob = fc.StreamedObjective(model, ComputedRows(), loss="mse", block_rows=BLOCK)
     values = fc.eigvalsh(fc.Objective(model, X, y, "mse", sample_weight=weight).ggn(theta))
     assert np.abs(fc.eigvalsh(ob.ggn(theta)) - values).max() <= 1e-13 * values[-1]
 
 
-def test_bits_of_one_block_are_those_of_all_rows_at_once():
-    """Without l2, which sums over blocks add at the end."""
+def test_a_single_block_is_bitwise_identical_to_rows_in_memory():
+    """A single block gives bitwise the results of rows in memory, without l2, which streamed sums
+    add at the end.
+    """
     model, theta = problem()
-    X, y, weight = numbers(range(N))
-    ob = fc.StreamedObjective(model, Computed(), loss="mse", block_rows=N)
+    X, y, weight = computed_rows(range(N))
+    ob = fc.StreamedObjective(model, ComputedRows(), loss="mse", block_rows=N)
     dense = fc.Objective(model, X, y, "mse", sample_weight=weight)
     v = np.cos(np.arange(theta.size))
     assert ob.n_shards == 1 and ob.value(theta) == dense.value(theta)
     assert np.array_equal(ob.gradient(theta), dense.gradient(theta))
     for kind in CURVATURES:
         assert np.array_equal(getattr(ob, kind)(theta) @ v, getattr(dense, kind)(theta) @ v)
-    # the matrix of one is made by products, that of the other at once
+    # one matrix is computed by products, the other directly
     small, whole = (fc.eigsh(f.hessian(theta), 3, seed=0, space="parameters") for f in (ob, dense))
     assert np.allclose(small.values, whole.values, rtol=1e-14, atol=0)
 
 
 def test_rows_of_a_file_of_records(tmp_path):
-    X, y, _ = numbers(range(N))
+    X, y, _ = computed_rows(range(N))
     np.hstack([X, y]).tofile(tmp_path / "rows.bin")
     model, theta = problem()
     ob = fc.StreamedObjective(
-        model, Records(tmp_path / "rows.bin", 6), loss="mse", block_rows=BLOCK
+        model, RecordFile(tmp_path / "rows.bin", 6), loss="mse", block_rows=BLOCK
     )
     arrays = fc.StreamedObjective(model, X, y, loss="mse", block_rows=BLOCK)
-    for a, b in zip(every_fact(ob, theta), every_fact(arrays, theta), strict=True):
+    for a, b in zip(all_results(ob, theta), all_results(arrays, theta), strict=True):
         same(a, b)
 
 
 def test_sparse_rows_stay_sparse():
     model, theta = problem()
-    X, y, weight = numbers(range(N))
+    X, y, weight = computed_rows(range(N))
     rows = sp.csr_array(np.where(X > 0, X, 0))
-    ob = fc.StreamedObjective(model, Stored(), loss="mse", l2=1e-2, block_rows=BLOCK)
+    ob = fc.StreamedObjective(model, SparseRows(), loss="mse", l2=1e-2, block_rows=BLOCK)
     parts = [(rows[i : i + 30], y[i : i + 30], weight[i : i + 30]) for i in range(0, N, 30)]
     blocks = fc.StreamedObjective(model, parts, loss="mse", l2=1e-2, block_rows=BLOCK)
-    for a, b in zip(every_fact(ob, theta), every_fact(blocks, theta), strict=True):
+    for a, b in zip(all_results(ob, theta), all_results(blocks, theta), strict=True):
         same(a, b)
     assert sp.issparse(ob.batch([1, 2]).X)
 
 
-def test_batches_copies_and_other_precisions():
+def test_row_sources_support_batches_copies_and_other_precisions():
     model, theta = problem()
-    ob = fc.StreamedObjective(model, Computed(), loss="mse", block_rows=BLOCK)
+    ob = fc.StreamedObjective(model, ComputedRows(), loss="mse", block_rows=BLOCK)
     assert [b.n_samples for b in ob.batches(32, np.random.default_rng(0))] == [32, 32, 26]
     again = pickle.loads(pickle.dumps(ob))
     assert np.array_equal(again.gradient(theta), ob.gradient(theta))
@@ -199,22 +201,22 @@ def test_batches_copies_and_other_precisions():
     assert res.fun < ob.value(theta)
 
 
-def test_what_is_no_source_is_refused():
+def test_invalid_row_sources_are_rejected():
     with pytest.raises(
         TypeError, match="only X must be given if X is a RowSource, whose blocks hold y"
     ):
-        as_source(Computed(), np.ones(N), None)
+        as_source(ComputedRows(), np.ones(N), None)
     with pytest.raises(TypeError, match="abstract"):
         RowSource()
 
-    class Short(Computed):
+    class Short(ComputedRows):
         n_rows = N + 1
 
     model, theta = problem()
     with pytest.raises(ValueError, match="got 90 rows instead of 91"):
         fc.StreamedObjective(model, Short(), loss="mse").value(theta)
 
-    class Ragged(Computed):
+    class Ragged(ComputedRows):
         def blocks(self, size):
             return super().blocks(size - 1)
 
@@ -225,7 +227,7 @@ def test_what_is_no_source_is_refused():
     ):
         ragged.value(theta)
 
-    class Wide(Computed):
+    class Wide(ComputedRows):
         def blocks(self, size):
             for X, y, weight in super().blocks(size):
                 yield np.hstack([X, X]), y, weight

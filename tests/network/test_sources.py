@@ -1,5 +1,5 @@
-"""Where rows that are read block by block may lie: every kind of source gives the same bits, and
-what does not fit is named.
+"""Streamed rows: every kind of storage gives bitwise identical results, and unsuitable rows are
+named.
 """
 
 import itertools
@@ -19,8 +19,8 @@ pytestmark = pytest.mark.by_day(share=1 / 2)
 N, SIZES = 137, [5, 7, 4, 3]
 
 
-def sources(folder, X, y, w):
-    """Every kind of source of the same rows: (name, X, y, weights, options)."""
+def all_sources(folder, X, y, w):
+    """Return every kind of source of the same rows as (name, X, y, weights, options)."""
     np.save(folder / "X.npy", X)
     np.save(folder / "y.npy", y)
 
@@ -29,7 +29,7 @@ def sources(folder, X, y, w):
         yield X[50:51], y[50:51], w[50:51]
         yield X[51:], y[51:], w[51:]
 
-    class Again:
+    class ReiterableRows:
         def __iter__(self):
             return iter([(X[:9], y[:9]), (X[9:], y[9:])])
 
@@ -38,7 +38,7 @@ def sources(folder, X, y, w):
     yield "function", blocks, None, None, {}
     yield "list of pairs", list(blocks()), None, None, {}
     yield "list of blocks", [X[:70], X[70:]], y, w, {}
-    yield "iterable", Again(), None, w, {}
+    yield "iterable", ReiterableRows(), None, w, {}
     yield "strided", np.asfortranarray(X)[::1], y, w, {}
     yield "list of rows", X.tolist(), y.tolist(), w.tolist(), {}
 
@@ -65,9 +65,9 @@ def rows_of(rng):
 
 
 @pytest.mark.parametrize("number", range(8))
-def test_sources(rng, tmp_path, number):
+def test_every_row_source_gives_bitwise_identical_results(rng, tmp_path, number):
     X, y, w = rows_of(rng)
-    name, *given, options = next(itertools.islice(sources(tmp_path, X, y, w), number, None))
+    name, *given, options = next(itertools.islice(all_sources(tmp_path, X, y, w), number, None))
     check_source(rng, X, y, w, *given, options)
     if name == "paths":
         ob = fc.StreamedObjective(fc.MLP(SIZES), *given[:2], block_rows=32)
@@ -76,7 +76,7 @@ def test_sources(rng, tmp_path, number):
         )
 
 
-def test_hdf5(rng, tmp_path):
+def test_rows_from_hdf5(rng, tmp_path):
     h5py = pytest.importorskip("h5py")
     X, y, w = rows_of(rng)
     with h5py.File(tmp_path / "data.h5", "w") as file:
@@ -84,14 +84,14 @@ def test_hdf5(rng, tmp_path):
         check_source(rng, X, y, w, *parts, {})
 
 
-def test_zarr(rng, tmp_path):
+def test_rows_from_zarr(rng, tmp_path):
     zarr = pytest.importorskip("zarr")
     X, y, w = rows_of(rng)
     parts = [zarr.array(a, chunks=10) for a in (X, y, w)]
     check_source(rng, X, y, w, *parts, {})
 
 
-def test_parquet(rng, tmp_path):
+def test_rows_from_parquet(rng, tmp_path):
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
@@ -112,8 +112,8 @@ def test_parquet(rng, tmp_path):
         fc.StreamedObjective(fc.MLP(SIZES), path, "kind", sample_weight=w)
 
 
-def test_rows_of_a_file_that_are_written_over_in_memory(rng, tmp_path):
-    """Copy on write: what was written counts, and stays; the file keeps its own."""
+def test_copy_on_write_changes_of_mapped_rows_are_used(rng, tmp_path):
+    """Changes to a copy-on-write map are used in every pass and do not reach the file."""
     X, y, _ = rows_of(rng)
     np.save(tmp_path / "X.npy", X)
     mapped = np.load(tmp_path / "X.npy", mmap_mode="c")
@@ -135,51 +135,57 @@ def test_regrouping_keeps_rows_in_order(rng):
         assert np.array_equal(np.concatenate([b[0] for b in found]), X)
 
 
-def refused(error, words, *args, **options):
+def assert_rejected(error, words, *args, **options):
     with pytest.raises(error, match=words):
         fc.StreamedObjective(fc.MLP(SIZES), *args, **options).value(
             np.zeros(fc.MLP(SIZES).n_params)
         )
 
 
-def test_errors_say_which_rows(rng):
+def test_errors_name_the_rows(rng):
     X, y, _ = rows_of(rng)
     bad, labels = X.copy(), y.copy()
     bad[101, 2], labels[120] = np.nan, 3
-    refused(ValueError, "in rows 96 to 127: X must hold finite numbers", bad, y, block_rows=32)
-    refused(
+    assert_rejected(
+        ValueError, "in rows 96 to 127: X must hold finite numbers", bad, y, block_rows=32
+    )
+    assert_rejected(
         ValueError,
         "rows 96 to 127: y must hold labels from 0 to 2, got labels from 0 to 3",
         X,
         labels,
         block_rows=32,
     )
-    refused(ValueError, r"rows 0 to 31: X must have .* got \(32, 4\)", X[:, 1:], y, block_rows=32)
-    refused(
+    assert_rejected(
+        ValueError, r"rows 0 to 31: X must have .* got \(32, 4\)", X[:, 1:], y, block_rows=32
+    )
+    assert_rejected(
         TypeError,
         "rows 0 to 31: y must hold int.*loss='cross_entropy', got dtype float64",
         X,
         y + 0.0,
         block_rows=32,
     )
-    refused(TypeError, "generator, whose rows can be read once only", (x for x in [X]), y)
-    refused(ValueError, "y must have 137 rows, .*got 5", X, y[:5])
-    refused(ValueError, r"blocks must be \(X, y\) if y is None", [X, X])
-    refused(ValueError, "one width", [(X, y), (X[:, 1:], y)], block_rows=200)
-    refused(ValueError, "one width.* of y ", [(X, y), (X, np.eye(4)[y])], block_rows=200)
-    refused(
+    assert_rejected(TypeError, "generator, whose rows can be read once only", (x for x in [X]), y)
+    assert_rejected(ValueError, "y must have 137 rows, .*got 5", X, y[:5])
+    assert_rejected(ValueError, r"blocks must be \(X, y\) if y is None", [X, X])
+    assert_rejected(ValueError, "one width", [(X, y), (X[:, 1:], y)], block_rows=200)
+    assert_rejected(ValueError, "one width.* of y ", [(X, y), (X, np.eye(4)[y])], block_rows=200)
+    assert_rejected(
         ValueError,
         "same number of parts, got 2 from row 137 on",
         [(X, y, y), (X, y)],
         block_rows=20,
     )
-    refused(ValueError, "y must have one row .*got 274 for 137", [X[:9], X[9:]], np.r_[y, y])
-    refused(ValueError, "X must have at least one row", lambda: iter([]))
-    refused(ValueError, "y must hold the targets.*got None", X)
-    refused(ValueError, "4 parts", [(X, y, y, y)])
-    refused(ValueError, "as many rows of y as of X, got 136 and 137", [(X, y[1:])])
-    refused(ValueError, "a .npy or .parquet file, got 'x.txt'", "x.txt", y)
-    refused(ValueError, "block_rows must be .*got 0", X, y, block_rows=0)
+    assert_rejected(
+        ValueError, "y must have one row .*got 274 for 137", [X[:9], X[9:]], np.r_[y, y]
+    )
+    assert_rejected(ValueError, "X must have at least one row", lambda: iter([]))
+    assert_rejected(ValueError, "y must hold the targets.*got None", X)
+    assert_rejected(ValueError, "4 parts", [(X, y, y, y)])
+    assert_rejected(ValueError, "as many rows of y as of X, got 136 and 137", [(X, y[1:])])
+    assert_rejected(ValueError, "a .npy or .parquet file, got 'x.txt'", "x.txt", y)
+    assert_rejected(ValueError, "block_rows must be .*got 0", X, y, block_rows=0)
     normed = fc.MLP(SIZES, batch_norm=True)
     with pytest.raises(
         ValueError, match="batch normalisation, whose statistics depend on all rows"
@@ -187,7 +193,7 @@ def test_errors_say_which_rows(rng):
         fc.StreamedObjective(normed, X, y)
 
 
-def test_rows_that_come_and_go(rng):
+def test_a_changed_number_of_rows_raises(rng):
     X, y, _ = rows_of(rng)
     number = itertools.count()
 
@@ -204,22 +210,24 @@ def test_rows_that_come_and_go(rng):
 
 @pytest.mark.by_day(share=1)
 @pytest.mark.parametrize("change", ["order", "values", "targets", "sparse"])
-def test_rows_that_change_are_an_error(change, rng):
-    """A product and its gradient of different rows are worth nothing."""
+def test_rows_that_change_between_passes_raise_value_error(change, rng):
+    """Rows that change between passes raise, because a product and its gradient would belong to
+    different data.
+    """
     X, y, _ = rows_of(rng)
     number = itertools.count()
 
     def blocks():
         if next(number) < 4:
-            yield from turned([(X[:50], y[:50]), (X[50:], y[50:])])
+            yield from changing_rows([(X[:50], y[:50]), (X[50:], y[50:])])
         elif change == "order":
-            yield from turned([(X[50:], y[50:]), (X[:50], y[:50])])
+            yield from changing_rows([(X[50:], y[50:]), (X[:50], y[:50])])
         elif change == "targets":
-            yield from turned([(X[:50], y[:50]), (X[50:], (y[50:] + 1) % 3)])
+            yield from changing_rows([(X[:50], y[:50]), (X[50:], (y[50:] + 1) % 3)])
         else:
-            yield from turned([(X[:50] + 1e-9, y[:50]), (X[50:], y[50:])])
+            yield from changing_rows([(X[:50] + 1e-9, y[:50]), (X[50:], y[50:])])
 
-    def turned(given):
+    def changing_rows(given):
         return [(csr_matrix(A), b) for A, b in given] if change == "sparse" else given
 
     ob = fc.StreamedObjective(fc.MLP(SIZES), blocks, block_rows=32)
@@ -242,21 +250,21 @@ def test_an_error_leaves_the_objective_usable(rng):
 
 
 @pytest.mark.parametrize(("mode", "let_go"), [("r", True), ("r+", True), ("c", False)])
-def test_pages_of_rows_that_were_read_are_let_go(mode, let_go, tmp_path, monkeypatch):
-    """From the page that they begin in to that which the next rows share, which stays; and where
-    pages are the only place of what was written, none.
+def test_pages_of_read_rows_are_released(mode, let_go, tmp_path, monkeypatch):
+    """Pages of rows that were read are released, except the page shared with the next rows, and
+    pages that are the only copy of written data.
     """
     advised = []
 
-    class Watched(mmap.mmap):
+    class WatchedMap(mmap.mmap):
         def madvise(self, *words):
             advised.append(words)
 
     page = mmap.PAGESIZE
     np.zeros((6 * page // 80, 10)).tofile(tmp_path / "X")
-    monkeypatch.setattr(mmap, "mmap", Watched)
+    monkeypatch.setattr(mmap, "mmap", WatchedMap)
     X = np.memmap(tmp_path / "X", float, mode, shape=(6 * page // 80, 10))
-    (tmp_path / "X").unlink()  # else rows are read from it, and no page is touched
+    (tmp_path / "X").unlink()  # otherwise rows are read from the file, and no page is accessed
     for rows in (slice(0, 100), slice(100, 250), slice(3, 7), slice(7, 7)):
         advised.clear()
         copy_if_mapped(X[rows], "X")
@@ -268,9 +276,9 @@ def test_pages_of_rows_that_were_read_are_let_go(mode, let_go, tmp_path, monkeyp
     assert not advised, "what is in memory has no pages to let go"
 
 
-def test_rows_come_from_the_file_of_a_map_and_from_no_other(tmp_path):
-    """What another map writes is seen; a file that took the name over is not read; memory that
-    somebody still has is not written again, and what nobody has is.
+def test_mapped_rows_are_read_from_their_own_file(tmp_path):
+    """Writes through another map of the file are visible, a file that replaced it under the same
+    name is not read, and buffers in use elsewhere are not overwritten.
     """
     shape = (4000, 40)
     np.zeros(shape).tofile(tmp_path / "X")
@@ -292,17 +300,17 @@ def test_rows_come_from_the_file_of_a_map_and_from_no_other(tmp_path):
 @pytest.mark.parametrize(
     "rows", [[0], [3], [0, 3], [4], [2, 4, 7], [11], [0, 1, 2, 11], [1, 1, 7], [2, 3]]
 )
-def test_rows_are_picked_from_no_more_blocks_than_it_takes(rows):
-    """Those that hold them and those before: nothing behind the last row is read."""
+def test_selecting_rows_reads_no_block_after_the_last(rows):
+    """Selecting rows reads blocks up to the last row selected, and none after it."""
     X, y, read = np.arange(24.0).reshape(12, 2), np.arange(12.0), []
 
-    class Rows(RowSource):
+    class CountedRows(RowSource):
         def blocks(self, size):
             for start in range(0, 12, 4):
                 read.append(start)
                 yield X[start : start + 4], y[start : start + 4], None
 
-    found = Rows().take(np.array(rows))
+    found = CountedRows().take(np.array(rows))
     assert np.array_equal(found[0], X[rows]) and np.array_equal(found[1], y[rows])
     assert found[2] is None and read == list(range(0, rows[-1] + 1, 4))
 
@@ -383,11 +391,11 @@ assert more <= memory + own + extra, (more, own, extra, ob.block_rows)
 @pytest.mark.parametrize(
     "kind", ["C path", "F path", "F path, wide", "F mapped", "parquet", "ParquetFile", "hdf5"]
 )
-def test_memory_holds_wherever_rows_lie(kind, python, tmp_path):
-    """A file ten times as large as `memory`: blocks, state and what the source needs for itself,
-    here the pages of a map, row groups, or chunks and their cache, are all that there is. Large
-    arrays go back to the system when they are freed: how malloc fills the gaps between those that
-    it keeps differs from run to run by half a block.
+def test_the_memory_limit_holds_for_every_storage(kind, python, tmp_path):
+    """For a file ten times as large as `memory`, blocks, state and the source's own buffers (pages
+    of a map, row groups, or chunks and their cache) stay within the limit. Large arrays are
+    returned to the system when freed, since otherwise malloc's fragmentation differs between runs
+    by half a block.
     """
     for name in {"parquet": ["pyarrow"], "ParquetFile": ["pyarrow"], "hdf5": ["h5py"]}.get(
         kind, []

@@ -1,4 +1,6 @@
-"""A sparse X against the same rows dense: every quantity, every kind of network."""
+"""Objectives on a sparse X equal those on the dense X in every quantity, for every kind of
+network.
+"""
 
 import pickle
 import tracemalloc
@@ -18,10 +20,10 @@ from .product_cases import assert_same_results
 pytestmark = pytest.mark.by_day(share=1 / 2)
 
 
-def pair(
+def sparse_and_dense(
     rng, activation="tanh", loss="mse", N=23, sizes=(17, 9, 9, 3), kind=sp.csr_array, **options
 ):
-    """The objective on sparse rows, that on the same rows dense, and theta."""
+    """Return the objective on sparse samples, the one on the same dense samples, and theta."""
     dtype = options.get("dtype", "float64")
     X = sp.random(N, sizes[0], 0.2, format="csr", random_state=np.random.default_rng(3))
     X.data[:] = rng.standard_normal(X.nnz)
@@ -29,16 +31,16 @@ def pair(
     return net.objective(X=kind(X)), net.ob, net.direction(rng) / 2
 
 
-def close(a, b, tol=1e-12):
+def assert_close(a, b, tol=1e-12):
     a, b = np.asarray(a, float), np.asarray(b, float)
     assert np.linalg.norm(a - b) <= tol * np.linalg.norm(b)
 
 
 @every_activation
 @pytest.mark.parametrize("loss", KERNELS)
-def test_everything_is_that_of_the_dense_rows(activation, loss, rng):
+def test_all_results_equal_those_of_dense_samples(activation, loss, rng):
     N = {"mse": 23, "cross_entropy": 1, "binary_cross_entropy": 40}[loss]
-    ob, dense, theta = pair(
+    ob, dense, theta = sparse_and_dense(
         rng,
         activation,
         loss,
@@ -57,19 +59,25 @@ def test_everything_is_that_of_the_dense_rows(activation, loss, rng):
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_skip_over_the_first_layer(bias, rng):
-    """X itself goes into the second layer there, beside what the first makes of it."""
-    ob, dense, theta = pair(rng, "gelu", sizes=(9, 9, 9, 3), residual=True, bias=bias, l2=0.1)
+def test_skip_connections_over_the_first_layer_use_sparse_X(bias, rng):
+    """With a skip over the first layer, X also enters the second layer, next to the first layer's
+    outputs.
+    """
+    ob, dense, theta = sparse_and_dense(
+        rng, "gelu", sizes=(9, 9, 9, 3), residual=True, bias=bias, l2=0.1
+    )
     assert ob.model.skips[0]
     assert_same_results(ob, dense, theta, rng.standard_normal((theta.size, 3)), 1e-12)
 
 
 @pytest.mark.parametrize("loss", KERNELS)
 @pytest.mark.parametrize("activation", ["relu", "tanh", "gelu"])
-def test_bounds_hold_against_long_double(activation, loss, rng):
-    """Of gradient, product and every column; they are within a few powers of ten of the error."""
-    ob, dense, theta = pair(rng, activation, loss, l2=0.1, memory=1 << 16)
-    assert ob.n_shards > 1  # blocks of rows for the bounds
+def test_bounds_of_sparse_objectives_hold_against_long_double(activation, loss, rng):
+    """Bounds on the gradient, products and columns hold, within a few powers of ten of the
+    error.
+    """
+    ob, dense, theta = sparse_and_dense(rng, activation, loss, l2=0.1, memory=1 << 16)
+    assert ob.n_shards > 1  # the bounds use blocks of rows
     truth, H = Truth(dense, theta), ob.hessian(theta)
     error = np.linalg.norm((ob.gradient(theta) - truth.gradient).astype(float))
     assert error <= ob.rounding_bound(theta) <= 1e-9
@@ -84,28 +92,28 @@ def test_bounds_hold_against_long_double(activation, loss, rng):
     assert (errors <= bounds).all() and bounds.max() <= 1e-9
 
 
-def test_float32(rng):
-    ob, dense, theta = pair(rng, "tanh", "cross_entropy", dtype="float32", l2=0.01)
+def test_sparse_objectives_in_float32(rng):
+    ob, dense, theta = sparse_and_dense(rng, "tanh", "cross_entropy", dtype="float32", l2=0.01)
     H, v = ob.hessian(theta), rng.standard_normal(theta.size).astype("float32")
     assert H.dtype == np.float32 and ob.X.dtype == np.float32
-    close(H @ v, dense.hessian(theta) @ v, 1e-5)
+    assert_close(H @ v, dense.hessian(theta) @ v, 1e-5)
     exact = dense.astype("float64")
     wide = exact.hessian(theta.astype(float)) @ v.astype(float)
     assert np.linalg.norm(H @ v - wide) <= H.rounding_bound(v) <= 1e-4 * np.linalg.norm(wide)
     g = exact.gradient(theta.astype(float))
     assert np.linalg.norm(ob.gradient(theta) - g) <= ob.rounding_bound(theta)
-    close(ob.astype("float64").gradient(theta.astype(float)), g)
+    assert_close(ob.astype("float64").gradient(theta.astype(float)), g)
     assert H.astype("float32") is H and H.astype("float64").dtype == np.float64
     assert ob.astype("float64").y.dtype == ob.y.dtype and np.array_equal(H.gradient, H.gradient)
-    numbers, _, theta = pair(rng, sample_weight=rng.random(23))
+    numbers, _, theta = sparse_and_dense(rng, sample_weight=rng.random(23))
     single = numbers.astype("float32")
     assert single.y.dtype == np.float32
-    close(single.gradient(theta.astype("f4")), numbers.gradient(theta), 1e-6)
+    assert_close(single.gradient(theta.astype("f4")), numbers.gradient(theta), 1e-6)
 
 
 @pytest.mark.parametrize("loss", ["poisson", "mse"])
-def test_a_loss_that_overflows_is_what_it_is_of_dense_rows(loss, rng):
-    """Without a warning, which an engine that computes in C has none of."""
+def test_overflowing_losses_of_sparse_and_dense_samples_agree(loss, rng):
+    """An overflowing loss is infinite for sparse samples as for dense ones, without a warning."""
     X, y = 1e8 * rng.standard_normal((20, 6)) * rng.integers(0, 2, (20, 6)), np.ones(20)
     model = fc.MLP([6, 5, 4, 1], "gelu")
     theta = model.init(seed=0) * (1.0 if loss == "poisson" else 1e150)
@@ -116,14 +124,16 @@ def test_a_loss_that_overflows_is_what_it_is_of_dense_rows(loss, rng):
     assert not np.isfinite(found).all(axis=1).any()
 
 
-def test_facts_and_verdicts(rng):
-    """What is proved of the rows is proved of them dense; the same verdicts follow."""
-    ob, dense, _ = pair(rng, "tanh", "mse", 23, (17, 4, 1), l2=0.05)
+def test_proofs_and_verdicts_equal_those_of_dense_samples(rng):
+    """Proved properties and verdicts equal those of the dense samples."""
+    ob, dense, _ = sparse_and_dense(rng, "tanh", "mse", 23, (17, 4, 1), l2=0.05)
     theta = fc.minimize(ob, ob.model.init(seed=0), "newton-cg", max_iter=200).x
     for name in ("third_bound", "curvature_floor", "kinks"):
         at = (theta, 1e-3) if name == "third_bound" else (theta,)
-        close(getattr(ob.certificates, name)(*at), getattr(dense.certificates, name)(*at), 1e-8)
-    close(
+        assert_close(
+            getattr(ob.certificates, name)(*at), getattr(dense.certificates, name)(*at), 1e-8
+        )
+    assert_close(
         ob.certificates.precise_gradient(theta)[0],
         dense.certificates.precise_gradient(theta)[0],
         1e-6,
@@ -131,15 +141,15 @@ def test_facts_and_verdicts(rng):
     mine, theirs = fc.classify(ob, theta), fc.classify(dense, theta)
     assert mine.certified and (mine.kind, mine.n_positive) == (theirs.kind, theirs.n_positive)
     w = fc.eigsh(ob.hessian(theta), 3).values
-    close(w, fc.eigsh(dense.hessian(theta), 3).values, 1e-8)
+    assert_close(w, fc.eigsh(dense.hessian(theta), 3).values, 1e-8)
 
 
-def test_batches_and_descent(rng):
-    ob, dense, theta = pair(rng, "relu", "cross_entropy", 40)
+def test_sparse_objectives_support_batches_and_minimize(rng):
+    ob, dense, theta = sparse_and_dense(rng, "relu", "cross_entropy", 40)
     picked = rng.permutation(40)[:11]
-    close(ob.batch(picked).gradient(theta), dense.batch(picked).gradient(theta))
+    assert_close(ob.batch(picked).gradient(theta), dense.batch(picked).gradient(theta))
     mask = np.arange(40) < 7
-    close(ob.batch(mask).value(theta), dense.batch(slice(0, 7)).value(theta))
+    assert_close(ob.batch(mask).value(theta), dense.batch(slice(0, 7)).value(theta))
     sizes = [b.n_samples for b in ob.batches(16, np.random.default_rng(0))]
     assert sizes == [16, 16, 8]
     start = ob.model.init(seed=0)
@@ -150,20 +160,24 @@ def test_batches_and_descent(rng):
 
 
 @pytest.mark.parametrize("kind", [sp.csr_matrix, sp.csr_array, sp.csc_matrix, sp.coo_matrix])
-def test_formats_duplicates_and_empty_columns(kind, rng):
-    ob, dense, theta = pair(rng, kind=kind)
-    close(ob.gradient(theta), dense.gradient(theta))
+def test_sparse_formats_duplicates_and_empty_columns_are_accepted(kind, rng):
+    ob, dense, theta = sparse_and_dense(rng, kind=kind)
+    assert_close(ob.gradient(theta), dense.gradient(theta))
     twice = sp.coo_matrix(([1.0, 2.0, 0.0], ([0, 0, 1], [4, 4, 2])), shape=(2, 17))
     y = np.zeros((2, 3))
     small = fc.Objective(ob.model, twice, y, "mse")
-    close(small.gradient(theta), fc.Objective(ob.model, twice.toarray(), y, "mse").gradient(theta))
+    assert_close(
+        small.gradient(theta), fc.Objective(ob.model, twice.toarray(), y, "mse").gradient(theta)
+    )
     assert small.X.nnz == 1
     empty = fc.Objective(ob.model, sp.csr_matrix((2, 17)), y, "mse")
-    close(empty.value(theta), fc.Objective(ob.model, np.zeros((2, 17)), y, "mse").value(theta))
+    assert_close(
+        empty.value(theta), fc.Objective(ob.model, np.zeros((2, 17)), y, "mse").value(theta)
+    )
 
 
-def test_what_is_refused(rng):
-    ob, _, theta = pair(rng)
+def test_unsuitable_sparse_matrices_are_rejected(rng):
+    ob, _, theta = sparse_and_dense(rng)
     X, y = ob.X, ob.y
     with pytest.raises(ValueError, match=r"X must have shape \(N, 5\) .* got \(23, 17\)"):
         fc.Objective(fc.MLP((5, 3)), X, y, "mse")
@@ -181,8 +195,8 @@ def test_what_is_refused(rng):
         fc.eigsh(ob.hessian(theta), 2, space="samples")
 
 
-def test_pickles_and_threads(rng):
-    ob, _, theta = pair(rng, "gelu", "cross_entropy", l2=0.1)
+def test_sparse_objectives_can_be_pickled_and_shared_by_threads(rng):
+    ob, _, theta = sparse_and_dense(rng, "gelu", "cross_entropy", l2=0.1)
     again = pickle.loads(pickle.dumps(ob))
     v = rng.standard_normal(theta.size)
     H = ob.hessian(theta)
@@ -194,13 +208,13 @@ def test_pickles_and_threads(rng):
 
 
 @pytest.mark.parametrize("dtype, tol", [("float64", 1e-12), ("float32", 1e-5)])
-def test_blocks_of_sparse_rows(dtype, tol, rng):
-    """Blocks of several formats, one empty and one dense, and those that a whole matrix is cut into
-    are the dense rows; and so are proofs and batches.
+def test_streamed_sparse_blocks_equal_dense_samples(dtype, tol, rng):
+    """Blocks of several sparse formats, an empty one and a dense one, and blocks cut from a whole
+    matrix, give the results, proofs and batches of the dense samples.
     """
     weights = rng.random(40)
     options = {"loss": "cross_entropy", "l2": 0.1, "sample_weight": weights}
-    held, dense, theta = pair(rng, N=40, dtype=dtype, **options)
+    held, dense, theta = sparse_and_dense(rng, N=40, dtype=dtype, **options)
     X, y = held.X, held.y
     parts = [sp.csr_matrix(X[:7]), sp.csr_array(X[7:7]), sp.coo_matrix(X[7:30]), X[30:].toarray()]
     options.pop("sample_weight")
@@ -217,10 +231,10 @@ def test_blocks_of_sparse_rows(dtype, tol, rng):
             assert gap <= A.rounding_bound(V[:, 0]) + B.rounding_bound(V[:, 0])
         some = ob.batch([30, 3, 3])
         assert type(some) is fc.Objective and sp.issparse(some.X) != sp.issparse(rows)
-        close(some.gradient(theta), dense.batch([30, 3, 3]).gradient(theta), tol)
+        assert_close(some.gradient(theta), dense.batch([30, 3, 3]).gradient(theta), tol)
     assert [b.n_samples for b in ob.batches(16, rng)] == [16, 16, 8]
     assert ob.astype("float32").dtype == np.float32
-    close(
+    assert_close(
         ob.certificates.precise_gradient(theta)[0],
         dense.certificates.precise_gradient(theta)[0],
         1e-13,
@@ -230,8 +244,10 @@ def test_blocks_of_sparse_rows(dtype, tol, rng):
     )
 
 
-def test_blocks_of_sparse_rows_take_bounded_memory():
-    """Rows that would be 1.6 GB dense, within 4 MB beside a few vectors; no pass adds to it."""
+def test_streamed_sparse_blocks_take_bounded_memory():
+    """Rows that would take 1.6 GB if dense take 4 MB in addition to a few vectors, and no pass adds
+    to that.
+    """
     k, width = 50_000, 8
     model = fc.MLP([k, width, 2])
 
@@ -255,10 +271,10 @@ def test_blocks_of_sparse_rows_take_bounded_memory():
     assert peak <= (1 << 22) + 12 * theta.nbytes
     rows, y = zip(*blocks())
     whole = fc.Objective(model, sp.vstack(rows, format="csr"), np.concatenate(y))
-    close(g, whole.gradient(theta))
+    assert_close(g, whole.gradient(theta))
 
 
-def test_threads_change_no_bit_of_sparse_products(rng, monkeypatch):
+def test_sparse_products_are_bitwise_identical_for_any_number_of_threads(rng, monkeypatch):
     monkeypatch.setattr("fastcurv.network.sparse.SMALL", 1)
     X = sp.random(50, 40, 0.3, format="lil", random_state=0)
     X[7:30] = 0
@@ -268,13 +284,13 @@ def test_threads_change_no_bit_of_sparse_products(rng, monkeypatch):
     for threads in (1, 2, 3, 60):
         rows = SparseRows(held, threads)
         bits.append(((rows @ B).tobytes(), rows.transposed(D).tobytes()))
-    close(rows @ B, X @ B)
+    assert_close(rows @ B, X @ B)
     assert len(set(bits)) == 1
 
 
-def test_memory_of_a_large_matrix():
-    """20 000 x 50 000 numbers would be 8 GB: a gradient and a product take the numbers there are,
-    a few vectors, and a few numbers for each row and unit.
+def test_memory_of_a_large_sparse_matrix():
+    """For a 20 000 x 50 000 matrix, 8 GB if dense, a gradient and a product take the stored
+    numbers, a few vectors, and a few numbers for each row and unit.
     """
     rng = np.random.default_rng(0)
     N, k, width = 20_000, 50_000, 8

@@ -1,4 +1,6 @@
-"""Objectives whose rows are read block by block: the same sums, clear errors, bounded memory."""
+"""Objectives whose rows are read block by block have the same sums, clear errors and bounded
+memory.
+"""
 
 import inspect
 from fractions import Fraction
@@ -33,8 +35,8 @@ def draw(rng, loss="cross_entropy", dtype="float64", activation="tanh", N=N, **o
     return model, X, y, dict(loss=loss, **options)
 
 
-def both(rng, block_rows=20, weights=True, **options):
-    """(in memory, in blocks, theta) of the same numbers."""
+def in_memory_and_streamed(rng, block_rows=20, weights=True, **options):
+    """Return an objective in memory, one in blocks, and theta."""
     model, X, y, options = draw(rng, **options)
     if weights:
         options["sample_weight"] = rng.random(len(X))
@@ -44,27 +46,29 @@ def both(rng, block_rows=20, weights=True, **options):
 
 @pytest.mark.parametrize("loss, activation, l2, l2_biases", CASES)
 @pytest.mark.parametrize("dtype, tol", [("float64", 1e-13), ("float32", 2e-6)])
-def test_everything_is_that_of_the_rows_in_memory(rng, loss, activation, l2, l2_biases, dtype, tol):
-    a, b, theta = both(
+def test_all_results_equal_those_of_rows_in_memory(
+    rng, loss, activation, l2, l2_biases, dtype, tol
+):
+    a, b, theta = in_memory_and_streamed(
         rng, loss=loss, activation=activation, l2=l2, l2_biases=l2_biases, dtype=dtype
     )
     assert_same_results(b, a, theta, rng.standard_normal((a.n_params, 5)).astype(dtype), tol)
-    if dtype == "float32":  # of the numbers of float32, not of those that were read
+    if dtype == "float32":  # derivatives at the float32 numbers, not at those that were read
         wide = a.astype("float64").gradient(theta), b.astype("float64").gradient(theta)
         assert np.abs(wide[0] - wide[1]).max() <= 1e-14
 
 
 @pytest.mark.parametrize("loss, activation, l2, l2_biases", CASES)
-def test_bounds_hold_the_errors(rng, loss, activation, l2, l2_biases, dtype):
-    """Against products in higher precision; and no bound is loose beyond use."""
+def test_bounds_of_streamed_products_hold(rng, loss, activation, l2, l2_biases, dtype):
+    """Bounds hold against products in higher precision, and are not too large to be useful."""
     how = {"loss": loss, "activation": activation, "l2": l2, "l2_biases": l2_biases}
-    _, b, theta = both(rng, dtype=dtype, **how)
+    _, b, theta = in_memory_and_streamed(rng, dtype=dtype, **how)
     exact, slack = b.batch(slice(None)), 0.0
     if dtype == "float32":
         how = {"sample_weight": exact.sample_weight, "l2_biases": l2_biases}
         exact = fc.Objective(fc.MLP(SIZES, activation), exact.X, exact.y, loss, l2, **how)
     else:
-        slack = 1e-14  # the whole in memory is rounded too
+        slack = 1e-14  # the result in memory is rounded as well
     g, error = b.certificates.precise_gradient(theta)
     assert np.linalg.norm(b.gradient(theta) - g) <= b.rounding_bound(theta) + error
     assert b.rounding_bound(theta) <= (1e-3 if dtype == "float32" else 1e-11)
@@ -78,8 +82,10 @@ def test_bounds_hold_the_errors(rng, loss, activation, l2, l2_biases, dtype):
 
 
 @pytest.mark.parametrize("inputs, n", [(13, 61), (14, 65), (30, 129)])
-def test_columns_have_bounds_at_every_length(rng, inputs, n):
-    """A dense matrix is made of 64 columns at a time, and of one where that is left."""
+def test_column_bounds_hold_for_any_number_of_columns(rng, inputs, n):
+    """Dense matrices are computed 64 columns at a time, with a remainder of a single column
+    here.
+    """
     model = fc.MLP([inputs, 4, 1])
     X, y = rng.standard_normal((10, inputs)), rng.standard_normal(10)
     ob = fc.StreamedObjective(model, X, y, "mse", 1e-2, block_rows=4)
@@ -89,8 +95,10 @@ def test_columns_have_bounds_at_every_length(rng, inputs, n):
 
 
 @pytest.mark.parametrize("loss, activation, l2, l2_biases", CASES)
-def test_what_is_proved_is_what_the_rows_in_memory_prove(rng, loss, activation, l2, l2_biases):
-    whole, parts, theta = both(rng, loss=loss, activation=activation, l2=l2, l2_biases=l2_biases)
+def test_proofs_equal_those_of_rows_in_memory(rng, loss, activation, l2, l2_biases):
+    whole, parts, theta = in_memory_and_streamed(
+        rng, loss=loss, activation=activation, l2=l2, l2_biases=l2_biases
+    )
     a, b = whole.certificates, parts.certificates
     (g, ga), (h, hb) = a.precise_gradient(theta), b.precise_gradient(theta)
     assert np.linalg.norm(g - h) <= min(ga + hb, 1e-15) and hb <= 1.001 * ga + 1e-17
@@ -112,9 +120,9 @@ def test_what_is_proved_is_what_the_rows_in_memory_prove(rng, loss, activation, 
     assert b.residual_bounds(theta, 0.1) is None and b.relu_rows() is None
 
 
-def test_every_fact_is_one_of_all_rows():
-    """What a network knows of itself is a sum over shards, or said anew for them, but for what asks
-    no row; of streams the loss alone says what is attained.
+def test_every_property_of_a_network_is_defined_for_streams():
+    """Each property of an objective is a sum over blocks or defined separately for streams, except
+    those that need no rows. For streams, only the loss determines what is attained.
     """
     without_rows = {"flat_directions", "keeps_theta", "orbit_spread", "probes", "why_no_minimum"}
     without_rows |= {"attains_lower_bound"}
@@ -130,8 +138,8 @@ def test_every_fact_is_one_of_all_rows():
     assert known.keys() - summed - folded - set(vars(SumCertificates)) == without_rows
 
 
-def test_units_that_are_off_in_one_block_only(rng):
-    """A symmetry must hold for all rows: one that is off in a block and on in another is none."""
+def test_symmetries_must_hold_in_every_block(rng):
+    """A unit that is inactive in one block and active in another gives no symmetry."""
     model = fc.MLP([2, 3, 1], "relu")
     X = np.vstack([np.full((10, 2), 1.0), np.full((10, 2), -1.0)]) + 0.1 * rng.random((20, 2))
     theta = model.flatten([(-np.ones((3, 2)), np.array([0.0, 0.0, -9.0])), (np.ones((1, 3)), [0])])
@@ -141,7 +149,7 @@ def test_units_that_are_off_in_one_block_only(rng):
         assert [(o.name, len(o)) for o in ob.certificates.orbits(theta)][0] == ("off", 4)
 
 
-def test_rays_to_infinity_need_every_block(rng):
+def test_rays_along_which_the_loss_decreases_must_hold_in_every_block(rng):
     model = fc.MLP([2, 3, 2], bias=False)
     theta = model.init(seed=rng)
     X = rng.standard_normal((40, 2))
@@ -154,7 +162,7 @@ def test_rays_to_infinity_need_every_block(rng):
     assert known.ray_to_infimum(theta) is None
 
 
-def test_witnesses_show_what_all_rows_show(rng):
+def test_representative_rows_give_the_result_of_all_rows(rng):
     assert witnesses(np.zeros((0, 3))).X.shape == (0, 3)
     for _ in range(50):
         base = rng.integers(-1, 2, size=(30, 3)).astype(float)
@@ -168,8 +176,8 @@ def test_witnesses_show_what_all_rows_show(rng):
             assert all(np.array_equal(w, h) and c == d for (w, c), (h, d) in zip(want, have))
 
 
-def test_a_minimum_is_certified(rng):
-    a, b, theta = both(rng, l2=1e-2, weights=False, block_rows=40)
+def test_a_streamed_minimum_is_certified(rng):
+    a, b, theta = in_memory_and_streamed(rng, l2=1e-2, weights=False, block_rows=40)
     run = fc.minimize(b, theta, "newton-cg", max_iter=60, seed=0)
     assert run.success
     found, known = fc.classify(b, run.x), fc.classify(a, run.x)
@@ -177,8 +185,8 @@ def test_a_minimum_is_certified(rng):
     assert found.radius == pytest.approx(known.radius, rel=1)
 
 
-def test_algorithms_do_not_notice(rng):
-    a, b, theta = both(rng, l2=1e-3)
+def test_algorithms_give_equal_results_for_streams(rng):
+    a, b, theta = in_memory_and_streamed(rng, l2=1e-3)
     H, K = a.hessian(theta), b.hessian(theta)
     want = arpack(H.to_dense(), k=3, which="LA")[0]
     assert np.abs(np.sort(fc.eigsh(K, k=3, which="LA", seed=0).values) - want).max() <= 1e-9
@@ -194,8 +202,10 @@ def test_algorithms_do_not_notice(rng):
 # --- sums
 
 
-def test_the_tree_is_one_of_totals(rng):
-    """What comes one by one is added as groups of neighbours are, to the last bit."""
+def test_pairwise_sums_are_bitwise_those_of_groups(rng):
+    """A sum accumulated one by one is bitwise the sum of groups of neighbours, with the stated
+    error bound.
+    """
     for count in (1, 2, FAN - 1, FAN, FAN + 1, FAN**2, FAN**2 + FAN + 3, 300):
         parts = list(rng.standard_normal((count, 3)) * 10.0 ** rng.integers(-8, 8, (count, 1)))
         tree = PairwiseSum()
@@ -211,8 +221,8 @@ def test_the_tree_is_one_of_totals(rng):
         assert abs(Fraction(float(found[0])) - exact) <= additions(count) * size / 2**53 * 2
 
 
-def test_a_pass_is_a_gradient_or_any_number_of_vectors(rng):
-    _, b, theta = both(rng)
+def test_a_gradient_or_a_block_product_takes_one_pass(rng):
+    _, b, theta = in_memory_and_streamed(rng)
     n = b.n_params
     for action, passes in (
         (lambda: b.value_and_gradient(theta), 1),
@@ -226,7 +236,7 @@ def test_a_pass_is_a_gradient_or_any_number_of_vectors(rng):
     assert b.n_rows_read == b.n_passes * N
 
 
-def test_blocks_of_every_size_agree(rng):
+def test_results_agree_for_every_block_size(rng):
     model, X, y, options = draw(rng)
     theta = model.init(seed=0)
     want = fc.Objective(model, X, y, **options).gradient(theta)
@@ -245,7 +255,7 @@ def test_a_batch_larger_than_memory_is_read_again(rng):
     assert isinstance(ob.batch(rows[:20]), fc.Objective)
 
 
-def test_minibatches_are_reproducible_and_descend(rng):
+def test_streamed_minibatches_are_reproducible_and_descend(rng):
     model, X, y, options = draw(rng, N=300)
     ob = fc.StreamedObjective(model, X, y, block_rows=64, **options)
     theta = model.init(seed=0)
@@ -259,9 +269,9 @@ def test_minibatches_are_reproducible_and_descend(rng):
 
 @pytest.mark.by_day(share=1)
 @pytest.mark.parametrize("sizes", [[3, 5, 2], [40, 90, 70, 2]])  # with and without a copy of X
-def test_what_is_not_finite_is_found_in_any_pass(rng, sizes):
-    """Rows that change between passes are looked at again, and named by their numbers; sizes whose
-    squares overflow are no error.
+def test_nan_is_found_in_any_pass(rng, sizes):
+    """Rows that change between passes are checked again, and errors name their indices. Numbers
+    whose squares overflow are accepted.
     """
     X, y = rng.standard_normal((400, sizes[0])), rng.integers(2, size=400)
     model = fc.MLP(sizes)
@@ -286,8 +296,10 @@ def test_what_is_not_finite_is_found_in_any_pass(rng, sizes):
     assert np.isfinite(first).all()
 
 
-def test_a_block_without_weight_says_nothing_of_saturation(rng):
-    """Nor does it stop a verdict that asks."""
+def test_blocks_of_weight_zero_do_not_affect_saturation(rng):
+    """A block without weight does not count as saturated and does not stop a verdict that uses
+    saturation.
+    """
     model, X, y, options = draw(rng, activation="sigmoid", loss="cross_entropy")
     weight = np.r_[np.zeros(N // 2), np.ones(N - N // 2)]
     a = fc.Objective(model, X, y, sample_weight=weight, **options)
@@ -298,8 +310,10 @@ def test_a_block_without_weight_says_nothing_of_saturation(rng):
     assert none.certificates.saturation(theta)["saturated"] == 0.0
 
 
-def test_blocks_of_the_matrix_are_bounded_in_float32(rng):
-    """Their passes round in an order of their own, so they are compared with float64."""
+def test_bounds_of_float32_principal_blocks_hold_for_streams(rng):
+    """Float32 products of principal blocks, which round in a different order, are within their
+    bounds of float64.
+    """
     model = fc.MLP([4, 6, 3], dtype="float32")
     X, y = rng.standard_normal((50, 4)).astype("f4"), rng.integers(3, size=50)
     theta, sparse = model.init(seed=0), csr_matrix(np.where(X > 0, X, 0))

@@ -1,5 +1,5 @@
-"""The C file of a network: it compiles without a warning, agrees with Python, and is what CasADi
-loads.
+"""The C file of a network compiles without warnings, agrees with Python, and can be loaded by
+CasADi.
 """
 
 import ctypes
@@ -33,8 +33,8 @@ NETWORKS = [  # sizes, activations, bias, residual
 needs_compiler = pytest.mark.skipif(CC is None, reason="needs a C compiler")
 
 
-def compiled(folder, model, theta, name="net", flags=FLAGS, **words):
-    """The library of a network, and a function that calls one of its functions with arrays."""
+def compile_network(folder, model, theta, name="net", flags=FLAGS, **words):
+    """Return the library of a network, and a function that calls its functions with arrays."""
     path = folder / f"{name}.c"
     fc.to_c(model, theta, path, name=name, **words)
     subprocess.run([CC, *flags, path, "-o", path.with_suffix(".so"), "-lm"], check=True)
@@ -45,13 +45,13 @@ def compiled(folder, model, theta, name="net", flags=FLAGS, **words):
         work = np.full(room + 1, np.nan)
         places = [a.ctypes.data_as(ctypes.c_void_p) for a in (*arrays, work)]
         getattr(library, f"{name}_{function}")(*places)
-        assert np.isnan(work[-1])  # nothing past its end was written
+        assert np.isnan(work[-1])  # nothing was written past the end
 
     return library, call
 
 
 def derivatives(call, x, weights, d_in, d_out):
-    """Outputs, Jacobian and Hessian of a row; each function gives the same."""
+    """Return outputs, Jacobian and Hessian of a sample, checking that all C functions agree."""
     y, z, J, H = np.empty(d_out), np.empty(d_out), np.empty((d_out, d_in)), np.empty((d_in, d_in))
     call("outputs", x, y)
     call("jacobian", x, z, J)
@@ -71,7 +71,7 @@ def test_the_c_file_compiles_without_a_warning_and_agrees_with_python(case, tmp_
     for dtype in ("float64", "float32"):
         model = fc.MLP(sizes, activation, bias, residual, dtype)
         theta = model.init(seed=0) + 0.3 * rng.standard_normal(model.n_params)
-        _, call = compiled(tmp_path, model, theta, f"net_{dtype}")
+        _, call = compile_network(tmp_path, model, theta, f"net_{dtype}")
         X = rng.standard_normal((20, sizes[0])) * np.logspace(-3, 1, 20)[:, None]
         weights = rng.standard_normal(sizes[-1])
         tol = 1e-13 if dtype == "float64" else 1e-4
@@ -83,10 +83,10 @@ def test_the_c_file_compiles_without_a_warning_and_agrees_with_python(case, tmp_
 
 @needs_compiler
 @pytest.mark.parametrize("activation", sorted(set(EVERY) - {"identity", "relu", "leaky_relu"}))
-def test_activations_in_c_keep_their_digits_far_from_zero(activation, tmp_path):
-    """Against the formulas in NumPy, from 1e-8 to 700 on either side."""
+def test_activations_in_c_are_accurate_far_from_zero(activation, tmp_path):
+    """Activations in C match NumPy formulas for arguments from 1e-8 to 700 of either sign."""
     model = fc.MLP([1, 1, 1], activation, bias=False)
-    _, call = compiled(tmp_path, model, np.ones(2))
+    _, call = compile_network(tmp_path, model, np.ones(2))
     size = np.append(np.logspace(-8, 2.8, 60), 1e155)
     z = np.concatenate([-size, size])
     with np.errstate(all="ignore"):
@@ -102,7 +102,7 @@ def test_activations_in_c_keep_their_digits_far_from_zero(activation, tmp_path):
 def test_threads_may_call_the_c_functions_at_the_same_time(tmp_path):
     model = fc.MLP([3, 16, 2])
     theta = model.init(seed=0)
-    _, call = compiled(tmp_path, model, theta)
+    _, call = compile_network(tmp_path, model, theta)
     X = np.random.default_rng(0).standard_normal((400, 3))
     true, wrong = [derivatives(call, x, np.ones(2), 3, 2) for x in X], []
 
@@ -127,7 +127,7 @@ def test_batch_normalisation_is_folded_into_the_c_file(tmp_path):
     model = fc.MLP([3, 5, 2], batch_norm=True)
     theta = model.init(seed=1)
     known = model.statistics(fc.Objective(model, X, X[:, :2], loss="mse"), theta)
-    _, call = compiled(tmp_path, model, theta, statistics=known)
+    _, call = compile_network(tmp_path, model, theta, statistics=known)
     for x, z in zip(X, model.predict(theta, X, known)):
         y = np.empty(2)
         call("outputs", x, y)
@@ -136,7 +136,7 @@ def test_batch_normalisation_is_folded_into_the_c_file(tmp_path):
         fc.to_c(model, theta, tmp_path / "none.c")
 
 
-def test_what_c_cannot_hold_is_refused_in_one_sentence_and_nothing_is_written(tmp_path):
+def test_to_c_rejects_unsupported_networks_without_writing(tmp_path):
     path = tmp_path / "none.c"
     own = fc.MLP([2, 3, 1], fc.Activation(lambda z: (z * z, 2 * z, np.full_like(z, 2.0))))
     with pytest.raises(ValueError, match="model must have built-in activations, got .* Python"):
@@ -157,7 +157,7 @@ def test_what_c_cannot_hold_is_refused_in_one_sentence_and_nothing_is_written(tm
 
 @needs_compiler
 @pytest.mark.parametrize("name", ["f", "x", "work", "e", "N", "y", "model", "NET", "x1", "net_2"])
-def test_any_other_name_makes_a_file_that_compiles(name, tmp_path):
+def test_unusual_function_names_give_valid_c(name, tmp_path):
     model = fc.MLP([2, 3, 1])
     try:
         fc.to_c(model, model.init(seed=0), tmp_path / "é net.c", name=name)
@@ -175,7 +175,7 @@ def test_casadi_finds_first_and_second_derivatives_in_the_library(tmp_path):
     for sizes, residual in (([3, 5, 2], False), ([4, 4, 1], True), ([2, 3], False)):
         model = fc.MLP(sizes, "tanh", True, residual)
         theta, name = model.init(seed=0), f"net{sizes[0]}"
-        compiled(tmp_path, model, theta, name)
+        compile_network(tmp_path, model, theta, name)
         net = casadi.external(name, str(tmp_path / f"{name}.so"))
         x, weights = np.linspace(-1, 1, sizes[0]), np.arange(1.0, sizes[-1] + 1)
         z, J, H = model.input_derivatives(theta, x[None], weights)
@@ -188,7 +188,7 @@ def test_casadi_finds_first_and_second_derivatives_in_the_library(tmp_path):
 
 
 @needs_compiler
-def test_the_controller_of_the_page_swings_the_pendulum_up(tmp_path):
+def test_the_documented_controller_swings_the_pendulum_up(tmp_path):
     pytest.importorskip("casadi")
     page = (Path(__file__).parents[2] / "docs/slopes.md").read_text()
     (code,) = re.findall(r"^```py\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)

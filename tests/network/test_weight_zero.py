@@ -1,4 +1,4 @@
-"""What a row of weight 0 holds changes nothing, also where its loss overflows."""
+"""The values of a sample of weight 0 change no result, even if its loss overflows."""
 
 import numpy as np
 import pytest
@@ -14,14 +14,14 @@ SENTINEL = {"mse": 1e300, "pseudo_huber": 1e300, "log_cosh": 1e300, "quantile": 
 
 
 def exponential(z, y):
-    """exp(z) - y z, a loss of one's own that overflows at z = 710."""
+    """Return exp(z) - y z with its derivatives, a user-defined loss that overflows at z = 710."""
     e = np.exp(z)
     return (e - y * z).sum(axis=1), e - y, e
 
 
-def coupled(z, y):
-    """log sum exp(z) + |z|^4 / 4 - y'z, whose second derivative is a matrix, by a softmax that
-    overflows.
+def coupled_loss(z, y):
+    """Return log sum exp(z) + |z|^4 / 4 - y'z, whose second derivative is a matrix, by a softmax
+    that overflows.
     """
     e = np.exp(z)
     total, square = e.sum(axis=1), (z * z).sum(axis=1)
@@ -35,8 +35,10 @@ def coupled(z, y):
     )
 
 
-def rows(rng, loss, N, d_out, dtype, soft=False):
-    """Return X, y, weights with zeros, and X and y with rows of weight 0 whose loss overflows."""
+def weighted_data(rng, loss, N, d_out, dtype, soft=False):
+    """Return X, y, weights with zeros, and X and y whose samples of weight 0 make the loss
+    overflow.
+    """
     kind = loss if isinstance(loss, str) else {"exponential": "poisson"}.get(loss.name, "mse")
     X = rng.standard_normal((N, 4)).astype(dtype)
     y = nets.targets(rng, kind, N, d_out, dtype, soft)
@@ -51,8 +53,8 @@ def rows(rng, loss, N, d_out, dtype, soft=False):
     return X, y, weight, far, wild
 
 
-def facts(ob, theta, rng):
-    """Return, by name, what an objective says at theta."""
+def objective_results(ob, theta, rng):
+    """Return the objective's results at theta by name."""
     V = rng.standard_normal((theta.size, 3)).astype(theta.dtype)
     found = {
         "value": ob.value(theta),
@@ -62,7 +64,7 @@ def facts(ob, theta, rng):
     for kind in nets.CURVATURES if not ob.model.batch_norm else nets.CURVATURES[:2]:
         try:
             H = getattr(ob, kind)(theta)
-        except ValueError as error:  # a loss that is not convex
+        except ValueError as error:  # a nonconvex loss
             found[kind] = str(error)
             continue
         found[kind] = np.column_stack([H @ V[:, 0], H @ V[:, 1:]])
@@ -77,34 +79,34 @@ def same(a, b):
         assert isinstance(a[name], str) or np.isfinite(a[name]).all(), name
 
 
-LOSSES = [*nets.LOSSES, fc.Loss(exponential), fc.Loss(coupled)]
+LOSSES = [*nets.LOSSES, fc.Loss(exponential), fc.Loss(coupled_loss)]
 
 
 @pytest.mark.parametrize("across", [0, None])
-def test_what_a_row_of_weight_zero_holds_changes_no_bit(rng, arch, across):
-    """Values and products with all kinds of curvature, in both layouts, with every table of
-    kernels: the same bits as where these rows hold ordinary numbers.
+def test_values_of_samples_of_weight_zero_change_no_bit(rng, arch, across):
+    """Values and products of all curvatures, in both layouts and with every kernel table, are
+    bitwise identical to those with ordinary numbers in these samples.
     """
     for case, loss in enumerate(LOSSES):
         dtype, soft = nets.DTYPES[case % 2], bool(case % 3)
         for d_out, N in ((1, 9), (3, 33), (17, 20)):
             model = fc.MLP([4, 6, d_out], "relu", dtype=dtype)
-            X, y, weight, far, wild = rows(rng, loss, N, d_out, dtype, soft)
+            X, y, weight, far, wild = weighted_data(rng, loss, N, d_out, dtype, soft)
             theta, seed = model.init(seed=case), int(rng.integers(2**32))
             with laid_out(**({} if across is None else {"across": across})):
                 obs = [
                     fc.Objective(model, *one, loss, 1e-2, weight) for one in ((X, y), (far, wild))
                 ]
-                found = [facts(ob, theta, np.random.default_rng(seed)) for ob in obs]
+                found = [objective_results(ob, theta, np.random.default_rng(seed)) for ob in obs]
             same(*found)
 
 
-def test_streams_sparse_rows_and_matrices_leave_rows_of_weight_zero_out(rng):
+def test_streamed_and_sparse_results_ignore_samples_of_weight_zero(rng):
     for case, loss in enumerate(LOSSES):
         dtype = nets.DTYPES[case % 2]
         model = fc.MLP([4, 5, 2], "relu", dtype=dtype)
-        X, y, weight, far, wild = rows(rng, loss, 40, 2, dtype)
-        weight[8:16] = 0  # a block without a row that counts
+        X, y, weight, far, wild = weighted_data(rng, loss, 40, 2, dtype)
+        weight[8:16] = 0  # a block whose samples all have weight 0
         theta, seed = model.init(seed=case), int(rng.integers(2**32))
         how = {"loss": loss, "l2": 1e-2, "sample_weight": weight}
         pairs = [
@@ -118,24 +120,26 @@ def test_streams_sparse_rows_and_matrices_leave_rows_of_weight_zero_out(rng):
             ],
         ]
         for obs in pairs:
-            same(*(facts(ob, theta, np.random.default_rng(seed)) for ob in obs))
+            same(*(objective_results(ob, theta, np.random.default_rng(seed)) for ob in obs))
         obs = [fc.Objective(model, A, b, **how) for A, b in ((X, y), (far, wild))]
         for kind in ("hessian", "ggn"):
             for space in ("samples", "inputs", "parameters"):
                 try:
                     whole = [getattr(ob, kind)(theta) for ob in obs]
-                except ValueError:  # a loss that is not convex
+                except ValueError:  # a nonconvex loss
                     continue
                 found = [fc.eigsh(H, 2, "LA", seed=0, space=space).values for H in whole]
                 gap = np.abs(found[0] - found[1]).max()
                 assert gap <= 100 * nets.EPS[dtype] * np.abs(found[0]).max(), (loss, kind, space)
 
 
-def test_proofs_leave_rows_of_weight_zero_out(rng):
-    """Bounds, precise gradients, verdicts and their sentences do not depend on what they hold."""
+def test_proofs_ignore_samples_of_weight_zero(rng):
+    """Bounds, precise gradients, verdicts and their sentences do not depend on samples of
+    weight 0.
+    """
     for case, loss in enumerate(LOSSES):
         model = fc.MLP([4, 3, 2], "softplus" if case % 2 else "identity")
-        X, y, weight, far, wild = rows(rng, loss, 40, 2, "float64")
+        X, y, weight, far, wild = weighted_data(rng, loss, 40, 2, "float64")
         obs = [fc.Objective(model, A, b, loss, 1e-1, weight) for A, b in ((X, y), (far, wild))]
         run = fc.minimize(obs[0], model.init(seed=case), seed=0)
         verdicts = [fc.classify(ob, run.x) for ob in obs]
@@ -158,13 +162,13 @@ def test_proofs_leave_rows_of_weight_zero_out(rng):
             assert proofs[0].loss_lower_bound == proofs[1].loss_lower_bound
 
 
-def test_rows_of_weight_zero_change_no_verdict(rng):
-    """An objective with rows of weight 0 is the one without them, times the share of rows that
-    count; l2 is scaled alike. Integer weights are repeated rows.
+def test_samples_of_weight_zero_change_no_verdict(rng):
+    """An objective with samples of weight 0 equals the one without them times the fraction of
+    samples that count, with l2 scaled equally. Integer weights equal repeated samples.
     """
     for case, loss in enumerate(LOSSES):
         model = fc.MLP([4, 2, 2], "tanh" if case % 2 else "identity")
-        X, y, weight, far, wild = rows(rng, loss, 60, 2, "float64")
+        X, y, weight, far, wild = weighted_data(rng, loss, 60, 2, "float64")
         weight = np.where(weight > 0, np.ceil(weight), 0)
         counts = weight > 0
         share, times = counts.mean(), weight[counts].astype(int)
@@ -189,30 +193,32 @@ def test_rows_of_weight_zero_change_no_verdict(rng):
                 assert np.isclose(scale * verdict.lambda_max, verdicts[0].lambda_max, rtol=1e-6)
 
 
-def test_batch_normalisation_takes_its_means_over_rows_of_weight_zero(rng, dtype):
-    """Their targets change nothing, but their inputs do: statistics are those of all rows of X."""
+def test_batch_statistics_include_samples_of_weight_zero(rng, dtype):
+    """Targets of samples of weight 0 change nothing, but their inputs do, because statistics are
+    those of all rows of X.
+    """
     for loss in ("mse", "log_cosh", fc.Loss(exponential)):
         model = fc.MLP([4, 6, 2], "tanh", batch_norm=True, dtype=dtype)
-        X, y, weight, far, wild = rows(rng, loss, 30, 2, dtype)
+        X, y, weight, far, wild = weighted_data(rng, loss, 30, 2, dtype)
         wild[weight == 0] = 1e30
         theta, seed = model.init(seed=1), int(rng.integers(2**32))
         obs = [fc.Objective(model, A, b, loss, 1e-2, weight) for A, b in ((X, y), (X, wild))]
-        same(*(facts(ob, theta, np.random.default_rng(seed)) for ob in obs))
+        same(*(objective_results(ob, theta, np.random.default_rng(seed)) for ob in obs))
         moved = fc.Objective(model, np.where(weight[:, None] > 0, X, 2 * X), y, loss, 1e-2, weight)
         assert moved.value(theta) != obs[0].value(theta)
 
 
-def test_inputs_of_rows_of_weight_zero_may_be_the_largest_numbers(rng, dtype):
-    """Hidden units that overflow in such rows would make NaN of 0 times infinity."""
+def test_overflowing_hidden_units_of_samples_of_weight_zero_give_no_nan(rng, dtype):
+    """Hidden units that overflow for samples of weight 0 do not give NaN as 0 times infinity."""
     model = fc.MLP([4, 6, 6, 2], "relu", dtype=dtype)
-    X, y, weight, far, _ = rows(rng, "mse", 40, 2, dtype)
+    X, y, weight, far, _ = weighted_data(rng, "mse", 40, 2, dtype)
     far[weight == 0] = np.finfo(dtype).max
     kept = far.copy()
     theta, seed = model.init(seed=1), int(rng.integers(2**32))
     how = {"loss": "mse", "l2": 1e-2, "sample_weight": weight}
     for kind in (fc.Objective, fc.StreamedObjective):
         obs = [kind(model, A, y, **how) for A in (X, far)]
-        same(*(facts(ob, theta, np.random.default_rng(seed)) for ob in obs))
+        same(*(objective_results(ob, theta, np.random.default_rng(seed)) for ob in obs))
     obs = [fc.Objective(model, scipy.sparse.csr_matrix(A), y, **how) for A in (X, far)]
-    same(*(facts(ob, theta, np.random.default_rng(seed)) for ob in obs))
+    same(*(objective_results(ob, theta, np.random.default_rng(seed)) for ob in obs))
     assert np.array_equal(far, kept)

@@ -133,8 +133,8 @@ def objects():
         found[id(x)] = x
         for name in public(x):
             part = getattr(x, name, None)
-            arrays_of = [*part] if isinstance(part, (list, tuple)) else [part]
-            waiting += [one for one in arrays_of if isinstance(one, (ReadOnly, Record))]
+            values = [*part] if isinstance(part, (list, tuple)) else [part]
+            waiting += [one for one in values if isinstance(one, (ReadOnly, Record))]
     return list(found.values())
 
 

@@ -82,7 +82,7 @@ def test_bounds_of_streamed_products_hold(rng, loss, activation, l2, l2_biases, 
 
 
 @pytest.mark.parametrize("inputs, n", [(13, 61), (14, 65), (30, 129)])
-def test_column_bounds_hold_for_any_number_of_columns(rng, inputs, n):
+def test_column_bounds_are_small_for_any_number_of_columns(rng, inputs, n):
     """Dense matrices are computed 64 columns at a time, with a remainder of a single column
     here.
     """

@@ -49,6 +49,18 @@ STORY = {
         "newton_steps",
     ),
     "A fitted network": ("slopes", "left_out", "data_gap"),
+    "Papers, seen": (
+        "edge_of_stability",
+        "straight_line",
+        "bent_path",
+        "matched_units",
+        "index_against_loss",
+        "spread_by_width",
+        "best_steps",
+        "gradient_flat",
+        "outliers",
+        "input_covariance",
+    ),
 }
 ORDER = tuple(name for names in STORY.values() for name in names)
 # The lectures, and the numbers of their claims as the docstrings of the examples give them.

@@ -2,6 +2,7 @@
 numbers hold. Where there is a table, the quick form that takes seconds is `nightly`.
 """
 
+import ast
 import importlib
 import os
 import re
@@ -176,6 +177,115 @@ def test_help_says_how_long_the_full_size_takes(module):
             env=os.environ | {"PYTHONPATH": str(FOLDER.parent)},
         )
         assert shown.returncode == 0 and words in " ".join(shown.stdout.split())
+
+
+def test_papers_are_reproduced_in_twenty_lines(module):
+    """Each names its paper; everything but `main`, which draws, is at most 20 lines."""
+    story = module("story")
+    for name in story.STORY["Papers, seen"]:
+        assert story.docstring(name)[-2].startswith("Paper: "), name
+        tree = ast.parse((FOLDER / f"{name}.py").read_text())
+        drawn = {"main", "draw_plane", "measure", "barrier", "pixels"}
+        own = [node for node in tree.body if getattr(node, "name", "main") not in drawn]
+        for node in ast.walk(ast.Module(own, [])):
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node):
+                del node.body[0]
+        lines = [line for node in own for line in ast.unparse(node).splitlines() if line]
+        assert 5 <= len(lines) <= 20, (name, len(lines))
+
+
+def test_edge_of_stability(run, module):
+    """Every training, and none at a rate so small that 2/rate is not reached."""
+    numbers = run("edge_of_stability")
+    assert np.all((numbers["first"] > 5) & (numbers["first"] < 7))
+    for rate, facts in numbers["facts"].items():
+        for fact in facts:
+            assert fact["reached"] and abs(fact["mean"] - 1) < 0.06, rate
+            assert fact["rises_before"] == 0 and fact["rises_after"] > 0.02
+            assert fact["fall"] < 0.95
+    example = module("edge_of_stability")
+    assert not example.measure(0.02, *example.reproduce(0.02, 0, time=100))["reached"]
+
+
+def test_straight_line(run):
+    """The line from the start to its own end has no rise, that to another end always has one."""
+    numbers = run("straight_line")
+    assert not numbers["rises"].any() and numbers["barriers"].min() > 2
+    assert numbers["lengths"].min() > 1.02
+
+
+def test_bent_path(run):
+    numbers = run("bent_path")
+    assert np.all(numbers["bent"] < 1.5 * numbers["ends"])
+    assert np.all(numbers["straight"] > 10 * numbers["ends"])
+
+
+def test_matched_units(run):
+    """For every pair; copies drawn at random have barriers like those of the networks."""
+    numbers = run("matched_units")
+    trained, drawn, matched = (
+        numbers["barriers"][name] for name in ("as trained", "at random", "matched")
+    )
+    for width in trained:
+        assert np.all(matched[width] < 0.9 * trained[width])
+        assert np.median(drawn[width]) > 0.5 * np.median(trained[width])
+    shares = list(numbers["shares"].values())
+    assert all(2 * np.median(b) < np.median(a) for a, b in zip(shares, shares[1:]))
+    for own in (trained, matched):
+        medians = [np.median(own[width]) for width in own]
+        assert all(later < sooner for sooner, later in zip(medians, medians[1:]))
+
+
+def test_index_against_loss(run):
+    """A correlation above those of a thousand orders drawn at random."""
+    numbers = run("index_against_loss")
+    rng = np.random.default_rng(0)
+    for kind, (losses, index, _) in numbers["runs"].items():
+        drawn = max(spearmanr(rng.permutation(losses), index)[0] for _ in range(200))
+        assert losses.size >= 7 and numbers["ranks"][kind] > max(0.8, drawn)
+        assert losses[index == 0].max() < losses[index == index.max()].min()
+
+
+def test_spread_by_width(run):
+    """The spread falls by far more than it differs between halves of the starts."""
+    numbers = run("spread_by_width")
+    for name, spread in numbers["spread"].items():
+        values = list(spread.values())
+        assert values == sorted(values, reverse=True) and values[0] > 20 * values[-1]
+        for losses in numbers["losses"][name].values():
+            halves = np.std(losses[::2]), np.std(losses[1::2])
+            assert max(halves) < 4 * min(halves)
+
+
+def test_best_steps(run):
+    numbers = run("best_steps")
+    up, down = (numbers["ratio"][name] for name in ("positive", "negative"))
+    assert np.mean(abs(up - 1) < 0.1) > 0.9 and down.min() > 2 and np.median(down) > 10
+    assert all(negative > 30 * positive for positive, negative in numbers["gain"].values())
+
+
+def test_gradient_flat(run):
+    """Of a linear network the searches end at critical points, of one with tanh at none."""
+    numbers = run("gradient_flat")
+    (linear, _), (size, ratio) = (numbers["ends"][name] for name in ("identity", "tanh"))
+    assert linear.max() < 1e-10 and set(numbers["kinds"]["identity"]) == {"saddle"}
+    assert size.min() > 1e-4 and ratio.max() < 1e-5 and numbers["flat"] == size.size
+    assert set(numbers["kinds"]["tanh"]) == {"not_critical"}
+
+
+def test_outliers(run):
+    """With relu in every network at every moment; with tanh in none."""
+    ratios = run("outliers")["ratios"]
+    plain, norm = ratios["relu", False], ratios["relu", True]
+    assert np.all(plain > 1.2 * norm) and np.median(plain) > 2 * np.median(norm)
+    assert norm.max() < 3.5 and max(ratios["tanh", norm].max() for norm in (False, True)) < 4.5
+
+
+def test_input_covariance(run):
+    numbers = run("input_covariance")
+    raw, centred = numbers["largest"].values()
+    assert np.all(raw > 8 * centred) and numbers["gap"] < 1e-12
+    assert np.all(6 * numbers["sooner"] < numbers["n_steps"])
 
 
 def test_toy_surface(run):

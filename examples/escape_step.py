@@ -1,13 +1,15 @@
-"""L7. At a saddle, a step along an eigenvector with a negative eigenvalue lowers the loss: but how
-long should it be?
+"""L7. At a saddle, a step along an eigenvector with a negative eigenvalue lowers the loss; but how
+long it should be, a quadratic model does not say.
 
-From saddles of a network that reads digits, along negative eigenvectors and in both directions, the
-exact minimum on the line is found and compared with `1/|lambda|`, the step of a second-order model
-with `|H|`. Alain et al. (2019) made the same observation: the best step bears little relation to
-`1/|lambda|`, so a line search is needed.
+Left: from saddles of a network that reads digits, along negative eigenvectors and in both
+directions, the distance of the exact minimum on the line. Where the model has no minimum, the best
+step is not `1/|lambda|`, so a line search is needed. Right: from points on the way of training, the
+best step along eigenvectors v of both signs, against the step `|g'v| / |lambda|` of Newton's method
+and of its variant with `|H|`. For positive eigenvalues it is right; for negative ones the best step
+is longer, most of the time, and hardly depends on it, as Alain et al. (2019) observed.
 
-Not shown: positive eigenvalues, for which 1 / lambda is as inaccurate; and saddles other than those
-made from minima of narrower networks, whose added units bring equal eigenvalues.
+Not shown: saddles other than those made from minima of narrower networks, whose added units bring
+equal eigenvalues; and steps along several eigenvectors at once.
 """
 
 import numpy as np
@@ -45,44 +47,79 @@ def main(scale="normal", out="pictures"):
     curvature, best, fallen = map(np.array, (curvature, best, fallen))
     ratio = best * curvature
 
-    figure = plots.new_figure((7.6, 3.6))
+    figure = plots.new_figure((7.6, 4.2))
     left, right = figure.subplots(1, 2)
     shade = left.scatter(curvature, best, c=100 * fallen, cmap="cividis", s=18)
-    figure.colorbar(shade, ax=left, label="fall of the loss, %")
+    figure.colorbar(shade, ax=left, label="fall of the loss, %", location="bottom")
     ends = np.array([curvature.min(), curvature.max()])
     left.plot(ends, 1 / ends, color=plots.RED, ls="--", label=r"$1/|\lambda|$")
-    left.set_xscale("log")
-    left.set_yscale("log")
-    left.set_xlabel(r"$|\lambda|$ of a negative eigenvalue")
-    left.set_ylabel("distance of the exact line minimum")
-    left.set_title(r"The best step is not $1/|\lambda|$")
+    left.set(xscale="log", yscale="log", xlabel=r"$|\lambda|$ of a negative eigenvalue")
+    left.set_ylabel("best step")
+    left.set_title("At saddles the best step\nis not $1/|\\lambda|$")
     left.legend(frameon=False)
-    right.hist(np.log10(ratio), bins=30, color=plots.BLUE)
-    right.axvline(0, color=plots.RED, ls="--", label=r"best step $= 1/|\lambda|$")
-    right.legend(frameon=False)
-    shorter = int(np.sum(ratio < 1))
-    right.set_title(f"It is shorter along {shorter} of {len(best)}")
-    right.set_xlabel(
-        r"$\log_{10}$ of best step over $1/|\lambda|$" + f"\nat {len(saddles)} saddles"
-    )
-    right.set_ylabel("directions")
+    steps = on_the_way(ob, pick(scale, 2, 6, 20))
+    factors = draw_steps(right, steps)
     spread = np.quantile(ratio, [0.1, 0.5, 0.9])
     return Outcome(
         f"At {len(saddles)} saddles the loss fell along every one of {len(best)} negative "
-        "directions; the best step was "
-        f"{spread[1]:.2g} of 1/|lambda| in the median and between {spread[0]:.2g} and "
-        f"{spread[2]:.2g} for four in five; "
-        f"escape took {100 * np.median(escaped):.1f}% off the loss in the median.",
+        f"directions; the best step was {spread[1]:.2g} of 1/|lambda| in the median and between "
+        f"{spread[0]:.2g} and {spread[2]:.2g} for four in five. On the way of training it is "
+        f"{np.median(factors['positive']):.2g} times Newton's step in the median along positive "
+        f"eigenvectors, and {np.median(factors['negative']):.0f} times along negative ones.",
         save(figure, __file__, out),
-        {"saddles": len(saddles), "fallen": fallen, "escaped": np.array(escaped), "ratio": ratio},
+        {
+            "saddles": len(saddles),
+            "fallen": fallen,
+            "escaped": np.array(escaped),
+            "ratio": ratio,
+            "factors": factors,
+        },
     )
+
+
+def on_the_way(ob, n_starts):
+    """Sign of the eigenvalue, model's step and best step, along the five lowest and highest
+    eigenvectors at points of trainings.
+    """
+    rows = []
+    for seed in range(n_starts):
+        options = {"max_iter": 300, "learning_rate": 1e-2, "verdict": False}
+        theta = fc.minimize(ob, ob.model.init(seed=seed), "adam", **options).x
+        g = ob.gradient(theta)
+        values, vectors = np.linalg.eigh(ob.hessian(theta).to_dense())
+        for at in (*range(5), *range(-5, 0)):
+            step = abs(g @ vectors[:, at]) / abs(values[at])
+            if step > 1e-6 and abs(values[at]) > 1e-5 * values[-1]:
+                best, _ = line_minimum(ob, theta, vectors[:, at])
+                rows.append((np.sign(values[at]), step, best))
+    return np.array(rows)
+
+
+def draw_steps(ax, steps):
+    """Best steps against those of the model; return their ratios by sign of the eigenvalue."""
+    factors = {}
+    for sign, name, color in ((1, "positive", plots.BLUE), (-1, "negative", plots.RED)):
+        _, model, best = steps[steps[:, 0] == sign].T
+        label = rf"$\lambda {'>' if sign > 0 else '<'} 0$"
+        ax.plot(model, best, "o", ms=5, alpha=0.8, mew=0, color=color, label=label)
+        factors[name] = best / model
+    ends = np.array([steps[:, 1].min(), steps[:, 1].max()])
+    ax.plot(ends, ends, color="black", lw=1, label="equal", zorder=0)
+    ax.set(xscale="log", yscale="log", ylabel="best step")
+    ax.set_xlabel(r"$|g^{\top} v| / |\lambda|$, the model's step")
+    ax.set_title(
+        "In training the model's step is right\n"
+        "for $\\lambda > 0$, and says little for $\\lambda < 0$"
+    )
+    ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=3)
+    return factors
 
 
 def line_minimum(ob, theta, direction):
     """Distance and loss of the lowest point found on a line, both signs tried over decades, then
     refined.
     """
-    distances = np.concatenate([s * np.logspace(-3, 2, 41) for s in (1, -1)])
+    distances = np.concatenate([s * np.logspace(-5, 2, 57) for s in (1, -1)])
     losses = [ob.value(theta + t * direction) for t in distances]
     t = distances[int(np.argmin(losses))]
     bounds = sorted((0.7 * t, 1.4 * t))

@@ -1,12 +1,18 @@
-"""L9. What looks like a minimum in few dimensions is a saddle in more.
+"""L9. What looks like a minimum in few dimensions is a saddle in more, for units that are 0 at 0.
 
-A small network is trained until it is stuck at a proved minimum. Then it gets one more hidden unit
-with zero weights in and out, which does not change its function. The Hessian gains the block `[[0,
-B], [B', 0]]` (plus weight decay on its diagonal), and with it eigenvalues of both signs. The
+A small tanh network is trained until it is stuck at a proved minimum. Then it gets one more hidden
+unit with zero weights in and out, which does not change its function. The Hessian gains the block
+`[[0, B], [B', 0]]` (plus weight decay on its diagonal), and with it eigenvalues of both signs. The
 minimum has become a saddle, and its escape direction leads to a lower minimum. This is repeated.
 
-There are ten starts, and two spirals drawn again for each. Left: the losses of all, one with marks.
-Right: what that network has learnt.
+There are ten starts, and two spirals drawn again for each. Left: the losses of one start. Right:
+what the same construction gives with other activations and a weight decay of 1e-3, for one unit
+added to two.
+
+Half right: that the wider network has a saddle there. With sigmoid and softplus units, which are
+not 0 at 0, the gradient over the new outgoing weight does not vanish, and the point is mostly not
+critical; descent goes on all the same. With relu units the new unit lies on its kink, and no
+verdict is given.
 
 Not shown: that an escape may gain little, because it leads to the next minimum only.
 """
@@ -17,24 +23,19 @@ from common import Outcome, binomial_interval, command_line, pick, save, two_spi
 import fastcurv as fc
 from fastcurv import plots
 
+ACTIVATIONS = ("tanh", "sigmoid", "softplus", "relu")
+
 
 def main(scale="normal", out="pictures"):
     n_samples, n_starts = pick(scale, 100, 200, 400), pick(scale, 5, 10, 20)
     widths = range(2, pick(scale, 4, 8, 12) + 1)
     data = [two_spirals(n_samples, turns=1.5, noise=0.05, seed=at) for at in range(n_starts)]
     chains = [chain(X, y, widths, seed=1 + at) for at, (X, y) in enumerate(data)]
-    figure = plots.new_figure((7.6, 3.8))
+    figure = plots.new_figure((7.6, 4.2))
     left, right = figure.subplots(1, 2)
-    for steps, _ in chains[1:]:
-        for step in steps:
-            path = [step["before"], step["before"], step["after"]]
-            left.plot([step["width"] - 1] + 2 * [step["width"]], path, color=plots.GREY, lw=0.5)
     draw_chain(left, chains[0][0])
-    theta, (X, y) = chains[0][1], data[0]
-    ob = objective(X, y, widths[-1])
-    plots.mark(left, widths[-1], ob.value(theta), fc.classify(ob, theta).kind, None)
-    title = f"What {widths[-1]} units\nhave learnt"
-    plots.decision_regions(lambda P: ob.model.predict(theta, P)[:, 0], X, y, right, title=title)
+    opened = {name: widened(name, data[: pick(scale, 3, 9, 20)]) for name in ACTIVATIONS}
+    draw_kinds(right, opened)
     steps = [step for steps, _ in chains for step in steps]
     facts = {name: np.array([step[name] for step in steps]) for name in steps[0]}
     stuck = facts["stuck"] == "minimum"
@@ -48,8 +49,34 @@ def main(scale="normal", out="pictures"):
         f"and escaping it lowered the loss by {falls.min():.0%} to {falls.max():.0%}, "
         f"{np.median(falls):.0%} in the median.",
         save(figure, __file__, out),
-        facts,
+        facts | {"kinds": opened},
     )
+
+
+def widened(activation, data):
+    """The kinds of the points that a zero unit makes of proved minima of two units."""
+    kinds = []
+    for seed, (X, y) in enumerate(data):
+        ob = objective(X, y, 2, activation, l2=1e-3)
+        theta = settle(ob, ob.model.init(seed=seed))
+        if fc.classify(ob, theta).kind == "minimum":
+            embedded = add_zero_unit(ob.model, theta)
+            kinds.append(fc.classify(objective(X, y, 3, activation, l2=1e-3), embedded).kind)
+    return kinds
+
+
+def draw_kinds(ax, opened):
+    """Stacked counts of kinds by activation."""
+    names, bottom = list(opened), np.zeros(len(opened))
+    for kind in ("saddle", "not_critical", "undecided", "degenerate", "minimum"):
+        counts = np.array([opened[name].count(kind) for name in names])
+        if counts.any():
+            words, color = kind.replace("_", " "), plots.MARKERS[kind][1]
+            ax.bar(names, counts, 0.6, bottom=bottom, color=color, label=words)
+            bottom += counts
+    ax.set(ylabel="minima of two units", ylim=(0, 1.35 * bottom.max()))
+    ax.set_title("With one zero unit more:\nalways a saddle for tanh alone")
+    ax.legend(frameon=False, loc="upper right")
 
 
 def chain(X, y, widths, seed):
@@ -96,9 +123,9 @@ def draw_chain(ax, steps):
     ax.set_title("A minimum is a saddle\nonce a unit is added")
 
 
-def objective(X, y, width):
-    model = fc.MLP([2, width, 1], activation="tanh")
-    return fc.Objective(model, X, y.astype(float), loss="binary_cross_entropy", l2=1e-5)
+def objective(X, y, width, activation="tanh", l2=1e-5):
+    model = fc.MLP([2, width, 1], activation=activation)
+    return fc.Objective(model, X, y.astype(float), loss="binary_cross_entropy", l2=l2)
 
 
 def settle(ob, theta):

@@ -8,7 +8,8 @@ networks, and half of the tries ask for an index of 1 to 3. Three methods share 
 Newton-MR on the norm of the gradient, plain Newton, and a walk that goes up along as many
 eigenvectors as the index says and down along all others. The fourth is `sample_critical_points`,
 which makes such walks from up to four starts. Left: the tries that ended at a proved critical
-point, and at one of the requested index. Right: the distinct points by index and loss.
+point, and at one of the requested index. Right: the distinct points by index and loss, with a line
+through the median losses of each network.
 
 Half right: that all one finds are saddles of a high index. The index that is found is the one that
 is asked for. In general a higher index goes with a higher loss: the rank correlation is positive on
@@ -208,16 +209,20 @@ def draw_shares(ax, counts):
 
 
 def draw_points(ax, points):
-    """Distinct points of each network: its loss over the lowest of the network, by index."""
+    """Distinct points of each network by index: the loss, from the lowest to the highest of the
+    network, and the median of each index.
+    """
     networks = np.char.add(points["data"].astype(str), points["widths"].astype(str))
-    for place, network in enumerate(dict.fromkeys(networks)):
+    for network in dict.fromkeys(networks):
         mine = {name: column[networks == network] for name, column in points.items()}
-        shift = 0.08 * (place - 3.5)
-        height = mine["loss"] / mine["loss"].min()
-        ax.scatter(mine["index"] + shift, height, s=12, alpha=0.7, color=plots.BLUE)
-    ax.set(yscale="log", xticks=range(4), xlabel="index: negative eigenvalues")
-    ax.set_ylabel("loss over the network's lowest")
-    ax.set_title(f"{points['n'].size} distinct\npoints, all proved")
+        height = (mine["loss"] - mine["loss"].min()) / np.ptp(mine["loss"])
+        places = np.unique(mine["index"])
+        medians = [np.median(height[mine["index"] == place]) for place in places]
+        ax.scatter(mine["index"], height, s=9, alpha=0.35, lw=0, color=plots.GREY)
+        ax.plot(places, medians, "o-", ms=4, lw=1.2, color=plots.BLUE)
+    ax.set(xticks=range(4), xlabel="index: negative eigenvalues")
+    ax.set_ylabel("loss, 0 and 1: the network's\nlowest and highest")
+    ax.set_title("A higher index goes\nwith a higher loss")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """L1. Poor local minima are real in small networks, and rare at width 32.
 
 Networks with one hidden layer of 2 to 32 units are trained until they converge, from 20 starts for
-each width on each of five data sets. The picture shows the share of starts that end within 10% of
-the lowest loss found at that width, with 95% intervals; and the same for one, two and four hidden
-layers of six units.
+each width on each of five data sets. The dots are their losses: the wider the network, the lower
+and the closer together they are, from some width on. Last: the share of starts within 10% of the
+lowest loss found, for one, two and four hidden layers of six units.
 
 Half right: "you are unlikely to get stuck in bad local optima so long as the network is reasonably
 large". Width helps, once there are far more parameters than a fit needs. Before that it gets worse
@@ -19,7 +19,6 @@ converge.
 import numpy as np
 from common import (
     Outcome,
-    binomial_interval,
     command_line,
     pick,
     save,
@@ -35,6 +34,7 @@ from fastcurv.common.optional import optional
 DATA_SETS = ("two spirals", "two moons", "waves", "diabetes", "random labels")
 WIDTHS = (2, 3, 4, 6, 8, 16, 32)
 DEPTHS = (1, 2, 4)
+LEGEND = {"frameon": False, "loc": "outside lower center", "ncols": 5, "fontsize": 9}
 
 
 def objective(name, sizes, l2=1e-4):
@@ -98,25 +98,22 @@ def ends(name, sizes, scale):
 def main(scale="normal", out="pictures"):
     table = table_of(__file__, experiment, scale)
     names = list(dict.fromkeys(table["data"].tolist()))
-    figure = plots.new_figure((7.6, 4.8))
-    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+    figure = plots.new_figure((7.6, 5.4))
+    *panels, last = figure.subplots(2, 3).flat
     shares = {}
-    for place, (name, color) in enumerate(zip(names, plots.CYCLE)):
+    for ax, name, color in zip(panels, names, plots.CYCLE):
         mine = select(table, data=name)
         by_width, by_depth = select(mine, depth=1), select(mine, width=6)
         shares[name] = {"width": good_shares(by_width, "width")}
         shares[name]["depth"] = good_shares(by_depth, "depth") if by_depth["loss"].size else {}
-        for ax, at in ((left, "width"), (right, "depth")):
-            draw(ax, shares[name][at], 1 + 0.03 * (place - 2), color, name)
-    for ax, at, places in ((left, "width", WIDTHS), (right, "depth", DEPTHS)):
-        ax.set(xscale="log", xlabel={"width": "hidden units", "depth": "hidden layers of 6"}[at])
-        ax.set_xticks(places, labels=places)
-        ax.minorticks_off()
-    left.set(ylim=(-0.03, 1.06), ylabel="share of starts within 10% of the best")
-    left.set_title("Wide: most starts are as good")
-    right.set_title("Deep: not so")
-    handles, labels = left.get_legend_handles_labels()
-    figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=5, fontsize=9)
+        dots(ax, by_width)
+        ax.set_title(name)
+        draw(last, shares[name]["depth"], color, name)
+    last.set_xticks(DEPTHS)
+    last.set(xlabel="hidden layers of 6", ylabel="share within 10%", ylim=(-0.03, 1.06))
+    last.set_title("deeper: not so")
+    figure.supylabel("training loss of 20 starts")
+    figure.legend(*last.get_legend_handles_labels(), **LEGEND)
     of = int(np.unique(table["seed"]).size)
     widest = max(shares[names[0]]["width"])
     words = ", ".join(f"{name} {shares[name]['width'][widest][0]}" for name in names)
@@ -136,24 +133,24 @@ def good_shares(table, at):
     return {place: (int(np.sum(x <= 1.1 * x.min())), x.size) for place, x in losses.items()}
 
 
-def draw(ax, shares, shift, color, name):
-    """Shares with their intervals, moved aside a little."""
-    if not shares:
-        return
-    places = shift * np.array(list(shares), dtype=float)
-    values = np.array([k / of for k, of in shares.values()])
-    low, high = np.transpose([binomial_interval(*counts) for counts in shares.values()])
-    ax.errorbar(
-        places,
-        values,
-        [values - low, high - values],
-        fmt="o-",
-        ms=4,
-        lw=1.3,
-        elinewidth=0.8,
-        color=color,
-        label=name,
-    )
+def dots(ax, table):
+    """Draw the loss of every start by width, and the lowest of each width as a line."""
+    widths = np.unique(table["width"])
+    lowest = [table["loss"][table["width"] == width].min() for width in widths]
+    ax.plot(widths, lowest, color=plots.GREEN, lw=1)
+    for width in widths:
+        losses = select(table, width=width)["loss"]
+        spread = 1 + 0.1 * np.linspace(-1, 1, losses.size)
+        ax.plot(width * spread, losses, "o", ms=3, alpha=0.5, mew=0, color=plots.BLUE)
+    ax.set(xscale="log", yscale="log", xlabel="hidden units")
+    ax.set_xticks(WIDTHS, labels=[str(width) if width != 3 else "" for width in WIDTHS])
+    ax.minorticks_off()
+
+
+def draw(ax, shares, color, name):
+    """Shares of good starts by depth."""
+    values = [k / of for k, of in shares.values()]
+    ax.plot(list(shares), values, "o-", ms=4, lw=1.3, color=color, label=name)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,24 @@
-"""L1. The larger a network, the more of its critical points are saddles; yet a minimum is far
-likelier than by chance.
+"""L1. The larger a network, the fewer searches for a zero of its gradient end at a minimum; yet
+they are far more than by chance, and descent ends at one every time.
 
 The lecture tosses coins: each of n directions curves up or down, so all curve up in 2^-n of the
 cases, 2^-20000 in 20 000 dimensions. Here the zeros of the gradient of small networks, with data
-from five teacher networks, are searched from many starts and classified. Copies are recognised, so
-a point found often counts once. Left: the share of minima among them, with 95% intervals, compared
-with the coins and with random symmetric matrices, whose chance is computed exactly. Right: the same
-points by loss and share of negative eigenvalues.
+from five teacher networks, are searched from many starts and classified. Left: of the searches that
+ended at a critical point, the share that ended at a minimum, with 95% intervals, compared with the
+coins, with random symmetric matrices, whose chance is computed exactly, and with descents from
+random weights by Newton's method. Right: the distinct points by loss and share of negative
+eigenvalues.
 
 Half right: that a minimum has a chance of 2^-n. If H were a symmetric matrix of independent random
 entries, the chance would be smaller still, like 3^(-n^2/4) (Dean and Majumdar 2006). In networks it
-falls too, but slowly: from all points at n = 5 to one or two in a hundred at n = 33. Low points are
-no random sample: they have few negative eigenvalues.
+falls too, but slowly: from all searches at n = 5 to one in a hundred at n = 33. Low points are no
+random sample: they have few negative eigenvalues. And nobody trains by such searches: every descent
+from random weights ended at a proved minimum.
 
 Not shown: points at which nothing passes through the network, which are critical trivially; more
-than 33 parameters; points that the search did not reach, which may be of other kinds; and details
-of searches that ended at no critical point, about half.
+than 33 parameters; and details of searches that ended at no critical point, about half. At n = 33
+most points were found once, so most of all critical points there were never reached, and the share
+of minima among all points is not known.
 """
 
 import numpy as np
@@ -96,10 +99,15 @@ def find_root(ob, theta):
 def main(scale="normal", out="pictures"):
     table = table_of(__file__, experiment, scale)
     pools = {int(n): select(table, n=n) for n in np.unique(table["n"])}
-    minima = {n: (int(np.sum(p["kind"] == "minimum")), p["n"].size) for n, p in pools.items()}
+    minima = {
+        n: (int(p["found"] @ (p["kind"] == "minimum")), int(p["found"].sum()))
+        for n, p in pools.items()
+    }
+    widths = pick(scale, (1, 4), WIDTHS, WIDTHS)
+    down = {4 * width + 1: descents(width, pick(scale, 2, 5, 20)) for width in widths}
     figure = plots.new_figure((7.6, 4.6))
     left, right = figure.subplots(1, 2)
-    draw_chances(left, minima)
+    draw_chances(left, minima, down)
     lowest = {}
     networks = list(zip(table["teacher"], table["n"]))
     for network, loss in zip(networks, table["loss"]):
@@ -115,19 +123,33 @@ def main(scale="normal", out="pictures"):
     small, large = min(pools), max(pools)
     words = {n: share_in_words(n, *minima[n]) for n in (small, large)}
     searches = [runs(pool) for pool in pools.values()]
+    ended, descents_made = np.sum(list(down.values()), axis=0)
     return Outcome(
-        f"Minima are {words[small]} and {words[large]}, where coins say {0.5**large:.0e} and "
+        f"At a minimum ended {words[small]} and {words[large]}, and {ended} of {descents_made} "
+        f"descents, where coins say {0.5**large:.0e} and "
         f"random symmetric matrices of order 20 {chance_random_matrix(20):.0e}. Of "
         f"{sum(tried for tried, _ in searches)} searches {sum(ended for _, ended in searches)} "
         "ended at a proved critical point, trivial ones included.",
         save(figure, __file__, out),
-        {"table": table, "minima": minima, "chance": chance_random_matrix},
+        {"table": table, "minima": minima, "descents": down, "chance": chance_random_matrix},
     )
 
 
 def share_in_words(n, k, of):
     low, high = binomial_interval(k, of)
-    return f"{k} of {of} distinct critical points at n = {n} (95%: {low:.0%} to {high:.0%})"
+    return f"{k} of {of} searches at n = {n} (95%: {low:.0%} to {high:.0%})"
+
+
+def descents(width, n_teachers, n_starts=2):
+    """How many descents from random weights end at a proved minimum, and of how many."""
+    ended = []
+    for teacher in range(n_teachers):
+        X, y = lesson(teacher)
+        ob = fc.Objective(fc.MLP([2, width, 1]), X, y, loss="mse", l2=1e-3)
+        for seed in range(n_starts):
+            run = fc.minimize(ob, ob.model.init(seed=seed), "trust-region", seed=0)
+            ended.append(run.kind == "minimum" and run.report.certified)
+    return sum(ended), len(ended)
 
 
 def runs(pool):
@@ -137,27 +159,24 @@ def runs(pool):
     return int(sum(part["tries"][0] for part in first)), int(ended)
 
 
-def draw_chances(ax, minima):
-    """Draw the share of minima, of coins and of random matrices against n, on a log scale."""
+def draw_chances(ax, minima, down):
+    """Draw the share of searches, of descents, of coins and of random matrices that find a minimum
+    against n, on a log scale.
+    """
     n = np.arange(1, 41)
-    for size, (k, of) in minima.items():
-        low, high = binomial_interval(k, of)
-        name = "points found in networks" if size == min(minima) else None
-        ax.errorbar(
-            size,
-            k / of,
-            [[k / of - low], [high - k / of]],
-            fmt="o",
-            color=plots.BLUE,
-            capsize=3,
-            label=name,
-        )
+    for counts, look in (
+        (down, {"fmt": "s", "color": plots.GREEN, "label": "descents from random weights"}),
+        (minima, {"fmt": "o", "color": plots.BLUE, "label": "searches for a zero gradient"}),
+    ):
+        shares = np.array([k / of for k, of in counts.values()])
+        ends = np.array([binomial_interval(k, of) for k, of in counts.values()]).T
+        ax.errorbar(list(counts), shares, np.abs(ends - shares), capsize=3, **look)
     ax.plot(n, 0.5**n, color=plots.GREY, label="coins, $2^{-n}$")
     chances = [chance_random_matrix(size) for size in n[:9]]
     ax.plot(n[:9], chances, color=plots.RED, label="random symmetric matrix")
     ax.set(yscale="log", ylim=(1e-12, 3), xlim=(0, 36), xlabel="parameters $n$")
-    ax.set_ylabel("chance that all eigenvalues are positive")
-    ax.set_title("Minima grow rare with $n$,\nbut not by chance")
+    ax.set_ylabel("share, or chance, of a minimum")
+    ax.set_title("Searches find fewer minima as\n$n$ grows; descents find them")
     ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=1)
 
 

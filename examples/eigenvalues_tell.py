@@ -1,12 +1,17 @@
 """L5. The eigenvalues of H tell what a critical point is: all positive, all negative, or both.
 
-A linear autoencoder has one critical point for every set of eigenvectors that it may keep (Baldi
-and Hornik 1989), with loss and number of negative eigenvalues known in closed form. Every one of
-them is classified here. Only the one that keeps the leading eigenvectors is a minimum. The higher
-the loss of a point, the more negative eigenvalues it has.
+Above: `v'Hv` along every unit vector v of a plane, that of the lowest and the highest eigenvector,
+as v turns once around. At a minimum it is positive, at a saddle it has both signs, and at a maximum
+it is negative. The first two are points of a linear autoencoder, without the directions that its
+symmetries make flat; the maximum is one of cos x + cos(y) / 2.
 
-Not shown: a maximum. A loss with a convex last layer has none, because it never curves downward
-along the weights of the last layer.
+Below: a linear autoencoder has one critical point for every set of eigenvectors that it may keep
+(Baldi and Hornik 1989), with loss and number of negative eigenvalues known in closed form. Every
+one of them is classified here. Only the one that keeps the leading eigenvectors is a minimum.
+Higher ones mostly have more negative eigenvalues.
+
+Not shown: a maximum of a network. A loss with a convex last layer has none, because it never curves
+downward along the weights of the last layer.
 """
 
 from itertools import combinations
@@ -18,6 +23,21 @@ import fastcurv as fc
 from fastcurv import plots
 
 
+class Waves:
+    """cos x + cos(y) / 2, which has minima, saddles and maxima."""
+
+    n_params = 2
+
+    def value(self, theta):
+        return float(np.cos(theta) @ (1, 0.5))
+
+    def gradient(self, theta):
+        return -np.sin(theta) * (1, 0.5)
+
+    def hessian(self, theta):
+        return np.diag(-np.cos(theta) * (1, 0.5))
+
+
 def main(scale="normal", out="pictures"):
     n, p = pick(scale, (4, 2), (6, 3), (10, 4))
     rng = np.random.default_rng(0)
@@ -26,49 +46,89 @@ def main(scale="normal", out="pictures"):
     # X'X / n = U l U'
     X = np.sqrt(n) * (np.linalg.qr(rng.standard_normal((n, n)))[0] * np.sqrt(spectrum)) @ U.T
     ob = fc.Objective(fc.MLP([n, p, n], activation="identity", bias=False), X, X, loss="mse")
-    rows = []
-    for k in range(p + 1):
-        for kept in combinations(range(n), k):
-            rows.append(judge(ob, U, spectrum, kept, p))
+    sets = [kept for k in range(p + 1) for kept in combinations(range(n), k)]
+    rows = [judge(ob, U, spectrum, kept, p) for kept in sets]
     loss, negative, expected, kinds = map(np.array, zip(*rows))
 
-    ax = plots.new_axes()
+    figure = plots.new_figure((7.6, 6.2))
+    above, below = figure.subfigures(2, 1)
+    points = {
+        "minimum": (ob, keeping(U, tuple(range(p)), p)),
+        "saddle": (ob, keeping(U, tuple(range(n - p, n)), p)),
+        "maximum": (Waves(), np.zeros(2)),
+    }
+    signs = {}
+    for ax, (kind, (objective, theta)) in zip(above.subplots(1, 3), points.items()):
+        verdict = fc.classify(objective, theta)
+        signs[kind] = verdict.kind, turn(ax, dense(objective, theta))
+        ax.set_title(f"{kind[0].upper()}{kind[1:]}: {WORDS[kind]}")
+    above.axes[0].set_ylabel(r"$v^{\top} H v$")
+    ax = below.subplots()
     for kind in np.unique(kinds):
         marker, color = plots.MARKERS[str(kind)]
         mine = kinds == kind
-        ax.plot(
-            negative[mine],
-            loss[mine],
-            marker,
-            color=color,
-            mec="white",
-            ms=7,
-            ls="none",
-            label=str(kind),
-        )
-    ax.set_xlabel("negative eigenvalues")
-    ax.set_ylabel("loss")
-    right = int(np.sum(negative == expected))
-    minima = int(np.sum(kinds == "minimum"))
+        look = {"color": color, "mec": "white", "ms": 8, "ls": "none"}
+        ax.plot(negative[mine], loss[mine], marker, label=str(kind), **look)
+    ax.set(xlabel="negative eigenvalues", ylabel="loss")
+    right, minima = int(np.sum(negative == expected)), int(np.sum(kinds == "minimum"))
     ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.set_title(
-        f"{minima} of {len(rows)} critical points is a minimum;\n"
-        "higher ones mostly have more negative eigenvalues"
-    )
-    ax.legend(frameon=False, title=f"{n}-{p}-{n} linear autoencoder")
+    ax.set_title(f"{minima} of {len(rows)} critical points of an autoencoder is a minimum")
+    ax.legend(frameon=False, loc="lower right", title=f"{n}-{p}-{n} linear autoencoder")
+    saddles = int(np.sum(kinds == "saddle"))
     return Outcome(
         f"Of the {len(rows)} critical points of a {n}-{p}-{n} linear autoencoder {minima} is a "
-        "minimum and "
-        f"{int(np.sum(kinds == 'saddle'))} are saddles; the number of negative eigenvalues agrees "
-        f"with theory at {right}.",
-        save(ax, __file__, out),
+        f"minimum and {saddles} are saddles; the number of negative eigenvalues agrees with theory "
+        f"at {right}.",
+        save(figure, __file__, out),
         {
             "points": len(rows),
             "minima": minima,
             "right": right,
-            "saddles": int(np.sum(kinds == "saddle")),
+            "saddles": saddles,
+            "signs": signs,
         },
     )
+
+
+WORDS = {
+    "minimum": "up\nin every direction",
+    "saddle": "up in some\ndirections, down in others",
+    "maximum": "down\nin every direction",
+}
+
+
+def dense(objective, theta):
+    """The Hessian as an array."""
+    H = objective.hessian(theta)
+    return H if isinstance(H, np.ndarray) else H.to_dense()
+
+
+def turn(ax, H):
+    """Draw v'Hv as v turns once in the plane of the lowest and the highest eigenvector; return its
+    least and its largest value over all eigenvectors that are not of a symmetry.
+    """
+    values, vectors = np.linalg.eigh(H)
+    kept = np.abs(values) > 1e-10 * np.abs(values).max()
+    values, vectors = values[kept], vectors[:, kept]
+    angle = np.linspace(0, 2 * np.pi, 181)
+    v = np.outer(np.cos(angle), vectors[:, 0]) + np.outer(np.sin(angle), vectors[:, -1])
+    height = np.einsum("ij,jk,ik->i", v, H, v) / np.abs(values).max()
+    ax.axhline(0, color="black", lw=0.8)
+    ax.plot(np.degrees(angle), height, color=plots.BLUE, lw=1.5)
+    for sign, color in ((1, plots.GREEN), (-1, plots.RED)):
+        ax.fill_between(
+            np.degrees(angle), 0, height, where=sign * height > 0, color=color, alpha=0.4, lw=0
+        )
+    ax.set(xticks=[0, 180, 360], ylim=(-1.15, 1.15), yticks=[0], xlabel="angle of $v$, degrees")
+    return float(values[0]), float(values[-1])
+
+
+def keeping(U, kept, p):
+    """The critical point that keeps these eigenvectors."""
+    n, k = len(U), len(kept)
+    W1 = np.zeros((p, n))
+    W1[:k] = U[:, kept].T
+    return np.concatenate([W1.ravel(), W1.T.ravel()])
 
 
 def judge(ob, U, spectrum, kept, p):
@@ -76,9 +136,7 @@ def judge(ob, U, spectrum, kept, p):
     ``kept``.
     """
     n, k = len(spectrum), len(kept)
-    W1 = np.zeros((p, n))
-    W1[:k] = U[:, kept].T
-    theta = np.concatenate([W1.ravel(), W1.T.ravel()])
+    theta = keeping(U, kept, p)
     point = fc.classify(ob, theta)
     worse = sum(spectrum[j] > spectrum[i] for i in kept for j in range(n) if j not in kept)
     return ob.value(theta), point.n_negative, worse + (p - k) * (n - k), point.kind

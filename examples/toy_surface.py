@@ -25,14 +25,14 @@ def main(scale="normal", out="pictures"):
     valley = fc.classify(ob, np.array([0.5, 2.0]))
 
     ax = plots.surface(
-        lambda w1, w2: ob.value(np.array([w1, w2])),
+        lambda w1, w2: np.log1p(ob.value(np.array([w1, w2]))),
         (-2.2, 2.2),
         (-2.2, 2.2),
         n=pick(scale, 41, 141, 301),
-        log=True,
         xlabel="$w_1$",
         ylabel="$w_2$",
     )
+    ax.figure.axes[-1].set_ylabel("log(1 + loss)")
     w = np.linspace(0.46, 2.2, 100)
     for sign in (1, -1):
         label = "valleys: $w_1 w_2 = 1$" if sign > 0 else None

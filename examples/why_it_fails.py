@@ -2,8 +2,8 @@
 saturated or dead units, and weights, rates and inputs of a wrong size each show in other numbers.
 
 Six training runs of a network that reads digits are broken on purpose. `diagnose` names the cause
-of each, and the call that it suggests is made. The picture compares the loss of the failed run with
-the loss reached then.
+of each, and the call that it suggests is made. The picture compares the losses of the failed run
+with those of that call, each from its own start.
 
 Not shown: other networks, data and seeds, and failures with two causes at once.
 """
@@ -29,12 +29,16 @@ def main(scale="normal", out="pictures"):
         lower += helped.fun < 0.1 * ob.value(run.x)
         losses = run.history["loss"]
         shown = np.where(losses < 1e3, losses, np.nan)
-        ax.semilogy(run.history["iteration"], shown, color=plots.RED, label="as it failed")
-        ax.axhline(helped.fun, color=plots.GREEN, ls="--", label="after the advice")
-        ax.set_title(f"Broken: {cause}\nnamed: {first.name}", fontsize=10)
-        ax.set_ylim(1e-6, 1e3)
+        ax.semilogy(1 + run.history["iteration"], shown, color=plots.RED, label="as it failed")
+        advised, after = helped.history["iteration"], np.maximum(helped.history["loss"], 1e-5)
+        ax.semilogy(1 + advised, after, color=plots.GREEN, label="by the advice")
+        ax.set_xscale("log")
+        right = first.name == cause
+        words = f"Named rightly:\n{cause}" if right else f"{cause},\nnamed: {first.name}"
+        ax.set_title(words, fontsize=10)
+        ax.set_ylim(1e-5, 1e3)
     figure.axes[0].legend(frameon=False, fontsize=10)
-    figure.supxlabel("step")
+    figure.supxlabel("step, counted from 1")
     figure.supylabel("training loss")
     return Outcome(
         f"Of six trainings broken on purpose the first advice names the cause of {named}, and "

@@ -15,7 +15,7 @@ C_FILES := $(wildcard src/*.[ch] src/kernels/* tests/engine/*.c tests/engine/*.i
 JS_FILES := fastcurv/cli/chart.js examples/playground.js
 SOURCE := setup.py pyproject.toml $(wildcard fastcurv/_engine/*.p* src/*.c src/*.h src/kernels/*)
 
-.PHONY: demo test lint lint-text lint-types lint-built minimum newest nightly adversary test-large bench bench-spectrum bench-optimisers wheel wheels rehearse sdist sbom platform-wheels release-check fuzz clang docs examples experiments sanitize tables coverage mutants soak valgrind neon windows clean always
+.PHONY: demo test lint lint-text lint-types lint-built minimum newest nightly adversary test-large bench bench-spectrum bench-optimisers wheel wheels rehearse sdist sbom platform-wheels release-check fuzz clang docs examples experiments notebooks sanitize tables coverage mutants soak valgrind neon windows clean always
 
 demo: $(VENV)/.demo
 	$(PY) -m fastcurv demo
@@ -61,7 +61,7 @@ newest:
 	$(MAKE) PYTHON="$(NEWEST)" VENV=$(VENV)-newest TESTS="$(TESTS)" test
 
 # What takes minutes to hours: more of everything that `make test` samples, and the suite in every other way.
-nightly: $(VENV)/.test
+nightly: $(VENV)/.test $(VENV)/.notebooks
 	$(PY) -m pytest -q -m "nightly or large"
 	FASTCURV_EXAMPLES=10000 $(PY) -m pytest -q -n auto tests/properties
 	$(MAKE) tables sanitize
@@ -94,6 +94,10 @@ examples: $(VENV)/.demo
 # The tables in examples/data, which the gallery draws.
 experiments: $(VENV)/.demo
 	cd examples && $(abspath $(PY)) experiments.py
+
+# Notebooks of the lectures' chapters with exercises, in notebooks/.
+notebooks: $(VENV)/.demo
+	$(PY) examples/notebooks.py
 
 figures/index.html: $(wildcard examples/*.py examples/*.html examples/data/*.csv) | $(VENV)/.demo
 	$(PY) examples/gallery.py
@@ -250,6 +254,11 @@ $(VENV)/.demo: $(VENV)/.python $(SOURCE)
 
 $(VENV)/.test: $(VENV)/.python $(SOURCE)
 	$(PY) -m pip install -q --no-build-isolation -e ".[test]"
+	touch $@
+
+# What runs notebooks, which a test does at night.
+$(VENV)/.notebooks: $(VENV)/.test
+	$(PY) -m pip install -q --no-build-isolation -e ".[notebooks]"
 	touch $@
 
 # torch by exact version: its CPU build. Peers that cannot be had are reported as missing by the benchmark, not as errors.

@@ -1,5 +1,6 @@
 """Sphinx's settings; the site is built offline by ``make docs``."""
 
+import importlib
 import json
 import os
 import re
@@ -14,6 +15,8 @@ from fastcurv.common.protocols import INTERNAL
 
 HERE = Path(__file__).resolve().parent
 EXAMPLES, FIGURES = HERE.parent / "examples", HERE.parent / "figures"
+sys.path.insert(0, str(EXAMPLES))
+NOTEBOOKS = importlib.import_module("notebooks")
 FIRST_PAGE = (
     "toy_surface",
     "hidden_way_out",
@@ -48,7 +51,7 @@ html_context = {"default_mode": "auto"}  # light or dark, as the reader's system
 html_show_sourcelink = False
 html_css_files = ["site.css"]
 html_static_path = ["_static"]
-html_extra_path = ["_build/playground.html"]
+html_extra_path = ["_build/playground.html", "_build/notebooks"]
 suppress_warnings = [
     "myst.header",
     "ref.ref",
@@ -156,7 +159,7 @@ def write_gallery():
     said = json.loads(captions.read_text()) if captions.exists() else {}
     small, full, corrections = {}, [], []
     for chapter, names in story["STORY"].items():
-        full += [f"## {chapter}", ""]
+        full += [f"## {chapter}", "", *notebook_links(chapter)]
         for name in names:
             head, rest = story["claim"](name), story["docstring"](name)[1:]
             full += [f"({anchor(name)})=", "", f"### {head}", ""]
@@ -185,6 +188,18 @@ def write_gallery():
     text += [*corrections, "", *full]
     write("gallery.md", text)
     write("_pictures.md", thumbnails(small[name] for name in FIRST_PAGE if name in small))
+
+
+def notebook_links(chapter):
+    """Return a line with the notebooks of a chapter, if it has exercises."""
+    if chapter not in NOTEBOOKS.CHAPTERS:
+        return []
+    name = NOTEBOOKS.file_name(chapter)
+    return [
+        f'<a href="{name}.ipynb">{NOTEBOOKS.INVITATION}</a>; the same '
+        f'<a href="{name}_answers.ipynb">with answers</a>.',
+        "",
+    ]
 
 
 def source(name):
@@ -249,3 +264,4 @@ write_api()
 write_commands()
 write_gallery()
 runpy.run_path(str(EXAMPLES / "playground.py"))["write"](HERE / "_build")
+NOTEBOOKS.write(HERE / "_build/notebooks")

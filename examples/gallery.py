@@ -15,6 +15,7 @@ import sys
 import time
 from pathlib import Path
 
+import notebooks
 import playground
 from common import SCALES, full_times
 from story import (
@@ -53,7 +54,10 @@ class Lectures(Report):
     def chapter(self, heading):
         words = html.escape(heading, quote=False)
         self.listed.append(f"<li><b>{words}</b></li>")
-        return self._add(f"<h2>{words}</h2>")
+        self._add(f"<h2>{words}</h2>")
+        if heading in notebooks.CHAPTERS:
+            self.link(f"{notebooks.file_name(heading)}.ipynb", notebooks.INVITATION)
+        return self
 
     def example(self, name):
         """Add the claim of an example as a heading, which has its name as address."""
@@ -91,6 +95,7 @@ def main():
     began = time.perf_counter()
     Path(args.out).mkdir(parents=True, exist_ok=True)
     playground.write(args.out)
+    notebooks.write(args.out)
     wanted = args.only or ORDER
     page, failed, spent = begin(wanted), [], {}
     for heading, names in STORY.items():

@@ -88,6 +88,7 @@ def test_every_example_is_in_the_gallery_and_names_its_lecture_row(module):
         "critical",
         "experiments",
         "gallery",
+        "notebooks",
         "playground",
         "story",
     }

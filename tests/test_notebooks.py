@@ -1,0 +1,110 @@
+"""The notebooks of the gallery's chapters: whole without the folder of the examples, and each
+exercise has a check that takes its answer and refuses a wrong one.
+"""
+
+import ast
+import builtins
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("sklearn")
+
+FOLDER = Path(__file__).resolve().parent.parent / "examples"
+
+
+@pytest.fixture
+def notebooks(monkeypatch):
+    """The module that writes them."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import notebooks
+
+    yield notebooks
+    for name in ("notebooks", "story"):
+        del sys.modules[name]
+
+
+def names_of(cells):
+    """Return the names that cells of code use and those that they define anywhere."""
+    used, defined = set(), set(dir(builtins))
+    for node in ast.walk(ast.parse("\n\n".join(cells))):
+        if isinstance(node, ast.Name):
+            (used if isinstance(node.ctx, ast.Load) else defined).add(node.id)
+        elif isinstance(node, ast.alias):
+            defined.add((node.asname or node.name).split(".")[0])
+        elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            defined.add(node.name)
+        elif isinstance(node, ast.arg):
+            defined.add(node.arg)
+        elif isinstance(node, ast.ExceptHandler) and node.name:
+            defined.add(node.name)
+    return used, defined
+
+
+def test_each_chapter_of_the_lectures_has_a_notebook_that_is_whole(notebooks, tmp_path):
+    """Each has all examples of its chapter, two exercises, and every name that it uses."""
+    lectured = [
+        chapter
+        for chapter, names in notebooks.STORY.items()
+        if any(notebooks.lectures(name) for name in names)
+    ]
+    assert list(notebooks.CHAPTERS) == lectured and len(lectured) == 7
+    paths = notebooks.write(tmp_path)
+    assert len(paths) == 14
+    for number, path in enumerate(paths):
+        chapter, answers = notebooks.CHAPTERS[number // 2], bool(number % 2)
+        made = json.loads(path.read_text())
+        cells = made["cells"]
+        assert made["nbformat"] == 4 and len({cell["id"] for cell in cells}) == len(cells)
+        source = "\n".join(cell["source"] for cell in cells)
+        for name in notebooks.STORY[chapter]:
+            assert f"## {notebooks.claim(name)}" in source
+        assert source.count('print(main("quick").sentence)') == len(notebooks.STORY[chapter])
+        assert source.count("# your answer") == (0 if answers else 2)
+        code = [cell["source"] for cell in cells if cell["cell_type"] == "code"]
+        imported = ast.walk(ast.parse("\n\n".join(code)))
+        modules = {node.module for node in imported if isinstance(node, ast.ImportFrom)}
+        assert not modules & {path.stem for path in FOLDER.glob("*.py")}
+        if answers:
+            used, defined = names_of(code)
+            assert used <= defined, used - defined
+
+
+def test_checks_of_exercises_take_the_answer_and_refuse_a_wrong_one(notebooks):
+    for chapter in notebooks.CHAPTERS:
+        exercises, names = notebooks.exercises(chapter), {}
+        assert len(exercises) == 2
+        for exercise in exercises:
+            assert set(exercise) == {"question", "answer", "check", "wrong"}
+            tree = ast.parse(exercise["answer"]).body
+            given = {node.name for node in tree if isinstance(node, ast.FunctionDef)}
+            given |= {ast.unparse(node.targets[0]) for node in tree if isinstance(node, ast.Assign)}
+            wanted = given & names_of([exercise["check"]])[0]
+            assert wanted and all(f"`{name}" in exercise["question"] for name in wanted)
+            exec(exercise["answer"], names)
+            exec(exercise["check"], names)
+            wrong = dict(names)
+            exec(exercise["wrong"], wrong)
+            with pytest.raises(AssertionError):
+                exec(exercise["check"], wrong)
+
+
+@pytest.mark.nightly
+def test_notebooks_run_from_top_to_bottom(notebooks, tmp_path):
+    """In a kernel of their own, from a folder without the examples, with a picture of each."""
+    nbformat = pytest.importorskip("nbformat")
+    client = pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    for path in notebooks.write(tmp_path)[1::2]:
+        made = nbformat.read(path, 4)
+        nbformat.validate(made)
+        resources = {"metadata": {"path": str(tmp_path)}}
+        client.NotebookClient(made, timeout=900, resources=resources).execute()
+        outputs = [out for cell in made.cells for out in cell.get("outputs", ())]
+        shown = sum("image/png" in out.get("data", {}) for out in outputs)
+        assert shown == sum(
+            cell.source.endswith('print(main("quick").sentence)') for cell in made.cells
+        )

@@ -2,16 +2,18 @@
 alone.
 
 The decay is the one with the largest evidence of the Laplace approximation, on a path from large to
-small ones (`optimize.path`), of some of the rows if there are many. The network ends at a minimum
-of the loss on all rows with that decay, so that everything about rows left out follows from one
-factor of the Hessian. The penalty includes the biases: without it those of unused units would have
-no curvature.
+small ones (`optimize.path`), of some of the rows if there are many. Where that matrix is too large
+or the loss has none, it is the one that predicts the rows of five folds best. The network ends at a
+minimum of the loss on all rows with that decay, so that everything about rows left out follows from
+one factor of the Hessian. The penalty includes the biases: without it those of unused units would
+have no curvature.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +24,14 @@ from ..common.runtime import raise_if_interrupted
 from ..critical.laplace import check_likelihood
 from ..network.objective import Objective
 from ..optimize.minimize import minimize
-from ..optimize.path import evidence_path, with_l2
+from ..optimize.path import (
+    L2_RATIO,
+    LARGEST_L2,
+    SMALLEST_L2,
+    evidence_path,
+    with_l2,
+    with_units_restarted,
+)
 from ..structure.tables import LOSSES
 from .data import Coding, Dataset, absolute
 from .recipe import Recipe, save_run
@@ -35,9 +44,10 @@ HIDDEN = (10,)
 PATH_ITERATIONS = 500  # of L-BFGS at each decay of the path
 MAX_PATH_ROWS, MIN_PATH_ROWS = 5000, 500  # rows that choose the decay, ...
 PATH_FLOPS = 1e10  # ... as far as a Gauss-Newton matrix of theirs takes so many
-MAX_PATH_PARAMS = 2000  # beyond which its factors take longer than the fits
+MAX_PATH_PARAMS = 2000  # beyond which its factors, and a verdict, take longer than the fits
+N_FOLDS = 5  # where folds choose the decay
+MAX_IDLE = 3  # decays in a row that predict left-out rows no better, after which the search ends
 DEFAULTS = {"loss": None, "alpha": None, "hidden": HIDDEN, "seed": 0}  # of `fit_table`
-DEFAULT_ALPHA = 1.0  # where the evidence is out of reach (docs/estimators.md)
 
 
 @dataclass(frozen=True)
@@ -190,32 +200,47 @@ def fit_table(
     plain = recipe.objective(data, n_threads)
     theta, notes = plain.model.init(seed=seed), table.notes
     count = plain.n_samples * LOSSES[data.loss].sklearn[1](plain.model.sizes[-1])
-    if alpha is None and (why := _no_evidence(plain)):
-        alpha = DEFAULT_ALPHA
-        notes += (f"The weight decay is alpha = {alpha:g}, not chosen by the evidence, {why}.",)
     if alpha is None:
         note("choosing the weight decay")
-        l2, theta = l2_by_evidence(plain, theta, seed)
-        notes += (f"The weight decay, alpha = {l2 * count:.3g}, has the largest evidence.",)
+        by_evidence = has_evidence(plain)
+        choose, why = l2_by_folds, f"predicts left-out rows of {N_FOLDS} folds best"
+        if by_evidence:
+            choose, why = l2_by_evidence, "has the largest evidence"
+        l2, theta = choose(plain, theta, seed)
+        notes += (f"The weight decay, alpha = {l2 * count:.3g}, {why}.",)
     else:
         l2 = alpha / count
     note("training to a minimum")
     ob = with_l2(plain, l2)
     left = None if max_time is None else max(max_time - (time.monotonic() - began), 1e-3)
-    run: Any = raise_if_interrupted(minimize(ob, theta, seed=seed, max_time=left, progress=False))
+    small = ob.n_params <= MAX_PATH_PARAMS
+    run: Any = raise_if_interrupted(
+        minimize(ob, theta, seed=seed, max_time=left, verdict=small, progress=False)
+    )
     recipe = replace(recipe, l2=l2)
     return TableFit(table, data, ob, run.x, l2 * count, recipe, str(run.message), notes, source)
 
 
-def _no_evidence(ob: Objective) -> str:
-    """Return why the evidence cannot choose the decay, or ""."""
-    if ob.n_params > MAX_PATH_PARAMS:
-        return f"because the network has more than {MAX_PATH_PARAMS} parameters"
-    try:
+def has_evidence(ob: Objective) -> bool:
+    """Return whether the evidence can choose the decay: for a likelihood with a Gauss-Newton matrix
+    of moderate size.
+    """
+    given = LOSSES[ob.loss].given
+    with suppress(ValueError):
         check_likelihood(ob.loss)
-    except ValueError:
-        return f"because the loss {ob.loss} is no likelihood"
-    return ""
+        return ob.n_params <= MAX_PATH_PARAMS and (given is None or given.per_target < 2)
+    return False
+
+
+def _some(ob: Objective, rows: np.ndarray) -> Objective:
+    """Return the objective of some of the rows, without a penalty."""
+    X, y = ob.X[rows], ob.y[rows]
+    return Objective(ob.model, X, y, loss=ob.loss, n_threads=ob.n_threads, l2_biases=ob.l2_biases)
+
+
+def _minimise(ob: Objective, theta: Any) -> Any:
+    run = minimize(ob, theta, "l-bfgs", max_iter=PATH_ITERATIONS, verdict=False, progress=False)
+    return raise_if_interrupted(run).x
 
 
 def l2_by_evidence(ob: Objective, start: Any, seed: int) -> tuple[float, np.ndarray]:
@@ -226,19 +251,28 @@ def l2_by_evidence(ob: Objective, start: Any, seed: int) -> tuple[float, np.ndar
     """
     N, most = ob.n_samples, PATH_FLOPS / (ob.model.sizes[-1] * ob.n_params**2)
     count = min(N, MAX_PATH_ROWS, max(MIN_PATH_ROWS, int(most)))
-    some = ob
-    if count < N:
-        rows = np.sort(np.random.default_rng(seed).permutation(N)[:count])
-        some = Objective(
-            ob.model, ob.X[rows], ob.y[rows], loss=ob.loss, n_threads=ob.n_threads,
-            l2_biases=ob.l2_biases,
-        )  # fmt: skip
-
-    def minimise(one: Objective, theta: Any) -> Any:
-        run = minimize(
-            one, theta, "l-bfgs", max_iter=PATH_ITERATIONS, verdict=False, progress=False
-        )
-        return raise_if_interrupted(run).x
-
-    best = evidence_path(some, start, minimise, count=count)
+    rows = np.sort(np.random.default_rng(seed).permutation(N)[:count])
+    some = ob if count == N else _some(ob, rows)
+    best = evidence_path(some, start, _minimise, count=count)
     return float(best.objective.l2) * count / N, best.theta
+
+
+def l2_by_folds(ob: Objective, start: Any, seed: int) -> tuple[float, np.ndarray]:
+    """Return the penalty with the lowest loss of rows that were left out by folds, on a path from
+    large to small ones, and the point that a fit to all rows with it reaches.
+    """
+    N = ob.n_samples
+    fold = np.random.default_rng(seed).permutation(N) % N_FOLDS
+    fitted = [_some(ob, np.flatnonzero(fold != i)) for i in range(N_FOLDS)]
+    held = [_some(ob, np.flatnonzero(fold == i)) for i in range(N_FOLDS)]
+    thetas, l2, idle, best, lowest = [start] * N_FOLDS, LARGEST_L2, 0, LARGEST_L2, np.inf
+    while l2 > SMALLEST_L2 and idle < MAX_IDLE:
+        thetas = [
+            _minimise(with_l2(one, l2), with_units_restarted(one.model, theta, start))
+            for one, theta in zip(fitted, thetas)
+        ]
+        loss = sum(one.value(theta) * one.n_samples for one, theta in zip(held, thetas)) / N
+        better = loss < lowest
+        best, lowest, idle = (l2, loss, 0) if better else (best, lowest, idle + 1)
+        l2 *= L2_RATIO
+    return best, _minimise(with_l2(ob, best), start)

@@ -30,7 +30,6 @@ from ..common.files import refuse_device
 from ..common.optional import optional
 from ..structure.tables import LOSSES, SUITS
 from .data import (
-    LARGEST,
     NO_NAMES,
     Code,
     Coding,
@@ -50,6 +49,7 @@ NUMBER_GAPS = MISSING | {"none", "-", "--", "."}  # the same in a column of numb
 MARKS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 N_FIRST_LINES, N_FIRST_CELLS = 50, 2000  # from which the separator is chosen
 MIN_ROWS = 10  # fewer rows tell nothing about rows that were left out
+MIN_SIZE, MAX_SIZE = 1e-75, 1e75  # of the largest number of a column: squared errors have variances
 MAX_TYPO_SHARE = 0.1  # of the cells of a column, up to which other cells are mistakes
 MAX_CATEGORIES = 30  # words of a column that become inputs, the most frequent ones
 MAX_CLASSES = 20  # different whole numbers up to which they are classes, ...
@@ -505,7 +505,7 @@ def _read_targets(sheet: Sheet, at: int, classes: bool | None) -> tuple[np.ndarr
     if bad and classes is False:
         raise ValueError(f"{where(bad[0])} must be a number, got {shown(cells[bad[0]])!r}.")
     if not bad:
-        _refuse_huge(values, cells, where)
+        _refuse_sizes(values, cells, where)
         different = np.unique(values).tolist()
     if len(different) < 2:
         raise ValueError(
@@ -550,13 +550,15 @@ def _refuse_few_words(cells: Cells, bad: list[int], where: Callable[[int], str])
         )
 
 
-def _refuse_huge(values: np.ndarray, cells: Cells, where: Callable[[int], str]) -> None:
-    """Refuse infinite numbers, and numbers whose squares overflow."""
-    if (np.abs(values) > LARGEST).any():
-        row = int(np.argmax(np.abs(values) > LARGEST))
+def _refuse_sizes(values: np.ndarray, cells: Cells, where: Callable[[int], str]) -> None:
+    """Refuse infinite numbers, and columns whose fourth powers overflow or vanish."""
+    size = np.abs(values)
+    if (size > MAX_SIZE).any() or 0 < np.nanmax(size, initial=0.0) < MIN_SIZE:
+        row = int(np.nanargmax(size))
+        wanted = f"at most {MAX_SIZE:g}" if size[row] > 1 else f"at least {MIN_SIZE:g} in size"
         raise ValueError(
-            f"{where(row)} must be a number of at most {LARGEST:g}, got {shown(cells[row])!r}. "
-            "Correct it, or divide the column by its unit."
+            f"{where(row)} must be a number of {wanted}, got {shown(cells[row])!r}. Correct it, or "
+            "divide the column by its unit."
         )
 
 
@@ -616,7 +618,7 @@ def _kind(
     _refuse_few_words(cells, bad, where)
     left_out = Code(name)
     if not bad:
-        _refuse_huge(values, cells, where)
+        _refuse_sizes(values, cells, where)
         present = values[~np.isnan(values)]
         different = np.unique(present)
         if different.size < 2:
@@ -699,7 +701,7 @@ def _values(code: Code, cells: Cells, comma: bool, where: Callable[[int], str]) 
                 f"{where(bad[0])} must be a number, got {shown(cells[bad[0]])!r}. Correct it, or "
                 "leave the cell empty."
             )
-        _refuse_huge(values, cells, where)
+        _refuse_sizes(values, cells, where)
         return values
     days, first = np.full(len(cells), np.nan), datetime.fromisoformat(code.first)
     for i, cell in enumerate(cells):

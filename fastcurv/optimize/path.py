@@ -38,6 +38,9 @@ L2_RATIO = 10**-0.5  # of each penalty to the one before
 SMALLEST_L2 = 1e-8
 RESTART_SCALE = 0.1  # weights of a unit that is restarted, as a share of those at the start
 MAX_DECREASES = 2  # penalties in a row with less evidence, after which the search ends
+# where squared errors fall by this share from one penalty to the next, the fit still learns: the
+# evidence has a minimum there if the noise is small, and does not end the search
+LEARNING_DECREASE = 0.2
 
 
 def with_l2(ob: Objective, l2: float) -> Objective:
@@ -268,12 +271,17 @@ def evidence_path(
         return posterior(one, with_units_pruned(one, theta), curvature, count=count)
 
     found: list[LaplacePosterior] = []
-    l2, decreases, best, theta = LARGEST_L2, 0, 0, start
+    plain = with_l2(ob, 0.0)
+    l2, decreases, best, theta, loss = LARGEST_L2, 0, 0, start, np.inf
     while l2 > SMALLEST_L2 and decreases < MAX_DECREASES:
         found.append(fit(l2, theta))
-        theta = found[-1].theta.astype(ob.dtype)
-        improved = found[-1].evidence > found[best].evidence
-        best, decreases = (len(found) - 1, 0) if improved else (best, decreases + (len(found) > 1))
+        theta, before = found[-1].theta.astype(ob.dtype), loss
+        loss = plain.value(theta)
+        learns = found[-1].noise is not None and loss < (1 - LEARNING_DECREASE) * before
+        if found[-1].evidence > found[best].evidence:
+            best, decreases = len(found) - 1, 0
+        elif len(found) > 1 and not learns:
+            decreases += 1
         l2 *= L2_RATIO
     last = found[best]
     if 0 < best < len(found) - 1:  # the vertex of the parabola through three

@@ -84,12 +84,25 @@ def test_some_of_many_rows_choose_nearly_the_same_decay(numbers, monkeypatch):
     assert 0.1 < some / whole < 10 and theta.shape == start.shape
 
 
-def test_a_wide_table_is_fitted_without_the_evidence(numbers, monkeypatch):
-    monkeypatch.setattr(module, "MAX_PATH_PARAMS", 50)
-    fit = fit_table(numbers)
-    assert (
-        fit.alpha == 1.0 and "not chosen by the evidence, because the network has" in fit.notes[0]
-    )
+def test_folds_choose_the_decay_of_a_wide_table(numbers, monkeypatch):
+    """Not far from that of the evidence: the loss of rows left out is within a tenth."""
+    by_evidence = fit_table(numbers, hidden=(3,))
+    monkeypatch.setattr(module, "MAX_PATH_PARAMS", 15)
+    fit = fit_table(numbers, hidden=(3,))
+    assert fit.notes[0].endswith("predicts left-out rows of 5 folds best.")
+    one, other = (fc.leave_one_out(f.ob, f.theta).losses.mean() for f in (fit, by_evidence))
+    assert one <= 1.1 * other
+
+
+@pytest.mark.parametrize("hidden", [(10,), (6, 4)])
+def test_targets_without_noise_are_learnt(hidden, tmp_path):
+    """Where the evidence falls at first as the penalty falls, since the noise is not known yet."""
+    path = tmp_path / "exact.csv"
+    sums = X[:, 0] + X[:, 1]
+    np.savetxt(path, np.column_stack([X, sums]), delimiter=",", fmt="%s")
+    fit = fit_table(path, hidden=hidden)
+    z = fit.ob.model.predict(fit.theta, fit.data.X)
+    assert 1 - np.mean((z - fit.data.y) ** 2) > 0.99
 
 
 def test_predictions_of_a_saved_network_are_those_of_the_fit(mixed, tmp_path, capsys):

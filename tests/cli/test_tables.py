@@ -200,7 +200,9 @@ REFUSED = {
     "open quote": (f'a,y\n"{SOME}', None, "line 2, must have its double quotes in pairs"),
     "same names": (f"y,y\n{SOME}", None, "another name for each column, got 'y' 2 times. Rename"),
     "huge": (f"a,y\n{SOME}1e308,1\n", None, "line 22, column 'a', must be a number of at most "
-             "1e+150, got '1e308'."),
+             "1e+75, got '1e308'."),
+    "tiny": (lines([f"{v}e-300" for v in A], Y, names="a,y"), None,
+             "column 'a', must be a number of at least 1e-75 in size, got '"),
     "infinite": (f"a,y\n{SOME}1,inf\n", None, "line 22, column 'y', must be a number of at most"),
     "typo": (f"a,y\n{SOME}l.5,1\n", None, "line 22, column 'a', must be a number, as most cells of "
              "the column are, got 'l.5'. Correct it, or leave the cell empty."),

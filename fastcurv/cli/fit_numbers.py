@@ -13,7 +13,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,7 @@ from ..critical.report import CriticalPoint
 from ..network.mlp import MLP
 from ..network.objective import Objective
 from ..optimize.minimize import minimize
+from ..optimize.path import without_inactive_units
 from ..structure.tables import ACTIVATIONS, LOSSES
 
 N_FOLDS = 10
@@ -363,7 +364,9 @@ class Numbers:
 
     fit: Fit
     started: float
-    theta: Any = None  # of the minimum
+    ob: Any = None  # of the minimum: that of the fit, or without inactive units
+    theta: Any = None
+    n_inactive: int = 0
     point: CriticalPoint | None = None
     trained_on: bool = False
     max_iter: int = 0
@@ -433,7 +436,7 @@ def _add_fold(found: Numbers) -> None:
 def _find_minimum(found: Numbers) -> None:
     """Train on to a minimum, classify it, and leave rows out there."""
     fit, ob = found.fit, found.fit.ob
-    found.theta = fit.theta
+    found.ob, found.theta = ob, fit.theta
     flops = float(ob.n_params) ** 2 * ob.n_samples * ob.model.sizes[-1]
     large = flops > MAX_FACTOR_FLOPS
     kinks = any(ACTIVATIONS[name].kink for name in ob.model.activation)
@@ -446,7 +449,6 @@ def _find_minimum(found: Numbers) -> None:
     if found.point is None:
         limit = max(1.0, found.fit_seconds)
         found.point = classify(ob, fit.theta, seed=0, max_time=limit, progress=False)
-    if not found.trained_on:
         found.why = (
             "the Hessian of so many rows and parameters takes too long"
             if large
@@ -455,15 +457,33 @@ def _find_minimum(found: Numbers) -> None:
             else "the gradient does not vanish where the fit ended"
         )
         return
-    try:
-        found.out = leave_one_out(ob, found.theta)
-    except ValueError:
-        kind = found.point.kind.replace("_", " ")
-        found.why = (
-            "the Hessian is not positive definite at the minimum"
-            if kind == "minimum"
-            else f"the fit is no minimum with a positive definite Hessian, but {kind}"
-        )
+    _leave_out(found)
+
+
+def _leave_out(found: Numbers) -> None:
+    """Leave rows out at the minimum; if its Hessian is not positive definite, at that of the
+    network without inactive units.
+    """
+    with suppress(ValueError):
+        found.out = leave_one_out(found.ob, found.theta)
+        return
+    assert found.point is not None
+    small, theta = without_inactive_units(found.ob, found.theta)
+    if small is not found.ob:
+        run: Any = minimize(small, theta, seed=0, max_iter=found.max_iter, progress=False)
+        with suppress(ValueError):
+            found.out = leave_one_out(small, run.x)
+        if found.out is not None and run.report is not None:
+            found.ob, found.theta, found.point = small, run.x, run.report
+            found.n_inactive = sum(found.fit.ob.model.sizes) - sum(small.model.sizes)
+            return
+        found.out = None
+    kind = found.point.kind.replace("_", " ")
+    found.why = (
+        "the Hessian is not positive definite at the minimum"
+        if kind == "minimum"
+        else f"the fit is no minimum with a positive definite Hessian, but {kind}"
+    )
 
 
 def _choose(found: Numbers) -> None:
@@ -575,11 +595,19 @@ def _write_setup(found: Numbers) -> None:
     if found.trained_on:
         lines.append("# train on until the gradient vanishes")
         lines.append(f"run = fc.minimize(ob, theta, seed=0, max_iter={found.max_iter})")
+        if found.n_inactive:
+            lines += [
+                "# leave out units that have no weights",
+                "from fastcurv.optimize.path import without_inactive_units",
+                "small, start = without_inactive_units(ob, run.x)",
+                f"run = fc.minimize(small, start, seed=0, max_iter={found.max_iter})",
+            ]
         lines.append("point = run.report")
     else:
         lines.append("point = fc.classify(ob, theta, seed=0)")
     if found.out is not None:
-        lines.append("out = fc.leave_one_out(ob, run.x)")
+        at = "small" if found.n_inactive else "ob"
+        lines.append(f"out = fc.leave_one_out({at}, run.x)")
     key = "y" if fit.numbers else "codes"
     seen = "folds" if fit.numbers else "folds[:, 0]"
     shape = "len(X)" if fit.numbers else "(len(X), len(classes))"

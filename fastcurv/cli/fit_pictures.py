@@ -241,7 +241,7 @@ def _effects(page: Page) -> Floats:
     the target, or of the probability of the class that is predicted.
     """
     fit, found = page.fit, page.found
-    z = fit.ob.model.predict(found.theta, fit.ob.X[page.some])
+    z = found.ob.model.predict(found.theta, fit.ob.X[page.some])
     moved = fit.units(np.asarray(z, float)[:, None] + page.change.transpose(0, 2, 1))
     now = fit.units(z)
     if fit.numbers:
@@ -296,7 +296,7 @@ def add_deciding_rows(page: Page) -> None:
 def _dots(page: Page, what: str) -> dict[str, Any]:
     """Return where the rows are drawn, and what is known of each."""
     found, fit, target, some = page.found, page.fit, page.target, page.some
-    z = fit.units(fit.ob.model.predict(found.theta, fit.ob.X[some]))
+    z = fit.units(found.ob.model.predict(found.theta, fit.ob.X[some]))
     if fit.numbers:
         x, y = z, fit.y[some]
         known = [f"predicted {p:.4g}, {target} {t:.4g}" for p, t in zip(x, y)]

@@ -163,13 +163,17 @@ def _folds(found: Numbers) -> str:
 
 
 def _verdict(page: Page) -> None:
-    point = page.found.point
+    found, point = page.found, page.found.point
     assert point is not None
     kind = point.kind.replace("_", " ")
     if point.kind == "minimum":
         sentence = "Proved minimum." if point.certified else "A minimum, not proved."
     else:
         sentence = f"No proved minimum: {kind}."
+    if found.n_inactive:
+        some = f"{found.n_inactive} unit{'s' * (found.n_inactive > 1)}"
+        which = "whose weights are all 0" if found.n_inactive > 1 else "whose weights are 0"
+        sentence = f"{sentence[:-1]}, of the network without {some} {which}."
     page.facts |= {"kind": point.kind, "certified": bool(point.certified)}
     _say(page, sentence, [page.call("verdict", point.sentence, "point.sentence", point.sentence)])
 

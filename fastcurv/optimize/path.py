@@ -22,6 +22,7 @@ from ..common.protocols import Floats
 from ..common.read_only import Record
 from ..common.runtime import load_module, starts_to_nearest
 from ..critical.laplace import LaplacePosterior, posterior
+from ..network.mlp import MLP
 from ..network.objective import Objective
 from ..network.row_views import check_rows_in_memory
 from ..spectrum.results import as_json, number
@@ -241,6 +242,33 @@ def with_units_pruned(ob: Any, theta: Any) -> Any:
         layers[l + 1][0][:, ~on] = 0
     before = ob.value(theta)
     return less if ob.value(less) <= before + PRUNE_TOL * abs(before) else theta
+
+
+def without_inactive_units(ob: Any, theta: Any) -> tuple[Any, Any]:
+    """Return the objective of the network without its inactive units, and theta there. Both are
+    unchanged if all units are active, if a layer has no other, or if that raises the objective.
+
+    At a minimum a unit without weights has a bias that no output depends on, so that the Hessian
+    has an eigenvalue 0. Without the unit it can be positive definite.
+    """
+    model = ob.model
+    on = active_units(model, theta, PRUNABLE_SIZE)
+    counts = [int(mask.sum()) for mask in on]
+    plain = model.bias and not model.residual and not model.batch_norm
+    if not plain or not all(counts) or all(mask.all() for mask in on):
+        return ob, theta
+    smaller = MLP(
+        [model.sizes[0], *counts, model.sizes[-1]], list(model.activation), dtype=model.dtype
+    )
+    above = [*on, np.ones(model.sizes[-1], bool)]
+    below = [np.ones(model.sizes[0], bool), *on]
+    layers = [
+        (W[np.ix_(rows, columns)], b[rows])
+        for (W, b), rows, columns in zip(model.unflatten(theta), above, below)
+    ]
+    less, found = ob.with_model(smaller), smaller.flatten(layers)
+    before = ob.value(theta)
+    return (less, found) if less.value(found) <= before + PRUNE_TOL * abs(before) else (ob, theta)
 
 
 def evidence_path(

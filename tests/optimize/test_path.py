@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.optimize.path import active_units, with_units_pruned, with_units_restarted
+from fastcurv.optimize.path import (
+    active_units,
+    with_units_pruned,
+    with_units_restarted,
+    without_inactive_units,
+)
 
 
 def friedman(rng, N=200):
@@ -91,3 +96,22 @@ def test_inactive_units_are_set_to_zero_and_restarted(rng):
     layers[1][0][:, 1] = 0.1
     needed = fc.Objective(model, X, model.predict(theta, X), loss="mse", l2=1e-6)
     assert np.array_equal(with_units_pruned(needed, theta), theta)
+
+
+def test_a_network_without_its_inactive_units_computes_the_same(rng):
+    """Units whose weights in and out are 0 are left out; others are not, nor is a whole layer."""
+    model = fc.MLP([2, 4, 3, 2], ["tanh", "softplus"])
+    X, y = rng.standard_normal((20, 2)), rng.standard_normal((20, 2))
+    ob = fc.Objective(model, X, y, "mse", l2=1e-2, l2_biases=False)
+    theta = model.init(seed=0)
+    assert without_inactive_units(ob, theta)[0] is ob
+    layers = model.unflatten(theta)
+    for l, unit in ((0, 1), (0, 3), (1, 0)):
+        layers[l][0][unit], layers[l + 1][0][:, unit] = 0, 0
+    small, less = without_inactive_units(ob, theta)
+    assert small.model.sizes == (2, 2, 2, 2) and len(less) == small.n_params
+    outputs = small.model.predict(less, X)
+    assert np.allclose(outputs, model.predict(theta, X), rtol=1e-12)
+    assert np.isclose(small.value(less), ob.value(theta), rtol=1e-12)
+    layers[1][0][1:], layers[2][0][:, 1:] = 0, 0
+    assert without_inactive_units(ob, theta)[0] is ob

@@ -31,6 +31,18 @@ Say = Callable[[str], None]
 
 SECOND: Literal["newton-cg"] = "newton-cg"  # the method that converges to the critical point
 N_NARROW_UNITS = 4  # units in the last hidden layer of the narrower network
+TRUST_TITLE = "How far can a network be trusted, and where did its training stop?"
+TRUSTED_TEXT = (
+    "The first network predicts how far diabetes has progressed in a year, from scikit-learn's "
+    "table of 442 patients. Its decay is the one with the largest evidence. The second half of "
+    "this page is about another network, and a saddle."
+)
+SOURCE = """from sklearn.datasets import load_diabetes
+from sklearn.preprocessing import scale
+data = load_diabetes(scaled=False)
+X, y = scale(data.data), data.target
+est = fc.MLPRegressor((10,), "tanh", alpha="evidence", random_state={seed}).fit(X, y)"""
+SECOND_HALF = "A second network: did it end at a minimum, or on a saddle?"
 LOOKED_AT = (
     "A network with {n} parameters was trained on scikit-learn's handwritten digits, and its "
     "exact Hessian was examined during training."
@@ -66,7 +78,8 @@ def run(
     progress: bool = True,
     say: Say | None = None,
 ) -> dict[str, Any]:
-    """Train on digits, watch the spectrum on the way, classify the end point, and leave a saddle.
+    """Say how far a fit to a table can be trusted; then train on digits, watch the spectrum on the
+    way, classify the end point, and leave a saddle.
 
     Parameters
     ----------
@@ -87,17 +100,18 @@ def run(
     Returns
     -------
     dict
-        ``report`` (its path), ``verdict`` at the end, ``saddle`` (the verdict there), ``escaped``
-        (the step down), ``failed`` (the diagnosis of a training that fails) and ``accuracy`` on
-        held-out samples.
+        ``report`` (its path), ``trusted`` (the numbers of the first half), ``verdict`` at the end,
+        ``saddle`` (the verdict there), ``escaped`` (the step down), ``failed`` (the diagnosis of a
+        training that fails) and ``accuracy`` on held-out samples.
     """
     started, say = time.perf_counter(), say or Output().say
+    page, trusted = trust(seed, say)
     recipe = Recipe("digits", (10,) if quick else (32, 16), "tanh", l2=1e-3, seed=seed)
     data = recipe.dataset()
     if quick:
         data = replace(data, X=data.X[::4], y=data.y[::4])
     objective = recipe.objective(data, n_threads)
-    say(describe(objective, data))
+    say("\n" + describe(objective, data))
 
     moments, result = train(objective, data, seed, quick, progress, say)
     say("\nThe Hessian's spectrum during training")
@@ -119,7 +133,7 @@ def run(
 
     failed = shell.cures(fail(objective, seed, progress))
     say(f"\nA training run that fails, and why\n{shell.said(repr(failed))}")
-    page = Report("Where did training stop?", shell.said)
+    page.said = shell.said
     _verdict_section(page, objective, data, point)
     _training_section(page, objective, moments, data)
     _spectra_section(page, found)
@@ -133,6 +147,7 @@ def run(
     accuracy = data.score(objective.model.predict(result.x, data.X_test), data.y_test)
     return {
         "report": path,
+        "trusted": trusted,
         "verdict": point,
         "saddle": saddle,
         "escaped": escaped,
@@ -143,11 +158,32 @@ def run(
     }
 
 
+def trust(seed: int, say: Say) -> tuple[Report, dict[str, Any]]:
+    """Fit a regressor to the diabetes data, and begin the report with a page on that fit."""
+    from sklearn.datasets import load_diabetes
+
+    from .fit_report import build
+
+    known = load_diabetes(scaled=False)
+    X = (known.data - known.data.mean(axis=0)) / known.data.std(axis=0)
+    fit = fc.MLPRegressor((10,), "tanh", alpha="evidence", random_state=seed).fit(X, known.target)
+    table = list(known.feature_names), known.data
+    page, facts = build(
+        fit, X, known.target, names=table[0], target="progression", table=table,
+        notes=[TRUSTED_TEXT], source=SOURCE.format(seed=seed),
+    )  # fmt: skip
+    page.title = TRUST_TITLE
+    say("How far can a fit be trusted?")
+    for sentence in facts["first_screen"]:
+        say(f"  {sentence}")
+    return page, facts
+
+
 def _verdict_section(
     page: Report, objective: fc.Objective, data: Dataset, point: CriticalPoint
 ) -> None:
-    """Begin with the verdict on the end of training, and its evidence."""
-    page.sentence(point)
+    """Add the verdict on the end of training, and its evidence."""
+    page.section(SECOND_HALF).sentence(point)
     page.text(LOOKED_AT.format(n=objective.n_params) + f" {describe(objective, data)}.")
     page.section("The evidence for this verdict").text(point.reason)
     page.table(["evidence", "value"], point.evidence())

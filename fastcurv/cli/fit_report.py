@@ -156,6 +156,7 @@ def first_screen(page: Page) -> None:
 
 def _say(page: Page, sentence: str, calls: Sequence[tuple[str, str]]) -> None:
     page.report.lead(sentence).calls(calls)
+    page.facts.setdefault("first_screen", []).append(sentence)
 
 
 def _folds(found: Numbers) -> str:

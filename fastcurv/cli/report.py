@@ -169,7 +169,7 @@ class Report:
     def __init__(self, title: str, said: Callable[[str], str] = str) -> None:
         self.facts = {}
         self.title = str(title)
-        self._said = said
+        self.said = said
         self._parts: list[str] = []
         self._charts = False
         self._headings: list[str] = []
@@ -191,13 +191,13 @@ class Report:
 
     def text(self, sentence: str) -> Report:
         """Add a paragraph of plain text, with text between backticks set as code."""
-        return self._add(f"<p>{_set(self._said(sentence))}</p>")
+        return self._add(f"<p>{_set(self.said(sentence))}</p>")
 
     def table(self, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> Report:
         """Add a table; numbers are aligned right, with at most six digits. If it is wide, the cells
         of a row stand below each other on narrow screens, each with its heading.
         """
-        cells = [[self._said(c) if isinstance(c, str) else c for c in row] for row in rows]
+        cells = [[self.said(c) if isinstance(c, str) else c for c in row] for row in rows]
         numeric = [all(_is_number(row[i]) for row in cells) for i in range(len(header))]
         widths = [max(len(_plain(c)) for c in column) for column in zip(header, *cells)]
         stacked = len(header) > 2 and sum(widths) > NARROW
@@ -272,7 +272,7 @@ class Report:
 
     def lead(self, sentence: str) -> Report:
         """Add a paragraph of the first screen, in larger letters."""
-        return self._add(f'<p class="first">{_set(self._said(sentence))}</p>')
+        return self._add(f'<p class="first">{_set(self.said(sentence))}</p>')
 
     def scatter(self, view: dict[str, Any], caption: str) -> Report:
         """Add dots, of which the reader chooses one by a click or by the arrow keys.
@@ -329,7 +329,7 @@ class Report:
         kind = point.kind.replace("_", " ")
         return self._add(
             f'<div class="verdict"><b>{_escape(kind)}</b><br>'
-            f"{_set(self._said(point.sentence))}</div>"
+            f"{_set(self.said(point.sentence))}</div>"
         )
 
     def to_html(self) -> str:

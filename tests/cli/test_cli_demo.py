@@ -31,19 +31,23 @@ def test_demo_trains_classifies_and_escapes_a_saddle(tmp_path, capsys):
     page = re.sub("</?code>", "`", facts["report"].read_text())
     assert failed.name == "initial weights too large" and failed.sentence in page
     assert failed.call in text
-    assert page.count("<figure") == 3 and page.count('class="verdict"') == 2
+    first, second = page.split("A second network: did it end")
+    assert second.count("<figure") == 3 and second.count('class="verdict"') == 2
     assert len(re.findall('<svg role="img" [^>]*aria-label="', page)) == 5  # three are spectra
+    # The first half is the page on a fit, whose first screen is printed too.
+    trusted = facts["trusted"]
+    assert len(trusted["first_screen"]) >= 6 and trusted["left_out_by"] == "rows"
+    assert all(sentence in first and sentence in text for sentence in trusted["first_screen"])
     assert (
         "#000000" not in page and "invert(" not in page
     )  # readable on a dark background, with unchanged colours
-    # The verdict on the final point comes first, without a figure of the saddle below it, which has
-    # a heading of its own and whose figure names its direction.
-    saddle = page.index("Another point: a saddle")
-    assert page.index(facts["verdict"].sentence.split(":")[0]) < page.index("<h2")
-    assert page.index("<figure") > page.index("<h2")
-    assert (
-        saddle < page.index("along its escape direction") < page.index("A training run that fails")
-    )
+    # The verdict on the final point begins the second half, without a figure of the saddle below
+    # it, which has a heading of its own and whose figure names its direction.
+    saddle = second.index("Another point: a saddle")
+    assert second.index(facts["verdict"].sentence.split(":")[0]) < second.index("<h2")
+    assert second.index("<figure") > second.index("<h2")
+    escape = second.index("along its escape direction")
+    assert saddle < escape < second.index("A training run that fails")
     # Each eigenvalue has its own table cell.
     assert "second lowest" in page and not re.search(r"<td[^>]*>[-\d.e]+ +[-\d.e]+ +[-\d.e]+", page)
     assert not re.search(r"(src|href)=[\"']?https?:", page)

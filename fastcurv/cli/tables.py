@@ -80,12 +80,14 @@ class Sheet:
         return f"{self.path}, line {self.lines[row]}, column {shown(self.names[column])!r},"
 
 
-def read_sheet(path: str | Path) -> Sheet:
+def read_sheet(path: str | Path, least: int = 2) -> Sheet:
     """Read the cells of a .csv or .tsv file, whichever of commas, semicolons, tabs and bars it has.
 
     Parameters
     ----------
     path : str or path
+    least : int
+        The number of columns that there must be.
 
     Returns
     -------
@@ -133,7 +135,7 @@ def read_sheet(path: str | Path) -> Sheet:
             f"{path} must have another name for each column, got {shown(again[0])!r} "
             f"{names.count(again[0])} times. Rename or remove all but one of them."
         )
-    if len(names) < 2:
+    if len(names) < least:
         raise ValueError(
             f"{path} must have at least two columns, separated by commas, semicolons or tabs, got "
             f"{len(names)}."
@@ -819,7 +821,8 @@ def read_rows(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return the standardised inputs ``(N, d)`` of new rows, with notes on unknown words and gaps.
 
-    Columns are found by their names where the table of the fit had some; others are ignored.
+    Columns are found by their names where both tables have some, and others are ignored; else they
+    must be in the order of the fit.
 
     Parameters
     ----------
@@ -835,9 +838,9 @@ def read_rows(
     ValueError
         If a column is missing, or a cell has no meaning; one sentence.
     """
-    sheet, codes = read_sheet(path), coding.codes
+    sheet, codes = read_sheet(path, 1), coding.codes
     used = [code.name for code in codes if code.kind != "left out"]
-    if coding.columns:
+    if coding.columns and sheet.named:
         missing = [name for name in used if name not in sheet.names]
         if missing:
             listed = ", ".join(repr(shown(name)) for name in missing[:MAX_NAMED])

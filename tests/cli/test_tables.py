@@ -314,3 +314,18 @@ def test_new_rows_without_names_have_the_columns_in_order(read):
     path.write_text("9,0.5,1.5\n9,0.25,2\n")
     three, _ = read_rows(path, coding, "0")
     assert np.array_equal(two, three) and isinstance(coding, Coding)
+    _, named = fit_coding(read(PLAIN))
+    path.write_text("0.5,1.5\n0.25,2\n")
+    by_place, _ = read_rows(path, named, None)
+    path.write_text("b,a\n1.5,0.5\n2,0.25\n")
+    by_name, _ = read_rows(path, named, None)
+    assert np.array_equal(by_place, by_name)
+
+
+def test_new_rows_may_have_one_column(read):
+    table = read(lines(A, Y, names="a,y"))
+    X, coding = fit_coding(table)
+    path = table.sheet.path
+    path.write_text("a\n" + "\n".join(map(str, A)))
+    found, _ = read_rows(path, coding, "y")
+    assert np.array_equal(found, scaled(X, coding))

@@ -20,6 +20,7 @@ with atheris.instrument_imports(include=["fastcurv"]):
     from fastcurv.cli.data import load_dataset
     from fastcurv.cli.models import read_model
     from fastcurv.cli.recipe import load_run
+    from fastcurv.cli.tables import read_table
 
 from tests.files.test_files import READERS, example_files, mutated
 
@@ -48,6 +49,7 @@ TARGETS = [
     (".safetensors", lambda path: read_model(path, "tanh")),
     (".npz", load_run),
     (".safetensors", load_run),
+    (".csv", read_table),
 ]
 
 

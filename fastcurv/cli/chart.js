@@ -259,7 +259,7 @@
     };
     function show() {
       const p = document.createElement("p"), frame = document.createElement("div"), table = document.createElement("table");
-      p.textContent = v.about[chosen];
+      p.textContent = `Row ${v.names[chosen]}: ${v.about[chosen]}. ${v.change}`;
       frame.className = "wide";
       const head = table.createTHead().insertRow();
       for (const name of v.columns) cell(head, "th", name);

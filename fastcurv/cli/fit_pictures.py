@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -26,8 +27,10 @@ from .report import Report
 N_DECIDING_ROWS = 10  # rows shown whose removal moves a prediction most
 N_LISTED_ROWS = 5  # rows in the tables of rows that matter
 MAX_SHOWN_COLUMNS = 6  # of the table that belongs to a dot
-MAX_TABLE_BYTES = 170_000  # of the numbers behind the choice of a dot, of a page of 300 kB
-BYTES_PER_NUMBER = 7  # of a number in the page
+MAX_PAGE_BYTES = 250_000  # of the rows that are shown, in a page of 300 kB
+DOT_BYTES = 200  # of a row in both pictures, with the rows that decided
+MIN_DOTS = 10
+MAX_CELL = 20  # characters of a word in a table
 N_GROUPS, MIN_GROUP_ROWS = 10, 10  # of rows of like probability
 ROW_SHARES = (1 / 8, 1 / 4, 1 / 2)  # of the rows, for fits to fewer
 MIN_FIT_ROWS = 10
@@ -70,15 +73,10 @@ class Page:
 
 def choose_rows(page: Page) -> None:
     """Choose the rows that pictures show, and compute what removing each row does to them."""
-    found, fit, seed = page.found, page.fit, page.seed
-    most = MAX_DOTS
+    found, fit, seed, most = page.found, page.fit, page.seed, MAX_DOTS
     if found.out is not None:
         flops = 2.0 * fit.n * fit.ob.n_params
-        columns = min(len(page.table[0]), MAX_SHOWN_COLUMNS) + 1
-        behind = MAX_TABLE_BYTES - fit.n * columns * BYTES_PER_NUMBER
-        behind = max(behind, MAX_TABLE_BYTES // 3)
-        per_dot = 2 * N_DECIDING_ROWS * BYTES_PER_NUMBER
-        most = min(most, max(10, int(MAX_CHANGE_FLOPS / flops)), behind // per_dot)
+        most = min(most, max(MIN_DOTS, int(MAX_CHANGE_FLOPS / flops)), _dots_that_fit(page))
     if fit.n > most:
         drawn = np.random.default_rng(seed).choice(fit.n, most, replace=False)
         page.some = np.sort(drawn)
@@ -88,6 +86,16 @@ def choose_rows(page: Page) -> None:
         found.setup.append("shown = np.arange(len(X))")
     if found.out is not None:
         page.change = found.out.change(fit.ob.X[page.some])
+
+
+def _dots_that_fit(page: Page) -> int:
+    """Return how many rows can be chosen in a page of `MAX_PAGE_BYTES`."""
+    sample = np.arange(0, page.fit.n, max(1, page.fit.n // 200))
+    _, rows = _values_of(page, sample)
+    row_bytes = 8 + len(json.dumps(list(rows.values()))) / len(sample)
+    every = (MAX_PAGE_BYTES - page.fit.n * row_bytes) / DOT_BYTES
+    own = MAX_PAGE_BYTES / (DOT_BYTES + N_DECIDING_ROWS * row_bytes)  # each has rows of its own
+    return max(MIN_DOTS, int(max(every, own)))
 
 
 def _rounded(x: Any) -> list[Any]:
@@ -310,13 +318,9 @@ def _dots(page: Page, what: str) -> dict[str, Any]:
             for c, p, t in zip(own, x, fit.y[some])
         ]
         axes = {"xlabel": what, "ylabel": "Cook's distance"}
-    about = [
-        f"Row {row}: {text}. The rows whose removal changes its {what} most:"
-        for row, text in zip(some.tolist(), known)
-    ]
-    return {"x": _rounded(x), "y": _rounded(y), "about": about, "axes": axes} | (
-        {"diagonal": True} if fit.numbers else {}
-    )
+    view = {"x": _rounded(x), "y": _rounded(y), "about": known, "axes": axes}
+    view["change"] = f"The rows whose removal changes its {what} most:"
+    return view | ({"diagonal": True} if fit.numbers else {})
 
 
 def _values_of(page: Page, rows: Indices) -> tuple[list[str], dict[int, list[Any]]]:
@@ -336,7 +340,8 @@ def _cell(x: Any) -> Any:
         return int(x)
     if isinstance(x, (float, np.floating)):
         return float(f"{x:.4g}") if math.isfinite(x) else "missing"
-    return str(x)
+    word = str(x)
+    return word if len(word) <= MAX_CELL else word[: MAX_CELL - 1] + "\u2026"
 
 
 def add_rows_that_matter(page: Page) -> None:

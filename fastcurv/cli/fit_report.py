@@ -279,7 +279,7 @@ def _effective(page: Page) -> None:
     page.facts["n_params"] = n
     code = "out.hat_matrix_diag.sum()"
     call = page.call("effective_parameters", effective, code, f"{effective:.3g}")
-    _say(page, f"{effective:.0f} effective parameters of {n}.", [call])
+    _say(page, f"{effective:.3g} effective parameters of {n}.", [call])
 
 
 def _code(page: Page, source: str) -> None:

@@ -284,7 +284,8 @@ class Report:
             for dots in another colour; ``names`` (M,) of the dots; ``diagonal``: draw the line on
             which x and y are equal; ``xlabel``, ``ylabel``. To choose a dot: ``others`` (M, 10),
             the dots of the rows that belong to it or numbers of rows, ``effects`` (M, 10),
-            ``columns``, ``rows`` by number and ``about`` (M,), a sentence for each dot.
+            ``columns``, ``rows`` by number, ``about`` (M,), words on each dot, and ``change``, a
+            sentence after them.
         caption : str
         """
         data = {"label": caption, "scatter": as_json(view)}

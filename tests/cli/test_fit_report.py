@@ -110,7 +110,7 @@ def test_the_rows_of_a_dot_are_those_whose_removal_moves_its_prediction_most(rng
         most = np.argsort(-np.abs(effect))[:10]
         assert view["others"][j] == most.tolist()
         assert view["effects"][j] == pytest.approx(effect[most], rel=6e-3)
-        assert view["names"][j] == j and view["about"][j].startswith(f"Row {j}: ")
+        assert view["names"][j] == j and view["about"][j].startswith("predicted ")
     assert all(view["rows"][str(row)][0] for row in np.unique(view["others"]))
 
 

@@ -265,6 +265,6 @@ def test_the_readme_begins_with_a_description_a_picture_and_commands():
         "no convolutions and no GPU",
         "Where did training stop",
     ]
-    begin += ["docs/demo.png", "pip install", "make demo", "make test", "```python"]
+    begin += ["docs/report.png", "pip install", "make demo", "make test", "```python"]
     order = [TEXT.index(text) for text in begin]
     assert order == sorted(order) and TEXT.count("\n", 0, order[-1]) < 40

@@ -51,7 +51,7 @@ from ..optimize.run import Run
 from ..structure.tables import ACTIVATIONS, LOSSES, LossName, activations_of
 from ..structure.user_functions import Activation, Loss
 from .evidence import alpha_by_evidence
-from .held_out import N_FIRST_ITERATIONS, HeldOut, firm_start, unseen
+from .held_out import DEFAULT_DECAY, MAX_HELD_OUT_STEPS, Choice, choose_decay, unseen
 from .input_slopes import InputSlopes
 from .shown import ShownInNotebooks
 from .sizes import pairs_worth, single_worth, threads_worth
@@ -156,9 +156,10 @@ def check_parameters(est: Any) -> None:
     check_choice(est.solver, SOLVERS, "solver")
     for name, (check, instead) in CHECKS.items():
         given = getattr(est, name)
-        word = "evidence" if name == "alpha" else "auto"
-        if instead and isinstance(given, str) and given != word:
-            raise ValueError(f"{name} must be {word!r} or {instead}, got {short(given)}.")
+        words = ("auto", "evidence") if name == "alpha" else ("auto",)
+        if instead and isinstance(given, str) and given not in words:
+            named = ", ".join(map(repr, words))
+            raise ValueError(f"{name} must be {named} or {instead}, got {short(given)}.")
         if not (given is None and instead is None or isinstance(given, str) and instead):
             check(given, name)
     if not (isinstance(est.verdict, (bool, np.bool_, int)) or est.verdict == "quick"):
@@ -406,8 +407,9 @@ class BaseMLP(
 
     @property
     def _decay(self) -> float:
-        """The penalty in force: `alpha`, or the one that was chosen by the evidence."""
-        return float(vars(self).get("alpha_", 0.0) if isinstance(self.alpha, str) else self.alpha)
+        """The penalty in force: `alpha`, or the one that was chosen."""
+        chosen = vars(self).get("alpha_", DEFAULT_DECAY)
+        return float(chosen if isinstance(self.alpha, str) else self.alpha)
 
     @property
     def _tol(self) -> float:
@@ -544,22 +546,22 @@ class BaseMLP(
                 rest = (*self._data(X_val, y_val, None, False)[:2], None)
             held = self._objective(model, *rest[:2], loss, rest[2], 0.0)
         resumed = self.warm_start and getattr(self, "model_", None) == model
-        until = self.solver == self.tol == "auto" and not resumed  # held-out rows end the fit
-        self._max_iter = self.max_iter or (MAX_STEPS if until else MAX_EPOCHS)
-        theta, watch = self._first_theta(model, y, weight, rng), None
+        chosen = self.alpha == "auto" and self.solver == "auto" and not (resumed or held)
+        self._max_iter = self.max_iter or (MAX_STEPS if chosen else MAX_EPOCHS)
+        theta, choice = self._first_theta(model, y, weight, rng), None
         if resumed:
             theta = np.array(self.theta_)
         self._deadline = None if self.max_time is None else time.monotonic() + self.max_time
         if self.alpha == "evidence":
             theta = alpha_by_evidence(self, self._objective(model, X, y, loss, weight, 0.0), theta)
-        elif resumed:
-            pass
-        elif self.solver == self.tol == "auto" and held is None:
-            watch = self._unseen(model, X, y, loss, weight, theta)
+        elif chosen:
+            choice = self._choose_decay(model, X, y, loss, weight, theta)
+        if self.alpha == "auto" and not resumed:
+            self.alpha_ = choice.alpha if choice else DEFAULT_DECAY
         self.alpha_ = self._decay
         ob = self._objective(model, X, y, loss, weight)
         self._training = (X, y, loss, weight), None, None
-        self._run(ob, theta, held, int(rng.randint(1 << 31)), watch)
+        self._run(ob, theta, held, int(rng.randint(1 << 31)), choice)
         self._after_fit(ob)
         gradient = ob.gradient(self.theta_)
         self._training = (X, y, loss, weight), np.array(self.theta_), gradient
@@ -583,12 +585,10 @@ class BaseMLP(
         )
         return [rows_of(r, X, y, weight) for r in (np.concatenate([fitted, lone]), out)]
 
-    def _unseen(
+    def _choose_decay(
         self, model: MLP, X: Any, y: Any, loss: LossName | Loss, weight: Any, theta: np.ndarray
-    ) -> HeldOut | None:
-        """Hold out rows that decide how far to fit the others; None if they are too few, or if the
-        penalty is strong enough to end the fit.
-        """
+    ) -> Choice | None:
+        """Choose the weight decay by rows held out; return None if they are too few."""
         out = unseen(X)
         if out is None:
             return None
@@ -596,9 +596,16 @@ class BaseMLP(
             model, theta = model.astype(np.float32), theta.astype(np.float32)
         some, mine, its = rows_of(out, X, y, weight)
         held = self._objective(model, some, mine, loss, its, 0.0)
-        some, mine, its = rows_of(~out, X, y, weight)
-        watch = HeldOut(self._objective(model, some, mine, loss, its), held, theta, self._total)
-        return watch if watch.loose else None
+        rest = rows_of(~out, X, y, weight)
+        steps, options = min(MAX_HELD_OUT_STEPS, self._max_iter), {"validation": None, "seed": 0}
+
+        def fitted(alpha: float) -> Objective:
+            return self._objective(model, *rest[:2], loss, rest[2], alpha)
+
+        def minimise(ob: Objective, theta: np.ndarray, watch: Any) -> Any:
+            return self._minimize(ob, theta, "l-bfgs", steps, options, watch)
+
+        return choose_decay(fitted, held, theta, minimise)
 
     def _first_theta(self, model: MLP, y: Any, weight: Any, rng: Any) -> np.ndarray:
         seed = int(rng.randint(1 << 31))
@@ -613,7 +620,7 @@ class BaseMLP(
         return theta
 
     def _run(
-        self, ob: Objective, theta: np.ndarray, held: Any, seed: int, watch: HeldOut | None
+        self, ob: Objective, theta: np.ndarray, held: Any, seed: int, choice: Choice | None
     ) -> None:
         """Minimise with the solver, and set the fitted attributes."""
         solver: Descent = "l-bfgs" if self.solver == "auto" else self.solver
@@ -622,10 +629,10 @@ class BaseMLP(
             options["patience"] = self.n_iter_no_change
         if solver in STOCHASTIC:
             runs = [self._by_batches(ob, theta, solver, held, seed)]
-        elif watch is None:
+        elif choice is None:
             runs = [self._minimize(ob, theta, solver, self._max_iter, options)]
         else:
-            runs = self._as_far_as_unseen(ob, watch, options)
+            runs = self._from_choice(ob, choice, options)
         seen: Any = None
         if self.solver == "auto" and held is None:
             seen = self._go_on(ob, runs, options)
@@ -642,34 +649,24 @@ class BaseMLP(
         left = None if self._deadline is None else max(self._deadline - time.monotonic(), 1e-3)
         return report_of_fit(classify(ob, self.theta_, max_time=left, progress=False))
 
-    def _as_far_as_unseen(
-        self, ob: Objective, watch: HeldOut, options: dict[str, Any]
-    ) -> list[Any]:
-        """Run L-BFGS on the rows that are not held out while the held-out loss improves; then on
-        all rows, from the best point to the loss reached there, or to convergence if the penalty
-        holds the fit.
+    def _from_choice(self, ob: Objective, choice: Choice, options: dict[str, Any]) -> list[Any]:
+        """Run L-BFGS on all rows from the best point of the chosen decay: to the loss reached
+        there, or to convergence if that fit converged or `tol` is a number.
         """
-
-        def follow(on: Any, at: np.ndarray, steps: int, watch: Any) -> Any:
-            return self._minimize(on, at, "l-bfgs", steps, options, watch)
-
-        start, steps = watch.theta, min(N_FIRST_ITERATIONS, self._max_iter // 4)
-        runs = firm_start(watch, steps, follow) if steps else []
-        if not runs or not (watch.certain or runs[-1].stopped == "interrupted"):
-            start = runs[-1].x if runs else start
-            runs.append(follow(watch.fitted, start, self._max_iter - watch.count, watch))
-        if runs[-1].stopped == "interrupted":
-            return runs
-        bound, reached = watch.bound, watch.fitted.value(watch.theta)
-        past = watch.kept < watch.count and not bound
-        enough = (lambda at: at.fun <= reached) if past else None
-        ended = "max_iter" if runs[-1].stopped == "max_iter" and watch.improves else "held_out"
-        steps = self._max_iter if bound else max(LAST_STEPS, watch.kept // 2)
-        runs.append(follow(ob, watch.theta.astype(ob.dtype), steps, enough))
-        # the limit of these few steps is none of the fit
-        if past or not bound and runs[-1].stopped == "max_iter":
-            runs[-1].stopped = "interrupted" if runs[-1].stopped == "interrupted" else ended
-        return runs
+        if choice.run.stopped == "interrupted":
+            return [choice.run]
+        cut = choice.run.stopped == "max_iter" and not choice.past
+        early, reached = choice.past or cut, choice.reached
+        steps, enough = self._max_iter, None
+        if self.tol == "auto":  # a minimum on kinks would take all iterations
+            steps = min(steps, max(LAST_STEPS, 2 * choice.watch.count))
+            enough = (lambda at: at.fun <= reached) if early else None
+        theta = choice.watch.theta.astype(ob.dtype)
+        run = self._minimize(ob, theta, "l-bfgs", steps, options, enough)
+        if self.tol == "auto" and (run.stopped == "max_iter" or early and run.fun <= reached):
+            short = self._max_iter < MAX_HELD_OUT_STEPS and (cut or run.nit >= self._max_iter)
+            run.stopped = "max_iter" if short else "held_out"
+        return [choice.run, run]
 
     def _at_once(self, rows: int) -> int:
         """Return the number of rows per gradient."""
@@ -814,7 +811,7 @@ class BaseMLP(
         whole = {
             "early_stopping=True": self.early_stopping,
             'class_weight="balanced"': isinstance(getattr(self, "class_weight", None), str),
-            'alpha="evidence"': isinstance(self.alpha, str),
+            'alpha="evidence"': self.alpha == "evidence",
         }
         if any(whole.values()):
             which = next(name for name, given in whole.items() if given)

@@ -33,28 +33,29 @@ PARAMETERS = """
         draws no random numbers. Or any method of `fastcurv.minimize` by name:
         ``trust-region newton-cg gauss-newton cubic saddle-free-newton lbfgs``, or with mini-batches
         ``sgd momentum nesterov rmsprop adam``.
-    alpha : float or "evidence"
+    alpha : float, "auto" or "evidence"
         Weight decay: ``alpha / 2`` times the squares of the weights, without biases, over the
-        number of rows, as in scikit-learn. "evidence": the value with the largest evidence of the
-        Laplace approximation (see `fastcurv.laplace`), on a path from large to small ones; all rows
-        are fitted, until the gradient vanishes. Up to 4096 parameters, with ``solver="auto"``.
+        number of rows, as in scikit-learn, whose default is 1e-4. "auto": one of several values
+        from 100 to 1e-4, by the loss of a quarter of the rows, held out. For each value the other
+        rows are fitted until the held-out loss has not fallen for a while, for large data in
+        float32. Then all rows are fitted from the best point, down to the loss reached there
+        (``stopped_`` is "held_out"), or until the gradient vanishes if the held-out loss fell to
+        the end. Equal rows are held out together, and no random number is drawn. 1e-4 is taken
+        where no rows are held out: for another `solver`, with `early_stopping`, and for fewer than
+        some 40 distinct rows. "evidence": the value with the largest evidence of the Laplace
+        approximation (see `fastcurv.laplace`), on a path from large to small ones; all rows are
+        fitted, until the gradient vanishes. Up to 4096 parameters, with ``solver="auto"``.
     batch_size : int or "auto"
         Rows per mini-batch; "auto" is min(200, N). Other solvers ignore it.
     learning_rate_init : float, optional
         Learning rate of mini-batch solvers; each has its own default.
     max_iter : int, optional
-        Limit on iterations, or on epochs of a mini-batch solver. The default is 2000 if `solver`
-        and `tol` are "auto" and no earlier fit is continued, and 200 otherwise. Where "auto" holds
-        rows out, the run on all rows that follows may take as many again, and at least 25.
+        Limit on iterations, or on epochs of a mini-batch solver. The default is 2000 if `alpha`
+        is chosen by rows held out, and 200 otherwise. The limit holds for the fit of all rows, and
+        for each fit before it, of which none takes more than 300.
     tol : float or "auto"
-        Largest entry of the gradient of ``loss_`` that counts as zero. "auto" is 1e-4. In addition,
-        if `solver` is "auto" and `alpha` too small to limit the fit, "auto" holds out a quarter of
-        the rows to decide when to stop. The other rows are fitted, at first with a strong penalty
-        and for large data in float32, until the held-out loss has not fallen for long, or it rises
-        while their own classes are predicted with near certainty. Then all rows are fitted from the
-        best point, by at most half as many iterations (``stopped_`` is "held_out"). Equal rows are
-        held out together, and no random number is drawn. With a number, the fit continues until
-        ``loss_`` is minimal.
+        Largest entry of the gradient of ``loss_`` that counts as zero. "auto" is 1e-4. With a
+        number, a fit whose `alpha` was chosen continues until ``loss_`` is minimal.
     random_state : int, RandomState or None
         Seed of the start, of the rows held out for early stopping, and of mini-batches.
     warm_start : bool
@@ -161,7 +162,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         activation: Layered | Literal["logistic"] = "relu",
         *,
         solver: Solver = "auto",
-        alpha: float | Literal["evidence"] = 1e-4,
+        alpha: float | Literal["auto", "evidence"] = "auto",
         batch_size: Any = "auto",
         learning_rate_init: float | None = None,
         max_iter: int | None = None,

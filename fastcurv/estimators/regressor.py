@@ -89,7 +89,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         *,
         loss: LossName | Literal["squared_error"] | Loss = "squared_error",
         solver: Solver = "auto",
-        alpha: float | Literal["evidence"] = 1e-4,
+        alpha: float | Literal["auto", "evidence"] = "auto",
         batch_size: Any = "auto",
         learning_rate_init: float | None = None,
         max_iter: int | None = None,

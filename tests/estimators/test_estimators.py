@@ -232,7 +232,7 @@ def test_early_stopping_ends_at_the_best_validation_score(kind):
     curve = net.validation_loss_curve_
     assert len(curve) < 400 and net.stopped_ == "patience"
     assert np.argmin(curve) >= len(curve) - 7
-    free = kind((30,), random_state=0, max_iter=400, verdict=False, tol=1e-4)
+    free = kind((30,), random_state=0, max_iter=400, verdict=False, alpha=1e-4)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         assert free.fit(X, y).loss_ < net.loss_, "held out rows end a run before it fits noise"

@@ -116,7 +116,7 @@ def test_losses_without_an_evidence_are_rejected(rng):
     for how, message in (
         ({"solver": "adam"}, "alpha must be a number >= 0 with solver='adam', got 'evidence'"),
         ({"early_stopping": True}, "with early_stopping=True, got 'evidence'"),
-        ({"alpha": "loo"}, "alpha must be 'evidence' or a number >= 0, got 'loo'"),
+        ({"alpha": "loo"}, "alpha must be 'auto', 'evidence' or a number >= 0, got 'loo'"),
         ({"hidden_layer_sizes": (2000,)}, "more than 4096 parameters, got 'evidence' for 6001"),
         ({"loss": "quantile"}, "loss must be a negative log likelihood, got 'quantile'"),
     ):

@@ -17,7 +17,15 @@ from sklearn.pipeline import make_pipeline  # noqa: E402
 from sklearn.preprocessing import StandardScaler, scale  # noqa: E402
 from sklearn.utils.class_weight import compute_sample_weight  # noqa: E402
 
-from fastcurv.estimators.held_out import HeldOut, unseen  # noqa: E402
+from fastcurv.estimators.held_out import (  # noqa: E402
+    DECAYS,
+    GROWTH,
+    PATIENCE,
+    HeldOut,
+    choose_decay,
+    penalty,
+    unseen,
+)
 from fastcurv.optimize.facts import constant_loss  # noqa: E402
 
 LOSSES = {
@@ -54,72 +62,124 @@ def test_equal_samples_are_held_out_together(dtype):
     assert unseen(np.ones((1000, 2))) is None and unseen(X[:12]) is None
 
 
-def test_fits_stop_by_the_loss_of_held_out_samples(monkeypatch):
-    """The lowest point is kept, and the fit continues through a temporary increase."""
-    losses = [5.0, 3.0, 1.0, *[2.0] * 20, 0.5, *[2.0] * 200]
-    values = iter(losses)
-    held = SimpleNamespace(value=lambda x: next(values))
-    monkeypatch.setattr(HeldOut, "bound", False)
-    watch = HeldOut(problem("mse", False)[0], held, np.zeros(1), 12.0)
+class Rows:
+    """Held-out rows whose losses are a given sequence, the first one at the start."""
+
+    def __init__(self, losses):
+        values = iter(losses)
+        self.value = lambda x: next(values)
+
+
+def test_a_fit_ends_where_the_held_out_loss_has_not_fallen_for_a_while():
+    losses = [5.0, *(4 - 0.1 * np.arange(30)), *[2.0] * 10, 0.5, *[2.0] * 200]
+    watch = HeldOut(problem("mse", False)[0], Rows(losses), np.zeros(82))
+    watch.plateau = np.inf
     t = 1
-    while not watch(SimpleNamespace(x=np.full(1, float(t)))):
+    while not watch(SimpleNamespace(x=np.full(82, float(t)), fun=0.0)):
         t += 1
-    assert watch.theta == [23.0] and watch.kept == 23 and t == 23 + 2 * 23 + 1
+    assert watch.theta[0] == watch.kept == 41 and t == 41 + int(max(PATIENCE, GROWTH * 41)) + 1
+
+
+def test_a_gain_below_a_thousandth_keeps_the_point_and_ends_no_wait():
+    watch = HeldOut(problem("mse", False)[0], Rows(1 - 1e-6 * t for t in range(99)), np.zeros(82))
+    watch.plateau = np.inf
+    ends = [watch(SimpleNamespace(x=np.zeros(82), fun=0.0)) for _ in range(PATIENCE + 1)]
+    assert ends == [False] * PATIENCE + [True] and watch.kept == PATIENCE + 1
+
+
+def test_a_fit_on_a_plateau_goes_on():
+    ob, theta, _ = problem("cross_entropy", False)
+    for share, ends in ((0.95, False), (0.85, True)):
+        watch = HeldOut(ob, Rows([1.0] * 99), theta)
+        at = SimpleNamespace(x=theta, fun=share * constant_loss(ob))
+        assert [watch(at) for _ in range(PATIENCE + 1)][-1] == ends
+
+
+def test_a_penalty_does_not_make_a_plateau():
+    ob, theta, _ = problem("cross_entropy", False)
+    penalised = fc.Objective(ob.model, ob.X, ob.y, l2=1.0, l2_biases=False)
+    value = ob.value(theta)
+    assert penalty(penalised, theta) == pytest.approx(penalised.value(theta) - value, rel=1e-12)
 
 
 @pytest.mark.parametrize(
-    ("loss", "value", "ends"),
+    "lowest, n_tried, best",
     [
-        ("cross_entropy", 0.009, True),  # less than log(3) / 100
-        ("cross_entropy", 0.03, False),
-        ("binary_cross_entropy", 0.006, True),
-        ("mse", 1e-9, False),  # regression targets are never fully fitted
+        ([3.0, 2.0, 1.0, 0.5, 0.4], 5, 4),
+        ([3.0, 2.0, 2.03, 2.05, 0.4], 4, 1),  # rises of 1.5% and of 2.5%
+        ([-1.0, -1.03, -1.0, 0.1, 0.1], 3, 1),
+        ([np.nan] * 5, 5, 0),
     ],
 )
-def test_fits_of_separated_classes_stop_as_the_held_out_loss_increases(
-    monkeypatch, loss, value, ends
-):
-    """Once all classes are fitted, the fit ends when the held-out loss has increased by a
-    twentieth, and not before.
-    """
-    values = iter([1.0, 0.5, 0.51, 0.6])
-    monkeypatch.setattr(HeldOut, "bound", False)
-    ob = problem(loss, False)[0]
-    ob.value = lambda x: value
-    held = SimpleNamespace(value=lambda x: next(values))
-    watch = HeldOut(ob, held, np.zeros(1), 12.0)
-    assert [watch(SimpleNamespace(x=np.zeros(1))) for _ in range(3)] == [False, False, ends]
+def test_smaller_decays_are_tried_until_the_held_out_loss_rises(lowest, n_tried, best):
+    ob, alphas = problem("mse", False)[0], []
+
+    def fitted(alpha):
+        alphas.append(alpha)
+        return ob
+
+    def minimise(on, theta, watch):
+        watch.lowest = lowest[len(alphas) - 1]
+        return SimpleNamespace(stopped="callback")
+
+    found = choose_decay(fitted, Rows([9.0] * 9), np.zeros(82), minimise)
+    assert tuple(alphas) == DECAYS[:n_tried] and found.alpha == DECAYS[best]
 
 
-def test_a_penalty_counts_as_binding_above_a_hundredth_of_the_threshold():
-    """A penalty counts as binding if it adds more than a hundredth of the loss below which classes
-    count as fitted.
-    """
-    ob, theta, _ = problem("cross_entropy", False)
-    squares = sum(float((W**2).sum()) for W, _ in ob.model.unflatten(theta))
-    for share, bound in ((0.9, False), (1.1, True)):
-        l2 = share * 1e-4 * constant_loss(ob) * 2 / squares
-        penalised = fc.Objective(ob.model, ob.X, ob.y, l2=l2, l2_biases=False)
-        watch = HeldOut(penalised, ob, theta, 12.0)
-        penalised.value = lambda x: 1e-6
-        assert watch.bound == bound
+def test_the_chosen_decay_has_the_lowest_held_out_loss_of_all():
+    """Each decay is fitted again, stopped by the rows that the default fit holds out."""
+    X, y = noisy()
+    out, lowest = unseen(X), {}
+    for alpha in DECAYS:
+        net = fc.MLPClassifier((8,), "tanh", alpha=alpha, early_stopping=True, random_state=0)
+        net.set_params(n_iter_no_change=40, max_iter=300)
+        net.fit(X[~out], y[~out], X_val=X[out], y_val=y[out])
+        lowest[alpha] = min(net.validation_loss_curve_)
+    chosen = fc.MLPClassifier((8,), "tanh", random_state=0).fit(X, y).alpha_
+    assert lowest[chosen] <= 1.02 * min(lowest.values()) < 0.9 * max(lowest.values())
+
+
+@pytest.mark.parametrize(
+    "words", [{"solver": "lbfgs"}, {"early_stopping": True}, {"solver": "adam", "max_iter": 3}]
+)
+def test_where_no_rows_are_held_out_the_decay_is_that_of_scikit_learn(words):
+    X, y = noisy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        found = [
+            fc.MLPClassifier((4,), random_state=0, **words, **more).fit(X, y)
+            for more in ({}, {"alpha": 1e-4})
+        ]
+    assert found[0].alpha_ == 1e-4 and (found[0].theta_ == found[1].theta_).all()
+    few = fc.MLPClassifier((4,), random_state=0).fit(X[:12], y[:12])
+    assert few.alpha_ == 1e-4
+
+
+def test_a_warm_start_keeps_the_decay_that_was_chosen():
+    X, y = noisy()
+    net = fc.MLPClassifier((8,), "tanh", random_state=0, warm_start=True).fit(X, y)
+    chosen = net.alpha_
+    assert chosen > 1e-4 and net.fit(X, y).alpha_ == chosen
 
 
 def test_large_data_are_first_fitted_in_float32(monkeypatch):
-    """A fit of large data begins in float32, ends in the samples' dtype, and is bitwise identical
-    for any number of threads.
-    """
-    seen, begin = [], HeldOut.restart
-    monkeypatch.setattr(
-        HeldOut, "restart", lambda self, x: (seen.append(self.fitted.dtype), begin(self, x))
-    )
+    """The fit ends in the dtype of the rows, with the same bits on any number of threads."""
+    seen, begin = [], HeldOut.__init__
+
+    def init(self, fitted, *rest):
+        seen.append(fitted.dtype)
+        begin(self, fitted, *rest)
+
+    monkeypatch.setattr(HeldOut, "__init__", init)
     X, y = datasets.load_digits(return_X_y=True)
     one, two = (fc.MLPClassifier(random_state=0, n_threads=n).fit(X / 16, y) for n in (1, 2))
     assert one.theta_.dtype == np.float64 and (one.theta_ == two.theta_).all()
-    far = fc.MLPClassifier(random_state=0, max_iter=5, tol="auto")
+    assert set(seen) == {np.dtype("float32")}
+    seen.clear()
+    far = fc.MLPClassifier(random_state=0, max_iter=5)
     with pytest.warns(ConvergenceWarning):
         far.fit(np.c_[X / 16, 2e4 + X[:, 20]], y)
-    assert far.theta_.dtype == np.float64 and seen[:3] == ["float32"] * 2 + ["float64"]
+    assert far.theta_.dtype == np.float64 and set(seen) == {np.dtype("float64")}
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -143,28 +203,26 @@ def noisy():
     return scale(X), y
 
 
-def test_default_fits_of_noise_stop_before_the_minimum():
-    """By default the fit of noisy samples stops early and says so; with a number for `tol` it
-    continues to the minimum.
-    """
+def test_a_default_fit_ends_before_the_minimum_and_reports_it():
+    """A fit with a number for alpha ends at its minimum instead."""
     X, y = noisy()
-    net = fc.MLPClassifier(random_state=0).fit(X, y)
-    further = fc.MLPClassifier(random_state=0, tol=1e-4).fit(X, y)
+    net = fc.MLPClassifier((20,), "tanh", random_state=0).fit(X, y)
+    further = fc.MLPClassifier((20,), "tanh", random_state=0, alpha=net.alpha_, max_iter=2000).fit(
+        X, y
+    )
     assert net.stopped_ == "held_out" and further.stopped_ == "callback"
-    assert further.loss_ < 0.1 * net.loss_ and net.curvature_.kind == "not_critical"
+    assert further.loss_ < 0.8 * net.loss_ and net.curvature_.kind == "not_critical"
     assert net.loss_curve_[-1] == net.loss_ == net.objective(X, y).value(net.theta_)
-    held = fc.MLPClassifier((10,), "tanh", random_state=0, alpha=10.0).fit(X, y)
-    assert held.stopped_ == "callback", "a penalty that holds the fit is obeyed to the end"
+    assert net.n_iter_ == len(net.loss_curve_) - 2  # two runs, with the start of each
 
 
-def test_the_first_losses_of_a_fit_are_the_objectives():
+def test_a_number_for_tol_takes_the_chosen_decay_to_its_minimum():
     X, y = noisy()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        first = fc.MLPClassifier(random_state=0, max_iter=1).fit(X, y).loss_curve_[0]
-    net = fc.MLPClassifier(random_state=0).fit(X, y)
-    assert net.loss_curve_[0] == pytest.approx(first, rel=1e-12)
-    assert net.n_iter_ == len(net.loss_curve_) - 3  # the start of each run is included
+    early = fc.MLPClassifier((20,), "tanh", random_state=0).fit(X, y)
+    net = fc.MLPClassifier((20,), "tanh", random_state=0, tol=1e-5).fit(X, y)
+    assert net.alpha_ == early.alpha_ and net.stopped_ == "callback" and net.loss_ < early.loss_
+    gradient = net.objective(X, y).gradient(net.theta_)
+    assert np.abs(gradient).max() <= 1e-5
 
 
 @pytest.mark.parametrize("kind", [fc.MLPClassifier, fc.MLPRegressor])
@@ -199,7 +257,7 @@ def test_default_fits_score_higher_than_the_minimum_of_the_loss(name, more):
         cross_val_score(make_pipeline(StandardScaler(), net), X, y, cv=5).mean()
         for net in (
             fc.MLPClassifier(random_state=0, verdict=False),
-            fc.MLPClassifier(random_state=0, verdict=False, tol=1e-4),
+            fc.MLPClassifier(random_state=0, verdict=False, alpha=1e-4),
         )
     ]
     assert scores[0] >= scores[1] + more

@@ -69,15 +69,19 @@ def test_importing_an_unbuilt_source_folder_explains_the_cure(installed, tmp_pat
     """Importing from a source folder without the compiled extension raises an error that says how
     to build it, or to leave the folder if an installed copy is hidden by it.
     """
-    source, site = tmp_path / "source", tmp_path / "site"
+    source, site, rest = (tmp_path / name for name in ("source", "site", "rest"))
     shutil.copytree(PACKAGE, source / "fastcurv", ignore=shutil.ignore_patterns("*.so", "*.pyd"))
     site.mkdir()
+    rest.mkdir()
+    for path in PACKAGE.parent.iterdir():  # an installed package has NumPy next to it
+        if path != PACKAGE:
+            (rest / path.name).symlink_to(path)
     if installed:
         (site / "fastcurv").symlink_to(PACKAGE, target_is_directory=True)
     done = python(
         "import sys\n"
         "sys.meta_path = [x for x in sys.meta_path if 'editable' not in repr(x)]\n"
-        f"sys.path = [x for x in sys.path if x and x != {str(PACKAGE.parent)!r}]\n"
+        f"sys.path = [x for x in sys.path if x and x != {str(PACKAGE.parent)!r}] + [{str(rest)!r}]\n"
         f"sys.path.insert(0, {str(site)!r})\n"
         f"sys.path.insert(0, {str(source)!r})\nimport fastcurv",
         check=False,

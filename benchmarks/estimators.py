@@ -8,8 +8,8 @@ counts.
 
 With `--scores` what counts on rows that no fit has seen: twelve data sets behind a StandardScaler
 (with `--unit` a MinMaxScaler, so that features lie in [0, 1]), a quarter of the rows held out
-(digits: five folds as they stand), the same splits for all; our
-default, our `alpha=1e-4`, our adam and scikit-learn's two solvers, with the processor time of a fit.
+(digits: five folds as they stand), the same splits for all; our default, our `alpha=1e-4`, our adam
+and scikit-learn's two solvers, with the processor time of a fit.
 "behind" is the mean paired difference of our default to the best of the others by its mean, with
 two standard errors.
 

@@ -81,7 +81,8 @@ def test_importing_an_unbuilt_source_folder_explains_the_cure(installed, tmp_pat
     done = python(
         "import sys\n"
         "sys.meta_path = [x for x in sys.meta_path if 'editable' not in repr(x)]\n"
-        f"sys.path = [x for x in sys.path if x and x != {str(PACKAGE.parent)!r}] + [{str(rest)!r}]\n"
+        f"sys.path = [x for x in sys.path if x and x != {str(PACKAGE.parent)!r}]\n"
+        f"sys.path.append({str(rest)!r})\n"
         f"sys.path.insert(0, {str(site)!r})\n"
         f"sys.path.insert(0, {str(source)!r})\nimport fastcurv",
         check=False,

@@ -23,10 +23,12 @@ import numpy as np
 from ..common.runtime import raise_if_interrupted
 from ..critical.laplace import check_likelihood
 from ..network.objective import Objective
+from ..optimize.facts import constant_loss
 from ..optimize.minimize import minimize
 from ..optimize.path import (
     L2_RATIO,
     LARGEST_L2,
+    PLATEAU_LOSS_RATIO,
     SMALLEST_L2,
     evidence_path,
     with_l2,
@@ -272,7 +274,9 @@ def l2_by_folds(ob: Objective, start: Any, seed: int) -> tuple[float, np.ndarray
             for one, theta in zip(fitted, thetas)
         ]
         loss = sum(one.value(theta) * one.n_samples for one, theta in zip(held, thetas)) / N
-        better = loss < lowest
-        best, lowest, idle = (l2, loss, 0) if better else (best, lowest, idle + 1)
+        if loss < lowest:
+            best, lowest, idle = l2, loss, 0
+        elif fitted[0].value(thetas[0]) < PLATEAU_LOSS_RATIO * constant_loss(fitted[0]):
+            idle += 1  # not before units are active
         l2 *= L2_RATIO
     return best, _minimise(with_l2(ob, best), start)

@@ -27,6 +27,7 @@ from ..network.objective import Objective
 from ..network.row_views import check_rows_in_memory
 from ..spectrum.results import as_json, number
 from .escape import escape
+from .facts import constant_loss
 from .minimize import minimize
 
 MAX_ESCAPES = 5  # from saddles at one penalty
@@ -39,8 +40,10 @@ L2_RATIO = 10**-0.5  # of each penalty to the one before
 SMALLEST_L2 = 1e-8
 RESTART_SCALE = 0.1  # weights of a unit that is restarted, as a share of those at the start
 MAX_DECREASES = 2  # penalties in a row with less evidence, after which the search ends
-# where squared errors fall by this share from one penalty to the next, the fit still learns: the
-# evidence has a minimum there if the noise is small, and does not end the search
+# The evidence has a minimum where units become active, and where the noise is small and not yet
+# reached. It does not end the search while the loss is above this share of that of a constant, ...
+PLATEAU_LOSS_RATIO = 0.8
+# ... nor where squared errors fall by this share from one penalty to the next.
 LEARNING_DECREASE = 0.2
 
 
@@ -299,13 +302,14 @@ def evidence_path(
         return posterior(one, with_units_pruned(one, theta), curvature, count=count)
 
     found: list[LaplacePosterior] = []
-    plain = with_l2(ob, 0.0)
+    plain, constant = with_l2(ob, 0.0), constant_loss(ob)
     l2, decreases, best, theta, loss = LARGEST_L2, 0, 0, start, np.inf
     while l2 > SMALLEST_L2 and decreases < MAX_DECREASES:
         found.append(fit(l2, theta))
         theta, before = found[-1].theta.astype(ob.dtype), loss
         loss = plain.value(theta)
-        learns = found[-1].noise is not None and loss < (1 - LEARNING_DECREASE) * before
+        falls = found[-1].noise is not None and loss < (1 - LEARNING_DECREASE) * before
+        learns = falls or loss > constant - (1 - PLATEAU_LOSS_RATIO) * abs(constant)
         if found[-1].evidence > found[best].evidence:
             best, decreases = len(found) - 1, 0
         elif len(found) > 1 and not learns:

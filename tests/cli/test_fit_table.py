@@ -16,6 +16,8 @@ from fastcurv.cli.parser import main
 from fastcurv.cli.recipe import Recipe, load_run, save_run
 from fastcurv.cli.tables import load_table
 
+from .test_tables import SAME
+
 N = 60
 rng = np.random.default_rng(0)
 X = rng.normal(size=(N, 3)).round(3)
@@ -94,15 +96,19 @@ def test_folds_choose_the_decay_of_a_wide_table(numbers, monkeypatch):
     assert one <= 1.1 * other
 
 
-@pytest.mark.parametrize("hidden", [(10,), (6, 4)])
-def test_targets_without_noise_are_learnt(hidden, tmp_path):
-    """Where the evidence falls at first as the penalty falls, since the noise is not known yet."""
+@pytest.mark.parametrize(("hidden", "folds"), [((10,), False), ((6, 4), False), ((6,), True)])
+def test_targets_without_noise_or_without_slopes_are_learnt(hidden, folds, tmp_path, monkeypatch):
+    """The evidence of a sum falls at first as the penalty falls, since the noise is not known yet;
+    of a product no unit is active at first.
+    """
+    if folds:
+        monkeypatch.setattr(module, "MAX_PATH_PARAMS", 0)
     path = tmp_path / "exact.csv"
-    sums = X[:, 0] + X[:, 1]
-    np.savetxt(path, np.column_stack([X, sums]), delimiter=",", fmt="%s")
-    fit = fit_table(path, hidden=hidden)
-    z = fit.ob.model.predict(fit.theta, fit.data.X)
-    assert 1 - np.mean((z - fit.data.y) ** 2) > 0.99
+    for y in (X[:, 0] + X[:, 1], X[:, 0] * X[:, 1]):
+        np.savetxt(path, np.column_stack([X, y]), delimiter=",", fmt="%s")
+        fit = fit_table(path, hidden=hidden)
+        z = fit.ob.model.predict(fit.theta, fit.data.X)
+        assert 1 - np.mean((z - fit.data.y) ** 2) > 0.9
 
 
 def test_predictions_of_a_saved_network_are_those_of_the_fit(mixed, tmp_path, capsys):
@@ -275,6 +281,16 @@ def test_a_report_that_is_interrupted_leaves_no_page(numbers, tmp_path, monkeypa
     error = capsys.readouterr().err
     assert error == f"fastcurv report: interrupted; saved {tmp_path / 'n.npz'}\n"
     assert not out.exists() and load_run(tmp_path / "n.npz").recipe.table
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("kind", SAME)
+def test_each_kind_of_table_gives_a_page(kind, tmp_path):
+    text, _ = SAME[kind]
+    path, page = tmp_path / ("t.tsv" if kind == "tabs" else "t.csv"), tmp_path / "r.html"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    assert main(["report", str(path), "--hidden", "2", "--out", str(page), "--quiet"]) == 0
+    assert 1e4 < page.stat().st_size < 3e5
 
 
 @pytest.mark.parametrize(

@@ -240,7 +240,7 @@
       at = v.x.map((x, i) => [px(x), py(v.y[i])]);
       if (v.low)
         for (let i = 0; i < n; i++)
-          el("line", { x1: at[i][0], x2: at[i][0], y1: py(v.low[i] ?? y0), y2: py(v.high[i] ?? y1), class: "interval" }, inner);
+          el("line", { x1: at[i][0], x2: at[i][0], y1: py(v.low[i] ?? y0), y2: py(v.high[i] ?? y1), class: n > 40 ? "interval" : "interval few" }, inner);
       at.forEach(([cx, cy], i) => {
         el("circle", { cx: cx.toFixed(1), cy: cy.toFixed(1), r: 2.6, class: v.out && v.out[i] ? "spot out" : "spot" }, inner);
       });

@@ -48,7 +48,7 @@ MAX_CHANGE_FLOPS = 4e8  # of the predictions of some rows by the networks withou
 MAX_DOTS = 2000  # rows that a picture shows
 PAGE_SECONDS = 2.0  # of processor time, beyond `FIT_SHARE` times that of a fit
 FIT_SHARE = 2.0
-PLANNED_SHARE = 0.8  # of that time that refits are planned for
+PLANNED_SHARE = 0.65  # of that time that refits are planned for
 
 
 @dataclass(frozen=True)
@@ -286,7 +286,7 @@ class EstimatorFit(Fit):
 
     @property
     def max_watched(self) -> int:
-        return max(MIN_WATCHED_ITERATIONS, self.est.n_iter_)
+        return max(MIN_WATCHED_ITERATIONS, int(self.est.n_iter_))
 
     def _refitted(self, X: Any, y: Any, validation: Any = None, **options: Any) -> Any:
         from sklearn.base import clone
@@ -551,8 +551,9 @@ def linear_model(fit: Fit, penalties: Sequence[float] = LINEAR_PENALTIES) -> Lin
             best = one, theta, out
     if best is None:
         return None
-    left_out = fit.units(best[2].predictions)
-    return LinearModel(*best, left_out, fit.score(left_out))
+    one, theta, out = best
+    left_out = fit.units(out.predictions)
+    return LinearModel(one, theta, out, left_out, fit.score(left_out))
 
 
 def evidence_of(fit: Fit) -> float:

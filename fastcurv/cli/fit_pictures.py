@@ -277,7 +277,7 @@ def add_deciding_rows(page: Page) -> None:
         "names": some.tolist(),
         "others": order.tolist(),
         "effects": [[float(f"{v:.3g}") for v in line] for line in picked.tolist()],
-        "columns": ["row", f"{what} if removed", target, *columns],
+        "columns": ["row", "if removed", target, *columns],
         "rows": rows,
         "chosen": first,
     }

@@ -111,13 +111,15 @@ figcaption { color: var(--soft); font-size: .88rem; margin-top: .4rem; }
 .copy:hover, .copy:focus-visible { border-color: var(--accent); color: var(--ink); }
 .scatter svg { cursor: pointer; touch-action: auto; }
 .chart .interval { stroke: var(--soft); stroke-width: 1; opacity: .16; }
+.chart .interval.few { opacity: .7; stroke-width: 1.5; }
 .chart .spot { fill: var(--accent); opacity: .55; }
 .chart .spot.out { fill: var(--c3); opacity: .9; }
 .chart .spot.up { fill: var(--c1); opacity: 1; }
 .chart .spot.down { fill: var(--c2); opacity: 1; }
 .chart .ring { fill: none; stroke: var(--ink); stroke-width: 2; }
 .chart .diagonal { stroke: var(--soft); stroke-width: 1; stroke-dasharray: 5 4; }
-.mark { font-weight: 700; } .mark.up { color: var(--c1); } .mark.down { color: var(--c2); }
+.mark { font-weight: 700; white-space: nowrap; }
+.mark.up { color: var(--c1); } .mark.down { color: var(--c2); }
 td.range { width: 45%; min-width: 7rem; vertical-align: middle; }
 .span { position: relative; height: .9rem; background: var(--card); border-radius: 3px; }
 .span i { position: absolute; top: .3rem; height: .3rem; border-radius: 2px;

@@ -15,6 +15,12 @@ from ..browser import needs_chromium, reported
 
 pytest.importorskip("sklearn")
 
+from sklearn import datasets
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import r2_score
+from sklearn.model_selection import KFold, StratifiedKFold, cross_val_predict
+from sklearn.preprocessing import scale
+
 
 @pytest.fixture(autouse=True)
 def _no_clock(monkeypatch):
@@ -182,3 +188,70 @@ def test_a_dot_that_is_chosen_shows_its_rows_in_a_browser(rng, tmp_path, width):
             assert float(line[2]) == pytest.approx(y[row], rel=1e-3)
             assert [float(x) for x in line[3:]] == pytest.approx(X[row], rel=1e-3)
         assert marked >= len(lines)
+
+
+def generated(rng, n=600):
+    """Rows in the manner of the houses of California: two columns act together, one alone."""
+    X = rng.standard_normal((n, 8))
+    place = np.sin(2 * X[:, 6]) * np.cos(2 * X[:, 7])
+    return X, np.exp(0.5 * X[:, 0]) + place + 0.3 * rng.standard_normal(n)
+
+
+def digits():
+    X, y = datasets.load_digits(return_X_y=True)
+    X, y = X[::4], y[::4]
+    return X[:, X.std(axis=0) > 0], y
+
+
+DATA = {
+    "diabetes": lambda: datasets.load_diabetes(return_X_y=True),
+    "wine": lambda: datasets.load_wine(return_X_y=True),
+    "breast cancer": lambda: datasets.load_breast_cancer(return_X_y=True),
+    "digits": digits,
+    "iris": lambda: datasets.load_iris(return_X_y=True),
+    "friedman1": lambda: datasets.make_friedman1(200, noise=1.0, random_state=0),
+    "friedman2": lambda: datasets.make_friedman2(200, noise=50.0, random_state=0),
+    "friedman3": lambda: datasets.make_friedman3(200, noise=0.1, random_state=0),
+    "linear": lambda: datasets.make_regression(150, 8, noise=20.0, random_state=0),
+    "small and noisy": lambda: datasets.make_sparse_uncorrelated(60, 4, random_state=0),
+    "houses": lambda: generated(np.random.default_rng(0)),
+}
+DECAY = 5.0
+
+
+@pytest.mark.nightly
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", DATA)
+def test_the_first_screen_is_true(name):
+    """The score of rows left out is that of ten folds, and the network is called not needed only
+    where ten folds show no difference beyond two standard errors.
+    """
+    X, y = DATA[name]()
+    X, classes = scale(X), len(np.unique(y)) < 20
+    kind = fc.MLPClassifier if classes else fc.MLPRegressor
+    est = kind((8,), "tanh", alpha=DECAY, random_state=0).fit(X, y)
+    page, facts = fit_report.build(est, X, y)
+    scope = {"est": est, "X": X, "y": y}
+    exec(facts["setup"], scope)
+    l2 = float(scope["linear"].l2)
+    ridge = Ridge(alpha=len(X) * l2 / 2)
+    line = LogisticRegression(C=1 / (len(X) * l2), max_iter=1000) if classes else ridge
+    cv = [(StratifiedKFold if classes else KFold)(10, shuffle=True, random_state=s) for s in (1, 2)]
+    how = {"method": "predict_proba"} if classes else {}
+    network, other = (
+        [cross_val_predict(one, X, y, cv=folds, **how) for folds in cv] for one in (est, line)
+    )
+    if classes:
+        codes = np.unique(y, return_inverse=True)[1]
+        score = np.mean([(p.argmax(axis=1) == codes).mean() for p in network])
+        losses = [-np.log(p[np.arange(len(y)), codes]) for p in (network[0], other[0])]
+    else:
+        score = np.mean([r2_score(y, p) for p in network])
+        losses = [(y - p) ** 2 for p in (network[0], other[0])]
+    assert abs(facts["left_out_score"] - score) <= 0.03
+    d = losses[1] - losses[0]
+    clear = d.mean() > 2 * d.std(ddof=1) / np.sqrt(len(d))
+    assert facts["network_needed"] == clear
+    if not classes:
+        inside = np.mean(np.abs(y - network[0]) <= facts["half_width"])
+        assert 0.91 <= inside <= 0.99

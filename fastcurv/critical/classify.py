@@ -312,15 +312,15 @@ def _refined(
                 n_symmetry=None,
             )
     if ask.seek and outcome.because in (Reason.FAR, Reason.PLATEAU):
-        led = _nearest(ask, point, inertia, shown)
+        led, contracts = _nearest(ask, point, inertia, shown)
         if led is not None:
             return led
         spent = inertia.H.left < LEAST_LEFT or late()
-        here = "spent" if spent else "plateau" if found.gradient.plateau else "far"
-        return _continued(point, ADVICE[here])
+        missed = "missed" if contracts else "plateau" if found.gradient.plateau else "far"
+        return _continued(point, ADVICE["spent" if spent else missed])
     if ask.seek and found.certificate.theorem.missing == "h":
         # the theorem fails only because h >= 1/2, as a shorter Newton step may mend
-        led = _nearest(ask, point, inertia, shown)
+        led, _ = _nearest(ask, point, inertia, shown)
         if led is not None and led.at_nearest is not None and led.at_nearest.certified:
             return led
     return point
@@ -432,11 +432,11 @@ def interpolation(ask: ClassifyOptions, H: Products) -> tuple[Contraction, int] 
 
 def _nearest(
     ask: ClassifyOptions, point: CriticalPoint, inertia: Inertia, shown: Any
-) -> CriticalPoint | None:
-    """Walk along Newton's steps and classify the point they lead to.
+) -> tuple[CriticalPoint | None, bool]:
+    """Follow Newton's steps and classify the point they lead to.
 
-    Returns the verdict with that point, its distance and its own verdict, or None where the steps
-    lead to no critical point.
+    Returns the verdict with that point, its distance and its own verdict, or None if the steps lead
+    to no critical point; and whether the steps contract.
     """
     H = inertia.H
     H.note("where does Newton's step lead?")
@@ -445,7 +445,7 @@ def _nearest(
     H.tell(spent)
     left = H.left
     if end is None or left < LEAST_LEFT:
-        return None
+        return None, end is not None
     end = round_to_dtype(ask.ob, end)
     there = replace(
         ask,
@@ -458,13 +458,13 @@ def _nearest(
     try:
         at = _judge(there, shown, time.perf_counter())
     except (NotFiniteError, np.linalg.LinAlgError, ArithmeticError):  # no derivatives there
-        return None
+        return None, True
     H.count += at.n_products
     if at.kind == "not_critical":
-        return None
+        return None, True
     distance = safe_norm(end - ask.theta)
     point = _continued(point, where_newton_leads(distance, n_steps, at))
-    return replace(point, nearest=end, distance=distance, at_nearest=at)
+    return replace(point, nearest=end, distance=distance, at_nearest=at), True
 
 
 def _result(ask: ClassifyOptions, found: Evidence, outcome: Decision) -> CriticalPoint:

@@ -124,8 +124,7 @@ class Reason(Enum):
     NOTHING = f"{_SEARCHED}smaller than the error of the products"
     NO_RISK_ASKED = (
         f"{_SEARCHED}of one sign{{aside}}, which proves nothing about the other eigenvalues; "
-        "failure_probability={risk_to_ask:.2g} would allow a verdict about curvature beyond "
-        f"{_WIDTH}"
+        "{allowed}"
     )
     RISK_TOO_LARGE = (
         f"{_SEARCHED}of one sign{{aside}}, at a risk of {_RISK} of having missed curvature beyond "

@@ -592,6 +592,8 @@ class ByProducts(Inertia):
             risk = 1.0
         else:
             risk = lanczos_risk(H.n, main.m, eps) if main.p else exhausted_risk(main, H.n, eps)
+        # a start whose component along an eigenvector is below rounding misses it
+        risk = max(risk, EPS * H.n**0.5)
         if H.asymmetry >= 0.1 * ask.curvature_tol * H.norm:
             risk = 1.0
         if deep and search.one_sided:

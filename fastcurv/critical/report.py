@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from math import ceil, log10
+from math import ceil, floor, log10
 from string import Formatter
 from typing import Any
 
@@ -395,7 +395,6 @@ class Words(Formatter):
         self.in_units = " in balanced coordinates" * (found.certificate.pair.unit != 1)
         self.across = s.across or (s.low, s.high)
         self.aside = ", apart from those that count as zero" * (s.low * s.high < 0)
-        self.risk_to_ask = max(s.risk, RISK)
         assumed = found.assumed and not outcome.certified
         self.known = "measured" if assumed else "proved"
         about = f", assuming that the error of products is at most {PRODUCT_EPS:g} eps ||H||"
@@ -526,6 +525,18 @@ class Words(Formatter):
         return short if late else f"max_products = {most} are too few"
 
     @property
+    def allowed(self) -> str:
+        """A clause for the failure probability that would allow a verdict with these products."""
+        risk = self.spectrum.risk
+        risk = max(_rounded_up(risk), RISK) if risk < 1 else 1.0
+        if not risk < 1:
+            return "a verdict at a stated risk needs more products, or more accurate ones"
+        return self.format(
+            f"failure_probability={risk:.2g} would allow a verdict about curvature beyond "
+            "{ask.curvature_tol} of the spectrum's width"
+        )
+
+    @property
     def outside(self) -> str:
         """A phrase for the way most eigenvalues are known at large n; "" where they are not."""
         space = self.spectrum.reach
@@ -545,6 +556,12 @@ def reason(ask: ClassifyOptions, found: Evidence, outcome: Decision) -> str:
 
 def _s(count: int) -> str:
     return "s" * (count != 1)
+
+
+def _rounded_up(x: float) -> float:
+    """Return x rounded up to two significant digits."""
+    unit = 10.0 ** (floor(log10(x)) - 1)
+    return ceil(x / unit) * unit
 
 
 def _within(radius: float | None) -> str:
@@ -578,11 +595,13 @@ FAR_ADVICE = (
 )
 
 
-# which functions to call where Newton's steps do not contract, on a plateau or elsewhere, or the
-# budget ended before that was seen: the clause added to a `not_critical` reason
+# the clause added to a `not_critical` reason if Newton's steps lead to no critical point: why, and
+# which functions to call
 ADVICE = {
     "plateau": f"; Newton steps from theta do not converge{PLATEAU_ADVICE}",
     "far": f"; Newton steps from theta do not contract{FAR_ADVICE}",
+    "missed": "; Newton steps from theta contract, but not to a point whose gradient is within its "
+    f"tolerance{FAR_ADVICE}",
     "spent": f"; the budget ended before Newton steps converged{FAR_ADVICE}",
 }
 

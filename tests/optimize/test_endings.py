@@ -81,6 +81,60 @@ def test_every_ending_has_its_status_and_sentence(ending):
         assert fc.classify(ob, run.x).kind
 
 
+def stationary(ob, run):
+    """The gradient vanishes and no eigenvalue of the differences of gradients is negative."""
+    steps = 1e-5 * np.eye(len(run.x))
+    H = np.array([ob.gradient(run.x + s) - ob.gradient(run.x - s) for s in steps]) / 2e-5
+    return np.linalg.norm(ob.gradient(run.x)) <= 1e-6 and np.linalg.eigvalsh(H + H.T)[0] > -1e-8
+
+
+def keeps_falling(ob, run):
+    """The loss decreases from the end of the run in ever longer steps along minus the gradient."""
+    d = -np.sign(ob.gradient(run.x)) * np.abs(run.x).max()
+    losses = [ob.value(run.x + t * d) for t in (0.0, 1.0, 2.0, 4.0, 8.0)]
+    return (np.diff(losses) < 0).all()
+
+
+def no_record_below_the_best(ob, run):
+    losses = run.history["loss"]
+    return min(losses[-2:]) >= min(losses[:-2]) >= run.fun - 1e-15
+
+
+def numbers_of_slow_progress(ob, run):
+    """The message gives the losses at the ends of the last 50 iterations."""
+    before, after = map(float, re.search(r"only from (\S+) to (\S+) in 50", run.message).groups())
+    losses = run.history["loss"]
+    return [before, after] == pytest.approx([losses[-51], losses[-1]], rel=1e-3)
+
+
+# what the sentence of an ending claims, checked by the objective and the history of the run
+TRUTHS = {
+    "critical": stationary,
+    "max_iter": lambda ob, run: run.nit == 2,
+    "max_time": lambda ob, run: run.history["time"][-1] >= 1e-9,
+    "max_products": lambda ob, run: run.nhev <= 3,
+    "callback": lambda ob, run: run.nit == 1,
+    "patience": no_record_below_the_best,
+    "diverged": lambda ob, run: not run.history["loss"][-1] < 1e3 * run.fun,
+    "interrupted": lambda ob, run: run.nit <= 1,
+    "infinity": keeps_falling,
+    "unbounded": keeps_falling,
+    "target": lambda ob, run: ob.value(run.x) <= 0.1 < run.history["loss"][0],
+    "slow": numbers_of_slow_progress,
+}
+
+
+@pytest.mark.parametrize("ending", TRUTHS)
+def test_the_sentence_of_every_ending_is_true(ending):
+    """What the message claims of a run holds of its final point and its history."""
+    make, words, _, _ = ENDINGS[ending]
+    ob = make()
+    start = ob.model.init(seed=0) if hasattr(ob, "model") else np.ones(1)
+    run = fc.minimize(ob, **{"theta0": start, "seed": 0} | words)
+    assert run.fun == pytest.approx(ob.value(run.x), rel=1e-12)
+    assert TRUTHS[ending](ob, run), run
+
+
 def test_slow_progress_is_reported_with_digits_that_differ():
     words = slow_progress(0.123456789, 0.123456788)
     before, after = map(float, re.findall(r"\d\.\d+", words))

@@ -40,7 +40,7 @@ def main(scale="normal", out="pictures"):
         [("tanh", 3), ("sigmoid", 3), ("tanh", 10), ("sigmoid", 10)],
         [(name, c) for name in ("tanh", "sigmoid", "softplus") for c in (3, 6, 10)],
     )
-    n_tries = pick(scale, 9, 18, 45)
+    n_tries = pick(scale, 9, 13, 45)
     runs = {kind: reproduce(*kind, n_tries, seed=0) for kind in kinds}
     ranks = {kind: spearmanr(losses, index)[0] for kind, (losses, index, _) in runs.items()}
 

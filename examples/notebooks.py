@@ -19,27 +19,33 @@ from story import HERE, STORY, claim, docstring, lectures
 
 EXERCISES = HERE / "exercises"
 CELL = re.compile(r"^# %% (.*)\n", re.MULTILINE)
-LOCAL = ("common", "critical", "story")  # modules of this folder, which a notebook does not have
+LOCAL = ("common", "critical")  # modules of this folder, which a notebook brings along
 INVITATION = "This chapter as a notebook, with two exercises"
-SHOWN = '''import io
+ADD = """import sys
+import types
 
-from IPython.display import Image, display
 
-
-def save(figure, script, out):
+def add_module(name, source):
+    \"\"\"Make what the examples import from a module of their folder.\"\"\"
+    sys.modules[name] = types.ModuleType(name)
+    exec(source, vars(sys.modules[name]))
+"""
+# What takes the place of functions of `common` that write or read files.
+REPLACED = {
+    "save": '''def save(figure, script, out):
     """Show a picture below the cell."""
+    from IPython.display import Image, display
+
     figure = getattr(figure, "figure", figure)
     for ax in figure.axes:
         plots.plain_numbers(ax.xaxis, ax.yaxis)
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=110)
-    display(Image(file.getvalue()))
-
-
-def table_of(script, experiment, scale):
+    display(Image(file.getvalue()))''',
+    "table_of": '''def table_of(script, experiment, scale):
     """Return the columns of an experiment, made now."""
-    return columns(experiment(scale))
-'''
+    return columns(experiment(scale))''',
+}
 
 
 def file_name(chapter):
@@ -100,66 +106,65 @@ def code(text, *, hidden=False):
 
 
 def body(name):
-    """Return the code of an example without its docstring, the imports from this folder and what
-    runs it from the shell.
-    """
+    """Return the code of an example without its docstring and what runs it from the shell."""
     text = (HERE / f"{name}.py").read_text()
     lines, nodes = text.splitlines(), ast.parse(text).body
-    for node in (nodes[0], nodes[-1], *nodes):
-        if node in (nodes[0], nodes[-1]) or getattr(node, "module", "") in LOCAL:
-            lines[node.lineno - 1 : node.end_lineno] = [None] * (node.end_lineno - node.lineno + 1)
+    for node in nodes:
+        if node in (nodes[0], nodes[-1]) or is_local(node):
+            last = node.end_lineno
+            lines[node.lineno - 1 : last] = [None] * (last - node.lineno + 1)
+            if is_local(node):
+                lines[node.lineno - 1] = f"from {node.module} import {', '.join(imported(node))}"
     kept = "\n".join(line for line in lines if line is not None)
-    return re.sub(r"\n{4,}", "\n\n\n", kept).strip().replace("__file__", f'"{name}.py"')
+    return kept.strip().replace("__file__", f'"{name}.py"')
+
+
+def is_local(node):
+    return isinstance(node, ast.ImportFrom) and node.module in LOCAL
+
+
+def imported(node):
+    """Return the names that a notebook imports by such a line: it needs no command line."""
+    return [alias.name for alias in node.names if alias.name != "command_line"]
 
 
 def helpers(names):
-    """Return the shared code that the examples of these names use, and what this code uses."""
-    known, imports = {}, {}
-    for module in LOCAL[:2]:
-        text = (HERE / f"{module}.py").read_text()
-        for node in ast.parse(text).body:
-            for name in defined(node):
-                if isinstance(node, (ast.Import, ast.ImportFrom)):
-                    if getattr(node, "module", "") not in LOCAL:
-                        imports[name] = (node, ast.get_source_segment(text, node))
-                else:
-                    known[name] = (node, with_decorators(text, node))
-    own = {name: node for node in ast.parse(SHOWN).body for name in defined(node)}
-    wanted, found, used = {"Outcome", "plots"}, {}, {}
+    """Return code that makes the shared modules, with what these examples use of them."""
+    wanted = {module: set() for module in LOCAL}
     for name in names:
-        wanted |= used_names(ast.parse(body(name)))
-    wanted |= used_names(ast.parse(SHOWN))
-    while wanted:
-        name = wanted.pop()
-        if name in known and name not in own and name not in found:
-            found[name] = known[name]
-            wanted |= used_names(known[name][0])
-        elif name in imports:
-            used[name] = imports[name]
-    lines = sorted({source for _, source in used.values()}, key=len)
-    ordered = [source for name, (_, source) in known.items() if name in found]
-    return "\n".join(lines) + "\n" + SHOWN + "\n\n" + "\n\n\n".join(dict.fromkeys(ordered))
+        for node in filter(is_local, ast.parse(body(name)).body):
+            wanted[node.module] |= set(imported(node))
+    made = [
+        f"add_module({module!r}, r'''\n{part_of(module, used)}\n''')"
+        for module, used in wanted.items()
+        if used
+    ]
+    return "\n\n".join([ADD, *made])
 
 
-def defined(node):
-    """Return the names that a statement at the top of a module defines."""
-    if isinstance(node, (ast.Import, ast.ImportFrom)):
-        return [(alias.asname or alias.name).split(".")[0] for alias in node.names]
-    if isinstance(node, ast.Assign):
-        return [
-            name.id for target in node.targets for name in ast.walk(target) if hasattr(name, "id")
-        ]
-    return [node.name] if hasattr(node, "name") else []
-
-
-def used_names(tree):
-    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-
-
-def with_decorators(text, node):
-    """Return the source of a definition, with its decorators."""
-    first = min([node.lineno, *(line.lineno for line in getattr(node, "decorator_list", []))])
-    return "\n".join(text.splitlines()[first - 1 : node.end_lineno])
+def part_of(module, wanted):
+    """Return the definitions of a module that are wanted, and all that these use."""
+    text = (HERE / f"{module}.py").read_text()
+    known, imports = {}, {"io": "import io"}
+    for node in ast.parse(text).body:
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            for alias in node.names:
+                imports[alias.asname or alias.name] = ast.unparse(node)
+        elif isinstance(node, ast.Assign):
+            known[ast.unparse(node.targets[0])] = ast.get_source_segment(text, node)
+        elif hasattr(node, "name"):
+            first = min([node.lineno, *(line.lineno for line in node.decorator_list)])
+            source = "\n".join(text.splitlines()[first - 1 : node.end_lineno])
+            known[node.name] = REPLACED.get(node.name, source)
+    found, open_names = set(), set(wanted)
+    while open_names:
+        name = open_names.pop()
+        found.add(name)
+        tree = ast.walk(ast.parse(known.get(name, "")))
+        open_names |= {node.id for node in tree if isinstance(node, ast.Name)} - found
+    lines = dict.fromkeys(line for name, line in imports.items() if name in found)
+    parts = [source for name, source in known.items() if name in found]
+    return "\n\n\n".join(["\n".join(lines), *parts])
 
 
 def write(folder):

@@ -23,14 +23,14 @@ def notebooks(monkeypatch):
     import notebooks
 
     yield notebooks
-    for name in ("notebooks", "story"):
-        del sys.modules[name]
+    for name in ("notebooks", "story", *notebooks.LOCAL):
+        sys.modules.pop(name, None)
 
 
-def names_of(cells):
-    """Return the names that cells of code use and those that they define anywhere."""
+def names_of(source):
+    """Return the names that code uses, and those that it defines anywhere."""
     used, defined = set(), set(dir(builtins))
-    for node in ast.walk(ast.parse("\n\n".join(cells))):
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Name):
             (used if isinstance(node.ctx, ast.Load) else defined).add(node.id)
         elif isinstance(node, ast.alias):
@@ -65,12 +65,20 @@ def test_each_chapter_of_the_lectures_has_a_notebook_that_is_whole(notebooks, tm
         assert source.count('print(main("quick").sentence)') == len(notebooks.STORY[chapter])
         assert source.count("# your answer") == (0 if answers else 2)
         code = [cell["source"] for cell in cells if cell["cell_type"] == "code"]
-        imported = ast.walk(ast.parse("\n\n".join(code)))
-        modules = {node.module for node in imported if isinstance(node, ast.ImportFrom)}
-        assert not modules & {path.stem for path in FOLDER.glob("*.py")}
-        if answers:
-            used, defined = names_of(code)
+        exec(code[0], {})
+        tree = list(ast.walk(ast.parse("\n\n".join(code))))
+        sources = [
+            node.args[1].value for node in tree if ast.unparse(node).startswith("add_module(")
+            and isinstance(node, ast.Call)
+        ]  # fmt: skip
+        assert 1 <= len(sources) <= 2
+        for source in [*sources, *(["\n\n".join(code)] if answers else [])]:
+            used, defined = names_of(source)
             assert used <= defined, used - defined
+        for node in tree:
+            if isinstance(node, ast.ImportFrom) and (FOLDER / f"{node.module}.py").exists():
+                assert node.module in notebooks.LOCAL
+                assert all(hasattr(sys.modules[node.module], name.name) for name in node.names)
 
 
 def test_checks_of_exercises_take_the_answer_and_refuse_a_wrong_one(notebooks):
@@ -82,7 +90,7 @@ def test_checks_of_exercises_take_the_answer_and_refuse_a_wrong_one(notebooks):
             tree = ast.parse(exercise["answer"]).body
             given = {node.name for node in tree if isinstance(node, ast.FunctionDef)}
             given |= {ast.unparse(node.targets[0]) for node in tree if isinstance(node, ast.Assign)}
-            wanted = given & names_of([exercise["check"]])[0]
+            wanted = given & names_of(exercise["check"])[0]
             assert wanted and all(f"`{name}" in exercise["question"] for name in wanted)
             exec(exercise["answer"], names)
             exec(exercise["check"], names)

@@ -134,8 +134,8 @@ def walk(ob, way, asked, seed):
     if way == "newton":
         theta = plain_newton(ob, theta)
     else:
-        index = asked if way == "follow" else None
-        theta = fc.find_critical_point(ob, theta, index=index, max_iter=200).x
+        options = {"index": asked} if way == "follow" else {"method": "newton-mr"}
+        theta = fc.find_critical_point(ob, theta, max_iter=200, **options).x
     if not np.isfinite(theta).all() or not np.isfinite(ob.gradient(theta)).all():
         return None
     verdict = fc.classify(ob, theta)

@@ -53,7 +53,7 @@ Axis: TypeAlias = Literal["linear", "log"]
 Tracing: TypeAlias = Literal["auto", "hutchinson", "hutch++", "xtrace"]
 Norming: TypeAlias = Literal["auto", "hutchinson", "hutch++"]
 Diagonals: TypeAlias = Literal["auto", "hutchinson", "xdiag"]
-Walking: TypeAlias = Literal["newton-mr", "gradient-norm"]
+Walking: TypeAlias = Literal["follow", "newton-mr", "gradient-norm"]
 FirstOrder: TypeAlias = Literal["sgd", "momentum", "nesterov", "rmsprop", "adam", "l-bfgs", "lbfgs"]
 SecondOrder: TypeAlias = Literal[
     "newton", "damped-newton", "newton-mr", "saddle-free-newton", "newton-cg", "trust-region",

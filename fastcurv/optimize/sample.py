@@ -510,7 +510,7 @@ def _from_narrower(hunt: _Sampler, rng: np.random.Generator) -> tuple[np.ndarray
     theta = _lowered(
         hunt, small, narrow.init(seed=rng), "newton-cg", max_iter=500, verdict=False, seed=rng
     )
-    theta = find_critical_point(small, theta, max_iter=30).x
+    theta = find_critical_point(small, theta, method="newton-mr", max_iter=30).x
     split = not np.any(ob.l2) and bool(rng.integers(2))
     layers = [list(layer) for layer in narrow.unflatten(np.asarray(theta))]
     for at, width in enumerate(wide.sizes[1:-1]):

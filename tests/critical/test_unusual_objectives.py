@@ -581,7 +581,7 @@ def test_a_krylov_space_of_a_zero_matrix_or_start_is_empty():
     assert krylov_steps(space).vectors == [] and krylov_steps(space).norm == 0
 
 
-@pytest.mark.parametrize("method", ["newton-mr", "gradient-norm"])
+@pytest.mark.parametrize("method", ["follow", "newton-mr", "gradient-norm"])
 def test_a_search_stays_where_the_gradient_is_finite(method):
     wall = FunctionObjective(
         2,
@@ -595,7 +595,7 @@ def test_a_search_stays_where_the_gradient_is_finite(method):
     assert np.linalg.norm(found.x) <= 1e-3
 
 
-@pytest.mark.parametrize("method", ["newton-mr", "gradient-norm"])
+@pytest.mark.parametrize("method", ["follow", "newton-mr", "gradient-norm"])
 def test_a_critical_start_takes_no_iteration(method):
     ob = QuadraticObjective(np.diag([1.0, -2.0]))
     found = fc.find_critical_point(ob, np.zeros(2), method=method)

@@ -329,7 +329,7 @@ def test_no_more_products_are_spent_than_were_allowed(most, small_net):
             assert said.n_products == counted.made <= most
             said = fc.classify(ob, theta, max_products=most, **options)
             assert said.n_products <= most
-        for method in ("newton-mr", "gradient-norm"):
+        for method in ("follow", "newton-mr", "gradient-norm"):
             counted = Counted(ob)
             found = fc.find_critical_point(counted, theta, method, max_products=most)
             assert found.n_products == counted.made <= most

@@ -254,5 +254,5 @@ def golden(section: str) -> dict[str, list[Any]]:
     for what in ("trust-region", "l-bfgs", "newton-mr"):
         found[f"{what}, to its end"] = said(fc.minimize(ob, theta, what, seed=1))
     for k in (2, 5):
-        found[f"critical, {k}"] = said(fc.find_critical_point(ob, theta, max_iter=k))
+        found[f"critical, {k}"] = said(fc.find_critical_point(ob, theta, "newton-mr", max_iter=k))
     return found

@@ -26,7 +26,7 @@ from tests.nets import draw
 
 pytestmark = pytest.mark.by_day(share=1 / 2)
 
-METHODS = ("newton-mr", "gradient-norm")
+METHODS = ("follow", "newton-mr", "gradient-norm")
 
 
 def xor(width=3, l2=1e-3):
@@ -109,7 +109,7 @@ def test_a_failed_line_search_leaves_theta_and_says_so():
         lambda t: [[-np.sign(t[0])]],
     )
     start = np.array([0.7])
-    result = find_critical_point(wrong, start, max_iter=40)
+    result = find_critical_point(wrong, start, "newton-mr", max_iter=40)
     assert not result.success and result.status == 2 and "line search" in result.message
     assert np.array_equal(result.x, start)
 
@@ -118,13 +118,13 @@ def test_budgets_and_history():
     ob = xor()
     theta = np.random.default_rng(1).standard_normal(13)
     seen = []
-    short = find_critical_point(ob, theta, max_iter=2, callback=seen.append)
+    short = find_critical_point(ob, theta, "newton-mr", max_iter=2, callback=seen.append)
     assert not short.success and short.status == 1 and short.nit == 2 == len(seen)
     assert "budget" in short.message
     assert short.history[0] == pytest.approx(np.linalg.norm(ob.gradient(theta)), rel=1e-15)
     assert short.history[-1] == short.gradient_norm
     assert (np.diff(short.history) < 0).all()
-    loose = find_critical_point(ob, theta, gradient_tol=0.05)
+    loose = find_critical_point(ob, theta, "newton-mr", gradient_tol=0.05)
     assert loose.success and loose.gradient_tol == 0.05 and loose.gradient_norm > 1e-8
 
 
@@ -152,7 +152,7 @@ def test_never_worse_than_the_start_however_short_the_search():
         ({"index": 3}, ValueError, "index must be from 0 to 2, the number of parameters, got 3"),
         ({"index": 1.0}, TypeError, "index must be an int.*got 1.0"),
         ({"index": True}, TypeError, "index must be an int.*got True"),
-        ({"index": 1, "method": "gradient-norm"}, ValueError, "must be 'newton-mr' if an index"),
+        ({"index": 1, "method": "gradient-norm"}, ValueError, "must be 'follow' if an index"),
         (
             {"index": 1, "ob": QuadraticObjective(np.eye(5000)), "theta0": np.ones(5000)},
             ValueError,
@@ -228,7 +228,7 @@ def test_where_no_step_helps_and_nothing_is_near_the_search_ends(monkeypatch):
     monkeypatch.setattr(
         find, "nearness_at", lambda ob, theta, H: asked.append(1) or held(1.0, 2.0, 1.0, None)
     )
-    result = find_critical_point(ob, ob.model.init(seed=1), max_iter=50)
+    result = find_critical_point(ob, ob.model.init(seed=1), "newton-mr", max_iter=50)
     assert not result.success and result.status in (1, 2)
     assert asked and len(asked) <= 1 + np.log2(result.history.max() / result.history.min())
 
@@ -363,3 +363,52 @@ def test_a_search_keeps_its_time(options, monkeypatch):
     free = find_critical_point(net, net.model.init(seed=0), max_time=1e6, **options)
     assert np.array_equal(free.x, find_critical_point(net, net.model.init(seed=0), **options).x)
     assert free.nit > 2
+
+
+def deep(number):
+    """A network of two or three hidden layers, a start with 2 to 10 negative eigenvalues, and how
+    many it has.
+    """
+    rng = np.random.default_rng([73, number])
+    X = rng.standard_normal((60, 4))
+    y = np.digitize(X[:, 0] * X[:, 1] + X[:, 2], [-0.5, 0.5])
+    sizes = [4, *[(6, 5), (5, 4, 4)][number % 2], 3]
+    model = fc.MLP(sizes, ("tanh", "sigmoid", "softplus")[number // 2 % 3])
+    ob = fc.Objective(model, X, y, "cross_entropy", l2=10 ** rng.uniform(-3, -2))
+    while True:
+        theta = rng.uniform(0.5, 3) * model.init(seed=rng)
+        theta = fc.minimize(
+            ob, theta, "adam", max_iter=300, learning_rate=1e-2, verdict=False, seed=0
+        ).x
+        negative = n_negative(ob, theta)
+        if 2 <= negative <= 10:
+            return ob, theta, negative
+
+
+def n_negative(ob, theta):
+    values = np.linalg.eigvalsh(ob.hessian(theta).to_dense())
+    return int(np.sum(values < -1e-10 * np.abs(values).max()))
+
+
+def ends_near_its_index(number):
+    """Return whether a search ends at a certified critical point at which the outputs differ, with
+    an index at most 3 away from the start's.
+    """
+    ob, theta, negative = deep(number)
+    found = find_critical_point(ob, theta)
+    outputs = ob.model.predict(found.x, ob.X)
+    near = abs(n_negative(ob, found.x) - negative) <= 3
+    varied = np.ptp(outputs, axis=0).max() > 1e-3
+    return bool(found.success and near and varied and classify(ob, found.x).certified)
+
+
+@pytest.mark.by_day(share=1)
+def test_a_deep_network_has_a_critical_point_found_where_newton_mr_finds_none():
+    assert ends_near_its_index(0)
+    ob, theta, _ = deep(0)
+    assert not find_critical_point(ob, theta, "newton-mr").success
+
+
+@pytest.mark.nightly
+def test_nine_of_ten_deep_networks_have_a_critical_point_found():
+    assert sum(ends_near_its_index(number) for number in range(20)) >= 18

@@ -100,7 +100,7 @@ def read_sheet(path: str | Path, least: int = 2) -> Sheet:
     """
     path = _found(Path(path).expanduser())
     text = _text(path)
-    marked = re.match(r"sep=(.)\r?\n", text)  # as Excel writes it
+    marked = re.match(r"sep=([,;\t|])\r?\n", text)  # as Excel writes it
     text, first = (text[marked.end() :], 2) if marked else (text, 1)
     mark = marked[1] if marked else _separator(text, path.suffix.lower())
     rows, lines = _rows(path, text, mark, first)
@@ -271,12 +271,16 @@ def _has_names(first: Cells, below: Sequence[Cells], comma: bool) -> bool:
 UNITS = "%$\u20ac\u00a3 \u00a0"  # percent and currencies around a number
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+%?")
 _OF_COMMAS = re.compile(r"[+-]?(\d{1,3}(\.\d{3})+|\d*)(,\d*)?([eE][+-]?\d+)?")
+_SPACES = "[ \u00a0\u202f']"  # between thousands
+_SPACED = re.compile(rf"[+-]?\d{{1,3}}({_SPACES}\d{{3}})+(?!\d)")
 _GROUPED = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")
 
 
 def number(cell: str, comma: bool) -> float:
     """Return the number in a cell, with decimal and thousands marks as the file has them."""
     text = cell.strip(UNITS).replace("\u2212", "-")
+    if _SPACED.match(text):
+        text = re.sub(_SPACES, "", text)
     if comma and _OF_COMMAS.fullmatch(text):
         text = text.replace(".", "").replace(",", ".")
     elif not comma and _GROUPED.fullmatch(text):
@@ -438,7 +442,7 @@ def read_table(path: str | Path, target: str | None = None, classes: bool | None
     at = target_column(sheet, target)
     name, notes = sheet.names[at], []
     cells = [row[at] for row in sheet.rows]
-    kept = [i for i, cell in enumerate(cells) if cell.lower() not in MISSING]
+    kept = _with_target(cells, sheet.comma)
     if len(kept) < MIN_ROWS:
         raise ValueError(
             f"{sheet.path} must have at least {MIN_ROWS} rows with a target in column "
@@ -464,6 +468,13 @@ def read_table(path: str | Path, target: str | None = None, classes: bool | None
     )
     codes, gaps = _kinds(sheet, notes)
     return Table(sheet, name, y, labels, codes, gaps, tuple(notes))
+
+
+def _with_target(cells: Cells, comma: bool) -> list[int]:
+    """Return the rows that have a target; of numbers those that are not NaN, however written."""
+    kept = [i for i, cell in enumerate(cells) if cell.lower() not in MISSING]
+    values, bad = as_numbers([cells[i] for i in kept], comma)
+    return kept if bad else [i for i, value in zip(kept, values) if not np.isnan(value)]
 
 
 def _were(count: int) -> str:

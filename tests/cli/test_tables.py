@@ -55,6 +55,17 @@ SAME = {
         (),
     ),
     "thousands in quotes": (lines([f'"{v:,.3f}"' for v in 1e4 * A], B, Y), ()),
+    "thousands apart": (
+        lines([f"{v:,.3f}".replace(",", " ") for v in 1e4 * A], B, Y),
+        (),
+    ),
+    "thousands apart and decimal commas": (
+        lines(
+            [f"{v:,.3f}".translate(str.maketrans(",.", "\u202f,")) for v in 1e4 * A],
+            *map(commas, (B, Y)), mark=";",
+        ),
+        (),
+    ),
     "percent": (lines([f"{v}%" for v in A], B, Y), ()),
     "tabs": (lines(A, B, Y, mark="\t"), ()),
     "bars": (lines(A, B, Y, mark="|"), ()),
@@ -92,8 +103,8 @@ SAME = {
          "Column 'e' was left out, because it has no values."),
     ),
     "missing targets": (
-        PLAIN + "1,2,\n1,3,NA\n1,4,?\n",
-        ("3 rows without a target were left out.",),
+        PLAIN + "1,2,\n1,3,NA\n1,4,?\n1,5,-nan\n1,6,-\n",
+        ("5 rows without a target were left out.",),
     ),
 }  # fmt: skip
 

@@ -181,7 +181,7 @@ def test_the_shell_takes_workers(client, tmp_path, capsys, monkeypatch):
     said = []
     for more in ([], ["--dask", "local"]):
         for command in (
-            [*train, "--epochs", "2", "--batch-size", "999", "--polish", "none"],
+            [*train, "--epochs", "2", "--batch-size", "999", "--refine", "none"],
             ["classify", *run],
             ["spectrum", *run, "-k", "1", "--probes", "1", "--steps", "5"],
         ):
@@ -484,7 +484,7 @@ def test_a_scheduler_that_dies_amid_training_loses_nothing(tmp_path):
     out = tmp_path / "net.npz"
     with a_scheduler() as (process, address):
         command = [sys.executable, "-m", "fastcurv", "train", str(tmp_path / "d.npz")]
-        command += ["--hidden", "4", "--epochs", "100000", "--polish", "none", "--dask", address]
+        command += ["--hidden", "4", "--epochs", "100000", "--refine", "none", "--dask", address]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         pipes["env"] = {**os.environ, "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "6s"}
         with subprocess.Popen([*command, "--out", str(out)], **pipes) as training:

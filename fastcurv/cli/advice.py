@@ -19,6 +19,8 @@ SHELL_WORDS = {
     "max_iter": "--max-steps",
     "gradient_tol = ": "the tolerance ",
 }
+# Options that the shell names otherwise than the fields of a recipe.
+OPTION_NAMES = {"raw": "no-standardize"}
 # A function of the library, with the objective as its argument or with none.
 _CALL = re.compile(
     r"\b(?:fastcurv|fc)\.(?:escape|minimize|classify)(?:\((?:ob|objective)\b[^)]*\))?"
@@ -109,7 +111,7 @@ def _options(given: dict[str, Any]) -> list[str]:
     for name, value in given.items():
         if value is None or value is False:
             continue
-        words.append(f"--{name.replace('_', '-')}")
+        words.append("--" + OPTION_NAMES.get(name, name.replace("_", "-")))
         if name == "hidden":
             words.append(",".join(map(str, value)) or "none")
         elif value is not True:

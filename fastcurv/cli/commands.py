@@ -34,8 +34,8 @@ from .output import (
     PAGES,
     TABLES,
     Output,
+    check_figure,
     check_out,
-    check_picture,
     describe,
     description,
     pair_lines,
@@ -56,14 +56,14 @@ def demo(args: Namespace, out: Output) -> None:
     from .demo import run
 
     check_out(args.out, kinds=PAGES)
-    check_picture(args.picture, "picture")
+    check_figure(args.figure)
     with optional("the data and pictures of the demo", "demo"):
         import matplotlib.figure  # noqa: F401
         import sklearn.datasets  # noqa: F401
     out.working = True
     facts = run(
         args.out,
-        picture=args.picture,
+        picture=args.figure,
         seed=args.seed,
         n_threads=args.threads,
         quick=args.quick,
@@ -82,10 +82,10 @@ def demo(args: Namespace, out: Output) -> None:
 
 
 def train(args: Namespace, out: Output) -> int:
-    """Train a network, polish it, and save it."""
+    """Train a network, refine it with a second method, and save it."""
     check_out(args.out or DEFAULT_OUT, kinds=FORMATS)
     check_choice(args.method, tuple(METHODS), "method")
-    check_choice(args.polish, (*METHODS, "none"), "polish")
+    check_choice(args.refine, (*METHODS, "none"), "refine")
     recipe, data, objective, theta = begin(args)
     shell = Shell(recipe)
     out.working = True
@@ -109,12 +109,12 @@ def train(args: Namespace, out: Output) -> int:
         out.fact(out=path)
         return replace(shell, model=str(place))
 
-    first = {"max_iter": args.epochs, "seed": args.seed, "verdict": args.polish == "none"}
+    first = {"max_iter": args.epochs, "seed": args.seed, "verdict": args.refine == "none"}
     if args.method in STOCHASTIC:
         first["batch_size"] = args.batch_size
     common = {"max_time": args.max_time, "progress": args.progress, "callback": keep}
     try:
-        for method, options in ((args.method, first), (args.polish, {"max_iter": args.max_steps})):
+        for method, options in ((args.method, first), (args.refine, {"max_iter": args.max_steps})):
             if method != "none" and options["max_iter"]:
                 results.append((method, fc.minimize(objective, theta, method, **options, **common)))
                 theta = raise_if_interrupted(results[-1][1]).x
@@ -124,7 +124,7 @@ def train(args: Namespace, out: Output) -> int:
             save(best[0])
         raise
     shell = save(theta)
-    asked, end = args.polish != "none", results[-1][1] if results else None
+    asked, end = args.refine != "none", results[-1][1] if results else None
     done = not asked or (end is not None and bool(end.success))
     if asked and end is not None:
         out.say(f"  {shell.said(told(end))}")
@@ -168,7 +168,7 @@ def begin(args: Namespace) -> tuple[Recipe, Dataset, Any, np.ndarray]:
     if not np.isfinite(value) or not np.isfinite(gradient).all():
         raise ValueError(
             f"the loss at the start must be finite with its gradient, got {value:g}. Scale the "
-            "columns of the data, or leave out --raw."
+            "columns of the data, or leave out --no-standardize."
         )
     return recipe, data, on_cluster(args.dask, objective, recipe.dataset), theta
 
@@ -263,7 +263,7 @@ def joined(results: list[Any]) -> dict[str, np.ndarray]:
 
 def spectrum(args: Namespace, out: Output) -> int:
     """Print extreme eigenvalues with their residuals, and the density."""
-    check_picture(args.figure)
+    check_figure(args.figure)
     data, objective, saved = open_run(args, out)
     hessian = objective.hessian(saved.theta)
     out.say(describe(objective, data))
@@ -312,7 +312,7 @@ def classify(args: Namespace, out: Output) -> int:
 
 def diagnose(args: Namespace, out: Output) -> None:
     """Print why training fails, most likely cause first, and what helps."""
-    check_picture(args.figure)
+    check_figure(args.figure)
     data, objective, saved = open_run(args, out)
     out.say(describe(objective, data))
     found = fc.diagnose(

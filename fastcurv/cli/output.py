@@ -226,9 +226,9 @@ def check_out(
     check_place(path, name, folders=True)
 
 
-def check_picture(path: str | Path | None, name: str = "figure") -> None:
-    """Check the path of a picture with `check_out`, and that matplotlib can be imported."""
-    check_out(path, name, (".png", ".svg", ".pdf"), ", ")
+def check_figure(path: str | Path | None) -> None:
+    """Check the path of a figure with `check_out`, and that matplotlib can be imported."""
+    check_out(path, "figure", (".png", ".svg", ".pdf"), ", ")
     if path is not None:
         with optional("pictures"):
             import matplotlib.figure  # noqa: F401

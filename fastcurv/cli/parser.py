@@ -34,8 +34,9 @@ ACTIVATION_NAMES = ", ".join(name for name in ACTIVATIONS)
 METHOD_NAMES = ", ".join(name for part in get_args(Descent) for name in get_args(part) or (part,))
 _EPILOG = (
     "exit status: 0 done; 1 stopped short of what was asked for, or not certified where "
-    "--certified asked; 2 the input is bad, found before any work; 3 a file or standard output "
-    "could not be written, or memory or workers were lost: standard error says what is saved"
+    "--require-certified was given; 2 the input is bad, found before any work; 3 a file or "
+    "standard output could not be written, or memory or workers were lost: standard error says "
+    "what is saved"
 )
 
 
@@ -236,7 +237,10 @@ VERDICT_OPTIONS = [
     option("--max-products", type=_whole(1), default=None, help="budget of Hessian products"),
     option("--max-time", type=_positive, default=None, help="seconds for the verdict"),
     option(
-        "--certified", action="store_true", help="exit with status 1 unless the verdict is proved"
+        "--require-certified",
+        dest="certified",
+        action="store_true",
+        help="exit with status 1 unless the verdict is proved",
     ),
 ]
 COMMANDS: dict[str, dict[str, Any]] = {  # the function of each is in `commands`, by its name
@@ -252,7 +256,7 @@ COMMANDS: dict[str, dict[str, Any]] = {  # the function of each is in `commands`
                 help="the report to write, .html (default %(default)s)",
             ),
             option(
-                "--picture", help="also write spectra and escape as one picture there (.png, .svg)"
+                "--figure", help="also write spectra and escape as one figure there (.png, .svg)"
             ),
             option(
                 "--quick", action="store_true", help="a smaller net and fewer samples, in seconds"
@@ -283,7 +287,13 @@ COMMANDS: dict[str, dict[str, Any]] = {  # the function of each is in `commands`
                 "--batch-norm", action="store_true", help="batch normalisation of the hidden layers"
             ),
             *DATA_OPTIONS,
-            option("--raw", action="store_true", default=False, help="do not standardise features"),
+            option(
+                "--no-standardize",
+                dest="raw",
+                action="store_true",
+                default=False,
+                help="do not standardise features",
+            ),
             option(
                 "--held-out",
                 type=_real(0, 0.9),
@@ -303,7 +313,7 @@ COMMANDS: dict[str, dict[str, Any]] = {  # the function of each is in `commands`
             ),
             option("--batch-size", type=_whole(1), default=64, help="(default %(default)s)"),
             option(
-                "--polish",
+                "--refine",
                 default="newton-cg",
                 help="second method, any of these, or 'none' (default %(default)s)",
             ),

@@ -54,7 +54,7 @@ def folder(tmp_path_factory):
     d, k = (shlex.quote(str(place / name)) for name in ("d.csv", "k.tsv"))
     for name, line in (
         ("short", f"{d} --hidden 3 --epochs 1 --max-steps 1"),
-        ("raw", f"{d} --hidden 3 --epochs 2 --polish none --raw"),
+        ("raw", f"{d} --hidden 3 --epochs 2 --refine none --no-standardize"),
         ("apart", f"{k} --hidden 3 --epochs 2 --l2 0 --max-steps 5"),
         ("words", f"{k} --hidden 3 --epochs 5 --l2 0.01"),
         ("normal", f"{k} --hidden 4 --epochs 5 --batch-norm --max-steps 5"),
@@ -293,7 +293,7 @@ def test_predict_rejects_data_that_do_not_fit_the_network(folder, tmp_path, caps
     assert main(["predict", str(folder / "short.safetensors"), str(tmp_path / "h.csv")]) == 0
 
 
-@pytest.mark.parametrize("raw", ["", "--raw"])
+@pytest.mark.parametrize("raw", ["", "--no-standardize"])
 @pytest.mark.parametrize("where", ["X", "y"])
 def test_predict_rejects_numbers_whose_squares_overflow(where, raw, tmp_path, capsys, monkeypatch):
     """Numbers whose squares overflow raise an error before anything is printed. For a float32

@@ -146,7 +146,7 @@ def test_other_commands_read_the_table_of_a_saved_network(mixed, kind, tmp_path,
     pytest.importorskip("sklearn")
     fit = fit_table(mixed, "y", hidden=(2,))
     out = fit.save(tmp_path / f"net{kind}")
-    assert main(["classify", str(out), "--certified", "--json"]) == 0
+    assert main(["classify", str(out), "--require-certified", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["kind"] == "minimum" and facts["sizes"] == [6, 2, 1]
 

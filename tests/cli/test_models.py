@@ -88,7 +88,7 @@ def test_classify_gives_one_verdict_for_every_file_format(write, data, case, tmp
     folder, ob, theta = case
     path, more = write(tmp_path / "net", ob.model, theta)
     rest = ["--data", str(folder / data), "--l2", "1e-2", "--json", *more]
-    assert main(["classify", str(path), *rest, "--certified"]) == 0
+    assert main(["classify", str(path), *rest, "--require-certified"]) == 0
     said = json.loads(capsys.readouterr().out)
     point = fc.classify(ob, theta, seed=0)
     assert (said["kind"], said["certified"]) == (point.kind, True) and point.kind == "minimum"

@@ -26,7 +26,10 @@ def made(tmp_path_factory):
     assert main(["train", *arguments, *common, str(folder / "n.npz")]) == 0
     page = folder / "sub" / "page.html"
     few = ["--probes", "3", "--steps", "20"]
-    assert main(["report", str(folder / "n.npz"), "--certified", *few, *common, str(page)]) == 0
+    assert (
+        main(["report", str(folder / "n.npz"), "--require-certified", *few, *common, str(page)])
+        == 0
+    )
     return folder / "n.npz", page
 
 

@@ -123,7 +123,7 @@ def test_errors_for_arrays_of_objects_name_the_array(name, cast, tmp_path):
 
 def test_training_without_epochs_and_refinement_saves_the_start(tmp_path, capsys):
     path = tmp_path / "start.npz"
-    words = ["train", "iris", "--hidden", "4", "--epochs", "0", "--polish", "none", "--quiet"]
+    words = ["train", "iris", "--hidden", "4", "--epochs", "0", "--refine", "none", "--quiet"]
     assert main([*words, "--seed", "3", "--out", str(path)]) == 0
     recipe, theta = load_run(path)
     model = recipe.objective().model
@@ -156,7 +156,7 @@ def test_a_second_training_gets_a_numbered_default_name(tmp_path, monkeypatch, c
     before training.
     """
     monkeypatch.chdir(tmp_path)
-    words = ["train", "iris", "--hidden", "2", "--epochs", "1", "--polish", "none", "--quiet"]
+    words = ["train", "iris", "--hidden", "2", "--epochs", "1", "--refine", "none", "--quiet"]
     assert main(words) == 0
     first = (tmp_path / "theta.safetensors").read_bytes()
     assert main([*words, "--seed", "1"]) == 0

@@ -242,7 +242,7 @@ def test_misspelt_commands_and_options_suggest_the_closest_match(arguments, word
         ("--hidden=", "--hidden must be widths"),
         ("--hidden 0", "--hidden must be widths"),
         ("--method wish", "method must be one of"),
-        ("--polish wish", "polish must be one of"),
+        ("--refine wish", "refine must be one of"),
         ("--activation cosine", "cosine"),
         ("--loss hinge", "--loss must be one of mse, "),
         (
@@ -271,8 +271,8 @@ def test_status_is_1_if_training_is_unfinished_or_a_verdict_not_certified(points
     out = tmp_path / "short.npz"
     assert train(points, out, "--max-steps", "1", "--epochs", "1") == 1 and out.exists()
     assert main(["classify", str(out)]) == 0
-    assert main(["classify", str(out), "--certified"]) == 1
-    assert train(points, out, "--polish", "none") == 0
+    assert main(["classify", str(out), "--require-certified"]) == 1
+    assert train(points, out, "--refine", "none") == 0
 
 
 def test_a_closed_pipe_stops_neither_training_nor_saving(points, tmp_path):

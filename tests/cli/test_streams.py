@@ -80,7 +80,7 @@ def test_training_is_saved_if_standard_output_fails(where, status, words, json_,
 @pytest.mark.by_day(share=1 / 3)
 @posix
 @FULL
-@pytest.mark.parametrize("command", ["info", "--help", "classify {}/run.npz --certified"])
+@pytest.mark.parametrize("command", ["info", "--help", "classify {}/run.npz --require-certified"])
 def test_status_is_3_if_output_cannot_be_written(command, folder):
     ran = shell(f"{PROGRAM} {command.format(folder)} >/dev/full")
     assert ran.returncode == 3 and ran.stderr.count(b"\n") == 1
@@ -228,7 +228,7 @@ def test_characters_outside_the_output_encoding_are_escaped(
     run, report = tmp_path / ("r" + name), tmp_path / (name + ".html")
     small = ["--hidden", "2", "--epochs", "2"]
     for command in (
-        ["train", tmp_path / name, *small, "--polish", "none", "--out", run],
+        ["train", tmp_path / name, *small, "--refine", "none", "--out", run],
         ["classify", run],
         ["report", run, "--probes", "1", "--steps", "3", "--out", report],
         ["classify", run, "--json"],
@@ -577,7 +577,7 @@ def test_flipped_bits_of_a_run_are_detected(folder, tmp_path):
 def test_run_names_may_be_as_long_as_the_system_allows(folder, tmp_path):
     for name in ("x" * 251 + ".npz", "\u6570" * 81 + ".safetensors"):
         out = tmp_path / name
-        words = ["train", str(folder / "d.npz"), "--hidden", "2", "--epochs", "1", "--polish"]
+        words = ["train", str(folder / "d.npz"), "--hidden", "2", "--epochs", "1", "--refine"]
         assert main([*words, "none", "--out", str(out)]) == 0
         assert load_run(out).theta.size
     assert main([*words, "none", "--out", str(tmp_path / ("x" * 252 + ".npz"))]) == 2

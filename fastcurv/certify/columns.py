@@ -37,7 +37,7 @@ from ..common.checks import check_choice
 from ..common.protocols import Floats
 from ..structure.parameters import l2_diagonal, normalised
 from .arithmetic import ETA, Chain, Num, flushes, norms, spectral
-from .passes import KINDS, ErrorPass, State
+from .passes import CURVATURE_KINDS, ErrorPass, State
 
 
 class NormBound(NamedTuple):
@@ -311,7 +311,7 @@ def column_bounds(R: ErrorPass, kind: str = "hessian") -> Floats:
     R : ErrorPass
     kind : {"hessian", "ggn", "fisher"}
     """
-    check_choice(kind, KINDS, "kind")
+    check_choice(kind, CURVATURE_KINDS, "kind")
     if normalised(R.ob.model):
         return np.array([R.product(e, kind) for e in np.eye(len(R.theta))])
     r, found = R.arithmetic, []

@@ -53,7 +53,7 @@ from .passes import ErrorPass, LossRows, Passes, State, checked_theta, passes_at
 # The matrices of each row, layer by layer, from which the curvature of a loss is computed, each
 # with a bound on its error: K, C and S of the module docstring.
 
-TINY = 1e-300  # bounds the effect of underflow on the norm of a matrix
+UNDERFLOW_BOUND = 1e-300  # bounds the effect of underflow on the norm of a matrix
 
 
 def _size(x: Floats) -> Floats:
@@ -82,10 +82,10 @@ class RowMatrices:
     @classmethod
     def summed(cls, x: Floats, off: Floats) -> RowMatrices:
         """Return a sum x whose terms are off by `off`."""
-        return cls.of(x, ROUND_UP * (off + 2 * UNIT_ROUNDOFF * _size(x) + TINY))
+        return cls.of(x, ROUND_UP * (off + 2 * UNIT_ROUNDOFF * _size(x) + UNDERFLOW_BOUND))
 
     def __matmul__(self, other: RowMatrices) -> RowMatrices:
-        off = self.off * (other.size + other.off) + self.size * other.off + TINY
+        off = self.off * (other.size + other.off) + self.size * other.off + UNDERFLOW_BOUND
         off += gamma_of(other.x.shape[1] + 2) * self.size * other.size
         return RowMatrices.of(np.matmul(self.x, other.x), ROUND_UP * off)
 
@@ -153,13 +153,13 @@ class Slab:
                 if skip:
                     P[:, np.arange(o), np.arange(o)] += 1.0
                 size = p.top * f + skip * width**0.5
-                most, off = p.top * w + skip, p.off * w + 3 * UNIT_ROUNDOFF * size + TINY
+                most, off = p.top * w + skip, p.off * w + 3 * UNIT_ROUNDOFF * size + UNDERFLOW_BOUND
             x = np.matmul(np.matmul(P.transpose(0, 2, 1), inner.x), P)
             e = (most + off) * inner.off * (most + off) + inner.size * off * (2 * most + off)
             e += gamma * size * inner.size * size
             if not top and (q := self.q[k]) is not None:
                 x += np.matmul(W.T * q.x[:, None, :], W)
-                e += w * q.off * w + gamma * f * q.top * f + TINY * f
+                e += w * q.off * w + gamma * f * q.top * f + UNDERFLOW_BOUND * f
             found.append(RowMatrices.summed(x, e))
         return found[::-1]
 
@@ -171,7 +171,7 @@ class Slab:
         p, q, C = self.p[l], self.q[l], self.C[l]
         x, at = p.x[:, :, None] * C.x * p.x[:, None, :], np.arange(p.x.shape[1])
         off = (p.top + p.off) * C.off * (p.top + p.off) + C.size * p.off * (2 * p.top + p.off)
-        off += TINY if q is None else q.spread + TINY
+        off += UNDERFLOW_BOUND if q is None else q.spread + UNDERFLOW_BOUND
         if q is not None:
             x[:, at, at] += q.x
         size = _size(x)
@@ -184,12 +184,12 @@ class Slab:
         )
         x = np.zeros_like(x)
         x[:, at, at] = p.x
-        K = RowMatrices.of(x, p.spread + TINY)
+        K = RowMatrices.of(x, p.spread + UNDERFLOW_BOUND)
         for m in range(l + 1, self.L):
             W, w = self.passes.W[m].A, self.passes.W[m].norm
             z = (K.x.reshape(-1, W.shape[1]) @ W.T).reshape(len(K.x), -1, len(W))
             rounding = gamma_of(W.shape[1] + 2) * norm(W) * K.size
-            Z = RowMatrices.of(z, ROUND_UP * (w * K.off + rounding + TINY))
+            Z = RowMatrices.of(z, ROUND_UP * (w * K.off + rounding + UNDERFLOW_BOUND))
             if m == self.L - 1:
                 yield m, Z @ self.loss, K
                 return
@@ -206,8 +206,8 @@ class Slab:
             K = above
 
 
-BYTES = 1 << 25  # of the largest stack of matrices by row
-DEEPEST, SHALLOWEST = 1024, 64  # rows of one matrix product
+MAX_STACK_BYTES = 1 << 25  # size of the largest stack of matrices by row
+MAX_PRODUCT_ROWS, MIN_PRODUCT_ROWS = 1024, 64  # number of rows in one matrix product
 
 
 def _pairs(x: Floats, y: Floats) -> Floats:
@@ -218,7 +218,7 @@ def _pairs(x: Floats, y: Floats) -> Floats:
 def step_of(model: Any) -> int:
     """Return the number of rows that are processed together."""
     widest = max(max(w * v for w in model.sizes for v in model.sizes), 1)
-    return int(min(DEEPEST, BYTES // (8 * widest)))
+    return int(min(MAX_PRODUCT_ROWS, MAX_STACK_BYTES // (8 * widest)))
 
 
 def layered(ob: Any, theta: Floats, kind: str) -> EnclosedHessian | None:
@@ -228,7 +228,7 @@ def layered(ob: Any, theta: Floats, kind: str) -> EnclosedHessian | None:
     model = ob.model
     if kind == "fisher" or normalised(model) or not isinstance(ob.X, np.ndarray):
         return None
-    if step_of(model) < SHALLOWEST:
+    if step_of(model) < MIN_PRODUCT_ROWS:
         return None
     at = checked_theta(ob, theta)
     short = kind == "hessian" and at.size <= SHORT
@@ -376,7 +376,7 @@ class EnclosedHessian:
                 columns[:, :k] += norms(np.ascontiguousarray(moved.T))
                 sides[m] = np.hypot(sides[m], columns)
         flat = [x.ravel() for (_, k), y in zip(self.shapes, sides) for x in (y[:, :k], y[:, k:])]
-        own = 2 * UNIT_ROUNDOFF * np.abs(np.diagonal(self.A)) + TINY * self.weight
+        own = 2 * UNIT_ROUNDOFF * np.abs(np.diagonal(self.A)) + UNDERFLOW_BOUND * self.weight
         return np.asarray(ROUND_UP * (np.concatenate(flat) + own))
 
     def _inputs(self) -> NDArray[np.intp]:
@@ -407,7 +407,7 @@ class EnclosedHessian:
             found[rows, columns] += more
             found[columns, rows] += more.T
         found[np.diag_indices(len(at))] += 2 * UNIT_ROUNDOFF * np.abs(np.diagonal(self.A))
-        return np.asarray(ROUND_UP * found + TINY * self.weight)
+        return np.asarray(ROUND_UP * found + UNDERFLOW_BOUND * self.weight)
 
     def layers(self) -> NDArray[np.intp]:
         """Return, for each parameter (n,), the number of its layer."""
@@ -429,7 +429,7 @@ class EnclosedHessian:
         top = float(d.max(initial=0.0))
         own = (
             2 * UNIT_ROUNDOFF * norm(d * np.diagonal(self.A) * d)
-            + top * len(d) * TINY * self.weight * top
+            + top * len(d) * UNDERFLOW_BOUND * self.weight * top
         )
         found = ROUND_UP * (norm([*each.values()]) * 2**0.5 + own)
         return found if found == found else np.inf

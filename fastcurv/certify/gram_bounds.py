@@ -53,12 +53,12 @@ from .arithmetic import ETA, norm, norms
 from .columns import norm_passes
 from .passes import ErrorPass
 
-UP = 1 + 1e-6  # exceeds the rounding errors of the bounds themselves
+ROUND_UP = 1 + 1e-6  # exceeds the rounding errors of the bounds themselves
 BLOCK_COLUMNS = 64  # columns multiplied at a time
 # singular values up to this times max(shape) eps times the largest are dropped
 RANK_TOL_FACTOR = 4.0
 MAX_RANK_RATIO = 2  # times `most`: above this estimate of the coordinates, no ranks are computed
-MOST_BYTES = 1 << 28  # bytes of one layer's bases
+MAX_BASES_BYTES = 1 << 28  # bytes of one layer's bases
 
 
 def _basis(A: Floats, whole: bool) -> tuple[Floats, Floats]:
@@ -80,7 +80,9 @@ def _defect(Q: Floats) -> float:
     G = Q.T @ Q
     sizes = np.sqrt(np.diagonal(G))
     G[np.diag_indices(len(G))] -= 1
-    return float(np.linalg.norm(G) + gamma_of(len(Q) + 2) * float(sizes @ sizes) * UP) * UP
+    return (
+        float(np.linalg.norm(G) + gamma_of(len(Q) + 2) * float(sizes @ sizes) * ROUND_UP) * ROUND_UP
+    )
 
 
 def _left(A: Floats, error: Floats, Q: Floats) -> Floats:
@@ -91,7 +93,7 @@ def _left(A: Floats, error: Floats, Q: Floats) -> Floats:
     rest = norms(np.abs(A - (A @ Q) @ Q.T))[:, 0] if Q.shape[1] else norms(np.abs(A))[:, 0]
     rest = rest + 4 * A.size * ETA
     turned = gamma_of(len(Q) + Q.shape[1] + 4) * (1 + Q.shape[1]) * sizes
-    return np.asarray((rest + turned + 2 * error[:, 0]) * UP)
+    return np.asarray((rest + turned + 2 * error[:, 0]) * ROUND_UP)
 
 
 class LayerReach(Layer):
@@ -116,7 +118,9 @@ class LayerReach(Layer):
             outer = _defect(self.U)
             self.defect = inner + outer + inner * outer
             k, s = float(self.width), float(self.s)
-            self.turning = UP * (gamma_of(k + 1) * k**0.5 + gamma_of(self.out + 1) * (s * 2) ** 0.5)
+            self.turning = ROUND_UP * (
+                gamma_of(k + 1) * k**0.5 + gamma_of(self.out + 1) * (s * 2) ** 0.5
+            )
 
     def column(self, j: int, V: Floats, vb: Floats | None) -> None:
         """Write column j of E to V and vb, which must be 0."""
@@ -215,7 +219,7 @@ class RangeBounds(InLayers, ReadOnly):
                 totals[l] += float((rd[l] * np.hypot(a, 1) + d * ra[l] + 2 * ETA).sum())
         if R.arithmetic.overflow:
             return np.inf
-        return norm(totals) * UP * R.slack
+        return norm(totals) * ROUND_UP * R.slack
 
     # --- the map
 
@@ -253,14 +257,14 @@ class RangeBounds(InLayers, ReadOnly):
             part = slice(start, start + len(rows))
             products = np.ascontiguousarray((self.whole @ rows.T).T)
             P[:, part] = self.project(products).T
-            bounds[part] = (np.abs(rows) @ each) * UP * (1 + f)
+            bounds[part] = (np.abs(rows) @ each) * ROUND_UP * (1 + f)
             bounds[part] += turning * norms(np.abs(products))[:, 0] * (1 + f)
         if not (f < 0.1 and np.isfinite(P).all()):
             return Enclosed(P, bounds, np.inf)
         size = norm(P) + norm(bounds) + self.rest + self.leak
-        size *= 2 * UP  # >= ||H||
+        size *= 2 * ROUND_UP  # >= ||H||
         bounds += 4 * UNIT_ROUNDOFF * size  # u q' is rounded
-        return Enclosed(P, bounds, ((2 * f + f * f) * size + 2 * self.leak) * UP)
+        return Enclosed(P, bounds, ((2 * f + f * f) * size + 2 * self.leak) * ROUND_UP)
 
     def outside(self, seed: int = 0) -> Floats:
         """Return a unit vector (n,) orthogonal to the space, up to rounding."""
@@ -279,7 +283,7 @@ def reach(H: Any, most: int) -> RangeBounds | None:
     counts: list[Callable[[], int]] = [lambda: ob.n_samples, lambda: len(rows_once(ob)[0])]
     if all(estimate(ob.model, count()) > MAX_RANK_RATIO * most for count in counts):
         return None
-    if 8 * max(k * k for _, k in ob.model.shapes[1:] or ob.model.shapes) > MOST_BYTES:
+    if 8 * max(k * k for _, k in ob.model.shapes[1:] or ob.model.shapes) > MAX_BASES_BYTES:
         return None
     found = RangeBounds(H)
     return found if found.m <= most and found.n_rest > 0 and found.leak < np.inf else None

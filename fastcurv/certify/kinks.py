@@ -57,7 +57,7 @@ from .precise import Bend, Bounded, Precise, decayed, pair
 # to rounding.
 
 Arrays = list[NDArray[Any]]
-COMPLEX_STEP = 1e-150  # of a complex step: its square is far below any rounding
+COMPLEX_STEP = 1e-150  # length of a complex step: its square is far below any rounding
 
 
 class ReluRows:
@@ -308,7 +308,7 @@ def by_complex_steps(gradient: Any, point: Floats, size: int) -> Floats:
 # across the orbit, the loss of the transformed family is at least that of the split unit, and the
 # point is a minimum, one of its family.
 
-LEAST_SHARE = 0.2  # least share of a family's weight for a copy made from a collapsed unit
+MIN_COPY_SHARE = 0.2  # least share of a family's weight for a copy made from a collapsed unit
 PARALLEL_SINE = 1e-6  # the sine of the angle below which two units are taken for copies
 
 Units = list[NDArray[np.intp]]
@@ -384,9 +384,9 @@ class Copies:
 
     def split(self, merged: Floats, shares_of: Floats) -> Floats:
         """Return theta of the whole net, with the units of a family in the shares they have in the
-        theta `shares_of`, but at least `LEAST_SHARE` times that of the unit they copy.
+        theta `shares_of`, but at least `MIN_COPY_SHARE` times that of the unit they copy.
         """
-        turns = self._turns(shares_of, LEAST_SHARE)
+        turns = self._turns(shares_of, MIN_COPY_SHARE)
         return self._turned(layers_of(self.rows, merged), turns, True)
 
     def columns(self, of_kept: Arrays) -> Arrays:

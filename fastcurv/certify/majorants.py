@@ -46,7 +46,7 @@ from ..structure.tables import ACTIVATIONS, LOSSES, bell
 from .arithmetic import EPS, ETA, ROUND_UP, TINY, gram_norm, norm, norms, spectral, stack_norms
 from .passes import Passes, State, checked_theta, passes_at
 
-CROSS = 2 / math.sqrt(3)
+CROSS_TERM_FACTOR = 2 / math.sqrt(3)
 WeightUnits = list[tuple[Floats, Any]]  # a unit for every number of W and b, layer by layer
 
 
@@ -98,7 +98,7 @@ def propagate(passes: Passes, s: State, rho: float, units: WeightUnits | None = 
             most = v.max(axis=1, keepdims=True)
         Z1, bent = np.hypot(_product(w, A1), most), _product(w, A2)
         Z2 = 0.5 * (bent + np.hypot(bent, 2 * _product(m, A1)))
-        Z3 = _product(w, A3) + CROSS * _product(m, A2)
+        Z3 = _product(w, A3) + CROSS_TERM_FACTOR * _product(m, A2)
         if l == len(passes.W) - 1:
             continue
         Z1, Z2, Z3 = Z1 * ROUND_UP, Z2 * ROUND_UP, Z3 * ROUND_UP
@@ -227,7 +227,7 @@ class Signs:
     on_kinks: list[NDArray[np.bool_]]
 
 
-EVERY = 64  # roundings of the numbers behind a z whose error is not bounded
+DEFAULT_ROUNDINGS = 64  # roundings of the numbers behind a z whose error is not bounded
 
 
 def signs(ob: Any, theta: ArrayLike, *radii: float, rounding: bool = False) -> list[Signs]:
@@ -255,7 +255,9 @@ def signs(ob: Any, theta: ArrayLike, *radii: float, rounding: bool = False) -> l
                 for l, row in enumerate(rows):
                     reach = b.reach[l] + (rounded(passes, s, l) if rounding else 0.0)
                     if measured:  # nothing bounds what layers above a given one are off by
-                        reach = np.where(reach < np.inf, reach, EVERY * rounded(passes, s, l))
+                        reach = np.where(
+                            reach < np.inf, reach, DEFAULT_ROUNDINGS * rounded(passes, s, l)
+                        )
                     here = ~(np.abs(s.z[l].x) > reach)  # NaN, where bounds overflow, is near
                     near = here & (row.kink > 0) & b.moves[l] & counts
                     count[i] += int(near.sum())
@@ -406,7 +408,7 @@ def residual_bounds(ob: Any, theta: ArrayLike, radius: float) -> ResidualBounds 
 Reaches = dict[tuple[int, int], Floats]
 
 
-WIDE = 1024  # inputs of a layer above which Frobenius norms replace spectral ones
+MAX_SPECTRAL_WIDTH = 1024  # inputs of a layer above which Frobenius norms replace spectral ones
 MAX_UNIT_BLOCK = 256  # largest block of a hidden unit whose eigenvalues are computed
 BLOCK_BYTES = 1 << 25  # of the blocks of hidden units that are bounded together
 # hidden units whose eigenvalues are computed wherever their norms leave it open ...
@@ -480,7 +482,7 @@ class RowMatrix:
         self.gram, self.square, self.count = np.zeros((1, 1)), 0.0, 0
 
     def add(self, F: Floats, error: Floats) -> None:
-        F = norms(np.abs(F)) if F.shape[1] > WIDE else F
+        F = norms(np.abs(F)) if F.shape[1] > MAX_SPECTRAL_WIDTH else F
         self.gram, self.count = self.gram + F.T @ F, self.count + len(F)
         self.square += float((error**2).sum())
 

@@ -33,9 +33,10 @@ The first does not depend on how units are scaled. The second does not grow with
 ||_2``, about ``sqrt(width) ||W||_2``, does. In the third, ``A_l = diag(phi'(z_l)) W_l [+ I]`` for
 each row, fresh_i is the error that enters at layer i, and the same norms serve in the backward
 pass, through the transposes: this keeps the bounds of deep nets useful, if the network is small
-enough for one matrix per row (`JOINT_FLOPS`). Through ``a = phi(z)`` go ``|phi'| |dz| + S2 |dz|^2 /
-2`` and so on: second order is bounded, not left out, with the largest phi'' and phi''' between z -
-dz and z + dz; where that interval holds a kink, the jump of phi' is an error too. A product x * y
+enough for one matrix per row (`MAX_JOINT_FLOPS`). Through ``a = phi(z)`` go
+``|phi'| |dz| + S2 |dz|^2 / 2`` and so on: second order is bounded, not left out, with the largest
+phi'' and phi''' between z - dz and z + dz; where that interval holds a kink, the jump of phi' is an
+error too. A product x * y
 of two inexact matrices is off by ``|dx| (|y| + |dy|) + |x| |dy|``.
 
 Sums over rows, ``dW = delta' a`` and ``rdW = rdelta' a + delta' ra``. The bound of each term x'y is
@@ -462,11 +463,12 @@ class LossRows:
         return np.asarray(2 * m * r.eta * (1 + size))
 
 
-KINDS = ("hessian", "ggn", "fisher")
-CHUNK_BYTES = 1 << 25  # of the state of one chunk of rows, or ...
-KEPT_BYTES = 1 << 27  # up to which the state of all rows is kept for the next vector, or ...
-CHUNK_THETAS, KEPT_THETAS = 4, 8  # ... these many times theta, for each chunk reads all weights
-JOINT_FLOPS = 1 << 30  # up to which products of layers are computed for every row
+CURVATURE_KINDS = ("hessian", "ggn", "fisher")
+CHUNK_BYTES = 1 << 25  # size of the state of one chunk of rows
+MAX_KEPT_STATE_BYTES = 1 << 27  # largest state of all rows that is kept for the next vector
+# For a large theta both limits are these multiples of its size, because a chunk reads all weights.
+CHUNK_SIZE_IN_THETAS, KEPT_STATE_SIZE_IN_THETAS = 4, 8
+MAX_JOINT_FLOPS = 1 << 30  # work up to which products of layers are computed for every row
 
 
 class ErrorPass:
@@ -497,8 +499,8 @@ class ErrorPass:
         self.X, self.y = rows_in_range(ob)
         self.theta = np.array(check_theta(ob, theta, dtype=model.dtype))
         self.row_bytes = 8 * 16 * sum(model.sizes)
-        chunk = max(CHUNK_BYTES, CHUNK_THETAS * 8 * self.theta.size)
-        self.kept_bytes = max(KEPT_BYTES, KEPT_THETAS * 8 * self.theta.size)
+        chunk = max(CHUNK_BYTES, CHUNK_SIZE_IN_THETAS * 8 * self.theta.size)
+        self.kept_bytes = max(MAX_KEPT_STATE_BYTES, KEPT_STATE_SIZE_IN_THETAS * 8 * self.theta.size)
         self.step = N if normalised(model) else max(1, chunk // self.row_bytes)
         if measured:
             layout = {"arch": "numpy", "chunk": self.step, "panel": 0, "groups": 0}
@@ -528,7 +530,7 @@ class ErrorPass:
         self.pair_flops = N * sum(
             k * m * min(k, m) for i, m in enumerate(widths) for k in widths[:i]
         )
-        self.joint = 10 * self.pair_flops <= JOINT_FLOPS and not normalised(model)
+        self.joint = 10 * self.pair_flops <= MAX_JOINT_FLOPS and not normalised(model)
 
     # --- all rows
     # ----------------------------------------------------------------------------------------------
@@ -618,7 +620,7 @@ class ErrorPass:
 
     def product(self, v: ArrayLike, kind: str = "hessian", computed: Floats | None = None) -> float:
         """Return a bound on ``||computed(A v) - A v||`` for v (n,)."""
-        check_choice(kind, KINDS, "kind")
+        check_choice(kind, CURVATURE_KINDS, "kind")
         known: Floats = np.asarray(v, self.ob.dtype)
         if known.shape != self.theta.shape:
             raise ValueError(f"v must have shape {self.theta.shape}, got {known.shape}.")
@@ -776,6 +778,8 @@ class Passes(ErrorPass):
             divisor=divisor_of(ob),
         )
         super().__init__(view, theta, measured=True)
-        self.joint, self.by_rows = False, 12 * self.pair_flops <= JOINT_FLOPS
+        self.joint, self.by_rows = False, 12 * self.pair_flops <= MAX_JOINT_FLOPS
         sizes = [j * k * m for j, k, m in zip(model.sizes, model.sizes[1:], model.sizes[2:])]
-        self.by_units = 2 * N * sum(sizes) <= 16 * JOINT_FLOPS and max(sizes, default=0) <= 1 << 24
+        self.by_units = (
+            2 * N * sum(sizes) <= 16 * MAX_JOINT_FLOPS and max(sizes, default=0) <= 1 << 24
+        )

@@ -50,18 +50,18 @@ from .passes import checked_theta, gradient_bound
 # Oishi and Rump 2012), so that BLAS can compute them; sums and products of numbers are error-free
 # transformations (Dekker 1971, Knuth). Guaranteed error bounds:
 #
-# - `add`, `mul`, `div`: relative error `UNIT`;
-# - `exp` of numbers <= 0, `expm1`, `tanh`, `sigmoid`: `UNIT` times the result; `softplus`,
-#   `normal`, `log1p`: `UNIT` times 1 + the result;
+# - `add`, `mul`, `div`: relative error `PAIR_ROUNDOFF`;
+# - `exp` of numbers <= 0, `expm1`, `tanh`, `sigmoid`: `PAIR_ROUNDOFF` times the result; `softplus`,
+#   `normal`, `log1p`: `PAIR_ROUNDOFF` times 1 + the result;
 # - `dot`: `tau(k)` times the largest numbers of the row and of the column, k the inner dimension;
 #
-# each plus `SMALL`, provided that nothing overflows (callers check the result).
+# each plus `UNDERFLOW_UNIT`, provided that nothing overflows (callers check the result).
 
-UNIT = 2.0**-94
-SMALL = 2.0**-900
+PAIR_ROUNDOFF = 2.0**-94  # relative error of one operation with pairs
+UNDERFLOW_UNIT = 2.0**-900  # bounds the effect of underflow in one operation with pairs
 N_SLICES = 5  # slices of a matrix
 MAX_EXACT_DEPTH = 1024  # inner dimension of a product without rounding
-_SPLIT = 134217729.0
+_SPLITTER = 134217729.0
 
 
 class Pair(NamedTuple):
@@ -102,7 +102,7 @@ def _quick(a: Floats, b: Floats) -> Pair:
 def two_product(a: Floats, b: Floats) -> Pair:
     """Return a b without error, except for underflow."""
     p = a * b
-    x, y = _SPLIT * a, _SPLIT * b
+    x, y = _SPLITTER * a, _SPLITTER * b
     a1, b1 = x - (x - a), y - (y - b)
     a2, b2 = a - a1, b - b1
     return Pair(p, ((a1 * b1 - p) + a1 * b2 + a2 * b1) + a2 * b2)
@@ -154,8 +154,8 @@ def choose(where: NDArray[np.bool_], x: Pair, y: Pair) -> Pair:
 
 
 def row_sums(x: Pair) -> Pair:
-    """Return the sums over the columns, (rows, 1): relative error cols UNIT times the sum of
-    sizes.
+    """Return the sums over the columns, (rows, 1): relative error cols PAIR_ROUNDOFF times the
+    sum of sizes.
     """
     total = Pair(x.hi[:, :1], x.lo[:, :1])
     for j in range(1, x.hi.shape[1]):
@@ -164,8 +164,8 @@ def row_sums(x: Pair) -> Pair:
 
 
 def column_sums(x: Pair) -> Pair:
-    """Return the sums over the first axis, by halves: relative error 64 UNIT times the sum of
-    sizes.
+    """Return the sums over the first axis, by halves: relative error 64 PAIR_ROUNDOFF times
+    the sum of sizes.
     """
     while len(x.hi) > 1:
         half = len(x.hi) // 2
@@ -238,7 +238,7 @@ def sliced_dot(a: Sliced, b: Sliced) -> Pair:
 
 # ln 2 in three parts: the first with 32 bits, so that k times it is exact
 _LN2 = (0.6931471803691238, 1.9082149292705877e-10, 1.1612227229362532e-26)
-_HALVINGS = 8
+_N_HALVINGS = 8
 
 
 def _exact(x: Fraction) -> Pair:
@@ -246,7 +246,7 @@ def _exact(x: Fraction) -> Pair:
     return Pair(np.asarray(hi), np.asarray(float(x - Fraction(hi))))
 
 
-_INVERSE = {n: _exact(Fraction(1, math.factorial(n))) for n in range(1, 6)}
+_INVERSE_FACTORIALS = {n: _exact(Fraction(1, math.factorial(n))) for n in range(1, 6)}
 _ROOT_TWO_PI = Pair(np.asarray(2.5066282746310007), np.asarray(-1.8328579980459167e-16))
 
 
@@ -258,15 +258,15 @@ def _reduced(x: Pair) -> tuple[Pair, Floats]:
     k = np.rint(x.hi / _LN2[0])
     r = plus(x, -k * _LN2[0])
     r = add(r, -two_product(k, np.full_like(k, _LN2[1])))
-    r = scaled(plus(r, -k * _LN2[2]), 0.5**_HALVINGS)
+    r = scaled(plus(r, -k * _LN2[2]), 0.5**_N_HALVINGS)
     tail = np.zeros_like(r.hi)
     for n in range(10, 5, -1):  # below the last bits of the other terms
         tail = tail * r.hi + 1.0 / math.factorial(n)
     p = pair(tail)
     for n in range(5, 0, -1):
-        p = add(mul(p, r), _INVERSE[n])
+        p = add(mul(p, r), _INVERSE_FACTORIALS[n])
     p = mul(p, r)
-    for _ in range(_HALVINGS):  # e^2r - 1 = (e^r - 1)(e^r - 1 + 2)
+    for _ in range(_N_HALVINGS):  # e^2r - 1 = (e^r - 1)(e^r - 1 + 2)
         p = mul(p, plus(p, 2.0))
     return p, np.ldexp(1.0, k.astype(int))
 
@@ -331,7 +331,7 @@ def normal(x: Pair) -> tuple[Pair, Pair]:
     return n, plus(choose(x.hi < 0, -half, half), 0.5)
 
 
-ROWS = 1024  # rows of a block: the inner dimension of the sums over rows
+BLOCK_ROWS = 1024  # rows of a block: the inner dimension of the sums over rows
 BOUND_SLACK = 1 + 1e-6  # for the rounding of the bounds themselves
 
 
@@ -352,13 +352,13 @@ class Bounded:
 
     def __add__(self, other: Bounded) -> Bounded:
         value = add(self.value, other.value)
-        return Bounded(value, self.error + other.error + UNIT * norms(np.abs(value.hi)))
+        return Bounded(value, self.error + other.error + PAIR_ROUNDOFF * norms(np.abs(value.hi)))
 
     def __mul__(self, p: Bend) -> Bounded:
         d, off = mul(self.value, p.value), p.off
         error = p.most * self.error + norms(np.abs(self.value.hi) * off)
         error = error + self.error * off.max(axis=1, keepdims=True)
-        return Bounded(d, error + 2 * UNIT * norms(np.abs(d.hi)))
+        return Bounded(d, error + 2 * PAIR_ROUNDOFF * norms(np.abs(d.hi)))
 
 
 class Factor:
@@ -372,7 +372,7 @@ class Factor:
 
     def times(self, x: Bounded) -> Bounded:
         """Return x W'."""
-        rounding = self.tau * x.top * self.tops + SMALL * ((x.top > 0) & (self.tops > 0))
+        rounding = self.tau * x.top * self.tops + UNDERFLOW_UNIT * ((x.top > 0) & (self.tops > 0))
         return Bounded(dot(slices(x.value), self.slices), self.norm * x.error + rounding)
 
 
@@ -391,7 +391,7 @@ def bent(name: str, z: Bounded) -> tuple[Bounded, Bend]:
         return _given_bent(row.given, z)
     assert row.pairs is not None
     a, p = row.pairs(sys.modules[__name__], z.value)
-    rounding = UNIT * 8 * (1 + z.top) * (z.error + z.top > 0)
+    rounding = PAIR_ROUNDOFF * 8 * (1 + z.top) * (z.error + z.top > 0)
     if not row.bend and not row.leak:  # slopes of 0 and 1
         rounding = np.zeros_like(rounding)
     width = float(np.sqrt(a.hi.shape[1]))
@@ -431,12 +431,15 @@ class Part:
     def __add__(self, other: Part) -> Part:
         g, value = add(self.g, other.g), add(self.value, other.value)
         sizes = [norm(p.hi) for p in (self.g, other.g, g)]
-        off = 2 * UNIT * sum(abs(float(p.hi)) for p in (self.value, other.value, value))
+        off = 2 * PAIR_ROUNDOFF * sum(abs(float(p.hi)) for p in (self.value, other.value, value))
         return Part(
             g,
-            self.g_error + other.g_error + 2 * UNIT * sum(sizes) + SMALL * len(g.hi),
+            self.g_error
+            + other.g_error
+            + 2 * PAIR_ROUNDOFF * sum(sizes)
+            + UNDERFLOW_UNIT * len(g.hi),
             value,
-            self.value_error + other.value_error + off + SMALL,
+            self.value_error + other.value_error + off + UNDERFLOW_UNIT,
         )
 
     def over(self, divisor: float) -> Part:
@@ -444,9 +447,11 @@ class Part:
         g, value = div(self.g, pair(divisor)), div(self.value, pair(divisor))
         return Part(
             g,
-            self.g_error / divisor + 2 * UNIT * norm(self.g.hi) / divisor + SMALL * len(g.hi),
+            self.g_error / divisor
+            + 2 * PAIR_ROUNDOFF * norm(self.g.hi) / divisor
+            + UNDERFLOW_UNIT * len(g.hi),
             value,
-            self.value_error / divisor + 2 * UNIT * abs(float(value.hi)) + SMALL,
+            self.value_error / divisor + 2 * PAIR_ROUNDOFF * abs(float(value.hi)) + UNDERFLOW_UNIT,
         )
 
 
@@ -499,7 +504,7 @@ class Precise:
         """Return z = a W' + b."""
         z, b = self.up[l].times(a), self.biases[l]
         value = plus(z.value, b)
-        return Bounded(value, z.error + UNIT * (norms(np.abs(value.hi)) + norm(b)))
+        return Bounded(value, z.error + PAIR_ROUNDOFF * (norms(np.abs(value.hi)) + norm(b)))
 
     def sums(self, d: Bounded, a: Bounded) -> list[tuple[Pair, float]]:
         """Return ``dW = delta' a`` and ``db``, the sum of delta's rows, with bounds on the norms of
@@ -510,7 +515,7 @@ class Precise:
         error += tau(len(d.size)) * tops[0] * tops[1]
         found = [(dot(slices(d.value.T), slices(a.value.T)), error)]
         if self.model.bias:
-            error = float((d.error + 64 * UNIT * d.size).sum())
+            error = float((d.error + 64 * PAIR_ROUNDOFF * d.size).sum())
             found.append((column_sums(d.value), error))
         return found
 
@@ -529,14 +534,14 @@ class Precise:
         )
         total = column_sums(times(row_sums(terms), w))
         value = Pair(total.hi[0], total.lo[0])
-        error = float((np.abs(w) * terms_error).sum()) + UNIT * float(np.abs(value.hi))
+        error = float((np.abs(w) * terms_error).sum()) + PAIR_ROUNDOFF * float(np.abs(value.hi))
         return value, error, Bounded(times(d, w), np.abs(w) * d_error)
 
 
 def part(ob: Any, theta: ArrayLike) -> Part:
     """Return the `Part` of an objective's rows; not for batch normalisation."""
     at = Precise(ob, checked_theta(ob, theta))
-    parts = (at.of_rows(slice(k, k + ROWS))[0] for k in range(0, len(ob.X), ROWS))
+    parts = (at.of_rows(slice(k, k + BLOCK_ROWS))[0] for k in range(0, len(ob.X), BLOCK_ROWS))
     return reduce(Part.__add__, parts).over(divisor_of(ob))
 
 
@@ -544,8 +549,8 @@ def decayed(l2: Any, theta: Floats, rows: Part) -> Part:
     """Return the part of all rows with that of l2 added."""
     decay = two_product(np.broadcast_to(l2, theta.shape).astype(float), theta)
     squares = column_sums(scaled(times(decay, theta), 0.5))
-    off = 128 * UNIT * float(np.abs(squares.hi)) + SMALL * theta.size
-    return rows + Part(decay, 2 * UNIT * norm(decay.hi), squares, off)
+    off = 128 * PAIR_ROUNDOFF * float(np.abs(squares.hi)) + UNDERFLOW_UNIT * theta.size
+    return rows + Part(decay, 2 * PAIR_ROUNDOFF * norm(decay.hi), squares, off)
 
 
 # terms of the loss, errors of their sums, delta, its errors
@@ -555,8 +560,8 @@ Terms = tuple[Pair, Floats, Pair, Floats]
 def _squares(z: Bounded, y: Floats) -> Terms:
     gap = plus(z.value, -y)
     size, reach = norms(np.abs(gap.hi)), norms(np.abs(z.value.hi)) + norms(np.abs(y))
-    off = z.error + UNIT * reach
-    rounding = UNIT * (y.shape[1] + 4) * (size + off) ** 2
+    off = z.error + PAIR_ROUNDOFF * reach
+    rounding = PAIR_ROUNDOFF * (y.shape[1] + 4) * (size + off) ** 2
     return mul(gap, gap), (2 * size + off) * off + rounding, scaled(gap, 2.0), 2 * off
 
 
@@ -564,9 +569,9 @@ def _binary(z: Bounded, y: Floats) -> Terms:
     terms = add(softplus(z.value), -times(z.value, y))
     m, target = y.shape[1], norms(np.abs(y))
     lipschitz = np.sqrt(m) + target
-    rounding = 8 * UNIT * (m + 4) * (m + z.size * (1 + target))
+    rounding = 8 * PAIR_ROUNDOFF * (m + 4) * (m + z.size * (1 + target))
     d = plus(sigmoid(z.value), -y)
-    return terms, lipschitz * z.error + rounding, d, 0.25 * z.error + 4 * UNIT * lipschitz
+    return terms, lipschitz * z.error + rounding, d, 0.25 * z.error + 4 * PAIR_ROUNDOFF * lipschitz
 
 
 def _entropy(z: Bounded, y: Floats) -> Terms:
@@ -582,7 +587,7 @@ def _entropy(z: Bounded, y: Floats) -> Terms:
     mass = row_sums(pair(y))
     p = div(e, plus(rest, 1.0))
     d = plus(mul(p, mass), -y)
-    unit = UNIT * (m + 32) * T
+    unit = PAIR_ROUNDOFF * (m + 32) * T
     return terms, 2 * T * z.error + unit * (m + 4 * z.size), d, 0.5 * T * z.error + 4 * unit
 
 

@@ -149,9 +149,9 @@ def test_rows_by_chunks_and_products_of_norms(monkeypatch):
     whole = afresh(ob, theta)
     monkeypatch.setattr(passes, "CHUNK_BYTES", 8 * 16 * 29 * 10)
     assert abs(afresh(ob, theta) - whole) <= 1e-9 * abs(whole)
-    monkeypatch.setattr(passes, "JOINT_FLOPS", 0)
+    monkeypatch.setattr(passes, "MAX_JOINT_FLOPS", 0)
     fewer = afresh(ob, theta)
-    monkeypatch.setattr(module, "WIDE", 0)
+    monkeypatch.setattr(module, "MAX_SPECTRAL_WIDTH", 0)
     assert -np.inf < afresh(ob, theta) < fewer < whole <= lowest(ob, theta)[0]
 
 

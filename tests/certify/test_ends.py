@@ -64,7 +64,7 @@ def test_states_that_are_not_kept_give_the_same_bounds(monkeypatch):
     monkeypatch.setattr(passes, "CHUNK_BYTES", 16 * 8 * 19 * 7)
     kept = passes.ErrorPass(ob, theta, layout)
     first = kept.product(v)
-    monkeypatch.setattr(passes, "KEPT_BYTES", 0)
+    monkeypatch.setattr(passes, "MAX_KEPT_STATE_BYTES", 0)
     fresh = passes.ErrorPass(ob, theta, layout)
     assert fresh.product(v) == first == fresh.product(v)
     assert fresh.step == 7 and len(kept.kept) == 15 and fresh.kept is None

@@ -42,7 +42,7 @@ def test_bound_without_the_last_rounding(act, loss, monkeypatch):
 
     ob, theta = objective([4, 7, 5, 3], act, loss, N=70)
     first = precise.passes(ob, theta)
-    monkeypatch.setattr(precise, "ROWS", 13)
+    monkeypatch.setattr(precise, "BLOCK_ROWS", 13)
     monkeypatch.setattr(precise, "MAX_EXACT_DEPTH", 4)
     monkeypatch.setattr(precise, "N_SLICES", 6)
     second = precise.passes(copy.copy(ob), theta)
@@ -114,7 +114,7 @@ def test_functions(name, truth):
         wanted = [truth(x) for x in exact(z)]
         for got, want in zip(exact(getattr(precise, name)(z)), wanted):
             size = abs(want) + (name == "softplus")
-            assert abs(got - want) <= Decimal(precise.UNIT) * size + Decimal(1e-40)
+            assert abs(got - want) <= Decimal(precise.PAIR_ROUNDOFF) * size + Decimal(1e-40)
 
 
 def test_exponential():
@@ -122,10 +122,10 @@ def test_exponential():
     with localcontext() as context:
         context.prec = 60
         for x, e, m in zip(exact(z), exact(precise.exp(z)), exact(precise.expm1(z))):
-            assert abs(e - x.exp()) <= Decimal(precise.UNIT) * x.exp()
-            assert abs(m - (x.exp() - 1)) <= Decimal(precise.UNIT) * abs(x.exp() - 1) + Decimal(
-                1e-55
-            )
+            assert abs(e - x.exp()) <= Decimal(precise.PAIR_ROUNDOFF) * x.exp()
+            assert abs(m - (x.exp() - 1)) <= Decimal(precise.PAIR_ROUNDOFF) * abs(
+                x.exp() - 1
+            ) + Decimal(1e-55)
 
 
 def test_normal():
@@ -172,7 +172,7 @@ def test_operations(name):
         context.prec = 60
         for got, a, b in zip(exact(getattr(precise, name)(x, y)), exact(x), exact(y)):
             want = {"add": a + b, "mul": a * b, "div": a / b}[name]
-            assert abs(got - want) <= Decimal(precise.UNIT) * abs(want)
+            assert abs(got - want) <= Decimal(precise.PAIR_ROUNDOFF) * abs(want)
 
 
 def test_what_vanished_at_a_kink_is_not_taken_for_nothing():

@@ -132,5 +132,5 @@ def test_no_range_bounds_without_a_proof(rng, monkeypatch):
     assert ob.astype("float32").hessian(theta.astype("float32")).reach(200) is None
     norm = fc.Objective(fc.MLP((9, 7, 3), batch_norm=True), ob.X, ob.y, "mse")
     assert norm.hessian(norm.model.init(seed=0)).reach(200) is None
-    monkeypatch.setattr(gram_bounds, "MOST_BYTES", 8)
+    monkeypatch.setattr(gram_bounds, "MAX_BASES_BYTES", 8)
     assert H.reach(10**6) is None

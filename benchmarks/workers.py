@@ -26,7 +26,7 @@ import numpy as np
 
 import fastcurv as fc
 from fastcurv.common.optional import optional
-from fastcurv.network.sums import FAN
+from fastcurv.network.sums import TREE_ARITY
 
 
 def shard(rows, sizes, number):
@@ -87,8 +87,8 @@ def simulate(W, K, leaf, nbytes, latency, task, byte):
         level.append((free[w], w))
     while len(level) > 1:
         above = []
-        for i in range(0, len(level), FAN):
-            group = level[i : i + FAN]
+        for i in range(0, len(level), TREE_ARITY):
+            group = level[i : i + TREE_ARITY]
             home = group[0][1]
             done = max(free[home], max(t for t, _ in group)) + task
             done += sum(move for _, w in group if w != home)

@@ -37,7 +37,7 @@ from .network.mlp import MLP
 from .network.objective import Objective as AnyObjective
 from .network.rows import as_source, located, readable, take_rows
 from .network.shards import Shard
-from .network.sums import FAN, Frame, total
+from .network.sums import TREE_ARITY, Frame, total
 from .structure.tables import DEFAULT_LOSS, LossName
 
 if TYPE_CHECKING:
@@ -368,7 +368,7 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
             sent = [[self._send(a)] * self.n_shards for a in arguments]
             level = self.client.map(ask, self._shards, [part] * self.n_shards, *sent, pure=False)
             while len(level) > 1:
-                groups = [level[i : i + FAN] for i in range(0, len(level), FAN)]
+                groups = [level[i : i + TREE_ARITY] for i in range(0, len(level), TREE_ARITY)]
                 level = self.client.map(total, groups, pure=False)
             found = level[0].result()
             moved, self._moved = self._moved, []

@@ -23,8 +23,8 @@ from .structure.parameters import forward, l2_diagonal, layers_of, norms_of, ski
 from .structure.tables import (
     ACTIVATIONS,
     COMPLEX_STEP,
+    DEFAULT_LOSS_BY_TARGETS,
     LOSSES,
-    SUITS,
     check_loss,
     normalise,
     one_hot,
@@ -205,7 +205,7 @@ class ReferenceObjective(ReadOnly):
         model: ReferenceModel,
         X: ArrayLike,
         y: ArrayLike,
-        loss: str = SUITS["numbers"],
+        loss: str = DEFAULT_LOSS_BY_TARGETS["numbers"],
         *,
         l2: float = 0.0,
         l2_biases: bool = True,

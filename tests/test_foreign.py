@@ -13,7 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 import fastcurv as fc
 from fastcurv.common import errors
 from fastcurv.common.errors import SPECIAL_METHODS, plain
-from fastcurv.optimize.minimize import ALIASES, METHODS, STOCHASTIC
+from fastcurv.optimize.minimize import METHOD_ALIASES, METHODS, STOCHASTIC_METHODS
 from fastcurv.spectrum.trace import trace
 from fastcurv.structure.tables import LOSSES
 
@@ -274,14 +274,14 @@ def test_every_foreign_attribute_and_choice_is_answered(here):
         "path": fc.regularization_path(line, [0.1]),
     }  # fmt: skip
     tables = [(things[kind], names) for kind, names in errors.ATTRIBUTES.items()]
-    tables.append((fc, errors.FUNCTIONS))
+    tables.append((fc, errors.FUNCTION_HINTS))
     for thing, names in tables:
         for name in names.keys() - SPECIAL_METHODS.keys():
             with pytest.raises(AttributeError) as raised:
                 getattr(thing, name)
             assert str(raised.value).endswith(f"{name!r}{errors.advice(names[name])}")
     for name, words in errors.CHOICES["method"].items():
-        if name in ALIASES:
+        if name in METHOD_ALIASES:
             continue
         with pytest.raises(ValueError) as raised:
             fc.minimize(here.ob, here.theta, name)
@@ -360,7 +360,7 @@ def test_estimators():
         assert not hasattr(lacking, "partial_fit")
         with pytest.raises(AttributeError, match="Use a mini-batch solver: ") as raised:
             lacking.partial_fit([[0.0]], [0])
-        assert all(repr(name) in str(raised.value) for name in STOCHASTIC)
+        assert all(repr(name) in str(raised.value) for name in STOCHASTIC_METHODS)
     with pytest.raises(AttributeError, match=r"'coefs_'. Use fit\(X, y\) first"):
         print(fc.MLPClassifier().coefs_)
 
@@ -476,7 +476,7 @@ def test_no_attribute_there_is_called_foreign(here, kind):
     names = set(errors.ATTRIBUTES[kind]) - set(SPECIAL_METHODS)
     assert not names & {name for cls in type(thing).__mro__ for name in vars(cls)}
     assert not names & set(vars(thing))
-    assert not set(errors.FUNCTIONS) & {*fc.__all__, *fc._SUBPACKAGES}
+    assert not set(errors.FUNCTION_HINTS) & {*fc.__all__, *fc._SUBPACKAGES}
 
 
 def test_choices_lead_to_choices(here):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fastcurv.common.optional import PACKAGES
+from fastcurv.common.optional import INSTALL_HINTS
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("fastcurv", "benchmarks", "examples")
@@ -76,7 +76,7 @@ def test_the_extras_that_messages_name_bring_the_package():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
         "optional-dependencies"
     ]
-    for package, (name, source) in PACKAGES.items():
+    for package, (name, source) in INSTALL_HINTS.items():
         extra = re.fullmatch(r"fastcurv\[(\w+)\]", source)
         if extra:
             assert any(
@@ -169,8 +169,8 @@ for package, lines in {lines!r}.items():
 def test_a_missing_package_is_one_sentence_with_its_extra(python, tmp_path, monkeypatch):
     """Functions, methods and commands; nothing else is needed where the package is not."""
     monkeypatch.chdir(tmp_path)
-    names = [*PACKAGES, "tqdm", "threadpoolctl"]
-    python(PROGRAM.format(names=names, lines=LINES, packages=PACKAGES))
+    names = [*INSTALL_HINTS, "tqdm", "threadpoolctl"]
+    python(PROGRAM.format(names=names, lines=LINES, packages=INSTALL_HINTS))
 
 
 SCRIPTS = (
@@ -189,7 +189,7 @@ def test_a_script_without_its_packages_names_the_extra(script, python, tmp_path,
     path = ROOT / name
     done = python(
         "import runpy, sys\n"
-        f"for name in {[*PACKAGES]!r}:\n    sys.modules[name] = None\n"
+        f"for name in {[*INSTALL_HINTS]!r}:\n    sys.modules[name] = None\n"
         f"sys.argv = [{str(path)!r}, *{arguments!r}]\n"
         f"sys.path.insert(0, {str(path.parent)!r})\n"
         f"runpy.run_path({str(path)!r}, run_name='__main__')",

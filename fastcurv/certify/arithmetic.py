@@ -38,7 +38,8 @@ TINY, ETA = float(np.finfo(float).tiny), float(np.finfo(float).smallest_subnorma
 EPS = float(np.finfo(float).eps)
 # for the rounding of the bounds themselves: products of few numbers, sums of at most 1e5 squares
 ROUND_UP = 1 + 1e-9
-NO_UNDERFLOW_MIN = 1e-290  # above this no product has underflowed, nor has u times it
+# size above which no product has underflowed, nor has the roundoff times it
+NO_UNDERFLOW_MIN = 1e-290
 
 
 def flushes() -> bool:
@@ -131,7 +132,7 @@ def gram_bound(G: Floats) -> float:
     return size * slack * float(_power_norms(G, 4))
 
 
-GRAM_BYTES = 1 << 27  # of a Gram matrix, and of the rows kept until it can be computed
+MAX_GRAM_BYTES = 1 << 27  # size of a Gram matrix, and of the rows kept until it can be computed
 
 
 class Gram:
@@ -147,10 +148,10 @@ class Gram:
     def add(self, x: Floats) -> None:
         """Add some rows."""
         width = x.shape[1]
-        if width > self.N and 8 * self.N * width <= GRAM_BYTES:
+        if width > self.N and 8 * self.N * width <= MAX_GRAM_BYTES:
             self.rows.append(x)
         else:
-            fits = 8 * width * width <= GRAM_BYTES
+            fits = 8 * width * width <= MAX_GRAM_BYTES
             self.G = self.G + (x.T @ x if fits else np.vdot(x, x))
 
     def norm(self) -> float:

@@ -42,7 +42,7 @@ from numpy.typing import NDArray
 
 from ..common.checks import slabs
 from ..common.linalg import UNIT_ROUNDOFF, gamma_of
-from ..common.progress import SHORT, cache_last
+from ..common.progress import SMALL_THETA_SIZE, cache_last
 from ..common.protocols import Enclosed, Floats
 from ..common.runtime import to_nearest
 from ..structure.parameters import l2_diagonal, layers_of, normalised
@@ -231,7 +231,7 @@ def layered(ob: Any, theta: Floats, kind: str) -> EnclosedHessian | None:
     if step_of(model) < MIN_PRODUCT_ROWS:
         return None
     at = checked_theta(ob, theta)
-    short = kind == "hessian" and at.size <= SHORT
+    short = kind == "hessian" and at.size <= SMALL_THETA_SIZE
     found = _hessian_at(ob, at) if short else EnclosedHessian(ob, passes_at(ob, at), kind)
     return found if found.finite else None
 

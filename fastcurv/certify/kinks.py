@@ -309,7 +309,7 @@ def by_complex_steps(gradient: Any, point: Floats, size: int) -> Floats:
 # point is a minimum, one of its family.
 
 MIN_COPY_SHARE = 0.2  # least share of a family's weight for a copy made from a collapsed unit
-PARALLEL_SINE = 1e-6  # the sine of the angle below which two units are taken for copies
+MAX_COPY_SINE = 1e-6  # sine of the angle below which two units are taken for copies
 
 Units = list[NDArray[np.intp]]
 
@@ -328,7 +328,7 @@ def _parallel(u: Floats, v: Floats) -> bool:
     if not size > 0:
         return False
     rest = u - v * (float(u @ v) / float(v @ v))
-    return bool(u @ v > 0 and np.linalg.norm(rest) <= PARALLEL_SINE * np.linalg.norm(u))
+    return bool(u @ v > 0 and np.linalg.norm(rest) <= MAX_COPY_SINE * np.linalg.norm(u))
 
 
 class Copies:

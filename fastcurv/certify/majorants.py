@@ -410,7 +410,7 @@ Reaches = dict[tuple[int, int], Floats]
 
 MAX_SPECTRAL_WIDTH = 1024  # inputs of a layer above which Frobenius norms replace spectral ones
 MAX_UNIT_BLOCK = 256  # largest block of a hidden unit whose eigenvalues are computed
-BLOCK_BYTES = 1 << 25  # of the blocks of hidden units that are bounded together
+MAX_BLOCKS_BYTES = 1 << 25  # size of the blocks of hidden units that are bounded together
 # hidden units whose eigenvalues are computed wherever their norms leave it open ...
 MAX_EXACT_UNITS = 64
 # ... and for more, by how much their norms must exceed the largest bound found
@@ -661,7 +661,7 @@ def _of_all_units(delta: Floats, slope: Floats, bend: Floats, X1: Floats, x: Flo
     """
     (N, m), width = delta.shape, slope.shape[1]
     curved = x[:, 0] ** 2 @ np.maximum(-bend, 0.0)
-    C, step = np.empty(width), max(1, BLOCK_BYTES // (8 * m * max(N, X1.shape[1])))
+    C, step = np.empty(width), max(1, MAX_BLOCKS_BYTES // (8 * m * max(N, X1.shape[1])))
     for first in range(0, width, step):
         check_time()
         part = slice(first, first + step)

@@ -29,7 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..common.progress import cache_last
 from ..common.protocols import Floats
 from ..common.runtime import check_time
-from ..structure.given import EPS, LONG_EPS, OUTWARD, ActivationFunction, LossFunction
+from ..structure.given import EPS, LONG_EPS, ROUND_UP, ActivationFunction, LossFunction
 from ..structure.parameters import (
     divisor_of,
     l2_diagonal,
@@ -412,8 +412,8 @@ def _given_bent(phi: ActivationFunction, z: Bounded) -> tuple[Bounded, Bend]:
     slope, bend, _ = phi.bounds(z.value.hi, np.broadcast_to(moved, x.shape))
     error = slope.max(axis=1, keepdims=True) * moved + norms(own)
     off = bend * moved + own
-    return Bounded(_as_pair(found[0]), error * OUTWARD), Bend(
-        _as_pair(found[1]), off * OUTWARD, float(slope.max())
+    return Bounded(_as_pair(found[0]), error * ROUND_UP), Bend(
+        _as_pair(found[1]), off * ROUND_UP, float(slope.max())
     )
 
 
@@ -609,9 +609,9 @@ def _given(loss: LossFunction, z: Bounded, y: Floats) -> Terms:
         + y.shape[1] * own.max(axis=1, keepdims=True)
         + third * moved
     )
-    d_error = (bend * moved + norms(own)) * OUTWARD
+    d_error = (bend * moved + norms(own)) * ROUND_UP
     slope = norms(np.asarray(np.abs(first), float)) + d_error
-    value_error = (slope * moved + own.sum(axis=1, keepdims=True)) * OUTWARD
+    value_error = (slope * moved + own.sum(axis=1, keepdims=True)) * ROUND_UP
     return _as_pair(value[:, None]), value_error, _as_pair(first), d_error
 
 

@@ -20,19 +20,19 @@ from ..common.errors import escaped
 from ..common.files import refuse_device, write_atomically
 from ..common.optional import optional
 from ..common.runtime import raise_if_interrupted
-from ..optimize.minimize import METHODS, STOCHASTIC
+from ..optimize.minimize import METHODS, STOCHASTIC_METHODS
 from ..plots.spectrum import DENSE_BELOW, SpectrumDisplay, ends, every_pair, extremes
 from ..spectrum.density import density_of
 from ..spectrum.draw import counted
 from ..spectrum.results import left_open
-from ..structure.tables import SUITS
+from ..structure.tables import DEFAULT_LOSS_BY_TARGETS
 from .advice import Shell
-from .data import DATA_SOURCES, SEPARATORS, Coding, Dataset, absolute
+from .data import DATA_SOURCES, SEPARATOR_OF_SUFFIX, Coding, Dataset, absolute
 from .models import is_model, on_cluster, open_model, read_model
 from .output import (
     DEFAULT_OUT,
-    PAGES,
-    TABLES,
+    PAGE_SUFFIXES,
+    TABLE_SUFFIXES,
     Output,
     check_figure,
     check_out,
@@ -46,16 +46,16 @@ from .output import (
     verdict_lines,
     write,
 )
-from .recipe import FORMATS, RECORD_FIELDS, Recipe, SavedRun, load_run, save_run
+from .recipe import RECORD_FIELDS, RUN_SUFFIXES, Recipe, SavedRun, load_run, save_run
 
-NETWORK = ("hidden", "activation", "residual", "batch_norm")  # what a file says of its network
+NETWORK_FIELDS = ("hidden", "activation", "residual", "batch_norm")  # fields of a saved network
 
 
 def demo(args: Namespace, out: Output) -> None:
     """Run the demonstration on real data."""
     from .demo import run
 
-    check_out(args.out, kinds=PAGES)
+    check_out(args.out, kinds=PAGE_SUFFIXES)
     check_figure(args.figure)
     with optional("the data and pictures of the demo", "demo"):
         import matplotlib.figure  # noqa: F401
@@ -83,7 +83,7 @@ def demo(args: Namespace, out: Output) -> None:
 
 def train(args: Namespace, out: Output) -> int:
     """Train a network, refine it with a second method, and save it."""
-    check_out(args.out or DEFAULT_OUT, kinds=FORMATS)
+    check_out(args.out or DEFAULT_OUT, kinds=RUN_SUFFIXES)
     check_choice(args.method, tuple(METHODS), "method")
     check_choice(args.refine, (*METHODS, "none"), "refine")
     recipe, data, objective, theta = begin(args)
@@ -110,7 +110,7 @@ def train(args: Namespace, out: Output) -> int:
         return replace(shell, model=str(place))
 
     first = {"max_iter": args.epochs, "seed": args.seed, "verdict": args.refine == "none"}
-    if args.method in STOCHASTIC:
+    if args.method in STOCHASTIC_METHODS:
         first["batch_size"] = args.batch_size
     common = {"max_time": args.max_time, "progress": args.progress, "callback": keep}
     try:
@@ -141,7 +141,7 @@ def begin(args: Namespace) -> tuple[Recipe, Dataset, Any, np.ndarray]:
     """
     given = {
         name: value
-        for name in (*NETWORK, "dtype", "l2", "loss", "target", "raw", "held_out")
+        for name in (*NETWORK_FIELDS, "dtype", "l2", "loss", "target", "raw", "held_out")
         if (value := getattr(args, name)) not in (None, False)
     }
     if args.start is None:
@@ -180,7 +180,7 @@ def started(args: Namespace, given: dict[str, Any]) -> tuple[Recipe, Any, np.nda
     path = Path(args.start).expanduser()
     refuse_device(path)
     network = path.is_file() and is_model(path)
-    for name in NETWORK:
+    for name in NETWORK_FIELDS:
         if name in given and not (name == "activation" and network):
             option = f"--{name.replace('_', '-')}"
             raise ValueError(f"{option} must be left out with --from, whose file has its own.")
@@ -238,7 +238,7 @@ def predict(args: Namespace, out: Output) -> None:
     """Write the predictions of a network for the samples of a file, as CSV."""
     from .predict import as_csv, predictions
 
-    check_out(args.out, kinds=TABLES)
+    check_out(args.out, kinds=TABLE_SUFFIXES)
     columns, notes = predictions(args)
     out.working = True
     for sentence in notes:  # standard output is for the table
@@ -332,8 +332,8 @@ def report(args: Namespace, out: Output) -> int:
     """
     from .page import build_report
 
-    check_out(args.out, kinds=PAGES)
-    table = Path(args.theta).suffix.lower() in SEPARATORS
+    check_out(args.out, kinds=PAGE_SUFFIXES)
+    table = Path(args.theta).suffix.lower() in SEPARATOR_OF_SUFFIX
     _refuse_options(args, table)
     if table:
         return report_on_table(args, out)
@@ -365,7 +365,7 @@ def report_on_table(args: Namespace, out: Output) -> int:
     from .fit_report import build
     from .fit_table import HIDDEN, fit_table
 
-    check_out(args.save, "save", FORMATS)
+    check_out(args.save, "save", RUN_SUFFIXES)
 
     def note(text: str) -> None:
         if args.progress:
@@ -458,7 +458,9 @@ def bench_objective(args: Namespace, dtype: str) -> tuple[Any, np.ndarray]:
     model = fc.MLP(args.sizes, activation=args.activation, dtype=dtype)
     X = rng.standard_normal((args.samples, args.sizes[0]))
     y = rng.integers(args.sizes[-1], size=args.samples)
-    objective = fc.Objective(model, X, y, loss=SUITS["classes"], n_threads=args.threads)
+    objective = fc.Objective(
+        model, X, y, loss=DEFAULT_LOSS_BY_TARGETS["classes"], n_threads=args.threads
+    )
     return objective, model.init(seed=0)
 
 

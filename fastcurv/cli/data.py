@@ -21,12 +21,13 @@ import numpy as np
 from ..common.errors import shown
 from ..common.files import refuse_device
 from ..common.optional import optional
-from ..structure.tables import LOSSES, SUITS, check_loss
+from ..structure.tables import DEFAULT_LOSS_BY_TARGETS, LOSSES, check_loss
 
 # --------------------------------------------------------------------------------------------------
 # Arrays from untrusted ``.npz`` files, with one-sentence errors for all defects.
 
-LEAST, MOST = 32 << 20, 64  # a file may take LEAST bytes, or MOST times its size, in memory
+# a file may take MIN_UNPACKED_BYTES bytes, or MAX_UNPACKED_RATIO times its size, in memory
+MIN_UNPACKED_BYTES, MAX_UNPACKED_RATIO = 32 << 20, 64
 
 
 def read_npz(path: str | Path, names: Container[str] | None = None) -> dict[str, np.ndarray]:
@@ -46,12 +47,12 @@ def read_npz(path: str | Path, names: Container[str] | None = None) -> dict[str,
     ------
     ValueError
         If the file cannot be read, or if the arrays would take more than 32 MiB and more than
-        `MOST` times the file's size as float64.
+        `MAX_UNPACKED_RATIO` times the file's size as float64.
     """
     path = Path(path)
     refuse_device(path)
     found: dict[str, np.ndarray] = {}
-    name, room = "", max(LEAST, MOST * path.stat().st_size)
+    name, room = "", max(MIN_UNPACKED_BYTES, MAX_UNPACKED_RATIO * path.stat().st_size)
     try:
         with zipfile.ZipFile(path) as archive:
             for entry in archive.infolist():
@@ -90,18 +91,18 @@ def _refuse_large(file: IO[bytes], size: int, room: int) -> None:
     taken = max(size, count * dtype.itemsize, 8 * count)
     if taken > room and not dtype.hasobject:
         raise ValueError(
-            f"it would unpack to {taken} bytes, more than {MOST} times its size; where that is "
-            "right, write it by np.savez, not np.savez_compressed"
+            f"it would unpack to {taken} bytes, more than {MAX_UNPACKED_RATIO} times its size; "
+            "where that is right, write it by np.savez, not np.savez_compressed"
         )
 
 
 # --------------------------------------------------------------------------------------------------
 # Samples and targets from ``.csv`` and ``.tsv`` files, with one-sentence errors for all defects.
 
-MANY = 5  # columns from which on no sample is 0, 1, 2, ...
+MIN_INDEX_COLUMNS = 5  # number of columns from which a row 0, 1, 2, ... is a header, not a sample
 SEPARATOR_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs"}
-SEPARATORS = {".csv": ",", ".tsv": "\t"}  # by the suffix of the file
-NO_NAMES = (
+SEPARATOR_OF_SUFFIX = {".csv": ",", ".tsv": "\t"}  # by the suffix of the file
+NO_NAMES_ADVICE = (
     "",
     "Unnamed: 0",
 )  # names of an index column written by pandas, once and after reading it back
@@ -145,7 +146,7 @@ def _table(path: Path, least: int) -> tuple[list[str] | None, list[list[str]]]:
     names = lines.pop(0) if _is_header(lines[0], lines[1:]) else None
     if len(lines) < least or len(lines[0]) < least:
         wanted = "two lines and two columns" if least == 2 else "a line of numbers"
-        marks = SEPARATOR_NAMES[SEPARATORS[path.suffix.lower()]]
+        marks = SEPARATOR_NAMES[SEPARATOR_OF_SUFFIX[path.suffix.lower()]]
         raise ValueError(f"{path} must hold at least {wanted}, separated by {marks}, got less.")
     _refuse_index(path, first, names is not None)
     width = len(lines[0])
@@ -201,7 +202,7 @@ def read_features(
         If the file cannot be read or has other columns.
     """
     path, kind = Path(str(source)).expanduser(), Path(str(source)).suffix.lower()
-    if kind not in SEPARATORS:
+    if kind not in SEPARATOR_OF_SUFFIX:
         X = _from_npz(_found(path), ("X",))[0] if kind == ".npz" else _from_sklearn(str(source))[0]
         if X.shape[1] != width:
             raise ValueError(f"{source} must have {width} features, got {X.shape[1]}.")
@@ -234,8 +235,9 @@ def _found(path: Path) -> Path:
 
 def _is_header(first: list[str], below: list[list[str]]) -> bool:
     """Return whether a first line names the columns: in words, or by their numbers 0, 1, ... as
-    pandas does. Numbers in order are names if there are `MANY`, or no sample would begin so: one
-    with a word in a column of numbers, or with whole numbers alone in a column of others.
+    pandas does. Numbers in order are names if there are `MIN_INDEX_COLUMNS`, or no sample would
+    begin so: one with a word in a column of numbers, or with whole numbers alone in a column of
+    others.
     """
     numbered = [(str(i), cell) for i, cell in enumerate(first) if _is_number(cell)]
     if not numbered or any(number != cell for number, cell in numbered):
@@ -243,7 +245,7 @@ def _is_header(first: list[str], below: list[list[str]]) -> bool:
     columns = [
         (name, cells) for name, cells in zip(first, zip(*below)) if all(map(_is_number, cells))
     ]
-    return len(first) >= MANY or any(
+    return len(first) >= MIN_INDEX_COLUMNS or any(
         not _is_number(name) or not all(cell.lstrip("+-").isdecimal() for cell in cells)
         for name, cells in columns
     )
@@ -254,13 +256,13 @@ def _lines(path: Path) -> list[list[str]]:
     refuse_device(path)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, delimiter=SEPARATORS[path.suffix.lower()])
+            reader = csv.reader(file, delimiter=SEPARATOR_OF_SUFFIX[path.suffix.lower()])
             lines = [[cell.strip() for cell in row] for row in reader if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         kind = path.suffix.lower()
         raise ValueError(f"{path} is not a {kind} file that can be read: {error}") from None
     if not lines:
-        marks = SEPARATOR_NAMES[SEPARATORS[path.suffix.lower()]]
+        marks = SEPARATOR_NAMES[SEPARATOR_OF_SUFFIX[path.suffix.lower()]]
         raise ValueError(
             f"{path} must hold numbers separated by {marks}, one sample a line, got an empty file."
         )
@@ -272,7 +274,7 @@ def _refuse_separator(path: Path, lines: list[list[str]]) -> None:
     numbers of a .csv file are split at the commas, and the other separator shows up inside a cell
     of every line.
     """
-    top, own = lines[:20], SEPARATORS[path.suffix.lower()]
+    top, own = lines[:20], SEPARATOR_OF_SUFFIX[path.suffix.lower()]
     for mark, name in SEPARATOR_NAMES.items():
         everywhere = all(any(mark in cell for cell in row) for row in top)
         beside = any(
@@ -291,7 +293,7 @@ def _refuse_index(path: Path, first: list[str], named: bool) -> None:
     name, *rest = first
     counts = rest == [str(i) for i in range(len(rest))]
     apart = all(cell.isdecimal() for cell in rest) and len(set(rest)) == len(rest)
-    if name in NO_NAMES and (counts or (named and apart)):
+    if name in NO_NAMES_ADVICE and (counts or (named and apart)):
         raise ValueError(
             f"{path} must hold data alone, got a first column without a name that numbers the "
             "rows, as the index of a pandas data frame does. Use df.to_csv(path, index=False)."
@@ -344,9 +346,9 @@ def _number(cell: str) -> float:
         return float("nan")
 
 
-NAMES = ("digits", "wine", "iris", "breast_cancer", "diabetes")
+SKLEARN_NAMES = ("digits", "wine", "iris", "breast_cancer", "diabetes")
 DATA_SOURCES = (
-    f"one of {', '.join(NAMES)}, or a .npz file with arrays X and y, or a .csv or .tsv file"
+    f"one of {', '.join(SKLEARN_NAMES)}, or a .npz file with arrays X and y, or a .csv or .tsv file"
 )
 
 
@@ -435,7 +437,7 @@ def load_dataset(
     seed: int = 0,
     n_outputs: int | None = None,
 ) -> Dataset:
-    """Load one of `NAMES` or a file, standardise the features, and hold out some samples.
+    """Load one of `SKLEARN_NAMES` or a file, standardise the features, and hold out some samples.
 
     Parameters
     ----------
@@ -518,7 +520,7 @@ def absolute(source: str) -> str:
     """Make a file's path independent of the working directory; leave the name of a data set as it
     is.
     """
-    return source if source in NAMES else str(Path(source).expanduser().absolute())
+    return source if source in SKLEARN_NAMES else str(Path(source).expanduser().absolute())
 
 
 def _digest(X: np.ndarray, y: np.ndarray) -> str:
@@ -538,18 +540,18 @@ def _read(
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], str]:
     """Return features, targets, the names of the features and that of the target."""
     kind = Path(str(source)).suffix.lower()
-    if target is not None and kind not in SEPARATORS:
+    if target is not None and kind not in SEPARATOR_OF_SUFFIX:
         raise ValueError(
             f"target is {target!r}, but only a .csv or .tsv file has columns to choose from"
         )
-    if kind != ".npz" and kind not in SEPARATORS:
+    if kind != ".npz" and kind not in SEPARATOR_OF_SUFFIX:
         return *_from_sklearn(str(source)), (), ""
     path = _found(Path(source).expanduser())
     return (*_from_npz(path), (), "") if kind == ".npz" else read_csv(path, target)
 
 
 def _from_sklearn(name: str) -> tuple[np.ndarray, np.ndarray]:
-    if name not in NAMES:
+    if name not in SKLEARN_NAMES:
         raise ValueError(f"data must be {DATA_SOURCES}, got {name!r}.")
     with optional(f"the data of {name}"):
         from sklearn import datasets
@@ -596,10 +598,10 @@ def _targets(
     labels: tuple[Any, ...] = ()
     whole = y.ndim == 1 and y.dtype.kind != "f"
     if loss is None:
-        loss = SUITS["classes" if whole else "numbers"]
+        loss = DEFAULT_LOSS_BY_TARGETS["classes" if whole else "numbers"]
         if whole and given == 1:  # the model separates two classes or predicts numbers
             two = y.dtype.kind in "US" or np.unique(y).size == 2
-            loss = SUITS["labels" if two else "numbers"]
+            loss = DEFAULT_LOSS_BY_TARGETS["labels" if two else "numbers"]
     check_loss(loss)
     if LOSSES[loss].targets == "numbers":
         if y.dtype.kind in "US":
@@ -646,7 +648,7 @@ def _classes(source: Any, y: np.ndarray, loss: str, given: int | None) -> tuple[
     if labels.size > max(2, len(y) // 2):
         raise ValueError(
             f"{source}: y must hold classes, got {labels.size} different whole numbers in "
-            f"{len(y)} samples. Use --loss {SUITS['numbers']} for numbers."
+            f"{len(y)} samples. Use --loss {DEFAULT_LOSS_BY_TARGETS['numbers']} for numbers."
         )
     return ranks, int(labels.size)
 
@@ -668,16 +670,16 @@ def _split(
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
-LARGEST = 1e150  # numbers whose squares and sums of squares are finite
+MAX_NUMBER = 1e150  # numbers up to this size have finite squares and sums of squares
 
 
 def _refuse_huge(what: str, A: np.ndarray) -> None:
     """Refuse numbers whose squares overflow: no loss, mean or variance of them is finite."""
     size = np.abs(A).max(initial=0.0) if A.dtype.kind == "f" else 0.0
-    if size > LARGEST:
+    if size > MAX_NUMBER:
         raise ValueError(
-            f"{what} must be numbers of at most {LARGEST:g}, got {size:g}. Divide the columns by "
-            "their unit."
+            f"{what} must be numbers of at most {MAX_NUMBER:g}, got {size:g}. Divide the columns "
+            "by their unit."
         )
 
 

@@ -27,9 +27,9 @@ from ..optimize.facts import constant_loss
 from ..optimize.minimize import minimize
 from ..optimize.path import (
     L2_RATIO,
-    LARGEST_L2,
+    MAX_L2,
     PLATEAU_LOSS_RATIO,
-    SMALLEST_L2,
+    MIN_L2,
     evidence_path,
     with_l2,
     with_units_restarted,
@@ -267,8 +267,8 @@ def l2_by_folds(ob: Objective, start: Any, seed: int) -> tuple[float, np.ndarray
     fold = np.random.default_rng(seed).permutation(N) % N_FOLDS
     fitted = [_some(ob, np.flatnonzero(fold != i)) for i in range(N_FOLDS)]
     held = [_some(ob, np.flatnonzero(fold == i)) for i in range(N_FOLDS)]
-    thetas, l2, idle, best, lowest = [start] * N_FOLDS, LARGEST_L2, 0, LARGEST_L2, np.inf
-    while l2 > SMALLEST_L2 and idle < MAX_IDLE:
+    thetas, l2, idle, best, lowest = [start] * N_FOLDS, MAX_L2, 0, MAX_L2, np.inf
+    while l2 > MIN_L2 and idle < MAX_IDLE:
         thetas = [
             _minimise(with_l2(one, l2), with_units_restarted(one.model, theta, start))
             for one, theta in zip(fitted, thetas)

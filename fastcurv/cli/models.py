@@ -19,13 +19,13 @@ from ..convert.onnx import from_onnx
 from ..convert.torch import from_torch
 from ..network.mlp import MLP
 from ..network.objective import Objective
-from ..network.save import RUN, load
+from ..network.save import RUN_KEY, load
 from .data import Dataset, absolute, load_dataset
 
 # --------------------------------------------------------------------------------------------------
 # Objectives of the shell command on Dask workers, each of which reads the data itself.
 
-SHARDS = 16  # independent of the number of workers, so that the order of summation is too
+N_SHARDS = 16  # independent of the number of workers, so that the order of summation is too
 Load = Callable[[], Dataset]
 
 
@@ -52,7 +52,7 @@ def on_cluster(address: str | None, ob: Any, load: Load) -> Any:
         return ob
     from .. import distributed
 
-    count = min(SHARDS, ob.n_samples)
+    count = min(N_SHARDS, ob.n_samples)
     shards = [partial(rows, load, i, count) for i in range(count)]
     client = None if address == "local" else address
     there = distributed.Objective(
@@ -63,15 +63,15 @@ def on_cluster(address: str | None, ob: Any, load: Load) -> Any:
     return there
 
 
-TORCH = (".pt", ".pth")
+TORCH_SUFFIXES = (".pt", ".pth")
 
 
 def is_model(path: Path) -> bool:
     """Return whether a file holds only a network, and not a run that 'fastcurv train' saved."""
     kind = path.suffix.lower()
     if kind != ".safetensors":
-        return kind in (".onnx", *TORCH)
-    return RUN not in read_tensors(path)[1]
+        return kind in (".onnx", *TORCH_SUFFIXES)
+    return RUN_KEY not in read_tensors(path)[1]
 
 
 def open_model(path: Path, args: Namespace) -> tuple[Dataset, Objective, np.ndarray]:
@@ -111,7 +111,7 @@ def open_model(path: Path, args: Namespace) -> tuple[Dataset, Objective, np.ndar
 def read_model(path: Path, activation: str | None = None) -> tuple[MLP, np.ndarray]:
     """Read model and theta from a file, by its suffix."""
     kind = path.suffix.lower()
-    if kind in TORCH:
+    if kind in TORCH_SUFFIXES:
         return _from_state(path, _torch_state(path), activation)
     if kind == ".safetensors":
         arrays, facts = read_tensors(path)

@@ -22,7 +22,7 @@ from ..common.files import check_place, write_atomically
 from ..common.optional import optional
 from ..common.progress import on_terminal
 
-PAGES, TABLES = (".html", ".htm"), (".csv",)
+PAGE_SUFFIXES, TABLE_SUFFIXES = (".html", ".htm"), (".csv",)
 DEFAULT_OUT = "theta.safetensors"  # the file that `train` writes by default
 
 

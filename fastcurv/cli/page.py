@@ -13,7 +13,7 @@ import fastcurv as fc
 from ..optimize.diagnose import Diagnosis, explain
 from ..plots.landscape import LandscapeDisplay
 from ..plots.spectrum import ends, every_pair, extremes
-from ..spectrum.draw import BAND, within
+from ..spectrum.draw import BAND_STANDARD_ERRORS, within
 from ..spectrum.results import left_open
 from .advice import Shell
 from .output import describe, standing
@@ -95,7 +95,7 @@ def _spectrum(page: Report, hessian: Any, point: Any, args: Namespace) -> list[l
     for axis, other in (("log", "logarithmic axis"), ("linear", "linear axis")):
         d = within(density.regrid(axis=axis), low)
         every = max(1, len(d.grid) // 800)
-        x, y, band = d.grid[::every], d.density[::every], BAND * d.stderr[::every]
+        x, y, band = d.grid[::every], d.density[::every], BAND_STANDARD_ERRORS * d.stderr[::every]
         line = {"name": "density", "x": x, "y": y}
         if np.isfinite(band).all():
             line |= {"low": np.maximum(y - band, 0), "high": y + band}
@@ -117,8 +117,8 @@ def _spectrum(page: Report, hessian: Any, point: Any, args: Namespace) -> list[l
         ""
         if density.exact
         else (
-            f" by stochastic Lanczos quadrature; the band is {BAND:g} standard errors of "
-            f"{density.n_probes} probes"
+            f" by stochastic Lanczos quadrature; the band is {BAND_STANDARD_ERRORS:g} standard "
+            f"errors of {density.n_probes} probes"
         )
     )
     page.section("Spectrum").chart(

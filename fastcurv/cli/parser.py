@@ -180,11 +180,13 @@ DASK_OPTION = option(
     help="of a scheduler whose workers hold the rows and see the data under the same path; "
     "'local' starts workers here",
 )
-OF_HIDDEN = f"of the hidden layers: {ACTIVATION_NAMES}"
+HIDDEN_ACTIVATION_HELP = f"of the hidden layers: {ACTIVATION_NAMES}"
 ACTIVATION_OPTION = option(
-    "--activation", default="tanh", help=f"{OF_HIDDEN} (default %(default)s)"
+    "--activation", default="tanh", help=f"{HIDDEN_ACTIVATION_HELP} (default %(default)s)"
 )
-OF_STATE = option("--activation", default=None, help=f"{OF_HIDDEN}; where a state dict is given")
+STATE_ACTIVATION_OPTION = option(
+    "--activation", default=None, help=f"{HIDDEN_ACTIVATION_HELP}; where a state dict is given"
+)
 JSON_OPTION = option("--json", action="store_true", help="one JSON object, nothing else")
 COMMON_OPTIONS = [
     option("--seed", type=_whole(0), default=0, help="(default %(default)s)"),
@@ -215,7 +217,7 @@ SAVED_OPTIONS = [
         "used unchanged by a model of another program",
     ),
     *DATA_OPTIONS,
-    OF_STATE,
+    STATE_ACTIVATION_OPTION,
     option("--dtype", choices=DTYPES, default=None, help="other precision than its own"),
     option("--l2", type=_real(0), default=None, help="other weight decay than recorded"),
 ]
@@ -281,7 +283,7 @@ COMMANDS: dict[str, dict[str, Any]] = {  # the function of each is in `commands`
                 type=_widths,
                 help="widths of the hidden layers, or 'none' (default 32,16)",
             ),
-            option("--activation", help=f"{OF_HIDDEN} (default tanh)"),
+            option("--activation", help=f"{HIDDEN_ACTIVATION_HELP} (default tanh)"),
             option("--residual", action="store_true", help="skip connections where widths agree"),
             option(
                 "--batch-norm", action="store_true", help="batch normalisation of the hidden layers"
@@ -346,7 +348,7 @@ COMMANDS: dict[str, dict[str, Any]] = {  # the function of each is in `commands`
                 metavar="data",
                 help="a .csv or .tsv file, a .npz file with an array X, or a data set",
             ),
-            OF_STATE,
+            STATE_ACTIVATION_OPTION,
             option(
                 "--probabilities", action="store_true", help="of each class, in further columns"
             ),

@@ -19,14 +19,15 @@ from ..common.errors import shown
 from ..common.files import damaged, read_tensors, write_atomically, write_tensors
 from ..network.mlp import MLP
 from ..network.objective import Objective
-from ..network.save import RUN, assembled, contents
+from ..network.save import RUN_KEY, assembled, contents
 from .data import Code, Coding, Dataset, load_dataset, read_npz
 from .tables import FORMS, KINDS, load_table
 
-FORMATS = (".npz", ".safetensors")
-FLAGS = ("residual", "batch_norm", "raw", "table", "l2_biases")  # of a `Recipe`
+RUN_SUFFIXES = (".npz", ".safetensors")
+# fields of a `Recipe` that are True or False
+FLAG_FIELDS = ("residual", "batch_norm", "raw", "table", "l2_biases")
 RECORD_FIELDS = ("loss", "gradient_norm", "time")
-SCALING_FIELDS = ("shift", "scale", "y_shift", "y_scale")  # numbers of a `Coding`
+SCALING_FIELDS = ("shift", "scale", "y_shift", "y_scale")  # fields of a `Coding` that are numbers
 # archive comment; then the hex SHA-256 of everything before the digits
 SEAL_PREFIX = b"fastcurv sha256 "
 
@@ -156,9 +157,9 @@ def save_run(
         path = Path(path).expanduser().absolute()
         path.parent.mkdir(parents=True, exist_ok=True)
         arrays, facts = contents(model, theta)
-        facts[RUN] = {"recipe": asdict(recipe), "phases": phases}
+        facts[RUN_KEY] = {"recipe": asdict(recipe), "phases": phases}
         if coding is not None:
-            facts[RUN]["coding"] = asdict(coding)
+            facts[RUN_KEY]["coding"] = asdict(coding)
         write_tensors(path, arrays | records, facts)
         return path
     if recipe.n_outputs is not None:
@@ -236,7 +237,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], Any, MLP | None, dict[str,
     if path.suffix.lower() == ".safetensors":
         arrays, facts = read_tensors(path)
         model, arrays["theta"] = assembled(path, arrays, facts)
-        return arrays, facts[RUN]["recipe"], model, facts[RUN]
+        return arrays, facts[RUN_KEY]["recipe"], model, facts[RUN_KEY]
     arrays = read_npz(path)
     _check_seal(path)
     more: dict[str, Any] = {
@@ -326,7 +327,7 @@ def _checked(facts: Any, instead: dict[str, Any]) -> Recipe:
         "l2": (int, float),
         "held_out": (int, float),
     }
-    kinds |= dict.fromkeys(FLAGS, (bool,)) | {
+    kinds |= dict.fromkeys(FLAG_FIELDS, (bool,)) | {
         "seed": (int,),
         "n_outputs": (int,),
     }

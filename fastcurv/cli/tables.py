@@ -28,9 +28,9 @@ import numpy as np
 from ..common.errors import shown
 from ..common.files import refuse_device
 from ..common.optional import optional
-from ..structure.tables import LOSSES, SUITS
+from ..structure.tables import DEFAULT_LOSS_BY_TARGETS, LOSSES
 from .data import (
-    NO_NAMES,
+    NO_NAMES_ADVICE,
     Code,
     Coding,
     Dataset,
@@ -638,7 +638,7 @@ def _kind(
             return left_out, CONSTANT if present.size else EMPTY, False
         if different.size == len(cells) and bool((different == np.round(different)).all()):
             counts = bool((np.diff(values) == 1).all()) and values[0] in (0, 1)
-            if counts or name in NO_NAMES or IDENTIFIER.search(name):
+            if counts or name in NO_NAMES_ADVICE or IDENTIFIER.search(name):
                 return left_out, NUMBERS_ROWS if counts else IDENTIFIES, False
         return Code(name, "numbers"), "", present.size < len(cells)
     form = form_of_dates(cells, where)
@@ -812,7 +812,9 @@ def load_table(
         X, _ = encode(coding.codes, table.sheet, range(len(coding.codes)))
     if loss is None:
         kind = "numbers" if not table.classes else "classes"
-        loss = SUITS["labels" if table.classes and len(np.unique(table.y)) == 2 else kind]
+        loss = DEFAULT_LOSS_BY_TARGETS[
+            "labels" if table.classes and len(np.unique(table.y)) == 2 else kind
+        ]
     digest = _digest(X, table.y)
     loss, y, width, labels = _targets(path, table.y, loss, None)
     if LOSSES[loss].targets == "numbers":

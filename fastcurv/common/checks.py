@@ -18,12 +18,12 @@ from scipy.sparse.linalg import LinearOperator
 
 from .._engine import FastMatrixProduct, NotFiniteError, inner, resume_arithmetic
 from .errors import advice, entry, parameters_of, suggestion, typed
-from .protocols import OFFERED, Array, Indices, own_product, replaces_products, why_not_own
+from .protocols import OPTIONAL_METHODS, Array, Indices, own_product, replaces_products, why_not_own
 
 Name = TypeVar("Name", bound=str)
 INTEGER_TYPES = (int, numbers.Integral)  # an int is found at once, an abstract class takes its time
 MAX_COUNT = (1 << 63) - 1  # largest int argument; a float and the engine's sizes can hold it
-CACHED_MATRIX_ENTRIES = 1 << 18  # numbers of a matrix that a near cache holds
+CACHED_MATRIX_ENTRIES = 1 << 18  # entries of a matrix that fits into a cache near a core
 # size of a block of matrix rows, in numbers; Ctrl-C is handled between blocks
 SLAB_ENTRIES = 1 << 20
 
@@ -456,7 +456,7 @@ class OwnProducts(SelfAdjoint):
         self.op, self.name = op, own_product(op)
 
     def __getattr__(self, name: str) -> Any:
-        if name not in OFFERED or why_not_own(vars(self)["op"], name):
+        if name not in OPTIONAL_METHODS or why_not_own(vars(self)["op"], name):
             raise AttributeError(name)
         return getattr(self.op, name)
 

@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partialmethod, wraps
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, get_args
 
-from .protocols import INTERNAL, Certificate
+from .protocols import INTERNAL_NAMES, Certificate
 from .runtime import Given, Result
 
 # --------------------------------------------------------------------------------------------------
 # Names in other libraries and their counterparts here: tables from unknown names to suggestions,
 # for names of arguments (`ARGUMENTS`), of methods, losses, activations and initialisations
-# (`CHOICES`, in any spelling), of attributes (`ATTRIBUTES`, `FUNCTIONS`), and of libraries whose
-# networks can be converted (`CONVERTERS`).
+# (`CHOICES`, in any spelling), of attributes (`ATTRIBUTES`, `FUNCTION_HINTS`), and of libraries
+# whose networks can be converted (`CONVERTERS`).
 
 STEP_ALIASES = dict.fromkeys(
     ("maxiter", "n_iter", "epochs", "n_epochs", "num_steps", "n_steps", "steps", "iterations"),
@@ -259,7 +259,7 @@ CHOICES: dict[str, dict[str, str]] = {
     },
 }
 
-_OF_HESSIANS = (
+_HESSIAN_HINTS = (
     "eigsh",
     "eigvalsh",
     "trace",
@@ -269,7 +269,7 @@ _OF_HESSIANS = (
     "spectral_density",
 )
 _DEVICES = dict.fromkeys(("cuda", "cpu", "gpu", "device"), _CPU_ONLY)
-_OF_RESULTS = {
+_RESULT_HINTS = {
     **dict.fromkeys(
         ("theta", "params", "parameters", "weights", "best_x", "best_params", "solution"), "run.x"
     ),
@@ -316,7 +316,7 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
         "fisher": "ob.empirical_fisher(theta)",
         "predict": "ob.model.predict(theta, X)",
         **dict.fromkeys(("theta", "params", "parameters"), "a theta of your own: ob.model.init()"),
-        **{name: f"fc.{name}(ob.hessian(theta))" for name in _OF_HESSIANS},
+        **{name: f"fc.{name}(ob.hessian(theta))" for name in _HESSIAN_HINTS},
         "__call__": "ob.value(theta)",
         "__getitem__": "ob.batch(rows)",
         "restrict": "ob.hessian(theta).restrict(layers=[...])",
@@ -351,9 +351,9 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
         **dict.fromkeys(("inertia", "signature"), "point.n_negative, n_zero and n_positive"),
         **dict.fromkeys(("x", "theta"), "point.nearest, or the theta that was passed to classify"),
     },
-    "result": _OF_RESULTS,
+    "result": _RESULT_HINTS,
     "run": {
-        **_OF_RESULTS,
+        **_RESULT_HINTS,
         **dict.fromkeys(("n_iter", "n_iter_", "niter", "iterations", "iteration"), "run.nit"),
         **dict.fromkeys(("n_steps", "steps", "epochs"), "run.nit"),
         **dict.fromkeys(("n_products", "nhess", "n_matvecs"), "run.nhev, the Hessian products"),
@@ -405,7 +405,7 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
     },
 }
 SCHEDULE_NAMES = ("constant", "constant_then_decay", "inverse_time", "power", "robbins_monro")
-FUNCTIONS = {
+FUNCTION_HINTS = {
     **dict.fromkeys(("hessian", "Hessian"), "ob.hessian(theta) of ob = fc.Objective(...)"),
     "hvp": "ob.hessian(theta) @ v of ob = fc.Objective(...)",
     "HessianLinearOperator": "ob.hessian(theta) of ob = fc.Objective(...)",  # of curvlinops
@@ -626,7 +626,7 @@ def no_attribute(subject: str, kind: str, name: str, owner: Any) -> NoReturn:
     """Raise an AttributeError that suggests the right name: that of another library's name, or the
     closest attribute of `owner`.
     """
-    known = FUNCTIONS if subject == "fastcurv" else ATTRIBUTES[subject]
+    known = FUNCTION_HINTS if subject == "fastcurv" else ATTRIBUTES[subject]
     hint = "."
     if name in known:
         hint = advice(known[name])
@@ -669,7 +669,7 @@ class AttributeHints:
             no_attribute(type(self)._subject, f"{type(self).__name__!r} object", name, self)
 
     def __dir__(self) -> list[str]:
-        return [name for name in super().__dir__() if name not in INTERNAL]
+        return [name for name in super().__dir__() if name not in INTERNAL_NAMES]
 
 
 def typed(x: Any) -> str:

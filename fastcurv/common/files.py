@@ -34,7 +34,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-PIECE = 16 << 20  # bytes written or read at a time; Ctrl-C is handled in between
+PIECE_BYTES = 16 << 20  # bytes written or read at a time; Ctrl-C is handled in between
 
 
 @contextlib.contextmanager
@@ -182,19 +182,19 @@ def _permit(out: IO[bytes], mode: int | None) -> None:
 def _to_disk(out: IO[bytes]) -> None:
     """Flush the file to disk; Ctrl-C is handled during a long wait."""
     sync = partial(os.fsync, out.fileno())
-    if os.fstat(out.fileno()).st_size > PIECE:
+    if os.fstat(out.fileno()).st_size > PIECE_BYTES:
         interruptible(sync)
     else:
         sync()
 
 
 # contains a hash of the host name: on network file systems locks may be local to one machine
-_MARK = f".fastcurv-{zlib.crc32(platform.node().encode()):08x}-"
+_PART_PREFIX = f".fastcurv-{zlib.crc32(platform.node().encode()):08x}-"
 
 
 def _beside(folder: str) -> str:
     """Return a new random file name in the folder, of a fixed length."""
-    return os.path.join(folder, f"{_MARK}{secrets.token_hex(8)}.part")
+    return os.path.join(folder, f"{_PART_PREFIX}{secrets.token_hex(8)}.part")
 
 
 def _lock(handle: int) -> bool | None:
@@ -214,7 +214,7 @@ def _sweep(folder: str) -> None:
     """Remove temporary files of writers that no longer run, whose locks have ended with them."""
     with contextlib.suppress(OSError):
         for left in os.listdir(folder) if fcntl else ():
-            if not (left.startswith(_MARK) and left.endswith(".part")):
+            if not (left.startswith(_PART_PREFIX) and left.endswith(".part")):
                 continue
             name = os.path.join(folder, left)
             with contextlib.suppress(OSError):
@@ -281,19 +281,19 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> Path:
     return path
 
 
-_CODES = {
+_DTYPE_CODES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2",
     "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1",
     "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "|u1",
     "BOOL": "|b1",
 }  # fmt: skip
-_NAMES = {np.dtype(code): name for name, code in _CODES.items()}
-_FACTS = "fastcurv"
-_SUM = "fastcurv.sha256"  # checksum of the whole file, with zeros in place of its digits
-_ZEROS = b"0" * 64
-_SUM_AT = 8 + len('{"__metadata__":{"":"') + len(_SUM)
-_HEADER_LIMIT = 1 << 22  # bytes; parsed JSON of that size takes less than 300 MB
-_MOST_AXES = 32  # NumPy 1's limit
+_DTYPE_NAMES = {np.dtype(code): name for name, code in _DTYPE_CODES.items()}
+_FACTS_KEY = "fastcurv"
+_CHECKSUM_KEY = "fastcurv.sha256"  # checksum of the whole file, with zeros in place of its digits
+_CHECKSUM_ZEROS = b"0" * 64
+_CHECKSUM_OFFSET = 8 + len('{"__metadata__":{"":"') + len(_CHECKSUM_KEY)
+_MAX_HEADER_BYTES = 1 << 22  # parsed JSON of this size takes less than 300 MB
+_MAX_AXES = 32  # NumPy 1's limit
 
 
 def write_tensors(
@@ -327,25 +327,28 @@ def write_tensors(
     >>> read_tensors(path)
     ({'theta': array([0., 1., 2.])}, {'step': 7})
     """
-    known = {_SUM: _ZEROS.decode(), _FACTS: json.dumps({} if facts is None else facts)}
+    known = {
+        _CHECKSUM_KEY: _CHECKSUM_ZEROS.decode(),
+        _FACTS_KEY: json.dumps({} if facts is None else facts),
+    }
     header: dict[str, Any] = {"__metadata__": known}
     offset, ready = 0, []
     for name in sorted(arrays, key=lambda key: (-np.asarray(arrays[key]).dtype.itemsize, key)):
         array = np.asarray(arrays[name])
         array = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
-        if array.dtype not in _NAMES:
+        if array.dtype not in _DTYPE_NAMES:
             raise TypeError(
                 f"array {name!r} has dtype {array.dtype}, which a safetensors file cannot hold"
             )
         place, shape = [offset, offset + array.nbytes], list(array.shape)
-        header[name] = {"dtype": _NAMES[array.dtype], "shape": shape, "data_offsets": place}
+        header[name] = {"dtype": _DTYPE_NAMES[array.dtype], "shape": shape, "data_offsets": place}
         ready.append(array)
         offset += array.nbytes
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    if len(text) > _HEADER_LIMIT:
+    if len(text) > _MAX_HEADER_BYTES:
         raise ValueError(
-            f"the header of {path} must take at most {_HEADER_LIMIT} bytes, got {len(text)}."
+            f"the header of {path} must take at most {_MAX_HEADER_BYTES} bytes, got {len(text)}."
         )
     head, digest = len(text).to_bytes(8, "little") + text, hashlib.sha256()
     with whole(path) as out:
@@ -353,14 +356,14 @@ def write_tensors(
             data = bytes(piece)  # a copy, in case another thread changes the array
             digest.update(data)
             out.write(data)
-        out.seek(_SUM_AT)
+        out.seek(_CHECKSUM_OFFSET)
         out.write(digest.hexdigest().encode())
 
 
 def _pieces(array: np.ndarray) -> Iterator[np.ndarray]:
     """Yield an array's bytes in pieces, between which Ctrl-C is handled."""
     data = array.reshape(-1).view(np.uint8) if array.size else np.empty(0, np.uint8)
-    return (data[at : at + PIECE] for at in range(0, len(data), PIECE))
+    return (data[at : at + PIECE_BYTES] for at in range(0, len(data), PIECE_BYTES))
 
 
 def _json(text: Any) -> Any:
@@ -377,7 +380,7 @@ def _read_header(path: str, raw: IO[bytes], size: int) -> tuple[dict[str, Any], 
     """
     head = raw.read(8)
     length = int.from_bytes(head, "little")
-    if size < 8 or length > min(_HEADER_LIMIT, size - 8):
+    if size < 8 or length > min(_MAX_HEADER_BYTES, size - 8):
         raise ValueError(f"{path} is not a safetensors file: its header does not fit in it")
     head += raw.read(length)
     header = _json(head[8:])
@@ -399,14 +402,18 @@ def _checksum(path: str, metadata: Any, head: bytes) -> tuple[str | None, Any]:
     for older files and for those of other programs.
     """
     known = metadata if isinstance(metadata, dict) else {}
-    told = known.get(_SUM)
+    told = known.get(_CHECKSUM_KEY)
     if told is None:
-        if _FACTS in known and any(re.fullmatch("[0-9a-f]{64}", str(v)) for v in known.values()):
+        if _FACTS_KEY in known and any(
+            re.fullmatch("[0-9a-f]{64}", str(v)) for v in known.values()
+        ):
             raise damaged(path)  # a checksum is there, but its key is damaged
         return None, None
-    if told != head[_SUM_AT : _SUM_AT + 64].decode("latin-1"):
+    if told != head[_CHECKSUM_OFFSET : _CHECKSUM_OFFSET + 64].decode("latin-1"):
         raise damaged(path)
-    return told, hashlib.sha256(head[:_SUM_AT] + _ZEROS + head[_SUM_AT + 64 :])
+    return told, hashlib.sha256(
+        head[:_CHECKSUM_OFFSET] + _CHECKSUM_ZEROS + head[_CHECKSUM_OFFSET + 64 :]
+    )
 
 
 def _entries(path: str, header: dict[str, Any], room: int) -> list[tuple[str, np.dtype[Any], Any]]:
@@ -422,10 +429,10 @@ def _entries(path: str, header: dict[str, Any], room: int) -> list[tuple[str, np
             isinstance(x, list) and all(type(i) is int and 0 <= i < 1 << 63 for i in x)
             for x in (shape, place)
         )
-        told = isinstance(code, str) and code in _CODES and lists
-        if not told or len(shape) > _MOST_AXES or len(place) != 2:
+        told = isinstance(code, str) and code in _DTYPE_CODES and lists
+        if not told or len(shape) > _MAX_AXES or len(place) != 2:
             raise ValueError(f"{path} describes the array {called} in a way that cannot be read")
-        dtype = np.dtype(_CODES[code])
+        dtype = np.dtype(_DTYPE_CODES[code])
         if place[1] - place[0] != math.prod(shape) * dtype.itemsize:
             raise ValueError(f"{path} says that the array {called} lies where it cannot lie")
         found.append((name, dtype, tuple(shape), *place))
@@ -477,9 +484,9 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], d
         }
     if digest is not None and digest.hexdigest() != told:
         raise damaged(path)
-    if not isinstance(metadata, dict) or _FACTS not in metadata:
+    if not isinstance(metadata, dict) or _FACTS_KEY not in metadata:
         return arrays, {}
-    facts = _json(metadata[_FACTS]) if isinstance(metadata[_FACTS], str) else None
+    facts = _json(metadata[_FACTS_KEY]) if isinstance(metadata[_FACTS_KEY], str) else None
     if not isinstance(facts, dict):
         raise ValueError(f"{path} holds facts that cannot be read")
     return arrays, facts

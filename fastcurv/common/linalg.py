@@ -34,17 +34,18 @@ from .._engine import symmetrised as symmetrised
 from .._engine import wanted as wanted
 from .checks import slabs
 from .protocols import Array, Floats, Indices
-from .runtime import ALONE, Given, Result, interruptible, one_blas_thread
+from .runtime import SERIAL_BLAS_MAX_N, Given, Result, interruptible, one_blas_thread
 
-DRIVERS = ("evd", "evr", "ev")
+LAPACK_DRIVERS = ("evd", "evr", "ev")
 MIN_SUBNORMAL = 5e-324  # the least positive float64
 UNIT_ROUNDOFF = float(np.finfo(np.float64).eps) / 2  # unit roundoff of float64, used in all proofs
 # bounds the effect of underflow for a matrix whose largest entry is near 1
 UNDERFLOW_BOUND = 1e-290
-SLICE, COLUMNS = 128, 512  # length of inner slices; columns checked together
-FEW_ROWS = 64  # rows up to which all eigenvectors one by one cost no more than with their proof
+SLICE_LENGTH, COLUMNS_PER_CHECK = 128, 512  # length of inner slices; columns checked together
+# rows up to which all eigenvectors one by one cost no more than with their proof
+PROOF_MIN_ROWS = 64
 LONG_EIGENSYSTEM_MIN_N = 400  # below this n an eigensystem takes milliseconds
-PER_CUBE = 3e-10  # seconds per n^3 for one and a half decompositions on one core
+SECONDS_PER_N_CUBED = 3e-10  # seconds per n^3 for one and a half decompositions on one core
 MAX_DRIVER_ERROR = 1e-6  # a driver whose proved error is above this share of ||A|| has failed
 MAX_SIGN_PROOF_LOSS = 1e-3  # share of the smallest |eigenvalue| that a proof of signs may give up
 
@@ -63,7 +64,7 @@ def alone(decompose: Callable[Given, Result]) -> Callable[Given, Result]:
 
     @wraps(decompose)
     def run(*args: Given.args, **named: Given.kwargs) -> Result:
-        with one_blas_thread(ALONE < len(args[0]) < LONG_EIGENSYSTEM_MIN_N):  # type: ignore[arg-type]
+        with one_blas_thread(SERIAL_BLAS_MAX_N < len(args[0]) < LONG_EIGENSYSTEM_MIN_N):  # type: ignore[arg-type]
             return decompose(*args, **named)
 
     return run
@@ -127,7 +128,7 @@ def eigh(A: Floats) -> Eigensystem:
     (array([-2.,  2.]), True)
     """
     S, exponent = _scaled(A)
-    return _eigensystem(S, exponent, _attempt(partial(_lapack, S, DRIVERS[0])))
+    return _eigensystem(S, exponent, _attempt(partial(_lapack, S, LAPACK_DRIVERS[0])))
 
 
 @alone
@@ -149,7 +150,7 @@ def eigh_apart(A: Floats, beside: float) -> Eigensystem | JointSigns:
     (array([-2.,  2.]), True)
     """
     S, exponent = _scaled(A)
-    first = _attempt(partial(_lapack, S, DRIVERS[0]))
+    first = _attempt(partial(_lapack, S, LAPACK_DRIVERS[0]))
     if first is not None and 0 <= beside < np.inf:
         values, V = (np.asarray(x, dtype=np.float64) for x in first)
         error = _signs(S, values, V, float(np.ldexp(beside, -exponent)))
@@ -163,8 +164,8 @@ def eigh_apart(A: Floats, beside: float) -> Eigensystem | JointSigns:
 def _eigensystem(S: Floats, exponent: int, first: Any) -> Eigensystem:
     """Return the first driver's result with its proof or, if that fails, the next one's."""
     best = None
-    for driver in DRIVERS:
-        found = first if driver == DRIVERS[0] else _attempt(partial(_lapack, S, driver))
+    for driver in LAPACK_DRIVERS:
+        found = first if driver == LAPACK_DRIVERS[0] else _attempt(partial(_lapack, S, driver))
         if found is None:
             continue
         values, V = (np.asarray(x, dtype=np.float64) for x in found)
@@ -194,7 +195,7 @@ def eigvalsh(A: Floats) -> Floats:
     """
     S, exponent = _scaled(A)
     trace, squares = float(np.trace(S)), float(np.vdot(S, S))
-    for driver in DRIVERS:
+    for driver in LAPACK_DRIVERS:
         values = _attempt(partial(_lapack, S, driver, only=True))
         if values is not None and _credible(values, trace, squares):
             return unscaled(np.asarray(values, dtype=np.float64), exponent)
@@ -251,7 +252,7 @@ def _some(A: Floats, pick: Callable[[Floats], Indices]) -> tuple[Floats, Indices
     if values is None or not _credible(values, form.trace, form.squares):
         return None
     at = pick(values)
-    if 2 * len(at) > form.n > FEW_ROWS:
+    if 2 * len(at) > form.n > PROOF_MIN_ROWS:
         return None
     rows, most = form.vectors(at), MAX_DRIVER_ERROR * max(-values[0], values[-1])
     return (values, at, rows.T) if (residuals(A, values[at], rows) <= most).all() else None
@@ -313,8 +314,8 @@ def _attempt(solve: Callable[[], Any]) -> Any:
 
 def _failed(n: int) -> np.linalg.LinAlgError:
     return np.linalg.LinAlgError(
-        f"LAPACK's eigensolvers {', '.join(DRIVERS)} all failed on a finite symmetric matrix of n "
-        f"= {n}. Try another build of BLAS and LAPACK."
+        f"LAPACK's eigensolvers {', '.join(LAPACK_DRIVERS)} all failed on a finite symmetric "
+        f"matrix of n = {n}. Try another build of BLAS and LAPACK."
     )
 
 
@@ -443,12 +444,12 @@ def _proved(A: Floats, values: Floats, V: Floats) -> Floats:
     n, count = V.shape
     if count == 0:
         return np.zeros(0)
-    depth = min(SLICE, n) + -(-n // SLICE) + 4
+    depth = min(SLICE_LENGTH, n) + -(-n // SLICE_LENGTH) + 4
     gamma = gamma_of(depth)
     E, EL, R = 0.0, 0.0, 0.0
     V, squares = np.ascontiguousarray(V), values**2
-    for start in range(0, count, COLUMNS):
-        cut = slice(start, min(start + COLUMNS, count))
+    for start in range(0, count, COLUMNS_PER_CHECK):
+        cut = slice(start, min(start + COLUMNS_PER_CHECK, count))
         width = cut.stop - start
         part = _sliced(V[:, start:].T, V[:, cut])  # E is symmetric: from the diagonal block down
         part[np.arange(width), np.arange(width)] -= 1
@@ -472,12 +473,12 @@ def _proved(A: Floats, values: Floats, V: Floats) -> Floats:
 
 
 def _sliced(A: Floats, B: Floats) -> Floats:
-    """Compute ``A @ B`` by slices of the inner dimension, so that each entry takes at most ``SLICE
-    + n / SLICE`` additions in a row.
+    """Compute ``A @ B`` by slices of the inner dimension, so that each entry takes at most
+    ``SLICE_LENGTH + n / SLICE_LENGTH`` additions in a row.
     """
-    total = A[:, :SLICE] @ B[:SLICE]
-    for start in range(SLICE, len(B), SLICE):
-        total += A[:, start : start + SLICE] @ B[start : start + SLICE]
+    total = A[:, :SLICE_LENGTH] @ B[:SLICE_LENGTH]
+    for start in range(SLICE_LENGTH, len(B), SLICE_LENGTH):
+        total += A[:, start : start + SLICE_LENGTH] @ B[start : start + SLICE_LENGTH]
     return total
 
 
@@ -495,7 +496,8 @@ def _norm_bound(A: Floats) -> float:
 # Singular value decompositions by LAPACK: divide and conquer, or QR if that fails on a finite
 # matrix.
 
-LARGE = 1 << 17  # from this number of entries a decomposition takes milliseconds
+# number of entries from which a decomposition takes milliseconds
+LONG_DECOMPOSITION_ENTRIES = 1 << 17
 
 
 def svd(A: Array, full_matrices: bool = False, **more: Any) -> tuple[Array, Array, Array]:
@@ -514,7 +516,7 @@ def svd(A: Array, full_matrices: bool = False, **more: Any) -> tuple[Array, Arra
     """
     find = partial(np.linalg.svd, A, full_matrices, **more)
     try:
-        found: Any = interruptible(find) if A.size >= LARGE else find()
+        found: Any = interruptible(find) if A.size >= LONG_DECOMPOSITION_ENTRIES else find()
     except np.linalg.LinAlgError:
         if not np.isfinite(A).all():
             raise

@@ -17,7 +17,15 @@ import numpy as np
 from .checks import check_symmetric_operator, operator_dtype, times
 from .errors import typed
 from .progress import Bar
-from .protocols import NOT_OFFERED, Array, Certificate, Floats, is_own, why_not_own, why_replaced
+from .protocols import (
+    NOT_OFFERED_REASON,
+    Array,
+    Certificate,
+    Floats,
+    is_own,
+    why_not_own,
+    why_replaced,
+)
 from .runtime import Budget, resume_arithmetic
 from .vectors import safe_norm
 
@@ -25,7 +33,7 @@ from .vectors import safe_norm
 PRODUCT_EPS = 64.0
 # Curvature below this times the norm of H counts as zero unless its sign is proved to last.
 ZERO_CURVATURE_RATIO = 1e-10
-VALUE_EPS = 64.0  # f is assumed to be off by this many eps |f| ...
+VALUE_EPS = 64.0  # error assumed for f, in units of eps |f|, if no bound is given
 # bytes of theta that take less time to copy than to ask whether that is needed
 SHORT_THETA_BYTES = 4096
 
@@ -56,11 +64,11 @@ def _found(ob: Any, name: str) -> tuple[Any, str]:
     why, holder = why_replaced(ob, name if own else "certificates"), ob
     if not own and not why:
         holder = getattr(ob, "certificates", None)
-    elif why == NOT_OFFERED:  # handed on from an object without certificates
+    elif why == NOT_OFFERED_REASON:  # handed on from an object without certificates
         why = why_replaced(ob, name)
     found = None if why else getattr(holder, name, None)
     if found is None:
-        why = why or getattr(ob, "why_unproved", "") or NOT_OFFERED
+        why = why or getattr(ob, "why_unproved", "") or NOT_OFFERED_REASON
     return found, why
 
 

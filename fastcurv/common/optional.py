@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 # Import name: the package's own name, and what to install, an extra of fastcurv or the package.
-PACKAGES = {
+INSTALL_HINTS = {
     "matplotlib": ("matplotlib", "fastcurv[plot]"),
     "sklearn": ("scikit-learn", "fastcurv[sklearn]"),
     "onnx": ("onnx", "fastcurv[onnx]"),
@@ -36,8 +36,8 @@ def optional(purpose: str, extra: str | None = None) -> Iterator[None]:
     Raises
     ------
     ImportError
-        If one of `PACKAGES` is missing. Other errors of an import pass unchanged, such as those of
-        a package that is installed and broken.
+        If one of `INSTALL_HINTS` is missing. Other errors of an import pass unchanged, such as
+        those of a package that is installed and broken.
 
     Examples
     --------
@@ -50,9 +50,9 @@ def optional(purpose: str, extra: str | None = None) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package not in PACKAGES or sys.modules.get(package) is not None:
+        if package not in INSTALL_HINTS or sys.modules.get(package) is not None:
             raise
-        name, source = PACKAGES[package]
+        name, source = INSTALL_HINTS[package]
         source = source if extra is None else f"fastcurv[{extra}]"
         raise ImportError(
             f'{purpose} need {name}, which is not installed. Run: pip install "{source}"',

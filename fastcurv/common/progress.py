@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 BAR_DELAY_SECONDS = 2.0  # seconds of work that need no bar
 NOTE_INTERVAL_SECONDS = 0.1  # seconds between two notes drawn, as between tqdm's updates
-_INSIDE: ContextVar[bool] = ContextVar("inside", default=False)  # inside another `bar`
+_INSIDE_BAR: ContextVar[bool] = ContextVar("inside", default=False)  # True inside another `bar`
 
 
 class Bar(Protocol):
@@ -109,7 +109,7 @@ class bar:
         self._inside: Any = None
         delay = BAR_DELAY_SECONDS if enabled is None and ahead <= BAR_DELAY_SECONDS else 0.0
         if enabled is None:
-            enabled = not _INSIDE.get() and on_terminal("stderr")
+            enabled = not _INSIDE_BAR.get() and on_terminal("stderr")
         if enabled and sys.stderr is not None:
             with suppress(ImportError, OSError, ValueError):  # tqdm or the stream is missing
                 from tqdm.auto import tqdm
@@ -117,11 +117,11 @@ class bar:
                 self._shown = _Shown(tqdm(total=total, desc=desc, leave=False, delay=delay), delay)
 
     def __enter__(self) -> Bar:
-        self._inside = _INSIDE.set(True)
+        self._inside = _INSIDE_BAR.set(True)
         return self._shown  # type: ignore[no-any-return]
 
     def __exit__(self, *error: object) -> None:
-        _INSIDE.reset(self._inside)
+        _INSIDE_BAR.reset(self._inside)
         self._shown.close()
 
 
@@ -129,7 +129,7 @@ class bar:
 # Caches of results: the last one, or one for each owner.
 
 Answer = TypeVar("Answer")
-SHORT = 1024  # parameters up to which more than one result is kept
+SMALL_THETA_SIZE = 1024  # number of parameters up to which more than one result is kept
 
 
 def cached_attribute(make: Callable[[Any], Answer]) -> Callable[[Any], Answer]:
@@ -149,7 +149,7 @@ def cache_last(
     find: Callable[[Any, NDArray[Any]], Answer], kept: int = 1
 ) -> Callable[[Any, Any], Answer]:
     """Cache the last result of ``find(ob, theta)``, for the same objective and an equal theta; the
-    last `kept` up to `SHORT` parameters. The objective is not kept alive.
+    last `kept` up to `SMALL_THETA_SIZE` parameters. The objective is not kept alive.
     """
     last: tuple[tuple[Any, NDArray[Any], Answer], ...] = ()
 
@@ -161,7 +161,7 @@ def cache_last(
             if known[0]() is ob and np.array_equal(known[1], theta):
                 return known[2]
         new = weakref.ref(ob), np.array(theta), find(ob, theta)
-        last = (new, *held[: kept - 1]) if theta.size <= SHORT else (new,)
+        last = (new, *held[: kept - 1]) if theta.size <= SMALL_THETA_SIZE else (new,)
         return new[2]
 
     return found

@@ -70,9 +70,9 @@ Certificate: TypeAlias = Literal[
     "ray_to_infimum", "relu_rows", "residual_bounds", "saturation", "third_bound",
     "third_bound_in", "why_no_minimum",
 ]  # fmt: skip
-SPACES = get_args(Space)  # spaces in which a spectrum can be computed
+SPACE_NAMES = get_args(Space)  # spaces in which a spectrum can be computed
 # The names listed above that subpackages use and users do not: `dir` of an object leaves them out.
-INTERNAL = frozenset(
+INTERNAL_NAMES = frozenset(
     ("engine_steps", "estimated_seconds", "fast_product", "fold_batch_norm", "plan_layout",
      "smaller_forms", "sum_over_rows", "summed_matrix", "why_unproved", "with_model")
 )  # fmt: skip
@@ -310,24 +310,24 @@ class EngineSteps(Protocol):
 # - if the object hands on all functions of one other object, whose own attribute it is.
 # Classes of this library count as one, and what they read of an objective counts as its functions.
 
-LOSS = "value", "gradient", "value_and_gradient", "hessian", "ggn", "jacobian"
-PRODUCTS = "__matmul__", "product", "matmat", "_matmat", "matvec", "_matvec"
-FUNCTIONS = (*LOSS, *PRODUCTS)
+LOSS_METHODS = "value", "gradient", "value_and_gradient", "hessian", "ggn", "jacobian"
+PRODUCT_METHODS = "__matmul__", "product", "matmat", "_matmat", "matvec", "_matvec"
+FUNCTION_METHODS = (*LOSS_METHODS, *PRODUCT_METHODS)
 # What the proofs and the engine read of an objective, besides its functions.
-READ = (
+READ_ATTRIBUTES = (
     "model", "loss", "l2", "l2_biases", "X", "y", "sample_weight", "dtype", "n_params", "n_samples",
     "__getattribute__",
 )  # fmt: skip
 # What an operator may offer besides its products.
-OFFERED = (
+OPTIONAL_METHODS = (
     "rounding_bound", "column_bounds", "quadratic", "to_dense", "astype", "reduced", "written",
     "reach", "assembled", "fast_product", "summed_matrix", "gradient", "objective",
 )  # fmt: skip
-NOT_OFFERED = "none is offered"
-_DECIDING = (*FUNCTIONS, *READ)
+NOT_OFFERED_REASON = "none is offered"
+_DECIDING_ATTRIBUTES = (*FUNCTION_METHODS, *READ_ATTRIBUTES)
 # {class: {(name, functions): (getter of its functions, these, what an object must not have been
 # assigned, clause)}} of `why_replaced`
-_KNOWN: WeakKeyDictionary[type, dict[Any, Any]] = WeakKeyDictionary()
+_REPLACED_CACHE: WeakKeyDictionary[type, dict[Any, Any]] = WeakKeyDictionary()
 
 
 def why_not_own(x: Any, name: str, functions: tuple[str, ...] = ()) -> str:
@@ -356,7 +356,7 @@ def why_not_own(x: Any, name: str, functions: tuple[str, ...] = ()) -> str:
     why = why_replaced(x, name, functions)
     if why or getattr(x, name, None) is not None:
         return why
-    return getattr(x, "why_unproved", "") or NOT_OFFERED
+    return getattr(x, "why_unproved", "") or NOT_OFFERED_REASON
 
 
 def why_replaced(x: Any, name: str, functions: tuple[str, ...] = ()) -> str:
@@ -365,17 +365,19 @@ def why_replaced(x: Any, name: str, functions: tuple[str, ...] = ()) -> str:
     """
     kind, assigned = type(x), _assigned(x)
     # What follows of the class alone is kept for as long as its functions are the same ones.
-    parts, then, deciding, why = _KNOWN.get(kind, {}).get((name, functions), (None, (), (), ""))
+    parts, then, deciding, why = _REPLACED_CACHE.get(kind, {}).get(
+        (name, functions), (None, (), (), "")
+    )
     if parts and all(map(is_, parts(kind), then)) and assigned.keys().isdisjoint(deciding):
         return str(why)
-    home, wanted = _home(kind, name), functions or FUNCTIONS
+    home, wanted = _home(kind, name), functions or FUNCTION_METHODS
     if name in assigned and not _is_data(_static(kind, name)):
         home = next((one for one in kind.__mro__ if _is_ours(one) and _declares(one, name)), None)
         if home is None:
             return ""
     if home is None:
         if not hasattr(x, name):
-            return NOT_OFFERED
+            return NOT_OFFERED_REASON
         within = _handed_on(x, assigned, wanted)
         if isinstance(within, str):
             return _own_words(kind, within)
@@ -385,30 +387,32 @@ def why_replaced(x: Any, name: str, functions: tuple[str, ...] = ()) -> str:
             return _own_words(kind, one)
     why = _replaced(kind, home, functions)
     if name not in assigned:
-        parts = attrgetter("__class__", *(one for one in _DECIDING if hasattr(kind, one)))
+        parts = attrgetter(
+            "__class__", *(one for one in _DECIDING_ATTRIBUTES if hasattr(kind, one))
+        )
         deciding = frozenset((name, *wanted))
-        _KNOWN.setdefault(kind, {})[name, functions] = parts, parts(kind), deciding, why
+        _REPLACED_CACHE.setdefault(kind, {})[name, functions] = parts, parts(kind), deciding, why
     return why
 
 
 def replaces_products(op: Any) -> bool:
     """Return whether some of what an operator offers belongs to other products than its own."""
-    if _is_ours(type(op)) and _assigned(op).keys().isdisjoint(PRODUCTS):
+    if _is_ours(type(op)) and _assigned(op).keys().isdisjoint(PRODUCT_METHODS):
         return False
-    there = (name for name in OFFERED if is_own(op, name) or hasattr(op, name))
+    there = (name for name in OPTIONAL_METHODS if is_own(op, name) or hasattr(op, name))
     return any(why_replaced(op, name) for name in there)
 
 
 def own_product(op: Any) -> str:
     """Return the name of the function of an operator's products that was defined last."""
     places = (_assigned(op), *(kind.__dict__ for kind in type(op).__mro__))
-    return next(name for place in places for name in PRODUCTS if name in place)
+    return next(name for place in places for name in PRODUCT_METHODS if name in place)
 
 
 def source(x: Any) -> Any:
     """Return the object whose functions an object hands on, or the object itself."""
     within = x
-    while not isinstance(found := _handed_on(within, _assigned(within), LOSS), str):
+    while not isinstance(found := _handed_on(within, _assigned(within), LOSS_METHODS), str):
         within = found
     return within
 
@@ -474,14 +478,14 @@ def _replaced(kind: type, home: type, functions: tuple[str, ...]) -> str:
     replaced, or "".
     """
     ours = _is_ours(home)
-    for name in functions or (_DECIDING if ours else FUNCTIONS):
+    for name in functions or (_DECIDING_ATTRIBUTES if ours else FUNCTION_METHODS):
         now, then = _home(kind, name), _home(home, name)
         if now is None or (then is None and not ours):
             continue
         part = now.__dict__[name]
         if not ours:
             same = now is then
-        elif name in FUNCTIONS:
+        elif name in FUNCTION_METHODS:
             same = _is_ours(now) and _is_written_here(part)
         else:  # an object's own number or array precedes what a class merely states
             stated = then is None and not _is_data(part) and name != "__getattribute__"

@@ -10,7 +10,8 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.sparse.linalg import LinearOperator
 
-OF_SCIPY = (*vars(LinearOperator), "dtype", "shape")  # what SciPy's operators have
+# attributes that every SciPy operator has
+SCIPY_ATTRIBUTES = (*vars(LinearOperator), "dtype", "shape")
 
 
 class ReadOnly:
@@ -50,7 +51,7 @@ class ReadOnly:
             mixins = [c for c in cls.__mro__ if c.__module__.partition(".")[0] == "fastcurv"]
             parts = [c for c in mixins if c is cls or not issubclass(c, ReadOnly)]
             names = [name for c in parts for name in (*vars(c), *inspect.get_annotations(c))]
-            names += OF_SCIPY if issubclass(cls, LinearOperator) else ()
+            names += SCIPY_ATTRIBUTES if issubclass(cls, LinearOperator) else ()
             own = {name for name in names if name[0] != "_"}
             free = {name for name in own if getattr(getattr(cls, name, None), "fset", None)}
             cls._assignable = cls._assignable | free | set(assignable)

@@ -101,7 +101,7 @@ def as_callback(function: Callable[Given, Result]) -> Callable[Given, Result]:
     return call
 
 
-ALONE = 90  # rows of a matrix up to which BLAS has no use for threads
+SERIAL_BLAS_MAX_N = 90  # number of rows of a matrix up to which threads do not make BLAS faster
 
 
 def one_blas_thread(where: bool = True) -> AbstractContextManager[Any]:
@@ -111,8 +111,8 @@ def one_blas_thread(where: bool = True) -> AbstractContextManager[Any]:
     Their threads, a team for NumPy and one for SciPy, keep spinning between calls, while others
     work, and wait for each other at every step of a decomposition, which then takes five to ten
     times as long if anything else runs, be it the other team. With ``where=False``, as for up to
-    `ALONE` rows, for which there are no threads, and outside the main thread, to which OpenBLAS
-    limits the setting, the context does nothing. It takes 10 us, but for the first.
+    `SERIAL_BLAS_MAX_N` rows, for which there are no threads, and outside the main thread, to which
+    OpenBLAS limits the setting, the context does nothing. It takes 10 us, but for the first.
     """
     if not where or threading.current_thread() is not threading.main_thread():
         return nullcontext()
@@ -240,7 +240,7 @@ class OutOfTime(Exception):  # noqa: N818 - the caller has asked for it
 
 
 # when to begin nothing new, and when to end what has begun
-_ENDS: ContextVar[tuple[float, float]] = ContextVar("ends", default=(float("inf"),) * 2)
+_DEADLINES: ContextVar[tuple[float, float]] = ContextVar("ends", default=(float("inf"),) * 2)
 # the share of a limit that is left to conclude from what was found by then
 RESERVED_TIME_FRACTION = 0.04
 
@@ -251,36 +251,36 @@ def time_limit(seconds: float | None) -> Iterator[None]:
     raises a little later, or when an outer limit ends. None changes nothing, and infinity lifts
     outer limits.
     """
-    ends = _ENDS.get()
+    ends = _DEADLINES.get()
     if seconds is not None:
         now = time.perf_counter()
         own = now + seconds, now + (1 + RESERVED_TIME_FRACTION) * seconds
         ends = own if seconds == float("inf") else (min(own[0], ends[0]), min(own[1], ends[1]))
-    token = _ENDS.set(ends)
+    token = _DEADLINES.set(ends)
     try:
         yield
     finally:
-        _ENDS.reset(token)
+        _DEADLINES.reset(token)
 
 
 def late(ahead: float = 0.0) -> bool:
     """Return whether the time of the enclosing `time_limit` has ended, or will have in that many
     seconds.
     """
-    ends, _ = _ENDS.get()
+    ends, _ = _DEADLINES.get()
     return ends < float("inf") and time.perf_counter() + ahead >= ends
 
 
 def check_time() -> None:
     """Raise `OutOfTime` if the time of the enclosing `time_limit` and its grace have ended."""
-    _, ends = _ENDS.get()
+    _, ends = _DEADLINES.get()
     if ends < float("inf") and time.perf_counter() >= ends:
         raise OutOfTime
 
 
 def time_left() -> float:
     """Return the seconds until `check_time` raises, infinite without a limit."""
-    return max(0.0, _ENDS.get()[1] - time.perf_counter())
+    return max(0.0, _DEADLINES.get()[1] - time.perf_counter())
 
 
 class Budget:
@@ -315,7 +315,7 @@ class Budget:
     def seconds_left(self) -> float:
         """Return the seconds until the time is over, infinite without a limit."""
         own = float("inf") if self.seconds is None else self.begun + self.seconds
-        ends = min(own, _ENDS.get()[0])
+        ends = min(own, _DEADLINES.get()[0])
         return ends if ends == float("inf") else ends - time.perf_counter()
 
     def rest(self) -> float | None:
@@ -347,22 +347,22 @@ class Budget:
 
 
 # asked by runs in threads, where no Ctrl-C arrives: whether it was pressed in the main thread
-_PRESSED: ContextVar[Callable[[], bool] | None] = ContextVar("pressed", default=None)
+_INTERRUPT_SOURCE: ContextVar[Callable[[], bool] | None] = ContextVar("pressed", default=None)
 
 
 @contextmanager
 def forward_interrupts(pressed: Callable[[], bool]) -> Iterator[None]:
     """Let what is called in this context ask `pressed` whether Ctrl-C should end it."""
-    token = _PRESSED.set(pressed)
+    token = _INTERRUPT_SOURCE.set(pressed)
     try:
         yield
     finally:
-        _PRESSED.reset(token)
+        _INTERRUPT_SOURCE.reset(token)
 
 
 def interrupt_source() -> Callable[[], bool] | None:
     """Return the function given to the enclosing `forward_interrupts`, None outside."""
-    return _PRESSED.get()
+    return _INTERRUPT_SOURCE.get()
 
 
 class Interrupts:
@@ -402,7 +402,7 @@ def interruptible(call: Callable[[], Result]) -> Result:
     """
     check_time()
     main = threading.current_thread() is threading.main_thread()
-    if not main and _ENDS.get()[1] == float("inf"):
+    if not main and _DEADLINES.get()[1] == float("inf"):
         return call()
     found: list[Result] = []
     failed: list[BaseException] = []

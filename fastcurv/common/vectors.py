@@ -68,7 +68,7 @@ __all__ = [
     "subtract_rows",
 ]
 
-PANEL = 2048  # columns that combine_rows processes at once
+PANEL_COLUMNS = 2048  # number of columns that combine_rows processes at once
 
 
 def dot(x: NDArray[Any], y: NDArray[Any]) -> float:
@@ -86,7 +86,7 @@ def column_slices(n: int) -> Iterator[slice]:
     """Return slices of n columns for `combine_rows`, which gives the same bits as all at once; each
     has enough work for every thread.
     """
-    width = PANEL * 4 * max(2, default_threads())
+    width = PANEL_COLUMNS * 4 * max(2, default_threads())
     return (slice(a, min(a + width, n)) for a in range(0, n, width))
 
 

@@ -18,19 +18,19 @@ from ..network.mlp import Model
 from ..structure.tables import activations_of
 from .sklearn import Stack, agreed, foreign, refuse, stacked, warn_left_out
 
-KERNELS = "(in, out) matrices, each with a bias"
+KERNELS_WANTED = "(in, out) matrices, each with a bias"
 BIAS_NAME = re.compile(r"b(ias(es)?)?_?\d*")
-NO_BIAS = re.compile(r"(scale|gamma|gain|g|slope|alpha|mean|var|variance|count)_?\d*")
-NO_KERNEL = re.compile(r"embeddings?_?\d*")
+NOT_A_BIAS_NAME = re.compile(r"(scale|gamma|gain|g|slope|alpha|mean|var|variance|count)_?\d*")
+NOT_A_KERNEL_NAME = re.compile(r"embeddings?_?\d*")
 
 KERAS_EPSILON = 1e-7  # least standard deviation by which Normalization divides
-KERAS = ("keras", "tf_keras", "tensorflow")  # packages that define Keras classes
+KERAS_PACKAGES = ("keras", "tf_keras", "tensorflow")  # packages that define Keras classes
 INERT_LAYERS = {  # layers that compute nothing at prediction
     *("InputLayer", "Flatten", "Identity", "Dropout", "AlphaDropout", "GaussianDropout"),
     *("GaussianNoise", "SpatialDropout1D", "ActivityRegularization"),
 }
 SCALING_LAYERS = {"BatchNormalization", "Normalization", "Rescaling"}  # folded into the linear maps
-IN_KERAS = (
+KERAS_ADVICE = (
     f"Dense layers, {', '.join(filter(str.islower, activations_of('keras')))}, LeakyReLU with a "
     f"slope of 0.01, {', '.join(sorted(SCALING_LAYERS))}, Flatten and Dropout, or get_weights() "
     "of such"
@@ -66,20 +66,20 @@ def _of_kernels(leaves: Sequence[Leaf], activation: Any) -> Model:
     for leaf in leaves:
         array, key = leaf.array, leaf.key.lower()
         last, bias = found[-1] if found else (None, None)
-        if array.ndim == 2 and not (BIAS_NAME.fullmatch(key) or NO_KERNEL.fullmatch(key)):
+        if array.ndim == 2 and not (BIAS_NAME.fullmatch(key) or NOT_A_KERNEL_NAME.fullmatch(key)):
             found.append((leaf, None))
         elif (
             array.ndim == 1
             and last is not None
             and bias is None
             and last.home == leaf.home
-            and not NO_BIAS.fullmatch(key)
+            and not NOT_A_BIAS_NAME.fullmatch(key)
         ):
             found[-1] = last, array
         else:
-            raise foreign(f"{leaf.name} of shape {array.shape}", KERNELS)
+            raise foreign(f"{leaf.name} of shape {array.shape}", KERNELS_WANTED)
     if not found:
-        raise ValueError(f"weights must be {KERNELS}, got none.")
+        raise ValueError(f"weights must be {KERNELS_WANTED}, got none.")
     layers = [(kernel.array.T, bias) for kernel, bias in found]
     return stacked(layers, activation, [kernel.name for kernel, _ in found])
 
@@ -150,7 +150,9 @@ def _of_model(network: Any, activation: Any) -> Model:
     stack, seen = Stack(), set()
     for layer in _layers(network):
         name = f"{type(layer).__name__} ({getattr(layer, 'name', 'layer')})"
-        refuse(id(layer) in seen and layer.get_weights(), f"{name}, which stands twice,", IN_KERAS)
+        refuse(
+            id(layer) in seen and layer.get_weights(), f"{name}, which stands twice,", KERAS_ADVICE
+        )
         seen.add(id(layer))
         _read(stack, layer, name)
     model, theta = stack.finish()
@@ -199,7 +201,7 @@ def _layers(network: Any) -> list[Any]:
             )
         except (AttributeError, ValueError, IndexError):  # for a layer that is used twice
             chained = False
-        refuse(not chained, f"{kind}, whose layers are no chain,", IN_KERAS)
+        refuse(not chained, f"{kind}, whose layers are no chain,", KERAS_ADVICE)
     return [leaf for layer in inner for leaf in _layers(layer)]
 
 
@@ -209,7 +211,7 @@ def _kind(layer: Any) -> str:
     """
     kind = type(layer)
     own = {"call", "__call__"} & vars(layer).keys()
-    return kind.__name__ if kind.__module__.split(".")[0] in KERAS and not own else ""
+    return kind.__name__ if kind.__module__.split(".")[0] in KERAS_PACKAGES and not own else ""
 
 
 def _read(stack: Stack, layer: Any, name: str) -> None:
@@ -218,14 +220,14 @@ def _read(stack: Stack, layer: Any, name: str) -> None:
     settings = layer.get_config() if kind else {}
     phi = getattr(layer, "activation", None)
     refuse(
-        callable(phi) and str(getattr(phi, "__module__", "")).split(".")[0] not in KERAS,
+        callable(phi) and str(getattr(phi, "__module__", "")).split(".")[0] not in KERAS_PACKAGES,
         f"the activation {shown(phi)} of {name}, a function of one's own,",
-        IN_KERAS,
+        KERAS_ADVICE,
     )
     refuse(
         kind in ("Dense", "Softmax") and _axes(layer) > 2,
         f"{name} of an input with {_axes(layer)} axes",
-        IN_KERAS,
+        KERAS_ADVICE,
     )
     if kind == "Dense":
         arrays = [as_numpy(w, f"a weight of {name}") for w in layer.get_weights()]
@@ -236,7 +238,7 @@ def _read(stack: Stack, layer: Any, name: str) -> None:
         refuse(
             len(arrays) != 1 + bool(settings.get("use_bias", True)) or arrays[0].ndim != 2,
             f"{name} of {len(arrays)} arrays",
-            IN_KERAS,
+            KERAS_ADVICE,
         )
         stack.linear(arrays[0].T, arrays[1] if len(arrays) > 1 else None, name)
     if kind in ("Dense", "Activation"):
@@ -247,7 +249,7 @@ def _read(stack: Stack, layer: Any, name: str) -> None:
             stack.named("keras", phi, {}, f"the {phi} of {name}" if phi == "sigmoid" else name)
         else:
             said = phi if isinstance(phi, str) else typed(phi)
-            raise foreign(f"the activation {said!r} of {name}", IN_KERAS)
+            raise foreign(f"the activation {said!r} of {name}", KERAS_ADVICE)
     elif kind in known and not kind.islower():  # a layer class that is an activation
         stack.named("keras", kind, settings, name)
     elif kind == "Softmax" and settings.get("axis", -1) in (1, -1):
@@ -255,7 +257,7 @@ def _read(stack: Stack, layer: Any, name: str) -> None:
     elif kind in SCALING_LAYERS:
         _scale(stack, kind, layer, settings, name)
     elif kind not in INERT_LAYERS or settings.get("data_format") == "channels_first":
-        raise foreign(name, IN_KERAS)
+        raise foreign(name, KERAS_ADVICE)
 
 
 def _scale(stack: Stack, kind: str, layer: Any, settings: Mapping[str, Any], name: str) -> None:
@@ -282,9 +284,9 @@ def _scale(stack: Stack, kind: str, layer: Any, settings: Mapping[str, Any], nam
     refuse(
         _axes(layer) > 2 and any(np.size(x) > 1 for x in parts if x is not None),
         f"{name} of an input with {_axes(layer)} axes before any Flatten",
-        IN_KERAS,
+        KERAS_ADVICE,
     )
-    refuse(not last, f"{name} along axis {axis[0] if len(axis) == 1 else axis}", IN_KERAS)
+    refuse(not last, f"{name} along axis {axis[0] if len(axis) == 1 else axis}", KERAS_ADVICE)
     if kind == "BatchNormalization":
         ones = np.ones_like(like)
         gamma, beta = (d if x is None else x for x, d in zip(parts, (ones, 0 * ones)))
@@ -325,7 +327,7 @@ def _leaves(tree: Any, name: str, home: str, key: str) -> list[Leaf]:
             refuse(
                 len(kernel) == 2 and bias == (1, kernel[1]),
                 f"{inner[1][0].name} of shape {bias}",
-                KERNELS,
+                KERNELS_WANTED,
             )
         return [leaf for part in inner for leaf in part]
     if tree is None:

@@ -24,9 +24,9 @@ from ..network.mlp import Model
 from ..structure.tables import activations_of
 from .sklearn import Stack, foreign, refuse, warn_left_out
 
-FLOATS = (1, 10, 11, 16)  # ONNX's codes of float32, float16, float64 and bfloat16
+FLOAT_CODES = (1, 10, 11, 16)  # ONNX's codes of float32, float16, float64 and bfloat16
 ML_NODES = ("Scaler", "Normalizer", "ZipMap", "ArrayFeatureExtractor", "Binarizer")  # of ai.onnx.ml
-DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
+NODE_DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 MICROSOFT_GELU = ("com.microsoft", "Gelu")  # the exact one
 MIN_OPSET = 7  # older opsets define broadcasting, dropout and batch normalisation differently
 CONSTANT_NODES = ("Identity", "Cast", "Transpose")  # nodes that are evaluated on constants
@@ -43,7 +43,8 @@ ACTIVATION_PATTERNS = {  # activations of several nodes, with the inputs of sums
     "Mul(0.5, Mul(Add(1.0, Erf(Div(z, sqrt2))), z))": "Gelu",
     "Mul(Add(1.0, Erf(Div(z, sqrt2))), Mul(0.5, z))": "Gelu",
 }
-SPARE_PARAMS = 1 << 12  # parameters that a file may have in addition to one for each of its bytes
+# parameters that a file may have in addition to one for each of its bytes
+MAX_EXTRA_PARAMS = 1 << 12
 SUPPORTED_NODES = (
     "Gemm, MatMul and Add, Relu LeakyRelu Tanh Sigmoid Softplus Elu Gelu and SiLU, Clip and Max "
     "at 0, BatchNormalization, Scaler, Flatten, Identity and Cast"
@@ -66,14 +67,14 @@ class Graph:
     def __init__(self, proto: Any, folder: str | None, stack: Stack) -> None:
         graph = proto.graph
         for known in proto.opset_import:
-            if known.domain in DOMAINS[:2] and known.version < MIN_OPSET:
+            if known.domain in NODE_DOMAINS[:2] and known.version < MIN_OPSET:
                 raise ValueError(
                     f"the model must be of opset {MIN_OPSET} or later, got {known.version}. Use "
                     "onnx.version_converter.convert_version."
                 )
         for own in proto.functions:
             refuse(
-                own.domain in DOMAINS,
+                own.domain in NODE_DOMAINS,
                 f"{shown(own.name)}, a function of the model's own,",
                 SUPPORTED_NODES,
             )
@@ -92,9 +93,11 @@ class Graph:
         made = {*self.tensors, *(i.name for i in inputs)}
         for node in self.nodes:
             known_domain = (
-                node.domain in DOMAINS[2:]
+                node.domain in NODE_DOMAINS[2:]
                 if node.op_type in ML_NODES
-                else (node.domain in DOMAINS[:2] or (node.domain, node.op_type) == MICROSOFT_GELU)
+                else (
+                    node.domain in NODE_DOMAINS[:2] or (node.domain, node.op_type) == MICROSOFT_GELU
+                )
             )
             if not known_domain:
                 raise foreign(
@@ -352,7 +355,7 @@ def _passes(
     """
     kind, stack = node.op_type, graph.stack
     if kind == "Cast":
-        return bool(attributes.get("to") in FLOATS)
+        return bool(attributes.get("to") in FLOAT_CODES)
     if kind == "Dropout":  # its third input is the training mode
         return len(held) < 3 or not node.input[2] or (held[2] is not None and not held[2].any())
     if kind == "Flatten":
@@ -485,7 +488,9 @@ def from_onnx(source: Any, *, max_params: int | None = None) -> Model:
     """
     proto, size, folder = _load(source)
     room = (
-        SPARE_PARAMS + size if max_params is None else check_positive_int(max_params, "max_params")
+        MAX_EXTRA_PARAMS + size
+        if max_params is None
+        else check_positive_int(max_params, "max_params")
     )
     try:
         stack = Stack(room)

@@ -20,15 +20,17 @@ from ..common.errors import typed
 from ..network.mlp import MLP, Model
 from ..structure.tables import ACTIVATIONS, activations_of
 
-SUPPORTED = f"linear layers, {', '.join(ACTIVATIONS)}, flatten, dropout and batch normalisation"
+SUPPORTED_STEPS = (
+    f"linear layers, {', '.join(ACTIVATIONS)}, flatten, dropout and batch normalisation"
+)
 
 
-def foreign(what: str, wanted: str = SUPPORTED) -> ValueError:
+def foreign(what: str, wanted: str = SUPPORTED_STEPS) -> ValueError:
     """Return the error for a layer that has no counterpart in `MLP`."""
     return ValueError(f"{what} has no counterpart in fastcurv. Use a stack of {wanted}.")
 
 
-def refuse(when: Any, what: str, wanted: str = SUPPORTED) -> None:
+def refuse(when: Any, what: str, wanted: str = SUPPORTED_STEPS) -> None:
     """Raise the error for a layer that has no counterpart, where that is so."""
     if when:
         raise foreign(what, wanted)
@@ -251,7 +253,7 @@ class Stack:
         refuse(
             self.last != "linear" or self.pending is not None or self.saved is not None,
             f"the end, {self.names[-1]},",
-            f"{SUPPORTED}, a linear layer last",
+            f"{SUPPORTED_STEPS}, a linear layer last",
         )
         if dtype is None:
             single = all(d.itemsize <= 4 for d in self.dtypes)
@@ -434,11 +436,11 @@ def _phi_of(est: Any) -> Any:
 # --------------------------------------------------------------------------------------------------
 # Scalers of scikit-learn as affine maps, to be folded into a network's first layer.
 
-SCALERS = "StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler, PCA"
+SCALER_NAMES = "StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler, PCA"
 Affine = tuple[np.ndarray, np.ndarray]  # A and c of the map ``x A' + c`` of rows x
 
 
-TARGETS = "TransformedTargetRegressor"
+TARGET_REGRESSOR_NAME = "TransformedTargetRegressor"
 
 
 def affine_steps(steps: Sequence[tuple[str, Any]], before: Affine | None = None) -> Affine | None:
@@ -466,14 +468,16 @@ def scales_targets(est: Any) -> bool:
     """Return whether an estimator is scikit-learn's TransformedTargetRegressor, or a subclass that
     predicts in the same way.
     """
-    kind: Any = next((b for b in bases_of_sklearn(est) if b.__name__ == TARGETS), None)
+    kind: Any = next(
+        (b for b in bases_of_sklearn(est) if b.__name__ == TARGET_REGRESSOR_NAME), None
+    )
     if kind is None:
         return False
     own: Any = type(est)
     if own.predict is not kind.predict:
         raise ValueError(
-            f"est must be scikit-learn's {TARGETS}, got {typed(est)} with a predict of its own. "
-            "Use from_sklearn(est.regressor_), whose outputs are scaled targets."
+            f"est must be scikit-learn's {TARGET_REGRESSOR_NAME}, got {typed(est)} with a predict "
+            "of its own. Use from_sklearn(est.regressor_), whose outputs are scaled targets."
         )
     return True
 
@@ -499,7 +503,9 @@ def affine_targets(est: Any, after: Affine | None = None) -> Affine | None:
     targets, followed by the map `after`; None if it does nothing.
     """
     if not hasattr(est, "regressor_"):
-        raise ValueError(f"est must be a fitted {TARGETS}, got one without regressor_.")
+        raise ValueError(
+            f"est must be a fitted {TARGET_REGRESSOR_NAME}, got one without regressor_."
+        )
     step, cure = est.transformer_, "from_sklearn(est.regressor_), whose outputs are scaled targets"
     if type(step).__name__ == "FunctionTransformer" and step.func is step.inverse_func is None:
         return after
@@ -527,9 +533,11 @@ def as_affine(step: Any, place: str, cure: str) -> Affine:
     """
     own: Any = type(step)
     kind = own.__name__
-    if kind not in SCALERS.split(", ") or getattr(step, "clip", False):
+    if kind not in SCALER_NAMES.split(", ") or getattr(step, "clip", False):
         bent = " with clip=True" if getattr(step, "clip", False) else ""
-        raise ValueError(f"{place} must be one of {SCALERS}, got a {kind}{bent}. Or use {cure}.")
+        raise ValueError(
+            f"{place} must be one of {SCALER_NAMES}, got a {kind}{bent}. Or use {cure}."
+        )
     theirs = [b for b in bases_of_sklearn(step) if b.__name__ == kind]
     if not any(own.transform is base.transform for base in theirs):
         raise ValueError(

@@ -17,12 +17,12 @@ from ..common.errors import accept_aliases, typed
 from ..network.mlp import MLP
 from ..structure.tables import ACTIVATIONS
 
-LEAK = ACTIVATIONS["leaky_relu"].leak
+LEAKY_SLOPE = ACTIVATIONS["leaky_relu"].leak
 # phi and, in `first` and `second`, phi' and phi'' of a number z, as C statements.
 C_FORMULAS = {
     "identity": "phi = z; first = 1; second = 0;",
     "relu": "phi = z > 0 ? z : 0; first = z > 0; second = 0;",
-    "leaky_relu": f"first = z > 0 ? 1 : {LEAK}; phi = first * z; second = 0;",
+    "leaky_relu": f"first = z > 0 ? 1 : {LEAKY_SLOPE}; phi = first * z; second = 0;",
     "tanh": """\
 if (fabs(z) < 0.5) { /* elsewhere 1 - phi^2 would lose the digits of phi' */
             phi = tanh(z);
@@ -98,7 +98,7 @@ RESERVED_NAMES = re.compile(
     r"apply_\w*|(FP|HUGE|M|MATH|EXIT)_\w*|NAN|INFINITY|NULL|jac|hess|null|\w*__\w*|jac_\w*)"
 )
 
-TEXT = Template("""\
+C_TEMPLATE = Template("""\
 /* $title
  *
  * void ${name}_outputs(const double *x, double *y, double *work)
@@ -330,7 +330,7 @@ static void go_back(int k, int m, const double *w, const double *p, int skip, do
 """,
 }
 
-ACTIVATION = Template("""\
+ACTIVATION_TEMPLATE = Template("""\
 static void apply_$phi(int m, const double *in, double *out, double *p, double *q) {
     int u;
     for (u = 0; u < m; u++) {
@@ -391,7 +391,9 @@ def to_c(model: Any, theta: Any, path: Any, *, name: str = "net", statistics: An
     if not isinstance(model, MLP):
         raise TypeError(f"model must be an MLP, got {typed(model)}.")
     fits = isinstance(name, str) and re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,50}", name)
-    words = re.findall(r"\w+", " ".join([TEXT.template, *C_HELPERS.values(), *C_FORMULAS.values()]))
+    words = re.findall(
+        r"\w+", " ".join([C_TEMPLATE.template, *C_HELPERS.values(), *C_FORMULAS.values()])
+    )
     if not fits or name in words or RESERVED_NAMES.fullmatch(name):
         raise ValueError(
             "name must be a C identifier of at most 51 letters that neither C nor the file uses, "
@@ -430,7 +432,7 @@ def c_source(model: MLP, theta: np.ndarray, name: str, file: str) -> str:
         ]
     used = "".join(forward + backward)
     helpers = "".join(text for called, text in C_HELPERS.items() if f"{called}(" in used)
-    return TEXT.substitute(
+    return C_TEMPLATE.substitute(
         at,
         title=repr(model),
         name=name,
@@ -505,7 +507,7 @@ def activation_function(phi: str) -> str:
     """Return the C function that applies an activation to a layer."""
     body = C_FORMULAS[phi]
     names = [f", {x}" for x in "est" if re.search(rf"\b{x} =", body)]
-    return ACTIVATION.substitute(phi=phi, names="".join(names), body=body)
+    return ACTIVATION_TEMPLATE.substitute(phi=phi, names="".join(names), body=body)
 
 
 def indented(statements: list[str], indent: int) -> str:

@@ -19,14 +19,14 @@ from ..common.optional import optional
 from ..network.arguments import refuse_own
 from ..network.mlp import MLP, Model
 from ..structure.tables import ACTIVATIONS, activations_of
-from .sklearn import SUPPORTED, Stack, agreed, foreign, refuse, stacked, warn_left_out
+from .sklearn import SUPPORTED_STEPS, Stack, agreed, foreign, refuse, stacked, warn_left_out
 
-WRAPPED = {  # wrappers that compute what the module in this attribute does
+WRAPPER_ATTRIBUTES = {  # wrappers that compute what the module in this attribute does
     "OptimizedModule": "_orig_mod",
     "DataParallel": "module",
     "DistributedDataParallel": "module",
 }
-TORCHS_OWN = ("torch.nn.modules.", "torch.nn.parallel.", "torch._dynamo.")
+TORCH_MODULE_PREFIXES = ("torch.nn.modules.", "torch.nn.parallel.", "torch._dynamo.")
 FLATTEN_SHAPES = {  # by start_dim and end_dim the shape that a Flatten makes of (N, d), 0 for N
     **dict.fromkeys(((1, -1), (1, 1), (-1, -1)), [0, -1]),
     **dict.fromkeys(((0, -1), (0, 1)), [-1]),
@@ -46,7 +46,8 @@ FUNCTION_MODULES = {
     **dict.fromkeys(("view", "reshape"), ("view", ())),
     **dict.fromkeys(("add", "iadd"), ("add", ())),
 }
-DEFAULTS: dict[str, dict[str, Any]] = {  # defaults of these functions that differ from the module's
+# defaults of these functions that differ from the module's
+FUNCTION_DEFAULTS: dict[str, dict[str, Any]] = {
     "Dropout": {"p": 0.5, "training": True},
     "Flatten": {"start_dim": 0, "end_dim": -1},
     "Softmax": {"dim": None},
@@ -93,9 +94,9 @@ def _flat(module: Any, name: str) -> list[Step]:
     """
     kind = _kind(module)
     said = f"{name} ({type(module).__name__})"
-    _as_called(module, said, kind in WRAPPED)
-    if kind in WRAPPED:
-        return _flat(getattr(module, WRAPPED[kind]), name)
+    _as_called(module, said, kind in WRAPPER_ATTRIBUTES)
+    if kind in WRAPPER_ATTRIBUTES:
+        return _flat(getattr(module, WRAPPER_ATTRIBUTES[kind]), name)
     if kind == "Sequential":
         parts = module._modules.items()
         return [step for key, part in parts for step in _flat(part, f"{name}[{key}]")]
@@ -110,8 +111,8 @@ def _kind(module: Any) -> str:
     """
     own: Any = type(module)
     for base in own.__mro__:
-        if base.__module__.startswith(TORCHS_OWN) and base.__name__ != "Module":
-            same = own.forward is base.forward or base.__name__ in WRAPPED
+        if base.__module__.startswith(TORCH_MODULE_PREFIXES) and base.__name__ != "Module":
+            same = own.forward is base.forward or base.__name__ in WRAPPER_ATTRIBUTES
             return str(base.__name__) if same else ""
     return f"{own.__module__}.{own.__name__}" if own.__module__.startswith("torch.") else ""
 
@@ -243,7 +244,7 @@ def _node(module: Any, node: Any, at: Any, saved: list[Any], name: str) -> list[
         called = getattr(node.target, "__name__", node.target)
         raise foreign(f"{said}, {node.op.replace('_', ' of a ')} {called},")
     words = {key: x for key, x in node.kwargs.items() if key not in ("inplace", "_stacklevel")}
-    given = {**DEFAULTS.get(kind, {}), **words, **dict(zip(names, rest))}
+    given = {**FUNCTION_DEFAULTS.get(kind, {}), **words, **dict(zip(names, rest))}
     told = given.pop("dtype", None) is not None or not set(given) <= set(names)
     if told or not all(isinstance(x, bool) for x in rest[len(names) :]):  # True: in place
         raise foreign(f"{said} with arguments of its own")
@@ -337,7 +338,7 @@ def _keeps_rows(stack: Stack, kind: str, module: Any, name: str) -> bool:
     """Return whether a step is a Flatten, view or squeeze; raise a ValueError for one that does not
     leave rows as they are.
     """
-    said, wanted = f"{name}, which may join rows,", SUPPORTED
+    said, wanted = f"{name}, which may join rows,", SUPPORTED_STEPS
     if kind == "Flatten":
         asked = module.start_dim, module.end_dim
         shape = FLATTEN_SHAPES.get(asked, [])
@@ -346,7 +347,7 @@ def _keeps_rows(stack: Stack, kind: str, module: Any, name: str) -> bool:
         shape = [-1] if module.dim in (None, 1, -1) else []
         said = f"{name} of dim={module.dim}, which may join rows,"
     elif kind == "view":
-        shape, wanted = list(module), f"{SUPPORTED}; x.flatten(1)"
+        shape, wanted = list(module), f"{SUPPORTED_STEPS}; x.flatten(1)"
         if len(shape) == 2 and shape[0] == -1 and isinstance(shape[1], int) and not stack.layers:
             stack.takes = shape[1]  # checked against the width of the first layer
     else:

@@ -20,7 +20,7 @@ from ..common.checks import (
     check_theta,
 )
 from ..common.errors import OBJECTIVE_HINT, accept_aliases, require
-from ..common.linalg import PER_CUBE, NotFiniteError
+from ..common.linalg import SECONDS_PER_N_CUBED, NotFiniteError
 from ..common.objectives import (
     Products,
     call_unmodified,
@@ -32,8 +32,8 @@ from ..common.objectives import (
 from ..common.progress import bar
 from ..common.protocols import Differentiable, is_own, why_not_own, why_replaced
 from ..common.runtime import (
-    ALONE,
     RESERVED_TIME_FRACTION,
+    SERIAL_BLAS_MAX_N,
     OutOfTime,
     late,
     one_blas_thread,
@@ -42,23 +42,27 @@ from ..common.runtime import (
 )
 from ..common.vectors import safe_norm
 from ..spectrum.shared_run import Krylov
-from .decide import UNTRIED, Decision, Evidence, Pair, Proof, Reason, Spectrum, decide
+from .decide import UNTRIED_CONTRACTION, Decision, Evidence, Pair, Proof, Reason, Spectrum, decide
 from .dense import ByEigenpairs, by_matrix
 from .evidence import ClassifyOptions, Inertia, check_operator, check_run
 from .iterative import ByProducts, TimedOutInertia, is_clearly_far
 from .kink_minimum import certify_kink_minimum
 from .nearness import Coordinates, falls_across, falls_along_gradient, newton_limit
-from .report import ADVICE, CriticalPoint, cut_short, reason, where_newton_leads
+from .report import FAR_ADVICE_BY_CAUSE, CriticalPoint, cut_short, reason, where_newton_leads
 from .theorem import EPS, Contraction, zero_of_residuals
 
 # parameters up to which all eigenvalues are computed, however large the gradient
 ALWAYS_DENSE_MAX_N = 256
-LARGEST_ALONE = 4096  # matrix rows up to which BLAS threads cost more than they save
-IN_FULL = 0.8  # share of the time limit for all eigenvalues; the rest is for products alone
-MIN_VERDICT_PRODUCTS = 4  # times a product, what the quickest verdict takes
-LEAST_LEFT = 20  # products that a verdict on the point that Newton's steps lead to takes
-AT_LEAST = 0.05  # seconds for a verdict from a few products where no time is left
-LARGEST_JACOBIAN = 1 << 26  # entries
+SERIAL_EIGENSYSTEM_MAX_N = (
+    4096  # number of matrix rows up to which BLAS threads cost more than they save
+)
+# share of the time limit for all eigenvalues; the rest is for products alone
+DENSE_TIME_FRACTION = 0.8
+MIN_VERDICT_PRODUCTS = 4  # time of the quickest verdict, in products
+# number of products that a verdict on the point reached by Newton's steps takes
+MIN_NEAREST_PRODUCTS = 20
+MIN_VERDICT_SECONDS = 0.05  # time that a verdict from a few products may always take
+MAX_JACOBIAN_ENTRIES = 1 << 26  # entries of a Jacobian that is formed
 
 
 @accept_aliases("classify")
@@ -237,13 +241,15 @@ def classify(
         None if krylov is None else check_run(krylov, theta),
         None if max_time is None else check_positive(max_time, "max_time"),
     )
-    n, seconds = theta.size, PER_CUBE * float(theta.size) ** 3
+    n, seconds = theta.size, SECONDS_PER_N_CUBED * float(theta.size) ** 3
     with (
         np.errstate(all="ignore"),
         bar(None, "classify", progress, seconds if ask.dense else 0.0) as shown,
         call_unmodified(ask.ob, ask.theta),
         time_limit(ask.max_time),
-        one_blas_thread(n > ALONE and min(n, ask.dense_below) <= LARGEST_ALONE),
+        one_blas_thread(
+            n > SERIAL_BLAS_MAX_N and min(n, ask.dense_below) <= SERIAL_EIGENSYSTEM_MAX_N
+        ),
         nullcontext() if krylov is None else krylov.held() as runs,
     ):
         return _judge(replace(ask, krylov=runs), shown, started)
@@ -315,9 +321,9 @@ def _refined(
         led, contracts = _nearest(ask, point, inertia, shown)
         if led is not None:
             return led
-        spent = inertia.H.left < LEAST_LEFT or late()
+        spent = inertia.H.left < MIN_NEAREST_PRODUCTS or late()
         missed = "missed" if contracts else "plateau" if found.gradient.plateau else "far"
-        return _continued(point, ADVICE["spent" if spent else missed])
+        return _continued(point, FAR_ADVICE_BY_CAUSE["spent" if spent else missed])
     if ask.seek and found.certificate.theorem.missing == "h":
         # the theorem fails only because h >= 1/2, as a shorter Newton step may mend
         led, _ = _nearest(ask, point, inertia, shown)
@@ -346,11 +352,11 @@ def _examined(ask: ClassifyOptions, H: Products) -> tuple[Inertia, Evidence]:
                 return inertia, found
         if not ask.dense:
             return _examine(ask, H)
-        with suppress(OutOfTime), time_limit(ask.max_time and IN_FULL * ask.max_time):
+        with suppress(OutOfTime), time_limit(ask.max_time and DENSE_TIME_FRACTION * ask.max_time):
             return _examine(ask, H)
         return _examine(cheap, H)
     H.most = H.count
-    grace = max(AT_LEAST, RESERVED_TIME_FRACTION * (ask.max_time or np.inf))
+    grace = max(MIN_VERDICT_SECONDS, RESERVED_TIME_FRACTION * (ask.max_time or np.inf))
     with time_limit(np.inf):  # no time left: a few products give a verdict
         with suppress(OutOfTime), time_limit(grace):
             if MIN_VERDICT_PRODUCTS * H.pace < grace:
@@ -368,7 +374,7 @@ def _examine(ask: ClassifyOptions, H: Products) -> tuple[Inertia, Evidence]:
     ob, theta, proof = ask.ob, ask.theta, Proof()
     inertia = by_matrix(ask, H) if ask.dense else ByProducts(ask, H)
     n_kinks = int(proved(ob, "kinks", theta, default=0))
-    theorem, distance = inertia.theorem() if inertia.near.near else (UNTRIED, np.inf)
+    theorem, distance = inertia.theorem() if inertia.near.near else (UNTRIED_CONTRACTION, np.inf)
     if theorem.holds:
         proof = Proof(theorem, pair=Pair(distance=distance), short=H.short)
     elif inertia.near.near:
@@ -376,7 +382,7 @@ def _examine(ask: ClassifyOptions, H: Products) -> tuple[Inertia, Evidence]:
         assert isinstance(inertia, ByEigenpairs | ByProducts)
         pair, lasting, arrives = inertia.two_signs(distance), True, True
         vanish = interpolation(ask, H) if inertia.may_vanish() else None
-        zero, n_residuals = vanish or (UNTRIED, 0)
+        zero, n_residuals = vanish or (UNTRIED_CONTRACTION, 0)
         if not (zero.holds or pair.holds and inertia.near.strict):
             lasting, arrives = inertia.measure(pair)
         proof = Proof(theorem, zero, n_residuals, pair, lasting, arrives, H.short)
@@ -415,7 +421,7 @@ def interpolation(ask: ClassifyOptions, H: Products) -> tuple[Contraction, int] 
     if here is None or not 0 < len(here.residuals) <= theta.size or (here.scale == 0).any():
         return None
     m = len(here.residuals)
-    if m * theta.size > LARGEST_JACOBIAN or not H.affords(m):
+    if m * theta.size > MAX_JACOBIAN_ENTRIES or not H.affords(m):
         return None
     H.note("do the residuals vanish?")
     rows = getattr(here, "rows", None)
@@ -444,7 +450,7 @@ def _nearest(
     end, n_steps, spent = newton_limit(ask.ob, ask.theta, inertia.gradient[0], within, H.left)
     H.tell(spent)
     left = H.left
-    if end is None or left < LEAST_LEFT:
+    if end is None or left < MIN_NEAREST_PRODUCTS:
         return None, end is not None
     end = round_to_dtype(ask.ob, end)
     there = replace(

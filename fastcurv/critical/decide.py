@@ -20,7 +20,7 @@ from .theorem import Contraction
 
 NAN = float("nan")
 INF = float("inf")
-UNTRIED = Contraction(False, INF, INF, INF, INF, INF, "untried")
+UNTRIED_CONTRACTION = Contraction(False, INF, INF, INF, INF, INF, "untried")
 
 _THEOREM = "(Newton and Kantorovich's theorem, h = {certificate.theorem.h} < 1/2)"
 _WEAKEST = "the weakest of size {spectrum.weakest} with an error below {spectrum.weakest_error}"
@@ -320,8 +320,8 @@ class Proof:
         There were too few products for these measurements.
     """
 
-    theorem: Contraction = UNTRIED
-    zero: Contraction = UNTRIED
+    theorem: Contraction = UNTRIED_CONTRACTION
+    zero: Contraction = UNTRIED_CONTRACTION
     n_residuals: int = 0
     pair: Pair = Pair()
     lasting: bool = True

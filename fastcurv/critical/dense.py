@@ -25,7 +25,7 @@ from ..common.vectors import extent, safe_norm
 from ..krylov.lanczos import Recurrence, decompose
 from ..spectrum.dense import DenseMatrix, counted_matrix
 from ..spectrum.eigsh import eigsh
-from .decide import UNTRIED, Nearness, Pair, Proof, Spectrum
+from .decide import UNTRIED_CONTRACTION, Nearness, Pair, Proof, Spectrum
 from .evidence import (
     MAX_RELATIVE_STEP,
     ClassifyOptions,
@@ -65,11 +65,13 @@ from .theorem import (
 # --------------------------------------------------------------------------------------------------
 # The Hessian as a matrix on the complement of proved symmetries: eigenpairs with bounds.
 
-ZERO_MODE = 1e-4  # of ||H||: the largest curvature of a symmetry direction near g = 0
-APART_FROM = 768  # below this n every eigenvalue is proved on its own
-ONE_BY_ONE = 128  # up to as many reflections are applied singly, for a sharper bound; else ...
-MAX_REFLECTIONS = 64  # ... up to this many at once
-BALANCED_BELOW = 1500  # up to this n an indefinite H is also decomposed in balanced coordinates
+ZERO_CURVATURE_TOL = 1e-4  # largest curvature of a symmetry direction near g = 0, relative to ||H||
+JOINT_SIGNS_MIN_N = 768  # number of rows below which every eigenvalue is proved on its own
+# number of reflections up to which they are applied singly, for a sharper bound
+MAX_SINGLE_REFLECTIONS = 128
+MAX_REFLECTIONS = 64  # number of reflections that are applied at once if there are more
+# number of rows up to which an indefinite H is also decomposed in balanced coordinates
+BALANCED_MAX_N = 1500
 
 
 class DenseHessian:
@@ -91,17 +93,17 @@ class DenseHessian:
 
     def flat(self, T: Floats) -> Floats:
         """Return columns that span the part of span(T) that the Hessian maps to almost zero; T
-        itself if n exceeds `BALANCED_BELOW`.
+        itself if n exceeds `BALANCED_MAX_N`.
 
         Almost zero is judged in balanced units, so that the result does not depend on the units of
         theta.
         """
-        if not T.shape[1] or self.n > BALANCED_BELOW:
+        if not T.shape[1] or self.n > BALANCED_MAX_N:
             return T
         found = []
         for d in self.units:
             span, matrix = independent(T / d[:, None]), d[:, None] * self.A * d
-            most = ZERO_MODE * spectral_norm(matrix)
+            most = ZERO_CURVATURE_TOL * spectral_norm(matrix)
             found.append(d[:, None] * annihilated(matrix @ span, span, most))
         return max(found, key=lambda Q: int(Q.shape[1]))
 
@@ -114,9 +116,9 @@ class DenseHessian:
         c = np.ones(self.n) if c is None else c
         matrix = c[:, None] * self.A * c if scaled else self.A
         span = independent(T / c[:, None] if scaled else T)
-        if span.shape[1] and self.n > BALANCED_BELOW:
+        if span.shape[1] and self.n > BALANCED_MAX_N:
             # near a point that a whole symmetry group leaves fixed, H curves along its orbits
-            span = annihilated(matrix @ span, span, ZERO_MODE * spectral_norm(matrix))
+            span = annihilated(matrix @ span, span, ZERO_CURVATURE_TOL * spectral_norm(matrix))
         off = _Off(span) if span.shape[1] else None
         error = more + (self.M.error(c) if scaled else self.error)
         if scaled:
@@ -124,7 +126,7 @@ class DenseHessian:
         if off is not None:
             error += off.rounding() * safe_norm(matrix)
         inner = matrix if off is None else off.block(matrix)
-        found = eigh_apart(inner, error) if len(inner) >= APART_FROM else eigh(inner)
+        found = eigh_apart(inner, error) if len(inner) >= JOINT_SIGNS_MIN_N else eigh(inner)
         vectors = found.vectors if off is None else off.back(found.vectors)
         ends = error + (found.ends if isinstance(found, JointSigns) else found.error)
         return Slice(found.values, vectors, error + found.error, c, span, ends)
@@ -153,7 +155,7 @@ def quotient(full: DenseHessian, held: Tangents) -> SignView:
     """
     flat = full.flat(held.columns)
     plain = full.cut(flat)
-    large = full.n > BALANCED_BELOW
+    large = full.n > BALANCED_MAX_N
     settled = (plain.values > plain.error).all() or (plain.values < -plain.error).all()
     if settled or large and (plain.weakest > 0 or _stays_open(full, plain)):
         return SignView(plain, plain, held)
@@ -235,7 +237,7 @@ class _Off:
         ||v||^2 = 2``; for larger blocks the norms are computed.
         """
         n, s = self.raw.shape
-        if s <= ONE_BY_ONE:
+        if s <= MAX_SINGLE_REFLECTIONS:
             return float(2 * (n + 10) * EPS * 2 * s)
         V, total = np.tril(self.raw, -1), 0.0
         V[np.diag_indices(s)] = 1.0
@@ -252,7 +254,7 @@ class _Off:
 
     def block(self, M: Floats) -> Floats:
         """Return ``Z' M Z`` for an orthonormal basis Z of the complement."""
-        s, one_by_one = len(self.tau), len(self.tau) <= ONE_BY_ONE
+        s, one_by_one = len(self.tau), len(self.tau) <= MAX_SINGLE_REFLECTIONS
         turned = self._apply("L", "T", np.asfortranarray(M), one_by_one)
         turned = self._apply("R", "N", turned, one_by_one)[s:, s:]
         return np.asarray((turned + turned.T) / 2)
@@ -307,9 +309,11 @@ def nearness_at(ob: Any, theta: Floats, H: Products | None = None) -> Nearness:
 # result is None, and all eigenpairs are computed.
 
 CHOLESKY_MIN_N = 768  # below this n all eigenpairs take a fraction of a second, and tell more
-FLOOR_FRACTIONS = (0.999, 0.9, 0.5)  # of the least Ritz value, tried in turn as a lower bound
-GRADIENT_STEPS = 60  # of the Krylov space that measures the share of g in the range of H
-MOST_SOLVES = 200
+# fractions of the least Ritz value that are tried in turn as a lower bound
+FLOOR_FRACTIONS = (0.999, 0.9, 0.5)
+# dimension of the Krylov space that measures the share of g in the range of H
+N_GRADIENT_STEPS = 60
+MAX_SOLVES = 200  # number of linear systems solved at most
 
 
 @dataclass(frozen=True, eq=False)
@@ -340,7 +344,7 @@ def definite(full: DenseHessian) -> Definite | None:
     if solve is None:
         return None
     op = LinearOperator(A.shape, solve, dtype=np.float64)
-    found = raise_if_interrupted(eigsh(op, 1, "LA", tol=1e-4, max_products=MOST_SOLVES, seed=0))
+    found = raise_if_interrupted(eigsh(op, 1, "LA", tol=1e-4, max_products=MAX_SOLVES, seed=0))
     v = found.vectors[:, 0]
     weakest = float(v @ (A @ v)) / float(v @ v)
     for share in FLOOR_FRACTIONS:
@@ -385,7 +389,7 @@ class ByCholesky(Inertia):
         self.near = nearness_by(
             ask.ob, theta, safe_norm(g), rest**2 * whole, most, ask.gradient_tol, whole=whole
         )
-        self.proof, self.length = UNTRIED, np.inf
+        self.proof, self.length = UNTRIED_CONTRACTION, np.inf
         if not (self.near.near and self.near.strict):
             return
         x -= known.solve(g + full.A @ x)
@@ -413,9 +417,9 @@ class ByCholesky(Inertia):
         (g, _), n, size = self.gradient, self.full.n, self.near.gradient_norm
         if not size > 0:
             return self.near
-        run = Recurrence(check_symmetric_operator(self.full.A), GRADIENT_STEPS)
+        run = Recurrence(check_symmetric_operator(self.full.A), N_GRADIENT_STEPS)
         run.insert(g[None] / size)
-        while run.p and run.m < min(GRADIENT_STEPS, n):
+        while run.p and run.m < min(N_GRADIENT_STEPS, n):
             run.step()
         values, S = decompose(run)
         reached = size / (MAX_RELATIVE_STEP * extent(self.ask.theta))
@@ -495,7 +499,7 @@ class ByEigenpairs(Inertia):
             own = SignView(view.plain, view.plain, view.held)
             self.view, self.cut, self.signs, self.n_found = self._signs_in(own)
             return found
-        untried = view.best is view.plain and full.n <= BALANCED_BELOW  # balanced coordinates
+        untried = view.best is view.plain and full.n <= BALANCED_MAX_N  # balanced coordinates
         if found[0].missing in ("h", "orbit") and untried:
             best = full.cut(full.flat(view.held.columns), full.d)
             same = best.span.shape[1] == view.plain.span.shape[1]

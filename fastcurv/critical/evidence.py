@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..common.checks import MatrixOperator
 from ..common.errors import typed
-from ..common.linalg import PER_CUBE, svd
+from ..common.linalg import SECONDS_PER_N_CUBED, svd
 from ..common.objectives import PRODUCT_EPS, Products, offered, proved
 from ..common.protocols import Floats
 from ..common.vectors import safe_norm
@@ -353,7 +353,7 @@ class ClassifyOptions:
         return (
             n < self.dense_below
             and (self.max_products is None or self.max_products >= n)
-            and (self.max_time is None or PER_CUBE * float(n) ** 3 <= self.max_time)
+            and (self.max_time is None or SECONDS_PER_N_CUBED * float(n) ** 3 <= self.max_time)
         )
 
 

@@ -31,9 +31,9 @@ from ..krylov.lanczos import Recurrence, combine, decompose
 from ..krylov.trust_region import exhausted_risk, lanczos_risk, lanczos_steps, least_residual
 from ..spectrum.dense import symmetric_part
 from ..spectrum.eigsh import eigsh
-from ..spectrum.forms import LARGEST_DENSE, reduction
-from .decide import UNTRIED, Nearness, Pair, Proof, Spectrum
-from .dense import ZERO_MODE, DenseHessian, across_orbits, signs_of
+from ..spectrum.forms import MAX_DENSE_ROWS, reduction
+from .decide import UNTRIED_CONTRACTION, Nearness, Pair, Proof, Spectrum
+from .dense import ZERO_CURVATURE_TOL, DenseHessian, across_orbits, signs_of
 from .evidence import (
     MAX_RELATIVE_STEP,
     ClassifyOptions,
@@ -66,7 +66,7 @@ from .theorem import EPS, ROUND_UP, Contraction, Slice, eta_of, kantorovich, two
 # The Lanczos basis is kept whole, since a restart would void the bound on the risk; a run ends
 # when its basis has this size.
 MAX_BASIS_BYTES = 4 << 30
-PROOF_PRODUCTS = 9  # products that are kept for the proofs at the end
+N_PROOF_PRODUCTS = 9  # number of products reserved for the proofs at the end
 ASYMMETRY_SAFETY = 8.0  # factor by which one test with random vectors may understate ||H - H'||
 
 
@@ -78,7 +78,7 @@ class InertiaSearch:
     def __init__(self, ask: ClassifyOptions, H: Products) -> None:
         self.ask, self.H = ask, H
         # the rest is for the proofs at the end
-        self.budget = Budget(within=H, reserve=PROOF_PRODUCTS)
+        self.budget = Budget(within=H, reserve=N_PROOF_PRODUCTS)
         self.rng = as_rng(ask.seed)
         # the operator whose rounding is in the bases
         self.made_by = H if H.native is H.op else Products(H.native)
@@ -260,12 +260,12 @@ class InertiaSearch:
         except MemoryError:
             return
         T = T[:, T.any(axis=0)]
-        if T.shape[1] > min(MAX_SYMMETRY, self.budget.left // 4):
+        if T.shape[1] > min(MAX_SYMMETRY_DIRECTIONS, self.budget.left // 4):
             return
         if T.shape[1]:
             H.note(f"{T.shape[1]} symmetry directions")
             Q = independent(T)
-            most = min(ZERO_MODE, MAX_COUPLING * ask.curvature_tol) * H.norm
+            most = min(ZERO_CURVATURE_TOL, MAX_COUPLING * ask.curvature_tol) * H.norm
             self.symmetry = np.asarray(annihilated(H(Q), Q, most))
         self.n_symmetry = self.symmetry.shape[1]
 
@@ -350,7 +350,7 @@ def both_signs(run: Any) -> bool:
 # others it is a matrix that is small enough to decompose. So the inertia is known as at small n,
 # and Kantorovich's theorem holds with ``1 / beta`` the smallest size of any eigenvalue.
 
-MATRIX_FREE_PROOF_PRODUCTS = 40  # products reserved for proofs that do not use the matrix
+N_MATRIX_FREE_PROOF_PRODUCTS = 40  # number of products reserved for proofs without the matrix
 MIN_CREDIBLE_CURVATURE = 1e-8  # of ||H||: weaker curvature cannot be measured to last
 MAX_NORM_LOSS = 1e-9  # loss of norm that a unit symmetry direction may have in the reached space
 
@@ -439,7 +439,7 @@ def reached(ask: ClassifyOptions, H: Products, left: float, Q: Floats) -> Reache
     budget must allow as many products. Symmetries Q (n, s) are taken out if they lie in the reached
     space.
     """
-    most = int(min(ask.dense_below, left - MATRIX_FREE_PROOF_PRODUCTS, LARGEST_DENSE))
+    most = int(min(ask.dense_below, left - N_MATRIX_FREE_PROOF_PRODUCTS, MAX_DENSE_ROWS))
     space = H.op.reach(most) if most >= 1 and hasattr(H.op, "reach") else None
     if space is None or not space.m:
         return None
@@ -471,17 +471,19 @@ def _columns(space: ProvedReach, Y: Floats) -> Floats:
 # The strategy: what was searched for, proofs near a critical point, and measurements where nothing
 # can be proved.
 
-GRADIENT_STEPS = 40  # dimension of the Krylov space of the gradient ...
-MORE_STEPS = 160  # ... and the largest, if the decrement takes as many steps to settle
+N_GRADIENT_STEPS = 40  # dimension of the Krylov space of the gradient
+MAX_GRADIENT_STEPS = 160  # dimension if the decrement takes as many steps to settle
 MAX_STEP_RESIDUAL = 0.5  # relative residual above which Newton's step counts as unknown
-SOLVE_STEPS = 400  # for Newton's step, if a proof needs a small residual
+MAX_SOLVE_STEPS = 400  # number of steps for Newton's step if a proof needs a small residual
 # risk that sets the search for negative curvature if no failure probability was given
 DEFAULT_RISK = 0.01
-BALANCED_STEPS = 128  # steps in balanced coordinates, if parameters have very different scales
-SHORT_STEPS = 64  # steps if only the ends of the spectrum are needed
+# number of steps in balanced coordinates, if parameters have very different scales
+N_BALANCED_STEPS = 128
+N_END_STEPS = 64  # number of steps if only the ends of the spectrum are needed
 MAX_PROBES = 16
 MAX_COUPLING = 0.01  # of curvature_tol ||H||: largest ||Hq|| of a symmetry direction q taken out
-MAX_SYMMETRY = 1024  # if there are more symmetry directions, at a product each, none is taken out
+# number of symmetry directions, at a product each, above which none is projected out
+MAX_SYMMETRY_DIRECTIONS = 1024
 PROBE_SEED = 1  # seed of the random vector that shows the size of H
 # theta is clearly far if even this share of its gradient and decrement is not near
 CLEARLY_FAR_FRACTION = 1e-2
@@ -543,9 +545,9 @@ class ByProducts(Inertia):
             return 0.0, None
 
         def settled(run: Any) -> bool:
-            return bool(run.m >= GRADIENT_STEPS and _solve(run, size)[1] <= 0.1)
+            return bool(run.m >= N_GRADIENT_STEPS and _solve(run, size)[1] <= 0.1)
 
-        run = search.from_gradient(g, min(MORE_STEPS, search.budget.left // 4), settled)
+        run = search.from_gradient(g, min(MAX_GRADIENT_STEPS, search.budget.left // 4), settled)
         if run is None:
             return np.inf, least_decrement(size, H.largest)
         if run.scale == 0:
@@ -560,7 +562,7 @@ class ByProducts(Inertia):
         self.flat = safe_norm(run.T[: run.m + run.p, 0])
         sizes = np.maximum(np.abs(values), GRADIENT_EPS * H.eps * run.scale)
         decrement = 0.5 * float(((size * S[0]) / sizes * (size * S[0])).sum())
-        short = run.m < min(GRADIENT_STEPS, run.dimension) and run.p > 0 and self.left > 0.1
+        short = run.m < min(N_GRADIENT_STEPS, run.dimension) and run.p > 0 and self.left > 0.1
         return decrement, least_decrement(size, self.flat) if short else None
 
     def _nearness(self, whole: float) -> Nearness:
@@ -583,7 +585,7 @@ class ByProducts(Inertia):
         deflated = ask.krylov is None and search.symmetry.shape[1] > 0
         eps = ask.curvature_tol * (1 - 2 * MAX_COUPLING * deflated)
         goal = lanczos_steps(H.n, eps, ask.failure_probability or DEFAULT_RISK)
-        steps = goal if deep else min(goal, SHORT_STEPS)
+        steps = goal if deep else min(goal, N_END_STEPS)
         if known is None:
             H.note(f"{steps} Lanczos steps")
             self.main = search.from_random(steps, both_signs)
@@ -642,7 +644,7 @@ class ByProducts(Inertia):
             self.step, self.left = self._newton()
         distance = safe_norm(self.step) if self.left <= MAX_STEP_RESIDUAL else np.inf
         if not (weakest > 0 and H.affords(1)):
-            return UNTRIED, distance
+            return UNTRIED_CONTRACTION, distance
         rest, beta = H(self.step) + g, ROUND_UP / weakest
         if known is not None:
             rest, beta = known.off_span(rest), beta * (1 + 8 * H.n * EPS)
@@ -662,7 +664,7 @@ class ByProducts(Inertia):
         H, g, search, size = self.H, self.gradient[0], self.search, self.near.gradient_norm
         if size == 0 or self.left <= 1e-3 or search.budget.left < 20:
             return self.step, self.left
-        room = int(min(SOLVE_STEPS, search.budget.left // 2))
+        room = int(min(MAX_SOLVE_STEPS, search.budget.left // 2))
         step = newton_step(H, g, room)
         left = safe_norm(H(step) + g) / size
         return (step, left) if left < self.left else (self.step, self.left)
@@ -866,7 +868,7 @@ def _search_further(search: InertiaSearch, main: Any, goal: int, d: Floats) -> N
         H.tell(pairs.n_products)
         search.offer(float(pairs.values[0]), pairs.vectors[:, 0].astype(float))
     if d.max() > 32 * d.min():
-        steps, d = min(goal, BALANCED_STEPS), d / d.max()  # squares of d stay in float32's range
+        steps, d = min(goal, N_BALANCED_STEPS), d / d.max()  # squares of d stay in float32's range
         D = d.astype(H.native_dtype)
         balanced = LinearOperator(
             (H.n, H.n), lambda v: D * times(H.native, D * v.reshape(-1)), dtype=D.dtype

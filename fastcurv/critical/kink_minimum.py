@@ -28,7 +28,7 @@ from .theorem import EPS, Slice, kantorovich, newton_in_slice
 
 # of the largest curvature: lengths tried for columns of slopes
 COLUMN_LENGTH_RATIOS = (1e-1, 1e-2, 1e-3, 1.0)
-EASY_H = 1e-3  # h below which no other units are tried
+EASY_H = 1e-3  # value of h below which no other units are tried
 
 
 @dataclass(frozen=True)

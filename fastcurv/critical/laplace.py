@@ -62,14 +62,15 @@ from ..structure.parameters import l2_diagonal, terms_of_a_row
 from ..structure.tables import ACTIVATIONS, LOSSES
 
 MIN_ROWS_PER_PARAMETER = 2.0  # below this ratio intervals were seen to cover too little
-BLOCK_NUMBERS = 1 << 22  # numbers in a block of the Jacobian of new rows
+BLOCK_ENTRIES = 1 << 22  # number of entries in a block of the Jacobian of new rows
 FLAT_TOL = 1.5e-8  # square root of the rounding: a smaller eigenvalue, of a unit diagonal, is 0
-N_NODES = 32  # of Gauss-Hermite quadrature, for the mean of a sigmoid
-N_POINTS = 1024  # of a low-discrepancy sequence, for the mean of a softmax
-LARGE_DECREMENT = 0.5  # in log posterior; beyond it theta is more than a standard deviation off
+N_QUADRATURE_NODES = 32  # nodes of Gauss-Hermite quadrature for the mean of a sigmoid
+N_SEQUENCE_POINTS = 1024  # points of a low-discrepancy sequence for the mean of a softmax
+# decrement in log posterior beyond which theta is more than a standard deviation off
+MAX_DECREMENT = 0.5
 
 # Losses that are negative log likelihoods: what a row's term lacks of one, as a function of y.
-_MISSING: dict[str, Any] = {
+_MISSING_LOG_TERMS: dict[str, Any] = {
     "mse": lambda y: 0 * y,
     "cross_entropy": lambda y: 0 * y,
     "binary_cross_entropy": lambda y: 0 * y,
@@ -205,7 +206,7 @@ class LaplacePosterior(Record, AttributeHints, subject="posterior"):
         if self.n_undetermined:
             held = f"{self.n_undetermined} directions change no output on any row, and are held"
             rows.append(("undetermined", held))
-        if not self.decrement <= LARGE_DECREMENT:
+        if not self.decrement <= MAX_DECREMENT:
             gain = f"a Newton step would raise the log posterior by {number(self.decrement)}"
             rows.append(("caution", f"{gain}; train on to a minimum"))
         return rows
@@ -252,7 +253,7 @@ def output_roots(model: MLP, theta: Any, root: Any, X: Any) -> Iterator[tuple[Fl
     covariance.
     """
     X, d = model.check_rows(X), model.sizes[-1]
-    step = max(1, BLOCK_NUMBERS // (d * model.n_params))
+    step = max(1, BLOCK_ENTRIES // (d * model.n_params))
     for start in range(0, len(X), step):
         rows = X[start : start + step]
         J = output_jacobian(model, theta, rows)
@@ -270,7 +271,7 @@ def deviations(model: MLP, theta: Any, root: Any, X: Any) -> Floats:
 
 def _mean_sigmoid(z: Floats, root: Floats) -> Floats:
     """Return the mean of a sigmoid over Gaussian outputs: labels, or both classes of one output."""
-    x, w = np.polynomial.hermite_e.hermegauss(N_NODES)
+    x, w = np.polynomial.hermite_e.hermegauss(N_QUADRATURE_NODES)
     spread = np.sqrt(np.einsum("ijk,ijk->ij", root, root))
     p = np.asarray(expit(z[..., None] + spread[..., None] * x) @ (w / w.sum()))
     return np.concatenate([1 - p, p], axis=1) if p.shape[1] == 1 else p
@@ -282,7 +283,7 @@ def _mean_softmax(z: Floats, root: Floats) -> Floats:
     """
     N, d, _ = root.shape
     rates = np.sqrt([p for p in range(2, 12 * d + 12) if all(p % k for k in range(2, p))][:d])
-    points = ndtri((np.arange(1, N_POINTS // 2 + 1)[:, None] * rates + 0.5) % 1)
+    points = ndtri((np.arange(1, N_SEQUENCE_POINTS // 2 + 1)[:, None] * rates + 0.5) % 1)
     points = np.concatenate([points, -points])
     found = np.empty((N, d))
     for i, R in enumerate(root):
@@ -444,10 +445,10 @@ def _checked(ob: Any, theta: Any, curvature: str) -> tuple[Any, Floats]:
 def check_likelihood(loss: Any) -> None:
     """Raise ValueError for a loss that is no negative log likelihood."""
     given = LOSSES[loss].given
-    if (given is None or given.built_in) and loss not in _MISSING:
+    if (given is None or given.built_in) and loss not in _MISSING_LOG_TERMS:
         raise ValueError(
             f"loss must be a negative log likelihood, got {str(loss)!r}. Use one of "
-            f"{', '.join(_MISSING)}, or an fc.Loss of your own."
+            f"{', '.join(_MISSING_LOG_TERMS)}, or an fc.Loss of your own."
         )
 
 
@@ -457,7 +458,7 @@ def _missing(ob: Any) -> float:
     if given is not None and not given.built_in:
         return 0.0
     y = np.asarray(ob.y, np.float64).reshape(ob.n_samples, -1)
-    terms = _MISSING[ob.loss](y).sum(axis=1)
+    terms = _MISSING_LOG_TERMS[ob.loss](y).sum(axis=1)
     return float(terms.sum() if ob.sample_weight is None else terms @ ob.sample_weight)
 
 

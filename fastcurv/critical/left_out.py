@@ -46,7 +46,8 @@ from ..structure.tables import ACTIVATIONS, LOSSES, one_hot
 from .classify import classify
 from .nearness import nearness_by
 
-BLOCK_NUMBERS = 1 << 19  # numbers of a block of rows of the Jacobian: 4 MB, about an L2 cache
+# entries of a block of rows of the Jacobian: 4 MB, about the size of an L2 cache
+BLOCK_ENTRIES = 1 << 19
 MIN_REMAINDER = 1e-10  # smallest eigenvalue of I - S M / N at which the row's curvature is removed
 
 
@@ -128,7 +129,7 @@ def _blocks(ob: Any, theta: Floats) -> Iterator[tuple[slice, Floats]]:
     """Yield the Jacobian by blocks of rows, as a slice of the samples and ``(rows, d_out, n)``."""
     J = ob.jacobian(theta)
     d, n = ob.model.sizes[-1], ob.n_params
-    step = max(1, BLOCK_NUMBERS // (d * n))
+    step = max(1, BLOCK_ENTRIES // (d * n))
     for start in range(0, ob.n_samples, step):
         rows = slice(start, min(start + step, ob.n_samples))
         yield rows, J.to_dense(rows).reshape(-1, d, n)
@@ -248,7 +249,7 @@ class LeftOut(Record):
         enough for predictions of `n_new` rows by each.
         """
         at, N = self._at, self._at.ob.n_samples
-        most = max(1, BLOCK_NUMBERS // (max(at.ob.model.sizes) * max(1, n_new)))
+        most = max(1, BLOCK_ENTRIES // (max(at.ob.model.sizes) * max(1, n_new)))
         blocks: Any = [(slice(0, N), self._thetas)]
         if self._thetas is None:
             blocks = (
@@ -678,7 +679,7 @@ def _steps(at: _Minimum, J: Floats, coefficients: Floats) -> Floats:
 
 
 MAX_SWEEPS = 40  # gradients without each row, at most
-PAIRS = 8  # pairs of L-BFGS that are kept for each row
+N_LBFGS_PAIRS = 8  # number of pairs of L-BFGS that are kept for each row
 STEP_TOL = 1e-12  # length of a remaining step, relative to that of the first one, in the norm of H
 ROUNDING_TOL = 1e-13  # length of a remaining step relative to theta, in the norm of H
 MAX_GROWTH = 4.0  # factor on the shortest step so far above which the steps do not converge
@@ -723,7 +724,7 @@ def _minima(at: _Minimum, coefficients: Floats) -> tuple[Floats, Any]:
         if not keep.any():
             break
         active, p, g = active[keep], p[keep], g[keep]
-        pairs = [(s[keep], y[keep]) for s, y in pairs][-PAIRS:]
+        pairs = [(s[keep], y[keep]) for s, y in pairs][-N_LBFGS_PAIRS:]
         thetas[active] += p
         after = gradients(thetas[active], active)
         pairs.append((p, after - g))

@@ -42,7 +42,7 @@ from .theorem import EPS, TINY, Slice
 
 # of f - c: the decrease that Newton's step may still promise near a critical point
 DECREMENT_TOL = 1e-8
-STORED_EPS = 8.0  # ... plus the effect of moving every parameter by this many eps of its size
+STORED_EPS = 8.0  # largest move of every parameter, in eps of its size, whose effect is added
 # relative error of a precise gradient above which the plain one may be better
 ROUGH_GRADIENT_ERROR = 1e-6
 GRADIENT_EPS = 64.0  # a gradient without a bound is assumed off by this many eps |H| |theta|
@@ -238,11 +238,11 @@ MAX_NEWTON_STEPS = 10
 MAX_CONTRACTION = 0.5  # largest ratio of the gradient's norms after and before a step
 # steps after which the ratio must be at most MAX_LATE_CONTRACTION: linear convergence is not
 # Newton's
-LATE_STEP = 3
+FIRST_LATE_STEP = 3
 MAX_LATE_CONTRACTION = 0.1
-GRADIENT_FLOOR = 1e-12  # of the gradient at the start: beyond that, steps only show rounding
+GRADIENT_FLOOR_RATIO = 1e-12  # share of the first gradient below which steps only show rounding
 LINEAR_SOLVE_TOL = 1e-9  # relative residual of the linear system of a step
-MOST_PRODUCTS = 200  # for one step
+MAX_STEP_PRODUCTS = 200  # number of products for one step
 
 
 class Coordinates:
@@ -305,7 +305,7 @@ def newton_limit(
     if not 0 < size < np.inf:
         return None, 0, 0
     for k in range(MAX_NEWTON_STEPS):
-        room = int(min(MOST_PRODUCTS, most_products - spent))
+        room = int(min(MAX_STEP_PRODUCTS, most_products - spent))
         if room < 1:
             return None, k, spent
         H = hessian_products(ob, here)
@@ -315,24 +315,26 @@ def newton_limit(
             return None, k, spent + H.count
         spent += H.count
         there = here + p
-        share = MAX_CONTRACTION if k < LATE_STEP else MAX_LATE_CONTRACTION
+        share = MAX_CONTRACTION if k < FIRST_LATE_STEP else MAX_LATE_CONTRACTION
         most = (
             share * size
             if spent < most_products
-            else min(share * size, GRADIENT_FLOOR * first * 1e3)
+            else min(share * size, GRADIENT_FLOOR_RATIO * first * 1e3)
         )
         lost = not np.isfinite(there).all()
         if lost or fine and surely_longer(ob, there, most, H.norm, within):
             return None, k, spent
         g = gradient_and_error(ob, there)[0]
         now = _norm(within.back(g))
-        at_rounding = size <= GRADIENT_FLOOR * first * 1e3 and not now <= MAX_CONTRACTION * size
+        at_rounding = (
+            size <= GRADIENT_FLOOR_RATIO * first * 1e3 and not now <= MAX_CONTRACTION * size
+        )
         if at_rounding or k and safe_norm(p) <= 8 * EPS * safe_norm(here):
             return (here if now >= size else there), k + 1, spent
         if not now <= share * size:
             return None, k, spent
         here, size = there, now
-        if now <= GRADIENT_FLOOR * first:
+        if now <= GRADIENT_FLOOR_RATIO * first:
             return here, k + 1, spent
     return here, MAX_NEWTON_STEPS, spent
 
@@ -366,13 +368,16 @@ Spend = Callable[[int], None]
 
 # share of its size that curvature must keep at up to one length of the step
 MIN_CURVATURE_KEPT = 2 / 3
-TEST_LENGTHS = (1.0, -1.0, 0.38, -0.38)  # of the step; no period fits all of them
-FAR_LENGTHS = (3.0, -3.0)  # lengths at which it must only keep its sign
+# test points in units of the step, of which no common period contains all
+TEST_LENGTHS = (1.0, -1.0, 0.38, -0.38)
+# test points, in units of the step, at which curvature must only keep its sign
+FAR_LENGTHS = (3.0, -3.0)
 # number of weakest curvatures of each sign that are tested along Newton's step
 MAX_WEAKEST_TESTED = 48
 # largest share of the decrement that may be left at the end of Newton's step
 MAX_DECREMENT_LEFT = 0.25
-IN_ROW = 4  # if this many in a row last, from the weakest on, the rest is taken to last too
+# number of curvatures, from the weakest on, after which the others are taken to last
+N_LASTING_IN_A_ROW = 4
 
 
 def curvatures(ob: Any, theta: Floats, U: Floats) -> Floats:
@@ -474,7 +479,7 @@ def certify_signs(
         for sign in (1, -1):
             lasting = 0
             for i in weakest_first[signs[weakest_first] == sign]:
-                if lasting == IN_ROW:
+                if lasting == N_LASTING_IN_A_ROW:
                     break
                 u = vectors[:, i]
                 reach = (share * abs(slopes[i]) + slack[i]) / abs(values[i])

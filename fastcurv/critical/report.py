@@ -12,7 +12,7 @@ import numpy as np
 from ..common.errors import AttributeHints
 from ..common.html import html_table
 from ..common.objectives import PRODUCT_EPS, proved, why_unproved
-from ..common.protocols import NOT_OFFERED
+from ..common.protocols import NOT_OFFERED_REASON
 from ..common.read_only import Record
 from ..common.vectors import safe_norm
 from ..spectrum.results import as_json, number
@@ -33,12 +33,12 @@ def noun(point: CriticalPoint) -> str:
 
 # the arguments of a call, and what to do at a point that is not critical: for an objective, for an
 # estimator, and for the result of a run, which that same run cannot improve
-OF_OBJECTIVE = "ob, theta", "Use fastcurv.minimize(ob, theta) to continue."
-OF_FIT = (
+OBJECTIVE_ADVICE = "ob, theta", "Use fastcurv.minimize(ob, theta) to continue."
+FIT_ADVICE = (
     "net.objective(X, y), net.theta_",
     "To continue, fit with a smaller tol or a larger max_iter.",
 )
-OF_RUN = "ob, theta", "The message of the run says why it ended."
+RUN_ADVICE = "ob, theta", "The message of the run says why it ended."
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -169,7 +169,7 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
     distance: float | None = None
     at_nearest: CriticalPoint | None = None
     _because: Reason | None = field(default=None, compare=False)
-    _advice: tuple[str, str] = field(default=OF_OBJECTIVE, compare=False)
+    _advice: tuple[str, str] = field(default=OBJECTIVE_ADVICE, compare=False)
 
     @property
     def index(self) -> float | None:
@@ -232,7 +232,7 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
             flat = "some eigenvalues count as zero"
         known = "" if self.n_zero == self.n_params else " without a known symmetry"
         look = f" Use fastcurv.minimize({self._advice[0]}) to look for descent."
-        then = "" if self._advice == OF_RUN else look
+        then = "" if self._advice == RUN_ADVICE else look
         return f"Degenerate: {flat}{known}, so the kind is not determined.{then}"
 
     def _not_critical(self) -> str:
@@ -361,7 +361,7 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
 # --------------------------------------------------------------------------------------------------
 # The `reason` of a verdict: the sentence of its `Reason`, with the words for what stands in braces.
 
-RISK = 0.01  # the failure probability suggested to a caller who gave none
+SUGGESTED_RISK = 0.01  # failure probability suggested to a caller who gave none
 MISSING_HYPOTHESES = {
     "": "no theorem was tried",
     "untried": "two fixed vectors keep both signs only on a ball smaller than Newton's step",
@@ -505,7 +505,7 @@ class Words(Formatter):
     def hypothesis(self) -> str:
         """The hypothesis of the theorem that is not met."""
         unknown = why_unproved(self.ask.ob)
-        if unknown and unknown != NOT_OFFERED:
+        if unknown and unknown != NOT_OFFERED_REASON:
             return unknown
         if not self.gradient.strict:
             return (
@@ -528,7 +528,7 @@ class Words(Formatter):
     def allowed(self) -> str:
         """A clause for the failure probability that would allow a verdict with these products."""
         risk = self.spectrum.risk
-        risk = max(_rounded_up(risk), RISK) if risk < 1 else 1.0
+        risk = max(_rounded_up(risk), SUGGESTED_RISK) if risk < 1 else 1.0
         if not risk < 1:
             return "a verdict at a stated risk needs more products, or more accurate ones"
         return self.format(
@@ -609,15 +609,15 @@ ADVICE = {
 def report_of_fit(point: CriticalPoint) -> CriticalPoint:
     """Return the same point worded for a caller with an estimator, without `ob` and `theta`."""
     there = None if point.at_nearest is None else report_of_fit(point.at_nearest)
-    reason = point.reason.replace(point._advice[0], OF_FIT[0])
-    return replace(point, reason=reason, at_nearest=there, _advice=OF_FIT)
+    reason = point.reason.replace(point._advice[0], FIT_ADVICE[0])
+    return replace(point, reason=reason, at_nearest=there, _advice=FIT_ADVICE)
 
 
 def report_of_run(point: CriticalPoint) -> CriticalPoint:
     """Return the same point worded for the result of a run that ended there, without the advice to
     run again.
     """
-    return replace(point, reason=f"{without_calls(point.reason)}.", _advice=OF_RUN)
+    return replace(point, reason=f"{without_calls(point.reason)}.", _advice=RUN_ADVICE)
 
 
 def without_calls(reason: str) -> str:

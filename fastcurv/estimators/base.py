@@ -46,7 +46,7 @@ from ..network.arguments import own
 from ..network.mlp import MLP
 from ..network.objective import Objective
 from ..optimize.escape import escape
-from ..optimize.minimize import ALIASES, METHODS, STOCHASTIC, minimize
+from ..optimize.minimize import METHOD_ALIASES, METHODS, STOCHASTIC_METHODS, minimize
 from ..optimize.run import Run
 from ..structure.tables import ACTIVATIONS, LOSSES, LossName, activations_of
 from ..structure.user_functions import Activation, Loss
@@ -90,7 +90,7 @@ def unscaled_features(X: Any) -> list[int]:
     return np.flatnonzero((reach > 0) & ((nearest > reach) | large | (reach < MIN_RANGE))).tolist()
 
 
-ENDS_WELL = ("callback", "held_out", "patience", "critical")
+GOOD_ENDINGS = ("callback", "held_out", "patience", "critical")
 WARNING_CURES = {
     "max_iter": "increase max_iter",
     "max_time": "increase max_time",
@@ -103,7 +103,7 @@ WARNING_CURES = {
 def warn_of_the_end(est: Any, X: Any, gradient: float) -> None:
     """Warn once if a fit did not end well, or if the scale of a feature limits it."""
     kinks = est.alpha_ > 0 and any(ACTIVATIONS[n].like_relu for n in est.model_.activation)
-    ended = est.stopped_ not in ENDS_WELL and gradient > est._tol
+    ended = est.stopped_ not in GOOD_ENDINGS and gradient > est._tol
     # a minimum on kinks, where no gradient is small
     if est.stopped_ in ("stalled", "slow") and kinks:
         ended = False
@@ -132,18 +132,19 @@ def warn_of_the_end(est: Any, X: Any, gradient: float) -> None:
 
 def takes_rows_as_they_come(estimator: Any) -> bool:
     """Return whether the solver supports `partial_fit`; `AttributeHints` names those that do."""
-    return estimator.solver in STOCHASTIC
+    return estimator.solver in STOCHASTIC_METHODS
 
 
 # --------------------------------------------------------------------------------------------------
 # Validation of the estimators' parameters in `fit`.
-SOLVERS = ("auto", *ALIASES, *METHODS)
+SOLVER_NAMES = ("auto", *METHOD_ALIASES, *METHODS)
 SKLEARN_LOSSES = ("squared_error", "poisson")  # what scikit-learn's regressor takes first
-AT_LEAST_0 = partial(check_positive, zero=True)
-CHECKS: dict[str, tuple[Any, str | None]] = {  # what "auto" may stand instead of; None: optional
-    "alpha": (AT_LEAST_0, "a number >= 0"),
+CHECK_AT_LEAST_0 = partial(check_positive, zero=True)
+# what "auto" may stand instead of; None: optional
+PARAMETER_CHECKS: dict[str, tuple[Any, str | None]] = {
+    "alpha": (CHECK_AT_LEAST_0, "a number >= 0"),
     "max_iter": (check_positive_int, None),
-    "tol": (AT_LEAST_0, "a number >= 0"),
+    "tol": (CHECK_AT_LEAST_0, "a number >= 0"),
     "n_iter_no_change": (check_positive_int, ""),
     "batch_size": (check_positive_int, "an int >= 1"),
     "learning_rate_init": (check_positive, None),
@@ -153,8 +154,8 @@ CHECKS: dict[str, tuple[Any, str | None]] = {  # what "auto" may stand instead o
 
 def check_parameters(est: Any) -> None:
     """Raise ValueError or TypeError for the first invalid parameter."""
-    check_choice(est.solver, SOLVERS, "solver")
-    for name, (check, instead) in CHECKS.items():
+    check_choice(est.solver, SOLVER_NAMES, "solver")
+    for name, (check, instead) in PARAMETER_CHECKS.items():
         given = getattr(est, name)
         words = ("auto", "evidence") if name == "alpha" else ("auto",)
         if instead and isinstance(given, str) and given not in words:
@@ -207,8 +208,8 @@ def layers_of(sizes: Any, activation: Any) -> tuple[list[int], list[Any]]:
 # The curvature at the end of a fit: a cheap estimate of both ends of the spectrum, or the whole
 # verdict.
 
-PRODUCTS = 40  # Hessian products of the estimate at most, ...
-MIN_CHECK_PRODUCTS = 4  # ... and at least
+MAX_CHECK_PRODUCTS = 40  # number of Hessian products of the check of the spectrum
+MIN_CHECK_PRODUCTS = 4  # number of Hessian products of the check that is always affordable
 RESOLVED_RESIDUAL = 1e-2  # a residual below this share of the largest curvature resolves an end
 START_SEED = 7  # fixed seed of the start vector, so that equal fits give equal results
 
@@ -275,7 +276,7 @@ class SpectrumCheck(AttributeHints, subject="look"):
 
 
 def check_spectrum(
-    ob: Any, theta: np.ndarray, scale: float, tol: float, products: int = PRODUCTS
+    ob: Any, theta: np.ndarray, scale: float, tol: float, products: int = MAX_CHECK_PRODUCTS
 ) -> tuple[SpectrumCheck, np.ndarray]:
     """Estimate both ends of the spectrum of an objective's Hessian with a given number of products.
 
@@ -283,7 +284,7 @@ def check_spectrum(
     those of ``loss_``.
     """
     size = scale * float(np.abs(ob.gradient(theta)).max())
-    most = min(max(products, MIN_CHECK_PRODUCTS), PRODUCTS, len(theta))
+    most = min(max(products, MIN_CHECK_PRODUCTS), MAX_CHECK_PRODUCTS, len(theta))
     values, residuals, vector, spent = ends(ob, theta, most)
     low, high = scale * float(values[0]), scale * float(values[-1])
     under = float(np.finfo(theta.dtype).tiny)  # loss by underflow in products
@@ -323,9 +324,9 @@ def ends(ob: Any, theta: np.ndarray, most: int) -> tuple[Any, Any, np.ndarray, i
 SADDLE_RATIO = 1e-2  # a saddle is left if its negative curvature exceeds this part of the largest
 MAX_STEPS, MAX_EPOCHS = 2000, 200  # of "auto" and of any other solver, if max_iter is None
 MAX_EPOCH_RISE = 3.0  # an epoch that raises the loss by more than this factor diverges
-LAST_STEPS = 25  # trust-region steps of "auto" after L-BFGS has stalled
+N_LAST_STEPS = 25  # trust-region steps of "auto" after L-BFGS has stalled
 AUTO_GRADIENT_TOL = 1e-4  # largest entry of a gradient that counts as zero if tol is "auto"
-COST_RATIO = 6  # gradients of the fit per Hessian product of the look
+GRADIENTS_PER_PRODUCT = 6  # gradients of the fit for each Hessian product of the check
 MAX_SADDLES = 4  # saddles that "auto" leaves at most
 
 
@@ -627,7 +628,7 @@ class BaseMLP(
         options: dict[str, Any] = {"validation": held, "seed": seed}
         if held is not None:
             options["patience"] = self.n_iter_no_change
-        if solver in STOCHASTIC:
+        if solver in STOCHASTIC_METHODS:
             runs = [self._by_batches(ob, theta, solver, held, seed)]
         elif choice is None:
             runs = [self._minimize(ob, theta, solver, self._max_iter, options)]
@@ -638,8 +639,10 @@ class BaseMLP(
             seen = self._go_on(ob, runs, options)
         self._keep(ob, runs)
         if self.verdict == "quick" and seen is None:
-            spent = sum(run.nfev if solver not in STOCHASTIC else run.nit for run in runs)
-            seen, _ = check_spectrum(ob, self.theta_, self._scale, self._tol, spent // COST_RATIO)
+            spent = sum(run.nfev if solver not in STOCHASTIC_METHODS else run.nit for run in runs)
+            seen, _ = check_spectrum(
+                ob, self.theta_, self._scale, self._tol, spent // GRADIENTS_PER_PRODUCT
+            )
         elif self.verdict != "quick":
             seen = self._verdict(ob) if self.verdict else None
         self.curvature_ = seen
@@ -659,7 +662,7 @@ class BaseMLP(
         early, reached = choice.past or cut, choice.reached
         steps, enough = self._max_iter, None
         if self.tol == "auto":  # a minimum on kinks would take all iterations
-            steps = min(steps, max(LAST_STEPS, 2 * choice.watch.count))
+            steps = min(steps, max(N_LAST_STEPS, 2 * choice.watch.count))
             enough = (lambda at: at.fun <= reached) if early else None
         theta = choice.watch.theta.astype(ob.dtype)
         run = self._minimize(ob, theta, "l-bfgs", steps, options, enough)
@@ -671,7 +674,7 @@ class BaseMLP(
     def _at_once(self, rows: int) -> int:
         """Return the number of rows per gradient."""
         size = 200 if self.batch_size == "auto" else self.batch_size
-        return min(size, rows) if self.solver in STOCHASTIC else rows
+        return min(size, rows) if self.solver in STOCHASTIC_METHODS else rows
 
     def _batches(self, ob: Objective) -> dict[str, Any]:
         """Return the options of mini-batch solvers."""
@@ -723,7 +726,7 @@ class BaseMLP(
         for _ in range(MAX_SADDLES):
             left = self._max_iter - sum(run.nit for run in runs)
             if left > 0 and runs[-1].stopped == "stalled":
-                steps = min(left, LAST_STEPS)
+                steps = min(left, N_LAST_STEPS)
                 runs.append(self._minimize(ob, runs[-1].x, "trust-region", steps, options))
                 left -= runs[-1].nit
                 if left > 0 and runs[-1].stopped == "max_iter":
@@ -731,7 +734,9 @@ class BaseMLP(
             if runs[-1].stopped == "interrupted":
                 return None
             spent = sum(run.nfev for run in runs)
-            seen, down = check_spectrum(ob, runs[-1].x, self._scale, self._tol, spent // COST_RATIO)
+            seen, down = check_spectrum(
+                ob, runs[-1].x, self._scale, self._tol, spent // GRADIENTS_PER_PRODUCT
+            )
             deep = seen.kind == "saddle" and seen.lambda_min < -SADDLE_RATIO * abs(seen.lambda_max)
             if left <= 0 or not deep:
                 return seen
@@ -752,7 +757,7 @@ class BaseMLP(
 
         def enough(intermediate_result: Any) -> bool:
             ended = watch is not None and watch(intermediate_result)
-            if solver in STOCHASTIC:
+            if solver in STOCHASTIC_METHODS:
                 return ended
             g = getattr(intermediate_result, "jac", None)
             within = g is not None and max(g.max(), -g.min()) <= small
@@ -781,7 +786,7 @@ class BaseMLP(
         if run.stopped == "callback":
             if last:
                 run.x, run.fun = last[-1]
-            elif solver in STOCHASTIC:
+            elif solver in STOCHASTIC_METHODS:
                 run.stopped = "patience"
         return run
 

@@ -15,11 +15,11 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from ..common.checks import is_sparse, short
 from ..common.errors import accept_aliases
 from ..common.protocols import Solver
-from ..structure.tables import SUITS, Layered, LossName
+from ..structure.tables import DEFAULT_LOSS_BY_TARGETS, Layered, LossName
 from ..structure.user_functions import Loss
 from .base import BaseMLP, check_parameters, sanitised, scored_rows, takes_rows_as_they_come
 
-PARAMETERS = """
+PARAMETERS_DOC = """
     Parameters
     ----------
     hidden_layer_sizes : sequence of int
@@ -107,11 +107,13 @@ PARAMETERS = """
 """
 
 
-CLASS_WEIGHT = """    class_weight : dict or "balanced", optional
+CLASS_WEIGHT_DOC = """    class_weight : dict or "balanced", optional
         A weight for each class, multiplied by `sample_weight`; "balanced" is N over the product of
         the number of classes and the number of rows of the class.
 """
-OF_CLASSES = PARAMETERS.replace("    random_state :", CLASS_WEIGHT + "    random_state :")
+CLASSIFIER_DOC = PARAMETERS_DOC.replace(
+    "    random_state :", CLASS_WEIGHT_DOC + "    random_state :"
+)
 
 
 def classes_of(y: Any) -> np.ndarray:
@@ -134,7 +136,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     The loss is cross entropy over the classes or, for two classes and for each label of a
     multilabel target, the logistic loss, as in scikit-learn's ``MLPClassifier``. Labels may be of
     any type, and X may be a sparse matrix.
-{OF_CLASSES}    classes_ : ndarray
+{CLASSIFIER_DOC}    classes_ : ndarray
 
     See Also
     --------
@@ -224,7 +226,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             elif y.shape[1] != len(self.classes_):
                 raise ValueError(f"y must have {len(self.classes_)} labels, got {y.shape[1]}.")
             dense = y.toarray() if is_sparse(y) else y
-            return np.asarray(dense, dtype=float), SUITS["labels"], y.shape[1]
+            return np.asarray(dense, dtype=float), DEFAULT_LOSS_BY_TARGETS["labels"], y.shape[1]
         from sklearn.utils.validation import column_or_1d
 
         y = column_or_1d(y, warn=True)
@@ -236,8 +238,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         if not (self.classes_[codes] == y).all():
             raise ValueError(f"y holds labels that are none of classes_, {self.classes_.tolist()}")
         if known <= 2:
-            return codes.astype(float), SUITS["labels"], 1
-        return codes.astype(np.int32), SUITS["classes"], known
+            return codes.astype(float), DEFAULT_LOSS_BY_TARGETS["labels"], 1
+        return codes.astype(np.int32), DEFAULT_LOSS_BY_TARGETS["classes"], known
 
     def _weighted(self, y: Any, weight: Any, dtype: Any) -> Any:
         if self.class_weight is None:

@@ -11,7 +11,7 @@ from ..network.objective import Objective
 from ..optimize.path import evidence_path
 
 MAX_PARAMS = 4096  # beyond this number the matrix and its factor take longer than the fits
-STEPS = 500  # limit on iterations of L-BFGS at each penalty of the path
+MAX_PATH_STEPS = 500  # iterations of L-BFGS at each penalty of the path
 
 
 class FitPosterior(NamedTuple):
@@ -52,7 +52,7 @@ def alpha_by_evidence(est: Any, ob: Objective, start: np.ndarray) -> np.ndarray:
     options = {"validation": None, "seed": 0}
 
     def minimise(one: Objective, theta: np.ndarray) -> Any:
-        run = est._minimize(one, theta, "l-bfgs", STEPS, options)
+        run = est._minimize(one, theta, "l-bfgs", MAX_PATH_STEPS, options)
         if run.stopped == "interrupted":
             raise KeyboardInterrupt
         return run.x

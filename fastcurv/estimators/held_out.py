@@ -32,7 +32,8 @@ MAX_RISE = 0.02  # relative rise of the lowest held-out loss after which no smal
 MAX_HELD_OUT_STEPS = 300  # iterations for each decay
 HELD_OUT_STRIDE = 4  # one row in this many is held out
 MIN_HELD_OUT_ROWS = 10  # minimum number of distinct rows to hold out
-PATIENCE, GROWTH = 15, 0.5  # wait max(PATIENCE, GROWTH * t) iterations past an improvement at t
+# wait max(MIN_PATIENCE, PATIENCE_RATIO * t) iterations past an improvement at t
+MIN_PATIENCE, PATIENCE_RATIO = 15, 0.5
 MIN_RELATIVE_GAIN = 1e-3  # a relative gain of the held-out loss below this does not count
 # above this share of the loss of a constant prediction, a fit is on a plateau
 PLATEAU_LOSS_RATIO = 0.9
@@ -69,7 +70,7 @@ class HeldOut:
             self.mark, self.improved = loss, self.count
         if loss < self.lowest:
             self.lowest, self.theta, self.kept = loss, at.x, self.count
-        waited = self.count - self.improved > max(PATIENCE, GROWTH * self.improved)
+        waited = self.count - self.improved > max(MIN_PATIENCE, PATIENCE_RATIO * self.improved)
         return waited and at.fun - penalty(self.fitted, at.x) < self.plateau
 
 

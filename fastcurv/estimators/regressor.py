@@ -16,19 +16,19 @@ from ..critical.left_out import Interval, left_out_of_fit
 from ..network.input_derivatives import InputDerivatives
 from ..network.mlp import MLP
 from ..network.objective import Objective
-from ..structure.tables import LOSSES, SUITS, Layered, LossName, check_loss
+from ..structure.tables import DEFAULT_LOSS_BY_TARGETS, LOSSES, Layered, LossName, check_loss
 from ..structure.user_functions import Loss
 from .base import BaseMLP, check_parameters, sanitised, scored_rows, takes_rows_as_they_come
-from .classifier import PARAMETERS
+from .classifier import PARAMETERS_DOC
 from .evidence import FitPosterior, posterior_of_fit
 
-LOSS = """    loss : str or fastcurv.Loss
+LOSS_DOC = """    loss : str or fastcurv.Loss
         ``squared_error``; ``poisson`` and ``gamma``, half the deviance with `predict` the
         exponential of the output; ``pseudo_huber`` and ``log_cosh``, which feel outliers less;
         ``quantile``, the median, or ``fc.Loss.quantile(0.9)``; ``gaussian_nll``, a mean and a
         standard deviation for every row; or a loss of your own.
 """
-OF_NUMBERS = PARAMETERS.replace("    solver :", LOSS + "    solver :")
+REGRESSOR_DOC = PARAMETERS_DOC.replace("    solver :", LOSS_DOC + "    solver :")
 
 
 MIN_SPREAD = 1e-14  # a spread below this share of the largest target is rounding
@@ -53,7 +53,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     the scale and shift of each target. `warm_start` and `partial_fit` keep those of the first call.
     The width of ``fc.Loss.quantile(0.9, width)`` and the like is in units of y, that of a loss
     given by name in units of the standard deviation. A user-defined loss takes y as it is.
-{OF_NUMBERS}    sigma_ : float or ndarray (m,)
+{REGRESSOR_DOC}    sigma_ : float or ndarray (m,)
         With ``alpha="evidence"`` and ``squared_error``: the standard deviation of the noise, in
         units of y.
 
@@ -193,7 +193,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         return theta
 
     def _loss(self) -> Any:
-        return check_loss(SUITS["numbers"] if self.loss == "squared_error" else self.loss)
+        return check_loss(
+            DEFAULT_LOSS_BY_TARGETS["numbers"] if self.loss == "squared_error" else self.loss
+        )
 
     def _start(self, model: MLP, theta: np.ndarray, y: np.ndarray, weight: Any) -> None:
         y, given = y.reshape(len(y), -1).astype(float), LOSSES[self._fitted_loss].given

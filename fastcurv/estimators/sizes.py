@@ -8,9 +8,10 @@ import numpy as np
 
 from ..common.checks import is_sparse
 
-ONE_THREAD = 10_000_000  # below this number of flops a gradient is faster on one thread
+THREADS_MIN_FLOPS = 10_000_000  # number of flops of a gradient below which one thread is faster
 FLOAT32_MIN_FLOPS = 20_000_000  # flops of a gradient from which float32 repays casting the rows
-COARSE, UNIT = 1e-3, 1e6  # for float32: least relative spread of a column, and limit on its size
+# for float32: least relative spread of a column, and limit on its size
+MIN_RELATIVE_SPREAD, MAX_COLUMN_SIZE = 1e-3, 1e6
 CACHED_STEP_ENTRIES = 1 << 16  # numbers in all L-BFGS steps: 1 MB with the gradient changes
 MAX_STEP_ENTRIES = 1 << 21  # the same if gradients take so long that no cache is needed: 32 MB
 
@@ -33,7 +34,7 @@ def pairs_worth(n: int, rows: int) -> int:
 
 def threads_worth(given: int | None, n: int, rows: int) -> int | None:
     """Return the number of threads: 1 for a small gradient, unless given by the user."""
-    return 1 if given is None and 6 * rows * n < ONE_THREAD else given
+    return 1 if given is None and 6 * rows * n < THREADS_MIN_FLOPS else given
 
 
 def single_worth(X: Any, y: np.ndarray, n: int) -> bool:
@@ -45,7 +46,11 @@ def single_worth(X: Any, y: np.ndarray, n: int) -> bool:
     for a in (X, y) if y.dtype.kind == "f" else (X,):
         low, high = a.min(axis=0), a.max(axis=0)
         size = np.maximum(np.abs(low), np.abs(high))
-        told = (high - low >= COARSE * size) & (size < UNIT) & (size * UNIT > 1)
+        told = (
+            (high - low >= MIN_RELATIVE_SPREAD * size)
+            & (size < MAX_COLUMN_SIZE)
+            & (size * MAX_COLUMN_SIZE > 1)
+        )
         if not np.all(told | (high == low)):
             return False
     return True

@@ -248,7 +248,7 @@ def orthonormal_rows(against: Any, n: int, dtype: np.dtype[Any]) -> Array | None
 
 
 BLOCK_BYTES = 64 << 20
-FIRST_ROWS = 64  # for which T has room at first
+N_FIRST_ROWS = 64  # number of rows for which T has memory at first
 # numbers in locked rows from which on one vector stands for them, see `follow`
 MIN_ECHO_ENTRIES = 1 << 15
 # assumed error of products and sweeps in units of eps ||A||, where no larger one is measured
@@ -306,7 +306,7 @@ class Recurrence(Lanczos, Basis):
         self.capacity = min(max_basis, self.dimension)
         size = self.capacity + 1
         self.rows = np.empty((size, n), dtype) if rows is None else rows[:size]
-        first = min(size, FIRST_ROWS)
+        first = min(size, N_FIRST_ROWS)
         self.T, self.err = np.zeros((first, first)), np.zeros(size)
         self.contamination = self.eps**0.5 if contamination is None else contamination
         self.leak = np.zeros((len(self.against), size))
@@ -539,12 +539,12 @@ class Recurrence(Lanczos, Basis):
 # The wanted ends of a spectrum, and the eigenvectors of a projected operator.
 
 
-ENDS: tuple[Which, ...] = get_args(Which)
+END_NAMES: tuple[Which, ...] = get_args(Which)
 
 
 def check_wanted(k: Any, which: Any, n: int) -> int:
     """Return `k` as an int from 1 to n, after checking that `which` names ends of a spectrum."""
-    check_choice(which, ENDS, "which")
+    check_choice(which, END_NAMES, "which")
     if check_positive_int(k, "k") > n:
         raise ValueError(f"k must be at most n = {n}, the size of the operator, got {k}.")
     return int(k)
@@ -573,8 +573,9 @@ def kept_at_restart(theta: Floats, k: int, which: str, room: int) -> Indices:
 # large basis takes a tenth of a product and at times more than one. The memory of a run is kept as
 # long as its operator lives, and no longer.
 
-LEAST, MOST = 1 << 20, 1 << 30  # bytes: the least that is worth keeping, the most that is kept
-PAGE_BYTES = 4096  # bytes
+# bytes: the least that is worth keeping, the most that is kept
+MIN_KEPT_BYTES, MAX_KEPT_BYTES = 1 << 20, 1 << 30
+PAGE_BYTES = 4096  # size of a page of memory
 _held: WeakKeyDictionary[Any, np.ndarray] = WeakKeyDictionary()
 
 
@@ -597,7 +598,7 @@ class held_rows:
 
     def __init__(self, op: Any, shape: tuple[int, int], dtype: np.dtype) -> None:
         self.op, rows = op, None
-        if shape[0] * shape[1] * dtype.itemsize >= LEAST:
+        if shape[0] * shape[1] * dtype.itemsize >= MIN_KEPT_BYTES:
             with suppress(TypeError):  # cannot be a key
                 rows = _held.pop(op, None)
         if rows is None or rows.dtype != dtype or rows.shape[1] != shape[1] or len(rows) < shape[0]:
@@ -608,6 +609,6 @@ class held_rows:
         return self.rows
 
     def __exit__(self, *_: object) -> None:
-        if LEAST <= self.rows.nbytes <= MOST:
+        if MIN_KEPT_BYTES <= self.rows.nbytes <= MAX_KEPT_BYTES:
             with suppress(TypeError):
                 _held[self.op] = self.rows

@@ -26,13 +26,20 @@ from ..common.checks import (
 from ..common.errors import CHOICES, advice, shown, suggestion, typed
 from ..common.protocols import Array
 from ..structure.given import ActivationFunction, LossFunction
-from ..structure.tables import ACTIVATIONS, LOSSES, SUITS, activations_of
+from ..structure.tables import ACTIVATIONS, DEFAULT_LOSS_BY_TARGETS, LOSSES, activations_of
 
 Block = tuple[Any, Any, Any]  # X, y, sample_weight or None
-NAMES = ("X", "y", "sample_weight")
+ROW_ARGUMENT_NAMES = ("X", "y", "sample_weight")
 
 # Modules whose functions may be passed instead of a name.
-HOMES = ("jax.nn", "jax.numpy", "torch", "torch.nn.functional", "keras.activations", "numpy")
+ACTIVATION_MODULES = (
+    "jax.nn",
+    "jax.numpy",
+    "torch",
+    "torch.nn.functional",
+    "keras.activations",
+    "numpy",
+)
 
 
 def check_sizes(sizes: Any) -> tuple[int, ...]:
@@ -80,7 +87,7 @@ def named_activation(x: Any) -> Any:
             )
         return ours
     name = str(getattr(x, "__name__", None))
-    homes = [home for home in HOMES if getattr(sys.modules.get(home), name, None) is x]
+    homes = [home for home in ACTIVATION_MODULES if getattr(sys.modules.get(home), name, None) is x]
     if isinstance(x, str) or not homes:
         return x
     differs = ACTIVATIONS[name].differs if name in ACTIVATIONS else {}
@@ -212,7 +219,7 @@ def _check_given(given: LossFunction, y: np.ndarray, d_out: int, weight: Any) ->
 
 def _others(*targets: str) -> str:
     """Return the names of the losses that suit such targets."""
-    return " or ".join(repr(SUITS[kind]) for kind in reversed(targets))
+    return " or ".join(repr(DEFAULT_LOSS_BY_TARGETS[kind]) for kind in reversed(targets))
 
 
 def check_weight(weight: Any, N: int, dtype: Any) -> np.ndarray | None:
@@ -378,7 +385,7 @@ def checked(
             a
             if a is None or (classes and name == "y")
             else own(a if is_sparse(a) else as_numpy(a, name), name).astype(stored)
-            for a, name in zip(block, NAMES)
+            for a, name in zip(block, ROW_ARGUMENT_NAMES)
         ]
     X, y, weight = block
     X = (

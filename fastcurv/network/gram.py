@@ -70,8 +70,9 @@ from .linear_operator import Symmetric, if_bounded
 # The base classes of operators in orthonormal coordinates of a subspace of parameter space; see
 # `Reduction` in `fastcurv.common.protocols`.
 
-TRIES = 8  # random vectors that both spaces multiply, for `column_bounds`
-UNDERSTATED = 8.0  # factor by which their mean may be below the Frobenius norm, at a risk of 1e-6
+N_TEST_VECTORS = 8  # random vectors that both spaces multiply, for `column_bounds`
+# factor by which their mean may be below the Frobenius norm, at a risk of 1e-6
+FROBENIUS_SAFETY = 8.0
 
 
 class Reduced(Symmetric):
@@ -188,9 +189,12 @@ class InCoordinates(Reduced):
         square of its norms on 8 random vectors, which is too small at a risk below 1e-6.
         """
         rng, m = np.random.default_rng(0), self.shape[0]
-        defects = [self.defect(rng.standard_normal(m)) for _ in range(TRIES)]
-        seen = UNDERSTATED * safe_norm(np.array(defects))
-        seen, proved = seen / TRIES**0.5, load_proofs("arithmetic").norm(self.whole.column_bounds())
+        defects = [self.defect(rng.standard_normal(m)) for _ in range(N_TEST_VECTORS)]
+        seen = FROBENIUS_SAFETY * safe_norm(np.array(defects))
+        seen, proved = (
+            seen / N_TEST_VECTORS**0.5,
+            load_proofs("arithmetic").norm(self.whole.column_bounds()),
+        )
         return np.full(m, (seen + proved) / m**0.5)
 
 
@@ -207,7 +211,8 @@ class InCoordinates(Reduced):
 # so that the engine's products read W and V without a copy and pack the smaller factor; `rows`
 # creates such a matrix. `M` is a `Scratch`: ``M(out, A, B, add)`` computes ``out = [out +] A B``.
 
-ROWS = 512  # rows of V that `embed` and `project` rotate at a time, to limit their scratch memory
+# number of rows of V that `embed` and `project` rotate at a time, to limit their scratch memory
+ROWS_PER_ROTATION = 512
 
 
 class Scratch:
@@ -250,7 +255,7 @@ def rows(M: Scratch, A: Array, B: Array) -> Array:
 
 
 def _blocks(m: int) -> list[slice]:
-    return [slice(i, min(i + ROWS, m)) for i in range(0, m, ROWS)]
+    return [slice(i, min(i + ROWS_PER_ROTATION, m)) for i in range(0, m, ROWS_PER_ROTATION)]
 
 
 class Reflectors:
@@ -717,9 +722,11 @@ class RowPasses(InLayers):
 
 
 # Constants of the cost model, in flops at the speed of the engine's matrix products:
-VECTOR = 100.0  # a Krylov method's vector operations, for each entry of a vector and each product
-PACKING = 1.25  # cost of products of unpacked matrices relative to the engine's own passes
-LAYER = 4e6  # overhead of a layer's calls in Python
+# flops of a Krylov method's vector operations, for each entry of a vector and product
+FLOPS_PER_ENTRY = 100.0
+# cost of products of unpacked matrices relative to the engine's own passes
+UNPACKED_COST_RATIO = 1.25
+LAYER_OVERHEAD_FLOPS = 4e6  # flops in the time that the calls of a layer take in Python
 
 
 def rotates(m: int, k: int, N: int, pairs: bool) -> bool:
@@ -739,11 +746,11 @@ def layer_cost(m: int, k: int, N: int, pairs: bool, rotated: bool) -> float:
     """Return the cost of a product with V in its layer, in flops, without the products with W."""
     r, s, size = min(k, N), min(m, N), layer_size(m, k, N, pairs, rotated)
     if not rotated:
-        return (8.0 if pairs else 4.0) * N * m * k + VECTOR * size
+        return (8.0 if pairs else 4.0) * N * m * k + FLOPS_PER_ENTRY * size
     flops = 4.0 * N * r * m
     if pairs:
         flops += 4.0 * N * r * m + 8.0 * N * r * k + 4.0 * N * s * (k - r)
-    return flops + VECTOR * size
+    return flops + FLOPS_PER_ENTRY * size
 
 
 @lru_cache
@@ -757,7 +764,10 @@ def prices(shapes: tuple[tuple[int, int], ...], N: int, kind: str) -> tuple[floa
         both = 4.0 * N * m * k if l else 0.0  # products with W, in either space
         there += both + layer_cost(m, k, N, pairs, False)
         rotated = rotates(m, k, N, pairs)
-        here += PACKING * (both + layer_cost(m, k, N, pairs, rotated)) + LAYER
+        here += (
+            UNPACKED_COST_RATIO * (both + layer_cost(m, k, N, pairs, rotated))
+            + LAYER_OVERHEAD_FLOPS
+        )
     return here, there
 
 

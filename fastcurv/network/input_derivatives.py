@@ -10,7 +10,7 @@ from .. import _engine
 from ..common.checks import check_array
 from ..structure.tables import ACTIVATIONS
 
-ROWS = 256  # rows at a time where an activation is a Python function
+ROWS_PER_BLOCK = 256  # number of rows at a time where an activation is a Python function
 
 
 class InputDerivatives(NamedTuple):
@@ -62,9 +62,13 @@ def input_derivatives(
         return InputDerivatives(*found)
     blocks = [
         _by_numpy(
-            model, theta, X[i : i + ROWS], order, None if weights is None else weights[i : i + ROWS]
+            model,
+            theta,
+            X[i : i + ROWS_PER_BLOCK],
+            order,
+            None if weights is None else weights[i : i + ROWS_PER_BLOCK],
         )
-        for i in range(0, len(X), ROWS)
+        for i in range(0, len(X), ROWS_PER_BLOCK)
     ]
     outputs, jacobian, hessian = zip(*blocks)
     return InputDerivatives(

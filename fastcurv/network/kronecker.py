@@ -26,10 +26,12 @@ from ..structure.tables import LOSSES
 from .gram import RowState
 from .spaces import loss_roots
 
-ADDED = 0.2  # share of a factor's mean diagonal that is added to its diagonal
-WIDEST = 512  # beyond this size, or that of half the rows, a factor is taken by its diagonal
-ROWS, PER_UNIT = 256, 10  # rows for the factors: at least, and for each unit of the widest
-SIGNS = 5  # seed of the random signs
+DAMPING_FRACTION = 0.2  # share of a factor's mean diagonal that is added to its diagonal
+# size beyond which, or beyond half the rows, a factor is replaced by its diagonal
+MAX_FACTOR_SIZE = 512
+# rows for the factors: at least, and for each unit of the widest
+MIN_FACTOR_ROWS, ROWS_PER_UNIT = 256, 10
+SIGNS_SEED = 5  # seed of the random signs
 
 
 class LayerCoordinates:
@@ -46,9 +48,9 @@ class LayerCoordinates:
 
     def __init__(self, ob: Any) -> None:
         self.model, self.l2 = ob.model, float(ob.l2)
-        self.widest = min(WIDEST, ob.n_samples // 2)
+        self.widest = min(MAX_FACTOR_SIZE, ob.n_samples // 2)
         near = [k for k in ob.model.sizes if k <= self.widest]
-        count = max(ROWS, PER_UNIT * max(near, default=0))
+        count = max(MIN_FACTOR_ROWS, ROWS_PER_UNIT * max(near, default=0))
         self.ob = ob
         if count < ob.n_samples:
             self.ob = ob.batch(np.arange(count) * ob.n_samples // count)
@@ -64,7 +66,7 @@ class LayerCoordinates:
             right = self._moment(state.a[l], roots, self.model.bias) / len(u)
             means = [float(np.mean(x if x.ndim == 1 else x.diagonal())) for x in (left, right)]
             size = means[0] * means[1]
-            share = ADDED + (self.l2 / size) ** 0.5 if 0 < size < np.inf else 0.0
+            share = DAMPING_FRACTION + (self.l2 / size) ** 0.5 if 0 < size < np.inf else 0.0
             sides = [self._roots(x, share * mean) for x, mean in zip((left, right), means)]
             self.factors.append((sides[0], sides[1]))
 
@@ -73,7 +75,7 @@ class LayerCoordinates:
         given = LOSSES[state.loss.loss].given
         curved = given is None or (given.convex and not given.coupled)
         roots = loss_roots(state.loss, "ggn" if curved else "fisher")
-        signs = np.random.default_rng(SIGNS).choice([-1.0, 1.0], roots.shape[:2])
+        signs = np.random.default_rng(SIGNS_SEED).choice([-1.0, 1.0], roots.shape[:2])
         u = np.asarray(np.einsum("ij,ijk->jk", signs, roots), state.dtype, order="F")
         found, e = [u], None
         for l in range(len(state.W) - 1, 0, -1):

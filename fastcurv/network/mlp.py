@@ -35,8 +35,8 @@ from .arguments import check_activation, check_dtype, check_sizes, shaped_like
 if TYPE_CHECKING:
     from .input_derivatives import InputDerivatives
 
-SCHEMES = ("auto", "he", "xavier", "lecun")
-PREDICT_MEMORY = 1 << 26  # bytes of state in predict
+INIT_SCHEMES = ("auto", "he", "xavier", "lecun")
+PREDICT_STATE_BYTES = 1 << 26  # size of the state in predict
 
 
 class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
@@ -214,7 +214,7 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         .. [4] Hanin and Rolnick, How to start training: the effect of initialization and
                architecture, NeurIPS 2018.
         """
-        check_choice(scheme, SCHEMES, "scheme")
+        check_choice(scheme, INIT_SCHEMES, "scheme")
         rng = as_rng(seed)
         layers = []
         for l, ((m, k), phi) in enumerate(zip(self.shapes, self.activation + ("identity",))):
@@ -307,7 +307,7 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
             plain, theta = self.fold_batch_norm(theta, statistics)
             return plain.predict(theta, X)
         rows = _engine.Rows(X, np.zeros((len(X), self.sizes[-1]), self.dtype), None, None)
-        one_row = PREDICT_MEMORY + 64 * self.n_params * self.dtype.itemsize
+        one_row = PREDICT_STATE_BYTES + 64 * self.n_params * self.dtype.itemsize
         plan = _engine.Plan(
             self.sizes,
             self.activation,

@@ -23,7 +23,7 @@ from ..common.checks import (
 from ..common.errors import AttributeHints, accept_aliases, entry, typed
 from ..common.html import html_table
 from ..common.linalg import NotConvexError
-from ..common.protocols import LOSS, why_replaced
+from ..common.protocols import LOSS_METHODS, why_replaced
 from ..common.read_only import ReadOnly, read_only_view
 from ..common.runtime import load_module, load_proofs, to_nearest
 from ..structure.parameters import divisor_of
@@ -43,14 +43,16 @@ if TYPE_CHECKING:
     from ..structure.given import LossFunction
     from ..structure.user_functions import Loss
 
-MEMORY = 1 << 28  # bytes for blocks of rows, the default
-SMALLEST = 16  # smallest number of rows of a block
-STATE = 16  # numbers for each row and unit, of the state and of a product's scratch
-MAKER = "fastcurv.Objective"
+DEFAULT_MEMORY_BYTES = 1 << 28  # default memory for blocks of rows
+MIN_BLOCK_ROWS = 16  # number of rows of a block
+# numbers for each row and unit in the state and in the scratch of a product
+STATE_ENTRIES_PER_UNIT = 16
+OBJECTIVE_NAME = "fastcurv.Objective"
 # attributes that may be assigned: counters, and what an instance may replace, see `certificates`
-FREE = {*LOSS, "rounding_bound", "n_passes", "n_rows_read"} - {"jacobian"}
-LITTLE = 1 << 22  # rows, and a hundred, times parameters: a pass takes less than some milliseconds
-HANDED_OUT = 1 << 20  # bytes; a gradient of at least this size is returned without a copy
+ASSIGNABLE_ATTRIBUTES = {*LOSS_METHODS, "rounding_bound", "n_passes", "n_rows_read"} - {"jacobian"}
+# rows, and a hundred, times parameters: a pass takes less than some milliseconds
+QUICK_PASS_WORK = 1 << 22
+NO_COPY_MIN_BYTES = 1 << 20  # size of a gradient from which it is returned without a copy
 # objectives and plans to clean up after a fork: another thread may have been building them
 _living: weakref.WeakSet[Any] = weakref.WeakSet()
 
@@ -79,7 +81,13 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-class Objective(AttributeHints, ReadOnly, subject="objective", made_by=MAKER, assignable=FREE):
+class Objective(
+    AttributeHints,
+    ReadOnly,
+    subject="objective",
+    made_by=OBJECTIVE_NAME,
+    assignable=ASSIGNABLE_ATTRIBUTES,
+):
     """The mean loss of `model` on the rows of `X`, plus ``l2/2 ||theta||^2``, or ``l2/2`` times the
     squared norm of the weight matrices W alone (see `l2_biases`).
 
@@ -306,7 +314,7 @@ class Objective(AttributeHints, ReadOnly, subject="objective", made_by=MAKER, as
         self._whole = load_module("network.shards").Shard(
             self._frame(2), rows, self._y, self._weight
         )
-        size = max(SMALLEST, min(self.n_samples, self._dense_rows))
+        size = max(MIN_BLOCK_ROWS, min(self.n_samples, self._dense_rows))
         vars(self).update(block_rows=size, n_shards=-(-self.n_samples // size), n_passes=0)
 
     def _tame(self) -> None:
@@ -328,12 +336,14 @@ class Objective(AttributeHints, ReadOnly, subject="objective", made_by=MAKER, as
 
     @property
     def _budget(self) -> int:
-        return (MEMORY if self.memory is None else int(self.memory)) * 9 // 10  # heap, threads
+        return (
+            (DEFAULT_MEMORY_BYTES if self.memory is None else int(self.memory)) * 9 // 10
+        )  # heap, threads
 
     @property
     def _dense_rows(self) -> int:
         """The number of sparse rows that there is memory for to make dense at a time."""
-        return self._budget // (8 * STATE * sum(self.model.sizes))
+        return self._budget // (8 * STATE_ENTRIES_PER_UNIT * sum(self.model.sizes))
 
     def _given(self) -> tuple[Any, ...]:
         """Return X, targets, labels and weights in the form the engine takes."""
@@ -490,7 +500,7 @@ class Objective(AttributeHints, ReadOnly, subject="objective", made_by=MAKER, as
     @property
     def _is_little(self) -> bool:
         """Whether Python around its passes is felt, and a few plans take little memory."""
-        return (self.n_samples + 100) * self.n_params <= LITTLE
+        return (self.n_samples + 100) * self.n_params <= QUICK_PASS_WORK
 
     @property
     def _most_spare(self) -> int:
@@ -579,7 +589,7 @@ class Objective(AttributeHints, ReadOnly, subject="objective", made_by=MAKER, as
             plan = self._bound(theta, True)
             gradient = plan.gradient
             assert gradient is not None  # it was asked for
-            if gradient.nbytes < HANDED_OUT:
+            if gradient.nbytes < NO_COPY_MIN_BYTES:
                 return plan.value, gradient.copy()
             plan.forget_gradient()
             return plan.value, gradient

@@ -28,13 +28,15 @@ from .arguments import (
 )
 from .linear_operator import OfWhole, Operator, Symmetric, Transposed, if_bounded
 
-NAMES = {"hessian": "Hessian", "ggn": "GGN", "fisher": "empirical Fisher"}
-DENSE_BLOCK = 64  # number of columns of the identity that to_dense multiplies at a time
-PER_FLOP = 5e-11  # seconds, in estimates
-PRODUCT, SUMMED = 1.3e-6, 1e-5  # seconds that a product and a matrix by the engine take at least
-SHARED = 1e-4  # seconds from which on products are worth more than one thread
-MOST_KEPT = 1 << 28  # bytes of all rows beside the plan, for a matrix summed over them
-EMBEDDED = 64 << 20  # bytes of a Block's vectors embedded at full length at a time
+CURVATURE_NAMES = {"hessian": "Hessian", "ggn": "GGN", "fisher": "empirical Fisher"}
+DENSE_BLOCK_COLUMNS = 64  # number of columns of the identity that to_dense multiplies at a time
+SECONDS_PER_FLOP = 5e-11  # time of one floating-point operation in estimates
+# seconds that a product and a matrix by the engine take at least
+MIN_PRODUCT_SECONDS, MIN_MATRIX_SECONDS = 1.3e-6, 1e-5
+THREADING_MIN_SECONDS = 1e-4  # time from which on products are worth more than one thread
+# size of all rows in addition to the plan, for a matrix summed over them
+MAX_ROWS_KEPT_BYTES = 1 << 28
+MAX_EMBEDDED_BYTES = 64 << 20  # size of the vectors of a Block embedded at full length at a time
 
 
 def bind_copy(plan: Any, objective: Any, theta: Any, own: Array, **how: Any) -> None:
@@ -229,7 +231,7 @@ class Curvature(Quadratic):
     def __repr__(self) -> str:
         n, ob = self.shape[0], self.objective
         return (
-            f"<{n}x{n} {NAMES[self.kind]} of {ob.loss} over {ob.n_samples} samples, "
+            f"<{n}x{n} {CURVATURE_NAMES[self.kind]} of {ob.loss} over {ob.n_samples} samples, "
             f"n={n}, dtype={self.dtype.name}>"
         )
 
@@ -247,8 +249,8 @@ class Curvature(Quadratic):
         if summed is not None:
             return summed.astype(self.dtype, copy=False)
         dense = np.empty((n, n), self.dtype)
-        for start in range(0, n, DENSE_BLOCK):
-            rows = np.zeros((min(DENSE_BLOCK, n - start), n), self.dtype)
+        for start in range(0, n, DENSE_BLOCK_COLUMNS):
+            rows = np.zeros((min(DENSE_BLOCK_COLUMNS, n - start), n), self.dtype)
             rows[np.arange(len(rows)), np.arange(start, start + len(rows))] = 1
             self._multiply(rows, dense[start : start + len(rows)])
         self.n_products += n
@@ -326,15 +328,15 @@ class Curvature(Quadratic):
         if ob._by_blocks:
             return np.inf, np.inf
         prices = load_module("network.gram").prices(ob.model.shapes, ob.n_samples, self.kind)
-        product = PRODUCT + PER_FLOP * prices[1]
+        product = MIN_PRODUCT_SECONDS + SECONDS_PER_FLOP * prices[1]
         columns, units = max(1, sizes[-1] - (not LOSSES[ob.loss].per_entry)), sum(sizes[1:])
         there = self.kind != "fisher" and (ob._steps_by_matrix if bent else ob._has_matrix)
-        if not there or 8 * ob.n_samples * (sizes[0] + 4 * units) > MOST_KEPT:
+        if not there or 8 * ob.n_samples * (sizes[0] + 4 * units) > MAX_ROWS_KEPT_BYTES:
             return product, np.inf
         weight = 3 * columns + bent * (5 + 2.5 * sum(sizes[2:-1]))
         pairs = 0.6 * self.shape[0] ** 2 + weight * units**2
-        shared = self.layout["threads"] if product > SHARED else 1
-        return product, float(shared * PER_FLOP * ob.n_samples * pairs) + SUMMED
+        shared = self.layout["threads"] if product > THREADING_MIN_SECONDS else 1
+        return product, float(shared * SECONDS_PER_FLOP * ob.n_samples * pairs) + MIN_MATRIX_SECONDS
 
     @cached_property
     def _bounds(self) -> Any:
@@ -453,7 +455,7 @@ class BlockCurvature(OfWhole, Quadratic):
         """Yield rows of Vt embedded into rows of the whole operator's length, a limited number at a
         time.
         """
-        step = max(8, EMBEDDED // (self.whole.shape[0] * self.dtype.itemsize) // 8 * 8)
+        step = max(8, MAX_EMBEDDED_BYTES // (self.whole.shape[0] * self.dtype.itemsize) // 8 * 8)
         for start in range(0, len(Vt), step):
             cut = slice(start, start + step)
             yield cut, self._embed(Vt[cut])

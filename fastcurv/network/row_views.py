@@ -91,7 +91,8 @@ def outputs(ob: Any, theta: Any) -> tuple[Array, Array, Array]:
     return z, first, second
 
 
-PRODUCTS = 64  # rows of the identity that the transposed Jacobian multiplies at a time
+# number of rows of the identity that the transposed Jacobian multiplies at a time
+N_ROWS_PER_PRODUCT = 64
 
 
 def jacobian_matrix(J: Any, rows: slice | None, out: Any) -> Array:
@@ -106,8 +107,8 @@ def jacobian_matrix(J: Any, rows: slice | None, out: Any) -> Array:
     shape = count * d, n
     found: Array = np.empty(shape, J.dtype) if out is None else check_out(out, shape, J.dtype)
     if ob.model.batch_norm:
-        for first in range(0, len(found), PRODUCTS):
-            units = np.zeros((m, min(PRODUCTS, len(found) - first)), J.dtype)
+        for first in range(0, len(found), N_ROWS_PER_PRODUCT):
+            units = np.zeros((m, min(N_ROWS_PER_PRODUCT, len(found) - first)), J.dtype)
             at = np.arange(units.shape[1])
             units[start * d + first + at, at] = 1
             found[first : first + len(at)] = (J.T @ units).T

@@ -24,13 +24,13 @@ from ..common.checks import as_numpy, is_sparse, rows_error
 from ..common.errors import shown, typed
 from ..common.files import text_of
 from ..common.optional import optional
-from .arguments import NAMES, Block, own, own_csr
+from .arguments import ROW_ARGUMENT_NAMES, Block, own, own_csr
 
 # --------------------------------------------------------------------------------------------------
 # Blocks of rows: slicing, joining, selecting, and comparing with an earlier pass.
 
 Result = TypeVar("Result")
-SEEN = 16  # rows of a block that its fingerprint is taken from
+N_FINGERPRINT_ROWS = 16  # number of rows of a block that its fingerprint is taken from
 _starting = Lock()
 
 
@@ -92,7 +92,7 @@ def take_rows(block: Block, rows: Any) -> Block:
 def fingerprint(parts: Sequence[Any]) -> int:
     """Return a checksum of a few rows of a block, or of all rows of a short one."""
     n, mark = parts[0].shape[0], 0
-    rows = np.unique(np.linspace(0, n - 1, min(n, SEEN)).astype(int))
+    rows = np.unique(np.linspace(0, n - 1, min(n, N_FINGERPRINT_ROWS)).astype(int))
     for part in parts:
         if part is not None:
             some = getattr(part, "X", part)[rows]  # of SparseRows
@@ -123,7 +123,7 @@ def submitted(pool: Executor, call: Callable[..., Result], *given: Any) -> Futur
         return pool.submit(call, *given)
 
 
-PARQUET = (".parquet", ".pq")
+PARQUET_SUFFIXES = (".parquet", ".pq")
 
 
 @contextmanager
@@ -167,7 +167,7 @@ def as_source(X: Any, y: Any, weight: Any, columns: Any = None) -> RowSource:
         X = Path(text_of(X, "X"))
         if X.suffix == ".npy":
             X = _mapped(X, "X")
-        elif X.suffix not in PARQUET:
+        elif X.suffix not in PARQUET_SUFFIXES:
             raise ValueError(f"X must be a .npy or .parquet file, got '{shown(X.name)}'.")
     if isinstance(y, (str, Path)) and str(y).endswith(".npy"):
         y = _mapped(y, "y")
@@ -339,7 +339,8 @@ class Arrays(RowSource):
         if self.rows is not None:
             return self._gather(self.rows[start:stop])
         return tuple(
-            _read(None if a is None else a[start:stop], name) for name, a in zip(NAMES, self.parts)
+            _read(None if a is None else a[start:stop], name)
+            for name, a in zip(ROW_ARGUMENT_NAMES, self.parts)
         )
 
     def take(self, rows: np.ndarray) -> Block:
@@ -350,7 +351,7 @@ class Arrays(RowSource):
         order = np.argsort(rows, kind="stable")  # datasets require increasing indices
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
-        parts = (_read(a, name, rows[order]) for name, a in zip(NAMES, self.parts))
+        parts = (_read(a, name, rows[order]) for name, a in zip(ROW_ARGUMENT_NAMES, self.parts))
         return tuple(None if a is None else a[back] for a in parts)  # type: ignore[return-value]
 
 

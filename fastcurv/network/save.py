@@ -16,9 +16,9 @@ from ..common.files import read_tensors, refuse_device, text_of, write_tensors
 from .arguments import refuse_own
 from .mlp import MLP, Model
 
-FORMAT = "fastcurv.MLP 1"
-KEYS = {"format", "sizes", "activation", "bias", "residual", "dtype", "batch_norm"}
-OTHERS = {  # suffixes of other programs' files: what writes them
+FORMAT_NAME = "fastcurv.MLP 1"
+HEADER_KEYS = {"format", "sizes", "activation", "bias", "residual", "dtype", "batch_norm"}
+FOREIGN_WRITERS = {  # suffixes of other programs' files: what writes them
     **dict.fromkeys(
         (".pt", ".pth"), " Or use torch.save(fc.to_torch(model, theta).state_dict(), path)."
     ),
@@ -30,21 +30,21 @@ OTHERS = {  # suffixes of other programs' files: what writes them
     **dict.fromkeys((".pb", ".tflite", ".gguf", ".mlmodel", ".ckpt", ".msgpack", ".hdf5"), ""),
     **dict.fromkeys((".xlsx", ".sav", ".dta", ".yaml", ".yml", ".toml", ".gz", ".zip"), ""),
 }
-HOMES = {  # suffixes of other programs' files: what reads them
+FOREIGN_READERS = {  # suffixes of other programs' files: what reads them
     ".onnx": "fc.from_onnx(path)",
     **dict.fromkeys((".h5", ".keras"), "fc.from_keras(keras.saving.load_model(path))"),
     **dict.fromkeys((".pkl", ".joblib"), "fc.from_sklearn of the estimator in it"),
 }
-PARTS = ("weight", "bias", "gamma", "beta")
+LAYER_PARTS = ("weight", "bias", "gamma", "beta")
 # in the header of what 'fastcurv train' wrote; its records are arrays "history.loss" ...
-RUN = "run"
+RUN_KEY = "run"
 
 
 def _names(model: MLP) -> list[list[str]]:
     """Return, for each layer, the names of its parameters in the file."""
     names = []
     for l in range(len(model.shapes)):
-        parts = PARTS if model.normalised(l) else PARTS[:2]
+        parts = LAYER_PARTS if model.normalised(l) else LAYER_PARTS[:2]
         names.append([f"layers.{l}.{part}" for part in parts if part != "bias" or model.bias])
     return names
 
@@ -90,8 +90,10 @@ def save(path: str | os.PathLike[str], model: MLP, theta: Any) -> None:
     if not isinstance(model, MLP):
         refuse_swapped(model, ("sizes", "unflatten"), "model", theta)
         raise TypeError(f"model must be a fastcurv.MLP, got {typed(model)}.{entry(model)}")
-    if kind in OTHERS or kind in MimeTypes(filenames=()).types_map[True]:
-        raise ValueError(f"path must end in .safetensors, got {kind}.{OTHERS.get(kind, '')}")
+    if kind in FOREIGN_WRITERS or kind in MimeTypes(filenames=()).types_map[True]:
+        raise ValueError(
+            f"path must end in .safetensors, got {kind}.{FOREIGN_WRITERS.get(kind, '')}"
+        )
     write_tensors(path, *contents(model, theta))
 
 
@@ -103,7 +105,7 @@ def contents(model: MLP, theta: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     for names, layer in zip(_names(model), model.unflatten(theta)):
         arrays.update(zip(names, (part for part in layer if part is not None)))
     return arrays, {
-        "format": FORMAT,
+        "format": FORMAT_NAME,
         "sizes": list(model.sizes),
         "activation": list(model.activation),
         "bias": model.bias,
@@ -115,11 +117,11 @@ def contents(model: MLP, theta: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _architecture(path: Any, facts: Any) -> MLP:
     """Return the model that a header describes."""
-    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT_NAME:
         raise ValueError(
             f"{path} must be a file written by fastcurv.save, got a header without a model."
         )
-    odd = sorted(map(str, set(facts) - {RUN} ^ KEYS))
+    odd = sorted(map(str, set(facts) - {RUN_KEY} ^ HEADER_KEYS))
     if odd:
         raise ValueError(f"{path} has a header that lacks or adds {shown(odd[0])!r}")
     try:
@@ -127,7 +129,7 @@ def _architecture(path: Any, facts: Any) -> MLP:
             raise TypeError("its sizes and activations are not lists")
         if not isinstance(facts["dtype"], str):
             raise TypeError("its dtype is not a string")
-        return MLP(**{name: facts[name] for name in KEYS - {"format"}})
+        return MLP(**{name: facts[name] for name in HEADER_KEYS - {"format"}})
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{path} describes no model: {shown(error, 200)}") from None
 
@@ -184,9 +186,9 @@ def _refuse_archive(path: str) -> None:
                 f"{path} must be a .safetensors file, got a file of torch. For a state dict use "
                 "fc.from_torch(torch.load(path), activation=...)."
             )
-        if suffix in HOMES:
+        if suffix in FOREIGN_READERS:
             raise ValueError(
-                f"{path} must be a .safetensors file, got {suffix}. Use {HOMES[suffix]}."
+                f"{path} must be a .safetensors file, got {suffix}. Use {FOREIGN_READERS[suffix]}."
             )
         if archive:
             raise ValueError(
@@ -201,7 +203,7 @@ def assembled(path: Any, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -
     """
     path = shown(path, 300)
     model = _architecture(path, facts)
-    if RUN in facts:
+    if RUN_KEY in facts:
         arrays = {name: a for name, a in arrays.items() if not name.startswith("history.")}
     names = _names(model)
     if set(arrays) != {name for layer in names for name in layer}:

@@ -51,7 +51,7 @@ from .. import _engine
 from ..common.checks import check_choice
 from ..common.linalg import svd
 from ..common.progress import cached_attribute
-from ..common.protocols import SPACES, Array, Enclosed, Floats, LiftedPairs
+from ..common.protocols import SPACE_NAMES, Array, Enclosed, Floats, LiftedPairs
 from ..common.runtime import load_proofs, to_nearest
 from ..common.vectors import safe_norm
 from ..spectrum.forms import Form, smaller_form
@@ -60,16 +60,19 @@ from ..structure.tables import ACTIVATIONS, LOSSES
 from .arguments import as_vector, check_dtype
 from .gram import InCoordinates, LossCurve, Reduced, Reflectors, RowState, SampleSpace, prices
 from .mlp import MLP
-from .operators import PER_FLOP, PRODUCT
+from .operators import MIN_PRODUCT_SECONDS, SECONDS_PER_FLOP
 
-MOST = 8192  # largest number of rows of K: 512 MiB in float64
-D_ROWS = 512  # rows of D multiplied at a time
-NOTHING = {4: 16.0, 8: 256.0}  # times eps ||K||: smaller eigenvalues of K are 0, by itemsize ...
-MANY = 16.0  # ... times the root of q over this
-MIXED = 0.03  # residual over eigenvalue above which a vector of K is a mixture of eigenvectors
-NEAR_ZERO = 0.01  # relative to ||K||: vectors of smaller eigenvalues are orthogonalised
+MAX_KERNEL_ROWS = 8192  # number of rows of K: 512 MiB in float64
+D_ROWS_PER_PRODUCT = 512  # number of rows of D multiplied at a time
+ZERO_EPS = {4: 16.0, 8: 256.0}  # eigenvalues of K below this times eps ||K|| are 0, by itemsize ...
+# ... or below the root of q over this times eps ||K||, if that is more
+ZERO_EPS_MIN_ROOT_RATIO = 16.0
+# residual over eigenvalue above which a vector of K is a mixture of eigenvectors
+MAX_RELATIVE_RESIDUAL = 0.03
+# share of ||K|| below which vectors of eigenvalues are orthogonalised
+SMALL_EIGENVALUE_RATIO = 0.01
 # The cost model, in flops at the speed of the engine's matrix products:
-ENTRY = 30.0  # cost of reading an entry of K from memory
+FLOPS_PER_ENTRY_READ = 30.0  # flops in the time that reading an entry of K from memory takes
 
 
 def n_outputs(ob: Any, kind: str) -> int:
@@ -95,8 +98,8 @@ def output_refusal(H: Any) -> str:
         return "cross entropy of one class, which has no curvature. Use 'parameters'"
     if q >= n:
         return f"{q} pairs of row and class, which must be fewer than n = {n}. Use 'parameters'"
-    if q > MOST:
-        return f"{q} pairs of row and class, which must be at most {MOST}. Use 'samples'"
+    if q > MAX_KERNEL_ROWS:
+        return f"{q} pairs of row and class, which must be at most {MAX_KERNEL_ROWS}. Use 'samples'"
     return ""
 
 
@@ -156,7 +159,7 @@ def _gram(ob: Any, state: RowState, S: Array) -> Array:
     c, N, d = S.shape
     K = np.zeros((c, N, c, N), ob.dtype)
     D = np.asfortranarray(S.reshape(c * N, d))
-    step, e = max(1, D_ROWS // N), None
+    step, e = max(1, D_ROWS_PER_PRODUCT // N), None
     scratch = np.empty(c * N * min(step, c) * N, ob.dtype)
     for l in range(len(state.W) - 1, -1, -1):
         a = state.a[l]
@@ -330,8 +333,8 @@ class OutputSpace(Reduced):
 
     def _nothing(self) -> float:
         """Return the size up to which eigenvalues of K count as zero."""
-        many, dtype = max(1.0, (self.shape[0] / MANY) ** 0.5), self.whole.dtype
-        return float(NOTHING[dtype.itemsize] * many * np.finfo(dtype).eps * self.norm)
+        many, dtype = max(1.0, (self.shape[0] / ZERO_EPS_MIN_ROOT_RATIO) ** 0.5), self.whole.dtype
+        return float(ZERO_EPS[dtype.itemsize] * many * np.finfo(dtype).eps * self.norm)
 
     def carried(self, X: Array, found: Any, rng: Any) -> LiftedPairs:
         """Return which eigenpairs of K are pairs of the whole operator, and estimates of their
@@ -345,11 +348,11 @@ class OutputSpace(Reduced):
         residuals = np.linalg.norm(Y - lam[:, None] * X, axis=1)
         if not kept.any():
             return LiftedPairs(kept, residuals, 2 * self._nothing(), False)
-        mixed = kept & (residuals > MIXED * lam)
+        mixed = kept & (residuals > MAX_RELATIVE_RESIDUAL * lam)
         lam = np.where(kept, lam, self.norm)
         eps = float(np.finfo(self.whole.dtype).eps)
         norm = min(self.norm, 1.1 * found.scale)  # >= ||K||, slightly underestimated by scale
-        together = bool(lam.min() < NEAR_ZERO * norm)
+        together = bool(lam.min() < SMALL_EIGENVALUE_RATIO * norm)
         signs = rng.choice([-1.0, 1.0], size=len(X)) * kept / np.sqrt(norm)
         gap = self.whole.product(self._up(signs @ X)).astype(np.float64)
         gap -= self._up((signs * (lam + self.rest)) @ X)
@@ -368,8 +371,8 @@ class OutputSpace(Reduced):
             nothing = self._nothing()
             seeds = np.arange(len(held), stop)
             new = [_unit(np.random.default_rng(i).standard_normal(self.n)) for i in seeds]
-            new = self._turned(new, TURNS, nothing / 16)
-            held += self._turned(new, LAST_TURNS, np.sqrt(nothing * self.norm))
+            new = self._turned(new, N_PROJECTIONS, nothing / 16)
+            held += self._turned(new, N_LAST_PROJECTIONS, np.sqrt(nothing * self.norm))
         return np.array(self._complement[start:stop], self.whole.dtype)
 
     def _turned(self, new: list[Array], turns: int, shift: float) -> list[Array]:
@@ -388,8 +391,12 @@ class OutputSpace(Reduced):
         return out
 
 
-TURNS = 8  # projections out of A's range; each leaves 1/17 of the component along the least vector
-LAST_TURNS = 2  # with a larger shift: if K is nearly singular, rounding in the others is large
+# number of projections out of the range of A; each leaves 1/17 of the component along the least
+# vector
+N_PROJECTIONS = 8
+# number of projections with a larger shift: if K is nearly singular, rounding in the others is
+# large
+N_LAST_PROJECTIONS = 2
 
 
 def _unit(v: Array) -> Array:
@@ -425,12 +432,15 @@ def _unit(v: Array) -> Array:
 # exact fit consists of squared rounding errors, products use the state of the original rows, and
 # only the first layer's part of a vector is rotated (`same_state`).
 
-SAVED = 0.3  # fraction of the parameters saved from which the rotation is used by default ...
-LEAST = 10_000  # ... if there are at least this many parameters
-AT_ZERO = 4.0  # times eps times the sum of its terms' sizes: a z up to this may have either sign
-BIAS_APART = 1e-8  # `Rotation.off` from which the bias is not rotated with W
-FAR = 1e3  # sum of a z's terms' sizes from which its rounding matters to a smooth activation
-Z_ROWS = 4096  # rows whose z are checked at a time
+# fraction of the parameters saved from which the rotation is used by default ...
+MIN_FRACTION_SAVED = 0.3
+MIN_PARAMS = 10_000  # ... if there are at least this many parameters
+# eps times the sum of the sizes of its terms times this: a smaller z may have either sign
+Z_SIGN_TOL_EPS = 4.0
+SEPARATE_BIAS_OFF = 1e-8  # `Rotation.off` from which the bias is not rotated with W
+# sum of the sizes of the terms of a z from which its rounding matters to a smooth activation
+LARGE_Z_TERMS = 1e3
+Z_ROWS_PER_CHECK = 4096  # number of rows whose z are checked at a time
 
 
 class Rotation:
@@ -525,7 +535,7 @@ def _turned(whole: Any) -> tuple[Rotation, Any]:
     ob, m = whole.objective, whole.objective.model
     X, y = rows_in_range(ob)
     turn = Rotation(X, m.bias and (ob.l2_biases or not ob.l2), m.sizes[1])
-    if not turn.off <= BIAS_APART:
+    if not turn.off <= SEPARATE_BIAS_OFF:
         turn = Rotation(X, False, m.sizes[1])
     sizes = turn.features.shape[1], *m.sizes[1:]
     small = MLP(sizes, m.activation, m.bias, m.residual, m.dtype, m.batch_norm)
@@ -558,7 +568,7 @@ def same_state(ob: Any, theta: Array, other: Any, turned: Array) -> bool:
     bent = [row.bend > 0 or row.kink > 0 for row in rows] + [LOSSES[ob.loss].link != "identity"]
     layers, eps = m.unflatten(theta), float(np.finfo(m.dtype).eps)
     X, _ = rows_in_range(ob)
-    step = len(X) if m.batch_norm else Z_ROWS
+    step = len(X) if m.batch_norm else Z_ROWS_PER_CHECK
     for start in range(0, len(X) if any(bent) else 0, step):
         cut = slice(start, start + step)
         others = other.model.preactivations(turned, other.X[cut])
@@ -567,7 +577,7 @@ def same_state(ob: Any, theta: Array, other: Any, turned: Array) -> bool:
                 return False
             W, b = layers[l][:2]
             sizes = np.abs(below) @ np.abs(W).T + (0 if b is None else np.abs(b))
-            least = AT_ZERO * eps * sizes - np.abs(z) if kinked[l] else sizes - FAR
+            least = Z_SIGN_TOL_EPS * eps * sizes - np.abs(z) if kinked[l] else sizes - LARGE_Z_TERMS
             if bent[l] and not m.batch_norm and (least >= 0).any():
                 return False
     return True
@@ -645,19 +655,19 @@ def shrinks(ob: Any) -> bool:
     of X that vary.
     """
     m, (out, k) = ob.model, ob.model.shapes[0]
-    if m.n_params < LEAST or (m.skips and m.skips[0]):
+    if m.n_params < MIN_PARAMS or (m.skips and m.skips[0]):
         return False
     still = ob.X[0] if m.bias else np.zeros_like(ob.X[0])
     varying = int(np.not_equal(ob.X, still).any(axis=0).sum())
     saved = out * (k - min(varying, len(ob.X)))
-    return bool(saved >= SAVED * m.n_params)
+    return bool(saved >= MIN_FRACTION_SAVED * m.n_params)
 
 
 # --------------------------------------------------------------------------------------------------
 # The choice of the smaller operator for a curvature: in the space of the samples, of the outputs,
 # of the inputs, or none.
 
-MADE: dict[str, Callable[[Any], Any]] = {
+SPACE_CONSTRUCTORS: dict[str, Callable[[Any], Any]] = {
     "samples": SampleSpace,
     "outputs": OutputSpace,
     "inputs": InputSpace,
@@ -673,7 +683,9 @@ def reduced(H: Any, space: str | None) -> InCoordinates | OutputSpace | None:
             raise ValueError(f"space must be 'parameters' for rows in shards, got {space!r}.")
         return None
     if space is not None:
-        found: InCoordinates | OutputSpace | None = MADE[check_choice(space, SPACES, "space")](H)
+        found: InCoordinates | OutputSpace | None = SPACE_CONSTRUCTORS[
+            check_choice(space, SPACE_NAMES, "space")
+        ](H)
         return found
     form = smaller_form(H, None)
     return None if form is None else form.make()
@@ -690,12 +702,12 @@ def smaller_forms(H: Any, products: float) -> list[Form]:
         found.append(Form("inputs", price, each, lambda: input_space(H)))
     if ob.model.batch_norm:
         return found
-    each = PRODUCT + PER_FLOP * prices(ob.model.shapes, ob.n_samples, H.kind)[0]
+    each = MIN_PRODUCT_SECONDS + SECONDS_PER_FLOP * prices(ob.model.shapes, ob.n_samples, H.kind)[0]
     found.append(Form("samples", products * each, each, lambda: SampleSpace(H)))
     if not output_refusal(H):
         q = n_outputs(ob, H.kind)
-        each = PRODUCT + PER_FLOP * ENTRY * q**2
-        price = PER_FLOP * matrix_flops(ob.model, ob.n_samples, q) + products * each
+        each = MIN_PRODUCT_SECONDS + SECONDS_PER_FLOP * FLOPS_PER_ENTRY_READ * q**2
+        price = SECONDS_PER_FLOP * matrix_flops(ob.model, ob.n_samples, q) + products * each
         found.append(Form("outputs", price, each, lambda: OutputSpace(H)))
     return found
 

@@ -25,7 +25,7 @@ from ..structure.parameters import layers_of
 from .gram import RowPasses, RowState, Scratch, Whole, rows
 from .rows import submitted
 
-SMALL = 1 << 20  # entries times columns, below which starting threads does not pay off
+THREADS_MIN_WORK = 1 << 20  # entries times columns below which starting threads does not pay off
 
 
 class SparseRows:
@@ -71,7 +71,7 @@ def _product(A: Any, B: Array, threads: int) -> Array:
     """Return ``A B`` for A stored by rows, computed on several threads: SciPy's products release
     the GIL.
     """
-    if threads < 2 or A.nnz * B.shape[1] < SMALL:
+    if threads < 2 or A.nnz * B.shape[1] < THREADS_MIN_WORK:
         return np.asarray(A @ B)
     ends = A.indptr.searchsorted(np.linspace(0, A.nnz, threads + 1)[1:-1])
     cuts = [0, *ends.tolist(), A.shape[0]]

@@ -20,7 +20,7 @@ from ..common.runtime import as_callback
 from ..structure.tables import DEFAULT_LOSS, LOSSES, LossName
 from .arguments import Block, checked, row_numbers
 from .mlp import MLP
-from .objective import SMALLEST, STATE, Objective
+from .objective import MIN_BLOCK_ROWS, STATE_ENTRIES_PER_UNIT, Objective
 from .rows import Arrays, RowSource, as_source, compare, located, stacked, submitted, take_rows
 from .shards import Shard
 from .sparse import SparseRows
@@ -29,8 +29,9 @@ from .sums import Frame, PairwiseSum
 if TYPE_CHECKING:
     from ..structure.user_functions import Loss
 
-ENTRY = 110  # bytes for each stored entry of X: as read, as joined, by rows and by columns, twice
-CHECKED = tuple[Any, Any, Any]  # X, y, sample_weight as the engine wants them
+# bytes for each stored entry of X: as read, as joined, by rows and by columns, twice
+BYTES_PER_SPARSE_ENTRY = 110
+CheckedRows = tuple[Any, Any, Any]  # X, y, sample_weight in the form that the engine takes
 
 
 class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
@@ -165,7 +166,7 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         given = LOSSES[self.loss].given
         if given is None or given.known:
             return
-        blocks = iter(self._source.blocks(SMALLEST))
+        blocks = iter(self._source.blocks(MIN_BLOCK_ROWS))
         try:
             block = next(blocks, None)
         finally:
@@ -199,19 +200,22 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         with its copy of X, and for the block that is read meanwhile.
         """
         if self._sparse:
-            each = 8 * STATE * sum(self.model.sizes[1:]) + ENTRY * self._source.entries
-            return max(SMALLEST, int(self._budget / each))
+            each = (
+                8 * STATE_ENTRIES_PER_UNIT * sum(self.model.sizes[1:])
+                + BYTES_PER_SPARSE_ENTRY * self._source.entries
+            )
+            return max(MIN_BLOCK_ROWS, int(self._budget / each))
         fixed, state, read = self._prices()
         known = self._source.n_rows
         rows = int((self._budget - fixed) / (state + read))
         if known is not None and known <= rows:
             return int(known)
-        while rows > SMALLEST:
+        while rows > MIN_BLOCK_ROWS:
             last = rows if known is None else known % rows  # the last block's own
             if fixed * (1 + (last > 0)) + rows * (state + read) + last * state <= self._budget:
                 break
             rows = int(0.98 * rows)
-        return max(SMALLEST, rows)
+        return max(MIN_BLOCK_ROWS, rows)
 
     def _prices(self) -> tuple[float, float, float]:
         """Return three sizes in bytes: what a block takes whatever its number of rows; what its
@@ -233,7 +237,7 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         copy = (model.sizes[0] + 8) * size
         return max(0.0, plans[0] - few * state), state + copy, read
 
-    def _checked(self, block: Block, start: int, finite: bool = True) -> CHECKED:
+    def _checked(self, block: Block, start: int, finite: bool = True) -> CheckedRows:
         """Check a raw block and return it in the form the engine takes. Errors name the rows. With
         `finite` False, X is not checked for NaN and infinity: the caller does so when it copies X.
         """
@@ -249,15 +253,15 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         return (SparseRows(found[0], self.n_threads), *found[1:]) if self._sparse else found
 
     def _read(
-        self, raw: Iterator[Block], check: Callable[[Block, int], CHECKED]
-    ) -> Generator[tuple[int, CHECKED, Callable[[], None]], None, None]:
+        self, raw: Iterator[Block], check: Callable[[Block, int], CheckedRows]
+    ) -> Generator[tuple[int, CheckedRows, Callable[[], None]], None, None]:
         """Yield, for each raw block of one pass, the number of its first row, the checked block,
         and a function that the caller calls once it no longer holds the previous block: it starts
         reading the next one.
         """
         size, caller = 0, get_ident()
 
-        def read() -> tuple[int, CHECKED] | None:
+        def read() -> tuple[int, CheckedRows] | None:
             nonlocal size
             with Callback(caller):
                 block = next(raw, None)
@@ -288,7 +292,7 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
 
     def _blocks(
         self, finite: bool = True
-    ) -> Generator[tuple[int, CHECKED, Callable[[], None]], None, None]:
+    ) -> Generator[tuple[int, CheckedRows, Callable[[], None]], None, None]:
         """Yield what `_read` does of the blocks in their order, the same in every pass."""
         raw = self._source.blocks(self.block_rows)
         for found in self._read(raw, lambda block, start: self._checked(block, start, finite)):
@@ -300,7 +304,7 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
             yield found
             compare(self._seen, *found[:2])
 
-    def _parts(self, start: int, block: CHECKED, dense: bool, finite: bool) -> Iterator[Shard]:
+    def _parts(self, start: int, block: CheckedRows, dense: bool, finite: bool) -> Iterator[Shard]:
         """Yield the shards of a block: one, built in the memory of an earlier shard with as many
         rows if there is one; of sparse rows that must be dense as many as `memory` asks for.
         """

@@ -32,8 +32,8 @@ from .sums import additions
 # number of additions that a number passes through (Higham 2002, 4.2), so in norm it is at most
 # ``gamma(D) sum ||x_s||``.
 
-ROOM = 1 + 1e-9  # for the rounding of norms and of sums of bounds
-LOST = 2.0**22  # bound in norm on underflow in n products, in smallest subnormals
+NORM_SLACK = 1 + 1e-9  # factor for the rounding of norms and of sums of bounds
+UNDERFLOW_BOUND = 2.0**22  # bound in norm on underflow in n products, in smallest subnormals
 
 
 def sum_rounding(found: tuple[float, float], deep: int, decay: np.ndarray, dtype: Any) -> float:
@@ -45,15 +45,15 @@ def sum_rounding(found: tuple[float, float], deep: int, decay: np.ndarray, dtype
     to the dtype.
     """
     u, last = (0.5 * float(np.finfo(t).eps) for t in (np.float64, dtype))
-    size, moved = found[1] * ROOM, norm(decay) * ROOM
+    size, moved = found[1] * NORM_SLACK, norm(decay) * NORM_SLACK
     bound = found[0] + deep * u / (1 - deep * u) * size
     if moved:
         bound += u * (size + bound) + 4 * u * moved
     if last > u:
         bound += last * (size + bound + moved)
-    room = ROOM + 4 * last + len(decay) * 2 * u
+    room = NORM_SLACK + 4 * last + len(decay) * 2 * u
     if bound + size + moved > 0:
-        bound += LOST * float(np.finfo(dtype).smallest_subnormal)
+        bound += UNDERFLOW_BOUND * float(np.finfo(dtype).smallest_subnormal)
     return float(bound * room) if bound + size + moved < np.finfo(dtype).max else np.inf
 
 

@@ -12,11 +12,11 @@ sum of the parts. `SumPlan` has the interface of the engine's plan; `fastcurv.ne
 has the bounds and the proofs of sums. Operators and verdicts need not distinguish whether the
 engine has all rows at once.
 
-The sum is a tree of fixed shape: the parts of `FAN` neighbours are added from the left, then those
-sums by `FAN`, and so on (`PairwiseSum`). Its shape depends on the number of
-shards alone, so results are bitwise independent of the number of workers and of the order in which
-they finish; and no number passes through more than `additions` roundings, which the error bounds
-here take into account.
+The sum is a tree of fixed shape: the parts of `TREE_ARITY` neighbours are added from the left, then
+those sums by `TREE_ARITY`, and so on (`PairwiseSum`). Its shape depends on the number of shards
+alone, so results are bitwise independent of the number of workers and of the order in which they
+finish; and no number passes through more than `additions` roundings, which the error bounds here
+take into account.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 # --------------------------------------------------------------------------------------------------
 # The tree of fixed shape.
 
-FAN = 8  # parts that are added before their sum goes up the tree
+TREE_ARITY = 8  # number of parts that are added before their sum goes up the tree
 
 
 def merge(a: Any, b: Any, own: bool = False) -> Any:
@@ -66,7 +66,7 @@ def total(parts: list[Any]) -> Any:
 
 class PairwiseSum:
     """The sum of parts that arrive one by one, added in the same order as by a tree of `total` over
-    `FAN` parts.
+    `TREE_ARITY` parts.
 
     Examples
     --------
@@ -86,7 +86,7 @@ class PairwiseSum:
             self.levels.append([None, 0])
         here = self.levels[level]
         here[0], here[1] = part if not here[1] else merge(here[0], part, True), here[1] + 1
-        if here[1] == FAN:
+        if here[1] == TREE_ARITY:
             whole, here[0], here[1] = here[0], None, 0
             self.push(whole, level + 1)
 
@@ -105,7 +105,7 @@ def additions(shards: int) -> int:
     """
     deep = 0
     while shards > 1:
-        deep, shards = deep + min(FAN, shards) - 1, -(-shards // FAN)
+        deep, shards = deep + min(TREE_ARITY, shards) - 1, -(-shards // TREE_ARITY)
     return deep
 
 

@@ -2,7 +2,7 @@
 
 A checkpoint is accepted only if a run could have saved every value in it: its contents are compared
 with what a fresh run would save, and no object is created from a name in the file other than the
-bit generators in `KNOWN`.
+bit generators in `GENERATOR_TYPES`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..common.objectives import value_at
 from ..common.runtime import load_module
 from ..common.vectors import norm
 
-KNOWN = {
+GENERATOR_TYPES = {
     kind.__name__: kind
     for kind in (
         np.random.PCG64,
@@ -31,10 +31,11 @@ KNOWN = {
     )
 }
 State = tuple[dict[str, np.ndarray], dict[str, Any]]  # arrays, and facts for JSON
-# of a generator's state, where NumPy does not look
-AT_MOST = {"pos": 625, "buffer_pos": 5, "has_uint32": 2, "uinteger": 1 << 32}
-CHECKPOINT_VERSION = 2  # of a checkpoint's contents
-SAME_ROUNDINGS = 64  # of the loss that one processor computes in two ways
+# largest values in the state of a generator, where NumPy does not check
+MAX_STATE_VALUES = {"pos": 625, "buffer_pos": 5, "has_uint32": 2, "uinteger": 1 << 32}
+CHECKPOINT_VERSION = 2  # version of the contents of a checkpoint
+# difference of losses that one processor computes in two ways, in roundings
+MAX_LOSS_ROUNDINGS = 64
 
 
 def damaged(what: str) -> ValueError:
@@ -62,7 +63,7 @@ def could_be(x: Any, example: Any, most: int = 1 << 62, name: str = "") -> bool:
     if isinstance(example, str) or example is None and x is None:
         return bool(x == example)
     if type(x) is int:
-        return 0 <= x < AT_MOST.get(name, most)
+        return 0 <= x < MAX_STATE_VALUES.get(name, most)
     return type(x) is float and not isinstance(example, int) and (x == x or example != example)
 
 
@@ -95,13 +96,13 @@ def plain(state: Any) -> Any:
 
 
 def generator(saved: Any) -> np.random.Generator:
-    """Restore the generator whose state a checkpoint holds: of a type in `KNOWN`, with every number
-    in its range.
+    """Restore the generator whose state a checkpoint holds: of a type in `GENERATOR_TYPES`, with
+    every number in its range.
     """
     name = saved.get("bit_generator") if isinstance(saved, dict) else None
-    if not isinstance(name, str) or name not in KNOWN:
+    if not isinstance(name, str) or name not in GENERATOR_TYPES:
         raise damaged(f"{str(name)[:40]!r} is no bit generator of NumPy")
-    made = KNOWN[name]()
+    made = GENERATOR_TYPES[name]()
     try:
         if not could_be(saved, plain(made.state), 1 << 128):
             raise ValueError(name)
@@ -195,7 +196,7 @@ def _compared(run: Any, held: float, now: float) -> float:
             f"loss and l2, got a loss of {now:.6g} at the checkpoint's theta instead of "
             f"{held:.6g}."
         )
-    return held if held == now or gap <= SAME_ROUNDINGS * eps * size else now
+    return held if held == now or gap <= MAX_LOSS_ROUNDINGS * eps * size else now
 
 
 def check_method(arrays: dict[str, np.ndarray], facts: Any, method: Any, n: int) -> None:

@@ -234,7 +234,7 @@ def _on(f: Facts, sizes: Any = None, phi: Any = None, more: str = "", **other: A
     )
 
 
-LESS_L2 = partial(_on, l2=1e-4)
+WITH_LESS_L2 = partial(_on, l2=1e-4)
 
 
 def _counted(f: Facts, name: str) -> str:
@@ -303,11 +303,11 @@ class Cause:
     poor: bool = True
 
 
-UNFIT, LARGE = "loss does not match the targets", "learning rate too large"
-SMALL, SADDLE = "initial weights too small", "start at a symmetric saddle"
+LOSS_UNFIT_CAUSE, RATE_LARGE_CAUSE = "loss does not match the targets", "learning rate too large"
+WEIGHTS_SMALL_CAUSE, SADDLE_CAUSE = "initial weights too small", "start at a symmetric saddle"
 CAUSES: tuple[Cause, ...] = (
     Cause(
-        UNFIT,
+        LOSS_UNFIT_CAUSE,
         _classes_as_numbers,
         "the targets take {number} evenly spaced values, as class numbers do, but {f.ob.loss} is "
         "for quantities",
@@ -315,7 +315,7 @@ CAUSES: tuple[Cause, ...] = (
         poor=False,
     ),
     Cause(
-        UNFIT,
+        LOSS_UNFIT_CAUSE,
         _numbers_as_labels,
         "the targets take {number} different values, most of them between 0 and 1, but "
         "{f.ob.loss} is for the labels 0 and 1",
@@ -323,7 +323,7 @@ CAUSES: tuple[Cause, ...] = (
         poor=False,
     ),
     Cause(
-        UNFIT,
+        LOSS_UNFIT_CAUSE,
         # neighbours in X are neighbours in number, and yet of other classes
         lambda f: _if(
             f.link == "softmax" and f.ob.model.sizes[-1] >= 5 and f.order - f.unseen > 0.2,
@@ -337,7 +337,7 @@ CAUSES: tuple[Cause, ...] = (
         poor=False,
     ),
     Cause(
-        UNFIT,
+        LOSS_UNFIT_CAUSE,
         _outliers,
         "2% of the rows have {number}% of the squared deviations of the targets, so {f.ob.loss} "
         "fits mostly these rows",
@@ -357,7 +357,7 @@ CAUSES: tuple[Cause, ...] = (
         "separable classes without l2",
         lambda f: _if(f.infinite, f.loss, PROVED),
         "the loss has no minimum: along a ray it decreases without end, from {number} here",
-        LESS_L2,
+        WITH_LESS_L2,
         poor=False,
     ),
     Cause(
@@ -380,16 +380,16 @@ CAUSES: tuple[Cause, ...] = (
         "l2 too large",
         _l2,
         "l2 = {number} is so large that weight decay, more than the data, determines the weights",
-        LESS_L2,
+        WITH_LESS_L2,
     ),
     Cause(
-        LARGE,
+        RATE_LARGE_CAUSE,
         lambda f: _if(f.lost or not np.isfinite(f.steps.losses).all() and f.start < 10, f.stable),
         "the run diverged; along the largest curvature measured, learning rates below {number} are "
         "stable",
     ),
     Cause(
-        LARGE,
+        RATE_LARGE_CAUSE,
         lambda f: _if(
             f.steps.scaled and (f.steps.rate or 0.0) > f.usual, (f.steps.rate or 0.0) / f.usual
         ),
@@ -397,13 +397,13 @@ CAUSES: tuple[Cause, ...] = (
         "size of initial weights",
     ),
     Cause(
-        LARGE,
+        RATE_LARGE_CAUSE,
         _rate_large,
         "the learning rate is {number} times {f.stable:.3g}, above which steps along the largest "
         "curvature overshoot by more each time",
     ),
     Cause(
-        LARGE,
+        RATE_LARGE_CAUSE,
         _rises,
         "the loss rose on the way, and its last value is {number} times the first; along the "
         "largest curvature learning rates below {f.stable:.3g} are stable",
@@ -421,13 +421,13 @@ CAUSES: tuple[Cause, ...] = (
         ),
     ),
     Cause(
-        SADDLE,
+        SADDLE_CAUSE,
         _copied,
         "{number}% of the units of a layer are copies of one another or have only weights of 0, "
         "and gradient steps keep them so",
     ),
     Cause(
-        SADDLE,
+        SADDLE_CAUSE,
         lambda f: _if(
             f.verdict.kind == "saddle" and f.weights > 0.1,
             f.verdict.lambda_min,
@@ -437,7 +437,7 @@ CAUSES: tuple[Cause, ...] = (
         lambda f: "fc.minimize(ob, fc.escape(ob, theta).x)",
     ),
     Cause(
-        SMALL,
+        WEIGHTS_SMALL_CAUSE,
         lambda f: _if(
             1e-200 < f.weights < 0.3 and all(layer.biases < 0.5 for layer in f.hidden),
             1 / max(f.weights, TINY),
@@ -446,7 +446,7 @@ CAUSES: tuple[Cause, ...] = (
         "a saddle at weights of 0",
     ),
     Cause(
-        SMALL,
+        WEIGHTS_SMALL_CAUSE,
         _weights_were_small,
         "the first loss differs from that of the best constant outputs by a fraction of {number}, "
         "as near the saddle at weights of 0, which training leaves slowly",

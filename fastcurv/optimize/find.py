@@ -47,7 +47,7 @@ from ..common.runtime import (
     time_limit,
 )
 from ..common.vectors import extent, safe_norm
-from ..critical.dense import ZERO_MODE, nearness_at
+from ..critical.dense import ZERO_CURVATURE_TOL, nearness_at
 from ..critical.evidence import (
     GRADIENT_ROUNDING,
     RELATIVE_GRADIENT,
@@ -125,7 +125,7 @@ class FollowedModes:
         out: along them the loss is constant, and their eigenvalues have the signs of rounding.
         """
         span = independent(T)
-        span = annihilated(A @ span, span, ZERO_MODE * float(np.abs(A).sum(axis=1).max()))
+        span = annihilated(A @ span, span, ZERO_CURVATURE_TOL * float(np.abs(A).sum(axis=1).max()))
         if span.shape[1]:
             Z = np.linalg.qr(span, mode="complete")[0][:, span.shape[1] :]
             values, inner, _ = eigh(Z.T @ A @ Z)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common.linalg import PER_CUBE, eigh
+from ..common.linalg import SECONDS_PER_N_CUBED, eigh
 from ..common.objectives import (
     hessian_products,
     lower_bound,
@@ -51,7 +51,8 @@ from .run import Method, Outcome, Run
 
 # a direction counts as flat if its curvature is below this share of the largest
 FLAT_CURVATURE_RATIO = 1e-5
-TRIAL_LENGTHS = (1e-4, 1e-3, 1e-2, 0.1, 1.0)  # of trial moves, relative to max(1, ||theta||)
+# lengths of trial moves, relative to max(1, ||theta||)
+TRIAL_LENGTHS = (1e-4, 1e-3, 1e-2, 0.1, 1.0)
 N_RANDOM_DIRECTIONS = 12  # random directions tried
 N_RESTARTS = 4  # displaced points from which the minimiser is tried, ...
 N_RESTART_STEPS = 20  # ... for so many steps
@@ -157,10 +158,11 @@ def appears_unbounded(
 # gradient then limits the distance to the true critical point. So the gradient is the objective's
 # `precise_gradient` where it has one; a Hessian in float64 is accurate enough.
 
-POLISH_STEPS = 20
+MAX_POLISH_STEPS = 20
 MAX_FACTORISATIONS = 3  # Hessians that are built and factorised at most
-KRYLOV_FROM = 768  # from this n a Krylov solve is tried before all columns of H are computed
-KRYLOV_STEPS = 400
+# number of parameters from which a Krylov solve is tried before all columns of H are computed
+KRYLOV_MIN_N = 768
+MAX_KRYLOV_STEPS = 400
 
 Solve = Callable[[np.ndarray], np.ndarray | None]
 
@@ -182,7 +184,7 @@ def polish(
     dense_below : int
         Below this n steps come from a Cholesky factor, at a cost of ``n`` products and ``n^3 / 3``
         flops for each of at most three factors; for n at or above it, and first of all for n >=
-        `KRYLOV_FROM`, from a Krylov space.
+        `KRYLOV_MIN_N`, from a Krylov space.
     stop : callable
         Ends the steps when it returns True.
     """
@@ -190,7 +192,7 @@ def polish(
     g, fine = gradient_and_error(ob, here.astype(np.float64))[0], offered(ob, "precise_gradient")
     ceiling = value_at(ob, here)
     ceiling += value_rounding(ceiling, theta.dtype)
-    solvers: list[Callable[[Any], Solve | None]] = [_krylov] if here.size >= KRYLOV_FROM else []
+    solvers: list[Callable[[Any], Solve | None]] = [_krylov] if here.size >= KRYLOV_MIN_N else []
     solvers += [_factor if here.size < dense_below else _krylov] * MAX_FACTORISATIONS
     for solver in solvers:
         if stop() or not np.any(g):
@@ -198,7 +200,7 @@ def polish(
         H = hessian_products(ob, here.astype(np.float64))
         solve = solver(H)
         kept, close = 0, False
-        while n_steps < POLISH_STEPS and solve is not None and not stop():
+        while n_steps < MAX_POLISH_STEPS and solve is not None and not stop():
             p = solve(g)
             length = float(np.linalg.norm(here))
             if p is None or not np.linalg.norm(p) <= 0.1 * max(1.0, length):
@@ -238,7 +240,7 @@ def _factor(H: Any) -> Solve | None:
 
 def _krylov(H: Any) -> Solve:
     """Return a Newton solve in a Krylov space of the gradient."""
-    space = KrylovSpace(H.n, np.dtype(np.float64), KRYLOV_STEPS + 2)
+    space = KrylovSpace(H.n, np.dtype(np.float64), MAX_KRYLOV_STEPS + 2)
 
     def product(v: np.ndarray, out: np.ndarray) -> None:
         out[:] = H(v)
@@ -246,7 +248,7 @@ def _krylov(H: Any) -> Solve:
     def solve(g: np.ndarray) -> np.ndarray | None:
         space.start(product, g.astype(np.float64))
         y = None  # stays so where the gradient vanishes in rounding
-        while not space.exhausted and space.m < KRYLOV_STEPS:
+        while not space.exhausted and space.m < MAX_KRYLOV_STEPS:
             space.extend()
             if space.m % 20 and not space.exhausted:
                 continue
@@ -271,7 +273,7 @@ def _krylov(H: Any) -> Solve:
 # slopes, and the proof.
 
 SMOOTHING_WIDTHS = [0.03 * 0.25**i for i in range(9)]
-DESCENT_STEPS = 200  # steps at most at each width
+MAX_DESCENT_STEPS = 200  # number of steps at each width
 DESCENT_GRADIENT_TOL = 1e-9  # gradient norm at which the descent at one width ends
 EPS = float(np.finfo(np.float64).eps)
 
@@ -316,7 +318,7 @@ def _descend(smooth: Any, theta: np.ndarray, stop: Callable[[], bool]) -> np.nda
     """
     f, g = smooth.value_and_gradient(theta)
     radius, fresh = first_radius(theta), True
-    for _ in range(DESCENT_STEPS):
+    for _ in range(MAX_DESCENT_STEPS):
         if fresh:
             values, vectors, _ = eigh(smooth.hessian(theta))
         y, _ = trust_region(values, vectors.T @ g, radius)
@@ -393,9 +395,9 @@ class StationaryPoint:
 
 MIN_CHECK_SECONDS = 1.0  # seconds that all checks together may always take, ...
 MAX_PROOF_SECONDS = 30.0  # ... and seconds if a final eigendecomposition for a proof is among them
-ALWAYS_DENSE = 1024  # up to this n all eigenvalues take about a second
+ALWAYS_DENSE_MAX_N = 1024  # number of parameters up to which all eigenvalues take about a second
 DENSE_BELOW = 4097
-MAX_MOVES = 12  # rounds at most that move to another point
+MAX_MOVES = 12  # number of rounds that move to another point
 # a loss within this share of its start value from its bound counts as at it ...
 ZERO_LOSS_TOL = 1e-24
 # ... and so do residuals within this many times their rounding bound
@@ -463,11 +465,11 @@ class Finisher:
         verdict.
         """
         n, price = self.run.theta.size, self.price()
-        seconds = n * price + PER_CUBE * n**3
-        always = n <= ALWAYS_DENSE and self.run.max_time is None
+        seconds = n * price + SECONDS_PER_N_CUBED * n**3
+        always = n <= ALWAYS_DENSE_MAX_N and self.run.max_time is None
         if always or (n < DENSE_BELOW and seconds <= self.left(MAX_PROOF_SECONDS)):
             return n + 1
-        return min(n, ALWAYS_DENSE) if 600 * price <= self.left(MAX_PROOF_SECONDS) else None
+        return min(n, ALWAYS_DENSE_MAX_N) if 600 * price <= self.left(MAX_PROOF_SECONDS) else None
 
     # the rounds
 
@@ -613,7 +615,7 @@ class Finisher:
         f, g = run.value_and_gradient(at.theta)
         rays = (at.theta, -g) if np.any(g) else ()
         falls = any(appears_unbounded(run.ob, run.value, at.theta, f, ray) for ray in rays)
-        return at.ends("infinity", sentence=AT_INFINITY_SEEN) if falls else None
+        return at.ends("infinity", sentence=AT_INFINITY_MESSAGE) if falls else None
 
     def _follow_negative_curvature(self, at: StationaryPoint) -> Outcome | None:
         """Go on from the lowest point found along proved negative curvature."""
@@ -755,7 +757,7 @@ class Finisher:
         return bool(at.report.plateau or at.report.n_zero) and left <= nothing
 
 
-AT_INFINITY_SEEN = (
+AT_INFINITY_MESSAGE = (
     "the infimum appears to be at infinity (not proved): along a ray from here neither the loss "
     "nor its gradient increases at any of forty doublings of the distance"
 )
@@ -770,7 +772,7 @@ FIRST_STRATEGIES: tuple[Strategy, ...] = (
     Finisher._classified,
     Finisher._by_kind,
 )
-_SADDLE: tuple[Strategy, ...] = (
+_SADDLE_STRATEGIES: tuple[Strategy, ...] = (
     Finisher._near,
     Finisher._follow_negative_curvature,
     Finisher._nearest,
@@ -806,8 +808,8 @@ STRATEGIES_BY_KIND: dict[str, tuple[Strategy, ...]] = {
         lambda self, at: (
             self._held(at.theta, MAX_PROOF_SECONDS) if at.on_kinks and at.report.n_kinks else None
         ),
-        *_SADDLE[1:],
+        *_SADDLE_STRATEGIES[1:],
     ),
-    "saddle": _SADDLE,
-    "maximum": _SADDLE,
+    "saddle": _SADDLE_STRATEGIES,
+    "maximum": _SADDLE_STRATEGIES,
 }

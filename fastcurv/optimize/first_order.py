@@ -27,7 +27,7 @@ from ..common.vectors import adam_step
 from .run import Method, rows_at_a_time
 from .schedules import as_schedule
 
-_COMMON = {
+_COMMON_OPTIONS = {
     "learning_rate": None,
     "schedule": "constant",
     "delta": None,
@@ -136,7 +136,7 @@ class _FirstOrder(Method):
 class SGD(_FirstOrder):
     """Stochastic gradient descent, ``theta -= a g``."""
 
-    defaults = _COMMON
+    defaults = _COMMON_OPTIONS
 
     def update(self, g: np.ndarray, rate: Any) -> None:
         self._descend(rate, g)
@@ -147,7 +147,7 @@ class Momentum(_FirstOrder):
 
     velocity: np.ndarray
 
-    defaults = {**_COMMON, "momentum": 0.9}
+    defaults = {**_COMMON_OPTIONS, "momentum": 0.9}
     buffers: tuple[str, ...] = ("velocity",)
     ahead = False  # Nesterov's
 
@@ -167,7 +167,7 @@ class Nesterov(Momentum):
 class RMSProp(_FirstOrder):
     """RMSProp, ``s = rho s + (1 - rho) g^2; theta -= a g / (sqrt(s) + eps)``."""
 
-    defaults = {**_COMMON, "rho": 0.99, "eps": 1e-8}
+    defaults = {**_COMMON_OPTIONS, "rho": 0.99, "eps": 1e-8}
     default_rate = 1e-3
     buffers: tuple[str, ...] = ("squares",)
 
@@ -179,7 +179,7 @@ class RMSProp(_FirstOrder):
 class Adam(RMSProp):
     """Adam (Kingma and Ba 2015); see the formula in the module docstring."""
 
-    defaults = {**_COMMON, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
+    defaults = {**_COMMON_OPTIONS, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
     buffers = ("average", "squares")
 
     def update(self, g: np.ndarray, rate: Any) -> None:

@@ -20,9 +20,10 @@ from ..common.vectors import QuasiNewton, norm, same
 from .checkpoint import State, damaged
 from .run import Method
 
-AT_ONCE = 1000  # steps in one call of the engine, which returns after a tenth of a second at most
+# number of steps in one call of the engine, which returns after a tenth of a second at most
+STEPS_PER_CALL = 1000
 # steps after which the coordinates are made anew; then whenever their number doubled
-FIRST_REFRESH_STEPS = 5
+N_FIRST_REFRESH_STEPS = 5
 
 
 class LBFGS(Method):
@@ -75,7 +76,7 @@ class LBFGS(Method):
         self.origin = self.at = run.theta.copy()
         engine.start(np.zeros_like(run.theta), run.f, layers.to_gradient(run.g))
         engine.restore(first, count)
-        self.due = max(FIRST_REFRESH_STEPS, 2 * self.taken)
+        self.due = max(N_FIRST_REFRESH_STEPS, 2 * self.taken)
 
     def step(self) -> str | None:
         run = self.run
@@ -124,7 +125,7 @@ class LBFGS(Method):
         """Let the engine take as many steps as nobody watches; return False if it took none."""
         run, engine = self.run, self.engine
         begun, evaluations, ending = run.elapsed(), engine.evaluations, None
-        record = np.empty((min(run.ahead, AT_ONCE), 3))
+        record = np.empty((min(run.ahead, STEPS_PER_CALL), 3))
         try:
             ending = self.take_steps(record, run.enough, run.fun_target, run.budget.seconds_left())
         finally:  # after Ctrl-C, the steps taken so far are whole

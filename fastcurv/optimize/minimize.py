@@ -114,10 +114,10 @@ METHODS: dict[str, type[Method]] = {
     "levenberg-marquardt": LevenbergMarquardt,
     "l-bfgs": LBFGS,
 }
-ALIASES = {"lbfgs": "l-bfgs", "lm": "levenberg-marquardt"}
+METHOD_ALIASES = {"lbfgs": "l-bfgs", "lm": "levenberg-marquardt"}
 LEVENBERG_MAX_PARAMS = 300  # parameters up to which "auto" is Levenberg-Marquardt
 REQUIRED_ATTRIBUTES = "n_params", "value", "gradient"  # what any method needs of an objective
-STOCHASTIC = tuple(name for name, m in METHODS.items() if "batch_size" in m.defaults)
+STOCHASTIC_METHODS = tuple(name for name, m in METHODS.items() if "batch_size" in m.defaults)
 
 
 @accept_aliases("minimize")
@@ -476,7 +476,7 @@ def _checked(
 ) -> tuple[str, type[Method]]:
     """Check that the objective has what the method needs, and the method the options."""
     _check_protocol(ob, "minimize", REQUIRED_ATTRIBUTES, theta0)
-    chosen = ALIASES.get(name, name) if isinstance(name, str) else name
+    chosen = METHOD_ALIASES.get(name, name) if isinstance(name, str) else name
     automatic = isinstance(name, str) and name == "auto"
     if automatic:
         # a dense matrix is the quickest where it is small; options are those of trust regions

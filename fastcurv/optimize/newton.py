@@ -32,8 +32,9 @@ from .residual import grow, krylov_steps, lower_gradient
 from .run import Method, check_not_negative
 from .steps import DENSE_BELOW
 
-SPACE_BYTES = 2**29  # memory limit of the basis, which always has room for 8 rows
-AT_ONCE = 10  # steps in one call of the engine, so that the loop sees when a run has become idle
+MAX_SPACE_BYTES = 2**29  # memory limit of the basis, which always has room for 8 rows
+# number of steps in one call of the engine, so that the loop sees when a run has become idle
+STEPS_PER_CALL = 10
 
 
 def first_radius(theta: np.ndarray) -> float:
@@ -41,8 +42,8 @@ def first_radius(theta: np.ndarray) -> float:
     return 0.1 * max(1.0, norm(theta))
 
 
-_PLAIN = {"forcing": 0.1, "krylov_dim": None, "thrift": 0.5, "sample": None}
-_SCALED = {**_PLAIN, "precondition": False, "warm_start": False}
+_PLAIN_OPTIONS = {"forcing": 0.1, "krylov_dim": None, "thrift": 0.5, "sample": None}
+_SCALED_OPTIONS = {**_PLAIN_OPTIONS, "precondition": False, "warm_start": False}
 
 
 class _KrylovMethod(Method):
@@ -66,7 +67,7 @@ class _KrylovMethod(Method):
     leaves_saddles = True
     problem = "shifted"  # the small one, by the name that the engine gives it, ...
     by = "damping"  # ... and the attribute that is its parameter
-    defaults = _PLAIN
+    defaults = _PLAIN_OPTIONS
     precondition = warm_start = False
     last: Any = None
     row_squares: Any = None
@@ -77,7 +78,7 @@ class _KrylovMethod(Method):
     def limit(self) -> int:
         """The dimension of a space at most."""
         n, size = len(self.run.theta), self.run.theta.dtype.itemsize
-        most: int = self.krylov_dim or max(8, min(400, SPACE_BYTES // (n * size)))
+        most: int = self.krylov_dim or max(8, min(400, MAX_SPACE_BYTES // (n * size)))
         return min(n, most)
 
     @cached_property
@@ -119,13 +120,13 @@ class _KrylovMethod(Method):
         return 0
 
     def step(self) -> str | None:
-        """Take a step or, where the engine has the loss, up to `AT_ONCE` that nobody watches."""
+        """Take a step, or up to `STEPS_PER_CALL` steps at once where the engine has the loss."""
         run, engine, whole = self.run, self.krylov_steps, False
         opened = self.precondition or self.warm_start
         if opened:
             self.open_space()
         several = run.points is not None and not opened
-        record = np.empty((min(run.ahead, AT_ONCE) if several else 1, 4))
+        record = np.empty((min(run.ahead, STEPS_PER_CALL) if several else 1, 4))
         begun, parameter = run.elapsed(), getattr(self, self.by)
         scale = self.scale if self.precondition else None
         try:
@@ -157,7 +158,7 @@ class TrustRegion(_KrylovMethod):
     problem, by = "trust-region", "radius"
     adapts = True
     radius: Any
-    defaults = {**_SCALED, "radius": None}
+    defaults = {**_SCALED_OPTIONS, "radius": None}
     kept_facts = ("radius",)
 
     def __init__(self, run: Any, **options: Any) -> None:
@@ -170,7 +171,7 @@ class Cubic(_KrylovMethod):
 
     problem, by = "cubic", "weight"
     adapts = True
-    defaults = {**_SCALED, "weight": 1.0}
+    defaults = {**_SCALED_OPTIONS, "weight": 1.0}
     kept_facts = ("weight",)
 
 
@@ -183,7 +184,7 @@ class SaddleFreeNewton(_KrylovMethod):
     problem = "absolute"
     adapts = True
     damping: Any
-    defaults = {**_SCALED, "damping": None}
+    defaults = {**_SCALED_OPTIONS, "damping": None}
     kept_facts: tuple[str, ...] = ("damping",)
 
 
@@ -241,7 +242,7 @@ class Newton(_KrylovMethod):
     """
 
     leaves_saddles = False
-    defaults = {**_PLAIN, "thrift": 0.0, "damping": 0.0}
+    defaults = {**_PLAIN_OPTIONS, "thrift": 0.0, "damping": 0.0}
     checks = {**_KrylovMethod.checks, "damping": check_not_negative}
 
     def step(self) -> str | None:
@@ -268,7 +269,7 @@ class DampedNewton(Newton):
 # --------------------------------------------------------------------------------------------------
 # Newton-CG with capped conjugate gradients, which return directions of negative curvature as steps.
 
-LEAST = 1e-6  # smallest shift if no curvature was seen
+MIN_SHIFT = 1e-6  # shift if no curvature was seen
 
 
 class NewtonCG(Method):
@@ -291,9 +292,12 @@ class NewtonCG(Method):
         self.work = Workspace(len(run.theta), run.theta.dtype)
 
     def step(self) -> str | None:
-        """Take a step or, where the engine has the loss, up to `AT_ONCE` that nobody watches."""
+        """Take a step, or up to `STEPS_PER_CALL` steps at once where the engine has the loss."""
         run, rows, whole, here = self.run, [], False, self.run.theta
-        begun, count = run.elapsed(), min(run.ahead, AT_ONCE) if run.points is not None else 1
+        begun, count = (
+            run.elapsed(),
+            min(run.ahead, STEPS_PER_CALL) if run.points is not None else 1,
+        )
         try:
             while (sentence := self._once()) is None:
                 rows.append((run.f, run.gnorm, run.elapsed() - begun, run.n_products))
@@ -333,7 +337,7 @@ class NewtonCG(Method):
         """Return a lower bound on the shift while the curvature is unknown; smaller if the gradient
         is.
         """
-        return float(max(min(LEAST, self.run.gnorm), 1e-140))
+        return float(max(min(MIN_SHIFT, self.run.gnorm), 1e-140))
 
     def _first_weight(self) -> float:
         """Return a weight that makes the first shift a hundredth of the curvature along the

@@ -30,14 +30,15 @@ from .escape import escape
 from .facts import constant_loss
 from .minimize import minimize
 
-MAX_ESCAPES = 5  # from saddles at one penalty
+MAX_ESCAPES = 5  # number of escapes from saddles at one penalty
 MIN_UNIT_RATIO = 1e-3  # a unit below this share of the largest one of its layer is not active
 MIN_UNIT_SIZE = 1e-10  # nor is one whose weights in and out have norms with a product below this
-PRUNABLE_SIZE = 1e-6  # the same where the objective says if the unit may be set to 0
+# product of norms below which a unit may be set to 0 if the objective does not rise
+MAX_PRUNABLE_SIZE = 1e-6
 PRUNE_TOL = 1e-6  # relative rise of the objective up to which inactive units are set to 0
-LARGEST_L2 = 1.0  # first penalty of `evidence_path`
-L2_RATIO = 10**-0.5  # of each penalty to the one before
-SMALLEST_L2 = 1e-8
+MAX_L2 = 1.0  # first penalty of `evidence_path`
+L2_RATIO = 10**-0.5  # ratio of each penalty to the previous one
+MIN_L2 = 1e-8
 RESTART_SCALE = 0.1  # weights of a unit that is restarted, as a share of those at the start
 MAX_DECREASES = 2  # penalties in a row with less evidence, after which the search ends
 # The evidence has a minimum where units become active, and where the noise is small and not yet
@@ -239,7 +240,7 @@ def with_units_pruned(ob: Any, theta: Any) -> Any:
     """Return theta with inactive units set to 0, unless that raises the objective."""
     less = theta.copy()
     layers = ob.model.unflatten(less)
-    for l, on in enumerate(active_units(ob.model, theta, PRUNABLE_SIZE)):
+    for l, on in enumerate(active_units(ob.model, theta, MAX_PRUNABLE_SIZE)):
         layers[l][0][~on] = 0
         layers[l][1][~on] = 0
         layers[l + 1][0][:, ~on] = 0
@@ -255,7 +256,7 @@ def without_inactive_units(ob: Any, theta: Any) -> tuple[Any, Any]:
     has an eigenvalue 0. Without the unit it can be positive definite.
     """
     model = ob.model
-    on = active_units(model, theta, PRUNABLE_SIZE)
+    on = active_units(model, theta, MAX_PRUNABLE_SIZE)
     counts = [int(mask.sum()) for mask in on]
     plain = model.bias and not model.residual and not model.batch_norm
     if not plain or not all(counts) or all(mask.all() for mask in on):
@@ -303,8 +304,8 @@ def evidence_path(
 
     found: list[LaplacePosterior] = []
     plain, constant = with_l2(ob, 0.0), constant_loss(ob)
-    l2, decreases, best, theta, loss = LARGEST_L2, 0, 0, start, np.inf
-    while l2 > SMALLEST_L2 and decreases < MAX_DECREASES:
+    l2, decreases, best, theta, loss = MAX_L2, 0, 0, start, np.inf
+    while l2 > MIN_L2 and decreases < MAX_DECREASES:
         found.append(fit(l2, theta))
         theta, before = found[-1].theta.astype(ob.dtype), loss
         loss = plain.value(theta)

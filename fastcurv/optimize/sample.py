@@ -23,8 +23,8 @@ from .find import DENSE_BELOW, check_index, find_critical_point
 from .minimize import minimize
 from .run import STATUS_CODES
 
-SOURCES = ("narrower", "walk", "descent")
-MAX_WALKS = 4  # at most, from new starts each, in one search
+SOURCE_NAMES = ("narrower", "walk", "descent")
+MAX_WALKS = 4  # number of walks, from a new start each, in one search
 MAX_DEFAULT_INDEX = 6  # index that a walk asks for by itself
 # options of `classify` that apply to any point
 CLASSIFY_OPTIONS = (
@@ -205,8 +205,8 @@ def sample_critical_points(
     n_tries : int
         Number of searches; each costs a training run.
     sources : str or sequence of str, optional
-        Sources to take in turn, from ``fastcurv.optimize.sample.SOURCES``; all of them by default,
-        and walks alone if an `index` is given.
+        Sources to take in turn, from ``fastcurv.optimize.sample.SOURCE_NAMES``; all of them by
+        default, and walks alone if an `index` is given.
     index : int or sequence of int, optional
         The number of negative eigenvalues that walks ask for, in turn. By default each draws one
         from 0 to 6. The point has it where ``point.verdict.n_negative == point.asked``.
@@ -348,7 +348,7 @@ class _Sampler:
         self.ob, self.epochs, self.max_iter, self.verdict = ob, epochs, max_iter, verdict
         self.n_walks, self.budget = 0, Budget()
         self.smooth = not any(ACTIVATIONS[name].kink for name in ob.model.activation)
-        names = [name for name in STARTS if name != "narrower" or _can_widen(ob.model)]
+        names = [name for name in START_FUNCTIONS if name != "narrower" or _can_widen(ob.model)]
         self.led = dict.fromkeys(names, (1, 1))  # walks that led there, of walks
         self.n_searches = 0
 
@@ -406,7 +406,7 @@ class _Sampler:
         if source == "narrower":
             return _from_narrower(self, rng)
         if source == "walk" and index is not None:
-            theta = STARTS[start](self, rng)
+            theta = START_FUNCTIONS[start](self, rng)
         elif source == "walk":
             theta = _trained(self, ob.model.init(seed=rng), rng)
         else:
@@ -444,7 +444,7 @@ def _beside_narrower(hunt: _Sampler, rng: np.random.Generator) -> np.ndarray:
 
 
 # where walks to an index start
-STARTS: dict[str, Callable[[_Sampler, np.random.Generator], np.ndarray]] = {
+START_FUNCTIONS: dict[str, Callable[[_Sampler, np.random.Generator], np.ndarray]] = {
     "random": _drawn,
     "trained": lambda hunt, rng: _trained(hunt, _drawn(hunt, rng), rng),
     "narrower": _beside_narrower,
@@ -476,13 +476,13 @@ def _check_indices(index: Any, n: int) -> list[int]:
 
 
 def _check_sources(sources: Any) -> tuple[str, ...]:
-    sources = SOURCES if sources is None else sources
+    sources = SOURCE_NAMES if sources is None else sources
     if isinstance(sources, (set, frozenset)) or not isinstance(sources, Iterable):
-        raise TypeError(f"sources must be some of {', '.join(SOURCES)}, got {typed(sources)}.")
+        raise TypeError(f"sources must be some of {', '.join(SOURCE_NAMES)}, got {typed(sources)}.")
     names = [sources] if isinstance(sources, str) else sources
-    checked = tuple(check_choice(name, SOURCES, "sources") for name in names)
+    checked = tuple(check_choice(name, SOURCE_NAMES, "sources") for name in names)
     if not checked:
-        raise ValueError(f"sources must hold at least one of {', '.join(SOURCES)}, got none.")
+        raise ValueError(f"sources must hold at least one of {', '.join(SOURCE_NAMES)}, got none.")
     return checked
 
 

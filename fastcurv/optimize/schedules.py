@@ -48,7 +48,7 @@ class Schedule:
         if not t > (0 if self.name == "power" else -1):
             raise ValueError(f"t must be the number of an update, counted from 1, got {t}.")
         try:
-            return _FORMS[self.name][0](self, t)
+            return _FORMULAS[self.name][0](self, t)
         except OverflowError:  # the rate is below the range of float64
             return 0.0
 
@@ -61,11 +61,11 @@ class Schedule:
     def formula(self) -> Any:
         """The schedule as text."""
         a, d = f"{self.alpha:g}", f"{self.delta:g}"
-        return _FORMS[self.name][1].format(a=a, d=d, hold=self.hold)
+        return _FORMULAS[self.name][1].format(a=a, d=d, hold=self.hold)
 
 
 # by name: the learning rate of update t, and the formula as text
-_FORMS: dict[str, tuple[Callable[[Schedule, float], float], str]] = {
+_FORMULAS: dict[str, tuple[Callable[[Schedule, float], float], str]] = {
     "constant": (lambda s, t: s.alpha, "{a}"),
     "inverse_time": (lambda s, t: s.alpha / (1.0 + s.delta * t), "{a} / (1 + {d} t)"),
     "power": (lambda s, t: s.alpha / float(t**s.delta), "{a} / t^{d}"),
@@ -203,7 +203,7 @@ def constant_then_decay(alpha: float, hold: int, delta: float = 1.0) -> Schedule
     )
 
 
-_BY_NAME = {
+_SCHEDULE_TYPES = {
     "constant": lambda alpha, delta, hold: constant(alpha),
     "inverse_time": lambda alpha, delta, hold: inverse_time(
         alpha, 1e-3 if delta is None else delta
@@ -233,7 +233,7 @@ def as_schedule(
         return rate
     if not isinstance(schedule, str):
         raise TypeError(f"schedule must be a name or a function t -> rate, got {typed(schedule)}.")
-    return _BY_NAME[check_choice(schedule, _BY_NAME, "schedule")](alpha, delta, hold)
+    return _SCHEDULE_TYPES[check_choice(schedule, _SCHEDULE_TYPES, "schedule")](alpha, delta, hold)
 
 
 @dataclass(frozen=True)

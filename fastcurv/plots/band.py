@@ -9,7 +9,7 @@ import numpy as np
 from .style import BLUE, GREY, new_axes
 
 N_GRID = 200  # points of a curve over one input
-MARGIN = 0.25  # share of the range of the input that is drawn on either side
+MARGIN_FRACTION = 0.25  # share of the range of the input that is drawn on either side
 
 
 def posterior_band(post: Any, ax: Any = None, output: int = 0) -> Any:
@@ -34,7 +34,7 @@ def posterior_band(post: Any, ax: Any = None, output: int = 0) -> Any:
     X = ob.X.toarray() if hasattr(ob.X, "toarray") else np.asarray(ob.X)
     shown = X
     if d_in == 1:
-        more = MARGIN * np.ptp(X)
+        more = MARGIN_FRACTION * np.ptp(X)
         shown = np.linspace(X.min() - more, X.max() + more, N_GRID)[:, None]
     z = ob.model.predict(post.theta, shown)[:, output]
     order = np.argsort(z, kind="stable") if d_in > 1 else np.arange(len(z))

@@ -293,7 +293,7 @@ def curve(
 # --------------------------------------------------------------------------------------------------
 # The share of positive eigenvalues against the loss, over many critical points.
 
-QUANTITIES = {
+QUANTITY_LABELS = {
     "minimum_ratio": "positive eigenvalues / all",
     "index": "negative eigenvalues / all",
     "inertia": "share of the eigenvalues",
@@ -354,7 +354,7 @@ class MinimumRatioDisplay(Display):
         trivial: Any = None,
         quantity: str = "minimum_ratio",
     ) -> None:
-        check_choice(quantity, QUANTITIES, "quantity")
+        check_choice(quantity, QUANTITY_LABELS, "quantity")
         self.losses = np.asarray(losses, dtype=float)
         self.ratios = np.asarray(ratios, dtype=float)
         self.kinds = np.asarray(kinds, dtype=str)
@@ -401,7 +401,7 @@ class MinimumRatioDisplay(Display):
         for p in points:
             require(p, ("verdict", "loss"), "a point", "those that sample_critical_points returns")
         known = [p for p in points if p.verdict.n_positive is not None]
-        check_choice(quantity, QUANTITIES, "quantity")
+        check_choice(quantity, QUANTITY_LABELS, "quantity")
         display = cls(
             [p.loss for p in known],
             [_shares(p.verdict, quantity) for p in known],
@@ -455,7 +455,7 @@ class MinimumRatioDisplay(Display):
                     alpha=0.9,
                     zorder=1.9 if name == "zero" else 2,  # behind a 0 of another sign
                 )
-        ax.set(xlabel=QUANTITIES[self.quantity], ylabel="loss")
+        ax.set(xlabel=QUANTITY_LABELS[self.quantity], ylabel="loss")
         ax.legend(frameon=False)
         return self
 

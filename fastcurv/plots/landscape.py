@@ -26,7 +26,7 @@ from .style import CYCLE, GREY, Display, log_losses, n_named, new_axes
 # --------------------------------------------------------------------------------------------------
 # A loss over one plane of parameters.
 
-ALIKE = 1e-8  # sine of an angle between directions up to which they count as parallel
+PARALLEL_SINE = 1e-8  # sine of an angle between directions up to which they count as parallel
 
 
 def surface(
@@ -86,15 +86,15 @@ def level_lines(ax: Any, x: Array, y: Array, z: Array, *, levels: int, log: bool
 
 
 def sine(first: Array, second: Array) -> float:
-    """Return the sine of the angle between two nonzero directions; up to `ALIKE` they do not span a
-    plane.
+    """Return the sine of the angle between two nonzero directions; up to `PARALLEL_SINE` they do
+    not span a plane.
     """
     u, w = (v / np.abs(v).max() for v in (first, second))
     u, w = u / np.linalg.norm(u), w / np.linalg.norm(w)
     return float(np.linalg.norm(w - u * (u @ w)))
 
 
-NAMES = ("auto", "eigenvectors", "random", "gradient")
+DIRECTION_NAMES = ("auto", "eigenvectors", "random", "gradient")
 AUTO_MAX_N = 20_000  # parameters up to which "auto" takes eigenvectors: seconds of products
 RANDOM_DIRECTION_NOTE = "random directions: a saddle often looks like a minimum"
 MAX_DRAWS = 60  # most draws; for two weights all fall on a line with probability below 1e-18
@@ -372,7 +372,7 @@ def _directions(
         rows = _given(wanted, theta.size)
         two = "the first direction", "the second direction"
         return rows, ("the direction",) if len(rows) == 1 else two
-    check_choice(wanted, NAMES, "directions")
+    check_choice(wanted, DIRECTION_NAMES, "directions")
     if wanted == "gradient":
         if n_dims != 1:
             raise ValueError("n_dims must be 1 for directions='gradient', got 2.")
@@ -399,12 +399,12 @@ def _given(wanted: Any, n: int) -> np.ndarray:
     rows = np.atleast_2d(check_array(wanted, "directions", np.float64))
     if rows.ndim != 2 or len(rows) not in (1, 2) or rows.shape[1] != n:
         raise ValueError(
-            f"directions must have shape ({n},) or (2, {n}), or be one of {', '.join(NAMES)}, got "
-            f"shape {np.shape(wanted)}."
+            f"directions must have shape ({n},) or (2, {n}), or be one of "
+            f"{', '.join(DIRECTION_NAMES)}, got shape {np.shape(wanted)}."
         )
     if not rows.any(axis=1).all():
         raise ValueError("directions must not be zero, got a row of zeros.")
-    if len(rows) == 2 and sine(*rows) <= ALIKE:
+    if len(rows) == 2 and sine(*rows) <= PARALLEL_SINE:
         raise ValueError("directions must be two that span a plane, got two along one line.")
     return rows
 
@@ -417,7 +417,7 @@ def _random(objective: Any, theta: np.ndarray, n_dims: int, rng: np.random.Gener
     For units of a single weight only the signs are random: for two such units the directions are
     parallel half the time.
     """
-    best, widest = None, ALIKE
+    best, widest = None, PARALLEL_SINE
     for _ in range(MAX_DRAWS):
         rows = np.array([filter_normalised(objective, theta, rng) for _ in range(n_dims)])
         angle = 1.0 if n_dims == 1 else sine(*rows)

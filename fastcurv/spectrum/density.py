@@ -33,7 +33,7 @@ from .density_curve import SpectralDensity, check_look, smooth
 from .forms import choose
 from .results import Eigenpairs
 
-DEFLATE_UP_TO = 100_000
+DEFLATION_MAX_N = 100_000
 ALL_EIGENVALUES_MAX_N = 2048  # rows up to which all eigenvalues of an available matrix are computed
 SECONDS_PER_PRODUCT = 10e-6  # seconds that a density spends on each product, besides
 PROGRESS_SECONDS = 0.1  # seconds of steps after which progress is shown
@@ -159,7 +159,7 @@ def spectral_density(
     if isinstance(small, DenseReduction) and len(small.matrix) <= ALL_EIGENVALUES_MAX_N:
         return every(eigvalsh(small.matrix), small, n, 0, look, operator_dtype(op))
     op = op if small is None else cast(Operator, small)
-    deflate = (against is None and op.shape[0] <= DEFLATE_UP_TO) if deflate is None else deflate
+    deflate = (against is None and op.shape[0] <= DEFLATION_MAX_N) if deflate is None else deflate
     known, spent = known_pairs(op, against)
     quadratures, ghosts, outliers = [], 0.0, None
     with (

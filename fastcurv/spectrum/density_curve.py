@@ -54,11 +54,12 @@ def check_look(
     }
 
 
-FINEST = float(np.finfo(np.float64).eps) / 4  # least width per grid point, over the largest node
+# width per grid point over the largest node
+MIN_RELATIVE_WIDTH = float(np.finfo(np.float64).eps) / 4
 EQUAL_NODES_TOL = 1e-13  # nodes this close, relative to the largest, are one eigenvalue
 # the density of a narrower Gaussian would overflow float64, or nearly so
 MIN_WIDTH = 1e-300
-HUGE, TINY = float(np.finfo(np.float64).max), float(np.finfo(np.float64).tiny)
+MAX_FLOAT, MIN_NORMAL = float(np.finfo(np.float64).max), float(np.finfo(np.float64).tiny)
 # the default grid extends this many widths past the outermost nodes: 1e-9 of a Gaussian lies beyond
 MAX_GRID = 1 << 24  # points of a grid, 128 MiB
 GRID_MARGIN = 6.0
@@ -118,7 +119,7 @@ def smooth(
     used = nodes[weights > 0]
     largest = float(np.abs(used).max(initial=0.0))
     if linear_below is None:
-        linear_below = max(1e-4 * largest, TINY) if largest else 1.0
+        linear_below = max(1e-4 * largest, MIN_NORMAL) if largest else 1.0
     # computed in units of a power of two in which no sum overflows or underflows
     exponent = 0
     if axis == "linear" and largest:
@@ -127,7 +128,7 @@ def smooth(
     x = np.ldexp(to_coordinate(nodes, axis, linear_below), -exponent)
     low, high = x[weights > 0].min(), x[weights > 0].max()
     size = max(abs(low), abs(high))
-    finest = FINEST * n_grid * size
+    finest = MIN_RELATIVE_WIDTH * n_grid * size
     narrowest = float(np.ldexp(MIN_WIDTH, -exponent))
     if width is None:
         width = max(_default_width(axis, size, high - low, finest), narrowest)
@@ -144,7 +145,7 @@ def smooth(
         at = np.linspace(low - GRID_MARGIN * width, high + GRID_MARGIN * width, n_grid)
         with np.errstate(over="ignore"):
             grid = from_coordinate(np.ldexp(at, exponent), axis, linear_below)
-        grid = np.clip(grid, -HUGE, HUGE)
+        grid = np.clip(grid, -MAX_FLOAT, MAX_FLOAT)
     else:
         grid = np.asarray(grid, dtype=float)
         at = np.ldexp(to_coordinate(grid, axis, linear_below), -exponent)

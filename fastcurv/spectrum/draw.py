@@ -13,7 +13,7 @@ from ..common.optional import optional
 from ..common.protocols import Floats
 from .density_curve import from_coordinate, to_coordinate
 
-BAND = 2.0  # standard errors on either side
+BAND_STANDARD_ERRORS = 2.0  # number of standard errors on either side of a curve
 # matplotlib's logarithmic axes show no numbers below it or above its inverse
 MIN_AXIS_VALUE = 1e-290
 
@@ -36,7 +36,7 @@ def draw_density(
     density: Any,
     ax: Any,
     *,
-    band: float = BAND,
+    band: float = BAND_STANDARD_ERRORS,
     label: str | None = None,
     scale: str = "log",
     **line: Any,

@@ -37,7 +37,7 @@ from ..krylov.lanczos import (
     orthonormal_rows,
 )
 from ..krylov.trust_region import blind
-from .forms import LARGEST_SOLVED, choose, matrix_of, reduction
+from .forms import QUICK_DENSE_MAX_N, choose, matrix_of, reduction
 from .reduced import (
     EigshOptions,
     answered,
@@ -46,7 +46,7 @@ from .reduced import (
     resolve_max_basis,
     resolve_tol,
 )
-from .results import LEFT_OPEN, Eigenpairs
+from .results import MISSED_WITHIN_TOLS, Eigenpairs
 
 # --------------------------------------------------------------------------------------------------
 # The search for extreme eigenpairs: thick-restart Lanczos, repeated from new random starts until no
@@ -54,9 +54,10 @@ from .results import LEFT_OPEN, Eigenpairs
 
 # probability of missing a copy of any wanted value at which a probe for copies ends
 MISS_PROBABILITY = 0.003
-FIRST, EACH = 24, 4  # products that k pairs usually take: FIRST + EACH k
+# products that k pairs usually take: N_FIRST_PRODUCTS + N_PRODUCTS_PER_PAIR k
+N_FIRST_PRODUCTS, N_PRODUCTS_PER_PAIR = 24, 4
 MISSED_WITHIN_RISK = 0.05  # probability of error of `unseen`, if that share was too small
-QUICK_SECONDS = 1e-3  # seconds up to which Ctrl-C is left to whoever calls
+QUICK_SECONDS = 1e-3  # expected time of a search up to which the caller handles Ctrl-C
 
 
 def extreme_pairs(
@@ -73,7 +74,7 @@ def extreme_pairs(
     start = None if v0 is None else check_vectors(v0, n, "v0", dtype).T.copy()
     sought = asked.probe and v0 is None
     may_be_whole = sought and asked.max_basis is None
-    usual = FIRST + EACH * k
+    usual = N_FIRST_PRODUCTS + N_PRODUCTS_PER_PAIR * k
     if asked.which in ("SA", "BE") and getattr(op, "kind", "hessian") != "hessian":
         usual = n  # many eigenvalues near 0, where a search goes on to the end
     usual = min(usual, asked.max_products)
@@ -101,7 +102,7 @@ def extreme_pairs(
         run = Recurrence(inner, most, against=deflated, contamination=contamination, rows=rows)
         rng = quick_rng(seed)
         search = ThickRestart(run, asked, tol, rng, form.product, quick=quick)
-        search.shown, search.may_switch_to_dense = shown, may_be_whole and n <= LARGEST_SOLVED
+        search.shown, search.may_switch_to_dense = shown, may_be_whole and n <= QUICK_DENSE_MAX_N
         found = search.solve(start)
     if search.switch_to_dense:
         P, n_products = matrix_of(inner)
@@ -140,7 +141,7 @@ class ThickRestart(EigenSearch):
         quick: bool,
     ) -> None:
         super().__init__(run, asked.k, asked.which, tol, asked.relative == "value", price)
-        self.quick, self.rng, self.left_open = quick, rng, LEFT_OPEN
+        self.quick, self.rng, self.left_open = quick, rng, MISSED_WITHIN_TOLS
         self.sure, self.risk = blind(run.n, MISS_PROBABILITY), blind(run.n, MISSED_WITHIN_RISK)
         self.max_products, self.probe, self.asked = asked.max_products, asked.probe, asked.probe
         self.closed = False  # whether the search ended in an invariant subspace of a given start
@@ -265,7 +266,7 @@ class ThickRestart(EigenSearch):
         run = self.run
         theta, limits = self._known()
         converged = limits <= self.targets(theta)
-        unknown = self.unseen > LEFT_OPEN * self.tol * run.scale
+        unknown = self.unseen > MISSED_WITHIN_TOLS * self.tol * run.scale
         if self.asked and unknown and self.k > 1 and not self.closed:
             # a copy of the values near the innermost one may have been missed
             converged &= self.distances_to_innermost(theta)[0] > self.unseen

@@ -17,20 +17,22 @@ from ..common.checks import (
     operator_dtype,
     times,
 )
-from ..common.protocols import SPACES, Floats, Reduction
+from ..common.protocols import SPACE_NAMES, Floats, Reduction
 from ..common.runtime import check_time
 
 BLOCK_COLUMNS = 128  # columns of the identity that are multiplied at a time
-LARGEST_DENSE = 30_000  # largest number of rows of a matrix that is formed
-LARGEST_SOLVED = 1000  # rows n up to which a decomposition takes no longer than n products
+MAX_DENSE_ROWS = 30_000  # number of rows of a matrix that is formed
+# number of rows n up to which a decomposition takes no longer than n products
+QUICK_DENSE_MAX_N = 1000
 SMALL_MAX_N = 64  # rows up to which a decomposition takes no longer than a few products
-RUN_PRODUCTS = 60  # products of a run whose length is not known, in the choice of its space
+# number of products assumed for a run of unknown length, in the choice of its space
+N_RUN_PRODUCTS = 60
 # Estimates:
 SEARCH_SECONDS = 1.5e-4  # what a search takes besides products
 STEP_SECONDS = 3e-6  # what each of its steps takes besides the product
 # a few eigenpairs of a matrix: for each power of n
 PAIRS_COST_SECONDS = (45e-6, 1e-6, 2e-8, 1.2e-10)
-SECONDS_PER_ENTRY = 1e-10  # a product with a matrix in a near cache, by entries
+SECONDS_PER_ENTRY = 1e-10  # time of a product for each entry of a matrix in a cache near a core
 
 
 class Form(NamedTuple):
@@ -67,8 +69,8 @@ def choose(
 ) -> Form:
     """Return the form of an operator in which a job takes the least time.
 
-    A smaller operator is preferred to all others if runs of `RUN_PRODUCTS` products take less time
-    with it. The seconds are those of ``op.estimated_seconds``; of an operator without, only a
+    A smaller operator is preferred to all others if runs of `N_RUN_PRODUCTS` products take less
+    time with it. The seconds are those of ``op.estimated_seconds``; of an operator without, only a
     matrix of at most `SMALL_MAX_N` rows is formed.
 
     Parameters
@@ -93,7 +95,7 @@ def choose(
         entry = SECONDS_PER_ENTRY * n**2
         total = SEARCH_SECONDS + summing + products * (entry + step)
         forms.append(Form("summed", total, entry, lambda: _as_operator(op)))
-    if matrix and n <= LARGEST_SOLVED:
+    if matrix and n <= QUICK_DENSE_MAX_N:
         known = each < np.inf
         making = min(summing, n * each) if known or n > SMALL_MAX_N else 0.0
         pairs = sum(cost * n**power for power, cost in enumerate(PAIRS_COST_SECONDS))
@@ -106,13 +108,13 @@ def smaller_form(op: Any, space: str | None) -> Form | None:
     with which a run takes the least time, if that is less than with `op`.
     """
     if space is not None:
-        check_choice(space, SPACES, "space")
+        check_choice(space, SPACE_NAMES, "space")
     if space == "parameters":
         return None
     if space is None and hasattr(op, "smaller_forms"):
         each = _seconds(op)[0]
-        own = Form("products", RUN_PRODUCTS * each, each, lambda: None)
-        best = min([*op.smaller_forms(RUN_PRODUCTS), own], key=lambda form: form.price)
+        own = Form("products", N_RUN_PRODUCTS * each, each, lambda: None)
+        best = min([*op.smaller_forms(N_RUN_PRODUCTS), own], key=lambda form: form.price)
         found = best.make()
         return None if found is None else best._replace(make=lambda: found)
     found = op.reduced(space) if hasattr(op, "reduced") else None
@@ -143,10 +145,10 @@ def dense_reduction(op: Any, space: str | None) -> Any:
     if space is not None:
         return reduction(op, space)
     small: Any = op.written() if hasattr(op, "written") else None
-    if small is not None or op.shape[0] <= LARGEST_DENSE:
+    if small is not None or op.shape[0] <= MAX_DENSE_ROWS:
         return small
     small = reduction(op, None)
-    return small if small is not None and small.shape[0] <= LARGEST_DENSE else None
+    return small if small is not None and small.shape[0] <= MAX_DENSE_ROWS else None
 
 
 def _seconds(op: Any) -> tuple[float, float]:
@@ -190,9 +192,9 @@ def matrix_by_products(op: Any) -> tuple[NDArray[Any], int]:
     products that it took.
     """
     n = op.shape[0]
-    if n > LARGEST_DENSE:
+    if n > MAX_DENSE_ROWS:
         raise ValueError(
-            f"the operator must have n <= {LARGEST_DENSE} for its matrix, got n = {n}, which "
+            f"the operator must have n <= {MAX_DENSE_ROWS} for its matrix, got n = {n}, which "
             f"would take {8e-9 * n * n:.0f} GB. Use spectral_density or eigsh, which need only "
             "products."
         )

@@ -23,7 +23,7 @@ from ..common.checks import (
 from ..common.linalg import MIN_SUBNORMAL, eigh_some, residuals, symmetrised, unscaled, wanted
 from ..common.protocols import Array, DenseReduction, Floats, Indices, Reduction
 from ..krylov.lanczos import column_lengths
-from .results import LEFT_OPEN, Eigenpairs, ReducedEigenpairs, left_open
+from .results import MISSED_WITHIN_TOLS, Eigenpairs, ReducedEigenpairs, left_open
 
 # --------------------------------------------------------------------------------------------------
 # The options of a search for eigenpairs, their defaults, and the eigenpairs of a matrix that is
@@ -31,7 +31,7 @@ from .results import LEFT_OPEN, Eigenpairs, ReducedEigenpairs, left_open
 
 MAX_BASIS_BYTES = 512 << 20
 MAX_ASYMMETRY_EPS = 64  # asymmetry allowed in products, in eps times the largest |lam|
-DEFAULT_TOL = {8: 1e-8, 4: 2e-5}  # by the bytes of a number
+DEFAULT_TOL_BY_ITEMSIZE = {8: 1e-8, 4: 2e-5}  # default tolerance by the bytes of a number
 
 
 # Eigenvalues of a matrix with entries up to 1 are below its number of rows, which is below 2**60:
@@ -60,7 +60,11 @@ def eps_of(dtype: np.dtype[Any]) -> float:
 
 def resolve_tol(tol: float | None, dtype: np.dtype[Any]) -> float:
     """Return the tolerance to be used: the default for None, never below 16 eps."""
-    asked = DEFAULT_TOL[dtype.itemsize] if tol is None else check_positive(tol, "tol", zero=True)
+    asked = (
+        DEFAULT_TOL_BY_ITEMSIZE[dtype.itemsize]
+        if tol is None
+        else check_positive(tol, "tol", zero=True)
+    )
     return max(asked, 16 * eps_of(dtype))
 
 
@@ -143,7 +147,7 @@ def answered(
     )
 
 
-DIRECT = 400  # rows up to which an available matrix is fully decomposed
+DENSE_MAX_N = 400  # number of rows up to which an available matrix is fully decomposed
 INSIDE_ERROR_EPS = 64  # squared error, in eps, up to which a unit vector counts as inside the space
 
 
@@ -179,7 +183,7 @@ def reduced_pairs(
         found = search(small, inner, rng, v0, V)
     tol = resolve_tol(asked.tol, dtype)
     if left_open(found) and found.unseen < np.inf:  # said in the wider tolerance as well
-        least = (LEFT_OPEN + 1) * tol * max(found.scale, abs(small.rest))
+        least = (MISSED_WITHIN_TOLS + 1) * tol * max(found.scale, abs(small.rest))
         found = replace(found, unseen=max(found.unseen, least))
     found = replace(found, tol=tol)
     return completed(found, small, asked.k, asked.which, rng, asked.relative)
@@ -200,7 +204,7 @@ def above(inner: Any, asked: Any, small: Reduction) -> Any:
 
 def few(small: Any, k: int) -> bool:
     """Return whether an available matrix is decomposed faster than searched."""
-    return bool(small.shape[0] <= max(DIRECT, 8 * k))
+    return bool(small.shape[0] <= max(DENSE_MAX_N, 8 * k))
 
 
 def completed(

@@ -19,15 +19,16 @@ from ..common.read_only import Record
 # eigenvalue dominates: it must be ``1 + SKEW_RATIO / m`` times as wide to cover the truth 19 times
 # in 20
 SKEW_RATIO = 13.0
-# if samples take two values, each half of the time, it must be ``1 + TWO_VALUED / m`` times as wide
-TWO_VALUED = 3.0
+# if samples take two values, each half of the time, it must be ``1 + TWO_VALUED_FACTOR / m`` times
+# as wide
+TWO_VALUED_FACTOR = 3.0
 
 # If few coordinates couple, a quadratic form of random signs takes few values. A polynomial of
 # degree 2 that is not constant takes each value in at most three of four draws: this many samples
 # are all alike, and show no scatter, at most once in 20 times. For fewer, probes are uniform on a
 # sphere
 MIN_ALIKE_ESTIMATES = 11
-LEFT_OPEN = 64  # tolerances within which a converged pair may hide another
+MISSED_WITHIN_TOLS = 64  # number of tolerances within which a converged pair may hide another
 
 
 def alike(samples: np.ndarray) -> bool:
@@ -229,7 +230,9 @@ def left_open(pairs: Eigenpairs) -> str:
     nothing.
     """
     alone, width = len(pairs) < 2, float(np.ptp(pairs.values / 2)) if len(pairs) else 0.0
-    if pairs.unseen <= LEFT_OPEN * pairs.tol * pairs.scale or (alone and np.isinf(pairs.unseen)):
+    if pairs.unseen <= MISSED_WITHIN_TOLS * pairs.tol * pairs.scale or (
+        alone and np.isinf(pairs.unseen)
+    ):
         return ""
     if not alone and pairs.unseen / 2 > width:
         return "missed copies of multiple eigenvalues not excluded"

@@ -39,14 +39,14 @@ from ..common.runtime import interruptible, starts_to_nearest
 from ..common.vectors import NOT_FINITE, safe_norm
 from ..krylov.lanczos import combine, orthonormalise, project, subtract
 from .density import random_signs
-from .forms import LARGEST_SOLVED, choose, reduction, summed_matrix
-from .results import MIN_ALIKE_ESTIMATES, TWO_VALUED, Estimate, mean_of, widened
+from .forms import QUICK_DENSE_MAX_N, choose, reduction, summed_matrix
+from .results import MIN_ALIKE_ESTIMATES, TWO_VALUED_FACTOR, Estimate, mean_of, widened
 
 # --------------------------------------------------------------------------------------------------
 # Products and quadratic forms with random signs, counted and scaled to avoid overflow, and the
 # standard errors of their means.
 
-BLOCK = 16
+BLOCK_VECTORS = 16  # number of vectors that are multiplied at a time
 OVERFLOW_EXPONENT = 20  # vectors are divided by this power of two if their products overflow
 MIN_SUM_ERROR_EPS = 4  # least error of a sum, in eps times the largest product
 
@@ -143,8 +143,8 @@ class CountingRows:
         """Yield m rows of random signs, a block at a time. If m is below `MIN_ALIKE_ESTIMATES` and
         `signs` is False, they are random directions of the same length instead.
         """
-        for start in range(0, m, BLOCK):
-            shape = min(BLOCK, m - start), self.n
+        for start in range(0, m, BLOCK_VECTORS):
+            shape = min(BLOCK_VECTORS, m - start), self.n
             if m < MIN_ALIKE_ESTIMATES and not signs:
                 V = rng.standard_normal(shape)
                 # row by row: NumPy aborts the process if it cannot allocate a buffer for
@@ -176,18 +176,20 @@ class CountingRows:
         return mean, max(stderr, widened(m) * (variance / m) ** 0.5)
 
     def unit_rows(self) -> Iterator[Array]:
-        for start in range(0, self.n, BLOCK):
-            yield np.eye(min(BLOCK, self.n - start), self.n, start, self.dtype)
+        for start in range(0, self.n, BLOCK_VECTORS):
+            yield np.eye(min(BLOCK_VECTORS, self.n - start), self.n, start, self.dtype)
 
     def summed(self) -> Floats | None:
         """Return the matrix of a small operator that sums it over rows, else None."""
-        return summed_matrix(self.op) if self.n <= LARGEST_SOLVED else None
+        return summed_matrix(self.op) if self.n <= QUICK_DENSE_MAX_N else None
 
     def exact_diagonal(self) -> Floats:
         summed = self.summed()
         if summed is not None:
             return np.diagonal(summed).copy()
-        found = [np.diagonal(self.products(E), i * BLOCK) for i, E in enumerate(self.unit_rows())]
+        found = [
+            np.diagonal(self.products(E), i * BLOCK_VECTORS) for i, E in enumerate(self.unit_rows())
+        ]
         return np.concatenate(found).astype(np.float64)
 
     def hutch_pp(
@@ -198,11 +200,13 @@ class CountingRows:
         outside it.
         """
         Q = np.empty((max(0, min(m // 3, (m - MIN_ALIKE_ESTIMATES) // 2)), self.n), self.dtype)
-        for start, V in zip(range(0, m, BLOCK), self.probes(rng, len(Q), signs=True)):
-            Q[start : start + BLOCK] = self.products(V)
+        for start, V in zip(range(0, m, BLOCK_VECTORS), self.probes(rng, len(Q), signs=True)):
+            Q[start : start + BLOCK_VECTORS] = self.products(V)
         left = m - len(Q)
         Q = Q[: len(orthonormalise(Q)[0])]
-        known = float(sum(forms(Q[i : i + BLOCK]).sum() for i in range(0, len(Q), BLOCK)))
+        known = float(
+            sum(forms(Q[i : i + BLOCK_VECTORS]).sum() for i in range(0, len(Q), BLOCK_VECTORS))
+        )
         rest = []
         for V in self.probes(rng, left - len(Q)):
             if len(Q):
@@ -225,8 +229,8 @@ def row_dots(A: Array, B: Array) -> Floats:
 # A sketch of an operator for XTrace and XDiag, in which every random vector is used both to build
 # the range and as a test vector.
 
-# leave-one-out estimates share all samples but one: their scatter is too small by this factor
-LEFT_OUT = 1.75
+# factor by which leave-one-out estimates, which share all samples but one, scatter too little
+LEAVE_ONE_OUT_FACTOR = 1.75
 # factor on the part along the directions left out that covers 95% if the sketch has just as many
 # vectors as there are large eigenvalues, all equal; a factor of 1 covers 91%
 EQUAL_EIGENVALUES_FACTOR = 1.3
@@ -249,7 +253,7 @@ class Sketch:
                 "method='hutchinson'."
             )
         self.n, half = apply.n, min(half, apply.n)
-        cuts = [slice(i, min(i + BLOCK, half)) for i in range(0, half, BLOCK)]
+        cuts = [slice(i, min(i + BLOCK_VECTORS, half)) for i in range(0, half, BLOCK_VECTORS)]
         self.O, self.Y, self.Z = np.empty((3, half, self.n), apply.dtype)
         for cut, signs in zip(cuts, apply.probes(rng, half, signs=True)):
             self.O[cut], self.Y[cut] = signs, apply.products(signs)
@@ -306,7 +310,7 @@ class Sketch:
         mean, scatter = float(samples.mean()), float(samples.std(ddof=1)) / len(samples) ** 0.5
         along = float((left_out**2).mean()) ** 0.5
         error = np.hypot(
-            LEFT_OUT * widened(len(samples)) * scatter, EQUAL_EIGENVALUES_FACTOR * along
+            LEAVE_ONE_OUT_FACTOR * widened(len(samples)) * scatter, EQUAL_EIGENVALUES_FACTOR * along
         )
         return mean, float(np.hypot(error, safe_norm(interruptible(self._rounding))))
 
@@ -318,8 +322,8 @@ class Sketch:
         whole = (self.Q * self.Z).sum(axis=0)
         total, squares, left_out = np.zeros((3, self.n))
         along = np.einsum("ij,ij->j", S, self.R)
-        for start in range(0, m, BLOCK):
-            cut = slice(start, start + BLOCK)
+        for start in range(0, m, BLOCK_VECTORS):
+            cut = slice(start, start + BLOCK_VECTORS)
             QS, ZS = combine(self.Q, S[:, cut]), combine(self.Z.astype(np.float64), S[:, cut])
             samples = whole - QS * ZS + self.O[cut] * QS * along[cut, None]
             left_out += np.abs(QS * ZS).sum(axis=0)
@@ -327,7 +331,7 @@ class Sketch:
             squares += ((samples - whole) ** 2).sum(axis=0)
         mean = total / m
         variance = np.maximum(squares / m - (mean - whole) ** 2, 0) * m / max(1, m - 1)
-        error = np.hypot(LEFT_OUT * widened(m) * np.sqrt(variance / m), left_out / m)
+        error = np.hypot(LEAVE_ONE_OUT_FACTOR * widened(m) * np.sqrt(variance / m), left_out / m)
         return mean, np.hypot(error, self._rounding())
 
 
@@ -344,7 +348,7 @@ def leave_one_out(R: Floats) -> Floats:
     return S
 
 
-USUAL = 60  # applications, unless another number is asked for
+DEFAULT_APPLICATIONS = 60  # number of applications by default
 SECONDS_PER_PROBE = 20e-6  # seconds that an estimate spends on each, besides products
 # applications from which on a sketch, of half of them, can estimate its error
 MIN_SKETCH_APPLICATIONS = 12
@@ -532,7 +536,7 @@ def diagonal(
         mean, most = total / m, max(1, m - 1)  # the error of one sample is not known: NaN
         scatter = np.sqrt(np.maximum(squares / m - mean**2, 0) / most)
         rounding = MIN_SUM_ERROR_EPS * np.finfo(apply.dtype).eps * np.sqrt(squares / m)
-        error = widened(m) * (1 + TWO_VALUED / m) * scatter
+        error = widened(m) * (1 + TWO_VALUED_FACTOR / m) * scatter
         return apply.estimate(mean, np.hypot(error, rounding), method)
 
 
@@ -640,12 +644,19 @@ def _asked(
     methods: tuple[str, ...],
 ) -> tuple[Any, int, np.random.Generator]:
     """Return the operator, the number of probes and the generator after checking them. By default
-    there are as many probes as parameters where the matrix costs no more than `USUAL` products.
+    there are as many probes as parameters where the matrix costs no more than
+    `DEFAULT_APPLICATIONS` products.
     """
     op = check_symmetric_operator(op)
     generator = as_rng(one_seed(seed, rng))
     check_choice(method, methods, "method")
     if n_probes is not None:
         return op, check_positive_int(n_probes, "n_probes"), generator
-    form = choose(op, USUAL, "parameters", matrix=method == "auto", step=SECONDS_PER_PROBE)
-    return op, max(USUAL, op.shape[0]) if form.kind == "matrix" else USUAL, generator
+    form = choose(
+        op, DEFAULT_APPLICATIONS, "parameters", matrix=method == "auto", step=SECONDS_PER_PROBE
+    )
+    return (
+        op,
+        max(DEFAULT_APPLICATIONS, op.shape[0]) if form.kind == "matrix" else DEFAULT_APPLICATIONS,
+        generator,
+    )

@@ -18,9 +18,9 @@ from ..common.read_only import ReadOnly
 from .eigsh import eigsh
 from .shared_run import Krylov
 
-PER_STEP = 5  # products of a step
-SEARCH_STEPS = 10  # products of a search for eigenvectors that are not tracked yet
-FIRST = 100  # most products of the first record
+PRODUCTS_PER_STEP = 5  # number of products of a step
+N_SEARCH_PRODUCTS = 10  # number of products of a search for eigenvectors that are not tracked yet
+MAX_FIRST_PRODUCTS = 100  # number of products of the first record
 
 
 @dataclass(frozen=True)
@@ -153,12 +153,12 @@ class Tracker(ReadOnly, made_by="fastcurv.spectrum.Tracker"):
         first = self._vectors is None
         start = self._rng.standard_normal(op.shape[0]) if first else self._vectors
         pairs = eigsh(
-            op, k, self._which, tol=self._tol / 10 if first else self._tol, v0=start,
-            probe=False, max_products=FIRST if first else PER_STEP, seed=self._rng,
+            op, k, self._which, tol=self._tol / 10 if first else self._tol, v0=start, probe=False,
+            max_products=MAX_FIRST_PRODUCTS if first else PRODUCTS_PER_STEP, seed=self._rng,
         )  # fmt: skip
         self._vectors, made = pairs.vectors, pairs.n_products
-        if not first and made < PER_STEP:
-            made += self._explore(op, PER_STEP - made, k)
+        if not first and made < PRODUCTS_PER_STEP:
+            made += self._explore(op, PRODUCTS_PER_STEP - made, k)
         record = SpectrumRecord(
             step, pairs.values, pairs.residuals, made, bool(pairs.converged.all())
         )
@@ -174,7 +174,7 @@ class Tracker(ReadOnly, made_by="fastcurv.spectrum.Tracker"):
         before = self._search.n_products
         self._search.extend(before + more)
         made = self._search.n_products - before
-        if before + made >= SEARCH_STEPS or made < more:
+        if before + made >= N_SEARCH_PRODUCTS or made < more:
             found = self._search.eigsh(k, self._which, tol=1.0, max_products=1)
             self._vectors = np.concatenate([self._vectors, found.vectors], axis=1)
             self._search = None

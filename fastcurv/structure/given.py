@@ -25,11 +25,11 @@ Values = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
 Made = TypeVar("Made", bound="LossFunction")
 EPS = float(np.finfo(float).eps)
 LONG_EPS = float(np.finfo(np.longdouble).eps)
-OUTWARD = 1 + 1e-12  # for the rounding of the few operations of a bound
-MOST_COUPLED = 64  # outputs of a loss with a full second derivative
+ROUND_UP = 1 + 1e-12  # factor for the rounding of the few operations of a bound
+MAX_COUPLED_OUTPUTS = 64  # number of outputs of a loss with a full second derivative
 TINY = float(np.finfo(float).tiny)
 # z at which a new activation is tried, and its parity found
-SAMPLE = np.linspace(-3, 3, 16)[:, None] + 0.0137
+CHECK_POINTS = np.linspace(-3, 3, 16)[:, None] + 0.0137
 
 
 class Function(ReadOnly):
@@ -91,7 +91,7 @@ class Function(ReadOnly):
         if self.ulps is None:
             return np.full(size.shape, np.inf)
         eps = max(eps, *(float(np.finfo(part.dtype).eps) for part in found))
-        return np.asarray(self.ulps * eps * OUTWARD * size, float)
+        return np.asarray(self.ulps * eps * ROUND_UP * size, float)
 
     def third_of(self, z: Floats, *at: Any) -> Floats:
         """Return bounds of z's shape, or (N, 1), on the third derivative, from the other arguments
@@ -109,7 +109,7 @@ class Function(ReadOnly):
                 f"third of {self!r} must return {which}, got shape {found.shape} for z of shape "
                 f"{z.shape}."
             )
-        found = np.where(found >= 0, found * OUTWARD, np.inf)  # NaN is no bound
+        found = np.where(found >= 0, found * ROUND_UP, np.inf)  # NaN is no bound
         return found[:, None] if found.ndim < z.ndim else found
 
 
@@ -174,10 +174,10 @@ class LossFunction(Function):
             vars(self)["_coupled"] = coupled
         if self._coupled != coupled:
             raise ValueError(f"{self!r} returned second of another number of axes than before")
-        if coupled and d > MOST_COUPLED:
+        if coupled and d > MAX_COUPLED_OUTPUTS:
             raise ValueError(
-                f"{self!r} must couple at most {MOST_COUPLED} outputs by its second derivative, "
-                f"got {d}."
+                f"{self!r} must couple at most {MAX_COUPLED_OUTPUTS} outputs by its second "
+                f"derivative, got {d}."
             )
         return value, first, second
 
@@ -315,7 +315,7 @@ class ActivationFunction(Function):
         """-1 if ``phi(-z) = -phi(z)``, 1 if ``phi(-z) = phi(z)``, at numbers up to 30 and within
         rounding; else 0. Not proved.
         """
-        z = np.concatenate([SAMPLE.ravel(), np.linspace(0.1, 30.0, 64)])[None]
+        z = np.concatenate([CHECK_POINTS.ravel(), np.linspace(0.1, 30.0, 64)])[None]
         with np.errstate(all="ignore"):
             above, below = self(z)[0], self(-z)[0]
             for sign in (-1, 1):
@@ -341,9 +341,9 @@ class ActivationFunction(Function):
         slope, bend = (np.abs(part) + own for part in found[1:])
         with np.errstate(all="ignore"):
             moved = np.where((third == 0) | (move == 0), 0.0, third * move)
-            second = (bend + moved) * OUTWARD
+            second = (bend + moved) * ROUND_UP
             more = bend + 0.5 * moved
-            first = (slope + np.where((more == 0) | (move == 0), 0.0, more * move)) * OUTWARD
+            first = (slope + np.where((more == 0) | (move == 0), 0.0, more * move)) * ROUND_UP
         if self.first is not None:
             first = np.minimum(first, self.first)
         if self.second is not None:
@@ -441,7 +441,7 @@ def pseudo_huber_loss(delta: float, kind: type[Made]) -> Made:
     return _built(kind, name, partial(_pseudo_huber, delta=delta), third)
 
 
-BUILT_IN: dict[str, LossFunction] = {
+BUILT_IN_LOSSES: dict[str, LossFunction] = {
     "poisson": _built(
         LossFunction,
         "poisson",
@@ -475,7 +475,8 @@ BUILT_IN: dict[str, LossFunction] = {
         lower=None,
     ),
 }
-WITH_PARAMETERS = "quantile", "pseudo_huber"  # built in, with numbers that a user may choose
+# names of built-in losses with numbers that a user may choose
+PARAMETRIC_LOSSES = "quantile", "pseudo_huber"
 
 
 def named(name: str) -> LossFunction:
@@ -494,8 +495,8 @@ def named(name: str) -> LossFunction:
     """
     head, bracket, rest = name.partition("(")
     if not bracket:
-        return BUILT_IN[name]
-    if head not in WITH_PARAMETERS:
+        return BUILT_IN_LOSSES[name]
+    if head not in PARAMETRIC_LOSSES:
         raise KeyError(name)
     try:
         numbers = [float(part) for part in rest.removesuffix(")").split(",")]

@@ -507,7 +507,7 @@ def _units(
 # Units that are joined by skips are transformed together or not at all. If l2 acts on a parameter,
 # only orthogonal transformations of it remain: rotations around linear layers.
 
-MAX_BYTES = 1 << 30  # of all tangents
+MAX_TANGENTS_BYTES = 1 << 30  # size of all tangents
 EPS = float(np.finfo(float).eps)
 
 
@@ -575,10 +575,10 @@ def orbits(
 
 def _check_room(theta: Floats, count: int) -> None:
     """Raise MemoryError if so many tangents take too much memory."""
-    if count * theta.nbytes > MAX_BYTES:
+    if count * theta.nbytes > MAX_TANGENTS_BYTES:
         raise MemoryError(
-            f"the symmetry directions must take at most {MAX_BYTES / 1e9:.2g} GB as a dense "
-            "array, got more. Use a smaller network."
+            f"the symmetry directions must take at most {MAX_TANGENTS_BYTES / 1e9:.2g} GB as a "
+            "dense array, got more. Use a smaller network."
         )
 
 

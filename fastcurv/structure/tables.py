@@ -22,7 +22,7 @@ from scipy.special import erf, expit, ndtr
 from ..common.checks import check_choice
 from ..common.errors import CHOICES
 from ..common.protocols import Floats
-from .given import BUILT_IN, ActivationFunction, LossFunction, named
+from .given import BUILT_IN_LOSSES, ActivationFunction, LossFunction, named
 
 # The names of the rows below, for type checkers.
 LossName: TypeAlias = Literal[
@@ -275,16 +275,24 @@ LOSSES: dict[Any, LossRow] = _Losses(
             ),
             pulls=lambda y, d_out: (np.any(y > 0, 0), np.any(y < 1, 0)),
         ),
-        "poisson": _given_row(BUILT_IN["poisson"], "poissonnllloss", "poissonnll", "poissonloss"),
-        "gamma": _given_row(BUILT_IN["gamma"], "gammaloss", "gammadeviance"),
-        "pseudo_huber": _given_row(BUILT_IN["pseudo_huber"], "huber", "huberloss", "smoothl1loss"),
-        "log_cosh": _given_row(BUILT_IN["log_cosh"], "logcoshloss"),
-        "quantile": _given_row(BUILT_IN["quantile"], "pinball", "pinballloss", "quantileloss"),
-        "gaussian_nll": _given_row(BUILT_IN["gaussian_nll"], "gaussiannllloss", "gaussian"),
+        "poisson": _given_row(
+            BUILT_IN_LOSSES["poisson"], "poissonnllloss", "poissonnll", "poissonloss"
+        ),
+        "gamma": _given_row(BUILT_IN_LOSSES["gamma"], "gammaloss", "gammadeviance"),
+        "pseudo_huber": _given_row(
+            BUILT_IN_LOSSES["pseudo_huber"], "huber", "huberloss", "smoothl1loss"
+        ),
+        "log_cosh": _given_row(BUILT_IN_LOSSES["log_cosh"], "logcoshloss"),
+        "quantile": _given_row(
+            BUILT_IN_LOSSES["quantile"], "pinball", "pinballloss", "quantileloss"
+        ),
+        "gaussian_nll": _given_row(BUILT_IN_LOSSES["gaussian_nll"], "gaussiannllloss", "gaussian"),
     }
 )
 #: The first loss for targets of each kind.
-SUITS: dict[str, Any] = {row.targets: name for name, row in reversed(LOSSES.items())}
+DEFAULT_LOSS_BY_TARGETS: dict[str, Any] = {
+    row.targets: name for name, row in reversed(LOSSES.items())
+}
 DEFAULT_LOSS: Literal["cross_entropy"] = "cross_entropy"
 CHOICES["loss"] = {alias: repr(name) for name, row in LOSSES.items() for alias in row.aliases}
 
@@ -304,7 +312,7 @@ def check_loss(loss: Any) -> Any:
 # point of the interval nearest to 0, or, where a derivative first grows from 0, its value at the
 # far end.
 
-GROW = 1 + 1e-12  # for the rounding of the few operations of an envelope
+ROUND_UP = 1 + 1e-12  # factor for the rounding of the few operations of an envelope
 Three = tuple[Floats, Floats, Floats]
 Settings = dict[str, dict[str, Any]]  # by foreign name, the settings that make it the same function
 
@@ -431,7 +439,7 @@ def _outward(
 
     def envelope(z: Floats, t: Floats) -> Three:
         found = bounds(np.maximum(np.abs(z) - t, 0.0), np.abs(z) + t, z + t)
-        return found[0] * GROW + TINY, found[1] * GROW + TINY, found[2] * GROW + TINY
+        return found[0] * ROUND_UP + TINY, found[1] * ROUND_UP + TINY, found[2] * ROUND_UP + TINY
 
     return envelope
 
@@ -445,7 +453,7 @@ def _leaky(leak: float, **more: Any) -> ActivationRow:
 
     def envelope(z: Floats, t: Floats) -> Three:
         bend = np.where(np.abs(z) <= t, np.inf, np.zeros_like(z))
-        return np.where(z + t >= 0, 1.0, leak * GROW), bend, bend
+        return np.where(z + t >= 0, 1.0, leak * ROUND_UP), bend, bend
 
     return ActivationRow(
         lambda z: np.where(z.real > 0, z, leak * z if leak else 0),
@@ -570,7 +578,7 @@ def _elu_derivatives(z: Floats) -> tuple[Any, Any, Any, Any]:
 
 def _elu_envelope(z: Floats, t: Floats) -> Three:
     cross = np.abs(z) <= t
-    e = np.where(z - t <= 0, np.exp(np.minimum(z + t, 0.0)) * GROW + TINY, 0.0)
+    e = np.where(z - t <= 0, np.exp(np.minimum(z + t, 0.0)) * ROUND_UP + TINY, 0.0)
     return np.where(z + t > 0, 1.0, e), np.where(cross, np.inf, e), np.where(cross, np.inf, e)
 
 

@@ -18,9 +18,9 @@ from ..common.checks import check_positive, check_real
 from ..common.errors import accept_aliases, typed
 from ..common.protocols import Floats
 from .given import (
+    CHECK_POINTS,
     EPS,
     LONG_EPS,
-    SAMPLE,
     ActivationFunction,
     Function,
     LossFunction,
@@ -325,17 +325,17 @@ class Activation(ActivationFunction, made_by="fastcurv.Activation"):
         """Raise a ValueError for a function that is no activation with its derivatives, or whose
         bounds do not hold.
         """
-        found = self(SAMPLE)
+        found = self(CHECK_POINTS)
         for name, part in zip(self.parts, found):
             bad = ~np.isfinite(part)
             if bad.any():
                 raise ValueError(
                     f"{self!r} must return numbers for every z, got {name} of {part[bad][0]} at z "
-                    f"= {SAMPLE[bad][0]:.4g}."
+                    f"= {CHECK_POINTS[bad][0]:.4g}."
                 )
-        turned = tuple(part.T for part in self(SAMPLE.T))
+        turned = tuple(part.T for part in self(CHECK_POINTS.T))
         attempt_alone(self, found, turned, "numbers in another shape", "each number of z")
-        for z in (SAMPLE, 10 * SAMPLE):
+        for z in (CHECK_POINTS, 10 * CHECK_POINTS):
             with np.errstate(all="ignore"):
                 found = attempt_derivatives(self, z, np.ones_like(z))
             for name, part, bound in zip(self.parts[1:], found[1:], (self.first, self.second)):

@@ -21,7 +21,7 @@ from ..common.read_only import ReadOnly
 from ..network.arguments import check_dtype
 
 # methods that an instance may replace, since nothing else was computed from them
-PARTS = ("value", "gradient", "value_and_gradient", "hessian", "third_bound")
+REPLACEABLE_METHODS = ("value", "gradient", "value_and_gradient", "hessian", "third_bound")
 
 
 class PrescribedSpectrum(SelfAdjoint, ReadOnly, assignable=("n_products",)):
@@ -89,7 +89,7 @@ class PrescribedSpectrum(SelfAdjoint, ReadOnly, assignable=("n_products",)):
         return self._reflect(e, range(len(self.mirrors)))
 
 
-class QuadraticObjective(ReadOnly, assignable=PARTS):
+class QuadraticObjective(ReadOnly, assignable=REPLACEABLE_METHODS):
     """The quadratic ``offset + (theta - center)' H (theta - center) / 2`` for any symmetric
     operator or matrix H.
 
@@ -135,7 +135,7 @@ class QuadraticObjective(ReadOnly, assignable=PARTS):
         return 0.0
 
 
-class FunctionObjective(ReadOnly, assignable=PARTS):
+class FunctionObjective(ReadOnly, assignable=REPLACEABLE_METHODS):
     """A function of a few variables, given by its value, gradient and Hessian matrix. With
     ``third_bound(theta, radius)``, a Lipschitz constant of H on a ball, verdicts can be certified.
 

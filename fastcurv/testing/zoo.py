@@ -10,13 +10,13 @@ from scipy.optimize import minimize
 
 from ..common.checks import as_rng, check_positive_int, check_theta, short
 from ..reference import ReferenceModel, ReferenceObjective
-from ..structure.tables import SUITS
+from ..structure.tables import DEFAULT_LOSS_BY_TARGETS
 from .autoencoder import Case, LinearAutoencoder, lecture_toy
 from .operators import FunctionObjective, PrescribedSpectrum, QuadraticObjective
 
 # Functions of two numbers, seen at the origin: name, kind, counts, value, gradient, Hessian, and a
 # Lipschitz constant of it.
-FUNCTIONS: list[tuple[str, str, tuple[int, int, int], Any, Any, Any, Any]] = [
+TEST_FUNCTIONS: list[tuple[str, str, tuple[int, int, int], Any, Any, Any, Any]] = [
     (
         "x^2 - y^2",
         "saddle",
@@ -107,7 +107,7 @@ def zoo() -> list[Case]:
     """
     cases = [
         Case(name, FunctionObjective(2, *functions), np.zeros(2), kind, *counts, 0.0)
-        for name, kind, counts, *functions in FUNCTIONS
+        for name, kind, counts, *functions in TEST_FUNCTIONS
     ]
     toy = lecture_toy()
     cases.append(Case("toy at the origin", toy, np.zeros(2), "saddle", 1, 1, 0, 1.0))
@@ -159,11 +159,15 @@ def _convex() -> Iterator[Any]:
     )
     yield Case("ridge", ridge, polish(ridge, np.zeros(5)), "minimum", 5, 0, 0)
     logistic = ReferenceObjective(
-        ReferenceModel([4, 1], ()), X, (X[:, 0] > 0).astype(float), SUITS["labels"], l2=0.01
+        ReferenceModel([4, 1], ()),
+        X,
+        (X[:, 0] > 0).astype(float),
+        DEFAULT_LOSS_BY_TARGETS["labels"],
+        l2=0.01,
     )
     yield Case("regularised logistic", logistic, polish(logistic, np.zeros(5)), "minimum", 5, 0, 0)
     softmax = ReferenceObjective(
-        ReferenceModel([4, 3], ()), X, rng.integers(0, 3, 30), SUITS["classes"]
+        ReferenceModel([4, 3], ()), X, rng.integers(0, 3, 30), DEFAULT_LOSS_BY_TARGETS["classes"]
     )
     yield Case("softmax regression", softmax, _found(softmax, np.zeros(15)), "minimum", 10, 0, 5)
 
@@ -179,7 +183,7 @@ def _dead_relu() -> Iterator[Any]:
     yield Case(
         "dead ReLU units off their best bias", ReferenceObjective(model, X, y), dead, "not_critical"
     )
-    hinge = ReferenceObjective(model, X, np.zeros(12), SUITS["labels"])
+    hinge = ReferenceObjective(model, X, np.zeros(12), DEFAULT_LOSS_BY_TARGETS["labels"])
     far = model.flatten([(-np.ones((3, 2)), -np.ones(3)), (np.ones((1, 3)), np.array([40.0]))])
     yield Case("dead ReLU units on a slope", hinge, far, "not_critical")
     best = dead.copy()

@@ -349,7 +349,7 @@ def test_the_norm_of_rows_in_parts_is_that_of_all(rows, monkeypatch, rng):
 
     exact = np.linalg.norm(x, 2)
     assert exact * (1 - 1e-12) <= norm() <= exact * (1 + 1e-12)
-    monkeypatch.setattr(arithmetic, "GRAM_BYTES", 100)
+    monkeypatch.setattr(arithmetic, "MAX_GRAM_BYTES", 100)
     assert abs(norm() - np.linalg.norm(x)) <= 1e-12 * exact
 
 

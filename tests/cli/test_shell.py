@@ -15,7 +15,7 @@ import pytest
 import fastcurv as fc
 from fastcurv.cli import commands
 from fastcurv.cli.data import load_dataset, read_npz
-from fastcurv.cli.output import PAGES, check_out
+from fastcurv.cli.output import PAGE_SUFFIXES, check_out
 from fastcurv.cli.parser import main
 from fastcurv.cli.recipe import Recipe, load_run, save_run
 from fastcurv.common import files
@@ -174,7 +174,7 @@ def test_checking_an_output_folder_changes_nothing(nameless, tmp_path, monkeypat
     if not nameless:
         monkeypatch.delattr(os, "O_TMPFILE", raising=False)
     monkeypatch.setattr(files.secrets, "token_hex", lambda n: "00" * n)
-    mine = tmp_path / f"{files._MARK}{'00' * 8}.part"
+    mine = tmp_path / f"{files._PART_PREFIX}{'00' * 8}.part"
     mine.write_text("kept")
     if nameless and hasattr(os, "O_TMPFILE"):
         check_out(tmp_path / "x.npz")
@@ -210,7 +210,7 @@ def test_reports_must_be_named_html(command, out, trained, tmp_path, capsys, mon
     assert error.endswith(f": out must be a name that ends in .html or .htm, got '{out}'.\n")
     assert not list(tmp_path.iterdir())
     for good in ("r.HTML", "a/r.htm"):
-        check_out(tmp_path / good, kinds=PAGES)
+        check_out(tmp_path / good, kinds=PAGE_SUFFIXES)
 
 
 @pytest.mark.parametrize(

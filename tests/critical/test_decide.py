@@ -7,7 +7,7 @@ import math
 import pytest
 
 from fastcurv.critical.decide import (
-    UNTRIED,
+    UNTRIED_CONTRACTION,
     Evidence,
     Nearness,
     Pair,
@@ -132,8 +132,8 @@ FLAGS = {
     "positive": (False, True),
     "lasting": (True, False),
     "arrives": (True, False),
-    "theorem": (UNTRIED, ball(1e-9)),
-    "zero": (UNTRIED, ball(1e-8)),
+    "theorem": (UNTRIED_CONTRACTION, ball(1e-9)),
+    "zero": (UNTRIED_CONTRACTION, ball(1e-8)),
     "pair": [Pair(*r) for r in itertools.product((0.0, 1e-3, math.nan), (0.0, math.inf, math.nan))],
     "floor": (-math.inf, 0.1),
     "risk_asked": (None, 0.01),

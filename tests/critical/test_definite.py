@@ -111,9 +111,9 @@ def test_signs_proved_together_give_the_verdict_of_all_eigenpairs(monkeypatch):
     monkeypatch.setattr(dense, "eigh_apart", counted)
     for case in zoo() + axis_saddles(20, seed=3):
         ob = case.objective
-        monkeypatch.setattr(dense, "APART_FROM", 1)
+        monkeypatch.setattr(dense, "JOINT_SIGNS_MIN_N", 1)
         quick = fc.classify(ob, case.theta)
-        monkeypatch.setattr(dense, "APART_FROM", np.inf)
+        monkeypatch.setattr(dense, "JOINT_SIGNS_MIN_N", np.inf)
         full = fc.classify(ob, case.theta)
         for name in ("kind", "certified", "n_positive", "n_negative", "n_zero", "n_symmetry"):
             assert getattr(quick, name) == getattr(full, name), (case.name, name)

@@ -19,7 +19,14 @@ from fastcurv.common.objectives import (
     rounding_bound_of,
     why_unproved,
 )
-from fastcurv.common.protocols import FUNCTIONS, LOSS, OFFERED, PRODUCTS, READ, why_not_own
+from fastcurv.common.protocols import (
+    FUNCTION_METHODS,
+    LOSS_METHODS,
+    OPTIONAL_METHODS,
+    PRODUCT_METHODS,
+    READ_ATTRIBUTES,
+    why_not_own,
+)
 from fastcurv.testing import FunctionObjective, QuadraticObjective
 
 from .. import nets
@@ -88,7 +95,7 @@ def test_unchanged_objectives_keep_their_proofs():
     assert all(fc.classify(one, theta).certified for one in (kept[3], kept[4], kept[8]))
 
 
-@pytest.mark.parametrize("name", LOSS)
+@pytest.mark.parametrize("name", LOSS_METHODS)
 def test_nothing_is_proved_where_a_function_of_the_loss_is_replaced(name):
     """By a subclass, however it hides that, by an attribute, and by wrappers; in copies, too."""
     function = pulled(name)
@@ -128,7 +135,7 @@ def test_no_verdict_on_a_replaced_loss_is_certified_or_of_the_former_one():
         said = fc.classify(ob, theta)
         assert said.kind == "not_critical" and not said.certified
         assert "has a value of its own, of which nothing is proved" in why_unproved(ob)
-    for name in LOSS:
+    for name in LOSS_METHODS:
         function = pulled(name)
         ob = type("Sub", (fc.Objective,), {name: function})(*GIVEN)
         assert not fc.classify(ob, theta).certified, name
@@ -158,7 +165,7 @@ def test_no_verdict_on_a_replaced_loss_is_certified_or_of_the_former_one():
     assert said.gradient_norm == pytest.approx(0.05 * theta.size**0.5, rel=1e-6)
 
 
-@pytest.mark.parametrize("name", READ)
+@pytest.mark.parametrize("name", READ_ATTRIBUTES)
 def test_nothing_is_proved_where_a_subclass_replaces_what_proofs_read(name):
     plain = fc.Objective(*GIVEN)
     if name == "__getattribute__":
@@ -277,7 +284,7 @@ def doubled(name):
     return {name: matrix}
 
 
-@pytest.mark.parametrize("name", PRODUCTS)
+@pytest.mark.parametrize("name", PRODUCT_METHODS)
 def test_what_an_operator_offers_is_of_the_products_it_has(name):
     """Eigenvalues and bounds are those of the products, whether a class derived from this library's
     replaces them or a wrapper that hands on all else.
@@ -290,7 +297,7 @@ def test_what_an_operator_offers_is_of_the_products_it_has(name):
     around = type("Doubled", (nets.Around,), {"A": A, "shape": (n, n), **doubled(name)})
     for op in (kind(ob, theta, "hessian"), around(H)):
         seen = check_symmetric_operator(op)
-        for offer in OFFERED:
+        for offer in OPTIONAL_METHODS:
             assert not hasattr(seen, offer), offer
         exact = 2 * np.linalg.eigvalsh(A)
         assert np.allclose(fc.eigvalsh(op), exact, rtol=1e-9, atol=1e-12)
@@ -320,4 +327,6 @@ def test_an_operators_own_methods_are_kept():
     one, other = Diagonal(np.array([1.0, 2.0])), Other(np.array([1.0, 2.0]))
     assert check_symmetric_operator(one) is one and not why_not_own(one, "rounding_bound")
     assert not hasattr(check_symmetric_operator(other), "rounding_bound")
-    assert np.allclose(fc.eigvalsh(other), [-2, -1]) and set(PRODUCTS) < set(FUNCTIONS)
+    assert np.allclose(fc.eigvalsh(other), [-2, -1]) and set(PRODUCT_METHODS) < set(
+        FUNCTION_METHODS
+    )

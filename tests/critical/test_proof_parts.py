@@ -211,7 +211,7 @@ def test_jacobians_are_asked_whether_residuals_vanish_as_long_as_they_are_small(
     ob, theta = fc.Objective(net, X, y, "mse"), net.init(seed=0)
     ask, H = SimpleNamespace(ob=ob, theta=theta), hessian_products(ob, theta)
     for limit, asked in ((3 * theta.size, True), (3 * theta.size - 1, False), (3, False)):
-        monkeypatch.setattr(classify, "LARGEST_JACOBIAN", limit)
+        monkeypatch.setattr(classify, "MAX_JACOBIAN_ENTRIES", limit)
         assert (classify.interpolation(ask, H) is not None) == asked
     monkeypatch.undo()
     decayed = SimpleNamespace(ob=fc.Objective(net, X, y, "mse", l2=1e-9), theta=theta)

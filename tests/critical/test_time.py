@@ -11,7 +11,7 @@ from scipy.sparse.linalg import LinearOperator
 
 import fastcurv as fc
 from fastcurv.common import runtime
-from fastcurv.common.linalg import LONG_EIGENSYSTEM_MIN_N, PER_CUBE, eigh
+from fastcurv.common.linalg import LONG_EIGENSYSTEM_MIN_N, SECONDS_PER_N_CUBED, eigh
 from fastcurv.common.runtime import (
     Budget,
     OutOfTime,
@@ -93,7 +93,7 @@ def test_what_cannot_be_done_in_time_is_not_begun(monkeypatch):
     """All eigenvalues of n = 1100 are expected to take twice the time that is allowed."""
     ob = Slow(np.linspace(1, 2, 1100), 1e-6)
     monkeypatch.setattr(time, "perf_counter", lambda: ob.now)
-    allowed = 0.5 * PER_CUBE * 1100**3
+    allowed = 0.5 * SECONDS_PER_N_CUBED * 1100**3
     point = classify(ob, np.zeros(1100), max_time=allowed)
     assert point.method == "krylov" and point.kind == "undecided"
     assert "left no time for all eigenvalues" in point.reason or "ended the search" in point.reason

@@ -19,8 +19,8 @@ from sklearn.utils.class_weight import compute_sample_weight  # noqa: E402
 
 from fastcurv.estimators.held_out import (  # noqa: E402
     DECAYS,
-    GROWTH,
-    PATIENCE,
+    PATIENCE_RATIO,
+    MIN_PATIENCE,
     HeldOut,
     choose_decay,
     penalty,
@@ -77,14 +77,14 @@ def test_a_fit_ends_where_the_held_out_loss_has_not_fallen_for_a_while():
     t = 1
     while not watch(SimpleNamespace(x=np.full(82, float(t)), fun=0.0)):
         t += 1
-    assert watch.theta[0] == watch.kept == 41 and t == 41 + int(max(PATIENCE, GROWTH * 41)) + 1
+    assert watch.theta[0] == watch.kept == 41 and t == 41 + int(max(MIN_PATIENCE, PATIENCE_RATIO * 41)) + 1
 
 
 def test_a_gain_below_a_thousandth_keeps_the_point_and_ends_no_wait():
     watch = HeldOut(problem("mse", False)[0], Rows(1 - 1e-6 * t for t in range(99)), np.zeros(82))
     watch.plateau = np.inf
-    ends = [watch(SimpleNamespace(x=np.zeros(82), fun=0.0)) for _ in range(PATIENCE + 1)]
-    assert ends == [False] * PATIENCE + [True] and watch.kept == PATIENCE + 1
+    ends = [watch(SimpleNamespace(x=np.zeros(82), fun=0.0)) for _ in range(MIN_PATIENCE + 1)]
+    assert ends == [False] * MIN_PATIENCE + [True] and watch.kept == MIN_PATIENCE + 1
 
 
 def test_a_fit_on_a_plateau_goes_on():
@@ -92,7 +92,7 @@ def test_a_fit_on_a_plateau_goes_on():
     for share, ends in ((0.95, False), (0.85, True)):
         watch = HeldOut(ob, Rows([1.0] * 99), theta)
         at = SimpleNamespace(x=theta, fun=share * constant_loss(ob))
-        assert [watch(at) for _ in range(PATIENCE + 1)][-1] == ends
+        assert [watch(at) for _ in range(MIN_PATIENCE + 1)][-1] == ends
 
 
 def test_a_penalty_does_not_make_a_plateau():

@@ -506,8 +506,8 @@ def test_large_files_are_written_if_no_thread_can_be_started(tmp_path, monkeypat
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", raise_no_thread)
-    write_tensors(tmp_path / "x", {"a": np.zeros(files.PIECE // 8 + 1)})
-    assert read_tensors(tmp_path / "x")[0]["a"].size > files.PIECE // 8
+    write_tensors(tmp_path / "x", {"a": np.zeros(files.PIECE_BYTES // 8 + 1)})
+    assert read_tensors(tmp_path / "x")[0]["a"].size > files.PIECE_BYTES // 8
 
 
 # --- reading
@@ -594,7 +594,7 @@ def without_checksum(content):
     """Return the file's content as older versions wrote it, without its checksum."""
     end = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:end])
-    del header["__metadata__"][files._SUM]
+    del header["__metadata__"][files._CHECKSUM_KEY]
     return safetensors(header, content[end:])
 
 

@@ -13,8 +13,8 @@ from scipy.sparse.linalg import LinearOperator
 import fastcurv as fc
 from fastcurv._engine import testing_hooks as hooks
 from fastcurv.krylov.lanczos import (
-    LEAST,
     MIN_ECHO_ENTRIES,
+    MIN_KEPT_BYTES,
     Recurrence,
     bring_near_one,
     column_lengths,
@@ -443,7 +443,7 @@ def test_runs_in_reused_memory_give_bitwise_identical_results(rng):
 
 def test_basis_memory_is_kept_once_and_freed_with_its_operator():
     op = Prescribed(SPECTRA["uniform"](np.random.default_rng(0)), seed=0)
-    shape = (LEAST // 8 // 300 + 2, 300)
+    shape = (MIN_KEPT_BYTES // 8 // 300 + 2, 300)
     double = np.dtype(float)
     with held_rows(op, shape, double) as first, held_rows(op, shape, double) as second:
         assert not np.shares_memory(first, second), "two at once have memory of their own"

@@ -158,7 +158,7 @@ def test_principal_blocks_embed_few_vectors_at_a_time(problem, rng, monkeypatch)
     block = H.restrict(layers=[1])
     V = rng.standard_normal((block.shape[0], 21))
     whole, dense, forms = block @ V, block.to_dense(), block.quadratic(V)
-    monkeypatch.setattr(operators, "EMBEDDED", 1)
+    monkeypatch.setattr(operators, "MAX_EMBEDDED_BYTES", 1)
     longest, embed = [], operators.BlockCurvature._embed
     monkeypatch.setattr(
         operators.BlockCurvature,

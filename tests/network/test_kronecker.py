@@ -38,7 +38,7 @@ def explicit_inverse(net, second):
         x = np.column_stack([a, np.ones(N)])
         G, A = u.T @ u, x.T @ x / N
         g, s = np.trace(G) / m, np.trace(A) / (k + 1)
-        share = kronecker.ADDED + np.sqrt(net.ob.l2 / (g * s))
+        share = kronecker.DAMPING_FRACTION + np.sqrt(net.ob.l2 / (g * s))
         blocks.append((G + share * g * np.eye(m), A + share * s * np.eye(k + 1)))
         if l < len(zs) - 1:
             above = fc._engine.activate(model.activation[l], zs[l])
@@ -103,7 +103,7 @@ def test_losses_without_positive_curvature_use_gradient_factors(rng):
     L, _ = made.factors[0][0]
     delta = model.unflatten(ob.gradient(theta))[0][1]
     G = np.outer(delta, delta)
-    assert np.allclose(L @ L.T, G + kronecker.ADDED * np.trace(G) / 2 * np.eye(2))
+    assert np.allclose(L @ L.T, G + kronecker.DAMPING_FRACTION * np.trace(G) / 2 * np.eye(2))
 
 
 def test_user_defined_activations_have_layer_coordinates(rng):
@@ -120,7 +120,7 @@ def test_wide_layers_use_diagonal_factors(rng):
     left, right = fitted(net).factors[0]
     assert left[0].shape == (4, 4) and right[0].shape == (31,)
     squares = np.append((net.ob.X**2).mean(axis=0), 1.0)
-    assert np.allclose(right[0] ** 2, squares + kronecker.ADDED * squares.mean())
+    assert np.allclose(right[0] ** 2, squares + kronecker.DAMPING_FRACTION * squares.mean())
     P = matrix_of(fitted(net), "to_theta")
     assert np.linalg.matrix_rank(P) == net.ob.n_params
 

@@ -13,7 +13,7 @@ from scipy.sparse.linalg import eigsh as arpack
 import fastcurv as fc
 from fastcurv.certify.certificates import Certificates
 from fastcurv.network.sum_proofs import SumCertificates, witnesses
-from fastcurv.network.sums import FAN, PairwiseSum, additions, total
+from fastcurv.network.sums import TREE_ARITY, PairwiseSum, additions, total
 from fastcurv.structure.symmetry import dependencies
 
 from .product_cases import assert_same_results
@@ -206,14 +206,23 @@ def test_pairwise_sums_are_bitwise_those_of_groups(rng):
     """A sum accumulated one by one is bitwise the sum of groups of neighbours, with the stated
     error bound.
     """
-    for count in (1, 2, FAN - 1, FAN, FAN + 1, FAN**2, FAN**2 + FAN + 3, 300):
+    for count in (
+        1,
+        2,
+        TREE_ARITY - 1,
+        TREE_ARITY,
+        TREE_ARITY + 1,
+        TREE_ARITY**2,
+        TREE_ARITY**2 + TREE_ARITY + 3,
+        300,
+    ):
         parts = list(rng.standard_normal((count, 3)) * 10.0 ** rng.integers(-8, 8, (count, 1)))
         tree = PairwiseSum()
         for part in parts:
             tree.push((part.copy(), 1))
         level = [(part, 1) for part in parts]
         while len(level) > 1:
-            level = [total(level[i : i + FAN]) for i in range(0, len(level), FAN)]
+            level = [total(level[i : i + TREE_ARITY]) for i in range(0, len(level), TREE_ARITY)]
         found, number = tree.total()
         assert np.array_equal(found, level[0][0]) and number == count
         exact = sum(Fraction(float(part[0])) for part in parts)

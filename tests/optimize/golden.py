@@ -11,7 +11,7 @@ import numpy as np
 import scipy.optimize
 
 import fastcurv as fc
-from fastcurv.optimize.minimize import METHODS, STOCHASTIC
+from fastcurv.optimize.minimize import METHODS, STOCHASTIC_METHODS
 from fastcurv.testing import FunctionObjective, zoo
 
 from ..golden import drawn, masked
@@ -184,7 +184,7 @@ def saved() -> dict[str, list[Any]]:
         file = Path(folder) / "run"
         for i, method in enumerate(METHODS):
             words: dict[str, Any] = {"verdict": False}
-            if method in STOCHASTIC:
+            if method in STOCHASTIC_METHODS:
                 words["batch_size"] = 7
             bits = getattr(np.random, kinds[i % 5])(3)
             fc.minimize(

@@ -10,7 +10,7 @@ from scipy.optimize import rosen, rosen_der, rosen_hess
 from scipy.sparse.linalg import LinearOperator
 
 import fastcurv as fc
-from fastcurv.optimize.minimize import METHODS, STOCHASTIC
+from fastcurv.optimize.minimize import METHODS, STOCHASTIC_METHODS
 from fastcurv.testing import FunctionObjective as function
 
 from .problems import MONKEY
@@ -126,7 +126,7 @@ class Counted:
     ggn = hessian
 
 
-@pytest.mark.parametrize("method", sorted(set(METHODS) - set(STOCHASTIC)))
+@pytest.mark.parametrize("method", sorted(set(METHODS) - set(STOCHASTIC_METHODS)))
 def test_counts_are_those_of_the_objective(method):
     ob = Counted()
     found = fc.minimize(ob, np.full(5, -0.5), method, seed=0, verdict=False, max_iter=60)

@@ -11,7 +11,7 @@ import pytest
 from scipy.sparse import csr_matrix
 
 import fastcurv as fc
-from fastcurv.optimize.diagnose import CAUSES, UNFIT
+from fastcurv.optimize.diagnose import CAUSES, LOSS_UNFIT_CAUSE
 from fastcurv.optimize.facts import N_BATCHES, _noise, _unseen, steps_of
 from fastcurv.spectrum.results import number
 from fastcurv.structure import tables
@@ -290,9 +290,12 @@ def test_a_robust_fit_of_targets_with_outliers_is_healthy(loss, rng):
     run = fc.minimize(fit, fit.model.init(seed=0), "l-bfgs", max_iter=500, verdict=False)
     found = fc.diagnose(fit, run.x, run.history)
     assert found.facts.robust and found.facts.explained > 0.9
-    assert not {"labels shuffled", UNFIT} & {cause.name for cause in found.causes}, found
+    assert not {"labels shuffled", LOSS_UNFIT_CAUSE} & {cause.name for cause in found.causes}, found
     first = fc.diagnose(squared, run.x).causes[0]
-    assert (first.name, first.sure) == (UNFIT, "measured") and "2% of the rows" in first.sentence
+    assert (first.name, first.sure) == (
+        LOSS_UNFIT_CAUSE,
+        "measured",
+    ) and "2% of the rows" in first.sentence
 
 
 def test_targets_that_vary_too_fast_are_called_suspected_only(rng):

@@ -10,7 +10,7 @@ from scipy.sparse.linalg import LinearOperator
 import fastcurv as fc
 from fastcurv.common import linalg
 from fastcurv.spectrum.dense import dense_matrix
-from fastcurv.spectrum.forms import LARGEST_DENSE, matrix_of
+from fastcurv.spectrum.forms import MAX_DENSE_ROWS, matrix_of
 from fastcurv.testing import PrescribedSpectrum
 
 from .spectra import diagonal, symmetric
@@ -309,7 +309,7 @@ def test_what_the_proof_adds_for_its_own_rounding(n):
     2002, section 3.1), times the norms that stand there.
     """
     values = np.linspace(0.25, 1.0, n)
-    depth = min(linalg.SLICE, n) + -(-n // linalg.SLICE) + 4
+    depth = min(linalg.SLICE_LENGTH, n) + -(-n // linalg.SLICE_LENGTH) + 4
     gamma = depth * 2.0**-53 / (1 - depth * 2.0**-53)
     length = np.linalg.norm(values)
     E = gamma  # of V = I
@@ -474,8 +474,8 @@ def test_the_smallest_and_the_largest_matrices():
     assert empty.values.shape == (0,) and empty.error == 0
     with pytest.raises(ValueError, match="must be square"):
         linalg.eigh(np.zeros((2, 3)))
-    huge = PrescribedSpectrum(np.arange(float(LARGEST_DENSE + 1)))
-    with pytest.raises(ValueError, match=f"n <= {LARGEST_DENSE}"):
+    huge = PrescribedSpectrum(np.arange(float(MAX_DENSE_ROWS + 1)))
+    with pytest.raises(ValueError, match=f"n <= {MAX_DENSE_ROWS}"):
         matrix_of(huge)
 
 

@@ -5,7 +5,7 @@ import pytest
 from scipy.sparse.linalg import aslinearoperator
 
 import fastcurv as fc
-from fastcurv.spectrum.forms import RUN_PRODUCTS, SMALL_MAX_N, choose, matrix_of, reduction
+from fastcurv.spectrum.forms import N_RUN_PRODUCTS, SMALL_MAX_N, choose, matrix_of, reduction
 
 from ..nets import draw
 
@@ -74,8 +74,8 @@ def test_a_smaller_space_is_chosen_where_a_run_takes_less_time_in_it():
     for sizes, N in (([200, 100, 2], 3), ([4, 6, 2], 50), ([600, 400, 200, 5], 100)):
         net = draw(0, sizes, "tanh", "mse", N=N, n_threads=1)
         for H in (net.ob.hessian(net.theta), net.ob.ggn(net.theta)):
-            prices = {form.kind: form.price for form in H.smaller_forms(RUN_PRODUCTS)}
-            prices["parameters"] = RUN_PRODUCTS * H.estimated_seconds[0]
+            prices = {form.kind: form.price for form in H.smaller_forms(N_RUN_PRODUCTS)}
+            prices["parameters"] = N_RUN_PRODUCTS * H.estimated_seconds[0]
             best = min(prices, key=prices.get)
             small = reduction(H, None)
             assert (small.space if small else "parameters") == best

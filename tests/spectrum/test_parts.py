@@ -88,14 +88,14 @@ def test_pairs_in_sample_space_off_known_ones(wide):
 def test_a_matrix_too_large_is_written_down_in_the_smaller_space(wide, monkeypatch):
     small = wide.reduced("samples")
     exact = np.linalg.eigvalsh(small @ np.eye(small.shape[0]))
-    monkeypatch.setattr(forms, "LARGEST_DENSE", 1000)
+    monkeypatch.setattr(forms, "MAX_DENSE_ROWS", 1000)
     values = fc.eigvalsh(wide)
     size = np.abs(exact).max()
     assert values.shape == (wide.shape[0],)
     assert np.allclose(values[[0, -1]], exact[[0, -1]], rtol=0, atol=1e-12 * size)
     assert (np.abs(values) > 1e-12 * size).sum() == (np.abs(exact) > 1e-12 * size).sum()
     assert forms.dense_reduction(diagonal(np.ones(2000)), None) is None
-    monkeypatch.setattr(forms, "LARGEST_DENSE", 2)
+    monkeypatch.setattr(forms, "MAX_DENSE_ROWS", 2)
     assert forms.dense_reduction(wide, None) is None
 
 

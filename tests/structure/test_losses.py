@@ -23,7 +23,12 @@ from ..network.product_cases import assert_same_results
 
 pytestmark = pytest.mark.by_day(share=1 / 2)
 
-NAMES = [*losses.BUILT_IN, "quantile(0.9, 0.001)", "quantile(0.02, 7.0)", "pseudo_huber(0.01)"]
+NAMES = [
+    *losses.BUILT_IN_LOSSES,
+    "quantile(0.9, 0.001)",
+    "quantile(0.02, 7.0)",
+    "pseudo_huber(0.01)",
+]
 every_name = pytest.mark.parametrize("name", NAMES)
 
 
@@ -387,7 +392,7 @@ def test_copies_and_names():
         one = losses.named(name)
         assert pickle.loads(pickle.dumps(one)) is one and copy.deepcopy(one) is one
         again = losses.named(str(one))
-        assert again is one or (again.name == one.name and name in losses.BUILT_IN)
+        assert again is one or (again.name == one.name and name in losses.BUILT_IN_LOSSES)
     for one in (Loss.quantile(), Loss.quantile(0.9), Loss.pseudo_huber(), Loss.pseudo_huber(2.0)):
         assert type(one) is Loss and losses.named(str(one)) is one
         assert pickle.loads(pickle.dumps(one)) is one and copy.deepcopy(one) is one

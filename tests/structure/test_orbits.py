@@ -144,6 +144,6 @@ def test_units_that_stay_off_without_biases():
 
 def test_directions_beyond_a_bound_on_memory_are_an_error(monkeypatch):
     ob, theta = objective([3, 4, 2], "relu")
-    monkeypatch.setattr("fastcurv.structure.symmetry.MAX_BYTES", 100)
+    monkeypatch.setattr("fastcurv.structure.symmetry.MAX_TANGENTS_BYTES", 100)
     with pytest.raises(MemoryError, match="1e-07 GB.*Use a smaller network"):
         ob.certificates.orbits(theta)

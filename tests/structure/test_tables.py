@@ -108,7 +108,7 @@ def test_names_of_other_libraries_are_those_of_the_rows(added):
 
 
 def test_the_first_loss_for_targets_of_a_kind_suits_them():
-    assert tables.SUITS == {
+    assert tables.DEFAULT_LOSS_BY_TARGETS == {
         "numbers": "mse",
         "classes": "cross_entropy",
         "labels": "binary_cross_entropy",

@@ -11,9 +11,9 @@ import pytest
 
 import fastcurv
 from fastcurv.common import protocols
-from fastcurv.estimators.base import SOLVERS
-from fastcurv.network.mlp import SCHEMES
-from fastcurv.optimize.minimize import ALIASES, METHODS
+from fastcurv.estimators.base import SOLVER_NAMES
+from fastcurv.network.mlp import INIT_SCHEMES
+from fastcurv.optimize.minimize import METHOD_ALIASES, METHODS
 from fastcurv.structure import tables
 from tests.public import public
 from tests.typing import refused
@@ -55,9 +55,9 @@ def test_errors_of_type_checkers_are_errors_at_run_time():
         (tables.ActivationName, fastcurv._engine.ACTIVATIONS),
         (tables.ActivationName, tables.ACTIVATIONS),
         (tables.LossName, tables.LOSSES),
-        (protocols.Scheme, SCHEMES),
-        (protocols.FirstOrder | protocols.SecondOrder, {**METHODS, **ALIASES}),
-        (protocols.Solver, SOLVERS),
+        (protocols.Scheme, INIT_SCHEMES),
+        (protocols.FirstOrder | protocols.SecondOrder, {**METHODS, **METHOD_ALIASES}),
+        (protocols.Solver, SOLVER_NAMES),
     ],
 )
 def test_names_for_checkers_are_those_at_run_time(named, there):

@@ -28,8 +28,8 @@ from ..optimize.minimize import minimize
 from ..optimize.path import (
     L2_RATIO,
     MAX_L2,
-    PLATEAU_LOSS_RATIO,
     MIN_L2,
+    PLATEAU_LOSS_RATIO,
     evidence_path,
     with_l2,
     with_units_restarted,

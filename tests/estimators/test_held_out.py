@@ -19,8 +19,8 @@ from sklearn.utils.class_weight import compute_sample_weight  # noqa: E402
 
 from fastcurv.estimators.held_out import (  # noqa: E402
     DECAYS,
-    PATIENCE_RATIO,
     MIN_PATIENCE,
+    PATIENCE_RATIO,
     HeldOut,
     choose_decay,
     penalty,
@@ -77,7 +77,10 @@ def test_a_fit_ends_where_the_held_out_loss_has_not_fallen_for_a_while():
     t = 1
     while not watch(SimpleNamespace(x=np.full(82, float(t)), fun=0.0)):
         t += 1
-    assert watch.theta[0] == watch.kept == 41 and t == 41 + int(max(MIN_PATIENCE, PATIENCE_RATIO * 41)) + 1
+    assert (
+        watch.theta[0] == watch.kept == 41
+        and t == 41 + int(max(MIN_PATIENCE, PATIENCE_RATIO * 41)) + 1
+    )
 
 
 def test_a_gain_below_a_thousandth_keeps_the_point_and_ends_no_wait():

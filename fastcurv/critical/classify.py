@@ -53,9 +53,8 @@ from .theorem import EPS, Contraction, zero_of_residuals
 
 # parameters up to which all eigenvalues are computed, however large the gradient
 ALWAYS_DENSE_MAX_N = 256
-SERIAL_EIGENSYSTEM_MAX_N = (
-    4096  # number of matrix rows up to which BLAS threads cost more than they save
-)
+# number of matrix rows up to which BLAS threads cost more than they save
+SERIAL_EIGENSYSTEM_MAX_N = 4096
 # share of the time limit for all eigenvalues; the rest is for products alone
 DENSE_TIME_FRACTION = 0.8
 MIN_VERDICT_PRODUCTS = 4  # time of the quickest verdict, in products

@@ -597,7 +597,7 @@ FAR_ADVICE = (
 
 # the clause added to a `not_critical` reason if Newton's steps lead to no critical point: why, and
 # which functions to call
-ADVICE = {
+FAR_ADVICE_BY_CAUSE = {
     "plateau": f"; Newton steps from theta do not converge{PLATEAU_ADVICE}",
     "far": f"; Newton steps from theta do not contract{FAR_ADVICE}",
     "missed": "; Newton steps from theta contract, but not to a point whose gradient is within its "

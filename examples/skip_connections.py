@@ -1,20 +1,25 @@
-"""L11. Through twenty layers, skip connections and batch normalisation keep the gradient alive, and
-training works over a wider range of rates.
+"""L11. Through twenty layers of tanh, sigmoid or relu units, skip connections keep the gradient of
+early layers alive, and training works over a wider range of rates; batch normalisation does, too.
 
-Deep networks, plain, with `residual=True` and with `batch_norm=True`, have ten starts each; the
-last layer is scaled so that all start at the same loss. Left, sigmoid units: the gradient over the
-weights of each layer. Middle, tanh units: the share of the loss that a step along -g removes before
-Taylor's second-order polynomial is wrong by a tenth of the change that it predicts. Right, tanh
-units: the training loss after 40 epochs of SGD with each rate of one grid.
+Deep networks, plain, with `residual=True` and with `batch_norm=True`, have five starts each for
+every activation; the last layer is scaled so that all start at the same loss. Above left, sigmoid
+units: the gradient over the weights of each layer. Above right: the share of the loss that a step
+along -g removes before Taylor's second-order polynomial is wrong by a tenth of the change that it
+predicts. Below: the training loss after 40 epochs of SGD with each rate of one grid.
 
-Half right: that batch normalisation makes the surface smooth and training faster. Skip connections
-do: the quadratic model holds farther, and the loss is lower at every rate up to 0.3. With batch
-normalisation the quadratic model holds less far than in the plain network, and at the plain
-network's best rate the loss is no lower. Its advantage is a rate three times as large, at which the
-plain network fails.
+Half right: that plain networks fail because the gradient vanishes. With sigmoid units it does, by
+twelve orders of magnitude, and they learn nothing at any rate. With tanh and relu units, from
+starts of the usual scale, the gradient of the first layer is nearly as large as that of the last;
+yet the tanh networks learn in a narrow range of rates, and the relu networks hardly at all.
+
+Half right: that batch normalisation makes the surface smooth. With tanh and relu units the
+quadratic model holds less far with it than in the plain network; with skip connections it holds
+farther. The advantage of batch normalisation is that larger rates work.
 
 Not shown: convolutions, other depths, and batch normalisation by the statistics of mini-batches.
-Here the statistics are those of all samples, differentiated exactly.
+Here the statistics are those of all samples, differentiated exactly. With skip connections,
+`MLP.init` makes the weights of skipped layers smaller the deeper the network is; with the scale of
+a plain network, relu networks with skip connections diverge at every rate.
 """
 
 import numpy as np
@@ -28,7 +33,13 @@ VARIANTS = {
     "skip connections": {"residual": True},
     "batch normalisation": {"batch_norm": True},
 }
-RATES = 10.0 ** np.arange(-3, 1.1, 0.5)
+ACTIVATIONS = ("tanh", "sigmoid", "relu")
+RATES = 10.0 ** np.arange(-2.5, 0.6, 0.5)
+FOUND = {
+    "tanh": "both learn\nat larger rates",
+    "sigmoid": "plain\nlearns nothing",
+    "relu": "plain\nhardly learns",
+}
 SIZES = [64] + [24] * 20 + [10]
 
 
@@ -37,28 +48,23 @@ def experiment(scale):
     X, y = digits(1000)
     rows = []
 
-    def note(name, seed, quantity, at, value):
-        key = {"variant": name, "seed": seed, "quantity": quantity}
-        rows.append(key | {"at": at, "value": float(value)})
+    def note(key, quantity, at, value):
+        rows.append(key | {"quantity": quantity, "at": at, "value": float(value)})
 
-    for name, options in VARIANTS.items():
-        obs = {
-            activation: fc.Objective(
-                fc.MLP(SIZES, activation=activation, **options), X, y, loss="cross_entropy"
-            )
-            for activation in ("sigmoid", "tanh")
-        }
-        for seed in range(pick(scale, 1, 10, 40)):
-            ob = obs["sigmoid"]
-            gradient = ob.gradient(level_start(ob, seed))
-            for layer, (W, *_) in enumerate(ob.model.unflatten(gradient), 1):
-                note(name, seed, "gradient", layer, np.linalg.norm(W))
-            ob = obs["tanh"]
-            start = level_start(ob, seed)
-            note(name, seed, "start", 0, ob.value(start))
-            note(name, seed, "trusted fall", 0, trusted_fall(ob, start))
-            for rate in pick(scale, RATES[2::4], RATES, RATES):
-                note(name, seed, "loss", rate, trained(ob, start, rate))
+    for activation in ACTIVATIONS:
+        for name, options in VARIANTS.items():
+            model = fc.MLP(SIZES, activation=activation, **options)
+            ob = fc.Objective(model, X, y, loss="cross_entropy")
+            for seed in range(pick(scale, 1, 5, 20)):
+                key = {"activation": activation, "variant": name, "seed": seed}
+                start = level_start(ob, seed)
+                for layer, (W, *_) in enumerate(model.unflatten(ob.gradient(start)), 1):
+                    if activation == "sigmoid" or layer in (1, len(SIZES) - 1):
+                        note(key, "gradient", layer, np.linalg.norm(W))
+                note(key, "start", 0, ob.value(start))
+                note(key, "trusted fall", 0, trusted_fall(ob, start))
+                for rate in pick(scale, RATES[3:4], RATES, RATES):
+                    note(key, "loss", rate, trained(ob, start, rate))
     return rows
 
 
@@ -105,39 +111,49 @@ def trusted_fall(ob, theta, share=0.1):
 def main(scale="normal", out="pictures"):
     table = table_of(__file__, experiment, scale)
     figure = plots.new_figure((7.6, 6.6))
-    panels = figure.subplot_mosaic([["gradient", "falls"], ["training", "training"]])
+    above, below = figure.subfigures(2, 1)
+    gradient, falls = above.subplots(1, 2)
+    panels = dict(zip(ACTIVATIONS, below.subplots(1, 3, sharey=True)))
     facts = {}
-    for place, (name, color) in enumerate(zip(VARIANTS, plots.CYCLE)):
-        mine = select(table, variant=name)
-        falls = 100 * select(mine, quantity="trusted fall")["value"]
-        layers, gradients = by_seed(mine, "gradient")
-        rates, losses = by_seed(mine, "loss")
-        band(panels["gradient"], layers, gradients, color, name)
-        band(panels["training"], rates, losses, color, name)
-        spread = 0.25 * np.linspace(-1, 1, falls.size)
-        panels["falls"].plot(place + spread, falls, "o", color=color, mec="white", ms=7)
-        facts[name] = {
-            "start": select(mine, quantity="start")["value"],
-            "ratio": gradients[0] / gradients[-1],
-            "trusted": falls / 100,
-            "losses": dict(zip(rates.tolist(), losses)),
-            "range": working_range(rates, losses),
-        }
-    decorate(panels)
-    handles, labels = panels["training"].get_legend_handles_labels()
+    for place, activation in enumerate(ACTIVATIONS):
+        for shift, (name, color) in enumerate(zip(VARIANTS, plots.CYCLE)):
+            mine = select(table, activation=activation, variant=name)
+            trusted = 100 * select(mine, quantity="trusted fall")["value"]
+            layers, gradients = by_seed(mine, "gradient")
+            rates, losses = by_seed(mine, "loss")
+            if activation == "sigmoid":
+                band(gradient, layers, gradients, color, name)
+            band(panels[activation], rates, losses, color, name)
+            at = place + 0.24 * (shift - 1) + 0.07 * np.linspace(-1, 1, trusted.size)
+            falls.plot(at, trusted, "o", color=color, mec="white", ms=6)
+            facts[activation, name] = {
+                "start": select(mine, quantity="start")["value"],
+                "ratio": gradients[0] / gradients[-1],
+                "trusted": trusted / 100,
+                "losses": dict(zip(rates.tolist(), losses)),
+                "range": working_range(rates, losses),
+            }
+    decorate(gradient, falls, panels)
+    handles, labels = panels["tanh"].get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=3)
     words = "; ".join(
-        f"{name}: gradient in the first layer {np.median(f['ratio']):.1g} of that in the last, "
-        f"Taylor's polynomial good for a fall of {np.median(f['trusted']):.1%}, loss below 1 at "
-        f"rates of {f['range'][0]:.2g} to {f['range'][1]:.2g}"
-        for name, f in facts.items()
+        f"{activation} "
+        + ", ".join(in_words(name, facts[activation, name]["range"]) for name in VARIANTS)
+        for activation in ACTIVATIONS
     )
-    n_starts = len(np.unique(table["seed"]))
+    vanished = np.median(facts["sigmoid", "plain"]["ratio"])
     return Outcome(
-        f"Through {len(SIZES) - 2} layers, medians of {n_starts} starts: {words}.",
+        f"Through {len(SIZES) - 2} plain layers of sigmoid units the gradient in the first layer "
+        f"is {vanished:.1g} of that in the last. Rates at which most of "
+        f"{len(np.unique(table['seed']))} starts come below a loss of 1: {words}.",
         save(figure, __file__, out),
         facts,
     )
+
+
+def in_words(name, ends):
+    """A range of rates, or that there is none."""
+    return f"{name} none" if np.isnan(ends[0]) else f"{name} {ends[0]:.2g} to {ends[1]:.2g}"
 
 
 def by_seed(table, quantity):
@@ -159,18 +175,17 @@ def working_range(rates, losses):
     return (float(works.min()), float(works.max())) if works.size else (np.nan, np.nan)
 
 
-def decorate(panels):
-    gradient, falls, training = panels["gradient"], panels["falls"], panels["training"]
+def decorate(gradient, falls, panels):
     gradient.set(yscale="log", xlabel="layer", ylabel="gradient over the weights")
-    gradient.set_title("Sigmoid: either keeps the\ngradient of early layers")
+    gradient.set_title("Sigmoid: both keep the\ngradient of early layers")
     gradient.set_xticks([1, 5, 10, 15, 21])
-    falls.set_title("Skip alone: nearer to its\nquadratic picture")
-    falls.set(ylabel="% of the loss taken off\nbefore it errs", xlim=(-0.5, 2.5))
-    falls.set_ylim(bottom=0)
-    falls.set_xticks(range(3), labels=["plain", "skip", "batch norm"])
-    training.set(xscale="log", yscale="log", xlabel="learning rate")
-    training.set_ylabel("loss after 40 epochs")
-    training.set_title("Either learns at larger rates than the plain network")
+    falls.set(yscale="log", xlim=(-0.5, 2.5), ylabel="% of the loss removed\nbefore it errs")
+    falls.set_title("Tanh, relu: skip alone follows\nits quadratic model farther")
+    falls.set_xticks(range(3), labels=ACTIVATIONS)
+    panels["tanh"].set_ylabel("loss after 40 epochs")
+    for activation, ax in panels.items():
+        ax.set(xscale="log", yscale="log", xlabel="learning rate", ylim=(1e-4, 20))
+        ax.set_title(f"{activation}: {FOUND[activation]}")
 
 
 if __name__ == "__main__":

@@ -18,11 +18,11 @@ EXAMPLES, FIGURES = HERE.parent / "examples", HERE.parent / "figures"
 sys.path.insert(0, str(EXAMPLES))
 NOTEBOOKS = importlib.import_module("notebooks")
 FIRST_PAGE = (
+    "where_training_stops",
     "toy_surface",
     "hidden_way_out",
     "wider_net",
     "newton_parabola",
-    "plateaus",
     "permutations",
 )
 

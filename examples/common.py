@@ -37,6 +37,7 @@ FULL_MINUTES = {
     "gradients_by_depth": 15,
     "skip_connections": 7,
     "learning_rates": 20,
+    "where_training_stops": 13,
 }
 
 

@@ -24,6 +24,7 @@ EXPERIMENTS = (
     "saddles_against_size",
     "skip_connections",
     "ten_million",
+    "where_training_stops",
 )
 
 

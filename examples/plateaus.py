@@ -5,8 +5,8 @@ a rate.
 There are two starts of networks that read digits. Near a saddle, weights are small, and the loss is
 flat around the saddle where all weights are zero. Saturated tanh units have a tiny gradient on
 every sample, and `classify` reports a plateau instead of convergence. Above: the loss from one
-start near the saddle, each method at the next rate below its best. Below: every method runs on all samples with
-every rate of one grid, from the same ten starts, until the loss is halved.
+start near the saddle, each method at the next rate below its best. Below: every method runs on all
+samples with every rate of one grid, from the same ten starts, until the loss is halved.
 
 Half right: that momentum gets past a plateau sooner. At the same rate it does, because its steps
 are ten times as long, 1 / (1 - 0.9). SGD with ten times the rate is as fast, or faster for rates up

@@ -7,6 +7,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 STORY = {
     "What a critical point is": (
+        "where_training_stops",
         "taylor_error",
         "eigenvalues_tell",
         "toy_surface",
@@ -23,6 +24,8 @@ STORY = {
     ),
     "What slows training": (
         "plateaus",
+        "sudden_drop",
+        "running_average",
         "escape_times",
         "failed_training",
         "why_it_fails",
@@ -40,11 +43,13 @@ STORY = {
     ),
     "Stochastic gradients": (
         "learning_rates",
+        "constant_rate",
         "early_stopping",
         "batch_size",
     ),
     "Newton's method": (
         "newton_parabola",
+        "flat_and_steep",
         "hessian_cost",
         "newton_steps",
     ),

@@ -289,6 +289,65 @@ def test_input_covariance(run):
     assert np.all(6 * numbers["sooner"] < numbers["n_steps"])
 
 
+def ended_nowhere(facts):
+    """What the heading of `where_training_stops` says."""
+    assert facts["critical"] == 0 and facts["least"] > 100
+    assert facts["with negative"] == facts["trainings"] - 2
+    assert facts["minima"] == facts["penalised"] and facts["apart"][0] > 0.05
+    assert facts["infinity"] >= 0.9 * facts["plain"]
+
+
+def test_where_training_stops(run, module):
+    """The heading holds; for the points where descent goes on to, it fails."""
+    facts = run("where_training_stops", "normal")
+    ended_nowhere(facts)
+    assert facts["trainings"] == 216 and facts["saddles nearer"] == 28
+    example, table = module("where_training_stops"), facts["table"]
+    ended = table | {"gradient": table["end_gradient"], "tolerance": table["end_tolerance"]}
+    control = example.facts_of(ended, example.nearest_points(table))
+    assert control["critical"] >= facts["penalised"]
+    with pytest.raises(AssertionError):
+        ended_nowhere(control)
+
+
+@pytest.mark.nightly
+def test_where_training_stops_again(run):
+    facts = run("where_training_stops")
+    assert facts["trainings"] == 12 and facts["critical"] == 0
+    assert facts["with negative"] == 12 and facts["minima"] == facts["penalised"] == 6
+
+
+def test_sudden_drop(run):
+    """The smaller the perturbation, the later the drop; without one there is none."""
+    numbers = run("sudden_drop")
+    drops = [numbers["drops"][size] for size in sorted(numbers["drops"], reverse=True)]
+    assert numbers["kind"] == "saddle" and 0 < drops[0] < drops[1] < drops[2]
+    for losses in (numbers["still"], numbers["batches"]):
+        assert losses.min() > 0.9 * losses[0]
+    right, wrong = numbers["check"].values()
+    assert right < 1e-5 and wrong > 1e-3
+
+
+def test_running_average(run):
+    numbers = run("running_average")
+    assert 2 * numbers["late"][0] < numbers["late"][1]
+    assert numbers["early"][0] < 0.5 and abs(numbers["early"][1] - 1) < 0.3
+
+
+def test_constant_rate(run):
+    gaps = run("constant_rate")["gaps"]
+    for name in ("1/t", "power 0.6"):
+        assert 5 * gaps[0.05, "constant"] < gaps[0.05, name]
+    assert 5 * gaps[0.5, "1/t"] < gaps[0.5, "constant"]
+
+
+def test_flat_and_steep(run):
+    numbers = run("flat_and_steep")
+    flat, steep = zip(*numbers["lengths"].values())
+    assert flat[1] > 100 * flat[0] and steep[1] < steep[0]
+    assert numbers["newton"] < 1e-20 < 0.01 < numbers["descent"]
+
+
 def test_toy_surface(run):
     numbers = run("toy_surface")
     assert np.array_equal(numbers["hessian"], [[0, -2], [-2, 0]])
@@ -473,7 +532,7 @@ def test_initial_scale(run):
 def test_escape_times(run):
     numbers = run("escape_times")
     for name, ratio in numbers["ratio"].items():
-        assert ratio.size >= 5 and np.all(abs(ratio - 1) <= 0.1), name
+        assert ratio.size >= 4 and np.all(abs(ratio - 1) <= 0.1), name
     assert numbers["adam"].max() < 3 * numbers["adam"].min()
 
 

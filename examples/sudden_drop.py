@@ -1,0 +1,96 @@
+"""L2. A loss that stays level for long and then drops suddenly is no bug: a little noise ends the
+wait, and a gradient check tells a bug from a plateau.
+
+Left: gradient descent from a saddle, that where the outputs do not depend on the inputs. Exactly on
+it no step moves; a perturbation of theta, made once, starts the way down, and the larger it is, the
+sooner the loss drops. Right: the gradient on the plateau against central differences along a random
+direction. The difference falls with the length of the step until rounding stops it. With a bug, one
+layer's gradient 10% too large, it stays.
+
+Half right: that noise pushes off a plateau. A perturbation of theta does. The noise of mini-batches
+does not, from this saddle: with all weights at zero, their gradient is zero in every mini-batch.
+
+Not shown: saddles that every mini-batch leaves, since its own gradient does not vanish there.
+"""
+
+import numpy as np
+from common import Outcome, command_line, digits, pick, save
+
+import fastcurv as fc
+from fastcurv import plots
+
+SIZES = (1e-2, 1e-4, 1e-8)
+
+
+def main(scale="normal", out="pictures"):
+    X, y = digits(pick(scale, 100, 300, 1000), n_features=8)
+    ob = fc.Objective(fc.MLP([8, 10, 10]), X, y, loss="cross_entropy")
+    saddle = np.zeros(ob.n_params)
+    saddle[-10:] = np.log(np.bincount(y, minlength=10) / y.size)
+    direction = np.random.default_rng(0).standard_normal(ob.n_params)
+    direction /= np.linalg.norm(direction)
+    figure = plots.new_figure((7.6, 4.2))
+    left, right = figure.subplots(1, 2)
+    n_steps = pick(scale, 250, 400, 400)
+    drops = {}
+    for size, color in zip(SIZES, plots.CYCLE):
+        losses = descent(ob, saddle + size * direction, n_steps)
+        left.plot(losses, color=color, lw=1.5, label=f"moved by $10^{{{np.log10(size):.0f}}}$")
+        drops[size] = int(np.argmax(losses < 0.7 * losses[0]))
+    still = descent(ob, saddle, n_steps)
+    batches = descent(ob, saddle, n_steps // 20, batch_size=max(1, len(y) // 20))
+    left.plot(still, color="black", ls="--", lw=1.2, label="not moved")
+    left.plot(
+        20 * np.arange(batches.size),
+        batches,
+        color=plots.PURPLE,
+        ls=":",
+        lw=2.5,
+        label="mini-batches",
+    )
+    left.set(xlabel="step", ylabel="loss", ylim=(0, 1.35 * still[0]))
+    left.set_title("The smaller the noise,\nthe later the drop")
+    left.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, fontsize=9)
+    plateau = saddle + 1e-2 * direction
+    errors = check(ob, plateau)
+    for name, color in (("right gradient", plots.GREEN), ("one layer 10% too large", plots.RED)):
+        right.plot(*errors[name], "o-", ms=4, color=color, label=name)
+    right.set(xscale="log", yscale="log", xlabel="step of the central difference")
+    right.set_ylabel("relative difference")
+    right.set_title("A gradient check tells a bug\nfrom a plateau")
+    right.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), fontsize=9)
+    best = {name: float(error.min()) for name, (_, error) in errors.items()}
+    verdict = fc.classify(ob, saddle)
+    return Outcome(
+        f"From a {verdict.kind} the loss drops after {drops[SIZES[0]]}, {drops[SIZES[1]]} and "
+        f"{drops[SIZES[2]]} steps if theta is moved by 1e-2, 1e-4 and 1e-8; unmoved it changes by "
+        f"{np.ptp(still):.0e} in {n_steps} steps. On the plateau central differences agree with "
+        f"the gradient to {best['right gradient']:.0e}, and with a wrong one to "
+        f"{best['one layer 10% too large']:.0e}.",
+        save(figure, __file__, out),
+        {"kind": verdict.kind, "drops": drops, "still": still, "batches": batches, "check": best},
+    )
+
+
+def descent(ob, theta, n_steps, **options):
+    """The losses of gradient descent."""
+    options |= {"max_iter": n_steps, "learning_rate": 1.0, "gradient_tol": 0.0, "seed": 0}
+    return np.array(fc.minimize(ob, theta, "sgd", verdict=False, **options).history["loss"])
+
+
+def check(ob, theta):
+    """Relative differences from central differences by step, of a right and a wrong gradient."""
+    v = np.random.default_rng(1).standard_normal(ob.n_params)
+    right = ob.gradient(theta)
+    wrong = right.copy()
+    ob.model.unflatten(wrong)[-1][0][:] *= 1.1
+    steps = 10.0 ** np.arange(-9, 1)
+    slopes = np.array(
+        [(ob.value(theta + h * v) - ob.value(theta - h * v)) / (2 * h) for h in steps]
+    )
+    found = {"right gradient": right, "one layer 10% too large": wrong}
+    return {name: (steps, np.abs(slopes - g @ v) / abs(g @ v)) for name, g in found.items()}
+
+
+if __name__ == "__main__":
+    command_line(main)

@@ -11,7 +11,7 @@ lie in random directions from them, and every step uses all samples.
 Half right: that momentum is what gets past saddles. It multiplies the growth by 1 / (1 - b) at
 most, and so does a larger rate. The time still grows with the logarithm of the inverse distance
 between start and saddle. Adam divides by the size of the gradient, and leaves in about as many
-steps from anywhere.
+steps from any distance.
 
 The prediction holds while the loss is quadratic. Until the loss has fallen by one hundredth, it is
 right for the saddles made from narrower networks; from the others such a fall takes up to 50 times

@@ -41,7 +41,7 @@ def reproduce(width, seed):
 
 def main(scale="normal", out="pictures"):
     widths = pick(scale, (4, 16, 64), (4, 8, 16, 32, 64, 128), (4, 8, 16, 32, 64, 128, 256, 512))
-    seeds = range(pick(scale, 3, 5, 20))
+    seeds = range(pick(scale, 2, 5, 20))
     lines = {width: [reproduce(width, seed) for seed in seeds] for width in widths}
     names = ("as trained", "at random", "matched")
     barriers = {

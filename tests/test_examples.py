@@ -205,7 +205,7 @@ def test_edge_of_stability(run, module):
             assert fact["rises_before"] == 0 and fact["rises_after"] > 0.02
             assert fact["fall"] < 0.95
     example = module("edge_of_stability")
-    assert not example.measure(0.02, *example.reproduce(0.02, 0, time=100))["reached"]
+    assert not example.measure(0.05, *example.reproduce(0.05, 0, time=100))["reached"]
 
 
 def test_straight_line(run):

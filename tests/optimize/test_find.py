@@ -27,6 +27,8 @@ from tests.nets import draw
 pytestmark = pytest.mark.by_day(share=1 / 2)
 
 METHODS = ("follow", "newton-mr", "gradient-norm")
+# walks that fail, such as those towards degenerate points, take all their steps
+FOLLOW_BY_NIGHT = (pytest.param("follow", marks=pytest.mark.nightly), *METHODS[1:])
 
 
 def xor(width=3, l2=1e-3):
@@ -36,7 +38,7 @@ def xor(width=3, l2=1e-3):
     )
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", FOLLOW_BY_NIGHT)
 def test_autoencoder_from_random_starts(method):
     """Every point that is reached is one of the closed form: its loss says which."""
     net = LinearAutoencoder([5.0, 4.0, 3.0, 2.0, 1.0], 2, seed=1)
@@ -54,7 +56,7 @@ def test_autoencoder_from_random_starts(method):
     assert "saddle" in kinds
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", FOLLOW_BY_NIGHT)
 def test_xor_from_random_starts(method, dtype):
     """A success is a critical point, and an end is never worse than the start."""
     ob, ended = compiled(xor()).astype(dtype), 0

@@ -1,5 +1,5 @@
-"""Verdicts with all that they say, at and near critical points of small nets and of functions, by
-runs of the caller's, by Cholesky factors, and at points that were looked for.
+"""Verdicts with their evidence, at and near critical points of small networks and functions, from
+given Krylov runs, from Cholesky factors, and at points that a search found.
 """
 
 from __future__ import annotations
@@ -44,8 +44,10 @@ WORDS: dict[str, dict[str, Any]] = {
 }
 
 
-def said(point: CriticalPoint) -> list[Any]:
-    """What is said, with # for numbers; then the numbers, and those that no line shows."""
+def verdict_answer(point: CriticalPoint) -> list[Any]:
+    """Return the printed verdict with # for numbers, the numbers, and those that are not
+    printed.
+    """
     text = repr(point).replace(f" {point.wall_time:.2f} s,", "")
     text, numbers = masked(text)
     hidden = (point.failure_probability, point.gradient_flat_ratio, point.gradient_residual)
@@ -67,7 +69,7 @@ def at(ob: Any, theta: Any, off: dict[str, float] = OFF) -> dict[str, list[Any]]
             if "dense_below" in words and (step > 0.01 or theta.dtype == "float32"):
                 continue
             there = (theta + step * v).astype(theta.dtype)
-            found[f"{where}, {how}"] = said(fc.classify(ob, there, **words))
+            found[f"{where}, {how}"] = verdict_answer(fc.classify(ob, there, **words))
     return found
 
 
@@ -77,7 +79,7 @@ def minimum(**net: Any) -> tuple[Any, Any]:
 
 
 def hard() -> Iterator[tuple[str, Any, Any, dict[str, Any]]]:
-    """Points with eigenvalues known beforehand, at large n: (name, objective, theta, words)."""
+    """Yield points with known eigenvalues at large n, as (name, objective, theta, options)."""
     at = np.arange(1, 64).reshape(3, 21)
     rows = np.round(np.sin(at**1.3), 3)
     y = np.round(np.cos(at[:, :1] ** 1.7), 3)
@@ -104,7 +106,9 @@ def hard() -> Iterator[tuple[str, Any, Any, dict[str, Any]]]:
 
 
 def krylov() -> dict[str, list[Any]]:
-    """By a caller's run, in one precision and two, beside the point and on a saddle of zeros."""
+    """Return verdicts from a given run, in one precision and two, near a minimum and at a saddle of
+    zeros.
+    """
     found: dict[str, list[Any]] = {}
     nets: dict[str, dict[str, Any]] = {
         "tanh": {"sizes": [3, 4, 2], "l2": 1e-2},
@@ -116,25 +120,30 @@ def krylov() -> dict[str, list[Any]]:
             for steps in (3, 30):
                 run = fc.spectrum.Krylov(ob.hessian(theta), "mine", seed=2).extend(steps)
                 point = fc.classify(ob, theta, krylov=run)
-                found[f"{name}, {where}, {steps} steps"] = [*said(point), float(run.n_products)]
+                found[f"{name}, {where}, {steps} steps"] = [
+                    *verdict_answer(point),
+                    float(run.n_products),
+                ]
             for words in (
                 {"max_products": 40}, {"failure_probability": 0.1, "curvature_tol": 0.2},
             ):  # fmt: skip
                 point = fc.classify(ob, theta, dense_below=0, **words)
-                found[f"{name}, {where}, {words}"] = said(point)
+                found[f"{name}, {where}, {words}"] = verdict_answer(point)
             few = ob.batch(slice(0, 2))
-            found[f"{name}, {where}, two rows"] = said(fc.classify(few, theta, dense_below=0))
+            found[f"{name}, {where}, two rows"] = verdict_answer(
+                fc.classify(few, theta, dense_below=0)
+            )
     for n, low in ((30, -1e-2), (60, 0.0), (60, 1e-3)):
         values = np.r_[low, np.linspace(0.1, 3, n - 2), 40.0]
         ob = QuadraticObjective(np.diag(values))
         for scale in (0.0, 1e-9, 1e-3):
             point = fc.classify(ob, np.full(n, scale), dense_below=0, failure_probability=1e-3)
-            found[f"{n}, {low}, {scale}"] = said(point)
+            found[f"{n}, {low}, {scale}"] = verdict_answer(point)
     return found
 
 
 def factors() -> dict[str, list[Any]]:
-    """Minima proved by Cholesky factors, which small ones need not."""
+    """Return verdicts on minima proved by Cholesky factors, at sizes that would not need them."""
     found: dict[str, list[Any]] = {}
     with mock.patch.object(dense, "CHOLESKY_MIN_N", 2):
         for name, net in {
@@ -150,12 +159,12 @@ def factors() -> dict[str, list[Any]]:
                 for off in (0.0, 1e-8, 1e-3, 0.3):
                     v = np.cos(np.arange(len(best)))
                     point = fc.classify(ob, best + off * v / np.linalg.norm(v))
-                    found[f"{name}, {off}"] = said(point)
+                    found[f"{name}, {off}"] = verdict_answer(point)
     return found
 
 
 def found_points() -> dict[str, list[Any]]:
-    """Critical points that are looked for, by matrices and by Krylov spaces."""
+    """Return critical points found by matrices and by Krylov spaces."""
     found: dict[str, list[Any]] = {}
     starts = [
         (f"{i} {c.name}", c.objective, c.theta + 0.03)
@@ -187,9 +196,12 @@ def golden(section: str) -> dict[str, list[Any]]:
         return SEARCHES[section]()
     if section == "zoo":
         cases = [(f"{i} {c.name}", c.objective, c.theta) for i, c in enumerate(zoo())]
-        return {what: said(fc.classify(ob, theta)) for what, ob, theta in cases}
+        return {what: verdict_answer(fc.classify(ob, theta)) for what, ob, theta in cases}
     if section == "hard":
-        return {what: said(fc.classify(ob, theta, **words)) for what, ob, theta, words in hard()}
+        return {
+            what: verdict_answer(fc.classify(ob, theta, **words))
+            for what, ob, theta, words in hard()
+        }
     ob, theta, _ = drawn(**NETS[section])
     ob = ob.batch(slice(0, 3)) if section == "few rows" else ob
     run = fc.minimize(ob, theta, "trust-region", max_iter=200, seed=0, verdict=False)

@@ -1,4 +1,4 @@
-"""The verdict is a function of what was found: a table of findings and outcomes."""
+"""The verdict is a function of the evidence, held by a table of evidence and verdicts."""
 
 import dataclasses
 import itertools
@@ -22,7 +22,9 @@ PARTS = {"gradient": Nearness, "spectrum": Spectrum, "certificate": Proof}
 
 
 def evidence(**facts):
-    """Evidence of which these facts are given by name, whatever part they belong to."""
+    """Return evidence with the given facts, each assigned to the part that has an attribute of that
+    name.
+    """
     own = {f.name: {g.name for g in dataclasses.fields(part)} for f, part in parts()}
     split = {name: {k: facts.pop(k) for k in own[name] & set(facts)} for name in own}
     return Evidence(**{name: PARTS[name](**given) for name, given in split.items()}, **facts)
@@ -32,7 +34,7 @@ def parts():
     return [(f, PARTS[f.name]) for f in dataclasses.fields(Evidence) if f.name in PARTS]
 
 
-def ball(radius):
+def proved_ball(radius):
     return Contraction(True, radius, 0.1, 1.0, radius, 1.0)
 
 
@@ -41,7 +43,7 @@ MAX = {"n_positive": 0, "n_negative": 3, "n_zero": 0, "n_symmetry": 0, "negative
 SADDLE = {**MIN, "n_negative": 1, "n_positive": 2, "negative": True}
 ORBIT = {**MIN, "n_positive": 2, "n_zero": 1, "n_symmetry": 1}
 ZEROS = {**MIN, "n_positive": 2, "n_zero": 1}
-PROOF = {"theorem": ball(1e-9)}
+PROOF = {"theorem": proved_ball(1e-9)}
 LARGE = {"negative": False, "positive": True}
 ASKED = {"risk": 1e-3, "risk_asked": 1e-2}
 
@@ -78,8 +80,8 @@ TABLE = [
     ({**MIN, "n_positive": 0, "n_zero": 3, "asymmetric": True}, "undecided", False, "asymmetric"),
     ({**SADDLE, "asymmetric": True}, "saddle", False, "measured saddle"),
     # residuals that vanish
-    ({**ZEROS, "zero": ball(1e-8)}, "minimum", True, "interpolation"),
-    ({**ZEROS, "zero": ball(1e-8), "near": False}, "not_critical", False, "far"),
+    ({**ZEROS, "zero": proved_ball(1e-8)}, "minimum", True, "interpolation"),
+    ({**ZEROS, "zero": proved_ball(1e-8), "near": False}, "not_critical", False, "far"),
     # two fixed vectors
     ({**SADDLE, "pair": Pair(1e-3, 1e-4)}, "saddle", True, "two signs"),
     ({**SADDLE, "pair": Pair(1e-4, 1e-3)}, "saddle", False, "measured saddle"),
@@ -118,7 +120,7 @@ TABLE = [
 
 
 @pytest.mark.parametrize("facts, kind, certified, because", TABLE)
-def test_the_table(facts, kind, certified, because):
+def test_the_verdict_follows_from_the_evidence(facts, kind, certified, because):
     said = decide(evidence(**facts))
     because = Reason[because.upper().replace(" ", "_")]
     assert (said.kind, said.certified, said.because) == (kind, certified, because)
@@ -132,8 +134,8 @@ FLAGS = {
     "positive": (False, True),
     "lasting": (True, False),
     "arrives": (True, False),
-    "theorem": (UNTRIED_CONTRACTION, ball(1e-9)),
-    "zero": (UNTRIED_CONTRACTION, ball(1e-8)),
+    "theorem": (UNTRIED_CONTRACTION, proved_ball(1e-9)),
+    "zero": (UNTRIED_CONTRACTION, proved_ball(1e-8)),
     "pair": [Pair(*r) for r in itertools.product((0.0, 1e-3, math.nan), (0.0, math.inf, math.nan))],
     "floor": (-math.inf, 0.1),
     "risk_asked": (None, 0.01),
@@ -143,8 +145,10 @@ FLAGS = {
 
 @pytest.mark.by_day(share=1 / 3)
 @pytest.mark.parametrize("inertia", [None, (3, 0, 0, 0), (2, 0, 1, 0), (1, 1, 1, 1), (0, 0, 3, 0)])
-def test_whatever_is_found_nothing_is_said_beyond_it(inertia):
-    """All combinations of findings: what a certificate needs, and what the risk is for."""
+def test_no_verdict_claims_more_than_its_evidence(inertia):
+    """For all combinations of findings, certificates and risks are given only with the evidence
+    that they need.
+    """
     counts = ("n_positive", "n_negative", "n_zero", "n_symmetry")
     base = {} if inertia is None else dict(zip(counts, inertia))
     seen = set()
@@ -173,8 +177,10 @@ def test_whatever_is_found_nothing_is_said_beyond_it(inertia):
     assert len(seen) >= 6
 
 
-def test_every_reason_has_a_sentence_of_its_own():
-    """Members of one value would be one member under two names."""
+def test_every_reason_has_a_different_sentence():
+    """Every reason has its own sentence, because two enum members of equal value would be one
+    member.
+    """
     assert len(Reason) == len(Reason.__members__) == len({reason.value for reason in Reason})
 
 

@@ -1,5 +1,5 @@
-"""Minima proved by Cholesky factors: the floor lies below every eigenvalue, and the verdict is that
-of all eigenpairs.
+"""Minima proved by Cholesky factors: the floor is below every eigenvalue, and the verdict equals
+that from all eigenpairs.
 """
 
 import itertools
@@ -15,7 +15,7 @@ from fastcurv.testing import FunctionObjective, QuadraticObjective, axis_saddles
 
 
 def hessian(values, rng, off=0.0):
-    """A matrix with these eigenvalues to rounding, and columns known to `off`."""
+    """Return a matrix with these eigenvalues up to rounding, whose columns are known to `off`."""
     n = len(values)
     Q = np.linalg.qr(rng.standard_normal((n, n)))[0]
     A = (Q * values) @ Q.T
@@ -24,8 +24,8 @@ def hessian(values, rng, off=0.0):
 
 
 def test_the_floor_is_below_every_eigenvalue(rng):
-    """The oracle is LAPACK's eigenvalues, right to ``n eps ||A||``; a weak one that rounding may
-    have made negative is not proved positive.
+    """The floor is below LAPACK's eigenvalues, which are accurate to ``n eps ||A||``. A weak
+    eigenvalue whose sign may be due to rounding is not proved positive.
     """
     for n, weakest, scale in itertools.product(
         [1, 2, 17, 130], 10.0 ** np.arange(-1, -17.0, -2), [1e-100, 1.0, 1e100]
@@ -43,7 +43,7 @@ def test_the_floor_is_below_every_eigenvalue(rng):
             assert known is not None and known.floor >= 0.4 * weakest * scale
 
 
-def test_what_is_not_definite_by_more_than_its_error_is_not_proved(rng):
+def test_matrices_definite_only_within_their_error_are_not_proved(rng):
     values = np.r_[1e-3, rng.uniform(0.1, 1.0, 40)]
     assert dense.definite(hessian(values, rng)) is not None
     assert dense.definite(hessian(values, rng, off=1e-3)) is None
@@ -70,8 +70,8 @@ def cases(rng):
         yield quartic, np.array([x, 0.0])
 
 
-def test_the_verdict_is_that_of_all_eigenpairs(monkeypatch, rng):
-    """Kind, certificate, counts and the ends of the spectrum agree; both proofs' numbers too."""
+def test_cholesky_verdicts_equal_those_from_all_eigenpairs(monkeypatch, rng):
+    """Kind, certificate, counts, ends of the spectrum and the numbers of both proofs agree."""
     certified = 0
     for ob, theta in cases(rng):
         monkeypatch.setattr(dense, "CHOLESKY_MIN_N", 1)
@@ -99,8 +99,10 @@ def test_the_verdict_is_that_of_all_eigenpairs(monkeypatch, rng):
     assert certified >= 4
 
 
-def test_signs_proved_together_give_the_verdict_of_all_eigenpairs(monkeypatch):
-    """Kind, certificate and counts agree at every critical point of the zoo, the ends too."""
+def test_jointly_proved_signs_give_the_verdict_from_all_eigenpairs(monkeypatch):
+    """Kind, certificate, counts and ends of the spectrum agree at every critical point of
+    the zoo.
+    """
     apart, made = [], dense.eigh_apart
 
     def counted(*args):

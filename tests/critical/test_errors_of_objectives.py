@@ -1,4 +1,4 @@
-"""Errors of a user's objective reach the user, whichever call raised them."""
+"""Errors raised by a user's objective reach the user from every call."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ STARTS = {"near": [1e-6, 0.0, 0.0], "far": [1.0, -1.0, 0.5]}
 
 
 class Raising:
-    """A quartic bowl, a call of which raises: the `at`-th of the method `name`."""
+    """A quartic bowl whose method `name` raises in its `at`-th call."""
 
     n_params = 3
 
@@ -46,7 +46,9 @@ CALLS = {
 
 @pytest.mark.parametrize("call", CALLS)
 def test_a_value_error_of_an_objective_reaches_its_user(call):
-    """At the first call of each method, at the last, and at those between."""
+    """A ValueError of each method reaches the user, whether its first call, its last or one between
+    them raises.
+    """
     raised = 0
     for start in STARTS.values():
         counted = Raising()
@@ -59,9 +61,10 @@ def test_a_value_error_of_an_objective_reaches_its_user(call):
     assert raised >= 6
 
 
-def test_what_is_not_finite_on_the_way_is_no_error():
-    """A Hessian with NaN where Newton's steps lead ends the search in words; a user's own error of
-    another kind is not swallowed either."""
+def test_nan_along_newton_steps_is_no_error():
+    """A Hessian with NaN along Newton's steps ends the search with a message, and errors of other
+    classes that the objective raises are not caught.
+    """
 
     class Lost(Raising):
         def hessian(self, x):
@@ -82,7 +85,9 @@ def test_matrices_and_vectors_that_are_not_finite_are_still_value_errors():
 
 @pytest.mark.parametrize("at", [1, 2])
 def test_an_error_in_a_network_that_diagnose_compares_reaches_its_user(monkeypatch, at):
-    """Only a start where the loss is not finite leaves a network out of the comparison."""
+    """Errors of networks that diagnose trains for comparison reach the user; only a start with an
+    infinite loss is left out.
+    """
     from fastcurv.common.linalg import NotFiniteError
     from fastcurv.optimize import diagnose
 

@@ -1,5 +1,5 @@
-"""Verdicts stay what they are with all that they say: the other tests show that none says more than
-is true, and none would notice one that says less. `tests.golden` says how they are written anew.
+"""Verdicts compared with the golden file, which notices a verdict that claims less than before;
+other tests check that none claims too much. `tests.golden` updates it.
 """
 
 import pytest
@@ -9,6 +9,6 @@ from . import golden
 
 
 @pytest.mark.parametrize("section", golden.SECTIONS)
-def test_verdicts_say_what_they_said(section):
-    """Sentence by sentence and number by number, where the tables of kernels agree."""
+def test_verdicts_and_their_numbers_are_unchanged(section):
+    """Sentences and numbers of verdicts are unchanged, where the kernel tables agree."""
     assert changed(golden, section) == []

@@ -1,4 +1,4 @@
-"""The Laplace approximation beside BayesianRidge, quadrature, Markov chains and laplace-torch."""
+"""The Laplace approximation against BayesianRidge, quadrature, Markov chains and laplace-torch."""
 
 import warnings
 
@@ -17,8 +17,10 @@ def newton(ob, theta):
     return theta - np.linalg.solve(ob.hessian(theta).to_dense(), ob.gradient(theta))
 
 
-def test_a_linear_network_is_bayesian_ridge(rng):
-    """Fixed point of the precisions, evidence and standard deviations."""
+def test_a_linear_network_matches_bayesian_ridge(rng):
+    """Precisions, evidence and standard deviations of a linear network equal those of BayesianRidge
+    at its fixed point.
+    """
     ridge = pytest.importorskip("sklearn.linear_model").BayesianRidge
     X = rng.standard_normal((60, 5))
     y = X @ [1.0, 0.0, -2.0, 0.3, 0.0] + 0.5 * rng.standard_normal(60)
@@ -42,7 +44,7 @@ def test_a_linear_network_is_bayesian_ridge(rng):
 
 
 def log_density(loss, z, y):
-    """The log likelihood of outputs z (..., N) by SciPy's distributions."""
+    """Return the log likelihood of outputs z (..., N) by SciPy's distributions."""
     return {
         "mse": lambda: stats.norm.logpdf(y, z, 0.7),
         "binary_cross_entropy": lambda: stats.bernoulli.logpmf(y, expit(z)),
@@ -51,9 +53,9 @@ def log_density(loss, z, y):
     }[loss]().sum(axis=-1)
 
 
-def test_evidence_of_two_parameters_is_the_integral(rng):
-    """By quadrature over both: exact for a Gaussian likelihood, else to 1 / N. A weight of two is a
-    row twice.
+def test_evidence_of_two_parameters_matches_quadrature(rng):
+    """The evidence equals the integral over both parameters, exactly for a Gaussian likelihood and
+    otherwise to 1 / N. A weight of two equals a repeated sample.
     """
     N, l2 = 200, 0.02
     for loss in ("mse", "binary_cross_entropy", "poisson", "gamma"):
@@ -103,8 +105,10 @@ def fitted(rng, curvature="ggn", **how):
     return ob, theta, fc.laplace(ob, theta, curvature)
 
 
-def test_covariance_is_the_inverse_of_the_matrix(rng):
-    """Of both curvatures; standard deviations, draws and effective parameters follow from it."""
+def test_covariance_is_the_inverse_of_the_curvature(rng):
+    """Standard deviations, draws and effective parameters follow from the inverse matrix of either
+    curvature.
+    """
     for curvature in ("ggn", "hessian"):
         ob, theta, post = fitted(rng, curvature)
         T = 60 / (2 * post.noise**2)
@@ -139,8 +143,10 @@ def test_rows_of_many_outputs_are_split_into_blocks(rng, monkeypatch):
     assert post.std(X[:1]).shape == (1, 2)
 
 
-def test_directions_without_any_effect_are_held(rng):
-    """The bias of a unit without weights, and the common shift of a softmax."""
+def test_directions_without_effect_count_as_undetermined(rng):
+    """The bias of a unit without weights, and the common shift of a softmax, are counted in
+    `n_undetermined`.
+    """
     ob, theta, _ = fitted(rng, l2_biases=False)
     model = fc.MLP([1, 5, 1])
     layers = ob.model.unflatten(theta)
@@ -158,7 +164,9 @@ def test_directions_without_any_effect_are_held(rng):
 
 
 def test_probabilities_are_means_over_the_posterior(rng):
-    """Of outputs that are linear in the parameters, beside draws of these."""
+    """Predicted probabilities equal means over posterior draws of outputs that are linear in the
+    parameters.
+    """
     X, y = rng.standard_normal((30, 2)), np.arange(30) % 3
     for loss, d, labels in (
         ("cross_entropy", 3, y),
@@ -180,7 +188,7 @@ def test_probabilities_are_means_over_the_posterior(rng):
         fitted(rng)[2].predict_proba([[0.0]])
 
 
-def test_the_dtype_the_threads_and_sparse_rows_change_nothing(rng):
+def test_the_posterior_does_not_depend_on_dtype_threads_or_sparsity(rng):
     ob, theta, post = fitted(rng)
     from scipy.sparse import csr_matrix
 
@@ -195,7 +203,7 @@ def test_the_dtype_the_threads_and_sparse_rows_change_nothing(rng):
         assert np.array_equal(found.std(ob.X), post.std(ob.X))
 
 
-def test_what_has_no_posterior_is_refused(rng):
+def test_objectives_without_a_posterior_are_rejected(rng):
     X, y = rng.standard_normal((20, 2)), rng.standard_normal(20)
     model = fc.MLP([2, 3, 1])
     theta = model.init(seed=0)
@@ -240,7 +248,7 @@ def test_what_has_no_posterior_is_refused(rng):
     refused("noise must be given where the network fits", exact, np.array([1.0, 0.0]))
 
 
-def test_a_loss_of_ones_own_is_taken_as_a_log_likelihood(rng):
+def test_user_defined_losses_count_as_negative_log_likelihoods(rng):
     X, y = rng.standard_normal((40, 2)), rng.poisson(1.0, 40).astype(float)
 
     def counts(z, y):
@@ -256,7 +264,7 @@ def test_a_loss_of_ones_own_is_taken_as_a_log_likelihood(rng):
     assert np.allclose(own.std(X), known.std(X), rtol=1e-12)
 
 
-def test_few_rows_for_each_parameter_give_a_warning(rng):
+def test_few_samples_per_parameter_warn(rng):
     X, y = rng.standard_normal((20, 2)), rng.standard_normal(20)
     ob = fc.Objective(fc.MLP([2, 3, 1]), X, y, "mse", 0.1)
     with pytest.warns(UserWarning, match="1.538 rows for each parameter, 20 for 13") as seen:
@@ -268,7 +276,7 @@ def test_few_rows_for_each_parameter_give_a_warning(rng):
         fc.laplace(fc.Objective(fc.MLP([2, 3, 1]), X, y, "mse", 0.1, np.full(20, 2)), post.theta)
 
 
-def test_a_posterior_is_a_record_with_a_picture(rng):
+def test_a_posterior_has_a_summary_and_a_plot(rng):
     import json
     import pickle
 
@@ -297,8 +305,10 @@ def test_a_posterior_is_a_record_with_a_picture(rng):
 
 
 @pytest.mark.nightly
-def test_standard_deviations_are_those_of_markov_chains(rng):
-    """A 1-3-1 network: Metropolis steps from the mode, in 400 chains."""
+def test_standard_deviations_match_markov_chains(rng):
+    """Standard deviations of a 1-3-1 network agree with 400 Metropolis chains started at
+    the mode.
+    """
     x = np.linspace(-2, 2, 400)[:, None]
     y = np.sin(2 * x[:, 0]) + 0.1 * rng.standard_normal(400)
     ob = fc.Objective(fc.MLP([1, 3, 1]), x, y, loss="mse", l2=1e-4)
@@ -328,8 +338,8 @@ def test_standard_deviations_are_those_of_markov_chains(rng):
     assert np.abs(post.std(at) / true - 1).max() <= 0.1
 
 
-def test_standard_deviations_and_evidence_are_those_of_laplace_torch(rng, request):
-    """Its full Gauss-Newton posterior, in float64."""
+def test_standard_deviations_and_evidence_match_laplace_torch(rng, request):
+    """Results agree with laplace-torch's full Gauss-Newton posterior in float64."""
     peer, torch = pytest.importorskip("laplace"), pytest.importorskip("torch")
     from torch.utils.data import DataLoader, TensorDataset
 

@@ -1,4 +1,4 @@
-"""Rows left out: predictions, influence, minima without each row, intervals."""
+"""Leave-one-out predictions, influence, minima without each sample, and prediction intervals."""
 
 import pickle
 
@@ -29,8 +29,10 @@ def linear(rng, N=30, weight=None):
     return fc.Objective(fc.MLP([3, 1]), X, y, loss="mse", sample_weight=weight), theta, A
 
 
-def continued(ob, theta, i, steps=20):
-    """The minimum that theta moves to while the weight of row i goes to 0, by SciPy's Newton."""
+def continued_minimum(ob, theta, i, steps=20):
+    """Return the minimum to which theta moves while the weight of sample i decreases to 0, by
+    SciPy's Newton method.
+    """
     weight = np.ones(ob.n_samples) if ob.sample_weight is None else np.array(ob.sample_weight)
     first = weight[i]
     for t in np.linspace(0, 1, steps + 1)[1:]:
@@ -44,7 +46,7 @@ def continued(ob, theta, i, steps=20):
     return theta
 
 
-def test_a_linear_network_without_a_row_is_exact(rng):
+def test_leaving_a_sample_out_of_a_linear_network_is_exact(rng):
     for weight in (None, rng.uniform(0.5, 2, 30)):
         ob, theta, A = linear(rng, weight=weight)
         w = np.ones(30) if weight is None else weight
@@ -65,7 +67,7 @@ def test_a_linear_network_without_a_row_is_exact(rng):
                 assert np.abs(out.change(X)[:, 0, i] - moved).max() <= 1e-12
 
 
-def test_cooks_distances_are_those_of_least_squares(rng):
+def test_cooks_distances_match_least_squares(rng):
     ob, theta, A = linear(rng)
     out, residual = fc.leave_one_out(ob, theta), A @ theta - ob.y[:, 0]
     h, variance = out.hat_matrix_diag, residual @ residual / (30 - 4)
@@ -99,14 +101,14 @@ def test_influence_is_the_derivative_of_retraining():
             assert np.abs(losses[:, i] - of_losses).max() <= 1e-4 * np.abs(of_losses).max() + 1e-9
 
 
-def test_exact_minima_are_those_that_a_removal_moves_to():
+def test_exact_minima_are_continued_from_the_full_minimum():
     for loss, sizes in (("mse", (3, 4, 1)), ("cross_entropy", (3, 4, 3))):
         ob, theta = fitted(3, sizes, loss, N=60, weights=True, l2=0.2)
         out = fc.leave_one_out(ob, theta, exact=True)
         one = fc.leave_one_out(ob, theta)
         assert out.kept.mean() > 0.9
         for i in np.flatnonzero(out.kept)[::6]:
-            end = continued(ob, theta, i)
+            end = continued_minimum(ob, theta, i)
             z = ob.model.predict(end, ob.X[i : i + 1])[0]
             assert np.abs(out.predictions[i] - z).max() <= 1e-9
             change = out.change(ob.X[:3])[:, :, i]
@@ -117,8 +119,10 @@ def test_exact_minima_are_those_that_a_removal_moves_to():
         assert np.corrcoef(true, step)[0, 1] > 0.99 and 0.85 < np.polyfit(true, step, 1)[0] < 1.1
 
 
-def test_one_step_is_newtons_step_with_the_rows_own_curvature_removed():
-    """Against dense matrices, for losses whose outputs are coupled, or whose rows lie sparse."""
+def test_one_step_predictions_take_a_newton_step_without_the_sample():
+    """One-step results match dense matrices, for losses with coupled outputs and for sparse
+    samples.
+    """
     for loss, sizes in (("mse", (3, 4, 2)), ("cross_entropy", (3, 3, 3))):
         ob, theta = fitted(9, sizes, loss, weights=True)
         out, (z, first, second) = fc.leave_one_out(ob, theta), ob.outputs(theta)
@@ -139,7 +143,7 @@ def test_one_step_is_newtons_step_with_the_rows_own_curvature_removed():
                 S @ J[i] @ np.linalg.solve(H, J[i].T)) / N)  # fmt: skip
 
 
-def test_rows_of_weight_0_are_left_out_already(rng):
+def test_samples_of_weight_zero_change_nothing_when_left_out(rng):
     weight = (np.arange(40) % 4 != 0).astype(float)
     net = nets.draw(2, [3, 3, 1], "tanh", N=40, l2=0.05)
     ob = net.objective(sample_weight=weight)
@@ -152,7 +156,7 @@ def test_rows_of_weight_0_are_left_out_already(rng):
         assert not out.hat_matrix_diag[idle].any() and not out.cooks_distance[idle].any()
 
 
-def test_points_that_are_no_minima_are_refused():
+def test_points_that_are_no_minima_are_rejected():
     toy = fc.Objective(fc.MLP([1, 1, 1], "identity", bias=False), [[1.0]], [1.0], loss="mse")
     ob, theta = fitted(1)
     relu = fc.Objective(fc.MLP([2, 3, 1], "relu"), np.eye(2), np.ones(2), loss="mse", l2=0.1)
@@ -175,8 +179,8 @@ def test_points_that_are_no_minima_are_refused():
         fc.leave_one_out(fc.testing.lecture_toy(), np.zeros(2))
 
 
-def quantiles(out, ob, X, level):
-    """Jackknife+ bounds by their definition."""
+def jackknife_bounds(out, ob, X, level):
+    """Return jackknife+ bounds by their definition."""
     n, alpha = ob.n_samples, 1 - level
     moved = ob.model.predict(out._at.theta, X)[:, 0, None] + out.change(X)[:, 0]
     own = np.abs(ob.y[:, 0] - out.predictions[:, 0])
@@ -205,12 +209,12 @@ def test_classes_with_free_biases_are_those_of_a_logistic_model(rng):
     assert np.allclose(np.diff(both.change(X), axis=1), one.change(X), rtol=1e-6, atol=1e-9)
 
 
-def test_intervals_are_the_quantiles_of_jackknife_plus(rng):
+def test_intervals_are_jackknife_plus_quantiles(rng):
     ob, theta = fitted(4)
     out, X = fc.leave_one_out(ob, theta), rng.standard_normal((6, 3))
     for level in (0.5, 0.8, 0.9, 0.99):
         low, high = out.interval(X, level)
-        below, above = quantiles(out, ob, X, level)
+        below, above = jackknife_bounds(out, ob, X, level)
         assert np.allclose(low[:, 0], below, rtol=1e-12) and np.allclose(high[:, 0], above)
     for wrong in (0.0, 1.0, -1, np.nan, "0.9"):
         with pytest.raises((ValueError, TypeError), match="confidence_level"):
@@ -220,7 +224,7 @@ def test_intervals_are_the_quantiles_of_jackknife_plus(rng):
         classes.interval(X)
 
 
-def test_a_row_of_weight_2_counts_twice_in_an_interval(rng):
+def test_a_sample_of_weight_two_counts_twice_in_an_interval(rng):
     ob, theta = fitted(4)
     out, X = fc.leave_one_out(ob, theta), rng.standard_normal((3, 3))
     from fastcurv.critical.left_out import _upper_quantile
@@ -233,8 +237,8 @@ def test_a_row_of_weight_2_counts_twice_in_an_interval(rng):
     assert np.isfinite(out.interval(X)).all()
 
 
-def coverage(make, splits, n_train):
-    """Mean coverage of 90% intervals over random splits."""
+def mean_coverage(make, splits, n_train):
+    """Return the mean coverage of 90% intervals over random splits."""
     found = []
     for seed in range(splits):
         X, y = make(seed)
@@ -252,13 +256,13 @@ def sine(seed):
     return X, np.sin(2 * X[:, 0]) + X[:, 1] + 0.3 * rng.standard_normal(300)
 
 
-def test_intervals_cover_as_often_as_asked():
-    """900 new rows; the standard error is below 0.02."""
-    assert 0.85 <= coverage(sine, 4, 75) <= 0.95
+def test_intervals_have_the_requested_coverage():
+    """Coverage is measured on 900 new samples, with a standard error below 0.02."""
+    assert 0.85 <= mean_coverage(sine, 4, 75) <= 0.95
 
 
 @pytest.mark.nightly
-def test_intervals_cover_88_to_92_percent_of_known_data():
+def test_intervals_cover_88_to_92_percent_of_three_data_sets():
     from sklearn.datasets import load_diabetes, make_friedman1, make_friedman3
     from sklearn.preprocessing import scale
 
@@ -274,7 +278,7 @@ def test_intervals_cover_88_to_92_percent_of_known_data():
         ),
     }
     for name, (make, n_train) in sources.items():
-        assert 0.88 <= coverage(make, 40, n_train) <= 0.92, name
+        assert 0.88 <= mean_coverage(make, 40, n_train) <= 0.92, name
 
 
 def test_estimators_predict_intervals_in_units_of_y(rng):
@@ -297,8 +301,8 @@ def test_estimators_predict_intervals_in_units_of_y(rng):
     assert (counts.predict_interval(X[:9]).high > 0).all()
 
 
-def test_units_that_decay_has_removed_leave_intervals_as_they_are():
-    """The bias of such a unit changes nothing, and has neither decay nor curvature."""
+def test_units_removed_by_weight_decay_do_not_change_intervals():
+    """The bias of a removed unit changes no output, and has neither penalty nor curvature."""
     X, y = sine(3)
     net = fc.MLPRegressor((6,), "tanh", alpha=30.0, random_state=0).fit(X, y)
     ob = net.objective(X, y)
@@ -327,8 +331,8 @@ def test_estimators_say_why_they_have_no_intervals():
         fc.MLPClassifier().predict_interval  # noqa: B018
 
 
-def test_intervals_are_refused_if_rows_or_parameters_have_changed_since_the_fit():
-    """An estimator keeps the rows of its fit and no copy of them."""
+def test_intervals_are_rejected_if_samples_or_weights_changed_since_the_fit():
+    """An estimator keeps a reference to the samples of its fit, not a copy."""
     X, y = sine(1)
     for change in ("X", "y", "weight", "alpha"):
         given, targets, weight = X.copy(), y.copy(), np.ones(len(y))
@@ -348,7 +352,7 @@ def test_intervals_are_refused_if_rows_or_parameters_have_changed_since_the_fit(
         assert np.isfinite(net.fit(X, y).predict_interval(X[:3])).all()
 
 
-def test_results_are_bitwise_the_same_for_any_number_of_threads():
+def test_leave_one_out_results_are_bitwise_identical_for_any_threads():
     ob, theta = fitted(3, (3, 4, 3), "cross_entropy", N=12, l2=0.1)
     results = []
     for threads in (1, 2, 3):
@@ -363,7 +367,7 @@ def test_results_are_bitwise_the_same_for_any_number_of_threads():
     assert np.array_equal(J, K) and np.array_equal(J, L)
 
 
-def test_a_result_is_shown_as_text_html_and_a_picture():
+def test_a_result_has_text_html_and_a_plot():
     pytest.importorskip("matplotlib")
     out = fc.leave_one_out(*fitted(4, N=12, l2=0.1), exact=True)
     text = out.summary()
@@ -378,7 +382,7 @@ def test_a_result_is_shown_as_text_html_and_a_picture():
         out.predictions[0] = 0
 
 
-def test_float32_networks_are_left_out_in_float64():
+def test_float32_networks_are_refitted_in_float64():
     net = nets.draw(4, [3, 4, 1], "tanh", N=40, l2=0.05, dtype="float32")
     theta = fc.minimize(net.ob, net.theta, seed=0).x
     out = fc.leave_one_out(net.ob, theta)

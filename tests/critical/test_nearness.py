@@ -1,4 +1,4 @@
-"""One rule says whether theta stands for a critical point, whatever the units."""
+"""The rule that decides whether theta counts as a critical point does not depend on units."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from fastcurv.testing import FunctionObjective, QuadraticObjective, zoo
 
 
 def bowl(centre, scale, offset, bound=None):
-    """``offset + scale (t - centre)^2 / 2``, and a bound that it is never below."""
+    """Return ``offset + scale (t - centre)^2 / 2`` with a lower bound."""
     ob = FunctionObjective(
         1,
         lambda t: offset + 0.5 * scale * (t[0] - centre) ** 2,
@@ -25,14 +25,14 @@ def bowl(centre, scale, offset, bound=None):
 
 
 @pytest.mark.parametrize("case", zoo(), ids=lambda c: c.name)
-def test_every_critical_point_of_the_zoo_is_near_and_nothing_else_is(case):
+def test_exactly_the_critical_points_of_the_zoo_are_near(case):
     assert nearness_at(case.objective, case.theta).near == (case.kind != "not_critical")
 
 
 @pytest.mark.parametrize("scale", [1e-100, 1e-8, 1.0, 1e8, 1e100])
-def test_the_step_may_promise_a_share_of_the_loss_above_its_bound(scale):
-    """(f - c) 1e-8 is the line, at every scale of the loss, and the tolerance says where it
-    lies.
+def test_the_threshold_is_a_fraction_of_the_loss_above_its_bound(scale):
+    """A point is near if Newton's step is predicted to decrease the loss by at most (f - c) 1e-8,
+    at every scale of the loss, and the tolerance corresponds to that threshold.
     """
     for distance, near in ((1e-4, True), (1.4e-4, True), (1.5e-4, False), (1e-2, False)):
         ob = bowl(0.0, scale, scale, 0.0)
@@ -43,7 +43,7 @@ def test_the_step_may_promise_a_share_of_the_loss_above_its_bound(scale):
     assert not nearness_at(bowl(0.0, scale, scale), np.array([1e-4])).near, "no bound is offered"
 
 
-def test_parameters_in_other_units_change_nothing():
+def test_nearness_does_not_depend_on_units_of_parameters():
     rng = np.random.default_rng(0)
     M = rng.standard_normal((6, 6))
     A = M @ M.T - 2 * np.eye(6)
@@ -64,15 +64,17 @@ def test_parameters_in_other_units_change_nothing():
             assert here.decrement == pytest.approx(there.decrement, rel=1e-2)
 
 
-def test_a_large_parameter_lends_no_tolerance_to_the_others():
-    """f = (b - 1e5)^2 + w^2 / 2 at w = 1: b is where it should be, and of any size."""
+def test_a_large_parameter_does_not_loosen_the_tolerance_of_others():
+    """For f = (b - 1e5)^2 + w^2 / 2 at w = 1, a large b at its optimum does not make the point
+    near.
+    """
     for centre in (0.0, 1e5, 1e8):
         ob = QuadraticObjective(np.diag([2.0, 1.0]), np.array([centre, 0.0]))
         assert nearness_at(ob, np.array([centre, 0.0])).near
         assert not nearness_at(ob, np.array([centre, 1e-3])).near
 
 
-def test_what_is_not_known_is_no_tolerance():
+def test_unknown_decrements_and_thresholds_are_not_near():
     for threshold in (np.inf, np.nan, -1.0):
         assert not held(1.0, 1.0, threshold, None).near
     assert not held(1.0, np.nan, 1.0, None).near and not held(1.0, np.inf, 1.0, None).near
@@ -110,8 +112,10 @@ def test_balanced_rows_are_those_of_any_units_and_leave_out_what_noise_would_dro
 
 
 @pytest.mark.parametrize("dense_below", [4096, 1])
-def test_the_tolerance_is_where_the_gradient_would_fail(dense_below):
-    """From gradients of rounding to such as fail, the tolerance said at one tells of the others."""
+def test_the_gradient_tolerance_separates_near_and_far_gradients(dense_below):
+    """For gradients from rounding error to far above the threshold, the tolerance stated for one
+    predicts the outcome for the others.
+    """
     ob = QuadraticObjective(np.diag([1.0, 2.0, 5.0]), offset=1.0)
     u = np.array([1.0, 1.0, 1.0])
     for size in (1e-16, 1e-13, 1e-10, 1e-8, 1e-3):
@@ -125,9 +129,9 @@ def test_the_tolerance_is_where_the_gradient_would_fail(dense_below):
 
 @pytest.mark.parametrize("kind", [fc.Objective, fc.StreamedObjective])
 @pytest.mark.parametrize("power", [-100, -40, 40])
-def test_units_of_inputs_hide_no_slope(kind, power):
-    """Where columns are many orders apart, what one number may be off by in all says nothing of
-    each: the step down the others still counts.
+def test_units_of_inputs_hide_no_gradient(kind, power):
+    """If columns differ by many orders of magnitude, a descent along the others is still
+    detected.
     """
     rng = np.random.default_rng(0)
     Z = rng.standard_normal((30, 2))
@@ -139,9 +143,9 @@ def test_units_of_inputs_hide_no_slope(kind, power):
 
 
 @pytest.mark.parametrize("kind", [fc.Objective, fc.StreamedObjective])
-def test_a_heavy_l2_on_some_parameters_hides_no_slope(kind):
-    """Balanced units of those without l2 are so long that the error of a gradient, taken whole, is
-    more than any slope.
+def test_a_large_l2_on_some_parameters_hides_no_gradient(kind):
+    """A gradient along parameters without l2 is detected although the total error bound of the
+    gradient exceeds it in balanced units.
     """
     rng = np.random.default_rng(1)
     X, y = rng.standard_normal((15, 1)), rng.integers(2, size=15)
@@ -151,7 +155,7 @@ def test_a_heavy_l2_on_some_parameters_hides_no_slope(kind):
         assert said.kind == "not_critical" and said.gradient_tol < 1e-3 * said.gradient_norm, said
 
 
-def test_a_theta_whose_square_is_no_number_is_judged_by_products_too():
+def test_a_theta_whose_squares_overflow_is_classified_by_products():
     rng = np.random.default_rng(0)
     Z = rng.standard_normal((30, 2))
     ob = fc.Objective(fc.MLP([2, 1], bias=False), 1e-100 * Z, Z @ [1.0, 2.0], loss="mse")
@@ -161,9 +165,9 @@ def test_a_theta_whose_square_is_no_number_is_judged_by_products_too():
 
 @pytest.mark.parametrize("low", [0.3, -0.3])
 @pytest.mark.parametrize("units", [np.ones(5), np.array([1.0, 2.0, 0.1, 3.0, 0.5])])
-def test_the_decrement_is_half_of_what_newtons_step_promises(low, units, rng):
-    """``g'|H|^-1 g / 2`` in the units of the eigenpairs, in any of them for a definite H; less for
-    an H or a g that may be off.
+def test_the_decrement_matches_its_formula(low, units, rng):
+    """The decrement equals ``g'|H|^-1 g / 2`` in the eigenpairs' units, and in any units for
+    definite H; errors of H or g reduce it.
     """
     Q = np.linalg.qr(rng.standard_normal((5, 5)))[0]
     values = np.r_[low, np.linspace(0.5, 4, 4)]
@@ -183,9 +187,9 @@ def test_the_decrement_is_half_of_what_newtons_step_promises(low, units, rng):
 
 
 @pytest.mark.parametrize("reach", [0.0, 1e-3, 0.1, 0.3, 0.5, 0.8, 1.0, 1.5, 4.0, np.nan])
-def test_curvature_that_lasts_keeps_its_sign(reach):
-    """``1 - t_0^2`` and ``-1 + t_1``, each 0 at a length of 1: along a direction and along a step
-    in it, three times as long.
+def test_lasting_curvature_keeps_its_sign(reach):
+    """The curvatures ``1 - t_0^2`` and ``-1 + t_1`` change sign at length 1, which is detected
+    along a direction, and along a step up to three times its length.
     """
     bent = FunctionObjective(
         2,
@@ -206,8 +210,8 @@ def test_curvature_that_lasts_keeps_its_sign(reach):
 
 
 @pytest.mark.parametrize("reach, lasts", [(0.5, True), (0.7, True), (0.72, False), (1.0, False)])
-def test_curvature_that_lasts_keeps_most_of_its_size(reach, lasts):
-    """Two thirds over the length of a step: ``1 / (1 + t^2)`` does up to ``2^-1/2``."""
+def test_lasting_curvature_keeps_two_thirds_of_its_size(reach, lasts):
+    """``1 / (1 + t^2)`` keeps two thirds of its size up to a length of ``2^-1/2``."""
     shallow = FunctionObjective(
         1,
         lambda t: t[0] * np.arctan(t[0]) - np.log1p(t[0] ** 2) / 2,

@@ -1,4 +1,4 @@
-"""What one call proves on kinks, every other says: minima of relu nets with l2, held by kinks."""
+"""All calls agree on minima at active kinks of relu networks with l2."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def relu_net(seed, loss="mse", sizes=(2, 5, 1), activation="relu", l2=3e-3):
     return fc.Objective(fc.MLP(list(sizes), activation=activation), X, y, loss=loss, l2=l2)
 
 
-def held(seed, **options):
+def run_to_kinks(seed, **options):
     ob = relu_net(seed, **options)
     found = fc.minimize(ob, ob.model.init(seed=seed))
     return ob, found
@@ -27,10 +27,10 @@ def held(seed, **options):
 
 @pytest.mark.parametrize("loss", ["mse", "binary_cross_entropy"])
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
-def test_classify_says_of_the_end_of_minimize_what_minimize_says(loss, activation):
+def test_classify_confirms_kink_minima_found_by_minimize(loss, activation):
     n_held = 0
     for seed in range(4):
-        ob, found = held(seed, loss=loss, activation=activation)
+        ob, found = run_to_kinks(seed, loss=loss, activation=activation)
         verdict = fc.classify(ob, found.x)
         assert verdict.certified == (found.success and found.kind == "minimum")
         if verdict.n_held is None:
@@ -45,14 +45,16 @@ def test_classify_says_of_the_end_of_minimize_what_minimize_says(loss, activatio
     assert n_held  # else this shows nothing
 
 
-def test_a_held_minimum_lies_no_higher_than_what_is_around_it():
-    ob, found = held(1)
+def test_the_loss_is_not_lower_around_a_kink_minimum():
+    ob, found = run_to_kinks(1)
     assert fc.classify(ob, found.x).n_held
     assert falls_nowhere(ob, found.x, np.random.default_rng(0))
 
 
-def other_ways(ob):
-    """The same loss where minima on kinks are not proved: in blocks, and in single precision."""
+def unproved_forms(ob):
+    """Yield the same loss in blocks and in single precision, for which minima at kinks are not
+    proved.
+    """
     loss, l2 = str(ob.loss), ob.l2
     blocks = [(ob.X[i : i + 25], ob.y[i : i + 25]) for i in range(0, len(ob.X), 25)]
     model = fc.MLP(ob.model.sizes, ob.model.activation[0], dtype="float32")
@@ -60,14 +62,16 @@ def other_ways(ob):
     yield fc.Objective(model, ob.X, ob.y, loss=loss, l2=l2)
 
 
-def test_what_kinks_may_hold_is_never_said_to_be_no_critical_point():
-    """Where nothing proves it, a minimum on kinks has a gradient that is large on this side."""
+def test_unproved_kink_minima_are_undecided():
+    """Without a proof, a minimum at active kinks is undecided although its one-sided gradient is
+    large.
+    """
     n_held = 0
     for seed in range(6):
-        ob, found = held(seed)
+        ob, found = run_to_kinks(seed)
         if not fc.classify(ob, found.x).n_held:
             continue
-        for other in other_ways(ob):
+        for other in unproved_forms(ob):
             verdict = fc.classify(other, found.x.astype(other.dtype))
             assert verdict.kind in ("undecided", "degenerate"), verdict.reason
             n_held += verdict.gradient_norm > verdict.gradient_tol
@@ -78,7 +82,9 @@ def test_what_kinks_may_hold_is_never_said_to_be_no_critical_point():
 
 
 def test_a_kink_at_an_ordinary_point_changes_no_verdict():
-    """A row of zeros through a layer without a bias lies on every kink of it, wherever theta is."""
+    """A sample of zeros is at the kinks of a layer without biases for every theta, and does not
+    change the verdict.
+    """
     ob = relu_net(0)
     X = ob.X.copy()
     X[0] = 0
@@ -88,8 +94,10 @@ def test_a_kink_at_an_ordinary_point_changes_no_verdict():
 
 
 def test_a_kink_point_that_is_no_minimum_is_not_certified():
-    """The first layer shrunk: its pre-activations of 0 stay, and nothing else is at rest."""
-    ob, found = held(1)
+    """If the first layer is scaled down, its zero pre-activations stay zero, but the point is no
+    minimum.
+    """
+    ob, found = run_to_kinks(1)
     theta = found.x.copy()
     (W, b), *_ = ob.model.unflatten(theta)
     first = W.size + b.size
@@ -98,14 +106,14 @@ def test_a_kink_point_that_is_no_minimum_is_not_certified():
     assert verdict.n_kinks and not verdict.certified and verdict.n_held is None
 
 
-def test_single_precision_claims_nothing_on_kinks():
-    ob, found = held(1)
+def test_kink_minima_are_not_certified_in_float32():
+    ob, found = run_to_kinks(1)
     single = ob.astype("float32")
     assert not fc.classify(single, found.x.astype("float32")).certified
 
 
 class Line:
-    """A loss along one parameter, in single precision."""
+    """A loss of one parameter in single precision."""
 
     dtype = np.float32
 
@@ -126,14 +134,14 @@ class Line:
         (lambda t: 1 + abs(t) - 300 * t * t, False),  # beyond a barrier
     ],
 )
-def test_a_loss_falls_across_a_kink_by_more_than_slope_and_rounding(loss, falls):
+def test_descent_across_a_kink_exceeds_slope_and_rounding(loss, falls):
     slope = np.array([1e-3])
     assert falls_across(Line(loss), np.zeros(1), np.ones(1), slope) == falls
 
 
 def test_classify_proves_what_minimize_proved():
-    """Where all units have collapsed to next to nothing, and where one is a copy of another and no
-    kink lies near: what the run ended with is found again at its end.
+    """Minima that minimize certified with collapsed units, or with a copied unit and no kink
+    nearby, are certified by classify.
     """
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((3, 3)), rng.standard_normal(3)

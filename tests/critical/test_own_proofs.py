@@ -1,5 +1,5 @@
-"""Nothing is proved of an objective or an operator whose functions are not those that were proved
-of: subclasses, assigned attributes, wrappers, copies. Unchanged ones keep what is proved of them.
+"""Objectives or operators whose functions were replaced by subclasses, attributes or wrappers have
+no proofs; unchanged ones keep theirs.
 """
 
 import copy
@@ -37,7 +37,7 @@ PROOFS = ("third_bound", "precise_gradient", "orbits", "curvature_floor", "loss_
 
 
 def claims_nothing(ob):
-    """Whether by no way anything is proved of an objective, and a reason is given."""
+    """Return True if no proof is given for an objective by any call, and a reason is."""
     ways = [offered(ob, name) for name in PROOFS]
     ways += [rounding_bound_of(ob), ob.certificates if isinstance(ob, fc.Objective) else None]
     return all(way is None for way in ways) and bool(why_unproved(ob)) and not is_plain(ob)
@@ -48,8 +48,8 @@ def claims_all(ob):
     return all(way is not None for way in ways) and not why_unproved(ob) and is_plain(ob)
 
 
-def pulled(name):
-    """A function of the loss with a linear term, by the name of the one that it replaces."""
+def with_linear_term(name):
+    """Return a replacement of the named function that adds a linear term to the loss."""
 
     def value(self, theta):
         return fc.Objective.value(self, theta) + float(theta.sum())
@@ -96,9 +96,11 @@ def test_unchanged_objectives_keep_their_proofs():
 
 
 @pytest.mark.parametrize("name", LOSS_METHODS)
-def test_nothing_is_proved_where_a_function_of_the_loss_is_replaced(name):
-    """By a subclass, however it hides that, by an attribute, and by wrappers; in copies, too."""
-    function = pulled(name)
+def test_replaced_functions_of_the_loss_disable_proofs(name):
+    """Functions replaced by a subclass, however it hides that, by an attribute or by a wrapper
+    disable proofs, also in copies.
+    """
+    function = with_linear_term(name)
     hidden = functools.wraps(getattr(fc.Objective, name))(lambda self, theta: function(self, theta))
     changed = [type("Sub", (fc.Objective,), {name: part})(*GIVEN) for part in (function, hidden)]
     changed.append(type("Below", (type(changed[0]),), {})(*GIVEN))
@@ -127,16 +129,16 @@ def test_nothing_is_proved_where_a_function_of_the_loss_is_replaced(name):
         assert in_float64(ob) is ob and why_not_own(ob, "engine_steps")
 
 
-def test_no_verdict_on_a_replaced_loss_is_certified_or_of_the_former_one():
+def test_verdicts_on_a_replaced_loss_are_of_that_loss_and_uncertified():
     inner = fc.Objective(*GIVEN)
     theta = fc.minimize(inner, seed=0).x
-    parts = {name: pulled(name) for name in ("value", "gradient", "value_and_gradient")}
+    parts = {name: with_linear_term(name) for name in ("value", "gradient", "value_and_gradient")}
     for ob in (type("Sub", (fc.Objective,), parts)(*GIVEN),):
         said = fc.classify(ob, theta)
         assert said.kind == "not_critical" and not said.certified
         assert "has a value of its own, of which nothing is proved" in why_unproved(ob)
     for name in LOSS_METHODS:
-        function = pulled(name)
+        function = with_linear_term(name)
         ob = type("Sub", (fc.Objective,), {name: function})(*GIVEN)
         assert not fc.classify(ob, theta).certified, name
 
@@ -166,7 +168,7 @@ def test_no_verdict_on_a_replaced_loss_is_certified_or_of_the_former_one():
 
 
 @pytest.mark.parametrize("name", READ_ATTRIBUTES)
-def test_nothing_is_proved_where_a_subclass_replaces_what_proofs_read(name):
+def test_replaced_data_of_proofs_disable_proofs(name):
     plain = fc.Objective(*GIVEN)
     if name == "__getattribute__":
         part = lambda self, other: object.__getattribute__(self, other)  # noqa: E731
@@ -176,7 +178,7 @@ def test_nothing_is_proved_where_a_subclass_replaces_what_proofs_read(name):
     assert claims_nothing(ob), name
 
 
-def test_a_function_assigned_to_the_librarys_class_is_seen(monkeypatch):
+def test_functions_assigned_to_the_librarys_class_are_detected(monkeypatch):
     ob = fc.Objective(*GIVEN)
     assert claims_all(ob)
     with monkeypatch.context() as patch:
@@ -185,7 +187,7 @@ def test_a_function_assigned_to_the_librarys_class_is_seen(monkeypatch):
     assert claims_all(ob)
 
 
-def test_a_class_says_that_the_loss_is_the_same_and_one_derived_from_it_loses_that():
+def test_a_class_may_declare_an_unchanged_loss_but_not_for_its_subclasses():
     class Counted(fc.Objective):
         certificates = fc.Objective.certificates
 
@@ -202,7 +204,7 @@ def test_a_class_says_that_the_loss_is_the_same_and_one_derived_from_it_loses_th
     assert claims_nothing(ob) and claims_nothing(Changed(*GIVEN))
 
 
-def test_what_an_objective_of_a_users_own_proves_is_of_the_class_that_says_so():
+def test_proofs_of_user_objectives_hold_for_their_own_class_only():
     class Square:
         n_params = 1
 
@@ -230,7 +232,7 @@ def test_what_an_objective_of_a_users_own_proves_is_of_the_class_that_says_so():
             return 24.0 * (abs(theta[0]) + radius)
 
     class Template:
-        """Proves what holds of the functions that derived classes add."""
+        """A class that proves properties of functions which derived classes add."""
 
         n_params, third_bound = 1, Square.third_bound
 
@@ -259,7 +261,7 @@ def test_what_an_objective_of_a_users_own_proves_is_of_the_class_that_says_so():
     assert fc.classify(saddle, at).certified
 
 
-def test_losses_without_bounds_give_their_reason_by_the_same_function():
+def test_losses_without_bounds_state_why():
     def squares(z, y):
         r = z - y
         return (r * r).sum(axis=1) / 2, r, np.ones_like(r)
@@ -276,7 +278,7 @@ def test_losses_without_bounds_give_their_reason_by_the_same_function():
 
 
 def doubled(name):
-    """A function of an operator's products that returns twice the product with `A`."""
+    """Return a function of an operator that returns twice the product with `A`."""
 
     def matrix(self, V, out=None):
         return 2 * (self.A @ V)
@@ -285,9 +287,9 @@ def doubled(name):
 
 
 @pytest.mark.parametrize("name", PRODUCT_METHODS)
-def test_what_an_operator_offers_is_of_the_products_it_has(name):
-    """Eigenvalues and bounds are those of the products, whether a class derived from this library's
-    replaces them or a wrapper that hands on all else.
+def test_eigenvalues_and_bounds_are_of_the_operators_own_products(name):
+    """If a subclass or a wrapper replaces an operator's products, eigenvalues and bounds are those
+    of the replaced products.
     """
     ob = fc.Objective(*GIVEN)
     theta = ob.model.init(seed=0)

@@ -1,5 +1,5 @@
-"""Parts of proofs and verdicts alone, each against a definition written another way: hypotheses on
-kinks that fail in turn, and what two fixed vectors, orbits and slices without dimensions prove.
+"""Single parts of proofs, each against an independent definition: hypotheses at kinks that fail one
+by one, two fixed vectors, orbits and slices.
 """
 
 from types import SimpleNamespace
@@ -20,7 +20,9 @@ WIDE = dict.fromkeys(("signs", "slopes", "upward", "collapsed", "copies"), 1.0)
 
 
 class Quadratic:
-    """``(theta_0^2 + 2 theta_1^2) / 2 + t (theta_0 - at)``: one kink at theta_0 = at, slope t."""
+    """``(theta_0^2 + 2 theta_1^2) / 2 + t (theta_0 - at)``, with one kink at theta_0 = at and slope
+    t.
+    """
 
     n_theta, n_slopes, n_params, n_kinks, n_collapsed, n_copies = 2, 1, 3, 1, 0, 0
 
@@ -54,7 +56,7 @@ class Quadratic:
 AT = np.array([0.0, 0.0, 0.5])
 
 
-def test_a_point_on_a_kink_is_proved_within_newtons_step():
+def test_kink_minima_are_proved_within_newtons_step():
     for far in (0.0, 1e-12, 1e-6, 1e-3):
         found = prove_kink_minimum(Quadratic(), AT + far)
         assert found.certified and found.missing == ""
@@ -65,7 +67,7 @@ def test_a_point_on_a_kink_is_proved_within_newtons_step():
 
 
 @pytest.mark.parametrize("third, holds", [(1.0, True), (1e3, True), (1e7, False)])
-def test_a_third_derivative_that_is_too_large_proves_nothing(third, holds):
+def test_too_large_a_third_derivative_prevents_a_proof(third, holds):
     found = prove_kink_minimum(Quadratic(third=third), AT + 1e-6)
     assert found.certified == holds and (found.kantorovich < 0.5) == holds
     if not holds:
@@ -88,20 +90,22 @@ def test_a_third_derivative_that_is_too_large_proves_nothing(third, holds):
         ({"margins": WIDE | {"copies": 0.0}}, "go its own way"),
     ],
 )
-def test_every_hypothesis_counts(changed, words):
+def test_every_failed_hypothesis_prevents_a_kink_proof(changed, words):
     found = prove_kink_minimum(Quadratic(**changed), AT)
     assert not found.certified and words in found.missing
 
 
-def test_units_of_the_slopes_help_where_curvature_is_of_another_size():
-    """In theta's own units 1e-6 of coupling makes ``1 / beta`` tiny; units of the slope mend it."""
+def test_units_of_slopes_allow_a_proof_for_weak_coupling():
+    """In theta's own units, a coupling of 1e-6 makes ``1 / beta`` tiny; in units of the slope the
+    proof holds.
+    """
     found = prove_kink_minimum(Quadratic((1.0, 2.0), 1e-6, third=1.0), AT + [1e-9, 1e-9, 0.0])
     assert found.certified and found.weakest > 1e-3
 
 
 @pytest.mark.parametrize("L", [1e-3, 1.0, 1e3])
-def test_two_signs_reach_as_far_as_the_bound_grows(L):
-    """``L(r) = L (1 + r)``: the largest radius solves ``L (1 + r) r = margin``."""
+def test_the_radius_of_two_signs_is_close_to_the_largest(L):
+    """For ``L(r) = L (1 + r)``, the largest radius solves ``L (1 + r) r = margin``."""
     radius = two_signs(-0.5, 2.0, lambda r: L * (1 + r))
     sharp = (-1 + (1 + 2 / L) ** 0.5) / 2
     assert 0.3 * sharp <= radius <= sharp
@@ -109,7 +113,7 @@ def test_two_signs_reach_as_far_as_the_bound_grows(L):
     assert two_signs(-2.0, 1.0, lambda r: L) == pytest.approx(1 / L)
 
 
-def test_two_signs_prove_nothing_where_a_number_is_missing():
+def test_two_signs_need_finite_curvatures_and_bounds():
     for pair in ((0, 1), (-1, 0), (1, 2), (1, 1), (np.nan, 1), (-1, np.nan), (-np.inf, np.inf)):
         assert two_signs(*map(float, pair), lambda r: 1.0) == 0
     for L in (np.nan, np.inf, -1.0):
@@ -121,7 +125,7 @@ def test_two_signs_prove_nothing_where_a_number_is_missing():
     assert 0.1 <= grows <= 0.25, "no third derivative at theta, and none known beyond a quarter"
 
 
-def test_an_orbit_is_whole_as_long_as_its_tangents_cannot_turn_away():
+def test_an_orbit_keeps_its_dimension_while_its_tangents_stay_independent():
     span = np.eye(4)[:, :2]
     tangents = span @ np.diag([1.0, 0.5])
     assert orbit_stays_whole(span, tangents, 1.0, 0.0, 0.49)
@@ -134,14 +138,14 @@ def test_an_orbit_is_whole_as_long_as_its_tangents_cannot_turn_away():
     assert not orbit_stays_whole(span, tangents[:, :1], 0.0, 0.0, 0.0), "fewer than the span"
 
 
-def test_newton_in_a_slice_of_no_dimensions_stays():
+def test_newton_in_an_empty_slice_takes_no_step():
     empty = Slice(np.zeros(0), np.zeros((3, 0)), 0.0, np.ones(3), np.eye(3))
     beta, eta, x = newton_in_slice(np.zeros((3, 3)), 0.0, empty, np.ones(3), 0.0)
     assert (beta, eta) == (1.0, 0.0) and not x.any()
 
 
 def test_newton_in_a_slice_bounds_its_step():
-    """Against the step in exact numbers: A = diag(1, 4, 0), the last direction taken out."""
+    """The bound on Newton's step is sharp for A = diag(1, 4, 0) with the last direction removed."""
     A, g = np.diag([1.0, 4.0, 0.0]), np.array([0.5, 2.0, 0.0])
     cut = Slice(np.array([1.0, 4.0]), np.eye(3)[:, :2], 0.25, np.ones(3), np.eye(3)[:, 2:])
     beta, eta, x = newton_in_slice(A, 0.125, cut, g, 0.0625)
@@ -155,8 +159,10 @@ def test_newton_in_a_slice_bounds_its_step():
 
 
 @pytest.mark.parametrize("n, s", [(6, 1), (40, 5), (60, 33), (150, 140)])
-def test_projections_are_off_by_no_more_than_their_bound(n, s):
-    """Of the complement of a span, against the same reflections in long double; of all scales."""
+def test_errors_of_projections_are_within_their_bound(n, s):
+    """Projections onto the complement of a span match the same reflections in long double, at all
+    scales.
+    """
     rng = np.random.default_rng([n, s])
     span = np.linalg.qr(rng.standard_normal((n, s)))[0]
     off = _Off(span)
@@ -175,8 +181,8 @@ def test_projections_are_off_by_no_more_than_their_bound(n, s):
         assert off.rounding() < 1e-9 * s or s > 128
 
 
-def test_where_nothing_curves_all_of_the_gradient_lies_outside():
-    """A plane: H is 0, so no part of g is in its range."""
+def test_the_gradient_of_a_plane_lies_outside_the_range_of_H():
+    """For a linear function H is 0, so no part of g is in its range."""
     g = np.array([0.3, -0.4, 1.2])
     plane = FunctionObjective(3, lambda t: g @ t, lambda t: g, lambda t: np.zeros((3, 3)))
     for dense_below in (0, 10):
@@ -187,7 +193,7 @@ def test_where_nothing_curves_all_of_the_gradient_lies_outside():
 
 @pytest.mark.parametrize("low", [-1.0, -1e-3, 1e-3])
 def test_ends_of_the_spectrum_are_enclosed(low):
-    """By products alone: a Ritz value with its error on either side."""
+    """Without a matrix, each end of the spectrum is reported as a Ritz value with error bounds."""
     values = np.r_[low, np.linspace(0.1, 3, 60)]
     point = fc.classify(QuadraticObjective(np.diag(values)), np.zeros(61), dense_below=0)
     assert point.lambda_min_bounds[0] <= low <= point.lambda_min_bounds[1] + 1e-12
@@ -196,7 +202,7 @@ def test_ends_of_the_spectrum_are_enclosed(low):
     assert point.n_negative_bounds[0] == (1 if low < 0 else 0)
 
 
-def test_a_notebook_shows_each_line_of_the_evidence_as_a_row():
+def test_notebook_output_has_a_row_for_each_line_of_evidence():
     point = fc.classify(QuadraticObjective(np.diag([1.0, 2.0])), np.zeros(2))
     html = point._repr_html_()
     for name in ("gradient", "curvature", "inertia", "cost"):
@@ -204,8 +210,10 @@ def test_a_notebook_shows_each_line_of_the_evidence_as_a_row():
     assert "2 positive, 0 negative, 0 zero" in html and html.count("<tr") >= 5
 
 
-def test_jacobians_are_asked_whether_residuals_vanish_as_long_as_they_are_small(monkeypatch):
-    """By their entries, rows times parameters; with an l2, or more rows than parameters, never."""
+def test_the_interpolation_theorem_is_tried_for_small_jacobians_only(monkeypatch):
+    """The theorem is tried if samples times parameters are below a limit, without l2, and with at
+    most as many residuals as parameters.
+    """
     X, y = np.cos(np.arange(6.0)).reshape(3, 2), np.ones((3, 1))
     net = fc.MLP((2, 3, 1), "tanh")
     ob, theta = fc.Objective(net, X, y, "mse"), net.init(seed=0)
@@ -224,9 +232,9 @@ def test_jacobians_are_asked_whether_residuals_vanish_as_long_as_they_are_small(
 
 
 @pytest.mark.parametrize("error", [1e-9, 0.1, 0.7])
-def test_ends_are_proved_less_the_error_of_the_matrix(error):
-    """The quotient of the first and of the last vector, brought towards zero by what H may be off
-    by; where that is more than the matrix shows, by a product.
+def test_proved_ends_of_the_spectrum_include_the_error_of_the_matrix(error):
+    """Rayleigh quotients of the first and last eigenvector are reduced by the error of H; if that
+    exceeds the eigenvalue, a product is used.
     """
     values = np.array([-0.5, 0.3, 2.0])
     cut = SimpleNamespace(c=np.array([2.0, 1.0, 0.5]), vectors=np.eye(3), values=values)

@@ -9,7 +9,7 @@ from fastcurv.testing import FunctionObjective
 
 
 def cubic(a, scale=1.0):
-    """``scale (x^3/3 - a^2 x)``: a minimum at a, a maximum at -a; L = 2 scale."""
+    """Return ``scale (x^3/3 - a^2 x)``, with a minimum at a, a maximum at -a, and L = 2 scale."""
     return FunctionObjective(
         1,
         lambda t: scale * (t[0] ** 3 / 3 - a * a * t[0]),
@@ -21,9 +21,7 @@ def cubic(a, scale=1.0):
 
 @pytest.mark.parametrize("x", np.linspace(0.4, 3, 27))
 def test_the_radius_reaches_the_critical_point_and_h_is_sharp(x):
-    """For this cubic the theorem is exact: it holds where Newton's sequence is that of its
-    bound.
-    """
+    """For this cubic the theorem is sharp, because Newton's sequence is that of its bound."""
     g, H = x * x - 1, 2 * x
     found = kantorovich(1 / H, abs(g / H), lambda r: 2.0)
     assert found.h == pytest.approx(2 * abs(g) / H**2, rel=1e-12)
@@ -48,14 +46,14 @@ def test_the_radius_reaches_the_critical_point_and_h_is_sharp(x):
         ((1.0, 0.5, 1.0), "h"),
     ],
 )
-def test_what_is_not_known_proves_nothing(numbers, missing):
+def test_unknown_bounds_prove_nothing(numbers, missing):
     beta, eta, L = numbers
     found = kantorovich(beta, eta, lambda r: L)
     assert not found.holds and found.missing == missing and found.radius == np.inf
 
 
 @pytest.mark.parametrize("scale", [1e-200, 1e-8, 1.0, 1e8, 1e200])
-def test_certified_beside_a_simple_point_at_every_scale_of_the_loss(scale):
+def test_points_near_a_minimum_are_certified_at_every_scale_of_the_loss(scale):
     for a in (1e-3, 1.0, 1e3):
         ob = cubic(a, scale)
         for sign, kind in ((1, "minimum"), (-1, "maximum")):
@@ -70,9 +68,9 @@ def test_certified_beside_a_simple_point_at_every_scale_of_the_loss(scale):
 
 
 @pytest.mark.parametrize("gap", 10.0 ** -np.arange(1, 16.0))
-def test_two_points_that_merge_are_told_apart_or_not_certified(gap):
-    """A minimum and a maximum 2 gap apart: what is certified is the point at hand, and its radius
-    does not reach the other.
+def test_nearby_critical_points_are_distinguished_or_not_certified(gap):
+    """For a minimum and a maximum 2 gap apart, the nearer point is certified, with a radius that
+    excludes the other.
     """
     ob = cubic(gap)
     for x in (gap, gap * (1 + 1e-9), 0.0, 0.5 * gap):
@@ -84,9 +82,9 @@ def test_two_points_that_merge_are_told_apart_or_not_certified(gap):
     assert fc.classify(ob, [gap]).certified
 
 
-def test_too_far_for_the_theorem_and_near_enough_for_newton():
-    """Near by the rule and h >= 1/2: the verdict says where Newton's steps lead, if what lies there
-    is certified; there h < 1/2, and the distance is the true one.
+def test_near_points_beyond_the_theorem_report_where_newton_leads():
+    """If theta is near but h >= 1/2, the verdict reports the certified point that Newton's steps
+    lead to, with its true distance.
     """
     ob = cubic(1.0)
     for x, holds in ((1.9, True), (0.71, True), (0.7, False), (0.6, False)):
@@ -111,8 +109,8 @@ def test_too_far_for_the_theorem_and_near_enough_for_newton():
         assert said.certified or (said.at_nearest.certified and where is not None)
 
 
-def test_two_signs_leave_h_unsaid():
-    """A saddle that rests on two vectors names no h, which would not be that of a proof."""
+def test_saddles_proved_by_two_vectors_report_no_h():
+    """A saddle proved by two vectors reports no h, which would belong to another proof."""
     ob = FunctionObjective(
         3,
         lambda t: t[0] ** 2 - t[1] ** 2 + t[2] ** 4,
@@ -144,7 +142,7 @@ def test_no_theorem_on_a_ball_of_radius_zero():
         assert not said.certified and said.n_kinks == 1, said
 
 
-def test_a_step_that_underflows_is_not_said_to_be_none():
+def test_a_radius_that_underflows_is_not_reported_as_zero():
     X, y = np.ones((3, 1)), [0, 0, 1]
     ob = fc.Objective(fc.MLP([1, 2]), X, y, l2=1e100, sample_weight=np.full(3, 1e-250))
     said = fc.classify(ob, np.zeros(4))  # the minimum lies 1e-351 away
@@ -153,7 +151,7 @@ def test_a_step_that_underflows_is_not_said_to_be_none():
 
 
 def test_a_zero_of_residuals_lies_within_the_radius():
-    """``R(x, y) = x^2 + y^2 - 1``: a circle of zeros; J = 2 (x, y), L = 2."""
+    """``R(x, y) = x^2 + y^2 - 1`` has a circle of zeros; J = 2 (x, y) and L = 2."""
     for x in (0.8, 0.95, 1.0, 1.1, 1.4):
         J, R = np.array([[2 * x, 0.0]]), np.array([x * x - 1])
         found = zero_of_residuals(J, 0.0, R, 0.0, lambda r: 2.0)

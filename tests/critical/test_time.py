@@ -1,5 +1,5 @@
-"""A verdict is quick where the answer is, ends when it is told to, and then says only what it
-knows.
+"""Verdicts are quick for clear points, end within their time limit, and claim only what was found
+by then.
 """
 
 import threading
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.by_day(share=1 / 2)
 
 
 class Slow:
-    """``x'Ax / 2``, whose products take a while each, by the clock `now`."""
+    """``x'Ax / 2``, each of whose products takes some time by the clock `now`."""
 
     def __init__(self, values, seconds=0.0):
         self.values, self.seconds, self.n_params = np.asarray(values, float), seconds, len(values)
@@ -49,7 +49,7 @@ class Slow:
 
 
 def trained(hidden, activation, seed=0, epochs=10):
-    """A net whose gradient is far above its tolerance, after some epochs of Adam."""
+    """Return a network with a large gradient, after a few epochs of Adam."""
     rng = np.random.default_rng(seed)
     X = rng.standard_normal((200, 24))
     y = (X[:, :3] ** 2).sum(axis=1) > 3
@@ -65,8 +65,8 @@ def trained(hidden, activation, seed=0, epochs=10):
     "hidden, activation, epochs",
     [((32,), "tanh", 10), ((16, 16), "relu", 10), ((90,), "tanh", 10), ((24,), "gelu", 0)],
 )
-def test_far_from_rest_a_verdict_is_that_of_products_alone(hidden, activation, epochs):
-    """So it costs what they do: two more, with which the size of the gradient is weighed."""
+def test_far_points_are_classified_by_products_alone(hidden, activation, epochs):
+    """A far point costs as much as products alone, plus two with which the gradient is weighed."""
     ob, theta = trained(hidden, activation, epochs=epochs)
     usual, cheap = classify(ob, theta), classify(ob, theta, dense_below=0)
     assert usual.kind == cheap.kind == "not_critical" and usual.method == "krylov"
@@ -89,8 +89,8 @@ def test_a_verdict_ends_in_time_and_says_so(values, seconds, monkeypatch):
     assert classify(Slow(values), np.zeros(300), max_time=60).n_positive == (values > 0).sum()
 
 
-def test_what_cannot_be_done_in_time_is_not_begun(monkeypatch):
-    """All eigenvalues of n = 1100 are expected to take twice the time that is allowed."""
+def test_computations_that_exceed_the_time_limit_are_not_begun(monkeypatch):
+    """For n = 1100, computing all eigenvalues would take twice the allowed time."""
     ob = Slow(np.linspace(1, 2, 1100), 1e-6)
     monkeypatch.setattr(time, "perf_counter", lambda: ob.now)
     allowed = 0.5 * SECONDS_PER_N_CUBED * 1100**3
@@ -100,8 +100,10 @@ def test_what_cannot_be_done_in_time_is_not_begun(monkeypatch):
 
 
 @pytest.mark.parametrize("l2", [0.0, 1e-2])
-def test_at_rest_no_budget_is_so_small_that_the_point_is_called_another(l2, rng):
-    """Too few products tell nothing of Newton's step: that is no reason to call a point far."""
+def test_small_budgets_never_call_a_critical_point_far(l2, rng):
+    """If there are too few products to estimate Newton's step, a critical point is undecided, not
+    far.
+    """
     model = fc.MLP([3, 6, 2])
     ob = fc.Objective(model, rng.standard_normal((40, 3)), rng.integers(0, 2, 40), l2=l2)
     theta = model.init(seed=0)
@@ -117,8 +119,8 @@ def test_at_rest_no_budget_is_so_small_that_the_point_is_called_another(l2, rng)
     assert far.kind == "not_critical" and far.gradient_tol > 0
 
 
-class Ticks:
-    """A clock that ticks whenever it is read."""
+class TickingClock:
+    """A clock that advances whenever it is read."""
 
     def __init__(self):
         self.now = 0.0
@@ -146,7 +148,7 @@ def test_time_may_end_at_any_stage(dense_below, at_rest, monkeypatch, rng):
     usual = classify(ob, theta, dense_below=dense_below)
     kinds = set()
     for limit in (*range(1, 40, 2), *np.geomspace(40, 4000, 20).astype(int)):
-        clock = Ticks()
+        clock = TickingClock()
         monkeypatch.setattr(runtime, "time", clock)
         point = classify(ob, theta, dense_below=dense_below, max_time=float(limit))
         monkeypatch.undo()
@@ -231,7 +233,7 @@ def test_bounds_hold_and_say_what_was_tried_where_nothing_was_left(monkeypatch):
     theta = end + 1e-3 * rng.standard_normal(end.size)
     n_negative = fc.inertia(ob.hessian(theta)).n_negative
     assert "Newton step" in classify(ob, theta).reason and n_negative == 0
-    monkeypatch.setattr(runtime, "time", Ticks())
+    monkeypatch.setattr(runtime, "time", TickingClock())
     for options, ended in (
         ({"max_products": 1}, "the budget ended before"),
         ({"max_time": 1e-9}, "max_time = 1e-09 s is too short to estimate the distance"),

@@ -8,7 +8,7 @@ import pytest
 import fastcurv as fc
 from fastcurv.critical.iterative import Reached
 
-from .test_on_kinks import held
+from .test_on_kinks import run_to_kinks
 
 pytestmark = pytest.mark.by_day(share=1 / 2)
 
@@ -226,7 +226,7 @@ def test_such_rows_reach_no_more_dimensions(how, rng):
 @pytest.mark.parametrize("place", [0, 60])
 def test_a_minimum_on_kinks_does_not_mind_rows_of_weight_0(place):
     """Even one that lies on a kink of a unit."""
-    ob, found = held(1)
+    ob, found = run_to_kinks(1)
     model = ob.model
     one = fc.classify(ob, found.x)
     assert one.certified and one.n_held

@@ -1,4 +1,4 @@
-"""What a verdict looks like where parts of it are unknown."""
+"""The printed form of verdicts whose evidence is partly unknown."""
 
 import itertools
 import json
@@ -21,8 +21,10 @@ def point():
 
 
 @pytest.mark.parametrize("seed", [0, np.int64(3), np.random.default_rng(0)])
-def test_all_of_it_is_plain(point, seed):
-    """Numbers, words, lists and None, by the names and with the numbers of the shell's JSON."""
+def test_to_dict_has_plain_values_only(point, seed):
+    """`to_dict` has only numbers, words, lists and None, with the names and values of the shell's
+    JSON.
+    """
     from fastcurv.cli.output import verdict_facts
     from fastcurv.spectrum.results import as_json
 
@@ -43,13 +45,13 @@ def test_all_of_it_is_plain(point, seed):
     assert {name: facts[name] for name in shell} == shell
 
 
-def test_what_is_known_is_shown(point):
+def test_repr_shows_the_known_evidence(point):
     text = repr(point)
     assert "certified" in text and "3 positive, 0 negative" in text and "kinks" not in text
     assert point.index == 0 and point.minimum_ratio == 1 and point.summary() == text
 
 
-def test_risks_kinks_and_bounds_are_shown(point):
+def test_repr_shows_risks_kinks_and_bounds(point):
     odd = replace(
         point, certified=False, failure_probability=1e-3, n_kinks=4, n_negative=None,
         n_positive=None, n_negative_bounds=(1, 3), at_nearest=point, distance=0.25,
@@ -66,8 +68,8 @@ def test_risks_kinks_and_bounds_are_shown(point):
     assert "nearest     a minimum at" in repr(doubted)
 
 
-def test_a_first_reader_is_told_in_a_sentence():
-    """Kind, how sure, what to do next: at most 25 words, whatever is known."""
+def test_sentences_have_at_most_25_words():
+    """Every sentence names the kind, its certainty and the next step in at most 25 words."""
     point = fc.classify(fc.testing.lecture_toy(), np.zeros(2), seed=0)
     assert point.sentence == (
         "Proved saddle: the Hessian has eigenvalues of both signs. "
@@ -89,7 +91,9 @@ def test_a_first_reader_is_told_in_a_sentence():
 
 
 def square(rank):
-    """``sum of the first `rank` x_i^2``: constant along the other axes, by no symmetry known."""
+    """Return ``sum of the first `rank` x_i^2``, which is constant along the other axes by no known
+    symmetry.
+    """
     return QuadraticObjective(np.diag([1.0] * rank + [0.0] * (3 - rank)))
 
 
@@ -102,7 +106,7 @@ class Function:
         self.hessian = lambda x: np.array(hessian(x), dtype=float)
 
 
-def test_a_proved_minimum_claims_a_minimum_nearby_and_no_rise():
+def test_a_proved_minimum_claims_no_increase_in_every_direction():
     """At loss 0 with more parameters than residuals, and on kinks with copies of a unit, the loss
     is constant along directions that no symmetry counts."""
     X, y = np.array([[1.0], [2.0]]), np.array([[0.5], [-0.3]])
@@ -120,8 +124,10 @@ def test_a_proved_minimum_claims_a_minimum_nearby_and_no_rise():
     assert ob.value(run.x + 1e-6 * flat) < 1e-20  # it does not rise, and the sentence says no more
 
 
-def test_minima_on_kinks_with_copies_of_units_claim_no_rise():
-    """A minimum that relu kinks hold, and the same with one unit split into two."""
+def test_kink_minima_with_copied_units_claim_no_strict_minimum():
+    """A minimum at active relu kinks, also with one unit split into two, claims only a local
+    minimum nearby.
+    """
     rng = np.random.default_rng(0)
     X = rng.standard_normal((32, 3))
     y = np.maximum(X @ rng.standard_normal((3, 1)), 0) + 0.1 * rng.standard_normal((32, 1))
@@ -144,8 +150,8 @@ def test_minima_on_kinks_with_copies_of_units_claim_no_rise():
         )
 
 
-def test_each_sentence_says_what_its_rule_shows():
-    """One point for each rule, and what a first reader is told there."""
+def test_each_rule_has_its_sentence():
+    """Each rule has the stated sentence at one constructed point."""
     said = {}
 
     def tell(name, ob, theta, **options):
@@ -195,8 +201,8 @@ def test_each_sentence_says_what_its_rule_shows():
     }  # fmt: skip
 
 
-def test_sentences_where_less_is_known():
-    """At infinity, at a stated risk, and where the products do not suffice."""
+def test_sentences_at_infinity_at_a_risk_and_with_few_products():
+    """Sentences are as stated for an infimum at infinity, at a risk, and with too few products."""
     said = {}
 
     def tell(name, ob, theta, **options):
@@ -225,7 +231,7 @@ def test_sentences_where_less_is_known():
 
 
 def test_the_report_of_a_run_does_not_advise_the_same_run():
-    """What `minimize` could not improve is not sent back to `minimize`."""
+    """The report of a run of `minimize` does not advise another run of `minimize`."""
     rng = np.random.default_rng(1)
     x = np.linspace(-1, 1, 200)[:, None]
     y = np.sin(3 * x) + 0.1 * rng.standard_normal(x.shape)

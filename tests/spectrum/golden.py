@@ -1,5 +1,5 @@
-"""What questions about known spectra cost, and what is said of their errors; answers from runs that
-are kept, from smaller spaces and from whole matrices.
+"""Costs and stated errors of results on known spectra, from kept runs, reduced spaces and whole
+matrices, for the golden file.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def operator(name: str, dtype: str = "float64") -> Prescribed:
     return Prescribed(SPECTRA[name](np.random.default_rng(3)), seed=4, dtype=dtype)
 
 
-def of_pairs(name: str) -> dict[str, dict[str, Any]]:
-    """Counts, and how tight the residuals are."""
+def describe_pairs(name: str) -> dict[str, dict[str, Any]]:
+    """Return the numbers of products and pairs, and how tight the residuals are."""
     found: dict[str, dict[str, Any]] = {}
     for what, words in PAIRS.items():
         pairs = fc.eigsh(operator(name), **{"k": 6, **words}, seed=5)
@@ -58,8 +58,8 @@ def of_pairs(name: str) -> dict[str, dict[str, Any]]:
     return found | {"beside": {"products": rest.n_products, "values": rest.values.sum()}}
 
 
-def of_densities(name: str) -> dict[str, dict[str, Any]]:
-    """Grids, heights and errors; a mean weighs each place of the grid differently."""
+def describe_densities(name: str) -> dict[str, dict[str, Any]]:
+    """Return grids, heights and errors of densities; each mean weights the grid differently."""
     found: dict[str, dict[str, Any]] = {}
     for what, words in DENSITIES.items():
         d = fc.spectral_density(operator(name), **words, seed=8)
@@ -217,4 +217,4 @@ SECTIONS = (*NAMES, *SHARED)
 def golden(section: str) -> dict[str, Any]:
     if section in SHARED:
         return SHARED[section]()
-    return of_pairs(section) | of_densities(section) | of_estimates(section)
+    return describe_pairs(section) | describe_densities(section) | of_estimates(section)

@@ -1,5 +1,5 @@
-"""Operators whose eigenvalues at the ends are multiple, or lie in clusters: matrices with a
-prescribed spectrum and nets with dead units, units that are copies, and a floor of weight decay.
+"""Operators with repeated or clustered eigenvalues at their ends: matrices with a prescribed
+spectrum, and networks with dead or copied units and weight decay.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ NEAR = 1e-10  # of the largest eigenvalue: how far apart those of a cluster are
 
 
 def bulk(rng: np.random.Generator, n: int) -> np.ndarray:
-    """Simple spectra of several kinds, of size 1."""
+    """Return simple spectra of several kinds, of size 1."""
     kind = rng.integers(5)
     if kind == 0:
         return np.linspace(-1, 1, n)
@@ -31,7 +31,9 @@ def bulk(rng: np.random.Generator, n: int) -> np.ndarray:
 
 
 def prescribed(rng: np.random.Generator) -> tuple[Any, np.ndarray]:
-    """An operator with multiplicities 2 to 12, some of them clusters, and its eigenvalues."""
+    """Return an operator with multiplicities 2 to 12, some of them clusters, and its
+    eigenvalues.
+    """
     values = np.sort(bulk(rng, int(rng.integers(70, 400))))
     width = np.ptp(values)
     for side in rng.permutation([1, -1])[: rng.integers(1, 3)]:
@@ -46,7 +48,9 @@ def prescribed(rng: np.random.Generator) -> tuple[Any, np.ndarray]:
 
 
 def net(rng: np.random.Generator) -> tuple[Any, np.ndarray]:
-    """The Hessian or GGN of a net with units that are dead or copies, and weight decay or none."""
+    """Return the Hessian or GGN of a network with dead or copied units, with or without weight
+    decay.
+    """
     sizes = [int(rng.integers(3, 9)), int(rng.integers(8, 20)), int(rng.integers(1, 4))]
     activation = ["relu", "tanh", "gelu"][rng.integers(3)]
     N, l2 = int(rng.integers(10, 60)), [0.0, 1e-4, 1e-2][rng.integers(3)]
@@ -68,7 +72,7 @@ def net(rng: np.random.Generator) -> tuple[Any, np.ndarray]:
 
 
 def operators(first: int, last: int) -> Iterator[tuple[int, Any, np.ndarray, int, str]]:
-    """Seeds, operators, all eigenvalues, and what is to be asked."""
+    """Yield seeds, operators, all their eigenvalues, and arguments of eigsh."""
     for seed in range(first, last):
         rng = np.random.default_rng(seed)
         op, values = (net if seed % 3 == 0 else prescribed)(rng)

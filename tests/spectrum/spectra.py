@@ -1,6 +1,4 @@
-"""Operators with prescribed spectra that also change their precision, for the tests of the Krylov
-layer.
-"""
+"""Operators with prescribed spectra and adjustable precision, for the tests of Krylov methods."""
 
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
@@ -9,7 +7,7 @@ from fastcurv.testing import PrescribedSpectrum
 
 
 class Prescribed(PrescribedSpectrum):
-    """`PrescribedSpectrum` with ``astype``: the same numbers in another precision."""
+    """`PrescribedSpectrum` with ``astype``, which gives the same numbers in another precision."""
 
     def astype(self, dtype):
         other = Prescribed(self.values, 0, dtype=dtype)
@@ -18,21 +16,21 @@ class Prescribed(PrescribedSpectrum):
 
 
 def symmetric(rng, values):
-    """A matrix with these eigenvalues, in a random basis."""
+    """Return a matrix with these eigenvalues in a random basis."""
     Q = np.linalg.qr(rng.standard_normal((len(values), len(values))))[0]
     A = (Q * values) @ Q.T
     return (A + A.T) / 2
 
 
 def diagonal(d):
-    """Products with a diagonal matrix, and nothing more."""
+    """Return an operator that has products with a diagonal matrix only."""
     d = np.asarray(d, float)
     return LinearOperator((len(d), len(d)), matvec=lambda v: d * np.ravel(v), dtype=float)
 
 
 def hessian_like(rng, n=1200):
-    """Ten outliers, a few negative eigenvalues, and a bulk over many orders of magnitude on both
-    sides of zero.
+    """Return ten outliers, a few negative eigenvalues, and a bulk over many orders of magnitude of
+    both signs.
     """
     m = n - 13
     return np.r_[
@@ -63,7 +61,7 @@ SPECTRA = {
 
 
 def picked(values, k, which):
-    """The k wanted of all eigenvalues, ascending, by the definition."""
+    """Return the k wanted eigenvalues in ascending order, by definition."""
     values = np.sort(values)
     n = len(values)
     return {
@@ -75,7 +73,7 @@ def picked(values, k, which):
 
 
 def true_residuals(op, pairs):
-    """``||A u - lam u||`` in float64, of the operator as it was rounded."""
+    """Return ``||A u - lam u||`` in float64 for the operator as rounded."""
     exact = op.astype("float64")
     return np.array(
         [

@@ -1,4 +1,4 @@
-"""Densities: their integrals, errors, deflation and pictures."""
+"""Spectral densities: integrals, errors, deflation and plots."""
 
 import io
 
@@ -39,9 +39,9 @@ def test_density_integrates_to_one(name, dtype, rng):
         assert (d.density >= 0).all() and d.stderr.shape == d.grid.shape == d.density.shape
 
 
-def test_no_ghosts(dtype, rng):
-    """Without reorthogonalisation the node at the outlier is doubled many times over in 120
-    steps.
+def test_density_has_no_spurious_copies_of_outliers(dtype, rng):
+    """In 120 steps without reorthogonalisation, the node at the outlier would be repeated many
+    times.
     """
     spectrum = np.r_[100.0, np.linspace(-1, 1, 400)]
     d = spectral_density(Prescribed(spectrum, seed=0, dtype=dtype), 4, 120, seed=0, deflate=False)
@@ -64,7 +64,7 @@ def test_no_ghosts(dtype, rng):
 
 
 def test_quadrature_is_exact_for_polynomials(rng):
-    """k steps integrate degree 2k - 1 exactly: the moments of the probe."""
+    """k steps integrate polynomials of degree 2k - 1 exactly, which are the probe's moments."""
     spectrum = SPECTRA["normal"](rng)
     op = Prescribed(spectrum, seed=0)
     k = 5
@@ -77,7 +77,7 @@ def test_quadrature_is_exact_for_polynomials(rng):
     assert d.moment(2 * k).estimate != pytest.approx(v @ w / n, rel=1e-6)
 
 
-def test_full_steps_give_the_spectrum_itself(rng):
+def test_as_many_steps_as_dimensions_give_the_exact_spectrum(rng):
     spectrum = np.sort(rng.standard_normal(30))
     d = spectral_density(Prescribed(spectrum, seed=0), 2, 200, seed=0, deflate=False)
     assert d.n_products == 60 and np.abs(d.nodes - spectrum).max() <= 1e-10
@@ -101,14 +101,14 @@ def test_deflation_halves_the_distance_at_the_same_products(rng):
 
 @pytest.mark.parametrize("level", [-0.3, 1e-9, 1e200, 0.0])
 @pytest.mark.parametrize("spread", [0.0, 1e-15, 1e-14, 1e-13, 3e-13, 1e-11])
-def test_one_eigenvalue_to_rounding_has_a_density_of_integral_one(level, spread):
+def test_density_of_a_multiple_of_the_identity_integrates_to_one(level, spread):
     Q = np.linalg.qr(np.random.default_rng(0).standard_normal((20, 20)))[0]
     A = level * (Q @ Q.T) + np.diag(np.linspace(0, spread * abs(level), 20))
     d = spectral_density((A + A.T) / 2, seed=1)
     assert d.integral() == pytest.approx(1, abs=1e-6) and (np.diff(d.grid) > 0).all()
 
 
-def test_one_probe_tells_no_error():
+def test_one_probe_gives_no_standard_error():
     A = np.diag(np.r_[-np.ones(46), np.ones(46)])
     assert np.isnan(spectral_density(A, 1, 20, seed=0).mass().stderr)
     d = spectral_density(A, 2, 20, seed=0).mass()
@@ -128,8 +128,10 @@ def test_known_pairs_are_exact_in_the_density(rng):
 
 @pytest.mark.by_day(share=1)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_pairs_of_another_operator_are_refused(rng, dtype):
-    """The known pairs of a density are those of its own operator, at both ends of the spectrum."""
+def test_eigenpairs_of_another_operator_are_rejected(rng, dtype):
+    """The known pairs of a density must be those of its own operator, at both ends of the
+    spectrum.
+    """
     net = fc.MLP([3, 4, 2], "tanh", dtype=dtype)
     X, y = rng.standard_normal((30, 3)), rng.integers(0, 2, 30)
     ob = fc.Objective(net, X, y, loss="cross_entropy")
@@ -144,9 +146,9 @@ def test_pairs_of_another_operator_are_refused(rng, dtype):
         fc.spectral_density(np.eye(5), 2, 3, seed=0, against=pairs)
 
 
-def test_mass_and_moments_cover(rng):
-    """The fraction of negative eigenvalues, the mass of the top ten and the mean within three
-    standard errors.
+def test_mass_and_moments_are_within_their_errors(rng):
+    """The fraction of negative eigenvalues, the mass of the ten largest and the mean are within
+    three standard errors.
     """
     spectrum = np.r_[rng.uniform(2, 3, 10), rng.standard_normal(600) / 4]
     op = Prescribed(spectrum, seed=0)
@@ -160,10 +162,8 @@ def test_mass_and_moments_cover(rng):
     assert (hits >= 18).all()
 
 
-def test_stderr_band_covers(rng):
-    """The smoothed true density lies in the band of two standard errors at about 95% of the
-    grid.
-    """
+def test_the_error_band_covers_the_true_density(rng):
+    """The smoothed true density is within two standard errors on about 95% of the grid."""
     spectrum = rng.standard_normal(400)
     op = Prescribed(spectrum, seed=0)
     grid = np.linspace(-2, 2, 41)
@@ -215,7 +215,9 @@ def test_plot_draws_the_density(rng):
 
 
 def test_copies_of_an_outlier_keep_their_weight(rng):
-    """Twenty copies, of which the first probe deflates a few: the mean is unbiased all the same."""
+    """For twenty copies of an outlier, of which the first probe deflates a few, the mean over
+    probes is unbiased.
+    """
     spectrum = np.r_[np.full(20, 50.0), rng.random(280)]
     off = []
     for seed in range(40):
@@ -241,13 +243,13 @@ REFUSED = [
 
 @pytest.mark.by_day(share=1)
 @pytest.mark.parametrize("ask, words", REFUSED)
-def test_what_no_density_tells_is_refused(ask, words):
+def test_densities_reject_unavailable_quantities(ask, words):
     d = spectral_density(np.diag(np.linspace(-1.0, 1.0, 30)), 2, 10, seed=0)
     with pytest.raises(ValueError, match=words):
         ask(d)
 
 
-def test_a_moment_beyond_the_numbers_is_refused():
+def test_overflowing_moments_are_rejected():
     d = spectral_density(np.diag(np.linspace(-1e200, 1e200, 30)), 12, 10, seed=0)
     assert np.isfinite(d.moment(1).stderr)
     with pytest.raises(ValueError, match="moment 2 must be within float64"):
@@ -266,8 +268,10 @@ ENDS = {
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("kind", [np.asarray, aslinearoperator])
 @pytest.mark.parametrize("name", ENDS)
-def test_ends_of_float64_are_taken(name, kind):
-    """Densities on either axis, with a width or a grid of one's own, one probe and more."""
+def test_densities_of_extreme_magnitudes_are_computed(name, kind):
+    """Densities near the limits of float64 are computed on either axis, with a given width or grid,
+    and with one probe or more.
+    """
     A = ENDS[name]
     op, size = kind(A), float(np.abs(A).max())
     exact = np.linalg.eigvalsh(A / (size or 1.0)) * size
@@ -309,8 +313,8 @@ def test_estimators_take_the_ends_of_float64_or_say_why_not(name, kind):
                 assert np.isfinite(found.estimate).all() and repr(found)
 
 
-def test_few_probes_that_are_all_alike_show_no_error_of_zero():
-    """Signs (1, 1) are orthogonal to (1, -1): half of all probes see nothing of one eigenvalue."""
+def test_equal_probes_do_not_give_a_standard_error_of_zero():
+    """Signs (1, 1) are orthogonal to (1, -1), so half of all probes do not see one eigenvalue."""
     A = np.diag(np.full(6, 1e-3))
     A[:2, :2] += [[0.5, -0.5], [-0.5, 0.5]]
     true, blind = np.trace(A) / 6, 0
@@ -333,12 +337,12 @@ def test_one_sample_has_no_standard_error():
     assert np.array_equal(one.estimate, np.arange(1.0, 40.0)) and np.isnan(one.stderr).all()
 
 
-def test_an_estimate_beyond_float64_is_refused():
+def test_overflowing_estimates_are_rejected():
     with pytest.raises(ValueError, match="within float64"):
         fc.trace(np.diag([1e308] * 4))
 
 
-def test_nothing_is_deflated_by_no_columns():
+def test_deflation_by_no_columns_changes_nothing():
     H = np.diag(np.arange(1.0, 30.0))
     plain = fc.spectral_density(H, n_probes=2, n_steps=10, seed=0)
     same = fc.spectral_density(H, n_probes=2, n_steps=10, seed=0, against=np.zeros((29, 0)))

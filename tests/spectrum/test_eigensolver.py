@@ -1,4 +1,6 @@
-"""The door to LAPACK: errors that hold against exact spectra, every scale, drivers that fail."""
+"""The interface to LAPACK: error bounds against exact spectra, matrices of every scale, and drivers
+that fail.
+"""
 
 from fractions import Fraction
 
@@ -19,7 +21,7 @@ SCALES = [1e-300, 1e-160, 1e-20, 1.0, 1e20, 1e160, 1e300]
 
 
 def integer_spectrum(n, rng):
-    """A matrix of integers, so exact in float64, with known eigenvalues: a Householder reflection
+    """Return an integer matrix, exact in float64, with known eigenvalues: a Householder reflection
     ``I - 2 v v' / v'v`` around a diagonal, times ``(v'v)^2``, a power of two.
     """
     v = np.zeros(n)
@@ -35,7 +37,9 @@ def integer_spectrum(n, rng):
 
 @pytest.mark.parametrize("n", [1, 2, 3, 17, 130, 200])
 def test_every_eigenvalue_lies_within_its_proved_error(n, rng):
-    """Against spectra known exactly, and errors small enough to be of use."""
+    """Eigenvalues are within their proved errors of exactly known spectra, and the errors are small
+    enough to be useful.
+    """
     for scale in SCALES:
         A, truth = integer_spectrum(n, rng)
         A, truth = A * scale, truth * scale
@@ -48,14 +52,16 @@ def test_every_eigenvalue_lies_within_its_proved_error(n, rng):
 
 
 def few_ends(n):
-    """Indices of some values at both ends, and of all."""
+    """Return indices of some values at both ends, and of all."""
     yield np.arange(n)[-3:]
     yield np.unique([0, 1 % n, n - 1])
     yield np.arange(n)
 
 
 def kinds_of_matrices(n, rng):
-    """Any, one that falls apart, clusters closer than rounding, copies, and zero."""
+    """Return a random matrix, a block-diagonal one, ones with clusters closer than rounding and
+    with repeated eigenvalues, and zero.
+    """
     A = symmetric(rng, rng.standard_normal(n))
     apart = A.copy()
     apart[: n // 2, n // 2 :] = apart[n // 2 :, : n // 2] = 0
@@ -64,7 +70,7 @@ def kinds_of_matrices(n, rng):
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 40, 41, 67, 180])
-def test_some_pairs_are_those_of_the_whole_decomposition(n, rng):
+def test_selected_pairs_equal_those_of_the_full_decomposition(n, rng):
     for A in kinds_of_matrices(n, rng):
         A = (A + A.T) / 2 / (np.abs(A).max() or 1.0)
         truth, before = np.linalg.eigvalsh(A), A.copy()
@@ -77,8 +83,8 @@ def test_some_pairs_are_those_of_the_whole_decomposition(n, rng):
 
 
 @pytest.mark.parametrize("fault", ["values", "none", "vectors", "twice"])
-def test_a_driver_of_some_pairs_that_fails_is_replaced(fault, rng, monkeypatch):
-    """Wrong numbers are seen, whichever; what comes instead is right."""
+def test_a_failing_driver_of_selected_pairs_is_replaced(fault, rng, monkeypatch):
+    """Any wrong numbers of a driver are detected, and its replacement is right."""
 
     class Failing(linalg.Tridiagonal):
         def values(self):
@@ -101,7 +107,7 @@ def test_a_driver_of_some_pairs_that_fails_is_replaced(fault, rng, monkeypatch):
 
 
 def tridiagonals(n, rng):
-    """Diagonals and what stands beside them: graded, split, nearly so, and near underflow."""
+    """Yield tridiagonal matrices that are graded, split, nearly split, or near underflow."""
     d, e = rng.standard_normal(n), rng.standard_normal(n - 1)
     for power in (20, 100, 290):
         for grade in (10.0 ** -np.linspace(0, power, n), 10.0 ** -np.linspace(power, 0, n)):
@@ -115,8 +121,8 @@ def tridiagonals(n, rng):
 
 
 @pytest.mark.parametrize("n", [2, 3, 11, 48, 71])
-def test_vectors_of_a_tridiagonal_form_fit_their_values(n, rng):
-    """All residuals, which no eigenvalue alone would show, and that the vectors are orthonormal."""
+def test_eigenvectors_from_a_tridiagonal_form_have_small_residuals(n, rng):
+    """All residuals are small, and the eigenvectors are orthonormal."""
     for _ in range(10):
         for d, e in tridiagonals(n, rng):
             largest = max(np.abs(d).max(), np.abs(e).max()) or 1.0
@@ -130,8 +136,10 @@ def test_vectors_of_a_tridiagonal_form_fit_their_values(n, rng):
 
 @pytest.mark.parametrize("n", [30, 61, 100])
 @pytest.mark.parametrize("rank", [1, 5, 12, 20])
-def test_singular_matrices_have_a_form_that_is_solved(n, rank, rng):
-    """Rounding takes the place of zeros, beside large numbers at either end or in between."""
+def test_singular_matrices_are_solved_by_their_tridiagonal_form(n, rank, rng):
+    """Zeros become rounding errors next to large numbers, at either end or inside, and the solution
+    is right.
+    """
     for _ in range(5):
         F = rng.standard_normal((rank, n)) * np.geomspace(1, 1e-9, rank)[:, None]
         grade = np.geomspace(1, 1e-6, n)
@@ -144,7 +152,7 @@ def test_singular_matrices_have_a_form_that_is_solved(n, rank, rng):
             assert np.abs(V.T @ V - np.eye(n)).max() <= 4 * n * np.finfo(float).eps
 
 
-def test_a_tridiagonal_form_refuses_what_it_cannot_take():
+def test_tridiagonal_forms_reject_unsuitable_arguments():
     for bad in (
         np.zeros((2, 3)),
         np.zeros((2, 2), "f"),
@@ -162,8 +170,8 @@ def test_a_tridiagonal_form_refuses_what_it_cannot_take():
             form.vectors(at)
 
 
-def test_a_wrong_answer_has_a_large_error(rng):
-    """The proof does not take the driver's word: another vector, another value show."""
+def test_wrong_eigenpairs_get_large_error_bounds(rng):
+    """The error bound does not rely on the driver: a wrong vector or value gives a large bound."""
     A, truth = integer_spectrum(40, rng)
     S = A / 512
     values, V = np.linalg.eigh(S)
@@ -179,8 +187,8 @@ def test_a_wrong_answer_has_a_large_error(rng):
 
 
 @pytest.mark.parametrize("failing", [{"evd"}, {"evd", "evr"}])
-def test_where_a_driver_fails_the_next_one_is_asked(failing, rng, monkeypatch):
-    """LAPACK's "Internal Error" on a finite matrix, NaN and nonsense are all failures."""
+def test_a_failing_driver_is_followed_by_the_next(failing, rng, monkeypatch):
+    """LAPACK's "Internal Error" on a finite matrix, NaN and wrong results count as failures."""
     A, truth = integer_spectrum(12, rng)
     whole = linalg._lapack
 
@@ -198,8 +206,8 @@ def test_where_a_driver_fails_the_next_one_is_asked(failing, rng, monkeypatch):
     assert np.allclose(linalg.eigvalsh(A), truth)
 
 
-def test_pairs_of_a_tridiagonal_matrix_are_believed_as_far_as_they_hold(rng):
-    """Right ones, any of them and none; no other value, vector, length or sign."""
+def test_only_correct_pairs_of_a_tridiagonal_matrix_are_accepted(rng):
+    """Any subset of correct pairs is accepted; a wrong value, vector, norm or sign is not."""
     d, e = rng.standard_normal(9), rng.standard_normal(8)
     values, V = np.linalg.eigh(np.diag(d) + np.diag(e, 1) + np.diag(e, -1))
     for count in (9, 3, 1, 0):
@@ -211,7 +219,7 @@ def test_pairs_of_a_tridiagonal_matrix_are_believed_as_far_as_they_hold(rng):
     assert not linalg._plausible(d, e, values * np.nan, V)
 
 
-def test_where_all_fail_there_is_an_error_and_no_number(monkeypatch):
+def test_an_error_is_raised_if_all_drivers_fail(monkeypatch):
     def broken(*args, **rest):
         raise np.linalg.LinAlgError("Internal Error.")
 
@@ -224,8 +232,8 @@ def test_where_all_fail_there_is_an_error_and_no_number(monkeypatch):
         linalg.eigh_tridiagonal(np.ones(3), np.ones(2))
 
 
-def test_where_the_driver_of_tridiagonal_matrices_fails_the_whole_one_is_asked(monkeypatch):
-    """For the same pairs as it would have found."""
+def test_a_failing_tridiagonal_driver_is_replaced_by_the_full_one(monkeypatch):
+    """The full driver returns the same pairs that the tridiagonal one would have found."""
     d, e = np.cos(np.arange(7.0)), np.full(6, 1e-3)
     expected = linalg.eigh_tridiagonal(d, e)
     truth = np.linalg.eigvalsh(np.diag(d) + np.diag(e, 1) + np.diag(e, -1))
@@ -236,7 +244,7 @@ def test_where_the_driver_of_tridiagonal_matrices_fails_the_whole_one_is_asked(m
         assert np.allclose(abs(V.T @ expected[1]), np.eye(7))
 
 
-def test_no_infinity_comes_out():
+def test_eigenvalues_that_overflow_raise():
     with pytest.raises(ValueError, match="NaN or infinity"):
         linalg.eigh(np.array([[np.nan]]))
     with pytest.raises(np.linalg.LinAlgError, match="within float64"):
@@ -254,8 +262,8 @@ def test_tridiagonal_of_any_scale(scale, rng):
     assert V.shape == (n, n)
 
 
-def test_asymmetry_that_is_seen_is_counted(rng):
-    """Signs that the asymmetry of the products could have changed are not claimed."""
+def test_observed_asymmetry_is_included_in_the_error(rng):
+    """Signs that the products' asymmetry could have changed are not proved."""
 
     def operator(P):
         return LinearOperator(P.shape, matvec=lambda v: P @ v, matmat=lambda V: P @ V, dtype=float)
@@ -272,8 +280,8 @@ def test_asymmetry_that_is_seen_is_counted(rng):
 
 
 @pytest.mark.parametrize("scale", SCALES)
-def test_signs_at_every_scale(scale):
-    """Nothing overflows to infinity or underflows to a proof."""
+def test_signs_are_proved_at_every_scale(scale):
+    """Overflow and underflow never lead to a proof."""
     found = fc.inertia(scale * np.array([[2.0, 1, 0], [1, 2, 0], [0, 0, -1]]))
     assert tuple(found) == (2, 1, 0) and found.bound < 1e-10 * scale
 
@@ -282,8 +290,8 @@ def test_signs_at_every_scale(scale):
     assert 0 < matrix.error() < 1e-10 * scale and tuple(fc.inertia(op)) == (1, 1, 0)
 
 
-def by_the_formula(A, values, V):
-    """The bound at the head of `eigensolver`, without what it adds for its own rounding."""
+def bound_by_formula(A, values, V):
+    """Return the bound given in the docstring of `eigensolver`, without its own rounding."""
     E, R = V.T @ V - np.eye(len(A)), A @ V - V * values
     F = np.linalg.norm(E * values) + np.linalg.norm(V, 2) * np.linalg.norm(R)
     off = np.linalg.norm(E)
@@ -291,22 +299,22 @@ def by_the_formula(A, values, V):
 
 
 @pytest.mark.parametrize("n", [1, 5, 40, 300])
-def test_the_proved_error_is_that_of_the_formula_and_little_more(n, rng):
+def test_the_proved_error_is_close_to_its_formula(n, rng):
     A = rng.uniform(-1, 1, (n, n))
     A = (A + A.T) / 2
     values, V = np.linalg.eigh(A)
     for size in (1e-2, 1e-6, 1e-9):
         off = size / n
         wrong = V + off * rng.standard_normal((n, n)), values + off * rng.standard_normal(n)
-        known = by_the_formula(A, wrong[1], wrong[0])
+        known = bound_by_formula(A, wrong[1], wrong[0])
         found = linalg._proved(A, wrong[1], wrong[0])
         assert (known <= found).all() and (found <= 1.15 * known).all()
 
 
 @pytest.mark.parametrize("n", [1, 7, 300])
-def test_what_the_proof_adds_for_its_own_rounding(n):
-    """Where E and R are exactly 0 nothing else is left: gamma of the depth of its sums (Higham
-    2002, section 3.1), times the norms that stand there.
+def test_the_proof_adds_a_bound_on_its_own_rounding(n):
+    """If E and R are exactly 0, the bound is gamma of the depth of its sums (Higham 2002, section
+    3.1) times the norms.
     """
     values = np.linspace(0.25, 1.0, n)
     depth = min(linalg.SLICE_LENGTH, n) + -(-n // linalg.SLICE_LENGTH) + 4
@@ -324,19 +332,21 @@ def test_vectors_far_from_orthogonal_prove_nothing():
     assert linalg._proved(np.zeros((0, 0)), np.zeros(0), np.zeros((0, 0))).shape == (0,)
 
 
-def mixed(rng, low):
-    """A spectrum of both signs down to 10^low in size, of any share of them, maybe one sign."""
+def mixed_spectrum(rng, low):
+    """Return a spectrum with sizes down to 10^low and any fraction of negative eigenvalues,
+    including none.
+    """
     n = int(rng.integers(2, 40))
     signs = rng.choice([-1.0, 1.0], n, p=[(p := rng.uniform()), 1 - p])
     return signs * 10.0 ** rng.uniform(low, 0, n)
 
 
-def test_signs_proved_together_are_those_proved_one_by_one(rng):
-    """Counts, floor and ends, against the bounds of all pairs; at any scale."""
+def test_jointly_proved_signs_equal_those_proved_singly(rng):
+    """Counts, floor and ends agree with the bounds of all pairs at any scale."""
     proved = 0
     for _ in range(300):
         scale = 10.0 ** rng.integers(-250, 250)
-        A = symmetric(rng, mixed(rng, rng.choice([-3.0, -13.0]))) * scale
+        A = symmetric(rng, mixed_spectrum(rng, rng.choice([-3.0, -13.0]))) * scale
         found, each = linalg.eigh_apart(A, 0.0), linalg.eigh(A)
         if not isinstance(found, linalg.JointSigns):
             continue
@@ -361,14 +371,14 @@ def test_signs_within_the_error_of_the_matrix_are_not_proved(rng):
     assert (np.abs(found.values) > 1e-3 + found.error).tolist() == [True, True, False, True, True]
 
 
-def test_signs_beside_zeros_are_those_proved_one_by_one(rng):
-    """Zeros of any number within an error of the matrix: the others, against the truth, which a
-    matrix within that error has, and against the bounds of all pairs.
+def test_joint_proofs_handle_zeros_within_the_error(rng):
+    """With any number of zeros within the error of the matrix, the other signs agree with a matrix
+    within that error and with the bounds of all pairs.
     """
     proved = 0
     for _ in range(300):
         scale, beside = 10.0 ** rng.integers(-250, 250), 10.0 ** rng.uniform(-12, -3)
-        sure = mixed(rng, -3.0)
+        sure = mixed_spectrum(rng, -3.0)
         sure = sure[np.abs(sure) > 3 * beside]
         values = np.append(sure, beside * rng.uniform(-0.9, 0.9, rng.integers(1, 20)))
         A = symmetric(rng, values) * scale
@@ -385,8 +395,8 @@ def test_signs_beside_zeros_are_those_proved_one_by_one(rng):
     assert proved >= 250
 
 
-def test_what_a_driver_makes_up_proves_no_sign(monkeypatch, rng):
-    """Eigenpairs that are wrong in many ways: what is said to be proved holds all the same."""
+def test_wrong_eigenpairs_prove_no_wrong_sign(monkeypatch, rng):
+    """For eigenpairs that are wrong in many ways, every proved sign is right."""
     proved, honest = 0, linalg._lapack
 
     def wrong(S, driver, only=False):
@@ -408,7 +418,7 @@ def test_what_a_driver_makes_up_proves_no_sign(monkeypatch, rng):
         return values, V
 
     for _ in range(600):
-        A = symmetric(rng, mixed(rng, -3.0))
+        A = symmetric(rng, mixed_spectrum(rng, -3.0))
         each, beside = linalg.eigh(A), rng.choice([0.0, 1e-2])
         with monkeypatch.context() as patched:
             patched.setattr(linalg, "_lapack", wrong)
@@ -431,9 +441,9 @@ def test_what_a_driver_makes_up_proves_no_sign(monkeypatch, rng):
 
 @pytest.mark.parametrize("n", [1, 2, 3, 40])
 @pytest.mark.parametrize("shift", [1e-4, 3.0])
-def test_what_a_floor_by_cholesky_loses_is_the_formulas(n, shift):
-    """Rump's ``gamma / (1 - gamma) trace(B)`` with gamma of n + 1 operations, and the rounding of
-    ``A - shift``; at the end of what is proved there is no floor.
+def test_the_loss_of_a_cholesky_floor_is_rumps_bound(n, shift):
+    """The loss is Rump's ``gamma / (1 - gamma) trace(B)``, with gamma of n + 1 operations, plus the
+    rounding of ``A - shift``; beyond what can be proved there is no floor.
     """
     d = 1e9 * (1 + np.arange(n) % 3)
     floor = linalg.cholesky_floor(np.diag(d), shift)
@@ -446,8 +456,8 @@ def test_what_a_floor_by_cholesky_loses_is_the_formulas(n, shift):
         assert linalg.cholesky_floor(np.diag(d), bad) == 0
 
 
-def test_singular_values_where_divide_and_conquer_fails(dtype, rng, monkeypatch):
-    """QR finds the same; a matrix with NaN has none, and is not asked of QR."""
+def test_singular_values_use_qr_if_divide_and_conquer_fails(dtype, rng, monkeypatch):
+    """QR gives the same singular values. A matrix with NaN has none and does not reach QR."""
     A = rng.standard_normal((7, 4)).astype(dtype)
     expected = np.linalg.svd(A, compute_uv=False)
 
@@ -469,7 +479,7 @@ def test_singular_values_where_divide_and_conquer_fails(dtype, rng, monkeypatch)
         linalg.svdvals(np.eye(2))
 
 
-def test_the_smallest_and_the_largest_matrices():
+def test_matrices_of_the_smallest_and_largest_numbers():
     empty = linalg.eigh(np.zeros((0, 0)))
     assert empty.values.shape == (0,) and empty.error == 0
     with pytest.raises(ValueError, match="must be square"):
@@ -480,7 +490,7 @@ def test_the_smallest_and_the_largest_matrices():
 
 
 @pytest.mark.parametrize("bounds", [np.full(5, np.nan), np.zeros(4)])
-def test_bounds_on_columns_that_are_none(bounds):
+def test_invalid_column_bounds_are_rejected(bounds):
     class Bounded(PrescribedSpectrum):
         def column_bounds(self):
             return bounds
@@ -489,8 +499,10 @@ def test_bounds_on_columns_that_are_none(bounds):
         dense_matrix(Bounded(np.arange(5.0)))
 
 
-def test_of_two_products_the_better_known_is_kept():
-    """Column j of the products is as good as its bound; where both are alike, the mean."""
+def test_the_more_accurate_of_two_products_is_kept():
+    """Column j is taken from the product with the smaller bound; for equal bounds, the mean is
+    taken.
+    """
 
     class Half:
         shape, dtype = (3, 3), np.dtype(float)

@@ -16,9 +16,9 @@ from .spectra import SPECTRA, Prescribed, picked, symmetric, true_residuals
 pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
 
 
-def within(pairs):
-    """Whether all residuals are within the tolerance, and only what is left open is not called
-    converged.
+def residuals_within_tolerance(pairs):
+    """Return True if all residuals are within the tolerance and only pairs that may be wrong are
+    not called converged.
     """
     good = pairs.residuals <= pairs.tol * pairs.scale
     return good.all() and (pairs.converged.all() or bool(left_open(pairs)))
@@ -34,7 +34,7 @@ def test_pairs_are_right_and_their_bounds_hold(name, which, dtype, rng):
     norm = np.abs(spectrum).max()
     noise = 100 * EPS[dtype] * norm
     assert pairs.n_products == op.n_products
-    assert within(pairs)
+    assert residuals_within_tolerance(pairs)
     assert (true_residuals(op, pairs) <= pairs.residuals + noise).all()
     error = np.abs(pairs.values[:, None] - spectrum).min(axis=1)
     assert (error <= pairs.residuals + noise).all(), "an eigenvalue lies within each residual"
@@ -59,9 +59,9 @@ def test_pairs_are_right_and_their_bounds_hold(name, which, dtype, rng):
         ("geometric", "LM", 1e-12),
     ],
 )
-def test_every_value_where_the_tolerance_resolves_it(name, which, tol, rng):
-    """Values of 1e-10 of the norm, 1e-10 apart, and an isolated lambda_min under a lambda_max 1e4
-    times as large.
+def test_values_resolved_by_the_tolerance_are_all_found(name, which, tol, rng):
+    """Values of 1e-10 of the norm that differ by 1e-10, and an isolated lambda_min with a
+    lambda_max 1e4 times as large, are found.
     """
     spectrum = SPECTRA[name](rng)
     pairs = eigsh(Prescribed(spectrum, seed=1), 4, which, tol=tol, seed=2)
@@ -88,7 +88,7 @@ def test_smallest_operators_and_every_k(n, dtype, rng):
 def test_restarts_converge_in_a_small_basis(max_basis, dtype, rng):
     spectrum = np.r_[np.linspace(-1, 1, 300) ** 3, -1.5, 1.5, 1.5]
     pairs = eigsh(Prescribed(spectrum, seed=0, dtype=dtype), 4, "BE", max_basis=max_basis, seed=1)
-    assert within(pairs)
+    assert residuals_within_tolerance(pairs)
     assert np.allclose(
         pairs.values, [-1.5, -1, 1.5, 1.5], atol=1e-3 if dtype == "float32" else 1e-8
     )
@@ -105,8 +105,10 @@ MULTIPLE = {
 @pytest.mark.parametrize("room", [3, 9])
 @pytest.mark.parametrize("which", ["LA", "BE"])
 @pytest.mark.parametrize("name", MULTIPLE)
-def test_little_room_beside_values_that_come_many_times(name, which, room, rng):
-    """Each value has an eigenvalue within its residual, and with all converged they are extreme."""
+def test_repeated_values_are_found_in_a_small_basis(name, which, room, rng):
+    """Each value has an eigenvalue within its residual, and if all are converged they are
+    extreme.
+    """
     values = np.sort(MULTIPLE[name])
     A, k, starts = symmetric(rng, values), 3, rng.standard_normal((len(values), 8))
     how = {"max_basis": k + room, "max_products": 500, "seed": 0}
@@ -118,9 +120,9 @@ def test_little_room_beside_values_that_come_many_times(name, which, room, rng):
             assert np.abs(values - value).min() <= residual + noise
 
 
-def test_cluster_of_64_with_all_its_copies(rng):
-    """ARPACK returns values below the cluster in place of the copies that it missed, and reports
-    success.
+def test_all_64_values_of_a_cluster_are_found(rng):
+    """All values of the cluster are found, where ARPACK returns smaller values in place of missed
+    copies and reports success.
     """
     spectrum = np.r_[np.ones(64), np.linspace(0, 0.5, 200)]
     pairs = eigsh(Prescribed(spectrum, seed=0), 70, "LA", seed=0)
@@ -245,7 +247,7 @@ def test_against_deflates(dtype, rng):
     assert (true_residuals(op, rest) <= rest.residuals * (1 + 1e-4) + 1e-5).all()
 
 
-def test_scale_free(rng):
+def test_results_scale_with_the_operator(rng):
     """Scaling the operator scales values and residuals, and changes no count."""
     spectrum = SPECTRA["hessian"](rng)
     counts = set()
@@ -278,7 +280,7 @@ def test_same_seed_same_bits_and_other_seeds_agree(rng):
 
 @pytest.mark.parametrize("n", [1_000_000, pytest.param(8_000_000, marks=pytest.mark.large)])
 def test_memory_stays_within_max_basis(n):
-    """``max_basis + k + 2`` vectors, whatever the number of products."""
+    """Memory is ``max_basis + k + 2`` vectors, whatever the number of products."""
     diagonal = np.r_[5.0, 4.0, 3.0, -3.0, np.linspace(-1, 1, n - 4)].astype("float32")
 
     class Diagonal(sla.LinearOperator):
@@ -295,14 +297,14 @@ def test_memory_stays_within_max_basis(n):
     pairs = eigsh(op, k, "LA", max_basis=max_basis, seed=0, tol=1e-3)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert within(pairs) and np.allclose(pairs.values, [3, 4, 5], atol=1e-2)
+    assert residuals_within_tolerance(pairs) and np.allclose(pairs.values, [3, 4, 5], atol=1e-2)
     assert peak <= (max_basis + k + 2) * n * 4 + 16e6
 
 
 @pytest.mark.parametrize("size", [1e-9, 1e-7, 1e-6, 1e-3])
-def test_a_want_of_symmetry_is_named_and_shows_in_the_residuals(size, rng):
-    """Products that are not symmetric (a float32 loss inside, a wrong adjoint) must not look
-    converged: what is returned as certain allows for what was seen.
+def test_asymmetric_products_warn_and_enlarge_the_residuals(size, rng):
+    """Asymmetric products, as of a float32 loss or a wrong adjoint, are included in the residuals,
+    so that their pairs do not look converged.
     """
     n = 150
     A = Prescribed(np.r_[3, 2, rng.standard_normal(n - 2) / 2], seed=0) @ np.eye(n)
@@ -324,7 +326,7 @@ def test_a_want_of_symmetry_is_named_and_shows_in_the_residuals(size, rng):
 
 
 def test_bounds_on_residuals_do_not_grow_with_restarts():
-    """Each of a hundred restarts multiplied them: a residual of 5e-6 had a bound of 3 000."""
+    """A hundred restarts do not multiply the bound on a residual."""
     values = np.exp(-0.05 * np.arange(300))
     op = Prescribed(values, seed=0)
     pairs = eigsh(op, 4, "SA", max_basis=32, seed=1, max_products=2000)
@@ -333,8 +335,8 @@ def test_bounds_on_residuals_do_not_grow_with_restarts():
     assert (true <= pairs.residuals).all() and (pairs.residuals <= 1e-11 + true).all()
 
 
-def test_a_matrix_symmetric_to_rounding_alone_is_read_whole(rng):
-    """Of one whose entries differ from their mirror images, one half says nothing of the other."""
+def test_both_halves_of_a_nearly_symmetric_matrix_are_used(rng):
+    """If entries differ from their transposed ones by rounding, both are used."""
     n, eps = 400, np.finfo(float).eps
     A = Prescribed(np.r_[-3, -2, 2, 3, rng.standard_normal(n - 4) / 9], seed=0) @ np.eye(n)
     A = (A + A.T) / 2
@@ -348,7 +350,7 @@ def test_a_matrix_symmetric_to_rounding_alone_is_read_whole(rng):
 
 
 def random_case(rng):
-    """An operator of known matrix, at any scale, and a call of eigsh that is allowed."""
+    """Return an operator with a known matrix, at any scale, and valid arguments of eigsh."""
     n = int(rng.choice([1, 2, 3, 4, 5, 7, 10, 20, 40]))
     dtype = str(rng.choice(DTYPES))
     values = [
@@ -381,8 +383,10 @@ def random_case(rng):
 
 
 @pytest.mark.parametrize("part", range(4))
-def test_every_combination_ends_in_an_answer_whose_residuals_hold(part, rng):
-    """Blocks of starts, small bases, small budgets, deflation, scales from 1e-300 to 1e290."""
+def test_residuals_hold_for_every_combination_of_arguments(part, rng):
+    """Residuals hold for blocks of starts, small bases, small budgets, deflation, and scales from
+    1e-300 to 1e290.
+    """
     for _ in range(150):
         A, scale, k, which, how = random_case(rng)
         op = sla.LinearOperator(
@@ -401,12 +405,12 @@ def test_every_combination_ends_in_an_answer_whose_residuals_hold(part, rng):
         assert np.abs(V.T @ V - np.eye(len(pairs))).max(initial=0) <= 1e3 * eps
         assert pairs.n_products <= how.get("max_products", np.inf)
         if "max_products" not in how:
-            assert len(pairs) == k and (within(pairs) or "against" in how)
+            assert len(pairs) == k and (residuals_within_tolerance(pairs) or "against" in how)
 
 
 @pytest.mark.parametrize("dtype, tol", [("float64", 1e-8), ("float32", 2e-5)])
-def test_the_tolerance_where_none_is_given(dtype, tol):
-    """Relative to the largest eigenvalue; as many products as when it is asked for."""
+def test_the_default_tolerance_is_relative_to_the_largest_eigenvalue(dtype, tol):
+    """The default takes as many products as the same tolerance given explicitly."""
     op = Prescribed(np.geomspace(1e-3, 50.0, 400), dtype=dtype, seed=1)
     found, asked = eigsh(op, 4, seed=0), eigsh(op, 4, tol=tol, seed=0)
     assert found.converged.all() and (found.residuals <= 2 * tol * 50).all()

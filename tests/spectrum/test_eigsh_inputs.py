@@ -1,4 +1,4 @@
-"""What `eigsh` is given: signals, precisions, matrices, wrong arguments."""
+"""Inputs of `eigsh`: signals, precisions, matrices and invalid arguments."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from fastcurv import eigsh
 from .spectra import SPECTRA, Prescribed, true_residuals
 
 
-def test_ctrl_c_keeps_what_is_known(rng):
+def test_ctrl_c_returns_the_pairs_found(rng):
     spectrum = SPECTRA["uniform"](rng)
 
     class Interrupted(Prescribed):
@@ -105,8 +105,8 @@ BAD = {  # (call, arguments) by kind of error
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_bad_input(kind):
-    """One sentence that says what was wanted."""
+def test_eigsh_rejects_invalid_arguments(kind):
+    """Invalid arguments raise an error of one line that says what is accepted."""
     for call, words in BAD[kind]:
         with pytest.raises(kind) as caught:
             call(**words)

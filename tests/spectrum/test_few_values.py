@@ -1,5 +1,5 @@
-"""Matrices with few distinct eigenvalues, where a start exhausts its space after a few products:
-every copy is found, and what may lack one is not called converged.
+"""Matrices with few distinct eigenvalues, whose Krylov spaces are exhausted after a few products:
+every copy is found, and pairs among which one may be missing are not called converged.
 """
 
 from typing import Any
@@ -16,8 +16,8 @@ from .spectra import picked, symmetric
 
 
 def few_values(seed: int) -> tuple[Any, np.ndarray, int, str, np.ndarray | None]:
-    """An operator with 2 to 30 distinct eigenvalues, each at least twice, all of them ascending, k,
-    which, and a start: none, random, or in an invariant subspace.
+    """Return an operator with 2 to 30 distinct eigenvalues of multiplicity 2 or more, its
+    eigenvalues, k, which, and a start: none, random, or in an invariant subspace.
     """
     rng = np.random.default_rng(seed)
     count, n = int(rng.integers(2, 31)), int(rng.choice([100, 300, 1000, 4096]))
@@ -40,8 +40,8 @@ def few_values(seed: int) -> tuple[Any, np.ndarray, int, str, np.ndarray | None]
 
 
 def compare(first: int, last: int) -> tuple[int, int]:
-    """How many searches lack a copy, and how many do not call all pairs converged; none of them
-    calls a pair converged that is not one of the k wanted.
+    """Return how many searches miss a copy, and how many do not call all pairs converged, checking
+    that no pair outside the k wanted is called converged.
     """
     lacking = unsure = 0
     for seed in range(first, last):
@@ -90,7 +90,9 @@ def test_copies_at_the_edge_of_seven_values_are_found():
 
 
 def test_a_net_without_a_hidden_layer_has_each_value_once_for_each_output():
-    """The Hessian of a linear model is X'X for each of 300 outputs: few values, 300 copies each."""
+    """The Hessian of a linear model has every eigenvalue of X'X once for each of its 300
+    outputs.
+    """
     for seed in range(4):
         rng = np.random.default_rng(seed)
         X, y = rng.standard_normal((50, 4)), rng.standard_normal((50, 300))
@@ -124,8 +126,10 @@ def test_a_budget_that_ends_with_the_start_calls_nothing_converged():
     assert pairs.n_products == 3 and not pairs.converged.any()
 
 
-def test_what_may_lack_a_copy_is_called_converged_nowhere():
-    """In the array, the repr and the table of a notebook; outliers that are far out still are."""
+def test_pairs_that_may_lack_a_copy_are_not_called_converged():
+    """Neither the array, the repr nor the HTML table calls such pairs converged; isolated outliers
+    are.
+    """
     values = np.sort(np.r_[np.repeat(np.linspace(-3, 0, 60), 2), 40, 50, 60])
     op = LinearOperator((123, 123), lambda v: values * v.reshape(-1), dtype=float)
     bare = fc.eigsh(op, 4, "SA", seed=0, probe=False)

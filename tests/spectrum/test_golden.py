@@ -1,6 +1,5 @@
-"""Products, grids, densities and errors of known spectra stay what they are: the other tests show
-that an answer is right, and none would notice one that costs more, or claims a larger error, than
-it has to. `tests.golden` says how they are written anew.
+"""Products, grids, densities and errors of known spectra compared with the golden file, which
+notices higher costs or larger errors. `tests.golden` updates it.
 """
 
 import pytest
@@ -10,6 +9,6 @@ from . import golden
 
 
 @pytest.mark.parametrize("section", golden.SECTIONS)
-def test_what_is_asked_of_a_spectrum_costs_and_claims_what_it_did(section):
-    """Counts to the last; what rests on residuals or on a few probes to what rounding leaves."""
+def test_costs_and_errors_of_spectra_are_unchanged(section):
+    """Counts are equal; numbers that depend on residuals or a few probes agree up to rounding."""
     assert changed(golden, section) == []

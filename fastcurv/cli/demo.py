@@ -112,7 +112,6 @@ def run(
         data = replace(data, X=data.X[::4], y=data.y[::4])
     objective = recipe.objective(data, n_threads)
     say("\n" + describe(objective, data))
-
     moments, result = train(objective, data, seed, quick, progress, say)
     say("\nThe Hessian's spectrum during training")
     found = spectra(objective, moments, say, seed=seed, quick=quick, progress=progress)
@@ -126,7 +125,7 @@ def run(
     saddle = fc.classify(objective, theta, dense_below=0, seed=seed)
     say(shell.said(verdict_lines(saddle)))
     escaped, way = escape_saddle(objective, theta, saddle, progress)
-    say("  " + way)
+    say(f"  {way}")
     if picture is not None and escaped is not None:
         densities = {name: density for name, (density, _) in found.items()}
         write_picture(summary(densities, objective, theta, escaped.x - theta), picture)
@@ -138,8 +137,7 @@ def run(
     _training_section(page, objective, moments, data)
     _spectra_section(page, found)
     _saddle_section(page, objective, saddle, theta, escaped, way)
-    what_helps(page.section("A training run that fails, and why").text(FAILED_RUN_TEXT), failed)
-    page.figure(failed.plot(plots.new_axes()), LAYERS_TEXT)
+    _failure_section(page, failed)
     seconds = time.perf_counter() - started
     page.text(f"All of this took {seconds:.0f} seconds.")
     path = page.write(out)
@@ -202,6 +200,12 @@ def _saddle_section(
     page.verdict(saddle).text(way)
     if escaped is not None:
         page.figure(along(objective, theta, escaped.x - theta), ESCAPE)
+
+
+def _failure_section(page: Report, failed: Diagnosis) -> None:
+    """Add the causes of the failed run, and a picture of its layers."""
+    what_helps(page.section("A training run that fails, and why").text(FAILED_RUN_TEXT), failed)
+    page.figure(failed.plot(plots.new_axes()), LAYERS_TEXT)
 
 
 def train(

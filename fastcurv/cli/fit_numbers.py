@@ -33,6 +33,7 @@ from ..structure.tables import ACTIVATIONS, LOSSES
 
 N_FOLDS = 10
 MAX_SCORE_GAP = 0.03  # between the score of rows left out and that of refits, as seen by a reader
+MAX_MOVED_SCORE = 0.01  # change of the score from the fit to the minimum near it
 LEVEL = 0.95  # of intervals
 MIN_PROBABILITY = 1e-15  # below which a probability counts as this, in the logarithm
 LINEAR_PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # tried for the linear model, by rows left out
@@ -367,6 +368,7 @@ class Numbers:
     ob: Any = None  # of the minimum: that of the fit, or without inactive units
     theta: Any = None
     n_inactive: int = 0
+    moved: bool = False  # whether the fit is far from that minimum
     point: CriticalPoint | None = None
     trained_on: bool = False
     max_iter: int = 0
@@ -491,6 +493,11 @@ def _choose(found: Numbers) -> None:
     fit, out = found.fit, found.out
     found.left_out, found.rows = found.folds, found.seen
     if out is None:
+        return
+    there = fit.units(found.ob.model.predict(found.theta, found.ob.X))
+    found.moved = abs(fit.score(there) - fit.score(fit.predictions())) > MAX_MOVED_SCORE
+    if found.moved:
+        found.why = "the fit ended before the minimum to which further training leads"
         return
     alone = fit.units(out.predictions)
     gaps = [fit.score(alone, found.seen) - fit.score(found.folds, found.seen)]

@@ -145,7 +145,7 @@ def first_screen(page: Page) -> None:
     _linear(page)
     if fit.numbers:
         _interval(page)
-    if found.out is not None:
+    if found.out is not None and not found.moved:
         _effective(page)
     if found.why:
         report.text(
@@ -171,6 +171,8 @@ def _verdict(page: Page) -> None:
         sentence = "Proved minimum." if point.certified else "A minimum, not proved."
     else:
         sentence = f"No proved minimum: {kind}."
+    if found.moved:
+        sentence = f"The fit has not converged. Where further training leads: {sentence.lower()}"
     if found.n_inactive:
         some = f"{found.n_inactive} unit{'s' * (found.n_inactive > 1)}"
         which = "whose weights are all 0" if found.n_inactive > 1 else "whose weights are 0"
@@ -277,6 +279,8 @@ def _effective(page: Page) -> None:
     assert out is not None
     effective, n = float(out.hat_matrix_diag.sum()), page.fit.ob.n_params
     page.facts["n_params"] = n
+    if not 0 <= effective <= n:  # losses of rows that are not convex
+        return
     code = "out.hat_matrix_diag.sum()"
     call = page.call("effective_parameters", effective, code, f"{effective:.3g}")
     _say(page, f"{effective:.3g} effective parameters of {n}.", [call])

@@ -19,7 +19,8 @@ from sklearn import datasets
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import r2_score
 from sklearn.model_selection import KFold, StratifiedKFold, cross_val_predict
-from sklearn.preprocessing import scale
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler, scale
 
 
 @pytest.fixture(autouse=True)
@@ -85,6 +86,50 @@ def test_every_number_is_that_of_its_call(rng, kind):
     assert all(call["call"] in text for call in facts["calls"])
     assert not re.search(r"(src|href)=[\"']?https?:", text)
     assert facts["left_out_by"] == "folds" or kind != "relu"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_report_takes_a_pipeline_and_is_shown_in_notebooks(rng, tmp_path):
+    """The page is that of the last step, with the columns of the table; calls begin at the pipe."""
+    _, X, y = regression(rng)
+    pipe = make_pipeline(StandardScaler(), fc.MLPRegressor((3,), "tanh", alpha=1, random_state=0))
+    pipe.fit(X, y)
+    page = fc.report(pipe, X, y, tmp_path / "r.html", names=["a", "b", "c"], target="height")
+    text = (tmp_path / "r.html").read_text()
+    assert text == page.to_html() and "A network for height" in text
+    assert page._repr_html_().startswith("<iframe") and "srcdoc=" in page._repr_html_()
+    (view,) = scatters(page)
+    assert view["columns"] == ["row", "if removed", "height", "a", "b", "c"]
+    assert view["rows"]["0"][1:] == pytest.approx(X[0], rel=1e-3)
+    scope = {"pipe": pipe, "X": X, "y": y}
+    exec("est, X = pipe[-1], pipe[:-1].transform(X)\n" + page.facts["setup"], scope)
+    assert page.facts["left_out_score"] == pytest.approx(scope["out"].score)
+    shown = pipe[-1]._repr_mimebundle_()["text/html"]
+    assert f"{len(X)} rows, {pipe[-1].model_.n_params} parameters" in shown
+    assert "fastcurv.report" in pipe[-1]._repr_html_()
+    assert "fastcurv.report" not in fc.MLPRegressor()._repr_html_()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_fit_that_has_not_converged_is_said_to_be_none(rng):
+    """Its rows left out are those of folds, and nothing is said of parameters."""
+    _, X, y = regression(rng)
+    est = fc.MLPRegressor((3,), "tanh", solver="adam", max_iter=3, random_state=0).fit(X, y)
+    facts = fc.report(est, X, y).facts
+    assert "The fit has not converged." in facts["first_screen"][1]
+    assert facts["left_out_by"] == "folds" and "effective_parameters" not in facts
+
+
+def test_what_is_refused_is_said_in_one_sentence(rng):
+    est, X, y = regression(rng)
+    with pytest.raises(TypeError, match="estimator must be an MLPRegressor or an MLPClassifier"):
+        fc.report(Ridge().fit(X, y), X, y)
+    two = fc.MLPRegressor((3,), "tanh", alpha=1.0).fit(X, np.stack([y, y], 1))
+    with pytest.raises(ValueError, match="y must have one target for a report"):
+        fc.report(two, X, np.stack([y, y], 1))
+    labels = np.stack([y > 30, y > 40], 1).astype(int)
+    with pytest.raises(ValueError, match="one class for each row for a report"):
+        fc.report(fc.MLPClassifier((3,), "tanh", alpha=1.0).fit(X, labels), X, labels)
 
 
 def scatters(page):

@@ -43,7 +43,7 @@ MAX_DECREMENT = 0.5  # of the log posterior, beyond which the end of a fit is no
 MAX_FACTOR_FLOPS = 2e11  # of the Hessian and the rows left out, beyond which folds take their place
 REFITS_OF_PICTURES = 2.0  # refits, in units of one of all rows, that are kept for pictures
 MIN_WATCHED_ITERATIONS = 50  # of a fit whose loss on other rows is drawn
-MAX_TRAINING_FLOPS = 4e10  # of the iterations that train on to a minimum
+TRAINING_FLOPS_PER_SECOND = 1e10  # of iterations to a minimum, for each second of a refit and one
 MIN_ITERATIONS, MAX_ITERATIONS = 20, 300
 MAX_CHANGE_FLOPS = 4e8  # of the predictions of some rows by the networks without each row
 MAX_DOTS = 2000  # rows that a picture shows
@@ -440,10 +440,11 @@ def _find_minimum(found: Numbers) -> None:
     fit, ob = found.fit, found.fit.ob
     found.ob, found.theta = ob, fit.theta
     flops = float(ob.n_params) ** 2 * ob.n_samples * ob.model.sizes[-1]
-    large = flops > MAX_FACTOR_FLOPS
+    most = int(TRAINING_FLOPS_PER_SECOND * (1 + found.fit_seconds) / flops)
+    large = flops > MAX_FACTOR_FLOPS or most < MIN_ITERATIONS
     kinks = any(ACTIVATIONS[name].kink for name in ob.model.activation)
     if not large and not kinks:
-        found.max_iter = int(np.clip(MAX_TRAINING_FLOPS / flops, MIN_ITERATIONS, MAX_ITERATIONS))
+        found.max_iter = min(most, MAX_ITERATIONS)
         with _no_warnings():
             run: Any = minimize(ob, fit.theta, seed=0, max_iter=found.max_iter, progress=False)
         if run.report is not None:
@@ -452,7 +453,7 @@ def _find_minimum(found: Numbers) -> None:
         limit = max(1.0, found.fit_seconds)
         found.point = classify(ob, fit.theta, seed=0, max_time=limit, progress=False)
         found.why = (
-            "the Hessian of so many rows and parameters takes too long"
+            "a minimum of so many rows and parameters takes too long to find"
             if large
             else "the activation has kinks, at which no Hessian exists"
             if kinks

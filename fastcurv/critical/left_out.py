@@ -439,6 +439,9 @@ def leave_one_out(ob: Any, theta: Any, *, exact: bool = False) -> LeftOut:
     weight 2 is removed with both copies. Cost: the Hessian, ``n^3 / 3`` flops for its factor and
     ``n^2`` for each row and output.
 
+    Adding one number to the biases of all classes changes no probability. Where these biases have
+    no penalty, H is 0 along that direction, which does not count as flat.
+
     The score belongs to minima near theta. Refits from scratch may end in others, and then predict
     worse than it says. Losses of rows left out do not find wrong labels better than training losses
     do.

@@ -440,7 +440,7 @@ def _find_minimum(found: Numbers) -> None:
     fit, ob = found.fit, found.fit.ob
     found.ob, found.theta = ob, fit.theta
     flops = float(ob.n_params) ** 2 * ob.n_samples * ob.model.sizes[-1]
-    most = int(TRAINING_FLOPS_PER_SECOND * (1 + found.fit_seconds) / flops)
+    most = int(TRAINING_FLOPS_PER_SECOND * (1 + found.fit_seconds) * ob.model.sizes[-1] / flops)
     large = flops > MAX_FACTOR_FLOPS or most < MIN_ITERATIONS
     kinks = any(ACTIVATIONS[name].kink for name in ob.model.activation)
     if not large and not kinks:

@@ -26,7 +26,7 @@ from .sklearn import Stack, foreign, refuse, warn_left_out
 
 FLOAT_CODES = (1, 10, 11, 16)  # ONNX's codes of float32, float16, float64 and bfloat16
 ML_NODES = ("Scaler", "Normalizer", "ZipMap", "ArrayFeatureExtractor", "Binarizer")  # of ai.onnx.ml
-NODE_DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
+DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 MICROSOFT_GELU = ("com.microsoft", "Gelu")  # the exact one
 MIN_OPSET = 7  # older opsets define broadcasting, dropout and batch normalisation differently
 CONSTANT_NODES = ("Identity", "Cast", "Transpose")  # nodes that are evaluated on constants
@@ -67,14 +67,14 @@ class Graph:
     def __init__(self, proto: Any, folder: str | None, stack: Stack) -> None:
         graph = proto.graph
         for known in proto.opset_import:
-            if known.domain in NODE_DOMAINS[:2] and known.version < MIN_OPSET:
+            if known.domain in DOMAINS[:2] and known.version < MIN_OPSET:
                 raise ValueError(
                     f"the model must be of opset {MIN_OPSET} or later, got {known.version}. Use "
                     "onnx.version_converter.convert_version."
                 )
         for own in proto.functions:
             refuse(
-                own.domain in NODE_DOMAINS,
+                own.domain in DOMAINS,
                 f"{shown(own.name)}, a function of the model's own,",
                 SUPPORTED_NODES,
             )
@@ -93,11 +93,9 @@ class Graph:
         made = {*self.tensors, *(i.name for i in inputs)}
         for node in self.nodes:
             known_domain = (
-                node.domain in NODE_DOMAINS[2:]
+                node.domain in DOMAINS[2:]
                 if node.op_type in ML_NODES
-                else (
-                    node.domain in NODE_DOMAINS[:2] or (node.domain, node.op_type) == MICROSOFT_GELU
-                )
+                else (node.domain in DOMAINS[:2] or (node.domain, node.op_type) == MICROSOFT_GELU)
             )
             if not known_domain:
                 raise foreign(

@@ -71,8 +71,7 @@ from .linear_operator import Symmetric, if_bounded
 # `Reduction` in `fastcurv.common.protocols`.
 
 N_TEST_VECTORS = 8  # random vectors that both spaces multiply, for `column_bounds`
-# factor by which their mean may be below the Frobenius norm, at a risk of 1e-6
-FROBENIUS_SAFETY = 8.0
+FROBENIUS_SAFETY = 8.0  # their mean times this is above the Frobenius norm, at a risk of 1e-6
 
 
 class Reduced(Symmetric):
@@ -190,11 +189,8 @@ class InCoordinates(Reduced):
         """
         rng, m = np.random.default_rng(0), self.shape[0]
         defects = [self.defect(rng.standard_normal(m)) for _ in range(N_TEST_VECTORS)]
-        seen = FROBENIUS_SAFETY * safe_norm(np.array(defects))
-        seen, proved = (
-            seen / N_TEST_VECTORS**0.5,
-            load_proofs("arithmetic").norm(self.whole.column_bounds()),
-        )
+        seen = FROBENIUS_SAFETY * safe_norm(np.array(defects)) / N_TEST_VECTORS**0.5
+        proved = load_proofs("arithmetic").norm(self.whole.column_bounds())
         return np.full(m, (seen + proved) / m**0.5)
 
 
@@ -211,8 +207,7 @@ class InCoordinates(Reduced):
 # so that the engine's products read W and V without a copy and pack the smaller factor; `rows`
 # creates such a matrix. `M` is a `Scratch`: ``M(out, A, B, add)`` computes ``out = [out +] A B``.
 
-# number of rows of V that `embed` and `project` rotate at a time, to limit their scratch memory
-ROWS_PER_ROTATION = 512
+ROWS_PER_ROTATION = 512  # rows of V that are rotated at a time, to limit scratch memory
 
 
 class Scratch:
@@ -722,10 +717,8 @@ class RowPasses(InLayers):
 
 
 # Constants of the cost model, in flops at the speed of the engine's matrix products:
-# flops of a Krylov method's vector operations, for each entry of a vector and product
-FLOPS_PER_ENTRY = 100.0
-# cost of products of unpacked matrices relative to the engine's own passes
-UNPACKED_COST_RATIO = 1.25
+FLOPS_PER_ENTRY = 100.0  # of a Krylov method's vector operations, for each entry and product
+UNPACKED_COST_RATIO = 1.25  # cost of products of unpacked matrices over the engine's passes
 LAYER_OVERHEAD_FLOPS = 4e6  # flops in the time that the calls of a layer take in Python
 
 
@@ -764,10 +757,8 @@ def prices(shapes: tuple[tuple[int, int], ...], N: int, kind: str) -> tuple[floa
         both = 4.0 * N * m * k if l else 0.0  # products with W, in either space
         there += both + layer_cost(m, k, N, pairs, False)
         rotated = rotates(m, k, N, pairs)
-        here += (
-            UNPACKED_COST_RATIO * (both + layer_cost(m, k, N, pairs, rotated))
-            + LAYER_OVERHEAD_FLOPS
-        )
+        both += layer_cost(m, k, N, pairs, rotated)
+        here += UNPACKED_COST_RATIO * both + LAYER_OVERHEAD_FLOPS
     return here, there
 
 

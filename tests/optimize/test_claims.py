@@ -1,5 +1,5 @@
-"""What a run says of itself is so: of the point it hands out, of why it ended, of what it took, and
-in whatever unit the loss and the parameters are.
+"""Statements of a run hold: of its final point, why it ended, what it cost, and in any unit of the
+loss and the parameters.
 """
 
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ from .problems import MONKEY
 
 
 def quartic(unit):
-    """A convex function of three numbers in that unit."""
+    """Return a convex function of three numbers in that unit."""
     A = np.diag([1.0, 2.0, 5.0])
     return function(
         3,
@@ -28,8 +28,10 @@ def quartic(unit):
 
 
 @pytest.mark.parametrize("method", ["l-bfgs", "newton", "adam"])
-def test_what_is_said_of_a_point_beside_a_degenerate_one_is_said_of_it(method):
-    """These do not go on from the lower point that the tries along zeros led to."""
+def test_the_report_is_of_the_point_returned_near_a_degenerate_one(method):
+    """Methods that do not continue from a lower point found near a degenerate one report that lower
+    point.
+    """
     found = fc.minimize(MONKEY, np.zeros(2), method, seed=0)
     assert found.stopped == "degenerate" and found.fun < 0 and "found x" in found.message
     assert found.kind == found.report.kind == "not_critical"
@@ -38,14 +40,18 @@ def test_what_is_said_of_a_point_beside_a_degenerate_one_is_said_of_it(method):
 
 @pytest.mark.parametrize("method", ["l-bfgs", "newton"])
 def test_no_search_for_descent_is_claimed_where_there_was_none(method):
-    """A loss in a tiny unit, whose gradient is below the default tolerance at the start."""
+    """For a loss in a tiny unit, whose gradient is below the default tolerance at the start, no
+    search is reported.
+    """
     found = fc.minimize(quartic(1e-30), np.ones(3), method)
     assert found.stopped == "critical" and found.kind == "not_critical"
     assert "degenerate" not in found.message
 
 
-def test_a_minimum_far_out_is_one():
-    """Newton's method arrives there in a step; nothing falls beyond it."""
+def test_a_minimum_far_from_the_start_is_found():
+    """Newton's method reaches a minimum at 1e100 in one step, and the loss is not called
+    unbounded.
+    """
     for far in (1e40, 1e100):
         ob = function(
             1,
@@ -56,8 +62,8 @@ def test_a_minimum_far_out_is_one():
         assert fc.minimize(ob, np.zeros(1), "newton", gradient_tol=1e-9 / far).kind == "minimum"
 
 
-def test_a_start_far_out_is_no_fall_without_end():
-    """The mean of (t / far)^4 falls towards 0, not away from it."""
+def test_a_distant_start_is_not_called_unbounded():
+    """The mean of (t / far)^4 decreases towards 0 from a start at 1e80."""
     far = 1e80
     ob = function(
         2,
@@ -83,8 +89,8 @@ def test_a_verdict_that_was_interrupted_was_asked_for():
 
 @pytest.mark.parametrize("unit", [1e20, 1e60])
 def test_layers_of_different_scale_stall_no_steps_and_are_no_kink(unit, rng):
-    """A tanh net whose last layer is `unit` times the others: each parameter has its own rounding,
-    so steps that are nothing to the last layer are none to the first, and none of them is a kink.
+    """In a tanh network whose last layer is `unit` times the others, each parameter has its own
+    rounding, so the run neither stalls nor reports a kink.
     """
     X = rng.standard_normal((40, 3))
     ob = fc.Objective(fc.MLP([3, 4, 1], "tanh"), X, unit * np.sin(X.sum(axis=1)), loss="mse")
@@ -136,7 +142,9 @@ def test_counts_are_those_of_the_objective(method):
 
 @pytest.mark.parametrize("unit", [1e-300, 1e-200, 1e-30, 1e30, 1e100])
 def test_newton_cg_in_any_unit_of_the_loss(unit):
-    """Down to where squares of curvature leave the numbers it arrives; beyond it only ends."""
+    """Newton-CG converges in any unit of the loss in which squares of curvature do not underflow,
+    and ends in smaller ones.
+    """
     how = {"gradient_tol": 1e-6 * unit, "verdict": False, "max_iter": 60}
     found = fc.minimize(quartic(unit), np.ones(3), "newton-cg", **how)
     assert found.stopped == "critical" or unit < 1e-100

@@ -1,4 +1,6 @@
-"""`diagnose`: trainings broken on purpose are named, and its facts are computed in another way."""
+"""`diagnose` names the cause of trainings broken on purpose, and its numbers match independent
+computations.
+"""
 
 import copy
 import json
@@ -24,7 +26,7 @@ FOLLOWED = ("learning rate too large", "one feature on a different scale")
 
 
 def wave(rng, n=120, d=2, dtype="float64", **options):
-    """A smooth function of the first of some inputs, with a little noise."""
+    """Return a smooth function of the first of some inputs, with a little noise."""
     X = rng.uniform(-1.7, 1.7, (n, d))
     y = np.sin(2 * X[:, 0]) + 0.05 * rng.standard_normal(n)
     return fc.Objective(fc.MLP([d, 12, 1], dtype=dtype), X, y, loss="mse", **options)
@@ -35,8 +37,8 @@ def wave(rng, n=120, d=2, dtype="float64", **options):
 
 
 def test_most_broken_trainings_are_named_and_healthy_ones_left_alone():
-    """One of each kind, from data, widths and activations that no threshold was looked at with;
-    ``python -m tests.optimize.broken`` asks hundreds.
+    """One training of each kind, with data, widths and activations not used to choose thresholds,
+    is diagnosed; ``python -m tests.optimize.broken`` diagnoses hundreds.
     """
     pytest.importorskip("sklearn")
     wrong, seen = [], 0
@@ -146,14 +148,14 @@ def test_calls_that_train_another_network_keep_the_rest(rows, dtype, rng):
             assert np.all(largest[:3] > 0.9) and largest.max() < 10 and largest[3] == 0
 
 
-def test_the_textbooks_saddle():
+def test_the_saddle_of_two_weights_is_diagnosed():
     ob = fc.Objective(fc.MLP([1, 1, 1], "identity", bias=False), [[1.0]], [1.0], loss="mse")
     found = fc.diagnose(ob, np.zeros(2))
     assert found.causes[0].name == "start at a symmetric saddle"
     assert found.verdict.kind == "saddle" and not found.healthy
 
 
-def test_a_run_that_was_lost_is_the_rates_fault(rng):
+def test_a_diverged_run_is_due_to_its_learning_rate(rng):
     ob = wave(rng)
     start = ob.model.init(seed=0)
     run = fc.minimize(ob, start, "sgd", learning_rate=1e3, max_iter=50, verdict=False)
@@ -174,7 +176,7 @@ def test_both_precisions_sparse_rows_and_batch_normalisation(rng, dtype):
         assert 500 < found.causes[0].number < 2000
 
 
-def test_compare_says_where_a_simpler_network_does_as_well(rng, ticks):
+def test_compare_names_a_simpler_network_that_fits_as_well(rng, ticks):
     X = rng.standard_normal((150, 3))
     ob = fc.Objective(fc.MLP([3, 8, 8, 1], "sigmoid"), X, X @ [1.0, -1.0, 0.5], loss="mse")
     found = fc.diagnose(ob, ob.model.init(seed=0), compare=True, max_time=3)
@@ -187,8 +189,8 @@ def test_compare_says_where_a_simpler_network_does_as_well(rng, ticks):
 # What is measured.
 
 
-def test_errors_of_rows_left_out_are_those_of_as_many_fits(rng):
-    """The least error over kernels and ridges, refitted without each row, is no other."""
+def test_leave_one_out_errors_match_explicit_refits(rng):
+    """The least error over kernels and ridges equals that of refitting without each sample."""
     X, n = rng.standard_normal((24, 2)), 24
     y = (X[:, :1] * X[:, 1:] + 0.1 * rng.standard_normal((n, 1))) * [1.0, -2.0]
     Z = (X - X.mean(axis=0)) / X.std(axis=0)
@@ -241,8 +243,10 @@ def test_facts_of_layers_and_fit(rng):
     assert np.allclose([hidden.gradient, out.gradient], wanted, rtol=1e-12)
 
 
-def test_cost_is_at_most_20_gradients_beside_the_verdict(rng, monkeypatch):
-    """Gradients of all rows; a product is two, a forward pass at most one."""
+def test_diagnosis_costs_at_most_20_gradients_besides_the_verdict(rng, monkeypatch):
+    """Costs are counted in full gradients; a product counts as two, and a forward pass as at most
+    one.
+    """
     ob = wave(rng)
     theta, spent = ob.model.init(seed=0), []
     verdict = fc.classify(ob, theta)
@@ -272,7 +276,7 @@ def test_cost_is_at_most_20_gradients_beside_the_verdict(rng, monkeypatch):
 
 
 def huber(z, y):
-    """A loss of one's own that grows like a distance."""
+    """Return a user-defined loss that grows linearly."""
     r = z - y
     root = np.sqrt(1 + r * r)
     return (root - 1).sum(axis=1), r / root, 1 / root**3
@@ -551,7 +555,7 @@ def test_objectives_without_rows_are_refused(rng):
         fc.diagnose(ob, np.zeros(3))
 
 
-def test_nothing_is_modified_and_the_answer_is_the_same_again(rng):
+def test_diagnose_modifies_nothing_and_is_repeatable(rng):
     ob = wave(rng)
     theta = ob.model.init(seed=0)
     before, X = theta.copy(), ob.X.copy()
@@ -562,7 +566,7 @@ def test_nothing_is_modified_and_the_answer_is_the_same_again(rng):
     assert first == again
 
 
-def test_what_it_says_is_text_json_and_a_picture(rng):
+def test_a_diagnosis_has_text_json_and_a_plot(rng):
     pytest.importorskip("matplotlib")
     ob = wave(rng)
     theta = 20 * ob.model.init(seed=0)
@@ -580,7 +584,9 @@ def test_what_it_says_is_text_json_and_a_picture(rng):
 
 
 def test_networks_that_ctrl_c_cut_short_are_compared_with_nothing(monkeypatch, rng):
-    """A loss that was not reached is no evidence, and no further network is trained."""
+    """After Ctrl-C, an unfinished comparison is not used as evidence, and no further network is
+    trained.
+    """
     begun = []
 
     def pressed(*given, **options):

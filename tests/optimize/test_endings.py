@@ -28,7 +28,7 @@ def decay():
 
 
 def noisy(seed=0):
-    """200 noisy rows, which ten units fit without weight decay."""
+    """Return an objective of 200 noisy samples, which ten units fit without weight decay."""
     rng = np.random.default_rng(seed)
     x = rng.uniform(-2, 2, (200, 1))
     return fc.Objective(
@@ -153,8 +153,8 @@ def test_a_reached_target_is_a_success_only_at_the_point_returned(verdict):
     assert run.stopped == "target" and run.fun > 0.1 and not run.success
 
 
-def test_a_fit_down_to_its_noise_ends_well_or_slowly():
-    """No ending claims a limit of rounding where the method, made anew, takes further steps."""
+def test_fits_of_noise_end_stalled_slow_or_critical():
+    """No run reports the limit of rounding if its method, restarted, could take further steps."""
     ob, ends = noisy(), []
     for seed in range(8):
         run = fc.minimize(ob, seed=seed)
@@ -182,7 +182,9 @@ def test_a_plateau_at_the_start_is_no_success():
 
 
 def test_a_start_far_above_small_targets_does_not_end_a_run():
-    """What is left to gain is measured by the targets, not by a start of outputs of size 1."""
+    """The remaining decrease is measured relative to the targets, not to the loss of a start with
+    outputs of size 1.
+    """
     x = np.linspace(-2, 2, 60)[:, None]
     model = fc.MLP([1, 6, 1], "tanh")
     for unit in (1e-9, 1e-6, 1e-3, 1.0):
@@ -210,8 +212,8 @@ def advised(ob, run):
     return len(calls)
 
 
-def test_calls_that_are_advised_have_an_effect():
-    """Each lowers the loss or changes the verdict."""
+def test_following_the_advice_of_a_run_has_an_effect():
+    """Each call that is advised lowers the loss or changes the verdict."""
     count = 0
     for seed in range(5):
         for words in ({"max_iter": 3}, {"max_iter": 60}, {"fun_target": 0.1}, {"max_products": 40}):
@@ -221,7 +223,7 @@ def test_calls_that_are_advised_have_an_effect():
 
 
 @pytest.mark.nightly
-def test_calls_that_are_advised_at_the_noise_have_an_effect():
+def test_following_the_advice_of_fits_of_noise_has_an_effect():
     for seed in range(60):
         ob = noisy(seed // 10)
         advised(ob, fc.minimize(ob, seed=seed))

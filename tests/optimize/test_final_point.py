@@ -1,5 +1,5 @@
-"""Where `minimize` and `escape` end: success only at minima, descent found along flat directions,
-losses without a minimum named, checks that keep to their time, and the parts of these checks.
+"""Final points of `minimize` and `escape`: success only at minima, descent along flat directions,
+losses without a minimum, and the time of these checks.
 """
 
 import re
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
 
 @pytest.fixture
 def unhurried(monkeypatch):
-    """Checks may take as long as a slow machine needs for them."""
+    """Let checks take as long as a slow machine needs."""
     monkeypatch.setattr(finish, "MIN_CHECK_SECONDS", 600.0)
 
 
@@ -98,7 +98,9 @@ def test_degenerate_points_with_a_descent_are_left(name, method, unhurried):
 @pytest.mark.parametrize("start", [1e-13, 1e-8, 1e-4])
 @pytest.mark.parametrize("n", [1, 3, 40])
 def test_a_cube_is_unbounded_and_has_no_minimum(n, start, unhurried):
-    """Sum of x^3 at x = start: positive definite, a small gradient, and no minimum anywhere."""
+    """The sum of x^3 at x = start has a positive definite Hessian and a small gradient, but no
+    minimum.
+    """
     cube = function(n, lambda t: (t**3).sum(), lambda t: 3 * t**2, lambda t: np.diag(6 * t))
     found = fc.minimize(cube, np.full(n, start), seed=0)
     assert (
@@ -119,7 +121,7 @@ def test_a_quadratic_with_a_negative_eigenvalue_has_no_minimum(curvature, method
 
 
 def test_a_degenerate_minimum_is_no_success_without_a_bound_on_the_loss():
-    """x^4 + y^2 is a minimum that no second derivative shows."""
+    """The minimum of x^4 + y^2 is not revealed by second derivatives."""
     ob = function(
         2,
         lambda t: t[0] ** 4 + t[1] ** 2,
@@ -139,7 +141,9 @@ def test_a_degenerate_minimum_is_no_success_without_a_bound_on_the_loss():
 
 @pytest.mark.parametrize("activation", ["tanh", "identity"])
 def test_the_zero_start_of_a_deep_net_is_left(activation, unhurried):
-    """Three layers of zeros: value, gradient and Hessian see nothing, the third derivative does."""
+    """At three layers of zeros only the third derivative reveals descent, and the run
+    leaves them.
+    """
     rng = np.random.default_rng(0)
     X, Y = rng.standard_normal((30, 4)), rng.standard_normal((30, 2))
     ob = fc.Objective(fc.MLP([4, 3, 3, 2], activation=activation, bias=False), X, Y, loss="mse")
@@ -213,7 +217,7 @@ def test_the_last_newton_steps_reach_the_rounding_error_of_theta(method):
 
 
 def test_escape_stays_at_certified_minima():
-    """A value lower by less than rounding, or down the slope that is left, is no way out."""
+    """A decrease below rounding, or along the remaining gradient, is not reported as an escape."""
     stayed = 0
     for seed in range(12):
         ob = overlapping([3, 4, 2], 1e-2, 30, seed)
@@ -244,8 +248,10 @@ def test_escape_goes_down_by_more_than_rounding_along_proved_curvature():
     assert found.success and found.fun < 0 and found.x[1] < 0
 
 
-def test_a_weak_minimum_is_proved_too():
-    """Curvature down to 3e-7: the default tolerance of the gradient is far from Newton's region."""
+def test_minima_of_weak_curvature_are_certified():
+    """With curvature down to 3e-7, the default gradient tolerance is far from the region where
+    Newton converges.
+    """
     rng = np.random.default_rng(6)
     d = int(rng.integers(2, 9))
     rng.integers(2, 10, rng.integers(1, 3))
@@ -267,8 +273,8 @@ def test_a_weak_minimum_is_proved_too():
         ("binary_cross_entropy", "all 0", 0.0),
     ],
 )
-def test_labels_that_pull_a_free_bias_one_way_have_no_critical_point(loss, labels, l2):
-    """The derivative by that bias has one sign everywhere, however small it gets."""
+def test_unpenalised_biases_with_one_sided_labels_have_no_critical_point(loss, labels, l2):
+    """The derivative in the bias has one sign everywhere, however small it becomes."""
     rng = np.random.default_rng(0)
     X, some = rng.standard_normal((30, 3)), (rng.random(30) < 0.5) * 1.0
     y = {
@@ -299,7 +305,9 @@ def test_labels_that_pull_a_free_bias_one_way_have_no_critical_point(loss, label
 
 
 def test_a_tiny_unit_of_the_loss_makes_no_success():
-    """At the zero start of a deep net the loss is 1e-26, and as large as it ever is."""
+    """At the zero start of a deep network the loss is 1e-26, which is its largest value, so the
+    start is no success.
+    """
     rng = np.random.default_rng(0)
     X, Y = rng.standard_normal((30, 4)), 1e-13 * rng.standard_normal((30, 2))
     ob = fc.Objective(fc.MLP([4, 3, 3, 2], bias=False), X, Y, loss="mse")
@@ -319,9 +327,9 @@ def test_an_interpolating_start_is_a_success_in_either_precision():
         assert found.success, found.message
 
 
-def test_a_run_steps_on_around_a_ring_that_falls_slowly():
-    """Down a curved valley negative curvature leads a little way at a time: the gradient is small,
-    the point not critical, and the method's own steps have to go on.
+def test_a_run_continues_along_a_curved_valley_of_small_gradient():
+    """Negative curvature leads a short way at a time along a curved valley, so the method's own
+    steps must continue although the gradient is small.
     """
     c = 3e-7
 
@@ -444,7 +452,7 @@ def test_a_run_that_meets_a_concave_loss_keeps_its_last_point(method):
         ("newton-mr", "no smaller gradient along the Newton-MR step"),
     ],
 )
-def test_a_gradient_that_lies_stalls_the_run_where_it_began(method, words):
+def test_a_wrong_gradient_stalls_the_run_at_its_start(method, words):
     found = fc.minimize(line(abs), np.zeros(1), method, max_iter=50, verdict=False)
     assert not found.success and found.stopped == "stalled" and words in found.message
     assert np.array_equal(found.x, [0.0]) and found.fun == 0
@@ -506,7 +514,7 @@ def test_the_budget_that_cut_a_step_ends_the_run(monkeypatch):
 
 
 def test_checks_cost_no_more_than_the_training_and_their_floor(ticks, monkeypatch):
-    """Separable classes without l2, of which nothing is known: the rounds of checks end."""
+    """For separable classes without l2, of which no bound is known, the rounds of checks end."""
     # seconds, or fifty readings of the clock
     monkeypatch.setattr(finish, "MIN_CHECK_SECONDS", 0.05)
     X = np.random.default_rng(0).standard_normal((200, 10))
@@ -584,8 +592,10 @@ def test_the_default_of_epochs_and_of_iterations(problem, rng):
     assert run.nit == 1000
 
 
-def test_patience_ends_where_a_loss_only_stays(problem, rng):
-    """As low as before is no progress: the best point is the first of its score."""
+def test_a_constant_loss_exhausts_patience(problem, rng):
+    """A loss equal to the best one is no progress, and the result is the first point of
+    that loss.
+    """
     p = problem(rng, (2, 2, 1), N=4)
     flat = SimpleNamespace(value=lambda theta: 3.0, n_params=p.n)
     words = {"learning_rate": 1e-3, "gradient_tol": 1e-300, "verdict": False}
@@ -620,8 +630,10 @@ def test_the_last_steps_report_their_cost(dense_below):
     assert n_steps == n_products == 0 and (theta == at).all()
 
 
-def test_polish_keeps_to_what_is_no_higher():
-    """Newton's step halves the gradient of x^3/3 - x beside its maximum, and climbs."""
+def test_refinement_never_increases_the_loss():
+    """Newton's step halves the gradient of x^3/3 - x next to its maximum but increases the loss, so
+    it is rejected.
+    """
     top = function(1, lambda x: x[0] ** 3 / 3 - x[0], lambda x: x**2 - 1, lambda x: np.diag(2 * x))
     start, never = np.full(1, -0.95), lambda: False
     assert np.array_equal(polish(top, start, 100, never)[0], start)
@@ -667,8 +679,10 @@ def test_a_run_ends_at_the_certified_minimum_near_it_if_that_is_no_higher(
     ],
     ids=["bowl", "to the left", "to the right", "over a wall", "lost in rounding"],
 )
-def test_a_lower_point_on_a_line_is_lower(shape, free, walled):
-    """Where there is one, on either side; one that lies over a wall is none with `barrier`."""
+def test_line_searches_return_a_lower_point_if_there_is_one(shape, free, walled):
+    """A lower point on either side is found; with `barrier`, one behind an increase does
+    not count.
+    """
     for barrier, there in ((False, free), (True, walled)):
         start, along = np.zeros(2), np.array([1.0, 0.0])
         found = lower_along(lambda at: shape(at[0]), start, shape(0.0), along, barrier)

@@ -1,5 +1,5 @@
-"""Critical points of every kind are reached, down to the rounding of the gradient; failures say
-so.
+"""Critical points of every kind are reached up to the rounding of the gradient, and failures are
+reported.
 """
 
 import time
@@ -39,8 +39,8 @@ def xor(width=3, l2=1e-3):
 
 
 @pytest.mark.parametrize("method", FOLLOW_BY_NIGHT)
-def test_autoencoder_from_random_starts(method):
-    """Every point that is reached is one of the closed form: its loss says which."""
+def test_critical_points_of_an_autoencoder_are_known_ones(method):
+    """Every point reached is one of the closed form, identified by its loss."""
     net = LinearAutoencoder([5.0, 4.0, 3.0, 2.0, 1.0], 2, seed=1)
     ob = compiled(net.objective)
     losses = np.array(sorted({case.value for case in net.cases()}))
@@ -57,8 +57,8 @@ def test_autoencoder_from_random_starts(method):
 
 
 @pytest.mark.parametrize("method", FOLLOW_BY_NIGHT)
-def test_xor_from_random_starts(method, dtype):
-    """A success is a critical point, and an end is never worse than the start."""
+def test_searches_on_xor_reach_critical_points_or_report_failure(method, dtype):
+    """A success is a critical point, and the end never has a larger gradient than the start."""
     ob, ended = compiled(xor()).astype(dtype), 0
     for seed in range(6):
         start = np.random.default_rng(seed).standard_normal(13)
@@ -83,9 +83,7 @@ def test_large_n_by_krylov():
 
 
 def test_a_singular_hessian_is_no_obstacle():
-    """``H p = -g`` has no solution off the range of H; the step is the least-squares one of least
-    norm.
-    """
+    """If ``H p = -g`` has no solution, the step is the least-squares solution of least norm."""
     values = np.r_[np.zeros(300), np.linspace(-1, -0.5, 100), np.linspace(0.5, 1, 100)]
     H = PrescribedSpectrum(values)
     result = find_critical_point(QuadraticObjective(H, np.ones(500)), np.zeros(500))
@@ -94,7 +92,7 @@ def test_a_singular_hessian_is_no_obstacle():
     assert np.linalg.norm(zeros @ result.x) <= 1e-9
 
 
-def test_a_plateau_is_named_and_theta_left():
+def test_a_plateau_is_reported_with_theta_unchanged():
     slope = FunctionObjective(2, lambda t: t[0], lambda t: [1.0, 0.0], lambda t: np.zeros((2, 2)))
     for method in METHODS:
         result = find_critical_point(slope, [0.3, 0.4], method)
@@ -102,8 +100,8 @@ def test_a_plateau_is_named_and_theta_left():
         assert np.array_equal(result.x, [0.3, 0.4]) and result.gradient_norm == 1.0
 
 
-def test_a_failed_line_search_leaves_theta_and_says_so():
-    """The Hessian that is offered has the wrong sign, so no step can lower the gradient."""
+def test_a_failed_line_search_is_reported_with_theta_unchanged():
+    """With a Hessian of the wrong sign, no step reduces the gradient."""
     wrong = FunctionObjective(
         1,
         lambda t: t[0] ** 2 / 2 + 3 * t[0],
@@ -178,8 +176,8 @@ def tiny_net():
 
 @pytest.mark.parametrize("bound", [np.inf, np.nan, -np.inf])
 @pytest.mark.parametrize("method", METHODS)
-def test_a_bound_that_is_not_finite_is_no_tolerance(method, bound, monkeypatch):
-    """Whatever the objective says of its rounding: success means that the gradient is small."""
+def test_infinite_rounding_bounds_are_not_used_as_tolerance(method, bound, monkeypatch):
+    """Whatever the objective states about its rounding, success requires a small gradient."""
     ob, theta = tiny_net()
     monkeypatch.setattr(type(ob), "rounding_bound", lambda self, theta: bound)
     result = find_critical_point(ob, theta, method)
@@ -236,7 +234,9 @@ def test_where_no_step_helps_and_nothing_is_near_the_search_ends(monkeypatch):
 
 
 def test_a_step_beyond_float32_is_no_error():
-    """Newton's step where curvature is 1e-30 leads beyond what the objective's precision holds."""
+    """With curvature 1e-30, Newton's step exceeds the range of the objective's precision, and the
+    search ends without an error.
+    """
     X = np.array([[1e-15], [2e-15]])
     ob = fc.Objective(fc.MLP([1, 1], dtype="float32", bias=False), X, [1e25, 1e25], loss="mse")
     result = find_critical_point(ob, [1.0])
@@ -271,9 +271,9 @@ def test_a_quadratic_of_any_scale_has_its_critical_point_found(method, size):
 
 
 @pytest.mark.parametrize("index", [0, 1, 2, 3])
-def test_an_index_that_is_asked_for_is_the_index_found(index, dtype):
-    """Of a success the eigenvalues of the NumPy reference's matrix count as many below 0; most
-    walks are a success.
+def test_searches_for_an_index_find_points_of_that_index(index, dtype):
+    """At a success, the NumPy reference's Hessian has as many negative eigenvalues as requested;
+    most searches succeed.
     """
     net = draw(4, [4, 5, 3], "tanh", "cross_entropy", N=60, l2=1e-2)
     ob, ended = net.ob.astype(dtype), 0
@@ -293,9 +293,9 @@ def test_an_index_that_is_asked_for_is_the_index_found(index, dtype):
     assert ended >= 5
 
 
-def test_the_height_of_a_pass_in_closed_form():
-    """(1 - w1 w2)^2 / 2 + l2 |w|^2 / 2 has its pass at 0 and minima on both sides; from one of
-    these the walk climbs off, though no gradient points that way.
+def test_a_search_climbs_from_a_minimum_to_the_known_saddle():
+    """(1 - w1 w2)^2 / 2 + l2 |w|^2 / 2 has a saddle at 0 between two minima, from one of which the
+    search climbs although no gradient points upwards.
     """
     l2 = 0.2
     ob = FunctionObjective(

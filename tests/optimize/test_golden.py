@@ -1,6 +1,4 @@
-"""Every method takes the steps that it took: the other tests show that runs arrive, and few would
-notice one that takes another way there. `tests.golden` says how they are written anew.
-"""
+"""The steps of every method compared with the golden file; `tests.golden` updates it."""
 
 import pytest
 
@@ -9,6 +7,6 @@ from . import golden
 
 
 @pytest.mark.parametrize("section", golden.SECTIONS)
-def test_methods_take_the_steps_that_they_took(section):
-    """Counts, and where a run came to, where the tables of kernels agree."""
+def test_steps_of_every_method_are_unchanged(section):
+    """Counts and final points are unchanged, where the kernel tables agree."""
     assert changed(golden, section) == []

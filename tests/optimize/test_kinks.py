@@ -1,5 +1,5 @@
-"""Minima on kinks: found straight from `minimize`, proved, and true against exact arithmetic and
-the loss itself.
+"""Minima at active kinks are found by `minimize`, proved, and checked against exact arithmetic and
+the loss.
 """
 
 from fractions import Fraction
@@ -56,7 +56,7 @@ def test_with_all_signs_fixed_phi_is_the_loss(loss, activation):
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_slopes_are_parameters(loss):
-    """Gradient and Hessian of Phi in (theta, slopes) against central differences."""
+    """Gradient and Hessian of Phi in (theta, slopes) match central differences."""
     ob = relu_net(0, (3, 5, 4, LOSSES[loss]), loss)
     theta = ob.model.init(seed=1) + 0.1
     gates, collapsed = gates_at(ob, theta, active=4)
@@ -72,7 +72,7 @@ def test_slopes_are_parameters(loss):
 
 
 def exact_gradient(ob, gates, theta, slopes):
-    """The gradient of Phi for mse and one hidden layer in rational numbers."""
+    """Return the gradient of Phi for mse and one hidden layer in rational numbers."""
     F, (d, m, _) = Fraction, ob.model.sizes
     X, y = np.asarray(ob.X), np.asarray(ob.y).reshape(-1)
     p = [F(float(x)) for x in theta]
@@ -102,7 +102,7 @@ def exact_gradient(ob, gates, theta, slopes):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_error_of_the_gradient_is_within_its_bound(seed):
-    """Against rational arithmetic, which makes no error at all."""
+    """The bound on the gradient's error holds against rational arithmetic."""
     ob = relu_net(seed, (3, 4, 1), N=8)
     theta = ob.model.init(seed=seed) + 0.1
     gates, collapsed = gates_at(ob, theta, active=3)
@@ -144,7 +144,9 @@ def test_the_error_of_the_gradient_is_within_its_bound_where_it_vanishes(seed):
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("size", [0.1, 1.0, 10.0])
 def test_the_error_of_the_hessian_is_within_its_bound(loss, size, rng):
-    """Against complex steps in long double, whose own rounding is 2000 times smaller."""
+    """The bound holds against complex steps in long double, whose rounding is 2000 times
+    smaller.
+    """
     ob = relu_net(0, (3, 5, 4, LOSSES[loss]), loss, N=27)
     theta = size * ob.model.init(seed=1) + 0.1
     phi = ob.certificates.relu_rows().held(*gates_at(ob, theta, active=4))
@@ -182,7 +184,7 @@ def test_the_third_bound_lies_above_third_differences(loss, unit):
     [((3, 6, 1), "mse", 1e-3), ((3, 5, 3), "cross_entropy", 1e-2), ((3, 4, 4, 1), "mse", 1e-3)],
 )
 def test_most_relu_nets_end_at_proved_minima_on_kinks(sizes, loss, l2):
-    """And they are: no point near one has a lower loss, on the kinks or off them."""
+    """No point near a proved minimum has a lower loss, at the kinks or away from them."""
     certified = 0
     for seed in range(4):
         ob = relu_net(seed, sizes, loss, l2, N=40)
@@ -324,8 +326,8 @@ def test_networks_without_such_kinks_offer_none():
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_rows_that_are_equal_bend_together(loss):
-    """Repeated rows with other targets: their kinks are one, whose e is the sum of theirs."""
+def test_repeated_samples_share_a_kink(loss):
+    """Repeated samples with different targets share one kink, whose e is the sum of theirs."""
     certified = 0
     for seed in range(3):
         ob = relu_net(seed, (3, 4, LOSSES[loss]), loss, 3e-3, N=30)
@@ -344,8 +346,8 @@ def test_rows_that_are_equal_bend_together(loss):
     assert certified >= 2
 
 
-def test_a_verdict_and_the_search_after_it_try_once(monkeypatch):
-    """At the same theta; what one is given is not the other's."""
+def test_a_verdict_and_a_following_search_share_one_proof_attempt(monkeypatch):
+    """At the same theta the proof is tried once, and each caller gets its own result."""
     tried, made = [], kink_minimum.newton_on_kinks
 
     def counted(*args):

@@ -1,5 +1,5 @@
-"""L-BFGS: its step against the recursion it stands for, its line search against the conditions and
-Hermite's polynomial, its runs however they are driven, watched, cut in two or stopped.
+"""L-BFGS: its step against the recursion, its line search against the Wolfe conditions and
+Hermite's polynomial, and its runs when observed, resumed or interrupted.
 """
 
 import signal
@@ -26,7 +26,7 @@ ARMIJO, CURVATURE = 1e-4, 0.9  # of the engine's line search
 
 
 def by_recursion(pairs, g):
-    """The inverse BFGS matrix of the pairs, oldest first, made one update at a time, times g."""
+    """Return the inverse BFGS matrix times g, by one update for each pair, oldest first."""
     s, y = pairs[-1]
     H = (s @ y) / (y @ y) * np.eye(len(g))
     for s, y in pairs:
@@ -49,8 +49,8 @@ def steps_of(ob, start, **more):
 
 
 @pytest.mark.parametrize("memory", [1, 3, 20])
-def test_a_step_is_that_of_the_recursion(memory):
-    """The compact form and the updates one by one are the same matrix, ring buffer or not."""
+def test_the_compact_form_matches_the_recursion(memory):
+    """The compact form equals successive updates, with and without a full ring buffer."""
     run = Run(rosenbrock(10), np.linspace(-1.0, 1.5, 10), 0)
     run.bind()
     method, pairs = LBFGS(run, memory=memory), []
@@ -93,7 +93,7 @@ def test_iterates_on_a_quadratic_are_those_of_plain_numpy(n, memory, rng):
 
 
 def test_points_of_networks_meet_the_strong_wolfe_conditions(rng):
-    """Each that a run has been at, by gradients asked anew."""
+    """Each point of a run meets the conditions, with gradients computed again."""
     for activation in nets.SMOOTH:
         net = nets.draw(rng, [3, 6, 2], activation, "cross_entropy", 40, l2=1e-3)
         _, points = steps_of(net.ob, net.theta, max_iter=60)
@@ -128,8 +128,10 @@ def on_a_line(value, slope):
     return line
 
 
-def test_a_search_without_an_end_goes_up_tenfold_at_most():
-    """Along a straight line nothing ends it but its trials; it ends at the lowest of these."""
+def test_line_searches_extrapolate_at_most_tenfold():
+    """Along a straight line only the number of trials ends the search, which returns the lowest
+    one.
+    """
     line, lengths = on_a_line(0.0, -1.0), []
     while not line.moved:
         lengths.append(line.trial[0])
@@ -142,7 +144,9 @@ def test_a_search_without_an_end_goes_up_tenfold_at_most():
 @pytest.mark.parametrize("f", [-9.0, -1.2, -0.99, -0.6, 0.5, 40.0])
 @pytest.mark.parametrize("slope", [-30.0, -1.1, -0.95, 0.95, 3.0, 99.0])
 def test_the_next_trial_is_a_minimum_of_the_cubic(f, slope):
-    """Through values and slopes at 0 and 1, by Hermite's polynomial; within bounds."""
+    """The next trial minimises Hermite's cubic through values and slopes at 0 and 1, within
+    bounds.
+    """
     line = on_a_line(0.0, -1.0)
     assert line.supply_trial(f, np.full(1, slope))
     found = line.trial[0]
@@ -206,8 +210,8 @@ def test_a_value_that_is_not_finite_shortens_the_step():
 
 @pytest.mark.parametrize("at", [1, 4, 5, 9, 13])
 @pytest.mark.parametrize("memory", [4, 20])  # a ring that turns, and one that does not
-def test_a_resumed_run_goes_on_with_its_pairs(memory, at, tmp_path):
-    """Wherever it is cut in two, the run takes the same steps to the last bit."""
+def test_a_resumed_run_continues_with_its_pairs_bitwise(memory, at, tmp_path):
+    """A run resumed after any step takes bitwise the same steps."""
     start, path = np.linspace(-1.0, 1.5, 10), tmp_path / "run"
     how = {"memory": memory, "verdict": False}
     whole = fc.minimize(rosenbrock(10), start, "l-bfgs", max_iter=25, **how)
@@ -227,7 +231,7 @@ def test_a_ring_whose_oldest_pair_is_nowhere_is_damaged(tmp_path):
         fc.minimize(rosenbrock(10), None, "l-bfgs", resume=path)
 
 
-def test_float32_stays_float32():
+def test_float32_runs_stay_in_float32():
     X = np.random.default_rng(0).standard_normal((50, 3))
     model = fc.MLP([3, 4, 1], "tanh", dtype="float32")
     ob = fc.Objective(model, X, X[:, :1], l2=0.1)
@@ -293,7 +297,7 @@ class Told:
 
 
 @pytest.mark.parametrize("loss", nets.LOSSES)
-def test_the_same_bits_whoever_drives_and_watches(loss, dtype, rng):
+def test_runs_are_bitwise_identical_with_and_without_callbacks(loss, dtype, rng):
     net = nets.draw(rng, [4, 9, 3], "tanh", loss, 50, l2=1e-3, dtype=dtype)
     seen = []
     alone = minimize(net.ob, net.theta, max_iter=80)
@@ -404,7 +408,7 @@ def test_a_limit_of_time_ends_a_run_of_any_number_of_iterations(method, rng):
     assert len(found.history["loss"]) == found.nit + 1
 
 
-def test_a_loss_that_is_low_enough_ends_it_at_once(rng):
+def test_a_reached_target_ends_the_run_at_once(rng):
     net = slow(rng)
     target = 0.9 * net.ob.value(net.theta)
     found = minimize(net.ob, net.theta, fun_target=target, gradient_tol=0.0)

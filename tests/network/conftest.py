@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from .product_cases import NETS
+from .product_cases import NETS, WIDE, objective
 
 
 @pytest.fixture
@@ -19,3 +19,16 @@ def drawn(rng, problem):
         return p
 
     return draw
+
+
+@pytest.fixture
+def wide_operator(request):
+    """Return an operator with more parameters than its space has dimensions, and its
+    eigenvalues.
+    """
+    rows, kind = WIDE[getattr(request, "param", "samples")]
+    ob, theta = objective(
+        np.random.default_rng(0), [12, 11, 9, 3], rows, loss="cross_entropy", l2=0.01
+    )
+    H = getattr(ob, kind)(theta)
+    return H, np.linalg.eigvalsh(H.to_dense())

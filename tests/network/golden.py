@@ -97,6 +97,33 @@ def spaces(ob: Any, theta: Any) -> dict[str, list[Any]]:
     return found
 
 
+def describe_operator(H: Any, v: Any, blocks: bool) -> list[Any]:
+    """Return products of an operator and of its shift, and of two of its blocks if asked for."""
+    text, numbers = masked(repr(H))
+    V = np.sin(np.outer(np.arange(1, len(v) + 1), [1.0, 2.3])).astype(H.dtype)
+    numbers += [
+        *two_sums(H @ v),
+        *two_sums(H @ V),
+        *two_sums(H.quadratic(V)),
+        *two_sums(H.to_dense()),
+    ]
+    moved = H.shift(0.7)
+    numbers += [
+        *two_sums(moved @ V),
+        *two_sums(moved.quadratic(v)),
+        *two_sums(moved.to_dense()),
+    ]
+    numbers += [*two_sums(moved @ v), moved.rounding_bound(v), float(moved.mu)]
+    numbers += [float((H - scipy.sparse.identity(len(v))).mu), float(H.n_products)]
+    if blocks:
+        for part in (H.restrict(layers=[0]), H.restrict(indices=np.arange(1, len(v), 3))):
+            w = np.cos(np.arange(part.shape[0])).astype(H.dtype)
+            numbers += [*two_sums(part @ w), part.quadratic(w), part.rounding_bound(w)]
+            numbers += [*two_sums(part.to_dense()), *two_sums(part.column_bounds())]
+            numbers += [*two_sums(part @ np.c_[w, 2 * w]), float(part.n_products)]
+    return [text, *numbers]
+
+
 def forms(ob: Any, theta: Any, v: Any) -> dict[str, list[Any]]:
     """Return operators, blocks and shifts of an objective in memory, streamed and sparse."""
     found: dict[str, list[Any]] = {}
@@ -143,29 +170,7 @@ def forms(ob: Any, theta: Any, v: Any) -> dict[str, list[Any]]:
         found[f"{name}, itself"] = [text, *numbers]
         for kind in ("hessian", "ggn", "empirical_fisher"):
             H = getattr(form, kind)(theta)
-            text, numbers = masked(repr(H))
-            V = np.sin(np.outer(np.arange(1, len(v) + 1), [1.0, 2.3])).astype(H.dtype)
-            numbers += [
-                *two_sums(H @ v),
-                *two_sums(H @ V),
-                *two_sums(H.quadratic(V)),
-                *two_sums(H.to_dense()),
-            ]
-            moved = H.shift(0.7)
-            numbers += [
-                *two_sums(moved @ V),
-                *two_sums(moved.quadratic(v)),
-                *two_sums(moved.to_dense()),
-            ]
-            numbers += [*two_sums(moved @ v), moved.rounding_bound(v), float(moved.mu)]
-            numbers += [float((H - scipy.sparse.identity(len(v))).mu), float(H.n_products)]
-            if name in ("whole", "stored"):
-                for part in (H.restrict(layers=[0]), H.restrict(indices=np.arange(1, len(v), 3))):
-                    w = np.cos(np.arange(part.shape[0])).astype(H.dtype)
-                    numbers += [*two_sums(part @ w), part.quadratic(w), part.rounding_bound(w)]
-                    numbers += [*two_sums(part.to_dense()), *two_sums(part.column_bounds())]
-                    numbers += [*two_sums(part @ np.c_[w, 2 * w]), float(part.n_products)]
-            found[f"{name}, {kind}"] = [text, *numbers]
+            found[f"{name}, {kind}"] = describe_operator(H, v, name in ("whole", "stored"))
     return found
 
 

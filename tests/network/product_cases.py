@@ -6,6 +6,7 @@ import functools
 import zlib
 
 import numpy as np
+import pytest
 
 from fastcurv import Objective
 from fastcurv.structure import tables
@@ -34,6 +35,10 @@ NETS = {  # `test_products.py` asserts which layout the engine uses for each
         "residual": True,
     },
 }
+
+
+WIDE = {"samples": (4, "hessian"), "outputs": (6, "ggn")}  # samples and operator of small spaces
+of_outputs = pytest.mark.parametrize("wide_operator", ["outputs"], indirect=True)
 
 
 def objective(
@@ -282,3 +287,19 @@ def assert_agrees_with_torch(torch, net, ob, theta, v):
     l2 = 0.5 * ob.l2 * sum((x * x).sum() for x in params)
     value = criteria[ob.loss]()(net(torch.tensor(ob.X)), y) + l2
     assert_engine_agrees(ob, theta, v, value.item(), *double_backward(value, params, v))
+
+
+def all_eigenvalues(R):
+    """Return all eigenvalues in parameter space, computed from those of R."""
+    return np.sort(np.append(np.linalg.eigvalsh(R.matrix), np.full(R.n_rest, R.rest)))
+
+
+def redundant_columns(rng, N, kind):
+    """Return samples with columns that are constant, sums of others, zero, or independent."""
+    X = rng.standard_normal((N, 4))
+    return {
+        "constant": np.hstack([X, np.full((N, 2), 3.0)]),
+        "dependent": np.hstack([X, X[:, :2] + 1.0, 2 * X[:, :1]]),
+        "zero": np.zeros((N, 3)),
+        "full": X,
+    }[kind]

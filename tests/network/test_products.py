@@ -32,22 +32,8 @@ one_dtype = pytest.mark.by_day(one_of="dtype")
 every_net = pytest.mark.parametrize("net", NETS)
 
 
-LENGTHS = [
-    1,
-    2,
-    3,
-    7,
-    8,
-    9,
-    15,
-    16,
-    17,
-    31,
-    33,
-    64,
-    65,
-    700,
-]  # lengths around every vector width and tile
+# lengths around every vector width and tile
+LENGTHS = [1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 64, 65, 700]
 
 
 # --- exact

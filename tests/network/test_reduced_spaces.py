@@ -16,50 +16,23 @@ from fastcurv.network.gram import (
     RowState,
     SampleSpace,
     Scratch,
-    layer_size,
-    prices,
-    rotates,
 )
-from fastcurv.network.spaces import InputSpace, OutputSpace, shrinks
+from fastcurv.network.spaces import InputSpace, shrinks
 
 from ..certify.longdouble import LD, Truth, in_long_double, softmax
 from ..nets import CURVATURES, KERNELS, every_activation
 from ..plans import LAYOUTS, laid_out
-from ..spectrum.spectra import picked
 from . import product_cases
-from .product_cases import EXACT, check_coordinates
+from .product_cases import EXACT, all_eigenvalues, check_coordinates, of_outputs, redundant_columns
 
 pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
 
 EVERY = [True] * 3
 EVERY_END = ("LM", "LA", "SA", "BE")
 objective = functools.partial(product_cases.objective, loss="cross_entropy")
-WIDE = {
-    "samples": (4, "hessian"),
-    "outputs": (6, "ggn"),
-}  # number of samples and operator for which a space is small
-
-
-@pytest.fixture
-def wide_operator(request):
-    """Return an operator with more parameters than its space has dimensions, and its
-    eigenvalues.
-    """
-    rows, kind = WIDE[getattr(request, "param", "samples")]
-    ob, theta = objective(np.random.default_rng(0), [12, 11, 9, 3], rows, l2=0.01)
-    H = getattr(ob, kind)(theta)
-    return H, np.linalg.eigvalsh(H.to_dense())
-
-
-of_outputs = pytest.mark.parametrize("wide_operator", ["outputs"], indirect=True)
 
 
 # --- samples
-
-
-def worthwhile(model, N, kind):
-    here, there = prices(model.shapes, N, kind)
-    return here < there
 
 
 def check(H, rotate=None, tol=EXACT):
@@ -334,11 +307,6 @@ def test_products_reuse_workspace_without_changing_earlier_results(kind, rng):
 # --- outputs
 
 
-def all_eigenvalues(R):
-    """Return all eigenvalues in parameter space, computed from those of R."""
-    return np.sort(np.append(np.linalg.eigvalsh(R.matrix), np.full(R.n_rest, R.rest)))
-
-
 @every_activation
 @pytest.mark.parametrize("loss", KERNELS)
 def test_output_space_has_the_eigenvalues_of_the_operator(activation, loss, rng):
@@ -542,17 +510,6 @@ def test_residuals_hold_for_eigenvectors_outside_the_range(kind, size, rng):
 # --- inputs
 
 
-def redundant_columns(rng, N, kind):
-    """Return samples with columns that are constant, sums of others, zero, or independent."""
-    X = rng.standard_normal((N, 4))
-    return {
-        "constant": np.hstack([X, np.full((N, 2), 3.0)]),
-        "dependent": np.hstack([X, X[:, :2] + 1.0, 2 * X[:, :1]]),
-        "zero": np.zeros((N, 3)),
-        "full": X,
-    }[kind]
-
-
 @pytest.mark.parametrize("data", ["constant", "dependent", "zero", "full"])
 @pytest.mark.parametrize("kind", CURVATURES)
 def test_input_space_equals_the_operator_in_other_coordinates(data, kind, rng):
@@ -709,229 +666,3 @@ def test_reduced_spaces_of_zero_operators_are_not_used(rng):
     H = wide_operator.hessian(wide_operator.model.init(seed=0))
     found = H.reduced()
     assert found is None or found.space != "inputs"
-
-
-# --- eigenpairs, choices and other results in each space
-
-
-PAIRS = [("samples", k, end, True) for k in (9, 200, 281) for end in EVERY_END]
-PAIRS += [
-    ("outputs", k, end, way) for k in (1, 12, 30) for end in EVERY_END for way in (True, False)
-]
-
-
-@pytest.mark.parametrize(
-    "wide_operator, k, which, directly",
-    [*PAIRS, ("outputs", 281, "BE", True)],
-    indirect=["wide_operator"],
-)
-def test_eigenpairs_and_residuals_hold_in_every_space(
-    wide_operator, k, which, directly, monkeypatch
-):
-    """Residuals hold in parameter space and eigenvalues outside the space are in their order,
-    whether a Gram matrix is decomposed or searched.
-    """
-    H, truth = wide_operator
-    space = "samples" if H.kind == "hessian" else "outputs"
-    if not directly:
-        monkeypatch.setattr("fastcurv.spectrum.reduced.few", lambda *given: False)
-    pairs = fc.eigsh(H, k, which, space=space, tol=1e-12 if space == "samples" else 1e-11, seed=0)
-    scale = np.abs(truth).max()
-    assert pairs.space == space and pairs.converged.all() and len(pairs) == k
-    assert np.abs(pairs.values - picked(truth, k, which)).max() <= EXACT * scale
-    V = pairs.vectors
-    assert np.abs(V.T @ V - np.eye(k)).max() <= (1e-11 if space == "samples" else 1e-12)
-    rounding = (
-        1e-14 * scale if space == "samples" else 1e-16
-    )  # rounding of H @ V and of the subtraction here
-    assert (np.linalg.norm(H @ V - V * pairs.values, axis=0) <= pairs.residuals + rounding).all()
-    assert np.array_equal(pairs.vector(k // 2), V[:, k // 2])
-
-
-def test_eigenvectors_are_embedded_one_at_a_time(wide_operator):
-    H, _ = wide_operator
-    pairs = fc.eigsh(H, 5, "LA", space="samples", seed=0)
-    one = pairs.vector(3)
-    assert "vectors" not in vars(pairs) and pairs.n == H.shape[0]
-    assert "in the space of samples" in repr(pairs)
-    w, V = pairs
-    assert np.array_equal(V[:, 3], one) and "vectors" in vars(pairs)
-
-
-def test_eigenvalues_agree_between_spaces(wide_operator, rng):
-    H, _ = wide_operator
-    there = fc.eigsh(H, 4, "BE", space="samples", seed=0)
-    here = fc.eigsh(H, 4, "BE", space="parameters", seed=0)
-    assert (there.space, here.space) == ("samples", "parameters")
-    assert np.abs(there.values - here.values).max() <= 1e-13
-    again = fc.eigsh(H, 4, "BE", space="samples", v0=here.vectors, probe=False, seed=0)
-    assert again.n_products < here.n_products / 2
-    assert np.abs(again.values - here.values).max() <= 1e-13
-
-
-def test_deflation_vectors_may_be_inside_or_outside_the_space(wide_operator, rng):
-    """Deflation vectors inside the space are removed there; with others, the search uses parameter
-    space.
-    """
-    H, truth = wide_operator
-    first = fc.eigsh(H, 3, "LA", space="samples", tol=1e-13, seed=0)
-    rest = fc.eigsh(H, 3, "LA", space="samples", against=first, seed=0)
-    assert rest.space == "samples"
-    assert np.abs(rest.values - truth[-6:-3]).max() <= 1e-12
-    outside = rng.standard_normal((H.shape[0], 1))
-    other = fc.eigsh(H, 3, "LA", space="samples", against=outside, seed=0)
-    assert other.space == "parameters"
-
-
-@of_outputs
-def test_start_and_deflation_vectors_work_in_output_space(wide_operator, rng, monkeypatch):
-    G, truth = wide_operator
-    monkeypatch.setattr("fastcurv.spectrum.reduced.few", lambda *given: False)
-    first = fc.eigsh(G, 3, "LA", space="outputs", tol=1e-13, seed=0)
-    rest = fc.eigsh(G, 3, "LA", space="outputs", against=first, seed=0)
-    assert rest.space == "outputs"
-    assert np.abs(rest.values - truth[-6:-3]).max() <= EXACT * truth.max()
-    for other in (rng.standard_normal((G.shape[0], 1)), first.reduction.outside(0, 1).T):
-        there = fc.eigsh(G, 3, "LA", space="outputs", against=other, seed=0)
-        assert there.space == "parameters"
-    again = fc.eigsh(G, 3, "LA", space="outputs", v0=first.vectors, probe=True, seed=0)
-    assert np.abs(again.values - truth[-3:]).max() <= EXACT * truth.max()
-
-
-def test_reduced_spaces_are_accurate_in_float32(rng):
-    """Each space is exact to a few hundred roundings of float32."""
-    eps = np.finfo(np.float32).eps
-    ob, theta = objective(rng, [12, 11, 9, 3], 4, dtype="float32", l2=0.01)
-    R = check(ob.hessian(theta), EVERY, tol=400 * eps)
-    assert R.dtype == np.float32 and R.embed(np.ones(R.shape[0])).dtype == np.float32
-    ob, theta = objective(rng, [12, 11, 9, 3], 6, dtype="float32", l2=0.01)
-    G = ob.ggn(theta)
-    truth = np.linalg.eigvalsh(G.to_dense().astype(float))
-    R = G.reduced("outputs")
-    assert (
-        R.dtype == np.float32
-        and np.abs(all_eigenvalues(R) - truth).max() <= 400 * eps * truth.max()
-    )
-    pairs = fc.eigsh(G, 8, "LA", space="outputs", seed=0)
-    assert pairs.vectors.dtype == np.float32 and pairs.converged.all()
-    V = pairs.vectors.astype(float)
-    gaps = np.linalg.norm(G.astype("float64") @ V - V * pairs.values, axis=0)
-    assert (gaps <= pairs.residuals + 20 * eps * truth.max()).all()
-    assert np.abs(V.T @ V - np.eye(8)).max() <= 200 * eps
-    high = G.astype("float64").reduced("outputs").enclosed()  # float64 copy of the stored numbers
-    assert np.array_equal(R.enclosed().products, high.products)
-    X = redundant_columns(rng, 30, "dependent").astype(np.float32)
-    ob = fc.Objective(fc.MLP([7, 5, 3], dtype="float32"), X, rng.integers(3, size=30), l2=0.1)
-    H = ob.hessian(ob.model.init(seed=0))
-    R = H.reduced("inputs")
-    x = rng.standard_normal(R.shape[0]).astype(np.float32)
-    assert R.defect(x) <= 100 * eps * np.linalg.norm(R @ x)
-
-
-def test_all_spectral_functions_include_eigenvalues_outside_sample_space(wide_operator):
-    """Trace, norm, density, all eigenvalues and inertia count the copies outside the space."""
-    H, truth = wide_operator
-    n, scale = len(truth), np.abs(truth).max()
-    R = SampleSpace(H)
-    exact = fc.trace(H, R.shape[0], space="samples", seed=0)
-    assert exact.space == "samples" and exact.stderr == 0
-    assert abs(float(exact) - truth.sum()) <= EXACT * n * scale
-    norm = fc.frobenius_norm(H, R.shape[0], space="samples", seed=0)
-    assert abs(float(norm) - np.linalg.norm(truth)) <= EXACT * n * scale
-    few = fc.trace(H, 60, space="samples", seed=0)
-    assert abs(float(few) - truth.sum()) <= 4 * few.stderr
-    every = fc.eigvalsh(H, space="samples")
-    assert every.shape == (n,) and np.abs(every - truth).max() <= EXACT * scale
-    here, there = fc.inertia(H), fc.inertia(H, space="samples")
-    assert tuple(there) == tuple(here) and there.space == "samples"
-    assert len(there.values) == R.shape[0] and there.bound <= 1e-9
-
-
-@of_outputs
-def test_all_spectral_functions_are_exact_in_output_space(wide_operator):
-    """Trace, norm, density, all eigenvalues and inertia are exact and take no products."""
-    G, truth = wide_operator
-    n, scale = len(truth), truth.max()
-    trace = fc.trace(G, space="outputs")
-    norm = fc.frobenius_norm(G, space="outputs")
-    assert (trace.stderr, trace.n_products, trace.space) == (0.0, 0, "outputs")
-    assert abs(float(trace) - truth.sum()) <= EXACT * n * scale
-    assert abs(float(norm) - np.linalg.norm(truth)) <= EXACT * n * scale
-    few = fc.trace(G, 8, "hutchinson", space="outputs", seed=0)
-    assert few.n_products == 8 and abs(float(few) - truth.sum()) <= 5 * few.stderr
-    d = fc.spectral_density(G, space="outputs")
-    assert d.space == "outputs" and d.n_products == 0 and abs(d.integral() - 1) < 1e-6
-    assert abs(float(d.moment(2)) - (truth**2).mean()) <= EXACT * scale**2
-    assert d.moment(2).stderr <= 1e-15 * scale**2 and d.wasserstein(truth) <= EXACT * scale
-    before = G.n_products
-    assert np.abs(fc.eigvalsh(G) - truth).max() <= EXACT * scale and G.n_products == before
-    here, there = fc.inertia(G, space="parameters"), fc.inertia(G)
-    assert tuple(there) == tuple(here) == (n, 0, 0)
-    assert there.space == "outputs" and there.n_products == 0 and there.bound <= 1e-9
-    run = fc.spectrum.Krylov(G, space="outputs")
-    assert np.abs(run.eigsh(3, "LA").values - truth[-3:]).max() <= 1e-8 * scale
-
-
-def test_the_cost_model_or_the_caller_chooses_sample_space(rng):
-    """Sample space is chosen by the cost model or the caller, and an error is raised if it does not
-    exist.
-    """
-    big = fc.MLP([1024, 2048, 2048, 1000])
-    assert worthwhile(big, 64, "hessian") and worthwhile(big, 256, "hessian")
-    assert not worthwhile(big, 4096, "hessian")
-    assert not worthwhile(fc.MLP([2, 16, 16, 1]), 4, "hessian")
-    assert rotates(2048, 2048, 64, True) and not rotates(2048, 2048, 2000, True)
-    assert not rotates(10, 2048, 64, True) and rotates(10, 2048, 64, False)
-    assert layer_size(20, 30, 4, True, True) == 20 * 4 + 4 * 26
-    ob, theta = objective(rng, [12, 11, 9, 3], 4, loss="mse")
-    H = ob.hessian(theta)
-    assert H.reduced() is None and H.reduced("parameters") is None
-    assert fc.eigsh(H, 2, seed=0).space == "parameters"
-    with pytest.raises(ValueError, match="must be one of samples, outputs, inputs, parameters"):
-        fc.eigsh(H, 2, space="rows")
-    with pytest.raises(ValueError, match="has no other form"):
-        fc.eigsh(np.eye(3), 2, space="samples")
-    normed = fc.Objective(fc.MLP([3, 4, 1], batch_norm=True), np.eye(3), np.ones(3), "mse")
-    with pytest.raises(ValueError, match="batch normalisation"):
-        normed.hessian(normed.model.init(seed=0)).reduced("samples")
-
-
-def test_the_cost_model_or_the_caller_chooses_output_space(rng):
-    """Output space is chosen by the cost model or the caller, and errors name the accepted
-    arguments.
-    """
-    ob, theta = objective(rng, [60, 300, 300, 5], 20, "gelu", l2=1e-3)
-    G = ob.ggn(theta)
-    assert G.reduced().space == "outputs" and ob.hessian(theta).reduced().space == "samples"
-    there, here = fc.eigsh(G, 4, seed=0), fc.eigsh(G, 4, space="parameters", seed=0)
-    assert there.space == "outputs"
-    assert np.abs(there.values - here.values).max() <= EXACT * here.values.max()
-    few, theta = objective(rng, [4, 3, 2], 50)
-    refused = [
-        (few.ggn(theta), "50 pairs of row and class, which must be fewer than n = 23"),
-        (few.hessian(theta), "a Hessian"),
-    ]
-    spared = fc.Objective(few.model, few.X[:3], few.y[:3], l2=0.1, l2_biases=False)
-    refused.append((spared.ggn(theta), "l2 without biases"))
-    normed = fc.Objective(fc.MLP([30, 4, 1], batch_norm=True), np.eye(30)[:3], np.ones(3), "mse")
-    refused.append((normed.ggn(normed.model.init(seed=0)), "batch normalisation"))
-    one = fc.Objective(fc.MLP([2, 3, 1]), np.ones((5, 2)), np.zeros(5, int), "cross_entropy")
-    flat = one.ggn(one.model.init(seed=0))
-    refused.append((flat, "one class"))
-    assert float(fc.trace(flat)) == 0 and not fc.eigsh(flat, 2).values.any()
-    for G, why in refused:
-        with pytest.raises(ValueError, match=why):
-            G.reduced("outputs")
-        assert G.written() is None and G.reduced() is None
-    assert spared.empirical_fisher(theta).written() is not None  # K does not include l2
-
-
-@pytest.mark.parametrize("wide_operator", WIDE, indirect=True)
-def test_reduced_operators_and_their_eigenpairs_can_be_pickled(wide_operator):
-    H, _ = wide_operator
-    space = "samples" if H.kind == "hessian" else "outputs"
-    R = SampleSpace(H, [True, False, True]) if space == "samples" else OutputSpace(H)
-    again, I = pickle.loads(pickle.dumps(R)), np.eye(R.shape[0])
-    assert again.shape == R.shape and np.array_equal(again @ I, R @ I)
-    pairs = pickle.loads(pickle.dumps(fc.eigsh(H, 2, space=space, seed=0)))
-    assert pairs.vector(0).shape == (H.shape[0],)

@@ -135,7 +135,7 @@ def walk(ob, way, asked, seed):
         theta = plain_newton(ob, theta)
     else:
         options = {"index": asked} if way == "follow" else {"method": "newton-mr"}
-        theta = fc.find_critical_point(ob, theta, max_iter=200, **options).x
+        theta = fc.find_critical_point(ob, theta, max_iter=200, verdict=False, **options).x
     if not np.isfinite(theta).all() or not np.isfinite(ob.gradient(theta)).all():
         return None
     verdict = fc.classify(ob, theta)

@@ -85,7 +85,7 @@ def end(ob, theta):
         "negative": negative,
     }
     newton = (None, None) if verdict.nearest is None else (verdict.nearest, verdict.at_nearest)
-    walk = fc.find_critical_point(ob, theta, index=negative, max_iter=60).x
+    walk = fc.find_critical_point(ob, theta, index=negative, max_iter=60, verdict=False).x
     down = fc.minimize(ob, theta, "trust-region", max_iter=500, seed=0)
     reached = {
         "newton": newton,

@@ -5,6 +5,7 @@ vanishes.
 from __future__ import annotations
 
 import numbers
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import numpy as np
 from scipy.optimize import minimize as scipy_minimize
 
 from ..common.checks import (
+    check_bool,
     check_choice,
     check_positive,
     check_positive_int,
@@ -47,6 +49,7 @@ from ..common.runtime import (
     time_limit,
 )
 from ..common.vectors import extent, safe_norm
+from ..critical.classify import classify
 from ..critical.dense import ZERO_CURVATURE_TOL, nearness_at
 from ..critical.evidence import (
     GRADIENT_ROUNDING,
@@ -56,6 +59,7 @@ from ..critical.evidence import (
     tangents,
     why_no_minimum,
 )
+from ..critical.report import CriticalPoint
 from ..krylov.trust_region import KrylovSpace, trust_region
 from ..spectrum.dense import Assembling
 from .residual import Steps, dense_steps, grow, krylov_steps, lower_gradient
@@ -330,6 +334,8 @@ class FinderState:
             nfev=self.nfev,
             n_products=self.budget.count,
             history=np.array(self.history),
+            kind=None,
+            report=None,
         )
 
 
@@ -343,6 +349,8 @@ class CriticalPointResult(Result):
     nit: int
     n_products: int
     history: np.ndarray
+    kind: str | None
+    report: CriticalPoint | None
 
 
 STALL_STEPS = 5  # number of steps that together should at least halve the norm of the gradient
@@ -363,11 +371,11 @@ def find_critical_point(
     max_products: int | None = None,
     max_time: float | None = None,
     index: int | None = None,
+    verdict: bool = True,
     callback: Callable[[np.ndarray], object] | None = None,
     progress: bool | None = None,
 ) -> CriticalPointResult:
-    """Find a point where the gradient vanishes, of any kind, starting from theta0; `classify`
-    tells the kind.
+    """Find a point where the gradient vanishes, of any kind, starting from theta0, and classify it.
 
     Parameters
     ----------
@@ -409,6 +417,9 @@ def find_critical_point(
         comes to rest at points of this index alone. Each step takes all eigenpairs, n products and
         ``O(n^3)`` work, so n is at most 4096. From a critical point of another index it steps off
         along the eigenvectors of wrong sign.
+    verdict : bool
+        Whether to classify the point that was found. This costs a call of `classify`, within what
+        is left of `max_time`; its products are counted in ``report.n_products``.
     callback : callable, optional
         Called with theta after each step.
     progress : bool, optional
@@ -417,18 +428,20 @@ def find_critical_point(
     Returns
     -------
     scipy.optimize.OptimizeResult
-        ``x``, ``fun``, ``jac``, ``gradient_norm``, ``gradient_tol``, ``success`` (whether the norm
-        is within the tolerance and a critical point is not ruled out), ``status`` (0 success, 1
-        budget spent, 2 line search failed, 3 the gradient norm is itself stationary: a plateau, 4
-        the loss is proved to decrease for ever), ``message``, ``nit``, ``nfev`` (gradients),
-        ``n_products``, ``history`` of ``||g||``. A line search that fails leaves theta where it
-        was, and a walk to an `index` that is lost, far from where it started or without a step that
-        its model allows, ends with status 2 too, as one does that ends at a point of another index.
+        ``kind`` and ``report`` (the verdict of `classify` on `x`, both None without success or with
+        ``verdict=False``), ``x``, ``fun``, ``jac``, ``gradient_norm``, ``gradient_tol``,
+        ``success`` (whether the norm is within the tolerance and a critical point is not ruled
+        out), ``status`` (0 success, 1 budget spent, 2 line search failed, 3 the gradient norm is
+        itself stationary: a plateau, 4 the loss is proved to decrease for ever), ``message``,
+        ``nit``, ``nfev`` (gradients), ``n_products``, ``history`` of ``||g||``. A line search that
+        fails leaves theta where it was, and a walk to an `index` that is lost, far from where it
+        started or without a step that its model allows, ends with status 2 too, as one does that
+        ends at a point of another index.
         ``||g||`` at `x` is never larger than at `theta0`.
 
     See Also
     --------
-    classify : Tell the kind of a critical point.
+    classify : Tell the kind of any point.
     minimize : Find minima only.
     sample_critical_points : Find many critical points.
 
@@ -445,8 +458,8 @@ def find_critical_point(
     --------
     >>> from fastcurv.testing import lecture_toy
     >>> result = find_critical_point(lecture_toy(), [0.3, -0.2])
-    >>> result.success, bool(np.abs(result.x).max() < 1e-12)
-    (True, True)
+    >>> result.success, result.kind, bool(np.abs(result.x).max() < 1e-12)
+    (True, 'saddle', True)
     >>> bottom = find_critical_point(lecture_toy(), [0.3, -0.2], index=0)
     >>> bottom.success, bottom.fun
     (True, 0.0)
@@ -463,8 +476,11 @@ def find_critical_point(
     tries = method == "follow" and index is None and theta.size < DENSE_BELOW
     if max_iter is None:
         max_iter = MAX_FOLLOW_STEPS if tries else MAX_NEWTON_STEPS
-    steps = check_positive_int(max_iter, "max_iter")
-    limit = None if max_time is None else check_positive(max_time, "max_time")
+    steps, verdict = check_positive_int(max_iter, "max_iter"), check_bool(verdict, "verdict")
+    began, limit = (
+        time.monotonic(),
+        None if max_time is None else check_positive(max_time, "max_time"),
+    )
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be a function of theta, got {typed(callback)}.")
     with (
@@ -487,7 +503,12 @@ def find_critical_point(
                 _check_index_reached(walk, index)
         except OutOfTime:
             walk.stop(1, f"the budget ended at ||g|| = {walk.norm:.3g}")
-    return walk.result()
+    found = walk.result()
+    if found.success and verdict:
+        left = None if limit is None else max(limit - (time.monotonic() - began), 1e-3)
+        found.report = classify(ob, found.x, max_time=left, progress=False)
+        found.kind = found.report.kind
+    return found
 
 
 def _follow_near_indices(walk: FinderState) -> None:

@@ -415,7 +415,7 @@ class _Sampler:
             if not self.smooth or ob.n_params >= DENSE_BELOW:
                 return theta, None
             index = 0  # as proofs want points nearer to rest
-        found = find_critical_point(ob, theta, index=index, max_iter=self.max_iter)
+        found = find_critical_point(ob, theta, index=index, max_iter=self.max_iter, verdict=False)
         return np.asarray(found.x), None
 
 
@@ -510,7 +510,7 @@ def _from_narrower(hunt: _Sampler, rng: np.random.Generator) -> tuple[np.ndarray
     theta = _lowered(
         hunt, small, narrow.init(seed=rng), "newton-cg", max_iter=500, verdict=False, seed=rng
     )
-    theta = find_critical_point(small, theta, method="newton-mr", max_iter=30).x
+    theta = find_critical_point(small, theta, method="newton-mr", max_iter=30, verdict=False).x
     split = not np.any(ob.l2) and bool(rng.integers(2))
     layers = [list(layer) for layer in narrow.unflatten(np.asarray(theta))]
     for at, width in enumerate(wide.sizes[1:-1]):

@@ -332,15 +332,26 @@ def test_zeros_of_symmetries_are_neither_climbed_nor_counted(rng):
                 verdict = classify(ob, found.x)
                 assert verdict.certified and verdict.n_negative == index
                 assert verdict.n_symmetry == 4 or index == 2
+                assert found.kind == found.report.kind == verdict.kind
                 reached[index] += 1
             else:
                 assert f"index={index}" in found.message or f"index {index}" in found.message
     assert min(reached.values()) >= 1, reached
 
 
+def test_a_verdict_on_the_point_found_may_be_left_out():
+    ob, theta = tiny_net()
+    found = find_critical_point(ob, theta, verdict=False)
+    judged = find_critical_point(ob, theta)
+    assert found.success and found.kind is found.report is None
+    assert np.array_equal(found.x, judged.x) and judged.report.certified
+    assert judged.kind == classify(ob, found.x).kind
+
+
 def test_a_walk_to_an_index_keeps_its_budget():
     ob, theta = tiny_net()
     few = find_critical_point(ob, theta, index=1, max_products=4 * ob.n_params)
+    assert few.kind is few.report is None
     assert not few.success and few.status == 1 and few.n_products <= 4 * ob.n_params
     short = find_critical_point(ob, theta, index=1, max_iter=3)
     assert short.status == 1 and short.nit == 3 and "budget" in short.message

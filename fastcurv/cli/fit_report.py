@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import is_sparse
-from ..common.errors import typed
+from ..common.errors import accept_aliases, typed
 from ..common.runtime import one_blas_thread
 from .fit_numbers import LEVEL, EstimatorFit, Fit, Numbers, Trained, loss_difference, measure
 from .fit_pictures import (
@@ -302,6 +302,7 @@ def _code(page: Page, source: str) -> None:
 # From Python.
 
 
+@accept_aliases("report")
 def report(
     estimator: Any,
     X: Any,

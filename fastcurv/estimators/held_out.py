@@ -25,6 +25,7 @@ from ..common.checks import is_sparse
 from ..common.vectors import dot
 from ..network.objective import Objective
 from ..optimize.facts import constant_loss
+from ..structure.tables import LOSSES
 
 DECAYS = (10.0, 1.0, 0.1, 1e-2, 1e-4)  # values of alpha that are tried, in this order
 DEFAULT_DECAY = 1e-4  # alpha where no rows are held out, as in scikit-learn
@@ -35,13 +36,16 @@ MIN_HELD_OUT_ROWS = 10  # minimum number of distinct rows to hold out
 # wait max(MIN_PATIENCE, PATIENCE_RATIO * t) iterations past an improvement at t
 MIN_PATIENCE, PATIENCE_RATIO = 15, 0.5
 MIN_RELATIVE_GAIN = 1e-3  # a relative gain of the held-out loss below this does not count
+# a cross entropy within this share of the lowest still counts: accuracy improves past it
+CROSS_ENTROPY_SLACK = 0.05
 # above this share of the loss of a constant prediction, a fit is on a plateau
 PLATEAU_LOSS_RATIO = 0.9
 HASH_BLOCK_ENTRIES = 1 << 20  # size of a block of rows to hash, in numbers
 
 
 class HeldOut:
-    """A callback that watches the loss of held-out rows, and keeps the best point.
+    """A callback that watches the loss of held-out rows, and keeps the best point: of classes the
+    last one whose loss is within `CROSS_ENTROPY_SLACK` of the lowest.
 
     Parameters
     ----------
@@ -59,6 +63,8 @@ class HeldOut:
         self.theta, self.kept, self.count = theta, 0, 0
         self.lowest = self.mark = held.value(theta)  # `mark` falls by `MIN_RELATIVE_GAIN` at least
         self.improved = 0  # iteration of the last fall of `mark`
+        numbers = LOSSES[fitted.loss].targets == "numbers"
+        self.slack = 0.0 if numbers else CROSS_ENTROPY_SLACK
         constant = constant_loss(fitted)
         self.plateau = constant - (1 - PLATEAU_LOSS_RATIO) * abs(constant)
 
@@ -68,8 +74,9 @@ class HeldOut:
         loss = self.held.value(at.x)
         if loss < self.mark - MIN_RELATIVE_GAIN * abs(self.mark):
             self.mark, self.improved = loss, self.count
-        if loss < self.lowest:
-            self.lowest, self.theta, self.kept = loss, at.x, self.count
+        self.lowest = min(self.lowest, loss)
+        if loss <= self.lowest + self.slack * abs(self.lowest):
+            self.theta, self.kept = at.x, self.count
         waited = self.count - self.improved > max(MIN_PATIENCE, PATIENCE_RATIO * self.improved)
         return waited and at.fun - penalty(self.fitted, at.x) < self.plateau
 

@@ -128,7 +128,8 @@ def brought_to_rest(draw, ob):
         if way == "minimize":
             theta = fc.minimize(ob, theta, max_iter=300, max_time=1.0, seed=0).x
         elif way == "find":
-            theta = fc.find_critical_point(ob, theta, max_iter=60).x
+            options = {"method": "newton-mr", "max_iter": 60, "verdict": False}
+            theta = fc.find_critical_point(ob, theta, **options).x
         elif way == "zero":
             theta = 0 * theta
     theta = np.asarray(theta, dtype=float)
@@ -306,7 +307,8 @@ def split_unit(draw):
     name = str(draw.choice(["tanh", "sigmoid", "softplus", "gelu"]))
     X, y = draw.standard_normal((N, d)), draw.standard_normal(N)
     small = fc.Objective(fc.MLP([d, m, 1], name), X, y, loss="mse", l2=0.0)
-    theta = fc.find_critical_point(small, small.model.init(seed=int(draw.integers(2**31)))).x
+    start = small.model.init(seed=int(draw.integers(2**31)))
+    theta = fc.find_critical_point(small, start, method="newton-mr", verdict=False).x
     (W, b), (V, c) = small.model.unflatten(theta)
     share = draw.uniform(-0.5, 1.5)
     W2, b2 = np.vstack([W, W[:1]]), np.append(b, b[0])

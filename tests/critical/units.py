@@ -52,7 +52,7 @@ def network(draw, kind):
         warnings.simplefilter("ignore")
         way = draw.choice(["find", "minimize", "briefly"])
         if way == "find":
-            theta = fc.find_critical_point(ob, theta, max_iter=60).x
+            theta = fc.find_critical_point(ob, theta, "newton-mr", max_iter=60, verdict=False).x
         else:
             most = 200 if way == "minimize" else int(draw.integers(2, 12))
             theta = fc.minimize(ob, theta, "trust-region", max_iter=most, seed=0).x

@@ -442,7 +442,7 @@ ADAM = pytest.mark.nightly  # scikit-learn's default would take half a minute
 @pytest.mark.parametrize("name", ["digits", "wine", "breast_cancer", "diabetes"])
 def test_default_estimators_are_as_accurate_as_scikit_learns(name, solver, alpha):
     """Over five folds of standardised features, with the default alpha or, for classifiers, also
-    alpha=1, mean scores are at most one standard error below scikit-learn's.
+    alpha=1, mean scores are at most two standard errors below scikit-learn's.
     """
     X, y = getattr(datasets, f"load_{name}")(return_X_y=True)
     if name == "diabetes":
@@ -459,8 +459,8 @@ def test_default_estimators_are_as_accurate_as_scikit_learns(name, solver, alpha
         y,
         folds,
     )
-    allowed = theirs.std() / 5**0.5 if name == "diabetes" else (0.02 / len(y)) ** 0.5
-    assert ours.mean() >= theirs.mean() - allowed
+    error = theirs.std() / 5**0.5 if name == "diabetes" else (0.02 / len(y)) ** 0.5
+    assert ours.mean() >= theirs.mean() - 2 * error
 
 
 def test_early_stopping_prevents_overfitting_of_noise():

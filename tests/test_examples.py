@@ -237,6 +237,7 @@ def test_matched_units(run):
         assert all(later < sooner for sooner, later in zip(medians, medians[1:]))
 
 
+@pytest.mark.nightly
 def test_index_against_loss(run):
     """A correlation above those of a thousand orders drawn at random."""
     numbers = run("index_against_loss")
@@ -247,6 +248,7 @@ def test_index_against_loss(run):
         assert losses[index == 0].max() < losses[index == index.max()].min()
 
 
+@pytest.mark.nightly
 def test_spread_by_width(run):
     """The spread falls by far more than it differs between halves of the starts."""
     numbers = run("spread_by_width")
@@ -258,6 +260,7 @@ def test_spread_by_width(run):
             assert max(halves) < 4 * min(halves)
 
 
+@pytest.mark.nightly
 def test_best_steps(run):
     numbers = run("best_steps")
     up, down = (numbers["ratio"][name] for name in ("positive", "negative"))
@@ -265,6 +268,7 @@ def test_best_steps(run):
     assert all(negative > 30 * positive for positive, negative in numbers["gain"].values())
 
 
+@pytest.mark.nightly
 def test_gradient_flat(run):
     """Of a linear network the searches end at critical points, of one with tanh at none."""
     numbers = run("gradient_flat")
@@ -274,6 +278,7 @@ def test_gradient_flat(run):
     assert set(numbers["kinds"]["tanh"]) == {"not_critical"}
 
 
+@pytest.mark.nightly
 def test_outliers(run):
     """With relu in every network at every moment; with tanh in none."""
     ratios = run("outliers")["ratios"]
@@ -334,6 +339,7 @@ def test_running_average(run):
     assert numbers["early"][0] < 0.5 and abs(numbers["early"][1] - 1) < 0.3
 
 
+@pytest.mark.nightly
 def test_constant_rate(run):
     gaps = run("constant_rate")["gaps"]
     for name in ("1/t", "power 0.6"):
@@ -419,6 +425,7 @@ def test_minimum_ratio(run):
     assert abs(wide["positive_signs"] / wide["n"] - half).max() < 0.08
 
 
+@pytest.mark.nightly
 def test_minimum_ratio_again(run):
     """Networks of the table, trained anew, have its counts."""
     kept = run("minimum_ratio", "normal")
@@ -529,6 +536,7 @@ def test_initial_scale(run):
     assert 9 < growth < 13  # by ten layers
 
 
+@pytest.mark.nightly
 def test_escape_times(run):
     numbers = run("escape_times")
     for name, ratio in numbers["ratio"].items():
@@ -543,6 +551,7 @@ def test_escape_times(run):
             assert (steps.max() < 1.3 * steps.min()) == name.startswith("Adam"), (saddle, name)
 
 
+@pytest.mark.nightly
 def test_wider_net(run):
     """From each of five starts a minimum becomes a saddle, and the way down pays."""
     numbers = run("wider_net")

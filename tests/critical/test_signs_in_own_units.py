@@ -1,4 +1,4 @@
-"""Saddles whose signs are all proved in theta's own units, but not in balanced ones."""
+"""Saddles whose signs are all proved in theta's own units, but not in balanced units."""
 
 import numpy as np
 
@@ -33,7 +33,7 @@ SADDLES = {
 }  # fmt: skip
 
 
-def test_a_theorem_that_holds_in_own_units_proves_all_signs():
+def test_all_signs_are_proved_in_the_units_of_theta():
     for seed, theta in SADDLES.items():
         ob, theta = drawn(seed), np.array(theta, dtype=float)
         point = fc.classify(ob, theta)

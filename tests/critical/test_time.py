@@ -75,7 +75,7 @@ def test_far_points_are_classified_by_products_alone(hidden, activation, epochs)
 
 @pytest.mark.parametrize("values", [np.linspace(1, 2, 300), np.r_[-1.0, np.linspace(1, 2, 299)]])
 @pytest.mark.parametrize("seconds", [0.01, 0.2])
-def test_a_verdict_ends_in_time_and_says_so(values, seconds, monkeypatch):
+def test_a_verdict_ends_in_time_and_names_the_limit(values, seconds, monkeypatch):
     """n products of 3 ms each would take a second, and the point is critical, so nothing else
     settles it. A block of products that has begun is finished.
     """
@@ -132,9 +132,11 @@ class TickingClock:
 
 @pytest.mark.parametrize("dense_below", [0, 4096])
 @pytest.mark.parametrize("at_rest", [True, False])
-def test_time_may_end_at_any_stage(dense_below, at_rest, monkeypatch, rng):
-    """Never an error, and never a kind that is not that of the point; the time is counted in looks
-    at the clock, so that limits fall into every stage.
+def test_a_time_limit_at_any_stage_gives_no_error_and_no_false_kind(
+    dense_below, at_rest, monkeypatch, rng
+):
+    """Time is counted in readings of the clock, so that limits fall into every stage; none gives an
+    error or a wrong kind.
     """
     X = rng.standard_normal((30, 5))
     model = fc.MLP([5, 50, 2])
@@ -159,7 +161,7 @@ def test_time_may_end_at_any_stage(dense_below, at_rest, monkeypatch, rng):
     assert "undecided" in kinds and usual.kind in kinds
 
 
-def test_a_sentence_for_too_little_to_tell_how_far(rng):
+def test_the_reason_names_a_budget_too_small_for_the_newton_step(rng):
     model = fc.MLP([3, 6, 2])
     ob = fc.Objective(model, rng.standard_normal((40, 3)), rng.integers(0, 2, 40), l2=1e-2)
     x = fc.minimize(ob, model.init(seed=0), seed=0, verdict=False).x
@@ -170,7 +172,7 @@ def test_a_sentence_for_too_little_to_tell_how_far(rng):
     assert "the budget ended before the distance to a critical point was known" in repr(point)
 
 
-def test_limits_on_time_nest_and_end_what_runs_alone():
+def test_time_limits_nest_and_end_external_searches():
     slept, goes_on = [], threading.Event()
     with time_limit(0.05), time_limit(60), pytest.raises(OutOfTime):
         interruptible(lambda: slept.append(goes_on.wait(600)))
@@ -187,8 +189,10 @@ def test_limits_on_time_nest_and_end_what_runs_alone():
         eigh(np.eye(n))
 
 
-def test_blas_works_alone_during_a_verdict():
-    """And then as before; in a thread of the caller's too, whose limits are not ours."""
+def test_blas_uses_one_thread_during_a_verdict():
+    """During a verdict BLAS has one thread, and afterwards as many as before; threads of the caller
+    keep their limits.
+    """
     threadpoolctl = pytest.importorskip("threadpoolctl")
 
     def threads():
@@ -222,9 +226,9 @@ def test_blas_works_alone_during_a_verdict():
         assert set.union(*seen) == before
 
 
-def test_bounds_hold_and_say_what_was_tried_where_nothing_was_left(monkeypatch):
-    """Without a look at the spectrum any number of eigenvalues may be negative, and nothing is said
-    of Newton's steps where none was taken. Time is counted in looks at the clock.
+def test_verdicts_without_time_claim_no_counts(monkeypatch):
+    """If time ends before the spectrum is computed, any number of eigenvalues may be negative, and
+    the reason does not mention Newton steps. Time is counted in readings of the clock.
     """
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((60, 3)), rng.integers(2, size=60)
@@ -247,8 +251,10 @@ def test_bounds_hold_and_say_what_was_tried_where_nothing_was_left(monkeypatch):
     assert low <= fc.inertia(ob.hessian(start)).n_negative <= high
 
 
-def test_a_block_that_narrows_counts_the_products_it_made():
-    """Rows of two samples reach so few directions that blocks narrow at once."""
+def test_blocks_that_narrow_count_their_products():
+    """Two samples reach so few directions that blocks narrow at once, and only products made are
+    counted.
+    """
     made = []
 
     class Counted(fc.Objective):
@@ -268,7 +274,7 @@ def test_a_block_that_narrows_counts_the_products_it_made():
         assert point.n_products == sum(H.n_products for H in made) <= 60
 
 
-def test_a_budget_ends_with_its_products_its_seconds_and_the_time_around_it(monkeypatch):
+def test_a_budget_ends_by_products_seconds_or_an_outer_limit(monkeypatch):
     now = [5.0]
     monkeypatch.setattr(runtime.time, "perf_counter", lambda: now[0])
     whole = Budget(10, seconds=2.0)

@@ -1,4 +1,4 @@
-"""Objectives of a user's own, and verdicts where something is unknown, empty or out of range."""
+"""User-defined objectives, and verdicts if something is unknown, empty or out of range."""
 
 from dataclasses import replace
 from functools import partial
@@ -40,8 +40,8 @@ BOWL = QuadraticObjective(np.diag([1.0, 2.0, 3.0]))
 # --- parts of an objective that do not fit, or are written to
 
 
-class Wrong:
-    """``t't`` of two parameters, with one part of it that does not fit."""
+class BadlyShaped:
+    """``t't`` of two parameters, with one part of the wrong type or shape."""
 
     n_params = 2
 
@@ -58,7 +58,7 @@ class Wrong:
         return self.parts["hessian"](t)
 
 
-WRONG = [
+BAD_PARTS = [
     ("hessian", [[2.0, 0.0], [0.0, 2.0]], TypeError, "hessian must be a symmetric.*got a list"),
     ("hessian", np.eye(3), ValueError, r"hessian must have shape \(2, 2\).*got \(3, 3\)"),
     ("hessian", np.ones(2), ValueError, r"hessian must have shape \(2, 2\).*got \(2,\)"),
@@ -70,12 +70,12 @@ CALLS = [fc.classify, fc.escape, fc.find_critical_point, fc.minimize]
 
 
 @pytest.mark.parametrize("method", [None, "newton-cg", "l-bfgs"])
-def test_a_gradient_or_hessian_that_does_not_fit_is_named(method):
+def test_errors_name_a_gradient_or_hessian_of_wrong_shape(method):
     for call in [partial(fc.minimize, method=method)] if method else CALLS:
-        for part, given, kind, words in WRONG:
+        for part, given, kind, words in BAD_PARTS:
             with pytest.raises(kind, match=f"^the objective's {words}"):
-                call(Wrong(**{part: lambda t, given=given: given}), np.ones(2))
-        call(Wrong(), np.ones(2))
+                call(BadlyShaped(**{part: lambda t, given=given: given}), np.ones(2))
+        call(BadlyShaped(), np.ones(2))
 
 
 def test_a_gradient_of_one_number_may_be_a_scalar():
@@ -84,8 +84,8 @@ def test_a_gradient_of_one_number_may_be_a_scalar():
     assert fc.classify(square, [0.0]).kind == "minimum"
 
 
-class Shaped:
-    """A bowl whose value is an array."""
+class ArrayValued:
+    """A quadratic function whose value is an array."""
 
     n_params = 2
 
@@ -102,9 +102,9 @@ class Shaped:
         return np.eye(2)
 
 
-def test_a_value_may_be_an_array_of_one_number_and_no_more():
+def test_a_value_may_be_an_array_of_one_number_but_not_of_several():
     start = np.ones(2)
-    for ob in (Shaped((1,)), Shaped((1, 1)), Shaped(())):
+    for ob in (ArrayValued((1,)), ArrayValued((1, 1)), ArrayValued(())):
         assert fc.classify(ob, np.zeros(2)).kind == "minimum"
         for method in ("newton", "trust-region", "l-bfgs", "newton-cg"):
             found = fc.minimize(ob, start, method)
@@ -113,25 +113,25 @@ def test_a_value_may_be_an_array_of_one_number_and_no_more():
         assert isinstance(fc.escape(ob, start).fun, float)
     for call in CALLS:
         with pytest.raises(TypeError, match=r"must be a number.*shape \(3,\)"):
-            call(Shaped((3,)), np.zeros(2))
+            call(ArrayValued((3,)), np.zeros(2))
 
 
-class Infinite(FunctionObjective):
-    """A value that is finite, a gradient that is not."""
+class InfiniteGradient(FunctionObjective):
+    """An objective with a finite value and an infinite gradient."""
 
     def __init__(self):
         super().__init__(2, lambda x: 0.0, lambda x: np.array([np.inf, 0.0]), lambda x: np.eye(2))
 
 
-def test_a_gradient_that_is_not_finite_is_refused():
+def test_a_gradient_that_is_not_finite_raises():
     with pytest.raises(ValueError, match="the gradient at theta must be finite"):
-        fc.classify(Infinite(), np.zeros(2))
+        fc.classify(InfiniteGradient(), np.zeros(2))
     with pytest.raises(ValueError, match="the gradient at theta0 must be finite"):
-        fc.find_critical_point(Infinite(), np.zeros(2))
+        fc.find_critical_point(InfiniteGradient(), np.zeros(2))
 
 
-class Writing:
-    """``||theta||^2 / 2 - theta_0^2``, by methods of which one works in place."""
+class InPlaceObjective:
+    """``||theta||^2 / 2 - theta_0^2``, one of whose methods modifies its argument."""
 
     n_params = 3
 
@@ -157,21 +157,23 @@ class Writing:
         return np.diag([-1.0, 1.0, 1.0])
 
 
-def test_an_objective_that_writes_into_theta_is_refused():
-    """Its later answers are of another point: a saddle could be called a minimum."""
+def test_an_objective_that_modifies_theta_raises():
+    """An objective that modifies theta raises an error, since later values would be of another
+    point and a saddle could be called a minimum.
+    """
     for call in CALLS:
         for careless in ("value", "gradient", "hessian"):
             if call is fc.escape and careless == "gradient":
                 continue  # of which it takes none
             theta = np.full(3, 1.5)
             with pytest.raises(ValueError, match="must not write into the theta"):
-                call(Writing({careless}), theta)
+                call(InPlaceObjective({careless}), theta)
             assert np.all(theta == 1.5)
 
 
-class Writes(LinearOperator):
-    """A symmetric matrix as an operator that returns one buffer again and again, or the vector it
-    was given with the product in its place.
+class BufferReusingOperator(LinearOperator):
+    """A symmetric operator that returns one buffer at every product, or writes the product into its
+    argument.
     """
 
     def __init__(self, A, way):
@@ -191,11 +193,11 @@ class Writes(LinearOperator):
 
 
 @pytest.mark.parametrize("way", ["in place", "one buffer"])
-def test_operators_that_write_where_they_read_change_nothing(way):
+def test_operators_that_reuse_buffers_give_the_same_results(way):
     rng = np.random.default_rng(0)
     A = rng.standard_normal((40, 40))
     A, b = A + A.T, rng.standard_normal(40)
-    one, two = Writes(A, "plain"), Writes(A, way)
+    one, two = BufferReusingOperator(A, "plain"), BufferReusingOperator(A, way)
     for ask in (
         lambda H: fc.eigsh(H, 3, "LA", seed=0).values,
         lambda H: fc.eigsh(H, 3, "BE", v0=np.eye(40)[:, :2], seed=0).values,
@@ -211,7 +213,7 @@ def test_operators_that_write_where_they_read_change_nothing(way):
         assert first.kind == second.kind == "saddle" and first.reason == second.reason
 
 
-def test_complex_products_are_refused():
+def test_complex_products_raise():
     A = np.diag(np.arange(1.0, 9.0))
     H = LinearOperator((8, 8), matvec=lambda v: (A @ v) * (1 + 1e-3j), dtype=float)
     for ask in (lambda H: fc.eigsh(H, 2), fc.inertia, lambda H: fc.trace(H, 4)):
@@ -220,7 +222,7 @@ def test_complex_products_are_refused():
 
 
 @pytest.mark.parametrize("method", ["trust-region", "newton-cg", "l-bfgs", "adam", "cubic"])
-def test_a_gradient_returned_in_one_buffer_changes_nothing(method):
+def test_a_gradient_buffer_that_is_reused_gives_the_same_results(method):
     def gradient(t):
         return np.array([4 * t[0] * (t[0] ** 2 - 1) + 0.1, t[1]])
 
@@ -246,8 +248,10 @@ def test_a_gradient_returned_in_one_buffer_changes_nothing(method):
 # --- subclasses and wrappers
 
 
-def test_proofs_of_an_objective_itself_precede_its_certificates():
-    """In a subclass and in a wrapper; what neither has claims nothing."""
+def test_proofs_defined_by_an_objective_override_its_certificates():
+    """Methods of a subclass or wrapper replace those of its certificates, and an objective without
+    either proves nothing.
+    """
 
     class Floorless(fc.Objective):
         def curvature_floor(self, theta):
@@ -275,9 +279,9 @@ def test_proofs_of_an_objective_itself_precede_its_certificates():
 
 
 @pytest.mark.parametrize("power", [1, 2])
-def test_certificates_claim_nothing_of_a_loss_that_a_subclass_replaces(power, dtype):
-    """A linear term, which leaves the Hessian, and a quadratic one: where the gradient is not 0
-    nothing is critical, and `minimize` goes to where it is.
+def test_certificates_are_not_used_for_a_loss_that_a_subclass_replaces(power, dtype):
+    """If a subclass adds a linear term, which keeps the Hessian, or a quadratic one, its own
+    gradient decides what is critical and where `minimize` ends.
     """
 
     class Pulled(fc.Objective):
@@ -310,8 +314,10 @@ def test_certificates_claim_nothing_of_a_loss_that_a_subclass_replaces(power, dt
 
 
 @pytest.mark.parametrize("disowned", [False, True])
-def test_certificates_claim_nothing_of_a_loss_that_a_wrapper_changes(dtype, disowned):
-    """Proofs that it hands on, and the gradient that its operators hold, are of the loss within."""
+def test_certificates_are_not_used_for_a_loss_that_a_wrapper_changes(dtype, disowned):
+    """Proofs and gradients that a wrapper passes on from the wrapped objective are not used for its
+    own loss.
+    """
 
     class Pulled(nets.Around):
         if disowned:
@@ -338,8 +344,8 @@ def test_certificates_claim_nothing_of_a_loss_that_a_wrapper_changes(dtype, diso
 
 
 def test_results_are_of_the_outermost_loss():
-    """However it came to replace the one of `fc.Objective`: by a subclass in part or by a mixin, by
-    a wrapper within another or one that dispatches, by attributes of the object.
+    """Results are of the outermost loss, whether it replaces that of `fc.Objective` by a subclass,
+    mixin, nested wrapper, dispatching wrapper or instance attribute.
     """
     X = np.linspace(-1, 1, 20)[:, None]
     given = fc.MLP([1, 3, 1]), X, np.sin(2 * X), "mse", 1e-2
@@ -387,7 +393,7 @@ def test_results_are_of_the_outermost_loss():
     assert fc.classify(around(inner), at).certified == fc.classify(inner, at).certified
 
 
-def test_a_wrapper_that_only_counts_may_pass_on_certificates():
+def test_a_wrapper_that_keeps_the_loss_may_pass_on_certificates():
     class Watching(nets.Around):
         asked = 0
         certificates = property(lambda self: self.ob.certificates)
@@ -409,7 +415,7 @@ def test_every_certificate_that_is_used_exists():
 # --- unknown errors and bounds
 
 
-class Unbounded(LinearOperator):
+class WithoutErrorBound(LinearOperator):
     """A matrix whose products have no known error bound."""
 
     def __init__(self, A):
@@ -438,7 +444,7 @@ def test_an_error_without_a_bound_makes_no_eigenvalue_zero(diagonal, kind):
         third_bound = QuadraticObjective.third_bound  # of this Hessian, too
 
         def hessian(self, theta):
-            return Unbounded(A)
+            return WithoutErrorBound(A)
 
     ob = Vague(A)
     said = fc.classify(ob, np.zeros(3))
@@ -447,7 +453,7 @@ def test_an_error_without_a_bound_makes_no_eigenvalue_zero(diagonal, kind):
     assert said.n_negative_bounds[0] <= sum(x < 0 for x in diagonal) <= said.n_negative_bounds[1]
 
 
-def test_a_gradient_comes_with_the_best_bound_there_is():
+def test_the_gradient_has_the_best_available_bound():
     g, error = gradient_and_error(BOWL, np.ones(3))
     assert np.array_equal(g, [1.0, 2.0, 3.0]) and np.isnan(error)
     said = SimpleNamespace(gradient=BOWL.gradient, rounding_bound=lambda theta: 0.5)
@@ -468,7 +474,7 @@ def test_a_gradient_comes_with_the_best_bound_there_is():
         )
 
 
-def test_curvature_along_no_direction_and_at_an_infinite_theta():
+def test_curvatures_are_empty_without_directions_and_nan_at_an_infinite_theta():
     assert curvatures(BOWL, np.zeros(3), np.zeros((3, 0))).shape == (0,)
     assert np.isnan(curvatures(BOWL, np.full(3, np.inf), np.eye(3))).all()
     assert np.array_equal(curvatures(BOWL, np.ones(3), np.eye(3)), [1.0, 2.0, 3.0])
@@ -501,9 +507,9 @@ def test_only_definite_matrices_are_factored():
         assert definite(SimpleNamespace(A=np.diag([1.0, -1.0]), norm=norm)) is None
 
 
-def test_the_flat_ratio_is_a_share():
-    """||Hg|| / (||H|| ||g||) is 1 along the top eigenvector, which power steps from a start beside
-    it miss, and never more.
+def test_the_flat_ratio_is_at_most_one():
+    """||Hg|| / (||H|| ||g||) is 1 along the top eigenvector, even if power steps from a nearby
+    start miss it, and never more.
     """
     n = 300
     values = np.linspace(0.9, 1.0, n)
@@ -512,8 +518,10 @@ def test_the_flat_ratio_is_a_share():
     assert 1 - 1e-12 <= said.gradient_flat_ratio <= 1
 
 
-def test_bounds_on_negative_eigenvalues_hold_where_orbits_are_bent():
-    """Off a critical point the orbits of a symmetry carry curvature, of either sign."""
+def test_bounds_on_negative_eigenvalues_hold_on_curved_orbits():
+    """Away from a critical point, where symmetry orbits have curvature of either sign, the bounds
+    on the number of negative eigenvalues hold.
+    """
     rng = np.random.default_rng(3)
     X, y = rng.standard_normal((8, 2)), rng.standard_normal((8, 2))
     model, wider = fc.MLP([2, 3, 2], "identity", bias=False), 0
@@ -531,7 +539,9 @@ def test_bounds_on_negative_eigenvalues_hold_where_orbits_are_bent():
 
 
 def test_one_class_alone_makes_every_point_degenerate():
-    """The loss is 0 everywhere: no infimum at infinity, and nothing is lower anywhere."""
+    """With a single class the loss is 0 everywhere, so points are degenerate and no infimum at
+    infinity is mentioned.
+    """
     X = np.random.default_rng(0).standard_normal((6, 2))
     ob = fc.Objective(fc.MLP([2, 1]), X, np.zeros(6, int), loss="cross_entropy")
     assert ob.certificates.ray_to_infimum(np.ones(3)) is None
@@ -539,8 +549,8 @@ def test_one_class_alone_makes_every_point_degenerate():
     assert said.kind == "degenerate" and "infinity" not in said.reason
 
 
-def test_no_minimum_is_explained_for_weights_whose_squares_overflow():
-    """Far out along the ray too, where the length of theta overflows."""
+def test_the_missing_minimum_is_explained_if_squares_of_weights_overflow():
+    """The ray to the infimum is found although the norm of theta overflows along it."""
     ob = fc.Objective(fc.MLP([2, 1]), np.eye(2), np.array([0.0, 1.0]), "binary_cross_entropy")
     for size in (1.0, 1e200):
         theta = np.array([-size, size, 0.0])
@@ -562,7 +572,9 @@ def test_no_steps_come_from_nan_and_zero_matrices():
 
 
 def test_a_step_to_a_gradient_whose_square_overflows_is_shortened():
-    """Where its share of the gradient at hand has no square either."""
+    """A step is shortened even if the acceptable part of the gradient has a square that
+    underflows.
+    """
     steps = Steps([np.ones(2)], [-1.0], 1.0)
     for far in (1e200, np.inf):
         found = lower_gradient(
@@ -582,7 +594,7 @@ def test_a_krylov_space_of_a_zero_matrix_or_start_is_empty():
 
 
 @pytest.mark.parametrize("method", ["follow", "newton-mr", "gradient-norm"])
-def test_a_search_stays_where_the_gradient_is_finite(method):
+def test_searches_keep_to_points_of_finite_gradient(method):
     wall = FunctionObjective(
         2,
         lambda x: float(np.sum(np.sqrt(1 - x**2))),
@@ -602,7 +614,7 @@ def test_a_critical_start_takes_no_iteration(method):
     assert found.success and np.array_equal(found.x, np.zeros(2)) and found.nit == 0
 
 
-def test_the_newton_limit_is_none_where_steps_do_not_converge():
+def test_the_newton_limit_is_none_if_steps_do_not_converge():
     bowl, at = QuadraticObjective(np.diag([1.0, 2.0])), np.array([1.0, 1.0])
     free = Coordinates()
     assert newton_limit(bowl, at, np.zeros(2), free)[0] is None, "no gradient, no step"
@@ -633,8 +645,10 @@ def test_the_newton_limit_is_none_where_steps_do_not_converge():
     "scale, size",
     [(1e-300, 1e300), (1e-160, 1e155), (1.0, 1e155), (1e160, 1e-160), (1e160, 1.0), (1e300, 1.0)],
 )
-def test_numbers_whose_squares_overflow_end_in_an_answer_or_a_value_error(scale, size):
-    """A saddle of any curvature from any distance: an answer, or ValueError for what overflows."""
+def test_numbers_whose_squares_overflow_give_a_result_or_value_error(scale, size):
+    """For a saddle of any curvature, from any distance, each call returns or raises ValueError
+    about what overflows.
+    """
     ob = QuadraticObjective(scale * np.diag([-1.0, 0.1, 0.4, 1.0]))
     theta = size * np.array([0.5, -1.0, 0.3, 2.0])
     calls = [fc.classify, fc.find_critical_point, fc.escape]
@@ -648,7 +662,7 @@ def test_numbers_whose_squares_overflow_end_in_an_answer_or_a_value_error(scale,
             assert " must " in str(error) or "finite" in str(error)
 
 
-def test_invalid_autoencoders_are_refused():
+def test_invalid_autoencoders_raise():
     for spectrum in ([1.0, 1.0], [2.0, 0.0], [1.0, 2.0], [np.nan, 1.0]):
         with pytest.raises(ValueError, match="distinct positive numbers, desc|finite numbers"):
             LinearAutoencoder(spectrum, 1)
@@ -679,43 +693,43 @@ def test_reference_products_with_zero_and_nan():
 # --- sentences
 
 
-ASK = SimpleNamespace(
+QUERY = SimpleNamespace(
     ob=SimpleNamespace(l2=0.0), theta=np.ones(4), gradient_tol=None,
     curvature_tol=1e-4, failure_probability=None, max_products=9, max_time=None,
 )  # fmt: skip
 
 
-NEAR = Nearness(gradient_norm=1e-9, gradient_tol=1e-6, decrement=1e-12, threshold=1e-8)
+NEAR_CRITICAL = Nearness(gradient_norm=1e-9, gradient_tol=1e-6, decrement=1e-12, threshold=1e-8)
 
 
-SEEN = Spectrum(low=-1e-9, high=2.0, weakest_error=1e-7, n_negative_bounds=(1, 4))
+WEAK_SPECTRUM = Spectrum(low=-1e-9, high=2.0, weakest_error=1e-7, n_negative_bounds=(1, 4))
 
 
-def sentence(because, near=NEAR, **seen):
-    found = Evidence(gradient=near, spectrum=replace(SEEN, **seen), n_products=40)
-    return reason(ASK, found, Decision("undecided", False, because))
+def reason_for(because, near=NEAR_CRITICAL, **seen):
+    found = Evidence(gradient=near, spectrum=replace(WEAK_SPECTRUM, **seen), n_products=40)
+    return reason(QUERY, found, Decision("undecided", False, because))
 
 
-def test_rare_reasons_have_their_sentences():
-    assert "H was measured to be zero" in sentence(Reason.FLAT)
-    assert "only, smaller than the error of the products" in sentence(Reason.NOTHING)
-    over = replace(NEAR, gradient_norm=0.0, gradient_tol=0.0)
-    assert sentence(Reason.FAR, over) == "Not critical: the value at theta is not finite."
-    loose = sentence(Reason.LOOSE, risk=1e-3)
+def test_rare_reasons_are_worded():
+    assert "H was measured to be zero" in reason_for(Reason.FLAT)
+    assert "only, smaller than the error of the products" in reason_for(Reason.NOTHING)
+    over = replace(NEAR_CRITICAL, gradient_norm=0.0, gradient_tol=0.0)
+    assert reason_for(Reason.FAR, over) == "Not critical: the value at theta is not finite."
+    loose = reason_for(Reason.LOOSE, risk=1e-3)
     assert (
         "an eigenvalue is zero within 1e-07" in loose and "probability at least 1 - 0.001" in loose
     )
 
 
-def test_every_sentence_has_all_its_words():
-    """No name in braces is left, or unknown, whatever was found."""
+def test_no_reason_has_unfilled_placeholders():
+    """The sentence of every reason is complete, whatever evidence is given."""
     for because in Reason:
         for inertia in ({}, {"n_positive": 3, "n_negative": 1, "n_zero": 0}):
-            words = sentence(because, **inertia)
+            words = reason_for(because, **inertia)
             assert words[0].isupper() and words.endswith(".") and not set("{}") & set(words)
 
 
-def test_the_radius_of_a_claim_in_words():
+def test_the_radius_of_a_claim_is_worded_by_its_size():
     words = {
         0.0: "at theta exactly",
         1e-120: "at theta, at a distance below the smallest float",
@@ -724,10 +738,10 @@ def test_the_radius_of_a_claim_in_words():
     }
     for radius, place in words.items():
         outcome = Decision("minimum", True, Reason.THEOREM, radius)
-        assert Words(ASK, Evidence(), outcome).place == place
+        assert Words(QUERY, Evidence(), outcome).place == place
 
 
-def test_the_point_that_newton_leads_to_in_words():
+def test_the_limit_of_newtons_steps_is_named_by_its_kind():
     bowl = fc.classify(BOWL, np.zeros(3))
     assert noun(bowl) == "a certified minimum"
     for kind, words in (

@@ -1,4 +1,4 @@
-"""Verdict, inertia and evidence at every point whose truth is known beforehand."""
+"""Verdicts, inertia and evidence at points whose kind is known in advance."""
 
 from itertools import combinations
 
@@ -26,7 +26,7 @@ NETWORKS = [case for case in ZOO if isinstance(case.objective, ReferenceObjectiv
 COUNTS = ("n_positive", "n_negative", "n_zero")
 
 
-def check(case, report):
+def check_report(case, report):
     assert report.kind == case.kind, report
     for count in COUNTS:
         wanted = getattr(case, count)
@@ -37,23 +37,23 @@ def check(case, report):
         assert report.n_symmetry == report.n_zero and report.escape_direction is None
 
 
-def test_the_zoo_varies():
+def test_known_points_cover_every_kind():
     kinds = {case.kind for case in ZOO}
     assert kinds == {"minimum", "maximum", "saddle", "degenerate", "not_critical"}
     assert len(ZOO) > 40 and any(case.name.startswith("a unit split") for case in ZOO)
 
 
 @pytest.mark.parametrize("case", ZOO, ids=lambda c: c.name)
-def test_zoo(case):
-    check(case, classify(case.objective, case.theta))
+def test_known_points_get_their_verdict(case):
+    check_report(case, classify(case.objective, case.theta))
 
 
 @pytest.mark.by_day(share=1 / 2)
 @pytest.mark.parametrize("case", NETWORKS, ids=lambda c: c.name)
-def test_zoo_by_the_engine(case):
+def test_known_points_get_their_verdict_from_the_engine(case):
     ob = compiled(case.objective)
     report = classify(ob, case.theta)
-    check(case, report)
+    check_report(case, report)
     assert case.value is None or abs(ob.value(case.theta) - case.value) <= 1e-13
 
 
@@ -66,18 +66,18 @@ def test_every_critical_point_of_an_autoencoder(shape):
     assert len(cases) == sum(len(list(combinations(range(n), k))) for k in range(p + 1))
     for case in cases:
         report = classify(ob, case.theta)
-        check(case, report)
+        check_report(case, report)
         assert abs(ob.value(case.theta) - case.value) <= 1e-12 * ob.value(0 * case.theta)
         assert (report.kind == "minimum") == (
             case.name.endswith(f"I = {{{', '.join(map(str, range(1, p + 1)))}}}")
         )
 
 
-def test_all_of_300_axis_saddles_are_found_and_have_a_true_escape():
+def test_all_of_300_axis_saddles_are_found_and_their_escapes_descend():
     ratios = []
     for case in axis_saddles(300, seed=11):
         report = classify(case.objective, case.theta)
-        check(case, report)
+        check_report(case, report)
         ratios.append(abs(report.lambda_min / report.lambda_max))
         v = report.escape_direction
         assert abs(np.linalg.norm(v) - 1) <= 1e-12
@@ -87,7 +87,7 @@ def test_all_of_300_axis_saddles_are_found_and_have_a_true_escape():
     assert min(ratios) < 1e-3 < max(ratios)
 
 
-def test_lecture_toy():
+def test_the_saddle_of_the_lectures_toy_loss_is_certified():
     report = classify(compiled(lecture_toy()), np.zeros(2))
     assert abs(report.lambda_min + 2) <= 1e-12 and abs(report.lambda_max - 2) <= 1e-12
     assert np.abs(np.abs(report.escape_direction @ [1, 1]) / 2**0.5 - 1) <= 1e-12
@@ -107,7 +107,7 @@ def test_lecture_toy():
         (np.r_[-1.0, 0.0, 1.0], "saddle", (1, 1, 1)),
     ],
 )
-def test_prescribed_spectra(values, kind, counts):
+def test_matrices_of_prescribed_spectra_get_their_kind_and_counts(values, kind, counts):
     for seed in range(3):
         ob = QuadraticObjective(PrescribedSpectrum(values, seed=seed))
         report = classify(ob, np.zeros(values.size))
@@ -119,8 +119,10 @@ def test_prescribed_spectra(values, kind, counts):
             assert bounds[0] <= true <= bounds[1] and bounds[0] <= found <= bounds[1]
 
 
-def test_inertia_is_never_wrong_about_a_sign_it_claims():
-    """Eigenvalues around the rounding level: a claimed sign is right, the rest are zeros."""
+def test_every_counted_sign_of_an_eigenvalue_is_right():
+    """Of eigenvalues near the rounding level, each that is counted has the right sign, and the
+    others are counted as zeros.
+    """
     rng = np.random.default_rng(0)
     undecided = 0
     for seed in range(40):
@@ -133,7 +135,7 @@ def test_inertia_is_never_wrong_about_a_sign_it_claims():
     assert 0 < undecided < 40 * 15
 
 
-def test_an_unsolved_net_is_not_critical_and_a_solved_one_is_a_minimum():
+def test_an_untrained_network_is_not_critical_and_a_trained_one_is_a_minimum():
     rng = np.random.default_rng(1)
     X = rng.standard_normal((40, 5))
     model = fc.MLP([5, 6, 3], activation="tanh")
@@ -162,9 +164,9 @@ def test_plateaus_are_named():
     assert not report.plateau and report.gradient_residual < 1e-6
 
 
-def test_a_saturated_net_stands_on_a_plateau():
-    """tanh units far out: a gradient that is finite only along the output bias's slope of a
-    hinge-like loss.
+def test_saturated_networks_are_on_a_plateau():
+    """Saturated tanh units with a hinge-like loss are a plateau, although the slope of the output
+    bias is finite.
     """
     X = np.linspace(-1, 1, 9)[:, None]
     model = ReferenceModel([1, 4, 1], "tanh")
@@ -177,7 +179,7 @@ def test_a_saturated_net_stands_on_a_plateau():
     assert "100% of the unit outputs saturated" in report.reason
 
 
-def test_kinks_take_the_certificate():
+def test_points_at_kinks_are_not_certified():
     X = np.array([[1.0], [-1.0], [2.0], [0.5]])
     model = ReferenceModel([1, 1, 1], "relu")
     ob = compiled(ReferenceObjective(model, X, np.array([1.0, 0.0, 3.0, 0.0]), l2=0.1))
@@ -193,9 +195,9 @@ def test_kinks_take_the_certificate():
 
 @pytest.mark.by_day(share=1 / 2)
 @pytest.mark.parametrize("dense_below", [0, 4096])
-def test_at_a_kink_a_minimum_is_proved_or_not_claimed_and_a_saddle_must_fall(dense_below):
-    """ReLU nets with weight decay close to the origin: each side of the kinks has a Hessian of its
-    own.
+def test_at_kinks_minima_are_proved_and_escapes_of_saddles_descend(dense_below):
+    """For ReLU networks with weight decay near the origin, where each side of a kink has its own
+    Hessian, minima are proved or not claimed, and escapes of saddles lower the loss.
     """
     rng = np.random.default_rng(0)
     kinds = []
@@ -220,7 +222,7 @@ def test_at_a_kink_a_minimum_is_proved_or_not_claimed_and_a_saddle_must_fall(den
     assert {"minimum", "saddle"} <= set(kinds) <= {"minimum", "saddle", "undecided"}
 
 
-def test_the_gradient_norm_is_held_against_what_the_caller_says():
+def test_the_gradient_is_compared_with_the_callers_tolerance():
     ob = QuadraticObjective(np.diag([1.0, 2.0]))
     assert classify(ob, [1.0, 0.0]).kind == "not_critical"
     loose = classify(ob, [1.0, 0.0], gradient_tol=2.0)
@@ -228,7 +230,7 @@ def test_the_gradient_norm_is_held_against_what_the_caller_says():
     assert classify(ob, [1e-9, 0.0], gradient_tol=0.0).kind == "not_critical"
 
 
-def test_the_report_says_what_it_cost():
+def test_the_report_counts_its_products():
     H = PrescribedSpectrum(np.linspace(-1, 1, 40))
     report = classify(QuadraticObjective(H), np.zeros(40))
     assert report.n_products == H.n_products - 2  # gradient and value took one each
@@ -277,7 +279,7 @@ def test_bad_input(bad, error, words):
     assert classify(lecture_toy(), [0.0, 0.0], dense_below=np.inf).kind == "saddle"
 
 
-def test_hessians_that_are_not_finite_are_refused():
+def test_hessians_that_are_not_finite_raise():
     class Broken(QuadraticObjective):
         def hessian(self, theta):
             return PrescribedSpectrum([np.nan, 1.0])
@@ -286,14 +288,14 @@ def test_hessians_that_are_not_finite_are_refused():
         classify(Broken(np.eye(2)), np.zeros(2))
 
 
-def test_theta_and_gradient_are_left_alone():
+def test_theta_and_gradient_are_not_modified():
     theta = np.zeros(2)
     theta.flags.writeable = False
     assert classify(lecture_toy(), theta).kind == "saddle"
 
 
 class Counted:
-    """An objective whose products are counted where they are made."""
+    """An objective that counts the products of its operators."""
 
     def __init__(self, ob):
         self.ob, self.n_params, self.made = ob, ob.n_params, 0
@@ -320,7 +322,7 @@ def small_net():
 
 @pytest.mark.by_day(share=1 / 3)
 @pytest.mark.parametrize("most", [1, 2, 5, 12, 17, 30, 83, 90, 200])
-def test_no_more_products_are_spent_than_were_allowed(most, small_net):
+def test_verdicts_spend_at_most_the_allowed_products(most, small_net):
     ob, points = small_net
     for theta in points:
         for options in ({}, {"failure_probability": 1e-3}, {"dense_below": 1}):
@@ -341,8 +343,10 @@ def test_no_more_products_are_spent_than_were_allowed(most, small_net):
         assert pairs.n_products == counted.made <= most
 
 
-def test_too_few_products_to_see_whether_signs_last(small_net):
-    """All columns, and none to look elsewhere: undecided, and the reason says what was short."""
+def test_without_products_to_check_stable_signs_a_point_is_undecided(small_net):
+    """If the products suffice for all columns of H but not for checking signs nearby, the point is
+    undecided and the reason names the shortage.
+    """
     ob, (rest, *_) = small_net
     said = fc.classify(Counted(ob), rest, max_products=ob.n_params)
     assert said.kind == "undecided" and not said.certified
@@ -351,8 +355,10 @@ def test_too_few_products_to_see_whether_signs_last(small_net):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_what_is_said_of_a_plateau_is_so(seed):
-    """Saturated units and certain wrong outputs: the sentence names what leaves, and that does."""
+def test_the_advice_on_a_plateau_works(seed):
+    """For saturated units and wrong outputs of near certainty, the reason names a method that
+    leaves the plateau, and that method lowers the loss.
+    """
     rng = np.random.default_rng(seed)
     X = rng.standard_normal((30, 2))
     y = (X[:, :1] * X[:, 1:] > 0) * np.ones((1, 2))

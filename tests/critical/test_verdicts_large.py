@@ -1,6 +1,5 @@
-"""Verdicts from products alone: proofs one-sided, absence at a stated risk, never a false
-minimum.
-"""
+"""Verdicts from products alone: proofs by bounds on one side, minima at a stated risk, and no false
+minimum."""
 
 from types import SimpleNamespace
 
@@ -24,13 +23,13 @@ from fastcurv.testing import (
 pytestmark = pytest.mark.by_day(share=1 / 2)
 
 
-def plain(ob):
-    """What an objective offers by the bare protocol."""
+def bare_protocol(ob):
+    """Return a stand-in with only the attributes that the bare protocol of objectives requires."""
     names = ("n_params", "value", "gradient", "hessian")
     return SimpleNamespace(**{name: getattr(ob, name) for name in names})
 
 
-def verdict(values, seed=0, mirrors=1, **options):
+def classify_spectrum(values, seed=0, mirrors=1, **options):
     n = len(values)
     return classify(
         QuadraticObjective(PrescribedSpectrum(values, mirrors, seed=seed)),
@@ -66,37 +65,39 @@ def test_a_hundred_thousand_parameters_and_one_barely_negative_eigenvalue():
     ],
     ids=["uniform", "near zero", "decades", "mostly zero", "one large"],
 )
-def test_no_false_minimum_under_any_bulk(bulk):
+def test_no_false_minimum_for_any_bulk_of_the_spectrum(bulk):
     n = 1500
     for seed in range(3):
         values = np.r_[-1e-4, bulk(n - 1)]
-        report = verdict(values, seed, failure_probability=0.01)
+        report = classify_spectrum(values, seed, failure_probability=0.01)
         assert report.kind == "saddle" and report.certified
         assert report.lambda_min_bounds[0] <= -1e-4 * (1 - 1e-9)
 
 
 def test_a_minimum_needs_a_failure_probability():
     values = np.linspace(0.01, 1, 2000)
-    silent = verdict(values)
+    silent = classify_spectrum(values)
     assert silent.kind == "undecided" and "failure_probability" in silent.reason
     assert not silent.certified
-    asked = verdict(values, failure_probability=0.01)
+    asked = classify_spectrum(values, failure_probability=0.01)
     assert asked.kind == "minimum" and 0 < asked.failure_probability <= 0.01 and not asked.certified
     assert "risk" in asked.reason and asked.curvature_tol == 1e-4
-    assert verdict(-values, failure_probability=0.01).kind == "maximum"
-    coarse = verdict(values, failure_probability=0.01, curvature_tol=1e-2)
+    assert classify_spectrum(-values, failure_probability=0.01).kind == "maximum"
+    coarse = classify_spectrum(values, failure_probability=0.01, curvature_tol=1e-2)
     assert coarse.kind == "minimum" and coarse.n_products < asked.n_products / 3
 
 
-def test_zeros_that_nothing_explains_are_degenerate():
+def test_zeros_without_a_symmetry_are_degenerate():
     assert (
-        verdict(np.r_[np.zeros(40), np.linspace(0.1, 1, 40)], failure_probability=0.01).kind
+        classify_spectrum(
+            np.r_[np.zeros(40), np.linspace(0.1, 1, 40)], failure_probability=0.01
+        ).kind
         == "degenerate"
     )
-    assert verdict(np.zeros(300), failure_probability=0.01).kind == "degenerate"
+    assert classify_spectrum(np.zeros(300), failure_probability=0.01).kind == "degenerate"
 
 
-def test_a_budget_is_kept_and_named():
+def test_a_verdict_keeps_to_its_budget_and_names_it():
     values = np.linspace(0.1, 1, 3000)
     for budget in (1, 3, 7, 20, 41, 100):
         H = PrescribedSpectrum(values)
@@ -112,16 +113,16 @@ def test_a_budget_is_kept_and_named():
     )
 
 
-def test_the_risk_is_that_of_the_theorem():
+def test_the_stated_risk_is_that_of_the_theorem():
     assert lanczos_steps(100_000, 1e-4, 0.01) == 544
     for n, eps, risk in ((10_000, 1e-2, 0.05), (10**6, 1e-4, 1e-3)):
         k = lanczos_steps(n, eps, risk)
         assert lanczos_risk(n, k, eps) <= risk < lanczos_risk(n, k - 1, eps)
 
 
-def test_the_risk_holds():
-    """At a coarse tolerance and few steps the end of the spectrum is missed sometimes, and no more
-    often than stated.
+def test_minima_are_wrong_no_more_often_than_the_risk():
+    """At a coarse tolerance and few steps the end of the spectrum is missed at most as often as the
+    stated risk.
     """
     from fastcurv.krylov.lanczos import Recurrence
 
@@ -140,11 +141,13 @@ def test_the_risk_holds():
 
 
 @pytest.mark.parametrize("risk", [None, 1e-3])
-def test_zoo_by_krylov(risk):
-    """What was proved densely is never contradicted; without a risk only saddles are named."""
+def test_known_points_get_their_verdict_from_products(risk):
+    """Verdicts from products never contradict proved dense ones; without a risk only saddles are
+    named.
+    """
     for case in zoo() + axis_saddles(30, seed=8):
         report = classify(
-            plain(case.objective), case.theta, dense_below=0, failure_probability=risk
+            bare_protocol(case.objective), case.theta, dense_below=0, failure_probability=risk
         )
         allowed = {case.kind, "undecided"} if risk is None else {case.kind}
         if case.kind == "minimum" and case.n_zero:
@@ -155,17 +158,19 @@ def test_zoo_by_krylov(risk):
             assert 1 <= low <= (case.n_negative or low) and (case.n_negative or 0) <= high
 
 
-def test_symmetry_explains_zeros_at_large_n_too():
+def test_symmetries_explain_zeros_at_large_n():
     net = LinearAutoencoder([5.0, 4.0, 3.0, 2.0, 1.0], 2, seed=1)
     case = net.case((1, 2), seed=1)
     report = classify(compiled(net.objective), case.theta, dense_below=0, failure_probability=0.01)
     assert report.kind == "minimum" and report.n_symmetry == 4
     assert "up to 4 symmetry directions" in report.reason
-    bare = classify(plain(net.objective), case.theta, dense_below=0, failure_probability=0.01)
+    bare = classify(
+        bare_protocol(net.objective), case.theta, dense_below=0, failure_probability=0.01
+    )
     assert bare.kind == "degenerate" and bare.n_symmetry is None
 
 
-def test_a_floor_under_the_curvature_certifies():
+def test_a_positive_curvature_floor_certifies_a_minimum():
     for case in zoo():
         if case.name in ("ridge", "regularised logistic"):
             report = classify(compiled(case.objective), case.theta, dense_below=0)
@@ -176,9 +181,9 @@ def test_a_floor_under_the_curvature_certifies():
             )
 
 
-def test_symmetric_units_do_not_hide_the_way_down():
-    """The gradient and its Krylov space are symmetric in two equal units; the negative curvature is
-    antisymmetric.
+def test_equal_units_do_not_hide_negative_curvature():
+    """Negative curvature is found although it is antisymmetric in two equal units, while the
+    gradient and its Krylov space are symmetric in them.
     """
     case = next(case for case in zoo() if case.name.startswith("a unit split with shares 0.5"))
     ob, theta = case.objective, case.theta
@@ -193,9 +198,9 @@ def test_symmetric_units_do_not_hide_the_way_down():
     assert report.kind == "saddle" and np.linalg.norm(v + v[swap]) <= 1e-3
 
 
-def test_a_net_of_five_thousand_parameters():
-    """Its unsolved start is not critical; with a saddle planted by a unit of zeros the way down is
-    found.
+def test_networks_of_five_thousand_parameters_are_classified():
+    """A random start is not critical, and at a saddle made by adding a zero unit a descent
+    direction is found.
     """
     rng = np.random.default_rng(3)
     X = rng.standard_normal((30, 400))
@@ -212,7 +217,9 @@ def test_a_net_of_five_thousand_parameters():
 
 
 def test_scales_of_parameters_do_not_hide_a_saddle():
-    """One negative direction among parameters a million times softer than the rest."""
+    """One negative eigenvalue is found among parameters whose curvature is a million times smaller
+    than that of the rest.
+    """
     values = np.r_[-1.0, np.linspace(0.5, 1, 999)]
     D = np.r_[np.full(500, 1e-5), np.ones(500)]
     rng = np.random.default_rng(1)
@@ -228,8 +235,8 @@ def test_scales_of_parameters_do_not_hide_a_saddle():
     assert report.kind == "saddle" and abs(report.lambda_min + 1e-10) <= 0.5e-10
 
 
-class Bare(LinearOperator):
-    """Products in one precision and the bound on their rounding, and nothing else."""
+class ProductsWithBound(LinearOperator):
+    """Products in one precision with a bound on their rounding, and nothing else."""
 
     def __init__(self, H):
         super().__init__(H.dtype, H.shape)
@@ -245,8 +252,8 @@ class Bare(LinearOperator):
 @pytest.mark.by_day(share=1 / 3)
 @pytest.mark.parametrize("activation", ["tanh", "relu", "gelu"])
 def test_rounding_alone_never_proves_a_negative_eigenvalue(dtype, activation):
-    """A GGN of few samples is positive semidefinite and mostly singular: whatever is negative in it
-    is rounding.
+    """For a Gauss-Newton matrix of few samples, which is singular and positive semidefinite,
+    rounding proves no negative eigenvalue.
     """
     negative = 0
     for seed in range(3):
@@ -260,7 +267,7 @@ def test_rounding_alone_never_proves_a_negative_eigenvalue(dtype, activation):
                 "cross_entropy",
             )
         ).astype(dtype)
-        G = Bare(ob.ggn(rng.standard_normal(model.n_params).astype(dtype)))
+        G = ProductsWithBound(ob.ggn(rng.standard_normal(model.n_params).astype(dtype)))
         for dense_below in (0, 4096):
             how = {"dense_below": dense_below, "failure_probability": 0.01}
             report = classify(QuadraticObjective(G), np.zeros(model.n_params), **how)
@@ -271,7 +278,7 @@ def test_rounding_alone_never_proves_a_negative_eigenvalue(dtype, activation):
     assert negative >= 2
 
 
-def test_beside_rest_the_matrix_tells():
+def test_near_a_critical_point_the_dense_matrix_decides():
     X, y = np.random.default_rng(0).standard_normal((60, 20)), np.arange(60) % 4
     ob = fc.Objective(fc.MLP([20, 30, 4]), X, y, l2=1e-2)
     at_rest = fc.minimize(ob, ob.model.init(seed=0), seed=0)

@@ -1,6 +1,5 @@
-"""Points that look like what they are not: near critical, near degenerate, on the tail of
-something.
-"""
+"""Points that resemble others: nearly critical, nearly degenerate, or on the tail of a decreasing
+function."""
 
 import numpy as np
 import pytest
@@ -11,8 +10,8 @@ from fastcurv.testing import FunctionObjective, LinearAutoencoder, lecture_toy, 
 pytestmark = pytest.mark.by_day(share=1 / 2)
 
 
-def beside(value, slope, curve):
-    """``h(x) + (z - 1)^2`` for a function h of one variable, at z = 1."""
+def with_a_quadratic(value, slope, curve):
+    """Return ``h(x) + (z - 1)^2`` for a function h of one variable, at z = 1."""
     return FunctionObjective(
         2,
         lambda t: value(t[0]) + (t[1] - 1) ** 2,
@@ -21,10 +20,10 @@ def beside(value, slope, curve):
     )
 
 
-CUBIC = beside(lambda x: x**3, lambda x: 3 * x * x, lambda x: 6 * x)
-QUARTIC = beside(lambda x: x**4, lambda x: 4 * x**3, lambda x: 12 * x * x)
-HILL = beside(lambda x: -(x**4), lambda x: -4 * x**3, lambda x: -12 * x * x)
-TAIL = beside(
+CUBIC = with_a_quadratic(lambda x: x**3, lambda x: 3 * x * x, lambda x: 6 * x)
+QUARTIC = with_a_quadratic(lambda x: x**4, lambda x: 4 * x**3, lambda x: 12 * x * x)
+HILL = with_a_quadratic(lambda x: -(x**4), lambda x: -4 * x**3, lambda x: -12 * x * x)
+TAIL = with_a_quadratic(
     lambda x: 1e-3 * np.exp(-x), lambda x: -1e-3 * np.exp(-x), lambda x: 1e-3 * np.exp(-x)
 )
 RING = FunctionObjective(
@@ -36,7 +35,7 @@ RING = FunctionObjective(
 
 
 @pytest.mark.parametrize("x", [s * 10.0**-e for e in range(2, 17) for s in (1, -1)])
-def test_beside_a_degenerate_point_there_is_no_minimum(x):
+def test_points_near_a_degenerate_one_are_no_minimum(x):
     for ob in (CUBIC, QUARTIC, HILL):
         report = classify(ob, [x, 1.0])
         assert report.kind in ("degenerate", "not_critical"), report
@@ -50,9 +49,9 @@ def test_the_tail_of_an_exponential_is_no_minimum(x):
 
 
 @pytest.mark.parametrize("off", [s * 10.0**-e for e in range(2, 17) for s in (1, -1)])
-def test_a_valley_is_neither_saddle_nor_strict_minimum(off):
-    """Beside the ring H has a small negative or positive eigenvalue; on it, where theta heads, a
-    zero.
+def test_a_ring_of_minima_is_neither_a_saddle_nor_a_strict_minimum(off):
+    """Near a ring of minima, H has a small eigenvalue of either sign that is 0 on the ring, so no
+    saddle and no strict minimum is claimed.
     """
     report = classify(RING, np.array([0.6, 0.8]) * (1 + off))
     assert report.kind in ("degenerate", "not_critical")
@@ -73,9 +72,9 @@ def test_separable_logistic_regression_has_no_minimum():
         assert classify(ob, [float(w)]).kind == "not_critical"
 
 
-def test_no_false_minimum_around_the_zoo():
-    """Random points at every distance from critical points, of each at every other: a minimum is
-    claimed beside true minima only.
+def test_no_false_minimum_around_known_points():
+    """At random points around known critical points, at every distance, a minimum is claimed only
+    near a true one.
     """
     rng = np.random.default_rng(5)
     seen = set()
@@ -95,9 +94,9 @@ def test_no_false_minimum_around_the_zoo():
     assert {("minimum", "minimum"), ("saddle", "saddle"), ("saddle", "not_critical")} <= seen
 
 
-def test_close_to_the_origin_symmetry_explains_nothing():
-    """At the origin every direction of the orbit vanishes; just beside it, normalised, it is no
-    zero mode.
+def test_tiny_symmetry_orbits_explain_no_zeros():
+    """Near the origin, where every direction of a symmetry orbit vanishes, no zero eigenvalue is
+    attributed to the symmetry.
     """
     net = LinearAutoencoder([3.0, 2.0, 1.0], 2, seed=0)
     rng = np.random.default_rng(1)
@@ -130,9 +129,10 @@ def test_quadratics_are_critical_where_rounding_hides_the_step():
     assert abs(far.nearest[0] - 5) <= 1e-14 and abs(far.distance - 0.01) <= 1e-12
 
 
-def test_a_minimum_is_measured_only_where_newton_leads_to_rest():
-    """``t^2 / 2`` right of 0.005 and a slope of 1 more on its left: H is 1 on both sides, and
-    Newton's step from 0.01 ends where the loss goes on falling, to -1.
+def test_minima_need_a_newton_step_to_a_stationary_point():
+    """The function is ``t^2 / 2`` right of 0.005, with slope 1 added on the left. H is 1 on both
+    sides, but Newton's step from 0.01 ends where the loss still decreases, so no minimum is
+    claimed.
     """
 
     def line(kink):

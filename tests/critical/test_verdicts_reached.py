@@ -1,4 +1,4 @@
-"""Verdicts at large n where the rows reach few dimensions: as certain as at small n."""
+"""Verdicts at large n, if the samples reach few dimensions, are as certain as at small n."""
 
 from types import SimpleNamespace
 
@@ -42,7 +42,9 @@ def test_a_minimum_is_certified_and_counted(loss, rng):
 
 
 def saddle_at_zero(rng, l2):
-    """A net of one hidden layer whose H at 0 is l2 but for the block [[0, B], [B', 0]]."""
+    """Return a network of one hidden layer whose H at 0 is l2 times the identity plus the block
+    [[0, B], [B', 0]].
+    """
     X, y = rng.standard_normal((2, 30)), rng.standard_normal((2, 1))
     y -= y.mean(axis=0)
     ob = fc.Objective(fc.MLP((30, 20, 1), "tanh"), X, y, "mse", l2=l2)
@@ -50,8 +52,10 @@ def saddle_at_zero(rng, l2):
     return ob, B
 
 
-def test_a_saddle_with_its_inertia(rng):
-    """At 0 each of the 20 units has the eigenvalues l2 +- sigma, and the last bias 2 + l2."""
+def test_saddles_get_their_inertia(rng):
+    """At 0 each of the 20 units contributes the eigenvalues l2 +- sigma, and the last
+    bias 2 + l2.
+    """
     ob, sigma = saddle_at_zero(rng, 0.1)
     assert sigma > 0.2
     point = fc.classify(ob, np.zeros(ob.n_params), dense_below=200)
@@ -61,8 +65,10 @@ def test_a_saddle_with_its_inertia(rng):
     assert abs(point.lambda_min - (0.1 - sigma)) < 1e-12
 
 
-def test_zeros_are_at_least_what_no_row_reaches(rng):
-    """Without l2 the rest is 0: no minimum is claimed, and the zeros are counted."""
+def test_unreached_dimensions_count_as_zeros_without_l2(rng):
+    """Without l2, the Hessian is 0 in dimensions that no sample reaches, so zeros are counted and
+    no minimum is claimed.
+    """
     ob, sigma = saddle_at_zero(rng, 0.0)
     point = fc.classify(ob, np.zeros(ob.n_params), dense_below=200)
     assert point.kind == "saddle" and point.n_negative == 20
@@ -72,7 +78,7 @@ def test_zeros_are_at_least_what_no_row_reaches(rng):
 
 @pytest.mark.parametrize("share", [1 + 1e-9, 1 - 1e-9, 1.0, 1 + 1e-14, 1 - 1e-14])
 def test_never_wrong_where_an_eigenvalue_is_nearly_zero(share, rng):
-    """l2 beside sigma: the weakest 20 eigenvalues are ``sigma (share - 1)``."""
+    """Verdicts are right although the weakest 20 eigenvalues are only ``sigma (share - 1)``."""
     _, sigma = saddle_at_zero(np.random.default_rng(5), 0.0)
     ob, sigma = saddle_at_zero(np.random.default_rng(5), sigma * share)
     point = fc.classify(ob, np.zeros(ob.n_params), dense_below=200)
@@ -84,7 +90,7 @@ def test_never_wrong_where_an_eigenvalue_is_nearly_zero(share, rng):
 
 
 def test_spared_biases_and_the_shift_of_logits(rng):
-    """With l2 on the matrices alone the shift of all logits is a symmetry, in reach and proved."""
+    """With l2 on the matrices alone, the common shift of all logits counts as a proved symmetry."""
     ob, theta = trained(rng, "cross_entropy", 0.01, l2_biases=False)
     dense = fc.classify(ob, theta)
     point = fc.classify(ob, theta, dense_below=500)
@@ -106,7 +112,7 @@ def test_an_interpolating_net_is_a_global_minimum_at_large_n(rng):
     assert point.n_positive == 3 * N
 
 
-def test_float32_is_proved_as_its_stored_numbers(rng):
+def test_proofs_in_float32_are_about_the_stored_numbers(rng):
     ob, theta = trained(rng)
     low = ob.astype("float32")
     point = fc.classify(low, theta.astype("float32"), dense_below=500)
@@ -114,7 +120,9 @@ def test_float32_is_proved_as_its_stored_numbers(rng):
 
 
 def test_budget_and_other_nets(rng):
-    """Too small a budget, batch normalisation, and relu's kinks: the answers of before."""
+    """With too small a budget, batch normalisation or kinks, the verdict is that of the general
+    method.
+    """
     ob, theta = trained(rng)
     point = fc.classify(ob, theta, dense_below=500, max_products=200)
     assert point.n_reached is None and point.n_positive is None
@@ -124,7 +132,9 @@ def test_budget_and_other_nets(rng):
 
 
 def test_a_class_that_no_row_has_leaves_no_minimum(rng):
-    """Its bias, spared by l2, runs off: curvature is positive, weak, and does not last."""
+    """If a class has no samples and l2 spares its bias, no minimum is claimed, since the bias
+    diverges.
+    """
     ob, _ = trained(rng, "cross_entropy", 0.05, l2_biases=False)
     ob = fc.Objective(ob.model, ob.X, [0, 1, 1], l2=0.05, l2_biases=False)
     theta = fc.minimize(ob, ob.model.init(seed=0), "newton-cg", max_iter=400).x
@@ -133,7 +143,9 @@ def test_a_class_that_no_row_has_leaves_no_minimum(rng):
 
 
 def test_signs_of_very_weak_curvature_are_no_verdict(rng):
-    """Proved at theta, beyond what can be seen to last: nothing is said of the point."""
+    """A point is undecided if its signs are proved at theta but curvature is too weak to check that
+    they are stable.
+    """
     X, y = rng.standard_normal((1, 13)), np.array([[1.0]])
     model = fc.MLP((13, 8, 1), "elu")
     ob = fc.Objective(model, X, y, "binary_cross_entropy", l2=0.1)
@@ -145,9 +157,9 @@ def test_signs_of_very_weak_curvature_are_no_verdict(rng):
     assert not (point.certified and not dense.certified and dense.kind == "degenerate")
 
 
-def reached(rest, values=()):
-    """A space of which two of three dimensions are in reach, all of symmetries where no eigenvalue
-    is told; curvature `rest` outside.
+def range_space(rest, values=()):
+    """Return a space that contains two of three dimensions, all of them symmetries if `values` is
+    empty, with curvature `rest` outside.
     """
     space = SimpleNamespace(
         n=3, m=2, n_rest=1, rest=rest, outside=lambda seed=0: np.eye(3)[2],
@@ -159,18 +171,23 @@ def reached(rest, values=()):
 
 
 @pytest.mark.parametrize("rest", [0.1, 5.0])
-def test_ends_take_in_what_lies_outside_and_no_symmetries(rest):
-    ((value, v),) = reached(rest).extremes()
+def test_spectrum_ends_include_the_complement_but_no_symmetries(rest):
+    ((value, v),) = range_space(rest).extremes()
     assert value == rest and v.tolist() == [0, 0, 1]
-    assert reached(rest).weakest == rest - 1e-12 and reached(rest).chosen(3)[1].shape == (3, 0)
-    ends = reached(rest, [-1.0, 2.0]).extremes()
+    assert range_space(rest).weakest == rest - 1e-12 and range_space(rest).chosen(3)[1].shape == (
+        3,
+        0,
+    )
+    ends = range_space(rest, [-1.0, 2.0]).extremes()
     assert [value for value, _ in ends] == [-1.0, 2.0] + [rest] * (rest > 2)
     assert rest < 2 or np.array_equal(ends[-1][1], np.eye(3)[2])
 
 
 @pytest.fixture(scope="module")
 def interpolating():
-    """Three rows that a net of 21 parameters fits: a proved global minimum."""
+    """Return an objective of three samples that a network of 21 parameters fits, at a proved
+    minimum.
+    """
     rng = np.random.default_rng(0)
     X, y, model = rng.standard_normal((3, 2)), rng.standard_normal(3), fc.MLP([2, 5, 1])
     theta = fc.minimize(fc.Objective(model, X, y, loss="mse"), model.init(seed=0), seed=0).x
@@ -190,7 +207,7 @@ def interpolating():
     ],
 )
 def test_rows_without_weight_and_equal_rows_change_no_proof(rows, weight, options, interpolating):
-    """A point of loss 0 is proved all the same, with the inertia of the rows that differ."""
+    """A point of loss 0 is proved, with the inertia of the distinct samples of positive weight."""
     model, X, y, theta = interpolating
     X, y = np.vstack([X, [1.0, 2.0]])[rows], np.append(y, 0.0)[rows]
     ob = fc.Objective(model, X, y, loss="mse", sample_weight=weight)
@@ -201,7 +218,7 @@ def test_rows_without_weight_and_equal_rows_change_no_proof(rows, weight, option
         assert (said.n_positive, said.n_negative, said.n_zero) == (3, 0, 18)
 
 
-def test_equal_inputs_with_other_targets_are_no_point_of_loss_0(interpolating):
+def test_equal_inputs_with_different_targets_prevent_loss_0(interpolating):
     model, X, y, theta = interpolating
     X, y = np.vstack([X, X[:1]]), np.append(y, y[0] + 1e-9)
     said = fc.classify(fc.Objective(model, X, y, loss="mse"), theta)
@@ -209,8 +226,8 @@ def test_equal_inputs_with_other_targets_are_no_point_of_loss_0(interpolating):
 
 
 @pytest.mark.parametrize("how", ["idle", "doubled"])
-def test_such_rows_reach_no_more_dimensions(how, rng):
-    """At large n the rows that count, one of each, decide whether all eigenvalues are known."""
+def test_repeated_and_weightless_rows_reach_no_more_dimensions(how, rng):
+    """At large n, distinct samples of positive weight decide whether all eigenvalues are known."""
     ob, theta = trained(rng)
     point = fc.classify(ob, theta, dense_below=500)
     X, y, weight = np.vstack([ob.X] * 9), np.vstack([ob.y] * 9), None
@@ -224,8 +241,10 @@ def test_such_rows_reach_no_more_dimensions(how, rng):
 
 
 @pytest.mark.parametrize("place", [0, 60])
-def test_a_minimum_on_kinks_does_not_mind_rows_of_weight_0(place):
-    """Even one that lies on a kink of a unit."""
+def test_rows_of_weight_0_keep_a_minimum_at_kinks(place):
+    """A minimum at active kinks stays proved if a sample of weight 0 is added, even at a kink of a
+    unit.
+    """
     ob, found = run_to_kinks(1)
     model = ob.model
     one = fc.classify(ob, found.x)

@@ -1,4 +1,4 @@
-"""Thresholds are relative: the units of loss and inputs change no verdict."""
+"""Thresholds are relative, so units of the loss and the inputs change no verdict."""
 
 import copy
 import functools
@@ -21,9 +21,9 @@ pytestmark = pytest.mark.by_day(share=1 / 2)
 COUNTS = ("n_positive", "n_negative", "n_zero")
 
 
-def with_moved_ones():
-    """The networks of the zoo, and points around their critical ones: near, and far enough to be
-    none.
+def with_nearby_points():
+    """Return the networks with known critical points, and points near these and far enough away not
+    to be critical.
     """
     rng = np.random.default_rng(0)
     cases = [case for case in zoo() if isinstance(case.objective, ReferenceObjective)]
@@ -43,12 +43,12 @@ def with_moved_ones():
     ]
 
 
-CASES = with_moved_ones()
+CASES = with_nearby_points()
 
 
 @functools.cache
-def verdict(i):
-    """Of a case as it is, once for all tests of a process."""
+def unscaled_verdict(i):
+    """Classify an unscaled case, once for all tests of a process."""
     return classify(CASES[i].objective, CASES[i].theta)
 
 
@@ -67,22 +67,22 @@ def scale_inputs(ob, theta, factor):
     return scaled, theta
 
 
-def test_cases_vary():
-    kinds = [verdict(i).kind for i in range(len(CASES))]
+def test_cases_cover_several_kinds():
+    kinds = [unscaled_verdict(i).kind for i in range(len(CASES))]
     assert len(CASES) > 80
     assert all(kinds.count(kind) > 5 for kind in ("minimum", "saddle", "not_critical"))
     assert "degenerate" in kinds
 
 
-def every_other(factor):
-    """The cases with their numbers: those of even number grow, the others shrink."""
+def cases_with_factors(factor):
+    """Yield the cases with their numbers and factors: even ones grow, the others shrink."""
     return [(i, case) for i, case in enumerate(CASES) if i % 2 == (factor < 1)]
 
 
 @pytest.mark.parametrize("factor", [1e6, 1e-6])
-def test_scale_of_the_loss_changes_nothing(factor):
-    for i, case in every_other(factor):
-        one = verdict(i)
+def test_the_scale_of_the_loss_changes_no_verdict(factor):
+    for i, case in cases_with_factors(factor):
+        one = unscaled_verdict(i)
         other = classify(scale_loss(case.objective, factor), case.theta)
         assert other.kind == one.kind, case.name
         assert [getattr(other, c) for c in COUNTS] == [getattr(one, c) for c in COUNTS], case.name
@@ -91,10 +91,10 @@ def test_scale_of_the_loss_changes_nothing(factor):
 
 
 @pytest.mark.parametrize("factor", [1e3, 1e-3])
-def test_scale_of_the_inputs_changes_no_kind(factor):
-    for i, case in every_other(factor):
+def test_the_scale_of_the_inputs_changes_no_kind(factor):
+    for i, case in cases_with_factors(factor):
         if case.objective.l2 == 0:
-            one = verdict(i)
+            one = unscaled_verdict(i)
             other = classify(*scale_inputs(case.objective, case.theta, factor))
             assert other.kind == one.kind, case.name
             assert other.n_negative <= one.n_negative + one.n_zero
@@ -102,7 +102,7 @@ def test_scale_of_the_inputs_changes_no_kind(factor):
 
 
 @pytest.mark.parametrize("factor", [1e3, 1e-3])
-def test_the_engine_agrees(factor):
+def test_the_engine_gives_the_same_verdicts_in_all_scales(factor):
     for case in CASES[::7]:
         ob = compiled(case.objective)
         one = classify(ob, case.theta)
@@ -115,7 +115,7 @@ def test_the_engine_agrees(factor):
 
 
 @pytest.mark.parametrize("factor", [1e3, 1e-3])
-def test_scale_of_an_autoencoders_data(factor):
+def test_the_scale_of_an_autoencoders_data_changes_no_verdict(factor):
     net = LinearAutoencoder([5.0, 4.0, 3.0, 2.0, 1.0], 2, seed=1)
     for case in net.cases(seed=3):
         ob = ReferenceObjective(net.objective.model, factor * net.X, factor * net.X)
@@ -139,8 +139,8 @@ def test_scaling_at_large_n_changes_no_kind():
 
 @pytest.mark.parametrize("factor", [1.0, 1e-3])
 def test_the_error_bound_covers_float32_rounding(factor):
-    """Products in float32 against float64 ones: the whole difference, balanced, is inside the
-    bound, and not by much.
+    """The difference between products in float32 and float64, balanced, lies within the bound,
+    which is tight.
     """
     slack = []
     for case in CASES[10:60:10]:
@@ -160,7 +160,7 @@ def test_the_error_bound_covers_float32_rounding(factor):
     assert min(slack) < 1e4
 
 
-def test_balancing_takes_out_any_diagonal():
+def test_balancing_removes_any_diagonal_scaling():
     rng = np.random.default_rng(2)
     A = rng.standard_normal((12, 12))
     A += A.T
@@ -173,9 +173,9 @@ def test_balancing_takes_out_any_diagonal():
 
 
 @pytest.mark.parametrize("lost", [0.0, 1e-300])
-def test_units_that_make_the_noise_even_follow_all_others(lost):
-    """By powers of two, the same bits: with zeros, with what underflow may leave of them, and where
-    one layer has collapsed, half-way between its units and those of the others.
+def test_units_that_equalise_noise_follow_rescaling(lost):
+    """Units that equalise noise follow powers of two bit for bit, also with zeros, with entries
+    that underflow, and if one layer has collapsed.
     """
     rng = np.random.default_rng(3)
     layers = np.repeat([0, 1, 2], [2, 5, 3])
@@ -197,7 +197,7 @@ def test_units_that_make_the_noise_even_follow_all_others(lost):
 
 @pytest.fixture(scope="module")
 def found():
-    """An objective, and where three starts end."""
+    """Return an objective and the end points of runs from three starts."""
     rng = np.random.default_rng(3)
     X, y = rng.standard_normal((40, 3)), rng.standard_normal(40)
     ob = fc.Objective(fc.MLP([3, 2, 1]), X, y, loss="mse")
@@ -206,8 +206,8 @@ def found():
 
 @pytest.mark.parametrize("power", [-3.0, 5.0])
 def test_units_of_inputs_take_no_certificate_away(power, found):
-    """Columns multiplied and first weights divided, each by a number of its own: the minimum stays
-    certified, in coordinates that follow.
+    """If columns are multiplied and first weights divided, each by its own number, the minimum
+    stays certified.
     """
     rng, (ob, ends) = np.random.default_rng(4), found
     X, y = ob.X, ob.y
@@ -226,9 +226,9 @@ def test_units_of_inputs_take_no_certificate_away(power, found):
 
 @pytest.mark.parametrize("options", [{}, {"dense_below": 1, "failure_probability": 1e-6}])
 @pytest.mark.parametrize("power", [-580, 580])
-def test_losses_whose_squares_are_no_numbers(power, options, found):
-    """Times a power of two beyond which squares under- and overflow: at rest and beside it the
-    verdict and its numbers are that power of what they were.
+def test_losses_whose_squares_overflow_or_underflow_keep_their_verdict(power, options, found):
+    """If the loss is multiplied by a power of two whose squares leave the range, verdicts and their
+    numbers scale with that power, at a minimum and near it.
     """
     ob, ends = found
     other = fc.Objective(
@@ -251,9 +251,9 @@ def test_losses_whose_squares_are_no_numbers(power, options, found):
 @pytest.mark.parametrize(
     "sizes, loss", [([4, 2, 1], "mse"), ([3, 1, 1], "mse"), ([2, 3], "cross_entropy")]
 )
-def test_what_underflows_is_left_out_in_any_unit_of_the_loss(sizes, loss, power):
-    """Where all of theta is 0, or an input is, bounds on the blocks that vanish stem from underflow
-    alone; a large unit of the loss makes them no larger than that.
+def test_bounds_of_zero_blocks_stay_negligible_in_any_unit_of_the_loss(sizes, loss, power):
+    """If theta or an input is 0, bounds on blocks that vanish come from underflow alone and do not
+    grow with the unit of the loss.
     """
     rng = np.random.default_rng(438)
     model = fc.MLP(sizes, "softplus")
@@ -273,8 +273,8 @@ def test_what_underflows_is_left_out_in_any_unit_of_the_loss(sizes, loss, power)
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_units_change_no_verdict(kind):
-    """Inputs, targets, the loss or a layer times 2^5 or 2^12: kind, certificate and inertia are the
-    same. ``python -m tests.critical.units 250`` asks more.
+    """Multiplying inputs, targets, the loss or a layer by 2^5 or 2^12 changes neither kind,
+    certificate nor inertia. ``python -m tests.critical.units 250`` tests more networks.
     """
     asked = {"targets": range(2000, 2010), "inputs": range(2000, 2010)}
     kinds = set()
@@ -304,6 +304,6 @@ def test_units_change_no_verdict(kind):
         ("layer", 566),  # a definite H whose sign was measured in theta's own units
     ],
 )
-def test_units_that_changed_a_verdict_once(kind, seed):
+def test_units_that_once_changed_a_verdict_change_none(kind, seed):
     words, (one, _), (other, _) = pairs(kind, seed)
     assert one == other, words

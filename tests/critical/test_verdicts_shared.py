@@ -1,6 +1,5 @@
-"""What verdicts share and what one does once: products with a Krylov run, symmetries at large n,
-and the state at theta, which serves matrix, bounds, kinks and symmetries.
-"""
+"""Work that verdicts share: products with a Krylov run, symmetries at large n, and the state at
+theta for matrix, bounds, kinks and symmetries."""
 
 import contextlib
 import copy
@@ -21,8 +20,10 @@ from fastcurv.testing import PrescribedSpectrum, QuadraticObjective, compiled
 pytestmark = pytest.mark.by_day(share=1 / 2)
 
 
-def soft_net(rng, n_units=8):
-    """A net at the minimum of its cross entropy to soft targets that are its own, and theta."""
+def soft_target_network(rng, n_units=8):
+    """Return a network at the minimum of its cross entropy, whose soft targets are its own outputs,
+    and theta.
+    """
     model = fc.MLP([10, n_units, 10], activation="tanh")
     X, theta = rng.standard_normal((300, 10)), 1.5 * model.init(seed=0)
     logits = model.predict(theta, X)
@@ -30,8 +31,8 @@ def soft_net(rng, n_units=8):
     return fc.Objective(model, X, y / y.sum(axis=1, keepdims=True), loss="cross_entropy"), theta
 
 
-def test_the_shift_of_a_softmax_is_counted_and_taken_out(rng):
-    ob, theta = soft_net(rng)
+def test_the_shift_of_logits_is_counted_and_deflated(rng):
+    ob, theta = soft_target_network(rng)
     report = classify(ob, theta, dense_below=0, failure_probability=0.01)
     dense = classify(ob, theta)
     assert dense.kind == report.kind == "minimum" and dense.n_symmetry == report.n_symmetry == 9
@@ -46,9 +47,7 @@ def test_the_shift_of_a_softmax_is_counted_and_taken_out(rng):
 
 @pytest.mark.parametrize("known", [0, 30, 400])
 def test_the_verdict_shares_the_products_of_a_krylov_run(known):
-    """What is there is not made again, what the verdict makes is there afterwards, and both counts
-    are exact.
-    """
+    """A verdict reuses products of a run and adds its own to it, and both counts are exact."""
     values = np.linspace(0.01, 1, 2000)
     H = PrescribedSpectrum(values, seed=0)
     ob, run = QuadraticObjective(H), fc.spectrum.Krylov(H, "one run", seed=3)
@@ -73,7 +72,7 @@ def test_the_verdict_shares_the_products_of_a_krylov_run(known):
     assert again.n_products <= report.n_products + 15
 
 
-def test_a_saddle_that_a_run_has_seen_costs_next_to_nothing(rng):
+def test_a_saddle_found_by_a_run_costs_few_products(rng):
     ob = compiled(
         ReferenceObjective(
             ReferenceModel([40, 12, 3], "tanh", bias=False),
@@ -95,7 +94,7 @@ def test_a_saddle_that_a_run_has_seen_costs_next_to_nothing(rng):
 
 
 def test_a_run_and_the_verdict_share_the_space_of_the_gradient(rng):
-    ob, theta = soft_net(rng)
+    ob, theta = soft_target_network(rng)
     theta = theta + 0.1 * rng.standard_normal(theta.size)
     H = ob.hessian(theta)
     run = fc.spectrum.Krylov(H, seed=0)
@@ -108,7 +107,7 @@ def test_a_run_and_the_verdict_share_the_space_of_the_gradient(rng):
     assert report.n_new <= alone.n_products - 40
 
 
-def test_a_run_with_little_room_gives_a_larger_risk():
+def test_a_run_with_little_memory_gives_a_larger_risk():
     H = PrescribedSpectrum(np.linspace(0.01, 1, 2000), seed=0)
     run = fc.spectrum.Krylov(H, seed=0, max_bytes=100 * 2000 * 8)
     report = classify(
@@ -117,21 +116,23 @@ def test_a_run_with_little_room_gives_a_larger_risk():
     assert report.kind == "undecided" and "at a risk of" in report.reason
 
 
-def test_a_run_at_another_theta_is_refused(rng):
-    ob, theta = soft_net(rng)
+def test_a_run_at_another_theta_raises(rng):
+    ob, theta = soft_target_network(rng)
     with pytest.raises(ValueError, match="another theta"):
         classify(ob, theta, krylov=fc.spectrum.Krylov(ob.hessian(0.5 * theta)))
 
 
 def saddle_of_two_units(rng, **given):
-    """A small network with l2 and its saddle at zero weights."""
+    """Return a small network with l2 and its saddle at zero weights."""
     X, y = rng.standard_normal((12, 3)), rng.standard_normal((12, 1))
     ob = fc.Objective(fc.MLP([3, 2, 1], "tanh", bias=False), X, y, "mse", **given)
     return ob, np.zeros(ob.n_params)
 
 
 def test_a_run_on_any_other_operator_supports_no_verdict(rng):
-    """Each of these operators is positive definite where the Hessian is not, or nearly so."""
+    """Runs on operators other than the Hessian, some of them positive definite where it is not, are
+    rejected.
+    """
     ob, theta = saddle_of_two_units(rng, l2=1e-3)
     X, y, n = ob.X, ob.y, ob.n_params
     H, ones = ob.hessian(theta), np.ones(len(X))
@@ -179,7 +180,7 @@ def test_a_run_on_any_other_operator_supports_no_verdict(rng):
         assert point.kind == "saddle" and point.certified, name
 
 
-def test_a_run_made_before_its_operator_changed_is_refused(rng):
+def test_a_run_made_before_its_operator_changed_raises(rng):
     A = np.diag(np.linspace(-1, 1, 40))
     ob = QuadraticObjective(A)
     run = fc.spectrum.Krylov(ob.hessian(np.zeros(40)), seed=0).extend(6)
@@ -204,15 +205,15 @@ def test_progress_counts_every_product(dense_below, rng, monkeypatch):
         "fastcurv.critical.classify.bar",
         lambda total, what, shown, ahead: contextlib.nullcontext(Bar() if shown else None),
     )
-    ob, theta = soft_net(rng)
+    ob, theta = soft_target_network(rng)
     report = classify(ob, theta, dense_below=dense_below, failure_probability=0.01, progress=True)
     assert sum(seen) <= report.n_products <= sum(seen) + 20 and seen.count(0) >= 2
 
 
 @pytest.fixture
 def counted(monkeypatch):
-    """Counts of states, walks of the majorants, gradients in extended precision, operators and
-    values.
+    """Count states, passes of the majorants, gradients in extended precision, operators
+    and values.
     """
     counts = Counter()
 
@@ -237,7 +238,7 @@ def counted(monkeypatch):
 
 @pytest.mark.parametrize("sizes", [(4, 6, 3), (12, 20, 12, 3)])
 @pytest.mark.parametrize("activation", ["tanh", "gelu"])
-def test_a_certified_verdict_makes_one_state(sizes, activation, counted, rng):
+def test_a_certified_verdict_computes_one_state(sizes, activation, counted, rng):
     X, y = rng.standard_normal((60, sizes[0])), rng.integers(3, size=60)
     ob = fc.Objective(fc.MLP(list(sizes), activation), X, y, "cross_entropy", l2=1e-2)
     theta = fc.minimize(ob, ob.model.init(seed=0), "newton-cg", max_iter=80).x
@@ -255,7 +256,7 @@ def test_a_certified_verdict_makes_one_state(sizes, activation, counted, rng):
     }
 
 
-def test_a_run_starts_from_a_direction():
+def test_a_run_starts_from_a_given_direction():
     run = fc.spectrum.Krylov(np.diag(np.arange(1.0, 8.0)), seed=0)
     for g in (np.ones(3), np.zeros(7), np.full(7, np.nan)):
         with pytest.raises(ValueError, match="^g "):

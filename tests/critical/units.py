@@ -1,9 +1,9 @@
-"""The same question in other units: pairs of objectives and points between which every number is a
-power of two times what it was, and what `classify` says of both.
+"""Pairs of objectives and points in different units, whose numbers differ by powers of two, to
+compare their verdicts.
 
-``python -m tests.critical.units 500`` asks 500 small networks of every loss and activation, trained
-a little, for each kind of units, and prints every pair of verdicts that differ. ``--first`` begins
-at another seed, ``--only`` asks one kind.
+``python -m tests.critical.units 500`` classifies 500 small, briefly trained networks of every loss
+and activation in each kind of units, and prints every pair of verdicts that differ. ``--first``
+sets the first seed, ``--only`` selects one kind of units.
 """
 
 import argparse
@@ -21,11 +21,13 @@ ACTIVATIONS = (
 LOSSES = ("mse", "cross_entropy", "binary_cross_entropy")
 HOMOGENEOUS = ("identity", "relu", "leaky_relu")
 POWERS = (-12, -5, 5, 12)
-MOST = 24  # parameters
+MAX_PARAMS = 24  # parameters
 
 
 def network(draw, kind):
-    """A small objective whose units of that kind can be changed, and where a search brought it."""
+    """Return a small objective whose units of the given kind can be changed, and the end point of a
+    search.
+    """
     names = HOMOGENEOUS if kind == "layer" else ACTIVATIONS
     while True:
         hidden = [int(draw.integers(1, 5)) for _ in range(int(draw.integers(kind == "layer", 3)))]
@@ -34,7 +36,7 @@ def network(draw, kind):
         bias = bool(draw.random() < 0.8)
         activation = [str(draw.choice(names)) for _ in hidden]
         model = fc.MLP([d, *hidden, c], activation, bias=bias)
-        if model.n_params <= MOST:
+        if model.n_params <= MAX_PARAMS:
             break
     N = int(draw.integers(3, 30))
     X = draw.standard_normal((N, d))
@@ -59,8 +61,8 @@ def network(draw, kind):
     return model, X, y, options, theta
 
 
-def changed(kind, net, power):
-    """The same network, data and point in other units of that kind."""
+def in_other_units(kind, net, power):
+    """Return the same network, data and point in other units of the given kind."""
     model, X, y, options, theta = net
     unit, theta = 2.0**power, theta.copy()
     layers = model.unflatten(theta)
@@ -88,26 +90,28 @@ def multiply(layer, unit):
 KINDS = ("targets", "inputs", "loss", "layer")
 
 
-def said(ob, theta):
-    """What may not change: the kind, whether it is certified, the inertia, and what proves it."""
+def unit_free_facts(ob, theta):
+    """Return the parts of a verdict that no unit may change: kind, certificate, inertia
+    and proof.
+    """
     found = fc.classify(ob, theta)
     inertia = (found.n_positive, found.n_negative, found.n_zero)
     return (found.kind, found.certified, inertia, "two fixed vectors" in found.reason), found
 
 
 def pairs(kind, seed):
-    """``(description, one, other)`` for the network of a seed in the units of its turn."""
+    """Return ``(description, one, other)`` for the network of a seed in units of the given kind."""
     net = network(np.random.default_rng([seed, KINDS.index(kind)]), kind)
     model, X, _, options, theta = net
     power = POWERS[seed % len(POWERS)]
-    one = said(fc.Objective(model, X, net[2], **options), theta)
-    other = said(*changed(kind, net, power))
+    one = unit_free_facts(fc.Objective(model, X, net[2], **options), theta)
+    other = unit_free_facts(*in_other_units(kind, net, power))
     words = f"{kind} seed {seed}, 2^{power}: {list(model.sizes)} {model.activation} "
     return words + f"{options['loss']} l2 {options['l2']:.1e} N {len(X)}", one, other
 
 
 def main():
-    """Ask them all."""
+    """Classify all pairs and print those whose verdicts differ."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("count", type=int, help="networks of each kind of units")
     parser.add_argument("--first", type=int, default=0)

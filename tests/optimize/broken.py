@@ -1,8 +1,8 @@
-"""Trainings broken on purpose, of fifteen kinds, and healthy ones: what `diagnose` is judged by.
+"""Trainings broken on purpose, of fifteen kinds, and healthy ones, to evaluate `diagnose`.
 
-``draw(kind, seed, judged)`` makes one. Those for building and those for judging share no data set
-and no seed, and differ in widths, depths and activations. To judge at full size, 20 of each kind
-and 100 healthy ones, with a table of what was said of each::
+``draw(kind, seed, judged)`` makes one training. Those for building and those for judging share no
+data set and no seed, and differ in widths, depths and activations. The following judges 20 of each
+kind and 100 healthy ones, and prints a table of the diagnoses::
 
     python -m tests.optimize.broken --count 20 --healthy 100
 """

@@ -73,7 +73,7 @@ def describe_densities(name: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def of_estimates(name: str) -> dict[str, dict[str, Any]]:
+def describe_estimates(name: str) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for what, words in ESTIMATES.items():
         for question in (fc.trace, fc.diagonal, fc.frobenius_norm):
@@ -88,8 +88,10 @@ def of_estimates(name: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def said(found: Any) -> list[Any]:
-    """What a result's words are, with # for numbers; these; what no line shows."""
+def text_and_numbers(found: Any) -> list[Any]:
+    """Return the text of a result with # for numbers, its numbers, and facts that its
+    text omits.
+    """
     text, numbers = masked(repr(found) + "\n" + found._repr_html_())
     for name in ("n_products", "n_new", "probed", "scale", "tol", "unseen", "bound"):
         value = getattr(found, name, None)
@@ -101,8 +103,8 @@ def said(found: Any) -> list[Any]:
     return [text, *numbers]
 
 
-def looked(d: Any) -> list[Any]:
-    """A density: its words, sums over its grid, moments, masses, and the heights of a picture."""
+def describe_density(d: Any) -> list[Any]:
+    """Return a density's text, integral, moments, masses and the heights of its plot."""
     text, numbers = masked(repr(d) + "\n" + d._repr_html_())
     numbers += [d.n_products, d.integral(), d.width, d.grid[0], d.grid[-1], len(d.nodes)]
     for estimate in (d.moment(), d.moment(2), d.mass(), d.mass(0.1), d.mass(-0.2, 0.3)):
@@ -112,8 +114,10 @@ def looked(d: Any) -> list[Any]:
     return [text, *map(float, numbers), float(np.nansum(part.density)), float(part.grid[0])]
 
 
-def kept() -> dict[str, list[Any]]:
-    """Runs that serve many questions, on a known spectrum and on nets in smaller spaces."""
+def reused_runs() -> dict[str, list[Any]]:
+    """Return results of several functions that reuse a run, on a known spectrum and on reduced
+    networks.
+    """
     found: dict[str, list[Any]] = {}
     ob, theta, v = drawn(sizes=[8, 7, 3], loss="cross_entropy", l2=1e-2)
     few = ob.batch(slice(0, 4))
@@ -123,10 +127,14 @@ def kept() -> dict[str, list[Any]]:
         run = fc.spectrum.Krylov(op, "run", seed=3)
         found[f"{name}, start"] = [masked(repr(run.extend(7)))[0], float(run.n_products)]
         for which, k in (("LM", 3), ("SA", 2), ("BE", 4), ("LA", 1)):
-            found[f"{name}, {which}"] = said(run.eigsh(k, which, tol=1e-6))
-        found[f"{name}, few"] = said(fc.spectrum.Krylov(op, seed=1).eigsh(3, max_products=6))
-        found[f"{name}, density"] = looked(run.spectral_density(2, n_grid=128))
-        found[f"{name}, its own"] = looked(run.spectral_density(1, 90, axis="log", width=0.1))
+            found[f"{name}, {which}"] = text_and_numbers(run.eigsh(k, which, tol=1e-6))
+        found[f"{name}, few"] = text_and_numbers(
+            fc.spectrum.Krylov(op, seed=1).eigsh(3, max_products=6)
+        )
+        found[f"{name}, density"] = describe_density(run.spectral_density(2, n_grid=128))
+        found[f"{name}, its own"] = describe_density(
+            run.spectral_density(1, 90, axis="log", width=0.1)
+        )
         g = np.cos(np.arange(op.shape[0]) ** 1.3)
         other = run.start_from(g, 5)
         found[f"{name}, from g"] = [
@@ -140,14 +148,14 @@ def kept() -> dict[str, list[Any]]:
         op = operator(name)
         for which in ("BE", "LA"):
             pairs = fc.eigsh(op, 7, which, tol=1e-11, max_basis=250, seed=1)
-            found[f"{name}, {which}, at length"] = said(pairs)
+            found[f"{name}, {which}, at length"] = text_and_numbers(pairs)
     small = fc.spectrum.Krylov(operators["uniform"], max_bytes=300 * 8 * 24)
-    found["small, pairs"] = said(small.eigsh(4))
+    found["small, pairs"] = text_and_numbers(small.eigsh(4))
     return found
 
 
-def reduced() -> dict[str, list[Any]]:
-    """Eigenpairs, densities, traces and signs by way of smaller operators."""
+def reduced_spaces() -> dict[str, list[Any]]:
+    """Return eigenpairs, densities, traces and inertias computed through smaller operators."""
     found: dict[str, list[Any]] = {}
     ob, theta, _ = drawn(sizes=[14, 9, 3], activation="gelu", loss="cross_entropy", l2=1e-2)
     plain, at, _ = drawn(sizes=[14, 9, 2], activation="tanh", weighted=True)
@@ -165,21 +173,21 @@ def reduced() -> dict[str, list[Any]]:
                 except ValueError as error:
                     found[key] = [masked(str(error))[0]]
                     continue
-                found[key] = said(pairs)
+                found[key] = text_and_numbers(pairs)
                 rest = fc.eigsh(op, 2, "LA", against=pairs.vectors[:, -2:], **words)
-                found[f"{key}, beside"] = said(rest)
+                found[f"{key}, beside"] = text_and_numbers(rest)
                 all_of = fc.eigsh(op, 25, "SA", relative="value", **words)
-                found[f"{key}, many"] = said(all_of)
-                found[f"{key}, inertia"] = said(fc.inertia(op, space=space))
+                found[f"{key}, many"] = text_and_numbers(all_of)
+                found[f"{key}, inertia"] = text_and_numbers(fc.inertia(op, space=space))
                 if space != "parameters":
-                    found[f"{key}, trace"] = said(fc.trace(op, 8, seed=2))
+                    found[f"{key}, trace"] = text_and_numbers(fc.trace(op, 8, seed=2))
                     d = fc.spectral_density(op, n_probes=2, n_steps=9, n_grid=64, **words)
-                    found[f"{key}, density"] = looked(d)
+                    found[f"{key}, density"] = describe_density(d)
     return found
 
 
 def matrix(name: str, n: int) -> Any:
-    """Matrices whose eigenvectors are exact, and others."""
+    """Return a matrix whose eigenvectors are exact, or another."""
     d = np.round(np.linspace(-1.0, 3.0, n), 3)
     if name == "diagonal":
         return np.diag(d)
@@ -193,28 +201,32 @@ def matrix(name: str, n: int) -> Any:
     return 1e-200 * np.diag(d) if name == "tiny" else np.cos(np.add.outer(d, d) * 7)
 
 
-def whole() -> dict[str, list[Any]]:
-    """Inertias of matrices, given and by products; pages of eigenvalues."""
+def dense_matrices() -> dict[str, list[Any]]:
+    """Return inertias of matrices and operators, and the HTML of eigenvalues."""
     found: dict[str, list[Any]] = {}
     for name in ("diagonal", "positive", "pairs", "tiny", "waves"):
         for n in (1, 2, 3, 40, 150):
             A = matrix(name, n)
-            found[f"{name}, {n}, matrix"] = said(fc.inertia(A))
+            found[f"{name}, {n}, matrix"] = text_and_numbers(fc.inertia(A))
             products = LinearOperator(A.shape, A.__matmul__, dtype=np.float64)
-            found[f"{name}, {n}, products"] = said(fc.inertia(products))
+            found[f"{name}, {n}, products"] = text_and_numbers(fc.inertia(products))
     for end in (30, 55):
-        found[f"tables of {end}"] = said(fc.eigsh(np.diag(np.arange(60.0)), end, tol=0.1, seed=1))
+        found[f"tables of {end}"] = text_and_numbers(
+            fc.eigsh(np.diag(np.arange(60.0)), end, tol=0.1, seed=1)
+        )
     return found
 
 
 NAMES = ("uniform", "hessian", "tiny", "double", "two values")  # where rounding decides no count
 SHARED: dict[str, Callable[[], dict[str, list[Any]]]] = {
-    "by kept runs": kept, "by smaller spaces": reduced, "by whole matrices": whole,
-}  # fmt: skip
+    "by kept runs": reused_runs,
+    "by smaller spaces": reduced_spaces,
+    "by whole matrices": dense_matrices,
+}
 SECTIONS = (*NAMES, *SHARED)
 
 
 def golden(section: str) -> dict[str, Any]:
     if section in SHARED:
         return SHARED[section]()
-    return describe_pairs(section) | describe_densities(section) | of_estimates(section)
+    return describe_pairs(section) | describe_densities(section) | describe_estimates(section)

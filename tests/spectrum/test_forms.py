@@ -1,4 +1,5 @@
-"""The form in which an operator is used: the one that takes the least time."""
+"""An operator is used in the form of least estimated time: products, dense matrix or
+smaller space."""
 
 import numpy as np
 import pytest
@@ -10,8 +11,8 @@ from fastcurv.spectrum.forms import N_RUN_PRODUCTS, SMALL_MAX_N, choose, matrix_
 from ..nets import draw
 
 
-class Priced:
-    """A diagonal operator that says what its products and its matrix take."""
+class CostedOperator:
+    """A diagonal operator that states the time of its products and of its matrix."""
 
     dtype = np.dtype(float)
 
@@ -26,13 +27,15 @@ class Priced:
         return np.diag(self.d) if self.possible else None
 
 
-def test_the_form_is_the_one_of_the_least_price():
-    """Against sums written out here: cheap products, a cheap matrix, a cheap sum over rows."""
+def test_the_form_of_least_estimated_time_is_chosen():
+    """The choice equals that of costs written out here, for cheap products, a cheap matrix and a
+    cheap sum over samples.
+    """
     kinds = set()
     for n in (10, 100, 400, 900, 1100):
         for product in (1e-7, 1e-5, 1e-3):
             for summed in (1e-6, 1e-4, 1e-2, np.inf):
-                form = choose(Priced(n, product, summed), 40, summed=True)
+                form = choose(CostedOperator(n, product, summed), 40, summed=True)
                 entry, pairs = 1e-10 * n**2, 45e-6 + 1e-6 * n + 2e-8 * n**2 + 1.2e-10 * n**3
                 prices = {
                     "products": 1.5e-4 + 40 * (product + 3e-6),
@@ -42,12 +45,12 @@ def test_the_form_is_the_one_of_the_least_price():
                 assert form.kind == min(prices, key=prices.get)
                 assert form.price == pytest.approx(prices[form.kind], rel=1e-12)
                 kinds.add(form.kind)
-                others = choose(Priced(n, product, summed), 40, matrix=False)
+                others = choose(CostedOperator(n, product, summed), 40, matrix=False)
                 assert others.kind == "products" and others.product == product
     assert kinds == {"products", "summed", "matrix"}
 
 
-def test_an_operator_without_prices_is_decomposed_only_if_it_is_small():
+def test_operators_without_costs_are_dense_only_if_small():
     for n in (2, SMALL_MAX_N, SMALL_MAX_N + 1, 2000):
         op = aslinearoperator(np.eye(n))
         form = choose(op, 1e9)
@@ -59,9 +62,11 @@ def test_an_operator_without_prices_is_decomposed_only_if_it_is_small():
             assert np.array_equal(P, np.eye(n)) and count == n
 
 
-def test_a_matrix_that_cannot_be_summed_is_searched_by_products():
-    """An operator learns only when it sums its matrix that numbers are out of range."""
-    op = Priced(300, 1e-3, 1e-6, possible=False)
+def test_operators_whose_matrix_overflows_are_searched_by_products():
+    """If an operator finds numbers out of range while it sums its matrix, the search
+    uses products.
+    """
+    op = CostedOperator(300, 1e-3, 1e-6, possible=False)
     assert choose(op, 40, matrix=False, summed=True).make() is None
     assert matrix_of(op)[1] == 300
     found = fc.eigsh(op, 2, "LA", max_products=200, seed=0)
@@ -69,7 +74,7 @@ def test_a_matrix_that_cannot_be_summed_is_searched_by_products():
     assert np.allclose(found.values, [299, 300], rtol=1e-6)
 
 
-def test_a_smaller_space_is_chosen_where_a_run_takes_less_time_in_it():
+def test_a_smaller_space_is_chosen_if_its_run_is_faster():
     seen = set()
     for sizes, N in (([200, 100, 2], 3), ([4, 6, 2], 50), ([600, 400, 200, 5], 100)):
         net = draw(0, sizes, "tanh", "mse", N=N, n_threads=1)
@@ -89,7 +94,7 @@ def test_a_smaller_space_is_chosen_where_a_run_takes_less_time_in_it():
 
 
 def test_a_matrix_is_summed_over_rows_where_that_costs_less_than_products(rng):
-    """By `to_dense` and by `factor`."""
+    """`to_dense` and `factor` sum the matrix over samples if that costs less than products."""
     ob = draw(rng, [3, 4, 2], "tanh", "mse", 20, l2=1e-2).ob
     G = ob.ggn(ob.model.init(seed=0))
     found = []

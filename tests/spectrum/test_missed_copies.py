@@ -1,4 +1,5 @@
-"""What `eigsh` finds and says of copies of multiple eigenvalues, which no single start can see."""
+"""`eigsh` finds repeated eigenvalues, which no single start can show, or reports what may be
+missed."""
 
 import numpy as np
 import pytest
@@ -16,8 +17,8 @@ from .spectra import SPECTRA, Prescribed, picked, symmetric
 
 @pytest.mark.parametrize("which", ["SA", "LA", "LM"])
 @pytest.mark.parametrize("n", [4, 9, 33, 64])
-def test_none_is_missed_where_the_space_is_small(n, which):
-    """Up to 64 dimensions the second start may go to the end."""
+def test_no_copy_is_missed_in_small_spaces(n, which):
+    """In up to 64 dimensions the second start may span the whole space, so no copy is missed."""
     for seed in range(6):
         rng = np.random.default_rng(seed)
         values = np.sort(np.repeat(rng.standard_normal(-(-n // 3)), 3)[:n] * 10.0)
@@ -31,8 +32,10 @@ def test_none_is_missed_where_the_space_is_small(n, which):
 @pytest.mark.parametrize(
     ("near", "options"), [(8e-8, {}), (1e-4, {"tol": 1e-4, "relative": "value"})]
 )
-def test_copies_within_the_tolerance_of_one_another_are_told_apart(near, options):
-    """Four true eigenvalues of another sign stood in the place of copies, and none was missed."""
+def test_eigenvalues_within_the_tolerance_are_distinguished(near, options):
+    """Eigenvalues within the tolerance of one another are neither replaced by others nor reported
+    as missing.
+    """
     for n in (30, 90):
         values = np.repeat([-10.0, -near / 4, near], n // 3)
         pairs = eigsh(np.diag(values), 8, "LA", seed=0, **options)
@@ -44,8 +47,8 @@ def test_copies_within_the_tolerance_of_one_another_are_told_apart(near, options
 
 @pytest.mark.parametrize("width", [1e-4, 0.1, 0.3, 1.0])
 def test_copies_in_a_narrow_band_far_from_0(width, dtype):
-    """Each value six times, as of a net without a hidden layer: four of six were found, and nothing
-    was said of the others.
+    """Every copy is found of values that occur six times each, as in a network without a hidden
+    layer.
     """
     for seed in range(6):
         rng = np.random.default_rng(seed)
@@ -64,7 +67,9 @@ def test_copies_in_a_narrow_band_far_from_0(width, dtype):
 
 
 def test_residuals_hold_beside_deflated_vectors_where_copies_end_the_space():
-    """Fourteen copies of each value, and a Krylov space of few dimensions beside two vectors."""
+    """Residuals hold if each value occurs fourteen times, so that the Krylov space orthogonal to
+    two vectors has few dimensions.
+    """
     for seed in range(30):
         rng = np.random.default_rng(seed)
         Z = np.c_[rng.standard_normal((40, 7)), np.ones(40)]
@@ -77,49 +82,53 @@ def test_residuals_hold_beside_deflated_vectors_where_copies_end_the_space():
         assert (true <= pairs.residuals + 2000 * EPS["float64"] * np.linalg.norm(A, 2)).all()
 
 
-def lacking(pairs, values, k, which):
-    """Whether the values are not the k wanted ones."""
+def lacks_a_copy(pairs, values, k, which):
+    """Return True if the values are not the k wanted ones."""
     wanted, found = picked(values, k, which), pairs.values
     if which == "LM":
         wanted, found = np.sort(np.abs(wanted)), np.sort(np.abs(found))
     return not np.abs(found - wanted).max() <= 3 * pairs.tol * pairs.scale
 
 
-def compare(first, last):
-    """How many sets of pairs lack a copy, of how many; those that say so are among them."""
+def count_incomplete(first, last):
+    """Return how many sets of pairs lack a copy, and of how many; each of them must report it."""
     wrong = asked = 0
     for seed, op, values, k, which in operators(first, last):
         for space in {None, None if seed % 3 else "parameters"}:
             pairs = eigsh(op, k, which, seed=seed, space=space)
-            lacks, asked = lacking(pairs, values, k, which), asked + 1
+            lacks, asked = lacks_a_copy(pairs, values, k, which), asked + 1
             wrong += lacks
             assert pairs.converged.all() or left_open(pairs), seed
             assert not (lacks and pairs.converged.all()), seed
     return wrong, asked
 
 
-def test_the_wanted_are_found_with_all_their_copies():
-    """Multiplicities 2 to 12, clusters, dead units, copies of units: see `multiple`."""
-    wrong, asked = compare(0, 45)
+def test_all_copies_of_wanted_eigenvalues_are_found():
+    """All wanted eigenvalues are found for multiplicities 2 to 12, clusters, and dead or equal
+    units.
+    """
+    wrong, asked = count_incomplete(0, 45)
     assert wrong == 0 and asked == 60
 
 
 @pytest.mark.parametrize("seed", [16, 491, 790, 1168, 1664])
-def test_operators_that_lacked_a_copy(seed):
-    """Rows beside the probe held it in part, or the whole space was there and not looked at."""
+def test_operators_that_once_lacked_a_copy_have_all(seed):
+    """For operators of which a copy was once missed, every start finds all copies."""
     ((_, op, values, k, which),) = operators(seed, seed + 1)
     for start in range(12):
-        assert not lacking(eigsh(op, k, which, seed=start), values, k, which), start
+        assert not lacks_a_copy(eigsh(op, k, which, seed=start), values, k, which), start
 
 
 @pytest.mark.nightly
-def test_the_wanted_are_found_with_all_their_copies_in_299_of_300():
-    wrong, asked = compare(0, 300)
+def test_all_copies_are_found_in_299_of_300_searches():
+    wrong, asked = count_incomplete(0, 300)
     assert wrong <= 1 and asked == 400
 
 
-def test_what_finds_no_copy_costs_at_most_a_quarter(rng):
-    """Simple spectra, on which a first start finds all: 1.3 of the products was the bound asked."""
+def test_the_search_for_copies_adds_at_most_a_quarter_of_the_products(rng):
+    """For simple spectra, which the first start finds completely, the probe for copies adds at most
+    a quarter of the products.
+    """
     ratios = []
     for name in ("uniform", "normal", "geometric", "hessian", "under"):
         for which, k in (("LA", 6), ("SA", 3), ("LM", 12), ("BE", 6)):
@@ -131,8 +140,8 @@ def test_what_finds_no_copy_costs_at_most_a_quarter(rng):
     assert np.mean(ratios) <= 1.2
 
 
-def test_where_copies_take_too_long_that_is_said():
-    """Pairs deep inside a wide spectrum: a missed copy lies no further out than is said."""
+def test_searches_that_stop_early_bound_the_missed_copies():
+    """If pairs lie deep inside a wide spectrum, a missed copy lies no further out than reported."""
     wrong = missed = 0
     for seed in range(20):
         rng = np.random.default_rng(seed)
@@ -147,8 +156,10 @@ def test_where_copies_take_too_long_that_is_said():
     assert missed and wrong <= 2
 
 
-def test_a_run_holds_no_more_of_a_vector_than_growth_says(rng):
-    """``sum_j <q_j, z>^2 = w^2 exp(growth) <= 1`` for an eigenvector z, w what the start has."""
+def test_growth_bounds_the_part_of_an_eigenvector_in_a_run(rng):
+    """``sum_j <q_j, z>^2 = w^2 exp(growth) <= 1`` for an eigenvector z whose component in the start
+    is w.
+    """
     values = np.linspace(0, 1, 200)
     op = PrescribedSpectrum(values, seed=3)
     run = Recurrence(op, 40)
@@ -164,9 +175,9 @@ def test_a_run_holds_no_more_of_a_vector_than_growth_says(rng):
 
 
 @pytest.mark.parametrize("seed", [15257, 0, 1])
-def test_none_is_the_lowest_that_is_not(seed):
-    """Six small negative eigenvalues beside others of 1: seven steps from one start named another
-    the lowest, converged, with nothing unseen.
+def test_the_lowest_eigenvalue_is_not_confused_with_another(seed):
+    """Among six small negative eigenvalues and many of 1, no other eigenvalue is reported as the
+    lowest and converged.
     """
     rng = np.random.default_rng(seed)
     values = np.r_[np.repeat(-1.12787499e-8, 6), -7.9908688e-9, np.zeros(20), 0.1 * rng.random(23)]
@@ -176,16 +187,16 @@ def test_none_is_the_lowest_that_is_not(seed):
 
 
 @pytest.mark.parametrize("options", [{"probe": False}, {"v0": np.eye(100)[:, :2] + 0.1}])
-def test_nothing_is_said_where_nobody_looked(options):
+def test_missed_copies_are_not_bounded_without_a_probe(options):
     rng = np.random.default_rng(0)
     pairs = eigsh(symmetric(rng, np.linspace(0, 1, 100)), k=3, which="LA", seed=0, **options)
     assert not pairs.probed and pairs.unseen == np.inf
     assert "missed copies of multiple eigenvalues not excluded" in repr(pairs)
 
 
-def test_the_lowest_of_several_within_the_tolerance_is_not_said_to_be_found():
-    """Four eigenvalues lie below the decay of the rest, nearer to it than residuals tell; a search
-    may end at any of them, and says how much further out another may be.
+def test_the_lowest_of_several_within_the_tolerance_is_not_claimed():
+    """If four eigenvalues lie closer to the others than residuals resolve, the search reports how
+    much further out another may lie.
     """
     rng = np.random.default_rng(0)
     lowest = [1.38e-8, 2.74e-8, 2.95e-8, 5.87e-8]
@@ -200,7 +211,7 @@ def test_the_lowest_of_several_within_the_tolerance_is_not_said_to_be_found():
 
 
 @pytest.mark.parametrize(("k", "which"), [(1, "BE"), (2, "BE"), (3, "LM"), (2, "LA")])
-def test_nothing_unseen_is_said_of_whole_spaces_alone(k, which):
+def test_only_whole_spaces_report_that_nothing_is_missed(k, which):
     values = np.linspace(-1, 1.5, 100)
     pairs = eigsh(PrescribedSpectrum(values, seed=0), k, which, seed=0)
     assert pairs.unseen >= 2 * pairs.tol * pairs.scale and f"{k} converged" in repr(pairs)

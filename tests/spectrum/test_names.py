@@ -1,4 +1,4 @@
-"""The names and habits that users bring from SciPy: unpacking, which, rng, n_samples, maxiter."""
+"""Names and habits of SciPy's users work: unpacking, which, rng, n_samples, maxiter."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def test_eigsh_is_called_as_in_scipy():
         lambda **how: fc.spectral_density(A, 2, 3, **how).weights,
     ],
 )
-def test_rng_is_seed(ask):
+def test_rng_is_an_alias_of_seed(ask):
     assert np.array_equal(ask(seed=3), ask(rng=3))
     assert np.array_equal(ask(rng=np.random.default_rng(3)), ask(seed=3))
     with pytest.raises(TypeError, match="seed and rng"):
@@ -45,8 +45,8 @@ def test_warnings_name_the_line_of_the_caller():
     assert {warning.filename for warning in caught} == {__file__}
 
 
-def test_results_have_a_picture_of_themselves_in_a_notebook():
-    """Well-formed, with the numbers in it and nothing that is not escaped."""
+def test_results_have_html_for_notebooks():
+    """The HTML of each result is well-formed and contains its numbers, with everything escaped."""
     from xml.etree import ElementTree
 
     for result in (
@@ -61,7 +61,7 @@ def test_results_have_a_picture_of_themselves_in_a_notebook():
     assert "-7" in fc.eigsh(A, 2, seed=0)._repr_html_()
 
 
-def test_eigenpairs_are_read_as_scipys_answer_is():
+def test_eigenpairs_unpack_as_scipys_do():
     pairs = fc.eigsh(A, 2, seed=0)
     values, vectors = pairs
     assert pairs[0] is values is pairs.values and pairs[1] is vectors is pairs.vectors
@@ -69,8 +69,10 @@ def test_eigenpairs_are_read_as_scipys_answer_is():
         pairs[2]
 
 
-def test_what_is_seen_at_a_glance():
-    """The public names and no others; an objective that says what it is."""
+def test_dir_lists_public_names_and_repr_shows_the_objective():
+    """`dir` lists the public names and no others, and the repr of an objective shows its main
+    options.
+    """
     more = set(dir(fc)) - {*fc.__all__, "__version__"}
     assert set(fc.__all__) <= set(dir(fc)) and "schedules" in more
     assert all(type(getattr(fc, name)) is type(np) for name in more)  # subpackages
@@ -80,7 +82,7 @@ def test_what_is_seen_at_a_glance():
         assert part in repr(ob)
 
 
-def test_many_pairs_are_shown_by_their_ends():
+def test_long_lists_of_pairs_are_shown_by_their_ends():
     pairs = fc.eigsh(np.diag(np.arange(60.0)), k=40, which="LA", seed=0)
     text, page = repr(pairs), pairs._repr_html_()
     assert "16 more" in text and "16 more" in page
@@ -89,7 +91,7 @@ def test_many_pairs_are_shown_by_their_ends():
     assert "more" not in repr(few) and "more" not in few._repr_html_()
 
 
-def test_an_estimate_of_many_numbers_says_its_shape():
+def test_the_repr_of_a_vector_estimate_gives_its_shape():
     H = np.diag(np.arange(1.0, 40.0))
     one, many = fc.trace(H, n_probes=10, seed=0), fc.diagonal(H, n_probes=10, seed=0)
     assert "+-" in repr(one) and "shape (39,), stderr" in repr(many)

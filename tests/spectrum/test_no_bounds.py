@@ -1,6 +1,5 @@
-"""Spectra of losses and activations that come without bounds: every space answers, and operators
-derived from one without bounds have none either.
-"""
+"""Spectra of losses and activations without bounds work in every space, and operators derived from
+such an operator have no bounds."""
 
 import numpy as np
 import pytest
@@ -20,7 +19,7 @@ def softplus(z):
 
 
 @pytest.mark.parametrize("loss", [fc.Loss(logistic_error), "mse"], ids=["user loss", "mse"])
-def test_eigvalsh_and_inertia_need_no_bounds_of_the_user(loss, rng):
+def test_eigvalsh_and_inertia_need_no_bounds_of_user_functions(loss, rng):
     X, y = rng.standard_normal((6, 20)), rng.choice([-1.0, 1.0], (6, 2))
     model = fc.MLP([20, 5, 2], fc.Activation(softplus) if loss == "mse" else "tanh")
     ob = fc.Objective(model, X, y, loss, l2=0.01)

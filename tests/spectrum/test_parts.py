@@ -1,4 +1,4 @@
-"""Parts of what is asked of a spectrum alone: searches, smaller spaces, probes, sums."""
+"""Parts of spectral functions tested separately: searches, smaller spaces, probes and sums."""
 
 import warnings
 
@@ -27,8 +27,10 @@ from .spectra import SPECTRA, Prescribed, diagonal, hessian_like
 pytestmark = pytest.mark.by_day(share=1 / 2)
 
 
-def test_probes_of_signs_that_lie_in_what_was_taken_out_are_drawn_again(shown=None):
-    """In two dimensions half of all signs are a multiple of (1, 1)."""
+def test_sign_probes_in_the_deflated_space_are_drawn_again(shown=None):
+    """In two dimensions half of all sign vectors are multiples of (1, 1), the deflated vector, so
+    such probes are drawn again.
+    """
     against = np.full((1, 2), 0.5**0.5)
     for seed in range(8):
         run = Recurrence(diagonal([1.0, 3.0]), 2, against=against)
@@ -39,8 +41,10 @@ def test_probes_of_signs_that_lie_in_what_was_taken_out_are_drawn_again(shown=No
 
 
 @pytest.mark.parametrize("which", ["LA", "SA", "LM", "BE"])
-def test_a_restart_keeps_what_is_wanted_and_their_neighbours(which):
-    """Those that would be wanted of more; distances are from the innermost wanted one."""
+def test_a_restart_keeps_wanted_pairs_and_their_neighbours(which):
+    """A restart keeps the pairs that a larger k would want, with distances from the innermost
+    wanted one.
+    """
     values = np.array([-2.0, -1.0, 0.0, 0.5, 1.0, 3.0])
     for k in (1, 3, 4):
         kept = kept_at_restart(values, k, which, 5)
@@ -67,7 +71,7 @@ def test_a_restart_keeps_what_is_wanted_and_their_neighbours(which):
 
 
 @pytest.fixture(scope="module")
-def wide():
+def wide_network():
     rng = np.random.default_rng(0)
     ob = fc.Objective(
         fc.MLP([200, 100, 2]), rng.standard_normal((3, 200)), rng.random((3, 2)), "mse"
@@ -75,28 +79,32 @@ def wide():
     return ob.hessian(ob.model.init(seed=0))
 
 
-def test_pairs_in_sample_space_off_known_ones(wide):
-    """Off no columns it is the plain search; off all there is, there is none."""
-    plain = fc.eigsh(wide, 3, "LA", seed=0, space="samples")
-    none = fc.eigsh(wide, 3, "LA", seed=0, space="samples", against=np.zeros((wide.shape[0], 0)))
+def test_pairs_in_sample_space_orthogonal_to_known_ones(wide_network):
+    """Orthogonal to no columns the search is the plain one; orthogonal to all dimensions it finds
+    nothing.
+    """
+    plain = fc.eigsh(wide_network, 3, "LA", seed=0, space="samples")
+    none = fc.eigsh(
+        wide_network, 3, "LA", seed=0, space="samples", against=np.zeros((wide_network.shape[0], 0))
+    )
     assert np.allclose(none.values, plain.values, rtol=1e-9)
-    small = wide.reduced("samples")
+    small = wide_network.reduced("samples")
     E = np.stack([small.embed(e) for e in np.eye(small.shape[0], dtype=small.dtype)])
     assert reduced_pairs(None, small, None, None, None, E.T) is None
 
 
-def test_a_matrix_too_large_is_written_down_in_the_smaller_space(wide, monkeypatch):
-    small = wide.reduced("samples")
+def test_matrices_too_large_are_formed_in_the_smaller_space(wide_network, monkeypatch):
+    small = wide_network.reduced("samples")
     exact = np.linalg.eigvalsh(small @ np.eye(small.shape[0]))
     monkeypatch.setattr(forms, "MAX_DENSE_ROWS", 1000)
-    values = fc.eigvalsh(wide)
+    values = fc.eigvalsh(wide_network)
     size = np.abs(exact).max()
-    assert values.shape == (wide.shape[0],)
+    assert values.shape == (wide_network.shape[0],)
     assert np.allclose(values[[0, -1]], exact[[0, -1]], rtol=0, atol=1e-12 * size)
     assert (np.abs(values) > 1e-12 * size).sum() == (np.abs(exact) > 1e-12 * size).sum()
     assert forms.dense_reduction(diagonal(np.ones(2000)), None) is None
     monkeypatch.setattr(forms, "MAX_DENSE_ROWS", 2)
-    assert forms.dense_reduction(wide, None) is None
+    assert forms.dense_reduction(wide_network, None) is None
 
 
 def test_densities_of_other_operators_do_not_merge():
@@ -111,8 +119,10 @@ def test_densities_of_other_operators_do_not_merge():
     assert both.n_probes == 4 and np.allclose(both.density, one.density)
 
 
-def test_no_probe_where_nothing_inside_could_be_pushed_out():
-    """Of one wanted value no copy matters: none is looked for, and the search says so."""
+def test_a_single_wanted_value_needs_no_probe_for_copies():
+    """If one value is wanted, copies do not matter, so no probe is made and the result reports
+    that.
+    """
     op = Prescribed(np.linspace(-1.0, 3.0, 300), seed=0)
     one = fc.eigsh(op, 1, "LA", seed=0)
     plain = fc.eigsh(op, 1, "LA", seed=0, probe=False)
@@ -121,9 +131,9 @@ def test_no_probe_where_nothing_inside_could_be_pushed_out():
 
 
 @pytest.mark.parametrize("m", [MIN_ALIKE_ESTIMATES, MIN_ALIKE_ESTIMATES + 1, 40])
-def test_the_spread_of_a_trace_counts_every_entry(m):
-    """Twice the sum of the variances of ``v_i (Hv)_i``, where products are made; against the
-    entries of the same signs.
+def test_the_variance_of_a_trace_counts_every_entry(m):
+    """The variance equals twice the sum of those of ``v_i (Hv)_i``, compared with explicit entries
+    for the same signs.
     """
     rng = np.random.default_rng(5)
     A = rng.standard_normal((30, 30))
@@ -138,8 +148,10 @@ def test_the_spread_of_a_trace_counts_every_entry(m):
 
 
 @pytest.mark.parametrize("m", [2, 3, MIN_ALIKE_ESTIMATES - 1])
-def test_few_samples_of_a_trace_are_of_any_direction(m):
-    """As long as signs are, and never all alike; the error is that of their mean."""
+def test_few_probes_of_a_trace_have_random_directions(m):
+    """Few probes have the norm of sign vectors but random directions, and their error is that of
+    their mean.
+    """
     rng = np.random.default_rng(5)
     A = rng.standard_normal((30, 30))
     A = A + A.T
@@ -152,7 +164,7 @@ def test_few_samples_of_a_trace_are_of_any_direction(m):
 
 
 @pytest.mark.parametrize("what", ["trace", "frobenius_norm", "diagonal"])
-def test_a_method_that_is_named_is_the_one_that_is_used(what):
+def test_a_named_method_is_used(what):
     op, estimate = Prescribed(np.linspace(1.0, 3.0, 60), seed=0), getattr(fc, what)
     for m in (6, 9, 40):
         assert estimate(op, m, method="hutchinson", seed=0).method == "hutchinson"
@@ -170,8 +182,10 @@ def test_any_number_of_rows_is_multiplied():
 
 
 @pytest.mark.parametrize("n", [3, 9000])
-def test_lengths_whose_squares_overflow_come_without_a_warning(n, dtype):
-    """NumPy's own dot warns of it, where there are NaNs too: on some processors only."""
+def test_norms_whose_squares_overflow_give_no_warning(n, dtype):
+    """Norms of vectors whose squares overflow give no warning, which NumPy's dot gives on some
+    processors.
+    """
     huge = np.full(n, np.sqrt(np.finfo(dtype).max) * 2, dtype)
     lost = np.r_[np.full(n - 2, np.nan), huge[:2]].astype(dtype)
     with warnings.catch_warnings():
@@ -181,10 +195,9 @@ def test_lengths_whose_squares_overflow_come_without_a_warning(n, dtype):
         assert np.isinf(dot(huge, huge)) or dtype == "float32"  # summed in float64
 
 
-def test_a_search_looks_at_few_of_its_steps(monkeypatch):
-    """A look is worth a product of a small network: at most every twentieth step has one, since a
-    glance tells the others, and not a twentieth of the products is past the first at which all were
-    converged.
+def test_a_search_makes_few_convergence_checks(monkeypatch):
+    """A full convergence check, which costs as much as a product of a small network, is made at
+    most every twentieth step, and convergence is noticed within a twentieth of the products.
     """
     op = Prescribed(hessian_like(np.random.default_rng(0)), seed=0)
     whole, looks = eigsh.ThickRestart.check_convergence, []
@@ -199,15 +212,17 @@ def test_a_search_looks_at_few_of_its_steps(monkeypatch):
         lambda self: looks.append(1) or whole(self),
     )
     usual, few = ask(), len(looks)
-    monkeypatch.setattr(eigsh.ThickRestart, "schedule", at_once)
+    monkeypatch.setattr(eigsh.ThickRestart, "schedule", check_at_every_step)
     first, every = ask(), len(looks)
     assert 20 * max(few, every) <= usual
     assert first <= usual <= 1.05 * first
 
 
 @pytest.mark.parametrize("which", ["LM", "LA", "SA", "BE"])
-def test_a_probe_ends_as_all_its_ritz_values_say(which, monkeypatch):
-    """However little was looked at: by 1 where they are those before, by -1 where they are not."""
+def test_a_probe_ends_by_its_ritz_values(which, monkeypatch):
+    """Whatever was checked before, a probe returns 1 if its Ritz values equal the earlier ones,
+    else -1.
+    """
     whole, ends = eigsh.ThickRestart.check_probe, []
 
     def look(self, before, sure):
@@ -227,5 +242,5 @@ def test_a_probe_ends_as_all_its_ritz_values_say(which, monkeypatch):
     assert all(off > 0.5 for found, off in ends if found == -1)
 
 
-def at_once(self, excess):
+def check_at_every_step(self, excess):
     self.next_check = self.run.m + 1

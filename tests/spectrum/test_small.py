@@ -1,4 +1,4 @@
-"""Small networks, whose Hessian is a matrix at once or searched in no time: the same promises."""
+"""Small networks, whose Hessian is computed as a matrix, keep the same promises as large ones."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ NETS = [  # sizes, rows: parameters 16 to 241
 ]
 
 
-def small(sizes, N, loss="mse", dtype="float64", **options):
+def small_objective(sizes, N, loss="mse", dtype="float64", **options):
     net = draw(0, sizes, "tanh", loss, N=N, dtype=dtype, n_threads=1, **options)
     return net.ob, net.theta
 
@@ -31,8 +31,10 @@ def small(sizes, N, loss="mse", dtype="float64", **options):
 @pytest.mark.parametrize("which", ["LM", "LA", "SA", "BE"])
 @pytest.mark.parametrize(("sizes", "N"), NETS)
 def test_pairs_are_those_of_the_matrix(sizes, N, which, dtype):
-    """The k wanted of all, orthonormal, and residuals that cover those of another product."""
-    ob, theta = small(sizes, N, dtype=dtype, l2=1e-3)
+    """The k wanted pairs of the matrix are returned, orthonormal, with residuals that hold for
+    another product.
+    """
+    ob, theta = small_objective(sizes, N, dtype=dtype, l2=1e-3)
     H = ob.hessian(theta)
     A = H.to_dense().astype(np.float64)
     every = np.linalg.eigvalsh(A)
@@ -56,8 +58,8 @@ def test_pairs_are_those_of_the_matrix(sizes, N, which, dtype):
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("l2", [0.0, 0.1])
-def test_the_summed_matrix_is_that_of_the_products(loss, dtype, l2):
-    ob, theta = small([4, 7, 6, 3], 50, loss, dtype, l2=l2, weights=True)
+def test_the_summed_matrix_equals_that_of_products(loss, dtype, l2):
+    ob, theta = small_objective([4, 7, 6, 3], 50, loss, dtype, l2=l2, weights=True)
     for H in (ob.hessian(theta), ob.ggn(theta)):
         A, products = H.to_dense(), H.n_products
         summed, count = matrix_of(H)
@@ -71,21 +73,23 @@ def test_the_summed_matrix_is_that_of_the_products(loss, dtype, l2):
     assert np.allclose(found.values, values, rtol=0, atol=64 * EPS[dtype] * values[-1])
 
 
-def test_where_no_matrix_is_summed():
-    ob, theta = small([4, 7, 3], 50, "cross_entropy")
+def test_no_matrix_is_summed_for_unsuitable_operators():
+    ob, theta = small_objective([4, 7, 3], 50, "cross_entropy")
     assert summed_matrix(ob.empirical_fisher(theta)) is None
-    wide, at = small([4, 3, 90], 50)
+    wide, at = small_objective([4, 3, 90], 50)
     assert summed_matrix(wide.ggn(at)) is None  # products cost less
     for options in ({"memory": 1 << 20}, {"batch_norm": True}):
-        ob, at = small([4, 7, 3], 50, "cross_entropy", **options)
+        ob, at = small_objective([4, 7, 3], 50, "cross_entropy", **options)
         assert summed_matrix(ob.ggn(at)) is None and summed_matrix(ob.hessian(at)) is None
     values = fc.eigvalsh(ob.ggn(at))
     assert np.allclose(values, np.linalg.eigvalsh(ob.ggn(at).to_dense()), atol=1e-10)
 
 
 @pytest.mark.parametrize("kind", CURVATURES)
-def test_all_copies_are_there(kind):
-    """Two hidden units alike, and dead ones: eigenvalues that are equal, at the wanted end."""
+def test_all_copies_are_found_for_equal_and_dead_units(kind):
+    """Equal eigenvalues at the wanted end, of two equal hidden units or of dead ones, are all
+    found.
+    """
     net = draw(0, [5, 12, 1], "relu", "mse", N=80, n_threads=1)
     theta = net.theta.copy()
     theta[60:72] = -50.0  # biases of all hidden units: none is active
@@ -98,8 +102,10 @@ def test_all_copies_are_there(kind):
 
 
 def test_the_low_end_of_a_singular_curvature_is_that_of_its_matrix():
-    """Many eigenvalues near 0, among which a search would go on to the end of the space."""
-    ob, theta = small([10, 10, 1], 200)
+    """The low end is right although many eigenvalues are near 0, where a search would need the
+    whole space.
+    """
+    ob, theta = small_objective([10, 10, 1], 200)
     every = np.linalg.eigvalsh(ob.ggn(theta).to_dense())
     for which in ("SA", "BE"):
         found = fc.eigsh(ob.ggn(theta), 4, which, seed=0)
@@ -107,8 +113,10 @@ def test_the_low_end_of_a_singular_curvature_is_that_of_its_matrix():
         assert np.abs(found.values - picked(every, 4, which)).max() <= 1e-13 * every[-1]
 
 
-def test_the_last_rows_of_a_space_are_made_before_a_new_start(monkeypatch):
-    """With few rows left all are known at their end, and nothing is left unseen."""
+def test_a_nearly_complete_space_is_completed_before_a_new_start(monkeypatch):
+    """If few dimensions are left, the run completes the space, after which nothing can
+    be missed.
+    """
     values, starts = np.r_[np.linspace(-0.9, 1, 38), 4.0, 5.0], []
     lock = ThickRestart.lock
     monkeypatch.setattr(ThickRestart, "lock", lambda *a: starts.append(1) or lock(*a))
@@ -117,8 +125,8 @@ def test_the_last_rows_of_a_space_are_made_before_a_new_start(monkeypatch):
     assert np.abs(found.values - [1, 4, 5]).max() <= 1e-13
 
 
-def test_a_budget_that_ends_before_the_space_is_left_for_a_new_start():
-    """What the first start may have missed is known, even where few products are left."""
+def test_a_budget_smaller_than_the_space_keeps_products_for_a_new_start():
+    """Even if few products are left, the search reports what the first start may have missed."""
     op = np.diag(np.r_[np.geomspace(1e-3, 1, 37), 1.5, 2])
     alone = fc.eigsh(op, 10, max_basis=39, probe=False, seed=0, tol=1e-10).n_products
     assert 31 <= alone <= 34
@@ -129,7 +137,7 @@ def test_a_budget_that_ends_before_the_space_is_left_for_a_new_start():
 
 
 def test_in_the_complement_of_known_pairs():
-    ob, theta = small([10, 10, 1], 200)
+    ob, theta = small_objective([10, 10, 1], 200)
     H = ob.hessian(theta)
     first = fc.eigsh(H, 3, "LA")
     rest = fc.eigsh(H, 3, "LA", against=first)
@@ -144,9 +152,11 @@ def test_in_the_complement_of_known_pairs():
     assert (whole <= rest.residuals + 1e-13 * rest.scale).all()
 
 
-def test_a_search_remains_where_it_costs_less():
-    """Products of others may be dear; a budget, a start or a basis are for a search."""
-    ob, theta = small([10, 10, 1], 200)
+def test_a_search_is_used_where_it_costs_less_than_the_matrix():
+    """A search is used for operators with costly products, and if a budget, start or basis is
+    given.
+    """
+    ob, theta = small_objective([10, 10, 1], 200)
     H = ob.hessian(theta)
     n = len(theta)
     assert fc.eigsh(aslinearoperator(H.to_dense()), 2, "LA", seed=0).n_products < n
@@ -162,9 +172,11 @@ def test_a_search_remains_where_it_costs_less():
 
 
 @pytest.mark.parametrize(("sizes", "N"), NETS)
-def test_densities_and_sums_without_an_error(sizes, N, dtype):
-    """By the matrix, unless so many probes are asked for as it has no use for."""
-    ob, theta = small(sizes, N, dtype=dtype)
+def test_small_networks_have_exact_densities_and_sums(sizes, N, dtype):
+    """Densities and sums come from the matrix without an error, unless more probes are requested
+    than it can use.
+    """
+    ob, theta = small_objective(sizes, N, dtype=dtype)
     H, n = ob.hessian(theta), len(theta)
     A = H.to_dense().astype(np.float64)
     every, size = np.linalg.eigvalsh(A), np.abs(A).sum()
@@ -189,8 +201,8 @@ def test_densities_and_sums_without_an_error(sizes, N, dtype):
     "make", [np.asarray, csr_matrix, aslinearoperator], ids=lambda f: f.__name__
 )
 def test_subnormal_matrices_keep_their_signs(make):
-    """Half of an odd subnormal number is none: the numbers are those of the matrix in larger units,
-    but for one rounding each.
+    """Eigenvalues of subnormal matrices equal those of the matrix in larger units, except for one
+    rounding each.
     """
     tiny = 5e-324
     for K in (16 * np.eye(5) - 3, 4 * np.eye(8) - 1, np.array([[1.0, 2.0], [2.0, 3.0]])):

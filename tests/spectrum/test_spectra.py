@@ -19,7 +19,7 @@ pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
 
 
 class Quadratic(Prescribed):
-    """Also offers ``v'Av``, and counts it apart."""
+    """An operator that also offers ``v'Av`` and counts its uses."""
 
     n_forms = 0
 
@@ -32,7 +32,7 @@ class Quadratic(Prescribed):
 # --------------------------------------------------------------------------------------------------
 
 
-DOMINATED = {
+DOMINATED_SPECTRA = {
     "flat": lambda n, d, rng: 1 + rng.random(n),
     "one": lambda n, d, rng: np.r_[100.0, rng.uniform(-0.1, 0.1, n - 1)],
     "as many as the sketch": lambda n, d, rng: np.r_[np.full(d, 50.0), rng.random(n - d) / 50],
@@ -42,7 +42,7 @@ DOMINATED = {
         50 * (-1.0) ** np.arange(d), rng.standard_normal(n - d) / 50
     ],
 }
-SKETCH = {"hutch++": 3, "xtrace": 2, "xdiag": 2}  # one vector of it for so many samples
+PRODUCTS_PER_PROBE = {"hutch++": 3, "xtrace": 2, "xdiag": 2}  # one vector of it for so many samples
 
 
 @pytest.mark.parametrize(
@@ -59,14 +59,15 @@ SKETCH = {"hutch++": 3, "xtrace": 2, "xdiag": 2}  # one vector of it for so many
 )
 @pytest.mark.parametrize("m", [6, 12, pytest.param(30, marks=pytest.mark.nightly)])
 def test_two_standard_errors_cover_19_times_in_20(function, method, m, rng):
-    """Whatever dominates, the sketch as large as that included: exact binomial tests, each with one
-    false alarm in 1e5.
+    """Two standard errors cover the truth 19 times in 20 for every spectrum, including one
+    dominated by as many values as the sketch holds, by exact binomial tests with one false alarm in
+    1e5.
     """
     n, runs = 40, 100
-    for kind, make in DOMINATED.items():
+    for kind, make in DOMINATED_SPECTRA.items():
         inside = 0
         for seed in range(runs):
-            spectrum = make(n, max(1, m // SKETCH.get(method, 10)), rng)
+            spectrum = make(n, max(1, m // PRODUCTS_PER_PROBE.get(method, 10)), rng)
             op = Prescribed(spectrum, seed=seed)
             found = function(op, m, method=method, seed=rng)
             value, stderr = np.atleast_1d(found.estimate)[0], np.atleast_1d(found.stderr)[0]
@@ -84,8 +85,10 @@ def test_two_standard_errors_cover_19_times_in_20(function, method, m, rng):
     "function, method",
     [(trace, "hutch++"), (trace, "xtrace"), (frobenius_norm, "hutch++")],
 )
-def test_where_a_sketch_holds_everything_rounding_is_the_error(function, method, dtype, rng):
-    """Rank 5 in a sketch of more: what scatters is rounding, and less than rounding does."""
+def test_the_error_of_a_complete_sketch_is_its_rounding(function, method, dtype, rng):
+    """For a matrix of rank 5 in a larger sketch, the standard error covers the rounding of the
+    products.
+    """
     U = np.linalg.qr(rng.standard_normal((120, 5)))[0]
     A = (U * [10, -9, 3, -3, 1e-4] @ U.T).astype(dtype)
     A = np.triu(A) + np.triu(A, 1).T
@@ -98,7 +101,7 @@ def test_where_a_sketch_holds_everything_rounding_is_the_error(function, method,
 
 @pytest.mark.parametrize("method", ["hutchinson", "hutch++", "xtrace"])
 def test_standard_errors_of_many_samples_are_no_wider_than_they_must(method, rng):
-    """With 100 samples the error over its standard error has the spread that it should."""
+    """With 100 samples, the error divided by its standard error has the expected spread."""
     spectrum = rng.standard_normal(300)
     op = Prescribed(spectrum, seed=0)
     found = [trace(op, 100, method, seed) for seed in range(60)]
@@ -108,7 +111,7 @@ def test_standard_errors_of_many_samples_are_no_wider_than_they_must(method, rng
 
 @pytest.mark.parametrize("scale", [1e-300, 1e-170, 1e170, 1e300])
 def test_estimates_at_every_scale(scale, rng):
-    """What squares would make of such numbers is 0 or infinity."""
+    """Estimates are right for numbers whose squares underflow or overflow."""
     spectrum = np.r_[1.0, 0.01 * rng.random(59)]
     op, ordinary = Prescribed(scale * spectrum, seed=0), Prescribed(spectrum, seed=0)
     for function, method in (
@@ -127,6 +130,7 @@ def test_estimates_at_every_scale(scale, rng):
 
 
 def test_xtrace_beats_hutchinson_where_few_values_dominate(rng):
+    """XTrace has a smaller error than Hutchinson's estimator if few eigenvalues dominate."""
     spectrum = np.r_[np.full(8, 50.0), 0.01 * rng.random(192)]
     op = Prescribed(spectrum, seed=0)
     error = {
@@ -259,9 +263,9 @@ def test_krylov_keeps_to_its_memory(rng):
 
 @pytest.mark.parametrize("function", [trace, frobenius_norm])
 @pytest.mark.parametrize("m", [2, 4, 6, 10])
-def test_few_probes_of_a_matrix_of_low_rank_say_that_they_show_little(m, function):
-    """Half of all signs see nothing of two coordinates that couple; directions all see some, and
-    two standard errors cover the truth 19 times in 20.
+def test_few_probes_of_a_low_rank_matrix_have_wide_errors(m, function):
+    """Half of all sign vectors cancel the coupling of two coordinates, so random directions are
+    used, and two standard errors cover the truth 19 times in 20.
     """
     u = np.zeros(20)
     u[:2] = 1, -1
@@ -271,8 +275,8 @@ def test_few_probes_of_a_matrix_of_low_rank_say_that_they_show_little(m, functio
     assert outside <= 0.08  # 400 draws of 0.05 reach this once in 300
 
 
-def test_a_matrix_of_one_number_is_known_by_any_method():
-    """A sketch of it has one vector, which shows no scatter."""
+def test_any_method_is_exact_for_a_one_by_one_matrix():
+    """A sketch of a 1 x 1 matrix has one vector, which shows no scatter."""
     for method in ("auto", "hutchinson", "hutch++", "xtrace"):
         told = trace(np.array([[3.0]]), 30, method)
         assert (told.estimate, told.stderr) == (3.0, 0.0)
@@ -284,8 +288,8 @@ def test_a_matrix_of_one_number_is_known_by_any_method():
     ("function", "method"), [(trace, "xtrace"), (diagonal, "xdiag"), (diagonal, "hutchinson")]
 )
 def test_where_nothing_but_rounding_is_left_the_error_covers_it(function, method, of, dtype, rng):
-    """A sketch holds the range of a matrix of rank 1 or 3: all its samples agree, and are wrong
-    together by the rounding of the products, which grows with n and with the pair.
+    """If a sketch holds the whole range, all its samples share one rounding error, which the
+    standard error covers.
     """
     inside = []
     for _ in range(40):

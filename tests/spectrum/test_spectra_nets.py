@@ -1,10 +1,11 @@
-"""The density of networks on digits-like inputs against their dense spectra: 10 probes x 90 steps.
+"""Densities of networks on inputs like digits, by 10 probes of 90 steps, against their dense
+spectra.
 
-Plain quadrature cannot be better than its mean: W1 is at least the error of the mean eigenvalue,
-and for any p independent sign probes that has the standard deviation ``(2 (||H||_F^2 - sum h_ii^2)
-/ p)^(1/2) / n``. Beside the mean |lambda| this is 0.05 for a net at random weights and 0.3 for a
-trained one, where few eigenvalues hold most of the norm; so is what is measured. With the outliers
-deflated, the default, only the bulk scatters.
+Plain quadrature is no better than its mean: W1 is at least the error of the mean eigenvalue, which
+for p independent sign probes has the standard deviation ``(2 (||H||_F^2 - sum h_ii^2) / p)^(1/2) /
+n``. Relative to the mean of |lambda| this is 0.05 for a network at random weights and 0.3 for a
+trained one, where few eigenvalues hold most of the norm. By default the outliers are deflated, and
+only the bulk scatters.
 """
 
 import numpy as np
@@ -18,15 +19,15 @@ PROBES, STEPS = 10, 90
 
 
 def digits(side, n_samples):
-    """Handwritten digits, smoothly enlarged to side x side."""
+    """Return images of handwritten digits, smoothly enlarged to side x side."""
     data = pytest.importorskip("sklearn.datasets").load_digits()
     images = zoom(data.images[:n_samples] / 16, (1, side / 8, side / 8), order=1)
     return images.reshape(n_samples, side * side), data.target[:n_samples]
 
 
 def trained(X, y, hidden, steps):
-    """The objective of a tanh net with one hidden layer and theta after some steps of L-BFGS; 0: as
-    it starts.
+    """Return the objective of a tanh network with one hidden layer, and theta after some steps of
+    L-BFGS, or the start if steps is 0.
     """
     model = fc.MLP([X.shape[1], hidden, 10], activation="tanh")
     ob = fc.Objective(model, X, y, loss="cross_entropy")
@@ -39,11 +40,11 @@ def trained(X, y, hidden, steps):
 
 
 def reduced_spectrum(ob, theta):
-    """All eigenvalues of H by a smaller net that has the same but for exact zeros.
+    """Return all eigenvalues of H, from a smaller network with the same nonzero ones.
 
-    X = Z Q' with Q orthonormal (d, r): in the coordinates (Q, rest) of the first layer's rows the
-    rest is multiplied by 0, so its part of H is 0, and what is left is the Hessian of the net with
-    inputs Z and first layer W1 Q.
+    X = Z Q' with Q orthonormal (d, r). In the coordinates (Q, complement) of the first layer's rows
+    the complement is multiplied by 0, so its part of H is 0, and the remainder is the Hessian of
+    the network with inputs Z and first layer W1 Q.
     """
     X = np.asarray(ob.X)
     U, s, Qt = np.linalg.svd(X, full_matrices=False)
@@ -56,9 +57,9 @@ def reduced_spectrum(ob, theta):
     return np.sort(np.concatenate([values, np.zeros(theta.size - values.size)]))
 
 
-def check(ob, theta, spectrum, seeds):
-    """The bounds on Wasserstein-1, the fraction of negative eigenvalues and the mass of the top
-    ten.
+def check_density(ob, theta, spectrum, seeds):
+    """Check the bounds on Wasserstein-1, the fraction of negative eigenvalues and the mass of the
+    top ten.
     """
     H, mean, n = ob.hessian(theta), np.abs(spectrum).mean(), theta.size
     below, above = -1e-6 * mean, (spectrum[-10] + spectrum[-11]) / 2
@@ -79,7 +80,7 @@ def check(ob, theta, spectrum, seeds):
     return np.array(plain), np.array(default)
 
 
-def test_the_reduced_spectrum_is_that_of_the_net(rng):
+def test_the_reduced_spectrum_equals_that_of_the_network(rng):
     X = rng.standard_normal((9, 3)) @ rng.standard_normal((3, 12))
     ob = fc.Objective(
         fc.MLP([12, 4, 10], activation="tanh"), X, rng.integers(10, size=9), loss="cross_entropy"
@@ -96,8 +97,10 @@ def test_the_reduced_spectrum_is_that_of_the_net(rng):
 @pytest.mark.parametrize(
     "steps", [*(pytest.param(s, marks=pytest.mark.nightly) for s in (0, 30)), 200]
 )
-def test_a_net_of_two_thousand_parameters(steps):
-    """At random weights, half trained and trained; the noise of plain probes is as it must be."""
+def test_densities_of_two_thousand_parameters(steps):
+    """The density is accurate at random weights, half trained and trained, and plain probes have
+    the predicted noise.
+    """
     ob, theta = trained(*digits(8, 600), 27, steps)
     assert theta.size == 2035
     A = ob.hessian(theta).to_dense()
@@ -108,7 +111,7 @@ def test_a_net_of_two_thousand_parameters(steps):
         / theta.size
         / mean
     )
-    plain, default = check(ob, theta, spectrum, 3)
+    plain, default = check_density(ob, theta, spectrum, 3)
     assert (default <= 0.075).all(), default
     assert default.mean() <= 0.5 * plain.mean(), (default, plain)
     assert 0.5 * least <= plain.mean() <= 4 * least + 0.05, (plain, least)
@@ -116,18 +119,18 @@ def test_a_net_of_two_thousand_parameters(steps):
 
 @pytest.mark.large
 @pytest.mark.parametrize("steps", [0, 60])
-def test_a_net_of_sixteen_thousand_parameters(steps):
-    """784-20-10 on digits of 28 x 28."""
+def test_densities_of_sixteen_thousand_parameters(steps):
+    """The density of a 784-20-10 network on 28 x 28 images is accurate."""
     ob, theta = trained(*digits(28, 1000), 20, steps)
     assert theta.size == 15910
-    plain, default = check(ob, theta, reduced_spectrum(ob, theta), 2)
+    plain, default = check_density(ob, theta, reduced_spectrum(ob, theta), 2)
     assert (default <= 0.075).all(), default
     assert default.mean() <= 0.5 * plain.mean(), (default, plain)
 
 
 def test_at_a_kink_the_eigenvalues_are_those_of_the_products():
-    """Passes that round otherwise may see the other side: every eigenvalue, the extreme ones and
-    the products tell of one matrix.
+    """At a kink, where passes that round differently may take different sides, eigenvalues,
+    extremes and products belong to one matrix.
     """
     for seed in range(8):
         rng = np.random.default_rng(seed)

@@ -45,7 +45,9 @@ def along_path(case, steps=110):
 
 
 def delay(case):
-    """Return how many steps after the change of sign the tracker reports it, and the products."""
+    """Return the number of steps from the change of sign until the tracker reports it, and the
+    products.
+    """
     changed, lows = None, []
     tracker = None
     for step, (H, low) in enumerate(along_path(case)):
@@ -117,7 +119,7 @@ def test_one_seed_gives_the_same_bits_for_any_number_of_threads(rng):
     assert np.array_equal(*found)
 
 
-def test_copies_keep_records_and_go_on(rng):
+def test_copies_keep_records_and_continue(rng):
     ob = network(rng)
     tracker = Tracker(ob, "SA")
     for seed in range(3):
@@ -128,7 +130,7 @@ def test_copies_keep_records_and_go_on(rng):
         assert len(other) == 4 and len(tracker) == 3
 
 
-def test_only_every_other_step_is_recorded_where_asked(rng):
+def test_every_records_only_some_steps(rng):
     ob = network(rng)
     tracker, theta = Tracker(ob, "LA", every=3), ob.model.init(0)
     returned = [tracker(theta) for _ in range(7)]
@@ -138,7 +140,7 @@ def test_only_every_other_step_is_recorded_where_asked(rng):
         tracker.sign_changes  # noqa: B018
 
 
-def test_what_is_no_tracker_or_point_is_refused(rng):
+def test_invalid_trackers_and_points_raise(rng):
     ob = network(rng)
     with pytest.raises(TypeError, match="track must be True, False or a fastcurv.spectrum.Tracker"):
         fc.minimize(ob, seed=0, max_iter=2, track="yes")
@@ -150,7 +152,7 @@ def test_what_is_no_tracker_or_point_is_refused(rng):
         Tracker(ob).records = ()
 
 
-def test_a_run_that_diverges_ends_by_its_own_rule_and_keeps_what_was_recorded(rng):
+def test_a_diverging_run_keeps_its_record(rng):
     ob = fc.Objective(fc.MLP([5, 12, 3], "relu"), *regression(rng), "mse")
     run = fc.minimize(ob, seed=0, method="sgd", learning_rate=1e3, max_iter=200, track=True)
     assert run.stopped == "diverged" and len(run.track) >= 1

@@ -1,4 +1,5 @@
-"""Eigenvalues within rounding of 0, as those of symmetries, are counted by no sign."""
+"""Eigenvalues within rounding of 0, such as those of symmetries, count as neither positive nor
+negative."""
 
 import numpy as np
 import pytest
@@ -15,7 +16,9 @@ VALUES = np.r_[-np.linspace(0.1, 1, 16), np.zeros(22), np.linspace(0.2, 3, 60)]
 
 
 def test_zeros_of_symmetries_are_no_negative_mass(rng):
-    """28.6% +- 0.5% was said of 16 negative ones among 98, with 22 zeros on either side of 0."""
+    """With 22 zeros among 98 eigenvalues, the mass of the 16 negative ones is estimated without the
+    zeros.
+    """
     values = np.linalg.eigvalsh(symmetric(rng, VALUES))
     assert (values[16:38] < 0).any() and (values[16:38] > 0).any()
     d = density_of(values, np.dtype(float))
@@ -33,7 +36,7 @@ def test_an_estimate_counts_no_zeros_as_negative(rng):
     assert d.merge(d).rounding == d.regrid(axis="log").rounding == d.rounding > 0
 
 
-def test_the_picture_of_a_definite_spectrum_ends_at_0_and_has_a_title():
+def test_the_plot_of_a_definite_spectrum_ends_at_0_and_has_a_title():
     pytest.importorskip("matplotlib")
     for sign in (1, -1):
         shown = fc.SpectrumDisplay(density_of(sign * np.abs(VALUES), np.dtype(float))).plot()
@@ -47,7 +50,7 @@ def test_the_picture_of_a_definite_spectrum_ends_at_0_and_has_a_title():
 
 
 def test_the_engine_reads_no_array_beyond_its_end():
-    """Shapes that it took on trust: [[]] has one row and no number."""
+    """The engine checks shapes before it reads: [[]] has one row and no number."""
     from fastcurv import _engine
 
     for wrong in ([[]], [[1.0, 2.0]], np.zeros((0, 3)), 1.0):

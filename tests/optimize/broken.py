@@ -29,7 +29,7 @@ Table = tuple[np.ndarray, np.ndarray, str]
 
 @dataclass
 class Case:
-    """A training that has ended: where, after what history, and a loss known to be possible."""
+    """A finished training: its objective, end point, history, and a loss known to be possible."""
 
     kind: str
     ob: Any
@@ -40,7 +40,7 @@ class Case:
 
 
 class NotBrokenError(Exception):
-    """A draw that trains after all: another is drawn."""
+    """Raised if a training that should fail succeeds, so that another is drawn."""
 
 
 # --------------------------------------------------------------------------------------------------
@@ -73,7 +73,7 @@ def _digits(rng: Rng) -> Table:
 
 
 def _plane(name: str, rng: Rng, n: int = 240) -> Table:
-    """Two classes in the plane, which no line parts."""
+    """Return two classes in the plane that no line separates."""
     if name in ("moons", "circles"):
         from sklearn import datasets
 
@@ -100,7 +100,7 @@ def _blobs(rng: Rng, apart: float = 3.0, n: int = 240) -> Table:
 
 
 def _function(name: str, rng: Rng, n: int = 240) -> Table:
-    """A function of a few inputs, with a little noise; standardised."""
+    """Return standardised inputs and a function of a few of them with a little noise."""
     d = {"sine": 1, "ripple": 1, "teacher": 5, "friedman": 6, "product": 3, "bowl": 4}[name]
     X = _standard(rng.uniform(-1, 1, (n, d)) if d > 1 else rng.uniform(-1, 1, (n, 1)))
     W, u = rng.standard_normal((6, d)), rng.standard_normal(6)
@@ -176,7 +176,7 @@ class Draw:
         return str(self.rng.choice(of or PHIS[self.judged]))
 
     def between(self, low: float, high: float) -> float:
-        """A number, evenly distributed in its logarithm."""
+        """Return a number whose logarithm is uniformly distributed."""
         return float(np.exp(self.rng.uniform(np.log(low), np.log(high))))
 
     def objective(
@@ -196,7 +196,7 @@ class Draw:
         return fc.Objective(model, X, y, loss=loss, l2=l2, n_threads=1)
 
     def twins(self, *tables: Table) -> list[Any]:
-        """Objectives of tables, of the same network."""
+        """Return objectives of several tables for the same network."""
         state, made = self.rng.bit_generator.state, []
         for table in tables:
             self.rng.bit_generator.state = state
@@ -209,7 +209,7 @@ class Draw:
     def run(self, ob: Any, theta: np.ndarray, factor: float = 1.0, **more: Any) -> Any:
         """Train by a first-order method, at a rate that suits it times a factor."""
         method = more.pop("method", None) or str(self.rng.choice(["sgd", "momentum", "adam"]))
-        top = largest(ob, theta)
+        top = largest_eigenvalue(ob, theta)
         if method == "adam":
             rate = self.between(3e-3, 2e-2)
         else:
@@ -221,8 +221,8 @@ class Draw:
         return fc.minimize(ob, theta, method, verdict=False, **options)
 
 
-def largest(ob: Any, theta: np.ndarray) -> float:
-    """The largest eigenvalue of the Hessian, nearly."""
+def largest_eigenvalue(ob: Any, theta: np.ndarray) -> float:
+    """Return the approximate largest eigenvalue of the Hessian."""
     v, H, top = np.random.default_rng(0).standard_normal(theta.size), ob.hessian(theta), 0.0
     for _ in range(25):
         v /= np.linalg.norm(v)
@@ -232,7 +232,7 @@ def largest(ob: Any, theta: np.ndarray) -> float:
 
 
 def known_best(ob: Any, tries: int = 2) -> float:
-    """The lowest loss of a few runs from good starts."""
+    """Return the lowest loss of a few runs from good starts."""
     options: dict[str, Any] = {"verdict": False, "max_iter": 400}
     return min(
         float(fc.minimize(ob, ob.model.init(seed=seed), "l-bfgs", **options).fun)
@@ -240,9 +240,13 @@ def known_best(ob: Any, tries: int = 2) -> float:
     )
 
 
-def wrong(kind: str, draw: Draw, run: Any, ob: Any, good: Any = None, least: float = 0.4) -> Case:
-    """The training as a case, unless it went well: `good` is an objective without what is broken,
-    and a broken one must have left a share of what could be gained.
+def failed_case(
+    kind: str, draw: Draw, run: Any, ob: Any, good: Any = None, least: float = 0.4
+) -> Case:
+    """Return the training as a case, or raise NotBrokenError if it went well.
+
+    `good` is the objective without the defect. A broken training must leave at least the share
+    `least` of the possible decrease.
     """
     best = known_best(ob if good is None else good)
     loss = ob.value(run.x)
@@ -262,26 +266,28 @@ def rate_too_large(d: Draw) -> Case:
         run = d.run(ob, theta, method=method, learning_rate=d.between(0.7, 8.0))
     else:
         stable = 2.0 if method == "sgd" else 3.8
-        rate = stable / largest(ob, theta) * d.between(3.0, 60.0)
+        rate = stable / largest_eigenvalue(ob, theta) * d.between(3.0, 60.0)
         run = d.run(ob, theta, method=method, learning_rate=rate)
-    return wrong("learning rate too large", d, run, ob)
+    return failed_case("learning rate too large", d, run, ob)
 
 
 def rate_too_small(d: Draw) -> Case:
     ob = d.objective(d.data())
-    return wrong("learning rate too small", d, d.run(ob, d.start(ob), d.between(1e-5, 4e-3)), ob)
+    return failed_case(
+        "learning rate too small", d, d.run(ob, d.start(ob), d.between(1e-5, 4e-3)), ob
+    )
 
 
 def weights_too_large(d: Draw) -> Case:
     ob = d.objective(d.data())
     theta = d.between(8.0, 40.0) * d.start(ob)
-    return wrong("initial weights too large", d, d.run(ob, theta), ob)
+    return failed_case("initial weights too large", d, d.run(ob, theta), ob)
 
 
 def weights_too_small(d: Draw) -> Case:
     ob = d.objective(d.data(), d.hidden(4))
     theta = d.between(1e-4, 5e-2) * d.start(ob)
-    return wrong("initial weights too small", d, d.run(ob, theta), ob)
+    return failed_case("initial weights too small", d, d.run(ob, theta), ob)
 
 
 def inputs_unscaled(d: Draw) -> Case:
@@ -300,7 +306,7 @@ def inputs_unscaled(d: Draw) -> Case:
     fixed = (
         {"learning_rate": float(d.rng.choice([1e-2, 1e-3, 1e-1]))} if d.rng.random() < 0.3 else {}
     )
-    return wrong("inputs unscaled", d, d.run(ob, d.start(ob), **fixed), ob, good)
+    return failed_case("inputs unscaled", d, d.run(ob, d.start(ob), **fixed), ob, good)
 
 
 def one_input_unscaled(d: Draw) -> Case:
@@ -310,7 +316,7 @@ def one_input_unscaled(d: Draw) -> Case:
     Z = X.copy()
     Z[:, d.rng.integers(X.shape[1])] *= d.between(30.0, 3000.0)
     ob, good = d.twins((Z, y, kind), (X, y, kind))
-    return wrong("one feature on a different scale", d, d.run(ob, d.start(ob)), ob, good)
+    return failed_case("one feature on a different scale", d, d.run(ob, d.start(ob)), ob, good)
 
 
 def saturated_sigmoids(d: Draw) -> Case:
@@ -323,7 +329,7 @@ def saturated_sigmoids(d: Draw) -> Case:
                                          d.rng.choice([-1, 1], len(b)))  # fmt: skip
         else:
             W *= 60
-    return wrong("saturated sigmoids", d, d.run(ob, theta), ob)
+    return failed_case("saturated sigmoids", d, d.run(ob, theta), ob)
 
 
 def dead_relus(d: Draw) -> Case:
@@ -335,7 +341,7 @@ def dead_relus(d: Draw) -> Case:
         if l == layer or d.rng.random() < 0.3:
             n_dead = int(np.ceil(d.rng.uniform(0.75, 1.0) * len(b)))
             b[d.rng.permutation(len(b))[:n_dead]] -= d.rng.uniform(15, 40)
-    return wrong("dead relus", d, d.run(ob, theta), ob)
+    return failed_case("dead relus", d, d.run(ob, theta), ob)
 
 
 def symmetric_saddle(d: Draw) -> Case:
@@ -352,7 +358,7 @@ def symmetric_saddle(d: Draw) -> Case:
                 W[:] = W[:1]
             if l:
                 W[:] = W[:, :1]
-    return wrong("start at a symmetric saddle", d, d.run(ob, theta), ob)
+    return failed_case("start at a symmetric saddle", d, d.run(ob, theta), ob)
 
 
 def depth_plateau(d: Draw) -> Case:
@@ -361,7 +367,7 @@ def depth_plateau(d: Draw) -> Case:
     ob = d.objective(d.data(), [width] * depth, "sigmoid", 0.0)
     run = d.run(ob, d.start(ob), batch_size=None, max_iter=100)
     flat = fc.Objective(fc.MLP([ob.model.sizes[0], width, ob.model.sizes[-1]]), ob.X, ob.y, ob.loss)
-    return wrong("vanishing gradient with depth", d, run, ob, flat)
+    return failed_case("vanishing gradient with depth", d, run, ob, flat)
 
 
 def separable(d: Draw) -> Case:
@@ -390,7 +396,7 @@ def too_few_units(d: Draw) -> Case:
     run = min(
         (fc.minimize(ob, d.start(ob), method, **more) for _ in range(2)), key=lambda run: run.fun
     )
-    return wrong("too few units", d, run, ob, wide)
+    return failed_case("too few units", d, run, ob, wide)
 
 
 def labels_shuffled(d: Draw) -> Case:
@@ -431,7 +437,7 @@ def l2_too_large(d: Draw) -> Case:
         run = d.run(ob, d.start(ob))
     else:
         run = fc.minimize(ob, d.start(ob), str(d.rng.choice(["l-bfgs", "trust-region"])))
-    return wrong("l2 too large", d, run, ob, good)
+    return failed_case("l2 too large", d, run, ob, good)
 
 
 def healthy(d: Draw) -> Case:
@@ -470,7 +476,7 @@ NO_LOWER = ("separable classes without l2", "labels shuffled", "loss does not ma
 
 
 def draw(kind: str, seed: int, judged: bool) -> Case:
-    """Draw a training of a kind; the same seed gives the same."""
+    """Return a training of a kind; the same seed gives the same training."""
     number = list(KINDS).index(kind)
     rng = np.random.default_rng([number, seed, judged])
     for _ in range(60):
@@ -484,8 +490,11 @@ def draw(kind: str, seed: int, judged: bool) -> Case:
 
 
 def helped(case: Case, call: str) -> bool:
-    """Whether following the advice lowers the loss tenfold, or to within 10% of the best known; of
-    kinds without one, whether it ends at a minimum, or on other targets well below a constant.
+    """Return True if following the advice lowers the loss tenfold, or to within 10% of the best
+    known.
+
+    For separable classes the run must end at a minimum, and for kinds without a lower loss it must
+    end well below the loss of a constant on other targets.
     """
     before = case.ob.value(case.theta)
     names = {"fc": fc, "np": np, "ob": case.ob, "theta": case.theta}
@@ -499,7 +508,7 @@ def helped(case: Case, call: str) -> bool:
 
 
 def main() -> None:
-    """Judge, and print what was said of each kind."""
+    """Judge all cases and print the diagnoses of each kind."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--healthy", type=int, default=100)

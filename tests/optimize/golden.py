@@ -1,4 +1,5 @@
-"""What the first steps of every method cost and reach, and how runs end, are saved and go on."""
+"""Costs and end points of the first steps of every method, of whole runs, and of saved and resumed
+runs."""
 
 from __future__ import annotations
 
@@ -77,8 +78,8 @@ FUNCTIONS: dict[str, tuple[Any, Any, Any, list[float]]] = {
 }  # fmt: skip
 
 
-def said(run: Any) -> list[Any]:
-    """How a run ended, with # for numbers; the numbers; counts and where it came to."""
+def describe_run(run: Any) -> list[Any]:
+    """Return the message of a run with # for numbers, its numbers, counts and end point."""
     text, numbers = masked(run.message)
     counts = ("nit", "nfev", "njev", "nhev", "status", "fun")
     numbers += [float(run.get(name, -1)) for name in counts]
@@ -88,7 +89,7 @@ def said(run: Any) -> list[Any]:
 
 
 def schedules() -> dict[str, list[Any]]:
-    """Rates by step, and what Robbins and Monro's conditions say of them."""
+    """Return rates by step, and the results of Robbins and Monro's conditions."""
     found: dict[str, list[Any]] = {}
     for delta in (0.3, 0.5, 0.75, 1.0, 2.0):
         made = {
@@ -106,7 +107,7 @@ def schedules() -> dict[str, list[Any]]:
 
 
 def single_steps() -> dict[str, list[Any]]:
-    """Newton's steps on matrices of both signs, and ways out of a saddle."""
+    """Return Newton steps for matrices of both signs, and escapes from a saddle."""
     places = np.arange(1.0, 13.0)
     values = np.where(places % 3 == 0, -places, places) / 4
     mirror = np.cos(places) / np.linalg.norm(np.cos(places))
@@ -143,40 +144,44 @@ def function(name: str) -> tuple[FunctionObjective, np.ndarray]:
     return FunctionObjective(2, value, gradient, hessian), np.array(start)
 
 
-def ways() -> dict[str, list[Any]]:
-    """Runs to their ends, with verdicts, from where nothing tells the way and from elsewhere."""
+def whole_runs() -> dict[str, list[Any]]:
+    """Return whole runs with verdicts, from symmetric starts and others."""
     found: dict[str, list[Any]] = {}
     for name in FUNCTIONS:
         ob, start = function(name)
         for method in ("trust-region", "newton-cg"):
             for from_, where in (("start", start), ("zero", 0 * start)):
                 run = fc.minimize(ob, where, method, max_iter=60, seed=0)
-                found[f"{name}, {method}, {from_}"] = said(run)
+                found[f"{name}, {method}, {from_}"] = describe_run(run)
         for words in ({"max_products": 9}, {"gradient_tol": 1e-3}, {"max_iter": 2}):
-            found[f"{name}, {words}"] = said(fc.minimize(ob, start, seed=1, **words))
+            found[f"{name}, {words}"] = describe_run(fc.minimize(ob, start, seed=1, **words))
         find = fc.find_critical_point
-        found[f"{name}, found"] = said(find(ob, start, method="gradient-norm", max_iter=40))
-        found[f"{name}, by newton-mr"] = said(find(ob, start, method="newton-mr", max_iter=40))
+        found[f"{name}, found"] = describe_run(find(ob, start, method="gradient-norm", max_iter=40))
+        found[f"{name}, by newton-mr"] = describe_run(
+            find(ob, start, method="newton-mr", max_iter=40)
+        )
     net = {"sizes": [3, 4, 1], "activation": "relu", "l2": 0.1}
     for name, words in (("relu", {}), ("leaky", {"activation": "leaky_relu", "l2": 1.0})):
         ob, theta, _ = drawn(**{**net, **words})
         for method in ("trust-region", "l-bfgs", "newton-cg"):
             for verdict in (True, False):
                 run = fc.minimize(ob, theta, method, max_iter=80, seed=0, verdict=verdict)
-                found[f"{name}, {method}, {verdict}"] = said(run)
+                found[f"{name}, {method}, {verdict}"] = describe_run(run)
     for i, case in enumerate(zoo()):
         if i < 8 or i in (9, 29, 41, 44):
             run = fc.minimize(case.objective, case.theta, max_iter=40, seed=0)
-            found[f"{i} {case.name}"] = said(run)
+            found[f"{i} {case.name}"] = describe_run(run)
             walk = fc.find_critical_point(
                 case.objective, case.theta + 0.05, method="gradient-norm", max_iter=20
             )
-            found[f"{i} {case.name}, found"] = said(walk)
+            found[f"{i} {case.name}, found"] = describe_run(walk)
     return found
 
 
 def saved() -> dict[str, list[Any]]:
-    """Runs that stop, are saved and go on, by every kind of generator; what SciPy calls."""
+    """Return runs that are stopped, saved and resumed, with every kind of generator, and calls by
+    SciPy.
+    """
     found: dict[str, list[Any]] = {}
     ob, theta, _ = drawn(sizes=[3, 4, 2], l2=1e-2)
     kinds = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
@@ -193,7 +198,7 @@ def saved() -> dict[str, list[Any]]:
             )  # fmt: skip
             on = fc.minimize(ob, None, method, max_iter=6, resume=file, **words)
             history = on.get("history", {})
-            found[method] = [*said(on), *(float(len(x)) for x in dict(history).values())]
+            found[method] = [*describe_run(on), *(float(len(x)) for x in dict(history).values())]
         rows = (ob.X[:6], ob.y[:6])
         part = fc.Objective(ob.model, *rows, ob.loss, l2=ob.l2)
         for what, words in {
@@ -208,7 +213,7 @@ def saved() -> dict[str, list[Any]]:
                 for k, x in history.items()
                 if k != "seconds" and k != "time"
             ]
-            found[what] = [*said(run), *sums]
+            found[what] = [*describe_run(run), *sums]
     calls: list[int] = []
     for method in (fc.scipy.newton_cg, fc.scipy.trust_region, fc.scipy.saddle_free_newton):
         for words in ({"tol": 1e-3}, {"options": {"maxiter": 7}}, {"args": (50.0,)}):
@@ -216,7 +221,7 @@ def saved() -> dict[str, list[Any]]:
                 bowl, [-1.2, 1.0], jac=bowl_der, hess=bowl_hess, method=method,
                 callback=lambda x: calls.append(len(calls)), **words,
             )  # fmt: skip
-            found[f"{method.__name__}, {words}"] = [*said(run), float(len(calls))]
+            found[f"{method.__name__}, {words}"] = [*describe_run(run), float(len(calls))]
     return found
 
 
@@ -242,7 +247,7 @@ def golden(section: str) -> dict[str, list[Any]]:
         with mock.patch.multiple(
             fc.optimize.finish, MIN_CHECK_SECONDS=600.0, MAX_PROOF_SECONDS=600.0
         ):
-            return ways() if section == "runs to their ends" else saved()
+            return whole_runs() if section == "runs to their ends" else saved()
     found: dict[str, list[Any]] = {}
     net = section in NETS
     ob, theta = drawn(**NETS[section])[:2] if net else (SADDLE, np.array([0.5, 1e-3]))
@@ -250,9 +255,11 @@ def golden(section: str) -> dict[str, list[Any]]:
         if not net and ("batch_size" in words or "gauss" in what):
             continue
         words = {"max_iter": 6 if net else 12, "verdict": False} | words
-        found[what] = said(fc.minimize(ob, theta, what.split(",")[0], **words))
+        found[what] = describe_run(fc.minimize(ob, theta, what.split(",")[0], **words))
     for what in ("trust-region", "l-bfgs", "newton-mr"):
-        found[f"{what}, to its end"] = said(fc.minimize(ob, theta, what, seed=1))
+        found[f"{what}, to its end"] = describe_run(fc.minimize(ob, theta, what, seed=1))
     for k in (2, 5):
-        found[f"critical, {k}"] = said(fc.find_critical_point(ob, theta, "newton-mr", max_iter=k))
+        found[f"critical, {k}"] = describe_run(
+            fc.find_critical_point(ob, theta, "newton-mr", max_iter=k)
+        )
     return found

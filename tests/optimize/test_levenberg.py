@@ -1,4 +1,4 @@
-"""`method="levenberg-marquardt"` on small networks, and runs that end at a loss."""
+"""`method="levenberg-marquardt"` on small networks, and runs that end at a target loss."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def run(ob, start, **more):
     return fc.minimize(ob, start, "lm", **{"verdict": False, "seed": 0} | more)
 
 
-def test_a_sine_is_fitted_from_every_start():
+def test_levenberg_marquardt_fits_a_sine_from_every_start():
     ob = sine()
     for seed in range(30):
         found = run(ob, ob.model.init(seed=seed), fun_target=2e-3)
@@ -32,7 +32,7 @@ def test_a_sine_is_fitted_from_every_start():
         assert "the loss reached fun_target" in found.message.lower() and found.status == 13
 
 
-def test_the_minimum_of_least_squares_and_a_verdict():
+def test_levenberg_marquardt_finds_a_certified_least_squares_minimum():
     ob = sine(l2=1e-3)
     root = np.sqrt(ob.l2 / 2)
 
@@ -48,6 +48,7 @@ def test_the_minimum_of_least_squares_and_a_verdict():
 
 @pytest.mark.parametrize("loss", nets.LOSSES)
 def test_every_loss_and_both_precisions(loss, dtype, rng):
+    """The method lowers every loss, in both precisions."""
     net = nets.draw(rng, [3, 4, 2], "tanh", loss, 30, l2=1e-2, dtype=dtype)
     found = run(net.ob, net.theta)
     assert found.stopped == "critical" and found.x.dtype == dtype
@@ -66,6 +67,7 @@ def test_steps_are_the_same_when_watched(activation, rng):
 
 
 def test_where_there_is_no_matrix_steps_are_in_krylov_spaces(rng):
+    """Objectives that form no matrix take steps in Krylov spaces."""
     X, y = rng.standard_normal((60, 30)), rng.standard_normal((60, 1))
     few = fc.MLP([3, 4, 1], batch_norm=True)
     for ob in (
@@ -81,16 +83,18 @@ def test_where_there_is_no_matrix_steps_are_in_krylov_spaces(rng):
         assert np.array_equal(ours.x, same.x)
 
 
-def crawling():
-    """A fit of noise, whose valley bends: some hundred steps lower the loss by little."""
+def fit_of_noise():
+    """Return a fit of noise along a curved valley, where some hundred steps lower the loss only a
+    little.
+    """
     x = np.linspace(-1, 1, 41)[:, None]
     noise = 0.1 * np.random.default_rng(0).standard_normal(x.shape)
     ob = fc.Objective(fc.MLP([1, 5, 1]), x, np.sin(np.pi * x) + noise, "mse")
     return ob, ob.model.init(seed=0)
 
 
-def test_where_steps_crawl_trust_regions_go_on():
-    ob, start = crawling()
+def test_slow_progress_switches_to_trust_regions():
+    ob, start = fit_of_noise()
     found = run(ob, start)
     assert found.stopped == "critical" and 0 < found.nhev < 20 * found.nit
     alone = fc.minimize(ob, start, "trust-region", verdict=False, seed=0)
@@ -99,8 +103,8 @@ def test_where_steps_crawl_trust_regions_go_on():
     assert short.nhev == 0
 
 
-def test_crawling_runs_have_the_same_bits_watched_and_resumed(tmp_path):
-    ob, start = crawling()
+def test_slow_runs_are_bitwise_identical_with_callbacks_and_resumed(tmp_path):
+    ob, start = fit_of_noise()
     whole = run(ob, start, max_iter=240)
     assert whole.nhev > 0
     same(whole, run(ob, start, max_iter=240, callback=lambda x: None))
@@ -120,7 +124,8 @@ def test_a_saddle_is_left():
 
 
 def test_the_default_is_this_on_small_networks_alone(rng):
-    ob, start = crawling()
+    """`minimize` uses the method by default for small networks in memory only."""
+    ob, start = fit_of_noise()
     ours = fc.minimize(ob, start, max_iter=20, verdict=False)
     same = fc.minimize(ob, start, "lm", max_iter=20, verdict=False)
     assert ours.method == "levenberg-marquardt" and np.array_equal(ours.x, same.x)
@@ -147,7 +152,7 @@ def test_every_method_ends_at_a_loss(method):
     assert (found.fun <= target) == (found.stopped == "target")
 
 
-def test_a_target_is_a_number():
+def test_targets_that_are_no_numbers_raise():
     ob = sine()
     with pytest.raises(TypeError, match="fun_target"):
         run(ob, ob.model.init(seed=0), fun_target="low")
@@ -157,7 +162,7 @@ def test_a_target_is_a_number():
 
 @pytest.mark.parametrize("method", ["levenberg-marquardt", "l-bfgs", "trust-region"])
 def test_several_starts_in_one_call_are_those_of_single_calls(method, python):
-    """The lowest of them, with the bits of one thread."""
+    """The call returns the lowest of its starts, bitwise identical to that of one thread."""
     x = np.linspace(-3, 3, 41)[:, None]
     ob = fc.Objective(fc.MLP([1, 3, 1], "tanh"), x, np.sin(2 * x), "mse", l2=1e-4)
     limits = {"max_iter": 40, "verdict": False}
@@ -179,7 +184,7 @@ def test_several_starts_in_one_call_are_those_of_single_calls(method, python):
     )
 
 
-def test_starts_end_at_the_first_that_reaches_the_target():
+def test_no_further_start_is_made_after_one_reaches_the_target():
     x = np.linspace(-3, 3, 41)[:, None]
     ob = fc.Objective(fc.MLP([1, 5, 1], "tanh"), x, np.sin(x), "mse")
     found = fc.minimize(ob, method="lm", n_init=50, seed=0, fun_target=2e-3, verdict=False)

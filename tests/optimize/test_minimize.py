@@ -1,6 +1,5 @@
-"""`minimize`: where each method ends, what it says of that point, what it spends, and how a run is
-stopped and resumed.
-"""
+"""`minimize`: where each method ends, how that point is reported, what the run costs, and how it is
+stopped."""
 
 import numpy as np
 import pytest
@@ -13,13 +12,13 @@ from .problems import LeastSquares, regression, rosenbrock
 
 pytestmark = pytest.mark.by_day(share=1 / 2)
 
-CURES = ["trust-region", "newton-cg", "saddle-free-newton", "cubic"]
-DRAWN = ["newton", "damped-newton", "newton-mr"]
+SADDLE_ESCAPING = ["trust-region", "newton-cg", "saddle-free-newton", "cubic"]
+SADDLE_ATTRACTED = ["newton", "damped-newton", "newton-mr"]
 FIRST_ORDER = ["sgd", "momentum", "nesterov", "rmsprop", "adam"]
 
 
-def valley():
-    """x^2 + (y^2 - 1)^2: a saddle at 0, minima at (0, -1) and (0, 1)."""
+def saddle_function():
+    """x^2 + (y^2 - 1)^2 with a saddle at 0 and minima at (0, -1) and (0, 1)."""
     return FunctionObjective(
         2,
         lambda t: t[0] ** 2 + (t[1] ** 2 - 1) ** 2,
@@ -34,7 +33,7 @@ def autoencoder():
 
 
 def near_critical_points(net, count=10):
-    """Starts at distance 1e-4 from critical points that are not global minima."""
+    """Return starts at distance 1e-4 from critical points that are not global minima."""
     rng = np.random.default_rng(11)
     for k in range(count):
         indices = set()
@@ -45,9 +44,9 @@ def near_critical_points(net, count=10):
         yield case, case.theta + 1e-4 * away / np.linalg.norm(away)
 
 
-@pytest.mark.parametrize("method", CURES)
-def test_cures_reach_the_global_minimum_of_an_autoencoder_from_beside_a_saddle(autoencoder, method):
-    """All of the starts end at the closed-form loss, to 1e-8 relative."""
+@pytest.mark.parametrize("method", SADDLE_ESCAPING)
+def test_methods_that_leave_saddles_reach_the_global_minimum_of_an_autoencoder(autoencoder, method):
+    """From starts near saddles, every run ends at the closed-form loss to a relative 1e-8."""
     truth = autoencoder.case({1, 2, 3, 4}).value
     reached = 0
     for _, start in near_critical_points(autoencoder):
@@ -57,8 +56,8 @@ def test_cures_reach_the_global_minimum_of_an_autoencoder_from_beside_a_saddle(a
     assert reached == 10
 
 
-@pytest.mark.parametrize("method", DRAWN)
-def test_newton_is_drawn_to_the_saddle_beside_it(autoencoder, method):
+@pytest.mark.parametrize("method", SADDLE_ATTRACTED)
+def test_newtons_method_converges_to_a_nearby_saddle(autoencoder, method):
     drawn = 0
     for case, start in near_critical_points(autoencoder):
         found = minimize(autoencoder.objective, start, method, seed=0)
@@ -67,7 +66,7 @@ def test_newton_is_drawn_to_the_saddle_beside_it(autoencoder, method):
     assert drawn == 10
 
 
-@pytest.mark.parametrize("method", [*CURES, "l-bfgs"])
+@pytest.mark.parametrize("method", [*SADDLE_ESCAPING, "l-bfgs"])
 def test_rosenbrock_ends_at_a_proved_minimum(method):
     found = minimize(rosenbrock(), np.full(6, -1.5), method, seed=0)
     assert (
@@ -80,10 +79,14 @@ def test_rosenbrock_ends_at_a_proved_minimum(method):
     assert found.message.startswith("Minimum")
 
 
-@pytest.mark.parametrize("method", [*CURES, "gauss-newton", *FIRST_ORDER, *DRAWN, "l-bfgs"])
+@pytest.mark.parametrize(
+    "method", [*SADDLE_ESCAPING, "gauss-newton", *FIRST_ORDER, *SADDLE_ATTRACTED, "l-bfgs"]
+)
 def test_success_is_never_true_on_a_saddle(method):
-    """Started exactly on it: the cures leave it, the others stay and say saddle."""
-    ob = valley()
+    """From a start exactly at a saddle, methods that use negative curvature leave it, and the
+    others report the saddle.
+    """
+    ob = saddle_function()
     ob.ggn = lambda t: np.diag([2.0, 8 * t[1] ** 2])
     found = minimize(ob, np.zeros(2), method, seed=0)
     if METHODS[method].leaves_saddles:
@@ -93,9 +96,9 @@ def test_success_is_never_true_on_a_saddle(method):
         assert not found.success and found.kind == "saddle" and not found.x.any()
 
 
-@pytest.mark.parametrize("method", CURES)
-def test_a_maximum_is_left_too(method):
-    """cos x + cos y from its maximum."""
+@pytest.mark.parametrize("method", SADDLE_ESCAPING)
+def test_runs_leave_a_maximum(method):
+    """Runs of every method that uses negative curvature leave the maximum of cos x + cos y."""
     ob = FunctionObjective(
         2, lambda t: np.cos(t).sum(), lambda t: -np.sin(t), lambda t: np.diag(-np.cos(t))
     )
@@ -103,7 +106,7 @@ def test_a_maximum_is_left_too(method):
     assert found.success and found.fun == pytest.approx(-2.0)
 
 
-@pytest.mark.parametrize("method", [*CURES, "newton", "newton-mr", "gauss-newton"])
+@pytest.mark.parametrize("method", [*SADDLE_ESCAPING, "newton", "newton-mr", "gauss-newton"])
 def test_a_quadratic_takes_one_newton_step_or_few(method):
     found = minimize(regression(), np.zeros(5), method, seed=0)
     assert found.success and found.nit <= {"newton": 1, "newton-mr": 6}.get(method, 20)
@@ -111,8 +114,10 @@ def test_a_quadratic_takes_one_newton_step_or_few(method):
     assert np.allclose(found.x, exact, atol=1e-5)
 
 
-def test_refused_steps_cost_no_product():
-    """sqrt(1 + x^2) far out: Newton's step is x^2 times too long, and cut down by values alone."""
+def test_rejected_steps_cost_no_product():
+    """Newton's step on sqrt(1 + x^2) far from 0 is x^2 times too long, and is shortened by values
+    alone.
+    """
     ob = FunctionObjective(
         2,
         lambda t: np.sqrt(1 + t * t).sum(),
@@ -135,7 +140,7 @@ def test_the_history_has_an_entry_per_iteration_and_agrees_with_the_result(metho
     assert found.fun == rosenbrock().value(found.x)
 
 
-@pytest.mark.parametrize("method", CURES + ["gauss-newton"])
+@pytest.mark.parametrize("method", SADDLE_ESCAPING + ["gauss-newton"])
 def test_float32_objectives_are_minimised_in_float32(method):
     ob = regression(dtype=np.float32, l2=0.1)
     found = minimize(ob, np.zeros(5), method, seed=0)
@@ -144,7 +149,7 @@ def test_float32_objectives_are_minimised_in_float32(method):
 
 
 @pytest.mark.parametrize("method", [m for m in METHODS if METHODS[m].curvature != "ggn"])
-def test_whatever_the_order_of_bytes_that_an_objective_names(method):
+def test_objectives_may_have_any_byte_order(method):
     ob, swapped = rosenbrock(3), rosenbrock(3)
     swapped.dtype = np.dtype(float).newbyteorder("S")
     start = np.array([-0.5, 0.5, 0.2])
@@ -161,7 +166,7 @@ def test_budgets_end_a_run_inside_a_step(ticks):
     assert found.stopped == "max_time" and found.nit > 0 and found.wall_time <= 0.05 + ticks
 
 
-def test_callbacks_see_the_run_and_may_end_it():
+def test_callbacks_receive_results_and_may_end_the_run():
     def by_result(intermediate_result):
         seen.append(intermediate_result.fun)
         return len(seen) == 3
@@ -178,7 +183,7 @@ def test_callbacks_see_the_run_and_may_end_it():
 
 
 @pytest.mark.parametrize("method", ["adam", "trust-region", "newton-cg"])
-def test_the_keyboard_ends_a_run_with_the_best_known_point(method):
+def test_ctrl_c_ends_a_run_with_the_best_point(method):
     ob = rosenbrock()
 
     def interrupt(intermediate_result):
@@ -190,7 +195,7 @@ def test_the_keyboard_ends_a_run_with_the_best_known_point(method):
     assert found.fun == ob.value(found.x) == found.history["loss"].min()
 
 
-def test_early_stopping_returns_the_point_that_was_best_on_the_validation_set():
+def test_early_stopping_returns_the_best_point_on_the_validation_set():
     rng = np.random.default_rng(3)
     X = rng.standard_normal((30, 20))
     y = X[:, 0] + 2.0 * rng.standard_normal(30)
@@ -227,14 +232,22 @@ def test_mini_batches_take_every_row_once_per_epoch_and_reach_the_minimum():
 @pytest.mark.parametrize(
     "call, error, words",
     [
-        (lambda: minimize(valley(), np.zeros(3)), ValueError, "theta0"),
-        (lambda: minimize(valley()), ValueError, "theta0 must be a start"),
-        (lambda: minimize(valley(), [0.0, np.inf]), ValueError, "NaN or infinity"),
-        (lambda: minimize(valley(), np.zeros(2), "sgd", batch_size=4), ValueError, "batch_size"),
-        (lambda: minimize(valley(), np.zeros(2), "gauss-newton"), TypeError, "without ggn"),
+        (lambda: minimize(saddle_function(), np.zeros(3)), ValueError, "theta0"),
+        (lambda: minimize(saddle_function()), ValueError, "theta0 must be a start"),
+        (lambda: minimize(saddle_function(), [0.0, np.inf]), ValueError, "NaN or infinity"),
+        (
+            lambda: minimize(saddle_function(), np.zeros(2), "sgd", batch_size=4),
+            ValueError,
+            "batch_size",
+        ),
+        (
+            lambda: minimize(saddle_function(), np.zeros(2), "gauss-newton"),
+            TypeError,
+            "without ggn",
+        ),
         (lambda: minimize(np.sum, np.zeros(2)), TypeError, "without n_params"),
         (lambda: minimize(regression(), np.zeros(5), sample=0), ValueError, "sample"),
-        (lambda: minimize(valley(), np.zeros(2), sample=5), ValueError, "sample needs"),
+        (lambda: minimize(saddle_function(), np.zeros(2), sample=5), ValueError, "sample needs"),
         (
             lambda: minimize(
                 FunctionObjective(1, lambda t: np.nan, lambda t: t, None), np.zeros(1), "sgd"
@@ -245,11 +258,12 @@ def test_mini_batches_take_every_row_once_per_epoch_and_reach_the_minimum():
     ],
 )
 def test_bad_input_is_one_clear_sentence(call, error, words):
+    """Each invalid argument raises the expected error, whose message names the argument."""
     with pytest.raises(error, match=words):
         call()
 
 
-def test_a_diverging_run_returns_the_best_point_and_says_so():
+def test_a_diverging_run_returns_its_best_point_and_reports_divergence():
     with np.errstate(all="ignore"):
         found = minimize(
             QuadraticObjective(np.diag([1.0, 50.0])), np.ones(2), "sgd", learning_rate=1.0
@@ -261,12 +275,16 @@ def test_a_diverging_run_returns_the_best_point_and_says_so():
 def test_value_and_gradient_may_be_two_functions():
     class Apart:
         n_params = 2
-        value, gradient, hessian = valley().value, valley().gradient, valley().hessian
+        value, gradient, hessian = (
+            saddle_function().value,
+            saddle_function().gradient,
+            saddle_function().hessian,
+        )
 
     for method in ("adam", "newton-cg", "l-bfgs"):
         one, other = (
             minimize(ob, np.array([1.0, 0.5]), method, max_iter=20, seed=0)
-            for ob in (Apart(), valley())
+            for ob in (Apart(), saddle_function())
         )
         assert np.array_equal(one.x, other.x)
 
@@ -279,10 +297,10 @@ def test_the_start_is_never_changed():
     assert np.all(start == -1.5)
 
 
-@pytest.mark.parametrize("method", CURES)
+@pytest.mark.parametrize("method", SADDLE_ESCAPING)
 def test_a_kink_ends_a_run_without_success(method):
-    """|x - 1/3| + (x - y)^2: no gradient is small near the minimum, and steps only become
-    shorter.
+    """|x - 1/3| + (x - y)^2 has no small gradient near its minimum, so steps only become shorter
+    and the run ends without success.
     """
 
     def gradient(t):
@@ -301,15 +319,17 @@ def test_a_kink_ends_a_run_without_success(method):
     assert "a kink" in found.message and "jumps" in found.message
 
 
-def test_a_run_that_stalls_for_another_reason_is_not_said_to_be_at_a_kink():
-    """A smooth function whose gradient is given with the wrong sign: no step lowers the loss."""
+def test_stalls_of_smooth_functions_are_not_attributed_to_kinks():
+    """If the gradient of a smooth function has the wrong sign, no step lowers the loss, and no kink
+    is mentioned.
+    """
     ob = FunctionObjective(2, lambda t: t @ t, lambda t: -2 * t, lambda t: 2 * np.eye(2))
     found = minimize(ob, np.ones(2), "trust-region", seed=0, max_iter=5000)
     assert found.stopped in ("stalled", "slow") and "kink" not in found.message
 
 
-class Valley:
-    """x^power + y^2, turned, the last bits of H at random."""
+class NoisyPowerValley:
+    """x^power + y^2 in rotated coordinates, with random last bits of H."""
 
     n_params = 2
 
@@ -334,19 +354,19 @@ class Valley:
 @pytest.mark.parametrize("method", ["trust-region", "cubic", "newton-cg", "saddle-free-newton"])
 @pytest.mark.parametrize("power", [4, 6])
 @pytest.mark.parametrize("turned", [False, True])
-def test_last_bits_do_not_decide_how_a_run_ends(method, power, turned):
+def test_rounding_does_not_decide_how_a_run_ends(method, power, turned):
     ends = set()
     for seed in range(3):
         rng = np.random.default_rng(seed)
         turn = np.linalg.qr(rng.standard_normal((2, 2)))[0] if turned else np.eye(2)
         start = turn.T @ np.ones(2) * (1 + 1e-15 * rng.uniform(-1, 1, 2))
-        found = minimize(Valley(power, turn, rng), start, method, seed=0)
+        found = minimize(NoisyPowerValley(power, turn, rng), start, method, seed=0)
         assert found.fun < 1e-6 and not found.success
         ends.add((found.stopped, found.kind))
     assert len(ends) == 1 and ends.pop()[0] == "degenerate"
 
 
-def test_a_run_without_a_start_begins_where_the_model_draws_one():
+def test_runs_without_a_start_use_that_of_the_model():
     X = np.random.default_rng(0).standard_normal((20, 3))
     ob = fc.Objective(fc.MLP([3, 4, 1]), X, X[:, :1], "mse", l2=1e-2)
     for method, options in (("auto", {}), ("adam", {"max_iter": 5}), ("trust-region", {})):
@@ -358,5 +378,5 @@ def test_a_run_without_a_start_begins_where_the_model_draws_one():
 
 
 def twice(seed):
-    """Two generators with the same numbers."""
+    """Return two generators of the same numbers."""
     return np.random.default_rng(seed), np.random.default_rng(seed)

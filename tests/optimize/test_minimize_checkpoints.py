@@ -1,4 +1,4 @@
-"""A stopped run resumes bit for bit; the file is safetensors, and whole or not there."""
+"""A stopped run resumes bit for bit; its file is safetensors, and is either complete or absent."""
 
 import copy
 import errno
@@ -31,7 +31,7 @@ def problem(method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_resumed_run_is_the_run_that_was_not_stopped(method, tmp_path):
+def test_a_resumed_run_equals_an_uninterrupted_one(method, tmp_path):
     ob, start = problem(method)
     options = {"learning_rate": 1e-4} if method in ("sgd", "momentum", "nesterov") else {}
     path = tmp_path / "run.safetensors"
@@ -45,7 +45,7 @@ def test_a_resumed_run_is_the_run_that_was_not_stopped(method, tmp_path):
 @pytest.mark.parametrize(
     "seed", [0, np.random.Generator(np.random.MT19937(5))], ids=["PCG64", "MT19937"]
 )
-def test_mini_batches_resume_with_their_order(seed, tmp_path):
+def test_resumed_runs_keep_the_order_of_mini_batches(seed, tmp_path):
     ob, path = regression(), tmp_path / "run.safetensors"
     options = {"method": "adam", "batch_size": 7, "learning_rate": 0.05}
     options["validation"] = regression(seed=1)
@@ -55,8 +55,8 @@ def test_mini_batches_resume_with_their_order(seed, tmp_path):
 
 
 @pytest.mark.parametrize("options", [{"method": "trust-region"}, {"batch_size": 7}])
-def test_the_objective_of_another_run_is_refused(options, tmp_path):
-    """Two objectives would make one curve."""
+def test_resuming_with_another_objective_raises(options, tmp_path):
+    """A run of two objectives would have one meaningless history."""
     path, options = tmp_path / "run.safetensors", {"method": "adam", "max_iter": 3} | options
     minimize(regression(), np.zeros(5), checkpoint=path, verdict=False, **options)
     with pytest.raises(
@@ -70,8 +70,8 @@ def decaying(step):
     return 0.1 / (1 + step)
 
 
-def test_options_are_compared_by_what_they_mean(tmp_path):
-    """A function by its name: its address is another in every process."""
+def test_resuming_compares_functions_by_name(tmp_path):
+    """A callable option is identified by its name, since its address differs between processes."""
     said = named_options({"a": decaying, "b": np.float64(0.5), "c": np.int64(3), "d": None})
     assert said == {"a": f"{__name__}.decaying", "b": "0.5", "c": "3", "d": "None"}
     path = tmp_path / "run.safetensors"
@@ -122,7 +122,7 @@ def test_an_interrupt_inside_an_evaluation_can_be_resumed(method, tmp_path):
     same(whole, minimize(base, None, resume=path, **options))
 
 
-def test_checkpoints_are_written_on_the_way(tmp_path):
+def test_checkpoints_are_written_during_a_run(tmp_path):
     path, sizes = tmp_path / "run.safetensors", []
 
     def look(intermediate_result):
@@ -135,7 +135,7 @@ def test_checkpoints_are_written_on_the_way(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["run.safetensors"]
 
 
-def test_a_checkpoint_of_something_else_is_refused(tmp_path):
+def test_a_file_that_is_no_checkpoint_raises(tmp_path):
     path = tmp_path / "run.safetensors"
     minimize(rosenbrock(), np.zeros(6), "adam", max_iter=2, checkpoint=path)
     with pytest.raises(ValueError, match="method='adam'"):
@@ -149,7 +149,7 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path):
         minimize(rosenbrock(), None, "adam", resume=path)
 
 
-def test_another_tolerance_holds_from_where_a_run_goes_on(tmp_path):
+def test_a_resumed_run_uses_a_new_tolerance(tmp_path):
     ob, path = rosenbrock(), tmp_path / "run"
     for method in ("l-bfgs", "trust-region"):
         how = {"verdict": False, "seed": 0}
@@ -158,8 +158,8 @@ def test_another_tolerance_holds_from_where_a_run_goes_on(tmp_path):
         assert finer.stopped == "critical" and np.linalg.norm(finer.jac) <= 1e-4
 
 
-def test_a_run_that_fell_without_end_has_done_so_when_resumed(tmp_path):
-    """Far down is measured from where the run began, not from where it was saved."""
+def test_a_run_of_unbounded_loss_is_reported_so_when_resumed(tmp_path):
+    """The decrease is measured from the start of the run and not from the checkpoint."""
     ob, path = QuadraticObjective(np.diag([-2.0, 2.0])), tmp_path / "run"
     first = minimize(ob, np.ones(2), "trust-region", seed=0, checkpoint=path)
     again = minimize(ob, None, "trust-region", seed=0, resume=path)
@@ -168,7 +168,7 @@ def test_a_run_that_fell_without_end_has_done_so_when_resumed(tmp_path):
 
 @pytest.mark.parametrize("watched", [True, False])
 def test_a_run_with_validation_is_not_resumed_without(watched, tmp_path):
-    """Its best point is by another score."""
+    """Resuming without validation raises, since the best point was chosen by another score."""
     ob, path = regression(), tmp_path / "run"
     one, other = ({"validation": regression(seed=1)}, {})[:: 1 if watched else -1]
     minimize(ob, np.zeros(5), "adam", max_iter=3, checkpoint=path, **one)
@@ -177,8 +177,8 @@ def test_a_run_with_validation_is_not_resumed_without(watched, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_a_run_that_diverged_has_diverged_when_resumed(tmp_path):
-    """It ends as before, at the best point known; no start is blamed."""
+def test_a_diverged_run_is_reported_so_when_resumed(tmp_path):
+    """A resumed run ends at the best known point, and the message does not blame the start."""
     ob, path = QuadraticObjective(np.diag([1.0, 100.0])), tmp_path / "run.npz"
     first = minimize(ob, np.ones(2), "sgd", max_iter=2000, learning_rate=1e3, checkpoint=path)
     again = minimize(ob, None, "sgd", max_iter=4000, learning_rate=1e3, resume=path)
@@ -186,9 +186,9 @@ def test_a_run_that_diverged_has_diverged_when_resumed(tmp_path):
     assert again.fun == first.fun and not again.success
 
 
-def test_a_disk_that_fills_up_takes_no_result_with_it(tmp_path, monkeypatch):
-    """The run ends where it would without a file, and the file is that of the last step that could
-    be saved; it resumes to the same bits.
+def test_a_full_disk_loses_no_result(tmp_path, monkeypatch):
+    """If the disk is full, the run ends as it would without a file, and the last checkpoint resumes
+    to the same bits.
     """
 
     ob, path, saves = QuadraticObjective(np.diag([1.0, 10.0, 100.0])), tmp_path / "c", []
@@ -209,8 +209,8 @@ def test_a_disk_that_fills_up_takes_no_result_with_it(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
-def test_what_no_file_can_take_the_place_of_is_refused_before_any_work(tmp_path):
-    """Folders, folders that are not there, and devices and pipes, which a file would replace."""
+def test_checkpoint_paths_that_cannot_be_files_raise_before_any_work(tmp_path):
+    """Folders, missing folders, devices and pipes are rejected before the run begins."""
     ob, pipe = QuadraticObjective(np.eye(3)), tmp_path / "pipe"
     ob.value = None  # nothing may be asked of it
     os.mkfifo(pipe)
@@ -232,7 +232,7 @@ OPTIONS = {"sgd": {"batch_size": 1}, "adam": {"batch_size": 1}}
 
 @pytest.fixture
 def saved(tmp_path):
-    """Save a run of a method, change what it holds, and go on with it."""
+    """Return a function that saves a run, changes entries of its file, and resumes it."""
 
     def go_on(method, change, bits=np.random.PCG64):
         path, options = tmp_path / "run", OPTIONS.get(method, {}) | {"verdict": False}
@@ -247,7 +247,9 @@ def saved(tmp_path):
 
 
 def put(where, name, value):
-    """A change of one entry: `where` is "arrays", "facts" or a part of the facts."""
+    """Return a function that changes one entry, where `where` is "arrays", "facts" or a part of the
+    facts.
+    """
 
     def change(arrays, facts):
         (arrays if where == "arrays" else facts if where == "facts" else facts[where])[name] = value
@@ -255,7 +257,7 @@ def put(where, name, value):
     return change
 
 
-BAD = {
+BAD_CHECKPOINTS = {
     "facts": ("adam", put("facts", "run", [1]), "no facts of a run"),
     "time": ("adam", put("run", "elapsed", -1.0), "time elapsed"),
     "shape": ("adam", put("arrays", "run.best", np.zeros(4)), "'best' of a run is no vector of 13"),
@@ -279,9 +281,9 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("name", BAD)
-def test_what_no_run_has_saved_is_refused(name, saved):
-    method, change, words = BAD[name]
+@pytest.mark.parametrize("name", BAD_CHECKPOINTS)
+def test_checkpoints_with_invalid_entries_raise(name, saved):
+    method, change, words = BAD_CHECKPOINTS[name]
     with pytest.raises(ValueError, match=f"damaged: .*{words}") as error:
         saved(method, change)
     assert "\n" not in str(error.value)
@@ -296,7 +298,7 @@ def test_what_no_run_has_saved_is_refused(name, saved):
         lambda key: key.__setitem__(0, 1 << 32),
     ],
 )
-def test_a_generator_in_no_state_of_its_kind_is_refused(change, saved):
+def test_invalid_generator_states_in_checkpoints_raise(change, saved):
     def damage(arrays, facts):
         change(facts["run"]["rng"]["state"]["key"])
 
@@ -306,14 +308,16 @@ def test_a_generator_in_no_state_of_its_kind_is_refused(change, saved):
         saved("sgd", lambda _, facts: facts["run"]["rng"].update(has_uint32=2))
 
 
-def test_what_is_whole_goes_on(saved):
-    """So the refusals above are of the change alone; a run without a best point has none."""
+def test_unchanged_checkpoints_resume(saved):
+    """Unchanged checkpoints resume, so errors of the other tests come from the changes alone; a run
+    without a best point saves none.
+    """
     assert saved("adam", lambda *_: None).nit == 6
     assert saved("adam", lambda arrays, _: arrays.pop("run.best")).nit == 6
     assert saved("sgd", lambda *_: None, np.random.MT19937).nit == 6
 
 
-FORGED = {
+FORGED_CHECKPOINTS = {
     "a better loss": put("run", "best_f", 1e-9),
     "a loss of another size": put("run", "best_f", 1e9),
     "a loss a little off": lambda _, facts: facts["run"].update(
@@ -334,11 +338,11 @@ FORGED = {
 
 @pytest.mark.parametrize("method", ["sgd", "adam", "lbfgs", "trust-region", "levenberg-marquardt"])
 @pytest.mark.parametrize("limit", [3, 6])
-def test_no_result_holds_a_loss_that_a_file_made_up(method, limit, tmp_path):
-    """Whether the run goes on from there or ends at once."""
+def test_no_result_contains_a_forged_loss(method, limit, tmp_path):
+    """A loss forged in a checkpoint is in no result, whether the run continues or ends at once."""
     path, options = tmp_path / "run", OPTIONS.get(method, {}) | {"verdict": False}
     minimize(OB, OB.model.init(seed=0), method, checkpoint=path, max_iter=3, seed=0, **options)
-    for name, change in FORGED.items():
+    for name, change in FORGED_CHECKPOINTS.items():
         arrays, facts = read_tensors(path)
         arrays = {key: np.array(x) for key, x in arrays.items()}
         change(arrays, facts)

@@ -1,4 +1,5 @@
-"""First-order updates against their formulas, schedules against their sums."""
+"""Updates of first-order methods against their formulas, and schedules against sums of
+their rates."""
 
 import numpy as np
 import pytest
@@ -16,8 +17,8 @@ from fastcurv.optimize.schedules import (
 from fastcurv.testing import FunctionObjective, QuadraticObjective
 
 
-def bowl():
-    """A function whose gradient is not linear, so that wrong averages show."""
+def nonlinear_gradient_function():
+    """Return a function with a nonlinear gradient, for which wrong averages give wrong updates."""
     return FunctionObjective(
         3,
         lambda t: (np.cosh(t) * [1, 2, 3]).sum(),
@@ -27,7 +28,9 @@ def bowl():
 
 
 def by_formula(method, g, a, steps, theta):
-    """The table of `fastcurv.first_order`, one line per method, on plain arrays."""
+    """Compute updates by the table of `fastcurv.first_order`, one line per method, on
+    plain arrays.
+    """
     v = m = s = np.zeros(3)
     for t in range(1, steps + 1):
         d = g(theta)
@@ -62,9 +65,9 @@ SCHEDULES = [
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: s.name)
 @pytest.mark.parametrize("method", OPTIONS)
-def test_seven_updates_are_those_of_the_formula(method, schedule):
+def test_seven_updates_match_their_formula(method, schedule):
     start = np.array([1.0, -0.5, 0.7])
-    ob = bowl()
+    ob = nonlinear_gradient_function()
     found = minimize(ob, start, method, max_iter=7, learning_rate=schedule, **OPTIONS[method])
     expected = by_formula(method, ob.gradient, schedule, 7, start)
     assert np.allclose(found.x, expected, rtol=1e-13) and not np.allclose(found.x, start, atol=1e-3)
@@ -77,7 +80,8 @@ def test_seven_updates_are_those_of_the_formula(method, schedule):
 def test_default_learning_rates(method, rate):
     start = np.array([0.1, -0.05, 0.07])
     one = [
-        minimize(bowl(), start, method, max_iter=1, **o).x for o in ({}, {"learning_rate": rate})
+        minimize(nonlinear_gradient_function(), start, method, max_iter=1, **o).x
+        for o in ({}, {"learning_rate": rate})
     ]
     assert np.array_equal(*one) and not np.array_equal(one[0], start)
 
@@ -88,16 +92,20 @@ def test_a_schedule_may_be_named():
         {"learning_rate": 0.05, "schedule": "power", "delta": 0.6},
         {"learning_rate": power(0.05, 0.6)},
     )
-    named, made = (minimize(bowl(), start, "sgd", max_iter=5, **one).x for one in how)
+    named, made = (
+        minimize(nonlinear_gradient_function(), start, "sgd", max_iter=5, **one).x for one in how
+    )
     assert np.array_equal(named, made)
 
 
-def test_a_schedule_beside_a_function_is_refused():
+def test_options_of_a_schedule_with_a_function_raise():
     with pytest.raises(ValueError, match="learning_rate as a function and schedule must be given"):
-        minimize(bowl(), np.zeros(3), "sgd", learning_rate=abs, schedule="power")
+        minimize(
+            nonlinear_gradient_function(), np.zeros(3), "sgd", learning_rate=abs, schedule="power"
+        )
 
 
-def test_clip_bounds_the_gradient():
+def test_clip_bounds_the_gradient_norm():
     ob, how = QuadraticObjective(np.eye(2)), {"learning_rate": 1.0, "clip": 5.0, "max_iter": 1}
     found = minimize(ob, np.array([30.0, 40.0]), "sgd", **how)
     assert np.allclose(found.x, [27.0, 36.0])
@@ -116,7 +124,7 @@ def test_updates_keep_float32():
         assert found.x.dtype == np.float32 and found.fun < 1.0
 
 
-def test_schedules_by_value():
+def test_schedules_have_the_rates_of_their_formulas():
     assert [inverse_time(1.0, 1.0)(t) for t in (1, 3)] == [0.5, 0.25]
     assert power(1.0, 0.5)(4) == 0.5
     assert [constant_then_decay(0.3, 2, delta=1.0)(t) for t in (1, 2, 4)] == [0.3, 0.3, 0.15]
@@ -147,8 +155,8 @@ def test_schedules_by_value():
     ],
 )
 def test_robbins_monro_agrees_with_the_growth_of_partial_sums(schedule, far, quiet):
-    """From t = 10^4 to 10^6 a convergent tail of exponent p gains little; the comparison with an
-    integral decides.
+    """Partial sums from t = 10^4 to 10^6 grow little for a convergent series, in agreement with the
+    integral test.
     """
     found = robbins_monro(schedule)
     assert (found.sum_diverges, found.squares_converge) == (far, quiet)
@@ -158,7 +166,7 @@ def test_robbins_monro_agrees_with_the_growth_of_partial_sums(schedule, far, qui
     assert slope == pytest.approx(found.exponent, abs=1e-3)
 
 
-def test_robbins_monro_does_not_guess():
+def test_robbins_monro_is_undecided_for_unknown_schedules():
     found = robbins_monro(lambda t: 0.1 / t**0.7)
     assert found.satisfied is None and found.exponent == pytest.approx(0.7)
     assert "No finite number" in found.reason and not found
@@ -176,15 +184,15 @@ def test_robbins_monro_does_not_guess():
         (lambda: robbins_monro(0.1), TypeError, "schedule"),
     ],
 )
-def test_bad_schedules_are_one_clear_sentence(call, error, words):
+def test_invalid_schedules_raise_a_clear_error(call, error, words):
     with pytest.raises(error, match=words):
         call()
 
 
 @pytest.mark.parametrize("every", [1, 3])
-def test_an_epoch_that_leaves_the_numbers_has_diverged(dtype, every, rng, tmp_path):
-    """No theta of the caller's is blamed; the best point recorded is handed out, and the run saved
-    is that from before the step.
+def test_an_epoch_that_overflows_counts_as_diverged(dtype, every, rng, tmp_path):
+    """After overflow in an epoch the best recorded point is returned, the message does not blame
+    theta0, and the saved run is that before the step.
     """
     X, path = rng.standard_normal((60, 3)), tmp_path / "run"
     model = fc.MLP([3, 4, 4, 1], "relu", dtype=dtype)

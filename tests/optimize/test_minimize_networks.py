@@ -1,6 +1,5 @@
-"""`minimize` and `escape` on networks through the engine: where they end, in both precisions, in
-batches, from saddles.
-"""
+"""`minimize` and `escape` on networks through the engine: end points, both precisions, mini-batches
+and saddles."""
 
 import os
 import signal
@@ -18,11 +17,13 @@ from .problems import same
 
 pytestmark = pytest.mark.by_day(share=1 / 2)
 
-CURES = ["trust-region", "newton-cg", "saddle-free-newton", "cubic"]
+SADDLE_ESCAPING = ["trust-region", "newton-cg", "saddle-free-newton", "cubic"]
 
 
 def blobs(dtype="float64", l2=1e-2, seed=0):
-    """Three overlapping classes in four dimensions, a 4-5-3 net with tanh: n = 43."""
+    """Return an objective of three overlapping classes in four dimensions for a 4-5-3 tanh network
+    (n = 43), and its model.
+    """
     rng = np.random.default_rng(seed)
     y = rng.integers(3, size=80)
     X = rng.standard_normal((80, 4)) + 1.5 * np.eye(4)[y]
@@ -30,7 +31,7 @@ def blobs(dtype="float64", l2=1e-2, seed=0):
     return fc.Objective(model, X, y, l2=l2), model
 
 
-@pytest.mark.parametrize("method", [*CURES, "gauss-newton", "l-bfgs"])
+@pytest.mark.parametrize("method", [*SADDLE_ESCAPING, "gauss-newton", "l-bfgs"])
 def test_a_regularised_network_ends_at_a_point_without_negative_curvature(method):
     ob, model = blobs()
     for seed in range(3):
@@ -40,7 +41,7 @@ def test_a_regularised_network_ends_at_a_point_without_negative_curvature(method
         assert found.fun == ob.value(found.x)
 
 
-def test_a_loss_so_small_that_squares_of_its_gradient_are_0_in_float32():
+def test_losses_whose_squared_gradients_underflow_in_float32_are_minimised():
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((20, 3)), rng.standard_normal(20)
     model = fc.MLP([3, 2, 1], dtype="float32")
@@ -52,9 +53,9 @@ def test_a_loss_so_small_that_squares_of_its_gradient_are_0_in_float32():
     assert fc.minimize(ob, start, "newton-cg", gradient_tol=0.0).fun < 0.9 * ob.value(start)
 
 
-def test_gauss_newton_ends_on_the_hessian_and_so_takes_fewer_steps(monkeypatch):
-    """Overlapping classes leave residuals: on the GGN alone each of the last steps divides the
-    gradient by little.
+def test_gauss_newton_switches_to_the_hessian_to_save_steps(monkeypatch):
+    """For overlapping classes residuals remain, and with the Gauss-Newton matrix alone the last
+    steps converge slowly.
     """
     ob, model = blobs(l2=1e-3)
     starts = [model.init(seed=seed) for seed in range(3)]
@@ -65,7 +66,7 @@ def test_gauss_newton_ends_on_the_hessian_and_so_takes_fewer_steps(monkeypatch):
     assert 2 * sum(found.nit for found in ours) < sum(found.nit for found in plain)
 
 
-def test_gauss_newton_resumes_bit_for_bit_after_it_has_turned_to_the_hessian(tmp_path):
+def test_gauss_newton_resumes_bit_for_bit_after_switching_to_the_hessian(tmp_path):
     ob, model = blobs(l2=1e-3)
     path, theta = tmp_path / "run.safetensors", model.init(seed=0)
     whole = fc.minimize(ob, theta, "gauss-newton", seed=0, gradient_tol=1e-9)
@@ -76,10 +77,10 @@ def test_gauss_newton_resumes_bit_for_bit_after_it_has_turned_to_the_hessian(tmp
     same(whole, resumed)
 
 
-@pytest.mark.parametrize("method", CURES)
-def test_the_symmetric_start_is_left(method):
-    """theta = 0 is a saddle by symmetry, and a gradient step keeps all hidden units equal: the
-    biases alone move.
+@pytest.mark.parametrize("method", SADDLE_ESCAPING)
+def test_runs_leave_the_symmetric_start(method):
+    """At theta = 0 gradient steps keep all hidden units equal and change the biases alone; runs
+    leave this saddle.
     """
     ob, model = blobs(l2=1e-3)
     stuck = fc.minimize(ob, np.zeros(model.n_params), "sgd", max_iter=20000, learning_rate=1.0)
@@ -90,8 +91,8 @@ def test_the_symmetric_start_is_left(method):
     assert left.success and left.fun < stuck.fun and left.fun == ob.value(left.x)
 
 
-@pytest.mark.parametrize("method", CURES)
-def test_single_precision_reaches_what_double_reaches(method):
+@pytest.mark.parametrize("method", SADDLE_ESCAPING)
+def test_single_precision_reaches_the_loss_of_double(method):
     (single, model), (double, _) = blobs("float32"), blobs()
     theta = model.init(seed=1)
     found = fc.minimize(single, theta, method, seed=0)
@@ -118,7 +119,7 @@ def test_hessian_products_are_counted_as_the_operator_counts_them():
 
 
 @pytest.mark.parametrize("method", ["sgd", "momentum", "nesterov", "rmsprop", "adam"])
-def test_mini_batches_lower_the_loss_of_the_whole(method):
+def test_mini_batches_lower_the_loss_of_all_samples(method):
     ob, model = blobs()
     theta = model.init(seed=0)
     options = {"learning_rate": 0.01} if method in ("rmsprop", "adam") else {}
@@ -133,8 +134,8 @@ def test_mini_batches_lower_the_loss_of_the_whole(method):
     assert again.history["loss"][-1] == found.history["loss"][-1]
 
 
-def test_epochs_between_records_say_what_their_batches_lost(tmp_path):
-    """The last one is recorded, and a run that was saved there says the same."""
+def test_epochs_between_records_report_the_mean_loss_of_their_batches(tmp_path):
+    """The last epoch is recorded, and a run resumed from its checkpoint reports the same losses."""
     ob, model = blobs()
     theta, path, seen = model.init(seed=0), tmp_path / "run", []
     how = {"batch_size": 16, "record_every": 3, "max_iter": 4}
@@ -186,7 +187,7 @@ def test_a_network_run_resumes_bit_for_bit(method, options, tmp_path):
     same(whole, resumed)
 
 
-@pytest.mark.parametrize("method", CURES)
+@pytest.mark.parametrize("method", SADDLE_ESCAPING)
 def test_curvature_from_a_sample_of_rows_still_ends_at_a_critical_point_of_the_whole(method):
     ob, model = blobs()
     found = fc.minimize(ob, model.init(seed=0), method, sample=40, seed=0)
@@ -198,15 +199,15 @@ def test_curvature_from_a_sample_of_rows_still_ends_at_a_critical_point_of_the_w
 
 
 @pytest.mark.parametrize("method", ["trust-region", "saddle-free-newton", "cubic", "gauss-newton"])
-def test_scaling_and_warm_starts_change_the_way_and_not_the_kind_of_end(method):
+def test_scaling_and_warm_starts_keep_the_kind_of_end(method):
     ob, model = blobs()
     found = fc.minimize(ob, model.init(seed=0), method, seed=0, precondition=True, warm_start=True)
     assert found.success and np.linalg.norm(ob.gradient(found.x)) <= 1e-6
 
 
-def test_scaling_makes_badly_scaled_parameters_cheap():
-    """Neighbours coupled by a tenth, in units over 1.5 decades: curvature spans 3 decades, scaled
-    it is nearly the identity.
+def test_scaling_saves_products_for_badly_scaled_parameters():
+    """For neighbours coupled by a tenth, in units over 1.5 decades, curvature spans 3 decades, but
+    the scaled Hessian is nearly the identity.
     """
     n = 400
     units = 10.0 ** np.linspace(-1.5, 0, n)
@@ -221,7 +222,7 @@ def test_scaling_makes_badly_scaled_parameters_cheap():
     assert 2 * found[True].nhev < found[False].nhev
 
 
-def test_newton_step_names_what_it_is_drawn_to():
+def test_newton_step_names_the_kind_of_its_target():
     ob, model = blobs()
     H = ob.hessian(model.init(seed=0))
     with pytest.warns(fc.IndefiniteHessianWarning, match="indefinite"):
@@ -231,10 +232,10 @@ def test_newton_step_names_what_it_is_drawn_to():
     assert q @ H.gradient < 0
 
 
-@pytest.mark.parametrize("method", CURES)
-def test_a_relu_network_that_stops_at_a_kink_says_so(method, monkeypatch):
-    """Where a unit's z is 0 on a sample the loss falls towards the kink from both sides and no
-    gradient is small. Without the search along kinks, that is all there is to say.
+@pytest.mark.parametrize("method", SADDLE_ESCAPING)
+def test_the_message_names_a_kink_where_a_relu_network_stops(method, monkeypatch):
+    """Without the search along kinks, the run stops where a unit's z is 0 on a sample and the
+    gradient is not small, and its message names the kink.
     """
     monkeypatch.setattr("fastcurv.optimize.finish.find_kink_minimum", lambda *args: None)
     rng = np.random.default_rng(0)
@@ -249,8 +250,8 @@ def test_a_relu_network_that_stops_at_a_kink_says_so(method, monkeypatch):
     assert "kink, such as ReLU's" in found.message
 
 
-def test_ctrl_c_returns_what_is_known():
-    """A real signal in the middle of the arithmetic."""
+def test_ctrl_c_returns_the_best_point():
+    """A real SIGINT during the arithmetic ends the run with its best point."""
     ob, model = blobs()
     timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
     options = {"max_iter": 10**8, "max_time": 600, "gradient_tol": 0.0}
@@ -262,8 +263,10 @@ def test_ctrl_c_returns_what_is_known():
     assert found.fun == ob.value(found.x) == found.history["loss"].min() and not found.success
 
 
-def test_a_run_whose_budget_ends_short_of_a_critical_point_says_the_budget():
-    """A small gradient in a valley that the teacher fits: no call of `minimize` is advised."""
+def test_the_message_names_a_budget_that_ends_before_a_critical_point():
+    """If the budget ends in a valley of small gradient, the message names the budget and does not
+    advise another method.
+    """
     x = np.linspace(-2, 2, 21)[:, None]
     ob = fc.Objective(fc.MLP([1, 2, 1]), x, 2 * np.tanh(1.5 * x), loss="mse")
     found = fc.minimize(ob, ob.model.init(seed=3), "trust-region", seed=0, max_iter=40)
@@ -275,8 +278,10 @@ def test_a_run_whose_budget_ends_short_of_a_critical_point_says_the_budget():
     assert "fastcurv.minimize" not in found.message
 
 
-def test_a_loss_next_to_nothing_is_a_success_at_a_point_that_is_not_critical_too():
-    """Its gradient is above its rounding; nothing is lower by more than 1e-27."""
+def test_a_negligible_loss_is_a_success_without_a_critical_point():
+    """The gradient exceeds its rounding, but no point has a loss lower by more than 1e-27, so the
+    run succeeds.
+    """
     x = np.linspace(-2, 2, 21)[:, None]
     ob = fc.Objective(fc.MLP([1, 2, 1]), x, 2 * np.tanh(1.5 * x), loss="mse")
     found = fc.minimize(ob, np.ones(7), seed=0)
@@ -284,7 +289,7 @@ def test_a_loss_next_to_nothing_is_a_success_at_a_point_that_is_not_critical_too
 
 
 @pytest.mark.parametrize("size", [1e-300, 1e-30, 1e30, 1e300])
-def test_directions_of_any_length_are_followed_in_float32_too(size):
+def test_escape_follows_directions_of_any_length_in_float32(size):
     model = fc.MLP([1, 1, 1], "identity", bias=False, dtype="float32")
     toy = fc.Objective(model, [[1.0]], [[1.0]], loss="mse")
     one = fc.escape(toy, np.zeros(2), np.array([0.6, 0.8]))
@@ -294,7 +299,7 @@ def test_directions_of_any_length_are_followed_in_float32_too(size):
 
 @pytest.mark.by_day(share=1)
 @pytest.mark.parametrize(("seed", "error"), [(-1, ValueError), ("a", TypeError)])
-def test_seeds_are_checked_where_nothing_is_drawn(seed, error):
+def test_unused_seeds_are_checked(seed, error):
     toy = QuadraticObjective(np.diag([1.0, -1.0]))
     for call in (
         lambda: fc.classify(toy, np.zeros(2), seed=seed),

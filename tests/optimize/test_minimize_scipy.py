@@ -15,7 +15,7 @@ from fastcurv.testing import LinearAutoencoder, compiled, lecture_toy
 DERIVATIVES = {"jac": rosen_der, "hess": rosen_hess}
 
 
-def test_scipy_says_success_on_a_saddle_and_we_do_not():
+def test_scipy_reports_success_on_a_saddle_and_minimize_does_not():
     ob = lecture_toy()
     fun = lambda x: (ob.value(x), ob.gradient(x))  # noqa: E731
     hessp = lambda x, p: ob.hessian(x) @ p  # noqa: E731
@@ -65,7 +65,7 @@ def test_scipys_callbacks_end_a_run():
     assert len(seen) == 3 == found.nit and not found.success and seen == sorted(seen)[::-1]
 
 
-def test_scipys_own_name_of_the_tolerance_is_no_old_one():
+def test_scipys_name_of_the_tolerance_gives_no_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         how = {"gtol": 1e-7, "maxiter": 3}
@@ -76,7 +76,7 @@ def test_scipys_own_name_of_the_tolerance_is_no_old_one():
 
 
 @pytest.mark.parametrize("x0", [np.ones(2) * 1j, ["a", "b"]])
-def test_a_start_that_is_not_real_is_refused_by_name(x0):
+def test_errors_name_a_start_that_is_not_real(x0):
     with pytest.raises((TypeError, ValueError), match="x0"):
         by_scipy(rosen, x0, method=trust_region, **DERIVATIVES)
 
@@ -84,7 +84,7 @@ def test_a_start_that_is_not_real_is_refused_by_name(x0):
 @pytest.mark.parametrize("method", [trust_region, newton_cg, saddle_free_newton])
 @pytest.mark.parametrize("args", [(2.0,), 2.0, (2.0, 0.5)])
 def test_further_arguments_reach_the_function(method, args):
-    """In a tuple, or the only one by itself, as SciPy has it; or none."""
+    """`args` may be a tuple, a single argument, as in SciPy, or absent."""
     fun = lambda x, centre=0.0, size=1.0: size * float((x - centre) @ (x - centre))  # noqa: E731
     how = {
         "jac": lambda x, centre=0.0, size=1.0: 2 * size * (x - centre),

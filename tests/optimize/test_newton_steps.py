@@ -1,7 +1,5 @@
-"""Steps that the engine takes several at a time, on networks so small that Python would be felt
-between them: those of an objective that is asked for everything, however a run is watched or
-stopped.
-"""
+"""Groups of steps that the engine takes without Python on small networks equal single steps, with
+callbacks, limits and interrupts."""
 
 import pickle
 import signal
@@ -21,8 +19,8 @@ pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
 METHODS = "newton-cg", "trust-region", "cubic", "saddle-free-newton", "gauss-newton"
 
 
-class Asked:
-    """An objective that has nothing but what `minimize` has to ask for."""
+class MinimalObjective:
+    """An objective with only the methods that `minimize` requires."""
 
     def __init__(self, ob):
         self.ob, self.n_params, self.dtype = ob, ob.n_params, ob.dtype
@@ -41,7 +39,7 @@ def cauchy(z, y):
     return 0.5 * np.log(squared).sum(axis=1), (z - y) / squared, (2 - squared) / squared**2
 
 
-def one(net, **more):
+def small_network(net, **more):
     rng = np.random.default_rng(5)
     sizes = more.pop("sizes", [3, 5, 4, 2])
     loss, N = more.pop("loss", "mse"), more.pop("N", 23)
@@ -55,10 +53,12 @@ def minimize(ob, start, method, **more):
 @pytest.mark.parametrize("dtype", nets.DTYPES)
 @pytest.mark.parametrize("loss", ["mse", "cross_entropy", "poisson"])
 @pytest.mark.parametrize("method", METHODS)
-def test_steps_are_those_that_are_taken_one_by_one(method, loss, dtype):
-    """A callback looks at each; an objective of one's own is asked in between."""
+def test_grouped_steps_equal_single_steps(method, loss, dtype):
+    """A callback makes the engine stop after each step, and a user-defined objective takes single
+    steps; both give the same run.
+    """
     for activation in ("tanh", "relu"):
-        net = one(activation, loss=loss, dtype=dtype)
+        net = small_network(activation, loss=loss, dtype=dtype)
         limits = {"max_iter": 83, "gradient_tol": 1e-9 if dtype == "float64" else 1e-5}
         found, points = minimize(net.ob, net.theta, method, **limits), []
 
@@ -66,7 +66,7 @@ def test_steps_are_those_that_are_taken_one_by_one(method, loss, dtype):
             points.append(intermediate_result)
 
         watched = minimize(net.ob, net.theta, method, callback=look, **limits)
-        asked = minimize(Asked(net.ob), net.theta, method, **limits)
+        asked = minimize(MinimalObjective(net.ob), net.theta, method, **limits)
         same_run(found, watched)
         assert len(points) == found.nit and np.array_equal(points[-1].x, found.x)
         assert [point.nhev for point in points] == found.history["products"][1:].tolist()
@@ -78,7 +78,8 @@ def test_steps_are_those_that_are_taken_one_by_one(method, loss, dtype):
 
 
 def test_points_are_where_the_objective_is(rng):
-    net = one("tanh")
+    """The loss evaluator of the engine is at the same point as the objective."""
+    net = small_network("tanh")
     ob, theta, other = net.ob, net.theta, net.theta + 0.1
     points = ob.engine_steps.points()
     value, gradient = points.move_to(theta)
@@ -105,9 +106,9 @@ def test_points_are_where_the_objective_is(rng):
             points.value(wrong)
 
 
-def test_arrays_that_have_been_pickled_are_as_good(rng):
-    """Their dtype equals another, and is not the same object."""
-    net = one("tanh")
+def test_unpickled_arrays_give_the_same_steps(rng):
+    """The dtype of an unpickled array is equal to the usual one but is another object."""
+    net = small_network("tanh")
     ob, theta, X = (pickle.loads(pickle.dumps(part)) for part in (net.ob, net.theta, net.X))
     for method in ("trust-region", "newton-cg", "newton-mr", "lm"):
         found = minimize(net.ob, net.theta, method, max_iter=30)
@@ -116,7 +117,10 @@ def test_arrays_that_have_been_pickled_are_as_good(rng):
 
 
 def test_points_are_there_for_small_networks_of_known_losses(rng):
-    net = one("tanh")
+    """The engine takes steps by itself for small networks with built-in losses, and for
+    no others.
+    """
+    net = small_network("tanh")
     bent = fc.Objective(net.model, net.X, net.y, fc.Loss(cauchy))
     assert net.ob.engine_steps.points() is not None
     assert bent.engine_steps.points() is None  # its GGN may be indefinite
@@ -138,8 +142,8 @@ def test_points_are_there_for_small_networks_of_known_losses(rng):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_budget_ends_them_where_it_ends_the_watched(method, ticks):
-    net = one("tanh", sizes=[3, 20, 20, 2])
+def test_budgets_end_grouped_steps_where_they_end_single_steps(method, ticks):
+    net = small_network("tanh", sizes=[3, 20, 20, 2])
     for most in (1, 2, 7, 40, 111):
         how = {"max_products": most, "gradient_tol": 0.0}
         found = minimize(net.ob, net.theta, method, **how)
@@ -156,8 +160,10 @@ def test_a_budget_ends_them_where_it_ends_the_watched(method, ticks):
 
 
 @pytest.mark.parametrize("method", ["trust-region", "newton-cg", "levenberg-marquardt"])
-def test_an_idle_run_ends_as_early_as_one_that_is_watched(method):
-    """At a kink steps become as short as they can be."""
+def test_slow_runs_end_at_the_same_step_with_a_callback(method):
+    """At a kink, where steps become as short as possible, a run ends at the same step with and
+    without a callback.
+    """
     ended = 0
     for seed in range(6):
         net = nets.draw(np.random.default_rng(seed), [3, 4, 1], "relu", "mse", 30, l2=0.1)
@@ -171,9 +177,9 @@ def test_an_idle_run_ends_as_early_as_one_that_is_watched(method):
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer here")
 @pytest.mark.parametrize("method", METHODS)
-def test_ctrl_c_among_them_keeps_the_steps_so_far(method):
+def test_ctrl_c_keeps_the_grouped_steps_so_far(method):
     net, limits = (
-        one("tanh", sizes=[3, 16, 16, 2], N=400),
+        small_network("tanh", sizes=[3, 16, 16, 2], N=400),
         {"gradient_tol": 0.0, "fun_target": -1.0},
     )
 
@@ -195,8 +201,8 @@ def test_ctrl_c_among_them_keeps_the_steps_so_far(method):
     assert np.array_equal(again.history["loss"][: found.nit + 1], found.history["loss"])
 
 
-def test_rules_of_a_trial_step():
-    """A radius falls to a quarter of the step or doubles at the bound."""
+def test_the_radius_follows_the_rules_of_trial_steps():
+    """The radius decreases to a quarter of the step, or doubles at the bound."""
     assert _engine.next_radius(1.0, 0.2, 0.5, True) == 0.125
     assert _engine.next_radius(1.0, 0.5, 0.5, True) == 1.0
     assert _engine.next_radius(1.0, 0.8, 1.0, True) == 2.0

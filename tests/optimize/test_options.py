@@ -1,4 +1,4 @@
-"""Options that make no sense are refused before the first step; and paths that few runs take."""
+"""Invalid options raise before the first step, and rarely used options work."""
 
 import numpy as np
 import pytest
@@ -10,9 +10,9 @@ from fastcurv.optimize.finish import _krylov
 from fastcurv.optimize.schedules import as_schedule
 from fastcurv.testing import FunctionObjective, QuadraticObjective
 
-OB = fc.Objective(fc.MLP([2, 3, 1]), np.eye(2), [0.0, 1.0], "mse")
-THETA = OB.model.init(seed=0)
-BAD = {
+OBJECTIVE = fc.Objective(fc.MLP([2, 3, 1]), np.eye(2), [0.0, 1.0], "mse")
+THETA = OBJECTIVE.model.init(seed=0)
+INVALID_OPTIONS = {
     "method": ("newtn", {}, ValueError, "method must be .*got 'newtn'"),
     "a word misspelt": ("sgd", {"learning_rat": 1.0}, TypeError, "Did you mean 'learning_rate'"),
     "a word of others": ("adam", {"radius": 1.0}, TypeError, "no option 'radius'"),
@@ -55,11 +55,11 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("name", BAD)
-def test_refused_before_the_first_step(name):
-    method, options, kind, words = BAD[name]
+@pytest.mark.parametrize("name", INVALID_OPTIONS)
+def test_invalid_options_raise_before_the_first_step(name):
+    method, options, kind, words = INVALID_OPTIONS[name]
     with pytest.raises(kind, match=words) as error:
-        fc.minimize(OB, THETA, method, **options)
+        fc.minimize(OBJECTIVE, THETA, method, **options)
     assert "\n" not in str(error.value)
 
 
@@ -74,12 +74,12 @@ def test_refused_before_the_first_step(name):
         ("adam", {"schedule": lambda t: 0.01 / (1 + t)}),
     ],
 )
-def test_options_that_few_give(method, options):
-    found = fc.minimize(OB, THETA, method, max_iter=20, verdict=False, seed=0, **options)
-    assert found.fun < OB.value(THETA)
+def test_rarely_used_options_lower_the_loss(method, options):
+    found = fc.minimize(OBJECTIVE, THETA, method, max_iter=20, verdict=False, seed=0, **options)
+    assert found.fun < OBJECTIVE.value(THETA)
 
 
-def test_schedules_that_the_conditions_cannot_be_known_of():
+def test_robbins_monro_is_undecided_for_negative_rates():
     found = fc.schedules.robbins_monro(lambda t: -1.0)
     assert found.satisfied is None and np.isnan(found.exponent)
     rate = as_schedule(lambda t: 7.0, 0.1)
@@ -89,19 +89,19 @@ def test_schedules_that_the_conditions_cannot_be_known_of():
 # --- conjugate gradients that end early
 
 
-def product(H):
+def products_with(H):
     def multiply(v, out):
         out[:] = H @ v
 
     return multiply
 
 
-def test_capped_cg_ends_when_it_is_told_to():
+def test_capped_cg_ends_when_stop_returns_true():
     rng = np.random.default_rng(0)
     H, g = np.diag(np.linspace(1, 100, 40)), rng.standard_normal(40)
     calls = []
     d, curvature, bound = capped_cg(
-        product(H), g, 1e-3, 1e-10, Workspace(40, np.dtype(float)),
+        products_with(H), g, 1e-3, 1e-10, Workspace(40, np.dtype(float)),
         stop=lambda: calls.append(1) or len(calls) == 3,
     )  # fmt: skip
     assert len(calls) == 3 and curvature is None and d @ g < 0 and bound <= 100 * (1 + 1e-12)
@@ -109,7 +109,7 @@ def test_capped_cg_ends_when_it_is_told_to():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_capped_cg_is_the_same_for_gradients_of_any_size(dtype):
-    """Powers of two change no bit, squares that are no numbers included."""
+    """Multiplying the gradient by a power of two changes no bit, even if squares overflow."""
     rng, most = np.random.default_rng(0), np.finfo(dtype).maxexp - 20
     M = rng.standard_normal((12, 12))
     H, g = (M @ M.T + np.eye(12)).astype(dtype), rng.standard_normal(12).astype(dtype)
@@ -118,7 +118,7 @@ def test_capped_cg_is_the_same_for_gradients_of_any_size(dtype):
         for power in (0, 9, -most, most):
             start = np.ldexp(g, power).astype(dtype)
             d, curvature, _ = capped_cg(
-                product(matrix), start, 1e-3, 1e-3, Workspace(12, dtype), stop=lambda: False
+                products_with(matrix), start, 1e-3, 1e-3, Workspace(12, dtype), stop=lambda: False
             )
             own = power if curvature is None else np.frexp(np.abs(d).max())[1]
             found.append((np.ldexp(d, -own), curvature))
@@ -126,9 +126,9 @@ def test_capped_cg_is_the_same_for_gradients_of_any_size(dtype):
             assert np.array_equal(d, found[0][0]) and curvature == found[0][1]
 
 
-def test_capped_cg_shows_curvature_that_only_its_slowness_tells():
-    """Below every quadratic form that CG itself looks at, its residual still falls too slowly: the
-    difference of two iterates then has the curvature, which is checked by a product.
+def test_capped_cg_finds_curvature_by_slow_convergence():
+    """If the residual decreases too slowly although CG has found no small quadratic form, the
+    difference of two iterates has the curvature, which a product confirms.
     """
     n, eps = 60, 1e-2
     values = np.concatenate([[-30 * eps], np.geomspace(1e-3, 1.0, n - 1)])
@@ -139,7 +139,7 @@ def test_capped_cg_shows_curvature_that_only_its_slowness_tells():
     for share in (1e-3, 1e-6, 1e-9, 1e-12):
         g = Q @ np.concatenate([[share], rng.standard_normal(n - 1)])
         work = Workspace(n, np.dtype(float))
-        d, curvature, _ = capped_cg(product(H), g, eps, 1e-14, work, max_iter=400)
+        d, curvature, _ = capped_cg(products_with(H), g, eps, 1e-14, work, max_iter=400)
         if curvature is not None:
             seen += 1
             true = float(d @ (H @ d)) / float(d @ d)
@@ -151,7 +151,7 @@ def test_capped_cg_shows_curvature_that_only_its_slowness_tells():
 
 
 @pytest.mark.parametrize("least, found", [(0.5, True), (-0.5, False)])
-def test_polish_in_a_krylov_space(least, found):
+def test_refinement_solves_definite_systems_in_a_krylov_space(least, found):
     values = np.concatenate([[least], np.linspace(1, 2, 59)])
     ob = QuadraticObjective(np.diag(values))
     H = hessian_products(ob, np.ones(60))
@@ -162,7 +162,7 @@ def test_polish_in_a_krylov_space(least, found):
         assert np.abs(step + 1).max() <= 1e-2
 
 
-def test_a_loss_that_leaves_the_numbers_ends_a_run():
+def test_a_loss_that_overflows_ends_a_run_with_a_finite_value():
     steep = FunctionObjective(
         2,
         lambda x: float(np.exp(x @ x) - x[0] ** 2),

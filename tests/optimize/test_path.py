@@ -1,4 +1,4 @@
-"""Paths of penalties beside fits that start afresh."""
+"""Paths of penalties compared with fits from the start."""
 
 import json
 
@@ -22,8 +22,8 @@ def friedman(rng, N=200):
 
 
 def test_a_path_leaves_the_saddles_of_units_that_decay_has_killed(rng):
-    """At 2.0 no unit is active, and the point stays critical when l2 falls. Each point is a
-    minimum, and hardly higher than that of a fit from the start.
+    """At l2 = 2.0 no unit is active, and that point stays critical for smaller l2; yet each point
+    of the path is a minimum, hardly higher than that of a fit from the start.
     """
     X, y = friedman(rng)
     ob = fc.Objective(fc.MLP([5, 5, 1]), X, y, loss="mse", l2_biases=False)
@@ -47,6 +47,7 @@ def test_a_path_leaves_the_saddles_of_units_that_decay_has_killed(rng):
 
 
 def test_a_path_is_a_record_with_a_picture(rng):
+    """A path has a table, attributes of its points and a plot."""
     X, y = friedman(rng, 60)
     ob = fc.Objective(fc.MLP([5, 3, 1]), X, y, loss="mse")
     path = fc.regularization_path(ob, np.array([0.1, 1.0]), ob.model.init(seed=1))
@@ -74,7 +75,7 @@ def test_a_path_is_a_record_with_a_picture(rng):
 
 
 def test_inactive_units_are_set_to_zero_and_restarted(rng):
-    """Of several layers; a unit that the loss needs is left."""
+    """Inactive units of several layers are restarted; a unit that lowers the loss is kept."""
     model = fc.MLP([3, 4, 3, 2])
     X, Y = rng.standard_normal((30, 3)), rng.standard_normal((30, 2))
     ob, theta = fc.Objective(model, X, Y, loss="mse", l2=0.1), model.init(seed=0)
@@ -99,7 +100,9 @@ def test_inactive_units_are_set_to_zero_and_restarted(rng):
 
 
 def test_a_network_without_its_inactive_units_computes_the_same(rng):
-    """Units whose weights in and out are 0 are left out; others are not, nor is a whole layer."""
+    """Units whose incoming and outgoing weights are 0 are removed, but neither others nor a whole
+    layer.
+    """
     model = fc.MLP([2, 4, 3, 2], ["tanh", "softplus"])
     X, y = rng.standard_normal((20, 2)), rng.standard_normal((20, 2))
     ob = fc.Objective(model, X, y, "mse", l2=1e-2, l2_biases=False)

@@ -16,7 +16,7 @@ from .. import nets
 
 @pytest.fixture(scope="module")
 def results():
-    """A problem, and one result of each function that returns an `OptimizeResult`."""
+    """Return a problem, and one result of each function that returns an `OptimizeResult`."""
     p = nets.draw(0, [4, 5, 3], loss="cross_entropy", N=30, l2=1e-2)
     found = {
         "minimum": fc.minimize(p.ob, p.theta),
@@ -38,8 +38,8 @@ def test_results_are_those_of_scipy_and_copies_keep_their_class(results):
         assert set(type(result).__annotations__) - {"starts", "track"} <= result.keys()
 
 
-def test_an_unknown_name_of_a_result_is_answered_with_the_right_one(results):
-    """Every entry misspelt, names of other libraries, and those that no result has."""
+def test_errors_for_unknown_names_of_a_result_suggest_the_right_one(results):
+    """Errors suggest the entry for each misspelt name and for names of other libraries."""
     for result in results[1].values():
         for name in result:
             assert getattr(result, name) is result[name]
@@ -57,7 +57,7 @@ def test_an_unknown_name_of_a_result_is_answered_with_the_right_one(results):
             assert not hasattr(result, name)
 
 
-def test_misspelt_names_of_a_verdict_are_answered_with_the_nearest(results):
+def test_errors_for_misspelt_names_of_a_verdict_suggest_the_nearest(results):
     with pytest.raises(AttributeError, match="Did you mean 'certified'"):
         _ = results[1]["minimum"].report.certifid
     with pytest.raises(AttributeError, match="Did you mean 'n_params'"):
@@ -68,7 +68,7 @@ def text_of(page):
     return " ".join(ElementTree.fromstring(page).itertext())
 
 
-def test_runs_objectives_and_models_have_html_with_what_their_repr_says(results):
+def test_html_of_runs_objectives_and_models_contains_their_repr(results):
     p, found = results
     for result in found.values():
         page = text_of(result._repr_html_())
@@ -81,7 +81,7 @@ def test_runs_objectives_and_models_have_html_with_what_their_repr_says(results)
 
 
 def test_the_kind_of_a_verdict_is_the_heading_of_its_html(results):
-    """The sentence, the proof and the evidence are below it; a run has its verdict's heading."""
+    """The sentence, proof and evidence follow the heading; a run has the heading of its verdict."""
     run = results[1]["minimum"]
     for shown in (run, run.report):
         page = ElementTree.fromstring(shown._repr_html_())

@@ -1,4 +1,4 @@
-"""Sampled critical points: critical they are, and what is trivial is named so."""
+"""Sampled critical points are critical, and trivial ones are labelled."""
 
 import time
 from dataclasses import replace
@@ -32,7 +32,7 @@ def sample(ob):
     return fc.sample_critical_points(ob, 9, epochs=(10, 100), seed=1)
 
 
-def test_every_point_is_critical_and_its_verdict_the_librarys(ob, sample):
+def test_every_point_is_critical_and_has_the_verdict_of_classify(ob, sample):
     assert 4 <= len(sample) <= sample.n_tries == 9
     scale = np.linalg.norm(ob.gradient(ob.model.init(seed=0)))
     for point in sample:
@@ -53,8 +53,8 @@ def test_a_seed_gives_the_same_points(ob, sample):
 @pytest.mark.parametrize(
     ("activation", "l2"), [("tanh", 0.0), ("tanh", 1e-2), ("sigmoid", 0.0), ("relu", 0.0)]
 )
-def test_added_units_change_nothing_and_make_saddles(activation, l2):
-    """A narrow net at rest is a critical point of the wide one at the same loss."""
+def test_added_units_keep_the_loss_and_make_saddles(activation, l2):
+    """A minimum of a narrow network is a critical point of the wider one at the same loss."""
     rng = np.random.default_rng(3)
     X = rng.standard_normal((60, 2))
     y = X[:, :1] * X[:, 1:] + 0.3 * rng.standard_normal((60, 1))
@@ -65,7 +65,7 @@ def test_added_units_change_nothing_and_make_saddles(activation, l2):
     assert narrow and all(point.kind in ("saddle", "degenerate", "minimum") for point in narrow)
 
 
-def test_what_passes_nothing_on_is_trivial(ob):
+def test_points_of_constant_output_are_trivial(ob):
     n = ob.n_params
     assert why_trivial(ob, np.zeros(n)) == "all weights zero"
     (W, b), (V, c) = ob.model.unflatten(ob.model.init(seed=0))
@@ -77,7 +77,7 @@ def test_what_passes_nothing_on_is_trivial(ob):
     assert "and trivial: 2 minimum" in repr(found)
 
 
-def test_time_is_kept_and_mistakes_are_one_sentence(ob, ticks):
+def test_max_time_holds_and_invalid_options_raise(ob, ticks):
     quick = fc.sample_critical_points(ob, 1000, sources="descent", max_time=0.2, seed=0)
     assert quick.n_tries < 1000
     deep = fc.Objective(fc.MLP([3, 4, 4, 2], residual=True), ob.X, ob.y)
@@ -90,8 +90,8 @@ def test_time_is_kept_and_mistakes_are_one_sentence(ob, ticks):
 
 
 @pytest.mark.parametrize("options", [{}, {"sources": "descent"}, {"index": [0, 2]}])
-def test_a_search_that_takes_long_is_left(options, ticks):
-    """One search alone takes tens of times as long here."""
+def test_searches_that_exceed_max_time_are_abandoned(options, ticks):
+    """The time limit holds although a single search takes tens of times as long."""
     rng = np.random.default_rng(5)
     X, y = rng.standard_normal((300, 20)), rng.integers(3, size=300)
     widths = [20, 30, 3] if "index" in options else [20, 60, 60, 3]
@@ -103,7 +103,7 @@ def test_a_search_that_takes_long_is_left(options, ticks):
 
 
 @pytest.mark.parametrize("kind", ["sparse", "streamed", "streamed sparse"])
-def test_rows_may_lie_anywhere(ob, kind):
+def test_sparse_and_streamed_samples_give_the_same_points(ob, kind):
     X = ob.X[:20] if kind == "streamed" else csr_matrix(ob.X[:20])
     rows = {} if kind == "sparse" else {"block_rows": 8}
     there = (fc.StreamedObjective if rows else fc.Objective)(
@@ -149,14 +149,14 @@ def test_options_are_checked_before_the_first_search(ob, options, error, words, 
         fc.sample_critical_points(ob, 1, **options)
 
 
-def test_an_objective_of_no_network_has_no_starts():
+def test_sampling_an_objective_without_a_network_raises():
     with pytest.raises(TypeError, match="must be an objective of a network"):
         fc.sample_critical_points(QuadraticObjective(np.eye(2)), 1, sources="descent")
 
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("split", [True, False])
-def test_a_unit_more_changes_nothing_in_what_is_computed(split, bias):
+def test_an_added_unit_keeps_the_outputs(split, bias):
     rng = np.random.default_rng(0)
     narrow, wide = (fc.MLP([3, m, 2], "softplus", bias) for m in (4, 6))
     theta, X = narrow.init(seed=1) + 0.1, rng.standard_normal((9, 3))
@@ -172,8 +172,10 @@ def test_a_unit_more_changes_nothing_in_what_is_computed(split, bias):
 
 
 @pytest.mark.parametrize("sizes", [[4, 5, 3], [3, 4, 4, 2]])
-def test_points_of_the_index_asked_for_are_found_and_proved(sizes):
-    """The reference's matrix counts the negative eigenvalues; the theorem proves the points."""
+def test_points_of_the_requested_index_are_found_and_proved(sizes):
+    """The number of negative eigenvalues is that of the reference's matrix, and the points are
+    certified.
+    """
     net = nets.draw(7, sizes, "tanh", "cross_entropy", N=50, l2=1e-2)
     found = fc.sample_critical_points(net.ob, 12, index=[0, 1, 0, 3], seed=2)
     assert found.n_tries == 12 <= found.n_walks <= 12 * MAX_WALKS
@@ -188,7 +190,7 @@ def test_points_of_the_index_asked_for_are_found_and_proved(sizes):
     assert all(np.array_equal(a.theta, b.theta) for a, b in zip(found, again, strict=True))
 
 
-def test_copies_of_a_point_count_once():
+def test_equivalent_points_count_once():
     net = nets.draw(7, [4, 5, 3], "tanh", "cross_entropy", N=50, l2=1e-2)
     found = fc.sample_critical_points(net.ob, 8, index=[0, 1], seed=0)
     rng, copies = np.random.default_rng(0), []
@@ -206,9 +208,9 @@ def test_copies_of_a_point_count_once():
 
 
 @pytest.mark.parametrize("own", ["hyperbolic", "arctan", "wave", "bell", "square"])
-def test_flips_of_odd_and_even_activations_of_ones_own_are_copies(own):
-    """tanh by hand is as odd as tanh; of an even function the signs of the weights into a unit turn
-    alone. Other flips are other networks, and no copies.
+def test_flips_of_user_defined_odd_and_even_activations_are_equivalent(own):
+    """A user-defined tanh is recognised as odd, and for an even function the signs of a unit's
+    incoming weights alone may change; other flips give other networks.
     """
     rng = np.random.default_rng(0)
     odd = own in ("hyperbolic", "arctan", "wave")
@@ -233,8 +235,8 @@ def test_flips_of_odd_and_even_activations_of_ones_own_are_copies(own):
 
 
 def test_searches_that_never_begin_cost_nothing(ob):
-    """Neither time nor memory goes with the number asked for: 2^40 generators would take 2^46
-    bytes, and are never made.
+    """Time and memory do not grow with the requested number: 2^40 generators would need
+    2^46 bytes.
     """
     rng = np.random.default_rng(0)
     found = fc.sample_critical_points(ob, 2**40, max_time=1e-3, seed=rng)
@@ -243,8 +245,8 @@ def test_searches_that_never_begin_cost_nothing(ob):
     assert 1 <= len(run.starts) <= 64
 
 
-def test_a_search_without_an_end_is_counted(ob, monkeypatch):
-    """No walk that is lost hides: it gives no point, and four walks are told."""
+def test_searches_that_do_not_converge_are_counted(ob, monkeypatch):
+    """A search that does not converge gives no point, and all four of its attempts are counted."""
     lost = lambda ob, theta, **options: SimpleNamespace(x=theta)  # noqa: E731
     monkeypatch.setattr(sampling, "find_critical_point", lost)
     found = fc.sample_critical_points(ob, 2, index=1, epochs=(1, 2), seed=0)
@@ -252,7 +254,7 @@ def test_a_search_without_an_end_is_counted(ob, monkeypatch):
     assert repr(found).startswith("CriticalSample: 0 points from 2 searches by 8 walks")
 
 
-def test_a_sample_that_is_interrupted_gives_what_it_has(ob, sample, monkeypatch):
+def test_an_interrupted_sample_returns_its_points_so_far(ob, sample, monkeypatch):
     whole, classify, calls = sample, sampling.classify, []
 
     def pressed(*words, **options):
@@ -271,13 +273,13 @@ def test_a_sample_that_is_interrupted_gives_what_it_has(ob, sample, monkeypatch)
         fc.sample_critical_points(ob, 9, epochs=(10, 100), seed=1)
 
 
-def test_minimize_that_is_interrupted_ends_the_sample(ob, monkeypatch):
+def test_an_interrupt_inside_minimize_ends_the_sample(ob, monkeypatch):
     stopped = SimpleNamespace(status=STATUS_CODES["interrupted"], x=np.zeros(ob.n_params))
     monkeypatch.setattr(sampling, "minimize", lambda *words, **options: stopped)
     with pytest.raises(KeyboardInterrupt):
         fc.sample_critical_points(ob, 4, seed=0)
 
 
-def test_a_sample_without_trivial_points_says_nothing_of_them(sample):
+def test_the_repr_of_a_sample_mentions_only_existing_trivial_points(sample):
     plain = sampling.CriticalSample([p for p in sample if not p.trivial], sample.n_tries)
     assert "trivial" not in repr(plain) and "9 searches" in repr(plain)

@@ -1,4 +1,4 @@
-"""Single steps: Newton's, the saddle-free one, and escape."""
+"""Single steps: Newton's, the saddle-free one, and escapes."""
 
 import warnings
 
@@ -36,7 +36,9 @@ def test_newton_step_solves_the_damped_system(n, damping):
 
 @pytest.mark.parametrize("step", [newton_step, saddle_free_newton_step])
 def test_the_krylov_step_agrees_with_the_dense_one(step):
-    """n = 600 is past the dense limit; the spectrum is benign, so a hundred products settle it."""
+    """For n = 600, above the dense limit, and a benign spectrum, a hundred products give the dense
+    step.
+    """
     values = np.concatenate([[-3.0, -2.0], np.linspace(1.0, 4.0, 598)])
     H = PrescribedSpectrum(values, seed=3)
     g = np.random.default_rng(4).standard_normal(600)
@@ -51,7 +53,7 @@ def test_the_krylov_step_agrees_with_the_dense_one(step):
     assert spent < 200
 
 
-def test_newton_step_says_when_the_hessian_is_indefinite():
+def test_newton_step_reports_an_indefinite_hessian():
     H = np.diag([1.0, -2.0])
     with pytest.warns(IndefiniteHessianWarning, match="curvature -2"):
         assert np.allclose(newton_step(H, np.array([1.0, 1.0])), [-1.0, 0.5])
@@ -92,8 +94,10 @@ def test_escape_follows_the_lecture_toy_along_its_diagonal():
     )  # the valley w1 w2 = 1; Newton's length would be 1/2
 
 
-def test_escape_finds_the_better_of_the_two_ways():
-    """x^4 - x^2 + x^3/2: both ways lead down, the negative one further."""
+def test_escape_finds_the_lower_of_two_directions():
+    """For x^4 - x^2 + x^3/2 both directions lead to a lower loss, the negative one to
+    the lowest.
+    """
 
     def hessian(t):
         return np.array([[12 * t[0] ** 2 - 2 + 3 * t[0], 0.0], [0.0, 2.0]])
@@ -124,7 +128,7 @@ def test_escape_leaves_every_saddle_of_an_autoencoder():
         )
 
 
-def test_escape_at_a_minimum_says_so_and_stays():
+def test_escape_at_a_minimum_reports_it_and_stays():
     found = escape(QuadraticObjective(np.diag([1.0, 2.0])), np.zeros(2))
     assert not found.success and "No negative curvature" in found.message
     found = escape(QuadraticObjective(np.diag([1.0, 2.0])), np.zeros(2), np.array([1.0, 0.0]))
@@ -166,13 +170,14 @@ def test_line_minimum_finds_a_minimum_far_beyond_and_far_below_its_first_length(
     ],
 )
 def test_bad_input_is_one_clear_sentence(call, error, words):
+    """Each invalid argument raises the expected error, whose message names the argument."""
     with pytest.raises(error, match=words):
         call()
 
 
-def test_the_lowest_curvature_is_found_where_the_gradient_has_no_part_of_it():
-    """n = 5000, one eigenvalue -1e-2 under a bulk in [0, 1]: a random start finds it, a start along
-    it at once.
+def test_the_lowest_curvature_is_found_orthogonal_to_the_gradient():
+    """For n = 5000 and one eigenvalue -1e-2 below a bulk in [0, 1], a random start finds it, and a
+    start along it finds it at once.
     """
     values = np.concatenate([[-1e-2], np.linspace(0.0, 1.0, 4999)])
     H = PrescribedSpectrum(values, seed=1)
@@ -188,7 +193,7 @@ def test_the_lowest_curvature_is_found_where_the_gradient_has_no_part_of_it():
         )
 
 
-def test_a_bounded_search_without_negative_curvature_says_what_is_lowest():
+def test_a_bounded_search_without_negative_curvature_returns_the_lowest_value():
     H = PrescribedSpectrum(np.linspace(1.0, 2.0, 300), seed=1)
     curvature, _, rounding, spent = lowest_curvature(H, np.random.default_rng(0), max_products=25)
     assert spent == 25 and 1.0 - 1e-12 <= curvature < 1.05 and rounding < 1e-10
@@ -196,9 +201,9 @@ def test_a_bounded_search_without_negative_curvature_says_what_is_lowest():
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("start", [1.0, "tiny"])
-def test_the_lowest_curvature_of_what_underflows_is_a_number(dtype, start):
-    """Where every sample is as good as certain, products are of the smallest numbers there are:
-    their reciprocals are infinite.
+def test_the_lowest_curvature_is_finite_if_products_underflow(dtype, start):
+    """If every sample is classified with near certainty, products are so small that their
+    reciprocals overflow.
     """
     tiny = float(np.finfo(dtype).smallest_subnormal)
     H = np.diag(np.array([64.0, 9.0, 1.0, 0.0, -1.0]) * tiny).astype(dtype)

@@ -22,7 +22,7 @@ CASES = [
 ]
 
 
-def relative(run, y):
+def relative_loss(run, y):
     return run.fun / np.mean((y - y.mean(0)) ** 2)
 
 
@@ -37,7 +37,7 @@ def test_the_relative_loss_does_not_depend_on_the_unit_of_y(case):
     found = []
     for scale in SCALES:
         ob = fc.Objective(model, rows, scale * y, "mse")
-        found.append(relative(fc.minimize(ob, start, verdict=False, max_iter=150), scale * y))
+        found.append(relative_loss(fc.minimize(ob, start, verdict=False, max_iter=150), scale * y))
     assert max(found) - min(found) <= 0.01, found
 
 
@@ -48,11 +48,11 @@ def test_the_relative_loss_depends_on_no_unit_for_many_starts():
             start, found = model.init(seed=seed), []
             for scale in (1e-9, 1e-5, 1e2, 1e4, 1e9):
                 ob = fc.Objective(model, rows, scale * y, "mse")
-                found.append(relative(fc.minimize(ob, start, max_iter=500), scale * y))
+                found.append(relative_loss(fc.minimize(ob, start, max_iter=500), scale * y))
             assert max(found) - min(found) <= 0.01, (seed, found)
 
 
-def test_runs_in_units_that_differ_by_powers_of_two_are_bitwise_the_same():
+def test_runs_in_units_that_differ_by_powers_of_two_are_bitwise_identical():
     start = CASES[0][0].init(seed=0)
     runs = [fc.minimize(objective(2.0**k), start, max_iter=20) for k in (-30, -10, 7, 30)]
     for k, run in zip((-30, -10, 7, 30), runs):
@@ -61,7 +61,9 @@ def test_runs_in_units_that_differ_by_powers_of_two_are_bitwise_the_same():
 
 
 def test_a_start_that_explains_the_targets_is_kept():
-    """Also if targets are in thousands, as for weights that another library has trained."""
+    """A start that fits the targets, such as trained weights of another library, is kept even if
+    targets are in thousands.
+    """
     ob = objective(1e3)
     rough = fc.minimize(ob, seed=0, max_iter=5)
     again = fc.minimize(ob, rough.x, max_iter=30)
@@ -113,6 +115,7 @@ def test_an_interrupt_in_other_units_leaves_the_lowest_point():
 
 
 def test_targets_of_weight_zero_change_no_unit():
+    """Targets of samples of weight 0 do not affect the unit of y."""
     weight = np.arange(80) % 3 > 0
     y = 1e-6 * np.sin(3 * A)
     plain = fc.minimize(
@@ -123,7 +126,7 @@ def test_targets_of_weight_zero_change_no_unit():
     assert fc.minimize(wild, seed=0, max_iter=40).fun == plain.fun
 
 
-def test_sparse_rows_are_fitted_in_units_too():
+def test_sparse_samples_are_fitted_in_units_of_y():
     start, found = fc.MLP([3, 5, 1], "tanh").init(seed=0), []
     for rows in (X, csr_matrix(X)):
         ob = fc.Objective(fc.MLP([3, 5, 1], "tanh"), rows, 1e-6 * np.sin(X[:, 0]), "mse")
@@ -132,7 +135,9 @@ def test_sparse_rows_are_fitted_in_units_too():
 
 
 def test_runs_with_weight_decay_or_a_tolerance_stay_in_their_units():
-    """Both are measured in units of theta."""
+    """Runs with weight decay or a gradient tolerance are not rescaled, since both are in units of
+    theta.
+    """
     start = CASES[0][0].init(seed=0)
     for words, options in (({"l2": 1e-9}, {}), ({}, {"gradient_tol": 1e-9})):
         ob = objective(1e3, **words)

@@ -1,4 +1,4 @@
-"""Networks and errors that the tests of bounds share."""
+"""Networks and helpers that the tests of rounding bounds share."""
 
 import numpy as np
 
@@ -10,18 +10,18 @@ ORACLE = float(np.finfo(LD).eps)
 
 
 def drawn(sizes, act="tanh", loss="mse", dtype="float64", N=30, seed=0, **options):
-    """A net, and the generator that drew it."""
+    """Return a random network and the generator that drew it."""
     rng = np.random.default_rng(seed)
     return draw(rng, sizes, act, loss, N, dtype=dtype, **options), rng
 
 
 def problem(*case, **options):
-    """(objective, theta, v), theta as models start: biases of 0."""
+    """Return (objective, theta, v) at a start of the model, where biases are 0."""
     net, rng = drawn(*case, **options)
     return net.ob, net.model.init(seed=rng), net.direction(rng)
 
 
 def objective(*case, scale=1.0, **options):
-    """(objective, theta) with biases."""
+    """Return (objective, theta) with nonzero biases."""
     net, _ = drawn(*case, **options)
     return net.ob, (scale * net.theta).astype(net.theta.dtype)

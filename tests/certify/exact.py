@@ -1,5 +1,7 @@
-"""Gradients and products of small networks in 1200 digits, in `decimal`: dual numbers through a
-gradient written row by row, so that nothing underflows, overflows or cancels unseen.
+"""Gradients and products of small networks in 1200 digits of `decimal`.
+
+Dual numbers pass through a gradient written sample by sample, so no underflow, overflow or
+cancellation goes unnoticed.
 """
 
 from __future__ import annotations
@@ -13,13 +15,14 @@ from fastcurv.structure.parameters import divisor_of, l2_diagonal
 from fastcurv.structure.tables import ACTIVATIONS, BATCH_NORM_EPS
 
 DIGITS = 1200
-FAR = 4000  # exp(-4000) is below what 1200 digits of a sum of numbers of 1e+-300 can show
+# exp(-4000) is below what 1200 digits of a sum of numbers of 1e+-300 can show.
+NEGLIGIBLE_EXPONENT = 4000
 ZERO, ONE, TWO, HALF = Decimal(0), Decimal(1), Decimal(2), Decimal("0.5")
 CONTEXT = Context(prec=DIGITS, Emax=MAX_EMAX, Emin=MIN_EMIN)
 
 
 class Dual:
-    """``x + r eps``, eps^2 = 0."""
+    """A dual number ``x + r eps`` with eps^2 = 0."""
 
     __slots__ = ("r", "x")
 
@@ -41,7 +44,7 @@ class Dual:
 
 @cache
 def pi() -> Decimal:
-    """By Gauss and Legendre."""
+    """Return pi by the Gauss-Legendre algorithm."""
     a, b, t, p = ONE, 1 / TWO.sqrt(), Decimal("0.25"), ONE
     for _ in range(12):
         a, b, t, p = (a + b) / 2, (a * b).sqrt(), t - p * ((a - b) / 2) ** 2, 2 * p
@@ -50,12 +53,12 @@ def pi() -> Decimal:
 
 @lru_cache(1 << 10)
 def exp(t: Decimal) -> Decimal:
-    """Of t <= 0; 0 far below."""
-    return t.exp() if t > -FAR else ZERO
+    """Return exp(t) for t <= 0, or 0 far below."""
+    return t.exp() if t > -NEGLIGIBLE_EXPONENT else ZERO
 
 
 def normal_cdf(t: Decimal) -> Decimal:
-    """By the series of erf, whose terms are all of one sign."""
+    """Return the normal distribution function, by the series of erf whose terms have one sign."""
     if abs(t) > 60:
         return ONE if t > 0 else ZERO
     term = total = t
@@ -69,7 +72,7 @@ def normal_cdf(t: Decimal) -> Decimal:
 
 @lru_cache(1 << 10)
 def activation(name: str, z: Decimal):
-    """phi, phi', phi''; at a kink as from the left."""
+    """Return phi, phi' and phi'' at z; at a kink the derivatives from the left."""
     if name == "identity":
         return z, ONE, ZERO
     if ACTIVATIONS[name].leak is not None:
@@ -115,7 +118,7 @@ def total(terms) -> Dual:
 
 
 class Exact:
-    """An objective's numbers, as they are stored."""
+    """The stored numbers of an objective, with gradients and products in `decimal`."""
 
     def __init__(self, ob, theta):
         self.ob, self.model = ob, ob.model
@@ -129,7 +132,7 @@ class Exact:
             self.f = [x / Decimal(divisor_of(ob)) for x in numbers(w)]
 
     def layers(self, v):
-        """Layers of Duals: theta moving along v."""
+        """Return the layers as Duals, with theta moving along v."""
         parts = [self.model.unflatten(np.asarray(x)) for x in (self.theta, v)]
         found = []
         for here, there in zip(*parts):
@@ -144,7 +147,7 @@ class Exact:
         return found
 
     def normalise(self, z):
-        """Rows of h and s of the columns."""
+        """Return the normalised rows h and the scales s of the columns."""
         N, columns = Decimal(len(z)), list(zip(*z))
         hs, scales = [], []
         for column in columns:
@@ -188,7 +191,7 @@ class Exact:
         return z, below, bends, norms
 
     def loss(self, z):
-        """(value, delta) with the rows' factors."""
+        """Return (value, delta), with the factors of the samples."""
         value, delta = ZERO, []
         for row, y, f in zip(z, self.y, self.f):
             if self.ob.loss == "mse":
@@ -211,7 +214,7 @@ class Exact:
         return value, delta
 
     def backward(self, layers, below, bends, norms, d):
-        """The flat gradient, Duals, from delta of the last layer."""
+        """Return the flat gradient as Duals, from delta of the last layer."""
         found, e = [], None
         for l in reversed(range(len(layers))):
             if l < len(layers) - 1:
@@ -262,7 +265,9 @@ class Exact:
             return value, [x.x + y for x, y in zip(g, more)]
 
     def product(self, v, kind="hessian"):
-        """The Hessian, GGN or empirical Fisher (N times the sum over rows of g g') times v."""
+        """Return the product of the Hessian, GGN or empirical Fisher (N times the sum over samples
+        of g g') with v.
+        """
         with localcontext(CONTEXT):
             layers = self.layers(v)
             z, *state = self.forward(layers)
@@ -281,7 +286,9 @@ class Exact:
 
 
 def distance(computed, true) -> Decimal:
-    """The Euclidean norm of the difference; infinite where a computed number is not finite."""
+    """Return the Euclidean norm of the difference, or infinity if a computed number is
+    not finite.
+    """
     computed = np.ravel(computed)
     if not np.isfinite(computed).all():
         return Decimal("inf")

@@ -1,6 +1,5 @@
-"""What the proofs say in numbers: on nets of every kind, on kinks, and at the ends of the range of
-numbers, where logits are far apart or the same.
-"""
+"""Proved bounds as numbers, for networks of every kind, at kinks, and for numbers and logits at the
+ends of the range."""
 
 from __future__ import annotations
 
@@ -116,7 +115,7 @@ SINGLE = {"least": (1e-22, 1e-20, 1.0), "small": (1e-15, 1.0, 1.0), "large": (1e
 
 
 def bounds(ob: Any, theta: Any, v: Any) -> dict[str, dict[str, Any]]:
-    """What is proved at theta."""
+    """Return all bounds proved at theta."""
     found: dict[str, dict[str, Any]] = {}
     units = 1 + np.arange(len(v)) % 5
     for kind in ("hessian", "ggn", "empirical_fisher"):
@@ -160,8 +159,8 @@ UNANSWERED = () if np.finfo(np.longdouble).eps == 2.0**-63 else ("precise",)  # 
 def on_kinks(
     copies: bool = False, collapsed: bool = False, apart: bool = False, **net: Any,
 ) -> tuple[Any, Any]:  # fmt: skip
-    """A net on some kinks and a point in theta and slopes; apart: a unit that has collapsed is no
-    copy.
+    """Return a network restricted to active kinks, and a point in theta and slopes; with `apart`, a
+    collapsed unit is not counted as a copy.
     """
     ob, theta, _ = drawn(**net)
     layers, model = ob.model.unflatten(theta), ob.model
@@ -189,8 +188,8 @@ def on_kinks(
     return held, point
 
 
-def of_held(**net: Any) -> dict[str, dict[str, Any]]:
-    """Of a net on some kinks, in theta and slopes."""
+def bounds_on_kinks(**net: Any) -> dict[str, dict[str, Any]]:
+    """Return bounds for a network restricted to active kinks, in theta and slopes."""
     held, point = on_kinks(**net)
     slopes = point[len(point) - held.n_slopes :]
     found: dict[str, dict[str, Any]] = {
@@ -207,8 +206,8 @@ def of_held(**net: Any) -> dict[str, dict[str, Any]]:
     return found
 
 
-def moved(net: dict[str, Any], scale: str) -> tuple[Any, Any, Any]:
-    """An objective and a point with numbers of other sizes."""
+def rescaled(net: dict[str, Any], scale: str) -> tuple[Any, Any, Any]:
+    """Return an objective and a point with numbers of other sizes."""
     ob, theta, v = drawn(**net)
     rows, size, targets = (SINGLE if ob.dtype == np.float32 else {}).get(scale, SCALES[scale])
     y = ob.y * targets if ob.loss == "mse" else ob.y
@@ -216,8 +215,8 @@ def moved(net: dict[str, Any], scale: str) -> tuple[Any, Any, Any]:
     return other, (size * theta).astype(theta.dtype), v
 
 
-def named(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """On one line."""
+def flattened(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return nested results as one dictionary."""
     return {f"{what}, {name}": x for what, part in found.items() for name, x in part.items()}
 
 
@@ -228,6 +227,6 @@ def golden(section: str) -> dict[str, Any]:
     if section in NETS:
         return bounds(*drawn(**NETS[section]))
     if section in HELD:
-        return of_held(**HELD[section])
+        return bounds_on_kinks(**HELD[section])
     net = ENDS[section.removeprefix("ends: ")]
-    return {scale: named(bounds(*moved(net, scale))) for scale in SCALES}
+    return {scale: flattened(bounds(*rescaled(net, scale))) for scale in SCALES}

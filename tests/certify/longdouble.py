@@ -1,6 +1,4 @@
-"""The passes once more, in long double: an oracle for the rounding of float64 as well as
-float32.
-"""
+"""Passes in long double, an oracle for the rounding of float64 and float32."""
 
 import numpy as np
 import pytest
@@ -16,8 +14,8 @@ PI = LD("3.14159265358979323846264338327950288")
 
 
 def normal(z):
-    """Density and distribution function of the normal distribution: a series near 0, a continued
-    fraction further out.
+    """Return density and distribution function of the normal distribution, by a series near 0 and a
+    continued fraction elsewhere.
     """
     t = np.abs(z)
     density = np.exp(-t * t / 2) / np.sqrt(2 * PI)
@@ -34,7 +32,7 @@ def normal(z):
 
 
 def activation(name, z):
-    """phi, phi', phi'', by formulas of their own where they are built in."""
+    """Return phi, phi' and phi'', by separate formulas for built-in activations."""
     if isinstance(name, Activation):
         return name.function(z)
     one, zero, low = np.ones_like(z), np.zeros_like(z), np.minimum(z, 0)
@@ -66,7 +64,7 @@ def activation(name, z):
 
 
 def given(name, z, y):
-    """First and second derivatives of a loss by its outputs, from formulas of their own."""
+    """Return first and second derivatives of a loss by its outputs, from separate formulas."""
     one, r = np.ones_like(z), None if name == "gaussian_nll" else z - y
     if name == "poisson":
         return np.exp(z) - y, np.exp(z)
@@ -94,7 +92,7 @@ def given(name, z, y):
 
 
 def softmax(z):
-    """(p, the sum of all exponentials beside the largest, where that is)."""
+    """Return (p, the sum of all exponentials except the largest, the place of the largest)."""
     e, top = np.exp(z - z.max(axis=1, keepdims=True)), np.arange(z.shape[1])
     top = top == z.argmax(axis=1)[:, None]
     S = np.where(top, 0, e).sum(axis=1, keepdims=True)
@@ -102,8 +100,10 @@ def softmax(z):
 
 
 def built_in(name, z, y):
-    """What the kernels have: terms of a loss, first derivatives by its outputs, and second ones, of
-    cross entropy as matrices, of the others as their diagonals; nothing cancels.
+    """Return terms of a built-in loss and its first and second derivatives by the outputs, without
+    cancellation.
+
+    Second derivatives of cross entropy are matrices, those of other losses diagonals.
     """
     e = np.exp(-np.abs(z))
     if name == "mse":
@@ -119,7 +119,7 @@ def built_in(name, z, y):
 
 
 class Truth:
-    """Gradient and products of an `Objective` at theta, from its own numbers, in long double."""
+    """Gradient and products of an `Objective` at theta in long double, from its stored numbers."""
 
     def __init__(self, ob, theta):
         self.ob, self.theta, model = ob, np.asarray(theta).astype(LD), ob.model
@@ -151,7 +151,7 @@ class Truth:
         )
 
     def backward(self, delta):
-        """J'delta, and by layers the delta and e on the way."""
+        """Return J'delta, and each layer's delta and e."""
         d, e = [np.asarray(delta, LD)], [None]
         for l in range(len(self.layers) - 1, 0, -1):
             e.insert(0, d[0] @ self.layers[l][0] + (e[0] if self.skips[l] else 0))
@@ -202,6 +202,6 @@ class Truth:
 
 
 def size(x):
-    """||x||, safe from underflow."""
+    """Return ||x||, safe from underflow."""
     top = np.abs(x).max()
     return top * np.sqrt(np.sum((x / top) ** 2)) if 0 < top < np.inf else top

@@ -1,8 +1,7 @@
-"""The bounds on rounding hold: every attempt to break them, with every table of kernels, fails; and
-they are of use.
+"""Bounds on rounding hold for every table of kernels and are not too large.
 
-The truth is `longdouble.Truth`, 2048 times more precise than float64 where long double is more than
-that.
+The oracle is `longdouble.Truth`, 2048 times more precise than float64 where long double is longer
+than double.
 """
 
 import numpy as np
@@ -22,8 +21,8 @@ pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
 
 
 def errors(ob, theta, v, kinds=tuple(KINDS)):
-    """``{what: (bound, error)}`` of the gradient and of products; in float32 what was measured as
-    well.
+    """Return ``{what: (bound, error)}`` of the gradient and products, in float32 with measured
+    bounds too.
     """
     truth, found = Truth(ob, theta), {}
     g = ob.gradient(theta)
@@ -38,9 +37,9 @@ def errors(ob, theta, v, kinds=tuple(KINDS)):
     return {what: (bound, float(error)) for what, (bound, error) in found.items()}
 
 
-def check(ob, theta, v, **options):
-    """Every bound holds; the oracle's own rounding is allowed for where it is no better than
-    float64.
+def check_bounds(ob, theta, v, **options):
+    """Assert that every bound holds, allowing for the oracle's own rounding if that is no better
+    than float64.
     """
     found = errors(ob, theta, v, **options)
     room = 1 + ORACLE / np.finfo(ob.dtype).eps
@@ -76,20 +75,20 @@ def test_bounds_hold_for_random_nets(dtype, depth, kernels):
             bias=case != 1,
             residual=case % 2 == 0,
         )
-        check(ob, (theta * rng.choice([0.3, 1, 3])).astype(dtype), v)
+        check_bounds(ob, (theta * rng.choice([0.3, 1, 3])).astype(dtype), v)
 
 
 @pytest.mark.parametrize("act", engine.ACTIVATIONS)
 def test_bounds_hold_for_every_table_and_activation(arch, dtype, act):
     for loss in engine.LOSSES:
-        check(
+        check_bounds(
             *problem([5, 9, 9, 3], act, loss, dtype, residual=True, seed=[len(act)]),
             kinds=("hessian",),
         )
 
 
-def test_against_the_reference_objective(dtype):
-    """An oracle built another way: complex steps in float64."""
+def test_bounds_hold_against_the_reference_objective(dtype):
+    """Bounds hold against an oracle built another way: complex steps in float64."""
     ob, theta, v = problem([6, 8, 8, 3], "gelu", "cross_entropy", dtype)
     other = ReferenceObjective(ReferenceModel([6, 8, 8, 3], "gelu"), ob.X, ob.y, "cross_entropy")
     H = other.hessian(theta.astype(float))
@@ -102,75 +101,77 @@ def test_against_the_reference_objective(dtype):
 # --- attempts to break them
 
 
-def test_systematic_rounding(arch, dtype):
-    """Equal numbers: every addition is rounded the same way, nothing averages out.
-
-    Long sums over columns and over rows.
+def test_bounds_hold_for_systematic_rounding(arch, dtype):
+    """For sums of equal numbers every addition is rounded in the same direction, so errors do not
+    average out.
     """
     for N, sizes in ((3000, [2, 3, 2]), (3, [700, 5, 2])):
         ob, theta, v = problem(sizes, "softplus", "mse", dtype, X=np.full((N, sizes[0]), 0.1))
-        found = check(ob, np.full_like(theta, 0.1), np.full_like(v, 0.1), kinds=("hessian",))
+        found = check_bounds(ob, np.full_like(theta, 0.1), np.full_like(v, 0.1), kinds=("hessian",))
         assert found["hessian"][1] > np.finfo(dtype).eps / 4  # there is something to bound
 
 
 @pytest.mark.usefixtures("samples_as_rows")
-def test_wide_nets_are_served_another_way(arch):
-    """Layer by layer, all rows at once."""
+def test_bounds_hold_for_wide_networks(arch):
+    """Wide networks are evaluated layer by layer with all samples at once."""
     ob, theta, v = problem([300, 250, 2], "relu", "mse", "float32", N=70, X=np.full((70, 300), 0.1))
     assert ob.hessian(theta).layout["panel"] == 0
-    check(ob, np.abs(theta), np.abs(v), kinds=("hessian",))
+    check_bounds(ob, np.abs(theta), np.abs(v), kinds=("hessian",))
 
 
 @pytest.mark.usefixtures("samples_as_rows")
-def test_rows_in_chunks_add_more_often(arch):
+def test_bounds_hold_for_samples_in_chunks(arch):
+    """Samples in chunks have more additions, which the bounds include."""
     ob, theta, v = problem(
         [3, 4, 2], "relu", "mse", "float32", X=np.full((4000, 3), 0.3), memory=700_000
     )
     assert ob.hessian(theta).layout["chunk"] < 4000
-    check(ob, np.abs(theta), np.abs(v), kinds=("hessian",))
+    check_bounds(ob, np.abs(theta), np.abs(v), kinds=("hessian",))
 
 
 @pytest.mark.parametrize("loss", engine.LOSSES)
 @pytest.mark.parametrize("scale", [-30, -3, 3, 30])
-def test_huge_and_tiny_scales(dtype, loss, scale):
-    """Down to where products underflow; saturated, and far from saturated."""
+def test_bounds_hold_at_huge_and_tiny_scales(dtype, loss, scale):
+    """Bounds hold at scales where products underflow and for saturated and unsaturated units."""
     scale = 10.0 ** (scale if dtype == "float64" else scale / 3)
     rng = np.random.default_rng(0)
     for act in ("tanh", "relu", "silu"):
         ob, theta, v = problem(
             [4, 6, 6, 3], act, loss, dtype, X=scale * rng.standard_normal((20, 4))
         )
-        check(ob, theta, v)
-        check(ob, theta, (v * scale).astype(dtype), kinds=("hessian",))
+        check_bounds(ob, theta, v)
+        check_bounds(ob, theta, (v * scale).astype(dtype), kinds=("hessian",))
 
 
-def test_underflow(dtype):
+def test_bounds_hold_where_products_underflow(dtype):
     tiny = float(np.finfo(dtype).tiny)
     for act in ("tanh", "identity", "gelu"):
         X = tiny**0.6 * np.random.default_rng(0).standard_normal((20, 4))
         ob, theta, v = problem([4, 6, 3], act, "mse", dtype, X=X, bias=False)
-        check(ob, theta, (v * tiny**0.3).astype(dtype))
+        check_bounds(ob, theta, (v * tiny**0.3).astype(dtype))
 
 
-def test_mixed_scales_of_inputs_and_units(dtype):
-    """Units that are rescaled, inputs in other units: nothing of that may enter the bound by a norm
-    over columns.
+def test_bounds_hold_for_mixed_scales_of_inputs_and_units(dtype):
+    """Rescaled units and inputs in other units do not enlarge the bound through a norm over
+    columns.
     """
     ob, theta, v = problem([4, 8, 8, 3], "relu", "mse", dtype)
-    plain = check(ob, theta, v, kinds=("hessian",))["gradient"]
+    plain = check_bounds(ob, theta, v, kinds=("hessian",))["gradient"]
     factors, layers = (
         10.0 ** np.linspace(-4, 4, 8),
         [(W.astype(float), b.astype(float)) for W, b in ob.model.unflatten(theta)],
     )
     (W1, b1), (W2, b2), (W3, b3) = layers
     other = ob.model.flatten([(factors[:, None] * W1, factors * b1), (W2 / factors, b2), (W3, b3)])
-    bound, error = check(ob, other, v, kinds=("hessian",))["gradient"]
+    bound, error = check_bounds(ob, other, v, kinds=("hessian",))["gradient"]
     assert bound <= 1e6 * error and plain[0] <= 1e4 * plain[1]
 
 
 @pytest.mark.parametrize("margin", [3, 12, 40, 80])
-def test_nearly_certain_samples(dtype, margin):
-    """Logits far apart: delta and rdelta keep their relative accuracy, and the bound knows."""
+def test_bounds_keep_relative_accuracy_for_nearly_certain_samples(dtype, margin):
+    """If logits are far apart, delta and its derivative keep their relative accuracy and the bound
+    reflects it.
+    """
     rng = np.random.default_rng(margin)
     for soft in (False, True):
         ob, theta, v = problem([5, 8, 4], "tanh", "cross_entropy", dtype)
@@ -178,7 +179,7 @@ def test_nearly_certain_samples(dtype, margin):
         ob.model.unflatten(theta)[-1][1][0] = margin
         y = np.zeros(len(ob.X), int)
         ob = fc.Objective(ob.model, ob.X, np.eye(4)[y] if soft else y)
-        found = check(ob, theta, v)
+        found = check_bounds(ob, theta, v)
         bound, error = found["gradient"]
         assert bound <= 1e6 * error + np.finfo(dtype).tiny * 1e6
         truth = Truth(ob, theta)
@@ -187,21 +188,23 @@ def test_nearly_certain_samples(dtype, margin):
     ob = fc.Objective(
         ob.model, ob.X, np.tile([1.0, 0, 0, 0], (len(ob.X), 1)), loss="binary_cross_entropy"
     )
-    check(ob, theta, rng.standard_normal(ob.n_params).astype(dtype))
+    check_bounds(ob, theta, rng.standard_normal(ob.n_params).astype(dtype))
 
 
-def test_ties_of_the_largest_logit(dtype):
-    """Equal rows of the last layer but for rounding: which logit is largest is not known."""
+def test_bounds_hold_if_the_largest_logit_is_tied(dtype):
+    """Rows of the last layer that differ by rounding leave unknown which logit is largest."""
     ob, theta, v = problem([5, 8, 3], "silu", "cross_entropy", dtype)
     W, b = ob.model.unflatten(theta)[-1]
     W[:], b[:] = W[0], b[0]
     b[1] *= 1 + 4 * np.finfo(dtype).eps
-    check(ob, theta, v)
+    check_bounds(ob, theta, v)
 
 
 @pytest.mark.parametrize("act", ["relu", "leaky_relu", "elu"])
-def test_a_kink_within_rounding(act):
-    """z = 0.1 + 0.2 - 0.3 in float32 has no sign to trust: phi' may jump, for elu phi''."""
+def test_bounds_hold_at_a_kink_within_rounding(act):
+    """In float32 the sign of z = 0.1 + 0.2 - 0.3 is rounding, so phi' may jump, and for
+    elu phi''.
+    """
     X = np.array([[0.1, 0.2, 0.3], [1.0, 2.0, 4.0]])
     ob, theta, v = problem([3, 2, 1], act, "mse", "float32", X=X)
     theta = ob.model.flatten([([[1, 1, -1], [0.5, -1, 2]], [0, 0]), ([[1.0, -2.0]], [0.3])])
@@ -209,12 +212,12 @@ def test_a_kink_within_rounding(act):
         moved = theta.copy()
         moved[2] = np.nextafter(theta[2], np.float32(flip * 10))
         for at in (theta, moved):
-            check(ob, at, v)
+            check_bounds(ob, at, v)
     assert product_bound(ob, theta, v) > 1e-3
 
 
 @pytest.mark.parametrize("loss", engine.LOSSES)
-def test_near_a_critical_point_all_cancels(dtype, loss):
+def test_bounds_hold_near_a_critical_point(dtype, loss):
     ob, theta, v = problem([3, 5, 2], "tanh", loss, "float64", l2=1e-3, seed=1)
     at = minimize(
         ob.value_and_gradient,
@@ -225,18 +228,18 @@ def test_near_a_critical_point_all_cancels(dtype, loss):
     ).x
     assert np.linalg.norm(ob.gradient(at)) < 1e-6
     ob = ob.astype(dtype)
-    found = check(ob, at.astype(dtype), v.astype(dtype))
+    found = check_bounds(ob, at.astype(dtype), v.astype(dtype))
     assert found["gradient"][0] < (1e-3 if dtype == "float32" else 1e-12)
 
 
-def test_directions_that_cancel():
-    """H v for v in the kernel of softmax's common shift: the exact product is 0 but for what
-    bends.
+def test_bounds_hold_for_directions_of_cancelling_products():
+    """For v in the kernel of the common shift of logits, the exact H v is 0 except for
+    curvature.
     """
     ob, theta, v = problem([4, 6, 3], "tanh", "cross_entropy")
     shift = np.zeros(ob.n_params)
     shift[-3:] = 1
-    found = check(ob, theta, shift)
+    found = check_bounds(ob, theta, shift)
     assert found["hessian"][0] < 1e-13
 
 
@@ -246,9 +249,9 @@ def test_directions_that_cancel():
 @pytest.mark.by_day(share=1 / 3)
 @pytest.mark.parametrize("act", engine.ACTIVATIONS)
 @pytest.mark.parametrize("loss", engine.LOSSES)
-def test_no_more_than_so_far_above_the_error(act, loss):
-    """Two layers: some thousand times; five: a hundred thousand, in either precision; measured: the
-    error itself.
+def test_bounds_exceed_errors_by_limited_factors(act, loss):
+    """Bounds exceed errors at most some thousand times for two layers and a hundred thousand times
+    for five; measured bounds equal the error.
     """
     plain = 2 if engine.chosen_arch() == "reference" else 1  # whose sums err less
     for sizes, ceiling in (([8, 16, 5], 5e3), ([8, 16, 16, 16, 16, 5], plain * 1.5e5)):
@@ -259,8 +262,8 @@ def test_no_more_than_so_far_above_the_error(act, loss):
                 assert bound <= (1.01 if measured else ceiling) * error, (what, bound / error)
 
 
-def test_a_bound_smaller_than_what_it_bounds():
-    """In float64, five layers and a small net of every use: eight digits and more are sure."""
+def test_bounds_leave_eight_digits_of_products():
+    """In float64, for a small network of five layers, the bound is below 1e-8 of the result."""
     for act in ("tanh", "relu", "gelu"):
         ob, theta, v = problem([8, 16, 16, 16, 16, 5], act, "cross_entropy", N=200)
         H = ob.hessian(theta)
@@ -269,9 +272,9 @@ def test_a_bound_smaller_than_what_it_bounds():
 
 
 @pytest.mark.parametrize("power", [-850, -500, 60, 500])
-def test_bounds_go_with_the_unit_of_the_loss(power):
-    """Where squares of errors are no numbers any more, they are no smaller than the same errors in
-    another unit, and finite.
+def test_bounds_scale_with_the_unit_of_the_loss(power):
+    """If squares of errors leave the range, bounds are finite and no smaller than those in another
+    unit.
     """
     rng = np.random.default_rng(1)
     X, y = rng.standard_normal((9, 3)), rng.standard_normal((9, 2))

@@ -18,8 +18,8 @@ pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_column_bounds(dtype, kind):
-    """Every column of the dense matrix."""
+def test_bounds_hold_for_every_column(dtype, kind):
+    """The bounds hold for every column of the dense matrix."""
     ob, theta, v = problem([4, 5, 5, 3], "silu", "cross_entropy", dtype, l2=0.1, residual=True)
     H, truth = getattr(ob, KINDS[kind])(theta), Truth(ob, theta)
     bounds, found = H.column_bounds(), []
@@ -32,7 +32,7 @@ def test_column_bounds(dtype, kind):
     )
 
 
-def test_a_blocks_bound():
+def test_the_bound_of_a_block_holds_for_its_products():
     for dtype in DTYPES:
         ob, theta, v = problem([4, 6, 3], "gelu", "mse", dtype)
         block = ob.hessian(theta).restrict(layers=[1])
@@ -46,7 +46,7 @@ def test_a_blocks_bound():
 
 
 @pytest.mark.parametrize("name", engine.ACTIVATIONS)
-def test_activations_are_as_accurate_as_is_taken_for_granted(dtype, name):
+def test_activations_are_as_accurate_as_bounds_assume(dtype, name):
     rng = np.random.default_rng(0)
     z = [rng.uniform(-b, b, 500) for b in (0.01, 1, 6, 30, 80)] + [10.0 ** rng.uniform(-30, 1, 500)]
     z = np.concatenate(z).astype(dtype)[None]
@@ -62,14 +62,16 @@ def test_activations_are_as_accurate_as_is_taken_for_granted(dtype, name):
             assert np.all(np.abs(got - true) <= bound * (1 + ORACLE / np.finfo(dtype).eps))
 
 
-def test_norms_are_safe():
+def test_norms_are_safe_from_underflow_and_overflow():
     E = np.array([[3e-200, 4e-200], [3e200, 4e200], [3.0, 4.0], [0.0, 0.0], [np.inf, 1.0]])
     np.testing.assert_allclose(rounding_local.norms(E)[:, 0], [5e-200, 5e200, 5, 0, np.inf])
 
 
 @pytest.mark.parametrize("kind", ["hessian", "ggn", "empirical_fisher"])
 def test_the_bound_of_a_block_is_that_of_its_own_products(kind):
-    """In float32, where it is measured: a block's passes round otherwise than the whole's."""
+    """In float32 the bound of a block is measured on its own products, which round differently from
+    those of the whole.
+    """
     for seed in range(6):
         rng = np.random.default_rng(seed)
         model = fc.MLP([5, 20, 2], "softplus", bias=False, dtype="float32")

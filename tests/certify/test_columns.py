@@ -1,6 +1,5 @@
-"""Bounds at real widths, and of every column of a dense matrix: the steps that are in v and those
-that are in theta, zeros of either, every table of kernels.
-"""
+"""Bounds for wide networks and for every column of a dense matrix: roundings in v and in theta,
+zeros, and every table of kernels."""
 
 import numpy as np
 import pytest
@@ -18,8 +17,10 @@ pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
 
 
 @pytest.mark.parametrize("k", [300, 784, 2000])
-def test_long_sums(arch, dtype, k):
-    """A 1 swallows what follows in its chain: as many roundings of one sign as a chain is long."""
+def test_bounds_hold_for_long_sums(arch, dtype, k):
+    """In a sum that begins with 1, small terms round in one direction as often as the
+    sum is long.
+    """
     eps = float(np.finfo(dtype).eps)
     X = np.full((3, k), 0.4 * eps)
     X[:, 0] = 1
@@ -35,8 +36,8 @@ def test_long_sums(arch, dtype, k):
     assert size(H @ e - truth.product(e)) <= H.column_bounds()[0] * room
 
 
-def test_sums_of_two_terms_and_over_rows(arch, dtype):
-    """``ra W' + a V'`` in one chain, and rows without number."""
+def test_bounds_hold_for_sums_of_two_products_and_over_samples(arch, dtype):
+    """Bounds hold for ``ra W' + a V'`` in one sum, and for many samples."""
     for sizes, N in (([700, 600, 2], 4), ([3, 2, 2], 5000)):
         rng = np.random.default_rng(N)
         model = fc.MLP(sizes, activation="softplus", dtype=dtype)
@@ -50,8 +51,8 @@ def test_sums_of_two_terms_and_over_rows(arch, dtype):
         assert size(H @ v - truth.product(v)) <= product_bound(ob, theta, v) * room
 
 
-def random_net(rng):
-    """(objective, theta) of any shape, with zeros among inputs and parameters."""
+def random_network(rng):
+    """Return (objective, theta) of any shape, with zeros among inputs and parameters."""
     depth, d = int(rng.integers(1, 5)), int(rng.integers(1, 8))
     hidden = rng.integers(1, 8, depth - 1).tolist() if rng.random() < 0.5 else [d] * (depth - 1)
     sizes = [d, *hidden, int(rng.integers(1, 5))]
@@ -75,11 +76,11 @@ def random_net(rng):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_every_column_of_random_nets(seed, kernels):
+def test_bounds_hold_for_every_column_of_random_networks(seed, kernels):
     rng = np.random.default_rng(seed)
     for _ in range(10):
         kernels(str(rng.choice(engine.available_archs())))
-        ob, theta = random_net(rng)
+        ob, theta = random_network(rng)
         kind = str(rng.choice(list(KINDS)))
         H, truth = getattr(ob, KINDS[kind])(theta), Truth(ob, theta)
         dense, bounds = H.to_dense(), H.column_bounds()
@@ -88,8 +89,8 @@ def test_every_column_of_random_nets(seed, kernels):
             assert error <= bounds[j] * (1 + ORACLE / np.finfo(ob.dtype).eps)
 
 
-def test_columns_where_a_bias_sees_nothing(dtype):
-    """At zero activations a step in a weight moves nothing forward: its column is ``delta V``
+def test_column_bounds_hold_at_zero_activations(dtype):
+    """At zero activations a step in a weight changes no output, and its column is ``delta V``
     alone.
     """
     model = fc.MLP([2, 3, 1], activation="relu", dtype=dtype, bias=False)
@@ -104,8 +105,8 @@ def test_columns_where_a_bias_sees_nothing(dtype):
     assert (bounds[[0, 1]] > 0).all()
 
 
-def test_columns_of_wide_nets(dtype):
-    """600 wide: some columns of each layer against long double."""
+def test_column_bounds_hold_for_wide_networks(dtype):
+    """For width 600, some columns of each layer are compared with long double."""
     rng = np.random.default_rng(2)
     for sizes, act in (([20, 600, 3], "tanh"), ([600, 8, 300, 2], "gelu")):
         model = fc.MLP(sizes, activation=act, dtype=dtype)
@@ -122,8 +123,8 @@ def test_columns_of_wide_nets(dtype):
         assert bounds.max() < 1e10 * np.finfo(dtype).eps
 
 
-def test_rows_of_the_jacobian(dtype):
-    """``J' e_i`` by a backward pass in long double."""
+def test_bounds_hold_for_rows_of_the_jacobian(dtype):
+    """Rows ``J' e_i`` are compared with a backward pass in long double."""
     rng = np.random.default_rng(4)
     nets = [([4, 6, 6, 2], "gelu"), ([300, 5, 2], "relu"), ([3, 2], ())]
     for depth in (2, 3, 4, 6) * 3:
@@ -161,8 +162,8 @@ def test_eigenvalues_of_float32_lie_within_the_bound(seed):
         assert error <= fc.inertia(ob.hessian(theta)).bound
 
 
-def test_constants_are_shared():
-    """What a proof and a kernel both rest on is one number."""
+def test_proofs_and_kernels_share_their_constants():
+    """Each constant that both a proof and a kernel use is one number."""
     from fastcurv.structure import tables
 
     assert engine.BATCH_NORM_EPS == tables.BATCH_NORM_EPS

@@ -1,6 +1,5 @@
-"""A floor under the curvature, held to dense Hessians: never above the least eigenvalue, and above
-zero where it can be.
-"""
+"""The curvature floor never exceeds the least eigenvalue of the dense Hessian, and is positive
+where possible."""
 
 import numpy as np
 import pytest
@@ -23,7 +22,9 @@ DEPTHS = ((3, 5, 2), (3, 4, 5, 2), (3, 4, 4, 4, 3), (2, 5, 3, 3, 4, 2))
 
 
 def objective(sizes, activation="tanh", loss="mse", seed=0, N=20, scale=0.8, noise=None, **options):
-    """Random targets, or with `noise` the network's own outputs plus that much."""
+    """Return an objective with random targets, or with `noise` the network's own outputs plus
+    noise, and theta.
+    """
     rng = np.random.default_rng(seed)
     net = draw(rng, sizes, activation, loss, N, soft=True, **options)
     theta = (scale * rng.standard_normal(net.n)).astype(net.theta.dtype)
@@ -33,8 +34,8 @@ def objective(sizes, activation="tanh", loss="mse", seed=0, N=20, scale=0.8, noi
     return net.objective(y=y), theta
 
 
-def lowest(ob, theta, kind="hessian"):
-    """The least eigenvalue of the Hessian in float64, and a bound on its error."""
+def lowest_eigenvalue(ob, theta, kind="hessian"):
+    """Return the least eigenvalue of the Hessian in float64, and a bound on its error."""
     H = getattr(ob.astype("float64"), kind)(theta.astype(float))
     M = dense_matrix(H)
     A, bounds = M.A, M.bounds
@@ -48,7 +49,7 @@ def dense_of(ob, theta):
 
 
 def residual_part(ob, theta):
-    """H - GGN, dense."""
+    """Return the dense H - GGN."""
     return dense_of(ob, theta) - ob.ggn(theta).to_dense()
 
 
@@ -71,7 +72,7 @@ def test_no_eigenvalue_lies_below_the_floor(activation, dtype):
                 sample_weight=weight,
                 noise=(None, 0.0, 1e-6)[i % 3] if loss == "mse" else None,
             )
-            floor, (low, error) = curvature_floor(ob, theta), lowest(ob, theta)
+            floor, (low, error) = curvature_floor(ob, theta), lowest_eigenvalue(ob, theta)
             assert -np.inf < floor <= min(low + error, 0.01), (sizes, loss, residual)
             R = np.linalg.eigvalsh(residual_part(ob.astype("float64"), theta.astype(float)))[0]
             if R < -1e-3:
@@ -91,14 +92,14 @@ def test_layers_of_different_activations_by_either_objective():
         assert (
             floor == ob.certificates.curvature_floor(theta) == curvature_floor(compiled(ob), theta)
         )
-        assert floor <= lowest(compiled(ob), theta)[0]
+        assert floor <= lowest_eigenvalue(compiled(ob), theta)[0]
 
 
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("activation", ["identity", "relu", "softplus"])
-def test_where_every_bound_is_reached(activation, residual):
-    """One unit a layer, one sample, all signs alike: then S = -R, and a floor any higher would be
-    wrong.
+def test_the_floor_is_attained_by_networks_of_one_unit(activation, residual):
+    """For one unit a layer, one sample and equal signs, S = -R, so any higher floor
+    would be false.
     """
     for n_hidden in (1, 2, 3, 4):
         rng = np.random.default_rng(n_hidden)
@@ -109,7 +110,7 @@ def test_where_every_bound_is_reached(activation, residual):
         assert least < -100 and abs(floor - 2 - least) <= 1e-7 * abs(least)
 
 
-def test_one_hidden_layer_gives_the_residual_part_itself():
+def test_the_floor_of_one_hidden_layer_is_exact():
     for activation in sorted(ACTIVATIONS):
         for loss in LOSSES:
             ob, theta = objective((3, 4, 2), activation, loss, N=40, l2=0.05)
@@ -121,23 +122,23 @@ def test_one_hidden_layer_gives_the_residual_part_itself():
         assert 2 * least < curvature_floor(ob, theta) - 0.01 <= least * (1 - 1e-6)
 
 
-def test_rounding_is_in_the_floor():
-    """A float32 network that fits its own outputs: what is left of the residuals is rounding, and
-    counts.
+def test_the_floor_includes_rounding():
+    """In a float32 network that fits its own outputs, the remaining residuals are rounding, which
+    the floor includes.
     """
     for seed in range(10):
         ob, theta = objective((4, 6, 6, 2), "gelu", seed=seed, noise=0.0, dtype="float32", l2=1e-3)
         f = ob.astype("float64").model.predict(theta.astype(float), ob.X.astype(float))
         assert 0 < np.abs(f - ob.y).max() < 1e-5
-        floor, (low, error) = curvature_floor(ob, theta), lowest(ob, theta)
+        floor, (low, error) = curvature_floor(ob, theta), lowest_eigenvalue(ob, theta)
         assert 1e-3 - 1e-5 < floor < 1e-3 and floor <= low + error
         exact = fc.Objective(ob.astype("float64").model, ob.X, f, loss="mse", l2=1e-3)
         assert 1e-3 - 1e-7 < curvature_floor(exact, theta.astype(float)) < 1e-3
 
 
-def test_rows_by_chunks_and_products_of_norms(monkeypatch):
-    """State made in parts is the same state; without a matrix for each row, and with Frobenius
-    norms, the floor is lower.
+def test_the_floor_holds_for_chunks_and_products_of_norms(monkeypatch):
+    """Chunks give the same state; without a matrix for each sample, and with Frobenius norms, the
+    floor is lower.
     """
     from fastcurv.certify import majorants as module
     from fastcurv.certify import passes
@@ -152,11 +153,11 @@ def test_rows_by_chunks_and_products_of_norms(monkeypatch):
     monkeypatch.setattr(passes, "MAX_JOINT_FLOPS", 0)
     fewer = afresh(ob, theta)
     monkeypatch.setattr(module, "MAX_SPECTRAL_WIDTH", 0)
-    assert -np.inf < afresh(ob, theta) < fewer < whole <= lowest(ob, theta)[0]
+    assert -np.inf < afresh(ob, theta) < fewer < whole <= lowest_eigenvalue(ob, theta)[0]
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 40), (40, 3), (30, 300), (400, 300), (700, 280)])
-def test_spectral_norms_from_above(shape):
+def test_spectral_norms_are_bounded_from_above(shape):
     rng = np.random.default_rng(0)
     rank_one = np.outer(rng.standard_normal(shape[0]), rng.standard_normal(shape[1]))
     for A in (
@@ -176,7 +177,7 @@ def test_spectral_norms_from_above(shape):
     assert spectral(0 * rank_one) == 0
 
 
-def test_where_there_is_none():
+def test_objectives_without_a_floor_have_minus_infinity():
     for loss in LOSSES:
         ob, theta = objective((4, 3), "identity", loss, l2=0.3)
         assert curvature_floor(ob, theta) == 0.3
@@ -198,16 +199,13 @@ def test_where_there_is_none():
 
 @pytest.mark.parametrize("sizes", DEPTHS)
 @pytest.mark.parametrize("activation", ["tanh", "gelu", "relu"])
-def test_close_fits_are_strictly_convex_but_no_minimum_yet(activation, sizes):
-    """l2 far above the residuals: the floor is positive.
-
-    But the minimum that l2 pulls theta to is a long way off.
-    """
+def test_close_fits_are_strictly_convex_but_not_critical(activation, sizes):
+    """If l2 is far above the residuals the floor is positive, but the minimum lies far away."""
     for N in (12, 60):
         ob, theta = objective(
             sizes, activation, noise=1e-6, N=N, l2=1e-5, scale=0.5, bias=activation != "relu"
         )
-        floor, (low, error) = curvature_floor(ob, theta), lowest(ob, theta)
+        floor, (low, error) = curvature_floor(ob, theta), lowest_eigenvalue(ob, theta)
         assert 0 < floor <= low + error
         report = classify(ob, theta, dense_below=0, gradient_tol=1e-3)
         assert report.n_negative_bounds == (0, 0) and floor <= report.lambda_min_bounds[0]
@@ -223,9 +221,9 @@ def test_close_fits_are_strictly_convex_but_no_minimum_yet(activation, sizes):
 
 
 @pytest.mark.parametrize("activation", ["tanh", "gelu", "silu"])
-def test_weights_decayed_to_nothing(activation, dtype):
-    """With l2 large enough only the last bias is left: a minimum, proved at any size; the floor is
-    the least eigenvalue itself.
+def test_the_floor_is_exact_at_zero_weights(activation, dtype):
+    """If l2 is so large that only the last bias is nonzero, the point is a proved minimum and the
+    floor is the least eigenvalue.
     """
     X = np.random.default_rng(0).standard_normal((40, 6))
     y = np.tanh(X[:, :2]) + 0.5
@@ -247,12 +245,12 @@ def test_weights_decayed_to_nothing(activation, dtype):
         )
         if hidden == (80, 60):
             continue
-        floor, (low, error) = curvature_floor(ob, theta), lowest(ob, theta)
+        floor, (low, error) = curvature_floor(ob, theta), lowest_eigenvalue(ob, theta)
         assert 0 < low - 1e-6 < floor <= low + error and report.lambda_min_bounds[0] >= floor
         assert classify(ob, theta).kind == "minimum"
 
 
-def test_one_hidden_layer_decayed_to_nothing_turns_at_the_largest_singular_value():
+def test_zero_weights_are_a_minimum_above_the_largest_singular_value():
     X = np.random.default_rng(0).standard_normal((40, 30))
     y = np.tanh(X[:, :2]) - np.tanh(X[:, :2]).mean(axis=0)
     size = np.linalg.norm(2 * y.T @ X / y.size, 2)
@@ -265,9 +263,9 @@ def test_one_hidden_layer_decayed_to_nothing_turns_at_the_largest_singular_value
 @pytest.mark.parametrize(
     "sizes", [*DEPTHS[:2], *(pytest.param(s, marks=pytest.mark.nightly) for s in DEPTHS[2:])]
 )
-def test_never_a_minimum_where_dense_says_otherwise(sizes):
-    """Around the l2 at which the least eigenvalue changes its sign, at fits and at weights near 0,
-    and where nothing is critical.
+def test_the_floor_certifies_no_false_minimum(sizes):
+    """No minimum is certified against the dense spectrum near the l2 at which the least eigenvalue
+    changes sign, at fits and near 0.
     """
     kinds = []
     for seed in (0, 2, 4, 10, 12, 14):
@@ -279,13 +277,13 @@ def test_never_a_minimum_where_dense_says_otherwise(sizes):
         lifted = fc.Objective(
             plain.model, plain.X, plain.y - plain.y.mean(axis=0) * (seed >= 8), loss="mse"
         )
-        low = lowest(lifted, theta)[0]
+        low = lowest_eigenvalue(lifted, theta)[0]
         for i, share in enumerate((0.3, 0.99, 1.01, 30.0)):  # of the l2 at which the least is 0
             tol = (None, 1e-2)[(i + seed // 2) % 2]
             ob = fc.Objective(
                 lifted.model, lifted.X, lifted.y, loss="mse", l2=share * max(-low, 1e-3)
             )
-            floor, least = curvature_floor(ob, theta), lowest(ob, theta)
+            floor, least = curvature_floor(ob, theta), lowest_eigenvalue(ob, theta)
             assert floor <= sum(least)
             exact, report = (
                 classify(ob, theta, gradient_tol=tol),
@@ -303,9 +301,9 @@ def test_never_a_minimum_where_dense_says_otherwise(sizes):
 
 @pytest.mark.parametrize("sizes", [(6, 300, 2), (300, 150, 3), (3, 40, 4)])
 @pytest.mark.parametrize("equal", [False, True])
-def test_the_worst_unit_is_found_without_all_their_eigenvalues(sizes, equal, monkeypatch):
-    """The largest over all units, one at a time, is the oracle: norms alone may take 2% more. Of
-    equal units, as of those that widen a network, only a few are decomposed.
+def test_the_largest_unit_bound_needs_few_eigenvalue_problems(sizes, equal, monkeypatch):
+    """The result equals the maximum over units computed one at a time, to 2% for norms alone, and
+    of equal units few are decomposed.
     """
     ob, theta = objective(sizes, loss="cross_entropy", N=30, l2=0.1, scale=0.3)
     if equal:
@@ -327,7 +325,7 @@ def test_the_worst_unit_is_found_without_all_their_eigenvalues(sizes, equal, mon
 
 
 @pytest.mark.parametrize("unknown", [np.nan, np.inf])
-def test_a_unit_without_a_bound_leaves_none(unknown, monkeypatch):
+def test_one_unbounded_unit_makes_the_bound_infinite(unknown, monkeypatch):
     ob, theta = objective((3, 5, 2), N=20, l2=0.1)
     bounds = majorants._of_all_units
     monkeypatch.setattr(
@@ -338,7 +336,9 @@ def test_a_unit_without_a_bound_leaves_none(unknown, monkeypatch):
 
 @pytest.mark.parametrize("rows", [7, 40, 200])
 def test_the_norm_of_rows_in_parts_is_that_of_all(rows, monkeypatch, rng):
-    """By the smaller Gram matrix, or where that takes too much memory, no smaller than the norm."""
+    """The bound is no smaller than the norm, by the smaller Gram matrix or by parts if that needs
+    too much memory.
+    """
     x = rng.standard_normal((rows, 40))
 
     def norm():
@@ -356,7 +356,7 @@ def test_the_norm_of_rows_in_parts_is_that_of_all(rows, monkeypatch, rng):
 @pytest.mark.parametrize("n", [1, 3, 256, 257, 300])
 @pytest.mark.parametrize("size", [1.0, 1e-280, 1e280])
 def test_the_largest_eigenvalue_of_a_gram_matrix_is_bounded(n, size, rng):
-    """Closely by eigenvalues up to 256 rows; beyond, within the 32nd root of n."""
+    """The bound is tight for up to 256 rows, and within the 32nd root of n beyond."""
     F = rng.standard_normal((n, n // 2 + 1))
     G = F @ F.T / n
     largest = np.linalg.eigvalsh(G)[-1]
@@ -369,7 +369,7 @@ def test_the_largest_eigenvalue_of_a_gram_matrix_is_bounded(n, size, rng):
 @pytest.mark.parametrize("shape", [(4, 2, 5), (4, 5, 2), (3, 1, 1)])
 @pytest.mark.parametrize("size", [1.0, 1e-290, 1e290])
 def test_spectral_norms_of_a_stack_are_bounded(shape, size, rng):
-    """Within the 32nd root of the shorter side."""
+    """The bounds exceed the norms by at most the 32nd root of the shorter side."""
     K = rng.standard_normal(shape)
     exact = np.linalg.norm(K, 2, axis=(1, 2))
     bounds = stack_norms(K * size).reshape(-1) / size

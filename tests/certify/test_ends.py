@@ -1,4 +1,5 @@
-"""Bounds where numbers end or nothing moves, and parts of the proof on kinks for deep nets."""
+"""Bounds at the ends of the range and at zeros, and parts of the proof at kinks of deep
+networks."""
 
 from types import SimpleNamespace
 
@@ -55,9 +56,9 @@ def test_numbers_that_overflow_in_float32_have_no_bound():
     assert product_bound(ob, theta, v) < np.inf == product_bound(ob, theta, far)
 
 
-def test_states_that_are_not_kept_give_the_same_bounds(monkeypatch):
-    """Rows in chunks, the state made again for each vector; those of all rows to the order of
-    their sums.
+def test_recomputed_states_give_the_same_bounds(monkeypatch):
+    """Bounds with samples in chunks, whose state is recomputed for each vector, equal those of
+    stored states except for the order of sums.
     """
     ob, theta, v = problem([4, 6, 6, 3], "tanh", "mse", N=100)
     whole, layout = passes.ErrorPass(ob, theta), ob.hessian(theta).layout
@@ -73,8 +74,8 @@ def test_states_that_are_not_kept_give_the_same_bounds(monkeypatch):
         assert np.allclose(ask(parts), ask(whole), rtol=1e-10)
 
 
-def test_bounds_of_the_outputs_jacobian_over_skips():
-    """Against the product with every unit vector in long double."""
+def test_bounds_hold_for_jacobians_with_skip_connections():
+    """Products with all unit vectors are compared with long double."""
     ob, theta, _ = problem([3, 4, 4, 4, 2], "tanh", residual=True, dtype="float32")
     J = ob.jacobian(theta)
     dense = np.array(J @ np.eye(J.shape[1], dtype="float32"), float)
@@ -85,7 +86,7 @@ def test_bounds_of_the_outputs_jacobian_over_skips():
     assert (errors <= bounds).all() and bounds.max() <= 1e3 * errors.max()
 
 
-def test_vectors_that_are_parallel():
+def test_parallel_vectors_are_recognised():
     u = np.array([1.0, -2.0, 3.0])
     assert _parallel(u, 2 * u) and _parallel(u * (1 + 1e-15), u)
     assert not _parallel(u, -u) and not _parallel(u, np.ones(3))
@@ -95,7 +96,7 @@ def test_vectors_that_are_parallel():
 # --- kinks
 
 
-def test_margins_without_end_and_without_room():
+def test_kink_margins_may_be_infinite_or_zero():
     smooth, theta, _ = problem([3, 4, 1], "tanh")
     assert kink_margin(smooth, theta) == np.inf
     still, theta, _ = problem([3, 4, 1], "relu", X=np.zeros((6, 3)), bias=False)
@@ -116,8 +117,8 @@ def relu_net(sizes, seed):
 
 @pytest.mark.parametrize("sizes", [[2, 4, 3, 1], [2, 4, 3, 2], [3, 3, 4, 3, 2]])
 def test_what_opening_a_unit_can_gain_is_bounded(sizes, rng):
-    """``|sum over rows of d relu(u x)|`` for unit u, d = dL/dz of the layer above by differences
-    of the loss, in every hidden layer.
+    """The decrease by activating a unit is at most ``|sum over samples of d relu(u x)|`` for unit
+    u, with d = dL/dz by differences.
     """
     ob, theta = relu_net(sizes, 1)
     gates = slopes_near(ob, theta)
@@ -136,7 +137,7 @@ def test_what_opening_a_unit_can_gain_is_bounded(sizes, rng):
 
 
 def derivative(ob, layers, z, l):
-    """dL/dz of one layer, by central differences; the loss is quadratic between kinks."""
+    """Return dL/dz of one layer by central differences; the loss is quadratic between kinks."""
     out, h = np.empty_like(z), 1e-6
 
     def value(z):
@@ -152,7 +153,7 @@ def derivative(ob, layers, z, l):
     return out
 
 
-def test_copies_are_not_claimed_where_biases_are_spared():
+def test_l2_without_biases_prevents_copies_of_units():
     ob, theta = relu_net([2, 4, 1], 0)
     spared = fc.Objective(ob.model, ob.X, ob.y, "mse", l2=1e-2, l2_biases=False)
     for one, known in ((ob, True), (spared, False)):
@@ -181,8 +182,8 @@ LABELS = {  # by name: labels, their loss, and whether some output is pulled one
 @pytest.mark.parametrize("l2, spared", [(0.0, False), (0.1, False), (0.1, True)])
 @pytest.mark.parametrize("labels", LABELS)
 def test_along_a_ray_to_the_infimum_the_loss_falls(labels, l2, spared, weighted, rng):
-    """At every length until it is lost in rounding; it is found where labels pull one way and no
-    l2 pulls back, and nothing is below the lower bound or at one that is never attained.
+    """Along a ray that is found, the loss decreases until rounding and stays above the lower bound;
+    none is found if l2 holds the parameters.
     """
     (y, loss, one_way), (base, theta, _) = LABELS[labels], drawn(sizes=[3, 4, 3])
     weight = np.where(np.arange(23) < 21, 1.0, 0.0) if weighted else None
@@ -206,8 +207,10 @@ def test_along_a_ray_to_the_infimum_the_loss_falls(labels, l2, spared, weighted,
 
 @pytest.mark.parametrize("l2, spared", [(0.0, False), (0.1, False), (0.1, True)])
 @pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy"])
-def test_where_all_is_classified_rightly_larger_weights_lower_the_loss(loss, l2, spared):
-    """For ever, unless l2 holds them; not where one row is wrong."""
+def test_larger_weights_lower_the_loss_of_separated_classes(loss, l2, spared):
+    """If all samples are classified rightly and l2 does not hold the weights, the loss has no
+    minimum; if one is wrong, no such claim is made.
+    """
     base = drawn(sizes=[3, 4, 3])[0]
     layers = base.model.unflatten(base.model.init(seed=0))
     layers[1][0][...], layers[1][1][...] = 5 * np.eye(3, 4), 0.0
@@ -229,8 +232,8 @@ def test_where_all_is_classified_rightly_larger_weights_lower_the_loss(loss, l2,
 @pytest.mark.parametrize("net", HELD)
 @pytest.mark.parametrize("radius", [1e-4, 1e-3])
 def test_margins_on_kinks_hold_everywhere_on_the_ball(net, radius, rng):
-    """Of the signs of free pre-activations, of slopes and of what pulls upward, at points drawn in
-    the ball around theta and slopes.
+    """Signs of inactive pre-activations, slopes and one-sided derivatives hold at random points of
+    the ball.
     """
     held, point = on_kinks(**HELD[net])
     margins = held.margins(point, radius)

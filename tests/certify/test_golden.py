@@ -1,9 +1,8 @@
-"""The numbers that bounds come to stay what they are: the other tests show that a bound holds, and
-none would notice one that is twice too large, or too small by what no error found here uses.
+"""Computed bounds equal the golden file, which notices one that is too large or too small without
+being exceeded.
 
-Without vector instructions and with any BLAS they are the same to 1e-11, so that what is added for
-the rounding of the bounds themselves, 1e-9 of them, is held too. `tests.golden` says how they are
-written anew.
+Without vector instructions and with any BLAS they agree to 1e-11, so that the allowance of 1e-9 for
+the rounding of the bounds themselves is checked too. `tests.golden` updates the file.
 """
 
 import pytest
@@ -13,6 +12,8 @@ from . import golden
 
 
 @pytest.mark.parametrize("section", golden.SECTIONS)
-def test_bounds_are_what_they_were(section):
-    """On nets of every kind, on kinks, and by underflow, overflow, saturation and ties."""
+def test_bounds_are_unchanged(section):
+    """Bounds are unchanged for networks of every kind, at kinks, and for underflow, overflow,
+    saturation and ties.
+    """
     assert changed(golden, section) == []

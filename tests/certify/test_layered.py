@@ -1,4 +1,5 @@
-"""The matrix made layer by layer, against long double; its bounds by columns and in any units."""
+"""The matrix assembled layer by layer, compared with long double, and its bounds by columns and in
+any units."""
 
 import numpy as np
 import pytest
@@ -15,7 +16,9 @@ pytestmark = pytest.mark.by_day(share=1 / 2)
 
 
 def drawn(seed):
-    """A net of any kind: skips, biases spared, columns of any size, weighted rows."""
+    """Return a network of any kind: skips, l2 without biases, columns of any size, weighted
+    samples.
+    """
     rng = np.random.default_rng(seed)
     loss = KERNELS[seed % 3]
     sizes = [int(rng.integers(1, 7)) for _ in range(int(rng.integers(2, 6)))]
@@ -43,7 +46,9 @@ def exact(ob, theta):
 @pytest.mark.parametrize("step", [None, 7])
 @pytest.mark.parametrize("seed", range(30))
 def test_the_matrix_lies_within_its_bounds(seed, step, monkeypatch):
-    """Column by column, and in units over six decades; rows in one slab or in several."""
+    """The bounds hold column by column and in units over six decades, with samples in one block or
+    several.
+    """
     ob, theta, rng = drawn(seed)
     if step is not None:
         monkeypatch.setattr("fastcurv.certify.dense_hessian.step_of", lambda model: step)
@@ -58,9 +63,9 @@ def test_the_matrix_lies_within_its_bounds(seed, step, monkeypatch):
     assert known.error() <= 1e-5 * np.linalg.norm(known.A) + 1e-300
 
 
-def test_what_underflow_takes_is_in_the_bounds_too():
-    """Numbers whose squares leave the range: weights of rows, units that are all saturated, a
-    parameter near the smallest.
+def test_the_bounds_of_the_matrix_include_underflow():
+    """Bounds hold for tiny sample weights, saturated units and parameters near the
+    smallest number.
     """
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((5, 2)), rng.standard_normal((5, 2))
@@ -86,8 +91,8 @@ def test_what_underflow_takes_is_in_the_bounds_too():
 
 
 def test_the_bounds_follow_units(rng):
-    """Columns of X and layers times powers of two: the bounds of entries and of norms in units that
-    follow are the same bits, so no unit spoils what is known in another.
+    """If columns of X and layers are multiplied by powers of two, bounds in the corresponding units
+    are bitwise identical.
     """
     model = fc.MLP([3, 4, 2], "relu")
     X, y, theta = rng.standard_normal((9, 3)), rng.standard_normal((9, 2)), model.init(seed=0)
@@ -111,6 +116,9 @@ def test_the_bounds_follow_units(rng):
 
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 def test_the_gauss_newton_matrix_too(activation, rng):
+    """The matrix assembled layer by layer equals that of products for the Gauss-Newton
+    matrix too.
+    """
     model = fc.MLP([3, 4, 4, 2], activation, residual=True)
     X, y = rng.standard_normal((9, 3)), rng.standard_normal((9, 2))
     ob = fc.Objective(model, X, y, "mse", l2=0.01)
@@ -122,7 +130,9 @@ def test_the_gauss_newton_matrix_too(activation, rng):
 
 
 def test_classify_and_inertia_take_it(rng):
-    """Where all rows are at hand, with a bound near that of the products'."""
+    """`classify` and `inertia` use the assembled matrix if all samples are in memory, with a bound
+    near that of products.
+    """
     model = fc.MLP([12, 20, 12, 3], "tanh")
     X, y = rng.standard_normal((90, 12)), rng.integers(3, size=90)
     ob = fc.Objective(model, X, y, "cross_entropy", l2=1e-2)
@@ -140,7 +150,9 @@ def test_classify_and_inertia_take_it(rng):
 
 
 def test_where_it_is_not_offered(rng):
-    """Wide layers, single precision, Fisher's matrix, batch normalisation, overflow."""
+    """Wide layers, single precision, Fisher's matrix, batch normalisation and overflow have no
+    assembled matrix.
+    """
     X, y = rng.standard_normal((5, 700)), rng.standard_normal((5, 1))
 
     def asked(model, X=X, dtype="float64", kind="hessian"):

@@ -1,6 +1,5 @@
-"""The majorants hold: the Hessian changes no faster, kinks lie no nearer, the residuals bend no
-more.
-"""
+"""Majorants hold: the Hessian changes no faster, kinks are no nearer, and residuals have no more
+curvature."""
 
 import numpy as np
 import pytest
@@ -15,9 +14,9 @@ from .longdouble import LD, Truth, activation, size
 pytestmark = pytest.mark.by_day(share=1 / 2)
 
 
-def steepest(ob, theta, radius, rng, trials, c=1.0):
-    """The largest ||(H(a) - H(b)) v|| / ||a - b|| seen on the ball, v a top singular vector or
-    h; in units c.
+def largest_change(ob, theta, radius, rng, trials, c=1.0):
+    """Return the largest ||(H(a) - H(b)) v|| / ||a - b|| on the ball, with v a top singular vector
+    or h, in units c.
     """
     most = 0.0
     for _ in range(trials):
@@ -36,7 +35,9 @@ def steepest(ob, theta, radius, rng, trials, c=1.0):
 @pytest.mark.parametrize("loss", engine.LOSSES)
 @pytest.mark.parametrize("act", engine.ACTIVATIONS)
 def test_third_bound_lies_above_third_differences(act, loss):
-    """Skips, no bias, weights, soft targets, from near theta to far away."""
+    """The bound holds with skips, without biases, with weights and soft targets, near theta and far
+    away.
+    """
     rng = np.random.default_rng([len(act), len(loss)])
     for case in range(4):
         ob, theta = objective(
@@ -52,7 +53,7 @@ def test_third_bound_lies_above_third_differences(act, loss):
         )
         for radius in (1e-3, 0.1, 1.0):
             L = ob.certificates.third_bound(theta, radius)
-            assert steepest(ob, theta, radius, rng, 6) <= L * (1 + 1e-9) + 1e-10 / radius
+            assert largest_change(ob, theta, radius, rng, 6) <= L * (1 + 1e-9) + 1e-10 / radius
             if ob.certificates.kinks(theta, radius):
                 assert np.inf == L
         assert ob.certificates.third_bound(theta, 0.0) <= ob.certificates.third_bound(theta, 1e-3)
@@ -60,8 +61,10 @@ def test_third_bound_lies_above_third_differences(act, loss):
 
 @pytest.mark.parametrize("loss", engine.LOSSES)
 @pytest.mark.parametrize("act", engine.ACTIVATIONS)
-def test_third_bound_in_other_units(act, loss):
-    """Units of each parameter from 1e-3 to 1e3; units of 1 change nothing, a common one scales."""
+def test_the_third_bound_holds_in_other_units(act, loss):
+    """For units of each parameter from 1e-3 to 1e3 the bound holds; units of 1 change nothing and a
+    common unit scales the bound.
+    """
     rng = np.random.default_rng([len(act), len(loss), 1])
     for case in range(3):
         sizes = [[4, 5, 3], [3, 3, 3, 2], [3, 4, 4, 1]][case]
@@ -70,7 +73,9 @@ def test_third_bound_in_other_units(act, loss):
         ones, units = np.ones(theta.size), 10.0 ** rng.uniform(-3, 0, theta.size)
         for radius in (1e-3, 0.1, 1.0):
             L = ob.certificates.third_bound_in(theta, radius, units)
-            assert steepest(ob, theta, radius, rng, 6, units) <= L * (1 + 1e-9) + 1e-10 / radius
+            assert (
+                largest_change(ob, theta, radius, rng, 6, units) <= L * (1 + 1e-9) + 1e-10 / radius
+            )
             plain = ob.certificates.third_bound(theta, radius)
             assert ob.certificates.third_bound_in(theta, radius, ones) == pytest.approx(
                 plain, rel=1e-8
@@ -80,8 +85,10 @@ def test_third_bound_in_other_units(act, loss):
             assert big == pytest.approx(1e9 * plain, rel=1e-6)
 
 
-def test_units_that_undo_the_scales_of_inputs_undo_their_bound():
-    """Columns multiplied, first weights divided: in units that follow, L is what it was."""
+def test_units_that_cancel_input_scales_keep_the_third_bound():
+    """If columns are multiplied and first weights divided, the bound in the corresponding units is
+    unchanged.
+    """
     rng = np.random.default_rng(0)
     ob, theta = objective([4, 5, 3], "tanh", "mse")
     scale = 10.0 ** rng.uniform(-3, 3, 4)
@@ -91,26 +98,28 @@ def test_units_that_undo_the_scales_of_inputs_undo_their_bound():
     units[:20] /= np.tile(scale, 5)
     L = other.certificates.third_bound_in(there, 0.1, units)
     assert pytest.approx(ob.certificates.third_bound(theta, 0.1), rel=1e-6) == L
-    assert steepest(other, there, 0.1, rng, 6, units) <= L
+    assert largest_change(other, there, 0.1, rng, 6, units) <= L
 
 
 @pytest.mark.parametrize("act", ["tanh", "gelu", "relu"])
-def test_third_bound_of_wide_nets_and_zeros(act):
-    """Widths to 600; weights of 0, activations of 0, a zero theta."""
+def test_the_third_bound_holds_for_wide_networks_and_zeros(act):
+    """The bound holds for widths to 600, zero weights, zero activations and a zero theta."""
     rng = np.random.default_rng(0)
     ob, theta = objective([300, 600, 3], act, "cross_entropy")
-    assert steepest(ob, theta, 1e-3, rng, 2) <= ob.certificates.third_bound(theta, 1e-3) + 1e-7
+    assert (
+        largest_change(ob, theta, 1e-3, rng, 2) <= ob.certificates.third_bound(theta, 1e-3) + 1e-7
+    )
     for sizes in ([4, 6, 6, 2], [3, 5, 1]):
         ob, theta = objective(sizes, act, "mse")
         theta[rng.random(theta.size) < 0.5] = 0
         ob.model.unflatten(theta)[0][0][:2] = 0
         for at in (theta, 0 * theta):
             L = ob.certificates.third_bound(at, 0.01)
-            assert steepest(ob, at, 0.01, rng, 6) <= L * (1 + 1e-9) + 1e-8
+            assert largest_change(ob, at, 0.01, rng, 6) <= L * (1 + 1e-9) + 1e-8
 
 
-def test_in_long_double():
-    """Tiny steps: third differences of exact products."""
+def test_the_third_bound_holds_for_differences_in_long_double():
+    """Third differences of exact products over tiny steps lie below the bound."""
     rng = np.random.default_rng(3)
     for act, loss in (("tanh", "mse"), ("silu", "cross_entropy"), ("sigmoid", "mse")):
         ob, theta = objective([4, 5, 5, 2], act, loss)
@@ -121,7 +130,7 @@ def test_in_long_double():
             assert size(ends[0] - ends[1]) / (2 * step) <= ob.certificates.third_bound(theta, 2e-6)
 
 
-def test_not_known():
+def test_unknown_majorants_are_infinite_or_none():
     ob, theta = objective([4, 5, 3], "tanh", "mse", batch_norm=True)
     assert (
         ob.certificates.third_bound(theta, 0.0) == np.inf
@@ -162,8 +171,8 @@ def test_kinks_lie_no_nearer_than_the_margin(act):
 
 
 def test_parameters_above_make_no_kink(dtype, rng):
-    """Nor does the unit of the inputs; a z of 0, and one that rounds to it, lie at a kink in every
-    unit.
+    """Neither parameters of later layers nor units of inputs move a kink; a z of 0, or one that
+    rounds to 0, lies at a kink in every unit.
     """
     model = fc.MLP([2, 3, 3, 1], "relu", dtype=dtype)
     X, y = rng.standard_normal((20, 2)), rng.standard_normal(20)
@@ -183,8 +192,10 @@ def test_parameters_above_make_no_kink(dtype, rng):
         assert fc.Objective(model, X * unit, y, loss="mse").certificates.kinks(there) == 1
 
 
-def test_residual_bounds():
-    """R adds up to the loss, and its Jacobian changes no faster."""
+def test_residual_bounds_hold():
+    """The squared residuals sum to the loss, and their Jacobian changes no faster than
+    the bound.
+    """
     rng = np.random.default_rng(1)
     ob, theta = objective([3, 4, 4, 2], "tanh", "mse", N=6)
     weight = rng.uniform(0, 2, 6)
@@ -216,7 +227,7 @@ LOOSE = {
 
 
 def slopes(name, x, h=1e-5):
-    """|phi'|, |phi''| and, by differences, |phi'''|."""
+    """Return |phi'|, |phi''| and, by differences, |phi'''|."""
     _, first, second = activation(name, x)
     third = (activation(name, x + h)[2] - activation(name, x - h)[2]) / (2 * h)
     return [np.abs(d).astype(float) for d in (first, second, third)]
@@ -224,9 +235,9 @@ def slopes(name, x, h=1e-5):
 
 @pytest.mark.parametrize("name", engine.ACTIVATIONS)
 @pytest.mark.parametrize("t", [0.0, 1e-3, 0.05, 0.3, 3.0])
-def test_envelopes(name, t):
-    """Over z +- t no smaller than the derivatives, and what passes ask beside a kink neither; of
-    smooth ones no larger than these are from the interval's nearer end on, on either side.
+def test_envelopes_bound_derivatives_on_intervals(name, t):
+    """Envelopes over z +- t are no smaller than the derivatives and the one-sided ones at kinks,
+    and for smooth functions are tight at the interval's nearer end.
     """
     z, h = np.linspace(-12, 12, 481), 1e-5
     row, move = ACTIVATIONS[name], np.full_like(z, t)
@@ -252,7 +263,9 @@ def test_envelopes(name, t):
     "x, weight", [(1e-110, 1e200), (1e-160, 1e170), (1e-130, 1.0), (1e90, 1e-200)]
 )
 def test_third_bound_holds_where_its_factors_underflow(x, weight):
-    """Of ``weight (w2 w1 x - y)^2`` third derivatives are ``4 weight x^2 w``; none is called 0."""
+    """The third derivatives ``4 weight x^2 w`` of ``weight (w2 w1 x - y)^2`` are
+    bounded by no 0.
+    """
     model = fc.MLP([1, 1, 1], "identity", bias=False)
     ob = fc.Objective(model, [[x]], [x], loss="mse", sample_weight=[weight])
     found = ob.certificates.third_bound(np.ones(2), 0.1)
@@ -260,8 +273,8 @@ def test_third_bound_holds_where_its_factors_underflow(x, weight):
     assert found > 0
 
 
-def test_third_bound_of_saturated_units_is_not_0():
-    """Their derivatives are below the least number, and are no 0."""
+def test_the_third_bound_of_saturated_units_is_positive():
+    """Derivatives of saturated units underflow, but their bound is not 0."""
     for act in ("tanh", "gelu", "silu", "softplus", "elu"):
         ob = fc.Objective(fc.MLP([1, 1, 1], act), [[1.0]], [0.0], loss="mse")
         assert ob.certificates.third_bound(np.array([-900.0, 0.0, 1.0, 0.0]), 1e-3) > 0

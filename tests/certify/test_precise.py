@@ -1,4 +1,5 @@
-"""The gradient of some 100 bits: within its bound of long double, of itself by other means."""
+"""The gradient of some 100 bits lies within its bound of long double and of independent
+computations."""
 
 import copy
 from decimal import Decimal, localcontext
@@ -20,8 +21,8 @@ pytestmark = pytest.mark.by_day(share=1 / 2)
 
 @pytest.mark.parametrize("loss", engine.LOSSES)
 @pytest.mark.parametrize("act", engine.ACTIVATIONS)
-def test_gradient_against_long_double(act, loss):
-    """What long double is off by itself, a few thousand of its units, is allowed for."""
+def test_the_precise_gradient_agrees_with_long_double(act, loss):
+    """The comparison allows a few thousand units of long double for the oracle's own error."""
     for sizes, dtype in (([4, 6, 6, 3], "float64"), ([3, 3, 2], "float32"), ([5, 2], "float64")):
         acts = act if len(sizes) > 2 else ()
         ob, theta = objective(sizes, acts, loss, dtype=dtype, residual=True, soft=act == "elu")
@@ -36,8 +37,8 @@ def test_gradient_against_long_double(act, loss):
 
 @pytest.mark.parametrize("act", ["tanh", "relu", "gelu", "softplus"])
 @pytest.mark.parametrize("loss", engine.LOSSES)
-def test_bound_without_the_last_rounding(act, loss, monkeypatch):
-    """Against itself with more slices of fewer rows: two different roundings of one number."""
+def test_the_precise_gradient_is_accurate_before_its_last_rounding(act, loss, monkeypatch):
+    """Slicing the matrices differently rounds differently, and both gradients agree to 1e-20."""
     from fastcurv.certify import precise
 
     ob, theta = objective([4, 7, 5, 3], act, loss, N=70)
@@ -51,7 +52,7 @@ def test_bound_without_the_last_rounding(act, loss, monkeypatch):
     assert np.linalg.norm(g - second[0]) <= 1e-20 and 0 < g_error <= 1e-15
 
 
-def test_value():
+def test_the_precise_value_agrees_with_the_engine():
     for loss in engine.LOSSES:
         ob, theta = objective([4, 6, 3], "silu", loss)
         value, error = ob.certificates.precise_value(theta)
@@ -59,15 +60,15 @@ def test_value():
 
 
 def test_at_a_critical_point_the_bound_is_tiny():
-    """Where the gradient is 0 nothing of 1e-16 is left, whatever its terms add up from."""
+    """Where the gradient is 0 its bound is far below 1e-16, whatever its terms are."""
     X = np.array([[1.0], [2.0], [-3.0]])
     ob = fc.Objective(fc.MLP([1, 1]), X, 3 * X[:, 0] + 0.5, loss="mse")
     g, error = ob.certificates.precise_gradient([3.0, 0.5])
     assert np.array_equal(g, [0, 0]) and error < 1e-24
 
 
-def test_zero_rows_and_zero_weights_stay_exact():
-    """relu at z = 0 exactly: the left derivative, and no doubt about it."""
+def test_zeros_at_kinks_are_exact():
+    """At z = 0 exactly relu has its left derivative, without any uncertainty."""
     X = np.zeros((3, 2))
     ob = fc.Objective(fc.MLP([2, 3, 1], activation="relu", bias=False), X, [1.0, 2, 3], loss="mse")
     g, error = ob.certificates.precise_gradient(np.ones(9))
@@ -76,7 +77,7 @@ def test_zero_rows_and_zero_weights_stay_exact():
     assert ob.certificates.precise_gradient(0 * theta)[1] < 1e-15
 
 
-def test_batch_norm_and_overflow():
+def test_batch_norm_and_overflow_have_no_precise_gradient():
     ob, theta = objective([4, 5, 3], "tanh", "mse", batch_norm=True)
     g, error = ob.certificates.precise_gradient(theta)
     assert np.allclose(g, ob.gradient(theta), atol=error) and 0 < error < 1e-9
@@ -107,7 +108,7 @@ def numbers():
         ("softplus", lambda z: (1 + z.exp()).ln()),
     ],
 )
-def test_functions(name, truth):
+def test_precise_functions_agree_with_decimal(name, truth):
     z = numbers()
     with localcontext() as context:
         context.prec = 60
@@ -117,7 +118,7 @@ def test_functions(name, truth):
             assert abs(got - want) <= Decimal(precise.PAIR_ROUNDOFF) * size + Decimal(1e-40)
 
 
-def test_exponential():
+def test_the_precise_exponential_agrees_with_decimal():
     z = -precise.absolute(numbers())
     with localcontext() as context:
         context.prec = 60
@@ -128,8 +129,8 @@ def test_exponential():
             ) + Decimal(1e-55)
 
 
-def test_normal():
-    """By its derivative: differences of Phi are integrals of the density."""
+def test_the_precise_normal_distribution_integrates_its_density():
+    """Differences of Phi equal integrals of the density."""
     h = 2.0**-6
     z = np.arange(-10, 10, 0.37)
     ends = [precise.normal(precise.pair(z + s * h))[1] for s in (1, -1)]
@@ -149,7 +150,7 @@ def test_normal():
 
 
 @pytest.mark.parametrize("k", [1, 5, 1024, 1500, 4000])
-def test_products_of_matrices(k):
+def test_precise_matrix_products_are_exact_to_their_bound(k):
     rng = np.random.default_rng(k)
     A, B = (rng.standard_normal((3, k)) * 10.0 ** rng.uniform(-5, 5, (3, k)) for _ in range(2))
     A, B = (precise.two_sum(M, 1e-17 * M * rng.standard_normal(M.shape)) for M in (A, B))
@@ -166,7 +167,7 @@ def test_products_of_matrices(k):
 
 
 @pytest.mark.parametrize("name", ["add", "mul", "div"])
-def test_operations(name):
+def test_precise_operations_are_exact_to_their_bound(name):
     x, y = numbers(), Pair(*(np.roll(part, 7) for part in numbers()))
     with localcontext() as context:
         context.prec = 60
@@ -175,9 +176,9 @@ def test_operations(name):
             assert abs(got - want) <= Decimal(precise.PAIR_ROUNDOFF) * abs(want)
 
 
-def test_what_vanished_at_a_kink_is_not_taken_for_nothing():
-    """1e-200 times 1e-200 is 0 in float64, and yet on one side of the kink; a weight that is 0 is
-    not.
+def test_products_that_underflow_at_a_kink_are_not_zeros():
+    """1e-200 times 1e-200 is 0 in float64 but lies on one side of the kink, unlike a
+    weight of 0.
     """
     model = fc.MLP([1, 1, 1, 1], "leaky_relu", bias=False)
     ob = fc.Objective(model, np.ones((2, 1)), np.zeros(2), loss="mse")

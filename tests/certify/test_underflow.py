@@ -1,6 +1,6 @@
-"""Bounds where products of the passes underflow or overflow, against 1200 digits.
+"""Bounds for products that underflow or overflow, compared with 1200 digits.
 
-FASTCURV_EXAMPLES says how many networks are drawn, half of each dtype.
+FASTCURV_EXAMPLES sets the number of networks, half of each dtype.
 """
 
 import os
@@ -27,7 +27,9 @@ PRODUCTS = {"hessian": "hessian", "ggn": "ggn", "fisher": "empirical_fisher"}
 
 
 def numbers(rng, shape, reach, dtype):
-    """Of sizes 10^-reach to 10^reach each by itself, all of one size, or ordinary; some are 0."""
+    """Return numbers of individual sizes from 10^-reach to 10^reach, of one such size, or ordinary
+    ones, some of them 0.
+    """
     size = rng.choice([-1.0, 1.0], size=shape) * rng.uniform(1, 10, shape)
     how = rng.random()
     if how < 0.8:
@@ -36,7 +38,7 @@ def numbers(rng, shape, reach, dtype):
 
 
 def draw(seed, dtype, ends):
-    """(objective, theta, generator): one to five layers of any kind."""
+    """Return (objective, theta, generator, reach) of one to five layers of any kind."""
     rng = np.random.default_rng([seed, ends])
     reach, depth = ends * rng.choice([0.05, 0.3, 0.6, 1.0]), int(rng.integers(1, 6))
     sizes = rng.integers(1, 4, depth + 1).tolist()
@@ -66,8 +68,8 @@ def draw(seed, dtype, ends):
     return ob, np.concatenate(theta), rng, reach
 
 
-def broken(ob, theta, rng, reach):
-    """What is said and is not so: (what, error, bound)."""
+def violations(ob, theta, rng, reach):
+    """Return the bounds that are exceeded, each as (what, error, bound)."""
     exact, n, found = Exact(ob, theta), ob.n_params, []
 
     def says(what, error, bound):
@@ -77,8 +79,8 @@ def broken(ob, theta, rng, reach):
     value, gradient = exact.value_and_gradient()
     says("gradient", distance(ob.gradient(theta), gradient), ob.rounding_bound(theta))
     says("any gradient", distance(ob.gradient(theta), gradient), gradient_bound(ob, theta))
-    says("precise value", *against([value], ob.certificates.precise_value(theta)))
-    says("precise gradient", *against(gradient, ob.certificates.precise_gradient(theta)))
+    says("precise value", *error_and_bound([value], ob.certificates.precise_value(theta)))
+    says("precise gradient", *error_and_bound(gradient, ob.certificates.precise_gradient(theta)))
     kinds = ["hessian", "ggn"] if ob.model.batch_norm else list(PRODUCTS)
     for kind in ("hessian", str(rng.choice(kinds[1:]))):
         H = getattr(ob, PRODUCTS[kind])(theta)
@@ -95,27 +97,27 @@ def broken(ob, theta, rng, reach):
     return found
 
 
-def against(true, claimed):
-    """(error, bound) of a claimed (number, bound)."""
+def error_and_bound(true, claimed):
+    """Return (error, bound) of a claimed (number, bound)."""
     return distance(claimed[0], true), claimed[1]
 
 
 @pytest.mark.parametrize("seeds", SEEDS)
 @pytest.mark.parametrize("dtype", ENDS)
 def test_bounds_hold_at_the_ends_of_the_range(dtype, seeds):
-    """Bounds on gradients, values and products of networks with numbers of 1e-200 to 1e200 (of
-    1e-25 to 1e25 in float32).
+    """Bounds on gradients, values and products hold for numbers of 1e-200 to 1e200, or 1e-25 to
+    1e25 in float32.
     """
     found = {}
     with np.errstate(all="ignore"):
         for seed in seeds:
             case = draw(seed, dtype, ENDS[dtype])
-            found[seed] = broken(*case)
+            found[seed] = violations(*case)
     assert not {seed: x for seed, x in found.items() if x}
 
 
-def test_a_product_that_vanishes_and_is_then_multiplied():
-    """rz = 1e-328 is 0 in float64, and delta is 1e65: the entry is 2 (z - y) x w2."""
+def test_bounds_hold_for_underflow_that_is_multiplied_later():
+    """rz = 1e-328 is 0 in float64 but delta is 1e65, so the entry is 2 (z - y) x w2."""
     model = fc.MLP([1, 1, 1, 1], "identity", bias=False)
     ob = fc.Objective(model, [[-6.455234001461954e-183]], [[-7.762905554382592e64]], loss="mse")
     theta = np.array([-3.838141078473531e-70, -1.9458086087570845e-146, -3.8819062732080003e-143])
@@ -127,7 +129,7 @@ def test_a_product_that_vanishes_and_is_then_multiplied():
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("dtype", ENDS)
 def test_a_normalised_unit_of_scale_0_is_at_no_kink(dtype, residual):
-    """gamma h + beta is 0 exactly where both are: relu' is 0 there, and no bound says otherwise."""
+    """gamma h + beta is 0 exactly where both are, so relu' is 0 and the bounds agree."""
     rng = np.random.default_rng(3)
     model = fc.MLP([2, 3, 3, 2], "relu", dtype=dtype, batch_norm=True, residual=residual)
     layers = model.unflatten(model.init(seed=rng))
@@ -147,7 +149,7 @@ def test_a_normalised_unit_of_scale_0_is_at_no_kink(dtype, residual):
 
 
 def test_a_product_that_overflows_in_columns_has_no_bound():
-    """delta squared, in the empirical Fisher of float32."""
+    """In float32 the square of delta overflows in the empirical Fisher, so there is no bound."""
     model = fc.MLP([1, 1], bias=False, dtype="float32")
     X, y = np.array([[1e10]], "float32"), np.array([[1e25]], "float32")
     ob = fc.Objective(model, X, y, loss="mse")
@@ -157,8 +159,10 @@ def test_a_product_that_overflows_in_columns_has_no_bound():
         assert F.column_bounds()[0] == np.inf
 
 
-def test_nothing_is_bounded_where_subnormal_numbers_are_flushed(monkeypatch):
-    """In such an environment neither the engine nor the bounds' own passes follow the model."""
+def test_bounds_are_infinite_if_subnormal_numbers_are_flushed(monkeypatch):
+    """If subnormal numbers are flushed to 0, neither the engine nor the bounds follow the model of
+    rounding.
+    """
     assert not arithmetic.flushes()
     ob, theta, *_ = draw(1, "float64", 1)
     assert np.isfinite(gradient_bound(ob, theta))
@@ -166,8 +170,8 @@ def test_nothing_is_bounded_where_subnormal_numbers_are_flushed(monkeypatch):
     assert gradient_bound(ob, theta) == np.inf
 
 
-def test_sizes_are_never_rounded_down():
-    """Products and norms of sizes, where they underflow."""
+def test_products_and_norms_of_sizes_are_rounded_up():
+    """Products and norms of sizes are never rounded down where they underflow."""
     tiny = np.array([[1e-200, 0.0], [5e-324, 1e-170]])
     assert (arithmetic.product(tiny, tiny) > 0).tolist() == [[True, False], [True, True]]
     assert (arithmetic.scaled(tiny, tiny) > 0).tolist() == [[True, False], [True, True]]

@@ -1,4 +1,4 @@
-"""Symmetries and saturation of nets of every kind."""
+"""Symmetries and saturation of networks of every kind, for the golden file."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ NETS: dict[str, dict[str, Any]] = {
 
 
 def points(ob: Any, theta: Any) -> dict[str, Any]:
-    """As it is, with a unit that reads nothing, one that says nothing, two that are the same, and
-    with all units far out.
+    """Return theta, and points with a unit of zero input weights, one of zero output weights, two
+    equal units, and all units saturated.
     """
     found = {"plain": theta, "large": 9 * theta, "zero": 0 * theta}
     if len(ob.model.shapes) < 2:
@@ -53,7 +53,7 @@ def points(ob: Any, theta: Any) -> dict[str, Any]:
 
 
 def numbers(x: Any) -> list[float]:
-    """Those in a nest of lists, dicts and arrays."""
+    """Return the numbers in nested lists, dicts and arrays."""
     if isinstance(x, dict):
         x = list(x.values())
     if isinstance(x, (list, tuple)):

@@ -1,6 +1,5 @@
-"""Activations given by a function of NumPy: products against long double and complex steps of the
-same formulas, bounds against samples, and one that is built in, by hand, against its kernels.
-"""
+"""User-defined activations: products against long double and complex steps, bounds against samples,
+and tanh by a function against its kernels."""
 
 import copy
 import os
@@ -20,7 +19,7 @@ from .. import nets
 from ..certify.longdouble import LD, Truth, in_long_double
 from ..network.product_cases import assert_same_results
 from ..plans import least_memory
-from .test_losses import KINDS, is_measured
+from .test_losses import KINDS, check_nothing_is_certified
 
 pytestmark = pytest.mark.by_day(share=1 / 2)
 
@@ -29,7 +28,7 @@ SMALL = [*nets.OWN][:5]  # those that do not grow faster than z
 
 
 def drawn(rng, names, N=None, **options):
-    """A net of one to four hidden layers, wide and narrow, with some rows."""
+    """Return a network of one to four hidden layers, wide or narrow, with some samples."""
     hidden = [int(rng.integers(1, 40)) for _ in range(rng.integers(1, 5))]
     if rng.random() < 0.5:  # then skips are there
         hidden = [hidden[0]] * len(hidden)
@@ -46,9 +45,9 @@ def relative(a, b):
 
 @in_long_double
 @pytest.mark.parametrize("seed", range(220))
-def test_products_are_those_of_long_double(seed):
-    """Of nets whose layers mix activations of all kinds; within their own bounds, too, which are
-    known where every layer has them.
+def test_products_agree_with_long_double(seed):
+    """Products of networks that mix activations of all kinds lie within their bounds, which are
+    known if every layer has them.
     """
     rng = np.random.default_rng(seed)
     net = drawn(rng, [*SMALL, "square", "tanh", "gelu"], l2=0.01, weights=bool(seed % 2))
@@ -67,8 +66,8 @@ def test_products_are_those_of_long_double(seed):
 
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_products_by_complex_steps(batch_norm, rng, dtype):
-    """Of nets with batch normalisation too, whole and in chunks, where means of the layers before
-    are gathered first.
+    """Products equal complex steps, also with batch normalisation, whole and in chunks, which
+    gather the means of earlier layers first.
     """
     in_chunks = 0
     for _ in range(10):
@@ -90,7 +89,7 @@ def test_products_by_complex_steps(batch_norm, rng, dtype):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_one_by_hand_is_the_one_built_in(kind, batch_norm, rng):
-    """tanh by a function against its kernels, all that is computed."""
+    """All results of tanh given by a function equal those of its kernels to rounding."""
     if batch_norm and kind in ("sparse", "blocks"):
         return
     X, y = rng.standard_normal((300, 6)), rng.standard_normal((300, 3))
@@ -137,7 +136,9 @@ def test_proofs_are_about_those_of_the_one_built_in(sizes, rng, dtype):
 @in_long_double
 @nets.every_own
 def test_errors_of_the_functions_are_below_what_they_say(own, rng):
-    """Of float64 against long double, whose own errors are a 2048th."""
+    """Errors of the functions in float64, compared with long double, lie within the
+    stated bounds.
+    """
     phi, z = nets.OWN[own], rng.standard_normal((50, 40)) * 10.0 ** rng.uniform(-8, 1.5, (50, 1))
     here, there = phi(z), phi(z.astype(LD))
     assert all(part.dtype == LD for part in there)
@@ -160,7 +161,7 @@ def test_derivatives_nearby_are_within_their_bounds(own, move, rng):
         assert (np.abs(q - other) <= third * np.abs(one - two) * (1 + 1e-9) + 1e-12).all()
 
 
-def test_bounds_that_are_not_known_are_infinite():
+def test_unknown_bounds_are_infinite():
     plain = Activation(nets.arctan)
     z = np.linspace(-2, 2, 6).reshape(3, 2)
     assert all(np.isinf(part).all() for part in plain.bounds(z, np.full_like(z, 0.1)))
@@ -185,7 +186,7 @@ def test_bounds_that_are_not_known_are_infinite():
         ({"third": lambda z, move: 0.1 + 0 * z}, "third of .* does not bound"),
     ],
 )
-def test_bounds_that_do_not_hold_are_refused(bounds, words):
+def test_bounds_that_do_not_hold_raise(bounds, words):
     with pytest.raises(ValueError, match=words):
         Activation(nets.arctan, **bounds)
 
@@ -206,7 +207,7 @@ def test_without_bounds_a_verdict_is_measured(known):
         X, y = rng.standard_normal((50, 4)), rng.standard_normal((50, 2))
         sizes = [4, 3, 2] if isinstance(phi, Activation) else [4, 3, 3, 2]
         ob = fc.Objective(fc.MLP(sizes, phi), X, y, "mse", l2=0.1)
-        is_measured(ob, np.ones(ob.n_params))
+        check_nothing_is_certified(ob, np.ones(ob.n_params))
 
 
 @in_long_double
@@ -219,7 +220,7 @@ def test_with_bounds_a_verdict_is_proved(own, loss):
     assert ob.certificates.precise_gradient(found.x)[1] < 1e-13
 
 
-def test_where_long_double_is_no_longer_proofs_rest_on_bounds_of_float64(monkeypatch):
+def test_proofs_use_bounds_of_float64_if_long_double_is_no_longer(monkeypatch):
     ob = problem(TANH)
     found = fc.minimize(ob, ob.model.init(seed=0), seed=0)
     monkeypatch.setattr(precise, "LONG_EPS", np.finfo(float).eps)
@@ -232,7 +233,7 @@ def test_where_long_double_is_no_longer_proofs_rest_on_bounds_of_float64(monkeyp
     "method",
     ["l-bfgs", "levenberg-marquardt", "trust-region", "gauss-newton", "newton-cg", "cubic", "adam"],
 )
-def test_methods_go_where_they_go_with_kernels(method, dtype):
+def test_methods_end_at_the_loss_reached_with_kernels(method, dtype):
     ends = []
     for phi in ("tanh", TANH):
         ob = problem(phi, dtype=dtype)
@@ -241,7 +242,7 @@ def test_methods_go_where_they_go_with_kernels(method, dtype):
     assert ends[1].fun == pytest.approx(ends[0].fun, rel=1e-4 if dtype == "float32" else 1e-9)
 
 
-def test_spectra_and_diagnosis():
+def test_spectra_and_diagnosis_equal_those_with_kernels():
     one, two = problem("tanh"), problem(TANH)
     theta = one.model.init(seed=0)
     values = [fc.eigsh(ob.hessian(theta), 3, seed=0).values for ob in (one, two)]
@@ -260,7 +261,7 @@ def test_spectra_and_diagnosis():
 # --- what goes wrong
 
 
-def test_what_a_function_raises_arrives_and_leaves_nothing_broken():
+def test_errors_in_an_activation_propagate_and_the_objective_stays_usable():
     calls = []
 
     def brittle(z):
@@ -290,7 +291,7 @@ def test_what_a_function_raises_arrives_and_leaves_nothing_broken():
         assert len(calls) == 2 and calls[0] == (60, layers[1])  # once for a theta and layer
 
 
-def test_an_interrupt_inside_a_function_is_one():
+def test_ctrl_c_inside_an_activation_raises_keyboard_interrupt():
     ring = [0]
 
     def slow(z):
@@ -309,7 +310,7 @@ def test_an_interrupt_inside_a_function_is_one():
     assert ob.value(theta) == before
 
 
-def test_a_function_cannot_write_into_what_it_is_given():
+def test_an_activation_cannot_modify_its_argument():
     def rude(z):
         z += 1
         return nets.arctan(z)
@@ -318,8 +319,8 @@ def test_a_function_cannot_write_into_what_it_is_given():
         Activation(rude)
 
 
-def test_numbers_that_overflow_are_those_of_a_loss_that_does():
-    """NaN of a function arrives as a value that no step is taken to."""
+def test_nan_of_an_activation_gives_a_nan_loss_that_no_step_accepts():
+    """If a function returns NaN, the loss is NaN and no step is taken to that point."""
 
     def edge(z):
         a, p, q = nets.arctan(z)
@@ -347,13 +348,13 @@ def test_numbers_that_overflow_are_those_of_a_loss_that_does():
         (lambda z: (z / (9 + z[0]), z, z), "for the same numbers in another shape"),
     ],
 )
-def test_functions_are_tried_when_they_are_given(function, words):
+def test_activations_are_checked_when_they_are_defined(function, words):
     with pytest.raises((TypeError, ValueError), match=words):
         Activation(function)
 
 
-def test_functions_with_kinks_are_taken():
-    """Nothing is proved of them; products are those of either side."""
+def test_activations_with_kinks_are_accepted():
+    """Nothing is proved for functions with kinks, and products are those of one side."""
     relu = Activation(lambda z: (np.maximum(z, 0), (z > 0) * 1.0, 0 * z))
     one, two = problem("relu"), problem(relu)
     theta = one.model.init(seed=0)
@@ -373,12 +374,12 @@ def test_functions_with_kinks_are_taken():
         ({"bend": 1.0}, "bend"),
     ],
 )
-def test_refusals_of_bounds(known, words):
+def test_invalid_bounds_of_activations_raise(known, words):
     with pytest.raises((TypeError, ValueError), match=words):
         Activation(nets.arctan, **known)
 
 
-def test_other_refusals(tmp_path):
+def test_unsupported_uses_of_user_defined_activations_raise(tmp_path):
     for bad in (5, None, "tanh"):
         with pytest.raises(TypeError, match=r"must be function\(z\)"):
             Activation(bad)
@@ -398,7 +399,7 @@ def test_other_refusals(tmp_path):
 # --- copies, names, estimators
 
 
-def test_copies_and_names():
+def test_activations_have_names_equality_and_copies():
     again = pickle.loads(pickle.dumps(nets.OWN["arctan"]))
     assert again == nets.OWN["arctan"] == copy.deepcopy(again) and hash(again) == hash(again)
     assert (again.function, again.third, again.first) == (nets.arctan, nets.known, 1.0)

@@ -1,4 +1,4 @@
-"""Symmetries and saturation stay what they are; `tests.golden` says how they are written anew."""
+"""Symmetries and saturation equal the golden file, which `tests.golden` updates."""
 
 import pytest
 
@@ -7,6 +7,6 @@ from . import golden
 
 
 @pytest.mark.parametrize("section", golden.SECTIONS)
-def test_symmetries_and_saturation_are_what_they_were(section):
-    """At points with units that read nothing, say nothing or are the same."""
+def test_symmetries_and_saturation_are_unchanged(section):
+    """They are unchanged at points with units of zero input or output weights, or equal units."""
     assert changed(golden, section) == []

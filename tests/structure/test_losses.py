@@ -1,6 +1,5 @@
-"""Losses that are given by a function of NumPy: those built in against formulas of their own in
-long double, at ordinary and extreme outputs; a user's against the same loss with kernels.
-"""
+"""Losses given by NumPy functions: built-in ones against formulas in long double at ordinary and
+extreme outputs, and user-defined ones against kernels."""
 
 import copy
 import pickle
@@ -33,7 +32,7 @@ every_name = pytest.mark.parametrize("name", NAMES)
 
 
 def cross_entropy(z, y):
-    """What is built in, by hand."""
+    """Return the terms and derivatives of cross entropy, as a user would write it."""
     u = z - z.max(axis=1, keepdims=True)
     p = np.exp(u) / np.exp(u).sum(axis=1, keepdims=True)
     at, label = np.arange(len(z)), y[:, 0].astype(int)
@@ -55,7 +54,7 @@ def cauchy(z, y):
 
 
 def extremes(rng, name, N=400):
-    """Outputs and targets of all sizes, some of them equal."""
+    """Return outputs and targets of all sizes, some of them equal."""
     d = 4 if name == "gaussian_nll" else 2
     z = rng.standard_normal((N, d)) * 10.0 ** rng.uniform(-8, 2.3, (N, 1))
     y = rng.standard_normal((N, 2)) * 10.0 ** rng.uniform(-8, 6, (N, 1))
@@ -69,8 +68,8 @@ def extremes(rng, name, N=400):
 @in_long_double
 @every_name
 def test_errors_of_the_functions_are_below_what_they_say(name, rng):
-    """Of float64 against long double, whose own errors are a 2048th; and the derivatives in long
-    double against other formulas.
+    """Errors in float64 lie within the stated bounds, and derivatives in long double agree with
+    other formulas.
     """
     loss, (z, y) = losses.named(name), extremes(rng, name)
     here, there = loss(z, y), loss(z.astype(LD), y)
@@ -92,7 +91,9 @@ def test_errors_of_the_functions_are_below_what_they_say(name, rng):
 @every_name
 @pytest.mark.parametrize("move", [1e-4, 0.1, 2.0])
 def test_second_derivatives_change_by_no_more_than_the_third_allows(name, move, rng):
-    """Between two points within `move` of z, in the operator norm."""
+    """Between two points within `move` of z, second derivatives change by at most the bound, in the
+    operator norm.
+    """
     loss, (z, y) = losses.named(name), extremes(rng, name)
     z, y = z / 30, y / (1 + np.abs(y).max())
     y = np.round(y * 9) if name == "poisson" else y + (name == "gamma")
@@ -107,7 +108,9 @@ def test_second_derivatives_change_by_no_more_than_the_third_allows(name, move, 
 
 @every_name
 def test_products_by_complex_steps(name, rng, dtype):
-    """Of engine and oracle, dense and by rows, with weights, whole and in chunks."""
+    """Products of engine and oracle equal complex steps, dense and sparse, weighted, whole and in
+    chunks.
+    """
     d = 4 if name == "gaussian_nll" else 2
     y = nets.targets(rng, name, 70, 2)
     for sizes in ([5, 9, d], [5, 40, 30, d], [6, d]):
@@ -130,7 +133,7 @@ def test_products_by_complex_steps(name, rng, dtype):
 @in_long_double
 @pytest.mark.parametrize("function", [squares, cauchy, cross_entropy])
 def test_products_of_an_own_loss_by_differences_in_long_double(function, rng):
-    """Of fourth order, of gradients of the reference in long double."""
+    """Products equal fourth-order differences of the reference's gradients in long double."""
     y = rng.integers(3, size=(40, 1)) if function is cross_entropy else rng.normal(size=(40, 3))
     p = nets.draw(rng, [4, 9, 3], "tanh", Loss(function), X=rng.normal(size=(40, 4)), y=y, l2=0.1)
     t, v, step = p.theta.astype(LD), p.direction(rng), LD(2) ** -13
@@ -153,8 +156,8 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_an_own_loss_is_the_one_built_in(kind, batch_norm, rng):
-    """Cross entropy by hand, whose outputs are coupled, against its kernels: all that is computed
-    to rounding, and proofs that are no tighter than rounding allows.
+    """For user-defined cross entropy, which couples outputs, all results equal those of its kernels
+    to rounding, and proofs are no tighter.
     """
     if batch_norm and kind in ("sparse", "blocks"):
         return
@@ -175,7 +178,9 @@ def test_an_own_loss_is_the_one_built_in(kind, batch_norm, rng):
 
 
 def test_an_own_loss_that_couples_outputs_has_the_same_gauss_newton_matrix(rng):
-    """Trace and eigenpairs from a small matrix, and steps to where rows fit to rounding."""
+    """Trace and eigenpairs from a small matrix, and steps, equal those of the built-in loss to
+    rounding.
+    """
     X, y = rng.standard_normal((40, 4)), rng.integers(3, size=40)
     m = fc.MLP([4, 12, 3])
     theirs, ours = (fc.Objective(m, X, y, loss) for loss in ("cross_entropy", Loss(cross_entropy)))
@@ -197,9 +202,9 @@ def problem(loss, l2=0.05):
     return fc.Objective(fc.MLP([6, 4, 3], "tanh"), X, y, loss, l2=l2)
 
 
-def is_measured(ob, elsewhere):
-    """Of an objective of which bounds are missing, nothing is certified: at its minimum or at a
-    point that is not critical.
+def check_nothing_is_certified(ob, elsewhere):
+    """Assert that an objective without bounds is certified neither at its minimum nor at a point
+    that is not critical.
     """
     found = fc.minimize(ob, ob.model.init(seed=0), seed=0)
     assert found.success and found.kind == "minimum" and not found.report.certified
@@ -212,12 +217,14 @@ def is_measured(ob, elsewhere):
 @pytest.mark.parametrize("known", [{}, {"third": 0.28}, {"ulps": 32}, {"lower": 0.0}])
 def test_without_bounds_a_verdict_is_measured(known):
     ob = problem(Loss(cross_entropy, **known))
-    is_measured(ob, np.zeros(ob.n_params))
+    check_nothing_is_certified(ob, np.zeros(ob.n_params))
 
 
 @pytest.mark.parametrize("known", [{}, {"third": 0.0}])
-def test_what_is_measured_is_not_called_proved(known):
-    """Whatever is said of a loss without bounds, at ends, saddles and near them; and why."""
+def test_verdicts_without_bounds_never_claim_a_proof(known):
+    """Verdicts on a loss without bounds, at minima, saddles and near them, claim no proof and name
+    the missing bounds.
+    """
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((60, 4)), rng.standard_normal(60)
     for dtype in ("float64", "float32"):
@@ -240,8 +247,10 @@ def test_what_is_measured_is_not_called_proved(known):
 )
 @pytest.mark.parametrize("kind", ["dense", "blocks"])
 def test_kinks_are_seen_without_bounds(phi, kind, rng):
-    """All weights 0, where the Hessian of one side is positive and the loss falls on the other."""
-    names = [fc.Activation(rows_alone) if name == "own" else name for name in np.ravel(phi)]
+    """At zero weights, where the Hessian of one side is positive and the loss decreases on the
+    other, the kinks are counted.
+    """
+    names = [fc.Activation(rowwise_tanh) if name == "own" else name for name in np.ravel(phi)]
     X, y = rng.standard_normal((60, 4)), np.abs(rng.standard_normal(60))
     ob = KINDS[kind](fc.MLP([4, *[8] * len(names), 1], names), X, y, Loss(squares), l2=0.01)
     theta = np.zeros(ob.n_params)
@@ -260,7 +269,7 @@ def test_with_bounds_a_verdict_is_proved():
     assert ob.certificates.precise_gradient(found.x)[1] < 1e-14
 
 
-def test_where_long_double_is_no_longer_proofs_rest_on_bounds_of_float64(monkeypatch):
+def test_proofs_use_bounds_of_float64_if_long_double_is_no_longer(monkeypatch):
     ob = problem(Loss(cross_entropy, third=0.28, ulps=32))
     found = fc.minimize(ob, ob.model.init(seed=0), seed=0)
     best = fc.classify(ob, found.x).radius
@@ -280,7 +289,7 @@ def test_the_gauss_newton_matrix_of_a_loss_that_is_not_convex_is_refused(rng):
         assert fc.minimize(ob, ob.model.init(seed=0), max_iter=5, verdict=False).nit > 0
 
 
-def test_what_a_function_raises_arrives_and_leaves_nothing_broken():
+def test_errors_in_a_loss_propagate_and_the_objective_stays_usable():
     calls = []
 
     def brittle(z, y):
@@ -314,13 +323,13 @@ def test_what_a_function_raises_arrives_and_leaves_nothing_broken():
         (lambda z, y: (z[:, 0].astype(int), z, z), "dtype int64"),
     ],
 )
-def test_shapes_are_checked_when_the_objective_is_made(function, words):
+def test_shapes_of_a_loss_are_checked_when_the_objective_is_created(function, words):
     with pytest.raises((TypeError, ValueError), match=words):
         problem(Loss(function))
 
 
-def changed(value=1.0, first=1.0, second=1.0):
-    """cauchy with its parts multiplied."""
+def scaled_cauchy(value=1.0, first=1.0, second=1.0):
+    """Return cauchy with its value and derivatives multiplied by factors."""
     return lambda z, y: tuple(x * c for x, c in zip(cauchy(z, y), (value, first, second)))
 
 
@@ -328,8 +337,8 @@ def changed(value=1.0, first=1.0, second=1.0):
 @pytest.mark.parametrize(
     "loss, words",
     [
-        (Loss(changed(first=0.5)), "must return the derivative of value, .* as first"),
-        (Loss(changed(second=1.1)), "must return the derivative of first, .* as second"),
+        (Loss(scaled_cauchy(first=0.5)), "must return the derivative of value, .* as first"),
+        (Loss(scaled_cauchy(second=1.1)), "must return the derivative of first, .* as second"),
         (Loss(lambda z, y: [part + 0j for part in cauchy(z, y)]), "must return .*got a list"),
         (Loss(lambda z, y: (*cauchy(z, y)[:2], z * 1j)), "dtype complex128"),
         (Loss(lambda z, y: cauchy(z - z.mean(axis=0), y)), "for the same rows|derivative"),
@@ -339,14 +348,14 @@ def changed(value=1.0, first=1.0, second=1.0):
         (Loss(cross_entropy, third=0.001), "third of .* does not bound"),
     ],
 )
-def test_functions_and_bounds_are_tried(loss, words):
-    """With some rows, when the first objective is made."""
+def test_losses_and_bounds_are_checked_on_samples(loss, words):
+    """The first objective checks the function and its bounds on some samples."""
     with pytest.raises((TypeError, ValueError), match=words):
         problem(loss)
 
 
 @in_long_double
-def test_an_error_above_its_bound_is_refused():
+def test_an_error_above_its_bound_raises():
     def rough(z, y):
         value, first, second = cauchy(z, y)
         return value, first * (1 + (z.dtype == float) * 1e-12), second
@@ -368,7 +377,7 @@ def test_an_error_above_its_bound_is_refused():
         ("gaussian_nll", [0.0], "must have an even number"),
     ],
 )
-def test_refusals(loss, y, words):
+def test_losses_that_do_not_suit_the_targets_raise(loss, y, words):
     with pytest.raises(ValueError, match=words):
         fc.Objective(fc.MLP([1, 1]), [[1.0]], y, loss)
     for bad in ("abc", None, [0.5], True, 1j, 2, np.nan):
@@ -386,7 +395,7 @@ def test_refusals(loss, y, words):
             Loss(bad)
 
 
-def test_copies_and_names():
+def test_losses_have_names_and_copies():
     assert LOSSES["poisson"].given is losses.named("poisson")
     for name in NAMES:
         one = losses.named(name)
@@ -406,7 +415,7 @@ def test_copies_and_names():
     assert repr(Loss.quantile(0.9)) == "Loss.quantile(0.9, 0.05)" and "cross_entropy" in repr(ob)
 
 
-def test_nothing_is_laid_out_before_it_is_known_whether_outputs_are_coupled():
+def test_a_loss_needs_known_coupling_before_its_kernels():
     new = Loss(cross_entropy)
     with pytest.raises(RuntimeError, match="must be called before its kernels"):
         new.coupled  # noqa: B018
@@ -425,8 +434,8 @@ def test_nothing_is_laid_out_before_it_is_known_whether_outputs_are_coupled():
 @pytest.mark.by_day(share=1)
 @pytest.mark.parametrize("part", [1, 2])
 @pytest.mark.parametrize("form", ["axes", "rows", "dtype", "order"])
-def test_the_engine_refuses_numbers_in_another_form(part, form):
-    """It copies them to where its own layout says."""
+def test_callbacks_that_return_another_form_raise(part, form):
+    """Arrays of another shape, dtype or order would be copied to wrong places, so they raise."""
     loss = Loss(cross_entropy)
     ob = problem(loss)
     change = {
@@ -446,17 +455,17 @@ def test_the_engine_refuses_numbers_in_another_form(part, form):
         ob.value(ob.model.init(seed=0))
 
 
-def rows_alone(z):
-    """tanh as a function, which layers have to ask for."""
+def rowwise_tanh(z):
+    """Return tanh and its derivatives, as a user-defined activation."""
     a = np.tanh(z)
     return a, 1 - a * a, -2 * a * (1 - a * a)
 
 
-@pytest.mark.parametrize("phi", ["tanh", "relu", fc.Activation(rows_alone)], ids=str)
+@pytest.mark.parametrize("phi", ["tanh", "relu", fc.Activation(rowwise_tanh)], ids=str)
 @pytest.mark.parametrize("widths", [(50, 50, 1), (100, 1), (120, 120, 3)])
 def test_a_gradient_alone_is_the_one_beside_products(widths, phi, rng, dtype):
-    """Bit for bit, for any threads: rows go forward and back a part at a time where their state
-    need not stay, and the function sees each row once.
+    """A gradient computed in parts, without stored state, is bitwise identical to that with
+    products, for any threads, and the function evaluates each sample once.
     """
     X, y = (rng.standard_normal((7001, k)).astype(dtype) for k in (10, widths[-1]))
     m, seen = fc.MLP([10, *widths], phi, dtype=dtype), []
@@ -488,6 +497,7 @@ def test_a_gradient_alone_is_the_one_beside_products(widths, phi, rng, dtype):
 
 
 def test_what_is_raised_half_way_leaves_nothing_broken(rng):
+    """An error halfway through a pass leaves the objective usable."""
     X, y, calls = rng.standard_normal((9000, 10)), rng.standard_normal((9000, 1)), []
 
     def brittle(z, y):
@@ -509,8 +519,8 @@ def test_what_is_raised_half_way_leaves_nothing_broken(rng):
 
 @pytest.mark.parametrize("kind", ["dense", "blocks"])
 def test_counts_that_are_all_zero_leave_no_minimum(kind, rng):
-    """Their output falls for ever, unless l2 is on its bias; with one count above 0 there is a
-    minimum, and a row that counts for nothing is not looked at.
+    """If all counts of an output are 0 the output decreases without end, unless l2 applies to its
+    bias or one count of positive weight is above 0.
     """
     X, y, m = rng.standard_normal((30, 2)), np.zeros((30, 2)), fc.MLP([2, 3, 2], "tanh")
     y[:, 1] = 1 + rng.poisson(2.0, 30)
@@ -545,7 +555,7 @@ def law(name, rng, N):
 
 @pytest.mark.parametrize("name", ["normal", "skewed", "heavy"])
 def test_nine_tenths_lie_below_their_90_percent_quantile(name):
-    """Of 20 000 rows that the fit has not seen."""
+    """Nine tenths of 20 000 new samples lie below their predicted 90% quantile."""
     rng = np.random.default_rng(1)
     X, y = law(name, rng, 4000)
     net = MLPRegressor((10,), "tanh", loss=Loss.quantile(0.9), alpha=1.0, random_state=0)
@@ -555,6 +565,7 @@ def test_nine_tenths_lie_below_their_90_percent_quantile(name):
 
 
 def test_mean_and_deviation_of_a_gaussian(rng):
+    """A fit with gaussian_nll predicts the mean and the standard deviation."""
     X, y = law("normal", rng, 4000)
     net = MLPRegressor((10,), "tanh", loss="gaussian_nll", alpha=1.0, random_state=0).fit(X, y)
     X, y = law("normal", rng, 4000)
@@ -568,7 +579,9 @@ def test_mean_and_deviation_of_a_gaussian(rng):
 
 @pytest.mark.parametrize("m", [1, 2])
 def test_poisson_is_that_of_sklearn(m, rng):
-    """The same loss for the same weights, predictions that are means, and a lower one after it."""
+    """Loss and predicted means equal those of scikit-learn at the same weights, and the fitted loss
+    is no higher.
+    """
     from sklearn.base import clone
     from sklearn.metrics import mean_poisson_deviance
     from sklearn.neural_network import MLPRegressor as Theirs

@@ -1,4 +1,4 @@
-"""Every symmetry that is claimed, walked along: value and gradient stay what the group says."""
+"""Value and gradient along the orbit of every claimed symmetry follow from the group action."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def special_columns():
     return X
 
 
-def off_unit():
+def inactive_unit():
     ob, theta = objective((4, 5, 3), "relu", N=60)
     W, b = ob.model.unflatten(theta)[0]
     b[2] = -40.0
@@ -47,14 +47,14 @@ CASES = {
     "bias below a mean": lambda: objective((4, 3, 3, 2), "tanh", batch_norm=True),
     "rotation": lambda: objective((4, 3, 5, 2), "identity", l2=0.1),
     "rotation, skips": lambda: objective((4, 3, 3, 2), "identity", residual=True, l2=0.1),
-    "off": off_unit,
+    "off": inactive_unit,
 }
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_along_the_orbit(case):
-    """A finite step: the same loss; the gradient stays orthogonal to the tangents there; their
-    difference quotient is the tangent; and they change as slowly as is said.
+def test_the_loss_is_constant_along_every_orbit(case):
+    """After a finite step the loss is unchanged, the gradient is orthogonal to the new tangents,
+    and tangents equal difference quotients and change no faster than the bound.
     """
     ob, theta = CASES[case]()
     here = {orbit.name: orbit for orbit in ob.certificates.orbits(theta, 0.31)}
@@ -79,9 +79,9 @@ def test_along_the_orbit(case):
             assert change <= (orbit.change * (1 + 1e-9)) * 0.01 * np.linalg.norm(h) + 1e-14
 
 
-def test_the_loss_turns_the_gradient_along_the_orbit():
-    """``move`` is linear in theta for the groups that act by matrices: gradients are carried by the
-    transpose, so norms of transformed parts stay.
+def test_gradients_transform_along_orbits():
+    """``move`` is linear in theta for matrix groups, so gradients transform by the transpose and
+    norms of transformed parts stay.
     """
     ob, theta = CASES["scale"]()
     orbit = next(o for o in ob.certificates.orbits(theta) if o.name == "scale")
@@ -94,9 +94,9 @@ def test_the_loss_turns_the_gradient_along_the_orbit():
     np.testing.assert_allclose(g_there[1][0][:, unit], 2 * g[1][0][:, unit], rtol=1e-12)
 
 
-def test_what_is_no_symmetry():
-    """l2 leaves rotations; zeros on kinks, near-constant columns, activations that bend:
-    nothing.
+def test_no_symmetry_is_claimed_for_kinks_l2_or_curved_activations():
+    """No symmetry is claimed with l2 except rotations, at zeros on kinks, for nearly constant
+    columns, or for nonlinear activations.
     """
     assert not CASES["scale"]()[0].certificates.orbits(np.zeros(CASES["scale"]()[0].n_params))
     for l2 in (1e-12, 1.0):
@@ -112,22 +112,22 @@ def test_what_is_no_symmetry():
         assert not ob.certificates.orbits(theta), name
 
 
-def test_off_only_where_the_whole_ball_is():
-    ob, theta = off_unit()
+def test_units_count_as_inactive_only_on_the_whole_ball():
+    ob, theta = inactive_unit()
     names = [[o.name for o in ob.certificates.orbits(theta, radius)] for radius in (0.0, 1.0, 40.0)]
     assert "off" in names[0] and "off" in names[1] and "off" not in names[2]
     T = next(o for o in ob.certificates.orbits(theta) if o.name == "off").tangents
     assert T.shape[1] == 4 + 1 + 3
 
 
-def test_joined_layers():
+def test_layers_joined_by_skips_are_grouped():
     model = fc.MLP([3, 3, 3, 2, 2, 2, 1], activation="relu", residual=True)
     assert joined_layers(model) == [range(2, 5)]
     assert joined_layers(fc.MLP([3, 3, 2, 1])) == [range(0, 1), range(1, 2)]
 
 
 def test_units_that_stay_off_without_biases():
-    """Every weight into and out of such a unit is free; nothing else is."""
+    """Every incoming and outgoing weight of an inactive unit is free, and no other."""
     X = np.abs(RNG(0).standard_normal((12, 3))) + 0.1
     ob, theta = objective([3, 4, 1], "relu", X=X, bias=False)
     (W, _), _ = ob.model.unflatten(theta)
@@ -142,7 +142,7 @@ def test_units_that_stay_off_without_biases():
     assert ob.value(off.move(0.1 * np.ones(len(off)))) == ob.value(theta)
 
 
-def test_directions_beyond_a_bound_on_memory_are_an_error(monkeypatch):
+def test_too_many_symmetry_directions_raise_memory_error(monkeypatch):
     ob, theta = objective([3, 4, 2], "relu")
     monkeypatch.setattr("fastcurv.structure.symmetry.MAX_TANGENTS_BYTES", 100)
     with pytest.raises(MemoryError, match="1e-07 GB.*Use a smaller network"):

@@ -1,4 +1,4 @@
-"""What structure says of the Hessian, held to the Hessian itself."""
+"""Properties of the Hessian that follow from structure, compared with the Hessian itself."""
 
 from itertools import permutations, product
 
@@ -36,7 +36,7 @@ def objective(sizes=(4, 5, 3), activation="tanh", loss="mse", N=25, **options):
     return p.objective(sample_weight=weight), p.theta
 
 
-def annihilated(ob, theta, T, slack=0.0):
+def is_annihilated(ob, theta, T, slack=0.0):
     H = ob.hessian(theta)
     sizes = np.linalg.norm(T, axis=0)
     bounds = np.array([H.rounding_bound(np.ascontiguousarray(t)) for t in T.T])
@@ -44,16 +44,18 @@ def annihilated(ob, theta, T, slack=0.0):
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_softmax_shift(bias):
+def test_the_softmax_shift_is_flat(bias):
     ob, theta = objective(loss="cross_entropy", bias=bias)
     T = ob.certificates.flat_directions(theta)
     assert T.shape[1] == 5 + bias == np.linalg.matrix_rank(T)
-    assert annihilated(ob, theta, T).all()
+    assert is_annihilated(ob, theta, T).all()
     assert flat_directions(*objective(loss="cross_entropy", l2=1e-3)).shape[1] == 0
 
 
-def test_columns_of_X_exactly():
-    """Zero, equal, constant beside a bias; what depends but for rounding does not count."""
+def test_only_exact_column_dependencies_count_as_symmetries():
+    """Zero columns, equal columns and columns constant with a bias count; columns dependent only up
+    to rounding do not.
+    """
     rng = np.random.default_rng(1)
     X = rng.standard_normal((20, 7))
     X[:, 1] = 3.0  # with the bias: one dependency
@@ -63,7 +65,7 @@ def test_columns_of_X_exactly():
     ob, theta = objective((7, 5, 3), X=X)
     T = ob.certificates.flat_directions(theta)
     assert T.shape[1] == 3 * 5 == np.linalg.matrix_rank(T)
-    assert annihilated(ob, theta, T).all()
+    assert is_annihilated(ob, theta, T).all()
     assert flat_directions(*objective((7, 5, 3), X=X, bias=False)).shape[1] == 2 * 5
     nearly = X[:, [0, 3]].copy()
     nearly[:, 1] = 1 + 3e-4 * rng.standard_normal(20)
@@ -76,11 +78,11 @@ def test_samples_without_weight_do_not_count():
     X[:10, 3] = 0.0
     ob, theta = objective(X=X, sample_weight=np.r_[np.ones(10), np.zeros(10)])
     T = ob.certificates.flat_directions(theta)
-    assert T.shape[1] == 5 and annihilated(ob, theta, T).all()
+    assert T.shape[1] == 5 and is_annihilated(ob, theta, T).all()
 
 
-def test_units_are_dead_on_the_rows_that_count():
-    """Whatever their weights are, but 0."""
+def test_dead_units_are_counted_on_samples_of_positive_weight():
+    """A unit active on a sample of weight 0 alone is dead, whatever the other weights."""
     X = np.array([[1.0], [2.0], [3.0], [-1.0]])
     for weight in (1.0, 0.5, 3.0):
         for rest, dead in ((0.0, 1), (weight, 0)):
@@ -93,7 +95,7 @@ def test_units_are_dead_on_the_rows_that_count():
             assert saturation(ob, theta)["dead_units"] == dead
 
 
-def test_dead_relu_units():
+def test_parameters_of_dead_relu_units_are_flat():
     ob, theta = objective(activation="relu", N=60)
     theta = theta.copy()
     W1, b1 = ob.model.unflatten(theta)[0]
@@ -106,18 +108,18 @@ def test_dead_relu_units():
 
 
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu", "identity"])
-def test_orbits_obey_their_identity(activation):
-    """``H A theta = -A'g``: along an orbit the gradient turns, and does nothing else."""
+def test_tangents_of_orbits_satisfy_their_identity(activation):
+    """Along an orbit ``H A theta = -A'g``, since the gradient rotates with theta."""
     ob, theta = objective((4, 3, 3, 2), activation=activation)
     T = ob.certificates.flat_directions(theta)
     g = np.linalg.norm(ob.gradient(theta))
     if activation == "relu":
         assert saturation(ob, theta)["dead_units"] == 0, "which would add theirs"
     assert T.shape[1] == (6 if activation != "identity" else 2 * (9 + 3))
-    assert annihilated(
+    assert is_annihilated(
         ob, theta, T, slack=g * (1 + 1e-12) if activation != "identity" else 4 * g
     ).all()
-    assert not annihilated(ob, theta, T).any()
+    assert not is_annihilated(ob, theta, T).any()
     step = 1e-6
     for t in T.T:
         assert abs(
@@ -127,7 +129,7 @@ def test_orbits_obey_their_identity(activation):
 
 @pytest.mark.parametrize("k", [0, 1, 2, 3])
 def test_linear_orbits_have_the_rank_of_the_closed_form(k):
-    """The outgoing weights of units that are 0, flat at this theta alone, are not among them."""
+    """The rank excludes outgoing weights of zero units, which are flat at this theta alone."""
     p = 3
     net = LinearAutoencoder([6.0, 5.0, 4.0, 3.0, 2.0], p, seed=2)
     theta = net.critical_point(range(1, k + 1), seed=4)
@@ -136,7 +138,7 @@ def test_linear_orbits_have_the_rank_of_the_closed_form(k):
     assert classify(net.objective, theta).n_symmetry == rank == independent(T).shape[1]
 
 
-def test_with_l2_only_rotations_remain():
+def test_only_rotations_remain_symmetries_with_l2():
     net = LinearAutoencoder([6.0, 5.0, 4.0, 3.0, 2.0], 3, seed=2)
     ob = compiled(ReferenceObjective(net.objective.model, net.X, net.X, l2=0.01))
     result = find_critical_point(ob, net.critical_point((1, 2, 3)))
@@ -157,16 +159,16 @@ def test_rescaling_is_not_claimed_across_a_skip():
 
 
 @pytest.mark.parametrize("name", ["a unit split", "a unit of zeros added"])
-def test_flat_at_one_theta_is_no_symmetry(name):
-    """The outgoing weight of a unit of zeros, or that of two identical units shared another way,
-    changes nothing here; next to here it does.
+def test_directions_flat_at_one_theta_are_no_symmetry(name):
+    """Changing the outgoing weight of a zero unit, or dividing that of two equal units differently,
+    keeps the loss at this theta but not nearby.
     """
     case = next(case for case in zoo() if case.name.startswith(name))
     assert case.objective.certificates.flat_directions(case.theta).shape[1] == 0
     assert classify(case.objective, case.theta).n_symmetry == 0
 
 
-def test_probes_reach_what_the_gradient_cannot():
+def test_probes_find_negative_curvature_that_the_gradient_misses():
     for name in ("a unit of zeros added", "a unit split"):
         case = next(case for case in zoo() if case.name.startswith(name))
         P = probes(case.objective, case.theta)
@@ -179,10 +181,10 @@ def test_probes_reach_what_the_gradient_cannot():
     assert probes(ob, np.zeros(ob.n_params), max_columns=4).shape[1] == 4
 
 
-NORMED = pytest.mark.parametrize("batch_norm", [False, True])
+BOTH_NORMALISATIONS = pytest.mark.parametrize("batch_norm", [False, True])
 
 
-@NORMED
+@BOTH_NORMALISATIONS
 @pytest.mark.parametrize("activation", ["tanh", "relu", "gelu"])
 def test_permutations_change_neither_loss_nor_spectrum(activation, batch_norm):
     ob, theta = objective(
@@ -210,9 +212,9 @@ def same_outputs_and_spectrum(ob, theta, other):
     assert np.allclose(spectrum(ob, other), spectrum(ob, theta), rtol=0, atol=1e-13)
 
 
-@NORMED
+@BOTH_NORMALISATIONS
 def test_flipping_tanh_units_changes_neither_loss_nor_spectrum(batch_norm):
-    """Of a normalised unit gamma and beta turn, and its incoming weights stay."""
+    """In a normalised unit gamma and beta change sign, and incoming weights stay."""
     ob, theta = objective((4, 5, 3, 2), batch_norm=batch_norm)
     other = flip_tanh(ob.model, theta, 1, [0, 2])
     same_outputs_and_spectrum(ob, theta, other)
@@ -221,7 +223,7 @@ def test_flipping_tanh_units_changes_neither_loss_nor_spectrum(batch_norm):
         flip_tanh(objective(activation="relu")[0].model, theta[:43], 0, [0])
 
 
-@NORMED
+@BOTH_NORMALISATIONS
 def test_rescaling_relu_units_keeps_the_function(batch_norm):
     ob, theta = objective((4, 5, 3, 2), activation="relu", batch_norm=batch_norm)
     other = rescale_relu(ob.model, theta, 0, [1, 4], 7.0)
@@ -246,13 +248,13 @@ def test_rescaling_relu_units_keeps_the_function(batch_norm):
         (lambda m, t: flip_tanh(m, t * np.nan, 0, [0]), ValueError),
     ],
 )
-def test_bad_input(call, error):
+def test_invalid_units_and_orders_raise(call, error):
     ob, theta = objective()
     with pytest.raises(error):
         call(ob.model, theta)
 
 
-def test_kinks_are_counted():
+def test_zero_preactivations_are_counted_as_kinks():
     X = np.array([[1.0, 2.0], [2.0, -1.0], [0.0, 0.0]])
     for activation, expected in (("relu", 2), ("leaky_relu", 2), ("elu", 2), ("tanh", 0)):
         model = ReferenceModel([2, 2, 1], activation, bias=False)
@@ -268,7 +270,7 @@ def test_kinks_are_counted():
     assert ReferenceObjective(biased, X, np.zeros(3)).certificates.kinks(at) == 1
 
 
-def test_saturation_says_how_much_hardly_reacts():
+def test_saturation_is_the_share_of_saturated_outputs():
     X = np.linspace(-1, 1, 8)[:, None]
     model = ReferenceModel([1, 2, 2], "tanh")
     theta = model.flatten(
@@ -306,7 +308,7 @@ def test_the_nearest_copy_undoes_any_permutation_and_flip(activation, sizes, bat
 
 
 def test_no_copy_is_nearer_with_one_hidden_layer():
-    """All 48 copies of a layer of three units, one by one."""
+    """All 48 equivalent points of a layer of three units are compared one by one."""
     model, rng = fc.MLP([2, 3, 2], "tanh"), np.random.default_rng(0)
     for _ in range(5):
         theta, other = rng.standard_normal((2, model.n_params))

@@ -1,6 +1,5 @@
-"""One row of a table is all that Python needs of a loss or an activation: rows under new names,
-with the kernels of the old ones, are computed, proved and reported like these.
-"""
+"""One table row defines a loss or activation for Python: rows under new names, with existing
+kernels, are computed, proved and reported as the originals."""
 
 import numpy as np
 import pytest
@@ -32,15 +31,17 @@ def added(monkeypatch):
 
 
 def problem(activation, loss, like, kind=None):
-    """A net of such names, whose data suit the loss `like`; in the engine or in NumPy."""
+    """Return an objective with these names, in the engine or in NumPy, and theta; the data suit the
+    loss `like`.
+    """
     rng = np.random.default_rng(3)
     y = nets.targets(rng, like, 9, 2)
     p = nets.draw(rng, [3, 4, 3, 2], activation, loss, y=y, X=rng.standard_normal((9, 3)), l2=0.02)
     return (p.ob if kind is None else p.reference()), p.theta
 
 
-def told(ob, theta):
-    """What is computed of an objective and proved of it, as exact numbers."""
+def computed_and_proved(ob, theta):
+    """Return values, products and proved bounds of an objective as exact numbers."""
     v = np.cos(np.arange(theta.size))
     proofs = ob.certificates
     g, error = proofs.precise_gradient(theta)
@@ -61,16 +62,16 @@ PAIRS = [(phi, list(tables.LOSSES)[i % 3]) for i, phi in enumerate(tables.ACTIVA
 
 
 @pytest.mark.parametrize("activation, loss", PAIRS)
-def test_a_row_under_a_new_name_is_computed_and_proved_as_it_was(activation, loss, added):
-    before = told(*problem(activation, loss, loss))
+def test_rows_under_new_names_give_identical_results(activation, loss, added):
+    before = computed_and_proved(*problem(activation, loss, loss))
     added(activation, loss)
-    assert told(*problem(NEW, NEW, loss)) == before
+    assert computed_and_proved(*problem(NEW, NEW, loss)) == before
 
 
 @pytest.mark.parametrize("activation, loss", PAIRS)
-def test_a_row_under_a_new_name_is_exact(activation, loss, added):
-    """Gradient and product of the engine against those of the row's own formulas by complex steps,
-    within what is proved of their rounding.
+def test_rows_under_new_names_are_exact(activation, loss, added):
+    """Gradient and product of the engine equal complex steps of the row's formulas, within the
+    proved rounding.
     """
     added(activation, loss)
     ob, theta = problem(NEW, NEW, loss)
@@ -87,7 +88,7 @@ def test_a_row_under_a_new_name_is_exact(activation, loss, added):
 
 
 @nets.every_loss
-def test_verdicts_and_scores_ask_the_row(loss, added):
+def test_verdicts_and_scores_use_the_row(loss, added):
     added("tanh", loss)
     ob, theta = problem(NEW, NEW, loss)
     at = fc.minimize(ob, theta, seed=0, verdict=False).x
@@ -99,8 +100,8 @@ def test_verdicts_and_scores_ask_the_row(loss, added):
     assert np.isfinite(tables.LOSSES[NEW].score[1](ob.model.predict(at, ob.X), ob.y))
 
 
-def test_names_of_other_libraries_are_those_of_the_rows(added):
-    """Collected once, and anew where a row is added."""
+def test_rows_define_the_names_of_other_libraries(added):
+    """The names are collected once, and again if a row is added."""
     before = tables.activations_of("onnx")
     assert tables.activations_of("onnx") is before and before["Tanh"][0] == "tanh"
     added("tanh", "mse")
@@ -115,8 +116,8 @@ def test_the_first_loss_for_targets_of_a_kind_suits_them():
     }
 
 
-def test_bounds_of_a_row_hold_of_its_formulas():
-    """Slopes and bends, kinks aside, over z from -30 to 30."""
+def test_bounds_of_each_row_hold_for_its_formulas():
+    """Bounds on first and second derivatives hold for z from -30 to 30 except at kinks."""
     z = np.linspace(-30, 30, 60_001) + 1e-4
     for name, row in tables.ACTIVATIONS.items():
         slope = np.asarray(row.slope(z), float)
@@ -137,7 +138,7 @@ def test_bounds_of_a_row_hold_of_its_formulas():
 
 @nets.every_loss
 def test_slopes_of_a_loss_are_those_of_its_terms(loss, rng):
-    """By complex steps, which are exact to rounding, along every output."""
+    """Slopes equal complex steps of the terms, which are exact to rounding, along every output."""
     terms, f = tables.LOSSES[loss].terms, 3 * rng.standard_normal((7, 4))
     y = nets.targets(rng, loss, 7, 4, soft=True)
     slopes = terms(f, y)[1]
@@ -147,8 +148,8 @@ def test_slopes_of_a_loss_are_those_of_its_terms(loss, rng):
         assert np.abs(found - slopes[:, j]).max() <= 1e-14 * (1 + np.abs(slopes).max())
 
 
-def test_terms_of_a_loss_in_closed_form():
-    """Of outputs for which each is a logarithm that is known."""
+def test_terms_of_losses_equal_known_logarithms():
+    """For outputs at which each term is a known logarithm, the terms equal that value."""
     f, y = np.log(np.array([[3.0, 1.0]])), np.array([[0.25, 0.75]])
     assert tables.LOSSES["mse"].terms(f, y)[0] == pytest.approx((f - y) ** 2, rel=1e-15)
     both = np.log([[4.0, 2.0]]) - y * f

@@ -68,7 +68,7 @@ TESTS = {
     "vectors": ["spectrum"],
     "runtime": ["engine/test_threads.py", "spectrum/test_eigsh.py", "reliability", "cli"],
     "convert": ["network", "files"],
-    "errors": ["test_foreign.py", "network/test_losses_that_do_not_suit_the_targets_raise.py"],
+    "errors": ["test_foreign.py", "network/test_refusals.py"],
     "progress": ["cli", "optimize/test_minimize.py"],
 }
 # What sees much of a subpackage in little time comes before the tests of the line.

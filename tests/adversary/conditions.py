@@ -1,6 +1,5 @@
-"""What a verdict on a network must not depend on, and what it may not say without proof: large n,
-batch normalisation, threads, the unit of the loss.
-"""
+"""Statements about verdicts on networks at large n, with batch normalisation, for threads and for
+units of the loss."""
 
 import warnings
 
@@ -21,10 +20,10 @@ from .networks import (
 )
 
 
-def large_n_of_a_network_is_as_honest(draw):
-    """Through Krylov: a minimum at a risk has no curvature below its tolerance, a saddle both
-    signs, a certified minimum its point within the radius; counts lie within their bounds. Beside
-    one that kinks hold nothing is lower.
+def verdicts_from_products_hold_for_networks(draw):
+    """Verdicts through Krylov spaces hold: minima at a risk have no curvature below the tolerance,
+    saddles have both signs, certified minima lie within their radius, and counts within their
+    bounds.
     """
     ob, name = network(draw, activations=[*SMOOTH, "relu"] if draw.random() < 0.3 else SMOOTH)
     theta, way = brought_to_rest(draw, ob)
@@ -36,7 +35,7 @@ def large_n_of_a_network_is_as_honest(draw):
         assert not said.certified, words
         return said.kind
     if said.n_held:
-        return nothing_is_lower_beside(draw, ob, theta, words)
+        return check_nothing_is_lower_nearby(draw, ob, theta, words)
     values = np.linalg.eigvalsh(hessian(InLongDouble(ob, theta)).astype(float))
     off = 1e-12 * np.abs(values).max()
     room = said.curvature_tol * (values[-1] - values[0]) * 1.01 + off
@@ -53,9 +52,9 @@ def large_n_of_a_network_is_as_honest(draw):
     return "certified minimum"
 
 
-def nothing_is_lower_beside(draw, ob, theta, words):
-    """Where kinks hold a minimum, the curvature on one side of them says nothing: the loss is asked
-    itself, along eigenvectors of that curvature too.
+def check_nothing_is_lower_nearby(draw, ob, theta, words):
+    """Check that no nearby loss is lower than at a minimum with active kinks, also along
+    eigenvectors of the one-sided curvature.
     """
     lowest = np.linalg.eigh(hessian(InLongDouble(ob, theta)).astype(float))[1][:, :4]
     here = ob.value(theta)
@@ -72,8 +71,10 @@ def nothing_is_lower_beside(draw, ob, theta, words):
     return "held by kinks"
 
 
-def few_rows(draw):
-    """Fewer rows than units, biases spared by l2 or no l2 at all: most eigenvalues are l2 or 0."""
+def few_samples(draw):
+    """Return an objective with fewer samples than units, with l2 without biases or no l2, so most
+    eigenvalues are l2 or 0.
+    """
     N, d = int(draw.integers(1, 8)), int(draw.integers(1, 14))
     loss = str(draw.choice(LOSSES))
     c = int(draw.integers(2 if loss == "cross_entropy" else 1, 4))
@@ -87,11 +88,11 @@ def few_rows(draw):
     return ob, f"{sizes} {names} {loss} l2 {l2:.1e} spared {spared} {trick} N {N}"
 
 
-def what_large_n_measures_is_worth_the_name(draw):
-    """No saddle rests on curvature that only rounding or an unfinished search could explain, and
-    both ends of the spectrum are those of H.
+def measured_saddles_at_large_n_hold(draw):
+    """No saddle relies on curvature explained by rounding or an unfinished search, and both ends of
+    the spectrum are those of H.
     """
-    ob, name = few_rows(draw)
+    ob, name = few_samples(draw)
     theta, way = brought_to_rest(draw, ob)
     said = fc.classify(ob, theta, dense_below=1, failure_probability=1e-6)
     words = f"{name} by {way}: {said.reason}"
@@ -106,9 +107,9 @@ def what_large_n_measures_is_worth_the_name(draw):
     return f"{said.kind}, certified {said.certified}"
 
 
-def pairs_of_a_net_show_no_more_than_their_residuals(draw):
-    """In whatever space they were found: the product with a vector, made again."""
-    ob, name = few_rows(draw)
+def eigenpairs_of_networks_satisfy_their_residuals(draw):
+    """In every space the residuals bound those computed from new products with the vectors."""
+    ob, name = few_samples(draw)
     theta = ob.model.init(seed=int(draw.integers(2**31))) * 10.0 ** draw.uniform(-1, 2)
     H = getattr(ob, str(draw.choice(["hessian", "ggn", "empirical_fisher"])))(theta)
     k, which = int(draw.integers(1, min(8, H.shape[0]) + 1)), str(draw.choice(["LA", "SA", "BE"]))
@@ -127,7 +128,7 @@ def pairs_of_a_net_show_no_more_than_their_residuals(draw):
 
 
 def piecewise_linear(draw):
-    """A regression on a small net of relu or leaky_relu units, without l2 and with much noise: its
+    """Return a noisy regression on a small network of relu or leaky_relu units without l2, whose
     minima are smooth points between kinks.
     """
     N, d, c = int(draw.integers(20, 80)), int(draw.integers(1, 5)), int(draw.integers(1, 4))
@@ -143,18 +144,18 @@ def piecewise_linear(draw):
     return ob, f"{model.sizes} {model.activation[0]} {ob.dtype} N {N}"
 
 
-def stands_for_a_minimum(ob, x, step, room):
-    """Whether Newton's steps lead from x to a proved minimum, no farther and no lower than they
-    promise.
+def is_near_a_proved_minimum(ob, x, step, room):
+    """Return True if Newton's steps from x lead to a proved minimum, no farther and no lower than
+    predicted.
     """
     end = fc.minimize(ob, x, max_time=5.0, seed=0)
     near = np.linalg.norm(end.x - x) <= 1.1 * step and end.fun >= ob.value(x) - room
     return end.kind == "minimum" and end.report.certified and near
 
 
-def beside_a_measured_minimum_nothing_is_lower(draw):
-    """Within a few lengths of Newton's step, and a little way off, by more than twice what that
-    step promises: or the point that theta stands for is a proved minimum, with kinks near it.
+def near_a_measured_minimum_nothing_is_lower(draw):
+    """Within a few lengths of Newton's step, no loss is lower by more than twice the predicted
+    decrease, unless a proved minimum with kinks lies nearby.
     """
     ob, name = piecewise_linear(draw)
     method = str(draw.choice(["l-bfgs", "l-bfgs", "newton-cg"]))
@@ -181,7 +182,7 @@ def beside_a_measured_minimum_nothing_is_lower(draw):
             if (
                 lower < f - room
                 and not said.certified
-                and stands_for_a_minimum(exact, x, step, room)
+                and is_near_a_proved_minimum(exact, x, step, room)
             ):
                 return "minimum, kinks near it"
             assert lower >= f - room, f"{f - lower} lower at {size}, room {room}: {words}"
@@ -189,7 +190,9 @@ def beside_a_measured_minimum_nothing_is_lower(draw):
 
 
 def batch_normalisation_is_never_certified(draw):
-    """Nothing is; and success has no curvature below zero worth the name."""
+    """Nothing is certified with batch normalisation, and success means no significant negative
+    curvature.
+    """
     N, d = int(draw.integers(5, 40)), int(draw.integers(1, 4))
     name = str(draw.choice(["tanh", "relu", "gelu"]))
     model = fc.MLP([d, int(draw.integers(1, 5)), 1], name, batch_norm=True)
@@ -210,6 +213,7 @@ def batch_normalisation_is_never_certified(draw):
 
 
 def threads_change_no_bit_of_a_verdict(draw):
+    """Verdicts are bitwise identical for any number of threads."""
     ob, name = network(draw)
     theta, _ = brought_to_rest(draw, ob)
     options = {"loss": ob.loss, "l2": ob.l2, "l2_biases": ob.l2_biases}
@@ -227,7 +231,9 @@ def threads_change_no_bit_of_a_verdict(draw):
 
 
 def the_unit_of_the_loss_changes_no_verdict(draw):
-    """All sample weights times a power of two, without l2: the same kind, certified or not."""
+    """Multiplying all sample weights by a power of two, without l2, changes neither kind nor
+    certificate.
+    """
     ob, name = network(draw)
     X, y, weight = ob.X, ob.y, ob.sample_weight
     weight = np.ones(len(X)) if weight is None else weight

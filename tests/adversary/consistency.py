@@ -1,4 +1,4 @@
-"""The same point by every call: no two calls contradict each other about it."""
+"""Statements that no two calls contradict each other about the same point."""
 
 import warnings
 
@@ -12,8 +12,10 @@ from fastcurv.testing import QuadraticObjective
 from .networks import LOSSES, SMOOTH, brought_to_rest, data, network, targets
 
 
-def on_kinks_or_off(draw):
-    """A plain net of one kind of units with l2, rows with copies and weights of 0 among them."""
+def network_with_or_without_kinks(draw):
+    """Return a plain network of one kind of units with l2, with repeated samples and samples of
+    weight 0.
+    """
     N, d = int(draw.choice([3, 6, 10, 20, 40])), int(draw.integers(1, 4))
     hidden = [int(draw.integers(1, 6))] * int(draw.integers(1, 3))
     loss = str(draw.choice(LOSSES))
@@ -35,11 +37,9 @@ def on_kinks_or_off(draw):
     )
 
 
-def a_run_ends_where_its_verdict_says(draw):
-    """What `minimize` certifies of its end `classify` certifies there, and through products it is
-    of no other kind.
-    """
-    ob = on_kinks_or_off(draw)
+def classify_confirms_the_verdict_of_a_run(draw):
+    """`classify` certifies what `minimize` certifies, and through products gives no other kind."""
+    ob = network_with_or_without_kinks(draw)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         run = fc.minimize(ob, ob.model.init(seed=int(draw.integers(1000))), max_time=2.0, seed=0)
@@ -53,9 +53,9 @@ def a_run_ends_where_its_verdict_says(draw):
     return f"{said.kind}, certified {said.certified}"
 
 
-def labels_that_pull_one_way_leave_no_critical_point(draw):
-    """Where no row has a class, or all have one label, and its bias is free: nothing is critical
-    and no run succeeds.
+def one_sided_labels_leave_no_critical_point(draw):
+    """If a class has no samples, or all labels are equal, and its bias is free, no point is
+    critical and no run succeeds.
     """
     N, d, c = int(draw.integers(1, 30)), int(draw.integers(1, 4)), int(draw.integers(2, 4))
     hidden = [int(draw.integers(1, 5)) for _ in range(int(draw.integers(0, 3)))]
@@ -83,9 +83,9 @@ def labels_that_pull_one_way_leave_no_critical_point(draw):
     return run.stopped
 
 
-def squares_that_are_no_numbers_change_no_verdict(draw):
-    """All sample weights times a power of two that takes squares out of range: near or not, the
-    kind and whether it is certified are those of weights near 1.
+def overflow_of_squares_changes_no_verdict(draw):
+    """If sample weights are multiplied by a power of two whose squares leave the range, kind and
+    certificate stay.
     """
     ob, name = network(draw)
     if ob.dtype != np.float64:
@@ -104,8 +104,8 @@ def squares_that_are_no_numbers_change_no_verdict(draw):
     return f"{first.kind}, {second.kind}"
 
 
-class Careless(LinearOperator):
-    """A symmetric matrix that writes into what it is given, or into what it gave before."""
+class BufferReusingOperator(LinearOperator):
+    """A symmetric operator that modifies its argument or its previous result."""
 
     def __init__(self, A, way):
         super().__init__(A.dtype, A.shape)
@@ -120,12 +120,15 @@ class Careless(LinearOperator):
         return np.stack([self._matvec(v).copy() for v in V.T.copy()], axis=1)
 
 
-def careless_operators_are_what_they_are(draw):
-    """Eigenvalues lie within their residuals, a verdict has the signs that are there."""
+def operators_that_reuse_buffers_have_true_results(draw):
+    """Eigenvalues lie within their residuals, and verdicts have the true signs."""
     n = int(draw.integers(3, 40))
     A = draw.standard_normal((n, n))
     A = A + A.T + draw.choice([0.0, 3.0 * n**0.5]) * np.eye(n)
-    values, H = np.linalg.eigvalsh(A), Careless(A, str(draw.choice(["in place", "one buffer"])))
+    values, H = (
+        np.linalg.eigvalsh(A),
+        BufferReusingOperator(A, str(draw.choice(["in place", "one buffer"]))),
+    )
     k, which = int(draw.integers(1, min(5, n) + 1)), str(draw.choice(["LA", "SA", "BE"]))
     found = fc.eigsh(H, k, which, seed=0)
     gaps = np.abs(found.values[:, None] - values).min(axis=1)
@@ -140,8 +143,8 @@ def careless_operators_are_what_they_are(draw):
 
 
 STATEMENTS = (
-    a_run_ends_where_its_verdict_says,
-    labels_that_pull_one_way_leave_no_critical_point,
-    squares_that_are_no_numbers_change_no_verdict,
-    careless_operators_are_what_they_are,
+    classify_confirms_the_verdict_of_a_run,
+    one_sided_labels_leave_no_critical_point,
+    overflow_of_squares_changes_no_verdict,
+    operators_that_reuse_buffers_have_true_results,
 )

@@ -1,6 +1,5 @@
-"""Claims about chance, by frequency over seeds: each gives how often it held of how many runs, and
-the chance that was promised.
-"""
+"""Claims about probability, tested by frequencies over seeds: each function returns how often the
+claim held, and the promised probability."""
 
 from itertools import product
 
@@ -24,7 +23,9 @@ SPECTRA = ["normal", "dominant", "two", "half", "copies", "powers", "one sign", 
 
 
 def spectrum(kind, draw):
-    """Eigenvalues of which few carry the sum, or many, or as many as a sketch has vectors."""
+    """Return eigenvalues whose sum is carried by few, by many, or by as many as a sketch has
+    vectors.
+    """
     values = draw.standard_normal(N)
     if kind == "dominant":
         values[0] = 10.0 ** draw.uniform(1, 4)
@@ -44,7 +45,9 @@ def spectrum(kind, draw):
 
 
 def two_standard_errors(function, method, m, kind, runs):
-    """``|estimate - truth| <= 2 stderr`` in 19 of 20 runs."""
+    """Count how often ``|estimate - truth| <= 2 stderr`` holds, which is promised in 19
+    of 20 runs.
+    """
     inside = 0
     for seed in range(runs):
         draw = np.random.default_rng([seed, m])
@@ -56,7 +59,7 @@ def two_standard_errors(function, method, m, kind, runs):
 
 
 def prescribed(kind, draw, seed):
-    """A matrix with eigenvalues of `spectrum`; what is asked of it; its largest size."""
+    """Return a matrix with eigenvalues of `spectrum`, its true sums by estimator, and its norm."""
     values = spectrum(kind, draw)
     op = PrescribedSpectrum(values, 3, seed=seed)
     truth = {
@@ -71,7 +74,9 @@ SPARSE = ["pair", "pair and noise", "three pairs", "triangle", "blocks", "domina
 
 
 def sparse(kind, draw):
-    """A matrix in which few coordinates couple: quadratic forms of signs take few values."""
+    """Return a matrix in which few coordinates couple, so quadratic forms of signs have
+    few values.
+    """
     A = np.zeros((N, N))
     pairs = {"three pairs": 3, "triangle": 0, "blocks": N // 2}.get(kind, 1)
     for i in range(pairs):
@@ -88,14 +93,14 @@ def sparse(kind, draw):
 
 
 def few_couplings(kind, draw, seed):
-    """As `prescribed`, for a matrix of `sparse`."""
+    """Return what `prescribed` does for a matrix of `sparse`."""
     A = sparse(kind, draw)
     truth = {fc.trace: np.trace(A), fc.frobenius_norm: np.linalg.norm(A), fc.diagonal: A[0, 0]}
     return LinearOperator(A.shape, A.dot, matmat=A.dot), truth, np.abs(A).max()
 
 
 def moments_of_few_couplings(power, probes, runs):
-    """As `moments_of_a_density`, of two pairs of coordinates."""
+    """Count as `moments_of_a_density` does, for two pairs of coupled coordinates."""
     inside, A = 0, np.zeros((N, N))
     A[[0, 1, 2, 3], [1, 0, 3, 2]] = 1.0
     for seed in range(runs):
@@ -107,7 +112,9 @@ def moments_of_few_couplings(power, probes, runs):
 
 
 def moments_of_a_density(power, kind, probes, runs):
-    """A moment of the density lies within 2 stderr of that of the spectrum in 19 of 20 runs."""
+    """Count how often a moment of the density lies within 2 stderr of the true one, promised in 19
+    of 20 runs.
+    """
     inside = 0
     for seed in range(runs):
         draw = np.random.default_rng([seed, probes])
@@ -120,8 +127,8 @@ def moments_of_a_density(power, kind, probes, runs):
 
 
 def a_minimum_at_a_risk(n, risk, runs):
-    """Where the least eigenvalue lies beyond the tolerance, `minimum` is said no more often than
-    the risk that was asked for; the rest of the spectrum hides it as well as it can.
+    """Count how often `minimum` is not reported though the least eigenvalue lies below the
+    tolerance, hidden by the rest of the spectrum.
     """
     right, tol = 0, 1e-2
     for seed in range(runs):
@@ -142,7 +149,7 @@ def a_minimum_at_a_risk(n, risk, runs):
 
 
 def claims(samples=(6, 10, 30), probes=(6, 12)):
-    """Every claim as ``(name, runs -> (held, promised))``."""
+    """Return every claim as ``(name, runs -> (held, promised))``."""
     found = []
     for (function, method), m, kind in product(ESTIMATES, samples, SPECTRA):
         name = f"{function.__name__} {method} {m} {kind}"

@@ -1,9 +1,9 @@
 """Many cases of every statement, with a table of outcomes and times at the end.
 
-``python -m tests.adversary.hunt 100000`` tries them all; ``--first`` begins at another seed, so
-that a long hunt can be made in slices. Exits with 1 where a statement was broken, a call crashed or
-a case took longer than ``--limit``. Times are of the processor, so that a busy machine breaks
-nothing.
+``python -m tests.adversary.hunt 100000`` tries 100000 cases of all statements; ``--first`` sets the
+first seed, so that a long run can be divided. The exit status is 1 if a statement fails, a call
+crashes or a case exceeds ``--limit``. Times are processor times, so other work on the machine does
+not matter.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Result = tuple[int, float, int, str, str]  # index, seconds, seed, outcome, word
 
 
 class TooLongError(Exception):
-    """A case took longer than its limit."""
+    """Raised if a case exceeds its time limit."""
 
 
 def _too_long(signum: int, frame: FrameType | None) -> None:
@@ -38,8 +38,8 @@ def _too_long(signum: int, frame: FrameType | None) -> None:
     raise TooLongError(" | ".join(where.split("\n")))
 
 
-def one(job: Job) -> Result:
-    """What became of one case; words only where it is bad."""
+def run_case(job: Job) -> Result:
+    """Run one case and return its outcome, with words if it fails."""
     index, seed, limit = job
     began = time.process_time()
     signal.signal(signal.SIGPROF, _too_long)
@@ -58,7 +58,7 @@ def one(job: Job) -> Result:
 
 
 def arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("count", type=int, help="cases, over all statements")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
@@ -70,7 +70,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Hunt, and say what was found."""
+    """Run all cases and print the table of outcomes."""
     options = arguments()
     chosen = [i for i, s in enumerate(STATEMENTS) if options.only in s.__name__]
     seeds = range(options.first, options.first + -(-options.count // len(chosen)))
@@ -79,7 +79,7 @@ def main() -> int:
     with multiprocessing.get_context("spawn").Pool(options.jobs) as pool:
         try:
             with bar(len(jobs), "cases", True) as shown:
-                for index, *case in pool.imap_unordered(one, jobs, 4):
+                for index, *case in pool.imap_unordered(run_case, jobs, 4):
                     found[index].append(case)
                     shown.update()
                     seconds, seed, outcome, words = case

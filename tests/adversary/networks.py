@@ -1,6 +1,5 @@
-"""Networks drawn to mislead, points of theirs whose truth is known or can be found in long double,
-and what may never be said there.
-"""
+"""Random networks chosen to mislead, and statements about points whose truth is known or can be
+found in long double."""
 
 import warnings
 
@@ -20,7 +19,9 @@ GIVEN = ["poisson", "gamma", "log_cosh", "pseudo_huber", "quantile", "gaussian_n
 
 
 def data(draw, N, d):
-    """Rows with copies, constant, zero and nearly equal columns, and columns of any size."""
+    """Return samples with repeated ones, constant, zero and nearly equal columns, and columns of
+    any size.
+    """
     X = draw.standard_normal((N, d))
     trick = str(draw.choice(["none", "copies", "constant", "zero", "close", "scaled", "offset"]))
     j = int(draw.integers(d))
@@ -44,7 +45,7 @@ def targets(draw, X, c, loss):
         scale = 10.0 ** draw.uniform(-3, 3)
         return scale * (X @ draw.standard_normal((X.shape[1], c)) + draw.standard_normal(c))
     if loss in GIVEN:
-        return extreme(draw, X, c // 2 if loss == "gaussian_nll" else c, loss)
+        return extreme_targets(draw, X, c // 2 if loss == "gaussian_nll" else c, loss)
     if loss == "cross_entropy":
         labels = draw.integers(c, size=len(X))
         return labels if draw.random() < 0.7 else draw.dirichlet(np.ones(c), len(X))
@@ -52,8 +53,8 @@ def targets(draw, X, c, loss):
     return (y > 0.5) * 1.0 if draw.random() < 0.7 else y
 
 
-def extreme(draw, X, c, loss):
-    """Counts that are all 0 in a column, or huge; outliers; targets of tiny variance."""
+def extreme_targets(draw, X, c, loss):
+    """Return counts that are all 0 in a column or huge, outliers, or targets of tiny variance."""
     smooth = X @ draw.standard_normal((X.shape[1], c)) / (1 + np.abs(X).max())
     if loss == "poisson":
         y = draw.poisson(10.0 ** draw.uniform(-2, 4) * np.exp(smooth)).astype(float)
@@ -66,8 +67,8 @@ def extreme(draw, X, c, loss):
     return y + outliers if draw.random() < 0.5 else y
 
 
-def chosen(draw, names, most=4):
-    """The name of a loss, of three with parameters as a `Loss`, and a number of outputs."""
+def choose_loss(draw, names, most=4):
+    """Return the name of a loss, or a `Loss` with parameters, and a number of outputs."""
     loss = str(draw.choice(names))
     c = int(draw.integers(2 if loss == "cross_entropy" else 1, most))
     if loss == "gaussian_nll":
@@ -80,18 +81,18 @@ def chosen(draw, names, most=4):
     return loss, loss, c
 
 
-def phis(draw, names, count):
-    """Activations by name, or as given by functions."""
+def choose_activations(draw, names, count):
+    """Return activations, by name or given by functions."""
     drawn = (str(draw.choice(names)) for _ in range(count))
     return [nets.OWN.get(name, name) for name in drawn]
 
 
 def network(draw, hidden=(0, 3), activations=SMOOTH, losses=LOSSES):
-    """A small objective of any kind."""
+    """Return a small objective of any kind."""
     N, d = int(draw.integers(3, 40)), int(draw.integers(1, 5))
-    name, loss, c = chosen(draw, losses)
+    name, loss, c = choose_loss(draw, losses)
     sizes = [d, *(int(draw.integers(1, 6)) for _ in range(int(draw.integers(*hidden)))), c]
-    names = phis(draw, activations, len(sizes) - 2)
+    names = choose_activations(draw, activations, len(sizes) - 2)
     dtype = "float32" if draw.random() < 0.15 else "float64"
     X, trick = data(draw, N, d)
     l2 = float(draw.choice([0.0, 10.0 ** draw.uniform(-6, 1), 10.0 ** draw.uniform(-3, -1)]))
@@ -118,8 +119,8 @@ def where_finite(ob, theta):
     return theta
 
 
-def brought_to_rest(draw, ob):
-    """Where some search from a random start ended, or beside that."""
+def end_of_search(draw, ob):
+    """Return the end point of a search from a random start, or a point near it."""
     theta = ob.model.init(seed=int(draw.integers(2**31))).astype(float)
     theta = where_finite(ob, theta * 10.0 ** draw.uniform(-1, 1))
     way = str(draw.choice(["minimize", "find", "find", "start", "zero"]))
@@ -139,15 +140,17 @@ def brought_to_rest(draw, ob):
 
 
 def hessian(truth):
-    """The matrix of a `longdouble.Truth`, in long double."""
+    """Return the Hessian of a `longdouble.Truth` in long double."""
     n = len(truth.theta)
     H = np.stack([truth.product(e) for e in np.eye(n)], axis=1)
     return (H + H.T) / 2
 
 
 def critical_point(ob, theta, n_symmetry):
-    """``(x, slack)``: by Newton's steps in long double from theta, and how far x itself may be from
-    the critical point; along the weakest n_symmetry directions no step is taken.
+    """Return ``(x, slack)`` by Newton's method in long double from theta.
+
+    `slack` bounds the distance of x from the critical point. No step is taken along the weakest
+    n_symmetry directions.
     """
     x = theta.astype(LD)
     values, V = np.linalg.eigh(hessian(InLongDouble(ob, x)).astype(float))
@@ -163,16 +166,18 @@ def critical_point(ob, theta, n_symmetry):
     return x, 4 * float(np.linalg.norm(step)) + float(rounding)
 
 
-def products_are_those_of_long_double(
+def products_agree_with_long_double(
     draw, losses=LOSSES, activations=(*SMOOTH, "relu", "leaky_relu", "elu")
 ):
-    """Of any network, with skips too: a product lies within its bound of that in long double."""
+    """For any network, also with skip connections, a product lies within its bound of that in long
+    double.
+    """
     width, d = int(draw.integers(1, 9)), int(draw.integers(1, 9))
     wide = int(draw.integers(1, 40))
     hidden = [width if draw.random() < 0.7 else wide for _ in range(int(draw.integers(1, 5)))]
-    kind, loss, c = chosen(draw, losses, 6)
+    kind, loss, c = choose_loss(draw, losses, 6)
     sizes = [d, *hidden, c]
-    names = phis(draw, activations, len(hidden))
+    names = choose_activations(draw, activations, len(hidden))
     N, residual = int(draw.integers(1, 60)), bool(draw.random() < 0.7)
     dtype = str(draw.choice(["float32", "float64"]))
     model = fc.MLP(sizes, names, bias=bool(draw.random() < 0.8), residual=residual, dtype=dtype)
@@ -200,36 +205,36 @@ def products_are_those_of_long_double(
     return "no bound" if unknown else "held"
 
 
-def given_losses_have_products_of_long_double(draw):
-    return products_are_those_of_long_double(draw, GIVEN)
+def products_of_user_losses_agree_with_long_double(draw):
+    return products_agree_with_long_double(draw, GIVEN)
 
 
-def given_losses_are_certified_where_they_rest(draw):
-    return certified_points_are_there(draw, GIVEN)
+def certified_points_of_user_losses_exist(draw):
+    return certified_points_exist(draw, GIVEN)
 
 
-def given_losses_succeed_where_nothing_is_lower(draw):
-    return success_has_nothing_lower_beside_it(draw, GIVEN)
+def success_of_user_losses_has_nothing_lower_nearby(draw):
+    return success_has_nothing_lower_nearby(draw, GIVEN)
 
 
-def given_activations_have_products_of_long_double(draw):
-    return products_are_those_of_long_double(draw, [*LOSSES, *GIVEN], OWN)
+def products_of_user_activations_agree_with_long_double(draw):
+    return products_agree_with_long_double(draw, [*LOSSES, *GIVEN], OWN)
 
 
-def given_activations_are_certified_where_they_rest(draw):
-    return certified_points_are_there(draw, [*LOSSES, *GIVEN], OWN)
+def certified_points_of_user_activations_exist(draw):
+    return certified_points_exist(draw, [*LOSSES, *GIVEN], OWN)
 
 
-def given_activations_succeed_where_nothing_is_lower(draw):
-    return success_has_nothing_lower_beside_it(draw, [*LOSSES, *GIVEN], OWN)
+def success_of_user_activations_has_nothing_lower_nearby(draw):
+    return success_has_nothing_lower_nearby(draw, [*LOSSES, *GIVEN], OWN)
 
 
-def certified_points_are_there(draw, losses=LOSSES, activations=SMOOTH):
-    """Of what `classify` certifies, the critical point lies within the radius and has the inertia:
-    both from passes in long double, nothing of which the verdict has used.
+def certified_points_exist(draw, losses=LOSSES, activations=SMOOTH):
+    """For each certified verdict, a critical point within the radius has the claimed inertia, by
+    independent passes in long double.
     """
     ob, name = network(draw, activations=activations, losses=losses)
-    theta, way = brought_to_rest(draw, ob)
+    theta, way = end_of_search(draw, ob)
     try:
         said = fc.classify(ob, theta)
     except ValueError:  # a refusal, right where H is no matrix of float64 numbers
@@ -258,9 +263,9 @@ def certified_points_are_there(draw, losses=LOSSES, activations=SMOOTH):
     return f"certified {said.kind}"
 
 
-def success_has_nothing_lower_beside_it(draw, losses=LOSSES, activations=(*SMOOTH, "relu", "elu")):
-    """Where `minimize` says success there is no negative curvature worth the name and nothing lower
-    a little way off.
+def success_has_nothing_lower_nearby(draw, losses=LOSSES, activations=(*SMOOTH, "relu", "elu")):
+    """If `minimize` reports success, there is neither significant negative curvature nor a lower
+    loss nearby.
     """
     ob, name = network(draw, activations=activations, losses=losses)
     theta = ob.model.init(seed=int(draw.integers(2**31))) * (draw.random() < 0.8)
@@ -290,18 +295,18 @@ def success_has_nothing_lower_beside_it(draw, losses=LOSSES, activations=(*SMOOT
 
 
 def convex(draw):
-    """A regression with l2: strictly convex, so that a minimum is all that can be there."""
+    """Return a regression with l2, which is strictly convex, so only a minimum is possible."""
     ob, name = network(draw, hidden=(0, 1))
     if ob.l2 == 0 or not ob.l2_biases:
         ob = fc.Objective(ob.model, ob.X, ob.y, loss=ob.loss, l2=10.0 ** draw.uniform(-8, 2))
-    theta, way = brought_to_rest(draw, ob)
+    theta, way = end_of_search(draw, ob)
     kinds = frozenset({"minimum", "not_critical"})
     return Truth(f"convex {name} by {way}", ob, theta, kinds, kinds | {"undecided", "degenerate"})
 
 
 def split_unit(draw):
-    """A net of which one unit stands twice, sharing its weights above: a line of points of the same
-    loss runs through theta, so no minimum there is its only one nearby.
+    """Return a network with a duplicated unit whose output weights are divided, so a line of equal
+    loss runs through theta and no minimum is isolated.
     """
     d, m, N = int(draw.integers(1, 4)), int(draw.integers(1, 4)), int(draw.integers(8, 40))
     name = str(draw.choice(["tanh", "sigmoid", "softplus", "gelu"]))

@@ -1,4 +1,5 @@
-"""One answer from every plan: tables of kernels, layouts, threads, rows in chunks, blocks."""
+"""Statement that every plan gives the same results: tables of kernels, layouts, threads, chunks and
+blocks."""
 
 from contextlib import contextmanager
 
@@ -11,12 +12,12 @@ from ..plans import LAYOUTS, laid_out, least_memory
 
 WIDTHS = (1, 2, 3, 7, 16, 17, 31, 64, 65, 100, 130, 257)
 ROWS = (1, 2, 3, 4, 5, 8, 9, 17, 33, 64, 100, 257, 601)
-MOST = 3e6  # parameters times rows of a case
+MAX_ENTRIES = 3e6  # parameters times rows of a case
 
 
 @contextmanager
-def of_table(arch, across, unpacked):
-    """Plans made inside are of one table of kernels and one layout."""
+def forced_plan(arch, across, unpacked):
+    """Use one table of kernels and one layout for plans created inside."""
     before = engine.set_arch(arch)
     try:
         with laid_out(across, unpacked):
@@ -26,7 +27,7 @@ def of_table(arch, across, unpacked):
 
 
 def drawn(draw):
-    """A model with its data and a point, of any loss, with weights, skips and l2 or without."""
+    """Return a model with data and a point, for any loss, with weights, skips and l2 or without."""
     L, loss = int(draw.integers(1, 5)), str(draw.choice(["mse", "cross_entropy"]))
     residual = bool(draw.random() < 0.3)
     sizes = [int(m) for m in draw.choice(WIDTHS, L + 1)]
@@ -40,7 +41,7 @@ def drawn(draw):
         "batch_norm": bool(L > 1 and draw.random() < 0.15),
     }
     model = fc.MLP(sizes, phi, **facts)
-    N = min(int(draw.choice(ROWS)), max(1, int(MOST / model.n_params)))
+    N = min(int(draw.choice(ROWS)), max(1, int(MAX_ENTRIES / model.n_params)))
     if facts["batch_norm"]:  # ill-conditioned where a unit hardly varies
         N, facts["dtype"] = max(N, 20), "float64"
     model, dtype = fc.MLP(sizes, phi, **facts), facts["dtype"]
@@ -54,9 +55,9 @@ def drawn(draw):
     return (model, X, y), options, theta
 
 
-def answers(ob, theta, V, U):
-    """What the passes make at theta: values, products one by one and of a block, both ways; each
-    with the size that its rounding goes with, which sums that cancel are far below.
+def results_of_passes(ob, theta, V, U):
+    """Return the results of all passes at theta, each with the size to which its rounding is
+    relative.
     """
     v, norm = np.ascontiguousarray(V[:, 0]), np.linalg.norm
     found = [(x, norm(x)) for x in (ob.value(theta), ob.gradient(theta))]
@@ -73,24 +74,24 @@ def answers(ob, theta, V, U):
     return [*found, (forth, size), (back, norm(back)), (half, norm(half))]
 
 
-def every_plan_gives_one_answer(draw):
-    """Whatever the table, the layout, the threads and `memory=`, to rounding."""
+def every_plan_gives_the_same_results(draw):
+    """Results agree to rounding for any table, layout, threads and `memory=`."""
     data, options, theta = drawn(draw)
     dtype, N = theta.dtype, len(data[1])
     V = draw.standard_normal((len(theta), int(draw.integers(1, 10)))).astype(dtype)
     U = draw.standard_normal(N * data[0].sizes[-1]).astype(dtype)
-    with of_table("reference" if len(theta) * N < 1e5 else "baseline", 0, 0):
-        wanted = answers(fc.Objective(*data, n_threads=1, **options), theta, V, U)
+    with forced_plan("reference" if len(theta) * N < 1e5 else "baseline", 0, 0):
+        wanted = results_of_passes(fc.Objective(*data, n_threads=1, **options), theta, V, U)
     arch = str(draw.choice([name for name in engine.available_archs() if name != "reference"]))
     options["n_threads"] = int(draw.integers(1, 4))
-    with of_table(arch, *LAYOUTS[str(draw.choice(list(LAYOUTS)))]):
+    with forced_plan(arch, *LAYOUTS[str(draw.choice(list(LAYOUTS)))]):
         least = least_memory(
             lambda memory: fc.Objective(*data, memory=memory, **options).hessian(theta)
         )
         full = fc.Objective(*data, **options).hessian(theta).nbytes
         share = float(draw.choice([0, draw.random(), 2]))
         ob = fc.Objective(*data, memory=int(least + share * (full - least)), **options)
-        found = answers(ob, theta, V, U)
+        found = results_of_passes(ob, theta, V, U)
         served = ob.hessian(theta).layout
     room = (1e-6 if data[0].batch_norm else 1e-11) if dtype == np.float64 else 3e-4
     for i, ((one, _), (other, size)) in enumerate(zip(found, wanted)):

@@ -1,4 +1,5 @@
-"""Every space, operator and estimator of a spectrum against the matrix by other passes."""
+"""Every space, operator and estimator of spectra, compared with the matrix from
+independent passes."""
 
 import warnings
 
@@ -16,14 +17,16 @@ from .networks import LOSSES, SMOOTH, InLongDouble
 
 KINKED = ["relu", "leaky_relu", "elu"]
 SPACES = ("samples", "outputs", "inputs", "parameters")
-ALIKE = (2, 3, 4, 6, 8, 10)  # samples on the sphere; from `MANY` on signs are not all alike
-MANY = 60
+FEW_PROBES = (2, 3, 4, 6, 8, 10)  # samples on the sphere; from `MANY` on signs are not all alike
+MIN_SIGN_PROBES = 60
 RISK = 1e-9
-WHOLE = 64  # the order up to which `eigsh` misses none
+MAX_WHOLE_SPACE_DIM = 64  # the order up to which `eigsh` misses none
 
 
-def rows_of(draw, N, d):
-    """Rows of zeros and copies, columns that are zero, constant or sums; on a grid, or not."""
+def random_samples(draw, N, d):
+    """Return samples with zeros, repeats, and columns that are zero, constant or sums, on a grid or
+    not.
+    """
     grid = draw.random() < 0.5  # sums of products are exact there, and kinks are hit
     X = draw.integers(-2, 3, (N, d)) / 2.0 if grid else draw.standard_normal((N, d))
     if draw.random() < 0.4:
@@ -37,8 +40,8 @@ def rows_of(draw, N, d):
     return X, grid
 
 
-def point_of(draw, model, grid):
-    """Theta as at a start, on the grid, of zeros, or any; some units dead."""
+def random_point(draw, model, grid):
+    """Return theta as at a start, on the grid, zero or random, with some units dead."""
     way = str(draw.choice(["init", "grid", "zero", "any"], p=[0.35, 0.35, 0.05, 0.25]))
     theta = np.asarray(model.init(seed=int(draw.integers(2**31))), dtype=float)
     if way == "grid":
@@ -56,7 +59,7 @@ def point_of(draw, model, grid):
 
 
 def drawn(draw):
-    """An objective, a point of it, and whether all that decides on slopes is exact."""
+    """Return an objective, a point, and whether everything that decides on slopes is exact."""
     N = int(draw.choice([1, 2, 3, 5, 9, 30]))
     d, L = int(draw.choice([1, 2, 3, 7, 12, 30])), int(draw.integers(1, 4))
     loss = str(draw.choice(LOSSES))
@@ -73,7 +76,7 @@ def drawn(draw):
         dtype="float32" if draw.random() < 0.15 else "float64",
         batch_norm=bool(hidden and N > 2 and draw.random() < 0.1),
     )
-    X, grid = rows_of(draw, N, d)
+    X, grid = random_samples(draw, N, d)
     y = draw.standard_normal((N, c))
     if loss == "cross_entropy":
         y = draw.integers(c, size=N) if draw.random() < 0.6 else draw.dirichlet(np.ones(c), N)
@@ -81,7 +84,7 @@ def drawn(draw):
         y = draw.random((N, c)).round(int(draw.choice([0, 2])))
     weight = draw.choice([0.0, 0.5, 1.0, 3.0], N) if draw.random() < 0.3 else None
     l2 = float(draw.choice([0.0, 10.0 ** draw.uniform(-8, 1)]))
-    theta, exact = point_of(draw, model, grid)
+    theta, exact = random_point(draw, model, grid)
     if model.dtype == np.float64 and draw.random() < 0.08:
         X, exact = X * 10.0 ** draw.uniform(-150, 150), False
     ob = fc.Objective(
@@ -97,8 +100,8 @@ def drawn(draw):
     return ob, theta, exact and not set(names) - {"relu", "identity"}
 
 
-def by_passes(ob, theta, kind):
-    """The matrix by passes in long double, with batch normalisation by complex steps."""
+def matrix_by_passes(ob, theta, kind):
+    """Return the matrix by passes in long double, or by complex steps with batch normalisation."""
     I = np.eye(len(theta))
     if ob.model.batch_norm:
         net = Net(ob.model, ob.X, ob.y, ob.sample_weight, theta,
@@ -109,8 +112,8 @@ def by_passes(ob, theta, kind):
     return np.stack([truth.product(v, kind.removeprefix("empirical_")) for v in I], axis=1)
 
 
-def offered(op, space):
-    """The smaller operator, or None where it is refused in a sentence."""
+def reduced_or_none(op, space):
+    """Return the smaller operator, or None if it raises a clear error."""
     try:
         return op.reduced(space)
     except ValueError as error:
@@ -119,7 +122,7 @@ def offered(op, space):
 
 
 def in_shards(draw, ob, theta, kind):
-    """The same operator of rows that come in blocks, dense or sparse."""
+    """Return the same operator for samples in blocks, dense or sparse."""
     X = sparse.csr_array(ob.X) if draw.random() < 0.5 else ob.X
     other = fc.StreamedObjective(
         ob.model, X, ob.y, loss=ob.loss, l2=ob.l2, sample_weight=ob.sample_weight,
@@ -128,33 +131,41 @@ def in_shards(draw, ob, theta, kind):
     return getattr(other, kind)(theta)
 
 
-def times(m):
-    """Standard errors that are passed at `RISK`: they are Student's, as wide as two normal ones."""
+def student_factor(m):
+    """Return the factor on standard errors exceeded with probability `RISK` by Student's
+    distribution.
+    """
     return 2 * float(stdtrit(m - 1, 1 - RISK) / stdtrit(m - 1, 0.975))
 
 
 def estimates_hold(draw, op, A, values, space, room, words):
-    """Trace and Frobenius norm are exact where they say so, and else within their errors."""
+    """Check that trace and Frobenius norm are exact where claimed, and otherwise within their
+    errors.
+    """
     n, seed = len(A), int(draw.integers(2**31))
-    m = int(draw.choice([*ALIKE, MANY, n, 3 * MANY]))
+    m = int(draw.choice([*FEW_PROBES, MIN_SIGN_PROBES, n, 3 * MIN_SIGN_PROBES]))
     for call, truth in ((fc.trace, values.sum()), (fc.frobenius_norm, safe_norm(values))):
         methods = ["auto", "hutchinson"]
-        methods += ["hutch++"] * (m >= 2 * MANY) + ["xtrace"] * (call is fc.trace and m >= MANY)
+        methods += ["hutch++"] * (m >= 2 * MIN_SIGN_PROBES) + ["xtrace"] * (
+            call is fc.trace and m >= MIN_SIGN_PROBES
+        )
         method = str(draw.choice(methods))
         told = call(op, m, method, seed=seed, space=space)
         gap = abs(told.estimate - truth)
-        many = m if method == "hutchinson" or m in ALIKE else MANY // 2
-        allowed = times(many) * told.stderr if told.method != "exact" else 0.0
+        many = m if method == "hutchinson" or m in FEW_PROBES else MIN_SIGN_PROBES // 2
+        allowed = student_factor(many) * told.stderr if told.method != "exact" else 0.0
         assert told.method != "exact" or told.stderr == 0
         assert gap <= allowed + n * room, f"{words}: {call.__name__} {method} {m}: {told}, {truth}"
     if space == "parameters":
         told = fc.diagonal(op, max(n, 12), seed=seed)
         gap = np.abs(told.estimate - np.diag(A)).max()
-        assert gap <= times(12) * told.stderr.max() + room, f"{words}: diagonal {gap}"
+        assert gap <= student_factor(12) * told.stderr.max() + room, f"{words}: diagonal {gap}"
 
 
 def pairs_hold(draw, op, A, values, space, room, words):
-    """Within every residual lies an eigenvalue and vectors show it; at small n none is missed."""
+    """Check that an eigenvalue lies within every residual, that vectors confirm it, and that none
+    is missed at small n.
+    """
     n, which = len(A), str(draw.choice(["LA", "SA", "LM", "BE"]))
     k = int(draw.integers(1, min(6, n) + 1))
     found = fc.eigsh(op, k, which, space=space, seed=int(draw.integers(2**31)))
@@ -177,12 +188,12 @@ def pairs_hold(draw, op, A, values, space, room, words):
     else:
         gaps = np.abs(found.values - wanted)
     missed = sure and (gaps > room + found.residuals.max() + found.unseen).any()
-    assert n > WHOLE or not missed, f"{words}: {wanted}"
+    assert n > MAX_WHOLE_SPACE_DIM or not missed, f"{words}: {wanted}"
     return "missed" if missed else "sure" if sure else "not sure"
 
 
-def spaces_are_the_matrix(draw):
-    """What any space says of an operator holds for its matrix."""
+def every_space_agrees_with_the_matrix(draw):
+    """Results in any space hold for the matrix of the operator."""
     ob, theta, exact = drawn(draw)
     kind, space = str(draw.choice(CURVATURES)), str(draw.choice(SPACES))
     if kind == "empirical_fisher" and ob.model.batch_norm:
@@ -207,7 +218,7 @@ def spaces_are_the_matrix(draw):
     at_kinks = ob.certificates.kinks(theta)
     if op.dtype == np.float64 and not at_kinks and 1e-9 < np.abs(ob.X).max() < 1e9:
         with np.errstate(all="ignore"):
-            gap = np.abs(by_passes(ob, np.asarray(theta, float), kind) - A).max()
+            gap = np.abs(matrix_by_passes(ob, np.asarray(theta, float), kind) - A).max()
         near_a_fit = eps * len(ob.X) if kind == "empirical_fisher" else 0.0
         assert gap <= room + near_a_fit, f"{words}: {gap} off the passes"
     if not ob.model.batch_norm and (exact or not at_kinks):
@@ -216,7 +227,7 @@ def spaces_are_the_matrix(draw):
         part = op.restrict(layers=[int(draw.integers(len(ob.model.shapes)))])
         gap = np.abs(part.to_dense().astype(float) - A[np.ix_(part.indices, part.indices)]).max()
         assert gap <= room, f"{words}: {gap} off in a block"
-    small = offered(op, space)
+    small = reduced_or_none(op, space)
     if small == "refused":
         return "refused"
     if small is not None:
@@ -241,7 +252,9 @@ def spaces_are_the_matrix(draw):
 
 
 def density_holds(draw, op, values, space, room, words):
-    """The moments of a density are those of the eigenvalues; a run's pairs hold too."""
+    """Check that the moments of a density are those of the eigenvalues, and that the pairs of its
+    run hold.
+    """
     n, size = len(values), np.abs(values).max()
     run = fc.spectrum.Krylov(op, seed=int(draw.integers(2**31)), space=space)
     found = run.eigsh(1, str(draw.choice(["LA", "SA"])))

@@ -1,6 +1,5 @@
-"""What may never be said: one statement for each claim of the library, held against a known
-truth.
-"""
+"""Statements that must hold for every case: one for each claim of the library, tested against a
+known truth."""
 
 import warnings
 
@@ -22,7 +21,7 @@ def pick(draw):
 
 
 def classify_names_no_false_kind(draw, **how):
-    """`classify` names no kind that the point is not, and certifies none that is not proved."""
+    """`classify` reports no false kind, and certifies none that is not proved."""
     truth = pick(draw)
     said = fc.classify(truth.ob, truth.theta, seed=int(draw.integers(2**31)), **how)
     words = f"{truth.name}: {said.kind}, certified {said.certified}: {said.reason}"
@@ -31,13 +30,15 @@ def classify_names_no_false_kind(draw, **how):
     return said.kind
 
 
-def large_n_is_as_honest(draw):
-    """The same through Krylov: `dense_below=1` and a risk that was asked for."""
+def verdicts_from_products_hold(draw):
+    """Through Krylov spaces (`dense_below=1`) with a requested risk, `classify` reports no false
+    kind.
+    """
     return classify_names_no_false_kind(draw, dense_below=1, failure_probability=1e-6)
 
 
 def a_weak_eigenvalue_is_not_overlooked(draw):
-    """All but one eigenvalue are positive: the sign of that one decides."""
+    """If all eigenvalues but one are positive, the verdict follows the sign of that one."""
     n = int(draw.integers(2, 40))
     values = np.abs(draw.standard_normal(n)) + 0.05
     values[0] = draw.choice([-1, 1]) * 10.0 ** draw.uniform(-11, 0)
@@ -50,10 +51,8 @@ def a_weak_eigenvalue_is_not_overlooked(draw):
     return said.kind
 
 
-def asymmetry_takes_certainty_away(draw):
-    """A matrix that is not symmetric is no Hessian: nothing that its asymmetry could turn is
-    certified.
-    """
+def asymmetric_matrices_certify_nothing(draw):
+    """For a matrix that is not symmetric, nothing is certified that its asymmetry could change."""
     n = int(draw.integers(2, 12))
     A = draw.standard_normal((n, n))
     A = (A + A.T) / 2 + n * np.eye(n) * (draw.random() < 0.5)
@@ -75,9 +74,7 @@ def asymmetry_takes_certainty_away(draw):
 
 
 def minimize_succeeds_at_no_degenerate_saddle(draw):
-    """From the point itself or from beside it, success is not said where lower points lie at
-    hand.
-    """
+    """From a degenerate saddle or near it, success is not reported if lower points lie nearby."""
     truth = (truths.bounded_saddle, truths.powers)[int(draw.integers(2))](draw)
     start = truth.theta + (draw.random() < 0.5) * 1e-3 * draw.standard_normal(len(truth.theta))
     with warnings.catch_warnings():
@@ -93,7 +90,7 @@ def minimize_succeeds_at_no_degenerate_saddle(draw):
 
 
 def minimize_leaves_zero_starts(draw):
-    """A net at zero is no minimum of a loss that depends on its inputs."""
+    """A network at zero is not reported as a minimum of a loss that depends on its inputs."""
     sizes = [int(draw.integers(1, 5)) for _ in range(int(draw.integers(3, 5)))]
     model = fc.MLP(sizes, str(draw.choice(["identity", "tanh"])), bias=False)
     X = draw.standard_normal((20, sizes[0]))
@@ -105,8 +102,8 @@ def minimize_leaves_zero_starts(draw):
     return "success" if result.success else "no success"
 
 
-def find_says_success_only_at_rest(draw):
-    """What `find_critical_point` calls success, `classify` does not call not critical."""
+def find_succeeds_only_at_critical_points(draw):
+    """A success of `find_critical_point` is not classified as not critical."""
     truth = pick(draw)
     start = truth.theta + 0.01 * draw.standard_normal(len(truth.theta))
     result = fc.find_critical_point(truth.ob, start, max_iter=50)
@@ -116,8 +113,8 @@ def find_says_success_only_at_rest(draw):
     return "success" if result.success else "no success"
 
 
-def escape_goes_down_or_says_not(draw):
-    """Success is a loss lower by more than its rounding; at a minimum there is none."""
+def escape_lowers_the_loss_or_reports_failure(draw):
+    """A success lowers the loss by more than its rounding, and none is reported at a minimum."""
     n = int(draw.integers(2, 20))
     values = draw.standard_normal(n)
     inside = draw.random() < 0.5
@@ -137,8 +134,8 @@ def escape_goes_down_or_says_not(draw):
 
 
 def eigsh_residuals_hold(draw):
-    """Within every residual of a value lies a true eigenvalue, whatever the scale; and the product
-    with a vector shows no more than its residual, where copies cluster too.
+    """Within every residual lies a true eigenvalue at any scale, and products with the vectors
+    satisfy the residuals.
     """
     H = truths.clusters(draw) if draw.random() < 0.5 else truths.spectrum(draw)
     n = H.shape[0]
@@ -154,7 +151,7 @@ def eigsh_residuals_hold(draw):
     return "converged" if np.all(found.converged) else "not converged"
 
 
-def inertia_counts_what_is_there(draw):
+def inertia_counts_signs_beyond_the_bound(draw):
     """Eigenvalues beyond the bound are counted with their sign, and no others."""
     H = truths.spectrum(draw)
     said = fc.inertia(H)
@@ -167,8 +164,8 @@ def inertia_counts_what_is_there(draw):
     return "counted"
 
 
-def density_is_a_density(draw):
-    """It integrates to 1 and is nowhere negative."""
+def densities_are_nonnegative_and_integrate_to_one(draw):
+    """A spectral density integrates to 1 and is nowhere negative."""
     H = truths.spectrum(draw, scaled=False)
     d = fc.spectral_density(H, n_probes=4, n_steps=20, seed=0)
     assert abs(d.integral() - 1) < 1e-3
@@ -176,8 +173,8 @@ def density_is_a_density(draw):
     return "density"
 
 
-def not_a_number_is_refused(draw):
-    """An operator that answers NaN gives an error of ours and no number."""
+def nan_of_an_operator_raises(draw):
+    """An operator that returns NaN causes a clear error and no result."""
     n = int(draw.integers(2, 30))
     bad = np.full((n, n), np.nan) if draw.random() < 0.5 else np.diag(np.r_[np.inf, np.ones(n - 1)])
     H = LinearOperator((n, n), bad.dot, rmatvec=bad.dot, matmat=bad.dot, dtype=float)
@@ -193,7 +190,7 @@ def not_a_number_is_refused(draw):
 
 
 def bounds_hold(draw):
-    """A product's proved bound lies above its error, taken in extended precision."""
+    """A product's proved bound exceeds its error, computed in extended precision."""
     sizes = [int(draw.integers(1, 12)) for _ in range(int(draw.integers(2, 5)))]
     activation = str(draw.choice(["tanh", "sigmoid", "softplus", "silu", "identity"]))
     dtype = str(draw.choice(["float64", "float32"]))
@@ -216,40 +213,40 @@ def bounds_hold(draw):
 
 STATEMENTS = (
     classify_names_no_false_kind,
-    large_n_is_as_honest,
+    verdicts_from_products_hold,
     a_weak_eigenvalue_is_not_overlooked,
-    asymmetry_takes_certainty_away,
+    asymmetric_matrices_certify_nothing,
     minimize_succeeds_at_no_degenerate_saddle,
     minimize_leaves_zero_starts,
-    find_says_success_only_at_rest,
-    escape_goes_down_or_says_not,
+    find_succeeds_only_at_critical_points,
+    escape_lowers_the_loss_or_reports_failure,
     eigsh_residuals_hold,
-    inertia_counts_what_is_there,
-    density_is_a_density,
-    not_a_number_is_refused,
+    inertia_counts_signs_beyond_the_bound,
+    densities_are_nonnegative_and_integrate_to_one,
+    nan_of_an_operator_raises,
     bounds_hold,
-    networks.certified_points_are_there,
-    networks.success_has_nothing_lower_beside_it,
-    conditions.large_n_of_a_network_is_as_honest,
+    networks.certified_points_exist,
+    networks.success_has_nothing_lower_nearby,
+    conditions.verdicts_from_products_hold_for_networks,
     conditions.batch_normalisation_is_never_certified,
     conditions.threads_change_no_bit_of_a_verdict,
     conditions.the_unit_of_the_loss_changes_no_verdict,
-    conditions.what_large_n_measures_is_worth_the_name,
-    conditions.beside_a_measured_minimum_nothing_is_lower,
-    networks.products_are_those_of_long_double,
-    conditions.pairs_of_a_net_show_no_more_than_their_residuals,
+    conditions.measured_saddles_at_large_n_hold,
+    conditions.near_a_measured_minimum_nothing_is_lower,
+    networks.products_agree_with_long_double,
+    conditions.eigenpairs_of_networks_satisfy_their_residuals,
     *consistency.STATEMENTS,
-    plans.every_plan_gives_one_answer,
-    spaces.spaces_are_the_matrix,
-    networks.given_losses_have_products_of_long_double,
-    networks.given_losses_are_certified_where_they_rest,
-    networks.given_losses_succeed_where_nothing_is_lower,
-    networks.given_activations_have_products_of_long_double,
-    networks.given_activations_are_certified_where_they_rest,
-    networks.given_activations_succeed_where_nothing_is_lower,
+    plans.every_plan_gives_the_same_results,
+    spaces.every_space_agrees_with_the_matrix,
+    networks.products_of_user_losses_agree_with_long_double,
+    networks.certified_points_of_user_losses_exist,
+    networks.success_of_user_losses_has_nothing_lower_nearby,
+    networks.products_of_user_activations_agree_with_long_double,
+    networks.certified_points_of_user_activations_exist,
+    networks.success_of_user_activations_has_nothing_lower_nearby,
 )
 
 
 def run(statement, seed):
-    """The outcome of one statement on the case of one seed."""
+    """Return the outcome of one statement for the case of one seed."""
     return statement(np.random.default_rng([seed, STATEMENTS.index(statement)]))

@@ -1,6 +1,5 @@
-"""Claims about chance hold as often as promised: exact binomial tests; a sample of them in every
-run, all of them in `make nightly`.
-"""
+"""Claims about probability hold as often as promised, by exact binomial tests: a sample by day, all
+in `make nightly`."""
 
 import pytest
 from scipy.stats import binom
@@ -11,7 +10,9 @@ ALARM = 1e-6  # the chance of a false alarm, for each claim
 
 
 def test_a_sample_of_the_claims_holds_as_often_as_promised():
-    """Few samples and few probes, on spectra that one or few eigenvalues carry."""
+    """Estimates from few samples and probes cover the truth, on spectra dominated by one or few
+    eigenvalues.
+    """
     few = [c for c in claims((6, 12), (6,)) if not c[0].startswith("moment 2")]
     told = {"dominant", "copies", "triangle", "pair and noise"}
     left = {*SPECTRA, *SPARSE} - told
@@ -24,7 +25,7 @@ def test_a_sample_of_the_claims_holds_as_often_as_promised():
 @pytest.mark.nightly
 @pytest.mark.parametrize("claim", claims((6, 10, 12, 20, 60)), ids=lambda c: c[0])
 def test_every_claim_holds_as_often_as_promised(claim):
-    """400 runs tell 0.95 from 0.91."""
+    """400 runs distinguish a coverage of 0.95 from 0.91."""
     function, arguments = claim[1]
     held, promised = function(*arguments, 400)
     assert held >= binom.ppf(ALARM, 400, promised), f"{claim[0]}: {held} of 400"

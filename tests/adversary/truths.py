@@ -1,6 +1,5 @@
-"""Objectives and operators whose truth is known, drawn to mislead: each generator takes a
-Generator.
-"""
+"""Objectives and operators of known truth, chosen to mislead; each function takes a random
+Generator."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +14,7 @@ KINDS = {"minimum", "maximum", "saddle", "degenerate", "not_critical", "undecide
 
 @dataclass(frozen=True)
 class Truth:
-    """A point of an objective, and what may be said there."""
+    """A point of an objective, with the kinds that may be reported."""
 
     name: str
     ob: Any
@@ -26,8 +25,8 @@ class Truth:
 
 
 def powers(draw):
-    """A sum of powers of rotated, shifted coordinates: degenerate of every order, on the point or
-    beside it.
+    """Return a sum of powers of rotated, shifted coordinates, degenerate of any order, at the point
+    or near it.
     """
     n = int(draw.integers(1, 7))
     orders = draw.choice([2, 2, 2, 3, 4, 5, 6], size=n)
@@ -77,7 +76,9 @@ def powers(draw):
 
 
 def bounded_saddle(draw):
-    """x^2 - y^4 + y^6, monkey saddles with a rim, and their like: flat at 0, lower beside it."""
+    """Return a function such as x^2 - y^4 + y^6 or a bounded monkey saddle, which is flat at 0 and
+    lower nearby.
+    """
     kind = str(draw.choice(["quartic", "monkey", "cubic"]))
     c = 10.0 ** draw.uniform(-4, 4)
 
@@ -114,7 +115,7 @@ def bounded_saddle(draw):
 
 
 def deep_linear(draw):
-    """A critical point of a linear autoencoder at a random index set."""
+    """Return a critical point of a linear autoencoder at a random index set."""
     n = int(draw.integers(2, 6))
     p = int(draw.integers(1, n))
     gaps = np.sort(draw.uniform(0.2, 3.0, n))[::-1] + np.arange(n)[::-1]
@@ -129,7 +130,7 @@ def deep_linear(draw):
 
 
 def dependent_features(draw):
-    """A linear regression on features that nearly depend on each other: one strict minimum."""
+    """Return a linear regression on nearly dependent features, with one strict minimum."""
     N, d = int(draw.integers(20, 200)), int(draw.integers(2, 7))
     X = draw.standard_normal((N, d))
     gap = 10.0 ** draw.uniform(-5, 0)
@@ -159,7 +160,9 @@ def dependent_features(draw):
 
 
 def shifted_targets(draw):
-    """A small net at its random start with targets far away: never critical, never certified."""
+    """Return a small network at a random start with distant targets: never critical, never
+    certified.
+    """
     sizes = [int(draw.integers(1, 5)), int(draw.integers(1, 6)), 1]
     model = fc.MLP(sizes, str(draw.choice(["tanh", "sigmoid", "softplus", "gelu"])))
     N = int(draw.integers(10, 60))
@@ -172,7 +175,7 @@ def shifted_targets(draw):
 
 
 def flat_mean(draw):
-    """A linear model that knows the mean and not the slope: near no minimum, whatever its bias."""
+    """Return a linear model with the right mean and the wrong slope, near no minimum."""
     N = int(draw.integers(10, 100))
     x = draw.standard_normal((N, 1))
     level = 10.0 ** draw.uniform(0, 8)
@@ -184,7 +187,9 @@ def flat_mean(draw):
 
 
 def separable(draw):
-    """Separable classes without l2: the infimum is at infinity, so nothing is a minimum."""
+    """Return separable classes without l2, whose infimum is at infinity, so no point is
+    a minimum.
+    """
     N, d, c = int(draw.integers(6, 40)), int(draw.integers(2, 5)), int(draw.integers(2, 5))
     centres = 10 * draw.standard_normal((c, d))
     labels = draw.integers(c, size=N)
@@ -209,9 +214,7 @@ TRUTHS = (
 
 
 def spectrum(draw, scaled=True):
-    """A symmetric operator by its eigenvalues: clusters, copies, one weak or dominant among
-    them.
-    """
+    """Return a symmetric operator with clustered, repeated, weak or dominant eigenvalues."""
     n = int(draw.integers(2, 60))
     shape = str(draw.choice(["normal", "weak", "dominant", "copies", "geometric"]))
     values = draw.standard_normal(n)
@@ -229,7 +232,7 @@ def spectrum(draw, scaled=True):
 
 
 def clusters(draw):
-    """A symmetric operator with copies, exact or nearly so, of eigenvalues over many decades."""
+    """Return a symmetric operator with exactly or nearly repeated eigenvalues over many decades."""
     copies, levels = int(draw.integers(2, 6)), int(draw.integers(2, 7))
     values = np.repeat(10.0 ** -draw.uniform(0, 13, levels), copies)
     values *= 1 + draw.choice([0, 1e-14, 1e-11]) * draw.standard_normal(len(values))

@@ -13,9 +13,10 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 
 
 def reported(page, folder, width, milliseconds):
-    """Return what a page, given as text, leaves as JSON in the element `result` of its outermost
-    window after so many milliseconds of virtual time. It is shown in a frame of that width, since
-    a window is never as narrow as 390 pixels.
+    """Return the JSON that a page leaves in the element `result` of its outermost window.
+
+    The page, given as text, is shown in a frame of the given width, since a window is never as
+    narrow as 390 pixels, and is read after the given milliseconds of virtual time.
     """
     frame = f'<iframe width="{width}" height="900" style="border:0" srcdoc="{html.escape(page)}">'
     outer = folder / "outer.html"

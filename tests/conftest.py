@@ -1,6 +1,5 @@
-"""What the tests share: a generator that varies, every kernel table of this CPU, both precisions, a
-fresh interpreter.
-"""
+"""Fixtures that the tests share: a random generator, every kernel table of this CPU, both
+precisions, and a fresh interpreter."""
 
 import gc
 import itertools
@@ -32,9 +31,11 @@ _first_draws = {}
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Mark as nightly what `by_day` leaves out: of cases that differ only in the parameter
-    `one_of`, all but one; then of each function's cases all but a `share`, rounded up. Which ones
-    are kept follows from their names, so every run keeps the same.
+    """Mark as nightly the cases that `by_day` leaves out.
+
+    Of cases that differ only in the parameter `one_of`, all but one are left out, and of each
+    function's remaining cases all but a `share`, rounded up. The choice follows from names, so it
+    is the same in every run.
     """
     by_day, shares = {}, {}
     for item in items:
@@ -58,15 +59,15 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """What stays to the end, thousands of tests among it, is no longer looked at for garbage."""
+    """Exempt the collected tests from garbage collection, since they stay until the end."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture
 def rng(request):
-    """A generator of its own for every test: the same in every run, and never the same in two
-    tests.
+    """Return a generator seeded by the name of the test: the same in every run, and different for
+    every test.
     """
     name = request.node.nodeid
     generator = np.random.default_rng(zlib.crc32(name.encode()))
@@ -78,7 +79,7 @@ def rng(request):
 
 @pytest.fixture(autouse=True)
 def no_figures_left_open():
-    """Close the figures of pyplot that a test leaves, of which it warns at the twentieth."""
+    """Close figures of pyplot that a test leaves open, since pyplot warns at the twentieth."""
     yield
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close("all")
@@ -86,14 +87,14 @@ def no_figures_left_open():
 
 @pytest.fixture
 def samples_as_rows():
-    """Plans made while the test runs keep samples as rows, however narrow the net."""
+    """Keep samples as rows in plans made during the test, however narrow the network."""
     with laid_out(across=0):
         yield
 
 
 @pytest.fixture(params=nets.kernel_tables())
 def arch(request):
-    """Each table of kernels in turn, in force while the test runs."""
+    """Run the test with each table of kernels in turn."""
     before = engine.set_arch(request.param)
     yield request.param
     engine.set_arch(before)
@@ -101,7 +102,7 @@ def arch(request):
 
 @pytest.fixture
 def kernels():
-    """The function that puts a table of kernels in force until the test ends."""
+    """Return a function that selects a table of kernels until the test ends."""
     before = engine.chosen_arch()
     yield engine.set_arch
     engine.set_arch(before)
@@ -109,13 +110,13 @@ def kernels():
 
 @pytest.fixture(params=nets.DTYPES)
 def dtype(request):
-    """The name of each precision in turn."""
+    """Return the name of each precision in turn."""
     return request.param
 
 
 @pytest.fixture(scope="session")
 def problem():
-    """`nets.draw` for tests that cannot import it."""
+    """Return `nets.draw`, for tests that cannot import it."""
     return nets.draw
 
 
@@ -124,17 +125,19 @@ def problem():
     ids=["processor", "clock"],
 )
 def clock(request):
-    """The name in `time` of what limits of time are held against: beside other work the processor's
-    time of the process and its threads, where nothing else runs the clock's.
+    """Return the name in `time` of the clock for limits of time: processor time by day, wall time
+    nightly.
     """
     return request.param
 
 
 @pytest.fixture(params=[True, pytest.param(False, marks=pytest.mark.nightly)], ids=["", "seconds"])
 def ticks(request, monkeypatch):
-    """Replace `time.perf_counter` by a clock that advances by a millisecond whenever it is read, so
-    that limits of time end after a number of readings and not after what a machine needs; nightly
-    leave the clock itself. Return the seconds by which a limit may be passed.
+    """Replace `time.perf_counter` by a clock that advances by a millisecond at each reading, and
+    return the seconds by which a limit may be exceeded.
+
+    Limits of time then end after a number of readings on any machine. Nightly the true clock is
+    used.
     """
     readings = itertools.count()
     if request.param:
@@ -144,10 +147,11 @@ def ticks(request, monkeypatch):
 
 @pytest.fixture(scope="session")
 def python():
-    """Run a program in a fresh interpreter: its CompletedProcess.
+    """Return a function that runs a program in a fresh interpreter and returns its
+    CompletedProcess.
 
-    A hang is a failed test, after so long that no other work on the machine passes for one, and so
-    is a crash that is not asked for.
+    A hang fails the test after so long a time that other work on the machine cannot cause it, and
+    so does an unexpected crash.
     """
 
     def run(code, *, timeout=1200, environment=None, check=True):

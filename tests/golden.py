@@ -1,15 +1,15 @@
-"""Golden answers: what public calls say, prove and cost, as words and numbers on which every kind
-of processor that this one can play agrees.
+"""Golden results: text, proofs and costs of public calls, on which every kind of processor that this
+one can emulate agrees.
 
     python -m tests.golden critical optimize
     python -m tests.golden spectrum --python .venv-minimum/bin/python .venv-newest/bin/python
     python -m tests.golden spectrum --keep
 
-writes ``tests/critical/golden.json`` and its like anew, by the ``golden.py`` beside it, with other
-versions of NumPy and SciPy too where their Python is given. What differs among them rests on what
-rounding left, and is null. With ``--keep`` the answers held are one more that is asked, for a
-machine or a version that was not asked before: what was null stays so. To be done where an answer
-is meant to change, and looked at.
+writes ``tests/critical/golden.json`` and its like from the ``golden.py`` of each folder, also with
+other versions of NumPy and SciPy if their Python is given. Results that differ between them depend
+on rounding, and are null. With ``--keep`` the existing results take part in the comparison, for a
+machine or version not used before, so null stays null. Update the files only if a result is meant
+to change, and review the differences.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ NUMBER = re.compile(r"(?<![\w.])-?\d+\.?\d*(?:e[-+]?\d+)?(?![\w])")
 
 
 class Rule(NamedTuple):
-    """How closely numbers are held, and whether every table of kernels is asked for them. Residuals
-    and errors up to `rounding` are what rounding left: they are held by their order of magnitude.
+    """The tolerance of numbers, and whether every table of kernels is checked. Residuals and errors
+    up to `rounding` are compared by their order of magnitude.
     """
 
     relative: float
@@ -89,7 +89,9 @@ def drawn(
     sizes: Any = (4, 5, 5, 3), activation: Any = "tanh", loss: str = "mse", l2: float = 0.0,
     weighted: bool = False, soft: bool = False, **model: Any,
 ) -> tuple[Any, Any, Any]:  # fmt: skip
-    """An objective, theta and a vector: numbers that no generator of another version changes."""
+    """Return an objective, theta and a vector, without random generators, which may differ between
+    versions.
+    """
     net = fc.MLP(list(sizes), activation if len(sizes) > 2 else [], **model)
     at = np.arange(1, 1 + 23 * (sizes[0] + sizes[-1])).reshape(23, -1)
     rows = np.round(2 * np.sin(1.7 * at + 0.1 * at**1.5), 3)
@@ -107,13 +109,15 @@ def drawn(
 
 
 def tables() -> list[str]:
-    """Plain loops, which are the same on every machine, first."""
+    """Return the tables of kernels, beginning with plain loops, which are the same on every
+    machine.
+    """
     return ["reference", "baseline", *sorted({"avx2", "avx512"} & {*_engine.available_archs()})]
 
 
 @contextmanager
 def served_by(table: str = "reference") -> Iterator[None]:
-    """With one table of kernels: by default plain loops."""
+    """Use one table of kernels, by default plain loops."""
     before = _engine.set_arch(table)
     try:
         yield
@@ -122,18 +126,18 @@ def served_by(table: str = "reference") -> Iterator[None]:
 
 
 def masked(text: str) -> tuple[str, list[float]]:
-    """A text with # for its numbers, and these."""
+    """Return a text with # for its numbers, and the numbers."""
     return NUMBER.sub("#", text), [float(x) for x in NUMBER.findall(text)]
 
 
 def rule(subpackage: str, section: str) -> Rule:
-    """That of the section, or of its subpackage."""
+    """Return the rule of the section, or else of its subpackage."""
     fit = [name for name in RULES if name == subpackage or name.startswith(f"{subpackage}: ")]
     return RULES[[name for name in fit if name[len(subpackage) + 2 :] in section][-1]]
 
 
 def plain(x: Any, digits: int = 17) -> Any:
-    """As JSON has it: numbers to so many digits, words for what is not finite."""
+    """Convert to JSON types: numbers to the given digits, words for values that are not finite."""
     if isinstance(x, dict):
         return {key: plain(y, digits) for key, y in x.items()}
     if isinstance(x, (list, tuple)):
@@ -145,7 +149,7 @@ def plain(x: Any, digits: int = 17) -> Any:
 
 
 def same(x: Any, other: Any, held: Rule, margin: float = 1.0) -> bool:
-    """Whether two say the same, up to what rounding leaves of numbers."""
+    """Return True if two results agree up to rounding."""
     if isinstance(x, str) or isinstance(other, str):
         return bool(x == other)
     if max(abs(x), abs(other)) <= held.rounding:
@@ -154,7 +158,7 @@ def same(x: Any, other: Any, held: Rule, margin: float = 1.0) -> bool:
 
 
 def holds(known: Any, found: Any, held: Rule) -> bool:
-    """Whether what was found is what was known; null holds of everything."""
+    """Return True if a result agrees with the known one; null agrees with everything."""
     if known is None:
         return True
     if isinstance(known, dict):
@@ -169,7 +173,7 @@ def holds(known: Any, found: Any, held: Rule) -> bool:
 
 
 def agreed(every: list[Any], held: Rule) -> Any:
-    """What all say: dictionaries by the keys that all have, lists by place."""
+    """Return the parts on which all results agree: dictionaries by common keys, lists by place."""
     first = every[0]
     if isinstance(first, dict):
         common = [key for key in first if all(key in x for x in every)]
@@ -184,24 +188,24 @@ def agreed(every: list[Any], held: Rule) -> Any:
 
 
 def place(subpackage: str) -> Path:
-    """The file that holds the golden answers of a subpackage."""
+    """Return the path of the golden file of a subpackage."""
     return Path(__file__).parent / subpackage / "golden.json"
 
 
 def known(subpackage: str) -> Any:
-    """The golden answers of a subpackage, by section."""
+    """Return the golden results of a subpackage, by section."""
     return json.loads(place(subpackage).read_text())
 
 
 def answers(maker: Any, section: str, table: str = "reference") -> Any:
-    """What the ``golden.py`` of a subpackage finds, by one table of kernels."""
+    """Return the results of the ``golden.py`` of a subpackage, with one table of kernels."""
     with served_by(table), np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return plain(maker.golden(section))
 
 
 def changed(maker: Any, section: str) -> list[Any]:
-    """What was found and is not what was held, beside it; nothing where all is."""
+    """Return pairs of computed and golden results that differ, or nothing if all agree."""
     subpackage = maker.__name__.split(".")[-2]
     held, found = known(subpackage)[section], answers(maker, section)
     for name in getattr(maker, "UNANSWERED", ()):  # on this machine
@@ -213,7 +217,7 @@ def changed(maker: Any, section: str) -> list[Any]:
 
 
 def asked(subpackage: str) -> dict[str, Any]:
-    """All answers of a subpackage by this process."""
+    """Return all results of a subpackage from this process."""
     maker, found = importlib.import_module(f"tests.{subpackage}.golden"), {}
     for section in maker.SECTIONS:
         how = rule(subpackage, section)
@@ -223,7 +227,7 @@ def asked(subpackage: str) -> dict[str, Any]:
 
 
 def lined(held: Any) -> str:
-    """JSON with a line for each answer, so that changes of two can be put together."""
+    """Return JSON with a line for each result, so that two changes can be merged."""
     if not isinstance(held, dict) or not any(isinstance(x, (dict, list)) for x in held.values()):
         return json.dumps(held, separators=(",", ":"))
     return "{\n" + ",\n".join(f"{json.dumps(k)}:{lined(v)}" for k, v in held.items()) + "\n}"

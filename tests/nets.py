@@ -54,7 +54,7 @@ every_loss = pytest.mark.parametrize("loss", LOSSES)
 
 
 def hyperbolic(z):
-    """tanh, by hand."""
+    """Return tanh and its derivatives, from a NumPy function."""
     a, e = np.tanh(z), np.exp(-2 * np.abs(z))
     p = 4 * e / (1 + e) ** 2
     return a, p, -2 * a * p
@@ -88,7 +88,7 @@ def cube(z):
 
 
 def known(z, move):
-    """A bound on the third derivative of arctan nearby."""
+    """Return a bound on the third derivative of arctan within `move` of z."""
     near = np.maximum(np.abs(z) - move, 0)
     return np.minimum(2, 6 / (1 + near * near) ** 2)
 
@@ -109,7 +109,9 @@ def targets(
     rng: np.random.Generator, loss: str, N: int, d_out: int, dtype: str = "float64",
     soft: bool = False,
 ) -> np.ndarray:  # fmt: skip
-    """Random ones of the kind that a loss takes; soft: weights of classes, labels from 0 to 1."""
+    """Return random targets that a loss accepts; `soft` gives weights of classes and labels from 0
+    to 1.
+    """
     kind, given = tables.LOSSES[loss].targets, tables.LOSSES[loss].given
     if given is not None and given.least is not None:  # counts, and positive numbers
         numbers = (
@@ -126,7 +128,7 @@ def targets(
 
 @dataclass
 class Net:
-    """A model on data, at a point; `options` are those of its objective."""
+    """A model with data and a point; `options` are those of its objective."""
 
     model: fc.MLP
     X: np.ndarray
@@ -139,17 +141,17 @@ class Net:
         self.n, self.ob = self.model.n_params, self.objective()
 
     def given(self, changes: dict[str, Any]) -> tuple[tuple[Any, Any], dict[str, Any]]:
-        """Rows and options of an objective with changes, by name."""
+        """Return samples and options of an objective with changes, by name."""
         options = {"sample_weight": self.weight, **self.options, **changes}
         return (options.pop("X", self.X), options.pop("y", self.y)), options
 
     def objective(self, kind: Any = fc.Objective, **changes: Any) -> Any:
-        """The objective with other options, or made by another class."""
+        """Return the objective with other options, or of another class."""
         rows, options = self.given(changes)
         return kind(self.model, *rows, **options)
 
     def reference(self, **changes: Any) -> ReferenceObjective:
-        """The same in NumPy, in whatever precision theta has."""
+        """Return the same objective in NumPy, in the precision of theta."""
         m, (rows, options) = self.model, self.given(changes)
         of_the_loss = "loss", "l2", "l2_biases", "sample_weight"
         known = {name: options[name] for name in of_the_loss if name in options}
@@ -162,7 +164,7 @@ class Net:
         return self.reference()
 
     def exact(self, v: np.ndarray | None = None) -> np.ndarray:
-        """The oracle's gradient, or its Hessian times v by complex steps, in long double."""
+        """Return the oracle's gradient, or its Hessian times v by complex steps, in long double."""
         theta, step = self.theta.astype(np.clongdouble), np.longdouble(1e-100)
         if v is None:
             return self.reference().value_and_gradient(theta)[1].real
@@ -170,7 +172,7 @@ class Net:
         return self.reference().value_and_gradient(moved)[1].imag / step
 
     def direction(self, rng: np.random.Generator, *columns: int) -> np.ndarray:
-        """A random direction, or a block of so many."""
+        """Return a random direction, or a block of several."""
         return rng.standard_normal((self.n, *columns)).astype(self.theta.dtype)
 
 
@@ -180,8 +182,10 @@ def draw(
     weights: bool = False, l2: float = 0.0, dtype: str = "float64", soft: bool = False,
     kind: Any = Net, **options: Any,
 ) -> Any:  # fmt: skip
-    """A random network on random data: every number fits the dtype, so that the engine and the
-    oracle see the same ones. With `X` or `y` among the options on these; as a `Net` of that kind.
+    """Return a random network with random data, whose numbers are exact in the dtype for engine and
+    oracle.
+
+    `X` or `y` among the options replace the random data.
     """
     rng = np.random.default_rng(rng)
     model = fc.MLP(
@@ -203,7 +207,7 @@ def draw(
 
 
 class Around:
-    """A wrapper of an objective that hands on whatever it has not of its own."""
+    """A wrapper of an objective that passes on all attributes it does not define."""
 
     def __init__(self, ob: Any) -> None:
         self.ob = ob
@@ -215,7 +219,7 @@ class Around:
 def falls_nowhere(
     ob: Any, theta: np.ndarray, rng: np.random.Generator, largest: float = 1e-2
 ) -> bool:
-    """Whether the loss is no lower at 600 points around theta, by lengths over four decades and
+    """Return True if the loss is no lower at 600 points around theta, at lengths over four decades,
     some along few parameters.
     """
     value, n = ob.value(theta), len(theta)

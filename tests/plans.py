@@ -1,4 +1,4 @@
-"""Plans as tests ask for them: how they are laid out, and the least memory that does."""
+"""Layouts of plans for tests, and the least memory that a plan needs."""
 
 import re
 from contextlib import contextmanager
@@ -14,8 +14,10 @@ LAYOUTS = {  # lines of samples across, rows that pack nothing; -1: as is best
 
 
 def lay_out(across, unpacked=-1, shared=False, folds=-1):
-    """Plans are laid out so from here on; shared: one panel for all threads; folds: phi and phi'
-    are kept in one number where they can be, 1, or in two, 0.
+    """Set the layout of plans created from now on.
+
+    `shared` means one panel for all threads; `folds` stores phi and phi' in one number where
+    possible (1) or in two (0).
     """
     engine.force_transposed(across, shared)
     engine.force_unpacked(unpacked)
@@ -24,7 +26,7 @@ def lay_out(across, unpacked=-1, shared=False, folds=-1):
 
 @contextmanager
 def laid_out(across=-1, unpacked=-1, shared=False, folds=-1):
-    """Plans made inside are laid out so, or as is said there; those made after as is best."""
+    """Set the layout of plans created inside, and restore the default layout afterwards."""
     lay_out(across, unpacked, shared, folds)
     try:
         yield
@@ -33,8 +35,8 @@ def laid_out(across=-1, unpacked=-1, shared=False, folds=-1):
 
 
 def least_memory(ask):
-    """Bytes that a plan needs, by the refusal of less: `ask` makes it, bounded by what it is
-    given.
+    """Return the bytes that a plan needs, from the error for less memory; `ask` creates the plan
+    within a given limit.
     """
     try:
         ask(1)
@@ -44,6 +46,6 @@ def least_memory(ask):
 
 
 def limited(ob, memory):
-    """The same objective with another `memory`."""
+    """Return the same objective with another `memory`."""
     how = ob.loss, ob.l2, ob.sample_weight, ob.n_threads, memory
     return fc.Objective(ob.model, ob.X, ob.y, *how, l2_biases=ob.l2_biases)

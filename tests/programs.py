@@ -1,4 +1,4 @@
-"""What programs in processes of their own begin with."""
+"""The code with which test programs in separate processes begin."""
 
 NET = """
 import os, signal, sys, threading, time

@@ -1,4 +1,4 @@
-"""What ``import fastcurv as fc`` offers: every public name as it is called, and what it is."""
+"""All public names of ``import fastcurv as fc`` with their objects."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SUBPACKAGES = ("schedules", "scipy", "spectrum", "structure")
 
 
 def public() -> dict[str, Any]:
-    """Return everything public that can be imported here, by name: ``MLP``, ``schedules.power``."""
+    """Return all public objects by name, such as ``MLP`` or ``schedules.power``."""
     found = {}
     for subpackage in ("", *SUBPACKAGES):
         home = getattr(fc, subpackage) if subpackage else fc

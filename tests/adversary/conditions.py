@@ -11,9 +11,9 @@ from .networks import (
     LOSSES,
     SMOOTH,
     InLongDouble,
-    brought_to_rest,
     critical_point,
     data,
+    end_of_search,
     hessian,
     network,
     targets,
@@ -26,7 +26,7 @@ def verdicts_from_products_hold_for_networks(draw):
     bounds.
     """
     ob, name = network(draw, activations=[*SMOOTH, "relu"] if draw.random() < 0.3 else SMOOTH)
-    theta, way = brought_to_rest(draw, ob)
+    theta, way = end_of_search(draw, ob)
     said = fc.classify(
         ob, theta, dense_below=1, failure_probability=1e-6, seed=int(draw.integers(1000))
     )
@@ -93,7 +93,7 @@ def measured_saddles_at_large_n_hold(draw):
     the spectrum are those of H.
     """
     ob, name = few_samples(draw)
-    theta, way = brought_to_rest(draw, ob)
+    theta, way = end_of_search(draw, ob)
     said = fc.classify(ob, theta, dense_below=1, failure_probability=1e-6)
     words = f"{name} by {way}: {said.reason}"
     if said.kind not in ("minimum", "maximum", "saddle"):
@@ -215,7 +215,7 @@ def batch_normalisation_is_never_certified(draw):
 def threads_change_no_bit_of_a_verdict(draw):
     """Verdicts are bitwise identical for any number of threads."""
     ob, name = network(draw)
-    theta, _ = brought_to_rest(draw, ob)
+    theta, _ = end_of_search(draw, ob)
     options = {"loss": ob.loss, "l2": ob.l2, "l2_biases": ob.l2_biases}
     other = fc.Objective(
         ob.model, ob.X, ob.y, sample_weight=ob.sample_weight, n_threads=3 - ob.n_threads, **options
@@ -241,7 +241,7 @@ def the_unit_of_the_loss_changes_no_verdict(draw):
     unit = 2.0 ** int(draw.integers(-power, power))
     one = fc.Objective(ob.model, X, y, loss=ob.loss, sample_weight=weight)
     two = fc.Objective(ob.model, X, y, loss=ob.loss, sample_weight=weight * unit)
-    theta, _ = brought_to_rest(draw, one)
+    theta, _ = end_of_search(draw, one)
     first, second = fc.classify(one, theta), fc.classify(two, theta)
     words = f"{name} times {unit:.0e}: {first.reason} || {second.reason}"
     assert (first.kind, first.certified) == (second.kind, second.certified), words

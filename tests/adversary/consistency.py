@@ -9,7 +9,7 @@ import fastcurv as fc
 from fastcurv.common.vectors import safe_norm
 from fastcurv.testing import QuadraticObjective
 
-from .networks import LOSSES, SMOOTH, brought_to_rest, data, network, targets
+from .networks import LOSSES, SMOOTH, data, end_of_search, network, targets
 
 
 def network_with_or_without_kinks(draw):
@@ -69,7 +69,7 @@ def one_sided_labels_leave_no_critical_point(draw):
     model = fc.MLP([d, *hidden, c], str(draw.choice([*SMOOTH, "relu"])))
     l2 = float(draw.choice([0.0, 1e-2]))
     ob = fc.Objective(model, X, y, loss=loss, l2=l2, l2_biases=False)
-    theta, way = brought_to_rest(draw, ob)
+    theta, way = end_of_search(draw, ob)
     ray = ob.certificates.ray_to_infimum(theta)
     said = fc.classify(ob, theta, dense_below=float(draw.choice([1, 4096])))
     assert ray is not None and said.kind == "not_critical", f"{way}: {said.reason}"
@@ -94,7 +94,7 @@ def overflow_of_squares_changes_no_verdict(draw):
     unit = 2.0 ** int(draw.choice([-560, -400, 400, 560]))
     one = fc.Objective(ob.model, ob.X, ob.y, loss=ob.loss, sample_weight=weight)
     two = fc.Objective(ob.model, ob.X, ob.y, loss=ob.loss, sample_weight=weight * unit)
-    theta, _ = brought_to_rest(draw, one)
+    theta, _ = end_of_search(draw, one)
     first, second = fc.classify(one, theta), fc.classify(two, theta)
     words = f"{name} times {unit:.0e}: {first.reason} || {second.reason}"
     assert not second.certified or second.kind == first.kind, words

@@ -17,7 +17,14 @@ from .networks import LOSSES, SMOOTH, InLongDouble
 
 KINKED = ["relu", "leaky_relu", "elu"]
 SPACES = ("samples", "outputs", "inputs", "parameters")
-FEW_PROBES = (2, 3, 4, 6, 8, 10)  # samples on the sphere; from `MANY` on signs are not all alike
+FEW_PROBES = (
+    2,
+    3,
+    4,
+    6,
+    8,
+    10,
+)  # samples on the sphere; from `MIN_SIGN_PROBES` on signs are not all alike
 MIN_SIGN_PROBES = 60
 RISK = 1e-9
 MAX_WHOLE_SPACE_DIM = 64  # the order up to which `eigsh` misses none

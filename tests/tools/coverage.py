@@ -1,11 +1,11 @@
-"""How much of the C and of the Python the suite runs: lines by gcov, branches by coverage.py.
+"""Measure which lines of C (by gcov) and branches of Python (by coverage.py) the test suite runs.
 
     python -m tests.tools.coverage [--more] [arguments of pytest ...]
 
-In a copy of the checkout, `build/coverage`, whose C is compiled with counters. What subprocesses
-run is counted, and for `mutate` which test ran a line. `--more` adds to what earlier runs counted.
-The exit status is 1 if fewer lines of C or branches of Python ran than 96% by the day's cases, or
-than 97% where the arguments choose the nightly ones with `-m`, or if a test fails.
+Runs in a copy of the checkout, `build/coverage`, whose C is compiled with counters. Subprocesses
+are counted, and for `mutate` also which test ran a line. `--more` adds to earlier counts. The exit
+status is 1 if a test fails, or if fewer than 96% of the lines of C or branches of Python ran by
+day, or than 97% if the arguments choose the nightly tests with `-m`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from .mutants import ROOT, copy_checkout
 FOLDER = ROOT / "build" / "coverage"
 BY_DAY, BY_NIGHT = 96.0, 97.0  # percent
 # a signal that arrives inside coverage.py leaves its own lock taken, and the next line waits for
-# it; what it notes of lines is memory that a product did not ask for
-UNFIT = " or ".join(  # tests by words of their names
-    ["an_interrupt_between_chunks", "a_handler_that_asks", "products_allocate_nothing"]
+# it; and what it notes of lines is memory beyond that of a product
+SKIPPED_TESTS = " or ".join(  # tests by words of their names
+    ["interrupts_between_chunks", "handlers_that_call_a_busy_object", "products_allocate_only"]
 )
 CONFIG = """
 [run]
@@ -57,17 +57,18 @@ def build(more: bool) -> None:
 
 
 def measure(arguments: list[str]) -> bool:
-    """Run the suite; whether it passed."""
+    """Run the suite and return True if it passed."""
     rc = str(FOLDER / "coveragerc")
     command = [sys.executable, "-m", "coverage", "run", f"--rcfile={rc}", "-m", "pytest", "-q"]
     environment = os.environ | {"COVERAGE_RCFILE": rc}
-    arguments = ["-k", f"not ({UNFIT})", *arguments]
+    arguments = ["-k", f"not ({SKIPPED_TESTS})", *arguments]
     return not subprocess.run([*command, *arguments], cwd=FOLDER, env=environment).returncode
 
 
 def lines_of_c() -> tuple[int, int, dict[str, list[int]]]:
-    """Lines with code, lines that ran, and those that did not, by file; a line of a text that is
-    compiled for several instruction sets counts once.
+    """Return the number of lines with code, the number that ran, and those that did not, by file.
+
+    A line that is compiled for several instruction sets counts once.
     """
     counts: dict[str, dict[int, int]] = defaultdict(lambda: defaultdict(int))
     for data in sorted((FOLDER / "build").rglob("*.gcda")):
@@ -90,7 +91,7 @@ def lines_of_c() -> tuple[int, int, dict[str, list[int]]]:
 
 
 def branches_of_python() -> tuple[int, int]:
-    """Branches, and those that were taken; prints the table of files that miss some."""
+    """Return the numbers of all branches and of those taken, and print the files that miss some."""
     tool = [sys.executable, "-m", "coverage"]
     rc = f"--rcfile={FOLDER / 'coveragerc'}"
     subprocess.run([*tool, "combine", "-q", "--append", rc], cwd=FOLDER, check=False)

@@ -1,4 +1,4 @@
-"""Which tests run which lines, from what `make coverage` counted with contexts."""
+"""Look up which tests run which lines, in the data that `make coverage` collects with contexts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sqlite3
 from collections import Counter
 from pathlib import Path
 
-UNFIT = ("ctrl_c", "interrupt", "killed", "threads_of", "exits", "forks", "drift", "takes")
+SKIPPED_TESTS = ("ctrl_c", "interrupt", "killed", "n_threads", "exit", "fork", "drift", "takes")
 
 
 class Covering:
@@ -21,13 +21,15 @@ class Covering:
         self.sizes = Counter(dict(self.base.execute(counts)))
 
     def tests(self, path: str, lines: range, function: range) -> list[str]:
-        """Tests that run one of the lines, as pytest names them: those of its own subpackage first,
-        those that run the least first. Where none does: those that run the function, then the file.
+        """Return the tests that run one of the lines, named as by pytest.
+
+        Tests of the line's own subpackage come first, then those that run the least. If none runs
+        the lines, return those that run the function, or else the file.
         """
         ids = [number for name, number in self.files.items() if name.endswith("/" + path)]
         for part in (lines, function, range(1, 10**6)):
             found = {context for number in ids for context in self._contexts(number, part)}
-            named = [c for c in found if not any(word in self.names[c] for word in UNFIT)]
+            named = [c for c in found if not any(word in self.names[c] for word in SKIPPED_TESTS)]
             if named:
                 break
         else:
@@ -39,7 +41,7 @@ class Covering:
         return [self._node(self.names[c]) for c in named]
 
     def _contexts(self, file: int, part: range) -> list[int]:
-        """Of lines that were run; those of the module's own level have none."""
+        """Return the contexts of lines that ran; lines at module level have none."""
         if not part:
             return []
         asked = (

@@ -1,4 +1,5 @@
-"""Tests in a child of this process, which has imported what takes long and nothing of ours."""
+"""Run tests in a child of this process, which has imported slow packages but nothing of the
+repository."""
 
 from __future__ import annotations
 
@@ -21,8 +22,8 @@ TEST_SECONDS = 60  # of processor time for one test; a mutant that takes longer 
 HEAVY = ("scipy.linalg", "scipy.sparse.linalg", "scipy.optimize", "hypothesis", "sklearn.base")
 
 
-class Watching:
-    """A plugin of pytest: says the first test that fails, ends where the time is spent."""
+class FailureReporter:
+    """A plugin of pytest that reports the first failing test, and ends when the time is used up."""
 
     def __init__(self, pipe: int, seconds: float) -> None:
         self.pipe, self.end = pipe, time.process_time() + seconds
@@ -41,8 +42,8 @@ class Watching:
             item.session.shouldstop = "the time is spent"
 
 
-def child(folder: Path, tests: list[str], seconds: float, pipe: int) -> int:
-    """In the child: run them; the exit status."""
+def run_in_child(folder: Path, tests: list[str], seconds: float, pipe: int) -> int:
+    """Run the tests in the child process and return the exit status."""
     nothing = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(nothing, stream)
@@ -57,11 +58,11 @@ def child(folder: Path, tests: list[str], seconds: float, pipe: int) -> int:
         os.write(pipe, IMPORT.encode())
         return 1
     words = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", *tests]
-    return int(pytest.main(words, plugins=[Watching(pipe, seconds)]))
+    return int(pytest.main(words, plugins=[FailureReporter(pipe, seconds)]))
 
 
 def first_failure(folder: Path, tests: list[str], seconds: float) -> str | None:
-    """The first of the tests that fails, None where all pass in the time there is."""
+    """Return the first of the tests that fails, or None if all pass in the given time."""
     for name in HEAVY:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
@@ -72,7 +73,7 @@ def first_failure(folder: Path, tests: list[str], seconds: float) -> str | None:
         try:
             os.setpgid(0, 0)
             os.close(reading)
-            status = child(folder, tests, seconds, writing)
+            status = run_in_child(folder, tests, seconds, writing)
         except BaseException:
             os.write(writing, traceback.format_exc().encode())
         finally:

@@ -30,7 +30,7 @@ N_SEEDS = 40  # generated files of each kind that the search begins with
 
 
 def resume(method, options):
-    """Return a reader of checkpoints: a run that goes on from the file for one step at most."""
+    """Return a reader of checkpoints that resumes a run from the file for at most one step."""
     X = np.random.default_rng(0).standard_normal((6, 2))
     ob = fc.Objective(fc.MLP([2, 3, 1]), X, X[:, 0], loss="mse", l2=0.1)
 

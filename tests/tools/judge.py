@@ -1,10 +1,10 @@
-"""The suite collected once; the tests of one mutant after the other run in children of it.
+"""Collect the suite once, and run the tests of each mutant in children of this process.
 
     python -m tests.tools.judge [arguments of pytest ...]
 
-A child puts the mutated code into the functions that are there, where each line of standard input
-names a file, a mutation in it and the tests; a line of standard output says the first that failed.
-So a mutant costs its tests and nothing else, and what only an import would run is not seen here.
+A child replaces the code of existing functions by mutated code. Each line of standard input names a
+file, a mutation and the tests; each line of standard output names the first test that failed. A
+mutant costs only its tests, but code that runs at import is not mutated.
 """
 
 from __future__ import annotations
@@ -30,30 +30,32 @@ import pytest
 from .mutations import applied
 
 TEST_SECONDS = 30  # of processor time for a test that has not run yet
-LONGER = 10  # times what a test took without a mutant: longer is for ever
-SILENCE = 60  # seconds a test may wait without any work
-MEMORY = 8 << 30  # bytes a mutant may take beyond what is there
+MAX_SLOWDOWN = (
+    10  # times the duration of a test without a mutant, beyond which it counts as hanging
+)
+MAX_IDLE_SECONDS = 60  # seconds a test may wait without any work
+MAX_EXTRA_BYTES = 8 << 30  # bytes a mutant may take beyond what is there
 
 
 def codes(code: CodeType) -> list[CodeType]:
-    """A code and those inside it, in their order."""
+    """Return a code object and those inside it, in order."""
     inner = [c for c in code.co_consts if isinstance(c, CodeType)]
     return [code, *(c for part in inner for c in codes(part))]
 
 
-def processor() -> float:
-    """Seconds of it that this process and those it waited for have used."""
+def processor_seconds() -> float:
+    """Return the seconds of processor time used by this process and by finished children."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(u.ru_utime + u.ru_stime for u in used)
 
 
-def heard(pipe: int, worker: int) -> list[str]:
-    """What a child says to its end, or until it has waited for `SILENCE` and done nothing. Seconds
-    in which this process was stopped too do not count.
+def read_child(pipe: int, worker: int) -> list[str]:
+    """Return the output of a child until it ends or has been idle for `MAX_IDLE_SECONDS`, not
+    counting seconds in which this process was stopped.
     """
     said, silent, used = b"", 0, 0
     with contextlib.suppress(ProcessLookupError, FileNotFoundError):
-        while silent < SILENCE:
+        while silent < MAX_IDLE_SECONDS:
             if select.select([pipe], [], [], 1.0)[0]:
                 part = os.read(pipe, 1 << 16)
                 if not part:
@@ -69,7 +71,7 @@ def heard(pipe: int, worker: int) -> list[str]:
 
 
 class Judge:
-    """A plugin of pytest: answers what is asked where the tests would run."""
+    """A plugin of pytest that runs the requested mutants instead of the tests."""
 
     def __init__(self, questions: Any, answers: Any) -> None:
         self.questions, self.answers = questions, answers
@@ -103,8 +105,8 @@ class Judge:
         return True
 
     def ordered(self, tests: list[str]) -> list[Any]:
-        """All golden cases, which see most in little time; one case of each other test, then a
-        few more, then the rest: in the order of the tests.
+        """Return all golden cases, which detect most in little time, then one case of each test,
+        then a few more, then the rest.
         """
         rounds: list[list[Any]] = [[], [], []]
         for name in dict.fromkeys(tests):
@@ -122,7 +124,9 @@ class Judge:
     def verdict(
         self, file: str, number: int, tests: list[str], seconds: float
     ) -> dict[str, str | float | None]:
-        """The first test that fails with the mutant and not without it, and the time it took."""
+        """Return the first test that fails with the mutant but not without it, and the
+        time used.
+        """
         path, begin = Path.cwd() / "fastcurv" / file, time.monotonic()
         text, stat = path.read_text(), path.stat()
         change = applied(text, number, file)
@@ -150,7 +154,7 @@ class Judge:
         return {"killer": killer, "swapped": True, "seconds": spent, "ran": ran}
 
     def alone(self, item: Any) -> bool:
-        """Whether a test passes without a mutant."""
+        """Return True if a test passes without a mutant."""
         if item.nodeid not in self.sound:
             done, failed = self.run([item], {}, TEST_SECONDS)
             self.sound[item.nodeid] = failed is None
@@ -160,7 +164,9 @@ class Judge:
     def replacing(
         self, text: str, tree: ast.Module, file: str
     ) -> dict[FunctionType, CodeType] | None:
-        """What the functions of a file shall run; None where not all that differs is theirs."""
+        """Return the code to be run by each function of a file, or None if not all differences are
+        in functions.
+        """
         before = codes(compile(text, file, "exec", dont_inherit=True))
         after = codes(compile(tree, file, "exec", dont_inherit=True))
         if len(before) != len(after):
@@ -173,7 +179,7 @@ class Judge:
     def run(
         self, items: list[Any], instead: dict[FunctionType, CodeType], seconds: float
     ) -> tuple[dict[str, float], Any]:
-        """Tests in a child: what each that passed took, and the one that did not."""
+        """Run tests in a child and return the time of each that passed, and the one that failed."""
         reading, writing = os.pipe()
         worker = os.fork()
         if not worker:
@@ -184,7 +190,7 @@ class Judge:
             finally:
                 os._exit(0)
         os.close(writing)
-        said = [line.split() for line in heard(reading, worker)]
+        said = [line.split() for line in read_child(reading, worker)]
         os.waitpid(worker, 0)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(worker, signal.SIGKILL)  # what it may have left behind
@@ -203,25 +209,27 @@ class Judge:
         for stream in (0, 1, 2):
             os.dup2(nothing, stream)
         held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (held + MEMORY, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_AS, (held + MAX_EXTRA_BYTES, resource.RLIM_INFINITY))
         for function, code in instead.items():
             function.__code__ = code
         for cache in self.caches:
             cache.cache_clear()
-        end = processor() + seconds
+        end = processor_seconds() + seconds
         for i, (item, following) in enumerate(zip(items, [*items[1:], None], strict=True)):
-            begin = processor()
+            begin = processor_seconds()
             known = self.took.get(item.nodeid)
-            limit = TEST_SECONDS if known is None else int(LONGER * known) + 3
+            limit = TEST_SECONDS if known is None else int(MAX_SLOWDOWN * known) + 3
             resource.setrlimit(
                 resource.RLIMIT_CPU, (int(time.process_time()) + 1 + limit, resource.RLIM_INFINITY)
             )
             self.failed = False
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
-            os.write(pipe, f"{i} {processor() - begin:.4f} {int(not self.failed)}\n".encode())
+            os.write(
+                pipe, f"{i} {processor_seconds() - begin:.4f} {int(not self.failed)}\n".encode()
+            )
             if self.failed:
                 return
-            if processor() > end:
+            if processor_seconds() > end:
                 break
         os.write(pipe, b"end 0 0\n")
 

@@ -1,11 +1,11 @@
-"""Scripted mutants of kernels and passes: each must be noticed by the tests that guard it.
+"""Scripted mutants of kernels and passes, each of which the tests must detect.
 
     python -m tests.tools.mutants [--only N,N,...] [--folder build/mutants]
 
-A mutant of a kernel is compiled into the program without Python (the AVX2 and reference tables at
--O1). Where that still says "0 failed", and for mutants of passes, the extension is built with it in
-a copy of the checkout, and it lives where the tests of products pass. Prints one line each, and the
-count; the exit status is 1 where one lives. Needs gcc or clang on x86-64.
+A mutant of a kernel is compiled into the test program in C (the AVX2 and reference tables at -O1).
+If that reports "0 failed", and for mutants of passes, the extension is built with the mutant in a
+copy of the checkout, and the mutant survives if the tests of products pass. Prints one line for
+each mutant and the count; the exit status is 1 if one survives. Needs gcc or clang on x86-64.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TESTS += ["tests/engine/test_gauss_newton.py"]
 
 
 def mutated(text: str, old: str, new: str) -> str:
-    """`text` with the only place of `old`, whatever its line breaks, replaced."""
+    """Return `text` with the only occurrence of `old`, whatever its line breaks, replaced."""
     pattern = r"\s*".join(re.escape(word) for word in old.split())
     found = list(re.finditer(pattern, text))
     if len(found) != 1:
@@ -43,7 +43,9 @@ def mutated(text: str, old: str, new: str) -> str:
 
 
 def run(command: list[str], cwd: Path, seconds: int = 300) -> tuple[bool, str]:
-    """Whether a command succeeded, each of its processes in so many seconds of processor time."""
+    """Return True if a command succeeds with each of its processes within the given seconds of
+    processor time.
+    """
     try:
         done = subprocess.run(
             command,
@@ -59,7 +61,7 @@ def run(command: list[str], cwd: Path, seconds: int = 300) -> tuple[bool, str]:
 
 
 class Kernels:
-    """The program without Python, of which one object is compiled anew for each mutant."""
+    """The test program in C, of which one object is compiled again for each mutant."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.compiler = folder / "kernels", os.environ.get("CC", "cc").split()
@@ -95,7 +97,9 @@ class Kernels:
 
 
 class Passes:
-    """A copy of the checkout, built in place, of which one module is built anew."""
+    """A copy of the checkout, built in place, of which one module is built again for
+    each mutant.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "checkout"
@@ -127,8 +131,10 @@ class Passes:
 
 
 def copy_checkout(folder: Path) -> None:
-    """What the repository holds, into `folder`; what is there and newer stays, but for Python: a
-    run that was ended may have left a mutant, and tests that are gone stand for nothing.
+    """Copy the files of the repository into `folder`, keeping newer files there except Python.
+
+    Python files are always replaced, since an interrupted run may have left a mutant, and removed
+    tests must not run.
     """
     listed = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True

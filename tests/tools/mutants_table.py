@@ -1,4 +1,4 @@
-"""The mutants: file, what stands there (once), what shall stand there instead."""
+"""The mutants: a file, text that occurs in it once, and its replacement."""
 
 KERNELS = [
     # products

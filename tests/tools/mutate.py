@@ -1,20 +1,20 @@
-"""Mutants of the Python layer, drawn at random: how many the tests notice.
+"""Random mutants of the Python layer, and the share that the tests detect.
 
     python -m tests.tools.mutate [--count 100] [--seed 0] [--subpackage spectrum ...]
         [--file run.py ...]
     python -m tests.tools.mutate --only optimize/run.py#62 ...
 
-`mutations` says what a mutant changes, and which are never drawn since no caller could tell. In a
-copy of the checkout the tests that run its line, as `make coverage` found them, run until one
-fails or `--seconds` of processor time are spent: those that killed others in the file first, then
-one case of each test, those of its own subpackage and those that run least first, then the other
-cases. Without such data it is the tests of its subpackage. A mutant counts as living where no test
-failed within that time, and a test that fails without a mutant counts for nothing.
+`mutations` lists the changes, and those left out because no caller could notice. In a copy of the
+checkout, the tests that run the mutated line, as found by `make coverage`, run until one fails or
+`--seconds` of processor time are used. Tests that detected other mutants in the file come first,
+then one case of each test, those of the own subpackage and those that run least first, then the
+other cases. Without coverage data the tests of the subpackage run. A mutant survives if no test
+fails within that time; a test that fails without a mutant does not count.
 
-Code inside functions is put into a process that has collected the suite (`judge`); what is there
-before any function runs, a constant or a default, has a process that imports everything anew
-(`forked`). Mutants that live are printed with their line. The exit status is 1 where fewer than 85%
-are killed.
+Code inside functions is replaced in a process that has collected the suite (`judge`). Code that
+runs at import, such as constants and defaults, runs in a process that imports everything again
+(`forked`). Surviving mutants are printed with their line. The exit status is 1 if fewer than 85%
+are detected.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from .covering import Covering
 from .mutants import ROOT, copy_checkout
 from .mutations import Change, applied, drawn, subpackage_of
 
-WANTED = 85.0
-AGAIN = 5  # tests that killed others in the file, tried first
-MOST = 80  # tests that may see what only an import runs
+MIN_DETECTED_PERCENT = 85.0
+N_TESTS_REPEATED = 5  # tests that killed others in the file, tried first
+MAX_IMPORT_TESTS = 80  # tests that may see what only an import runs
 # What is drawn from: all but what stands in for it in tests, and what runs nothing.
 SUBPACKAGES = (
     *("structure", "certify", "network", "krylov", "spectrum", "critical", "optimize"),
@@ -92,8 +92,8 @@ FIRST = {
 }
 
 
-class Noticing:
-    """Runs tests on a mutated copy; knows which fail without a mutant."""
+class MutantTester:
+    """Run tests on a mutated copy, and remember which tests fail without a mutant."""
 
     def __init__(self, folder: Path, covering: Covering | None, seconds: float) -> None:
         self.folder, self.covering, self.seconds = folder, covering, seconds
@@ -116,7 +116,7 @@ class Noticing:
         return json.loads(line)
 
     def tests_of(self, file: str, change: Change) -> list[str]:
-        """Those that run the line; else its function, its file; else its subpackage's."""
+        """Return the tests that run the line, or else its function, its file or its subpackage."""
         first = FIRST.get(subpackage_of(file), [])
         found: list[str] = []
         if self.covering is not None:
@@ -125,7 +125,7 @@ class Noticing:
             those = set(self.covering.tests(f"fastcurv/{file}", range(1, 10**6), range(0)))
             those |= set(self.known).difference(self.covering.all)
             first = [test for name in first for test in self.of_place(name) if test in those]
-        first = [*[*reversed(self.killers[file])][:AGAIN], *first]
+        first = [*[*reversed(self.killers[file])][:N_TESTS_REPEATED], *first]
         if change.lines.start < change.function.start:  # a default, there before any test runs
             first.insert(0, DEFAULTS)
         if not found:
@@ -136,7 +136,7 @@ class Noticing:
         return [test for name in [*first, *found] for test in self.of_place(name)]
 
     def of_place(self, name: str) -> list[str]:
-        """The tests of a folder or a file, or that of the name."""
+        """Return the tests of a folder or file, or the test of that name."""
         return [
             test
             for test in self.known
@@ -144,7 +144,9 @@ class Noticing:
         ]
 
     def killer(self, file: str, number: int, change: Change) -> str | None:
-        """The first test that fails with the mutant and not without it, or why none could run."""
+        """Return the first test that fails with the mutant but not without it, or why none could
+        run.
+        """
         tests = self.tests_of(file, change)
         target = self.folder / "fastcurv" / file
         asked = {"file": file, "number": number, "tests": tests, "seconds": self.seconds}
@@ -158,9 +160,9 @@ class Noticing:
         return found
 
     def imported(self, target: Path, change: Change, tests: list[str]) -> str | None:
-        """The same with everything imported anew."""
+        """Return what `killer` does, with everything imported again."""
         text, stat = target.read_text(), target.stat()
-        left = list(dict.fromkeys(tests))[:MOST]
+        left = list(dict.fromkeys(tests))[:MAX_IMPORT_TESTS]
         while left:
             target.write_text(ast.unparse(change.tree))
             try:
@@ -182,7 +184,7 @@ class Noticing:
 
 
 def interval(killed: int, count: int) -> tuple[float, float]:
-    """Wilson's 95% interval of the share, in percent."""
+    """Return Wilson's 95% interval of the share, in percent."""
     if not count:
         return 0.0, 100.0
     z, share = 1.96, killed / count
@@ -214,7 +216,7 @@ def main() -> int:
     build = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
     subprocess.run(build, cwd=asked.folder, check=True)
     covering = Covering(asked.covered) if asked.covered.exists() else None
-    noticing = Noticing(asked.folder, covering, asked.seconds)
+    noticing = MutantTester(asked.folder, covering, asked.seconds)
     subpackages = set(asked.subpackage or SUBPACKAGES)
     package = asked.folder / "fastcurv"
     chosen = drawn(package, asked.count, asked.seed, subpackages, tuple(asked.file))[asked.first :]
@@ -238,7 +240,7 @@ def main() -> int:
     low, high = interval(killed, done)
     share = 100 * killed / max(1, done)
     print(f"{killed} of {done} killed, {share:.0f}% (95% interval {low:.0f} to {high:.0f})")
-    return share < WANTED
+    return share < MIN_DETECTED_PERCENT
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
-"""What a mutant of the Python layer changes, and what is left out since no caller could tell.
+"""Mutations of the Python layer, except those that no caller could notice.
 
-Changed: one comparison (its edge, or its sense), one sign or operator, one number, `and` for `or`,
-a condition for its contrary, True for False. Left out are
+A mutation changes one comparison (its boundary or direction), one sign or operator, one number,
+`and` for `or`, a condition for its negation, or True for False. Left out are
 
-- what is said and not computed: errors raised, warnings, f-strings, which of two endings a word
-  has, whether a field shows in a repr;
-- what is read by tools: annotations, overloads, decorators, type variables, imports for types;
-- which side of a square operator is asked for, as in ``self.shape[0]``: both are as long;
-- numbers in `TUNED`, how much is done at a time and when to change between two ways of one answer,
-  and on which side of such a number its edge lies;
-- seeds written as a number, since any would serve, and how long a thread sleeps.
+- text: errors raised, warnings, f-strings, the choice between two endings of a word, whether a
+  field shows in a repr;
+- what only tools read: annotations, overloads, decorators, type variables, imports for types;
+- which side of a square operator is used, as in ``self.shape[0]``, since both are equal;
+- numbers in `TUNED`, such as block sizes and thresholds between two ways to the same result, and
+  the side on which such a boundary lies;
+- seeds written as a number, since any would do, and how long a thread sleeps.
 """
 
 from __future__ import annotations
@@ -54,32 +54,34 @@ JOINED = {
 SQUARE = {f"{name}.shape" for name in ("self", "self.whole", "whole", "self.op", "op", "H")}
 RECTANGULAR = {"network/operators.py", "network/linear_operator.py"}
 EDGES = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
-UNHEARD = {"warn", "default_rng", "SeedSequence", "sleep", "TypeVar", "ParamSpec"}
+IGNORED_CALLS = {"warn", "default_rng", "SeedSequence", "sleep", "TypeVar", "ParamSpec"}
 
 
-def ending(node: ast.AST) -> bool:
-    """Whether a node chooses between two endings of a word, or two articles."""
+def chooses_wording(node: ast.AST) -> bool:
+    """Return True if a node chooses between two endings of a word, or two articles."""
     parts = (node.body, node.orelse) if isinstance(node, ast.IfExp) else (None,)
     said = [part.value if isinstance(part, ast.Constant) else None for part in parts]
     return all(isinstance(word, str) and len(word) <= 3 for word in said)
 
 
-def called(node: ast.AST) -> str:
-    """The last name of what a call calls."""
+def called_name(node: ast.AST) -> str:
+    """Return the last name in the function of a call."""
     of = node.func if isinstance(node, ast.Call) else node
     return of.attr if isinstance(of, ast.Attribute) else of.id if isinstance(of, ast.Name) else ""
 
 
-def unheard(node: ast.AST, name: str = "") -> list[ast.AST | None]:
-    """What of a node computes nothing: see the head of this file."""
+def ignored_parts(node: ast.AST, name: str = "") -> list[ast.AST | None]:
+    """Return the parts of a node that compute nothing, as the head of this file lists."""
     if isinstance(node, ast.Subscript) and ast.unparse(node.value) in SQUARE:
         return [node.slice] if name not in RECTANGULAR else []
-    if isinstance(node, (ast.Raise, ast.JoinedStr, ast.Import, ast.ImportFrom)) or ending(node):
+    if isinstance(node, (ast.Raise, ast.JoinedStr, ast.Import, ast.ImportFrom)) or chooses_wording(
+        node
+    ):
         return [node]
     if isinstance(node, ast.ClassDef):
         return [*node.decorator_list]
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-        if any(called(word) == "overload" for word in node.decorator_list):
+        if any(called_name(word) == "overload" for word in node.decorator_list):
             return [node]
         words = [*node.args.args, *node.args.kwonlyargs, *node.args.posonlyargs]
         return [node.returns, *node.decorator_list, *(word.annotation for word in words)]
@@ -88,27 +90,29 @@ def unheard(node: ast.AST, name: str = "") -> list[ast.AST | None]:
     if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
         return [node]
     if isinstance(node, ast.Call):
-        if called(node) in UNHEARD:
+        if called_name(node) in IGNORED_CALLS:
             given = [*node.args, *(word.value for word in node.keywords)]
-            return [x for x in given if called(node) != "sleep" or not isinstance(x, ast.Call)]
-        if called(node) == "field":
+            return [x for x in given if called_name(node) != "sleep" or not isinstance(x, ast.Call)]
+        if called_name(node) == "field":
             return [word.value for word in node.keywords if word.arg == "repr"]
     return []
 
 
-def silent(tree: ast.AST, tuned: set[str], name: str) -> set[int]:
-    """The ids of nodes that compute nothing, and of what is assigned to constants in `tuned`."""
+def ignored_ids(tree: ast.AST, tuned: set[str], name: str) -> set[int]:
+    """Return the ids of nodes that compute nothing, and of values assigned to constants
+    in `tuned`.
+    """
     hidden: list[ast.AST | None] = []
     for node in ast.walk(tree):
-        hidden += unheard(node, name)
+        hidden += ignored_parts(node, name)
         if isinstance(node, ast.Assign) and tuned:
             names = {word.id for at in node.targets for word in ast.walk(at) if hasattr(word, "id")}
             hidden += [node] if names <= tuned else []
     return {id(part) for node in hidden if node is not None for part in ast.walk(node)}
 
 
-def imported(tree: ast.AST) -> set[str]:
-    """Names in `TUNED` that a file takes from the one that has them."""
+def imported_tuned(tree: ast.AST) -> set[str]:
+    """Return the names in `TUNED` that a file imports from the module that defines them."""
     return {
         word.asname or word.name
         for node in ast.walk(tree)
@@ -120,16 +124,16 @@ def imported(tree: ast.AST) -> set[str]:
 
 
 def mutations(tree: ast.AST, name: str = "") -> Iterator[tuple[ast.AST, str, object, object]]:
-    """(node, field, what stands there, what shall stand there), of the file of that name."""
+    """Yield (node, field, old, new) for the file of the given name."""
     tuned = TUNED.get(name, set())
-    hidden = silent(tree, tuned, name)
-    tuned = tuned | imported(tree)
+    hidden = ignored_ids(tree, tuned, name)
+    tuned = tuned | imported_tuned(tree)
     for node in ast.walk(tree):
         if id(node) in hidden:
             continue
         if isinstance(node, ast.Compare) and type(node.ops[0]) in COMPARED:
             edge = isinstance(node.ops[0], EDGES)
-            if not (edge and {called(x) for x in (node.left, *node.comparators)} & tuned):
+            if not (edge and {called_name(x) for x in (node.left, *node.comparators)} & tuned):
                 yield node, "ops", node.ops, [COMPARED[type(node.ops[0])](), *node.ops[1:]]
         elif isinstance(node, (ast.BinOp, ast.AugAssign)) and type(node.op) in JOINED:
             yield node, "op", node.op, JOINED[type(node.op)]()
@@ -149,7 +153,9 @@ def mutations(tree: ast.AST, name: str = "") -> Iterator[tuple[ast.AST, str, obj
 def drawn(
     package: Path, count: int, seed: int, subpackages: set[str], ends: tuple[str, ...] = ()
 ) -> list[tuple[str, int]]:
-    """Places, as names of files and numbers of mutations in them: every mutation is as likely."""
+    """Return random places, as names of files and numbers of mutations in them, each mutation
+    equally likely.
+    """
     every = []
     for path in sorted(package.rglob("*.py")):
         name = path.relative_to(package).as_posix()
@@ -160,12 +166,14 @@ def drawn(
 
 
 def subpackage_of(name: str) -> str:
-    """A folder, or a file that is a subpackage by itself: one of common/, or beside the folders."""
+    """Return the folder of a file, or the file itself if it is a subpackage alone or one of
+    common/.
+    """
     return name.removeprefix("common/").split("/")[0].removesuffix(".py")
 
 
 class Change(NamedTuple):
-    """A mutated tree, whose lines are those of the text, and where it differs."""
+    """A mutated tree with the lines of the original text, and the place of the difference."""
 
     tree: ast.Module
     lines: range
@@ -175,7 +183,7 @@ class Change(NamedTuple):
 
 
 def applied(text: str, number: int, name: str) -> Change:
-    """The text of the file of that name with one of its mutations."""
+    """Return the text of the named file with one of its mutations."""
     tree = ast.parse(text)
     found: tuple[Any, str, Any, Any] = list(mutations(tree, name))[number]
     node, field, _, new = found

@@ -1,7 +1,8 @@
-"""Random calls of the public API from two threads for as long as asked: nothing fails that should
-not, nothing is not finite, one answer stays the same, memory does not grow.
+"""Random calls of the public API from two threads for a given time.
 
     python -m tests.tools.soak [seconds, default 3600] [seed]
+
+No call may fail unexpectedly, all results must be finite and repeatable, and memory must not grow.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from ..plans import limited
 
 
 class Scene:
-    """A random problem, and what may be asked of it."""
+    """A random problem and the calls that can be made on it."""
 
     def __init__(self, dice: random.Random) -> None:
         draw = np.random.default_rng(dice.getrandbits(40))
@@ -139,8 +140,8 @@ def finite(found: object) -> bool:
     return all(part is None or bool(np.isfinite(part).all()) for part in parts)
 
 
-def resident() -> float:
-    """MB the process holds; 0 where the system does not say."""
+def resident_megabytes() -> float:
+    """Return the MB of memory that the process holds, or 0 if the system does not report it."""
     statm = Path("/proc/self/statm")
     return int(statm.read_text().split()[1]) * 4096 / 1e6 if statm.exists() else 0.0
 
@@ -178,7 +179,7 @@ def soak(seconds: float, seed: int) -> int:
     shown: list[float] = []
     while any(thread.is_alive() for thread in threads):
         time.sleep(min(60.0, max(0.1, seconds / 10)))
-        shown.append(resident())
+        shown.append(resident_megabytes())
     taken = time.monotonic() - begin
     print(f"{sum(counts.values())} calls in {taken:.0f} s: {dict(counts.most_common())}")
     print("MB held over time:", [round(mb) for mb in shown])

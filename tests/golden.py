@@ -1,5 +1,5 @@
-"""Golden results: text, proofs and costs of public calls, on which every kind of processor that this
-one can emulate agrees.
+"""Golden results: text, proofs and costs of public calls, equal on every processor that this one
+can emulate.
 
     python -m tests.golden critical optimize
     python -m tests.golden spectrum --python .venv-minimum/bin/python .venv-newest/bin/python

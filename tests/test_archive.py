@@ -1,4 +1,4 @@
-"""The archive of sources: it holds every tracked file, runs its tests and builds its site."""
+"""The source archive holds every tracked file, runs its tests and builds its documentation."""
 
 import os
 import shutil
@@ -29,7 +29,7 @@ LEFT_BEHIND = (
 
 
 def tracked():
-    """Paths of all files that git knows, as in the working tree."""
+    """Return the paths of all files in git, as in the working tree."""
     if not (ROOT / ".git").exists() or shutil.which("git") is None:
         pytest.skip("no checkout: only git knows what is tracked")
     said = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
@@ -43,8 +43,8 @@ def copied(names, folder):
         shutil.copy2(ROOT / name, folder / name)
 
 
-def archive(folder):
-    """Build the archive in a folder of sources, and return its path."""
+def build_archive(folder):
+    """Build the archive in a folder of sources and return its path."""
     command = [sys.executable, "setup.py", "-q", "sdist", "--formats", "gztar"]
     subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, timeout=1200)
     (path,) = (folder / "dist").iterdir()
@@ -59,7 +59,7 @@ def test_the_source_archive_holds_what_git_tracks_and_nothing_else(tmp_path):
     for name in LEFT_BEHIND:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("left behind")
-    with tarfile.open(archive(tmp_path)) as file:
+    with tarfile.open(build_archive(tmp_path)) as file:
         members = [member.name.partition("/")[2] for member in file if member.isfile()]
         mode = file.getmember(f"{file.getnames()[0].partition('/')[0]}/.ci/run").mode
     made = {name for name in members if name.startswith("fastcurv.egg-info/")}
@@ -71,9 +71,11 @@ def test_the_source_archive_holds_what_git_tracks_and_nothing_else(tmp_path):
 
 @pytest.mark.nightly
 def test_the_source_archive_runs_its_tests_and_builds_its_site(tmp_path):
-    """In an environment of its own, which `make` sets up: minutes, and a network."""
+    """The test runs in an environment that `make` creates, which takes minutes and
+    needs a network.
+    """
     copied(tracked(), tmp_path / "sources")
-    with tarfile.open(archive(tmp_path / "sources")) as file:
+    with tarfile.open(build_archive(tmp_path / "sources")) as file:
         file.extractall(tmp_path, filter="data")
     (folder,) = tmp_path.glob("fastcurv-*")
     known = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}

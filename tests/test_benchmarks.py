@@ -1,4 +1,4 @@
-"""The benchmarks at the shell: each is explained, and gives its numbers to programs."""
+"""Benchmarks on the command line: each explains what it measures and writes its numbers as JSON."""
 
 import json
 import re
@@ -52,8 +52,8 @@ def test_help_says_what_is_measured_and_how_programs_read_it(name):
 
 @pytest.mark.by_day(share=1 / 3)
 @pytest.mark.parametrize("name", SMALL)
-def test_json_alone_on_standard_output(name, tmp_path):
-    """Tables go to standard error then; and a file is as good."""
+def test_with_json_standard_output_holds_only_json(name, tmp_path):
+    """Tables go to standard error, and a file gives the same JSON."""
     done = run(name, *SMALL[name].split(), "--json", folder=tmp_path)
     assert json.loads(done.stdout) and done.stderr
     told = run(name, *SMALL[name].split(), "--json", "n.json", folder=tmp_path)
@@ -61,13 +61,13 @@ def test_json_alone_on_standard_output(name, tmp_path):
     assert told.stdout and "MISSED" not in told.stdout + done.stderr
 
 
-def test_bounds_are_said_where_they_are_asked_for():
+def test_bounds_are_printed_with_the_option_bounds():
     said = run("hvp", *SMALL["hvp"].split(), "--bounds").stdout
     assert re.search(r"^  (met   |MISSED)  tiny float64", said, re.MULTILINE)
 
 
 @pytest.mark.parametrize("only", ["", "small"])
-def test_each_part_of_the_overhead_is_held_against_its_own_bounds(only, monkeypatch, capsys):
+def test_each_part_of_the_overhead_is_compared_with_its_own_bounds(only, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(FOLDER))
     import overhead
 
@@ -83,7 +83,7 @@ def test_each_part_of_the_overhead_is_held_against_its_own_bounds(only, monkeypa
     assert len(said) == count and len(missed) == (0 if only else 3)
 
 
-def test_silence_is_broken(monkeypatch, capsys):
+def test_long_steps_of_benchmarks_report_progress(monkeypatch, capsys):
     import time
     from argparse import Namespace
 

@@ -1,6 +1,7 @@
-"""Copies: whatever can be copied, in each way in which Python copies, answers as its original does,
-bit by bit: values, products, proofs and verdicts. A state that is laid out by what a copy has
-forgotten would be read past its end.
+"""Copies made in any way that Python offers give bitwise identical values, products, proofs and
+verdicts.
+
+A state whose layout the copy had forgotten would be read past its end.
 """
 
 import copy
@@ -37,7 +38,9 @@ SECONDS = re.compile(r"[\d.e+-]+ (s|ms|us|seconds)\b|0x\w+")  # and addresses
 
 
 def correlated(z, y):
-    """A Gaussian with covariance: outputs that are coupled, and a constant second derivative."""
+    """Return a Gaussian loss with a covariance, which couples outputs and has a constant second
+    derivative.
+    """
     P = np.eye(z.shape[1], dtype=z.dtype) + z.dtype.type(0.5)
     r = z - y
     Pr = r @ P
@@ -56,7 +59,7 @@ ACTIVATIONS = [*nets.ACTIVATIONS, *nets.OWN]
 
 
 class Waves(RowSource):
-    """Rows of a user's own source."""
+    """A user-defined source of samples."""
 
     n_rows = N
 
@@ -106,7 +109,7 @@ def drawn(loss, activation="tanh", kind="dense", dtype="float64", **model):
 
 
 def contents(x, depth=4):
-    """Return all that is public in a result, as arrays, numbers and strings."""
+    """Return all public contents of a result as arrays, numbers and strings."""
     if isinstance(x, str):
         return SECONDS.sub("# s", x)
     if isinstance(x, (np.ndarray, int, float, type(None), np.generic)):
@@ -125,8 +128,8 @@ def contents(x, depth=4):
     return {"": said} | contents(public, depth - 1)
 
 
-def asked(function, *arguments):
-    """Return what a function returns, or the error of one that is not there or has no answer."""
+def result_or_error(function, *arguments):
+    """Return what a function returns, or the text of its error."""
     try:
         return contents(function(*arguments))
     except (AttributeError, TypeError, ValueError) as error:
@@ -134,7 +137,7 @@ def asked(function, *arguments):
 
 
 def of_operator(op, v):
-    """Return what an operator says; a block counts the products of the whole operator."""
+    """Return the results of an operator; a block counts the products of the whole operator."""
     whole = hasattr(op, "whole") and not hasattr(op, "space")
     found = {
         "": repr(op),
@@ -147,9 +150,9 @@ def of_operator(op, v):
     for name in ("theta", "value", "gradient", "kind", "mu", "indices"):
         found[name] = contents(getattr(op, name, None))
     for name in ("quadratic", "rounding_bound"):
-        found[name] = asked(lambda name=name: getattr(op, name)(v))
+        found[name] = result_or_error(lambda name=name: getattr(op, name)(v))
     for name in ("to_dense", "column_bounds", "row_bounds"):
-        found[name] = asked(lambda name=name: getattr(op, name)())
+        found[name] = result_or_error(lambda name=name: getattr(op, name)())
     return found
 
 
@@ -159,14 +162,14 @@ def of_objective(ob, theta, proofs=True):
     found = {"": repr(ob), "value": ob.value(theta), "g": ob.gradient(theta), "N": ob.n_samples}
     found |= {"hessp": ob.hessp(theta, v), "J": J @ v, "J'": J.T @ np.resize(v, J.shape[0])}
     for kind in nets.CURVATURES:
-        found[kind] = asked(lambda kind=kind: getattr(ob, kind)(theta) @ V)
+        found[kind] = result_or_error(lambda kind=kind: getattr(ob, kind)(theta) @ V)
     found["form"] = ob.hessian(theta).quadratic(V)
     found["batch"], found["matrix"] = ob.batch(slice(2, 9)).gradient(theta), ob._has_matrix
     if proofs:
         found["float32"] = ob.astype("float32").value(theta.astype("float32"))
-        found["bound"] = asked(lambda: ob.rounding_bound(theta))
-        found["lower"] = asked(lambda: ob.certificates.loss_lower_bound)
-        found["third"] = asked(lambda: ob.certificates.third_bound(theta, 1e-3))
+        found["bound"] = result_or_error(lambda: ob.rounding_bound(theta))
+        found["lower"] = result_or_error(lambda: ob.certificates.loss_lower_bound)
+        found["third"] = result_or_error(lambda: ob.certificates.third_bound(theta, 1e-3))
         found["verdict"] = contents(fc.classify(ob, theta))
     return found
 
@@ -293,7 +296,7 @@ def displays():
 
 
 def differences(x, y, place=""):
-    """Yield the places at which two things that were said differ."""
+    """Yield the places at which two results differ."""
     if type(x) is not type(y):
         yield f"{place}: {type(x).__name__} is {type(y).__name__}"
     elif isinstance(x, dict):
@@ -317,22 +320,22 @@ def differences(x, y, place=""):
         yield f"{place}: {x!r} is {y!r}"
 
 
-def timeless(x):
-    """Return what was said without the seconds that something took."""
+def without_times(x):
+    """Return the result without any durations."""
     if isinstance(x, dict):
-        return {key: timeless(y) for key, y in x.items() if "time" not in key}
-    return [timeless(y) for y in x] if isinstance(x, list) else x
+        return {key: without_times(y) for key, y in x.items() if "time" not in key}
+    return [without_times(y) for y in x] if isinstance(x, list) else x
 
 
-def say(pickled):
-    """Return what a thing says, in another process."""
+def results_of_copy(pickled):
+    """Return the results of a pickled object, in another process."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         thing, function, more = pickle.loads(pickled)
-        return timeless(function(thing, *more))
+        return without_times(function(thing, *more))
 
 
-def test_every_copy_answers_as_its_original_does_bit_by_bit(monkeypatch):
+def test_copies_give_bitwise_identical_results(monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "agg")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -343,12 +346,12 @@ def test_every_copy_answers_as_its_original_does_bit_by_bit(monkeypatch):
                 objectives(), operators(), results(), estimators(), displays()
             ):
                 copies = {way: duplicate(thing) for way, duplicate in WAYS.items()}
-                elsewhere = pool.submit(say, pickle.dumps((thing, function, more)))
-                expected = timeless(function(thing, *more))
+                elsewhere = pool.submit(results_of_copy, pickle.dumps((thing, function, more)))
+                expected = without_times(function(thing, *more))
                 waiting.append((name, expected, elsewhere))
                 for way, other in copies.items():
                     assert type(other) is type(thing)
-                    said = timeless(function(other, *more))
+                    said = without_times(function(other, *more))
                     found += [f"{name}, {way}{gap}" for gap in differences(expected, said)]
             for name, expected, elsewhere in waiting:
                 gaps = differences(expected, elsewhere.result())
@@ -356,8 +359,8 @@ def test_every_copy_answers_as_its_original_does_bit_by_bit(monkeypatch):
     assert len(waiting) > 100 and not found, "\n".join(found)
 
 
-def test_a_krylov_run_refuses_to_be_copied():
-    """Its basis is memory that a copy would share, and write to."""
+def test_copying_a_krylov_run_raises():
+    """A copy would share the memory of the run's basis and write to it."""
     for run in (fc.spectrum.Krylov(np.eye(5)), fc.spectrum.Krylov(np.diag(np.arange(9.0)), seed=0)):
         run.extend(1)
         for duplicate in WAYS.values():
@@ -393,15 +396,13 @@ USES = {
 
 
 def open_files():
-    """Return what this process holds open, on systems that say so."""
+    """Return the number of open files of this process, on systems that report it."""
     folder = Path("/proc/self/fd")
     return len(list(folder.iterdir())) if folder.exists() else 0
 
 
-def released(make, uses):
-    """Return the uses after which an objective outlives its last reference, or files or threads
-    outlive it.
-    """
+def uses_that_leak(make, uses):
+    """Return the uses after which an objective, a file or a thread outlives the last reference."""
     kept = []
     for name in uses:
         files, threads = open_files(), threading.active_count()
@@ -415,8 +416,8 @@ def released(make, uses):
     return kept
 
 
-def test_what_is_dropped_is_released_without_a_collection_of_cycles(tmp_path):
-    """Rows, files, maps and threads of an objective, whatever it was used for."""
+def test_unused_objectives_are_freed_without_garbage_collection(tmp_path):
+    """Samples, files, memory maps and threads of an objective are released after any use."""
     X = np.random.default_rng(0).standard_normal((N, 3))
     for name in "Xy":
         np.save(tmp_path / f"{name}.npy", X)
@@ -436,7 +437,7 @@ def test_what_is_dropped_is_released_without_a_collection_of_cycles(tmp_path):
         gc.collect()
         gc.disable()
         try:
-            found = {name: released(make, USES) for name, make in makers.items()}
+            found = {name: uses_that_leak(make, USES) for name, make in makers.items()}
         finally:
             gc.enable()
     assert not any(found.values()), found

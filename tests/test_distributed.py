@@ -1,4 +1,4 @@
-"""Objectives over shards that workers of Dask hold: in this process, and by workers that die."""
+"""Objectives over shards on Dask workers, in this process and on workers that are killed."""
 
 import contextlib
 import json
@@ -45,7 +45,7 @@ def client():
         yield c
 
 
-def both(client, dtype="float64", weights=True, **options):
+def local_and_distributed(client, dtype="float64", weights=True, **options):
     model = fc.MLP(SIZES, dtype=dtype)
     X, y, *w = whole(weights=weights)
     b = fc.distributed.Objective(
@@ -57,7 +57,8 @@ def both(client, dtype="float64", weights=True, **options):
 
 @pytest.mark.parametrize("dtype, tol", [("float64", 1e-13), ("float32", 2e-6)])
 def test_everything_is_that_of_the_rows_in_one_place(client, rng, dtype, tol):
-    a, b, theta = both(client, dtype, l2=1e-2)
+    """All results of shards equal those of the same samples in memory."""
+    a, b, theta = local_and_distributed(client, dtype, l2=1e-2)
     assert b.n_samples == a.n_samples and b.n_shards == SHARDS
     assert_same_results(b, a, theta, rng.standard_normal((a.n_params, 4)).astype(dtype), tol)
     if dtype == "float32":
@@ -65,8 +66,8 @@ def test_everything_is_that_of_the_rows_in_one_place(client, rng, dtype, tol):
         assert np.abs(wide[0] - wide[1]).max() <= 1e-14
 
 
-def test_bits_are_those_of_blocks_that_are_read_here(client):
-    """Shards of one size and blocks of that size are the same tree."""
+def test_shards_and_local_blocks_give_bitwise_identical_results(client):
+    """Shards and blocks of one size are summed in the same tree."""
     parts = [rows(100, N=0, weights=False) for _ in range(1)]
     X, y = np.concatenate([parts[0][0]] * 9), np.concatenate([parts[0][1]] * 9)
     model = fc.MLP(SIZES)
@@ -77,8 +78,8 @@ def test_bits_are_those_of_blocks_that_are_read_here(client):
     assert np.array_equal(a.hessian(theta) @ v, b.hessian(theta) @ v)
 
 
-def test_algorithms_do_not_notice(client):
-    a, b, theta = both(client, weights=False, l2=1e-2)
+def test_algorithms_give_the_same_results_on_shards(client):
+    a, b, theta = local_and_distributed(client, weights=False, l2=1e-2)
     H, K = a.hessian(theta), b.hessian(theta)
     assert np.abs(fc.eigsh(H, k=2, seed=0).values - fc.eigsh(K, k=2, seed=0).values).max() <= 1e-9
     density = [fc.spectral_density(op, seed=0, n_probes=2, n_steps=10).nodes for op in (H, K)]
@@ -94,7 +95,8 @@ def test_algorithms_do_not_notice(client):
 
 
 def test_bounds_hold(client, rng):
-    a, b, theta = both(client, "float32", l2=1e-3)
+    """Proved bounds of distributed objectives hold."""
+    a, b, theta = local_and_distributed(client, "float32", l2=1e-3)
     v = rng.standard_normal(a.n_params).astype("float32")
     exact = a.astype("float64")
     g, error = b.certificates.precise_gradient(theta)
@@ -107,8 +109,8 @@ def test_bounds_hold(client, rng):
     assert (gap <= np.sqrt(2) * H.column_bounds().max()).all()
 
 
-def test_paths_futures_and_delayed_values(client, tmp_path):
-    """The same rows; a closed objective is one sentence."""
+def test_shards_may_be_paths_futures_or_delayed_values(client, tmp_path):
+    """All three give the same loss, and a closed objective raises a clear error."""
     X, y, w = whole(2)
     np.savez(tmp_path / "0.npz", X=X[:30], y=y[:30], sample_weight=w[:30])
     given = client.submit(lambda: (X[30:], y[30:], w[30:]), pure=False)
@@ -128,8 +130,8 @@ def undecodable():
     return b"\xff".decode()
 
 
-def test_what_does_not_fit(client, tmp_path):
-    """Errors of classes that want more than a sentence keep their words."""
+def test_shards_that_do_not_fit_raise(client, tmp_path):
+    """Errors of classes whose constructor needs several arguments keep their message."""
     without_y = tmp_path / "some.npz"
     np.savez(without_y, X=np.ones((3, 5)), sample_weight=np.ones(3))
     model = fc.MLP(SIZES)
@@ -154,9 +156,9 @@ def test_what_does_not_fit(client, tmp_path):
         pickle.dumps(make([partial(rows, 0)]))
 
 
-def test_theta_goes_out_once(client, monkeypatch):
-    """One task for a point, however many products there are."""
-    a, b, _ = both(client)
+def test_theta_is_sent_once_per_point(client, monkeypatch):
+    """One task sends a point, however many products are made there."""
+    a, b, _ = local_and_distributed(client)
     model = fc.MLP([5, 200, 3])
     ob = fc.distributed.Objective(model, [partial(rows, i) for i in range(3)], client=client)
     H, sent = ob.hessian(model.init(seed=0)), []
@@ -169,8 +171,8 @@ def test_theta_goes_out_once(client, monkeypatch):
     assert sent.count("echo") == 4
 
 
-def test_the_shell_takes_workers(client, tmp_path, capsys, monkeypatch):
-    """Train, spectrum and classify say the same with --dask as without."""
+def test_commands_accept_dask_workers(client, tmp_path, capsys, monkeypatch):
+    """The commands train, spectrum and classify print the same results with --dask as without."""
     from fastcurv.cli import main
 
     monkeypatch.chdir(tmp_path)
@@ -196,8 +198,10 @@ def test_the_shell_takes_workers(client, tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.nightly
-def test_workers_that_are_killed_change_no_bit():
-    """SIGKILL in mid-run, twice: tasks run again, shards are loaded again, no step is lost."""
+def test_killed_workers_change_no_bit():
+    """After SIGKILL of two workers during a run, tasks and shards are repeated elsewhere and
+    results are bitwise identical.
+    """
     model = fc.MLP(SIZES)
     theta, V = model.init(seed=0), np.random.default_rng(0).standard_normal((93, 3))[:89]
     found = []
@@ -245,8 +249,8 @@ def pinned(dask_scheduler):
     return {key for key, task in dask_scheduler.tasks.items() if task.worker_restrictions}
 
 
-def test_no_task_waits_for_a_worker_that_is_gone(client):
-    """Shards are loaded side by side, and may be loaded again on any worker that there is."""
+def test_no_task_is_pinned_to_a_worker(client):
+    """Shards are loaded in parallel, and may be loaded again on any worker."""
     earlier = client.run_on_scheduler(pinned)  # of other tests
     ob = fc.distributed.Objective(
         fc.MLP(SIZES), [partial(rows, i) for i in range(4)], client=client
@@ -274,8 +278,10 @@ def test_all_workers_killed_at_once_change_no_bit():
         assert np.array_equal(H @ v, before)
 
 
-def test_a_worker_that_joins_takes_its_share(monkeypatch):
-    """Shards are loaded on it at the next product, as few as will do, and no bit changes."""
+def test_a_new_worker_receives_its_share(monkeypatch):
+    """At the next product a new worker loads as few shards as needed, and results are bitwise
+    identical.
+    """
     monkeypatch.setattr("fastcurv.distributed.WORKER_POLL_SECONDS", 0.0)
     with (
         dask.LocalCluster(
@@ -283,7 +289,7 @@ def test_a_worker_that_joins_takes_its_share(monkeypatch):
         ) as cluster,
         dask.Client(cluster) as client,
     ):
-        _, ob, theta = both(client)
+        _, ob, theta = local_and_distributed(client)
         H = ob.hessian(theta)
         v = np.linspace(-1, 1, ob.n_params)
         alone = H @ v
@@ -306,7 +312,7 @@ def test_a_worker_that_joins_takes_its_share(monkeypatch):
 
 
 def wait_for(there, seconds=400.0):
-    """Until it is so."""
+    """Wait until the condition is true."""
     end = time.monotonic() + seconds
     while not there() and time.monotonic() < end:
         time.sleep(0.02)
@@ -314,8 +320,10 @@ def wait_for(there, seconds=400.0):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_as_few_shards_move_as_will_do(seed):
-    """Every worker has its share by threads, to one; nobody gives who has no more than that."""
+def test_the_fewest_shards_move_to_balance_workers(seed):
+    """Every worker has its share by number of threads to within one shard, and workers without
+    excess give none away.
+    """
     rng = np.random.default_rng(seed)
     threads = {f"w{i}": int(rng.integers(1, 5)) for i in range(rng.integers(1, 6))}
     names = [*threads, "gone"]
@@ -330,8 +338,8 @@ def test_as_few_shards_move_as_will_do(seed):
             assert all(owners[i] != name for i in moved)
 
 
-def test_a_client_by_its_address_is_the_objectives_own(client):
-    """It is closed with the objective, the cluster is not."""
+def test_a_client_made_from_an_address_is_closed_with_the_objective(client):
+    """Closing the objective closes its client but not the cluster."""
     address = client.scheduler.address
     model = fc.MLP(SIZES)
     shards = [partial(rows, i) for i in range(3)]
@@ -344,7 +352,7 @@ def test_a_client_by_its_address_is_the_objectives_own(client):
     assert own.status == "closed" and client.status == "running"
 
 
-def test_workers_with_other_kernels_are_named(client, monkeypatch):
+def test_workers_with_different_kernels_cause_a_warning(client, monkeypatch):
     def odd(shard):
         n = len(shard.X)
         return n, "avx2" if n % 2 else "avx512"
@@ -357,8 +365,8 @@ def test_workers_with_other_kernels_are_named(client, monkeypatch):
     assert ob.kernels == ("avx2", "avx512")
 
 
-def test_rows_precisions_and_columns_of_shards(client):
-    a, b, theta = both(client, l2=1e-2)
+def test_batches_precisions_and_column_bounds_of_shards(client):
+    a, b, theta = local_and_distributed(client, l2=1e-2)
     with pytest.raises(ValueError, match="rows must select at least one sample"):
         b.batch(np.zeros(b.n_samples, bool))
     assert b.astype("float64") is b and b.astype("float32").dtype == np.float32
@@ -373,8 +381,8 @@ def test_rows_precisions_and_columns_of_shards(client):
 
 
 @pytest.mark.parametrize("asked", [[300, 0, 150, 7, 7, -1], slice(None, None, -7), [12, 3, 40]])
-def test_outputs_of_a_batch_come_as_asked(client, asked):
-    a, b, theta = both(client, weights=False)
+def test_batches_keep_the_requested_order_of_samples(client, asked):
+    a, b, theta = local_and_distributed(client, weights=False)
     for _ in range(2):
         a, b = a.batch(asked), b.batch(asked)
         J, ours = a.jacobian(theta), b.jacobian(theta)
@@ -390,8 +398,10 @@ def integers():
     return np.array([[2**24 + 1, 1], [5, 2**24 + 3]]), np.array([2**24 + 1, 3])
 
 
-def test_a_shard_that_is_loaded_again_has_the_numbers_it_had(client):
-    """Integers beyond float32 in an objective that became one of float64."""
+def test_reloaded_shards_have_the_same_numbers(client):
+    """Integers beyond float32 are rounded as before, even if the objective has become one of
+    float64.
+    """
     ob = fc.distributed.Objective(fc.MLP([2, 1], dtype="float32"), [integers], "mse", client=client)
     shard = ob.astype("float64")._shards[0].result()
     again = pickle.loads(pickle.dumps(shard))
@@ -399,9 +409,9 @@ def test_a_shard_that_is_loaded_again_has_the_numbers_it_had(client):
     assert shard.X[0, 0] == 2**24
 
 
-def test_a_ray_to_infinity_is_told_by_all_shards(client):
-    """Rows classified rightly, and one that is not."""
-    _, b, theta = both(client, weights=False)
+def test_a_ray_to_infinity_needs_all_shards(client):
+    """The ray exists if all shards are classified rightly, and not otherwise."""
+    _, b, theta = local_and_distributed(client, weights=False)
     assert b.certificates.ray_to_infimum(theta) is None
     rng = np.random.default_rng(0)
     X = rng.standard_normal((40, 5))
@@ -415,8 +425,8 @@ def test_a_ray_to_infinity_is_told_by_all_shards(client):
     assert ob.value(sure + 10 * direction) < ob.value(sure)
 
 
-def listening(processes):
-    """Addresses, in hexadecimal, at which some processes accept connections."""
+def listening_addresses(processes):
+    """Return the addresses, in hexadecimal, at which the processes accept connections."""
     sockets, found = set(), set()
     for process in processes:
         for link in Path(f"/proc/{process}/fd").iterdir():
@@ -431,8 +441,10 @@ def listening(processes):
 
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="sockets are listed by Linux")
-def test_workers_that_are_started_here_are_reached_from_here_alone():
-    """The scheduler's pages too, which by default answer on every address."""
+def test_local_workers_accept_only_local_connections():
+    """The scheduler's web pages, which by default accept connections on every address,
+    do so too.
+    """
     program = (
         "import fastcurv as fc, numpy as np, sys\n"
         "def rows(): return np.eye(3), np.arange(3)\n"
@@ -446,7 +458,7 @@ def test_workers_that_are_started_here_are_reached_from_here_alone():
     ) as here:
         workers = here.stdout.readline().split()
         assert workers
-        found = listening([here.pid, *map(int, workers)])
+        found = listening_addresses([here.pid, *map(int, workers)])
         here.communicate()
     assert found == {"0100007F"}
 
@@ -466,8 +478,8 @@ asyncio.run(main())
 
 
 @contextlib.contextmanager
-def a_scheduler():
-    """A process with a scheduler and a worker, and its address."""
+def scheduler_process():
+    """Start a process with a scheduler and a worker, and yield it with its address."""
     with subprocess.Popen(
         [sys.executable, "-c", SCHEDULER], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as process:
@@ -477,12 +489,12 @@ def a_scheduler():
             process.kill()
 
 
-def test_a_scheduler_that_dies_amid_training_loses_nothing(tmp_path):
-    """One sentence, status 3, and the best theta is saved."""
+def test_training_saves_theta_if_the_scheduler_dies(tmp_path):
+    """The command prints one sentence, exits with status 3, and saves the best theta."""
     X, y = whole(3, weights=False)
     np.savez(tmp_path / "d.npz", X=X, y=y)
     out = tmp_path / "net.npz"
-    with a_scheduler() as (process, address):
+    with scheduler_process() as (process, address):
         command = [sys.executable, "-m", "fastcurv", "train", str(tmp_path / "d.npz")]
         command += ["--hidden", "4", "--epochs", "100000", "--refine", "none", "--dask", address]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -501,9 +513,9 @@ def test_a_scheduler_that_dies_amid_training_loses_nothing(tmp_path):
     assert objective.value(theta) < objective.value(objective.model.init(seed=0))
 
 
-def test_a_scheduler_that_is_gone_is_one_sentence():
-    with a_scheduler() as (process, address), dask.Client(address) as client:
-        shards = [partial(one, i) for i in range(3)]
+def test_a_lost_scheduler_raises_a_clear_error():
+    with scheduler_process() as (process, address), dask.Client(address) as client:
+        shards = [partial(small_shard, i) for i in range(3)]
         b = fc.distributed.Objective(fc.MLP(SIZES), shards, client=client)
         theta = b.model.init(seed=0)
         b.value(theta)
@@ -515,35 +527,37 @@ def test_a_scheduler_that_is_gone_is_one_sentence():
                 b.value(theta * (1 + k))
 
 
-def one(number):
-    """Rows that a worker can make that has not this file."""
+def small_shard(number):
+    """Return samples, using nothing else defined in this file."""
     rng = np.random.default_rng(number)
     return rng.standard_normal((9, 5)), rng.integers(3, size=9)
 
 
-def test_an_address_that_is_none():
+def test_an_empty_client_address_raises():
     with pytest.raises(ValueError, match="^client must be a Client, the address.*got ''"):
-        fc.distributed.Objective(fc.MLP(SIZES), [partial(one, 0)], client="")
+        fc.distributed.Objective(fc.MLP(SIZES), [partial(small_shard, 0)], client="")
 
 
-def test_no_threads_for_a_client_is_one_sentence(monkeypatch):
+def test_a_client_that_cannot_start_threads_raises_a_clear_error(monkeypatch):
     def none_left(*_, **__):
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(dask, "Client", none_left)
     with pytest.raises(OSError, match="Dask cannot be started or reached: can't start new thread"):
-        fc.distributed.Objective(fc.MLP(SIZES), [partial(one, 0)], client="tcp://127.0.0.1:1")
+        fc.distributed.Objective(
+            fc.MLP(SIZES), [partial(small_shard, 0)], client="tcp://127.0.0.1:1"
+        )
 
 
 @pytest.mark.parametrize("error", ["CancelledError", "KilledWorker", "CommClosedError"])
-def test_what_dask_says_without_words_is_said(error, client, monkeypatch):
+def test_dask_errors_without_a_message_get_one(error, client, monkeypatch):
     from distributed.comm import CommClosedError
 
     kinds = {"CommClosedError": CommClosedError, "CancelledError": dask.CancelledError}
     gone = dask.KilledWorker("task", "tcp://x", 3) if error == "KilledWorker" else kinds[error]()
     with pytest.raises(ConnectionError, match="(Use|Start a) "), _answered():
         raise gone
-    b = fc.distributed.Objective(fc.MLP(SIZES), [partial(one, 0)], client=client)
+    b = fc.distributed.Objective(fc.MLP(SIZES), [partial(small_shard, 0)], client=client)
     monkeypatch.setattr(client, "nthreads", lambda: (_ for _ in ()).throw(gone))
     with pytest.raises(ConnectionError, match="(Use|Start a) "):  # where a batch is made, too
         b.batch([0])

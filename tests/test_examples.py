@@ -1,5 +1,7 @@
-"""Every example, in its quick form or by its kept table: the picture is there, and its sentence's
-numbers hold. Where there is a table, the quick form that takes seconds is `nightly`.
+"""Every example, in its quick form or from its stored table: its picture exists and the numbers of
+its sentence hold.
+
+If an example has a table, its quick form, which takes seconds, is tested nightly.
 """
 
 import ast
@@ -55,8 +57,8 @@ def run(tmp_path, monkeypatch, module):
 
 
 def check_look(figure):
-    """Type of 8 points and more where the page shows it 46rem wide less its margins, 742 pixels;
-    one size for titles side by side; no ASCII mathematics; no legend over what is drawn.
+    """Check text of at least 8 points at a page width of 742 pixels, equal sizes of adjacent
+    titles, no ASCII mathematics, and no legend over data.
     """
     from matplotlib.text import Text
 
@@ -99,8 +101,10 @@ def test_every_example_is_in_the_gallery_and_names_its_lecture_row(module):
         assert gallery.docstring(name)[-1].startswith("Not shown: "), name
 
 
-def test_the_page_of_the_gallery_has_chapters_and_addresses_that_stay(module, tmp_path):
-    """An example is found by its name, whatever stands before it; no number of a claim is left."""
+def test_the_gallery_has_chapters_and_stable_addresses(module, tmp_path):
+    """The address of an example is its name, independent of others, and no numbers of claims are
+    shown.
+    """
     gallery, story = module("gallery"), module("story")
     picture = tmp_path / "picture.png"
     picture.write_bytes(b"PNG")
@@ -155,7 +159,7 @@ def test_a_slide_has_one_sentence_at_24_points_above_its_picture(module, tmp_pat
         assert b"its end." in svg and pdf.startswith(b"%PDF")
 
 
-def test_tables_are_those_of_the_experiments(module):
+def test_stored_tables_belong_to_experiments(module):
     experiments = module("experiments").EXPERIMENTS
     kept = {path.stem: path for path in (FOLDER / "data").glob("*.csv")}
     assert set(kept) == set(experiments) and sorted(experiments) == list(experiments)
@@ -181,7 +185,9 @@ def test_help_says_how_long_the_full_size_takes(module):
 
 
 def test_papers_are_reproduced_in_twenty_lines(module):
-    """Each names its paper; everything but `main`, which draws, is at most 20 lines."""
+    """Each example names its paper, and everything except `main`, which draws, has at most 20
+    lines.
+    """
     story = module("story")
     for name in story.STORY["Papers, seen"]:
         assert story.docstring(name)[-2].startswith("Paper: "), name
@@ -196,7 +202,9 @@ def test_papers_are_reproduced_in_twenty_lines(module):
 
 
 def test_edge_of_stability(run, module):
-    """Every training, and none at a rate so small that 2/rate is not reached."""
+    """The heading holds for every training, except at a rate so small that 2/rate is
+    not reached.
+    """
     numbers = run("edge_of_stability")
     assert np.all((numbers["first"] > 5) & (numbers["first"] < 7))
     for rate, facts in numbers["facts"].items():
@@ -209,7 +217,7 @@ def test_edge_of_stability(run, module):
 
 
 def test_straight_line(run):
-    """The line from the start to its own end has no rise, that to another end always has one."""
+    """The loss has no barrier between a start and its own end, and always one to another end."""
     numbers = run("straight_line")
     assert not numbers["rises"].any() and numbers["barriers"].min() > 2
     assert numbers["lengths"].min() > 1.02
@@ -222,7 +230,9 @@ def test_bent_path(run):
 
 
 def test_matched_units(run):
-    """For every pair; copies drawn at random have barriers like those of the networks."""
+    """The heading holds for every pair, and random copies have barriers like those of trained
+    networks.
+    """
     numbers = run("matched_units")
     trained, drawn, matched = (
         numbers["barriers"][name] for name in ("as trained", "at random", "matched")
@@ -239,7 +249,7 @@ def test_matched_units(run):
 
 @pytest.mark.nightly
 def test_index_against_loss(run):
-    """A correlation above those of a thousand orders drawn at random."""
+    """The correlation exceeds those of a thousand random orders."""
     numbers = run("index_against_loss")
     rng = np.random.default_rng(0)
     for kind, (losses, index, _) in numbers["runs"].items():
@@ -250,7 +260,7 @@ def test_index_against_loss(run):
 
 @pytest.mark.nightly
 def test_spread_by_width(run):
-    """The spread falls by far more than it differs between halves of the starts."""
+    """The spread decreases by far more than it differs between halves of the starts."""
     numbers = run("spread_by_width")
     for name, spread in numbers["spread"].items():
         values = list(spread.values())
@@ -270,7 +280,7 @@ def test_best_steps(run):
 
 @pytest.mark.nightly
 def test_gradient_flat(run):
-    """Of a linear network the searches end at critical points, of one with tanh at none."""
+    """For a linear network the searches end at critical points, and for a tanh network at none."""
     numbers = run("gradient_flat")
     (linear, _), (size, ratio) = (numbers["ends"][name] for name in ("identity", "tanh"))
     assert linear.max() < 1e-10 and set(numbers["kinds"]["identity"]) == {"saddle"}
@@ -280,7 +290,7 @@ def test_gradient_flat(run):
 
 @pytest.mark.nightly
 def test_outliers(run):
-    """With relu in every network at every moment; with tanh in none."""
+    """With relu the outliers occur in every network at every moment, and with tanh in none."""
     ratios = run("outliers")["ratios"]
     plain, norm = ratios["relu", False], ratios["relu", True]
     assert np.all(plain > 1.2 * norm) and np.median(plain) > 2 * np.median(norm)
@@ -294,8 +304,8 @@ def test_input_covariance(run):
     assert np.all(6 * numbers["sooner"] < numbers["n_steps"])
 
 
-def ended_nowhere(facts):
-    """What the heading of `where_training_stops` says."""
+def check_heading(facts):
+    """Check the facts that the heading of `where_training_stops` states."""
     assert facts["critical"] == 0 and facts["least"] > 100
     assert facts["with negative"] == facts["trainings"] - 2
     assert facts["minima"] == facts["penalised"] and facts["apart"][0] > 0.05
@@ -303,16 +313,18 @@ def ended_nowhere(facts):
 
 
 def test_where_training_stops(run, module):
-    """The heading holds; for the points where descent goes on to, it fails."""
+    """The heading holds for the end points, and fails for the points at which descent
+    continues to.
+    """
     facts = run("where_training_stops", "normal")
-    ended_nowhere(facts)
+    check_heading(facts)
     assert facts["trainings"] == 216 and facts["saddles nearer"] == 28
     example, table = module("where_training_stops"), facts["table"]
     ended = table | {"gradient": table["end_gradient"], "tolerance": table["end_tolerance"]}
     control = example.facts_of(ended, example.nearest_points(table))
     assert control["critical"] >= facts["penalised"]
     with pytest.raises(AssertionError):
-        ended_nowhere(control)
+        check_heading(control)
 
 
 @pytest.mark.nightly
@@ -323,7 +335,9 @@ def test_where_training_stops_again(run):
 
 
 def test_sudden_drop(run):
-    """The smaller the perturbation, the later the drop; without one there is none."""
+    """The smaller the perturbation, the later the drop, and without a perturbation
+    there is none.
+    """
     numbers = run("sudden_drop")
     drops = [numbers["drops"][size] for size in sorted(numbers["drops"], reverse=True)]
     assert numbers["kind"] == "saddle" and 0 < drops[0] < drops[1] < drops[2]
@@ -381,7 +395,7 @@ def test_eigenvalues_tell(run):
 
 
 def test_slopes(run):
-    """Slopes differ in sign over the patients for most inputs, and are those of differences."""
+    """For most inputs slopes differ in sign between patients, and they equal finite differences."""
     numbers = run("slopes")
     assert numbers["both"] >= 6 and numbers["agreement"] > 0.6
     assert numbers["slopes"].shape == (442, 10) and np.ptp(numbers["slopes"], axis=0).min() > 5
@@ -389,7 +403,9 @@ def test_slopes(run):
 
 @pytest.mark.nightly
 def test_left_out(run):
-    """One Newton step explains most of a removal, the influence function less."""
+    """One Newton step explains most of the effect of removing a sample, and the influence function
+    less.
+    """
     shares = run("left_out")["shares"]
     assert 0.7 < shares["one"] < 1.2 and shares["influence"] < shares["one"] - 0.1
 
@@ -427,7 +443,7 @@ def test_minimum_ratio(run):
 
 @pytest.mark.nightly
 def test_minimum_ratio_again(run):
-    """Networks of the table, trained anew, have its counts."""
+    """Networks of the table, trained again, have its counts."""
     kept = run("minimum_ratio", "normal")
     numbers = run("minimum_ratio")
     assert numbers["certified"] >= 10 and np.all(numbers["wide"]["positive"] == 40)
@@ -436,8 +452,8 @@ def test_minimum_ratio_again(run):
 
 
 def test_saddles_against_size(run):
-    """Of the searches over five teachers fewer end at a minimum with each step, beyond the 95%
-    intervals from end to end; of the descents all do.
+    """The share of searches that end at a minimum decreases with size beyond the 95% intervals,
+    while all descents end at one.
     """
     numbers = run("saddles_against_size", "normal")
     common = importlib.import_module("common")
@@ -464,7 +480,9 @@ def test_saddles_against_size_again(run):
 
 
 def test_the_chance_of_a_random_matrix(module):
-    """Closed forms of orders 1 to 3; of order 4 a simulation, to five of its standard errors."""
+    """Probabilities of orders 1 to 3 equal closed forms, and that of order 4 a simulation within
+    five standard errors.
+    """
     chance = module("saddles_against_size").chance_random_matrix
     exact = [1 / 2, (2 - 2**0.5) / 4, (np.pi - 2 * 2**0.5) / (4 * np.pi)]
     assert np.allclose([chance(n) for n in (1, 2, 3)], exact, rtol=1e-10)
@@ -476,8 +494,8 @@ def test_the_chance_of_a_random_matrix(module):
 
 
 def test_poor_minima(run):
-    """Twenty starts on each of five data sets: few end well somewhere in between, nearly all at
-    width 32.
+    """For twenty starts on each of five data sets, few networks of intermediate width end well, and
+    nearly all of width 32.
     """
     numbers = run("poor_minima", "normal")
     interval = importlib.import_module("common").binomial_interval
@@ -511,7 +529,9 @@ def test_ten_million(run):
 
 
 def test_failed_training(run):
-    """Each of five starts: the deep sigmoid network stays at ln 10, where a linear one learns."""
+    """From each of five starts the deep sigmoid network stays at ln 10, where a linear
+    one learns.
+    """
     numbers = run("failed_training", "normal")
     ends = numbers["ends"]
     assert {losses.size for losses in ends.values()} == {5}
@@ -522,7 +542,7 @@ def test_failed_training(run):
 
 
 def test_initial_scale(run):
-    """Five starts for each factor: only those near 1 learn."""
+    """For five starts at each factor, only factors near 1 learn."""
     numbers = run("initial_scale", "normal")
     tanh, relu = numbers["tanh"], numbers["relu"]
     assert {losses.size for losses in tanh["ends"].values()} == {5}
@@ -553,7 +573,9 @@ def test_escape_times(run):
 
 @pytest.mark.nightly
 def test_wider_net(run):
-    """From each of five starts a minimum becomes a saddle, and the way down pays."""
+    """From each of five starts a minimum becomes a saddle of the wider network, and leaving it
+    lowers the loss.
+    """
     numbers = run("wider_net")
     assert numbers["stuck"].size == 10 and set(numbers["stuck"]) == {"minimum"}
     assert set(numbers["opened"]) == {"saddle"} and max(numbers["lowest"]) < -1e-3
@@ -566,7 +588,7 @@ def test_wider_net(run):
 
 
 def test_plateaus(run):
-    """Each of ten starts, not their median alone, has what the headings say."""
+    """The headings hold for each of ten starts, not only for their median."""
     numbers = run("plateaus", "normal")
     work, table = numbers["work"], numbers["table"]
     select = importlib.import_module("common").select
@@ -622,7 +644,7 @@ def test_why_it_fails(run):
 
 
 def test_skip_connections(run):
-    """Of five starts for each activation, at one loss, every one."""
+    """The heading holds for each of five starts for every activation, at equal loss."""
     numbers = run("skip_connections", "normal")
     for facts in numbers.values():
         assert facts["start"].size == 5 and np.ptp(facts["start"]) < 0.2
@@ -670,7 +692,7 @@ def test_many_starts(run):
 
 
 def test_learning_rates(run):
-    """In each of five orders of the samples, with a margin."""
+    """The heading holds with a margin in each of five orders of the samples."""
     numbers = run("learning_rates", "normal")
     assert numbers["meets"] == {
         "constant": False,
@@ -688,14 +710,16 @@ def test_learning_rates(run):
 
 @pytest.mark.nightly
 def test_learning_rates_again(run):
-    """Fewer samples and epochs say the same, made anew."""
+    """Runs with fewer samples and epochs give the same heading."""
     gaps = run("learning_rates")["gaps"]
     assert 2 * gaps["inverse time"].max() < gaps["constant"].min()
     assert 2 * gaps["constant"].max() < gaps["power 2"].min()
 
 
 def test_early_stopping(run):
-    """Each of ten networks, and of five smaller ones made again, is better where it stopped."""
+    """Each of ten networks, and of five smaller ones trained again, is better at the epoch where it
+    stopped.
+    """
     for scale, n_seeds in (("normal", 10), ("quick", 5)):
         table = run("early_stopping", scale)["table"]
         assert table["seed"].size == n_seeds
@@ -705,7 +729,9 @@ def test_early_stopping(run):
 
 
 def test_batch_size(run):
-    """Many rows at once are much faster; by plain loops beside other work not quite as much."""
+    """Many samples at once are much faster, with a smaller factor for plain loops on a busy
+    machine.
+    """
     numbers = run("batch_size")
     assert abs(numbers["slope"] + 0.5) < 0.05  # a root mean square over 100 draws at five points
     root = numbers["errors"] * np.sqrt(numbers["batches"])[:, None]
@@ -745,8 +771,8 @@ def test_covariate_shift(run):
 
 
 def test_finding_saddles(run):
-    """On every network alone nine tries of ten end at a proved point, and most at the index asked
-    for; together the intervals of the ways lie far apart.
+    """On every network nine tries of ten end at a proved point, most at the requested index, and
+    the intervals of the methods are far apart.
     """
     numbers = run("finding_saddles", "normal")
     common = importlib.import_module("common")

@@ -1,4 +1,4 @@
-"""What other libraries call things is answered with the name here, in one sentence."""
+"""Errors for names of other libraries suggest the name used here, in one sentence."""
 
 import inspect
 import sys
@@ -23,6 +23,7 @@ from .public import public
 
 @pytest.fixture(scope="module")
 def here():
+    """Return an objective, its model, theta and operator, by the names that the calls use."""
     p = nets.draw(0, [4, 5, 3], loss="cross_entropy", N=30)
     known = {"model": p.model, "theta": p.theta, "ob": p.ob, "H": p.ob.hessian(p.theta)}
     return SimpleNamespace(fc=fc, np=np, **known)
@@ -212,7 +213,7 @@ MISTAKES = [
 ]
 
 
-def test_the_sentence_names_the_right_one(here):
+def test_errors_for_foreign_calls_suggest_the_right_name(here):
     for call, words in MISTAKES:
         with pytest.raises((TypeError, ValueError, AttributeError), match=words) as raised:
             exec(call, vars(here).copy())
@@ -220,7 +221,9 @@ def test_the_sentence_names_the_right_one(here):
 
 
 def callers(here):
-    """Of each table of arguments the functions that answer by it, with what they need in front."""
+    """Return for each table of arguments the functions that use it, with their required arguments
+    bound.
+    """
     H, at = here.H, (here.ob, here.theta)
     displays = [partial(fc.SpectrumDisplay.from_operator, H)]
     displays += [partial(fc.LandscapeDisplay.from_objective, *at)]
@@ -249,7 +252,7 @@ def callers(here):
 
 
 @pytest.mark.parametrize("where", errors.ARGUMENTS)
-def test_every_foreign_argument_is_answered(here, where):
+def test_every_foreign_argument_raises_with_a_suggestion(here, where):
     for call in callers(here)[where]:
         own = inspect.signature(call).parameters
         for name, words in errors.ARGUMENTS[where].items():
@@ -261,7 +264,7 @@ def test_every_foreign_argument_is_answered(here, where):
                 )
 
 
-def test_every_foreign_attribute_and_choice_is_answered(here):
+def test_every_foreign_attribute_and_choice_raises_with_a_suggestion(here):
     fit = fc.MLPClassifier((2,), max_iter=2).fit([[0.0], [1.0]], [0, 1])
     line = fc.Objective(fc.MLP([2, 1]), np.eye(8, 2), np.arange(8.0), "mse", l2=0.1)
     things = {
@@ -289,7 +292,7 @@ def test_every_foreign_attribute_and_choice_is_answered(here):
         assert str(raised.value).endswith(f", got {name!r}. Use {words}.")
 
 
-def test_what_torch_holds(here):
+def test_modules_parameters_and_optimisers_of_torch_raise_with_a_suggestion(here):
     torch = pytest.importorskip("torch")
     net = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3))
     for given in (net, net.parameters(), list(net.parameters()), net.state_dict()):
@@ -303,8 +306,10 @@ def test_what_torch_holds(here):
         fc.minimize(net, here.theta)
 
 
-def test_what_torch_computes_with(here):
-    """Rows in loaders, checkpoints, activations as modules, half precision, wrapped modules."""
+def test_torch_data_checkpoints_and_wrapped_modules_are_converted_or_raise(here):
+    """Data loaders, checkpoints, activation modules, half precision and wrapped modules are
+    accepted or named in the error.
+    """
     torch = pytest.importorskip("torch")
     nn = torch.nn
     net = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
@@ -332,7 +337,7 @@ def test_what_torch_computes_with(here):
     assert np.array_equal(theta[None] @ H, (H @ theta)[None])
 
 
-def test_a_network_in_another_precision(here):
+def test_networks_convert_between_precisions(here):
     single = here.model.astype("float32")
     assert single.dtype == np.float32 and single.astype(np.float64) == here.model
     ob = fc.Objective(single, here.ob.X, here.ob.y)
@@ -342,7 +347,7 @@ def test_a_network_in_another_precision(here):
     assert again == normal
 
 
-def test_estimators():
+def test_estimators_suggest_names_for_those_of_other_libraries():
     pytest.importorskip("sklearn")
     with pytest.raises(TypeError, match="Use 'hidden_layer_sizes'"):
         fc.MLPClassifier(hidden=(3,))
@@ -397,7 +402,7 @@ FUNCTIONS = {
         "fc.structure.rescale_relu(theta, model, 0, [1], 2.0)",
     ],
 )
-def test_what_is_swapped_is_called_so(here, call):
+def test_swapped_arguments_raise_and_ask_to_exchange_them(here, call):
     said = "and theta must be in this order, got an ndarray and an (Objective|MLP)"
     with pytest.raises(TypeError, match=f"^(ob|objective|model) {said}. Exchange"):
         eval(call, vars(here).copy())
@@ -433,20 +438,20 @@ def test_what_is_swapped_is_called_so(here, call):
         ("fc.minimize(ob, theta, validation=(X, X))", "must be an obj.*got a tuple without value"),
     ],
 )
-def test_what_lacks_something_is_told_what(here, call, words):
+def test_errors_name_the_methods_that_an_objective_lacks(here, call, words):
     known = vars(here) | {"X": here.ob.X, "only": SimpleNamespace(value=np.sum)}
     with pytest.raises(TypeError, match=words):
         eval(call, known)
 
 
 def test_dir_lists_the_subpackages_that_the_pages_use():
-    """Each of them is reached by its name."""
+    """The documentation uses each of these subpackages by its name."""
     for name in ("schedules", "scipy", "spectrum", "structure", "testing", "plots", "distributed"):
         assert name in dir(fc)
     assert set(fc._SUBPACKAGES) <= set(dir(fc)) and set(fc.__all__) <= set(dir(fc))
 
 
-def test_scipy_is_told_how_it_gets_a_matrix(here):
+def test_the_error_in_scipys_minimize_suggests_a_dense_matrix(here):
     from scipy.optimize import minimize
 
     ob, how = here.ob, {"method": "trust-exact", "options": {"maxiter": 2}}
@@ -459,8 +464,8 @@ def test_scipy_is_told_how_it_gets_a_matrix(here):
 
 
 @pytest.mark.parametrize("where", FUNCTIONS)
-def test_the_table_is_of_foreign_names_and_leads_to_own_ones(where):
-    """No name here is called foreign, and where the answer is one word it is an argument."""
+def test_foreign_arguments_are_mapped_to_existing_ones(where):
+    """No existing name is called foreign, and a suggestion of one word is an existing argument."""
     parameters = inspect.signature(FUNCTIONS[where]).parameters.values()
     own = {p.name for p in parameters if p.kind is not p.VAR_KEYWORD}
     options = set().union(*(maker.defaults for maker in METHODS.values()))
@@ -471,7 +476,7 @@ def test_the_table_is_of_foreign_names_and_leads_to_own_ones(where):
 
 
 @pytest.mark.parametrize("kind", ["operator", "objective", "model"])
-def test_no_attribute_there_is_called_foreign(here, kind):
+def test_no_existing_attribute_is_called_foreign(here, kind):
     thing = {"operator": here.H, "objective": here.ob, "model": here.model}[kind]
     names = set(errors.ATTRIBUTES[kind]) - set(SPECIAL_METHODS)
     assert not names & {name for cls in type(thing).__mro__ for name in vars(cls)}
@@ -479,8 +484,8 @@ def test_no_attribute_there_is_called_foreign(here, kind):
     assert not set(errors.FUNCTION_HINTS) & {*fc.__all__, *fc._SUBPACKAGES}
 
 
-def test_choices_lead_to_choices(here):
-    """What starts with a quote is a name that the function takes."""
+def test_foreign_choices_are_mapped_to_existing_ones(here):
+    """A suggestion that starts with a quote is a name that the function accepts."""
     known = {
         "method": set(METHODS),
         "loss": set(LOSSES),
@@ -495,7 +500,7 @@ def test_choices_lead_to_choices(here):
                 assert answer.split("'")[1] in names, answer
 
 
-def test_names_of_scikit_learn_that_mean_the_same(here):
+def test_scikit_learns_aliases_give_the_same_results(here):
     found = fc.minimize(here.ob, here.theta, "lbfgs", max_iter=2, verdict=False)
     same = fc.minimize(here.ob, here.theta, "l-bfgs", max_iter=2, verdict=False)
     assert found.method == "l-bfgs" and np.array_equal(found.x, same.x)
@@ -503,7 +508,7 @@ def test_names_of_scikit_learn_that_mean_the_same(here):
     assert few.value == few.estimate
 
 
-def test_a_density_is_shown_by_pyplot(here):
+def test_plots_of_densities_are_registered_with_pyplot(here):
     plt = pytest.importorskip("matplotlib.pyplot")
     plt.close("all")
     fc.spectral_density(here.H, 2, 5, seed=0).plot()
@@ -512,13 +517,13 @@ def test_a_density_is_shown_by_pyplot(here):
 
 
 def _by_name(found):
-    """The arguments of a function or class that have a name and a default."""
+    """Return the parameters of a function or class that have a name and a default."""
     parameters = inspect.signature(found).parameters.values()
     return [p for p in parameters if p.default is not p.empty and p.kind is not p.VAR_POSITIONAL]
 
 
 def _callables():
-    """Public functions and classes with arguments to name, and methods that take several."""
+    """Return public functions and classes with parameters to name, and methods with several."""
     for name, found in public().items():
         if not name.startswith("show_") and not name.endswith("Warning") and _by_name(found):
             yield name
@@ -527,8 +532,10 @@ def _callables():
     yield from (f"{c}.fit" for c in ("MLPClassifier", "MLPRegressor"))
 
 
-def test_an_unknown_argument_is_answered_with_those_there_are():
-    """Before any other is looked at, and a misspelt one with the nearest."""
+def test_errors_for_unknown_arguments_list_the_existing_ones():
+    """Unknown arguments raise before others are checked, and misspelt ones get the nearest name as
+    a suggestion.
+    """
     for name in _callables():
         found = fc
         for part in name.split("."):
@@ -549,7 +556,7 @@ def test_an_unknown_argument_is_answered_with_those_there_are():
                 found(*needed, **{f"{last[:-1]}qq": 1})
 
 
-def test_what_is_told_of_progress_has_the_names_of_others(here):
+def test_verbose_and_progress_suggest_each_other(here):
     for call in (fc.classify, fc.find_critical_point, fc.minimize):
         with pytest.raises(TypeError, match="Use 'progress'"):
             call(here.ob, here.theta, verbose=True)
@@ -561,7 +568,7 @@ def test_what_is_told_of_progress_has_the_names_of_others(here):
 
 
 @pytest.mark.parametrize("name", sorted(set(METHODS) | {"lbfgs"}))
-def test_methods_and_solvers_take_the_same_names(name, here):
+def test_methods_and_solvers_accept_the_same_names(name, here):
     ran = fc.minimize(here.ob, here.theta, name, max_iter=1, verdict=False)
     assert ran.nit == 1
     X, y = np.random.default_rng(0).standard_normal((20, 2)), np.arange(20) % 2
@@ -574,13 +581,13 @@ def test_methods_and_solvers_take_the_same_names(name, here):
     "name, door",
     [("net.onnx", "fc.from_onnx"), ("net.h5", "fc.from_keras"), ("net.keras", "fc.from_keras")],
 )
-def test_files_of_other_libraries_are_answered_with_their_door(tmp_path, name, door):
+def test_files_of_other_libraries_suggest_their_converter(tmp_path, name, door):
     (tmp_path / name).write_bytes(b"PK\x03\x04" + bytes(60))
     with pytest.raises(ValueError, match=f"must be a .safetensors file.*Use {door}"):
         fc.load(tmp_path / name)
 
 
-def test_a_class_made_from_one_of_another_library_comes_in_by_its_door(here):
+def test_subclasses_of_other_libraries_classes_suggest_their_converter(here):
     theirs = type("Module", (), {"__module__": "torch.nn.modules.module"})
     own = type("Net", (theirs,), {"__module__": "__main__"})()
     with pytest.raises(TypeError, match="model must be a fastcurv.MLP, got a Net. fc.from_torch"):
@@ -589,13 +596,13 @@ def test_a_class_made_from_one_of_another_library_comes_in_by_its_door(here):
         here.ob.hessian(own)
 
 
-def test_class_weight_is_answered_with_what_it_may_be(here):
+def test_errors_for_class_weight_list_the_allowed_values(here):
     net = fc.MLPClassifier(class_weight="balance")
     with pytest.raises(ValueError, match="must be 'balanced', or weights by class, got 'balance'"):
         net.fit(here.ob.X, np.arange(30) % 3)
 
 
-def test_an_attribute_of_a_look_is_answered_with_the_verdict(here):
+def test_unknown_attributes_of_curvature_suggest_a_verdict(here):
     net = fc.MLPClassifier((3,), max_iter=3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -604,15 +611,17 @@ def test_an_attribute_of_a_look_is_answered_with_the_verdict(here):
         _ = net.curvature_.sentence
 
 
-def test_arrays_given_to_a_sharded_objective_as_to_any_other():
-    """Rows and targets apart would be shards and the loss."""
+def test_arrays_instead_of_shards_raise():
+    """Separate arrays of samples and targets would be taken as shards and the loss, so
+    they raise.
+    """
     with pytest.raises(TypeError, match=r"Use Objective\(model, shards, loss, l2, \.\.\.\)\.$"):
         fc.distributed.Objective(fc.MLP([1, 1]), [[1.0]], [1.0], loss="mse")
     with pytest.raises(TypeError, match="Objective has no argument 'weight_decay'. Use 'l2'"):
         fc.distributed.Objective(fc.MLP([1, 1]), [], weight_decay=0.1)
 
 
-class Framed:
+class ArrayContainer:
     """Numbers in a container of another library, such as a data frame."""
 
     def __init__(self, array):
@@ -622,10 +631,8 @@ class Framed:
         return self.array
 
 
-def consulted(call):
-    """Names of the functions of `errors` that read the tables of other libraries' names, by calls
-    that `call` makes.
-    """
+def lookups_of_foreign_names(call):
+    """Return the functions of `errors` that read the tables of foreign names during `call`."""
     readers = "home_of entry parameters_of suggestion advice refuse_foreign refuse_unknown"
     codes = {getattr(errors, name).__code__: name for name in (*readers.split(), "no_attribute")}
     found = []
@@ -642,27 +649,27 @@ def consulted(call):
     return found
 
 
-def test_good_arrays_are_not_looked_up_among_names_of_other_libraries():
+def test_valid_arrays_cause_no_lookup_of_foreign_names():
     X = np.random.default_rng(0).standard_normal((20, 2))
     model = fc.MLP([2, 3, 1])
     ob, theta = fc.Objective(model, X, X[:, :1], "mse", l2=0.1), model.init(seed=0)
     H = ob.hessian(theta)
     A, n = H.to_dense(), ob.n_params
     forms = [theta, theta.tolist(), tuple(theta), theta.astype("float32"), theta.astype(">f8")]
-    forms += [np.ma.array(theta), Framed(theta), np.ones(n, int), np.ones(2 * n)[::2]]
+    forms += [np.ma.array(theta), ArrayContainer(theta), np.ones(n, int), np.ones(2 * n)[::2]]
     for form in (*forms, model.unflatten(theta)):
         calls = [fc.classify, partial(fc.minimize, max_iter=5, verdict=False)]
         for call in calls + [fc.escape, fc.diagnose] * (form is theta):
             call(ob, form)  # what is imported or made at the first call is no part of it
-            assert consulted(partial(call, ob, form)) == [], (call, type(form))
-    for op in (H, A, A.astype("float32"), Framed(A)):
+            assert lookups_of_foreign_names(partial(call, ob, form)) == [], (call, type(form))
+    for op in (H, A, A.astype("float32"), ArrayContainer(A)):
         for call in (fc.eigsh, fc.eigvalsh, fc.inertia, fc.spectral_density):
             call(op)
-            assert consulted(partial(call, op)) == [], call
+            assert lookups_of_foreign_names(partial(call, op)) == [], call
     for form in forms:
-        assert consulted(lambda form=form: H @ form) == [], type(form)
-        assert consulted(partial(fc.eigsh, A, 2, v0=form)) == []
-        made = partial(fc.Objective, model, Framed(X), X[:, :1].tolist(), "mse")
-        assert consulted(made) == []
+        assert lookups_of_foreign_names(lambda form=form: H @ form) == [], type(form)
+        assert lookups_of_foreign_names(partial(fc.eigsh, A, 2, v0=form)) == []
+        made = partial(fc.Objective, model, ArrayContainer(X), X[:, :1].tolist(), "mse")
+        assert lookups_of_foreign_names(made) == []
     with pytest.raises(TypeError, match="theta must be one flat vector"):
         fc.classify(ob, type("Module", (), {"__module__": "torch.nn.modules.module"})())

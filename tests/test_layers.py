@@ -1,6 +1,5 @@
-"""The five layers of the package. A module imports only from its own layer and from lower ones; the
-core can be read and loaded without what is proved about it.
-"""
+"""The five layers of the package: modules import only from their own and lower layers, and the core
+works without the proofs."""
 
 import ast
 import os
@@ -15,8 +14,10 @@ import fastcurv
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path(fastcurv.__file__).parent
-drawn = runpy.run_path(str(ROOT / "docs" / "layers.py"))
-LAYERS, layer_of, imported_by = (drawn[name] for name in ("LAYERS", "layer_of", "imported_by"))
+layers_script = runpy.run_path(str(ROOT / "docs" / "layers.py"))
+LAYERS, layer_of, imported_by = (
+    layers_script[name] for name in ("LAYERS", "layer_of", "imported_by")
+)
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
@@ -25,7 +26,7 @@ MODULES = {
 # Statements and files that must be read to understand the first modules, all that they import
 # included.
 METHODS = "newton first_order lbfgs levenberg steps loop"
-CEILINGS = {
+MAX_STATEMENTS_AND_MODULES = {
     "network.objective": (3600, 20),
     "network.operators": (2600, 16),
     "optimize.loop": (3300, 20),
@@ -35,7 +36,7 @@ CEILINGS = {
 
 
 def statements(path):
-    """Statements of a file, docstrings aside."""
+    """Return the number of statements of a file, without docstrings."""
     nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
     words = [
         node
@@ -48,7 +49,7 @@ def statements(path):
 
 
 def loaded(names):
-    """The modules that importing these loads, themselves included."""
+    """Return the modules that importing the named ones loads."""
     todo, seen = list(names), set()
     while todo:
         name = todo.pop()
@@ -73,8 +74,8 @@ def test_no_import_leads_to_a_higher_layer():
     assert wrong == {}
 
 
-def test_the_core_imports_inside_functions_by_two_functions_alone():
-    """`load_proofs` and `load_module` of common/runtime.py."""
+def test_the_core_imports_lazily_by_two_functions_only():
+    """Only `load_proofs` and `load_module` of common/runtime.py import inside functions."""
     found = []
     for name, path in MODULES.items():
         if layer_of(name) > 2:
@@ -93,16 +94,18 @@ def test_the_core_imports_inside_functions_by_two_functions_alone():
     assert sorted(set(found)) == ["common.runtime.load_module", "common.runtime.load_proofs"]
 
 
-@pytest.mark.parametrize("names", CEILINGS, ids=["objective", "operators", "loop", "core"])
-def test_the_core_stays_small_enough_to_be_read(names):
+@pytest.mark.parametrize(
+    "names", MAX_STATEMENTS_AND_MODULES, ids=["objective", "operators", "loop", "core"]
+)
+def test_the_core_stays_below_its_size_limits(names):
     found = loaded(names.split())
     total = sum(statements(MODULES[name]) for name in found)
-    most, files = CEILINGS[names]
+    most, files = MAX_STATEMENTS_AND_MODULES[names]
     assert total <= most and len(found) <= files, (total, len(found), sorted(found))
 
 
-def test_importing_an_objective_loads_the_core_alone_within_a_tenth_of_a_second():
-    """Of processor time, after NumPy and SciPy, the least of five processes."""
+def test_importing_an_objective_loads_only_the_core_in_100_ms():
+    """The limit is on processor time after NumPy and SciPy, the least of five processes."""
     code = (
         "import sys, time, numpy, scipy.sparse.linalg, scipy.linalg, scipy.special, "
         "scipy.linalg.cython_blas, scipy.optimize\n"
@@ -124,4 +127,4 @@ def test_importing_an_objective_loads_the_core_alone_within_a_tenth_of_a_second(
 
 
 def test_the_picture_of_the_layers_is_drawn_from_the_imports():
-    assert (ROOT / "docs" / "layers.svg").read_text(encoding="utf-8") == drawn["drawing"]()
+    assert (ROOT / "docs" / "layers.svg").read_text(encoding="utf-8") == layers_script["drawing"]()

@@ -1,6 +1,5 @@
-"""The notebooks of the gallery's chapters: whole without the folder of the examples, and each
-exercise has a check that takes its answer and refuses a wrong one.
-"""
+"""Notebooks of the gallery's chapters are complete without the examples' folder, and checks of
+exercises accept the answer and reject a wrong one."""
 
 import ast
 import builtins
@@ -18,7 +17,7 @@ FOLDER = Path(__file__).resolve().parent.parent / "examples"
 
 @pytest.fixture
 def notebooks(monkeypatch):
-    """The module that writes them."""
+    """Return the module that writes the notebooks."""
     monkeypatch.syspath_prepend(str(FOLDER))
     import notebooks
 
@@ -44,8 +43,8 @@ def names_of(source):
     return used, defined
 
 
-def test_each_chapter_of_the_lectures_has_a_notebook_that_is_whole(notebooks, tmp_path):
-    """Each has all examples of its chapter, two exercises, and every name that it uses."""
+def test_each_chapter_has_a_complete_notebook(notebooks, tmp_path):
+    """Each notebook has all examples of its chapter, two exercises, and every name that it uses."""
     lectured = [
         chapter
         for chapter, names in notebooks.STORY.items()
@@ -81,7 +80,7 @@ def test_each_chapter_of_the_lectures_has_a_notebook_that_is_whole(notebooks, tm
                 assert all(hasattr(sys.modules[node.module], name.name) for name in node.names)
 
 
-def test_checks_of_exercises_take_the_answer_and_refuse_a_wrong_one(notebooks):
+def test_checks_of_exercises_accept_the_answer_and_reject_a_wrong_one(notebooks):
     for chapter in notebooks.CHAPTERS:
         exercises, names = notebooks.exercises(chapter), {}
         assert len(exercises) == 2
@@ -102,7 +101,9 @@ def test_checks_of_exercises_take_the_answer_and_refuse_a_wrong_one(notebooks):
 
 @pytest.mark.nightly
 def test_notebooks_run_from_top_to_bottom(notebooks, tmp_path):
-    """In a kernel of their own, from a folder without the examples, with a picture of each."""
+    """Each notebook runs in its own kernel from a folder without the examples, and draws a picture
+    for each example.
+    """
     nbformat = pytest.importorskip("nbformat")
     client = pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")

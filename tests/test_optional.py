@@ -1,4 +1,4 @@
-"""Optional packages: wherever one is missing, one sentence says what to install."""
+"""Optional packages: wherever one is missing, the error says in one sentence what to install."""
 
 import ast
 import re
@@ -12,10 +12,10 @@ from fastcurv.common.optional import INSTALL_HINTS
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("fastcurv", "benchmarks", "examples")
-HERE = {path.stem for folder in FOLDERS for path in (ROOT / folder).glob("*.py")}
-ALWAYS = set(sys.stdlib_module_names) | {"numpy", "scipy", "fastcurv"} | HERE
+LOCAL_MODULES = {path.stem for folder in FOLDERS for path in (ROOT / folder).glob("*.py")}
+AVAILABLE_MODULES = set(sys.stdlib_module_names) | {"numpy", "scipy", "fastcurv"} | LOCAL_MODULES
 # Imports that only run once the package is there, and why.
-BEHIND = {
+UNGUARDED_IMPORTS = {
     "fastcurv/estimators/base.py": "estimators/__init__.py imports the package first",
     "fastcurv/estimators/classifier.py": "estimators/__init__.py imports the package first",
     "fastcurv/estimators/regressor.py": "estimators/__init__.py imports the package first",
@@ -36,7 +36,9 @@ BEHIND = {
 
 
 def is_guarded(node):
-    """Whether a statement handles a missing package: `with optional` or what takes ImportErrors."""
+    """Return True if a statement handles a missing package, by `with optional` or by catching
+    ImportError.
+    """
     if isinstance(node, ast.With):
         calls = [item.context_expr for item in node.items]
         names = {ast.unparse(call.func) for call in calls if isinstance(call, ast.Call)}
@@ -48,7 +50,7 @@ def is_guarded(node):
 
 
 def unguarded(node, function="", guarded=False):
-    """The functions and packages of imports that end in a bare ModuleNotFoundError."""
+    """Yield functions and packages of imports that would raise a bare ModuleNotFoundError."""
     for child in ast.iter_child_nodes(node):
         names = []
         if isinstance(child, ast.Import):
@@ -56,18 +58,20 @@ def unguarded(node, function="", guarded=False):
         elif isinstance(child, ast.ImportFrom) and not child.level:
             names = [child.module]
         if not guarded:
-            yield from ((function, n) for n in names if n.partition(".")[0] not in ALWAYS)
+            yield from (
+                (function, n) for n in names if n.partition(".")[0] not in AVAILABLE_MODULES
+            )
         inside = child.name if isinstance(child, ast.FunctionDef) else function
         yield from unguarded(child, inside, guarded or is_guarded(child))
 
 
-def test_every_import_of_an_optional_package_says_what_to_install_where_it_is_missing():
+def test_imports_of_missing_packages_say_what_to_install():
     found = {}
     for folder in FOLDERS:
         for path in sorted((ROOT / folder).rglob("*.py")):
             name = path.relative_to(ROOT).as_posix()
             for function, package in unguarded(ast.parse(path.read_text())):
-                if name not in BEHIND and f"{name}: {function}" not in BEHIND:
+                if name not in UNGUARDED_IMPORTS and f"{name}: {function}" not in UNGUARDED_IMPORTS:
                     found[f"{name}: {function}"] = package
     assert found == {}
     text = "import torch\ndef f():\n    with optional('x'):\n        import jax\n    import onnx.a"
@@ -168,8 +172,10 @@ for package, lines in {lines!r}.items():
 """
 
 
-def test_a_missing_package_is_one_sentence_with_its_extra(python, tmp_path, monkeypatch):
-    """Functions, methods and commands; nothing else is needed where the package is not."""
+def test_a_missing_package_raises_a_sentence_with_its_extra(python, tmp_path, monkeypatch):
+    """Functions, methods and commands name the extra, and everything else works without the
+    package.
+    """
     monkeypatch.chdir(tmp_path)
     names = [*INSTALL_HINTS, "tqdm", "threadpoolctl"]
     python(PROGRAM.format(names=names, lines=LINES, packages=INSTALL_HINTS))

@@ -1,4 +1,4 @@
-"""The playground: its numbers and words are fastcurv's, and its controls work in a browser."""
+"""The playground shows the numbers and words of fastcurv, and its controls work in a browser."""
 
 import importlib.util
 import json
@@ -19,7 +19,7 @@ KINDS = {"minimum", "maximum", "saddle", "degenerate", "not_critical"}
 
 @pytest.fixture
 def page(tmp_path):
-    """Write the page as one file."""
+    """Write the page as one file and return its path."""
     path = EXAMPLES / "playground.py"
     spec = importlib.util.spec_from_file_location("playground", path)
     module = importlib.util.module_from_spec(spec)
@@ -28,8 +28,10 @@ def page(tmp_path):
 
 
 def run_in_browser(page, script, width=1200):
-    """Return what `script`, which calls `report(value)`, reports from the page. Frames are timers,
-    so that virtual time decides how many there are, and not the speed of the machine.
+    """Return what `script` reports from the page by calling `report(value)`.
+
+    Animation frames are timers, so virtual time and not the speed of the machine decides their
+    number.
     """
     report = """
     <script>
@@ -51,7 +53,9 @@ def run_in_browser(page, script, width=1200):
 
 
 def objective(X, y, hidden, l2):
-    """Return fastcurv's objective of a network of the page, or of the toy if X has one column."""
+    """Return fastcurv's objective of a network of the page, or of the toy loss if X has
+    one column.
+    """
     X, y = np.array(X, dtype=float), np.array(y, dtype=float)
     if X.shape[1] == 1:
         model = fc.MLP([1, hidden, 1], activation="identity", bias=False)
@@ -104,7 +108,9 @@ report(CASES.map((c) => {
 
 
 def compare_with_fastcurv(page, n_cases, rng):
-    """Hold the numbers and words of the page against fastcurv; return the kinds seen."""
+    """Compare the numbers and words of the page with fastcurv, and return the kinds
+    that occurred.
+    """
     cases, sent, kinds = random_cases(n_cases, rng), [], []
     for ob, theta, hidden in cases:
         case = {"X": ob.X.tolist(), "y": ob.y.ravel().tolist(), "l2": ob.l2, "hidden": hidden}
@@ -144,7 +150,7 @@ def compare_with_fastcurv(page, n_cases, rng):
 
 
 def check_steps(ob, theta, m, dense):
-    """Five steps of the first-order methods and one of Newton's are those of fastcurv."""
+    """Compare five steps of the first-order methods and one of Newton's with fastcurv."""
     for name, method in (("gradient descent", "sgd"), ("momentum", "momentum"), ("Adam", "adam")):
         if m["kind"] != "not_critical":  # there `minimize` does other things
             continue

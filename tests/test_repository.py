@@ -1,6 +1,5 @@
-"""The rules of the repository, read from its files: which subpackage may import which, how long a
-file may be, that every example runs.
-"""
+"""The rules of the repository, checked on its files: imports between subpackages, lengths of files
+and functions, and that every example runs."""
 
 import ast
 import doctest
@@ -25,19 +24,23 @@ NEEDS = {"convert.onnx": "onnx", "convert.torch": "torch"}  # for examples
 HEAVY = ("matplotlib", "sklearn", "tqdm", "torch", "jax", "pandas")
 
 
-drawn = runpy.run_path(str(ROOT / "docs" / "layers.py"))
-tree, imported_by, MODULES = drawn["tree"], drawn["imported_by"], drawn["modules"]()
+layers_script = runpy.run_path(str(ROOT / "docs" / "layers.py"))
+tree, imported_by, MODULES = (
+    layers_script["tree"],
+    layers_script["imported_by"],
+    layers_script["modules"](),
+)
 INSIDE = sorted(set(MODULES) - {"", "__main__"})
 
 
 @functools.cache
 def imports_of(name):
-    """What a module of the package imports of it."""
+    """Return what a module of the package imports from the package."""
     return imported_by(MODULES[name], name, MODULES) if name in INSIDE else set()
 
 
-def test_the_reader_of_imports_sees(tmp_path):
-    """Every way to write an import is seen: else the rules below would hold of nothing."""
+def test_every_form_of_import_is_recognised(tmp_path):
+    """Every way to write an import is recognised, since the rules below depend on it."""
     file = tmp_path / "some.py"
     file.write_text(
         "from .a import x\nfrom .. import b\nimport fastcurv.c\nfrom fastcurv import d\n"
@@ -52,12 +55,14 @@ def test_the_reader_of_imports_sees(tmp_path):
     assert "_engine" in imports_of("network.objective")
 
 
-def private(name):
+def is_private(name):
     return name.startswith("_") and not name.startswith("__")
 
 
 def private_names(file):
-    """Private names that a file defines: functions, classes, variables and attributes."""
+    """Return the private names that a file defines: functions, classes, variables and
+    attributes.
+    """
     for node in ast.walk(tree(file)):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             yield node.name
@@ -68,7 +73,7 @@ def private_names(file):
 
 
 def private_uses(file):
-    """Private names of others that a file uses: by attribute, by `getattr` and by import."""
+    """Return private names of other files that a file uses, by attribute, `getattr` or import."""
     for node in ast.walk(tree(file)):
         if isinstance(node, ast.Attribute):
             if ast.unparse(node.value) not in ("self", "cls", "super()"):
@@ -80,21 +85,21 @@ def private_uses(file):
 
 
 def test_no_subpackage_uses_private_names_of_another(tmp_path):
-    """What they ask of each other is listed in `common/protocols.py`."""
+    """Names shared between subpackages are public, and listed in `common/protocols.py`."""
     file = tmp_path / "some.py"
     file.write_text(
         "from .a import _b\n_c = x._d(self._e, getattr(y, '_f'))\nclass _G:\n"
         "    def _h(self):\n        self._i = super()._j\n"
     )
-    assert {name for name in private_uses(file) if private(name)} == {"_b", "_d", "_f"}
-    assert {name for name in private_names(file) if private(name)} == {"_c", "_G", "_h", "_i"}
+    assert {name for name in private_uses(file) if is_private(name)} == {"_b", "_d", "_f"}
+    assert {name for name in private_names(file) if is_private(name)} == {"_c", "_G", "_h", "_i"}
     homes = {}
     for name in INSIDE:
-        for found in filter(private, private_names(MODULES[name])):
+        for found in filter(is_private, private_names(MODULES[name])):
             homes.setdefault(found, set()).add(name.partition(".")[0])
     assert len(homes) > 300
     for name in INSIDE:
-        used = set(filter(private, private_uses(MODULES[name]))) & set(homes)
+        used = set(filter(is_private, private_uses(MODULES[name]))) & set(homes)
         assert {one for one in used if name.partition(".")[0] not in homes[one]} == set(), name
 
 
@@ -107,8 +112,8 @@ SPECIAL = """call enter exit iter next matmul rmatmul getitem setitem missing ge
 len contains bool float del get set getattribute globals wrapped"""
 
 
-def test_names_in_double_underscores_are_those_of_python_and_other_libraries():
-    """What objects of the package call on each other has plain names."""
+def test_dunder_names_are_only_those_of_python_and_other_libraries():
+    """Names by which objects of the package call each other have no double underscores."""
     known = {*DUNDERS.split(), *(f"__{name}__" for name in SPECIAL.split())}
     known.update(*map(dir, (object, type, int, set, "".join, tree, ast, Exception)))
     found = {}
@@ -119,8 +124,8 @@ def test_names_in_double_underscores_are_those_of_python_and_other_libraries():
     assert found == {}
 
 
-def test_names_between_subpackages_are_one_written_protocol():
-    """Each is listed, is used outside the subpackage that defines it, and is hidden from users."""
+def test_names_between_subpackages_are_listed_in_the_protocols():
+    """Each listed name is used outside the subpackage that defines it, and is hidden from users."""
     listed = re.findall(r"^(?:- |Of a model, )``(\w+)", protocols.__doc__, re.MULTILINE)
     assert sorted(listed) == sorted(protocols.INTERNAL_NAMES)
     uses, defines = {}, {}
@@ -138,8 +143,8 @@ def test_names_between_subpackages_are_one_written_protocol():
         assert not protocols.INTERNAL_NAMES & set(dir(one))
 
 
-def test_no_circle():
-    """No module reaches itself through imports, inside functions and for types included."""
+def test_no_circular_imports():
+    """No module imports itself through others, including imports inside functions and for types."""
 
     def reached(name, seen):
         for other in imports_of(name):
@@ -152,7 +157,7 @@ def test_no_circle():
 
 
 def test_kernels_include_no_header_of_a_higher_layer():
-    """Kernels include their own headers and the system's, and nothing of a higher layer."""
+    """Kernels include their own headers and the system's, but none of a higher layer."""
     for path in (ROOT / "src" / "kernels").iterdir():
         for name in re.findall(r'#\s*include\s+"([^"]+)"', path.read_text()):
             assert (path.parent / name).is_file(), f"{path.name} includes {name}"
@@ -163,7 +168,7 @@ def test_kernels_include_no_header_of_a_higher_layer():
             )
 
 
-def test_the_extension_is_made_of_the_files_beside_it_and_no_other_module():
+def test_the_extension_is_built_from_the_files_of_its_folder():
     folder = ROOT / "fastcurv" / "_engine"  # a build aside has no source
     files = {path.name: path.read_text() for path in folder.glob("*.p[yx][xd]")}
     included = re.findall(r'^include "(\w+\.p[yx][xd])"$', files.pop("core.pyx"), re.M)
@@ -176,7 +181,7 @@ def test_the_extension_is_made_of_the_files_beside_it_and_no_other_module():
 
 
 def sources():
-    """Files that people write: no product of a build."""
+    """Return the files written by hand, without build products."""
     for folder, endings in (
         ("src", ".c .h .inc"),
         ("fastcurv", ".py .pyi .pyx .pxd"),
@@ -191,7 +196,7 @@ def sources():
 
 
 def test_files_stay_short():
-    """A subject is a file; past 900 lines it is more than one."""
+    """No file exceeds 900 lines, since a longer one has more than one subject."""
     texts = {path.relative_to(ROOT).as_posix(): path.read_text() for path in sources()}
     lengths = {name: len(text.splitlines()) for name, text in texts.items()}
     assert len(lengths) > 50
@@ -200,8 +205,8 @@ def test_files_stay_short():
 
 @functools.cache
 def functions():
-    """Of every function of every Python file the name to find it by, its lines without its
-    docstring, and its positional arguments, self not counted.
+    """Return for every Python function its name, its lines without the docstring, and its number of
+    positional arguments except self.
     """
     found = []
     for path in sources():
@@ -218,29 +223,29 @@ def functions():
 
 
 def test_functions_stay_short():
-    """Past 60 lines a function is split; its head counts, its docstring does not."""
+    """No function exceeds 60 lines, counting its signature but not its docstring."""
     lengths = {name: lines for name, lines, _ in functions()}
     assert len(lengths) > 1000
     assert {name: n for name, n in lengths.items() if n > 60} == {}
 
 
 # Positional arguments that users give: the names and their order are a promise.
-PROMISED = {
+POSITIONAL_LIMITS = {
     "fastcurv/network/objective.py: __init__": 8,
     "fastcurv/network/streaming.py: __init__": 8,
 }
 
 
-def test_few_arguments_go_by_position():
-    """At most six in the package, self not counted."""
+def test_functions_have_at_most_six_positional_arguments():
+    """The limit of six in the package does not count self."""
     counts = {name: count for name, _, count in functions()}
-    most = {name: PROMISED.get(name, 6) for name in counts if name.startswith("fastcurv/")}
+    most = {name: POSITIONAL_LIMITS.get(name, 6) for name in counts if name.startswith("fastcurv/")}
     assert {name: counts[name] for name in most if counts[name] > most[name]} == {}
 
 
 def attributes():
-    """Of every class of the package: names that its body or `__init__` gives, with its bases; and
-    names that other methods set.
+    """Return for every class of the package the names set in its body or `__init__`, its bases, and
+    the names set in other methods.
     """
     found = {}
     for path in PACKAGE.rglob("*.py"):
@@ -268,8 +273,10 @@ def set_on_self(function):
             yield node.attr
 
 
-def test_the_head_of_a_class_shows_its_attributes():
-    """None springs up in a method; what scikit-learn's convention ends in _ comes by `fit`."""
+def test_attributes_are_declared_at_the_head_of_a_class():
+    """No method creates attributes, except that `fit` sets names ending in _ by scikit-learn's
+    convention.
+    """
     found = attributes()
 
     def given(name):
@@ -281,9 +288,9 @@ def test_the_head_of_a_class_shows_its_attributes():
     assert {name for name in late if not name.endswith("_")} == set()
 
 
-def test_no_flags_that_break_others():
-    """Fast-math on a link line changes the arithmetic of the whole process, and -march the machines
-    a wheel runs on.
+def test_no_compiler_flags_change_arithmetic_or_portability():
+    """Linking with fast-math changes the arithmetic of the whole process, and -march restricts the
+    machines that a wheel runs on.
     """
     for name in ("setup.py", "pyproject.toml", "Makefile"):
         lines = [line.split("#")[0] for line in (ROOT / name).read_text().splitlines()]
@@ -294,7 +301,7 @@ def test_no_flags_that_break_others():
 
 
 def test_the_library_does_not_print():
-    """Only what talks to a shell prints."""
+    """Only modules of the command line print."""
     for name, path in MODULES.items():
         calls = {getattr(n.func, "id", "") for n in ast.walk(tree(path)) if isinstance(n, ast.Call)}
         talks = name.partition(".")[0] in ("cli", "__main__") or name == "common.runtime"
@@ -302,7 +309,7 @@ def test_the_library_does_not_print():
 
 
 def test_import_is_light(python):
-    """`import fastcurv` brings NumPy and SciPy and none of what is only asked for at times."""
+    """`import fastcurv` loads NumPy and SciPy, and no package that is needed only sometimes."""
     python(f"""
 import sys
 import fastcurv
@@ -314,8 +321,8 @@ assert not heavy, heavy
 
 @pytest.mark.nightly  # by day `test_import_is_light` holds what is imported
 def test_import_takes_at_most_100_ms(clock, python):
-    """Beyond NumPy and SciPy's sparse.linalg; the shortest of a few, as the machine has other
-    work.
+    """The time excludes NumPy and SciPy's sparse.linalg, and is the shortest of a few, since the
+    machine may be busy.
     """
     python(f"""
 import subprocess, sys
@@ -333,7 +340,7 @@ while min(times, default=1.0) > 0.1:
 """)
 
 
-def test_every_public_name_is_at_home_where_the_table_says():
+def test_public_names_are_defined_where_the_table_says():
     for name in fastcurv.__all__:
         assert getattr(fastcurv, name).__name__.split(".")[-1] == name
     with pytest.raises(AttributeError, match="no attribute 'wish'"):
@@ -342,8 +349,8 @@ def test_every_public_name_is_at_home_where_the_table_says():
 
 @pytest.mark.parametrize("name", INSIDE)
 def test_examples_in_docstrings(name):
-    """Every example of every docstring runs and prints what it says; those of a converter only
-    beside the library that it converts from.
+    """Every docstring example runs and prints what it shows; examples of converters need the other
+    library.
     """
     if name in NEEDS:
         pytest.importorskip(NEEDS[name])
@@ -362,8 +369,8 @@ def test_public_names_are_documented():
     assert [name for name, text in texts.items() if ">>>" not in text] == []
 
 
-def test_one_version():
-    """The package, its metadata and its newest entry in the list of changes say the same."""
+def test_all_versions_agree():
+    """The package, its metadata and the newest entry of the changelog have the same version."""
     declared = re.search(r'^version = "([^"]+)"', (ROOT / "pyproject.toml").read_text(), re.M)[1]
     assert fastcurv.__version__ == declared
     released = re.findall(r"^## \[?(\d+\.\d+\.\d+)", (ROOT / "CHANGELOG.md").read_text(), re.M)
@@ -372,8 +379,8 @@ def test_one_version():
     assert fallback is None or fallback[1] == declared
 
 
-def test_scripted_mutants_have_their_place():
-    """What `make mutants` replaces stands in its file once."""
+def test_each_scripted_mutant_occurs_once():
+    """The text that `make mutants` replaces occurs once in its file."""
     for file, old, new in [*KERNELS, *PASSES]:
         path = ROOT / file if "/" in file else ROOT / "src" / "kernels" / file
         assert mutated(path.read_text(), old, new) != path.read_text()

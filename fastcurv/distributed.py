@@ -37,7 +37,7 @@ from .network.mlp import MLP
 from .network.objective import Objective as AnyObjective
 from .network.rows import as_source, located, readable, take_rows
 from .network.shards import Shard
-from .network.sums import TREE_ARITY, Frame, total
+from .network.sums import TREE_ARITY, ShardSettings, total
 from .structure.tables import DEFAULT_LOSS, LossName
 
 if TYPE_CHECKING:
@@ -122,12 +122,12 @@ class RemoteShard(Shard):
 # --------------------------------------------------------------------------------------------------
 
 
-def load_shard(recipe: Recipe, frame: Frame, first: int, given: Any = None) -> RemoteShard:
+def load_shard(recipe: Recipe, frame: ShardSettings, first: int, given: Any = None) -> RemoteShard:
     X, y, weight = recipe.rows(frame.model, frame.loss, given)
     return RemoteShard(recipe, frame, X, y, weight, first)
 
 
-def in_frame(shard: RemoteShard, frame: Frame, first: int, rows: Any = None) -> RemoteShard:
+def in_frame(shard: RemoteShard, frame: ShardSettings, first: int, rows: Any = None) -> RemoteShard:
     """Return the same rows, or some of them, as a shard of another objective, or in another
     precision.
     """
@@ -149,7 +149,7 @@ def echo(x: Any) -> Any:
     return x
 
 
-def ask(shard: RemoteShard, part: Callable[..., Any], *arguments: Any) -> Any:
+def call_on_shard(shard: RemoteShard, part: Callable[..., Any], *arguments: Any) -> Any:
     """Return ``part(shard, *arguments)``, with arrays aligned first: arrays from a message may be
     unaligned.
     """
@@ -228,7 +228,7 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
 
     client: Any
     kernels: tuple[str, ...]
-    frame: Frame
+    frame: ShardSettings
     _by_blocks = True
 
     @accept_aliases("Objective")
@@ -255,13 +255,13 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
             Recipe(i, None if _is_task(s) else s, y, sample_weight, columns, model.dtype)
             for i, s in enumerate(sources)
         ]
-        frame = Frame(model, loss, 1, self.n_threads, MAX_STATES)
+        frame = ShardSettings(model, loss, 1, self.n_threads, MAX_STATES)
         with _answered():
             futures = [self.client.compute(s) if hasattr(s, "dask") else s for s in sources]
             given = [s if _is_task(s) else None for s in futures]
             self._place(recipes, given, frame)
 
-    def _place(self, recipes: list[Recipe], given: list[Any], frame: Frame) -> None:
+    def _place(self, recipes: list[Recipe], given: list[Any], frame: ShardSettings) -> None:
         """Load every shard, placing neighbours together, as many on each worker as in proportion to
         its threads; then, when all rows have been counted, tell each shard its place among them.
         """
@@ -287,7 +287,9 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
             )
         self._over(loaded, [n for n, _ in known], frame)
 
-    def _over(self, shards: list[Any], sizes: list[int], frame: Frame, *rows: list[Any]) -> None:
+    def _over(
+        self, shards: list[Any], sizes: list[int], frame: ShardSettings, *rows: list[Any]
+    ) -> None:
         """Become the objective over these shards, or over some `rows` of each, rebuilt as parts of
         one whole.
         """
@@ -345,7 +347,7 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
             return
         held = self.client.who_has(self._shards)
         owners = [next(iter(held.get(shard.key, ())), None) for shard in self._shards]
-        for i, home in moves(owners, threads).items():
+        for i, home in plan_moves(owners, threads).items():
             self._moved.append(i)
             self._shards[i] = self.client.submit(
                 in_frame,
@@ -366,7 +368,9 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
         with _answered():
             self._settle()
             sent = [[self._send(a)] * self.n_shards for a in arguments]
-            level = self.client.map(ask, self._shards, [part] * self.n_shards, *sent, pure=False)
+            level = self.client.map(
+                call_on_shard, self._shards, [part] * self.n_shards, *sent, pure=False
+            )
             while len(level) > 1:
                 groups = [level[i : i + TREE_ARITY] for i in range(0, len(level), TREE_ARITY)]
                 level = self.client.map(total, groups, pure=False)
@@ -441,7 +445,7 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
             yield self.batch(rows)
 
 
-def moves(owners: Sequence[str | None], threads: dict[str, int]) -> dict[int, str]:
+def plan_moves(owners: Sequence[str | None], threads: dict[str, int]) -> dict[int, str]:
     """Return which shards to move to which workers, {address: number of threads}: as few moves as
     possible such that every worker holds its share, in proportion to its threads. Shards without an
     owner are left to the scheduler.

@@ -124,7 +124,7 @@ class Certificates(ReadOnly):
         where that is not proved.
         """
         ray = self.ray_to_infimum(theta)
-        return None if ray is None else majorants.why(self.objective, ray)
+        return None if ray is None else majorants.unbounded_reason(self.objective, ray)
 
     @property
     def attains_lower_bound(self) -> bool:

@@ -524,7 +524,7 @@ def by_layers(passes: Passes) -> float:
     U = {(l, k): RowMatrix() for l in range(L - 1) for k in range(l + 1)}
     C = {(l, l - 1): UnitBlocks() for l in range(1, L) if passes.by_units and L > 2}
     for s in passes.states():
-        c, c_z = reaches(passes, s)
+        c, c_z = layer_gains(passes, s)
         for l, k in C:
             C[l, k].add(s, l, *_inputs(passes, s, k, np.ones_like(c[l, k])))
         for (l, k), (D, A) in B.items():
@@ -540,7 +540,7 @@ def by_layers(passes: Passes) -> float:
     return ROUND_UP * _largest(S) if np.isfinite(S).all() else np.inf
 
 
-def reaches(passes: Passes, s: State) -> tuple[Reaches, Reaches]:
+def layer_gains(passes: Passes, s: State) -> tuple[Reaches, Reaches]:
     """Return ``{(l, k): c}`` and ``{(l, k): c_z}`` of the comment above for the rows of a state,
     each (rows, 1).
 
@@ -727,10 +727,10 @@ def ray_to_infimum(ob: Any, theta: ArrayLike) -> Floats | None:
     """
     at = checked_theta(ob, theta)
     if LOSSES[ob.loss].given is not None:
-        return along_biases(ob, *pulls(ob))
+        return along_biases(ob, *target_directions(ob))
     if LOSSES[ob.loss].attained or loss_lower_bound(ob) < 0:
         return None
-    along, direction = along_biases(ob, *pulls(ob)), last_layer(ob, at)
+    along, direction = along_biases(ob, *target_directions(ob)), last_layer(ob, at)
     nothing = ob.sample_weight is not None and not np.any(ob.sample_weight)  # 0 everywhere
     if along is not None or nothing or decayed(ob, direction):
         return along
@@ -747,7 +747,7 @@ def attains_lower_bound(ob: Any) -> bool:
     return bool(row.link == "softmax" and ob.model.sizes[-1] == 1)
 
 
-def pulls(ob: Any) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def target_directions(ob: Any) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return masks of the outputs (d_out,) that some row with positive weight pulls up, and
     down.
     """
@@ -760,7 +760,7 @@ def pulls(ob: Any) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
 
 def along_biases(ob: Any, up: NDArray[np.bool_], down: NDArray[np.bool_]) -> Floats | None:
     """Return the unit direction of the biases of the last layer that all rows pull the same way and
-    on which l2 does not act; None if there are none. `up`, `down`: see `pulls`.
+    on which l2 does not act; None if there are none. `up`, `down`: see `target_directions`.
     """
     if LOSSES[ob.loss].link == "softmax" and len(up) == 1:
         return None
@@ -772,7 +772,7 @@ def along_biases(ob: Any, up: NDArray[np.bool_], down: NDArray[np.bool_]) -> Flo
     return None if decayed(ob, direction) else np.asarray(direction / np.linalg.norm(direction))
 
 
-def why(ob: Any, direction: Floats) -> str:
+def unbounded_reason(ob: Any, direction: Floats) -> str:
     """Return the reason why the loss decreases for ever in the direction of `ray_to_infimum`, as
     part of a sentence.
     """

@@ -544,7 +544,7 @@ def operator_dtype(op: Any) -> np.dtype[Any]:
     return np.dtype(np.float32 if single else np.float64)
 
 
-def times(op: Any, V: Array) -> Array:
+def apply_checked(op: Any, V: Array) -> Array:
     """Compute ``op @ V``, and check that it is real. An operator of another library may write to
     its input or to an earlier output, so both are copied.
     """

@@ -57,7 +57,7 @@ def gamma_of(k: float, u: float = UNIT_ROUNDOFF) -> float:
     return k * u / (1 - k * u) if k * u < 0.5 else np.inf
 
 
-def alone(decompose: Callable[Given, Result]) -> Callable[Given, Result]:
+def serial_blas(decompose: Callable[Given, Result]) -> Callable[Given, Result]:
     """Decorate a function of a matrix, its first argument, to use one BLAS thread where it takes
     milliseconds.
     """
@@ -100,7 +100,7 @@ class JointSigns(NamedTuple):
     ends: float  # A has an eigenvalue within this distance of values[0], and one of values[-1]
 
 
-@alone
+@serial_blas
 def eigh(A: Floats) -> Eigensystem:
     """Compute every eigenvalue and eigenvector of ``(A + A') / 2``, with a proved bound on each
     value.
@@ -131,7 +131,7 @@ def eigh(A: Floats) -> Eigensystem:
     return _eigensystem(S, exponent, _attempt(partial(_lapack, S, LAPACK_DRIVERS[0])))
 
 
-@alone
+@serial_blas
 def eigh_apart(A: Floats, beside: float) -> Eigensystem | JointSigns:
     """Compute an eigensystem as `eigh` does, but prove only the signs of the eigenvalues that
     exceed `beside`, a bound on the error of A itself, in absolute value, at a fraction of the cost.
@@ -155,7 +155,7 @@ def eigh_apart(A: Floats, beside: float) -> Eigensystem | JointSigns:
         values, V = (np.asarray(x, dtype=np.float64) for x in first)
         error = _signs(S, values, V, float(np.ldexp(beside, -exponent)))
         if error < np.inf:
-            near = max(_beside(S, values[i], V[:, i]) for i in (0, -1))
+            near = max(_eigenvalue_error(S, values[i], V[:, i]) for i in (0, -1))
             off = _bounds_back(np.array([error, near]), exponent)
             return JointSigns(unscaled(values, exponent), V, float(off[0]), float(off[1]))
     return _eigensystem(S, exponent, first)
@@ -180,7 +180,7 @@ def _eigensystem(S: Floats, exponent: int, first: Any) -> Eigensystem:
     return Eigensystem(unscaled(values, exponent), V, _bounds_back(bounds, exponent))
 
 
-@alone
+@serial_blas
 def eigvalsh(A: Floats) -> Floats:
     """Compute every eigenvalue of ``(A + A') / 2``, ascending, at a third of the cost of `eigh`.
 
@@ -208,7 +208,7 @@ def _credible(values: Floats, trace: float, squares: float) -> bool:
     return bool(off <= MAX_DRIVER_ERROR * (squares + len(values) * squares**0.5))
 
 
-@alone
+@serial_blas
 def eigh_some(A: Floats, pick: Callable[[Floats], Indices]) -> tuple[Floats, Indices, Floats]:
     """Compute every eigenvalue of a symmetric matrix, and the eigenvectors of some, at less than
     half the cost of all; without proof, checked as in `eigvalsh` and by the residuals.
@@ -427,7 +427,7 @@ def cholesky_floor(A: Floats, shift: float) -> float:
     return shift - (off + 4 * n * n * float(np.finfo(np.float64).tiny)) * (1 + 1e-6)
 
 
-def _beside(A: Floats, value: float, v: Floats) -> float:
+def _eigenvalue_error(A: Floats, value: float, v: Floats) -> float:
     """Return a bound on the distance of `value` to the nearest eigenvalue: the residual over the
     length of v, including rounding.
     """

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .checks import check_symmetric_operator, operator_dtype, times
+from .checks import apply_checked, check_symmetric_operator, operator_dtype
 from .errors import typed
 from .progress import Bar
 from .protocols import (
@@ -79,7 +79,7 @@ def why_unproved(ob: Any, name: str = "third_bound") -> str:
     return _found(ob, name)[1]
 
 
-def offered(ob: Any, name: Certificate, default: Any = None) -> Any:
+def certificate_method(ob: Any, name: Certificate, default: Any = None) -> Any:
     """Return what an objective proves by that name: its own attribute, else that of its
     `certificates`, else the default.
     """
@@ -87,9 +87,9 @@ def offered(ob: Any, name: Certificate, default: Any = None) -> Any:
     return default if found is None else found
 
 
-def proved(ob: Any, name: Certificate, *at: Any, default: Any = None) -> Any:
-    """Return the result of the method `offered` by that name, or the default without one."""
-    method = offered(ob, name)
+def call_certificate(ob: Any, name: Certificate, *at: Any, default: Any = None) -> Any:
+    """Return the result of the `certificate_method` by that name, or the default without one."""
+    method = certificate_method(ob, name)
     if method is None:
         return default
     found = method(*at)
@@ -113,13 +113,13 @@ def rounding_bound_of(ob: Any) -> Any:
 
 def probes(ob: Any, theta: np.ndarray) -> np.ndarray:
     """Return directions of curvature that the gradient cannot see, as columns ``(n, p)``."""
-    found = proved(ob, "probes", theta)
+    found = call_certificate(ob, "probes", theta)
     return np.zeros((theta.size, 0)) if found is None else np.asarray(found)
 
 
 def lower_bound(ob: Any) -> float:
     """Return a lower bound on the value, -inf where none is known."""
-    c = offered(ob, "loss_lower_bound", -np.inf)
+    c = certificate_method(ob, "loss_lower_bound", -np.inf)
     return float(c() if callable(c) else c)
 
 
@@ -152,7 +152,7 @@ class call_unmodified:
 
     def __init__(self, ob: Any, theta: np.ndarray) -> None:
         self.theta = theta
-        trusted = theta.nbytes > SHORT_THETA_BYTES and offered(ob, "keeps_theta", False)
+        trusted = theta.nbytes > SHORT_THETA_BYTES and certificate_method(ob, "keeps_theta", False)
         self.before = None if trusted else theta.tobytes()
 
     def __enter__(self) -> None:
@@ -257,7 +257,7 @@ class Products(Budget):
         V = np.asarray(V, dtype=self.dtype)
         self.tell(1 if V.ndim == 1 else V.shape[1])
         began = time.perf_counter()
-        out = np.asarray(times(self.op, V), dtype=float)
+        out = np.asarray(apply_checked(self.op, V), dtype=float)
         self.pace = (time.perf_counter() - began) * V.shape[0] / max(1, V.size)
         largest = float(np.abs(out).max(initial=0.0))
         if 0 < largest < np.inf:  # scaled, so that squares do not overflow or underflow

@@ -247,9 +247,9 @@ RESERVED_TIME_FRACTION = 0.04
 
 @contextmanager
 def time_limit(seconds: float | None) -> Iterator[None]:
-    """Limit the time in this context: `late` is true after this many seconds, and `check_time`
-    raises a little later, or when an outer limit ends. None changes nothing, and infinity lifts
-    outer limits.
+    """Limit the time in this context: `time_is_up` is true after this many seconds, and
+    `check_time` raises a little later, or when an outer limit ends. None changes nothing, and
+    infinity lifts outer limits.
     """
     ends = _DEADLINES.get()
     if seconds is not None:
@@ -263,7 +263,7 @@ def time_limit(seconds: float | None) -> Iterator[None]:
         _DEADLINES.reset(token)
 
 
-def late(ahead: float = 0.0) -> bool:
+def time_is_up(ahead: float = 0.0) -> bool:
     """Return whether the time of the enclosing `time_limit` has ended, or will have in that many
     seconds.
     """

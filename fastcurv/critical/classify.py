@@ -23,10 +23,10 @@ from ..common.errors import OBJECTIVE_HINT, accept_aliases, require
 from ..common.linalg import SECONDS_PER_N_CUBED, NotFiniteError
 from ..common.objectives import (
     Products,
+    call_certificate,
     call_unmodified,
     hessian_products,
     in_float64,
-    proved,
     round_to_dtype,
 )
 from ..common.progress import bar
@@ -35,8 +35,8 @@ from ..common.runtime import (
     RESERVED_TIME_FRACTION,
     SERIAL_BLAS_MAX_N,
     OutOfTime,
-    late,
     one_blas_thread,
+    time_is_up,
     time_limit,
     to_nearest,
 )
@@ -268,8 +268,12 @@ def _judge(ask: ClassifyOptions, shown: Any, started: float) -> CriticalPoint:
     with time_limit(np.inf):  # for words alone
         point = _result(inertia.ask, found, outcome)
     settled = point.certified or point.kind == "not_critical" or inertia.ask.dense
-    if ask.max_time is not None and not settled and (late() or replace(ask, max_time=None).dense):
-        point = _continued(point, cut_short(ask, H.count, late()))
+    if (
+        ask.max_time is not None
+        and not settled
+        and (time_is_up() or replace(ask, max_time=None).dense)
+    ):
+        point = _continued(point, cut_short(ask, H.count, time_is_up()))
     with suppress(OutOfTime):
         point = point if point.certified else _refined(ask, found, outcome, point, inertia, shown)
     return replace(
@@ -320,7 +324,7 @@ def _refined(
         led, contracts = _nearest(ask, point, inertia, shown)
         if led is not None:
             return led
-        spent = inertia.H.left < MIN_NEAREST_PRODUCTS or late()
+        spent = inertia.H.left < MIN_NEAREST_PRODUCTS or time_is_up()
         missed = "missed" if contracts else "plateau" if found.gradient.plateau else "far"
         return _continued(point, FAR_ADVICE_BY_CAUSE["spent" if spent else missed])
     if ask.seek and found.certificate.theorem.missing == "h":
@@ -372,7 +376,7 @@ def _examine(ask: ClassifyOptions, H: Products) -> tuple[Inertia, Evidence]:
     """
     ob, theta, proof = ask.ob, ask.theta, Proof()
     inertia = by_matrix(ask, H) if ask.dense else ByProducts(ask, H)
-    n_kinks = int(proved(ob, "kinks", theta, default=0))
+    n_kinks = int(call_certificate(ob, "kinks", theta, default=0))
     theorem, distance = inertia.theorem() if inertia.near.near else (UNTRIED_CONTRACTION, np.inf)
     if theorem.holds:
         proof = Proof(theorem, pair=Pair(distance=distance), short=H.short)
@@ -391,7 +395,7 @@ def _examine(ask: ClassifyOptions, H: Products) -> tuple[Inertia, Evidence]:
         gradient=inertia.slope(),
         spectrum=seen,
         certificate=proof,
-        to_infinity=proved(ob, "ray_to_infimum", theta) is not None,
+        to_infinity=call_certificate(ob, "ray_to_infimum", theta) is not None,
         n_kinks=n_kinks,
         falls=n_kinks > 0
         and (
@@ -416,7 +420,7 @@ def interpolation(ask: ClassifyOptions, H: Products) -> tuple[Contraction, int] 
     name = "residual_bounds" if is_own(ob, "residual_bounds") else "certificates"
     used = "jacobian", "batch", "astype"  # by the proof, besides the bounds
     own = not (why_not_own(ob, "jacobian") or why_replaced(ob, name, used))
-    here = proved(ob, "residual_bounds", theta, 0.0) if own else None
+    here = call_certificate(ob, "residual_bounds", theta, 0.0) if own else None
     if here is None or not 0 < len(here.residuals) <= theta.size or (here.scale == 0).any():
         return None
     m = len(here.residuals)
@@ -430,7 +434,7 @@ def interpolation(ask: ClassifyOptions, H: Products) -> tuple[Contraction, int] 
     off = safe_norm(op.row_bounds() * here.scale) + 4 * EPS * safe_norm(J)
 
     def lipschitz(radius: float) -> float:
-        return float(proved(ob, "residual_bounds", theta, radius).lipschitz)
+        return float(call_certificate(ob, "residual_bounds", theta, radius).lipschitz)
 
     return zero_of_residuals(J, off, here.residuals, here.error, lipschitz), m
 

@@ -18,7 +18,13 @@ from scipy.sparse.linalg import LinearOperator
 
 from ..common.checks import check_symmetric_operator
 from ..common.linalg import JointSigns, cholesky, cholesky_floor, eigh, eigh_apart, svdvals
-from ..common.objectives import PRODUCT_EPS, Products, SpentError, hessian_products, proved
+from ..common.objectives import (
+    PRODUCT_EPS,
+    Products,
+    SpentError,
+    call_certificate,
+    hessian_products,
+)
 from ..common.protocols import Floats
 from ..common.runtime import raise_if_interrupted
 from ..common.vectors import extent, safe_norm
@@ -198,7 +204,7 @@ def across_orbits(ob: Any, theta: Floats, cut: Slice, found: Contraction) -> Con
     top, bottom = float(cut.c.max()), float(cut.c.min())
     near = tangents(ob, theta, top * 2 * found.eta)
     # the factor by which tangents may turn faster in these units
-    spread = float(proved(ob, "orbit_spread", cut.c, default=top / bottom))
+    spread = float(call_certificate(ob, "orbit_spread", cut.c, default=top / bottom))
     whole = orbit_stays_whole(
         cut.span,
         near.columns / cut.c[:, None],

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..common.checks import MatrixOperator
 from ..common.errors import typed
 from ..common.linalg import SECONDS_PER_N_CUBED, svd
-from ..common.objectives import PRODUCT_EPS, Products, offered, proved
+from ..common.objectives import PRODUCT_EPS, Products, call_certificate, certificate_method
 from ..common.protocols import Floats
 from ..common.vectors import safe_norm
 from ..spectrum.shared_run import Krylov, Runs
@@ -47,9 +47,9 @@ def third_bound(
     ``||x|| <= radius``, where ``C = diag(units)``.
     """
     if units is None:
-        L = proved(ob, "third_bound", theta, radius, default=np.inf)
+        L = call_certificate(ob, "third_bound", theta, radius, default=np.inf)
     else:
-        L = proved(ob, "third_bound_in", theta, radius, units)
+        L = call_certificate(ob, "third_bound_in", theta, radius, units)
         if L is None:
             top = float(units.max())
             return top**3 * third_bound(ob, theta, top * radius)
@@ -60,8 +60,8 @@ def tangents(ob: Any, theta: np.ndarray, radius: float = 0.0) -> Tangents:
     """Return the tangents of the symmetries that are proved to hold on the ball of `radius` around
     theta.
     """
-    held = proved(ob, "orbits", theta, radius)
-    flat = proved(ob, "flat_directions", theta) if held is None else None
+    held = call_certificate(ob, "orbits", theta, radius)
+    flat = call_certificate(ob, "flat_directions", theta) if held is None else None
     if flat is not None:
         return Tangents(np.asarray(flat, dtype=float), np.inf, np.inf)
     columns = [np.asarray(o.tangents, dtype=float) for o in held or ()]
@@ -74,20 +74,20 @@ def tangents(ob: Any, theta: np.ndarray, radius: float = 0.0) -> Tangents:
 
 def offers_symmetries(ob: Any) -> bool:
     """Return whether the objective reports symmetries at all."""
-    return offered(ob, "orbits", offered(ob, "flat_directions")) is not None
+    return certificate_method(ob, "orbits", certificate_method(ob, "flat_directions")) is not None
 
 
 def curvature_floor(ob: Any, theta: np.ndarray) -> float:
     """Return a lower bound on all eigenvalues of H at theta, -inf where none is known."""
     if not np.max(getattr(ob, "l2", 1)) > 0:
         return -np.inf
-    floor = float(proved(ob, "curvature_floor", theta, default=-np.inf))
+    floor = float(call_certificate(ob, "curvature_floor", theta, default=-np.inf))
     return floor if floor == floor and floor < np.inf else -np.inf
 
 
 def why_no_minimum(ob: Any, theta: np.ndarray) -> str:
     """Return the reason why the infimum is not attained, as a clause for a sentence."""
-    words: str = proved(ob, "why_no_minimum", theta, default="")
+    words: str = call_certificate(ob, "why_no_minimum", theta, default="")
     return words or "a direction is proved in which the loss falls for ever"
 
 

@@ -15,17 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator
 
-from ..common.checks import as_rng, operator_dtype, times
+from ..common.checks import apply_checked, as_rng, operator_dtype
 from ..common.objectives import (
     ZERO_CURVATURE_RATIO,
     Products,
     SpentError,
+    certificate_method,
     gradient_at,
-    offered,
     probes,
 )
 from ..common.protocols import Floats, ProvedReach
-from ..common.runtime import Budget, late, raise_if_interrupted
+from ..common.runtime import Budget, raise_if_interrupted, time_is_up
 from ..common.vectors import extent, safe_norm
 from ..krylov.lanczos import Recurrence, combine, decompose
 from ..krylov.trust_region import exhausted_risk, lanczos_risk, lanczos_steps, least_residual
@@ -118,7 +118,7 @@ class InertiaSearch:
         rows = int(min(most, (steps + 1) * block, n))
         run = Recurrence(op, rows, against=against)
         step = block * self.H.pace  # the seconds that the next step takes, at least
-        if steps < 1 or late(step):
+        if steps < 1 or time_is_up(step):
             return None
         if not (run.insert_random(self.rng) if start is None else run.insert(start.copy())):
             return None
@@ -127,7 +127,7 @@ class InertiaSearch:
             and run.m < run.dimension
             and run.m + run.p <= rows
             and run.n_products < steps * block
-            and not (run.m and late(step))
+            and not (run.m and time_is_up(step))
         ):
             began, before = time.perf_counter(), run.n_products
             run.step()
@@ -184,7 +184,7 @@ class InertiaSearch:
             return None
         run = None
         try:
-            while run is None or (run.p and run.m < steps and not late() and not stop(run)):
+            while run is None or (run.p and run.m < steps and not time_is_up() and not stop(run)):
                 before = 0 if run is None else run.m
                 run = grow(held if run is None and held else min(before + 20, steps))
                 self.H.tell(run.m - max(before, held))
@@ -846,7 +846,7 @@ def _gradient(ask: ClassifyOptions, H: Products) -> tuple[Floats, float]:
     """Return the best gradient and a bound on its error. If theta is far from a critical point,
     return the plain gradient without a bound, at a tenth of the cost.
     """
-    if H.norm > 0 and offered(ask.ob, "precise_gradient") is not None:
+    if H.norm > 0 and certificate_method(ask.ob, "precise_gradient") is not None:
         g = gradient_at(ask.ob, ask.theta, H)
         size = safe_norm(g)
         if _promises(ask, size, size / H.largest * size, H.largest):
@@ -871,6 +871,6 @@ def _search_further(search: InertiaSearch, main: Any, goal: int, d: Floats) -> N
         steps, d = min(goal, N_BALANCED_STEPS), d / d.max()  # squares of d stay in float32's range
         D = d.astype(H.native_dtype)
         balanced = LinearOperator(
-            (H.n, H.n), lambda v: D * times(H.native, D * v.reshape(-1)), dtype=D.dtype
+            (H.n, H.n), lambda v: D * apply_checked(H.native, D * v.reshape(-1)), dtype=D.dtype
         )
         search.run(balanced, None, steps, d=d, stop=both_signs)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..common.linalg import eigh
-from ..common.objectives import proved
+from ..common.objectives import call_certificate
 from ..common.progress import cache_last
 from ..common.protocols import KinkObjective
 from ..common.vectors import safe_norm
@@ -218,7 +218,7 @@ def rows_with_kinks(ob: Any) -> Any:
     """Return an objective's rows if it has kinks that can be smoothed and is small enough for the
     proof, else None.
     """
-    rows = proved(ob, "relu_rows")
+    rows = call_certificate(ob, "relu_rows")
     first = None if rows is None else rows.smoothed(1.0)
     fits = first is not None and first.n_params <= MAX_PARAMS and 0 < first.cost <= MAX_HESSIAN_WORK
     return rows if fits else None
@@ -230,7 +230,7 @@ def certify_kink_minimum(ob: Any, theta: np.ndarray) -> _KinkMinimum | None:
     """
     if getattr(ob, "dtype", np.float64) != np.float64 or rows_with_kinks(ob) is None:
         return None
-    found = beside(ob, theta)
+    found = find_kink_point(ob, theta)
     if found is None or not found.certified:
         return None
     far = float(np.linalg.norm(found.theta - theta)) * (1 + 4 * EPS)
@@ -240,10 +240,10 @@ def certify_kink_minimum(ob: Any, theta: np.ndarray) -> _KinkMinimum | None:
 
 @cache_last
 def _beside(ob: Any, theta: np.ndarray) -> KinkPoint | None:
-    return newton_on_kinks(proved(ob, "relu_rows"), theta, slopes_near(ob, theta))
+    return newton_on_kinks(call_certificate(ob, "relu_rows"), theta, slopes_near(ob, theta))
 
 
-def beside(ob: Any, theta: np.ndarray) -> KinkPoint | None:
+def find_kink_point(ob: Any, theta: np.ndarray) -> KinkPoint | None:
     """Return the point that `newton_on_kinks` finds from theta and `slopes_near` it.
 
     The last result is cached: a verdict and the search after it ask for the same point.
@@ -256,7 +256,7 @@ def slopes_near(ob: Any, theta: np.ndarray) -> list[np.ndarray]:
     """Return the slopes at theta by layer, the mean of both sides' where a pre-activation is nearly
     0.
     """
-    rows = proved(ob, "relu_rows")
+    rows = call_certificate(ob, "relu_rows")
     zs = ob.model.preactivations(theta, rows.X)[:-1]
     size = max(1e-3 * float(np.abs(theta).max()), MIN_PREACTIVATION_SCALE)
     found = []

@@ -29,7 +29,7 @@ from ..common.checks import MatrixOperator, check_bool, check_real, is_sparse
 from ..common.errors import accept_aliases
 from ..common.html import html_table
 from ..common.linalg import UNIT_ROUNDOFF, eigvalsh
-from ..common.objectives import in_float64, proved
+from ..common.objectives import call_certificate, in_float64
 from ..common.protocols import Floats
 from ..common.read_only import Record
 from ..common.runtime import one_blas_thread, to_nearest
@@ -72,7 +72,7 @@ def _minimum(ob: Any, theta: Any, call: str) -> _Minimum:
     check_rows_in_memory(ob, call)
     check_no_batch_norm(ob, call)
     theta = ob.model.check_theta(theta)
-    kinks = int(proved(ob, "kinks", theta, default=0))
+    kinks = int(call_certificate(ob, "kinks", theta, default=0))
     if kinks:
         raise ValueError(
             f"theta must have no pre-activation at a kink, got {kinks}. Use a smooth activation "
@@ -775,7 +775,7 @@ class _ThirdBounds:
             return 0.0
         power = math.ceil(2 * math.log2(radius))
         if power not in self.known:
-            found = proved(self.at.ob, "third_bound", self.at.theta, 2 ** (power / 2))
+            found = call_certificate(self.at.ob, "third_bound", self.at.theta, 2 ** (power / 2))
             self.known[power] = math.inf if found is None else float(found)
         return self.known[power]
 

@@ -22,13 +22,13 @@ from ..common.objectives import (
     VALUE_EPS,
     Products,
     as_gradient,
+    call_certificate,
+    certificate_method,
     gradient_at,
     gradient_bound,
     hessian_products,
     in_float64,
     lower_bound,
-    offered,
-    proved,
     rounding_bound_of,
     value_at,
     value_rounding,
@@ -103,13 +103,13 @@ def nearness_by(
         rounding = VALUE_EPS * eps * abs(f) + (stored if stored < np.inf else 0.0)
         best = max(share if share < np.inf else 0.0, rounding, TINY)
         thresholds.append((best if best < np.inf else 0.0) if np.isfinite(f) else np.nan)
-    found = held(gradient_norm, decrement, thresholds[0], gradient_tol, whole)
+    found = nearness_from_numbers(gradient_norm, decrement, thresholds[0], gradient_tol, whole)
     if gradient_tol is not None or not found.near:
         return found
     return replace(found, strict=decrement <= thresholds[1])
 
 
-def held(
+def nearness_from_numbers(
     gradient_norm: float,
     decrement: float,
     threshold: float,
@@ -140,7 +140,7 @@ def gradient_and_error(ob: Any, theta: np.ndarray) -> tuple[np.ndarray, float]:
     """
     fine: tuple[np.ndarray, float] | None = None
     bound = rounding_bound_of(ob)
-    g, error = proved(ob, "precise_gradient", theta, default=(np.nan, np.nan))
+    g, error = call_certificate(ob, "precise_gradient", theta, default=(np.nan, np.nan))
     if np.isfinite(error) and np.isfinite(g).all():
         fine = np.array(g, dtype=float), float(error) + EPS * safe_norm(g)  # as stored
         if error <= ROUGH_GRADIENT_ERROR * safe_norm(g) or bound is None:
@@ -157,7 +157,7 @@ def best_gradient(ob: Any, theta: np.ndarray, H: Any) -> tuple[np.ndarray, float
     From `gradient_and_error` if the objective offers a precise gradient, else from the operator
     `H`, which is in float64 where a float32 objective can be cast.
     """
-    if offered(ob, "precise_gradient") is not None:
+    if certificate_method(ob, "precise_gradient") is not None:
         g, error = gradient_and_error(ob, theta)
     else:
         g, bound = gradient_at(ob, theta, H), gradient_bound(ob, theta, H)
@@ -301,7 +301,7 @@ def newton_limit(
     """
     ob, here, spent = in_float64(ob), theta, 0
     first = size = _norm(within.back(g))
-    fine = within.cut is None or offered(ob, "precise_gradient") is not None
+    fine = within.cut is None or certificate_method(ob, "precise_gradient") is not None
     if not 0 < size < np.inf:
         return None, 0, 0
     for k in range(MAX_NEWTON_STEPS):

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..common.errors import AttributeHints
 from ..common.html import html_table
-from ..common.objectives import PRODUCT_EPS, proved, why_unproved
+from ..common.objectives import PRODUCT_EPS, call_certificate, why_unproved
 from ..common.protocols import NOT_OFFERED_REASON
 from ..common.read_only import Record
 from ..common.vectors import safe_norm
@@ -452,7 +452,7 @@ class Words(Formatter):
             "; a plateau, since H is flat along g and a fraction {gradient.residual} of g lies "
             "outside the range of H"
         )
-        state = proved(self.ask.ob, "saturation", self.ask.theta)
+        state = call_certificate(self.ask.ob, "saturation", self.ask.theta)
         return text + (
             ""
             if state is None

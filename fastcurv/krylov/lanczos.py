@@ -17,12 +17,12 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from ..common.checks import (
+    apply_checked,
     as_numpy,
     check_choice,
     check_positive_int,
     check_vectors,
     operator_dtype,
-    times,
 )
 from ..common.linalg import NotFiniteError, eigh, eigh_tridiagonal, svd, wanted
 from ..common.protocols import Array, Floats, Indices, Which
@@ -56,7 +56,7 @@ def as_product(op: Any) -> Callable[[Array, Array], Any]:
         return product if ours else as_callback(product)
 
     def multiply(v: Array, out: Array) -> None:
-        out[:] = times(op, v)
+        out[:] = apply_checked(op, v)
 
     return multiply
 
@@ -479,7 +479,7 @@ class Recurrence(Lanczos, Basis):
                     self.product(v, w)
             else:
                 own = hasattr(self.op, "product")
-                W[...] = times(self.op, V.T if own else np.ascontiguousarray(V.T)).T
+                W[...] = apply_checked(self.op, V.T if own else np.ascontiguousarray(V.T)).T
         self.n_products += p
         self.bring_into_range(W)
         if len(self.against):

@@ -659,7 +659,7 @@ class Objective(
 
     def _check_convex(self, theta: Any, loss: LossFunction) -> None:
         """Raise a ValueError where a row's loss has negative curvature by its outputs."""
-        part = partial(_least_bend, loss=loss, theta=self.model.check_theta(theta))
+        part = partial(_min_loss_curvature, loss=loss, theta=self.model.check_theta(theta))
         least = self._fold(part, ()) if self._by_blocks else part(self)
         if not min(least) >= 0:
             raise NotConvexError(
@@ -839,7 +839,7 @@ class Objective(
         return tree.total()
 
 
-def _least_bend(ob: Any, loss: LossFunction, theta: np.ndarray) -> list[float]:
+def _min_loss_curvature(ob: Any, loss: LossFunction, theta: np.ndarray) -> list[float]:
     """Return the least eigenvalue of a row's loss by its outputs, up to rounding, as a list; of
     the rows whose weight is not 0, 0 without any.
     """

@@ -48,7 +48,7 @@ def bind_copy(plan: Any, objective: Any, theta: Any, own: Array, **how: Any) -> 
         plan.bind(own, **how)
 
 
-def give_back(operator: Any) -> None:
+def release_plan(operator: Any) -> None:
     """Return the plan of an operator that is gone to its objective, for the next one."""
     known = vars(operator)
     if "_plan" in known:
@@ -152,7 +152,7 @@ class Curvature(Quadratic):
         )
         super().__init__(objective.dtype, (n, n))
 
-    __del__ = give_back
+    __del__ = release_plan
 
     def __reduce__(self) -> tuple[Any, ...]:
         given = self.objective, np.array(self.theta), self.kind
@@ -538,7 +538,7 @@ class Jacobian(Operator):
             objective.dtype, (objective.n_samples * objective.model.sizes[-1], objective.n_params)
         )
 
-    __del__ = give_back
+    __del__ = release_plan
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.objective, self.theta)

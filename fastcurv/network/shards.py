@@ -12,7 +12,7 @@ from ..structure.parameters import terms_of_a_row
 from ..structure.tables import unbounded_reason
 from .objective import Objective
 from .sparse import SparsePlan, SparseRows
-from .sums import Frame
+from .sums import ShardSettings
 
 
 class Shard(Objective):
@@ -29,7 +29,7 @@ class Shard(Objective):
         Index of the first row among all rows.
     """
 
-    frame: Frame
+    frame: ShardSettings
     first: int
     seen: bool
     fisher_scale: float
@@ -39,7 +39,9 @@ class Shard(Objective):
     layout: Any = None  # the order of summation, where it is not the engine's
     _transient = (*Objective._transient, "_plans", "bounds")
 
-    def __init__(self, frame: Frame, X: Any, y: Any, sample_weight: Any, first: int = 0) -> None:
+    def __init__(
+        self, frame: ShardSettings, X: Any, y: Any, sample_weight: Any, first: int = 0
+    ) -> None:
         how = {"l2": 0.0, "l2_biases": True, "memory": None, "n_threads": frame.n_threads}
         # seen: True if X was found finite while it was copied
         own = {"frame": frame, "first": first, "seen": False}

@@ -129,7 +129,7 @@ def loss_roots(loss: LossCurve, kind: str) -> Floats:
     return np.asarray(np.sqrt(loss.h) * S)
 
 
-class _Made:
+class _GramCache:
     """The matrix K of a curvature, cached for the lifetime of the curvature."""
 
     def __init__(self, whole: Any) -> None:
@@ -183,7 +183,7 @@ def _gram(ob: Any, state: RowState, S: Array) -> Array:
     return K.reshape(c * N, c * N)
 
 
-_made_of = cached_attribute(_Made)
+_made_of = cached_attribute(_GramCache)
 
 
 class OutputSpace(Reduced):
@@ -650,7 +650,7 @@ def input_refusal(whole: Any) -> str:
     return operator if isinstance(operator, str) else ""
 
 
-def shrinks(ob: Any) -> bool:
+def has_redundant_inputs(ob: Any) -> bool:
     """Return whether enough parameters are redundant, judged by the number of rows and of columns
     of X that vary.
     """
@@ -696,7 +696,7 @@ def smaller_forms(H: Any, products: float) -> list[Form]:
     ob, found = H.objective, []
     if ob._by_blocks or ob.why_unproved:
         return []  # bounds there are of those in parameter space
-    if shrinks(ob):  # its products take no more time, and their vectors are shorter
+    if has_redundant_inputs(ob):  # its products take no more time, and their vectors are shorter
         each = H.estimated_seconds[0]
         price = products * each
         found.append(Form("inputs", price, each, lambda: input_space(H)))

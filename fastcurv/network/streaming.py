@@ -24,7 +24,7 @@ from .objective import MIN_BLOCK_ROWS, STATE_ENTRIES_PER_UNIT, Objective
 from .rows import Arrays, RowSource, as_source, compare, located, stacked, submitted, take_rows
 from .shards import Shard
 from .sparse import SparseRows
-from .sums import Frame, PairwiseSum
+from .sums import PairwiseSum, ShardSettings
 
 if TYPE_CHECKING:
     from ..structure.user_functions import Loss
@@ -230,7 +230,7 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
             X, y = (
                 np.zeros((n, width), model.dtype) for width in model.sizes[:: len(model.shapes)]
             )
-            plan = Shard(Frame(model, self.loss, n, self.n_threads), X, y, None)._new_plan()
+            plan = Shard(ShardSettings(model, self.loss, n, self.n_threads), X, y, None)._new_plan()
             plans.append(plan.nbytes)
         state = max(0.0, (plans[1] - plans[0]) / few)
         read = 2 * (model.sizes[0] + model.sizes[-1]) * max(size, 8)

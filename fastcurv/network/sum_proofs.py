@@ -162,18 +162,18 @@ class SumBounds:
 
 
 @dataclass(frozen=True)
-class Witnesses:
+class RepresentativeRows:
     """A few rows whose columns are zero, equal or constant exactly where the columns of all rows
     are.
     """
 
     X: Floats
 
-    def __add__(self, other: Witnesses) -> Witnesses:
+    def __add__(self, other: RepresentativeRows) -> RepresentativeRows:
         return witnesses(np.vstack([self.X, other.X]))
 
 
-def witnesses(X: Floats) -> Witnesses:
+def witnesses(X: Floats) -> RepresentativeRows:
     """Select rows of X: the first, one for each column that is not constant, and for each two
     columns that differ, a row in which they do.
 
@@ -185,7 +185,7 @@ def witnesses(X: Floats) -> Witnesses:
            [3., 2., 0.]])
     """
     if not len(X):
-        return Witnesses(X)
+        return RepresentativeRows(X)
     gaps = X[0] != X
     rows = {0, *gaps.argmax(axis=0)[gaps.any(axis=0)].tolist()}
     while True:
@@ -194,11 +194,11 @@ def witnesses(X: Floats) -> Witnesses:
         gaps = X[:, first[label.reshape(-1)]] != X
         broken = gaps.any(axis=0)
         if not broken.any():
-            return Witnesses(W)
+            return RepresentativeRows(W)
         rows.update(gaps.argmax(axis=0)[broken].tolist())
 
 
-def witnesses_part(shard: Any) -> Witnesses:
+def witnesses_part(shard: Any) -> RepresentativeRows:
     return witnesses(rows_that_count(shard))
 
 
@@ -261,7 +261,7 @@ class SumCertificates(Certificates):
         if row.given is None and (row.attained or self.loss_lower_bound < 0):
             return None
         along = majorants.along_biases(
-            ob, *self._once("pulls", (), lambda: ob._fold(majorants.pulls, ()))
+            ob, *self._once("pulls", (), lambda: ob._fold(majorants.target_directions, ()))
         )
         if row.given is not None:
             return along

@@ -114,7 +114,7 @@ def additions(shards: int) -> int:
 
 
 @dataclass(frozen=True)
-class Frame:
+class ShardSettings:
     """The settings that all shards of an objective share.
 
     Attributes

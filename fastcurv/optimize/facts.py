@@ -21,7 +21,7 @@ import numpy as np
 
 from ..common.checks import check_positive_int, is_sparse
 from ..common.errors import typed
-from ..common.objectives import proved
+from ..common.objectives import call_certificate
 from ..common.read_only import Record
 from ..critical.report import CriticalPoint
 from ..structure.parameters import branch_scale, l2_diagonal, rows_once
@@ -582,6 +582,6 @@ def measure(ob: Any, theta: np.ndarray, steps: Steps, verdict: CriticalPoint, lo
         steps=steps,
         verdict=verdict,
         infinite=_may_fall_for_ever(ob, y, y - left)
-        and proved(ob, "ray_to_infimum", theta) is not None,
+        and call_certificate(ob, "ray_to_infimum", theta) is not None,
         lost=lost,
     )

@@ -15,13 +15,13 @@ import numpy as np
 from scipy.optimize import minimize as scipy_minimize
 
 from ..common.checks import (
+    apply_checked,
     check_bool,
     check_choice,
     check_positive,
     check_positive_int,
     check_theta,
     short,
-    times,
 )
 from ..common.errors import OBJECTIVE_HINT, accept_aliases, require, typed
 from ..common.linalg import NotFiniteError, eigh
@@ -30,10 +30,10 @@ from ..common.objectives import (
     Products,
     as_curvature,
     as_gradient,
+    call_certificate,
     call_unmodified,
     gradient_bound,
     hessian_products,
-    proved,
     value_at,
 )
 from ..common.outcome import Result, outcome
@@ -43,9 +43,9 @@ from ..common.runtime import (
     Budget,
     OutOfTime,
     as_callback,
-    late,
     one_blas_thread,
     starts_to_nearest,
+    time_is_up,
     time_limit,
 )
 from ..common.vectors import extent, safe_norm
@@ -254,8 +254,10 @@ class FinderState:
         else:
             limit = int(min(KRYLOV_STEPS, H.n, left))
             space = KrylovSpace(H.n, H.native_dtype, limit + 2)
-            space.start(lambda v, out: np.copyto(out, times(H.native, v)), g.astype(H.native_dtype))
-            grow(space, min(1e-2, size / self.history[0]), limit, late)
+            space.start(
+                lambda v, out: np.copyto(out, apply_checked(H.native, v)), g.astype(H.native_dtype)
+            )
+            grow(space, min(1e-2, size / self.history[0]), limit, time_is_up)
             found, H.count = krylov_steps(space), space.m
         self.budget.count += H.count
         H.count = 0
@@ -654,7 +656,7 @@ def _newton(walk: FinderState) -> None:
         uphill = H(walk.g / walk.norm) if walk.norm > 0 else walk.g
         walk.budget.count += H.count
         flat = safe_norm(uphill) / norm if norm > 0 else 0.0
-        if done and proved(walk.ob, "ray_to_infimum", walk.theta) is not None:
+        if done and call_certificate(walk.ob, "ray_to_infimum", walk.theta) is not None:
             why = why_no_minimum(walk.ob, walk.theta)
             return walk.stop(4, f"||g|| = {walk.norm:.3g}, but the infimum is at infinity: {why}")
         if done and not (paying and flat > FLAT_GRADIENT_RATIO and walk.may_step()):

@@ -19,11 +19,11 @@ import numpy as np
 
 from ..common.linalg import SECONDS_PER_N_CUBED, eigh
 from ..common.objectives import (
+    call_certificate,
+    certificate_method,
     hessian_products,
     lower_bound,
-    offered,
     probes,
-    proved,
     value_at,
     value_rounding,
 )
@@ -31,7 +31,7 @@ from ..common.vectors import extent, next_radius, norm, reduction_ratio
 from ..critical.classify import classify
 from ..critical.dense import inverse
 from ..critical.evidence import why_no_minimum
-from ..critical.kink_minimum import KinkPoint, beside, newton_on_kinks, rows_with_kinks
+from ..critical.kink_minimum import KinkPoint, find_kink_point, newton_on_kinks, rows_with_kinks
 from ..critical.nearness import gradient_and_error, surely_longer
 from ..critical.report import report_of_run, without_calls
 from ..krylov.trust_region import KrylovSpace, shifted, trust_region
@@ -189,7 +189,10 @@ def polish(
         Ends the steps when it returns True.
     """
     here, n_products, n_gradients, n_steps = theta, 0, 1, 0
-    g, fine = gradient_and_error(ob, here.astype(np.float64))[0], offered(ob, "precise_gradient")
+    g, fine = (
+        gradient_and_error(ob, here.astype(np.float64))[0],
+        certificate_method(ob, "precise_gradient"),
+    )
     ceiling = value_at(ob, here)
     ceiling += value_rounding(ceiling, theta.dtype)
     solvers: list[Callable[[Any], Solve | None]] = [_krylov] if here.size >= KRYLOV_MIN_N else []
@@ -294,7 +297,7 @@ def find_kink_minimum(ob: Any, theta: np.ndarray, stop: Callable[[], bool]) -> K
     if rows is None:
         return None
     here = np.asarray(theta, dtype=float)
-    best = beside(ob, here)
+    best = find_kink_point(ob, here)
     if best is not None and not (
         best.certified and no_higher(lambda at: float(ob.value(at)), best.theta, here)
     ):
@@ -496,7 +499,7 @@ class Finisher:
 
     def _proved_at_infinity(self, at: StationaryPoint) -> Outcome | None:
         """End where the infimum is proved to lie at infinity."""
-        if proved(self.run.ob, "ray_to_infimum", at.theta) is None:
+        if call_certificate(self.run.ob, "ray_to_infimum", at.theta) is None:
             return None
         why = f"the infimum is at infinity, since {why_no_minimum(self.run.ob, at.theta)}"
         return Outcome(at.theta, "infinity", "not_critical", sentence=why)
@@ -589,10 +592,10 @@ class Finisher:
         """
         ob, theta, f = self.run.ob, at.theta, self.run.value(at.theta)
         c, here = lower_bound(ob), theta.astype(np.float64)
-        if c == -np.inf or not offered(ob, "attains_lower_bound", True):
+        if c == -np.inf or not certificate_method(ob, "attains_lower_bound", True):
             return None
         least, far = value_rounding(c, theta.dtype), max(0.0, self.run.f0 - c)
-        residuals = proved(ob, "residual_bounds", here, 0.0)
+        residuals = call_certificate(ob, "residual_bounds", here, 0.0)
         if residuals is not None:  # as they round in the objective's own precision
             share = float(np.finfo(theta.dtype).eps / np.finfo(np.float64).eps)
             least += (RESIDUAL_ROUNDING_FACTOR * share * residuals.error) ** 2
@@ -602,7 +605,7 @@ class Finisher:
         if plain > 2 * least:  # a start that overflows almost is no measure
             far = min(far, max(0.0, self.run.value(np.zeros_like(theta)) - c))
         slack = least + ZERO_LOSS_TOL * far
-        best, off = proved(ob, "precise_value", here, default=(f, np.inf))
+        best, off = call_certificate(ob, "precise_value", here, default=(f, np.inf))
         above = (best + off if off < np.inf else f) - c
         why = f"; no point is lower by more than {above:.1g}, since no loss is below {c:g}"
         return at.ends("critical", True, at.sentence + why) if above <= slack else None
@@ -687,7 +690,7 @@ class Finisher:
         """
         r, size = at.report, at.theta.size
         if r.kind == "minimum":
-            bounded = offered(self.run.ob, "third_bound") is not None
+            bounded = certificate_method(self.run.ob, "third_bound") is not None
             wide = not r.certified and bounded and size < DENSE_BELOW
         else:
             definite = r.n_positive and not (r.n_negative or r.n_zero or r.n_kinks)

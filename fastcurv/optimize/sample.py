@@ -434,7 +434,7 @@ def _drawn(hunt: _Sampler, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(rng.uniform(0.5, 3.0) * hunt.ob.model.init(seed=rng))
 
 
-def _beside_narrower(hunt: _Sampler, rng: np.random.Generator) -> np.ndarray:
+def _start_from_narrower(hunt: _Sampler, rng: np.random.Generator) -> np.ndarray:
     """Take a point of a narrower network and go a tenth of its length aside, so that its added
     units differ.
     """
@@ -447,7 +447,7 @@ def _beside_narrower(hunt: _Sampler, rng: np.random.Generator) -> np.ndarray:
 START_FUNCTIONS: dict[str, Callable[[_Sampler, np.random.Generator], np.ndarray]] = {
     "random": _drawn,
     "trained": lambda hunt, rng: _trained(hunt, _drawn(hunt, rng), rng),
-    "narrower": _beside_narrower,
+    "narrower": _start_from_narrower,
 }
 
 

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..common.checks import (
+    apply_checked,
     as_rng,
     check_positive_int,
     check_symmetric_operator,
     one_seed,
     operator_dtype,
-    times,
 )
 from ..common.errors import accept_aliases
 from ..common.linalg import eigvalsh
@@ -154,10 +154,12 @@ def spectral_density(
     )
     if form.kind == "matrix":
         P, n_products = form.make()
-        return every(eigvalsh(P), None, n, n_products, look, operator_dtype(op))
+        return density_from_eigenvalues(eigvalsh(P), None, n, n_products, look, operator_dtype(op))
     small = None if form.kind == "products" else form.make()
     if isinstance(small, DenseReduction) and len(small.matrix) <= ALL_EIGENVALUES_MAX_N:
-        return every(eigvalsh(small.matrix), small, n, 0, look, operator_dtype(op))
+        return density_from_eigenvalues(
+            eigvalsh(small.matrix), small, n, 0, look, operator_dtype(op)
+        )
     op = op if small is None else cast(Operator, small)
     deflate = (against is None and op.shape[0] <= DEFLATION_MAX_N) if deflate is None else deflate
     known, spent = known_pairs(op, against)
@@ -187,7 +189,7 @@ def spectral_density(
     return assemble(quadratures, known.values, n, look, small, run.dtype, **facts)
 
 
-def every(
+def density_from_eigenvalues(
     values: Floats,
     small: Any,
     n: int,
@@ -206,7 +208,7 @@ def every(
 def density_of(values: Floats, dtype: np.dtype[Any]) -> SpectralDensity:
     """Return the density of an operator of this dtype from all its eigenvalues ``(n,)``."""
     look = check_look("linear", None, None, 1024, None)
-    return every(values, None, len(values), 0, look, dtype)
+    return density_from_eigenvalues(values, None, len(values), 0, look, dtype)
 
 
 class Quadrature(NamedTuple):
@@ -263,7 +265,7 @@ def check_pairs(op: Any, known: KnownPairs) -> int:
     The error of the product is at most the sum of the residuals and the product's own rounding,
     for which sqrt(eps) times its size is ample.
     """
-    got = times(op, known.rows.sum(axis=0))
+    got = apply_checked(op, known.rows.sum(axis=0))
     missing = norm(got - known.values.astype(got.dtype) @ known.rows)
     allowed = float(known.residuals.sum()) + np.sqrt(np.finfo(got.dtype).eps) * max(
         norm(got), norm(known.values)

@@ -24,7 +24,7 @@ from ..common.html import InOneLine
 from ..common.protocols import Axis, Floats
 from ..common.read_only import Record
 from ..common.runtime import load_module
-from .results import Estimate, alike, mean_of, number
+from .results import Estimate, lacks_scatter, mean_of, number
 
 # --------------------------------------------------------------------------------------------------
 # From quadrature nodes to a density on a grid: a Gaussian on every node, on a linear or a
@@ -109,7 +109,7 @@ def smooth(
     axis, width, grid, n_grid, linear_below
         As in `spectral_density`.
     unsure : bool
-        Whether the standard error is unknown, NaN, if a few probes are all `alike`.
+        Whether the standard error is unknown, NaN, if a few probes are all `lacks_scatter`.
 
     Returns
     -------
@@ -154,7 +154,7 @@ def smooth(
     n_probes = len(per_probe)
     unit = float(per_probe.max(initial=0.0)) or 1.0
     stderr = np.full(len(at), np.nan)
-    if n_probes > 1 and not (unsure and alike(per_probe)):
+    if n_probes > 1 and not (unsure and lacks_scatter(per_probe)):
         stderr = unit * ((per_probe / unit).std(axis=0, ddof=1) / n_probes**0.5)
     return {
         "grid": grid,
@@ -304,7 +304,7 @@ class SpectralDensity(Record, InOneLine, AttributeHints, subject="density"):
                 unsure[i] += float(w[equal].sum())
                 unsure[i] += 0.0 if self.exact else weight_across(x[~equal], w[~equal], end)
         estimate = self._over_probes(per_probe, "mass", known=True)
-        one = 0.0 if self.exact or not alike(per_probe) else 1 / max(1, self.n)
+        one = 0.0 if self.exact or not lacks_scatter(per_probe) else 1 / max(1, self.n)
         stderr = np.hypot(estimate.stderr, max(unsure.mean() / 2, one))
         return replace(estimate, stderr=float(stderr))
 
@@ -387,7 +387,7 @@ class SpectralDensity(Record, InOneLine, AttributeHints, subject="density"):
 
     def _over_probes(self, per_probe: np.ndarray, method: str, known: bool = False) -> Estimate:
         mean, stderr = mean_of(per_probe)
-        if not (known or self.exact) and alike(per_probe):
+        if not (known or self.exact) and lacks_scatter(per_probe):
             stderr = float("nan")
         return Estimate(mean, stderr, self.n_products, method=method)
 

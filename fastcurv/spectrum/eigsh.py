@@ -40,8 +40,8 @@ from ..krylov.trust_region import blind
 from .forms import QUICK_DENSE_MAX_N, choose, matrix_of, reduction
 from .reduced import (
     EigshOptions,
-    answered,
     eps_of,
+    pairs_from_matrix,
     reduced_pairs,
     resolve_max_basis,
     resolve_tol,
@@ -87,7 +87,7 @@ def extreme_pairs(
         inner = op
     if form.kind == "matrix":
         P, n_products = inner
-        return answered(P, asked, dtype, against=deflated, n_products=n_products)
+        return pairs_from_matrix(P, asked, dtype, against=deflated, n_products=n_products)
     tol = resolve_tol(asked.tol, dtype)
     # its square, times the largest |lam|, becomes part of every residual
     loose = 0.1 if asked.relative == "scale" else 0.03
@@ -107,7 +107,7 @@ def extreme_pairs(
     if search.switch_to_dense:
         P, n_products = matrix_of(inner)
         spent = found.n_products + n_products
-        return answered(P, asked, dtype, against=deflated, n_products=spent)
+        return pairs_from_matrix(P, asked, dtype, against=deflated, n_products=spent)
     if not (search.closed and asked.outside) or found.interrupted:
         return found
     budget = asked.max_products - found.n_products

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from ..common.checks import (
     CACHED_MATRIX_ENTRIES,
     MatrixOperator,
+    apply_checked,
     check_choice,
     operator_dtype,
-    times,
 )
 from ..common.protocols import SPACE_NAMES, Floats, Reduction
 from ..common.runtime import check_time
@@ -202,12 +202,12 @@ def matrix_by_products(op: Any) -> tuple[NDArray[Any], int]:
         return op.to_dense(), 0
     dtype = operator_dtype(op)
     if n <= BLOCK_COLUMNS:
-        return times(op, np.eye(n, dtype=dtype)), n
+        return apply_checked(op, np.eye(n, dtype=dtype)), n
     A = np.empty((n, n), dtype)
     for start in range(0, n, BLOCK_COLUMNS):
         check_time()
         stop = min(start + BLOCK_COLUMNS, n)
         columns = np.zeros((n, stop - start), dtype)
         columns[np.arange(start, stop), np.arange(stop - start)] = 1
-        A[:, start:stop] = times(op, columns)
+        A[:, start:stop] = apply_checked(op, columns)
     return A, n

@@ -80,7 +80,7 @@ def resolve_max_basis(max_basis: int | None, k: int, n: int, dtype: np.dtype[Any
     return min(n, max_basis)
 
 
-def answered(
+def pairs_from_matrix(
     P: Array,
     asked: EigshOptions,
     dtype: np.dtype[Any],
@@ -172,13 +172,13 @@ def reduced_pairs(
         v0 = start.T if start.any() else None
     inner = asked._replace(k=min(asked.k, left))
     if small.lowest:
-        inner = above(inner, asked, small)
+        inner = remaining_search(inner, asked, small)
     if not inner.k:  # the copies of `rest` are all that is wanted
         none = np.zeros(0)
         empty = np.zeros((small.shape[0], 0), dtype)
         found = Eigenpairs(none, empty, none, none > 0, 0, small.norm, probed=True, unseen=0.0)
-    elif V is None and isinstance(small, DenseReduction) and few(small, inner.k):
-        found = answered(small.bare, inner, dtype, float(small.rest))
+    elif V is None and isinstance(small, DenseReduction) and decompose_directly(small, inner.k):
+        found = pairs_from_matrix(small.bare, inner, dtype, float(small.rest))
     else:
         found = search(small, inner, rng, v0, V)
     tol = resolve_tol(asked.tol, dtype)
@@ -189,7 +189,7 @@ def reduced_pairs(
     return completed(found, small, asked.k, asked.which, rng, asked.relative)
 
 
-def above(inner: Any, asked: Any, small: Reduction) -> Any:
+def remaining_search(inner: Any, asked: Any, small: Reduction) -> Any:
     """Return the options of the search that remains if the lowest eigenvalues are the copies of
     `rest`, with the residual tolerance that small eigenvalues need.
     """
@@ -202,7 +202,7 @@ def above(inner: Any, asked: Any, small: Reduction) -> Any:
     return inner._replace(k=min(asked.k - low, inner.k), which="LA")
 
 
-def few(small: Any, k: int) -> bool:
+def decompose_directly(small: Any, k: int) -> bool:
     """Return whether an available matrix is decomposed faster than searched."""
     return bool(small.shape[0] <= max(DENSE_MAX_N, 8 * k))
 

@@ -31,7 +31,7 @@ MIN_ALIKE_ESTIMATES = 11
 MISSED_WITHIN_TOLS = 64  # number of tolerances within which a converged pair may hide another
 
 
-def alike(samples: np.ndarray) -> bool:
+def lacks_scatter(samples: np.ndarray) -> bool:
     """Return whether samples ``(m, ...)`` differ by rounding alone although they are so few that
     this does not show that the quantity is constant.
     """

@@ -13,13 +13,13 @@ import numpy as np
 from scipy.linalg import solve_triangular
 
 from ..common.checks import (
+    apply_checked,
     as_rng,
     check_choice,
     check_positive_int,
     check_symmetric_operator,
     one_seed,
     operator_dtype,
-    times,
 )
 from ..common.errors import accept_aliases
 from ..common.linalg import NotFiniteError
@@ -93,10 +93,10 @@ class CountingRows:
         self._told(len(V))
         columns, short = np.ascontiguousarray(V.T) if len(V) > 1 else V[0].copy(), 0
         with np.errstate(over="ignore", invalid="ignore"):
-            Y = times(self.op, columns)
+            Y = apply_checked(self.op, columns)
             if not np.isfinite(Y).all():  # perhaps finite at a smaller scale
                 short = OVERFLOW_EXPONENT
-                Y = times(self.op, columns * self.dtype.type(2.0**-short))
+                Y = apply_checked(self.op, columns * self.dtype.type(2.0**-short))
         Y = self._in_range(np.ascontiguousarray(np.reshape(Y, (-1, len(V))).T), short)
         self.largest = max(self.largest, float(np.einsum("ij,ij->i", Y, Y).max()) ** 0.5)
         return Y

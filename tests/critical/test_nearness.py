@@ -6,7 +6,12 @@ import pytest
 import fastcurv as fc
 from fastcurv.critical.dense import nearness_at
 from fastcurv.critical.evidence import balance
-from fastcurv.critical.nearness import held, lasting_along_step, lasts_along, newton_decrement
+from fastcurv.critical.nearness import (
+    lasting_along_step,
+    lasts_along,
+    nearness_from_numbers,
+    newton_decrement,
+)
 from fastcurv.critical.theorem import Slice
 from fastcurv.testing import FunctionObjective, QuadraticObjective, zoo
 
@@ -76,10 +81,15 @@ def test_a_large_parameter_does_not_loosen_the_tolerance_of_others():
 
 def test_unknown_decrements_and_thresholds_are_not_near():
     for threshold in (np.inf, np.nan, -1.0):
-        assert not held(1.0, 1.0, threshold, None).near
-    assert not held(1.0, np.nan, 1.0, None).near and not held(1.0, np.inf, 1.0, None).near
-    assert not held(1e-3, 0.0, 0.0, np.inf).near
-    assert held(1e-3, np.inf, 0.0, 1e-2).near, "the caller's tolerance decides alone"
+        assert not nearness_from_numbers(1.0, 1.0, threshold, None).near
+    assert (
+        not nearness_from_numbers(1.0, np.nan, 1.0, None).near
+        and not nearness_from_numbers(1.0, np.inf, 1.0, None).near
+    )
+    assert not nearness_from_numbers(1e-3, 0.0, 0.0, np.inf).near
+    assert nearness_from_numbers(1e-3, np.inf, 0.0, 1e-2).near, (
+        "the caller's tolerance decides alone"
+    )
 
 
 def test_balanced_rows_are_those_of_any_units_and_leave_out_what_noise_would_drown(rng):

@@ -13,9 +13,9 @@ from scipy.sparse.linalg import LinearOperator, aslinearoperator
 import fastcurv as fc
 from fastcurv.common.checks import check_symmetric_operator
 from fastcurv.common.objectives import (
+    certificate_method,
     in_float64,
     is_plain,
-    offered,
     rounding_bound_of,
     why_unproved,
 )
@@ -38,13 +38,13 @@ PROOFS = ("third_bound", "precise_gradient", "orbits", "curvature_floor", "loss_
 
 def claims_nothing(ob):
     """Return True if no proof is given for an objective by any call, and a reason is."""
-    ways = [offered(ob, name) for name in PROOFS]
+    ways = [certificate_method(ob, name) for name in PROOFS]
     ways += [rounding_bound_of(ob), ob.certificates if isinstance(ob, fc.Objective) else None]
     return all(way is None for way in ways) and bool(why_unproved(ob)) and not is_plain(ob)
 
 
 def claims_all(ob):
-    ways = [offered(ob, name) for name in PROOFS] + [rounding_bound_of(ob)]
+    ways = [certificate_method(ob, name) for name in PROOFS] + [rounding_bound_of(ob)]
     return all(way is not None for way in ways) and not why_unproved(ob) and is_plain(ob)
 
 
@@ -199,7 +199,7 @@ def test_a_class_may_declare_an_unchanged_loss_but_not_for_its_subclasses():
             return super().value(theta) + 1.0
 
     ob = Counted(*GIVEN)
-    assert offered(ob, "third_bound") is not None and ob.rounding_bound is None
+    assert certificate_method(ob, "third_bound") is not None and ob.rounding_bound is None
     ob.value = lambda theta: 0.0
     assert claims_nothing(ob) and claims_nothing(Changed(*GIVEN))
 
@@ -268,7 +268,7 @@ def test_losses_without_bounds_state_why():
 
     ob = fc.Objective(GIVEN[0], X, GIVEN[2], fc.Loss(squares), l2=1e-2)
     assert why_unproved(ob) == "Loss(squares) was given without third and ulps"
-    assert rounding_bound_of(ob) is None and offered(ob, "kinks") is not None
+    assert rounding_bound_of(ob) is None and certificate_method(ob, "kinks") is not None
     H = ob.hessian(np.zeros(ob.n_params))
     assert why_not_own(H, "rounding_bound") and not hasattr(H, "rounding_bound")
     assert why_unproved(object()) and why_unproved(fc.Objective(*GIVEN)) == ""

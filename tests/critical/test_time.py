@@ -16,8 +16,8 @@ from fastcurv.common.runtime import (
     Budget,
     OutOfTime,
     interruptible,
-    late,
     one_blas_thread,
+    time_is_up,
     time_limit,
 )
 from fastcurv.critical.classify import classify
@@ -176,14 +176,14 @@ def test_time_limits_nest_and_end_external_searches():
     slept, goes_on = [], threading.Event()
     with time_limit(0.05), time_limit(60), pytest.raises(OutOfTime):
         interruptible(lambda: slept.append(goes_on.wait(600)))
-    assert not slept and not late()
+    assert not slept and not time_is_up()
     goes_on.set()
     with time_limit(1e-9):
-        assert late()
+        assert time_is_up()
         with time_limit(None):
-            assert late()
+            assert time_is_up()
         with time_limit(np.inf):
-            assert not late() and interruptible(lambda: 7) == 7
+            assert not time_is_up() and interruptible(lambda: 7) == 7
     n = LONG_EIGENSYSTEM_MIN_N + 10
     with time_limit(1e-9), pytest.raises(OutOfTime):
         eigh(np.eye(n))

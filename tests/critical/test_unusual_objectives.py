@@ -12,7 +12,7 @@ from scipy.sparse.linalg import LinearOperator
 import fastcurv as fc
 from fastcurv.certify.certificates import Certificates
 from fastcurv.common.linalg import cholesky_floor
-from fastcurv.common.objectives import offered
+from fastcurv.common.objectives import certificate_method
 from fastcurv.common.protocols import Certificate
 from fastcurv.critical.decide import Decision, Evidence, Nearness, Reason, Spectrum
 from fastcurv.critical.dense import definite, inverse
@@ -272,10 +272,12 @@ def test_proofs_defined_by_an_objective_override_its_certificates():
     assert curvature_floor(plain, theta) > 0 and curvature_floor(floorless, theta) == -np.inf
     assert third_bound(plain, theta, 1.0) == 0 and third_bound(Bounded(plain), theta, 1.0) == 7.0
     assert curvature_floor(Bounded(plain), theta) == curvature_floor(plain, theta)
-    assert offered(Bounded(plain), "kinks", "nothing") == "nothing"
+    assert certificate_method(Bounded(plain), "kinks", "nothing") == "nothing"
     bare = SimpleNamespace(n_params=2)
-    assert offered(BOWL, "orbits") is None and third_bound(bare, theta, 1.0) == np.inf
-    assert offered(plain, "keeps_theta") and not offered(floorless, "keeps_theta")
+    assert certificate_method(BOWL, "orbits") is None and third_bound(bare, theta, 1.0) == np.inf
+    assert certificate_method(plain, "keeps_theta") and not certificate_method(
+        floorless, "keeps_theta"
+    )
 
 
 @pytest.mark.parametrize("power", [1, 2])

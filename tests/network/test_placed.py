@@ -7,7 +7,7 @@ import pytest
 
 import fastcurv as fc
 from fastcurv.distributed import Recipe, load_shard
-from fastcurv.network.sums import Frame
+from fastcurv.network.sums import ShardSettings
 
 MODEL = fc.MLP([2, 3, 1])
 X, Y, W = np.arange(12.0).reshape(6, 2), np.ones(6), np.linspace(0.5, 1, 6)
@@ -69,7 +69,7 @@ def test_errors_for_unusable_shard_files_name_the_file(tmp_path):
 def test_pickled_shards_are_loaded_by_the_receiver(tmp_path):
     """A pickled shard has its rows only if nothing describes how to load them."""
     np.savez(tmp_path / "rows.npz", X=X, y=Y, sample_weight=W)
-    frame, theta = Frame(MODEL, "mse", 6, 1, 4), MODEL.init(seed=0)
+    frame, theta = ShardSettings(MODEL, "mse", 6, 1, 4), MODEL.init(seed=0)
     for source, given in ((tmp_path / "rows.npz", None), (None, (X, Y, W))):
         placed = load_shard(shard_recipe(source), frame, 0, given)
         sent = pickle.dumps(placed)

@@ -17,7 +17,7 @@ from fastcurv.network.gram import (
     SampleSpace,
     Scratch,
 )
-from fastcurv.network.spaces import InputSpace, shrinks
+from fastcurv.network.spaces import InputSpace, has_redundant_inputs
 
 from ..certify.longdouble import LD, Truth, in_long_double, softmax
 from ..nets import CURVATURES, KERNELS, every_activation
@@ -398,7 +398,7 @@ def test_small_eigenvalues_in_output_space(rng, directly, monkeypatch):
     residuals hold.
     """
     if not directly:
-        monkeypatch.setattr("fastcurv.spectrum.reduced.few", lambda *given: False)
+        monkeypatch.setattr("fastcurv.spectrum.reduced.decompose_directly", lambda *given: False)
     ob, theta = objective(rng, [12, 11, 9, 3], 6)
     X = ob.X[0] + np.logspace(0, -6, 6)[:, None] * ob.X
     G = fc.Objective(ob.model, X, ob.y).ggn(theta)
@@ -554,9 +554,12 @@ def test_input_space_is_chosen_for_many_dependent_columns(rng):
     assert (np.linalg.norm(H @ V - V * pairs.values, axis=0) <= pairs.residuals + 1e-14).all()
     assert np.abs(fc.eigvalsh(H, space="inputs") - truth).max() <= EXACT
     assert tuple(fc.inertia(H, space="inputs")) == tuple(fc.inertia(H))
-    assert H.reduced() is None and not shrinks(ob)  # too small for a reduction to pay
+    assert H.reduced() is None and not has_redundant_inputs(ob)  # too small for a reduction to pay
     large = fc.Objective(fc.MLP([306, 40, 3]), np.hstack([X] * 5)[:, :306], ob.y)
-    assert shrinks(large) and large.hessian(large.model.init(seed=0)).reduced().space == "inputs"
+    assert (
+        has_redundant_inputs(large)
+        and large.hessian(large.model.init(seed=0)).reduced().space == "inputs"
+    )
     again = pickle.loads(pickle.dumps(InputSpace(H)))
     assert again.shape == InputSpace(H).shape
     skip = fc.Objective(fc.MLP([4, 4, 1], residual=True), X[:, :4], X[:, 0], "mse")

@@ -10,7 +10,7 @@ import pytest
 
 import fastcurv as fc
 from fastcurv.critical.classify import classify
-from fastcurv.critical.nearness import held
+from fastcurv.critical.nearness import nearness_from_numbers
 from fastcurv.optimize import find
 from fastcurv.optimize.find import find_critical_point
 from fastcurv.reference import ReferenceModel, ReferenceObjective
@@ -226,7 +226,9 @@ def test_where_no_step_helps_and_nothing_is_near_the_search_ends(monkeypatch):
     ob = fc.Objective(fc.MLP([4, 5, 1], "gelu"), X, 2e5 + rng.standard_normal(13), loss="mse")
     asked = []
     monkeypatch.setattr(
-        find, "nearness_at", lambda ob, theta, H: asked.append(1) or held(1.0, 2.0, 1.0, None)
+        find,
+        "nearness_at",
+        lambda ob, theta, H: asked.append(1) or nearness_from_numbers(1.0, 2.0, 1.0, None),
     )
     result = find_critical_point(ob, ob.model.init(seed=1), "newton-mr", max_iter=50)
     assert not result.success and result.status in (1, 2)

@@ -452,7 +452,7 @@ def plan_moves(owners: Sequence[str | None], threads: dict[str, int]) -> dict[in
 
     Examples
     --------
-    >>> moves(["a", "a", "a", "a"], {"a": 1, "b": 1})
+    >>> plan_moves(["a", "a", "a", "a"], {"a": 1, "b": 1})
     {0: 'b', 1: 'b'}
     """
     held = {name: sum(owner == name for owner in owners) for name in threads}

@@ -330,7 +330,7 @@ class Objective(
             given.learn(self.y, self.model.sizes[-1], self.sample_weight)
 
     def _frame(self, keep: int = 1) -> Any:
-        return load_module("network.sums").Frame(
+        return load_module("network.sums").ShardSettings(
             self.model, self.loss, self.n_samples, self.n_threads, keep
         )
 

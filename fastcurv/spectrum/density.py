@@ -154,12 +154,10 @@ def spectral_density(
     )
     if form.kind == "matrix":
         P, n_products = form.make()
-        return density_from_eigenvalues(eigvalsh(P), None, n, n_products, look, operator_dtype(op))
+        return exact_density(eigvalsh(P), None, n, n_products, look, operator_dtype(op))
     small = None if form.kind == "products" else form.make()
     if isinstance(small, DenseReduction) and len(small.matrix) <= ALL_EIGENVALUES_MAX_N:
-        return density_from_eigenvalues(
-            eigvalsh(small.matrix), small, n, 0, look, operator_dtype(op)
-        )
+        return exact_density(eigvalsh(small.matrix), small, n, 0, look, operator_dtype(op))
     op = op if small is None else cast(Operator, small)
     deflate = (against is None and op.shape[0] <= DEFLATION_MAX_N) if deflate is None else deflate
     known, spent = known_pairs(op, against)
@@ -189,7 +187,7 @@ def spectral_density(
     return assemble(quadratures, known.values, n, look, small, run.dtype, **facts)
 
 
-def density_from_eigenvalues(
+def exact_density(
     values: Floats,
     small: Any,
     n: int,
@@ -208,7 +206,7 @@ def density_from_eigenvalues(
 def density_of(values: Floats, dtype: np.dtype[Any]) -> SpectralDensity:
     """Return the density of an operator of this dtype from all its eigenvalues ``(n,)``."""
     look = check_look("linear", None, None, 1024, None)
-    return density_from_eigenvalues(values, None, len(values), 0, look, dtype)
+    return exact_density(values, None, len(values), 0, look, dtype)
 
 
 class Quadrature(NamedTuple):

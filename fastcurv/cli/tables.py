@@ -51,6 +51,7 @@ N_FIRST_LINES, N_FIRST_CELLS = 50, 2000  # from which the separator is chosen
 MIN_ROWS = 10  # fewer rows tell nothing about rows that were left out
 MIN_SIZE, MAX_SIZE = 1e-75, 1e75  # of the largest number of a column: squared errors have variances
 MAX_TYPO_SHARE = 0.1  # of the cells of a column, up to which other cells are mistakes
+MAX_MARKS = 5  # different words in up to half of the cells of a column of numbers
 MAX_CATEGORIES = 30  # words of a column that become inputs, the most frequent ones
 MAX_CLASSES = 20  # different whole numbers up to which they are classes, ...
 MIN_ROWS_PER_CLASS = 5  # ... if there are as many rows for each on average
@@ -556,7 +557,10 @@ def _refuse_few_words(cells: Cells, bad: list[int], where: Callable[[int], str])
     if not bad:
         return
     present = sum(cell.lower() not in NUMBER_GAPS for cell in cells)
-    if len(bad) <= MAX_TYPO_SHARE * present:
+    numbers = len(bad) <= MAX_TYPO_SHARE * present
+    if len(bad) <= present / 2 and len(set(cells)) > MAX_CATEGORIES:
+        numbers |= len({cells[i] for i in bad}) <= MAX_MARKS  # such as <0.1, below what is measured
+    if numbers:
         raise ValueError(
             f"{where(bad[0])} must be a number, as most cells of the column are, got "
             f"{shown(cells[bad[0]])!r}. Correct it, or leave the cell empty."

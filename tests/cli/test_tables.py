@@ -217,6 +217,8 @@ REFUSED = {
     "infinite": (f"a,y\n{SOME}1,inf\n", None, "line 22, column 'y', must be a number of at most"),
     "typo": (f"a,y\n{SOME}l.5,1\n", None, "line 22, column 'a', must be a number, as most cells of "
              "the column are, got 'l.5'. Correct it, or leave the cell empty."),
+    "below what is measured": (lines(lambda i: f"{i}.5" if i % 4 else "<1", Y, names="a,y"), None,
+                               "line 2, column 'a', must be a number, as most cells of the column"),
     "typo in targets": (f"a,y\n{SOME}1,2..3\n", None, "line 22, column 'y', must be a number, as"),
     "no such target": (f"a,y\n{SOME}", "z", "t.csv, got 'z'; its columns are a, y."),
     "target in capitals": (f"a,y\n{SOME}", "Y", "Did you mean 'y'?"),

@@ -222,7 +222,12 @@ def load_run(path: str | Path, **instead: Any) -> SavedRun:
         counted = _counted(history, more.get("phases", ()))
     except Exception as error:
         missing = f"{error} is missing" if isinstance(error, KeyError) else shown(error, 300)
-        raise ValueError(f"{path} is not a run that 'fastcurv train' saved: {missing}") from None
+        cure = (
+            "" if path.suffix in RUN_SUFFIXES else " The name of a table must end in .csv or .tsv."
+        )
+        raise ValueError(
+            f"{path} is not a run that 'fastcurv train' saved: {missing}.{cure}"
+        ) from None
     if recipe.n_outputs is None:
         model = None
     elif model is not None and recipe.dtype != model.dtype.name:

@@ -293,6 +293,13 @@ def test_each_kind_of_table_gives_a_page(kind, tmp_path):
     assert 1e4 < page.stat().st_size < 3e5
 
 
+def test_a_table_with_another_suffix_is_refused_with_the_suffixes_of_tables(tmp_path, capsys):
+    path = tmp_path / "t.txt"
+    path.write_text("a,y\n1,2\n")
+    assert main(["report", str(path)]) == 2
+    assert "The name of a table must end in .csv or .tsv.\n" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -78,8 +78,10 @@
       el("text", { x: size.l - 6, y: at + 4, "text-anchor": "end" }, svg, text);
     }
     el("rect", { ...frame, class: "frame" }, svg);
-    el("text", { x: size.l + size.w / 2, y: size.H - 4, "text-anchor": "middle", class: "name" }, svg, v.xlabel);
-    el("text", { x: size.l, y: size.t - 8, class: "name" }, svg, v.ylabel);
+    const fitted = (text, room) => (text.length * 6.7 > room ? text.slice(0, Math.floor(room / 6.7) - 1) + "\u2026" : text);
+    const middle = { x: size.l + size.w / 2, y: size.H - 4, "text-anchor": "middle", class: "name" };
+    el("text", middle, svg, fitted(v.xlabel, size.w + 20));
+    el("text", { x: size.l, y: size.t - 8, class: "name" }, svg, fitted(v.ylabel, size.w));
   }
 
   function chart(box) {

@@ -36,7 +36,15 @@ MAX_SCORE_GAP = 0.03  # between the score of rows left out and that of refits, a
 MAX_MOVED_SCORE = 0.01  # change of the score from the fit to the minimum near it
 LEVEL = 0.95  # of intervals
 MIN_PROBABILITY = 1e-15  # below which a probability counts as this, in the logarithm
-LINEAR_PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # tried for the linear model, by rows left out
+LINEAR_PENALTIES = (
+    1e-4,
+    1e-3,
+    1e-2,
+    1e-1,
+    1.0,
+    10.0,
+    100.0,
+)  # tried for the linear model, by rows left out
 MAX_LINEAR_PARAMS = 1000
 MAX_EVIDENCE_PARAMS = 1500  # of the matrix whose determinant is the evidence
 MAX_DECREMENT = 0.5  # of the log posterior, beyond which the end of a fit is no minimum
@@ -175,7 +183,7 @@ class Fit:
         if self.numbers or len(classes) == len(self.classes):
             return predictions
         every = np.zeros((len(predictions), len(self.classes)))
-        every[:, np.isin(self.classes, classes)] = predictions
+        every[:, np.isin(self.classes, classes)] = predictions if len(classes) > 1 else 1.0
         return every
 
     def slopes(self, rows: Indices) -> Floats:
@@ -267,6 +275,12 @@ class EstimatorFit(Fit):
                 "y must have one class for each row for a report, got several labels. Report on "
                 "one label at a time."
             )
+        if not hasattr(est, "classes_"):
+            try:
+                self.given = self.given.astype(float)
+            except (TypeError, ValueError):
+                first = self.given.reshape(-1).tolist()[0]
+                raise ValueError(f"y must hold numbers, as in the fit, got {first!r}.") from None
         self.ob, self.theta = est.objective(X, y), np.asarray(est.theta_)
         self.shift = float(getattr(est, "y_shift_", [0.0])[0])
         self.scale = float(getattr(est, "y_scale_", [1.0])[0])
@@ -516,11 +530,7 @@ def _choose(found: Numbers) -> None:
 
 def _null_loss(fit: Fit) -> float:
     """Return the mean loss of the best constant prediction."""
-    if fit.numbers:
-        return float(fit.y.var())
-    shares = np.bincount(fit.y, minlength=len(fit.classes)) / fit.n
-    shares = shares[shares > 0]
-    return float(-np.sum(shares * np.log(shares))) or 1.0
+    return float(constant_losses(fit).mean()) or 1.0
 
 
 @dataclass(frozen=True)
@@ -577,6 +587,22 @@ def evidence_of(fit: Fit) -> float:
     except ValueError:
         return math.nan
     return found.evidence if found.decrement <= MAX_DECREMENT else math.nan
+
+
+def constant_losses(fit: Fit) -> Floats:
+    """Return the loss of each row of a fit, if all are predicted by the mean of the targets, or by
+    the shares of the classes.
+    """
+    if fit.numbers:
+        return fit.losses(np.full(fit.n, fit.y.mean()))
+    shares = np.bincount(fit.y, minlength=len(fit.classes)) / fit.n
+    return fit.losses(np.tile(shares, (fit.n, 1)))
+
+
+def predicts_something(found: Numbers, left_out: Floats) -> bool:
+    """Return whether predictions of rows left out lose less than a constant does."""
+    gain = (constant_losses(found.fit) - found.fit.losses(left_out))[found.rows]
+    return bool(gain.mean() > 0)
 
 
 def loss_difference(found: Numbers) -> tuple[float, float]:

@@ -14,7 +14,17 @@ import numpy as np
 from ..common.checks import is_sparse
 from ..common.errors import accept_aliases, typed
 from ..common.runtime import one_blas_thread
-from .fit_numbers import LEVEL, EstimatorFit, Fit, Numbers, Trained, loss_difference, measure
+from ..structure.tables import LOSSES
+from .fit_numbers import (
+    LEVEL,
+    EstimatorFit,
+    Fit,
+    Numbers,
+    Trained,
+    loss_difference,
+    measure,
+    predicts_something,
+)
 from .fit_pictures import (
     Page,
     add_calibration,
@@ -29,7 +39,9 @@ from .fit_pictures import (
     choose_rows,
 )
 from .report import Report
+from .tables import MIN_ROWS
 
+MAX_LOSS_CHANGE = 1e-3  # relative, of rounding, beyond which rows are not those of a fit
 MAX_DENSE_ENTRIES = 20_000_000  # of a sparse X that is made dense
 
 
@@ -80,7 +92,8 @@ def build(
     Raises
     ------
     ValueError
-        If y has several targets, or if X and y are not the rows of the fit.
+        If y has several targets, or if X and y are not the rows of the fit, have weights, or are
+        fewer than 10.
     """
     note = progress or (lambda text: None)
     if is_sparse(X):
@@ -93,7 +106,10 @@ def build(
     X = np.asarray(X)
     bare = isinstance(estimator, Trained)
     fit: Fit = Fit(estimator, X, y) if bare else EstimatorFit(estimator, X, y)
+    _check_rows(fit)
     columns = [f"x{i}" for i in range(X.shape[1])] if names is None else list(map(str, names))
+    if len(columns) != X.shape[1]:
+        raise ValueError(f"names must have one for each of {X.shape[1]} columns, got {names!r}.")
     target = target or "y"
     with one_blas_thread():  # matrices are small, and threads that wait take processor time
         found = measure(fit, note)
@@ -110,6 +126,26 @@ def build(
     _code(page, source)
     page.facts |= {"calls": page.calls, "setup": "\n".join(found.setup)}
     return page.report, page.facts
+
+
+def _check_rows(fit: Fit) -> None:
+    """Raise ValueError if the rows are too few or all alike, or are not those of the fit."""
+    if fit.n < MIN_ROWS:
+        raise ValueError(f"y must have at least {MIN_ROWS} rows for a report, got {fit.n}.")
+    if (fit.y == fit.y[0]).all():
+        raise ValueError(
+            f"y must hold different values for a report, got {fit.given.tolist()[0]!r} alone."
+        )
+    known = getattr(fit.est, "loss_", None)
+    if known is None or getattr(fit.est, "early_stopping", False):  # which holds rows back
+        return
+    per_output = LOSSES[fit.ob.loss].sklearn[1](fit.ob.model.sizes[-1])
+    loss = fit.ob.value(fit.theta) * per_output
+    if abs(loss - known) > MAX_LOSS_CHANGE * max(abs(known), abs(loss)):
+        raise ValueError(
+            f"X and y must be all rows of the fit, without sample_weight, got rows with a loss of "
+            f"{loss:.4g} where estimator.loss_ is {known:.4g}. Call fit on these rows first."
+        )
 
 
 def add_pictures(page: Page) -> None:
@@ -211,6 +247,10 @@ def _score(page: Page) -> None:
             else ("-np.nanmean(np.log(np.maximum(left_out[np.arange(len(y)), codes], 1e-15)))")
         )
         calls.append(page.call("left_out_log_loss", loss, code, f"{loss:.3f}"))
+        share = float(np.bincount(fit.y).max() / fit.n)
+        sentence += f" The most frequent class alone: {page.score(share)}."
+        code = "np.bincount(codes).max() / len(codes)"
+        calls.append(page.call("most_frequent_class", share, code, page.score(share)))
     page.facts["left_out_by"] = "rows" if found.closed else "folds"
     page.facts["left_out_rows"] = count
     _say(page, sentence, calls)
@@ -228,13 +268,17 @@ def _linear(page: Page) -> None:
         return
     gain, error = loss_difference(found)
     score = found.linear.score
-    if gain > 2 * error:
+    useful = predicts_something(found, found.left_out)
+    if not useful and not predicts_something(found, found.linear.left_out):
+        constant = "the mean of the targets" if fit.numbers else "the shares of the classes"
+        then = f". Neither predicts better than {constant}, so the network is not needed here"
+    elif gain > 2 * error:
         then = ", so the network predicts better, by more than two standard errors"
     elif gain < -2 * error:
         then = ", which predicts better: the network is not needed here"
     else:
         then = ", so the network is not needed here"
-    page.facts["network_needed"] = gain > 2 * error
+    page.facts["network_needed"] = useful and gain > 2 * error
     page.facts["loss_difference"], page.facts["loss_difference_error"] = gain, error
     line = fit.units_code("line.predictions")
     code = "line.score" if _plain(fit) else f"score({line}, slice(None))"
@@ -261,11 +305,14 @@ def _interval(page: Page) -> None:
         code = "np.median(high - low) / 2"
         how = "jackknife+"
     else:
-        errors = np.abs(fit.y - found.left_out)[found.rows]
-        width = float(np.quantile(errors, LEVEL, method="higher"))
-        code = f'np.nanquantile(np.abs(y - left_out), {LEVEL}, method="higher")'
+        errors = np.sort(np.abs(fit.y - found.left_out)[found.rows])
+        place = math.ceil(LEVEL * (len(errors) + 1)) - 1  # as of a new row among those of the fit
+        width = float(errors[place]) if place < len(errors) else math.inf
+        code = f"np.sort(np.abs(y - left_out))[{place}]"
         how = _folds(found)
     if not math.isfinite(width):
+        count = int(found.rows.sum())
+        _say(page, f"{count} rows are too few for intervals that hold 95% of new rows.", [])
         return
     sentence = (
         f"A new prediction is within {width:.3g} of the truth for 95% of new rows ({how}, "
@@ -348,7 +395,8 @@ def report(
     TypeError
         If the estimator is neither an `MLPRegressor` nor an `MLPClassifier`.
     ValueError
-        If it is not fitted, or with several targets or labels.
+        If it is not fitted, or with several targets or labels, or if X and y are not the rows of
+        the fit, or have weights, or are fewer than 10.
 
     See Also
     --------
@@ -387,8 +435,12 @@ def report(
             source = "est, X = pipe[-1], pipe[:-1].transform(X)"
     if not hasattr(estimator, "input_jacobian"):
         raise TypeError(
-            f"estimator must be an MLPRegressor or an MLPClassifier, got {typed(estimator)}. Use "
-            "fastcurv.from_sklearn for networks of scikit-learn."
+            f"estimator must be an MLPRegressor or an MLPClassifier, got {typed(estimator)}. "
+            + (
+                "Fit its best_estimator_ or regressor_ alone to the same rows."
+                if hasattr(estimator, "best_estimator_") or hasattr(estimator, "regressor_")
+                else "Use fastcurv.from_sklearn for networks of scikit-learn."
+            )
         )
     page, facts = build(
         estimator, X, y, names=names, target=target, source=source, seed=seed, table=table

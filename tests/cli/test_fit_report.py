@@ -130,6 +130,44 @@ def test_what_is_refused_is_said_in_one_sentence(rng):
     labels = np.stack([y > 30, y > 40], 1).astype(int)
     with pytest.raises(ValueError, match="one class for each row for a report"):
         fc.report(fc.MLPClassifier((3,), "tanh", alpha=1.0).fit(X, labels), X, labels)
+    with pytest.raises(ValueError, match=r"X and y must be all rows of the fit, .* Call fit on"):
+        fc.report(est, X[::-1], y)
+    weighted = fc.MLPRegressor((3,), "tanh", alpha=1.0).fit(X, y, np.arange(1.0, 41.0))
+    with pytest.raises(ValueError, match="without sample_weight, got rows with a loss of"):
+        fc.report(weighted, X, y)
+    with pytest.raises(ValueError, match="y must have at least 10 rows for a report, got 8"):
+        fc.report(fc.MLPRegressor((3,), "tanh", alpha=1.0).fit(X[:8], y[:8]), X[:8], y[:8])
+    with pytest.raises(ValueError, match=r"y must hold different values for a report, got 2\.0"):
+        fc.report(fc.MLPRegressor((3,), "tanh").fit(X, 0 * y + 2), X, 0 * y + 2)
+    with pytest.raises(ValueError, match="y must hold numbers, as in the fit, got 'a'"):
+        fc.report(est, X, np.full(40, "a"))
+    with pytest.raises(ValueError, match=r"names must have one for each of 3 columns, got \['a'\]"):
+        fc.report(est, X, y, names=["a"])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_noise_needs_no_network_and_few_rows_have_no_interval(rng):
+    """Decay that is strong makes all predictions nearly the mean, of which the linear model has the
+    choice too.
+    """
+    X, y = rng.standard_normal((60, 3)), rng.standard_normal(60)
+    est = fc.MLPRegressor((3,), "tanh", alpha=60.0, random_state=0).fit(X, y)
+    facts = fc.report(est, X, y).facts
+    assert facts["network_needed"] is False and facts["left_out_score"] <= 0
+    assert facts["linear_score"] > -0.05  # the mean of 59 rows has -0.034
+    assert any("Neither predicts better than the mean" in s for s in facts["first_screen"])
+    est = fc.MLPRegressor((3,), "relu", alpha=1.0, random_state=0).fit(X[:15], y[:15])
+    facts = fc.report(est, X[:15], y[:15]).facts
+    assert facts["left_out_by"] == "folds" and "half_width" not in facts
+    assert "15 rows are too few for intervals that hold 95% of new rows." in facts["first_screen"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_class_with_one_row_is_missing_in_a_fold(rng):
+    X, y = rng.standard_normal((30, 2)), np.where(np.arange(30) == 3, "rare", "usual")
+    facts = fc.report(fc.MLPClassifier((2,), "tanh", alpha=1.0).fit(X, y), X, y).facts
+    assert facts["most_frequent_class"] == 29 / 30 and facts["network_needed"] is False
+    assert any("The most frequent class alone: 96.7%." in s for s in facts["first_screen"])
 
 
 def scatters(page):
@@ -189,7 +227,11 @@ window.addEventListener("load", () => {
   const copies = [...document.querySelectorAll(".copy")];
   const charts = [...document.querySelectorAll(".chart")].map((one) => one.dataset.ready);
   const page = document.documentElement;
-  const result = { seen, faults, labels, charts, live: !!box.querySelector("[aria-live]"),
+  const outside = [...document.querySelectorAll("text.name")].filter((one) => {
+    const text = one.getBoundingClientRect(), frame = one.ownerSVGElement.getBoundingClientRect();
+    return text.left < frame.left - 1 || text.right > frame.right + 1;
+  }).map((one) => one.textContent);
+  const result = { outside, seen, faults, labels, charts, live: !!box.querySelector("[aria-live]"),
     reached: svg.tabIndex, copies: copies.map((b) => [b.dataset.code, b.tabIndex]),
     wide: page.scrollWidth, room: window.innerWidth };
   const pre = top.document.createElement("pre");
@@ -209,12 +251,13 @@ window.addEventListener("load", () => {
 def test_a_dot_that_is_chosen_shows_its_rows_in_a_browser(rng, tmp_path, width):
     """By a click and by the arrow keys, without an error or a line that is wider than the page."""
     fit, X, y = regression(rng)
-    page, facts = fit_report.build(fit, X, y)
+    name = "</script><img src=x onerror=x.y()> in thousands of euros for each year"
+    page, facts = fit_report.build(fit, X, y, target=name, names=["<b>", "\"'", "\u00df `x`"])
     (view,) = scatters(page)
     which = int(np.argmax(y))  # no other dot lies above it
     steps = STEPS.replace("NUMBER", str(len(X))).replace("WHICH", str(which))
     result = reported(page.to_html().replace("<head>", "<head>" + steps), tmp_path, width, 3000)
-    assert result["faults"] == [] and result["wide"] <= result["room"] == width
+    assert result["faults"] == result["outside"] == [] and result["wide"] <= result["room"] == width
     assert result["live"] and result["reached"] == 0 and set(result["charts"]) == {"yes"}
     assert all(result["labels"]) and all(tab == 0 for _, tab in result["copies"])
     assert {call["call"] for call in facts["calls"]} < {code for code, _ in result["copies"]}

@@ -56,7 +56,7 @@ def local_and_distributed(client, dtype="float64", weights=True, **options):
 
 
 @pytest.mark.parametrize("dtype, tol", [("float64", 1e-13), ("float32", 2e-6)])
-def test_everything_is_that_of_the_rows_in_one_place(client, rng, dtype, tol):
+def test_all_results_of_shards_equal_those_in_memory(client, rng, dtype, tol):
     """All results of shards equal those of the same samples in memory."""
     a, b, theta = local_and_distributed(client, dtype, l2=1e-2)
     assert b.n_samples == a.n_samples and b.n_shards == SHARDS
@@ -94,7 +94,7 @@ def test_algorithms_give_the_same_results_on_shards(client):
     assert np.abs(epochs[0] - epochs[1]).max() <= 1e-12
 
 
-def test_bounds_hold(client, rng):
+def test_bounds_of_distributed_objectives_hold(client, rng):
     """Proved bounds of distributed objectives hold."""
     a, b, theta = local_and_distributed(client, "float32", l2=1e-3)
     v = rng.standard_normal(a.n_params).astype("float32")

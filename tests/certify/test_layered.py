@@ -115,7 +115,7 @@ def test_the_bounds_follow_units(rng):
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
-def test_the_gauss_newton_matrix_too(activation, rng):
+def test_the_gauss_newton_matrix_lies_within_its_bounds(activation, rng):
     """The matrix assembled layer by layer equals that of products for the Gauss-Newton
     matrix too.
     """
@@ -129,7 +129,7 @@ def test_the_gauss_newton_matrix_too(activation, rng):
     assert off <= known.error() + np.linalg.norm(G.column_bounds())
 
 
-def test_classify_and_inertia_take_it(rng):
+def test_classify_and_inertia_use_the_assembled_matrix(rng):
     """`classify` and `inertia` use the assembled matrix if all samples are in memory, with a bound
     near that of products.
     """
@@ -149,7 +149,7 @@ def test_classify_and_inertia_take_it(rng):
     assert fc.inertia(H).n_positive == model.n_params
 
 
-def test_where_it_is_not_offered(rng):
+def test_unsuitable_objectives_have_no_assembled_matrix(rng):
     """Wide layers, single precision, Fisher's matrix, batch normalisation and overflow have no
     assembled matrix.
     """

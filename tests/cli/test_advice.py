@@ -238,7 +238,7 @@ def test_predictions_are_in_units_and_labels_of_the_training_data(folder, tmp_pa
     )
 
 
-def test_predictions_of_each_kind_of_target_and_of_other_programs(folder):
+def test_predict_handles_every_kind_of_target_and_foreign_models(folder):
     k, d = quoted(folder, "k.tsv"), quoted(folder, "d.csv")
     kinds = [line.split("\t")[3] for line in (folder / "k.tsv").read_text().splitlines()[1:]]
     for name in ("words", "normal"):

@@ -54,7 +54,7 @@ def test_unsuitable_files_raise_short_errors(name, file):
     assert "\n" not in str(error.value)
 
 
-def test_targets_of_a_csv_file(file):
+def test_the_target_column_of_a_csv_file_can_be_chosen(file):
     """The target column of a CSV file may be chosen by its number, and has classes, real numbers or
     words.
     """
@@ -86,7 +86,7 @@ def test_one_integer_target_column_is_classes_and_two_are_numbers(file):
     assert two.loss == "mse" and two.n_outputs == 2
 
 
-def test_accuracy_of_one_output_for_two_classes(file):
+def test_accuracy_counts_one_output_for_two_classes(file):
     data = file(np.arange(12) % 2, loss="binary_cross_entropy")
     assert data.score_name == "accuracy" and data.n_outputs == 1
     sure = np.where(data.y > 0.5, 3.0, -3.0)

@@ -111,8 +111,10 @@ def test_a_report_takes_a_pipeline_and_is_shown_in_notebooks(rng, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_fit_that_has_not_converged_is_said_to_be_none(rng):
-    """Its rows left out are those of folds, and nothing is said of parameters."""
+def test_the_report_states_that_a_fit_has_not_converged(rng):
+    """For a fit that has not converged, predictions without a sample come from folds, and no
+    effective number of parameters is given.
+    """
     _, X, y = regression(rng)
     est = fc.MLPRegressor((3,), "tanh", solver="adam", max_iter=3, random_state=0).fit(X, y)
     facts = fc.report(est, X, y).facts
@@ -120,7 +122,7 @@ def test_a_fit_that_has_not_converged_is_said_to_be_none(rng):
     assert facts["left_out_by"] == "folds" and "effective_parameters" not in facts
 
 
-def test_what_is_refused_is_said_in_one_sentence(rng):
+def test_unsupported_estimators_and_targets_raise_a_clear_error(rng):
     est, X, y = regression(rng)
     with pytest.raises(TypeError, match="estimator must be an MLPRegressor or an MLPClassifier"):
         fc.report(Ridge().fit(X, y), X, y)
@@ -249,7 +251,9 @@ window.addEventListener("load", () => {
     "width", [390, *(pytest.param(width, marks=pytest.mark.nightly) for width in (800, 1280))]
 )
 def test_a_dot_that_is_chosen_shows_its_rows_in_a_browser(rng, tmp_path, width):
-    """By a click and by the arrow keys, without an error or a line that is wider than the page."""
+    """A click or the arrow keys select a dot, which shows its samples without an error or a line
+    wider than the page.
+    """
     fit, X, y = regression(rng)
     name = "</script><img src=x onerror=x.y()> in thousands of euros for each year"
     page, facts = fit_report.build(fit, X, y, target=name, names=["<b>", "\"'", "\u00df `x`"])

@@ -52,8 +52,8 @@ def table_of(text):
 
 
 def test_training_ends_at_a_proved_minimum_whose_decay_is_that_of_the_estimator(numbers):
-    """By `alpha="evidence"`, which leaves the biases out of the penalty: within a step of the path.
-    A second fit is the same to the last bit.
+    """The decay is within one step of the path of that by `alpha="evidence"`, which omits biases
+    from the penalty, and a second fit is bitwise identical.
     """
     pytest.importorskip("sklearn")
     fit = fit_table(numbers, "y")
@@ -87,7 +87,9 @@ def test_some_of_many_rows_choose_nearly_the_same_decay(numbers, monkeypatch):
 
 
 def test_folds_choose_the_decay_of_a_wide_table(numbers, monkeypatch):
-    """Not far from that of the evidence: the loss of rows left out is within a tenth."""
+    """The loss of held-out samples with the decay chosen by folds is within a tenth of that by the
+    evidence.
+    """
     by_evidence = fit_table(numbers, hidden=(3,))
     monkeypatch.setattr(module, "MAX_PATH_PARAMS", 15)
     fit = fit_table(numbers, hidden=(3,))
@@ -112,7 +114,9 @@ def test_targets_without_noise_or_without_slopes_are_learnt(hidden, folds, tmp_p
 
 
 def test_predictions_of_a_saved_network_are_those_of_the_fit(mixed, tmp_path, capsys):
-    """Of the training table, in its units; by name, so that columns may be in any order."""
+    """A saved network predicts in units of the training table, and finds columns by name in any
+    order.
+    """
     pytest.importorskip("sklearn")
     fit = fit_table(mixed, "y", hidden=(4,))
     out = tmp_path / "net.safetensors"
@@ -229,7 +233,7 @@ GARBLED = {
 
 
 @pytest.mark.parametrize("kind", GARBLED)
-def test_codes_that_are_garbled_are_refused(kind, numbers, tmp_path, monkeypatch):
+def test_garbled_codes_of_saved_runs_raise(kind, numbers, tmp_path, monkeypatch):
     fit = fit_table(numbers, hidden=(2,), alpha=1.0)
     path = tmp_path / "net.npz"
     from fastcurv.cli import recipe as saving
@@ -313,9 +317,7 @@ def test_a_table_with_another_suffix_is_refused_with_the_suffixes_of_tables(tmp_
         ("no.csv", "there is no file no.csv"),
     ],
 )
-def test_what_a_report_refuses_it_refuses_before_any_work(
-    words, message, numbers, capsys, monkeypatch
-):
+def test_invalid_report_options_raise_before_any_work(words, message, numbers, capsys, monkeypatch):
     monkeypatch.setattr(module, "minimize", lambda *_, **__: pytest.fail("work was begun"))
     assert main(["report", *words.format(table=numbers).split()]) == 2
     error = capsys.readouterr().err

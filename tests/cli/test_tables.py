@@ -120,7 +120,7 @@ def test_tables_of_every_kind_hold_the_same_numbers(kind, read):
     assert np.array_equal(table.y, Y) and not table.classes and table.notes == notes
 
 
-def test_two_columns_and_a_time_alone(read):
+def test_tables_of_two_columns_have_one_input(read):
     assert inputs(read(lines(A, Y, names="a,y"))).shape == (N, 1)
     counted = read(lines(range(N), Y, names="t,y"))
     assert inputs(counted).shape == (N, 1) and counted.notes == ()
@@ -132,8 +132,10 @@ def test_duplicated_rows_are_counted(read):
     assert note.startswith(f"{N} rows are copies of earlier rows")
 
 
-def test_fifty_thousand_rows(read):
-    """In a few seconds; each row keeps the number of its line."""
+def test_fifty_thousand_rows_are_read_with_their_line_numbers(read):
+    """A table of fifty thousand rows is read in a few seconds, and each row keeps the number of its
+    line.
+    """
     more = np.random.default_rng(1).normal(size=(50_000, 3)).round(4)
     words = np.array(["a", "b", "c"])[np.arange(50_000) % 3]
     text = "x,w,z,y\n" + "".join(
@@ -292,7 +294,9 @@ def test_rare_words_have_no_input(read):
 
 
 def test_a_table_of_numbers_is_scaled_as_train_scales_it(read):
-    """By load_dataset, which reads .csv files another way; the target in its units again."""
+    """Scaled numbers equal those of load_dataset, which reads .csv files in another way, and the
+    scaling of the target can be undone.
+    """
     table = read(PLAIN)
     path = table.sheet.path
     mine, _ = load_table(path, None, None)

@@ -58,7 +58,7 @@ def verdict_answer(point: CriticalPoint) -> list[Any]:
 
 
 def at(ob: Any, theta: Any, off: dict[str, float] = OFF) -> dict[str, list[Any]]:
-    """At a point and beside it, asked in several ways."""
+    """Return verdicts at a point and near it, with several options."""
     v = np.cos(np.arange(len(theta)) ** 1.5)
     v /= np.linalg.norm(v)
     found = {}

@@ -71,7 +71,7 @@ def with_linear_term(name):
 
 def test_unchanged_objectives_keep_their_proofs():
     class Named(fc.Objective):
-        """A subclass with functions of its own beside those of the loss."""
+        """A subclass with functions of its own in addition to those of the loss."""
 
         colour = "red"
 

@@ -207,7 +207,7 @@ POINTS = [
 
 
 class Facts:
-    """What is known of a point without the library's matrices: differences, steps and spectra."""
+    """Facts about a point from differences, steps and spectra, without the library's matrices."""
 
     def __init__(self, ob, theta, point, options):
         self.ob, self.theta, self.point, self.options = ob, theta, point, options
@@ -402,7 +402,7 @@ def zeros_of_the_family(f, count):
 
 
 def kinks(f, count):
-    """As many pre-activations of hidden units are 0 up to rounding."""
+    """Return the number of pre-activations of hidden units that are 0 up to rounding."""
     layers, found = f.ob.model.unflatten(f.theta), 0
     h = STREAMED_ROWS if isinstance(f.ob, fc.StreamedObjective) else f.ob.X
     for W, b in layers[:-1]:

@@ -124,8 +124,8 @@ def test_saddles_proved_by_two_vectors_report_no_h():
 
 
 def test_no_theorem_on_a_ball_of_radius_zero():
-    """Curvature that is 2 on one side of theta and -2 on the other: on theta alone it is constant,
-    and beside it nothing bounds how it changes.
+    """If the curvature is 2 on one side of theta and -2 on the other, no theorem holds on a ball of
+    radius 0, since nothing bounds the change nearby.
     """
     ob = FunctionObjective(
         1,

@@ -685,7 +685,7 @@ def test_newtons_method_takes_at_most_the_steps_allowed():
     assert np.abs(polish(BOWL, np.ones(3))).max() <= 1e-15
 
 
-def test_reference_products_with_zero_and_nan():
+def test_reference_products_keep_zero_and_nan():
     net = ReferenceObjective(ReferenceModel([2, 3, 1]), np.ones((4, 2)), np.zeros(4), "mse")
     H = net.hessian(np.linspace(-1, 1, net.n_params))
     assert not (H @ np.zeros(net.n_params)).any()

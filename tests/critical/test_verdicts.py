@@ -120,8 +120,8 @@ def test_matrices_of_prescribed_spectra_get_their_kind_and_counts(values, kind, 
 
 
 def test_every_counted_sign_of_an_eigenvalue_is_right():
-    """Of eigenvalues near the rounding level, each that is counted has the right sign, and the
-    others are counted as zeros.
+    """For eigenvalues near the rounding level, every counted sign is right, and the others count as
+    zeros.
     """
     rng = np.random.default_rng(0)
     undecided = 0
@@ -273,7 +273,7 @@ def test_float32_models_are_judged_in_float64():
         ({"krylov": fc.spectrum.Krylov(np.eye(4))}, ValueError, "krylov"),
     ],
 )
-def test_bad_input(bad, error, words):
+def test_invalid_arguments_of_classify_raise(bad, error, words):
     with pytest.raises(error, match=words):
         classify(**{"ob": lecture_toy(), "theta": [0.0, 0.0], **bad})
     assert classify(lecture_toy(), [0.0, 0.0], dense_below=np.inf).kind == "saddle"

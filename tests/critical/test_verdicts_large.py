@@ -40,7 +40,7 @@ def classify_spectrum(values, seed=0, mirrors=1, **options):
     )
 
 
-def test_a_hundred_thousand_parameters_and_one_barely_negative_eigenvalue():
+def test_one_slightly_negative_eigenvalue_of_a_hundred_thousand_is_found():
     n = 100_000
     values = np.linspace(0, 1, n)
     values[0] = -1e-4

@@ -12,7 +12,9 @@ LENGTHS = [1, 3, 7, 15, 16, 17, 33, 513, 1030, 2047, 2048, 2049, 20001]
 
 
 def test_rows_against_float64(arch, dtype, rng):
-    """Results are within the error of one panel's sum, and nothing outside the rows is written."""
+    """Operations on rows agree with float64 within the error of one panel's sum, and write nothing
+    outside the rows.
+    """
     for n in LENGTHS:
         gamma = 600 * np.finfo(dtype).eps
         for m, s in [(1, 1), (3, 2), (4, 3), (5, 4), (9, 5), (17, 8), (6, 10), (7, 16)]:

@@ -98,7 +98,7 @@ def spaces(ob: Any, theta: Any) -> dict[str, list[Any]]:
 
 
 def describe_operator(H: Any, v: Any, blocks: bool) -> list[Any]:
-    """Return products of an operator and of its shift, and of two of its blocks if asked for."""
+    """Return products of an operator and of its shift, and optionally of two of its blocks."""
     text, numbers = masked(repr(H))
     V = np.sin(np.outer(np.arange(1, len(v) + 1), [1.0, 2.3])).astype(H.dtype)
     numbers += [

@@ -32,7 +32,7 @@ def test_labels_of_any_integer_type_and_broadcast_rows_are_accepted(dtype, rng):
 
 @every_net
 def test_out_may_overlap_v(net, drawn):
-    """product(v, out=) where both are parts of one array, or the same one."""
+    """product(v, out=) is right if v and out overlap in one array or are the same array."""
     p = drawn(net)
     H = p.ob.hessian(p.theta)
     true = H @ p.v

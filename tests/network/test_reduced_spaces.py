@@ -363,8 +363,8 @@ def test_bounds_in_output_space_hold_against_extended_precision(rng):
 
 
 @in_long_double
-def test_what_adding_l2_rounds_off_is_in_the_bounds():
-    """A matrix far below l2, of which only its leading digits are left beside it."""
+def test_bounds_include_the_rounding_of_adding_l2():
+    """The matrix is so far below l2 that only its leading digits remain after l2 is added."""
     rng = np.random.default_rng(0)
     X, y = 1e-9 * rng.standard_normal((6, 9)), rng.standard_normal((6, 2))
     model = fc.MLP([9, 2], bias=False)

@@ -35,7 +35,7 @@ class ComputedRows(RowSource):
 
 
 class UncountedRows(ComputedRows):
-    """The same rows, whose number is unknown before they are read."""
+    """The same rows from a source that does not know their number before they are read."""
 
     n_rows = None
 

@@ -77,6 +77,7 @@ def test_every_row_source_gives_bitwise_identical_results(rng, tmp_path, number)
 
 
 def test_rows_from_hdf5(rng, tmp_path):
+    """Rows read from an HDF5 file give the results of those in memory."""
     h5py = pytest.importorskip("h5py")
     X, y, w = rows_of(rng)
     with h5py.File(tmp_path / "data.h5", "w") as file:
@@ -85,6 +86,7 @@ def test_rows_from_hdf5(rng, tmp_path):
 
 
 def test_rows_from_zarr(rng, tmp_path):
+    """Rows read from a Zarr array give the results of those in memory."""
     zarr = pytest.importorskip("zarr")
     X, y, w = rows_of(rng)
     parts = [zarr.array(a, chunks=10) for a in (X, y, w)]
@@ -92,6 +94,7 @@ def test_rows_from_zarr(rng, tmp_path):
 
 
 def test_rows_from_parquet(rng, tmp_path):
+    """Rows read from a Parquet file give the results of those in memory."""
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 

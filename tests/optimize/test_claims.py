@@ -75,7 +75,7 @@ def test_a_distant_start_is_not_called_unbounded():
     assert found.stopped != "unbounded" and found.fun < 2
 
 
-def test_a_verdict_that_was_interrupted_was_asked_for():
+def test_messages_distinguish_interrupted_and_unrequested_verdicts():
     def interrupted(t):
         raise KeyboardInterrupt
 
@@ -105,7 +105,7 @@ def test_layers_of_different_scale_stall_no_steps_and_are_no_kink(unit, rng):
 
 
 class Counted:
-    """Rosenbrock's function, which counts what it is asked for."""
+    """Rosenbrock's function, which counts its evaluations."""
 
     n_params = 5
 
@@ -174,7 +174,9 @@ def test_every_end_has_a_report_or_says_which_call_makes_one(method, options, ac
     assert quiet.report is None and "classify" not in quiet.message
 
 
-def test_where_no_call_makes_a_report_none_is_named():
-    """Of an objective without a Hessian, as of functions that SciPy holds."""
+def test_no_call_of_classify_is_advised_without_a_hessian():
+    """For an objective without a Hessian, such as functions given to SciPy, the message does not
+    mention `classify`.
+    """
     bare = SimpleNamespace(n_params=2, value=lambda t: t @ t, gradient=lambda t: 2 * t)
     assert "classify" not in fc.minimize(bare, np.ones(2), "l-bfgs", max_iter=1).message

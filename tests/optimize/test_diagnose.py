@@ -284,8 +284,8 @@ def huber(z, y):
 
 @pytest.mark.parametrize("loss", ["pseudo_huber", "log_cosh", "quantile", fc.Loss(huber)], ids=str)
 def test_a_robust_fit_of_targets_with_outliers_is_healthy(loss, rng):
-    """2% of the targets are 50 standard deviations off, which such a loss ignores: squares of these
-    rows say nothing of the fit. `mse` is told of them.
+    """A robust loss ignores 2% of targets that are 50 standard deviations off, so the fit is
+    healthy; the fit with `mse` is not.
     """
     ob = wave(rng, n=250)
     y = ob.y.copy()
@@ -537,12 +537,14 @@ def test_a_history_knows_its_method_and_survives_a_pickle(rng):
 
 @pytest.mark.parametrize("history", [{"time": [1.0]}, {"loss": ["no"]}, "no"])
 def test_a_history_without_losses_is_refused(rng, history):
+    """A history without losses raises an error."""
     ob = wave(rng)
     with pytest.raises((TypeError, ValueError), match="history"):
         fc.diagnose(ob, ob.model.init(seed=0), history)
 
 
 def test_objectives_without_rows_are_refused(rng):
+    """Objectives without samples raise an error."""
     ob = wave(rng)
     with pytest.raises(TypeError, match=r"must be a fastcurv\.Objective"):
         fc.diagnose(fc.testing.QuadraticObjective(np.eye(2)), np.zeros(2))

@@ -1,4 +1,4 @@
-"""How runs end: for each ending one run constructed for it, its status, success and sentence."""
+"""Endings of runs: one run constructed for each, with its status, success and sentence."""
 
 import re
 
@@ -126,7 +126,7 @@ TRUTHS = {
 
 @pytest.mark.parametrize("ending", TRUTHS)
 def test_the_sentence_of_every_ending_is_true(ending):
-    """What the message claims of a run holds of its final point and its history."""
+    """Every claim of the message holds for the run's final point and history."""
     make, words, _, _ = ENDINGS[ending]
     ob = make()
     start = ob.model.init(seed=0) if hasattr(ob, "model") else np.ones(1)

@@ -176,7 +176,9 @@ def test_the_saddles_of_deep_linear_nets_are_left(depth, learned, unhurried):
     "method", ["trust-region", "gauss-newton", "saddle-free-newton", "cubic", "levenberg-marquardt"]
 )
 def test_products_that_overflow_end_a_run(method):
-    """Of rates near 1e35, whose second derivatives are beyond float32's range, sparse rows' too."""
+    """A run ends without success if second derivatives of rates near 1e35 exceed float32's range,
+    for dense and sparse samples.
+    """
     for rows in (np.asarray, csr_matrix):
         model = fc.MLP([2, 1], "identity", bias=False, dtype="float32")
         ob = fc.Objective(model, rows(1e3 * np.eye(2, dtype="float32")), [1, 2], "poisson")
@@ -458,7 +460,7 @@ def test_a_wrong_gradient_stalls_the_run_at_its_start(method, words):
     assert np.array_equal(found.x, [0.0]) and found.fun == 0
 
 
-def test_newton_mr_on_a_slope_without_curvature():
+def test_newton_mr_reports_a_slope_without_curvature():
     found = fc.minimize(line(lambda x: x, curvature=0.0), np.zeros(1), "newton-mr", verdict=False)
     assert not found.success and "orthogonal to the range of the Hessian" in found.message
 
@@ -583,7 +585,7 @@ def test_statuses_are_numbered_as_minimize_lists_them():
 
 
 def test_the_default_of_epochs_and_of_iterations(problem, rng):
-    """100 epochs where rows are taken some at a time, 1000 iterations else."""
+    """The default is 100 epochs for mini-batches, and 1000 iterations otherwise."""
     p = problem(rng, (2, 2, 1), N=4)
     words = {"gradient_tol": 1e-300, "verdict": False}
     run = fc.minimize(p.ob, p.theta, "sgd", batch_size=4, learning_rate=1e-6, **words)

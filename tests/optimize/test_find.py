@@ -73,7 +73,7 @@ def test_searches_on_xor_reach_critical_points_or_report_failure(method, dtype):
     assert ended >= 5
 
 
-def test_large_n_by_krylov():
+def test_critical_points_at_large_n_are_found_by_products():
     values = np.r_[-np.linspace(0.1, 1, 300), np.linspace(0.2, 2, 500)]
     center = np.random.default_rng(0).standard_normal(800)
     ob = QuadraticObjective(PrescribedSpectrum(values), center)
@@ -114,7 +114,7 @@ def test_a_failed_line_search_is_reported_with_theta_unchanged():
     assert np.array_equal(result.x, start)
 
 
-def test_budgets_and_history():
+def test_searches_keep_budgets_and_record_a_history():
     ob = xor()
     theta = np.random.default_rng(1).standard_normal(13)
     seen = []
@@ -160,7 +160,7 @@ def test_never_worse_than_the_start_however_short_the_search():
         ),
     ],
 )
-def test_bad_input(bad, error, words):
+def test_invalid_arguments_of_find_critical_point_raise(bad, error, words):
     with pytest.raises(error, match=words):
         find_critical_point(**{"ob": lecture_toy(), "theta0": [0.1, 0.2], **bad})
 
@@ -217,9 +217,9 @@ def test_an_excursion_that_leaves_the_finite_numbers_is_given_up():
             assert result.gradient_norm <= ob.gradient([0.85])[0]
 
 
-def test_where_no_step_helps_and_nothing_is_near_the_search_ends(monkeypatch):
-    """The gradient is below its tolerance, Newton's model still promises a lower loss, and no step
-    lowers ``||g||``: that is an answer, not a reason to look again. A no is not asked for twice.
+def test_a_search_ends_if_no_step_lowers_the_gradient_norm(monkeypatch):
+    """If the gradient is below its tolerance but no step lowers ``||g||`` and no critical point is
+    near, the search ends, and nearness is checked only after clear decreases.
     """
     rng = np.random.default_rng(0)
     X = rng.standard_normal((13, 4))
@@ -320,8 +320,8 @@ def test_a_search_climbs_from_a_minimum_to_the_known_saddle():
 
 
 def test_zeros_of_symmetries_are_neither_climbed_nor_counted(rng):
-    """Identity networks, whose Hessians have a zero for every direction of their symmetries: each
-    success has the index that was asked for, by the certified verdict, and each is reached.
+    """For identity networks, whose Hessians have a zero for every symmetry direction, each success
+    has the requested index by its certified verdict, and every index is found.
     """
     reached = dict.fromkeys(range(3), 0)
     for seed in range(4):
@@ -362,7 +362,9 @@ def test_a_walk_to_an_index_keeps_its_budget():
 
 @pytest.mark.parametrize("options", [{}, {"method": "gradient-norm"}, {"index": 1}])
 def test_a_search_keeps_its_time(options, monkeypatch):
-    """Of gradients that take 20 ms each, few fit into 50 ms: a step's own line search."""
+    """If each gradient takes 20 ms, a search with a limit of 50 ms ends, even within a
+    line search.
+    """
     now = [0.0]
     net = fc.Objective(fc.MLP([2, 3, 1]), np.eye(4, 2), np.arange(4.0), loss="mse", l2=1e-3)
 

@@ -240,8 +240,8 @@ def test_a_net_whose_signal_is_weaker_than_its_decay_collapses_and_is_proved():
 @pytest.mark.parametrize("loss", ["mse", "binary_cross_entropy"])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_copies_of_units_are_proved_as_one(loss, seed):
-    """A net at rest on its kinks, one unit split in two and a collapsed one beside: split units
-    change no loss, and what is proved of the net without them is found again.
+    """If one unit of a minimum at kinks is split in two and a collapsed unit is added, the loss is
+    unchanged and the minimum is proved again.
     """
     ob = relu_net(seed, (3, 3, 1), loss, l2=3e-3)
     small = fc.minimize(ob, ob.model.init(seed=seed), seed=0)
@@ -319,7 +319,7 @@ def test_a_point_on_kinks_that_is_no_minimum_is_not_proved():
         assert not proof.certified and proof.missing and "no minimum is proved" in proof.reason
 
 
-def test_networks_without_such_kinks_offer_none():
+def test_tanh_and_residual_networks_have_no_kink_proofs():
     for model in (fc.MLP([3, 4, 1]), fc.MLP([3, 3, 1], activation="relu", residual=True)):
         ob = fc.Objective(model, np.ones((2, 3)), np.ones(2), loss="mse")
         assert ob.certificates.relu_rows() is None
@@ -369,8 +369,8 @@ def test_a_verdict_and_a_following_search_share_one_proof_attempt(monkeypatch):
     assert 2 <= len(tried) <= 3
 
 
-def test_what_is_proved_on_kinks_is_told_in_a_verdict_alone():
-    """The record of the proof is private to `classify`: no run, result or search hands it out."""
+def test_proofs_at_kinks_are_visible_only_through_verdicts():
+    """The record of the proof is private to `classify`; no run, result or search returns it."""
     public = [name for name in vars(kink_minimum) if not name.startswith("_")]
     assert "KinkMinimum" not in public and "KinkPoint" in public
     X = np.linspace(-1, 1, 12)[:, None]

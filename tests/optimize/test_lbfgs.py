@@ -364,7 +364,7 @@ def test_sweeps_in_many_parts_have_the_same_bits(rng):
     assert norm(step - expected) <= 1e-3 * norm(expected)
 
 
-def test_a_subclass_or_wrapper_with_another_loss_is_asked(rng):
+def test_subclasses_and_wrappers_are_evaluated_with_their_own_loss(rng):
     net = nets.draw(rng, [2, 3, 1], "tanh", "mse", 12, l2=1e-2)
 
     class Shifted(fc.Objective):
@@ -477,7 +477,9 @@ def regression(loss="mse", N=300, n_threads=1, **more):
 
 
 def test_steps_are_those_of_lbfgs_in_the_coordinates():
-    """Until they are made anew: of the same function of x, up to rounding."""
+    """Until the coordinates are updated, steps equal those of L-BFGS on the same function of x, up
+    to rounding.
+    """
     ob, theta = regression()
     made = ob.engine_steps.layer_coordinates()
     made.fit(theta)
@@ -497,7 +499,7 @@ def test_steps_are_those_of_lbfgs_in_the_coordinates():
 
 @pytest.mark.parametrize("loss", ["mse", "poisson", "gamma", "quantile", "pseudo_huber"])
 def test_coordinates_of_layers_halve_the_gradients_of_a_regression(loss):
-    """To the loss after 150 plain steps."""
+    """Half the gradients suffice for the loss reached by 150 plain steps."""
     ob, theta = regression(loss, N=1500)
     plain = minimize(ob, theta, max_iter=150, gradient_tol=0.0)
     found = minimize(ob, theta, gradient_tol=0.0, precondition=True, fun_target=plain.fun)
@@ -506,8 +508,8 @@ def test_coordinates_of_layers_halve_the_gradients_of_a_regression(loss):
 
 @pytest.mark.parametrize("at", [1, 4, 5, 7, 10, 13])
 @pytest.mark.parametrize("memory", [4, 20])
-def test_a_resumed_run_goes_on_in_its_coordinates(memory, at, tmp_path):
-    """Before, when and after they are made anew, to the last bit."""
+def test_a_resumed_run_keeps_its_coordinates(memory, at, tmp_path):
+    """A run resumed before, during or after an update of the coordinates is bitwise identical."""
     (ob, theta), path = regression(), tmp_path / "run"
     how = {"memory": memory, "precondition": True}
     whole = minimize(ob, theta, max_iter=25, **how)

@@ -128,7 +128,7 @@ def test_an_inertia_is_drawn_as_three_fractions():
     assert [line.get_xdata()[0] for line in shown.ax_.lines] == [0.5, 0.0, 0.5]
 
 
-def test_convergence_curves_are_those_of_the_history(net):
+def test_convergence_curves_show_the_history(net):
     ob, _ = net
     runs = {m: fc.minimize(ob, ob.model.init(seed=1), m, seed=0) for m in ("newton-cg", "l-bfgs")}
     shown = fc.ConvergenceDisplay.from_results(runs, x="iteration", above=0.1)

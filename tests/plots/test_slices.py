@@ -21,7 +21,7 @@ LINE = QuadraticObjective(np.diag([2.0]))
 AT = np.array([3.0, 4.0])
 
 
-def test_a_slice_of_a_user_defined_loss():
+def test_slices_support_user_defined_losses():
     shown = LandscapeDisplay.from_objective(BOWL, AT, n_grid=5, radius=0.5, seed=0)
     assert shown.losses.shape == (5,) and shown.losses[2] == BOWL.value(AT)
     if shown.taylor is not None:
@@ -33,7 +33,7 @@ def test_a_slice_of_a_user_defined_loss():
     )
 
 
-def test_a_slice_with_logarithmic_losses():
+def test_slices_draw_losses_on_a_logarithmic_axis():
     shown = LandscapeDisplay.from_objective(BOWL, AT, n_grid=5, radius=0.5, seed=0)
     assert shown.plot(log=True).ax_.get_yscale() == "log"
     assert shown.plot().ax_.get_yscale() == "linear"
@@ -41,7 +41,7 @@ def test_a_slice_with_logarithmic_losses():
     assert through.plot(log=True).ax_.get_yscale() == "linear", "the loss is 0 at its minimum"
 
 
-def test_the_slice_along_the_gradient():
+def test_slices_can_follow_the_gradient():
     down = LandscapeDisplay.from_objective(BOWL, AT, directions="gradient", n_grid=5, radius=0.1)
     assert (np.diff(down.losses) < 0).all()
     for theta, dims, words in [(AT, 2, "must be 1 for"), (0 * AT, 1, "where the gradient is 0")]:

@@ -479,7 +479,7 @@ def test_singular_values_use_qr_if_divide_and_conquer_fails(dtype, rng, monkeypa
         linalg.svdvals(np.eye(2))
 
 
-def test_matrices_of_the_smallest_and_largest_numbers():
+def test_matrices_of_the_smallest_and_largest_numbers_are_solved():
     empty = linalg.eigh(np.zeros((0, 0)))
     assert empty.values.shape == (0,) and empty.error == 0
     with pytest.raises(ValueError, match="must be square"):

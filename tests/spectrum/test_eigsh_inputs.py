@@ -44,6 +44,7 @@ def test_products_of_another_shape_are_an_error(more):
 
 
 def test_a_matrix_that_is_misaligned(rng):
+    """A misaligned matrix has the same eigenvalues as an aligned copy."""
     A = rng.standard_normal((120, 120))
     A += A.T
     raw = np.frombuffer(bytearray(A.nbytes + 1), np.float64, offset=1, count=A.size)

@@ -136,7 +136,7 @@ def test_a_budget_smaller_than_the_space_keeps_products_for_a_new_start():
         assert found.probed and found.unseen <= 1e-6
 
 
-def test_in_the_complement_of_known_pairs():
+def test_pairs_orthogonal_to_known_ones_are_found():
     ob, theta = small_objective([10, 10, 1], 200)
     H = ob.hessian(theta)
     first = fc.eigsh(H, 3, "LA")

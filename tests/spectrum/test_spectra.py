@@ -170,6 +170,7 @@ def test_enough_samples_are_exact(dtype, n, rng):
 
 @pytest.mark.parametrize("name", ["zero", "rank one", "identity"])
 def test_estimates_of_degenerate_operators(name, dtype, rng):
+    """Estimates of zero, rank-one and identity operators lie within their errors."""
     spectrum = SPECTRA[name](rng)
     op = Prescribed(spectrum, seed=0, dtype=dtype)
     slack = 200 * EPS[dtype] * 100
@@ -191,6 +192,7 @@ def test_estimates_of_degenerate_operators(name, dtype, rng):
 
 @pytest.mark.parametrize("n", [1, 2, 3, 70])
 def test_eigvalsh_and_inertia(dtype, n, rng):
+    """`eigvalsh` and `inertia` agree with the known spectrum."""
     spectrum = rng.uniform(0.5, 2, n) * rng.choice([-1, 1], n)
     spectrum[: n // 3] = 0
     op = Prescribed(spectrum, seed=0, dtype=dtype)
@@ -216,6 +218,7 @@ def test_inertia_uses_the_bound_of_the_operator(rng):
 
 
 def test_inertia_of_a_matrix(rng):
+    """`inertia` accepts matrices."""
     A = rng.standard_normal((20, 20))
     A = A + A.T
     expected = np.linalg.eigvalsh(A)

@@ -135,7 +135,7 @@ def test_proofs_are_about_those_of_the_one_built_in(sizes, rng, dtype):
 
 @in_long_double
 @nets.every_own
-def test_errors_of_the_functions_are_below_what_they_say(own, rng):
+def test_errors_of_activations_are_within_their_stated_bounds(own, rng):
     """Errors of the functions in float64, compared with long double, lie within the
     stated bounds.
     """

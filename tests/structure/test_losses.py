@@ -67,7 +67,7 @@ def extremes(rng, name, N=400):
 
 @in_long_double
 @every_name
-def test_errors_of_the_functions_are_below_what_they_say(name, rng):
+def test_errors_of_losses_are_within_their_stated_bounds(name, rng):
     """Errors in float64 lie within the stated bounds, and derivatives in long double agree with
     other formulas.
     """
@@ -463,7 +463,7 @@ def rowwise_tanh(z):
 
 @pytest.mark.parametrize("phi", ["tanh", "relu", fc.Activation(rowwise_tanh)], ids=str)
 @pytest.mark.parametrize("widths", [(50, 50, 1), (100, 1), (120, 120, 3)])
-def test_a_gradient_alone_is_the_one_beside_products(widths, phi, rng, dtype):
+def test_gradients_with_and_without_products_are_bitwise_identical(widths, phi, rng, dtype):
     """A gradient computed in parts, without stored state, is bitwise identical to that with
     products, for any threads, and the function evaluates each sample once.
     """
@@ -496,7 +496,7 @@ def test_a_gradient_alone_is_the_one_beside_products(widths, phi, rng, dtype):
         assert np.linalg.norm(a - b) <= tolerance * np.linalg.norm(b)
 
 
-def test_what_is_raised_half_way_leaves_nothing_broken(rng):
+def test_an_error_halfway_through_a_pass_leaves_the_objective_usable(rng):
     """An error halfway through a pass leaves the objective usable."""
     X, y, calls = rng.standard_normal((9000, 10)), rng.standard_normal((9000, 1)), []
 
@@ -578,7 +578,7 @@ def test_mean_and_deviation_of_a_gaussian(rng):
 
 
 @pytest.mark.parametrize("m", [1, 2])
-def test_poisson_is_that_of_sklearn(m, rng):
+def test_poisson_fits_agree_with_scikit_learn(m, rng):
     """Loss and predicted means equal those of scikit-learn at the same weights, and the fitted loss
     is no higher.
     """

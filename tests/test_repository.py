@@ -237,7 +237,9 @@ POSITIONAL_LIMITS = {
 
 
 def test_functions_have_at_most_six_positional_arguments():
-    """The limit of six in the package does not count self."""
+    """No function of the package has more than six positional arguments besides self, except two
+    constructors.
+    """
     counts = {name: count for name, _, count in functions()}
     most = {name: POSITIONAL_LIMITS.get(name, 6) for name in counts if name.startswith("fastcurv/")}
     assert {name: counts[name] for name in most if counts[name] > most[name]} == {}

@@ -62,7 +62,7 @@ FITS = {
 
 
 def said(calls, scope):
-    """The values of calls."""
+    """Return the values of calls."""
     return {call["name"]: eval(call["call"], scope) for call in calls}
 
 
@@ -173,7 +173,7 @@ def test_a_class_with_one_row_is_missing_in_a_fold(rng):
 
 
 def scatters(page):
-    """The data of the charts whose dots can be chosen."""
+    """Return the data of the charts whose dots can be selected."""
     found = re.findall(r'<script type="application/json">(.*?)</script>', page.to_html())
     return [d["scatter"] for d in map(json.loads, found) if "others" in d.get("scatter", {})]
 
@@ -283,7 +283,9 @@ def test_a_dot_that_is_chosen_shows_its_rows_in_a_browser(rng, tmp_path, width):
 
 
 def generated(rng, n=600):
-    """Rows in the manner of the houses of California: two columns act together, one alone."""
+    """Return samples like those of houses in California: two columns interact, and one
+    acts alone.
+    """
     X = rng.standard_normal((n, 8))
     place = np.sin(2 * X[:, 6]) * np.cos(2 * X[:, 7])
     return X, np.exp(0.5 * X[:, 0]) + place + 0.3 * rng.standard_normal(n)

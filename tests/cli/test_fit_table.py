@@ -36,7 +36,7 @@ def numbers(tmp_path):
 
 @pytest.fixture
 def mixed(tmp_path):
-    """Words, dates and a gap, next to numbers, with semicolons."""
+    """Return a table of words, dates, numbers and a gap, separated by semicolons."""
     path = tmp_path / "mixed.csv"
     rows = [
         f"{i + 1};{SOIL[i]};2024-03-{i % 30 + 1:02};{'' if i == 7 else X[i, 0]};{X[i, 1]};{Y[i]}"
@@ -255,7 +255,7 @@ def test_garbled_codes_of_saved_runs_raise(kind, numbers, tmp_path, monkeypatch)
 
 
 def test_a_report_on_a_table_is_a_page_with_its_numbers(mixed, tmp_path, capsys):
-    """Notes, the saved network and the page, in lines and as JSON."""
+    """The command prints notes, the saved network and the page, as lines and as JSON."""
     pytest.importorskip("sklearn")
     page, net = tmp_path / "r.html", tmp_path / "net.safetensors"
     how = [str(mixed), "--target", "y", "--hidden", "3", "--alpha", "1", "--out", str(page)]

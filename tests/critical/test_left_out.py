@@ -13,7 +13,7 @@ from .. import nets
 
 
 def fitted(seed, sizes=(3, 4, 1), loss="mse", N=40, l2=0.02, **more):
-    """An objective of a small network and its minimum."""
+    """Return the objective of a small network and its minimum."""
     net = nets.draw(seed, list(sizes), "tanh", loss, N=N, l2=l2, **more)
     run = fc.minimize(net.ob, net.theta, seed=0)
     assert run.kind == "minimum"

@@ -38,7 +38,7 @@ def quadratic(*values):
 
 
 def separable(value, slope, curvature, n):
-    """``sum of value(x_i)``, of which the library knows value, gradient and Hessian only."""
+    """Return ``sum of value(x_i)``, of which the library knows value, gradient and Hessian only."""
     return FunctionObjective(
         n, lambda x: float(value(x).sum()), slope, lambda x: np.diag(curvature(x))
     )
@@ -52,7 +52,7 @@ def quartic(n=60):
 
 
 def cubic(unit=1.0):
-    """``x^3 / 6 + y^2 / 2``, whose only critical point, 0, is degenerate."""
+    """Return ``x^3 / 6 + y^2 / 2``, whose only critical point, 0, is degenerate."""
     return FunctionObjective(
         2,
         lambda x: x[0] ** 3 / 6 + x[1] ** 2 / 2,
@@ -62,7 +62,7 @@ def cubic(unit=1.0):
 
 
 def jump():
-    """``x^2 / 2`` whose slope is larger by 2 below 1/2, where a Newton step from 1 leads."""
+    """Return ``x^2 / 2`` with a slope larger by 2 below 1/2, where a Newton step from 1 leads."""
     return FunctionObjective(
         1,
         lambda x: x[0] ** 2 / 2 + (2 * x[0] - 1) * (x[0] < 0.5),
@@ -316,7 +316,7 @@ def inertia(f, negative, positive):
 
 
 def spectrum_range(f, low, high):
-    """Ends as found: Ritz values lie within the spectrum, eigenvalues are its ends."""
+    """Check that Ritz values lie within the spectrum and that eigenvalues are its ends."""
     low, high = float(low), float(high)
     exact = near(low, f.values[0], f) and near(high, f.values[-1], f)
     inside = f.values[0] - SLACK * f.size <= low <= high <= f.values[-1] + SLACK * f.size
@@ -350,7 +350,7 @@ def is_zero(f):
 
 
 def budget_ended(f, budget):
-    """The budget was kept, and a larger one gives another verdict."""
+    """Check that the budget was kept, and that a larger one gives another verdict."""
     assert f.point.n_products <= int(budget) == f.options["max_products"]
     more = fc.classify(f.ob, f.theta, **f.options | {"max_products": 4000})
     return more._because is not f.point._because
@@ -373,20 +373,22 @@ def step_reduces_gradient(f, expected):
 
 
 def signs_end(f, *_):
-    """The curvature at theta is not that of the critical point, which is 0."""
+    """Check that the curvature at theta differs from that at the critical point, which is 0."""
     there = np.linalg.eigvalsh(f.products(np.zeros_like(f.theta)))
     return (np.sign(there) != np.sign(f.values)).any()
 
 
 def infimum_at_infinity(f):
-    """The loss decreases along minus the gradient as far as floats tell it from its infimum 0."""
+    """Check that the loss decreases along minus the gradient until rounding hides its distance to
+    the infimum 0.
+    """
     d = -f.g / np.linalg.norm(f.g)
     losses = [f.ob.value(f.theta + t * d) for t in (0, 1, 2, 4, 8, 16, 32, 64)]
     return (np.diff(losses) < 0).all() and losses[-1] < 1e-6 * losses[0]
 
 
 def residuals_vanish(f, count, radius):
-    """Gauss-Newton steps of least length end at loss 0 within the radius."""
+    """Check that Gauss-Newton steps of least length reach loss 0 within the radius."""
     x = f.theta.copy()
     for _ in range(6):
         J = f.ob.jacobian(x).to_dense()
@@ -438,7 +440,9 @@ def asymmetric(f, error, count, n):
 
 
 def two_signs_around(f, radius):
-    """Curvature along the escape direction is negative at points within the radius."""
+    """Check that the curvature along the escape direction is negative at points within
+    the radius.
+    """
     d, rng = f.point.escape_direction, np.random.default_rng(0)
     reach = min(float(radius), 1.0)
     for _ in range(5):

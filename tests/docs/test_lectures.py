@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def rows():
-    """The number, the names of examples and the finding of every claim."""
+    """Return the number, the names of examples and the finding of every claim."""
     page = (ROOT / "docs/lectures.md").read_text()
     found = re.findall(r"^\| (\d+) \| (.+?) \| (.+?) \| (.+?) \|$", page, re.MULTILINE)
     return [(int(number), re.findall("`(.*?)`", names), said) for number, _, names, said in found]
@@ -27,7 +27,9 @@ def story(monkeypatch):
 
 
 def asserting():
-    """Names of the tests of examples that assert something, in themselves or in a helper."""
+    """Return the names of the tests of examples that assert something, in themselves or in a
+    helper.
+    """
     tree = ast.parse((ROOT / "tests/test_examples.py").read_text())
     tests = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
     return {

@@ -120,8 +120,8 @@ def test_range_bounds_hold_for_many_samples_and_wide_networks(rng):
 
 
 def test_no_range_bounds_without_a_proof(rng, monkeypatch):
-    """None is returned for operators without such a proof, and if the range has too many
-    dimensions.
+    """Operators whose products have no proved bound, or whose range has too many dimensions, have
+    no range bounds.
     """
     ob, theta = objective(rng, "tanh", "mse", 2)
     H = ob.hessian(theta)

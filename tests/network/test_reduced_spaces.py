@@ -148,7 +148,7 @@ def test_smallest_eigenvalues_of_a_ggn_are_zeros_of_the_complement(rng):
 
 
 def test_sample_space_is_chosen_automatically_with_equal_eigenvalues(rng):
-    """By itself, and the same values as in parameter space."""
+    """By default sample space is used, and its eigenvalues equal those of parameter space."""
     ob, theta = objective(rng, [400, 500, 400, 10], 8, "gelu")
     H = ob.hessian(theta)
     there = fc.eigsh(H, 3, "BE", seed=0)

@@ -127,7 +127,9 @@ def test_the_table_names_every_kind_and_its_calls_are_expressions(rng):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("rows", [np.asarray, csr_matrix], ids=["dense", "sparse"])
 def test_calls_that_train_another_network_keep_the_rest(rows, dtype, rng):
-    """Precision, missing biases, weights and weight decay; scaled columns, sparse ones too."""
+    """Advised calls that train another network keep precision, missing biases, weights, weight
+    decay, and scaled or sparse columns.
+    """
     X, y = np.round(rng.standard_normal((60, 4))) * [1, 1e3, 1e-3, 0], rng.random((60, 1))
     model = fc.MLP([4, 6, 1], "silu", bias=False, dtype=dtype)
     kept = {"l2": 0.25, "sample_weight": np.arange(60.0), "l2_biases": False}
@@ -303,8 +305,8 @@ def test_a_robust_fit_of_targets_with_outliers_is_healthy(loss, rng):
 
 
 def test_targets_that_vary_too_fast_are_called_suspected_only(rng):
-    """sin(40 x) and parity, trained too short, have their rows in order: that regressions predict
-    nothing is measured, that labels are shuffled is not.
+    """For sin(40 x) and parity, trained too briefly, diagnose reports only a suspicion of shuffled
+    labels, since it measures no more than that regressions predict nothing.
     """
     line, bits = rng.uniform(-1, 1, (60, 1)), rng.integers(2, size=(60, 8))
     for X, y in ((line, np.sin(40 * line)), (2.0 * bits - 1, 1.0 - 2 * (bits.sum(axis=1) % 2))):
@@ -385,7 +387,7 @@ def test_at_a_minimum_no_noise_is_named_and_the_picture_has_no_rounding_in_it(rn
 
 
 def squeezed(model, theta):
-    """The geometric mean over layers of the size of W over that which `MLP.init` draws."""
+    """Return the geometric mean over layers of the size of W relative to that of `MLP.init`."""
     sizes = [np.sqrt(np.mean(W**2) * sum(W.shape) / 2) for W, _ in model.unflatten(theta)]
     return np.exp(np.mean(np.log(sizes)))
 

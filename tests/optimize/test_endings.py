@@ -82,14 +82,16 @@ def test_every_ending_has_its_status_and_sentence(ending):
 
 
 def stationary(ob, run):
-    """The gradient vanishes and no eigenvalue of the differences of gradients is negative."""
+    """Check that the gradient vanishes and that no eigenvalue of its differences is negative."""
     steps = 1e-5 * np.eye(len(run.x))
     H = np.array([ob.gradient(run.x + s) - ob.gradient(run.x - s) for s in steps]) / 2e-5
     return np.linalg.norm(ob.gradient(run.x)) <= 1e-6 and np.linalg.eigvalsh(H + H.T)[0] > -1e-8
 
 
 def keeps_falling(ob, run):
-    """The loss decreases from the end of the run in ever longer steps along minus the gradient."""
+    """Check that the loss decreases from the end of the run in ever longer steps along minus the
+    gradient.
+    """
     d = -np.sign(ob.gradient(run.x)) * np.abs(run.x).max()
     losses = [ob.value(run.x + t * d) for t in (0.0, 1.0, 2.0, 4.0, 8.0)]
     return (np.diff(losses) < 0).all()
@@ -101,7 +103,7 @@ def no_record_below_the_best(ob, run):
 
 
 def numbers_of_slow_progress(ob, run):
-    """The message gives the losses at the ends of the last 50 iterations."""
+    """Check that the message gives the losses at the ends of the last 50 iterations."""
     before, after = map(float, re.search(r"only from (\S+) to (\S+) in 50", run.message).groups())
     losses = run.history["loss"]
     return [before, after] == pytest.approx([losses[-51], losses[-1]], rel=1e-3)

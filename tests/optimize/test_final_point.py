@@ -157,8 +157,8 @@ def test_the_zero_start_of_a_deep_net_is_left(activation, unhurried):
 @pytest.mark.parametrize("depth", [3, 4])
 @pytest.mark.parametrize("learned", [0, 1, 2])
 def test_the_saddles_of_deep_linear_nets_are_left(depth, learned, unhurried):
-    """With some directions learned and the others zero in every layer, no second derivative of a
-    net of three layers or more goes down; the minimum is 0.
+    """Runs leave saddles of networks of three or more layers at which some directions are learned
+    and the others zero, although no second derivative reveals descent.
     """
     targets = np.array([2.0, 1.5, 1.0])
     model = fc.MLP([3] * (depth + 1), activation="identity", bias=False)
@@ -606,7 +606,9 @@ def test_a_constant_loss_exhausts_patience(problem, rng):
 
 
 def test_the_flat_space_is_that_of_the_weakest_eigenvalues():
-    """At most 1e-5 of the largest, weakest first; empty if n reaches the limit."""
+    """The space holds eigenvalues of at most 1e-5 of the largest, weakest first, and is empty if n
+    reaches the limit.
+    """
     ob = QuadraticObjective(PrescribedSpectrum([4.0, 3e-5, -1e-6, 5e-5, -2.0, 0.0], 0))
     flat, n_products = flat_space(ob, np.zeros(6), 7)
     assert n_products == 6 and flat.shape == (6, 3)

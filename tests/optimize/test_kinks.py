@@ -33,7 +33,7 @@ def relu_net(seed, sizes=(3, 5, 1), loss="mse", l2=3e-3, N=30, activation="relu"
 
 
 def gates_at(ob, theta, active=0):
-    """phi' at theta, the `active` smallest z of the first layer taken for kinks."""
+    """Return phi' at theta, with the `active` smallest z of the first layer treated as kinks."""
     zs = ob.model.preactivations(theta, ob.X)[:-1]
     leaks = ob.certificates.relu_rows().leaks
     gates = [np.where(z > 0, 1.0, leak) for z, leak in zip(zs, leaks)]
@@ -55,7 +55,7 @@ def test_with_all_signs_fixed_phi_is_the_loss(loss, activation):
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_slopes_are_parameters(loss):
+def test_derivatives_in_theta_and_slopes_match_differences(loss):
     """Gradient and Hessian of Phi in (theta, slopes) match central differences."""
     ob = relu_net(0, (3, 5, 4, LOSSES[loss]), loss)
     theta = ob.model.init(seed=1) + 0.1
@@ -221,7 +221,7 @@ def test_the_report_of_a_run_on_kinks_is_what_classify_returns():
 
 
 def test_a_net_whose_signal_is_weaker_than_its_decay_collapses_and_is_proved():
-    """y = 0.01 x, l2 = 0.1: every unit's weights decay to 0, and l2 exceeds what opening gains."""
+    """For y = 0.01 x and l2 = 0.1 every unit's weights decay to 0, and that minimum is proved."""
     X = np.linspace(-1, 1, 20)[:, None]
     ob = fc.Objective(fc.MLP([1, 3, 1], activation="relu"), X, 0.01 * X[:, 0], loss="mse", l2=0.1)
     theta = np.zeros(ob.n_params)
@@ -261,8 +261,8 @@ def test_copies_of_units_are_proved_as_one(loss, seed):
     assert falls_nowhere(wide, found.theta, np.random.default_rng(0), 1e-4)
 
 
-def test_a_copy_that_gains_by_going_its_own_way_is_not_proved():
-    """Two linear units for a target of rank two: as copies they are a saddle of the sum."""
+def test_a_duplicated_unit_at_a_saddle_is_not_proved():
+    """Two equal linear units for a target of rank two are a saddle, so no minimum is proved."""
     rng = np.random.default_rng(0)
     X = rng.random((30, 2))
     Y = X @ np.diag([3.0, 2.0])  # the best unit's weights are positive, so it is on for all rows

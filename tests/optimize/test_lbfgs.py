@@ -40,7 +40,7 @@ def minimize(ob, start, **more):
 
 
 def steps_of(ob, start, **more):
-    """The run, and all its points."""
+    """Return a run and all its points."""
     points = [start]
     return minimize(ob, start, callback=points.append, **more), points
 
@@ -282,13 +282,13 @@ def test_ctrl_c_inside_a_record_leaves_one_point(at):
 
 
 def same(a, b):
-    """So far as values that were asked for are concerned, too."""
+    """Assert that two runs are equal, including the values that were evaluated."""
     same_run(a, b)
     assert a.nfev == b.nfev
 
 
-class Told:
-    """A loss that the engine knows nothing of."""
+class UserObjective:
+    """An objective that the engine does not recognise."""
 
     def __init__(self, ob):
         self.n_params, self.dtype = ob.n_params, ob.dtype
@@ -301,7 +301,10 @@ def test_runs_are_bitwise_identical_with_and_without_callbacks(loss, dtype, rng)
     net = nets.draw(rng, [4, 9, 3], "tanh", loss, 50, l2=1e-3, dtype=dtype)
     seen = []
     alone = minimize(net.ob, net.theta, max_iter=80)
-    same(alone, minimize(Told(net.ob), net.theta, max_iter=80, gradient_tol=alone_tol(dtype)))
+    same(
+        alone,
+        minimize(UserObjective(net.ob), net.theta, max_iter=80, gradient_tol=alone_tol(dtype)),
+    )
     same(alone, minimize(net.ob, net.theta, max_iter=80, callback=seen.append))
     same(alone, minimize(net.objective(n_threads=2), net.theta, max_iter=80))
     held = minimize(net.ob, net.theta, max_iter=80, validation=net.ob, patience=80)
@@ -311,7 +314,7 @@ def test_runs_are_bitwise_identical_with_and_without_callbacks(loss, dtype, rng)
 
 
 def alone_tol(dtype):
-    """The default where the dtype of the loss is known."""
+    """Return the default tolerance for the dtype of a loss."""
     return 1e-6 if dtype == "float64" else 1e-3
 
 
@@ -335,14 +338,14 @@ def test_batch_norm_and_rows_in_chunks(rng):
     assert small._plan.layout["chunk"] < 3000
     for ob in (normal, small):
         start = ob.model.init(seed=0)
-        same(minimize(ob, start, max_iter=30), minimize(Told(ob), start, max_iter=30))
+        same(minimize(ob, start, max_iter=30), minimize(UserObjective(ob), start, max_iter=30))
 
 
 def test_sweeps_in_many_parts_have_the_same_bits(rng):
     """More numbers than one part of a sweep has, by any number of threads."""
     net = nets.draw(rng, [150, 90, 60, 4], "tanh", "cross_entropy", 20, l2=1e-3, dtype="float32")
     found = minimize(net.ob, net.theta, max_iter=30)
-    same(found, minimize(Told(net.ob), net.theta, max_iter=30, gradient_tol=1e-3))
+    same(found, minimize(UserObjective(net.ob), net.theta, max_iter=30, gradient_tol=1e-3))
     assert net.n > 2 * 8192
     run = Run(net.ob, net.theta.copy(), 0)
     run.bind()

@@ -127,7 +127,9 @@ def load_shard(recipe: Recipe, frame: ShardSettings, first: int, given: Any = No
     return RemoteShard(recipe, frame, X, y, weight, first)
 
 
-def in_frame(shard: RemoteShard, frame: ShardSettings, first: int, rows: Any = None) -> RemoteShard:
+def rebuild_shard(
+    shard: RemoteShard, frame: ShardSettings, first: int, rows: Any = None
+) -> RemoteShard:
     """Return the same rows, or some of them, as a shard of another objective, or in another
     precision.
     """
@@ -256,7 +258,7 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
             for i, s in enumerate(sources)
         ]
         frame = ShardSettings(model, loss, 1, self.n_threads, MAX_STATES)
-        with _answered():
+        with _translate_errors():
             futures = [self.client.compute(s) if hasattr(s, "dask") else s for s in sources]
             given = [s if _is_task(s) else None for s in futures]
             self._place(recipes, given, frame)
@@ -300,9 +302,9 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
         frames = [frame] * len(sizes)
         self._sent: list[tuple[Any, Any]] = []
         self._moved: list[int] = []  # shards that are moved to other workers for this sum
-        with _answered():
+        with _translate_errors():
             self._shards = self.client.map(
-                in_frame, shards, frames, self._firsts, *rows, pure=False
+                rebuild_shard, shards, frames, self._firsts, *rows, pure=False
             )
             self._workers, self._looked = frozenset(self.client.nthreads()), time.monotonic()
         self._begin()
@@ -350,7 +352,7 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
         for i, home in plan_moves(owners, threads).items():
             self._moved.append(i)
             self._shards[i] = self.client.submit(
-                in_frame,
+                rebuild_shard,
                 self._shards[i],
                 self.frame,
                 self._firsts[i],
@@ -365,7 +367,7 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
         """Return the sum over shards, by a tree of tasks, of ``part(shard, *arguments)``."""
         if not self._shards:
             raise ValueError("the objective must be open, got a closed one, which holds no shards.")
-        with _answered():
+        with _translate_errors():
             self._settle()
             sent = [[self._send(a)] * self.n_shards for a in arguments]
             level = self.client.map(
@@ -503,7 +505,7 @@ def _check_shards(shards: Any) -> list[Any]:
 
 
 @contextmanager
-def _answered() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
     """Translate errors of Dask that carry no explanation, or a long one, into a ConnectionError
     with a clear message if workers or scheduler are lost.
     """

@@ -17,7 +17,7 @@ import pytest
 
 import fastcurv as fc
 from fastcurv.cli.recipe import load_run
-from fastcurv.distributed import _answered, plan_moves
+from fastcurv.distributed import _translate_errors, plan_moves
 
 from .network.product_cases import assert_same_results
 
@@ -555,7 +555,7 @@ def test_dask_errors_without_a_message_get_one(error, client, monkeypatch):
 
     kinds = {"CommClosedError": CommClosedError, "CancelledError": dask.CancelledError}
     gone = dask.KilledWorker("task", "tcp://x", 3) if error == "KilledWorker" else kinds[error]()
-    with pytest.raises(ConnectionError, match="(Use|Start a) "), _answered():
+    with pytest.raises(ConnectionError, match="(Use|Start a) "), _translate_errors():
         raise gone
     b = fc.distributed.Objective(fc.MLP(SIZES), [partial(small_shard, 0)], client=client)
     monkeypatch.setattr(client, "nthreads", lambda: (_ for _ in ()).throw(gone))

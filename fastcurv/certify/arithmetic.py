@@ -64,12 +64,12 @@ def product(X: Floats, Y: Floats) -> Floats:
     every product in its sum has a factor 0.
     """
     found = X @ Y
-    if _least(X) * _least(Y) >= NO_UNDERFLOW_MIN:
+    if _smallest_positive(X) * _smallest_positive(Y) >= NO_UNDERFLOW_MIN:
         return found
     return np.asarray(found + ETA * ((X > 0).astype(float) @ (Y > 0).astype(float)))
 
 
-def _least(X: Floats) -> float:
+def _smallest_positive(X: Floats) -> float:
     """Return the smallest positive number in X."""
     least = X.min(initial=np.inf)
     return float(least if least > 0 else X.min(where=X > 0, initial=np.inf))
@@ -93,7 +93,7 @@ def norm(x: ArrayLike) -> float:
     return found + ETA * (found > 0)
 
 
-def spectral(A: Floats) -> float:
+def spectral_norm_bound(A: Floats) -> float:
     """Return an upper bound on ``||A||_2``: the smaller of those from the smaller Gram matrix and
     from ``||A||_1 ||A||_inf``.
 
@@ -189,7 +189,7 @@ class Operand:
     """A matrix A (m, k) that numbers are multiplied by, ``x A'``; `T` is its transpose."""
 
     def __init__(self, A: Floats) -> None:
-        self.A, self.abs, self.norm = A, np.abs(A), spectral(A)
+        self.A, self.abs, self.norm = A, np.abs(A), spectral_norm_bound(A)
         self.rows, self.cols = norms(self.abs)[:, 0], norms(self.abs.T)[:, 0]
 
     @property
@@ -561,7 +561,7 @@ class Sums:
     def add(self, tag: str, x: Num, y: Num, gamma: float) -> None:
         """Add some rows of a term x'y."""
         check_time()
-        self.B += product(_off(x, gamma).T, y.size)
+        self.B += product(_sum_error(x, gamma).T, y.size)
         nx, ny = norms(np.abs(x.x)), norms(np.abs(y.x))
         dx, dy = x.dx.nu, y.dx.nu
         if dy.any():
@@ -573,7 +573,7 @@ class Sums:
 
     def add_rows(self, x: Num, gamma: float) -> None:
         """Add some rows of the bias's part, the sum of the rows of x."""
-        self.b += _off(x, gamma).sum(axis=0)
+        self.b += _sum_error(x, gamma).sum(axis=0)
         self.b_value += x.x.sum(axis=0)
         self.b_local += float(scaled(gamma, (norms(np.abs(x.x)) + x.dx.nu).sum()))
         self.b_rows += float(x.dx.nu.sum())
@@ -598,7 +598,7 @@ class Sums:
         ]
 
 
-def _off(x: Num, gamma: float) -> Floats:
+def _sum_error(x: Num, gamma: float) -> Floats:
     """Return the error that entries of x contribute to a sum with factor gamma."""
     return np.asarray(gamma * x.size + x.dx.E + ETA * (x.size > 0))
 

@@ -17,7 +17,7 @@ from ..structure import symmetry
 from ..structure.parameters import layers_of, normalised, norms_of, skips
 from ..structure.tables import ACTIVATIONS, normalise
 from . import majorants, precise
-from .kinks import ReluRows, supported
+from .kinks import ReluRows, is_relu_stack
 from .majorants import curvature_floor
 from .passes import checked_theta
 
@@ -201,7 +201,7 @@ class Certificates(ReadOnly):
         """Return what minima on kinks are sought and proved by; None unless all hidden units are
         relu or leaky_relu in a plain stack. See `fastcurv.certify.kinks`.
         """
-        return ReluRows(self.objective) if supported(self.objective) else None
+        return ReluRows(self.objective) if is_relu_stack(self.objective) else None
 
     # --- probes and saturation
 

@@ -36,7 +36,7 @@ import numpy as np
 from ..common.checks import check_choice
 from ..common.protocols import Floats
 from ..structure.parameters import l2_diagonal, normalised
-from .arithmetic import ETA, Chain, Num, flushes, norms, spectral
+from .arithmetic import ETA, Chain, Num, flushes, norms, spectral_norm_bound
 from .passes import CURVATURE_KINDS, ErrorPass, State
 
 
@@ -82,7 +82,10 @@ def norm_passes(
     layer, given those of what enters rz, ra, re and rdelta at each layer (`into`), at the loss, and
     of its second derivative.
     """
-    p, q = ([None if x is None else _top(x) for x in xs] for xs in ([f.p for f in s.phi], s.eq))
+    p, q = (
+        [None if x is None else _largest_in_rows(x) for x in xs]
+        for xs in ([f.p for f in s.phi], s.eq)
+    )
     ra, rz, rd = [np.zeros((len(s.a[0].x), 1))], [], []
     for l, (W, (new_z, new_a, _, _)) in enumerate(zip(R.W, into)):
         rz.append(W.norm * ra[l] + new_z)
@@ -98,7 +101,7 @@ def norm_passes(
     return ra, rd
 
 
-def _top(x: Num) -> Floats:
+def _largest_in_rows(x: Num) -> Floats:
     """Return the largest magnitude in each row plus the largest error in it, (rows, 1)."""
     return np.asarray(np.abs(x.x).max(axis=1, keepdims=True) + x.dx.E.max(axis=1, keepdims=True))
 
@@ -114,7 +117,7 @@ class Columns:
     def __init__(self, R: ErrorPass, kind: str, gather: bool = True) -> None:
         self.R, self.kind, self.full = R, kind, kind == "hessian"
         self.r, self.L = R.arithmetic, len(R.W)
-        self.abs_norms = [spectral(W.abs) for W in R.W]
+        self.abs_norms = [spectral_norm_bound(W.abs) for W in R.W]
         self.gammas = [self.r.gamma(self.r.depth(max(W.A.shape), 2) + 2) for W in R.W]
         # off[l][j], (units, inputs): error bounds of part j (the weights of layer j, or of the
         # biases of layer j - L) of the columns of layer l's weights; off_b: of the columns of its

@@ -107,7 +107,7 @@ class Slope:
         self.spread = norms(dx)[:, 0]
 
 
-def of_loss(s: State) -> tuple[Floats, Floats]:
+def loss_hessians(s: State) -> tuple[Floats, Floats]:
     """Return loss'' of every row, (rows, o, o), and bounds on the norms of their errors."""
     rows, o = s.z[-1].x.shape
     units = (np.tile(np.arange(o) == k, (rows, 1)) for k in range(o))
@@ -215,20 +215,20 @@ def _pairs(x: Floats, y: Floats) -> Floats:
     return (x[:, :, None] * y[:, None, :]).reshape(len(x), -1)
 
 
-def step_of(model: Any) -> int:
+def rows_per_step(model: Any) -> int:
     """Return the number of rows that are processed together."""
     widest = max(max(w * v for w in model.sizes for v in model.sizes), 1)
     return int(min(MAX_PRODUCT_ROWS, MAX_STACK_BYTES // (8 * widest)))
 
 
-def layered(ob: Any, theta: Floats, kind: str) -> EnclosedHessian | None:
+def enclosed_hessian(ob: Any, theta: Floats, kind: str) -> EnclosedHessian | None:
     """Return `EnclosedHessian` at theta (n,); None if products are as cheap, for layers so wide
     that few rows would make a large matrix, or if something overflows.
     """
     model = ob.model
     if kind == "fisher" or normalised(model) or not isinstance(ob.X, np.ndarray):
         return None
-    if step_of(model) < MIN_PRODUCT_ROWS:
+    if rows_per_step(model) < MIN_PRODUCT_ROWS:
         return None
     at = checked_theta(ob, theta)
     short = kind == "hessian" and at.size <= SMALL_THETA_SIZE
@@ -263,7 +263,7 @@ class EnclosedHessian:
         self.l2, self.bias = l2_diagonal(ob), bool(ob.model.bias)
         self.shapes = [W.A.shape for W in passes.W]
         self.starts = [0, *np.cumsum([o * (k + self.bias) for o, k in self.shapes]).tolist()]
-        N, self.step = passes.arithmetic.N, step_of(ob.model)
+        N, self.step = passes.arithmetic.N, rows_per_step(ob.model)
         slabs_of_all = -(-N // passes.step) * -(-passes.step // self.step)
         self.gamma = gamma_of(min(self.step, N) + slabs_of_all + 16)
         n = self.starts[-1]
@@ -277,7 +277,7 @@ class EnclosedHessian:
         self.weight = 1.0  # factor on the underflow in a product, over all rows
         with np.errstate(all="ignore"):
             for s in passes.states():
-                loss = of_loss(s)
+                loss = loss_hessians(s)
                 for start in range(0, len(s.z[0].x), self.step):
                     cut = slice(start, start + self.step)
                     slab = Slab(passes, s, loss, cut, self.curved)

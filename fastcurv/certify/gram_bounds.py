@@ -73,7 +73,7 @@ def _basis(A: Floats, whole: bool) -> tuple[Floats, Floats]:
     return np.ascontiguousarray(columns[:, :r]), np.ascontiguousarray(columns[:, r:])
 
 
-def _defect(Q: Floats) -> float:
+def _orthogonality_defect(Q: Floats) -> float:
     """Return a bound on ``||Q'Q - I||``."""
     if not Q.shape[1]:
         return 0.0
@@ -85,7 +85,7 @@ def _defect(Q: Floats) -> float:
     )
 
 
-def _left(A: Floats, error: Floats, Q: Floats) -> Floats:
+def _residual_row_norms(A: Floats, error: Floats, Q: Floats) -> Floats:
     """Return bounds (N,) on the norms of the rows of A after projection out of the range of Q; each
     row of A has an error of norm up to `error` (N, 1).
     """
@@ -113,9 +113,12 @@ class LayerReach(Layer):
         self.rho = self.sigma = np.zeros(len(a))
         self.defect = self.turning = 0.0
         if not self.whole:
-            self.rho, self.sigma = _left(a, da, self.Q1), _left(d, dd, self.U)
-            inner = _defect(np.hstack([self.Q1, self.Q2]) if pairs else self.Q1)
-            outer = _defect(self.U)
+            self.rho, self.sigma = (
+                _residual_row_norms(a, da, self.Q1),
+                _residual_row_norms(d, dd, self.U),
+            )
+            inner = _orthogonality_defect(np.hstack([self.Q1, self.Q2]) if pairs else self.Q1)
+            outer = _orthogonality_defect(self.U)
             self.defect = inner + outer + inner * outer
             k, s = float(self.width), float(self.s)
             self.turning = ROUND_UP * (

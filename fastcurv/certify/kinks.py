@@ -66,7 +66,7 @@ class ReluRows:
     Parameters
     ----------
     ob : Objective
-        An objective that is `supported`.
+        An objective that is `is_relu_stack`.
     """
 
     residual = False
@@ -104,7 +104,7 @@ class ReluRows:
         """
         layers, parents = layers_of(self, theta), []
         for l, (gate, gone) in enumerate(zip(gates, collapsed)):
-            into, out = of_each_unit(layers, l)
+            into, out = weights_of_units(layers, l)
             size = np.linalg.norm(into, axis=1) * np.linalg.norm(out, axis=1)
             parent = np.arange(len(size))
             kept = [i for i in np.argsort(-size, kind="stable") if not gone[i]]
@@ -112,7 +112,7 @@ class ReluRows:
             for k, i in enumerate(kept):
                 for j in kept[:k]:
                     same = parent[j] == j and np.array_equal(pattern[:, i], pattern[:, j])
-                    if same and _parallel(into[i], into[j]) and _parallel(out[i], out[j]):
+                    if same and _is_multiple(into[i], into[j]) and _is_multiple(out[i], out[j]):
                         parent[i] = j
                         break
             if kept:
@@ -198,7 +198,7 @@ class ReluRows:
         return np.concatenate(grads[::-1], axis=-1), es[::-1]
 
 
-def supported(ob: Any) -> bool:
+def is_relu_stack(ob: Any) -> bool:
     """Return whether an objective is a plain stack of layers whose hidden units are relu or
     leaky_relu.
     """
@@ -314,7 +314,7 @@ MAX_COPY_SINE = 1e-6  # sine of the angle below which two units are taken for co
 Units = list[NDArray[np.intp]]
 
 
-def of_each_unit(layers: list[tuple[NDArray[Any], Any]], l: int) -> tuple[Floats, Floats]:
+def weights_of_units(layers: list[tuple[NDArray[Any], Any]], l: int) -> tuple[Floats, Floats]:
     """Return the weights into the units of hidden layer l, a bias included, and out of them, as
     rows.
     """
@@ -323,7 +323,7 @@ def of_each_unit(layers: list[tuple[NDArray[Any], Any]], l: int) -> tuple[Floats
     return np.asarray(into, dtype=float), np.asarray(layers[l + 1][0].T, dtype=float)
 
 
-def _parallel(u: Floats, v: Floats) -> bool:
+def _is_multiple(u: Floats, v: Floats) -> bool:
     size = float(np.linalg.norm(u) * np.linalg.norm(v))
     if not size > 0:
         return False
@@ -359,7 +359,7 @@ class Copies:
         """
         layers, turns = layers_of(self.whole, theta), []
         for l, (parent, keep) in enumerate(zip(self.parents, self.keep)):
-            into, out = of_each_unit(layers, l)
+            into, out = weights_of_units(layers, l)
             size = np.hypot(np.linalg.norm(into, axis=1), np.linalg.norm(out, axis=1))
             size = np.maximum(size, least * size[parent])
             size[keep & (size == 0)] = 1.0
@@ -695,12 +695,12 @@ class SmoothPiece(Smooth):
             if d.shape[1] == 1:
                 gain = min(gain, 0.5 * (float(np.linalg.norm(side @ x)) + 2 * gain - linear))
             M = max(M, leak * linear + (1 - leak) * gain)
-        M = min(M, _along_one_line(d, x, leak))
+        M = min(M, _collinear_bound(d, x, leak))
         rounding = 1e-13 * float(np.linalg.norm(d) * np.linalg.norm(x) + 1)
         return float(self.rows.l2.min()) - M * (1 + 1e-9) - rounding
 
 
-def _along_one_line(d: Floats, x: Floats, leak: float) -> float:
+def _collinear_bound(d: Floats, x: Floats, leak: float) -> float:
     """Return a bound on ``|sum d relu(u x)|`` over unit u that is sharp if the x are multiples of
     one vector.
     """

@@ -43,7 +43,17 @@ from ..structure.parameters import (
     rows_once,
 )
 from ..structure.tables import ACTIVATIONS, LOSSES, bell
-from .arithmetic import EPS, ETA, ROUND_UP, TINY, gram_norm, norm, norms, spectral, stack_norms
+from .arithmetic import (
+    EPS,
+    ETA,
+    ROUND_UP,
+    TINY,
+    gram_norm,
+    norm,
+    norms,
+    spectral_norm_bound,
+    stack_norms,
+)
 from .passes import Passes, State, checked_theta, passes_at
 
 CROSS_TERM_FACTOR = 2 / math.sqrt(3)
@@ -462,9 +472,9 @@ def curvature_floor(ob: Any, theta: ArrayLike) -> float:
         return -np.inf
     with np.errstate(all="ignore"):
         passes = passes_at(ob, theta)
-        taken = by_layers(passes)
+        taken = bound_by_layers(passes)
         if len(model.sizes) == 3:
-            taken = np.fmin(taken, by_units(passes))
+            taken = np.fmin(taken, bound_by_units(passes))
         floor = least - taken
         return (
             float(np.nextafter(floor, -np.inf))
@@ -513,11 +523,11 @@ class UnitBlocks:
         ).sum(axis=0)
 
     def bound(self) -> float:
-        found = [spectral(self.C[:, j]) for j in range(self.C.shape[1])]
+        found = [spectral_norm_bound(self.C[:, j]) for j in range(self.C.shape[1])]
         return ROUND_UP * float(np.max(found + self.off + self.count * TINY))
 
 
-def by_layers(passes: Passes) -> float:
+def bound_by_layers(passes: Passes) -> float:
     """Return ``lambda_max(S)``, an upper bound on the largest eigenvalue of -R."""
     L = len(passes.W)
     B = {(l, k): (RowMatrix(), RowMatrix()) for l in range(L) for k in range(l)}
@@ -614,7 +624,7 @@ def _add_pair(
         A.add(w * F, w * error)
 
 
-def by_units(passes: Passes) -> float:
+def bound_by_units(passes: Passes) -> float:
     """Return an upper bound on the largest eigenvalue of -R for one hidden layer, from the block of
     each hidden unit.
     """
@@ -635,7 +645,7 @@ def by_units(passes: Passes) -> float:
         of_M = of_M + np.broadcast_to(here**2 * deq, p.shape).sum(axis=0)
     slope, bend, delta = np.concatenate(slopes), np.concatenate(bends), np.concatenate(deltas)
     off = of_C + of_M
-    at_most = _of_all_units(delta, slope, bend, X1, x) + off
+    at_most = _bounds_of_units(delta, slope, bend, X1, x) + off
     if not np.isfinite(at_most).all():
         return np.inf
     found = -np.inf
@@ -644,7 +654,7 @@ def by_units(passes: Passes) -> float:
             found = max(found, float(at_most[j]))
             break
         check_time()
-        here = _of_unit(delta, slope[:, j], bend[:, j], X1, x) + off[j]
+        here = _bound_of_unit(delta, slope[:, j], bend[:, j], X1, x) + off[j]
         found = max(found, float(here if np.isfinite(here) else at_most[j]))
     return ROUND_UP * found
 
@@ -655,9 +665,9 @@ def _largest(S: Floats) -> float:
     return float(values[-1] + errors[-1])
 
 
-def _of_all_units(delta: Floats, slope: Floats, bend: Floats, X1: Floats, x: Floats) -> Floats:
-    """Return upper bounds (width,) on what `_of_unit` bounds for each hidden unit, from the norms
-    of its blocks: ``(M + hypot(M, 2 C)) / 2``, with C at most 2% too large.
+def _bounds_of_units(delta: Floats, slope: Floats, bend: Floats, X1: Floats, x: Floats) -> Floats:
+    """Return upper bounds (width,) on what `_bound_of_unit` bounds for each hidden unit, from the
+    norms of its blocks: ``(M + hypot(M, 2 C)) / 2``, with C at most 2% too large.
     """
     (N, m), width = delta.shape, slope.shape[1]
     curved = x[:, 0] ** 2 @ np.maximum(-bend, 0.0)
@@ -678,7 +688,7 @@ def _slack(delta: Floats, slope: Floats, bend: Floats, X1: Floats, x: Floats) ->
     return 16 * depth * EPS * size + len(X1) * TINY
 
 
-def _of_unit(delta: Floats, slope: Floats, bend: Floats, X1: Floats, x: Floats) -> float:
+def _bound_of_unit(delta: Floats, slope: Floats, bend: Floats, X1: Floats, x: Floats) -> float:
     """Return an upper bound on the largest eigenvalue of ``-[[0, C], [C', M]]`` for one hidden
     unit; from the negative part of M if the block is large.
     """
@@ -691,7 +701,7 @@ def _of_unit(delta: Floats, slope: Floats, bend: Floats, X1: Floats, x: Floats) 
         block = np.block([[np.zeros((m, m)), C], [C.T, X1.T @ (bend[:, None] * X1)]])
         return slack + _largest(-block)
     most = float(np.maximum(-bend, 0) @ x[:, 0] ** 2)
-    return slack + 0.5 * most + math.hypot(0.5 * most, spectral(C))
+    return slack + 0.5 * most + math.hypot(0.5 * most, spectral_norm_bound(C))
 
 
 # --------------------------------------------------------------------------------------------------
@@ -727,10 +737,10 @@ def ray_to_infimum(ob: Any, theta: ArrayLike) -> Floats | None:
     """
     at = checked_theta(ob, theta)
     if LOSSES[ob.loss].given is not None:
-        return along_biases(ob, *target_directions(ob))
+        return bias_direction(ob, *target_directions(ob))
     if LOSSES[ob.loss].attained or loss_lower_bound(ob) < 0:
         return None
-    along, direction = along_biases(ob, *target_directions(ob)), last_layer(ob, at)
+    along, direction = bias_direction(ob, *target_directions(ob)), last_layer(ob, at)
     nothing = ob.sample_weight is not None and not np.any(ob.sample_weight)  # 0 everywhere
     if along is not None or nothing or decayed(ob, direction):
         return along
@@ -758,7 +768,7 @@ def target_directions(ob: Any) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     return LOSSES[ob.loss].pulls(y[counts], m)
 
 
-def along_biases(ob: Any, up: NDArray[np.bool_], down: NDArray[np.bool_]) -> Floats | None:
+def bias_direction(ob: Any, up: NDArray[np.bool_], down: NDArray[np.bool_]) -> Floats | None:
     """Return the unit direction of the biases of the last layer that all rows pull the same way and
     on which l2 does not act; None if there are none. `up`, `down`: see `target_directions`.
     """

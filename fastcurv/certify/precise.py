@@ -39,7 +39,7 @@ from ..structure.parameters import (
     skips,
 )
 from ..structure.tables import ACTIVATIONS, LOSSES, one_hot
-from .arithmetic import norm, norms, spectral
+from .arithmetic import norm, norms, spectral_norm_bound
 from .passes import checked_theta, gradient_bound
 
 # --------------------------------------------------------------------------------------------------
@@ -465,7 +465,7 @@ class Precise:
         self.model, self.ob, layers = ob.model, ob, layers_of(ob.model, theta)
         self.X, self.y = rows_in_range(ob)
         self.biases = [np.zeros(len(W)) if b is None else b for W, b in layers]
-        sizes = [spectral(W) for W, _ in layers]
+        sizes = [spectral_norm_bound(W) for W, _ in layers]
         self.up = [Factor(W, size) for (W, _), size in zip(layers, sizes, strict=True)]
         self.down = [
             Factor(np.ascontiguousarray(W.T), size)

@@ -21,14 +21,14 @@ from ..common.files import refuse_device, write_atomically
 from ..common.optional import optional
 from ..common.runtime import raise_if_interrupted
 from ..optimize.minimize import METHODS, STOCHASTIC_METHODS
-from ..plots.spectrum import DENSE_BELOW, SpectrumDisplay, ends, every_pair, extremes
+from ..plots.spectrum import DENSE_BELOW, SpectrumDisplay, all_pairs, ends, extremes
 from ..spectrum.density import density_of
-from ..spectrum.draw import counted
-from ..spectrum.results import left_open
+from ..spectrum.draw import count_signs
+from ..spectrum.results import missed_clause
 from ..structure.tables import DEFAULT_LOSS_BY_TARGETS
 from .advice import Shell
 from .data import DATA_SOURCES, SEPARATOR_OF_SUFFIX, Coding, Dataset, absolute
-from .models import is_model, on_cluster, open_model, read_model
+from .models import cluster_objective, is_model, open_model, read_model
 from .output import (
     DEFAULT_OUT,
     PAGE_SUFFIXES,
@@ -86,7 +86,7 @@ def train(args: Namespace, out: Output) -> int:
     check_out(args.out or DEFAULT_OUT, kinds=RUN_SUFFIXES)
     check_choice(args.method, tuple(METHODS), "method")
     check_choice(args.refine, (*METHODS, "none"), "refine")
-    recipe, data, objective, theta = begin(args)
+    recipe, data, objective, theta = prepare_training(args)
     shell = Shell(recipe)
     out.working = True
     out.say(describe(objective, data))
@@ -102,8 +102,8 @@ def train(args: Namespace, out: Output) -> int:
 
     def save(theta: np.ndarray) -> Shell:
         counts = tuple((name, len(r.history["loss"])) for name, r in results)
-        place = args.out or unused(DEFAULT_OUT)
-        history = joined([r for _, r in results])
+        place = args.out or unused_path(DEFAULT_OUT)
+        history = join_records([r for _, r in results])
         coding = coding_at(objective, theta, data)
         path = save_run(place, recipe, objective.model, theta, history, counts, coding=coding)
         out.fact(out=path)
@@ -135,7 +135,7 @@ def train(args: Namespace, out: Output) -> int:
     return 0 if done else 1
 
 
-def begin(args: Namespace) -> tuple[Recipe, Dataset, Any, np.ndarray]:
+def prepare_training(args: Namespace) -> tuple[Recipe, Dataset, Any, np.ndarray]:
     """Return the recipe, the data, the objective and the start of a training, after validating the
     input.
     """
@@ -149,7 +149,7 @@ def begin(args: Namespace) -> tuple[Recipe, Dataset, Any, np.ndarray]:
             raise ValueError(f"data must be given: {DATA_SOURCES}. Begin with: fastcurv train iris")
         recipe, model, theta = Recipe(args.data, seed=args.seed, **given), None, None
     else:
-        recipe, model, theta = started(args, given)
+        recipe, model, theta = training_start(args, given)
     data = recipe.dataset()
     recipe = replace(recipe, data=absolute(recipe.data), loss=data.loss, digest=data.digest)
     if model is not None and data.X.shape[1] != model.sizes[0]:
@@ -170,10 +170,10 @@ def begin(args: Namespace) -> tuple[Recipe, Dataset, Any, np.ndarray]:
             f"the loss at the start must be finite with its gradient, got {value:g}. Scale the "
             "columns of the data, or leave out --no-standardize."
         )
-    return recipe, data, on_cluster(args.dask, objective, recipe.dataset), theta
+    return recipe, data, cluster_objective(args.dask, objective, recipe.dataset), theta
 
 
-def started(args: Namespace, given: dict[str, Any]) -> tuple[Recipe, Any, np.ndarray]:
+def training_start(args: Namespace, given: dict[str, Any]) -> tuple[Recipe, Any, np.ndarray]:
     """Return the recipe, the model if the recipe does not describe it, and theta of the network
     that a training goes on from.
     """
@@ -217,7 +217,7 @@ def recipe_of(model: Any, data: str, **facts: Any) -> Recipe:
     )
 
 
-def unused(name: str) -> str:
+def unused_path(name: str) -> str:
     """Return a name that no file has: with -2, -3, ... before its suffix if there is one."""
     path = Path(name)
     numbered = (path.with_stem(f"{path.stem}-{i}") for i in itertools.count(2))
@@ -251,7 +251,7 @@ def predict(args: Namespace, out: Output) -> None:
     out.fact(predictions=columns, notes=list(notes))
 
 
-def joined(results: list[Any]) -> dict[str, np.ndarray]:
+def join_records(results: list[Any]) -> dict[str, np.ndarray]:
     """Concatenate the records of all methods, with times that go on from one method to the next."""
     found: dict[str, np.ndarray] = {}
     for r in results:
@@ -268,7 +268,7 @@ def spectrum(args: Namespace, out: Output) -> int:
     hessian = objective.hessian(saved.theta)
     out.say(describe(objective, data))
     dense = hessian.shape[0] <= DENSE_BELOW
-    known = every_pair(hessian) if dense else extremes(hessian, args.k, args.seed, args.progress)
+    known = all_pairs(hessian) if dense else extremes(hessian, args.k, args.seed, args.progress)
     pairs = ends(known, args.k) if dense else known
     out.say(pair_lines(pairs))
     density = fc.spectral_density(
@@ -281,7 +281,7 @@ def spectrum(args: Namespace, out: Output) -> int:
     every = density_of(known.values, hessian.dtype) if dense else density
     negative = every.mass(high=0.0)
     made = "from all eigenvalues" if density.exact else f"{args.probes} probes x {args.steps} steps"
-    out.say(f"density: {made}; {counted(every)}")
+    out.say(f"density: {made}; {count_signs(every)}")
     picture = SpectrumDisplay(every, eigenvalues=pairs.values)
     out.fact(
         **description(objective, data),
@@ -289,7 +289,7 @@ def spectrum(args: Namespace, out: Output) -> int:
         residuals=pairs.residuals,
         converged=pairs.converged,
         unseen=pairs.unseen,
-        copies=left_open(pairs) or None,
+        copies=missed_clause(pairs) or None,
         n_products=pairs.n_products + density.n_products,
         grid=density.grid,
         density=density.density,
@@ -306,7 +306,7 @@ def classify(args: Namespace, out: Output) -> int:
     data, objective, saved = open_run(args, out)
     out.say(describe(objective, data))
     shell = shell_of(args, objective, saved, data)
-    point = judge(objective, saved.theta, data, args, out, shell)
+    point = print_verdict(objective, saved.theta, data, args, out, shell)
     return int(args.certified and not point.certified)
 
 
@@ -339,7 +339,7 @@ def report(args: Namespace, out: Output) -> int:
         return report_on_table(args, out)
     data, objective, saved = open_run(args, out)
     shell = shell_of(args, objective, saved, data)
-    point = judge(objective, saved.theta, data, args, out, shell)
+    point = print_verdict(objective, saved.theta, data, args, out, shell)
     path = build_report(objective, saved, data, point, args, shell).write(args.out)
     out.say(f"report: {path}")
     out.fact(report=path)
@@ -416,7 +416,7 @@ def bench(args: Namespace, out: Output) -> None:
     """Time fastcurv alone. The values of the data do not affect the times."""
     for dtype in args.dtype:
         bench_objective(args, dtype)  # raises on bad arguments before any line is printed
-    tell_versions(out)
+    print_versions(out)
     out.say()
     out.say(
         f"{'dtype':<9}{'gradient ms':>13}{'product ms':>12}{'product/gradient':>18}"
@@ -466,7 +466,7 @@ def bench_objective(args: Namespace, dtype: str) -> tuple[Any, np.ndarray]:
 
 def info(args: Namespace, out: Output) -> None:
     """Print versions and kernels."""
-    tell_versions(out)
+    print_versions(out)
 
 
 # Shared by several subcommands.
@@ -501,12 +501,12 @@ def open_run(args: Namespace, out: Output) -> tuple[Any, Any, SavedRun]:
             f"{data.name}, got {saved.theta.size}. Use the data that it was trained on."
         )
     there = replace(recipe, data=absolute(recipe.data))
-    objective = on_cluster(getattr(args, "dask", None), objective, there.dataset)
+    objective = cluster_objective(getattr(args, "dask", None), objective, there.dataset)
     out.working = True
     return data, objective, saved
 
 
-def judge(
+def print_verdict(
     objective: Any, theta: np.ndarray, data: Dataset, args: Namespace, out: Output, shell: Shell
 ) -> fc.CriticalPoint:
     """Return the verdict on a point, after printing it with its evidence."""
@@ -536,7 +536,7 @@ def shell_of(args: Namespace, objective: Any, saved: SavedRun, data: Dataset) ->
     return Shell(recipe_of(objective.model, args.data, **facts), args.theta, args.data)
 
 
-def tell_versions(out: Output) -> None:
+def print_versions(out: Output) -> None:
     """Print what `fastcurv.show_versions` tells."""
     facts = fc.show_versions("dict")
     for name, value in facts.items():

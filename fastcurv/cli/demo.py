@@ -105,7 +105,7 @@ def run(
         training that fails) and ``accuracy`` on held-out samples.
     """
     started, say = time.perf_counter(), say or Output().say
-    page, trusted = trust(seed, say)
+    page, trusted = report_on_fit(seed, say)
     recipe = Recipe("digits", (10,) if quick else (32, 16), "tanh", l2=1e-3, seed=seed)
     data = recipe.dataset()
     if quick:
@@ -130,7 +130,7 @@ def run(
         densities = {name: density for name, (density, _) in found.items()}
         write_picture(summary(densities, objective, theta, escaped.x - theta), picture)
 
-    failed = shell.cures(fail(objective, seed, progress))
+    failed = shell.cures(diagnose_failed_run(objective, seed, progress))
     say(f"\nA training run that fails, and why\n{shell.said(repr(failed))}")
     page.said = shell.said
     _verdict_section(page, objective, data, point)
@@ -156,7 +156,7 @@ def run(
     }
 
 
-def trust(seed: int, say: Say) -> tuple[Report, dict[str, Any]]:
+def report_on_fit(seed: int, say: Say) -> tuple[Report, dict[str, Any]]:
     """Fit a regressor to the diabetes data, and begin the report with a page on that fit."""
     from sklearn.datasets import load_diabetes
 
@@ -199,7 +199,7 @@ def _saddle_section(
     page.section("Another point: a saddle, and a descent from it").text(NARROWER_TEXT)
     page.verdict(saddle).text(way)
     if escaped is not None:
-        page.figure(along(objective, theta, escaped.x - theta), ESCAPE)
+        page.figure(plot_line(objective, theta, escaped.x - theta), ESCAPE)
 
 
 def _failure_section(page: Report, failed: Diagnosis) -> None:
@@ -341,7 +341,7 @@ def escape_saddle(
     )
 
 
-def fail(objective: fc.Objective, seed: int, progress: bool) -> Diagnosis:
+def diagnose_failed_run(objective: fc.Objective, seed: int, progress: bool) -> Diagnosis:
     """Train from weights that are ten times too large, and return why that fails."""
     start = 10 * objective.model.init(seed=seed)
     options: Any = {"learning_rate": 0.1, "max_iter": 30, "progress": progress, "verdict": False}
@@ -349,7 +349,7 @@ def fail(objective: fc.Objective, seed: int, progress: bool) -> Diagnosis:
     return fc.diagnose(objective, result.x, result.history)
 
 
-def along(objective: fc.Objective, theta: Array, step: Array, ax: Any = None) -> Any:
+def plot_line(objective: fc.Objective, theta: Array, step: Array, ax: Any = None) -> Any:
     """Plot the loss and its Taylor polynomial on the line through a critical point along a step."""
     ax = plots.new_axes(ax, figsize=(4.5, 3.0))
     length = float(np.linalg.norm(step))
@@ -378,7 +378,7 @@ def summary(
     for (name, density), color in zip(densities.items(), (plots.SKY, plots.ORANGE, plots.BLUE)):
         density.plot(left, label=name, color=color)
     left.set_title("The Hessian's spectrum in training")
-    along(objective, theta, step, right)
+    plot_line(objective, theta, step, right)
     return figure
 
 

@@ -42,7 +42,7 @@ def rows(load: Load, number: int, count: int) -> tuple[Any, Any]:
     return data.X[some], data.y[some]
 
 
-def on_cluster(address: str | None, ob: Any, load: Load) -> Any:
+def cluster_objective(address: str | None, ob: Any, load: Load) -> Any:
     """Return the objective on the workers of the scheduler at `address`, or on local ones
     ("local"); without an address the objective itself.
 
@@ -105,7 +105,7 @@ def open_model(path: Path, args: Namespace) -> tuple[Dataset, Objective, np.ndar
         )
     l2 = 0.0 if args.l2 is None else args.l2
     ob = Objective(model, data.X, data.y, loss=data.loss, l2=l2, n_threads=args.threads)
-    return data, on_cluster(getattr(args, "dask", None), ob, read), theta
+    return data, cluster_objective(getattr(args, "dask", None), ob, read), theta
 
 
 def read_model(path: Path, activation: str | None = None) -> tuple[MLP, np.ndarray]:

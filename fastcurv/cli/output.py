@@ -190,12 +190,12 @@ def told(run: Any) -> str:
 
 
 def pair_lines(pairs: Any) -> str:
-    from ..spectrum.results import left_open
+    from ..spectrum.results import missed_clause
 
     lines = [f"{'eigenvalue':>14}  residual"]
     for value, residual, converged in zip(pairs.values, pairs.residuals, pairs.converged):
         lines.append(f"{value:>14.6g}  {residual:.0e}{'' if converged else '  not converged'}")
-    last = ", ".join([f"{pairs.n_products} products", *filter(None, [left_open(pairs)])])
+    last = ", ".join([f"{pairs.n_products} products", *filter(None, [missed_clause(pairs)])])
     return "\n".join([*lines, last])
 
 

@@ -12,9 +12,9 @@ import fastcurv as fc
 
 from ..optimize.diagnose import Diagnosis, explain
 from ..plots.landscape import LandscapeDisplay
-from ..plots.spectrum import ends, every_pair, extremes
-from ..spectrum.draw import BAND_STANDARD_ERRORS, within
-from ..spectrum.results import left_open
+from ..plots.spectrum import all_pairs, ends, extremes
+from ..spectrum.draw import BAND_STANDARD_ERRORS, fold_at_bounds
+from ..spectrum.results import missed_clause
 from .advice import Shell
 from .output import describe, standing
 from .recipe import SavedRun
@@ -87,13 +87,13 @@ def _spectrum(page: Report, hessian: Any, point: Any, args: Namespace) -> list[l
     density = fc.spectral_density(hessian, n_probes=args.probes, n_steps=args.steps, seed=args.seed)
     between = time.perf_counter()
     dense = n <= DENSE_BELOW
-    known = every_pair(hessian) if dense else extremes(hessian, 5, args.seed, args.progress)
+    known = all_pairs(hessian) if dense else extremes(hessian, 5, args.seed, args.progress)
     pairs, ticks = ends(known, 5) if dense else known, known.values
     proved = point.kind == "minimum" and point.certified
     low = max(0.0, float(point.lambda_min_bounds[0])) if proved else -np.inf
     views = []
     for axis, other in (("log", "logarithmic axis"), ("linear", "linear axis")):
-        d = within(density.regrid(axis=axis), low)
+        d = fold_at_bounds(density.regrid(axis=axis), low)
         every = max(1, len(d.grid) // 800)
         x, y, band = d.grid[::every], d.density[::every], BAND_STANDARD_ERRORS * d.stderr[::every]
         line = {"name": "density", "x": x, "y": y}
@@ -127,8 +127,8 @@ def _spectrum(page: Report, hessian: Any, point: Any, args: Namespace) -> list[l
         + (" All are proved positive: nothing lies at or below 0." if low > 0 else ""),
     )
     page.table(["eigenvalue", "residual"], zip(pairs.values, pairs.residuals))
-    if left_open(pairs):
-        page.text(f"The eigenvalues in the table: {left_open(pairs)}.")
+    if missed_clause(pairs):
+        page.text(f"The eigenvalues in the table: {missed_clause(pairs)}.")
     end = time.perf_counter()
     return [
         ["density", density.n_products, round(between - start, 2)],

@@ -52,7 +52,7 @@ class Parser(argparse.ArgumentParser):
         if given:
             commands = re.findall(r"[\w-]+", given[2])
             message = f"the command must be one of {', '.join(commands)}, got {given[1]!r}."
-            message += near(given[1], commands)
+            message += closest_suggestion(given[1], commands)
         elif message.endswith("are required: COMMAND"):
             message = f"a command is missing. Begin with '{self.prog} demo', or see --help."
         self.exit(2, f"{self.prog}: {escaped(message)}\n")
@@ -75,14 +75,16 @@ class Parser(argparse.ArgumentParser):
             command = group.choices[found.command]
             options = [name for a in command._actions for name in a.option_strings]
             unknown = next((word for word in rest if word.startswith("-")), rest[0])
-            hint = near(unknown.split("=")[0], options) or f" See {command.prog} --help."
+            hint = (
+                closest_suggestion(unknown.split("=")[0], options) or f" See {command.prog} --help."
+            )
             if re.fullmatch(r"\d+", unknown) and "--hidden" in options:
                 hint = " Join widths by commas, --hidden 32,16."
             command.error(f"unknown argument {unknown}.{hint}")
         return found
 
 
-def near(word: str, words: list[str]) -> str:
+def closest_suggestion(word: str, words: list[str]) -> str:
     """Return the end of a message that suggests the closest of some words, or "" if none is
     close.
     """

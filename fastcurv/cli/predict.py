@@ -64,10 +64,10 @@ def predictions(args: Namespace) -> tuple[Columns, tuple[str, ...]]:
         if coding.classes:
             if args.interval:
                 raise ValueError(f"--interval needs numbers, and {path} predicts classes.")
-            return _of_classes(name, outputs, coding, args.probabilities), notes
+            return _class_columns(name, outputs, coding, args.probabilities), notes
         if args.probabilities:
             raise ValueError(f"--probabilities needs classes, and {path} predicts numbers.")
-        found = _of_numbers(name, outputs, LOSSES[recipe.loss].given, coding)
+        found = _number_columns(name, outputs, LOSSES[recipe.loss].given, coding)
     if args.interval:
         found |= _interval(args, saved, coding, name, X)
     return found, notes
@@ -115,7 +115,7 @@ def _outputs(model: MLP, theta: np.ndarray, X: np.ndarray, coding: Coding) -> np
     return model.predict(theta, X, known).astype(np.float64)
 
 
-def _of_classes(name: str, outputs: np.ndarray, coding: Coding, wanted: bool) -> Columns:
+def _class_columns(name: str, outputs: np.ndarray, coding: Coding, wanted: bool) -> Columns:
     if outputs.shape[1] == 1:  # of the second of two classes
         outputs = np.hstack([np.zeros_like(outputs), outputs])
     labels = np.array(coding.classes)
@@ -127,7 +127,7 @@ def _of_classes(name: str, outputs: np.ndarray, coding: Coding, wanted: bool) ->
     return found
 
 
-def _of_numbers(name: str, outputs: np.ndarray, given: Any, coding: Coding) -> Columns:
+def _number_columns(name: str, outputs: np.ndarray, given: Any, coding: Coding) -> Columns:
     """Return predictions in the units of y; for ``gaussian_nll`` standard deviations too."""
     if given is not None and given.exponential:
         outputs = np.exp(outputs)

@@ -53,8 +53,8 @@ def whole(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """
     place = _place(path)
     folder = os.path.dirname(place)
-    _sweep(folder)
-    temporary = _beside(folder)
+    _remove_leftovers(folder)
+    temporary = _random_path(folder)
     try:
         mode = stat.S_IMODE(os.stat(place).st_mode) if os.path.exists(place) else None
         handle, named = _open_new(folder, temporary, 0o666 if mode is None else mode)
@@ -62,7 +62,7 @@ def whole(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             out = locked.enter_context(os.fdopen(handle, "w+b"))
             yield out
             out.flush()
-            _permit(out, mode)
+            _copy_permissions(out, mode)
             _to_disk(out)
             if not named:
                 _give_name(out, temporary, mode, locked)
@@ -154,7 +154,7 @@ def check_place(path: str | os.PathLike[str], name: str, folders: bool = False) 
         for missing in reversed(made):
             missing.mkdir()
         folder = made[0] if made else folder
-        temporary = _beside(str(folder))
+        temporary = _random_path(str(folder))
         handle, named = _open_new(str(folder), temporary, 0o600)
         try:
             with os.fdopen(handle, "wb") as trial:
@@ -173,7 +173,7 @@ def check_place(path: str | os.PathLike[str], name: str, folders: bool = False) 
                 missing.rmdir()
 
 
-def _permit(out: IO[bytes], mode: int | None) -> None:
+def _copy_permissions(out: IO[bytes], mode: int | None) -> None:
     """Give a file the permissions of the file it replaces, without the umask."""
     if mode is not None and hasattr(os, "fchmod"):
         os.fchmod(out.fileno(), mode)
@@ -192,7 +192,7 @@ def _to_disk(out: IO[bytes]) -> None:
 _PART_PREFIX = f".fastcurv-{zlib.crc32(platform.node().encode()):08x}-"
 
 
-def _beside(folder: str) -> str:
+def _random_path(folder: str) -> str:
     """Return a new random file name in the folder, of a fixed length."""
     return os.path.join(folder, f"{_PART_PREFIX}{secrets.token_hex(8)}.part")
 
@@ -210,7 +210,7 @@ def _lock(handle: int) -> bool | None:
     return True
 
 
-def _sweep(folder: str) -> None:
+def _remove_leftovers(folder: str) -> None:
     """Remove temporary files of writers that no longer run, whose locks have ended with them."""
     with contextlib.suppress(OSError):
         for left in os.listdir(folder) if fcntl else ():
@@ -260,7 +260,7 @@ def _give_name(
         copy = locked.enter_context(os.fdopen(handle, "wb"))
         shutil.copyfileobj(out, copy)
         copy.flush()
-        _permit(copy, mode)
+        _copy_permissions(copy, mode)
         _to_disk(copy)
     finally:
         os.close(own)

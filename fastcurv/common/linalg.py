@@ -236,7 +236,7 @@ def eigh_some(A: Floats, pick: Callable[[Floats], Indices]) -> tuple[Floats, Ind
            [0.],
            [0.]]))
     """
-    find = partial(_some, A, pick)
+    find = partial(_eigh_some, A, pick)
     found = interruptible(find) if len(A) >= LONG_EIGENSYSTEM_MIN_N else find()
     if found is None:
         whole = eigh(A)
@@ -245,7 +245,9 @@ def eigh_some(A: Floats, pick: Callable[[Floats], Indices]) -> tuple[Floats, Ind
     return found
 
 
-def _some(A: Floats, pick: Callable[[Floats], Indices]) -> tuple[Floats, Indices, Floats] | None:
+def _eigh_some(
+    A: Floats, pick: Callable[[Floats], Indices]
+) -> tuple[Floats, Indices, Floats] | None:
     """Return the result of `eigh_some`; None where that failed, or many vectors are wanted."""
     form = Tridiagonal(A.copy())
     values = form.values()
@@ -451,13 +453,15 @@ def _proved(A: Floats, values: Floats, V: Floats) -> Floats:
     for start in range(0, count, COLUMNS_PER_CHECK):
         cut = slice(start, min(start + COLUMNS_PER_CHECK, count))
         width = cut.stop - start
-        part = _sliced(V[:, start:].T, V[:, cut])  # E is symmetric: from the diagonal block down
+        part = _matmul_sliced(
+            V[:, start:].T, V[:, cut]
+        )  # E is symmetric: from the diagonal block down
         part[np.arange(width), np.arange(width)] -= 1
         part *= part
         below = part[width:]
         E += float(part.sum() + below.sum())
         EL += float((part @ squares[cut]).sum() + squares[cut.stop :] @ below.sum(axis=1))
-        part = _sliced(A, V[:, cut]) - V[:, cut] * values[cut]
+        part = _matmul_sliced(A, V[:, cut]) - V[:, cut] * values[cut]
         R += float(np.vdot(part, part))
     absolute = _norm_bound(V)
     length = float(np.linalg.norm(V))
@@ -472,7 +476,7 @@ def _proved(A: Floats, values: Floats, V: Floats) -> Floats:
     return np.asarray((F + E * np.abs(values)) / (1 - E) * 1.01)
 
 
-def _sliced(A: Floats, B: Floats) -> Floats:
+def _matmul_sliced(A: Floats, B: Floats) -> Floats:
     """Compute ``A @ B`` by slices of the inner dimension, so that each entry takes at most
     ``SLICE_LENGTH + n / SLICE_LENGTH`` additions in a row.
     """

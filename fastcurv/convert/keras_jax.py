@@ -58,7 +58,7 @@ class Leaf(NamedTuple):
     array: np.ndarray
 
 
-def _of_kernels(leaves: Sequence[Leaf], activation: Any) -> Model:
+def _read_kernels(leaves: Sequence[Leaf], activation: Any) -> Model:
     """Return the model and theta from arrays in order: an (in, out) matrix, followed by its bias if
     it has one.
     """
@@ -131,7 +131,7 @@ def from_keras(weights: Any, activation: Any = None) -> Model:
     MLP([3, 2, 1], activation='tanh', bias=True, residual=False, dtype='float64')
     """
     if hasattr(weights, "get_weights"):
-        return _of_model(weights, activation)
+        return _read_model(weights, activation)
     if not isinstance(weights, (list, tuple)):
         named = isinstance(weights, (str, os.PathLike))
         wanted = " Use keras.saving.load_model(path) for a file." if named else ""
@@ -142,10 +142,10 @@ def from_keras(weights: Any, activation: Any = None) -> Model:
         Leaf(f"weights[{i}]", "weights", "", as_numpy(w, f"weights[{i}]"))
         for i, w in enumerate(weights)
     ]
-    return _of_kernels(leaves, activation)
+    return _read_kernels(leaves, activation)
 
 
-def _of_model(network: Any, activation: Any) -> Model:
+def _read_model(network: Any, activation: Any) -> Model:
     """Return the model and theta of a Keras model, read layer by layer."""
     stack, seen = Stack(), set()
     for layer in _layers(network):
@@ -423,4 +423,4 @@ def from_jax(params: Any, activation: Any = None) -> Model:
     >>> model.sizes
     (3, 2, 1)
     """
-    return _of_kernels(_leaves(params, "params", "", ""), activation)
+    return _read_kernels(_leaves(params, "params", "", ""), activation)

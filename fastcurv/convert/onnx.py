@@ -78,7 +78,7 @@ class Graph:
                 f"{shown(own.name)}, a function of the model's own,",
                 SUPPORTED_NODES,
             )
-        if folder is None and any(map(_outside, _tensors(graph))):
+        if folder is None and any(map(_is_external, _tensors(graph))):
             raise ValueError(
                 "the model must hold its weights, got one that keeps them in another file. Use "
                 "its path."
@@ -168,7 +168,7 @@ class Graph:
             )
         self.stack.spend(64 + 8 * size)
         try:
-            if _outside(held):
+            if _is_external(held):
                 load_external_data_for_tensor(held, self.folder)
             return np.asarray(numpy_helper.to_array(held))
         except Exception as error:
@@ -208,7 +208,7 @@ def _tensors(graph: Any) -> Iterator[Any]:
         yield from (pair.values, pair.indices)
 
 
-def _outside(tensor: Any) -> bool:
+def _is_external(tensor: Any) -> bool:
     """Return whether a tensor's numbers are stored in another file."""
     return bool(tensor.data_location == tensor.EXTERNAL or tensor.external_data)
 
@@ -556,7 +556,7 @@ def _follow(graph: Graph) -> Model:
 def _finish(graph: Graph, at: str) -> Model:
     """Return the model if the graph's output is the tensor `at` or is computed from it."""
     found = graph.stack.finish()
-    given = {at}.union(*(node.output for node in _below(graph, at)))
+    given = {at}.union(*(node.output for node in _dependent_nodes(graph, at)))
     if not graph.outputs & given:
         names = ", ".join(shown(name) for name in sorted(graph.outputs))
         raise ValueError(f"the graph must return the output of its last layer, got {names}.")
@@ -571,7 +571,7 @@ def _only_labels(graph: Graph, at: str) -> bool:
     same: dict[str, int | None] = {at: width}  # probabilities, each with the length of its rows
     labels: set[str] = set()
     rest: set[str] = set()
-    for node in _below(graph, at):
+    for node in _dependent_nodes(graph, at):
         kind, attributes = node.op_type, graph.attributes(node)
         held: list[Any] = [graph.value(x) for x in node.input]
         ours = [x for x in node.input if x in same or x in labels or x in rest]
@@ -602,7 +602,7 @@ def _only_labels(graph: Graph, at: str) -> bool:
     return bool(labels)
 
 
-def _below(graph: Graph, at: str) -> list[Any]:
+def _dependent_nodes(graph: Graph, at: str) -> list[Any]:
     """Return all nodes that depend on a tensor, in topological order."""
     names, found = {at}, []
     for node in graph.nodes:

@@ -169,7 +169,7 @@ def _traced(module: Any, name: str) -> list[Step]:
     at = next(node for node in graph.nodes if node.op == "placeholder")
     saved: list[Any] = []
     while True:
-        readers = [node for node in at.users if not _asks_rows(node)]
+        readers = [node for node in at.users if not _reads_shape(node)]
         sums = [node for node in readers if _function(node)[0] == "add"]
         if len(readers) == 2 and len(sums) == 1 and not saved:
             steps.append(Step(f"{name} ({sums[0].name})", "fork", None))
@@ -189,7 +189,7 @@ def _traced(module: Any, name: str) -> list[Step]:
         at = node
 
 
-def _asks_rows(node: Any) -> bool:
+def _reads_shape(node: Any) -> bool:
     """Return whether a node reads the shape of a tensor, or part of it."""
     if node.op == "call_method" and node.target == "size":
         return True
@@ -203,7 +203,7 @@ def _rows(x: Any) -> bool:
     if getattr(x, "op", "") == "call_method" and x.target == "size":
         return bool(x.args[1:] == (0,) or x.kwargs == {"dim": 0})
     if getattr(x, "target", None) is operator.getitem and x.args[1] == 0:
-        return _asks_rows(x.args[0])
+        return _reads_shape(x.args[0])
     return False
 
 
@@ -426,7 +426,7 @@ def from_torch(module: Any, activation: Any = None) -> Model:
     if any(not _kind(part) for part in module.modules()):
         _same_numbers(module, model, theta)
     folded = [step.kind for step in steps].count("BatchNorm1d") > len(stack.norms)
-    _say_whose(module, folded, theta, [tensor for _, tensor in seen.values()])
+    _warn_of_other_theta(module, folded, theta, [tensor for _, tensor in seen.values()])
     return model, theta
 
 
@@ -465,7 +465,7 @@ def _same_numbers(module: Any, model: MLP, theta: np.ndarray) -> None:
         )
 
 
-def _say_whose(module: Any, folded: bool, theta: np.ndarray, read: list[Any]) -> None:
+def _warn_of_other_theta(module: Any, folded: bool, theta: np.ndarray, read: list[Any]) -> None:
     """Warn if theta differs from the module's own parameters."""
     own = list(module.parameters())
     n = sum(p.numel() for p in own)

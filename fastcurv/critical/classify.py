@@ -48,7 +48,7 @@ from .evidence import ClassifyOptions, Inertia, check_operator, check_run
 from .iterative import ByProducts, TimedOutInertia, is_clearly_far
 from .kink_minimum import certify_kink_minimum
 from .nearness import Coordinates, falls_across, falls_along_gradient, newton_limit
-from .report import FAR_ADVICE_BY_CAUSE, CriticalPoint, cut_short, reason, where_newton_leads
+from .report import FAR_ADVICE_BY_CAUSE, CriticalPoint, newton_clause, reason, time_limit_clause
 from .theorem import EPS, Contraction, zero_of_residuals
 
 # parameters up to which all eigenvalues are computed, however large the gradient
@@ -273,7 +273,7 @@ def _judge(ask: ClassifyOptions, shown: Any, started: float) -> CriticalPoint:
         and not settled
         and (time_is_up() or replace(ask, max_time=None).dense)
     ):
-        point = _continued(point, cut_short(ask, H.count, time_is_up()))
+        point = _continued(point, time_limit_clause(ask, H.count, time_is_up()))
     with suppress(OutOfTime):
         point = point if point.certified else _refined(ask, found, outcome, point, inertia, shown)
     return replace(
@@ -472,7 +472,7 @@ def _nearest(
     if at.kind == "not_critical":
         return None, True
     distance = safe_norm(end - ask.theta)
-    point = _continued(point, where_newton_leads(distance, n_steps, at))
+    point = _continued(point, newton_clause(distance, n_steps, at))
     return replace(point, nearest=end, distance=distance, at_nearest=at), True
 
 

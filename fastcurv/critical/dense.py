@@ -38,7 +38,7 @@ from .evidence import (
     Inertia,
     SpectrumEnd,
     Tangents,
-    annihilated,
+    annihilated_basis,
     balances,
     independent,
     spectral_norm,
@@ -110,7 +110,7 @@ class DenseHessian:
         for d in self.units:
             span, matrix = independent(T / d[:, None]), d[:, None] * self.A * d
             most = ZERO_CURVATURE_TOL * spectral_norm(matrix)
-            found.append(d[:, None] * annihilated(matrix @ span, span, most))
+            found.append(d[:, None] * annihilated_basis(matrix @ span, span, most))
         return max(found, key=lambda Q: int(Q.shape[1]))
 
     def cut(self, T: Floats, c: Floats | None = None, more: float = 0.0) -> Slice:
@@ -124,7 +124,9 @@ class DenseHessian:
         span = independent(T / c[:, None] if scaled else T)
         if span.shape[1] and self.n > BALANCED_MAX_N:
             # near a point that a whole symmetry group leaves fixed, H curves along its orbits
-            span = annihilated(matrix @ span, span, ZERO_CURVATURE_TOL * spectral_norm(matrix))
+            span = annihilated_basis(
+                matrix @ span, span, ZERO_CURVATURE_TOL * spectral_norm(matrix)
+            )
         off = _Off(span) if span.shape[1] else None
         error = more + (self.M.error(c) if scaled else self.error)
         if scaled:
@@ -197,7 +199,7 @@ def signs_of(cut: Any) -> NDArray[np.int_]:
     return np.where(np.abs(cut.values) > cut.error, np.sign(cut.values), 0).astype(int)
 
 
-def across_orbits(ob: Any, theta: Floats, cut: Slice, found: Contraction) -> Contraction:
+def theorem_across_orbits(ob: Any, theta: Floats, cut: Slice, found: Contraction) -> Contraction:
     """Return the theorem's outcome if the tangents of the orbits stay independent on the ball;
     otherwise one that does not hold, with "orbit" missing.
     """
@@ -288,7 +290,7 @@ def by_matrix(ask: ClassifyOptions, H: Products) -> Inertia:
     # the zero eigenvalues of known symmetries would keep any Hessian from being definite
     if full.n >= CHOLESKY_MIN_N and not held.columns.shape[1]:
         H.note("a Cholesky factor")
-        known = definite(full)
+        known = prove_definite(full)
         found = None if known is None else ByCholesky(ask, H, full, gradient, known)
         if found is not None and found.proof.holds:
             return found
@@ -341,7 +343,7 @@ class Definite:
     weakest: float
 
 
-def definite(full: DenseHessian) -> Definite | None:
+def prove_definite(full: DenseHessian) -> Definite | None:
     """Prove A positive definite by Cholesky; None if it is not definite by more than its error."""
     A = full.A
     if not 0 < full.norm < np.inf or not (np.diagonal(A) > 0).all():
@@ -478,7 +480,7 @@ class ByEigenpairs(Inertia):
         self.full, self.reach = full, np.abs(full.A) @ np.abs(ask.theta)
         self.near = nearness(ask.ob, ask.theta, self.reach, view.best, gradient, ask.gradient_tol)
         self.view, self.cut, self.signs, self.n_found = self._signs_in(view)
-        self.low, self.high = _ends(H, full, view, self.signs)
+        self.low, self.high = _extreme_vectors(H, full, view, self.signs)
 
     def _signs_in(self, view: SignView) -> tuple[SignView, Slice, NDArray[np.int_], int]:
         """Return a view, its eigenpairs, their proved signs, and how many these are.
@@ -538,7 +540,7 @@ class ByEigenpairs(Inertia):
             )
             found = kantorovich(beta, eta, partial(third_bound, ob, theta, units=scaled))
             if found.holds and cut.span.shape[1]:
-                found = across_orbits(ob, theta, cut, found)
+                found = theorem_across_orbits(ob, theta, cut, found)
             tried.append((replace(found, radius=found.radius * top), safe_norm(x)))
             if found.holds:
                 break
@@ -718,7 +720,7 @@ class ByEigenpairs(Inertia):
         )
 
 
-def _ends(
+def _extreme_vectors(
     H: Products, full: DenseHessian, view: SignView, signs: NDArray[np.int_]
 ) -> tuple[SpectrumEnd, SpectrumEnd]:
     """Return the vectors of largest curvature of either sign, where it is proved by the matrix or

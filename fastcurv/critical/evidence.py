@@ -172,7 +172,7 @@ def even_rows(A: Floats, d: Floats) -> Floats:
 
 def balance(A: Floats, noise: Floats) -> tuple[Floats, NDArray[np.bool_]]:
     """Return d > 0 such that the rows of ``d A d`` have equal 2-norms, and a mask of the rows that
-    were used; the scale of the others is chosen by `_as_loud`.
+    were used; the scale of the others is chosen by `_units_of_unused_rows`.
 
     Rows without an entry above their `noise`, given by rows (n,) or by entries (n, n), are not
     used, nor are rows whose scaled noise would reach the size of the other rows.
@@ -184,7 +184,7 @@ def balance(A: Floats, noise: Floats) -> tuple[Floats, NDArray[np.bool_]]:
             return np.ones(len(A)), live
         inner = A[np.ix_(live, live)] if not live.all() else A
         d[live] = even_rows(inner, d[live])
-        d[~live] = _as_loud(noise, d, live)
+        d[~live] = _units_of_unused_rows(noise, d, live)
         rows = np.linalg.norm(d[live][:, None] * inner * d[live], axis=1)
         across = d if noise.shape[1] > 1 else d[:, None]  # noise by rows: d_i stands for all
         loud = live & (np.linalg.norm(d[:, None] * noise * across, axis=1) > np.median(rows))
@@ -194,7 +194,7 @@ def balance(A: Floats, noise: Floats) -> tuple[Floats, NDArray[np.bool_]]:
     return d, live
 
 
-def _as_loud(noise: Floats, d: Floats, live: NDArray[np.bool_]) -> Any:
+def _units_of_unused_rows(noise: Floats, d: Floats, live: NDArray[np.bool_]) -> Any:
     """Return d for the rows that are not used: where the noise is known by entries, the d for which
     their scaled noise equals the median of the rows in use, else the geometric mean of the d in
     use.
@@ -272,7 +272,7 @@ def independent(T: Floats, rtol: float = 1e-7) -> Floats:
     return U[:, s > rtol * s[0]]
 
 
-def annihilated(AQ: Floats, Q: Floats, tol: float) -> Floats:
+def annihilated_basis(AQ: Floats, Q: Floats, tol: float) -> Floats:
     """Return an orthonormal basis of the part of span(Q), Q orthonormal, on which the singular
     values of `AQ` = A Q are at most `tol`.
     """

@@ -33,13 +33,13 @@ from ..spectrum.dense import symmetric_part
 from ..spectrum.eigsh import eigsh
 from ..spectrum.forms import MAX_DENSE_ROWS, reduction
 from .decide import UNTRIED_CONTRACTION, Nearness, Pair, Proof, Spectrum
-from .dense import ZERO_CURVATURE_TOL, DenseHessian, across_orbits, signs_of
+from .dense import ZERO_CURVATURE_TOL, DenseHessian, signs_of, theorem_across_orbits
 from .evidence import (
     MAX_RELATIVE_STEP,
     ClassifyOptions,
     Inertia,
     SpectrumEnd,
-    annihilated,
+    annihilated_basis,
     curvature_floor,
     independent,
     offers_symmetries,
@@ -266,7 +266,7 @@ class InertiaSearch:
             H.note(f"{T.shape[1]} symmetry directions")
             Q = independent(T)
             most = min(ZERO_CURVATURE_TOL, MAX_COUPLING * ask.curvature_tol) * H.norm
-            self.symmetry = np.asarray(annihilated(H(Q), Q, most))
+            self.symmetry = np.asarray(annihilated_basis(H(Q), Q, most))
         self.n_symmetry = self.symmetry.shape[1]
 
     def of_all(self, low: SpectrumEnd, high: SpectrumEnd) -> tuple[SpectrumEnd, SpectrumEnd]:
@@ -334,7 +334,7 @@ class InertiaSearch:
         return d
 
 
-def both_signs(run: Any) -> bool:
+def has_both_signs(run: Any) -> bool:
     """Return whether a run may stop: it has positive Ritz values, and its lowest one is surely
     negative, by more than counts as zero, and accurate to one half.
     """
@@ -588,7 +588,7 @@ class ByProducts(Inertia):
         steps = goal if deep else min(goal, N_END_STEPS)
         if known is None:
             H.note(f"{steps} Lanczos steps")
-            self.main = search.from_random(steps, both_signs)
+            self.main = search.from_random(steps, has_both_signs)
         main = self.main
         if main is None:
             risk = 1.0
@@ -654,7 +654,7 @@ class ByProducts(Inertia):
         eta = eta_of(safe_norm(self.step), beta, error) * ROUND_UP
         found = kantorovich(beta, eta, partial(third_bound, ask.ob, ask.theta))
         if known is not None and found.holds and known.span.shape[1]:
-            found = across_orbits(ask.ob, ask.theta, known, found)
+            found = theorem_across_orbits(ask.ob, ask.theta, known, found)
         return found, distance
 
     def _newton(self) -> tuple[Floats, float]:
@@ -820,10 +820,10 @@ def is_clearly_far(ask: ClassifyOptions, H: Products) -> bool:
     size, along = safe_norm(g), safe_norm(H(g))
     H(as_rng(PROBE_SEED).standard_normal(H.n))
     known = 0 < size < np.inf and along < np.inf and H.norm > 0
-    return known and _promises(ask, size, least_decrement(size, along / size), H.largest)
+    return known and _is_decrement_far(ask, size, least_decrement(size, along / size), H.largest)
 
 
-def _promises(ask: ClassifyOptions, size: float, decrement: float, largest: float) -> bool:
+def _is_decrement_far(ask: ClassifyOptions, size: float, decrement: float, largest: float) -> bool:
     """Return whether a gradient of norm `size` and a decrement of at least `decrement` are far
     above the threshold and the gradient's own rounding, if ``||H||`` is at most `largest`.
     """
@@ -849,7 +849,7 @@ def _gradient(ask: ClassifyOptions, H: Products) -> tuple[Floats, float]:
     if H.norm > 0 and certificate_method(ask.ob, "precise_gradient") is not None:
         g = gradient_at(ask.ob, ask.theta, H)
         size = safe_norm(g)
-        if _promises(ask, size, size / H.largest * size, H.largest):
+        if _is_decrement_far(ask, size, size / H.largest * size, H.largest):
             return g, np.nan
     return best_gradient(ask.ob, ask.theta, H)
 
@@ -873,4 +873,4 @@ def _search_further(search: InertiaSearch, main: Any, goal: int, d: Floats) -> N
         balanced = LinearOperator(
             (H.n, H.n), lambda v: D * apply_checked(H.native, D * v.reshape(-1)), dtype=D.dtype
         )
-        search.run(balanced, None, steps, d=d, stop=both_signs)
+        search.run(balanced, None, steps, d=d, stop=has_both_signs)

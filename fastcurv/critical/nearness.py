@@ -269,7 +269,7 @@ class Coordinates:
         return v if cut is None else np.asarray(self.weights * (cut.vectors.T @ (cut.c * v)))
 
 
-def surely_longer(
+def is_surely_longer(
     ob: Any, theta: Floats, length: float, norm: float, within: Coordinates | None = None
 ) -> bool:
     """Return whether the gradient is longer than `length` by more than the rounding of the plain
@@ -322,7 +322,7 @@ def newton_limit(
             else min(share * size, GRADIENT_FLOOR_RATIO * first * 1e3)
         )
         lost = not np.isfinite(there).all()
-        if lost or fine and surely_longer(ob, there, most, H.norm, within):
+        if lost or fine and is_surely_longer(ob, there, most, H.norm, within):
             return None, k, spent
         g = gradient_and_error(ob, there)[0]
         now = _norm(within.back(g))

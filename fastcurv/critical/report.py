@@ -569,14 +569,14 @@ def _within(radius: float | None) -> str:
     return f"within 1e{ceil(log10(radius)):+03d} of theta" if radius else "at theta"
 
 
-def cut_short(ask: ClassifyOptions, n_products: int, ended: bool) -> str:
+def time_limit_clause(ask: ClassifyOptions, n_products: int, ended: bool) -> str:
     """Return a clause that says what `max_time` cut off, for the end of a sentence."""
     what = f"ended the search after {n_products} product{_s(n_products)}"
     what = what if ended else "left no time for all eigenvalues"
     return f"; max_time = {number(ask.max_time or 0.0)} s {what}"
 
 
-def where_newton_leads(distance: float, steps: int, at: Any) -> str:
+def newton_clause(distance: float, steps: int, at: Any) -> str:
     """Return the clause appended to the reason if Newton's steps contract: how far and to what."""
     verb = "contracts" if steps == 1 else "contract"
     return (
@@ -617,10 +617,10 @@ def report_of_run(point: CriticalPoint) -> CriticalPoint:
     """Return the same point worded for the result of a run that ended there, without the advice to
     run again.
     """
-    return replace(point, reason=f"{without_calls(point.reason)}.", _advice=RUN_ADVICE)
+    return replace(point, reason=f"{reason_without_calls(point.reason)}.", _advice=RUN_ADVICE)
 
 
-def without_calls(reason: str) -> str:
+def reason_without_calls(reason: str) -> str:
     """Return the reason as a clause without its advice on which function to call, for a caller that
     has just followed it.
     """

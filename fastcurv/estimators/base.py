@@ -51,7 +51,7 @@ from ..optimize.run import Run
 from ..structure.tables import ACTIVATIONS, LOSSES, LossName, activations_of
 from ..structure.user_functions import Activation, Loss
 from .evidence import alpha_by_evidence
-from .held_out import DEFAULT_DECAY, MAX_HELD_OUT_STEPS, Choice, choose_decay, unseen
+from .held_out import DEFAULT_DECAY, MAX_HELD_OUT_STEPS, Choice, choose_decay, held_out_mask
 from .input_slopes import InputSlopes
 from .shown import ShownInNotebooks
 from .sizes import pairs_worth, single_worth, threads_worth
@@ -100,7 +100,7 @@ WARNING_CURES = {
 }
 
 
-def warn_of_the_end(est: Any, X: Any, gradient: float) -> None:
+def warn_of_ending(est: Any, X: Any, gradient: float) -> None:
     """Warn once if a fit did not end well, or if the scale of a feature limits it."""
     kinks = est.alpha_ > 0 and any(ACTIVATIONS[n].like_relu for n in est.model_.activation)
     ended = est.stopped_ not in GOOD_ENDINGS and gradient > est._tol
@@ -285,7 +285,7 @@ def check_spectrum(
     """
     size = scale * float(np.abs(ob.gradient(theta)).max())
     most = min(max(products, MIN_CHECK_PRODUCTS), MAX_CHECK_PRODUCTS, len(theta))
-    values, residuals, vector, spent = ends(ob, theta, most)
+    values, residuals, vector, spent = extreme_ritz_values(ob, theta, most)
     low, high = scale * float(values[0]), scale * float(values[-1])
     under = float(np.finfo(theta.dtype).tiny)  # loss by underflow in products
     errors = scale * (float(residuals[0]) + under), scale * (float(residuals[-1]) + under)
@@ -298,7 +298,7 @@ def check_spectrum(
     return SpectrumCheck(kind, size, low, high, errors, spent), vector
 
 
-def ends(ob: Any, theta: np.ndarray, most: int) -> tuple[Any, Any, np.ndarray, int]:
+def extreme_ritz_values(ob: Any, theta: np.ndarray, most: int) -> tuple[Any, Any, np.ndarray, int]:
     """Run Lanczos from a random vector for the lowest and the highest Ritz value.
 
     Returns both values, their residuals, the lowest vector, and the number of products: at most
@@ -566,7 +566,7 @@ class BaseMLP(
         self._after_fit(ob)
         gradient = ob.gradient(self.theta_)
         self._training = (X, y, loss, weight), np.array(self.theta_), gradient
-        warn_of_the_end(self, X, self._scale * float(np.abs(gradient).max()))
+        warn_of_ending(self, X, self._scale * float(np.abs(gradient).max()))
 
     def _after_fit(self, ob: Objective) -> None:
         """Keep what predictions need of the objective of a fit."""
@@ -590,7 +590,7 @@ class BaseMLP(
         self, model: MLP, X: Any, y: Any, loss: LossName | Loss, weight: Any, theta: np.ndarray
     ) -> Choice | None:
         """Choose the weight decay by rows held out; return None if they are too few."""
-        out = unseen(X)
+        out = held_out_mask(X)
         if out is None:
             return None
         if single_worth(X, y, model.n_params):

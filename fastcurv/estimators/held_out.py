@@ -139,7 +139,7 @@ def choose_decay(
     return best
 
 
-def unseen(X: Any) -> np.ndarray | None:
+def held_out_mask(X: Any) -> np.ndarray | None:
     """Return a mask of the rows to hold out; None if too few of them are distinct.
 
     The bits of a row's numbers, each multiplied by an odd constant for its column, are summed

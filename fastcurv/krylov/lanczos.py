@@ -579,7 +579,7 @@ PAGE_BYTES = 4096  # size of a page of memory
 _held: WeakKeyDictionary[Any, np.ndarray] = WeakKeyDictionary()
 
 
-def _apart(n: int, dtype: np.dtype) -> int:
+def _row_gap(n: int, dtype: np.dtype) -> int:
     """Return how many numbers one row of n begins after the last: a quarter of a page, or little
     more, beyond whole pages, unless rows are short. Sweeps, which read some rows side by side, take
     10 to 20% longer where all begin at one place of a page.
@@ -602,7 +602,7 @@ class held_rows:
             with suppress(TypeError):  # cannot be a key
                 rows = _held.pop(op, None)
         if rows is None or rows.dtype != dtype or rows.shape[1] != shape[1] or len(rows) < shape[0]:
-            rows = padded_rows(shape[0], _apart(shape[1], dtype), dtype)[:, : shape[1]]
+            rows = padded_rows(shape[0], _row_gap(shape[1], dtype), dtype)[:, : shape[1]]
         self.rows = rows
 
     def __enter__(self) -> np.ndarray:

@@ -196,7 +196,7 @@ def exhausted_risk(run: Any, n: int, eps: float) -> float:
     return min(1.0, float(np.exp(0.5 * (math.log(2 * n / math.pi) - seen)).sum()))
 
 
-def blind(n: int, risk: float) -> float:
+def max_growth(n: int, risk: float) -> float:
     """Return the value of `fastcurv.common.vectors.growth` from which on a run with a random start
     misses an existing eigenvector with probability at most `risk`.
 
@@ -205,7 +205,7 @@ def blind(n: int, risk: float) -> float:
 
     Examples
     --------
-    >>> round(blind(1000, 0.05), 2)
+    >>> round(max_growth(1000, 0.05), 2)
     12.45
     """
     return math.log(2 * n / math.pi) - 2 * math.log(risk)

@@ -300,7 +300,7 @@ class Curvature(Quadratic):
         bounded = not self.objective.why_unproved  # else the matrix would have no error bounds
         if not bounded or self.dtype != np.float64 or self.objective._by_blocks:
             return None
-        return load_proofs("dense_hessian").layered(self.objective, self.theta, self.kind)
+        return load_proofs("dense_hessian").enclosed_hessian(self.objective, self.theta, self.kind)
 
     def summed_matrix(self) -> Floats | None:
         """Return the matrix of a Hessian or GGN ``(n, n)``, in float64, summed over rows by the

@@ -260,7 +260,7 @@ class SumCertificates(Certificates):
         row = LOSSES[ob.loss]
         if row.given is None and (row.attained or self.loss_lower_bound < 0):
             return None
-        along = majorants.along_biases(
+        along = majorants.bias_direction(
             ob, *self._once("pulls", (), lambda: ob._fold(majorants.target_directions, ()))
         )
         if row.given is not None:

@@ -54,7 +54,7 @@ from ..critical.dense import ZERO_CURVATURE_TOL, nearness_at
 from ..critical.evidence import (
     GRADIENT_ROUNDING,
     RELATIVE_GRADIENT,
-    annihilated,
+    annihilated_basis,
     independent,
     tangents,
     why_no_minimum,
@@ -129,7 +129,9 @@ class FollowedModes:
         out: along them the loss is constant, and their eigenvalues have the signs of rounding.
         """
         span = independent(T)
-        span = annihilated(A @ span, span, ZERO_CURVATURE_TOL * float(np.abs(A).sum(axis=1).max()))
+        span = annihilated_basis(
+            A @ span, span, ZERO_CURVATURE_TOL * float(np.abs(A).sum(axis=1).max())
+        )
         if span.shape[1]:
             Z = np.linalg.qr(span, mode="complete")[0][:, span.shape[1] :]
             values, inner, _ = eigh(Z.T @ A @ Z)

@@ -32,8 +32,8 @@ from ..critical.classify import classify
 from ..critical.dense import inverse
 from ..critical.evidence import why_no_minimum
 from ..critical.kink_minimum import KinkPoint, find_kink_point, newton_on_kinks, rows_with_kinks
-from ..critical.nearness import gradient_and_error, surely_longer
-from ..critical.report import report_of_run, without_calls
+from ..critical.nearness import gradient_and_error, is_surely_longer
+from ..critical.report import reason_without_calls, report_of_run
 from ..krylov.trust_region import KrylovSpace, shifted, trust_region
 from ..spectrum.dense import counted_matrix
 from .line_search import Value, first_length, line_minimum
@@ -58,7 +58,7 @@ N_RESTARTS = 4  # displaced points from which the minimiser is tried, ...
 N_RESTART_STEPS = 20  # ... for so many steps
 
 
-def no_higher(value: Value, there: np.ndarray, here: np.ndarray) -> bool:
+def is_no_higher(value: Value, there: np.ndarray, here: np.ndarray) -> bool:
     """Return whether one point is no higher than another by more than rounding."""
     f = value(here)
     return value(there) <= f + value_rounding(f, here.dtype)
@@ -100,7 +100,7 @@ def directions(
             yield v / np.linalg.norm(v)
 
 
-def lower_along(
+def find_lower(
     value: Value, theta: np.ndarray, f: float, direction: np.ndarray, barrier: bool = False
 ) -> Lower | None:
     """Find a point on the line with a value lower by more than rounding, trying lengths over five
@@ -210,7 +210,7 @@ def polish(
                 break
             trial = (here + p).astype(theta.dtype)
             there, n_gradients = trial.astype(np.float64), n_gradients + 1
-            if fine and surely_longer(ob, there, 0.5 * float(np.linalg.norm(g)), H.norm):
+            if fine and is_surely_longer(ob, there, 0.5 * float(np.linalg.norm(g)), H.norm):
                 break
             g_trial = gradient_and_error(ob, there)[0]
             if not np.linalg.norm(g_trial) <= 0.5 * np.linalg.norm(g):
@@ -299,7 +299,7 @@ def find_kink_minimum(ob: Any, theta: np.ndarray, stop: Callable[[], bool]) -> K
     here = np.asarray(theta, dtype=float)
     best = find_kink_point(ob, here)
     if best is not None and not (
-        best.certified and no_higher(lambda at: float(ob.value(at)), best.theta, here)
+        best.certified and is_no_higher(lambda at: float(ob.value(at)), best.theta, here)
     ):
         best = None
     for i, width in enumerate(SMOOTHING_WIDTHS):
@@ -382,7 +382,7 @@ class StationaryPoint:
     @property
     def sentence(self) -> str:
         """The report's reason."""
-        return without_calls(self.report.reason)
+        return reason_without_calls(self.report.reason)
 
     @property
     def far(self) -> bool:
@@ -551,7 +551,7 @@ class Finisher:
         there, x = at.report.at_nearest, at.report.nearest
         minimum = there is not None and there.kind == "minimum" and there.certified
         exact = minimum and at.theta.dtype == np.float64
-        if not (exact and no_higher(self.run.value, x, at.theta)):
+        if not (exact and is_no_higher(self.run.value, x, at.theta)):
             return None
         return Outcome(x, "critical", "minimum", True, there.reason.rstrip("."), there)
 
@@ -580,7 +580,7 @@ class Finisher:
             return None
         f, flat = self.run.value(at.theta), np.zeros((at.theta.size, 0))
         for v in directions(self.run.ob, at.theta, flat, np.random.default_rng(0)):
-            found = lower_along(self.run.value, at.theta, f, v, barrier=True)
+            found = find_lower(self.run.value, at.theta, f, v, barrier=True)
             if found is not None:
                 return self._lower(at, found, f)
         return None
@@ -643,7 +643,7 @@ class Finisher:
         run.n_products += spent
         tried = list(directions(run.ob, theta, flat, np.random.default_rng(0)))
         for v in tried:
-            found = None if self.over() else lower_along(run.value, theta, f, v)
+            found = None if self.over() else find_lower(run.value, theta, f, v)
             if found is not None:
                 return self._lower(at, found, f)
         noise, reach = value_rounding(f, theta.dtype), max(1.0, norm(theta))

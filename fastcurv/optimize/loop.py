@@ -68,7 +68,9 @@ def slow_progress(before: float, after: float) -> str:
     )
 
 
-def _mark(mark: list[Any], records: list[tuple[Any, ...]], share: float, origin: float) -> None:
+def _mark_progress(
+    mark: list[Any], records: list[tuple[Any, ...]], share: float, origin: float
+) -> None:
     """Mark which records got on since the last mark: the loss fell, by a share of what it is away
     from `origin`, or the gradient was halved.
     """
@@ -342,9 +344,9 @@ class Loop:
         the loss, where a smaller decrease is none.
         """
         run, last = self.run, self.run.records[-count:]
-        _mark(run.mark, last, MIN_RELATIVE_DECREASE, 0.0)
+        _mark_progress(run.mark, last, MIN_RELATIVE_DECREASE, 0.0)
         if self._is_low(min(last, key=loss_of_record)[1]):
-            _mark(
+            _mark_progress(
                 run.walked,
                 [one for one in last if self._is_low(one[1])],
                 NEGLIGIBLE_DECREASE,

@@ -306,12 +306,12 @@ def minimize(
     if check_positive_int(n_init, "n_init") > 1:
         single = {"checkpoint": checkpoint, "resume": resume, "callback": callback}
         seed = as_rng(seed)
-        theta0, losses, max_time, pressed = _lowest(
+        theta0, losses, max_time, pressed = _best_of_starts(
             ob, theta0, n_init, seed, single, max_time=max_time, progress=progress, method=method,
             max_iter=max_iter, max_products=max_products, gradient_tol=gradient_tol,
             fun_target=fun_target, patience=patience, validation=validation, **options,
         )  # fmt: skip
-    theta0 = _drawn(ob, seed) if theta0 is None and resume is None else theta0
+    theta0 = _draw_start(ob, seed) if theta0 is None and resume is None else theta0
     tracker, call = tracked(ob, track, read_callback(callback))
     arrays, facts = ({}, {}) if resume is None else saved(resume, chosen, options, ob.n_params)
     theta = np.array(check_theta(ob, arrays.get("run.theta", theta0), "theta0", kind))
@@ -396,7 +396,7 @@ def _begin_in_units(loop: Loop, method: Any, given: Any, seed: Any, progress: An
         loop.follow(*begin_in_units(units, run.theta, go, loop.callback))
 
 
-def _drawn(ob: Any, seed: Any) -> Any:
+def _draw_start(ob: Any, seed: Any) -> Any:
     """Return the start of a run that is given none: what the objective's model draws."""
     if not hasattr(getattr(ob, "model", None), "init"):
         raise ValueError(
@@ -406,7 +406,7 @@ def _drawn(ob: Any, seed: Any) -> Any:
     return ob.model.init(seed)
 
 
-def _lowest(
+def _best_of_starts(
     ob: Any, theta0: Any, count: int, rng: np.random.Generator, single: dict[str, Any], *,
     max_time: float | None, progress: bool | None, fun_target: float | None, **given: Any,
 ) -> tuple[np.ndarray, np.ndarray, float | None, Callable[[], bool] | None]:  # fmt: skip

@@ -411,7 +411,9 @@ class _Sampler:
             theta = _trained(self, ob.model.init(seed=rng), rng)
         else:
             theta = ob.model.init(seed=rng)
-            theta = _lowered(self, ob, theta, "newton-cg", max_iter=10 * self.max_iter, seed=rng)
+            theta = _minimise_from(
+                self, ob, theta, "newton-cg", max_iter=10 * self.max_iter, seed=rng
+            )
             if not self.smooth or ob.n_params >= DENSE_BELOW:
                 return theta, None
             index = 0  # as proofs want points nearer to rest
@@ -424,12 +426,12 @@ def _trained(hunt: _Sampler, theta: np.ndarray, rng: np.random.Generator) -> np.
     low, high = np.log(hunt.epochs)
     steps = int(np.exp(rng.uniform(low, high)))
     # full batch: the seed has no effect
-    return _lowered(
+    return _minimise_from(
         hunt, hunt.ob, theta, "adam", seed=0, max_iter=steps, learning_rate=1e-2, verdict=False
     )
 
 
-def _drawn(hunt: _Sampler, rng: np.random.Generator) -> np.ndarray:
+def _draw_weights(hunt: _Sampler, rng: np.random.Generator) -> np.ndarray:
     """Draw random weights, of sizes from half the usual one to thrice that."""
     return np.asarray(rng.uniform(0.5, 3.0) * hunt.ob.model.init(seed=rng))
 
@@ -445,13 +447,13 @@ def _start_from_narrower(hunt: _Sampler, rng: np.random.Generator) -> np.ndarray
 
 # where walks to an index start
 START_FUNCTIONS: dict[str, Callable[[_Sampler, np.random.Generator], np.ndarray]] = {
-    "random": _drawn,
-    "trained": lambda hunt, rng: _trained(hunt, _drawn(hunt, rng), rng),
+    "random": _draw_weights,
+    "trained": lambda hunt, rng: _trained(hunt, _draw_weights(hunt, rng), rng),
     "narrower": _start_from_narrower,
 }
 
 
-def _lowered(
+def _minimise_from(
     hunt: _Sampler, ob: Any, theta: np.ndarray, method: Descent, **options: Any
 ) -> np.ndarray:
     """Return the point that `minimize` reaches; Ctrl-C in it ends the sampling."""
@@ -507,7 +509,7 @@ def _from_narrower(hunt: _Sampler, rng: np.random.Generator) -> tuple[np.ndarray
     sizes = [wide.sizes[0], *hidden, wide.sizes[-1]]
     narrow = type(wide)(sizes, activation=wide.activation, bias=wide.bias, dtype=wide.dtype)
     small = ob.with_model(narrow)
-    theta = _lowered(
+    theta = _minimise_from(
         hunt, small, narrow.init(seed=rng), "newton-cg", max_iter=500, verdict=False, seed=rng
     )
     theta = find_critical_point(small, theta, method="newton-mr", max_iter=30, verdict=False).x

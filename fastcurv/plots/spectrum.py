@@ -14,7 +14,7 @@ from ..common.protocols import Axis
 from ..common.runtime import raise_if_interrupted
 from ..spectrum.density import spectral_density
 from ..spectrum.density_curve import SpectralDensity
-from ..spectrum.draw import counted, draw_density, legend_above, plain_numbers, within
+from ..spectrum.draw import count_signs, draw_density, fold_at_bounds, legend_above, plain_numbers
 from ..spectrum.eigsh import eigsh
 from ..spectrum.forms import matrix_of
 from ..spectrum.results import Eigenpairs
@@ -74,7 +74,7 @@ class SpectrumDisplay(Display):
             "density",
             "what spectral_density returns; SpectrumDisplay.from_operator takes the operator",
         )
-        self.density = within(density, *bounds)
+        self.density = fold_at_bounds(density, *bounds)
         self.eigenvalues = None if eigenvalues is None else np.sort(np.asarray(eigenvalues))
         self.bounds = bounds
 
@@ -231,7 +231,7 @@ class SpectrumDisplay(Display):
                     )
             legend_above(ax, float(self.density.density.max()))
         if alone and isinstance(self.density, SpectralDensity):
-            ax.set_title(counted(self.density))
+            ax.set_title(count_signs(self.density))
         return self
 
 
@@ -241,13 +241,13 @@ def extremes(hessian: Any, k: int, seed: Any, progress: bool = False) -> Eigenpa
     """
     n = hessian.shape[0]
     if n <= DENSE_BELOW:
-        return ends(every_pair(hessian), k)
+        return ends(all_pairs(hessian), k)
     return raise_if_interrupted(
         eigsh(hessian, k=min(2 * k, n), which="BE", tol=CONVERGED_TOL, seed=seed, progress=progress)
     )
 
 
-def every_pair(hessian: Any) -> Eigenpairs:
+def all_pairs(hessian: Any) -> Eigenpairs:
     """Return all n eigenpairs, from the dense matrix."""
     P, n_products = matrix_of(check_symmetric_operator(hessian))
     P = P.astype(np.float64, copy=False)

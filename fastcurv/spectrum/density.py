@@ -182,7 +182,7 @@ def spectral_density(
     n_products = spent + run.n_products
     if outliers is not None and copies(quadratures[1:], outliers, op.shape[0]):
         quadratures = quadratures[1:]
-    quadratures = [with_rest(one, small, len(known.values)) for one in quadratures]
+    quadratures = [complete_quadrature(one, small, len(known.values)) for one in quadratures]
     facts = {"n_products": n_products, "ghosts": ghosts}
     return assemble(quadratures, known.values, n, look, small, run.dtype, **facts)
 
@@ -198,7 +198,7 @@ def exact_density(
     """Return the density of an operator whose eigenvalues, or those of the smaller operator
     `small`, are all known.
     """
-    one = with_rest(Quadrature(values, np.full(len(values), 1 / len(values))), small)
+    one = complete_quadrature(Quadrature(values, np.full(len(values), 1 / len(values))), small)
     known = {"n_products": n_products, "n_deflated": n}
     return assemble([one, one], np.zeros(0), n, look, small, dtype, **known)
 
@@ -216,7 +216,7 @@ class Quadrature(NamedTuple):
     weights: Floats
 
 
-def with_rest(one: Quadrature, small: Reduction | None, deflated: int = 0) -> Quadrature:
+def complete_quadrature(one: Quadrature, small: Reduction | None, deflated: int = 0) -> Quadrature:
     """Return the quadrature of the full operator from that of the smaller one, if there is one, by
     adding the copies of `rest`; `deflated` eigenvalues are not part of it.
     """

@@ -63,7 +63,7 @@ def draw_density(
         contributes. A horizontal axis in decades covers the range of the density, and includes 0
         only if that does.
     """
-    density = within(density, *definite(density))
+    density = fold_at_bounds(density, *definite_bounds(density))
     grid, height = np.asarray(density.grid), np.asarray(density.density)
     earlier = [np.max(other.get_ydata()) for other in ax.lines if np.size(other.get_ydata()) > 2]
     top = max([float(height.max()), *earlier])
@@ -165,7 +165,7 @@ def _written(axis: Any, shown: str, x: float, _: Any) -> str:
     return f"{sign}$" + (rf"{digits}\times" if digits != "1" else "") + f"10^{{{int(power)}}}$"
 
 
-def definite(density: Any) -> tuple[float, float]:
+def definite_bounds(density: Any) -> tuple[float, float]:
     """Return bounds on the eigenvalues: 0 on a side of it where all of them are known and none
     lies, up to rounding; else infinite ones.
     """
@@ -181,7 +181,7 @@ def definite(density: Any) -> tuple[float, float]:
     )
 
 
-def counted(density: Any) -> str:
+def count_signs(density: Any) -> str:
     """Return how many of all eigenvalues are negative, positive and zero within rounding, or the
     estimated fraction of negative ones.
     """
@@ -194,7 +194,7 @@ def counted(density: Any) -> str:
     return f"{below} of {n} eigenvalues negative, {above} positive{zero}"
 
 
-def within(density: Any, low: float = -np.inf, high: float = np.inf) -> Any:
+def fold_at_bounds(density: Any, low: float = -np.inf, high: float = np.inf) -> Any:
     """Return the density folded back at proved bounds on the eigenvalues, so that none of it lies
     beyond and its integral is kept.
 

@@ -36,7 +36,7 @@ from ..krylov.lanczos import (
     kept_at_restart,
     orthonormal_rows,
 )
-from ..krylov.trust_region import blind
+from ..krylov.trust_region import max_growth
 from .forms import QUICK_DENSE_MAX_N, choose, matrix_of, reduction
 from .reduced import (
     EigshOptions,
@@ -142,7 +142,10 @@ class ThickRestart(EigenSearch):
     ) -> None:
         super().__init__(run, asked.k, asked.which, tol, asked.relative == "value", price)
         self.quick, self.rng, self.left_open = quick, rng, MISSED_WITHIN_TOLS
-        self.sure, self.risk = blind(run.n, MISS_PROBABILITY), blind(run.n, MISSED_WITHIN_RISK)
+        self.sure, self.risk = (
+            max_growth(run.n, MISS_PROBABILITY),
+            max_growth(run.n, MISSED_WITHIN_RISK),
+        )
         self.max_products, self.probe, self.asked = asked.max_products, asked.probe, asked.probe
         self.closed = False  # whether the search ended in an invariant subspace of a given start
         # the result so far, while its residuals are measured again

@@ -23,7 +23,7 @@ from ..common.checks import (
 from ..common.linalg import MIN_SUBNORMAL, eigh_some, residuals, symmetrised, unscaled, wanted
 from ..common.protocols import Array, DenseReduction, Floats, Indices, Reduction
 from ..krylov.lanczos import column_lengths
-from .results import MISSED_WITHIN_TOLS, Eigenpairs, ReducedEigenpairs, left_open
+from .results import MISSED_WITHIN_TOLS, Eigenpairs, ReducedEigenpairs, missed_clause
 
 # --------------------------------------------------------------------------------------------------
 # The options of a search for eigenpairs, their defaults, and the eigenpairs of a matrix that is
@@ -182,7 +182,7 @@ def reduced_pairs(
     else:
         found = search(small, inner, rng, v0, V)
     tol = resolve_tol(asked.tol, dtype)
-    if left_open(found) and found.unseen < np.inf:  # said in the wider tolerance as well
+    if missed_clause(found) and found.unseen < np.inf:  # said in the wider tolerance as well
         least = (MISSED_WITHIN_TOLS + 1) * tol * max(found.scale, abs(small.rest))
         found = replace(found, unseen=max(found.unseen, least))
     found = replace(found, tol=tol)

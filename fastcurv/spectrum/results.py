@@ -41,7 +41,7 @@ def lacks_scatter(samples: np.ndarray) -> bool:
     )
 
 
-def widened(m: int) -> float:
+def widening_factor(m: int) -> float:
     """Return the factor on a standard error from m samples for which two of them cover 95%: the
     quantile of Student's t over that of the normal distribution.
     """
@@ -65,7 +65,9 @@ def mean_of(samples: np.ndarray) -> tuple[float, float]:
     variance = float((apart**2).mean())
     skewness = abs(float((apart**3).mean())) / variance**1.5 if variance > 0 else 0.0
     share = min(0.3 + 0.7 * skewness / min(1.2, m**0.5 / 2), 1.25)
-    stderr = largest * (variance / (m - 1)) ** 0.5 * widened(m) * (1 + SKEW_RATIO / m * share)
+    stderr = (
+        largest * (variance / (m - 1)) ** 0.5 * widening_factor(m) * (1 + SKEW_RATIO / m * share)
+    )
     return float(samples.mean()), stderr
 
 
@@ -185,7 +187,7 @@ class Eigenpairs(Record, AttributeHints, subject="pairs"):
         return self.vectors[:, i]
 
     def _title(self) -> str:
-        open_still, good = left_open(self), int(self.converged.sum())
+        open_still, good = missed_clause(self), int(self.converged.sum())
         head = (
             f"Eigenpairs: {len(self)} of n = {self.n}, {good} "
             f"{'with residuals within' if self._by_residuals else 'converged to'} "
@@ -201,7 +203,7 @@ class Eigenpairs(Record, AttributeHints, subject="pairs"):
     @property
     def _by_residuals(self) -> bool:
         """True if `converged` speaks of residuals alone, although copies may have been missed."""
-        some = bool(self.converged.any()) and bool(left_open(self))
+        some = bool(self.converged.any()) and bool(missed_clause(self))
         return some and (not self.probed or len(self) == 1)
 
     def _repr_html_(self) -> str:
@@ -225,7 +227,7 @@ class Eigenpairs(Record, AttributeHints, subject="pairs"):
         return "\n".join([head, *rows])
 
 
-def left_open(pairs: Eigenpairs) -> str:
+def missed_clause(pairs: Eigenpairs) -> str:
     """Return what a search leaves open about missed eigenvalues, in a few words; empty if
     nothing.
     """

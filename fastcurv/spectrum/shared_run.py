@@ -26,7 +26,7 @@ from ..common.protocols import Array, Axis, Operator, Seed, Space, Which
 from ..common.read_only import ReadOnly
 from ..common.runtime import Lock
 from ..krylov.lanczos import Recurrence, check_wanted, combine
-from .density import assemble, extend, quadrature, with_rest
+from .density import assemble, complete_quadrature, extend, quadrature
 from .density_curve import SpectralDensity, check_look
 from .forms import reduction
 from .reduced import completed, resolve_tol
@@ -356,7 +356,7 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
             with bar(n_probes * n_steps, f"{self.name}: density", progress) as shown:
                 probes = [runs.probe(i, n_steps, shown) for i in range(n_probes)]
             return assemble(
-                [with_rest(quadrature(run), self.small) for run in probes],
+                [complete_quadrature(quadrature(run), self.small) for run in probes],
                 np.zeros(0),
                 self.n,
                 look,

@@ -40,7 +40,7 @@ from ..common.vectors import NOT_FINITE, safe_norm
 from ..krylov.lanczos import combine, orthonormalise, project, subtract
 from .density import random_signs
 from .forms import QUICK_DENSE_MAX_N, choose, reduction, summed_matrix
-from .results import MIN_ALIKE_ESTIMATES, TWO_VALUED_FACTOR, Estimate, mean_of, widened
+from .results import MIN_ALIKE_ESTIMATES, TWO_VALUED_FACTOR, Estimate, mean_of, widening_factor
 
 # --------------------------------------------------------------------------------------------------
 # Products and quadratic forms with random signs, counted and scaled to avoid overflow, and the
@@ -173,7 +173,7 @@ class CountingRows:
             squares += ((entries - first) ** 2).sum(axis=0)
         mean, stderr = mean_of(np.concatenate(samples))
         variance = max(2 * float((squares - total**2 / m).sum()) / (m - 1), 0.0)
-        return mean, max(stderr, widened(m) * (variance / m) ** 0.5)
+        return mean, max(stderr, widening_factor(m) * (variance / m) ** 0.5)
 
     def unit_rows(self) -> Iterator[Array]:
         for start in range(0, self.n, BLOCK_VECTORS):
@@ -310,7 +310,8 @@ class Sketch:
         mean, scatter = float(samples.mean()), float(samples.std(ddof=1)) / len(samples) ** 0.5
         along = float((left_out**2).mean()) ** 0.5
         error = np.hypot(
-            LEAVE_ONE_OUT_FACTOR * widened(len(samples)) * scatter, EQUAL_EIGENVALUES_FACTOR * along
+            LEAVE_ONE_OUT_FACTOR * widening_factor(len(samples)) * scatter,
+            EQUAL_EIGENVALUES_FACTOR * along,
         )
         return mean, float(np.hypot(error, safe_norm(interruptible(self._rounding))))
 
@@ -331,7 +332,9 @@ class Sketch:
             squares += ((samples - whole) ** 2).sum(axis=0)
         mean = total / m
         variance = np.maximum(squares / m - (mean - whole) ** 2, 0) * m / max(1, m - 1)
-        error = np.hypot(LEAVE_ONE_OUT_FACTOR * widened(m) * np.sqrt(variance / m), left_out / m)
+        error = np.hypot(
+            LEAVE_ONE_OUT_FACTOR * widening_factor(m) * np.sqrt(variance / m), left_out / m
+        )
         return mean, np.hypot(error, self._rounding())
 
 
@@ -536,7 +539,7 @@ def diagonal(
         mean, most = total / m, max(1, m - 1)  # the error of one sample is not known: NaN
         scatter = np.sqrt(np.maximum(squares / m - mean**2, 0) / most)
         rounding = MIN_SUM_ERROR_EPS * np.finfo(apply.dtype).eps * np.sqrt(squares / m)
-        error = widened(m) * (1 + TWO_VALUED_FACTOR / m) * scatter
+        error = widening_factor(m) * (1 + TWO_VALUED_FACTOR / m) * scatter
         return apply.estimate(mean, np.hypot(error, rounding), method)
 
 

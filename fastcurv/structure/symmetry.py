@@ -594,7 +594,7 @@ def _flat(name: str, theta: Floats, rows: Floats, error: float = 0.0) -> Orbit:
     return Orbit(name, T, 0.0, error, lambda t: theta + T @ np.asarray(t, dtype=float))
 
 
-def _alone(name: str, theta: Floats, columns: Sequence[int]) -> Orbit:
+def _single_translations(name: str, theta: Floats, columns: Sequence[int]) -> Orbit:
     """Return the translations of some parameters, each alone."""
     rows = _zeros(theta, len(columns))
     rows[np.arange(len(columns)), columns] = 1.0
@@ -680,7 +680,7 @@ def _means(ob: Any, theta: Floats, free: NDArray[np.bool_], *_: Any) -> Iterator
         return
     held = layers_of(model, np.arange(theta.size))[:-1]
     below = [b for (_, b), alone in zip(held, _free_layers(model, free)) if alone[1]]
-    yield _alone("bias below a mean", theta, [int(i) for b in below for i in b])
+    yield _single_translations("bias below a mean", theta, [int(i) for b in below for i in b])
 
 
 def _off(
@@ -702,7 +702,7 @@ def _off(
             if not skips(model, layer):
                 touched.append(layers[layer + 1][0][:, j])
             columns.extend(i for i in np.hstack(touched) if free[i])
-    yield _alone("off", theta, columns)
+    yield _single_translations("off", theta, columns)
 
 
 # --- groups that act by matrices on the outputs of hidden layers
@@ -742,7 +742,7 @@ def _blocks(
         names = {model.activation[l] for l in run}
         if not all(ACTIVATIONS[name].homogeneous for name in names):
             continue
-        touched = _touched(model, run)
+        touched = _changed_parameters(model, run)
         width = model.sizes[run[0] + 1]
         linear = names == {"identity"} and not normalised(model)
         if free[touched].all():
@@ -750,14 +750,14 @@ def _blocks(
             units = [i for i in range(width) if not kinks[i]]
             pairs = [(i, j) for i in units for j in (range(width) if linear else (i,))]
             yield _action(ob, theta, run, pairs, 0, "linear" if linear else "scale")
-        elif linear and _even(ob, run):
+        elif linear and _has_even_decay(ob, run):
             pairs = [(i, j) for i in range(width) for j in range(i)]
             yield _action(ob, theta, run, pairs, -1, "rotation")
         if names == {"identity"} and len(run) == 1:
             yield from _moved_biases(ob, theta, free, run[0])
 
 
-def _touched(model: Any, run: range) -> NDArray[np.bool_]:
+def _changed_parameters(model: Any, run: range) -> NDArray[np.bool_]:
     """Return a mask of the parameters that an action on the outputs of a run of layers changes."""
     touched = np.zeros(model.n_params, dtype=bool)
     for rows, columns in _sides(model, touched, run):
@@ -777,7 +777,7 @@ def _sides(model: Any, theta: NDArray[Any], run: range) -> list[tuple[list[Any],
     ]
 
 
-def _even(ob: Any, run: range) -> bool:
+def _has_even_decay(ob: Any, run: range) -> bool:
     """Return whether l2 is one number within each W and each b that a rotation mixes."""
     l2 = np.broadcast_to(l2_diagonal(ob), (ob.model.n_params,))
     return all(

@@ -6,7 +6,13 @@ import pytest
 
 import fastcurv as fc
 from fastcurv.certify import arithmetic, majorants
-from fastcurv.certify.arithmetic import Gram, gram_bound, gram_norm, spectral, stack_norms
+from fastcurv.certify.arithmetic import (
+    Gram,
+    gram_bound,
+    gram_norm,
+    spectral_norm_bound,
+    stack_norms,
+)
 from fastcurv.certify.majorants import curvature_floor
 from fastcurv.critical.classify import classify
 from fastcurv.reference import ReferenceModel, ReferenceObjective
@@ -168,13 +174,13 @@ def test_spectral_norms_are_bounded_from_above(shape):
         0 * rank_one,
     ):
         true = np.linalg.norm(A, 2)
-        assert true <= spectral(A) <= 1.2 * true + 1e-140
+        assert true <= spectral_norm_bound(A) <= 1.2 * true + 1e-140
         assert true <= gram_norm(A.T @ A, len(A)) <= 1.2 * true + 1e-140
     for scale in (1e-200, 1e200):
         A = rng.standard_normal(shape)
         true = np.linalg.norm(A, 2)
-        assert true * (1 - 1e-12) <= spectral(scale * A) / scale <= 1.25 * true
-    assert spectral(0 * rank_one) == 0
+        assert true * (1 - 1e-12) <= spectral_norm_bound(scale * A) / scale <= 1.25 * true
+    assert spectral_norm_bound(0 * rank_one) == 0
 
 
 def test_objectives_without_a_floor_have_minus_infinity():
@@ -313,11 +319,11 @@ def test_the_largest_unit_bound_needs_few_eigenvalue_problems(sizes, equal, monk
     (s,) = passes.states()
     X1 = np.hstack([ob.X, np.ones((30, 1))])
     x = np.linalg.norm(X1, axis=1)[:, None]
-    one = majorants._of_unit
+    one = majorants._bound_of_unit
     each = [one(s.d[1].x, p, q, X1, x) for p, q in zip(s.phi[0].p.x.T, s.eq[0].x.T)]
     tried = []
-    monkeypatch.setattr(majorants, "_of_unit", lambda *given: tried.append(1) or one(*given))
-    found = majorants.by_units(passes)
+    monkeypatch.setattr(majorants, "_bound_of_unit", lambda *given: tried.append(1) or one(*given))
+    found = majorants.bound_by_units(passes)
     assert max(each) <= found <= majorants.CANDIDATE_RATIO * max(each) * (1 + 1e-6)
     assert len(tried) <= (65 if equal else sizes[1])
     if ob.n_params < 3000:
@@ -327,11 +333,11 @@ def test_the_largest_unit_bound_needs_few_eigenvalue_problems(sizes, equal, monk
 @pytest.mark.parametrize("unknown", [np.nan, np.inf])
 def test_one_unbounded_unit_makes_the_bound_infinite(unknown, monkeypatch):
     ob, theta = objective((3, 5, 2), N=20, l2=0.1)
-    bounds = majorants._of_all_units
+    bounds = majorants._bounds_of_units
     monkeypatch.setattr(
-        majorants, "_of_all_units", lambda *given: np.append(bounds(*given)[1:], unknown)
+        majorants, "_bounds_of_units", lambda *given: np.append(bounds(*given)[1:], unknown)
     )
-    assert majorants.by_units(majorants.passes_at(ob, theta)) == np.inf
+    assert majorants.bound_by_units(majorants.passes_at(ob, theta)) == np.inf
 
 
 @pytest.mark.parametrize("rows", [7, 40, 200])

@@ -9,7 +9,7 @@ import pytest
 import fastcurv as fc
 from fastcurv.certify import passes
 from fastcurv.certify.columns import column_bounds
-from fastcurv.certify.kinks import _parallel
+from fastcurv.certify.kinks import _is_multiple
 from fastcurv.certify.majorants import kink_margin
 from fastcurv.certify.passes import product_bound
 from fastcurv.critical.kink_minimum import slopes_near
@@ -88,9 +88,9 @@ def test_bounds_hold_for_jacobians_with_skip_connections():
 
 def test_parallel_vectors_are_recognised():
     u = np.array([1.0, -2.0, 3.0])
-    assert _parallel(u, 2 * u) and _parallel(u * (1 + 1e-15), u)
-    assert not _parallel(u, -u) and not _parallel(u, np.ones(3))
-    assert not _parallel(u, 0 * u) and not _parallel(0 * u, u)
+    assert _is_multiple(u, 2 * u) and _is_multiple(u * (1 + 1e-15), u)
+    assert not _is_multiple(u, -u) and not _is_multiple(u, np.ones(3))
+    assert not _is_multiple(u, 0 * u) and not _is_multiple(0 * u, u)
 
 
 # --- kinks

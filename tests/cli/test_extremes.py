@@ -105,7 +105,7 @@ def test_reports_say_if_copies_of_eigenvalues_may_be_missing(monkeypatch):
     theta = np.zeros(ob.n_params)
     hessian, point = ob.hessian(theta), fc.classify(ob, theta, seed=0)
     args = Namespace(probes=2, steps=5, seed=0, progress=False)
-    by_products = replace(spectrum.every_pair(hessian), unseen=np.inf)
+    by_products = replace(spectrum.all_pairs(hessian), unseen=np.inf)
     monkeypatch.setattr(page, "extremes", lambda *_: by_products)
     for below in (10, 60):
         monkeypatch.setattr(page, "DENSE_BELOW", below)

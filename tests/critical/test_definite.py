@@ -32,7 +32,7 @@ def test_the_floor_is_below_every_eigenvalue(rng):
     ):
         values = np.r_[weakest, rng.uniform(0.1, 1.0, n - 1)] * scale
         full = hessian(values, rng)
-        known, least = dense.definite(full), np.linalg.eigvalsh(full.A)[0]
+        known, least = dense.prove_definite(full), np.linalg.eigvalsh(full.A)[0]
         slack = 4 * n * np.finfo(float).eps * values.max()
         if known is not None:
             assert 0 < known.floor <= least + slack and known.floor <= known.weakest
@@ -45,11 +45,11 @@ def test_the_floor_is_below_every_eigenvalue(rng):
 
 def test_matrices_definite_only_within_their_error_are_not_proved(rng):
     values = np.r_[1e-3, rng.uniform(0.1, 1.0, 40)]
-    assert dense.definite(hessian(values, rng)) is not None
-    assert dense.definite(hessian(values, rng, off=1e-3)) is None
+    assert dense.prove_definite(hessian(values, rng)) is not None
+    assert dense.prove_definite(hessian(values, rng, off=1e-3)) is None
     values[0] = -1e-9
-    assert dense.definite(hessian(values, rng)) is None
-    assert dense.definite(hessian(0 * values, rng)) is None
+    assert dense.prove_definite(hessian(values, rng)) is None
+    assert dense.prove_definite(hessian(0 * values, rng)) is None
 
 
 def cases(rng):

@@ -243,7 +243,9 @@ def test_proved_ends_of_the_spectrum_include_the_error_of_the_matrix(error):
     H = SimpleNamespace(
         rayleigh=lambda v: (float(v @ (values * v)), 1e-3, v), affords=lambda k: True
     )
-    low, high = dense._ends(H, full, SimpleNamespace(plain=none, best=cut), np.array([-1, 0, 1]))
+    low, high = dense._extreme_vectors(
+        H, full, SimpleNamespace(plain=none, best=cut), np.array([-1, 0, 1])
+    )
     assert abs(low.vector) == pytest.approx([1, 0, 0]) and low.quotient == -0.5
     assert low.error == pytest.approx(error if error < 0.5 else 1e-3, rel=1e-9, abs=1e-14)
     assert high.quotient == 2.0 and high.error == pytest.approx(error, rel=1e-9, abs=1e-14)

@@ -15,8 +15,8 @@ from fastcurv.common.linalg import cholesky_floor
 from fastcurv.common.objectives import certificate_method
 from fastcurv.common.protocols import Certificate
 from fastcurv.critical.decide import Decision, Evidence, Nearness, Reason, Spectrum
-from fastcurv.critical.dense import definite, inverse
-from fastcurv.critical.evidence import annihilated, curvature_floor, tangents, third_bound
+from fastcurv.critical.dense import inverse, prove_definite
+from fastcurv.critical.evidence import annihilated_basis, curvature_floor, tangents, third_bound
 from fastcurv.critical.nearness import (
     Coordinates,
     best_gradient,
@@ -493,10 +493,10 @@ def test_flat_directions_without_a_proof_have_no_bounds():
 def test_the_annihilated_space_of_a_matrix_is_orthonormal():
     A = np.diag([0.0, 1e-9, 1.0, 2.0])
     Q = np.eye(4)[:, :3]
-    kept = annihilated(A @ Q, Q, 1e-8)
+    kept = annihilated_basis(A @ Q, Q, 1e-8)
     assert kept.shape == (4, 2) and np.abs(A @ kept).max() <= 1e-9
     assert np.allclose(kept.T @ kept, np.eye(2), atol=1e-15)
-    assert annihilated(A @ Q[:, :0], Q[:, :0], 1e-8).shape == (4, 0)
+    assert annihilated_basis(A @ Q[:, :0], Q[:, :0], 1e-8).shape == (4, 0)
 
 
 def test_only_definite_matrices_are_factored():
@@ -506,7 +506,7 @@ def test_only_definite_matrices_are_factored():
     assert 0.5 * (1 - 1e-12) <= cholesky_floor(A.copy(), 0.5) <= 0.5
     assert all(cholesky_floor(A.copy(), s) == 0 for s in (1.5, -1.0, 0.0, np.nan))
     for norm in (1.0, np.inf):
-        assert definite(SimpleNamespace(A=np.diag([1.0, -1.0]), norm=norm)) is None
+        assert prove_definite(SimpleNamespace(A=np.diag([1.0, -1.0]), norm=norm)) is None
 
 
 def test_the_flat_ratio_is_at_most_one():

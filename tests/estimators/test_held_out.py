@@ -23,8 +23,8 @@ from fastcurv.estimators.held_out import (  # noqa: E402
     PATIENCE_RATIO,
     HeldOut,
     choose_decay,
+    held_out_mask,
     penalty,
-    unseen,
 )
 from fastcurv.optimize.facts import constant_loss  # noqa: E402
 
@@ -51,15 +51,15 @@ def test_equal_samples_are_held_out_together(dtype):
     """
     rng = np.random.default_rng(0)
     X = rng.standard_normal((4000, 3)).astype(dtype) * (rng.random((4000, 3)) < 0.6)
-    out = unseen(X)
+    out = held_out_mask(X)
     assert 0.2 < out.mean() < 0.3  # samples with three entries and with none
     order = rng.permutation(len(X))
-    assert (unseen(X[order]) == out[order]).all()
-    assert (unseen(np.asfortranarray(np.concatenate([X, -0.0 * X[:1], X]))) == np.r_[
-        out, unseen(np.concatenate([X, 0 * X[:1]]))[-1:], out
+    assert (held_out_mask(X[order]) == out[order]).all()
+    assert (held_out_mask(np.asfortranarray(np.concatenate([X, -0.0 * X[:1], X]))) == np.r_[
+        out, held_out_mask(np.concatenate([X, 0 * X[:1]]))[-1:], out
     ]).all()  # fmt: skip
-    assert (unseen(csr_matrix(X)) == out).all()
-    assert unseen(np.ones((1000, 2))) is None and unseen(X[:12]) is None
+    assert (held_out_mask(csr_matrix(X)) == out).all()
+    assert held_out_mask(np.ones((1000, 2))) is None and held_out_mask(X[:12]) is None
 
 
 class Rows:
@@ -132,7 +132,7 @@ def test_smaller_decays_are_tried_until_the_held_out_loss_rises(lowest, n_tried,
 def test_the_chosen_decay_has_the_lowest_held_out_loss_of_all():
     """Each decay is fitted again, stopped by the rows that the default fit holds out."""
     X, y = noisy()
-    out, lowest = unseen(X), {}
+    out, lowest = held_out_mask(X), {}
     for alpha in DECAYS:
         net = fc.MLPClassifier((8,), "tanh", alpha=alpha, early_stopping=True, random_state=0)
         net.set_params(n_iter_no_change=40, max_iter=300)

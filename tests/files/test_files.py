@@ -455,7 +455,7 @@ def test_writer_retries_if_its_unlocked_file_is_removed(tmp_path, monkeypatch):
     def sweep_before_first_lock(handle):
         times.append(handle)
         if len(times) == 1:
-            files._sweep(str(tmp_path))
+            files._remove_leftovers(str(tmp_path))
         return lock(handle)
 
     monkeypatch.setattr(files, "_lock", sweep_before_first_lock)

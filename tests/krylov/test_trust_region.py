@@ -13,8 +13,8 @@ from fastcurv.krylov.lanczos import Recurrence
 from fastcurv.krylov.trust_region import (
     KrylovSpace,
     absolute,
-    blind,
     exhausted_risk,
+    max_growth,
     shifted,
     trust_region,
 )
@@ -209,7 +209,7 @@ def test_random_starts_miss_a_direction_within_the_stated_risk(n, risk, least, r
     """
     V = rng.standard_normal((20_000, n))
     part = np.abs(V[:, 0]) / np.linalg.norm(V, axis=1)
-    missed = np.mean(part <= np.exp(-blind(n, risk) / 2))
+    missed = np.mean(part <= np.exp(-max_growth(n, risk) / 2))
     assert least * risk < missed <= risk + 4 * (risk / 20_000) ** 0.5
 
 

@@ -24,8 +24,8 @@ from fastcurv.optimize.finish import (
     _factor,
     appears_unbounded,
     directions,
+    find_lower,
     flat_space,
-    lower_along,
     polish,
 )  # fmt: skip
 from fastcurv.optimize.minimize import METHODS
@@ -689,7 +689,7 @@ def test_line_searches_return_a_lower_point_if_there_is_one(shape, free, walled)
     """
     for barrier, there in ((False, free), (True, walled)):
         start, along = np.zeros(2), np.array([1.0, 0.0])
-        found = lower_along(lambda at: shape(at[0]), start, shape(0.0), along, barrier)
+        found = find_lower(lambda at: shape(at[0]), start, shape(0.0), along, barrier)
         assert (found is not None) == there
         if there:
             assert found[1] == shape(found[0][0]) < shape(0.0) and found[0][1] == 0

@@ -7,7 +7,7 @@ import pytest
 
 import fastcurv as fc
 from fastcurv.plots.landscape import filter_normalised
-from fastcurv.spectrum.draw import within
+from fastcurv.spectrum.draw import fold_at_bounds
 
 plt = pytest.importorskip("matplotlib.pyplot")
 
@@ -51,10 +51,10 @@ def test_densities_are_restricted_to_proved_bounds_without_loss_of_mass(axis):
     H = np.diag(np.concatenate([np.full(30, 0.5), np.linspace(0.6, 3.0, 20)]))
     density = fc.spectral_density(H, n_probes=4, n_steps=30, axis=axis, seed=0)
     assert density.grid[0] < 0.5
-    inside = within(density, 0.5, 3.0)
+    inside = fold_at_bounds(density, 0.5, 3.0)
     assert inside.grid[0] == pytest.approx(0.5) and inside.grid[-1] == pytest.approx(3.0)
     assert inside.integral() == pytest.approx(density.integral(), abs=2e-3)
-    assert within(density) is density
+    assert fold_at_bounds(density) is density
     shown = fc.SpectrumDisplay(density, bounds=(0.5, np.inf))
     assert shown.density.grid[0] == pytest.approx(0.5)
 

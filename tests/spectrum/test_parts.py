@@ -19,7 +19,7 @@ from fastcurv.spectrum.trace import (
     CountingRows,
     mean_of,
     random_signs,
-    widened,
+    widening_factor,
 )
 
 from .spectra import SPECTRA, Prescribed, diagonal, hessian_like
@@ -144,7 +144,7 @@ def test_the_variance_of_a_trace_counts_every_entry(m):
     mean, spread = mean_of(entries.sum(axis=1))
     both = (2 * entries.var(axis=0, ddof=1).sum() / m) ** 0.5
     assert found.estimate == pytest.approx(mean, rel=1e-12)
-    assert found.stderr == pytest.approx(max(spread, widened(m) * both), rel=1e-9)
+    assert found.stderr == pytest.approx(max(spread, widening_factor(m) * both), rel=1e-9)
 
 
 @pytest.mark.parametrize("m", [2, 3, MIN_ALIKE_ESTIMATES - 1])

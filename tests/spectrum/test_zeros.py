@@ -8,7 +8,7 @@ import fastcurv as fc
 from fastcurv.common.vectors import growth
 from fastcurv.krylov.lanczos import Recurrence
 from fastcurv.spectrum.density import density_of
-from fastcurv.spectrum.draw import counted
+from fastcurv.spectrum.draw import count_signs
 
 from .spectra import symmetric
 
@@ -25,7 +25,7 @@ def test_zeros_of_symmetries_are_no_negative_mass(rng):
     mass = d.mass(high=0.0)
     assert d.exact and round(98 * mass.estimate) == 16
     assert abs(98 * mass.stderr - 11) < 1e-9, "half of the zeros"
-    assert counted(d) == "16 of 98 eigenvalues negative, 60 positive, 22 zero within rounding"
+    assert count_signs(d) == "16 of 98 eigenvalues negative, 60 positive, 22 zero within rounding"
     assert "all eigenvalues computed" in repr(d) and "probes" not in repr(d)
     assert density_of(values[:16], np.dtype(float)).mass().stderr == 0
 

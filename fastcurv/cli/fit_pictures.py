@@ -555,9 +555,10 @@ def _compare(page: Page, sizes: list[int], scores: list[float], errors: list[flo
     if found.linear is not None and found.closed:
         gain, error = loss_difference(found)
         what = "squared error" if fit.numbers else "log loss"
+        side = "larger" if gain > 0 else "smaller"
         report.text(
-            f"On rows left out the {what} of the linear model is larger by {gain:.3g} on average, "
-            f"with a standard error of {error:.2g}."
+            f"On rows left out the {what} of the linear model is {side} by {abs(gain):.3g} on "
+            f"average, with a standard error of {error:.2g}."
         )
         code = "np.mean(line.losses - out.losses)"
         if fit.numbers:

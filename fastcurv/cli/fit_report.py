@@ -224,9 +224,11 @@ def _score(page: Page) -> None:
     score, fitted = fit.score(found.left_out, found.rows), fit.score(fit.predictions())
     which = f"all {count} of them" if count == fit.n else f"{count} of {fit.n}"
     how = "" if found.closed else f", in {_folds(found)}"
+    early = getattr(fit.est, "early_stopping", False)
+    known = "all rows, some of which stopped the fit" if early else "the rows it was fitted to"
     sentence = (
-        f"{page.score_name} on rows left out, {which}{how}: {page.score(score)} (on the rows it "
-        f"was fitted to: {page.score(fitted)})."
+        f"{page.score_name} on rows left out, {which}{how}: {page.score(score)} (on {known}: "
+        f"{page.score(fitted)})."
     )
     code = "out.score" if _plain(fit) else "score(left_out, slice(None))"
     if not found.closed:

@@ -120,6 +120,22 @@ def test_the_report_states_that_a_fit_has_not_converged(rng):
     facts = fc.report(est, X, y).facts
     assert "The fit has not converged." in facts["first_screen"][1]
     assert facts["left_out_by"] == "folds" and "effective_parameters" not in facts
+    assert "(on the rows it was fitted to: " in facts["first_screen"][2]
+    est = fc.MLPRegressor((3,), "tanh", early_stopping=True, random_state=0).fit(X, y)
+    assert (
+        "(on all rows, some of which stopped the fit: "
+        in (fc.report(est, X, y).facts["first_screen"][2])
+    )
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_linear_model_that_is_better_has_a_smaller_error(rng):
+    X = rng.standard_normal((40, 3))
+    y = X[:, 0] + 0.3 * rng.standard_normal(40)
+    est = fc.MLPRegressor((3,), "tanh", alpha=20.0, random_state=0).fit(X, y)
+    page = fc.report(est, X, y)
+    gain = page.facts["loss_difference"]
+    assert gain < 0 and f"of the linear model is smaller by {-gain:.3g} on" in page.to_html()
 
 
 def test_unsupported_estimators_and_targets_raise_a_clear_error(rng):

@@ -35,7 +35,7 @@ from .common.runtime import as_callback
 from .network.arguments import Block, checked, row_numbers
 from .network.mlp import MLP
 from .network.objective import Objective as AnyObjective
-from .network.rows import as_source, located, readable, take_rows
+from .network.rows import as_source, locate_error, readable, take_rows
 from .network.shards import Shard
 from .network.sums import TREE_ARITY, ShardSettings, total
 from .structure.tables import DEFAULT_LOSS, LossName
@@ -78,7 +78,7 @@ class Recipe:
                 raise TypeError(f"it must be (X, y) or (X, y, sample_weight), got {typed(raw)}.")
             return checked(model, loss, (*raw, None)[:3], self.stored)
         except (ValueError, TypeError, OSError) as error:
-            raise located(error, f"shard {self.number}") from None
+            raise locate_error(error, f"shard {self.number}") from None
 
     def _read(self) -> Any:
         if callable(self.source):

@@ -38,10 +38,10 @@ from .output import (
     check_out,
     describe,
     description,
+    ending_message,
+    format_point,
+    measure_point,
     pair_lines,
-    standing,
-    state,
-    told,
     verdict_facts,
     verdict_lines,
     write,
@@ -90,7 +90,7 @@ def train(args: Namespace, out: Output) -> int:
     shell = Shell(recipe)
     out.working = True
     out.say(describe(objective, data))
-    out.say(f"  start         {state(objective, theta, data)}")
+    out.say(f"  start         {format_point(objective, theta, data)}")
     out.fact(**description(objective, data))
     results: list[tuple[str, Any]] = []
     best: tuple[Any, float] = (None, np.inf)
@@ -118,7 +118,7 @@ def train(args: Namespace, out: Output) -> int:
             if method != "none" and options["max_iter"]:
                 results.append((method, fc.minimize(objective, theta, method, **options, **common)))
                 theta = raise_if_interrupted(results[-1][1]).x
-                out.say(f"  {method:<13} {state(objective, theta, data)}")
+                out.say(f"  {method:<13} {format_point(objective, theta, data)}")
     except BaseException:  # lost workers, no memory, Ctrl-C: save the best point found
         if best[0] is not None:
             save(best[0])
@@ -127,11 +127,11 @@ def train(args: Namespace, out: Output) -> int:
     asked, end = args.refine != "none", results[-1][1] if results else None
     done = not asked or (end is not None and bool(end.success))
     if asked and end is not None:
-        out.say(f"  {shell.said(told(end))}")
+        out.say(f"  {shell.said(ending_message(end))}")
     out.say(f"saved {out.facts['out']}" + f"; `{shell.onward()}` continues training" * (not done))
-    out.fact(**standing(objective, theta, data))
+    out.fact(**measure_point(objective, theta, data))
     if end is not None:
-        out.fact(success=bool(end.success), kind=end.kind, message=shell.said(told(end)))
+        out.fact(success=bool(end.success), kind=end.kind, message=shell.said(ending_message(end)))
     return 0 if done else 1
 
 

@@ -22,7 +22,15 @@ from ..plots.spectrum import extremes
 from ..spectrum.density_curve import SpectralDensity
 from .advice import Shell
 from .data import Dataset
-from .output import Output, describe, standing, state, told, verdict_lines, write_picture
+from .output import (
+    Output,
+    describe,
+    ending_message,
+    format_point,
+    measure_point,
+    verdict_lines,
+    write_picture,
+)
 from .page import what_helps
 from .recipe import Recipe
 from .report import Report
@@ -218,19 +226,19 @@ def train(
     moments = {"start": theta}
     options: Any = {"batch_size": 64, "seed": seed, "progress": progress}
     say(f"training: adam on mini-batches, then {SECOND} until the gradient vanishes")
-    say(f"  start      {state(objective, theta, data)}")
+    say(f"  start      {format_point(objective, theta, data)}")
     theta = raise_if_interrupted(fc.minimize(objective, theta, "adam", max_iter=2, **options)).x
     moments["middle"] = theta
-    say(f"  middle     {state(objective, theta, data)}")
+    say(f"  middle     {format_point(objective, theta, data)}")
     more = 20 if quick else 40
     theta = raise_if_interrupted(fc.minimize(objective, theta, "adam", max_iter=more, **options)).x
-    say(f"  adam       {state(objective, theta, data)}")
+    say(f"  adam       {format_point(objective, theta, data)}")
     result = raise_if_interrupted(
         fc.minimize(objective, theta, SECOND, max_iter=300, progress=progress)
     )
     moments["end"] = result.x
-    say(f"  {SECOND:<9}  {state(objective, result.x, data)}")
-    say(f"  {told(result)}")
+    say(f"  {SECOND:<9}  {format_point(objective, result.x, data)}")
+    say(f"  {ending_message(result)}")
     return moments, result
 
 
@@ -260,7 +268,7 @@ def _training_section(
 ) -> None:
     """Add a table with a row for each moment, rounded to four digits."""
     rows = [
-        [name, *(float(f"{value:.4g}") for value in standing(objective, theta, data).values())]
+        [name, *(float(f"{value:.4g}") for value in measure_point(objective, theta, data).values())]
         for name, theta in moments.items()
     ]
     header = ["moment", "loss", "gradient norm", "accuracy", "held out"]

@@ -161,7 +161,7 @@ def description(objective: Any, data: Any) -> dict[str, Any]:
     }
 
 
-def standing(objective: Any, theta: np.ndarray, data: Any) -> dict[str, Any]:
+def measure_point(objective: Any, theta: np.ndarray, data: Any) -> dict[str, Any]:
     """Return loss, gradient norm and scores at ``theta``."""
     value, gradient = objective.value_and_gradient(theta)
     known = objective.statistics(theta) if objective.model.batch_norm else None
@@ -173,16 +173,16 @@ def standing(objective: Any, theta: np.ndarray, data: Any) -> dict[str, Any]:
     return facts
 
 
-def state(objective: Any, theta: np.ndarray, data: Any) -> str:
+def format_point(objective: Any, theta: np.ndarray, data: Any) -> str:
     """Format loss, gradient norm and scores at ``theta`` as one line."""
-    value, norm, *scores = standing(objective, theta, data).values()
+    value, norm, *scores = measure_point(objective, theta, data).values()
     held_out = f", held out {scores[1]:.3f}" if len(scores) > 1 else ""
     return (
         f"loss {value:.6f}, gradient norm {norm:.1e}, {data.score_name} {scores[0]:.3f}{held_out}"
     )
 
 
-def told(run: Any) -> str:
+def ending_message(run: Any) -> str:
     """Return why a run ended, without the advice to call `classify` in Python."""
     from ..optimize.run import NO_REPORT
 

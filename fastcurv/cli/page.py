@@ -16,7 +16,7 @@ from ..plots.spectrum import all_pairs, ends, extremes
 from ..spectrum.draw import BAND_STANDARD_ERRORS, fold_at_bounds
 from ..spectrum.results import missed_clause
 from .advice import Shell
-from .output import describe, standing
+from .output import describe, measure_point
 from .recipe import SavedRun
 from .report import Report
 
@@ -32,7 +32,7 @@ def build_report(
     page = Report(f"Curvature of a network trained on {data.name}", shell.said)
     page.section("Verdict").verdict(point)
     page.section("The end of training").text(describe(objective, data) + ".")
-    facts = standing(objective, saved.theta, data)
+    facts = measure_point(objective, saved.theta, data)
     names = {"value": "loss", "gradient_norm": "gradient norm", "train_accuracy": "accuracy"}
     rows = [[names.get(name, name.replace("_", " ")), value] for name, value in facts.items()]
     page.table(["at the end", "value"], rows)

@@ -16,7 +16,14 @@ from ..common.checks import as_numpy, caller_depth
 from ..common.errors import accept_aliases, shown, typed
 from ..network.mlp import Model
 from ..structure.tables import activations_of
-from .sklearn import Stack, agreed, foreign, refuse, stacked, warn_left_out
+from .sklearn import (
+    Stack,
+    check_activation,
+    model_from_layers,
+    refuse,
+    unsupported_layer,
+    warn_left_out,
+)
 
 KERNELS_WANTED = "(in, out) matrices, each with a bias"
 BIAS_NAME = re.compile(r"b(ias(es)?)?_?\d*")
@@ -77,11 +84,11 @@ def _read_kernels(leaves: Sequence[Leaf], activation: Any) -> Model:
         ):
             found[-1] = last, array
         else:
-            raise foreign(f"{leaf.name} of shape {array.shape}", KERNELS_WANTED)
+            raise unsupported_layer(f"{leaf.name} of shape {array.shape}", KERNELS_WANTED)
     if not found:
         raise ValueError(f"weights must be {KERNELS_WANTED}, got none.")
     layers = [(kernel.array.T, bias) for kernel, bias in found]
-    return stacked(layers, activation, [kernel.name for kernel, _ in found])
+    return model_from_layers(layers, activation, [kernel.name for kernel, _ in found])
 
 
 # --- Keras
@@ -156,7 +163,7 @@ def _read_model(network: Any, activation: Any) -> Model:
         seen.add(id(layer))
         _read(stack, layer, name)
     model, theta = stack.finish()
-    agreed(model, activation)
+    check_activation(model, activation)
     if not _takes_probabilities(getattr(network, "loss", None)):
         warn_left_out(stack)
     folded = sorted(SCALING_LAYERS.intersection(map(_kind, _layers(network))))
@@ -249,7 +256,7 @@ def _read(stack: Stack, layer: Any, name: str) -> None:
             stack.named("keras", phi, {}, f"the {phi} of {name}" if phi == "sigmoid" else name)
         else:
             said = phi if isinstance(phi, str) else typed(phi)
-            raise foreign(f"the activation {said!r} of {name}", KERAS_ADVICE)
+            raise unsupported_layer(f"the activation {said!r} of {name}", KERAS_ADVICE)
     elif kind in known and not kind.islower():  # a layer class that is an activation
         stack.named("keras", kind, settings, name)
     elif kind == "Softmax" and settings.get("axis", -1) in (1, -1):
@@ -257,7 +264,7 @@ def _read(stack: Stack, layer: Any, name: str) -> None:
     elif kind in SCALING_LAYERS:
         _scale(stack, kind, layer, settings, name)
     elif kind not in INERT_LAYERS or settings.get("data_format") == "channels_first":
-        raise foreign(name, KERAS_ADVICE)
+        raise unsupported_layer(name, KERAS_ADVICE)
 
 
 def _scale(stack: Stack, kind: str, layer: Any, settings: Mapping[str, Any], name: str) -> None:

@@ -22,7 +22,7 @@ from ..common.files import text_of
 from ..common.optional import optional
 from ..network.mlp import Model
 from ..structure.tables import activations_of
-from .sklearn import Stack, foreign, refuse, warn_left_out
+from .sklearn import Stack, refuse, unsupported_layer, warn_left_out
 
 FLOAT_CODES = (1, 10, 11, 16)  # ONNX's codes of float32, float16, float64 and bfloat16
 ML_NODES = ("Scaler", "Normalizer", "ZipMap", "ArrayFeatureExtractor", "Binarizer")  # of ai.onnx.ml
@@ -98,7 +98,7 @@ class Graph:
                 else (node.domain in DOMAINS[:2] or (node.domain, node.op_type) == MICROSOFT_GELU)
             )
             if not known_domain:
-                raise foreign(
+                raise unsupported_layer(
                     f"{_name(node)} of the domain {shown(node.domain)!r}", SUPPORTED_NODES
                 )
             for name in filter(None, node.output):
@@ -287,7 +287,7 @@ def _step(graph: Graph, node: Any) -> None:
         axis = f" along axis {attributes['axis']}" if "axis" in attributes else ""
         words = {"Cast": " to other than real numbers", "Dropout": " while training"}
         words |= {"Clip": " at other bounds than 0", "Max": " with other than 0"}
-        raise foreign(f"{name}{words.get(kind, axis)}", SUPPORTED_NODES)
+        raise unsupported_layer(f"{name}{words.get(kind, axis)}", SUPPORTED_NODES)
 
 
 def _gemm(stack: Stack, node: Any, held: list[Any], attributes: Any, name: str) -> None:
@@ -535,7 +535,7 @@ def _follow(graph: Graph) -> Model:
             saved = [at, sums[0]]
             _step(graph, node)
         elif len(readers) > 1:
-            raise foreign(
+            raise unsupported_layer(
                 f"a fork at {shown(at)!r}, read by {len(readers)} nodes,", SUPPORTED_NODES
             )
         elif saved and readers[0] is saved[1]:

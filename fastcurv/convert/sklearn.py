@@ -25,7 +25,7 @@ SUPPORTED_STEPS = (
 )
 
 
-def foreign(what: str, wanted: str = SUPPORTED_STEPS) -> ValueError:
+def unsupported_layer(what: str, wanted: str = SUPPORTED_STEPS) -> ValueError:
     """Return the error for a layer that has no counterpart in `MLP`."""
     return ValueError(f"{what} has no counterpart in fastcurv. Use a stack of {wanted}.")
 
@@ -33,7 +33,7 @@ def foreign(what: str, wanted: str = SUPPORTED_STEPS) -> ValueError:
 def refuse(when: Any, what: str, wanted: str = SUPPORTED_STEPS) -> None:
     """Raise the error for a layer that has no counterpart, where that is so."""
     if when:
-        raise foreign(what, wanted)
+        raise unsupported_layer(what, wanted)
 
 
 class Stack:
@@ -298,7 +298,7 @@ def warn_left_out(stack: Stack) -> None:
         )
 
 
-def agreed(model: MLP, activation: Any) -> None:
+def check_activation(model: MLP, activation: Any) -> None:
     """Raise a ValueError if an activation given by the caller differs from the network's own."""
     if activation is not None and MLP(model.sizes, activation).activation != model.activation:
         raise ValueError(
@@ -307,7 +307,9 @@ def agreed(model: MLP, activation: Any) -> None:
         )
 
 
-def stacked(layers: Sequence[tuple[Any, Any]], activation: Any, names: Sequence[str]) -> Model:
+def model_from_layers(
+    layers: Sequence[tuple[Any, Any]], activation: Any, names: Sequence[str]
+) -> Model:
     """Return the model and theta from ``(W, b)`` pairs and the activations between them, given by
     the caller; `activation` may be None if there are no hidden layers.
     """
@@ -415,7 +417,7 @@ def from_sklearn(est: Any) -> Model:
         layers[0] = W @ A, W @ c + b
     if last is not None:
         layers[-1] = in_units_of_y(*layers[-1], *last)
-    return stacked(layers, phi, [f"coefs_[{l}]" for l in range(len(layers))])
+    return model_from_layers(layers, phi, [f"coefs_[{l}]" for l in range(len(layers))])
 
 
 def _phi_of(est: Any) -> Any:

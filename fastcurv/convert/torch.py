@@ -19,7 +19,15 @@ from ..common.optional import optional
 from ..network.arguments import refuse_own
 from ..network.mlp import MLP, Model
 from ..structure.tables import ACTIVATIONS, activations_of
-from .sklearn import SUPPORTED_STEPS, Stack, agreed, foreign, refuse, stacked, warn_left_out
+from .sklearn import (
+    SUPPORTED_STEPS,
+    Stack,
+    check_activation,
+    model_from_layers,
+    refuse,
+    unsupported_layer,
+    warn_left_out,
+)
 
 WRAPPER_ATTRIBUTES = {  # wrappers that compute what the module in this attribute does
     "OptimizedModule": "_orig_mod",
@@ -178,7 +186,7 @@ def _traced(module: Any, name: str) -> list[Step]:
         if len(readers) != 1:
             readers = [f"{node.name!r}" for node in readers]
             what = f"{name} ({at.name}), read by {', '.join(readers) or 'nothing'},"
-            raise foreign(f"{what} in {type(module).__name__}")
+            raise unsupported_layer(f"{what} in {type(module).__name__}")
         node = readers[0]
         if node.op == "output":
             refuse(node.args != (at,) or saved, f"{said}, which gives more than one tensor,")
@@ -242,12 +250,12 @@ def _node(module: Any, node: Any, at: Any, saved: list[Any], name: str) -> list[
         return [Step(said, kind, [0 if _rows(x) else x or None for x in rest])]
     if not kind or kind in ("add", "view") or rest is None:
         called = getattr(node.target, "__name__", node.target)
-        raise foreign(f"{said}, {node.op.replace('_', ' of a ')} {called},")
+        raise unsupported_layer(f"{said}, {node.op.replace('_', ' of a ')} {called},")
     words = {key: x for key, x in node.kwargs.items() if key not in ("inplace", "_stacklevel")}
     given = {**FUNCTION_DEFAULTS.get(kind, {}), **words, **dict(zip(names, rest))}
     told = given.pop("dtype", None) is not None or not set(given) <= set(names)
     if told or not all(isinstance(x, bool) for x in rest[len(names) :]):  # True: in place
-        raise foreign(f"{said} with arguments of its own")
+        raise unsupported_layer(f"{said} with arguments of its own")
     if kind == "Linear":
         own = dict(module.named_parameters(remove_duplicate=False))
         given = {key: own.get(getattr(x, "target", None), x) for key, x in given.items()}
@@ -273,7 +281,7 @@ def _unshared(module: Any, name: str, seen: dict[int, tuple[str, Any]]) -> None:
     """Raise a ValueError if an earlier layer has the same weight or bias."""
     for part, tensor in (("weight", module.weight), ("bias", module.bias)):
         if id(tensor) in seen:
-            raise foreign(f"{name}, which shares the {part} of {seen[id(tensor)][0]},")
+            raise unsupported_layer(f"{name}, which shares the {part} of {seen[id(tensor)][0]},")
         if tensor is not None:
             seen[id(tensor)] = name, tensor
 
@@ -331,7 +339,7 @@ def _read(stack: Stack, step: Step, seen: dict[int, tuple[str, Any]]) -> None:
     elif kind == "join":
         stack.join(name)
     elif not _keeps_rows(stack, kind, module, name):
-        raise foreign(name)
+        raise unsupported_layer(name)
 
 
 def _keeps_rows(stack: Stack, kind: str, module: Any, name: str) -> bool:
@@ -421,7 +429,7 @@ def from_torch(module: Any, activation: Any = None) -> Model:
     for step in steps:
         _read(stack, step, seen)
     model, theta = stack.finish()
-    agreed(model, activation)
+    check_activation(model, activation)
     warn_left_out(stack)
     if any(not _kind(part) for part in module.modules()):
         _same_numbers(module, model, theta)
@@ -509,12 +517,12 @@ def _from_state(state: Mapping[str, Any], activation: Any) -> Model:
             normal = f"{layer}.running_var" in state
             what = f"{key!r} of shape {value.shape}"
             what += ", batch normalisation (which the module itself, in eval(), brings)" * normal
-            raise foreign(what, "linear layers: a weight, then its bias")
+            raise unsupported_layer(what, "linear layers: a weight, then its bias")
         found.setdefault(layer, []).append(value)
     layers = [(parts[0], parts[1] if len(parts) > 1 else None) for parts in found.values()]
     if not layers:
         raise ValueError("the state dict must hold the weights of linear layers, got none.")
-    return stacked(layers, activation, [repr(name) for name in found])
+    return model_from_layers(layers, activation, [repr(name) for name in found])
 
 
 @accept_aliases("to_torch")

@@ -46,13 +46,13 @@ def regrouped(blocks: Iterable[Block], size: int) -> Iterator[Block]:
             held.append(block if whole else take_rows(block, slice(start, stop)))
             count, start = count + stop - start, stop
             if count == size:
-                yield stacked(held)
+                yield stack_blocks(held)
                 held, count = [], 0
     if held:
-        yield stacked(held)
+        yield stack_blocks(held)
 
 
-def stacked(blocks: list[Block]) -> Block:
+def stack_blocks(blocks: list[Block]) -> Block:
     """Return the blocks joined along the rows."""
     if len(blocks) == 1:
         return blocks[0]
@@ -72,7 +72,7 @@ def stacked(blocks: list[Block]) -> Block:
         ) from None
 
 
-def located(error: Exception, where: str) -> Exception:
+def locate_error(error: Exception, where: str) -> Exception:
     """Return the error with the rows in which it occurred added to its message, of the same class
     if that accepts a message.
     """
@@ -184,7 +184,7 @@ def as_source(X: Any, y: Any, weight: Any, columns: Any = None) -> RowSource:
     return Arrays(X, y, weight)
 
 
-def _asked(X: Any) -> Any:
+def _iterable_of_blocks(X: Any) -> Any:
     """Return the iterable of blocks: X, or the result of X() if X is callable."""
     again = X() if callable(X) else X
     if not hasattr(again, "__iter__"):
@@ -194,7 +194,7 @@ def _asked(X: Any) -> Any:
 
 def _first(X: Any) -> Any:
     """Return X of the first block."""
-    again = iter(_asked(X))
+    again = iter(_iterable_of_blocks(X))
     try:
         item = next(again, None)
     finally:
@@ -295,7 +295,7 @@ class RowSource(ABC):
             start = stop
             if stop > rows[-1]:
                 break
-        return stacked(found)
+        return stack_blocks(found)
 
 
 class Arrays(RowSource):
@@ -469,7 +469,7 @@ class Blocks(RowSource):
 
     def _given(self) -> Iterator[Block]:
         start = count = 0
-        for item in _asked(self.given):
+        for item in _iterable_of_blocks(self.given):
             parts = item if isinstance(item, (tuple, list)) else (item,)
             if not 1 <= len(parts) <= 3:
                 raise ValueError(

@@ -21,7 +21,16 @@ from ..structure.tables import DEFAULT_LOSS, LOSSES, LossName
 from .arguments import Block, checked, row_numbers
 from .mlp import MLP
 from .objective import MIN_BLOCK_ROWS, STATE_ENTRIES_PER_UNIT, Objective
-from .rows import Arrays, RowSource, as_source, compare, located, stacked, submitted, take_rows
+from .rows import (
+    Arrays,
+    RowSource,
+    as_source,
+    compare,
+    locate_error,
+    stack_blocks,
+    submitted,
+    take_rows,
+)
 from .shards import Shard
 from .sparse import SparseRows
 from .sums import PairwiseSum, ShardSettings
@@ -249,7 +258,7 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
                 X = X.toarray()
             found = checked(self.model, self.loss, (X, y, weight), self._dtype_read, finite)
         except (ValueError, TypeError) as error:
-            raise located(error, f"rows {start} to {start + block[0].shape[0] - 1}") from None
+            raise locate_error(error, f"rows {start} to {start + block[0].shape[0] - 1}") from None
         return (SparseRows(found[0], self.n_threads), *found[1:]) if self._sparse else found
 
     def _read(
@@ -321,7 +330,7 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
             else:
                 shard = Shard(self._frame(), check_finite(X, "X"), y, weight, start)
         except ValueError as error:
-            raise located(error, f"rows {start} to {start + len(X) - 1}") from None
+            raise locate_error(error, f"rows {start} to {start + len(X) - 1}") from None
         self._shards[len(X)] = shard
         yield shard
 
@@ -398,7 +407,7 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
             self._source.mixed(self.block_rows, rng), lambda block, _: block
         ):
             ahead()
-            held = block if held is None else stacked([held, block])
+            held = block if held is None else stack_blocks([held, block])
             order, start = rng.permutation(held[0].shape[0]), 0
             last = held[0].shape[0] - self.block_rows // 2  # half a block is kept back
             while start + size <= last:

@@ -43,7 +43,7 @@ def damaged(what: str) -> ValueError:
     return ValueError(f"the checkpoint to resume is damaged: {what}")
 
 
-def could_be(x: Any, example: Any, most: int = 1 << 62, name: str = "") -> bool:
+def has_structure_of(x: Any, example: Any, most: int = 1 << 62, name: str = "") -> bool:
     """Return whether x has the structure of an example: a count for an int, any number for a float,
     a number or None for None, a list of the same length for a list, a dict of the same names for a
     dict, anything of a type for that type.
@@ -56,10 +56,10 @@ def could_be(x: Any, example: Any, most: int = 1 << 62, name: str = "") -> bool:
         return isinstance(x, bool)
     if isinstance(example, dict):
         same = isinstance(x, dict) and x.keys() == example.keys()
-        return same and all(could_be(x[key], example[key], most, key) for key in example)
+        return same and all(has_structure_of(x[key], example[key], most, key) for key in example)
     if isinstance(example, (list, tuple)):
         same = isinstance(x, (list, tuple)) and len(x) == len(example)
-        return same and all(could_be(v, e, most) for v, e in zip(x, example))
+        return same and all(has_structure_of(v, e, most) for v, e in zip(x, example))
     if isinstance(example, str) or example is None and x is None:
         return bool(x == example)
     if type(x) is int:
@@ -104,7 +104,7 @@ def generator(saved: Any) -> np.random.Generator:
         raise damaged(f"{str(name)[:40]!r} is no bit generator of NumPy")
     made = GENERATOR_TYPES[name]()
     try:
-        if not could_be(saved, plain(made.state), 1 << 128):
+        if not has_structure_of(saved, plain(made.state), 1 << 128):
             raise ValueError(name)
         made.state = saved
     except (ValueError, OverflowError) as error:
@@ -117,7 +117,7 @@ def check_facts(facts: Any, fresh: dict[str, Any], of: str) -> None:
     if not isinstance(facts, dict) or set(facts) != set(fresh):
         raise damaged(f"it holds no facts of {of}")
     for name, example in fresh.items():
-        if not could_be(facts[name], example):
+        if not has_structure_of(facts[name], example):
             raise damaged(f"the {name} of {of} is {str(facts[name])[:40]!r}")
 
 
@@ -237,7 +237,7 @@ class Saver:
             return
         (points, run_facts), (arrays, facts) = loop.run.state(), loop.method.state()
         self.snapshot = (
-            prefixed("run.", points) | prefixed("method.", arrays),
+            add_prefix("run.", points) | add_prefix("method.", arrays),
             {
                 "what": "minimize",
                 "version": CHECKPOINT_VERSION,
@@ -310,7 +310,7 @@ def _text(value: Any) -> str:
     return f"{value.__module__}.{name}" if callable(value) and name else repr(value)
 
 
-def prefixed(prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def add_prefix(prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Put a prefix before every name."""
     return {prefix + key: value for key, value in arrays.items()}
 
@@ -320,7 +320,7 @@ def part(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
     return {key[len(prefix) :]: value for key, value in arrays.items() if key.startswith(prefix)}
 
 
-def saved(
+def load_saved(
     path: Any, method: str, options: dict[str, Any], n_params: int
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Read the arrays and facts of a checkpoint; raise ValueError unless it was saved with this

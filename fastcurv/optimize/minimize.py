@@ -47,7 +47,7 @@ from ..common.runtime import (
 )
 from ..common.vectors import default_threads
 from ..spectrum.tracker import Tracker, tracked
-from .checkpoint import Saver, saved
+from .checkpoint import Saver, load_saved
 from .finish import Finisher
 from .first_order import SGD, Adam, Momentum, Nesterov, RMSProp
 from .lbfgs import LBFGS
@@ -313,7 +313,7 @@ def minimize(
         )  # fmt: skip
     theta0 = _draw_start(ob, seed) if theta0 is None and resume is None else theta0
     tracker, call = tracked(ob, track, read_callback(callback))
-    arrays, facts = ({}, {}) if resume is None else saved(resume, chosen, options, ob.n_params)
+    arrays, facts = ({}, {}) if resume is None else load_saved(resume, chosen, options, ob.n_params)
     theta = np.array(check_theta(ob, arrays.get("run.theta", theta0), "theta0", kind))
     run = Run(
         ob, theta, check_seed(seed), curvature=maker.curvature, validation=validation,

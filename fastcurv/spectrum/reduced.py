@@ -186,7 +186,7 @@ def reduced_pairs(
         least = (MISSED_WITHIN_TOLS + 1) * tol * max(found.scale, abs(small.rest))
         found = replace(found, unseen=max(found.unseen, least))
     found = replace(found, tol=tol)
-    return completed(found, small, asked.k, asked.which, rng, asked.relative)
+    return complete_pairs(found, small, asked.k, asked.which, rng, asked.relative)
 
 
 def remaining_search(inner: Any, asked: Any, small: Reduction) -> Any:
@@ -207,7 +207,7 @@ def decompose_directly(small: Any, k: int) -> bool:
     return bool(small.shape[0] <= max(DENSE_MAX_N, 8 * k))
 
 
-def completed(
+def complete_pairs(
     found: Eigenpairs, small: Reduction, k: int, which: str, rng: Any, relative: str = "scale"
 ) -> ReducedEigenpairs:
     """Return the wanted among the pairs found and the copies of `rest`, with residuals in the space

@@ -29,7 +29,7 @@ from ..krylov.lanczos import Recurrence, check_wanted, combine
 from .density import assemble, complete_quadrature, extend, quadrature
 from .density_curve import SpectralDensity, check_look
 from .forms import reduction
-from .reduced import completed, resolve_tol
+from .reduced import complete_pairs, resolve_tol
 from .results import Eigenpairs
 
 MAX_BYTES = 4 << 30
@@ -325,7 +325,7 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
             )
         if self.small is None:
             return found
-        whole = completed(found, self.small, wanted, which, np.random.default_rng(0))
+        whole = complete_pairs(found, self.small, wanted, which, np.random.default_rng(0))
         return replace(whole, n_products=found.n_products, shared=found.shared, n_new=found.n_new)
 
     @accept_aliases("spectral_density")

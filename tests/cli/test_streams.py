@@ -314,7 +314,7 @@ def test_aborted_training_saves_the_best_point(error, folder, tmp_path, monkeypa
     words = ["train", str(folder / "d.npz"), "--hidden", "2", "--epochs", "2", "--quiet"]
     if isinstance(error, KeyboardInterrupt):
         monkeypatch.setattr(
-            "fastcurv.cli.commands.state",
+            "fastcurv.cli.commands.format_point",
             lambda *_: "state" if len(seen) < 2 else (_ for _ in ()).throw(error),
         )
     status = main([*words, "--out", str(out)])

@@ -52,7 +52,7 @@ PARAMETERS_DOC = """
     max_iter : int, optional
         Limit on iterations, or on epochs of a mini-batch solver. The default is 2000 if `alpha`
         is chosen by rows held out, and 200 otherwise. The limit holds for the fit of all rows, and
-        for each fit before it, of which none takes more than 300.
+        for each fit before it, of which none takes more than 1000.
     tol : float or "auto"
         Largest entry of the gradient of ``loss_`` that counts as zero. "auto" is 1e-4. With a
         number, a fit whose `alpha` was chosen continues until ``loss_`` is minimal.

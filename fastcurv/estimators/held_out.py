@@ -30,7 +30,7 @@ from ..structure.tables import LOSSES
 DECAYS = (10.0, 1.0, 0.1, 1e-2, 1e-4)  # values of alpha that are tried, in this order
 DEFAULT_DECAY = 1e-4  # alpha where no rows are held out, as in scikit-learn
 MAX_RISE = 0.02  # relative rise of the lowest held-out loss after which no smaller decay is tried
-MAX_HELD_OUT_STEPS = 300  # iterations for each decay
+MAX_HELD_OUT_STEPS = 1000  # iterations for each decay
 HELD_OUT_STRIDE = 4  # one row in this many is held out
 MIN_HELD_OUT_ROWS = 10  # minimum number of distinct rows to hold out
 # wait max(MIN_PATIENCE, PATIENCE_RATIO * t) iterations past an improvement at t

@@ -423,7 +423,7 @@ def find_critical_point(
         along the eigenvectors of wrong sign.
     verdict : bool
         Whether to classify the point that was found. This costs a call of `classify`, within what
-        is left of `max_time`; its products are counted in ``report.n_products``.
+        is left of `max_time` and `max_products`; ``report.n_products`` counts its products.
     callback : callable, optional
         Called with theta after each step.
     progress : bool, optional
@@ -507,10 +507,17 @@ def find_critical_point(
                 _check_index_reached(walk, index)
         except OutOfTime:
             walk.stop(1, f"the budget ended at ||g|| = {walk.norm:.3g}")
+    return _with_verdict(walk, limit, began) if verdict else walk.result()
+
+
+def _with_verdict(walk: FinderState, max_time: float | None, began: float) -> CriticalPointResult:
+    """Return the result with the verdict on a point that was found, if any products are left."""
     found = walk.result()
-    if found.success and verdict:
-        left = None if limit is None else max(limit - (time.monotonic() - began), 1e-3)
-        found.report = classify(ob, found.x, max_time=left, progress=False)
+    products = walk.budget.most - found.n_products
+    if found.success and products >= 1:
+        left = None if max_time is None else max(max_time - (time.monotonic() - began), 1e-3)
+        more = None if np.isinf(products) else int(products)
+        found.report = classify(walk.ob, found.x, max_products=more, max_time=left, progress=False)
         found.kind = found.report.kind
     return found
 

@@ -334,7 +334,8 @@ def test_verdicts_spend_at_most_the_allowed_products(most, small_net):
         for method in ("follow", "newton-mr", "gradient-norm"):
             counted = Counted(ob)
             found = fc.find_critical_point(counted, theta, method, max_products=most)
-            assert found.n_products == counted.made <= most
+            spent = found.n_products + (found.report.n_products if found.report else 0)
+            assert spent == counted.made <= most
         counted = Counted(ob)
         found = fc.escape(counted, theta, max_products=most)
         assert found.n_products == counted.made <= most

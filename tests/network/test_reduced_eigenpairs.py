@@ -233,7 +233,8 @@ def test_the_cost_model_or_the_caller_chooses_output_space(rng):
     assert G.reduced().space == "outputs" and ob.hessian(theta).reduced().space == "samples"
     there, here = fc.eigsh(G, 4, seed=0), fc.eigsh(G, 4, space="parameters", seed=0)
     assert there.space == "outputs"
-    assert np.abs(there.values - here.values).max() <= EXACT * here.values.max()
+    tol = 1e-8 * here.values.max()  # the default: values closer than this may change places
+    assert np.abs(there.values - here.values).max() <= tol
     few, theta = objective(rng, [4, 3, 2], 50)
     refused = [
         (few.ggn(theta), "50 pairs of row and class, which must be fewer than n = 23"),

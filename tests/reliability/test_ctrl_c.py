@@ -10,7 +10,7 @@ PRESS = (
     NET
     + """
 import tempfile
-from fastcurv.certify.dense_hessian import gram_enclosure, layered
+from fastcurv.certify.dense_hessian import gram_enclosure, enclosed_hessian
 from fastcurv.common.files import read_tensors, write_tensors
 
 def answered(call, clock, after, again):
@@ -150,7 +150,7 @@ OF_ALGORITHMS = {
     "frobenius_norm": "fc.frobenius_norm(W, 60, seed=0, space='parameters')",
     "streamed": "(streamed.value_and_gradient(theta), S @ v)",
     "streamed steps": "fc.minimize(streamed, theta, 'adam', batch_size=100, max_iter=10**6)",
-    "the matrix by layers": "layered(few, at_few, 'hessian')",
+    "the matrix by layers": "enclosed_hessian(few, at_few, 'hessian')",
     "the Gram matrix of outputs": "fc.inertia(wide.ggn(there).reduced('outputs'))",
     "the proof of that matrix": "gram_enclosure(wide, there, 'ggn')",
     "bounds on all columns": "H.column_bounds()",

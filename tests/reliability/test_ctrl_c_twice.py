@@ -141,7 +141,7 @@ def test_ctrl_c_twice_at_random_moments_leaves_no_trace(python):
 import os, random, signal, threading, time
 import numpy as np
 import fastcurv as fc
-from fastcurv.certify.dense_hessian import layered
+from fastcurv.certify.dense_hessian import enclosed_hessian
 
 dice, rng = random.Random(0), np.random.default_rng(0)
 
@@ -155,7 +155,7 @@ wide, there = drawn([200, 100, 10], 32)
 narrow, at = drawn([20, 60, 2], 20000)
 G, H, v = wide.ggn(there), narrow.hessian(at), rng.standard_normal(len(at))
 calls = {
-    "by layers": lambda: layered(ob, theta, "hessian").A,
+    "by layers": lambda: enclosed_hessian(ob, theta, "hessian").A,
     "outputs": lambda: wide.ggn(there).reduced("outputs").matrix,
     "narrow": lambda: H @ v,
     "spectrum": lambda: fc.eigsh(G, 3, seed=0, space="outputs").values,

@@ -21,7 +21,7 @@ PROGRAM = """
 import ctypes, gc, sys, traceback
 import numpy as np
 import fastcurv as fc
-from fastcurv.certify.dense_hessian import layered
+from fastcurv.certify.dense_hessian import enclosed_hessian
 from fastcurv.certify.dense_hessian import gram_enclosure
 
 shim = ctypes.CDLL(None)
@@ -59,8 +59,8 @@ CALLS = {{
 if {N} == 400:
     some = ob.batch(slice(0, 57))
     CALLS |= {{
-        "matrix by layers": lambda: layered(ob, theta, "hessian").A,
-        "bounds by layers": lambda: layered(ob, theta, "ggn").error(np.abs(theta) + 1),
+        "matrix by layers": lambda: enclosed_hessian(ob, theta, "hessian").A,
+        "bounds by layers": lambda: enclosed_hessian(ob, theta, "ggn").error(np.abs(theta) + 1),
         "outputs": lambda: some.ggn(theta).reduced("outputs").matrix,
         "products with outputs": lambda: some.ggn(theta).reduced("outputs") @ np.ones(57 * 3),
         "bounds of outputs": lambda: gram_enclosure(some, theta, "ggn").bounds,

@@ -102,10 +102,8 @@ def _refuse_large(file: IO[bytes], size: int, room: int) -> None:
 MIN_INDEX_COLUMNS = 5  # number of columns from which a row 0, 1, 2, ... is a header, not a sample
 SEPARATOR_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs"}
 SEPARATOR_OF_SUFFIX = {".csv": ",", ".tsv": "\t"}  # by the suffix of the file
-NO_NAMES_ADVICE = (
-    "",
-    "Unnamed: 0",
-)  # names of an index column written by pandas, once and after reading it back
+# names of an index column that pandas writes, at first and after reading it back
+INDEX_COLUMN_NAMES = ("", "Unnamed: 0")
 
 
 def read_csv(path: Path, target: str | None) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], str]:
@@ -143,7 +141,7 @@ def _table(path: Path, least: int) -> tuple[list[str] | None, list[list[str]]]:
     lines = _lines(path)
     _refuse_separator(path, lines)
     first = [row[0] for row in lines]
-    names = lines.pop(0) if _is_header(lines[0], lines[1:]) else None
+    names = lines.pop(0) if is_header(lines[0], lines[1:]) else None
     if len(lines) < least or len(lines[0]) < least:
         wanted = "two lines and two columns" if least == 2 else "a line of numbers"
         marks = SEPARATOR_NAMES[SEPARATOR_OF_SUFFIX[path.suffix.lower()]]
@@ -203,11 +201,15 @@ def read_features(
     """
     path, kind = Path(str(source)).expanduser(), Path(str(source)).suffix.lower()
     if kind not in SEPARATOR_OF_SUFFIX:
-        X = _from_npz(_found(path), ("X",))[0] if kind == ".npz" else _from_sklearn(str(source))[0]
+        X = (
+            _from_npz(existing_path(path), ("X",))[0]
+            if kind == ".npz"
+            else _from_sklearn(str(source))[0]
+        )
         if X.shape[1] != width:
             raise ValueError(f"{source} must have {width} features, got {X.shape[1]}.")
         return X
-    names, lines = _table(_found(path), 1)
+    names, lines = _table(existing_path(path), 1)
     places = [*range(len(lines[0]))]
     if names is not None and columns:
         missing = [name for name in columns if name not in names]
@@ -227,13 +229,13 @@ def read_features(
     return _numbers(path, lines, places, names)
 
 
-def _found(path: Path) -> Path:
+def existing_path(path: Path) -> Path:
     if not path.exists():
         raise ValueError(f"there is no file {path}")
     return path
 
 
-def _is_header(first: list[str], below: list[list[str]]) -> bool:
+def is_header(first: list[str], below: list[list[str]]) -> bool:
     """Return whether a first line names the columns: in words, or by their numbers 0, 1, ... as
     pandas does. Numbers in order are names if there are `MIN_INDEX_COLUMNS`, or no sample would
     begin so: one with a word in a column of numbers, or with whole numbers alone in a column of
@@ -293,7 +295,7 @@ def _refuse_index(path: Path, first: list[str], named: bool) -> None:
     name, *rest = first
     counts = rest == [str(i) for i in range(len(rest))]
     apart = all(cell.isdecimal() for cell in rest) and len(set(rest)) == len(rest)
-    if name in NO_NAMES_ADVICE and (counts or (named and apart)):
+    if name in INDEX_COLUMN_NAMES and (counts or (named and apart)):
         raise ValueError(
             f"{path} must hold data alone, got a first column without a name that numbers the "
             "rows, as the index of a pandas data frame does. Use df.to_csv(path, index=False)."
@@ -484,21 +486,23 @@ def load_dataset(
             f"test_fraction must be at least 0 and less than 1, got {test_fraction!r}."
         )
     X, y, columns, name = _read(source, target)
-    digest = _digest(X, y)
-    loss, y, n_outputs, classes = _targets(source, y, loss, n_outputs)
+    digest = digest_of(X, y)
+    loss, y, n_outputs, classes = encode_targets(source, y, loss, n_outputs)
     rng = np.random.default_rng(seed)
     numbers = LOSSES[loss].targets == "numbers"
     rows, held_out = _split(None if numbers else y.reshape(-1), len(X), test_fraction, rng)
     shifts: dict[str, Any] = {}
     if not raw:
         # pixels share one scale
-        shift, scale = (4.88, 6.02) if source == "digits" else _standard(f"{source}: X", X[rows])
+        shift, scale = (
+            (4.88, 6.02) if source == "digits" else shift_and_scale(f"{source}: X", X[rows])
+        )
         X -= shift
         X /= scale
         shifts = {"shift": np.broadcast_to(shift, X.shape[1:])}
         shifts["scale"] = np.broadcast_to(scale, X.shape[1:])
-        if numbers and _has_free_scale(loss):
-            shift, scale = _standard(f"{source}: y", y[rows])
+        if numbers and has_free_scale(loss):
+            shift, scale = shift_and_scale(f"{source}: y", y[rows])
             y = (y - shift) / scale
             shifts |= {"y_shift": shift, "y_scale": scale}
     else:
@@ -510,7 +514,7 @@ def load_dataset(
     return Dataset(Path(str(source)).stem, *parts, loss, n_outputs, digest, coding)
 
 
-def _has_free_scale(loss: str) -> bool:
+def has_free_scale(loss: str) -> bool:
     """Return whether targets of a loss may be standardised; counts stay as they are."""
     given = LOSSES[loss].given
     return given is None or given.least is None
@@ -523,7 +527,7 @@ def absolute(source: str) -> str:
     return source if source in SKLEARN_NAMES else str(Path(source).expanduser().absolute())
 
 
-def _digest(X: np.ndarray, y: np.ndarray) -> str:
+def digest_of(X: np.ndarray, y: np.ndarray) -> str:
     """Return a fingerprint of all numbers, independent of the integer width and byte order of the
     machine.
     """
@@ -546,7 +550,7 @@ def _read(
         )
     if kind != ".npz" and kind not in SEPARATOR_OF_SUFFIX:
         return *_from_sklearn(str(source)), (), ""
-    path = _found(Path(source).expanduser())
+    path = existing_path(Path(source).expanduser())
     return (*_from_npz(path), (), "") if kind == ".npz" else read_csv(path, target)
 
 
@@ -589,7 +593,7 @@ def _from_npz(path: Path, names: tuple[str, ...] = ("X", "y")) -> tuple[np.ndarr
     return X, y
 
 
-def _targets(
+def encode_targets(
     source: Any, y: np.ndarray, loss: str | None, given: int | None
 ) -> tuple[str, np.ndarray, int, tuple[Any, ...]]:
     """Return the loss, the targets in the form it takes, the width of the last layer, and the
@@ -683,7 +687,7 @@ def _refuse_huge(what: str, A: np.ndarray) -> None:
         )
 
 
-def _standard(what: str, A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def shift_and_scale(what: str, A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean and standard deviation of each column, with 1 for the deviation of a constant
     one.
     """

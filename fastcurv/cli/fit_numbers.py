@@ -22,42 +22,34 @@ from scipy.special import expit, softmax
 
 from ..common.protocols import Floats, Indices
 from ..critical.classify import classify
-from ..critical.laplace import laplace
+from ..critical.laplace import MAX_DECREMENT, laplace
 from ..critical.left_out import LeftOut, leave_one_out
 from ..critical.report import CriticalPoint
 from ..network.mlp import MLP
 from ..network.objective import Objective
 from ..optimize.minimize import minimize
-from ..optimize.path import without_inactive_units
+from ..optimize.path import with_l2, without_inactive_units
 from ..structure.tables import ACTIVATIONS, LOSSES
 
 N_FOLDS = 10
-MAX_SCORE_GAP = 0.03  # between the score of rows left out and that of refits, as seen by a reader
-MAX_MOVED_SCORE = 0.01  # change of the score from the fit to the minimum near it
-LEVEL = 0.95  # of intervals
-MIN_PROBABILITY = 1e-15  # below which a probability counts as this, in the logarithm
-LINEAR_PENALTIES = (
-    1e-4,
-    1e-3,
-    1e-2,
-    1e-1,
-    1.0,
-    10.0,
-    100.0,
-)  # tried for the linear model, by rows left out
-MAX_LINEAR_PARAMS = 1000
-MAX_EVIDENCE_PARAMS = 1500  # of the matrix whose determinant is the evidence
-MAX_DECREMENT = 0.5  # of the log posterior, beyond which the end of a fit is no minimum
-MAX_FACTOR_FLOPS = 2e11  # of the Hessian and the rows left out, beyond which folds take their place
-REFITS_OF_PICTURES = 2.0  # refits, in units of one of all rows, that are kept for pictures
-MIN_WATCHED_ITERATIONS = 50  # of a fit whose loss on other rows is drawn
-TRAINING_FLOPS_PER_SECOND = 1e10  # of iterations to a minimum, for each second of a refit and one
-MIN_ITERATIONS, MAX_ITERATIONS = 20, 300
-MAX_CHANGE_FLOPS = 4e8  # of the predictions of some rows by the networks without each row
-MAX_DOTS = 2000  # rows that a picture shows
-PAGE_SECONDS = 2.0  # of processor time, beyond `FIT_SHARE` times that of a fit
+MAX_SCORE_GAP = 0.03  # largest difference between the scores of rows left out and of refits
+MAX_MOVED_SCORE = 0.01  # largest change of the score from the fit to the minimum near it
+LEVEL = 0.95  # confidence level of intervals
+MIN_PROBABILITY = 1e-15  # smallest probability whose logarithm is taken
+LINEAR_PENALTIES = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0)  # penalties tried for a linear model
+MAX_LINEAR_PARAMS = 1000  # number of parameters of the largest linear model
+MAX_EVIDENCE_PARAMS = 1500  # number of rows of the largest matrix that gives an evidence
+MAX_FACTOR_FLOPS = 2e11  # work of the Hessian above which folds replace rows left out
+REFITS_OF_PICTURES = 2.0  # time reserved for pictures, in fits of all rows
+MIN_WATCHED_ITERATIONS = 50  # number of iterations of the fit that shows the loss on other rows
+TRAINING_FLOPS_PER_SECOND = 1e10  # work of training to a minimum per second of a fit, plus one
+MIN_ITERATIONS, MAX_ITERATIONS = 20, 300  # number of iterations of that training
+MAX_CHANGE_FLOPS = 4e8  # work of predicting rows by the networks without each row
+MAX_DOTS = 2000  # number of rows that a picture shows
+# processor time of a page: `FIT_SHARE` times that of a fit, plus these seconds
+PAGE_SECONDS = 2.0
 FIT_SHARE = 2.0
-PLANNED_SHARE = 0.65  # of that time that refits are planned for
+PLANNED_SHARE = 0.65  # share of that time that may be spent when another fit begins
 
 
 @dataclass(frozen=True)
@@ -199,12 +191,7 @@ class Fit:
     def again(self, rows: Indices, ratio: float = 1.0) -> Fit:
         """Fit to some of the rows, with `ratio` times the penalty on the sum over rows."""
         net, ob = self.est, self.ob
-        weight = None if ob.sample_weight is None else ob.sample_weight[rows]
-        l2 = float(ob.l2) * ratio * ob.n_samples / len(rows)
-        some = Objective(
-            ob.model, ob.X[rows], ob.y[rows], ob.loss, l2=l2, sample_weight=weight,
-            n_threads=ob.n_threads, l2_biases=ob.l2_biases,
-        )  # fmt: skip
+        some = with_l2(ob.batch(rows), float(ob.l2) * ratio * ob.n_samples / len(rows))
         theta = minimize(some, seed=net.seed, verdict=False, progress=False).x
         known = Trained(some, theta, self.shift, self.scale, self.classes, net.seed)
         return Fit(known, self.X[rows], self.given[rows])
@@ -216,13 +203,8 @@ class Fit:
     def watched(self, rows: Indices, others: Indices) -> tuple[Any, Any]:
         """Fit to some of the rows; return the loss after each iteration, and that of the others."""
         net, ob = self.est, self.ob
-        some, held = (
-            Objective(
-                ob.model, ob.X[part], ob.y[part], ob.loss, l2=l2, n_threads=ob.n_threads,
-                l2_biases=ob.l2_biases,
-            )
-            for part, l2 in ((rows, float(ob.l2) * ob.n_samples / len(rows)), (others, 0.0))
-        )  # fmt: skip
+        some = with_l2(ob.batch(rows), float(ob.l2) * ob.n_samples / len(rows))
+        held = with_l2(ob.batch(others), 0.0)
         run: Any = minimize(some, seed=net.seed, verdict=False, progress=False, validation=held)
         return run.history["loss"], run.history["validation"]
 

@@ -24,22 +24,23 @@ from .fit_numbers import (
 )
 from .report import Report
 
-N_DECIDING_ROWS = 10  # rows shown whose removal moves a prediction most
-N_LISTED_ROWS = 5  # rows in the tables of rows that matter
-MAX_SHOWN_COLUMNS = 6  # of the table that belongs to a dot
-MAX_PAGE_BYTES = 250_000  # of the rows that are shown, in a page of 300 kB
-DOT_BYTES = 200  # of a row in both pictures, with the rows that decided
-MIN_DOTS = 10
-MAX_CELL = 20  # characters of a word in a table
-N_GROUPS, MIN_GROUP_ROWS = 10, 10  # of rows of like probability
-ROW_SHARES = (1 / 8, 1 / 4, 1 / 2)  # of the rows, for fits to fewer
-MIN_FIT_ROWS = 10
-PARTS = 2 / 3  # of the rows, fitted with other penalties; scores are those of the others
-DECAY_RATIOS = (10.0, 10**0.5, 1.0, 10**-0.5, 0.1)  # of penalties to that of the fit
-MAX_CURVE_POINTS = 200
-MAX_SLOPES, MAX_SLOPES_OF_CLASS, MAX_SLOPE_TABLES = 20, 6, 3  # columns shown, and tables of them
-N_STRONGEST = 3  # columns named for each of many classes
-MAX_CONFUSION_CLASSES = 6  # of the whole table
+N_DECIDING_ROWS = 10  # number of rows shown whose removal moves a prediction most
+N_LISTED_ROWS = 5  # number of rows in the tables of rows that matter
+MAX_SHOWN_COLUMNS = 6  # number of columns in the table that belongs to a dot
+MAX_PAGE_BYTES = 250_000  # size of the rows that are shown, in a page of 300 kB
+DOT_BYTES = 200  # size of a row in both pictures, with the rows that decided
+MIN_DOTS = 10  # number of rows that can always be chosen
+MAX_CELL = 20  # number of characters of a word in a table
+N_GROUPS, MIN_GROUP_ROWS = 10, 10  # number of groups of similar probability, and of rows in each
+ROW_SHARES = (1 / 8, 1 / 4, 1 / 2)  # shares of the rows that are fitted, to show if more would help
+MIN_FIT_ROWS = 10  # number of rows of the smallest fit
+PARTS = 2 / 3  # share of the rows that is fitted with other penalties; the rest gives the scores
+DECAY_RATIOS = (10.0, 10**0.5, 1.0, 10**-0.5, 0.1)  # penalties, relative to that of the fit
+MAX_CURVE_POINTS = 200  # number of points of a loss curve
+MAX_SLOPES, MAX_SLOPES_OF_CLASS = 20, 6  # number of columns in a table of slopes
+MAX_SLOPE_TABLES = 3  # number of classes up to which each has a table of slopes
+N_STRONGEST = 3  # number of columns named for each of many classes
+MAX_CONFUSION_CLASSES = 6  # number of classes up to which the whole confusion table is shown
 
 
 class Page:

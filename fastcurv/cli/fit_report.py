@@ -41,8 +41,8 @@ from .fit_pictures import (
 from .report import Report
 from .tables import MIN_ROWS
 
-MAX_LOSS_CHANGE = 1e-3  # relative, of rounding, beyond which rows are not those of a fit
-MAX_DENSE_ENTRIES = 20_000_000  # of a sparse X that is made dense
+MAX_LOSS_CHANGE = 1e-3  # relative difference of losses above which rows are not those of a fit
+MAX_DENSE_ENTRIES = 20_000_000  # number of entries of a sparse X that is made dense
 
 
 def build(

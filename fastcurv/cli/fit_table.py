@@ -42,14 +42,17 @@ from .tables import Table, as_numbers, load_table
 if TYPE_CHECKING:
     from .fit_numbers import Trained
 
-HIDDEN = (10,)
-PATH_ITERATIONS = 500  # of L-BFGS at each decay of the path
-MAX_PATH_ROWS, MIN_PATH_ROWS = 5000, 500  # rows that choose the decay, ...
-PATH_FLOPS = 1e10  # ... as far as a Gauss-Newton matrix of theirs takes so many
-MAX_PATH_PARAMS = 2000  # beyond which its factors, and a verdict, take longer than the fits
-N_FOLDS = 5  # where folds choose the decay
+HIDDEN = (10,)  # default widths of the hidden layers
+PATH_ITERATIONS = 500  # iterations of L-BFGS at each decay of the path
+# number of rows that choose the decay: between these limits, as many as keep the work of their
+# Gauss-Newton matrix below `PATH_FLOPS`
+MAX_PATH_ROWS, MIN_PATH_ROWS = 5000, 500
+PATH_FLOPS = 1e10
+# number of parameters above which factors of the matrix, and a verdict, take longer than the fits
+MAX_PATH_PARAMS = 2000
+N_FOLDS = 5  # number of folds that choose the decay where the evidence cannot
 MAX_IDLE = 3  # decays in a row that predict left-out rows no better, after which the search ends
-DEFAULTS = {"loss": None, "alpha": None, "hidden": HIDDEN, "seed": 0}  # of `fit_table`
+DEFAULTS = {"loss": None, "alpha": None, "hidden": HIDDEN, "seed": 0}  # defaults of `fit_table`
 
 
 @dataclass(frozen=True)
@@ -234,12 +237,6 @@ def has_evidence(ob: Objective) -> bool:
     return False
 
 
-def _some(ob: Objective, rows: np.ndarray) -> Objective:
-    """Return the objective of some of the rows, without a penalty."""
-    X, y = ob.X[rows], ob.y[rows]
-    return Objective(ob.model, X, y, loss=ob.loss, n_threads=ob.n_threads, l2_biases=ob.l2_biases)
-
-
 def _minimise(ob: Objective, theta: Any) -> Any:
     run = minimize(ob, theta, "l-bfgs", max_iter=PATH_ITERATIONS, verdict=False, progress=False)
     return raise_if_interrupted(run).x
@@ -254,7 +251,7 @@ def l2_by_evidence(ob: Objective, start: Any, seed: int) -> tuple[float, np.ndar
     N, most = ob.n_samples, PATH_FLOPS / (ob.model.sizes[-1] * ob.n_params**2)
     count = min(N, MAX_PATH_ROWS, max(MIN_PATH_ROWS, int(most)))
     rows = np.sort(np.random.default_rng(seed).permutation(N)[:count])
-    some = ob if count == N else _some(ob, rows)
+    some = ob if count == N else ob.batch(rows)
     best = evidence_path(some, start, _minimise, count=count)
     return float(best.objective.l2) * count / N, best.theta
 
@@ -265,8 +262,8 @@ def l2_by_folds(ob: Objective, start: Any, seed: int) -> tuple[float, np.ndarray
     """
     N = ob.n_samples
     fold = np.random.default_rng(seed).permutation(N) % N_FOLDS
-    fitted = [_some(ob, np.flatnonzero(fold != i)) for i in range(N_FOLDS)]
-    held = [_some(ob, np.flatnonzero(fold == i)) for i in range(N_FOLDS)]
+    fitted = [ob.batch(fold != i) for i in range(N_FOLDS)]
+    held = [ob.batch(fold == i) for i in range(N_FOLDS)]
     thetas, l2, idle, best, lowest = [start] * N_FOLDS, MAX_L2, 0, MAX_L2, np.inf
     while l2 > MIN_L2 and idle < MAX_IDLE:
         thetas = [

@@ -30,16 +30,16 @@ from ..common.files import refuse_device
 from ..common.optional import optional
 from ..structure.tables import DEFAULT_LOSS_BY_TARGETS, LOSSES
 from .data import (
-    NO_NAMES_ADVICE,
+    INDEX_COLUMN_NAMES,
     Code,
     Coding,
     Dataset,
-    _digest,
-    _found,
-    _has_free_scale,
-    _is_header,
-    _standard,
-    _targets,
+    digest_of,
+    encode_targets,
+    existing_path,
+    has_free_scale,
+    is_header,
+    shift_and_scale,
 )
 
 Cells = Sequence[str]
@@ -47,15 +47,17 @@ Cells = Sequence[str]
 MISSING = {"", "na", "n/a", "#n/a", "nan", "null", "?"}  # cells without a value, in lower case
 NUMBER_GAPS = MISSING | {"none", "-", "--", "."}  # the same in a column of numbers or dates
 MARKS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-N_FIRST_LINES, N_FIRST_CELLS = 50, 2000  # from which the separator is chosen
-MIN_ROWS = 10  # fewer rows tell nothing about rows that were left out
-MIN_SIZE, MAX_SIZE = 1e-75, 1e75  # of the largest number of a column: squared errors have variances
-MAX_TYPO_SHARE = 0.1  # of the cells of a column, up to which other cells are mistakes
-MAX_MARKS = 5  # different words in up to half of the cells of a column of numbers
-MAX_CATEGORIES = 30  # words of a column that become inputs, the most frequent ones
-MAX_CLASSES = 20  # different whole numbers up to which they are classes, ...
-MIN_ROWS_PER_CLASS = 5  # ... if there are as many rows for each on average
-MAX_NAMED = 5  # columns named in a note
+N_FIRST_LINES, N_FIRST_CELLS = 50, 2000  # number of lines and cells that show the separator
+MIN_ROWS = 10  # number of rows below which rows left out show nothing
+# size of the largest number of a column, so that variances of squared errors are finite
+MIN_SIZE, MAX_SIZE = 1e-75, 1e75
+MAX_TYPO_SHARE = 0.1  # share of the cells up to which words in a column of numbers are mistakes
+MAX_MARKS = 5  # number of different words, such as <0.1, that mark cells of a column of numbers
+MAX_CATEGORIES = 30  # number of words of a column that become inputs, the most frequent ones
+# whole numbers are classes if at most `MAX_CLASSES` of them differ, with this mean number of rows
+MAX_CLASSES = 20
+MIN_ROWS_PER_CLASS = 5
+MAX_NAMED = 5  # number of columns named in a note
 IDENTIFIER = re.compile(
     r"(^|[^a-z])(id|uuid|guid|index|idx|key|nr|no|number|rowid|rownames)$|[a-z](Id|ID)$"
 )
@@ -99,7 +101,7 @@ def read_sheet(path: str | Path, least: int = 2) -> Sheet:
     ValueError
         If the file cannot be read as a table; one sentence with the line and the cure.
     """
-    path = _found(Path(path).expanduser())
+    path = existing_path(Path(path).expanduser())
     text = _text(path)
     marked = re.match(r"sep=([,;\t|])\r?\n", text)  # as Excel writes it
     text, first = (text[marked.end() :], 2) if marked else (text, 1)
@@ -262,7 +264,7 @@ def _has_names(first: Cells, below: Sequence[Cells], comma: bool) -> bool:
         return not words_recur
     in_order = len(numbers) > 2 and len(set(np.sign(np.diff(numbers)).tolist())) == 1
     if len(numbers) == len(first):
-        return (in_order and outside) or _is_header(list(first), [list(row) for row in below])
+        return (in_order and outside) or is_header(list(first), [list(row) for row in below])
     return not words_recur and in_order and outside
 
 
@@ -310,7 +312,7 @@ def as_numbers(cells: Cells, comma: bool) -> tuple[np.ndarray, list[int]]:
     return values, bad
 
 
-KINDS = ("numbers", "dates", "words", "left out")  # of a column
+KINDS = ("numbers", "dates", "words", "left out")  # kinds of a column
 ISO = "ISO"
 _DAYS = ("%d.%m.%Y", "%d.%m.%y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d")
 _MONTHS = ("%d %b %Y", "%d-%b-%Y", "%d-%b-%y", "%b %d, %Y", "%d %B %Y", "%B %d, %Y", "%Y-%m")
@@ -642,7 +644,7 @@ def _kind(
             return left_out, CONSTANT if present.size else EMPTY, False
         if different.size == len(cells) and bool((different == np.round(different)).all()):
             counts = bool((np.diff(values) == 1).all()) and values[0] in (0, 1)
-            if counts or name in NO_NAMES_ADVICE or IDENTIFIER.search(name):
+            if counts or name in INDEX_COLUMN_NAMES or IDENTIFIER.search(name):
                 return left_out, NUMBERS_ROWS if counts else IDENTIFIES, False
         return Code(name, "numbers"), "", present.size < len(cells)
     form = form_of_dates(cells, where)
@@ -776,7 +778,7 @@ def fit_coding(table: Table) -> tuple[np.ndarray, Coding]:
         made = StandardScaler().fit(X[:, scaled])
         shift[scaled], scale[scaled] = made.mean_, made.scale_
     elif scaled.any():
-        shift, scale = _standard(f"{table.sheet.path}: X", X)
+        shift, scale = shift_and_scale(f"{table.sheet.path}: X", X)
     named = table.sheet.named
     coding = Coding(
         columns=table.sheet.names if named else (),
@@ -819,12 +821,12 @@ def load_table(
         loss = DEFAULT_LOSS_BY_TARGETS[
             "labels" if table.classes and len(np.unique(table.y)) == 2 else kind
         ]
-    digest = _digest(X, table.y)
-    loss, y, width, labels = _targets(path, table.y, loss, None)
+    digest = digest_of(X, table.y)
+    loss, y, width, labels = encode_targets(path, table.y, loss, None)
     if LOSSES[loss].targets == "numbers":
         shift, scale = coding.y_shift, coding.y_scale
-        if not shift and _has_free_scale(loss):
-            shift, scale = (tuple(map(float, a)) for a in _standard(f"{path}: y", y))
+        if not shift and has_free_scale(loss):
+            shift, scale = (tuple(map(float, a)) for a in shift_and_scale(f"{path}: y", y))
         y = (y - np.array(shift or (0.0,))) / np.array(scale or (1.0,))
         coding = replace(coding, y_shift=shift, y_scale=scale)
     coding = replace(coding, classes=labels)

@@ -547,17 +547,18 @@ class BaseMLP(
                 rest = (*self._data(X_val, y_val, None, False)[:2], None)
             held = self._objective(model, *rest[:2], loss, rest[2], 0.0)
         resumed = self.warm_start and getattr(self, "model_", None) == model
-        chosen = self.alpha == "auto" and self.solver == "auto" and not (resumed or held)
-        self._max_iter = self.max_iter or (MAX_STEPS if chosen else MAX_EPOCHS)
+        fresh = self.solver == "auto" and not resumed
+        long = fresh and "auto" in (self.alpha, self.tol)
+        self._max_iter = self.max_iter or (MAX_STEPS if long else MAX_EPOCHS)
         theta, choice = self._first_theta(model, y, weight, rng), None
         if resumed:
             theta = np.array(self.theta_)
         self._deadline = None if self.max_time is None else time.monotonic() + self.max_time
         if self.alpha == "evidence":
             theta = alpha_by_evidence(self, self._objective(model, X, y, loss, weight, 0.0), theta)
-        elif chosen:
-            choice = self._choose_decay(model, X, y, loss, weight, theta)
-        if self.alpha == "auto" and not resumed:
+        elif self.alpha == "auto" and not resumed:
+            if fresh and held is None:
+                choice = self._choose_decay(model, X, y, loss, weight, theta)
             self.alpha_ = choice.alpha if choice else DEFAULT_DECAY
         self.alpha_ = self._decay
         ob = self._objective(model, X, y, loss, weight)
@@ -662,7 +663,7 @@ class BaseMLP(
         early, reached = choice.past or cut, choice.reached
         steps, enough = self._max_iter, None
         if self.tol == "auto":  # a minimum on kinks would take all iterations
-            steps = min(steps, max(N_LAST_STEPS, 2 * choice.watch.count))
+            steps = min(steps, choice.max_final_steps)
             enough = (lambda at: at.fun <= reached) if early else None
         theta = choice.watch.theta.astype(ob.dtype)
         run = self._minimize(ob, theta, "l-bfgs", steps, options, enough)
@@ -765,7 +766,7 @@ class BaseMLP(
                 last.append((np.array(intermediate_result.x), float(intermediate_result.fun)))
             return ended or within
 
-        if solver == "l-bfgs" and self.tol != "auto":  # "auto" ends early; fewer pairs suffice
+        if solver == "l-bfgs" and watch is None:  # a watched run ends early; fewer pairs suffice
             options = options | {"memory": pairs_worth(ob.n_params, ob.n_samples)}
             # coordinates of the layers: not for classes, which are fitted in too few steps
             numbers = LOSSES[ob.loss].targets == "numbers" and not is_sparse(ob.X)

@@ -50,9 +50,10 @@ PARAMETERS_DOC = """
     learning_rate_init : float, optional
         Learning rate of mini-batch solvers; each has its own default.
     max_iter : int, optional
-        Limit on iterations, or on epochs of a mini-batch solver. The default is 2000 if `alpha`
-        is chosen by rows held out, and 200 otherwise. The limit holds for the fit of all rows, and
-        for each fit before it, of which none takes more than 1000.
+        Limit on iterations, or on epochs of a mini-batch solver. The default is 2000 if `solver`
+        and at least one of `alpha` and `tol` are "auto" and no earlier fit is continued, and 200
+        otherwise. The limit holds for the fit of all rows, and for each fit that chooses `alpha`,
+        of which none takes more than 1000.
     tol : float or "auto"
         Largest entry of the gradient of ``loss_`` that counts as zero. "auto" is 1e-4. With a
         number, a fit whose `alpha` was chosen continues until ``loss_`` is minimal.

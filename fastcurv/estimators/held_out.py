@@ -31,6 +31,7 @@ DECAYS = (10.0, 1.0, 0.1, 1e-2, 1e-4)  # values of alpha that are tried, in this
 DEFAULT_DECAY = 1e-4  # alpha where no rows are held out, as in scikit-learn
 MAX_RISE = 0.02  # relative rise of the lowest held-out loss after which no smaller decay is tried
 MAX_HELD_OUT_STEPS = 1000  # iterations for each decay
+MIN_FINAL_STEPS = 25  # iterations that the fit of all rows may always take
 HELD_OUT_STRIDE = 4  # one row in this many is held out
 MIN_HELD_OUT_ROWS = 10  # minimum number of distinct rows to hold out
 # wait max(MIN_PATIENCE, PATIENCE_RATIO * t) iterations past an improvement at t
@@ -97,6 +98,11 @@ class Choice(NamedTuple):
     def past(self) -> bool:
         """True if the held-out loss rose before the fit ended."""
         return self.watch.kept < self.watch.count
+
+    @property
+    def max_final_steps(self) -> int:
+        """The limit on iterations of the fit of all rows that follows."""
+        return max(MIN_FINAL_STEPS, 2 * self.watch.count)
 
     @property
     def reached(self) -> float:

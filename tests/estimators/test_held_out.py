@@ -219,6 +219,16 @@ def test_a_default_fit_ends_before_the_minimum_and_reports_it():
     assert net.n_iter_ == len(net.loss_curve_) - 2  # two runs, with the start of each
 
 
+def test_a_default_fit_with_a_number_for_alpha_has_time_to_converge():
+    """The fit takes more than the 200 iterations that other solvers have by default."""
+    X, y = datasets.load_diabetes(return_X_y=True)
+    net = fc.MLPRegressor((50,), "tanh", alpha=1.0, random_state=0).fit(scale(X), y)
+    assert net.stopped_ == "callback" and net.n_iter_ > 200
+    short = fc.MLPRegressor((50,), "tanh", alpha=1.0, tol=1e-4, random_state=0)
+    with pytest.warns(ConvergenceWarning, match="max_iter=200"):
+        short.fit(scale(X), y)
+
+
 def test_a_number_for_tol_takes_the_chosen_decay_to_its_minimum():
     X, y = noisy()
     early = fc.MLPClassifier((20,), "tanh", random_state=0).fit(X, y)

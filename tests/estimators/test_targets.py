@@ -10,7 +10,7 @@ pytest.importorskip("sklearn")
 from sklearn.exceptions import ConvergenceWarning  # noqa: E402
 
 import fastcurv as fc  # noqa: E402
-from fastcurv.cli.data import _standard  # noqa: E402
+from fastcurv.cli.data import shift_and_scale  # noqa: E402
 from fastcurv.estimators.base import (  # noqa: E402
     check_spectrum,
     pairs_worth,
@@ -262,9 +262,9 @@ def test_columns_are_standardised():
     it is.
     """
     A = np.array([[1.0, 1e9, 0.0], [3.0, 1e9, 0.0]])
-    mean, scale = _standard("X", A)
+    mean, scale = shift_and_scale("X", A)
     assert mean.tolist() == [2, 1e9, 0] and scale.tolist() == [1, 1, 1]
-    assert _standard("X", 4 * A)[1].tolist() == [4, 1, 1]
+    assert shift_and_scale("X", 4 * A)[1].tolist() == [4, 1, 1]
 
 
 @pytest.mark.parametrize(

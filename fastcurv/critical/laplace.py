@@ -56,7 +56,7 @@ from ..common.runtime import load_module, one_blas_thread, to_nearest
 from ..network.factor import NotPositiveDefiniteError
 from ..network.mlp import MLP
 from ..network.objective import Objective
-from ..network.row_views import check_no_batch_norm, check_rows_in_memory
+from ..network.row_views import check_no_batch_norm, check_rows_in_memory, dense_rows
 from ..spectrum.results import as_json, number
 from ..structure.parameters import l2_diagonal, terms_of_a_row
 from ..structure.tables import ACTIVATIONS, LOSSES
@@ -179,8 +179,11 @@ class LaplacePosterior(Record, AttributeHints, subject="posterior"):
                 f"{self.objective.loss!r}. Use std(X) for numbers."
             )
         mean = _mean_sigmoid if link == "sigmoid" else _mean_softmax
-        blocks = output_roots(self.objective.model, self.theta, self.root, X)
-        return np.concatenate([mean(z, part) for z, part in blocks])
+        model = self.objective.model
+        blocks = output_roots(model, self.theta, self.root, X)
+        return np.concatenate(
+            [mean(model.predict(self.theta, rows), part) for rows, part in blocks]
+        )
 
     def sample(self, k: int = 1, seed: Any = 0) -> Floats:
         """Return k draws of the parameters, ``(k, n)``."""
@@ -241,25 +244,19 @@ class LaplacePosterior(Record, AttributeHints, subject="posterior"):
         return load_module("plots.band").posterior_band(self, ax, output)
 
 
-def output_jacobian(model: MLP, theta: Any, X: Any) -> Floats:
-    """Return the Jacobian of a network's outputs on new rows, ``(N d_out, n)``, in float64."""
-    y = np.zeros((len(X), model.sizes[-1]), model.dtype)
-    found = Objective(model, X, y, loss="mse").jacobian(theta).to_dense()
-    return np.asarray(found, np.float64)
-
-
-def output_roots(model: MLP, theta: Any, root: Any, X: Any) -> Iterator[tuple[Floats, Floats]]:
-    """Yield the outputs of blocks of rows (N, d_out), and J C (N, d_out, rank) for a root C of the
-    covariance.
+def output_roots(model: MLP, theta: Any, root: Any, X: Any) -> Iterator[tuple[Any, Floats]]:
+    """Yield blocks of rows (N, k), and J C (N, d_out, rank) for the Jacobian J of their outputs and
+    a root C of the covariance.
     """
-    X, d = model.check_rows(X), model.sizes[-1]
+    X, d = dense_rows(model, X), model.sizes[-1]
     step = max(1, BLOCK_ENTRIES // (d * model.n_params))
     for start in range(0, len(X), step):
         rows = X[start : start + step]
-        J = output_jacobian(model, theta, rows)
+        y = np.zeros((len(rows), d), model.dtype)
+        J = Objective(model, rows, y, loss="mse").jacobian(theta).to_dense()
         with one_blas_thread():
-            part = (J @ root).reshape(len(rows), d, -1)
-        yield model.predict(theta, rows).astype(np.float64), part
+            part = J.astype(np.float64, copy=False) @ root
+        yield rows, part.reshape(len(rows), d, -1)
 
 
 def deviations(model: MLP, theta: Any, root: Any, X: Any) -> Floats:

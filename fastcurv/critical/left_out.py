@@ -25,10 +25,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..common.checks import MatrixOperator, check_bool, check_real, is_sparse
+from ..common.checks import MatrixOperator, check_bool, check_real
 from ..common.errors import accept_aliases
 from ..common.html import html_table
-from ..common.linalg import UNIT_ROUNDOFF, eigvalsh
+from ..common.linalg import UNIT_ROUNDOFF, eigvalsh, times_lower_transposed
 from ..common.objectives import call_certificate, in_float64
 from ..common.protocols import Floats
 from ..common.read_only import Record
@@ -37,7 +37,7 @@ from ..common.vectors import safe_norm
 from ..network.factor import CholeskyFactor, NotPositiveDefiniteError
 from ..network.gram import LossCurve
 from ..network.objective import Objective
-from ..network.row_views import check_no_batch_norm, check_rows_in_memory
+from ..network.row_views import check_no_batch_norm, check_rows_in_memory, dense_rows
 from ..optimize.minimize import minimize
 from ..spectrum.draw import shown_axes
 from ..spectrum.results import number
@@ -140,11 +140,6 @@ def _as_matrices(second: Floats) -> Floats:
     return second if second.ndim == 3 else second[:, :, None] * np.eye(second.shape[1])
 
 
-def _dense_rows(model: Any, X: Any) -> Floats:
-    """Return rows ``(M, k)`` as a checked array in float64; sparse ones are made dense."""
-    return np.asarray(model.check_rows(X.toarray() if is_sparse(X) else X), float)
-
-
 def _row_losses(ob: Any, z: Floats) -> Floats:
     """Return the loss of each row at outputs z, without weights ``(N,)``."""
     y = one_hot(ob.y, z.shape[1]) if ob.y.ndim == 1 else np.asarray(ob.y, float)
@@ -237,7 +232,7 @@ class LeftOut(Record):
         array([ 0.5 ,  0.  ,  0.25,  1.14, -3.  ])
         """
         at, model = self._at, self._at.ob.model
-        X = _dense_rows(model, X_new)
+        X = dense_rows(model, X_new)
         z = _forward(model, at.theta[None], X)[0]
         found = np.empty((*z.shape, at.ob.n_samples))
         for rows, thetas in self._networks(len(X)):
@@ -320,7 +315,7 @@ class LeftOut(Record):
                 "out.predictions and out.losses."
             )
         inverse = np.exp if given is not None and given.exponential else np.asarray
-        z = _forward(ob.model, self._at.theta[None], _dense_rows(ob.model, X_new))[0]
+        z = _forward(ob.model, self._at.theta[None], dense_rows(ob.model, X_new))[0]
         moved = inverse((z[:, :, None] + self.change(X_new))[:, :width])
         own = np.abs(ob.y - inverse(self.predictions[:, :width])).T  # (targets, N)
         weight = np.ones(ob.n_samples) if ob.sample_weight is None else ob.sample_weight
@@ -499,26 +494,24 @@ def _left_out(at: _Minimum, exact: bool) -> LeftOut:
     inverse = at.factor.inverse_lower
     with one_blas_thread():
         for rows, J in _blocks(ob, at.theta):
-            Y = (J.reshape(-1, J.shape[2]) @ inverse.T).reshape(J.shape)
+            Y = times_lower_transposed(J.reshape(-1, J.shape[2]), inverse).reshape(J.shape)
             M = Y @ Y.transpose(0, 2, 1)
             removed = S[rows] @ M / N
             hat[rows] = np.trace(removed, axis1=1, axis2=2)
             remainder = np.eye(d) - removed
-            # its eigenvalues are those of the Hessian without the row, relative to H
-            low = remainder[:, 0, 0] if d == 1 else np.linalg.eigvals(remainder).real.min(axis=1)
-            alone[rows] = ~(low > MIN_REMAINDER)
+            alone[rows] = ~_are_above(remainder, removed, MIN_REMAINDER)
             remainder[alone[rows]] = np.eye(d)
             a[rows] = np.linalg.solve(remainder, first[rows][:, :, None])[:, :, 0] / N
             squares[rows] = np.einsum("ni,nij,nj->n", a[rows], M, a[rows])  # d' H d
             if not exact:
-                X = _dense_rows(ob.model, ob.X[rows])
-                moved = at.theta + np.matmul(a[rows, None, :], Y)[:, 0] @ inverse
+                X = dense_rows(ob.model, ob.X[rows])
+                moved = at.theta + np.einsum("nd,ndp->np", a[rows], Y) @ inverse
                 predictions[rows] = _own_gradients(ob, X, moved, rows, False)[0]
     thetas: Any = None
     kept: Any = None
     if exact:
         thetas, kept = _minima(at, a)
-        predictions = _own_gradients(ob, _dense_rows(ob.model, ob.X), thetas, slice(None), False)[0]
+        predictions = _own_gradients(ob, dense_rows(ob.model, ob.X), thetas, slice(None), False)[0]
     return LeftOut(
         predictions=predictions,
         losses=_row_losses(ob, predictions),
@@ -534,6 +527,16 @@ def _left_out(at: _Minimum, exact: bool) -> LeftOut:
         _coefficients=a,
         _thetas=thetas,
     )
+
+
+def _are_above(remainder: Floats, removed: Floats, least: float) -> Any:
+    """Return whether all eigenvalues of each matrix ``I - removed`` are above `least` < 1: those of
+    the Hessian without the row, relative to the Hessian.
+    """
+    above = np.linalg.norm(removed, axis=(1, 2)) < 1 - least  # bounds the eigenvalues of removed
+    rest = np.flatnonzero(~above)
+    above[rest] = np.linalg.eigvals(remainder[rest]).real.min(axis=1) > least
+    return above
 
 
 def _cooks(ob: Any, z: Floats, hat: Floats, squares: Floats) -> Floats:
@@ -599,7 +602,7 @@ def influence(ob: Any, theta: Any, X_new: Any, y_new: Any = None) -> Floats:
     at = _minimum(ob, theta, "influence")
     ob, N, d = at.ob, at.ob.n_samples, at.ob.model.sizes[-1]
     first = ob.reweighted(None).outputs(at.theta)[1]
-    X = _dense_rows(ob.model, X_new)
+    X = dense_rows(ob.model, X_new)
     y = np.zeros((len(X), d)) if y_new is None else y_new
     loss: Any = "mse" if y_new is None else ob.loss
     new = Objective(ob.model, X, y, loss, n_threads=ob.n_threads)
@@ -698,7 +701,7 @@ def _minima(at: _Minimum, coefficients: Floats) -> tuple[Floats, Any]:
     as the initial matrix. Where these do not converge, `minimize` starts at theta.
     """
     ob, N = at.ob, at.ob.n_samples
-    X, every = _dense_rows(ob.model, ob.X), np.arange(N)
+    X, every = dense_rows(ob.model, ob.X), np.arange(N)
     thetas = np.empty((N, ob.n_params))
     with one_blas_thread():
         for rows, J in _blocks(ob, at.theta):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .._engine import RowJacobian
+from ..common.checks import is_sparse
 from ..common.errors import typed
 from ..common.objectives import is_plain
 from ..common.protocols import Array
@@ -43,6 +44,13 @@ def check_no_batch_norm(ob: Any, call: str) -> None:
             f"ob must have a model without batch normalisation for {call}: its statistics tie all "
             "rows together. Use MLP(..., batch_norm=False)."
         )
+
+
+def dense_rows(model: Any, X: Any) -> Array:
+    """Return rows ``(N, k)`` as a checked array in the dtype of the model, also if they are
+    sparse.
+    """
+    return np.asarray(model.check_rows(X.toarray() if is_sparse(X) else X))
 
 
 def reweighted(ob: Any, sample_weight: Any) -> Any:

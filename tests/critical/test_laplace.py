@@ -193,7 +193,9 @@ def test_the_posterior_does_not_depend_on_dtype_threads_or_sparsity(rng):
     from scipy.sparse import csr_matrix
 
     sparse = fc.Objective(ob.model, csr_matrix(ob.X), ob.y, "mse", ob.l2)
-    assert np.isclose(fc.laplace(sparse, theta).evidence, post.evidence, rtol=1e-10)
+    same = fc.laplace(sparse, theta)
+    assert np.isclose(same.evidence, post.evidence, rtol=1e-10)
+    assert np.allclose(same.std(csr_matrix(ob.X)), post.std(ob.X), rtol=1e-9)
     single = fc.laplace(ob.astype(np.float32), theta.astype(np.float32))
     assert single.theta.dtype == float and abs(single.evidence - post.evidence) <= 1e-2
     for threads in (1, 3):

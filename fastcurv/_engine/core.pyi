@@ -530,6 +530,7 @@ class LossEvaluator:
 
 @disjoint_base
 class NewtonSteps:
+    thrift: float
     vector: NDArray[Any]
     parameter: float | None
     ratio: float

@@ -174,7 +174,8 @@ cdef class NewtonSteps:
     cdef object run
     cdef Space space
     cdef LossEvaluator points
-    cdef double forcing, thrift
+    cdef double forcing
+    cdef public double thrift
     cdef readonly object vector  # last trial step
     cdef readonly object parameter  # parameter of the small problem after that step
     cdef readonly double ratio  # ratio of actual to predicted decrease of that step

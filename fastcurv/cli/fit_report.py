@@ -15,6 +15,7 @@ from ..common.checks import is_sparse
 from ..common.errors import accept_aliases, typed
 from ..common.runtime import one_blas_thread
 from ..structure.tables import LOSSES
+from . import fit_rows
 from .fit_numbers import (
     LEVEL,
     EstimatorFit,
@@ -183,6 +184,8 @@ def first_screen(page: Page) -> None:
         _interval(page)
     if found.out is not None and not found.moved:
         _effective(page)
+    for sentence, calls in fit_rows.sentences(page):
+        _say(page, sentence, calls)
     if found.why:
         report.text(
             f"The rows left out come from {_folds(found)}, because {found.why}. Each was predicted "

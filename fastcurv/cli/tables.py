@@ -320,11 +320,15 @@ FORMS = (
     ISO,
     *(day + time for day in _DAYS for time in ("", " %H:%M", " %H:%M:%S", " %I:%M %p")),
     *_MONTHS,
+    "%H:%M",
+    "%H:%M:%S",
 )
 
 
 def date(cell: str, form: str) -> datetime:
-    """Return the date in a cell of a form in `FORMS`, in UTC if it names its time zone."""
+    """Return the date in a cell of a form in `FORMS`, in UTC if it names its time zone; a time of
+    day lies on one and the same day.
+    """
     found = datetime.fromisoformat(cell) if form == ISO else datetime.strptime(cell, form)
     return found if found.tzinfo is None else found.astimezone(UTC).replace(tzinfo=None)
 

@@ -33,6 +33,7 @@ from .run import (
 )
 
 MAX_IDLE_ITERATIONS = 50  # iterations of a second-order method without progress that end the run
+MAX_THRIFTY_ITERATIONS = 10  # the same, after which steps are computed without thrift
 # share of the fall so far that is too little to go on for, in `MAX_IDLE_ITERATIONS` iterations, ...
 NEGLIGIBLE_DECREASE = 1e-6
 # ... where the loss is so little above its lower bound, as a share of the start's
@@ -193,7 +194,7 @@ class Loop:
             if self.why is not None:
                 return
             self.saver.take(self)
-            run.near_bound = self._is_near_bound()
+            run.near_bound, run.idle = self._is_near_bound(), self._thrifty_for() <= 0
             before, begun, run.ahead = run.theta, run.iteration, self._steps_per_call()
             run.enough = 0.0 if self.critical() else run.gradient_tol
             try:
@@ -292,6 +293,8 @@ class Loop:
         if self.watched or self.bottom == -np.inf or self.critical():
             return 1
         idle = self._idle_in(self.run.mark)
+        if not self.run.idle:
+            idle = min(idle, self._thrifty_for())
         if self.run.near_bound:
             idle = min(idle, self._idle_in(self.run.walked))
         return int(max(1, min(self.max_iter - self.run.iteration, idle)))
@@ -302,6 +305,10 @@ class Loop:
         """
         idle = self.method.curvature is not None
         return mark[0] + MAX_IDLE_ITERATIONS - self.run.iteration if idle else np.inf
+
+    def _thrifty_for(self) -> float:
+        """Return the number of iterations after which steps are thorough if none gets on."""
+        return self._idle_in(self.run.mark) - (MAX_IDLE_ITERATIONS - MAX_THRIFTY_ITERATIONS)
 
     def _spent(self) -> str | None:
         """Return the name of the budget that is used up, or None."""

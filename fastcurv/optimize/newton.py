@@ -42,6 +42,13 @@ def first_radius(theta: np.ndarray) -> float:
     return 0.1 * max(1.0, norm(theta))
 
 
+def thrift_of(method: Any) -> float:
+    """Return the thrift of the next steps: none once steps no longer get on. Directions of little
+    curvature come late in a Krylov space, so that thrifty steps leave them out, each time anew.
+    """
+    return 0.0 if method.run.idle else float(method.thrift)
+
+
 _PLAIN_OPTIONS = {"forcing": 0.1, "krylov_dim": None, "thrift": 0.5, "sample": None}
 _SCALED_OPTIONS = {**_PLAIN_OPTIONS, "precondition": False, "warm_start": False}
 
@@ -128,6 +135,7 @@ class _KrylovMethod(Method):
         several = run.points is not None and not opened
         record = np.empty((min(run.ahead, STEPS_PER_CALL) if several else 1, 4))
         begun, parameter = run.elapsed(), getattr(self, self.by)
+        engine.thrift = thrift_of(self)
         scale = self.scale if self.precondition else None
         try:
             sentence = engine.take(
@@ -321,7 +329,7 @@ class NewtonCG(Method):
         d, curvature, self.bound = capped_cg(
             run.product, run.g, eps, tolerance, self.work,
             bound=self.bound, max_iter=self.max_cg, stop=run.out_of_budget,
-            thrift=self.thrift, price=run.step_price(),
+            thrift=thrift_of(self), price=run.step_price(),
         )  # fmt: skip
         moved = self._follow(d) if curvature is not None else self._descend(d, weight)
         if not moved:  # where the model misleads, as it can at a kink

@@ -183,6 +183,7 @@ class Run(Saved):
     gap = 0.0  # the longest recent time between two checks of the clock, of which asked is the last
     # of the next step: iterations that it may stand for, and a gradient's norm that is enough
     ahead, enough = 1, 0.0
+    idle = False  # steps have not got on for a while: their small problems are solved thoroughly
     near_bound = False  # next to nothing is left to gain, and no smaller tolerance was given
     at_hand: Any = None  # value, gradient and its norm at theta, where the next `bind` finds them
     # the engine's, of an objective whose passes take as little as Python around them; else None

@@ -1,0 +1,106 @@
+"""What a page on a fit says of the rows themselves: a value that outweighs all others, and rows
+that are, or nearly are, copies of each other. With either, scores of rows left out mislead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from scipy.spatial.distance import cdist
+
+from ..common.protocols import Floats
+from .fit_pictures import Page
+
+# share of the variance of a column from which on one row outweighs the others, and the share of
+# rows with copies from which on they are named
+MIN_TARGET_SHARE, MIN_COLUMN_SHARE, MIN_COPY_SHARE = 0.5, 0.9, 0.05
+# a row has a near copy if its nearest row is nearer than the next but `N_NEIGHBOURS` by this factor
+NEAR_COPY_RATIO = 0.01
+N_NEIGHBOURS = 16
+MIN_NEAR_SHARE = 0.25  # share of the rows with near copies from which on they are named
+MAX_QUERY_ROWS = 400  # number of rows whose neighbours are searched
+MAX_DISTANCES = 2_000_000  # number of distances in memory
+
+Call = tuple[str, str]
+
+
+def sentences(page: Page) -> Iterator[tuple[str, list[Call]]]:
+    """Yield a sentence about each defect of the rows, with the calls of its numbers."""
+    fit = page.fit
+    X = np.asarray(fit.X, float)
+    if fit.numbers:
+        row, share = dominant_row(fit.y)
+        if share > MIN_TARGET_SHARE:
+            call = page.call("target_share", share, _share_code("y"), f"{share:.0%}")
+            yield (
+                f"Row {row} alone, with {page.target} = {fit.y[row]:.6g}, makes up {share:.0%} of "
+                f"the variance of {page.target}: scores and intervals show little but this row.",
+                [call],
+            )
+    for j, name in enumerate(page.names):
+        row, share = dominant_row(X[:, j])
+        if share > MIN_COLUMN_SHARE and len(np.unique(np.delete(X[:, j], row)[:1000])) > 2:
+            call = page.call(f"share_{j}", share, _share_code(f"X[:, {j}]"), f"{share:.0%}")
+            yield (
+                f"Row {row} alone makes up {share:.0%} of the variance of {name}: the other rows "
+                "look alike to the network there.",
+                [call],
+            )
+    rows = np.column_stack([X, fit.y])
+    count = len(rows) - len(np.unique(rows, axis=0))
+    if count > MIN_COPY_SHARE * len(rows):
+        code = "len(X) - len(np.unique(np.column_stack([X, y]), axis=0))"
+        yield (
+            f"{count} rows equal another one, {page.target} included. If they are copies, scores "
+            "are too high, since a row is predicted from its copy.",
+            [page.call("copies", count, code, str(count))],
+        )
+    elif (near := near_copies(X, page.seed)) > MIN_NEAR_SHARE:
+        yield (
+            f"{near:.0%} of the rows have another one that is far nearer than all others. If such "
+            "rows belong together, as of one person, place or run, scores are too high for new "
+            "ones.",
+            [],
+        )
+
+
+def dominant_row(values: Floats) -> tuple[int, float]:
+    """Return the row that adds most to the variance of a column, and its share of it."""
+    with np.errstate(all="ignore"):
+        squares = np.square((values - values.mean()) / (np.abs(values).max() or 1.0))
+        total = squares.sum()
+    row = int(np.argmax(squares))
+    return row, float(squares[row] / total) if total > 0 else 0.0
+
+
+def _share_code(column: str) -> str:
+    return (
+        f"np.square({column} - {column}.mean()).max() / np.square({column} - {column}.mean()).sum()"
+    )
+
+
+def near_copies(X: Floats, seed: int) -> float:
+    """Return the share of rows that have a near copy, of at most `MAX_QUERY_ROWS` drawn rows.
+
+    In k dimensions the distance to the m-th neighbour of a row grows as ``m^(1/k)``, so that the
+    nearest one is rarely a hundred times nearer than the sixteenth. Where each column has few
+    different values, as in tables of categories, rows at a distance of 0 count as without copies.
+    """
+    N, k = X.shape
+    if N <= 2 * N_NEIGHBOURS:
+        return 0.0
+    spread = X.std(axis=0)
+    X = X[:, spread > 0] / spread[spread > 0]
+    equal = any(len(np.unique(column)) > N / N_NEIGHBOURS for column in X.T)
+    some = np.random.default_rng(seed).permutation(N)[: min(N, MAX_QUERY_ROWS)]
+    step, found = max(1, MAX_DISTANCES // N), 0
+    for start in range(0, len(some), step):
+        rows = some[start : start + step]
+        distances = cdist(X[rows], X)
+        distances[np.arange(len(rows)), rows] = np.inf
+        near = np.partition(distances, N_NEIGHBOURS - 1, axis=1)[:, :N_NEIGHBOURS]
+        nearest, far = near.min(axis=1), near.max(axis=1)
+        counts = (nearest < NEAR_COPY_RATIO * far) & ((nearest > 0) | equal)
+        found += int(np.count_nonzero(counts))
+    return found / len(some)

@@ -316,12 +316,12 @@ KINDS = ("numbers", "dates", "words", "left out")  # kinds of a column
 ISO = "ISO"
 _DAYS = ("%d.%m.%Y", "%d.%m.%y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d")
 _MONTHS = ("%d %b %Y", "%d-%b-%Y", "%d-%b-%y", "%b %d, %Y", "%d %B %Y", "%B %d, %Y", "%Y-%m")
+TIMES_OF_DAY = ("%H:%M", "%H:%M:%S")
 FORMS = (
     ISO,
     *(day + time for day in _DAYS for time in ("", " %H:%M", " %H:%M:%S", " %I:%M %p")),
     *_MONTHS,
-    "%H:%M",
-    "%H:%M:%S",
+    *TIMES_OF_DAY,
 )
 
 
@@ -598,7 +598,10 @@ def _kinds(sheet: Sheet, notes: list[str]) -> tuple[tuple[Code, ...], tuple[bool
         if reason:
             why.setdefault(reason, []).append(name)
         if code.kind == "dates":
-            notes.append(f"Dates in column {shown(name)!r} are counted in days from {code.first}.")
+            what, first = "Dates", code.first
+            if code.form in TIMES_OF_DAY:
+                what, first = "Times", first.partition("T")[2] or "00:00:00"
+            notes.append(f"{what} in column {shown(name)!r} are counted in days from {first}.")
     only = [i for i, name in enumerate(sheet.names) if name in why.get(NUMBERS_ROWS, [])]
     if all(code.kind == "left out" for code in codes) and len(only) == 1:
         codes[only[0]] = Code(sheet.names[only[0]], "numbers")  # such as the time of a series

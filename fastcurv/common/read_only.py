@@ -11,7 +11,7 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.linalg import LinearOperator
 
 # attributes that every SciPy operator has
-SCIPY_ATTRIBUTES = (*vars(LinearOperator), "dtype", "shape")
+SCIPY_ATTRIBUTES = (*vars(LinearOperator), "dtype", "shape", "ndim")
 
 
 class ReadOnly:

@@ -290,11 +290,9 @@ class Loop:
 
     def _steps_per_call(self) -> int:
         """Return the number of iterations from here on that nobody wants to look at one by one."""
-        if self.watched or self.bottom == -np.inf or self.critical():
+        if self.watched or self.bottom == -np.inf or self.critical() or self.run.idle:
             return 1
-        idle = self._idle_in(self.run.mark)
-        if not self.run.idle:
-            idle = min(idle, self._thrifty_for())
+        idle = self._thrifty_for()
         if self.run.near_bound:
             idle = min(idle, self._idle_in(self.run.walked))
         return int(max(1, min(self.max_iter - self.run.iteration, idle)))

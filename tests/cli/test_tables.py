@@ -175,6 +175,15 @@ def test_dates_are_days_from_the_first(cell, form, read):
     assert table.notes[0].startswith("Dates in column 'when' are counted in days from 2024-01-")
 
 
+def test_times_of_day_are_shares_of_a_day(read):
+    pytest.importorskip("sklearn")
+    minutes = [(i * 617) % 1440 for i in range(N)]
+    table = read(lines(lambda i: f"{minutes[i] // 60}:{minutes[i] % 60:02}", Y, names="when,y"))
+    X, _ = fit_coding(table)
+    assert np.allclose(X[:, 0] - X[:, 0].min(), np.subtract(minutes, min(minutes)) / 1440)
+    assert table.notes[0] == "Times in column 'when' are counted in days from 00:00:00."
+
+
 CLASSES = {
     "words": (lambda i: "ab"[i % 2], None, True),
     "two numbers": (lambda i: f"{i % 2}.0", None, True),

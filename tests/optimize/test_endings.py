@@ -175,6 +175,23 @@ def test_fits_of_noise_end_stalled_slow_or_critical():
     assert "stalled" in ends
 
 
+@pytest.mark.parametrize("method", ["saddle-free-newton", "cubic"])
+def test_steps_that_no_longer_get_on_become_thorough(method):
+    """A run whose thrifty steps leave out a direction of little curvature ends at a proved minimum
+    all the same, with the same bits whether it is watched or not.
+    """
+    seed = {"saddle-free-newton": 116, "cubic": 15}[method]
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((100, 4))
+    y = X[:, :1] + 0.2 * rng.standard_normal((100, 1))
+    ob = fc.Objective(fc.MLP([4, 6, 1]), X, y, "mse", l2=1e-4)
+    start = ob.model.init(seed=seed)
+    run = fc.minimize(ob, start, method)
+    assert run.success and run.report.certified and run.kind == "minimum"
+    watched = fc.minimize(ob, start, method, callback=lambda x: False)
+    assert watched.nit == run.nit and np.array_equal(watched.x, run.x)
+
+
 def test_a_plateau_at_the_start_is_no_success():
     """Saturated units leave a gradient within the tolerance, and no step lowers the loss."""
     ob = sine()

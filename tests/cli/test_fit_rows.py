@@ -1,0 +1,55 @@
+"""What the page on a fit says of a value that outweighs the others, and of copies."""
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv.cli.fit_report import build
+from fastcurv.cli.fit_rows import dominant_row, near_copies
+
+
+def first_screen(X, y):
+    est = fc.MLPRegressor((3,), "tanh", alpha=1.0, random_state=0).fit(X, y)
+    facts = build(est, X, y, names=["a", "b"], target="weight")[1]
+    names = {"X": X, "y": y, "np": np}
+    for call in facts["calls"]:
+        if call["name"] in ("target_share", "share_1", "copies"):
+            assert np.isclose(eval(call["call"], names), call["value"], rtol=1e-12)
+    return facts["first_screen"]
+
+
+def test_a_value_that_outweighs_all_others_is_named(rng):
+    X = rng.standard_normal((40, 2))
+    y = X[:, 0] + 0.1 * rng.standard_normal(40)
+    assert not any("Row" in sentence for sentence in first_screen(X, y))
+    y[7], X[3, 1] = 1e5, -1e4
+    said = first_screen(X, y)
+    assert any(s.startswith("Row 7 alone, with weight = 100000, makes up") for s in said)
+    assert any("Row 3 alone makes up" in s and "of the variance of b" in s for s in said)
+
+
+def test_copies_and_near_copies_are_named(rng):
+    X = rng.standard_normal((40, 2))
+    y = X[:, 0] + 0.1 * rng.standard_normal(40)
+    rows = np.arange(40).repeat(2)
+    assert any("40 rows equal another one" in s for s in first_screen(X[rows], y[rows]))
+    near = X[rows] + 1e-5 * rng.standard_normal((80, 2))
+    assert any("100% of the rows have another one" in s for s in first_screen(near, y[rows]))
+
+
+@pytest.mark.parametrize("name", ["breast_cancer", "wine", "iris", "diabetes", "digits"])
+def test_ordinary_data_have_no_near_copies(name):
+    X = getattr(pytest.importorskip("sklearn.datasets"), f"load_{name}")().data
+    assert near_copies(X, 0) < 0.05
+
+
+def test_tables_of_categories_have_no_near_copies(rng):
+    assert near_copies(rng.integers(0, 4, (500, 4)).astype(float), 0) == 0
+    assert near_copies(rng.poisson(2, (500, 3)).astype(float), 0) == 0
+    assert near_copies(np.exp(2 * rng.standard_normal((300, 1))), 0) < 0.25
+
+
+def test_the_share_of_a_row_is_its_share_of_the_variance():
+    row, share = dominant_row(np.array([0.0, 0.0, 0.0, 3e200]))
+    assert row == 3 and np.isclose(share, 0.75)
+    assert dominant_row(np.ones(5))[1] == 0

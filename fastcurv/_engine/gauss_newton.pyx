@@ -186,7 +186,7 @@ cdef class CurvatureMatrix:
         whole = whole and P.n <= FACTOR_MAX_ROWS and self.ld * P.n <= FACTOR_MAX_NUMBERS
         numbers += self.t_rows + self.a_rows + (P.n if whole else 0)
         numbers = self.block * numbers + self.t_rows * self.a_rows + lines_of(P.n)
-        numbers += self.K.scratch // sizeof(double) + 1 + LINE
+        numbers += self.K.scratch // sizeof(double) + 1 + 2 * LINE
         try:
             self.room = ROOM.pop()
         except IndexError:
@@ -212,7 +212,8 @@ cdef class CurvatureMatrix:
         self.C = self.A + self.block * self.a_rows
         self.W = self.C + self.t_rows * self.a_rows
         self.F = self.W + lines_of(P.n) if whole else NULL
-        self.gemm = self.W + lines_of(P.n) + (self.block * P.n if whole else 0)
+        at_ = self.W + lines_of(P.n) + (self.block * P.n if whole else 0)
+        self.gemm = <double *>to_line(<char *>at_)
 
     def __del__(self):
         if self.room is not None and self.room.size <= REUSED_NUMBERS and not ROOM:

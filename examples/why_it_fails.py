@@ -19,7 +19,7 @@ def main(scale="normal", out="pictures"):
     X, y = digits(pick(scale, 200, 400, 1000), n_features=8)
     figure, named, lower = plots.new_figure((9.0, 5.4)), 0, 0
     for ax, (cause, (ob, start, options)) in zip(
-        figure.subplots(2, 3).flat, broken(X, y, pick(scale, 12, 20, 20)).items(), strict=True
+        figure.subplots(2, 3).flat, broken(X, y, pick(scale, 12, 14, 20)).items(), strict=True
     ):
         run = fc.minimize(ob, start, "sgd", max_iter=100, verdict=False, **options)
         found = fc.diagnose(ob, run.x, run.history)

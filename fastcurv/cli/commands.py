@@ -27,7 +27,7 @@ from ..spectrum.draw import count_signs
 from ..spectrum.results import missed_clause
 from ..structure.tables import DEFAULT_LOSS_BY_TARGETS
 from .advice import Shell
-from .data import DATA_SOURCES, SEPARATOR_OF_SUFFIX, Coding, Dataset, absolute
+from .data import CSV_SUFFIXES, DATA_SOURCES, Coding, Dataset, absolute
 from .models import cluster_objective, is_model, open_model, read_model
 from .output import (
     DEFAULT_OUT,
@@ -90,6 +90,8 @@ def train(args: Namespace, out: Output) -> int:
     shell = Shell(recipe)
     out.working = True
     out.say(describe(objective, data))
+    for sentence in data.notes:
+        out.say(f"  {sentence}")
     out.say(f"  start         {format_point(objective, theta, data)}")
     out.fact(**description(objective, data))
     results: list[tuple[str, Any]] = []
@@ -142,7 +144,7 @@ def prepare_training(args: Namespace) -> tuple[Recipe, Dataset, Any, np.ndarray]
     given = {
         name: value
         for name in (*NETWORK_FIELDS, "dtype", "l2", "loss", "target", "raw", "held_out")
-        if (value := getattr(args, name)) not in (None, False)
+        if (value := getattr(args, name)) is not None and value is not False  # 0 is a value
     }
     if args.start is None:
         if args.data is None:
@@ -333,7 +335,7 @@ def report(args: Namespace, out: Output) -> int:
     from .page import build_report
 
     check_out(args.out, kinds=PAGE_SUFFIXES)
-    table = Path(args.theta).suffix.lower() in SEPARATOR_OF_SUFFIX
+    table = Path(args.theta).suffix.lower() in CSV_SUFFIXES
     _refuse_options(args, table)
     if table:
         return report_on_table(args, out)

@@ -1,13 +1,11 @@
 """Data for the shell command: five data sets that come with scikit-learn, or the user's own arrays
-from a ``.npz``, ``.csv`` or ``.tsv`` file.
+from a ``.npz`` file; `tables` reads ``.csv`` and ``.tsv`` files.
 
 scikit-learn is imported only for its own data sets.
 """
 
 from __future__ import annotations
 
-import contextlib
-import csv
 import hashlib
 import math
 import zipfile
@@ -97,136 +95,29 @@ def _refuse_large(file: IO[bytes], size: int, room: int) -> None:
 
 
 # --------------------------------------------------------------------------------------------------
-# Samples and targets from ``.csv`` and ``.tsv`` files, with one-sentence errors for all defects.
+# Data sets by name, from arrays, or from tables.
 
 MIN_INDEX_COLUMNS = 5  # number of columns from which a row 0, 1, 2, ... is a header, not a sample
-SEPARATOR_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs"}
-SEPARATOR_OF_SUFFIX = {".csv": ",", ".tsv": "\t"}  # by the suffix of the file
+CSV_SUFFIXES = (".csv", ".tsv")  # suffixes of files that `tables.read_sheet` reads
 # names of an index column that pandas writes, at first and after reading it back
 INDEX_COLUMN_NAMES = ("", "Unnamed: 0")
 
 
-def read_csv(path: Path, target: str | None) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], str]:
-    """Read features ``(N, d)``, targets ``(N,)``, the names of the features and that of the target
-    from a file of numbers.
-
-    Parameters
-    ----------
-    path : path
-        File with one sample per line, with or without a header line; columns are separated by
-        commas, or by tabs in a ``.tsv`` file.
-    target : str or None
-        The column of y, by name or by number from 0; the last one if None. It may hold words.
+def read_features(source: str | Path, width: int) -> np.ndarray:
+    """Read the features ``(N, width)`` of samples to predict, from a ``.npz`` file with an array X
+    or from a data set.
 
     Raises
     ------
     ValueError
-        If the file cannot be read, has another separator, lines of different lengths, an index
-        column, or cells that are not finite numbers.
+        If the file cannot be read or X has another width.
     """
-    names, lines = _table(path, 2)
-    column = _column(path, target, names, len(lines[0]))
-    y = [row[column] for row in lines]
-    rest = [i for i in range(len(lines[0])) if i != column]
-    X = _numbers(path, lines, rest, names)
-    features = () if names is None else tuple(names[i] for i in rest)
-    name = "" if names is None else names[column]
-    return X, _target_column(f"{path}, {_called(column, names)}", y), features, name
-
-
-def _table(path: Path, least: int) -> tuple[list[str] | None, list[list[str]]]:
-    """Read the names of the columns, None without a header line, and the cells of all samples; at
-    least so many lines and columns.
-    """
-    lines = _lines(path)
-    _refuse_separator(path, lines)
-    first = [row[0] for row in lines]
-    names = lines.pop(0) if is_header(lines[0], lines[1:]) else None
-    if len(lines) < least or len(lines[0]) < least:
-        wanted = "two lines and two columns" if least == 2 else "a line of numbers"
-        marks = SEPARATOR_NAMES[SEPARATOR_OF_SUFFIX[path.suffix.lower()]]
-        raise ValueError(f"{path} must hold at least {wanted}, separated by {marks}, got less.")
-    _refuse_index(path, first, names is not None)
-    width = len(lines[0])
-    if names is not None and len(names) != width:
-        raise ValueError(
-            f"{path} must have one name for each column, got {len(names)} names for {width} "
-            "columns of the first sample line."
-        )
-    for number, row in enumerate(lines, 1 + (names is not None)):
-        if len(row) != width:
-            raise ValueError(
-                f"{path} must have {width} columns in each line, got {len(row)} in sample line "
-                f"{number}."
-            )
-    return names, lines
-
-
-def _numbers(
-    path: Path, lines: list[list[str]], columns: list[int], names: list[str] | None
-) -> np.ndarray:
-    """Return some columns of the cells as finite numbers."""
-    X = np.array([[_number(row[i]) for i in columns] for row in lines])
-    if not np.isfinite(X).all():
-        row, at = np.argwhere(~np.isfinite(X))[0]
-        cell = lines[row][columns[at]]
-        where = _called(columns[at], names)
-        raise ValueError(
-            f"{path}, sample {row + 1}, {where}: {shown(cell)!r} is not a finite number"
-        )
+    path = Path(str(source)).expanduser()
+    npz = path.suffix.lower() == ".npz"
+    X = (from_npz(existing_path(path), ("X",)) if npz else from_sklearn(str(source)))[0]
+    if X.shape[1] != width:
+        raise ValueError(f"{source} must have {width} features, got {X.shape[1]}.")
     return X
-
-
-def read_features(
-    source: str | Path, columns: tuple[str, ...], target: str | None, width: int
-) -> np.ndarray:
-    """Read the features ``(N, width)`` of samples to predict.
-
-    Parameters
-    ----------
-    source : str or path
-        A ``.csv`` or ``.tsv`` file, a ``.npz`` file with an array X, or the name of a data set.
-    columns : tuple of str
-        Names of the features in training, empty if not known. A file that has them all may have
-        other columns too, in any order.
-    target : str or None
-        The column of y in training, as in `load_dataset`. Without names it is left out of a file
-        that has one column more than `width`.
-    width : int
-
-    Raises
-    ------
-    ValueError
-        If the file cannot be read or has other columns.
-    """
-    path, kind = Path(str(source)).expanduser(), Path(str(source)).suffix.lower()
-    if kind not in SEPARATOR_OF_SUFFIX:
-        X = (
-            _from_npz(existing_path(path), ("X",))[0]
-            if kind == ".npz"
-            else _from_sklearn(str(source))[0]
-        )
-        if X.shape[1] != width:
-            raise ValueError(f"{source} must have {width} features, got {X.shape[1]}.")
-        return X
-    names, lines = _table(existing_path(path), 1)
-    places = [*range(len(lines[0]))]
-    if names is not None and columns:
-        missing = [name for name in columns if name not in names]
-        if missing:
-            raise ValueError(
-                f"{path} must have a column {shown(missing[0])!r}, got "
-                f"{shown(', '.join(columns), 400)}."
-            )
-        places = [names.index(name) for name in columns]
-    elif len(places) == width + 1:
-        last = target is None or not target.isdecimal() or int(target) > width
-        places.pop(-1 if last else int(target or 0))
-    if len(places) != width:
-        raise ValueError(
-            f"{path} must have the {width} features as columns, got {len(places)} columns."
-        )
-    return _numbers(path, lines, places, names)
 
 
 def existing_path(path: Path) -> Path:
@@ -251,90 +142,6 @@ def is_header(first: list[str], below: list[list[str]]) -> bool:
         not _is_number(name) or not all(cell.lstrip("+-").isdecimal() for cell in cells)
         for name, cells in columns
     )
-
-
-def _lines(path: Path) -> list[list[str]]:
-    """Read all lines that are not empty; refuse a file that has none."""
-    refuse_device(path)
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, delimiter=SEPARATOR_OF_SUFFIX[path.suffix.lower()])
-            lines = [[cell.strip() for cell in row] for row in reader if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        kind = path.suffix.lower()
-        raise ValueError(f"{path} is not a {kind} file that can be read: {error}") from None
-    if not lines:
-        marks = SEPARATOR_NAMES[SEPARATOR_OF_SUFFIX[path.suffix.lower()]]
-        raise ValueError(
-            f"{path} must hold numbers separated by {marks}, one sample a line, got an empty file."
-        )
-    return lines
-
-
-def _refuse_separator(path: Path, lines: list[list[str]]) -> None:
-    """Refuse a file with a separator other than that of its suffix. With decimal commas, the
-    numbers of a .csv file are split at the commas, and the other separator shows up inside a cell
-    of every line.
-    """
-    top, own = lines[:20], SEPARATOR_OF_SUFFIX[path.suffix.lower()]
-    for mark, name in SEPARATOR_NAMES.items():
-        everywhere = all(any(mark in cell for cell in row) for row in top)
-        beside = any(
-            mark in cell and any(map(_is_number, cell.split(mark))) for row in top for cell in row
-        )
-        if mark != own and ((len(top[0]) == 1 and mark in top[0][0]) or (everywhere and beside)):
-            raise ValueError(
-                f"{path} must have {SEPARATOR_NAMES[own]} between columns and decimal points in "
-                f"numbers, got columns separated by {name}."
-                + (" Or use a name that ends in .tsv." if mark == "\t" else "")
-            )
-
-
-def _refuse_index(path: Path, first: list[str], named: bool) -> None:
-    """Refuse a first column that numbers the rows: in sorted data it would reveal the classes."""
-    name, *rest = first
-    counts = rest == [str(i) for i in range(len(rest))]
-    apart = all(cell.isdecimal() for cell in rest) and len(set(rest)) == len(rest)
-    if name in INDEX_COLUMN_NAMES and (counts or (named and apart)):
-        raise ValueError(
-            f"{path} must hold data alone, got a first column without a name that numbers the "
-            "rows, as the index of a pandas data frame does. Use df.to_csv(path, index=False)."
-        )
-
-
-def _column(path: Path, target: str | None, names: list[str] | None, width: int) -> int:
-    if target is None:
-        return width - 1
-    if names is not None and target in names:
-        return names.index(target)
-    if target.isdecimal() and int(target) < width:
-        return int(target)
-    has = (
-        f"the columns {shown(', '.join(names), 400)}" if names else f"{width} columns without names"
-    )
-    raise ValueError(f"target is {target!r}; {path} has {has}")
-
-
-def _called(column: int, names: list[str] | None) -> str:
-    """Return a column's name for messages, or else its number."""
-    named = names is not None and names[column]
-    return f"column {shown(named)!r}" if named else f"column {column} (counted from 0)"
-
-
-def _target_column(where: str, y: list[str]) -> np.ndarray:
-    """Convert the targets to integers if all are whole numbers, else to floats if all are finite
-    numbers; keep words as they are.
-    """
-    for kind in (int, float):
-        with contextlib.suppress(ValueError):
-            numbers = np.array([kind(cell) for cell in y])
-            if numbers.dtype != object and np.isfinite(numbers).all():  # of more than 64 bits
-                return numbers
-    if any(_is_number(cell) or not cell for cell in y):
-        raise ValueError(
-            f"{where}: the targets must be of one kind, got words, numbers and missing values."
-        )
-    return np.array(y)
 
 
 def _is_number(cell: str) -> bool:
@@ -407,7 +214,8 @@ class Dataset:
 
     ``X`` has shape (N, d); ``y`` holds integer classes (N,) or targets (N, d_out); ``loss`` is a
     loss name of the library; ``n_outputs`` is the width of the last layer; ``digest`` is a
-    fingerprint of all numbers before they were scaled.
+    fingerprint of all numbers before they were scaled. ``notes`` say in a sentence each what of a
+    table was left out or assumed.
     """
 
     name: str
@@ -419,6 +227,7 @@ class Dataset:
     n_outputs: int
     digest: str = ""
     coding: Coding = Coding()
+    notes: tuple[str, ...] = ()
 
     def score(self, outputs: np.ndarray, y: np.ndarray) -> float:
         """Return the accuracy for classes, or R squared for numbers, of outputs (N, n_outputs)."""
@@ -427,91 +236,6 @@ class Dataset:
     @property
     def score_name(self) -> str:
         return LOSSES[self.loss].score[0]
-
-
-def load_dataset(
-    source: str | Path,
-    *,
-    loss: str | None = None,
-    target: str | None = None,
-    test_fraction: float = 0.2,
-    raw: bool = False,
-    seed: int = 0,
-    n_outputs: int | None = None,
-) -> Dataset:
-    """Load one of `SKLEARN_NAMES` or a file, standardise the features, and hold out some samples.
-
-    Parameters
-    ----------
-    source : str or path
-        A name; a ``.npz`` file with arrays ``X (N, d)`` and ``y``; or a file of numbers with one
-        sample per line, with or without a header line, separated by commas (``.csv``) or tabs
-        (``.tsv``).
-    loss : str or None
-        The name of one, with parameters as in ``quantile(0.9)``.
-        By default cross entropy for whole numbers and words, mse for other numbers.
-    target : str or None
-        The column of a ``.csv`` or ``.tsv`` file with y, by name or by number from 0; by default
-        the last.
-    test_fraction : float in [0, 1)
-        Share of the samples held out, the same for every class.
-    raw : bool
-        Whether to leave features and targets unscaled.
-    seed : int
-        Seed for the choice of held-out samples.
-    n_outputs : int or None
-        Width of the last layer of an existing model, whose class numbers the targets then are. By
-        default the width follows from the targets.
-
-    Returns
-    -------
-    Dataset
-
-    Raises
-    ------
-    ValueError
-        If the name is unknown, the file is missing, or the arrays do not fit together.
-
-    Examples
-    --------
-    >>> import numpy as np, os, tempfile
-    >>> path = os.path.join(tempfile.mkdtemp(), "points.npz")
-    >>> np.savez(path, X=np.arange(40.0).reshape(20, 2), y=np.arange(20) % 2)
-    >>> data = load_dataset(path)
-    >>> data.X.shape, data.X_test.shape, data.loss, data.n_outputs
-    ((16, 2), (4, 2), 'cross_entropy', 2)
-    """
-    if not 0 <= test_fraction < 1:
-        raise ValueError(
-            f"test_fraction must be at least 0 and less than 1, got {test_fraction!r}."
-        )
-    X, y, columns, name = _read(source, target)
-    digest = digest_of(X, y)
-    loss, y, n_outputs, classes = encode_targets(source, y, loss, n_outputs)
-    rng = np.random.default_rng(seed)
-    numbers = LOSSES[loss].targets == "numbers"
-    rows, held_out = _split(None if numbers else y.reshape(-1), len(X), test_fraction, rng)
-    shifts: dict[str, Any] = {}
-    if not raw:
-        # pixels share one scale
-        shift, scale = (
-            (4.88, 6.02) if source == "digits" else shift_and_scale(f"{source}: X", X[rows])
-        )
-        X -= shift
-        X /= scale
-        shifts = {"shift": np.broadcast_to(shift, X.shape[1:])}
-        shifts["scale"] = np.broadcast_to(scale, X.shape[1:])
-        if numbers and has_free_scale(loss):
-            shift, scale = shift_and_scale(f"{source}: y", y[rows])
-            y = (y - shift) / scale
-            shifts |= {"y_shift": shift, "y_scale": scale}
-    else:
-        _refuse_huge(f"{source}: X", X)
-        _refuse_huge(f"{source}: y", y)
-    parts = (X[rows], y[rows], X[held_out], y[held_out])
-    plain: dict[str, Any] = {key: tuple(map(float, a)) for key, a in shifts.items()}
-    coding = Coding(columns, name, classes=classes, **plain)
-    return Dataset(Path(str(source)).stem, *parts, loss, n_outputs, digest, coding)
 
 
 def has_free_scale(loss: str) -> bool:
@@ -539,22 +263,7 @@ def digest_of(X: np.ndarray, y: np.ndarray) -> str:
     return found.hexdigest()[:16]
 
 
-def _read(
-    source: str | Path, target: str | None
-) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], str]:
-    """Return features, targets, the names of the features and that of the target."""
-    kind = Path(str(source)).suffix.lower()
-    if target is not None and kind not in SEPARATOR_OF_SUFFIX:
-        raise ValueError(
-            f"target is {target!r}, but only a .csv or .tsv file has columns to choose from"
-        )
-    if kind != ".npz" and kind not in SEPARATOR_OF_SUFFIX:
-        return *_from_sklearn(str(source)), (), ""
-    path = existing_path(Path(source).expanduser())
-    return (*_from_npz(path), (), "") if kind == ".npz" else read_csv(path, target)
-
-
-def _from_sklearn(name: str) -> tuple[np.ndarray, np.ndarray]:
+def from_sklearn(name: str) -> tuple[np.ndarray, np.ndarray]:
     if name not in SKLEARN_NAMES:
         raise ValueError(f"data must be {DATA_SOURCES}, got {name!r}.")
     with optional(f"the data of {name}"):
@@ -564,7 +273,7 @@ def _from_sklearn(name: str) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(X, dtype=np.float64), y
 
 
-def _from_npz(path: Path, names: tuple[str, ...] = ("X", "y")) -> tuple[np.ndarray, np.ndarray]:
+def from_npz(path: Path, names: tuple[str, ...] = ("X", "y")) -> tuple[np.ndarray, np.ndarray]:
     """Return X and y of a file, with y all zeros where it is not among the names."""
     arrays = read_npz(path, names)
     if not set(names) <= set(arrays):
@@ -657,27 +366,10 @@ def _classes(source: Any, y: np.ndarray, loss: str, given: int | None) -> tuple[
     return ranks, int(labels.size)
 
 
-def _split(
-    classes: np.ndarray | None, n: int, fraction: float, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows to train on and the rows held out, with the same share of every class."""
-    groups = (
-        [np.arange(n)]
-        if classes is None
-        else [np.flatnonzero(classes == c) for c in np.unique(classes)]
-    )
-    held_out = np.zeros(n, dtype=bool)
-    if fraction:
-        for rows in groups:
-            count = min(max(1, round(fraction * rows.size)), rows.size - 1)
-            held_out[rng.permutation(rows)[:count]] = True
-    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
-
-
 MAX_NUMBER = 1e150  # numbers up to this size have finite squares and sums of squares
 
 
-def _refuse_huge(what: str, A: np.ndarray) -> None:
+def refuse_huge(what: str, A: np.ndarray) -> None:
     """Refuse numbers whose squares overflow: no loss, mean or variance of them is finite."""
     size = np.abs(A).max(initial=0.0) if A.dtype.kind == "f" else 0.0
     if size > MAX_NUMBER:
@@ -691,6 +383,6 @@ def shift_and_scale(what: str, A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean and standard deviation of each column, with 1 for the deviation of a constant
     one.
     """
-    _refuse_huge(what, A)
+    refuse_huge(what, A)
     scale = A.std(axis=0)
     return A.mean(axis=0), np.where(scale > 1e-12 * np.abs(A).max(axis=0, initial=0.0), scale, 1.0)

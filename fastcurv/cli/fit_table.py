@@ -36,8 +36,9 @@ from ..optimize.path import (
 )
 from ..structure.tables import LOSSES
 from .data import Coding, Dataset, absolute
+from .encode import load_table
 from .recipe import Recipe, save_run
-from .tables import Table, as_numbers, load_table
+from .tables import Table, as_numbers
 
 if TYPE_CHECKING:
     from .fit_numbers import Trained

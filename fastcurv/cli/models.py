@@ -20,7 +20,8 @@ from ..convert.torch import from_torch
 from ..network.mlp import MLP
 from ..network.objective import Objective
 from ..network.save import RUN_KEY, load
-from .data import Dataset, absolute, load_dataset
+from .data import Dataset, absolute
+from .encode import load_dataset
 
 # --------------------------------------------------------------------------------------------------
 # Objectives of the shell command on Dask workers, each of which reads the data itself.

@@ -17,10 +17,11 @@ from ..critical.left_out import left_out_of_fit
 from ..network.mlp import MLP
 from ..network.row_views import check_no_batch_norm
 from ..structure.tables import LOSSES
-from .data import Coding, read_features
+from .data import CSV_SUFFIXES, Coding, read_features
+from .encode import read_rows, scaled
 from .models import is_model, read_model
 from .recipe import SavedRun, load_run
-from .tables import read_rows
+from .tables import all_numbers_codes
 
 Columns = dict[str, np.ndarray]
 
@@ -44,8 +45,8 @@ def predictions(args: Namespace) -> tuple[Columns, tuple[str, ...]]:
             if getattr(args, option):
                 needs = "classes" if option == "probabilities" else "its training data"
                 raise ValueError(f"--{option} needs {needs}, and {path} names none.")
-        X = read_features(args.samples, (), None, model.sizes[0])
-        return _columns("output", _finite(model.predict(theta, X), args.samples)), ()
+        X, notes = _inputs(args.samples, Coding(), None, model.sizes[0])
+        return _columns("output", _finite(model.predict(theta, X), args.samples)), notes
     if args.activation is not None:
         raise ValueError(f"--activation must be left out with {path}, which has its own.")
     saved = load_run(path)
@@ -77,13 +78,16 @@ def _inputs(
     source: str, coding: Coding, target: str | None, width: int
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return what the network takes, and notes."""
-    if coding.codes:
-        return read_rows(source, coding, target)
-    X = read_features(source, coding.columns, target, width)
-    if coding.shift:
-        with np.errstate(over="ignore", invalid="ignore"):
-            X = (X - np.array(coding.shift)) / np.array(coding.scale)
-    return X, ()
+    if Path(source).suffix.lower() in CSV_SUFFIXES:
+        names = coding.columns or tuple(map(str, range(width)))
+        codes = coding.codes or all_numbers_codes(names)
+        return read_rows(source, replace(coding, codes=codes), target)
+    if any(code.kind != "numbers" for code in coding.codes):
+        raise ValueError(
+            f"{source} must be a .csv or .tsv file with the columns of the training table, some of "
+            "which are words, dates or left out."
+        )
+    return scaled(read_features(source, width), coding), ()
 
 
 def _interval(args: Namespace, saved: SavedRun, coding: Coding, name: str, X: Any) -> Columns:

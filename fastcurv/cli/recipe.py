@@ -20,8 +20,9 @@ from ..common.files import damaged, read_tensors, write_atomically, write_tensor
 from ..network.mlp import MLP
 from ..network.objective import Objective
 from ..network.save import RUN_KEY, assembled, contents
-from .data import Code, Coding, Dataset, load_dataset, read_npz
-from .tables import FORMS, KINDS, load_table
+from .data import Code, Coding, Dataset, read_npz
+from .encode import load_dataset, load_table
+from .tables import FORMS, KINDS
 
 RUN_SUFFIXES = (".npz", ".safetensors")
 # fields of a `Recipe` that are True or False
@@ -39,7 +40,7 @@ class Recipe:
     A ``loss`` of None stands for the default loss of the data. ``digest`` is the fingerprint of the
     training data, empty if not known. ``n_outputs`` is set where the training went on from a
     network of another program, whose class numbers the targets are. With ``table`` the data are
-    read by `tables.load_table`, and all rows are fitted; ``l2_biases`` is that of the objective.
+    read by `encode.load_table`, and all rows are fitted; ``l2_biases`` is that of the objective.
     """
 
     data: str

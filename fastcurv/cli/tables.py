@@ -1,25 +1,22 @@
-"""Tables of a user as rows of numbers: from the text of a .csv or .tsv file to the columns that can
-be used, and from these to what a network takes.
+"""Tables of a user: from the text of a .csv or .tsv file to the columns that can be used; `encode`
+makes inputs of a network of them.
 
 A table is read by guesses that can be checked: the separator, the names, the kind of each column.
 All of them are facts of the `Table`, and what was left out is one of its `notes`. A defect that has
 no safe guess is one sentence with the line, the column and the cure.
-
-Columns of numbers are standardised. Words, dates and gaps are fitted by scikit-learn's
-OneHotEncoder, SimpleImputer and StandardScaler, and kept as a `Code` for each column, which needs
-NumPy alone to encode new rows and is saved as JSON.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -27,19 +24,11 @@ import numpy as np
 
 from ..common.errors import shown
 from ..common.files import refuse_device
-from ..common.optional import optional
-from ..structure.tables import DEFAULT_LOSS_BY_TARGETS, LOSSES
 from .data import (
     INDEX_COLUMN_NAMES,
     Code,
-    Coding,
-    Dataset,
-    digest_of,
-    encode_targets,
     existing_path,
-    has_free_scale,
     is_header,
-    shift_and_scale,
 )
 
 Cells = Sequence[str]
@@ -131,7 +120,8 @@ def read_sheet(path: str | Path, least: int = 2) -> Sheet:
     header[0] = header[0].removeprefix("#").strip()
     empty = [not name and all(not row[i] for row in rows) for i, name in enumerate(header)]
     kept = [i for i in range(width) if not empty[i]]
-    names = tuple(header[i] or f"column {i}" for i in kept)
+    blank = "Unnamed: {}" if named else "column {}"  # as pandas names them
+    names = tuple(header[i] or blank.format(i) for i in kept)
     again = [name for name, count in Counter(names).items() if count > 1]
     if again:
         raise ValueError(
@@ -248,6 +238,8 @@ def _has_names(first: Cells, below: Sequence[Cells], comma: bool) -> bool:
     if not below:
         return not any(_is_number(cell, comma) for cell in first)
     numbers, words_recur, outside, in_columns = [], True, True, list(zip(*below))
+    if not first[0] and list(in_columns[0]) == [str(i) for i in range(len(below))]:
+        return True  # above an index, as pandas writes it
     for name, column in zip(first, in_columns):
         values, bad = as_numbers(column, comma)
         present = values[np.isfinite(values)]
@@ -410,7 +402,13 @@ class Table:
     notes: tuple[str, ...]
 
 
-def read_table(path: str | Path, target: str | None = None, classes: bool | None = None) -> Table:
+def read_table(
+    path: str | Path,
+    target: str | None = None,
+    classes: bool | None = None,
+    *,
+    all_numbers: bool = False,
+) -> Table:
     """Read a table to train on, and find out what its columns hold.
 
     Parameters
@@ -422,6 +420,9 @@ def read_table(path: str | Path, target: str | None = None, classes: bool | None
     classes : bool, optional
         Whether y holds classes; by default words, two values, and whole numbers of which there are
         at most `MAX_CLASSES` different ones.
+    all_numbers : bool
+        Whether all other columns are inputs of an existing network, so that a word or a gap in them
+        is refused, and two rows are enough.
 
     Returns
     -------
@@ -450,9 +451,9 @@ def read_table(path: str | Path, target: str | None = None, classes: bool | None
     name, notes = sheet.names[at], []
     cells = [row[at] for row in sheet.rows]
     kept = _with_target(cells, sheet.comma)
-    if len(kept) < MIN_ROWS:
+    if len(kept) < (min_rows := 2 if all_numbers else MIN_ROWS):
         raise ValueError(
-            f"{sheet.path} must have at least {MIN_ROWS} rows with a target in column "
+            f"{sheet.path} must have at least {min_rows} rows with a target in column "
             f"{shown(name)!r}, got {len(kept)}."
         )
     if len(kept) < len(cells):
@@ -473,8 +474,16 @@ def read_table(path: str | Path, target: str | None = None, classes: bool | None
         names=tuple(sheet.names[i] for i in rest),
         rows=[[row[i] for i in rest] for row in whole.rows],
     )
-    codes, gaps = _kinds(sheet, notes)
+    if all_numbers:
+        codes, gaps = all_numbers_codes(sheet.names), (False,) * len(rest)
+    else:
+        codes, gaps = _kinds(sheet, notes)
     return Table(sheet, name, y, labels, codes, gaps, tuple(notes))
+
+
+def all_numbers_codes(names: Iterable[str]) -> tuple[Code, ...]:
+    """Return codes for columns of numbers without gaps."""
+    return tuple(Code(name, "numbers", math.nan) for name in names)
 
 
 def _with_target(cells: Cells, comma: bool) -> list[int]:
@@ -674,219 +683,3 @@ def _kind(
 def _word(cell: str) -> str:
     """Return the word in a cell; all gaps are one."""
     return "" if cell.lower() in MISSING else cell
-
-
-# --------------------------------------------------------------------------------------------------
-# From cells to inputs: fitted by scikit-learn where it is needed, applied by NumPy.
-
-
-def encode(
-    codes: Sequence[Code], sheet: Sheet, places: Sequence[int]
-) -> tuple[np.ndarray, list[str]]:
-    """Return the inputs ``(N, d)`` of the rows of a sheet, before they are scaled, and notes on
-    words that are no inputs and on gaps that were filled.
-
-    Parameters
-    ----------
-    codes : sequence of Code
-    sheet : Sheet
-    places : sequence of int
-        The column of each code in the sheet; ignored for codes that are left out.
-    """
-    parts, notes = [], []
-    for code, place in zip(codes, places):
-        if code.kind == "left out":
-            continue
-        cells, name = [row[place] for row in sheet.rows], shown(code.name)
-        if code.kind == "words":
-            number_of = {word: i for i, word in enumerate(code.categories)}
-            words = np.array([number_of.get(_word(cell), -1) for cell in cells])
-            unknown = sorted({cell for cell, i in zip(cells, words) if i < 0})
-            if unknown:
-                notes.append(
-                    f"Column {name!r} has words that the network does not know, all of whose "
-                    f"inputs are 0: {shown(', '.join(unknown))}."
-                )
-            parts.append((words[:, None] == np.arange(len(number_of))).astype(float))
-            continue
-        values = _values(code, cells, sheet.comma, _places(sheet, place))
-        gaps = np.isnan(values)
-        if gaps.any():
-            filled = _counted(int(gaps.sum()), "gap")
-            notes.append(f"{filled} filled with the median of column {name!r}.")
-        parts.append(np.where(gaps, code.fill, values)[:, None])
-    return np.concatenate(parts, axis=1), notes
-
-
-def _values(code: Code, cells: Cells, comma: bool, where: Callable[[int], str]) -> np.ndarray:
-    """Return the numbers of a column, or the days since the first of its dates; NaN for gaps."""
-    if code.kind == "numbers":
-        values, bad = as_numbers(cells, comma)
-        if bad:
-            raise ValueError(
-                f"{where(bad[0])} must be a number, got {shown(cells[bad[0]])!r}. Correct it, or "
-                "leave the cell empty."
-            )
-        _refuse_sizes(values, cells, where)
-        return values
-    days, first = np.full(len(cells), np.nan), datetime.fromisoformat(code.first)
-    for i, cell in enumerate(cells):
-        if cell.lower() not in NUMBER_GAPS:
-            if not _is_date(cell, code.form):
-                like = code.first if code.form == ISO else first.strftime(code.form)
-                raise ValueError(
-                    f"{where(i)} must be a date like {like}, got {shown(cell)!r}. Correct it, or "
-                    "leave the cell empty."
-                )
-            days[i] = (date(cell, code.form) - first) / timedelta(days=1)
-    return days
-
-
-def fit_coding(table: Table) -> tuple[np.ndarray, Coding]:
-    """Return the inputs ``(N, d)`` of a table, not yet scaled, and how they are made and scaled.
-
-    Numbers without gaps need NumPy alone. Words, dates and gaps are fitted by scikit-learn:
-    `OneHotEncoder(handle_unknown="ignore")`, `SimpleImputer(strategy="median")` and
-    `StandardScaler`. Inputs of words stay 0 and 1.
-
-    Raises
-    ------
-    ImportError
-        If scikit-learn is needed and not installed.
-    """
-    codes, places = list(table.codes), range(len(table.codes))
-    harder = [
-        code.name
-        for code, gaps in zip(codes, table.gaps)
-        if gaps or code.kind in ("words", "dates")
-    ]
-    if harder:
-        purpose = f"columns with words, dates or gaps, such as {shown(harder[0])!r},"
-        with optional(purpose, "sklearn"):
-            from sklearn.impute import SimpleImputer
-            from sklearn.preprocessing import OneHotEncoder, StandardScaler
-    for i, code in enumerate(codes):
-        cells = [row[i] for row in table.sheet.rows]
-        if code.kind == "words":
-            made = OneHotEncoder(categories=[list(code.categories)], handle_unknown="ignore")
-            made.fit(np.array([[_word(cell)] for cell in cells]))
-            codes[i] = replace(code, categories=tuple(map(str, made.categories_[0])))
-        elif code.kind != "left out":
-            values = _values(code, cells, table.sheet.comma, _places(table.sheet, i))[:, None]
-            if table.gaps[i]:
-                fill = SimpleImputer(strategy="median").fit(values).statistics_[0]
-            else:
-                fill = np.median(values)
-            codes[i] = replace(code, fill=float(fill))
-    X, _ = encode(codes, table.sheet, places)
-    scaled = np.array([code.kind != "words" for code in codes for _ in code.inputs])
-    shift, scale = np.zeros(X.shape[1]), np.ones(X.shape[1])
-    if scaled.any() and harder:
-        made = StandardScaler().fit(X[:, scaled])
-        shift[scaled], scale[scaled] = made.mean_, made.scale_
-    elif scaled.any():
-        shift, scale = shift_and_scale(f"{table.sheet.path}: X", X)
-    named = table.sheet.named
-    coding = Coding(
-        columns=table.sheet.names if named else (),
-        target=table.target if named else "",
-        shift=tuple(map(float, shift)),
-        scale=tuple(map(float, scale)),
-        codes=tuple(codes),
-    )
-    return X, coding
-
-
-def scaled(X: np.ndarray, coding: Coding) -> np.ndarray:
-    """Return inputs in the scale of the fit."""
-    return np.asarray((X - np.array(coding.shift)) / np.array(coding.scale))
-
-
-def load_table(
-    path: str | Path, target: str | None, loss: str | None, coding: Coding | None = None
-) -> tuple[Dataset, Table]:
-    """Return a table as the rows of an objective, and as it was read.
-
-    Parameters
-    ----------
-    path : str or path
-    target : str, optional
-        As in `read_table`.
-    loss : str, optional
-        By default mse for numbers, binary cross entropy for two classes, and cross entropy.
-    coding : Coding, optional
-        How a network that was fitted before takes the table; by default fitted to it.
-    """
-    classes = None if loss is None else LOSSES[loss].targets != "numbers"
-    table = read_table(path, target, classes)
-    if coding is None:
-        X, coding = fit_coding(table)
-    else:
-        X, _ = encode(coding.codes, table.sheet, range(len(coding.codes)))
-    if loss is None:
-        kind = "numbers" if not table.classes else "classes"
-        loss = DEFAULT_LOSS_BY_TARGETS[
-            "labels" if table.classes and len(np.unique(table.y)) == 2 else kind
-        ]
-    digest = digest_of(X, table.y)
-    loss, y, width, labels = encode_targets(path, table.y, loss, None)
-    if LOSSES[loss].targets == "numbers":
-        shift, scale = coding.y_shift, coding.y_scale
-        if not shift and has_free_scale(loss):
-            shift, scale = (tuple(map(float, a)) for a in shift_and_scale(f"{path}: y", y))
-        y = (y - np.array(shift or (0.0,))) / np.array(scale or (1.0,))
-        coding = replace(coding, y_shift=shift, y_scale=scale)
-    coding = replace(coding, classes=labels)
-    X = scaled(X, coding)
-    parts = X, y, X[:0], y[:0]
-    return Dataset(Path(path).stem, *parts, loss, width, digest, coding), table
-
-
-def read_rows(
-    path: str | Path, coding: Coding, target: str | None
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return the standardised inputs ``(N, d)`` of new rows, with notes on unknown words and gaps.
-
-    Columns are found by their names where both tables have some, and others are ignored; else they
-    must be in the order of the fit.
-
-    Parameters
-    ----------
-    path : str or path
-        A .csv or .tsv file.
-    coding : Coding
-        How the inputs of the fit were made.
-    target : str or None
-        The column of y in the fit; left out of a table without names that has it.
-
-    Raises
-    ------
-    ValueError
-        If a column is missing, or a cell has no meaning; one sentence.
-    """
-    sheet, codes = read_sheet(path, 1), coding.codes
-    used = [code.name for code in codes if code.kind != "left out"]
-    if coding.columns and sheet.named:
-        missing = [name for name in used if name not in sheet.names]
-        if missing:
-            listed = ", ".join(repr(shown(name)) for name in missing[:MAX_NAMED])
-            more = f" and {len(missing) - MAX_NAMED} more" if len(missing) > MAX_NAMED else ""
-            raise ValueError(
-                f"{sheet.path} must have the columns of the training table, but {listed}{more} "
-                f"{'are' if len(missing) > 1 else 'is'} missing; its columns are "
-                f"{shown(', '.join(sheet.names), 400)}."
-            )
-        places = [sheet.names.index(c.name) if c.name in used else -1 for c in codes]
-    else:
-        places = [*range(len(sheet.names))]
-        if len(places) == len(codes) + 1:
-            places.pop(target_column(sheet, target))
-        if len(places) != len(codes):
-            raise ValueError(
-                f"{sheet.path} must have the {len(codes)} columns of the training table, got "
-                f"{len(places)}."
-            )
-    if not sheet.rows:
-        raise ValueError(f"{sheet.path} must have at least one row below its names, got none.")
-    X, notes = encode(codes, sheet, places)
-    return scaled(X, coding), tuple(notes)

@@ -11,10 +11,10 @@ import pytest
 
 import fastcurv as fc
 from fastcurv.cli import fit_table as module
+from fastcurv.cli.encode import load_table
 from fastcurv.cli.fit_table import fit_table, l2_by_evidence
 from fastcurv.cli.parser import main
 from fastcurv.cli.recipe import Recipe, load_run, save_run
-from fastcurv.cli.tables import load_table
 
 from .test_tables import SAME
 

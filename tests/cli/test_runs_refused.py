@@ -9,7 +9,8 @@ import pytest
 pytest.importorskip("sklearn")
 
 import fastcurv as fc  # noqa: E402
-from fastcurv.cli.data import load_dataset, read_npz
+from fastcurv.cli.data import read_npz
+from fastcurv.cli.encode import load_dataset
 from fastcurv.cli.output import check_out  # noqa: E402
 from fastcurv.cli.parser import main  # noqa: E402
 from fastcurv.cli.recipe import load_run  # noqa: E402

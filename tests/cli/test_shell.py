@@ -14,7 +14,8 @@ import pytest
 
 import fastcurv as fc
 from fastcurv.cli import commands
-from fastcurv.cli.data import load_dataset, read_npz
+from fastcurv.cli.data import read_npz
+from fastcurv.cli.encode import load_dataset
 from fastcurv.cli.output import PAGE_SUFFIXES, check_out
 from fastcurv.cli.parser import main
 from fastcurv.cli.recipe import Recipe, load_run, save_run
@@ -358,7 +359,7 @@ def test_unused_arrays_of_an_archive_are_not_unpacked(tmp_path):
 def test_small_compressed_files_take_little_memory(tmp_path, python):
     """A file of 64 KiB of compressed zeros is rejected, or read within a few times 32 MiB."""
     program = (
-        "import re\nfrom fastcurv.cli.data import load_dataset\n"
+        "import re\nfrom fastcurv.cli.encode import load_dataset\n"
         "def peak():\n    text = open('/proc/self/status').read()\n"
         "    return int(re.search(r'VmHWM:\\s+(\\d+)', text)[1])\n"
         "before = peak()\n"

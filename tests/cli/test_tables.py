@@ -5,8 +5,9 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from fastcurv.cli.data import Coding, load_dataset
-from fastcurv.cli.tables import fit_coding, load_table, read_rows, read_table, scaled
+from fastcurv.cli.data import Coding
+from fastcurv.cli.encode import fit_coding, load_dataset, load_table, read_rows, scaled
+from fastcurv.cli.tables import read_table
 
 N = 40
 rng = np.random.default_rng(0)
@@ -86,11 +87,11 @@ SAME = {
     "marks at ends of rows": ("a,b,y\n" + PLAIN.partition("\n")[2].replace("\n", ",\n"), ()),
     "row names of R": (
         lines([f'"{i + 1}"' for i in range(N)], A, B, Y, names='"a","b","y"'),
-        ("Column 'column 0' was left out, because it only numbers the rows.",),
+        ("Column 'Unnamed: 0' was left out, because it only numbers the rows.",),
     ),
     "index of pandas": (
         lines(range(N), A, B, Y, names=",a,b,y"),
-        ("Column 'column 0' was left out, because it only numbers the rows.",),
+        ("Column 'Unnamed: 0' was left out, because it only numbers the rows.",),
     ),
     "identifiers": (
         lines(lambda i: f"{i * 7 % N + 500}", A, lambda i: f"u{i}", B, Y, names="userId,a,u,b,y"),
@@ -303,9 +304,7 @@ def test_rare_words_have_no_input(read):
 
 
 def test_a_table_of_numbers_is_scaled_as_train_scales_it(read):
-    """Scaled numbers equal those of load_dataset, which reads .csv files in another way, and the
-    scaling of the target can be undone.
-    """
+    """Scaled numbers equal those of load_dataset, and the scaling of the target can be undone."""
     table = read(PLAIN)
     path = table.sheet.path
     mine, _ = load_table(path, None, None)

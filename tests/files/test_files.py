@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.cli.data import load_dataset
+from fastcurv.cli.encode import load_dataset
 from fastcurv.cli.models import read_model
 from fastcurv.cli.recipe import load_run
 from fastcurv.common import files
@@ -662,7 +662,7 @@ def test_files_are_exchanged_with_the_safetensors_package(tmp_path):
 def test_readers_reject_pipes_without_waiting(tmp_path):
     """Readers of files raise ValueError for a named pipe instead of waiting for its content."""
     from fastcurv.cli import main
-    from fastcurv.cli.data import load_dataset
+    from fastcurv.cli.encode import load_dataset
     from fastcurv.cli.recipe import load_run
 
     *_, ob = small_problem()
@@ -838,7 +838,8 @@ def an_npz(dice):
 def a_csv(dice):
     width, good = dice.randrange(1, 4), dice.random() < 0.3
     cells = CELLS[:3] if good else CELLS
-    lines = [",".join(dice.choices(cells, k=width)) for _ in range(dice.randrange(6))]
+    n_lines = dice.randrange(10, 30) if good else dice.randrange(16)
+    lines = [",".join(dice.choices(cells, k=width)) for _ in range(n_lines)]
     return "\n".join(lines).encode(dice.choice(["utf-8", "utf-8", "utf-16"]))
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 with atheris.instrument_imports(include=["fastcurv"]):
     import fastcurv as fc
-    from fastcurv.cli.data import load_dataset
+    from fastcurv.cli.encode import load_dataset
     from fastcurv.cli.models import read_model
     from fastcurv.cli.recipe import load_run
     from fastcurv.cli.tables import read_table

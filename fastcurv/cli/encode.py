@@ -1,0 +1,414 @@
+"""Data sets as inputs and targets of a network; tables by the `Coding` of their columns, which is
+fitted by scikit-learn if needed and applied by NumPy.
+
+Columns of numbers are standardised. Words, dates and gaps are fitted by scikit-learn's
+OneHotEncoder, SimpleImputer and StandardScaler, and kept as a `Code` for each column, which needs
+NumPy alone to encode new rows and is saved as JSON.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..common.errors import shown
+from ..common.optional import optional
+from ..structure.tables import DEFAULT_LOSS_BY_TARGETS, LOSSES, check_loss
+from .data import (
+    CSV_SUFFIXES,
+    Code,
+    Coding,
+    Dataset,
+    digest_of,
+    encode_targets,
+    existing_path,
+    from_npz,
+    from_sklearn,
+    has_free_scale,
+    refuse_huge,
+    shift_and_scale,
+)
+from .tables import (
+    ISO,
+    MAX_NAMED,
+    NUMBER_GAPS,
+    Cells,
+    Sheet,
+    Table,
+    _counted,
+    _is_date,
+    _places,
+    _refuse_sizes,
+    _word,
+    as_numbers,
+    date,
+    read_sheet,
+    read_table,
+    target_column,
+)
+
+
+def encode(
+    codes: Sequence[Code], sheet: Sheet, places: Sequence[int]
+) -> tuple[np.ndarray, list[str]]:
+    """Return the inputs ``(N, d)`` of the rows of a sheet, before they are scaled, and notes on
+    words that are no inputs and on gaps that were filled.
+
+    Parameters
+    ----------
+    codes : sequence of Code
+    sheet : Sheet
+    places : sequence of int
+        The column of each code in the sheet; ignored for codes that are left out.
+    """
+    parts, notes = [], []
+    for code, place in zip(codes, places):
+        if code.kind == "left out":
+            continue
+        cells, name = [row[place] for row in sheet.rows], shown(code.name)
+        if code.kind == "words":
+            number_of = {word: i for i, word in enumerate(code.categories)}
+            words = np.array([number_of.get(_word(cell), -1) for cell in cells])
+            unknown = sorted({cell for cell, i in zip(cells, words) if i < 0})
+            if unknown:
+                notes.append(
+                    f"Column {name!r} has words that the network does not know, all of whose "
+                    f"inputs are 0: {shown(', '.join(unknown))}."
+                )
+            parts.append((words[:, None] == np.arange(len(number_of))).astype(float))
+            continue
+        values = _values(code, cells, sheet.comma, _places(sheet, place))
+        gaps = np.isnan(values)
+        if gaps.any():
+            if math.isnan(code.fill):
+                where = sheet.where(int(np.argmax(gaps)), place)
+                raise ValueError(f"{where} must be a number, got a gap.")
+            filled = _counted(int(gaps.sum()), "gap")
+            notes.append(f"{filled} filled with the median of column {name!r}.")
+        parts.append(np.where(gaps, code.fill, values)[:, None])
+    return np.concatenate(parts, axis=1), notes
+
+
+def _values(code: Code, cells: Cells, comma: bool, where: Callable[[int], str]) -> np.ndarray:
+    """Return the numbers of a column, or the days since the first of its dates; NaN for gaps."""
+    if code.kind == "numbers":
+        values, bad = as_numbers(cells, comma)
+        if bad:
+            raise ValueError(
+                f"{where(bad[0])} must be a number, got {shown(cells[bad[0]])!r}. Correct it, or "
+                "leave the cell empty."
+            )
+        _refuse_sizes(values, cells, where)
+        return values
+    days, first = np.full(len(cells), np.nan), datetime.fromisoformat(code.first)
+    for i, cell in enumerate(cells):
+        if cell.lower() not in NUMBER_GAPS:
+            if not _is_date(cell, code.form):
+                like = code.first if code.form == ISO else first.strftime(code.form)
+                raise ValueError(
+                    f"{where(i)} must be a date like {like}, got {shown(cell)!r}. Correct it, or "
+                    "leave the cell empty."
+                )
+            days[i] = (date(cell, code.form) - first) / timedelta(days=1)
+    return days
+
+
+def fit_coding(table: Table, fitted: Any = slice(None)) -> tuple[np.ndarray, Coding]:
+    """Return the inputs ``(N, d)`` of a table, not yet scaled, and how they are made and scaled: by
+    medians, means and deviations of the rows that are fitted.
+
+    Numbers without gaps need NumPy alone. Words, dates and gaps are fitted by scikit-learn:
+    `OneHotEncoder(handle_unknown="ignore")`, `SimpleImputer(strategy="median")` and
+    `StandardScaler`. Inputs of words stay 0 and 1.
+
+    Raises
+    ------
+    ImportError
+        If scikit-learn is needed and not installed.
+    """
+    codes, places = list(table.codes), range(len(table.codes))
+    if any(math.isnan(code.fill) for code in codes):
+        encode(codes, table.sheet, places)  # refuses words and gaps
+    harder = [
+        code.name
+        for code, gaps in zip(codes, table.gaps)
+        if gaps or code.kind in ("words", "dates")
+    ]
+    if harder:
+        purpose = f"columns with words, dates or gaps, such as {shown(harder[0])!r},"
+        with optional(purpose, "sklearn"):
+            from sklearn.impute import SimpleImputer
+            from sklearn.preprocessing import OneHotEncoder, StandardScaler
+    for i, code in enumerate(codes):
+        cells = [row[i] for row in table.sheet.rows]
+        if code.kind == "words":
+            made = OneHotEncoder(categories=[list(code.categories)], handle_unknown="ignore")
+            made.fit(np.array([[_word(cell)] for cell in cells]))
+            codes[i] = replace(code, categories=tuple(map(str, made.categories_[0])))
+        elif code.kind != "left out":
+            values = _values(code, cells, table.sheet.comma, _places(table.sheet, i))[:, None]
+            some = values[fitted]
+            values = values if np.isnan(some).all() else some
+            if table.gaps[i]:
+                fill = SimpleImputer(strategy="median").fit(values).statistics_[0]
+            else:
+                fill = np.median(values)
+            codes[i] = replace(code, fill=float(fill))
+    X, _ = encode(codes, table.sheet, places)
+    scaled = np.array([code.kind != "words" for code in codes for _ in code.inputs])
+    shift, scale = np.zeros(X.shape[1]), np.ones(X.shape[1])
+    if scaled.any() and harder:
+        made = StandardScaler().fit(X[fitted][:, scaled])
+        shift[scaled], scale[scaled] = made.mean_, made.scale_
+    elif scaled.any():
+        shift, scale = shift_and_scale(f"{table.sheet.path}: X", X[fitted])
+    named = table.sheet.named
+    coding = Coding(
+        columns=table.sheet.names if named else (),
+        target=table.target if named else "",
+        shift=tuple(map(float, shift)),
+        scale=tuple(map(float, scale)),
+        codes=tuple(codes),
+    )
+    return X, coding
+
+
+def scaled(X: np.ndarray, coding: Coding) -> np.ndarray:
+    """Return inputs in the scale of the fit."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray((X - np.array(coding.shift or 0.0)) / np.array(coding.scale or 1.0))
+
+
+def load_table(
+    path: str | Path, target: str | None, loss: str | None, coding: Coding | None = None
+) -> tuple[Dataset, Table]:
+    """Return a table as the rows of an objective, and as it was read.
+
+    Parameters
+    ----------
+    path : str or path
+    target : str, optional
+        As in `read_table`.
+    loss : str, optional
+        By default mse for numbers, binary cross entropy for two classes, and cross entropy.
+    coding : Coding, optional
+        How a network that was fitted before takes the table; by default fitted to it.
+    """
+    classes = None if loss is None else LOSSES[loss].targets != "numbers"
+    table = read_table(path, target, classes)
+    if coding is None:
+        X, coding = fit_coding(table)
+    else:
+        X, _ = encode(coding.codes, table.sheet, range(len(coding.codes)))
+    if loss is None:
+        kind = "numbers" if not table.classes else "classes"
+        loss = DEFAULT_LOSS_BY_TARGETS[
+            "labels" if table.classes and len(np.unique(table.y)) == 2 else kind
+        ]
+    digest = digest_of(X, table.y)
+    loss, y, width, labels = encode_targets(path, table.y, loss, None)
+    if LOSSES[loss].targets == "numbers":
+        shift, scale = coding.y_shift, coding.y_scale
+        if not shift and has_free_scale(loss):
+            shift, scale = (tuple(map(float, a)) for a in shift_and_scale(f"{path}: y", y))
+        y = (y - np.array(shift or (0.0,))) / np.array(scale or (1.0,))
+        coding = replace(coding, y_shift=shift, y_scale=scale)
+    coding = replace(coding, classes=labels)
+    X = scaled(X, coding)
+    parts = X, y, X[:0], y[:0]
+    return Dataset(Path(path).stem, *parts, loss, width, digest, coding), table
+
+
+def read_rows(
+    path: str | Path, coding: Coding, target: str | None
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return the standardised inputs ``(N, d)`` of new rows, with notes on unknown words and gaps.
+
+    Columns are found by their names where both tables have some, and others are ignored; else they
+    must be in the order of the fit.
+
+    Parameters
+    ----------
+    path : str or path
+        A .csv or .tsv file.
+    coding : Coding
+        How the inputs of the fit were made.
+    target : str or None
+        The column of y in the fit; left out of a table without names that has it.
+
+    Raises
+    ------
+    ValueError
+        If a column is missing, or a cell has no meaning; one sentence.
+    """
+    sheet, codes = read_sheet(path, 1), coding.codes
+    used = [code.name for code in codes if code.kind != "left out"]
+    if coding.columns and sheet.named:
+        missing = [name for name in used if name not in sheet.names]
+        if missing:
+            listed = ", ".join(repr(shown(name)) for name in missing[:MAX_NAMED])
+            more = f" and {len(missing) - MAX_NAMED} more" if len(missing) > MAX_NAMED else ""
+            raise ValueError(
+                f"{sheet.path} must have the columns of the training table, but {listed}{more} "
+                f"{'are' if len(missing) > 1 else 'is'} missing; its columns are "
+                f"{shown(', '.join(sheet.names), 400)}."
+            )
+        places = [sheet.names.index(c.name) if c.name in used else -1 for c in codes]
+    else:
+        places = [*range(len(sheet.names))]
+        if len(places) == len(codes) + 1:
+            places.pop(target_column(sheet, target))
+        if len(places) != len(codes):
+            raise ValueError(
+                f"{sheet.path} must have the {len(codes)} columns of the training table, got "
+                f"{len(places)}."
+            )
+    if not sheet.rows:
+        raise ValueError(f"{sheet.path} must have at least one row below its names, got none.")
+    X, notes = encode(codes, sheet, places)
+    return scaled(X, coding), tuple(notes)
+
+
+def load_dataset(
+    source: str | Path,
+    *,
+    loss: str | None = None,
+    target: str | None = None,
+    test_fraction: float = 0.2,
+    raw: bool = False,
+    seed: int = 0,
+    n_outputs: int | None = None,
+) -> Dataset:
+    """Load one of `SKLEARN_NAMES` or a file, standardise the features, and hold out some samples.
+
+    Parameters
+    ----------
+    source : str or path
+        A name; a ``.npz`` file with arrays ``X (N, d)`` and ``y``; or a ``.csv`` or ``.tsv`` file,
+        see `tables.read_table`.
+    loss : str or None
+        The name of one, with parameters as in ``quantile(0.9)``.
+        By default cross entropy for classes (words, and whole numbers; in a table only if there are
+        few different ones), mse for other numbers.
+    target : str or None
+        The column of a ``.csv`` or ``.tsv`` file with y, by name or by number from 0; by default
+        the last.
+    test_fraction : float in [0, 1)
+        Share of the samples held out, the same for every class.
+    raw : bool
+        Whether to leave features and targets unscaled.
+    seed : int
+        Seed for the choice of held-out samples.
+    n_outputs : int or None
+        Width of the last layer of an existing model, whose class numbers the targets then are, and
+        whose inputs are all other columns of a table. By default the width follows from the
+        targets.
+
+    Returns
+    -------
+    Dataset
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown, the file is missing, or the arrays do not fit together.
+
+    Examples
+    --------
+    >>> import numpy as np, os, tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "points.npz")
+    >>> np.savez(path, X=np.arange(40.0).reshape(20, 2), y=np.arange(20) % 2)
+    >>> data = load_dataset(path)
+    >>> data.X.shape, data.X_test.shape, data.loss, data.n_outputs
+    ((16, 2), (4, 2), 'cross_entropy', 2)
+    """
+    if not 0 <= test_fraction < 1:
+        raise ValueError(
+            f"test_fraction must be at least 0 and less than 1, got {test_fraction!r}."
+        )
+    table, X, given = _read(source, target, loss, n_outputs)
+    loss, y, n_outputs, classes = encode_targets(source, given, loss, n_outputs)
+    rng = np.random.default_rng(seed)
+    numbers = LOSSES[loss].targets == "numbers"
+    rows, held_out = _split(None if numbers else y.reshape(-1), len(y), test_fraction, rng)
+    coding = Coding()
+    if table is not None:
+        X, coding = fit_coding(table, rows)
+    digest = digest_of(X, given)
+    shifts: dict[str, Any] = dict.fromkeys(("shift", "scale"), ())
+    if not raw:
+        # pixels share one scale
+        shift, scale = (
+            (np.array(coding.shift), np.array(coding.scale))
+            if table is not None
+            else (4.88, 6.02)
+            if source == "digits"
+            else shift_and_scale(f"{source}: X", X[rows])
+        )
+        X -= shift
+        X /= scale
+        shifts = {"shift": np.broadcast_to(shift, X.shape[1:])}
+        shifts["scale"] = np.broadcast_to(scale, X.shape[1:])
+        if numbers and has_free_scale(loss):
+            shift, scale = shift_and_scale(f"{source}: y", y[rows])
+            y = (y - shift) / scale
+            shifts |= {"y_shift": shift, "y_scale": scale}
+    else:
+        refuse_huge(f"{source}: X", X)
+        refuse_huge(f"{source}: y", y)
+    parts = (X[rows], y[rows], X[held_out], y[held_out])
+    plain: dict[str, Any] = {key: tuple(map(float, a)) for key, a in shifts.items()}
+    coding = replace(coding, classes=classes, **plain)
+    return Dataset(
+        Path(str(source)).stem,
+        *parts,
+        loss,
+        n_outputs,
+        digest,
+        coding,
+        table.notes if table else (),
+    )
+
+
+def _read(
+    source: str | Path, target: str | None, loss: str | None, n_outputs: int | None
+) -> tuple[Table | None, Any, np.ndarray]:
+    """Return a table or None, features that are not of a table, and targets."""
+    path = Path(str(source)).expanduser()
+    if path.suffix.lower() in CSV_SUFFIXES:
+        classes = None if n_outputs in (None, 1) else True
+        if loss is not None:
+            check_loss(loss)
+            classes = LOSSES[loss].targets != "numbers"
+        table = read_table(path, target, classes, all_numbers=n_outputs is not None)
+        return table, None, table.y
+    if target is not None:
+        raise ValueError(
+            f"target is {target!r}, but only a .csv or .tsv file has columns to choose from"
+        )
+    if path.suffix.lower() == ".npz":
+        return None, *from_npz(existing_path(path))
+    return None, *from_sklearn(str(source))
+
+
+def _split(
+    classes: np.ndarray | None, n: int, fraction: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows to train on and the rows held out, with the same share of every class."""
+    groups = (
+        [np.arange(n)]
+        if classes is None
+        else [np.flatnonzero(classes == c) for c in np.unique(classes)]
+    )
+    held_out = np.zeros(n, dtype=bool)
+    if fraction:
+        for rows in groups:
+            count = min(max(1, round(fraction * rows.size)), rows.size - 1)
+            held_out[rng.permutation(rows)[:count]] = True
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)

@@ -42,6 +42,7 @@ MIN_ROWS = 10  # number of rows below which rows left out show nothing
 MIN_SIZE, MAX_SIZE = 1e-75, 1e75
 MAX_TYPO_SHARE = 0.1  # share of the cells up to which words in a column of numbers are mistakes
 MAX_MARKS = 5  # number of different words, such as <0.1, that mark cells of a column of numbers
+MIN_MARKED = 5  # number of cells that show whether marks are of thousands
 MAX_CATEGORIES = 30  # number of words of a column that become inputs, the most frequent ones
 # whole numbers are classes if at most `MAX_CLASSES` of them differ, with this mean number of rows
 MAX_CLASSES = 20
@@ -98,7 +99,7 @@ def read_sheet(path: str | Path, least: int = 2) -> Sheet:
     rows, lines = _rows(path, text, mark, first)
     if not rows:
         raise ValueError(f"{path} must hold a table, got an empty file.")
-    comma = mark != "," and any(_DECIMAL_COMMA.fullmatch(cell) for row in rows for cell in row)
+    comma = _has_decimal_commas(path, rows, mark)
     if len(rows) > 1 and len(rows[1]) == len(rows[0]) + 1 > 2 and _alike(rows[1:]):
         last = all(not row[-1] for row in rows[1:])  # a mark at the end of each line, but the first
         rows[0] = [*rows[0], ""] if last else ["", *rows[0]]  # names of rows, as R writes them
@@ -136,6 +137,24 @@ def read_sheet(path: str | Path, least: int = 2) -> Sheet:
     if any(empty):
         rows = [[row[i] for i in kept] for row in rows]
     return Sheet(path, names, named, rows, lines, comma)
+
+
+def _has_decimal_commas(path: Path, rows: Sequence[Cells], mark: str) -> bool:
+    """Return whether numbers have decimal commas. Between commas these are in quotes: one such as
+    "0,5" or "1,25" shows them, unless other numbers have points.
+    """
+    bare = [cell.strip(UNITS) for row in rows for cell in row if "," in cell]
+    found = [cell for cell in bare if _DECIMAL_COMMA.fullmatch(cell)]
+    if mark == "," and all(map(_GROUPED.fullmatch, found)):
+        return False
+    points = (cell.strip(UNITS) for row in rows for cell in row if "." in cell) if found else ()
+    for cell in filter(_DECIMAL_POINT.fullmatch, points):
+        if not _OF_COMMAS.fullmatch(cell):
+            raise ValueError(
+                f"{path} must have one decimal mark in all numbers, got {shown(found[0])!r} and "
+                f"{shown(cell)!r}. Replace the commas by points."
+            )
+    return bool(found)
 
 
 def _text(path: Path) -> str:
@@ -265,15 +284,18 @@ def _has_names(first: Cells, below: Sequence[Cells], comma: bool) -> bool:
 
 UNITS = "%$\u20ac\u00a3 \u00a0"  # percent and currencies around a number
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+%?")
-_OF_COMMAS = re.compile(r"[+-]?(\d{1,3}(\.\d{3})+|\d*)(,\d*)?([eE][+-]?\d+)?")
+_DECIMAL_POINT = re.compile(r"[+-]?\d*\.\d+")
+_OF_COMMAS = re.compile(r"[+-]?([1-9]\d{0,2}(\.\d{3})+|\d*)(,\d*)?([eE][+-]?\d+)?")
 _SPACES = "[ \u00a0\u202f']"  # between thousands
 _SPACED = re.compile(rf"[+-]?\d{{1,3}}({_SPACES}\d{{3}})+(?!\d)")
-_GROUPED = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")
+_GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")
 
 
 def number(cell: str, comma: bool) -> float:
     """Return the number in a cell, with decimal and thousands marks as the file has them."""
     text = cell.strip(UNITS).replace("\u2212", "-")
+    if text[:1] == "(" and text[-1:] == ")" and "-" not in text:  # as accountants write losses
+        text = "-" + text[1:-1].strip(UNITS)
     if _SPACED.match(text):
         text = re.sub(_SPACES, "", text)
     if comma and _OF_COMMAS.fullmatch(text):
@@ -535,6 +557,7 @@ def _read_targets(sheet: Sheet, at: int, classes: bool | None) -> tuple[np.ndarr
         raise ValueError(f"{where(bad[0])} must be a number, got {shown(cells[bad[0]])!r}.")
     if not bad:
         _refuse_sizes(values, cells, where)
+        _refuse_thousands(cells, sheet.comma, where)
         different = np.unique(values).tolist()
     if len(different) < 2:
         raise ValueError(
@@ -591,6 +614,26 @@ def _refuse_sizes(values: np.ndarray, cells: Cells, where: Callable[[int], str])
         raise ValueError(
             f"{where(row)} must be a number of {wanted}, got {shown(cells[row])!r}. Correct it, or "
             "divide the column by its unit."
+        )
+
+
+def _refuse_thousands(cells: Cells, comma: bool, where: Callable[[int], str]) -> None:
+    """Refuse a column such as 850, 1.200, 2.350, whose marks can be of thousands or of decimals:
+    numbers that are rounded to three decimals mostly have some with fewer.
+    """
+    mark = "," if comma else "."
+    marked = [i for i, cell in enumerate(cells) if mark in cell]
+    whole = [cell for cell in cells if cell.lstrip("+-").isdecimal()]
+    grouped = re.compile(rf"[+-]?[1-9]\d{{0,2}}(\{mark}\d{{3}})+")
+    if len(marked) < MIN_MARKED or not any(len(cell.lstrip("+-")) == 3 for cell in whole):
+        return
+    small = all(len(cell.lstrip("+-")) <= 3 for cell in whole)
+    if small and all(grouped.fullmatch(cells[i]) for i in marked):
+        cell = cells[marked[0]]
+        raise ValueError(
+            f"{where(marked[0])} must show whether {mark!r} marks thousands, as {whole[0]} in the "
+            f"same column suggests, got {shown(cell)!r}. Write {cell.replace(mark, '')}, or "
+            f"{cell}0 for decimals."
         )
 
 
@@ -654,6 +697,7 @@ def _kind(
     left_out = Code(name)
     if not bad:
         _refuse_sizes(values, cells, where)
+        _refuse_thousands(cells, comma, where)
         present = values[~np.isnan(values)]
         different = np.unique(present)
         if different.size < 2:

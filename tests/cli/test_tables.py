@@ -354,3 +354,42 @@ def test_new_rows_may_have_one_column(read):
     path.write_text("a\n" + "\n".join(map(str, A)))
     found, _ = read_rows(path, coding, "y")
     assert np.array_equal(found, scaled(X, coding))
+
+
+@pytest.mark.parametrize("comma", [False, True])
+def test_marks_of_thousands_or_of_decimals_are_refused(comma, read):
+    """Values such as 850 and 1.200 in one column are ambiguous; with fewer decimals in some cells
+    they are decimals.
+    """
+    mark = "." if not comma else ","
+    whole = [str(150 * (i + 1)) for i in range(N)]
+    cells = [f"{value[:-3]}{mark}{value[-3:]}".strip(mark) for value in whole]
+    pairs = [f"{i},5" if comma else f"{i % 7}" for i in range(N)]
+    with pytest.raises(ValueError, match=f"column 'y', must show whether '[{mark}]' marks thou"):
+        read(lines(pairs, cells, names="a,y", mark=";"))
+    cells[0] = f"1{mark}5"
+    table = read(lines(pairs, cells, names="a,y", mark=";"))
+    assert table.y[0] == 1.5 and table.y[7] == 1.2 and table.y[1] == 300
+
+
+def test_decimal_commas_in_quotes_are_no_marks_of_thousands(read):
+    quoted = [f'"{cell}"' for cell in commas(np.round(np.arange(N) / 7, 3))]
+    table = read(lines(quoted, quoted[::-1], names="a,y"))
+    assert np.array_equal(table.y, np.round(np.arange(N) / 7, 3)[::-1])
+    thousands = [f'"{1000 + 1137 * i:,}"' for i in range(N)]
+    assert np.array_equal(read(lines(A, thousands, names="a,y")).y, 1000.0 + 1137 * np.arange(N))
+
+
+def test_numbers_in_parentheses_are_negative(read):
+    table = read(
+        lines(A, [f"(${i + 1}.50)" if i % 2 else f"{i}.25" for i in range(N)], names="a,y")
+    )
+    assert table.y[:4].tolist() == [0.25, -2.5, 2.25, -4.5]
+
+
+def test_two_decimal_marks_in_one_table_are_refused(read):
+    prices = [f"{i},{i:02} \u20ac" for i in range(N)]
+    with pytest.raises(ValueError, match="one decimal mark in all numbers, got '0,00' and '"):
+        read(lines(A, prices, names="a,y", mark=";"))
+    whole = [str(i) for i in range(N)]
+    assert read(lines(whole, prices, names="a,y", mark=";")).y[3] == 3.03

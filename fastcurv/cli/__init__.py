@@ -1,5 +1,13 @@
 """The shell command: `fastcurv` or `python -m fastcurv`."""
 
-from .parser import main
-
 __all__ = ["main"]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command and return the exit status, 130 after Ctrl-C at any moment."""
+    try:
+        from .parser import main as run
+
+        return run(argv)
+    except KeyboardInterrupt:  # before a command begins, or while its results are written
+        return 130

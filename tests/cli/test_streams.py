@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -588,3 +589,27 @@ def test_an_empty_dask_address_is_rejected(capsys):
         with pytest.raises(SystemExit) as stop:
             main(["train", "iris", "--dask", words])
         assert stop.value.code == 2 and "the address of a scheduler" in capsys.readouterr().err
+
+
+INTERRUPTED = """
+import os, signal, sys
+class Press:
+    def find_spec(self, name, path=None, target=None):
+        if name == {!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Press())
+sys.argv = ["fastcurv", "train", "data.csv"]
+from fastcurv_command import main
+sys.exit(main())
+"""
+
+
+@posix
+@pytest.mark.parametrize("module", ["numpy", "scipy.linalg", "fastcurv.cli.commands"])
+def test_ctrl_c_during_imports_prints_no_traceback(module):
+    """The process ends by the signal, which shells report as 130, or returns 130."""
+    run = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED.format(module)], capture_output=True, text=True
+    )
+    assert run.returncode in (-signal.SIGINT, 130), run
+    assert run.stdout == "" and run.stderr in ("", "fastcurv train: interrupted\n")

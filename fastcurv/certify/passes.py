@@ -776,6 +776,8 @@ class Passes(ErrorPass):
             n_samples=N,
             n_params=model.n_params,
             divisor=divisor_of(ob),
+            l2=ob.l2,
+            l2_biases=ob.l2_biases,
         )
         super().__init__(view, theta, measured=True)
         self.joint, self.by_rows = False, 12 * self.pair_flops <= MAX_JOINT_FLOPS

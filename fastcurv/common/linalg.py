@@ -412,11 +412,11 @@ def cholesky(A: Floats) -> Floats | None:
     return factor if np.isfinite(factor).all() else None
 
 
-def times_lower_transposed(A: Floats, lower: Floats) -> Floats:
-    """Return ``A @ lower.T`` for a lower triangular matrix, in half the flops of a full one. Both
-    are float64 and C-contiguous; A is overwritten.
+def times_lower(A: Floats, lower: Floats, transposed: bool = False) -> Floats:
+    """Return ``A @ lower``, or ``A @ lower.T``, for a lower triangular matrix, in half the flops of
+    a full one. Both are float64 and C-contiguous; A is overwritten.
     """
-    product = linalg.blas.dtrmm(1.0, lower.T, A.T, lower=0, trans_a=1, overwrite_b=1)
+    product = linalg.blas.dtrmm(1.0, lower.T, A.T, lower=0, trans_a=transposed, overwrite_b=1)
     return np.asarray(product.T)
 
 

@@ -63,6 +63,8 @@ from ..structure.tables import ACTIVATIONS, LOSSES
 
 MIN_ROWS_PER_PARAMETER = 2.0  # below this ratio intervals were seen to cover too little
 BLOCK_ENTRIES = 1 << 22  # number of entries in a block of the Jacobian of new rows
+# entries of a Jacobian, 128 kB, up to which one thread takes less time than counting the CPUs
+ONE_THREAD_MAX_ENTRIES = 1 << 14
 FLAT_TOL = 1.5e-8  # square root of the rounding: a smaller eigenvalue, of a unit diagonal, is 0
 N_QUADRATURE_NODES = 32  # nodes of Gauss-Hermite quadrature for the mean of a sigmoid
 N_SEQUENCE_POINTS = 1024  # points of a low-discrepancy sequence for the mean of a softmax
@@ -253,7 +255,8 @@ def output_roots(model: MLP, theta: Any, root: Any, X: Any) -> Iterator[tuple[An
     for start in range(0, len(X), step):
         rows = X[start : start + step]
         y = np.zeros((len(rows), d), model.dtype)
-        J = Objective(model, rows, y, loss="mse").jacobian(theta).to_dense()
+        threads = 1 if y.size * model.n_params <= ONE_THREAD_MAX_ENTRIES else None
+        J = Objective(model, rows, y, "mse", n_threads=threads).jacobian(theta).to_dense()
         with one_blas_thread():
             part = J.astype(np.float64, copy=False) @ root
         yield rows, part.reshape(len(rows), d, -1)

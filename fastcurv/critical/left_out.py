@@ -28,11 +28,11 @@ import numpy as np
 from ..common.checks import MatrixOperator, check_bool, check_real
 from ..common.errors import accept_aliases
 from ..common.html import html_table
-from ..common.linalg import UNIT_ROUNDOFF, eigvalsh, times_lower_transposed
+from ..common.linalg import UNIT_ROUNDOFF, cholesky_floor, eigvalsh, times_lower
 from ..common.objectives import call_certificate, in_float64
 from ..common.protocols import Floats
 from ..common.read_only import Record
-from ..common.runtime import one_blas_thread, to_nearest
+from ..common.runtime import load_proofs, one_blas_thread, to_nearest
 from ..common.vectors import safe_norm
 from ..network.factor import CholeskyFactor, NotPositiveDefiniteError
 from ..network.gram import LossCurve
@@ -45,6 +45,7 @@ from ..structure.parameters import forward, l2_diagonal, terms_of_a_row
 from ..structure.tables import ACTIVATIONS, LOSSES, one_hot
 from .classify import classify
 from .nearness import nearness_by
+from .theorem import ROUND_UP, eta_of, kantorovich
 
 # entries of a block of rows of the Jacobian: 4 MB, about the size of an L2 cache
 BLOCK_ENTRIES = 1 << 19
@@ -494,7 +495,7 @@ def _left_out(at: _Minimum, exact: bool) -> LeftOut:
     inverse = at.factor.inverse_lower
     with one_blas_thread():
         for rows, J in _blocks(ob, at.theta):
-            Y = times_lower_transposed(J.reshape(-1, J.shape[2]), inverse).reshape(J.shape)
+            Y = times_lower(J.reshape(-1, J.shape[2]), inverse, True).reshape(J.shape)
             M = Y @ Y.transpose(0, 2, 1)
             removed = S[rows] @ M / N
             hat[rows] = np.trace(removed, axis1=1, axis2=2)
@@ -505,13 +506,14 @@ def _left_out(at: _Minimum, exact: bool) -> LeftOut:
             squares[rows] = np.einsum("ni,nij,nj->n", a[rows], M, a[rows])  # d' H d
             if not exact:
                 X = dense_rows(ob.model, ob.X[rows])
-                moved = at.theta + np.einsum("nd,ndp->np", a[rows], Y) @ inverse
-                predictions[rows] = _own_gradients(ob, X, moved, rows, False)[0]
+                moved = at.theta + times_lower(np.einsum("nd,ndp->np", a[rows], Y), inverse)
+                predictions[rows] = _forward(ob.model, moved, X[:, None])[:, 0]
     thetas: Any = None
     kept: Any = None
     if exact:
         thetas, kept = _minima(at, a)
-        predictions = _own_gradients(ob, dense_rows(ob.model, ob.X), thetas, slice(None), False)[0]
+        X = dense_rows(ob.model, ob.X)
+        predictions = _forward(ob.model, thetas, X[:, None])[:, 0]
     return LeftOut(
         predictions=predictions,
         losses=_row_losses(ob, predictions),
@@ -630,7 +632,9 @@ def _layers(model: Any, thetas: Floats) -> Iterator[tuple[Floats, Floats | None]
 
 
 def _forward(model: Any, thetas: Floats, X: Floats) -> Floats:
-    """Return the outputs of all rows of X by each network, ``(N, M, d_out)``."""
+    """Return the outputs of all rows of X by each network, ``(N, M, d_out)``. X is ``(M, k)``, or
+    ``(N, M, k)`` with rows of its own for each network.
+    """
 
     def bend(l: int, z: Floats, a: Floats) -> Floats:
         h = np.asarray(ACTIVATIONS[model.activation[l]].phi(z), float)
@@ -640,12 +644,9 @@ def _forward(model: Any, thetas: Floats, X: Floats) -> Floats:
     return outputs
 
 
-def _own_gradients(
-    ob: Any, X: Floats, thetas: Floats, rows: Any, gradients: bool = True
-) -> tuple[Floats, Floats]:
-    """Return the outputs of each of the rows, X, at parameters of its own, and the gradient of its
-    term of the objective, not divided by N: ``(rows, d_out)`` and ``(rows, n)``. Without
-    `gradients` the latter is empty.
+def _own_gradients(ob: Any, X: Floats, thetas: Floats, rows: Any) -> Floats:
+    """Return for each of the rows, X, at parameters of its own the gradient of its term of the
+    objective, not divided by N: ``(rows, n)``.
     """
     model, layers, slopes = ob.model, list(_layers(ob.model, thetas)), list[Any]()
 
@@ -657,8 +658,6 @@ def _own_gradients(
 
     below, zs = forward(layers, X[:, None], bend)
     a, z = [one[:, 0] for one in below], zs[-1][:, 0]
-    if not gradients:
-        return z, np.zeros((0, ob.n_params))
     weight = None if ob.sample_weight is None else ob.sample_weight[rows]
     some = SimpleNamespace(loss=ob.loss, y=ob.y[rows], sample_weight=weight, dtype=ob.dtype)
     delta = LossCurve(some, z, terms_of_a_row(ob)).delta
@@ -673,15 +672,15 @@ def _own_gradients(
             back = np.matmul(delta[:, None], W)[:, 0]
             e = back if e is None or not model.skips[l] else back + e
             delta = e if slopes[l - 1] is None else e * slopes[l - 1]
-    return z, found
+    return found
 
 
 def _steps(at: _Minimum, J: Floats, coefficients: Floats) -> Floats:
     """Return the Newton steps ``H^-1 J_i' a_i`` of some rows, (rows, n), from their Jacobian."""
     inverse = at.factor.inverse_lower
     with one_blas_thread():
-        found = (np.matmul(coefficients[:, None, :], J)[:, 0] @ inverse.T) @ inverse
-    return np.asarray(found)
+        half = times_lower(np.matmul(coefficients[:, None, :], J)[:, 0], inverse, True)
+        return times_lower(half, inverse)
 
 
 MAX_SWEEPS = 40  # gradients without each row, at most
@@ -708,13 +707,13 @@ def _minima(at: _Minimum, coefficients: Floats) -> tuple[Floats, Any]:
             thetas[rows] = at.theta + _steps(at, J, coefficients[rows])
 
     def gradients(thetas: Floats, rows: Any) -> Floats:
-        own = _own_gradients(ob, X[rows], thetas, rows)[1]
+        own = _own_gradients(ob, X[rows], thetas, rows)
         whole: Floats = np.array([ob.gradient(theta) for theta in thetas])
         return np.asarray(whole - own / N)
 
     L = at.factor.lower
     steps, done, active = thetas - at.theta, np.zeros(N, bool), every
-    own = _own_gradients(ob, X, np.broadcast_to(at.theta, thetas.shape), every)[1]
+    own = _own_gradients(ob, X, np.broadcast_to(at.theta, thetas.shape), every)
     g = gradients(thetas, every)
     pairs = [(steps, g - (ob.gradient(at.theta) - own / N))]
     size, shortest = np.linalg.norm(steps @ L, axis=1), np.full(N, np.inf)
@@ -736,7 +735,7 @@ def _minima(at: _Minimum, coefficients: Floats) -> tuple[Floats, Any]:
         pairs.append((p, after - g))
         g = after
     weight = np.ones(N) if ob.sample_weight is None else np.array(ob.sample_weight)
-    kept, bounds = np.zeros(N, bool), _ThirdBounds(at)
+    kept, bounds = np.zeros(N, bool), _Bounds(at)
     for i in every:
         without = ob.reweighted(np.where(every == i, 0, weight))
         if not done[i]:
@@ -759,21 +758,25 @@ def _lbfgs_steps(factor: CholeskyFactor, pairs: Any, g: Floats) -> Floats:
         q = q - alpha * y
         kept.append((s, y, rho, alpha))
     with one_blas_thread():
-        q = (q @ factor.inverse_lower.T) @ factor.inverse_lower
+        q = times_lower(times_lower(q, factor.inverse_lower, True), factor.inverse_lower)
     for s, y, rho, alpha in reversed(kept):
         q = q + s * (alpha - rho * np.einsum("ij,ij->i", y, q)[:, None])
     return np.asarray(q)
 
 
-class _ThirdBounds:
-    """Lipschitz constants of the Hessian on balls around theta, for radii rounded up to powers of
-    sqrt(2). They hold without a row too, since each row only adds to them.
+class _Bounds:
+    """What proofs of all rows share: half of the smallest eigenvalue of H, and Lipschitz constants
+    of the Hessian on balls around theta. These hold without a row too, since each row only adds to
+    them.
     """
 
     def __init__(self, at: _Minimum) -> None:
         self.at, self.known = at, dict[int, float]()
+        values = eigvalsh(at.factor.lower @ at.factor.lower.T)
+        self.half_least = 0.5 * float(values[0])
 
-    def __call__(self, radius: float) -> float:
+    def third(self, radius: float) -> float:
+        """Return the constant for a radius that is rounded up to a power of sqrt(2)."""
         if not radius > 0:
             return 0.0
         power = math.ceil(2 * math.log2(radius))
@@ -783,18 +786,40 @@ class _ThirdBounds:
         return self.known[power]
 
 
-def _same_basin(without: Any, theta: Floats, end: Floats, third: _ThirdBounds) -> bool:
+def _has_minimum_near(without: Any, end: Floats, distance: float, bounds: _Bounds) -> bool:
+    """Return whether a minimum of the objective without a row is proved near `end`, which is at
+    that distance from theta: by Kantorovich's theorem, if a Cholesky factor proves that half of the
+    smallest eigenvalue of H at theta is left, else by `classify`, which costs two to three times as
+    much.
+    """
+    known = without.hessian(end).assembled()
+    if known is not None:
+        floor = cholesky_floor(np.array(known.A), bounds.half_least) - known.error(None)
+        if floor > 0:
+            g, beta = without.gradient(end), ROUND_UP / floor
+            error = load_proofs("passes").passes_at(without, end).gradient(g)
+            eta = eta_of(0.0, beta, (safe_norm(g) + error) * ROUND_UP)
+            around_end = kantorovich(
+                beta, eta, lambda radius: bounds.third((distance + radius) * ROUND_UP)
+            )
+            if around_end.holds:
+                return True
+    point = classify(without, end, progress=False)
+    return point.kind == "minimum" and point.certified
+
+
+def _same_basin(without: Any, theta: Floats, end: Floats, bounds: _Bounds) -> bool:
     """Return whether a minimum of the objective without a row is proved at `end`, and the objective
     is strictly convex on the line from theta to it.
 
     With d the line and L the Lipschitz constant of the Hessian, ``d'Hd`` changes by at most
     ``L ||d||^3`` along it, so that finitely many points prove all between.
     """
-    point = classify(without, end, progress=False)
-    if point.kind != "minimum" or not point.certified:
-        return False
     d = end - theta
-    change = third(safe_norm(d)) * safe_norm(d) ** 3 * (1 + NODE_MARGIN)
+    length = safe_norm(d)
+    if not _has_minimum_near(without, end, length, bounds):
+        return False
+    change = bounds.third(length) * length**3 * (1 + NODE_MARGIN)
     if not change < math.inf:
         return False
     at = covered = 0.0

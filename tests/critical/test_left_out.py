@@ -8,6 +8,7 @@ import scipy.sparse
 from scipy.optimize import minimize
 
 import fastcurv as fc
+from fastcurv.critical import left_out
 
 from .. import nets
 
@@ -117,6 +118,36 @@ def test_exact_minima_are_continued_from_the_full_minimum():
         z = ob.outputs(theta)[0]
         true, step = ((x.predictions - z)[out.kept].ravel() for x in (out, one))
         assert np.corrcoef(true, step)[0, 1] > 0.99 and 0.85 < np.polyfit(true, step, 1)[0] < 1.1
+
+
+def test_the_short_proof_of_a_minimum_keeps_the_same_samples(monkeypatch):
+    """The samples that are kept by verdicts are kept by the shorter proof, which makes a verdict
+    of few of them.
+    """
+    ob, theta = fitted(3, N=60, weights=True, l2=0.2)
+    long = left_out.classify
+    monkeypatch.setattr(left_out, "cholesky_floor", lambda *given: 0.0)
+    by_verdicts = fc.leave_one_out(ob, theta, exact=True).kept
+    monkeypatch.undo()
+    calls = []
+    monkeypatch.setattr(left_out, "classify", lambda *a, **k: calls.append(a) or long(*a, **k))
+    kept = fc.leave_one_out(ob, theta, exact=True).kept
+    assert by_verdicts.mean() > 0.9 and np.array_equal(kept, by_verdicts)
+    assert len(calls) < 0.2 * len(kept)
+
+
+def test_no_minimum_is_proved_far_from_one_or_at_a_saddle():
+    ob, theta = fitted(3)
+    bounds = left_out._Bounds(left_out._minimum(ob, theta, "leave_one_out"))
+    assert left_out._has_minimum_near(ob, theta, 0.0, bounds)
+    for distance in (0.1, 1.0):
+        end = theta + distance * ob.gradient(theta + 1) / np.linalg.norm(ob.gradient(theta + 1))
+        assert not left_out._has_minimum_near(ob, end, distance, bounds)
+    saddle = np.zeros(len(theta))
+    saddle[-1] = ob.y.mean()
+    saddle = fc.find_critical_point(ob, saddle).x
+    assert np.linalg.eigvalsh(ob.hessian(saddle).to_dense())[0] < 0
+    assert not left_out._has_minimum_near(ob, saddle, np.linalg.norm(saddle - theta), bounds)
 
 
 def test_one_step_predictions_take_a_newton_step_without_the_sample():
@@ -237,14 +268,14 @@ def test_a_sample_of_weight_two_counts_twice_in_an_interval(rng):
     assert np.isfinite(out.interval(X)).all()
 
 
-def mean_coverage(make, splits, n_train):
+def mean_coverage(make, splits, n_train, alpha=3.0):
     """Return the mean coverage of 90% intervals over random splits."""
     found = []
     for seed in range(splits):
         X, y = make(seed)
         order = np.random.default_rng(seed).permutation(len(y))
         fit, new = order[:n_train], order[n_train:]
-        net = fc.MLPRegressor((5,), "tanh", alpha=3.0, random_state=0).fit(X[fit], y[fit])
+        net = fc.MLPRegressor((5,), "tanh", alpha=alpha, random_state=0).fit(X[fit], y[fit])
         low, high = net.predict_interval(X[new])
         found.append(np.mean((y[new] >= low) & (y[new] <= high)))
     return float(np.mean(found))
@@ -278,7 +309,7 @@ def test_intervals_cover_88_to_92_percent_of_three_data_sets():
         ),
     }
     for name, (make, n_train) in sources.items():
-        assert 0.88 <= mean_coverage(make, 40, n_train) <= 0.92, name
+        assert 0.88 <= mean_coverage(make, 40, n_train, alpha=5.0) <= 0.92, name
 
 
 def test_estimators_predict_intervals_in_units_of_y(rng):

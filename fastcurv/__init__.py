@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .network.streaming import StreamedObjective
     from .optimize import schedules as schedules
     from .optimize import scipy as scipy
+    from .optimize.check_gradient import check_gradient
     from .optimize.diagnose import diagnose
     from .optimize.escape import escape
     from .optimize.find import find_critical_point
@@ -78,6 +79,7 @@ __all__ = [
     "influence",
     "leave_one_out",
     "IndefiniteHessianWarning",
+    "check_gradient",
     "diagnose",
     "escape",
     "minimize",
@@ -107,6 +109,7 @@ _HOMES = {
     "Objective": "network.objective",
     "SpectrumDisplay": "plots.spectrum",
     "StreamedObjective": "network.streaming",
+    "check_gradient": "optimize.check_gradient",
     "classify": "critical.classify",
     "diagnose": "optimize.diagnose",
     "diagonal": "spectrum.trace",

@@ -240,6 +240,7 @@ def callers(here):
         "classify": [partial(fc.classify, *at)],
         "find_critical_point": [partial(fc.find_critical_point, *at)],
         "diagnose": [partial(fc.diagnose, *at)],
+        "check_gradient": [partial(fc.check_gradient, *at)],
         "escape": [partial(fc.escape, *at)],
         "newton_step": [partial(fc.newton_step, H, H.gradient)],
         "saddle_free_newton_step": [partial(fc.saddle_free_newton_step, H, H.gradient)],

@@ -169,6 +169,11 @@ ARGUMENTS: dict[str, dict[str, str]] = {
         **dict.fromkeys(("lr", "learning_rate", "method"), "history, a mapping that names it"),
         "timeout": "max_time",
     },
+    "check_gradient": {
+        **dict.fromkeys(("eps", "h", "epsilon", "step"), ": steps of many lengths are tried"),
+        **dict.fromkeys(("n", "n_probes"), "n_directions"),
+        **SEED_ALIASES,
+    },
     "escape": {
         "lr": ": a line search finds the step",
         "learning_rate": ": a line search finds the step",

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import is_sparse
-from ..common.errors import accept_aliases, typed
+from ..common.errors import accept_aliases, shown, typed
 from ..common.runtime import one_blas_thread
 from ..structure.tables import LOSSES
 from . import fit_rows
@@ -364,6 +364,7 @@ def report(
     names: Sequence[str] | None = None,
     target: str | None = None,
     seed: int = 0,
+    sample_weight: Any = None,
 ) -> Report:
     """Make a page that says how far a fit can be trusted: rows left out, intervals, which rows and
     inputs decided, and where training stopped.
@@ -388,6 +389,9 @@ def report(
         The name of y.
     seed : int
         Of the rows that are drawn for pictures and for fits to some of the rows.
+    sample_weight : array_like (N,), optional
+        The weights of the fit, which must all be 1: scores and intervals of rows left out count
+        each row once.
 
     Returns
     -------
@@ -426,6 +430,12 @@ def report(
     >>> page.facts["kind"], page.facts["left_out_score"] > 0.8
     ('minimum', True)
     """
+    if sample_weight is not None and not np.all(np.asarray(sample_weight) == 1):
+        raise ValueError(
+            "sample_weight must be None or 1 for each row, since scores and intervals of rows left "
+            f"out count each row once, got {shown(np.asarray(sample_weight), 80)}. Fit without "
+            "weights, or call leave_one_out on the objective of the fit."
+        )
     columns = getattr(X, "columns", None)
     if names is None and columns is not None:
         names = list(map(str, columns))

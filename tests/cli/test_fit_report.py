@@ -130,8 +130,8 @@ def test_the_report_states_that_a_fit_has_not_converged(rng):
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_linear_model_that_is_better_has_a_smaller_error(rng):
-    X = rng.standard_normal((40, 3))
-    y = X[:, 0] + 0.3 * rng.standard_normal(40)
+    X = rng.standard_normal((80, 3))
+    y = X[:, 0] + 0.3 * rng.standard_normal(80)
     est = fc.MLPRegressor((3,), "tanh", alpha=20.0, random_state=0).fit(X, y)
     page = fc.report(est, X, y)
     gain = page.facts["loss_difference"]
@@ -153,6 +153,8 @@ def test_unsupported_estimators_and_targets_raise_a_clear_error(rng):
     weighted = fc.MLPRegressor((3,), "tanh", alpha=1.0).fit(X, y, np.arange(1.0, 41.0))
     with pytest.raises(ValueError, match="without sample_weight, got rows with a loss of"):
         fc.report(weighted, X, y)
+    with pytest.raises(ValueError, match=r"sample_weight must be None or 1 .* got \[ ?1"):
+        fc.report(weighted, X, y, sample_weight=np.arange(1.0, 41.0))
     with pytest.raises(ValueError, match="y must have at least 10 rows for a report, got 8"):
         fc.report(fc.MLPRegressor((3,), "tanh", alpha=1.0).fit(X[:8], y[:8]), X[:8], y[:8])
     with pytest.raises(ValueError, match=r"y must hold different values for a report, got 2\.0"):

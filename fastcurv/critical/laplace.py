@@ -314,7 +314,8 @@ def laplace(
         A minimum of the objective, or a point near one.
     curvature : {"ggn", "hessian"}
         The Gauss-Newton matrix, which is positive semidefinite anywhere and suits relu networks, or
-        the Hessian, which must be positive definite at theta.
+        the Hessian, which must be positive definite at theta. Second derivatives of
+        ``gaussian_nll`` are negative on some rows: it needs the Hessian.
     noise : float, optional
         For ``mse``: the standard deviation of the noise. By default it is estimated from the
         residuals, with `n_effective` degrees of freedom taken off.

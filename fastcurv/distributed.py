@@ -287,9 +287,9 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
                 UserWarning,
                 stacklevel=caller_depth(),
             )
-        self._over(loaded, [n for n, _ in known], frame)
+        self._on_rows(loaded, [n for n, _ in known], frame)
 
-    def _over(
+    def _on_rows(
         self, shards: list[Any], sizes: list[int], frame: ShardSettings, *rows: list[Any]
     ) -> None:
         """Become the objective over these shards, or over some `rows` of each, rebuilt as parts of
@@ -413,7 +413,7 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
     def with_model(self, model: MLP) -> Objective:  # type: ignore[override]
         """Return the objective of another model on the same rows."""
         other = self._like(model)
-        other._over(self._shards, self._sizes, replace(self.frame, model=model))
+        other._on_rows(self._shards, self._sizes, replace(self.frame, model=model))
         return other
 
     def _like(self, model: MLP, **changed: Any) -> Objective:
@@ -436,7 +436,7 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
         kept = np.array_equal(order, np.arange(len(order)))
         other = self._like(self.model, _order=None if kept else order)
         shards, sizes = [self._shards[i] for i in touched], [len(p) for p in picked]
-        other._over(shards, sizes, self.frame, picked)
+        other._on_rows(shards, sizes, self.frame, picked)
         return other
 
     def batches(self, size: int, rng: np.random.Generator) -> Iterator[Objective]:

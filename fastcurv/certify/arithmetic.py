@@ -339,7 +339,7 @@ class Num:
         """|x| plus the bounds on its errors."""
         return np.asarray(np.abs(self.x) + self.dx.E)
 
-    def held(self, nu: Floats | None) -> Num:
+    def capped(self, nu: Floats | None) -> Num:
         """Return these numbers with nothing new, the norms of their errors capped at nu."""
         dx = self.dx
         return Num(self.x, dx if nu is None else Err(dx.E, np.minimum(dx.nu, nu)), self.r)
@@ -457,16 +457,16 @@ class Chain:
         self.fresh: dict[int, Any] = {}
 
     def cap(self, m: int, x: Any) -> Any:
-        """Return x of layer m, a number with `new` and `held`, with its error capped by the bound
+        """Return x of layer m, a number with `new` and `capped`, with its error capped by the bound
         of the chain; record x.new as what enters at m.
         """
         if self.kappa is None:
-            return x.held(None)
+            return x.capped(None)
         total = x.new
         for i, before in self.fresh.items():
             total = total + self.grown(before, self.kappa[min(i, m), max(i, m)])
         self.fresh[m] = x.new
-        return x.held(total)
+        return x.capped(total)
 
 
 class Phi:

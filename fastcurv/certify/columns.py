@@ -62,7 +62,7 @@ class NormBound(NamedTuple):
         """Return bounds on what is new as a whole."""
         return cls(size, error, cls(size, error))
 
-    def held(self, most: NormBound | None) -> NormBound:
+    def capped(self, most: NormBound | None) -> NormBound:
         """Return these bounds with nothing new, each capped by that of `most`."""
         size, error = (np.inf, np.inf) if most is None else most[:2]
         return NormBound(
@@ -194,7 +194,7 @@ class Columns:
             return NormBound(np.full_like(like, default), np.zeros_like(like))
         return NormBound(np.abs(x.x), x.dx.E)
 
-    def through(self, x: NormBound, l: int, each: Floats | None = None) -> NormBound:
+    def times_weights(self, x: NormBound, l: int, each: Floats | None = None) -> NormBound:
         """Return bounds on x times W of layer l, or its transpose; `each`: norms of the units' own
         rows or columns of W, to be used instead of ``||W||``.
         """
@@ -211,7 +211,7 @@ class Columns:
         new = None if x.new is None else NormBound(x.new.size, x.new.error + u * most)
         return NormBound(x.size, x.error + u * most, new)
 
-    def bent(self, x: NormBound, p: NormBound) -> NormBound:
+    def times_slope(self, x: NormBound, p: NormBound) -> NormBound:
         """Return x times phi' of sizes p."""
         fresh = x.new.error * p.size + (x.size + x.error) * p.error + ETA
         found = x.times(p)._replace(new=NormBound(x.new.size * p.size, fresh))
@@ -229,12 +229,12 @@ class Columns:
         chain = Chain(s.kappa, NormBound.__mul__)
         for m in range(l, last):
             rz[m], below = z, ra[m]
-            a = self.bent(z, self.units(s.phi[m].p, like, 1.0) if m == l else sizes["p"][m])
+            a = self.times_slope(z, self.units(s.phi[m].p, like, 1.0) if m == l else sizes["p"][m])
             if R.skips[m] and below is not None:
                 a = self.rounded(a + below, self.r.u)
             ra[m + 1] = a = chain.cap(m + 1, a)
-            z = self.through(a, m + 1, R.W[m + 1].cols if m == l else None)
-        return self.down(s, sizes, self.loss(s, z), None, last, rz=rz, ra=ra, unit=l)
+            z = self.times_weights(a, m + 1, R.W[m + 1].cols if m == l else None)
+        return self.run_backward(s, sizes, self.loss(s, z), None, last, rz=rz, ra=ra, unit=l)
 
     def backward(self, s: State, sizes: dict[str, list[NormBound]], l: int) -> list[NormBound]:
         """Return, by part, bounds on the effect of an impulse in re at each input of layer l."""
@@ -243,7 +243,7 @@ class Columns:
         e = NormBound.impulse(like + 1.0, like + self.gammas[l])
         rd = self.rounded(e.times(self.units(s.phi[l - 1].p, like, 1.0)), self.r.u)
         nothing: list[NormBound | None] = [None] * self.L
-        return self.down(s, sizes, rd, e, l - 1, rz=nothing, ra=nothing, unit=l - 1)
+        return self.run_backward(s, sizes, rd, e, l - 1, rz=nothing, ra=nothing, unit=l - 1)
 
     def loss_norms(self, s: State) -> tuple[Floats, Floats]:
         """Return norms of the rows' loss'', or of the matrix that replaces it: see
@@ -257,7 +257,7 @@ class Columns:
         self.peak = np.maximum(self.peak, (4 + along) * (z.size + z.error))
         return z.times(NormBound(*self.loss_norms(s)))
 
-    def down(
+    def run_backward(
         self,
         s: State,
         sizes: dict[str, list[NormBound]],
@@ -288,11 +288,11 @@ class Columns:
                 break
             # rdelta of one unit alone: the backward impulse
             single = re is not None and m == top
-            lower = self.through(rd, m, R.W[m].rows if single else None)
+            lower = self.times_weights(rd, m, R.W[m].rows if single else None)
             if R.skips[m] and re is not None:
                 lower = self.rounded(lower + re, r.u)
             re = chain.cap(m, lower)
-            rd, moved = self.bent(re, sizes["p"][m - 1]), rz[m - 1]
+            rd, moved = self.times_slope(re, sizes["p"][m - 1]), rz[m - 1]
             if self.full and moved is not None:
                 bend = sizes["q"][m - 1]
                 if m - 1 == unit:
@@ -354,7 +354,9 @@ def jacobian_bounds(R: ErrorPass) -> Floats:
             one = known.peak = np.ones((len(s.a[0].x), 1))
             nothing: list[NormBound | None] = [None] * known.L
             d = NormBound(one, 0 * one)
-            parts = known.down(s, sizes, d, None, known.L - 1, rz=nothing, ra=nothing, terms=1)
+            parts = known.run_backward(
+                s, sizes, d, None, known.L - 1, rz=nothing, ra=nothing, terms=1
+            )
             lost = sum(known.lost(s, sizes, forward=False))
             size = np.hypot.reduce([lost + ETA, *(part.error for part in parts)])
             size = np.where(known.peak < R.arithmetic.max, size, np.inf)

@@ -89,7 +89,7 @@ class RowMatrices:
         off += gamma_of(other.x.shape[1] + 2) * self.size * other.size
         return RowMatrices.of(np.matmul(self.x, other.x), ROUND_UP * off)
 
-    def bent(self, p: Slope, roundings: int) -> tuple[Floats, Floats]:
+    def times_slope(self, p: Slope, roundings: int) -> tuple[Floats, Floats]:
         """Return the columns times those of p, and bounds on the norms of their errors."""
         off = self.off * (p.top + p.off) + self.size * p.off
         return self.x * p.x[:, None, :], off + roundings * UNIT_ROUNDOFF * self.size * p.top
@@ -194,13 +194,13 @@ class Slab:
                 yield m, Z @ self.loss, K
                 return
             p, q = self.p[m], self.q[m]
-            x, off = Z.bent(p, 1)
+            x, off = Z.times_slope(p, 1)
             if self.passes.skips[m]:
                 x, off = x + K.x, off + K.off
             above = RowMatrices.summed(x, off)
-            x, off = (above @ self.C[m]).bent(p, 2)
+            x, off = (above @ self.C[m]).times_slope(p, 2)
             if q is not None:
-                more, error = Z.bent(q, 2)
+                more, error = Z.times_slope(q, 2)
                 x, off = x + more, off + error
             yield m, RowMatrices.summed(x, off), K
             K = above

@@ -121,7 +121,7 @@ class ReluRows:
         return parents
 
     @staticmethod
-    def felt(gates: Arrays) -> list[NDArray[np.bool_]]:
+    def effective(gates: Arrays) -> list[NDArray[np.bool_]]:
         """Return masks of the units that affect the output of their row, i.e. with at least one
         active unit in every layer above. NaN, the gate of an active kink, counts as active.
         """
@@ -444,7 +444,7 @@ class KinkPasses(Precise):
         super().__init__(ob, theta)
         self.gates = gates
 
-    def bent(self, l: int, z: Bounded) -> tuple[Bounded, Bend]:
+    def activated(self, l: int, z: Bounded) -> tuple[Bounded, Bend]:
         """Return z times the slopes, and these."""
         gate = self.gates[l]
         bend = Bend(pair(gate), np.zeros_like(gate), float(np.abs(gate).max(initial=0.0)))
@@ -478,7 +478,7 @@ class SmoothPiece(Smooth):
         self.n_copies = self.copies.n_copies
         self.gates = [np.array(g[rows.first][:, k], dtype=float) for g, k in zip(gates, keep)]
         self.active = [np.isnan(g) for g in self.gates]
-        self.felt = rows.felt(self.gates)
+        self.effective = rows.effective(self.gates)
         self.n_theta, self.n_slopes = len(self.rows.l2), int(sum(a.sum() for a in self.active))
         self.n_params = self.n_theta + self.n_slopes
         self.n_kinks = int(sum(a.sum() for a in self.copies.columns(self.active)))
@@ -570,7 +570,7 @@ class SmoothPiece(Smooth):
             if l == len(gates):
                 continue
             held = units[l]
-            gate = np.where(self.felt[l], np.abs(gates[l]), 1.0).max(axis=1) + radius * held
+            gate = np.where(self.effective[l], np.abs(gates[l]), 1.0).max(axis=1) + radius * held
             bent = np.where(self.active[l], np.abs(zs[l]), 0.0).max(axis=1) + radius * Z1
             reach.append(Z1)
             sizes.append(gate)
@@ -623,15 +623,17 @@ class SmoothPiece(Smooth):
             active, z, held = self.active[l], np.abs(zs[l]), b["units"][l]
             change = d1 * b["A0"][l] + d0 * b["A1"][l]
             if self.collapsed[l].any():
-                opening = min(opening, self._opening(point, l) - radius * float(change.sum()))
+                opening = min(
+                    opening, self._opening_margin(point, l) - radius * float(change.sum())
+                )
             if self.n_copies and self.copies.families(l).any():
                 turned = (1 + b["gates"][l]) * change + held * d0 * b["A0"][l]
-                leaving = min(leaving, self._leaving(point, l) - radius * float(turned.sum()))
+                leaving = min(leaving, self._decay_margin(point, l) - radius * float(turned.sum()))
             w = b["weights"][l + 1]
             e0, e1 = w * d0, (w * d1 + d0) * ROUND_UP
             rounding = 1e4 * EPS * (1 + e0)
             off = radius * b["reach"][l] + 1e4 * EPS * b["reach"][l] * b["weights"][l]
-            free = ~active & ~self.collapsed[l] & self.felt[l]
+            free = ~active & ~self.collapsed[l] & self.effective[l]
             signs = min(signs, float(np.where(free, z - off[:, None], np.inf).min()))
             e = np.where(active, es[l] - (radius * e1 + rounding)[:, None], np.inf)
             upward = min(upward, float(e.min()))
@@ -643,7 +645,7 @@ class SmoothPiece(Smooth):
             slopes = float((np.minimum(at - low, 1 - at) - radius * self.units).min())
         return Margins(signs, slopes, upward, opening, leaving)
 
-    def _around(self, point: Floats, l: int) -> tuple[Floats, Floats, Floats]:
+    def _neighbourhood(self, point: Floats, l: int) -> tuple[Floats, Floats, Floats]:
         """Return, by rows: dL/dz of the layer above hidden layer l, the slopes of l, and the inputs
         of l (with a 1 for the bias).
         """
@@ -656,11 +658,11 @@ class SmoothPiece(Smooth):
             x = np.column_stack([x, np.ones(len(x))])
         return d, gates[l], x
 
-    def _leaving(self, point: Floats, l: int) -> float:
+    def _decay_margin(self, point: Floats, l: int) -> float:
         """Return by how much l2 exceeds the second singular value of Q of the families in hidden
         layer l, the largest gain of a copy across its orbit.
         """
-        d, gates, x = self._around(point, l)
+        d, gates, x = self._neighbourhood(point, l)
         least = float(self.rows.l2.min())
         if float(self.rows.l2.max()) != least:
             return -np.inf  # biases and weights have different decay
@@ -672,7 +674,7 @@ class SmoothPiece(Smooth):
         ]
         return least - max(gains, default=0.0) * (1 + 1e-9) - rounding
 
-    def _opening(self, point: Floats, l: int) -> float:
+    def _opening_margin(self, point: Floats, l: int) -> float:
         """Return by how much l2 exceeds the gain of a unit opened in hidden layer l, to second
         order.
 
@@ -684,7 +686,7 @@ class SmoothPiece(Smooth):
         nearly multiples of one vector, as above a layer that has collapsed, only the two signs of u
         x matter.
         """
-        d, _, x = self._around(point, l)
+        d, _, x = self._neighbourhood(point, l)
         sides = [np.linalg.norm(d, axis=1)]
         if d.shape[1] == 1:
             sides = [np.maximum(d[:, 0], 0.0), np.maximum(-d[:, 0], 0.0)]

@@ -384,7 +384,7 @@ class Bend(NamedTuple):
     most: float
 
 
-def bent(name: str, z: Bounded) -> tuple[Bounded, Bend]:
+def activated(name: str, z: Bounded) -> tuple[Bounded, Bend]:
     """Return phi(z) and phi'(z)."""
     row = ACTIVATIONS[name]
     if row.given is not None:
@@ -472,9 +472,9 @@ class Precise:
             for (W, _), size in zip(layers, sizes, strict=True)
         ]
 
-    def bent(self, l: int, z: Bounded) -> tuple[Bounded, Bend]:
+    def activated(self, l: int, z: Bounded) -> tuple[Bounded, Bend]:
         """Return phi(z) and phi'(z) of a hidden layer."""
-        return bent(self.model.activation[l], z)
+        return activated(self.model.activation[l], z)
 
     def of_rows(self, rows: slice) -> tuple[Part, list[Bounded], list[Bounded]]:
         """Run forward pass, loss and backward pass for some rows; return their part, and z and e of
@@ -484,7 +484,7 @@ class Precise:
         a, bends, last = [Bounded(pair(X), np.zeros((len(X), 1)))], [], len(self.up) - 1
         zs, es = [self.linear(0, a[0])], list[Bounded]()
         for l in range(last):
-            above, bend = self.bent(l, zs[l])
+            above, bend = self.activated(l, zs[l])
             a.append(above + a[l] if skips(self.model, l) else above)
             bends.append(bend)
             zs.append(self.linear(l + 1, a[l + 1]))

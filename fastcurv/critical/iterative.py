@@ -269,7 +269,9 @@ class InertiaSearch:
             self.symmetry = np.asarray(annihilated_basis(H(Q), Q, most))
         self.n_symmetry = self.symmetry.shape[1]
 
-    def of_all(self, low: SpectrumEnd, high: SpectrumEnd) -> tuple[SpectrumEnd, SpectrumEnd]:
+    def ends_with_symmetries(
+        self, low: SpectrumEnd, high: SpectrumEnd
+    ) -> tuple[SpectrumEnd, SpectrumEnd]:
         """Return the ends of the spectrum of H, given those of its complement to the symmetries
         taken out.
 
@@ -285,7 +287,7 @@ class InertiaSearch:
             held if held.quotient > high.quotient else high,
         )
 
-    def of_symmetry(self, v: Floats) -> bool:
+    def is_symmetry(self, v: Floats) -> bool:
         """Return whether a unit vector lies in the span of the symmetries that were taken out."""
         Q = self.symmetry
         return float(np.linalg.norm(v - Q @ (Q.T @ v))) <= 1e-4
@@ -295,7 +297,7 @@ class InertiaSearch:
         it.
         """
         small = abs(end.quotient) + end.residual <= max(2 * end.error, self.H.zero)
-        return small and not self.of_symmetry(end.vector)
+        return small and not self.is_symmetry(end.vector)
 
     def first_look(self) -> None:
         """Multiply one random vector to see the norm of H, with a budget too small for more or with
@@ -603,7 +605,7 @@ class ByProducts(Inertia):
         low, high = search.prove(-1), search.prove(1)
         negative, positive = low.quotient < -low.error, high.quotient > high.error
         weak_end = (low if not negative else high) if negative != positive else None
-        lowest, highest = search.of_all(low, high)
+        lowest, highest = search.ends_with_symmetries(low, high)
         firm = floor if floor > 0 else -np.inf
         (below, above), least = lowest.enclosure, max(firm, lowest.quotient)
         bounds = (
@@ -707,7 +709,7 @@ class ByProducts(Inertia):
         positive = seen.positive and seen.high > zero
         dropped = seen.negative != negative, seen.positive != positive
         loose = seen.loose or any(
-            drop and not self.search.of_symmetry(end.vector)
+            drop and not self.search.is_symmetry(end.vector)
             for drop, end in zip(dropped, self.ends)
         )
         self.seen = replace(seen, negative=negative, positive=positive, loose=loose)

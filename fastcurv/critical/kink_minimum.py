@@ -311,8 +311,8 @@ def _tidy(rows: Any, gates: list[np.ndarray], collapsed: list[np.ndarray]) -> li
     for gate, gone, leak in zip(gates, collapsed, rows.leaks):
         found.append(gone | ((gate == leak).all(axis=0) & (leak == 0)))
         gate[:, found[-1]] = leak
-    for gate, leak, felt in zip(gates, rows.leaks, rows.felt(gates)):
-        gate[~felt & np.isnan(gate)] = leak
+    for gate, leak, effective in zip(gates, rows.leaks, rows.effective(gates)):
+        gate[~effective & np.isnan(gate)] = leak
     return found
 
 
@@ -348,12 +348,15 @@ def _update(
     whether anything changed.
     """
     changed = False
-    for l, felt in enumerate(rows.felt(gates)):
+    for l, effective in enumerate(rows.effective(gates)):
         gate, leak, z, s = gates[l], rows.leaks[l], zs[l], slopes[l]
         active, side = np.isnan(gate), np.where(z > 0, 1.0, leak)
         above, beneath = active & (s >= 1), active & (s <= leak)
         crossed = ~active & ~collapsed[l] & (gate != side)
-        enter, idle = crossed & felt, crossed & ~felt & (np.abs(z) > IDLE_PREACTIVATION_TOL)
+        enter, idle = (
+            crossed & effective,
+            crossed & ~effective & (np.abs(z) > IDLE_PREACTIVATION_TOL),
+        )
         changed |= bool((above | beneath | enter | idle).any())
         gate[above], gate[beneath], gate[enter], gate[idle] = 1.0, leak, np.nan, side[idle]
         s[enter] = 0.5 * (1 + leak)

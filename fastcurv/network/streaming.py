@@ -352,7 +352,7 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
 
     def with_model(self, model: MLP) -> StreamedObjective:  # type: ignore[override]
         """Return the objective of another model on the same rows."""
-        return self._over(self._source, model)
+        return self._on_rows(self._source, model)
 
     def batch(self, rows: Any) -> Any:
         """Return the objective on a subset of the rows: a slice, indices or a mask.
@@ -364,13 +364,13 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         if isinstance(self._source, Arrays) and len(rows) > self._room():
             held = self._source
             rows = rows if held.rows is None else held.rows[rows]
-            return self._over(Arrays(held.X, held.y, held.weight, rows))
+            return self._on_rows(Arrays(held.X, held.y, held.weight, rows))
         each, back = np.unique(rows, return_inverse=True)
         block = as_callback(self._source.take)(each)
         self.n_rows_read += len(each)
         return self._in_memory(take_rows(block, back))
 
-    def _over(self, source: Any, model: MLP | None = None) -> StreamedObjective:
+    def _on_rows(self, source: Any, model: MLP | None = None) -> StreamedObjective:
         other: StreamedObjective = self._unstarted()
         vars(other)["model"] = model or self.model
         other._of(source, self.block_rows)

@@ -480,7 +480,7 @@ class Finisher:
         """Return the outcome at theta; with `moves` it may be a point to go on from."""
         with self._checking():
             moves = moves and self.run.moves < MAX_MOVES and not self.over()
-            return _of_run(self._first(FIRST_STRATEGIES, StationaryPoint(theta, moves)))
+            return _of_run(self._first_outcome(FIRST_STRATEGIES, StationaryPoint(theta, moves)))
 
     def held(self, theta: np.ndarray, patient: bool) -> Outcome | None:
         """Return the outcome at the kinks that hold a run, or None if none do.
@@ -490,7 +490,9 @@ class Finisher:
         with self._checking():
             return _of_run(self._held(theta, MAX_PROOF_SECONDS if patient else MIN_CHECK_SECONDS))
 
-    def _first(self, strategies: tuple[Strategy, ...], at: StationaryPoint) -> Outcome | None:
+    def _first_outcome(
+        self, strategies: tuple[Strategy, ...], at: StationaryPoint
+    ) -> Outcome | None:
         """Return the outcome of the first strategy that has one, if any."""
         outcomes = (strategy(self, at) for strategy in strategies)
         return next((outcome for outcome in outcomes if outcome is not None), None)
@@ -536,7 +538,7 @@ class Finisher:
         """Try what there is for points of this kind."""
         falls = at.report.kind == "degenerate" and at.report.n_negative
         kind = "not_critical" if at.far else at.report.kind
-        return self._first(STRATEGIES_BY_KIND["saddle" if falls else kind], at)
+        return self._first_outcome(STRATEGIES_BY_KIND["saddle" if falls else kind], at)
 
     def _near(self, at: StationaryPoint) -> Outcome | None:
         """End at the certified minimum that Newton's steps reached from here, if it is no higher
@@ -565,7 +567,7 @@ class Finisher:
             return None
         at = StationaryPoint(found.theta, moves=False, on_kinks=False)
         if found.smooth:
-            return self._first(FIRST_STRATEGIES, at)
+            return self._first_outcome(FIRST_STRATEGIES, at)
         at.below = self.dense_below() or 0
         self._classified(at)
         if at.report.certified and at.report.kind == "minimum":

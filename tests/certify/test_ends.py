@@ -132,7 +132,7 @@ def test_the_gain_of_activating_a_unit_is_bounded(sizes, rng):
         x = np.column_stack([below[l], np.ones(len(ob.X))])
         u = rng.standard_normal((x.shape[1], 4000))
         gains = np.linalg.norm(d.T @ np.maximum(x @ (u / np.linalg.norm(u, axis=0)), 0), axis=0)
-        most = 1e-2 - phi._opening(theta, l)
+        most = 1e-2 - phi._opening_margin(theta, l)
         assert gains.max() <= most <= 3 * gains.max(), "it holds, and is of use"
 
 
@@ -160,7 +160,7 @@ def test_l2_without_biases_prevents_copies_of_units():
         gates = slopes_near(one, theta)
         phi = one.certificates.relu_rows().held(gates, [np.zeros(4, bool)])
         phi.copies = SimpleNamespace(families=lambda l: np.zeros(4, bool))
-        assert np.isfinite(phi._leaving(theta, 0)) == known
+        assert np.isfinite(phi._decay_margin(theta, 0)) == known
 
 
 SOME = np.where(np.arange(23) % 4 == 0, 0, 2)
@@ -247,7 +247,7 @@ def test_margins_on_kinks_hold_everywhere_on_the_ball(net, radius, rng):
         least["slopes"] = min(least["slopes"], np.minimum(slopes - leaks, 1 - slopes).min())
         for l, (z, e) in enumerate(zip(zs, es)):
             if l < len(held.active):
-                free = ~held.active[l] & ~held.collapsed[l] & held.felt[l]
+                free = ~held.active[l] & ~held.collapsed[l] & held.effective[l]
                 least["signs"] = min(least["signs"], np.abs(z[free]).min(initial=np.inf))
                 least["upward"] = min(least["upward"], e[held.active[l]].min(initial=np.inf))
     for name, seen in least.items():

@@ -98,6 +98,7 @@ def check_gradient(ob: Any, theta: Any, *, n_directions: int = 8, seed: Any = 0)
     n_directions : int
         Number of random directions.
     seed : None, int or Generator
+        Seed of the directions.
 
     Returns
     -------

@@ -141,7 +141,11 @@ def test_shards_that_do_not_fit_raise(client, tmp_path):
         (TypeError, "shard 0 must be a function that loads.*got a tuple", [(X, y)]),
         (ValueError, "shards must have at least one", []),
         (TypeError, "shards must be a sequence.*got a str", "rows.npz"),
-        (ValueError, "in shard 1: X holds NaN", [partial(rows, 0), lambda: (X * np.nan, y)]),
+        (
+            ValueError,
+            "in shard 1: X must hold finite numbers",
+            [partial(rows, 0), lambda: (X * np.nan, y)],
+        ),
         (ValueError, "in shard 1: y must hold labels", [partial(rows, 0), lambda: (X, y + 1)]),
         (TypeError, "in shard 0: it must be .*got an ndarray", [lambda: X]),
         (OSError, "in shard 0: ", ["nowhere.npz"]),

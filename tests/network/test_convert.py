@@ -150,9 +150,12 @@ FIRST, LAST, TIED = nn.Linear(4, 4), nn.Linear(4, 2), nn.Linear(4, 4)
         ([FIRST, nn.Softmax(0)], ["dim=0, which mixes rows"]),
         ([FIRST, nn.LogSoftmax(0)], ["dim=0, which mixes rows"]),
         ([TIED, nn.Tanh(), TIED], ["shares the weight of module[0]"]),
-        ([FIRST, nn.Tanh(), nn.Linear(4, 2, bias=False)], ["module[2]", "no bias"]),
+        (
+            [FIRST, nn.Tanh(), nn.Linear(4, 2, bias=False)],
+            ["module[2]", "must have a bias, or none"],
+        ),
         ([FIRST, nn.Linear(3, 2)], ["module[1]", "must take 4", "got 3"]),
-        ([], ["no linear layer"]),
+        ([], ["must have at least one linear layer, got none"]),
         ([FIRST, nn.BatchNorm1d(4)], ["batch normalisation"]),
         (None, ["Own", "must have a forward without control flow", "state_dict"]),
     ],
@@ -176,9 +179,12 @@ def test_state_dicts_are_read_in_layer_order():
     for call, words in (
         (lambda: fc.from_torch(module.state_dict()), "activation must be .*got None"),
         (lambda: fc.from_torch(bad, "tanh"), "1.weight"),
-        (lambda: fc.from_torch({}, "tanh"), "empty"),
+        (lambda: fc.from_torch({}, "tanh"), "must hold the weights of linear layers, got none"),
         (lambda: fc.from_torch(module, "relu"), "activation must be None or .'tanh'"),
-        (lambda: fc.from_torch(module.state_dict(), ["tanh", "relu"]), "2 names"),
+        (
+            lambda: fc.from_torch(module.state_dict(), ["tanh", "relu"]),
+            "must have one name.* got 2",
+        ),
         (lambda: fc.from_torch(module.state_dict(), "tan"), "'tan'"),
     ):
         with pytest.raises(ValueError, match=words):
@@ -364,7 +370,10 @@ def forward_of(forward, residual=False):
 @pytest.mark.parametrize(
     "forward, words",
     [
-        (lambda s, x: s.out(s.fc1(x)) if x.sum() > 0 else s.fc1(x), "no graph at 'gt'.*state_dict"),
+        (
+            lambda s, x: s.out(s.fc1(x)) if x.sum() > 0 else s.fc1(x),
+            "without a graph at 'gt'.*state_dict",
+        ),
         (lambda s, x: 2 * s.fc1(x), r"module \(mul\), call of a function mul"),
         (lambda s, x: s.fc1(x) + torch.relu(s.fc1(x)), "read by 'fc1', 'fc1_1', in Own"),
         (lambda s, x: s.fc2(s.fc2(s.fc1(x))), r"module.fc2 \(Linear\), which shares the weight"),
@@ -408,7 +417,10 @@ def test_modules_that_override_computation_are_rejected():
         (nn.Sequential(nn.Flatten(1, 2), nn.Linear(3, 2)), "start_dim=1 and end_dim=2"),
         (nn.Sequential(plus(3, 2)), r"module\[0\] \(Plus\), a class with a __call__ of its own"),
         (norm(nn.Linear(3, 2)), "weights are computed from other parameters"),
-        (nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1).double()), "is of torch.float64 and"),
+        (
+            nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1).double()),
+            "must be of dtype torch.float32, .* got torch.float64",
+        ),
         (nn.Sequential(nn.Linear(3, 1), nn.Flatten(0), nn.Softmax(-1)), "of one number a row"),
         (nn.Sequential(nn.Linear(3, 2), nn.Unflatten(1, (2, 1))), "Unflatten"),
         (torch.ao.nn.quantized.Linear(3, 2), "quantized"),

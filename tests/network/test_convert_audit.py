@@ -430,7 +430,7 @@ class RandomGraph:
         vector = self.rng.uniform(0.5, 2, self.pick((k,), (1, k), (), (1, 1), (6, 1), (1, 1, k)))
         which = self.rng.integers(19)
         if which < 9:
-            self.odd_node(which)
+            self.add_neutral_node(which)
         elif which == 9:
             pair = [before, self.constant(vector)]
             op = self.pick("Add", "Sub", "Mul", "Div")
@@ -510,22 +510,22 @@ def onnx_graph(rng):
     d, odd, kind, elem = g.d, g.odd, g.kind, g.elem
     skips = rng.random() < 0.2
     if odd and rng.random() < 0.3:
-        g.oddity()
+        g.add_unsupported()
     for _ in range(int(rng.integers(0, 4))):
         before, k = g.at, g.width
         g.linear(g.width if skips else int(rng.integers(1, 5)))
         if odd and rng.random() < 0.3:
-            g.oddity()
+            g.add_unsupported()
         g.phi()
         if skips and g.width == k:
             g.add("Add", [before, g.at] if rng.random() < 0.5 else [g.at, before])
         if odd and rng.random() < 0.3:
-            g.oddity()
+            g.add_unsupported()
     g.linear(int(rng.integers(1, 4)))
     if rng.random() < 0.4:
         g.add(pick(rng, "Softmax", "LogSoftmax", "Sigmoid"), [g.at])
     if odd and rng.random() < 0.3:
-        g.oddity()
+        g.add_unsupported()
     dims = pick(rng, [None, d], [None, d], ["N", None], [6, d], [None, d, 1], [None, 1, d], [d])
     dims = dims if odd else [None, d]
     graph = helper.make_graph(

@@ -461,7 +461,7 @@ Y = ("MatMul", ["r", "W"], ["y"], {})
         ([("Flatten", ["x"], ["r"], {"axis": -1}), Y], [None, 2, 4], "Flatten .r. along axis -1"),
         ([("Flatten", ["x"], ["r"], {"axis": 2}), Y], [None, 2, 4], "Flatten .r. along axis 2"),
         ([("MatMul", ["x", "W"], ["y"], {})], [None, 3, 4], "3 axes before any Flatten"),
-        ([("MatMul", ["x", "W"], ["y"], {})], [4], "must be rows, (N, features), got 1 axes"),
+        ([("MatMul", ["x", "W"], ["y"], {})], [4], r"must be rows, \(N, features\), got 1 axes"),
         (
             [("Add", ["x", "four"], ["r"], {}), Y],
             [None, 1],

@@ -244,7 +244,7 @@ def test_theta_may_be_a_list_of_layers():
         assert np.array_equal(ob.hessian(given).gradient, ob.gradient(theta))
         assert fc.classify(ob, given).gradient_norm == fc.classify(ob, theta).gradient_norm
         assert fc.minimize(ob, given, max_iter=1).fun == fc.minimize(ob, theta, max_iter=1).fun
-    with pytest.raises(ValueError, match=r"\(out, in\): transpose"):
+    with pytest.raises(ValueError, match=r"Transpose it: \(out, in\)"):
         ob.value([(W.T, b) for W, b in layers])
 
 

@@ -60,7 +60,9 @@ def test_errors_for_unusable_shard_files_name_the_file(tmp_path):
     assert np.array_equal(rows[:, 0], X[:, 0]) and np.array_equal(np.ravel(targets), X[:, 0])
     none = {name: column[:0] for name, column in columns.items()}
     parquet.write_table(arrow.table(none), tmp_path / "none.parquet")
-    with pytest.raises(ValueError, match="in shard 3: the file none.parquet has no rows"):
+    with pytest.raises(
+        ValueError, match="in shard 3: the file none.parquet must have at least one row"
+    ):
         shard_recipe(tmp_path / "none.parquet", y="y").rows(MODEL, "mse")
     with pytest.raises(OSError, match="in shard 3"):
         shard_recipe(tmp_path / "missing.npz").rows(MODEL, "mse")

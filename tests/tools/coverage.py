@@ -60,7 +60,7 @@ def measure(arguments: list[str]) -> bool:
     """Run the suite and return True if it passed."""
     rc = str(FOLDER / "coveragerc")
     command = [sys.executable, "-m", "coverage", "run", f"--rcfile={rc}", "-m", "pytest", "-q"]
-    environment = os.environ | {"COVERAGE_RCFILE": rc}
+    environment = os.environ | {"COVERAGE_RCFILE": rc, "PYTHONPATH": str(FOLDER)}
     arguments = ["-k", f"not ({SKIPPED_TESTS})", *arguments]
     return not subprocess.run([*command, *arguments], cwd=FOLDER, env=environment).returncode
 

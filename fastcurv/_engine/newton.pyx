@@ -167,15 +167,14 @@ cdef class NewtonSteps:
     ----------
     run : Run
     space : Space
-    forcing, thrift : float
-        Relative residual of the small problem, and the trade-off between residual and cost; see
-        `Space.solve`.
+    forcing : float
+        Relative residual of the small problem.
     """
     cdef object run
     cdef Space space
     cdef LossEvaluator points
     cdef double forcing
-    cdef public double thrift
+    cdef public double thrift  # trade-off between residual and cost, see `Space.solve`
     cdef readonly object vector  # last trial step
     cdef readonly object parameter  # parameter of the small problem after that step
     cdef readonly double ratio  # ratio of actual to predicted decrease of that step
@@ -186,8 +185,8 @@ cdef class NewtonSteps:
     cdef public Py_ssize_t slow  # consecutive steps with little decrease
     cdef readonly bint stop_condition_met  # the condition `watch` has been met
 
-    def __init__(self, run, Space space, double forcing, double thrift):
-        self.run, self.space, self.forcing, self.thrift = run, space, forcing, thrift
+    def __init__(self, run, Space space, double forcing):
+        self.run, self.space, self.forcing, self.thrift = run, space, forcing, 0
         self.vector, self.stop_condition_met = np.empty_like(run.theta), False
 
     @property

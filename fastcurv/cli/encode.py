@@ -41,16 +41,16 @@ from .tables import (
     Cells,
     Sheet,
     Table,
-    _counted,
-    _is_date,
-    _places,
-    _refuse_sizes,
-    _word,
     as_numbers,
+    counted,
     date,
+    is_date,
+    places_of,
     read_sheet,
     read_table,
+    refuse_sizes,
     target_column,
+    word_in,
 )
 
 
@@ -74,7 +74,7 @@ def encode(
         cells, name = [row[place] for row in sheet.rows], shown(code.name)
         if code.kind == "words":
             number_of = {word: i for i, word in enumerate(code.categories)}
-            words = np.array([number_of.get(_word(cell), -1) for cell in cells])
+            words = np.array([number_of.get(word_in(cell), -1) for cell in cells])
             unknown = sorted({cell for cell, i in zip(cells, words) if i < 0})
             if unknown:
                 notes.append(
@@ -83,13 +83,13 @@ def encode(
                 )
             parts.append((words[:, None] == np.arange(len(number_of))).astype(float))
             continue
-        values = _values(code, cells, sheet.comma, _places(sheet, place))
+        values = _values(code, cells, sheet.comma, places_of(sheet, place))
         gaps = np.isnan(values)
         if gaps.any():
             if math.isnan(code.fill):
                 where = sheet.where(int(np.argmax(gaps)), place)
                 raise ValueError(f"{where} must be a number, got a gap.")
-            filled = _counted(int(gaps.sum()), "gap")
+            filled = counted(int(gaps.sum()), "gap")
             notes.append(f"{filled} filled with the median of column {name!r}.")
         parts.append(np.where(gaps, code.fill, values)[:, None])
     return np.concatenate(parts, axis=1), notes
@@ -104,12 +104,12 @@ def _values(code: Code, cells: Cells, comma: bool, where: Callable[[int], str]) 
                 f"{where(bad[0])} must be a number, got {shown(cells[bad[0]])!r}. Correct it, or "
                 "leave the cell empty."
             )
-        _refuse_sizes(values, cells, where)
+        refuse_sizes(values, cells, where)
         return values
     days, first = np.full(len(cells), np.nan), datetime.fromisoformat(code.first)
     for i, cell in enumerate(cells):
         if cell.lower() not in NUMBER_GAPS:
-            if not _is_date(cell, code.form):
+            if not is_date(cell, code.form):
                 like = code.first if code.form == ISO else first.strftime(code.form)
                 raise ValueError(
                     f"{where(i)} must be a date like {like}, got {shown(cell)!r}. Correct it, or "
@@ -149,10 +149,10 @@ def fit_coding(table: Table, fitted: Any = slice(None)) -> tuple[np.ndarray, Cod
         cells = [row[i] for row in table.sheet.rows]
         if code.kind == "words":
             made = OneHotEncoder(categories=[list(code.categories)], handle_unknown="ignore")
-            made.fit(np.array([[_word(cell)] for cell in cells]))
+            made.fit(np.array([[word_in(cell)] for cell in cells]))
             codes[i] = replace(code, categories=tuple(map(str, made.categories_[0])))
         elif code.kind != "left out":
-            values = _values(code, cells, table.sheet.comma, _places(table.sheet, i))[:, None]
+            values = _values(code, cells, table.sheet.comma, places_of(table.sheet, i))[:, None]
             some = values[fitted]
             values = values if np.isnan(some).all() else some
             if table.gaps[i]:

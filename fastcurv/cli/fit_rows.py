@@ -12,13 +12,13 @@ from scipy.spatial.distance import cdist
 from ..common.protocols import Floats
 from .fit_pictures import Page
 
-# share of the variance of a column from which on one row outweighs the others, and the share of
-# rows with copies from which on they are named
-MIN_TARGET_SHARE, MIN_COLUMN_SHARE, MIN_COPY_SHARE = 0.5, 0.9, 0.05
-# a row has a near copy if its nearest row is nearer than the next but `N_NEIGHBOURS` by this factor
+# share of the variance of the target, or of a column, above which one row is named
+MIN_TARGET_SHARE, MIN_COLUMN_SHARE = 0.5, 0.9
+MIN_COPY_SHARE = 0.05  # share of the rows that equal another one above which they are named
+# a row has a near copy if its nearest neighbour is nearer by this factor than its last
 NEAR_COPY_RATIO = 0.01
-N_NEIGHBOURS = 16
-MIN_NEAR_SHARE = 0.25  # share of the rows with near copies from which on they are named
+N_NEIGHBOURS = 16  # number of neighbours of a row that are compared
+MIN_NEAR_SHARE = 0.25  # share of the rows with near copies above which they are named
 MAX_QUERY_ROWS = 400  # number of rows whose neighbours are searched
 MAX_DISTANCES = 2_000_000  # number of distances in memory
 
@@ -43,8 +43,8 @@ def sentences(page: Page) -> Iterator[tuple[str, list[Call]]]:
         if share > MIN_COLUMN_SHARE and len(np.unique(np.delete(X[:, j], row)[:1000])) > 2:
             call = page.call(f"share_{j}", share, _share_code(f"X[:, {j}]"), f"{share:.0%}")
             yield (
-                f"Row {row} alone makes up {share:.0%} of the variance of {name}: the other rows "
-                "look alike to the network there.",
+                f"Row {row} alone makes up {share:.0%} of the variance of {name}, so that the "
+                "others hardly differ in it.",
                 [call],
             )
     rows = np.column_stack([X, fit.y])

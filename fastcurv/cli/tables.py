@@ -358,8 +358,8 @@ def form_of_dates(cells: Cells, where: Callable[[int], str]) -> str:
     present = [i for i, cell in enumerate(cells) if cell.lower() not in NUMBER_GAPS]
     fits: list[tuple[int, str, list[int]]] = []
     for form in FORMS:
-        if any(_is_date(cells[i], form) for i in present[:3]):
-            bad = [i for i in present if not _is_date(cells[i], form)]
+        if any(is_date(cells[i], form) for i in present[:3]):
+            bad = [i for i in present if not is_date(cells[i], form)]
             fits.append((len(bad), form, bad))
     if not fits:
         return ""
@@ -383,7 +383,7 @@ def form_of_dates(cells: Cells, where: Callable[[int], str]) -> str:
     return form
 
 
-def _is_date(cell: str, form: str) -> bool:
+def is_date(cell: str, form: str) -> bool:
     with suppress(ValueError, OverflowError):
         return bool(date(cell, form))
     return False
@@ -487,7 +487,7 @@ def read_table(
     notes += [note] if note else []
     if copies:
         notes.append(
-            f"{_counted(copies, 'row', 'is a copy', 'are copies')} of earlier rows, so that scores "
+            f"{counted(copies, 'row', 'is a copy', 'are copies')} of earlier rows, so that scores "
             "of left-out rows are too high: their copies were fitted."
         )
     rest = [i for i in range(len(sheet.names)) if i != at]
@@ -519,7 +519,7 @@ def _were(count: int) -> str:
     return "was" if count == 1 else "were"
 
 
-def _counted(count: int, noun: str, one: str = "was", more: str = "were") -> str:
+def counted(count: int, noun: str, one: str = "was", more: str = "were") -> str:
     """Return for example "1 row was" or "3 rows were"."""
     return f"{count} {noun} {one}" if count == 1 else f"{count} {noun}s {more}"
 
@@ -544,7 +544,7 @@ def target_column(sheet: Sheet, target: str | None) -> int:
 def _read_targets(sheet: Sheet, at: int, classes: bool | None) -> tuple[np.ndarray, bool, str]:
     """Return the targets, whether they are labels of classes, and a note or ""."""
     cells = [row[at] for row in sheet.rows]
-    named, where = f"{sheet.path}, column {shown(sheet.names[at])!r},", _places(sheet, at)
+    named, where = f"{sheet.path}, column {shown(sheet.names[at])!r},", places_of(sheet, at)
     values, bad = as_numbers(cells, sheet.comma)
     _refuse_few_words(cells, bad, where)
     if bad and form_of_dates(cells, where):
@@ -556,7 +556,7 @@ def _read_targets(sheet: Sheet, at: int, classes: bool | None) -> tuple[np.ndarr
     if bad and classes is False:
         raise ValueError(f"{where(bad[0])} must be a number, got {shown(cells[bad[0]])!r}.")
     if not bad:
-        _refuse_sizes(values, cells, where)
+        refuse_sizes(values, cells, where)
         _refuse_thousands(cells, sheet.comma, where)
         different = np.unique(values).tolist()
     if len(different) < 2:
@@ -586,7 +586,7 @@ def _read_targets(sheet: Sheet, at: int, classes: bool | None) -> tuple[np.ndarr
     return y, True, note
 
 
-def _places(sheet: Sheet, column: int) -> Callable[[int], str]:
+def places_of(sheet: Sheet, column: int) -> Callable[[int], str]:
     return lambda row: sheet.where(row, column)
 
 
@@ -605,7 +605,7 @@ def _refuse_few_words(cells: Cells, bad: list[int], where: Callable[[int], str])
         )
 
 
-def _refuse_sizes(values: np.ndarray, cells: Cells, where: Callable[[int], str]) -> None:
+def refuse_sizes(values: np.ndarray, cells: Cells, where: Callable[[int], str]) -> None:
     """Refuse infinite numbers, and columns whose fourth powers overflow or vanish."""
     size = np.abs(values)
     if (size > MAX_SIZE).any() or 0 < np.nanmax(size, initial=0.0) < MIN_SIZE:
@@ -644,7 +644,7 @@ def _kinds(sheet: Sheet, notes: list[str]) -> tuple[tuple[Code, ...], tuple[bool
     codes, gaps, why = [], [], dict[str, list[str]]()
     columns = list(zip(*sheet.rows))
     for i, (name, cells) in enumerate(zip(sheet.names, columns)):
-        code, reason, has_gaps = _kind(name, cells, sheet.comma, _places(sheet, i))
+        code, reason, has_gaps = _kind(name, cells, sheet.comma, places_of(sheet, i))
         codes.append(code)
         gaps.append(has_gaps)
         if reason:
@@ -674,7 +674,7 @@ def _kinds(sheet: Sheet, notes: list[str]) -> tuple[tuple[Code, ...], tuple[bool
             f"nor an identifier: {shown(', '.join(sheet.names), 200)}."
         )
     for code, cells in zip(codes, columns):
-        count = len(set(map(_word, cells))) if code.kind == "words" else 0
+        count = len(set(map(word_in, cells))) if code.kind == "words" else 0
         if count > MAX_CATEGORIES:
             notes.append(
                 f"Column {shown(code.name)!r} has {count} different words; the {MAX_CATEGORIES} "
@@ -696,7 +696,7 @@ def _kind(
     _refuse_few_words(cells, bad, where)
     left_out = Code(name)
     if not bad:
-        _refuse_sizes(values, cells, where)
+        refuse_sizes(values, cells, where)
         _refuse_thousands(cells, comma, where)
         present = values[~np.isnan(values)]
         different = np.unique(present)
@@ -715,7 +715,7 @@ def _kind(
         if len(set(days)) < 2:
             return left_out, CONSTANT, False
         return code, "", len(days) < len(cells)
-    counts_of = Counter(map(_word, cells))
+    counts_of = Counter(map(word_in, cells))
     if len(counts_of) < 2:
         return left_out, CONSTANT, False
     if len(counts_of) > max(MIN_ROWS // 2, len(cells) // 2):
@@ -724,6 +724,6 @@ def _kind(
     return Code(name, "words", categories=tuple(sorted(frequent))), "", False
 
 
-def _word(cell: str) -> str:
+def word_in(cell: str) -> str:
     """Return the word in a cell; all gaps are one."""
     return "" if cell.lower() in MISSING else cell

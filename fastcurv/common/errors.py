@@ -631,32 +631,20 @@ def no_attribute(subject: str, kind: str, name: str, owner: Any) -> NoReturn:
     """Raise an AttributeError that suggests the right name: that of another library's name, or the
     closest attribute of `owner`.
     """
-    place = subject, type(owner), name
-    if place not in _hints:
-        _hints[place] = _attribute_hint(subject, name, owner)
-    raise AttributeError(f"{kind} has no attribute {name!r}{_hints[place]}")
-
-
-# by subject, class and name: optional attributes are looked up often, and a search takes 100 us
-_hints: dict[tuple[str, type, str], str] = {}
-
-
-def _attribute_hint(subject: str, name: str, owner: Any) -> str:
-    """Return how the message about a missing attribute ends: with the right name, if one is
-    known.
-    """
     known = FUNCTION_HINTS if subject == "fastcurv" else ATTRIBUTES[subject]
+    hint = "."
     if name in known:
-        return advice(known[name])
-    if subject in UNSEARCHED_SUBJECTS or name.startswith("_"):
-        return "."
-    public = [x for x in dir(owner) if not x.startswith("_")]
-    near = difflib.get_close_matches(name, public, 1)
-    return f". Did you mean {near[0]!r}?" if near else "."
+        hint = advice(known[name])
+    elif not (subject in UNSEARCHED_SUBJECTS or name in OPTIONAL_NAMES or name.startswith("_")):
+        public = [x for x in dir(owner) if not x.startswith("_")]
+        near = difflib.get_close_matches(name, public, 1)
+        hint = f". Did you mean {near[0]!r}?" if near else "."
+    raise AttributeError(f"{kind} has no attribute {name!r}{hint}")
 
 
 # checked for optional attributes often, so without a search
 UNSEARCHED_SUBJECTS = ("objective", "operator")
+OPTIONAL_NAMES = ("n_threads",)  # looked up in the first argument of every proof
 SPECIAL_METHODS = {"__call__": "callable", "__getitem__": "subscriptable"}
 
 

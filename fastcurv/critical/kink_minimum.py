@@ -353,10 +353,8 @@ def _update(
         active, side = np.isnan(gate), np.where(z > 0, 1.0, leak)
         above, beneath = active & (s >= 1), active & (s <= leak)
         crossed = ~active & ~collapsed[l] & (gate != side)
-        enter, idle = (
-            crossed & effective,
-            crossed & ~effective & (np.abs(z) > IDLE_PREACTIVATION_TOL),
-        )
+        enter = crossed & effective
+        idle = crossed & ~effective & (np.abs(z) > IDLE_PREACTIVATION_TOL)
         changed |= bool((above | beneath | enter | idle).any())
         gate[above], gate[beneath], gate[enter], gate[idle] = 1.0, leak, np.nan, side[idle]
         s[enter] = 0.5 * (1 + leak)

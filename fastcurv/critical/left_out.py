@@ -500,7 +500,7 @@ def _left_out(at: _Minimum, exact: bool) -> LeftOut:
             removed = S[rows] @ M / N
             hat[rows] = np.trace(removed, axis1=1, axis2=2)
             remainder = np.eye(d) - removed
-            alone[rows] = ~_are_above(remainder, removed, MIN_REMAINDER)
+            alone[rows] = ~_leaves_definite(removed)
             remainder[alone[rows]] = np.eye(d)
             a[rows] = np.linalg.solve(remainder, first[rows][:, :, None])[:, :, 0] / N
             squares[rows] = np.einsum("ni,nij,nj->n", a[rows], M, a[rows])  # d' H d
@@ -531,13 +531,14 @@ def _left_out(at: _Minimum, exact: bool) -> LeftOut:
     )
 
 
-def _are_above(remainder: Floats, removed: Floats, least: float) -> Any:
-    """Return whether all eigenvalues of each matrix ``I - removed`` are above `least` < 1: those of
-    the Hessian without the row, relative to the Hessian.
+def _leaves_definite(removed: Floats) -> Any:
+    """Return whether all eigenvalues of each ``I - removed``, those of the Hessian without the row
+    relative to the Hessian, are above `MIN_REMAINDER`.
     """
-    above = np.linalg.norm(removed, axis=(1, 2)) < 1 - least  # bounds the eigenvalues of removed
+    above = np.linalg.norm(removed, axis=(1, 2)) < 1 - MIN_REMAINDER  # a bound on the eigenvalues
     rest = np.flatnonzero(~above)
-    above[rest] = np.linalg.eigvals(remainder[rest]).real.min(axis=1) > least
+    remainder = np.eye(removed.shape[1]) - removed[rest]
+    above[rest] = np.linalg.eigvals(remainder).real.min(axis=1) > MIN_REMAINDER
     return above
 
 

@@ -72,6 +72,7 @@ class GradientCheck(Record):
 
 
 def _words(what: str, of: str, errors: Floats, tols: Floats) -> str:
+    """Return a sentence with the error that is largest relative to its tolerance."""
     worst = int(np.argmax(np.where(tols > 0, errors / np.where(tols > 0, tols, 1.0), np.inf)))
     agrees = "agrees" if (errors <= tols).all() else "does not agree"
     return (
@@ -154,9 +155,10 @@ def check_gradient(ob: Any, theta: Any, *, n_directions: int = 8, seed: Any = 0)
             noise = float(np.linalg.norm(g * theta)) * np.finfo(float).eps  # of theta + h v
             found.append(_compared(lambda x: np.array([value_at(ob, x)]), theta, v, slope, noise))
             if H is not None:
+                Hv = H(v)  # from which H.norm is known
                 noise = H.norm * safe_norm(theta) * np.finfo(float).eps
                 curved.append(
-                    _compared(lambda x: as_gradient(ob.gradient(x), x.size), theta, v, H(v), noise)
+                    _compared(lambda x: as_gradient(ob.gradient(x), x.size), theta, v, Hv, noise)
                 )
     errors, tols = np.array(found).T
     hessian_errors, hessian_tols = np.array(curved).reshape(-1, 2).T
@@ -177,10 +179,9 @@ def _compared(
         size = max(safe_norm(above), safe_norm(below))
         rounding.append((value_rounding(size, np.float64) + noise) / h)
     truncation = [safe_norm(b - a) for a, b in zip(differences, differences[1:])]
-    total = np.array(truncation) + np.array(rounding[1:])
-    total = np.where(np.isfinite(total), total, np.inf)
-    best = int(np.argmin(total))
-    if total[best] == np.inf or not np.isfinite(derivative).all():
+    total = np.add(truncation, rounding[1:])
+    best = int(np.argmin(np.where(np.isfinite(total), total, np.inf)))
+    if not np.isfinite(total[best]) or not np.isfinite(derivative).all():
         raise ValueError(
             "theta must be a point near which values and derivatives are finite, got infinity or "
             "NaN. Choose a theta of smaller parameters."

@@ -33,7 +33,7 @@ from .run import (
 )
 
 MAX_IDLE_ITERATIONS = 50  # iterations of a second-order method without progress that end the run
-MAX_THRIFTY_ITERATIONS = 10  # the same, after which steps are computed without thrift
+MAX_THRIFTY_ITERATIONS = 10  # iterations without progress after which steps spare no products
 # share of the fall so far that is too little to go on for, in `MAX_IDLE_ITERATIONS` iterations, ...
 NEGLIGIBLE_DECREASE = 1e-6
 # ... where the loss is so little above its lower bound, as a share of the start's

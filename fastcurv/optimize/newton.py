@@ -96,7 +96,7 @@ class _KrylovMethod(Method):
     @cached_property
     def krylov_steps(self) -> NewtonSteps:
         """Make what takes the steps, kept for the run."""
-        return NewtonSteps(self.run, self.space, self.forcing, self.thrift)
+        return NewtonSteps(self.run, self.space, self.forcing)
 
     def open_space(self) -> None:
         run, others = self.run, [] if self.last is None else [self.last]

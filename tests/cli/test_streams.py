@@ -598,6 +598,8 @@ class Press:
         if name == {!r}:
             os.kill(os.getpid(), signal.SIGINT)
 sys.meta_path.insert(0, Press())
+"""
+BY_SCRIPT = """
 sys.argv = ["fastcurv", "train", "data.csv"]
 from fastcurv_command import main
 sys.exit(main())
@@ -606,10 +608,18 @@ sys.exit(main())
 
 @posix
 @pytest.mark.parametrize("module", ["numpy", "scipy.linalg", "fastcurv.cli.commands"])
-def test_ctrl_c_during_imports_prints_no_traceback(module):
+@pytest.mark.parametrize("way", ["script", "module"])
+def test_ctrl_c_during_imports_prints_no_traceback(module, way, tmp_path):
     """The process ends by the signal, which shells report as 130, or returns 130."""
+    code, command = INTERRUPTED.format(module), [sys.executable]
+    if way == "script":
+        command += ["-c", code + BY_SCRIPT]
+    else:  # Python runs sitecustomize before it imports the package that -m names
+        (tmp_path / "sitecustomize.py").write_text(code)
+        command += ["-m", "fastcurv", "train", "data.csv"]
+    paths = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
     run = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED.format(module)], capture_output=True, text=True
+        command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": paths}
     )
     assert run.returncode in (-signal.SIGINT, 130), run
     assert run.stdout == "" and run.stderr in ("", "fastcurv train: interrupted\n")

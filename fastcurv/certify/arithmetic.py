@@ -29,16 +29,18 @@ from ..common.runtime import check_time
 from ..common.vectors import safe_norm, safe_norms
 from ..structure.tables import ACTIVATIONS
 
-# error of phi, phi', phi'' and of the terms of a loss row, in roundings: at most 10 were measured
+# bound on the errors of phi, phi', phi'' and of the terms of a loss row, in units of roundoff; the
+# largest measured error is 10
 ELEMENTARY_ULPS = 16.0
-# absolute error of saturated phi, phi', phi'', which may be flushed to 0, in smallest normal
-# numbers (gelu: n(t) t^2 at its end)
+# bound on the absolute error of saturated phi, phi', phi'', which may be flushed to 0, in smallest
+# normal numbers; the tail of gelu'' needs this many
 UNDERFLOW_FACTOR = 4096.0
 TINY, ETA = float(np.finfo(float).tiny), float(np.finfo(float).smallest_subnormal)
 EPS = float(np.finfo(float).eps)
-# for the rounding of the bounds themselves: products of few numbers, sums of at most 1e5 squares
+# factor above the rounding errors of the bounds themselves: products of few numbers and sums of at
+# most 1e5 squares
 ROUND_UP = 1 + 1e-9
-# size above which no product has underflowed, nor has the roundoff times it
+# magnitude above which neither a product nor its roundoff has underflowed
 NO_UNDERFLOW_MIN = 1e-290
 
 
@@ -132,7 +134,7 @@ def gram_bound(G: Floats) -> float:
     return size * slack * float(_power_norms(G, 4))
 
 
-MAX_GRAM_BYTES = 1 << 27  # size of a Gram matrix, and of the rows kept until it can be computed
+MAX_GRAM_BYTES = 1 << 27  # maximum size of a Gram matrix and of the rows kept until it is computed
 
 
 class Gram:
@@ -250,12 +252,14 @@ class Arithmetic:
         self.sums = _engine.summation("blas" if self.own else self.kernels, np.dtype(dtype).name)
         self.N, self.chunk = N, min(int(layout["chunk"]), max(N, int(layout.get("rows", 0))))
         self.panel, self.groups = int(layout["panel"]), int(layout["groups"])
-        # panels that share lines evenly may be one more than rows over those of the longest
+        # Panels that are aligned to cache lines may be one more than the rows divided by the panel
+        # length.
         self.panels = max(int(layout.get("panels", 0)), -(-self.chunk // max(1, self.panel)))
         self.elementary = self.u * (4 if self.own else 1) * ELEMENTARY_ULPS
-        # gamma of sums and of means over all rows (batch normalisation), set by `ErrorPass`
+        # roundoff factors gamma of sums and of means over all rows (batch normalisation), set by
+        # `ErrorPass`
         self.rows_gamma = self.mean_gamma = np.inf
-        self.overflow = False  # whether a number may have overflowed
+        self.overflow = False  # True if a number may have overflowed
 
     def gamma(self, k: float) -> float:
         """Return ``k u / (1 - k u)``, the bound for k successive roundings, in any order."""
@@ -265,7 +269,8 @@ class Arithmetic:
         """Return how many roundings a number passes through in a sum of `terms` matrix products of
         inner dimension k, one more for a number that the sum is added to.
         """
-        if self.own:  # one BLAS product for each term, then their sum
+        # BLAS computes one product for each term; the products are added afterwards.
+        if self.own:
             return k + terms + 2
         most = int(self.sums["slice"])
         if not most:
@@ -299,7 +304,8 @@ class Arithmetic:
         """Return the roundings in the weights' part of gradient and product, ``rdelta' a + delta'
         ra``, of `terms` such products.
         """
-        if self.sums["from_c"] and not self.own:  # each sum is added to the last one, in place
+        # The kernel adds each product to the running sum in place.
+        if self.sums["from_c"] and not self.own:
             return terms * self.N + self.partial_sums() + 1
         return self.depth(self.panel or self.chunk, terms) + self.partial_sums()
 
@@ -507,13 +513,16 @@ class Phi:
             here = 2 * u * np.abs(a) * bent + r.eta * (bent & (p > 0) & moves)
             dp = Err(crossing * row.kink + 2 * u * p * bent)
         else:
-            at_kink = (np.abs(z.x) <= t) & (row.kink > 0)  # no bound there but those of either side
+            # True where z may be at a kink, where only one-sided bounds on phi'' exist
+            at_kink = (np.abs(z.x) <= t) & (row.kink > 0)
             S2, S3 = (np.where(at_kink, row.bend, x) for x in row.envelope(z.x, t)[1:])
             floor = np.where(np.abs(z.x) > 1, UNDERFLOW_FACTOR * r.tiny, r.eta)
-            # these kernels compute exp(-z z / 2) directly, whose relative error grows with z z
+            # The reference and NumPy kernels compute exp(-z z / 2) directly; the relative error
+            # grows with z z.
             plain = row.gaussian and r.kernels in ("reference", "numpy")
             c = r.elementary * (1 + z.x * z.x if plain else 1)
-            if row.given is not None:  # asked in float64, rounded once
+            # User-defined functions are evaluated in float64 and rounded once.
+            if row.given is not None:
                 c = row.given.error(z.x, (a, p, q), EPS) / sizes[0] + 2 * u
             here, curve = (c * sizes[0] + floor) * (moves | (a != 0)), 0.5 * t * S2
             off = c * sizes[1]
@@ -553,7 +562,8 @@ class Sums:
         self.B, self.value = np.zeros((2, *shape))
         self.b, self.b_value = np.zeros((2, shape[0]))
         self.local = self.b_local = self.b_rows = 0.0
-        # with the errors of x, then of y, the norms of all rows bound a sum of the other's
+        # bounds on the spectral norms of (x, y) over all rows; each multiplies the row errors of
+        # the other factor
         self.spectral = {"a": (spectral_a, np.inf), "ra": (np.inf, spectral_d)}
         self.terms: dict[str, Floats] = {}
         self.scales: tuple[Num, ...] = ()

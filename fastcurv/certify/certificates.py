@@ -49,7 +49,7 @@ class Certificates(ReadOnly):
     (array([0.]), True, 0.0)
     """
 
-    growth = 1.0  # for the rounding of sums of bounds
+    growth = 1.0  # factor on sums of bounds that covers their rounding errors
 
     objective: Any
 
@@ -143,7 +143,8 @@ class Certificates(ReadOnly):
         of the largest parameter.
         """
         ob, at = self.objective, checked_theta(self.objective, theta)
-        # in float32 several times that rounding: the products see the kinks of their own rounded z
+        # In float32 the products see the kinks of their own rounded z, so four roundings are
+        # allowed.
         eps, several = float(np.finfo(ob.model.dtype).eps), ob.model.dtype == np.float32
         size = float(np.linalg.norm(at, None if several else np.inf)) if at.size else 0.0
         least = (4 if several else 1) * eps * max(eps, size) if np.any(ob.l2) else 0.0
@@ -269,7 +270,7 @@ def norm_kinks(ob: Any, theta: Floats, least: float) -> int:
         reach = np.abs(below) @ (np.abs(W) + least).T
         (gamma, beta), (h, s) = norms[layer], normalise(below @ W.T)
         mean, square = reach.mean(axis=0), np.sqrt((reach**2).mean(axis=0))
-        # the sizes of the terms that gamma (z - mean) s + beta is computed from
+        # bounds on the terms whose sum is gamma (z - mean) s + beta
         reach = np.abs(gamma) * s * (reach + mean + 2 * np.abs(h) * square) + np.abs(beta)
         off = 4 * (layer + 1) * (W.shape[1] + 2) * eps * reach + least * (reach > 0)
         count += int((np.abs(z) <= off).sum()) if ACTIVATIONS[name].kink else 0

@@ -119,9 +119,9 @@ class Columns:
         self.r, self.L = R.arithmetic, len(R.W)
         self.abs_norms = [spectral_norm_bound(W.abs) for W in R.W]
         self.gammas = [self.r.gamma(self.r.depth(max(W.A.shape), 2) + 2) for W in R.W]
-        # off[l][j], (units, inputs): error bounds of part j (the weights of layer j, or of the
-        # biases of layer j - L) of the columns of layer l's weights; off_b: of the columns of its
-        # biases
+        # off[l][j] (units, inputs) bounds the errors in part j of the columns of layer l's weights;
+        # part j holds the weights of layer j, or for j >= L the biases of layer j - L. off_b does
+        # so for the columns of layer l's biases.
         self.off = [np.zeros((2 * self.L, *W.A.shape)) for W in R.W]
         self.off_b = [np.zeros((2 * self.L, len(W.A))) for W in R.W]
         for s in R.states() if gather else ():
@@ -223,9 +223,9 @@ class Columns:
         """
         R, last, like = self.R, self.L - 1, np.zeros(s.d[l].x.shape)
         self.peak = like + 1.0
-        z = NormBound.impulse(like + 1.0, like + self.gammas[l])  # rz of the unit
+        z = NormBound.impulse(like + 1.0, like + self.gammas[l])  # rz for a unit step in the bias
         rz: list[NormBound | None] = [None] * self.L
-        ra: list[NormBound | None] = [None] * self.L  # below each layer
+        ra: list[NormBound | None] = [None] * self.L  # ra at the input of each layer
         chain = Chain(s.kappa, NormBound.__mul__)
         for m in range(l, last):
             rz[m], below = z, ra[m]
@@ -286,7 +286,8 @@ class Columns:
             parts[self.L + m] = self.rounded(NormBound(rd.size, rd.error), biases)
             if m == 0:
                 break
-            # rdelta of one unit alone: the backward impulse
+            # At the top layer rdelta is nonzero for one unit only, so norms of single rows of W
+            # suffice.
             single = re is not None and m == top
             lower = self.times_weights(rd, m, R.W[m].rows if single else None)
             if R.skips[m] and re is not None:

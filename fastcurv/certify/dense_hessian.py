@@ -268,13 +268,13 @@ class EnclosedHessian:
         self.gamma = gamma_of(min(self.step, N) + slabs_of_all + 16)
         n = self.starts[-1]
         self.A = np.zeros((n, n))
-        # bounds on the errors of blocks: of S by the inputs of l and m, of K by the inputs of l and
-        # the units of m
+        # Error bounds by pair of layers (l, m): of_S (inputs of l, inputs of m) for S, of_K (inputs
+        # of l, units of m) for K.
         self.of_S: dict[Any, Any] = defaultdict(float)
         self.of_K: dict[Any, Any] = defaultdict(float)
         self.sums: dict[Any, Any] = defaultdict(float)
         self.moved: dict[Any, Any] = defaultdict(float)
-        self.weight = 1.0  # factor on the underflow in a product, over all rows
+        self.weight = 1.0  # number of rows times the underflow bound of one product
         with np.errstate(all="ignore"):
             for s in passes.states():
                 loss = loss_hessians(s)
@@ -297,7 +297,8 @@ class EnclosedHessian:
         self.sums[l, m] += S.x.reshape(rows, -1).T @ _pairs(a, b)
         if K is None or not self.curved:
             return
-        if m == l + 1:  # K is diagonal
+        # K is diagonal for adjacent layers.
+        if m == l + 1:
             self.moved[l, m] += a.T @ _pairs(d, np.einsum("nii->ni", K.x))
         else:
             self.moved[l, m] += _pairs(a, d).T @ K.x.reshape(rows, -1)
@@ -318,7 +319,8 @@ class EnclosedHessian:
             found = sums[np.maximum(unit, unit.T)[:, :, None, None], at]
         else:
             found = sums.reshape(o, p, w, v)
-        found = found.transpose(0, 2, 1, 3)  # i, p, j, q
+        # axes: unit i and input p of layer l, unit j and input q of layer m
+        found = found.transpose(0, 2, 1, 3)
         more = self.moved.pop((l, m), None)
         if more is not None and m == l + 1:
             each = more.reshape(w, p, o)
@@ -368,7 +370,7 @@ class EnclosedHessian:
         sides = [np.zeros((o, k + self.bias)) for o, k in self.shapes]
         for (l, m), E in self.of_S.items():
             o, k = self.shapes[m]
-            both = 2**0.5 if l == m else 1.0  # one half mirrors the other
+            both = 2**0.5 if l == m else 1.0  # factor for the mirrored half of a symmetric block
             moved = self.of_K.get((l, m), np.zeros((len(E), o)))
             sides[l] = np.hypot(sides[l], (both * norms(E) + norms(moved))[:, 0])
             if l != m:
@@ -418,7 +420,7 @@ class EnclosedHessian:
         """Return a bound on ``||D E D||_F`` for the error E of A, ``D = diag(scale)`` or I."""
         d = np.ones(len(self.A)) if scale is None else np.asarray(scale, dtype=float)
         units = layers_of(self.passes.ob.model, d)
-        most = [  # over all units, by inputs
+        most = [  # maximum scale of each input over all units
             W.max(axis=0) if b is None else np.append(W.max(axis=0), b.max()) for W, b in units
         ]
         each = dict.fromkeys(self.of_S, 0.0)
@@ -495,7 +497,8 @@ def _bounds(R: ErrorPass, a: Floats, da: Floats, D: Floats, dd: Floats) -> Float
     e = (scaled(A + da[:, 0], dd) + scaled(da[:, 0], d)).ravel()
     gamma = R.arithmetic.gamma(a.shape[1] + D.shape[2] + 6)
     nx, ne = norm(x), norm(e)
-    lost = D.shape[2] * ETA * norm(A) * np.sqrt(len(D)) * np.tile(A, len(D))  # in D D', then A A'
+    # `lost` bounds the effect of underflow in D D' and in A A'.
+    lost = D.shape[2] * ETA * norm(A) * np.sqrt(len(D)) * np.tile(A, len(D))
     return np.asarray((nx + ne) * e + ne * x + gamma * (nx + ne) * (x + e) + lost)
 
 
@@ -555,7 +558,7 @@ def _entropy_rows(loss: LossRows) -> Any:
     h, dh = np.sqrt(loss.h), _root_error(loss.h, loss.dh, u)
     t, dt, T = (x[at, top][:, None] for x in (s, ds, S))
     for k in range(d - 1):
-        j = k + (k >= top)  # (rows,)
+        j = k + (k >= top)  # class of column k in each row (rows,)
         sj, dj, Sj = (x[at, j][:, None] for x in (s, ds, S))
         unit = np.arange(d) == j[:, None]
         column = unit * s - s * s * sj / (1 + t)

@@ -53,12 +53,13 @@ from .arithmetic import ETA, norm, norms
 from .columns import norm_passes
 from .passes import ErrorPass
 
-ROUND_UP = 1 + 1e-6  # exceeds the rounding errors of the bounds themselves
-BLOCK_COLUMNS = 64  # columns multiplied at a time
-# singular values up to this times max(shape) eps times the largest are dropped
+ROUND_UP = 1 + 1e-6  # factor above the rounding errors of the bounds themselves
+BLOCK_COLUMNS = 64  # number of columns multiplied at a time
+# Singular values up to this factor times max(shape) eps times the largest one are dropped.
 RANK_TOL_FACTOR = 4.0
-MAX_RANK_RATIO = 2  # times `most`: above this estimate of the coordinates, no ranks are computed
-MAX_BASES_BYTES = 1 << 28  # bytes of one layer's bases
+# Ranks are not computed if the estimated dimension exceeds `most` by more than this factor.
+MAX_RANK_RATIO = 2
+MAX_BASES_BYTES = 1 << 28  # maximum size of the bases of one layer
 
 
 def _basis(A: Floats, whole: bool) -> tuple[Floats, Floats]:
@@ -265,8 +266,9 @@ class RangeBounds(InLayers, ReadOnly):
         if not (f < 0.1 and np.isfinite(P).all()):
             return Enclosed(P, bounds, np.inf)
         size = norm(P) + norm(bounds) + self.rest + self.leak
-        size *= 2 * ROUND_UP  # >= ||H||
-        bounds += 4 * UNIT_ROUNDOFF * size  # u q' is rounded
+        size *= 2 * ROUND_UP  # upper bound on ||H||
+        # The rank-one terms u q' are rounded.
+        bounds += 4 * UNIT_ROUNDOFF * size
         return Enclosed(P, bounds, ((2 * f + f * f) * size + 2 * self.leak) * ROUND_UP)
 
     def outside(self, seed: int = 0) -> Floats:

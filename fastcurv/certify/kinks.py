@@ -57,7 +57,8 @@ from .precise import Bend, Bounded, Precise, decayed, pair
 # to rounding.
 
 Arrays = list[NDArray[Any]]
-COMPLEX_STEP = 1e-150  # length of a complex step: its square is far below any rounding
+# length of a complex step, whose square is far below the rounding error
+COMPLEX_STEP = 1e-150
 
 
 class ReluRows:
@@ -218,7 +219,9 @@ class Smooth:
     """
 
     rows: ReluRows
-    passes: Callable[..., tuple[Any, NDArray[Any], Arrays, Arrays]]  # value, gradient, and by layer
+    # The callable returns the values, the gradients, z of every layer and phi' (or e) of every
+    # layer.
+    passes: Callable[..., tuple[Any, NDArray[Any], Arrays, Arrays]]
 
     def value_and_gradient(self, point: Floats) -> tuple[float, Floats]:
         value, g, *_ = self.passes(np.asarray(point, dtype=float))
@@ -244,7 +247,8 @@ class Smoothed(Smooth):
 
     def __init__(self, rows: ReluRows, width: float) -> None:
         self.rows, self.width, self.n_params = rows, float(width), len(rows.l2)
-        self.cost = self.n_params * len(self.rows.X) * sum(self.rows.sizes)  # of a Hessian
+        # estimated cost of a Hessian
+        self.cost = self.n_params * len(self.rows.X) * sum(self.rows.sizes)
 
     def passes(self, point: NDArray[Any]) -> tuple[Any, NDArray[Any], Arrays, Arrays]:
         """Return value, gradient, z of every layer, phi' of every hidden one."""
@@ -308,8 +312,8 @@ def by_complex_steps(gradient: Any, point: Floats, size: int) -> Floats:
 # across the orbit, the loss of the transformed family is at least that of the split unit, and the
 # point is a minimum, one of its family.
 
-MIN_COPY_SHARE = 0.2  # least share of a family's weight for a copy made from a collapsed unit
-MAX_COPY_SINE = 1e-6  # sine of the angle below which two units are taken for copies
+MIN_COPY_SHARE = 0.2  # minimum share of a family's weight for a copy made from a collapsed unit
+MAX_COPY_SINE = 1e-6  # sine of the angle below which two units count as copies of each other
 
 Units = list[NDArray[np.intp]]
 
@@ -402,7 +406,7 @@ class Copies:
 
 
 EPS = float(np.finfo(np.float64).eps)
-ROUND_UP = 1 + 1e-9  # more than the rounding of the scalar recursions below
+ROUND_UP = 1 + 1e-9  # factor above the rounding errors of the scalar recursions below
 CROSS_TERM_FACTOR = 2 / 3**0.5
 
 
@@ -519,8 +523,6 @@ class SmoothPiece(Smooth):
         bent = [(e * z)[..., active] for e, z, active in zip(es, zs, self.active)]
         value = terms.sum(axis=(-1, -2)) + 0.5 * (l2 * theta**2).sum(axis=-1)
         return value, np.concatenate([g + l2 * theta, *bent], axis=-1), zs, es
-
-    # bounds
 
     def precise_gradient(self, point: Floats) -> tuple[Floats, Floats]:
         """Return the gradient from passes of some 100 bits (`fastcurv.certify.precise`), and bounds
@@ -665,7 +667,8 @@ class SmoothPiece(Smooth):
         d, gates, x = self._neighbourhood(point, l)
         least = float(self.rows.l2.min())
         if float(self.rows.l2.max()) != least:
-            return -np.inf  # biases and weights have different decay
+            # The argument needs equal weight decay on the biases and the weights.
+            return -np.inf
         rounding = 1e-13 * float(np.linalg.norm(d) * np.linalg.norm(x) + 1)
         gains = [
             float(svdvals((d * gates[:, i : i + 1]).T @ x)[1])

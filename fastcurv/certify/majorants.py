@@ -57,7 +57,7 @@ from .arithmetic import (
 from .passes import Passes, State, checked_theta, passes_at
 
 CROSS_TERM_FACTOR = 2 / math.sqrt(3)
-WeightUnits = list[tuple[Floats, Any]]  # a unit for every number of W and b, layer by layer
+WeightUnits = list[tuple[Floats, Any]]  # length units of the entries of W and b, layer by layer
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def propagate(passes: Passes, s: State, rho: float, units: WeightUnits | None = 
         if l == len(passes.W) - 1:
             continue
         Z1, Z2, Z3 = Z1 * ROUND_UP, Z2 * ROUND_UP, Z3 * ROUND_UP
-        # a unit depends on its own row of W only
+        # The output of a unit depends on its own row of W only.
         each = np.hypot((W.rows + row) * A1, v) * ROUND_UP
         reach = s.z[l].dx.E + rho * each
         reaches.append(reach)
@@ -202,14 +202,14 @@ def loss_bounds(passes: Passes, s: State, move: Floats) -> tuple[Floats, Floats,
         c2, c3 = 2 * f, 0 * f
     elif link == "given":
         c2, c3 = (x * ROUND_UP + TINY for x in s.loss.most(move))
-    elif link == "sigmoid":  # |s''| <= s'
+    elif link == "sigmoid":  # |s''| <= s' for the sigmoid s
         near = np.maximum(np.abs(z.x) - z.dx.E - move, 0.0)
         c2 = _product(f, bell(near).max(axis=1, keepdims=True) + TINY) * ROUND_UP
         c3 = np.minimum(c2, LOSSES[passes.ob.loss].bends[1] * f)
     else:
-        # p (1 - p) changes by the factor exp(sqrt(2) ||dz||) at most, as the odds of a class do;
-        # the variance of unit vectors' entries is below 1/2, their third moment below sqrt(2)
-        # variances and below 0.2722
+        # By the odds of the classes, p (1 - p) changes at most by the factor exp(sqrt(2) ||dz||).
+        # Along unit vectors the variance is below 1/2, and the third moment is below both 0.2722
+        # and sqrt(2) times the variance.
         T = np.abs(s.loss.h) * ROUND_UP + TINY
         spread = s.loss.bend * np.exp(np.minimum(math.sqrt(2) * (z.dx.nu + move), 700.0)) * ROUND_UP
         c2 = _product(T, np.minimum(0.5, spread + 1e-300))
@@ -237,7 +237,8 @@ class Signs:
     on_kinks: list[NDArray[np.bool_]]
 
 
-DEFAULT_ROUNDINGS = 64  # roundings of the numbers behind a z whose error is not bounded
+# rounding errors assumed in a z whose error has no proved bound, in units of roundoff
+DEFAULT_ROUNDINGS = 64
 
 
 def signs(ob: Any, theta: ArrayLike, *radii: float, rounding: bool = False) -> list[Signs]:
@@ -264,11 +265,13 @@ def signs(ob: Any, theta: ArrayLike, *radii: float, rounding: bool = False) -> l
                 b = propagate(passes, s, radius)
                 for l, row in enumerate(rows):
                     reach = b.reach[l] + (rounded(passes, s, l) if rounding else 0.0)
-                    if measured:  # nothing bounds what layers above a given one are off by
+                    # Above a layer with a user-defined activation, no proved bound on z exists.
+                    if measured:
                         reach = np.where(
                             reach < np.inf, reach, DEFAULT_ROUNDINGS * rounded(passes, s, l)
                         )
-                    here = ~(np.abs(s.z[l].x) > reach)  # NaN, where bounds overflow, is near
+                    # A bound that overflows to NaN counts as near a kink.
+                    here = ~(np.abs(s.z[l].x) > reach)
                     near = here & (row.kink > 0) & b.moves[l] & counts
                     count[i] += int(near.sum())
                     on_kinks[i][l] |= near.any(axis=0)
@@ -353,7 +356,8 @@ def residual_bounds(ob: Any, theta: ArrayLike, radius: float) -> ResidualBounds 
         return None
     passes = passes_at(ob, checked_theta(ob, theta))
     rows, total = rows_once(ob)
-    roots = np.sqrt(total / divisor_of(passes.ob))[:, None]  # any scale > 0 has the same R = 0
+    # Whether R = 0 does not depend on the scale, provided that it is positive.
+    roots = np.sqrt(total / divisor_of(passes.ob))[:, None]
     bend = error = 0.0
     residuals = [np.zeros(0)]
     with np.errstate(all="ignore"):
@@ -418,12 +422,14 @@ def residual_bounds(ob: Any, theta: ArrayLike, radius: float) -> ResidualBounds 
 Reaches = dict[tuple[int, int], Floats]
 
 
-MAX_SPECTRAL_WIDTH = 1024  # inputs of a layer above which Frobenius norms replace spectral ones
-MAX_UNIT_BLOCK = 256  # largest block of a hidden unit whose eigenvalues are computed
-MAX_BLOCKS_BYTES = 1 << 25  # size of the blocks of hidden units that are bounded together
-# hidden units whose eigenvalues are computed wherever their norms leave it open ...
+# number of inputs of a layer above which Frobenius norms replace spectral norms
+MAX_SPECTRAL_WIDTH = 1024
+MAX_UNIT_BLOCK = 256  # size of the largest block of a hidden unit whose eigenvalues are computed
+MAX_BLOCKS_BYTES = 1 << 25  # size of the stack of hidden units' blocks that are bounded together
+# number of hidden units whose eigenvalues are all computed if norms do not decide
 MAX_EXACT_UNITS = 64
-# ... and for more, by how much their norms must exceed the largest bound found
+# Among more hidden units, eigenvalues are computed if the norm exceeds the largest bound by this
+# factor.
 CANDIDATE_RATIO = 1.02
 
 
@@ -588,7 +594,8 @@ def layer_gains(passes: Passes, s: State) -> tuple[Reaches, Reaches]:
                 A, below = passes.W[m].A, len(passes.W[k].A)
                 size = slope[k] if K is None else stack_norms(K)
                 WK = A * diagonal[:, None, :] if K is None else A @ K
-                err = err + 4 * EPS * max(*A.shape, below) ** 2 * size  # W K is rounded
+                # This term bounds the rounding error of W K.
+                err = err + 4 * EPS * max(*A.shape, below) ** 2 * size
                 if most is not None:
                     c_z[m, k] = np.minimum(
                         c_z[m, k], stack_norms(down[m][:, :, None] * WK) + most * err
@@ -677,7 +684,8 @@ def _bounds_of_units(delta: Floats, slope: Floats, bend: Floats, X1: Floats, x: 
         part = slice(first, first + step)
         outer = (slope[:, part].T[:, None] * delta.T).reshape(-1, N) @ X1
         C[part] = stack_norms(outer.reshape(-1, m, X1.shape[1]), 5)[:, 0]
-    norm = 0.5 * curved + np.hypot(0.5 * curved, C + ETA * m * x.sum())  # outer may underflow
+    # The term in ETA bounds the effect of underflow in `outer`.
+    norm = 0.5 * curved + np.hypot(0.5 * curved, C + ETA * m * x.sum())
     return np.asarray(_slack(delta, slope, bend, X1, x) + norm)
 
 
@@ -741,7 +749,8 @@ def ray_to_infimum(ob: Any, theta: ArrayLike) -> Floats | None:
     if LOSSES[ob.loss].attained or loss_lower_bound(ob) < 0:
         return None
     along, direction = bias_direction(ob, *target_directions(ob)), last_layer(ob, at)
-    nothing = ob.sample_weight is not None and not np.any(ob.sample_weight)  # 0 everywhere
+    # True if all sample weights are 0
+    nothing = ob.sample_weight is not None and not np.any(ob.sample_weight)
     if along is not None or nothing or decayed(ob, direction):
         return along
     return direction if classified(ob, at) else None
@@ -813,7 +822,8 @@ def last_layer(ob: Any, at: Floats) -> Floats:
     last = sum(part.size for part in layers_of(ob.model, at)[-1] if part is not None)
     direction = np.where(np.arange(len(at)) < len(at) - last, 0.0, at)
     with np.errstate(invalid="ignore"):
-        direction = direction / np.abs(direction).max()  # so that squares do not overflow
+        # Scaling by the largest entry prevents overflow of the squares.
+        direction = direction / np.abs(direction).max()
         return np.asarray(direction / np.linalg.norm(direction))
 
 

@@ -137,7 +137,7 @@ class State:
         self.d: list[Any] = [None] * len(R.W)
         self.eq: list[Num | None] = [None] * len(R.W)
         self.kappa: dict[tuple[int, int], Floats] | None = {} if R.joint else None
-        self.forward(R)  # R keeps the state, and so the state does not keep R
+        self.forward(R)  # R is not stored, because R holds its states
         self.backward()
 
     def forward(self, R: Any) -> None:
@@ -173,7 +173,7 @@ class State:
                 off_above = scaled(off_above, top) + above[0].size * ETA
             products[i] = (above + K, off_above + off) if skip else (above, off_above)
             self.kappa[i, l + 1] = stack_norms(products[i][0]) + products[i][1]
-        if l + 2 < len(R.W):  # there are hidden layers above
+        if l + 2 < len(R.W):
             products[l + 1] = np.eye(len(W.A))[None], np.zeros((1, 1))
 
     def backward(self) -> None:
@@ -215,7 +215,8 @@ class LossRows:
     """
 
     d: Num
-    # Num, for losses of entries; else (rows, 1), of coupled outputs (rows, d, d), with errors dh
+    # Second derivatives of the loss: Num if the loss is a sum over outputs, otherwise arrays of
+    # shape (rows, 1) or, for coupled outputs, (rows, d, d) with errors `dh`.
     h: Any
     dh: Floats
     p: Floats
@@ -225,7 +226,7 @@ class LossRows:
     off: np.ndarray
     dp: np.ndarray
     bend: Any
-    bounds: Any  # of a given loss: the loss, outputs and targets
+    bounds: Any  # loss, outputs and targets of a user-defined loss
 
     def __init__(self, ob: Any, y: NDArray[Any], rows: slice, z: Num) -> None:
         self.row, self.r, y, weight = LOSSES[ob.loss], z.r, y[rows], ob.sample_weight
@@ -288,7 +289,7 @@ class LossRows:
         self.p = e * share
         self.off = np.where(self.top, 0, self.p)
         E = self._centred(dz.E)
-        # NumPy rounds z - top before exp
+        # Both summands bound the rounding of exp; NumPy rounds z - top before it.
         local = r.gamma(m + 1000 if r.own else m + 2 * ELEMENTARY_ULPS)
         moved = (
             np.exp(np.minimum(4 * widest, 700.0))
@@ -301,9 +302,9 @@ class LossRows:
         others = np.where(self.top, 0, np.abs(y)).sum(axis=1, keepdims=True)
         size_d = np.where(self.tie & self.near, 2 * size, size * self.p + np.abs(y))
         size_d = np.where(self.top, others + size * S * share, size_d)
-        self.dh = self.f * size * (local + self.uf)  # (rows, 1)
+        self.dh = self.f * size * (local + self.uf)  # shape (rows, 1)
         p_top = np.where(first, S * share, 1 - self.p)
-        # Gershgorin: >= ||diag p - p p'||
+        # By Gershgorin's theorem this bounds ||diag p - p p'||.
         self.bend = np.minimum((2 * self.p * p_top).max(axis=1, keepdims=True), 0.5)
         grown = np.where(widest < 20, np.exp(np.minimum(4 * widest, 80)) * self.bend, 0.5)
         whole = scaled(self.f, np.abs(T))
@@ -405,7 +406,7 @@ class LossRows:
         E = np.where(self.top, 0, E + r.u * (size + E))
         sums = np.where(self.top, 0, P * E + self.dp * size + r.gamma(m + 1) * P * (size + E))
         sums = sums.sum(axis=1, keepdims=True) + m * r.eta
-        whole = np.abs(w) + E + sums  # s p is made first, and may underflow
+        whole = np.abs(w) + E + sums  # bounds the intermediate s p, which may underflow
         found = s * P * (E + sums + 4 * r.u * whole) + 4 * r.eta * (1 + whole)
         found += (s * self.dp + self.dh * self.p) * np.abs(w)
         return np.where(whole + size < r.max / 4, found, np.inf)
@@ -436,7 +437,7 @@ class LossRows:
             B = np.abs(self.h.x).max(axis=1, keepdims=True)
             return B, self.h.dx.E.max(axis=1, keepdims=True) + 2 * r.u * B + r.eta
         m, first = self.p.shape[1], np.arange(self.p.shape[1]) == self.p.argmax(axis=1)[:, None]
-        root = math.sqrt(2.0)  # |rz_j - rz_k| <= sqrt(2) ||rz||
+        root = math.sqrt(2.0)  # as |rz_j - rz_k| <= sqrt(2) ||rz||
         size = np.where(first, 0.0, root) + np.where(self.tie, root, 0.0)
         others = root * np.where(first, 0.0, self.p).sum(axis=1, keepdims=True)
         own = self._r_entropy(size, np.where(first, others, root + others), 0.0)
@@ -465,10 +466,12 @@ class LossRows:
 
 CURVATURE_KINDS = ("hessian", "ggn", "fisher")
 CHUNK_BYTES = 1 << 25  # size of the state of one chunk of rows
-MAX_KEPT_STATE_BYTES = 1 << 27  # largest state of all rows that is kept for the next vector
-# For a large theta both limits are these multiples of its size, because a chunk reads all weights.
+# size of the largest state of all rows that is kept for the next vector
+MAX_KEPT_STATE_BYTES = 1 << 27
+# For a large theta both limits are these multiples of the size of theta, because each chunk reads
+# all weights.
 CHUNK_SIZE_IN_THETAS, KEPT_STATE_SIZE_IN_THETAS = 4, 8
-MAX_JOINT_FLOPS = 1 << 30  # work up to which products of layers are computed for every row
+MAX_JOINT_FLOPS = 1 << 30  # work up to which the products of layers are computed for every row
 
 
 class ErrorPass:
@@ -613,7 +616,8 @@ class ErrorPass:
         r = self.arithmetic
         weights = r.gamma(r.over_rows(terms))
         sums.add("a", d, s.a[l], weights)
-        if s.norm[l] is None:  # else the sum for beta takes its place
+        # With batch normalisation, the sum for beta replaces the sum for the bias.
+        if s.norm[l] is None:
             sums.add_rows(d, r.gamma(r.over_columns()))
         if ra is not None:
             sums.add("ra", s.d[l], ra, weights)
@@ -679,7 +683,8 @@ class ErrorPass:
         normalisation]``.
         """
         full, (ra, rz, turned) = kind == "hessian", self.r_forward(s, layers)
-        if rz[-1] is None:  # v = 0
+        # For v = 0 the product is exactly 0.
+        if rz[-1] is None:
             return
         rd = s.loss.fisher(rz[-1]) if kind == "fisher" else s.loss.r_loss(rz[-1])
         chain = Chain(s.kappa)

@@ -59,8 +59,8 @@ from .passes import checked_theta, gradient_bound
 
 PAIR_ROUNDOFF = 2.0**-94  # relative error of one operation with pairs
 UNDERFLOW_UNIT = 2.0**-900  # bounds the effect of underflow in one operation with pairs
-N_SLICES = 5  # slices of a matrix
-MAX_EXACT_DEPTH = 1024  # inner dimension of a product without rounding
+N_SLICES = 5  # number of slices into which a matrix is split
+MAX_EXACT_DEPTH = 1024  # largest inner dimension of a product computed without rounding
 _SPLITTER = 134217729.0
 
 
@@ -236,7 +236,7 @@ def sliced_dot(a: Sliced, b: Sliced) -> Pair:
 # --- elementary functions
 # --------------------------------------------------------------------------------------------------
 
-# ln 2 in three parts: the first with 32 bits, so that k times it is exact
+# ln 2 in three parts; the first has 32 bits, so that its product with the integer k is exact
 _LN2 = (0.6931471803691238, 1.9082149292705877e-10, 1.1612227229362532e-26)
 _N_HALVINGS = 8
 
@@ -260,7 +260,8 @@ def _reduced(x: Pair) -> tuple[Pair, Floats]:
     r = add(r, -two_product(k, np.full_like(k, _LN2[1])))
     r = scaled(plus(r, -k * _LN2[2]), 0.5**_N_HALVINGS)
     tail = np.zeros_like(r.hi)
-    for n in range(10, 5, -1):  # below the last bits of the other terms
+    # These terms lie below the last bits of the others, so float64 suffices.
+    for n in range(10, 5, -1):
         tail = tail * r.hi + 1.0 / math.factorial(n)
     p = pair(tail)
     for n in range(5, 0, -1):
@@ -331,8 +332,8 @@ def normal(x: Pair) -> tuple[Pair, Pair]:
     return n, plus(choose(x.hi < 0, -half, half), 0.5)
 
 
-BLOCK_ROWS = 1024  # rows of a block: the inner dimension of the sums over rows
-BOUND_SLACK = 1 + 1e-6  # for the rounding of the bounds themselves
+BLOCK_ROWS = 1024  # number of rows in a block, the inner dimension of the sums over rows
+BOUND_SLACK = 1 + 1e-6  # factor above the rounding errors of the bounds themselves
 
 
 @dataclass
@@ -343,8 +344,8 @@ class Bounded:
 
     value: Pair
     error: Floats
-    size: Floats = field(init=False)  # norms of the rows
-    top: Floats = field(init=False)  # largest numbers of the rows
+    size: Floats = field(init=False)  # norms of the rows (rows, 1)
+    top: Floats = field(init=False)  # largest entries of the rows (rows, 1)
 
     def __post_init__(self) -> None:
         sizes = np.abs(self.value.hi)
@@ -392,7 +393,8 @@ def activated(name: str, z: Bounded) -> tuple[Bounded, Bend]:
     assert row.pairs is not None
     a, p = row.pairs(sys.modules[__name__], z.value)
     rounding = PAIR_ROUNDOFF * 8 * (1 + z.top) * (z.error + z.top > 0)
-    if not row.bend and not row.leak:  # slopes of 0 and 1
+    # Slopes of 0 and 1 multiply without rounding.
+    if not row.bend and not row.leak:
         rounding = np.zeros_like(rounding)
     width = float(np.sqrt(a.hi.shape[1]))
     error = row.lipschitz * z.error + rounding * width
@@ -553,7 +555,7 @@ def decayed(l2: Any, theta: Floats, rows: Part) -> Part:
     return rows + Part(decay, 2 * PAIR_ROUNDOFF * norm(decay.hi), squares, off)
 
 
-# terms of the loss, errors of their sums, delta, its errors
+# (terms of the loss, errors of their sums, delta, errors of delta)
 Terms = tuple[Pair, Floats, Pair, Floats]
 
 
@@ -625,7 +627,7 @@ def _as_pair(x: NDArray[Any]) -> Pair:
     return Pair(hi, np.asarray(x - hi, float))
 
 
-@partial(cache_last, kept=2)  # a step's point, and the one it left
+@partial(cache_last, kept=2)  # keeps the point before a step and the point after the step
 def passes(ob: Any, theta: Floats) -> tuple[Floats, float, float, float]:
     """Return ``(gradient, bound, value, bound)`` in float64, cached; of rows in blocks the parts
     are added at the precision they have.

@@ -51,17 +51,18 @@ from .nearness import Coordinates, falls_across, falls_along_gradient, newton_li
 from .report import FAR_ADVICE_BY_CAUSE, CriticalPoint, newton_clause, reason, time_limit_clause
 from .theorem import EPS, Contraction, zero_of_residuals
 
-# parameters up to which all eigenvalues are computed, however large the gradient
+# number of parameters up to which all eigenvalues are computed, however large the gradient
 ALWAYS_DENSE_MAX_N = 256
 # number of matrix rows up to which BLAS threads cost more than they save
 SERIAL_EIGENSYSTEM_MAX_N = 4096
-# share of the time limit for all eigenvalues; the rest is for products alone
+# fraction of the time limit for computing all eigenvalues; the rest is kept for Hessian-vector
+# products
 DENSE_TIME_FRACTION = 0.8
-MIN_VERDICT_PRODUCTS = 4  # time of the quickest verdict, in products
-# number of products that a verdict on the point reached by Newton's steps takes
+MIN_VERDICT_PRODUCTS = 4  # estimated time of the fastest verdict, in products
+# number of products of a verdict on the point reached by Newton's steps
 MIN_NEAREST_PRODUCTS = 20
-MIN_VERDICT_SECONDS = 0.05  # time that a verdict from a few products may always take
-MAX_JACOBIAN_ENTRIES = 1 << 26  # entries of a Jacobian that is formed
+MIN_VERDICT_SECONDS = 0.05  # time always allowed for a verdict from a few products
+MAX_JACOBIAN_ENTRIES = 1 << 26  # maximum number of entries of a Jacobian that is formed
 
 
 @accept_aliases("classify")
@@ -219,7 +220,8 @@ def classify(
         raise TypeError(f"dense_below must be a number of parameters, got {dense_below}.")
     require(ob, ("n_params", "gradient", "hessian"), "ob", OBJECTIVE_HINT, theta)
     theta = round_to_dtype(ob, check_theta(ob, theta, "theta", np.float64)).copy()
-    check_seed(seed)  # here, since few code paths draw from it
+    # Most code paths never use the seed, so an invalid one is rejected here.
+    check_seed(seed)
     if gradient_tol is not None:
         gradient_tol = check_positive(gradient_tol, "gradient_tol", zero=True)
     if failure_probability is not None:
@@ -265,7 +267,8 @@ def _judge(ask: ClassifyOptions, shown: Any, started: float) -> CriticalPoint:
     H.most = np.inf if ask.max_products is None else ask.max_products
     inertia, found = _examined(ask, H)
     outcome = decide(found)
-    with time_limit(np.inf):  # for words alone
+    # The time limit covers the computation, not the wording of the reason.
+    with time_limit(np.inf):
         point = _result(inertia.ask, found, outcome)
     settled = point.certified or point.kind == "not_critical" or inertia.ask.dense
     if (
@@ -296,7 +299,7 @@ def _refined(
     """Return a verdict that is not certified with the proof of a minimum on kinks, or with the
     critical point to which Newton's steps lead, where there is one.
     """
-    # theta may be held by kinks, or its zeros come from units that are copies of others
+    # Kinks may hold theta at a minimum, and zero eigenvalues may come from duplicated units.
     zeros = outcome.because in (Reason.ZEROS, Reason.NOT_LASTING, Reason.FADING)
     copies = zeros and not found.spectrum.n_negative and np.max(getattr(ask.ob, "l2", 0.0)) > 0
     if found.n_kinks > 0 or copies:
@@ -314,7 +317,7 @@ def _refined(
                 n_held=held.n_kinks,
                 escape_direction=None,
                 escape_curvature=None,
-                # no inertia: H is one-sided on kinks
+                # At kinks H is one-sided, so the inertia is unknown.
                 n_positive=None,
                 n_negative=None,
                 n_zero=None,
@@ -328,7 +331,8 @@ def _refined(
         missed = "missed" if contracts else "plateau" if found.gradient.plateau else "far"
         return _continued(point, FAR_ADVICE_BY_CAUSE["spent" if spent else missed])
     if ask.seek and found.certificate.theorem.missing == "h":
-        # the theorem fails only because h >= 1/2, as a shorter Newton step may mend
+        # The theorem fails only because h >= 1/2; Newton's steps to the critical point make h
+        # smaller.
         led, _ = _nearest(ask, point, inertia, shown)
         if led is not None and led.at_nearest is not None and led.at_nearest.certified:
             return led
@@ -360,7 +364,8 @@ def _examined(ask: ClassifyOptions, H: Products) -> tuple[Inertia, Evidence]:
         return _examine(cheap, H)
     H.most = H.count
     grace = max(MIN_VERDICT_SECONDS, RESERVED_TIME_FRACTION * (ask.max_time or np.inf))
-    with time_limit(np.inf):  # no time left: a few products give a verdict
+    # The time limit has passed, but a few products still give a verdict.
+    with time_limit(np.inf):
         with suppress(OutOfTime), time_limit(grace):
             if MIN_VERDICT_PRODUCTS * H.pace < grace:
                 return _examine(cheap, H)
@@ -381,7 +386,7 @@ def _examine(ask: ClassifyOptions, H: Products) -> tuple[Inertia, Evidence]:
     if theorem.holds:
         proof = Proof(theorem, pair=Pair(distance=distance), short=H.short)
     elif inertia.near.near:
-        # factors of Cholesky are kept with a proof only
+        # Cholesky factors are kept only if they lead to a proof.
         assert isinstance(inertia, ByEigenpairs | ByProducts)
         pair, lasting, arrives = inertia.two_signs(distance), True, True
         vanish = interpolation(ask, H) if inertia.may_vanish() else None
@@ -418,7 +423,7 @@ def interpolation(ask: ClassifyOptions, H: Products) -> tuple[Contraction, int] 
     if np.max(getattr(ob, "l2", 0.0)) > 0:
         return None
     name = "residual_bounds" if is_own(ob, "residual_bounds") else "certificates"
-    used = "jacobian", "batch", "astype"  # by the proof, besides the bounds
+    used = "jacobian", "batch", "astype"  # functions that the proof calls in addition to the bounds
     own = not (why_not_own(ob, "jacobian") or why_replaced(ob, name, used))
     here = call_certificate(ob, "residual_bounds", theta, 0.0) if own else None
     if here is None or not 0 < len(here.residuals) <= theta.size or (here.scale == 0).any():
@@ -466,7 +471,8 @@ def _nearest(
     )
     try:
         at = _judge(there, shown, time.perf_counter())
-    except (NotFiniteError, np.linalg.LinAlgError, ArithmeticError):  # no derivatives there
+    except (NotFiniteError, np.linalg.LinAlgError, ArithmeticError):
+        # The derivatives do not exist at the point reached.
         return None, True
     H.count += at.n_products
     if at.kind == "not_critical":

@@ -383,7 +383,7 @@ class Decision:
     failure_probability: float = NAN
 
 
-# whether it applies, and what is said then: the fields of a `Decision`
+# (whether the rule applies, the fields of its `Decision`)
 Rule = tuple[Any, tuple[Any, ...]]
 
 
@@ -403,7 +403,8 @@ def decide(found: Evidence) -> Decision:
     """
     g, s, c, kind = found.gradient, found.spectrum, found.certificate, found.spectrum.kind
     opposed, theorem = s.negative and s.positive, g.strict and c.theorem.holds
-    unexplained = (s.n_zero or 0) - (s.n_symmetry or 0)  # zeros without a proved symmetry
+    # number of zero eigenvalues without a proved symmetry
+    unexplained = (s.n_zero or 0) - (s.n_symmetry or 0)
     explained = s.dense and unexplained == 0 and kind != "degenerate"
     because = Reason.THEOREM_SADDLE if kind == "saddle" else Reason.THEOREM
     zeros = Reason.ZEROS if c.lasting else Reason.NOT_LASTING
@@ -414,7 +415,7 @@ def decide(found: Evidence) -> Decision:
         (not g.near and found.n_kinks and not found.falls, ("undecided", False, Reason.HELD)),
         (not g.near and g.plateau, ("not_critical", False, Reason.PLATEAU)),
         (not g.near, ("not_critical", False, Reason.FAR)),
-        # minima held by kinks are proved apart from this, in `kink_minimum`
+        # Minima at active kinks are proved separately, in `kink_minimum`.
         (g.strict and c.zero.holds, ("minimum", True, Reason.INTERPOLATION, c.zero.radius, 0.0)),
         (theorem and explained, (kind, True, because, c.theorem.radius, 0.0)),
         (
@@ -422,11 +423,11 @@ def decide(found: Evidence) -> Decision:
             ("minimum", True, Reason.FLOOR, c.theorem.radius, 0.0),
         ),
         (g.strict and opposed and c.pair.holds, ("saddle", True, Reason.TWO_SIGNS, in_units, 0.0)),
-        # at a kink H describes one side only
+        # At a kink H describes one side only.
         (found.n_kinks and opposed and found.falls, ("saddle", False, Reason.KINKS_FALL)),
         (found.n_kinks, ("undecided", False, Reason.KINKS)),
-        *([] if s.dense else _by_risk(s, c)),  # one of them holds
-        # what was measured where the inertia is known
+        *([] if s.dense else _by_risk(s, c)),  # exactly one of these rules applies
+        # The remaining rules are measurements at a known inertia.
         (not s.bounded, ("undecided", False, Reason.NO_BOUND)),
         (s.flat, ("degenerate", False, Reason.FLAT)),
         (c.short, ("undecided", False, Reason.SHORT)),

@@ -72,10 +72,10 @@ from .theorem import (
 # The Hessian as a matrix on the complement of proved symmetries: eigenpairs with bounds.
 
 ZERO_CURVATURE_TOL = 1e-4  # largest curvature of a symmetry direction near g = 0, relative to ||H||
-JOINT_SIGNS_MIN_N = 768  # number of rows below which every eigenvalue is proved on its own
-# number of reflections up to which they are applied singly, for a sharper bound
+JOINT_SIGNS_MIN_N = 768  # minimum number of rows for a joint proof of the signs of all eigenvalues
+# number of reflections up to which they are applied one by one, which gives a sharper bound
 MAX_SINGLE_REFLECTIONS = 128
-MAX_REFLECTIONS = 64  # number of reflections that are applied at once if there are more
+MAX_REFLECTIONS = 64  # block size for more reflections than that
 # number of rows up to which an indefinite H is also decomposed in balanced coordinates
 BALANCED_MAX_N = 1500
 
@@ -85,7 +85,7 @@ class DenseHessian:
 
     def __init__(self, M: DenseMatrix) -> None:
         self.M, self.A, self.n = M, M.A, len(M.A)
-        self.norm, self.error = spectral_norm(self.A), M.error()  # the error of A, in norm
+        self.norm, self.error = spectral_norm(self.A), M.error()  # the error is in the 2-norm
 
     @cached_property
     def units(self) -> list[Floats]:
@@ -123,7 +123,8 @@ class DenseHessian:
         matrix = c[:, None] * self.A * c if scaled else self.A
         span = independent(T / c[:, None] if scaled else T)
         if span.shape[1] and self.n > BALANCED_MAX_N:
-            # near a point that a whole symmetry group leaves fixed, H curves along its orbits
+            # H has curvature along the orbits of a symmetry group near a point that the whole group
+            # leaves fixed.
             span = annihilated_basis(
                 matrix @ span, span, ZERO_CURVATURE_TOL * spectral_norm(matrix)
             )
@@ -205,7 +206,7 @@ def theorem_across_orbits(ob: Any, theta: Floats, cut: Slice, found: Contraction
     """
     top, bottom = float(cut.c.max()), float(cut.c.min())
     near = tangents(ob, theta, top * 2 * found.eta)
-    # the factor by which tangents may turn faster in these units
+    # factor by which the rate at which tangents turn may grow in these units
     spread = float(call_certificate(ob, "orbit_spread", cut.c, default=top / bottom))
     whole = orbit_stays_whole(
         cut.span,
@@ -228,7 +229,8 @@ class _Off:
 
     def _apply(self, side: str, trans: str, M: Floats, one_by_one: bool = False) -> Floats:
         size = int(dormqr(side, trans, self.raw, self.tau, M, -1)[1][0])
-        size = max(M.shape) if one_by_one else size  # a workspace too small for blocks
+        # A workspace that is too small for blocks makes LAPACK apply the reflections one by one.
+        size = max(M.shape) if one_by_one else size
         out, _, info = dormqr(side, trans, self.raw, self.tau, M, size)
         if info:
             raise ArithmeticError(f"LAPACK's ormqr must return 0, got {info}.")
@@ -254,7 +256,7 @@ class _Off:
                 V[:, start : start + MAX_REFLECTIONS],
                 self.tau[start : start + MAX_REFLECTIONS],
             )
-            some = tau != 0  # tau = 0: no reflection
+            some = tau != 0  # LAPACK stores tau = 0 if no reflection is needed
             part = part[:, some]
             T = np.linalg.inv(np.triu(part.T @ part, 1) + np.diag(1 / tau[some]))
             total += safe_norm(part) ** 2 * safe_norm(T)
@@ -285,9 +287,9 @@ def by_matrix(ask: ClassifyOptions, H: Products) -> Inertia:
     M = counted_matrix(H)
     full = DenseHessian(M)
     H.asymmetry = safe_norm(M.asymmetry)
-    H.norm = max(H.norm, 1.01 * full.norm)  # scales the error of a product
+    H.norm = max(H.norm, 1.01 * full.norm)  # norm used for the error of a product
     held = tangents(ask.ob, ask.theta)
-    # the zero eigenvalues of known symmetries would keep any Hessian from being definite
+    # Zero eigenvalues of proved symmetries would make any Hessian singular.
     if full.n >= CHOLESKY_MIN_N and not held.columns.shape[1]:
         H.note("a Cholesky factor")
         known = prove_definite(full)
@@ -316,12 +318,13 @@ def nearness_at(ob: Any, theta: Floats, H: Products | None = None) -> Nearness:
 # step, and the theorem needs no more than these two. If any step falls short of a proof, the
 # result is None, and all eigenpairs are computed.
 
-CHOLESKY_MIN_N = 768  # below this n all eigenpairs take a fraction of a second, and tell more
-# fractions of the least Ritz value that are tried in turn as a lower bound
+# Below this n, all eigenpairs take a fraction of a second and give more information.
+CHOLESKY_MIN_N = 768
+# fractions of the smallest Ritz value that are tried in turn as lower bounds
 FLOOR_FRACTIONS = (0.999, 0.9, 0.5)
-# dimension of the Krylov space that measures the share of g in the range of H
+# dimension of the Krylov space that measures how much of g lies in the range of H
 N_GRADIENT_STEPS = 60
-MAX_SOLVES = 200  # number of linear systems solved at most
+MAX_SOLVES = 200  # maximum number of linear systems solved
 
 
 @dataclass(frozen=True, eq=False)
@@ -369,7 +372,7 @@ def inverse(A: Floats) -> Callable[[Floats], Floats] | None:
     factor = cholesky(A)
     if factor is None:
         return None
-    upper = factor.T  # LAPACK's layout, so that a solve copies nothing
+    upper = factor.T  # Fortran order, which LAPACK uses without a copy
     return lambda b: np.asarray(cho_solve((upper, False), b, check_finite=False))
 
 
@@ -392,7 +395,8 @@ class ByCholesky(Inertia):
         reach = size @ np.abs(theta)
         off = GRADIENT_EPS * EPS * safe_norm(reach) if np.isnan(off) else off
         x = -known.solve(g)
-        rest = max(0.0, 1 - off / safe_norm(g)) if g.any() else 0.0  # share of g beyond rounding
+        # fraction of ||g|| beyond rounding
+        rest = max(0.0, 1 - off / safe_norm(g)) if g.any() else 0.0
         whole, most = 0.5 * max(0.0, -float(g @ x)), float(np.abs(theta) @ reach)
         self.near = nearness_by(
             ask.ob, theta, safe_norm(g), rest**2 * whole, most, ask.gradient_tol, whole=whole
@@ -402,7 +406,8 @@ class ByCholesky(Inertia):
             return
         x -= known.solve(g + full.A @ x)
         self.length = safe_norm(x)
-        absolute = float(size.sum(axis=1).max())  # at least the 2-norm of |A|
+        # The infinity norm of |A| is an upper bound on its 2-norm.
+        absolute = float(size.sum(axis=1).max())
         rounding = (full.n + 8) * EPS * (absolute * self.length + safe_norm(g))
         left = safe_norm(g + full.A @ x) + off + full.error * self.length + rounding
         beta = ROUND_UP / known.floor
@@ -457,7 +462,8 @@ class ByCholesky(Inertia):
 # --------------------------------------------------------------------------------------------------
 # All eigenpairs, on the complement of the symmetries.
 
-# times that the layers' steps are made equally long: signs change with the units
+# number of iterations that equalise the lengths of the layers' steps; the units affect which signs
+# are proved
 N_BALANCING_STEPS = 3
 MIN_LAYER_SCALE = 1e-8  # smallest scale of a layer, relative to the layer with the longest step
 
@@ -503,11 +509,13 @@ class ByEigenpairs(Inertia):
         """
         self.H.note("the theorem")
         full, view, found = self.full, self.view, self._theorem()
-        if found[0].holds and (self.signs == 0).any():  # it holds in theta's units, as all signs do
+        # The theorem holds in theta's units, so the signs are proved in those units too.
+        if found[0].holds and (self.signs == 0).any():
             own = SignView(view.plain, view.plain, view.held)
             self.view, self.cut, self.signs, self.n_found = self._signs_in(own)
             return found
-        untried = view.best is view.plain and full.n <= BALANCED_MAX_N  # balanced coordinates
+        # True if balanced coordinates were not tried
+        untried = view.best is view.plain and full.n <= BALANCED_MAX_N
         if found[0].missing in ("h", "orbit") and untried:
             best = full.cut(full.flat(view.held.columns), full.d)
             same = best.span.shape[1] == view.plain.span.shape[1]
@@ -557,7 +565,8 @@ class ByEigenpairs(Inertia):
         slack = rounding_of(len(g), off, self.reach, cut)[1]
         vectors, values = cut.vectors[:, known], cut.values[known]
         step = np.zeros(self.full.n)
-        for _ in range(3):  # refined: parts of opposite curvature may cancel
+        # Iterative refinement is needed because parts of opposite curvature may cancel.
+        for _ in range(3):
             step -= vectors @ (vectors.T @ (cut.c * (g + A @ (cut.c * step))) / values)
         return step, safe_norm(step) + safe_norm(slack[known] / values)
 
@@ -617,7 +626,8 @@ class ByEigenpairs(Inertia):
         (g, off), cut = self.gradient, self.cut
         slack = rounding_of(len(g), off, self.reach, cut)[1]
         slack = slack + np.inf if off == np.inf else slack
-        with suppress(SpentError):  # `H.short` says so
+        # The products may run out; `H.short` reports this.
+        with suppress(SpentError):
             self.signs = certify_signs(
                 self.ask.ob,
                 self.ask.theta,
@@ -661,7 +671,8 @@ class ByEigenpairs(Inertia):
     def slope(self) -> Nearness:
         """Return the nearness with what H does to the gradient."""
         near, full, plain = self.near, self.full, self.view.plain
-        # along smaller curvature a Newton step would leave the region where the loss is modelled
+        # With curvature below `reached`, a Newton step would leave the region where a local model
+        # of the loss is valid.
         reached = near.gradient_norm / (MAX_RELATIVE_STEP * extent(self.ask.theta))
         flat_ratio, residual = None, 1.0 if near.gradient_norm > 0 else None
         if near.gradient_norm > 0 and full.norm > 0:
@@ -681,19 +692,23 @@ class ByEigenpairs(Inertia):
             end.vector is not None or proof.pair.holds for end in (self.low, self.high)
         )
         counts = [int((self.signs == sign).sum()) for sign in (1, -1, 0)]
-        # the gradient may bend the orbits of s symmetries (Cauchy), not at a critical point
+        # Away from a critical point the gradient may add curvature along the orbits of s
+        # symmetries; by Cauchy interlacing this adds at most s negative eigenvalues.
         bounds = counts[1], counts[1] + counts[2] + s * (not proof.theorem.holds)
         counts[2] += s
         if proof.zero.holds:
             counts, bounds = [proof.n_residuals, 0, n - proof.n_residuals], (0, 0)
         bounded = bool(np.isfinite(best.error))
-        # does an eigenvalue count as zero only because of the asymmetry that the products showed?
+        # `hidden` is True if an eigenvalue counts as zero only because of the measured asymmetry of
+        # the products.
         full, asymmetry = self.full, self.full.M.seen()
-        # an exact matrix reports no rounding, and rounding alone can show as much
+        # An exact matrix reports no rounding, although rounding alone can cause this much
+        # asymmetry.
         rounding = max(full.error - asymmetry, PRODUCT_EPS * EPS * full.norm)
         zeros = np.abs(best.values[signs_of(best) == 0])
         hidden = asymmetry > 2 * rounding and (zeros > best.error - full.M.seen(best.c)).any()
-        if not bounded:  # one vector of either sign may still be proved
+        # One vector of each sign may still be proved.
+        if not bounded:
             bounds = int(negative), n - int(positive)
         (low, low_bounds), (high, high_bounds) = self.extremes
         return Spectrum(

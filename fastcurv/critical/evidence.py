@@ -91,11 +91,11 @@ def why_no_minimum(ob: Any, theta: np.ndarray) -> str:
     return words or "a direction is proved in which the loss falls for ever"
 
 
-# A gradient within this many times its own rounding bound cannot be told from zero.
+# A gradient within this factor of its own rounding bound is indistinguishable from zero.
 GRADIENT_ROUNDING = 10.0
-# Bounds on errors below this may come from underflow alone.
+# Error bounds below this value may come from underflow alone.
 UNDERFLOW_TOL = 1e-280
-# scale factors are clipped to within 2^+-MAX_SCALE_EXPONENT of their median
+# Scale factors are clipped to 2^+-MAX_SCALE_EXPONENT times their median.
 MAX_SCALE_EXPONENT = 200
 # A gradient is called critical below this times the norm of H times the size of theta.
 RELATIVE_GRADIENT = 1e-5
@@ -186,7 +186,9 @@ def balance(A: Floats, noise: Floats) -> tuple[Floats, NDArray[np.bool_]]:
         d[live] = even_rows(inner, d[live])
         d[~live] = _units_of_unused_rows(noise, d, live)
         rows = np.linalg.norm(d[live][:, None] * inner * d[live], axis=1)
-        across = d if noise.shape[1] > 1 else d[:, None]  # noise by rows: d_i stands for all
+        # `across` scales the columns of a noise matrix. Noise given as one column is scaled as if
+        # every column had the scale of its row.
+        across = d if noise.shape[1] > 1 else d[:, None]
         loud = live & (np.linalg.norm(d[:, None] * noise * across, axis=1) > np.median(rows))
         if not loud.any():
             break
@@ -205,7 +207,7 @@ def _units_of_unused_rows(noise: Floats, d: Floats, live: NDArray[np.bool_]) -> 
     sizes = np.linalg.norm(noise[:, live] * (d[live] / mean), axis=1)
     level = float(np.median(sizes[live] * d[live]))
     found = level / np.maximum(sizes[~live], 1e-300)
-    # rows without any noise would get a d without any sense
+    # Rows without any noise would get a meaningless d.
     return np.where((found > mean * 1e-60) & (found < mean * 1e60), found, mean)
 
 
@@ -243,8 +245,8 @@ def even_entries(noise: Floats, layers: NDArray[np.intp]) -> Floats:
     counted = noise > UNDERFLOW_TOL * max(1.0, float(noise.max(initial=0.0)))
     logs = np.log2(np.where(counted, noise, 1.0))
     each = counted @ shares
-    # a pattern without diagonal entries may be bipartite: the units of one side are then free
-    # against the other, and the small diagonal term fixes them
+    # A pattern without diagonal entries may be bipartite. Scaling one side up and the other down
+    # then changes nothing, and the small diagonal term makes the solution unique.
     M = counted * shares + np.diag(each + 1e-9 * (1e-9 + each))
     x = np.linalg.solve(M, -(logs @ shares))
     middle = np.median(x[each > 0]) if each.any() else 0.0
@@ -282,8 +284,8 @@ def annihilated_basis(AQ: Floats, Q: Floats, tol: float) -> Floats:
     return np.asarray(Q @ Vt[s <= tol].T)
 
 
-# A Newton step longer than this many times theta leaves the region where any local model of the
-# loss holds: H counts as flat along the gradient.
+# A Newton step longer than this factor times the norm of theta leaves the region where a local
+# model of the loss is valid, so H counts as flat along the gradient.
 MAX_RELATIVE_STEP = 1e6
 
 
@@ -342,7 +344,7 @@ class ClassifyOptions:
     max_products: int | None
     dense_below: float
     seed: Any
-    krylov: Any  # None, a `Krylov` run, or its `Runs` once this thread holds them
+    krylov: Any  # a `Krylov` object, its `Runs` after this thread has locked it, or None
     max_time: float | None = None
     seek: bool = True
 
@@ -379,7 +381,8 @@ def check_run(run: Any, theta: np.ndarray) -> Krylov:
     return run
 
 
-# sqrt(eps) that a Lanczos relation may be off by; semi-orthogonality loses a few
+# factor on sqrt(eps) for the allowed error of a Lanczos relation; semi-orthogonality loses a few
+# times sqrt(eps)
 MAX_ORTHOGONALITY_LOSS = 100.0
 
 

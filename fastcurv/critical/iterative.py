@@ -63,11 +63,11 @@ from .theorem import EPS, ROUND_UP, Contraction, Slice, eta_of, kantorovich, two
 # --------------------------------------------------------------------------------------------------
 # Lanczos runs for a verdict, within a budget; they collect vectors of extreme curvature.
 
-# The Lanczos basis is kept whole, since a restart would void the bound on the risk; a run ends
+# The Lanczos basis is never restarted, since a restart would void the bound on the risk. A run ends
 # when its basis has this size.
 MAX_BASIS_BYTES = 4 << 30
 N_PROOF_PRODUCTS = 9  # number of products reserved for the proofs at the end
-ASYMMETRY_SAFETY = 8.0  # factor by which one test with random vectors may understate ||H - H'||
+ASYMMETRY_SAFETY = 8.0  # factor by which one test with random vectors may underestimate ||H - H'||
 
 
 class InertiaSearch:
@@ -77,19 +77,21 @@ class InertiaSearch:
 
     def __init__(self, ask: ClassifyOptions, H: Products) -> None:
         self.ask, self.H = ask, H
-        # the rest is for the proofs at the end
+        # The reserved products are for the proofs at the end.
         self.budget = Budget(within=H, reserve=N_PROOF_PRODUCTS)
         self.rng = as_rng(ask.seed)
-        # the operator whose rounding is in the bases
+        # operator whose rounding errors are in the Krylov bases
         self.made_by = H if H.native is H.op else Products(H.native)
-        self.candidates: list[tuple[float, Floats]] = []  # Rayleigh quotient, unit vector
+        self.candidates: list[tuple[float, Floats]] = []  # pairs (Rayleigh quotient, unit vector)
         self.n_negative, self.n_positive = 0, 0
-        self.seen: set[int] = set()  # signs of curvature seen above the threshold of zero
-        self.only: SpectrumEnd | None = None  # the one quotient that a very small budget allows
+        self.seen: set[int] = set()  # signs of curvature found above the threshold for zero
+        # end of the spectrum known from a single Rayleigh quotient, if the budget allows only one
+        self.only: SpectrumEnd | None = None
         self.symmetry = np.zeros((H.n, 0))  # orthonormal columns of proved symmetries
-        self.n_symmetry: int | None = None  # their number, None if these were not looked for
+        # number of proved symmetry directions, None if they were not searched for
+        self.n_symmetry: int | None = None
         given = ask.krylov
-        # a smaller space for runs from random starts, if that pays
+        # space of smaller dimension for runs from random starts, or None if it does not save time
         self.small: Any = reduction(H.native, None) if given is None else given.small
 
     @property
@@ -117,7 +119,7 @@ class InertiaSearch:
         most = max(2, MAX_BASIS_BYTES // (n * operator_dtype(op).itemsize) - 1)
         rows = int(min(most, (steps + 1) * block, n))
         run = Recurrence(op, rows, against=against)
-        step = block * self.H.pace  # the seconds that the next step takes, at least
+        step = block * self.H.pace  # estimate of the seconds that the next step takes
         if steps < 1 or time_is_up(step):
             return None
         if not (run.insert_random(self.rng) if start is None else run.insert(start.copy())):
@@ -132,7 +134,8 @@ class InertiaSearch:
             began, before = time.perf_counter(), run.n_products
             run.step()
             step = time.perf_counter() - began
-            self.H.tell(run.n_products - before)  # a block that has narrowed makes fewer
+            # A block that has become narrower takes fewer products.
+            self.H.tell(run.n_products - before)
             if run.m % 20 == 0 and stop(run):
                 break
         return self.take(run, d)
@@ -147,13 +150,15 @@ class InertiaSearch:
         inside = run.op is self.small
         for value, v in zip(values[[0, -1]], self.small.embed(inner) if inside else inner):
             u = v.astype(float) if d is None else d * v
-            if d is None or value <= 0:  # in scaled coordinates only the sign is meaningful
+            # In scaled coordinates only the sign of the curvature is meaningful.
+            if d is None or value <= 0:
                 self.offer(float(value) / float(u @ u), u)
         if d is None:
             self.H.norm = self.made_by.norm = max(self.H.norm, run.scale)
             bound = self.small.rounding_bound if inside else self.made_by.bound
             units = inner if inside else [u for _, u in self.candidates[-2:]]
-            slack = max(bound(u) for u in units)  # of two vectors, taken for all
+            # rounding bound of two vectors, used for all Ritz values
+            slack = max(bound(u) for u in units)
             error = safe_norm(run.err[: run.m]) + 2 * run.m**0.5 * slack + self.H.asymmetry
             self.n_negative = max(self.n_negative, int((values < -error).sum()))
             self.n_positive = max(self.n_positive, int((values > error).sum()))
@@ -188,7 +193,8 @@ class InertiaSearch:
                 before = 0 if run is None else run.m
                 run = grow(held if run is None and held else min(before + 20, steps))
                 self.H.tell(run.m - max(before, held))
-        except MemoryError:  # the caller's memory limit: use what there is
+        except MemoryError:
+            # The memory limit of the caller is reached; the steps so far are used.
             if run is None:
                 return None
         self.H.shared += held
@@ -202,7 +208,8 @@ class InertiaSearch:
         if given is not None:
             return self.shared(given.steps_from(), lambda k: given.probe(0, k), steps, stop)
         Q, op = self.symmetry, self.H.native if self.small is None else self.small
-        if self.small is not None and Q.shape[1]:  # projected zero modes are zero modes
+        # The projection of a zero mode is a zero mode of the smaller operator.
+        if self.small is not None and Q.shape[1]:
             Q = independent(self.small.project(np.ascontiguousarray(Q.T)).T.astype(float))
         against = np.ascontiguousarray(Q.T, self.H.native_dtype) if Q.shape[1] else None
         return self.run(op, None, steps, stop=stop, against=against)
@@ -236,7 +243,8 @@ class InertiaSearch:
     def prove(self, which: int) -> SpectrumEnd:
         """Return the `SpectrumEnd` of the best candidate for one end of the spectrum."""
         if self.only is None and not self.candidates:
-            self.first_look()  # symmetries fill the space: no run was started
+            # No run was started because the symmetries span the whole space.
+            self.first_look()
         if self.only is not None:
             return self.only
         values = sorted(self.candidates, key=lambda c: which * c[0], reverse=True)
@@ -316,7 +324,7 @@ class InertiaSearch:
         asymmetry that the first products show is recorded in `H.asymmetry`.
         """
         H, n, d = self.H, self.H.n, np.ones(self.H.n)
-        unit = 1.0  # a scale that keeps squares of products in range
+        unit = 1.0  # scale factor that keeps squares of products within the floating-point range
         live = np.ones(n, dtype=bool)
         for first in (True, False):
             V = self.rng.choice([-1.0, 1.0], size=(n, 3))
@@ -353,8 +361,11 @@ def has_both_signs(run: Any) -> bool:
 # and Kantorovich's theorem holds with ``1 / beta`` the smallest size of any eigenvalue.
 
 N_MATRIX_FREE_PROOF_PRODUCTS = 40  # number of products reserved for proofs without the matrix
-MIN_CREDIBLE_CURVATURE = 1e-8  # of ||H||: weaker curvature cannot be measured to last
-MAX_NORM_LOSS = 1e-9  # loss of norm that a unit symmetry direction may have in the reached space
+# Curvature below this fraction of ||H|| is too weak for a measurement of whether its sign is
+# stable.
+MIN_CREDIBLE_CURVATURE = 1e-8
+# maximum loss of norm of a unit symmetry direction under projection onto the range space
+MAX_NORM_LOSS = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -473,23 +484,25 @@ def _columns(space: ProvedReach, Y: Floats) -> Floats:
 # The strategy: what was searched for, proofs near a critical point, and measurements where nothing
 # can be proved.
 
-N_GRADIENT_STEPS = 40  # dimension of the Krylov space of the gradient
-MAX_GRADIENT_STEPS = 160  # dimension if the decrement takes as many steps to settle
+N_GRADIENT_STEPS = 40  # number of Lanczos steps from the gradient
+MAX_GRADIENT_STEPS = 160  # maximum number of these steps if the decrement converges slowly
 MAX_STEP_RESIDUAL = 0.5  # relative residual above which Newton's step counts as unknown
-MAX_SOLVE_STEPS = 400  # number of steps for Newton's step if a proof needs a small residual
-# risk that sets the search for negative curvature if no failure probability was given
+MAX_SOLVE_STEPS = 400  # number of Lanczos steps for Newton's step if a proof needs a small residual
+# risk that determines the length of the search for negative curvature if the caller gave no failure
+# probability
 DEFAULT_RISK = 0.01
-# number of steps in balanced coordinates, if parameters have very different scales
+# number of Lanczos steps in balanced coordinates, for parameters of very different scales
 N_BALANCED_STEPS = 128
-N_END_STEPS = 64  # number of steps if only the ends of the spectrum are needed
+N_END_STEPS = 64  # number of Lanczos steps if only the ends of the spectrum are needed
 MAX_PROBES = 16
-MAX_COUPLING = 0.01  # of curvature_tol ||H||: largest ||Hq|| of a symmetry direction q taken out
-# number of symmetry directions, at a product each, above which none is projected out
+# maximum ||Hq|| of a symmetry direction q that is projected out, relative to curvature_tol ||H||
+MAX_COUPLING = 0.01
+# number of symmetry directions above which none is projected out; each takes a product
 MAX_SYMMETRY_DIRECTIONS = 1024
-PROBE_SEED = 1  # seed of the random vector that shows the size of H
-# theta is clearly far if even this share of its gradient and decrement is not near
+PROBE_SEED = 1  # seed of the random vector that estimates ||H||
+# Far from critical: this fraction of the gradient and decrement exceeds the tolerance.
 CLEARLY_FAR_FRACTION = 1e-2
-N_WEAKEST_TESTED = 3  # number of weakest Ritz vectors whose curvature is tested for lasting
+N_WEAKEST_TESTED = 3  # number of smallest Ritz values whose signs are tested for stability
 
 
 class ByProducts(Inertia):
@@ -497,12 +510,12 @@ class ByProducts(Inertia):
     beyond them; all eigenvalues where the rows reach few dimensions (`Reached`).
     """
 
-    keeps = True  # whether the signs seen were measured to last, or need not be
+    keeps = True  # True if the signs are stable or need no test
 
     def __init__(self, ask: ClassifyOptions, H: Products) -> None:
         self.search = InertiaSearch(ask, H)
-        self.main: Any = None  # the run from a random start
-        d = np.ones(H.n)  # balances the rows of ``d H d``
+        self.main: Any = None  # Krylov run from a random start
+        d = np.ones(H.n)  # scaling that balances the rows of ``d H d``
         if self.search.budget.left >= 40:
             d = self.search.balance()
         else:
@@ -526,7 +539,7 @@ class ByProducts(Inertia):
         for value, v in self.known.extremes() if self.known is not None else ():
             search.offer(value, v)
         if self.near.near and self.known is None:
-            # the objective's own probes show curvature that couples to them
+            # A few steps from the objective's probe vectors find curvature that couples to them.
             P = probes(ask.ob, ask.theta).T.astype(H.native_dtype)
             P = P[np.linspace(0, len(P) - 1, min(MAX_PROBES, len(P))).astype(int)]
             for start in range(0, len(P), 8):
@@ -573,7 +586,7 @@ class ByProducts(Inertia):
         off = assumed_error(H.norm, theta) if np.isnan(off) else off
         share = max(0.0, 1 - off / size) if size > off else 0.0
         decrement = whole * share**2 if share > 0 else 0.0
-        reach = H.norm * length * length  # infinite where it overflows
+        reach = H.norm * length * length  # infinite if the product overflows
         return nearness_by(
             self.ask.ob, theta, size, decrement, reach, self.ask.gradient_tol, whole=whole
         )
@@ -596,7 +609,8 @@ class ByProducts(Inertia):
             risk = 1.0
         else:
             risk = lanczos_risk(H.n, main.m, eps) if main.p else exhausted_risk(main, H.n, eps)
-        # a start whose component along an eigenvector is below rounding misses it
+        # A start vector whose component along an eigenvector is below rounding misses that
+        # eigenvector.
         risk = max(risk, EPS * H.n**0.5)
         if H.asymmetry >= 0.1 * ask.curvature_tol * H.norm:
             risk = 1.0
@@ -676,7 +690,7 @@ class ByProducts(Inertia):
         H, seen = self.H, self.seen
         if not (seen.negative and seen.positive):
             return Pair(distance=distance)
-        dots = 2 * H.n * EPS * H.norm  # rounding of the dot product v'Hv
+        dots = 2 * H.n * EPS * H.norm  # rounding error of the dot product v'Hv
         error = (max(H.bound(end.vector) for end in self.ends) + dots) * ROUND_UP + H.asymmetry
         third = partial(third_bound, self.ask.ob, self.ask.theta)
         return Pair(two_signs(seen.low + error, seen.high - error, third), distance)
@@ -693,10 +707,12 @@ class ByProducts(Inertia):
             return True, True
         if self.known is None:
             self._drop_weak()
-        else:  # does every known sign rest on curvature strong enough to be measured again?
+        else:
+            # Only curvature above MIN_CREDIBLE_CURVATURE can be measured again.
             sizes = np.abs(self.known.values[self.known.signs != 0])
             self.keeps = bool(sizes.min(initial=np.inf) > MIN_CREDIBLE_CURVATURE * self.H.norm)
-        with suppress(SpentError):  # `H.short` says so
+        # The products may run out; `H.short` reports this.
+        with suppress(SpentError):
             self.keeps = self.keeps and self._lasts()
         return self.keeps, self.keeps and self._arrives()
 
@@ -870,7 +886,8 @@ def _search_further(search: InertiaSearch, main: Any, goal: int, d: Floats) -> N
         H.tell(pairs.n_products)
         search.offer(float(pairs.values[0]), pairs.vectors[:, 0].astype(float))
     if d.max() > 32 * d.min():
-        steps, d = min(goal, N_BALANCED_STEPS), d / d.max()  # squares of d stay in float32's range
+        # Scaling d to at most 1 keeps its squares within the range of float32.
+        steps, d = min(goal, N_BALANCED_STEPS), d / d.max()
         D = d.astype(H.native_dtype)
         balanced = LinearOperator(
             (H.n, H.n), lambda v: D * apply_checked(H.native, D * v.reshape(-1)), dtype=D.dtype

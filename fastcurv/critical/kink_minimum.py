@@ -26,7 +26,7 @@ from .theorem import EPS, Slice, kantorovich, newton_in_slice
 # These hypotheses are checked here at a point near such a one, as `theorem` checks those of a
 # smooth loss.
 
-# of the largest curvature: lengths tried for columns of slopes
+# lengths tried for the columns of slopes, relative to the largest curvature
 COLUMN_LENGTH_RATIOS = (1e-1, 1e-2, 1e-3, 1.0)
 EASY_H = 1e-3  # value of h below which no other units are tried
 
@@ -148,7 +148,8 @@ def _prove_in(
     c = np.concatenate([np.ones(phi.n_theta), units])
     scaled = c[:, None] * K * c
     values, vectors, errors = eigh(scaled)
-    off = phi.hessian_error(point) + 2 * EPS * safe_norm(scaled)  # scaling by the units rounds, too
+    # Scaling by the units rounds too.
+    off = phi.hessian_error(point) + 2 * EPS * safe_norm(scaled)
     error = float(errors.max(initial=0.0)) + off
     cut, weakest = (
         Slice(values, vectors, error, c, K[:, :0]),
@@ -176,16 +177,19 @@ def _prove_in(
     return _answer(phi, "", radius, h, weakest)
 
 
-MAX_PARAMS = 600  # most parameters, since every step forms dense matrices
-MAX_HESSIAN_WORK = 5e7  # most numbers in the passes of one Hessian, about a second
-MAX_ACTIVE_SET_UPDATES = 12  # most updates of the active set
-MAX_NEWTON_STEPS = 12  # most Newton steps between updates
-MIN_PREACTIVATION_SCALE = 1e-100  # least scale of pre-activations, for a theta that is almost 0
-# a pre-activation without effect that is smaller than this is on no side
+MAX_PARAMS = 600  # maximum number of parameters; each step forms dense matrices
+MAX_HESSIAN_WORK = 5e7  # maximum work of one Hessian in array entries, which takes about a second
+MAX_ACTIVE_SET_UPDATES = 12  # maximum number of updates of the active set
+MAX_NEWTON_STEPS = 12  # maximum number of Newton steps between updates
+MIN_PREACTIVATION_SCALE = 1e-100  # minimum scale of pre-activations, for a theta that is almost 0
+# A pre-activation below this value that has no effect on the outputs counts as on neither side.
 IDLE_PREACTIVATION_TOL = 1e-13
-ZERO_PREACTIVATION_TOL = 1e-7  # relative to the layer's largest: smaller pre-activations count as 0
-SLOPE_TOL = 1e-3  # a slope closer than this to that of either side has left the kink
-COVERED_DISTANCE = 1e-7  # of ||theta||: a verdict on theta covers a held point within this distance
+# Pre-activations below this fraction of the layer's largest count as 0.
+ZERO_PREACTIVATION_TOL = 1e-7
+# A slope this close to the slope on either side has left the kink.
+SLOPE_TOL = 1e-3
+# A verdict on theta covers a minimum at active kinks within this distance, relative to ||theta||.
+COVERED_DISTANCE = 1e-7
 
 
 @dataclass(frozen=True)

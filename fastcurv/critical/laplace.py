@@ -61,17 +61,23 @@ from ..spectrum.results import as_json, number
 from ..structure.parameters import l2_diagonal, terms_of_a_row
 from ..structure.tables import ACTIVATIONS, LOSSES
 
-MIN_ROWS_PER_PARAMETER = 2.0  # below this ratio intervals were seen to cover too little
+# ratio of rows to parameters below which intervals were found to cover too little
+MIN_ROWS_PER_PARAMETER = 2.0
 BLOCK_ENTRIES = 1 << 22  # number of entries in a block of the Jacobian of new rows
-# entries of a Jacobian, 128 kB, up to which one thread takes less time than counting the CPUs
+# number of entries of a Jacobian (128 kB) up to which one thread takes less time than counting the
+# CPUs
 ONE_THREAD_MAX_ENTRIES = 1 << 14
-FLAT_TOL = 1.5e-8  # square root of the rounding: a smaller eigenvalue, of a unit diagonal, is 0
-N_QUADRATURE_NODES = 32  # nodes of Gauss-Hermite quadrature for the mean of a sigmoid
-N_SEQUENCE_POINTS = 1024  # points of a low-discrepancy sequence for the mean of a softmax
-# decrement in log posterior beyond which theta is more than a standard deviation off
+# Eigenvalues below this count as 0 if the diagonal is scaled to 1; about the square root of the
+# rounding error.
+FLAT_TOL = 1.5e-8
+N_QUADRATURE_NODES = 32  # number of Gauss-Hermite nodes for the mean of a sigmoid
+N_SEQUENCE_POINTS = 1024  # number of low-discrepancy points for the mean of a softmax
+# decrement of the log posterior beyond which theta is more than one standard deviation from the
+# mode
 MAX_DECREMENT = 0.5
 
-# Losses that are negative log likelihoods: what a row's term lacks of one, as a function of y.
+# Losses that are negative log likelihoods up to a constant: the missing terms of each row as a
+# function of y.
 _MISSING_LOG_TERMS: dict[str, Any] = {
     "mse": lambda y: 0 * y,
     "cross_entropy": lambda y: 0 * y,
@@ -391,7 +397,8 @@ def posterior(
     k = int(penalised.sum())
     gamma, squares = k - l2 * trace, float(theta[penalised] @ theta[penalised])
     n_terms = count * terms_of_a_row(ob)
-    factor = n_terms * ob.n_samples / total  # of the objective, which divides by N
+    # factor from the objective, which divides by N, to the log likelihood
+    factor = n_terms * ob.n_samples / total
     data = (op.value - 0.5 * l2 * squares) * factor
     noise = _noise(ob, noise, data, n_terms - gamma - (rank - k))
     T = factor / (2 * noise**2) if noise else factor
@@ -502,7 +509,8 @@ def _inverse_root(
         logdet = 2 * float(np.log(np.diagonal(L)).sum())
     elif curvature == "hessian":
         raise _not_definite(M, curvature)
-    else:  # no eigenvalue is below l2, but for rounding
+    else:
+        # Exact eigenvalues are at least l2; rounding may lower them.
         known = eigh(S)
         clipped = np.maximum(known.values, l2)
         upper, logdet = known.vectors / np.sqrt(clipped), float(np.log(clipped).sum())

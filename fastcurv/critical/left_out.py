@@ -47,9 +47,10 @@ from .classify import classify
 from .nearness import nearness_by
 from .theorem import ROUND_UP, eta_of, kantorovich
 
-# entries of a block of rows of the Jacobian: 4 MB, about the size of an L2 cache
+# number of entries of a block of rows of the Jacobian; 4 MB is about the size of an L2 cache
 BLOCK_ENTRIES = 1 << 19
-MIN_REMAINDER = 1e-10  # smallest eigenvalue of I - S M / N at which the row's curvature is removed
+# smallest eigenvalue of I - S M / N at which the curvature of the row is removed
+MIN_REMAINDER = 1e-10
 
 
 class Interval(NamedTuple):
@@ -96,7 +97,8 @@ def _minimum(ob: Any, theta: Any, call: str) -> _Minimum:
         ) from None
     g = H.gradient
     decrement = 0.5 * float(g @ factor.solve(g))
-    size = safe_norm(np.abs(factor.lower).T @ np.abs(theta)) ** 2  # at least |theta|' |H| |theta|
+    # upper bound on |theta|' |H| |theta|
+    size = safe_norm(np.abs(factor.lower).T @ np.abs(theta)) ** 2
     near = nearness_by(own, theta, safe_norm(g), decrement, size)
     if not near.near:
         raise ValueError(
@@ -206,8 +208,9 @@ class LeftOut(Record):
     exact: bool
     n_approximate: int
     _at: _Minimum
-    _coefficients: Floats  # a_i, (N, d_out)
-    _thetas: Any = None  # with exact=True, the parameters without each row (N, n)
+    _coefficients: Floats  # coefficients a_i of each row (N, d_out)
+    # parameters without each row (N, n), if `exact` is True
+    _thetas: Any = None
 
     @to_nearest
     def change(self, X_new: Any) -> Floats:
@@ -318,7 +321,7 @@ class LeftOut(Record):
         inverse = np.exp if given is not None and given.exponential else np.asarray
         z = _forward(ob.model, self._at.theta[None], dense_rows(ob.model, X_new))[0]
         moved = inverse((z[:, :, None] + self.change(X_new))[:, :width])
-        own = np.abs(ob.y - inverse(self.predictions[:, :width])).T  # (targets, N)
+        own = np.abs(ob.y - inverse(self.predictions[:, :width])).T  # absolute errors (targets, N)
         weight = np.ones(ob.n_samples) if ob.sample_weight is None else ob.sample_weight
         high = _upper_quantile(moved + own, weight, level)
         low = -_upper_quantile(own - moved, weight, level)
@@ -472,8 +475,8 @@ def left_out_of_fit(ob: Any, theta: Any) -> LeftOut:
         with suppress(ValueError):
             return _left_out(_minimum(ob, theta, "predict_interval"), False)
     try:
-        # units that are active on the same rows, or on none, have dependent biases: those without
-        # decay get that of the weights
+        # The biases of units that are active on the same rows, or on no rows, are linearly
+        # dependent, so biases without decay get the decay of the weights.
         A = ob.ggn(theta).to_dense()
         A[np.diag_indices(len(A))] += ob.l2 - l2_diagonal(ob)
         return _left_out(_Minimum(ob, theta, CholeskyFactor(MatrixOperator(A))), False)
@@ -503,7 +506,8 @@ def _left_out(at: _Minimum, exact: bool) -> LeftOut:
             alone[rows] = ~_leaves_definite(removed)
             remainder[alone[rows]] = np.eye(d)
             a[rows] = np.linalg.solve(remainder, first[rows][:, :, None])[:, :, 0] / N
-            squares[rows] = np.einsum("ni,nij,nj->n", a[rows], M, a[rows])  # d' H d
+            # squared step lengths d' H d
+            squares[rows] = np.einsum("ni,nij,nj->n", a[rows], M, a[rows])
             if not exact:
                 X = dense_rows(ob.model, ob.X[rows])
                 moved = at.theta + times_lower(np.einsum("nd,ndp->np", a[rows], Y), inverse)
@@ -535,7 +539,8 @@ def _leaves_definite(removed: Floats) -> Any:
     """Return whether all eigenvalues of each ``I - removed``, those of the Hessian without the row
     relative to the Hessian, are above `MIN_REMAINDER`.
     """
-    above = np.linalg.norm(removed, axis=(1, 2)) < 1 - MIN_REMAINDER  # a bound on the eigenvalues
+    # True where the norm proves the bound
+    above = np.linalg.norm(removed, axis=(1, 2)) < 1 - MIN_REMAINDER
     rest = np.flatnonzero(~above)
     remainder = np.eye(removed.shape[1]) - removed[rest]
     above[rest] = np.linalg.eigvals(remainder).real.min(axis=1) > MIN_REMAINDER
@@ -611,9 +616,10 @@ def influence(ob: Any, theta: Any, X_new: Any, y_new: Any = None) -> Floats:
     new = Objective(ob.model, X, y, loss, n_threads=ob.n_threads)
     J_new, found = new.jacobian(at.theta).to_dense(), np.empty((len(X), d, N))
     with one_blas_thread():
-        K = at.factor.solve(J_new.T)  # (n, M d_out)
+        K = at.factor.solve(J_new.T)  # shape (n, M d_out)
         for rows, J in _blocks(ob, at.theta):
-            slopes = np.matmul(first[rows, None, :], J)[:, 0]  # gradients of the rows' losses
+            # gradients of the losses of single rows
+            slopes = np.matmul(first[rows, None, :], J)[:, 0]
             found[:, :, rows] = (slopes @ K).T.reshape(len(X), d, -1) / -N
     if y_new is None:
         return found
@@ -684,13 +690,13 @@ def _steps(at: _Minimum, J: Floats, coefficients: Floats) -> Floats:
         return times_lower(half, inverse)
 
 
-MAX_SWEEPS = 40  # gradients without each row, at most
-N_LBFGS_PAIRS = 8  # number of pairs of L-BFGS that are kept for each row
+MAX_SWEEPS = 40  # maximum number of gradients of each objective without a row
+N_LBFGS_PAIRS = 8  # number of L-BFGS pairs stored for each row
 STEP_TOL = 1e-12  # length of a remaining step, relative to that of the first one, in the norm of H
 ROUNDING_TOL = 1e-13  # length of a remaining step relative to theta, in the norm of H
 MAX_GROWTH = 4.0  # factor on the shortest step so far above which the steps do not converge
-MAX_NODES = 200  # points of a line at which curvature is computed
-NODE_MARGIN = 1e-6  # share of the curvature at a point that is given to its rounding
+MAX_NODES = 200  # maximum number of points on a line at which curvature is computed
+NODE_MARGIN = 1e-6  # fraction of the curvature at a point that allows for its rounding
 
 
 def _minima(at: _Minimum, coefficients: Floats) -> tuple[Floats, Any]:
@@ -829,7 +835,8 @@ def _same_basin(without: Any, theta: Floats, end: Floats, bounds: _Bounds) -> bo
         if not curvature > 0:
             return False
         reach = curvature / change if change > 0 else math.inf
-        if at - reach >= covered and at > 0:  # a gap remains before this point
+        # The segment before this point is not fully covered.
+        if at - reach >= covered and at > 0:
             at = 0.5 * (covered + at)
             continue
         covered = max(covered, at + reach)

@@ -40,12 +40,14 @@ from ..krylov.solvers import minres
 from .decide import Nearness
 from .theorem import EPS, TINY, Slice
 
-# of f - c: the decrease that Newton's step may still promise near a critical point
+# predicted decrease of Newton's step, relative to f - c, up to which theta counts as near
 DECREMENT_TOL = 1e-8
-STORED_EPS = 8.0  # largest move of every parameter, in eps of its size, whose effect is added
-# relative error of a precise gradient above which the plain one may be better
+# number of eps by which rounding to the stored dtype may change each parameter
+STORED_EPS = 8.0
+# relative error of a precise gradient above which the plain gradient may be more accurate
 ROUGH_GRADIENT_ERROR = 1e-6
-GRADIENT_EPS = 64.0  # a gradient without a bound is assumed off by this many eps |H| |theta|
+# error assumed for a gradient without a bound, in eps |H| |theta|
+GRADIENT_EPS = 64.0
 
 
 def nearness(
@@ -97,7 +99,9 @@ def nearness_by(
     f = value_at(ob, theta) if hasattr(ob, "value") else 0.0
     own = float(np.finfo(getattr(ob, "dtype", None) or np.float64).eps)
     share = DECREMENT_TOL * (f - lower_bound(ob))
-    thresholds = []  # max(1e-8 (f - c), rounding of f), in the objective's precision and in float64
+    # The two thresholds are max(1e-8 (f - c), rounding of f), in the objective's precision and in
+    # float64.
+    thresholds = []
     for eps in (own, EPS):
         stored = 0.5 * (STORED_EPS * eps) ** 2 * reach
         rounding = VALUE_EPS * eps * abs(f) + (stored if stored < np.inf else 0.0)
@@ -142,12 +146,13 @@ def gradient_and_error(ob: Any, theta: np.ndarray) -> tuple[np.ndarray, float]:
     bound = rounding_bound_of(ob)
     g, error = call_certificate(ob, "precise_gradient", theta, default=(np.nan, np.nan))
     if np.isfinite(error) and np.isfinite(g).all():
-        fine = np.array(g, dtype=float), float(error) + EPS * safe_norm(g)  # as stored
+        # The last term is the error of rounding the gradient to float64.
+        fine = np.array(g, dtype=float), float(error) + EPS * safe_norm(g)
         if error <= ROUGH_GRADIENT_ERROR * safe_norm(g) or bound is None:
             return fine
     g = as_gradient(ob.gradient(theta), theta.size)
     error = float(bound(theta)) if bound is not None else np.nan
-    # where a row mixes numbers of very different sizes, the precise sums may have the larger bound
+    # If a row mixes numbers of very different sizes, the precise sums may have the larger bound.
     return fine if fine is not None and not error < fine[1] else (g, error)
 
 
@@ -195,11 +200,12 @@ def newton_decrement(
     sizes, found = np.maximum(np.abs(eigen.values), eigen.error), []
     slopes = np.abs(eigen.vectors.T @ (eigen.c * g))
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        # each parameter alone promises g_i^2 / |H|_ii, which is at most g'|H|^-1 g (Cauchy and
-        # Schwarz) in any units, and is compared with the rounding of its own slope alone
+        # The decrease predicted for each parameter alone, g_i^2 / |H|_ii, is at most g'|H|^-1 g by
+        # the Cauchy-Schwarz inequality in any units. It is compared with the rounding of that entry
+        # of g alone.
         shares = eigen.vectors**2
         across = np.maximum(0.0, 1 - shares.sum(axis=1)) * sizes.max(initial=0.0)
-        diagonal = (shares @ sizes + across) / eigen.c / eigen.c  # at least |H|_ii
+        diagonal = (shares @ sizes + across) / eigen.c / eigen.c  # upper bound on |H|_ii
         for noise, slack in (rounding_of(len(g), off, reach, eigen), (0.0, 0.0)):
             total = 0.5 * float(_squares_over(slopes - slack, sizes).sum())
             alone = _squares_over(np.abs(g) - noise, diagonal)
@@ -235,14 +241,15 @@ def _squares_over(slopes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 # halves the gradient in those coordinates, a test that no rescaling of parameters changes.
 
 MAX_NEWTON_STEPS = 10
-MAX_CONTRACTION = 0.5  # largest ratio of the gradient's norms after and before a step
-# steps after which the ratio must be at most MAX_LATE_CONTRACTION: linear convergence is not
-# Newton's
+MAX_CONTRACTION = 0.5  # largest allowed ratio of the gradient norms after and before a step
+# number of steps after which the ratio must be at most MAX_LATE_CONTRACTION; linear convergence is
+# too slow for Newton's method
 FIRST_LATE_STEP = 3
 MAX_LATE_CONTRACTION = 0.1
-GRADIENT_FLOOR_RATIO = 1e-12  # share of the first gradient below which steps only show rounding
-LINEAR_SOLVE_TOL = 1e-9  # relative residual of the linear system of a step
-MAX_STEP_PRODUCTS = 200  # number of products for one step
+# fraction of the first gradient norm below which steps show only rounding
+GRADIENT_FLOOR_RATIO = 1e-12
+LINEAR_SOLVE_TOL = 1e-9  # relative residual to which the linear system of a step is solved
+MAX_STEP_PRODUCTS = 200  # maximum number of products in one step
 
 
 class Coordinates:
@@ -251,7 +258,7 @@ class Coordinates:
     """
 
     def __init__(self, cut: Slice | None = None) -> None:
-        self.cut, self.stretch = cut, 1.0  # a bound on ``||S'||``
+        self.cut, self.stretch = cut, 1.0  # `stretch` is a bound on ``||S'||``
         if cut is not None:
             sizes = np.abs(cut.values)
             least = max(cut.error, 1e-10 * sizes.max(initial=0.0), np.finfo(float).tiny)
@@ -366,17 +373,18 @@ def newton_step(H: Products, g: Floats, room: int, within: Coordinates | None = 
 
 Spend = Callable[[int], None]
 
-# share of its size that curvature must keep at up to one length of the step
+# fraction of its size that curvature must keep up to one length of the step
 MIN_CURVATURE_KEPT = 2 / 3
-# test points in units of the step, of which no common period contains all
+# test points in units of the step; their ratios are such that no short period contains all of them
 TEST_LENGTHS = (1.0, -1.0, 0.38, -0.38)
-# test points, in units of the step, at which curvature must only keep its sign
+# test points in units of the step at which curvature must only keep its sign
 FAR_LENGTHS = (3.0, -3.0)
-# number of weakest curvatures of each sign that are tested along Newton's step
+# number of smallest curvatures of each sign that are tested along Newton's step
 MAX_WEAKEST_TESTED = 48
-# largest share of the decrement that may be left at the end of Newton's step
+# largest fraction of the decrement that may remain at the end of Newton's step
 MAX_DECREMENT_LEFT = 0.25
-# number of curvatures, from the weakest on, after which the others are taken to last
+# number of stable curvatures in a row, from the smallest on, after which the larger ones are
+# assumed stable
 N_LASTING_IN_A_ROW = 4
 
 
@@ -388,7 +396,7 @@ def curvatures(ob: Any, theta: Floats, U: Floats) -> Floats:
         return np.full(U.shape[1], np.nan)
     try:
         found = (U * hessian_products(ob, theta)(U)).sum(axis=0)
-    except (NotFiniteError, ArithmeticError):  # the objective is undefined there
+    except (NotFiniteError, ArithmeticError):  # The objective is undefined at this point.
         return np.full(U.shape[1], np.nan)
     return np.asarray(found)
 
@@ -399,7 +407,7 @@ def gradient_after(ob: Any, theta: Floats, step: Floats) -> Floats | None:
     """
     try:
         found = gradient_and_error(in_float64(ob), theta + step)[0]
-    except (NotFiniteError, ArithmeticError):  # the objective is undefined there
+    except (NotFiniteError, ArithmeticError):  # The objective is undefined at this point.
         return None
     return found if np.isfinite(found).all() else None
 
@@ -492,7 +500,8 @@ def certify_signs(
     if (signs == before).all():
         one_by_one(0.0)
         return signs
-    # the step used curvature that does not last: drop that first, then repeat along the step
+    # The step used curvature of unstable sign, so that curvature is dropped and the step is
+    # computed again.
     signs[:] = before
     one_by_one(1.0)
     along_step()
@@ -506,7 +515,7 @@ def certify_signs(
 # The proof that a point held by kinks is a minimum (its active set, slopes in place of phi'(0), the
 # Hessian of the Lagrangian on their tangent space) is in `kink_minimum`.
 
-RELATIVE_TEST_LENGTHS = (1e-5, 1e-4, 1e-3, 1e-2)  # lengths tried, relative to that of theta
+RELATIVE_TEST_LENGTHS = (1e-5, 1e-4, 1e-3, 1e-2)  # lengths tried, relative to the norm of theta
 
 
 def falls_across(
@@ -541,7 +550,8 @@ def falls_along_gradient(ob: Any, theta: np.ndarray, gradient: np.ndarray) -> bo
     """
     norm, length = safe_norm(gradient), extent(theta)
     if not 0 < norm < np.inf or not hasattr(ob, "value"):
-        return True  # nothing speaks of a kink
+        # Without values of the loss there is no evidence of a kink.
+        return True
     here = value_at(ob, theta)
     noise = value_rounding(here, getattr(ob, "dtype", np.float64))
     steps = 4.0 ** -np.arange(3.0, 21.0) * (length / norm)

@@ -31,8 +31,8 @@ def noun(point: CriticalPoint) -> str:
     return special.get(point.kind, of_kind)
 
 
-# the arguments of a call, and what to do at a point that is not critical: for an objective, for an
-# estimator, and for the result of a run, which that same run cannot improve
+# (arguments of the suggested call, advice at a point that is not critical) for an objective, for an
+# estimator, and for the result of a run, which the same run cannot improve
 OBJECTIVE_ADVICE = "ob, theta", "Use fastcurv.minimize(ob, theta) to continue."
 FIT_ADVICE = (
     "net.objective(X, y), net.theta_",
@@ -595,8 +595,8 @@ FAR_ADVICE = (
 )
 
 
-# the clause added to a `not_critical` reason if Newton's steps lead to no critical point: why, and
-# which functions to call
+# clause added to the reason of `not_critical` if Newton's steps reach no critical point: the cause,
+# and the functions to call
 FAR_ADVICE_BY_CAUSE = {
     "plateau": f"; Newton steps from theta do not converge{PLATEAU_ADVICE}",
     "far": f"; Newton steps from theta do not contract{FAR_ADVICE}",

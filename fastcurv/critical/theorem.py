@@ -28,8 +28,9 @@ from ..common.vectors import safe_norm
 
 EPS = float(np.finfo(float).eps)
 TINY = float(np.finfo(float).tiny)
-ROUND_UP = 1 + 64 * EPS  # factor that outweighs a few roundings
-MAX_RADIUS = 1e100  # a radius above it means that the bound at theta is 0 up to underflow
+ROUND_UP = 1 + 64 * EPS  # factor that exceeds the effect of a few roundings
+# A radius above this value means that the bound at theta is 0 up to underflow.
+MAX_RADIUS = 1e100
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def kantorovich(beta: float, eta: float, third: Callable[[float], float]) -> Con
         return no("inverse")
     if not 0 <= eta < np.inf:
         return no("step")
-    # on a ball, never at theta alone: at a kink H says nothing about the other side
+    # The bound is taken on a ball, because at a kink H at theta describes one side only.
     L = float(third(max(2 * eta * ROUND_UP, TINY)))
     if not 0 <= L < np.inf:
         return no("third", L)
@@ -171,7 +172,7 @@ def newton_in_slice(
         off = safe_norm(residual) + g_error + A_error * length + rounding
         if not cut.weakest > 0:
             return np.inf, np.inf, cut.c * x
-        s = cut.span.shape[1]  # the basis of the slice is orthonormal to rounding only
+        s = cut.span.shape[1]  # the basis of the slice is orthonormal only up to rounding
         up = ROUND_UP * (1 + 8 * n * (1 + s) * EPS)
         beta = up / cut.weakest
         return beta, eta_of(length, beta, off) * up, cut.c * x
@@ -200,7 +201,8 @@ def two_signs(negative: float, positive: float, third: Callable[[float], float])
     if not 0 <= L < np.inf:
         return 0.0
     radius = margin / (L * ROUND_UP) if L > 0 else np.inf
-    if radius > MAX_RADIUS and third(np.inf) != 0:  # L holds at theta alone
+    # A bound on the third derivative at theta alone gives no radius.
+    if radius > MAX_RADIUS and third(np.inf) != 0:
         radius = 1.0
     for _ in range(200):
         L = float(third(radius))

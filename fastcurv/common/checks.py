@@ -21,10 +21,13 @@ from .errors import advice, entry, parameters_of, suggestion, typed
 from .protocols import OPTIONAL_METHODS, Array, Indices, own_product, replaces_products, why_not_own
 
 Name = TypeVar("Name", bound=str)
-INTEGER_TYPES = (int, numbers.Integral)  # an int is found at once, an abstract class takes its time
-MAX_COUNT = (1 << 63) - 1  # largest int argument; a float and the engine's sizes can hold it
-CACHED_MATRIX_ENTRIES = 1 << 18  # entries of a matrix that fits into a cache near a core
-# size of a block of matrix rows, in numbers; Ctrl-C is handled between blocks
+# `int` comes first because a check against an abstract class is slow.
+INTEGER_TYPES = (int, numbers.Integral)
+# largest integer argument, which a float and the sizes of the engine can represent
+MAX_COUNT = (1 << 63) - 1
+# number of entries of a matrix that fits into an L2 cache
+CACHED_MATRIX_ENTRIES = 1 << 18
+# number of entries in a block of matrix rows; Ctrl-C is handled between blocks
 SLAB_ENTRIES = 1 << 20
 
 
@@ -104,7 +107,7 @@ def spawned(rng: np.random.Generator, n: int) -> Iterator[np.random.Generator]:
     """
     bits: Any = rng.bit_generator
     for _ in range(n):
-        (seed,) = bits._seed_seq.spawn(1)  # public in NumPy 1.25 and later
+        (seed,) = bits._seed_seq.spawn(1)  # `spawn` is public from NumPy 1.25 on
         yield np.random.Generator(type(bits)(seed))
 
 
@@ -202,11 +205,12 @@ def all_finite(a: Array) -> bool:
 
     Contiguous arrays are checked by their sum of squares, which is finite unless it overflows.
     """
-    flat = a.ravel("K") if a.ndim != 1 and a.flags.forc else a  # a view
-    squares = inner(flat, flat)  # None where they do not lie one after the other
+    flat = a.ravel("K") if a.ndim != 1 and a.flags.forc else a  # a view, not a copy
+    squares = inner(flat, flat)  # None if the entries are not contiguous
     if squares is not None and math.isfinite(squares):
         return True
-    return bool(np.logical_and.reduce(np.isfinite(a), axis=None))  # .all() takes twice as long
+    # The method `.all()` takes twice as long.
+    return bool(np.logical_and.reduce(np.isfinite(a), axis=None))
 
 
 def is_sparse(X: Any) -> bool:
@@ -262,10 +266,11 @@ def as_numpy(x: Any, name: str) -> Array:
         if not hasattr(x, "__array__") and hasattr(x, "__dlpack__"):
             return np.from_dlpack(x)
         a = np.asarray(x)
-        if a.dtype == object and hasattr(x, "to_numpy"):  # a data frame with missing values
+        # An object array comes from a data frame with missing values.
+        if a.dtype == object and hasattr(x, "to_numpy"):
             a = x.to_numpy(dtype=float, na_value=np.nan)
         if a.dtype == object and any(isinstance(part, (list, tuple)) for part in a.flat):
-            raise ValueError("ragged")  # NumPy 1.24 and later raise this themselves
+            raise ValueError("ragged")  # NumPy 1.24 and later raise this error themselves
         if a.dtype == object and not a.shape and parameters_of(x, name) is not None:
             raise TypeError("a loader or a network")
         return a
@@ -312,7 +317,8 @@ def check_array(x: Any, name: str, dtype: Any = None, finite: bool = True) -> Ar
             )
         if dtype is None:
             dtype = a.dtype if a.dtype in (np.float32, np.float64) else np.float64
-        with np.errstate(over="ignore"):  # overflow is refused below
+        # An overflow raises an error in the check of the result.
+        with np.errstate(over="ignore"):
             cast = a.astype(np.dtype(dtype).newbyteorder("="), copy=False)
     return cast if not finite or all_finite(cast) else check_finite(cast, name, a)
 
@@ -481,12 +487,14 @@ def _check_symmetric(A: Any, name: str) -> MatrixOperator:
     if A.dtype not in (np.float32, np.float64):
         A = A.astype(np.float64)
     if is_sparse(A):
-        A = A.tocsr()  # not every format supports the operations below
+        # Some sparse formats do not support the operations below.
+        A = A.tocsr()
         parts = [(A, A.T)] if A.nnz else []
     else:
         parts = [(A[rows], A[:, rows].T) for rows in slabs(len(A), A.shape[1])]
     size = gap = 0.0
-    for part, mirrored in parts:  # Ctrl-C is handled between slabs
+    # Ctrl-C is handled between blocks.
+    for part, mirrored in parts:
         if not np.isfinite(part.data if is_sparse(A) else part).all():
             raise NotFiniteError(f"{name} must hold finite numbers, got NaN or infinity.")
         with np.errstate(over="ignore", invalid="ignore"):

@@ -69,7 +69,7 @@ ARGUMENTS: dict[str, dict[str, str]] = {
         "early_stopping": "validation and patience",
         "n_iter_no_change": "patience",
         "validation_data": "validation",
-        **dict.fromkeys(("goal", "abstol"), "fun_target"),  # MATLAB's names, and those of R
+        **dict.fromkeys(("goal", "abstol"), "fun_target"),  # names used in MATLAB and R
         **dict.fromkeys(("min_grad", "reltol", "threshold"), "gradient_tol"),
         "max_fail": "patience",
         **dict.fromkeys(("show", "showWindow", "showCommandLine", "trace"), "progress"),
@@ -216,7 +216,7 @@ for _names in ARGUMENTS.values():
     _names["device"] = _CPU_ONLY
 ARGUMENTS["saddle_free_newton_step"] = ARGUMENTS["newton_step"] | {"n_components": "k"}
 
-# Keys have no capitals, hyphens, underscores or blanks. Values in quotes are names in this library.
+# Keys have no capitals, hyphens, underscores or blanks. Quoted values are names in this library.
 _METHODS = {
     **dict.fromkeys(("lbfgsb", "lbfgs", "bfgs"), "'l-bfgs'"),
     **dict.fromkeys(("trustncg", "trustkrylov", "trustexact", "trustconstr"), "'trust-region'"),
@@ -229,7 +229,8 @@ _METHODS = {
     **dict.fromkeys(("adamw", "nadam", "amsgrad", "adamax"), "'adam', with l2 in the objective"),
     **dict.fromkeys(("gd", "gradientdescent"), "'sgd' without batch_size"),
     **dict.fromkeys(("neldermead", "powell", "cobyla"), "'trust-region': gradients are exact here"),
-    "trainlm": "'levenberg-marquardt'",  # from here on, MATLAB's and R's
+    # The following names are used in MATLAB and R.
+    "trainlm": "'levenberg-marquardt'",
     "trainbr": "'levenberg-marquardt', with l2 in the objective",
     **dict.fromkeys(("trainscg", "traincgf", "traincgb", "traincgp"), "'newton-cg'"),
     **dict.fromkeys(("trainbfg", "trainoss"), "'l-bfgs'"),
@@ -241,7 +242,8 @@ _METHODS = {
 CHOICES: dict[str, dict[str, str]] = {
     "method": _METHODS,
     "solver": _METHODS,
-    "activation": {  # and what `fastcurv.structure.tables` adds, which fills "loss", too
+    # `fastcurv.structure.tables` adds names to this table and fills the table for "loss".
+    "activation": {
         "softmax": "none on the last layer: outputs are logits",
         "hardtanh": "'tanh': a bounded one",
         "tansig": "'tanh'",
@@ -413,7 +415,8 @@ SCHEDULE_NAMES = ("constant", "constant_then_decay", "inverse_time", "power", "r
 FUNCTION_HINTS = {
     **dict.fromkeys(("hessian", "Hessian"), "ob.hessian(theta) of ob = fc.Objective(...)"),
     "hvp": "ob.hessian(theta) @ v of ob = fc.Objective(...)",
-    "HessianLinearOperator": "ob.hessian(theta) of ob = fc.Objective(...)",  # of curvlinops
+    # the class of curvlinops
+    "HessianLinearOperator": "ob.hessian(theta) of ob = fc.Objective(...)",
     **dict.fromkeys(
         ("GGNLinearOperator", "FisherMCLinearOperator"), "ob.ggn(theta) of ob = fc.Objective(...)"
     ),
@@ -431,12 +434,12 @@ FUNCTION_HINTS = {
     **dict.fromkeys(("hutchinson_diag", "xdiag"), "fc.diagonal(H)"),
     "lanczos_approximate_spectrum": "fc.spectral_density(H)",
     **dict.fromkeys(
-        ("fitnet", "feedforwardnet", "newff"),  # of MATLAB
+        ("fitnet", "feedforwardnet", "newff"),  # functions of MATLAB
         "fc.MLPRegressor((10,)), or fc.MLP([in, 10, out]) and fc.minimize",
     ),
     "patternnet": "fc.MLPClassifier((10,)), or fc.MLP([in, 10, out]) and fc.minimize",
     **dict.fromkeys(
-        ("nnet", "neuralnet"),  # of R
+        ("nnet", "neuralnet"),  # functions of R
         "fc.MLPClassifier or fc.MLPRegressor, or fc.MLP([in, size, out]) and fc.minimize",
     ),
     **dict.fromkeys(("grad", "gradient", "jacobian", "ggn"), "a method of fc.Objective(...)"),
@@ -460,7 +463,9 @@ FUNCTION_HINTS = {
     **dict.fromkeys(("from_pipeline", "from_scikit_learn"), "fc.from_sklearn"),
     **dict.fromkeys(("from_safetensors", "load_model"), "fc.load(path)"),
 }
-CONVERTERS = {  # top-level module of another library, or a class of ours: how to convert or use it
+# Key: a top-level module of another library, or a class of this library. Value: how to convert or
+# use its objects.
+CONVERTERS = {
     "torch": "fc.from_torch(module) gives model and theta",
     "keras": "fc.from_keras(network.get_weights(), activation=...) gives model and theta",
     "tensorflow": "fc.from_keras(network.get_weights(), activation=...) gives model and theta",
@@ -475,7 +480,8 @@ CONVERTERS = {  # top-level module of another library, or a class of ours: how t
         "A fitted estimator has model_, theta_ and objective(X, y)",
     ),
 }
-CONTAINER_HINTS = {  # name of a class that holds rows or vectors: how to get arrays from it
+# Key: the name of a class that holds rows or vectors. Value: how to get arrays from it.
+CONTAINER_HINTS = {
     "DataLoader": "arrays of all rows: X, y = loader.dataset.tensors of a TensorDataset",
     "TensorDataset": "arrays: X, y = dataset.tensors",
     "Eigenpairs": "one of its vectors: pairs.vectors[:, i]",
@@ -642,9 +648,10 @@ def no_attribute(subject: str, kind: str, name: str, owner: Any) -> NoReturn:
     raise AttributeError(f"{kind} has no attribute {name!r}{hint}")
 
 
-# checked for optional attributes often, so without a search
+# kinds of objects that are often checked for optional attributes, so that no similar name is
+# searched for
 UNSEARCHED_SUBJECTS = ("objective", "operator")
-OPTIONAL_NAMES = ("n_threads",)  # looked up in the first argument of every proof
+OPTIONAL_NAMES = ("n_threads",)  # attributes looked up in the first argument of every proof
 SPECIAL_METHODS = {"__call__": "callable", "__getitem__": "subscriptable"}
 
 
@@ -669,7 +676,7 @@ class AttributeHints:
             for name in SPECIAL_METHODS.keys() & ATTRIBUTES[subject].keys():
                 setattr(cls, name, partialmethod(_refuse, name))
 
-    if not TYPE_CHECKING:  # hidden from type checkers, which know the real attributes
+    if not TYPE_CHECKING:  # the method is hidden from type checkers, which know the real attributes
 
         def __getattr__(self, name: str) -> NoReturn:
             no_attribute(type(self)._subject, f"{type(self).__name__!r} object", name, self)
@@ -724,7 +731,7 @@ def home_of(x: Any) -> str:
     return next((home for home in homes if home in CONVERTERS), "")
 
 
-# expected class by argument name
+# expected class by name of the argument
 EXPECTED_CLASSES = {"model": "fastcurv.MLP", "ob": "fastcurv.Objective"}
 OBJECTIVE_HINT = "an objective such as fastcurv.Objective"
 
@@ -789,7 +796,7 @@ def parameters_of(x: Any, name: str) -> str | None:
     parts = list(x.values()) if isinstance(x, dict) else x
     if inspect.isgenerator(x):
         what = "a generator"
-        root = "torch"  # model.parameters()
+        root = "torch"  # a generator is usually model.parameters()
     elif isinstance(parts, (list, tuple)) and parts:
         root = type(parts[0]).__module__.split(".")[0]
         what = f"{typed(x)} of tensors"

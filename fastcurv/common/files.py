@@ -31,10 +31,11 @@ from .runtime import interruptible
 
 try:
     import fcntl
-except ImportError:  # Windows
+except ImportError:
+    # The module does not exist on Windows.
     fcntl = None  # type: ignore[assignment]
 
-PIECE_BYTES = 16 << 20  # bytes written or read at a time; Ctrl-C is handled in between
+PIECE_BYTES = 16 << 20  # number of bytes written or read at a time; Ctrl-C is handled in between
 
 
 @contextlib.contextmanager
@@ -66,13 +67,15 @@ def whole(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             _to_disk(out)
             if not named:
                 _give_name(out, temporary, mode, locked)
-            if fcntl is None:  # Windows cannot replace an open file, and has no sweep
+            # Windows cannot replace an open file.
+            if fcntl is None:
                 locked.close()
             os.replace(temporary, place)
     except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
-        unknown = (None, folder, temporary)  # internal names; report the caller's path instead
+        # these names are internal, so the error reports the caller's path
+        unknown = (None, folder, temporary)
         if isinstance(error, OSError) and error.errno and error.filename in unknown:
             raise OSError(error.errno, error.strerror, os.fsdecode(path)) from None
         raise
@@ -112,7 +115,8 @@ def _place(path: str | os.PathLike[str]) -> str:
     given = text_of(path)
     if not given:
         raise ValueError("path must be the name of a file, got ''.")
-    with contextlib.suppress(FileNotFoundError):  # os.stat raises for links it may not follow
+    # os.stat raises this error for a link that it may not follow.
+    with contextlib.suppress(FileNotFoundError):
         if stat.S_ISDIR(os.stat(given).st_mode):
             raise IsADirectoryError(f"path must be the name of a file, got the folder {given}.")
     refuse_device(given)
@@ -158,7 +162,7 @@ def check_place(path: str | os.PathLike[str], name: str, folders: bool = False) 
         handle, named = _open_new(str(folder), temporary, 0o600)
         try:
             with os.fdopen(handle, "wb") as trial:
-                trial.write(bytes(4096))  # fails on a full disk
+                trial.write(bytes(4096))  # this write fails on a full disk
         finally:
             if named:
                 os.unlink(temporary)
@@ -188,7 +192,8 @@ def _to_disk(out: IO[bytes]) -> None:
         sync()
 
 
-# contains a hash of the host name: on network file systems locks may be local to one machine
+# The prefix contains a hash of the host name, because locks on network file systems may be local to
+# one machine.
 _PART_PREFIX = f".fastcurv-{zlib.crc32(platform.node().encode()):08x}-"
 
 
@@ -232,7 +237,8 @@ def _open_new(folder: str, temporary: str, mode: int, named: bool = False) -> tu
     """
     nameless = 0 if named else getattr(os, "O_TMPFILE", 0)
     if nameless and os.path.isdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):  # the file system does not support O_TMPFILE
+        # Opening raises OSError if the file system does not support O_TMPFILE.
+        with contextlib.suppress(OSError):
             handle = os.open(folder, os.O_RDWR | nameless, mode)
             _lock(handle)
             return handle, False
@@ -241,7 +247,8 @@ def _open_new(folder: str, temporary: str, mode: int, named: bool = False) -> tu
         handle = os.open(temporary, flags, mode)
         if _lock(handle) is not False and os.path.exists(temporary):
             return handle, True
-        os.close(handle)  # a sweep removed or locked it before this process did
+        # Another process has locked or removed the file before this process could lock it.
+        os.close(handle)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
 
@@ -250,7 +257,8 @@ def _give_name(
     out: IO[bytes], temporary: str, mode: int | None, locked: contextlib.ExitStack
 ) -> None:
     """Link a nameless file to a name, or copy it if the system cannot link it."""
-    own = os.open("/proc/self/fd", os.O_RDONLY)  # with it as src_dir_fd, os.link follows the link
+    # If this descriptor is the src_dir_fd, os.link follows the symbolic link.
+    own = os.open("/proc/self/fd", os.O_RDONLY)
     try:
         os.link(str(out.fileno()), temporary, src_dir_fd=own, follow_symlinks=True)
     except OSError:
@@ -289,11 +297,12 @@ _DTYPE_CODES = {
 }  # fmt: skip
 _DTYPE_NAMES = {np.dtype(code): name for name, code in _DTYPE_CODES.items()}
 _FACTS_KEY = "fastcurv"
-_CHECKSUM_KEY = "fastcurv.sha256"  # checksum of the whole file, with zeros in place of its digits
+# key of the checksum of the whole file, which is computed with zeros in place of its digits
+_CHECKSUM_KEY = "fastcurv.sha256"
 _CHECKSUM_ZEROS = b"0" * 64
 _CHECKSUM_OFFSET = 8 + len('{"__metadata__":{"":"') + len(_CHECKSUM_KEY)
-_MAX_HEADER_BYTES = 1 << 22  # parsed JSON of this size takes less than 300 MB
-_MAX_AXES = 32  # NumPy 1's limit
+_MAX_HEADER_BYTES = 1 << 22  # a parsed JSON text of this size takes less than 300 MB
+_MAX_AXES = 32  # maximum number of axes in NumPy 1
 
 
 def write_tensors(
@@ -353,7 +362,7 @@ def write_tensors(
     head, digest = len(text).to_bytes(8, "little") + text, hashlib.sha256()
     with whole(path) as out:
         for piece in itertools.chain([head], *map(_pieces, ready)):
-            data = bytes(piece)  # a copy, in case another thread changes the array
+            data = bytes(piece)  # the copy protects against changes by another thread
             digest.update(data)
             out.write(data)
         out.seek(_CHECKSUM_OFFSET)
@@ -407,7 +416,8 @@ def _checksum(path: str, metadata: Any, head: bytes) -> tuple[str | None, Any]:
         if _FACTS_KEY in known and any(
             re.fullmatch("[0-9a-f]{64}", str(v)) for v in known.values()
         ):
-            raise damaged(path)  # a checksum is there, but its key is damaged
+            # The file has a checksum under a damaged key.
+            raise damaged(path)
         return None, None
     if told != head[_CHECKSUM_OFFSET : _CHECKSUM_OFFSET + 64].decode("latin-1"):
         raise damaged(path)
@@ -473,7 +483,7 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], d
     path = text_of(path)
     refuse_device(path)
     with open(path, "rb") as raw:
-        path = shown(path, 300)  # for messages
+        path = shown(path, 300)  # the form of the path in messages
         size = os.fstat(raw.fileno()).st_size
         header, head = _read_header(path, raw, size)
         metadata = header.pop("__metadata__", None)
@@ -499,7 +509,8 @@ def _array(
     boolean = dtype == np.bool_
     try:
         array = np.empty(shape, np.uint8 if boolean else dtype)
-    except (ValueError, MemoryError):  # more than can be addressed, or than memory has
+    except (ValueError, MemoryError):
+        # The array exceeds the address space or the memory.
         raise ValueError(f"{path} holds an array of shape {shape}, which memory cannot") from None
     for piece in _pieces(array):
         if raw.readinto(piece) != len(piece):

@@ -37,17 +37,22 @@ from .protocols import Array, Floats, Indices
 from .runtime import SERIAL_BLAS_MAX_N, Given, Result, interruptible, one_blas_thread
 
 LAPACK_DRIVERS = ("evd", "evr", "ev")
-MIN_SUBNORMAL = 5e-324  # the least positive float64
+MIN_SUBNORMAL = 5e-324  # smallest positive float64
 UNIT_ROUNDOFF = float(np.finfo(np.float64).eps) / 2  # unit roundoff of float64, used in all proofs
-# bounds the effect of underflow for a matrix whose largest entry is near 1
+# bound on the effect of underflow for a matrix whose largest entry is near 1
 UNDERFLOW_BOUND = 1e-290
-SLICE_LENGTH, COLUMNS_PER_CHECK = 128, 512  # length of inner slices; columns checked together
-# rows up to which all eigenvectors one by one cost no more than with their proof
+# length of inner slices, and number of columns checked together
+SLICE_LENGTH, COLUMNS_PER_CHECK = 128, 512
+# number of rows up to which proving each eigenvector costs no more than a joint proof
 PROOF_MIN_ROWS = 64
-LONG_EIGENSYSTEM_MIN_N = 400  # below this n an eigensystem takes milliseconds
-SECONDS_PER_N_CUBED = 3e-10  # seconds per n^3 for one and a half decompositions on one core
-MAX_DRIVER_ERROR = 1e-6  # a driver whose proved error is above this share of ||A|| has failed
-MAX_SIGN_PROOF_LOSS = 1e-3  # share of the smallest |eigenvalue| that a proof of signs may give up
+# number of rows from which an eigensystem takes more than milliseconds
+LONG_EIGENSYSTEM_MIN_N = 400
+# estimated seconds per n^3 for one and a half decompositions on one core
+SECONDS_PER_N_CUBED = 3e-10
+# A LAPACK driver whose proved error exceeds this fraction of ||A|| has failed.
+MAX_DRIVER_ERROR = 1e-6
+# fraction of the smallest |eigenvalue| that a proof of signs may lose
+MAX_SIGN_PROOF_LOSS = 1e-3
 
 
 def gamma_of(k: float, u: float = UNIT_ROUNDOFF) -> float:
@@ -75,9 +80,10 @@ class Eigensystem(NamedTuple):
     value.
     """
 
-    values: Floats  # (n,)
-    vectors: Floats  # (n, n)
-    errors: Floats  # (n,): |values[i] - lam_i| <= errors[i], for A symmetrised
+    values: Floats  # shape (n,)
+    vectors: Floats  # shape (n, n)
+    # error bounds (n,): |values[i] - lam_i| <= errors[i] for the symmetrised A
+    errors: Floats
 
     @property
     def error(self) -> float:
@@ -94,10 +100,11 @@ class JointSigns(NamedTuple):
     w`` as there are negative ones.
     """
 
-    values: Floats  # (n,), ascending
-    vectors: Floats  # (n, n)
+    values: Floats  # shape (n,), ascending
+    vectors: Floats  # shape (n, n)
     error: float
-    ends: float  # A has an eigenvalue within this distance of values[0], and one of values[-1]
+    # A has an eigenvalue within this distance of values[0], and one of values[-1].
+    ends: float
 
 
 @serial_blas
@@ -273,7 +280,8 @@ def eigh_tridiagonal(diagonal: Floats, beside: Floats) -> tuple[Floats, Floats]:
     _check_finite(size, "the tridiagonal matrix")
     exponent = int(np.frexp(size)[1])
     d, e = np.ldexp(d, -exponent), np.ldexp(e, -exponent)
-    how = {"lapack_driver": "stemr", "check_finite": False}  # with the smallest residuals
+    # the LAPACK driver with the smallest residuals
+    how = {"lapack_driver": "stemr", "check_finite": False}
     found = _attempt(partial(linalg.eigh_tridiagonal, d, e, **how))
     if found is None or not _plausible(d, e, *found):
         found = eigh(np.diag(d) + np.diag(e, 1) + np.diag(e, -1))
@@ -378,7 +386,7 @@ def _signs(A: Floats, values: Floats, V: Floats, beside: float) -> float:
     more.
     """
     n, sizes = len(A), np.abs(values)
-    gamma = gamma_of(n + 2)  # of every sum here, in any order
+    gamma = gamma_of(n + 2)  # rounding factor of every sum below, in any order of summation
     open_ = sizes <= 1.01 * beside + 16 * gamma * float(sizes.sum())
     if n < 2 or open_.all() or open_.any() and not (sizes <= beside).any():
         return np.inf
@@ -404,7 +412,7 @@ def cholesky(A: Floats) -> Floats | None:
     """Return the lower Cholesky factor of A, or None if the factorisation breaks down. Ctrl-C is
     handled meanwhile.
     """
-    find = partial(np.linalg.cholesky, A)  # SciPy's would hold the interpreter lock
+    find = partial(np.linalg.cholesky, A)  # SciPy's Cholesky would hold the interpreter lock
     try:
         factor: Floats = interruptible(find) if len(A) >= LONG_EIGENSYSTEM_MIN_N else find()
     except np.linalg.LinAlgError:
@@ -427,7 +435,8 @@ def cholesky_floor(A: Floats, shift: float) -> float:
     With R the computed factor of B, ``R'R = B + E`` and ``||E|| <= gamma / (1 - gamma) trace(B)``
     in any order of summation (Rump, Verification of positive definiteness, BIT 46, 2006).
     """
-    n, largest = len(A), float(np.diagonal(A).max(initial=0.0))  # bounds the rounding of the shift
+    # the largest diagonal entry bounds the rounding of the shift
+    n, largest = len(A), float(np.diagonal(A).max(initial=0.0))
     A[np.diag_indices(n)] -= shift
     diagonal = np.diagonal(A)
     if not shift > 0 or not (diagonal > 0).all() or cholesky(A) is None:

@@ -29,12 +29,13 @@ from .protocols import (
 from .runtime import Budget, resume_arithmetic
 from .vectors import safe_norm
 
-# Assumed error of a product of an operator that offers no bound of its own, in eps ||H|| ||v||.
+# error assumed for a product of an operator that offers no bound, in eps ||H|| ||v||
 PRODUCT_EPS = 64.0
-# Curvature below this times the norm of H counts as zero unless its sign is proved to last.
+# Curvature below this fraction of the norm of H counts as zero unless its sign is proved to be
+# stable.
 ZERO_CURVATURE_RATIO = 1e-10
-VALUE_EPS = 64.0  # error assumed for f, in units of eps |f|, if no bound is given
-# bytes of theta that take less time to copy than to ask whether that is needed
+VALUE_EPS = 64.0  # error assumed for f if no bound is given, in eps |f|
+# size of theta below which a copy takes less time than a check of whether it is needed
 SHORT_THETA_BYTES = 4096
 
 # --------------------------------------------------------------------------------------------------
@@ -64,7 +65,8 @@ def _found(ob: Any, name: str) -> tuple[Any, str]:
     why, holder = why_replaced(ob, name if own else "certificates"), ob
     if not own and not why:
         holder = getattr(ob, "certificates", None)
-    elif why == NOT_OFFERED_REASON:  # handed on from an object without certificates
+    elif why == NOT_OFFERED_REASON:
+        # The certificates may be those of an object that this one wraps.
         why = why_replaced(ob, name)
     found = None if why else getattr(holder, name, None)
     if found is None:
@@ -244,13 +246,15 @@ class Products(Budget):
         self.n: int = self.op.shape[0]
         self.dtype = operator_dtype(self.op)
         self.eps = float(np.finfo(self.dtype).eps)
-        self.short = False  # whether `spend` was refused
-        self.shared = 0  # products of a shared Krylov run that were reused
+        self.short = False  # True if `spend` was refused
+        self.shared = 0  # number of reused products of a shared Krylov run
         self.norm = 0.0
-        self.pace = 0.0  # seconds that a product took
+        self.pace = 0.0  # seconds that one product takes
         self.shown: Bar | None = None
-        self.asymmetry = 0.0  # as observed: products are wrong by at least this much
-        self._bounds: deque[tuple[Array, float]] = deque(maxlen=4)  # recent results of `bound`
+        # measured asymmetry, a lower bound on the error of products
+        self.asymmetry = 0.0
+        # recent results of `bound`
+        self._bounds: deque[tuple[Array, float]] = deque(maxlen=4)
 
     def __call__(self, V: Array) -> Floats:
         """Return ``H V`` in float64 for V of shape (n,) or (n, k)."""
@@ -260,7 +264,7 @@ class Products(Budget):
         out = np.asarray(apply_checked(self.op, V), dtype=float)
         self.pace = (time.perf_counter() - began) * V.shape[0] / max(1, V.size)
         largest = float(np.abs(out).max(initial=0.0))
-        if 0 < largest < np.inf:  # scaled, so that squares do not overflow or underflow
+        if 0 < largest < np.inf:  # scaled so that squares neither overflow nor underflow
             sizes = np.linalg.norm(np.asarray(V, dtype=float), axis=0)
             lengths = np.linalg.norm(out / largest, axis=0)
             ratios = np.divide(lengths, sizes, out=np.zeros_like(lengths), where=sizes > 0)
@@ -308,7 +312,8 @@ class Products(Budget):
         if why_not_own(self.op, "rounding_bound"):
             return PRODUCT_EPS * self.eps * self.norm * safe_norm(v)
         v = np.ascontiguousarray(v, dtype=self.dtype)
-        for known, found in self._bounds:  # cached: a bound costs about ten products
+        # Results are cached because a bound costs about ten products.
+        for known, found in self._bounds:
             if np.array_equal(known, v):
                 return found
         found = float(self.op.rounding_bound(v))

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Import name: the package's own name, and what to install, an extra of fastcurv or the package.
+# Key: the import name. Value: the name of the package, and what to install (an extra of fastcurv or
+# the package itself).
 INSTALL_HINTS = {
     "matplotlib": ("matplotlib", "fastcurv[plot]"),
     "sklearn": ("scikit-learn", "fastcurv[sklearn]"),

@@ -30,14 +30,14 @@ class Result(OptimizeResult):
         Number of values computed.
     """
 
-    _subject: ClassVar[str] = "result"  # its key in `errors.ATTRIBUTES`
+    _subject: ClassVar[str] = "result"  # key of this class in `errors.ATTRIBUTES`
     x: Array
     fun: float
     success: bool
     message: str
     nfev: int
 
-    if not TYPE_CHECKING:  # hidden from type checkers, which know the real attributes
+    if not TYPE_CHECKING:  # the method is hidden from type checkers, which know the real attributes
 
         def __getattr__(self, name: str) -> Any:
             if name not in self:

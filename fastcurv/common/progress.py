@@ -15,8 +15,8 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-BAR_DELAY_SECONDS = 2.0  # seconds of work that need no bar
-NOTE_INTERVAL_SECONDS = 0.1  # seconds between two notes drawn, as between tqdm's updates
+BAR_DELAY_SECONDS = 2.0  # seconds of work before a bar is shown
+NOTE_INTERVAL_SECONDS = 0.1  # seconds between two updates of the note, as in tqdm
 _INSIDE_BAR: ContextVar[bool] = ContextVar("inside", default=False)  # True inside another `bar`
 
 
@@ -66,7 +66,8 @@ def on_terminal(name: str) -> bool:
     """Return whether a standard stream exists and is a terminal."""
     try:
         return bool(getattr(sys, name).isatty())
-    except (AttributeError, ValueError):  # missing or closed
+    except (AttributeError, ValueError):
+        # The stream is missing or closed.
         return False
 
 
@@ -111,7 +112,8 @@ class bar:
         if enabled is None:
             enabled = not _INSIDE_BAR.get() and on_terminal("stderr")
         if enabled and sys.stderr is not None:
-            with suppress(ImportError, OSError, ValueError):  # tqdm or the stream is missing
+            # tqdm or the stream may be missing.
+            with suppress(ImportError, OSError, ValueError):
                 from tqdm.auto import tqdm
 
                 self._shown = _Shown(tqdm(total=total, desc=desc, leave=False, delay=delay), delay)
@@ -129,7 +131,7 @@ class bar:
 # Caches of results: the last one, or one for each owner.
 
 Answer = TypeVar("Answer")
-SMALL_THETA_SIZE = 1024  # number of parameters up to which more than one result is kept
+SMALL_THETA_SIZE = 1024  # number of parameters up to which more than one result is cached
 
 
 def cached_attribute(make: Callable[[Any], Answer]) -> Callable[[Any], Answer]:
@@ -156,7 +158,7 @@ def cache_last(
     @wraps(find)
     def found(ob: Any, theta: NDArray[Any]) -> Answer:
         nonlocal last
-        held = last  # a local reference, since another thread may replace it
+        held = last  # a local reference, since another thread may replace `last`
         for known in held:
             if known[0]() is ob and np.array_equal(known[1], theta):
                 return known[2]

@@ -40,7 +40,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-Array: TypeAlias = NDArray[Any]  # real, in the precision of a model or an operator
+Array: TypeAlias = NDArray[Any]  # a real array in the precision of a model or an operator
 Floats: TypeAlias = NDArray[np.float64]
 Indices: TypeAlias = NDArray[np.intp]
 Seed: TypeAlias = "int | np.integer[Any] | np.random.Generator | None"
@@ -71,7 +71,7 @@ Certificate: TypeAlias = Literal[
     "third_bound_in", "why_no_minimum",
 ]  # fmt: skip
 SPACE_NAMES = get_args(Space)  # spaces in which a spectrum can be computed
-# The names listed above that subpackages use and users do not: `dir` of an object leaves them out.
+# Names from the lists above that subpackages use and users do not. `dir` of an object omits them.
 INTERNAL_NAMES = frozenset(
     ("engine_steps", "estimated_seconds", "fast_product", "fold_batch_norm", "plan_layout",
      "smaller_forms", "sum_over_rows", "summed_matrix", "why_unproved", "with_model")
@@ -313,20 +313,21 @@ class EngineSteps(Protocol):
 LOSS_METHODS = "value", "gradient", "value_and_gradient", "hessian", "ggn", "jacobian"
 PRODUCT_METHODS = "__matmul__", "product", "matmat", "_matmat", "matvec", "_matvec"
 FUNCTION_METHODS = (*LOSS_METHODS, *PRODUCT_METHODS)
-# What the proofs and the engine read of an objective, besides its functions.
+# Attributes of an objective that the proofs and the engine read, in addition to its functions.
 READ_ATTRIBUTES = (
     "model", "loss", "l2", "l2_biases", "X", "y", "sample_weight", "dtype", "n_params", "n_samples",
     "__getattribute__",
 )  # fmt: skip
-# What an operator may offer besides its products.
+# Methods that an operator may offer in addition to its products.
 OPTIONAL_METHODS = (
     "rounding_bound", "column_bounds", "quadratic", "to_dense", "astype", "reduced", "written",
     "reach", "assembled", "fast_product", "summed_matrix", "gradient", "objective",
 )  # fmt: skip
 NOT_OFFERED_REASON = "none is offered"
 _DECIDING_ATTRIBUTES = (*FUNCTION_METHODS, *READ_ATTRIBUTES)
-# {class: {(name, functions): (getter of its functions, these, what an object must not have been
-# assigned, clause)}} of `why_replaced`
+# Cache of `why_replaced` with the entries {class: {(name, functions): (getter of the class's
+# functions, the functions found, attributes that must not be assigned on the object,
+# explanation)}}.
 _REPLACED_CACHE: WeakKeyDictionary[type, dict[Any, Any]] = WeakKeyDictionary()
 
 
@@ -364,7 +365,8 @@ def why_replaced(x: Any, name: str, functions: tuple[str, ...] = ()) -> str:
     does, without evaluating the attribute where a class defines it.
     """
     kind, assigned = type(x), _assigned(x)
-    # What follows of the class alone is kept for as long as its functions are the same ones.
+    # The part of the result that depends on the class alone is cached until a function of the class
+    # changes.
     parts, then, deciding, why = _REPLACED_CACHE.get(kind, {}).get(
         (name, functions), (None, (), (), "")
     )
@@ -430,7 +432,8 @@ def _assigned(x: Any) -> dict[str, Any]:
     """Return the attributes that were assigned to the object itself."""
     try:
         return cast("dict[str, Any]", object.__getattribute__(x, "__dict__"))
-    except AttributeError:  # with slots alone
+    except AttributeError:
+        # Objects of classes with __slots__ have no __dict__.
         return {}
 
 
@@ -487,7 +490,8 @@ def _replaced(kind: type, home: type, functions: tuple[str, ...]) -> str:
             same = now is then
         elif name in FUNCTION_METHODS:
             same = _is_ours(now) and _is_written_here(part)
-        else:  # an object's own number or array precedes what a class merely states
+        else:
+            # An array or number assigned to the object precedes a value that the class states.
             stated = then is None and not _is_data(part) and name != "__getattribute__"
             same = _is_ours(now) or stated
         if not same:

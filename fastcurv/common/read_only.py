@@ -10,7 +10,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.sparse.linalg import LinearOperator
 
-# attributes that every SciPy operator has
+# names of the attributes of every SciPy operator
 SCIPY_ATTRIBUTES = (*vars(LinearOperator), "dtype", "shape", "ndim")
 
 
@@ -57,7 +57,8 @@ class ReadOnly:
             cls._assignable = cls._assignable | free | set(assignable)
             cls._read_only = (cls._read_only | own) - cls._assignable
 
-    if not TYPE_CHECKING:  # hidden from type checkers, which know the declared attributes
+    # the method is hidden from type checkers, which know the declared attributes
+    if not TYPE_CHECKING:
 
         def __setattr__(self, name: str, value: Any) -> None:
             if name in self._read_only:

@@ -25,7 +25,8 @@ from .._engine import resume_arithmetic as resume_arithmetic
 
 try:
     VERSION = version("fastcurv")
-except PackageNotFoundError:  # a checkout built in place
+except PackageNotFoundError:
+    # The package runs from a checkout that was built in place.
     VERSION = "0.1.0"
 
 Given = ParamSpec("Given")
@@ -48,7 +49,7 @@ def load_module(module: str) -> Any:
     return import_module(f"fastcurv.{module}")
 
 
-MAX_DISTURBED_CALLS = 3  # calls of a proof in a row that a signal handler may disturb
+MAX_DISTURBED_CALLS = 3  # number of calls of a proof in a row that a signal handler may disturb
 
 
 def to_nearest(function: Callable[Given, Result]) -> Callable[Given, Result]:
@@ -194,7 +195,8 @@ def register() -> bool:
         import threadpoolctl
     except ImportError:
         return False
-    if not hasattr(threadpoolctl, "register"):  # before 3.3
+    # threadpoolctl before version 3.3 has no registration.
+    if not hasattr(threadpoolctl, "register"):
         return False
 
     class FastcurvController(threadpoolctl.LibController):  # type: ignore[misc]
@@ -202,7 +204,7 @@ def register() -> bool:
 
         user_api = "fastcurv"
         internal_api = "fastcurv"
-        filename_prefixes = ("core",)  # the extension module
+        filename_prefixes = ("core",)  # name of the compiled extension module
         check_symbols = ("fc_team_limit", "fc_team_get_limit")
         unlimited = False
 
@@ -215,7 +217,8 @@ def register() -> bool:
             return limit or _engine.default_threads()
 
         def set_num_threads(self, num_threads: int) -> None:
-            # a context that limits only BLAS still restores the setting of every library
+            # A context that limits only BLAS also restores the setting of every other library, so
+            # the default number of threads is restored as "no limit".
             lifted = self.unlimited and num_threads == _engine.default_threads()
             _engine.set_thread_limit(0 if lifted else num_threads)
 
@@ -239,9 +242,9 @@ class OutOfTime(Exception):  # noqa: N818 - the caller has asked for it
     """The end of the time set by a `time_limit`."""
 
 
-# when to begin nothing new, and when to end what has begun
+# (time after which no new step begins, time at which running steps stop)
 _DEADLINES: ContextVar[tuple[float, float]] = ContextVar("ends", default=(float("inf"),) * 2)
-# the share of a limit that is left to conclude from what was found by then
+# fraction of the time limit reserved for the final result
 RESERVED_TIME_FRACTION = 0.04
 
 
@@ -305,7 +308,7 @@ class Budget:
         reserve: int = 0,
     ) -> None:
         self.most, self.seconds, self.within, self.reserve = most, seconds, within, reserve
-        self.count = 0  # products spent
+        self.count = 0  # number of products spent
         self.begun = time.perf_counter()
 
     def elapsed(self) -> float:
@@ -346,7 +349,8 @@ class Budget:
         self.most = self.count
 
 
-# asked by runs in threads, where no Ctrl-C arrives: whether it was pressed in the main thread
+# Ctrl-C reaches the main thread only. Other threads call this function to find out whether it was
+# pressed.
 _INTERRUPT_SOURCE: ContextVar[Callable[[], bool] | None] = ContextVar("pressed", default=None)
 
 
@@ -416,10 +420,11 @@ def interruptible(call: Callable[[], Result]) -> Result:
     thread = threading.Thread(target=run, daemon=True)
     try:
         thread.start()
-    except RuntimeError:  # no more threads can be started
+    except RuntimeError:
+        # The system cannot start more threads.
         return call()
     while thread.is_alive():
-        thread.join(0.1)  # with a timeout, since Windows handles no signal without one
+        thread.join(0.1)  # Windows handles signals only if the call has a timeout
         if thread.is_alive():
             check_time()
     if failed:

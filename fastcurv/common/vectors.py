@@ -76,7 +76,8 @@ def dot(x: NDArray[Any], y: NDArray[Any]) -> float:
     gives inf or NaN without a warning, since NumPy's warnings differ between processors.
     """
     found = inner(x, y)
-    if found is None:  # other dtypes, or not contiguous
+    # `inner` returns None for other dtypes and for arrays that are not contiguous.
+    if found is None:
         with np.errstate(over="ignore", invalid="ignore"):
             found = float(np.dot(x, y))
     return found
@@ -112,7 +113,7 @@ def safe_norm(x: NDArray[Any]) -> float:
 def safe_norms(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the 2-norms ``(k,)`` of rows ``(k, n)`` of any scale, see `safe_norm`."""
     found = np.sqrt(np.einsum("ij,ij->i", rows, rows))
-    odd = ~((found > 1e-140) & (found < np.inf))  # squares under- or overflow
+    odd = ~((found > 1e-140) & (found < np.inf))  # True where squares underflow or overflow
     if odd.any():
         some = np.abs(rows[odd])
         largest = some.max(axis=1, initial=0.0)

@@ -500,7 +500,7 @@ MAX_COUPLING = 0.01
 # number of symmetry directions above which none is projected out; each takes a product
 MAX_SYMMETRY_DIRECTIONS = 1024
 PROBE_SEED = 1  # seed of the random vector that estimates ||H||
-# Far from critical: this fraction of the gradient and decrement exceeds the tolerance.
+# fraction of the gradient and decrement that must exceed the tolerances for theta to count as far
 CLEARLY_FAR_FRACTION = 1e-2
 N_WEAKEST_TESTED = 3  # number of smallest Ritz values whose signs are tested for stability
 

@@ -1,4 +1,4 @@
-"""The data of a plan, and safe copies of rows that are in memory-mapped files."""
+"""The data of an objective, and safe copies of rows that lie in memory-mapped files."""
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from libc.math cimport isfinite
@@ -23,26 +23,28 @@ cdef extern from "Python.h":
     Py_ssize_t Py_REFCNT(object)
 
 cdef enum:
-    # Blocks of memory kept for reuse per memory map, and their maximum size in bytes.
+    # Maximum number and maximum size in bytes of the memory blocks kept for reuse per memory map.
     MAX_REUSED_BLOCKS = 3
     REUSED_BLOCK_BYTES = 1 << 26
-    COPY_PART_BYTES = 1 << 17   # bytes per part when X is copied into its padded form
-    SYSTEM_MIN_BYTES = 1 << 19  # bytes from which on memory comes from the system, not the heap
-    # maximum bytes and maximum contiguous runs that are read from a map at one time
+    COPY_PART_BYTES = 1 << 17   # bytes per part of a job that copies X into its padded form
+    # size in bytes from which memory is mapped from the system, not taken from the heap
+    SYSTEM_MIN_BYTES = 1 << 19
+    # Maximum bytes, and maximum number of contiguous runs, that one call copies from a memory map.
     READ_BYTES = 1 << 19
     READ_RUNS = 1 << 16
-    MAX_DISTANT_RUNS = 4        # maximum number of runs that may be further apart than READ_BYTES
-    # bytes of a run from which on it is read from the file instead of the map
+    # maximum number of runs that may span more than READ_BYTES of the map
+    MAX_DISTANT_RUNS = 4
+    # Bytes of a contiguous run from which it is read from the file, not copied from the memory map.
     FILE_READ_MIN_BYTES = 4096
 
 
-# --- rows in mapped files -------------------------------------------------------------------------
+# --- rows in memory-mapped files ------------------------------------------------------------------
 
 
 cdef memory_map_of(x):
-    """Return (map, bytes, drop) for an array inside a memory map: the map, the size in bytes that
-    its file must have, and whether its pages may be dropped from this process, which is not allowed
-    if they hold private changes. Return None if the array is in no map.
+    """Return (map, bytes, drop) for an array inside a memory map, or None if the array is in no
+    memory map. `bytes` is the size that the file must have. `drop` is True if the map's pages may
+    be dropped from this process, that is, if they cannot hold private changes.
     """
     while isinstance(x, (np.ndarray, memoryview)):
         mapped = getattr(x, "_mmap", None)
@@ -54,15 +56,18 @@ cdef memory_map_of(x):
     return (x, len(x), False) if mapped else None
 
 
-cdef object files = weakref.WeakKeyDictionary()  # by map: result of `file_of`
-cdef object spares = weakref.WeakKeyDictionary()  # by map: memory for copies of its rows
+cdef object files = weakref.WeakKeyDictionary()  # for each memory map: result of `file_of`
+# for each memory map: memory blocks for copies of its rows
+cdef object spares = weakref.WeakKeyDictionary()
 
 
 cdef file_of(mapped):
-    """Return (file, shift) for a shared map: its file, opened again, and the difference between a
-    position in the file and the address. Reading the file takes a tenth of the time of a copy by
-    the system from the map, which faults and drops each page. Return None if the system does not
-    report the file, or if its name belongs to another file now.
+    """Return (file, shift) for a shared memory map. `file` is the mapped file, opened again, and
+    `shift` is the file position of a byte minus its address. Return None if the system does not
+    report the file, or if the file's name now belongs to another file.
+
+    Reading from the file takes a tenth of the time of copying from the map, which faults in and
+    drops each page.
     """
     if mapped not in files:
         files[mapped] = None
@@ -74,7 +79,7 @@ cdef file_of(mapped):
                     first, last = (int(end, 16) for end in span.split("-"))
                     if not (first <= start < last and name):
                         continue
-                    # O_NONBLOCK: if the name belongs to a pipe now, opening it would block
+                    # With O_NONBLOCK, opening does not block if the name now belongs to a pipe.
                     file = io.FileIO(os.open(name[0], os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
                     is_ = os.fstat(file.fileno())
                     major, minor = (int(part, 16) for part in device.split(":"))
@@ -88,15 +93,15 @@ cdef file_of(mapped):
 
 
 class Pages(mmap.mmap):
-    """Memory for rows that is returned to the system when it is freed; the heap, with one arena per
-    thread, might keep it.
+    """Anonymous memory map that holds copies of rows. Its memory is returned to the system when it
+    is freed, whereas the heap, which has one arena per thread, might keep it.
     """
 
 
 cdef new_like(x, mapped):
-    """Return an array with the strides of x in memory of its own: memory to which rows of this map
-    were copied before, if no array uses it any more. Faulting in new pages takes longer than
-    filling them.
+    """Return an uninitialised array with the shape and strides of x, in memory of its own. The
+    memory is a block that held earlier copies of rows of the same memory map, if no array uses that
+    block any more, because faulting in new pages takes longer than filling them.
     """
     out = np.empty_like(x, subok=False)
     if out.nbytes < SYSTEM_MIN_BYTES or not hasattr(mmap, "MAP_ANONYMOUS"):
@@ -118,10 +123,12 @@ cdef new_like(x, mapped):
 
 
 def copy_if_mapped(x, str name, rows=None, bint by_pipe=False):
-    """Return an array, or those of its rows with the given numbers, in memory that no other process
-    can truncate: the array itself unless it is inside a memory map. Then the system copies it, and
-    reports an error if the file was cut short; accessing such a page directly would end the
-    process. Pages that have been read are dropped from this process.
+    """Copy an array, or its rows with the indices `rows`, out of a memory map. Return x itself, or
+    x[rows], if x is not inside a memory map.
+
+    Another process may truncate the mapped file. The copy is made by a system call, which then
+    reports an error, whereas reading a page beyond the end of the file would kill the process.
+    Pages that have been copied are dropped from this process.
     """
     held = memory_map_of(x)
     if held is None or x.dtype.hasobject:
@@ -140,7 +147,7 @@ def copy_if_mapped(x, str name, rows=None, bint by_pipe=False):
     error = copy_checked(x, rows, out, mapped if drop else None, by_pipe, file) if out.size else 0
     try:
         now = mapped.size()
-    except (OSError, ValueError):  # the map has no file, or its handle is closed
+    except (OSError, ValueError):  # the map has no file, or its file handle is closed
         now = size
     if now < size:
         raise ValueError(
@@ -153,10 +160,12 @@ def copy_if_mapped(x, str name, rows=None, bint by_pipe=False):
 
 
 cdef int copy_checked(x, rows, out, drop, bint by_pipe, file) except -1:
-    """Copy x, or these rows of it, into `out`, which is dense in the order of its axes; return 0 or
-    an errno. The copy is split in halves until a piece is small and contiguous; between pieces,
-    signals are handled and pages of the map `drop` are released. A system may map megabytes for
-    each number that is read.
+    """Copy x, or its rows with the indices `rows`, into `out`, whose memory is dense in the order
+    of its axes. Return 0 or an errno.
+
+    The copy is split in halves until a part has at most READ_BYTES bytes and READ_RUNS contiguous
+    runs. Between parts, pending signals are handled and copied pages of the map `drop` are dropped,
+    because the system may map megabytes for each element that is read.
     """
     cdef char *to = pointer(out)
     cdef const char *const *addresses
@@ -189,7 +198,7 @@ cdef int copy_checked(x, rows, out, drop, bint by_pipe, file) except -1:
             return error
         first, last = int(at.min()), int(at.max()) + run
         if count <= MAX_DISTANT_RUNS or last - first <= READ_BYTES:
-            apart = last - first > READ_BYTES  # a fault on one of them maps many pages
+            apart = last - first > READ_BYTES  # a page fault on one of them maps many pages
             if drop is not None and apart:
                 size = len(drop)
                 mapped = pointer(np.frombuffer(drop, np.uint8))
@@ -217,8 +226,8 @@ cdef int copy_checked(x, rows, out, drop, bint by_pipe, file) except -1:
 
 
 cdef release_pages(mapped, first, last):
-    """Drop the pages of a map between two addresses from this process. The last page stays, because
-    the next rows share it, and faulting it in again would bring its neighbours back.
+    """Drop the pages of a memory map between two addresses from this process. The last page is
+    kept, because the next rows share it, and faulting it in again would map its neighbours too.
     """
     if hasattr(mapped, "madvise"):
         start = np.frombuffer(mapped, np.uint8).__array_interface__["data"][0]
@@ -231,22 +240,22 @@ cdef release_pages(mapped, first, last):
 
 
 cdef class Rows:
-    """The data of an objective, as the passes read it. X (N, d) may have any strides, y (N, d_out)
-    any distance between rows; labels (N,) int32 and weight (N,) are contiguous. Copied are only X,
-    once and on first use, into a padded form, and labels, because they are indices that have been
-    checked.
+    """The data of an objective in the form that passes read. X (N, d) may have any strides, and y
+    (N, d_out) any distance between rows; labels (N,) int32 and weight (N,) are contiguous. Only two
+    arrays are copied: X, into its padded form on first use, and labels, because they are checked
+    once and then used as indices.
     """
     cdef readonly object X, y, labels, weight
     cdef Data D
-    cdef bint padded            # the padded form of X is used
-    cdef Rows owner             # rows whose padded form of X this object uses, or None
+    cdef bint padded            # True if a plan uses the padded form of X
+    cdef Rows owner             # Rows object whose padded form of X is shared, or None
 
     def __cinit__(self, X, y, labels, weight):
         self.point_at(X, y, labels, weight)
 
     cdef int point_at(self, X, y, labels, weight) except -1:
         cdef Data *D = &self.D
-        # views of the plan's own, because a caller may change the shape of its arrays
+        # Views protect the shapes and strides from changes that the caller makes to its arrays.
         X, y, weight = (
             None if a is None else a.view() for a in (X, y, weight)
         )
@@ -264,8 +273,8 @@ cdef class Rows:
             D.weight = pointer(weight)
 
     def reweighted(self, weight):
-        """Return the same rows with other weights (N,), or None: the arrays and the padded form of
-        X are shared.
+        """Return a Rows object with other weights (N,), or None for no weights. It shares all other
+        arrays and the padded form of X.
         """
         cdef Rows other = Rows(self.X, self.y, self.labels, weight)
         other.owner = self if self.owner is None else self.owner
@@ -276,7 +285,7 @@ cdef class Rows:
             fc_block_free(self.D.x)
 
     cdef int pad(self, const fc_table *K, int threads) except -1:
-        """Copy X into its padded form, unless that exists."""
+        """Copy X into its padded form, unless the copy exists."""
         cdef Data *D = &self.D
         cdef Touch t
         self.padded = True
@@ -298,11 +307,13 @@ cdef class Rows:
             if D.x == NULL:
                 D.x = t.base
                 t.base = NULL
-        fc_block_free(t.base)   # another thread was first
+        fc_block_free(t.base)   # free the copy if another thread has stored one first
         return 0
 
     cdef int fill(self, Touch *t, const fc_table *K, int threads) except -1:
-        """Copy X into its padded form at t.base, which is freed if a signal handler raises."""
+        """Copy X into its padded form at t.base, which is freed if a signal handler raises an
+        exception.
+        """
         cdef Data *D = &self.D
         t.K, t.rows, t.cols, t.ld, t.size = K, self.X.shape[0], self.X.shape[1], D.ldx, 0
         t.source, t.rs, t.cs = D.X, D.x_rs, D.x_cs
@@ -310,8 +321,8 @@ cdef class Rows:
         return touch(t, threads, (t.rows + t.step - 1) // t.step)
 
     cdef int renew(self, X, y, labels, weight, const fc_table *K, int threads) except -1:
-        """Replace the data by other data of the same kinds and shapes; a padded copy is
-        overwritten. Return True if X was copied and, by its squares, found to be finite.
+        """Replace the data by other data of equal kinds and shapes, and overwrite the padded form
+        of X. Return True if X was copied and its sums of squares show that all elements are finite.
         """
         cdef Touch t
         cdef Py_ssize_t part
@@ -323,13 +334,13 @@ cdef class Rows:
         self.point_at(X, y, labels, weight)
         if not self.padded:
             return 0
-        if self.D.x == NULL:    # a signal handler ended the previous copy
+        if self.D.x == NULL:    # a signal handler cancelled the previous copy
             self.pad(K, threads)
             return 0
         memset(&t, 0, sizeof(t))
         squares = np.zeros(X.shape[0] // max(1, COPY_PART_BYTES // (self.D.ldx * K.real_bytes)) + 1)
         t.base, t.squares = <char *>self.D.x, <double *>pointer(squares)
-        self.D.x = NULL         # invalid until the copy is complete
+        self.D.x = NULL         # no valid copy until this one is complete
         self.fill(&t, K, threads)
         self.D.x = t.base
         for part in range((t.rows + t.step - 1) // t.step):

@@ -1,4 +1,6 @@
-"""The kernel tables, as declared in src/kernels/kernels.h, and the choice of one."""
+"""Cython declarations of src/kernels/kernels.h, which documents the kernel table, its types and its
+functions.
+"""
 from libc.stdint cimport int32_t
 
 cdef extern from "kernels/kernels.h" nogil:
@@ -118,7 +120,7 @@ cdef extern from "kernels/kernels.h" nogil:
         Py_ssize_t ldh
         void *s
         int32_t *top
-    enum: FC_ROTATED_COLUMNS    # columns that `turn` rotates at a time
+    enum: FC_ROTATED_COLUMNS    # number of columns that the kernel `rotate` processes in one pass
     ctypedef struct fc_rotation:
         pass
     ctypedef struct fc_adam:
@@ -227,4 +229,4 @@ cdef extern from "kernels/kernels.h" nogil:
         void (*norm)(const fc_norm *, Py_ssize_t, Py_ssize_t) noexcept nogil
 
 cdef enum:
-    BLOCK_ROWS = 64             # rows of a block of a sweep over the rows of a layer-parallel plan
+    BLOCK_ROWS = 64             # rows per block when a layer-parallel plan sweeps over rows

@@ -1,7 +1,8 @@
-"""Selection of the kernel table for this CPU: the tables, their order, the one in use, and the
-order of their sums.
+"""Selection of the kernel table for this CPU, and a description of the order in which its kernels
+sum.
 
-SciPy's BLAS is passed to the table that multiplies by BLAS, so that the engine links against none.
+SciPy's BLAS functions are passed to the BLAS kernel table at import, so that the extension module
+is not linked against a BLAS library.
 """
 import os
 import time
@@ -59,8 +60,8 @@ def chosen_arch():
 
 
 def set_arch(str name):
-    """Use another kernel table for plans made from now on, for tests and benchmarks. Return the
-    name of the previous one.
+    """Use the kernel table `name` in plans that are created later, for tests and benchmarks. Return
+    the name of the previous table.
     """
     global chosen
     before = chosen_arch()
@@ -69,58 +70,61 @@ def set_arch(str name):
 
 
 def summation(arch=None, dtype="float64"):
-    """Return how the kernels order their sums: the facts on which a count of roundings is based.
+    """Return the order of summation of a kernel table, from which rounding bounds are derived.
+
+    A chain is a sequence of additions to one accumulator. In a chain of L numbers, each number
+    passes through at most L roundings, including that of its own product (with or without fused
+    multiply-add). If a chain starts from an existing number, the terms of that number pass through
+    up to L + 1 further roundings.
 
     Parameters
     ----------
     arch : str, optional
-        A kernel table; by default the one in use.
+        Name of a kernel table; by default the one in use.
     dtype : "float32" or "float64"
 
     Returns
     -------
     dict
-        A chain is a sequence of additions to one accumulator. A chain of L numbers takes each of
-        them through at most L roundings, that of its own product included (with a fused
-        multiply-add or without). A chain that continues from an existing number takes the terms of
-        that number through up to L + 1 further roundings. The keys are:
+        With the keys:
 
         slice
-            Number of products in one chain of a matrix product; both terms of a product share it. A
-            term of depth k is cut evenly into ``ceil(k / slice)`` slices, and a term that still
-            fits joins the chain of the one before it. Each chain is summed by itself and added to
-            the others in order, with one rounding each. So a product of terms of depths k_1, k_2
-            takes its numbers through at most ``min(k_1 + k_2, slice) + sum of ceil(k_i / slice)``
-            roundings, and one more if it is added to C. 0: one chain of any length in any order,
-            which gives ``k_1 + k_2 + 1``.
+            Maximum number of products in one chain of a matrix product, both of its terms together.
+            A term of depth k is cut evenly into ``ceil(k / slice)`` slices. A term that still fits
+            joins the chain of the previous term. Each chain is summed separately and then added to
+            the others in order, with one rounding each. In a product of terms of depths k_1 and
+            k_2, a number therefore passes through at most ``min(k_1 + k_2, slice) + sum of ceil(k_i
+            / slice)`` roundings, and one more if the product is added to C. 0: a product is one
+            chain of any length in any order, with ``k_1 + k_2 + 1`` roundings.
         from_c
-            True if the chain of an accumulating product (sums over panels and chunks of rows) may
-            continue from C, so that it is as long as all rows together; else C is added to the
-            chain's own sum.
+            True if the chain of an accumulating product (a sum over panels and chunks of rows) may
+            start from C, so that its length is the number of all rows. False if C is added to the
+            sum of the chain.
         items_of, item_rows
-            If rows run layer-parallel, a product's m rows come in ``ceil(m / items_of)`` items or
-            fewer, each of at most item_rows rows: the column sums of a bias are one chain per item,
-            then the items' sums are added in order. 0: one item. A panel is always one item.
+            A layer-parallel product with m rows is computed in at most ``ceil(m / items_of)`` items
+            of at most item_rows rows. The column sums for a bias are one chain per item, and the
+            sums of the items are added in order. 0: one item. A panel is always one item.
         block_rows
-            Rows of a block of the loss's sweep in layer-parallel plans: the last layer's column
-            sums, the loss's values, the top term of quadratic forms, and all sums of batch
-            normalisation are computed by blocks, then added over the blocks in order. The sums of
-            batch normalisation are in float64, as are the loss's values beyond one row.
+            Rows per block when layer-parallel plans sweep over rows. Column sums of the last layer,
+            loss values, the last layer's term of quadratic forms, and all sums of batch
+            normalisation are computed per block and then added over the blocks in order. Sums of
+            batch normalisation, and sums of the loss over rows, are in float64.
         lanes
-            Sums along a row of cols numbers (loss rows, their derivatives, the empirical Fisher)
-            are `lanes` chains of ``ceil(cols / lanes)`` numbers, joined in ``log2(lanes)``
-            roundings. An epilogue's total over rows x cols numbers has chains of ``rows *
-            ceil(cols / lanes)`` numbers and float64 from there on; rows are at most those of a
-            panel (panel-parallel), or of an item or block (layer-parallel; BLAS: all rows). In the
-            transposed layout of a panel-parallel plan a total's rows are the layer's units and its
-            cols at most the panel's samples (for the top term, a block's); column sums of biases
-            are `lanes` chains, too.
+            A sum along a row of cols numbers (loss rows, their derivatives, the empirical Fisher
+            matrix) consists of `lanes` chains of ``ceil(cols / lanes)`` numbers, which are joined
+            with ``log2(lanes)`` roundings. An epilogue's total over rows x cols numbers consists of
+            chains of ``rows * ceil(cols / lanes)`` numbers, which are joined in float64. There,
+            rows is at most the rows of a panel (panel-parallel) or of an item or block
+            (layer-parallel; BLAS: all rows). In the transposed layout of a panel-parallel plan,
+            rows is the number of units of the layer, and cols at most the number of samples of the
+            panel (of a block for the last layer's term); column sums for biases are `lanes` chains
+            too.
         exact_totals
-            True if such sums and totals are in float64 whatever the dtype.
+            True if sums along a row and totals of epilogues are in float64 for either dtype.
         panel
-            Numbers of an inner product (projections, norms of rows) that are summed in the dtype
-            itself, as `lanes` chains of ``ceil(panel / lanes)``; panels are added in float64. 0:
-            all of it is in float64.
+            Length of the parts of an inner product (projections, norms of rows) that are summed in
+            the dtype itself, as `lanes` chains of ``ceil(panel / lanes)`` numbers; the parts are
+            added in float64. 0: inner products are summed in float64 throughout.
 
     Examples
     --------
@@ -161,8 +165,8 @@ cdef void peak_part(void *context, Py_ssize_t part, int member) noexcept nogil:
 
 
 def fma_peak(dtype="float32", int threads=1, arch=None, int rounds=20):
-    """Measure the flops per second of multiply-adds on registers, as the best of `rounds` runs of a
-    few milliseconds.
+    """Measure the peak rate of multiply-adds in registers, in flops per second. The result is the
+    best of `rounds` runs of a few milliseconds each.
     """
     cdef const fc_table *K = chosen if arch is None else table_named(arch)
     cdef Peak c

@@ -1,14 +1,15 @@
 """The penalty l2/2 ||theta||^2, of all parameters or of the matrices W only.
 
-A flat vector consists of runs of penalised numbers, each followed by numbers without penalty: one
-run of everything, or each layer's W followed by its biases.
+A flat vector consists of runs of penalised elements, each followed by elements without penalty.
+There is one run of all elements, or one run for each layer's W, which is followed by the biases.
 """
 from libc.string cimport memset
 
 
 cdef struct Run:
-    char *at                    # start of the run in the vector
-    # offset of the run, its length, and numbers without penalty after it
+    char *at                    # start of the run within the vector
+    # first: offset of the run. taken: number of penalised elements. spared: number of elements
+    # without penalty after them.
     Py_ssize_t first, taken, spared
 
 
@@ -27,16 +28,17 @@ cdef inline Run run_of(PlanS *P, Py_ssize_t l, char *x) noexcept nogil:
 
 
 cdef enum:
-    L2_PART = 1 << 16           # minimum numbers of a run per part of the job
-    MAX_PARTS = 64              # maximum number of parts
+    L2_PART = 1 << 16           # minimum elements of a run per part of a job
+    MAX_PARTS = 64              # maximum number of parts of a job
 
 
 cdef struct Parts:
     const fc_table *K
     Run run
-    Py_ssize_t step             # numbers per part
+    Py_ssize_t step             # elements per part
     double l2
-    char *out                   # the run's part of the output; NULL: compute squares instead
+    # the run's part of the output; NULL: compute sums of squares instead
+    char *out
     double squares[MAX_PARTS]
 
 
@@ -52,8 +54,8 @@ cdef void penalty_part(void *context, Py_ssize_t part, int member) noexcept nogi
 
 
 cdef Py_ssize_t take_run(PlanS *P, Parts *t) noexcept nogil:
-    """Run all parts of a run on the team; return their number, which does not depend on the
-    threads.
+    """Run all parts of a job on the thread team. Return the number of parts, which does not depend
+    on the number of threads.
     """
     cdef Py_ssize_t taken = t.run.taken
     t.K, t.step = P.K, max(<Py_ssize_t>L2_PART, (taken + MAX_PARTS - 1) // MAX_PARTS)
@@ -63,7 +65,9 @@ cdef Py_ssize_t take_run(PlanS *P, Parts *t) noexcept nogil:
 
 
 cdef void penalty_gradient(PlanS *P, double l2, char *x, char *out) noexcept nogil:
-    """Set out = l2 x for flat vectors, with 0 for numbers without penalty; out may be x."""
+    """Set out = l2 * x for flat vectors, with 0 in elements without penalty. The output may be x
+    itself.
+    """
     cdef Py_ssize_t l, size = P.K.real_bytes
     cdef Parts t
     t.l2 = l2
@@ -75,7 +79,7 @@ cdef void penalty_gradient(PlanS *P, double l2, char *x, char *out) noexcept nog
 
 
 cdef double penalised_square(PlanS *P, char *x) noexcept nogil:
-    """Return ||x||^2 over the penalised numbers."""
+    """Return the sum of squares of the penalised elements of x."""
     cdef Py_ssize_t l, part
     cdef double square = 0
     cdef Parts t

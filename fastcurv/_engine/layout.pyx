@@ -1,6 +1,7 @@
-"""The choice of chunks, panels and threads, and the layout of a plan's memory.
+"""Choice of chunks, panels and threads, and the layout of a plan's memory.
 
-An arena whose base is NULL only measures: all pointers are NULL then.
+Layout functions run twice: once with an arena whose base is NULL, to measure the block, in which
+case all pointers are NULL, and once to set the pointers into the block.
 """
 import numpy as np
 
@@ -11,43 +12,47 @@ from libc.string cimport memcpy
 
 
 cdef enum:
-    # panel-parallel: maximum number of partial sums, whatever the number of threads
+    # Maximum number of groups of panels, and thus of partial sums, of a panel-parallel plan.
     MAX_GROUPS = 16
-    # groups used for at most MAX_GROUPS panels: each further one moves n numbers through the caches
+    # Number of groups if there are at most MAX_GROUPS panels. Each further group moves n elements
+    # (one partial sum) through the caches.
     TARGET_GROUPS = 4
-    # minimum rows of each of two panels: a panel's fixed cost equals that of ten rows
+    # Minimum rows of each of two panels. A panel's fixed cost equals that of about ten rows.
     MIN_PANEL_ROWS = 24
-    PANEL_BYTES = 1 << 18       # bytes of the second-level cache that a panel's rows may fill
-    # Prefetching pays if a panel's rows fill more than PREFETCH_MIN_BYTES; with 64-byte vectors,
-    # and if the state of all rows exceeds PREFETCH_MIN_STATE_BYTES, from PREFETCH_MIN_BYTES_64 on.
+    PANEL_BYTES = 1 << 18       # bytes of the L2 cache that a panel's rows may occupy
+    # Row-major layout: bytes of state and scratch of a panel above which prefetching is faster.
+    # PREFETCH_MIN_BYTES_64 applies with 64-byte vectors if the state of all rows exceeds
+    # PREFETCH_MIN_STATE_BYTES.
     PREFETCH_MIN_BYTES = 7 << 19
     PREFETCH_MIN_BYTES_64 = 1 << 20
     PREFETCH_MIN_STATE_BYTES = 5 << 20
-    # maximum rows of a panel if rows come in chunks, since scratch counts towards the memory limit
+    # Maximum rows of a panel if rows come in chunks, because scratch counts towards the memory
+    # limit.
     MAX_CHUNK_PANEL_ROWS = 128
-    # bytes of state of the rows for which a user-defined function is called at one time
+    # Bytes of state of the rows that are passed to a user-defined function in one call.
     CALLBACK_STATE_BYTES = 1 << 21
-    # flops that a core could do in the time that waking and joining one more thread takes
+    # Flops that a core performs in the time that it takes to wake and join one more thread.
     WAKE_FLOPS = 75000
-    MIN_MAX_THREADS = 8         # number of threads that is allowed whatever the work
+    MIN_MAX_THREADS = 8         # number of threads that is permitted for any amount of work
 
 
 cdef inline Py_ssize_t jobs_of(PlanS *P) noexcept nogil:
-    """Return the number of jobs of the thread team in one product."""
+    """Return the number of jobs that the thread team runs for one operator product."""
     return 2 if P.panel and not P.shared else jobs_shared(P)
 
 
 cdef int choose_chunks(PlanS *P, Py_ssize_t memory) except -1:
-    """Choose the rows per chunk, the layout, the panels and the number of threads by a simple cost
-    model.
+    """Choose the number of rows per chunk, the layout, the panels and the number of threads from a
+    cost model.
 
-    Panel-parallel plans keep each row on one thread; products of a wide network are large enough to
-    be shared. A panel costs about as much as ten of its rows, because W and V are read once more
-    and sums over rows are written and added. Panels are therefore long if rows can be read from the
-    third-level cache as fast as they are processed.
+    In panel-parallel plans each row stays on one thread; in layer-parallel plans, for wide
+    networks, each matrix product is split over the threads. A panel costs about as much as ten of
+    its rows, because W and V are read again and sums over rows are written and added. Panels are
+    therefore long if rows can be read from the L3 cache as fast as they are processed.
 
-    Below SERIAL_FLOPS one thread does everything. Above, T threads take a time of work / T + jobs
-    wake T, which is least at T = sqrt(work / (jobs wake)); no more threads than that are used.
+    Below SERIAL_FLOPS flops one thread is used. Above, T threads take the time work / T + jobs *
+    wake * T, where `jobs` is jobs_of(P) and `wake` is WAKE_FLOPS. The time is least for T =
+    sqrt(work / (jobs * wake)), which is the upper limit on the number of threads.
     """
     cdef Py_ssize_t l, row_bytes = 0, size = P.K.real_bytes, count, rows, transposed_bytes = 0
     cdef bint soon
@@ -79,14 +84,14 @@ cdef int choose_chunks(PlanS *P, Py_ssize_t memory) except -1:
 
 
 cdef int fit_into(PlanS *P, Py_ssize_t memory, Py_ssize_t transposed_bytes) except -1:
-    """Choose the largest chunk that fits `memory` bytes, by sizes and the bound alone, so that no
-    result depends on the number of threads.
+    """Choose the largest chunk of rows whose plan fits in `memory` bytes. The choice depends only
+    on sizes and on `memory`, so that no result depends on the number of threads.
 
-    Let B(c) be the bytes of a plan for one thread that keeps c rows at a time, and s those of one
-    thread's scratch. All N rows are kept if B(N) fits; else the chunk is the largest c with ``B(c)
-    <= memory - min(63 s, (memory - B(1)) / 4)``, which leaves room for further threads. The number
-    of threads is then as large as fits. `transposed_bytes`: bytes of the plan in the transposed
-    layout, or 0.
+    Let B(c) be the bytes of a plan for one thread with a chunk of c rows, and s the bytes of one
+    thread's scratch. If B(N) fits, the chunk is all N rows. Otherwise the chunk is the largest c
+    with ``B(c) <= memory - min(63 s, (memory - B(1)) / 4)``, which leaves memory for the scratch of
+    further threads. Then the number of threads is reduced until the plan fits. Argument
+    `transposed_bytes` is the size of the plan in the transposed layout, or 0.
     """
     cdef int wanted = P.threads
     cdef Py_ssize_t low, high, middle, least, room, each
@@ -107,7 +112,7 @@ cdef int fit_into(PlanS *P, Py_ssize_t memory, Py_ssize_t transposed_bytes) exce
                 "needed to keep the state of one row"
             )
         room = min((FC_MAX_THREADS - 1) * each, (memory - least) // 4)
-        low, high = 1, P.N - 1  # the bytes of a plan grow with the rows of a chunk
+        low, high = 1, P.N - 1  # the bytes of a plan increase with the rows of a chunk
         while low < high:
             middle = (low + high + 1) // 2
             P.chunk = middle
@@ -123,9 +128,9 @@ cdef int fit_into(PlanS *P, Py_ssize_t memory, Py_ssize_t transposed_bytes) exce
 
 
 cdef Py_ssize_t choose_transposed(PlanS *P, Py_ssize_t memory) except -1:
-    """Choose the transposed layout and its panels where that is faster. If a plan in that layout
-    exceeds `memory`, samples are rows, which can come in chunks. Return the bytes that the
-    transposed layout would take, or 0 if they were not needed.
+    """Choose the transposed layout and its panels if it is faster. If a plan in that layout exceeds
+    `memory`, choose the row-major layout, in which rows can come in chunks. Return the bytes of the
+    plan in the transposed layout, or 0 if the size was not computed.
     """
     cdef Py_ssize_t l, line = line_of(P), lines
     P.shared = is_shared(P)
@@ -135,7 +140,8 @@ cdef Py_ssize_t choose_transposed(PlanS *P, Py_ssize_t memory) except -1:
     if P.panels:
         lines = (whole_lines(P, P.N) // line + P.panels - 1) // P.panels
         P.panel = lines * line
-        # never a multiple of 512 bytes between units
+        # The rows of a matrix are never a multiple of 512 bytes apart, because such rows would
+        # compete for few cache sets.
         P.ld_transposed = P.panel + (line if lines % 8 == 0 else 0)
         P.ldx = P.layer[0].k
         for l in range(P.n_layers):
@@ -153,6 +159,7 @@ cdef Py_ssize_t choose_transposed(PlanS *P, Py_ssize_t memory) except -1:
 
 cdef size_t measure(PlanS *P) except 0:
     """Return the bytes of the plan's block for the current chunk, with rows padded to whole panels.
+    Raise MemoryError if the size overflows.
     """
     cdef Arena arena
     arena.base, arena.used, arena.overflow = NULL, 0, False
@@ -166,15 +173,16 @@ cdef size_t measure(PlanS *P) except 0:
 
 
 cdef void lay_out(PlanS *P, Arena *A) noexcept nogil:
-    """Set all pointers of the plan into its block.
+    """Set all pointers of the plan into its block of memory.
 
-    Sizes in numbers of the real type, with R rows in a chunk and D the sum of the padded widths: n
-    + (n - first layer) for W both ways; R D each for a, for delta, and per layer for phi' and e
-    phi'' unless they are constant or derived from a and delta; R D_L for the loss; scratch of r
-    times (1 or 2 D by layer, plus 2 max D), where r is the rows of a chunk if layer-parallel, and
-    of a panel for each thread if panel-parallel. Shared plans add R D for packed a, and N times the
-    widest D in scratch. Unpacked plans have no W. Both of these have n numbers more, for a copy of
-    a vector that its product overwrites.
+    The sizes in elements are as follows, with R the rows of a chunk, D the sum of the padded layer
+    widths, and D_L the padded width of the output layer. W packed both ways: n + (n - size of the
+    first layer). State: R D each for a and delta, and for phi' and e phi'' in the layers in which
+    they are neither constant nor recomputed. Loss: R D_L. Scratch: r times (1 or 2 elements per
+    unit, plus 2 max D), where r is the rows of a chunk if the plan is layer-parallel, and of a
+    panel for each thread if it is panel-parallel. Shared plans add R D for packed a, and N times
+    the widest D to scratch. Unpacked plans have no packed W. Shared and unpacked plans have n
+    further elements for a copy of a vector whose product overwrites it.
     """
     cdef size_t size = P.K.real_bytes
     cdef size_t R = state_of(P, panels_of(P, P.chunk)) if P.ld_transposed else P.chunk
@@ -221,7 +229,7 @@ cdef void lay_out(PlanS *P, Arena *A) noexcept nogil:
         if A.base != NULL:
             P.members[i].gemm = A.base + A.used
         take(A, P.K.scratch + (P.K.packed if packs_sums(P) else 0), 1)
-    if wide:                    # products of the team run on the members' scratch
+    if wide:                    # products on the thread team use the scratch of `members`
         lay_scratch(P, A, &P.wide if A.base != NULL else NULL, rows, widest)
     P.groups = P.shares = 0 if wide else min(<Py_ssize_t>MAX_GROUPS, panels_of(P, P.chunk))
     if (
@@ -238,7 +246,7 @@ cdef void lay_out(PlanS *P, Arena *A) noexcept nogil:
     P.ldg = (P.n * <Py_ssize_t>size + FC_ALIGN - 1) // FC_ALIGN * FC_ALIGN // <Py_ssize_t>size
 
 
-# --- the pieces -----------------------------------------------------------------------------------
+# --- arrays of the block --------------------------------------------------------------------------
 
 
 cdef void lay_scratch(
@@ -253,7 +261,7 @@ cdef void lay_scratch(
     if scratch == NULL:
         scratch = &nowhere
     scratch.ra, scratch.rz = ra, rz
-    # if phi'' is 0, rz is not needed once ra is computed, so both share one matrix
+    # If phi'' is 0 everywhere, rz is not read after ra has been computed, so both use one matrix.
     for l in range(P.n_layers):
         one = take(A, rows * P.layer[l].ldm, size)
         if rz != NULL:
@@ -273,7 +281,8 @@ cdef void lay_scratch(
 
 
 cdef void lay_out_sides(PlanS *P, Arena *A, Py_ssize_t block) noexcept nogil:
-    """Lay out one scratch per thread for the vectors that a panel takes side by side."""
+    """Lay out, for each thread, the scratch buffers of the vectors that a panel processes together.
+    """
     cdef Py_ssize_t l, widest = 0, i
     cdef size_t start
     P.side_step = 0
@@ -292,15 +301,15 @@ cdef void lay_out_sides(PlanS *P, Arena *A, Py_ssize_t block) noexcept nogil:
 
 
 cdef void lay_out_vectors(PlanS *P, Arena *A, Py_ssize_t block) noexcept nogil:
-    """Lay out the packed parts of `block` vectors side by side, and for panel-parallel plans the
-    sums of each work unit for each of them.
+    """Lay out the packed parts of `block` vectors and, for panel-parallel plans, the sums of each
+    work unit for each vector.
     """
     cdef size_t size = P.K.real_bytes, start = A.used
     cdef Py_ssize_t l
     cdef Layer *y
     for l in range(P.n_layers):
         y = &P.layer[l]
-        if P.ld_transposed:     # nothing is packed
+        if P.ld_transposed:     # the transposed layout packs nothing
             continue
         if not P.unpacked:
             y.V.onward = take(A, y.k * panels(P, y.m), size)
@@ -316,7 +325,7 @@ cdef void lay_out_vectors(PlanS *P, Arena *A, Py_ssize_t block) noexcept nogil:
 
 
 cdef size_t bytes_of(PlanS *P, Py_ssize_t block) noexcept nogil:
-    """Return the bytes for `block` vectors side by side; 0 if the size overflows."""
+    """Return the bytes of memory that `block` vectors need, or 0 if the size overflows."""
     cdef Arena arena
     arena.base, arena.used, arena.overflow = NULL, 0, False
     lay_out_vectors(P, &arena, block)
@@ -324,7 +333,7 @@ cdef size_t bytes_of(PlanS *P, Py_ssize_t block) noexcept nogil:
 
 
 cdef int add_norm(PlanS *P, Layer *y) except -1:
-    """Place gamma and beta after the layer's W and b in theta."""
+    """Append gamma and beta of a batch-normalised layer to theta, after the layer's W and b."""
     y.norm = <Norm *>calloc(1, sizeof(Norm))
     if y.norm == NULL:
         raise MemoryError("no memory for a plan")
@@ -341,7 +350,7 @@ cdef void free_norms(PlanS *P) noexcept nogil:
 
 
 cdef object moments_of(Layer *y):
-    """Return (mean, variance) of a normalised layer's z without b, as two arrays (m,)."""
+    """Return the mean and the variance of z - b of a batch-normalised layer, as two arrays (m,)."""
     moments = np.empty((2, y.m))
     cdef double *to = <double *>pointer(moments)
     memcpy(to, y.norm.moments, y.m * sizeof(double))
@@ -350,8 +359,8 @@ cdef object moments_of(Layer *y):
 
 
 cdef char *lay_out_norm(PlanS *P, Layer *y, Arena *A) noexcept nogil:
-    """Lay out h and du, (rows, m) each, the vectors of a normalised layer and its sums by blocks of
-    rows. Return du.
+    """Lay out the matrices h and du, (rows, m) each, the vectors and the sums of a batch-normalised
+    layer. Return the address of du.
     """
     cdef Norm *n = y.norm
     cdef size_t size = P.K.real_bytes

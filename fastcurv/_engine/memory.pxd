@@ -1,23 +1,27 @@
-"""Memory of plans: one block divided into pieces, large zeroed blocks, and pointers into arrays."""
+"""Memory of plans: an arena that divides one block into aligned arrays, and zeroed or copied blocks
+that are filled in parallel.
+"""
 
 
-# allocator that divides one block into aligned pieces, or only measures
+# An allocator that hands out aligned parts of one block of memory. With base NULL it only measures
+# how many bytes the block needs.
 cdef struct Arena:
-    char *base                  # start of the block; NULL while measuring
+    char *base                  # start of the block, or NULL to measure only
     size_t used                 # bytes handed out so far
-    bint overflow               # a size did not fit size_t
+    bint overflow               # True if a requested size does not fit size_t
 
 
-# job that fills a large block: with zeros, or with a padded copy of X
+# A job of the thread team that fills a large block of memory with zeros or with a padded copy of X.
 cdef struct Touch:
-    char *base                  # destination
-    size_t size                 # bytes, for zeros
-    # not NULL: copy rows of `cols` numbers from `source` instead of writing zeros
+    char *base                  # destination block
+    size_t size                 # bytes to set to zero
+    # Kernel table for a padded copy of X, or NULL to fill the block with zeros.
     const fc_table *K
-    # strides of the source, leading dimension of the copy, rows per part
+    # Shape of X, its strides in elements, leading dimension of the copy, and rows per part of the
+    # job.
     Py_ssize_t rows, cols, rs, cs, ld, step
-    char *source                # first number of X
-    double *squares             # sum of squares of each part of the copy, or NULL
+    char *source                # first element of X
+    double *squares             # output: sum of squares of each part of the copy; NULL to skip
 
 
 cdef extern from "block.h" nogil:
@@ -25,4 +29,4 @@ cdef extern from "block.h" nogil:
     void fc_block_free(void *)
 
 cdef enum:
-    TOUCH = 1 << 22             # bytes per part when large memory is zeroed
+    TOUCH = 1 << 22             # bytes that each part of a job sets to zero

@@ -1,4 +1,6 @@
-"""See memory.pxd."""
+"""Arenas, parallel filling of large blocks, and access to the memory of NumPy arrays (declarations
+in memory.pxd).
+"""
 import numpy as np
 
 from cpython.buffer cimport PyBUF_STRIDES, PyBuffer_Release, PyObject_GetBuffer
@@ -10,8 +12,9 @@ ndarray = np.ndarray
 
 
 cdef char *take(Arena *arena, size_t count, size_t size) noexcept nogil:
-    """Return the address of `count` items of `size` bytes, 64-byte aligned; NULL while measuring.
-    If the size overflows, set `arena.overflow` and return NULL.
+    """Allocate `count` items of `size` bytes from the arena, aligned to 64 bytes, and return their
+    address. Return NULL while measuring. If the total size overflows, set `arena.overflow` and
+    return NULL.
     """
     cdef size_t bytes_ = count * size
     if size and count > (<size_t>-1) // 2 // size:
@@ -26,8 +29,9 @@ cdef char *take(Arena *arena, size_t count, size_t size) noexcept nogil:
 
 
 cdef Py_ssize_t padded(Py_ssize_t cols, int size) noexcept nogil:
-    """Return the leading dimension of a padded matrix: whole 64-byte cache lines, and for rows of 8
-    lines or more never a multiple of 512 bytes, since rows at such distances share few cache sets.
+    """Return the leading dimension, in elements of `size` bytes, of a padded matrix with `cols`
+    columns. Rows fill whole 64-byte cache lines. A row of 8 cache lines or more never has a
+    multiple of 512 bytes, because rows at such distances compete for few cache sets.
     """
     cdef Py_ssize_t lines = (cols * size + FC_ALIGN - 1) // FC_ALIGN
     if lines >= 8:
@@ -56,7 +60,7 @@ cdef void touch_part(void *context, Py_ssize_t part, int member) noexcept nogil:
 
 
 cdef int touch(Touch *t, int threads, Py_ssize_t parts) except -1:
-    """Run the parts of a fill in parallel. Free the block if a signal handler raises."""
+    """Fill a block of memory on the thread team. If a signal handler raises, free the block."""
     cdef fc_watch before
     try:
         with nogil:
@@ -70,7 +74,9 @@ cdef int touch(Touch *t, int threads, Py_ssize_t parts) except -1:
 
 
 cdef char *zeroed(size_t size, int threads, what) except NULL:
-    """Return a block of `size` zero bytes; raise MemoryError(what) if there is no memory."""
+    """Return a new block of `size` zero bytes. Raise MemoryError with the message `what` if the
+    allocation fails.
+    """
     cdef Touch t
     memset(&t, 0, sizeof(t))
     t.base, t.size = <char *>fc_block(size), size
@@ -84,7 +90,8 @@ cdef char *zeroed(size_t size, int threads, what) except NULL:
 
 
 cdef char *pointer(array) except? NULL:
-    """Return the address of an array's first element; raise ValueError if elements are misaligned.
+    """Return the address of an array's first element. Raise ValueError if the elements are
+    misaligned.
     """
     cdef Py_buffer view
     PyObject_GetBuffer(array, &view, PyBUF_STRIDES)
@@ -100,14 +107,15 @@ cdef char *pointer(array) except? NULL:
 
 
 cdef char *ready(array, Py_ssize_t n, dtype, bint written) except? NULL:
-    """Return the address of a vector's elements, or NULL unless the array is a contiguous, aligned
-    ndarray of shape (n,) and of exactly this dtype, and is writeable if `written`.
+    """Return the address of a vector's elements, or NULL if the array does not qualify. A
+    qualifying array is a contiguous, aligned ndarray of shape (n,) and of exactly this dtype, and
+    is writeable if `written` is True.
     """
     cdef Py_buffer view
     cdef char *start = NULL
     if type(array) is not ndarray or (array.dtype is not dtype and array.dtype != dtype):
         return NULL
-    # requesting the format would cost a microsecond
+    # PyBUF_STRIDES leaves out the format string, which would take about a microsecond to build.
     PyObject_GetBuffer(array, &view, PyBUF_STRIDES)
     if (
         view.ndim == 1 and view.shape[0] == n and (view.strides[0] == view.itemsize or n == 1)
@@ -119,13 +127,13 @@ cdef char *ready(array, Py_ssize_t n, dtype, bint written) except? NULL:
 
 
 cdef inline char *to_line(char *x) noexcept nogil:
-    """Return the first address from x on that is a multiple of FC_ALIGN."""
+    """Return x rounded up to a multiple of FC_ALIGN bytes."""
     return x + (-<Py_ssize_t><uintptr_t>x % FC_ALIGN + FC_ALIGN) % FC_ALIGN
 
 
 def padded_rows(Py_ssize_t rows, Py_ssize_t cols, dtype):
-    """Return an uninitialised padded matrix for (rows, cols) numbers, of shape (rows, leading
-    dimension).
+    """Return an uninitialised array of shape (rows, leading dimension) for a padded matrix of shape
+    (rows, cols).
     """
     cdef Py_ssize_t size = np.dtype(dtype).itemsize, ld = padded(cols, size), shift
     owner = np.empty(<object>rows * ld + FC_ALIGN // size, dtype)
@@ -134,8 +142,9 @@ def padded_rows(Py_ssize_t rows, Py_ssize_t cols, dtype):
 
 
 def padded_copy(array, Py_ssize_t extra_rows=0, fill=0):
-    """Copy a 2-D array into a padded matrix, with `fill` in the padding and in `extra_rows` more
-    rows. Return (owner, view of shape (rows, cols), leading dimension).
+    """Copy a 2-D array into a padded matrix that has `extra_rows` further rows; set the padding and
+    the further rows to `fill`. Return (owner of the memory, view of shape (rows, cols), leading
+    dimension).
     """
     array = np.atleast_2d(array)
     whole = padded_rows(array.shape[0] + extra_rows, array.shape[1], array.dtype)
@@ -147,7 +156,7 @@ def padded_copy(array, Py_ssize_t extra_rows=0, fill=0):
 
 # --- columns of a block as rows -------------------------------------------------------------------
 
-cdef enum: COLUMN_ROWS = 2048   # rows of the block per part of the job
+cdef enum: COLUMN_ROWS = 2048   # rows of V per part of the job
 
 
 cdef struct Columns:
@@ -166,8 +175,8 @@ cdef void columns_part(void *context, Py_ssize_t part, int member) noexcept nogi
 
 
 def columns_as_rows(V, out, int threads=1):
-    """Set out (k, n) = V' in one pass over V. V (n, k) has the dtype of out and any strides that
-    are whole numbers of elements; out is contiguous.
+    """Set out = V' in one pass over V. V (n, k) has the dtype of out and may have any strides that
+    are multiples of its item size; out (k, n) is contiguous.
     """
     cdef Columns t
     cdef fc_watch before

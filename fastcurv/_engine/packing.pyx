@@ -1,50 +1,52 @@
-"""Copying of theta, and packing of matrices for products from both sides.
+"""Copying of theta, and packing of W and V as right operands of a W' and of delta W.
 
-Unpacked plans copy only biases; in the transposed layout nothing is packed.
+Unpacked plans copy only the biases. In the transposed layout nothing is packed.
 
-A large W is read from memory and its copies are written there, so W is read once: block by block it
-is copied and packed both ways while the block is in the second-level cache.
+A W that exceeds the caches is read from memory only once: it is processed in blocks, each of which
+is copied and packed both ways while it is in the L2 cache.
 """
 from libc.string cimport memset
 
 
 cdef enum:
-    # Blocks of W, one per part of the job: at most MAX_BLOCK_ROWS rows and BLOCK_ROW_BYTES bytes.
+    # Size of the blocks of W, one per part of the job: at most MAX_BLOCK_ROWS rows, of
+    # BLOCK_ROW_BYTES bytes at most in total.
     MAX_BLOCK_ROWS = 64
     BLOCK_ROW_BYTES = 1 << 17
     BLOCK_COLUMNS = BLOCK_ROW_BYTES // FC_ALIGN
-    COPY_PART_NUMBERS = 1 << 16  # numbers of theta per part of a job that only copies
-    # numbers up to which one thread finishes before a second one has woken
+    COPY_PART_NUMBERS = 1 << 16  # elements of theta per part of a job that copies without packing
+    # Maximum number of elements that one thread packs before a second thread would have woken.
     SERIAL_MAX_NUMBERS = 30000
 
 
 cdef struct Packing:
     PlanS *P
-    char *source                # the flat vector to pack
-    char *copied                # the plan's own theta, to which `source` is copied, or NULL
-    bint is_v                   # pack into V of vector `place` of a block, not into W
+    char *source                # flat vector to pack
+    char *copied                # the plan's own theta, into which `source` is copied, or NULL
+    bint is_v                   # True: pack vector number `place` of a block into V; False: pack W
     Py_ssize_t place
-    bint far                    # the packed copies exceed the cache: write past it
-    char odd[FC_MAX_THREADS]    # per thread: it has copied numbers that are not finite
+    # True if the packed copies exceed the L3 cache, so stores bypass the caches
+    bint far
+    char odd[FC_MAX_THREADS]    # per thread: True if it copied an element that is not finite
 
 
-cdef struct Block:              # rows top to bottom and columns left to right of a W
+cdef struct Block:              # block of W: rows [top, bottom), columns [left, right)
     Py_ssize_t top, bottom, left, right
 
 
 cdef inline Py_ssize_t rows_of_block(PlanS *P, Layer *y) noexcept nogil:
-    """Return the rows of a block: a multiple of the numbers per cache line."""
+    """Return the number of rows of a block, a multiple of the elements per cache line."""
     cdef Py_ssize_t line = line_of(P)
     return max(<Py_ssize_t>1, min(MAX_BLOCK_ROWS // line, BLOCK_COLUMNS // y.k)) * line
 
 
 cdef inline Py_ssize_t columns_of(Layer *y) noexcept nogil:
-    """Return the number of blocks in a row of blocks."""
+    """Return the number of blocks side by side across the columns of W."""
     return (y.k + BLOCK_COLUMNS - 1) // BLOCK_COLUMNS
 
 
 cdef inline Weights packed_of(Packing *c, Layer *y) noexcept nogil:
-    """Return the destination of a layer's packed W or V."""
+    """Return the destination of the packed W or V of a layer."""
     return moved(y.V, c.place * c.P.v_step, c.source) if c.is_v else y.W
 
 
@@ -63,7 +65,9 @@ cdef inline Block block_of(Packing *c, Layer *y, Py_ssize_t part) noexcept nogil
 cdef void copy_numbers(
     Packing *c, Py_ssize_t first, Py_ssize_t last, int member
 ) noexcept nogil:
-    """Copy numbers `first` to `last` of the source into theta, and note if one is not finite."""
+    """Copy elements [first, last) of the source into theta, and set `odd` if one of them is not
+    finite.
+    """
     cdef Py_ssize_t size = c.P.K.real_bytes
     if c.copied != NULL and not c.P.K.copy_finite(
         last - first, c.source + first * size, c.far, c.copied + first * size
@@ -86,8 +90,8 @@ cdef void copy_block(Packing *c, Layer *y, Block b, int member) noexcept nogil:
 
 
 cdef void pack_block(Packing *c, Py_ssize_t l, Block b) noexcept nogil:
-    """Pack block b of layer l into both packed copies: its rows are rows of one and columns of the
-    other.
+    """Pack block b of layer l into both packed copies of W or V: its rows are rows of one copy and
+    columns of the other.
     """
     cdef PlanS *P = c.P
     cdef Layer *y = &P.layer[l]
@@ -106,8 +110,8 @@ cdef void pack_block(Packing *c, Py_ssize_t l, Block b) noexcept nogil:
 
 
 cdef void pack_part(void *context, Py_ssize_t part, int member) noexcept nogil:
-    """Copy and pack one block of a W. The first block of a layer also copies the biases that follow
-    W in theta. The block is found by subtracting the parts of each layer in turn.
+    """Copy and pack one block of W or V. The first block of a layer also copies the biases that
+    follow W in theta. The number `part` counts the blocks of all layers in order.
     """
     cdef Packing *c = <Packing *>context
     cdef PlanS *P = c.P
@@ -131,7 +135,7 @@ cdef void pack_part(void *context, Py_ssize_t part, int member) noexcept nogil:
 
 
 cdef void copy_biases(Packing *c) noexcept nogil:
-    """Copy the biases into padded vectors."""
+    """Copy the biases of all layers into padded vectors."""
     cdef PlanS *P = c.P
     cdef Py_ssize_t l, size = P.K.real_bytes
     cdef Layer *y
@@ -164,8 +168,8 @@ cdef inline Packing packing(PlanS *P, char *source) noexcept nogil:
 
 
 cdef bint take_theta(PlanS *P, char *theta, char *source) noexcept nogil:
-    """Set the plan's theta and pack it. If `source` is not NULL, copy theta from `source` on the
-    way. Return False if a number copied is not finite.
+    """Set the plan's theta and pack it. If `source` is not NULL, first copy `source` into theta,
+    block by block. Return False if a copied element is not finite.
     """
     cdef Packing c = packing(P, theta if source == NULL else source)
     cdef Py_ssize_t l
@@ -182,7 +186,7 @@ cdef bint take_theta(PlanS *P, char *theta, char *source) noexcept nogil:
 
 
 cdef void pack_v(PlanS *P, char *v, Py_ssize_t place) noexcept nogil:
-    """Pack vector v of a block into its place."""
+    """Pack the flat vector v as vector number `place` of the block of vectors."""
     cdef Packing c
     if P.ld_transposed:
         return

@@ -1,10 +1,12 @@
-"""Descriptions of the products of a pass and of sweeps over its rows; run by one thread or by all.
+"""Construction of the descriptions (fc_product) of a pass's matrix products and their epilogues.
+The description is run by one thread or by the thread team (products.pyx).
 """
 from libc.string cimport memset
 
 
-# libc's memset is called through a pointer: a product's description has 600 bytes, and compilers
-# that optimise for size clear it by one slow instruction (2 to 3% of the smallest products).
+# memset of libc, called through a function pointer. A compiler that optimises for size would expand
+# memset on the 600 bytes of fc_product into one slow instruction, which costs 2 to 3% of the run
+# time of the smallest products.
 cdef void *(*clear)(void *, int, size_t) noexcept nogil
 clear = memset
 
@@ -14,10 +16,12 @@ cdef struct Blocks:
     char *out
 
 
-# --- a product: its shape, its terms, what it writes ----------------------------------------------
+# --- the shape, the terms and the output of a product ---------------------------------------------
 
 cdef inline void start(Pass *t, fc_product *job, Py_ssize_t units) noexcept nogil:
-    """Start the description of a product with one output per row and unit."""
+    """Start the description of a product whose output has the shape (rows, units), transposed if
+    the plan uses the transposed layout.
+    """
     clear(job, 0, sizeof(job[0]))
     if t.P.ld_transposed:
         job.m, job.n, job.epilogue.by_row = units, whole_lines(t.P, t.rows), True
@@ -27,8 +31,8 @@ cdef inline void start(Pass *t, fc_product *job, Py_ssize_t units) noexcept nogi
 
 
 cdef inline void start_sum(Pass *t, Layer *y, fc_product *job, bint add) noexcept nogil:
-    """Start the description of a product of the shape of W, a sum over rows, that is written to a
-    flat vector.
+    """Start the description of a product that sums over rows. Its output has the shape of W and is
+    part of a flat vector.
     """
     clear(job, 0, sizeof(job[0]))
     job.m, job.n, job.exact, job.accumulate, job.far = y.m, y.k, True, add, t.P.far
@@ -36,8 +40,8 @@ cdef inline void start_sum(Pass *t, Layer *y, fc_product *job, bint add) noexcep
 
 
 cdef inline void share_all(Pass *t, fc_stack *stack) noexcept nogil:
-    """Let the pass's vectors share every matrix of a stacked product; the caller then sets the
-    others.
+    """Set the distances between the matrices of successive vectors to 0 in a stacked product. The
+    caller then sets the distances of the matrices that differ between vectors.
     """
     if t.count > 1:
         memset(&stack.count, 0, sizeof(stack[0]) - sizeof(stack.job))
@@ -48,8 +52,8 @@ cdef inline void into(fc_product *job, Matrix c) noexcept nogil:
 
 
 cdef inline void into_e(Pass *t, fc_product *job, Layer *x, Py_ssize_t l) noexcept nogil:
-    """Set the output of a product to e of layer x, below layer l. Only a residual layer or means
-    over rows read it after the epilogue.
+    """Set the output of a product to the scratch buffer for e of layer x, below layer l. After the
+    epilogue, e is read only if layer x is residual or batch-normalised.
     """
     into(job, own(t, x, t.scratch.e[l & 1]))
     job.spent = not x.skip and x.norm == NULL
@@ -62,7 +66,9 @@ cdef inline void into_w(Pass *t, fc_product *job, Layer *y, char *out) noexcept 
 cdef inline void add_flat(
     PlanS *P, fc_product *job, Py_ssize_t k, char *w, Py_ssize_t rs, Py_ssize_t cs, char *x
 ) noexcept nogil:
-    """Add a term: a matrix of k columns of any strides times x (k, samples), transposed layout."""
+    """Add the term w x to a product in the transposed layout; w has k columns and any strides, x
+    has the shape (k, samples).
+    """
     cdef fc_term *t = &job.term[job.n_terms]
     job.n_terms += 1
     t.k, t.a, t.a_rs, t.a_cs = k, w, rs, cs
@@ -72,7 +78,7 @@ cdef inline void add_flat(
 cdef inline void add_packed(
     PlanS *P, fc_product *job, Py_ssize_t k, Matrix a, char *b
 ) noexcept nogil:
-    """Add a term: a times a packed matrix of k rows."""
+    """Add the term a b to a product; b is a packed matrix of k rows."""
     cdef fc_term *t = &job.term[job.n_terms]
     job.n_terms += 1
     t.k, t.a, t.a_rs, t.a_cs = k, a.at, a.ld, 1
@@ -82,7 +88,7 @@ cdef inline void add_packed(
 cdef inline void add_in_place(
     PlanS *P, fc_product *job, Py_ssize_t k, Matrix a, char *w, Py_ssize_t rs, Py_ssize_t cs
 ) noexcept nogil:
-    """Add a term: a times a matrix of k rows read in place, of any strides."""
+    """Add the term a w to a product; w has k rows and any strides and is read in place."""
     cdef fc_term *t = &job.term[job.n_terms]
     job.n_terms += 1
     t.k, t.a, t.a_rs, t.a_cs = k, a.at, a.ld, 1
@@ -92,7 +98,7 @@ cdef inline void add_in_place(
 cdef inline void add_onward(
     Pass *t, fc_product *job, Layer *y, Matrix a, Weights W
 ) noexcept nogil:
-    """Add the term a W', or W a in the transposed layout."""
+    """Add the term a W' to a product, or W a in the transposed layout."""
     if t.P.ld_transposed:
         add_flat(t.P, job, y.k, W.flat + y.w * t.P.K.real_bytes, y.k, 1, a.at)
     elif t.P.unpacked:
@@ -104,19 +110,20 @@ cdef inline void add_onward(
 cdef inline void add_back(
     Pass *t, fc_product *job, Layer *y, Matrix d, Weights W
 ) noexcept nogil:
-    """Add the term d W, or W' d in the transposed layout."""
+    """Add the term d W to a product, or W' d in the transposed layout."""
     if t.P.ld_transposed:
         add_flat(t.P, job, y.m, W.flat + y.w * t.P.K.real_bytes, 1, y.k, d.at)
     elif t.P.unpacked:
         add_in_place(t.P, job, y.m, d, W.flat + y.w * t.P.K.real_bytes, y.k, 1)
-        if y.w + (y.m - 1) * y.k + panels(t.P, y.k) <= t.P.n:  # whole vectors end inside theta
+        # the last vector of each row lies within theta
+        if y.w + (y.m - 1) * y.k + panels(t.P, y.k) <= t.P.n:
             job.term[job.n_terms - 1].b_vs, job.term[job.n_terms - 1].b_cs = lanes(t.P), 0
     else:
         add_packed(t.P, job, y.m, d, W.back)
 
 
 cdef inline void add_inner(Pass *p, fc_product *job, Matrix d, Matrix a) noexcept nogil:
-    """Add the term d a', a sum over samples, in the transposed layout."""
+    """Add the term d a', a sum over samples, to a product in the transposed layout."""
     cdef PlanS *P = p.P
     cdef fc_term *t = &job.term[job.n_terms]
     job.n_terms += 1
@@ -125,7 +132,7 @@ cdef inline void add_inner(Pass *p, fc_product *job, Matrix d, Matrix a) noexcep
 
 
 cdef inline void add_outer(Pass *p, fc_product *job, Matrix d, Matrix a) noexcept nogil:
-    """Add the term d' a, a sum over rows."""
+    """Add the term d' a, a sum over rows, to a product."""
     cdef fc_term *t = &job.term[job.n_terms]
     if p.P.ld_transposed:
         add_inner(p, job, d, a)
@@ -135,10 +142,12 @@ cdef inline void add_outer(Pass *p, fc_product *job, Matrix d, Matrix a) noexcep
     t.b, t.b_rs, t.b_vs, t.b_cs = a.at, a.ld, lanes(p.P), 0
 
 
-# --- the epilogue: its matrices, as kernels.h names them ------------------------------------------
+# --- the matrices of an epilogue, named as in kernels.h -------------------------------------------
 
 cdef inline char *bias_of(PlanS *P, Layer *y, Weights W) noexcept nogil:
-    """Return b: padded, or in place in the flat vector for the transposed layout."""
+    """Return the address of b: the padded copy or, in the transposed layout, b within the flat
+    vector.
+    """
     if y.b < 0:
         return NULL
     return W.flat + y.b * P.K.real_bytes if P.ld_transposed else W.b
@@ -165,7 +174,8 @@ cdef inline void put_skip(fc_epilogue *epilogue, Matrix skip) noexcept nogil:
 
 
 cdef inline void put_sums(Pass *t, fc_epilogue *epilogue) noexcept nogil:
-    """Let the epilogue write column sums. In the transposed layout bias_transposed computes them.
+    """Let the epilogue write column sums, except in the transposed layout, where bias_transposed
+    computes them.
     """
     epilogue.sums, epilogue.ldsums = NULL if t.P.ld_transposed else t.scratch.sums, t.scratch.ldsums
 
@@ -173,7 +183,8 @@ cdef inline void put_sums(Pass *t, fc_epilogue *epilogue) noexcept nogil:
 cdef inline void put_derivatives(
     Pass *t, fc_epilogue *epilogue, Layer *y, bint second
 ) noexcept nogil:
-    """Set phi' and, if `second`, e * phi'': as stored, or the matrices that they are computed from.
+    """Set phi' and, if `second`, e * phi'' in the epilogue. If they are not stored, set the
+    matrices from which the epilogue recomputes them.
     """
     if not y.has_p:
         return
@@ -187,7 +198,8 @@ cdef inline void put_derivatives(
 # --- transposed layout ----------------------------------------------------------------------------
 
 cdef inline void ask(Pass *t, fc_product *job, char *whole, Py_ssize_t units) noexcept nogil:
-    """Prefetch the next panel's part of a stored matrix while this product runs."""
+    """Prefetch the next panel's part of a stored (units, samples) matrix while this product runs.
+    """
     cdef int i = 0
     if not t.more or whole == NULL:
         return
@@ -198,8 +210,9 @@ cdef inline void ask(Pass *t, fc_product *job, char *whole, Py_ssize_t units) no
 
 
 cdef inline bint recomputes_delta(PlanS *P, Py_ssize_t l) noexcept nogil:
-    """Return True if products recompute delta of layer l instead of storing it: only phi'' needs
-    it, few units are above, and the layer above has no skip, whose part of e is not stored.
+    """Return True if products recompute delta of layer l instead of reading it. This holds if delta
+    is needed only to recompute e * phi'', and if the layer above is narrow and not residual (a
+    residual layer adds a term to e that is not stored).
     """
     cdef Layer *y = &P.layer[l]
     cdef Layer *above = &P.layer[1]
@@ -208,7 +221,7 @@ cdef inline bint recomputes_delta(PlanS *P, Py_ssize_t l) noexcept nogil:
 
 
 cdef inline void recompute_delta(Pass *t, fc_epilogue *epilogue, Layer *y) noexcept nogil:
-    """Recompute delta below layer y as W' delta_y * phi'."""
+    """Let the epilogue recompute delta of the layer below y as (W' delta_y) * phi'."""
     cdef Matrix delta = kept(t, y, y.delta)
     epilogue.q = NULL
     epilogue.made.rank, epilogue.made.b, epilogue.made.ldb = y.m, delta.at, delta.ld
@@ -216,4 +229,4 @@ cdef inline void recompute_delta(Pass *t, fc_epilogue *epilogue, Layer *y) noexc
     epilogue.made.w_ts, epilogue.made.w_is = y.k, 1
 
 
-# --- running products -----------------------------------------------------------------------------
+# --- execution of products ------------------------------------------------------------------------

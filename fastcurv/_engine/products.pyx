@@ -1,20 +1,19 @@
-"""See products.pxd.
+"""Execution of products and of sweeps over rows, on one thread or on the thread team (declarations
+in products.pxd).
 
-Panel-parallel plans take a few vectors of a block side by side: the passes take them through a
-panel together, so that matrices that depend on theta alone are read once for all of them, and
-narrow products fill their tiles. Results are bitwise identical to those of one vector after the
-other.
+A panel-parallel plan takes up to FC_MAX_STACK vectors of a block through a panel together, so that
+matrices that depend only on theta are read once for all of them, and the kernels' tiles are full
+even in narrow products. Results are bitwise identical to those of one vector at a time.
 """
 from libc.string cimport memset
 
 
-# --- running a product or a sweep, on one thread or on the team -----------------------------------
 
-cdef struct Items:              # one round of a product cut into items, for the thread team
+cdef struct Items:              # a round of a product, cut into items for the thread team
     const fc_table *K
     fc_product *job
-    int round                   # slice of depth that is computed
-    # items per row of items; bytes from one thread's scratch to the next
+    int round                   # index of the slice of depth that this round computes
+    # Number of items per row of items, and bytes from one thread's scratch buffer to the next.
     Py_ssize_t col_items, step
     char *scratch
 
@@ -30,8 +29,8 @@ cdef fc_product plain_product(
     Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, char *a, Py_ssize_t a_rs, Py_ssize_t a_cs, char *b,
     Py_ssize_t b_rs, Py_ssize_t b_cs, char *c, Py_ssize_t ldc, bint add
 ) noexcept nogil:
-    """Describe the product c (m, n) = [c +] a b of inner dimension k, strides in numbers, without
-    an epilogue.
+    """Return the description of a product c (m, n) = [c +] a b of inner dimension k without an
+    epilogue. Strides are in elements.
     """
     cdef fc_product job
     memset(&job, 0, sizeof(job))
@@ -45,8 +44,8 @@ cdef fc_product plain_product(
 cdef Py_ssize_t run_items(
     const fc_table *K, fc_product *job, int threads, char *scratch, Py_ssize_t step
 ) noexcept nogil:
-    """Run a product and its epilogue on the team, each thread with scratch of its own, `step` bytes
-    after that of the thread before. Return the number of blocks of rows into which it was cut.
+    """Run a product and its epilogue on the thread team; the scratch buffers of the threads lie
+    `step` bytes apart. Return the number of blocks of rows into which the product was cut.
     """
     cdef Items items
     cdef int round
@@ -65,8 +64,8 @@ cdef Py_ssize_t run_items(
 
 
 cdef Py_ssize_t run(Pass *t, fc_product *job) noexcept nogil:
-    """Run a product and its epilogue. Return the number of blocks of rows into which it was cut,
-    which is the number of rows of `sums`.
+    """Run a product and its epilogue. Return the number of blocks of rows into which the product
+    was cut, which is the number of rows of column sums that its epilogue wrote.
     """
     cdef PlanS *P = t.P
     cdef Scratch *members = P.members
@@ -83,7 +82,7 @@ cdef Py_ssize_t run(Pass *t, fc_product *job) noexcept nogil:
 
 
 cdef double total_of(PlanS *P, Pass *t, fc_product *job) noexcept nogil:
-    """Return the sum of the items' totals, added in order."""
+    """Return the sum over items of the totals that the epilogue wrote, added in order."""
     cdef double total = 0
     cdef Py_ssize_t i
     cdef Py_ssize_t items = (
@@ -95,7 +94,9 @@ cdef double total_of(PlanS *P, Pass *t, fc_product *job) noexcept nogil:
 
 
 cdef void run_blocks(Pass *t, fc_part part, Blocks *blocks) noexcept nogil:
-    """Run a sweep over the pass's rows: one part for a panel, blocks of rows for a chunk."""
+    """Run a sweep over the rows of the pass: as one part if the pass is serial, else in blocks of
+    BLOCK_ROWS rows on the thread team.
+    """
     blocks.t = t
     if t.serial:
         part(blocks, -1, 0)
@@ -106,7 +107,9 @@ cdef void run_blocks(Pass *t, fc_part part, Blocks *blocks) noexcept nogil:
 cdef void rows_of(
     Pass *t, Py_ssize_t part, Py_ssize_t *first, Py_ssize_t *rows, Py_ssize_t *block
 ) noexcept nogil:
-    """Return the rows of a block, counted within the pass, and the block's number in the chunk."""
+    """Compute the range of rows of part number `part` of a sweep, relative to the pass, and the
+    index of that block of rows within the chunk. A negative part is the whole pass.
+    """
     if part < 0:
         first[0], rows[0] = 0, t.rows
         block[0] = t.x0 // state_of(t.P, 1)
@@ -117,8 +120,9 @@ cdef void rows_of(
 
 
 cdef Py_ssize_t run_stack(Pass *t, fc_stack *stack) noexcept nogil:
-    """Run the products and epilogues of all the pass's vectors: by the table's stacked kernel if it
-    has one, else one vector after the other. Return as `run` does.
+    """Run a product and its epilogue for all vectors of the pass, with the kernel for stacked
+    products if the table has one, else for one vector at a time. Return the number of blocks of
+    rows.
     """
     cdef PlanS *P = t.P
     cdef Py_ssize_t _x, size = P.K.real_bytes

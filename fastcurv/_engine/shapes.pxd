@@ -1,17 +1,19 @@
-"""Choice of layout (samples as rows, or transposed) and of the number of panels, by sizes alone."""
+"""Choice of the layout (samples as rows, or transposed) and of the number of panels. The choice
+depends on sizes only.
+"""
 
 
 cdef enum:
-    # bytes of parameters up to which products run panel-parallel
+    # Maximum bytes of parameters of panel-parallel plans in row-major layout.
     PANEL_PARALLEL_MAX_BYTES = 1 << 18
-    # flops of a product below which waking a second thread costs more than it saves
+    # Flops of a product below which waking a second thread costs more time than it saves.
     SERIAL_FLOPS = 3000000
-    # The same bound in the transposed layout, where a product is one job and needs no packing
-    # first.
+    # SERIAL_FLOPS for the transposed layout, in which a product is a single job of the thread team
+    # and nothing is packed beforehand.
     SERIAL_TRANSPOSED_FLOPS = 300000
-    # bytes of state that stay in the third-level cache; the state of larger plans is read from
-    # memory
+    # Bytes of state that remain in the L3 cache from one product to the next. The state of larger
+    # plans is read from memory.
     L3_BYTES = 24 << 20
-    # The share of that cache that two cores of a server have, with the rest in use by others. Below
-    # this size, prefetching the next panel costs more than waiting for it.
+    # Bytes of L3 cache available to two cores of a server whose other cores are busy. For less
+    # state than this, prefetching the next panel costs more time than the cache misses.
     L3_SHARE_BYTES = 10 << 20

@@ -1,54 +1,62 @@
-"""See shapes.pxd."""
+"""Rules that choose the layout and the number of panels of a plan (declarations in shapes.pxd). The
+constants were measured on Zen 3 and Zen 5.
+"""
 
 
 cdef enum:
-    PANEL_ROWS = 512            # rows of a panel if the state fits the third-level cache
-    PANEL_MAX_FLOPS = 250000000  # flops of a panel above which the rows are cut into more panels
+    PANEL_ROWS = 512            # rows per panel if the state fits in the L3 cache
+    PANEL_MAX_FLOPS = 250000000  # flops of a panel above which rows are cut into more panels
     FOUR_PANELS_MIN_FLOPS = 12000000  # flops of a product above which at least four panels are used
-    # PANEL_PARALLEL_MAX_BYTES for the transposed layout, where nothing is packed
+    # Maximum bytes of parameters of panel-parallel plans in the transposed layout, which packs
+    # nothing.
     TRANSPOSED_WEIGHTS = 5 << 18
-    # Few rows and many parameters: up to PACK_MIN_ROWS rows and from PACK_CHEAP_BYTES bytes of
-    # parameters on, packing V costs more than the transposed layout does.
+    # For at most PACK_MIN_ROWS rows and more than PACK_CHEAP_BYTES bytes of parameters, packing V
+    # costs more time than the transposed layout.
     PACK_MIN_ROWS = 400
     PACK_CHEAP_BYTES = 1 << 16
-    # Shared layout (one transposed panel, each product split over all threads): maximum rows, and
-    # maximum rows if W is read from memory.
+    # Maximum rows of the shared layout (one transposed panel of all rows, with each product split
+    # over all threads). SHARED_MAX_ROWS_FAR applies if W is read from memory.
     SHARED_MAX_ROWS = 256
     SHARED_MAX_ROWS_FAR = 48
-    # flops of a product next to which the time to wake a thread is negligible
+    # Flops of a product for which the time to wake a thread is negligible.
     SHARED_MIN_FLOPS = 1500000
-    # In float32 the shared layout also replaces several panels, each of which would read W, V and
-    # the sum once more: from SHARED_F32_MIN_BYTES bytes of parameters and SHARED_F32_MIN_FLOPS
-    # flops per product on, up to SHARED_F32_MAX_LINES cache lines of rows. Odd numbers of lines,
-    # which two panels would share unevenly, go up to SHARED_F32_MAX_ODD_LINES.
+    # In float32 the shared layout is also used in place of several panels, each of which would read
+    # W, V and the sums over rows again. Requirements: at least SHARED_F32_MIN_BYTES bytes of
+    # parameters, SHARED_F32_MIN_FLOPS flops per product, and at most SHARED_F32_MAX_LINES cache
+    # lines of samples. The limit is SHARED_F32_MAX_ODD_LINES for an odd number of lines, which two
+    # panels would share unevenly.
     SHARED_F32_MIN_BYTES = 1 << 20
     SHARED_F32_MAX_LINES = 7
     SHARED_F32_MAX_ODD_LINES = 13
     SHARED_F32_MIN_FLOPS = 8000000
-    # bytes of parameters, in float32, up to which packing costs less than a third of the lanes
-    # being empty
+    # Maximum bytes of float32 parameters for which packing W and V costs less time than leaving a
+    # third of the lanes empty.
     SHARED_F32_PACK_BYTES = 6 << 20
-    # Unpacked W and V: rows of half a cache line or less (in bytes over all rows), for which the
-    # transposed layout would leave as many lanes empty; bytes of parameters above which it pays.
+    # W and V are not packed if there are at least UNPACKED_MIN_BYTES bytes of parameters and one
+    # column over all rows takes at most UNPACKED_MAX_ROW_BYTES bytes (half a cache line, so that
+    # the transposed layout would leave at least half of the lanes empty).
     UNPACKED_MAX_ROW_BYTES = 32
     UNPACKED_MIN_BYTES = 1 << 14
-    # maximum bytes of a sample's widest layer in the transposed layout
+    # Maximum bytes of a sample's widest layer in the transposed layout.
     TRANSPOSED_WIDTH_BYTES = 8192
-    # bytes of the second-level cache that a transposed panel may fill
+    # Bytes of the L2 cache that a transposed panel may occupy.
     TRANSPOSED_PANEL_BYTES = 450000
-    # bytes of state of 12 cache lines of samples that may fill it under a narrow output layer
+    # Bytes of the L2 cache that the state of 12 cache lines of samples may occupy if the output
+    # layer is narrow.
     NARROW_STATE_BYTES = 1 << 21
-    # bytes of a panel's inputs from which on rows without empty lanes are faster
+    # Bytes of a panel's inputs above which row-major layout is faster, provided that its lanes are
+    # full.
     MAX_INPUT_BYTES = 3 << 19
-    # minimum cache lines of samples in a panel, unless the state comes from the third level
+    # Minimum cache lines of samples per panel, unless the state is read from the L3 cache.
     TRANSPOSED_MIN_LINES = 8
-    # bytes of phi and phi' from which on they are stored as packed pairs
+    # Bytes of phi and phi' above which they are stored as packed pairs.
     PAIRS_MIN_BYTES = 400000
-    # minimum panel length in float32, in cache lines, if the second-level cache cannot hold the
-    # state
+    # Minimum cache lines of samples per panel, in float32 and in float64, if the state of a panel
+    # does not fit in the L2 cache.
     MIN_LINES_F32 = 16
-    MIN_LINES_F64 = 10          # minimum panel length in float64
-    # panels of this many rows or fewer use the transposed layout if the state exceeds the cache
+    MIN_LINES_F64 = 10
+    # Maximum rows of a row-major panel for which the transposed layout is faster if the state
+    # exceeds the L3 cache.
     SHORT_PANEL_ROWS = 50
 
 
@@ -61,53 +69,55 @@ cdef bint no_stack = False
 
 
 def force_transposed(Py_ssize_t lines, bint shared=False):
-    """Set the panel length of plans made from now on, for tests.
+    """Set the panel length of plans that are created later, for tests.
 
-    `lines` is the number of 64-byte cache lines of samples per panel in the transposed layout; 0
-    selects row-major layout, -1 the automatic choice. `shared`: use one panel of all rows, shared
-    by all threads.
+    Argument `lines` is the number of 64-byte cache lines of samples per panel in the transposed
+    layout; 0 selects the row-major layout, and -1 restores the automatic choice. If `shared`, plans
+    use one panel of all rows, which all threads share.
     """
     global forced_lines, forced_shared
     forced_lines, forced_shared = lines, shared
 
 
 def force_unpacked(Py_ssize_t rows=-1):
-    """Make new plans of at most `rows` rows layer-parallel without packing W and V, for tests; -1:
-    automatic choice.
+    """Make plans of at most `rows` rows that are created later layer-parallel without packing W and
+    V, for tests. With -1, restore the automatic choice.
     """
     global forced_unpacked
     forced_unpacked = rows
 
 
 def force_pairs(int folds=-1):
-    """Store phi and phi' as packed pairs in new plans that can (1), or never (0), for tests and
-    benchmarks; -1: automatic choice.
+    """Store phi and phi' as packed pairs in plans that are created later and support them if
+    `folds` is 1, and never if 0. With -1, restore the automatic choice. For tests and benchmarks.
     """
     global forced_pairs
     forced_pairs = folds
 
 
 def leave_out(bint narrow=False, bint stack=False):
-    """Disable the kernels of a narrow output layer, or those of several vectors side by side, for
-    benchmarks.
+    """Disable the kernels for a narrow output layer (`narrow`) or for stacked products (`stack`),
+    for benchmarks.
     """
     global no_narrow, no_stack
     no_narrow, no_stack = narrow, stack
 
 
 cdef bint is_forced() noexcept nogil:
-    """Return True if `force_transposed` has fixed the layout."""
+    """Return True if the layout was fixed by `force_transposed`."""
     return forced_lines >= 0
 
 
 cdef inline Py_ssize_t jobs_shared(PlanS *P) noexcept nogil:
-    """Return the number of jobs of the thread team in a layer-parallel product."""
+    """Return the number of jobs that the thread team runs for one operator product in a
+    layer-parallel plan.
+    """
     return 3 * P.n_layers + 2
 
 
 cdef double padding_ratio(PlanS *P, Py_ssize_t layers) noexcept nogil:
-    """Return the multiply-adds of a row-major product, empty lanes included, divided by the useful
-    ones, over the first `layers` layers.
+    """Return the ratio of all multiply-adds of a row-major operator product, including those in
+    empty lanes, to the useful ones, over the first `layers` layers.
     """
     cdef Py_ssize_t l, lanes = P.K.vector_bytes // P.K.real_bytes, k, m, wide_k, wide_m
     cdef double counted = 0, done = 0
@@ -120,7 +130,9 @@ cdef double padding_ratio(PlanS *P, Py_ssize_t layers) noexcept nogil:
 
 
 cdef Py_ssize_t state_bytes_per_sample(PlanS *P) noexcept nogil:
-    """Return the bytes of state stored per sample at theta, with its row of X."""
+    """Return the bytes of state at theta that are stored per sample, including the sample's row of
+    X.
+    """
     cdef Py_ssize_t l, numbers = P.layer[0].k
     cdef Layer *y
     for l in range(P.n_layers):
@@ -133,10 +145,10 @@ cdef Py_ssize_t state_bytes_per_sample(PlanS *P) noexcept nogil:
 
 
 cdef bint can_pack_phi(PlanS *P) noexcept nogil:
-    """Return True if phi and phi' of one hidden layer below a narrow output layer are stored as
-    packed pairs in the transposed layout. On Zen 5, from PAIRS_MIN_BYTES on, unpacking is faster
-    than reading both, by 5% in the second-level cache and by 8 to 15% beyond; below, it is up to 5%
-    slower.
+    """Return True if the transposed layout stores phi and phi' as packed pairs. The network must
+    have one hidden layer below a narrow output layer. On Zen 5, reading packed pairs is faster from
+    PAIRS_MIN_BYTES on: by 5% if they fit in the L2 cache and by 8 to 15% if not. Below
+    PAIRS_MIN_BYTES it is up to 5% slower.
     """
     cdef Layer *y = &P.layer[0]
     if P.n_layers != 2 or P.callbacks != NULL or normalised(P):
@@ -151,9 +163,9 @@ cdef bint can_pack_phi(PlanS *P) noexcept nogil:
 
 
 cdef bint state_is_near(PlanS *P) noexcept nogil:
-    """Return True if the state at theta stays in the third-level cache from product to product. One
-    hidden layer's state is read so evenly that the whole cache counts: the smaller bound would make
-    the network 13-64-1 7% slower.
+    """Return True if the state at theta remains in the L3 cache from one operator product to the
+    next. For one hidden layer the bound is the whole cache, L3_BYTES, because its state is read
+    evenly; with L3_SHARE_BYTES the network 13-64-1 would be 7% slower.
     """
     return P.N * state_bytes_per_sample(P) <= (L3_BYTES if P.n_layers == 2 else L3_SHARE_BYTES)
 
@@ -161,13 +173,13 @@ cdef bint state_is_near(PlanS *P) noexcept nogil:
 cdef Py_ssize_t panels_for(
     PlanS *P, Py_ssize_t rows, Py_ssize_t most, bint nearest
 ) noexcept nogil:
-    """Return the number of panels for N rows, at most `most`.
+    """Return the number of panels for N rows, which is at most `most`.
 
-    The starting point is panels of `rows` rows. At least four panels are used if each has a quarter
-    of PANEL_ROWS rows (two if a product has fewer than FOUR_PANELS_MIN_FLOPS flops), and enough
-    panels that each has at most PANEL_MAX_FLOPS flops, as far as that quarter allows. To balance 2
-    or 4 threads the number is rounded to a multiple of two or four: up, or, for `nearest`, which
-    suits short panels, to the nearest.
+    The first estimate is panels of `rows` rows each. If panels have at least PANEL_ROWS / 4 rows,
+    the number is raised to at least four (two if an operator product has fewer than
+    FOUR_PANELS_MIN_FLOPS flops), and further until each has at most PANEL_MAX_FLOPS flops. To
+    balance 2 or 4 threads the number is rounded to a multiple of two or four: upwards, or to the
+    nearest multiple if `nearest`, which is better for short panels.
     """
     cdef Py_ssize_t count = (P.N + rows - 1) // rows, work = 12 * P.N * P.n
     cdef Py_ssize_t even = 4 if work >= FOUR_PANELS_MIN_FLOPS else 2
@@ -179,10 +191,12 @@ cdef Py_ssize_t panels_for(
 
 cdef Py_ssize_t lines_under_narrow(PlanS *P) noexcept nogil:
     """Return the panel length, in cache lines of samples, for one hidden layer below a narrow
-    output layer. If the state comes from memory, a panel is a whole number of product tiles: four
-    lines, or three for deep products. The state of a panel and of the next one, inputs aside,
-    leaves room in the second-level cache. On Zen 5, 21 lines cost 2 to 7% more than 20; 16 would
-    put rows 17 lines apart.
+    output layer.
+
+    If the state is read from memory, a panel consists of whole product tiles, of four cache lines
+    or, for deep products, three. The L2 cache must hold the state of a panel and of the next one,
+    inputs excluded. On Zen 5 a panel of 21 cache lines takes 2 to 7% longer than one of 20; a panel
+    of 16 would have a leading dimension of 17.
     """
     cdef Py_ssize_t size = P.K.real_bytes
     cdef Py_ssize_t most = 20 if P.near or P.layer[0].k * size <= FC_SHALLOW else 18
@@ -193,22 +207,22 @@ cdef Py_ssize_t lines_under_narrow(PlanS *P) noexcept nogil:
 
 
 cdef Py_ssize_t panels_transposed(PlanS *P) noexcept nogil:
-    """Return the number of panels in the transposed layout, or 0 if samples should be rows.
+    """Return the number of panels in the transposed layout, or 0 if the row-major layout is faster.
 
-    The transposed layout is used in these cases. Padding to whole vectors costs more than 3%, or 1%
-    in the layers below the last one, whose few units are not the rule. Packed V would come from the
-    third-level cache, or so few rows use it that packing is noticeable. The state comes from beyond
-    that cache, because only the transposed layout prefetches it; without 64-byte vectors only if
-    row-major panels would be short (on Zen 3, up to 50 rows, 3 to 15% less time; from 70 rows on,
-    as in 16-16-16-16, up to 1.4 times as much). One hidden layer of any width is below a narrow
-    output layer.
+    The transposed layout is chosen in each of these cases. (1) Padding to whole vectors would cost
+    more than 3%, or more than 1% in the layers below the output layer. (2) Packed V would be read
+    from the L3 cache, or would be used by too few rows to repay packing. (3) The state does not fit
+    in the L3 cache, because only the transposed layout prefetches it. Without 64-byte vectors, case
+    3 requires short row-major panels: on Zen 3 the transposed layout takes 3 to 15% less time up to
+    50 rows, but up to 1.4 times as much from 70 rows on (network 16-16-16-16). (4) The network has
+    one hidden layer, of any width, below a narrow output layer.
 
-    It is not used if a panel's inputs would come from the third-level cache, unless row-major
-    layout leaves as many lanes empty. A panel's state, its scratch and the next panel's state leave
-    room in the second-level cache. If such a panel would be too short (joining the lanes of sums
-    over samples and reading W and V become noticeable), the state comes from the third level
-    instead and panels are long in float32 and shorter in float64, where that gains 1 to 4%. If only
-    one thread is used, there is one panel as far as the cache allows.
+    The transposed layout is not chosen if a panel's inputs would exceed MAX_INPUT_BYTES, unless the
+    row-major layout would leave as many lanes empty. The L2 cache must hold a panel's state, its
+    scratch and the next panel's state. If such a panel would be shorter than TRANSPOSED_MIN_LINES,
+    so that summing over lanes and reading W and V would dominate, the state is read from the L3
+    cache. Panels then have MIN_LINES_F32 cache lines in float32 and MIN_LINES_F64 in float64, where
+    shorter panels save 1 to 4%. A single thread uses one panel if the cache permits.
     """
     cdef Py_ssize_t l, line = line_of(P), lines = (P.N + line - 1) // line
     cdef Py_ssize_t units = 0, count, long_, rows, work = 12 * P.N * P.n
@@ -233,7 +247,7 @@ cdef Py_ssize_t panels_transposed(PlanS *P) noexcept nogil:
         ):
             return 0
     if narrow:
-        # on one thread: one panel
+        # A single thread uses one panel of all rows.
         long_, rows = lines, lines_under_narrow(P) * line
     else:
         long_ = TRANSPOSED_PANEL_BYTES // (6 * FC_ALIGN * units)
@@ -253,14 +267,14 @@ cdef Py_ssize_t panels_transposed(PlanS *P) noexcept nogil:
 
 
 cdef bint is_shared(PlanS *P) noexcept nogil:
-    """Return True if the transposed layout uses one panel of all rows, whose products all threads
-    share.
+    """Return True if the transposed layout uses the shared layout: one panel of all rows, whose
+    products are split over all threads.
 
-    That is so if the network is too wide for panels and so few rows use packed V that packing is
-    noticeable. The lanes are samples then, some of them empty, and W and V are read in place, by
-    rows and by columns, which from memory is slower than from a packed copy. It is also so if two
-    panels would have an uneven number of lines (1 and a part of one, 2 and 1, 3 and 2), or a few
-    more lines while W and V are expensive to read twice.
+    There are two cases. (1) The network is too wide for panels, and too few rows use packed V to
+    repay packing. Lanes hold samples, some lanes are empty, and W and V are read in place, by rows
+    and by columns. Reading in place is slower than reading a packed copy if W is in memory, so
+    SHARED_MAX_ROWS_FAR is smaller. (2) Two panels would have unequal numbers of cache lines (of 2
+    lines the second partly filled, of 3, or of 5), or W and V are expensive to read twice.
     """
     cdef Py_ssize_t bytes_ = P.n * P.K.real_bytes, empty = whole_lines(P, P.N) - P.N
     cdef Py_ssize_t lines = whole_lines(P, P.N) * P.K.real_bytes // FC_ALIGN
@@ -284,8 +298,8 @@ cdef bint is_shared(PlanS *P) noexcept nogil:
 
 
 cdef bint is_unpacked(PlanS *P) noexcept nogil:
-    """Return True if W and V are read in place, along their rows, because so few rows use them that
-    packing would cost more than it saves.
+    """Return True if W and V are read in place along their rows, because too few rows use them to
+    repay packing.
     """
     if P.K.vector_bytes == P.K.real_bytes or normalised(P):
         return False

@@ -1,12 +1,14 @@
-"""The thread team of the process (src/team.h), and the watch for signals (src/watch.h)."""
+"""Cython declarations of the process's thread team (src/team.h) and of the polling for signals
+during a pass (src/watch.h).
+"""
 
 
 cdef extern from "team.h" nogil:
     ctypedef void (*fc_part)(void *, Py_ssize_t, int) noexcept
     enum:
         FC_MAX_THREADS
-    # Run parts 0 to `parts` on at most `threads` threads. fc_team_off, called inside a part, is
-    # nonzero if the job has been cancelled.
+    # fc_team_run calls part(context, i, member) for i = 0, ..., parts - 1 on at most `threads`
+    # threads. Within a part, fc_team_off(member) returns nonzero if the job has been cancelled.
     void fc_team_run(int threads, Py_ssize_t parts, fc_part part, void *context)
     int fc_team_off(int member)
     int fc_team_available()
@@ -20,7 +22,7 @@ cdef extern from "watch.h" nogil:
     ctypedef int (*fc_check)() noexcept
     fc_watch fc_watch_begin(fc_check)
     int fc_watch_end(fc_watch)
-    # floating-point settings, shared by workers and the calling thread; see watch.h
+    # Floating-point control settings (rounding mode, subnormals) of a thread; see watch.h.
     ctypedef struct fc_arithmetic:
         pass
     fc_arithmetic fc_arithmetic_begin()
@@ -28,14 +30,16 @@ cdef extern from "watch.h" nogil:
     int fc_arithmetic_is_fixed()
     int fc_threads_wanted()
     int fc_want_threads(int threads)
-    # nonzero if the job has been cancelled; called outside of parts, looks for signals first
+    # fc_watch_off checks for signals and returns nonzero if the job has been cancelled. It may be
+    # called only outside of parts.
     int fc_watch_off()
-    # the last known value of fc_watch_off, without looking for signals
+    # fc_watch_was_off returns the last result of fc_watch_off without checking for signals.
     int fc_watch_was_off()
     long long fc_now_ns()
 
 
-# Timings that decide whether passes of one kind run faster on all threads or on one.
+# Timings from which trial_threads decides whether passes of one kind run faster on one thread or on
+# all.
 cdef struct Trial:
-    unsigned turn               # number of passes so far
-    long long least[2]          # shortest time in nanoseconds, with one thread and with all
+    unsigned turn               # number of passes recorded
+    long long least[2]  # shortest time in nanoseconds: [0] with one thread, [1] with all threads

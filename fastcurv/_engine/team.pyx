@@ -1,7 +1,7 @@
-"""Threads, and handling of Ctrl-C during a pass.
+"""The thread team, floating-point settings, locks, and handling of Ctrl-C during a pass.
 
-While a pass runs, the main thread looks for signals from time to time. If a signal handler raises,
-the pass ends with that exception.
+While a pass runs, the main thread checks for pending signals at intervals. If a signal handler
+raises an exception, the pass is cancelled and the exception is raised to the caller.
 """
 import os
 import sys
@@ -29,7 +29,7 @@ cdef extern from "Python.h" nogil:
     void PyThread_release_lock(PyThread_type_lock)
 
 cdef unsigned long main_thread
-_locks = WeakSet()              # every live Lock, for _after_fork_in_child
+_locks = WeakSet()              # all live Lock objects, for _after_fork_in_child
 
 
 def _know_main_thread():
@@ -53,16 +53,16 @@ if hasattr(os, "register_at_fork"):
 
 
 cdef int look_for_signals() noexcept nogil:
-    """Run Python's handlers of pending signals. Return nonzero if one raised; its exception is then
-    set in this thread.
+    """Run Python's handlers of pending signals. If a handler raises, return nonzero with its
+    exception set in this thread.
     """
     with gil:
         return run_handlers()
 
 
 cdef fc_watch watch() noexcept nogil:
-    """Start looking for signals if this is the main thread; no other thread may run signal
-    handlers.
+    """Start checking for signals if this is the main thread; Python runs signal handlers only
+    there. Return the previous state of the checks, for `unwatch`.
     """
     cdef fc_check check = NULL
     if PyThread_get_thread_ident() == main_thread:
@@ -71,7 +71,9 @@ cdef fc_watch watch() noexcept nogil:
 
 
 cdef int unwatch(fc_watch before) except -1 nogil:
-    """Stop looking for signals; raise what a handler raised."""
+    """Stop checking for signals and restore the state `before`. Raise the exception of a signal
+    handler, if one raised.
+    """
     if not fc_watch_end(before):
         return 0
     with gil:
@@ -83,17 +85,17 @@ cdef int unwatch(fc_watch before) except -1 nogil:
     return -1
 
 
-# --- arithmetic: to nearest, nothing flushed to zero ----------------------------------------------
+# --- floating-point settings: round to nearest, keep subnormal numbers ----------------------------
 
 
-cdef dict _regions = {}         # {thread: number of `Arithmetic` contexts that it is inside}
+cdef dict _regions = {}         # {thread: number of `Arithmetic` contexts entered and not yet left}
 
 
 cdef class Arithmetic:
-    """A context in which this thread rounds to nearest and keeps subnormal numbers. On exit the
-    thread's own settings are restored; `disturbed` is True if the settings of the context had been
-    changed in between. If `threads` is given, calls without a number of threads use at most this
-    many.
+    """Context manager that sets this thread to round to nearest and to keep subnormal numbers. On
+    exit the thread's previous floating-point settings are restored, and `disturbed` is set to True
+    if other code changed the settings inside the context. If `threads` is given, calls inside the
+    context that do not specify a number of threads use at most that many.
     """
     cdef fc_arithmetic before
     cdef int threads, wanted
@@ -122,8 +124,8 @@ cdef class Arithmetic:
 
 
 def resume_arithmetic():
-    """Load the settings of the `Arithmetic` context around this call again, if there is one, after
-    user-defined code may have changed them.
+    """Restore the floating-point settings of the enclosing `Arithmetic` context, which user-defined
+    code may have changed. Do nothing outside such a context.
     """
     if PyThread_get_thread_ident() in _regions:
         fc_arithmetic_begin()
@@ -131,21 +133,22 @@ def resume_arithmetic():
 
 # --- callbacks ------------------------------------------------------------------------------------
 
-cdef dict _callbacks = {}       # {thread: (thread that waits for the callback, number of the call)}
-cdef dict _waiting = {}         # {thread: Lock that it waits for}
+# {thread: (thread that waits for the callback's result, serial number of the callback)}
+cdef dict _callbacks = {}
+cdef dict _waiting = {}         # {thread: Lock for which the thread waits}
 cdef long long _calls = 0
 
-# Seconds without progress after which a thread that waits for a lock concludes that the holder's
-# callback waits for that very thread.
+# A thread that waits for a lock raises RuntimeError if the callbacks of the lock's holder make no
+# progress for this many seconds, because they may wait for the thread itself.
 CALLBACK_WAIT_SECONDS = 10.0
 cdef enum:
-    POLL_MICROSECONDS = 100000  # microseconds between two checks of such a callback
+    POLL_MICROSECONDS = 100000  # microseconds between two progress checks of the holder's callbacks
 
 
 cdef class Callback:
-    """A context in which this thread runs user-defined code, for itself or for the thread `caller`,
-    which waits for the result. The code runs with the engine's floating-point settings; changes
-    that it makes to the thread's settings are undone.
+    """Context manager in which this thread runs a user-defined function. `caller` is the thread
+    that waits for the function's result (by default this thread). The function runs with the
+    engine's floating-point settings, and changes that it makes to the thread's settings are undone.
     """
     cdef fc_arithmetic before
     cdef object caller, outer
@@ -173,9 +176,9 @@ cdef class Callback:
 
 
 cdef object progress_of(unsigned long holder):
-    """Return a mark of the progress of the callbacks that run for the thread `holder`. The mark
-    stays equal while they wait for other threads or use no CPU time. Return None if there are no
-    callbacks, or if one is computing inside this library.
+    """Return a value that changes when a callback on behalf of the thread `holder` makes progress.
+    The value stays equal while these callbacks wait for other threads or use no CPU time. Return
+    None if no callback runs on behalf of `holder`, or if one is executing code of this library.
     """
     frames, marks = None, []
     for thread, (caller, call) in list(_callbacks.items()):
@@ -186,7 +189,8 @@ cdef object progress_of(unsigned long holder):
         if frame is None:
             continue
         module = str(frame.f_globals.get("__name__", ""))
-        if thread in _waiting or module == "threading":     # joins, events, futures, queues
+        # Threads wait inside the module `threading` for joins, events, futures and queues.
+        if thread in _waiting or module == "threading":
             marks.append((thread, call, None))
         elif module.partition(".")[0] == "fastcurv" or not hasattr(time, "pthread_getcpuclockid"):
             return None
@@ -196,17 +200,17 @@ cdef object progress_of(unsigned long holder):
     return marks or None
 
 
-# --- one caller at a time -------------------------------------------------------------------------
+# --- mutual exclusion -----------------------------------------------------------------------------
 
 
 cdef class Lock:
-    """A lock that one thread holds at a time, and no thread twice: a callback, a signal handler or
-    a finaliser that runs during its own thread's call would find inconsistent state, or wait for a
-    lock that is never released.
+    """Non-reentrant lock of one thread at a time. A second acquisition by the holder raises
+    RuntimeError, because a callback, signal handler or finaliser that runs during the holder's call
+    would find inconsistent state, or wait for a lock that is never released.
     """
     cdef PyThread_type_lock free
     cdef object __weakref__
-    # in a forked child: the lock was held by a thread that does not exist in the child
+    # True in a forked child process if the lock was held by a thread of the parent process.
     cdef readonly bint lost
     cdef unsigned long holder
 
@@ -246,8 +250,8 @@ cdef class Lock:
         return self.holder != 0
 
     cdef int wait(self) except -1:
-        """Wait until the lock is free. Raise what a signal handler raises, and RuntimeError if the
-        holder's callback waits for this thread.
+        """Wait until the lock is acquired. Raise the exception of a signal handler, and
+        RuntimeError if the holder's callback waits for this thread.
         """
         cdef PyLockStatus got = PY_LOCK_INTR
         cdef long long since = 0
@@ -260,7 +264,7 @@ cdef class Lock:
                 with nogil:
                     got = PyThread_acquire_lock_timed(self.free, POLL_MICROSECONDS, 1)
                 if got != PY_LOCK_ACQUIRED:
-                    PyErr_CheckSignals()  # a signal may arrive between two waits, too
+                    PyErr_CheckSignals()  # a signal may arrive between two timed waits
                 if got != PY_LOCK_ACQUIRED and got != PY_LOCK_INTR:
                     here = progress_of(self.holder)
                     if here is None or here != stands:
@@ -288,27 +292,27 @@ cdef class Lock:
         self.release()
 
     def after_fork(self):
-        """Reset the lock in a forked child. `lost` is set if another thread held the lock: the data
-        that it was changing are then incomplete. The lock itself is tried, because a thread that
-        has just acquired it may not have set `holder` yet.
+        """Reset the lock in a forked child process. If another thread held the lock, set `lost`,
+        because the data that the thread was modifying are incomplete. Test the lock itself rather
+        than `holder`, which a thread sets only after it has acquired the lock.
         """
         self.lost = False
         if self.holder != PyThread_get_thread_ident():
             self.lost = not PyThread_acquire_lock(self.free, NOWAIT_LOCK)
             self.holder = 0
-            # the old lock may count a waiting thread that does not exist in the child
+            # The parent's lock may count a waiting thread that does not exist in the child process.
             self.renew()
 
 
-# --- how many -------------------------------------------------------------------------------------
+# --- number of threads ----------------------------------------------------------------------------
 
 
 MAX_THREADS = FC_MAX_THREADS
 
 
 def default_threads():
-    """Return FASTCURV_NUM_THREADS if set, else the number of CPUs that affinity and cgroup limits
-    allow, in either case at most the `threads` of the surrounding `Arithmetic` context.
+    """Return FASTCURV_NUM_THREADS if it is set, else the number of CPUs that the affinity mask and
+    cgroup limits allow. The result is at most the `threads` of the enclosing `Arithmetic` context.
     """
     cdef int wanted = fc_threads_wanted()
     text = os.environ.get("FASTCURV_NUM_THREADS")
@@ -325,12 +329,12 @@ def default_threads():
 
 
 def thread_workers():
-    """Return the number of worker threads alive."""
+    """Return the number of live worker threads of the process."""
     return fc_team_workers()
 
 
 def set_thread_limit(int threads):
-    """Limit the threads of every later job in the process to `threads`; 0: no limit."""
+    """Limit every later job of the process to `threads` threads; 0 removes the limit."""
     fc_team_limit(threads)
 
 
@@ -339,29 +343,31 @@ def get_thread_limit():
     return fc_team_get_limit()
 
 
-# --- one thread or all ----------------------------------------------------------------------------
-# The state written by one thread is fetched by another line by line. Where caches are far apart, as
-# on a virtual machine whose CPUs migrate, a short pass ends before that is done: two threads took
-# 0.3 to 3.7 times as long as one, varying from minute to minute. Sizes do not determine which is
-# faster, so a few passes of every TRIAL_PERIOD are timed with all threads and with one. Results do
-# not depend on the choice.
+# --- choice between one thread and all threads, by timing -----------------------------------------
+# State that one thread has written moves to another
+# thread's cache one cache line at a time. If the two caches are far apart, as on a virtual machine
+# whose CPUs migrate, a short pass ends before the transfer does: in measurements two threads took
+# 0.3 to 3.7 times as long as one, changing from minute to minute. The problem's sizes therefore do
+# not predict the faster choice, so a few of every TRIAL_PERIOD passes are timed with one thread and
+# with all threads. Results do not depend on the choice.
 
 cdef enum:
-    TRIAL_PERIOD = 256          # passes per period, at whose start both choices are timed again
-    # passes timed per choice and period; the first ones run with cold caches ...
+    TRIAL_PERIOD = 256          # passes between two rounds of timing
+    # Passes per choice in a round of timing. The first N_UNTIMED of them run with cold caches and
+    # are not recorded.
     N_TRIALS = 6
-    N_UNTIMED = 3               # ... so this many are not timed
+    N_UNTIMED = 3
 
 
 cdef int trial_threads(const Trial *trial, int threads) noexcept nogil:
-    """Return the number of threads for the next pass: 1 or `threads`, by the timings so far."""
+    """Return the number of threads for the next pass, 1 or `threads`, from the recorded timings."""
     cdef unsigned at = trial.turn % TRIAL_PERIOD
     cdef bint every = at < N_TRIALS if at < 2 * N_TRIALS else trial.least[1] <= trial.least[0]
     return threads if every else 1
 
 
 cdef void record_trial(Trial *trial, long long since) noexcept nogil:
-    """Record the time of the pass that began at `since` (in nanoseconds)."""
+    """Record the time of a pass that began at `since` (in nanoseconds, by `now`)."""
     cdef unsigned at = trial.turn % TRIAL_PERIOD
     cdef long long took = fc_now_ns() - since
     cdef long long *least = &trial.least[at < N_TRIALS]

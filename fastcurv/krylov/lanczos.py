@@ -238,7 +238,8 @@ def orthonormal_rows(against: Any, n: int, dtype: np.dtype[Any]) -> Array | None
     if against is None:
         return None
 
-    V = as_numpy(getattr(against, "vectors", against), "against")  # of Eigenpairs, or an array
+    # `against` may be Eigenpairs or an array
+    V = as_numpy(getattr(against, "vectors", against), "against")
     if V.ndim == 2 and V.shape[1] == 0:
         return None
     rows = check_vectors(V, n, "against", dtype).T.copy()
@@ -249,9 +250,10 @@ def orthonormal_rows(against: Any, n: int, dtype: np.dtype[Any]) -> Array | None
 
 BLOCK_BYTES = 64 << 20
 N_FIRST_ROWS = 64  # number of rows for which T has memory at first
-# numbers in locked rows from which on one vector stands for them, see `follow`
+# number of entries in locked rows from which one vector replaces them in the orthogonalisation, see
+# `follow`
 MIN_ECHO_ENTRIES = 1 << 15
-# assumed error of products and sweeps in units of eps ||A||, where no larger one is measured
+# error assumed for products and sweeps if no larger one is measured, in eps ||A||
 ROUNDING_FACTOR = 4.0
 
 
@@ -311,14 +313,14 @@ class Recurrence(Lanczos, Basis):
         self.contamination = self.eps**0.5 if contamination is None else contamination
         self.leak = np.zeros((len(self.against), size))
         self.tridiagonal = True
-        # context entered around products, in which Ctrl-C may interrupt them
+        # context manager around products, within which Ctrl-C may interrupt them
         self.around: AbstractContextManager[None] = nullcontext()
 
     def reserve(self, max_basis: int) -> None:
         """Enlarge the capacity to `max_basis` rows, keeping the contents."""
         more = min(max_basis, self.dimension) - self.capacity
         if more > 0:
-            self.arrays = None  # which holds the rows as well
+            self.arrays = None  # `arrays` would keep the old rows in memory
             self.widen(more)
             self.err = np.pad(self.err, (0, more))
             self.leak = np.pad(self.leak, ((0, 0), (0, more)))
@@ -500,7 +502,8 @@ class Recurrence(Lanczos, Basis):
         C = self.unit * orthogonalise(self.rows[:k], W)
         inner = C[:, m:]
         seen = [length(row) for row in (C[:, :m] - self.T[m:k, :m])[:, self.locked :]]
-        seen += [length(row) for row in inner - inner.T]  # asymmetry, or rounding
+        # the asymmetry of the products or rounding
+        seen += [length(row) for row in inner - inner.T]
         self.noise = max([self.noise, ROUNDING_FACTOR * self.eps * self.scale, *seen])
         self.T[m:k, m:k] = (inner + inner.T) / 2
         if self.locked:
@@ -573,7 +576,7 @@ def kept_at_restart(theta: Floats, k: int, which: str, room: int) -> Indices:
 # large basis takes a tenth of a product and at times more than one. The memory of a run is kept as
 # long as its operator lives, and no longer.
 
-# bytes: the least that is worth keeping, the most that is kept
+# minimum and maximum size of a basis whose memory is kept for the next run
 MIN_KEPT_BYTES, MAX_KEPT_BYTES = 1 << 20, 1 << 30
 PAGE_BYTES = 4096  # size of a page of memory
 _held: WeakKeyDictionary[Any, np.ndarray] = WeakKeyDictionary()
@@ -599,7 +602,8 @@ class held_rows:
     def __init__(self, op: Any, shape: tuple[int, int], dtype: np.dtype) -> None:
         self.op, rows = op, None
         if shape[0] * shape[1] * dtype.itemsize >= MIN_KEPT_BYTES:
-            with suppress(TypeError):  # cannot be a key
+            # Operators that cannot be hashed have no stored memory.
+            with suppress(TypeError):
                 rows = _held.pop(op, None)
         if rows is None or rows.dtype != dtype or rows.shape[1] != shape[1] or len(rows) < shape[0]:
             rows = padded_rows(shape[0], _row_gap(shape[1], dtype), dtype)[:, : shape[1]]

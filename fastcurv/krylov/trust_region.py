@@ -35,7 +35,7 @@ def damped_inverse(values: np.ndarray, damping: float, floor: float) -> np.ndarr
     """Return ``values / (values^2 + damping^2)``, 0 for values of size `floor` and less."""
     sure = np.abs(values) > floor
     safe = np.where(sure, values, 1.0)
-    # without squares, which may overflow or underflow
+    # The expression avoids squares, which may overflow or underflow.
     return np.asarray(sure / (safe + damping * (damping / safe)))
 
 

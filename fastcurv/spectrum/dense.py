@@ -169,7 +169,8 @@ def symmetric_part(P: Floats, bounds: Floats, n_products: int) -> DenseMatrix:
     `bounds`.
     """
     A, asymmetry = np.empty_like(P), np.empty(len(P))
-    for s in slabs(len(P), len(P)):  # of each pair the entry with the smaller bound, or their mean
+    # Of each symmetric pair, take the entry with the smaller bound, or the mean of both.
+    for s in slabs(len(P), len(P)):
         here, there, own = P[s], P[:, s].T, bounds[s, None]
         with np.errstate(over="ignore", invalid="ignore"):
             asymmetry[s] = safe_norms(here - there)
@@ -193,8 +194,8 @@ def _column_bounds(op: Any, P: Floats) -> Floats:
     elif not why_not_own(op, "rounding_bound"):
         bounds = np.array([float(op.rounding_bound(e)) for e in np.eye(n, dtype=dtype)])
     else:
-        # an upper bound on ||P|| at any scale: the 2-norm is at most the geometric mean of these
-        # two
+        # The 2-norm is at most the geometric mean of the 1-norm and the infinity norm, which
+        # neither overflows nor underflows.
         with np.errstate(over="ignore"):
             rows, columns = (float(np.abs(P).sum(axis=a).max(initial=0.0)) for a in (0, 1))
         norm = min(safe_norm(P), rows**0.5 * columns**0.5)

@@ -34,12 +34,15 @@ from .forms import choose
 from .results import Eigenpairs
 
 DEFLATION_MAX_N = 100_000
-ALL_EIGENVALUES_MAX_N = 2048  # rows up to which all eigenvalues of an available matrix are computed
-SECONDS_PER_PRODUCT = 10e-6  # seconds that a density spends on each product, besides
+# number of rows up to which all eigenvalues of an available matrix are computed
+ALL_EIGENVALUES_MAX_N = 2048
+# estimated seconds that a density spends on each product, without the product
+SECONDS_PER_PRODUCT = 10e-6
 PROGRESS_SECONDS = 0.1  # seconds of steps after which progress is shown
-# an outlier is deflated once its residual is below this share of its distance from the bulk
+# An outlier is deflated once its residual is below this fraction of its distance from the bulk.
 SETTLED_DISTANCE = 0.05
-# error of a node in eps times the largest; of all eigenvalues it is n of these, see `eigvalsh`
+# error of a node in eps times the largest node; the error of all n eigenvalues is n eps times it,
+# see `eigvalsh`
 ROUNDED_STEPS = 64
 
 

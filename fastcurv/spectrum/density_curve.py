@@ -54,14 +54,16 @@ def check_look(
     }
 
 
-# width per grid point over the largest node
+# minimum width for each grid point, relative to the largest node
 MIN_RELATIVE_WIDTH = float(np.finfo(np.float64).eps) / 4
-EQUAL_NODES_TOL = 1e-13  # nodes this close, relative to the largest, are one eigenvalue
-# the density of a narrower Gaussian would overflow float64, or nearly so
+# Nodes within this distance, relative to the largest node, count as one eigenvalue.
+EQUAL_NODES_TOL = 1e-13
+# The density of a narrower Gaussian would overflow float64 or come close to it.
 MIN_WIDTH = 1e-300
 MAX_FLOAT, MIN_NORMAL = float(np.finfo(np.float64).max), float(np.finfo(np.float64).tiny)
-# the default grid extends this many widths past the outermost nodes: 1e-9 of a Gaussian lies beyond
-MAX_GRID = 1 << 24  # points of a grid, 128 MiB
+MAX_GRID = 1 << 24  # maximum number of grid points, 128 MiB
+# number of widths by which the default grid extends past the outermost nodes; 1e-9 of a Gaussian
+# lies outside
 GRID_MARGIN = 6.0
 
 
@@ -120,7 +122,7 @@ def smooth(
     largest = float(np.abs(used).max(initial=0.0))
     if linear_below is None:
         linear_below = max(1e-4 * largest, MIN_NORMAL) if largest else 1.0
-    # computed in units of a power of two in which no sum overflows or underflows
+    # Sums are computed in units of a power of two in which none overflows or underflows.
     exponent = 0
     if axis == "linear" and largest:
         reach = 0.0 if grid is None else float(np.abs(grid).max())
@@ -177,7 +179,8 @@ def _default_width(axis: str, size: float, spread: float, finest: float) -> floa
 def _gaussians(at: Floats, x: Floats, w: Floats, width: float) -> Floats:
     """Return the sum of Gaussians of weights `w` at `x`, evaluated at `at`."""
     total = np.zeros(len(at))
-    with np.errstate(over="ignore"):  # far from the Gaussian
+    # The exponent overflows far from the centre of a Gaussian, where exp gives 0.
+    with np.errstate(over="ignore"):
         for xi, wi in zip(x, w):
             total += wi * np.exp(-0.5 * ((at - xi) / width) ** 2)
     total /= width * (2 * np.pi) ** 0.5

@@ -13,8 +13,8 @@ from ..common.optional import optional
 from ..common.protocols import Floats
 from .density_curve import from_coordinate, to_coordinate
 
-BAND_STANDARD_ERRORS = 2.0  # number of standard errors on either side of a curve
-# matplotlib's logarithmic axes show no numbers below it or above its inverse
+BAND_STANDARD_ERRORS = 2.0  # half-width of the error band around a curve, in standard errors
+# Logarithmic axes of matplotlib cannot show numbers below this value or above its inverse.
 MIN_AXIS_VALUE = 1e-290
 
 
@@ -70,12 +70,13 @@ def draw_density(
     width = max(float(density.width), np.finfo(float).tiny)
     floor = 0.1 / max(1, density.n) / width if scale == "log" else 0.0
     floor = min(floor, 1e-2 * top)
-    # the smoothing moves some of the density past the last eigenvalue
+    # The smoothing moves some of the density past the outermost eigenvalues.
     unit = " decades" if density.axis == "log" else ""
     smoothed = f"density (smoothed over {density.width:.2g}{unit})"
     line = {"lw": 1.6, "label": label or smoothed} | line
     scale = scale if top > 0 else "linear"
-    if density.axis == "log":  # before anything is drawn, so that margins are in decades
+    # The scale is set before anything is drawn, so that margins are in decades.
+    if density.axis == "log":
         if not (
             density.linear_below >= MIN_AXIS_VALUE and np.abs(grid).max() <= 1 / MIN_AXIS_VALUE
         ):
@@ -119,7 +120,7 @@ def legend_above(ax: Any, top: float) -> None:
     there is room for it.
     """
     names = ax.legend(frameon=False).get_texts()
-    lines = 1.4 * sum(name.get_fontsize() for name in names) / 72  # inches
+    lines = 1.4 * sum(name.get_fontsize() for name in names) / 72  # height of the names in inches
     share = (lines + 0.15) / (ax.get_window_extent().height / ax.figure.dpi)
     low, high = ax.get_ylim()
     if ax.get_yscale() == "log" and share < 0.6 and top > low > 0:

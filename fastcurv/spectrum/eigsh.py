@@ -52,12 +52,14 @@ from .results import MISSED_WITHIN_TOLS, Eigenpairs
 # The search for extreme eigenpairs: thick-restart Lanczos, repeated from new random starts until no
 # missed copy of a multiple eigenvalue is found. Its loop is `fastcurv/_engine/search.pyx`.
 
-# probability of missing a copy of any wanted value at which a probe for copies ends
+# probability of a missed copy of a wanted eigenvalue at which the search for copies ends
 MISS_PROBABILITY = 0.003
-# products that k pairs usually take: N_FIRST_PRODUCTS + N_PRODUCTS_PER_PAIR k
+# A search for k pairs usually takes N_FIRST_PRODUCTS + N_PRODUCTS_PER_PAIR k products.
 N_FIRST_PRODUCTS, N_PRODUCTS_PER_PAIR = 24, 4
-MISSED_WITHIN_RISK = 0.05  # probability of error of `unseen`, if that share was too small
-QUICK_SECONDS = 1e-3  # expected time of a search up to which the caller handles Ctrl-C
+# probability of error of `unseen` if MISS_PROBABILITY was not reached
+MISSED_WITHIN_RISK = 0.05
+# expected time of a search up to which Ctrl-C is handled after the search
+QUICK_SECONDS = 1e-3
 
 
 def extreme_pairs(
@@ -76,20 +78,22 @@ def extreme_pairs(
     may_be_whole = sought and asked.max_basis is None
     usual = N_FIRST_PRODUCTS + N_PRODUCTS_PER_PAIR * k
     if asked.which in ("SA", "BE") and getattr(op, "kind", "hessian") != "hessian":
-        usual = n  # many eigenvalues near 0, where a search goes on to the end
+        # These operators have many eigenvalues near 0, so such a search needs up to n products.
+        usual = n
     usual = min(usual, asked.max_products)
     whole = may_be_whole and n <= asked.max_products
-    # without a probe few products are made, and no matrix for them
+    # A search without a probe for copies makes few products, so that a matrix does not pay.
     form = choose(op, usual, "parameters", matrix=whole, summed=sought)
     inner = form.make()
-    if inner is None:  # numbers out of the range in which a matrix can be summed
+    # The matrix cannot be summed because its entries would overflow or underflow.
+    if inner is None:
         form = choose(op, usual, "parameters", matrix=False)
         inner = op
     if form.kind == "matrix":
         P, n_products = inner
         return pairs_from_matrix(P, asked, dtype, against=deflated, n_products=n_products)
     tol = resolve_tol(asked.tol, dtype)
-    # its square, times the largest |lam|, becomes part of every residual
+    # The square of the contamination, times the largest |lam|, becomes part of every residual.
     loose = 0.1 if asked.relative == "scale" else 0.03
     most = min(resolve_max_basis(asked.max_basis, k, n, dtype), n)
     contamination = min(max(loose * tol**0.5, eps_of(dtype) ** 0.5), 0.03 * loose)
@@ -113,7 +117,8 @@ def extreme_pairs(
     budget = asked.max_products - found.n_products
     if budget < 1:
         return replace(found, converged=np.zeros(len(found), bool))
-    # the start was of no use: what it spans shows nothing of the other eigenvalues
+    # The invariant subspace spanned by the start does not contain the other eigenvalues, so the
+    # search is repeated from a random start.
     again = extreme_pairs(op, asked._replace(probe=True, max_products=budget), rng, None, against)
     return replace(again, n_products=found.n_products + again.n_products)
 
@@ -147,8 +152,9 @@ class ThickRestart(EigenSearch):
             max_growth(run.n, MISSED_WITHIN_RISK),
         )
         self.max_products, self.probe, self.asked = asked.max_products, asked.probe, asked.probe
-        self.closed = False  # whether the search ended in an invariant subspace of a given start
-        # the result so far, while its residuals are measured again
+        # True if the search ended in an invariant subspace of a given start
+        self.closed = False
+        # the result so far, kept while its residuals are computed again
         self.held: Eigenpairs | None = None
 
     def solve(self, start: Array | None = None) -> Eigenpairs:
@@ -171,9 +177,11 @@ class ThickRestart(EigenSearch):
                     if self.switch_to_dense or not self._confirm():
                         break
                     self.grow()
-            except Interrupted:  # raised within a product: the state before it is intact
+            except Interrupted:
+                # A product was interrupted; the state before it is intact.
                 self.interrupted = True
-            if run.m == 0:  # before the first product, of the search or of what is measured
+            # No product of the search, or of the computation of residuals, has been made.
+            if run.m == 0:
                 if self.held is None:
                     raise KeyboardInterrupt
                 return replace(self.held, interrupted=True)
@@ -199,7 +207,8 @@ class ThickRestart(EigenSearch):
         theta, S = decompose(run)
         room = run.capacity + 1 - 3 * max(run.p, 1) - run.aside
         keep = kept_at_restart(theta, self.k, self.which, max(room, 1))
-        least = wanted(theta[keep], self.k, self.which)  # what is still computed after Ctrl-C
+        # number of vectors computed even after Ctrl-C
+        least = wanted(theta[keep], self.k, self.which)
         run.restart(theta[keep], S[:, keep], stop=self.stop, least=least)
         self.forget_checks(run.m + 1)
 
@@ -271,7 +280,7 @@ class ThickRestart(EigenSearch):
         converged = limits <= self.targets(theta)
         unknown = self.unseen > MISSED_WITHIN_TOLS * self.tol * run.scale
         if self.asked and unknown and self.k > 1 and not self.closed:
-            # a copy of the values near the innermost one may have been missed
+            # The search may have missed a copy of an eigenvalue near the innermost one.
             converged &= self.distances_to_innermost(theta)[0] > self.unseen
         return Eigenpairs(
             values=theta,
@@ -413,7 +422,7 @@ def eigsh(
     True
     """
     op = check_symmetric_operator(op)
-    # several columns are approximate eigenvectors, one is a start like any other
+    # Several columns are approximate eigenvectors; a single column is an ordinary start vector.
     n, several = op.shape[0], False
     if v0 is not None:
         several = check_vectors(v0, n, "v0", operator_dtype(op)).shape[1] > 1
@@ -435,8 +444,8 @@ def eigsh(
     if small is not None:
         seed = as_rng(seed)
         pairs = reduced_pairs(extreme_pairs, small, asked, seed, v0, against)
-        # a search among all parameters finds more only of small eigenvalues whose vectors come from
-        # a Gram matrix and have not converged
+        # The search in the full parameter space can improve only small eigenvalues whose vectors
+        # come from a Gram matrix and have not converged.
         if pairs is not None and (
             space or not small.lowest or pairs.interrupted or pairs.converged.all()
         ):

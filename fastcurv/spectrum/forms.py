@@ -20,19 +20,20 @@ from ..common.checks import (
 from ..common.protocols import SPACE_NAMES, Floats, Reduction
 from ..common.runtime import check_time
 
-BLOCK_COLUMNS = 128  # columns of the identity that are multiplied at a time
-MAX_DENSE_ROWS = 30_000  # number of rows of a matrix that is formed
+BLOCK_COLUMNS = 128  # number of columns of the identity multiplied at a time
+MAX_DENSE_ROWS = 30_000  # maximum number of rows of a matrix that is formed
 # number of rows n up to which a decomposition takes no longer than n products
 QUICK_DENSE_MAX_N = 1000
-SMALL_MAX_N = 64  # rows up to which a decomposition takes no longer than a few products
-# number of products assumed for a run of unknown length, in the choice of its space
+# number of rows up to which a decomposition takes no longer than a few products
+SMALL_MAX_N = 64
+# number of products assumed for a run of unknown length when its space is chosen
 N_RUN_PRODUCTS = 60
-# Estimates:
-SEARCH_SECONDS = 1.5e-4  # what a search takes besides products
-STEP_SECONDS = 3e-6  # what each of its steps takes besides the product
-# a few eigenpairs of a matrix: for each power of n
+SEARCH_SECONDS = 1.5e-4  # estimated seconds of a search, without its products
+STEP_SECONDS = 3e-6  # estimated seconds of a step, without its product
+# estimated seconds for a few eigenpairs of an n x n matrix: coefficients of 1, n, n^2 and n^3
 PAIRS_COST_SECONDS = (45e-6, 1e-6, 2e-8, 1.2e-10)
-SECONDS_PER_ENTRY = 1e-10  # time of a product for each entry of a matrix in a cache near a core
+# estimated seconds of a product for each entry of a matrix that fits into an L2 cache
+SECONDS_PER_ENTRY = 1e-10
 
 
 class Form(NamedTuple):

@@ -30,12 +30,12 @@ from .results import MISSED_WITHIN_TOLS, Eigenpairs, ReducedEigenpairs, missed_c
 # available.
 
 MAX_BASIS_BYTES = 512 << 20
-MAX_ASYMMETRY_EPS = 64  # asymmetry allowed in products, in eps times the largest |lam|
-DEFAULT_TOL_BY_ITEMSIZE = {8: 1e-8, 4: 2e-5}  # default tolerance by the bytes of a number
+MAX_ASYMMETRY_EPS = 64  # maximum asymmetry of products, in eps times the largest |lam|
+DEFAULT_TOL_BY_ITEMSIZE = {8: 1e-8, 4: 2e-5}  # default tolerance by the size of a number in bytes
 
 
-# Eigenvalues of a matrix with entries up to 1 are below its number of rows, which is below 2**60:
-# scaled by a smaller power of two than this one they do not overflow.
+# The eigenvalues of a matrix with entries up to 1 are below its number of rows, hence below 2**60.
+# Scaled by 2 to at most this power they do not overflow.
 MAX_SAFE_EXPONENT = 960
 
 
@@ -50,7 +50,8 @@ class EigshOptions(NamedTuple):
     max_basis: int | None
     probe: bool
     progress: bool | None = False
-    outside: bool = True  # whether a start whose space is exhausted is searched beyond
+    # True if the search continues outside the Krylov space of an exhausted start
+    outside: bool = True
 
 
 def eps_of(dtype: np.dtype[Any]) -> float:
@@ -124,7 +125,7 @@ def pairs_from_matrix(
     size = max(map(abs, ends))
     if skew > MAX_ASYMMETRY_EPS * eps * size:
         skew = float(column_lengths(S - S.T).max())
-    # by which values are rounded once more if they are subnormal
+    # Subnormal values are rounded once more, by at most this much.
     finest = MIN_SUBNORMAL * (size > 0)
     left = np.ldexp(residuals(S, wide, V.T) + eps * size, exponent) + finest
     values = np.ldexp(wide, exponent) + rest
@@ -148,7 +149,8 @@ def pairs_from_matrix(
 
 
 DENSE_MAX_N = 400  # number of rows up to which an available matrix is fully decomposed
-INSIDE_ERROR_EPS = 64  # squared error, in eps, up to which a unit vector counts as inside the space
+# squared error, in eps, up to which a unit vector counts as lying inside the space
+INSIDE_ERROR_EPS = 64
 
 
 def reduced_pairs(
@@ -173,7 +175,8 @@ def reduced_pairs(
     inner = asked._replace(k=min(asked.k, left))
     if small.lowest:
         inner = remaining_search(inner, asked, small)
-    if not inner.k:  # the copies of `rest` are all that is wanted
+    # Only copies of the eigenvalue `rest` of the complement are requested.
+    if not inner.k:
         none = np.zeros(0)
         empty = np.zeros((small.shape[0], 0), dtype)
         found = Eigenpairs(none, empty, none, none > 0, 0, small.norm, probed=True, unseen=0.0)
@@ -182,7 +185,8 @@ def reduced_pairs(
     else:
         found = search(small, inner, rng, v0, V)
     tol = resolve_tol(asked.tol, dtype)
-    if missed_clause(found) and found.unseen < np.inf:  # said in the wider tolerance as well
+    # The warning of a missed copy uses the larger tolerance of the full space.
+    if missed_clause(found) and found.unseen < np.inf:
         least = (MISSED_WITHIN_TOLS + 1) * tol * max(found.scale, abs(small.rest))
         found = replace(found, unseen=max(found.unseen, least))
     found = replace(found, tol=tol)

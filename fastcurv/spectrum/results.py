@@ -15,20 +15,21 @@ from ..common.html import InOneLine, html_table
 from ..common.protocols import Array, Floats
 from ..common.read_only import Record
 
-# Student's interval is too narrow for squares of Gaussians, the distribution of ``v'Hv`` if one
-# eigenvalue dominates: it must be ``1 + SKEW_RATIO / m`` times as wide to cover the truth 19 times
-# in 20
+# If one eigenvalue dominates, ``v'Hv`` is distributed like the square of a Gaussian, for which
+# Student's interval is too narrow. It covers the true value in 95% of cases if it is ``1 +
+# SKEW_RATIO / m`` times as wide.
 SKEW_RATIO = 13.0
-# if samples take two values, each half of the time, it must be ``1 + TWO_VALUED_FACTOR / m`` times
-# as wide
+# If samples take two values with probability 1/2 each, the interval must be ``1 + TWO_VALUED_FACTOR
+# / m`` times as wide.
 TWO_VALUED_FACTOR = 3.0
 
-# If few coordinates couple, a quadratic form of random signs takes few values. A polynomial of
-# degree 2 that is not constant takes each value in at most three of four draws: this many samples
-# are all alike, and show no scatter, at most once in 20 times. For fewer, probes are uniform on a
-# sphere
+# If few coordinates couple, a quadratic form of random signs takes few values. A nonconstant
+# polynomial of degree 2 takes each value with probability at most 3/4, so this many samples are all
+# equal, and show no scatter, with probability at most 1/20. With fewer samples, probes are uniform
+# on a sphere.
 MIN_ALIKE_ESTIMATES = 11
-MISSED_WITHIN_TOLS = 64  # number of tolerances within which a converged pair may hide another
+# number of tolerances within which a converged pair may hide another one
+MISSED_WITHIN_TOLS = 64
 
 
 def lacks_scatter(samples: np.ndarray) -> bool:
@@ -268,7 +269,8 @@ class ReducedEigenpairs(Eigenpairs):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.__dict__["vectors"] is None:  # so that the property below is used
+        # Without this attribute, the cached property `vectors` is used.
+        if self.__dict__["vectors"] is None:
             object.__delattr__(self, "vectors")
 
     @cached_property  # type: ignore[misc]
@@ -277,7 +279,8 @@ class ReducedEigenpairs(Eigenpairs):
         rows = np.empty((len(self), self.n), self.coordinates.dtype)
         for i, row in enumerate(rows):
             row[...] = self._vector(i)
-        if self.together:  # the most accurate vectors come first and are not changed
+        # Orthogonalisation starts with the most accurate vectors, which do not change.
+        if self.together:
             first = np.argsort(
                 np.where(self.outside >= 0, 0.0, -np.abs(self.values)), kind="stable"
             )

@@ -50,7 +50,8 @@ class Runs:
         self.dtype = operator_dtype(self.op)
         self.small = reduction(self.op, space)
         self.max_bytes = check_positive_int(max_bytes, "max_bytes")
-        self.by_start: list[tuple[Any, Recurrence]] = []  # the start None: random
+        # The start None stands for a random start.
+        self.by_start: list[tuple[Any, Recurrence]] = []
 
     @property
     def n_products(self) -> int:
@@ -233,7 +234,8 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
         ...     runs.probe(0, 2).m
         2
         """
-        if self._lock.lost:  # in a forked process: another thread's call has left them half made
+        # In a forked process, the runs may be incomplete because another thread was using them.
+        if self._lock.lost:
             self._lock, self._runs.by_start = Lock(), []
         try:
             self._lock.__enter__()

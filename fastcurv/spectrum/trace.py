@@ -46,9 +46,10 @@ from .results import MIN_ALIKE_ESTIMATES, TWO_VALUED_FACTOR, Estimate, mean_of, 
 # Products and quadratic forms with random signs, counted and scaled to avoid overflow, and the
 # standard errors of their means.
 
-BLOCK_VECTORS = 16  # number of vectors that are multiplied at a time
-OVERFLOW_EXPONENT = 20  # vectors are divided by this power of two if their products overflow
-MIN_SUM_ERROR_EPS = 4  # least error of a sum, in eps times the largest product
+BLOCK_VECTORS = 16  # number of vectors multiplied at a time
+# exponent of the power of two that divides vectors whose products overflow
+OVERFLOW_EXPONENT = 20
+MIN_SUM_ERROR_EPS = 4  # minimum error of a sum, in eps times the largest product
 
 
 class CountingRows:
@@ -61,7 +62,7 @@ class CountingRows:
         self.n_products = self.n_quadratic = 0
         self.shown: Bar = NO_PROGRESS
         self.exponent: int | None = None
-        self.largest = 0.0  # norm of a product, or quadratic form
+        self.largest = 0.0  # largest norm of a product, or largest quadratic form
 
     def estimate(self, value: Any, stderr: Any, method: str) -> Estimate:
         unit = 2.0 ** (self.exponent or 0)
@@ -94,7 +95,8 @@ class CountingRows:
         columns, short = np.ascontiguousarray(V.T) if len(V) > 1 else V[0].copy(), 0
         with np.errstate(over="ignore", invalid="ignore"):
             Y = apply_checked(self.op, columns)
-            if not np.isfinite(Y).all():  # perhaps finite at a smaller scale
+            # The product may be finite for a shorter vector.
+            if not np.isfinite(Y).all():
                 short = OVERFLOW_EXPONENT
                 Y = apply_checked(self.op, columns * self.dtype.type(2.0**-short))
         Y = self._in_range(np.ascontiguousarray(np.reshape(Y, (-1, len(V))).T), short)
@@ -147,8 +149,8 @@ class CountingRows:
             shape = min(BLOCK_VECTORS, m - start), self.n
             if m < MIN_ALIKE_ESTIMATES and not signs:
                 V = rng.standard_normal(shape)
-                # row by row: NumPy aborts the process if it cannot allocate a buffer for
-                # broadcasting
+                # The loop avoids broadcasting, because NumPy aborts the process if it cannot
+                # allocate a buffer for it.
                 for row, norm in zip(V, np.linalg.norm(V, axis=1)):
                     row *= self.n**0.5 / norm
                 yield V.astype(self.dtype)
@@ -229,10 +231,11 @@ def row_dots(A: Array, B: Array) -> Floats:
 # A sketch of an operator for XTrace and XDiag, in which every random vector is used both to build
 # the range and as a test vector.
 
-# factor by which leave-one-out estimates, which share all samples but one, scatter too little
+# factor on the scatter of leave-one-out estimates, which underestimates the error because these
+# estimates share all samples but one
 LEAVE_ONE_OUT_FACTOR = 1.75
-# factor on the part along the directions left out that covers 95% if the sketch has just as many
-# vectors as there are large eigenvalues, all equal; a factor of 1 covers 91%
+# factor on the part along the left-out directions that covers 95% if the sketch has as many vectors
+# as there are large eigenvalues and these are equal; a factor of 1 covers 91%
 EQUAL_EIGENVALUES_FACTOR = 1.3
 
 
@@ -351,9 +354,9 @@ def leave_one_out(R: Floats) -> Floats:
     return S
 
 
-DEFAULT_APPLICATIONS = 60  # number of applications by default
-SECONDS_PER_PROBE = 20e-6  # seconds that an estimate spends on each, besides products
-# applications from which on a sketch, of half of them, can estimate its error
+DEFAULT_APPLICATIONS = 60  # default number of products
+SECONDS_PER_PROBE = 20e-6  # estimated seconds of an estimate for each product, without the product
+# number of products from which a sketch of half of them can estimate its error
 MIN_SKETCH_APPLICATIONS = 12
 
 
@@ -536,7 +539,8 @@ def diagonal(
             samples = V.astype(np.float64) * apply.products(V)
             total += samples.sum(axis=0)
             squares += (samples**2).sum(axis=0)
-        mean, most = total / m, max(1, m - 1)  # the error of one sample is not known: NaN
+        # the error of a single sample is unknown and becomes NaN
+        mean, most = total / m, max(1, m - 1)
         scatter = np.sqrt(np.maximum(squares / m - mean**2, 0) / most)
         rounding = MIN_SUM_ERROR_EPS * np.finfo(apply.dtype).eps * np.sqrt(squares / m)
         error = widening_factor(m) * (1 + TWO_VALUED_FACTOR / m) * scatter
@@ -633,7 +637,8 @@ def _frobenius_norm(
             samples = [apply.squares(V) for V in apply.probes(rng, m)]
             square, error = mean_of(np.concatenate(samples))
     norm = max(square, 0.0) ** 0.5
-    # the square root of a value 2 errors below is further from the norm than its slope predicts
+    # The square root is concave, so the error of the norm is computed from the smallest value
+    # within the error bar (2 errors) and not from the slope at the norm.
     least = max(norm**2 - 2 * error, 0.0) ** 0.5
     return apply.estimate(norm, error / (norm + least) if error > 0 else 0.0, method)
 

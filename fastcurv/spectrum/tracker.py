@@ -18,9 +18,9 @@ from ..common.read_only import ReadOnly
 from .eigsh import eigsh
 from .shared_run import Krylov
 
-PRODUCTS_PER_STEP = 5  # number of products of a step
+PRODUCTS_PER_STEP = 5  # number of products in each step
 N_SEARCH_PRODUCTS = 10  # number of products of a search for eigenvectors that are not tracked yet
-MAX_FIRST_PRODUCTS = 100  # number of products of the first record
+MAX_FIRST_PRODUCTS = 100  # number of products for the first record
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Tracker(ReadOnly, made_by="fastcurv.spectrum.Tracker"):
         self._ob, self._which = ob, which
         self._tol, self._every = check_positive(tol, "tol"), check_positive_int(every, "every")
         self._rng = as_rng(seed)
-        self._vectors: Any = None  # of the last record, then those of a finished search
+        self._vectors: Any = None  # eigenvectors of the last record or of a finished search
         self._search: Krylov | None = None
         self._calls = 0
         self._records: list[SpectrumRecord] = []
@@ -147,7 +147,7 @@ class Tracker(ReadOnly, made_by="fastcurv.spectrum.Tracker"):
         step, self._calls = self._calls, self._calls + 1
         if step % self._every:
             return self._records[-1]
-        theta = np.asarray(theta)  # a tensor of torch has another `size`
+        theta = np.asarray(theta)  # a tensor of PyTorch has a different `size`
         op = self._ob.hessian(check_vector(theta, theta.size, "theta", np.float64))
         k = min(1 + (self._which == "BE"), op.shape[0])
         first = self._vectors is None
@@ -249,7 +249,8 @@ def tracked(
         )
 
     def record(result: Any) -> bool:
-        with suppress(NotFiniteError):  # a run that diverges ends by its own rule
+        # A diverged run is stopped by its own criterion, not by this error.
+        with suppress(NotFiniteError):
             tracker(result.x)
         return call is not None and call(result)
 

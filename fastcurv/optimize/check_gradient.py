@@ -22,9 +22,11 @@ from ..common.read_only import Record
 from ..common.runtime import starts_to_nearest
 from ..common.vectors import safe_norm
 
-# steps that are tried, relative to max(1, ||theta||); the one with the least error counts
+# steps that are tried, relative to max(1, ||theta||); the step with the smallest estimated error is
+# used
 STEPS = 2.0 ** -np.arange(2.0, 31.0)
-ERROR_FACTOR = 32.0  # how many times their estimated error differences may be off
+# factor by which the error of a difference quotient may exceed its estimate
+ERROR_FACTOR = 32.0
 
 
 @dataclass(frozen=True, repr=False)
@@ -152,10 +154,11 @@ def check_gradient(ob: Any, theta: Any, *, n_directions: int = 8, seed: Any = 0)
             v = rng.standard_normal(theta.size)
             v /= np.linalg.norm(v)
             slope = np.array([g @ v])
-            noise = float(np.linalg.norm(g * theta)) * np.finfo(float).eps  # of theta + h v
+            # rounding error of theta + h v
+            noise = float(np.linalg.norm(g * theta)) * np.finfo(float).eps
             found.append(_compared(lambda x: np.array([value_at(ob, x)]), theta, v, slope, noise))
             if H is not None:
-                Hv = H(v)  # from which H.norm is known
+                Hv = H(v)  # this product also sets H.norm
                 noise = H.norm * safe_norm(theta) * np.finfo(float).eps
                 curved.append(
                     _compared(lambda x: as_gradient(ob.gradient(x), x.size), theta, v, Hv, noise)

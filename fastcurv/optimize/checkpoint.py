@@ -30,11 +30,11 @@ GENERATOR_TYPES = {
         np.random.SFC64,
     )
 }
-State = tuple[dict[str, np.ndarray], dict[str, Any]]  # arrays, and facts for JSON
-# largest values in the state of a generator, where NumPy does not check
+State = tuple[dict[str, np.ndarray], dict[str, Any]]  # (arrays, values that JSON can hold)
+# largest values in the state of a random generator; NumPy does not check these
 MAX_STATE_VALUES = {"pos": 625, "buffer_pos": 5, "has_uint32": 2, "uinteger": 1 << 32}
 CHECKPOINT_VERSION = 2  # version of the contents of a checkpoint
-# difference of losses that one processor computes in two ways, in roundings
+# largest difference, in units of roundoff, of a loss computed in two ways on one processor
 MAX_LOSS_ROUNDINGS = 64
 
 
@@ -177,7 +177,8 @@ def check_objective(run: Any, facts: Any) -> None:
     f, g = run.f, run.g
     if run.stale or not np.array_equal(run.best, run.theta):
         f, g = run.value_and_gradient(run.best)
-        run.n_gradients -= 1  # counted before the run was saved
+        # This gradient was counted before the run was saved.
+        run.n_gradients -= 1
     run.best_f, run.best_gnorm = _compared(run, run.best_f, f), norm(g)
     validated = run.validation is not None
     score = value_at(run.validation, run.best) if validated else run.best_f
@@ -215,7 +216,7 @@ def check_method(arrays: dict[str, np.ndarray], facts: Any, method: Any, n: int)
 # --------------------------------------------------------------------------------------------------
 # Saving a run and reading it again: a checkpoint is the exact state at the start of a step.
 
-SAVE_INTERVAL_SECONDS = 30.0  # seconds between two saves, by default
+SAVE_INTERVAL_SECONDS = 30.0  # default number of seconds between two saves
 
 
 class Saver:
@@ -227,7 +228,8 @@ class Saver:
             load_module("common.files").check_place(path, "checkpoint")
         self.snapshot: tuple[dict[str, np.ndarray], dict[str, Any]] | None = None
         self.saved_at = time.perf_counter()
-        self.old = False  # the last write failed, so the file holds an older state
+        # True if the last write failed, so that the file holds an older state
+        self.old = False
 
     def take(self, loop: Any) -> None:
         """Take a snapshot of the state at the start of a step, which is saved if the budget or the
@@ -286,7 +288,9 @@ class Saver:
         }
         try:
             load_module("common.files").write_tensors(self.path, arrays | past, facts)
-        except OSError as error:  # such as a full disk: the run goes on without a new checkpoint
+        except OSError as error:
+            # A write may fail, for example on a full disk. The run continues without a new
+            # checkpoint.
             if not self.old:
                 text = f"since step {loop.run.iteration} {self.path} cannot be written: {error}"
                 warnings.warn(text, RuntimeWarning, stacklevel=caller_depth())

@@ -38,7 +38,7 @@ from .minimize import minimize
 # Causes: what in the facts speaks for each, and the call that mends it.
 
 PROVED, MEASURED, SUSPECTED = "proved", "measured", "suspected"
-Found = tuple[float, str] | None  # the number of the sentence, and how sure it is
+Found = tuple[float, str] | None  # (number for the message, how the cause was established)
 
 
 def _if(holds: Any, value: float, sure: str = MEASURED) -> Found:
@@ -46,11 +46,12 @@ def _if(holds: Any, value: float, sure: str = MEASURED) -> Found:
 
 
 def _shuffled(f: Facts) -> Found:
-    # so many parameters explain as much of targets that are mere noise
+    # This many parameters explain up to the fraction `by_chance` of targets that are noise.
     N = len(counting_rows(f.ob))
     by_chance = 1.5 * f.ob.n_params / (N * f.ob.model.sizes[-1]) + 0.1
     related = f.relation > 4 or (f.explained > by_chance and by_chance < 1)
-    # that regressions fail is measured; targets that vary fast make them fail as well
+    # That regressions fail is a measurement, but targets that vary quickly also make them fail, so
+    # the cause is only suspected.
     return _if(not related and len(f.y) >= 30, f.relation, SUSPECTED)
 
 
@@ -73,7 +74,8 @@ def _outliers(f: Facts) -> Found:
         return None
     parts = f.weight * np.square(f.y - np.median(f.y, axis=0)).sum(axis=1)
     order = np.argsort(-parts / f.weight, kind="stable")
-    most = np.cumsum(f.weight[order]) <= len(f.y) / 50  # 2% of the weight
+    # True for the rows of the largest 2% of the weight
+    most = np.cumsum(f.weight[order]) <= len(f.y) / 50
     share = parts[order][most].sum() / max(parts.sum(), TINY)
     return _if(share > 0.5, 100 * share)
 
@@ -97,7 +99,8 @@ def _columns(f: Facts, alone: bool) -> Found:
 
 
 def _l2(f: Facts) -> Found:
-    # a path of norm 1 through each layer, four times over, is about what a fit takes
+    # A fit needs about four paths through the network, each with weights of norm 1 in every layer.
+    # `dear` is the decay of these weights, relative to the loss of the best constant.
     l2, rest = float(np.max(f.ob.l2)), max(f.loss - 0.5 * f.decay, TINY)
     dear = 0.5 * l2 * 4 * len(f.layers) / max(f.constant, TINY)
     held = f.weights < 0.2 and dear > 0.15
@@ -137,14 +140,16 @@ def _depth(f: Facts) -> Found:
     other = _copied(f) or _saturated(f) or f.dead >= 0.5
     if len(f.hidden) < 5 or not 0.2 < f.weights < 5 or other:
         return None
-    # where the outputs' biases have come to rest, curvature shows what the gradient hides
+    # If the gradient of the output biases is 0, the gradient of the first layer is small as well,
+    # but the curvature still shows the vanishing factor.
     first, last = f.layers[0], f.layers[-1]
     least = min(first.gradient / last.gradient, first.curvature / last.curvature)
     return _if(least < 1e-3, 1 / max(least, TINY))
 
 
 def _copied(f: Facts) -> Found:
-    # units that biases hold off lose their weights to decay, and are then alike for that reason
+    # Units that biases hold inactive lose their weights to decay, so they become equal for that
+    # reason.
     alive = (layer for layer in f.hidden if not (layer.dead >= 0.5 and layer.biases > 0.5))
     share = max((layer.copies for layer in alive), default=0.0)
     return _if(share >= 0.5, 100 * share)
@@ -155,7 +160,8 @@ def _saturated(f: Facts) -> Found:
 
 
 def _weights_large(f: Facts) -> Found:
-    # trained weights may be large too; drawn so, they began far above the best constant
+    # Weights may also grow large in training. Large initial weights are recognised by a first loss
+    # far above that of the best constant.
     sizes = [layer.weights for layer in f.layers]
     alike = min(sizes) > 0.2 * max(sizes) or _saturated(f) is None
     early = f.verdict.kind != "minimum" and not f.start < 2.5
@@ -163,7 +169,7 @@ def _weights_large(f: Facts) -> Found:
 
 
 def _weights_were_small(f: Facts) -> Found:
-    # a saddle is left by a gradient that grows
+    # The gradient grows while a run leaves a saddle.
     known, norms = f.steps.losses / max(f.constant, TINY), f.steps.norms
     if len(known) < 5 or not known[-1] < 0.9:
         return None
@@ -177,7 +183,8 @@ def _rate_small(f: Facts) -> Found:
     s = f.steps
     if s.rate is None or not s.rate > 0:
         return None
-    if s.scaled:  # all updates together move a weight by no more than this
+    # A scaled update moves each weight by at most the rate, so `way` bounds the distance covered.
+    if s.scaled:
         way = s.rate * f.updates / f.usual
         return _if(way < 0.5, 1 / way)
     speed = s.rate * f.top / (1 - s.momentum)
@@ -203,7 +210,7 @@ def _simpler(f: Facts) -> Found:
     return _if(len(f.hidden) > 0 and least <= f.loss, least)
 
 
-# The calls: expressions in fc, np, ob and theta whose value is a result of `minimize`.
+# The calls are expressions in fc, np, ob and theta whose value is a result of `minimize`.
 
 RESTART_CALL = "fc.minimize(ob, ob.model.init(seed=0))"
 
@@ -245,7 +252,8 @@ def _counted(f: Facts, name: str) -> str:
 
 def _standardised(f: Facts) -> str:
     X = _counted(f, "X")
-    if is_sparse(f.ob.X):  # whose zeros stay zero
+    # Scaling keeps the zeros of a sparse matrix, and a shift would not.
+    if is_sparse(f.ob.X):
         largest = f"(m := abs({X}).max(0).toarray())"
         return _on(f, X=f"ob.X.multiply(1 / ({largest} + (m == 0))).tocsr()")
     return _on(f, X=f"(ob.X - {X}.mean(0)) / ({X}.std(0) + ({X}.std(0) == 0))")
@@ -324,7 +332,7 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         LOSS_UNFIT_CAUSE,
-        # neighbours in X are neighbours in number, and yet of other classes
+        # Rows that are close in X have class numbers that are close but not equal.
         lambda f: _if(
             f.link == "softmax" and f.ob.model.sizes[-1] >= 5 and f.order - f.unseen > 0.2,
             100 * f.order,
@@ -413,7 +421,7 @@ CAUSES: tuple[Cause, ...] = (
         _depth,
         "the gradient or the curvature of the first layer is {number} times smaller than that of "
         "the last layer",
-        # around layers of different widths no skip connection leads
+        # Skip connections are possible only around layers of equal widths.
         lambda f: (
             _on(f, more=", residual=True")
             if len(set(f.ob.model.sizes[1:-1])) == 1
@@ -612,7 +620,8 @@ class Diagnosis:
             known = not f.steps.scaled and math.isfinite(f.stable)
             held = f"; along the largest curvature {number(f.stable)} is stable" * known
             rows.append(("rate", f"{number(f.steps.rate)} of {f.steps.method}{held}"))
-        if np.isfinite(f.noise) and at.kind == "not_critical":  # else the gradient is rounding
+        # At a critical point the gradient consists of rounding errors.
+        if np.isfinite(f.noise) and at.kind == "not_critical":
             rows.append(
                 (
                     "noise",
@@ -777,7 +786,7 @@ def diagnose(
     flat = theta if isinstance(theta, (list, tuple)) else as_numpy(theta, "theta")
     gone = isinstance(flat, np.ndarray) and flat.dtype.kind == "f" and not np.isfinite(flat).all()
     theta = flat if gone else ob.model.check_theta(theta)
-    steps_of(history)  # refused before any work
+    steps_of(history)  # an invalid history is rejected before any computation
     with np.errstate(all="ignore"):
         at = where_finite(ob, theta)
     lost = at is not theta
@@ -826,7 +835,8 @@ def _compared(f: Facts, seconds: float | None) -> dict[str, float]:
         model = type(f.ob.model)(sizes, activation, dtype=f.ob.dtype)
         ob = f.ob.with_model(model)
         options: dict[str, Any] = {"max_time": share, "max_iter": 2000, "verdict": False}
-        with suppress(NotFiniteError):  # a loss that is not finite where it would begin
+        # The loss may not be finite at the start of such a run.
+        with suppress(NotFiniteError):
             run = raise_if_interrupted(minimize(ob, model.init(seed=0), "l-bfgs", **options))
             losses[name] = float(run.fun)
     return losses

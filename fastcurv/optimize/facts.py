@@ -28,10 +28,12 @@ from ..structure.parameters import branch_scale, l2_diagonal, rows_once
 from ..structure.symmetry import saturation_counts
 from ..structure.tables import ACTIVATIONS, LOSSES, TINY, one_hot
 
-MAX_ROWS = 2048  # rows whose outputs and activations are looked at
-MAX_KERNEL_ROWS = 256  # rows of the kernel regressions: matrices of this size
-N_BATCHES = 8  # parts of the rows whose gradients are compared
-EQUAL_UNITS_TOL = 1e-6  # relative difference of weights of units that count as copies
+MAX_ROWS = 2048  # maximum number of rows whose outputs and activations are computed
+# maximum number of rows in kernel regressions, which need matrices of this size
+MAX_KERNEL_ROWS = 256
+N_BATCHES = 8  # number of parts of the rows whose gradients are compared
+# relative difference of the weights of two units up to which they count as copies
+EQUAL_UNITS_TOL = 1e-6
 
 
 @dataclass(frozen=True)
@@ -281,7 +283,7 @@ def usual_size(model: Any, layer: int) -> float:
 
 def steps_of(history: Any) -> Steps:
     """Return what a history, a result of `minimize`, a mapping or a list of losses tells."""
-    told = getattr(history, "history", history)  # a result stands for its history
+    told = getattr(history, "history", history)  # the argument may be a result that has a history
     told = told if isinstance(told, Mapping) else {"loss": [] if told is None else told}
     method = getattr(told, "method", None) or getattr(history, "method", None)
     if "loss" not in told:

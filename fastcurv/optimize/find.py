@@ -79,18 +79,20 @@ from .residual import Steps, dense_steps, grow, krylov_steps, lower_gradient
 # walk turns back and forth for ever. So the eigenvectors that are climbed are those that overlap
 # most with the last ones, and they are chosen anew only every few steps.
 
-FOLLOWED_BELOW = 4096  # parameters up to which eigenvectors can be followed
-CHOSEN_FOR = 10  # steps for which the same eigenvectors are climbed
-# error of the model up to which a step is taken, and the radius grows
+FOLLOWED_BELOW = 4096  # maximum number of parameters for eigenvector following
+CHOSEN_FOR = 10  # number of steps for which the same eigenvectors are climbed
+# error of the quadratic model up to which a step is accepted, and up to which the radius grows
 MAX_MODEL_ERROR, GOOD_MODEL_ERROR = 1.0, 0.3
-MAX_GROWTH = 30.0  # a walk this many times as far from 0 as it started climbs to infinity
-# indices that are tried in turn if none is wanted, relative to the number of negative eigenvalues
-# at the start, and the largest number of steps of each try: of 41 networks of two and three hidden
-# layers, the first try ended at a certified point for 26, another one for 14
+# A walk that is this many times as far from 0 as its start diverges to infinity.
+MAX_GROWTH = 30.0
+# indices tried in turn if no index is requested, relative to the number of negative eigenvalues at
+# the start, and the maximum number of steps of each try. For 41 networks of two and three hidden
+# layers, the first try ended at a certified point in 26 cases, and a later try did in 14.
 INDEX_OFFSETS = (0, -1, 1, -2, 2, -3, 3)
 MAX_TRY_STEPS = 150
-MAX_FOLLOW_STEPS = 1500  # default for all tries and Newton-MR after them
-MAX_NEWTON_STEPS = 300  # default for one search
+# default number of steps of all tries together with the Newton-MR steps after them
+MAX_FOLLOW_STEPS = 1500
+MAX_NEWTON_STEPS = 300  # default number of steps of one search
 
 
 def check_index(index: Any, n: int) -> int:
@@ -186,9 +188,10 @@ class FollowedModes:
 # --------------------------------------------------------------------------------------------------
 # The state of a search for a critical point, and the search itself.
 
-DENSE_BELOW = 400  # below this n the steps come from all eigenpairs
-KRYLOV_STEPS = 120  # above DENSE_BELOW, the Krylov space of the gradient has at most this dimension
-MAX_EXCURSIONS = 5  # at most, in one search
+DENSE_BELOW = 400  # number of parameters below which the steps are computed from all eigenpairs
+# maximum dimension of the Krylov space of the gradient if there are more parameters
+KRYLOV_STEPS = 120
+MAX_EXCURSIONS = 5  # maximum number of excursions in one search
 
 
 class FinderState:
@@ -243,12 +246,13 @@ class FinderState:
         as_curvature(H, theta.size)
         try:
             return Products(H)
-        except (NotFiniteError, OverflowError, FloatingPointError):  # the matrix is not finite
+        except (NotFiniteError, OverflowError, FloatingPointError):
+            # The matrix is not finite.
             return None
 
     def steps(self, H: Products, g: np.ndarray) -> Steps:
         """Compute Newton-MR's steps at a point and count their products."""
-        size, left = safe_norm(g), self.budget.unspent - 1  # one for `uphill`
+        size, left = safe_norm(g), self.budget.unspent - 1  # one product is reserved for `uphill`
         if H.n < DENSE_BELOW and H.n <= left:
             found = dense_steps(H(np.eye(H.n, dtype=H.dtype)), g)
         elif size == 0 or left < 1:
@@ -357,9 +361,10 @@ class CriticalPointResult(Result):
     report: CriticalPoint | None
 
 
-STALL_STEPS = 5  # number of steps that together should at least halve the norm of the gradient
-MAX_EXCURSION_STEPS = 50  # most steps of one excursion
-# ||Hg|| below this share of ||H|| ||g||: the gradient norm is stationary
+# number of steps in which the norm of the gradient should be at least halved
+STALL_STEPS = 5
+MAX_EXCURSION_STEPS = 50  # maximum number of steps of one excursion
+# The gradient norm counts as stationary if ||Hg|| is below this fraction of ||H|| ||g||.
 FLAT_GRADIENT_RATIO = 1e-10
 
 
@@ -743,13 +748,15 @@ def _search(walk: FinderState, steps: Steps, uphill: np.ndarray) -> bool:
     vector of the gradient.
     """
     size = steps.norm
-    if not 0 < size < np.inf:  # unknown: ||H|| is at least its value along the gradient
+    # If ||H|| is unknown, its value along the gradient is a lower bound.
+    if not 0 < size < np.inf:
         size = safe_norm(uphill)
     if not 0 < size < np.inf:
         return False
     unit = uphill / size
     down = -unit * (walk.norm / size)
-    if not np.isfinite(down).all():  # curvature so small that the step overflows
+    # The curvature is so small that the step overflows.
+    if not np.isfinite(down).all():
         return False
     tried = Steps([*steps.vectors, down], [*steps.slopes, -float(unit @ unit)], size)
     found = lower_gradient(walk.gradient, walk.theta, walk.norm, tried)

@@ -49,13 +49,13 @@ from .run import Method, Outcome, Run
 # find descent of odd order with probability 1; a few steps of the minimiser from displaced points
 # find valleys that bend away from that space.
 
-# a direction counts as flat if its curvature is below this share of the largest
+# A direction counts as flat if its curvature is below this fraction of the largest curvature.
 FLAT_CURVATURE_RATIO = 1e-5
 # lengths of trial moves, relative to max(1, ||theta||)
 TRIAL_LENGTHS = (1e-4, 1e-3, 1e-2, 0.1, 1.0)
-N_RANDOM_DIRECTIONS = 12  # random directions tried
-N_RESTARTS = 4  # displaced points from which the minimiser is tried, ...
-N_RESTART_STEPS = 20  # ... for so many steps
+N_RANDOM_DIRECTIONS = 12  # number of random directions tried
+N_RESTARTS = 4  # number of displaced points from which the minimiser is started
+N_RESTART_STEPS = 20  # number of steps from each displaced point
 
 
 def is_no_higher(value: Value, there: np.ndarray, here: np.ndarray) -> bool:
@@ -159,7 +159,7 @@ def appears_unbounded(
 # `precise_gradient` where it has one; a Hessian in float64 is accurate enough.
 
 MAX_POLISH_STEPS = 20
-MAX_FACTORISATIONS = 3  # Hessians that are built and factorised at most
+MAX_FACTORISATIONS = 3  # maximum number of Hessians computed and factorised
 # number of parameters from which a Krylov solve is tried before all columns of H are computed
 KRYLOV_MIN_N = 768
 MAX_KRYLOV_STEPS = 400
@@ -250,7 +250,8 @@ def _krylov(H: Any) -> Solve:
 
     def solve(g: np.ndarray) -> np.ndarray | None:
         space.start(product, g.astype(np.float64))
-        y = None  # stays so where the gradient vanishes in rounding
+        # y remains None if the gradient is 0 up to rounding.
+        y = None
         while not space.exhausted and space.m < MAX_KRYLOV_STEPS:
             space.extend()
             if space.m % 20 and not space.exhausted:
@@ -276,7 +277,7 @@ def _krylov(H: Any) -> Solve:
 # slopes, and the proof.
 
 SMOOTHING_WIDTHS = [0.03 * 0.25**i for i in range(9)]
-MAX_DESCENT_STEPS = 200  # number of steps at each width
+MAX_DESCENT_STEPS = 200  # maximum number of steps at each width
 DESCENT_GRADIENT_TOL = 1e-9  # gradient norm at which the descent at one width ends
 EPS = float(np.finfo(np.float64).eps)
 
@@ -346,8 +347,9 @@ def _descend(smooth: Any, theta: np.ndarray, stop: Callable[[], bool]) -> np.nda
 # --------------------------------------------------------------------------------------------------
 # The verdict of `minimize` on its last point: one outcome, one sentence.
 
-CURVATURE_TOL = 1e-4  # negative curvature beyond this share of the spectrum is looked for ...
-# ... and missed with at most this probability if n is too large for all eigenvalues
+# fraction of the spectrum beyond which negative curvature is searched for
+CURVATURE_TOL = 1e-4
+# probability of missing this negative curvature if n is too large for all eigenvalues
 MISS_PROBABILITY = 1e-3
 
 
@@ -396,17 +398,20 @@ class StationaryPoint:
         return Outcome(theta, finer=self.far)
 
 
-MIN_CHECK_SECONDS = 1.0  # seconds that all checks together may always take, ...
-MAX_PROOF_SECONDS = 30.0  # ... and seconds if a final eigendecomposition for a proof is among them
-ALWAYS_DENSE_MAX_N = 1024  # number of parameters up to which all eigenvalues take about a second
+MIN_CHECK_SECONDS = 1.0  # seconds that all checks together may always take
+# seconds that the checks may take if one is an eigendecomposition for a proof
+MAX_PROOF_SECONDS = 30.0
+# number of parameters up to which all eigenvalues take about a second
+ALWAYS_DENSE_MAX_N = 1024
 DENSE_BELOW = 4097
 MAX_MOVES = 12  # number of rounds that move to another point
-# a loss within this share of its start value from its bound counts as at it ...
+# A loss counts as equal to its lower bound within this fraction of its value at the start.
 ZERO_LOSS_TOL = 1e-24
-# ... and so do residuals within this many times their rounding bound
+# Residuals count as 0 within this multiple of their rounding bound.
 RESIDUAL_ROUNDING_FACTOR = 8.0
-SMALL_GAIN = 1e-8  # a move that lowers the loss by less than this share of it gains little, ...
-MAX_SMALL_GAINS = 5  # ... and after so many of those in a row the run ends
+# A move that lowers the loss by less than this fraction of it counts as a small gain.
+SMALL_GAIN = 1e-8
+MAX_SMALL_GAINS = 5  # number of small gains in a row after which the run ends
 
 
 def _of_run(outcome: Outcome | None) -> Outcome | None:
@@ -427,7 +432,7 @@ class Finisher:
         self.spent = 0.0
         self.started: float | None = None
 
-    # time budget of the checks
+    # --- time budget of the checks
 
     @contextmanager
     def _checking(self) -> Iterator[None]:
@@ -474,7 +479,7 @@ class Finisher:
             return n + 1
         return min(n, ALWAYS_DENSE_MAX_N) if 600 * price <= self.left(MAX_PROOF_SECONDS) else None
 
-    # the rounds
+    # --- rounds
 
     def judge(self, theta: np.ndarray, moves: bool) -> Any:
         """Return the outcome at theta; with `moves` it may be a point to go on from."""
@@ -497,7 +502,7 @@ class Finisher:
         outcomes = (strategy(self, at) for strategy in strategies)
         return next((outcome for outcome in outcomes if outcome is not None), None)
 
-    # strategies: each returns an outcome, or None to let the next one try
+    # --- strategies, which return an outcome or None if the next strategy is to be tried
 
     def _proved_at_infinity(self, at: StationaryPoint) -> Outcome | None:
         """End where the infimum is proved to lie at infinity."""
@@ -598,13 +603,16 @@ class Finisher:
             return None
         least, far = value_rounding(c, theta.dtype), max(0.0, self.run.f0 - c)
         residuals = call_certificate(ob, "residual_bounds", here, 0.0)
-        if residuals is not None:  # as they round in the objective's own precision
+        # The bound is on the rounding of residuals in the objective's own precision.
+        if residuals is not None:
             share = float(np.finfo(theta.dtype).eps / np.finfo(np.float64).eps)
             least += (RESIDUAL_ROUNDING_FACTOR * share * residuals.error) ** 2
         plain = f - value_rounding(f, theta.dtype) - c
-        if plain > 2 * (least + ZERO_LOSS_TOL * far):  # surely, at a hundredth of the cost
+        # This test costs a hundredth of the precise one and is clear.
+        if plain > 2 * (least + ZERO_LOSS_TOL * far):
             return None
-        if plain > 2 * least:  # a start that overflows almost is no measure
+        # A start whose loss nearly overflows gives no usable scale.
+        if plain > 2 * least:
             far = min(far, max(0.0, self.run.value(np.zeros_like(theta)) - c))
         slack = least + ZERO_LOSS_TOL * far
         best, off = call_certificate(ob, "precise_value", here, default=(f, np.inf))
@@ -714,7 +722,7 @@ class Finisher:
             "degenerate", False, (f"{at.sentence}; degenerate: no descent was found {why}")
         )
 
-    # what strategies ask
+    # --- helpers of the strategies
 
     def _lower(self, at: StationaryPoint, found: Lower, f: float) -> Outcome:
         """Go on from a lower point, or end the run there with an outcome about that point."""
@@ -768,8 +776,8 @@ AT_INFINITY_MESSAGE = (
 )
 
 Strategy = Callable[[Finisher, StationaryPoint], Outcome | None]
-# what is tried at every point, and then by the kind of the point as classified; a degenerate point
-# with negative curvature is treated as a saddle. The first outcome counts
+# Strategies for any point, followed by strategies by the kind of the point. A degenerate point with
+# negative curvature is treated as a saddle. The first outcome that is not None is used.
 FIRST_STRATEGIES: tuple[Strategy, ...] = (
     Finisher._proved_at_infinity,
     Finisher._end_without_verdict,

@@ -149,7 +149,7 @@ class Momentum(_FirstOrder):
 
     defaults = {**_COMMON_OPTIONS, "momentum": 0.9}
     buffers: tuple[str, ...] = ("velocity",)
-    ahead = False  # Nesterov's
+    ahead = False  # True for Nesterov's method, which evaluates the gradient ahead
 
     def update(self, g: np.ndarray, rate: Any) -> None:
         mu = g.dtype.type(self.momentum)

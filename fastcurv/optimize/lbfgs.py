@@ -20,9 +20,10 @@ from ..common.vectors import QuasiNewton, norm, same
 from .checkpoint import State, damaged
 from .run import Method
 
-# number of steps in one call of the engine, which returns after a tenth of a second at most
+# number of steps in one call of the engine, which returns after 0.1 seconds at most
 STEPS_PER_CALL = 1000
-# steps after which the coordinates are made anew; then whenever their number doubled
+# number of steps after which the coordinates are recomputed for the first time; later this happens
+# whenever the number of steps has doubled
 N_FIRST_REFRESH_STEPS = 5
 
 
@@ -38,9 +39,10 @@ class LBFGS(Method):
     def __init__(self, run: Any, **options: Any) -> None:
         super().__init__(run, **options)
         self.engine = QuasiNewton(len(run.theta), run.theta.dtype, self.memory)
-        self.origin = run.theta  # theta = origin + P x, where the engine is at x, ...
-        self.at = run.theta  # ... and which is theta then
-        # steps taken, and their number at which P is made anew
+        # theta = origin + P x, where x is the point at which the engine is
+        self.origin = run.theta
+        self.at = run.theta  # the theta that belongs to x
+        # number of steps taken, and the number at which P is recomputed
         self.started, self.taken, self.due = False, 0, 0
         self.take_steps = self.layers = None
         if self.precondition:
@@ -81,12 +83,15 @@ class LBFGS(Method):
     def step(self) -> str | None:
         run = self.run
         here = self.engine.theta if self.layers is None else self.at
-        if not (self.started and same(here, run.theta)):  # or it was moved
+        # The first step, or the first after theta was changed from outside, starts a new search.
+        if not (self.started and same(here, run.theta)):
             self._start()
         elif self.layers is not None and self.taken >= self.due:
             self._turn(self.layers)
         moved = self._search() if self.take_steps is None else self._run()
-        if not (moved or run.cut or self.layers is None):  # nowhere lower in these coordinates
+        # If no lower value was found in these coordinates, the search continues in the original
+        # ones.
+        if not (moved or run.cut or self.layers is None):
             self.layers = None
             self.engine.restore(0, 0)
             self._start()
@@ -128,7 +133,8 @@ class LBFGS(Method):
         record = np.empty((min(run.ahead, STEPS_PER_CALL), 3))
         try:
             ending = self.take_steps(record, run.enough, run.fun_target, run.budget.seconds_left())
-        finally:  # after Ctrl-C, the steps taken so far are whole
+        finally:
+            # After Ctrl-C, all steps taken so far are complete.
             run.n_gradients += engine.evaluations - evaluations
             run.passed(record[: engine.steps], begun, ending, ending is not None)
             if engine.steps:

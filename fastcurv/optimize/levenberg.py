@@ -18,20 +18,26 @@ from ..common.vectors import same
 from .checkpoint import damaged
 from .newton import GaussNewton, first_radius
 
-MAX_PARAMS = 500  # parameters; beyond, matrix and factorisation cost more than products do
-STEPS_PER_CALL = 25  # steps in one call, so that the loop sees in time that the run has become idle
-SLOW_DECREASE = 1e-3  # if they lower the loss by less than this share of it, ...
-# ... and leave more than this share of the gradient's norm, others are tried
+# number of parameters above which forming and factorising the matrix takes longer than products
+MAX_PARAMS = 500
+# number of steps in one call, after which the loop checks for lack of progress
+STEPS_PER_CALL = 25
+# Other steps are tried if a call lowers the loss by less than this fraction and leaves more than
+# SLOW_GRADIENT_RATIO of the gradient norm.
+SLOW_DECREASE = 1e-3
+# fraction of the gradient norm that may remain after a slow call, see SLOW_DECREASE
 SLOW_GRADIENT_RATIO = 0.1
 
 
 class LevenbergMarquardt(GaussNewton):
     """Levenberg-Marquardt steps by a dense matrix, or in Krylov spaces."""
 
-    engine: Any  # the engine's run; None where steps are in Krylov spaces
+    engine: Any  # engine's run, or None if steps are computed in Krylov spaces
     growth = 2.0
     radius: Any = None
-    since = 0  # steps since the last look, and the loss and the gradient's norm then
+    # number of steps since the last check of progress, with the loss and the gradient norm at that
+    # check
+    since = 0
     f_then: float = np.inf
     g_then: float = np.inf
     kept_facts: tuple[str, ...] = (
@@ -79,7 +85,8 @@ class LevenbergMarquardt(GaussNewton):
         if self.engine is None or self.exact:
             return super().step()
         run = self.run
-        if not same(self.engine.theta, run.theta):  # something else has moved it
+        # Theta was changed from outside the engine.
+        if not same(self.engine.theta, run.theta):
             self.since = 0
             self._start()
         if self.since == 0:

@@ -92,7 +92,8 @@ def _along(value: Any, theta: np.ndarray, direction: np.ndarray, f0: float, star
             break
         small = ft - further[1] < 1e-3 * (f0 - further[1])
         before, (t, ft) = (t, ft), further
-        if small:  # the slope levels out: the last doubling gained almost nothing
+        # The slope levels out, since the last doubling gained almost nothing.
+        if small:
             further = (2.0 * t, np.inf)
             break
     return (before, (t, ft), further), f

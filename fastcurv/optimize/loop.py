@@ -32,20 +32,25 @@ from .run import (
     Run,
 )
 
-MAX_IDLE_ITERATIONS = 50  # iterations of a second-order method without progress that end the run
-MAX_THRIFTY_ITERATIONS = 10  # iterations without progress after which steps spare no products
-# share of the fall so far that is too little to go on for, in `MAX_IDLE_ITERATIONS` iterations, ...
+# number of iterations of a second-order method without progress after which the run ends
+MAX_IDLE_ITERATIONS = 50
+# number of iterations without progress after which steps no longer save products
+MAX_THRIFTY_ITERATIONS = 10
+# The run ends if the loss, near its lower bound, decreases in `MAX_IDLE_ITERATIONS` iterations by
+# less than this fraction of its decrease so far.
 NEGLIGIBLE_DECREASE = 1e-6
-# ... where the loss is so little above its lower bound, as a share of the start's
+# The loss counts as near its lower bound within this fraction of their difference at the start.
 NEAR_BOUND_FRACTION = 1e-4
-# a run whose loss fell by less than 1% over so many iterations is checked for kinks
+# A run whose loss fell by less than 1% in this number of iterations is checked for kinks.
 KINK_CHECK_ITERATIONS = 100
-loss_of_record = itemgetter(1)  # of a record
-N_DOUBLINGS = 8  # doublings of a large theta that test whether the loss falls without end
-MAX_EXTRA_STEPS = 12  # steps past the default tolerance, at most, ...
-EXTRA_STEP_TOL = 1e-4  # ... or until the gradient is this share of it
-# share of the loss by which it must fall, in `MAX_IDLE_ITERATIONS` iterations or since a fresh
-# start
+loss_of_record = itemgetter(1)  # function that returns the loss of a record
+# number of doublings of a large theta that test whether the loss is unbounded below
+N_DOUBLINGS = 8
+MAX_EXTRA_STEPS = 12  # maximum number of steps after the default tolerance is reached
+# fraction of the default tolerance at which the extra steps end
+EXTRA_STEP_TOL = 1e-4
+# fraction by which the loss must decrease in `MAX_IDLE_ITERATIONS` iterations, or since the last
+# restart of the method
 MIN_RELATIVE_DECREASE = 1e-8
 NO_PROGRESS_MESSAGE = (
     f"slow progress: in {MAX_IDLE_ITERATIONS} iterations the loss did not decrease by "
@@ -106,7 +111,8 @@ class Loop:
         self.max_iter, self.callback, self.patience = max_iter, callback, patience
         self.saver, self.ending = saver, ending
         alone = callback is None and patience is None and run.validation is None
-        self.watched = not (alone and saver.path is None)  # step by step
+        # True if the run must return after every step
+        self.watched = not (alone and saver.path is None)
         default = 1e-6 if run.theta.dtype == np.float64 else 1e-3
         self.by_default = gradient_tol is None
         run.wanted = run.gradient_tol = default if gradient_tol is None else gradient_tol
@@ -116,8 +122,9 @@ class Loop:
         self.why: str | None = None
         self.sentence: str | None = None
         self.outcome: Outcome | None = None
-        self.jumps = False  # the gradient, where the run stalled
-        self.rounded = False  # True if no step lowers the loss, by a method started afresh either
+        self.jumps = False  # True if the gradient was found discontinuous where the run stalled
+        # True if no step lowers the loss, even after a restart of the method
+        self.rounded = False
 
     def follow(
         self, before: MinimizeResult, theta: np.ndarray, records: list[tuple[Any, ...]]
@@ -128,10 +135,10 @@ class Loop:
         run = self.run
         np.copyto(run.theta, theta)
         run.iteration, run.n_products = before.nit, before.nhev
-        run.n_gradients += before.njev + 1  # that at the start
+        run.n_gradients += before.njev + 1  # includes the gradient at the start
         run.n_values += before.nfev - before.njev
         run.records = records[: before.nit]
-        run.asked += before.wall_time  # it looked at the clock itself
+        run.asked += before.wall_time  # the first run checked the clock itself
         limits = "max_iter", "max_time", "max_products", "callback", "interrupted"
         self.why = before.stopped if before.stopped in limits else None
 
@@ -143,10 +150,12 @@ class Loop:
         if facts:
             wanted = run.wanted
             run.load(part(arrays, "run."), facts.get("run"))
-            if run.wanted != wanted:  # another holds from here
+            # The tolerance of this call replaces the tolerance of the saved run.
+            if run.wanted != wanted:
                 run.wanted = run.gradient_tol = wanted
         spent = run.n_gradients
-        self.method = self.maker(run, **self.options)  # which says what to bind
+        # the method determines which quantities `bind` computes
+        self.method = self.maker(run, **self.options)
         run.bind()
         if not (facts or math.isfinite(run.f) and math.isfinite(run.gnorm)):
             raise NotFiniteError(
@@ -173,15 +182,18 @@ class Loop:
             self.why = "interrupted"
             run.settle()
             if run.spent_here is not None and run.iteration == run.records[-1][0]:
-                run.iteration += 1  # the last of several steps is not counted yet
-        except Exception:  # of the objective or the callback
+                # The step that was interrupted is not counted yet.
+                run.iteration += 1
+        except Exception:
+            # The objective or the callback raised an exception.
             self.saver.write(self)
             raise
         return self._finish()
 
     def _iterate(self) -> None:
         """Take steps until a stopping rule holds, and store its name in `why`."""
-        run, known = self.run, None  # why there is no step after the last ones
+        # `known` is the reason why no step follows the last ones.
+        run, known = self.run, None
         while True:
             self.why = self.end()
             if self.why is None and self.critical() and not self._goes_on_to_rest():
@@ -379,7 +391,7 @@ class Loop:
             return False
         return f - self.bottom <= NEAR_BOUND_FRACTION * (self.scale - self.bottom)
 
-    # where the gradient is zero
+    # --- points where the gradient is zero
 
     def _at_critical_point(self) -> str | None:
         """Move to a lower point and return None, or return the reason why the run ends here."""
@@ -420,13 +432,14 @@ class Loop:
         if not gain > value_rounding(run.f, run.theta.dtype):
             return False
         run.small_gains = run.small_gains + 1 if gain < 1e-8 * abs(run.f) else 0
-        if run.small_gains > 5:  # curvature at rounding level could be followed without end
+        # Following curvature at rounding level might never end.
+        if run.small_gains > 5:
             return False
         run.try_step(v, t)
         run.arrive()
         return True
 
-    # results
+    # --- results
 
     def _choose(self) -> tuple[np.ndarray, float, float]:
         """Return the point to report, with its loss and gradient norm."""
@@ -448,7 +461,7 @@ class Loop:
         The change of a smooth function's gradient shrinks in proportion to the step.
         """
         run, kind = self.run, self.run.theta.dtype.type
-        unit = np.sqrt(run.eps) * np.maximum(1.0, np.abs(run.theta))  # a scale for each parameter
+        unit = np.sqrt(run.eps) * np.maximum(1.0, np.abs(run.theta))  # scale of each parameter
         moved = np.abs(run.g) > 0
         step = run.g * kind(-(unit[moved] / np.abs(run.g[moved])).min(initial=np.inf))
         further, close = (
@@ -484,7 +497,8 @@ class Loop:
 
     def _finish(self) -> MinimizeResult:
         self.saver.at_the_end(self)
-        if self.run.records[-1][0] != self.run.iteration:  # always record the last point
+        # The last point is always recorded.
+        if self.run.records[-1][0] != self.run.iteration:
             self.run.bind()
             self.run.record()
         x, fun, gnorm = self._choose()
@@ -529,7 +543,8 @@ class Loop:
         elif gnorm <= run.wanted:
             asked = "requested" if self.ending is None else "reached"
             sentence = f"the gradient has norm {gnorm:.3g}; no verdict was {asked}"
-        else:  # kinks may hold a minimum, where no gradient is small
+        else:
+            # Active kinks may hold a minimum, at which no gradient is small.
             kind = "undecided" if self.jumps else "not_critical"
             sentence = f"the gradient has norm {gnorm:.3g}, above gradient_tol = {run.wanted:.3g}"
         success = success or self._is_at_rounding(gnorm)

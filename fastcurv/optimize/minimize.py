@@ -82,7 +82,8 @@ def read_callback(callback: Any) -> Callable[[MinimizeResult], bool] | None:
         whole = "intermediate_result" in inspect.signature(callback).parameters
     except (TypeError, ValueError):
         whole = False
-    # scipy.optimize.minimize wraps the user's callback; its wrapper unpacks the result itself
+    # scipy.optimize.minimize wraps the user's callback in a function that unpacks the result
+    # itself.
     wrapped = hasattr(callback, "stop_iteration")
     callback = as_callback(callback)
 
@@ -115,8 +116,9 @@ METHODS: dict[str, type[Method]] = {
     "l-bfgs": LBFGS,
 }
 METHOD_ALIASES = {"lbfgs": "l-bfgs", "lm": "levenberg-marquardt"}
-LEVENBERG_MAX_PARAMS = 300  # parameters up to which "auto" is Levenberg-Marquardt
-REQUIRED_ATTRIBUTES = "n_params", "value", "gradient"  # what any method needs of an objective
+LEVENBERG_MAX_PARAMS = 300  # number of parameters up to which "auto" uses Levenberg-Marquardt
+# attributes of an objective that every method needs
+REQUIRED_ATTRIBUTES = "n_params", "value", "gradient"
 STOCHASTIC_METHODS = tuple(name for name, m in METHODS.items() if "batch_size" in m.defaults)
 
 
@@ -330,17 +332,20 @@ def minimize(
         saver=Saver(checkpoint, _if_given(checkpoint_every, "checkpoint_every")),
         ending=Finisher(run, tol, maker, options) if verdict else None,
     )  # fmt: skip
-    run.pressed = pressed or run.pressed  # in the runs before: this one ends as after Ctrl-C in it
+    # Ctrl-C during the runs from several starts ends this run as well.
+    run.pressed = pressed or run.pressed
     given = (gradient_tol, checkpoint, resume, validation, patience, *options.values())
     _begin_in_units(loop, method, given, seed, progress)
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the loop checks for these
+    # The loop itself checks for values that are not finite.
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         result = _with_saddle_named(ob, loop.go(arrays, facts, progress), verdict)
     more = {"starts": losses, "track": tracker}
     return as_result(MinimizeResult, **result, **{k: v for k, v in more.items() if v is not None})
 
 
-MAX_SADDLE_N = 256  # parameters up to which an eigensystem takes some milliseconds
-MAX_SADDLE_SECONDS = 5e-3  # estimated time of the matrix whose eigenvalues are looked at
+MAX_SADDLE_N = 256  # number of parameters up to which an eigensystem takes milliseconds
+# maximum estimated time of the matrix whose eigenvalues are computed
+MAX_SADDLE_SECONDS = 5e-3
 
 
 def _with_saddle_named(ob: Any, result: MinimizeResult, verdict: bool) -> MinimizeResult:
@@ -369,7 +374,8 @@ def _proved_saddle(ob: Any, x: np.ndarray) -> float | None:
     if not (quick and hasattr(H.op, "rounding_bound")):
         return None
     A = H.op.to_dense()
-    if not np.isfinite(A).all() or cholesky(A) is not None:  # positive definite: no saddle
+    # A positive definite Hessian proves that the point is no saddle.
+    if not np.isfinite(A).all() or cholesky(A) is not None:
         return None
     values, vectors = np.linalg.eigh(A)
     if not values[0] < 0 < values[-1]:
@@ -424,8 +430,9 @@ def _best_of_starts(
     require(ob, ("model",), "ob", "an objective with a model, whose init draws starts")
     budget, over, pressed = Budget(seconds=max_time), threading.Event(), None
 
-    # one at a time, so that neither time nor memory goes with the number of starts; a copy draws
-    # them, whose state depends on the number of threads where a run reaches `fun_target`
+    # Starts are drawn one at a time, so that memory and time do not grow with their number. They
+    # are drawn from a copy of the generator, since the number of starts drawn before `fun_target`
+    # is reached depends on the number of threads.
     seeds = deepcopy(rng)
 
     def run(i: int, seed: int) -> MinimizeResult | None:
@@ -433,7 +440,8 @@ def _best_of_starts(
         if limit == 1e-3 and i:
             return None
         start = ob.model.init(seed) if i or theta0 is None else theta0
-        own = copy(ob)  # since one thread would wait for the value that another asks for
+        # each run needs its own copy, since threads would block each other in a shared objective
+        own = copy(ob)
         with forward_interrupts(over.is_set):
             return minimize(
                 own, start, verdict=False, progress=False, seed=seed, max_time=limit,
@@ -465,7 +473,7 @@ def _best_of_starts(
         if not ended:
             raise
     finally:
-        over.set()  # so that no run goes on whose result nobody wants
+        over.set()  # this ends the runs whose results are no longer needed
         pool.shutdown(wait=True, cancel_futures=True)
     lowest = min(ended, key=lambda one: one.fun)
     return lowest.x, np.array([one.fun for one in ended]), budget.rest(), pressed
@@ -479,7 +487,8 @@ def _checked(
     chosen = METHOD_ALIASES.get(name, name) if isinstance(name, str) else name
     automatic = isinstance(name, str) and name == "auto"
     if automatic:
-        # a dense matrix is the quickest where it is small; options are those of trust regions
+        # A dense matrix is fastest for few parameters. Any options given belong to the trust-region
+        # method.
         fits = not options and products is None and ob.n_params <= LEVENBERG_MAX_PARAMS
         own = fits and is_plain(ob) and not why_not_own(ob, "engine_steps")
         engine: EngineSteps | None = ob.engine_steps if own else None

@@ -32,8 +32,9 @@ from .residual import grow, krylov_steps, lower_gradient
 from .run import Method, check_not_negative
 from .steps import DENSE_BELOW
 
-MAX_SPACE_BYTES = 2**29  # memory limit of the basis, which always has room for 8 rows
-# number of steps in one call of the engine, so that the loop sees when a run has become idle
+# memory limit of the basis, which always has room for at least 8 rows
+MAX_SPACE_BYTES = 2**29
+# number of steps in one call of the engine, after which the loop checks for lack of progress
 STEPS_PER_CALL = 10
 
 
@@ -72,8 +73,8 @@ class _KrylovMethod(Method):
 
     curvature = "hessian"
     leaves_saddles = True
-    problem = "shifted"  # the small one, by the name that the engine gives it, ...
-    by = "damping"  # ... and the attribute that is its parameter
+    problem = "shifted"  # name of the subproblem in the engine
+    by = "damping"  # name of the attribute that holds the parameter of the subproblem
     defaults = _PLAIN_OPTIONS
     precondition = warm_start = False
     last: Any = None
@@ -145,7 +146,8 @@ class _KrylovMethod(Method):
         except NotFiniteError:
             sentence = "products with the curvature overflow; inputs, targets or weights are large"
             whole = True
-        finally:  # after Ctrl-C, the steps taken so far are whole
+        finally:
+            # After Ctrl-C, all steps taken so far are complete.
             setattr(self, self.by, engine.parameter)
             if run.points is not None:
                 run.n_values += engine.values
@@ -208,7 +210,7 @@ class GaussNewton(SaddleFreeNewton):
 
     curvature = "ggn"
     problem = "clipped"
-    exact = False  # whether the curvature is H
+    exact = False  # True if the curvature is H and not the Gauss-Newton matrix
     kept_facts: tuple[str, ...] = ("damping", "exact", "slow")
 
     @property
@@ -277,7 +279,7 @@ class DampedNewton(Newton):
 # --------------------------------------------------------------------------------------------------
 # Newton-CG with capped conjugate gradients, which return directions of negative curvature as steps.
 
-MIN_SHIFT = 1e-6  # shift if no curvature was seen
+MIN_SHIFT = 1e-6  # shift if no curvature was measured
 
 
 class NewtonCG(Method):
@@ -314,8 +316,10 @@ class NewtonCG(Method):
                 if len(rows) == count or not on or run.out_of_budget():
                     break
             whole = True
-        finally:  # after Ctrl-C, the steps taken so far are whole
-            if run.theta is not here:  # it was there, and not counted yet
+        finally:
+            # After Ctrl-C, all steps taken so far are complete.
+            # The point changed, but the step is not counted yet.
+            if run.theta is not here:
                 rows.append((run.f, run.gnorm, run.elapsed() - begun, run.n_products))
             if rows:
                 run.passed(np.array(rows), begun, None, whole)
@@ -332,7 +336,8 @@ class NewtonCG(Method):
             thrift=thrift_of(self), price=run.step_price(),
         )  # fmt: skip
         moved = self._follow(d) if curvature is not None else self._descend(d, weight)
-        if not moved:  # where the model misleads, as it can at a kink
+        # The quadratic model is wrong here, as it can be at a kink.
+        if not moved:
             down = run.g * run.theta.dtype.type(-1.0 / max(self.bound, 1e-300))
             if self._backtrack(down) is None:
                 return (
@@ -357,7 +362,7 @@ class NewtonCG(Method):
         self.weight = weight = float(shift**2 / run.gnorm)
         return weight
 
-    # steps: each leaves its point in `run.spare`
+    # --- steps, each of which leaves its point in `run.spare`
 
     def _descend(self, d: np.ndarray, weight: float) -> bool:
         """Backtrack from the full step, and adapt the weight: its least has a shift of 1e-7 of the

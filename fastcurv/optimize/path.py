@@ -30,21 +30,30 @@ from .escape import escape
 from .facts import constant_loss
 from .minimize import minimize
 
-MAX_ESCAPES = 5  # number of escapes from saddles at one penalty
-MIN_UNIT_RATIO = 1e-3  # a unit below this share of the largest one of its layer is not active
-MIN_UNIT_SIZE = 1e-10  # nor is one whose weights in and out have norms with a product below this
-# product of norms below which a unit may be set to 0 if the objective does not rise
+MAX_ESCAPES = 5  # maximum number of escapes from saddles at one penalty
+# A unit is inactive if its size is below this fraction of the largest unit of its layer.
+MIN_UNIT_RATIO = 1e-3
+# A unit is inactive if the norms of its incoming and outgoing weights have a product below this
+# value.
+MIN_UNIT_SIZE = 1e-10
+# product of the norms of incoming and outgoing weights below which a unit may be set to 0 if the
+# objective does not increase
 MAX_PRUNABLE_SIZE = 1e-6
-PRUNE_TOL = 1e-6  # relative rise of the objective up to which inactive units are set to 0
+# relative increase of the objective up to which inactive units are set to 0
+PRUNE_TOL = 1e-6
 MAX_L2 = 1.0  # first penalty of `evidence_path`
 L2_RATIO = 10**-0.5  # ratio of each penalty to the previous one
 MIN_L2 = 1e-8
-RESTART_SCALE = 0.1  # weights of a unit that is restarted, as a share of those at the start
-MAX_DECREASES = 2  # penalties in a row with less evidence, after which the search ends
-# The evidence has a minimum where units become active, and where the noise is small and not yet
-# reached. It does not end the search while the loss is above this share of that of a constant, ...
+# size of the weights of a restarted unit, relative to those at the start
+RESTART_SCALE = 0.1
+# number of penalties in a row with decreasing evidence after which the search ends
+MAX_DECREASES = 2
+# The evidence has a local minimum where units become active, and another where the noise is small
+# but not yet reached. The search continues past such a minimum while the loss is above this
+# fraction of the loss of a constant prediction.
 PLATEAU_LOSS_RATIO = 0.8
-# ... nor where squared errors fall by this share from one penalty to the next.
+# The search also continues while the squared errors decrease by this fraction from one penalty to
+# the next.
 LEARNING_DECREASE = 0.2
 
 
@@ -317,7 +326,9 @@ def evidence_path(
             decreases += 1
         l2 *= L2_RATIO
     last = found[best]
-    if 0 < best < len(found) - 1:  # the vertex of the parabola through three
+    # The refined penalty is at the vertex of the parabola through the largest evidence and its
+    # neighbours.
+    if 0 < best < len(found) - 1:
         a, b, c = (found[i].evidence for i in (best - 1, best, best + 1))
         shift = 0.5 * (c - a) / max(2 * b - a - c, 1e-12)
         refined = fit(last.objective.l2 * L2_RATIO**shift, found[best - 1].theta.astype(ob.dtype))

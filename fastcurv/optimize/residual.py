@@ -23,7 +23,7 @@ from ..common.linalg import NotFiniteError, eigh
 from ..common.vectors import safe_norm
 from ..krylov.trust_region import KrylovSpace, damped_inverse, least_residual
 
-# dampings tried, in units of ||H||: smaller curvature is damped
+# dampings tried, in units of ||H||; each damps curvature below it
 TRIAL_DAMPINGS = (0.0, 1e-7, 1e-4, 1e-2, 0.1, 1.0)
 ARMIJO_FRACTION = 1e-4
 

@@ -37,9 +37,10 @@ if TYPE_CHECKING:
     from ..critical.report import CriticalPoint
     from ..spectrum.tracker import Tracker
 
-# of the current point, by the names of a history, where a validation loss follows if there is one
+# names of the entries of a record, after which a validation loss may follow
 RECORD_FIELDS = "iteration", "loss", "gradient_norm", "products", "time"
-CLOCK_DECAY = 0.7  # decay per check of the longest time seen between two checks of the clock
+# factor per check by which the longest time between two checks of the clock is reduced
+CLOCK_DECAY = 0.7
 
 
 class History(dict[str, np.ndarray]):
@@ -180,28 +181,39 @@ class Run(Saved):
     best_score = best_f = best_gnorm = np.inf
     since_best = 0
     n_values = n_gradients = n_products = iteration = 0
-    gap = 0.0  # the longest recent time between two checks of the clock, of which asked is the last
-    # of the next step: iterations that it may stand for, and a gradient's norm that is enough
+    # longest recent time between two checks of the clock; `asked` is the time of the last check
+    gap = 0.0
+    # limits of the next call of a method: maximum number of iterations, and gradient norm at which
+    # the call ends
     ahead, enough = 1, 0.0
-    idle = False  # steps have not got on for a while: their small problems are solved thoroughly
-    near_bound = False  # next to nothing is left to gain, and no smaller tolerance was given
-    at_hand: Any = None  # value, gradient and its norm at theta, where the next `bind` finds them
-    # the engine's, of an objective whose passes take as little as Python around them; else None
+    # True after iterations without progress, after which subproblems are solved more accurately
+    idle = False
+    # True if the loss is near its lower bound and the tolerance is the default
+    near_bound = False
+    # value, gradient and gradient norm at theta, from which the next `bind` reads them
+    at_hand: Any = None
+    # evaluation of the loss by the engine, for objectives that allow it; otherwise None
     points: Any = None
-    sought = False  # they have been asked for
+    sought = False  # True once `points` was requested
     rows: Any = None
-    # records not yet among the others, from which on, the iteration there, and, of the current
-    # point alone, the score
+    # records that are not in the history yet, the index of the first of them, its iteration, and
+    # the validation score if it belongs to the current point
     pending: tuple[list[tuple[Any, ...]], int, int, float | None] | None = None
     cut: str | None = None
     stale = False
-    spent_here: int | None = None  # products up to here, where others have followed
-    # the tolerance asked for, and the one in force, smaller where a verdict needs that
+    # number of products when theta was reached, if later products belong to further points
+    spent_here: int | None = None
+    # requested tolerance, and current tolerance, which is smaller if a verdict needs a smaller
+    # gradient
     wanted = gradient_tol = 0.0
-    fresh = np.inf  # the loss when the method was last made
-    rest: int | None = None  # iteration up to which it goes on past the default tolerance
-    small_gains = 0  # in a row, along negative curvature
-    moves = small = 0  # to other points from rest, and those in a row that gained little
+    fresh = np.inf  # loss when the method was last restarted
+    # iteration up to which the run may continue after the default tolerance is reached
+    rest: int | None = None
+    # number of small gains in a row along negative curvature
+    small_gains = 0
+    # number of moves from stationary points to other points, and number of those in a row with a
+    # small gain
+    moves = small = 0
     _product: Any = None
 
     def __init__(
@@ -226,7 +238,8 @@ class Run(Saved):
         self.theta, self.spare = theta, np.empty_like(theta)
         self.asked = self.budget.begun
         self.records: list[tuple[Any, ...]] = []
-        # where it last got on (iteration, loss, gradient's norm), and where in a valley
+        # (iteration, loss, gradient norm) at the last progress, and at the last progress near the
+        # lower bound
         self.mark: list[Any] = [0, np.inf, np.inf]
         self.walked: list[Any] = [0, np.inf, np.inf]
 
@@ -266,7 +279,7 @@ class Run(Saved):
         engine = self.engine
         return None if engine is None or engine.objective is not self.ob else engine
 
-    # costs and budgets
+    # --- costs and budgets
 
     def elapsed(self) -> float:
         """Return the seconds since the start, including those before a resumed checkpoint."""
@@ -329,7 +342,7 @@ class Run(Saved):
         """
         return 3.0 if self.sample is None else 2.0 + self.ob.n_samples / self.sample
 
-    # the current point
+    # --- the current point
 
     def bind(self) -> None:
         """Compute value, gradient and, for methods that use one, the operator at `theta`."""
@@ -354,7 +367,7 @@ class Run(Saved):
         """Build the operator named by `curvature` at `theta`, of all rows or of some, drawn anew at
         each point; None for methods without one.
         """
-        self._product = None  # so that the memory of the last one can be reused
+        self._product = None  # releases the memory of the last operator for the next one
         if self.curvature is None:
             return None
         if self._at_points():
@@ -410,7 +423,7 @@ class Run(Saved):
         """Evaluate the objective at ``theta + scale * step``, and leave that point in `spare`."""
         return self.value(self.move_spare(step, scale))
 
-    # history and state
+    # --- history and state
 
     @property
     def recorded(self) -> tuple[str, ...]:

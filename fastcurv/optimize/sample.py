@@ -24,9 +24,10 @@ from .minimize import minimize
 from .run import STATUS_CODES
 
 SOURCE_NAMES = ("narrower", "walk", "descent")
-MAX_WALKS = 4  # number of walks, from a new start each, in one search
-MAX_DEFAULT_INDEX = 6  # index that a walk asks for by itself
-# options of `classify` that apply to any point
+MAX_WALKS = 4  # maximum number of walks of one search, each from a new start
+# maximum index of a walk if no index is requested
+MAX_DEFAULT_INDEX = 6
+# options of `classify` that do not depend on the point
 CLASSIFY_OPTIONS = (
     "gradient_tol",
     "curvature_tol",
@@ -34,7 +35,8 @@ CLASSIFY_OPTIONS = (
     "max_products",
     "dense_below",
 )
-EPOCHS_RANGE = (30, 3000)  # full-batch steps of Adam before a walk, drawn evenly in their logarithm
+# range of the number of full-batch Adam steps before a walk, which is drawn log-uniformly
+EPOCHS_RANGE = (30, 3000)
 
 
 @dataclass(frozen=True, eq=False)
@@ -298,7 +300,8 @@ def sample_critical_points(
                 points += [] if found is None else [found]
                 shown.update(1)
                 shown.note(f"{len(points)} points")
-    except KeyboardInterrupt:  # return the points found so far
+    except KeyboardInterrupt:
+        # The points found so far are returned.
         if not points:
             raise
     return CriticalSample(points, tried, hunt.n_walks, ob.model)
@@ -349,7 +352,8 @@ class _Sampler:
         self.n_walks, self.budget = 0, Budget()
         self.smooth = not any(ACTIVATIONS[name].kink for name in ob.model.activation)
         names = [name for name in START_FUNCTIONS if name != "narrower" or _can_widen(ob.model)]
-        self.led = dict.fromkeys(names, (1, 1))  # walks that led there, of walks
+        # (successful walks, all walks) by kind of start
+        self.led = dict.fromkeys(names, (1, 1))
         self.n_searches = 0
 
     def search(
@@ -370,12 +374,13 @@ class _Sampler:
             if follows and index is None:
                 index = int(rng.integers(min(MAX_DEFAULT_INDEX >> attempt, self.ob.n_params) + 1))
             elif index is not None and best is None and attempt == MAX_WALKS - 1:
-                index //= 2  # there may be no point of the index asked for
+                index //= 2  # there may be no point of the requested index
             shares = {name: led / of for name, (led, of) in self.led.items()}
             start = max(shares, key=shares.__getitem__) if attempt else list(shares)[turn]
             try:
                 theta, widths = self._walk(source, start, index if follows else None, rng)
-            except OutOfTime:  # a run ends a little early where its next step would be late
+            except OutOfTime:
+                # A run ends slightly before its deadline if its next step would exceed it.
                 self.budget.end()
                 break
             point = classify(
@@ -416,7 +421,7 @@ class _Sampler:
             )
             if not self.smooth or ob.n_params >= DENSE_BELOW:
                 return theta, None
-            index = 0  # as proofs want points nearer to rest
+            index = 0  # because proofs need points closer to a critical point
         found = find_critical_point(ob, theta, index=index, max_iter=self.max_iter, verdict=False)
         return np.asarray(found.x), None
 
@@ -425,7 +430,7 @@ def _trained(hunt: _Sampler, theta: np.ndarray, rng: np.random.Generator) -> np.
     """Train with Adam for a number of steps."""
     low, high = np.log(hunt.epochs)
     steps = int(np.exp(rng.uniform(low, high)))
-    # full batch: the seed has no effect
+    # The seed has no effect in full-batch training.
     return _minimise_from(
         hunt, hunt.ob, theta, "adam", seed=0, max_iter=steps, learning_rate=1e-2, verdict=False
     )
@@ -445,7 +450,7 @@ def _start_from_narrower(hunt: _Sampler, rng: np.random.Generator) -> np.ndarray
     return theta + 0.1 * max(1.0, safe_norm(theta)) * aside / safe_norm(aside)
 
 
-# where walks to an index start
+# functions that draw the starts of walks to points of a given index
 START_FUNCTIONS: dict[str, Callable[[_Sampler, np.random.Generator], np.ndarray]] = {
     "random": _draw_weights,
     "trained": lambda hunt, rng: _trained(hunt, _draw_weights(hunt, rng), rng),
@@ -517,7 +522,8 @@ def _from_narrower(hunt: _Sampler, rng: np.random.Generator) -> tuple[np.ndarray
     layers = [list(layer) for layer in narrow.unflatten(np.asarray(theta))]
     for at, width in enumerate(wide.sizes[1:-1]):
         while len(layers[at][0]) < width:
-            # a relu with input 0 sits at its kink; without l2, a bias of -1 keeps it off instead
+            # A relu unit whose weights are 0 lies exactly on its kink. Without l2, a bias of -1
+            # avoids this.
             off = ACTIVATIONS[wide.activation[at]].kink > 0 and not np.any(ob.l2)
             _add_unit(layers[at], layers[at + 1], split, -1.0 if off else 0.0, rng)
     return wide.flatten([tuple(layer) for layer in layers]), hidden

@@ -49,7 +49,8 @@ class Schedule:
             raise ValueError(f"t must be the number of an update, counted from 1, got {t}.")
         try:
             return _FORMULAS[self.name][0](self, t)
-        except OverflowError:  # the rate is below the range of float64
+        except OverflowError:
+            # The rate underflows float64.
             return 0.0
 
     @property
@@ -64,7 +65,7 @@ class Schedule:
         return _FORMULAS[self.name][1].format(a=a, d=d, hold=self.hold)
 
 
-# by name: the learning rate of update t, and the formula as text
+# (function of the update number t that returns the learning rate, its formula as text) by name
 _FORMULAS: dict[str, tuple[Callable[[Schedule, float], float], str]] = {
     "constant": (lambda s, t: s.alpha, "{a}"),
     "inverse_time": (lambda s, t: s.alpha / (1.0 + s.delta * t), "{a} / (1 + {d} t)"),

@@ -70,7 +70,8 @@ def _run(method: Descent, fun: Any, x0: Any, given: dict[str, Any]) -> MinimizeR
     args = () if args is None else args if isinstance(args, tuple) else (args,)
     ob = _FunctionObjective(fun, args, n_params=len(x0), **problem)
     result = minimize(ob, x0, method, **given)
-    result["message"] = result["message"].replace(NO_REPORT, "")  # the caller has no objective
+    # The caller has no objective to which this part of the message applies.
+    result["message"] = result["message"].replace(NO_REPORT, "")
     return result
 
 

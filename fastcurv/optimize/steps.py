@@ -23,7 +23,8 @@ from ..krylov.trust_region import KrylovSpace, absolute, shifted
 from ..spectrum.forms import matrix_of
 
 Model = Callable[..., np.ndarray]  # (eigenvalues, linear term[, damping]) -> coordinates
-DENSE_BELOW = 512  # up to this n, n products and n^3 flops take milliseconds
+# number of parameters up to which n products and n^3 flops take milliseconds
+DENSE_BELOW = 512
 
 
 class IndefiniteHessianWarning(UserWarning):

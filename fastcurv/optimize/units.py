@@ -20,10 +20,14 @@ from ..common.outcome import outcome as as_result
 from ..common.vectors import norm
 from .run import MinimizeResult
 
-USUAL_SPREADS = 1 / 8, 8.0  # spreads of targets that need no other unit, ...
-USUAL_SHIFT = 8.0  # ... if no mean is more than this many spreads from 0
-MAX_LOSS_TO_VARIANCE = 0.99  # a start whose loss is below this share of the variance is kept
-MAX_START_LOSS = 64.0  # largest loss of a start in units of the targets, in their mean squares
+# range of the standard deviations of targets that need no scaling
+USUAL_SPREADS = 1 / 8, 8.0
+# number of standard deviations up to which the mean of such targets may differ from 0
+USUAL_SHIFT = 8.0
+# A start whose loss is below this fraction of the variance is not rescaled.
+MAX_LOSS_TO_VARIANCE = 0.99
+# largest loss of a start, relative to the mean square of the targets
+MAX_START_LOSS = 64.0
 
 
 class Units(NamedTuple):
@@ -94,9 +98,9 @@ def units_of(ob: Any) -> Units | None:
     if weight is not None:
         if not weight.any():
             return None
-        y[weight == 0] = 0.0  # targets that count for nothing may be of any size
+        y[weight == 0] = 0.0  # targets of rows with weight 0 may have any size
     size = float(np.abs(y).max(initial=0.0))
-    if not 1e-100 < size < 1e100:  # squares neither overflow nor underflow
+    if not 1e-100 < size < 1e100:  # neither overflow nor underflow of the squares
         return None
     shift = np.average(y, axis=0, weights=weight)
     away = (y - shift) / size

@@ -28,10 +28,10 @@ from ..common.protocols import Array
 from ..structure.given import ActivationFunction, LossFunction
 from ..structure.tables import ACTIVATIONS, DEFAULT_LOSS_BY_TARGETS, LOSSES, activations_of
 
-Block = tuple[Any, Any, Any]  # X, y, sample_weight or None
+Block = tuple[Any, Any, Any]  # (X, y, sample_weight or None)
 ROW_ARGUMENT_NAMES = ("X", "y", "sample_weight")
 
-# Modules whose functions may be passed instead of a name.
+# modules whose functions may be passed in place of a name
 ACTIVATION_MODULES = (
     "jax.nn",
     "jax.numpy",
@@ -45,7 +45,8 @@ ACTIVATION_MODULES = (
 def check_sizes(sizes: Any) -> tuple[int, ...]:
     try:
         widths = None if isinstance(sizes, (str, bytes)) else list(sizes)
-    except TypeError:  # an array without dimensions has __iter__, too
+    except TypeError:
+        # A zero-dimensional array also has __iter__.
         widths = None
     if widths is None:
         raise TypeError(
@@ -134,7 +135,8 @@ def check_activation(activation: Any, n_hidden: int) -> tuple[Any, ...]:
 
 
 def check_dtype(dtype: Any) -> np.dtype[Any]:
-    with suppress(TypeError, ValueError, SyntaxError):  # SyntaxError: NumPy's parser, for ",f8"
+    # NumPy raises SyntaxError for names such as ",f8".
+    with suppress(TypeError, ValueError, SyntaxError):
         for kind in (np.dtype(np.float32), np.dtype(np.float64)):
             if np.dtype(dtype) == kind:
                 return kind
@@ -410,7 +412,8 @@ def without_idle_overflow(model: Any, X: Any, weight: Any) -> Any:
         return X
     most = float(np.finfo(X.dtype).max) ** 0.5
 
-    def large(x: Any) -> Any:  # infinity is an error, found where X is read
+    # Infinite entries raise an error where X is read.
+    def large(x: Any) -> Any:
         return (np.abs(x) > most) & (np.abs(x) < np.inf)
 
     if is_sparse(X):
@@ -458,7 +461,8 @@ def own_csr(A: Any, name: str) -> Any:
             A.check_format(full_check=True)
         elif A.format == "coo":
             data, row, col = (np.array(copy_if_mapped(a, name)) for a in (A.data, A.row, A.col))
-            A = type(A)((data, (row, col)), shape=A.shape)  # SciPy validates these indices
+            # SciPy validates the indices of a new matrix
+            A = type(A)((data, (row, col)), shape=A.shape)
         return A.tocsr()
     except (ValueError, IndexError) as error:
         raise ValueError(f"{name} is no valid sparse matrix: {error}") from None

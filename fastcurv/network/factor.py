@@ -95,7 +95,8 @@ class CholeskyFactor(ReadOnly, made_by="H.factor"):
         if b.ndim not in (1, 2) or b.shape[0] != n:
             raise ValueError(f"B must have shape ({n},) or ({n}, k), got {b.shape}.")
         with one_blas_thread():
-            # the transpose of a C-ordered lower factor is an upper factor in Fortran order
+            # The transpose of a lower triangular factor in C order is an upper triangular factor in
+            # Fortran order.
             found = cho_solve((self.lower.T, False), b.astype(np.float64), check_finite=False)
         return shaped_like(B, found)  # type: ignore[no-any-return]
 
@@ -104,7 +105,7 @@ class CholeskyFactor(ReadOnly, made_by="H.factor"):
     def inverse_lower(self) -> Floats:
         """The inverse of L, (n, n): one matrix product then solves for many right-hand sides."""
         with one_blas_thread():
-            inverse, _ = lapack.dtrtri(self.lower.T, lower=0)  # of L'
+            inverse, _ = lapack.dtrtri(self.lower.T, lower=0)  # inverse of L'
         found: Floats = inverse.T
         found.setflags(write=False)
         return found

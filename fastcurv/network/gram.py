@@ -70,8 +70,10 @@ from .linear_operator import Symmetric, if_bounded
 # The base classes of operators in orthonormal coordinates of a subspace of parameter space; see
 # `Reduction` in `fastcurv.common.protocols`.
 
-N_TEST_VECTORS = 8  # random vectors that both spaces multiply, for `column_bounds`
-FROBENIUS_SAFETY = 8.0  # their mean times this is above the Frobenius norm, at a risk of 1e-6
+N_TEST_VECTORS = 8  # number of random vectors that both spaces multiply, for `column_bounds`
+# factor that turns their mean product norm into a bound on the Frobenius norm, exceeded with
+# probability 1e-6
+FROBENIUS_SAFETY = 8.0
 
 
 class Reduced(Symmetric):
@@ -207,7 +209,7 @@ class InCoordinates(Reduced):
 # so that the engine's products read W and V without a copy and pack the smaller factor; `rows`
 # creates such a matrix. `M` is a `Scratch`: ``M(out, A, B, add)`` computes ``out = [out +] A B``.
 
-ROWS_PER_ROTATION = 512  # rows of V that are rotated at a time, to limit scratch memory
+ROWS_PER_ROTATION = 512  # number of rows of V rotated at a time, which limits the workspace
 
 
 class Scratch:
@@ -268,9 +270,9 @@ class Reflectors:
         self.r, dtype = min(N, k), A.dtype
         Y = np.tril(packed[:, : self.r], -1)
         Y[np.arange(self.r), np.arange(self.r)] = 1.0
-        idle = tau == 0  # columns that need no reflection
+        idle = tau == 0  # LAPACK stores tau = 0 if a column needs no reflection
         Y[:, idle] = 0.0
-        inverse = np.triu(Y.T @ Y, 1)  # the inverse of T
+        inverse = np.triu(Y.T @ Y, 1)  # inverse of the factor T of the block reflector
         inverse[np.arange(self.r), np.arange(self.r)] = np.where(idle, 1.0, 1 / (tau + idle))
         self.Y = np.ascontiguousarray(Y, dtype=dtype)
         YT = solve_triangular(inverse, Y.T, trans="T", check_finite=False).T
@@ -333,7 +335,7 @@ class Whole(Layer):
     row-major.
     """
 
-    rest = 0  # dimension of the space of V that no product reaches
+    rest = 0  # dimension of the space of V outside the range of all products
 
     def __init__(self, a: Any, delta: Array, bias: bool) -> None:
         super().__init__((delta.shape[1], a.shape[1]), delta.shape[1] * a.shape[1], bias)
@@ -473,7 +475,8 @@ class LossCurve:
         divisor = divisor_of(ob) if divisor is None else divisor
         self.loss, self.dtype = ob.loss, ob.dtype
         if ob.sample_weight is not None and LOSSES[ob.loss].given is None:
-            idle = ob.sample_weight == 0  # where 0 times a loss that overflows would be NaN
+            # rows of weight 0, for which 0 times an overflowing loss would be NaN
+            idle = ob.sample_weight == 0
             z, y = (
                 np.where(idle[:, None], 0, z),
                 np.where(idle if y.ndim == 1 else idle[:, None], 0, y),
@@ -508,7 +511,8 @@ class LossCurve:
         first = np.arange(m) == self.top[:, None]
         e = np.where(first, 0.0, np.exp(z - z.max(axis=1, keepdims=True)))
         S = e.sum(axis=1, keepdims=True)
-        self.p, T = np.asfortranarray(e / (1 + S)), y.sum(axis=1, keepdims=True)  # 0 at the largest
+        # The largest entry of each row of `p` is stored in `p_top` and is 0 here.
+        self.p, T = np.asfortranarray(e / (1 + S)), y.sum(axis=1, keepdims=True)
         self.p_top, self.h = 1 / (1 + S), self.f * T
         rest = y * (z.max(axis=1, keepdims=True) - z)
         self.value = float((self.f * (rest.sum(axis=1, keepdims=True) + T * np.log1p(S))).sum())
@@ -527,7 +531,8 @@ class LossCurve:
         p[each, self.top] = self.p_top[:, 0]
         found = -p[:, :, None] * p[:, None]
         found[:, np.arange(d), np.arange(d)] += p
-        found[each, self.top, self.top] = p[each, self.top] * others  # 1 - p without cancellation
+        # This form of p (1 - p) avoids cancellation if p is close to 1.
+        found[each, self.top, self.top] = p[each, self.top] * others
         return np.asarray(self.h[:, :, None] * found)
 
     def curve(self, rz: Array, kind: str = "hessian") -> Array:
@@ -576,7 +581,7 @@ class RowState:
         def bend(l: int, z: Any, below: Any) -> Any:
             a, p, q, _ = ACTIVATIONS[model.activation[l]].derivatives(np.asarray(z, np.float64))
             self.p.append(self._held(p))
-            self.eq.append(q)  # until e is known
+            self.eq.append(q)  # stores phi'', which is multiplied by e in the backward pass
             above = np.asarray(a, dtype=self.dtype)
             return self._held(above + below if self.skips[l] else above)
 
@@ -632,7 +637,7 @@ class InLayers:
 
     whole: Any
     layers: list[Any]
-    cuts: list[slice]  # each layer's part of the coordinates
+    cuts: list[slice]  # part of the coordinates that belongs to each layer
 
     def _set_layers(self, layers: list[Any]) -> int:
         """Set the layers, and return the number of coordinates."""
@@ -705,7 +710,8 @@ class RowPasses(InLayers):
                 below += re
             re, p, eq = below, s.p[l - 1], s.eq[l - 1]
             rdelta = re if p is None else np.multiply(re, p, out=M.empty(*re.shape))
-            if along is not None and eq is not None:  # p is not None then, so rdelta is not re
+            # `rdelta` is a new array here, since p is not None
+            if along is not None and eq is not None:
                 rz = along[2][l - 1]
                 rdelta += np.multiply(eq, rz, out=rz)
 
@@ -716,10 +722,13 @@ class RowPasses(InLayers):
         self._backward(out, rdelta, (x, ras, rzs) if kind == "hessian" else None, active)
 
 
-# Constants of the cost model, in flops at the speed of the engine's matrix products:
-FLOPS_PER_ENTRY = 100.0  # of a Krylov method's vector operations, for each entry and product
-UNPACKED_COST_RATIO = 1.25  # cost of products of unpacked matrices over the engine's passes
-LAYER_OVERHEAD_FLOPS = 4e6  # flops in the time that the calls of a layer take in Python
+# constants of the cost model, in flops at the speed of the engine's matrix products
+# flops of a Krylov method's vector operations, for each entry of a vector and each product
+FLOPS_PER_ENTRY = 100.0
+# cost of products of unpacked matrices, relative to the engine's passes
+UNPACKED_COST_RATIO = 1.25
+# flops in the time that Python takes to call the operations of one layer
+LAYER_OVERHEAD_FLOPS = 4e6
 
 
 def rotates(m: int, k: int, N: int, pairs: bool) -> bool:
@@ -754,7 +763,8 @@ def prices(shapes: tuple[tuple[int, int], ...], N: int, kind: str) -> tuple[floa
     there = here = 0.0
     for l, (m, k) in enumerate(shapes):
         pairs = kind == "hessian" and l > 0
-        both = 4.0 * N * m * k if l else 0.0  # products with W, in either space
+        # flops of the products with W, which are needed in either space
+        both = 4.0 * N * m * k if l else 0.0
         there += both + layer_cost(m, k, N, pairs, False)
         rotated = rotates(m, k, N, pairs)
         both += layer_cost(m, k, N, pairs, rotated)

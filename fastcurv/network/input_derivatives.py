@@ -10,7 +10,8 @@ from .. import _engine
 from ..common.checks import check_array
 from ..structure.tables import ACTIVATIONS
 
-ROWS_PER_BLOCK = 256  # number of rows at a time where an activation is a Python function
+# number of rows evaluated at a time if an activation is a Python function
+ROWS_PER_BLOCK = 256
 
 
 class InputDerivatives(NamedTuple):
@@ -41,7 +42,8 @@ def input_derivatives(
     rest = (model.bias, model.dtype)
     if type(weights) is type(X) is np.ndarray and weights.ndim == 1 and X.ndim == 2:
         weights = np.ascontiguousarray(np.broadcast_to(weights, (len(X), len(weights))))
-    if built_in:  # arrays that can be used as they are need no other check
+    # The engine returns None if it cannot use the arrays as they are.
+    if built_in:
         found = _engine.input_derivatives(sizes, phis, skips, *rest, theta, X, order, weights)
         if found is not None:
             return InputDerivatives(*found)
@@ -58,7 +60,7 @@ def input_derivatives(
         weights = np.require(weights, None, ["C", "A"])
     if built_in:
         found = _engine.input_derivatives(sizes, phis, skips, *rest, theta, X, order, weights)
-        assert found is not None  # the arguments were made what it takes
+        assert found is not None  # the arguments now have the form that the engine needs
         return InputDerivatives(*found)
     blocks = [
         _by_numpy(
@@ -108,6 +110,7 @@ def _derivatives(phi: Any, z: np.ndarray) -> Any:
     """Return phi, phi' and phi'' of a layer, for an activation by name or a user-defined one."""
     if isinstance(phi, str):
         h, p, q, _ = ACTIVATIONS[phi].derivatives(z)
-        parts = h, 1 if p is None else p, 0 if q is None else q  # None: the same everywhere
+        # None stands for a derivative that is constant
+        parts = h, 1 if p is None else p, 0 if q is None else q
         return [np.broadcast_to(np.asarray(part, z.dtype), z.shape) for part in parts]
     return phi.rounded(z)

@@ -26,10 +26,12 @@ from ..structure.tables import LOSSES
 from .gram import RowState
 from .spaces import loss_roots
 
-DAMPING_FRACTION = 0.2  # share of a factor's mean diagonal that is added to its diagonal
-# size beyond which, or beyond half the rows, a factor is replaced by its diagonal
+# fraction of a factor's mean diagonal entry that is added to its diagonal
+DAMPING_FRACTION = 0.2
+# A factor is replaced by its diagonal if it is larger than this, or than half the number of rows.
 MAX_FACTOR_SIZE = 512
-# rows for the factors: at least, and for each unit of the widest
+# number of rows from which factors are computed: minimum, and rows for each unit of the widest
+# layer
 MIN_FACTOR_ROWS, ROWS_PER_UNIT = 256, 10
 SIGNS_SEED = 5  # seed of the random signs
 
@@ -43,8 +45,8 @@ class LayerCoordinates:
         With rows in memory and no batch normalisation.
     """
 
-    factors: list[tuple[Any, Any]]  # ((L, L^-1), (K, K^-1)) of each layer
-    scale: float  # of P, beside that of the factors
+    factors: list[tuple[Any, Any]]  # pairs ((L, L^-1), (K, K^-1)) for each layer
+    scale: float  # scalar factor of P
 
     def __init__(self, ob: Any) -> None:
         self.model, self.l2 = ob.model, float(ob.l2)
@@ -140,7 +142,7 @@ class LayerCoordinates:
         dtype = self.model.dtype
         return root.astype(dtype), inverse.astype(dtype)
 
-    # the four maps, of points and of gradients, from x and back; of vectors (n,) or in rows
+    # --- maps between coordinates x and theta, of points and of gradients, for (n,) or (k, n)
 
     def to_theta(self, x: Array) -> Array:
         """Return P x."""

@@ -174,7 +174,7 @@ class Symmetric(Operator):
         """
         return Shifted(self, mu)
 
-    def factor(self) -> Any:  # CholeskyFactor
+    def factor(self) -> Any:  # returns CholeskyFactor
         """Return the Cholesky factor of the matrix: ``solve(B)``, ``logdet``, ``inverse_diagonal``
         and ``lower``, all in float64. Costs the matrix, ``n^2`` numbers and ``n^3 / 3`` flops.
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from .input_derivatives import InputDerivatives
 
 INIT_SCHEMES = ("auto", "he", "xavier", "lecun")
-PREDICT_STATE_BYTES = 1 << 26  # size of the state in predict
+PREDICT_STATE_BYTES = 1 << 26  # size of the state in `predict`
 
 
 class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
@@ -116,7 +116,7 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         dtype: DTypeLike = "float64",
         batch_norm: bool = False,
     ) -> None:
-        own = self.__dict__  # assigning attributes takes longer
+        own = self.__dict__  # `__dict__` is faster than assigning attributes
         own["sizes"] = sizes = check_sizes(sizes)
         own["activation"] = check_activation(activation, len(sizes) - 2)
         own["bias"], own["residual"] = check_bool(bias, "bias"), check_bool(residual, "residual")
@@ -314,7 +314,8 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
             self.skips,
             self.bias,
             rows,
-            next(iter(LOSSES)),  # outputs are asked for, no loss
+            # Any loss will do, since only outputs are computed.
+            next(iter(LOSSES)),
             1.0,
             0.0,
             _engine.default_threads(),
@@ -573,4 +574,4 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         return rows
 
 
-Model = tuple[MLP, np.ndarray]  # the network and its theta
+Model = tuple[MLP, np.ndarray]  # (network, theta)

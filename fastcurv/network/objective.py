@@ -44,16 +44,19 @@ if TYPE_CHECKING:
     from ..structure.user_functions import Loss
 
 DEFAULT_MEMORY_BYTES = 1 << 28  # default memory for blocks of rows
-MIN_BLOCK_ROWS = 16  # number of rows of a block
-# numbers for each row and unit in the state and in the scratch of a product
+MIN_BLOCK_ROWS = 16  # minimum number of rows of a block
+# number of entries for each row and unit in the state and the workspace of a product
 STATE_ENTRIES_PER_UNIT = 16
 OBJECTIVE_NAME = "fastcurv.Objective"
-# attributes that may be assigned: counters, and what an instance may replace, see `certificates`
+# attributes that may be assigned: counters, and methods that an instance may replace, see
+# `certificates`
 ASSIGNABLE_ATTRIBUTES = {*LOSS_METHODS, "rounding_bound", "n_passes", "n_rows_read"} - {"jacobian"}
-# rows, and a hundred, times parameters: a pass takes less than some milliseconds
+# A pass is quick, a few milliseconds, if the number of parameters times (rows + 100) is below this.
 QUICK_PASS_WORK = 1 << 22
-NO_COPY_MIN_BYTES = 1 << 20  # size of a gradient from which it is returned without a copy
-# objectives and plans to clean up after a fork: another thread may have been building them
+# size of a gradient from which it is returned without a copy
+NO_COPY_MIN_BYTES = 1 << 20
+# objectives and plans that are repaired after a fork, since another thread may have been building
+# them
 _living: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
@@ -200,27 +203,30 @@ class Objective(
     l2_biases: bool
     n_threads: int | None
     memory: int | None
-    n_shards: int  # of an objective by blocks, as are the next two
+    # `n_shards`, `n_passes` and `block_rows` belong to objectives by blocks only.
+    n_shards: int
     n_passes: int
     block_rows: int
-    _by_blocks: bool = False  # whether facts are sums over blocks; else the engine has all rows
-    _sparse: bool = False  # whether X is sparse
-    _order: Any = None  # index in the caller's order of each row of the blocks; None: the same
-    _whole: Any  # the Shard of a sparse X
+    # True if values are sums over blocks; otherwise the engine holds all rows
+    _by_blocks: bool = False
+    _sparse: bool = False  # True if X is sparse
+    # index in the caller's order of each row of the blocks, or None if the orders are equal
+    _order: Any = None
+    _whole: Any  # `Shard` of all rows of a sparse X
     _rows: Any
-    _X: Any  # rows, targets and weights as the engine has them
-    _untamed: Any = None  # X before `without_idle_overflow`, where that made a copy
+    _X: Any  # rows, targets and weights in the form that the engine uses
+    _untamed: Any = None  # X before `without_idle_overflow`, if that made a copy
     _y: Any
     _weight: Any
     _n_samples: int
     _plan: Any
     _spare: list[Any]
     _made: dict[int, Objective]
-    _known: dict[str, Any]  # {name: (arguments, result)} of the last certificate of each kind
-    why_unproved: str  # why nothing about the loss can be proved; "" where it can be
+    _known: dict[str, Any]  # {name: (arguments, result)} for the last certificate of each kind
+    why_unproved: str  # reason why nothing about the loss can be proved, or ""
     _lock: Any
     _theta: np.ndarray
-    # neither copied nor saved
+    # attributes that are neither copied nor saved
     _transient: tuple[str, ...] = (
         "_rows",
         "_plan",
@@ -246,7 +252,7 @@ class Objective(
         *,
         l2_biases: bool = True,
     ) -> None:
-        own = self.__dict__  # assigning attributes takes longer
+        own = self.__dict__  # `__dict__` is faster than assigning attributes
         own["_by_blocks"] = own["_sparse"] = is_sparse(X)
         self._settings(model, loss, l2, l2_biases, n_threads, memory)
         if y is None:
@@ -418,7 +424,7 @@ class Objective(
         return self.model.dtype
 
     @property
-    def certificates(self) -> Any:  # Certificates, or None
+    def certificates(self) -> Any:  # returns Certificates or None
         """Proved statements about the loss near theta: bounds on its third derivative, gradients in
         extended precision, symmetries, kinks and more, on which verdicts rest; see
         `fastcurv.certify.certificates.Certificates`. None where a subclass or an attribute of this
@@ -437,7 +443,7 @@ class Objective(
 
     # --- plans: creating, binding, lending and taking back
 
-    def _new_plan(self) -> Any:  # the engine's, or an object with its interface
+    def _new_plan(self) -> Any:  # returns a plan of the engine, or an object with the same methods
         if self._by_blocks:
             return load_module("network.sums").SumPlan(self)
         m, threads = self.model, self.n_threads or _engine.default_threads()
@@ -588,7 +594,7 @@ class Objective(
         with self._lock:
             plan = self._bound(theta, True)
             gradient = plan.gradient
-            assert gradient is not None  # it was asked for
+            assert gradient is not None  # the caller requested the gradient
             if gradient.nbytes < NO_COPY_MIN_BYTES:
                 return plan.value, gradient.copy()
             plan.forget_gradient()
@@ -746,9 +752,10 @@ class Objective(
         made = self.__dict__.pop("_made", {})  # {number of rows: batch whose plan is reused}
         for rows in random_batches(self.n_samples, size, rng):
             batch, last = self._on(rows), made.pop(len(rows), None)
-            if last is not None and last._plan is None:  # an operator has had it
+            # An operator has taken the plan of the last batch.
+            if last is not None and last._plan is None:
                 last._plan, last._theta = last._spare_plan(), np.empty(self.n_params, self.dtype)
-            # its buffers may be reused unless an operator still holds the engine's rows
+            # The buffers of the last batch are reused unless an operator still holds its rows.
             if last is not None and last._plan is not None and getrefcount(last._rows) <= 3:
                 batch._take_over(last)
             else:
@@ -852,8 +859,8 @@ def _min_loss_curvature(ob: Any, loss: LossFunction, theta: np.ndarray) -> list[
     if second.ndim == 2:
         return [float(second.min())]
     values, eps = np.linalg.eigvalsh(second), np.finfo(float).eps
-    # a row that fits has a second derivative that is small by cancellation: its rounding is that of
-    # numbers of the size that it has elsewhere
+    # A row that fits has small second derivatives by cancellation. Their rounding error is relative
+    # to the size that second derivatives have elsewhere.
     usual = np.abs(loss(np.random.default_rng(0).standard_normal(z.shape), ob.y)[2]).max()
     rounding = 1e-12 * np.abs(values).max(axis=1) + 64 * eps * usual
     return [float((values[:, 0] + rounding).min())]

@@ -31,12 +31,13 @@ from .linear_operator import OfWhole, Operator, Symmetric, Transposed, if_bounde
 CURVATURE_NAMES = {"hessian": "Hessian", "ggn": "GGN", "fisher": "empirical Fisher"}
 DENSE_BLOCK_COLUMNS = 64  # number of columns of the identity that to_dense multiplies at a time
 SECONDS_PER_FLOP = 5e-11  # time of one floating-point operation in estimates
-# seconds that a product and a matrix by the engine take at least
+# minimum seconds of a product and of a matrix by the engine
 MIN_PRODUCT_SECONDS, MIN_MATRIX_SECONDS = 1.3e-6, 1e-5
-THREADING_MIN_SECONDS = 1e-4  # time from which on products are worth more than one thread
-# size of all rows in addition to the plan, for a matrix summed over them
+THREADING_MIN_SECONDS = 1e-4  # estimated time of products from which more than one thread pays
+# maximum size of all rows that are copied for a matrix summed over rows, in addition to the plan
 MAX_ROWS_KEPT_BYTES = 1 << 28
-MAX_EMBEDDED_BYTES = 64 << 20  # size of the vectors of a Block embedded at full length at a time
+# size of the vectors of a Block that are embedded in the full space at a time
+MAX_EMBEDDED_BYTES = 64 << 20
 
 
 def bind_copy(plan: Any, objective: Any, theta: Any, own: Array, **how: Any) -> None:
@@ -60,7 +61,7 @@ class Quadratic(Symmetric):
     form costs half a product.
     """
 
-    objective: Any  # an Objective; not imported, to avoid a cycle
+    objective: Any  # an Objective; the class is not imported, which would be a cycle
     kind: str
 
     @property
@@ -77,7 +78,7 @@ class Quadratic(Symmetric):
         k)``. Costs half of ``H @ v``.
         """
         ready = type(v) is np.ndarray and v.dtype is self.dtype and v.flags.carray
-        if ready and v.shape == self.shape[:1]:  # already in the engine's form: no checks needed
+        if ready and v.shape == self.shape[:1]:  # an array in the engine's form needs no checks
             return float(self._forms(v[None])[0])
         v = as_numpy(v, "v")
         if v.ndim == 2:
@@ -292,12 +293,12 @@ class Curvature(Quadratic):
         return np.asarray(self._bounds.columns(self.kind, self._plan.norms))
 
     @to_nearest
-    def assembled(self) -> Any:  # Layered, or None
+    def assembled(self) -> Any:  # returns EnclosedHessian or None
         """Return the matrix of a float64 Hessian or GGN with bounds on its error, assembled layer
         by layer at a fraction of the cost of n products, or None if that is not possible. See
         `fastcurv.certify.dense_hessian`.
         """
-        bounded = not self.objective.why_unproved  # else the matrix would have no error bounds
+        bounded = not self.objective.why_unproved  # True if the matrix has error bounds
         if not bounded or self.dtype != np.float64 or self.objective._by_blocks:
             return None
         return load_proofs("dense_hessian").enclosed_hessian(self.objective, self.theta, self.kind)
@@ -370,7 +371,8 @@ class Curvature(Quadratic):
             else np.array(check_indices(indices, self.shape[0])),
         )
 
-    def reduced(self, space: str | None = None) -> Any:  # InCoordinates, OutputSpace, or None
+    # returns InCoordinates, OutputSpace or None
+    def reduced(self, space: str | None = None) -> Any:
         """Return a smaller operator with the same eigenvalues except for copies of one number, if
         Krylov methods are faster with it; else None.
 
@@ -390,13 +392,13 @@ class Curvature(Quadratic):
         found: list[Any] = load_module("network.spaces").smaller_forms(self, products)
         return found
 
-    def written(self) -> Any:  # OutputSpace, or None
+    def written(self) -> Any:  # returns OutputSpace or None
         """Return the Gram matrix of a GGN or Fisher (see `fastcurv.network.spaces`) if it is
         smaller; else None.
         """
         return load_module("network.spaces").written(self)
 
-    def reach(self, most: int) -> Any:  # RangeBounds, or None
+    def reach(self, most: int) -> Any:  # returns RangeBounds or None
         """Return the space that contains the range of a float64 Hessian, with a proved bound on
         what lies outside, if it has at most `most` dimensions; else None. See
         `fastcurv.network.gram_bounds`.
@@ -496,10 +498,10 @@ class BlockCurvature(OfWhole, Quadratic):
         full = self._embed(x[None])[0]
         if self.dtype != np.float32:
             return float(self.whole.rounding_bound(full))
-        computed = np.empty_like(full)  # the block's passes round in their own order
+        computed = np.empty_like(full)  # the passes of the block round in a different order
         self.whole._multiply(full, computed)
         computed[self.indices] = self._rows(x[None])[0]
-        self.whole.n_products -= 1  # like the whole operator's bound, this counts no product
+        self.whole.n_products -= 1  # a bound does not count as a product
         return float(self.whole._bounds.product(full, self.kind, computed))
 
     @if_bounded

@@ -62,10 +62,11 @@ def reweighted(ob: Any, sample_weight: Any) -> Any:
         )
     weight = check_weight(sample_weight, ob.n_samples, ob.dtype)
     other = ob._unstarted()
-    # a copy: a loop over rows may change its own array between calls
+    # The copy is needed because the caller may change the array in a loop.
     vars(other)["_weight"] = None if weight is None else weight.copy()
     other._tame()
-    if other._untamed is not ob._untamed:  # other rows of X are 0
+    # X changes too, since rows of weight 0 are set to 0.
+    if other._untamed is not ob._untamed:
         other._start()
     elif ob._sparse:
         other._start_sparse(ob._whole._X)

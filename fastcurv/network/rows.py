@@ -30,7 +30,7 @@ from .arguments import ROW_ARGUMENT_NAMES, Block, own, own_csr
 # Blocks of rows: slicing, joining, selecting, and comparing with an earlier pass.
 
 Result = TypeVar("Result")
-N_FINGERPRINT_ROWS = 16  # number of rows of a block that its fingerprint is taken from
+N_FINGERPRINT_ROWS = 16  # number of rows of a block from which its fingerprint is computed
 _starting = Lock()
 
 
@@ -79,7 +79,8 @@ def locate_error(error: Exception, where: str) -> Exception:
     text = f"in {where}: {error}"
     try:
         return type(error)(text)
-    except Exception:  # its class requires more arguments
+    except Exception:
+        # The class of the error requires more arguments.
         kinds = (ValueError, TypeError, OSError)
         return next(kind for kind in kinds if isinstance(error, kind))(text)
 
@@ -95,7 +96,7 @@ def fingerprint(parts: Sequence[Any]) -> int:
     rows = np.unique(np.linspace(0, n - 1, min(n, N_FINGERPRINT_ROWS)).astype(int))
     for part in parts:
         if part is not None:
-            some = getattr(part, "X", part)[rows]  # of SparseRows
+            some = getattr(part, "X", part)[rows]  # attribute of SparseRows
             some = (some.data, some.indices, some.indptr) if is_sparse(some) else (some,)
             for numbers in some:
                 mark = crc32(np.ascontiguousarray(numbers), mark)
@@ -149,7 +150,8 @@ def _mapped(path: Any, name: str) -> np.ndarray:
     path = text_of(path, name)
     with readable(path, ".npy"):
         array = np.load(path, mmap_mode="r")
-        if not isinstance(array, np.ndarray):  # an archive by another name
+        # The file is an archive under another name.
+        if not isinstance(array, np.ndarray):
             raise ValueError("it is an archive of arrays")
     return array
 
@@ -348,7 +350,7 @@ class Arrays(RowSource):
         return self._gather(rows if self.rows is None else self.rows[rows])
 
     def _gather(self, rows: np.ndarray) -> Block:
-        order = np.argsort(rows, kind="stable")  # datasets require increasing indices
+        order = np.argsort(rows, kind="stable")  # h5py datasets require increasing indices
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
         parts = (_read(a, name, rows[order]) for name, a in zip(ROW_ARGUMENT_NAMES, self.parts))
@@ -414,12 +416,15 @@ class Parquet(RowSource):
         if not isinstance(self.file, Path):
             return self.file
         with readable(self.file, ".parquet"):
-            return parquet.ParquetFile(self.file, pre_buffer=False)  # it would keep all data
+            # pre_buffer=True would keep all data in memory
+            return parquet.ParquetFile(self.file, pre_buffer=False)
 
     def blocks(self, size: int) -> Iterator[Block]:
         """Yield blocks of `size` rows."""
         file = self.open()
-        parts = (  # by row groups: a file that the caller opened may buffer all that a call reads
+        # Reading by row groups limits the memory, since a file that the caller opened may buffer
+        # everything that one call reads.
+        parts = (
             part
             for group in range(file.num_row_groups)
             for part in file.iter_batches(size, row_groups=[group], columns=self.wanted)

@@ -18,7 +18,8 @@ from .mlp import MLP, Model
 
 FORMAT_NAME = "fastcurv.MLP 1"
 HEADER_KEYS = {"format", "sizes", "activation", "bias", "residual", "dtype", "batch_norm"}
-FOREIGN_WRITERS = {  # suffixes of other programs' files: what writes them
+# Key: the suffix of another program's files. Value: how to write such a file.
+FOREIGN_WRITERS = {
     **dict.fromkeys(
         (".pt", ".pth"), " Or use torch.save(fc.to_torch(model, theta).state_dict(), path)."
     ),
@@ -30,13 +31,15 @@ FOREIGN_WRITERS = {  # suffixes of other programs' files: what writes them
     **dict.fromkeys((".pb", ".tflite", ".gguf", ".mlmodel", ".ckpt", ".msgpack", ".hdf5"), ""),
     **dict.fromkeys((".xlsx", ".sav", ".dta", ".yaml", ".yml", ".toml", ".gz", ".zip"), ""),
 }
-FOREIGN_READERS = {  # suffixes of other programs' files: what reads them
+# Key: the suffix of another program's files. Value: how to read such a file.
+FOREIGN_READERS = {
     ".onnx": "fc.from_onnx(path)",
     **dict.fromkeys((".h5", ".keras"), "fc.from_keras(keras.saving.load_model(path))"),
     **dict.fromkeys((".pkl", ".joblib"), "fc.from_sklearn of the estimator in it"),
 }
 LAYER_PARTS = ("weight", "bias", "gamma", "beta")
-# in the header of what 'fastcurv train' wrote; its records are arrays "history.loss" ...
+# key in the header of a file that 'fastcurv train' wrote; its records are the arrays
+# "history.loss", ...
 RUN_KEY = "run"
 
 
@@ -181,7 +184,8 @@ def _refuse_archive(path: str) -> None:
         head, suffix = raw.read(4), Path(path).suffix.lower()
         path = shown(path, 300)
         archive = head == b"PK\x03\x04"
-        if suffix in (".pt", ".pth") and (archive or head[:1] == b"\x80"):  # or a pickle
+        # the first bytes are those of a zip archive or a pickle
+        if suffix in (".pt", ".pth") and (archive or head[:1] == b"\x80"):
             raise ValueError(
                 f"{path} must be a .safetensors file, got a file of torch. For a state dict use "
                 "fc.from_torch(torch.load(path), activation=...)."

@@ -36,14 +36,14 @@ class Shard(Objective):
     own_outputs: slice
     _plans: list[Any]
     bounds: Any
-    layout: Any = None  # the order of summation, where it is not the engine's
+    layout: Any = None  # order of summation, if it is not the engine's
     _transient = (*Objective._transient, "_plans", "bounds")
 
     def __init__(
         self, frame: ShardSettings, X: Any, y: Any, sample_weight: Any, first: int = 0
     ) -> None:
         how = {"l2": 0.0, "l2_biases": True, "memory": None, "n_threads": frame.n_threads}
-        # seen: True if X was found finite while it was copied
+        # `seen` is True if X was found finite while it was copied.
         own = {"frame": frame, "first": first, "seen": False}
         vars(self).update(how, model=frame.model, loss=frame.loss, **own)
         self.why_unproved = unbounded_reason(frame.loss, frame.model.activation)
@@ -51,8 +51,9 @@ class Shard(Objective):
         self._start()
         n, d = frame.n_samples, self.model.sizes[-1]
         self.divisor = n * terms_of_a_row(self)
-        outputs = slice(first * d, (first + self.n_samples) * d)  # among all rows'
-        # the engine's Fisher is by the shard's own rows
+        # position among the outputs of all rows
+        outputs = slice(first * d, (first + self.n_samples) * d)
+        # The engine scales its Fisher by the rows of this shard.
         vars(self).update(fisher_scale=n / self.n_samples, own_outputs=outputs)
 
     def _start(self) -> None:
@@ -62,7 +63,8 @@ class Shard(Objective):
             self._begin()
         else:
             super()._start()
-        vars(self).update(_plans=[], bounds=None)  # rounding bounds at the theta last used
+        # `bounds` holds the rounding bounds at the last theta
+        vars(self).update(_plans=[], bounds=None)
 
     def _after_fork(self) -> None:
         """Drop unfinished plans in a child of `os.fork`: the thread that was building them does not

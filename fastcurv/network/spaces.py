@@ -62,16 +62,17 @@ from .gram import InCoordinates, LossCurve, Reduced, Reflectors, RowState, Sampl
 from .mlp import MLP
 from .operators import MIN_PRODUCT_SECONDS, SECONDS_PER_FLOP
 
-MAX_KERNEL_ROWS = 8192  # number of rows of K: 512 MiB in float64
+MAX_KERNEL_ROWS = 8192  # maximum number of rows of K, which takes 512 MiB in float64
 D_ROWS_PER_PRODUCT = 512  # number of rows of D multiplied at a time
-ZERO_EPS = {4: 16.0, 8: 256.0}  # eigenvalues of K below this times eps ||K|| are 0, by itemsize ...
-# ... or below the root of q over this times eps ||K||, if that is more
+# Eigenvalues of K (q, q) count as 0 below max(ZERO_EPS, sqrt(q) / ZERO_EPS_MIN_ROOT_RATIO) times
+# eps ||K||. The keys of ZERO_EPS are sizes of a number in bytes.
+ZERO_EPS = {4: 16.0, 8: 256.0}
 ZERO_EPS_MIN_ROOT_RATIO = 16.0
-# residual over eigenvalue above which a vector of K is a mixture of eigenvectors
+# ratio of residual to eigenvalue above which a vector of K is a mixture of eigenvectors
 MAX_RELATIVE_RESIDUAL = 0.03
-# share of ||K|| below which vectors of eigenvalues are orthogonalised
+# fraction of ||K|| below which the vectors of eigenvalues are orthogonalised
 SMALL_EIGENVALUE_RATIO = 0.01
-# The cost model, in flops at the speed of the engine's matrix products:
+# constants of the cost model, in flops at the speed of the engine's matrix products
 FLOPS_PER_ENTRY_READ = 30.0  # flops in the time that reading an entry of K from memory takes
 
 
@@ -120,8 +121,8 @@ def loss_roots(loss: LossCurve, kind: str) -> Floats:
         return np.ascontiguousarray(np.eye(d)[:, None, :] * roots)
     at = np.arange(N)
     s = np.sqrt(loss.p)
-    s_top = np.sqrt(loss.p_top)  # (N, 1)
-    others = np.arange(d - 1) + (np.arange(d - 1) >= loss.top[:, None])  # (N, d - 1)
+    s_top = np.sqrt(loss.p_top)  # shape (N, 1)
+    others = np.arange(d - 1) + (np.arange(d - 1) >= loss.top[:, None])  # shape (N, d - 1)
     S = -(loss.p / (1 + s_top))[None] * s[at[:, None], others].T[:, :, None]
     for j in range(d - 1):
         S[j, at, others[:, j]] += s[at, others[:, j]]
@@ -143,9 +144,9 @@ class _GramCache:
 
     def solve(self, y: Floats, shift: float) -> Floats:
         """Solve ``(K + shift) x = y``."""
-        if not shift > 0:  # K is 0
+        if not shift > 0:  # a shift of 0 means that K = 0
             return 0 * y
-        roots = self.roots  # another thread may replace them
+        roots = self.roots  # a local reference, since another thread may replace the attribute
         if shift not in roots:
             K = self.K.astype(np.float64)
             K[np.diag_indices(len(K))] += shift
@@ -225,7 +226,7 @@ class OutputSpace(Reduced):
     """
 
     space = "outputs"
-    lowest = True  # no eigenvalue is below `rest`
+    lowest = True  # True because no eigenvalue is below `rest`
 
     def __init__(self, whole: Any, dtype: Any = None) -> None:
         why = output_refusal(whole)
@@ -274,7 +275,8 @@ class OutputSpace(Reduced):
         at = self.whole.objective, self.whole.theta, self.whole.kind
         found: Enclosed = load_proofs("dense_hessian").gram_enclosure(*at)
         found.products[np.diag_indices(len(found.products))] += self.rest
-        rounded = np.finfo(float).eps * np.abs(np.diagonal(found.products))  # K may be << rest
+        # K may be much smaller than `rest`, so that adding it rounds.
+        rounded = np.finfo(float).eps * np.abs(np.diagonal(found.products))
         return found._replace(bounds=found.bounds + rounded)
 
     @to_nearest
@@ -290,7 +292,7 @@ class OutputSpace(Reduced):
     def _rows(self, X: Array) -> Array:
         return _engine.project_rows(self._K, X) + self.rest * X.astype(np.float64)
 
-    # --- eigenvectors, there and back
+    # --- eigenvectors, mapped between the two spaces
 
     def _up(self, x: Array) -> Array:
         """Return ``A x`` (n,)."""
@@ -344,21 +346,24 @@ class OutputSpace(Reduced):
             return LiftedPairs(np.zeros(0, bool), found.residuals, self._nothing(), False)
         Y = _engine.project_rows(self._K, np.ascontiguousarray(X, self._K.dtype)).astype(float)
         lam = np.einsum("ki,ki->k", Y, X) / np.einsum("ki,ki->k", X, X, dtype=float)
-        kept = lam > self._nothing()  # not of `found.values`: a large `rest` hides small lam
+        # The eigenvalues of K are compared here, since a large `rest` would hide small ones.
+        kept = lam > self._nothing()
         residuals = np.linalg.norm(Y - lam[:, None] * X, axis=1)
         if not kept.any():
             return LiftedPairs(kept, residuals, 2 * self._nothing(), False)
         mixed = kept & (residuals > MAX_RELATIVE_RESIDUAL * lam)
         lam = np.where(kept, lam, self.norm)
         eps = float(np.finfo(self.whole.dtype).eps)
-        norm = min(self.norm, 1.1 * found.scale)  # >= ||K||, slightly underestimated by scale
+        # at least ||K||, which `scale` may underestimate slightly
+        norm = min(self.norm, 1.1 * found.scale)
         together = bool(lam.min() < SMALL_EIGENVALUE_RATIO * norm)
         signs = rng.choice([-1.0, 1.0], size=len(X)) * kept / np.sqrt(norm)
         gap = self.whole.product(self._up(signs @ X)).astype(np.float64)
         gap -= self._up((signs * (lam + self.rest)) @ X)
-        seen = float(np.linalg.norm(gap))  # the residuals, each divided by its amplification
+        # norm of the sum of the residuals, each divided by its amplification
+        seen = float(np.linalg.norm(gap))
         grown = (1 + together) * np.sqrt(norm / lam) * (residuals + 4 * eps * norm + seen)
-        grown = np.where(mixed, self.norm, grown)  # which holds for any vector in the space
+        grown = np.where(mixed, self.norm, grown)  # this bound holds for any vector in the space
         grown += np.abs(found.values - self.rest - lam) + 16 * eps * abs(self.rest)
         return LiftedPairs(kept, grown, 2 * self._nothing(), together)
 
@@ -391,17 +396,18 @@ class OutputSpace(Reduced):
         return out
 
 
-# number of projections out of the range of A; each leaves 1/17 of the component along the least
-# vector
+# number of projections onto the complement of the range of A; each reduces the component along the
+# smallest singular vector to 1/17
 N_PROJECTIONS = 8
-# number of projections with a larger shift: if K is nearly singular, rounding in the others is
-# large
+# number of projections with a larger shift, since rounding in the others is large if K is nearly
+# singular
 N_LAST_PROJECTIONS = 2
 
 
 def _unit(v: Array) -> Array:
     top = float(np.abs(v).max(initial=0.0))
-    if not np.sqrt(np.finfo(v.dtype).tiny) * 1e6 < top < 1e15:  # squares would under- or overflow
+    # Scaling by the largest entry keeps the squares in range.
+    if not np.sqrt(np.finfo(v.dtype).tiny) * 1e6 < top < 1e15:
         v = v / v.dtype.type(top) if 0 < top < np.inf else v
     size = float(np.linalg.norm(v))
     return v / v.dtype.type(size) if size > 0 else v
@@ -432,13 +438,13 @@ def _unit(v: Array) -> Array:
 # exact fit consists of squared rounding errors, products use the state of the original rows, and
 # only the first layer's part of a vector is rotated (`same_state`).
 
-# fraction of the parameters saved from which the rotation is used by default ...
+# fraction of the parameters saved from which the rotation is used by default
 MIN_FRACTION_SAVED = 0.3
-MIN_PARAMS = 10_000  # ... if there are at least this many parameters
-# eps times the sum of the sizes of its terms times this: a smaller z may have either sign
+MIN_PARAMS = 10_000  # minimum number of parameters for the rotation to be used by default
+# A z below this factor times eps and the sum of the sizes of its terms may have either sign.
 Z_SIGN_TOL_EPS = 4.0
-SEPARATE_BIAS_OFF = 1e-8  # `Rotation.off` from which the bias is not rotated with W
-# sum of the sizes of the terms of a z from which its rounding matters to a smooth activation
+SEPARATE_BIAS_OFF = 1e-8  # value of `Rotation.off` from which the bias is not rotated with W
+# sum of the sizes of the terms of a z from which its rounding affects a smooth activation
 LARGE_Z_TERMS = 1e3
 Z_ROWS_PER_CHECK = 4096  # number of rows whose z are checked at a time
 
@@ -478,20 +484,24 @@ class Rotation:
         eps = np.finfo(np.float64).eps
         rank = int((sizes > max(first.L.shape) * eps * sizes[0]).sum()) if len(sizes) else 0
         Z = Z[:rank]
-        if joint:  # the first of these rows is to be along y: ones = L Z' y
+        # The first row of Z is turned to lie along y, where ones = L Z' y.
+        if joint:
             y = left[:, :rank].sum(axis=0) / sizes[:rank]
             Z = Reflectors(y[None]).right(Z.T).T
         B = np.zeros((max(rank, 1), self.width))
         B[:rank, : first.r] = Z
-        self.Q = Reflectors(first.right_transposed(B))  # whose first columns are these rows, or -
+        # The first columns of Q are the rows of this matrix, up to sign.
+        self.Q = Reflectors(first.right_transposed(B))
         kept = max(rank, self.joint + 1)
-        self.columns = [*range(self.joint, kept), *range(self.joint)]  # of Q: the bias is the last
+        # The column of Q that belongs to the bias comes last.
+        self.columns = [*range(self.joint, kept), *range(self.joint)]
         turned = self.Q.right(A)[:, self.columns]
         inputs = kept - self.joint
         self.features, self.dropped = np.ascontiguousarray(turned[:, :inputs]), self.width - kept
         self.bias, self.s, self.off = slice(out * inputs, out * kept), 1.0, 0.0
         if joint:
-            with np.errstate(all="ignore"):  # if the column of ones is lost in rounding
+            # The column of ones may be lost in rounding.
+            with np.errstate(all="ignore"):
                 self.s = float(turned[:, -1].mean())
                 self.off = float(np.abs(turned[:, -1] / self.s - 1).max())
 
@@ -549,7 +559,8 @@ def _turned(whole: Any) -> tuple[Rotation, Any]:
     operator = other._curvature(theta, whole.kind)
     if whole.kind != "fisher" and same_state(ob, whole.theta, other, theta):
         return turn, operator
-    if m.batch_norm:  # there is no Fisher with batch normalisation
+    # The Fisher is not available with batch normalisation.
+    if m.batch_norm:
         return turn, "a model with batch normalisation and a pre-activation on a kink"
     state = RowState(ob, whole.theta, whole._plan)
     state.a[0] = other.X
@@ -695,8 +706,9 @@ def smaller_forms(H: Any, products: float) -> list[Form]:
     """Implement `Curvature.smaller_forms`."""
     ob, found = H.objective, []
     if ob._by_blocks or ob.why_unproved:
-        return []  # bounds there are of those in parameter space
-    if has_redundant_inputs(ob):  # its products take no more time, and their vectors are shorter
+        return []  # the existing error bounds hold in parameter space only
+    # Products take the same time in this space, and its vectors are shorter.
+    if has_redundant_inputs(ob):
         each = H.estimated_seconds[0]
         price = products * each
         found.append(Form("inputs", price, each, lambda: input_space(H)))

@@ -25,7 +25,7 @@ from ..structure.parameters import layers_of
 from .gram import RowPasses, RowState, Scratch, Whole, rows
 from .rows import submitted
 
-THREADS_MIN_WORK = 1 << 20  # entries times columns below which starting threads does not pay off
+THREADS_MIN_WORK = 1 << 20  # number of entries times columns below which threads do not pay
 
 
 class SparseRows:
@@ -40,11 +40,12 @@ class SparseRows:
         of the result is one sum, whatever the number of parts.
     """
 
-    __array_ufunc__ = None  # so that `above + X` calls __radd__
+    __array_ufunc__ = None  # makes NumPy call __radd__ for `array + X`
 
     def __init__(self, X: Any, threads: int | None = None) -> None:
         self.X, self.columns = X, X.T.tocsr()
-        for part in (X.indices, X.indptr):  # SciPy's loops do not check them
+        # SciPy's loops do not check these indices.
+        for part in (X.indices, X.indptr):
             part.flags.writeable = False
         self.threads = min(threads or _engine.default_threads(), _engine.MAX_THREADS)
         self.shape, self.dtype = X.shape, X.dtype
@@ -125,7 +126,7 @@ class SparsePlan(RowPasses):
     def __init__(self, ob: Any) -> None:
         self._owner, self.M = weakref.ref(ob), Scratch(ob.dtype, ob.n_threads)
         self.theta: Any = None
-        self.gradient: Any = None  # the rows' part of it, (n,)
+        self.gradient: Any = None  # contribution of the rows to the gradient (n,)
 
     @property
     def ob(self) -> Any:
@@ -158,7 +159,8 @@ class SparsePlan(RowPasses):
             whole = np.empty(len(self.theta), self.M.dtype)
             for layer, cut in zip(self.layers, self.cuts):
                 layer.gradient(self.M, layer.delta, None, whole[cut])
-            self.gradient = whole  # only once complete: Ctrl-C may interrupt the loop
+            # The gradient is stored when it is complete, because Ctrl-C may interrupt the loop.
+            self.gradient = whole
 
     def forget_gradient(self) -> None:
         """Forget the gradient, since the caller now owns the array."""

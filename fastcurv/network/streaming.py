@@ -38,9 +38,9 @@ from .sums import PairwiseSum, ShardSettings
 if TYPE_CHECKING:
     from ..structure.user_functions import Loss
 
-# bytes for each stored entry of X: as read, as joined, by rows and by columns, twice
+# bytes for each stored entry of X: read, joined, and stored by rows and by columns in two blocks
 BYTES_PER_SPARSE_ENTRY = 110
-CheckedRows = tuple[Any, Any, Any]  # X, y, sample_weight in the form that the engine takes
+CheckedRows = tuple[Any, Any, Any]  # (X, y, sample_weight) in the form that the engine takes
 
 
 class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
@@ -124,10 +124,11 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
 
     n_rows_read: int
     _source: RowSource
-    _shards: dict[int, Shard]  # {number of rows: shard}, for full blocks and the last one
+    # {number of rows: shard}, one for full blocks and one for the last block
+    _shards: dict[int, Shard]
     _reading: Any
-    _seen: dict[tuple[int, int], int]  # fingerprints of blocks in earlier passes
-    _copied: bool  # whether the engine detects non-finite X while copying it
+    _seen: dict[tuple[int, int], int]  # fingerprints of blocks read in earlier passes
+    _copied: bool  # True if the engine detects non-finite entries of X while it copies them
     _by_blocks = True
     _transient = (*Objective._transient, "_shards", "_seen", "_reading")
 
@@ -220,7 +221,7 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         if known is not None and known <= rows:
             return int(known)
         while rows > MIN_BLOCK_ROWS:
-            last = rows if known is None else known % rows  # the last block's own
+            last = rows if known is None else known % rows  # number of rows of the last block
             if fixed * (1 + (last > 0)) + rows * (state + read) + last * state <= self._budget:
                 break
             rows = int(0.98 * rows)
@@ -234,7 +235,7 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         model, size = self.model, self.model.dtype.itemsize
         plans, few = [], 512
         while few > 64 and 4 * 2 * few * sum(model.sizes) * size > self._budget:
-            few //= 2  # the trial plans must fit in memory, too
+            few //= 2  # the trial plans must also fit in memory
         for n in (few, 2 * few):
             X, y = (
                 np.zeros((n, width), model.dtype) for width in model.sizes[:: len(model.shapes)]
@@ -305,7 +306,8 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         """Yield what `_read` does of the blocks in their order, the same in every pass."""
         raw = self._source.blocks(self.block_rows)
         for found in self._read(raw, lambda block, start: self._checked(block, start, finite)):
-            if found[0] % self.block_rows:  # more sums than the bounds on their rounding count
+            # Each such block would add a sum that the rounding bounds do not count.
+            if found[0] % self.block_rows:
                 raise ValueError(
                     f"blocks of X must have {self.block_rows} rows, except the last, got one that "
                     f"begins at row {found[0]}. Use fastcurv.network.rows.regrouped."
@@ -409,7 +411,8 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
             ahead()
             held = block if held is None else stack_blocks([held, block])
             order, start = rng.permutation(held[0].shape[0]), 0
-            last = held[0].shape[0] - self.block_rows // 2  # half a block is kept back
+            # half a block is kept for the next permutation
+            last = held[0].shape[0] - self.block_rows // 2
             while start + size <= last:
                 yield self._in_memory(take_rows(held, order[start : start + size]))
                 start += size

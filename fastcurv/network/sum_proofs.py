@@ -32,8 +32,9 @@ from .sums import additions
 # number of additions that a number passes through (Higham 2002, 4.2), so in norm it is at most
 # ``gamma(D) sum ||x_s||``.
 
-NORM_SLACK = 1 + 1e-9  # factor for the rounding of norms and of sums of bounds
-UNDERFLOW_BOUND = 2.0**22  # bound in norm on underflow in n products, in smallest subnormals
+NORM_SLACK = 1 + 1e-9  # factor that covers the rounding of norms and of sums of bounds
+# bound on the norm of the underflow in n products, in smallest subnormals
+UNDERFLOW_BOUND = 2.0**22
 
 
 def sum_rounding(found: tuple[float, float], deep: int, decay: np.ndarray, dtype: Any) -> float:
@@ -189,7 +190,7 @@ def witnesses(X: Floats) -> RepresentativeRows:
     gaps = X[0] != X
     rows = {0, *gaps.argmax(axis=0)[gaps.any(axis=0)].tolist()}
     while True:
-        W = X[sorted(rows)] + 0.0  # -0 is 0
+        W = X[sorted(rows)] + 0.0  # adding 0.0 turns -0 into 0
         _, first, label = np.unique(W.T, axis=0, return_index=True, return_inverse=True)
         gaps = X[:, first[label.reshape(-1)]] != X
         broken = gaps.any(axis=0)

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 # --------------------------------------------------------------------------------------------------
 # The tree of fixed shape.
 
-TREE_ARITY = 8  # number of parts that are added before their sum goes up the tree
+TREE_ARITY = 8  # number of parts added before their sum moves to the next level of the tree
 
 
 def merge(a: Any, b: Any, own: bool = False) -> Any:
@@ -78,7 +78,7 @@ class PairwiseSum:
     """
 
     def __init__(self) -> None:
-        self.levels: list[list[Any]] = []  # [sum, number of parts in it] for each level
+        self.levels: list[list[Any]] = []  # [sum, number of parts in the sum] for each level
 
     def push(self, part: Any, level: int = 0) -> None:
         """Add a part; the tree takes ownership of its arrays."""
@@ -156,7 +156,8 @@ def product_part(
     """Return the rows' part of the products with the rows of Vt (k, n), and the norms (k,) of
     these.
     """
-    out = np.empty_like(Vt) if active is None else np.zeros_like(Vt)  # inactive layers stay 0
+    # the rows of inactive layers remain 0
+    out = np.empty_like(Vt) if active is None else np.zeros_like(Vt)
     with shard._lock:
         shard._bound(theta, False).multiply(Vt, out, kind, active, False)
     if kind == "fisher":

@@ -5,8 +5,8 @@ steps.
 import sys
 
 if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)].removeprefix("-m") == __name__:
-    # `python -m fastcurv`: until __main__ runs, Ctrl-C ends the process at once, without the
-    # traceback of whichever import was under way
+    # During `python -m fastcurv`, Ctrl-C ends the process at once until __main__ runs. Without
+    # this, it would print a traceback of an import.
     import signal
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 
 __version__ = VERSION
 
-# Grouped by subject: network, structure, spectrum, critical, optimize, plots, runtime.
+# Names are grouped by subject: network, structure, spectrum, critical, optimize, plots, runtime.
 __all__ = [
     "Activation",
     "Loss",
@@ -105,7 +105,7 @@ __all__ = [
     "show_versions",
 ]
 
-# Public names and the modules that define them, which are imported on first use.
+# Key: a public name. Value: the module that defines it and is imported on first use.
 _HOMES = {
     "ConvergenceDisplay": "plots.convergence",
     "IndefiniteHessianWarning": "optimize.steps",
@@ -150,7 +150,8 @@ _HOMES = {
     "to_torch": "convert.torch",
     "trace": "spectrum.trace",
 }
-# Reached by their names: `fc.schedules.power`, `fc.spectrum.Krylov`.
+# Key: a subpackage or module that users import from fastcurv, such as `fc.schedules`. Value: where
+# it is.
 _SUBPACKAGES = {
     "scipy": "optimize.scipy",
     "schedules": "optimize.schedules",
@@ -173,7 +174,8 @@ _SUBPACKAGES = {
     },
 }
 
-if find_spec("sklearn") is None:  # `from fastcurv import *` works without the extra
+# Without scikit-learn, `from fastcurv import *` omits the estimators.
+if find_spec("sklearn") is None:
     __all__ = [name for name in __all__ if not _HOMES.get(name, "").startswith("estimators")]
 
 _register()

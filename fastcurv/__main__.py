@@ -6,6 +6,7 @@ import sys
 from .cli import main
 
 if __name__ == "__main__":
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # set where the import of fastcurv began
+    # The import of fastcurv has set this handler.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main())

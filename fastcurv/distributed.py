@@ -160,7 +160,8 @@ def call_on_shard(shard: RemoteShard, part: Callable[..., Any], *arguments: Any)
     )
 
 
-TASK_MIN_BYTES = 1 << 12  # bytes from which an array is sent as a task of its own, once
+# size in bytes from which an array is sent once, as a task of its own
+TASK_MIN_BYTES = 1 << 12
 MAX_STATES = 2  # number of points theta whose state a shard keeps
 WORKER_POLL_SECONDS = 1.0  # seconds between checks for new workers
 __all__ = ["Objective"]
@@ -301,7 +302,7 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
         self._sizes, self._firsts = sizes, np.cumsum([0, *sizes[:-1]]).tolist()
         frames = [frame] * len(sizes)
         self._sent: list[tuple[Any, Any]] = []
-        self._moved: list[int] = []  # shards that are moved to other workers for this sum
+        self._moved: list[int] = []  # shards that are moved to other workers for the current sum
         with _translate_errors():
             self._shards = self.client.map(
                 rebuild_shard, shards, frames, self._firsts, *rows, pure=False
@@ -404,7 +405,8 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
 
         with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TB"}):
             future = self.client.submit(echo, x, pure=False)
-        if not x.flags.writeable:  # a point theta, which will be used again
+        # A read-only array is a point theta, which later sums use again.
+        if not x.flags.writeable:
             self._sent = [(x, future), *self._sent[:1]]
         return future
 
@@ -460,7 +462,8 @@ def plan_moves(owners: Sequence[str | None], threads: dict[str, int]) -> dict[in
     held = {name: sum(owner == name for owner in owners) for name in threads}
     known, whole = sum(held.values()), max(1, sum(threads.values()))
     quota = {name: known * n // whole for name, n in threads.items()}
-    extra = sorted(threads, key=lambda name: quota[name] - held[name])  # who has more may keep it
+    # Workers that hold more shards than their quota come first, which keeps shards in place.
+    extra = sorted(threads, key=lambda name: quota[name] - held[name])
     parted = [name for name in extra if known * threads[name] % whole]
     for name in parted[: known - sum(quota.values())]:
         quota[name] += 1
@@ -540,7 +543,9 @@ def _client(client: Any) -> tuple[Any, bool]:
             return Client(client), True
         try:
             return default_client(), False
-        except ValueError:  # local workers; the dashboard would listen on all addresses by default
+        except ValueError:
+            # No client exists. The dashboard of a local cluster would listen on all addresses by
+            # default.
             return Client(dashboard_address="127.0.0.1:0"), True
     except RuntimeError as error:
         raise OSError(f"Dask cannot be started or reached: {error}") from error

@@ -145,7 +145,7 @@ class ReferenceModel(ReadOnly):
         """
         layers, grads = self.unflatten(theta), []
         skip: Any = 0
-        e = delta  # e = dL/da of the current layer, from the second iteration on
+        e = delta  # e = dL/da of the current layer from the second iteration on
         for layer in reversed(range(len(layers))):
             if layer < len(self.activation):
                 phi_prime = ACTIVATIONS[self.activation[layer]].slope

@@ -60,8 +60,9 @@ from .weights import FittedWeights
 # --------------------------------------------------------------------------------------------------
 # Choices that depend on problem sizes, and messages, shared by both estimators.
 
-DENSE_BLOCK_ENTRIES = 1 << 22  # size of a dense block of sparse rows, in numbers
-PRECOND_MIN_FLOPS = 4_000_000  # flops of a gradient from which layer coordinates repay their cost
+DENSE_BLOCK_ENTRIES = 1 << 22  # number of entries of a dense block of sparse rows
+# flops of a gradient from which preconditioning by layers saves more time than it costs
+PRECOND_MIN_FLOPS = 4_000_000
 
 
 def sanitised(x: Any, name: str) -> Any:
@@ -73,15 +74,17 @@ def sanitised(x: Any, name: str) -> Any:
     return own(as_numpy(x, name) if hidden else x, name)
 
 
-MIN_RANGE, MAX_SPREAD = 0.03, 30.0  # range and standard deviation of a feature of usual scale
-MIN_ROWS_FOR_SCALE = 10  # with fewer rows the scale of a feature is not known
+MIN_RANGE, MAX_SPREAD = 0.03, 30.0  # range and standard deviation that a feature of usual scale has
+# The scale of a feature cannot be estimated from fewer rows.
+MIN_ROWS_FOR_SCALE = 10
 
 
 def unscaled_features(X: Any) -> list[int]:
     """Return the columns of X that are too large, too small, or too far from 0 for their range."""
     if X.shape[0] < MIN_ROWS_FOR_SCALE:
         return []
-    if is_sparse(X):  # zeros belong to every column, so that no column is far from 0
+    # A sparse column contains 0, so that no column is far from 0.
+    if is_sparse(X):
         return np.flatnonzero(abs(X).max(axis=0).toarray().ravel() > 4 * MAX_SPREAD).tolist()
     low, high = X.min(axis=0).astype(float), X.max(axis=0).astype(float)
     reach, nearest = high - low, np.maximum(np.maximum(low, -high), 0.0)
@@ -104,7 +107,7 @@ def warn_of_ending(est: Any, X: Any, gradient: float) -> None:
     """Warn once if a fit did not end well, or if the scale of a feature limits it."""
     kinks = est.alpha_ > 0 and any(ACTIVATIONS[n].like_relu for n in est.model_.activation)
     ended = est.stopped_ not in GOOD_ENDINGS and gradient > est._tol
-    # a minimum on kinks, where no gradient is small
+    # The fit may have reached a minimum at active kinks, where no gradient is small.
     if est.stopped_ in ("stalled", "slow") and kinks:
         ended = False
     far = unscaled_features(X)
@@ -138,9 +141,13 @@ def takes_rows_as_they_come(estimator: Any) -> bool:
 # --------------------------------------------------------------------------------------------------
 # Validation of the estimators' parameters in `fit`.
 SOLVER_NAMES = ("auto", *METHOD_ALIASES, *METHODS)
-SKLEARN_LOSSES = ("squared_error", "poisson")  # what scikit-learn's regressor takes first
+SKLEARN_LOSSES = (
+    "squared_error",
+    "poisson",
+)  # losses that scikit-learn's regressor has as its first argument
 CHECK_AT_LEAST_0 = partial(check_positive, zero=True)
-# what "auto" may stand instead of; None: optional
+# Key: a parameter of the estimators. Value: its check, and the wanted value where "auto" is allowed
+# as well, or None.
 PARAMETER_CHECKS: dict[str, tuple[Any, str | None]] = {
     "alpha": (CHECK_AT_LEAST_0, "a number >= 0"),
     "max_iter": (check_positive_int, None),
@@ -208,9 +215,10 @@ def layers_of(sizes: Any, activation: Any) -> tuple[list[int], list[Any]]:
 # The curvature at the end of a fit: a cheap estimate of both ends of the spectrum, or the whole
 # verdict.
 
-MAX_CHECK_PRODUCTS = 40  # number of Hessian products of the check of the spectrum
-MIN_CHECK_PRODUCTS = 4  # number of Hessian products of the check that is always affordable
-RESOLVED_RESIDUAL = 1e-2  # a residual below this share of the largest curvature resolves an end
+MAX_CHECK_PRODUCTS = 40  # maximum number of Hessian products of the check of the spectrum
+MIN_CHECK_PRODUCTS = 4  # minimum number of Hessian products of the check of the spectrum
+# ratio of a residual to the largest curvature below which an end of the spectrum is resolved
+RESOLVED_RESIDUAL = 1e-2
 START_SEED = 7  # fixed seed of the start vector, so that equal fits give equal results
 
 
@@ -287,12 +295,14 @@ def check_spectrum(
     most = min(max(products, MIN_CHECK_PRODUCTS), MAX_CHECK_PRODUCTS, len(theta))
     values, residuals, vector, spent = extreme_ritz_values(ob, theta, most)
     low, high = scale * float(values[0]), scale * float(values[-1])
-    under = float(np.finfo(theta.dtype).tiny)  # loss by underflow in products
+    under = float(np.finfo(theta.dtype).tiny)  # bound on the underflow in products
     errors = scale * (float(residuals[0]) + under), scale * (float(residuals[-1]) + under)
     near = size <= tol
-    if near and low + errors[0] < 0:  # a saddle must hold with rounding
+    # Negative curvature must exceed the rounding error of its product.
+    if near and low + errors[0] < 0:
         H = hessian_products(ob, theta, best=False)
-        H.norm = float(np.abs(values).max())  # scales the rounding of products without a bound
+        # norm for the rounding error of products without a bound
+        H.norm = float(np.abs(values).max())
         errors = errors[0] + scale * H.bound(vector), errors[1]
     kind = "not_critical" if not near else "saddle" if low + errors[0] < 0 else "undecided"
     return SpectrumCheck(kind, size, low, high, errors, spent), vector
@@ -305,7 +315,8 @@ def extreme_ritz_values(ob: Any, theta: np.ndarray, most: int) -> tuple[Any, Any
     `most`, fewer if both ends are resolved.
     """
     n = len(theta)
-    # reuses the state at the end of the fit, since setting up an operator costs more than products
+    # The products reuse the state at the end of the fit, since setting up an operator costs more
+    # than the products.
     H = LinearOperator((n, n), matvec=lambda v: ob.hessp(theta, v), dtype=theta.dtype)
     run = Recurrence(H, most)
     run.insert_random(np.random.default_rng(START_SEED))
@@ -321,13 +332,16 @@ def extreme_ritz_values(ob: Any, theta: np.ndarray, most: int) -> tuple[Any, Any
     return values, limits, vector, run.n_products
 
 
-SADDLE_RATIO = 1e-2  # a saddle is left if its negative curvature exceeds this part of the largest
-MAX_STEPS, MAX_EPOCHS = 2000, 200  # of "auto" and of any other solver, if max_iter is None
-MAX_EPOCH_RISE = 3.0  # an epoch that raises the loss by more than this factor diverges
-N_LAST_STEPS = 25  # trust-region steps of "auto" after L-BFGS has stalled
-AUTO_GRADIENT_TOL = 1e-4  # largest entry of a gradient that counts as zero if tol is "auto"
-GRADIENTS_PER_PRODUCT = 6  # gradients of the fit for each Hessian product of the check
-MAX_SADDLES = 4  # saddles that "auto" leaves at most
+# A saddle is left if its negative curvature exceeds this fraction of the largest curvature.
+SADDLE_RATIO = 1e-2
+# maximum number of iterations of "auto" and of the other solvers, if max_iter is None
+MAX_STEPS, MAX_EPOCHS = 2000, 200
+# factor by which the loss may rise in an epoch before the run counts as diverged
+MAX_EPOCH_RISE = 3.0
+N_LAST_STEPS = 25  # number of trust-region steps of "auto" after L-BFGS has stalled
+AUTO_GRADIENT_TOL = 1e-4  # largest entry of a gradient that counts as 0 if tol is "auto"
+GRADIENTS_PER_PRODUCT = 6  # number of gradients of the fit for each Hessian product of the check
+MAX_SADDLES = 4  # maximum number of saddles that "auto" leaves
 
 
 def rows_of(rows: np.ndarray, X: Any, y: Any, weight: Any) -> tuple[Any, Any, Any]:
@@ -349,7 +363,8 @@ def scored_rows(X: Any, y: Any, weight: Any) -> tuple[Any, Any, Any]:
     if w is None or w.ndim != 1 or w.dtype.kind not in "biuf" or w.all() or not w.any():
         return X, y, weight
     if not len(w) == _num_samples(X) == _num_samples(y):
-        return X, y, weight  # scikit-learn says what is wrong
+        # scikit-learn raises the error.
+        return X, y, weight
     kept = np.flatnonzero(w)
     return _safe_indexing(X, kept), _safe_indexing(y, kept), w[kept]
 
@@ -365,13 +380,13 @@ class BaseMLP(
     """Parameters, fit and attributes of both estimators; see `MLPClassifier`."""
 
     _total: float
-    _max_iter: int  # the limit in force
+    _max_iter: int  # maximum number of iterations, after "auto" and None are resolved
     _scale: float
     _deadline: float | None
     curvature_: Any
-    # the rows of the last fit, as `_objective` takes them; its end and the gradient there, or None
+    # (rows of the last fit in the form of `_objective`, theta at its end, gradient there or None)
     _training: tuple[Any, Any, Any]
-    _epochs: Any  # the solver and its state after `partial_fit`
+    _epochs: Any  # solver of `partial_fit` and its state
     _stratify = False
 
     def _store(self, given: dict[str, Any]) -> None:
@@ -471,7 +486,8 @@ class BaseMLP(
         )
         if weight is not None:
             weight = _check_sample_weight(weight, X, dtype=X.dtype, ensure_non_negative=True)
-            X, y, weight = rows_that_count(X, y, weight)  # first: they name no class
+            # Rows of weight 0 are dropped first, because they must not add classes.
+            X, y, weight = rows_that_count(X, y, weight)
         labels = y
         y, loss, m = self._targets(y, reset)
         weight = self._weighted(labels, weight, X.dtype)
@@ -577,11 +593,13 @@ class BaseMLP(
         rows, lone, labels = np.arange(X.shape[0]), np.arange(0), None
         if self._stratify and y.ndim == 1:
             _, codes, counts = np.unique(y, return_inverse=True, return_counts=True)
-            single = counts[codes] == 1  # the only row of a class is always trained on
+            # True for the only row of a class, which is always used for training
+            single = counts[codes] == 1
             rows, lone = rows[~single], rows[single]
             held = int(np.ceil(self.validation_fraction * len(rows)))
             if min(held, len(rows) - held) >= np.count_nonzero(counts > 1):
-                labels = y[rows]  # else there are more classes than rows to hold out
+                # stratified only if there are enough held-out rows for all classes
+                labels = y[rows]
         fitted, out = train_test_split(
             rows, test_size=self.validation_fraction, random_state=rng, stratify=labels
         )
@@ -611,7 +629,8 @@ class BaseMLP(
 
     def _first_theta(self, model: MLP, y: Any, weight: Any, rng: Any) -> np.ndarray:
         seed = int(rng.randint(1 << 31))
-        # scikit-learn's start scores best (benchmarks/estimators.py): its biases spread the kinks
+        # This is scikit-learn's initialisation, whose random biases spread the kinks. It scores
+        # best in benchmarks/estimators.py.
         theta, draw = np.zeros(model.n_params, model.dtype), np.random.default_rng(seed).uniform
         *hidden, (last, _) = model.unflatten(theta)
         for W, b in hidden:
@@ -662,7 +681,8 @@ class BaseMLP(
         cut = choice.run.stopped == "max_iter" and not choice.past
         early, reached = choice.past or cut, choice.reached
         steps, enough = self._max_iter, None
-        if self.tol == "auto":  # a minimum on kinks would take all iterations
+        # Converging to a minimum at active kinks would take all iterations.
+        if self.tol == "auto":
             steps = min(steps, choice.max_final_steps)
             enough = (lambda at: at.fun <= reached) if early else None
         theta = choice.watch.theta.astype(ob.dtype)
@@ -711,7 +731,8 @@ class BaseMLP(
         options = {"validation": None, "seed": seed, "record_every": self._max_iter + 1}
         options |= self._batches(ob)
         run = self._minimize(ob, theta, solver, self._max_iter, options, idles)
-        if lowest == scores[0] and not losses[-1] <= losses[0]:  # no epoch improved on the start
+        # No epoch improved on the start.
+        if lowest == scores[0] and not losses[-1] <= losses[0]:
             run.stopped = "diverged"
         run.x, run.fun, run.history = best, ob.value(best), {"loss": losses}
         if held is not None:
@@ -766,9 +787,10 @@ class BaseMLP(
                 last.append((np.array(intermediate_result.x), float(intermediate_result.fun)))
             return ended or within
 
-        if solver == "l-bfgs" and watch is None:  # a watched run ends early; fewer pairs suffice
+        # A run with early stopping is short, so that the default number of pairs suffices.
+        if solver == "l-bfgs" and watch is None:
             options = options | {"memory": pairs_worth(ob.n_params, ob.n_samples)}
-            # coordinates of the layers: not for classes, which are fitted in too few steps
+            # Preconditioning by layers does not pay for classifiers, which are fitted in few steps.
             numbers = LOSSES[ob.loss].targets == "numbers" and not is_sparse(ob.X)
             options["precondition"] = numbers and 6 * ob.n_samples * ob.n_params > PRECOND_MIN_FLOPS
         if self._deadline is not None:
@@ -837,11 +859,12 @@ class BaseMLP(
         run = Run(ob, theta, np.random.default_rng(int(rng.randint(1 << 31)) + past[1]))
         method = METHODS[self.solver](run, **self._batches(ob))
         solver, *state = (None,) if first or self._epochs is None else self._epochs
-        if solver == self.solver:  # not after `fit`, or with another one
+        # The state of the last `partial_fit` is used unless the solver changed or `fit` was called.
+        if solver == self.solver:
             method.load(*state)
         run.bind()
         before = run.f
-        method.step()  # computes the value at its end
+        method.step()  # a step computes the value at its end
         if not (np.isfinite(run.f) and np.isfinite(run.theta).all()):
             raise ValueError(
                 "partial_fit must end at finite parameters, but this epoch diverged. Lower "

@@ -206,7 +206,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     def _targets(self, y: Any, reset: bool) -> tuple[np.ndarray, LossName | Loss, int]:
         if y.dtype == object:
-            classes_of(y)  # raises a clearer error than scikit-learn's check
+            classes_of(y)  # this check raises a clearer error than scikit-learn's check
         check_classification_targets(y)
         labels = y.ndim == 2 and type_of_target(y) == "multilabel-indicator"
         if not reset and labels != self._multilabel:
@@ -282,7 +282,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         ((2, 2), True)
         """
         outputs = self._outputs(X)
-        if self._multilabel:  # keep probabilities below 1 where they would round to it
+        # Probabilities remain below 1 if they would round to 1.
+        if self._multilabel:
             least = np.nextafter(outputs.dtype.type(1), 0)
             return np.asarray(np.minimum(expit(outputs), least))
         if outputs.shape[1] == 1:

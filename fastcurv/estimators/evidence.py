@@ -10,16 +10,17 @@ from ..critical.laplace import check_likelihood, deviations, posterior
 from ..network.objective import Objective
 from ..optimize.path import evidence_path
 
-MAX_PARAMS = 4096  # beyond this number the matrix and its factor take longer than the fits
-MAX_PATH_STEPS = 500  # iterations of L-BFGS at each penalty of the path
+# maximum number of parameters, above which the matrix and its factor take longer than the fits
+MAX_PARAMS = 4096
+MAX_PATH_STEPS = 500  # maximum number of L-BFGS iterations at each penalty of the path
 
 
 class FitPosterior(NamedTuple):
     """What predictions need of the posterior of a fit with squared errors."""
 
     theta: np.ndarray
-    root: np.ndarray  # (n, rank), of the covariance
-    noise: float  # in units of the scaled targets
+    root: np.ndarray  # square root (n, rank) of the covariance
+    noise: float  # standard deviation in units of the scaled targets
 
     def std(self, model: Any, X: Any) -> np.ndarray:
         """Return the standard deviation of new observations ``(N, d_out)``."""

@@ -28,20 +28,24 @@ from ..optimize.facts import constant_loss
 from ..structure.tables import LOSSES
 
 DECAYS = (10.0, 1.0, 0.1, 1e-2, 1e-4)  # values of alpha that are tried, in this order
-DEFAULT_DECAY = 1e-4  # alpha where no rows are held out, as in scikit-learn
-MAX_RISE = 0.02  # relative rise of the lowest held-out loss after which no smaller decay is tried
-MAX_HELD_OUT_STEPS = 1000  # iterations for each decay
-MIN_FINAL_STEPS = 25  # iterations that the fit of all rows may always take
+DEFAULT_DECAY = 1e-4  # value of alpha if no rows are held out, as in scikit-learn
+# relative increase of the lowest held-out loss after which no smaller alpha is tried
+MAX_RISE = 0.02
+MAX_HELD_OUT_STEPS = 1000  # number of iterations for each alpha
+MIN_FINAL_STEPS = 25  # number of iterations always allowed for the fit of all rows
 HELD_OUT_STRIDE = 4  # one row in this many is held out
 MIN_HELD_OUT_ROWS = 10  # minimum number of distinct rows to hold out
-# wait max(MIN_PATIENCE, PATIENCE_RATIO * t) iterations past an improvement at t
+# The search stops max(MIN_PATIENCE, PATIENCE_RATIO * t) iterations after an improvement at
+# iteration t.
 MIN_PATIENCE, PATIENCE_RATIO = 15, 0.5
-MIN_RELATIVE_GAIN = 1e-3  # a relative gain of the held-out loss below this does not count
-# a cross entropy within this share of the lowest still counts: accuracy improves past it
+# relative decrease of the held-out loss that counts as an improvement
+MIN_RELATIVE_GAIN = 1e-3
+# A cross entropy within this fraction of the lowest one counts as equal, since the accuracy still
+# improves past the minimum of the cross entropy.
 CROSS_ENTROPY_SLACK = 0.05
-# above this share of the loss of a constant prediction, a fit is on a plateau
+# A fit is on a plateau above this fraction of the loss of a constant prediction.
 PLATEAU_LOSS_RATIO = 0.9
-HASH_BLOCK_ENTRIES = 1 << 20  # size of a block of rows to hash, in numbers
+HASH_BLOCK_ENTRIES = 1 << 20  # number of entries of a block of rows that is hashed at a time
 
 
 class HeldOut:
@@ -56,14 +60,15 @@ class HeldOut:
         The start.
     """
 
-    theta: np.ndarray  # the point with the lowest held-out loss
-    kept: int  # its iteration
+    theta: np.ndarray  # theta with the lowest held-out loss
+    kept: int  # iteration at which `theta` was reached
 
     def __init__(self, fitted: Objective, held: Objective, theta: np.ndarray) -> None:
         self.fitted, self.held = fitted, held
         self.theta, self.kept, self.count = theta, 0, 0
-        self.lowest = self.mark = held.value(theta)  # `mark` falls by `MIN_RELATIVE_GAIN` at least
-        self.improved = 0  # iteration of the last fall of `mark`
+        # `mark` is lowered only by improvements of at least `MIN_RELATIVE_GAIN`.
+        self.lowest = self.mark = held.value(theta)
+        self.improved = 0  # iteration at which `mark` was last lowered
         numbers = LOSSES[fitted.loss].targets == "numbers"
         self.slack = 0.0 if numbers else CROSS_ENTROPY_SLACK
         constant = constant_loss(fitted)

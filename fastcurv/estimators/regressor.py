@@ -31,14 +31,15 @@ LOSS_DOC = """    loss : str or fastcurv.Loss
 REGRESSOR_DOC = PARAMETERS_DOC.replace("    solver :", LOSS_DOC + "    solver :")
 
 
-MIN_SPREAD = 1e-14  # a spread below this share of the largest target is rounding
+# A standard deviation below this fraction of the largest target consists of rounding errors.
+MIN_SPREAD = 1e-14
 
 
 class MLPRegressor(RegressorMixin, BaseMLP):
     _flat: bool
-    _fitted_loss: Any  # for targets of unit variance
-    _posterior: FitPosterior  # computed when it is first needed
-    _left_out: Any  # theta and its `LeftOut`, computed when it is first needed
+    _fitted_loss: Any  # loss of the fit, for targets scaled to variance 1
+    _posterior: FitPosterior  # posterior of the fit, computed on first use
+    _left_out: Any  # (theta, `LeftOut` of theta), computed on first use
 
     __doc__ = f"""A multilayer perceptron regressor, fitted by exact second-order information.
 
@@ -150,11 +151,13 @@ class MLPRegressor(RegressorMixin, BaseMLP):
                 else:
                     self.y_shift_ = mean
                     size = np.abs(rows).max(axis=0)
-                    part = (rows - mean) / np.where(size > 0, size, 1.0)  # no square underflows
+                    # scaled so that no square underflows
+                    part = (rows - mean) / np.where(size > 0, size, 1.0)
                     scale = size * np.sqrt(np.average(part * part, axis=0, weights=weight))
                     scale = np.where(scale > MIN_SPREAD * size, scale, 0.0)
                 self.y_scale_ = np.where((scale > 0) & np.isfinite(scale), scale, 1.0)
-            if own:  # one width for all targets is in one unit
+            # A loss with one width for all targets needs one unit for all of them.
+            if own:
                 self.y_scale_ = np.full_like(self.y_scale_, np.sqrt(np.mean(self.y_scale_**2)))
         if given and own:
             known = dict(getattr(given.function, "keywords", {}))
@@ -173,7 +176,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         given = LOSSES[self._loss()].given
         if given is not None and given.exponential:
             return np.ones_like(scale), np.log(scale)
-        if given is not None and given.per_target == 2:  # means, then logarithms of variances
+        # The outputs are means, followed by logarithms of variances.
+        if given is not None and given.per_target == 2:
             shift = np.concatenate([shift, 2 * np.log(scale)])
             scale = np.concatenate([scale, np.ones_like(scale)])
         return scale, shift

@@ -5,7 +5,8 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-ENDINGS = {  # what `stopped_` means, where it is no word of its own
+# Key: a value of `stopped_` that does not explain itself. Value: its meaning.
+ENDINGS = {
     "callback": "the gradient met tol",
     "held_out": "the loss of rows held out improved no more",
     "patience": "no more progress",

@@ -9,11 +9,15 @@ import numpy as np
 from ..common.checks import is_sparse
 
 THREADS_MIN_FLOPS = 10_000_000  # number of flops of a gradient below which one thread is faster
-FLOAT32_MIN_FLOPS = 20_000_000  # flops of a gradient from which float32 repays casting the rows
-# for float32: least relative spread of a column, and limit on its size
+# number of flops of a gradient from which float32 saves more time than casting the rows takes
+FLOAT32_MIN_FLOPS = 20_000_000
+# limits for the use of float32: minimum relative spread of a column, and maximum size of its
+# entries
 MIN_RELATIVE_SPREAD, MAX_COLUMN_SIZE = 1e-3, 1e6
-CACHED_STEP_ENTRIES = 1 << 16  # numbers in all L-BFGS steps: 1 MB with the gradient changes
-MAX_STEP_ENTRIES = 1 << 21  # the same if gradients take so long that no cache is needed: 32 MB
+# number of entries in all L-BFGS pairs that fit into a cache; 1 MB with the changes of the gradient
+CACHED_STEP_ENTRIES = 1 << 16
+# maximum number of entries in all L-BFGS pairs (32 MB) if gradients take longer than reading them
+MAX_STEP_ENTRIES = 1 << 21
 
 
 def pairs_worth(n: int, rows: int) -> int:

@@ -19,10 +19,11 @@ class FittedWeights:
     coefs_: list[Any]
     intercepts_: list[Any]
     _network: MLP
-    # theta, and the views into it that were `coefs_` and `intercepts_` when it was stored
+    # (theta, the views of theta that were `coefs_` and `intercepts_` when theta was stored)
     _stored: tuple[np.ndarray, list[Any]]
-    _fitted: tuple[np.ndarray, np.ndarray]  # the weights at the end of the fit, and their theta
-    _seen: tuple[Any, np.ndarray]  # the verdict, and its theta
+    # (weights at the end of the fit, theta of these weights)
+    _fitted: tuple[np.ndarray, np.ndarray]
+    _seen: tuple[Any, np.ndarray]  # (the verdict, the theta that it belongs to)
 
     def _keep_weights(self, model: MLP, theta: Any) -> None:
         """Store the model and its parameters, of which `coefs_` and `intercepts_` are views."""
@@ -69,7 +70,8 @@ class FittedWeights:
         """
         theta = self._weights
         folded, fitted = self._fitted
-        if np.array_equal(theta, folded):  # exactly the parameters of the fit
+        # These are exactly the parameters of the fit.
+        if np.array_equal(theta, folded):
             return theta if np.array_equal(theta, fitted) else fitted
         return self._in_fitted_units(self.model_, theta)
 
@@ -111,7 +113,8 @@ class FittedWeights:
 
     def __getstate__(self) -> Any:
         state: Any = super().__getstate__()
-        # what predict_interval needs, the rows of the fit among it, is not part of a copy
+        # A pickled estimator does not contain what only predict_interval needs, such as the rows of
+        # the fit.
         dropped = "_stored", "_training", "_left_out"
         return {name: part for name, part in state.items() if name not in dropped}
 

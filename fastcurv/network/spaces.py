@@ -64,8 +64,8 @@ from .operators import MIN_PRODUCT_SECONDS, SECONDS_PER_FLOP
 
 MAX_KERNEL_ROWS = 8192  # maximum number of rows of K, which takes 512 MiB in float64
 D_ROWS_PER_PRODUCT = 512  # number of rows of D multiplied at a time
-# Eigenvalues of K (q, q) count as 0 below max(ZERO_EPS, sqrt(q) / ZERO_EPS_MIN_ROOT_RATIO) times
-# eps ||K||. The keys of ZERO_EPS are sizes of a number in bytes.
+# Eigenvalues of K (q, q) count as 0 below ZERO_EPS max(1, sqrt(q / ZERO_EPS_MIN_ROOT_RATIO)) eps
+# ||K||. The keys of ZERO_EPS are sizes of a number in bytes.
 ZERO_EPS = {4: 16.0, 8: 256.0}
 ZERO_EPS_MIN_ROOT_RATIO = 16.0
 # ratio of residual to eigenvalue above which a vector of K is a mixture of eigenvectors

@@ -1,5 +1,5 @@
-"""Batch normalisation between a hidden layer's linear part and its activation, with the statistics
-of all rows.
+"""Batch normalisation between the linear part of a hidden layer and its activation, with mean and
+variance taken over all rows.
 
     forward      h = (z - mean z) s         s = 1 / sqrt(var z + eps)
                  u = gamma h + beta         a = phi(u) [+ the layer's input]
@@ -13,10 +13,12 @@ of all rows.
                         + s gamma (rdu - mean rdu - rh mean (du h) - h mean (rdu h + du rh))
     v'Hv         + sum over units of 2 (vgamma - s c gamma) <du, rh> - s gamma mean (rh rz) <du, h>
 
-The mean cancels b, so the passes omit it: derivatives with respect to b are exactly 0. Every mean
-needs all rows before a row can continue, so a normalised network runs layer-parallel. If `memory=`
-cuts the rows into chunks, the means are accumulated first, one layer after the other, each by a
-pass over all rows in which the means of the layers before it are already known.
+The notation is that of passes.pyx; all products of vectors and matrices here are elementwise, and
+"mean" and "sum" are over rows. Subtracting mean z cancels b, so the passes omit b, and derivatives
+with respect to b are exactly 0. Every mean needs all rows before the next operation on a row, so a
+batch-normalised network runs layer-parallel. If `memory=` cuts the rows into chunks, the means are
+accumulated first, one layer at a time. Each layer takes a pass over all rows, in which the means of
+the layers before it are already known.
 """
 from libc.math cimport sqrt
 from libc.string cimport memset
@@ -46,14 +48,14 @@ cdef inline char *of_v(PlanS *P, Py_ssize_t l, Py_ssize_t start) noexcept nogil:
     return P.v + start * P.K.real_bytes if P.active[l] else P.layer[l].norm.zeros
 
 
-# --- sums and sweeps over the pass's rows, in blocks over the team --------------------------------
+# --- sums and sweeps over the rows of a pass, in blocks, on the thread team -----------------------
 
-cdef struct NormSweeps:         # sweeps over the pass's rows, in blocks over the team
+cdef struct NormSweeps:         # sweeps of a pass over blocks of its rows, on the thread team
     Pass *t
     Layer *y
     int n_jobs
-    fc_norm job[2]              # run one after the other on each block
-    # then an epilogue of the table on c, unless its kind is FC_EPILOGUE_NONE
+    fc_norm job[2]              # sweeps, run in this order on each block
+    # Epilogue that is then applied to matrix c, unless its kind is FC_EPILOGUE_NONE.
     fc_epilogue epilogue
     char *c
 
@@ -73,7 +75,7 @@ cdef inline fc_norm *add_sweep(NormSweeps *s, fc_norm_kind kind, char *out) noex
 
 
 cdef fc_norm shifted(PlanS *P, const fc_norm *job, Py_ssize_t row) noexcept nogil:
-    """Return the job, advanced to row `row`."""
+    """Return a copy of a sweep whose matrices are advanced to row `row`."""
     cdef fc_norm here = job[0]
     here.x, here.h = at(P, <char *>job.x, row, job.ld), at(P, <char *>job.h, row, job.ld)
     here.y, here.r = at(P, <char *>job.y, row, job.ld), at(P, <char *>job.r, row, job.ld)
@@ -93,8 +95,8 @@ cdef void take_sums(
     Pass *t, Layer *y, const char *x, const char *h, const char *other, const char *r,
     const double *mean
 ) noexcept nogil:
-    """Set norm.here to (sum of x, sum of x h [+ other r]) over the rows of the pass; blocks are
-    added in order.
+    """Set norm.here to (sum of x, sum of x h [+ other r]) over the rows of the pass. The sums of
+    the blocks are added in order.
     """
     cdef Norm *n = y.norm
     cdef NormSweeps s = norm_sweeps(t, y)
@@ -138,7 +140,7 @@ cdef void run_sweeps(NormSweeps *s) noexcept nogil:
 # --- means over all rows --------------------------------------------------------------------------
 
 cdef bint seen_all(Pass *t) noexcept nogil:
-    """Count the pass's rows; return True if they are the last ones."""
+    """Add the rows of the pass to the count P.seen. Return True if all N rows have been counted."""
     cdef PlanS *P = t.P
     P.seen += t.rows
     if P.seen < P.N:
@@ -148,9 +150,9 @@ cdef bint seen_all(Pass *t) noexcept nogil:
 
 
 cdef bint gather_moments(Pass *t, Layer *y) noexcept nogil:
-    """Update mean and variance of z by the chunk's rows, centred at their own mean and merged with
-    those before (Chan, Golub and LeVeque 1979). Return True if the pass may continue, since all
-    rows are in memory.
+    """Update mean and variance of z with the rows of the chunk. The chunk's moments are centred at
+    its own mean and merged with those of earlier chunks (Chan, Golub and LeVeque 1979). Return True
+    if the pass may continue, which requires all rows in one chunk.
     """
     cdef PlanS *P = t.P
     cdef Norm *n = y.norm
@@ -182,7 +184,9 @@ cdef bint gather_moments(Pass *t, Layer *y) noexcept nogil:
 
 
 cdef bint gather_means(Pass *t, Py_ssize_t l, Stage stage) noexcept nogil:
-    """Update two means of a layer by the chunk's sums. Return True if the pass may continue."""
+    """Update the two means of `stage` for layer l with the sums over the rows of the chunk. Return
+    True if the pass may continue, which requires all rows in one chunk.
+    """
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[l]
     cdef Norm *n = y.norm
@@ -223,10 +227,13 @@ cdef void put_norm_sums(Pass *t, Layer *y, char *out, bint add) noexcept nogil:
         put(P, beta, j, n.here[j] + (get(P, beta, j) if add else 0))
 
 
-# --- the passes of a normalised layer -------------------------------------------------------------
+# --- the passes of a batch-normalised layer -------------------------------------------------------
 
 cdef Py_ssize_t norm_forward(Pass *t, Py_ssize_t l, fc_product *job) noexcept nogil:
-    """Compute h = (z - mean) s; u = gamma h + beta; a = phi(u) [+ the layer's input]."""
+    """Run the forward pass of layer l: h = (z - mean) s; u = gamma h + beta; a = phi(u) [+ the
+    layer's input]. Return the number of blocks of rows, or -1 if means over further chunks are
+    needed first.
+    """
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[l]
     cdef Norm *n = y.norm
@@ -250,8 +257,8 @@ cdef Py_ssize_t norm_forward(Pass *t, Py_ssize_t l, fc_product *job) noexcept no
 cdef Py_ssize_t norm_backward(
     Pass *t, Py_ssize_t l, fc_product *job, char *out, bint add
 ) noexcept nogil:
-    """Compute du = e phi'; dgamma = sum du h; dbeta = sum du; delta = s gamma (du - mean du - h
-    mean (du h)).
+    """Run the backward pass of layer l: du = e phi'; dgamma = sum du h; dbeta = sum du; delta = s
+    gamma (du - mean du - h mean (du h)). Return as norm_forward does.
     """
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[l]
@@ -273,7 +280,7 @@ cdef Py_ssize_t norm_backward(
 
 
 cdef void add_ru(Pass *t, Py_ssize_t l, NormSweeps *s, char *out) noexcept nogil:
-    """Compute out = ru = vgamma h + gamma rh + vbeta."""
+    """Add a sweep that computes ru = vgamma h + gamma rh + vbeta for layer l into `out`."""
     cdef PlanS *P = t.P
     cdef Norm *n = P.layer[l].norm
     cdef fc_norm *sweep = add_sweep(s, FC_NORM_R_SHIFT, out)
@@ -282,14 +289,16 @@ cdef void add_ru(Pass *t, Py_ssize_t l, NormSweeps *s, char *out) noexcept nogil
 
 
 cdef Py_ssize_t norm_r_forward(Pass *t, Py_ssize_t l, fc_product *job) noexcept nogil:
-    """Compute rh = s (rz - mean rz - h c), in place of rz; ra = phi' ru [+ the input's ra]."""
+    """Run R-forward of layer l: rh = s (rz - mean rz - h c), in place of rz; ra = phi' ru [+ the
+    input's ra]. Return as norm_forward does.
+    """
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[l]
     cdef Norm *n = y.norm
     cdef NormSweeps s = norm_sweeps(t, y)
     cdef fc_norm *sweep
     cdef char *rz = t.scratch.rz[l]
-    # The epilogue's total needs ru after ra has been written, so ru gets a matrix of its own.
+    # The epilogue's total reads ru after ra has been written, so ru needs a separate matrix.
     s.epilogue = job.epilogue
     s.c = t.scratch.e[0] if job.epilogue.total != NULL else t.scratch.ra[l]
     s.epilogue.u = NULL
@@ -303,15 +312,18 @@ cdef Py_ssize_t norm_r_forward(Pass *t, Py_ssize_t l, fc_product *job) noexcept 
     sweep.k, sweep.x, sweep.m1, sweep.m2 = n.s, rz, n.rz_mean, n.c
     add_ru(t, l, &s, s.c)
     run_sweeps(&s)
-    # block sizes of the epilogue's totals
+    # The totals of the epilogue come in blocks of BLOCK_ROWS rows.
     job.row_block, job.col_block = BLOCK_ROWS, job.n
     return 0
 
 
 cdef double norm_curvature(Pass *t, Py_ssize_t l) noexcept nogil:
-    """Return sum over units of 2 (vgamma - s c gamma) <du, rh> - s gamma mean (rh rz) <du, h>, the
-    part of the pass's rows. Uses <rh, rz> = <rh, rh> / s + c <rh, h> and, over all rows, mean (rh
-    h) = s c (1 - mean (h h)) = s c (eps s s).
+    """Return the batch normalisation's term of the quadratic form for layer l over the rows of the
+    pass, which is the sum over units of 2 (vgamma - s c gamma) <du, rh> - s gamma mean (rh rz) <du,
+    h>.
+
+    The computation uses <rh, rz> = <rh, rh> / s + c <rh, h> and, over all rows, mean (rh h) = s c
+    (1 - mean (h h)) = s c (eps s s).
     """
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[l]
@@ -333,9 +345,9 @@ cdef double norm_curvature(Pass *t, Py_ssize_t l) noexcept nogil:
 cdef Py_ssize_t norm_r_backward(
     Pass *t, Py_ssize_t l, fc_product *job, char *out, bint add
 ) noexcept nogil:
-    """Compute rdu = re phi' + (e phi'') ru; rdgamma = sum (rdu h + du rh); rdbeta = sum rdu;
-    rdelta, as given at the head of this file, in place of rh. For operators other than the Hessian,
-    only the terms in rdu are computed.
+    """Run R-backward of layer l: rdu = re phi' + (e phi'') ru; rdgamma = sum (rdu h + du rh);
+    rdbeta = sum rdu; rdelta in place of rh. The equation for rdelta is at the head of this file.
+    Operators other than the Hessian use only the terms in rdu. Return as norm_forward does.
     """
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[l]

@@ -1,29 +1,33 @@
-"""User-defined losses and activations, given as NumPy functions.
+"""Evaluation of user-defined losses and activations, which are NumPy functions.
 
-Forward stops at each of them: after a layer for its a, phi' and phi'', after the last layer for the
-loss of rows and its derivatives. The results are stored where kernels would store theirs, so
-products treat them alike; only a loss whose second derivative couples the outputs needs its own
-code, with a matrix per row.
+The forward pass stops at each user-defined function: after a layer, to compute its a, phi' and
+phi'', and after the last layer, to compute the loss of the rows and its derivatives. The results
+are stored in the matrices in which kernels would store theirs, so products need no further code.
+The only exception is a loss whose second derivative couples the outputs, which has one matrix per
+row.
 """
 import numpy as np
 
 
 cdef enum:
-    # maximum outputs of a coupled loss, as in `fastcurv.structure.given`
+    # Maximum number of outputs of a coupled loss, as in fastcurv/structure/given.py.
     MAX_COUPLED_OUTPUTS = 64
-    COUPLED_COLUMNS = 32        # columns multiplied together, so that compilers vectorise the loop
-    CALLBACK_NUMBERS = 1 << 15  # numbers of a layer that are passed to its activation in one call
+    # columns per strip, a fixed number so that compilers vectorise the loop
+    COUPLED_COLUMNS = 32
+    CALLBACK_NUMBERS = 1 << 15  # maximum elements that are passed to an activation in one call
 
 
 cdef inline Py_ssize_t groups_per_batch(PlanS *P) noexcept nogil:
-    """Return the number of groups of panels per batch: enough calls to occupy all threads."""
+    """Return the number of groups of panels per batch, a multiple of groups_per_call that is large
+    enough to occupy all threads.
+    """
     return (P.threads + P.groups_per_call - 1) // P.groups_per_call * P.groups_per_call
 
 
 cdef void gradient_by_groups(Job *job, Py_ssize_t r0) noexcept nogil:
-    """Compute the gradient of the chunk that begins at row r0 in batches of groups of panels:
-    forward, the loss, backward. All batches use the same memory for their state, which stays in the
-    caches.
+    """Compute the gradient of the chunk that begins at row r0. Forward pass, loss and backward pass
+    run for one batch of groups of panels at a time. All batches store their state in the same
+    memory, which thus stays in the caches.
     """
     cdef PlanS *P = job.P
     cdef Py_ssize_t n_panels = panels_of(P, job.rows), groups = groups_of(P, job.rows)
@@ -41,8 +45,8 @@ cdef void gradient_by_groups(Job *job, Py_ssize_t r0) noexcept nogil:
 
 
 cdef void forward_with_callbacks(Job *job, Py_ssize_t r0) noexcept nogil:
-    """Run the job's rows, of the chunk that begins at row r0, forward from one user-defined
-    function to the next, as far as means are known.
+    """Run the forward pass of the chunk that begins at row r0, on the job's range of groups. The
+    pass stops at each user-defined function, and at the first layer whose means are not known.
     """
     cdef PlanS *P = job.P
     cdef Py_ssize_t l
@@ -63,8 +67,8 @@ cdef void forward_with_callbacks(Job *job, Py_ssize_t r0) noexcept nogil:
 
 
 cdef void evaluate_callback(Job *job, Py_ssize_t l, Py_ssize_t r0) noexcept nogil:
-    """Evaluate the user-defined activation of layer l, or for the last layer the loss, on the job's
-    rows. The rows per call depend on sizes alone.
+    """Evaluate the user-defined activation of layer l or, for the last layer, the user-defined loss
+    on the job's range of groups. The number of rows per call depends only on sizes.
     """
     cdef PlanS *P = job.P
     cdef Py_ssize_t groups = groups_of(P, job.rows), group = job.group, last, piece, end
@@ -76,13 +80,13 @@ cdef void evaluate_callback(Job *job, Py_ssize_t l, Py_ssize_t r0) noexcept nogi
             evaluate_activation(P, l, r0, job.rows, piece, end)
         else:
             evaluate_loss(P, r0, job.rows, piece, end)
-        fc_arithmetic_begin()   # signal handlers may have run in between
+        fc_arithmetic_begin()   # signal handlers may have changed the floating-point settings
         group = last
 
 
 cdef int check_returned(found, tuple shape, dtype) except -1:
     """Raise ValueError if an array returned by a user-defined function does not have the required
-    shape and dtype: later code copies it without further checks.
+    shape and dtype, because later code copies it without further checks.
     """
     if found.shape != shape or found.dtype != dtype or not found.flags.c_contiguous:
         raise ValueError(
@@ -95,8 +99,8 @@ cdef int check_returned(found, tuple shape, dtype) except -1:
 cdef void evaluate_activation(
     PlanS *P, Py_ssize_t l, Py_ssize_t r0, Py_ssize_t rows, Py_ssize_t piece, Py_ssize_t end
 ) noexcept with gil:
-    """Compute a [+ the layer's input], phi' and phi'' for some pieces of the current chunk, whose z
-    is stored in place of a.
+    """Compute a [+ the layer's input], phi' and phi'' for pieces of the current chunk, from the z
+    that the forward pass stored in place of a.
     """
     cdef Plan plan = <Plan>P.callbacks
     cdef Layer *y = &P.layer[l]
@@ -113,7 +117,8 @@ cdef void evaluate_activation(
             for part in (a, p, q):
                 check_returned(part, z.shape, plan.dtype)
             if y.skip and l:
-                below = np.empty((count, y.m), plan.dtype)  # z may be the same array as phi''
+                # a new array, because the activation may return z itself as phi''
+                below = np.empty((count, y.m), plan.dtype)
                 take_pieces(P, (y - 1).a, y.m, y.ldm, rows, piece, until, pointer(below))
                 a = a + below
             elif y.skip:
@@ -129,7 +134,7 @@ cdef void evaluate_activation(
 cdef void evaluate_loss(
     PlanS *P, Py_ssize_t r0, Py_ssize_t rows, Py_ssize_t piece, Py_ssize_t end
 ) noexcept with gil:
-    """Compute loss, delta and h of some pieces of the current chunk."""
+    """Compute the loss, delta and h for pieces of the current chunk."""
     cdef Plan plan = <Plan>P.callbacks
     cdef Layer *y = &P.layer[P.n_layers - 1]
     cdef Py_ssize_t first = row_of(P, rows, piece), last = row_of(P, rows, end)
@@ -150,19 +155,20 @@ cdef void evaluate_loss(
         plan.error, P.failed = error, True
 
 
-# --- copies of state matrices; a piece is a panel in the transposed layout, else a row ------------
+# --- copies of state matrices, by pieces: panels in the transposed layout, otherwise rows ---------
 
 cdef inline Py_ssize_t pieces_of(PlanS *P, Py_ssize_t rows) noexcept nogil:
     return panels_of(P, rows) if P.ld_transposed else rows
 
 
 cdef inline Py_ssize_t row_of(PlanS *P, Py_ssize_t rows, Py_ssize_t piece) noexcept nogil:
-    """Return the first row of a piece of the chunk's rows."""
+    """Return the first row of a piece, counted from the start of the chunk."""
     return first_of(P, rows, piece) if P.ld_transposed else piece
 
 
 cdef inline Py_ssize_t piece_at(PlanS *P, Py_ssize_t rows, Py_ssize_t group) noexcept nogil:
-    """Return the first piece of a group of panels; without groups all rows are one group."""
+    """Return the first piece of a group of panels. A plan without groups has one group of all rows.
+    """
     cdef Py_ssize_t n_panels
     if not P.groups:
         return pieces_of(P, rows) if group else 0
@@ -183,7 +189,8 @@ cdef void take_pieces(
     PlanS *P, char *state, Py_ssize_t m, Py_ssize_t ld, Py_ssize_t rows, Py_ssize_t piece,
     Py_ssize_t until, char *out
 ) noexcept nogil:
-    """Copy some pieces of a matrix of a layer's state, of m units, into out (their rows, m)."""
+    """Copy pieces [piece, until) of a matrix of a layer's state into out (rows of the pieces, m).
+    """
     cdef Py_ssize_t n, size = P.K.real_bytes
     while piece < until:
         n = row_of(P, rows, piece + 1) - row_of(P, rows, piece)
@@ -216,8 +223,8 @@ cdef void put_pieces(
     PlanS *P, char *state, Py_ssize_t m, Py_ssize_t ld, Py_ssize_t rows, Py_ssize_t piece,
     Py_ssize_t until, char *source
 ) noexcept nogil:
-    """Copy rows of m numbers into some pieces of a matrix of the state, the inverse of
-    `take_pieces`. In the transposed layout, zeros follow the last sample of each panel.
+    """Copy rows of m elements from `source` into pieces of a matrix of the state; the inverse of
+    `take_pieces`. In the transposed layout, fill up each panel with zeros.
     """
     cdef Py_ssize_t n, j, size = P.K.real_bytes
     cdef char *to
@@ -234,7 +241,7 @@ cdef void put_pieces(
         piece += 1
 
 
-# --- losses that couple the outputs ---------------------------------------------------------------
+# --- losses whose second derivative couples the outputs -------------------------------------------
 
 ctypedef fused number:
     float
@@ -243,7 +250,7 @@ ctypedef fused number:
 
 cdef void couple(const number *h, Py_ssize_t ldh, number *x, Py_ssize_t ldx, Py_ssize_t rows,
                  Py_ssize_t m) noexcept nogil:
-    """Set x[i] = h[i] x[i] for each row i, with h[i] of shape (m, m)."""
+    """Set x[i] = h[i] x[i] for each row i, where h[i] is a matrix (m, m) and x[i] a vector (m,)."""
     cdef double found[MAX_COUPLED_OUTPUTS]
     cdef Py_ssize_t i, j, k
     for i in range(rows):
@@ -258,8 +265,8 @@ cdef void couple(const number *h, Py_ssize_t ldh, number *x, Py_ssize_t ldx, Py_
 cdef void couple_transposed(
     const number *h, Py_ssize_t ldh, number *x, Py_ssize_t ldx, Py_ssize_t rows, Py_ssize_t m
 ) noexcept nogil:
-    """Set x[:, i] = h[i] x[:, i] for each column i, in the transposed layout, in strips of columns
-    that compilers vectorise.
+    """Set x[:, i] = h[i] x[:, i] for each column i, where h[i] is a matrix (m, m), in the
+    transposed layout. Columns are processed in strips, so that compilers vectorise the inner loop.
     """
     cdef double found[MAX_COUPLED_OUTPUTS * COUPLED_COLUMNS]
     cdef Py_ssize_t first = 0, i, j, k, count
@@ -284,8 +291,8 @@ cdef void couple_transposed(
 cdef void r_coupled(
     PlanS *P, const fc_loss_rows *here, Py_ssize_t rows, char *rz, Py_ssize_t ld
 ) noexcept nogil:
-    """Compute rdelta = (d2 loss / dz2) rz in place of rz, with leading dimension `ld`. In the
-    transposed layout, zeros follow the last sample.
+    """Compute rdelta = (d2 loss / dz2) rz in place of rz, whose leading dimension is `ld`. In the
+    transposed layout, set the padding after the last sample to 0.
     """
     cdef Py_ssize_t j, size = P.K.real_bytes
     if P.K.real_bytes == 8 and P.ld_transposed:

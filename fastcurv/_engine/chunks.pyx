@@ -1,15 +1,15 @@
-"""Loops over all rows of a plan, chunk by chunk: at theta, along v, and, with batch normalisation,
-the accumulation of means layer after layer.
+"""Loops over all rows of a plan, chunk by chunk: evaluation at theta, jobs along v, and
+accumulation of the means of batch-normalised layers.
 """
 from libc.math cimport NAN
 from libc.string cimport memcpy, memset
 
 
-# --- at theta -------------------------------------------------------------------------------------
+# --- evaluation at theta --------------------------------------------------------------------------
 
 cdef void load(PlanS *P, Py_ssize_t r0, Py_ssize_t rows) noexcept nogil:
-    """Point the plan at the chunk's rows of data. X is padded into the plan's own memory unless a
-    padded copy of all of it exists.
+    """Set the plan's pointers to the rows of the chunk that begins at row r0. X is copied into the
+    plan's own padded memory unless a padded copy of all of X exists.
     """
     cdef int size = P.K.real_bytes
     cdef Data *D = P.data
@@ -30,9 +30,9 @@ cdef void load(PlanS *P, Py_ssize_t r0, Py_ssize_t rows) noexcept nogil:
 
 
 cdef bint state_is_transient(PlanS *P, Job *job) noexcept nogil:
-    """Return True if the state of a panel may be overwritten by the next panel's, so that it stays
-    in the caches. That holds for a lone gradient over more panels than threads; the last panel may
-    be short.
+    """Return True if each panel's state may overwrite that of another panel, so that it stays in
+    the caches. This requires that only the gradient is computed, and that there are more panels
+    than threads.
     """
     return (
         P.transient and job.out != NULL and job.stages == FORWARD | BACKWARD
@@ -43,8 +43,9 @@ cdef bint state_is_transient(PlanS *P, Job *job) noexcept nogil:
 
 
 cdef void evaluate_chunk(PlanS *P, Py_ssize_t r0, bint back, char *out, bint add) noexcept nogil:
-    """Bring the state of the chunk that begins at row r0 up to date: forward, then, if `back`,
-    backward with the gradient added to `out` unless it is NULL.
+    """Compute the state of the chunk that begins at row r0 where it is not up to date: run the
+    forward pass and, if `back`, the backward pass. Unless `out` is NULL, write or add (`add`) the
+    gradient of the chunk to `out`.
     """
     cdef Job job
     cdef bint fresh = P.at_chunk != r0 or P.done == 0, transient
@@ -74,7 +75,7 @@ cdef void evaluate_chunk(PlanS *P, Py_ssize_t r0, bint back, char *out, bint add
 
 
 cdef double values(PlanS *P, Py_ssize_t r0) noexcept nogil:
-    """Return the part of the loss of the current chunk, its blocks added in order."""
+    """Return the loss of the current chunk, its blocks added in order."""
     cdef Py_ssize_t rows = min(P.chunk, P.N - r0), i
     cdef bint by_panels = P.panel and not P.shared
     cdef double value = 0
@@ -88,7 +89,9 @@ cdef double values(PlanS *P, Py_ssize_t r0) noexcept nogil:
 
 
 cdef double at_theta(PlanS *P, bint gradient, char *out, bint add) noexcept nogil:
-    """Run all chunks forward, and backward into out if `gradient`; return the loss."""
+    """Evaluate all chunks at theta and return the loss. If `gradient`, also compute the gradient
+    and write or add (`add`) it to `out`.
+    """
     cdef Py_ssize_t r0 = 0
     cdef double value = 0
     gather_at_theta(P, gradient)
@@ -103,8 +106,8 @@ cdef double at_theta(PlanS *P, bint gradient, char *out, bint add) noexcept nogi
 cdef void take_rows(
     PlanS *P, Layer *y, char *state, Py_ssize_t r0, char *out, Py_ssize_t ld
 ) noexcept nogil:
-    """Copy a matrix of a layer's state, for the current chunk, into out (N, m). With ld, out has
-    one row per unit: (m, ld). Do nothing if `state` or `out` is NULL.
+    """Copy the current chunk's rows of a matrix of a layer's state into out (N, m). If ld is not 0,
+    out has one row per unit instead: (m, ld). Do nothing if `state` or `out` is NULL.
     """
     cdef Py_ssize_t rows = min(P.chunk, P.N - r0)
     if state == NULL or out == NULL:
@@ -118,7 +121,7 @@ cdef void take_rows(
 
 
 cdef void fill_nan(PlanS *P, Py_ssize_t n, char *x) noexcept nogil:
-    """Set n numbers from x on to NaN, unless x is NULL."""
+    """Set the n elements of x to NaN. Do nothing if x is NULL."""
     cdef Py_ssize_t i
     for i in range(n if x != NULL else 0):
         if P.K.real_bytes == 8:
@@ -130,8 +133,8 @@ cdef void fill_nan(PlanS *P, Py_ssize_t n, char *x) noexcept nogil:
 cdef void take_unpacked_pairs(
     PlanS *P, Layer *y, Py_ssize_t r0, char *a, char *p, Py_ssize_t ld
 ) noexcept nogil:
-    """Copy a and phi' from their packed pairs, each unless its destination is NULL; the layout of a
-    and p is that of `take_rows`.
+    """Unpack the current chunk's rows of a and phi' of a layer that stores packed pairs, as
+    take_rows copies other matrices. Either of the destinations a and p may be NULL.
     """
     cdef Py_ssize_t rows = min(P.chunk, P.N - r0), j, size = P.K.real_bytes
     cdef Py_ssize_t count = rows if ld else rows * y.m
@@ -146,15 +149,15 @@ cdef void take_unpacked_pairs(
         on = (r0 + j * ld if ld else r0 * y.m) * size
         a_at, p_at = a + on if a != NULL else NULL, p + on if p != NULL else NULL
         P.K.unpack_pairs(y.phi, count, pairs + on, a_at, p_at)
-        if P.nan:               # packed pairs do not record which numbers were NaN
+        if P.nan:               # packed pairs do not record which elements were NaN
             fill_nan(P, count, a_at)
             fill_nan(P, count, p_at)
 
 
 cdef void states_of(PlanS *P, bint back, char **out, Py_ssize_t ld) noexcept nogil:
-    """Copy the state at theta into out: per layer a, phi', e * phi'' and delta, (N, m) each; then
-    the loss's second derivative h (N, d_out) and s (N,). With ld, matrices have one row per unit:
-    (m, ld).
+    """Copy the state at theta into the matrices in out. For each layer, these are a, phi', e *
+    phi'' and delta, (N, m) each; then follow the loss's second derivative h (N, d_out) and s (N,).
+    If ld is not 0, matrices have one row per unit: (m, ld). Pointers that are NULL are skipped.
     """
     cdef Layer *y
     cdef Py_ssize_t r0 = 0, l
@@ -177,11 +180,11 @@ cdef void states_of(PlanS *P, bint back, char **out, Py_ssize_t ld) noexcept nog
         r0 += P.chunk
 
 
-# --- along v --------------------------------------------------------------------------------------
+# --- jobs along v ---------------------------------------------------------------------------------
 
 cdef void select(PlanS *P, const char *active) noexcept nogil:
-    """Set which layers v is nonzero in; NULL: all. Values that do not change are not written,
-    because all threads' caches hold them.
+    """Record in which layers v is nonzero; NULL selects all layers. Values that do not change are
+    not written, because a store would invalidate the cache lines of all threads.
     """
     cdef Py_ssize_t l, first = P.n_layers
     cdef char moved
@@ -196,14 +199,14 @@ cdef void select(PlanS *P, const char *active) noexcept nogil:
 
 
 cdef void along_v(Job *job, char *out, Py_ssize_t out_step) noexcept nogil:
-    """Run the job over all chunks. out: a sum over rows, (n,), or for JVP one row per sample, with
-    out_step bytes from one vector to the next.
+    """Run the job over all chunks. The result `out` is a sum over rows, (n,), or for a JVP one row
+    per sample; results of successive vectors lie out_step bytes apart.
     """
     cdef PlanS *P = job.P
     cdef Py_ssize_t r0, j
     cdef bint by_rows = job.kind == JVP
     job.out, job.out_step, job.add = out, out_step, job.l2 != 0
-    # otherwise vectors are packed one by one, see run_layers
+    # In the other cases run_layers packs vectors one at a time.
     if job.kind != VJP and (P.panel and not P.shared or job.vectors == 1):
         for j in range(job.vectors):
             take_vector(job, j, j)
@@ -222,11 +225,11 @@ cdef void along_v(Job *job, char *out, Py_ssize_t out_step) noexcept nogil:
             return
 
 
-# --- means of normalised layers, one layer after the other ----------------------------------------
+# --- means of batch-normalised layers, one layer at a time ----------------------------------------
 
 cdef void gather(PlanS *P, Job *job, Stage stage, Py_ssize_t l) noexcept nogil:
-    """Accumulate the means of layer l in one pass over all rows. The means of the layers that the
-    pass needs before it are known.
+    """Accumulate the means of `stage` for layer l in one pass over all rows. The means of the
+    layers that the pass runs before layer l must be known.
     """
     cdef Pass t = new_pass(P, &P.wide, False, job.kind)
     cdef Py_ssize_t r0 = 0
@@ -251,7 +254,7 @@ cdef void gather(PlanS *P, Job *job, Stage stage, Py_ssize_t l) noexcept nogil:
                 r_loss(&t, job.v + r0 * P.d_out * P.K.real_bytes)
                 r_backward(&t, NULL, False)
         if stage == MOMENTS or stage == DU_MEANS:
-            P.at_chunk = -1     # the chunk's state is incomplete
+            P.at_chunk = -1     # the stored state of the chunk is incomplete
         P.stage = NO_STAGE
         r0 += P.chunk
         if fc_watch_off():
@@ -259,8 +262,8 @@ cdef void gather(PlanS *P, Job *job, Stage stage, Py_ssize_t l) noexcept nogil:
 
 
 cdef void gather_at_theta(PlanS *P, bint gradient) noexcept nogil:
-    """Accumulate means and variances from the first layer upwards, then, if `gradient`, the means
-    of du downwards.
+    """Accumulate means and variances of z from the first layer upwards and then, if `gradient`, the
+    means of du from the last hidden layer downwards.
     """
     cdef Py_ssize_t l
     cdef Job job
@@ -274,8 +277,8 @@ cdef void gather_at_theta(PlanS *P, bint gradient) noexcept nogil:
 
 
 cdef void gather_along_v(Job *job) noexcept nogil:
-    """Accumulate, along one vector, the means of rz upwards and those of rdu downwards, as far as
-    the job needs them.
+    """Accumulate the means along one vector that the job needs: those of rz from the first layer
+    upwards, then those of rdu downwards.
     """
     cdef PlanS *P = job.P
     cdef Py_ssize_t l

@@ -1,4 +1,4 @@
-"""Products of small operators, for which the overhead of Python calls would be noticeable."""
+"""Products of small operators with a single vector, without the overhead of Python calls."""
 import numpy as np
 
 from libc.string cimport memset
@@ -8,8 +8,8 @@ empty = np.empty
 
 
 cdef class FastProduct:
-    """Fast products of an operator on contiguous vectors. With plan None no fast product is
-    available. `count` is the number of products computed.
+    """Operator products on contiguous vectors with little overhead. If `plan` is None, no fast
+    product is available. Attribute `count` is the number of products computed.
     """
     cdef Plan plan
     cdef Kind kind
@@ -24,7 +24,7 @@ cdef class FastProduct:
             self.n, self.dtype = plan.P.n, plan.dtype
 
     cdef bint is_available(self) noexcept:
-        """Return True if fast products are available."""
+        """Return True if this operator has fast products."""
         return self.plan is not None
 
     cdef int apply(self, char *v, char *out) except -1:
@@ -38,9 +38,9 @@ cdef class FastProduct:
         return 0
 
     def take(self, v, out=None):
-        """Return A v in `out` or a new array. Return None, without computing anything, if no fast
-        product is available, if v or out is not a contiguous, aligned vector of the operator's
-        dtype, or if they share memory.
+        """Return A v, in `out` or in a new array. Return None, without computing anything, if no
+        fast product is available, if v or out is not a contiguous, aligned vector of the operator's
+        dtype, or if v and out share memory.
         """
         if not self.is_available():
             return None
@@ -58,7 +58,7 @@ cdef class FastProduct:
 
 
 cdef class FastMatrixProduct(FastProduct):
-    """Products with an exactly symmetric matrix (n, n), C-ordered, float32 or float64."""
+    """Products with a symmetric matrix (n, n) in C order, of dtype float32 or float64."""
     cdef object A
     cdef const fc_table *K
     cdef char *at

@@ -1,43 +1,49 @@
 """The Gauss-Newton matrix and the Hessian of a small network, as dense matrices.
 
-The Gauss-Newton matrix comes from J (N d, n), the derivatives of the outputs:
+Let J (N d, n) be the Jacobian of the d outputs of N samples with respect to the n parameters, and
+H the second derivative of the loss with respect to the outputs z, which is block diagonal with one
+block per sample. The Gauss-Newton matrix is
 
-    G = J' H J = F F',    F' = B J,    B'B = H = d2 loss / dz2 of a sample
+    G = J' H J = F F',    F' = B J,    B'B = H
 
-B is diagonal if each output has a loss of its own. For cross entropy H has rank d - 1, so F needs
-only that many columns per sample: with the probabilities p and the weight w of a sample,
-s = sqrt(p) and the last output t,
+B is diagonal if the loss is a sum over outputs. For cross entropy each block of H has rank d - 1,
+so F needs d - 1 columns per sample. With the probabilities p and the weight w of a sample,
+s = sqrt(p), and t the index of the last output, the block of B is
 
     B'_ik = sqrt(w) (s_i (i = k) - p_i s_k / (1 + s_t))     B'_tk = - sqrt(w) s_t s_k     i, k < t
 
-This is sqrt(w) diag(s) times the reflection that maps s to the last unit vector, without its last
-column. Backward starts from B' and treats each column separately: D = B' in the last layer,
-E_below = W' D [+ E] and D_below = E_below * phi'. F, whose rows are products of rows of D and of a
-below, is formed only if it has one column per sample and is so small that a single product is
-fastest. Otherwise, for two layers x and y, with a row of ones appended to a for b,
+The transpose B' is sqrt(w) diag(s) times the reflection that maps s to the last unit vector,
+without its last column. The backward pass starts with D = B' in the output layer, and propagates
+each column of D separately: E_below = W' D [+ E] and D_below = E_below * phi', where E is added for
+residual layers. The rows of F are elementwise products of rows of D and rows of the layer's input.
+F is formed only if it has one column per sample and is so small that the product F F' is fastest.
+Otherwise G is computed for each pair of layers x and y. Weight (i, a) of layer x connects its input
+a to its unit i; b is the weight of an input of ones. With a_x the inputs of layer x,
 
     G[(i, a), (j, b)] = sum over samples of T_ij A_ab
     T_ij = sum over columns of Dx_i * Dy_j,    A_ab = a_x[a] * a_y[b]
 
-where T_ij = T_ji and A_ab = A_ba if x is y. With d outputs this takes 1 / d of the multiply-adds of
-F F', and half of these for a layer with itself.
+If x = y, both T and A are symmetric. With d outputs, these formulas take 1 / d of the multiply-adds
+of F F', and half of that if x = y.
 
-The Hessian has the same form, but T_ij is the second derivative of a sample's loss with respect to
-the inputs of two units. Each hidden unit u adds a column, which starts as the unit vector of u in
-its own layer h and is propagated backward as D is, so that it is dz_u / dz of the layers below. Its
-weight is s = e_u phi''_u:
+For the Hessian, T_ij is the second derivative of a sample's loss with respect to z of two units i
+and j. Each hidden unit u adds a column to D. The column is the unit vector of u in the layer of u
+and is propagated backward, so that in the layers below it equals dz_u / dz. Its weight is
+s_u = e_u phi''_u:
 
     T_ij = sum over columns of Dx_i * Dy_j + sum over u of s_u * Dx_iu * Dy_ju
 
-where u runs over all units above y and over those of y, with Dy_ju = 1 (j = u). Since W_y
-multiplies the outputs of the layers below, with h the layer below y and delta = dL/dz of y, also
+The sum runs over the units u of layer y, where Dy_ju = 1 (j = u), and over those of all layers
+above. In addition, W_y multiplies outputs that depend on layer x. With h the layer below y and
+delta = dL/dz of y, this adds the terms
 
     H[(i, a), (j, q)] += sum over samples of K_iq delta_j a_x[a]
-    K_iq = da_h[q] / dz_x[i] = Dx_iq * phi'_q [+ the same of the layer below h]
+    K_iq = da_h[q] / dz_x[i] = Dx_iq * phi'_q [+ K_iq of the layer below h]
 
-with Dx = I if x is h. Everything is in double precision, whatever the plan's dtype, in the
-transposed layout, one block of samples at a time. The columns of D in a block are sorted by part
-first: the first column of all its samples, then the second, ...
+where Dx = I if x = h, and the term in brackets is for residual h. All computations are in double
+precision, for either dtype of the plan, in the transposed layout, on one block of samples at a
+time. In D, the first columns of all samples of the block come first, then the second columns, and
+so on.
 """
 import numpy as np
 
@@ -47,21 +53,22 @@ from libc.string cimport memcpy, memset
 
 
 cdef enum:
-    MAX_BLOCK_SAMPLES = 1024    # maximum samples of a block
-    MAX_BLOCK_NUMBERS = 1 << 20     # numbers of D and a per block
-    # numbers of T or A computed at one time: a quarter of a megabyte, which fits the L2 cache
+    MAX_BLOCK_SAMPLES = 1024    # maximum number of samples per block
+    MAX_BLOCK_NUMBERS = 1 << 20     # maximum number of elements of D and a per block
+    # Maximum elements of T or A that are computed at one time: 256 KiB, which fit in the L2 cache.
     MAX_PAIR_NUMBERS = 1 << 15
-    LINE = FC_ALIGN // 8        # numbers per cache line
-    REUSED_NUMBERS = 1 << 19    # maximum numbers of a work space that is kept for the next matrix
-    # F is formed up to this many rows and numbers.
+    LINE = FC_ALIGN // 8        # doubles per cache line
+    REUSED_NUMBERS = 1 << 19    # maximum elements of a workspace that is kept for the next object
+    # F is formed for at most this many rows and elements.
     FACTOR_MAX_ROWS = 64
     FACTOR_MAX_NUMBERS = 1 << 13
-    # rows of F multiplied at one time by the rows from their first one on
+    # Rows of F per strip. A strip is multiplied by all rows of F from its first row on.
     FACTOR_STRIP_ROWS = 12
-    MIRROR_TILE = 16            # rows and columns of a tile when the matrix is mirrored
+    # rows and columns of a tile when the upper triangle is copied to the lower one
+    MIRROR_TILE = 16
 
-# The work space of the last matrix, for the next one: faulting in new pages takes longer than the
-# sums of a small network.
+# Workspace of an earlier object, kept for the next one, because faulting in new pages takes longer
+# than computing the matrix of a small network.
 cdef list ROOM = []
 
 
@@ -71,7 +78,8 @@ cdef inline Py_ssize_t lines_of(Py_ssize_t count) noexcept nogil:
 
 
 cdef inline Py_ssize_t numbers_of(PlanS *P, Py_ssize_t i, bint hessian) noexcept nogil:
-    """Return the number of entries of state i, in the order of `states_of`; 0 if it is not needed.
+    """Return the number of elements of state matrix i, in the order of `states_of`, or 0 if matrix
+    i is not needed.
     """
     cdef Py_ssize_t l = i // 4
     cdef Layer *y = &P.layer[l]
@@ -86,43 +94,47 @@ cdef inline Py_ssize_t numbers_of(PlanS *P, Py_ssize_t i, bint hessian) noexcept
 
 
 cdef class CurvatureMatrix:
-    """Work space for the Gauss-Newton matrix or the Hessian of a plan without batch normalisation,
-    for any number of points theta.
+    """Workspace for the Gauss-Newton matrix or the Hessian of a plan without batch normalisation.
+    One object computes the matrix at any number of points theta.
     """
     cdef Plan plan
     cdef const fc_table *K
-    # state at theta, (m, ld) each, in the plan's dtype and in double precision, and X
+    # Array that holds X and the state matrices at theta, (m, ld) each, in the plan's dtype and as
+    # doubles.
     cdef object states
-    # addresses of the states in the plan's dtype, in the order of `states_of`
+    # Addresses of the state matrices in the plan's dtype, in the order of `states_of`.
     cdef char **kept
-    cdef const double **state   # addresses of X', then of the states in double precision
-    cdef double **D             # per layer: (m, parts of the layer times samples)
-    # per layer, input of the layer: (k + 1, samples), with a last row of ones
+    cdef const double **state   # addresses of X' and of the state matrices as doubles
+    cdef double **D             # per layer: D, (m, samples times columns per sample)
+    # Per layer: the layer's input, (k + 1, samples), whose last row is ones.
     cdef double **a
-    # per hidden layer phi', (m, samples); for G all layers share one matrix
+    # Per hidden layer: phi', (m, samples). For G all layers share one matrix.
     cdef double **p
-    cdef double **q             # for the Hessian: e * phi'', or NULL if it is 0
-    cdef double **delta         # for the Hessian: dL/dz
+    cdef double **q             # per hidden layer of the Hessian: e * phi'', or NULL if it is 0
+    cdef double **delta         # per layer of the Hessian: dL/dz
     cdef Py_ssize_t *parts      # per layer: columns of D per sample
-    # powers of two by which D and then a of each layer have been divided
+    # Per layer: exponents of the powers of two by which D, and after those of all layers a, were
+    # divided.
     cdef int *exponents
     cdef object room
-    cdef double *E              # (widest layer, columns)
-    cdef double *weighed        # D of a layer times the weights of its columns
-    cdef double *T              # (t_rows, samples): products of rows of D
-    cdef double *A              # (a_rows, samples): products of rows of a
-    cdef double *C              # (t_rows, a_rows): product of T and A'
-    cdef double *W              # theta in double precision
-    cdef double *F              # (n, samples), or NULL if F is not formed
-    cdef double *gemm           # scratch of the product kernels
-    # destination of the outputs alone, in the order of `states_of`: (d_out, ld)
+    cdef double *E              # E of one layer, (widest layer, columns)
+    cdef double *weighed        # D of one layer times the weights of its columns
+    # (t_rows, samples): products of rows of D, as in the head of this file
+    cdef double *T
+    # (a_rows, samples): products of rows of a, as in the head of this file
+    cdef double *A
+    cdef double *C              # (t_rows, a_rows): T A', summed over samples
+    cdef double *W              # theta as doubles
+    cdef double *F              # (n, samples): F, or NULL if F is not formed
+    cdef double *gemm           # scratch buffer of the product kernels
+    # Destinations for `states_of` of which only the one for the outputs, (d_out, ld), is not NULL.
     cdef char **moved
-    cdef double *z              # those outputs in double precision
-    cdef Py_ssize_t block       # samples of a block, a multiple of whole cache lines
+    cdef double *z              # the outputs at the plan's current point as doubles, (d_out, ld)
+    cdef Py_ssize_t block       # samples per block, a multiple of the doubles per cache line
     cdef Py_ssize_t ld          # number of samples, rounded up to whole cache lines
-    cdef Py_ssize_t each        # columns of D per sample in the last layer
+    cdef Py_ssize_t each        # columns of D per sample in the output layer
     cdef bint hessian
-    cdef Py_ssize_t t_rows, a_rows  # capacity of T and A in rows
+    cdef Py_ssize_t t_rows, a_rows  # capacities of T and A, in rows
     cdef readonly Py_ssize_t n
 
     def __cinit__(self, Plan plan, bint hessian=False):
@@ -159,7 +171,7 @@ cdef class CurvatureMatrix:
                 parts += y.m
         for l in range(count):
             size += numbers_of(P, l, hessian)
-        apart = 0 if P.K.real_bytes == 8 else size  # numbers of the copies in double precision
+        apart = 0 if P.K.real_bytes == 8 else size  # number of elements of the copies as doubles
         self.states = np.zeros(size + apart + (2 * P.d_out + P.layer[0].k) * self.ld)
         at_ = <double *>pointer(self.states)
         for l in range(count):
@@ -228,8 +240,9 @@ cdef class CurvatureMatrix:
         free(self.parts)
 
     def matrix(self, out):
-        """Write the matrix without l2 at the plan's theta to out (n, n), double, contiguous. Return
-        False, without a result, if entries of the Hessian would overflow or underflow.
+        """Write the Gauss-Newton matrix or the Hessian at the plan's theta, without the l2 penalty,
+        to `out`, a contiguous (n, n) array of doubles. Return False, with undefined entries in
+        `out`, if entries of the Hessian would overflow or underflow.
         """
         cdef Py_ssize_t i, j, row, column, n = self.n
         cdef fc_watch before
@@ -248,8 +261,8 @@ cdef class CurvatureMatrix:
         return made
 
     cdef bint half(self, double *G) noexcept nogil:
-        """Compute the upper triangle of the matrix without l2; return False if entries overflow or
-        underflow.
+        """Compute the upper triangle of the matrix without the l2 penalty. Return False if entries
+        of the Hessian would overflow or underflow.
         """
         cdef PlanS *P = &self.plan.P
         cdef Py_ssize_t first = 0, l, i, above, count
@@ -280,7 +293,8 @@ cdef class CurvatureMatrix:
         return True
 
     cdef void doubled(self, const char *x, double *to, Py_ssize_t count) noexcept nogil:
-        """Copy numbers of the plan's dtype as doubles, unless source and destination are the same.
+        """Convert `count` elements of the plan's dtype to doubles. Do nothing if `x` is NULL or if
+        source and destination are the same.
         """
         cdef Py_ssize_t i
         if x == NULL or x == <char *>to:
@@ -291,12 +305,12 @@ cdef class CurvatureMatrix:
         for i in range(count):
             to[i] = (<const float *>x)[i]
 
-    # --- D and a of a block
+    # --- D and a of a block of samples ------------------------------------------------------------
 
     cdef bint fill(self, PlanS *P, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
-        """Compute D and a of all layers for `count` samples. For G, matrices with very large or
-        small entries are divided by a power of two. The Hessian's columns would need one power
-        each, so return False in that case.
+        """Compute D and a of all layers for `count` samples from sample `first` on. For G, a matrix
+        with very large or very small entries is divided by a power of two. For the Hessian, each
+        column of D would need its own power of two, so the function returns False instead.
         """
         cdef Py_ssize_t l, step = lines_of(count)
         cdef Layer *y
@@ -306,13 +320,13 @@ cdef class CurvatureMatrix:
             y = &P.layer[l]
             self.exponents[l] = self.bring_near_one(self.D[l], y.m * self.parts[l] * step)
             self.exponents[P.n_layers + l] = self.bring_near_one(
-                self.a[l], (y.k + (y.b >= 0)) * step  # without biases the row of ones is not used
+                self.a[l], (y.k + (y.b >= 0)) * step  # the row of ones is not used without biases
             )
             near = near and not self.exponents[l] and not self.exponents[P.n_layers + l]
         return near or not self.hessian
 
     cdef void pass_back(self, PlanS *P, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
-        """Compute D and a of all layers without scaling; D is zero past the last sample."""
+        """Compute D and a of all layers without scaling. D is zero after the last sample."""
         cdef Py_ssize_t l, i, step = lines_of(count), line = step * self.parts[0], columns
         cdef Layer *y
         cdef Layer *x
@@ -329,7 +343,7 @@ cdef class CurvatureMatrix:
             if l == 0:
                 return
             x, p = &P.layer[l - 1], self.p[l - 1]
-            if y.m == 1 and not y.skip:  # a plain scaling, without the overhead of a product
+            if y.m == 1 and not y.skip:  # a scaling by the entries of W needs no product kernel
                 for i in range(y.k):
                     self.K.scale(columns, self.W[y.w + i], self.D[l], self.E + i * line)
             else:
@@ -340,7 +354,7 @@ cdef class CurvatureMatrix:
             if has_slopes(x):
                 self.copy_samples(self.state[2 + 4 * (l - 1)], x.m, first, step, p)
                 self.clear_idle(P, first, count, x.m, step, p)
-            else:               # phi' follows from the sign of a, or is 1
+            else:               # phi' is constant, or depends only on the sign of a
                 for i in range(x.m * step):
                     if not x.has_p or self.a[l][i] > 0:
                         p[i] = 1
@@ -357,9 +371,9 @@ cdef class CurvatureMatrix:
     cdef void clear_idle(
         self, PlanS *P, Py_ssize_t first, Py_ssize_t count, Py_ssize_t m, Py_ssize_t step, double *x
     ) noexcept nogil:
-        """Set the samples of weight 0 in x (m, step) to zero. They add nothing to the matrix, but
-        very large numbers in them would make `bring_near_one` round those of all other samples to
-        0.
+        """Set x (m, step) to zero for samples of weight 0. Such samples add nothing to the matrix,
+        but if their entries were very large, `bring_near_one` would scale the entries of all other
+        samples to 0.
         """
         cdef Py_ssize_t i, r
         cdef bint idle
@@ -376,7 +390,9 @@ cdef class CurvatureMatrix:
     cdef void begin_columns(
         self, Layer *y, Py_ssize_t step, double *E, Py_ssize_t line
     ) noexcept nogil:
-        """Start the columns of y's own units in E: one row of W each, the same for all samples."""
+        """Initialise the columns of D for the units of layer y in E, the matrix for the layer
+        below. The column of unit u is row u of W for every sample.
+        """
         cdef Py_ssize_t i, u, r
         for i in range(y.k):
             for u in range(y.m):
@@ -386,7 +402,8 @@ cdef class CurvatureMatrix:
     cdef void set_second_derivative(
         self, Layer *y, Py_ssize_t l, Py_ssize_t first, Py_ssize_t count
     ) noexcept nogil:
-        """Compute delta and e * phi'' of a layer; the latter from delta and a if it is not stored.
+        """Compute delta and e * phi'' of layer l. If e * phi'' is not stored, compute it from delta
+        and a.
         """
         cdef Py_ssize_t i, step = lines_of(count)
         cdef double *q = self.q[l]
@@ -397,14 +414,14 @@ cdef class CurvatureMatrix:
         if y.q != NULL:
             self.copy_samples(self.state[3 + 4 * l], y.m, first, step, q)
             return
-        a = self.a[l + 1]       # tanh or sigmoid: phi'' follows from a
+        a = self.a[l + 1]       # for tanh and sigmoid, phi'' follows from a and phi'
         for i in range(y.m * step):
             q[i] = self.delta[l][i] * ((0 if y.phi == FC_TANH else 1) - 2 * a[i])
 
     cdef void top(
         self, PlanS *P, Py_ssize_t first, Py_ssize_t count, Py_ssize_t columns
     ) noexcept nogil:
-        """Set D = B' in the last layer, one row per output."""
+        """Set D = B' in the output layer, one row per output."""
         cdef Py_ssize_t r, i, k, d = P.d_out, step = columns // self.each
         cdef Py_ssize_t ld = self.ld
         cdef const double *h = self.state[1 + 4 * P.n_layers] + first
@@ -413,7 +430,7 @@ cdef class CurvatureMatrix:
         cdef double root, last, other
         memset(D, 0, d * columns * sizeof(double))
         if P.loss.kind == FC_CROSS_ENTROPY and d == 1:
-            return              # one class: the loss is constant
+            return              # the loss is constant for a single class
         for r in range(count):
             for k in range(self.each):
                 root = sqrt(h[k * ld + r])
@@ -421,7 +438,7 @@ cdef class CurvatureMatrix:
                     D[k * columns + k * step + r] = root
                     continue
                 root, last = root * sqrt(w[r]), sqrt(h[(d - 1) * ld + r])
-                other = last    # sum of 1 - p_k without cancellation
+                other = last    # sum of 1 - p_k, computed without cancellation
                 for i in range(d):
                     D[i * columns + k * step + r] = -root * h[i * ld + r] / (1 + last)
                     other += h[i * ld + r] if i != k else 0
@@ -431,7 +448,9 @@ cdef class CurvatureMatrix:
     cdef void copy_samples(
         self, const double *x, Py_ssize_t m, Py_ssize_t first, Py_ssize_t step, double *out
     ) noexcept nogil:
-        """Copy the samples of x (m, ld) from `first` on to out, with zeros past the last one."""
+        """Copy `step` samples of x (m, ld), from sample `first` on, to out (m, step). In x, zeros
+        follow the last sample.
+        """
         cdef Py_ssize_t i
         if step == self.ld:
             memcpy(out, x, m * step * sizeof(double))
@@ -450,8 +469,8 @@ cdef class CurvatureMatrix:
         run_items(self.K, &job, 1, <char *>self.gemm, 0)
 
     cdef int bring_near_one(self, double *x, Py_ssize_t count) noexcept nogil:
-        """Divide x by a power of two if products of a few of its numbers could overflow or
-        underflow. Return the exponent, 0 if x is unchanged.
+        """Divide x by a power of two if products of a few of its elements could overflow or
+        underflow. Return the exponent, or 0 if x is unchanged.
         """
         cdef double square = 0, largest
         cdef int exponent
@@ -466,11 +485,11 @@ cdef class CurvatureMatrix:
         self.K.scale(count, ldexp(1.0, -exponent), x, x)
         return exponent
 
-    # --- J' H times the change of the outputs since theta
+    # --- J' H applied to the change of the outputs ------------------------------------------------
 
     cdef void add_pull(self, PlanS *P, double *out) noexcept nogil:
-        """Add J' H (z - z0) to out (n,), with z0 the outputs at the theta of the last `half` and z
-        those at the point where the plan is now.
+        """Add J' H (z - z0) to out (n,). Here z0 are the outputs at the theta of the last call of
+        `half`, and z are those at the plan's current point.
         """
         cdef Py_ssize_t first = 0, count, l, step, top = P.n_layers - 1
         cdef Layer *y
@@ -501,8 +520,8 @@ cdef class CurvatureMatrix:
             first += count
 
     cdef void weigh(self, PlanS *P, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
-        """Compute E = B (z - the outputs at theta), a row for each of the `each` columns of D in
-        the last layer.
+        """Compute E = B (z - z0), with z and z0 as in `add_pull`. E has one row for each of the
+        `each` columns of D per sample in the output layer.
         """
         cdef Py_ssize_t r, i, k, step = lines_of(count)
         cdef const double *before = self.state[1 + 4 * (P.n_layers - 1)]
@@ -516,11 +535,11 @@ cdef class CurvatureMatrix:
                     self.E[k * step + r] += D[(i * self.each + k) * step + r] * way
         self.clear_idle(P, first, count, self.each, step, self.E)
 
-    # --- contributions of a block to G
+    # --- contributions of a block of samples to G -------------------------------------------------
 
     cdef bint add_whole(self, PlanS *P, Py_ssize_t step, double *G) noexcept nogil:
-        """Compute G = F F' over all samples. Return False, without a result, if a D or a has been
-        scaled.
+        """Compute G = F F' from all samples. Return False, without a result, if D or a of a layer
+        has been scaled.
         """
         cdef Py_ssize_t l, i, end
         cdef Layer *y
@@ -549,8 +568,8 @@ cdef class CurvatureMatrix:
     cdef void add_layers(
         self, PlanS *P, Py_ssize_t l, Py_ssize_t above, Py_ssize_t step, double *G
     ) noexcept nogil:
-        """Add the block of G that belongs to two layers, or to one layer with itself, computing T
-        and A in pieces.
+        """Add the contribution of a block of samples to the part of G for the weights of layers l
+        and `above` (which may be equal). T and A are computed in pieces that fit in their buffers.
         """
         cdef Layer *x = &P.layer[l]
         cdef Layer *y = &P.layer[above]
@@ -586,12 +605,13 @@ cdef class CurvatureMatrix:
         Py_ssize_t ldx, double *y, Py_ssize_t ldy, Py_ssize_t each, Py_ssize_t step, double *out,
         Py_ssize_t room, Py_ssize_t *rows
     ) noexcept nogil:
-        """Write to out (rows, step) the products of rows of x, from `first` on out of `count`, with
-        all rows of y, or, if `same`, with the rows from itself on; each product is summed over
-        `each` parts. Return the row of x after the last one that fits.
+        """Compute products of rows of x with rows of y. Row i of x, for i from `first` on, is
+        multiplied elementwise by all `others` rows of y or, if `same`, by the rows from i on. Each
+        product is summed over `each` parts and written to one row of out (rows, step). Return the
+        index of the first row of x whose products no longer fit.
         """
         cdef Py_ssize_t r, end = first + max(<Py_ssize_t>1, room // others)
-        # the smaller dimension is the outer loop
+        # The smaller dimension is the outer loop, because each call of `times` has overhead.
         if not same and others < min(end, count) - first:
             end = min(end, count)
             rows[0] = (end - first) * others
@@ -618,8 +638,8 @@ cdef class CurvatureMatrix:
         self, Layer *x, Layer *y, bint same, Py_ssize_t i0, Py_ssize_t i1, Py_ssize_t a0,
         Py_ssize_t a1, Py_ssize_t a_rows, double *G
     ) noexcept nogil:
-        """Add C to G: pairs of units by pairs of inputs, which are rows and columns (unit, input)
-        of G.
+        """Add C to G. Row (i, j) of C is a pair of units, column (a, b) a pair of inputs, and the
+        entry of G has the row (i, a) and the column (j, b).
         """
         cdef Py_ssize_t n = self.n, i, j, a, b, from_, at_, row
         cdef double *c = self.C
@@ -635,7 +655,8 @@ cdef class CurvatureMatrix:
                             out[b] += c[b - from_]
                         if y.b >= 0:
                             G[row * n + y.b + j] += c[y.k - from_]
-                    if same and i < j:  # mirror image: (i, b), (j, a) with a < b
+                    # add the mirror image, with row (i, b) and column (j, a), for a < b
+                    if same and i < j:
                         out = G + (x.w + i * x.k) * n + at_ + a
                         for b in range(a + 1, x.k):
                             out[b * n] += c[b - a]
@@ -643,11 +664,11 @@ cdef class CurvatureMatrix:
                             G[(at_ + a) * n + x.b + i] += c[x.k - a]
                     c += y.k + 1 - from_
 
-    # --- further contributions of a block to the Hessian
+    # --- further contributions of a block of samples to the Hessian -------------------------------
 
     cdef void weigh_columns(self, PlanS *P, Py_ssize_t l, Py_ssize_t step) noexcept nogil:
-        """Multiply D of a layer by the weights of its columns: 1 for the outputs' columns, s for
-        the units'.
+        """Multiply the columns of D of layer l by their weights: 1 for columns of outputs, and s =
+        e phi'' for columns of units.
         """
         cdef Py_ssize_t h, line = step * self.parts[l], i, m = P.layer[l].m, at_
         for i in range(m):
@@ -669,8 +690,8 @@ cdef class CurvatureMatrix:
         self, Py_ssize_t first, Py_ssize_t end, Py_ssize_t others, bint same, Py_ssize_t l,
         Py_ssize_t above, Py_ssize_t step
     ) noexcept nogil:
-        """Add to T, for units from `first` on, the columns that belong to the units of the layer
-        above, or of the same layer.
+        """Add to T, for units [first, end) of layer l, the terms of the columns that belong to the
+        units of layer `above`.
         """
         cdef Py_ssize_t i, all_ = step * others
         cdef double *T = self.T
@@ -690,16 +711,17 @@ cdef class CurvatureMatrix:
     cdef void add_products(
         self, PlanS *P, Py_ssize_t l, Py_ssize_t above, Py_ssize_t step, double *H
     ) noexcept nogil:
-        """Add the terms of H that arise because W of the layer above multiplies the outputs that
-        depend on layer l.
+        """Add the terms of H that arise because W of layer `above` multiplies outputs that depend
+        on layer l, which are the terms with K_iq in the head of this file.
         """
         cdef Layer *x = &P.layer[l]
         cdef Layer *y = &P.layer[above]
         cdef bint next_ = above == l + 1
         cdef Py_ssize_t i, j = 0, q, count, line = x.k + 1, t, some
         cdef double *c
-        # T holds, for `some` units of y at a time, a row for each unit below; if y is the next
-        # layer, only the current unit i has such a row.
+        # T holds one row for each pair of a unit of y and a unit of the layer below y, for `some`
+        # units of y at a time. If y is the layer after x, K_iq is 0 unless q = i, so there is one
+        # row per unit of y.
         some = y.m if next_ else max(<Py_ssize_t>1, self.t_rows // y.k)
         for i in range(x.m):
             if not next_:
@@ -732,13 +754,13 @@ cdef class CurvatureMatrix:
     cdef void carry(
         self, PlanS *P, Py_ssize_t i, Py_ssize_t l, Py_ssize_t h, Py_ssize_t step
     ) noexcept nogil:
-        """Compute A (m of h, step): the derivative of the output of layer h > l with respect to z
-        of unit i in l.
+        """Compute K_iq for all q as A (m of layer h, step): the derivative of the outputs of layer
+        h >= l with respect to z of unit i in layer l.
         """
         cdef Py_ssize_t all_ = step * P.layer[h].m
         cdef bint add = False
         while True:
-            if h == l:          # the layer's own output depends on z of unit i only
+            if h == l:          # only output i of layer l depends on z of unit i
                 self.K.add_parts(step, 1, self.p[l] + i * step, 0, True, self.A + i * step)
                 return
             self.K.times(
@@ -754,7 +776,7 @@ cdef class CurvatureMatrix:
     cdef void put_column(
         self, Layer *x, Py_ssize_t i, Py_ssize_t column, const double *c, double *H
     ) noexcept nogil:
-        """Add c to the entries of unit i of layer x in a column of H."""
+        """Add c to one column of H, in the rows of the weights of unit i of layer x."""
         cdef Py_ssize_t n = self.n, a
         for a in range(x.k):
             H[(x.w + i * x.k + a) * n + column] += c[a]

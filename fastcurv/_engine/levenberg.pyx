@@ -1,38 +1,41 @@
-"""Levenberg-Marquardt steps for a small network, as a loop of the engine without Python code.
+"""Levenberg-Marquardt steps for a small network, as a compiled loop without Python code.
 
-At theta with the Gauss-Newton matrix G (l2 included) and the gradient g, the trial step is
-s = -(G + mu I)^-1 g. Let rho be the ratio of actual to predicted decrease. Nielsen's rule (Damping
-parameter in Marquardt's method, 1999) accepts the step if rho > 0 and multiplies mu by
-1 - (2 rho - 1)^3, but by at least 1/10 (1/3 after a correction, see below); else mu grows by 2, 4,
-8, ... Nielsen's lower bound is 1/3, with which small networks take a tenth more steps. mu begins at
-the largest diagonal element of G. Starting at a thousandth of that was compared on ten problems
-with 100 starts or more each: fits of cancer, diabetes and a teacher's outputs ended higher, those
-of one other problem lower, and none was faster by more than a sixth.
+Let G be the Gauss-Newton matrix at theta (with the diagonal L of the l2 penalty), g the gradient,
+and mu the damping. The trial step is s = -(G + mu I)^-1 g. Let rho be the ratio of the actual to
+the predicted decrease of the loss. Nielsen's rule (Damping parameter in Marquardt's method, 1999)
+accepts the step if rho > 0, and then multiplies mu by max(c, 1 - (2 rho - 1)^3). Otherwise mu is
+multiplied by 2, and by 4, 8, ... if further steps are rejected. Nielsen uses c = 1/3; here c =
+1/10, which saves a tenth of the steps in small networks, except for c = 1/3 after a corrected step.
+The initial mu is the largest diagonal element of G. A thousandth of this value was tried on ten
+problems with 100 starts or more each. The final losses of three problems (cancer, diabetes, a
+teacher network) were higher and those of one other problem lower, and no problem took less than
+five sixths of the time.
 
-If the loss falls by less than 3/4 of the prediction, the outputs at theta + s differ from the
-linear model, and s is corrected: with z the outputs at theta + s, z0 those at theta, and L the
-diagonal that l2 adds to G,
+If the actual decrease is less than 3/4 of the predicted one, the outputs at theta + s differ from
+the linear model, and s is corrected. With z the outputs at theta + s, z0 those at theta, J their
+Jacobian and H the second derivative of the loss with respect to z, the correction is
 
     s -= (G + mu I)^-1 (g + (L + mu I) s + J' H (z - z0))
 
-by the existing factorisation. This is geodesic acceleration (Transtrum, Sethna: Improvements to the
-Levenberg-Marquardt algorithm, 2012) whose finite difference is the tried step itself, so that it
-costs nothing where the linear model holds. Fits along a curved valley take a third to half of the
-steps.
+It reuses the factorisation of G + mu I. This is geodesic acceleration (Transtrum and Sethna,
+Improvements to the Levenberg-Marquardt algorithm, 2012), with the trial step as the step of its
+finite difference, so it costs nothing where the linear model holds. Fits that follow a curved
+valley take a third to a half as many steps.
 """
 from libc.math cimport INFINITY, fabs, isfinite, sqrt
 
 cdef enum:
-    FACTOR_PANEL_ROWS = 24      # rows of the factor computed at one time
-    ROWS_AT_A_TIME = 4          # rows eliminated at one time within a panel
-    MAX_CORRECTIONS = 2         # maximum corrections per step
+    FACTOR_PANEL_ROWS = 24      # rows per panel of the Cholesky factorisation
+    ROWS_AT_A_TIME = 4          # rows per elimination step within a panel
+    MAX_CORRECTIONS = 2         # maximum number of corrections per step
 
-cdef double MIN_DAMPING_FACTOR = 0.1  # smallest factor for mu after an accepted step ...
-cdef double MIN_DAMPING_FACTOR_CORRECTED = 1 / 3.0  # ... and after a corrected one
-# ratio of actual to predicted decrease from which on no correction is tried
+cdef double MIN_DAMPING_FACTOR = 0.1  # smallest factor for mu after a step
+cdef double MIN_DAMPING_FACTOR_CORRECTED = 1 / 3.0  # smallest factor for mu after a corrected step
+# Ratio of actual to predicted decrease from which no correction is tried.
 cdef double GOOD_MODEL_RATIO = 0.75
-cdef double MAX_CORRECTION_RATIO = 0.375  # maximum length of a correction, relative to s
-# gain of a correction, relative to the predicted decrease, below which no further one is tried
+cdef double MAX_CORRECTION_RATIO = 0.375  # maximum length of a correction, relative to that of s
+# Gain of a correction, relative to the predicted decrease, below which no further correction is
+# tried.
 cdef double MIN_CORRECTION_GAIN = 0.1
 
 cdef enum Ending:
@@ -40,16 +43,18 @@ cdef enum Ending:
 
 
 cdef class Levenberg:
-    """The state of a Levenberg-Marquardt run: theta, its loss, gradient, matrix and damping.
+    """A Levenberg-Marquardt run: theta with its loss, gradient, Gauss-Newton matrix and damping.
 
     Parameters
     ----------
     plan : Plan
-        Used by this run alone; without batch normalisation.
+        A plan without batch normalisation, which no other object uses during the run.
     theta : array (n,) of the plan's dtype, contiguous
-        The start, which is updated in place.
-    spare, most : list, int
-        Pool of at most `most` plans, to which the plan is returned at the end of the run.
+        The initial point, which is updated in place.
+    spare : list of Plan, optional
+        Pool of plans, to which the plan is returned when this object is deleted.
+    most : int
+        Maximum number of plans in the pool.
     """
     cdef CurvatureMatrix normal
     cdef Plan plan
@@ -58,22 +63,23 @@ cdef class Levenberg:
     cdef readonly double value, gradient_norm
     cdef double lowest          # lowest loss so far
     cdef public double damping, growth
-    cdef public bint corrects   # whether steps are corrected by geodesic acceleration
+    cdef public bint corrects   # True if steps are corrected by geodesic acceleration
     cdef readonly Py_ssize_t values
     cdef object room, trial, penalty_gradient
     cdef list spare
     cdef Py_ssize_t most
-    cdef double *G              # Gauss-Newton matrix, upper triangle
-    cdef double *A              # Cholesky factor of G + mu I, upper triangle
+    cdef double *G              # upper triangle of the Gauss-Newton matrix
+    cdef double *A              # upper triangle: Cholesky factor of G + mu I
     cdef double *minus          # negated columns of the factor, for one panel
     cdef Py_ssize_t ld          # leading dimension of A
     cdef double *s              # trial step
     cdef double *more           # correction of s
-    cdef double *g              # gradient in double precision
-    cdef double *l2             # diagonal that l2 adds to G, or NULL
-    # the predicted decrease of the last step was below the rounding error of the loss
+    cdef double *g              # gradient as doubles
+    cdef double *l2             # diagonal that the l2 penalty adds to G, or NULL
+    # True if the predicted decrease of the last step was below the rounding error of the loss.
     cdef bint blind
-    cdef bint formed            # G belongs to theta; the last point of a run needs no matrix
+    # True if G is the matrix at theta; the last point of a run needs no matrix
+    cdef bint formed
 
     def __cinit__(self, Plan plan, theta, list spare=None, Py_ssize_t most=1):
         cdef PlanS *P = &plan.P
@@ -117,13 +123,16 @@ cdef class Levenberg:
         return_to_pool(self.plan, self.spare, self.most)
 
     def run(self, Py_ssize_t count, double gradient_tol, double target, double seconds, record):
-        """Take at most `count` steps; `record` (count, 3) receives loss, gradient norm and seconds
-        of each.
+        """Take at most `count` steps. Row k of `record` (count, 3) receives the loss, the gradient
+        norm and the elapsed seconds after step k.
 
         Returns
         -------
-        (steps, ending) : int, str
-            ``""`` if all steps were taken, or ``critical``, ``target``, ``stalled``, ``max_time``.
+        steps : int
+            Number of steps taken.
+        ending : str
+            Reason for the end: ``critical``, ``target``, ``stalled`` or ``max_time``, or ``""`` if
+            all steps were taken.
         """
         cdef Py_ssize_t done
         cdef Ending ending = GOING
@@ -178,9 +187,9 @@ cdef class Levenberg:
         return count
 
     cdef bint descend(self, PlanS *P, char *theta, char *trial) noexcept nogil:
-        """Find a trial point with a lower loss. If the predicted decrease is below the rounding
-        error of the loss, accept an equal loss, and the gradient has to fall. Return False if there
-        is no such point.
+        """Find a trial point with a lower loss, and increase the damping until one is found. If the
+        predicted decrease is below the rounding error of the loss, accept an equal loss; `steps`
+        then requires that the gradient norm decreases. Return False if there is no such point.
         """
         cdef double promised, f, ratio, least
         cdef double rounding = (1e-15 if P.K.real_bytes == 8 else 5e-7) * fabs(self.value)
@@ -208,7 +217,7 @@ cdef class Levenberg:
                     f = self.geodesic_correction(P, theta, trial, promised, f)
                     least = MIN_DAMPING_FACTOR_CORRECTED
                 ratio = (self.value - f) / promised if isfinite(f) else -1
-                if self.blind:  # the gradient decides, see `steps`
+                if self.blind:  # `steps` decides by the gradient norm
                     ratio = 1
                 if ratio > 1e-4:
                     self.damping *= max(least, 1 - (2 * ratio - 1) ** 3)
@@ -221,7 +230,7 @@ cdef class Levenberg:
         return False
 
     cdef double loss_at(self, PlanS *P, char *theta, char *trial) noexcept nogil:
-        """Return the loss at trial = theta + s, where the plan is afterwards."""
+        """Return the loss at trial = theta + s, and move the plan to that point."""
         cdef Py_ssize_t i
         for i in range(P.n):
             if P.K.real_bytes == 8:
@@ -231,16 +240,16 @@ cdef class Levenberg:
         return self.loss(P, trial)
 
     cdef inline bint is_short_of_prediction(self, double promised, double f) noexcept nogil:
-        """Return True if the actual decrease is so far below the predicted one that the linear
-        model fails.
+        """Return True if the actual decrease, down to the loss f, is so far below the predicted one
+        that the linear model has failed.
         """
         return self.value - f < GOOD_MODEL_RATIO * promised
 
     cdef double geodesic_correction(
         self, PlanS *P, char *theta, char *trial, double promised, double f
     ) noexcept nogil:
-        """Correct s, at which the loss is f, while that lowers the loss. Return the lowest loss;
-        the plan is then at its trial point.
+        """Correct the step s, at which the loss is f, as long as corrections lower the loss. Return
+        the lowest loss, and leave the plan at the corresponding trial point.
         """
         cdef double before
         cdef Py_ssize_t i
@@ -250,7 +259,7 @@ cdef class Levenberg:
                 break
             before, f = f, self.loss_at(P, theta, trial)
             self.values += 1
-            if not f < before:  # no gain: undo the correction
+            if not f < before:  # undo a correction without gain
                 for i in range(P.n):
                     self.s[i] -= self.more[i]
                 return self.loss_at(P, theta, trial)
@@ -262,8 +271,8 @@ cdef class Levenberg:
         return f
 
     cdef bint add_correction(self, PlanS *P) noexcept nogil:
-        """Add the correction `more` to s, computed from the outputs at theta + s, where the plan
-        is, and limited in length. Return False, with s unchanged, if the correction is zero or not
+        """Compute the correction `more` from the outputs at theta + s, where the plan is, limit its
+        length, and add it to s. Return False, with s unchanged, if the correction is zero or not
         finite.
         """
         cdef Py_ssize_t i
@@ -286,7 +295,9 @@ cdef class Levenberg:
         return True
 
     cdef bint damp(self, Py_ssize_t n) noexcept nogil:
-        """Factorise A = G + mu I. Return False if it is not positive definite to rounding."""
+        """Factorise G + mu I into A. Return False if the matrix is not numerically positive
+        definite.
+        """
         cdef Py_ssize_t i
         cdef double *row
         for i in range(n):
@@ -296,7 +307,7 @@ cdef class Levenberg:
         return self.factorise(n)
 
     cdef void solve(self, Py_ssize_t n, double *x) noexcept nogil:
-        """Set x = (G + mu I)^-1 x."""
+        """Set x = (G + mu I)^-1 x by the factorisation in A."""
         cdef Py_ssize_t i, p, first = 0, after = 0
         cdef double[ROWS_AT_A_TIME] c
         cdef double *row
@@ -327,10 +338,12 @@ cdef class Levenberg:
             after = first
 
     cdef bint factorise(self, Py_ssize_t n) noexcept nogil:
-        """Factorise A = R' R with R in the upper triangle, a panel of rows at a time, each after
-        subtracting the rows above it. Return False if a pivot is not positive. LAPACK is not used,
-        because BLAS has threads of its own, which wait for each other a thousand times as long as
-        this takes if the machine is busy.
+        """Factorise A = R' R with R in the upper triangle, one panel of rows at a time. Each panel
+        is computed after the rows above have been subtracted. Return False if a pivot is not
+        positive.
+
+        LAPACK is not used, because BLAS has its own threads. On a busy machine, their
+        synchronisation takes a thousand times as long as the factorisation.
         """
         cdef Py_ssize_t first = 0, after, i, ld = self.ld
         cdef double *A = self.A
@@ -355,8 +368,8 @@ cdef class Levenberg:
     cdef bint eliminate(
         self, Py_ssize_t n, Py_ssize_t first, Py_ssize_t after, Py_ssize_t end
     ) noexcept nogil:
-        """Compute rows first to after of R, and subtract them from the rows before `end`. A part of
-        the lower triangle of these rows is overwritten, too, which is not read again.
+        """Compute rows [first, after) of R, and subtract their contributions from rows [after,
+        end). Part of the lower triangle of the latter rows is overwritten; it is not read again.
         """
         cdef Py_ssize_t i, j, p, count = after - first, ld = self.ld
         cdef double[ROWS_AT_A_TIME * FACTOR_PANEL_ROWS] c
@@ -384,7 +397,7 @@ cdef class Levenberg:
         return True
 
     cdef double loss(self, PlanS *P, char *theta) noexcept nogil:
-        """Return the loss at theta, where the plan is afterwards."""
+        """Return the loss with its l2 penalty at theta, and move the plan to theta."""
         cdef double f
         P.at_chunk, P.done, P.transient = -1, 0, False
         if not take_theta(P, theta, NULL):
@@ -395,7 +408,7 @@ cdef class Levenberg:
         return f
 
     cdef void update_gradient(self, PlanS *P, char *gradient) noexcept nogil:
-        """Compute the gradient at the plan's current point."""
+        """Compute the gradient and its norm at the plan's current point."""
         cdef Py_ssize_t i
         cdef double square = 0
         if self.plan.l2 != 0:
@@ -404,12 +417,12 @@ cdef class Levenberg:
         self.normal.doubled(gradient, self.g, P.n)
         for i in range(P.n):
             square += self.g[i] * self.g[i]
-        # a square that overflows or underflows says nothing
+        # the sum of squares has overflowed or underflowed outside of this range
         self.gradient_norm = sqrt(square) if 1e-280 < square < 1e280 else length_of(P.n, self.g)
         self.formed = False
 
     cdef void update_matrix(self, PlanS *P) noexcept nogil:
-        """Compute the Gauss-Newton matrix at the current point."""
+        """Compute the Gauss-Newton matrix, l2 penalty included, at the plan's current point."""
         cdef Py_ssize_t i
         self.normal.half(self.G)
         for i in range(P.n if self.l2 != NULL else 0):

@@ -11,29 +11,37 @@
 
 Terms in brackets apply to residual layers only.
 
+Notation
+
+W (m, k) and b (m,) are the weights of a layer, theta all weights as one flat vector, and V and vb
+the parts of a vector v that correspond to W and b. Rows of the matrices are samples: a (rows, m)
+are the outputs of a layer, z (rows, m) the arguments of its activation phi. Gradients of the loss
+are e = dL/da and delta = dL/dz. The letter r before a name denotes the directional derivative along
+v. A prime denotes the transpose of a matrix or the derivative of phi, and * the elementwise
+product. In the code, `y` is the current layer and `x` the layer below.
+
 Design notes
 
-A. One source for both dtypes: the passes move byte pointers and never read a number; only the
-   kernel table of the dtype does.
+A. Both dtypes share one source. The passes handle byte pointers, and only the kernels, which come
+   from the kernel table of the dtype, read and write elements.
 B. A plan owns one block of memory. `lay_out` runs twice: first to measure the block, then to set
    the pointers into it.
-C. Rows come in chunks (as many as `memory=` allows to keep the state of). A chunk runs either
-   panel-parallel (panels of rows, each taken through all layers by one thread, with sums per group
-   of panels) or layer-parallel (the whole chunk layer by layer, every product cut into items over
-   all threads). Samples are rows of the matrices or, in the transposed layout, columns.
-D. Fixed at theta and stored: W packed both ways, a, phi', e * phi'', delta, and the derivatives of
-   the loss. Fixed at v: V packed both ways. Everything else is scratch.
-E. No result depends on the number of threads: items and groups are cut by sizes alone, and sums
-   are added in a fixed order.
-
-Notation: `y` is the current layer, `x` the one below it.
+C. Rows come in chunks; a chunk has as many rows as `memory=` permits to store the state of. A chunk
+   runs either panel-parallel or layer-parallel. In panel-parallel plans each thread takes panels of
+   rows through all layers, and sums over rows are kept per group of panels. In layer-parallel plans
+   the whole chunk goes through the network layer by layer, and every product is cut into items that
+   the threads share. Samples are rows of the matrices or, in the transposed layout, columns.
+D. The state at theta is stored: W packed both ways, a, phi', e * phi'', delta, and the derivatives
+   of the loss. For each v, packed V is stored. All other matrices are scratch.
+E. No result depends on the number of threads, because items and groups are determined by sizes
+   only and sums are added in a fixed order.
 """
 from libc.string cimport memset
 
 
 cdef void forward(Pass *t) noexcept nogil:
-    """Run the forward pass: z = a W' + b, a = phi(z) [+ the layer's input]; store phi' and phi''.
-    If the layer's activation is user-defined (callbacks.pyx), store z in place of a.
+    """Run the forward pass: z = a W' + b, a = phi(z) [+ the layer's input]. Store phi' and phi''.
+    If the activation of a layer is user-defined (callbacks.pyx), store z in place of a.
     """
     cdef PlanS *P = t.P
     cdef Py_ssize_t l
@@ -90,11 +98,11 @@ cdef void delta_block(void *context, Py_ssize_t part, int member) noexcept nogil
 cdef void column_sums(
     Pass *t, Py_ssize_t part, Py_ssize_t rows, Layer *y, char *d, Py_ssize_t shift
 ) noexcept nogil:
-    """Write the column sums of d (rows, m) to row `part` of the pass's sums, `shift` bytes further
-    on.
+    """Write the column sums of d (rows, m), a range of rows of the pass, to row `part` of its
+    buffer for sums, `shift` bytes after the start of that buffer.
     """
     cdef fc_epilogue epilogue
-    if t.P.ld_transposed:       # see bias_transposed
+    if t.P.ld_transposed:       # bias_transposed computes the sums
         return
     memset(&epilogue, 0, sizeof(epilogue))
     epilogue.kind, epilogue.d, epilogue.ldd = FC_EPILOGUE_R_BACKWARD, d, y.ldm
@@ -105,7 +113,9 @@ cdef void column_sums(
 cdef void put_bias(
     Pass *t, Layer *y, Matrix d, Py_ssize_t blocks, char *out, bint add
 ) noexcept nogil:
-    """Set the b part of each out to [out +] the sum over blocks of the column sums of d."""
+    """Set the b part of the result of each vector to [result +] the column sums of d, added over
+    `blocks` blocks of rows.
+    """
     cdef PlanS *P = t.P
     cdef Py_ssize_t x
     if P.ld_transposed:
@@ -171,5 +181,5 @@ cdef void backward(Pass *t, char *out, bint add) noexcept nogil:
 
 
 cdef inline Py_ssize_t loss_blocks(Pass *t) noexcept nogil:
-    """Return the number of blocks of rows in which the loss is computed."""
+    """Return the number of blocks of rows for which the loss is computed separately."""
     return 1 if t.serial else (t.rows + BLOCK_ROWS - 1) // BLOCK_ROWS

@@ -1,5 +1,5 @@
-"""The plan of an objective: allocated once (sizes, threads, memory), bound to data and theta, then
-multiplied any number of times.
+"""The plan of an objective. A plan is allocated once for given sizes, threads and memory, is bound
+to data and theta, and then multiplies any number of vectors.
 """
 import numpy as np
 
@@ -13,31 +13,50 @@ KINDS = {"hessian": HESSIAN, "ggn": GGN, "fisher": FISHER}
 
 
 cdef enum:
-    MAX_PANEL_VECTORS = 16      # vectors that a panel-parallel plan takes side by side
-    # flops of a product up to which the GIL is kept, for some microseconds
+    MAX_PANEL_VECTORS = 16      # maximum number of vectors per job of a panel-parallel plan
+    # Flops of an operator product up to which the GIL is held, which takes a few microseconds.
     GIL_HELD_MAX_FLOPS = 200000
-    # flops of a product up to which one thread may be faster when the plan is bound
+    # Flops of an operator product up to which bind times one thread against all threads.
     TRIAL_MAX_FLOPS = 400000000
 
 
 cdef class Plan:
-    """State and scratch for products with one network on one set of rows.
+    """State and scratch memory for operator products of one network on one set of rows.
 
     Parameters
     ----------
-    sizes, activations, skips : sequences
-        Of the network: layer widths, and one activation and one residual flag per hidden layer. A
-        user-defined activation is an object whose ``rounded(z)`` returns phi(z), phi' and phi'',
-        contiguous and of z's shape and dtype.
+    sizes : sequence of int
+        Numbers of inputs, of units of each hidden layer, and of outputs.
+    activations : sequence
+        One activation per hidden layer. A user-defined activation is an object with a method
+        ``rounded(z)`` that returns phi(z), phi'(z) and phi''(z), as contiguous arrays of the shape
+        and dtype of z.
+    skips : sequence of bool
+        One value per hidden layer: True if the layer is residual.
+    bias : bool
+        True if layers have biases.
     rows : Rows
-    loss, divisor, l2, l2_biases : str, float, float, bool
-        Of the objective.
-    given, coupled : callable or None, bool
-        A user-defined loss: ``given(z, y, weight)`` returns the loss of some rows, its gradient
-        with respect to z (rows, d_out) and its second derivatives, (rows, d_out), or (rows, d_out,
-        d_out) if `coupled`; both contiguous and in the plan's dtype.
-    threads, memory : int
-        `memory` in bytes, 0: no bound.
+        The data of the objective.
+    loss : str
+        Name of a built-in loss.
+    divisor : float
+        Number by which the sum of row losses is divided.
+    l2 : float
+        Coefficient of the penalty l2/2 ||theta||^2.
+    threads : int
+        Maximum number of threads.
+    memory : int
+        Maximum bytes of the plan's memory; 0: no limit.
+    batch_norm : bool
+        True if hidden layers are batch-normalised.
+    l2_biases : bool
+        True if the penalty includes the biases.
+    given : callable or None
+        A user-defined loss. ``given(z, y, weight)`` returns the loss of some rows, its gradient
+        with respect to z, (rows, d_out), and its second derivatives, (rows, d_out) or, if
+        `coupled`, (rows, d_out, d_out). Both arrays are contiguous and of the plan's dtype.
+    coupled : bool
+        True if second derivatives of the user-defined loss couple the outputs of a row.
     """
     cdef PlanS P
     cdef char *block_
@@ -54,12 +73,14 @@ cdef class Plan:
     cdef object dtype
     cdef Py_ssize_t memory
     cdef Trial trials[2]        # timings of bind without and with the gradient
-    cdef bint multiplied        # products have used the state
-    # the gradient is handed out as a copy only, so its memory may be reused
+    cdef bint multiplied        # True if products have read the state
+    # True if callers receive only copies of the gradient, so that its memory may be reused.
     cdef bint transient
-    # memory of an earlier gradient: allocating new pages would take as long as the passes
+    # An earlier gradient whose memory is reused, because faulting in new pages would take as long
+    # as the passes.
     cdef object reusable_gradient
-    # time at which the memory of theta began to change, in nanoseconds; 0: it does not change
+    # Time in nanoseconds at which a caller began to change the memory of theta; 0 if no caller
+    # does.
     cdef long long since
     cdef object given
     cdef tuple activations
@@ -123,7 +144,7 @@ cdef class Plan:
         free(self.P.layer)
         free(self.P.active)
 
-    # --- allocation: layout, and the one block of memory ------------------------------------------
+    # --- allocation: the layout and the plan's block of memory ------------------------------------
 
     cdef int make_block(self) except -1:
         cdef Arena arena
@@ -140,8 +161,8 @@ cdef class Plan:
         return self.reserve(1)
 
     cdef int reserve(self, Py_ssize_t block) except -1:
-        """Allocate memory for `block` vectors side by side, or as many as `memory` allows; P.block
-        is then the number that fits.
+        """Allocate memory for `block` vectors, or for as many as the memory limit permits. Store
+        the resulting number in P.block.
         """
         cdef PlanS *P = &self.P
         cdef size_t size
@@ -174,23 +195,27 @@ cdef class Plan:
     # --- binding to theta -------------------------------------------------------------------------
 
     def bind(self, theta, bint gradient=True, bint transient=False):
-        """Bind the plan to theta (n,), contiguous, of the plan's dtype, which the plan keeps: run
-        forward, and backward if `gradient`. `transient`: only the gradient is needed, so the state
-        may be overwritten; later products recompute it, and from the first product on it is kept.
+        """Bind the plan to theta (n,): run the forward pass and, if `gradient`, the backward pass.
+        The array theta is contiguous, has the plan's dtype, and is kept by the plan.
+
+        If `transient`, only the gradient is needed, so the passes may overwrite the state. A later
+        product computes the state again, and from the plan's first product on the state is always
+        stored.
         """
         self.set_point(theta, NULL, gradient, transient)
 
     def take(self, source, theta, bint gradient=True, bint transient=False):
-        """Bind the plan to theta after copying theta[:] = source. Return False, with the plan
-        unbound, if source is not a contiguous, aligned vector of the plan's dtype or is not finite.
+        """Copy the vector `source` into theta and bind the plan to theta. Return False, with the
+        plan unbound, if `source` is not a contiguous, aligned vector of the plan's dtype, or if one
+        of its elements is not finite.
         """
         cdef char *from_ = ready(source, self.P.n, self.dtype, False)
         self.theta = None
         return from_ != NULL and self.set_point(theta, from_, gradient, transient)
 
     cdef bint set_point(self, theta, char *source, bint gradient, bint transient) except -1:
-        """Bind the plan to theta, which is copied from `source` unless that is NULL; return False
-        if it is not finite.
+        """Bind the plan to theta, after copying `source` into it unless `source` is NULL. Return
+        False if a copied element is not finite.
         """
         cdef char *start = pointer(theta)
         cdef Trial *trial = &self.trials[gradient]
@@ -209,7 +234,7 @@ cdef class Plan:
                 self.evaluate(gradient)
             else:
                 self.theta = None
-        except BaseException:   # interrupted: the state does not belong to theta
+        except BaseException:   # the state may be incomplete after an interrupt
             self.theta = None
             raise
         finally:
@@ -218,28 +243,28 @@ cdef class Plan:
         return finite
 
     def finish(self):
-        """Compute the gradient after a bind without it."""
+        """Compute the gradient of a plan that was bound without it."""
         if self.gradient is None:
-            if self.P.done == 2:  # backward overwrote its own inputs
+            if self.P.done == 2:  # the backward pass overwrote its own input
                 self.P.at_chunk = -1
             self.evaluate(True)
 
     def prepare(self):
-        """Compute the state that products need, after a bind without the gradient."""
+        """Compute the state that products need, if the plan was bound without the gradient."""
         self.multiplied = True
         if self.P.done < 2:
             self.finish()
 
     def unbind(self):
-        """Forget theta because its memory is about to change; the time of the change counts towards
-        the next bind.
+        """Unbind the plan before the memory of theta changes. The time that the change takes counts
+        towards the timings of the next bind.
         """
         self.theta, self.since = None, now()
 
     def renew(self, X, y, labels, weight):
-        """Replace the data by other rows of the same shapes and kinds, and forget theta. The Rows
-        must belong to this plan alone. Return True if X was copied and found to be finite;
-        otherwise the caller has to check it.
+        """Replace the data by other rows of equal shapes and kinds, and unbind the plan. The Rows
+        object must not be shared with other plans. Return True if X was copied and found to be
+        finite; if False, the caller has to check X.
         """
         with self.lock:
             self.drop_gradient()
@@ -248,19 +273,22 @@ cdef class Plan:
             return bool(self.rows.renew(X, y, labels, weight, self.P.K, self.P.threads))
 
     def forget_gradient(self):
-        """Drop the gradient because the caller owns it now. If needed at this theta it is computed
-        again, in the same memory once no caller refers to it. The state stays.
+        """Drop the plan's reference to the gradient, which the caller now owns. If the gradient is
+        needed again at this theta it is recomputed, and its memory is reused once no caller refers
+        to it. The state at theta is kept.
         """
         self.reusable_gradient, self.gradient = self.gradient, None
 
     cdef void drop_gradient(self):
-        """Drop the gradient; keep its memory if no caller has seen it."""
+        """Drop the gradient; keep its memory for reuse if callers received only copies of it."""
         if self.transient and self.gradient is not None:
             self.reusable_gradient = self.gradient
         self.gradient = None
 
     cdef int evaluate(self, bint gradient) except -1:
-        """Run all chunks forward, and backward into a new gradient if `gradient`."""
+        """Evaluate all chunks at theta and set `value`. If `gradient`, also compute the gradient,
+        and otherwise set it to None.
+        """
         cdef PlanS *P = &self.P
         cdef char *out = NULL
         cdef fc_watch before
@@ -278,8 +306,8 @@ cdef class Plan:
         return 0
 
     cdef double loss_here(self, char *out) noexcept nogil:
-        """Return the loss at theta with its l2 term, and write the gradient to `out` unless that is
-        NULL.
+        """Return the loss with its l2 penalty at theta. If `out` is not NULL, write the gradient to
+        it.
         """
         cdef PlanS *P = &self.P
         cdef bint gradient = out != NULL, add = self.l2 != 0
@@ -291,9 +319,9 @@ cdef class Plan:
         return P.total
 
     cdef bint loss_at(self, char *theta, char *gradient, double *loss) noexcept nogil:
-        """Compute the loss at theta and its gradient, for a loop of the engine that holds the lock
-        and the watch. If theta is not finite, return False with a loss of INFINITY. The plan is not
-        bound afterwards.
+        """Compute the loss with its l2 penalty at theta, and its gradient unless `gradient` is
+        NULL. Return False, with an infinite loss, if theta is not finite. The caller holds the
+        plan's lock and has called `watch`. The plan is unbound afterwards.
         """
         cdef PlanS *P = &self.P
         cdef Trial *trial = &self.trials[True]
@@ -310,7 +338,9 @@ cdef class Plan:
         return finite
 
     cdef int end(self, fc_watch before) except -1 nogil:
-        """End the watch over a pass. If the pass was cancelled, mark the state as invalid."""
+        """Stop checking for signals after a pass. If the pass was cancelled, mark the state as
+        invalid. Raise the exception of a callback or signal handler, if one raised.
+        """
         if fc_watch_was_off():
             self.P.at_chunk, self.P.done, self.P.stage = -1, 0, NO_STAGE
         unwatch(before)
@@ -337,8 +367,8 @@ cdef class Plan:
         return self.end(before)
 
     cdef Py_ssize_t room_for(self, Py_ssize_t vectors) except -1:
-        """Return how many of `vectors` vectors are taken at one time: side by side if
-        panel-parallel, in one pass over the chunks if there are several, else one by one.
+        """Return the number of vectors of the next job, at most `vectors`. It exceeds 1 if the plan
+        is panel-parallel, or if several vectors can share a loop over the chunks.
         """
         if in_turns(&self.P) or self.P.shared or (
             not self.P.panel and self.P.chunk == self.P.N
@@ -351,7 +381,9 @@ cdef class Plan:
         return vectors
 
     cdef int apply_vectors(self, Job *job, Py_ssize_t k, char *out, active) except -1:
-        """Run the job along its k vectors, one per row, as many at a time as fit."""
+        """Run a job on k vectors, the rows of a matrix (k, n), as several jobs of as many vectors
+        as fit.
+        """
         cdef PlanS *P = &self.P
         cdef Job part
         cdef Py_ssize_t j = 0, step = P.n * P.K.real_bytes
@@ -377,8 +409,9 @@ cdef class Plan:
         return 0
 
     def multiply(self, v, out, str kind="hessian", active=None, bint l2=True):
-        """Set out = A v, with A the operator `kind`, for v and out contiguous of the plan's dtype:
-        (n,), or (k, n) with one vector per row. out may be v if `in_place` is True.
+        """Set out = A v, where A is the operator `kind`. Both v and out are contiguous, of the
+        plan's dtype, and of shape (n,), or (k, n) with one vector per row. They may be one array if
+        `in_place` is True.
         """
         cdef Job job
         memset(&job, 0, sizeof(job))
@@ -387,8 +420,8 @@ cdef class Plan:
         self.apply_vectors(&job, 1 if v.ndim == 1 else v.shape[0], pointer(out), active)
 
     def quadratic(self, v, str kind="hessian", active=None):
-        """Return v' A v without l2, with A the operator `kind`, for v (n,) or (k, n): an array
-        (k,).
+        """Return the quadratic forms v' A v, without the l2 penalty, as an array of shape (k,). A
+        is the operator `kind`, and v has the shape (k, n), or (n,) for k = 1.
         """
         cdef Job job
         cdef Py_ssize_t k = 1 if v.ndim == 1 else v.shape[0]
@@ -400,8 +433,8 @@ cdef class Plan:
         return result
 
     def jacobian(self, v, out, bint transpose=False):
-        """Set out (N, d_out) = J v for v (n,), or, if `transpose`, out (n,) = J' u for u (N,
-        d_out). All arrays are contiguous.
+        """Set out (N, d_out) = J v for v (n,) or, if `transpose`, out (n,) = J' v for v (N, d_out),
+        where J is the Jacobian of the outputs. The arrays are contiguous.
         """
         cdef Job job
         cdef char *out_ = pointer(out)
@@ -411,13 +444,13 @@ cdef class Plan:
             self.run_job(&job, out_, 0, NULL)
 
     def outputs(self, out):
-        """Write the network's outputs at theta to out (N, d_out), contiguous."""
+        """Write the network's outputs at theta to the contiguous array out (N, d_out)."""
         self.states([None] * (4 * self.P.n_layers - 4) + [out] + [None] * 5, False)
 
     def state(self):
-        """Return the state at theta: per layer (a, phi', e * phi'', delta), each (N, m), with z in
-        place of a in the last layer. phi' and e * phi'' are None if they are constant, or computed
-        from a and delta when needed.
+        """Return the state at theta as one tuple (a, phi', e * phi'', delta) of (N, m) matrices per
+        layer, with z in place of a in the last layer. In place of phi' and e * phi'' the tuple has
+        None if they are constant or are recomputed from a and delta.
         """
         cdef PlanS *P = &self.P
         cdef Py_ssize_t l
@@ -446,14 +479,14 @@ cdef class Plan:
         return 0
 
     def _after_fork(self):
-        """Invalidate the state in a forked child if another thread was changing it."""
+        """Invalidate the state in a forked child process if another thread was changing it."""
         if self.lock.lost:
             self.P.at_chunk, self.P.done = -1, 0
 
     @property
     def in_place(self):
-        """True if v is read completely, and once, before the first number of its product is
-        written.
+        """True if multiply accepts one array as v and out, because v is read completely before the
+        first element of the product is written.
         """
         P = &self.P
         if P.ld_transposed or P.unpacked:
@@ -463,8 +496,8 @@ cdef class Plan:
     @property
     def layout(self):
         """The plan's layout as a dict: rows per chunk, rows per panel (0: layer-parallel), panels
-        of a chunk, groups of panels (0: all threads share each product), threads, whether phi and
-        phi' are stored as packed pairs, and the kernel table.
+        of a chunk, groups of panels (0: all threads share each product), number of threads, True if
+        phi and phi' are stored as packed pairs, and the name of the kernel table.
         """
         P = &self.P
         return {
@@ -475,8 +508,8 @@ cdef class Plan:
 
 
 cdef int return_to_pool(Plan plan, list spare, Py_ssize_t most) except -1:
-    """Return a plan to a pool of at most `most` plans, from a finaliser. No Python code runs here,
-    because Ctrl-C in it would be lost.
+    """Append a plan to a pool of at most `most` plans. A finaliser calls this function, so it runs
+    no Python code, in which a KeyboardInterrupt would be lost.
     """
     if spare is not None and len(spare) < most:
         spare.append(plan)
@@ -484,7 +517,7 @@ cdef int return_to_pool(Plan plan, list spare, Py_ssize_t most) except -1:
 
 
 def statistics(Plan plan):
-    """Return [(mean, variance)] of z without b, one pair per hidden layer, in double precision, at
-    the theta of a plan with batch normalisation.
+    """Return one pair (mean, variance) of z - b per hidden layer, in double precision, at the theta
+    of a plan with batch normalisation.
     """
     return [moments_of(&plan.P.layer[l]) for l in range(plan.P.n_layers - 1)]

@@ -1,13 +1,13 @@
-"""The passes along v: R-forward, the loss's second derivative, R-backward, and the quadratic form,
-which needs no R-backward. The equations are at the head of passes.pyx.
+"""The passes along a vector v: R-forward, the product with the loss's second derivative, and
+R-backward. Quadratic forms need no R-backward. The equations are at the head of passes.pyx.
 """
 from libc.string cimport memcpy, memset
 
 
 cdef inline bint short_of_time(Pass *t) noexcept nogil:
     """Return True if R-backward through a narrow output layer is too short to prefetch all of the
-    next panel's state from beyond the third-level cache: with one output (measured on Zen 3 and Zen
-    5), and with 64-byte vectors if the operator does not use phi'' (measured on Zen 5).
+    next panel's state, which lies beyond the L3 cache. This is so with one output (measured on Zen
+    3 and Zen 5), and with 64-byte vectors if the operator does not use phi'' (measured on Zen 5).
     """
     cdef PlanS *P = t.P
     cdef bint short = P.d_out == 1 or (t.kind != HESSIAN and P.K.vector_bytes == FC_ALIGN)
@@ -15,10 +15,11 @@ cdef inline bint short_of_time(Pass *t) noexcept nogil:
 
 
 cdef double r_forward(Pass *t, bint quadratic) noexcept nogil:
-    """Compute rz = ra W' + a V' + vb; ra = phi' * rz [+ the input's ra].
+    """Run R-forward: rz = ra W' + a V' + vb; ra = phi' * rz [+ the input's ra].
 
-    If `quadratic`, return <e * phi'' * rz, rz> summed over layers. For a layer that is fused with a
-    narrow output layer, the result includes the terms that `r_dots` computes for other layers.
+    If `quadratic`, return the sum over layers of <e * phi'' * rz, rz>. For a layer fused with a
+    narrow output layer, the sum includes the output layer's terms, which `r_dots` computes
+    otherwise.
     """
     cdef PlanS *P = t.P
     cdef Py_ssize_t l, size = P.K.real_bytes
@@ -49,8 +50,8 @@ cdef double r_forward(Pass *t, bint quadratic) noexcept nogil:
         put_d(&job.epilogue, own(t, y, t.scratch.ra[l]))
         put_derivatives(t, &job.epilogue, y, bends)
         put_skip(&job.epilogue, r_below if y.skip else nothing())
-        # With a narrow output layer, phi' is prefetched during R-backward, which a quadratic form
-        # does not have.
+        # Below a narrow output layer, R-backward prefetches phi'. A quadratic form has no
+        # R-backward.
         if not narrow or quadratic or short_of_time(t):
             ask(t, job, y.p, y.m)
         ask(t, job, P.x if l == 0 else NULL, y.k)
@@ -81,8 +82,8 @@ cdef double r_forward(Pass *t, bint quadratic) noexcept nogil:
 
 
 cdef void r_loss_block(void *context, Py_ssize_t part, int member) noexcept nogil:
-    """Compute rdelta = (d2 loss / dz2) rz in place of rz, or its counterpart for the other
-    operators.
+    """Compute rdelta in place of rz in the output layer: (d2 loss / dz2) rz, or what replaces it in
+    the operator's other kinds (Fisher matrix, VJP).
     """
     cdef Blocks *c = <Blocks *>context
     cdef Pass *t = c.t
@@ -119,9 +120,9 @@ cdef void r_loss(Pass *t, char *u) noexcept nogil:
 
 
 cdef void r_backward(Pass *t, char *out, bint add) noexcept nogil:
-    """Compute rdW = rdelta' a_below + delta' ra_below; rdb = column sums of rdelta; re_below =
-    rdelta W + delta V [+ re]; rdelta = re * phi' + (e * phi'') * rz. For operators other than the
-    Hessian, only the first terms are computed.
+    """Run R-backward: rdW = rdelta' a_below + delta' ra_below; rdb = column sums of rdelta;
+    re_below = rdelta W + delta V [+ re]; rdelta = re * phi' + (e * phi'') * rz. Operators other
+    than the Hessian use only the terms in rdelta and re.
     """
     cdef PlanS *P = t.P
     cdef Py_ssize_t l, blocks = loss_blocks(t)
@@ -198,8 +199,8 @@ cdef void r_backward(Pass *t, char *out, bint add) noexcept nogil:
 
 
 cdef double r_dots(Pass *t) noexcept nogil:
-    """Return the sum over layers of 2 <delta, ra_below V'>, after R-forward; without the term of a
-    narrow output layer, which R-forward includes.
+    """Return the sum over layers of 2 <delta, ra_below V'>, after R-forward. The term of a narrow
+    output layer is left out, because `r_forward` includes it.
     """
     cdef PlanS *P = t.P
     cdef double total = 0
@@ -221,7 +222,7 @@ cdef double r_dots(Pass *t) noexcept nogil:
 
 
 cdef double top_dot(Pass *t) noexcept nogil:
-    """Return <rz, (d2 loss / dz2) rz> of the last layer. Overwrites rz."""
+    """Return <rz, (d2 loss / dz2) rz> for the output layer. The matrix rz is overwritten."""
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[P.n_layers - 1]
     cdef char *rz = t.scratch.rz[P.n_layers - 1]
@@ -236,8 +237,8 @@ cdef double top_dot(Pass *t) noexcept nogil:
 cdef double dot_rows(
     Pass *t, Py_ssize_t m, Py_ssize_t ld, char *one, char *other
 ) noexcept nogil:
-    """Return <one, other> of two matrices with m numbers for each of the pass's rows, summed in the
-    same blocks as the loss.
+    """Return the inner product of two (rows, m) matrices over the rows of the pass, summed in
+    blocks of BLOCK_ROWS rows.
     """
     cdef PlanS *P = t.P
     cdef Py_ssize_t first = 0, rows, on

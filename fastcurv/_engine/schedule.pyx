@@ -1,16 +1,16 @@
-"""Scheduling of a chunk's rows: panel-parallel (each idle thread takes the next panel) or
-layer-parallel (all threads share each product).
+"""Execution of a job on the rows of a chunk: panel-parallel, where each idle thread takes the next
+work unit, or layer-parallel, where all threads share each product.
 """
 from libc.string cimport memcpy
 
 
-# --- a vector -------------------------------------------------------------------------------------
+# --- preparation of a vector ----------------------------------------------------------------------
 
-cdef enum: SAVE_PART_BYTES = 1 << 18  # bytes per part when v is copied
+cdef enum: SAVE_PART_BYTES = 1 << 18  # bytes per part of a job that copies v
 
 
 cdef void save_v_part(void *context, Py_ssize_t part, int member) noexcept nogil:
-    """Copy one part of v."""
+    """Copy one part of v; a job of the thread team."""
     cdef PlanS *P = <PlanS *>context
     cdef Py_ssize_t first = part * SAVE_PART_BYTES
     memcpy(
@@ -20,15 +20,15 @@ cdef void save_v_part(void *context, Py_ssize_t part, int member) noexcept nogil
 
 
 cdef void save_v(PlanS *P) noexcept nogil:
-    """Copy v to the plan's memory, since its product overwrites it."""
+    """Copy v into the plan's memory, because the product overwrites v."""
     cdef Py_ssize_t parts = (P.n * P.K.real_bytes + SAVE_PART_BYTES - 1) // SAVE_PART_BYTES
     fc_team_run(P.threads if parts > 4 else 1, parts, save_v_part, P)
     P.v = P.saved_v
 
 
 cdef void take_vector(Job *job, Py_ssize_t j, Py_ssize_t place) noexcept nogil:
-    """Pack vector j of a job, and copy it first if its product overwrites it. If l2 is not 0, set
-    the result to l2 v.
+    """Pack vector j of a job into place `place` of the block. If the product overwrites the vector,
+    copy it first. If l2 is not 0, set the result to l2 times the vector.
     """
     cdef PlanS *P = job.P
     cdef char *v = job.v + j * job.v_step
@@ -41,10 +41,10 @@ cdef void take_vector(Job *job, Py_ssize_t j, Py_ssize_t place) noexcept nogil:
         penalty_gradient(P, job.l2, P.v, job.out + j * job.out_step)
 
 
-# --- one pass, one vector -------------------------------------------------------------------------
+# --- one pass with one vector ---------------------------------------------------------------------
 
 cdef void put_rows(Pass *t, Job *job) noexcept nogil:
-    """Copy the last layer's rz into out (rows, d_out)."""
+    """Copy the output layer's rz, rows of J v, into the result (rows, d_out)."""
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[P.n_layers - 1]
     cdef Py_ssize_t i, size = P.K.real_bytes
@@ -79,8 +79,8 @@ cdef void take_product(Pass *t, Job *job, char *out, bint add) noexcept nogil:
 
 
 cdef double take_quadratic(Pass *t, Job *job) noexcept nogil:
-    """Return v'Hv = <rz, loss'' rz> + sum of 2 <delta, ra V'> + sum of <e phi'' rz, rz> over the
-    pass's rows; for the GGN, the first term only.
+    """Return v'Hv over the rows of the pass, which is <rz, loss'' rz> + sum of 2 <delta, ra V'> +
+    sum of <e phi'' rz, rz>, summed over layers. For the GGN, only the first term is computed.
     """
     cdef double total
     if t.P.packs_pairs and not has_narrow_output(t):
@@ -93,12 +93,12 @@ cdef double take_quadratic(Pass *t, Job *job) noexcept nogil:
     return total + top_dot(t)
 
 
-# --- panel-parallel -------------------------------------------------------------------------------
+# --- panel-parallel execution ---------------------------------------------------------------------
 
 cdef inline Py_ssize_t vectors_per_panel(Job *job) noexcept nogil:
-    """Return the number of vectors processed per panel."""
+    """Return the number of vectors that a panel processes before the next panel is taken."""
     cdef PlanS *P = job.P
-    if P.ld_transposed:         # take all vectors, unless the threads can share them evenly
+    if P.ld_transposed:         # all vectors, unless threads can share the vectors evenly
         if P.kept <= L3_BYTES and job.vectors % P.threads == 0 and job.stages == PRODUCT:
             return 1
         return max(<Py_ssize_t>1, job.vectors)
@@ -108,7 +108,9 @@ cdef inline Py_ssize_t vectors_per_panel(Job *job) noexcept nogil:
 
 
 cdef inline Py_ssize_t even_stack_size(Py_ssize_t vectors, Py_ssize_t most) noexcept nogil:
-    """Return the size of the fewest, most even stacks of at most `most` vectors each."""
+    """Return the size of stacks if `vectors` vectors are divided as evenly as possible into the
+    smallest number of stacks of at most `most` vectors.
+    """
     cdef Py_ssize_t stacks = (vectors + most - 1) // most
     return (vectors + stacks - 1) // max(<Py_ssize_t>1, stacks)
 
@@ -119,8 +121,8 @@ cdef inline Py_ssize_t stacks_of(Job *job) noexcept nogil:
 
 
 cdef void run_work_unit(void *context, Py_ssize_t item, int member) noexcept nogil:
-    """Run the panels of one work unit, in order, for some of the vectors, and sum into the unit's
-    own sums.
+    """Run the panels of one work unit, in order, for one stack of vectors, and add the results to
+    the sums of that work unit.
     """
     cdef Job *job = <Job *>context
     cdef PlanS *P = job.P
@@ -159,7 +161,9 @@ cdef void multiply_vectors(
     Pass *t, Job *job, int member, Py_ssize_t first, Py_ssize_t last, char *out,
     Py_ssize_t out_step, bint add
 ) noexcept nogil:
-    """Multiply the panel's rows by vectors first to last. out: the result of the first of them."""
+    """Multiply the rows of a panel by the vectors [first, last). Argument `out` is the result of
+    vector `first`.
+    """
     cdef PlanS *P = t.P
     cdef Py_ssize_t j
     if P.ld_transposed:
@@ -173,8 +177,8 @@ cdef void multiply_vectors(
 
 
 cdef void run_vector_stack(void *context, Py_ssize_t item, int member) noexcept nogil:
-    """Run all panels for a few of the vectors. The sums of a group are added to the result as soon
-    as they are complete.
+    """Run all panels for one stack of vectors. The sums of each group of panels are added to the
+    result as soon as they are complete.
     """
     cdef Job *job = <Job *>context
     cdef PlanS *P = job.P
@@ -205,8 +209,8 @@ cdef void run_vector_stack(void *context, Py_ssize_t item, int member) noexcept 
 
 
 cdef char *sums_address(Job *job, Py_ssize_t shares, Py_ssize_t share, Py_ssize_t j) noexcept nogil:
-    """Return the address of a work unit's sums for vector j: the result itself if there is only one
-    unit.
+    """Return the address of the sums of work unit `share` for vector j. With a single work unit it
+    is the address of the result.
     """
     cdef PlanS *P = job.P
     if shares == 1:
@@ -214,7 +218,7 @@ cdef char *sums_address(Job *job, Py_ssize_t shares, Py_ssize_t share, Py_ssize_
     return P.shares_out + (share * P.block + j) * P.ldg * P.K.real_bytes
 
 
-cdef enum: ADD_NUMBERS = 4096   # numbers of a vector per part of the job that adds up
+cdef enum: ADD_NUMBERS = 4096   # elements per part of a job that adds the sums of groups
 
 
 cdef inline Py_ssize_t slices_of(PlanS *P) noexcept nogil:
@@ -222,8 +226,8 @@ cdef inline Py_ssize_t slices_of(PlanS *P) noexcept nogil:
 
 
 cdef void add_groups(void *context, Py_ssize_t part, int member) noexcept nogil:
-    """Add one slice of the sums of all groups to a result; the sums of a group's work units come
-    first.
+    """Add one slice of the sums of all groups to a result. The sums of the work units of each group
+    are added up first.
     """
     cdef Job *job = <Job *>context
     cdef PlanS *P = job.P
@@ -246,7 +250,7 @@ cdef void add_groups(void *context, Py_ssize_t part, int member) noexcept nogil:
 
 
 cdef void add_up(Job *job) noexcept nogil:
-    """Add the sums of all groups to the results."""
+    """Add the sums of all groups of panels to the results."""
     if groups_of(job.P, job.rows) > 1:
         fc_team_run(
             job.P.threads, max(<Py_ssize_t>1, job.vectors) * slices_of(job.P), add_groups, job
@@ -264,7 +268,8 @@ cdef void run_panels(Job *job) noexcept nogil:
         job.stages == PRODUCT and job.kind <= FISHER and sides % P.threads == 0
         and job.vectors % sides == 0
     ):
-        # every thread has the same number of vectors, so no sums of groups need to be stored
+        # Threads share the vectors evenly, so each thread adds the groups' sums in order and no
+        # sums need to be stored.
         fc_team_run(P.threads, sides, run_vector_stack, job)
         return
     fc_team_run(P.threads, shares_of(P, job.rows) * sides, run_work_unit, job)
@@ -276,7 +281,7 @@ cdef void run_panels(Job *job) noexcept nogil:
         add_up(job)
 
 
-# --- layer-parallel -------------------------------------------------------------------------------
+# --- layer-parallel execution ---------------------------------------------------------------------
 
 cdef void run_layers(Job *job) noexcept nogil:
     cdef PlanS *P = job.P

@@ -1,24 +1,26 @@
-"""The transposed layout: matrices of a panel are (units, samples), and a SIMD vector holds one
-unit's numbers of several samples.
+"""The transposed layout: matrices of a panel have the shape (units, samples), and a SIMD vector
+holds the values of several samples for one unit.
 
-It suits panel-parallel plans with narrow layers: no lane is empty whatever the widths, and W and V
-are read from flat vectors, so that nothing is packed. The passes are the same source; the
-differences are in this file, in `lead` of state.pxd, and in `start` and `add_...` of products.pxd.
+Panel-parallel plans with narrow layers use this layout. Lanes are full for any layer width, and W
+and V are read from flat vectors, so that nothing is packed. The passes share their source with the
+row-major layout. The code that differs is in this file, in `lead` of state.pxd, and in `start` and
+`add_...` of products.pxd.
 
-A panel's samples are padded to whole cache lines with copies of its last one, whose delta and
-second derivatives of the loss are 0, so that they add nothing to sums over samples.
+The samples of a panel are padded to whole cache lines with copies of the last sample. For the
+copies, delta and the second derivatives of the loss are 0, so they add nothing to sums over
+samples.
 
-Few rows of a wide network form one panel, `shared` by all threads, which go through the passes
-together, product by product. The operands a and ra of sums over samples are packed by rows first,
-because otherwise each item of a product would transpose them again.
+In the shared layout, few rows of a wide network form one panel, and all threads work on each
+product of a pass together. The operands a and ra of sums over samples are first packed by rows,
+because otherwise each item of a product would transpose them.
 """
 from libc.math cimport isnan, NAN
 from libc.string cimport memcpy
 
 
 cdef void bias_transposed(Pass *t, Layer *y, Matrix d, char *out, bint add) noexcept nogil:
-    """Set the b part of out to [out +] the sums over samples of d (units, samples), computed as
-    ones times d', whose tiles are wide.
+    """Set the b part of out to [out +] the sums over samples of d (units, samples). The sums are
+    computed as the product of a row of ones and d', which has wide tiles.
     """
     cdef fc_product job
     cdef Matrix ones
@@ -33,8 +35,8 @@ cdef void bias_transposed(Pass *t, Layer *y, Matrix d, char *out, bint add) noex
 
 
 cdef bint has_narrow_output(Pass *t) noexcept nogil:
-    """Return True if the last layer has so few units that its products are fused with the sweeps of
-    the layer below.
+    """Return True if the products of the output layer are fused with the sweeps of the layer below,
+    because the output layer has few units.
     """
     cdef PlanS *P = t.P
     cdef Py_ssize_t top = P.n_layers - 1
@@ -46,9 +48,9 @@ cdef bint has_narrow_output(Pass *t) noexcept nogil:
 
 
 cdef void fuse_output(Pass *t, fc_epilogue *epilogue, bint quadratic) noexcept nogil:
-    """Make the epilogue of the layer below the last one compute the last layer's rz, without
-    storing ra. For a quadratic form it also computes each sample's contribution, except that of the
-    loss's second derivatives.
+    """Let the epilogue of the layer below the output layer compute the output layer's rz instead of
+    storing ra. If `quadratic`, the epilogue also computes the quadratic form of each sample except
+    the term of the loss's second derivative.
     """
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[P.n_layers - 1]
@@ -66,8 +68,9 @@ cdef void fuse_output(Pass *t, fc_epilogue *epilogue, bint quadratic) noexcept n
 
 
 cdef void backward_fused(Pass *t, char *out, bint add, bint full) noexcept nogil:
-    """Run R-backward from the last layer's rdelta to the layer below: compute rdW of the last
-    layer, and rdelta and rdb of the layer below.
+    """Run R-backward through the output layer in one fused kernel: compute rdW of the output layer,
+    and rdelta and rdb of the layer below. If `full`, include the terms in delta, which only the
+    Hessian has.
     """
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[P.n_layers - 1]
@@ -91,8 +94,8 @@ cdef void backward_fused(Pass *t, char *out, bint add, bint full) noexcept nogil
 
 
 cdef void unpack_pairs(Pass *t) noexcept nogil:
-    """Unpack a and p of the layer that stores them as packed pairs into scratch, unless that is
-    done.
+    """Unpack a and p of the layer that stores packed pairs into scratch, unless the pass has
+    already done so.
     """
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[0]
@@ -104,7 +107,8 @@ cdef void unpack_pairs(Pass *t) noexcept nogil:
 
 
 cdef void propagate_nan(Pass *t) noexcept nogil:
-    """Copy NaN from the last layer's z to its rz, as results would have them without packed pairs.
+    """Set the output layer's rz to NaN where its z is NaN, because packed pairs cannot represent a
+    NaN of the layers below.
     """
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[P.n_layers - 1]
@@ -121,7 +125,9 @@ cdef void propagate_nan(Pass *t) noexcept nogil:
 cdef double loss_transposed(
     Pass *t, fc_loss_rows *here, Layer *y, Py_ssize_t first, Py_ssize_t rows
 ) noexcept nogil:
-    """Compute the loss of a panel's samples from `first` on; `here` points at their arrays."""
+    """Return the loss of `rows` samples of a panel from sample `first` on. The arrays in `here`
+    begin at that sample.
+    """
     cdef PlanS *P = t.P
     here.ldd = here.ldh = P.ld_transposed
     return P.K.loss_transposed(
@@ -132,8 +138,9 @@ cdef double loss_transposed(
 cdef void r_loss_transposed(
     Pass *t, fc_loss_rows *here, Layer *y, char *u, Py_ssize_t first, Py_ssize_t rows
 ) noexcept nogil:
-    """Compute rdelta of some of a panel's samples in place of rz. u: the left factor of a VJP,
-    which has all samples at once, (rows, d_out) of the chunk.
+    """Compute rdelta of `rows` samples of a panel, from sample `first` on, in place of rz. For a
+    VJP, rdelta is copied from the left factor u (rows, d_out), which holds all samples of the
+    chunk.
     """
     cdef PlanS *P = t.P
     cdef char *rz = t.scratch.rz[P.n_layers - 1] + first * P.K.real_bytes
@@ -151,11 +158,11 @@ cdef void r_loss_transposed(
         P.K.r_loss_transposed(here, rows, y.m, rz, P.ld_transposed, rz, P.ld_transposed)
 
 
-# --- shared plans: operands of sums over samples are packed by rows -------------------------------
+# --- shared layout: packed operands of sums over samples ------------------------------------------
 
 cdef enum:
-    TRANSPOSE_UNITS = 64        # units of a layer per part of the job
-    # numbers that one thread transposes in less time than it takes to wake another
+    TRANSPOSE_UNITS = 64        # units of a layer per part of a job
+    # Number of elements that one thread transposes before another thread would have woken.
     TRANSPOSE_SERIAL_NUMBERS = 20000
 
 
@@ -178,7 +185,8 @@ cdef void transpose_part(void *context, Py_ssize_t part, int member) noexcept no
 
 
 cdef void transpose_packed(Pass *t, Py_ssize_t units, char *source, char *to) noexcept nogil:
-    """Pack a matrix (units, samples) as one of shape (samples, units)."""
+    """Transpose a matrix of shape (units, samples) into a packed matrix of shape (samples, units).
+    """
     cdef TransposeJob c
     c.t, c.units, c.source, c.to = t, units, source, to
     fc_team_run(
@@ -191,8 +199,8 @@ cdef void transpose_packed(Pass *t, Py_ssize_t units, char *source, char *to) no
 cdef void add_packed_transpose(
     Pass *t, fc_product *job, Py_ssize_t l, Matrix d, char *a
 ) noexcept nogil:
-    """Add a term to a product: d times the input of layer l, as packed, or the padded X for layer
-    0.
+    """Add the term d times the input of layer l to a product. The input is packed in `a`; for layer
+    0 it is the padded X.
     """
     cdef PlanS *P = t.P
     cdef fc_term *term = &job.term[job.n_terms]
@@ -205,7 +213,9 @@ cdef void add_packed_transpose(
 
 
 cdef void load_transposed(PlanS *P, Py_ssize_t r0, Py_ssize_t rows) noexcept nogil:
-    """Copy a chunk's rows of X into panels (d_in, samples), each padded with its last sample."""
+    """Copy the chunk's rows of X into panels of shape (d_in, samples). Pad each panel with copies
+    of its last sample.
+    """
     cdef Py_ssize_t panel, first, n, j, k = P.layer[0].k, size = P.K.real_bytes, end
     cdef Data *D = P.data
     cdef char *to

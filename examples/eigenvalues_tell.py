@@ -81,10 +81,9 @@ def main(scale="normal", out="pictures"):
         f"at {right}.",
         save(figure, __file__, out),
         {
-            "points": len(rows),
-            "minima": minima,
-            "right": right,
-            "saddles": saddles,
+            "negative": negative,
+            "expected": expected,
+            "kinds": kinds,
             "signs": signs,
         },
     )

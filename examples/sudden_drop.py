@@ -32,11 +32,12 @@ def main(scale="normal", out="pictures"):
     figure = plots.new_figure((7.6, 4.2))
     left, right = figure.subplots(1, 2)
     n_steps = pick(scale, 250, 400, 400)
-    drops = {}
+    drops, moved = {}, []
     for size, color in zip(SIZES, plots.CYCLE):
         losses = descent(ob, saddle + size * direction, n_steps)
         left.plot(losses, color=color, lw=1.5, label=f"moved by $10^{{{np.log10(size):.0f}}}$")
         drops[size] = int(np.argmax(losses < 0.7 * losses[0]))
+        moved.append(losses)
     still = descent(ob, saddle, n_steps)
     batches = descent(ob, saddle, n_steps // 20, batch_size=max(1, len(y) // 20))
     left.plot(still, color="black", ls="--", lw=1.2, label="not moved")
@@ -68,7 +69,14 @@ def main(scale="normal", out="pictures"):
         f"the gradient to {best['right gradient']:.0e}, and with a wrong one to "
         f"{best['one layer 10% too large']:.0e}.",
         save(figure, __file__, out),
-        {"kind": verdict.kind, "drops": drops, "still": still, "batches": batches, "check": best},
+        {
+            "kind": verdict.kind,
+            "drops": drops,
+            "moved": moved[0],
+            "still": still,
+            "batches": batches,
+            "check": best,
+        },
     )
 
 

@@ -58,6 +58,7 @@ def main(scale="normal", out="pictures"):
             "kind": saddle.kind,
             "certified": saddle.certified,
             "direction": direction,
+            "before": ob.value(origin),
             "loss": way.fun,
             "valley": valley.kind,
             "valley_zero": valley.n_zero,

@@ -1,0 +1,71 @@
+"""A heading: what an example in the gallery states, and controls.
+
+The statements of a heading are evaluated from the numbers of the example. A control replaces some
+of these numbers by those of another experiment: another condition, shuffled data, or no effect at
+all. Each statement must hold for the example and be false for one of its controls.
+"""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import spearmanr
+
+
+@dataclass(frozen=True)
+class Heading:
+    """Functions of an example's numbers: of `statements` the result tells for each whether it
+    holds, and of each control it contains the numbers that change.
+    """
+
+    statements: Callable
+    controls: dict
+
+
+def heading(**controls):
+    """Make a function of an example's numbers a heading with these controls."""
+    return lambda statements: Heading(statements, controls)
+
+
+def check_heading(heading, numbers):
+    """Check that each statement of a heading holds, and is false for one of the controls."""
+    stated = heading.statements(numbers)
+    assert all(stated.values()), [words for words, holds in stated.items() if not holds]
+    refuted = set()
+    for name, control in heading.controls.items():
+        found = heading.statements(numbers | control(numbers))
+        wrong = {words for words, holds in found.items() if not holds}
+        assert wrong, f"all statements hold for the control {name!r}"
+        refuted |= wrong
+    assert set(stated) == refuted, f"no control refutes {set(stated) - refuted}"
+
+
+def example(name):
+    """Return a module of the examples, whose folder is on the path."""
+    return importlib.import_module(name)
+
+
+def exchange(values, one, other):
+    """Return a dict with two values exchanged."""
+    return values | {one: values[other], other: values[one]}
+
+
+def exchange_labels(column, one, other):
+    """Return an array of words with two of them exchanged."""
+    return np.where(column == one, other, np.where(column == other, one, column))
+
+
+def change(numbers, name, **changes):
+    """Return a dict of the numbers with some entries of one dict changed."""
+    return {name: numbers[name] | changes}
+
+
+def shuffled(values, seed=0):
+    """Return an array in random order."""
+    return np.random.default_rng(seed).permutation(values)
+
+
+def rank_correlation(a, b):
+    """Return the rank correlation of two arrays, 0 if one has no two different values."""
+    return spearmanr(a, b)[0] if min(np.unique(a).size, np.unique(b).size) > 1 else 0.0

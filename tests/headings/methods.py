@@ -1,0 +1,268 @@
+"""Headings of the examples on symmetries, stochastic gradients, Newton's method and fits."""
+
+import numpy as np
+
+import fastcurv as fc
+from fastcurv._engine import chosen_arch
+
+from .check import change, exchange, heading, shuffled
+
+# --------------------------------------------------------------------------------------------------
+# One network, many solutions.
+
+
+def rows_alone_permuted(d):
+    """The units of a small network permuted in their incoming weights alone: no symmetry."""
+    rng = np.random.default_rng(0)
+    ob = fc.Objective(fc.MLP([3, 4, 2]), rng.standard_normal((9, 3)), rng.integers(0, 2, 9))
+    theta = ob.model.init(seed=0)
+    (W, b), last = ob.model.unflatten(theta)
+    other = ob.model.flatten([(W[::-1], b[::-1]), last])
+    values, others = (np.linalg.eigvalsh(ob.hessian(t).to_dense()) for t in (theta, other))
+    return {
+        "loss_gaps": [abs(ob.value(other) / ob.value(theta) - 1)],
+        "gaps": [np.abs(values - others).max() / np.abs(values).max()],
+    }
+
+
+@heading(
+    rows_alone_permuted=rows_alone_permuted,
+    no_permutation=lambda d: {"distances": [0.0], "barrier": 1.0},
+)
+def permutations(d):
+    return {
+        "permuted units have the same loss and eigenvalues": max(d["loss_gaps"]) < 1e-12
+        and max(d["gaps"]) < 1e-11,
+        "theta moves far away": min(d["distances"]) > 0.1,
+        "between the copies the loss rises": d["barrier"] > 1.01,
+    }
+
+
+def one_start(d):
+    """The same start each time."""
+    return {"distinct": 1, "apart": [0.0 for _ in d["apart"]]}
+
+
+@heading(
+    one_start=one_start,
+    not_trained=lambda d: {"right": [0.5], "kinds": ["not_critical"]},
+)
+def many_starts(d):
+    return {
+        "each start classifies every training sample correctly": min(d["right"]) == 1,
+        "each ends at a minimum": set(d["kinds"]) == {"minimum"},
+        "and classifies new samples differently": d["distinct"] >= 3 and np.mean(d["apart"]) > 0.05,
+    }
+
+
+# --------------------------------------------------------------------------------------------------
+# Stochastic gradients.
+
+
+def schedules_exchanged(one, other):
+    """Two schedules exchanged, in their effect alone."""
+    return lambda d: {"gaps": exchange(d["gaps"], one, other)}
+
+
+@heading(
+    constant_rate_exchanged=schedules_exchanged("constant", "inverse time"),
+    finite_sum_exchanged=schedules_exchanged("constant", "power 2"),
+    conditions_exchanged=lambda d: {
+        "meets": {name: not meets for name, meets in d["meets"].items()}
+    },
+)
+def learning_rates(d):
+    gaps, meets = d["gaps"], d["meets"]
+    good = [name for name in gaps if meets[name]]
+    return {
+        "three of five rates meet both conditions": good
+        == ["inverse time", "power 0.6", "constant, then 1/t"],
+        "with these SGD comes closer than with a constant rate": all(
+            1.5 * gaps[name].max() < gaps["constant"].min() for name in good
+        ),
+        "with a finite sum it stops short": 1.5 * gaps["constant"].max() < gaps["power 2"].min(),
+    }
+
+
+def first_rates_exchanged(d):
+    """Runs that begin with the large rate in place of those with the small one."""
+    return {"gaps": {({0.05: 0.5, 0.5: 0.05}[at], name): x for (at, name), x in d["gaps"].items()}}
+
+
+@heading(first_rates_exchanged=first_rates_exchanged)
+def constant_rate(d):
+    gaps = d["gaps"]
+    return {
+        "with a small first rate the constant one is lowest": all(
+            5 * gaps[0.05, "constant"] < gaps[0.05, name] for name in ("1/t", "power 0.6")
+        ),
+        "with a large first rate it is not": 5 * gaps[0.5, "1/t"] < gaps[0.5, "constant"],
+    }
+
+
+def ends_exchanged(d):
+    """The end of training in place of the epoch at which it stopped, and conversely."""
+    table = d["table"]
+    names = [(f"{part}_stopped", f"{part}_end") for part in ("loss", "right")]
+    changes = {a: table[b] for pair in names for a, b in (pair, pair[::-1])}
+    return change(d, "table", **changes)
+
+
+@heading(ends_exchanged=ends_exchanged)
+def early_stopping(d):
+    table = d["table"]
+    return {
+        "stopped networks have a lower validation loss": np.all(
+            table["loss_stopped"] < 0.97 * table["loss_end"]
+        ),
+        "it is the lowest seen": np.allclose(
+            table["loss_stopped"], table["lowest_seen"], rtol=1e-5
+        ),
+        "they have more of the fresh samples right": np.all(
+            table["right_stopped"] > table["right_end"]
+        ),
+    }
+
+
+def batches_of_one_size(d):
+    """The errors of batches of the first size in place of all others."""
+    return {"errors": np.repeat(d["errors"][:1], len(d["batches"]), axis=0)}
+
+
+@heading(
+    batches_of_one_size=batches_of_one_size,
+    samples_one_by_one=lambda d: {"gain": dict.fromkeys(d["gain"], 1.0)},
+)
+def batch_size(d):
+    root = d["errors"] * np.sqrt(d["batches"])[:, None]
+    least = 1.2 if chosen_arch() == "reference" else 2  # plain loops gain little
+    return {
+        "the error of a gradient is as 1 / sqrt(b)": np.all(
+            abs(root / root.mean(axis=0) - 1) < 0.3
+        ),
+        "each sample costs less in a larger batch": min(d["gain"].values()) > least,
+    }
+
+
+# --------------------------------------------------------------------------------------------------
+# Newton's method.
+
+
+@heading(points_exchanged=lambda d: exchange(d, "convex", "concave"))
+def newton_parabola(d):
+    convex, concave = d["convex"], d["concave"]
+    return {
+        "where the function is convex Newton's step goes down": convex["curvature"] > 0
+        and convex["newton"] < 0,
+        "where it is concave it goes up": concave["curvature"] < 0 < concave["newton"],
+        "the saddle-free step goes down from both": convex["free"] == convex["newton"]
+        and max(convex["free"], concave["free"]) < 0,
+    }
+
+
+def methods_of_steps(d):
+    """Gradient descent in place of Newton's method."""
+    lengths = exchange(d["lengths"], "gradient descent", "Newton")
+    return {"lengths": lengths, "newton": d["descent"], "descent": d["newton"]}
+
+
+@heading(methods_exchanged=methods_of_steps)
+def flat_and_steep(d):
+    flat, steep = zip(*d["lengths"].values())
+    return {
+        "where it is flat Newton's steps are longer": flat[1] > 100 * flat[0],
+        "where it is steep they are shorter": steep[1] < steep[0],
+        "Newton's step ends at the minimum, gradient descent does not": d["newton"]
+        < 1e-20
+        < 0.01
+        < d["descent"],
+    }
+
+
+@heading(a_product_in_place_of_the_matrix=lambda d: {"whole": d["product"]})
+def hessian_cost(d):
+    ratio = np.divide(d["whole"], d["product"])
+    return {"the whole Hessian costs many products": np.all(ratio > 10)}
+
+
+PLAIN = ("newton", "damped-newton", "newton-mr")
+WITH_SIGNS = ("saddle-free-newton", "newton-cg", "trust-region", "cubic")
+
+
+def plain_exchanged(d):
+    """Newton's method in place of the cubic one."""
+    names = ("reached", "drawn", "usual", "usual drawn", "higher")
+    return {name: exchange(d[name], "newton", "cubic") for name in names}
+
+
+@heading(plain_exchanged=plain_exchanged)
+def newton_steps(d):
+    starts = d["starts"]
+    stated = {
+        "next to a saddle Newton's method ends on it": all(
+            d["drawn"][name] == starts for name in PLAIN
+        ),
+        "methods that use signs reach the minimum": all(
+            d["reached"][name] == starts for name in WITH_SIGNS
+        ),
+    }
+    if starts < 20:  # of a smaller network, on which Newton's method finds minima
+        return stated
+    return stated | {
+        "from usual starts Newton's method mostly goes away": all(
+            d["usual"][name] <= 10 and d["usual drawn"][name] <= 2 for name in PLAIN
+        )
+        and min(d["higher"][name] for name in PLAIN[:2]) >= 3,
+        "the others reach the minimum from these, too": all(
+            d["usual"][name] == starts for name in WITH_SIGNS
+        ),
+    }
+
+
+# --------------------------------------------------------------------------------------------------
+# A fitted network.
+
+
+def linear_model(d):
+    """The slopes of the linear model, for every patient."""
+    return {"slopes": np.tile(d["linear"], (len(d["slopes"]), 1))}
+
+
+@heading(
+    linear_model=linear_model,
+    inputs_in_random_order=lambda d: {"linear": shuffled(d["linear"])},
+)
+def slopes(d):
+    low, high = np.percentile(d["slopes"], [5, 95], axis=0)
+    return {
+        "slopes differ from patient to patient, mostly in their sign": np.sum(
+            (low < 0) & (high > 0)
+        )
+        >= 6
+        and np.ptp(d["slopes"], axis=0).min() > 5,
+        "their means agree with a linear model": np.corrcoef(d["slopes"].mean(axis=0), d["linear"])[
+            0, 1
+        ]
+        > 0.6,
+    }
+
+
+@heading(estimates_exchanged=lambda d: {"shares": exchange(d["shares"], "one", "influence")})
+def left_out(d):
+    shares = d["shares"]
+    return {
+        "one Newton step predicts what removing a row does": 0.7 < shares["one"] < 1.2,
+        "the influence function falls short": shares["influence"] < shares["one"] - 0.1,
+    }
+
+
+@heading(
+    among_the_data=lambda d: {"ratio": 1.0},
+    a_third_of_the_noise=lambda d: {"noise": d["noise"] / 3, "covered": 0.5},
+)
+def data_gap(d):
+    return {
+        "the band widens where there are no data": d["ratio"] > 3,
+        "over the data it is as wide as the noise": 0.07 < d["noise"] < 0.14
+        and d["covered"] > 0.85,
+    }

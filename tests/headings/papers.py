@@ -1,0 +1,202 @@
+"""Headings of the examples that reproduce papers."""
+
+import numpy as np
+
+from .check import example, exchange, heading, rank_correlation, shuffled
+
+# --------------------------------------------------------------------------------------------------
+# Papers.
+
+
+def a_rate_too_small(d):
+    """A rate at which the largest eigenvalue does not reach 2/rate."""
+    module = example("edge_of_stability")
+    return {"facts": {0.05: [module.measure(0.05, *module.reproduce(0.05, 0, time=100))]}}
+
+
+def a_parabola(d):
+    """What theory says of a parabola: beyond 2/rate every step raises the loss."""
+    return {
+        "facts": {
+            rate: [fact | {"rises_after": 1.0, "fall": np.inf} for fact in own]
+            for rate, own in d["facts"].items()
+        }
+    }
+
+
+@heading(a_rate_too_small=a_rate_too_small, a_parabola=a_parabola)
+def edge_of_stability(d):
+    facts = [fact for own in d["facts"].values() for fact in own]
+    return {
+        "the largest eigenvalue rises to 2/rate": all(fact["reached"] for fact in facts)
+        and np.all((d["first"] > 5) & (d["first"] < 7)),
+        "and stays there": all(abs(fact["mean"] - 1) < 0.06 for fact in facts),
+        "the loss falls, though not in every step": all(
+            fact["rises_before"] == 0 and 0.02 < fact["rises_after"] < 0.5 and fact["fall"] < 0.95
+            for fact in facts
+        ),
+    }
+
+
+@heading(
+    ends_of_two_trainings=lambda d: {"rises": d["barriers"] > 1},
+    start_and_own_end=lambda d: {"barriers": 1 + d["rises"], "lengths": np.ones(1)},
+)
+def straight_line(d):
+    return {
+        "from the start of a training to its end the loss only falls": not d["rises"].any(),
+        "between two ends it rises": d["barriers"].min() > 2,
+        "training takes a longer path": d["lengths"].min() > 1.02,
+    }
+
+
+@heading(
+    the_straight_line=lambda d: {"bent": d["straight"]},
+    the_bent_path=lambda d: {"straight": d["bent"]},
+)
+def bent_path(d):
+    return {
+        "on the bent path the loss hardly rises": np.all(d["bent"] < 1.5 * d["ends"]),
+        "on the straight line it does": np.all(d["straight"] > 10 * d["ends"]),
+    }
+
+
+def random_permutations(d):
+    """Permutations drawn at random in place of those that match the units."""
+    barriers = d["barriers"] | {"matched": d["barriers"]["at random"]}
+    trained = barriers["as trained"]
+    return {
+        "barriers": barriers,
+        "shares": {width: barriers["matched"][width] / own for width, own in trained.items()},
+    }
+
+
+def matched_in_place_of_random(d):
+    return {"barriers": d["barriers"] | {"at random": d["barriers"]["matched"]}}
+
+
+@heading(random_permutations=random_permutations, matched_twice=matched_in_place_of_random)
+def matched_units(d):
+    trained, drawn, matched = (d["barriers"][n] for n in ("as trained", "at random", "matched"))
+    shares = [np.median(share) for share in d["shares"].values()]
+    return {
+        "matching the units lowers the barrier": all(
+            np.all(matched[width] < 0.9 * trained[width]) for width in trained
+        ),
+        "the wider the networks, the more": all(1.5 * b < a for a, b in zip(shares, shares[1:])),
+        "a random permutation does not": all(
+            np.median(drawn[width]) > 0.5 * np.median(trained[width]) for width in trained
+        ),
+    }
+
+
+def losses_shuffled(d):
+    """The same points with losses in random order."""
+    runs = {
+        kind: (shuffled(points), index, spectra)
+        for kind, (points, index, spectra) in d["runs"].items()
+    }
+    return {"runs": runs}
+
+
+@heading(losses_shuffled=losses_shuffled)
+def index_against_loss(d):
+    runs = [(points, index) for points, index, _ in d["runs"].values()]
+    return {
+        "the higher the loss, the more negative eigenvalues": all(
+            points.size >= 7 and rank_correlation(points, index) > 0.8 for points, index in runs
+        ),
+        "minima lie at the bottom": all(
+            points[index == 0].max() < points[index == index.max()].min() for points, index in runs
+        ),
+    }
+
+
+def widths_shuffled(d):
+    """The losses of all widths in random order."""
+    drawn = {}
+    for name, own in d["losses"].items():
+        every = shuffled(np.concatenate([*own.values()]))
+        drawn[name] = dict(zip(own, np.split(every, len(own))))
+    return {"losses": drawn}
+
+
+@heading(widths_shuffled=widths_shuffled)
+def spread_by_width(d):
+    spreads = [[np.std(x, ddof=1) for x in own.values()] for own in d["losses"].values()]
+    return {
+        "the wider the network, the less the loss depends on the start": all(
+            values == sorted(values, reverse=True) and values[0] > 20 * values[-1]
+            for values in spreads
+        )
+    }
+
+
+def curvatures_exchanged(d):
+    """Positive curvature in place of negative one, and conversely."""
+    return {
+        "ratio": exchange(d["ratio"], "positive", "negative"),
+        "gain": {moment: both[::-1] for moment, both in d["gain"].items()},
+    }
+
+
+@heading(curvatures_exchanged=curvatures_exchanged)
+def best_steps(d):
+    up, down = (d["ratio"][name] for name in ("positive", "negative"))
+    return {
+        "where curvature is positive the best step is Newton's": np.mean(abs(up - 1) < 0.1) > 0.9,
+        "where it is negative it is several times as long": down.min() > 2 and np.median(down) > 10,
+        "there the loss falls more": all(b > 30 * a for a, b in d["gain"].values()),
+    }
+
+
+def networks_exchanged(d):
+    """The linear network in place of the one with tanh, and conversely."""
+    return {name: exchange(d[name], "identity", "tanh") for name in ("ends", "kinds")}
+
+
+@heading(networks_exchanged=networks_exchanged)
+def gradient_flat(d):
+    (linear, _), (size, ratio) = (d["ends"][name] for name in ("identity", "tanh"))
+    return {
+        "in a linear network searches end at critical points": linear.max() < 1e-10
+        and set(d["kinds"]["identity"]) == {"saddle"},
+        "with tanh they end where the gradient is not zero": size.min() > 1e-4
+        and set(d["kinds"]["tanh"]) == {"not_critical"},
+        "but an eigenvector of eigenvalue 0": ratio.max() < 1e-5,
+    }
+
+
+def networks_of_outliers(one, other):
+    """Two kinds of networks exchanged."""
+    return lambda d: {"ratios": exchange(d["ratios"], one, other)}
+
+
+@heading(
+    norm_exchanged=networks_of_outliers(("relu", False), ("relu", True)),
+    relu_in_place_of_tanh=networks_of_outliers(("relu", False), ("tanh", False)),
+)
+def outliers(d):
+    ratios = d["ratios"]
+    plain, norm = ratios["relu", False], ratios["relu", True]
+    return {
+        "with relu the largest eigenvalues are outliers": np.all(plain > 1.2 * norm)
+        and np.median(plain) > 2 * np.median(norm),
+        "with batch normalisation they are not": norm.max() < 3.5,
+        "with tanh there are none": max(ratios["tanh", k].max() for k in (False, True)) < 4.5,
+    }
+
+
+@heading(
+    inputs_exchanged=lambda d: {"largest": exchange(d["largest"], "as they are", "centred")},
+    no_speed_up=lambda d: {"sooner": np.full(2, d["n_steps"])},
+)
+def input_covariance(d):
+    raw, centred = d["largest"].values()
+    return {
+        "inputs that are not centred give one large eigenvalue": np.all(raw > 8 * centred)
+        and d["gap"] < 1e-12,
+        "with their mean subtracted descent is many times faster": np.all(
+            6 * d["sooner"] < d["n_steps"]
+        ),
+    }

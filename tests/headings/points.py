@@ -1,0 +1,325 @@
+"""Headings of the examples on critical points, saddles and minima."""
+
+import numpy as np
+
+import fastcurv as fc
+
+from .check import change, example, exchange, exchange_labels, heading, rank_correlation, shuffled
+
+# --------------------------------------------------------------------------------------------------
+# What a critical point is.
+
+
+def where_descent_ends(facts):
+    """The facts of points at which descent has ended, instead of training."""
+    table, module = facts["table"], example("where_training_stops")
+    ended = table | {
+        "gradient": table["end_gradient"],
+        "tolerance": table["end_tolerance"],
+        "negative": np.maximum(table["descent_index"], 0),
+    }
+    return module.facts_of(ended, module.nearest_points(table))
+
+
+def penalties_exchanged(facts):
+    """What is found with weight decay if it is said to be found without, and conversely."""
+    table = facts["table"]
+    decay = table["l2"] > 0
+    return {
+        "minima": int(np.sum(table["descent_kind"][~decay] == "minimum")),
+        "infinity": int(np.sum(table["stopped"][decay] == "infinity")),
+    }
+
+
+@heading(where_descent_ends=where_descent_ends, penalties_exchanged=penalties_exchanged)
+def where_training_stops(facts):
+    return {
+        "none of the trainings ended at a critical point": facts["critical"] == 0
+        and facts["least"] > 100,
+        "all but two had negative eigenvalues left": facts["with negative"]
+        == facts["trainings"] - 2,
+        "with weight decay a minimum lies further on": facts["minima"] == facts["penalised"]
+        and facts["apart"][0] > 0.05,
+        "without weight decay descent mostly leads to infinity": facts["infinity"]
+        >= 0.9 * facts["plain"],
+    }
+
+
+@heading(
+    orders_exchanged=lambda d: {"with_hessian": d["without"], "without": d["with_hessian"]},
+)
+def taylor_error(d):
+    return {
+        "with the Hessian the error falls as the cube": np.allclose(
+            d["with_hessian"], 3, atol=0.15
+        ),
+        "without it as the square": np.allclose(d["without"], 2, atol=0.15),
+    }
+
+
+SIGNS = {"minimum": (True, True), "saddle": (False, True), "maximum": (False, False)}
+
+
+@heading(
+    kinds_of_other_points=lambda d: {"signs": exchange(d["signs"], "minimum", "saddle")},
+    the_theory_of_the_next_point=lambda d: {"expected": np.roll(d["expected"], 1)},
+)
+def eigenvalues_tell(d):
+    return {
+        "the signs of the eigenvalues tell the kind": all(
+            found == kind and (low > 0, high > 0) == SIGNS[kind]
+            for kind, (found, (low, high)) in d["signs"].items()
+        ),
+        "the numbers of negative eigenvalues are those of theory": np.array_equal(
+            d["negative"], d["expected"]
+        ),
+        "only the point that keeps the leading eigenvectors is a minimum": np.array_equal(
+            d["kinds"] == "minimum", d["expected"] == 0
+        ),
+    }
+
+
+def in_the_valley(d):
+    """The numbers at a minimum instead of the saddle, and of the saddle instead of the minimum."""
+    ob, theta = fc.testing.lecture_toy(), np.array([0.5, 2.0])
+    H = ob.hessian(theta) @ np.eye(2)
+    v = np.abs(np.linalg.eigh(H)[1][:, 0])
+    saddle = fc.classify(ob, np.zeros(2))
+    return {
+        "hessian": H,
+        "kind": fc.classify(ob, theta).kind,
+        "direction": v,
+        "before": ob.value(theta),
+        "loss": ob.value(theta + 0.1 * v),
+        "valley": saddle.kind,
+        "valley_zero": saddle.n_zero,
+    }
+
+
+@heading(in_the_valley=in_the_valley)
+def toy_surface(d):
+    return {
+        "the origin is a saddle with H = [[0, -2], [-2, 0]]": d["kind"] == "saddle"
+        and d["certified"]
+        and np.array_equal(d["hessian"], [[0, -2], [-2, 0]]),
+        "the escape direction is (1, 1)": np.allclose(d["direction"], np.sqrt(0.5), atol=1e-12),
+        "along it the loss falls": d["loss"] < d["before"],
+        "the valleys are of minima": d["valley"] == "minimum" and d["valley_zero"] == 1,
+    }
+
+
+@heading(
+    no_step=lambda d: {"fallen": 0 * d["fallen"], "escaped": 0 * d["escaped"]},
+    a_quadratic_loss=lambda d: {"ratio": np.ones_like(d["ratio"])},
+    signs_exchanged=lambda d: {"factors": exchange(d["factors"], "positive", "negative")},
+)
+def escape_step(d):
+    right = {sign: np.mean(abs(np.log(found)) < 0.06) for sign, found in d["factors"].items()}
+    return {
+        "a step along a negative eigenvector lowers the loss": min(
+            d["fallen"].min(), d["escaped"].min()
+        )
+        > 0,
+        "at saddles the best step is not 1/|lambda|": np.ptp(np.log10(d["ratio"])) > 0.2,
+        "in training the model's step is right for positive eigenvalues": right["positive"] > 0.8,
+        "and not for negative ones": right["negative"] < 0.4,
+    }
+
+
+# --------------------------------------------------------------------------------------------------
+# Saddles, or poor minima?
+
+
+def coin_tosses(d):
+    """As many searches at a minimum as coin tosses would give."""
+    return {"minima": {n: (round(of * 0.5**n), of) for n, (_, of) in d["minima"].items()}}
+
+
+@heading(
+    coin_tosses=coin_tosses,
+    sizes_in_reverse_order=lambda d: {
+        "minima": dict(zip(d["minima"], [*d["minima"].values()][::-1]))
+    },
+    searches_in_place_of_descents=lambda d: {"descents": d["minima"]},
+    losses_in_random_order=lambda d: change(d, "table", loss=shuffled(d["table"]["loss"])),
+)
+def saddles_against_size(d):
+    common = example("common")
+    shares = {n: k / of for n, (k, of) in d["minima"].items()}
+    first, *later = (common.binomial_interval(*counts) for counts in d["minima"].values())
+    table = d["table"]
+    pools = [common.select(table, teacher=teacher, n=n) for teacher in range(5) for n in (13, 33)]
+    return {
+        "the larger a network, the fewer searches end at a minimum": all(
+            interval[1] < first[0] for interval in later
+        )
+        and sorted(shares.values(), reverse=True) == [*shares.values()],
+        "they are far more than by chance": min(shares[n] / 0.5**n for n in shares) > 10
+        or min(shares[n] / 0.5**n for n in list(shares)[1:]) > 100,
+        "descent ends at a minimum every time": all(k == of for k, of in d["descents"].values()),
+        "low points have few negative eigenvalues": all(
+            rank_correlation(mine["loss"], mine["negative"]) > 0.5 for mine in pools
+        ),
+    }
+
+
+def by_gradient_norm(d):
+    """Searches that minimise the norm of the gradient, in place of `sample_critical_points`."""
+    way = exchange_labels(d["table"]["way"], "sample", "gradient norm")
+    counts = exchange(d["counts"], "sample", "gradient norm")
+    return {"counts": counts} | change(d, "table", way=way)
+
+
+@heading(
+    by_gradient_norm=by_gradient_norm,
+    losses_in_random_order=lambda d: change(d, "table", loss=shuffled(d["table"]["loss"])),
+)
+def finding_saddles(d):
+    common = example("common")
+    sample, before = (d["counts"][way] for way in ("sample", "gradient norm"))
+    low, high = (
+        [common.binomial_interval(way[part], way[of])[end] for part, of in PARTS]
+        for end, way in enumerate((sample, before))
+    )
+    table = common.select(d["table"], way="sample")
+    tries = [common.select(table, n=n) for n in np.unique(table["n"])]
+    points = [common.select(mine, distinct=1) for mine in tries]
+    ranks = np.array([rank_correlation(mine["loss"], mine["index"]) for mine in points])
+    return {
+        "on each network nine searches of ten end at a proved critical point": all(
+            mine["proved"].mean() >= 0.9 for mine in tries
+        ),
+        "most of those for an index end at it": sample["there"] >= 0.6 * sample["wanted"],
+        "far more than by minimising the norm of the gradient": np.all(np.greater(low, high))
+        and sample["distinct"] > 3 * before["distinct"],
+        "a higher index goes with a higher loss": np.all(ranks > 0.3) and np.sum(ranks > 0.5) >= 6,
+    }
+
+
+PARTS = (("proved", "tries"), ("there", "wanted"))
+
+
+def signs_of_rounding(d):
+    """The signs of computed eigenvalues in place of the proved counts."""
+    wide = d["wide"]
+    return change(d, "wide", positive=wide["positive_signs"], negative=wide["negative_signs"])
+
+
+@heading(
+    signs_of_rounding=signs_of_rounding,
+    exact_zeros=lambda d: change(d, "wide", positive_signs=d["wide"]["positive"]),
+    wide_networks_in_place_of_others=lambda d: {"narrow": d["wide"], "with l2": d["wide"]},
+)
+def minimum_ratio(d):
+    wide = d["wide"]
+    half = (1 + 40 / wide["n"]) / 2  # where rounding gives half of the zeros a sign
+    return {
+        "the lowest losses are minima with zeros and no negative eigenvalues": d["kinds"]
+        == {"minimum"}
+        and wide["loss"].max() < 1e-20
+        and not wide["negative"].any()
+        and np.all(wide["positive"] == 40),
+        "by signs the ratio is little above a half": np.all(
+            abs(wide["positive_signs"] / wide["n"] - half) < 0.08
+        ),
+        "with few parameters or l2 every eigenvalue is positive": all(
+            np.array_equal(d[name]["positive"], d[name]["n"]) for name in ("narrow", "with l2")
+        ),
+    }
+
+
+@heading(
+    no_unit_added=lambda d: {"opened": d["stuck"], "lowest": -d["lowest"]},
+    no_escape=lambda d: {"escaped": d["before"], "after": d["before"]},
+    sigmoid_in_place_of_tanh=lambda d: {"kinds": exchange(d["kinds"], "tanh", "sigmoid")},
+)
+def wider_net(d):
+    kinds = d["kinds"]
+    return {
+        "a minimum is a saddle of the wider network": set(d["stuck"]) == {"minimum"}
+        and set(d["opened"]) == {"saddle"}
+        and max(d["lowest"]) < -1e-3,
+        "its escape direction leads to a lower minimum": np.all(d["escaped"] < d["before"])
+        and np.all(d["after"] < np.minimum(d["escaped"], 0.95 * d["before"])),
+        "this holds for units that are 0 at 0": set(kinds["tanh"]) == {"saddle"}
+        and "saddle" not in kinds["relu"] + kinds["sigmoid"],
+    }
+
+
+def half_of_the_directions(d):
+    """The share of random directions with negative curvature if half of the eigenvalues were
+    negative, of one size.
+    """
+    v = np.random.default_rng(0).standard_normal((1000, 60))
+    return {"falling": np.mean(np.square(v) @ np.repeat([1.0, -1.0], 30) < 0)}
+
+
+@heading(
+    half_of_the_eigenvalues_negative=half_of_the_directions,
+    a_random_direction=lambda d: {"lowest": d["loss"]},
+)
+def hidden_way_out(d):
+    return {
+        "random directions hide that the point is a saddle": d["kind"] == "saddle"
+        and d["falling"] < 0.05,
+        "the loss falls along the lowest eigenvector": d["lowest"] < 0.99 * d["loss"],
+    }
+
+
+def widths_exchanged(d):
+    """Width 32 in place of the worst width of each data set."""
+    shares = {}
+    for name, by in d["shares"].items():
+        worst = min(by["width"], key=lambda width: by["width"][width])
+        shares[name] = by | {"width": exchange(by["width"], worst, 32)}
+    return {"shares": shares}
+
+
+@heading(
+    widths_exchanged=widths_exchanged,
+    widths_in_place_of_depths=lambda d: {
+        "shares": {
+            name: by | {"depth": dict(zip(by["depth"], (by["width"][w] for w in (4, 16, 32))))}
+            for name, by in d["shares"].items()
+        }
+    },
+)
+def poor_minima(d):
+    interval = example("common").binomial_interval
+    widths = [by["width"] for by in d["shares"].values()]
+    hard = [by["width"] for name, by in d["shares"].items() if name != "two moons"]
+    deep = [by["depth"][4][0] for by in d["shares"].values()]
+    return {
+        "at width 32 poor minima are rare": min(counts[32][0] for counts in widths) >= 17,
+        "in small networks they are not": all(
+            interval(*min(counts.values()))[1] < interval(*counts[32])[0] for counts in hard
+        ),
+        "depth alone follows no such rule": sum(k <= 10 for k in deep) >= 3,
+    }
+
+
+def whole_matrix(d):
+    """A matrix of all second derivatives in place of products."""
+    n = d["table"]["n"].astype(float)
+    changes = dict.fromkeys(("memory", "verdict_memory"), 8 * n**2 / 2**30)
+    return change(d, "table", product=d["table"]["product"] * n, **changes)
+
+
+@heading(
+    whole_matrix=whole_matrix,
+    the_minimum_before=lambda d: change(d, "table", kind=np.full(d["table"]["n"].size, "minimum")),
+)
+def ten_million(d):
+    table, last = d["table"], d["table"]["n"].argmax()
+    n = table["n"].astype(float)
+    small = 1e-3 * 8 * n[last] ** 2 / 2**30
+    return {
+        "with ten million parameters a product is quick": n[last] > 0.99e7
+        and table["product"][last] < 1
+        and 0.7 < np.polyfit(np.log(n), np.log(table["product"]), 1)[0] < 1.4,
+        "its memory is a small part of the matrix": max(
+            table["memory"][last], table["verdict_memory"][last]
+        )
+        < small,
+        "a saddle is proved": set(table["kind"]) == {"saddle"} and table["certified"].all(),
+    }

@@ -1,0 +1,303 @@
+"""Headings of the examples on what slows training, and on depth."""
+
+import numpy as np
+
+from .check import change, example, exchange, exchange_labels, heading
+
+# --------------------------------------------------------------------------------------------------
+# What slows training.
+
+
+def methods_exchanged(one, other):
+    """The gradients that two methods need, and their losses, exchanged."""
+
+    def control(d):
+        work = dict(d["work"])
+        for stand in ("saddle", "saturated"):
+            work = exchange(work, (stand, one), (stand, other))
+        return {"work": work, "falls": exchange(d["falls"], one, other)}
+
+    return control
+
+
+def rates_of_momentum(d):
+    """SGD at the rates of momentum, which has a tenth of its effective rate."""
+    table = d["table"]
+    rate = np.where(table["method"] == "sgd", table["rate"] * 10, table["rate"])
+    return change(d, "table", rate=rate)
+
+
+@heading(
+    sgd_in_place_of_momentum=methods_exchanged("sgd", "momentum"),
+    sgd_in_place_of_adam=lambda d: {
+        "work": exchange(d["work"], ("saturated", "momentum"), ("saturated", "adam")),
+        "falls": exchange(d["falls"], "sgd", "adam"),
+    },
+    l_bfgs_in_place_of_momentum=lambda d: {
+        "work": exchange(d["work"], ("saturated", "momentum"), ("saturated", "l-bfgs"))
+    },
+    sgd_at_the_rates_of_momentum=rates_of_momentum,
+    no_plateau=lambda d: {"plateau": 0 * d["plateau"]},
+)
+def plateaus(d):
+    work, falls = d["work"], d["falls"]
+    scaled = [(stand, name) for stand in ("saddle", "saturated") for name in ("rmsprop", "adam")]
+    saddle = example("common").select(d["table"], stand="saddle")
+
+    def gradients(method, rate):
+        at = (saddle["method"] == method) & np.isclose(saddle["rate"], rate, rtol=1e-4)
+        return saddle["work"][at]
+
+    return {
+        "saturated units are reported as a plateau": d["plateau"].all(),
+        "momentum leaves a saddle sooner than SGD": 1.1 * work["saddle", "momentum"].max()
+        < work["saddle", "sgd"].min()
+        and falls["momentum"] < falls["sgd"],
+        "RMSProp and Adam leave it sooner than momentum": all(
+            2.5 * work[stand, name].max() < work[stand, "momentum"].min() for stand, name in scaled
+        )
+        and 0 < max(falls["rmsprop"], falls["adam"]) < falls["momentum"],
+        "L-BFGS leaves it without a rate": 2 * np.median(work["saturated", "l-bfgs"])
+        < np.median(work["saturated", "momentum"]),
+        "SGD at ten times the rate is as fast as momentum": all(
+            gradients("sgd", 10 * rate).size == 10
+            and np.all(1.1 * gradients("sgd", 10 * rate) < gradients("momentum", rate))
+            for rate in (0.0316228, 0.1, 0.316228)
+        ),
+    }
+
+
+@heading(
+    perturbations_in_reverse_order=lambda d: {"drops": exchange(d["drops"], 1e-2, 1e-8)},
+    theta_perturbed=lambda d: {"still": d["moved"], "batches": d["moved"]},
+    gradients_exchanged=lambda d: {"check": dict(zip(d["check"], [*d["check"].values()][::-1]))},
+)
+def sudden_drop(d):
+    drops = [d["drops"][size] for size in sorted(d["drops"], reverse=True)]
+    right, wrong = d["check"].values()
+    return {
+        "the smaller the perturbation, the later the drop": 0 < drops[0] < drops[1] < drops[2],
+        "without a perturbation there is none": d["kind"] == "saddle"
+        and min(d["still"].min(), d["batches"].min()) > 0.9 * d["still"][0],
+        "a gradient check tells a bug from a plateau": right < 1e-5 and wrong > 1e-3,
+    }
+
+
+@heading(
+    averages_exchanged=lambda d: {"early": d["early"][::-1]},
+    a_single_batch=lambda d: {"late": (d["late"][1], d["late"][1])},
+)
+def running_average(d):
+    return {
+        "a running average is close to the true gradient": 2 * d["late"][0] < d["late"][1],
+        "once its bias is corrected": d["early"][0] < 0.5 and abs(d["early"][1] - 1) < 0.3,
+    }
+
+
+ADAM, DESCENT = "Adam, rate 0.001", "gradient descent, rate 0.2"
+
+
+def other_starts(d):
+    """Predictions for starts at other distances."""
+    table = d["table"]
+    ratio = {
+        name: table["seen"][mine] / table["predicted"][mine][::-1]
+        for name in d["ratio"]
+        for mine in [table["method"] == name]
+    }
+    return {"ratio": ratio}
+
+
+def adam_exchanged(d):
+    """The times of Adam in place of those of gradient descent, and conversely."""
+    return change(d, "table", method=exchange_labels(d["table"]["method"], ADAM, DESCENT))
+
+
+@heading(other_starts=other_starts, adam_in_place_of_descent=adam_exchanged)
+def escape_times(d):
+    select, table = example("common").select, d["table"]
+    growth = {}  # the longest time over the shortest, by method and saddle
+    for name in np.unique(table["method"]):
+        mine = select(table, method=name)
+        seen = [select(mine, saddle=saddle)["seen"] for saddle in np.unique(mine["saddle"])]
+        growth[str(name)] = [times.max() / times.min() for times in seen]
+    return {
+        "the time near a saddle is predicted": all(
+            ratio.size >= 4 and np.all(abs(ratio - 1) <= 0.1) for ratio in d["ratio"].values()
+        ),
+        "it grows with the logarithm of the inverse distance, except for Adam": all(
+            (max(ratios) < 1.3) if name.startswith("Adam") else (min(ratios) > 1.3)
+            for name, ratios in growth.items()
+        ),
+    }
+
+
+@heading(
+    depths_exchanged=lambda d: {"ends": exchange(d["ends"], "linear", "20 layers, sigmoid")},
+    tanh_exchanged=lambda d: {"ends": exchange(d["ends"], "1 hidden layer", "20 layers, tanh")},
+)
+def failed_training(d):
+    ends = d["ends"]
+    return {
+        "deep networks have a higher training loss than shallow ones": 2
+        * ends["1 hidden layer"].max()
+        < ends["20 layers, tanh"].min(),
+        "with sigmoid they stay at ln 10": np.all(
+            abs(ends["20 layers, sigmoid"] - np.log(10)) < 0.05
+        )
+        and 10 * max(ends["linear"].max(), ends["1 hidden layer"].max())
+        < ends["20 layers, sigmoid"].min(),
+    }
+
+
+@heading(
+    causes_of_other_runs=lambda d: {"causes": d["causes"][1:] + d["causes"][:1]},
+    advice_not_followed=lambda d: {"falls": np.ones(6)},
+)
+def why_it_fails(d):
+    return {
+        "the first advice names the cause": d["causes"] == d["named"] and len(d["named"]) == 6,
+        "following it lowers the loss": np.sum(d["falls"] < 0.1) >= 5,
+    }
+
+
+@heading(levels_in_reverse_order=lambda d: {"shares": exchange(d["shares"], 0.1, 0.9)})
+def losses(d):
+    return {
+        "as many samples lie below each curve as its loss intends": all(
+            abs(share - level) < 0.04 for level, share in d["shares"].items()
+        )
+    }
+
+
+# --------------------------------------------------------------------------------------------------
+# Depth.
+
+
+def starts_exchanged(activation, one, other):
+    """Two initialisations exchanged."""
+    return lambda d: {"spans": exchange(d["spans"], (activation, one), (activation, other))}
+
+
+@heading(
+    half_of_xavier=starts_exchanged("tanh", "xavier", "half of xavier"),
+    xavier_for_relu=starts_exchanged("relu", "xavier", "he"),
+    tanh_in_place_of_sigmoid=lambda d: {
+        "spans": exchange(d["spans"], ("tanh", "he"), ("sigmoid", "he"))
+    },
+)
+def gradients_by_depth(d):
+    spans = d["spans"]
+    return {
+        "for tanh Xavier's initialisation keeps the scale": spans["tanh", "half of xavier"]
+        > 20 * spans["tanh", "xavier"],
+        "for relu He's does": spans["relu", "xavier"] > 5 * spans["relu", "he"],
+        "with sigmoid gradients vanish from any": min(
+            span for (name, _), span in spans.items() if name == "sigmoid"
+        )
+        > 100,
+    }
+
+
+def factors_exchanged(one, other):
+    """Two factors exchanged, for both activations."""
+
+    def control(d):
+        return {
+            name: {part: exchange(by, one, other) for part, by in d[name].items()}
+            for name in ("tanh", "relu")
+        }
+
+    return control
+
+
+@heading(
+    eight_in_place_of_one=factors_exchanged(1.0, 8.0),
+    an_eighth_in_place_of_one=factors_exchanged(1.0, 0.125),
+)
+def initial_scale(d):
+    tanh, relu = d["tanh"], d["relu"]
+    both = (tanh["ends"], relu["ends"])
+    growth = np.log2(np.median(relu["gradient"][2.0]) / np.median(relu["gradient"][1.0]))
+    return {
+        "networks with small weights learn nothing": all(
+            min(losses[0.125].min(), losses[0.25].min()) > 2 for losses in both
+        ),
+        "nor do networks with large ones": all(
+            min(losses[4.0].min(), losses[8.0].min()) > 1 for losses in both
+        ),
+        "training works between": max(losses[1.0].max() for losses in both) < 1,
+        "large weights saturate tanh": tanh["saturated"][8.0].min() > 0.6
+        and tanh["saturated"][1.0].max() < 0.01,
+        "and make the gradient of relu networks explode": 9 < growth < 13,  # by ten layers
+    }
+
+
+def variants_exchanged(one, other):
+    """Two kinds of networks exchanged, for every activation."""
+
+    def control(d):
+        changed = dict(d)
+        for activation in ("tanh", "sigmoid", "relu"):
+            changed = exchange(changed, (activation, one), (activation, other))
+        return changed
+
+    return control
+
+
+@heading(
+    plain_exchanged_with_skip=variants_exchanged("plain", "skip connections"),
+    plain_exchanged_with_norm=variants_exchanged("plain", "batch normalisation"),
+)
+def skip_connections(d):
+    def least(part, activation, name):
+        return d[activation, name][part].min()
+
+    def most(part, activation, name):
+        return d[activation, name][part].max()
+
+    skip, norm = "skip connections", "batch normalisation"
+    return {
+        "skip connections keep the gradient of sigmoid networks alive": 1e6
+        * most("ratio", "sigmoid", "plain")
+        < least("ratio", "sigmoid", skip),
+        "batch normalisation does, too": 1e6 * most("ratio", "sigmoid", "plain")
+        < least("ratio", "sigmoid", norm),
+        "with tanh and relu it flows in the plain network": all(
+            least("ratio", name, "plain") > 0.01 for name in ("tanh", "relu")
+        )
+        and d["sigmoid", "plain"]["ratio"].max() < 0.01,
+        "with skip connections the quadratic model holds farther": all(
+            least("trusted", name, skip) > 3 * most("trusted", name, "plain")
+            for name in ("tanh", "relu")
+        ),
+        "with batch normalisation less far": all(
+            most("trusted", name, norm) < least("trusted", name, "plain")
+            for name in ("tanh", "relu")
+        ),
+        "with skip connections more rates work": all(
+            2 * d[name, skip]["losses"][rate].max() < d[name, "plain"]["losses"][rate].min()
+            for name in ("tanh", "relu")
+            for rate in (0.01, 0.1, 0.316228)
+        )
+        and d["sigmoid", skip]["range"][1] >= 1,
+        "with batch normalisation larger rates work": all(
+            np.nan_to_num(d[name, norm]["range"][1]) > np.nan_to_num(d[name, "plain"]["range"][1])
+            for name in ("tanh", "sigmoid", "relu")
+        ),
+        "plain networks of sigmoids learn nothing": min(
+            losses.min() for losses in d["sigmoid", "plain"]["losses"].values()
+        )
+        > 2.2,
+    }
+
+
+@heading(networks_exchanged=lambda d: exchange(d, "plain", "batch norm"))
+def covariate_shift(d):
+    plain, norm = d["plain"], d["batch norm"]
+    growth = [facts["spread"][1] / facts["spread"][0] for facts in (plain, norm)]
+    return {
+        "batch normalisation holds the inputs in place": plain["shift"] > 2 * norm["shift"]
+        and growth[0] > 2 * growth[1],
+        "the network without it ends at a lower loss": plain["loss"] < norm["loss"],
+    }

@@ -402,6 +402,7 @@ def report_on_table(args: Namespace, out: Output) -> int:
         progress=note,
         seed=args.seed,
         table=fit.cells(),
+        n_columns=fit.n_columns(),
     )
     path = page.write(args.out)
     scores = {"left_out_score": "rows left out", "training_score": "rows fitted"}

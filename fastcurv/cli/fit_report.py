@@ -58,6 +58,7 @@ def build(
     progress: Callable[[str], None] | None = None,
     seed: int = 0,
     table: tuple[Sequence[str], Any] | None = None,
+    n_columns: tuple[int, str] | None = None,
 ) -> tuple[Report, dict[str, Any]]:
     """Build the page on a fit.
 
@@ -83,6 +84,8 @@ def build(
     table : (sequence of str, array_like (N, K)), optional
         Names and values of the columns as the reader knows them, for the rows that are shown; by
         default those of X.
+    n_columns : (int, str), optional
+        The number of these columns that the fit uses, and the code that returns it.
 
     Returns
     -------
@@ -109,8 +112,7 @@ def build(
     fit: Fit = Fit(estimator, X, y) if bare else EstimatorFit(estimator, X, y)
     _check_rows(fit)
     columns = [f"x{i}" for i in range(X.shape[1])] if names is None else list(map(str, names))
-    if len(columns) != X.shape[1]:
-        raise ValueError(f"names must have one for each of {X.shape[1]} columns, got {names!r}.")
+    _check_names(columns, X)
     target = target or "y"
     with one_blas_thread():  # matrices are small, and threads that wait take processor time
         found = measure(fit, note)
@@ -120,13 +122,20 @@ def build(
             page.table = list(map(str, table[0])), np.asarray(table[1], dtype=object)
         note("pictures")
         choose_rows(page)
-        first_screen(page)
+        first_screen(page, n_columns or (X.shape[1], "X.shape[1]"))
         for sentence in notes:
             page.report.text(sentence)
         add_pictures(page)
     _code(page, source)
     page.facts |= {"calls": page.calls, "setup": "\n".join(found.setup)}
     return page.report, page.facts
+
+
+def _check_names(names: Sequence[str], X: Any) -> None:
+    if len(names) != np.shape(X)[1]:
+        raise ValueError(
+            f"names must have one for each of {np.shape(X)[1]} columns, got {shown(names, 200)}."
+        )
 
 
 def _check_rows(fit: Fit) -> None:
@@ -168,15 +177,10 @@ def add_pictures(page: Page) -> None:
 # The first screen.
 
 
-def first_screen(page: Page) -> None:
+def first_screen(page: Page, n_columns: tuple[int, str]) -> None:
     """Say in words what is known of the fit, each number with its call."""
     found, fit, report = page.found, page.fit, page.report
-    shape = fit.n, fit.X.shape[1]
-    _say(
-        page,
-        f"{shape[0]} rows, {shape[1]} column{'s' * (shape[1] > 1)}.",
-        [page.call("shape", list(shape), "X.shape", str(shape))],
-    )
+    _shape(page, *n_columns)
     _verdict(page)
     _score(page)
     _linear(page)
@@ -200,6 +204,18 @@ def _say(page: Page, sentence: str, calls: Sequence[tuple[str, str]]) -> None:
 
 def _folds(found: Numbers) -> str:
     return "10 folds" if found.n_folds == 10 else f"{found.n_folds} of 10 folds"
+
+
+def _shape(page: Page, count: int, code: str) -> None:
+    """Add the number of rows and columns, and of inputs where words are several ones."""
+    n, k = page.fit.X.shape
+    sentence = f"{n} rows, {count} column{'s' * (count > 1)}"
+    calls = [page.call("shape", [n, count], f"(len(X), {code})", str((n, count)))]
+    page.facts["n_inputs"] = k
+    if count != k:
+        sentence += f", from which {k} input{'s are' if k > 1 else ' is'} made"
+        calls.append(page.call("n_inputs", k, "X.shape[1]", str(k)))
+    _say(page, sentence + ".", calls)
 
 
 def _verdict(page: Page) -> None:
@@ -345,7 +361,7 @@ def _code(page: Page, source: str) -> None:
     name = page.fit.name
     known = f" `{name}` is the fit, `X` and `y` are its rows."
     if source:
-        known = " `pipe` is the pipeline, `X` and `y` are its rows." * source.startswith("est, X")
+        known = " `pipe` is the pipeline, `X` and `y` are its rows." * source.startswith("est, ")
     page.report.text(f"Calls on this page use what these lines define.{known}")
     page.report.code("\n".join([*lines, *page.found.setup]))
 
@@ -439,15 +455,18 @@ def report(
     columns = getattr(X, "columns", None)
     if names is None and columns is not None:
         names = list(map(str, columns))
+    given, source, n_columns = X, "", None
     table = (names, np.asarray(X)) if names is not None and not is_sparse(X) else None
-    target = target or getattr(y, "name", None)
-    source = ""
+    target = target or _name_of(y)
     if hasattr(estimator, "steps"):
         pipe, estimator = estimator, estimator[-1]
         if len(pipe) > 1:
+            if names is not None:
+                _check_names(names, X)
             X = pipe[:-1].transform(X)
             names = _names_after(pipe[:-1], names, X)
-            source = "est, X = pipe[-1], pipe[:-1].transform(X)"
+            source = "est, table, X = pipe[-1], X, pipe[:-1].transform(X)"
+            n_columns = np.shape(given)[1], "np.shape(table)[1]"
     if not hasattr(estimator, "input_jacobian"):
         raise TypeError(
             f"estimator must be an MLPRegressor or an MLPClassifier, got {typed(estimator)}. "
@@ -458,12 +477,27 @@ def report(
             )
         )
     page, facts = build(
-        estimator, X, y, names=names, target=target, source=source, seed=seed, table=table
+        estimator,
+        X,
+        y,
+        names=names,
+        target=target,
+        source=source,
+        seed=seed,
+        table=table,
+        n_columns=n_columns,
     )
     page.facts = facts
     if out is not None:
         page.write(out)
     return page
+
+
+def _name_of(y: Any) -> str | None:
+    """Return the name of a series, or of the only column of a data frame."""
+    columns = list(getattr(y, "columns", ()))
+    name = columns[0] if len(columns) == 1 else getattr(y, "name", None)
+    return None if name is None else str(name)
 
 
 def _names_after(steps: Any, names: Sequence[str] | None, X: Any) -> list[str] | None:

@@ -120,6 +120,11 @@ class TableFit:
                 shown[:, i] = as_numbers(shown[:, i].tolist(), sheet.comma)[0]
         return sheet.names, shown
 
+    def n_columns(self) -> tuple[int, str]:
+        """Return the number of columns that are used, and the code that counts them."""
+        used = sum(code.kind != "left out" for code in self.table.codes)
+        return used, 'sum(code.kind != "left out" for code in fit.table.codes)'
+
     def save(self, path: str | Path) -> Path:
         """Write the network with its coding, for `fastcurv predict` and the other commands."""
         return save_run(path, self.recipe, self.ob.model, self.theta, coding=self.coding)

@@ -16,11 +16,13 @@ from ..browser import needs_chromium, reported
 pytest.importorskip("sklearn")
 
 from sklearn import datasets
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.compose import make_column_transformer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import r2_score
 from sklearn.model_selection import KFold, StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler, scale
+from sklearn.preprocessing import OneHotEncoder, StandardScaler, scale
 
 
 @pytest.fixture(autouse=True)
@@ -88,6 +90,12 @@ def test_every_number_is_that_of_its_call(rng, kind):
     assert facts["left_out_by"] == "folds" or kind != "relu"
 
 
+def source_of(page):
+    """Return the lines above the setup, which define the fit and its rows."""
+    blocks = re.findall(r"<pre>(?:<code>)?(.*?)(?:</code>)?</pre>", page.to_html(), re.DOTALL)
+    return html.unescape(blocks[-1]).partition("import numpy")[0]
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_a_report_takes_a_pipeline_and_is_shown_in_notebooks(rng, tmp_path):
     """The page is that of the last step, with the columns of the table; calls begin at the pipe."""
@@ -102,12 +110,75 @@ def test_a_report_takes_a_pipeline_and_is_shown_in_notebooks(rng, tmp_path):
     assert view["columns"] == ["row", "if removed", "height", "a", "b", "c"]
     assert view["rows"]["0"][1:] == pytest.approx(X[0], rel=1e-3)
     scope = {"pipe": pipe, "X": X, "y": y}
-    exec("est, X = pipe[-1], pipe[:-1].transform(X)\n" + page.facts["setup"], scope)
+    exec(source_of(page) + page.facts["setup"], scope)
     assert page.facts["left_out_score"] == pytest.approx(scope["out"].score)
     shown = pipe[-1]._repr_mimebundle_()["text/html"]
     assert f"{len(X)} rows, {pipe[-1].model_.n_params} parameters" in shown
     assert "fastcurv.report" in pipe[-1]._repr_html_()
     assert "fastcurv.report" not in fc.MLPRegressor()._repr_html_()
+
+
+class Frame:
+    """A data frame as far as a report uses it, without pandas."""
+
+    def __init__(self, columns, values):
+        self.columns, self.values, self.shape = columns, values, values.shape
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self.values, dtype)
+
+
+class OneHot(TransformerMixin, BaseEstimator):
+    """Encode the last column, of words, as scikit-learn's OneHotEncoder does."""
+
+    def fit(self, X, y=None):
+        self.words_ = np.unique(np.asarray(X)[:, -1].astype(str))
+        return self
+
+    def transform(self, X):
+        X = np.asarray(X)
+        return np.hstack([X[:, :-1].astype(float), X[:, -1:].astype(str) == self.words_])
+
+    def get_feature_names_out(self, names):
+        return [*names[:-1], *(f"{names[-1]}={word}" for word in self.words_)]
+
+
+def frames(rng, kind):
+    """Return a data frame with a column of words, targets with a name, and a fitted pipeline."""
+    _, X, y = regression(rng)
+    words = np.array(["red", "green", "blue"], object)[np.arange(len(X)) % 3]
+    values, names = np.column_stack([X[:, :2].astype(object), words]), ["a", "b", "colour"]
+    est = fc.MLPRegressor((3,), "tanh", alpha=1.0, random_state=0)
+    if kind == "pandas":
+        pandas = pytest.importorskip("pandas")
+        table = pandas.DataFrame(values, columns=names).astype({"a": float, "b": float})
+        encoder = make_column_transformer((OneHotEncoder(), ["colour"]), remainder="passthrough")
+        return table, pandas.Series(y, name="height"), make_pipeline(encoder, est)
+    return Frame(names, values), Frame(["height"], y[:, None]), make_pipeline(OneHot(), est)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["stand-in", "pandas"])
+def test_the_page_of_a_data_frame_counts_and_shows_its_columns(rng, kind):
+    table, y, pipe = frames(rng, kind)
+    pipe.fit(table, np.asarray(y).ravel())
+    page = fc.report(pipe, table, y)
+    first = page.facts["first_screen"][0]
+    assert first == f"{len(y.values)} rows, 3 columns, from which 5 inputs are made."
+    (view,) = scatters(page)
+    assert view["columns"] == ["row", "if removed", "height", "a", "b", "colour"]
+    values = np.asarray(table)
+    assert view["rows"]["4"][1:3] == pytest.approx(values[4, :2].astype(float), rel=1e-3)
+    assert view["rows"]["4"][3] == values[4, 2]
+    scope = {"pipe": pipe, "X": table, "y": np.asarray(y).ravel()}
+    exec(source_of(page) + page.facts["setup"], scope)
+    for call in page.facts["calls"]:
+        if call["name"] in ("shape", "n_inputs", "left_out_score"):
+            assert np.allclose(eval(call["call"], scope), call["value"], rtol=1e-6)
+    text = page.to_html()
+    assert "A network for height" in text and "colour" in text
+    with pytest.raises(ValueError, match=r"names must have one for each of 3 columns, got \['a'\]"):
+        fc.report(pipe, table, y, names=["a"])
 
 
 @pytest.mark.filterwarnings("ignore")

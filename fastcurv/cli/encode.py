@@ -20,6 +20,7 @@ import numpy as np
 from ..common.errors import shown
 from ..common.optional import optional
 from ..structure.tables import DEFAULT_LOSS_BY_TARGETS, LOSSES, check_loss
+from .cells import ISO, NUMBER_GAPS, Cells, as_numbers, date, is_date
 from .data import (
     CSV_SUFFIXES,
     Code,
@@ -35,16 +36,10 @@ from .data import (
     shift_and_scale,
 )
 from .tables import (
-    ISO,
     MAX_NAMED,
-    NUMBER_GAPS,
-    Cells,
     Sheet,
     Table,
-    as_numbers,
     counted,
-    date,
-    is_date,
     places_of,
     read_sheet,
     read_table,

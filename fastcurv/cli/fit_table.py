@@ -35,10 +35,11 @@ from ..optimize.path import (
     with_units_restarted,
 )
 from ..structure.tables import LOSSES
+from .cells import as_numbers
 from .data import Coding, Dataset, absolute
 from .encode import load_table
 from .recipe import Recipe, save_run
-from .tables import Table, as_numbers
+from .tables import Table
 
 if TYPE_CHECKING:
     from .fit_numbers import Trained

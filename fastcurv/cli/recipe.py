@@ -20,9 +20,10 @@ from ..common.files import damaged, read_tensors, write_atomically, write_tensor
 from ..network.mlp import MLP
 from ..network.objective import Objective
 from ..network.save import RUN_KEY, assembled, contents
+from .cells import FORMS
 from .data import Code, Coding, Dataset, read_npz
 from .encode import load_dataset, load_table
-from .tables import FORMS, KINDS
+from .tables import KINDS
 
 RUN_SUFFIXES = (".npz", ".safetensors")
 # fields of a `Recipe` that are True or False

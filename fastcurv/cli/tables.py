@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -24,6 +23,23 @@ import numpy as np
 
 from ..common.errors import shown
 from ..common.files import refuse_device
+from .cells import (
+    DECIMAL_COMMA,
+    DECIMAL_POINT,
+    GROUPED,
+    MAX_TYPO_SHARE,
+    MISSING,
+    NUMBER_GAPS,
+    OF_COMMAS,
+    TIMES_OF_DAY,
+    UNITS,
+    Cells,
+    as_numbers,
+    date,
+    form_of_dates,
+    is_number,
+    number,
+)
 from .data import (
     INDEX_COLUMN_NAMES,
     Code,
@@ -31,16 +47,11 @@ from .data import (
     is_header,
 )
 
-Cells = Sequence[str]
-
-MISSING = {"", "na", "n/a", "#n/a", "nan", "null", "?"}  # cells without a value, in lower case
-NUMBER_GAPS = MISSING | {"none", "-", "--", "."}  # the same in a column of numbers or dates
 MARKS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 N_FIRST_LINES, N_FIRST_CELLS = 50, 2000  # number of lines and cells that show the separator
 MIN_ROWS = 10  # number of rows below which rows left out show nothing
 # size of the largest number of a column, so that variances of squared errors are finite
 MIN_SIZE, MAX_SIZE = 1e-75, 1e75
-MAX_TYPO_SHARE = 0.1  # share of the cells up to which words in a column of numbers are mistakes
 MAX_MARKS = 5  # number of different words, such as <0.1, that mark cells of a column of numbers
 MIN_MARKED = 5  # number of cells that show whether marks are of thousands
 MAX_CATEGORIES = 30  # number of words of a column that become inputs, the most frequent ones
@@ -144,12 +155,12 @@ def _has_decimal_commas(path: Path, rows: Sequence[Cells], mark: str) -> bool:
     "0,5" or "1,25" shows them, unless other numbers have points.
     """
     bare = [cell.strip(UNITS) for row in rows for cell in row if "," in cell]
-    found = [cell for cell in bare if _DECIMAL_COMMA.fullmatch(cell)]
-    if mark == "," and all(map(_GROUPED.fullmatch, found)):
+    found = [cell for cell in bare if DECIMAL_COMMA.fullmatch(cell)]
+    if mark == "," and all(map(GROUPED.fullmatch, found)):
         return False
     points = (cell.strip(UNITS) for row in rows for cell in row if "." in cell) if found else ()
-    for cell in filter(_DECIMAL_POINT.fullmatch, points):
-        if not _OF_COMMAS.fullmatch(cell):
+    for cell in filter(DECIMAL_POINT.fullmatch, points):
+        if not OF_COMMAS.fullmatch(cell):
             raise ValueError(
                 f"{path} must have one decimal mark in all numbers, got {shown(found[0])!r} and "
                 f"{shown(cell)!r}. Replace the commas by points."
@@ -222,7 +233,7 @@ def _separator(text: str, suffix: str) -> str:
         others = [other for other in MARKS if other != mark]
         good = sum(
             1.0
-            if cell.lower() in MISSING or _is_number(cell, mark != ",")
+            if cell.lower() in MISSING or is_number(cell, mark != ",")
             else 0.9 * (not any(other in cell for other in others))
             for cell in map(str.strip, cells)
         )
@@ -255,14 +266,14 @@ def _has_names(first: Cells, below: Sequence[Cells], comma: bool) -> bool:
     in order and none lies within its column's range, as wavelengths above a spectrum.
     """
     if not below:
-        return not any(_is_number(cell, comma) for cell in first)
+        return not any(is_number(cell, comma) for cell in first)
     numbers, words_recur, outside, in_columns = [], True, True, list(zip(*below))
     if not first[0] and list(in_columns[0]) == [str(i) for i in range(len(below))]:
         return True  # above an index, as pandas writes it
     for name, column in zip(first, in_columns):
         values, bad = as_numbers(column, comma)
         present = values[np.isfinite(values)]
-        if _is_number(name, comma):
+        if is_number(name, comma):
             value = number(name, comma)
             numbers.append(value)
             inside = present.size and present.min() <= value <= present.max()
@@ -280,117 +291,9 @@ def _has_names(first: Cells, below: Sequence[Cells], comma: bool) -> bool:
 
 
 # --------------------------------------------------------------------------------------------------
-# Cells as numbers and as dates.
-
-UNITS = "%$\u20ac\u00a3 \u00a0"  # percent and currencies around a number
-_DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+%?")
-_DECIMAL_POINT = re.compile(r"[+-]?\d*\.\d+")
-_OF_COMMAS = re.compile(r"[+-]?([1-9]\d{0,2}(\.\d{3})+|\d*)(,\d*)?([eE][+-]?\d+)?")
-_SPACES = "[ \u00a0\u202f']"  # between thousands
-_SPACED = re.compile(rf"[+-]?\d{{1,3}}({_SPACES}\d{{3}})+(?!\d)")
-_GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")
-
-
-def number(cell: str, comma: bool) -> float:
-    """Return the number in a cell, with decimal and thousands marks as the file has them."""
-    text = cell.strip(UNITS).replace("\u2212", "-")
-    if text[:1] == "(" and text[-1:] == ")" and "-" not in text:  # as accountants write losses
-        text = "-" + text[1:-1].strip(UNITS)
-    if _SPACED.match(text):
-        text = re.sub(_SPACES, "", text)
-    if comma and _OF_COMMAS.fullmatch(text):
-        text = text.replace(".", "").replace(",", ".")
-    elif not comma and _GROUPED.fullmatch(text):
-        text = text.replace(",", "")
-    return float(text)
-
-
-def _is_number(cell: str, comma: bool) -> bool:
-    with suppress(ValueError):
-        return not np.isnan(number(cell, comma))
-    return False
-
-
-def as_numbers(cells: Cells, comma: bool) -> tuple[np.ndarray, list[int]]:
-    """Return the numbers of a column, NaN for gaps, and the places of cells that hold none."""
-    if not comma:
-        with suppress(ValueError):
-            return np.array([float(cell) for cell in cells]), []
-    values, bad = np.full(len(cells), np.nan), []
-    for i, cell in enumerate(cells):
-        if cell.lower() not in NUMBER_GAPS:
-            try:
-                values[i] = number(cell, comma)
-            except ValueError:
-                bad.append(i)
-    return values, bad
-
+# The kind of each column, and the target.
 
 KINDS = ("numbers", "dates", "words", "left out")  # kinds of a column
-ISO = "ISO"
-_DAYS = ("%d.%m.%Y", "%d.%m.%y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d")
-_MONTHS = ("%d %b %Y", "%d-%b-%Y", "%d-%b-%y", "%b %d, %Y", "%d %B %Y", "%B %d, %Y", "%Y-%m")
-TIMES_OF_DAY = ("%H:%M", "%H:%M:%S")
-FORMS = (
-    ISO,
-    *(day + time for day in _DAYS for time in ("", " %H:%M", " %H:%M:%S", " %I:%M %p")),
-    *_MONTHS,
-    *TIMES_OF_DAY,
-)
-
-
-def date(cell: str, form: str) -> datetime:
-    """Return the date in a cell of a form in `FORMS`, in UTC if it names its time zone; a time of
-    day lies on one and the same day.
-    """
-    found = datetime.fromisoformat(cell) if form == ISO else datetime.strptime(cell, form)
-    return found if found.tzinfo is None else found.astimezone(UTC).replace(tzinfo=None)
-
-
-def form_of_dates(cells: Cells, where: Callable[[int], str]) -> str:
-    """Return the form of the dates in a column, and "" if it holds other words.
-
-    Raises
-    ------
-    ValueError
-        If day and month cannot be distinguished, or a few cells are no dates.
-    """
-    present = [i for i, cell in enumerate(cells) if cell.lower() not in NUMBER_GAPS]
-    fits: list[tuple[int, str, list[int]]] = []
-    for form in FORMS:
-        if any(is_date(cells[i], form) for i in present[:3]):
-            bad = [i for i in present if not is_date(cells[i], form)]
-            fits.append((len(bad), form, bad))
-    if not fits:
-        return ""
-    n_bad, form, bad = min(fits, key=lambda fit: fit[0])
-    if n_bad > MAX_TYPO_SHARE * len(present):
-        return ""
-    if n_bad:
-        raise ValueError(
-            f"{where(bad[0])} must be a date, as most cells of the column are, got "
-            f"{shown(cells[bad[0]])!r}. Correct it, or leave the cell empty."
-        )
-    whole = [other for count, other, _ in fits if not count]
-    if any({"%d", "%m"} <= {a[:2], b[:2]} and a != b for a in whole for b in whole):
-        some = next((i for i in present if date(cells[i], form).day != date(cells[i], form).month),
-                    None)  # fmt: skip
-        if some is not None:
-            raise ValueError(
-                f"{where(some)} must show which number is the month, got {shown(cells[some])!r}. "
-                "Write dates as 2024-12-31."
-            )
-    return form
-
-
-def is_date(cell: str, form: str) -> bool:
-    with suppress(ValueError, OverflowError):
-        return bool(date(cell, form))
-    return False
-
-
-# --------------------------------------------------------------------------------------------------
-# The kind of each column, and the target.
 
 
 @dataclass(frozen=True)

@@ -9,5 +9,6 @@ def main(argv: list[str] | None = None) -> int:
         from .parser import main as run
 
         return run(argv)
-    except KeyboardInterrupt:  # before a command begins, or while its results are written
+    except KeyboardInterrupt:
+        # Ctrl-C may arrive before a command begins, or while its results are written.
         return 130

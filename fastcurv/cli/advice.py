@@ -11,21 +11,21 @@ from typing import Any
 from ..optimize.diagnose import Diagnosis
 from .recipe import Recipe
 
-# Arguments of functions that are options of the commands.
+# arguments of functions that are also options of the commands
 _OPTION = re.compile(r"\b(failure_probability|max_products|max_time) ?= ?")
-# Names of Python in messages, in the words of the commands.
+# Key: a name of Python in a message. Value: the name that the commands use.
 SHELL_WORDS = {
     "`reason`": "the reason",
     "max_iter": "--max-steps",
     "gradient_tol = ": "the tolerance ",
 }
-# Options that the shell names otherwise than the fields of a recipe.
+# options of the shell whose names differ from those of the fields of a recipe
 OPTION_NAMES = {"raw": "no-standardize"}
-# A function of the library, with the objective as its argument or with none.
+# a call of a library function with the objective as its argument, or without arguments
 _CALL = re.compile(
     r"\b(?:fastcurv|fc)\.(?:escape|minimize|classify)(?:\((?:ob|objective)\b[^)]*\))?"
 )
-# No command looks for saddles.
+# a sentence that suggests a search for saddles, for which there is no command
 _FINDER = re.compile(
     r"(?:,| or| and)* (?:use )?(?:fastcurv|fc)\.find_critical_point\([^)]*\)[^,.;]*"
 )
@@ -85,14 +85,16 @@ class Shell:
         made = next(
             (node.value for node in ast.walk(tree) if isinstance(node, ast.NamedExpr)), None
         )
-        if not isinstance(made, ast.Call):  # the same network, or rows whose order is to be checked
+        # The call uses the same network, or advises to check the order of the rows.
+        if not isinstance(made, ast.Call):
             again = "fc.minimize" in call
             return self.afresh(epochs=0) if again else "join X and y again, row by row"
         model, X, y, loss, l2 = map(ast.unparse, made.args[:5])
         changes: dict[str, Any] = {"l2": float(l2)}
         if loss.startswith("'"):
             changes["loss"] = ast.literal_eval(loss)
-        if "np.clip" in y:  # a loss that outliers do not rule
+        # Clipped targets mean advice for a loss that outliers do not dominate.
+        if "np.clip" in y:
             changes["loss"] = "pseudo_huber"
         if X != "ob.X" or ".mean(" in y:
             changes["raw"] = False

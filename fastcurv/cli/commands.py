@@ -48,7 +48,8 @@ from .output import (
 )
 from .recipe import RECORD_FIELDS, RUN_SUFFIXES, Recipe, SavedRun, load_run, save_run
 
-NETWORK_FIELDS = ("hidden", "activation", "residual", "batch_norm")  # fields of a saved network
+# fields of a recipe that belong to the network
+NETWORK_FIELDS = ("hidden", "activation", "residual", "batch_norm")
 
 
 def demo(args: Namespace, out: Output) -> None:
@@ -121,7 +122,9 @@ def train(args: Namespace, out: Output) -> int:
                 results.append((method, fc.minimize(objective, theta, method, **options, **common)))
                 theta = raise_if_interrupted(results[-1][1]).x
                 out.say(f"  {method:<13} {format_point(objective, theta, data)}")
-    except BaseException:  # lost workers, no memory, Ctrl-C: save the best point found
+    except BaseException:
+        # Workers may be lost, memory may run out, or Ctrl-C may be pressed. The best point found is
+        # saved.
         if best[0] is not None:
             save(best[0])
         raise
@@ -144,7 +147,7 @@ def prepare_training(args: Namespace) -> tuple[Recipe, Dataset, Any, np.ndarray]
     given = {
         name: value
         for name in (*NETWORK_FIELDS, "dtype", "l2", "loss", "target", "raw", "held_out")
-        if (value := getattr(args, name)) is not None and value is not False  # 0 is a value
+        if (value := getattr(args, name)) is not None and value is not False  # 0 counts as a value
     }
     if args.start is None:
         if args.data is None:
@@ -243,7 +246,8 @@ def predict(args: Namespace, out: Output) -> None:
     check_out(args.out, kinds=TABLE_SUFFIXES)
     columns, notes = predictions(args)
     out.working = True
-    for sentence in notes:  # standard output is for the table
+    # Standard output is reserved for the table.
+    for sentence in notes:
         write("stderr", escaped(sentence) + "\n")
     if args.out is None:
         out.table(as_csv(columns))
@@ -348,7 +352,7 @@ def report(args: Namespace, out: Output) -> int:
     return int(args.certified and not point.certified)
 
 
-# Options of `report` that belong to a table, and to a saved network.
+# options of `report` for a table, and options for a saved network
 OF_TABLES = ("hidden", "alpha", "save")
 OF_NETWORKS = ("data", "activation", "dtype", "l2", "gradient_tol", "failure_probability",
                "max_products")  # fmt: skip
@@ -418,7 +422,7 @@ def report_on_table(args: Namespace, out: Output) -> int:
 def bench(args: Namespace, out: Output) -> None:
     """Time fastcurv alone. The values of the data do not affect the times."""
     for dtype in args.dtype:
-        bench_objective(args, dtype)  # raises on bad arguments before any line is printed
+        bench_objective(args, dtype)  # invalid arguments raise an error before any line is printed
     print_versions(out)
     out.say()
     out.say(
@@ -472,7 +476,7 @@ def info(args: Namespace, out: Output) -> None:
     print_versions(out)
 
 
-# Shared by several subcommands.
+# --- functions shared by several commands
 
 
 def open_run(args: Namespace, out: Output) -> tuple[Any, Any, SavedRun]:
@@ -533,7 +537,8 @@ def print_verdict(
 def shell_of(args: Namespace, objective: Any, saved: SavedRun, data: Dataset) -> Shell:
     """Return what the commands of advice need to know of a run, or of another program's network."""
     if saved.recipe is not None:
-        changed = args.data if saved.recipe.digest == "" else None  # other data than recorded
+        # data other than that of the recipe
+        changed = args.data if saved.recipe.digest == "" else None
         return Shell(replace(saved.recipe, loss=data.loss), args.theta, changed)
     facts = {"l2": float(np.max(objective.l2)), "loss": data.loss, "target": args.target}
     return Shell(recipe_of(objective.model, args.data, **facts), args.theta, args.data)

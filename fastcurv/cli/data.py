@@ -24,7 +24,8 @@ from ..structure.tables import DEFAULT_LOSS_BY_TARGETS, LOSSES, check_loss
 # --------------------------------------------------------------------------------------------------
 # Arrays from untrusted ``.npz`` files, with one-sentence errors for all defects.
 
-# a file may take MIN_UNPACKED_BYTES bytes, or MAX_UNPACKED_RATIO times its size, in memory
+# The arrays of a file may take MIN_UNPACKED_BYTES bytes of memory, or MAX_UNPACKED_RATIO times the
+# size of the file.
 MIN_UNPACKED_BYTES, MAX_UNPACKED_RATIO = 32 << 20, 64
 
 
@@ -66,8 +67,9 @@ def read_npz(path: str | Path, names: Container[str] | None = None) -> dict[str,
                 room -= 8 * found[name].size
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from None
-    except Exception as error:  # NumPy and zipfile raise any, for what is cut, corrupt or none
-        if "Object arrays" in str(error):  # which only pickle could read
+    except Exception as error:
+        # NumPy and zipfile raise many kinds of errors for truncated, corrupt or foreign files.
+        if "Object arrays" in str(error):  # only pickle could read an object array
             cast = f"{shown(name)}.astype({'str' if name == 'y' else 'float'})"
             raise ValueError(
                 f"{path}: {shown(name)} must hold numbers or words, got Python objects. Convert "
@@ -97,9 +99,10 @@ def _refuse_large(file: IO[bytes], size: int, room: int) -> None:
 # --------------------------------------------------------------------------------------------------
 # Data sets by name, from arrays, or from tables.
 
-MIN_INDEX_COLUMNS = 5  # number of columns from which a row 0, 1, 2, ... is a header, not a sample
+# number of columns from which a row 0, 1, 2, ... counts as a header and not as a sample
+MIN_INDEX_COLUMNS = 5
 CSV_SUFFIXES = (".csv", ".tsv")  # suffixes of files that `tables.read_sheet` reads
-# names of an index column that pandas writes, at first and after reading it back
+# names that pandas gives to an index column when it writes a file, and when it reads it back
 INDEX_COLUMN_NAMES = ("", "Unnamed: 0")
 
 
@@ -283,7 +286,8 @@ def from_npz(path: Path, names: tuple[str, ...] = ("X", "y")) -> tuple[np.ndarra
         )
     X = arrays["X"]
     y = arrays["y"] if "y" in names else np.zeros(len(X) if X.ndim else 0)
-    least = len(names)  # samples: one can be predicted, and none held out of one
+    # Prediction needs one sample; training needs two, since one is held out.
+    least = len(names)
     if X.ndim != 2 or y.ndim not in (1, 2) or len(X) != len(y) or len(X) < least or not X.size:
         given = f"{X.shape}" + f" and {y.shape}" * ("y" in names)
         wanted = (
@@ -312,7 +316,8 @@ def encode_targets(
     whole = y.ndim == 1 and y.dtype.kind != "f"
     if loss is None:
         loss = DEFAULT_LOSS_BY_TARGETS["classes" if whole else "numbers"]
-        if whole and given == 1:  # the model separates two classes or predicts numbers
+        # A model with one output separates two classes or predicts numbers.
+        if whole and given == 1:
             two = y.dtype.kind in "US" or np.unique(y).size == 2
             loss = DEFAULT_LOSS_BY_TARGETS["labels" if two else "numbers"]
     check_loss(loss)
@@ -324,7 +329,8 @@ def encode_targets(
     else:
         labels = tuple(np.unique(y).tolist())
         y, width = _classes(source, y, loss, given)
-        if len(labels) < width:  # the model's own class numbers
+        # The class labels are the numbers of the model's outputs.
+        if len(labels) < width:
             labels = tuple(range(width)) if width > 1 else labels
     if given is not None and width != given:
         raise ValueError(f"{source}: {loss} takes {width} outputs, and the model has {given}")
@@ -366,7 +372,8 @@ def _classes(source: Any, y: np.ndarray, loss: str, given: int | None) -> tuple[
     return ranks, int(labels.size)
 
 
-MAX_NUMBER = 1e150  # numbers up to this size have finite squares and sums of squares
+# largest number of which squares, and sums of squares, are finite
+MAX_NUMBER = 1e150
 
 
 def refuse_huge(what: str, A: np.ndarray) -> None:

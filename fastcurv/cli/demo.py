@@ -37,8 +37,8 @@ from .report import Report
 
 Say = Callable[[str], None]
 
-SECOND: Literal["newton-cg"] = "newton-cg"  # the method that converges to the critical point
-N_NARROW_UNITS = 4  # units in the last hidden layer of the narrower network
+SECOND: Literal["newton-cg"] = "newton-cg"  # method that converges to the critical point
+N_NARROW_UNITS = 4  # number of units in the last hidden layer of the narrower network
 TRUST_TITLE = "How far can a network be trusted, and where did its training stop?"
 TRUSTED_TEXT = (
     "The first network predicts how far diabetes has progressed in a year, from scikit-learn's "

@@ -129,7 +129,7 @@ def fit_coding(table: Table, fitted: Any = slice(None)) -> tuple[np.ndarray, Cod
     """
     codes, places = list(table.codes), range(len(table.codes))
     if any(math.isnan(code.fill) for code in codes):
-        encode(codes, table.sheet, places)  # refuses words and gaps
+        encode(codes, table.sheet, places)  # raises an error for words and missing values
     harder = [
         code.name
         for code, gaps in zip(codes, table.gaps)
@@ -338,7 +338,7 @@ def load_dataset(
     digest = digest_of(X, given)
     shifts: dict[str, Any] = dict.fromkeys(("shift", "scale"), ())
     if not raw:
-        # pixels share one scale
+        # All pixels have the same shift and scale.
         shift, scale = (
             (np.array(coding.shift), np.array(coding.scale))
             if table is not None

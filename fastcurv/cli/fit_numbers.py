@@ -32,26 +32,32 @@ from ..optimize.path import with_l2, without_inactive_units
 from ..structure.tables import ACTIVATIONS, LOSSES
 
 N_FOLDS = 10
-# largest difference between the scores of rows left out and of refits: 0.03 less the scatter of
-# scores of ten folds, some 0.01 for 600 rows
+# largest difference between the score of left-out rows by the approximation and by refits: 0.03
+# minus the scatter of scores from ten folds, which is about 0.01 for 600 rows
 MAX_SCORE_GAP = 0.02
-MAX_MOVED_SCORE = 0.01  # largest change of the score from the fit to the minimum near it
+# largest change of the score between the fit and the minimum near it
+MAX_MOVED_SCORE = 0.01
 LEVEL = 0.95  # confidence level of intervals
 MIN_PROBABILITY = 1e-15  # smallest probability whose logarithm is taken
 LINEAR_PENALTIES = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0)  # penalties tried for a linear model
 MAX_LINEAR_PARAMS = 1000  # number of parameters of the largest linear model
 MAX_EVIDENCE_PARAMS = 1500  # number of rows of the largest matrix that gives an evidence
-MAX_FACTOR_FLOPS = 2e11  # work of the Hessian above which folds replace rows left out
-REFITS_OF_PICTURES = 2.0  # time reserved for pictures, in fits of all rows
+# flops for the Hessian above which refits by folds replace the leave-one-out approximation
+MAX_FACTOR_FLOPS = 2e11
+# time reserved for pictures, in units of the time of a fit of all rows
+REFITS_OF_PICTURES = 2.0
 MIN_WATCHED_ITERATIONS = 50  # number of iterations of the fit that shows the loss on other rows
-TRAINING_FLOPS_PER_SECOND = 1e10  # work of training to a minimum per second of a fit, plus one
-MIN_ITERATIONS, MAX_ITERATIONS = 20, 300  # number of iterations of that training
-MAX_CHANGE_FLOPS = 4e8  # work of predicting rows by the networks without each row
-MAX_DOTS = 2000  # number of rows that a picture shows
-# processor time of a page: `FIT_SHARE` times that of a fit, plus these seconds
+# flops of training to a minimum that are allowed for each second of a fit, plus one second
+TRAINING_FLOPS_PER_SECOND = 1e10
+# minimum and maximum number of iterations of training to a minimum
+MIN_ITERATIONS, MAX_ITERATIONS = 20, 300
+MAX_CHANGE_FLOPS = 4e8  # flops for predicting rows by the networks without each row
+MAX_DOTS = 2000  # maximum number of rows that a picture shows
+# A page may take FIT_SHARE times the processor time of a fit, plus PAGE_SECONDS.
 PAGE_SECONDS = 2.0
 FIT_SHARE = 2.0
-PLANNED_SHARE = 0.65  # share of that time that may be spent when another fit begins
+# fraction of the time for a page that may be used up when another fit begins
+PLANNED_SHARE = 0.65
 
 
 @dataclass(frozen=True)
@@ -363,10 +369,10 @@ class Numbers:
 
     fit: Fit
     started: float
-    ob: Any = None  # of the minimum: that of the fit, or without inactive units
+    ob: Any = None  # objective at the minimum, which may lack inactive units of the fit
     theta: Any = None
     n_inactive: int = 0
-    moved: bool = False  # whether the fit is far from that minimum
+    moved: bool = False  # True if the fit is far from the minimum
     point: CriticalPoint | None = None
     trained_on: bool = False
     max_iter: int = 0

@@ -24,23 +24,30 @@ from .fit_numbers import (
 )
 from .report import Report
 
-N_DECIDING_ROWS = 10  # number of rows shown whose removal moves a prediction most
-N_LISTED_ROWS = 5  # number of rows in the tables of rows that matter
-MAX_SHOWN_COLUMNS = 6  # number of columns in the table that belongs to a dot
-MAX_PAGE_BYTES = 250_000  # size of the rows that are shown, in a page of 300 kB
-DOT_BYTES = 200  # size of a row in both pictures, with the rows that decided
-MIN_DOTS = 10  # number of rows that can always be chosen
+# number of rows shown with each prediction: those whose removal changes it most
+N_DECIDING_ROWS = 10
+# number of rows in the tables of influential rows
+N_LISTED_ROWS = 5
+MAX_SHOWN_COLUMNS = 6  # number of columns in the table that is shown for a dot
+# size of the data of the rows shown, in a page of 300 kB
+MAX_PAGE_BYTES = 250_000
+DOT_BYTES = 200  # size in bytes of a row in both pictures, with the rows that influence it
+MIN_DOTS = 10  # minimum number of rows that can be chosen
 MAX_CELL = 20  # number of characters of a word in a table
 N_GROUPS, MIN_GROUP_ROWS = 10, 10  # number of groups of similar probability, and of rows in each
-ROW_SHARES = (1 / 8, 1 / 4, 1 / 2)  # shares of the rows that are fitted, to show if more would help
+# fractions of the rows that are fitted to show whether more rows would help
+ROW_SHARES = (1 / 8, 1 / 4, 1 / 2)
 MIN_FIT_ROWS = 10  # number of rows of the smallest fit
-PARTS = 2 / 3  # share of the rows that is fitted with other penalties; the rest gives the scores
-DECAY_RATIOS = (10.0, 10**0.5, 1.0, 10**-0.5, 0.1)  # penalties, relative to that of the fit
+# fraction of the rows that is fitted with other penalties; the other rows give the scores
+PARTS = 2 / 3
+# penalties of the refits, relative to the penalty of the fit
+DECAY_RATIOS = (10.0, 10**0.5, 1.0, 10**-0.5, 0.1)
 MAX_CURVE_POINTS = 200  # number of points of a loss curve
 MAX_SLOPES, MAX_SLOPES_OF_CLASS = 20, 6  # number of columns in a table of slopes
-MAX_SLOPE_TABLES = 3  # number of classes up to which each has a table of slopes
+MAX_SLOPE_TABLES = 3  # maximum number of classes for which each has a table of slopes
 N_STRONGEST = 3  # number of columns named for each of many classes
-MAX_CONFUSION_CLASSES = 6  # number of classes up to which the whole confusion table is shown
+# number of classes up to which the whole confusion matrix is shown
+MAX_CONFUSION_CLASSES = 6
 
 
 class Page:
@@ -54,8 +61,9 @@ class Page:
         self.fit = found.fit
         self.facts: dict[str, Any] = {}
         self.calls: list[dict[str, Any]] = []
-        self.some: Indices = np.arange(self.fit.n)  # rows that pictures show
-        self.change: Any = None  # (M, N) what removing each row does to their predictions
+        self.some: Indices = np.arange(self.fit.n)  # rows that the pictures show
+        # change of these rows' predictions if each row is removed (M, N)
+        self.change: Any = None
         self.table: tuple[list[str], Any] = names, self.fit.X
 
     def call(self, name: str, value: Any, code: str, shown: str) -> tuple[str, str]:
@@ -95,7 +103,8 @@ def _dots_that_fit(page: Page) -> int:
     _, rows = _values_of(page, sample)
     row_bytes = 8 + len(json.dumps(list(rows.values()))) / len(sample)
     every = (MAX_PAGE_BYTES - page.fit.n * row_bytes) / DOT_BYTES
-    own = MAX_PAGE_BYTES / (DOT_BYTES + N_DECIDING_ROWS * row_bytes)  # each has rows of its own
+    # each dot may refer to rows that no other dot refers to
+    own = MAX_PAGE_BYTES / (DOT_BYTES + N_DECIDING_ROWS * row_bytes)
     return max(MIN_DOTS, int(max(every, own)))
 
 
@@ -435,7 +444,7 @@ def add_slopes(page: Page) -> None:
     """List how predictions change with each column, with the range over the rows."""
     fit, report, rows = page.fit, page.report, page.some
     report.section("Which way does each input push?")
-    J = fit.slopes(rows) * fit.X.std(axis=0)  # (M, outputs, k)
+    J = fit.slopes(rows) * fit.X.std(axis=0)  # shape (M, outputs, k)
     code = f"({fit.slopes_code} * X.std(axis=0))"
     if J.shape[1] > 1:
         J = J - J.mean(axis=1, keepdims=True)

@@ -42,8 +42,10 @@ from .fit_pictures import (
 from .report import Report
 from .tables import MIN_ROWS
 
-MAX_LOSS_CHANGE = 1e-3  # relative difference of losses above which rows are not those of a fit
-MAX_DENSE_ENTRIES = 20_000_000  # number of entries of a sparse X that is made dense
+# relative difference of losses above which the rows are not those of the fit
+MAX_LOSS_CHANGE = 1e-3
+# maximum number of entries of a sparse X that is converted to a dense array
+MAX_DENSE_ENTRIES = 20_000_000
 
 
 def build(
@@ -114,7 +116,8 @@ def build(
     columns = [f"x{i}" for i in range(X.shape[1])] if names is None else list(map(str, names))
     _check_names(columns, X)
     target = target or "y"
-    with one_blas_thread():  # matrices are small, and threads that wait take processor time
+    # The matrices are small, and idle BLAS threads would use processor time.
+    with one_blas_thread():
         found = measure(fit, note)
         title = f"A network for {target}: how far can it be trusted?"
         page = Page(Report(title), found, columns, target, seed)
@@ -147,7 +150,8 @@ def _check_rows(fit: Fit) -> None:
             f"y must hold different values for a report, got {fit.given.tolist()[0]!r} alone."
         )
     known = getattr(fit.est, "loss_", None)
-    if known is None or getattr(fit.est, "early_stopping", False):  # which holds rows back
+    # Early stopping holds rows out, so that the losses differ.
+    if known is None or getattr(fit.est, "early_stopping", False):
         return
     per_output = LOSSES[fit.ob.loss].sklearn[1](fit.ob.model.sizes[-1])
     loss = fit.ob.value(fit.theta) * per_output
@@ -327,7 +331,8 @@ def _interval(page: Page) -> None:
         how = "jackknife+"
     else:
         errors = np.sort(np.abs(fit.y - found.left_out)[found.rows])
-        place = math.ceil(LEVEL * (len(errors) + 1)) - 1  # as of a new row among those of the fit
+        # The quantile is that of a new row among the errors of the fitted rows.
+        place = math.ceil(LEVEL * (len(errors) + 1)) - 1
         width = float(errors[place]) if place < len(errors) else math.inf
         code = f"np.sort(np.abs(y - left_out))[{place}]"
         how = _folds(found)
@@ -347,7 +352,8 @@ def _effective(page: Page) -> None:
     assert out is not None
     effective, n = float(out.hat_matrix_diag.sum()), page.fit.ob.n_params
     page.facts["n_params"] = n
-    if not 0 <= effective <= n:  # losses of rows that are not convex
+    # Losses that are not convex may give values out of range.
+    if not 0 <= effective <= n:
         return
     code = "out.hat_matrix_diag.sum()"
     call = page.call("effective_parameters", effective, code, f"{effective:.3g}")

@@ -12,15 +12,16 @@ from scipy.spatial.distance import cdist
 from ..common.protocols import Floats
 from .fit_pictures import Page
 
-# share of the variance of the target, or of a column, above which one row is named
+# fraction of the variance of the target, or of a column, above which a single row is named
 MIN_TARGET_SHARE, MIN_COLUMN_SHARE = 0.5, 0.9
-MIN_COPY_SHARE = 0.05  # share of the rows that equal another one above which they are named
-# a row has a near copy if its nearest neighbour is nearer by this factor than its last
+# fraction of the rows that are exact copies of other rows above which these are named
+MIN_COPY_SHARE = 0.05
+# A row has a near copy if its nearest neighbour is nearer than its last neighbour by this factor.
 NEAR_COPY_RATIO = 0.01
 N_NEIGHBOURS = 16  # number of neighbours of a row that are compared
-MIN_NEAR_SHARE = 0.25  # share of the rows with near copies above which they are named
-MAX_QUERY_ROWS = 400  # number of rows whose neighbours are searched
-MAX_DISTANCES = 2_000_000  # number of distances in memory
+MIN_NEAR_SHARE = 0.25  # fraction of the rows with near copies above which these are named
+MAX_QUERY_ROWS = 400  # number of rows whose neighbours are searched for
+MAX_DISTANCES = 2_000_000  # number of distances in memory at a time
 
 Call = tuple[str, str]
 

@@ -45,15 +45,17 @@ if TYPE_CHECKING:
     from .fit_numbers import Trained
 
 HIDDEN = (10,)  # default widths of the hidden layers
-PATH_ITERATIONS = 500  # iterations of L-BFGS at each decay of the path
-# number of rows that choose the decay: between these limits, as many as keep the work of their
-# Gauss-Newton matrix below `PATH_FLOPS`
+PATH_ITERATIONS = 500  # number of L-BFGS iterations at each decay of the path
+# limits on the number of rows on which the decay is chosen; within them, the work of the
+# Gauss-Newton matrix is at most `PATH_FLOPS`
 MAX_PATH_ROWS, MIN_PATH_ROWS = 5000, 500
 PATH_FLOPS = 1e10
-# number of parameters above which factors of the matrix, and a verdict, take longer than the fits
+# number of parameters above which factorisations of the matrix, and a verdict, take longer than the
+# fits
 MAX_PATH_PARAMS = 2000
-N_FOLDS = 5  # number of folds that choose the decay where the evidence cannot
-MAX_IDLE = 3  # decays in a row that predict left-out rows no better, after which the search ends
+N_FOLDS = 5  # number of folds that choose the decay if the evidence cannot
+# number of decays in a row without a better score of left-out rows after which the search ends
+MAX_IDLE = 3
 DEFAULTS = {"loss": None, "alpha": None, "hidden": HIDDEN, "seed": 0}  # defaults of `fit_table`
 
 
@@ -281,6 +283,6 @@ def l2_by_folds(ob: Objective, start: Any, seed: int) -> tuple[float, np.ndarray
         if loss < lowest:
             best, lowest, idle = l2, loss, 0
         elif fitted[0].value(thetas[0]) < PLATEAU_LOSS_RATIO * constant_loss(fitted[0]):
-            idle += 1  # not before units are active
+            idle += 1  # counts only after units have become active
         l2 *= L2_RATIO
     return best, _minimise(with_l2(ob, best), start)

@@ -26,7 +26,9 @@ from .encode import load_dataset
 # --------------------------------------------------------------------------------------------------
 # Objectives of the shell command on Dask workers, each of which reads the data itself.
 
-N_SHARDS = 16  # independent of the number of workers, so that the order of summation is too
+# number of shards; it does not depend on the number of workers, so that the order of summation does
+# not either
+N_SHARDS = 16
 Load = Callable[[], Dataset]
 
 
@@ -59,7 +61,8 @@ def cluster_objective(address: str | None, ob: Any, load: Load) -> Any:
     there = distributed.Objective(
         ob.model, shards, ob.loss, ob.l2, client=client, l2_biases=ob.l2_biases
     )
-    for name in ("distributed", "distributed.client"):  # this command reports errors itself
+    # The command reports errors itself.
+    for name in ("distributed", "distributed.client"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return there
 
@@ -141,7 +144,8 @@ def _torch_state(path: Path) -> Any:
 
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle, zipfile and torch raise many kinds
+    except Exception as error:
+        # pickle, zipfile and torch raise many kinds of errors.
         reason = shown(" ".join(str(error).split()).split(". ")[0], 120) or type(error).__name__
         raise ValueError(
             f"{path} must be a state dict, as written by torch.save(net.state_dict(), path), got "

@@ -17,13 +17,13 @@ import numpy as np
 
 from ..common.errors import escaped, shown
 
-# Modules that compute are imported where they are needed: `--help` does not wait for them.
+# Modules that compute are imported on use, so that `--help` does not wait for them.
 from ..common.files import check_place, write_atomically
 from ..common.optional import optional
 from ..common.progress import on_terminal
 
 PAGE_SUFFIXES, TABLE_SUFFIXES = (".html", ".htm"), (".csv",)
-DEFAULT_OUT = "theta.safetensors"  # the file that `train` writes by default
+DEFAULT_OUT = "theta.safetensors"  # file that `train` writes by default
 
 
 class Output:
@@ -99,7 +99,8 @@ def write(name: str, text: str = "") -> str:
         code = stream.encoding or "utf-8"
         stream.write(text.encode(code, "backslashreplace").decode(code))
         stream.flush()
-    except (OSError, ValueError) as error:  # such as a full disk, a lost terminal, a closed file
+    except (OSError, ValueError) as error:
+        # The disk may be full, the terminal lost, or the file closed.
         with contextlib.suppress(OSError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, stream.fileno())

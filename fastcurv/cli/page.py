@@ -20,7 +20,8 @@ from .output import describe, measure_point
 from .recipe import SavedRun
 from .report import Report
 
-DENSE_BELOW = 1500  # up to this n all eigenvalues are computed, in seconds
+# number of parameters up to which all eigenvalues are computed, which takes seconds
+DENSE_BELOW = 1500
 
 
 def build_report(

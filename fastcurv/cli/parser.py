@@ -21,7 +21,7 @@ from ..structure.tables import ACTIVATIONS, LOSSES, check_loss
 from .data import DATA_SOURCES
 from .output import DEFAULT_OUT, Output, write
 
-# What is imported above takes as long as NumPy and SciPy; the commands are imported when one runs.
+# The imports above take as long as those of NumPy and SciPy; the commands are imported when one runs.
 
 DTYPES = ("float32", "float64")
 MAX_THREADS = 1024
@@ -29,7 +29,7 @@ Option = tuple[tuple[str, ...], dict[str, Any]]
 MODEL_FILES_HELP = (
     "what 'fastcurv train' or fc.save wrote, a .onnx model, or a state dict (.pt, .safetensors)"
 )
-DENSE_BELOW = 1000  # as in plots/spectrum.py
+DENSE_BELOW = 1000  # the value of the constant in plots/spectrum.py
 ACTIVATION_NAMES = ", ".join(name for name in ACTIVATIONS)
 METHOD_NAMES = ", ".join(name for part in get_args(Descent) for name in get_args(part) or (part,))
 _EPILOG = (
@@ -247,7 +247,8 @@ VERDICT_OPTIONS = [
         help="exit with status 1 unless the verdict is proved",
     ),
 ]
-COMMANDS: dict[str, dict[str, Any]] = {  # the function of each is in `commands`, by its name
+# Key: the name of a command. Its function has the same name in `commands`.
+COMMANDS: dict[str, dict[str, Any]] = {
     "demo": {
         "help": "train on real data, look at the spectrum, read the verdict, leave a saddle",
         "description": "Train a 64-32-16-10 net on scikit-learn's digits to a critical point, with "
@@ -524,14 +525,15 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, TypeError, ImportError, OSError, MemoryError, OverflowError) as error:
         words = " ".join(str(error).split()) or type(error).__name__
         status = 3 if out.working and isinstance(error, (OSError, MemoryError)) else 2
-        if status == 3 and out.facts:  # report the results so far with the error
+        # The facts computed so far are written together with the error.
+        if status == 3 and out.facts:
             out.fact(error=words)
             out.close()
     except KeyboardInterrupt:
         status, words = 130, "interrupted"
     if out.lost and not words:
         status, words = 3, f"standard output could not be written: {out.lost}"
-    write("stderr")  # flush the output of progress bars
+    write("stderr")  # empties the output of progress bars
     if words:
         saved = out.facts.get("out") or out.facts.get("report")
         words += f"; saved {saved}" if saved else ""

@@ -120,7 +120,8 @@ def _outputs(model: MLP, theta: np.ndarray, X: np.ndarray, coding: Coding) -> np
 
 
 def _class_columns(name: str, outputs: np.ndarray, coding: Coding, wanted: bool) -> Columns:
-    if outputs.shape[1] == 1:  # of the second of two classes
+    # A single output is the logit of the second of two classes.
+    if outputs.shape[1] == 1:
         outputs = np.hstack([np.zeros_like(outputs), outputs])
     labels = np.array(coding.classes)
     found = {name: labels[outputs.argmax(axis=1)]}

@@ -29,8 +29,8 @@ RUN_SUFFIXES = (".npz", ".safetensors")
 # fields of a `Recipe` that are True or False
 FLAG_FIELDS = ("residual", "batch_norm", "raw", "table", "l2_biases")
 RECORD_FIELDS = ("loss", "gradient_norm", "time")
-SCALING_FIELDS = ("shift", "scale", "y_shift", "y_scale")  # fields of a `Coding` that are numbers
-# archive comment; then the hex SHA-256 of everything before the digits
+SCALING_FIELDS = ("shift", "scale", "y_shift", "y_scale")  # numeric fields of a `Coding`
+# start of the archive comment; the hexadecimal SHA-256 of all bytes before the digits follows
 SEAL_PREFIX = b"fastcurv sha256 "
 
 
@@ -171,7 +171,7 @@ def save_run(
     if coding is not None:
         words["coding"] = json.dumps(asdict(coding))
     np.savez(file, **({"theta": theta} | records | words))
-    # it ends in 0, 0
+    # The file ends with the length of its archive comment, which is 0.
     raw = file.getvalue()[:-2] + (len(SEAL_PREFIX) + 64).to_bytes(2, "little") + SEAL_PREFIX
     return write_atomically(path, raw + hashlib.sha256(raw).hexdigest().encode())
 
@@ -184,7 +184,8 @@ def _check_seal(path: Path) -> None:
     if raw[:-64].endswith(SEAL_PREFIX):
         if hashlib.sha256(raw[:-64]).hexdigest().encode() != raw[-64:]:
             raise damaged(path)
-    elif raw[-22:-18] != b"PK\5\6":  # end record of an archive without a comment
+    elif raw[-22:-18] != b"PK\5\6":
+        # Only an archive without a comment has its end record at this place.
         raise damaged(path)
 
 

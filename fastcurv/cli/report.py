@@ -19,8 +19,8 @@ from ..common.optional import optional
 from ..critical.report import CriticalPoint
 from ..spectrum.results import as_json
 
-NARROW = 44  # characters of a table's line that a screen of 390 pixels has room for
-FRAME_HEIGHT = 720  # of the page in a notebook, in pixels
+NARROW = 44  # number of characters in a table's line that fit on a screen of 390 pixels
+FRAME_HEIGHT = 720  # height of the page in a notebook, in pixels
 _CODE = re.compile("`([^`\n]+)`")
 _SCRIPT = Path(__file__).with_name("chart.js")
 _PAGE = """<!doctype html>
@@ -367,7 +367,8 @@ def _svg(figure: Any, salt: Any, caption: str) -> str:
 
     file = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": str(salt)}):
-        figure = getattr(figure, "figure", figure)  # an Axes stands for its figure
+        # the argument may be an Axes, which has a figure
+        figure = getattr(figure, "figure", figure)
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     text, name = file.getvalue(), html.escape(escaped(caption), quote=True)
     text = text.replace("#000000", "currentColor").replace("#0072b2", "var(--accent)")

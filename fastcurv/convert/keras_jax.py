@@ -30,13 +30,15 @@ BIAS_NAME = re.compile(r"b(ias(es)?)?_?\d*")
 NOT_A_BIAS_NAME = re.compile(r"(scale|gamma|gain|g|slope|alpha|mean|var|variance|count)_?\d*")
 NOT_A_KERNEL_NAME = re.compile(r"embeddings?_?\d*")
 
-KERAS_EPSILON = 1e-7  # least standard deviation by which Normalization divides
+KERAS_EPSILON = 1e-7  # smallest standard deviation by which Normalization divides
 KERAS_PACKAGES = ("keras", "tf_keras", "tensorflow")  # packages that define Keras classes
-INERT_LAYERS = {  # layers that compute nothing at prediction
+# Key: a layer that computes nothing at prediction.
+INERT_LAYERS = {
     *("InputLayer", "Flatten", "Identity", "Dropout", "AlphaDropout", "GaussianDropout"),
     *("GaussianNoise", "SpatialDropout1D", "ActivityRegularization"),
 }
-SCALING_LAYERS = {"BatchNormalization", "Normalization", "Rescaling"}  # folded into the linear maps
+# layers that are folded into the linear maps
+SCALING_LAYERS = {"BatchNormalization", "Normalization", "Rescaling"}
 KERAS_ADVICE = (
     f"Dense layers, {', '.join(filter(str.islower, activations_of('keras')))}, LeakyReLU with a "
     f"slope of 0.01, {', '.join(sorted(SCALING_LAYERS))}, Flatten and Dropout, or get_weights() "
@@ -206,7 +208,8 @@ def _layers(network: Any) -> list[Any]:
                 taken is given or _kind(layer) == "InputLayer"
                 for layer, taken, given in zip(inner, takes, ends)
             )
-        except (AttributeError, ValueError, IndexError):  # for a layer that is used twice
+        except (AttributeError, ValueError, IndexError):
+            # The layer may be used twice.
             chained = False
         refuse(not chained, f"{kind}, whose layers are no chain,", KERAS_ADVICE)
     return [leaf for layer in inner for leaf in _layers(layer)]
@@ -257,7 +260,8 @@ def _read(stack: Stack, layer: Any, name: str) -> None:
         else:
             said = phi if isinstance(phi, str) else typed(phi)
             raise unsupported_layer(f"the activation {said!r} of {name}", KERAS_ADVICE)
-    elif kind in known and not kind.islower():  # a layer class that is an activation
+    elif kind in known and not kind.islower():
+        # The layer class is an activation.
         stack.named("keras", kind, settings, name)
     elif kind == "Softmax" and settings.get("axis", -1) in (1, -1):
         stack.close(name)
@@ -310,7 +314,8 @@ def _axes(layer: Any) -> int:
     """Return the number of axes of a layer's input, or 2 if it is not known."""
     try:
         return len(layer.input.shape)
-    except (AttributeError, ValueError, TypeError):  # not a real layer, or one that is used twice
+    except (AttributeError, ValueError, TypeError):
+        # The layer may not be a real one, or may be used twice.
         return 2
 
 
@@ -329,7 +334,8 @@ def _leaves(tree: Any, name: str, home: str, key: str) -> list[Leaf]:
         return [leaf for part in _in_order(parts, name) for leaf in part]
     if isinstance(tree, (list, tuple)):
         inner = [_leaves(x, f"{name}[{i}]", name, "") for i, x in enumerate(tree)]
-        if home and [*map(len, inner)] == [1, 1]:  # a kernel and its bias
+        # The two parts are a kernel and its bias.
+        if home and [*map(len, inner)] == [1, 1]:
             kernel, bias = (part[0].array.shape for part in inner)
             refuse(
                 len(kernel) == 2 and bias == (1, kernel[1]),
@@ -352,7 +358,8 @@ def _in_order(parts: dict[Any, list[Leaf]], name: str) -> list[list[Leaf]]:
     """Return the parts of a mapping in order: those with matrices first, in the only order that is
     consistent with the numbers in their names and with their widths.
     """
-    numbered = {k: re.split(r"(\d+)", str(k)) for k in parts if parts[k]}  # Dense_2 < Dense_10
+    # sorts Dense_2 before Dense_10
+    numbered = {k: re.split(r"(\d+)", str(k)) for k in parts if parts[k]}
     keys = sorted(numbered, key=lambda k: [int(p) if p.isdigit() else p for p in numbered[k]])
     layers = [k for k in keys if any(leaf.array.ndim == 2 for leaf in parts[k])]
     rest = [parts[k] for k in keys if k not in layers]

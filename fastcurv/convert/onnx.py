@@ -24,26 +24,29 @@ from ..network.mlp import Model
 from ..structure.tables import activations_of
 from .sklearn import Stack, refuse, unsupported_layer, warn_left_out
 
-FLOAT_CODES = (1, 10, 11, 16)  # ONNX's codes of float32, float16, float64 and bfloat16
-ML_NODES = ("Scaler", "Normalizer", "ZipMap", "ArrayFeatureExtractor", "Binarizer")  # of ai.onnx.ml
+FLOAT_CODES = (1, 10, 11, 16)  # codes of float32, float16, float64 and bfloat16 in ONNX
+# nodes of the domain ai.onnx.ml
+ML_NODES = ("Scaler", "Normalizer", "ZipMap", "ArrayFeatureExtractor", "Binarizer")
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
-MICROSOFT_GELU = ("com.microsoft", "Gelu")  # the exact one
+MICROSOFT_GELU = ("com.microsoft", "Gelu")  # the exact GELU
 MIN_OPSET = 7  # older opsets define broadcasting, dropout and batch normalisation differently
 CONSTANT_NODES = ("Identity", "Cast", "Transpose")  # nodes that are evaluated on constants
-# keep probabilities
+# nodes that keep probabilities
 PROBABILITY_NODES = ("Identity", "Cast", "Reshape", "Flatten", "ZipMap", "Normalizer")
-LABEL_NODES = ("ArgMax", "Binarizer", "Greater")  # nodes that turn them into labels
+LABEL_NODES = ("ArgMax", "Binarizer", "Greater")  # nodes that turn probabilities into labels
 SHAPE_NODES = ("Flatten", "Reshape", "Squeeze")
 OUTPUT_NODES = {*PROBABILITY_NODES, *LABEL_NODES, "ArrayFeatureExtractor", "Concat", "Sub", "Where"}
-ACTIVATION_PATTERNS = {  # activations of several nodes, with the inputs of sums and products sorted
+# Key: an activation made of several nodes, with the inputs of sums and products sorted. Value: its
+# name.
+ACTIVATION_PATTERNS = {
     "Where(Greater(z, 0.0), z, 0.0)": "Relu",
     "Where(Less(z, 0.0), 0.0, z)": "Relu",
     "Mul(Sigmoid(z), z)": "Swish",
-    "Where(Greater(z, 20.0), z, Softplus(z))": "Softplus",  # torch's threshold
+    "Where(Greater(z, 20.0), z, Softplus(z))": "Softplus",  # the threshold of torch
     "Mul(0.5, Mul(Add(1.0, Erf(Div(z, sqrt2))), z))": "Gelu",
     "Mul(Add(1.0, Erf(Div(z, sqrt2))), Mul(0.5, z))": "Gelu",
 }
-# parameters that a file may have in addition to one for each of its bytes
+# A file may have this number of parameters in addition to one for each of its bytes.
 MAX_EXTRA_PARAMS = 1 << 12
 SUPPORTED_NODES = (
     "Gemm, MatMul and Add, Relu LeakyRelu Tanh Sigmoid Softplus Elu Gelu and SiLU, Clip and Max "
@@ -87,7 +90,7 @@ class Graph:
         self.tensors: dict[str, Any] = {t.name: t for t in graph.initializer}
         self.folds: dict[str, Any] = {}  # nodes that compute constants from other constants
         self.held: dict[str, np.ndarray] = {}
-        self.readers: dict[str, list[Any]] = defaultdict(list)  # by tensor, in order
+        self.readers: dict[str, list[Any]] = defaultdict(list)  # nodes that read a tensor, in order
         self.nodes = list(graph.node)
         inputs = [i for i in graph.input if i.name not in self.tensors]
         made = {*self.tensors, *(i.name for i in inputs)}
@@ -121,8 +124,9 @@ class Graph:
             raise ValueError(
                 f"the graph's input must be rows, (N, features), got {len(dims)} axes."
             )
-        self.axes, self.rows = len(dims), dims[0]  # 0 stands for any number of rows
-        stack.takes = math.prod(dims[1:]) or None  # if it is known
+        # an axis of length 0 stands for any number of rows
+        self.axes, self.rows = len(dims), dims[0]
+        stack.takes = math.prod(dims[1:]) or None  # None if the number of inputs is unknown
         self.outputs = {o.name for o in graph.output}
 
     def known(self, name: str) -> bool:
@@ -156,11 +160,13 @@ class Graph:
         from onnx import helper, numpy_helper
         from onnx.external_data_helper import load_external_data_for_tensor
 
-        if hasattr(held, "type"):  # an attribute
+        # The object is an attribute of a node.
+        if hasattr(held, "type"):
             kind = held.type
             held = helper.get_attribute_value(held)
             if not hasattr(held, "dims"):
-                return np.asarray(held, np.float32 if kind in (1, 6) else None)  # FLOAT, FLOATS
+                # the codes of FLOAT and FLOATS
+                return np.asarray(held, np.float32 if kind in (1, 6) else None)
         size = math.prod(held.dims)
         if not 0 <= size < 2**48:
             raise ValueError(
@@ -186,9 +192,9 @@ class Graph:
         """Return a constant as text if it is a single number, else ""."""
         one = self.value(name)
         if one is None or one.size != 1 or one.ndim > 2 or one.dtype.kind in "OSU":
-            return ""  # words, or a constant with which the result has more axes
+            return ""  # the constant is a word, or gives the result more axes
         number = float(one.reshape(()))
-        near = abs(number - math.sqrt(2)) <= 3e-8  # the nearest float32 is off by 2.4e-8
+        near = abs(number - math.sqrt(2)) <= 3e-8  # the nearest float32 differs by 2.4e-8
         return "sqrt2" if near else str(number)
 
 
@@ -227,7 +233,7 @@ def _gated(graph: Graph, at: str) -> tuple[str, Any] | None:
         node = waiting.popleft()
         given = [words.get(x) or graph.number(x) for x in node.input[:4]]
         if id(node) in inside or not all(given) or len(given) == 4:
-            continue  # one whose other inputs are not known yet comes again after them
+            continue  # the node is visited again when its other inputs are known
         inside.add(id(node))
         given = sorted(given) if node.op_type in ("Add", "Mul") else given
         said = f"{node.op_type}({', '.join(given)})"
@@ -249,7 +255,8 @@ def _step(graph: Graph, node: Any) -> None:
         SUPPORTED_NODES,
     )
     arithmetic = kind in ("Add", "Sub", "Mul", "Div")
-    alone = arithmetic and all(x is None or x.size == 1 for x in held)  # such as a division by 255
+    # true for example for a division by 255
+    alone = arithmetic and all(x is None or x.size == 1 for x in held)
     refuse(
         graph.axes != 2 and not alone and kind not in (*SHAPE_NODES, "Identity", "Cast", "Dropout"),
         f"{name} of an input with {graph.axes} axes before any Flatten",
@@ -336,8 +343,9 @@ def _is_relu(stack: Stack, node: Any, held: list[Any], attributes: dict[str, Any
         zero = _row(zeros[0], _name(node))
         return zero.size in (1, stack.width) and not zero.any()
     if any(name and x is None for name, x in zip(node.input[1:], held[1:])):
-        return False  # a bound that is computed
-    limits = [attributes.get("min"), attributes.get("max")]  # attributes before opset 11
+        return False  # a computed bound is not supported
+    # attributes hold the bounds before opset 11
+    limits = [attributes.get("min"), attributes.get("max")]
     for i, bound in enumerate(held[1:3]):
         limits[i] = bound if bound is not None else limits[i]
     low, high = limits
@@ -354,7 +362,8 @@ def _passes(
     kind, stack = node.op_type, graph.stack
     if kind == "Cast":
         return bool(attributes.get("to") in FLOAT_CODES)
-    if kind == "Dropout":  # its third input is the training mode
+    # The third input of Dropout is the training mode.
+    if kind == "Dropout":
         return len(held) < 3 or not node.input[2] or (held[2] is not None and not held[2].any())
     if kind == "Flatten":
         axis = attributes.get("axis", 1)
@@ -427,7 +436,8 @@ def _load(source: Any) -> tuple[Any, int, str | None]:
         beside = {folder / pair.value for pair in held if pair.key == "location"}
         size += sum(file.stat().st_size for file in beside if file.is_file())
         return proto, size, str(folder)
-    except Exception as error:  # protobuf's errors; external files missing or elsewhere
+    except Exception as error:
+        # protobuf raises errors of its own, and external files may be missing or elsewhere.
         text = shown(error, 200)
         raise ValueError(f"{shown(path)} cannot be read as an ONNX model: {text}") from None
 
@@ -495,7 +505,8 @@ def from_onnx(source: Any, *, max_params: int | None = None) -> Model:
         found = _follow(Graph(proto, folder, stack))
     except ValueError:
         raise
-    except Exception as error:  # for nodes without inputs, or tensors without data
+    except Exception as error:
+        # Nodes may lack inputs, and tensors may lack data.
         text = shown(f"{type(error).__name__}: {error}", 160)
         raise ValueError(
             f"the ONNX model must be a stack of {SUPPORTED_NODES}, got a damaged one ({text})."
@@ -507,7 +518,8 @@ def from_onnx(source: Any, *, max_params: int | None = None) -> Model:
 def _follow(graph: Graph) -> Model:
     """Read all nodes from the input on, in order, and return the model and theta."""
     at, stack = graph.input, graph.stack
-    saved: list[Any] = []  # a tensor read twice, and the node that adds it to a later output
+    # a tensor that is read twice, and the node that adds it to a later output
+    saved: list[Any] = []
     while True:
         readers = [] if graph.outputs == {at} else graph.readers[at]
         gated = _gated(graph, at) if len(readers) > 1 else None
@@ -517,7 +529,8 @@ def _follow(graph: Graph) -> Model:
             stack.activation(activations_of("onnx")[kind][0], _name(node))
         elif (
             stack.closed
-            or (  # or only nodes that turn a sigmoid into labels follow
+            # The other case is that only nodes follow which turn a sigmoid into labels.
+            or (
                 len(readers) > 1
                 and [stack.last, *stack.activations[-1:]] == ["activation", "sigmoid"]
                 and {node.op_type for node in readers} <= OUTPUT_NODES
@@ -568,7 +581,7 @@ def _only_labels(graph: Graph, at: str) -> bool:
     they do more than that and pass them on.
     """
     width, end = graph.stack.width, graph.stack.closed or "the end"
-    same: dict[str, int | None] = {at: width}  # probabilities, each with the length of its rows
+    same: dict[str, int | None] = {at: width}  # width of the rows of each tensor of probabilities
     labels: set[str] = set()
     rest: set[str] = set()
     for node in _dependent_nodes(graph, at):
@@ -576,10 +589,12 @@ def _only_labels(graph: Graph, at: str) -> bool:
         held: list[Any] = [graph.value(x) for x in node.input]
         ours = [x for x in node.input if x in same or x in labels or x in rest]
         axis = attributes.get("axis", 0)
-        if kind == "Sub" and not graph.stack.closed and width == 1:  # 1 - p of a sigmoid
+        # The node computes 1 - p of a sigmoid.
+        if kind == "Sub" and not graph.stack.closed and width == 1:
             fits = graph.number(node.input[0]) == "1.0" and node.input[1] in same
             rest.update(node.output)
-        elif kind == "Concat":  # 1 - p and p
+        elif kind == "Concat":
+            # The node joins 1 - p and p.
             fits = [x in rest for x in node.input] == [True, False] and node.input[1] in same
             fits = fits and axis in (1, -1)
             same.update(dict.fromkeys(node.output, 2))

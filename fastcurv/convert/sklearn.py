@@ -50,19 +50,20 @@ class Stack:
     def __init__(self, room: float = math.inf) -> None:
         self.room, self.left = room, 64 * room + 2**20
         self.saved: int | None = None  # index of the layer whose input a later `join` adds
-        self.forked = ""  # name of that fork, for messages
+        self.forked = ""  # name of the module at which the skip connection starts, for messages
         self.skips: set[int] = set()
-        self.takes: int | None = None  # length of a row, if it is known
-        self.column = ""  # the step that turned rows of one number (N, 1) into (N,)
+        self.takes: int | None = None  # number of inputs, or None if it is unknown
+        self.column = ""  # name of the step that turned rows of shape (N, 1) into (N,)
         self.layers: list[tuple[np.ndarray, np.ndarray | None]] = []
         self.names: list[str] = []
         self.norms: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self.activations: list[Any] = []
         self.pending: tuple[np.ndarray, np.ndarray] | None = None
         self.last, self.closed = "nothing", ""
-        self.left_out = ""  # the softmax or sigmoid at the end, if the caller is to hear of it
+        # name of the final softmax or sigmoid, if the caller must be told that it is left out
+        self.left_out = ""
         self.dtypes: list[np.dtype[Any]] = []
-        self.given: Any = None  # the dtype of torch's parameters
+        self.given: Any = None  # dtype of the parameters in torch
 
     def _open(
         self, name: str, fits: bool = True, why: str = " that does not follow a linear layer"
@@ -271,7 +272,8 @@ class Stack:
         biased = not all(without)
         for l, none in enumerate(without):
             if none and biased and l not in self.norms:
-                name = self.names[l].split(" and ")[0]  # without the names of what follows it
+                # omits the names of the steps that follow the layer
+                name = self.names[l].split(" and ")[0]
                 raise ValueError(
                     f"all linear layers must have a bias, or none, got {name} without one and "
                     "others with one."
@@ -315,7 +317,7 @@ def model_from_layers(
     """
     stack, hidden = Stack(), len(layers) - 1
     said: Any = "identity" if activation is None else activation
-    phis = MLP([1] * (hidden + 2), said).activation  # raises for unknown activations
+    phis = MLP([1] * (hidden + 2), said).activation  # raises an error for unknown activations
     for l, ((W, b), name) in enumerate(zip(layers, names)):
         stack.linear(W, b, name)
         if l < hidden:
@@ -439,7 +441,7 @@ def _phi_of(est: Any) -> Any:
 # Scalers of scikit-learn as affine maps, to be folded into a network's first layer.
 
 SCALER_NAMES = "StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler, PCA"
-Affine = tuple[np.ndarray, np.ndarray]  # A and c of the map ``x A' + c`` of rows x
+Affine = tuple[np.ndarray, np.ndarray]  # (A, c) of the map ``x A' + c`` of rows x
 
 
 TARGET_REGRESSOR_NAME = "TransformedTargetRegressor"
@@ -454,7 +456,8 @@ def affine_steps(steps: Sequence[tuple[str, Any]], before: Affine | None = None)
     whole = before
     cure = "from_sklearn(pipe[-1]) with X = pipe[:-1].transform(X)"
     for name, step in steps:
-        if step is None or isinstance(step, str):  # "passthrough"
+        # The string is "passthrough".
+        if step is None or isinstance(step, str):
             continue
         A, c = as_affine(step, f"step {name!r} of the pipeline", cure)
         whole = (A, c) if whole is None else (A @ whole[0], A @ whole[1] + c)
@@ -552,11 +555,12 @@ def as_affine(step: Any, place: str, cure: str) -> Affine:
         A = np.asarray(step.components_, float)
         if step.whiten:
             scale = np.sqrt(step.explained_variance_)
-            A = A / np.maximum(scale, np.finfo(scale.dtype).eps)[:, None]  # as in scikit-learn
+            # the lower limit is that of scikit-learn
+            A = A / np.maximum(scale, np.finfo(scale.dtype).eps)[:, None]
         return A, -A @ step.mean_
     if kind == "MinMaxScaler":
         return np.diag(step.scale_), np.asarray(step.min_, float)
-    # the current settings, as transform uses them
+    # `transform` uses the current settings of the scaler, not those of its fit.
     shifted = getattr(step, "with_mean", False) or getattr(step, "with_centering", False)
     scaled = getattr(step, "with_std", True) and getattr(step, "with_scaling", True)
     d = step.n_features_in_

@@ -18,7 +18,8 @@ from ..network.mlp import MLP
 from ..structure.tables import ACTIVATIONS
 
 LEAKY_SLOPE = ACTIVATIONS["leaky_relu"].leak
-# phi and, in `first` and `second`, phi' and phi'' of a number z, as C statements.
+# Key: an activation. Value: C statements that set phi and, in `first` and `second`, phi' and phi''
+# of a number z.
 C_FORMULAS = {
     "identity": "phi = z; first = 1; second = 0;",
     "relu": "phi = z > 0 ? z : 0; first = z > 0; second = 0;",
@@ -64,8 +65,8 @@ e = z > 0 ? 0 : expm1(z);
         second = z > 0 ? 0 : first;""",
 }
 
-# Words of C and names of its library that cannot name the function, beside the words of the file
-# itself. Of mathematical functions C also has those for other types, as sinf and sinl.
+# words of C and names of its library that cannot name the function; C also has variants of its
+# mathematical functions for other types, such as sinf and sinl
 C_KEYWORDS = (
     "auto", "break", "case", "char", "const", "continue", "default", "do", "double", "else", "enum",
     "extern", "float", "for", "goto", "if", "inline", "int", "long", "main", "register", "restrict",
@@ -279,7 +280,7 @@ int jac_jac_$name(const double **arg, double **res, casadi_int *iw, double *w, i
 }
 """)
 
-# Functions that some networks do not need, and C compilers would warn of.
+# functions that some networks do not need; C compilers would warn of an unused function
 C_HELPERS = {
     "add": """\
 static void add(int n, const double *a, double *out) {

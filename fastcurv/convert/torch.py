@@ -29,17 +29,20 @@ from .sklearn import (
     warn_left_out,
 )
 
-WRAPPER_ATTRIBUTES = {  # wrappers that compute what the module in this attribute does
+# Key: a wrapper. Value: the attribute with the module that it wraps.
+WRAPPER_ATTRIBUTES = {
     "OptimizedModule": "_orig_mod",
     "DataParallel": "module",
     "DistributedDataParallel": "module",
 }
 TORCH_MODULE_PREFIXES = ("torch.nn.modules.", "torch.nn.parallel.", "torch._dynamo.")
-FLATTEN_SHAPES = {  # by start_dim and end_dim the shape that a Flatten makes of (N, d), 0 for N
+# Key: start_dim and end_dim. Value: the shape that Flatten makes of (N, d), with 0 for N.
+FLATTEN_SHAPES = {
     **dict.fromkeys(((1, -1), (1, 1), (-1, -1)), [0, -1]),
     **dict.fromkeys(((0, -1), (0, 1)), [-1]),
 }
-# torch functions and tensor methods: the module's class, the arguments after x
+# Key: a function of torch or method of a tensor. Value: the class of the corresponding module, and
+# the arguments after x.
 FUNCTION_MODULES = {
     "linear": ("Linear", ("weight", "bias")),
     "dropout": ("Dropout", ("p", "training")),
@@ -54,7 +57,7 @@ FUNCTION_MODULES = {
     **dict.fromkeys(("view", "reshape"), ("view", ())),
     **dict.fromkeys(("add", "iadd"), ("add", ())),
 }
-# defaults of these functions that differ from the module's
+# defaults of these functions that differ from those of the module
 FUNCTION_DEFAULTS: dict[str, dict[str, Any]] = {
     "Dropout": {"p": 0.5, "training": True},
     "Flatten": {"start_dim": 0, "end_dim": -1},
@@ -65,13 +68,15 @@ FUNCTION_DEFAULTS: dict[str, dict[str, Any]] = {
     "Hardtanh": {"min_val": -1.0, "max_val": 1.0},
     "Linear": {"bias": None},
 }
-RELU_FUNCTIONS = {  # functions that are relu with these settings
+# Key: a function that is relu with these settings.
+RELU_FUNCTIONS = {
     "clamp": ({"min": 0, "max": None}, {"min": 0, "max": math.inf}),
     "clamp_min": ({"min": 0},),
     "Hardtanh": ({"min_val": 0, "max_val": math.inf},),
     "Threshold": ({"threshold": 0, "value": 0},),
 }
-# relative, in float64: far above rounding, far below the effect of another function
+# relative difference of outputs in float64, far above rounding and far below that of a different
+# function
 SAME_OUTPUT_TOL = 1e-6
 DROPOUT_MODULES = ("Dropout", "AlphaDropout", "Dropout1d")
 
@@ -165,7 +170,8 @@ def _traced(module: Any, name: str) -> list[Step]:
     defaults.pop(first, None)
     try:
         graph = tracer.trace(module, concrete_args=defaults or None)
-    except Exception as error:  # raised by forward itself, called with torch.fx's proxies
+    except Exception as error:
+        # `forward` was called with proxies of torch.fx and may raise any error.
         nodes = list(getattr(getattr(tracer, "graph", None), "nodes", ()))
         at = f" at {nodes[-1].name!r}" if nodes else ""
         why = " ".join(str(error).split())[:160] or type(error).__name__
@@ -223,7 +229,8 @@ def _function(node: Any) -> tuple[str, tuple[str, ...]]:
 
     target = node.target
     name = target if node.op == "call_method" else getattr(target, "__name__", "")
-    plain = name.rstrip("_")  # in-place variants, too: nothing else reads their argument
+    # in-place variants are allowed, since no other node reads their argument
+    plain = name.rstrip("_")
     homes = (torch, torch.nn.functional, operator)
     if node.op == "call_function" and not any(getattr(h, name, None) is target for h in homes):
         return "", ()
@@ -254,7 +261,8 @@ def _node(module: Any, node: Any, at: Any, saved: list[Any], name: str) -> list[
     words = {key: x for key, x in node.kwargs.items() if key not in ("inplace", "_stacklevel")}
     given = {**FUNCTION_DEFAULTS.get(kind, {}), **words, **dict(zip(names, rest))}
     told = given.pop("dtype", None) is not None or not set(given) <= set(names)
-    if told or not all(isinstance(x, bool) for x in rest[len(names) :]):  # True: in place
+    # a further argument True stands for in-place
+    if told or not all(isinstance(x, bool) for x in rest[len(names) :]):
         raise unsupported_layer(f"{said} with arguments of its own")
     if kind == "Linear":
         own = dict(module.named_parameters(remove_duplicate=False))
@@ -357,7 +365,7 @@ def _keeps_rows(stack: Stack, kind: str, module: Any, name: str) -> bool:
     elif kind == "view":
         shape, wanted = list(module), f"{SUPPORTED_STEPS}; x.flatten(1)"
         if len(shape) == 2 and shape[0] == -1 and isinstance(shape[1], int) and not stack.layers:
-            stack.takes = shape[1]  # checked against the width of the first layer
+            stack.takes = shape[1]  # the width of the first layer is checked against this
     else:
         return False
     refuse(not stack.reshaped(shape, name), said, wanted)
@@ -446,7 +454,7 @@ def _same_numbers(module: Any, model: MLP, theta: np.ndarray) -> None:
     import torch
 
     if any("OptimizedModule" in _kind(m) or m._compiled_call_impl for m in module.modules()):
-        return  # compiled: a call might take minutes
+        return  # a compiled module may take minutes for one call
     X = np.random.default_rng(0).standard_normal((5, model.sizes[0]))
     held = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     doubles = {

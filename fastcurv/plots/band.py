@@ -8,8 +8,8 @@ import numpy as np
 
 from .style import BLUE, GREY, new_axes
 
-N_GRID = 200  # points of a curve over one input
-MARGIN_FRACTION = 0.25  # share of the range of the input that is drawn on either side
+N_GRID = 200  # number of points of a curve over one input
+MARGIN_FRACTION = 0.25  # fraction of the range of the input that is drawn on either side
 
 
 def posterior_band(post: Any, ax: Any = None, output: int = 0) -> Any:

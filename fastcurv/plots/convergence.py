@@ -453,7 +453,7 @@ class MinimumRatioDisplay(Display):
                     mec=color if hollow else "white",
                     label=words if label is None else f"{label}: {words}",
                     alpha=0.9,
-                    zorder=1.9 if name == "zero" else 2,  # behind a 0 of another sign
+                    zorder=1.9 if name == "zero" else 2,  # drawn behind a 0 of another sign
                 )
         ax.set(xlabel=QUANTITY_LABELS[self.quantity], ylabel="loss")
         ax.legend(frameon=False)

@@ -26,7 +26,8 @@ from .style import CYCLE, GREY, Display, log_losses, n_named, new_axes
 # --------------------------------------------------------------------------------------------------
 # A loss over one plane of parameters.
 
-PARALLEL_SINE = 1e-8  # sine of an angle between directions up to which they count as parallel
+# sine of the angle between two directions up to which they count as parallel
+PARALLEL_SINE = 1e-8
 
 
 def surface(
@@ -79,8 +80,8 @@ def level_lines(ax: Any, x: Array, y: Array, z: Array, *, levels: int, log: bool
     ax.contour(x, y, z, levels=levels, colors="white", linewidths=0.3, alpha=0.6)
     bar = ax.figure.colorbar(filled, ax=ax, ticks=MaxNLocator(8, steps=[1, 2, 5, 10]))
     bar.set_label(r"$\log_{10}$ of the loss" if log else "loss")
-    # very small and large numbers have their power of ten at the end of the axis; beside the colour
-    # bar there is room for about five ticks
+    # The axis shows the power of ten of very large and small numbers once, at its end. Next to the
+    # colour bar there is space for about five ticks.
     ax.ticklabel_format(style="sci", scilimits=(-2, 4))
     ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
 
@@ -95,10 +96,14 @@ def sine(first: Array, second: Array) -> float:
 
 
 DIRECTION_NAMES = ("auto", "eigenvectors", "random", "gradient")
-AUTO_MAX_N = 20_000  # parameters up to which "auto" takes eigenvectors: seconds of products
+# number of parameters up to which "auto" computes eigenvectors, in seconds of products
+AUTO_MAX_N = 20_000
 RANDOM_DIRECTION_NOTE = "random directions: a saddle often looks like a minimum"
-MAX_DRAWS = 60  # most draws; for two weights all fall on a line with probability below 1e-18
-REQUIRED_METHODS = {"eigenvectors": ("hessian",), "gradient": ("gradient",)}  # methods needed
+# maximum number of draws; two random directions for two weights lie on one line each time with
+# probability below 1e-18
+MAX_DRAWS = 60
+# methods needed by each choice of directions
+REQUIRED_METHODS = {"eigenvectors": ("hessian",), "gradient": ("gradient",)}
 
 
 class LandscapeDisplay(Display):

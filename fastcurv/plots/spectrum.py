@@ -21,7 +21,8 @@ from ..spectrum.results import Eigenpairs
 from .predictions import objective_of
 from .style import BLUE, GREY, RED, Display, new_axes
 
-DENSE_BELOW = 1000  # matrices up to this size are decomposed, which takes less than a second
+# number of rows of matrices that are decomposed, which takes less than a second
+DENSE_BELOW = 1000
 CONVERGED_TOL = 1e-6  # residual of a converged pair, relative to the largest eigenvalue
 
 
@@ -211,7 +212,8 @@ class SpectrumDisplay(Display):
         alone = not (ax.lines or ax.get_title())
         draw_density(self.density, ax, band=band, scale=scale, label=label, color=color)
         if self.eigenvalues is not None:
-            near = getattr(self.density, "rounding", 0.0)  # zeros of symmetries have either sign
+            # zero eigenvalues of symmetries have either sign
+            near = getattr(self.density, "rounding", 0.0)
             for sign, tone, mine in (
                 ("negative", RED, self.eigenvalues < -near),
                 ("zero", GREY, np.abs(self.eigenvalues) <= near),

@@ -25,10 +25,10 @@ Values = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
 Made = TypeVar("Made", bound="LossFunction")
 EPS = float(np.finfo(float).eps)
 LONG_EPS = float(np.finfo(np.longdouble).eps)
-ROUND_UP = 1 + 1e-12  # factor for the rounding of the few operations of a bound
+ROUND_UP = 1 + 1e-12  # factor that covers the rounding of the few operations in a bound
 MAX_COUPLED_OUTPUTS = 64  # number of outputs of a loss with a full second derivative
 TINY = float(np.finfo(float).tiny)
-# z at which a new activation is tried, and its parity found
+# values of z at which a new activation is evaluated and its parity is determined
 CHECK_POINTS = np.linspace(-3, 3, 16)[:, None] + 0.0137
 
 
@@ -41,7 +41,7 @@ class Function(ReadOnly):
     name: str
     built_in: bool = False
     parts: tuple[str, str, str]
-    by_row: bool  # whether it has one value for each row
+    by_row: bool  # True if the function returns one value for each row
 
     def __repr__(self) -> str:
         if self.built_in:
@@ -109,7 +109,8 @@ class Function(ReadOnly):
                 f"third of {self!r} must return {which}, got shape {found.shape} for z of shape "
                 f"{z.shape}."
             )
-        found = np.where(found >= 0, found * ROUND_UP, np.inf)  # NaN is no bound
+        # a bound that is NaN becomes infinite
+        found = np.where(found >= 0, found * ROUND_UP, np.inf)
         return found[:, None] if found.ndim < z.ndim else found
 
 
@@ -120,12 +121,13 @@ class LossFunction(Function):
 
     parts = ("value", "first", "second")
     by_row = True
-    _coupled: bool | None = None  # see `coupled`; None before the first call
-    convex: bool = False  # by the outputs
-    exponential: bool = False  # whether the mean is exp(z)
-    logarithmic: bool = False  # whether it is minus the logarithm of a density
-    per_target: int = 1  # outputs of a target; 0: targets of any width
-    least: tuple[float, bool] | None = None  # least target, and whether it is one itself
+    _coupled: bool | None = None  # value of `coupled`, or None before the first call
+    convex: bool = False  # True if the loss is convex in the outputs
+    exponential: bool = False  # True if the mean is exp(z)
+    logarithmic: bool = False  # True if the loss is minus the logarithm of a density
+    per_target: int = 1  # number of outputs for each target, or 0 if targets may have any width
+    # infimum of the targets, and whether it is itself allowed
+    least: tuple[float, bool] | None = None
     lower: float | None
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -198,7 +200,8 @@ class LossFunction(Function):
             f: Any = 1 / divisor
             if weight is not None:
                 f = weight.astype(float) / divisor
-                if not weight.all():  # 0 times infinity would be NaN
+                # This avoids 0 times infinity, which would be NaN.
+                if not weight.all():
                     idle = weight == 0
                     value, first, second = (
                         np.where(idle.reshape(-1, *[1] * (part.ndim - 1)), 0, part)
@@ -239,7 +242,7 @@ class LossFunction(Function):
         """Return the best constant outputs (d,), and their loss. `shares` (N,) are weights of sum
         1.
         """
-        from scipy.optimize import minimize  # slow to import
+        from scipy.optimize import minimize  # this import is slow
 
         def at(z: Floats) -> Any:
             value, first, second = self(np.tile(z, (len(y), 1)), y)
@@ -362,7 +365,7 @@ def _where_negative(r: NDArray[Any]) -> NDArray[Any]:
 
 def _poisson(z: NDArray[Any], y: NDArray[Any]) -> Values:
     mean = np.exp(z)
-    least = y * np.log(np.maximum(y, TINY)) - y  # 0 for no counts
+    least = y * np.log(np.maximum(y, TINY)) - y  # 0 for a count of 0
     return (mean - y * z + least).sum(axis=1), mean - y, mean
 
 
@@ -475,7 +478,7 @@ BUILT_IN_LOSSES: dict[str, LossFunction] = {
         lower=None,
     ),
 }
-# names of built-in losses with numbers that a user may choose
+# names of built-in losses with parameters that a user may choose
 PARAMETRIC_LOSSES = "quantile", "pseudo_huber"
 
 

@@ -126,7 +126,7 @@ def divisor_of(ob: Any) -> float:
     of all rows, else the number of rows, times the number of outputs for losses that are means over
     entries.
     """
-    known = vars(ob).get("divisor")  # by `getattr` an objective would look for a name like it
+    known = vars(ob).get("divisor")  # `getattr` would search for a similar name
     return ob.n_samples * terms_of_a_row(ob) if known is None else float(known)
 
 

@@ -76,7 +76,7 @@ def probes(
         for units in _special_units(now, norms, layer)
         for incoming in (True, False)
     )
-    rows, count = np.zeros((max_columns, theta.size)), 0  # pages of zeros take no memory
+    rows, count = np.zeros((max_columns, theta.size)), 0  # unused pages of zeros take no memory
     for row, (layer, units, incoming) in zip(rows, special):
         _apart(model, layer, units, incoming, rng, row)
         count += 1
@@ -154,7 +154,8 @@ def saturation_counts(
     Sums of these are those of all rows.
     """
     dtype, rows, hidden = ob.model.dtype, rows_that_count(ob), ob.model.sizes[1:-1]
-    if not len(rows):  # a shard whose rows all have weight 0
+    # All rows of this shard have weight 0.
+    if not len(rows):
         none = np.zeros(len(hidden), dtype=np.int64)
         return none, np.zeros(3, dtype=np.int64), tuple(np.zeros(m, dtype=bool) for m in hidden)
     found = ob.model.preactivations(
@@ -400,7 +401,7 @@ def _scaled(
         raise ValueError(f"units must be numbers from 0 to {width - 1}, got {units.tolist()}.")
     theta, layers = _copy(model, theta)
     (W, b), (W_out, _) = layers[layer], layers[layer + 1]
-    # the output of a normalised unit does not depend on the scale of its W
+    # The output of a batch-normalised unit does not depend on the scale of its weights.
     for part in norms_of(model, theta)[layer] or (W, b):
         if part is not None:
             part[units] *= factor
@@ -442,7 +443,7 @@ def nearest_copy(model: Any, theta: ArrayLike, other: ArrayLike) -> NDArray[Any]
     >>> nearest_copy(model, [1.0, 2.0, 3.0, 4.0], [-2.0, 1.0, -4.0, 3.1])
     array([1. , 2. , 3.1, 4. ])
     """
-    from scipy.optimize import linear_sum_assignment  # slow to import
+    from scipy.optimize import linear_sum_assignment  # this import is slow
     from scipy.spatial.distance import cdist
 
     theta = check_vector(theta, model.n_params, "theta", np.float64)
@@ -507,7 +508,7 @@ def _units(
 # Units that are joined by skips are transformed together or not at all. If l2 acts on a parameter,
 # only orthogonal transformations of it remain: rotations around linear layers.
 
-MAX_TANGENTS_BYTES = 1 << 30  # size of all tangents
+MAX_TANGENTS_BYTES = 1 << 30  # maximum size of all tangents
 EPS = float(np.finfo(float).eps)
 
 
@@ -562,7 +563,7 @@ def orbits(
     """
     free = np.broadcast_to(l2_diagonal(ob), theta.shape) == 0
     held, size = [], 0
-    # translations need parameters without l2
+    # Translations are symmetries only of parameters without l2.
     groups = (_shift, _columns, _means, _off, _blocks) if free.any() else (_blocks,)
     for group in groups:
         for orbit in group(ob, theta, free, off, on_kinks):
@@ -644,7 +645,7 @@ def dependencies(X: Floats, constant: bool) -> list[tuple[Floats, float]]:
         if not x.any() or constant and (x == x[0]).all():
             found.append((c, -float(x[0]) if len(x) else 0.0))
             continue
-        key = (x + 0.0).tobytes()  # -0 is 0
+        key = (x + 0.0).tobytes()  # adding 0.0 turns -0 into 0
         if key in first:
             c[first[key]] = -1.0
             found.append((c, 0.0))
@@ -658,7 +659,7 @@ def _columns(ob: Any, theta: Floats, free: NDArray[np.bool_], *_: Any) -> Iterat
     """
     model = ob.model
     W_free, b_free = _free_layers(model, free)[0]
-    blind = normalised(model)  # invariant to what is added to all rows
+    blind = normalised(model)  # True if a constant added to all rows has no effect
     if not W_free:
         return
     found = dependencies(rows_that_count(ob), blind or model.bias and b_free)

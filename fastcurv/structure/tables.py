@@ -24,7 +24,7 @@ from ..common.errors import CHOICES
 from ..common.protocols import Floats
 from .given import BUILT_IN_LOSSES, ActivationFunction, LossFunction, named
 
-# The names of the rows below, for type checkers.
+# names of the losses and activations below, for type checkers
 LossName: TypeAlias = Literal[
     "mse", "cross_entropy", "binary_cross_entropy", "poisson", "gamma", "pseudo_huber", "log_cosh",
     "quantile", "gaussian_nll",
@@ -110,7 +110,7 @@ class LossRow:
 
     link: Literal["identity", "sigmoid", "softmax", "given"]
     terms: Callable[[NDArray[Any], NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]]
-    separate: bool | None  # `per_entry` of a loss that has a kernel
+    separate: bool | None  # value of `per_entry` for a loss that has a kernel
     targets: Literal["numbers", "labels", "classes"]
     attained: bool
     bends: tuple[float, float]
@@ -161,7 +161,8 @@ def _r_squared(f: NDArray[Any], y: NDArray[Any]) -> float:
 
 def _right_class(y: NDArray[Any], f: Floats, E: Floats) -> Mask:
     y = one_hot(y, f.shape[1])
-    right, hard = y > 0, ((y > 0).sum(axis=1) == 1) & (y.shape[1] > 1)  # one class: 0 everywhere
+    # A single class has the loss 0 everywhere.
+    right, hard = y > 0, ((y > 0).sum(axis=1) == 1) & (y.shape[1] > 1)
     low = np.where(right, f - E, -np.inf).max(axis=1)
     return np.asarray(hard & (low > np.where(right, -np.inf, f + E).max(axis=1)))
 
@@ -199,14 +200,15 @@ def _given_row(loss: LossFunction, *aliases: str) -> LossRow:
         separate=None,
         terms_of_row=terms_of_row,
         targets="numbers",
-        attained=True,  # or not: nothing is claimed
+        attained=True,  # no claim is made either way
         bends=(math.inf, math.inf),
         constant=constant,
         score=("D squared" if loss.lower == 0 else "loss below a constant's by", explained),
         sklearn=("exp" if loss.exponential else "identity", terms_of_row),
         aliases=aliases,
         given=loss,
-        # counts that are all 0 pull their output down for ever
+        # If all counts of an output are 0, its loss decreases without end as the output goes to
+        # -infinity.
         pulls=lambda y, d_out: (
             np.any(y > 0, 0) if counts else np.zeros(d_out, dtype=bool),
             np.full(d_out, counts and len(y) > 0),
@@ -314,7 +316,8 @@ def check_loss(loss: Any) -> Any:
 
 ROUND_UP = 1 + 1e-12  # factor for the rounding of the few operations of an envelope
 Three = tuple[Floats, Floats, Floats]
-Settings = dict[str, dict[str, Any]]  # by foreign name, the settings that make it the same function
+# Key: a name in another library. Value: settings that make it the same function.
+Settings = dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -472,8 +475,8 @@ def _leaky(leak: float, **more: Any) -> ActivationRow:
     )
 
 
-# tanh, with a = tanh z: phi'' = -2 a (1 - a^2), largest at a^2 = 1/3; phi''' = (1 - a^2)(6 a^2 -
-# 2), with a second maximum of 2/3 at a^2 = 2/3
+# For a = tanh z, phi'' = -2 a (1 - a^2) has its largest size at a^2 = 1/3, and
+# phi''' = (1 - a^2) (6 a^2 - 2) has a second maximum at a^2 = 2/3.
 _TANH2_AT, _TANH2 = math.atanh(math.sqrt(1 / 3)), 4 / (3 * math.sqrt(3))
 _TANH3_AT = math.atanh(math.sqrt(2 / 3))
 
@@ -525,7 +528,7 @@ def _softplus_bounds(x: Floats, far: Floats, high: Floats) -> Three:
 
 
 def _silu_derivatives(z: Floats) -> tuple[Any, Any, Any, Any]:
-    t, both = np.minimum(np.abs(z), 1e3), np.clip(z, -1e3, 1e3)  # no infinity times 0
+    t, both = np.minimum(np.abs(z), 1e3), np.clip(z, -1e3, 1e3)  # the limit avoids infinity times 0
     s, d = expit(z), bell(np.abs(z))
     sizes = np.abs(z) * s, s + t * d, d * (2 + t)
     return z * s, s + both * d, d * (2 - t * np.tanh(t / 2)), sizes
@@ -533,7 +536,7 @@ def _silu_derivatives(z: Floats) -> tuple[Any, Any, Any, Any]:
 
 def _silu_bounds(x: Floats, far: Floats, high: Floats) -> Three:
     d, t = bell(np.minimum(x, 1e3)), np.minimum(x, 1e3)
-    # z > 0: phi' below 1.1; z < 0: |phi'| <= s + |z| d, and it falls
+    # For z > 0, phi' is below 1.1. For z < 0, |phi'| <= s + |z| d, which decreases with |z|.
     first = np.where(high >= 0, 1.0999, np.minimum(0.5, expit(high) + (1 + t) * d))
     return (
         first,
@@ -548,7 +551,7 @@ def _silu_pairs(P: Any, z: Any) -> tuple[Any, Any]:
 
 
 def _gelu_derivatives(z: Floats) -> tuple[Any, Any, Any, Any]:
-    t, both = np.minimum(np.abs(z), 1e3), np.clip(z, -1e3, 1e3)  # no infinity times 0
+    t, both = np.minimum(np.abs(z), 1e3), np.clip(z, -1e3, 1e3)  # the limit avoids infinity times 0
     cdf, n = ndtr(z), normal(t)
     sizes = np.abs(z) * cdf, cdf + t * n, n * (2 + t * t)
     return z * cdf, cdf + both * n, n * (2 - t * t), sizes

@@ -30,8 +30,8 @@ from .given import (
     quantile_loss,
 )
 
-N_CHECK_ROWS = 16  # rows with which a new loss is tried
-DIFFERENCE_STEP = 1e-5  # of differences of functions of numbers of size 1
+N_CHECK_ROWS = 16  # number of rows on which a new loss is checked
+DIFFERENCE_STEP = 1e-5  # step of difference quotients of functions whose values are near 1 in size
 
 
 def keep(own: Function, function: Any, returns: str, third: Any, ulps: Any) -> None:
@@ -69,7 +69,8 @@ def attempt_derivatives(own: Any, z: Floats, v: Floats, *y: Floats) -> Any:
             told, sizes = told.sum(axis=-1), sizes.sum(axis=-1)
         noise = 64 * eps / DIFFERENCE_STEP * (1 + np.abs(above[j - 1]) + np.abs(below[j - 1]))
         off = np.abs(slope - told) > 1e-3 * (np.abs(slope) + sizes) + noise + 1e-6
-        if 4 * off.sum() > off.size:  # else it may be at a kink
+        # At fewer points the difference may come from a kink.
+        if 4 * off.sum() > off.size:
             where = "along a random direction" if y else f"at z = {z[off][0]:.4g}"
             raise ValueError(
                 f"{own!r} must return the derivative of {own.parts[j - 1]}, which by differences "

@@ -20,7 +20,7 @@ from ..common.protocols import Array
 from ..common.read_only import ReadOnly
 from ..network.arguments import check_dtype
 
-# methods that an instance may replace, since nothing else was computed from them
+# methods that an instance may replace, since no other value is derived from them
 REPLACEABLE_METHODS = ("value", "gradient", "value_and_gradient", "hessian", "third_bound")
 
 

@@ -14,8 +14,8 @@ from ..structure.tables import DEFAULT_LOSS_BY_TARGETS
 from .autoencoder import Case, LinearAutoencoder, lecture_toy
 from .operators import FunctionObjective, PrescribedSpectrum, QuadraticObjective
 
-# Functions of two numbers, seen at the origin: name, kind, counts, value, gradient, Hessian, and a
-# Lipschitz constant of it.
+# Functions of two numbers, evaluated at the origin: (name, kind, counts, value, gradient, Hessian,
+# Lipschitz constant of the Hessian).
 TEST_FUNCTIONS: list[tuple[str, str, tuple[int, int, int], Any, Any, Any, Any]] = [
     (
         "x^2 - y^2",

@@ -21,7 +21,7 @@ from ..structure.tables import ACTIVATIONS, LOSSES, check_loss
 from .data import DATA_SOURCES
 from .output import DEFAULT_OUT, Output, write
 
-# The imports above take as long as those of NumPy and SciPy; the commands are imported when one runs.
+# Importing the modules above takes as long as NumPy and SciPy. The commands are imported on use.
 
 DTYPES = ("float32", "float64")
 MAX_THREADS = 1024

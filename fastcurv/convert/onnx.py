@@ -124,8 +124,7 @@ class Graph:
             raise ValueError(
                 f"the graph's input must be rows, (N, features), got {len(dims)} axes."
             )
-        # an axis of length 0 stands for any number of rows
-        self.axes, self.rows = len(dims), dims[0]
+        self.axes, self.rows = len(dims), dims[0]  # length 0 stands for any number of rows
         stack.takes = math.prod(dims[1:]) or None  # None if the number of inputs is unknown
         self.outputs = {o.name for o in graph.output}
 

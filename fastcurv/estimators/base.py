@@ -61,8 +61,7 @@ from .weights import FittedWeights
 # Choices that depend on problem sizes, and messages, shared by both estimators.
 
 DENSE_BLOCK_ENTRIES = 1 << 22  # number of entries of a dense block of sparse rows
-# flops of a gradient from which preconditioning by layers saves more time than it costs
-PRECOND_MIN_FLOPS = 4_000_000
+PRECOND_MIN_FLOPS = 4_000_000  # flops of a gradient from which preconditioning saves time
 
 
 def sanitised(x: Any, name: str) -> Any:
@@ -75,16 +74,14 @@ def sanitised(x: Any, name: str) -> Any:
 
 
 MIN_RANGE, MAX_SPREAD = 0.03, 30.0  # range and standard deviation that a feature of usual scale has
-# The scale of a feature cannot be estimated from fewer rows.
-MIN_ROWS_FOR_SCALE = 10
+MIN_ROWS_FOR_SCALE = 10  # number of rows from which the scale of a feature is estimated
 
 
 def unscaled_features(X: Any) -> list[int]:
     """Return the columns of X that are too large, too small, or too far from 0 for their range."""
     if X.shape[0] < MIN_ROWS_FOR_SCALE:
         return []
-    # A sparse column contains 0, so that no column is far from 0.
-    if is_sparse(X):
+    if is_sparse(X):  # a sparse column contains 0, so that none is far from 0
         return np.flatnonzero(abs(X).max(axis=0).toarray().ravel() > 4 * MAX_SPREAD).tolist()
     low, high = X.min(axis=0).astype(float), X.max(axis=0).astype(float)
     reach, nearest = high - low, np.maximum(np.maximum(low, -high), 0.0)
@@ -141,13 +138,9 @@ def takes_rows_as_they_come(estimator: Any) -> bool:
 # --------------------------------------------------------------------------------------------------
 # Validation of the estimators' parameters in `fit`.
 SOLVER_NAMES = ("auto", *METHOD_ALIASES, *METHODS)
-SKLEARN_LOSSES = (
-    "squared_error",
-    "poisson",
-)  # losses that scikit-learn's regressor has as its first argument
+SKLEARN_LOSSES = ("squared_error", "poisson")  # losses of scikit-learn's MLPRegressor
 CHECK_AT_LEAST_0 = partial(check_positive, zero=True)
-# Key: a parameter of the estimators. Value: its check, and the wanted value where "auto" is allowed
-# as well, or None.
+# Key: a parameter. Value: its check, and the wanted value if "auto" is also allowed, or None.
 PARAMETER_CHECKS: dict[str, tuple[Any, str | None]] = {
     "alpha": (CHECK_AT_LEAST_0, "a number >= 0"),
     "max_iter": (check_positive_int, None),
@@ -217,8 +210,7 @@ def layers_of(sizes: Any, activation: Any) -> tuple[list[int], list[Any]]:
 
 MAX_CHECK_PRODUCTS = 40  # maximum number of Hessian products of the check of the spectrum
 MIN_CHECK_PRODUCTS = 4  # minimum number of Hessian products of the check of the spectrum
-# ratio of a residual to the largest curvature below which an end of the spectrum is resolved
-RESOLVED_RESIDUAL = 1e-2
+RESOLVED_RESIDUAL = 1e-2  # largest residual of a resolved end, relative to the largest curvature
 START_SEED = 7  # fixed seed of the start vector, so that equal fits give equal results
 
 
@@ -298,11 +290,9 @@ def check_spectrum(
     under = float(np.finfo(theta.dtype).tiny)  # bound on the underflow in products
     errors = scale * (float(residuals[0]) + under), scale * (float(residuals[-1]) + under)
     near = size <= tol
-    # Negative curvature must exceed the rounding error of its product.
-    if near and low + errors[0] < 0:
+    if near and low + errors[0] < 0:  # negative curvature must exceed its rounding error
         H = hessian_products(ob, theta, best=False)
-        # norm for the rounding error of products without a bound
-        H.norm = float(np.abs(values).max())
+        H.norm = float(np.abs(values).max())  # norm for the rounding error of a product
         errors = errors[0] + scale * H.bound(vector), errors[1]
     kind = "not_critical" if not near else "saddle" if low + errors[0] < 0 else "undecided"
     return SpectrumCheck(kind, size, low, high, errors, spent), vector
@@ -315,8 +305,7 @@ def extreme_ritz_values(ob: Any, theta: np.ndarray, most: int) -> tuple[Any, Any
     `most`, fewer if both ends are resolved.
     """
     n = len(theta)
-    # The products reuse the state at the end of the fit, since setting up an operator costs more
-    # than the products.
+    # `hessp` reuses the state at the end of the fit; a new operator would cost more than products.
     H = LinearOperator((n, n), matvec=lambda v: ob.hessp(theta, v), dtype=theta.dtype)
     run = Recurrence(H, most)
     run.insert_random(np.random.default_rng(START_SEED))
@@ -332,12 +321,9 @@ def extreme_ritz_values(ob: Any, theta: np.ndarray, most: int) -> tuple[Any, Any
     return values, limits, vector, run.n_products
 
 
-# A saddle is left if its negative curvature exceeds this fraction of the largest curvature.
-SADDLE_RATIO = 1e-2
-# maximum number of iterations of "auto" and of the other solvers, if max_iter is None
-MAX_STEPS, MAX_EPOCHS = 2000, 200
-# factor by which the loss may rise in an epoch before the run counts as diverged
-MAX_EPOCH_RISE = 3.0
+SADDLE_RATIO = 1e-2  # negative curvature from which a saddle is left, relative to the largest
+MAX_STEPS, MAX_EPOCHS = 2000, 200  # default max_iter of "auto" and of the other solvers
+MAX_EPOCH_RISE = 3.0  # factor on the loss in one epoch above which the run has diverged
 N_LAST_STEPS = 25  # number of trust-region steps of "auto" after L-BFGS has stalled
 AUTO_GRADIENT_TOL = 1e-4  # largest entry of a gradient that counts as 0 if tol is "auto"
 GRADIENTS_PER_PRODUCT = 6  # number of gradients of the fit for each Hessian product of the check
@@ -363,8 +349,7 @@ def scored_rows(X: Any, y: Any, weight: Any) -> tuple[Any, Any, Any]:
     if w is None or w.ndim != 1 or w.dtype.kind not in "biuf" or w.all() or not w.any():
         return X, y, weight
     if not len(w) == _num_samples(X) == _num_samples(y):
-        # scikit-learn raises the error.
-        return X, y, weight
+        return X, y, weight  # scikit-learn raises the error
     kept = np.flatnonzero(w)
     return _safe_indexing(X, kept), _safe_indexing(y, kept), w[kept]
 
@@ -486,8 +471,7 @@ class BaseMLP(
         )
         if weight is not None:
             weight = _check_sample_weight(weight, X, dtype=X.dtype, ensure_non_negative=True)
-            # Rows of weight 0 are dropped first, because they must not add classes.
-            X, y, weight = rows_that_count(X, y, weight)
+            X, y, weight = rows_that_count(X, y, weight)  # rows of weight 0 add no class
         labels = y
         y, loss, m = self._targets(y, reset)
         weight = self._weighted(labels, weight, X.dtype)
@@ -593,13 +577,11 @@ class BaseMLP(
         rows, lone, labels = np.arange(X.shape[0]), np.arange(0), None
         if self._stratify and y.ndim == 1:
             _, codes, counts = np.unique(y, return_inverse=True, return_counts=True)
-            # True for the only row of a class, which is always used for training
-            single = counts[codes] == 1
+            single = counts[codes] == 1  # the only row of a class is used for training
             rows, lone = rows[~single], rows[single]
             held = int(np.ceil(self.validation_fraction * len(rows)))
             if min(held, len(rows) - held) >= np.count_nonzero(counts > 1):
-                # stratified only if there are enough held-out rows for all classes
-                labels = y[rows]
+                labels = y[rows]  # there are enough held-out rows for all classes
         fitted, out = train_test_split(
             rows, test_size=self.validation_fraction, random_state=rng, stratify=labels
         )
@@ -629,8 +611,7 @@ class BaseMLP(
 
     def _first_theta(self, model: MLP, y: Any, weight: Any, rng: Any) -> np.ndarray:
         seed = int(rng.randint(1 << 31))
-        # This is scikit-learn's initialisation, whose random biases spread the kinks. It scores
-        # best in benchmarks/estimators.py.
+        # scikit-learn's initialisation spreads the kinks; it is best in benchmarks/estimators.py.
         theta, draw = np.zeros(model.n_params, model.dtype), np.random.default_rng(seed).uniform
         *hidden, (last, _) = model.unflatten(theta)
         for W, b in hidden:
@@ -681,8 +662,7 @@ class BaseMLP(
         cut = choice.run.stopped == "max_iter" and not choice.past
         early, reached = choice.past or cut, choice.reached
         steps, enough = self._max_iter, None
-        # Converging to a minimum at active kinks would take all iterations.
-        if self.tol == "auto":
+        if self.tol == "auto":  # convergence to active kinks would take all iterations
             steps = min(steps, choice.max_final_steps)
             enough = (lambda at: at.fun <= reached) if early else None
         theta = choice.watch.theta.astype(ob.dtype)
@@ -731,8 +711,7 @@ class BaseMLP(
         options = {"validation": None, "seed": seed, "record_every": self._max_iter + 1}
         options |= self._batches(ob)
         run = self._minimize(ob, theta, solver, self._max_iter, options, idles)
-        # No epoch improved on the start.
-        if lowest == scores[0] and not losses[-1] <= losses[0]:
+        if lowest == scores[0] and not losses[-1] <= losses[0]:  # no epoch improved the score
             run.stopped = "diverged"
         run.x, run.fun, run.history = best, ob.value(best), {"loss": losses}
         if held is not None:
@@ -787,8 +766,7 @@ class BaseMLP(
                 last.append((np.array(intermediate_result.x), float(intermediate_result.fun)))
             return ended or within
 
-        # A run with early stopping is short, so that the default number of pairs suffices.
-        if solver == "l-bfgs" and watch is None:
+        if solver == "l-bfgs" and watch is None:  # runs with early stopping need fewer pairs
             options = options | {"memory": pairs_worth(ob.n_params, ob.n_samples)}
             # Preconditioning by layers does not pay for classifiers, which are fitted in few steps.
             numbers = LOSSES[ob.loss].targets == "numbers" and not is_sparse(ob.X)
@@ -859,8 +837,7 @@ class BaseMLP(
         run = Run(ob, theta, np.random.default_rng(int(rng.randint(1 << 31)) + past[1]))
         method = METHODS[self.solver](run, **self._batches(ob))
         solver, *state = (None,) if first or self._epochs is None else self._epochs
-        # The state of the last `partial_fit` is used unless the solver changed or `fit` was called.
-        if solver == self.solver:
+        if solver == self.solver:  # the last call was `partial_fit` with the same solver
             method.load(*state)
         run.bind()
         before = run.f

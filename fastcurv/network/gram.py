@@ -71,9 +71,7 @@ from .linear_operator import Symmetric, if_bounded
 # `Reduction` in `fastcurv.common.protocols`.
 
 N_TEST_VECTORS = 8  # number of random vectors that both spaces multiply, for `column_bounds`
-# factor that turns their mean product norm into a bound on the Frobenius norm, exceeded with
-# probability 1e-6
-FROBENIUS_SAFETY = 8.0
+FROBENIUS_SAFETY = 8.0  # bound on the Frobenius norm over the mean product norm (risk 1e-6)
 
 
 class Reduced(Symmetric):
@@ -475,8 +473,7 @@ class LossCurve:
         divisor = divisor_of(ob) if divisor is None else divisor
         self.loss, self.dtype = ob.loss, ob.dtype
         if ob.sample_weight is not None and LOSSES[ob.loss].given is None:
-            # rows of weight 0, for which 0 times an overflowing loss would be NaN
-            idle = ob.sample_weight == 0
+            idle = ob.sample_weight == 0  # 0 times an overflowing loss would be NaN
             z, y = (
                 np.where(idle[:, None], 0, z),
                 np.where(idle if y.ndim == 1 else idle[:, None], 0, y),
@@ -511,9 +508,8 @@ class LossCurve:
         first = np.arange(m) == self.top[:, None]
         e = np.where(first, 0.0, np.exp(z - z.max(axis=1, keepdims=True)))
         S = e.sum(axis=1, keepdims=True)
-        # The largest entry of each row of `p` is stored in `p_top` and is 0 here.
         self.p, T = np.asfortranarray(e / (1 + S)), y.sum(axis=1, keepdims=True)
-        self.p_top, self.h = 1 / (1 + S), self.f * T
+        self.p_top, self.h = 1 / (1 + S), self.f * T  # the largest p of a row, which is 0 in `p`
         rest = y * (z.max(axis=1, keepdims=True) - z)
         self.value = float((self.f * (rest.sum(axis=1, keepdims=True) + T * np.log1p(S))).sum())
         others = np.where(first, 0.0, y).sum(axis=1, keepdims=True)
@@ -531,8 +527,7 @@ class LossCurve:
         p[each, self.top] = self.p_top[:, 0]
         found = -p[:, :, None] * p[:, None]
         found[:, np.arange(d), np.arange(d)] += p
-        # This form of p (1 - p) avoids cancellation if p is close to 1.
-        found[each, self.top, self.top] = p[each, self.top] * others
+        found[each, self.top, self.top] = p[each, self.top] * others  # avoids cancellation in 1 - p
         return np.asarray(self.h[:, :, None] * found)
 
     def curve(self, rz: Array, kind: str = "hessian") -> Array:
@@ -710,8 +705,7 @@ class RowPasses(InLayers):
                 below += re
             re, p, eq = below, s.p[l - 1], s.eq[l - 1]
             rdelta = re if p is None else np.multiply(re, p, out=M.empty(*re.shape))
-            # `rdelta` is a new array here, since p is not None
-            if along is not None and eq is not None:
+            if along is not None and eq is not None:  # `rdelta` is not `re`, since p is not None
                 rz = along[2][l - 1]
                 rdelta += np.multiply(eq, rz, out=rz)
 
@@ -723,12 +717,9 @@ class RowPasses(InLayers):
 
 
 # constants of the cost model, in flops at the speed of the engine's matrix products
-# flops of a Krylov method's vector operations, for each entry of a vector and each product
-FLOPS_PER_ENTRY = 100.0
-# cost of products of unpacked matrices, relative to the engine's passes
-UNPACKED_COST_RATIO = 1.25
-# flops in the time that Python takes to call the operations of one layer
-LAYER_OVERHEAD_FLOPS = 4e6
+FLOPS_PER_ENTRY = 100.0  # flops of a Krylov method for each entry of a vector and each product
+UNPACKED_COST_RATIO = 1.25  # cost of unpacked products, relative to the engine's passes
+LAYER_OVERHEAD_FLOPS = 4e6  # flops in the time of the Python calls for one layer
 
 
 def rotates(m: int, k: int, N: int, pairs: bool) -> bool:
@@ -763,8 +754,7 @@ def prices(shapes: tuple[tuple[int, int], ...], N: int, kind: str) -> tuple[floa
     there = here = 0.0
     for l, (m, k) in enumerate(shapes):
         pairs = kind == "hessian" and l > 0
-        # flops of the products with W, which are needed in either space
-        both = 4.0 * N * m * k if l else 0.0
+        both = 4.0 * N * m * k if l else 0.0  # flops of products with W, in either space
         there += both + layer_cost(m, k, N, pairs, False)
         rotated = rotates(m, k, N, pairs)
         both += layer_cost(m, k, N, pairs, rotated)

@@ -332,12 +332,10 @@ def minimize(
         saver=Saver(checkpoint, _if_given(checkpoint_every, "checkpoint_every")),
         ending=Finisher(run, tol, maker, options) if verdict else None,
     )  # fmt: skip
-    # Ctrl-C during the runs from several starts ends this run as well.
-    run.pressed = pressed or run.pressed
+    run.pressed = pressed or run.pressed  # Ctrl-C in the runs from several starts ends this run
     given = (gradient_tol, checkpoint, resume, validation, patience, *options.values())
     _begin_in_units(loop, method, given, seed, progress)
-    # The loop itself checks for values that are not finite.
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the loop checks values
         result = _with_saddle_named(ob, loop.go(arrays, facts, progress), verdict)
     more = {"starts": losses, "track": tracker}
     return as_result(MinimizeResult, **result, **{k: v for k, v in more.items() if v is not None})

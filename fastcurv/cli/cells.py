@@ -14,14 +14,16 @@ from ..common.errors import shown
 Cells = Sequence[str]
 
 MISSING = {"", "na", "n/a", "#n/a", "nan", "null", "?"}  # cells without a value, in lower case
-NUMBER_GAPS = MISSING | {"none", "-", "--", "."}  # the same in a column of numbers or dates
-MAX_TYPO_SHARE = 0.1  # share of the cells up to which words in a column of numbers are mistakes
+# cells without a value in a column of numbers or dates
+NUMBER_GAPS = MISSING | {"none", "-", "--", "."}
+# fraction of the cells up to which words in a column of numbers count as mistakes
+MAX_TYPO_SHARE = 0.1
 
-UNITS = "%$\u20ac\u00a3 \u00a0"  # percent and currencies around a number
+UNITS = "%$\u20ac\u00a3 \u00a0"  # percent and currency signs around a number
 DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+%?")
 DECIMAL_POINT = re.compile(r"[+-]?\d*\.\d+")
 OF_COMMAS = re.compile(r"[+-]?([1-9]\d{0,2}(\.\d{3})+|\d*)(,\d*)?([eE][+-]?\d+)?")
-_SPACES = "[ \u00a0\u202f']"  # between thousands
+_SPACES = "[ \u00a0\u202f']"  # characters between thousands
 _SPACED = re.compile(rf"[+-]?\d{{1,3}}({_SPACES}\d{{3}})+(?!\d)")
 GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")
 
@@ -29,7 +31,8 @@ GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")
 def number(cell: str, comma: bool) -> float:
     """Return the number in a cell, with decimal and thousands marks as the file has them."""
     text = cell.strip(UNITS).replace("\u2212", "-")
-    if text[:1] == "(" and text[-1:] == ")" and "-" not in text:  # as accountants write losses
+    # Accountants write losses in brackets.
+    if text[:1] == "(" and text[-1:] == ")" and "-" not in text:
         text = "-" + text[1:-1].strip(UNITS)
     if _SPACED.match(text):
         text = re.sub(_SPACES, "", text)

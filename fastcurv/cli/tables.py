@@ -48,14 +48,17 @@ from .data import (
 )
 
 MARKS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-N_FIRST_LINES, N_FIRST_CELLS = 50, 2000  # number of lines and cells that show the separator
-MIN_ROWS = 10  # number of rows below which rows left out show nothing
-# size of the largest number of a column, so that variances of squared errors are finite
+# number of lines and cells from which the separator is detected
+N_FIRST_LINES, N_FIRST_CELLS = 50, 2000
+MIN_ROWS = 10  # number of rows below which scores of left-out rows are meaningless
+# range of the largest absolute value of a column in which variances of squared errors are finite
 MIN_SIZE, MAX_SIZE = 1e-75, 1e75
-MAX_MARKS = 5  # number of different words, such as <0.1, that mark cells of a column of numbers
-MIN_MARKED = 5  # number of cells that show whether marks are of thousands
-MAX_CATEGORIES = 30  # number of words of a column that become inputs, the most frequent ones
-# whole numbers are classes if at most `MAX_CLASSES` of them differ, with this mean number of rows
+# number of different words, such as <0.1, in the cells of a column of numbers
+MAX_MARKS = 5
+MIN_MARKED = 5  # number of cells from which thousands separators are detected
+MAX_CATEGORIES = 30  # number of most frequent words of a column that become inputs
+# Whole numbers count as classes if there are at most `MAX_CLASSES` different ones with at least
+# this mean number of rows.
 MAX_CLASSES = 20
 MIN_ROWS_PER_CLASS = 5
 MAX_NAMED = 5  # number of columns named in a note
@@ -74,10 +77,10 @@ class Sheet:
 
     path: Path
     names: tuple[str, ...]
-    named: bool  # False: the names are those that were given here, "column 0" and so on
+    named: bool  # False if the names were made here ("column 0", ...)
     rows: list[list[str]]
     lines: list[int]
-    comma: bool  # whether numbers have decimal commas
+    comma: bool  # True if numbers have decimal commas
 
     def where(self, row: int, column: int) -> str:
         """Return the place of a cell for a message."""
@@ -104,7 +107,7 @@ def read_sheet(path: str | Path, least: int = 2) -> Sheet:
     """
     path = existing_path(Path(path).expanduser())
     text = _text(path)
-    marked = re.match(r"sep=([,;\t|])\r?\n", text)  # as Excel writes it
+    marked = re.match(r"sep=([,;\t|])\r?\n", text)  # Excel writes this line
     text, first = (text[marked.end() :], 2) if marked else (text, 1)
     mark = marked[1] if marked else _separator(text, path.suffix.lower())
     rows, lines = _rows(path, text, mark, first)
@@ -112,8 +115,10 @@ def read_sheet(path: str | Path, least: int = 2) -> Sheet:
         raise ValueError(f"{path} must hold a table, got an empty file.")
     comma = _has_decimal_commas(path, rows, mark)
     if len(rows) > 1 and len(rows[1]) == len(rows[0]) + 1 > 2 and _alike(rows[1:]):
-        last = all(not row[-1] for row in rows[1:])  # a mark at the end of each line, but the first
-        rows[0] = [*rows[0], ""] if last else ["", *rows[0]]  # names of rows, as R writes them
+        # True if all lines but the first end with a separator
+        last = all(not row[-1] for row in rows[1:])
+        # R writes no name for a column of row names
+        rows[0] = [*rows[0], ""] if last else ["", *rows[0]]
     width = len(rows[0])
     if len(rows) > MIN_ROWS and len(rows[-1]) != width and _alike(rows[MIN_ROWS // 2 :]):
         raise ValueError(
@@ -132,7 +137,7 @@ def read_sheet(path: str | Path, least: int = 2) -> Sheet:
     header[0] = header[0].removeprefix("#").strip()
     empty = [not name and all(not row[i] for row in rows) for i, name in enumerate(header)]
     kept = [i for i in range(width) if not empty[i]]
-    blank = "Unnamed: {}" if named else "column {}"  # as pandas names them
+    blank = "Unnamed: {}" if named else "column {}"  # the names that pandas gives
     names = tuple(header[i] or blank.format(i) for i in kept)
     again = [name for name, count in Counter(names).items() if count > 1]
     if again:
@@ -269,7 +274,7 @@ def _has_names(first: Cells, below: Sequence[Cells], comma: bool) -> bool:
         return not any(is_number(cell, comma) for cell in first)
     numbers, words_recur, outside, in_columns = [], True, True, list(zip(*below))
     if not first[0] and list(in_columns[0]) == [str(i) for i in range(len(below))]:
-        return True  # above an index, as pandas writes it
+        return True  # pandas leaves the name of an index empty
     for name, column in zip(first, in_columns):
         values, bad = as_numbers(column, comma)
         present = values[np.isfinite(values)]
@@ -500,7 +505,8 @@ def _refuse_few_words(cells: Cells, bad: list[int], where: Callable[[int], str])
     present = sum(cell.lower() not in NUMBER_GAPS for cell in cells)
     numbers = len(bad) <= MAX_TYPO_SHARE * present
     if len(bad) <= present / 2 and len(set(cells)) > MAX_CATEGORIES:
-        numbers |= len({cells[i] for i in bad}) <= MAX_MARKS  # such as <0.1, below what is measured
+        # marks such as <0.1 mean a value below the limit of detection
+        numbers |= len({cells[i] for i in bad}) <= MAX_MARKS
     if numbers:
         raise ValueError(
             f"{where(bad[0])} must be a number, as most cells of the column are, got "
@@ -559,7 +565,8 @@ def _kinds(sheet: Sheet, notes: list[str]) -> tuple[tuple[Code, ...], tuple[bool
             notes.append(f"{what} in column {shown(name)!r} are counted in days from {first}.")
     only = [i for i, name in enumerate(sheet.names) if name in why.get(NUMBERS_ROWS, [])]
     if all(code.kind == "left out" for code in codes) and len(only) == 1:
-        codes[only[0]] = Code(sheet.names[only[0]], "numbers")  # such as the time of a series
+        # for example the time of a time series
+        codes[only[0]] = Code(sheet.names[only[0]], "numbers")
         del why[NUMBERS_ROWS]
     for reason, names in why.items():
         listed = ", ".join(repr(shown(name)) for name in names[:MAX_NAMED])

@@ -18,6 +18,7 @@ STORY = {
         "finding_saddles",
         "minimum_ratio",
         "wider_net",
+        "two_weights",
         "hidden_way_out",
         "poor_minima",
         "ten_million",

@@ -246,6 +246,34 @@ def wider_net(d):
     }
 
 
+def planes_without_hidden_units(d):
+    """The minima of planes of a network without hidden units, whose loss is convex."""
+    common, module = example("common"), example("two_weights")
+    X, y = common.two_spirals(50)
+    ob = fc.Objective(fc.MLP([2, 1]), X, y.astype(float), loss="binary_cross_entropy", l2=1e-2)
+    counts = [len(module.minima(module.Plane(ob, seed), 15)) for seed in range(len(d["counts"]))]
+    return {"counts": np.array(counts)}
+
+
+def descent_in_all_weights(d):
+    """The points where descent ends in place of the minima of the planes."""
+    kinds = np.full(len(d["after"]), "minimum")
+    return {"kinds": kinds, "negative": np.zeros(len(kinds)), "before": d["after"]}
+
+
+@heading(
+    planes_without_hidden_units=planes_without_hidden_units,
+    descent_in_all_weights=descent_in_all_weights,
+)
+def two_weights(d):
+    return {
+        "over two weights the loss often has several minima": np.mean(d["counts"] > 1) > 0.2,
+        "none of them is a minimum of the network": set(d["kinds"]) == {"not_critical"}
+        and d["negative"].min() > 0,
+        "along the other weights the loss falls further": np.all(d["after"] < 0.2 * d["before"]),
+    }
+
+
 def half_of_the_directions(d):
     """The share of random directions with negative curvature if half of the eigenvalues were
     negative, of one size.

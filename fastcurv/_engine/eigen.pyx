@@ -1,13 +1,14 @@
-"""Eigenvalues of dense symmetric matrices by LAPACK, without the GIL, and of tridiagonal ones.
+"""Eigenvalues and eigenvectors of dense symmetric matrices, by LAPACK without the GIL, and of
+tridiagonal matrices, by rotations.
 
-If a few eigenvectors of a large matrix are needed (`Tridiagonal`), with
+`Tridiagonal` serves large matrices of which only a few eigenvectors are needed. With
 
     A = Q T Q',    T = S diag(values) S'
 
-all eigenvalues of T cost n^2 rotations. Each eigenvector ``Q s`` costs as many and 2 n^2 operations
-more, compared to 4/3 n^3 for the tridiagonal form itself. A few eigenvectors thus cost about as
-much as the eigenvalues, which is less than half of the full decomposition. Projected operators,
-which are diagonalised again and again, are the subject of `Ritz`.
+the tridiagonal form takes 4/3 n^3 operations and all eigenvalues of T take n^2 rotations. Each
+eigenvector ``Q s`` takes another n^2 rotations and 2 n^2 operations. The cost of the eigenvalues
+and a few eigenvectors is thus less than half of that of the full decomposition. `Ritz` serves
+projected operators, which grow by a few rows and are diagonalised repeatedly.
 """
 import numpy as np
 
@@ -41,12 +42,13 @@ cdef extern from "tridiagonal.h" nogil:
 
 
 class NotFiniteError(ValueError):
-    """Raised if numbers that this library computed, or received, include NaN or infinity."""
+    """Error raised if results of this library, or its inputs, contain NaN or infinity."""
 
 
 cdef bint whiten(Py_ssize_t s, const double *gram, double *R, double *work) noexcept nogil:
-    """Compute a lower triangular R (s, s) with R gram R' = I, for the Gram matrix of s rows. A
-    dependent row is treated as one of the size of rounding. Return False if gram is not finite.
+    """Compute a lower triangular matrix R (s, s) with R gram R' = I, where `gram` is the Gram
+    matrix of s rows. A row that depends linearly on the rows before it is treated as if its
+    remainder had the size of rounding. Return False if `gram` is not finite.
     """
     cdef Py_ssize_t i, j, k
     cdef double one, trace = 0
@@ -55,14 +57,14 @@ cdef bint whiten(Py_ssize_t s, const double *gram, double *R, double *work) noex
     if not isfinite(trace):
         return False
     memset(R, 0, s * s * sizeof(double))
-    for i in range(s):          # work = the Cholesky factor of gram
+    for i in range(s):          # work = Cholesky factor of gram
         for j in range(i + 1):
             one = gram[i * s + j] - inner_of(j, work + i * s, work + j * s)
             if j < i:
                 work[i * s + j] = one / work[j * s + j]
             else:
                 work[i * s + i] = sqrt(fmax(one, s * DBL_EPSILON * trace))
-    for j in range(s):          # R = the inverse of the factor
+    for j in range(s):          # R = inverse of the factor
         R[j * s + j] = 1 / work[j * s + j]
         for i in range(j + 1, s):
             one = 0
@@ -73,14 +75,13 @@ cdef bint whiten(Py_ssize_t s, const double *gram, double *R, double *work) noex
 
 
 cdef class Scratchpad:
-    """A buffer of doubles that grows and is reused."""
+    """A buffer of doubles that is reused and grows on demand."""
     cdef object numbers
     cdef double *at
     cdef Py_ssize_t size
 
     cdef double *room_for(self, Py_ssize_t count) except NULL:
-        """Return memory for `count` numbers. The previous contents are lost if the buffer has to
-        grow.
+        """Return the address of `count` doubles. If the buffer has to grow, its contents are lost.
         """
         if count > self.size or not self.size:
             self.size = count + count // 2 + 32
@@ -90,8 +91,8 @@ cdef class Scratchpad:
 
 
 cdef object vector_of(x, Py_ssize_t count=-1):
-    """Return x as a contiguous float64 vector, after checking its shape: (count,), or any length if
-    count is negative.
+    """Return x as a contiguous float64 vector. Raise ValueError unless its shape is (count,), or
+    one-dimensional if count is negative.
     """
     x = np.ascontiguousarray(x, np.float64)
     if x.ndim != 1 or 0 <= count != len(x):
@@ -102,7 +103,7 @@ cdef object vector_of(x, Py_ssize_t count=-1):
 
 
 cdef int check_floats(x, shape) except -1:
-    """Check that x is a writeable, C-ordered float64 array of this shape."""
+    """Raise ValueError unless x is a writeable, C-ordered float64 array of this shape."""
     if x.shape != shape or x.dtype != np.float64 or not (x.flags.carray and x.flags.aligned):
         raise ValueError(
             f"an array must be C-ordered float64 of shape {shape}, got {x.dtype} {x.shape}."
@@ -111,15 +112,15 @@ cdef int check_floats(x, shape) except -1:
 
 
 cdef object floats_of(Py_ssize_t count, const double *x):
-    """Return a new array with a copy of `count` numbers."""
+    """Return a new float64 array with a copy of the `count` doubles at x."""
     found = np.empty(count)
     memcpy(pointer(found), x, count * sizeof(double))
     return found
 
 
 cdef class Ritz:
-    """Eigenvalues of a symmetric matrix, ascending, with the first and the last entry of each
-    eigenvector, and single eigenvectors on request.
+    """Eigenvalues of a symmetric matrix in ascending order, the first and the last entry of each
+    eigenvector, and any eigenvector on request.
     """
     cdef Scratchpad numbers, kept, matrix, columns
     cdef readonly Py_ssize_t m
@@ -127,13 +128,13 @@ cdef class Ritz:
     cdef double *values
     cdef double *first
     cdef double *last
-    cdef double *scratch        # 3 m
-    cdef double *given          # the tridiagonal matrix of the last call, valid if `known` is m
+    cdef double *scratch        # scratch buffer of 3 m doubles
+    cdef double *given          # tridiagonal matrix of the last call, valid if `known` equals m
     cdef Py_ssize_t known
-    cdef double *dense          # eigenvectors as rows; NULL: they are stored as rotations
+    cdef double *dense          # eigenvectors as rows, or NULL if they are stored as rotations
     cdef fc_rotation *turns
-    cdef Py_ssize_t *order      # order of the eigenvalues after the rotations
-    cdef int exponent           # the matrix was divided by 2^exponent
+    cdef Py_ssize_t *order      # permutation that sorts the eigenvalues of the rotated matrix
+    cdef int exponent           # exponent of the power of two by which the matrix was divided
 
     def __cinit__(self):
         self.numbers, self.kept = Scratchpad(), Scratchpad()
@@ -147,8 +148,8 @@ cdef class Ritz:
         return 0
 
     cdef bint is_known(self, Py_ssize_t m, const double *T, Py_ssize_t ld) noexcept:
-        """Return True if T equals the tridiagonal matrix of the last call, and store it for the
-        next one.
+        """Return True if the tridiagonal matrix T equals that of the last call. Store T for the
+        next comparison.
         """
         cdef bint same = self.known == m
         cdef Py_ssize_t i
@@ -170,7 +171,8 @@ cdef class Ritz:
         return 0
 
     cdef bint by_rotations(self, Py_ssize_t m, const double *T, Py_ssize_t ld) except? False:
-        """Diagonalise the tridiagonal T (m, m) by rotations. Return False if the iteration fails.
+        """Diagonalise the tridiagonal matrix T (m, m) by rotations. Return False if the iteration
+        does not converge.
         """
         cdef Py_ssize_t i, j, at
         cdef double largest = 0, total = 0
@@ -199,10 +201,10 @@ cdef class Ritz:
                 break
             self.room = self.count
         if self.count < 0:
-            self.m = 0          # no eigenvectors are available
+            self.m = 0          # eigenvectors are unavailable until the end of this function
             return False
         self.known = m
-        for i in range(m):      # insertion sort: the values are nearly sorted
+        for i in range(m):      # insertion sort, since the values are nearly sorted
             j = i
             while j > 0 and d[self.order[j - 1]] > d[i]:
                 self.order[j] = self.order[j - 1]
@@ -220,7 +222,7 @@ cdef class Ritz:
     cdef int by_lapack(
         self, Py_ssize_t size, const double *T, Py_ssize_t ld, bint vectors
     ) except -1:
-        """Diagonalise a symmetric matrix T (m, m) by LAPACK."""
+        """Diagonalise the symmetric matrix T (m, m) by LAPACK."""
         cdef int m = size, failed = 0, numbers = 1 + 6 * m + 2 * m * m, integers = 3 + 5 * m
         cdef Py_ssize_t i, j
         cdef double largest = 0, total = 0
@@ -252,7 +254,7 @@ cdef class Ritz:
         return 0
 
     cdef int give(self, values, vectors) except -1:
-        """Store eigenvalues, ascending, and eigenvectors (m, m) that were computed elsewhere."""
+        """Store ascending eigenvalues (m,) and eigenvectors (m, m) that the caller has computed."""
         cdef Py_ssize_t m = len(values)
         self.set_size(m)
         self.known, self.dense = -1, self.matrix.room_for(m * m)
@@ -268,7 +270,9 @@ cdef class Ritz:
             self.first[i], self.last[i] = self.dense[i * m], self.dense[i * m + m - 1]
 
     cdef int combined(self, const double *y, double *out) except -1:
-        """Set out (m,) = the eigenvectors times y (m,); y and out do not overlap."""
+        """Set out (m,) = S y, where the columns of S are the eigenvectors; y and out must not
+        overlap.
+        """
         cdef Py_ssize_t m = self.m, i, j
         cdef double *x
         if self.dense == NULL:
@@ -287,7 +291,7 @@ cdef class Ritz:
         return 0
 
     cdef object vectors(self, Py_ssize_t k, const Py_ssize_t *which):
-        """Return the eigenvectors of k of the values, as rows (k, m)."""
+        """Return the eigenvectors of the k eigenvalues with the indices `which`, as rows (k, m)."""
         cdef Py_ssize_t m = self.m, i, j, lanes
         lanes = (k + FC_ROTATED_COLUMNS - 1) // FC_ROTATED_COLUMNS * FC_ROTATED_COLUMNS
         rows = np.empty((k, m))
@@ -305,7 +309,7 @@ cdef class Ritz:
             for i in range(k):
                 x[self.order[which[i]] * lanes + i] = 1
             K.rotate(lanes, x, self.turns, self.count)
-            # each rotation is orthogonal only up to rounding, so the vectors have lost length
+            # Each rotation is orthogonal only up to rounding, so the vectors are normalised again.
             for i in range(k):
                 unit = 0
                 for j in range(m):
@@ -319,8 +323,8 @@ cdef class Ritz:
 cdef Py_ssize_t at_low_end(
     Py_ssize_t m, const double *values, Py_ssize_t k, Which which
 ) noexcept:
-    """Return how many of the k wanted ones of ascending values are at the low end; the others are
-    at the high end.
+    """Return how many of the k wanted eigenvalues lie at the low end of the ascending `values`. The
+    others lie at the high end.
     """
     cdef Py_ssize_t low = 0, high = m - 1, _k
     if which != WHICH_LM:
@@ -334,8 +338,8 @@ cdef Py_ssize_t at_low_end(
 
 
 def wanted(values, Py_ssize_t k, str which):
-    """Return the indices (k,) of the k wanted ones of ascending values (m,), ascending; m indices
-    if k > m.
+    """Return the ascending indices (k,) of the k wanted eigenvalues among the ascending `values`
+    (m,). If k > m, return all m indices.
     """
     values = vector_of(values)
     cdef Py_ssize_t m = len(values), i, low
@@ -351,11 +355,12 @@ def wanted(values, Py_ssize_t k, str which):
 # --- dense operators ------------------------------------------------------------------------------
 
 cdef enum:
-    REFLECTORS_AT_ONCE = 32     # Householder reflectors applied at one time
+    REFLECTORS_AT_ONCE = 32     # Householder reflectors applied in one block
 
 
 def symmetrised(P):
-    """Divide P (n, n) by a power of two that brings its largest entry near 1.
+    """Divide P (n, n) by a power of two that brings its largest entry near 1, and return its
+    symmetric part.
 
     Returns
     -------
@@ -364,11 +369,14 @@ def symmetrised(P):
     A : array (n, n)
         ``(S + S') / 2``, exactly symmetric.
     exponent : int
-        ``P = 2^exponent S``.
+        The exponent of the power of two: ``P = 2^exponent S``.
     skew : float
         The Frobenius norm of ``S - S'``.
 
-    Raises `ValueError` if P is not square or has an entry that is not finite.
+    Raises
+    ------
+    ValueError
+        If P is not square or has an entry that is not finite.
     """
     P = np.ascontiguousarray(P, np.float64)
     if P.ndim != 2 or P.shape[0] != P.shape[1]:
@@ -401,8 +409,8 @@ def symmetrised(P):
 
 
 def residuals(S, values, rows):
-    """Return ``||S v - values v||`` (k,) for each of the rows v (k, n), with S (n, n); all float64,
-    with entries near 1 or smaller.
+    """Return the residual norms ``||S v - value v||`` (k,) for the rows v of `rows` (k, n) and the
+    corresponding `values` (k,). All arrays are float64; entries of S (n, n) are at most about 1.
     """
     S, rows = np.ascontiguousarray(S, np.float64), np.ascontiguousarray(rows, np.float64)
     values = vector_of(values)
@@ -431,13 +439,13 @@ def residuals(S, values, rows):
 
 
 cdef class Tridiagonal:
-    """The tridiagonal form of A (n, n), float64, C-ordered and symmetric, with entries near 1 or
-    smaller. A is overwritten.
+    """Tridiagonal form of a symmetric matrix A (n, n), float64 and C-ordered, with entries of at
+    most about 1 in absolute value. A is overwritten.
     """
     cdef object A, tau
     cdef Ritz found
     cdef readonly Py_ssize_t n
-    # of A: sum of the diagonal, and sum of squares of all entries
+    # Trace of A, and sum of squares of all entries of A.
     cdef readonly double trace, squares
 
     def __init__(self, A):
@@ -466,14 +474,18 @@ cdef class Tridiagonal:
             dsytrd("L", &n, a, &n, d, d + n, d + 2 * n, room, &lwork, &info)
 
     def values(self):
-        """Return all eigenvalues (n,), ascending, or None if the iteration fails."""
-        # dsytrd leaves T in A
+        """Return all eigenvalues (n,) in ascending order, or None if the iteration does not
+        converge.
+        """
+        # dsytrd has left T in the memory of A.
         if not self.found.by_rotations(self.n, <double *>pointer(self.A), self.n):
             return None
         return floats_of(self.n, self.found.values)
 
     def vectors(self, at):
-        """Return the eigenvectors of the values with indices `at`, as orthonormal rows (k, n)."""
+        """Return the eigenvectors of the eigenvalues with the indices `at`, as orthonormal rows (k,
+        n).
+        """
         at = np.ascontiguousarray(at, np.intp)
         cdef int n = self.n, info = 0, k = len(at), lwork = n * REFLECTORS_AT_ONCE
         if self.found.m != n or not all((at >= 0) & (at < n)):

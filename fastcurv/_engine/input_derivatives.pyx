@@ -1,75 +1,82 @@
-"""Derivatives of a network's outputs with respect to its inputs, one block of rows at a time.
+"""Derivatives of a network's outputs with respect to its inputs, one block of rows of X at a time.
 
-With h_0 = x, z_l = W_l h_(l-1) + b_l and h_l = phi(z_l) [+ h_(l-1)], the tangents D_l = dz_l / dx
-and A_l = dh_l / dx are propagated forward through the layers,
+With h_0 = x, z_l = W_l h_(l-1) + b_l and h_l = phi(z_l) [+ h_(l-1)], where terms in brackets apply
+to residual layers, the tangents D_l = dz_l / dx and A_l = dh_l / dx are propagated forward,
 
     D_l = W_l A_(l-1)        A_l = phi'(z_l) D_l [+ A_(l-1)]        A_0 = I
 
-and the derivatives e_l of one combination of outputs with respect to h_l backward,
+and the derivatives e_l of a linear combination of outputs with respect to h_l are propagated
+backward,
 
     e_(l-1) = W_l' (phi'(z_l) e_l) [+ e_l]
 
-The Jacobian is D of the last layer or, if there are fewer outputs than inputs, e_0 for each output.
-The Hessian of the combination is the sum over hidden layers of D_l' diag(e_l phi''(z_l)) D_l.
+The Jacobian is D of the output layer or, if there are fewer outputs than inputs, e_0 of each
+output. The Hessian of the linear combination is the sum over hidden layers of D_l' diag(e_l
+phi''(z_l)) D_l.
 
-A matrix of a layer has a row for each unit. The columns of A and D are the block's rows, then the
-block's rows again for each input; those of e are the block's rows for each output. One product thus
-covers all of them. Each row's results depend on that row alone.
+A matrix of a layer has one row per unit. The matrices A and D have one column per row of the block
+for the values, followed by one column per row of the block for each input; the matrix e has one
+column per row of the block for each output. A single product with W_l thus covers all columns.
+Results of each row depend only on that row.
 """
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
 
 cdef enum:
-    TANGENT_NUMBERS = 1 << 15   # numbers in D of a block: a quarter of a megabyte
-    TANGENT_COLUMNS = 64        # minimum columns of D, for which a product is efficient
-    INPUT_STEP = 512            # numbers checked for NaN and infinity at one time
-    THREADED_WORK = 1 << 18     # multiply-adds from which on blocks are shared by threads
+    TANGENT_NUMBERS = 1 << 15   # elements of D per block: 128 or 256 KiB
+    TANGENT_COLUMNS = 64        # columns of D from which a product is efficient
+    INPUT_STEP = 512            # elements checked for NaN and infinity at one time
+    THREADED_WORK = 1 << 18     # multiply-adds from which blocks are shared by threads
 
-# Work space of the last call, for the next one: faulting in new pages takes longer than one row of
-# a small network.
+# Workspace of the last call, kept for the next one, because faulting in new pages takes longer than
+# processing one row of a small network.
 cdef list INPUT_ROOM = []
 
 
 cdef struct InputLayer:
-    Py_ssize_t m, k             # output width, input width
+    Py_ssize_t m, k             # number of outputs, number of inputs
     Py_ssize_t w, b             # offsets of W and b in theta; b < 0: no bias
     fc_activation phi
-    bint skip, curved           # curved: phi'' is not 0 everywhere
+    bint skip, curved           # skip: residual layer; curved: phi'' is not 0 everywhere
 
 
-cdef struct InputRoom:          # work space of one thread; all matrices are padded
-    char *x                     # (d_in, rows)
-    char *z                     # (m, rows) of one layer
-    char *a                     # (m, rows) of one layer, phi(z)
-    char **p                    # per hidden layer: (m, rows) phi'
-    char **q                    # per hidden layer: (m, rows) phi''
-    char **D                    # per layer: (m, columns) tangents of z
-    char *A                     # (widest, columns): tangents of the input of the current layer
-    char *other                 # (widest, columns): tangents of its output
-    char *e                     # (widest, columns of e): derivatives with respect to h
-    char *delta                 # (widest, columns of e): derivatives with respect to z
-    char *own                   # (m, d_in): D of one row
-    char *s                     # (m, d_in): D of one row, each unit multiplied by e phi''
-    char *gemm                  # scratch of the product kernels
+cdef struct InputRoom:          # workspace of one thread; all matrices are padded
+    char *x                     # (d_in, rows) inputs
+    char *z                     # (m, rows) z of one layer
+    char *a                     # (m, rows) phi(z) of one layer
+    char **p                    # per hidden layer: (m, rows) phi'(z)
+    char **q                    # per hidden layer: (m, rows) phi''(z)
+    char **D                    # per layer: (m, columns) values and tangents of z
+    char *A                     # (widest, columns) values and tangents of the current layer's input
+    # (widest, columns) values and tangents of the current layer's output
+    char *other
+    char *e                     # (widest, columns of e) derivatives with respect to h
+    char *delta                 # (widest, columns of e) derivatives with respect to z
+    char *own                   # (m, d_in) D of one row of the block
+    # (m, d_in) D of one row of the block, each unit multiplied by e phi''
+    char *s
+    char *gemm                  # scratch buffer of the product kernels
 
 
 cdef struct InputJob:
     const fc_table *K
     int n_layers, size
     Py_ssize_t N, rows, d_in, d_out
-    Py_ssize_t inputs           # tangents propagated forward: d_in, or 0 for values only
-    Py_ssize_t parts            # combinations of outputs propagated backward
-    Py_ssize_t ldx, ldr, ldt, lde, lds      # ldr is 1 where a block is one row
+    Py_ssize_t inputs           # number of tangents propagated forward: d_in, or 0 for values only
+    Py_ssize_t parts            # number of linear combinations of outputs propagated backward
+    # leading dimensions; ldr is 1 if a block is a single row
+    Py_ssize_t ldx, ldr, ldt, lde, lds
     InputLayer *layer
     InputRoom *room
     const char *theta
     const char *X
     Py_ssize_t x_rs, x_cs
-    const char *weights         # (N, d_out), or NULL: each output separately
-    char *outputs               # (N, d_out) or NULL
-    char *jacobian              # (N, d_out, d_in) or NULL
-    char *hessian               # (N, parts, d_in, d_in) or NULL
+    # (N, d_out) weights of the outputs, or NULL for each output separately
+    const char *weights
+    char *outputs               # output (N, d_out), or NULL
+    char *jacobian              # output (N, d_out, d_in), or NULL
+    char *hessian               # output (N, parts, d_in, d_in), or NULL
 
 
 cdef void multiply(
@@ -77,8 +84,8 @@ cdef void multiply(
     Py_ssize_t a_rs, Py_ssize_t a_cs, const char *b, Py_ssize_t ldb, char *c, Py_ssize_t ldc,
     bint exact, bint add
 ) noexcept nogil:
-    """Compute c (m, n) = [c +] a b with a padded b (k, n), on one thread. c is padded unless
-    `exact`.
+    """Compute c (m, n) = [c +] a b for a padded b (k, n), on one thread. The output c is padded
+    unless `exact`.
     """
     cdef int round
     cdef fc_product job = plain_product(
@@ -94,7 +101,7 @@ cdef void add_bias(
     const real *T, Py_ssize_t ldt, const real *b, real *z, Py_ssize_t ldz, Py_ssize_t m,
     Py_ssize_t rows
 ) noexcept nogil:
-    """Set z (m, rows) to the values in T, plus b unless it is NULL."""
+    """Set z (m, rows) to the values in T, plus b unless b is NULL."""
     cdef Py_ssize_t u, r
     cdef real shift
     for u in range(m):
@@ -107,7 +114,7 @@ cdef void scale_columns(
     InputJob *t, const real *D, Py_ssize_t ldd, const char *p, real *out, Py_ssize_t ldo,
     Py_ssize_t m, Py_ssize_t rows, Py_ssize_t groups
 ) noexcept nogil:
-    """Compute out = D times p (m, rows), for each group of `rows` columns."""
+    """Compute out = D times p (m, rows), elementwise for each group of `rows` columns."""
     cdef Py_ssize_t i, u
     cdef real factor
     if rows == 1:
@@ -123,7 +130,7 @@ cdef void scale_columns(
 cdef void add_skip(
     const real *below, Py_ssize_t ldb, real *out, Py_ssize_t ldo, Py_ssize_t m, Py_ssize_t columns
 ) noexcept nogil:
-    """Compute out (m, columns) += below."""
+    """Compute out += below for matrices (m, columns)."""
     cdef Py_ssize_t u, j
     for u in range(m):
         for j in range(columns):
@@ -131,7 +138,7 @@ cdef void add_skip(
 
 
 cdef void add_identity(real *out, Py_ssize_t ld, Py_ssize_t rows, Py_ssize_t inputs) noexcept nogil:
-    """Add 1 to the tangent of each unit with respect to the input of the same number."""
+    """Add 1 to the tangent of each unit with respect to the input of the same index."""
     cdef Py_ssize_t u, r
     for u in range(inputs):
         for r in range(rows):
@@ -150,7 +157,7 @@ cdef void repeat(
     const real *W, Py_ssize_t rs, Py_ssize_t cs, real *out, Py_ssize_t ldo, Py_ssize_t m,
     Py_ssize_t rows, Py_ssize_t groups
 ) noexcept nogil:
-    """Fill column group i of out with W[u, i], for every row of the block."""
+    """Set column group i of `out` to W[u, i] in row u, for every row of the block."""
     cdef Py_ssize_t u, i, r
     for u in range(m):
         for i in range(groups):
@@ -174,7 +181,9 @@ cdef void weigh_units(
     const real *D, Py_ssize_t ldd, Py_ssize_t step, const real *e, Py_ssize_t lde, const real *q,
     Py_ssize_t ldq, real *own, real *out, Py_ssize_t ldo, Py_ssize_t m, Py_ssize_t d
 ) noexcept nogil:
-    """Copy a row's D to own (m, d), and multiply each unit by e phi'' in out."""
+    """Copy D of one row of the block to `own` (m, d), and write D times e phi'' of each unit to
+    `out`.
+    """
     cdef Py_ssize_t u, i
     cdef real s
     for u in range(m):
@@ -194,8 +203,8 @@ cdef void mirror(real *H, Py_ssize_t d) noexcept nogil:
 cdef void tangents_forward(
     InputJob *t, InputRoom *room, Py_ssize_t first, Py_ssize_t rows, const real *theta
 ) noexcept nogil:
-    """Compute values and tangents of all layers; store outputs, and the Jacobian if tangents are
-    propagated forward.
+    """Propagate values and tangents forward through all layers. Store the outputs and, if tangents
+    are propagated, the Jacobian.
     """
     cdef Py_ssize_t l, columns = rows * (1 + t.inputs)
     cdef InputLayer *y
@@ -222,7 +231,7 @@ cdef void tangents_forward(
         add_bias(D, t.ldt, b, <real *>room.z, t.ldr, y.m, rows)
         if l == t.n_layers - 1:
             break
-        t.K.activate(   # of a single row all units are one vector
+        t.K.activate(   # for a single row, all units form one vector
             y.phi, y.m if t.ldr > 1 else 1, rows if t.ldr > 1 else y.m, room.z, t.ldr, room.a,
             t.ldr, room.p[l], t.ldr, room.q[l] if y.curved else NULL, t.ldr
         )
@@ -251,8 +260,8 @@ cdef void tangents_forward(
 cdef void outputs_backward(
     InputJob *t, InputRoom *room, Py_ssize_t first, Py_ssize_t rows, const real *theta
 ) noexcept nogil:
-    """Compute e of all layers; store the Hessian, or the Jacobian if only values were propagated
-    forward.
+    """Propagate e backward through all layers. Store the Hessian, or the Jacobian if only values
+    were propagated forward.
     """
     cdef Py_ssize_t l = t.n_layers - 1, r, part, columns = rows * t.parts
     cdef Py_ssize_t square = t.d_in * t.d_in
@@ -294,7 +303,7 @@ cdef void outputs_backward(
         )
         multiply(
             t, room, y.k, columns, y.m, <const char *>(theta + y.w), 1, y.k, room.delta, t.lde,
-            room.e, t.lde, False, y.skip    # with a skip W is square, and e_l is a term
+            room.e, t.lde, False, y.skip    # W of a residual layer is square, and e_l is a term
         )
     if t.hessian != NULL:
         H = <real *>t.hessian + first * t.parts * square
@@ -310,7 +319,7 @@ cdef void outputs_backward(
 
 
 cdef void input_part(void *context, Py_ssize_t part, int member) noexcept nogil:
-    """Process one block of rows."""
+    """Process one block of rows; a part of a job of the thread team."""
     cdef InputJob *t = <InputJob *>context
     cdef InputRoom *room = &t.room[member]
     cdef Py_ssize_t first = part * t.rows, rows = min(t.rows, t.N - first)
@@ -331,8 +340,8 @@ cdef void input_part(void *context, Py_ssize_t part, int member) noexcept nogil:
 
 
 cdef char *matrix_ready(array, Py_ssize_t cols, dtype, Py_ssize_t *rows) except? NULL:
-    """Return the address of a C-contiguous, aligned matrix (rows, cols) of this dtype, or NULL if
-    the array is of another form.
+    """Return the address of a C-contiguous, aligned matrix (rows, cols) of this dtype, and its
+    number of rows in `rows`. Return NULL if the array is of another form.
     """
     cdef Py_buffer view
     cdef char *start = NULL
@@ -352,7 +361,9 @@ cdef char *matrix_ready(array, Py_ssize_t cols, dtype, Py_ssize_t *rows) except?
 
 
 cdef bint finite(const fc_table *K, const char *x, Py_ssize_t count, char *copy) noexcept nogil:
-    """Return True if all numbers are finite; `copy` holds INPUT_STEP numbers."""
+    """Return True if `count` elements are finite. The buffer `copy` has space for INPUT_STEP
+    elements.
+    """
     cdef Py_ssize_t first = 0, some
     while first < count:
         some = min(<Py_ssize_t>INPUT_STEP, count - first)
@@ -363,8 +374,8 @@ cdef bint finite(const fc_table *K, const char *x, Py_ssize_t count, char *copy)
 
 
 cdef size_t room_of(InputJob *t, InputRoom *room, char *base) noexcept nogil:
-    """Lay out one thread's matrices from `base` on, and return how many bytes they take. If base is
-    NULL, they are only counted.
+    """Lay out the matrices of one thread from `base` on, and return the number of bytes that they
+    take. If base is NULL, only count the bytes.
     """
     cdef Arena arena
     cdef Py_ssize_t l, hidden = 1, widest = t.d_in
@@ -403,24 +414,31 @@ def input_derivatives(
     tuple sizes, tuple phis, tuple skips, bint bias, dtype, theta, X, int order, weights,
     int threads=0
 ):
-    """Compute outputs, and Jacobian and Hessian with respect to the inputs, for each row of X.
+    """Compute the outputs of a network without batch normalisation, and their Jacobian and Hessian
+    with respect to the inputs, for each row of X.
 
     Parameters
     ----------
     sizes, phis, skips, bias, dtype
-        As `Plan` takes them, the activations of hidden layers by number; no batch normalisation.
-    theta : ndarray (n,), X : ndarray (N, d_in), weights : ndarray (N, d_out) or None
-        Contiguous, of this dtype.
+        The network, as in `Plan`; activations of hidden layers are given by number.
+    theta : ndarray (n,)
+        Parameters, contiguous, of this dtype.
+    X : ndarray (N, d_in)
+        Inputs, contiguous, of this dtype.
+    weights : ndarray (N, d_out) or None
+        Weights of the outputs in a linear combination per row, contiguous, of this dtype.
     order : 1 or 2
-        2: also the Hessian, of each output or, with weights, of the weighted sum of outputs.
+        2: also compute the Hessian, of each output or, with weights, of their linear combination.
     threads : int
-        0: `default_threads`, if there are enough rows for more than one.
+        Maximum number of threads; 0: `default_threads`, if there are enough rows.
 
     Returns
     -------
-    outputs (N, d_out), jacobian (N, d_out, d_in), hessian or None
-        hessian is (N, d_out, d_in, d_in), with weights (N, d_in, d_in). None instead of the tuple
-        if an array has another form or holds NaN or infinity.
+    outputs : ndarray (N, d_out)
+    jacobian : ndarray (N, d_out, d_in)
+    hessian : ndarray (N, d_out, d_in, d_in), with weights (N, d_in, d_in), or None
+        The return value is None instead of the tuple if an array is of another form or holds NaN or
+        infinity.
     """
     cdef InputJob t
     cdef InputLayer *y
@@ -467,7 +485,7 @@ def input_derivatives(
         t.inputs = t.d_in if order == 2 or t.d_in <= t.d_out else 0
         numbers = 1 + max(t.inputs, t.parts)
         t.rows = max(TANGENT_NUMBERS // (numbers * widest), TANGENT_COLUMNS // numbers, 1)
-        if t.rows > 8:      # whole lines of either precision
+        if t.rows > 8:      # whole cache lines for either dtype
             t.rows = t.rows // 16 * 16 if t.rows >= 16 else 8
         t.rows = min(t.rows, N)
         t.ldx = padded(t.rows, t.size)

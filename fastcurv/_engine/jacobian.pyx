@@ -1,13 +1,14 @@
-"""Rows of the Jacobian of the outputs, as dense matrices.
+"""Rows of the Jacobian of the outputs with respect to the parameters, as dense matrices.
 
-One pass back for each sample carries all outputs at once. With D (d_out, m) the derivatives of the
-outputs by z of a layer, and a its input,
+One backward pass per sample propagates all outputs at once. Let D (d_out, m) be the derivatives of
+the outputs with respect to z of a layer, and E those with respect to its output,
 
-    D = I in the last layer,    E_below = D W [+ E],    D_below = E_below * phi'
+    D = I in the output layer,    E_below = D W [+ E],    D_below = E_below * phi'
 
-the row of output c has ``D[c, i] a[k]`` in place of ``W[i, k]`` and ``D[c, i]`` in place of
-``b[i]``. Each number is one sum in a fixed order, so rows are bitwise independent of the other rows
-and of the number of threads. Nothing but the rows is of the size of the Jacobian.
+where E is added for residual layers. With a the input of the layer, the row of output c has the
+entries ``D[c, i] a[k]`` for ``W[i, k]`` and ``D[c, i]`` for ``b[i]``. Each element is a single sum
+in a fixed order, so rows are bitwise independent of other rows and of the number of threads. The
+computed rows are the only large matrix in memory.
 """
 import numpy as np
 
@@ -16,13 +17,14 @@ from libc.string cimport memcpy, memset
 
 
 cdef class RowJacobian:
-    """The state at the theta of a plan without batch normalisation, from which rows of the Jacobian
-    are computed, any block of samples at a time.
+    """The state at the theta of a plan without batch normalisation, from which the rows of the
+    Jacobian for any block of samples are computed.
     """
     cdef Plan plan
-    cdef list kept              # the arrays that the pointers refer to
+    cdef list kept              # arrays whose memory the pointers refer to
     cdef const char **a         # per layer: its input (N, k)
-    cdef const char **p         # per hidden layer: phi' (N, m); NULL: from the sign of a, or 1
+    # per hidden layer: phi' (N, m), or NULL if phi' is 1 or depends on the sign of a
+    cdef const char **p
     cdef Py_ssize_t widest
 
     def __cinit__(self, Plan plan):
@@ -55,8 +57,8 @@ cdef class RowJacobian:
         free(self.a)
 
     def write(self, Py_ssize_t first, Py_ssize_t count, out):
-        """Write the rows of `count` samples from `first` on to out (count d_out, n), contiguous and
-        of the plan's dtype.
+        """Write the rows of `count` samples from sample `first` on to `out` (count * d_out, n),
+        contiguous and of the plan's dtype.
         """
         cdef PlanS *P = &self.plan.P
         cdef fc_watch before
@@ -66,7 +68,7 @@ cdef class RowJacobian:
             raise ValueError(f"rows must lie in 0 to {P.N}, got {first} to {first + count}.")
         if out.shape != shape or out.dtype != self.plan.dtype or not out.flags.carray:
             raise ValueError(f"out must be {self.plan.dtype} {shape}, got {out.dtype} {out.shape}.")
-        # D and E of a sample
+        # Buffers for D and E of one sample.
         room = np.empty((2, P.d_out, self.widest), self.plan.dtype)
         cdef char *at_ = pointer(room)
         cdef char *to = pointer(out)
@@ -87,7 +89,9 @@ cdef void rows_of_jacobian(
     PlanS *P, const char **a_, const char **p_, Py_ssize_t first, Py_ssize_t count, real *D,
     Py_ssize_t ld, real *out
 ) noexcept nogil:
-    """Write the rows of `count` samples to out; D is a work space of 2 d_out ld numbers."""
+    """Write the rows of `count` samples to `out`. D is a workspace of 2 d_out ld elements, where ld
+    is the width of the widest layer.
+    """
     cdef real *E = D + P.d_out * ld
     cdef Py_ssize_t s, l
     for s in range(first, first + count):
@@ -108,7 +112,9 @@ cdef void rows_of_jacobian(
 
 
 cdef inline void write_last_layer(PlanS *P, Layer *y, const real *a, real *out) noexcept nogil:
-    """Write the last layer's part of a sample's rows: output c depends on its own row of W."""
+    """Write the part of a sample's rows that belongs to the output layer. Output c depends only on
+    row c of W.
+    """
     cdef Py_ssize_t c
     for c in range(P.d_out):
         memset(out + c * P.n + y.w, 0, y.m * y.k * sizeof(real))
@@ -121,7 +127,7 @@ cdef inline void write_last_layer(PlanS *P, Layer *y, const real *a, real *out) 
 cdef inline void write_layer(
     PlanS *P, Layer *y, const real *a, const real *D, Py_ssize_t ld, real *out
 ) noexcept nogil:
-    """Write a hidden layer's part of a sample's rows."""
+    """Write the part of a sample's rows that belongs to a hidden layer."""
     cdef Py_ssize_t c, i, k
     cdef real *to
     cdef real d

@@ -1,12 +1,15 @@
-"""A Krylov subspace that grows by one product at a time, and small problems of Newton-type steps.
+"""A Krylov subspace that grows by one operator product at a time, and the small problems of
+Newton-type steps in it.
 
-With m rows Q that have been multiplied and p pending ones after them,
+The orthonormal rows Q consist of m rows that have been multiplied by the symmetric operator H and,
+after them, p pending rows. The projection T of H satisfies
 
     H Q[:m]' = Q[:m + p]' T[:m + p, :m]
 
-Each product is orthogonalised against all rows; the remainder is the next pending row. A step is
-s = Q' U y with T[:m, :m] = U diag(values) U', and y solves a small problem with diag(values) and
-linear = U' Q g. Products may come from any operator; no other Python code runs between them.
+Each product is orthogonalised against all rows, and the normalised remainder is the next pending
+row. With T[:m, :m] = U diag(values) U' and linear = U' Q g for the gradient g, a step is s = Q' U
+y, where y solves a small problem in diag(values) and linear. Products may come from any operator;
+no other Python code runs between them.
 """
 import numpy as np
 
@@ -23,9 +26,9 @@ cdef enum Problem:
     SHIFTED, CLIPPED, ABSOLUTE, TRUST_REGION, CUBIC
 
 cdef enum:
-    INITIAL_BASIS_NUMBERS = 32768  # numbers of a basis that is allocated from the start
-    ALWAYS_DIAGONALISE_ROWS = 8  # rows up to which every convergence check diagonalises T
-# smallest ratio of pivots for which a matrix is treated as nonsingular
+    INITIAL_BASIS_NUMBERS = 32768  # elements of the basis that are allocated initially
+    ALWAYS_DIAGONALISE_ROWS = 8  # rows up to which each convergence check diagonalises T
+# Ratio of the smallest to the largest pivot above which a matrix is treated as nonsingular.
 cdef double MIN_PIVOT_RATIO = 1e-8
 
 PROBLEMS = {
@@ -33,25 +36,25 @@ PROBLEMS = {
     "cubic": CUBIC,
 }
 
-# maximum length of a step, so that its square does not overflow
+# Maximum length of a step, whose square must not overflow.
 cdef double MAX_STEP_LENGTH = 1e150
 
 
-# --- lengths, safe for numbers of any size --------------------------------------------------------
+# --- norms without overflow and underflow ---------------------------------------------------------
 
 cdef double largest_of(Py_ssize_t n, const real *x) noexcept nogil:
-    """Return max |x|; infinite if a number is not finite."""
+    """Return the largest absolute value of n elements, or infinity if an element is not finite."""
     cdef real largest = 0
     cdef double total = 0
     cdef Py_ssize_t i
     for i in range(n):
         largest = max(largest, -x[i] if x[i] < 0 else x[i])
-        total += 0 * x[i]       # NaN unless all numbers are finite
+        total += 0 * x[i]       # NaN unless all elements are finite
     return INFINITY if isnan(total) else largest
 
 
 cdef double length_of(Py_ssize_t n, const real *x) noexcept nogil:
-    """Return ||x||, safe from overflow and underflow; infinite if a number is not finite."""
+    """Return ||x|| without overflow and underflow, or infinity if an element is not finite."""
     cdef double largest, total = 0, unit
     cdef Py_ssize_t i
     cdef int exponent
@@ -71,7 +74,9 @@ cdef double length_of(Py_ssize_t n, const real *x) noexcept nogil:
 
 
 cdef double inner_of(Py_ssize_t m, const double *x, const double *y) noexcept nogil:
-    """Return <x, y>, as four independent sums that can be computed in parallel."""
+    """Return the inner product of two vectors (m,), computed as four independent sums so that the
+    additions overlap.
+    """
     cdef double a = 0, b = 0, c = 0, d = 0
     cdef Py_ssize_t i, whole = m & ~<Py_ssize_t>3
     for i in range(0, whole, 4):
@@ -89,8 +94,8 @@ cdef double inner_of(Py_ssize_t m, const double *x, const double *y) noexcept no
 cdef void inverted(
     Py_ssize_t m, const double *values, double shift, const double *linear, double *y
 ) noexcept nogil:
-    """Compute y = -(T + shift)^+ linear for T = diag(values); y is 0 where the shifted value is
-    within rounding of 0.
+    """Compute y = -(T + shift)^+ linear for T = diag(values). An entry of y is 0 if its shifted
+    eigenvalue is within rounding of 0.
     """
     cdef double largest = 0, floor
     cdef Py_ssize_t i
@@ -105,17 +110,18 @@ cdef double secular(
     Py_ssize_t m, const double *base, const double *linear, double high, double goal, double edge,
     double weight, double *y
 ) noexcept nogil:
-    """Return the root mu in (0, high] of 1 / ||y(mu)|| - 1 / wanted(mu), with y(mu) = -linear /
-    (base + mu) and base >= 0; wanted is `goal` or, with a weight, (edge + mu) / weight.
+    """Return the root mu in (0, high] of 1 / ||y(mu)|| - 1 / wanted(mu), where y(mu) = -linear /
+    (base + mu) and base >= 0. The wanted length is `goal` or, if `weight` is not 0, (edge + mu) /
+    weight.
 
-    The function increases with mu; Newton's iteration is safeguarded by a bracket.
+    The function increases with mu. Newton's iteration is safeguarded by a bracket.
     """
     cdef double low = 0, shrink = 0.5, mu = 0.5 * high, size, slope, gap, rise
     cdef Py_ssize_t i
     cdef int _k
     high = nextafter(high, INFINITY)
     for _k in range(200):
-        # the root may be orders of magnitude below the upper end of the bracket
+        # Bisect geometrically, because the root may be orders of magnitude below the upper end.
         if not low < mu < high:
             mu = sqrt(low) * sqrt(high) if low > 0 else fmax(high * shrink, 5e-324)
             shrink = shrink * shrink if low == 0 else shrink
@@ -124,7 +130,7 @@ cdef double secular(
         size, slope = length_of(m, y), 0
         if weight > 0:
             goal, slope = (edge + mu) / weight, 1 / weight
-        if not (size > 0 and goal > 0):  # one of them has underflowed
+        if not (size > 0 and goal > 0):  # one of the two lengths has underflowed
             if size <= goal:
                 high = mu
             else:
@@ -138,7 +144,8 @@ cdef double secular(
         if fabs(gap) * goal <= 1e-14 or high - low <= 1e-15 * high:
             break
         rise = 0
-        # in this form squares and cubes of lengths far from 1 do not overflow
+        # The terms are arranged so that squares and cubes of very large or small lengths do not
+        # overflow.
         for i in range(m):
             rise += (y[i] / size) * (y[i] / size) / (base[i] + mu)
         rise = rise / size + slope / goal / goal
@@ -150,11 +157,12 @@ cdef double bounded(
     Py_ssize_t m, const double *values, const double *linear, double radius, double weight,
     double *base, double *y
 ) noexcept nogil:
-    """Compute y for the trust region of this radius or, with a weight, for the cubic model. Return
-    the multiplier lam >= 0, for which (values + lam) y = -linear and values + lam >= 0.
+    """Compute the minimiser y of the quadratic model in a trust region or, if `weight` is not 0, of
+    the cubic model. Return the multiplier lam >= 0, for which (values + lam) y = -linear and values
+    + lam >= 0.
 
-    In the hard case, in which g has no component along the lowest eigenvector, a multiple of that
-    vector is added to reach the boundary.
+    In the hard case g has no component along the lowest eigenvector. A multiple of that vector is
+    then added to y so that y reaches the boundary.
     """
     cdef double edge = fmax(0.0, -values[0]), size = length_of(m, linear), longest, high, reach, mu
     cdef bint hard = True
@@ -176,7 +184,7 @@ cdef double bounded(
         high = sqrt(weight * size)
     else:
         high = size / radius if size < 1e300 * radius else INFINITY
-        if high == INFINITY:    # radius so short that curvature does not matter
+        if high == INFINITY:    # the radius is so short that curvature does not matter
             for i in range(m):
                 y[i] = -linear[i] * (radius / size)
             return high
@@ -190,8 +198,8 @@ cdef double solve_small(
     Problem problem, Py_ssize_t m, const double *values, const double *linear, double parameter,
     double *base, double *y, double *measured
 ) noexcept nogil:
-    """Compute the problem's y, and `measured`, the vector that H multiplies in its residual; return
-    the multiplier of a bound on the length of y.
+    """Solve the small problem for y. Also compute `measured`, the vector whose product with H
+    appears in the residual of the problem. Return the multiplier of the bound on the length of y.
     """
     cdef double multiplier = 0
     cdef Py_ssize_t i
@@ -213,14 +221,24 @@ cdef double solve_small(
 
 
 def small_problem(str problem, values, linear, double parameter):
-    """Solve one of `PROBLEMS` for ascending `values` and `linear`, both (m,), and a shift, radius
-    or weight.
+    """Solve one of `PROBLEMS` for ascending eigenvalues `values` and the gradient `linear`, both
+    (m,).
+
+    Parameters
+    ----------
+    problem : str
+        A key of `PROBLEMS`.
+    values, linear : array (m,)
+        Eigenvalues and gradient in the coordinates of the eigenvectors.
+    parameter : float
+        The problem's shift, radius or weight.
 
     Returns
     -------
     y : array (m,)
+        The solution.
     multiplier : float
-        Of a bound on the length of y, else 0.
+        Multiplier of the bound on the length of y, or 0 if the problem has no such bound.
     """
     values, linear = (np.ascontiguousarray(x, np.float64) for x in (values, linear))
     if values.ndim != 1 or values.shape != linear.shape or not len(values):
@@ -240,19 +258,21 @@ def small_problem(str problem, values, linear, double parameter):
 
 # --- stopping rule of inner solves ----------------------------------------------------------------
 
-cdef struct Worth:              # state of the stopping rule: see `worth_of`
-    # thrift, cost of a step besides its products, predicted decrease at the last check ...
+cdef struct Worth:              # state of the stopping rule that `worth_of` describes
+    # Trade-off between decrease and cost, cost of a step in addition to its products (in products),
+    # and predicted decrease at the last check.
     double thrift, price, gain
-    Py_ssize_t m, look_at       # ... after m products; number of products at the next check
+    Py_ssize_t m, look_at       # number of products at the last check and at the next one
 
 
 cdef Worth worth_of(double thrift, double price) noexcept nogil:
-    """Return the rule that stops an inner solve when the next product costs more than it gains.
+    """Return the initial state of a rule that stops an inner solve when another product costs more
+    than it gains.
 
-    A step that costs m products, and the cost of `price` products to try and accept it, has a
-    predicted decrease. Once the last products have increased that by less than `thrift` times the
-    average of all, the next product is better spent on a new step from a new point. A thrift of 0
-    never stops a solve.
+    A step costs m products for its solution and the equivalent of `price` products for evaluating
+    and accepting it. When the average gain of the most recent products in predicted decrease falls
+    below `thrift` times the step's decrease per unit of cost, the next product is better spent on a
+    step from a new point. With a thrift of 0 the rule never stops a solve.
     """
     cdef Worth worth
     worth.thrift, worth.price, worth.gain, worth.m, worth.look_at = thrift, price, 0, 0, 2
@@ -260,8 +280,8 @@ cdef Worth worth_of(double thrift, double price) noexcept nogil:
 
 
 cdef bint spent(Worth *worth, Py_ssize_t m, double gain) noexcept nogil:
-    """Return True if the solve should stop after m products. The rule is evaluated each time m has
-    grown by an eighth.
+    """Return True if the solve should stop after m products, at which the predicted decrease is
+    `gain`. The rule is evaluated each time m has grown by an eighth.
     """
     cdef double last = gain - worth.gain
     cdef Py_ssize_t count = m - worth.m
@@ -278,32 +298,33 @@ cdef bint spent(Worth *worth, Py_ssize_t m, double gain) noexcept nogil:
 # --- the space ------------------------------------------------------------------------------------
 
 cdef class Space:
-    """Orthonormal rows, the projection of a symmetric operator on them, and steps in them.
+    """Orthonormal rows, the projection of a symmetric operator on their span, and steps in the
+    span.
 
-    See `fastcurv.krylov.trust_region.KrylovSpace`, which adds what is needed for several starts.
+    `fastcurv.krylov.trust_region.KrylovSpace` extends this class to several start vectors.
     """
     cdef readonly Py_ssize_t n, max_dim
     cdef readonly object dtype
-    cdef public object rows, T, multiply, lacking  # rows and T may be replaced by Python code
+    cdef public object rows, T, multiply, lacking  # Python code may replace rows and T
     cdef readonly object product
     cdef public Py_ssize_t m, p, n_starts
     cdef public bint tridiagonal, follow
     cdef public double gamma
-    cdef readonly double size   # largest |value| at the last diagonalisation
-    cdef Py_ssize_t known       # number of rows for which T is diagonalised; -1: none
+    cdef readonly double size   # largest |eigenvalue| at the last diagonalisation
+    cdef Py_ssize_t known       # number of rows for which T is diagonalised, or -1
     cdef Ritz found
     cdef Scratchpad small
     cdef double *linear
     cdef double *base
     cdef double *y
     cdef double *measured
-    # of the last solution; lack is ||E y||, see `lacking_of`
+    # Properties of the last solution y; lack is ||E y|| with E as in `lacking_of`.
     cdef double multiplier, length, gain, lack
-    cdef Sweep sweep            # sweep of all rows with the product
+    cdef Sweep sweep            # a sweep over all rows and the product
     cdef object scratch
-    cdef double *sums           # sums of each part, for each row, and the squares
-    cdef double *taken          # coefficients subtracted from the product along each row
-    cdef double *at             # address of T
+    cdef double *sums           # (rows + 1) sums for each part of a sweep
+    cdef double *taken          # coefficients that were subtracted from the product along each row
+    cdef double *at             # address of T's first entry
     cdef Py_ssize_t ld
 
     def __init__(self, n, dtype, max_dim):
@@ -322,7 +343,7 @@ cdef class Space:
 
     @property
     def exhausted(self):
-        """True if no direction is left to multiply, or there is no room for the result of a
+        """True if no pending row is left, or if the arrays cannot hold the result of another
         product.
         """
         return self.is_exhausted()
@@ -331,10 +352,17 @@ cdef class Space:
         return self.p == 0 or self.m + self.p >= self.max_dim < self.n
 
     def start(self, multiply, first, others=()):
-        """Empty the space and set its start vectors, with `first` the leading one; vectors that
-        depend linearly on the others are omitted.
+        """Empty the space and set its start vectors. Vectors that depend linearly on earlier ones
+        are omitted.
 
-        `multiply(v, out)` writes H v; `gamma` is set to ``||first||``.
+        Parameters
+        ----------
+        multiply : callable
+            ``multiply(v, out)`` writes H v to `out`.
+        first : array (n,)
+            First start vector, whose norm is stored in `gamma`.
+        others : sequence of array (n,)
+            Further start vectors.
         """
         cdef char *w = self.sweep.w
         cdef double size
@@ -356,8 +384,8 @@ cdef class Space:
         self.n_starts, self.tridiagonal = self.p, self.p == 1
 
     cdef int bring_near_one(self, char *w) except? -1:
-        """Divide the product by a power of two if squares could overflow or underflow. Return the
-        exponent. Numbers that are not finite are left unchanged.
+        """Divide a product by a power of two if the squares of its elements could overflow or
+        underflow. Return the exponent. Products that are not finite are left unchanged.
         """
         cdef double largest
         cdef int exponent
@@ -370,8 +398,8 @@ cdef class Space:
         return exponent
 
     cdef int update_pointers(self) except -1:
-        """Update the pointers, since `widen` may have moved the arrays, and allocate memory for
-        sums.
+        """Update the addresses of the arrays, which may have been replaced, and allocate the buffer
+        for sums.
         """
         cdef Py_ssize_t parts = set_sweep(&self.sweep, self.rows, self.product[None])
         cdef Py_ssize_t room = len(self.rows) + 1
@@ -382,7 +410,7 @@ cdef class Space:
         return 0
 
     cdef void begin(self) noexcept nogil:
-        """Reset the coefficients that have been subtracted from the product."""
+        """Reset the coefficients that were subtracted from the product."""
         self.sweep.m = self.m + self.p
         memset(self.taken, 0, (self.sweep.m + 1) * sizeof(double))
 
@@ -397,8 +425,9 @@ cdef class Space:
         return sqrt(self.sums[0])
 
     cdef double outside(self, int threads) noexcept nogil:
-        """Orthogonalise the product against the rows, in at most three passes, as long as a pass
-        removes a large part of it; add the coefficients to `taken`. Return the norm that is left.
+        """Orthogonalise the product against the rows and add the coefficients to `taken`. The
+        product is swept up to three times, until a sweep leaves most of it. Return the norm of the
+        remainder.
         """
         cdef Sweep *t = &self.sweep
         cdef double after = self.norm(t.w), before
@@ -417,10 +446,10 @@ cdef class Space:
         return after
 
     cdef double append(self, char *w, double reference) except? -1:
-        """Project the product onto the complement of the rows in place. If more than the rounding
-        of `reference` is left, append it, normalised, as a pending row.
+        """Orthogonalise w against the rows in place. If the remainder exceeds the rounding error of
+        `reference`, append it, normalised, as a pending row.
 
-        Return the norm of the remainder; 0.0 if that is rounding or if there is no room.
+        Return the norm of the remainder, or 0.0 if no row was appended.
         """
         cdef Py_ssize_t held = self.m + self.p, i
         cdef bint wide = self.sweep.K.real_bytes == 8
@@ -446,10 +475,9 @@ cdef class Space:
         return left
 
     cpdef void extend(self) except *:
-        """Multiply a pending row: the start vectors come first, then the direction of the residual
-        of the last solution.
-
-        Costs one product.
+        """Multiply one pending row and append the remainder of the product. Start vectors are
+        multiplied first, then the direction of the residual of the last solution. The cost is one
+        product.
         """
         cdef Py_ssize_t m, held, low, i
         cdef int exponent
@@ -467,8 +495,8 @@ cdef class Space:
         with nogil:
             before = watch()
             size = self.norm(w)
-            # remove the large components along the last two rows first, so that one full pass is
-            # enough
+            # The large components along the last two rows are removed first, so that one full sweep
+            # is enough.
             if self.p == 1:
                 low = max(m - 1, 0)
                 c = self.taken + low
@@ -480,17 +508,17 @@ cdef class Space:
         left = ldexp(self.append(w, size), exponent)
         for i in range(held):
             if self.tridiagonal and i < m - 1:
-                self.taken[i] = 0  # this entry is rounding, since T is tridiagonal
+                self.taken[i] = 0  # T is tridiagonal, so this entry is only rounding
             self.at[i * self.ld + m] = self.at[m * self.ld + i] = ldexp(self.taken[i], exponent)
         if left > 0:
             self.at[held * self.ld + m] = self.at[m * self.ld + held] = left
         self.m, self.p, self.known = m + 1, self.p - 1, -1
 
-    # --- the eigenvectors of T, and steps
+    # --- the eigenvectors of T, and steps ---------------------------------------------------------
 
     cdef int diagonalise(self) except -1:
-        """Compute T's eigenvalues, ascending, the data from which its eigenvectors are formed, and
-        the gradient in these.
+        """Compute the ascending eigenvalues of T, the data from which its eigenvectors are formed,
+        and the gradient in the coordinates of these eigenvectors.
         """
         cdef Py_ssize_t m = self.m, i
         cdef Ritz found = self.found
@@ -499,7 +527,7 @@ cdef class Space:
         try:
             if not (self.tridiagonal and found.by_rotations(m, self.at, self.ld)):
                 found.by_lapack(m, self.at, self.ld, True)
-        except (ValueError, np.linalg.LinAlgError):  # not finite, or LAPACK did not converge
+        except (ValueError, np.linalg.LinAlgError):  # T is not finite, or LAPACK did not converge
             values, vectors = self.decompose()
             found.give(values, vectors)
         self.linear = self.small.room_for(4 * m)
@@ -512,7 +540,9 @@ cdef class Space:
         return 0
 
     def ritz(self):
-        """Return the eigenvalues (ascending) and eigenvectors of T, kept until the space grows."""
+        """Return the ascending eigenvalues (m,) and the eigenvectors (m, m) of T. They are stored
+        until the space grows.
+        """
         self.diagonalise()
         at = np.arange(self.m)
         if not self.m:
@@ -521,14 +551,15 @@ cdef class Space:
         return floats_of(self.m, self.found.values), vectors.T
 
     def linear_term(self):
-        """Return ``U' Q g``: the gradient in the eigenvectors of T. g is gamma times the first row.
+        """Return ``U' Q g`` (m,), the gradient in the coordinates of the eigenvectors of T. The
+        gradient g is gamma times the first row of Q.
         """
         self.diagonalise()
         return floats_of(self.m, self.linear) if self.m else np.empty(0)
 
     cdef double lacking_of(self, const double *z) except? -1:
-        """Return ||E z|| with E the rows of T below the first m. The direction of E z is stored for
-        the next `extend`.
+        """Return ||E z||, where E are the rows of T for the pending rows of Q. Store the direction
+        of E z for the next call of `extend`.
         """
         cdef Py_ssize_t i
         lacking = np.empty(max(self.p, 1))
@@ -540,9 +571,9 @@ cdef class Space:
         return length_of(self.p, out)
 
     cdef double outside_of(self, const double *y) except? -1:
-        """Return ||E U y|| for y in the eigenvectors of T."""
+        """Return ||E U y||, where y is given in the coordinates of the eigenvectors U of T."""
         cdef Py_ssize_t m = self.m
-        if self.tridiagonal:    # E has a single entry, in its last column
+        if self.tridiagonal:    # E has a single nonzero entry, in its last column
             if not self.p:
                 return 0
             return fabs(self.at[m * self.ld + m - 1] * inner_of(m, self.found.last, y))
@@ -550,10 +581,10 @@ cdef class Space:
         return self.lacking_of(self.base)
 
     def residual(self, y):
-        """Return ``||E y||``, the norm of the part of ``H Q' y`` outside the space, for `y` in the
-        basis Q.
+        """Return ``||E y||``, the norm of the component of ``H Q' y`` outside the span of the rows,
+        for y in the coordinates of the rows Q.
 
-        The direction of that part is stored for the next `extend`.
+        The direction of that component is stored for the next call of `extend`.
         """
         y = np.ascontiguousarray(y, np.float64)
         if y.shape != (self.m,):
@@ -563,8 +594,8 @@ cdef class Space:
     cdef bint factored(
         self, double shift, bint both, const double *right, double *y, double *pivot
     ) noexcept nogil:
-        """Compute y = (T + shift)^-1 right. Return False unless T + shift and, if `both`, T are
-        positive definite and not nearly singular.
+        """Solve (T + shift) y = right for a tridiagonal T. Return False if T + shift or, if `both`,
+        T is not positive definite, or if T + shift is nearly singular.
         """
         cdef Py_ssize_t m = self.m, ld = self.ld, i
         cdef double *T = self.at
@@ -587,9 +618,9 @@ cdef class Space:
         return True
 
     cdef bint by_factors(self, Problem problem, double parameter) except *:
-        """Solve the small problem in O(m) in the basis Q, starting from the last multiplier. Return
-        False if the eigenvectors of T are needed: in the hard case, and if negative eigenvalues are
-        modified.
+        """Solve the small problem in the coordinates of Q by factorising T + shift, in O(m),
+        starting from the last multiplier. Return False if the eigenvectors of T are needed instead:
+        in the hard case, and if the problem modifies negative eigenvalues.
         """
         cdef Py_ssize_t m = self.m
         cdef double *y = self.small.room_for(4 * m)
@@ -599,7 +630,7 @@ cdef class Space:
         cdef bint bound = problem == TRUST_REGION or problem == CUBIC, solved = not bound
         cdef double shift = self.multiplier if bound else parameter, size, goal, slope
         cdef int _k
-        self.known = -1         # `linear` shares this memory and is overwritten
+        self.known = -1         # invalid, because `linear` shares this memory
         memset(right, 0, m * sizeof(double))
         right[0] = -self.gamma
         for _k in range(20):
@@ -609,13 +640,13 @@ cdef class Space:
                 return False
             size = length_of(m, y)
             goal = parameter if problem == TRUST_REGION else shift / parameter
-            if not 1e-100 < size < 1e100:  # squares and cubes are computed below
+            if not 1e-100 < size < 1e100:  # squares and cubes of the length are computed below
                 return False
             if solved or fabs(size - goal) <= 1e-9 * goal or (shift == 0 and size <= goal):
                 solved = True
                 break
             self.factored(shift, False, y, turn, pivot)
-            # derivative of 1 / size with respect to the shift
+            # slope is the derivative of 1 / size with respect to the shift.
             slope = inner_of(m, y, turn) / size / size / size
             if problem == CUBIC:
                 slope += 1 / (shift * goal)
@@ -627,7 +658,7 @@ cdef class Space:
         return solved
 
     cdef int by_vectors(self, Problem problem, double parameter) except -1:
-        """Solve the small problem in the eigenvectors of T; y is in these coordinates."""
+        """Solve the small problem in the coordinates of the eigenvectors of T."""
         cdef double *values
         cdef Py_ssize_t i
         self.diagonalise()
@@ -645,21 +676,26 @@ cdef class Space:
         self, str problem, parameter, double wanted, Py_ssize_t limit, stop, double thrift,
         double price, out
     ):
-        """Grow the space until the residual of a small problem is at most `wanted`, there are
-        `limit` rows, the next product costs more than it gains (see `Worth`), or `stop()` is true;
-        write the step to `out`.
+        """Grow the space and solve the small problem in it, and write the step to `out`. The space
+        grows until the residual norm is at most `wanted`, it has `limit` rows, `stop()` returns
+        True, or the next product costs more than it gains (see `worth_of`).
 
         Returns
         -------
-        (length, gain, bounded, parameter)
-            Length of the step, predicted decrease, whether the step is at the bound on its length,
-            and the parameter: for None, a tenth of the largest |value| when it is first known, or 1
-            if that is 0.
+        length : float
+            Length of the step.
+        gain : float
+            Predicted decrease of the loss.
+        bounded : bool
+            True if the step is at the bound on its length.
+        parameter : float
+            The parameter used. If the argument is None, a tenth of the largest |eigenvalue| of T
+            when T is first diagonalised, or 1 if that is 0.
         """
         cdef Problem which = PROBLEMS[problem]
         cdef Py_ssize_t look_at = max(self.m, 1), vectors_at = 0, m
         cdef double chosen = 0
-        # whether `stop` was called since the last product
+        # True if `stop` was called since the last product.
         cdef bint ends, factored, stop_called = False
         cdef Worth worth = worth_of(thrift, price)
         while True:
@@ -692,7 +728,7 @@ cdef class Space:
         return self.length, self.gain, self.multiplier > 0, parameter
 
     cdef int combine_into(self, double *y, out) except -1:
-        """Set out = Q[:m]' y. Overwrites y by -y."""
+        """Set out = Q[:m]' y. The vector y is overwritten by -y."""
         cdef Sweep t
         cdef Py_ssize_t i
         cdef fc_watch before
@@ -712,7 +748,7 @@ cdef class Space:
         return 0
 
     def combine(self, y, out=None):
-        """Return ``Q' y``, a vector of length n, for y (m,)."""
+        """Return ``Q' y`` (n,) for y (m,)."""
         out = np.empty(self.n, self.dtype) if out is None else out
         y = np.array(y, np.float64)
         if y.shape != (self.m,):
@@ -728,21 +764,23 @@ cdef enum:
 
 
 cdef bint too_slow(Py_ssize_t j, double fallen, double bound, double eps) noexcept nogil:
-    """Return True if the squared residual exceeds what j iterations guarantee if ``H + 2 eps I >=
-    eps I``. In that case H has curvature below -eps.
+    """Return True if the squared residual is larger than j iterations of conjugate gradients
+    guarantee under the assumption ``H + 2 eps I >= eps I``. In that case H has curvature below
+    -eps.
 
-    `fallen` is the squared norm of the residual relative to that at the start.
+    The argument `fallen` is the squared residual norm divided by its initial value, and `bound` is
+    an estimate of the norm of H.
     """
     cdef double root = sqrt((bound + 2 * eps) / eps)
-    cdef double tau = root / (root + 1)  # close to 1: log(tau) is computed without cancellation
+    cdef double tau = root / (root + 1)  # close to 1, so log(tau) is computed without cancellation
     cdef double log_terms = log(root + 1) + log1p(sqrt(tau))
     cdef double guaranteed = log(4.) + 8 * log(root) + 2 * log_terms - j * log1p(1 / root)
     return fallen > 0 and log(fallen) > guaranteed
 
 
 cdef class Workspace:
-    """The vectors of conjugate gradients for (H + shift) y = -g, kept for a whole run, and the
-    operations on them between two products.
+    """Vectors of the method of conjugate gradients for (H + shift) y = -g, kept for a whole run,
+    and the vector operations between two products.
     """
     cdef readonly object g, r, p, Hp, y, scratch
     cdef readonly double unit
@@ -757,9 +795,9 @@ cdef class Workspace:
         self.first, self.sweep.out = pointer(self.rows), <double *>pointer(self.sums)
 
     def begin(self, g):
-        """Start at ``y = 0`` for the gradient ``unit g``: set the residual r to it and the
-        direction p to its negative, and return the squared norm of r. `unit` is a power of two, 1
-        unless squares of g may overflow or underflow.
+        """Start at ``y = 0`` for the gradient ``unit g``. The residual r is set to the scaled
+        gradient and the direction p to -r. Return the squared norm of r. `unit` is a power of two;
+        it is 1 unless squares of elements of g may overflow or underflow.
         """
         cdef Py_ssize_t n = self.sweep.n
         cdef bint wide = self.sweep.K.real_bytes == 8
@@ -781,12 +819,20 @@ cdef class Workspace:
         self, multiply, double eps, double tolerance, double bound, Py_ssize_t most, stop,
         double thrift, double price
     ):
-        """Run conjugate gradients from `begin` on. See `fastcurv.krylov.solvers.capped_cg`.
+        """Run conjugate gradients after `begin`. The algorithm is documented in
+        `fastcurv.krylov.solvers.capped_cg`.
 
         Returns
         -------
-        (d, curvature, bound, steps)
-            d is None if the residual decreases so slowly that there is curvature below -eps.
+        d : array (n,) or None
+            The last iterate, or a direction of negative curvature. None if the residual decreases
+            so slowly that H must have curvature below -eps.
+        curvature : float or None
+            Curvature of H along d, or None if d is an iterate.
+        bound : float
+            The largest norm of a product with a unit vector so far, a lower bound on the norm of H.
+        steps : int
+            The iteration that found negative curvature; `most` if none did.
         """
         cdef double rr0 = self.sweep_rows(CG_R, 1, CG_R, 1, NULL)[0], rr = rr0
         cdef double before, yy, along, left
@@ -799,7 +845,7 @@ cdef class Workspace:
             bound = fmax(bound, (sqrt(HpHp) if 1e-30 < HpHp < 1e30 else self.size()) / sqrt(pp))
             if pHp + eps * pp < 0:  # p'(H + 2 eps)p < eps p'p
                 return self.p, pHp / pp, bound, j
-            # y'r = 0 in exact arithmetic, and (H + 2 eps) y = r - unit g
+            # In exact arithmetic y'r = 0 and (H + 2 eps) y = r - unit g.
             before = rr
             rr, yy, along, left = self.move(rr / (pHp + 2 * eps * pp), 2 * eps)
             along *= self.unit
@@ -808,7 +854,8 @@ cdef class Workspace:
                 return self.y, yHy / yy, bound, j
             if rr <= (tolerance * tolerance) * rr0:
                 break
-            # in the first iterations, a residual that has not grown proves nothing
+            # In the first iterations, a residual that has not grown does not prove curvature below
+            # -eps.
             if rr > rr0 or j * sqrt(eps) > sqrt(bound + 2 * eps):
                 if too_slow(j, rr / rr0, bound, eps):
                     return None, None, bound, j
@@ -822,7 +869,7 @@ cdef class Workspace:
         return self.y, None, bound, most
 
     cdef double size(self) noexcept nogil:
-        """Return ||Hp||, safe for numbers of any size."""
+        """Return ||Hp|| without overflow and underflow."""
         cdef Py_ssize_t n = self.sweep.n, line = n * self.sweep.K.real_bytes
         cdef char *Hp = self.first + CG_HP * line
         if self.sweep.K.real_bytes == 8:
@@ -833,7 +880,7 @@ cdef class Workspace:
         self, Py_ssize_t q, Py_ssize_t m, Py_ssize_t w, Py_ssize_t s, const double *c
     ) except NULL:
         """Sweep over m rows from q on and s rows from w on. If c is NULL, return the inner products
-        (s, m); otherwise compute w -= c q in place and return the squared norms (s,).
+        (s, m). Otherwise compute w -= c q in place and return the squared norms (s,).
         """
         cdef Sweep *t = &self.sweep
         cdef Py_ssize_t line = t.n * t.K.real_bytes
@@ -856,7 +903,7 @@ cdef class Workspace:
         return found[0], found[1], found[3]
 
     cpdef (double, double, double, double) move(self, double step, double shift) except *:
-        """Compute ``y += step p`` and ``r += step (Hp + shift p)``; return ``r'r``, ``y'y``,
+        """Compute ``y += step p`` and ``r += step (Hp + shift p)``. Return ``r'r``, ``y'y``,
         ``y'g`` and ``y'r``.
         """
         cdef double[2] c = [-step * shift, -step]

@@ -1,23 +1,24 @@
-"""The Lanczos recurrence for single vectors, with a basis kept orthonormal to rounding.
+"""The Lanczos recurrence for single vectors, with a basis that is kept orthonormal to rounding.
 
-State: the basis ``Q``, rows ``0 .. m-1``, which have been multiplied by A; the pending rows ``m ..
-m+p-1``, which have not; and ``T``, the operator in that basis. Then
+The state consists of the basis ``Q``, whose rows ``0 .. m-1`` have been multiplied by the operator
+A, the pending rows ``m .. m+p-1``, which have not, and the projection ``T`` of A. They satisfy
 
     A Q' = Q' T + (pending rows)' B + F',        B = T[m:m+p, :m],        ||F_i|| <= err[i]
 
-and everything else (Ritz values, residuals, restarts, quadratures) is algebra on T, B and err.
+where F (m, n) is the error. Ritz values, residuals, restarts and quadratures are computed from T, B
+and err.
 
-Orthogonality. A step subtracts only the two neighbours. The components left along older vectors
-start at rounding level and grow from step to step in a way that can be estimated from T (Simon
-1984). Steps are gathered into batches as long as that estimate stays below `contamination`; then
-the whole batch is orthogonalised against all older vectors in two sweeps. The neglected effect on T
-is of second order, the square of the components found, and is added to err. If only T is needed
-(`semi`), just the last two rows of a batch are orthogonalised, from which the recurrence continues
-as if all had been. As long as the rows are orthonormal to ``sqrt(eps)``, T is then that of a basis
-orthonormal to rounding, up to rounding (Simon 1984).
+A step orthogonalises the new vector only against its two predecessors. The components along older
+vectors start at rounding level and grow from step to step in a way that can be estimated from T
+(Simon 1984). Steps are collected in a batch as long as the estimate stays below `contamination`.
+Then the whole batch is orthogonalised against all older vectors in two sweeps. The effect on T that
+is neglected is of second order, namely the square of these components, and is added to err. If only
+T is needed (`semi`), only the last two rows of a batch are orthogonalised, from which the
+recurrence continues as if all rows had been. As long as the rows are orthonormal to ``sqrt(eps)``,
+T then equals, to rounding, that of an orthonormal basis (Simon 1984).
 
-Products may come from any operator; those of a plan or of a small matrix need no Python call. The
-work between two products is not interrupted: Ctrl-C takes effect only during a product.
+Products may come from any operator; those of a plan or of a small matrix need no Python call.
+Ctrl-C takes effect only during a product, so the work between two products is never interrupted.
 """
 import numpy as np
 
@@ -26,14 +27,16 @@ from libc.math cimport INFINITY, fabs, fmax, fmin, frexp, hypot, isfinite, ldexp
 from libc.string cimport memcpy, memmove, memset
 
 cdef enum:
-    MAX_BATCH_ROWS = 16         # maximum rows of a batch
-    SERIAL_SWEEP_NUMBERS = 20000  # numbers read in less time than it takes to release the GIL
+    MAX_BATCH_ROWS = 16         # maximum number of rows per batch
+    # elements that are read in less time than it takes to release the GIL
+    SERIAL_SWEEP_NUMBERS = 20000
 
-# assumed error of products and sweeps in units of eps ||A||, unless a larger one is measured
+# Assumed error of products and sweeps, in units of eps ||A||, unless a larger error is measured.
 cdef double PRODUCT_ERROR_EPS = 4
-# residual norm, relative to the largest product, below which a new row is orthogonalised again
+# Norm of a new row, relative to the largest Ritz value, below which the row is orthogonalised
+# again.
 cdef double CANCELLATION_RATIO = 1e-2
-# multiplier of a linear congruential generator (Knuth)
+# Multiplier of a linear congruential generator (Knuth).
 cdef unsigned long long LCG_MULTIPLIER = 6364136223846793005
 NOT_FINITE = "products with the operator must be finite for finite vectors, got NaN or infinity."
 
@@ -41,36 +44,47 @@ NOT_FINITE = "products with the operator must be finite for finite vectors, got 
 # --- the recurrence -------------------------------------------------------------------------------
 
 cdef class Lanczos:
-    """The Lanczos recurrence. `fastcurv.krylov.lanczos.Recurrence` adds blocks."""
+    """The Lanczos recurrence for single vectors. `fastcurv.krylov.lanczos.Recurrence` adds blocks.
+
+    The basis has m multiplied and p pending rows, of at most `capacity` in a space of dimension
+    `dimension`. The first `clean` rows are orthonormal to rounding. Products of later rows have
+    components along the first `locked` rows, which each step measures and removes. New rows are
+    also orthogonalised against the rows of `against`, which are not part of the basis; the last
+    `aside` of these are rows set aside by a search. The norms that a product loses along them are
+    in `leak`, `scale` is the largest |Ritz value| so far, and `noise` is the measured error of a
+    product.
+    """
     cdef readonly Py_ssize_t n
     cdef readonly object dtype
     cdef readonly double eps
     cdef public object rows, T, err, leak, against, product
     cdef public Py_ssize_t m, p, clean, reach, locked, capacity, dimension, aside, n_products
     cdef int exponent           # products are scaled by 2^-exponent; T is not scaled
-    cdef readonly double unit   # 2^exponent, by which scaled products are multiplied
+    cdef readonly double unit   # 2^exponent, the factor that undoes the scaling of products
     cdef public bint tridiagonal, semi
     cdef public double contamination, scale, noise, ghosts
     cdef FastProduct times      # fast products of the operator, or None
     cdef Ritz found
     cdef double lost            # estimated loss of orthogonality of the pending row
-    cdef bint followed          # `along` belongs to rows m - 1 and m
-    cdef object along           # (3, apart) ring buffer: components along all rows
+    cdef bint followed          # True if `along` holds the estimates for rows m - 1 and m
+    # (3, apart) ring buffer of estimated components of the last rows along all rows
+    cdef object along
     cdef double *trail
     cdef Py_ssize_t apart, phase
     cdef Scratchpad sums, squares, small
-    cdef Sweep sweep            # K, n and width; the other fields are set by each sweep
-    cdef Py_ssize_t parts, taken  # parts of a sweep; rows of `against`
+    cdef Sweep sweep            # K, n and width of sweeps; each sweep sets the other fields
+    cdef Py_ssize_t parts, taken  # number of parts of a sweep; number of rows of `against`
     cdef Py_ssize_t line, ld, leaks  # leading dimensions of rows, T and leak
-    cdef public tuple arrays    # rows, against, T, err, leak: see `begin`
+    cdef public tuple arrays    # (rows, against, T, err, leak) at the last call of `begin`
     cdef char *q                # addresses of rows, against, T, err and leak
     cdef char *off
     cdef double *t
     cdef double *e
     cdef double *l
     cdef object errors          # err after the last restart
-    cdef double joint           # bound on the Frobenius norm of its rows of F: see `become`
-    cdef object echo, coupled   # see `follow`; None: the locked rows are swept one by one
+    # bound on the Frobenius norm of the rows of F from before that restart
+    cdef double joint
+    cdef object echo, coupled   # arguments of `follow`; None if locked rows are swept one by one
     cdef double echo_error
     cdef int echo_exponent
 
@@ -84,14 +98,16 @@ cdef class Lanczos:
         self.sums, self.squares, self.small = Scratchpad(), Scratchpad(), Scratchpad()
 
     cdef bint is_full(self) noexcept:
-        """Return True if there is no room for the next step. The first block may fill the basis."""
+        """Return True if the arrays have no space for the rows of the next step. The first block
+        may fill the basis.
+        """
         return (
             self.m > 0 and self.capacity < self.dimension
             and self.m + 2 * self.p > self.capacity + 1
         )
 
     cdef int begin(self) except -1:
-        """Update the addresses of the arrays, which may have been replaced or resized."""
+        """Update the addresses of the arrays, which Python code may have replaced or resized."""
         cdef tuple last = self.arrays
         self.q = pointer(self.rows)
         if (
@@ -112,29 +128,33 @@ cdef class Lanczos:
     cdef char *row(self, Py_ssize_t i) noexcept nogil:
         return self.q + i * self.line * self.sweep.K.real_bytes
 
-    # --- sweeps, which are never interrupted
+    # --- sweeps, which are never interrupted ------------------------------------------------------
 
     cdef double *dots(self, const char *q, Py_ssize_t m, char *w, Py_ssize_t s) except NULL:
-        """Return the inner products (s, m) of s rows with m rows."""
+        """Return the inner products (s, m) of s rows from w on with m rows from q on."""
         return self.sweep_over(sweep_dots, q, m, w, s, NULL, m * s)
 
     cdef double *take(
         self, const char *q, Py_ssize_t m, char *w, Py_ssize_t s, const double *c
     ) except NULL:
-        """Subtract c q, of m rows q, from s rows w; return the squared norms (s,) that result."""
+        """Subtract linear combinations of m rows q, with coefficients c (s, m), from s rows w.
+        Return the squared norms (s,) of the new rows.
+        """
         return self.sweep_over(sweep_take, q, m, w, s, c, s)
 
     cdef double *sweep_over(
         self, void (*how)(Sweep *, int) noexcept nogil, const char *q, Py_ssize_t m, char *w,
         Py_ssize_t s, const double *c, Py_ssize_t sums
     ) except NULL:
-        """Sweep over m rows q and s rows w; return `sums` sums, which the next sweep overwrites."""
+        """Run a sweep over m rows q and s rows w that computes `sums` sums. Return their address;
+        the next sweep overwrites them.
+        """
         cdef Sweep *t = &self.sweep
         cdef int threads
         cdef fc_watch before
         t.m, t.s, t.q, t.w, t.c, t.ldw = m, s, q, w, c, self.line
         t.ldq = self.n if q == self.off else self.line
-        pad = self.sums if c == NULL else self.squares  # c may be the last sweep's result
+        pad = self.sums if c == NULL else self.squares  # c may be the result of the last sweep
         t.out = (<Scratchpad>pad).room_for(max(self.parts, 1) * max(sums, 1))
         if m * s * self.n <= SERIAL_SWEEP_NUMBERS:
             how(t, 1)
@@ -147,7 +167,9 @@ cdef class Lanczos:
         return t.out
 
     cdef double length(self, char *w, double square) noexcept:
-        """Return ||w||, where `square` is its square unless that over- or underflowed."""
+        """Return ||w||. The argument `square` is ||w||^2, unless the square overflowed or
+        underflowed.
+        """
         if 1e-30 < square < 1e30:
             return sqrt(square)
         if self.sweep.K.real_bytes == 8:
@@ -164,7 +186,9 @@ cdef class Lanczos:
         return 0
 
     cdef double outside(self, char *q, Py_ssize_t m, char *w, int passes) except? -1:
-        """Orthogonalise w against the rows q in at most `passes` passes; return its norm."""
+        """Orthogonalise w against m rows from q on, in at most `passes` sweeps. Return the norm of
+        the remainder.
+        """
         cdef int _k
         cdef double *along
         cdef double gone, left = 0
@@ -174,14 +198,14 @@ cdef class Lanczos:
             along = self.dots(q, m, w, 1)
             gone = length_of(m, along)
             left = self.length(w, self.take(q, m, w, 1, along)[0])
-            if gone <= left:    # no cancellation, so another pass would find nothing
+            if gone <= left:    # without cancellation, a further sweep changes nothing
                 break
         return left
 
-    # --- start rows
+    # --- start rows -------------------------------------------------------------------------------
 
     def empty(self):
-        """Discard the basis; keep the count of products, the scale and the noise."""
+        """Discard the basis. The number of products, the scale and the noise are kept."""
         cdef Py_ssize_t i
         self.begin()
         self.clear(0, self.m + self.p)
@@ -192,7 +216,7 @@ cdef class Lanczos:
         self.errors, self.joint = np.empty(0), 0
 
     cdef void clear(self, Py_ssize_t first, Py_ssize_t end) noexcept:
-        """Set the rows and columns of T from `first` on to 0; those from `end` on are 0 already."""
+        """Set rows and columns `first` to `end` of T to 0; those from `end` on are 0 already."""
         cdef Py_ssize_t i
         for i in range(end):
             if i >= first:
@@ -201,7 +225,7 @@ cdef class Lanczos:
                 memset(self.t + i * self.ld + first, 0, (end - first) * sizeof(double))
 
     def drop_block(self):
-        """Discard the pending rows; their coupling to the basis is added to err."""
+        """Discard the pending rows, and add their coupling to the basis to err."""
         cdef Py_ssize_t i, j
         cdef double *out
         self.begin()
@@ -216,8 +240,9 @@ cdef class Lanczos:
         self.p = 0
 
     def drop_coupling(self, lost):
-        """Clear the coupling to the pending rows in T and add `lost` (m,) to err. If that exceeds
-        rounding, later vectors couple to the existing rows, which are locked to measure that.
+        """Clear the coupling to the pending rows in T and add `lost` (m,), the norms of these
+        couplings, to err. If they exceed rounding, products of later vectors have components along
+        the existing rows, which are then locked so that the components are measured.
         """
         cdef double most = 0
         cdef Py_ssize_t j
@@ -232,14 +257,13 @@ cdef class Lanczos:
         self.clear(self.m, min(self.m + self.p, self.ld))
 
     def follow(self, w, echo, coupled, double error):
-        """State that the products of the locked rows, outside the basis, are multiples of the unit
-        vector w with the coefficients `coupled` (locked,), except for parts whose joint norm is at
-        most `error`.
+        """Declare that the products of the locked rows have, outside the basis, the direction of
+        the unit vector w with coefficients `coupled` (locked,), except for components whose joint
+        norm is at most `error`.
 
-        By symmetry, the products of a later row q have the components ``<w, q>`` times `coupled`
-        along the locked rows. They are removed by two sweeps over one vector each, w and `echo`
-        (the sum of the locked rows times ``coupled / unit``), instead of two sweeps over all locked
-        rows.
+        By symmetry, the product of a later row q has components ``<w, q>`` times `coupled` along
+        the locked rows. They are removed by two sweeps over one vector each, w and `echo` (the sum
+        of the locked rows times ``coupled / unit``), instead of two sweeps over all locked rows.
         """
         self.coupled = vector_of(coupled, self.locked).copy()
         self.echo = np.stack([w, echo]).astype(self.dtype, copy=False)
@@ -248,8 +272,8 @@ cdef class Lanczos:
         self.echo_exponent, self.echo_error = self.exponent, error
 
     def append(self, W):
-        """Make the rows `W (p, n)`, finite and overwritten, the pending ones; return their number,
-        without those that depend linearly on others.
+        """Replace the pending rows by the rows `W (p, n)`, which must be finite. Rows that depend
+        linearly on others are omitted. Return the number of pending rows.
 
         The coupling of the basis to the previous pending rows is dropped and added to err.
         """
@@ -274,7 +298,7 @@ cdef class Lanczos:
             if not size > 100 * self.eps:
                 continue
             self.divide(new, size)
-            if size < 0.5:      # cancellation has amplified rounding along the rows
+            if size < 0.5:      # cancellation has amplified the components along the rows
                 self.divide(new, self.outside(self.q, self.m + self.p, new, 1))
                 if self.taken:
                     self.outside(self.off, self.taken, new, 1)
@@ -286,13 +310,15 @@ cdef class Lanczos:
         return self.p
 
     def forget_loss(self):
-        """Reset the estimated loss of orthogonality: all rows are orthonormal to rounding now."""
+        """Reset the estimate of the loss of orthogonality, after all rows have been
+        orthonormalised.
+        """
         self.lost, self.followed = 0, False
 
-    # --- products
+    # --- products ---------------------------------------------------------------------------------
 
     cdef int multiply(self, Py_ssize_t i) except -1:
-        """Set the next row to A times row i."""
+        """Set row i + 1 to the product of A with row i."""
         if self.times is None:
             self.product(self.rows[i], self.rows[i + 1])
         else:
@@ -301,7 +327,9 @@ cdef class Lanczos:
         return 0
 
     cdef int apply(self, Py_ssize_t i) except -1:
-        """Set the next row to A times row i, divided by `unit`."""
+        """Set row i + 1 to the product of A with row i, divided by `unit`. The first product
+        determines `unit`.
+        """
         cdef char *w = self.row(i + 1)
         self.multiply(i)
         if self.scale == 0:
@@ -311,8 +339,9 @@ cdef class Lanczos:
         return 0
 
     cdef int choose_unit(self, char *w) except -1:
-        """Choose `unit` from the first product. Products with entries within 2^-window and 2^window
-        are not scaled: their squares, and those of numbers n times as large, are in range.
+        """Choose `unit` from a product. Products with entries between 2^-window and 2^window are
+        not scaled, because the squares of these entries, and of numbers n times as large, are
+        within range.
         """
         cdef bint wide = self.sweep.K.real_bytes == 8
         cdef double largest = largest_of(self.n, <double *>w) if wide else largest_of(
@@ -331,7 +360,7 @@ cdef class Lanczos:
         return 0
 
     def bring_into_range(self, W):
-        """Divide rows of products by the unit, chosen from the first row that is not zero."""
+        """Divide rows of products by `unit`, which is chosen from the first nonzero row."""
         cdef Py_ssize_t i
         if self.scale == 0:
             i = int(np.argmax(np.abs(W).max(axis=1)))
@@ -340,11 +369,12 @@ cdef class Lanczos:
         if self.exponent:
             W *= self.dtype.type(1 / self.unit)
 
-    # --- steps
+    # --- steps ------------------------------------------------------------------------------------
 
     def advance(self, Py_ssize_t until, double seconds=INFINITY):
-        """Make steps with single rows until there are `until` rows, the space is exhausted or
-        `seconds` are over, at one product each. If a product raises, the state stays as before it.
+        """Take single-row steps, at one product each, until there are `until` rows, the space is
+        exhausted or `seconds` have elapsed. If a product raises an exception, the state remains
+        that before the product.
         """
         cdef long long begun = now()
         self.begin()
@@ -364,7 +394,7 @@ cdef class Lanczos:
             self.T = T
 
     cdef int step_single(self) except -1:
-        """Make one step with a single row."""
+        """Take one step with a single row."""
         cdef Py_ssize_t j = self.m, low = self.reach, count = j + 1 - low, i
         cdef char *w = self.row(j + 1)
         cdef double scale = self.scale, beta, size, gap = 0, one
@@ -373,7 +403,7 @@ cdef class Lanczos:
         self.apply(j)
         c = self.small.room_for(j + 2)
         beta = self.orthogonalise_next(j, low, c)
-        if not isfinite(beta):  # too large for the unit, or not a number
+        if not isfinite(beta):  # the product is not a number, or too large for the unit
             self.scale, self.exponent, self.unit = 0, 0, 1
             try:
                 self.apply(j)
@@ -402,10 +432,13 @@ cdef class Lanczos:
         return self.close(j, low, w, beta * self.unit)
 
     cdef double orthogonalise_next(self, Py_ssize_t j, Py_ssize_t low, double *c) except? -1:
-        """Orthogonalise the next row against the rows from `low` to j, with coefficients c, then
-        against locked rows, and against `against`, with coefficients in `leak`; return its norm.
-        Row j has only rounding along the last two groups of rows. In another order, the ratio of
-        row j's coefficient to the norm left would amplify it, twentyfold for a narrow spectrum.
+        """Orthogonalise row j + 1 against rows `low` to j, with coefficients c, then against locked
+        rows, and then against the rows of `against`, with coefficients in `leak`. Return the norm
+        of the remainder.
+
+        Row j has only rounding along the last two groups of rows. In the opposite order, the ratio
+        of row j's coefficient to the norm of the remainder would amplify this rounding, twentyfold
+        for a narrow spectrum.
         """
         cdef Py_ssize_t locked = min(self.locked, low), i, count = j + 1 - low
         cdef char *w = self.row(j + 1)
@@ -430,11 +463,12 @@ cdef class Lanczos:
             square = self.take(self.off, self.taken, w, 1, along)[0]
             for i in range(self.taken):
                 along[i] = self.l[i * self.leaks + j] = along[i] * self.unit
-            self.noise = fmax(self.noise, self.eps * length_of(self.taken, along))  # left in w
+            # error of the subtraction, which remains in w
+            self.noise = fmax(self.noise, self.eps * length_of(self.taken, along))
         return sqrt(square)
 
     cdef int close(self, Py_ssize_t j, Py_ssize_t low, char *w, double beta) except -1:
-        """Make w the next row, or end the recurrence if only rounding is left of it."""
+        """Make w the next row, or end the recurrence if w is only rounding."""
         if beta <= 30 * self.noise and self.clean:
             self.restore_orthogonality(j + 1)
             beta = self.outside(self.q, j + 1, w, 2) * self.unit
@@ -444,7 +478,7 @@ cdef class Lanczos:
             self.clean = min(self.clean, self.m)
             return self.restore_orthogonality(-1)
         self.divide(w, beta / self.unit)
-        # cancellation amplified rounding
+        # Cancellation has amplified the components along the rows of `against`.
         if self.taken and beta <= CANCELLATION_RATIO * self.scale:
             self.outside(self.off, self.taken, w, 1)
         self.t[j * self.ld + j + 1] = self.t[(j + 1) * self.ld + j] = beta
@@ -455,13 +489,13 @@ cdef class Lanczos:
         return 0
 
     cdef int estimate_orthogonality_loss(self, Py_ssize_t j, Py_ssize_t low, double beta) except -1:
-        """Estimate the loss of orthogonality of row j+1, and restore orthogonality now if the next
-        step could exceed the limit.
+        """Estimate the loss of orthogonality of row j + 1, and restore orthogonality if the
+        estimate of the next step could exceed the limit.
 
-        The components of rows j-1 and j along earlier rows satisfy the same recurrence as the
-        vectors (Simon 1984), plus rounding at each step. Rounding is given random signs here; with
-        the sign that always grows, the estimate would be 20 to 200 times the loss. The estimate
-        only decides when to reorthogonalise: the loss itself is measured then.
+        The components of rows j - 1 and j along earlier rows satisfy the same recurrence as the
+        vectors, plus rounding in each step (Simon 1984). The estimate gives rounding random signs;
+        with signs that always add up it would be 20 to 200 times the actual loss. The estimate only
+        decides when to reorthogonalise, which measures the actual loss.
         """
         cdef Py_ssize_t end = j + 1, i, ld = self.ld, locked = min(self.locked, low)
         cdef double *t = self.t
@@ -476,7 +510,7 @@ cdef class Lanczos:
             along, held = np.zeros((3, len(self.err) + 2)), self.apart
             along[:, :held] = self.along
             self.along, self.apart = along, along.shape[1]
-            self.trail = <double *>pointer(along) + 1  # index -1 of each array may be read
+            self.trail = <double *>pointer(along) + 1  # each array is also read at index -1
         before = self.trail + self.phase % 3 * self.apart
         here = self.trail + (self.phase + 1) % 3 * self.apart
         ahead = self.trail + (self.phase + 2) % 3 * self.apart
@@ -500,7 +534,7 @@ cdef class Lanczos:
             one = (one - own * here[i] - back * before[i]) / beta
             coin = coin * LCG_MULTIPLIER + 1
             ahead[i] = one - spread if coin >> 63 else one + spread
-            if i >= low or i < locked and self.echo is None:  # orthogonalised in this step
+            if i >= low or i < locked and self.echo is None:  # components removed in this step
                 ahead[i] = spread
         lost, most = length_of(end, ahead), (self.scale + fabs(own)) / beta
         most = fmin(lost / self.lost, most) if self.lost else most
@@ -510,15 +544,17 @@ cdef class Lanczos:
         self.followed = True
         return 0
 
-    # --- restoring orthogonality
+    # --- reorthogonalisation ----------------------------------------------------------------------
 
     def reorthogonalise(self):
-        """Restore the orthogonality of the rows after `clean`, the pending ones included."""
+        """Restore the orthogonality of the rows after `clean`, including the pending rows."""
         self.begin()
         self.restore_orthogonality(-1)
 
     cdef int restore_orthogonality(self, Py_ssize_t multiplied) except -1:
-        """Restore the orthogonality of rows after `clean`; T has `multiplied` rows (-1: m)."""
+        """Restore the orthogonality of the rows after `clean`. T describes `multiplied` rows, or m
+        if negative.
+        """
         cdef Py_ssize_t end = self.m + self.p, first = self.clean, s, i, found
         cdef bint pending = self.p == 1 and self.m
         cdef double beta = length_of(self.m, self.t + self.m * self.ld) if pending else 0
@@ -532,7 +568,7 @@ cdef class Lanczos:
                 self.clean = end - 2
             P, s = self.row(self.clean), end - self.clean
             for _k in range(3):
-                # components along deflated vectors grow like any other loss of orthogonality
+                # Components along the deflated vectors grow like any other loss of orthogonality.
                 if self.taken:
                     self.take(self.off, self.taken, P, s, self.dots(self.off, self.taken, P, s))
                 C = self.small.room_for(s * self.clean + 3 * s * s + s)
@@ -548,11 +584,11 @@ cdef class Lanczos:
                 worst = fmax(worst, most)
                 if most <= 1e-3:
                     break
-            for i in range(first, self.clean):  # with `semi`, these rows are left as they are
+            for i in range(first, self.clean):  # with `semi`, these rows are not orthogonalised
                 self.e[i] += worst * worst * self.scale
             self.clean = end
             if pending and length_of(self.m, self.t + self.m * self.ld) <= 3 * self.noise:
-                self.e[self.m - 1] += beta  # the row combines the others: the recurrence ends here
+                self.e[self.m - 1] += beta  # the remainder is only rounding, so the recurrence ends
                 self.p, self.clean = 0, self.m
             elif pending:
                 self.e[self.m - 1] += wrong
@@ -561,11 +597,13 @@ cdef class Lanczos:
         return 0
 
     cdef void correct_projection(self, const double *C, Py_ssize_t end) noexcept:
-        """Correct T and `leak` for the components C of rows along clean ones: these affect the
-        measured coupling to locked rows and to `against`, which may be far larger than the loss.
+        """Correct T and `leak` for the components C of the batch along the clean rows. The
+        components change the measured coupling to locked rows and to `against`, and the change may
+        be far larger than the loss of orthogonality.
         """
         cdef Py_ssize_t first = self.clean, locked = min(self.locked, first), i, j, ld = self.ld
-        cdef Py_ssize_t heard = 0 if self.echo is None else locked  # T has no such coupling then
+        # number of locked rows whose coupling T does not hold
+        cdef Py_ssize_t heard = 0 if self.echo is None else locked
         cdef double false
         for j in range(first, end):
             for i in range(self.taken):
@@ -580,9 +618,11 @@ cdef class Lanczos:
                 self.t[j * ld + i] -= false
 
     cdef int orthonormalise_batch(self, char *P, Py_ssize_t s, double *C) except -1:
-        """Orthogonalise a batch P against the clean rows, along which it has the components C (s,
-        clean), and orthonormalise it. The Gram matrix of P follows C; its lower half becomes that
-        of the rows without C. The triangular correction (s, s) and its negative are written after.
+        """Orthogonalise a batch of s rows P against the clean rows, and orthonormalise it.
+
+        On entry, C holds the components (s, clean) of P along the clean rows, followed by the Gram
+        matrix of P. On return, the lower triangle of the Gram matrix is that of the remainders, and
+        is followed by the triangular matrix R (s, s) that orthonormalises them and by -R.
         """
         cdef Py_ssize_t first = self.clean, i, j
         cdef double *gram = C + s * first
@@ -602,8 +642,9 @@ cdef class Lanczos:
     cdef double record_correction(
         self, Py_ssize_t s, double *C, Py_ssize_t end, bint whole
     ) except? -1:
-        """Record the effect of `orthonormalise_batch` in T, `leak` and err; return the largest loss
-        of orthogonality found. `whole`: no rows between the clean ones and the batch were left out.
+        """Record the effect of `orthonormalise_batch` in T, `leak` and err. Return the largest loss
+        of orthogonality found. The argument `whole` is True if no rows between the clean rows and
+        the batch were left as they are.
         """
         cdef Py_ssize_t first = self.clean, i, j, k, ld = self.ld
         cdef double *gram = C + s * first
@@ -625,7 +666,8 @@ cdef class Lanczos:
             most = fmax(most, lost[i])
         self.ghosts = fmax(self.ghosts, inside)
         if whole and first and self.t[first * ld + first - 1]:
-            # the first row came from clean ones: its components are the operator's asymmetry
+            # The batch's first row was computed from clean rows, so its components measure the
+            # asymmetry of the operator.
             wrong = length_of(first, C) * fabs(self.t[first * ld + first - 1])
             self.noise = fmax(self.noise, wrong)
             for i in range(first - 1, first + s):
@@ -635,18 +677,19 @@ cdef class Lanczos:
             for i in range(k):
                 self.t[k * ld + i] /= R[s * s - 1]
                 self.t[i * ld + k] /= R[s * s - 1]
-        for i in range(s - (self.p == 1 and self.m > 0)):  # a pending row may yet be left out
+        for i in range(s - (self.p == 1 and self.m > 0)):  # the pending row may yet be discarded
             wrong = lost[i] * lost[i] * self.scale
             self.e[first + i] += wrong
             if first + i:
                 self.e[first + i - 1] += wrong
         return most
 
-    # --- restarts
+    # --- restarts ---------------------------------------------------------------------------------
 
     def become(self, theta, S):
-        """Replace T, err and `leak` by those of the Ritz vectors S (m, l) with values theta. F is
-        rotated like the basis, so its norm stays, while sums of separate bounds would grow.
+        """Replace the basis's T, err and `leak` by those of l Ritz vectors, with Ritz values theta
+        (l,) and coordinates S (m, l). F is rotated like the basis, so the joint norm of its rows
+        stays the same, whereas the sums of separate bounds would grow.
         """
         cdef Py_ssize_t m = self.m, p = self.p, count = len(theta), held = len(self.errors), i, j, k
         cdef double one, added = 0, others = 0
@@ -688,10 +731,10 @@ cdef class Lanczos:
         self.locked, self.echo = count if self.locked else 0, None
         self.forget_loss()
 
-    # --- Ritz values
+    # --- Ritz values ------------------------------------------------------------------------------
 
     cdef int diagonalise(self, bint vectors) except -1:
-        """Diagonalise T into `found`, and raise `scale` to the largest |value|."""
+        """Diagonalise T into `found`, and raise `scale` to the largest |Ritz value|."""
         cdef Ritz found = self.found
         cdef Py_ssize_t last = self.m - 1
         self.begin()
@@ -701,7 +744,9 @@ cdef class Lanczos:
         return 0
 
     cdef bint is_tridiagonal(self) noexcept:
-        """Return True if T is tridiagonal (diagonal after a restart) on the multiplied rows."""
+        """Return True if the part of T that belongs to the multiplied rows is tridiagonal. After a
+        restart it is diagonal.
+        """
         cdef Py_ssize_t i, j
         if self.tridiagonal:
             return True
@@ -712,7 +757,7 @@ cdef class Lanczos:
         return True
 
     cdef Py_ssize_t *choose(self, Py_ssize_t k, str which) except NULL:
-        """Return the indices of the k wanted values."""
+        """Return the indices of the k wanted Ritz values."""
         cdef Py_ssize_t i, low = at_low_end(self.m, self.found.values, k, ENDS[which])
         cdef Py_ssize_t *places = <Py_ssize_t *>self.small.room_for(k)
         for i in range(k):
@@ -720,7 +765,9 @@ cdef class Lanczos:
         return places
 
     cdef double residual_norm(self, const double *s) noexcept:
-        """Return the norm of A times a Ritz vector s (m,) along the pending rows."""
+        """Return the norm of the component of A x along the pending rows, for the Ritz vector x
+        with coordinates s (m,).
+        """
         cdef double found = 0
         cdef Py_ssize_t i
         for i in range(self.m, self.m + self.p):
@@ -728,7 +775,9 @@ cdef class Lanczos:
         return found
 
     cdef double leaked(self, const double *s, Py_ssize_t first) noexcept:
-        """Return the norm of A times a Ritz vector along the rows of `against` from `first` on."""
+        """Return the norm of the component of A x along the rows of `against` from `first` on, for
+        the Ritz vector x with coordinates s (m,).
+        """
         cdef double found = 0
         cdef Py_ssize_t i
         for i in range(first, self.taken):
@@ -736,7 +785,9 @@ cdef class Lanczos:
         return found
 
     cdef double bound(self, const double *s, double known) noexcept:
-        """Bound the true residual by the known part, that along deflated vectors, and err."""
+        """Return an upper bound on the residual norm of the Ritz vector with coordinates s (m,):
+        the known part `known`, the part along deflated vectors, and err.
+        """
         cdef double found = hypot(known, self.leaked(s, 0))
         cdef Py_ssize_t i
         for i in range(self.m):
@@ -744,18 +795,18 @@ cdef class Lanczos:
         return found
 
     def ritz(self, Py_ssize_t k, str which):
-        """Return the k wanted Ritz values, or as many as there are.
+        """Return the k wanted Ritz pairs, or as many as there are.
 
         Returns
         -------
         theta : array (k,)
-            Ascending.
+            Ritz values in ascending order.
         S : array (m, k)
-            The coordinates of their vectors.
+            Coordinates of the Ritz vectors.
         known : array (k,)
-            The norms of their residuals' components along the pending rows.
+            Norms of the residuals' components along the pending rows.
         limits : array (k,)
-            Upper bounds on the residuals.
+            Upper bounds on the residual norms.
         """
         cdef Py_ssize_t i, m = self.m
         k = min(k, m)
@@ -774,7 +825,7 @@ cdef class Lanczos:
         return theta, S.T, known, limits
 
     def ritz_values(self, Py_ssize_t k, str which):
-        """Return the k wanted Ritz values (k,), without residuals."""
+        """Return the k wanted Ritz values (k,) without their residuals."""
         cdef Py_ssize_t i
         k = min(k, self.m)
         theta = np.empty(k)
@@ -813,8 +864,8 @@ cdef class Lanczos:
         return values, first, known
 
     def nearly(self, Py_ssize_t k, str which, double close):
-        """Return the Ritz values (l,) whose known residuals are at most `close`, and the k wanted
-        ones whatever their residuals, with the coordinates (m, l) of their vectors.
+        """Return the Ritz values (l,) whose known residuals are at most `close`, together with the
+        k wanted Ritz values, and the coordinates (m, l) of all their vectors.
         """
         if not 0 <= k <= self.m:
             raise ValueError(f"k must be an int from 0 to {self.m}, the number of rows, got {k}.")
@@ -826,7 +877,7 @@ cdef class Lanczos:
         keep, theta = np.empty(m, np.intp), np.empty(m)
         cdef Py_ssize_t *kept = <Py_ssize_t *>pointer(keep)
         for i in range(k):
-            left[places[i]] = 0  # the wanted values are kept whatever their residuals
+            left[places[i]] = 0  # wanted values are included whatever their residuals
         for i in range(m):
             if left[i] <= close:
                 kept[count], (<double *>pointer(theta))[count] = i, value[i]
@@ -834,14 +885,18 @@ cdef class Lanczos:
         return theta[:count], self.found.vectors(count, kept).T
 
     def ritz_vectors(self, which):
-        """Return the coordinates (k, m) of vectors of the Ritz values computed last."""
+        """Return the coordinates (k, m) of the vectors of the Ritz values with the indices `which`,
+        as of the last diagonalisation.
+        """
         which = np.ascontiguousarray(which, np.intp)
         if which.ndim != 1 or not ((which >= 0) & (which < self.found.m)).all():
             raise ValueError(f"indices must be some of the {self.found.m} values, got {which}.")
         return self.found.vectors(len(which), <Py_ssize_t *>pointer(which))
 
     def targets(self, theta, double tol, bint by_value):
-        """Return the tolerances (k,) of residuals, relative to `scale` or to the values."""
+        """Return the tolerance of each residual (k,), relative to the Ritz value if `by_value`,
+        else to `scale`.
+        """
         return np.array([self.target(value, tol, by_value) for value in theta])
 
     cdef double target(self, double theta, double tol, bint by_value) noexcept:
@@ -852,8 +907,9 @@ cdef class Lanczos:
     cdef double excess(
         self, double theta, const double *s, double known, double tol, bint by_value
     ) noexcept:
-        """Return the ratio of a residual to its allowed size. The parts of the bound that more
-        products cannot reduce are subtracted from the allowed size, but at most half of it.
+        """Return the ratio of a residual to its allowed size. The parts of the residual's bound
+        that further products cannot reduce are subtracted from the allowed size, but at most half
+        of it.
         """
         cdef double allowed = fmax(self.target(theta, tol, by_value), 2 * self.noise)
         if s != NULL:
@@ -861,15 +917,19 @@ cdef class Lanczos:
         return known / allowed if allowed > 0 else INFINITY if known > 0 else 0
 
     def check_convergence(self, Py_ssize_t k, str which, double tol, bint by_value):
-        """Compare the k wanted Ritz pairs with the tolerance. There must be at least k rows.
+        """Compare the k wanted Ritz pairs with the tolerance. The basis must have at least k rows.
 
         Returns
         -------
-        theta, known, excess : arrays (k,)
-            Values, known residuals, and ratios of residuals to their allowed sizes; a pair has
-            converged if its ratio is at most 1.
+        theta : array (k,)
+            Ritz values.
+        known : array (k,)
+            Norms of the residuals' components along the pending rows.
+        excess : array (k,)
+            Ratios of residuals to their allowed sizes. A pair has converged if its ratio is at most
+            1.
         apart : bool
-            Whether all pairs would have converged without the rows set aside.
+            True if all pairs would have converged without the rows set aside.
         """
         cdef Py_ssize_t i, m = self.m, ld = self.ld
         cdef double worst = 0
@@ -886,7 +946,8 @@ cdef class Lanczos:
             out[k + i] = fabs(self.t[m * ld + m - 1] * self.found.last[places[i]]) * (self.p > 0)
             out[2 * k + i] = self.excess(out[i], NULL, out[k + i], tol, by_value)
             worst = fmax(worst, out[2 * k + i])
-        if self.tridiagonal and not self.aside and worst > 1:  # the eigenvectors are not needed
+        # the ratios of the other pairs are not needed
+        if self.tridiagonal and not self.aside and worst > 1:
             return theta, known, excess, False
         S = self.found.vectors(k, places)
         s = <double *>pointer(S)

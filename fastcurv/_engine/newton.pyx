@@ -1,27 +1,29 @@
 """Newton-type steps in Krylov subspaces, many per call, and evaluation of the loss at their points.
 
 A subspace grows from the gradient at theta, and the step solves a small problem in it; see
-krylov.pyx. With rho the ratio of actual to predicted decrease, the step is accepted if rho > 1e-4,
-and the problem's parameter is updated by rho; otherwise the problem is solved again in the same
-subspace.
+krylov.pyx. Let rho be the ratio of the actual to the predicted decrease of the loss. The step is
+accepted if rho > MIN_ACCEPT_RATIO; otherwise the problem is solved again in the same subspace. In
+both cases rho determines the next parameter of the problem.
 """
 from libc.math cimport INFINITY, fabs, fmax, fmin, isfinite, sqrt
 from libc.string cimport memcmp
 
 cdef enum:
-    MAX_REJECTED_STEPS = 100    # consecutive rejected trial steps after which the run ends
-    # consecutive steps with little decrease although the model is accurate
+    MAX_REJECTED_STEPS = 100    # consecutive rejected steps after which the run ends
+    # Consecutive steps with little decrease, although the model is accurate, that count as slow
+    # progress.
     MAX_SLOW_STEPS = 3
-# minimum ratio of actual to predicted decrease of an accepted step
+# Minimum ratio of actual to predicted decrease of an accepted step.
 cdef double MIN_ACCEPT_RATIO = 1e-4
 
 
 cpdef double reduction_ratio(double old, double new, double predicted, double eps):
-    """Return (old - new)/predicted, shifted towards 1 if both are within the values' rounding.
+    """Return (old - new)/predicted, shifted towards 1 if both differences are within the rounding
+    error of the values.
 
-    A value of size L has an error of the order of ``10 eps |L|``. Without this term, rounding would
-    reject the last steps of a converging run (Conn, Gould and Toint, Trust-Region Methods, 2000,
-    section 17.4).
+    A value L has an error of the order of ``10 eps |L|``. Without the shift, this error would cause
+    the last steps of a converging run to be rejected (Conn, Gould and Toint, Trust-Region Methods,
+    2000, section 17.4).
     """
     cdef double noise
     if not isfinite(new):
@@ -31,8 +33,8 @@ cpdef double reduction_ratio(double old, double new, double predicted, double ep
 
 
 cpdef double next_radius(double radius, double ratio, double length, bint bounded):
-    """Return the trust radius after a trial step of the given length, which was at the bound if
-    `bounded`.
+    """Return the trust radius after a trial step of the given length. `bounded` is True if the step
+    was at the bound on its length.
     """
     if ratio < 0.25:
         return 0.25 * length
@@ -43,7 +45,8 @@ cdef double next_parameter(
     Problem problem, double parameter, double ratio, double length, bint bounded, double size
 ):
     """Return the parameter of a small problem (radius, cubic weight or damping) after a trial step
-    of this length, at its bound if `bounded`; `size` is the size of the curvature.
+    of the given length. `bounded` is True if the step was at the bound on its length; `size` is the
+    size of the curvature.
     """
     if problem == TRUST_REGION:
         return next_radius(parameter, ratio, length, bounded)
@@ -62,14 +65,17 @@ cdef class LossEvaluator:
     Parameters
     ----------
     here, there : Plan
-        For the current point and for trial points; two equal plans used by this run alone.
-    spare, most : list, int
-        Pool of at most `most` plans, to which both are returned at the end of the run.
+        Plans for the current point and for trial points. They have equal layouts, and no other
+        object uses them during the run.
+    spare : list of Plan or None
+        Pool of plans, to which both plans are returned when this object is deleted.
+    most : int
+        Maximum number of plans in the pool.
     """
     cdef Plan here, there
     cdef object at_here, at_there  # memory for theta of each plan
     cdef readonly FastProduct times  # products at the current point
-    cdef readonly bint finite   # whether the loss at the last trial point is finite
+    cdef readonly bint finite   # True if the last trial point is finite
     cdef list spare
     cdef Py_ssize_t most
 
@@ -85,7 +91,7 @@ cdef class LossEvaluator:
         return_to_pool(self.there, self.spare, self.most)
 
     def set_curvature(self, str kind):
-        """Change the curvature of the products to `kind`."""
+        """Set the kind of operator of the products to `kind`."""
         self.times.kind = KINDS[kind]
 
     cdef char *start(self, theta) except NULL:
@@ -98,13 +104,13 @@ cdef class LossEvaluator:
         return start
 
     cdef bint is_at(self, Plan plan, char *theta) except -1:
-        """Return True if a plan is bound to theta."""
+        """Return True if `plan` is bound to theta."""
         cdef size_t size = plan.P.n * plan.P.K.real_bytes
         return plan.theta is not None and memcmp(pointer(plan.theta), theta, size) == 0
 
     cdef double trial_value(self, char *theta) except? -1:
-        """Return the loss at a trial point, infinite if it is not finite. NULL: the trial point is
-        in `at_there` already, and its plan is not bound.
+        """Return the loss at the trial point theta, or infinity if theta is not finite. If theta is
+        NULL, the trial point is in `at_there`, and the plan for trial points is not bound.
         """
         cdef Plan plan = self.there
         self.finite = True
@@ -114,11 +120,11 @@ cdef class LossEvaluator:
         return plan.value if self.finite else INFINITY
 
     def value(self, theta):
-        """Return the loss at a trial point, infinite if it is not finite."""
+        """Return the loss at the trial point theta, or infinity if theta is not finite."""
         return self.trial_value(self.start(theta))
 
     cdef int commit_trial(self) except -1:
-        """Make the trial point the run's current point."""
+        """Make the trial point the current point of the run."""
         self.there.prepare()
         self.there.finish()
         self.here, self.there = self.there, self.here
@@ -127,8 +133,9 @@ cdef class LossEvaluator:
         return 0
 
     def move_to(self, theta):
-        """Move to theta. Return its loss and gradient, an infinite loss and NaN if theta is not
-        finite. The gradient array is not reused while the caller refers to it.
+        """Make theta the current point. Return its loss and gradient, or an infinite loss and a
+        gradient of NaN if theta is not finite. The gradient array is not reused while the caller
+        refers to it.
         """
         cdef char *start = self.start(theta)
         if not self.is_at(self.here, start):
@@ -141,7 +148,7 @@ cdef class LossEvaluator:
 
 
 cdef bint is_short(Py_ssize_t n, const real *s, const real *theta, double eps) noexcept nogil:
-    """Return True if theta + s equals theta to rounding."""
+    """Return True if theta + s equals theta up to rounding."""
     cdef Py_ssize_t i
     for i in range(n):
         if not fabs(s[i]) <= eps * fmax(1, fabs(theta[i])):
@@ -156,34 +163,37 @@ cdef void added(Py_ssize_t n, const real *s, const real *theta, real *out) noexc
 
 
 cdef enum Watch:
-    # condition at which a series of steps ends: slow progress, or fast progress
+    # Condition that ends a series of steps: slow progress or fast progress.
     NOTHING, SLOW_PROGRESS, FAST_PROGRESS
 
 
 cdef class NewtonSteps:
-    """Steps of a run; with `points`, an engine loop that executes little Python code.
+    """Newton-type steps of a run. If the run has a `LossEvaluator`, steps execute little Python
+    code.
 
     Parameters
     ----------
     run : Run
+        The run, which provides the start, the budget and tolerances.
     space : Space
+        The Krylov subspace of each step.
     forcing : float
-        Relative residual of the small problem.
+        Relative residual to which the small problem is solved.
     """
     cdef object run
     cdef Space space
     cdef LossEvaluator points
     cdef double forcing
-    cdef public double thrift  # trade-off between residual and cost, see `Space.solve`
+    cdef public double thrift  # trade-off between residual and cost, an argument of `Space.solve`
     cdef readonly object vector  # last trial step
-    cdef readonly object parameter  # parameter of the small problem after that step
-    cdef readonly double ratio  # ratio of actual to predicted decrease of that step
-    cdef readonly Py_ssize_t steps  # steps of the last `take`
-    cdef readonly Py_ssize_t values  # losses evaluated at its trial points
+    cdef readonly object parameter  # parameter of the small problem after the last trial step
+    cdef readonly double ratio  # ratio of actual to predicted decrease of the last trial step
+    cdef readonly Py_ssize_t steps  # number of steps of the last `take`
+    cdef readonly Py_ssize_t values  # number of losses evaluated at trial points in the last `take`
     cdef readonly double value, gradient_norm
     cdef readonly object gradient
-    cdef public Py_ssize_t slow  # consecutive steps with little decrease
-    cdef readonly bint stop_condition_met  # the condition `watch` has been met
+    cdef public Py_ssize_t slow  # number of consecutive steps with little decrease
+    cdef readonly bint stop_condition_met  # True if the condition `watch` of `take` was met
 
     def __init__(self, run, Space space, double forcing):
         self.run, self.space, self.forcing, self.thrift = run, space, forcing, 0
@@ -196,20 +206,25 @@ cdef class NewtonSteps:
     def take(
         self, str problem, parameter, Py_ssize_t limit, scale, bint opened, int watch, record
     ):
-        """Take at most as many steps as `record` (count, 4) has rows. The rows receive the loss,
-        the gradient norm, the seconds and the number of products so far. The steps end early at a
-        gradient or loss that meets the tolerance, at the end of the budget, after a tenth of a
-        second (so that the caller can report progress), and at the condition `watch`: three
-        consecutive steps with little decrease (1), or one that lowers the loss by a hundredth (2).
+        """Take at most as many steps as `record` (count, 4) has rows. Row k receives the loss, the
+        gradient norm, the elapsed seconds and the number of products after step k. The series ends
+        early if the gradient or the loss meets its tolerance, at the end of the budget, after a
+        tenth of a second (so that the caller can report progress), and if the condition `watch` is
+        met.
 
         Parameters
         ----------
         problem, parameter, limit
-            See `Space.solve`.
+            Arguments of `Space.solve`.
         scale : array (n,) or None
-            Factor of the step, if the space is in scaled coordinates.
+            Factor that converts the step, if the space uses scaled coordinates.
         opened : bool
-            True if the space has already been started, for a single step.
+            True if the caller has already started the space, for a single step.
+        watch : int
+            0: no condition; 1: three consecutive steps with little decrease; 2: a step that lowers
+            the loss by a hundredth.
+        record : array (count, 4) of float64
+            Receives the values after each step.
 
         Returns
         -------
@@ -257,8 +272,8 @@ cdef class NewtonSteps:
         return None
 
     cdef object step(self, str problem, Py_ssize_t limit, scale):
-        """Take one step, after as many trials as needed. Return the reason if there is none. Return
-        None with a small `ratio` if the budget has ended.
+        """Take one step, after as many trial steps as needed. Return the reason if no step is
+        possible. If the budget ends first, return None with a `ratio` below MIN_ACCEPT_RATIO.
         """
         cdef double length, predicted, f
         cdef bint bounded
@@ -292,7 +307,7 @@ cdef class NewtonSteps:
         return "a hundred trial steps in a row were refused"
 
     cdef double trial(self) except? -1:
-        """Return the loss at theta + vector."""
+        """Return the loss at the trial point, current point plus `vector`."""
         cdef LossEvaluator points = self.points
         cdef Py_ssize_t n = self.space.n
         cdef char *s
@@ -321,7 +336,8 @@ cdef class NewtonSteps:
         return is_short(self.space.n, <float *>s, <float *>at_, eps)
 
     cdef int move_to(self) except -1:
-        """Move to the trial point."""
+        """Make the trial point the current point, and update the loss, the gradient and its norm.
+        """
         cdef double square
         cdef bint wide
         cdef char *g

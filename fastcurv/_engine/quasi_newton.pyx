@@ -1,20 +1,24 @@
-"""L-BFGS: inverse curvature from the last steps and the changes of the gradient along them.
+"""The L-BFGS method, which approximates the inverse Hessian from the last steps and the changes of
+the gradient along them.
 
-With rows S of steps s_i and Y of changes y_i, oldest first, R the upper triangle of ``S Y'``, D its
-diagonal and c = s'y / y'y of the newest pair, the inverse Hessian's estimate times g is
+Let the rows of S be the steps s_i and the rows of Y the gradient changes y_i, oldest first. Let R
+be the upper triangle of ``S Y'``, D its diagonal and c = s'y / y'y of the newest pair. The
+approximate inverse Hessian times the gradient g is
 
-    u = R^-1 S g      w = R^-T (D u + c Y (Y' u - g))      c g + S' w - c Y' u
+    c g + S' w - c Y' u        with    u = R^-1 S g,    w = R^-T (D u + c Y (Y' u - g))
 
 (Byrd, Nocedal and Schnabel, Representations of quasi-Newton matrices, 1994, theorem 2.2). The pairs
-are read twice per iteration: once for their products with g and the newest y, once for the step.
+are read twice per iteration: once for their products with g and the newest y, and once for the
+step.
 
 The line search satisfies the strong Wolfe conditions (Nocedal and Wright, Numerical Optimization,
-2006, section 3.5). Each trial costs a value and a gradient; most searches need one trial. Values
-that differ only by rounding count as equal; the slopes then decide.
+2006, section 3.5). Each trial costs a value and a gradient, and most searches need one trial. If
+values differ only by rounding, they count as equal, and the slopes decide.
 
-A run is a state machine that requests the value and the gradient at `trial`. `run` evaluates a plan
-and executes no Python code; for any other loss the caller supplies both. Every long sum is cut by
-sizes alone, so results depend neither on the number of threads nor on who evaluates the loss.
+A run is a state machine that requests the value and the gradient at `trial`. The method `run`
+evaluates a plan without executing Python code; for any other loss the caller supplies value and
+gradient. Long sums are divided by sizes only, so results do not depend on the number of threads or
+on the source of values.
 """
 import numpy as np
 
@@ -25,18 +29,19 @@ cdef enum State:
     RESTING, LOOKING, LOST      # LOST: no lower value was found along the negative gradient
 
 cdef enum:
-    MAX_TRIALS = 20             # maximum trials of a line search
-    # nanoseconds after which `run` returns, so that the caller can report progress
+    MAX_TRIALS = 20             # maximum number of trials per line search
+    # Nanoseconds after which `run` returns so that the caller can report progress.
     SLICE_NS = 100000000
-    # numbers per strip of a sweep over a few vectors, so that they stay in the L1 cache ...
+    # Elements per strip of a sweep, chosen so that the vectors' strips stay in the L1 cache:
+    # CACHE_BLOCK for a few vectors, CACHE_BLOCK_ONE for one vector and the pairs.
     CACHE_BLOCK = 1024
-    CACHE_BLOCK_ONE = 2048      # ... and over one vector and the pairs
+    CACHE_BLOCK_ONE = 2048
 
-cdef double MIN_PAIR_COSINE = 1e-10  # pairs with s'y below this fraction of ||s|| ||y|| are dropped
+cdef double MIN_PAIR_COSINE = 1e-10  # pairs are dropped if s'y <= this times ||s|| ||y||
 cdef double MIN_DECREASE_RATIO = 1e-4  # required fraction of the predicted decrease
-cdef double MAX_SLOPE_RATIO = 0.9  # maximum fraction of the initial slope that may remain
+cdef double MAX_SLOPE_RATIO = 0.9  # maximum final slope, as a fraction of the initial one
 cdef double VALUE_NOISE = 10    # error of a value, in units of eps |f|
-# decay, per check of the clock, of the longest time between two checks
+# Factor by which the longest time between two checks of the clock decays per check.
 cdef double CLOCK_DECAY = 0.7
 
 
@@ -46,44 +51,45 @@ cdef struct Point:              # point on the search line: step length, value, 
 
 cdef struct Quasi
 
-# one strip of a sweep: vectors are advanced by `shift` bytes, n numbers each; adds to the part's
-# sums
+# Function that processes one strip of a sweep: n elements of each vector, `shift` bytes after its
+# start. It adds to the sums of the current part.
 ctypedef void (*Piece)(Quasi *q, Py_ssize_t shift, Py_ssize_t n, double *sums) noexcept nogil
 
 cdef struct Quasi:
     const fc_table *K
-    Py_ssize_t n, most          # numbers per vector; maximum number of pairs
-    Py_ssize_t ld, line         # numbers and bytes from one vector to the next
-    Py_ssize_t width, parts     # numbers per part of a sweep, and number of parts
+    Py_ssize_t n, most          # elements per vector; maximum number of pairs
+    Py_ssize_t ld, line         # distance between vectors in elements and in bytes
+    Py_ssize_t width, parts     # elements per part of a sweep, and number of parts
     int threads
-    char *theta                 # the current point
-    # gradient at theta; the vector before it in memory is y of the last step
+    char *theta                 # current point
+    # Gradient at theta. The vector before it in memory is y of the last step.
     char *g
     char *d                     # search direction
-    char *trial                 # trial point; its gradient is g_trial, with room for y before it
+    char *trial                 # trial point; its gradient is g_trial, preceded by memory for y
     char *g_trial
-    char *g_low                 # gradient at the lowest trial, with room for y before it
-    char *s                     # the last step
-    char *best                  # point of the lowest value, if not theta
-    # (2 most, n): s_0, y_0, s_1, y_1, ...; the first `count` pairs are set
+    char *g_low                 # gradient at the lowest trial, preceded by memory for y
+    char *s                     # last step
+    char *best                  # point of the lowest value, unless that is theta
+    # (2 most, n): s_0, y_0, s_1, y_1, ...; the first `count` pairs are valid.
     char *pairs
-    double *cross               # (most, most): s_i'y_j
-    double *inner               # y_i'y_j
-    double *products            # (2 most,): s_i'g and y_i'g
-    double *weights             # (2 most,): coefficients of all s_i and y_i in minus the step
-    double *solved              # (3 most,) scratch
-    double *sums                # (parts, lds): sums of each part
+    double *cross               # (most, most) products s_i'y_j
+    double *inner               # (most, most) products y_i'y_j
+    double *products            # (2 most,) products s_i'g and y_i'g
+    double *weights             # (2 most,) coefficients of all s_i and y_i in minus the step
+    double *solved              # (3 most,) scratch buffer
+    double *sums                # (parts, lds) sums of each part
     Py_ssize_t lds
-    Piece piece                 # current sweep: its function, numbers per strip, number of sums
+    # function, elements per strip and number of sums of the current sweep
+    Piece piece
     Py_ssize_t strip, wanted
     Py_ssize_t first, count     # ring buffer: row of the oldest pair, number of pairs
     Py_ssize_t row              # row of the newest pair, or -1 if it was dropped
     double f, gnorm, best_f, best_gnorm
-    bint elsewhere              # the lowest value was not at theta
+    bint elsewhere              # True if the point of the lowest value is not theta
     double c                    # scaling s'y / y'y of the newest pair
     State state                 # state of the line search
-    # moved: the search ended at a new point. bracketed: `high` is set. stored: the gradient at
-    # `low` is in g_low.
+    # moved: the search ended at a new point. bracketed: `high` is valid. stored: g_low holds the
+    # gradient at `low`.
     bint moved, bracketed, stored
     int trials
     double t, slope, noise
@@ -111,15 +117,15 @@ cdef void vectors_part(void *context, Py_ssize_t part, int member) noexcept nogi
 cdef void sweep_all(
     Quasi *q, Piece piece, Py_ssize_t rows, Py_ssize_t wanted, Py_ssize_t strip
 ) noexcept nogil:
-    """Run a sweep over `rows` vectors of n numbers that computes `wanted` sums, in strips of
-    `strip`.
+    """Run a sweep that computes `wanted` sums in strips of `strip` elements. The argument `rows` is
+    the number of vectors of n elements that the sweep reads or writes.
     """
     q.piece, q.wanted, q.strip = piece, wanted, strip
     fc_team_run(q.threads if rows * q.n > SWEEP_MIN_NUMBERS else 1, q.parts, vectors_part, q)
 
 
 cdef double total(Quasi *q, Py_ssize_t j) noexcept nogil:
-    """Return sum j, added over the parts in order."""
+    """Return sum number j, added over the parts in order."""
     cdef Py_ssize_t part
     cdef double found = 0
     for part in range(q.parts):
@@ -128,7 +134,7 @@ cdef double total(Quasi *q, Py_ssize_t j) noexcept nogil:
 
 
 cdef void direction_piece(Quasi *q, Py_ssize_t shift, Py_ssize_t n, double *sums) noexcept nogil:
-    """Compute d = -c g - weights' pairs, and g'd."""
+    """Compute d = -c g - (linear combination of the pairs with `weights`), and g'd."""
     cdef char *d = q.d + shift
     q.K.scale(n, -q.c, q.g + shift, d)
     if q.count:
@@ -139,19 +145,20 @@ cdef void direction_piece(Quasi *q, Py_ssize_t shift, Py_ssize_t n, double *sums
 
 
 cdef void trial_piece(Quasi *q, Py_ssize_t shift, Py_ssize_t n, double *sums) noexcept nogil:
-    """Compute trial = theta + t d."""
+    """Compute the trial point theta + t d."""
     cdef double t = -q.t
     memcpy(q.trial + shift, q.theta + shift, n * q.K.real_bytes)
     q.K.take(1, 1, n, q.d + shift, q.ld, q.trial + shift, q.ld, &t, 1, NULL)
 
 
 cdef void slope_piece(Quasi *q, Py_ssize_t shift, Py_ssize_t n, double *sums) noexcept nogil:
-    """Compute g'd at the trial."""
+    """Compute the slope g'd at the trial point."""
     q.K.dots(1, 1, n, q.g_trial + shift, q.ld, q.d + shift, q.ld, sums, 1)
 
 
 cdef void step_piece(Quasi *q, Py_ssize_t shift, Py_ssize_t n, double *sums) noexcept nogil:
-    """Compute s and y of the step to the trial, s'y, s's, y'y and the new g'g."""
+    """Compute s and y of the step to the trial point, and the products s'y, s's, y'y and g'g there.
+    """
     cdef double one = 1
     cdef char *s = q.s + shift
     cdef char *g = q.g_trial + shift
@@ -165,7 +172,7 @@ cdef void step_piece(Quasi *q, Py_ssize_t shift, Py_ssize_t n, double *sums) noe
 
 
 cdef void pairs_piece(Quasi *q, Py_ssize_t shift, Py_ssize_t n, double *sums) noexcept nogil:
-    """Copy the newest pair into its row, and multiply all pairs by y and g."""
+    """Copy the newest pair into its row, and multiply all pairs by its y and by g."""
     cdef char *row = q.pairs + 2 * q.row * q.line + shift
     cdef char *y = q.g - q.line + shift
     if q.row >= 0:
@@ -175,7 +182,8 @@ cdef void pairs_piece(Quasi *q, Py_ssize_t shift, Py_ssize_t n, double *sums) no
 
 
 cdef double norm_of(Quasi *q, char *x, double square) noexcept nogil:
-    """Return ||x||, where `square` is its square unless that over- or underflowed."""
+    """Return ||x||. The argument `square` is ||x||^2, unless the square overflowed or underflowed.
+    """
     if 1e-30 < square < 1e30:
         return sqrt(square)
     if q.K.real_bytes == 8:
@@ -198,8 +206,8 @@ cdef void multiply_pairs(Quasi *q) noexcept nogil:
 
 
 cdef void direction_coefficients(Quasi *q) noexcept nogil:
-    """Compute c and the coefficients of all pairs in minus the step: w for s, -c u for y. Costs 2
-    k^2 multiplications.
+    """Compute c and the coefficients of all pairs in minus the step, which are w for s and -c u for
+    y. For k pairs the cost is 2 k^2 multiplications.
     """
     cdef Py_ssize_t i, j, a, b, k = q.count, m = q.most
     cdef double *u = q.solved
@@ -238,7 +246,7 @@ cdef void direction_coefficients(Quasi *q) noexcept nogil:
 
 
 cdef void move(Quasi *q, double f) noexcept nogil:
-    """Move to the trial point, and keep the pair of this step if its curvature is usable."""
+    """Move to the trial point. Keep the pair of this step if its curvature s'y is large enough."""
     cdef double yy, ss
     sweep_all(q, step_piece, 8, 4, CACHE_BLOCK)
     ss = norm_of(q, q.s, total(q, 1))
@@ -261,7 +269,9 @@ cdef void move(Quasi *q, double f) noexcept nogil:
 # --- the line search ------------------------------------------------------------------------------
 
 cdef double cubic(const Point *a, const Point *b) noexcept nogil:
-    """Return the minimiser of the cubic through two values and slopes, or NaN if it has none."""
+    """Return the minimiser of the cubic through the values and slopes of two points, or NaN if the
+    cubic has no minimum.
+    """
     cdef double s = a.slope + b.slope - 3 * (a.f - b.f) / (a.t - b.t)
     cdef double square = s * s - a.slope * b.slope, root, below
     if not square >= 0:
@@ -272,16 +282,16 @@ cdef double cubic(const Point *a, const Point *b) noexcept nogil:
 
 
 cdef double extrapolate(const Point *before, const Point *here) noexcept nogil:
-    """Return the next trial length while the line still descends: the cubic's minimiser, clipped to
-    2 to 10 times the current t.
+    """Return the next trial step length while the line still descends: the minimiser of the cubic,
+    clipped to 2 to 10 times the current length.
     """
     cdef double t = cubic(before, here)
     return min(max(t, 2 * here.t), 10 * here.t) if t > here.t else 4 * here.t
 
 
 cdef double interpolate(const Point *low, const Point *high) noexcept nogil:
-    """Return the cubic's minimiser within the bracket, at least a tenth of its width from both
-    ends.
+    """Return the minimiser of the cubic within the bracket, at least a tenth of the bracket's width
+    from both ends.
     """
     cdef double width = high.t - low.t, share = 0.1
     if isfinite(high.f):
@@ -298,8 +308,8 @@ cdef void evaluate_trial(Quasi *q, double t) noexcept nogil:
 
 
 cdef void begin_line_search(Quasi *q) noexcept nogil:
-    """Begin a line search along the next direction. If the direction does not descend, as can
-    happen at a kink, drop all pairs.
+    """Begin a line search along the next direction. If the direction does not descend, which can
+    happen at a kink of the loss, drop all pairs.
     """
     q.moved = False
     if q.state == LOST:
@@ -320,7 +330,7 @@ cdef void begin_line_search(Quasi *q) noexcept nogil:
 
 
 cdef void process_trial(Quasi *q, double f) noexcept nogil:
-    """Process the value f at the trial point, whose gradient is in g_trial: end the search or set
+    """Process the value f at the trial point, whose gradient is in g_trial. End the search or set
     the next trial point.
     """
     cdef Point here, before
@@ -353,8 +363,8 @@ cdef void process_trial(Quasi *q, double f) noexcept nogil:
 
 
 cdef void end_line_search(Quasi *q, bint late) noexcept nogil:
-    """End the search at its lowest trial. If none is lower than the start: return to the start if
-    `late`, else drop all pairs and search again, or fail if there are none.
+    """End the search at its lowest trial. If no trial is lower than the start, return to the start
+    if `late`; otherwise drop all pairs and search again, or fail if there are no pairs.
     """
     if q.stored and q.low.f < q.f:
         evaluate_trial(q, q.low.t)
@@ -372,22 +382,24 @@ cdef void end_line_search(Quasi *q, bint late) noexcept nogil:
 # --- a run ----------------------------------------------------------------------------------------
 
 cdef class QuasiNewton:
-    """A run of L-BFGS.
+    """A run of the L-BFGS method.
 
     Parameters
     ----------
     n : int
+        Number of parameters.
     dtype : float32 or float64
+        Dtype of all vectors.
     memory : int
         Maximum number of pairs.
     """
     cdef Quasi q
     cdef object vectors, numbers
     cdef char *base
-    cdef readonly object pairs  # (2 memory, n)
-    cdef readonly Py_ssize_t steps  # of the last `run`
+    cdef readonly object pairs  # (2 memory, n) steps and gradient changes
+    cdef readonly Py_ssize_t steps  # number of steps of the last `run`
     cdef readonly Py_ssize_t evaluations
-    # longest recent time between two checks of the clock, in seconds
+    # Longest recent time between two checks of the clock, in seconds.
     cdef public double gap
     cdef long long began, looked
     cdef bint out_of_time
@@ -418,23 +430,23 @@ cdef class QuasiNewton:
     cdef object vector(self, char *start):
         return self.vectors[(start - self.base) // self.q.line]
 
-    # the current point
+    # --- the current point ------------------------------------------------------------------------
 
     def start(self, theta, double value, gradient):
-        """Begin at theta with its value and gradient; pairs that exist are kept."""
+        """Start at theta with the given value and gradient. Existing pairs are kept."""
         cdef Quasi *q = &self.q
         self.vector(q.theta)[:] = self.vector(q.trial)[:] = theta
         self.vector(q.g)[:] = self.vector(q.g_trial)[:] = gradient
         q.f, q.state, q.moved, q.row = value, RESTING, False, -1
         with Arithmetic(), nogil:
-            sweep_all(q, step_piece, 8, 4, CACHE_BLOCK)  # s = 0: only g'g is needed
+            sweep_all(q, step_piece, 8, 4, CACHE_BLOCK)  # s = 0, so only g'g is needed
             q.gnorm = norm_of(q, q.g, total(q, 3))
             if q.count:
                 multiply_pairs(q)
 
     def restore(self, Py_ssize_t first, Py_ssize_t count):
-        """Restore pairs after `start`: the first `count` of `pairs` have been filled, with the
-        oldest in row `first`.
+        """Restore pairs after `start`. The caller has filled the first `count` rows pairs of
+        `pairs`; the oldest pair is pair number `first`.
         """
         cdef Quasi *q = &self.q
         cdef Py_ssize_t i
@@ -445,7 +457,7 @@ cdef class QuasiNewton:
             )
         with Arithmetic(), nogil:
             q.first, q.count = first, count
-            for i in range(count):  # from the oldest pair on
+            for i in range(count):  # from the oldest pair to the newest
                 q.row = (first + i) % q.most
                 memcpy(q.s, q.pairs + 2 * q.row * q.line, q.n * q.K.real_bytes)
                 memcpy(q.g - q.line, q.pairs + (2 * q.row + 1) * q.line, q.n * q.K.real_bytes)
@@ -478,14 +490,14 @@ cdef class QuasiNewton:
 
     @property
     def best(self):
-        """The lowest point of the last `run`, its value and gradient norm, as a tuple; None if
-        `theta` is that point.
+        """The lowest point of the last `run`, its value and gradient norm, as a tuple; None if the
+        lowest point is `theta`.
         """
         if self.q.elsewhere:
             return self.vector(self.q.best), self.q.best_f, self.q.best_gnorm
         return None
 
-    # loss evaluated by the caller
+    # --- interface for losses that the caller evaluates -------------------------------------------
 
     @property
     def trial(self):
@@ -493,7 +505,7 @@ cdef class QuasiNewton:
 
     @property
     def moved(self):
-        """True if the last search has ended at a new point."""
+        """True if the last search ended at a new point."""
         return self.q.moved
 
     def search(self):
@@ -503,8 +515,8 @@ cdef class QuasiNewton:
         return self.q.state == LOOKING
 
     def supply_trial(self, double value, gradient):
-        """Process the value and the gradient at `trial`. Return True if those at another trial are
-        needed.
+        """Process the value and the gradient at `trial`. Return True if those at another trial
+        point are needed.
         """
         np.copyto(self.vector(self.q.g_trial), gradient)
         with Arithmetic(), nogil:
@@ -512,22 +524,24 @@ cdef class QuasiNewton:
         return self.q.state == LOOKING
 
     def give_up(self):
-        """End the search at its lowest trial, if that is lower than the start."""
+        """End the search at its lowest trial if that is lower than the start, and otherwise at the
+        start.
+        """
         with Arithmetic(), nogil:
             end_line_search(&self.q, True)
 
-    # loss evaluated by the engine
+    # --- interface for losses that a plan evaluates -----------------------------------------------
 
     def run(self, Plan plan, record, double gradient_tol, double target, double seconds):
-        """Take at most as many steps as `record` (count, 3) has rows, which receive loss, gradient
-        norm and seconds of each. `steps` is the number of steps taken, even if a signal handler
-        raises.
+        """Take at most as many steps as `record` (count, 3) has rows. Row k receives the loss, the
+        gradient norm and the elapsed seconds after step k. Attribute `steps` is the number of steps
+        taken, even if a signal handler raises an exception.
 
         Returns
         -------
         str
-            ``""`` if all steps were taken or a tenth of a second has passed, or ``critical``,
-            ``target``, ``stalled``, ``max_time``.
+            Reason for the end: ``critical``, ``target``, ``stalled`` or ``max_time``, or ``""`` if
+            all steps were taken or a tenth of a second has passed.
         """
         cdef Py_ssize_t count = len(record)
         check_floats(record, (count, 3))
@@ -574,8 +588,8 @@ cdef class QuasiNewton:
         return plan.end(before)
 
     cdef Ending step(self, Plan plan, double seconds) noexcept nogil:
-        """Take one step. Updates of the run's state are not interrupted: cancellation takes effect
-        only between trials.
+        """Take one step. Updates of the run's state are not interrupted, so a cancellation takes
+        effect only between trials.
         """
         cdef Quasi *q = &self.q
         cdef double f
@@ -598,7 +612,8 @@ cdef class QuasiNewton:
         return STALLED if q.state == LOST else LATE
 
     cdef void check_clock(self, double seconds) noexcept nogil:
-        """Set `out_of_time` if the time would end before the next check."""
+        """Set `out_of_time` if the time limit will be reached before the next check of the clock.
+        """
         cdef long long here = now()
         self.gap = max(CLOCK_DECAY * self.gap, (here - self.looked) * 1e-9)
         self.looked = here
@@ -610,5 +625,5 @@ cdef class QuasiNewton:
             q.best_f, q.best_gnorm, q.elsewhere = q.f, q.gnorm, False
         elif not q.elsewhere:
             q.elsewhere = True
-            # trial is the previous theta, swapped by `move`
+            # `move` has swapped theta and trial, so trial is the previous theta.
             memcpy(q.best, q.trial, q.n * q.K.real_bytes)

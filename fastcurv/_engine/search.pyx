@@ -1,13 +1,16 @@
-"""A search for the ends of a spectrum: the loop from a start vector to converged pairs, probes for
-missed repeated eigenvalues, and bounds on what a random start may have missed.
+"""Search for the ends of a spectrum by the Lanczos method: the loop from a start vector to
+converged eigenpairs, probes for missed repeated eigenvalues, and bounds on what a random start may
+have missed.
 
-One start finds one vector of each eigenspace. Once the wanted pairs have converged, the basis is
-kept, the next block is set aside, and a random start in the complement of both generates a Krylov
-space of its own (a probe). This space contains a further eigenvector for each repeated eigenvalue
-whose multiplicity was underestimated, and nothing that the basis contains, so that its spectrum is
-narrow and outliers appear within few steps. If such a copy of an eigenvalue appears, the search
-continues until the wanted pairs, copies included, have converged, and then starts another probe. If
-none appears, the run itself shows at which step one would have appeared; see `growth`.
+A single start vector finds one eigenvector of each eigenspace. Once the wanted pairs have
+converged, the basis is kept, the next block is set aside (later vectors are orthogonalised against
+it), and a random start in the complement of both generates a separate Krylov space, the probe. The
+probe's space contains a further eigenvector for each repeated eigenvalue whose multiplicity was
+underestimated. It contains nothing that the basis contains, so its spectrum is narrow, and outliers
+appear within few steps. If the probe finds a wanted eigenvalue again, the search continues until
+the wanted pairs, counted with multiplicity, have converged, and then starts another probe. If it
+finds none, the coefficients of the probe determine the step at which a missed eigenvalue would have
+appeared; see `growth`.
 """
 import numpy as np
 
@@ -18,38 +21,45 @@ from libc.math cimport INFINITY, ceil, fabs, fmax, fmin, hypot, isfinite, log, s
 cdef enum:
     N_DISTANCES = 48            # number of distances that `missable_distances` examines
     MAX_ROWS_ASIDE = 8          # maximum number of rows that are set aside
-    # remaining dimensions up to which the space is exhausted instead of starting a probe
+    # Remaining dimensions up to which the search exhausts the space instead of starting a probe.
     MIN_ROWS_FOR_PROBE = 8
 
-# Maximum products of a probe for repeated eigenvalues, as a fraction of the products made before
-# it: PROBE_FRACTION, or QUICK_PROBE_FRACTION if these take little time. A probe ends earlier once a
-# copy of any wanted value would be missed with at most the probability `sure`. It may take as many
-# products as before it if copies have been found, or if a start has exhausted its space, since
-# another start then needs as many products to exhaust its own.
+# Maximum products of a probe, as a fraction of the products made before it: QUICK_PROBE_FRACTION if
+# the expected run time is short, else PROBE_FRACTION. A probe ends earlier once the probability of
+# missing a repeated eigenvalue among the wanted ones is at most `sure`. It may take as many
+# products as were made before it if repeated eigenvalues have been found, or if a start has
+# exhausted its space, because another start would need as many products to exhaust its space.
 cdef double PROBE_FRACTION = 0.25, QUICK_PROBE_FRACTION = 0.5
-# maximum cost of a dense matrix instead, as a fraction of the products made
+# Maximum cost of switching to a dense matrix, as a fraction of the products made.
 cdef double DENSE_FRACTION = 0.25
-# residuals below eps ** ROUNDING_EXPONENT times the noise count as rounding
+# Residuals below eps ** ROUNDING_EXPONENT times the noise are regarded as rounding.
 cdef double ROUNDING_EXPONENT = -0.25
-# maximum residual, relative to `scale`, of pairs that are kept in addition at a new start
+# Maximum residual, relative to `scale`, of further pairs that a restart keeps.
 cdef double KEEP_RESIDUAL = 1e-3
-cdef double MAX_REDUCTION_PER_STEP = 2.5  # maximum factor by which one step reduces residuals
-cdef double SLICE_SECONDS = 0.1  # seconds of steps after which progress is shown
-# off-diagonal entries of this size have an inverse that can be multiplied by numbers near 1
+cdef double MAX_REDUCTION_PER_STEP = 2.5  # maximum factor by which a step reduces residuals
+cdef double SLICE_SECONDS = 0.1  # seconds after which `grow` reports progress
+# Smallest off-diagonal entry whose reciprocal, times numbers near 1, does not overflow.
 cdef double MIN_OFF_DIAGONAL = 1e-290
 
 
 cdef class EigenSearch:
-    """A search for k pairs; rare operations are in `fastcurv.spectrum.eigsh.ThickRestart`,
-    which creates these objects and sets their options.
+    """Search for k eigenpairs at the ends of a spectrum. `fastcurv.spectrum.eigsh.ThickRestart`
+    derives from this class, implements its rare operations and sets its options.
 
     Parameters
     ----------
     run : Lanczos
-    k, which, tol, by_value : int, str, float, bool
-        The wanted values, and their tolerance.
-    price : float
-        Estimated seconds per product.
+        The Lanczos run, which has been started.
+    k : int
+        Number of wanted eigenpairs.
+    which : str
+        Ends of the spectrum: ``LM``, ``LA``, ``SA`` or ``BE``, as in SciPy.
+    tol : float
+        Tolerance of the residuals.
+    by_value : bool
+        True if the tolerance is relative to each eigenvalue, not to the largest one.
+    seconds_per_product : float
+        Estimated time of a product.
     """
     cdef readonly Lanczos run
     cdef readonly Py_ssize_t k
@@ -59,27 +69,28 @@ cdef class EigenSearch:
     cdef public Py_ssize_t next_check, max_products
     cdef public Py_ssize_t probe_from  # first row of the probe
     cdef public Py_ssize_t probe_until  # row at which the probe ends at the latest
-    # values of `growth` from which on nothing is missed, for a probe to end (`sure`) and for
-    # `unseen` (`risk`)
+    # Values of `growth` from which an eigenvalue counts as not missed: `sure` is used to end a
+    # probe, and `risk` to determine `unseen`.
     cdef public double sure, risk
-    cdef public bint given      # the first start is user-defined, not random
-    # ratio of `unseen` to the tolerance up to which `unseen` is not shown
+    cdef public bint given      # True if the first start is user-defined, not random
+    # Ratio of `unseen` to the tolerance up to which results do not show `unseen`.
     cdef public double left_open
-    cdef public double unseen   # see `Eigenpairs`
-    cdef public bint quick      # expected run time is too short to be noticed
+    cdef public double unseen   # attribute of the same name of `Eigenpairs`
+    cdef public bint quick      # True if the expected run time is too short to report progress
     cdef public bint probe, probed, copies, interrupted
-    # whether a dense decomposition may replace a long search, and whether it will
+    # True if a dense decomposition may replace a long search, and True if it will.
     cdef public bint may_switch_to_dense, switch_to_dense
     cdef public object rng, shown, stop
-    # (theta, bounds, coordinates) of the pairs for which a probe runs or has ended
+    # (theta, bounds, coordinates) of the pairs that the current or last probe checks.
     cdef public tuple settled
-    # mask of distances at which the first start may have missed an eigenvalue, see
-    # `missable_distances`; None: not known
+    # Mask of the distances at which the first start may have missed an eigenvalue, from
+    # `missable_distances`; None if unknown.
     cdef object missable
     cdef double seconds_per_product, last_excess
-    # rows at the last convergence check, whose result is `last_excess`; 0: there was none
+    # Number of rows at the last convergence check, whose result is `last_excess`; 0 if there was
+    # none.
     cdef Py_ssize_t last_check
-    # result of the convergence check that ended `advance_until_converged`
+    # Result of the convergence check that ended `advance_until_converged`.
     cdef object seen
     cdef Scratchpad numbers
 
@@ -90,23 +101,26 @@ cdef class EigenSearch:
         self.run, self.k, self.which, self.tol, self.by_value = run, k, which, tol, by_value
         self.seconds_per_product = seconds_per_product
         self.unseen, self.numbers = INFINITY, Scratchpad()
-        # half of the steps that the fastest convergence takes come before the first check
+        # The first check comes after half of the steps that the fastest convergence would take.
         if self.check_is_expensive(5 * k):
             self.next_check = k + <Py_ssize_t>(0.5 * log(1 / tol) / log(MAX_REDUCTION_PER_STEP))
 
-    # --- the loop
+    # --- the loop ---------------------------------------------------------------------------------
 
     cdef bint spent(self) noexcept:
         return self.run.n_products + max(1, self.run.p) > self.max_products
 
     cdef double dense_fraction(self) noexcept:
-        """Return the fraction of the products made that a dense matrix may cost: all of them once
-        repeated eigenvalues were found, since each copy takes a run of its own.
+        """Return the maximum cost of a dense matrix as a fraction of the products made. The
+        fraction is 1 once repeated eigenvalues have been found, because each further eigenvector
+        takes a separate run.
         """
         return 1 if self.copies else DENSE_FRACTION
 
     cdef bint dense_is_cheaper(self) noexcept:
-        """Return True if a dense matrix costs at most its fraction of the products made."""
+        """Return True if switching to a dense matrix is permitted and costs at most
+        `dense_fraction` of the products made.
+        """
         cdef Lanczos run = self.run
         return (
             self.may_switch_to_dense and run.n_products + run.n <= self.max_products
@@ -114,8 +128,8 @@ cdef class EigenSearch:
         )
 
     def grow(self):
-        """Extend the basis until the wanted pairs have converged, the budget is used up or the
-        space is exhausted.
+        """Extend the basis until the wanted pairs have converged, the budget is used up, the space
+        is exhausted, or a switch to a dense matrix is due.
         """
         cdef Lanczos run = self.run
         cdef Py_ssize_t before
@@ -136,7 +150,7 @@ cdef class EigenSearch:
             if run.m >= run.dimension or self.spent():
                 if run.m >= run.dimension:  # the basis spans the whole space
                     self.probed, self.unseen, self.settled = True, 0, None
-                elif self.settled is not None:  # the last steps of a probe count, too
+                elif self.settled is not None:  # the last steps of a probe count as well
                     self.is_done()
                 return
             if run.is_full() and self.settled is not None and self.is_done():
@@ -156,8 +170,8 @@ cdef class EigenSearch:
                 return
 
     cdef int steps(self) except -2:
-        """Make steps until a decision is due, or for about 0.1 s. Return as
-        `advance_until_converged` does; after a block step, return 1 if a convergence check is due.
+        """Take steps until a decision is due, or for SLICE_SECONDS seconds. Return the result of
+        `advance_until_converged`; after a block step, return 1 if a convergence check is due.
         """
         cdef Lanczos run = self.run
         cdef Py_ssize_t most = run.m + self.max_products - run.n_products
@@ -168,8 +182,8 @@ cdef class EigenSearch:
                 return 0
             return 1 if before is None else self.check_probe(before, self.sure)
         if run.capacity < run.dimension:
-            most = min(most, run.capacity)  # the basis is full at that row
-        # at that row, a dense matrix may have become cheaper
+            most = min(most, run.capacity)  # at this number of rows the basis is full
+        # At this number of rows, switching to a dense matrix may have become cheaper.
         if self.may_switch_to_dense:
             most = min(
                 most,
@@ -179,8 +193,8 @@ cdef class EigenSearch:
             return self.advance_until_converged(most, SLICE_SECONDS, before, self.sure)
 
     def is_done(self):
-        """Compare the wanted Ritz pairs with the tolerance; return True once the search is
-        complete.
+        """Compare the wanted Ritz pairs with the tolerance, and return True if the search is
+        complete. If it is not, begin a probe or schedule the next check.
         """
         cdef Lanczos run = self.run
         cdef double worst
@@ -205,7 +219,8 @@ cdef class EigenSearch:
 
     def is_closed(self):
         """Return True if a user-defined start spans an invariant subspace, up to the tolerance.
-        Such a start reveals nothing about other eigenvalues, which may be further out.
+        Such a start contains no information on eigenvalues of other subspaces, which may be further
+        out.
         """
         cdef Lanczos run = self.run
         cdef Py_ssize_t i
@@ -215,20 +230,22 @@ cdef class EigenSearch:
             coupling = hypot(coupling, length_of(run.m, run.t + i * run.ld))
         return self.given and 0 < run.m < run.dimension and coupling <= self.tol * run.scale
 
-    # --- probes for missed copies
+    # --- probes for missed repeated eigenvalues ---------------------------------------------------
 
     cdef bint begin_probe(self, theta, known) except -1:
-        """Begin a probe for repeated eigenvalues, if a copy of a wanted value can matter: if it
-        would displace the innermost value by more than the allowed error of that value. Return True
-        if a probe was begun, or if the search continues to the end of the space, which is near.
+        """Begin a probe for repeated eigenvalues. Return False if none is needed, because no
+        further eigenvector could displace the innermost wanted value by more than that value's
+        allowed error. Return True if a probe was begun, or if the search continues because the end
+        of the space is near.
 
-        A copy may lie partly in the last rows, so that neither they nor a start orthogonal to them
-        reveal it; these rows are then dropped. This is done if the residual of a pair, one of
-        `known`, has reached rounding or would at the next step, whose row is one of them, since
-        rounding then introduces a copy. It is also done if rows were kept by a restart, since their
-        own residuals separate the copies, so that one start finds several of them. The rounding of
-        a restart does not count against the pairs, just as the rounding in forming their vectors
-        does not: a bound within the tolerance stays within it.
+        A further eigenvector may lie partly in the last rows, so that neither these rows nor a
+        start orthogonal to them reveals it. The last rows are therefore dropped in two cases. (1)
+        The residual of a pair, one of `known`, has reached rounding or will reach it at the next
+        step, because rounding then introduces a further eigenvector. (2) Rows were kept by a
+        restart, because their residuals separate the eigenvectors of a repeated eigenvalue, so that
+        a single start finds several of them. The rounding of a restart does not count against the
+        pairs, and neither does the rounding in forming their vectors: a bound within the tolerance
+        remains within it.
         """
         cdef Lanczos run = self.run
         cdef Py_ssize_t steps = run.n_products, room = run.m
@@ -248,7 +265,7 @@ cdef class EigenSearch:
             self.set_missed_within(theta)
             return False
         if not run.p:
-            steps += 4          # the exhausted start has missed other eigenvalues as well
+            steps += 4          # the exhausted start has missed further eigenvalues
         elif not self.copies:
             steps = <Py_ssize_t>((QUICK_PROBE_FRACTION if self.quick else PROBE_FRACTION) * steps)
         steps = max(steps, 4)
@@ -272,8 +289,8 @@ cdef class EigenSearch:
         return True
 
     cdef bint end_probe(self, int found) except -1:
-        """End or continue a probe. Return True if it ended without changing the values; if it
-        changed them, return to the search.
+        """Process the result `found` of a check of the probe. Return True if the probe ended
+        without changing the wanted values. If it changed them, continue the search.
         """
         if found > 0 and self.settled is not None:
             self.set_missed_within(self.settled[0])
@@ -284,8 +301,8 @@ cdef class EigenSearch:
 
     cdef int set_missed_within(self, theta) except -1:
         """Set `unseen` at the end of the search. It is at least the uncertainty due to the
-        residuals, since an eigenvalue within that distance of the innermost one may be hidden by
-        it.
+        residuals, because they could hide an eigenvalue within that distance of the innermost
+        wanted one.
         """
         cdef Lanczos run = self.run
         cdef double resolved = self.tol * run.scale, missed
@@ -295,22 +312,22 @@ cdef class EigenSearch:
             missed = self.missed(theta, self.risk)
             if missed > 2 * resolved:
                 self.switch_to_dense = self.dense_is_cheaper()
-                # large enough to be shown in the repr
+                # large enough for results to show it
                 near = fmax(missed, (self.left_open + 1) * resolved)
         if self.missable is not None and run.p:
             least = fmax(least, self.missable_distances(theta, self.risk, self.missable)[1])
         self.unseen, self.probed = fmax(near, least), True
         return 0
 
-    # --- convergence checks
+    # --- convergence checks -----------------------------------------------------------------------
 
     cdef bint check_is_expensive(self, Py_ssize_t m) noexcept:
-        """Return True if two convergence checks take longer than a product."""
+        """Return True if two convergence checks of m rows take longer than a product."""
         return 2 * (5e-6 + 20e-9 * m * m) > self.seconds_per_product
 
     def check_convergence(self):
-        """Return the result of `Lanczos.check_convergence`; that of `advance_until_converged`, if
-        it has just ended with a result.
+        """Return the result of `Lanczos.check_convergence`. If `advance_until_converged` has just
+        ended with such a result, return that result.
         """
         seen, self.seen = self.seen, None
         if seen is not None:
@@ -318,19 +335,21 @@ cdef class EigenSearch:
         return self.run.check_convergence(self.k, self.which, self.tol, self.by_value)
 
     def targets(self, theta):
-        """Return the tolerance of each residual (k,)."""
+        """Return the tolerance of each residual (k,) for Ritz values theta (k,)."""
         return self.run.targets(theta, self.tol, self.by_value)
 
     cdef double limit(self, double theta) noexcept:
-        """Return the allowed error of a value: its target, or twice the measured rounding if that
-        is larger.
+        """Return the allowed error of a Ritz value: its tolerance, or twice the measured rounding
+        if that is larger.
         """
         return fmax(self.run.target(theta, self.tol, self.by_value), 2 * self.run.noise)
 
     cdef double split(
         self, Py_ssize_t k, const double *values, double *distance, char *far
     ) noexcept:
-        """Compute the results of `distances_to_innermost` for k values, in memory of the caller."""
+        """Compute the results of `distances_to_innermost` for k values into `distance` (k,) and
+        `far` (k,). Return `near`.
+        """
         cdef Which end = ENDS[self.which]
         cdef Py_ssize_t first = 0, stop, i, innermost
         cdef double near = 0, least
@@ -354,9 +373,16 @@ cdef class EigenSearch:
         return near if near > 4 * self.run.noise else 0.0
 
     def distances_to_innermost(self, theta):
-        """Return (distance, far, near) for the k wanted values: their distances ``(k,)`` from the
-        innermost value of their end, a mask of distances greater than twice the allowed error of
-        that value, and the largest of the other distances, or 0 if it is rounding.
+        """Return distances of the k wanted Ritz values theta (k,) from the innermost one.
+
+        Returns
+        -------
+        distance : array (k,)
+            Distance of each value from the innermost wanted value at its end of the spectrum.
+        far : array (k,) of bool
+            True where the distance exceeds twice the allowed error of the innermost value.
+        near : float
+            Largest of the other distances, or 0 if it is only rounding.
         """
         cdef Py_ssize_t k = len(theta)
         distance, far = np.empty(k), np.empty(k, bool)
@@ -365,8 +391,8 @@ cdef class EigenSearch:
         return distance, far, near
 
     cdef double *grown(self, Py_ssize_t k, const double *values, char **far) except NULL:
-        """Return `growth` for the rows of the probe at k values, followed by their distances and
-        the mask of `distances_to_innermost`.
+        """Return a buffer with `growth` of the probe's rows at k values, followed by the distances
+        and the mask of `distances_to_innermost`. Also store the address of the mask in `far`.
         """
         cdef double *out = self.numbers.room_for(3 * k)
         far[0] = <char *>(out + 2 * k)
@@ -375,9 +401,9 @@ cdef class EigenSearch:
         return out
 
     cdef int growth(self, Py_ssize_t count, const double *at, double *out) except -1:
-        """Compute `growth` for the rows of the probe. If they have exhausted their space, the
-        remainder of the last product counts as one more row: its bound is the last off-diagonal
-        entry, so that only eigenvectors of Ritz values can be almost orthogonal to the start.
+        """Compute `growth` of the probe's rows at `count` points. If the probe has exhausted its
+        space, the norm of the last remainder serves as a further off-diagonal entry, so that only
+        eigenvectors of Ritz values can be almost orthogonal to the start.
         """
         cdef Lanczos run = self.run
         cdef Py_ssize_t first = self.probe_from, rows = run.m - first, i
@@ -398,8 +424,9 @@ cdef class EigenSearch:
         return 0
 
     def missed(self, theta, double sure):
-        """Return the largest of the distances marked by `distances_to_innermost` at which the probe
-        may have missed a copy, because `growth` is less than `sure`.
+        """Return the largest distance, among those marked by `distances_to_innermost`, of a value
+        theta at which the probe may have missed a repeated eigenvalue because `growth` is less than
+        `sure`.
         """
         cdef Py_ssize_t k = len(theta), i
         cdef char *far
@@ -412,8 +439,8 @@ cdef class EigenSearch:
         return most
 
     cdef double estimate_convergence(self) except? -1:
-        """Estimate the largest `excess` of the innermost wanted values, in O(m); return 0 if only a
-        full convergence check can determine it.
+        """Estimate the largest ratio of a residual to its allowed size among the innermost wanted
+        pairs, in O(m). Return 0 if only a full convergence check can determine it.
         """
         cdef Lanczos run = self.run
         cdef Which ends = ENDS[self.which]
@@ -443,10 +470,11 @@ cdef class EigenSearch:
         return worst
 
     def advance_until_converged(self, Py_ssize_t until, double seconds, before=None, double sure=0):
-        """Make single-row steps with convergence checks until the wanted pairs seem to have
-        converged, or, with the values `before` (k,) of a probe, until the probe ends or finds
-        others. Return 1 then, or the result of `check_probe`; return 0 if there are `until` rows,
-        the space is exhausted or the time is over.
+        """Take single-row steps with convergence checks until the wanted pairs appear to have
+        converged or, if `before` (k,) has the wanted values at the start of a probe, until the
+        probe ends or changes these values. Return 1 in the first case and the result of
+        `check_probe` in the second. Return 0 if there are `until` rows, the space is exhausted, or
+        `seconds` have elapsed.
         """
         cdef Lanczos run = self.run
         cdef long long begun = now()
@@ -474,12 +502,14 @@ cdef class EigenSearch:
         return found
 
     def schedule(self, double excess):
-        """Schedule the next convergence check for the step at which the residuals, extrapolated,
-        will have converged.
+        """Schedule the next convergence check for the step at which the extrapolated residuals will
+        have converged. The argument `excess` is the largest ratio of a residual to its allowed
+        size.
 
-        The check is at most an eighth of the basis away, a 24th near the end, since products made
-        after convergence are wasted, and not before the fastest convergence would reach the
-        tolerance. If a check is expensive, its distance follows from the last two checks.
+        The next check comes after at most an eighth of the number of rows, or a 24th near
+        convergence, because products made after convergence are wasted. It does not come before the
+        fastest possible convergence. If a check is expensive, the rate of convergence between the
+        last two checks determines the step.
         """
         cdef Py_ssize_t m = self.run.m, ahead = max(2, m // (8 if excess > 30 else 24)), most
         cdef double left = log(excess), rate
@@ -495,15 +525,18 @@ cdef class EigenSearch:
         self.last_check, self.last_excess, self.next_check = m, excess, m + ahead
 
     def forget_checks(self, Py_ssize_t next_check):
-        """Discard the last convergence check, so that the next one implies no rate of convergence.
+        """Discard the result of the last convergence check, so that the next check does not compute
+        a rate of convergence from it.
         """
         self.last_check, self.next_check = 0, next_check
 
     def check_probe(self, before, double sure):
-        """Check a probe of the values before (k,), which was begun at `probe_from`. Return 1 if it
-        has ended, -1 if the values have changed, and 0 after scheduling the next check. The probe
-        ends once `growth` is at least `sure` at every value whose copy could displace another
-        value.
+        """Check a probe that was begun at `probe_from`, when the wanted values were `before` (k,).
+        Return 1 if the probe has ended, -1 if the wanted values have changed, and 0 after
+        scheduling the next check.
+
+        The probe ends once `growth` is at least `sure` at every wanted value whose repetition could
+        displace another value.
         """
         cdef Lanczos run = self.run
         cdef Py_ssize_t k = len(before), i, steps
@@ -531,8 +564,8 @@ cdef class EigenSearch:
         return 0
 
     cdef void innermost_values(self, const double *values, double *low, double *high) noexcept:
-        """Set low and high to the innermost of the values (k,) at either end; infinite if an end
-        has none.
+        """Set `low` and `high` to the innermost wanted values at the low and at the high end, or to
+        infinity if there are none.
         """
         cdef Which end = ENDS[self.which]
         cdef Py_ssize_t i, few = self.k // 2 if end == WHICH_BE else self.k * (end == WHICH_SA)
@@ -547,12 +580,14 @@ cdef class EigenSearch:
                 high[0] = fmin(high[0], values[i])
 
     cdef bint same(self, const double *before) except -1:
-        """Return True if the wanted values of all rows are certainly those of the rows before the
-        probe (k,), within their limits. False means that this is not known.
+        """Return True if the wanted values of all rows certainly agree, within their allowed
+        errors, with those before the probe, `before` (k,). If the result is False, they may or may
+        not agree.
 
-        The rows before the probe are Ritz vectors, or not coupled to the others. T then consists of
-        two blocks, which are coupled by the residuals of the wanted values, in norm; and the values
-        of the other block are within the limits if its distances from them are definite.
+        The rows before the probe are Ritz vectors, or are not coupled to the probe's rows. T then
+        consists of two blocks, which are coupled only by the residuals of the wanted pairs. The
+        eigenvalues of the probe's block do not enter the wanted ends if the shifted block, minus
+        the effect of the coupling, is positive definite.
         """
         cdef Lanczos run = self.run
         cdef Py_ssize_t first = self.probe_from, diagonal = 0 if run.tridiagonal else first
@@ -576,7 +611,7 @@ cdef class EigenSearch:
         if not apart < fmin(low_limit, high_limit):
             return False
         S = self.numbers.room_for(p * p)
-        # S = sign (T - at) without the rows before the probe; then its Cholesky factor
+        # S = sign (T - at I) with the rows before the probe eliminated; then its Cholesky factor.
         for sign in (-1., 1.):
             at = low - low_limit + apart if sign > 0 else high + high_limit - apart
             if not isfinite(at):
@@ -601,8 +636,8 @@ cdef class EigenSearch:
         return True
 
     def begun(self, theta, known, mask, double rounding):
-        """Return True if, for one of the wanted values (k,) marked by the mask, the residual
-        `known` is at most `rounding`, or will be after the next step.
+        """Return True if the residual `known` of one of the wanted values theta (k,) marked by
+        `mask` is at most `rounding`, or will be after the next step.
         """
         cdef Lanczos run = self.run
         cdef Py_ssize_t i, m = run.m
@@ -625,11 +660,17 @@ cdef class EigenSearch:
         return False
 
     def missable_distances(self, theta, double sure, among=None):
-        """Examine 48 distances from the tolerance to twice `scale`, in geometric progression.
-        Return a mask of those at which the start of the last Krylov space may have missed an
-        eigenvalue so far outside the innermost of the values, at either end, because `growth` is
-        less than `sure`; and the largest of these distances, or 0. With a mask `among`, only the
-        distances that it marks are examined.
+        """Examine N_DISTANCES distances beyond the innermost wanted values theta (k,), in geometric
+        progression from the tolerance to twice `scale`. With a mask `among`, examine only the
+        distances that it marks.
+
+        Returns
+        -------
+        found : array (N_DISTANCES,) of bool
+            Mask of the distances at which the last random start may have missed an eigenvalue, at
+            either end, because `growth` is less than `sure`.
+        most : float
+            Largest of these distances, or 0.
         """
         cdef Py_ssize_t i, count = 0, _side
         cdef double low = 0, high = 0, value, factor, most = 0
@@ -660,18 +701,17 @@ cdef class EigenSearch:
         return found, most
 
 
-# --- what a run may have missed -------------------------------------------------------------------
+# --- bounds on missed eigenvalues -----------------------------------------------------------------
 
 def growth(diagonal, off_diagonal, at):
-    """Return the logarithm of ``sum_j p_j(mu)^2`` for each mu in `at`, with p_j the orthonormal
-    polynomials of the Lanczos run whose tridiagonal matrix has this diagonal and off-diagonal
-    (`off_diagonal`).
+    """Return the logarithm of ``sum_j p_j(mu)^2`` for each mu in `at`. The p_j are the orthonormal
+    polynomials of a Lanczos run whose tridiagonal matrix has the given diagonal and off-diagonal.
 
     Let z be a unit eigenvector of the operator, mu its eigenvalue and w the component of the unit
     start vector along z. Then the j-th Lanczos vector has the component ``p_j(mu) w`` along z, and
-    the squares of these components add up to at most 1: ``w^2 <= exp(-growth)``. So if a run has
-    missed z, its start was almost orthogonal to z, which a random start is with a probability that
-    is known (see `blind`).
+    the squares of these components add up to at most 1. Hence ``w^2 <= exp(-growth)``. If a run has
+    missed z, its start was almost orthogonal to z, and the probability of this is known for a
+    random start.
 
     Examples
     --------

@@ -1,5 +1,5 @@
-"""Hooks for tests and for the benchmark of kernels: every kernel of every table that this CPU can
-run, callable from Python.
+"""Test hooks: functions that call the kernels of every table that this CPU can run, for tests and
+kernel benchmarks.
 """
 import numpy as np
 
@@ -13,7 +13,9 @@ cdef const fc_table *table_of(arch, array) except NULL:
 
 
 cdef object loss_job(fc_loss_rows *job, str kind, z, y, weight, double divisor):
-    """Set up the loss's arrays; return (delta, h, s, top), which the caller keeps alive."""
+    """Set the arrays of a loss job. Return the output arrays (delta, h, s, top), which the caller
+    must keep alive.
+    """
     memset(job, 0, sizeof(job[0]))
     job.kind, job.divisor = LOSSES[kind], divisor
     dw, dv, ld = padded_copy(np.zeros_like(z))
@@ -31,14 +33,17 @@ cdef object loss_job(fc_loss_rows *job, str kind, z, y, weight, double divisor):
 
 
 class testing_hooks:
-    """The kernels of every table that this CPU can run, by name."""
+    """Functions that call the kernels of a table by the table's name `arch`; None is the table in
+    use.
+    """
 
     @staticmethod
     def product(A, B, A2=None, B2=None, C=None, arch=None, str b_form="padded", int threads=0,
                       int repeat=1):
-        """Return [C +] A B [+ A2 B2], computed by a table's product. A may have any strides; B is
-        brought to `b_form`: "padded", "packed" or "plain". threads 0 computes one item, else items
-        over the team. repeat: number of repetitions, for timing.
+        """Return [C +] A B [+ A2 B2], computed by the kernel `product`. A may have any strides; B
+        is converted to the form `b_form`: "padded", "packed" or "plain". With threads=0 the product
+        is one item, otherwise items are distributed to the thread team. The product is repeated
+        `repeat` times, for timing.
         """
         cdef const fc_table *K = table_of(arch, A)
         cdef Py_ssize_t size = A.itemsize, VL = K.vector_bytes // size, i
@@ -96,7 +101,7 @@ class testing_hooks:
 
     @staticmethod
     def activate(arch, str name, z):
-        """Return (phi(z), phi'(z), phi''(z)) of a 2-D array; phi'' is 0 where the kernel does not
+        """Return (phi(z), phi'(z), phi''(z)) of a 2-D array; phi'' is 0 if the kernel does not
         write it.
         """
         cdef const fc_table *K = table_of(arch, z)
@@ -112,8 +117,8 @@ class testing_hooks:
 
     @staticmethod
     def fold(arch, str name, z):
-        """Return ((a, p), (a, p)) with a = phi(z) and p = phi'(z) of a 2-D array, before and after
-        packing both into one number.
+        """Return ((a, p), (a, p)) with a = phi(z) and p = phi'(z) of a 2-D array z, before and
+        after packing both into one number.
         """
         cdef const fc_table *K = table_of(arch, z)
         cdef fc_epilogue epilogue
@@ -134,8 +139,9 @@ class testing_hooks:
 
     @staticmethod
     def total(arch, c, p, q=None, activation="identity"):
-        """Return the total of an epilogue on c, with NaN in all paddings: sum of c p, or, with q,
-        sum of (e phi'') c c, where p is a, and q is stored as kernels.h says for the activation.
+        """Return the total of an epilogue on matrix c, with NaN in all padding. The total is the
+        sum of c p or, with q, the sum of (e phi'') c c, where p holds a, and q the matrix that
+        kernels.h specifies for the activation.
         """
         cdef const fc_table *K = table_of(arch, c)
         cdef fc_epilogue epilogue
@@ -157,8 +163,8 @@ class testing_hooks:
 
     @staticmethod
     def loss(arch, str kind, z, y, weight=None, double divisor=1.0):
-        """Return (value, delta, h, s, top) for the rows of z; y is (rows, cols), or int32 labels
-        (rows,).
+        """Return (value, delta, h, s, top) of a loss for the rows of z. The targets y have the
+        shape (rows, cols), or (rows,) for int32 labels.
         """
         cdef const fc_table *K = table_of(arch, z)
         cdef fc_loss_rows job
@@ -169,7 +175,7 @@ class testing_hooks:
 
     @staticmethod
     def r_loss(arch, str kind, h, s, top, rz):
-        """Return rdelta = (d2 loss / dz2) rz from the arrays that the loss stored."""
+        """Return rdelta = (d2 loss / dz2) rz, computed from the arrays that the loss stored."""
         cdef const fc_table *K = table_of(arch, rz)
         cdef fc_loss_rows job
         _dv, hv, sv, tv = loss_job(&job, kind, rz, None, None, 1.0)
@@ -181,7 +187,7 @@ class testing_hooks:
 
     @staticmethod
     def fisher(arch, double factor, delta, rz):
-        """Return factor * <delta, rz> delta by rows."""
+        """Return factor * <delta, rz> delta for each row."""
         cdef const fc_table *K = table_of(arch, rz)
         dw, _dv, ld = padded_copy(delta)
         rw, _rv, _ = padded_copy(rz)
@@ -193,8 +199,8 @@ class testing_hooks:
 
     @staticmethod
     def copy(arch, array, bint packed=False, bint far=False):
-        """Return a 2-D array of any strides as `copy` pads it (padding included), or as `pack`
-        packs it.
+        """Return a copy of a 2-D array of any strides, as the kernel `copy` pads it (with padding)
+        or, if `packed`, as the kernel `pack` packs it.
         """
         cdef const fc_table *K = table_of(arch, array)
         cdef Py_ssize_t size = array.itemsize, rows = array.shape[0], cols = array.shape[1], rs, cs
@@ -211,13 +217,13 @@ class testing_hooks:
 
     @staticmethod
     def copy_finite(arch, x, out, bint far=False):
-        """Set ``out[:] = x``, both contiguous; return True if all numbers are finite."""
+        """Set ``out[:] = x`` for contiguous arrays. Return True if all elements are finite."""
         cdef const fc_table *K = table_of(arch, x)
         return bool(K.copy_finite(x.size, pointer(x), far, pointer(out)))
 
     @staticmethod
     def whitening(gram):
-        """Return R of `whiten` for gram (s, s), or None if it fails."""
+        """Return R of the function `whiten` for a Gram matrix (s, s), or None if it fails."""
         cdef Py_ssize_t s = len(gram)
         R = np.empty((2, s, s))
         cdef double *out = <double *>pointer(R)
@@ -226,13 +232,13 @@ class testing_hooks:
 
     @staticmethod
     def too_slow(j, fallen, bound, eps):
-        """Return `too_slow` of conjugate gradients."""
+        """Return the result of `too_slow`, a test of conjugate gradients."""
         return too_slow(j, fallen, bound, eps)
 
     @staticmethod
     def ranked(diagonal, off_diagonal, str which, Py_ssize_t rank):
-        """Return (value, last entry) of `fc_ranked` for diagonals of length m and m - 1, or None if
-        it fails.
+        """Return (eigenvalue, last entry of its eigenvector) from `fc_ranked` for a tridiagonal
+        matrix with a diagonal (m,) and off-diagonal (m - 1,), or None if it fails.
         """
         cdef double value = 0, last = 0
         cdef fc_end end = {"LA": FC_HIGHEST, "SA": FC_LOWEST, "LM": FC_LARGEST}[which]

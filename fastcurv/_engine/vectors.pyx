@@ -1,7 +1,8 @@
-"""Sweeps over vectors stored as rows, for orthogonalisation, and products of matrices of any
-strides.
+"""Sweeps over vectors that are rows of a matrix, for orthogonalisation; products of matrices of any
+strides; a step of Adam.
 
-Work is cut by sizes alone, and sums are in a fixed order.
+Work is divided by sizes only, and sums are added in a fixed order, so results do not depend on the
+number of threads.
 """
 import numpy as np
 
@@ -10,26 +11,27 @@ from libc.stdint cimport uintptr_t
 from libc.string cimport memcmp, memcpy, memset
 
 
-# a sweep: m rows q meet s rows w of n numbers; parts are `width` numbers wide
+# A sweep over m rows q and s rows w of n elements each, for inner products or linear combinations.
+# Each part of the job processes `width` columns.
 cdef struct Sweep:
     const fc_table *K
     Py_ssize_t m, s, n, width, ldq, ldw
     const char *q
     char *w
     const double *c             # coefficients (s, m)
-    const double *transform     # (s, s), for `sweep_batch` only
+    const double *transform     # lower triangular matrix (s, s), used by `sweep_batch` only
     double *out                 # sums of each part
 
 
 cdef enum:
-    SWEEP_MIN_NUMBERS = 2000000  # numbers of a sweep from which on waking other threads pays
-    # columns of a batch processed at one time, so that they stay in the L1 cache
+    SWEEP_MIN_NUMBERS = 2000000  # elements of a sweep from which waking other threads pays
+    # Columns of a batch that are processed together, so that they stay in the L1 cache.
     BATCH_COLUMNS = 512
-    BATCH_ROWS = 4              # rows of a batch that are updated together by the rows before them
+    BATCH_ROWS = 4              # rows of a batch that are updated together
 
 
 cdef Py_ssize_t sweep_width(Py_ssize_t n) noexcept nogil:
-    """Return the numbers of each row of n that one part of a sweep covers."""
+    """Return the number of columns per part of a sweep over rows of n elements."""
     return max(8192, (n // 256 + 2047) // 2048 * 2048)
 
 
@@ -59,7 +61,7 @@ cdef void both_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     cdef double *gram = out + t.m * t.s
     cdef char *w = t.w + shift
     t.K.dots(t.m, t.s, width, t.q + shift, t.ldq, w, t.ldw, out, t.m)
-    # the lower half of W W' suffices; the two calls leave out the upper right square
+    # Only the lower triangle of W W' is needed, so the two calls omit the upper right block.
     t.K.dots(half, half, width, w, t.ldw, w, t.ldw, gram, t.s)
     t.K.dots(
         t.s, t.s - half, width, w, t.ldw, w + half * t.ldw * t.K.real_bytes, t.ldw,
@@ -81,7 +83,7 @@ cdef void batch_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     while x < width:
         cols = min(<Py_ssize_t>BATCH_COLUMNS, width - x)
         end = t.s
-        # rows are processed from the last one, since each is a combination of the rows before it
+        # The last row comes first, because each new row is a combination of the old rows before it.
         while end:
             first = (end - 1) // BATCH_ROWS * BATCH_ROWS
             rows = w + (first * t.ldw + x) * size
@@ -100,15 +102,15 @@ cdef void batch_part(void *context, Py_ssize_t part, int member) noexcept nogil:
         x += cols
 
 
-cdef struct Laid:               # layout of a 2-D array of rows
+cdef struct Laid:               # memory layout of a 2-D array whose rows are vectors
     char *at
-    Py_ssize_t count, n, ld     # ld: numbers from one row to the next
-    char kind                   # f or d; 0: another dtype, or not two-dimensional
-    bint whole                  # the numbers of a row are contiguous
+    Py_ssize_t count, n, ld     # ld: elements from one row to the next
+    char kind                   # 'f' or 'd'; 0: another dtype or not two-dimensional
+    bint whole                  # True if the elements of each row are contiguous
 
 
 cdef int find_rows(array, Laid *rows) except -1:
-    """Describe the layout of an array of rows."""
+    """Describe the memory layout of a 2-D array in `rows`."""
     cdef Py_buffer view
     PyObject_GetBuffer(array, &view, PyBUF_RECORDS_RO)
     memset(rows, 0, sizeof(Laid))
@@ -124,7 +126,7 @@ cdef int find_rows(array, Laid *rows) except -1:
 
 
 cdef Py_ssize_t set_sweep(Sweep *t, Q, W) except -1:
-    """Set the sizes and pointers of a sweep of rows Q with rows W; return the number of parts."""
+    """Set sizes and pointers of a sweep over the rows of Q and of W. Return the number of parts."""
     cdef Laid q, w
     find_rows(Q, &q)
     w = q
@@ -149,8 +151,8 @@ cdef int sweep_threads(Sweep *t) except -1:
 
 
 cdef void sweep(Sweep *t, fc_part part, int threads, Py_ssize_t size) noexcept nogil:
-    """Run all parts of a sweep, with `size` sums each. `out` has room for the sums of all parts;
-    the totals, added in order, replace those of the first part.
+    """Run all parts of a sweep, each of which computes `size` sums. The buffer `out` holds the sums
+    of all parts; on return its first `size` elements are the totals, added in order.
     """
     cdef Py_ssize_t parts = (t.n + t.width - 1) // t.width, i
     memset(t.out, 0, max(<Py_ssize_t>1, parts) * size * sizeof(double))
@@ -173,21 +175,26 @@ cdef void sweep_take(Sweep *t, int threads) noexcept nogil:
 
 
 cdef void sweep_both(Sweep *t, int threads) noexcept nogil:
-    """Compute out (s, m) = W Q', followed by W W' (s, s), of which the lower half is valid."""
+    """Compute out (s, m) = W Q', followed by W W' (s, s), of which only the lower triangle is
+    valid.
+    """
     sweep(t, both_part, threads, (t.m + t.s) * t.s)
 
 
 cdef void sweep_batch(Sweep *t, int threads) noexcept nogil:
-    """Compute W = -turn (W - C Q), with turn (s, s) lower triangular; out is not used."""
+    """Compute W = -X (W - C Q) with the lower triangular X (s, s) in `transform`. Nothing is
+    written to `out`.
+    """
     sweep(t, batch_part, threads, 0)
 
 
-cdef enum: SWEEP_PARTS = 512    # upper bound on the parts of a sweep
+cdef enum: SWEEP_PARTS = 512    # maximum number of parts of a sweep
 
 
 def inner(x, y):
-    """Return <x, y> of two contiguous vectors of one native real dtype and length, added in short
-    sums; None if the arrays are of another form.
+    """Return the inner product of two contiguous vectors of equal length and of one native real
+    dtype, or None if the arrays are of another form. Short sums are accumulated in the dtype and
+    added in double precision.
     """
     cdef Sweep t
     cdef double sums[SWEEP_PARTS]
@@ -209,8 +216,8 @@ def inner(x, y):
 
 
 def same(x, y):
-    """Return True if two vectors have the same numbers: bitwise if both are contiguous and of one
-    dtype.
+    """Return True if two vectors have equal elements. Contiguous vectors of one dtype are compared
+    bitwise.
     """
     cdef Py_ssize_t n = x.size
     cdef char *a = ready(x, n, x.dtype, False)
@@ -221,8 +228,8 @@ def same(x, y):
 
 
 def project_rows(Q, W):
-    """Return ``W Q'`` (s, m) in float64, for rows Q (m, n) and W (s, n) of one dtype; long sums are
-    added in short pieces.
+    """Return ``W Q'`` (s, m) in float64, for rows Q (m, n) and W (s, n) of one dtype. Long sums are
+    divided into parts, which are added in order.
     """
     cdef Sweep t
     cdef fc_watch before
@@ -239,8 +246,8 @@ def project_rows(Q, W):
 
 
 def subtract_rows(Q, W, C):
-    """Subtract ``C Q`` from W in place, for C (s, m); return the squared norms of the new rows, in
-    float64.
+    """Subtract ``C Q`` from W (s, n) in place, for rows Q (m, n) and coefficients C (s, m). Return
+    the squared norms (s,) of the new rows in float64.
     """
     cdef Sweep t
     cdef fc_watch before
@@ -263,13 +270,14 @@ def subtract_rows(Q, W, C):
 
 
 cdef enum:
-    COMBINE_COLUMNS = 2048      # columns of all rows processed at one time
-    # bytes between the rows computed, so that they do not share cache sets
+    COMBINE_COLUMNS = 2048      # columns that are processed together
+    # Bytes added to the distance between rows of the scratch buffer, so that rows do not share
+    # cache sets.
     ROWS_APART = 1024
 
 
 cdef struct Combined:
-    Sweep sweep                 # its w is overwritten, not updated
+    Sweep sweep                 # sweep whose output w is overwritten, not updated
     char *scratch               # (s, lds) per thread
     Py_ssize_t lds              # leading dimension: min(COMBINE_COLUMNS, n) plus ROWS_APART bytes
 
@@ -291,8 +299,8 @@ cdef void combine_part(void *context, Py_ssize_t part, int member) noexcept nogi
 
 
 def combine_rows(Q, S, Y):
-    """Set ``Y = S' Q`` for rows Q (m, n), S (m, s) and Y (s, n) of Q's dtype; Y may be the first
-    rows of Q.
+    """Set ``Y = S' Q`` for rows Q (m, n), coefficients S (m, s) and rows Y (s, n) of Q's dtype. The
+    rows Y may be the first rows of Q.
     """
     cdef Combined combined
     cdef Sweep *t = &combined.sweep
@@ -323,8 +331,8 @@ def combine_rows(Q, S, Y):
 
 
 def activate(activation, z):
-    """Return phi(z) of a 2-D array, computed as in the passes; `activation` is of the form that
-    `Plan` takes.
+    """Return phi(z) of a 2-D array z, computed by the kernel that passes use. The argument
+    `activation` has the form that `Plan` accepts.
     """
     cdef const fc_table *K = &table_chosen()[z.itemsize == 8]
     cdef Py_ssize_t ld
@@ -345,10 +353,10 @@ def activate(activation, z):
 
 cdef class Multiplier:
     """Products ``out = [out +] A B`` of 2-D arrays of one dtype and any strides, on at most
-    `threads` threads of the team, with scratch memory that is reused: only one caller at a time.
-    Results are bitwise identical for any number of threads.
+    `threads` threads of the thread team. Results are bitwise identical for any number of threads.
+    The scratch memory is reused, so only one thread at a time may call an object.
 
-    A is read in place and B is packed, so B should be the smaller one.
+    A is read in place and B is packed, so B should be the smaller matrix.
     """
     cdef const fc_table *K
     cdef char *scratch
@@ -407,7 +415,7 @@ def adam_step(
     theta, g, average, squares, double keep_m, double keep_s, double correction, double rate,
     double eps
 ):
-    """Update by one step of Adam, in place, for contiguous vectors of one real dtype:
+    """Update contiguous vectors of one real dtype in place by one step of Adam:
 
         average = keep_m average + (1 - keep_m) g
         squares = keep_s squares + (1 - keep_s) g^2

@@ -6,7 +6,8 @@ static const fc_table *tables[8];
 static int count;
 
 #ifdef FC_HAVE_X86
-/* __builtin_cpu_supports uses cpuid and, through xgetbv, checks that the OS saves the registers. */
+/* __builtin_cpu_supports also checks, through xgetbv, that the operating system saves the
+ * registers. */
 static int has_avx512(void) {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw");
@@ -28,7 +29,7 @@ void fc_arch_init(fc_gemm_f32 sgemm, fc_gemm_f64 dgemm) {
 #endif
     int place = count;
 #if defined(__APPLE__)
-    place = 0; /* Accelerate uses matrix units that these kernels cannot, so BLAS is faster */
+    place = 0; /* Accelerate uses matrix units that these kernels cannot use, so BLAS comes first */
 #endif
 #ifdef FC_HAVE_VECTORS
     tables[count++] = fc_baseline;

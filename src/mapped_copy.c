@@ -5,7 +5,7 @@
 #include <errno.h>
 #include <string.h>
 
-#ifdef _WIN32 /* on Windows, a mapped file cannot be cut short */
+#ifdef _WIN32 /* on Windows a mapped file cannot be truncated */
 int fc_copy_checked(char *out, const char *const *from, size_t count, size_t run, int by_pipe,
                     char *map, size_t size) {
     (void)by_pipe, (void)map, (void)size;
@@ -26,16 +26,16 @@ int fc_read(int file, char *out, size_t bytes, long long at) {
 int fc_read(int file, char *out, size_t bytes, long long at) {
     while (bytes) {
         const ssize_t got = pread(file, out, bytes, (off_t)at);
-        if (!got) return EFAULT; /* the file ends before */
+        if (!got) return EFAULT; /* the file ends before the last byte to be read */
         if (got < 0 && errno != EINTR) return errno;
         if (got > 0) out += got, at += got, bytes -= (size_t)got;
     }
     return 0;
 }
 
-enum { PIPE_BYTES = 4096 }; /* bytes that an empty pipe always accepts in one write */
+enum { PIPE_BYTES = 4096 }; /* bytes that an empty pipe always accepts */
 
-/* Write to a pipe and read back; the write fails if a page no longer exists. */
+/* Copy by writing to a pipe and reading from it. The write fails if a page no longer exists. */
 static int copy_through(const int *ends, char *out, const char *from, size_t bytes) {
     ssize_t put, got;
     while (bytes) {
@@ -65,7 +65,7 @@ static int copy_by_pipe(char *out, const char *const *from, size_t count, size_t
 #ifdef __linux__
 #include <sys/uio.h>
 
-enum { RUNS_PER_CALL = 256 }; /* runs per call */
+enum { RUNS_PER_CALL = 256 }; /* maximum runs per system call */
 
 static int copy_directly(char *out, const char *const *from, size_t count, size_t run) {
     struct iovec there[RUNS_PER_CALL];
@@ -78,7 +78,7 @@ static int copy_directly(char *out, const char *const *from, size_t count, size_
         struct iovec here = {out, n * run};
         ssize_t got = process_vm_readv(getpid(), &here, 1, there, n, 0);
         if (got < 0) return errno;
-        /* the copy ended at a page that no longer exists */
+        /* The copy has ended at a page that no longer exists. */
         if ((size_t)got < n * run) return EFAULT;
         out += n * run;
     }
@@ -97,12 +97,12 @@ static int copy_runs(char *out, const char *const *from, size_t count, size_t ru
     return copy_by_pipe(out, from, count, run);
 }
 
-/* log2 of a window's bytes, and number of windows: a fault on one page may map all pages of its
- * window. */
+/* A page fault may map all pages of its window of 2^WINDOW_LOG2 bytes. At most MAX_WINDOWS windows
+ * are mapped at one time. */
 enum { WINDOW_LOG2 = 21, MAX_WINDOWS = 2 };
 
-/* Return how many runs, at least one, lie in that many windows; set the first and the last
- * window. */
+/* Return the number of runs, at least one, that lie in the first MAX_WINDOWS windows. Set `low` and
+ * `high` to the numbers of the lowest and highest of these windows. */
 static size_t runs_in_windows(const char *const *from, size_t count, size_t run, uintptr_t *low,
                               uintptr_t *high) {
     uintptr_t windows = 0, before = 0;

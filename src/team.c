@@ -12,7 +12,7 @@ static void alone(ptrdiff_t parts, fc_part part, void *context) {
     }
 }
 
-/* Single-threaded fallback for compilers without the needed extensions. */
+/* Single-threaded fallback for compilers without the necessary extensions. */
 #if !(defined(__GNUC__) || defined(__clang__))
 static int limit;
 void fc_team_run(int threads, ptrdiff_t parts, fc_part part, void *context) {
@@ -42,54 +42,57 @@ int fc_team_get_limit(void) { return limit; }
 #define relax() ((void)0)
 #endif
 
-/* Nanoseconds that a worker or a waiting caller spins before it sleeps, and that a worker stays
- * awake if it was woken within that time when it last slept, since waking takes 50 us. Meanwhile
- * it yields to any other thread. */
+/* A worker or a waiting caller spins for SPIN_NS nanoseconds before it sleeps. Because waking a
+ * thread takes about 50 us, a worker whose last sleep was short stays awake for LINGER_NS
+ * nanoseconds, during which it yields to other threads. */
 enum { SPIN_NS = 50000, LINGER_NS = 400000 };
 
-/* Fetching a 64-byte cache line that another thread wrote takes a tenth of a microsecond or
- * more, so fields that are written or read together share a line. */
+/* Fetching a 64-byte cache line that another thread has written takes a tenth of a microsecond or
+ * more. Fields that are written or read together therefore share a cache line. */
 enum { LINE = 64 };
 typedef uint64_t count_t;
-#define ONE ((count_t)1) /* a worker inside a job ... */
-/* ... and a worker that has ever joined one, counted in the bits above */
+#define ONE ((count_t)1) /* counts a worker that is inside a job */
+/* The bits from 16 on count the workers that have ever joined a job. */
 #define CAME ((count_t)1 << 16)
 #define INSIDE(count) ((count) & (CAME - 1))
 
-/* What workers wait for: the number of a job, odd while the job is open, and its number of
- * threads. Workers beyond that number stay asleep. */
+/* Workers wait for a change of the word `job`. It consists of the job's number, which is odd while
+ * the job is open, and the job's number of threads. Workers whose number is not smaller than that
+ * stay asleep. */
 #define JOB(number, threads) ((number) << 8 | (count_t)(threads))
 #define NUMBER(job) ((job) >> 8)
 #define THREADS(job) ((int)((job) & 255))
 
-/* Workers sleep in groups, 1, 2 and 3, 4 to 7, ..., so that few calls wake few unneeded workers. */
+/* Workers sleep in the groups {1}, {2, 3}, {4, ..., 7}, ..., so that few calls wake few unneeded
+ * workers. */
 enum { GROUPS = 6 };
 _Static_assert(FC_MAX_THREADS <= 1 << GROUPS, "too few groups");
 #define EACH_GROUP(x) [0 ... GROUPS - 1] = x
 static int group_of(int member) { return 31 - __builtin_clz((unsigned)member); }
 
-/* All shared state, and which thread changes it. */
+/* The shared state of the team. Comments name the thread or lock that protects a field. */
 static struct {
-    /* The last job. The rest of the cache line is its data, written before the job is opened. */
+    /* Number and threads of the last job. The other fields on this cache line describe the job, and
+     * are written before the job is opened. */
     _Alignas(LINE) _Atomic count_t job;
     ptrdiff_t parts;
     fc_part part;
     void *context;
-    /* Workers inside a job, and workers that have ever joined one of their jobs. */
+    /* Number of workers inside a job, and number of times that a worker has joined one. */
     _Alignas(LINE) _Atomic count_t inside;
-    /* Rarely written. */
-    _Alignas(LINE) atomic_int off; /* the caller has cancelled the job */
+    /* The fields on this cache line are rarely written. */
+    _Alignas(LINE) atomic_int off; /* nonzero if the caller has cancelled the job */
     atomic_int sleepers[GROUPS];
     atomic_int caller_sleeps;
     atomic_int limit;
-    int workers;                  /* number of live workers, 1 to `workers`; changed under `busy` */
-    count_t born[FC_MAX_THREADS]; /* the job when a worker was created */
-    /* held by the caller of the current job, and across fork */
+    int workers;                  /* live workers, numbered 1 to `workers`; protected by `busy` */
+    count_t born[FC_MAX_THREADS]; /* value of `job` when the worker was created */
+    /* Lock that the caller of the current job holds; also held across fork. */
     _Alignas(LINE) pthread_mutex_t busy;
-    count_t came;          /* workers that had joined up to the last job; changed under `busy` */
-    pthread_mutex_t sleep; /* guards the conditions */
+    count_t came;          /* value of CAME counts after the last job; protected by `busy` */
+    pthread_mutex_t sleep; /* lock of the condition variables */
     pthread_cond_t wake[GROUPS], done;
-    /* each member's share of the parts: the next part, and the end */
+    /* Each member's share of the parts: the next part, and the end of the share. */
     struct {
         _Alignas(LINE) _Atomic ptrdiff_t next;
         ptrdiff_t end;
@@ -99,16 +102,17 @@ static struct {
           .wake = {EACH_GROUP(PTHREAD_COND_INITIALIZER)},
           .done = PTHREAD_COND_INITIALIZER};
 
-/* nonzero if this thread is the caller of the current job, so that it holds `busy` */
+/* Nonzero if this thread is the caller of the current job and therefore holds `busy`. */
 static _Thread_local int holds;
 
 int fc_team_off(int member) {
     return member ? atomic_load_explicit(&team.off, memory_order_relaxed) : fc_watch_off();
 }
 
-/* Take parts until none is left: first the member's own share, since the thread that had these
- * rows in the last job still has them in its caches; then what other members have left, which a
- * worker skips if no member has two parts. Parts already taken are seen without writing. */
+/* Run parts until none is left. A member begins with its own share, because the same rows were
+ * probably in this thread's caches during the last job. It then takes parts from the shares of
+ * other members; a worker omits this if each share has at most one part. Exhausted shares are only
+ * read, not written. */
 static void work(int member, int threads) {
     const int shares = member && team.parts <= threads ? 1 : threads;
     for (int k = 0; k < shares; k++) {
@@ -125,22 +129,23 @@ static void work(int member, int threads) {
     }
 }
 
-/* Return the nanoseconds since the first call with this `since`. */
+/* Return the nanoseconds since the first call with this variable `since`, which must be 0
+ * initially. */
 static long long spun(long long *since) {
     const long long now = fc_now_ns();
     if (!*since) *since = now;
     return now - *since;
 }
 
-/* Return the current job if it is open, includes this member and is not the last one it has
- * seen; else 0. */
+/* Return the current job if it is open, includes this member and is not the job `seen`; otherwise
+ * return 0. */
 static count_t opened(count_t seen, int member) {
     const count_t job = atomic_load(&team.job);
     return NUMBER(job) % 2 && job != seen && member < THREADS(job) ? job : 0;
 }
 
-/* Sleep until a job includes this member, even if the job has ended by the time the member is
- * awake. */
+/* Sleep until a job includes this member. The job may have ended by the time the member is awake.
+ * */
 static void sleep_till_wanted(count_t seen, int member) {
     const int group = group_of(member);
     pthread_mutex_lock(&team.sleep);
@@ -153,7 +158,7 @@ static void sleep_till_wanted(count_t seen, int member) {
     pthread_mutex_unlock(&team.sleep);
 }
 
-/* Wake the workers that a job of `threads` threads includes; the job is open already. */
+/* Wake the sleeping workers that a job of `threads` threads includes. The job is already open. */
 static void wake_sleepers(int threads) {
     const int groups = group_of(threads - 1) + 1;
     int asleep = 0;
@@ -165,8 +170,8 @@ static void wake_sleepers(int threads) {
     pthread_mutex_unlock(&team.sleep);
 }
 
-/* Wait for a job: spin, linger if the last wait was not much longer, then sleep. A worker that
- * was woken too late starts again. */
+/* Wait for a job that includes this member. The worker spins, then lingers if its last sleep was
+ * short, then sleeps. If it was woken too late for a job, it waits again. */
 static count_t wait_for_job(count_t seen, int member, int *linger) {
     long long since = 0, waited;
     count_t job;
@@ -184,10 +189,10 @@ static count_t wait_for_job(count_t seen, int member, int *linger) {
     return job;
 }
 
-/* Worker number k is member k of every job with more than k threads. `inside` is incremented
- * before `job` is read again, so that a caller that has closed the job and sees no worker inside
- * can be sure that none will enter. Workers that come too late, or are not part of the job, are
- * not counted as joined. */
+/* Main function of worker number k, which is member k of every job with more than k threads. The
+ * worker increments `inside` before it reads `job` again. A caller that has closed the job and sees
+ * no worker inside can therefore be sure that none will enter. Workers that come too late, or are
+ * not part of the job, are not counted as joined. */
 #ifdef _WIN32
 static DWORD WINAPI worker(void *start) {
 #else
@@ -196,7 +201,7 @@ static void *worker(void *start) {
     const int number = (int)(size_t)start;
     count_t seen = team.born[number];
     int linger = 0;
-    fc_arithmetic_begin(); /* a new thread inherits its creator's settings */
+    fc_arithmetic_begin(); /* a new thread inherits the settings of its creator */
     for (;;) {
         seen = wait_for_job(seen, number, &linger);
         __builtin_prefetch(&team.share[number], 1);
@@ -214,7 +219,7 @@ static void *worker(void *start) {
     return 0;
 }
 
-/* Sleep until the last worker has left, but no longer than to the next check of the watch. */
+/* Sleep until the last worker has left the job, but no longer than FC_CHECK_NS. */
 static void sleep_a_while(void) {
 #ifdef _WIN32
     SleepConditionVariableSRW(&team.done, &team.sleep, FC_CHECK_NS / 1000000, 0);
@@ -227,7 +232,8 @@ static void sleep_a_while(void) {
 #endif
 }
 
-/* Wait, as the caller, until the last worker has left. Return how many have ever joined. */
+/* Wait until the last worker has left the job; called by the job's caller. Return how many times
+ * workers have ever joined a job. */
 static count_t wait_for_workers(void) {
     long long since = 0;
     count_t inside;
@@ -254,9 +260,10 @@ static count_t wait_for_workers(void) {
     return inside / CAME;
 }
 
-/* --- fork: the child has no workers, and its locks are free --- A signal handler may fork
- * during this thread's own job. The child then drops the job, because the workers' results are
- * lost. */
+/* --- fork ------------------------------------------------------------------------------------- */
+
+/* The child process has no workers, and its locks must be free. A signal handler may fork during
+ * this thread's own job; the child then cancels the job, because the workers' results are lost. */
 #ifndef _WIN32
 static void before_fork(void) {
     if (!holds) pthread_mutex_lock(&team.busy);
@@ -285,8 +292,8 @@ static void after_fork_child(void) {
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static void at_first_use(void) { pthread_atfork(before_fork, after_fork_parent, after_fork_child); }
 
-/* Create workers until there are `wanted`; there are fewer if the system refuses. Signals are
- * left to the caller's threads. */
+/* Create workers until there are `wanted`, or fewer if the system refuses. Workers block all
+ * signals, which are thus delivered to other threads. */
 static void hire(int wanted) {
     pthread_once(&once, at_first_use);
     sigset_t all, old;
@@ -302,7 +309,7 @@ static void hire(int wanted) {
     pthread_sigmask(SIG_SETMASK, &old, NULL);
 }
 #else
-/* Windows has no fork, and no signals that a thread could receive. */
+/* On Windows, processes do not fork and threads do not receive signals. */
 static void hire(int wanted) {
     while (team.workers < wanted) {
         team.born[team.workers + 1] = atomic_load(&team.job);
@@ -339,7 +346,8 @@ void fc_team_run(int threads, ptrdiff_t parts, fc_part part, void *context) {
     wake_sleepers(threads);
     work(0, threads);
     count_t came = wait_for_workers();
-    /* otherwise all workers of the job have come and left, so none can still enter */
+    /* If all workers of the job have joined and left, none can still enter, so the job need not be
+     * closed. */
     if (came != team.came + (count_t)threads - 1) {
         atomic_store(&team.job, JOB(number + 1, threads));
         came = wait_for_workers();
@@ -349,10 +357,11 @@ void fc_team_run(int threads, ptrdiff_t parts, fc_part part, void *context) {
     pthread_mutex_unlock(&team.busy);
 }
 
-/* --- how many --------------------------------------------------------------------------------- */
+/* --- number of CPUs --------------------------------------------------------------------------- */
 
-/* Read up to n numbers from the first line of a file; return nonzero if the file exists. fscanf
- * is not used, because new headers rename it to a symbol that glibc has only since 2.38. */
+/* Read up to n numbers from the first line of a file. Return nonzero if the file exists. fscanf is
+ * not used, because recent headers rename it to a symbol that glibc has only had since version
+ * 2.38. */
 static int read_numbers(const char *path, double *numbers, int n) {
     char line[128] = "", *at = line, *end;
     FILE *f = fopen(path, "r");
@@ -367,10 +376,10 @@ static int read_numbers(const char *path, double *numbers, int n) {
     return 1;
 }
 
-/* Return the CPU quota of a cgroup, rounded up to whole CPUs; 0: none. Version 2 is in
- * `cpu.max`, where "max" means no limit, version 1 in two files. */
+/* Return the CPU quota of the cgroup, rounded up to whole CPUs, or 0 if there is none. Version 2
+ * has the file `cpu.max`, in which "max" means no limit; version 1 has two files. */
 static int cgroup_cpus(void) {
-    double of[2] = {-1, 100000}; /* quota, period, in microseconds */
+    double of[2] = {-1, 100000}; /* quota and period in microseconds */
     if (!read_numbers("/sys/fs/cgroup/cpu.max", of, 2) &&
         read_numbers("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", of, 1))
         read_numbers("/sys/fs/cgroup/cpu/cpu.cfs_period_us", of + 1, 1);

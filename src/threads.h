@@ -1,5 +1,5 @@
-/* The thread functions that the team uses, by their POSIX names: POSIX itself, or equivalents on
- * Windows. */
+/* The thread functions that the team uses, under their POSIX names: POSIX itself, or equivalents
+ * for Windows. */
 #ifndef FC_THREADS_H
 #define FC_THREADS_H
 #ifndef _WIN32
@@ -9,9 +9,9 @@
 #include <time.h>
 #include <unistd.h>
 
-/* For wheels: the symbol versions that glibc used before 2.32 and 2.34 moved these functions
- * from libpthread to libc. Later versions of glibc still provide them; without this, a wheel
- * would require a glibc as new as the one that it is built with. */
+/* Wheels need the old symbol versions of functions that glibc 2.32 and 2.34 moved from libpthread
+ * to libc. Later versions of glibc still provide the old symbols; without this, a wheel would
+ * require a glibc at least as new as the one it was built with. */
 #if defined(FC_OLD_GLIBC) && defined(__GLIBC__)
 #if defined(__x86_64__)
 #define FC_FIRST "GLIBC_2.2.5"

@@ -4,16 +4,17 @@
 #include <math.h>
 #include <string.h>
 
-/* maximum QL iterations per eigenvalue, and ratio of the ends of a matrix above which it is
- * reversed */
+/* Maximum QL iterations per eigenvalue, and ratio of the first to the last entries of a matrix
+ * above which the matrix is reversed. */
 enum { MAX_QL_ITERATIONS = 60, REVERSAL_RATIO = 1000 };
-/* Relative to 1: squares of products of two numbers above this do not underflow. */
+/* Entries below this, relative to 1, are treated as 0. The square of a product of two larger
+ * numbers does not underflow. */
 static const double NEGLIGIBLE = 1e-70;
 
-/* One QL sweep from `end` up to l; returns the number of rotations so far. Values that pass from
- * one rotation to the next stay in registers, and the next g depends on one division and no
- * square root: s s, c s and c c are computed from squares, and s and c, their roots, are needed
- * one step later. */
+/* Perform one QL sweep from row `end` up to row l. Return the number of rotations so far. Values
+ * that one rotation passes to the next stay in registers. The next g depends on one division and no
+ * square root, because s s, c s and c c are computed from squares, and their roots s and c are
+ * needed only one step later. */
 static ptrdiff_t sweep(ptrdiff_t l, ptrdiff_t end, double *d, double *e, double *first,
                        double *last, fc_rotation *kept, ptrdiff_t room, ptrdiff_t done) {
     double g = (d[l + 1] - d[l]) / (2 * e[l]);
@@ -22,7 +23,7 @@ static ptrdiff_t sweep(ptrdiff_t l, ptrdiff_t end, double *d, double *e, double 
     for (ptrdiff_t i = end - 1; i >= l; i--) {
         const double f = s * e[i], b = c * e[i], ff = ss * (e[i] * e[i]), gg = g * g;
         const double square = ff + gg;
-        if (square < NEGLIGIBLE * NEGLIGIBLE) { /* f and g are 0; and s is 0 unless e[i] is */
+        if (square < NEGLIGIBLE * NEGLIGIBLE) { /* f and g are 0; s is 0 unless e[i] is 0 */
             d[i + 1] = here - p, first[i + 1] = x, last[i + 1] = y, e[i + 1] = e[end] = 0;
             e[i] = b;
             return done;
@@ -67,8 +68,8 @@ static void reverse(ptrdiff_t m, double *x) {
     }
 }
 
-/* Sweeps end at the top, where large entries are added to all that is below, so a matrix whose
- * top is by far its larger end is reversed. */
+/* Sweeps end at the first row, where large entries would swamp all later rows. A matrix whose first
+ * entries are by far the largest is therefore reversed. */
 ptrdiff_t fc_rotations(ptrdiff_t m, double *d, double *e, double *first, double *last,
                        fc_rotation *kept, ptrdiff_t room) {
     if (m < 2 || fabs(d[0]) + fabs(e[0]) <= REVERSAL_RATIO * (fabs(d[m - 1]) + fabs(e[m - 2])))
@@ -83,13 +84,13 @@ ptrdiff_t fc_rotations(ptrdiff_t m, double *d, double *e, double *first, double 
 
 typedef double two __attribute__((vector_size(16), aligned(8), may_alias));
 
-/* PAIRS vectors of two numbers are processed together; MAX_BISECTIONS and MAX_QUOTIENTS,
- * Rayleigh quotients per attempt, are upper bounds. */
+/* Evaluation points are processed as PAIRS vectors of two. MAX_BISECTIONS limits the bisection
+ * steps, and MAX_QUOTIENTS the Rayleigh quotients per attempt. */
 enum { PAIRS = 4, LANES = 2 * PAIRS, MAX_BISECTIONS = 12, MAX_QUOTIENTS = 6 };
 typedef long long two_counts __attribute__((vector_size(16)));
 
-/* Count the eigenvalues below each x: the number of negative pivots of T - x. A pivot of 0 makes
- * the next one minus infinity, which counts for both. */
+/* Count the eigenvalues of T below each x, which is the number of negative pivots of T - x I. After
+ * a pivot of 0 the next pivot is minus infinity, which counts for both. */
 static void count_below(ptrdiff_t m, const double *d, const double *ee, const two *x,
                         ptrdiff_t *found) {
     two q[PAIRS];
@@ -106,8 +107,8 @@ static void count_below(ptrdiff_t m, const double *d, const double *ee, const tw
     }
 }
 
-/* Refine an eigenvalue x that has no neighbour within `apart`, and compute the last entry of its
- * unit eigenvector; return 0 on failure. */
+/* Refine an approximate eigenvalue x that is separated from its neighbours by `apart`, and compute
+ * the last entry of its unit eigenvector. Return 0 on failure. */
 static int refine(ptrdiff_t m, const double *d, const double *e, const double *ee, double apart,
                   double *x, double *last, double *plus, double *minus) {
     for (int turn = 0; turn < MAX_QUOTIENTS; turn++) {

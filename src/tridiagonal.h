@@ -1,32 +1,35 @@
-/* Eigenvalues of symmetric tridiagonal matrices: all of them by plane rotations, which are
- * stored so that eigenvectors can be computed afterwards at 6 flops per rotation; or a single
- * one, approximately, in O(m). */
+/* Eigenvalues of symmetric tridiagonal matrices: either all of them, by plane rotations that are
+ * stored so that eigenvectors can be computed later with 6 flops per rotation, or a single one,
+ * approximately, in O(m). */
 #ifndef FC_TRIDIAGONAL_H
 #define FC_TRIDIAGONAL_H
 #include "kernels/kernels.h"
 
-/* Implicit QL (Bowdler, Martin, Reinsch and Wilkinson, Numer. Math. 11, 1968): d (m,), m > 0, is
- * replaced by the eigenvalues, unordered, of the matrix with this diagonal and off-diagonal e
- * (m,); e is overwritten; first and last become the first and the last row of the eigenvectors.
- * At most `room` rotations are stored, for `turn`. Returns the number of rotations, about 1.2
- * m^2, or -1 if the iteration fails. Entries are near 1 or smaller. */
+/* fc_rotations computes all eigenvalues by the implicit QL method (Bowdler, Martin, Reinsch and
+ * Wilkinson, Numer. Math. 11, 1968). On entry, d (m,) is the diagonal, with m > 0, and e (m,) the
+ * off-diagonal, whose last entry is not used; all entries are at most about 1 in absolute value. On
+ * return, d has the eigenvalues in no particular order, `first` (m,) and `last` (m,) have the first
+ * and the last entry of each eigenvector, and e is overwritten. The first `room` rotations are
+ * stored in `kept`, for the kernel `rotate`. The function returns the number of rotations, about
+ * 1.2 m^2, or -1 if the iteration does not converge. */
 ptrdiff_t fc_rotations(ptrdiff_t m, double *d, double *e, double *first, double *last,
                        fc_rotation *kept, ptrdiff_t room);
 
-typedef enum { FC_HIGHEST, FC_LOWEST, FC_LARGEST } fc_end; /* FC_LARGEST: largest absolute values */
+typedef enum { FC_HIGHEST, FC_LOWEST, FC_LARGEST } fc_end; /* FC_LARGEST: by absolute value */
 
-/* Compute the eigenvalue of this rank, 1 or more, from an end of the spectrum, for the matrix
- * with diagonal d and off-diagonal e, and the absolute value of the last entry of its unit
- * eigenvector. Both are as accurate as an error of a thousandth of the distance from
- * neighbouring eigenvalues allows. Sturm counts isolate the eigenvalue; Rayleigh quotients by
- * twisted factorisations then converge to it (Parlett and Dhillon, Linear Algebra Appl. 267,
- * 1997). Returns 0 if neighbouring eigenvalues are too close to be separated. work (5 m,). */
+/* fc_ranked computes one eigenvalue of the matrix with diagonal d (m,) and off-diagonal e (m - 1,),
+ * and the absolute value of the last entry of its unit eigenvector. `rank` is 1 for the outermost
+ * eigenvalue at the given end of the spectrum, 2 for the next, and so on. The results are as
+ * accurate as a perturbation of a thousandth of the distance to the neighbouring eigenvalues
+ * permits. Sturm counts isolate the eigenvalue; Rayleigh quotients by twisted factorisations then
+ * converge to it (Parlett and Dhillon, Linear Algebra Appl. 267, 1997). The function returns 0 if
+ * neighbouring eigenvalues are too close to be separated. `work` has 5 m elements. */
 int fc_ranked(ptrdiff_t m, const double *d, const double *e, fc_end end, ptrdiff_t rank,
               double *value, double *last, double *work);
 
-/* Compute the logarithm of the sum of squares p_j(x)^2 for each of `count` finite x, with p_j
- * the m orthonormal polynomials of a Lanczos run; the entries of its matrix are `step` numbers
- * apart. */
+/* fc_growth computes the logarithm of the sum over j < m of p_j(x)^2 for each of `count` finite x.
+ * The p_j are the orthonormal polynomials of a Lanczos run, whose tridiagonal matrix has the
+ * diagonal d and the off-diagonal e, with entries `step` elements apart. */
 void fc_growth(ptrdiff_t m, const double *d, const double *e, ptrdiff_t step, ptrdiff_t count,
                const double *x, double *out);
 #endif

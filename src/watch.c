@@ -25,12 +25,12 @@ int fc_want_threads(int threads) {
     return before;
 }
 
-/* --- arithmetic ------------------------------------------------------------------------------- */
+/* --- floating-point settings ------------------------------------------------------------------ */
 
 #if defined(__x86_64__) || defined(_M_X64)
 #include <xmmintrin.h>
 enum { FLAGS = 0x3f, SSE_FIXED = 0x1f80, X87_FIXED = 0x37f };
-#ifdef _MSC_VER /* long double is double there */
+#ifdef _MSC_VER /* long double equals double with this compiler */
 #define STORE_X87(word) ((word) = X87_FIXED)
 #define LOAD_X87(word) ((void)0)
 #else
@@ -47,8 +47,8 @@ fc_arithmetic fc_arithmetic_begin(void) {
     return before;
 }
 
-/* Exception flags raised in between stay raised, as after any function, unless the control bits
- * have to be loaded again. */
+/* Exception flags that were raised since the begin remain raised, as after any function, unless the
+ * control bits have to be loaded again. */
 void fc_arithmetic_end(fc_arithmetic before) {
     unsigned short x87;
     STORE_X87(x87);
@@ -94,7 +94,7 @@ void fc_arithmetic_end(fc_arithmetic before) { fesetenv(&before); }
 int fc_arithmetic_is_fixed(void) { return fegetround() == FE_TONEAREST; }
 #endif
 
-/* --- the watch -------------------------------------------------------------------------------- */
+/* --- checks for signals ----------------------------------------------------------------------- */
 
 long long fc_now_ns(void) {
 #ifdef _WIN32
@@ -109,8 +109,8 @@ long long fc_now_ns(void) {
 #endif
 }
 
-/* The time as last recorded by the system, some milliseconds ago: accurate enough for a watch,
- * at a fifth of the cost. */
+/* Return the time of the system's last clock tick, which is some milliseconds old. This is accurate
+ * enough for the watch and takes a fifth of the time of fc_now_ns. */
 static long long about_now_ns(void) {
 #ifdef CLOCK_MONOTONIC_COARSE
     struct timespec t;
@@ -139,8 +139,8 @@ int fc_watch_off(void) {
     if (now > watch.due) {
         fc_arithmetic_end(watch.own);
         const int off = watch.check();
-        watch.own = fc_arithmetic_begin(); /* a handler may have changed the arithmetic */
-        /* the check itself may have begun and ended watches, and may have cancelled this one */
+        watch.own = fc_arithmetic_begin(); /* a signal handler may have changed the settings */
+        /* The check may itself have begun and ended watches, and may have cancelled this one. */
         watch.off |= off;
         watch.due = about_now_ns() + FC_CHECK_NS;
     }

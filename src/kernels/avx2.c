@@ -1,4 +1,4 @@
-/* AVX2 and FMA: 16 registers of 256 bits. */
+/* Kernels for AVX2 and FMA: 16 registers of 256 bits. */
 #include "kernels.h"
 #include <math.h>
 #include <string.h>

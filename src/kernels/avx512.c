@@ -1,4 +1,4 @@
-/* AVX-512 F, DQ, VL, BW: 32 registers of 512 bits. */
+/* Kernels for AVX-512 F, DQ, VL and BW: 32 registers of 512 bits. */
 #include "kernels.h"
 #include <math.h>
 #include <string.h>

@@ -1,5 +1,5 @@
-/* Kernels for every CPU of the target (SSE2 on x86-64): vectors of 128 bits, without assuming a
- * fused multiply-add. */
+/* Kernels for every CPU of the target architecture (SSE2 on x86-64): vectors of 128 bits, without
+ * the assumption of a fused multiply-add. */
 #include "kernels.h"
 #ifdef FC_HAVE_X86
 #include <immintrin.h>

@@ -1,6 +1,6 @@
-/* Matrix products by BLAS, with everything else taken from another table. kernels.pyx passes
- * SciPy's sgemm and dgemm, so this file links against no BLAS. A "packed" B has one lane: it is
- * B transposed, which BLAS can read directly. */
+/* Matrix products by BLAS; all other kernels come from another table. kernels.pyx passes SciPy's
+ * sgemm and dgemm, so this file is not linked against a BLAS library. A "packed" B has one lane,
+ * which makes it the transpose of B, and BLAS can read that directly. */
 #include "kernels.h"
 #include "blas.h"
 #include <limits.h>

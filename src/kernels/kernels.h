@@ -1,17 +1,20 @@
 /* The kernel tables: arithmetic on arrays, independent of networks.
  *
- * A table serves one instruction set and one dtype; every slot of every table is valid. The
- * passes of fastcurv/_engine call through a table and do not depend on its implementation: plain
- * loops (the reference), BLAS, or vector kernels.
+ * A table contains the kernels of one instruction set for one dtype; every slot of every table is
+ * valid. The passes of fastcurv/_engine call kernels through a table and do not depend on their
+ * implementation, which is plain loops (the reference), BLAS, or vector code.
  *
- * Conventions for every slot | - Pointers are `void *` to the table's real type; strides and
- * sizes count elements. | - A "padded" matrix is row-major, its first element is at a multiple
- * of 64 bytes, and its leading | dimension is a multiple of 64 bytes. | The columns between
- * `cols` and the next multiple of 64 bytes belong to the matrix: they may be | read and
- * overwritten, and no result depends on them. Matrices that are not called padded are | accessed
- * inside their bounds only. | - NaN inputs give NaN outputs; no slot reads or changes the
- * floating-point environment, allocates | memory or fails. | - No result depends on the number
- * of threads. | */
+ * Conventions of all kernels:
+ *
+ * - Pointers of type `void *` point to the table's real type, REAL. Strides and sizes are in
+ *   elements.
+ * - A "padded" matrix is row-major. Its first element is aligned to 64 bytes, and its leading
+ *   dimension is a multiple of 64 bytes. The columns from `cols` to the next multiple of 64 bytes
+ *   belong to the matrix: they may be read and overwritten, and no result depends on them. Other
+ *   matrices are accessed only within their bounds.
+ * - NaN inputs give NaN outputs. No kernel reads or changes the floating-point environment,
+ *   allocates memory or fails.
+ * - No result depends on the number of threads. */
 #ifndef FC_KERNELS_H
 #define FC_KERNELS_H
 
@@ -19,14 +22,15 @@
 #include <stdint.h>
 
 #if (defined(__GNUC__) || defined(__clang__)) && !defined(FC_NO_VECTORS)
-#define FC_HAVE_VECTORS 1 /* vector extensions are available, so the vector kernels are compiled */
+#define FC_HAVE_VECTORS 1 /* vector extensions exist, so the vector kernels are compiled */
 #if defined(__x86_64__)
 #define FC_HAVE_X86 1
 #elif defined(__aarch64__)
 #define FC_HAVE_NEON 1
 #endif
 #define FC_INLINE static inline __attribute__((always_inline, unused))
-/* Compiled for size: large code that would not be faster otherwise. */
+/* FC_SMALL compiles a function for size, for large code that would not run faster otherwise.
+ * FC_LARGE compiles a function for speed. */
 #define FC_SMALL __attribute__((cold))
 #define FC_LARGE __attribute__((hot, noinline))
 #ifdef __clang__
@@ -39,10 +43,10 @@
 #define FC_EACH(i, n) \
     FC_UNROLL         \
     for (int i = 0; i < (n); i++)
-/* Advance one pointer from row to row; otherwise compilers compute an address for every row
- * first and run out of registers. */
+/* Advance one pointer from row to row. Without this barrier compilers compute the address of every
+ * row in advance and run out of registers. */
 #define FC_STEPPED(pointer) __asm__("" : "+r"(pointer))
-/* Keep x in a register; otherwise GCC reads it again from memory for each multiply-add. */
+/* Keep x in a register. Without this barrier GCC reads x from memory for each multiply-add. */
 #if defined(FC_HAVE_X86)
 #define FC_HOLD(x) __asm__("" : "+v"(x))
 #elif defined(FC_HAVE_NEON)
@@ -56,11 +60,11 @@
 #define FC_LARGE
 #endif
 
-/* alignment in bytes of padded matrices and of each of their rows: a cache line */
+/* Alignment in bytes of padded matrices and of each of their rows: one cache line. */
 enum { FC_ALIGN = 64 };
 
-/* Activations of hidden layers, in the order of their numbers. A new one needs a line here, its
- * arithmetic in activations.inc (for vectors and for one number), and a row in
+/* Activations of hidden layers, in the order of their numbers. A new activation needs a line here,
+ * its arithmetic in activations.inc (for vectors and for a single number), and a row in
  * fastcurv/structure/tables.py. */
 #define FC_ACTIVATIONS(X)        \
     X(FC_IDENTITY, identity)     \
@@ -73,11 +77,11 @@ enum { FC_ALIGN = 64 };
     X(FC_GELU, gelu)             \
     X(FC_ELU, elu)
 
-/* Losses, in the order of their numbers: OF_ONE if each output has a term of its own (a function
- * NAME_of in losses.inc), OF_ROW if a row's outputs are coupled. A new one of the first kind
- * needs a line here, NAME_of and its case in loss_one in losses.inc, and a row in
- * fastcurv/structure/tables.py. User-defined losses need none of this: the engine receives their
- * derivatives, and r_loss treats them like the first kind. */
+/* Losses, in the order of their numbers. OF_ONE marks a loss that is a sum over outputs (a function
+ * NAME_of in losses.inc), and OF_ROW a loss that couples the outputs of a row. A new loss of the
+ * first kind needs a line here, NAME_of and a case of loss_one in losses.inc, and a row in
+ * fastcurv/structure/tables.py. User-defined losses need no kernel: the engine receives their
+ * derivatives, and r_loss applies these as for losses of the first kind. */
 #define FC_LOSSES(OF_ONE, OF_ROW)           \
     OF_ONE(FC_MSE, mse)                     \
     OF_ROW(FC_CROSS_ENTROPY, cross_entropy) \
@@ -88,7 +92,7 @@ enum { FC_ALIGN = 64 };
 #define FC_NOTHING(id, name)
 typedef enum {
     FC_ACTIVATIONS(FC_NUMBER) FC_N_ACTIVATIONS,
-    FC_PHI_CALLBACK = FC_N_ACTIVATIONS /* user-defined function: no kernel evaluates phi */
+    FC_PHI_CALLBACK = FC_N_ACTIVATIONS /* user-defined activation, which no kernel evaluates */
 } fc_activation;
 typedef enum {
     FC_LOSSES(FC_NUMBER, FC_NUMBER) FC_N_LOSSES,
@@ -103,25 +107,25 @@ FC_INLINE const char *fc_loss_name(int loss) {
     return names[loss];
 }
 
-/* slope of leaky relu for negative arguments */
+/* Slope of leaky ReLU for negative arguments. */
 #define FC_LEAK 0.01
 
 /* Return nonzero if phi'' is not 0 everywhere. */
 static inline int fc_has_curvature(fc_activation phi) {
     return phi != FC_IDENTITY && phi != FC_RELU && phi != FC_LEAKY_RELU;
 }
-/* Return nonzero if phi' is a function of the sign of a = phi(z). */
+/* Return nonzero if phi' depends only on the sign of a = phi(z). */
 static inline int fc_slope_from_a(fc_activation phi) {
     return phi == FC_RELU || phi == FC_LEAKY_RELU;
 }
-/* Return nonzero if e phi'' is a function of a and delta = e phi'. */
+/* Return nonzero if e phi'' can be computed from a = phi(z) and delta = e phi'. */
 static inline int fc_curvature_from_delta(fc_activation phi) {
     return phi == FC_TANH || phi == FC_SIGMOID;
 }
 
-/* The epilogue of a product: an elementwise operation on a finished tile of the output while it
- * is in cache. c is the tile; d, p, q, r, skip are matrices of the output's shape, and u is a
- * vector over its columns, all padded. d may be c; otherwise all operands are distinct.
+/* The epilogue of a product: an elementwise operation on a finished tile c of the output while the
+ * tile is in cache. Matrices d, p, q, r and skip have the shape of the output, and u is a vector
+ * over its columns; all are padded. d may be c; all other operands are distinct.
  *
  *   FC_EPILOGUE_NONE        c
  *   FC_EPILOGUE_ACTIVATE    c = c + u;  d = phi(c) [+ skip];  p = phi'(c);  q = phi''(c)
@@ -132,39 +136,49 @@ static inline int fc_curvature_from_delta(fc_activation phi) {
  *   FC_EPILOGUE_R_BACKWARD  c = c [+ skip];  d = c * p [+ q * r]           d may be r
  *   FC_EPILOGUE_DOT         total += sum of c * p
  *
- * If u is NULL, it counts as 0; if `by_row`, u is a vector over the rows, one number for each.
- * If p is NULL, it counts as 1. In the two backward epilogues `sums`, unless NULL, receives the
- * column sums of d, one row of it for each block of rows; in all epilogues `total` is one double
- * for each item. Partial sums are determined by the blocks and never by the threads. c, d and p
- * are stored even if they are not read later.
+ * If u is NULL, 0 takes its place. If `by_row` is set, u is a vector over the rows. If p is NULL,
+ * 1 takes its place. The two backward epilogues write the column sums of d to `sums`, one row for
+ * each block of rows, unless `sums` is NULL. Every epilogue adds up one double of `total` per item.
+ * Partial sums depend on the blocks, never on the threads. c, d and p are stored even if they are
+ * not read later.
  *
- * If phi'' follows from a = phi(z), e phi'' need not be stored. In all epilogues except
- * FC_EPILOGUE_ACTIVATE, `phi` determines what q holds:
+ * If phi'' can be computed from a = phi(z), e phi'' need not be stored. In all epilogues except
+ * FC_EPILOGUE_ACTIVATE, `phi` determines the meaning of p and q:
  *
  *   tanh               q is delta = e phi', and e phi'' = -2 a delta
  *   sigmoid            q is delta, and e phi'' = (1 - 2 a) delta
  *   relu, leaky_relu   p is a itself, whose sign gives phi'
  *   all others         p is phi', q is e phi''
  *
- * phi' is stored as computed, because 1 - a a would lose it if a unit is saturated.
+ * tanh and sigmoid have a stored phi', because 1 - a a would lose all accuracy for a saturated
+ * unit.
  *
- * For tanh and sigmoid, phi and phi' may be stored as a packed pair: one number from which both
- * follow by a few additions and a product, saturated or not; see activations.inc. If `phi_pair` is
- * not NULL, FC_EPILOGUE_ACTIVATE also writes the packed pairs, and d and p, which must both exist,
- * are what they unpack to; FC_EPILOGUE_R_ACTIVATE with `next` reads them instead of a and p.
+ * Packed pairs. For tanh and sigmoid, phi and phi' may be stored as a packed pair: one number from
+ * which both are computed accurately by a few additions and a multiplication; see activations.inc.
+ * If `phi_pair` is not NULL, FC_EPILOGUE_ACTIVATE also writes the packed pairs, and sets d and p,
+ * which must not be NULL, to the unpacked values. FC_EPILOGUE_R_ACTIVATE with `next` reads packed
+ * pairs instead of a and p.
  *
- * FC_EPILOGUE_R_BACKWARD with phi tanh or sigmoid may recompute delta instead of reading it, if that
- * is cheaper than loading it: q[i, j] = p[i, j] * sum over t < rank of w[t * w_ts + i * w_is] *
- * b[t * ldb + j], and q is NULL.
+ * Recomputed delta (`made`). With phi tanh or sigmoid, FC_EPILOGUE_R_BACKWARD may recompute delta,
+ * if that is faster than loading it. Then q is NULL, and in its place
  *
- * FC_EPILOGUE_R_ACTIVATE without total and skip, in the transposed layout, may multiply d = p c at
- * once by the weights of a following layer of few units instead of storing d: out[t, j] = u[t] +
- * sum over i < units of w[t, i] d[i, j] + v[t, i] a[i, j] for t < rank, with the epilogue's own
- * a. For a quadratic form nothing else needs c, so c is not stored, and form[j] is the sum over
- * i < units of q c c, if e phi'' is stored as q, plus the sum over t < rank of delta[t, j] (2
- * v[t, i] d[i, j] + w[t, i] phi'' c c), with phi'' = 0 or, for tanh and sigmoid, computed from a
- * and p. A delta of 0 contributes nothing, however large c is. */
-/* Maximum number of units above for which delta is recomputed. */
+ *   q[i, j] = p[i, j] * sum over t < rank of w[t * w_ts + i * w_is] * b[t * ldb + j]
+ *
+ * Fused output (`next`). In the transposed layout, without total and skip, FC_EPILOGUE_R_ACTIVATE
+ * may multiply d = p c by the weights w of a narrow next layer instead of storing d. With the
+ * direction v of w, the direction u of the bias, and the epilogue's a,
+ *
+ *   out[t, j] = u[t] + sum over i < units of w[t, i] d[i, j] + v[t, i] a[i, j]        t < rank
+ *
+ * For a quadratic form (`form`) c is not stored, because no other kernel reads it, and
+ *
+ *   form[j] = sum over i < units of q c c + sum over t < rank of
+ *             delta[t, j] (2 v[t, i] d[i, j] + w[t, i] phi'' c c)
+ *
+ * The first term is present if e phi'' is stored as q. In the second term phi'' is computed from a
+ * and p for tanh and sigmoid, and is 0 otherwise. A delta of 0 contributes exactly 0. */
+
+/* Maximum number of units of the layer above for which delta is recomputed. */
 enum { FC_MAX_RANK = 4 };
 typedef struct {
     int rank;
@@ -174,16 +188,16 @@ typedef struct {
     ptrdiff_t ldb;
 } fc_made;
 
-/* Maximum units of a narrow output layer. */
+/* Maximum number of units of a narrow output layer. */
 enum { FC_MAX_NARROW = 3 };
 typedef struct {
-    int rank;          /* units of the following layer; 0: no such layer */
-    ptrdiff_t units;   /* units of the layer below it */
-    const void *w, *v; /* rows w_ts numbers apart */
+    int rank;          /* number of units of the next layer; 0: there is no fused next layer */
+    ptrdiff_t units;   /* number of inputs of the next layer */
+    const void *w, *v; /* (rank, units) weights and their direction, rows w_ts elements apart */
     ptrdiff_t w_ts;
-    const void *u;     /* bias of the following layer, or NULL */
-    const void *delta; /* used for `form` only */
-    void *out, *form;  /* form NULL: no quadratic form */
+    const void *u;     /* (rank,) bias of the next layer or its direction, or NULL */
+    const void *delta; /* (rank, samples) dL/dz of the next layer, used only for `form` */
+    void *out, *form;  /* outputs (rank, samples) and (samples,); form NULL: no quadratic form */
     ptrdiff_t ldout;   /* leading dimension of out and delta */
 } fc_fused_output;
 
@@ -219,18 +233,17 @@ typedef struct {
     ptrdiff_t ldskip;
     void *sums;
     ptrdiff_t ldsums;
-    int add_sums; /* add to the contents of `sums` and `total` instead of starting at 0 */
+    int add_sums; /* add to the values in `sums` and `total` instead of overwriting them */
     double *total;
 } fc_epilogue;
 
-/* One term A B of a product. A (m, k) has any strides and is read one number at a time. B (k, n)
- * is read in vectors:
+/* One term A B of a product. A (m, k) may have any strides and is read one element at a time.
+ * B (k, n) is read in vectors, with the distances, in elements,
  *
- *   b_rs   distance of rows
- *   b_vs   distance of vectors of columns: the vector's length for a padded matrix, k times that
- *          for a packed one
- *   b_cs   0, or the column stride of a B that is neither padded nor packed, which the product then
- *          packs while reading it. */
+ *   b_rs   between rows
+ *   b_vs   between vectors of columns: VL for a padded matrix, k VL for a packed one
+ *   b_cs   between columns, if B is neither padded nor packed, in which case the product packs B
+ *          while reading it; otherwise 0. */
 typedef struct {
     ptrdiff_t k;
     const void *a;
@@ -240,8 +253,8 @@ typedef struct {
 } fc_term;
 
 enum { FC_MAX_TERMS = 2, FC_MAX_AHEAD = 6 };
-/* Bytes of depth up to which all operands of a tile are in the first-level cache. Panels of a
- * product are four 64-byte vectors wide up to this depth, and three beyond. */
+/* Bytes of depth up to which all operands of a tile fit in the L1 cache. Panels of a product are
+ * four 64-byte vectors wide up to this depth and three for deeper products. */
 enum { FC_SHALLOW = 512 };
 
 /* A range of memory to prefetch. */
@@ -250,88 +263,91 @@ typedef struct {
     ptrdiff_t bytes;
 } fc_ahead;
 
-/* C (m, n) = [C +] sum over terms of A B, followed by the epilogue. The output is computed in
- * items of row_block x col_block. */
+/* A product C (m, n) = [C +] sum over terms of A B, followed by an epilogue. The output is computed
+ * in items of row_block x col_block elements. */
 typedef struct {
     ptrdiff_t m, n;
     int n_terms;
     fc_term term[FC_MAX_TERMS];
     void *c;
     ptrdiff_t ldc;
-    int exact; /* C is not padded: only its m x n numbers are accessed, and there is no epilogue */
+    int exact; /* C is not padded: only its m x n elements are accessed, and there is no epilogue */
     int accumulate;
-    int spent; /* C is not read after the epilogue, so kernels may keep it elsewhere */
-    int packs; /* scratch has the table's `packed` bytes more, so kernels may pack A there */
+    int spent; /* C is not read after the epilogue, so kernels may keep it in a buffer */
+    int packs; /* the scratch buffer has `packed` further bytes, in which kernels may pack A */
     int far;   /* B and the epilogue's matrices exceed the L2 cache, so kernels may prefetch them */
     fc_epilogue epilogue;
-    /* memory that is read after this product, for kernels that can prefetch it */
+    /* Memory that is read after this product; kernels may prefetch it. */
     fc_ahead ahead[FC_MAX_AHEAD];
-    /* set by `block`; m and n if one call computes the whole product */
+    /* Rows and columns of an item, set by the kernel `block`; m and n if a single call computes the
+     * whole product. */
     ptrdiff_t row_block, col_block;
 } fc_product;
 
-/* A product for several vectors of a block, each as one item. `job` belongs to the first vector;
- * the other fields are the distances of each matrix from that of the next vector. In each term A
- * or B is shared by all vectors, with distance 0. */
+/* A product for several vectors of a block, in which each vector is one item. `job` is the product
+ * for the first vector. The other fields are the distances, in elements, between the matrices of
+ * successive vectors. In each term A or B is shared by all vectors, with distance 0. */
 enum { FC_MAX_STACK = 4 };
 typedef struct {
     fc_product job;
     ptrdiff_t count;
     ptrdiff_t a[FC_MAX_TERMS], b[FC_MAX_TERMS], c, u;
-    ptrdiff_t own; /* distance of d, r, skip and sums */
+    ptrdiff_t own; /* distance between d, r, skip and sums of successive vectors */
 } fc_stack;
 
-/* R-backward through a layer of few units, t < rank, in the transposed layout, fused with all
- * that needs its delta and rdelta (rank, samples):
+/* R-backward through a narrow layer with outputs t < rank and inputs i < units, in the transposed
+ * layout, fused with all operations that read delta and rdelta (rank, samples) of the layer:
  *
  *   re[i, j] = sum over t of w[t, i] rdelta[t, j] + v[t, i] delta[t, j]
- *   r = re phi' + (e phi'') rz         r holds rz before; phi' and e phi'' follow from p, a, q as
- *                                      for FC_EPILOGUE_R_BACKWARD; if q is NULL with tanh or sigmoid,
- *                                      delta is recomputed
+ *   r[i, j] = re phi' + (e phi'') rz
  *   out[t, i] = [out +] sum over j of rdelta[t, j] a[i, j] + delta[t, j] phi' rz
  *   bias[i] = [bias +] sum over j of r[i, j]
  *
- * If v is NULL, only the first terms are computed. All matrices (units, samples) have the
- * leading dimension ld and whole cache lines of samples; delta and rdelta are 0 past the last
- * sample. */
+ * r holds rz on entry. phi' and e phi'' are computed from p, a and q as in FC_EPILOGUE_R_BACKWARD,
+ * and delta is recomputed if q is NULL with tanh or sigmoid. If v is NULL, only the first terms of
+ * re and out, and only re phi', are computed. All matrices (units, samples) have the leading
+ * dimension ld and whole cache lines of samples; delta and rdelta are 0 after the last sample. */
 typedef struct {
     fc_activation phi;
     int rank, add;
-    const void *w, *v; /* (rank, units), rows w_ts apart */
+    const void *w, *v; /* (rank, units), rows w_ts elements apart */
     ptrdiff_t w_ts;
     const void *delta, *rdelta;
     ptrdiff_t ldt;
     const void *p, *a, *q;
-    const void *phi_pair; /* packed pairs of phi and phi', replacing p, a and q, or NULL */
+    const void *phi_pair; /* packed pairs of phi and phi', which replace p, a and q, or NULL */
     void *r;
     ptrdiff_t ld;
-    void *out; /* not padded */
+    void *out; /* (rank, units), not padded */
     ptrdiff_t ldout;
-    void *bias;      /* (units,), or NULL */
-    ptrdiff_t ahead; /* numbers from p to the address to prefetch in its place, or 0 */
+    void *bias; /* (units,), or NULL */
+    /* distance in elements from p to an address that is prefetched while p is read, or 0 */
+    ptrdiff_t ahead;
 } fc_narrow;
 
-/* Arrays of a loss: inputs, and what it stores of each row to compute rdelta = (d2 loss/dz2) rz. */
+/* Arrays of a loss: its inputs, and the data that it stores for each row to compute rdelta =
+ * (d2L/dz2) rz. */
 typedef struct {
     fc_loss kind;
-    double divisor; /* N, or N * cols: torch's reduction="mean" */
-    /* targets (rows, cols), any distance between rows; NULL with labels */
+    double divisor; /* N or N * cols; the latter is reduction="mean" of PyTorch */
+    /* Targets (rows, cols) with any distance ldy between rows, or NULL if there are labels. */
     const void *y;
     ptrdiff_t ldy;
-    const int32_t *labels; /* classes (rows,), cross entropy only */
-    const void *weight;    /* (rows,) or NULL */
+    const int32_t *labels; /* classes (rows,) of cross entropy, or NULL */
+    const void *weight;    /* weights (rows,), or NULL */
     void *delta;
-    ptrdiff_t ldd; /* dL/dz, output, padded; NULL: only the value is computed */
-    /* output, padded: for cross entropy the probabilities, else the diagonal of d2L/dz2 */
+    ptrdiff_t ldd; /* output dL/dz, padded, or NULL to compute only the value */
+    /* Output, padded: the probabilities of cross entropy, or the diagonal of d2L/dz2 of other
+     * losses. */
     void *h;
     ptrdiff_t ldh;
-    void *s;      /* output, (rows,): for cross entropy weight * sum of targets / divisor */
-    int32_t *top; /* output, (rows,): for cross entropy the index of the largest logit */
+    void *s;      /* output (rows,): weight * sum of targets / divisor, for cross entropy */
+    int32_t *top; /* output (rows,): index of the largest logit, for cross entropy */
 } fc_loss_rows;
 
-/* A sweep or a sum of batch normalisation over rows of a layer. Matrices x, h, y, r, out are
- * (rows, m) with leading dimension ld; vectors k, m1, m2, k1, n1, n2 are (m,). out may be any of
- * the matrices. */
+/* A sweep, or the computation of sums, of batch normalisation over the rows of a layer. Matrices x,
+ * h, y, r, out are (rows, m) with leading dimension ld; vectors k, m1, m2, k1, n1, n2 are (m,).
+ * `out` may be any of the other matrices. */
 typedef enum {
     FC_NORM_SCALE,   /* out = k (x - m1) */
     FC_NORM_CENTRE,  /* out = k (x - m1 - h m2) */
@@ -346,9 +362,9 @@ typedef struct {
     void *out;
     ptrdiff_t ld;
     const void *k, *m1, *m2, *k1, *n1, *n2;
-    const double *mean; /* (m,), for the sums; NULL: not centred */
+    const double *mean; /* (m,) mean that norm_sums subtracts, or NULL */
     double *sums;
-    ptrdiff_t ldsums; /* (2, m) */
+    ptrdiff_t ldsums; /* leading dimension of sums (2, m) */
 } fc_norm;
 
 /* Coefficients of a step of Adam:
@@ -359,89 +375,99 @@ typedef struct {
     double keep_m, keep_s, correction, rate, eps;
 } fc_adam;
 
-/* A rotation of the coordinates `at` and `at` + 1, u and v: the new ones are c u + s v and c v -
- * s u. */
+/* A rotation of the coordinates with indices `at` and `at` + 1. It replaces (u, v) by (c u + s v, c
+ * v - s u). */
 typedef struct {
     double c, s;
     ptrdiff_t at;
 } fc_rotation;
-enum { FC_ROTATED_COLUMNS = 16 }; /* columns rotated at one time: whole vectors of every table */
+enum { FC_ROTATED_COLUMNS = 16 }; /* columns per strip, a multiple of every table's VL */
 
-/* The order of a table's sums, as used by bounds on rounding. A change of a kernel's order of
- * summation must change these numbers; `summation` in kernels.pyx documents their meaning for
- * the count of roundings, and a test measures them. */
+/* The order of a table's sums, from which rounding bounds are derived. A change of a kernel's order
+ * of summation must change these fields. `summation` in kernels.pyx documents how they determine
+ * the number of roundings, and a test measures them. */
 typedef struct {
-    /* maximum products in one chain of additions, all terms together; 0: any number */
+    /* Maximum products in one chain of additions, all terms together; 0: unlimited. */
     ptrdiff_t slice;
-    /* nonzero if an accumulating product's chain may start from C; else C is added to the
-     * chain's sum */
+    /* Nonzero if the chain of an accumulating product may start from C; zero if C is added to the
+     * sum of the chain. */
     int from_c;
-    /* `block` cuts m rows into at most ceil(m / items_of) items of at most item_rows; 0: one
-     * item */
+    /* `block` divides m rows into at most ceil(m / items_of) items of at most item_rows rows; 0:
+     * one item. */
     ptrdiff_t items_of, item_rows;
-    /* number of parallel chains of sums along a row, and of totals, which are then joined by
-     * halves */
+    /* Number of parallel chains of a sum along a row, and of a total. The chains are joined by
+     * halves. */
     ptrdiff_t lanes;
-    /* numbers that `dots` and `take` sum in REAL before adding in double; 0: double throughout */
+    /* Number of elements that `dots` and `take` sum in REAL before adding in double; 0: all sums
+     * are in double. */
     ptrdiff_t panel;
-    /* totals of epilogues and sums of losses along a row are in double, whatever REAL is */
+    /* Nonzero if totals of epilogues and sums of losses along a row are in double for either dtype.
+     * */
     int exact_totals;
 } fc_sums;
 
 typedef struct fc_table {
-    const char *name; /* "avx512", ... */
-    int real_bytes;   /* 4 or 8 */
+    const char *name; /* for example "avx512" */
+    int real_bytes;   /* size of REAL in bytes, 4 or 8 */
     int vector_bytes;
     fc_sums sums;
 
     /* --- products (gemm.inc) --- */
-    void (*block)(fc_product *job); /* chooses row_block and col_block from the sizes alone */
-    /* returns the number of slices of depth; all items of one slice are done before the next
-     * begins */
+    void (*block)(fc_product *job); /* sets row_block and col_block, from the sizes only */
+    /* `rounds` returns the number of slices of depth. All items of one slice must be computed
+     * before the next slice begins. */
     int (*rounds)(const fc_product *job);
     void (*product)(const fc_product *job, int round, ptrdiff_t row_item, ptrdiff_t col_item,
                     void *scratch);
-    /* The product for the vectors of a stack, bitwise identical to one after the other. Returns
-     * 0, without computing anything, if that is not faster. */
+    /* `stack` computes a product for all vectors of a stack, with results that are bitwise
+     * identical to one product per vector. It returns 0, without computing anything, if that would
+     * not be faster. */
     int (*stack)(const fc_stack *stack, void *scratch);
-    /* bytes of scratch, 64-byte aligned, that one call of `product` may use */
+    /* Bytes of scratch, aligned to 64 bytes, that one call of `product` may use. */
     size_t scratch;
-    size_t packed; /* further bytes of it if the job `packs` */
+    size_t packed; /* further bytes of scratch if `packs` of the job is set */
 
-    /* --- a narrow layer (narrow.inc): `units` of the layer below it, whole cache lines of
-     * samples --- */
+    /* --- a narrow layer (narrow.inc) --- */
+
+    /* R-backward through a narrow layer with `units` inputs, as defined at fc_narrow; `samples` is
+     * a whole number of cache lines. */
     void (*narrow)(const fc_narrow *job, ptrdiff_t units, ptrdiff_t samples);
 
-    /* --- activations (activations.inc): a = phi(z), p = phi'(z), q = phi''(z) --- z, a, p, q
-     * (rows, cols) are padded; a, p, q may each be NULL, and one of them may be z itself. q is
-     * not written if phi'' is 0 everywhere (identity, relu, leaky_relu). */
+    /* --- activations (activations.inc) --- */
+
+    /* a = phi(z), p = phi'(z), q = phi''(z). The matrices (rows, cols) are padded; a, p and q may
+     * each be NULL, and one of them may be z itself. q is not written if phi'' is 0 everywhere
+     * (identity, relu, leaky_relu). */
     void (*activate)(fc_activation phi, ptrdiff_t rows, ptrdiff_t cols, const void *z,
                      ptrdiff_t ldz, void *a, ptrdiff_t lda, void *p, ptrdiff_t ldp, void *q,
                      ptrdiff_t ldq);
 
-    /* a = phi(z), p = phi'(z) from n packed pairs, for tanh and sigmoid; a, p may each be NULL,
-     * and one of them may be `phi_pair` itself. A NaN in z is lost. */
+    /* a = phi(z), p = phi'(z) from n packed pairs, for tanh and sigmoid. a or p may be NULL, and
+     * one of them may be `phi_pair` itself. A NaN in z is lost. */
     void (*unpack_pairs)(fc_activation phi, ptrdiff_t n, const void *phi_pair, void *a, void *p);
 
-    /* --- loss rows (losses.inc): returns the sum of weighted row losses / divisor; z (rows,
-     * cols) is padded. For a row of weight 0, value, delta and h are exactly 0, whatever its z
-     * and y. --- */
+    /* --- losses (losses.inc) --- */
+
+    /* Return the sum of weighted row losses / divisor, and store the outputs of fc_loss_rows.
+     * z (rows, cols) is padded. For a row of weight 0, the row loss, delta and h are exactly 0 for
+     * any z and y. */
     double (*loss)(const fc_loss_rows *job, ptrdiff_t rows, ptrdiff_t cols, const void *z,
                    ptrdiff_t ldz);
 
-    /* rdelta = (d2L/dz2) rz. rz, rdelta (rows, cols) are padded and may be the same matrix; h,
-     * s, top of `job` are as `loss` wrote them. */
+    /* rdelta = (d2L/dz2) rz. The matrices rz and rdelta (rows, cols) are padded and may be the
+     * same; h, s and top of `job` are as stored by `loss`. */
     void (*r_loss)(const fc_loss_rows *job, ptrdiff_t rows, ptrdiff_t cols, const void *rz,
                    ptrdiff_t ldrz, void *rdelta, ptrdiff_t ldr);
 
-    /* rdelta = factor * <delta, rz> delta, row by row: the counterpart of r_loss for the
-     * empirical Fisher matrix. All matrices are padded. */
+    /* rdelta = factor * <delta, rz> delta for each row, which replaces r_loss for the empirical
+     * Fisher matrix. All matrices are padded. */
     void (*r_fisher)(double factor, ptrdiff_t rows, ptrdiff_t cols, const void *delta,
                      ptrdiff_t ldd, const void *rz, ptrdiff_t ldrz, void *rdelta, ptrdiff_t ldr);
 
-    /* The same three operations in the transposed layout (transposed.inc): z, rz, rdelta, delta and
-     * h are (cols, rows), one column per sample; delta, h, s and top must exist. The columns
-     * past the last sample, up to a whole cache line, become 0 in h, delta and rdelta. */
+    /* loss, r_loss and r_fisher for the transposed layout (transposed.inc): z, rz, rdelta, delta
+     * and h are (cols, rows), with one column per sample, and delta, h, s and top must not be NULL.
+     * In h, delta and rdelta, columns from the last sample to the end of the cache line are set to
+     * 0. */
     double (*loss_transposed)(const fc_loss_rows *job, ptrdiff_t rows, ptrdiff_t cols,
                               const void *z, ptrdiff_t ldz);
     void (*r_loss_transposed)(const fc_loss_rows *job, ptrdiff_t rows, ptrdiff_t cols,
@@ -451,63 +477,66 @@ typedef struct fc_table {
                                 ptrdiff_t ldr);
 
     /* --- sweeps (sweeps.inc, epilogues.inc) --- */
-    /* out[i, j] = in[i*rs + j*cs]; out is padded (ldo), and its padding is set to 0. */
+    /* out[i, j] = in[i*rs + j*cs], where out is padded with leading dimension ldo, and its padding
+     * is set to 0. */
     void (*copy)(ptrdiff_t rows, ptrdiff_t cols, const void *in, ptrdiff_t rs, ptrdiff_t cs,
                  void *out, ptrdiff_t ldo);
-    /* The same into vector panels, the packed B of fc_term: out[(j / VL) * rows * VL + i * VL +
-     * j % VL] for i0 <= i < i1. `far`: write past the caches, which could not hold the result
-     * until it is read. */
+    /* Pack a matrix into vector panels, the packed B of fc_term: out[(j / VL) * rows * VL + i * VL
+     * + j % VL] = in[i*rs + j*cs] for rows i0 <= i < i1. `far`: store past the caches, because they
+     * could not hold the result until it is read. */
     void (*pack)(ptrdiff_t rows, ptrdiff_t cols, const void *in, ptrdiff_t rs, ptrdiff_t cs,
                  ptrdiff_t i0, ptrdiff_t i1, int far, void *out);
-    /* Transpose columns to rows: out[j*ldo + i] = in[i*rs + j*cs] for i0 <= i < i1 of n rows and
-     * all k columns; any strides. */
+    /* Transpose columns to rows: out[j*ldo + i] = in[i*rs + j*cs] for rows i0 <= i < i1 of n and
+     * all k columns, with any strides. */
     void (*columns)(ptrdiff_t n, ptrdiff_t k, const void *in, ptrdiff_t rs, ptrdiff_t cs,
                     ptrdiff_t i0, ptrdiff_t i1, void *out, ptrdiff_t ldo);
-    /* The epilogue alone on a block (rows, cols) of c whose product is done; `sums` and `total`
-     * point at the block's own results. */
+    /* Apply an epilogue alone to a block (rows, cols) of c whose product is complete. `sums` and
+     * `total` are the addresses of the block's own results. */
     void (*epilogue)(const fc_epilogue *epilogue, ptrdiff_t rows, ptrdiff_t cols, void *c,
                      ptrdiff_t ldc);
-    /* out (n,) = [out +] sum of `parts` vectors, ldp numbers apart, in that order. */
+    /* out (n,) = [out +] sum of `parts` vectors, which lie ldp elements apart and are added in
+     * order. */
     void (*add_parts)(ptrdiff_t n, ptrdiff_t parts, const void *part, ptrdiff_t ldp, int add,
                       void *out);
-    /* out[r, i] = sum of x[r, p n + i] y[r, p n + i] over p < parts, parts > 0; out (rows, n)
-     * with leading dimension ldo, x and y with ldx and ldy, which may be 0 for one row shared by
-     * all. */
+    /* out[r, i] = sum over 0 <= p < parts of x[r, p n + i] y[r, p n + i], with parts > 0. out is
+     * (rows, n) with leading dimension ldo; x and y have ldx and ldy, which are 0 if all rows share
+     * one row. */
     void (*times)(ptrdiff_t rows, ptrdiff_t parts, ptrdiff_t n, const void *x, ptrdiff_t ldx,
                   const void *y, ptrdiff_t ldy, void *out, ptrdiff_t ldo);
-    /* --- rows (rows.inc): q (m, cols) and w (s, cols), rows of contiguous numbers with leading
-     * dimensions ldq, ldw, of any alignment --- */
-    /* out[r, i] += <q_i, w_r>; out (s, m) with leading dimension ldo. */
+    /* --- sweeps over rows (rows.inc): q (m, cols) and w (s, cols) have contiguous rows, leading
+     * dimensions ldq and ldw, and any alignment --- */
+    /* out[r, i] += <q_i, w_r>, where out (s, m) has leading dimension ldo. */
     void (*dots)(ptrdiff_t m, ptrdiff_t s, ptrdiff_t cols, const void *q, ptrdiff_t ldq,
                  const void *w, ptrdiff_t ldw, double *out, ptrdiff_t ldo);
-    /* w_r -= sum over i of c[r, i] q_i, c (s, m) with leading dimension ldc, m > 0; unless
-     * `squares` is NULL, squares[r] += ||w_r||^2 of the result. */
+    /* w_r -= sum over i of c[r, i] q_i, where c (s, m) has leading dimension ldc and m > 0. Unless
+     * `squares` is NULL, squares[r] += ||w_r||^2 of the new rows. */
     void (*take)(ptrdiff_t m, ptrdiff_t s, ptrdiff_t cols, const void *q, ptrdiff_t ldq, void *w,
                  ptrdiff_t ldw, const double *c, ptrdiff_t ldc, double *squares);
-    /* y = A x for a symmetric A (n, n) with leading dimension lda; most entries above the
-     * diagonal are not read, their mirror images are. */
+    /* y = A x for a symmetric A (n, n) with leading dimension lda. Most entries above the diagonal
+     * are not read, but taken from below the diagonal. */
     void (*symmetric)(ptrdiff_t n, const void *A, ptrdiff_t lda, const void *x, void *y);
-    /* x = Z x for x (m, k), with Z the product of the rotations; k is a multiple of FC_ROTATED_COLUMNS. */
+    /* x = Z x for x (m, k), where Z is the product of the rotations and k is a multiple of
+     * FC_ROTATED_COLUMNS. */
     void (*rotate)(ptrdiff_t k, void *x, const fc_rotation *kept, ptrdiff_t count);
-    /* out = x for n numbers that do not overlap; returns nonzero if all are finite. */
+    /* out = x for n elements, without overlap of x and out. Returns nonzero if all are finite. */
     int (*copy_finite)(ptrdiff_t n, const void *x, int far, void *out);
-    /* out (n,) = alpha * x */
+    /* out = alpha x for n elements. */
     void (*scale)(ptrdiff_t n, double alpha, const void *x, void *out);
-    /* A step of Adam for n numbers of each array, of any alignment and without overlap. */
+    /* A step of Adam for n elements of each array, with any alignment and without overlap. */
     void (*adam)(ptrdiff_t n, const fc_adam *how, const void *g, void *m, void *s, void *theta);
-    /* Multiply-adds on registers alone, `count` per chain; sink holds 2 vectors. Returns the
-     * number of flops. */
+    /* Run multiply-adds on registers, `count` per chain, and return the number of flops; sink has 2
+     * vectors. */
     double (*peak)(long count, void *sink);
 
     /* --- batch normalisation (batch_norm.inc) --- */
-    /* sums[0] = sum over rows of x, sums[1] = sum of x h [+ y r]. If y is NULL, only the first
-     * term is computed; if h is NULL, sums[1] is 0. With a mean, the sums are of x - mean and (x
-     * - mean)^2. In double precision, row after row. */
+    /* sums[0] = sum over rows of x, sums[1] = sum of x h [+ y r]. If y is NULL, only the first term
+     * is computed; if h is NULL, sums[1] is 0. With a mean, the sums are those of x - mean and (x -
+     * mean)^2. Rows are added in order, in double precision. */
     void (*norm_sums)(const fc_norm *job, ptrdiff_t rows, ptrdiff_t cols);
     void (*norm)(const fc_norm *job, ptrdiff_t rows, ptrdiff_t cols);
 } fc_table;
 
-/* index 0: float32, 1: float64 */
+/* Each table has two entries: [0] for float32 and [1] for float64. */
 extern const fc_table fc_reference[2];
 #ifdef FC_HAVE_VECTORS
 extern const fc_table fc_baseline[2];

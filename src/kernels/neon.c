@@ -1,4 +1,4 @@
-/* AArch64: 32 registers of 128 bits; a fused multiply-add always exists. */
+/* Kernels for AArch64: 32 registers of 128 bits, with fused multiply-add. */
 #include "kernels.h"
 #include <math.h>
 #include <string.h>

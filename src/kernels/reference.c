@@ -1,5 +1,5 @@
-/* The reference: every slot as plain C loops with libm. Works with every compiler; the oracle for
- * all other tables. */
+/* The reference kernels: plain C loops with libm for every slot of the table. They work with every
+ * compiler and serve as the oracle for all other tables. */
 #include "kernels.h"
 #include <math.h>
 #include <string.h>

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
@@ -13,19 +13,32 @@ from ..common.errors import shown
 
 Cells = Sequence[str]
 
-MISSING = {"", "na", "n/a", "#n/a", "nan", "null", "?"}  # cells without a value, in lower case
+# cells without a value, in lower case
+MISSING = {"", "na", "n/a", "n.a.", "n.a", "#n/a", "#na", "<na>", "nan", "null", "\\n", "?"}
 # cells without a value in a column of numbers or dates
-NUMBER_GAPS = MISSING | {"none", "-", "--", "."}
+NUMBER_GAPS = MISSING | {
+    "none", "nil", "missing", "unknown", "n.d.", "-", "--", "---", "\u2013", "\u2014", ".", "..",
+    "...", "#value!", "#div/0!", "#ref!", "#num!",
+}  # fmt: skip
 # fraction of the cells up to which words in a column of numbers count as mistakes
 MAX_TYPO_SHARE = 0.1
 
-UNITS = "%$\u20ac\u00a3 \u00a0"  # percent and currency signs around a number
+# percent and currency signs and spaces around a number
+UNITS = "%\u2030$\u20ac\u00a3\u00a5\u20b9\u20bd\u20a9\u20ba \u00a0\u202f\u2009"
 DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+%?")
 DECIMAL_POINT = re.compile(r"[+-]?\d*\.\d+")
 OF_COMMAS = re.compile(r"[+-]?([1-9]\d{0,2}(\.\d{3})+|\d*)(,\d*)?([eE][+-]?\d+)?")
-_SPACES = "[ \u00a0\u202f']"  # characters between thousands
-_SPACED = re.compile(rf"[+-]?\d{{1,3}}({_SPACES}\d{{3}})+(?!\d)")
 GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")
+GROUPED_BY_POINTS = re.compile(r"[+-]?[1-9]\d{0,2}(\.\d{3}){2,}")
+# a number whose only mark can be of thousands or of decimals
+AMBIGUOUS = re.compile(r"[+-]?[1-9]\d{0,2}[.,]\d{3}")
+_SPACES = "[ \u00a0\u202f\u2009'\u2019]"  # characters between thousands
+_SPACED = re.compile(rf"[+-]?\d{{1,3}}({_SPACES}\d{{3}})+(?!\d)")
+_CURRENCIES = (
+    "AUD|BRL|CAD|CHF|CNY|CZK|DKK|EUR|GBP|HUF|INR|JPY|KRW|MXN|NOK|NZD|PLN|RUB|SEK|SGD|TRY|USD|ZAR"
+)
+_BEFORE_UNIT = re.compile(r"(.*\d\.?)\s*((?:[^\W\d_]|\u00b0)[^\d]{0,11}[23\u00b2\u00b3]?)")
+_BEHIND_UNIT = re.compile(rf"({_CURRENCIES}|Rs\.?|R\$|kr\.?)\s*(.*\d.*)")
 
 
 def number(cell: str, comma: bool) -> float:
@@ -50,37 +63,86 @@ def is_number(cell: str, comma: bool) -> bool:
     return False
 
 
-def as_numbers(cells: Cells, comma: bool) -> tuple[np.ndarray, list[int]]:
-    """Return the numbers of a column, NaN for gaps, and the places of cells that hold none."""
-    if not comma:
+def split_unit(cell: str, comma: bool) -> tuple[str, str]:
+    """Return the number and the unit of a cell such as 12.5 kg or USD 12, and two empty strings if
+    it is no such cell.
+    """
+    before, behind = _BEFORE_UNIT.fullmatch(cell), _BEHIND_UNIT.fullmatch(cell)
+    text, unit = (
+        (behind[2], behind[1]) if behind else (before[1], before[2]) if before else ("", "")
+    )
+    return (text, unit) if is_number(text, comma) else ("", "")
+
+
+def unit_of(cells: Cells, comma: bool) -> str:
+    """Return the unit that all numbers of a column have, "" without one."""
+    unit = ""
+    for cell in cells:
+        if cell.lower() not in NUMBER_GAPS:
+            own = split_unit(cell, comma)[1]
+            if not own or own != (unit or own):
+                return ""
+            unit = own
+    return unit
+
+
+def as_numbers(cells: Cells, comma: bool, unit: str = "") -> tuple[np.ndarray, list[int]]:
+    """Return the numbers of a column, NaN for gaps, and the places of cells that hold none; with a
+    unit, numbers have that one or none.
+    """
+    if not comma and not unit:
         with suppress(ValueError):
             return np.array([float(cell) for cell in cells]), []
     values, bad = np.full(len(cells), np.nan), []
     for i, cell in enumerate(cells):
         if cell.lower() not in NUMBER_GAPS:
+            text, own = split_unit(cell, comma) if unit else ("", "")
             try:
-                values[i] = number(cell, comma)
+                values[i] = number(text if own and own == unit else cell, comma)
             except ValueError:
                 bad.append(i)
     return values, bad
 
 
+def as_measures(cells: Cells, comma: bool) -> tuple[np.ndarray, list[int], str]:
+    """Return what `as_numbers` does, and the unit of all numbers or ""."""
+    values, bad = as_numbers(cells, comma)
+    unit = unit_of(cells, comma) if bad else ""
+    return (*as_numbers(cells, comma, unit), unit) if unit else (values, bad, "")
+
+
 ISO = "ISO"
 _DAYS = ("%d.%m.%Y", "%d.%m.%y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d")
-_MONTHS = ("%d %b %Y", "%d-%b-%Y", "%d-%b-%y", "%b %d, %Y", "%d %B %Y", "%B %d, %Y", "%Y-%m")
-TIMES_OF_DAY = ("%H:%M", "%H:%M:%S")
+_MONTHS = (
+    "%d %b %Y", "%d-%b-%Y", "%d-%b-%y", "%b %d, %Y", "%d %B %Y", "%B %d, %Y", "%a, %d %b %Y"
+)  # fmt: skip
+TIMES_OF_DAY = ("%H:%M", "%H:%M:%S", "%I:%M %p", "%I:%M:%S %p")
+DURATION = "hours:minutes"
 FORMS = (
     ISO,
-    *(day + time for day in _DAYS for time in ("", " %H:%M", " %H:%M:%S", " %I:%M %p")),
-    *_MONTHS,
+    *(
+        day + time
+        for day in (*_DAYS, *_MONTHS)
+        for time in ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
+    ),
+    "%Y-%m",
+    "%b %Y",
+    "%B %Y",
     *TIMES_OF_DAY,
+    DURATION,
 )
+_HOURS = re.compile(r"(\d{1,6}):([0-5]\d)(?::([0-5]\d(?:\.\d+)?))?")
 
 
 def date(cell: str, form: str) -> datetime:
     """Return the date in a cell of a form in `FORMS`, in UTC if it names its time zone; a time of
-    day lies on one and the same day.
+    day, or a duration, begins on one and the same day.
     """
+    if form == DURATION:
+        if (parts := _HOURS.fullmatch(cell)) is None:
+            raise ValueError(f"{cell!r} is no duration")
+        hours, minutes, seconds = (float(part or 0) for part in parts.groups())
+        return datetime(1900, 1, 1) + timedelta(hours=hours, minutes=minutes, seconds=seconds)
     found = datetime.fromisoformat(cell) if form == ISO else datetime.strptime(cell, form)
     return found if found.tzinfo is None else found.astimezone(UTC).replace(tzinfo=None)
 

@@ -20,7 +20,7 @@ import numpy as np
 from ..common.errors import shown
 from ..common.optional import optional
 from ..structure.tables import DEFAULT_LOSS_BY_TARGETS, LOSSES, check_loss
-from .cells import ISO, NUMBER_GAPS, Cells, as_numbers, date, is_date
+from .cells import DURATION, ISO, NUMBER_GAPS, Cells, as_numbers, date, is_date
 from .data import (
     CSV_SUFFIXES,
     Code,
@@ -40,6 +40,7 @@ from .tables import (
     Sheet,
     Table,
     counted,
+    note_on_marks,
     places_of,
     read_sheet,
     read_table,
@@ -93,10 +94,11 @@ def encode(
 def _values(code: Code, cells: Cells, comma: bool, where: Callable[[int], str]) -> np.ndarray:
     """Return the numbers of a column, or the days since the first of its dates; NaN for gaps."""
     if code.kind == "numbers":
-        values, bad = as_numbers(cells, comma)
+        values, bad = as_numbers(cells, comma, code.form)
         if bad:
+            what = f"a number in {shown(code.form)}" if code.form else "a number"
             raise ValueError(
-                f"{where(bad[0])} must be a number, got {shown(cells[bad[0]])!r}. Correct it, or "
+                f"{where(bad[0])} must be {what}, got {shown(cells[bad[0]])!r}. Correct it, or "
                 "leave the cell empty."
             )
         refuse_sizes(values, cells, where)
@@ -105,9 +107,13 @@ def _values(code: Code, cells: Cells, comma: bool, where: Callable[[int], str]) 
     for i, cell in enumerate(cells):
         if cell.lower() not in NUMBER_GAPS:
             if not is_date(cell, code.form):
-                like = code.first if code.form == ISO else first.strftime(code.form)
+                like = "a date like " + (
+                    code.first if code.form == ISO else first.strftime(code.form)
+                )
+                if code.form == DURATION:
+                    like = "a duration like 12:30"
                 raise ValueError(
-                    f"{where(i)} must be a date like {like}, got {shown(cell)!r}. Correct it, or "
+                    f"{where(i)} must be {like}, got {shown(cell)!r}. Correct it, or "
                     "leave the cell empty."
                 )
             days[i] = (date(cell, code.form) - first) / timedelta(days=1)
@@ -267,7 +273,7 @@ def read_rows(
     if not sheet.rows:
         raise ValueError(f"{sheet.path} must have at least one row below its names, got none.")
     X, notes = encode(codes, sheet, places)
-    return scaled(X, coding), tuple(notes)
+    return scaled(X, coding), (*notes, *note_on_marks(sheet, 1))
 
 
 def load_dataset(

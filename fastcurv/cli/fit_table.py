@@ -120,7 +120,7 @@ class TableFit:
         shown = np.array(sheet.rows, dtype=object)
         for i, code in enumerate(self.table.codes):
             if code.kind == "numbers":
-                shown[:, i] = as_numbers(shown[:, i].tolist(), sheet.comma)[0]
+                shown[:, i] = as_numbers(shown[:, i].tolist(), sheet.comma, code.form)[0]
         return sheet.names, shown
 
     def n_columns(self) -> tuple[int, str]:

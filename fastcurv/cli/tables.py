@@ -24,9 +24,12 @@ import numpy as np
 from ..common.errors import shown
 from ..common.files import refuse_device
 from .cells import (
+    AMBIGUOUS,
     DECIMAL_COMMA,
     DECIMAL_POINT,
+    DURATION,
     GROUPED,
+    GROUPED_BY_POINTS,
     MAX_TYPO_SHARE,
     MISSING,
     NUMBER_GAPS,
@@ -34,6 +37,7 @@ from .cells import (
     TIMES_OF_DAY,
     UNITS,
     Cells,
+    as_measures,
     as_numbers,
     date,
     form_of_dates,
@@ -81,6 +85,7 @@ class Sheet:
     rows: list[list[str]]
     lines: list[int]
     comma: bool  # True if numbers have decimal commas
+    ambiguous: bool  # True if no number shows whether marks are of decimals or of thousands
 
     def where(self, row: int, column: int) -> str:
         """Return the place of a cell for a message."""
@@ -113,7 +118,7 @@ def read_sheet(path: str | Path, least: int = 2) -> Sheet:
     rows, lines = _rows(path, text, mark, first)
     if not rows:
         raise ValueError(f"{path} must hold a table, got an empty file.")
-    comma = _has_decimal_commas(path, rows, mark)
+    comma, ambiguous = _decimal_mark(path, rows, mark)
     if len(rows) > 1 and len(rows[1]) == len(rows[0]) + 1 > 2 and _alike(rows[1:]):
         # True if all lines but the first end with a separator
         last = all(not row[-1] for row in rows[1:])
@@ -152,25 +157,54 @@ def read_sheet(path: str | Path, least: int = 2) -> Sheet:
         )
     if any(empty):
         rows = [[row[i] for i in kept] for row in rows]
-    return Sheet(path, names, named, rows, lines, comma)
+    return Sheet(path, names, named, rows, lines, comma, ambiguous)
 
 
-def _has_decimal_commas(path: Path, rows: Sequence[Cells], mark: str) -> bool:
-    """Return whether numbers have decimal commas. Between commas these are in quotes: one such as
-    "0,5" or "1,25" shows them, unless other numbers have points.
+def _decimal_mark(path: Path, rows: Sequence[Cells], mark: str) -> tuple[bool, bool]:
+    """Return whether numbers have decimal commas, and whether no number shows which mark they have.
+
+    Between commas decimal commas are in quotes: one such as "0,5" or "1,25" shows them, unless
+    other numbers have points.
     """
-    bare = [cell.strip(UNITS) for row in rows for cell in row if "," in cell]
-    found = [cell for cell in bare if DECIMAL_COMMA.fullmatch(cell)]
+    commas = [cell.strip(UNITS) for row in rows for cell in row if "," in cell]
+    found = [cell for cell in commas if DECIMAL_COMMA.fullmatch(cell)]
+    decimals = filter(DECIMAL_POINT.fullmatch, _with_points(rows))
+    if not found and next((c for c in decimals if not AMBIGUOUS.fullmatch(c)), None):
+        return False, False
+    numbers = DECIMAL_COMMA, GROUPED, DECIMAL_POINT, GROUPED_BY_POINTS, OF_COMMAS
+    marked = [
+        cell
+        for cell in (*commas, *_with_points(rows))
+        if any(form.fullmatch(cell) for form in numbers)
+    ]
+    ambiguous = bool(marked) and all(map(AMBIGUOUS.fullmatch, marked))
+    if not found and any(map(GROUPED_BY_POINTS.fullmatch, marked)):
+        return True, False
     if mark == "," and all(map(GROUPED.fullmatch, found)):
-        return False
-    points = (cell.strip(UNITS) for row in rows for cell in row if "." in cell) if found else ()
-    for cell in filter(DECIMAL_POINT.fullmatch, points):
+        return False, ambiguous
+    for cell in filter(DECIMAL_POINT.fullmatch, _with_points(rows)):
         if not OF_COMMAS.fullmatch(cell):
             raise ValueError(
                 f"{path} must have one decimal mark in all numbers, got {shown(found[0])!r} and "
                 f"{shown(cell)!r}. Replace the commas by points."
             )
-    return bool(found)
+    return bool(found), ambiguous
+
+
+def _with_points(rows: Sequence[Cells]) -> Iterator[str]:
+    return (cell.strip(UNITS) for row in rows for cell in row if "." in cell)
+
+
+# first bytes of files that are no text but often named like tables
+FOREIGN = {
+    b"\x1f\x8b": "a file compressed by gzip. Unpack it first",
+    b"PK\x03\x04": "an Excel workbook or an archive. Save the table as 'CSV UTF-8'",
+    b"\xd0\xcf\x11\xe0": "an Excel workbook. Save the table as 'CSV UTF-8'",
+    b"PAR1": "a Parquet file. Write it as CSV",
+    b"%PDF": "a PDF file. Save the table as 'CSV UTF-8'",
+}
+_JSON = re.compile(r"\s*(\[\s*[\[{]|\{\s*\")")
+_HTML = re.compile(r"\s*<(!doctype|\?xml|html)", re.IGNORECASE)
 
 
 def _text(path: Path) -> str:
@@ -180,6 +214,9 @@ def _text(path: Path) -> str:
         raw = path.read_bytes()
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from None
+    for start, what in FOREIGN.items():
+        if raw.startswith(start):
+            raise ValueError(f"{path} must hold a table as text, got {what}.")
     if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
         with suppress(UnicodeDecodeError):
             return raw.decode("utf-16")
@@ -196,11 +233,16 @@ def _text(path: Path) -> str:
         raise ValueError(
             f"{path}, line {line}, must be text, got a NUL byte. Save the table as 'CSV UTF-8'."
         )
+    for pattern, what in ((_JSON, "JSON"), (_HTML, "a page in HTML or XML")):
+        if pattern.match(text):
+            raise ValueError(f"{path} must hold a table as text, got {what}. Write it as CSV.")
     return text
 
 
 def _rows(path: Path, text: str, mark: str, first: int) -> tuple[list[list[str]], list[int]]:
-    """Return the cells of all lines that are not blank, and the numbers of these lines."""
+    """Return the cells of all lines that are not blank, and the numbers of these lines; without
+    lines that begin with # and have another number of cells than most.
+    """
     reader = csv.reader(
         io.StringIO(text, newline=""), delimiter=mark, strict=True, skipinitialspace=True
     )
@@ -217,6 +259,10 @@ def _rows(path: Path, text: str, mark: str, first: int) -> tuple[list[list[str]]
             f"{path}, line {begin}, must have its double quotes in pairs around whole cells, got "
             f"{shown(error)}."
         ) from None
+    if any(row[0][:1] == "#" for row in rows):
+        width = Counter(map(len, rows)).most_common(1)[0][0]
+        kept = [i for i, row in enumerate(rows) if row[0][:1] != "#" or len(row) == width]
+        rows, lines = [rows[i] for i in kept], [lines[i] for i in kept]
     return rows, lines
 
 
@@ -391,8 +437,8 @@ def read_table(
         notes.append(f"{gone} row{'s' * (gone > 1)} without a target {_were(gone)} left out.")
     copies = len(kept) - len({tuple(sheet.rows[i]) for i in kept})
     whole = replace(sheet, rows=[sheet.rows[i] for i in kept], lines=[sheet.lines[i] for i in kept])
-    y, labels, note = _read_targets(whole, at, classes)
-    notes += [note] if note else []
+    y, labels, found = _read_targets(whole, at, classes)
+    notes += found
     if copies:
         notes.append(
             f"{counted(copies, 'row', 'is a copy', 'are copies')} of earlier rows, so that scores "
@@ -408,6 +454,7 @@ def read_table(
         codes, gaps = all_numbers_codes(sheet.names), (False,) * len(rest)
     else:
         codes, gaps = _kinds(sheet, notes)
+    notes += note_on_marks(whole)
     return Table(sheet, name, y, labels, codes, gaps, tuple(notes))
 
 
@@ -419,7 +466,7 @@ def all_numbers_codes(names: Iterable[str]) -> tuple[Code, ...]:
 def _with_target(cells: Cells, comma: bool) -> list[int]:
     """Return the rows that have a target; of numbers those that are not NaN, however written."""
     kept = [i for i, cell in enumerate(cells) if cell.lower() not in MISSING]
-    values, bad = as_numbers([cells[i] for i in kept], comma)
+    values, bad, _ = as_measures([cells[i] for i in kept], comma)
     return kept if bad else [i for i, value in zip(kept, values) if not np.isnan(value)]
 
 
@@ -449,11 +496,13 @@ def target_column(sheet: Sheet, target: str | None) -> int:
     )
 
 
-def _read_targets(sheet: Sheet, at: int, classes: bool | None) -> tuple[np.ndarray, bool, str]:
-    """Return the targets, whether they are labels of classes, and a note or ""."""
+def _read_targets(
+    sheet: Sheet, at: int, classes: bool | None
+) -> tuple[np.ndarray, bool, list[str]]:
+    """Return the targets, whether they are labels of classes, and notes."""
     cells = [row[at] for row in sheet.rows]
     named, where = f"{sheet.path}, column {shown(sheet.names[at])!r},", places_of(sheet, at)
-    values, bad = as_numbers(cells, sheet.comma)
+    values, bad, unit = as_measures(cells, sheet.comma)
     _refuse_few_words(cells, bad, where)
     if bad and form_of_dates(cells, where):
         raise ValueError(
@@ -477,7 +526,7 @@ def _read_targets(sheet: Sheet, at: int, classes: bool | None) -> tuple[np.ndarr
     labels = bool(bad) or len(different) == 2 or (written_whole and few)
     labels = labels if classes is None else classes
     if not labels:
-        return values, False, ""
+        return values, False, _notes_on_numbers(sheet.names[at], cells, values, unit)
     if len(different) > max(2, len(cells) // 2):
         raise ValueError(
             f"{named} must hold classes, got {len(different)} different ones in {len(cells)} rows. "
@@ -486,12 +535,12 @@ def _read_targets(sheet: Sheet, at: int, classes: bool | None) -> tuple[np.ndarr
     whole = not bad and bool((values == np.round(values)).all()) and np.abs(values).max() < 2**53
     y = values.astype(np.int64) if whole else np.array(cells)
     if bad or classes is not None or len(different) == 2:
-        return y, True, ""
+        return y, True, []
     note = (
         f"The {len(different)} whole numbers in column {shown(sheet.names[at])!r} are classes; "
         "--loss mse predicts numbers."
     )
-    return y, True, note
+    return y, True, [note]
 
 
 def places_of(sheet: Sheet, column: int) -> Callable[[int], str]:
@@ -558,10 +607,15 @@ def _kinds(sheet: Sheet, notes: list[str]) -> tuple[tuple[Code, ...], tuple[bool
         gaps.append(has_gaps)
         if reason:
             why.setdefault(reason, []).append(name)
+        if code.kind == "numbers":
+            values, _ = as_numbers(cells, sheet.comma, code.form)
+            notes += _notes_on_numbers(name, cells, values, code.form)
         if code.kind == "dates":
             what, first = "Dates", code.first
             if code.form in TIMES_OF_DAY:
                 what, first = "Times", first.partition("T")[2] or "00:00:00"
+            elif code.form == DURATION:
+                what, first = "Durations", "the shortest, read as hours and minutes"
             notes.append(f"{what} in column {shown(name)!r} are counted in days from {first}.")
     only = [i for i, name in enumerate(sheet.names) if name in why.get(NUMBERS_ROWS, [])]
     if all(code.kind == "left out" for code in codes) and len(only) == 1:
@@ -569,9 +623,7 @@ def _kinds(sheet: Sheet, notes: list[str]) -> tuple[tuple[Code, ...], tuple[bool
         codes[only[0]] = Code(sheet.names[only[0]], "numbers")
         del why[NUMBERS_ROWS]
     for reason, names in why.items():
-        listed = ", ".join(repr(shown(name)) for name in names[:MAX_NAMED])
-        more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-        begin = f"Columns {listed}{more} were" if len(names) > 1 else f"Column {listed} was"
+        begin = f"C{listed(names)[1:]} {'were' if len(names) > 1 else 'was'}"
         many = (" it only numbers ", " it has "), (" they only number ", " they have ")
         words = reason
         if len(names) > 1:
@@ -580,8 +632,8 @@ def _kinds(sheet: Sheet, notes: list[str]) -> tuple[tuple[Code, ...], tuple[bool
         notes.append(f"{begin} left out, {words}.")
     if all(code.kind == "left out" for code in codes):
         raise ValueError(
-            f"{sheet.path} must have a column to predict from, got none that is neither constant "
-            f"nor an identifier: {shown(', '.join(sheet.names), 200)}."
+            f"{sheet.path} must have a column to predict from, got only columns that are constant, "
+            f"identifiers or texts: {shown(', '.join(sheet.names), 200)}."
         )
     for code, cells in zip(codes, columns):
         count = len(set(map(word_in, cells))) if code.kind == "words" else 0
@@ -595,14 +647,14 @@ def _kinds(sheet: Sheet, notes: list[str]) -> tuple[tuple[Code, ...], tuple[bool
 
 NUMBERS_ROWS = "because it only numbers the rows"
 CONSTANT, EMPTY = "because it has the same value in all rows", "because it has no values"
-IDENTIFIES = "because it has another value in nearly every row, as an identifier has"
+IDENTIFIES = "because it has another value in nearly every row, as an identifier or a text has"
 
 
 def _kind(
     name: str, cells: Cells, comma: bool, where: Callable[[int], str]
 ) -> tuple[Code, str, bool]:
     """Return how a column becomes numbers, why it is left out or "", and whether it has gaps."""
-    values, bad = as_numbers(cells, comma)
+    values, bad, unit = as_measures(cells, comma)
     _refuse_few_words(cells, bad, where)
     left_out = Code(name)
     if not bad:
@@ -616,7 +668,7 @@ def _kind(
             counts = bool((np.diff(values) == 1).all()) and values[0] in (0, 1)
             if counts or name in INDEX_COLUMN_NAMES or IDENTIFIER.search(name):
                 return left_out, NUMBERS_ROWS if counts else IDENTIFIES, False
-        return Code(name, "numbers"), "", present.size < len(cells)
+        return Code(name, "numbers", form=unit), "", present.size < len(cells)
     form = form_of_dates(cells, where)
     if form:
         days = [date(cell, form) for cell in cells if cell.lower() not in NUMBER_GAPS]
@@ -632,6 +684,68 @@ def _kind(
         return left_out, IDENTIFIES, False
     frequent = sorted(counts_of, key=lambda word: (-counts_of[word], word))[:MAX_CATEGORIES]
     return Code(name, "words", categories=tuple(sorted(frequent))), "", False
+
+
+# numbers that often mean a gap
+GAP_NUMBERS = {-1.0, -9.0, -99.0, -999.0, -9999.0, -99999.0, 99.0, 999.0, 9999.0, 99999.0}
+
+
+def _notes_on_numbers(name: str, cells: Cells, values: np.ndarray, unit: str) -> list[str]:
+    """Return how numbers were understood that can mean something else."""
+    name, notes = repr(shown(name)), []
+    if unit:
+        notes.append(f"Cells of column {name} were read as numbers in {shown(unit)}.")
+    ends = {float(np.fmin.reduce(values)), float(np.fmax.reduce(values))}
+    present = values[~np.isnan(values)] if ends & GAP_NUMBERS else values[:0]
+    different, counts = np.unique(present, return_counts=True)
+    for gap, count, others in (
+        (different[:1], counts[:1], different[1:]),
+        (different[-1:], counts[-1:], different[:-1]),
+    ):
+        if others.size < MIN_MARKED or gap[0] not in GAP_NUMBERS or count[0] < 2:
+            continue
+        if np.abs(others - gap[0]).min() > others[-1] - others[0]:
+            notes.append(
+                f"{count[0]} cells of column {name} are {gap[0]:g}, far from all others. If "
+                f"{gap[0]:g} means that a value is missing, leave these cells empty."
+            )
+    if any(cell[:1] == "0" for cell in cells) and all(map(str.isdecimal, cells)):
+        padded = next((cell for cell in cells if len(cell) > 2 and cell[0] == "0"), None)
+        if padded and len(set(map(len, cells))) == 1:
+            notes.append(
+                f"Column {name} holds codes such as {shown(padded)}, which were read as numbers. "
+                "Write a letter before each to use them as words."
+            )
+    return notes
+
+
+def note_on_marks(sheet: Sheet, least: int = MIN_MARKED) -> list[str]:
+    """Return a note on the columns with at least so many numbers whose mark can be of thousands or
+    of decimals, if no number of the table shows which.
+    """
+    names, cell = [], ""
+    for name, cells in zip(sheet.names, zip(*sheet.rows)) if sheet.ambiguous else ():
+        marked = [c for c in cells if AMBIGUOUS.fullmatch(c.strip(UNITS))]
+        if len(marked) >= least:
+            names.append(name)
+            cell = cell or marked[0]
+    if not names:
+        return []
+    decimal = sheet.comma == ("," in cell)
+    read, cure = "of decimals", "If it is of thousands, leave it out"
+    if not decimal:
+        read, cure = "of thousands", "If it is of decimals, write a point"
+    return [
+        f"The mark in numbers such as {shown(cell)} in {listed(names)} was read as one {read}, "
+        f"which no other number of the table shows. {cure}."
+    ]
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return for example "column 'a'" or "columns 'a', 'b' and 7 more"."""
+    some = ", ".join(repr(shown(name)) for name in names[:MAX_NAMED])
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return f"column{'s' * (len(names) > 1)} {some}{more}"
 
 
 def word_in(cell: str) -> str:

@@ -67,6 +67,17 @@ SAME = {
         ),
         (),
     ),
+    "thousands of Switzerland": (
+        lines([f"{v:,.3f}".replace(",", "\u2019") for v in 1e4 * A], B, Y),
+        (),
+    ),
+    "kilograms": (
+        lines([f"{v} kg" for v in A], [f"USD {v}" for v in B], [f"{v}m2" for v in Y]),
+        ("Cells of column 'y' were read as numbers in m2.",
+         "Cells of column 'a' were read as numbers in kg.",
+         "Cells of column 'b' were read as numbers in USD."),
+    ),
+    "comments": ("# made by x, on Monday\n" + PLAIN + "# end\n", ()),
     "percent": (lines([f"{v}%" for v in A], B, Y), ()),
     "tabs": (lines(A, B, Y, mark="\t"), ()),
     "bars": (lines(A, B, Y, mark="|"), ()),
@@ -96,7 +107,7 @@ SAME = {
     "identifiers": (
         lines(lambda i: f"{i * 7 % N + 500}", A, lambda i: f"u{i}", B, Y, names="userId,a,u,b,y"),
         ("Columns 'userId', 'u' were left out, because they have another value in nearly every "
-         "row, as an identifier has.",),
+         "row, as an identifier or a text has.",),
     ),
     "constant and empty": (
         lines(["7"] * N, A, ["x"] * N, B, ["NA"] * N, Y, names="c,a,d,b,e,y"),
@@ -176,13 +187,74 @@ def test_dates_are_days_from_the_first(cell, form, read):
     assert table.notes[0].startswith("Dates in column 'when' are counted in days from 2024-01-")
 
 
-def test_times_of_day_are_shares_of_a_day(read):
+@pytest.mark.parametrize("half", [False, True])
+def test_times_of_day_are_shares_of_a_day(half, read):
     pytest.importorskip("sklearn")
     minutes = [(i * 617) % 1440 for i in range(N)]
-    table = read(lines(lambda i: f"{minutes[i] // 60}:{minutes[i] % 60:02}", Y, names="when,y"))
+
+    def written(i):
+        hour, minute = divmod(minutes[i], 60)
+        if half:
+            return f"{hour % 12 or 12}:{minute:02} {'ap'[hour // 12]}m"
+        return f"{hour}:{minute:02}"
+
+    table = read(lines(written, Y, names="when,y"))
     X, _ = fit_coding(table)
     assert np.allclose(X[:, 0] - X[:, 0].min(), np.subtract(minutes, min(minutes)) / 1440)
     assert table.notes[0] == "Times in column 'when' are counted in days from 00:00:00."
+
+
+def test_durations_may_exceed_a_day(read):
+    pytest.importorskip("sklearn")
+    minutes = [15 * i + 7 for i in range(2 * N, 3 * N)]
+    table = read(lines(lambda i: f"{minutes[i] // 60}:{minutes[i] % 60:02}", Y, names="lap,y"))
+    X, _ = fit_coding(table)
+    assert np.allclose(X[:, 0] - X[:, 0].min(), np.subtract(minutes, min(minutes)) / 1440)
+    assert table.notes == (
+        "Durations in column 'lap' are counted in days from the shortest, read as hours and "
+        "minutes.",
+    )
+
+
+@pytest.mark.parametrize(
+    "gap", ["NA", "n.a.", "-", "None", "?", "...", "missing", "#DIV/0!", "\u2014"]
+)
+def test_gaps_in_numbers_are_read_however_they_are_written(gap, read):
+    cells = [gap if i % 7 == 3 else v for i, v in enumerate(A)]
+    table = read(lines(cells, B, Y))
+    assert [code.kind for code in table.codes] == ["numbers", "numbers"] and table.gaps[0]
+
+
+# A column a, and a note on what its cells can mean besides.
+DOUBTS = {
+    "gap": (lambda i: -999 if i % 9 == 4 else A[i], "4 cells of column 'a' are -999, far from"),
+    "no gap": (lambda i: -9 if i % 9 == 4 else i - 8, ""),
+    "codes": (lambda i: f"{i * 977 % 4000:05}", "Column 'a' holds codes such as 00000, which"),
+    "decimals or thousands": (
+        lambda i: f"{i + 10}.{(i * 997) % 1000:03}",
+        "The mark in numbers such as 10.000 in column 'a' was read as one of decimals, which no",
+    ),
+    "quoted": (
+        lambda i: f'"{i + 10},{(i * 997) % 1000:03}"',
+        "The mark in numbers such as 10,000 in column 'a' was read as one of thousands, which no",
+    ),
+    "decimals": (lambda i: f"{i + 10}.{(i * 997) % 1000:03}0", ""),
+    "thousands": (lambda i: f'"{i + 10},{(i * 997) % 1000:03},000"', ""),
+}
+
+
+@pytest.mark.parametrize("kind", DOUBTS)
+def test_a_note_names_numbers_that_can_mean_something_else(kind, read):
+    made, note = DOUBTS[kind]
+    table = read(lines(lambda i: str(made(i)), lambda i: str(i * i), names="a,y"))
+    assert len(table.notes) == bool(note) and "".join(table.notes).startswith(note)
+
+
+def test_points_that_occur_twice_are_marks_of_thousands(read):
+    cells = [f"{i + 1}.250" if i % 2 else f"{i + 1}.000.500" for i in range(N)]
+    table = read(lines(cells, lambda i: str(i * i), names="a,y", mark=";"))
+    X, _ = fit_coding(table)
+    assert X[:2, 0].tolist() == [1_000_500, 2250] and table.notes == ()
 
 
 CLASSES = {
@@ -212,6 +284,10 @@ REFUSED = {
     "one row": ("a,y\n1,2\n", None, "at least 10 rows with a target in column 'y', got 1."),
     "one column": ("a\n1\n2\n", None, "must have at least two columns, separated by commas"),
     "no targets": (lines(A, [""] * N, names="a,y"), "y", "with a target in column 'y', got 0."),
+    "gzip": (b"\x1f\x8b\x08", None, "as text, got a file compressed by gzip. Unpack it first."),
+    "Excel": (b"PK\x03\x04", None, "as text, got an Excel workbook or an archive. Save"),
+    "JSON": ('[{"a": 1},\n', None, "must hold a table as text, got JSON. Write it as CSV."),
+    "HTML": ("<!DOCTYPE html>\n", None, "got a page in HTML or XML. Write it as CSV."),
     "ragged": (f"a,y\n{SOME}1,2,3\n", None, "line 22, must have 2 columns, as the first line has, "
                "got 3. Put cells that contain commas in double quotes."),
     "title": (f"My plants\n\na,y\n{SOME}", None, "line 1, must have a name for each of 2 columns, "
@@ -236,7 +312,7 @@ REFUSED = {
     "target in capitals": (f"a,y\n{SOME}", "Y", "Did you mean 'y'?"),
     "constant target": (lines(A, ["1"] * N, names="a,y"), None, "two different values to be the"),
     "only identifiers": (lines(lambda i: f"n{i}", Y, names="name,y"), None,
-                         "must have a column to predict from, got none"),
+                         "must have a column to predict from, got only columns that are"),
     "dates as target": (lines(A, lambda i: f"2024-01-{i % 9 + 1:02}", names="a,y"), None,
                         "must hold numbers or classes to be the target, got dates"),
     "names as target": (lines(A, lambda i: f"n{i}", names="a,y"), None,
@@ -325,9 +401,27 @@ def test_missing_columns_of_new_rows_are_named(read):
     path.write_text("a,b,c\n1,2,x\n")
     with pytest.raises(ValueError, match="line 2, column 'c', must be a number, got 'x'."):
         read_rows(path, coding, None)
+    path.write_text("a,b,c\n1,2,3 kg\n")
+    with pytest.raises(ValueError, match="line 2, column 'c', must be a number, got '3 kg'."):
+        read_rows(path, coding, None)
     path.write_text("c,b,a\n")
     with pytest.raises(ValueError, match="at least one row below its names, got none."):
         read_rows(path, coding, None)
+
+
+def test_units_of_new_rows_are_those_of_the_training_table(read):
+    _, coding = fit_coding(read(lines([f"{v} kg" for v in A], Y, names="a,y")))
+    path = read(PLAIN).sheet.path
+    path.write_text("a\n1.5 kg\n1.5\n")
+    found, _ = read_rows(path, coding, None)
+    assert found[0] == found[1]
+    path.write_text("a\n1.5 lb\n")
+    with pytest.raises(
+        ValueError, match="line 2, column 'a', must be a number in kg, got '1.5 lb'"
+    ):
+        read_rows(path, coding, None)
+    path.write_text("a\n1.200\n")
+    assert read_rows(path, coding, None)[1][0].startswith("The mark in numbers such as 1.200 in")
 
 
 def test_new_rows_without_names_have_the_columns_in_order(read):

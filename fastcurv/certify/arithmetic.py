@@ -45,15 +45,15 @@ NO_UNDERFLOW_MIN = 1e-290
 
 
 def flushes() -> bool:
-    """Return whether this thread's arithmetic flushes subnormal numbers to 0, which the error model
-    does not allow.
+    """Return True if the arithmetic of this thread flushes subnormal numbers to 0, which the error
+    model does not allow.
     """
     return TINY * 0.5 == 0
 
 
 def scaled(x: Any, y: Any) -> Any:
-    """Return ``x * y`` for sizes x, y >= 0, not made smaller by underflow: 0 only where x or y is
-    0.
+    """Return ``x * y`` for sizes x, y >= 0, where underflow does not make an entry smaller: it is 0
+    only if x or y is 0.
     """
     found = np.asarray(x * y)
     if found.min(initial=1.0) >= NO_UNDERFLOW_MIN:
@@ -62,8 +62,8 @@ def scaled(x: Any, y: Any) -> Any:
 
 
 def product(X: Floats, Y: Floats) -> Floats:
-    """Return ``X @ Y`` for sizes X, Y >= 0, not made smaller by underflow: an entry is 0 only where
-    every product in its sum has a factor 0.
+    """Return ``X @ Y`` for sizes X, Y >= 0, where underflow does not make an entry smaller: it is 0
+    only if every term of its sum has a factor 0.
     """
     found = X @ Y
     if _smallest_positive(X) * _smallest_positive(Y) >= NO_UNDERFLOW_MIN:
@@ -78,7 +78,7 @@ def _smallest_positive(X: Floats) -> float:
 
 
 def norms(E: Floats) -> Floats:
-    """Return the norms of the rows of E, shape (rows, 1), rounded up where they underflow."""
+    """Return the norms (rows, 1) of the rows of E, rounded up where they underflow."""
     found = safe_norms(E)[:, None]
     return (
         found
@@ -88,20 +88,20 @@ def norms(E: Floats) -> Floats:
 
 
 def norm(x: ArrayLike) -> float:
-    """Return the Euclidean norm of all of x in float64. A bound needs this one: unlike `safe_norm`,
-    it is rounded up where it underflows.
+    """Return the Euclidean norm of all entries of x in float64. Bounds use this function because,
+    unlike `safe_norm`, it rounds up if the norm underflows.
     """
     found = safe_norm(np.asarray(x, dtype=float))
     return found + ETA * (found > 0)
 
 
 def spectral_norm_bound(A: Floats) -> float:
-    """Return an upper bound on ``||A||_2``: the smaller of those from the smaller Gram matrix and
-    from ``||A||_1 ||A||_inf``.
+    """Return an upper bound on ``||A||_2``, the smaller of two: one from the smaller Gram matrix G,
+    and ``sqrt(||A||_1 ||A||_inf)``.
 
-    That from the Gram matrix G is exact to rounding up to 256 rows or columns. Above that it is the
-    square root of ``||G^16||_F^(1/16)``, at most a factor of ``k^(1/64)`` too large (k the smaller
-    side).
+    Up to 256 rows or columns, the bound from G is exact to rounding. Above that it is the square
+    root of ``||G^16||_F^(1/16)``, at most a factor of ``k^(1/64)`` too large, with k the smaller
+    side.
     """
     size = float(np.abs(A).max(initial=0.0))
     if not 0 < size < np.inf:
@@ -113,8 +113,8 @@ def spectral_norm_bound(A: Floats) -> float:
 
 
 def gram_norm(G: Floats, rows: int) -> float:
-    """Return an upper bound on ``||F||_2`` from the computed ``G = F'F``: its sums are off by at
-    most ``gamma(rows) trace``, its eigenvalues by less.
+    """Return an upper bound on ``||F||_2`` from the computed ``G = F'F``. The errors of its sums
+    are at most ``gamma(rows) trace``, and those of its eigenvalues are smaller.
     """
     m = len(G)
     slack = 8 * (rows + m**1.5) * EPS * np.trace(G) + m * rows * TINY
@@ -138,8 +138,8 @@ MAX_GRAM_BYTES = 1 << 27  # maximum size of a Gram matrix and of the rows kept u
 
 
 class Gram:
-    """The spectral norm, up to rounding, of a matrix of N rows that is given some rows at a time,
-    from the smaller of its Gram matrices; the Frobenius norm where neither fits into memory.
+    """The spectral norm, up to rounding, of a matrix of N rows that are added in blocks, from the
+    smaller of its two Gram matrices. If neither fits into memory, the Frobenius norm is used.
     """
 
     def __init__(self, N: int) -> None:
@@ -148,7 +148,7 @@ class Gram:
         self.G: Floats = np.zeros((1, 1))
 
     def add(self, x: Floats) -> None:
-        """Add some rows."""
+        """Add a block of rows."""
         width = x.shape[1]
         if width > self.N and 8 * self.N * width <= MAX_GRAM_BYTES:
             self.rows.append(x)
@@ -157,7 +157,7 @@ class Gram:
             self.G = self.G + (x.T @ x if fits else np.vdot(x, x))
 
     def norm(self) -> float:
-        """Return the norm, infinity where squares underflow."""
+        """Return the norm, or infinity if squares underflow."""
         if self.rows:
             x = self.rows[0] if len(self.rows) == 1 else np.concatenate(self.rows)
             self.G = x @ x.T
@@ -176,7 +176,7 @@ def stack_norms(K: Floats, squarings: int = 3) -> Floats:
 
 
 def _power_norms(G: Floats, squarings: int) -> Floats:
-    """Return ``||G^p||_F^(1/p)``, p = 2^squarings, of a matrix or each of a stack."""
+    """Return ``||G^p||_F^(1/p)``, p = 2^squarings, for a matrix or for each matrix of a stack."""
     log, power = 0.0, 1.0
     for squaring in range(squarings + 1):
         frobenius = np.maximum(np.sqrt(np.einsum("...ij,...ij->...", G, G)), 1e-300)
@@ -188,7 +188,7 @@ def _power_norms(G: Floats, squarings: int) -> Floats:
 
 
 class Operand:
-    """A matrix A (m, k) that numbers are multiplied by, ``x A'``; `T` is its transpose."""
+    """A matrix A (m, k) with which rows x are multiplied, ``x A'``; `T` is its transpose."""
 
     def __init__(self, A: Floats) -> None:
         self.A, self.abs, self.norm = A, np.abs(A), spectral_norm_bound(A)
@@ -203,9 +203,8 @@ class Operand:
 
 
 class Err:
-    """Bounds on a matrix of errors: `E` on each entry, `nu` (rows, 1) on the norm of each row.
-
-    The smaller one counts.
+    """Bounds on a matrix of errors: `E` (rows, m) on each entry, `nu` (rows, 1) on the norm of each
+    row. Both hold, and the smaller one is used.
     """
 
     def __init__(self, E: Floats, nu: Floats | None = None) -> None:
@@ -217,11 +216,11 @@ class Err:
         return Err(self.E + other.E, self.nu + other.nu)
 
     def times(self, x: Floats) -> Err:
-        """Return bounds on (the error) * x, elementwise, for x >= 0."""
+        """Return bounds on the error times x, elementwise, for x >= 0."""
         return Err(scaled(self.E, x), scaled(self.nu, x.max(axis=1, keepdims=True)))
 
     def across(self, A: Operand) -> Err:
-        """Return bounds on (the error) A'."""
+        """Return bounds on the error times A'."""
         E = np.minimum(product(self.E, A.abs.T), scaled(self.nu, A.rows))
         return Err(E, scaled(self.nu, A.norm))
 
@@ -266,8 +265,8 @@ class Arithmetic:
         return gamma_of(k, self.u)
 
     def depth(self, k: int, terms: int) -> int:
-        """Return how many roundings a number passes through in a sum of `terms` matrix products of
-        inner dimension k, one more for a number that the sum is added to.
+        """Return the number of roundings of a term in a sum of `terms` matrix products of inner
+        dimension k, including one for adding the sum to another number.
         """
         # BLAS computes one product for each term; the products are added afterwards.
         if self.own:
@@ -278,13 +277,13 @@ class Arithmetic:
         return min(terms * k, most) + terms * -(-k // most) + 1
 
     def within(self, size: Floats) -> None:
-        """Record an overflow if numbers of that size may overflow in the engine."""
+        """Record an overflow if numbers of size `size` may overflow in the engine."""
         if not size.max(initial=0.0) < self.max:
             self.overflow = True
 
     def local(self, size: Floats, k: int, terms: int) -> Err:
-        """Return the Err of a sum of `terms` products of inner dimension k, with `size` the same
-        sum of absolute values; the error is 0 only where `size` is.
+        """Return the Err of a sum of `terms` products of inner dimension k, with `size` the sum of
+        the absolute values. The error is 0 only where `size` is 0.
         """
         self.within(size)
         depth = self.depth(k, terms) + 1
@@ -301,8 +300,8 @@ class Arithmetic:
         return chunks + 1 + groups + -(-self.panels // groups)
 
     def over_rows(self, terms: int) -> int:
-        """Return the roundings in the weights' part of gradient and product, ``rdelta' a + delta'
-        ra``, of `terms` such products.
+        """Return the number of roundings in the weight part of a gradient or product, ``rdelta' a +
+        delta' ra``, which is a sum of `terms` such products.
         """
         # The kernel adds each product to the running sum in place.
         if self.sums["from_c"] and not self.own:
@@ -310,9 +309,10 @@ class Arithmetic:
         return self.depth(self.panel or self.chunk, terms) + self.partial_sums()
 
     def over_columns(self) -> int:
-        """Return the roundings in the biases' part, a sum over rows. The rows of a panel are one
-        chain of additions, or one product; without panels (layer-wide kernels), the rows of an item
-        (hidden layers) or of a block (the last layer) are.
+        """Return the number of roundings in the bias part of a gradient or product, a sum over
+        rows. The rows of a panel are added in one chain or one product. Layer-wide kernels have no
+        panels; there the rows of a work item (hidden layers) or of a block (the last layer) are
+        added in one chain.
         """
         rows, s = self.panel or self.chunk, self.sums
         if s["from_c"]:
@@ -332,9 +332,10 @@ class Arithmetic:
 class Num:
     """A computed matrix x (rows, m) with bounds `dx` on its errors, an `Err`.
 
-    Operations add their own rounding, by the `Arithmetic` r. For `Chain`, `new` is a bound (rows,
-    1) on the norms of the part of the errors that has entered since the last cap (an `Err`: all of
-    it; None: nothing), and `local` an `Err` of the part that has entered in the last `linear`.
+    Operations add their own rounding errors, by the `Arithmetic` r. Two attributes serve `Chain`:
+    `new`, a bound (rows, 1) on the norms of the errors that have entered since the last cap (an
+    `Err` if all have, None if none has), and `local`, an `Err` of those that entered in the last
+    `linear`.
     """
 
     def __init__(self, x: Any, dx: Err, r: Any, new: Any = None, local: Err | None = None) -> None:
@@ -342,16 +343,18 @@ class Num:
 
     @property
     def size(self) -> Floats:
-        """|x| plus the bounds on its errors."""
+        """The absolute values of x plus the bounds on its errors."""
         return np.asarray(np.abs(self.x) + self.dx.E)
 
     def capped(self, nu: Floats | None) -> Num:
-        """Return these numbers with nothing new, the norms of their errors capped at nu."""
+        """Return these numbers with the norms of their errors capped at nu, and with `new` set to
+        None.
+        """
         dx = self.dx
         return Num(self.x, dx if nu is None else Err(dx.E, np.minimum(dx.nu, nu)), self.r)
 
     def _rounded(self, x: Floats, dx: Err, new: Any = 0.0, lost: Any = 0.0) -> Num:
-        """Return x off by dx, rounded; `lost` bounds what underflow takes."""
+        """Return x with its error bound dx plus one rounding; `lost` bounds the underflow."""
         size = np.abs(x) + dx.E
         self.r.within(size)
         rounding = Err(self.r.u * size + lost)
@@ -368,7 +371,7 @@ class Num:
         return self + -other
 
     def __mul__(self, p: Num | None) -> Num:
-        """Return the products of entries; p None means 1."""
+        """Return the entrywise product with p, where None stands for 1."""
         if p is None:
             return self
         size, most = self.size, np.abs(p.x)
@@ -394,11 +397,12 @@ class Num:
         return self._column(total.x[0] / N, total.dx.E[0] / N)
 
     def normalised(self) -> tuple[Num, Num]:
-        """Return (h, s): ``h = (z - mean) s``, ``s = 1 / sqrt(variance + eps)`` of the columns.
+        """Return (h, s) with ``h = (z - mean) s`` and ``s = 1 / sqrt(variance + eps)`` for the
+        columns of z.
 
         The error is infinite for columns whose errors reach the standard deviation. The mean is
-        computed in double precision, then corrected by the mean of the centred column, so that it
-        is accurate to its last digits.
+        computed in double precision and corrected by the mean of the centred column, so that it is
+        accurate to its last digits.
         """
         x, E, gamma = self.x, self.dx.E, self.r.rows_gamma
         mean, lost = x.mean(axis=0), gamma * np.abs(x).mean(axis=0)
@@ -412,7 +416,7 @@ class Num:
 
 
 def exact(x: NDArray[Any], r: Arithmetic) -> Num:
-    """Return numbers without an error; x (m,) is taken as (1, m)."""
+    """Return a `Num` of x without errors; a vector x (m,) becomes (1, m)."""
     x, dx = np.atleast_2d(x).astype(float), Err.__new__(Err)
     dx.E, dx.nu = np.zeros(x.shape), np.zeros((len(x), 1))
     return Num(x, dx, r)
@@ -426,7 +430,9 @@ def linear(
     V: Operand | None = None,
     terms: int = 1,
 ) -> Num:
-    """Return ``x W' + y V' + b``, computed as a sum of `terms` products; x or V None for 0."""
+    """Return ``x W' + y V' + b``, computed as a sum of `terms` products. A term is left out if x or
+    V is None.
+    """
     check_time()
     r, rows = (y if x is None else x).r, len((y if x is None else x).x)
     z, entered = np.zeros((rows, len(W.A))) + b, []
@@ -448,12 +454,12 @@ def linear(
 
 
 class Chain:
-    """Errors propagated over several layers at once: ``||dx_m|| <= sum over i of ||K_im|| fresh_i``
-    for every row.
+    """Bounds on errors propagated through several layers at once: ``||dx_m|| <= sum over i of
+    ||K_im|| fresh_i`` for every row.
 
-    `kappa` is ``{(i, m): (rows, 1)}``, bounds on the norms of the products of the layers from i to
-    m; fresh is the error that enters at a layer, by rounding or from other errors. Without `kappa`
-    nothing is capped. `grown` multiplies a fresh error by kappa.
+    `kappa`, ``{(i, m): (rows, 1)}``, bounds the norms of the products K_im of the layers from i to
+    m, and fresh_i is the error that enters at layer i, by rounding or from other quantities.
+    Without `kappa` no error is capped. `grown` multiplies a fresh error by kappa.
     """
 
     def __init__(
@@ -463,8 +469,8 @@ class Chain:
         self.fresh: dict[int, Any] = {}
 
     def cap(self, m: int, x: Any) -> Any:
-        """Return x of layer m, a number with `new` and `capped`, with its error capped by the bound
-        of the chain; record x.new as what enters at m.
+        """Return x of layer m, which has `new` and `capped`, with its error capped by the bound of
+        the chain, and record `x.new` as the error that enters at m.
         """
         if self.kappa is None:
             return x.capped(None)
@@ -552,10 +558,11 @@ class Phi:
 
 
 class Sums:
-    """Bounds on the errors of one layer's ``x'y`` summed over rows, and of the sum of the rows of
-    x: see the module docstring of `fastcurv.certify.passes`.
+    """Bounds on the errors of one layer's ``x'y`` summed over rows, and on those of the sum of the
+    rows of x; see the module docstring of `fastcurv.certify.passes`.
 
-    `value` and `b_value` are the sums themselves, `scales` the sums for gamma and beta, if any.
+    `value` and `b_value` are the sums, and `scales` holds the sums for gamma and beta of a
+    normalised layer.
     """
 
     def __init__(self, shape: tuple[int, int], spectral_a: float, spectral_d: float) -> None:
@@ -569,7 +576,7 @@ class Sums:
         self.scales: tuple[Num, ...] = ()
 
     def add(self, tag: str, x: Num, y: Num, gamma: float) -> None:
-        """Add some rows of a term x'y."""
+        """Add a block of rows of the term x'y."""
         check_time()
         self.B += product(_sum_error(x, gamma).T, y.size)
         nx, ny = norms(np.abs(x.x)), norms(np.abs(y.x))
@@ -582,19 +589,19 @@ class Sums:
         self.terms[tag] = self.terms.get(tag, np.zeros(5)) + [part.sum() for part in parts]
 
     def add_rows(self, x: Num, gamma: float) -> None:
-        """Add some rows of the bias's part, the sum of the rows of x."""
+        """Add a block of rows of x to the bias part."""
         self.b += _sum_error(x, gamma).sum(axis=0)
         self.b_value += x.x.sum(axis=0)
         self.b_local += float(scaled(gamma, (norms(np.abs(x.x)) + x.dx.nu).sum()))
         self.b_rows += float(x.dx.nu.sum())
 
     def values(self, bias: bool) -> list[Floats]:
-        """Return the sums themselves, in the order of the parameters."""
+        """Return the sums in the order of the parameters."""
         return [self.value.ravel()] + [self.b_value] * bias + [x.x[0] for x in self.scales]
 
     def bounds(self, eta: float, ends: float) -> list[float]:
-        """Return bounds on the errors of the weights' part, of the bias's, and of those of gamma
-        and beta.
+        """Return bounds on the errors of the weight part, of the bias part, and of the parts of
+        gamma and beta.
         """
         rows = self.local
         for tag, (*sides, both) in self.terms.items():
@@ -624,8 +631,8 @@ def _sum_error(x: Num, gamma: float) -> Floats:
 
 
 class Normed:
-    """The normalisation of one layer over all rows: ``h = (z - mean) s``, ``u = gamma h + beta``,
-    its backward pass and the R-passes of both.
+    """The normalisation of one layer over all rows, ``h = (z - mean) s`` and ``u = gamma h +
+    beta``, with its backward pass and the R-passes of both.
     """
 
     du: Num  # e phi'
@@ -646,8 +653,8 @@ class Normed:
         return (self.du * self.h).sum(), self.du.sum()
 
     def r_forward(self, rz: Num | None, vgamma: Num, vbeta: Num) -> tuple[Num, tuple[Num, Num]]:
-        """Return ``ru = vgamma h + gamma rh + vbeta`` with ``rh = s (rz - mean rz - h c)``, c the
-        mean of ``rz h``, and (rh, ``s (vgamma - s c gamma)``); rz None means 0.
+        """Return ``ru = vgamma h + gamma rh + vbeta`` with ``rh = s (rz - mean rz - h c)`` and c
+        the mean of ``rz h``, and the pair (rh, ``s (vgamma - s c gamma)``). rz is 0 if None.
         """
         h, s = self.h, self.s
         rz = exact(0.0 * h.x, h.r) if rz is None else rz
@@ -656,8 +663,8 @@ class Normed:
         return h * vgamma + rh * self.gamma + vbeta, (rh, (vgamma - s * c * self.gamma) * s)
 
     def r_backward(self, rdu: Num, turned: tuple[Num, Num] | None) -> tuple[Num, tuple[Num, Num]]:
-        """Return rdelta and the sums for gamma and beta; `turned` comes from `r_forward`, None
-        keeps only the terms that are linear in rdu.
+        """Return rdelta and the sums for gamma and beta. `turned` is the pair from `r_forward`; if
+        it is None, only the terms linear in rdu are kept.
         """
         h, rdu_h = self.h, rdu * self.h
         if turned is None:

@@ -23,12 +23,14 @@ from .passes import checked_theta
 
 
 def kinks_met(ob: Any, theta: Floats, radius: float) -> int:
-    """Return `Certificates.kinks` of rows without batch normalisation, on a ball of that radius."""
+    """Return `Certificates.kinks` on a ball of the given radius, for rows without batch
+    normalisation.
+    """
     return majorants.signs(ob, theta, radius, rounding=True)[0].kinks
 
 
 def kink_margins(ob: Any, theta: ArrayLike) -> list[float]:
-    """Return `majorants.kink_margin` in a list, so that a sum has all of them."""
+    """Return a list with `majorants.kink_margin`, so that a sum over shards joins all margins."""
     return [majorants.kink_margin(ob, theta)]
 
 
@@ -36,8 +38,8 @@ class Certificates(ReadOnly):
     """Proved statements about the loss of a network objective near theta. Each holds for the exact
     function of the stored numbers, taken as float64 numbers.
 
-    A view of its `objective` without a state of its own: ``ob.certificates``. An objective of your
-    own may offer any of these attributes itself; those it lacks claim nothing.
+    They are reached as ``ob.certificates``. A user-defined objective may have any of these
+    attributes itself; a missing attribute claims nothing.
 
     Examples
     --------
@@ -57,13 +59,13 @@ class Certificates(ReadOnly):
         vars(self)["objective"] = objective
 
     def _sum(self, part: Callable[..., Any], theta: ArrayLike, *more: Any) -> Any:
-        """Return ``part(ob, theta, *more)``; of rows in shards, the sum over these."""
+        """Return ``part(ob, theta, *more)``, or its sum over shards if the rows are in shards."""
         return part(self.objective, theta, *more)
 
     @property
     def keeps_theta(self) -> bool:
-        """True if no method writes into the theta it is given, which is not known of classes
-        outside fastcurv.
+        """True if no method modifies the theta that it receives. This is unknown, hence False, for
+        classes outside fastcurv.
         """
         return type(self.objective).__module__.startswith("fastcurv.")
 
@@ -71,15 +73,16 @@ class Certificates(ReadOnly):
 
     @to_nearest
     def third_bound(self, theta: ArrayLike, radius: float) -> float:
-        """Return a Lipschitz constant of the Hessian on the ball of that radius around theta, or
-        infinity; see `fastcurv.certify.majorants`.
+        """Return a Lipschitz constant of the Hessian on the ball of radius `radius` around theta,
+        or infinity; see `fastcurv.certify.majorants`.
         """
         return float(self._sum(majorants.third_bound, theta, radius)) * self.growth
 
     @to_nearest
     def third_bound_in(self, theta: ArrayLike, radius: float, units: ArrayLike | None) -> float:
-        """Return the bound of `third_bound` in other units: the ball is ``theta + C x``, ``||x|| <=
-        radius``, with C = diag(units), and the constant is that of ``C H C`` as a function of x.
+        """Return the bound of `third_bound` in other units, with C = diag(units): the ball consists
+        of ``theta + C x`` with ``||x|| <= radius``, and the constant is that of ``C H C`` as a
+        function of x.
         """
         return float(self._sum(majorants.third_bound, theta, radius, units)) * self.growth
 
@@ -99,8 +102,8 @@ class Certificates(ReadOnly):
 
     @to_nearest
     def residual_bounds(self, theta: ArrayLike, radius: float) -> majorants.ResidualBounds | None:
-        """Return what Kantorovich's theorem needs of the residuals, for mse, else None; see
-        `fastcurv.certify.majorants`.
+        """Return the residuals at theta with the bounds for Kantorovich's theorem, or None unless
+        the loss is mse; see `fastcurv.certify.majorants`.
         """
         return majorants.residual_bounds(self.objective, theta, radius)
 
@@ -109,19 +112,19 @@ class Certificates(ReadOnly):
     @property
     def loss_lower_bound(self) -> float:
         """A lower bound on the loss, l2 included, over all theta: 0, or ``-inf`` with negative
-        weights or targets that are not probabilities.
+        weights or with targets that are not probabilities.
         """
         return majorants.loss_lower_bound(self.objective)
 
     def ray_to_infimum(self, theta: ArrayLike) -> Floats | None:
-        """Return a unit direction (n,) along which the loss decreases for ever from theta; None
-        where none is proved. See `fastcurv.certify.majorants`.
+        """Return a unit direction (n,) along which the loss is proved to decrease without end from
+        theta, or None. See `fastcurv.certify.majorants`.
         """
         return majorants.ray_to_infimum(self.objective, theta)
 
     def why_no_minimum(self, theta: ArrayLike) -> str | None:
-        """Return the reason why the loss decreases for ever from theta, as part of a sentence; None
-        where that is not proved.
+        """Return the reason why the loss decreases without end from theta, as part of a sentence,
+        or None if this is not proved.
         """
         ray = self.ray_to_infimum(theta)
         return None if ray is None else majorants.unbounded_reason(self.objective, ray)
@@ -137,10 +140,10 @@ class Certificates(ReadOnly):
 
     @to_nearest
     def kinks(self, theta: ArrayLike, radius: float = 0.0) -> int:
-        """Return how many pre-activations of relu, leaky_relu and elu units may be 0 somewhere on
-        the ball of that radius around theta, or within the rounding of theta's entries. That
-        rounding is of the parameters below a unit, or with l2, which gives all parameters one unit,
-        of the largest parameter.
+        """Return the number of pre-activations of relu, leaky_relu and elu units that may be 0
+        somewhere on the ball of radius `radius` around theta, or within the rounding of theta's
+        entries. The rounding is that of the parameters below a unit; with l2, all parameters have
+        one unit, and it is the rounding of the largest parameter.
         """
         ob, at = self.objective, checked_theta(self.objective, theta)
         # In float32 the products see the kinks of their own rounded z, so four roundings are
@@ -154,14 +157,14 @@ class Certificates(ReadOnly):
 
     @to_nearest
     def kink_margin(self, theta: ArrayLike) -> float:
-        """Return a radius around theta within which no kink lies: infinite for smooth activations,
-        0 where one may lie at theta.
+        """Return a radius around theta within which no kink lies: infinity for smooth activations,
+        0 if a kink may lie at theta.
         """
         return float(min(self._sum(kink_margins, theta)))
 
     def orbits(self, theta: ArrayLike, radius: float = 0.0) -> list[symmetry.Orbit]:
-        """Return the proved symmetry groups at theta, valid on the ball of that radius around it;
-        see `fastcurv.structure.symmetry`.
+        """Return the proved symmetry groups at theta, valid on the ball of radius `radius`; see
+        `fastcurv.structure.symmetry`.
         """
         ob, at = self.objective, checked_theta(self.objective, theta)
         if normalised(ob.model):
@@ -171,16 +174,16 @@ class Certificates(ReadOnly):
         return symmetry.orbits(ob, at, (ball or [here])[0].off, here.on_kinks)
 
     def orbit_spread(self, units: ArrayLike) -> float:
-        """Return the factor by which the tangents of `orbits` may turn faster in other units of the
-        parameters: the tangents in a layer depend on the parameters of that layer alone.
+        """Return the factor by which the tangents of `orbits` may turn faster if the parameters
+        have the given units. The tangents in a layer depend on the parameters of that layer alone.
         """
         layers = layers_of(self.objective.model, np.asarray(units, dtype=float))
         each = [np.concatenate([np.ravel(p) for p in parts if p is not None]) for parts in layers]
         return float(max(c.max() / c.min() for c in each))
 
     def flat_directions(self, theta: ArrayLike) -> Floats:
-        """Return directions along which the loss is constant by a proved symmetry, the tangents of
-        `orbits` side by side: zero modes of the Hessian at every critical point.
+        """Return the tangents of `orbits`, directions along which the loss is constant by a proved
+        symmetry. At every critical point they are zero modes of the Hessian.
 
         Returns
         -------
@@ -199,8 +202,9 @@ class Certificates(ReadOnly):
         return np.hstack(columns) if columns else np.zeros((self.objective.model.n_params, 0))
 
     def relu_rows(self) -> ReluRows | None:
-        """Return what minima on kinks are sought and proved by; None unless all hidden units are
-        relu or leaky_relu in a plain stack. See `fastcurv.certify.kinks`.
+        """Return the `ReluRows` from which minima at active kinks are computed and proved, or None
+        unless all hidden units are relu or leaky_relu in a plain stack. See
+        `fastcurv.certify.kinks`.
         """
         return ReluRows(self.objective) if is_relu_stack(self.objective) else None
 
@@ -213,12 +217,12 @@ class Certificates(ReadOnly):
         return symmetry.probes(self.objective, theta, **options)
 
     def ranges(self, theta: ArrayLike) -> tuple[symmetry.Ranges, symmetry.Ranges]:
-        """Return the ranges of inputs and outputs at theta."""
+        """Return the ranges of the inputs and outputs at theta."""
         found: tuple[symmetry.Ranges, symmetry.Ranges] = self._sum(symmetry.ranges, theta)
         return found
 
     def saturation(self, theta: ArrayLike) -> dict[str, Any]:
-        """Return how saturated the units are; see `fastcurv.structure.symmetry`."""
+        """Return measures of the saturation of the units; see `fastcurv.structure.symmetry`."""
         counts = self._sum(symmetry.saturation_counts, theta)
         return symmetry.saturation_of(self.objective.model, *counts)
 
@@ -231,8 +235,8 @@ class Certificates(ReadOnly):
 
 
 class ForwardCertificates(ReadOnly):
-    """The part that passes forward tell, where nothing bounds the error of a loss or an activation:
-    a verdict has to know of kinks though nothing is proved of derivatives.
+    """The certificates from forward passes alone, for losses or activations whose errors have no
+    bound. A verdict needs the kinks even if no bound on derivatives is proved.
     """
 
     objective: Any
@@ -257,8 +261,8 @@ class ForwardCertificates(ReadOnly):
 
 
 def norm_kinks(ob: Any, theta: Floats, least: float) -> int:
-    """Return how many inputs of relu, leaky_relu and elu units lie within rounding of 0, where the
-    rounding of the entries of theta is taken as `least` or more.
+    """Return the number of inputs of relu, leaky_relu and elu units within rounding of 0, where the
+    rounding of theta's entries is at least `least`.
     """
     model, X = ob.model, np.asarray(ob.X, dtype=float)
     zs = model.preactivations(theta.astype(model.dtype), X.astype(model.dtype))
@@ -279,8 +283,8 @@ def norm_kinks(ob: Any, theta: Floats, least: float) -> int:
 
 
 def norm_off(ob: Any, theta: Floats, radius: float) -> list[NDArray[np.bool_]]:
-    """Return, by hidden layer, masks of the relu units that are proved to be off for all rows on
-    the ball of that radius. Of N numbers with mean 0 and mean square 1 none is larger than
+    """Return, for each hidden layer, masks of the relu units that are proved to be off for all rows
+    on the ball of radius `radius`. Of N numbers with mean 0 and mean square 1 none is larger than
     ``sqrt(N)``, so ``gamma h + beta`` stays below 0 if ``|gamma| sqrt(N) + beta`` does.
     """
     most, norms = float(np.sqrt(len(ob.X))) * (1 + 1e-12), norms_of(ob.model, theta)

@@ -41,9 +41,9 @@ from .passes import CURVATURE_KINDS, ErrorPass, State
 
 
 class NormBound(NamedTuple):
-    """Bounds on the norm of a quantity and on the norm of its error, for (rows, units); rounded up
-    against underflow. `new` are those of the part that has entered since the last cap by a `Chain`;
-    None where no chain goes on.
+    """Bounds (rows, units) on the norm of a quantity and on the norm of its error, rounded up
+    against underflow. `new` bounds the part that has entered since the last cap by a `Chain`, and
+    is None if no chain is used.
     """
 
     size: Any
@@ -59,11 +59,11 @@ class NormBound(NamedTuple):
 
     @classmethod
     def impulse(cls, size: Floats, error: Floats | float) -> NormBound:
-        """Return bounds on what is new as a whole."""
+        """Return the bounds of a quantity that has entered as a whole since the last cap."""
         return cls(size, error, cls(size, error))
 
     def capped(self, most: NormBound | None) -> NormBound:
-        """Return these bounds with nothing new, each capped by that of `most`."""
+        """Return these bounds, each capped by that of `most`, with `new` set to 0."""
         size, error = (np.inf, np.inf) if most is None else most[:2]
         return NormBound(
             np.minimum(self.size, size), np.minimum(self.error, error), NormBound(0.0, 0.0)
@@ -78,9 +78,9 @@ class NormBound(NamedTuple):
 def norm_passes(
     R: ErrorPass, s: State, into: list[Any], loss: Any, into_loss: Any, full: bool
 ) -> tuple[list[Floats], list[Floats]]:
-    """Run the R-passes in norms, row by row: bounds (rows, 1) on the norms of ra and rdelta of each
-    layer, given those of what enters rz, ra, re and rdelta at each layer (`into`), at the loss, and
-    of its second derivative.
+    """Run the R-passes in norms, row by row. Return bounds (rows, 1) on the norms of ra and rdelta
+    of each layer, given bounds on what enters rz, ra, re and rdelta at each layer (`into`), at the
+    loss, and through its second derivative.
     """
     p, q = (
         [None if x is None else _largest_in_rows(x) for x in xs]
@@ -102,13 +102,12 @@ def norm_passes(
 
 
 def _largest_in_rows(x: Num) -> Floats:
-    """Return the largest magnitude in each row plus the largest error in it, (rows, 1)."""
+    """Return, for each row (rows, 1), the largest magnitude plus the largest error in it."""
     return np.asarray(np.abs(x.x).max(axis=1, keepdims=True) + x.dx.E.max(axis=1, keepdims=True))
 
 
 class Columns:
-    """Bounds for one kind of curvature at the theta of a `ErrorPass`, accumulated over its rows.
-
+    """Bounds for one kind of curvature at the theta of an `ErrorPass`, accumulated over its rows.
     `peak` (rows, units) holds the largest intermediate number that an impulse of 1 has produced.
     """
 
@@ -149,7 +148,7 @@ class Columns:
         self, s: State, sizes: dict[str, list[NormBound]], forward: bool = True
     ) -> list[Floats]:
         """Return, by part, bounds on the effect of underflow in the engine's products on a row's
-        share of any column; `forward`: include the R-forward pass.
+        contribution to any column. With `forward`, the R-forward pass is included.
         """
         R, eta, zero = self.R, self.r.eta, np.zeros((len(s.a[0].x), 1))
         each = [eta * self.r.depth(k, 2) * k**0.5 for k in (max(W.A.shape) for W in R.W)]
@@ -168,8 +167,8 @@ class Columns:
         off[:, ~(self.r.N * most[0][:, None] * most[1] < self.r.max)] = np.inf
 
     def sizes(self, s: State) -> dict[str, list[NormBound]]:
-        """Return the norms of the rows of a and delta, and the largest phi' and e phi'' of each
-        hidden layer by row, all with errors.
+        """Return the norms of the rows of a and delta, and for each row the largest phi' and e
+        phi'' of each hidden layer, errors included.
         """
         zero = np.zeros((len(s.a[0].x), 1))
         one = zero + 1.0
@@ -189,14 +188,14 @@ class Columns:
 
     @staticmethod
     def units(x: Num | None, like: Floats, default: float) -> NormBound:
-        """Return |phi'| or |e phi''| of every unit, (rows, units), with errors."""
+        """Return |phi'| or |e phi''| (rows, units) of every unit, errors included."""
         if x is None:
             return NormBound(np.full_like(like, default), np.zeros_like(like))
         return NormBound(np.abs(x.x), x.dx.E)
 
     def times_weights(self, x: NormBound, l: int, each: Floats | None = None) -> NormBound:
-        """Return bounds on x times W of layer l, or its transpose; `each`: norms of the units' own
-        rows or columns of W, to be used instead of ``||W||``.
+        """Return bounds on x times W of layer l, or times its transpose. `each` gives norms of the
+        units' own rows or columns of W, which replace ``||W||``.
         """
         W, W_abs = (self.R.W[l].norm, self.abs_norms[l]) if each is None else (each, each)
         most = W_abs * (x.size + x.error)
@@ -205,21 +204,21 @@ class Columns:
         return NormBound(W * x.size + ETA, W * x.error + rounding + ETA, new)
 
     def rounded(self, x: NormBound, u: float) -> NormBound:
-        """Return x after operations whose relative rounding is u in all."""
+        """Return the bounds x after operations with a total relative rounding error of u."""
         most = x.size + x.error
         self.peak = np.maximum(self.peak, most)
         new = None if x.new is None else NormBound(x.new.size, x.new.error + u * most)
         return NormBound(x.size, x.error + u * most, new)
 
     def times_slope(self, x: NormBound, p: NormBound) -> NormBound:
-        """Return x times phi' of sizes p."""
+        """Return the bounds x times phi' of sizes p."""
         fresh = x.new.error * p.size + (x.size + x.error) * p.error + ETA
         found = x.times(p)._replace(new=NormBound(x.new.size * p.size, fresh))
         return self.rounded(found, self.r.u)
 
     def forward(self, s: State, sizes: dict[str, list[NormBound]], l: int) -> list[NormBound]:
-        """Return, by part (weights of all layers, then biases), bounds on the effect of a step in
-        each bias of layer l.
+        """Return, by part (weights of all layers, then biases), bounds on the effect of a unit step
+        in each bias of layer l.
         """
         R, last, like = self.R, self.L - 1, np.zeros(s.d[l].x.shape)
         self.peak = like + 1.0
@@ -237,7 +236,7 @@ class Columns:
         return self.run_backward(s, sizes, self.loss(s, z), None, last, rz=rz, ra=ra, unit=l)
 
     def backward(self, s: State, sizes: dict[str, list[NormBound]], l: int) -> list[NormBound]:
-        """Return, by part, bounds on the effect of an impulse in re at each input of layer l."""
+        """Return, by part, bounds on the effect of a unit step in re at each input of layer l."""
         like = np.zeros(s.a[l].x.shape)
         self.peak = like + 1.0
         e = NormBound.impulse(like + 1.0, like + self.gammas[l])

@@ -335,9 +335,9 @@ class EnclosedHessian:
             self.A[b, c] = found[:, k, :, h]
 
     def _bound(self, slab: Slab, l: int, m: int, S: RowMatrices, K: RowMatrices | None) -> None:
-        """Add the contributions of errors in some rows to the bounds of block (l, m): that of S by
-        the inputs of l and of m, for all units together; that of K by the inputs of l and the units
-        of m.
+        """Add the contributions of the errors in some rows to the bounds of block (l, m): those of
+        S by the inputs of l and of m, for all units together, and those of K by the inputs of l and
+        the units of m.
         """
         A, dA, gamma = slab.A, slab.dA, self.gamma
         wide = (S.off + gamma * S.size)[:, None]
@@ -352,7 +352,7 @@ class EnclosedHessian:
         self.weight += float((size + slab.sizes[l] + slab.sizes[m]).sum())
 
     def _finish(self) -> None:
-        """Fill the other half of A, add l2, and compute the bounds."""
+        """Mirror the computed half of A, add l2, and compute the bounds."""
         n = len(self.A)
         for at in list(self.sums):
             self._place(*at)
@@ -488,7 +488,7 @@ def _layer(a: Floats, D: Floats, bias: bool) -> Floats:
 
 
 def _bounds(R: ErrorPass, a: Floats, da: Floats, D: Floats, dd: Floats) -> Floats:
-    """Return bounds on the norms of the errors of the columns of a layer's part of K."""
+    """Return bounds on the norms of the errors of the columns of one layer's part of K."""
     bias = float(R.ob.model.bias)
     A = np.sqrt(norms(np.abs(a)) ** 2 + bias)[:, 0]
     d = norms(np.abs(D).reshape(-1, D.shape[2])).reshape(D.shape[:2])
@@ -518,9 +518,7 @@ def _columns(R: ErrorPass, s: State, kind: str) -> list[Any]:
 
 
 def factor_rows(loss: LossRows, kind: str) -> Any:
-    """Yield the columns of S and their errors one by one, (rows, d_out) and `Err`; ``S S' =
-    d2L/dz2``.
-    """
+    """Yield the columns of S, each (rows, d_out) with its `Err`, for ``S S' = d2L/dz2``."""
     r, (N, d) = loss.r, loss.d.x.shape
     if kind == "fisher":
         root = np.sqrt(float(r.N))
@@ -539,8 +537,8 @@ def factor_rows(loss: LossRows, kind: str) -> Any:
 
 
 def _root_error(x: Floats, dx: Floats, u: float) -> Floats:
-    """Return bounds on the error of sqrt(x), x off by dx: ``|sqrt x - sqrt y| <= min(dx / sqrt x,
-    sqrt dx)``.
+    """Return bounds on the error of sqrt(x), where x has errors of at most dx: ``|sqrt x - sqrt y|
+    <= min(dx / sqrt x, sqrt dx)``.
     """
     root = np.sqrt(x)
     carried = np.minimum(dx / np.where(root > 0, root, 1.0), np.sqrt(dx))
@@ -548,8 +546,8 @@ def _root_error(x: Floats, dx: Floats, u: float) -> Floats:
 
 
 def _entropy_rows(loss: LossRows) -> Any:
-    """Yield the columns of S for cross entropy: ``S_ij = s_i (i = j) - s_i^2 s_j / (1 + s_t)``,
-    ``S_tj = - s_t s_j``, which holds for any t; here t is the largest logit.
+    """Yield the columns of S for cross entropy: ``S_ij = s_i (i = j) - s_i^2 s_j / (1 + s_t)`` and
+    ``S_tj = - s_t s_j``. These hold for any t, and t is the largest logit here.
     """
     u, (N, d) = loss.r.u, loss.d.x.shape
     at = np.arange(N)

@@ -87,8 +87,8 @@ def _orthogonality_defect(Q: Floats) -> float:
 
 
 def _residual_row_norms(A: Floats, error: Floats, Q: Floats) -> Floats:
-    """Return bounds (N,) on the norms of the rows of A after projection out of the range of Q; each
-    row of A has an error of norm up to `error` (N, 1).
+    """Return bounds (N,) on the norms of the rows of A after projection onto the complement of the
+    range of Q, where each row of A has an error of norm at most `error` (N, 1).
     """
     sizes = norms(np.abs(A))[:, 0] + error[:, 0]
     rest = norms(np.abs(A - (A @ Q) @ Q.T))[:, 0] if Q.shape[1] else norms(np.abs(A))[:, 0]
@@ -161,7 +161,7 @@ class LayerReach(Layer):
 
 
 def estimate(model: Any, N: int) -> int:
-    """Return the number of coordinates if all rows are linearly independent."""
+    """Return the dimension of the range if all rows are linearly independent."""
     return sum(
         min(m * k, layer_size(m, k, N, l > 0, True)) + m * model.bias
         for l, (m, k) in enumerate(model.shapes)
@@ -169,7 +169,7 @@ def estimate(model: Any, N: int) -> int:
 
 
 class RangeBounds(InLayers, ReadOnly):
-    """The space that a Hessian's products can reach: a `ProvedReach`.
+    """The space that contains the range of a Hessian: a `ProvedReach`.
 
     Parameters
     ----------
@@ -234,7 +234,7 @@ class RangeBounds(InLayers, ReadOnly):
         return out
 
     def project(self, rows: Floats) -> Floats:
-        """Return ``E'`` times the rows (b, n), as rows (b, m)."""
+        """Return ``E'`` times each of the rows (b, n), as rows (b, m)."""
         out = np.empty((len(rows), self.m))
         self._project(rows, out)
         return out

@@ -89,19 +89,19 @@ class ReluRows:
         self.l2 = np.broadcast_to(np.asarray(l2_diagonal(ob), dtype=float), (model.n_params,))
 
     def smoothed(self, width: float) -> Smoothed:
-        """Return the objective with its kinks smoothed over a width."""
+        """Return the objective with each kink smoothed over the given width."""
         return Smoothed(self, width)
 
     def held(self, gates: Arrays, collapsed: Arrays, parents: Units | None = None) -> SmoothPiece:
-        """Return the loss as a smooth function of theta and of the slopes at active kinks, i.e.
-        those with NaN in `gates`.
+        """Return the loss as a smooth function of theta and of the slopes at active kinks, which
+        are those with NaN in `gates`.
         """
         return SmoothPiece(self, gates, collapsed, parents)
 
     def copies(self, theta: Floats, gates: Arrays, collapsed: Arrays) -> Units:
-        """Return, for every hidden unit, the index of the unit it is a copy of, its own index if it
-        is none. Copies are units with the same gates and parallel weights, in and out, and units
-        that have collapsed beside an open one.
+        """Return, for every hidden unit, the index of the unit of which it is a copy, or its own
+        index. Copies are units with the same gates and with parallel weights in and out, and
+        collapsed units with the same gates as an open unit.
         """
         layers, parents = layers_of(self, theta), []
         for l, (gate, gone) in enumerate(zip(gates, collapsed)):
@@ -123,8 +123,9 @@ class ReluRows:
 
     @staticmethod
     def effective(gates: Arrays) -> list[NDArray[np.bool_]]:
-        """Return masks of the units that affect the output of their row, i.e. with at least one
-        active unit in every layer above. NaN, the gate of an active kink, counts as active.
+        """Return masks of the units that affect the output of their row, which are those with at
+        least one active unit in every layer above. NaN, the gate of an active kink, counts as
+        active.
         """
         found: list[NDArray[np.bool_]] = []
         here = np.ones(len(gates[0]), dtype=bool)
@@ -134,9 +135,10 @@ class ReluRows:
         return found[::-1]
 
     def merged(self) -> ReluRows:
-        """Return these rows with those of equal inputs merged into one, with the sum of their
-        weights and the weighted mean of their targets: the loss changes by a constant. `first` are
-        the rows that are kept, `inverse` gives for each row the one it is merged into.
+        """Return these rows with rows of equal inputs merged into one, which has the sum of their
+        weights and the weighted mean of their targets. This changes the loss by a constant. `first`
+        holds the indices of the rows that are kept, and `inverse` for each row the index of the
+        merged row.
         """
         _, first, inverse = np.unique(self.X, axis=0, return_index=True, return_inverse=True)
         if len(first) == len(self.X):
@@ -152,7 +154,7 @@ class ReluRows:
         return found
 
     def without(self, units: list[NDArray[np.bool_]]) -> ReluRows:
-        """Return the same rows for the net without some of its hidden units."""
+        """Return these rows for the network without some of its hidden units."""
         ends = [np.zeros(n, dtype=bool) for n in (self.sizes[0], self.sizes[-1])]
         gone = [ends[0], *units, ends[1]]
         kept = np.ones(len(self.l2), dtype=bool)
@@ -214,8 +216,8 @@ def is_relu_stack(ob: Any) -> bool:
 
 
 class Smooth:
-    """A smooth function in plain NumPy, for small networks: what `passes` tell of real and complex
-    points, many at a time.
+    """A smooth function in plain NumPy, for small networks. `passes` evaluates it at real and
+    complex points, many at a time.
     """
 
     rows: ReluRows
@@ -251,7 +253,7 @@ class Smoothed(Smooth):
         self.cost = self.n_params * len(self.rows.X) * sum(self.rows.sizes)
 
     def passes(self, point: NDArray[Any]) -> tuple[Any, NDArray[Any], Arrays, Arrays]:
-        """Return value, gradient, z of every layer, phi' of every hidden one."""
+        """Return value, gradient, z of every layer and phi' of every hidden layer."""
         r, slopes = self.rows, []
         layers = layers_of(r, point)
 
@@ -270,8 +272,8 @@ class Smoothed(Smooth):
         return value.sum(axis=(-1, -2)) + decay, g + r.l2 * point, zs, slopes
 
     def slopes(self, theta: Floats) -> Arrays:
-        """Return phi' of every hidden layer, (N, width): near a kink between the slopes of its two
-        sides.
+        """Return phi' of every hidden layer, (N, width). Near a kink it lies between the slopes on
+        its two sides.
         """
         return self.passes(np.asarray(theta, dtype=float))[3]
 
@@ -319,8 +321,8 @@ Units = list[NDArray[np.intp]]
 
 
 def weights_of_units(layers: list[tuple[NDArray[Any], Any]], l: int) -> tuple[Floats, Floats]:
-    """Return the weights into the units of hidden layer l, a bias included, and out of them, as
-    rows.
+    """Return, as rows, the weights into the units of hidden layer l, including a bias, and the
+    weights out of them.
     """
     W, b = layers[l]
     into = W if b is None else np.column_stack([W, b])
@@ -336,7 +338,7 @@ def _is_multiple(u: Floats, v: Floats) -> bool:
 
 
 class Copies:
-    """The map from a net to the net without copies, and back.
+    """The map from a network to the network without copies of units, and its inverse.
 
     Parameters
     ----------
@@ -359,7 +361,7 @@ class Copies:
 
     def _turns(self, theta: Floats, least: float) -> list[Floats]:
         """Return, for every hidden layer, a matrix ``(kept, width)`` with orthonormal rows: the
-        shares of the units in their families.
+        weights of the units in their families.
         """
         layers, turns = layers_of(self.whole, theta), []
         for l, (parent, keep) in enumerate(zip(self.parents, self.keep)):
@@ -383,19 +385,19 @@ class Copies:
         return np.concatenate(parts)
 
     def merged(self, theta: Floats) -> Floats:
-        """Return theta of the net without copies."""
+        """Return theta of the network without copies."""
         return self._turned(layers_of(self.whole, theta), self._turns(theta, 0.0), False)
 
     def split(self, merged: Floats, shares_of: Floats) -> Floats:
-        """Return theta of the whole net, with the units of a family in the shares they have in the
-        theta `shares_of`, but at least `MIN_COPY_SHARE` times that of the unit they copy.
+        """Return theta of the full network. The units of a family have the weights that they have
+        in the theta `shares_of`, but at least `MIN_COPY_SHARE` times that of the unit they copy.
         """
         turns = self._turns(shares_of, MIN_COPY_SHARE)
         return self._turned(layers_of(self.rows, merged), turns, True)
 
     def columns(self, of_kept: Arrays) -> Arrays:
-        """Return, for every unit of the whole net and all of its rows, the columns given for the
-        kept units.
+        """Return, for every unit of the full network and all rows, the columns given for the kept
+        units.
         """
         found = []
         for column, parent, keep in zip(of_kept, self.parents, self.keep):
@@ -412,8 +414,8 @@ CROSS_TERM_FACTOR = 2 / 3**0.5
 
 @dataclass(frozen=True)
 class Margins:
-    """Margins by which the hypotheses of the statement in the module docstring hold on a ball; they
-    hold if all are above 0.
+    """Margins by which the hypotheses of the statement in the module docstring hold on a ball; the
+    hypotheses hold if all margins are above 0.
 
     Attributes
     ----------
@@ -438,7 +440,7 @@ class Margins:
 
 
 class KinkPasses(Precise):
-    """The passes of all rows, `whole`, through a net without copies, the slopes of whose units are
+    """The passes of all rows `whole` through a network without copies, whose units have the slopes
     `gates`.
     """
 
@@ -449,7 +451,7 @@ class KinkPasses(Precise):
         self.gates = gates
 
     def activated(self, l: int, z: Bounded) -> tuple[Bounded, Bend]:
-        """Return z times the slopes, and these."""
+        """Return z times the slopes, and the slopes."""
         gate = self.gates[l]
         bend = Bend(pair(gate), np.zeros_like(gate), float(np.abs(gate).max(initial=0.0)))
         return z * bend, bend
@@ -489,14 +491,14 @@ class SmoothPiece(Smooth):
         self.units = np.ones(self.n_slopes)
 
     def in_units(self, units: Floats) -> SmoothPiece:
-        """Return this objective with other units for the slopes, in which bounds are taken."""
+        """Return this objective with other units for the slopes, in which bounds are computed."""
         found = copy.copy(self)
         found.units = units
         return found
 
     def by_layer(self, of_slopes: NDArray[Any], gates: Arrays | None = None) -> Arrays:
-        """Return numbers of the active kinks, ``(..., n_slopes)``, as ``(..., N, width)`` of every
-        layer; where none is active, those of `gates`, or NaN.
+        """Return values at the active kinks, ``(..., n_slopes)``, as arrays ``(..., N, width)`` for
+        each layer. Entries without an active kink are those of `gates`, or NaN.
         """
         found, at = [], 0
         for l, active in enumerate(self.active):
@@ -515,7 +517,9 @@ class SmoothPiece(Smooth):
         return layers, gates, *self.rows.forward(layers, lambda l, z: gates[l] * z)
 
     def passes(self, point: NDArray[Any]) -> tuple[Any, NDArray[Any], Arrays, Arrays]:
-        """Return value, gradient over (theta, slopes), z of every layer, e of every hidden one."""
+        """Return value, gradient by (theta, slopes), z of every layer, and e of every
+        hidden layer.
+        """
         layers, gates, below, zs = self.forward(point)
         terms, d = self.rows.terms(zs[-1])
         g, es = self.rows.backward(layers, below, gates, d)
@@ -549,8 +553,8 @@ class SmoothPiece(Smooth):
         return np.concatenate([part.g.hi, *bent]), ROUND_UP * errors
 
     def walk(self, point: Floats, radius: float) -> dict[str, Floats]:
-        """Propagate the scalar recursions on a ball in (theta, t): Z1, Z2, Z3 of the outputs (N,),
-        Z1 of each hidden layer, and the sizes of gates and weights.
+        """Propagate the scalar recursions on a ball in (theta, t). Return Z1, Z2, Z3 of the outputs
+        (N,), Z1 of each hidden layer, and the sizes of gates and weights.
         """
         layers, gates, below, zs = self.forward(np.asarray(point, dtype=float))
         N = len(self.rows.X)
@@ -595,15 +599,15 @@ class SmoothPiece(Smooth):
         return {"c1": c1, "c2": c2, "c3": c3}
 
     def third_bound(self, point: Floats, radius: float) -> float:
-        """Return a Lipschitz constant of the Hessian of Phi on the ball; that the signs hold there
-        is checked by `margins`.
+        """Return a Lipschitz constant of the Hessian of Phi on the ball, provided that the signs
+        hold there, which `margins` checks.
         """
         b = self.walk(point, radius)
         rows = b["c3"] * b["Z1"] ** 3 + 3 * b["c2"] * b["Z1"] * b["Z2"] + b["c1"] * b["Z3"]
         return float(rows.sum()) * ROUND_UP
 
     def hessian_error(self, point: Floats) -> float:
-        """Return a bound on the rounding error of `hessian`, in norm: eps times the number of
+        """Return a bound on the norm of the rounding error of `hessian`: eps times the number of
         roundings of a term, times the norm of all terms in absolute values, which the majorants
         bound.
         """
@@ -613,7 +617,7 @@ class SmoothPiece(Smooth):
         return float(depth * EPS * size * ROUND_UP * math.sqrt(self.n_params))
 
     def margins(self, point: Floats, radius: float) -> Margins:
-        """Return the margins by which signs, slopes and e > 0 hold everywhere on the ball around
+        """Return the margins by which signs, slopes and e > 0 hold on the ball around
         (theta, t).
         """
         b = self.walk(point, radius)
@@ -648,8 +652,8 @@ class SmoothPiece(Smooth):
         return Margins(signs, slopes, upward, opening, leaving)
 
     def _neighbourhood(self, point: Floats, l: int) -> tuple[Floats, Floats, Floats]:
-        """Return, by rows: dL/dz of the layer above hidden layer l, the slopes of l, and the inputs
-        of l (with a 1 for the bias).
+        """Return dL/dz of the layer above hidden layer l, the slopes of l, and the inputs of l with
+        a 1 for the bias, all by rows.
         """
         layers, gates, below, zs = self.forward(np.asarray(point, dtype=float))
         d = self.rows.terms(zs[-1])[1]
@@ -661,8 +665,9 @@ class SmoothPiece(Smooth):
         return d, gates[l], x
 
     def _decay_margin(self, point: Floats, l: int) -> float:
-        """Return by how much l2 exceeds the second singular value of Q of the families in hidden
-        layer l, the largest gain of a copy across its orbit.
+        """Return the smallest difference between l2 and the second singular value of Q over the
+        families in hidden layer l. The singular value is the largest gain of a copy across its
+        orbit.
         """
         d, gates, x = self._neighbourhood(point, l)
         least = float(self.rows.l2.min())
@@ -678,8 +683,8 @@ class SmoothPiece(Smooth):
         return least - max(gains, default=0.0) * (1 + 1e-9) - rounding
 
     def _opening_margin(self, point: Floats, l: int) -> float:
-        """Return by how much l2 exceeds the gain of a unit opened in hidden layer l, to second
-        order.
+        """Return the difference between l2 and the gain, to second order, of a unit opened in
+        hidden layer l.
 
         A unit with weights u in (a bias included) and v out, both small, adds ``v'sum d relu(u
         x)``, with d = dL/dz of the layer above: at most ``|u| |v| M`` with M the largest norm of

@@ -62,7 +62,7 @@ WeightUnits = list[tuple[Floats, Any]]  # length units of the entries of W and b
 
 @dataclass(frozen=True)
 class RowBounds:
-    """The results on the ball of one pass over some rows of a state.
+    """Bounds on the ball from one pass over some rows of a state.
 
     Attributes
     ----------
@@ -136,14 +136,14 @@ def propagate(passes: Passes, s: State, rho: float, units: WeightUnits | None = 
 
 
 def _product(P: Any, Z: Floats) -> Floats:
-    """Return P Z, 0 where one of them is 0, even if the other is infinite; rounded up against
-    underflow.
+    """Return P Z, rounded up against underflow. It is 0 where one factor is 0, even if the other
+    one is infinite.
     """
     return np.where((P == 0) | (Z == 0), 0.0, P * Z + TINY)
 
 
 def third_bound(ob: Any, theta: ArrayLike, radius: float, units: ArrayLike | None = None) -> float:
-    """Return a Lipschitz constant of the Hessian on the ball of that radius around theta.
+    """Return a Lipschitz constant of the Hessian on the ball of radius `radius` around theta.
 
     ``||H(x) - H(y)||_2 <= L ||x - y||`` for all x, y in the ball, for the exact Hessian of the
     stored numbers: the module docstring has the formulas.
@@ -193,8 +193,8 @@ def third_bound(ob: Any, theta: ArrayLike, radius: float, units: ArrayLike | Non
 
 def loss_bounds(passes: Passes, s: State, move: Floats) -> tuple[Floats, Floats, Floats]:
     """Return bounds (rows, 1) on the first three derivatives of each row's term of the loss by its
-    outputs, weight and divisor included, while the outputs differ by at most `move` from their
-    exact values.
+    outputs, for outputs that differ by at most `move` from their exact values. Weight and divisor
+    are included.
     """
     f, z, d = s.loss.f, s.z[-1], s.d[-1]
     link = LOSSES[passes.ob.loss].link
@@ -242,11 +242,12 @@ DEFAULT_ROUNDINGS = 64
 
 
 def signs(ob: Any, theta: ArrayLike, *radii: float, rounding: bool = False) -> list[Signs]:
-    """Return `Signs` on the balls of these radii around theta, from one pass of theta through the
-    network; not for batch normalisation. With `rounding`, a z also counts as at a kink if it is
-    nearer to it than the rounding of a number of the size of those in its row and layer.
+    """Return `Signs` on the balls of the given radii around theta, from one pass through the
+    network, which must not have batch normalisation.
 
-    A z that cannot move, as that of a row of zeros in a first layer without bias, is at no kink.
+    With `rounding`, a z also counts as at a kink if its distance to the kink is below the rounding
+    error of the numbers in its row and layer. A z that cannot change, as for a row of zeros in a
+    first layer without bias, is not at a kink.
     """
     if not any(ACTIVATIONS[name].kink for name in ob.model.activation):
         none = [np.zeros(m, dtype=bool) for m in ob.model.sizes[1:-1]]
@@ -280,9 +281,9 @@ def signs(ob: Any, theta: ArrayLike, *radii: float, rounding: bool = False) -> l
 
 
 def rounded(passes: Passes, s: State, l: int) -> Floats:
-    """Return the rounding of the numbers from which the z of a row and layer are computed, (rows,
-    1). In float32, since the engine's products see the kinks of its own rounded z, it is the sum of
-    all roundings.
+    """Return the rounding errors (rows, 1) of the numbers from which the z of a row and layer are
+    computed. In float32 this is the sum of all roundings, since the engine's products see the kinks
+    of its own rounded z.
     """
     dtype, W = passes.ob.model.dtype, passes.W[l]
     steps = 4 * (l + 1) * (W.abs.shape[1] + 2) if dtype == np.float32 else 1
@@ -291,11 +292,11 @@ def rounded(passes: Passes, s: State, l: int) -> Floats:
 
 
 def kink_margin(ob: Any, theta: ArrayLike) -> float:
-    """Return a radius around theta within which no kink of relu, leaky_relu or elu lies; infinite
+    """Return a radius around theta within which no kink of relu, leaky_relu or elu lies: infinity
     if there are none, 0 if one may lie at theta.
 
-    It is at most a thousandth below what the majorants can prove. Cost: some 20 calls of
-    `propagate` for all rows.
+    The radius is at most 0.1% smaller than the largest that the majorants can prove. Cost: some 20
+    calls of `propagate` for all rows.
     """
     theta = checked_theta(ob, theta)
     if not any(ACTIVATIONS[name].kink for name in ob.model.activation):
@@ -318,7 +319,7 @@ def kink_margin(ob: Any, theta: ArrayLike) -> float:
 @dataclass(frozen=True)
 class ResidualBounds:
     """The mean squared error as ``f = ||R||^2``, ``R = sqrt(weight / divisor) (outputs - y)``
-    stacked over rows with nonzero weight; rows that are equal in X and y are merged into one, with
+    stacked over the rows with nonzero weight. Rows with equal X and y are merged into one row with
     the sum of their weights.
 
     Attributes
@@ -344,11 +345,10 @@ class ResidualBounds:
 
 
 def residual_bounds(ob: Any, theta: ArrayLike, radius: float) -> ResidualBounds | None:
-    """Return what Kantorovich's theorem for ``R = 0`` needs; None unless the loss is mse with
-    weights >= 0.
+    """Return the bounds for Kantorovich's theorem on ``R = 0``, or None unless the loss is mse with
+    weights >= 0 and the network has no batch normalisation.
 
-    The result is None with batch normalisation too; the Lipschitz constant is infinite if a kink
-    may lie in the ball.
+    The Lipschitz constant is infinite if a kink may lie in the ball.
     """
     weight = ob.sample_weight
     proper = weight is None or np.min(weight) >= 0
@@ -490,7 +490,7 @@ def curvature_floor(ob: Any, theta: ArrayLike) -> float:
 
 
 class RowMatrix:
-    """An upper bound on the spectral norm of a matrix that is given some rows at a time, each with
+    """An upper bound on the spectral norm of a matrix whose rows are added in blocks, each row with
     a bound on the norm of its error.
     """
 
@@ -507,8 +507,8 @@ class RowMatrix:
 
 
 class UnitBlocks:
-    """The largest of the norms of ``C_j = sum of delta_l phi'_j [a 1]'``, with j the units of the
-    layer below.
+    """The largest of the norms of ``C_j = sum of delta_l phi'_j [a 1]'``, where j runs over the
+    units of the layer below.
     """
 
     def __init__(self) -> None:
@@ -557,12 +557,12 @@ def bound_by_layers(passes: Passes) -> float:
 
 
 def layer_gains(passes: Passes, s: State) -> tuple[Reaches, Reaches]:
-    """Return ``{(l, k): c}`` and ``{(l, k): c_z}`` of the comment above for the rows of a state,
-    each (rows, 1).
+    """Return ``{(l, k): c}`` and ``{(l, k): c_z}`` for the rows of a state, each (rows, 1), as
+    defined in the comment above `MAX_SPECTRAL_WIDTH`.
 
-    Each is the smaller of the product of norms and the norm of the product, if that is computed.
-    The latter is of the computed K, off by at most err, which grows from layer to layer by the
-    factor ``(|phi'| + dphi') ||W|| [+ 1]``, plus ``dphi' ||W|| ||K||``.
+    Each is the smaller of the product of norms and, if it is computed, the norm of the product. The
+    computed product K has an error of at most err, which grows from layer to layer by the factor
+    ``(|phi'| + dphi') ||W|| [+ 1]``, plus ``dphi' ||W|| ||K||``.
     """
     c, c_z, hidden = {}, {}, range(len(passes.W) - 1)
     ones = np.ones((len(s.a[0].x), 1))
@@ -620,7 +620,9 @@ def _inputs(passes: Passes, s: State, k: int, c: Floats) -> tuple[Floats, Floats
 def _add_pair(
     D: RowMatrix, A: RowMatrix, passes: Passes, s: State, at: tuple[int, int], c: Floats
 ) -> None:
-    """Add these rows' parts of ``delta_l / w`` and ``w c [a 1]``, with the best w for each row."""
+    """Add the contributions of some rows to ``delta_l / w`` and ``w c [a 1]``, with the best w for
+    each row.
+    """
     l, k = at
     d, dd = s.d[l].x, s.d[l].dx.nu
     F, error = _inputs(passes, s, k, c)
@@ -673,8 +675,9 @@ def _largest(S: Floats) -> float:
 
 
 def _bounds_of_units(delta: Floats, slope: Floats, bend: Floats, X1: Floats, x: Floats) -> Floats:
-    """Return upper bounds (width,) on what `_bound_of_unit` bounds for each hidden unit, from the
-    norms of its blocks: ``(M + hypot(M, 2 C)) / 2``, with C at most 2% too large.
+    """Return upper bounds (width,) on the largest eigenvalues of the hidden units' blocks, as
+    `_bound_of_unit` does, from the norms of the blocks: ``(M + hypot(M, 2 C)) / 2``, with C at most
+    2% too large.
     """
     (N, m), width = delta.shape, slope.shape[1]
     curved = x[:, 0] ** 2 @ np.maximum(-bend, 0.0)
@@ -690,7 +693,9 @@ def _bounds_of_units(delta: Floats, slope: Floats, bend: Floats, X1: Floats, x: 
 
 
 def _slack(delta: Floats, slope: Floats, bend: Floats, X1: Floats, x: Floats) -> Any:
-    """Return bounds on the rounding of the blocks of hidden units, (width,) or a number."""
+    """Return bounds on the rounding errors of the blocks of hidden units, (width,) or one
+    number.
+    """
     d, depth = norms(np.abs(delta))[:, 0], sum(X1.shape) + delta.shape[1]
     size = (d * x[:, 0]) @ np.abs(slope) + x[:, 0] ** 2 @ np.abs(bend)
     return 16 * depth * EPS * size + len(X1) * TINY
@@ -698,7 +703,7 @@ def _slack(delta: Floats, slope: Floats, bend: Floats, X1: Floats, x: Floats) ->
 
 def _bound_of_unit(delta: Floats, slope: Floats, bend: Floats, X1: Floats, x: Floats) -> float:
     """Return an upper bound on the largest eigenvalue of ``-[[0, C], [C', M]]`` for one hidden
-    unit; from the negative part of M if the block is large.
+    unit. If the block is large, only the negative part of M is used.
     """
     C = delta.T @ (slope[:, None] * X1)
     m, k = C.shape
@@ -726,8 +731,8 @@ def _bound_of_unit(delta: Floats, slope: Floats, bend: Floats, X1: Floats, x: Fl
 
 
 def loss_lower_bound(ob: Any) -> float:
-    """Return 0, or ``-inf`` if soft targets that are not probabilities, or a loss that is not known
-    to be bounded, leave no bound.
+    """Return the lower bound 0, or ``-inf`` with soft targets that are not probabilities or with a
+    loss that is not known to be bounded.
     """
     row = LOSSES[ob.loss]
     if row.given is not None:
@@ -736,12 +741,13 @@ def loss_lower_bound(ob: Any) -> float:
 
 
 def ray_to_infimum(ob: Any, theta: ArrayLike) -> Floats | None:
-    """Return a unit direction in which the loss is proved to decrease for ever, else None: along
-    biases that all labels pull the same way, or along the last layer's part of theta.
+    """Return a unit direction along which the loss is proved to decrease without end, or None. The
+    direction is along biases on which all labels have the same effect, or along the last layer's
+    part of theta.
 
     For the last layer the proof needs hard labels, weights >= 0, no l2 on it, and the logit of
     every row's class larger than all others (of the right sign, for binary cross entropy) by more
-    than rounding. Not for batch normalisation.
+    than rounding. With batch normalisation the result is None.
     """
     at = checked_theta(ob, theta)
     if LOSSES[ob.loss].given is not None:
@@ -757,7 +763,7 @@ def ray_to_infimum(ob: Any, theta: ArrayLike) -> Floats | None:
 
 
 def attains_lower_bound(ob: Any) -> bool:
-    """Return whether the loss may equal its lower bound for some theta; a cross entropy does not,
+    """Return True if the loss may equal its lower bound for some theta. A cross entropy does not,
     unless it is 0 everywhere.
     """
     row, weight = LOSSES[ob.loss], getattr(ob, "sample_weight", None)
@@ -767,8 +773,8 @@ def attains_lower_bound(ob: Any) -> bool:
 
 
 def target_directions(ob: Any) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return masks of the outputs (d_out,) that some row with positive weight pulls up, and
-    down.
+    """Return two masks of the outputs (d_out,): those that a row with positive weight increases,
+    and those that one decreases.
     """
     m, y = ob.model.sizes[-1], np.asarray(ob.y)
     counts = np.ones(len(y), dtype=bool)
@@ -778,8 +784,8 @@ def target_directions(ob: Any) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
 
 
 def bias_direction(ob: Any, up: NDArray[np.bool_], down: NDArray[np.bool_]) -> Floats | None:
-    """Return the unit direction of the biases of the last layer that all rows pull the same way and
-    on which l2 does not act; None if there are none. `up`, `down`: see `target_directions`.
+    """Return the unit direction of those biases of the last layer that all rows pull the same way
+    and on which l2 does not act, or None. `up` and `down` are the masks of `target_directions`.
     """
     if LOSSES[ob.loss].link == "softmax" and len(up) == 1:
         return None
@@ -792,7 +798,7 @@ def bias_direction(ob: Any, up: NDArray[np.bool_], down: NDArray[np.bool_]) -> F
 
 
 def unbounded_reason(ob: Any, direction: Floats) -> str:
-    """Return the reason why the loss decreases for ever in the direction of `ray_to_infimum`, as
+    """Return the reason why the loss decreases without end in the direction of `ray_to_infimum`, as
     part of a sentence.
     """
     W, b = layers_of(ob.model, direction)[-1]
@@ -818,7 +824,7 @@ def unbounded_reason(ob: Any, direction: Floats) -> str:
 
 
 def last_layer(ob: Any, at: Floats) -> Floats:
-    """Return the last layer's part of theta (n,), of length 1; NaN if it is 0."""
+    """Return the last layer's part of theta (n,), scaled to length 1, or NaN if it is 0."""
     last = sum(part.size for part in layers_of(ob.model, at)[-1] if part is not None)
     direction = np.where(np.arange(len(at)) < len(at) - last, 0.0, at)
     with np.errstate(invalid="ignore"):
@@ -828,14 +834,15 @@ def last_layer(ob: Any, at: Floats) -> Floats:
 
 
 def decayed(ob: Any, direction: Floats) -> bool:
-    """Return whether l2 acts along a direction (n,)."""
+    """Return True if l2 acts along a direction (n,)."""
     l2 = np.broadcast_to(l2_diagonal(ob), direction.shape)
     return bool((l2[direction != 0] != 0).any())
 
 
 def classified(ob: Any, at: Floats) -> bool:
-    """Return whether, in every row with positive weight, the logit of its class is proved to be the
-    largest, at theta (n,) of float64; False for mse and with batch normalisation.
+    """Return True if at theta (n,), in float64, the logit of the right class is proved to be the
+    largest in every row with positive weight. The result is False for mse and with batch
+    normalisation.
     """
     row = LOSSES[ob.loss]
     if row.attained or normalised(ob.model):

@@ -123,7 +123,8 @@ from .arithmetic import (
 
 class State:
     """The state at theta for some rows: a (below each layer), z, phi, d and e phi'' of each layer,
-    None where phi'' is 0; `norm` holds the `Normed` of normalised layers, else None.
+    which is None where phi'' is 0. `norm` holds the `Normed` of each layer, or None without
+    normalisation.
     """
 
     loss: LossRows
@@ -162,7 +163,7 @@ class State:
 
     def join(self, R: Any, products: dict[int, tuple[Floats, Floats]], l: int) -> None:
         """Multiply the products of the layers below l by layer l, ``D W [+ I]`` for each row, with
-        bounds on the effect of underflow; record the norms of the products in `kappa`.
+        bounds on the effect of underflow, and record the norms of the products in `kappa`.
         """
         W, p, skip = R.W[l], self.phi[l].p, R.skips[l]
         assert self.kappa is not None
@@ -188,8 +189,8 @@ class State:
             self.d[l - 1] = d if normed is None else normed.backward(d)
 
     def step_back(self, l: int, chain: Chain, d: Num, e: Num | None) -> tuple[Num, Num]:
-        """Return ``e phi'`` and e of the layer below l, for delta or another vector that goes the
-        same way; e is that of layer l itself, None at the top.
+        """Return ``e phi'`` and e of the layer below l, for delta or another vector that is
+        propagated backward. The argument e is that of layer l, or None at the top.
         """
         below = linear(d, self.W[l].T)
         e = chain.cap(l, below if e is None or not self.skips[l] else below + e)
@@ -243,7 +244,7 @@ class LossRows:
         z.r.within(self.d.size)
 
     def _squares(self, z: Floats, dz: Err, y: NDArray[Any], sign: Floats) -> tuple[Any, ...]:
-        """Return delta = 2 f (z - y), its Err, and h = 2 f."""
+        """Return delta = 2 f (z - y), its Err, and h = 2 f, for squared errors."""
         r, gap, h = self.r, z - y, np.broadcast_to(2 * self.f, z.shape)
         size = np.abs(gap) + dz.E
         rounding = scaled(2 * self.f * (self.uf + 3 * r.u), size)
@@ -252,8 +253,8 @@ class LossRows:
         return 2 * self.f * gap, dz.times(2 * self.f) + rounding, Num(sign * h, dh, r)
 
     def _binary(self, z: Floats, dz: Err, y: NDArray[Any], sign: Floats) -> tuple[Any, ...]:
-        """Return delta = f (s - y), evaluated as f ((1 - y) - small) for z > 0, its Err, and h = f
-        s (1 - s), |h'| <= h.
+        """Return delta = f (s - y), its Err, and h = f s (1 - s) with |h'| <= h, for binary cross
+        entropy. For z > 0, delta is evaluated as f ((1 - y) - small).
         """
         r, t = self.r, np.abs(z)
         small, bent = expit(-t), bell(t)
@@ -267,13 +268,13 @@ class LossRows:
         return d, curve + Err(self.f * local * size + floor), Num(sign * self.f * bent, dh, r)
 
     def _entropy(self, z: Floats, dz: Err, y: NDArray[Any], sign: Floats) -> tuple[Any, ...]:
-        """Return delta_j = f (T p_j - y_j), evaluated at the largest logit as minus the sum of the
-        others, its Err, and h = f T; p is kept with its error `dp`.
+        """Return delta_j = f (T p_j - y_j), its Err, and h = f T, for cross entropy; p is stored
+        with its error `dp`. At the largest logit delta is evaluated as minus the sum of the others.
 
-        Off the top ``|dp_j| <= g p_j (E_j + sum of p_k E_k)``, at the top ``g p sum of p_k E_k``,
-        the sums without the top and E the error of ``z_j - z_top``; ``g = exp(4 max dz)`` is the
-        factor by which p p' can grow over z +- dz. Rows in which rounding may change which logit is
-        largest have no top.
+        For other logits ``|dp_j| <= g p_j (E_j + sum of p_k E_k)``, and at the largest ``g p sum of
+        p_k E_k``. The sums omit the largest logit, E is the error of ``z_j - z_top``, and ``g =
+        exp(4 max dz)`` is the factor by which p p' can grow over z +- dz. Rows in which rounding
+        may change which logit is largest have no largest logit.
         """
         r, m = self.r, z.shape[1]
         y = one_hot(y, m)
@@ -316,9 +317,10 @@ class LossRows:
         return d, Err(scaled(whole, moved), carried) + rounded, sign * (self.f * T)
 
     def _given(self, z: Floats, dz: Err, y: NDArray[Any], sign: Floats) -> tuple[Any, ...]:
-        """Return delta, its Err, and h, of a function that is asked in float64 and rounded once,
-        off by its own error and by what its next derivative, bounded over z +- dz, makes of dz. Of
-        coupled outputs h is a matrix for each row, whose norm is off by `dh`.
+        """Return delta, its Err, and h, for a user-defined loss that is evaluated in float64 and
+        rounded once. The error consists of the function's own error and of the effect of dz, which
+        the next derivative, bounded over z +- dz, determines. For coupled outputs h is a matrix for
+        each row, whose norm has an error of at most `dh`.
         """
         r, given = self.r, self.row.given
         assert given is not None
@@ -345,8 +347,9 @@ class LossRows:
         return self.f * first, dd, (sign * self.f)[:, :, None] * second
 
     def most(self, move: Floats) -> tuple[Floats, Floats]:
-        """Return bounds on the second and third derivatives of a given loss, weights and divisor
-        included, where outputs differ by at most `move` from their exact values, (rows, 1).
+        """Return bounds (rows, 1) on the second and third derivatives of a user-defined loss, for
+        outputs that differ by at most `move` from their exact values. Weights and divisor are
+        included.
         """
         given, z, y = self.bounds
         reach = self.d_z.E + move
@@ -356,14 +359,14 @@ class LossRows:
         return bend + scaled(self.f * third, self.d_z.nu + move), self.f * third
 
     def _centred(self, E: Floats) -> Floats:
-        """Return the errors of the differences to the top logit: 0 there; relative to the worst
-        candidate in rows without a top.
+        """Return the errors of the differences to the largest logit, at which they are 0. In rows
+        without a largest logit they are relative to the worst candidate.
         """
         centre = np.where(np.where(self.tie, self.near, self.top), E, 0).max(axis=1, keepdims=True)
         return np.where(self.top, 0, E + centre)
 
     def r_loss(self, rz: Num) -> Num:
-        """Return rdelta."""
+        """Return rdelta of ``rdelta = (d2L/dz2) rz``."""
         if self.row.per_entry:
             found = rz * self.h
             return Num(found.x, found.dx, self.r, found.dx)
@@ -390,7 +393,7 @@ class LossRows:
         return np.asarray(self.dh + self.r.gamma(2 * self.h.shape[1] + 4) * (self.bend + self.dh))
 
     def _most(self) -> Floats:
-        """Return bounds on ``||d2 loss / dz2||`` by rows, (rows, 1), errors of p included."""
+        """Return bounds (rows, 1) on ``||d2 loss / dz2||`` of each row, errors of p included."""
         tiny, m = self.r.tiny, self.p.shape[1]
         normal = self.p > 1024 * tiny
         spread = np.where(normal, self.dp / np.where(normal, self.p, 1), 0)
@@ -398,8 +401,8 @@ class LossRows:
         return np.asarray((np.abs(self.h) + self.dh) * (self.bend * spread**2 + 4096 * m * tiny))
 
     def _r_entropy(self, size: Floats, w: Floats, E: Floats | float) -> Floats:
-        """Return bounds on the errors of ``s p (u - <p, u>)``, with u = rz - rz_top off by E and by
-        its own rounding.
+        """Return bounds on the errors of ``s p (u - <p, u>)``, where u = rz - rz_top has errors of
+        at most E and its own rounding.
         """
         r, m = self.r, w.shape[1]
         s, P = np.abs(self.h) + self.dh, self.p + self.dp
@@ -427,8 +430,8 @@ class LossRows:
         return Num(rd, dx, r, dx)
 
     def r_norms(self) -> tuple[Floats, Floats]:
-        """Return (B, C), each (rows, 1): ``||rdelta|| <= (B + C) ||rz||``, and the error of rdelta
-        is at most ``C ||rz|| + (B + C) ||drz||``.
+        """Return (B, C), each (rows, 1), such that ``||rdelta|| <= (B + C) ||rz||`` and the error
+        of rdelta is at most ``C ||rz|| + (B + C) ||drz||``.
         """
         r = self.r
         if self.row.given and self.row.given.coupled:
@@ -452,8 +455,8 @@ class LossRows:
         return r.N * scaled(d, d), r.N * lost
 
     def r_lost(self) -> Floats:
-        """Return bounds on the effect of underflow on the norms of rdelta, in `r_loss` and
-        `fisher`, (rows, 1).
+        """Return bounds (rows, 1) on the effect of underflow in `r_loss` and `fisher` on the norms
+        of rdelta.
         """
         r, m = self.r, self.d.x.shape[1]
         if self.row.given and self.row.given.coupled:
@@ -475,8 +478,8 @@ MAX_JOINT_FLOPS = 1 << 30  # work up to which the products of layers are compute
 
 
 class ErrorPass:
-    """Bounds at one theta: what does not depend on v is computed once and, up to 128 MiB, kept; all
-    rows of a network with batch normalisation always are.
+    """Bounds on the rounding errors of gradients and products at one theta. Quantities that do not
+    depend on v are computed once and kept up to 128 MiB, or without limit with batch normalisation.
 
     Parameters
     ----------
@@ -539,7 +542,7 @@ class ErrorPass:
     # ----------------------------------------------------------------------------------------------
 
     def states(self) -> Iterator[State]:
-        """Yield the states of all rows, chunk by chunk."""
+        """Yield the states of all rows in chunks."""
         if self.kept is not None:
             yield from self.kept
             return
@@ -556,7 +559,7 @@ class ErrorPass:
         self.kept = keep
 
     def new_sums(self) -> list[Sums]:
-        """Return `Sums` for each layer; the spectral norms of a and delta over all rows are
+        """Return a `Sums` for each layer; the spectral norms of a and delta over all rows are
         computed on first use.
         """
         if self.grams is None:
@@ -573,14 +576,14 @@ class ErrorPass:
 
     @property
     def slack(self) -> float:
-        """Factor that leaves room for second-order terms and for our own rounding."""
+        """Factor that covers second-order terms and the rounding errors of the bounds."""
         return 1 + 1e-6 + 256 * len(self.W) * self.arithmetic.u
 
     def total(
         self, sums: list[Sums], terms: int, x: Floats, l2: Any, computed: Floats | None
     ) -> float:
-        """Return the Euclidean norm of the layers' bounds and of the rounding when ``l2 x`` is
-        added; if `measured`, plus the distance of our result from the computed one.
+        """Return the Euclidean norm of the layers' bounds and of the rounding error of adding ``l2
+        x``, plus the distance of the result from `computed`, if that is given.
         """
         r = self.arithmetic
         eta, ends = 2 * r.eta * (r.N + r.over_rows(terms)), r.gamma(r.partial_sums() + 2)
@@ -610,8 +613,8 @@ class ErrorPass:
     def add_products(
         self, s: State, l: int, d: Num, ra: Num | None, sums: Sums, terms: int
     ) -> None:
-        """Add the contributions of some rows to layer l's ``d' a + delta' ra`` and to the sum of
-        d's rows; ra None means 0, and `terms` is the number of such products.
+        """Add the contributions of some rows to layer l's ``d' a + delta' ra``, a sum of `terms`
+        products, and to the sum of the rows of d. If ra is None it is 0.
         """
         r = self.arithmetic
         weights = r.gamma(r.over_rows(terms))
@@ -641,8 +644,8 @@ class ErrorPass:
             return bound
 
     def direction(self, v: Floats) -> list[Any]:
-        """Return ``[(V, vb, (vgamma, vbeta))]`` of v (n,), None for V and vb that are 0; normalised
-        layers have no vb, others no vgamma and vbeta.
+        """Return ``[(V, vb, (vgamma, vbeta))]`` of v (n,), with None for V and vb that are 0.
+        Normalised layers have no vb, and other layers no vgamma and vbeta.
         """
         layers = []
         for (V, vb), pair in zip(layers_of(self.ob.model, v), norms_of(self.ob.model, v)):
@@ -656,7 +659,8 @@ class ErrorPass:
 
     def r_forward(self, s: State, layers: list[Any]) -> tuple[list[Any], list[Any], list[Any]]:
         """Run the R-forward pass: ``rz = ra W' + a V' + vb [, normalised]``, ``ra = phi' * rz [+
-        the input's ra]``. Return ra, rz and what `Normed.r_backward` needs, by layer; None means 0.
+        the input's ra]``. Return, for each layer, ra, rz and the pair for `Normed.r_backward`, each
+        None if it is 0.
         """
         ra: list[Num | None] = [None]
         rz: list[Num | None] = []
@@ -738,9 +742,8 @@ def product_bound(ob: Any, theta: ArrayLike, v: ArrayLike, kind: str = "hessian"
 
 
 def gradient_bound(ob: Any, theta: ArrayLike) -> float:
-    """Return a bound on ``||computed gradient - gradient||_2`` at theta.
-
-    Cost: about 10 gradients' arithmetic, in NumPy.
+    """Return a bound on ``||computed gradient - gradient||_2`` at theta. Cost: the arithmetic of
+    about 10 gradients, in NumPy.
     """
     return ErrorPass(ob, theta).gradient()
 
@@ -752,7 +755,7 @@ def gradient_bound(ob: Any, theta: ArrayLike) -> float:
 
 
 def checked_theta(ob: Any, theta: ArrayLike) -> Floats:
-    """Return theta, rounded to the model's dtype, in float64."""
+    """Return theta rounded to the model's dtype, as float64."""
     model = ob.model
     checked = check_vector(theta, model.n_params, "theta", np.float64)
     return np.asarray(checked.astype(model.dtype), dtype=float)
@@ -760,14 +763,14 @@ def checked_theta(ob: Any, theta: ArrayLike) -> Floats:
 
 @cache_last
 def passes_at(ob: Any, theta: Floats) -> Passes:
-    """Return `Passes` of ob at theta (n,) in float64; the last ones are cached."""
+    """Return the `Passes` of ob at theta (n,) in float64; those of the last theta are cached."""
     with np.errstate(all="ignore"):
         return Passes(ob, theta)
 
 
 class Passes(ErrorPass):
-    """The state at theta of any network objective by float64 passes with bounds on the errors:
-    `states()`, chunk by chunk.
+    """The state at theta of any network objective by float64 passes with bounds on the errors;
+    `states()` yields it in chunks.
     """
 
     def __init__(self, ob: Any, theta: Floats) -> None:

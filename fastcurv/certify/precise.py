@@ -65,7 +65,7 @@ _SPLITTER = 134217729.0
 
 
 class Pair(NamedTuple):
-    """The number ``hi + lo``, |lo| at most half a unit of hi's last place."""
+    """The number ``hi + lo``, where |lo| is at most half a unit in the last place of hi."""
 
     hi: Floats
     lo: Floats
@@ -134,7 +134,7 @@ def times(x: Pair, y: Floats | float) -> Pair:
 
 
 def scaled(x: Pair, factor: Floats | float) -> Pair:
-    """Return x times powers of 2."""
+    """Return x times a factor that is a power of 2."""
     return Pair(x.hi * factor, x.lo * factor)
 
 
@@ -149,13 +149,13 @@ def div(x: Pair, y: Pair) -> Pair:
 
 
 def choose(where: NDArray[np.bool_], x: Pair, y: Pair) -> Pair:
-    """Return x where the condition holds, else y."""
+    """Return x where the condition holds and y elsewhere."""
     return Pair(np.where(where, x.hi, y.hi), np.where(where, x.lo, y.lo))
 
 
 def row_sums(x: Pair) -> Pair:
-    """Return the sums over the columns, (rows, 1): relative error cols PAIR_ROUNDOFF times the
-    sum of sizes.
+    """Return the sums over the columns (rows, 1), with an error of at most cols PAIR_ROUNDOFF times
+    the sum of sizes.
     """
     total = Pair(x.hi[:, :1], x.lo[:, :1])
     for j in range(1, x.hi.shape[1]):
@@ -164,8 +164,8 @@ def row_sums(x: Pair) -> Pair:
 
 
 def column_sums(x: Pair) -> Pair:
-    """Return the sums over the first axis, by halves: relative error 64 PAIR_ROUNDOFF times
-    the sum of sizes.
+    """Return the sums over the first axis, by repeated halving, with an error of at most 64
+    PAIR_ROUNDOFF times the sum of sizes.
     """
     while len(x.hi) > 1:
         half = len(x.hi) // 2
@@ -182,12 +182,16 @@ def column_sums(x: Pair) -> Pair:
 
 
 def bits(k: int) -> int:
-    """Return the bits of a slice, for which sums of k products of two such numbers need 53 bits."""
+    """Return the number of bits of a slice such that sums of k products of two such numbers fit
+    into 53 bits.
+    """
     return (53 - math.ceil(math.log2(max(k, 2)))) // 2
 
 
 def tau(k: int) -> float:
-    """Return the error of `dot` of inner dimension k over the largest numbers of row and column."""
+    """Return the error of `dot` of inner dimension k, relative to the product of the largest
+    numbers of row and column.
+    """
     inner = min(k, MAX_EXACT_DEPTH)
     return 8.0 * k * (N_SLICES * 2.0 ** (-N_SLICES * bits(inner)) + 2.0**-99)
 
@@ -209,7 +213,7 @@ class Sliced:
 
 
 def slices(A: Pair) -> list[Sliced]:
-    """Return A by blocks of columns."""
+    """Return the `Sliced` matrices of A for its blocks of columns."""
     ends = [slice(k, k + MAX_EXACT_DEPTH) for k in range(0, A.hi.shape[1], MAX_EXACT_DEPTH)]
     return [Sliced(Pair(A.hi[:, some], A.lo[:, some])) for some in ends]
 
@@ -220,7 +224,7 @@ def dot(A: list[Sliced], B: list[Sliced]) -> Pair:
 
 
 def sliced_dot(a: Sliced, b: Sliced) -> Pair:
-    """Return ``A B'`` from the slices of both."""
+    """Return ``A B'`` from the slices of both matrices."""
     total = pair(np.zeros((len(a.exponents), len(b.exponents))))
     for order in range(N_SLICES - 1, -1, -1):
         check_time()
@@ -251,8 +255,8 @@ _ROOT_TWO_PI = Pair(np.asarray(2.5066282746310007), np.asarray(-1.83285799804591
 
 
 def _reduced(x: Pair) -> tuple[Pair, Floats]:
-    """Return (p, 2^k) with ``e^x = 2^k (1 + p)`` for x <= 0; below x = -700 the result is that at
-    -700.
+    """Return (p, 2^k) with ``e^x = 2^k (1 + p)`` for x <= 0. For x below -700 the result is that
+    for -700.
     """
     x = choose(x.hi < -700.0, pair(np.full_like(x.hi, -700.0)), x)
     k = np.rint(x.hi / _LN2[0])
@@ -297,7 +301,7 @@ def absolute(x: Pair) -> Pair:
 
 
 def tanh(x: Pair) -> Pair:
-    """Return tanh(x) as ``-t / (2 + t)``, t = e^(-2|x|) - 1, with the sign of x."""
+    """Return tanh(x), computed as ``-t / (2 + t)`` with t = e^(-2|x|) - 1 and the sign of x."""
     t = expm1(scaled(absolute(x), -2.0))
     a = div(-t, plus(t, 2.0))
     return choose(x.hi < 0, -a, a)
@@ -315,8 +319,8 @@ def softplus(x: Pair) -> Pair:
 
 
 def normal(x: Pair) -> tuple[Pair, Pair]:
-    """Return (density, distribution function) of the normal distribution: ``Phi = 1/2 + n (x +
-    x^3/3 + x^5/15 + ...)``, a series of terms of one sign.
+    """Return the density and the distribution function of the normal distribution, ``Phi = 1/2 + n
+    (x + x^3/3 + x^5/15 + ...)``, a series of terms of one sign.
     """
     t = absolute(x)
     t = choose(t.hi > 12.0, pair(np.full_like(t.hi, 12.0)), t)
@@ -338,8 +342,8 @@ BOUND_SLACK = 1 + 1e-6  # factor above the rounding errors of the bounds themsel
 
 @dataclass
 class Bounded:
-    """A matrix of pairs, a row for each sample, with bounds (rows, 1) on the norms of its
-    errors.
+    """A matrix of pairs with one row for each sample, and bounds (rows, 1) on the norms of the
+    errors of its rows.
     """
 
     value: Pair
@@ -363,8 +367,8 @@ class Bounded:
 
 
 class Factor:
-    """A matrix W that rows are multiplied by, ``x W'``; sliced once. `size` is a bound on
-    ``||W||_2``.
+    """A matrix W with which rows are multiplied, ``x W'``. It is sliced once, and `size` is a bound
+    on ``||W||_2``.
     """
 
     def __init__(self, W: Floats, size: float) -> None:
@@ -378,7 +382,7 @@ class Factor:
 
 
 class Bend(NamedTuple):
-    """phi' of some rows, with bounds on the errors of its entries, and a bound on its size."""
+    """The slopes phi' of some rows, with bounds on the errors of the entries and on their size."""
 
     value: Pair
     off: Floats
@@ -405,8 +409,8 @@ def activated(name: str, z: Bounded) -> tuple[Bounded, Bend]:
 
 
 def _given_bent(phi: ActivationFunction, z: Bounded) -> tuple[Bounded, Bend]:
-    """Return what the function has in long double; the errors are infinite where that is no longer
-    than double.
+    """Return phi and phi' of a user-defined activation in long double. The errors are infinite if
+    long double is no longer than double.
     """
     x, moved = _as_long(z)
     found = phi(x)
@@ -421,7 +425,7 @@ def _given_bent(phi: ActivationFunction, z: Bounded) -> tuple[Bounded, Bend]:
 
 @dataclass
 class Part:
-    """The contribution of some rows to gradient (n,) and value, with bounds on the errors; parts
+    """The contribution of some rows to gradient (n,) and value, with bounds on the errors. Parts
     can be added.
     """
 
@@ -445,7 +449,7 @@ class Part:
         )
 
     def over(self, divisor: float) -> Part:
-        """Return this part over a divisor."""
+        """Return this part divided by a divisor."""
         g, value = div(self.g, pair(divisor)), div(self.value, pair(divisor))
         return Part(
             g,
@@ -458,9 +462,8 @@ class Part:
 
 
 class Precise:
-    """The layers of a network at theta, ready for passes of some rows.
-
-    `ob` is a network objective, or has what is read of one here.
+    """The layers of a network at theta, prepared for passes of rows. `ob` is a network objective or
+    has the attributes that are read here.
     """
 
     def __init__(self, ob: Any, theta: Floats) -> None:
@@ -479,7 +482,7 @@ class Precise:
         return activated(self.model.activation[l], z)
 
     def of_rows(self, rows: slice) -> tuple[Part, list[Bounded], list[Bounded]]:
-        """Run forward pass, loss and backward pass for some rows; return their part, and z and e of
+        """Run forward pass, loss and backward pass for some rows. Return their part, and z and e of
         every hidden layer.
         """
         X = np.array(self.X[rows], dtype=float)
@@ -509,8 +512,8 @@ class Precise:
         return Bounded(value, z.error + PAIR_ROUNDOFF * (norms(np.abs(value.hi)) + norm(b)))
 
     def sums(self, d: Bounded, a: Bounded) -> list[tuple[Pair, float]]:
-        """Return ``dW = delta' a`` and ``db``, the sum of delta's rows, with bounds on the norms of
-        their errors.
+        """Return ``dW = delta' a`` and ``db``, the sum of the rows of delta, with bounds on the
+        norms of their errors.
         """
         error = float((d.error * (a.size + a.error) + d.size * a.error).sum())
         tops = [norm(np.abs(m.value.hi).max(axis=0)) for m in (d, a)]
@@ -541,14 +544,14 @@ class Precise:
 
 
 def part(ob: Any, theta: ArrayLike) -> Part:
-    """Return the `Part` of an objective's rows; not for batch normalisation."""
+    """Return the `Part` of all rows of an objective without batch normalisation."""
     at = Precise(ob, checked_theta(ob, theta))
     parts = (at.of_rows(slice(k, k + BLOCK_ROWS))[0] for k in range(0, len(ob.X), BLOCK_ROWS))
     return reduce(Part.__add__, parts).over(divisor_of(ob))
 
 
 def decayed(l2: Any, theta: Floats, rows: Part) -> Part:
-    """Return the part of all rows with that of l2 added."""
+    """Return the part of all rows plus that of the weight decay."""
     decay = two_product(np.broadcast_to(l2, theta.shape).astype(float), theta)
     squares = column_sums(scaled(times(decay, theta), 0.5))
     off = 128 * PAIR_ROUNDOFF * float(np.abs(squares.hi)) + UNDERFLOW_UNIT * theta.size
@@ -594,8 +597,8 @@ def _entropy(z: Bounded, y: Floats) -> Terms:
 
 
 def _given(loss: LossFunction, z: Bounded, y: Floats) -> Terms:
-    """Return what the function has in long double; the errors are infinite where that is no longer
-    than double.
+    """Return value and derivative of a user-defined loss in long double. The errors are infinite if
+    long double is no longer than double.
     """
     x, moved = _as_long(z)
     found = loss(x, y)
@@ -618,7 +621,7 @@ def _given(loss: LossFunction, z: Bounded, y: Floats) -> Terms:
 
 
 def _as_long(z: Bounded) -> tuple[NDArray[Any], Floats]:
-    """Return z in long double, with bounds (rows, 1) on its distance from the exact one."""
+    """Return z in long double, with bounds (rows, 1) on its distance from the exact z."""
     return z.value.hi.astype(np.longdouble) + z.value.lo, z.error + LONG_EPS * z.size
 
 
@@ -629,8 +632,8 @@ def _as_pair(x: NDArray[Any]) -> Pair:
 
 @partial(cache_last, kept=2)  # keeps the point before a step and the point after the step
 def passes(ob: Any, theta: Floats) -> tuple[Floats, float, float, float]:
-    """Return ``(gradient, bound, value, bound)`` in float64, cached; of rows in blocks the parts
-    are added at the precision they have.
+    """Return ``(gradient, bound, value, bound)`` in float64; the result is cached. For rows in
+    blocks, the parts are added in extended precision.
     """
     over_rows = getattr(ob, "sum_over_rows", None)
     with np.errstate(all="ignore"):
@@ -645,11 +648,11 @@ def gradient(ob: Any, theta: ArrayLike) -> tuple[Floats, float]:
     """Return ``(g, error)``: the gradient at theta (n,) in float64, rounded from some 100 bits, and
     a bound on ``||g - gradient||_2``.
 
-    It is the gradient of the exact function of the stored numbers: those of a float32 model are
-    taken as float64 numbers. The bound is infinite if something overflows. With batch normalisation
-    g is that of the float64 engine, with the bound of that.
+    The function is the exact one of the stored numbers; numbers of a float32 model are taken as
+    float64 numbers. The bound is infinite after an overflow. With batch normalisation, g and its
+    bound are those of the float64 engine.
 
-    Cost: some 300 float64 gradients; the last one is cached.
+    Cost: some 300 float64 gradients; the last result is cached.
     """
     at = checked_theta(ob, theta)
     if not normalised(ob.model):
@@ -662,8 +665,8 @@ def gradient(ob: Any, theta: ArrayLike) -> tuple[Floats, float]:
 
 
 def value(ob: Any, theta: ArrayLike) -> tuple[float, float]:
-    """Return ``(value, error)``: the loss at theta from the same passes, and a bound on ``|value -
-    loss|``; infinite with batch normalisation.
+    """Return ``(value, error)``: the loss at theta from the same passes as `gradient`, and a bound
+    on ``|value - loss|``, which is infinite with batch normalisation.
     """
     if normalised(ob.model):
         return float(ob.value(theta)), np.inf

@@ -296,8 +296,8 @@ def _refined(
     inertia: Inertia,
     shown: Any,
 ) -> CriticalPoint:
-    """Return a verdict that is not certified with the proof of a minimum on kinks, or with the
-    critical point to which Newton's steps lead, where there is one.
+    """Return an uncertified verdict extended by the proof of a minimum at active kinks, or by the
+    critical point that Newton's steps reach, if one of them is available.
     """
     # Kinks may hold theta at a minimum, and zero eigenvalues may come from duplicated units.
     zeros = outcome.because in (Reason.ZEROS, Reason.NOT_LASTING, Reason.FADING)
@@ -345,11 +345,11 @@ def _continued(point: CriticalPoint, words: str) -> CriticalPoint:
 
 
 def _examined(ask: ClassifyOptions, H: Products) -> tuple[Inertia, Evidence]:
-    """Return the inertia, by the strategy that the request and the time left allow, and the
+    """Return the inertia, by a strategy that fits the options and the remaining time, and the
     evidence.
 
-    If theta is clearly far from a critical point, products alone show it, at a hundredth of the
-    cost of all eigenvalues. These are also what remains where time ran out.
+    If theta is clearly far from a critical point, a few products show this at 1% of the cost of all
+    eigenvalues. The same products are used if the time has run out.
     """
     cheap = replace(ask, dense_below=0.0)
     with suppress(OutOfTime):
@@ -375,9 +375,9 @@ def _examined(ask: ClassifyOptions, H: Products) -> tuple[Inertia, Evidence]:
 
 
 def _examine(ask: ClassifyOptions, H: Products) -> tuple[Inertia, Evidence]:
-    """Return the inertia and all evidence: gradient, symmetries, inertia and nearness by a
-    strategy; then, near a critical point, what can be proved of it, and failing that, whether
-    signs of curvature were measured to last.
+    """Return the inertia and all evidence: gradient, symmetries, inertia and nearness by one
+    strategy. Near a critical point, also return what can be proved, or otherwise whether the signs
+    of curvature were measured to be stable.
     """
     ob, theta, proof = ask.ob, ask.theta, Proof()
     inertia = by_matrix(ask, H) if ask.dense else ByProducts(ask, H)
@@ -414,10 +414,11 @@ def _examine(ask: ClassifyOptions, H: Products) -> tuple[Inertia, Evidence]:
 
 
 def interpolation(ask: ClassifyOptions, H: Products) -> tuple[Contraction, int] | None:
-    """Check the theorem for the residuals of a loss that is a pure sum of squares, with at most as
-    many residuals as parameters; return it with their number, None if it does not apply.
+    """Check Kantorovich's theorem for the residuals of a loss that is a pure sum of squares, with
+    at most as many residuals as parameters. Return the outcome and the number of residuals, or None
+    if the theorem does not apply.
 
-    Rows without weight are left out, and equal rows count once.
+    Rows of weight 0 are left out, and equal rows count once.
     """
     ob, theta = ask.ob, ask.theta
     if np.max(getattr(ob, "l2", 0.0)) > 0:
@@ -447,10 +448,10 @@ def interpolation(ask: ClassifyOptions, H: Products) -> tuple[Contraction, int] 
 def _nearest(
     ask: ClassifyOptions, point: CriticalPoint, inertia: Inertia, shown: Any
 ) -> tuple[CriticalPoint | None, bool]:
-    """Follow Newton's steps and classify the point they lead to.
+    """Follow Newton's steps and classify the point that they reach.
 
-    Returns the verdict with that point, its distance and its own verdict, or None if the steps lead
-    to no critical point; and whether the steps contract.
+    Return the verdict on theta extended by that point, its distance and its own verdict, or None if
+    the steps reach no critical point; and True if the steps contract.
     """
     H = inertia.H
     H.note("where does Newton's step lead?")

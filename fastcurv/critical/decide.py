@@ -37,8 +37,8 @@ _WIDTH = "{ask.curvature_tol} of the spectrum's width"
 
 
 class Reason(Enum):
-    """The rule that a verdict rests on, with the sentence that says so: `report.Words` has the
-    numbers and clauses in braces.
+    """The rule that gives a verdict, with the sentence that states it. `report.Words` fills in the
+    placeholders in braces.
     """
 
     INFINITY = "Not critical: the infimum is at infinity, since {why}{plateau}"
@@ -147,8 +147,8 @@ class Reason(Enum):
 
 @dataclass(frozen=True)
 class Nearness:
-    """The gradient at theta: the outcome of the nearness rule with the numbers it compared, and
-    what H does to the gradient.
+    """The gradient at theta: the outcome of the nearness rule, the numbers compared in it, and the
+    size and direction of H times the gradient.
 
     Attributes
     ----------
@@ -187,9 +187,9 @@ class Nearness:
 
     @property
     def plateau(self) -> bool:
-        """True where theta is far, the gradient lies mostly outside the range of H, and H is flat
-        along it: small relative to its norm, or so small that the Newton step is too long to mean
-        anything.
+        """True if theta is far from critical, the gradient lies mostly outside the range of H, and
+        H is flat along the gradient: its curvature there is small relative to its norm, or so small
+        that the Newton step is too long to be meaningful.
         """
         if self.near or self.short or self.residual is None:
             return False
@@ -271,12 +271,12 @@ class Spectrum:
 
     @property
     def dense(self) -> bool:
-        """True where the inertia is known."""
+        """True if the inertia is known."""
         return self.n_positive is not None
 
     @property
     def kind(self) -> str:
-        """The kind that the inertia means, ``degenerate`` where no sign is known."""
+        """The kind that corresponds to the inertia, ``degenerate`` if no sign is known."""
         if self.n_negative and self.n_positive:
             return "saddle"
         return "minimum" if self.n_positive else "maximum" if self.n_negative else "degenerate"
@@ -284,9 +284,9 @@ class Spectrum:
 
 @dataclass(frozen=True)
 class Pair:
-    """The proof of a saddle by two fixed vectors: curvature of both signs lasts within `radius`,
-    and Newton's step, as measured, has length `distance`, both in units none of which is smaller
-    than `unit` of theta's.
+    """The proof of a saddle by two fixed vectors. Their curvatures have opposite signs within
+    `radius`, and the computed Newton step has length `distance`. Both lengths are in units that are
+    at least `unit` times those of theta.
     """
 
     radius: float = 0.0
@@ -300,7 +300,8 @@ class Pair:
 
 @dataclass(frozen=True)
 class Proof:
-    """The proof about the critical point that theta stands for, and what was measured instead.
+    """The proof about the critical point within the certified radius of theta, and the measurements
+    used if there is no proof.
 
     Attributes
     ----------
@@ -331,8 +332,7 @@ class Proof:
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """All findings at a point: `decide` derives the verdict from them, and the sentence states
-    them.
+    """All findings at a point, from which `decide` derives the verdict and its sentence.
 
     Attributes
     ----------
@@ -363,7 +363,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Decision:
-    """The verdict and the rule that it rests on.
+    """The verdict and the rule that gives it.
 
     Attributes
     ----------
@@ -388,7 +388,7 @@ Rule = tuple[Any, tuple[Any, ...]]
 
 
 def decide(found: Evidence) -> Decision:
-    """Return the verdict on what was found.
+    """Return the verdict that follows from the evidence.
 
     Examples
     --------
@@ -441,7 +441,7 @@ def decide(found: Evidence) -> Decision:
 
 
 def _by_risk(s: Spectrum, c: Proof) -> list[Rule]:
-    """Return the rules for what was measured where the inertia is not known; one of them holds."""
+    """Return the rules on measurements for an unknown inertia; exactly one of them applies."""
     likely = "minimum" if s.positive else "maximum"
     return [
         (s.flat, ("degenerate", False, Reason.FLAT)),

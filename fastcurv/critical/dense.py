@@ -81,7 +81,7 @@ BALANCED_MAX_N = 1500
 
 
 class DenseHessian:
-    """The Hessian as a matrix, in theta's own coordinates and in balanced ones."""
+    """The Hessian as a matrix, in theta's own coordinates and in balanced coordinates."""
 
     def __init__(self, M: DenseMatrix) -> None:
         self.M, self.A, self.n = M, M.A, len(M.A)
@@ -89,7 +89,7 @@ class DenseHessian:
 
     @cached_property
     def units(self) -> list[Floats]:
-        """Balanced units of the parameters, from `balances`."""
+        """Balanced units of the parameters, as computed by `balances`."""
         return balances(self.A, self.M.noise(), self.M.layers())
 
     @property
@@ -98,11 +98,11 @@ class DenseHessian:
         return self.units[0]
 
     def flat(self, T: Floats) -> Floats:
-        """Return columns that span the part of span(T) that the Hessian maps to almost zero; T
-        itself if n exceeds `BALANCED_MAX_N`.
+        """Return columns that span the part of span(T) that the Hessian maps almost to zero, or T
+        if n exceeds `BALANCED_MAX_N`.
 
-        Almost zero is judged in balanced units, so that the result does not depend on the units of
-        theta.
+        The size of the image is compared in balanced units, so that the result does not depend on
+        the units of theta.
         """
         if not T.shape[1] or self.n > BALANCED_MAX_N:
             return T
@@ -115,7 +115,7 @@ class DenseHessian:
 
     def cut(self, T: Floats, c: Floats | None = None, more: float = 0.0) -> Slice:
         """Return the eigenpairs of ``C A C`` on the complement of the span of T's columns, which
-        are given in theta's coordinates. C = diag(c), I by default; `more` bounds an error in
+        are in theta's coordinates. C is diag(c), or I by default, and `more` bounds an error in
         addition to that of A.
         """
         scaled = c is not None
@@ -144,7 +144,7 @@ class DenseHessian:
 @dataclass(frozen=True, eq=False)
 class SignView:
     """Eigenpairs of the Hessian on the complement of proved symmetries: `plain` in theta's
-    coordinates, `best` where the most signs are known.
+    coordinates, `best` in those with the most known signs.
     """
 
     plain: Slice
@@ -153,14 +153,14 @@ class SignView:
 
 
 def quotient(full: DenseHessian, held: Tangents) -> SignView:
-    """Decompose the Hessian on the complement of the symmetries, in balanced coordinates too if
-    they may settle more signs.
+    """Decompose the Hessian on the complement of the symmetries, in balanced coordinates as well if
+    they may determine more signs.
 
-    That is so if H is not definite and n small, or if at larger n all remaining zeros might be
-    settled. Balanced coordinates do not change the inertia (Sylvester), but sharpen the error
-    bound, and do not depend on the units of theta. Theta's own coordinates compete with them only
-    if the noise is known by rows alone, not by entries: the balanced units are then not known to be
-    sharper.
+    They may if H is not definite and n is small, or at larger n if all remaining zeros might be
+    resolved. Balanced coordinates do not change the inertia (Sylvester), but sharpen the error
+    bound, and do not depend on the units of theta. The result in theta's own coordinates is used as
+    an alternative only if the noise is known by rows and not by entries, since the balanced units
+    are then not known to be sharper.
     """
     flat = full.flat(held.columns)
     plain = full.cut(flat)
@@ -179,15 +179,15 @@ def quotient(full: DenseHessian, held: Tangents) -> SignView:
 
 
 def _sharper(cut: Slice, other: Slice) -> Slice:
-    """Return the slice with fewer unknown signs, `other` if they have equally many."""
+    """Return the slice with fewer unknown signs, and `other` if the numbers are equal."""
     return cut if np.sum(signs_of(cut) == 0) < np.sum(signs_of(other) == 0) else other
 
 
 def _stays_open(full: DenseHessian, plain: Slice) -> bool:
-    """Return whether H has an eigenvalue within its error in balanced coordinates too.
+    """Return True if H has an eigenvalue within its error in balanced coordinates as well.
 
-    That is shown by products with the vectors of the zeros being as small (Courant and Fischer;
-    Cauchy for the complement of the symmetries).
+    The proof is that products with the vectors of the zero eigenvalues are equally small (Courant
+    and Fischer; Cauchy for the complement of the symmetries).
     """
     flat = np.hstack([plain.span, plain.vectors[:, signs_of(plain) == 0]])
     Q = qr(flat / full.d[:, None], mode="economic")[0]
@@ -196,13 +196,13 @@ def _stays_open(full: DenseHessian, plain: Slice) -> bool:
 
 
 def signs_of(cut: Any) -> NDArray[np.int_]:
-    """Return the sign, -1, 0 or 1, of every eigenvalue, 0 within the error."""
+    """Return the sign (-1, 0 or 1) of every eigenvalue, which is 0 within the error."""
     return np.where(np.abs(cut.values) > cut.error, np.sign(cut.values), 0).astype(int)
 
 
 def theorem_across_orbits(ob: Any, theta: Floats, cut: Slice, found: Contraction) -> Contraction:
-    """Return the theorem's outcome if the tangents of the orbits stay independent on the ball;
-    otherwise one that does not hold, with "orbit" missing.
+    """Return the outcome of the theorem if the tangents of the orbits stay independent on the ball.
+    Otherwise return an outcome that does not hold, with "orbit" missing.
     """
     top, bottom = float(cut.c.max()), float(cut.c.min())
     near = tangents(ob, theta, top * 2 * found.eta)
@@ -219,8 +219,8 @@ def theorem_across_orbits(ob: Any, theta: Floats, cut: Slice, found: Contraction
 
 
 class _Off:
-    """The complement of the span of s columns, represented by Householder reflections: applying it
-    to a matrix costs ``O(n^2 s)``, not ``O(n^3)``.
+    """The complement of the span of s columns, represented by Householder reflections. Applying
+    them to a matrix costs ``O(n^2 s)`` instead of ``O(n^3)``.
     """
 
     def __init__(self, span: Floats) -> None:
@@ -281,7 +281,7 @@ class _Off:
 
 
 def by_matrix(ask: ClassifyOptions, H: Products) -> Inertia:
-    """Return the inertia for n small enough for a matrix."""
+    """Return the inertia from all eigenpairs of the matrix of H, or from its Cholesky factor."""
     gradient = best_gradient(ask.ob, ask.theta, H)
     H.note("all columns")
     M = counted_matrix(H)
@@ -301,7 +301,9 @@ def by_matrix(ask: ClassifyOptions, H: Products) -> Inertia:
 
 
 def nearness_at(ob: Any, theta: Floats, H: Products | None = None) -> Nearness:
-    """Return the `Nearness` at theta from the same numbers as `by_matrix`; costs n products."""
+    """Return the `Nearness` at theta from the same quantities as `by_matrix`, at a cost of n
+    products.
+    """
     with np.errstate(all="ignore"):
         H = hessian_products(ob, theta) if H is None else H
         gradient, full = best_gradient(ob, theta, H), DenseHessian(counted_matrix(H))
@@ -347,7 +349,9 @@ class Definite:
 
 
 def prove_definite(full: DenseHessian) -> Definite | None:
-    """Prove A positive definite by Cholesky; None if it is not definite by more than its error."""
+    """Prove A positive definite by a Cholesky factor. Return None if A is not definite by more than
+    its error.
+    """
     A = full.A
     if not 0 < full.norm < np.inf or not (np.diagonal(A) > 0).all():
         return None
@@ -366,7 +370,7 @@ def prove_definite(full: DenseHessian) -> Definite | None:
 
 
 def inverse(A: Floats) -> Callable[[Floats], Floats] | None:
-    """Return a function that applies ``A^-1`` by a Cholesky factor, None if the factorisation
+    """Return a function that applies ``A^-1`` by a Cholesky factor, or None if the factorisation
     fails.
     """
     factor = cholesky(A)
@@ -377,8 +381,8 @@ def inverse(A: Floats) -> Callable[[Floats], Floats] | None:
 
 
 class ByCholesky(Inertia):
-    """The inertia of a Hessian that is proved positive definite, and the theorem based on that, as
-    `proof`.
+    """The inertia of a Hessian that is proved positive definite, and the theorem that follows from
+    it, as `proof`.
     """
 
     def __init__(
@@ -426,7 +430,9 @@ class ByCholesky(Inertia):
         return float(found.values[0]), float(found.residuals[0]) + self.full.error
 
     def slope(self) -> Nearness:
-        """Return the nearness with the share of g outside the range of H, from its Krylov space."""
+        """Return the nearness with the fraction of g outside the range of H, from the Krylov space
+        of g.
+        """
         (g, _), n, size = self.gradient, self.full.n, self.near.gradient_norm
         if not size > 0:
             return self.near
@@ -469,8 +475,8 @@ MIN_LAYER_SCALE = 1e-8  # smallest scale of a layer, relative to the layer with 
 
 
 class ByEigenpairs(Inertia):
-    """The inertia from all eigenpairs: the signs that are proved at theta, of which those that do
-    not last become 0.
+    """The inertia from all eigenpairs: the signs that are proved at theta. Signs that are not
+    stable up to the critical point are set to 0.
     """
 
     def __init__(
@@ -489,10 +495,10 @@ class ByEigenpairs(Inertia):
         self.low, self.high = _extreme_vectors(H, full, view, self.signs)
 
     def _signs_in(self, view: SignView) -> tuple[SignView, Slice, NDArray[np.int_], int]:
-        """Return a view, its eigenpairs, their proved signs, and how many these are.
+        """Return a view, its eigenpairs, their proved signs, and the number of proved signs.
 
-        Where the error of the whole matrix leaves the sign of an end of the spectrum open, a
-        product with its own vector may prove it.
+        If the error of the whole matrix leaves the sign of an end of the spectrum unknown, a
+        product with its eigenvector may prove the sign.
         """
         cut, signs = view.best, signs_of(view.best)
         for i, sign in ((0, -1), (-1, 1)):
@@ -504,8 +510,8 @@ class ByEigenpairs(Inertia):
         return view, cut, signs, int((signs != 0).sum())
 
     def theorem(self) -> tuple[Contraction, float]:
-        """Check the theorem, in other units and without the orbits if that may help; return it with
-        the length of Newton's step.
+        """Check the theorem, in other units and without the orbits if that may help. Return the
+        outcome and the length of Newton's step.
         """
         self.H.note("the theorem")
         full, view, found = self.full, self.view, self._theorem()
@@ -530,10 +536,10 @@ class ByEigenpairs(Inertia):
         return found
 
     def _theorem(self) -> tuple[Contraction, float]:
-        """Check Kantorovich's theorem on the complement of the symmetries, in theta's coordinates,
-        and where it fails there in the best ones.
+        """Check Kantorovich's theorem on the complement of the symmetries, in theta's coordinates
+        and, if it fails, in the coordinates with the most known signs.
 
-        Returns the `Contraction` and the length of Newton's step, both in theta's coordinates.
+        Return the `Contraction` and the length of Newton's step, both in theta's coordinates.
         """
         (g, off), (ob, theta), full = self.gradient, (self.ask.ob, self.ask.theta), self.full
         plain, best, tried = self.view.plain, self.view.best, []
@@ -555,11 +561,11 @@ class ByEigenpairs(Inertia):
         return tried[-1] if tried[-1][0].holds else tried[0]
 
     def _newton(self, cut: Slice) -> tuple[Floats, float]:
-        """Return Newton's step on eigenvectors of known sign, in the coordinates of a slice, and
-        its length plus what the rounding of g may add.
+        """Return Newton's step on the eigenvectors of known sign, in the coordinates of a slice,
+        and an upper bound on its length that includes the rounding of g.
 
-        The rounding matters near a minimum whose orbits the gradient bends: slopes of that size are
-        all that distinguishes it from a saddle.
+        The rounding matters near a minimum at which the gradient adds curvature along the orbits,
+        since slopes of that size are all that distinguishes it from a saddle.
         """
         (g, off), known, A = self.gradient, signs_of(cut) != 0, self.full.A
         slack = rounding_of(len(g), off, self.reach, cut)[1]
@@ -571,9 +577,8 @@ class ByEigenpairs(Inertia):
         return step, safe_norm(step) + safe_norm(slack[known] / values)
 
     def two_signs(self, distance: float) -> Pair:
-        """Return the proof by two fixed vectors: in theta's coordinates or, where it fails there,
-        in the first balanced ones in which it holds, or in ones in which Newton's step is equally
-        long in all layers.
+        """Return the proof by two fixed vectors in the first coordinates in which it holds: theta's
+        own, balanced ones, or those in which Newton's step is equally long in all layers.
         """
         full, view, low, high = self.full, self.view, self.low, self.high
         third = partial(third_bound, self.ask.ob, self.ask.theta)
@@ -600,7 +605,7 @@ class ByEigenpairs(Inertia):
 
     def _pair_in(self, cut: Slice, length: float) -> Pair:
         """Return the `Pair` of both ends of a slice, in its coordinates, in which Newton's step has
-        this length.
+        length `length`.
         """
         known, c, A = signs_of(cut), cut.c, self.full.A
         if not (known.size and known[0] < 0 < known[-1]):
@@ -614,13 +619,13 @@ class ByEigenpairs(Inertia):
         return Pair(two_signs(low + error, high - error, third), length, float(c.min()))
 
     def may_vanish(self) -> bool:
-        """Return whether the residuals may vanish: there are zeros and no negative eigenvalues."""
+        """Return True if all residuals may be 0: H has zero eigenvalues and no negative ones."""
         zeros = (self.signs == 0).any() or self.view.best.span.shape[1] > 0
         return bool(zeros and not (self.signs == -1).any())
 
     def measure(self, pair: Pair) -> tuple[bool, bool]:
-        """Set the signs that are measured not to last to 0; return whether all last, and whether
-        Newton's step leads towards a critical point.
+        """Set the signs that are measured to be unstable to 0. Return True if all signs are stable,
+        and True if Newton's step leads towards a critical point.
         """
         self.H.note("do signs last?")
         (g, off), cut = self.gradient, self.cut
@@ -641,8 +646,8 @@ class ByEigenpairs(Inertia):
         return bool((self.signs == signs_of(cut)).all()), self._arrives()
 
     def _arrives(self) -> bool:
-        """Return whether on eigenvectors of known sign the decrement at the end of Newton's step is
-        at most `MAX_DECREMENT_LEFT` of that at theta, beyond rounding.
+        """Return True if, on eigenvectors of known sign, the decrement at the end of Newton's step
+        is at most `MAX_DECREMENT_LEFT` times that at theta, beyond rounding.
         """
         (g, off), known, cut = self.gradient, self.signs != 0, self.cut
         cut = replace(cut, values=cut.values[known], vectors=cut.vectors[:, known])
@@ -656,8 +661,8 @@ class ByEigenpairs(Inertia):
 
     @cached_property
     def extremes(self) -> tuple[Any, Any]:
-        """``(lambda, (low, high))`` for both ends of the spectrum, including the directions taken
-        out.
+        """``(lambda, (low, high))`` for both ends of the spectrum, including the symmetry
+        directions.
         """
         plain, A = self.view.plain, self.full.A
         values, error = plain.values, plain.ends
@@ -669,7 +674,9 @@ class ByEigenpairs(Inertia):
         return (low, (low - error, low + error)), (high, (high - error, high + error))
 
     def slope(self) -> Nearness:
-        """Return the nearness with what H does to the gradient."""
+        """Return the nearness with the ratio ``||Hg|| / ||g||`` and the fraction of g outside the
+        range of H.
+        """
         near, full, plain = self.near, self.full, self.view.plain
         # With curvature below `reached`, a Newton step would leave the region where a local model
         # of the loss is valid.
@@ -686,7 +693,7 @@ class ByEigenpairs(Inertia):
         return replace(near, flat_ratio=flat_ratio, residual=residual, flat_beside_step=beside)
 
     def spectrum(self, proof: Proof) -> Spectrum:
-        """Return the spectrum, and the inertia that is left of the signs."""
+        """Return the spectrum and the inertia that follows from the stable signs."""
         best, s, n = self.view.best, self.view.best.span.shape[1], self.full.n
         negative, positive = (
             end.vector is not None or proof.pair.holds for end in (self.low, self.high)
@@ -738,8 +745,8 @@ class ByEigenpairs(Inertia):
 def _extreme_vectors(
     H: Products, full: DenseHessian, view: SignView, signs: NDArray[np.int_]
 ) -> tuple[SpectrumEnd, SpectrumEnd]:
-    """Return the vectors of largest curvature of either sign, where it is proved by the matrix or
-    else by one product.
+    """Return the vectors of largest curvature of each sign whose sign is proved, by the matrix or
+    by one product.
     """
     known_by = full.error + 4 * full.n * EPS * safe_norm(full.A)
     found = {-1: SpectrumEnd(), 1: SpectrumEnd()}

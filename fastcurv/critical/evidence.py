@@ -42,9 +42,9 @@ class Tangents:
 def third_bound(
     ob: Any, theta: np.ndarray, radius: float, units: np.ndarray | None = None
 ) -> float:
-    """Return a Lipschitz constant of H on the ball of `radius` around theta, infinity where none is
-    known. With `units` it is that of ``C H(theta + C x) C`` with respect to x on
-    ``||x|| <= radius``, where ``C = diag(units)``.
+    """Return a Lipschitz constant of H on the ball of `radius` around theta, or infinity if none is
+    known. With `units` it is that of ``C H(theta + C x) C`` with respect to x on ``||x|| <=
+    radius``, where ``C = diag(units)``.
     """
     if units is None:
         L = call_certificate(ob, "third_bound", theta, radius, default=np.inf)
@@ -73,12 +73,12 @@ def tangents(ob: Any, theta: np.ndarray, radius: float = 0.0) -> Tangents:
 
 
 def offers_symmetries(ob: Any) -> bool:
-    """Return whether the objective reports symmetries at all."""
+    """Return True if the objective reports symmetries."""
     return certificate_method(ob, "orbits", certificate_method(ob, "flat_directions")) is not None
 
 
 def curvature_floor(ob: Any, theta: np.ndarray) -> float:
-    """Return a lower bound on all eigenvalues of H at theta, -inf where none is known."""
+    """Return a lower bound on all eigenvalues of H at theta, or -inf if none is known."""
     if not np.max(getattr(ob, "l2", 1)) > 0:
         return -np.inf
     floor = float(call_certificate(ob, "curvature_floor", theta, default=-np.inf))
@@ -103,8 +103,8 @@ RELATIVE_GRADIENT = 1e-5
 
 @dataclass(frozen=True, eq=False)
 class SpectrumEnd:
-    """One end of the spectrum: a unit vector, None where the sign of curvature there is not known,
-    its Rayleigh quotient, a bound on the error of that, and the norm of the residual.
+    """One end of the spectrum: a unit vector (None if the sign of curvature is unknown), its
+    Rayleigh quotient, a bound on the error of the quotient, and the norm of the residual.
     """
 
     vector: Any = None
@@ -139,8 +139,8 @@ def equilibrate(A: Floats, noise: Floats) -> tuple[Floats, NDArray[np.bool_]]:
     2001), and a mask of the rows that were used.
 
     Rows without an entry above `noise`, given by rows (n,) or by entries (n, n), carry no
-    information about the scale of their parameter. They are left out and get the geometric mean of
-    the other d.
+    information about the scale of their parameter. They are left out, and their d is the geometric
+    mean of the other d.
     """
     size = np.abs(A)
     live = np.asarray((size > noise.reshape(len(A), -1)).any(axis=1))
@@ -159,7 +159,7 @@ def equilibrate(A: Floats, noise: Floats) -> tuple[Floats, NDArray[np.bool_]]:
 def even_rows(A: Floats, d: Floats) -> Floats:
     """Refine `d` until all rows of ``d A d`` have the same 2-norm, and return the result.
 
-    That scaling is unique, so the units in which the parameters are given do not change ``d A d``.
+    This scaling is unique, so ``d A d`` does not depend on the units of the parameters.
     """
     squares, f = (d[:, None] * A * d) ** 2, np.ones(len(d))
     for _ in range(30):
@@ -197,9 +197,8 @@ def balance(A: Floats, noise: Floats) -> tuple[Floats, NDArray[np.bool_]]:
 
 
 def _units_of_unused_rows(noise: Floats, d: Floats, live: NDArray[np.bool_]) -> Any:
-    """Return d for the rows that are not used: where the noise is known by entries, the d for which
-    their scaled noise equals the median of the rows in use, else the geometric mean of the d in
-    use.
+    """Return d for the rows that are not used. If the noise is known by entries, their scaled noise
+    equals the median of the rows in use. Otherwise d is the geometric mean of the d in use.
     """
     mean = np.exp(np.log(d[live]).mean())
     if noise.shape[1] == 1:
@@ -215,12 +214,12 @@ def balances(A: Floats, noise: Floats, layers: NDArray[np.intp]) -> list[Floats]
     """Return candidate units d > 0 whose largest entry lies in [1, 2), which follow any rescaling
     of the parameters.
 
-    The first makes the rows of ``d A d`` equally long. Where the `noise` is known by entries,
-    (n, n), a second does so for the rows of the noise.
+    The first candidate makes the rows of ``d A d`` equally long. If the `noise` is known by
+    entries, (n, n), a second candidate makes the rows of the noise equally long.
 
-    Both start from a scaling that evens out the noise, and this start does not depend on the units
-    of the parameters. If those are powers of two, ``d A d`` is the same bits in all of them, up to
-    one common power of two.
+    Both start from a scaling that evens out the noise and does not depend on the units of the
+    parameters. If the units change by powers of two, ``d A d`` stays bitwise identical up to one
+    common power of two.
     """
     if noise.shape[1] == 1:
         return [_largest_one(balance(A, noise)[0])]
@@ -232,14 +231,15 @@ def balances(A: Floats, noise: Floats, layers: NDArray[np.intp]) -> list[Floats]
 
 
 def even_entries(noise: Floats, layers: NDArray[np.intp]) -> Floats:
-    """Return powers of two d that minimize the sum of squared logarithms of the entries of
-    ``d noise d`` (Curtis and Reid 1972).
+    """Return powers of two d that minimize the sum of squared logarithms of the entries of ``d
+    noise d`` (Curtis and Reid 1972).
 
-    Entries that are 0, or small enough to stem from underflow, are left out; a large unit of the
-    loss multiplies these too, so the limit grows with the largest entry. This is a least-squares
-    problem on the sparsity pattern, so a change of the units of rows changes nothing but d. All
-    `layers`, given as the layer number of each row, have the same weight: if one has collapsed, d
-    lies half-way between its units and those of the others, however many parameters each has.
+    Entries that are 0 or so small that they may come from underflow are left out. A large unit of
+    the loss scales these entries as well, so the limit grows with the largest entry. This is a
+    least-squares problem on the sparsity pattern, so a change of the units of rows changes nothing
+    but d. All `layers`, given as the layer number of each row, have the same weight: if one has
+    collapsed, d lies half-way between its units and those of the others, however many parameters
+    each has.
     """
     shares = 1.0 / np.bincount(layers)[layers]
     counted = noise > UNDERFLOW_TOL * max(1.0, float(noise.max(initial=0.0)))
@@ -290,8 +290,8 @@ MAX_RELATIVE_STEP = 1e6
 
 
 class Inertia(ABC):
-    """A strategy for the inertia of H at theta, and the questions that `classify` asks of each, in
-    this order; what a theorem that fails leaves open is asked of `ByEigenpairs` and `ByProducts`.
+    """A strategy for the inertia of H at theta, with the methods that `classify` calls, in this
+    order. If the theorem fails, `ByEigenpairs` and `ByProducts` have further methods.
 
     Attributes
     ----------
@@ -313,17 +313,19 @@ class Inertia(ABC):
 
     @abstractmethod
     def theorem(self) -> tuple[Contraction, float]:
-        """Return Kantorovich's theorem as far as it can be tried, and the length of Newton's
-        step.
+        """Return the outcome of Kantorovich's theorem, as far as it can be checked, and the length
+        of Newton's step.
         """
 
     @abstractmethod
     def slope(self) -> Nearness:
-        """Return the nearness with what H does to the gradient."""
+        """Return the nearness with the ratio ``||Hg|| / ||g||`` and the fraction of g outside the
+        range of H.
+        """
 
     @abstractmethod
     def spectrum(self, proof: Proof) -> Spectrum:
-        """Return the curvature with its signs, as far as they last."""
+        """Return the curvature with the signs that are stable."""
 
 
 # --------------------------------------------------------------------------------------------------
@@ -332,8 +334,8 @@ class Inertia(ABC):
 
 @dataclass(frozen=True, eq=False)
 class ClassifyOptions:
-    """The validated arguments of `classify`; ``seek`` is False where no Newton walk to a nearby
-    critical point is wanted.
+    """The validated arguments of `classify`. ``seek`` is False if Newton's steps to a nearby
+    critical point are not wanted.
     """
 
     ob: Any
@@ -350,7 +352,7 @@ class ClassifyOptions:
 
     @property
     def dense(self) -> bool:
-        """True where the whole spectrum is computed, if that surely fits into the time."""
+        """True if the whole spectrum is computed, provided that it fits into the time limit."""
         n = self.theta.size
         return (
             n < self.dense_below
@@ -388,11 +390,11 @@ MAX_ORTHOGONALITY_LOSS = 100.0
 
 def check_operator(run: Runs, H: Products) -> int:
     """Check that `run` was made on the operator of H, the Hessian at theta, and return the number
-    of products that this took.
+    of products used for the check.
 
-    An operator of a network is known by its objective and its kind. Any other operator must have
-    the same product with a random vector, and the products that the run holds must be those of H:
-    a random combination of the basis shows this in one product.
+    Operators of a network are compared by objective and kind. Any other operator must have the same
+    product with a random vector, and the products stored in the run must be those of H, which one
+    product with a random combination of the basis shows.
     """
     op, native, rng = run.op, H.native, np.random.default_rng(0)
     if _is_same_curvature(op, native):
@@ -426,8 +428,8 @@ def _described(op: Any) -> str:
 
 
 def _is_same_curvature(op: Any, native: Any) -> bool:
-    """Return whether both are operators of fastcurv at one theta, of one kind and of the very same
-    objective.
+    """Return True if both are operators of fastcurv at the same theta, of the same kind and of the
+    identical objective.
     """
     ours = type(op) is type(native) and type(op).__module__.startswith("fastcurv.network.")
     if not (ours and all(hasattr(op, name) for name in ("objective", "kind", "theta"))):
@@ -437,8 +439,9 @@ def _is_same_curvature(op: Any, native: Any) -> bool:
 
 
 def _held_products(run: Runs, rng: np.random.Generator) -> tuple[Floats, Floats, float]:
-    """Return a random combination x of the bases of a run, the product with it that the run holds,
-    and the largest that the norm of this product may be; zeros for a run without products.
+    """Return a random combination x of the bases of a run, the product with x computed from the
+    stored products, and an upper bound on the norm of this product. All are zero for a run without
+    products.
     """
     x, product, size = np.zeros(run.n), np.zeros(run.n), 0.0
     for start, one in run.by_start:

@@ -72,7 +72,7 @@ ASYMMETRY_SAFETY = 8.0  # factor by which one test with random vectors may under
 
 class InertiaSearch:
     """The state of a search for both ends of the spectrum: the remaining budget, and the vectors of
-    most extreme curvature so far.
+    most extreme curvature found so far.
     """
 
     def __init__(self, ask: ClassifyOptions, H: Products) -> None:
@@ -96,7 +96,7 @@ class InertiaSearch:
 
     @property
     def one_sided(self) -> bool:
-        """True until curvature of both signs has been seen."""
+        """True until curvature of both signs has been found."""
         return len(self.seen) < 2
 
     def run(
@@ -109,9 +109,9 @@ class InertiaSearch:
         stop: Callable[[Any], bool] = lambda run: False,
         against: Any = None,
     ) -> Any:
-        """Run Lanczos for at most `steps` block steps, and keep the ends of its spectrum.
+        """Run Lanczos for at most `steps` block steps, and store the ends of its spectrum.
 
-        The start is an array (p, n), or None for a random vector. None is returned if no step is
+        The start is an array (p, n), or None for a random vector. The result is None if no step is
         possible.
         """
         block, n = 1 if start is None else len(start), op.shape[0]
@@ -141,8 +141,8 @@ class InertiaSearch:
         return self.take(run, d)
 
     def take(self, run: Any, d: Floats | None = None) -> Any:
-        """Record the end vectors of a finished run, and what its Ritz values show about the inertia
-        (Cauchy interlacing); return the run.
+        """Record the end vectors of a finished run and the inertia that its Ritz values prove
+        (Cauchy interlacing). Return the run.
         """
         run.reorthogonalise()
         values, S = decompose(run)
@@ -180,9 +180,9 @@ class InertiaSearch:
         steps: float,
         stop: Callable[[Any], bool] = lambda run: False,
     ) -> Any:
-        """Run Lanczos like `run`, but within a run of the caller's `Krylov`.
+        """Run Lanczos like `run`, but as part of a run of the caller's `Krylov`.
 
-        That run already holds `held` products; ``grow(k)`` extends it to k.
+        The shared run already holds `held` products, and ``grow(k)`` extends it to k.
         """
         steps = int(min(max(steps, held), held + self.budget.left))
         if steps < 1:
@@ -201,8 +201,8 @@ class InertiaSearch:
         return self.take(run)
 
     def from_random(self, steps: float, stop: Callable[[Any], bool]) -> Any:
-        """Run Lanczos from a random start, orthogonal to the symmetry directions, for the bound on
-        the risk; the caller's own run is used if one was given.
+        """Run Lanczos from a random start orthogonal to the symmetry directions, for the bound on
+        the risk. If the caller gave a run, it is used.
         """
         given = self.ask.krylov
         if given is not None:
@@ -215,7 +215,7 @@ class InertiaSearch:
         return self.run(op, None, steps, stop=stop, against=against)
 
     def from_gradient(self, g: Floats, steps: float, stop: Callable[[Any], bool]) -> Any:
-        """Run Lanczos from the gradient; the caller's own run is used if one was given."""
+        """Run Lanczos from the gradient. If the caller gave a run, it is used."""
         given = self.ask.krylov
         if given is not None:
             held = getattr(given.op, "gradient", None)
@@ -232,8 +232,8 @@ class InertiaSearch:
         self.candidates.append((quotient, v / np.linalg.norm(v)))
 
     def weigh(self, *vectors: Floats, which: int = 1) -> SpectrumEnd:
-        """Return the `SpectrumEnd` of a unit vector; of several, that of the vector with the most
-        curvature of the sign of `which`. Costs one product each.
+        """Return the `SpectrumEnd` of a unit vector, or of the vector with the most curvature of
+        the sign of `which` among several. Each vector costs one product.
         """
         tried = [(*self.H.quotient(v), v) for v in vectors]
         quotient, Hv, v = max(tried, key=lambda found: which * found[0])
@@ -256,9 +256,9 @@ class InertiaSearch:
         """Find an orthonormal basis of proved symmetry directions, unless there are too many or
         they are not needed.
 
-        Only directions of their span that H maps to at most `MAX_COUPLING` of what counts as
-        negative curvature are taken; taking these out changes no eigenvalue by more than twice
-        that, which the bound on the risk accounts for.
+        A direction is taken only if the norm of its product with H is at most `MAX_COUPLING` times
+        the threshold for negative curvature. Projecting these directions out changes no eigenvalue
+        by more than twice that amount, which the bound on the risk includes.
         """
         ask, H = self.ask, self.H
         if not self.one_sided or not offers_symmetries(ask.ob):
@@ -280,11 +280,10 @@ class InertiaSearch:
     def ends_with_symmetries(
         self, low: SpectrumEnd, high: SpectrumEnd
     ) -> tuple[SpectrumEnd, SpectrumEnd]:
-        """Return the ends of the spectrum of H, given those of its complement to the symmetries
-        taken out.
+        """Return the ends of the spectrum of H, given the ends on the complement of the symmetries.
 
-        The symmetries have an eigenvalue close to 0, which matters if `low` and `high` have the
-        same sign.
+        The symmetries add eigenvalues close to 0, which matter if `low` and `high` have the same
+        sign.
         """
         Q = self.symmetry
         if not Q.shape[1] or low.quotient <= 0 <= high.quotient:
@@ -296,20 +295,22 @@ class InertiaSearch:
         )
 
     def is_symmetry(self, v: Floats) -> bool:
-        """Return whether a unit vector lies in the span of the symmetries that were taken out."""
+        """Return True if a unit vector lies in the span of the symmetries that were
+        projected out.
+        """
         Q = self.symmetry
         return float(np.linalg.norm(v - Q @ (Q.T @ v))) <= 1e-4
 
     def loose(self, end: SpectrumEnd) -> bool:
-        """Return whether an eigenvalue is shown to be zero to rounding, and no symmetry explains
-        it.
+        """Return True if an eigenvalue is zero up to rounding and no proved symmetry
+        explains it.
         """
         small = abs(end.quotient) + end.residual <= max(2 * end.error, self.H.zero)
         return small and not self.is_symmetry(end.vector)
 
     def first_look(self) -> None:
-        """Multiply one random vector to see the norm of H, with a budget too small for more or with
-        no direction left to search.
+        """Multiply one random vector by H to estimate its norm, if the budget is too small for more
+        or no direction is left to search.
         """
         v = self.rng.standard_normal(self.H.n)
         end = self.weigh(v / np.linalg.norm(v))
@@ -321,7 +322,7 @@ class InertiaSearch:
         """Return a diagonal d that balances the rows of ``d H d``.
 
         The mean square of ``H v`` over random signs v estimates the squared norm of every row. The
-        asymmetry that the first products show is recorded in `H.asymmetry`.
+        asymmetry of the first products is recorded in `H.asymmetry`.
         """
         H, n, d = self.H, self.H.n, np.ones(self.H.n)
         unit = 1.0  # scale factor that keeps squares of products within the floating-point range
@@ -345,8 +346,8 @@ class InertiaSearch:
 
 
 def has_both_signs(run: Any) -> bool:
-    """Return whether a run may stop: it has positive Ritz values, and its lowest one is surely
-    negative, by more than counts as zero, and accurate to one half.
+    """Return True if a run may stop: it has a positive Ritz value, and its lowest one is negative
+    beyond its error and beyond the threshold for zero, with a relative error of at most one half.
     """
     values, S = decompose(run)
     residual = safe_norm(run.coupling() @ S[:, 0]) if run.p else 0.0
@@ -370,20 +371,22 @@ MAX_NORM_LOSS = 1e-9
 
 @dataclass(frozen=True, eq=False)
 class Reached(Slice):
-    """All eigenvalues of H on the complement of a span of symmetries: `values` in the reached
-    space, with eigenvectors ``E vectors`` (E embeds that space), and `rest` outside it.
+    """All eigenvalues of H on the complement of a span of symmetries: `values` in the range space,
+    with eigenvectors ``E vectors`` (E embeds that space), and `rest` outside it.
     """
 
     space: ProvedReach = field(kw_only=True)
 
     @property
     def signs(self) -> NDArray[np.int_]:
-        """The sign, -1, 0 or 1, of every eigenvalue in the reached space, 0 within the error."""
+        """The sign (-1, 0 or 1) of every eigenvalue in the range space, which is 0 within the
+        error.
+        """
         return signs_of(self)
 
     def described(self, seen: Spectrum) -> Spectrum:
-        """Return what was `seen` of the spectrum of H with its inertia; of the symmetries only
-        those count that were taken out, or, where no eigenvalue is known outside, all.
+        """Return the spectrum `seen` with the inertia of H. Symmetries count if they were projected
+        out, or all count if no eigenvalue outside the space is known.
         """
         signs, rest, n, s = self.signs, self.space.rest, self.space.n_rest, seen.n_symmetry
         positive = int((signs == 1).sum()) + n * (rest > self.error)
@@ -403,12 +406,12 @@ class Reached(Slice):
 
     @property
     def smallest(self) -> float:
-        """The smallest size of a computed eigenvalue."""
+        """The smallest absolute value of a computed eigenvalue."""
         return float(min(np.abs(self.values).min(initial=np.inf), abs(self.space.rest)))
 
     @property
     def weakest(self) -> float:
-        """A lower bound on the size of every eigenvalue; negative where there is none."""
+        """A lower bound on the absolute values of all eigenvalues, negative if none is known."""
         return self.smallest - self.error
 
     def solve(self, g: Floats) -> Floats:
@@ -418,20 +421,22 @@ class Reached(Slice):
         return np.asarray((g - self.space.embed(inner)) / self.space.rest + self.space.embed(y))
 
     def step(self, H: Products, g: Floats) -> Floats:
-        """Return Newton's step orthogonal to the symmetries, refined once."""
+        """Return Newton's step orthogonal to the symmetries, with one step of iterative
+        refinement.
+        """
         x = self.off_span(-self.solve(self.off_span(g)))
         return self.off_span(x - self.solve(self.off_span(g + H(x))))
 
     def chosen(self, k: int) -> tuple[Floats, Floats]:
-        """Return the k weakest eigenvalues in the reached space that are known not to be 0, and
-        their vectors as columns.
+        """Return the k smallest eigenvalues in absolute value in the range space that are known to
+        be nonzero, and their vectors as columns.
         """
         order = np.argsort(np.abs(self.values))
         order = order[self.signs[order] != 0][:k]
         return self.values[order], _columns(self.space, self.vectors[:, order])
 
     def extremes(self) -> list[tuple[float, Floats]]:
-        """Return the extreme eigenvalues of H with their vectors, `rest` included where it is
+        """Return the extreme eigenvalues of H with their vectors, including `rest` if it is
         extreme.
         """
         inside, rest = self.values, self.space.rest
@@ -446,10 +451,10 @@ class Reached(Slice):
 
 
 def reached(ask: ClassifyOptions, H: Products, left: float, Q: Floats) -> Reached | None:
-    """Return all eigenvalues, or None where that is not possible.
+    """Return all eigenvalues, or None if they cannot be computed.
 
-    The operator must report that its products reach fewer than `dense_below` dimensions, and the
-    budget must allow as many products. Symmetries Q (n, s) are taken out if they lie in the reached
+    The operator must report a range of fewer than `dense_below` dimensions, and the budget must
+    allow that number of products. Symmetries Q (n, s) are projected out if they lie in the range
     space.
     """
     most = int(min(ask.dense_below, left - N_MATRIX_FREE_PROOF_PRODUCTS, MAX_DENSE_ROWS))
@@ -507,7 +512,7 @@ N_WEAKEST_TESTED = 3  # number of smallest Ritz values whose signs are tested fo
 
 class ByProducts(Inertia):
     """The inertia from products: both ends of the spectrum, and the risk of having missed curvature
-    beyond them; all eigenvalues where the rows reach few dimensions (`Reached`).
+    beyond them. If the range of H has few dimensions, all eigenvalues are computed (`Reached`).
     """
 
     keeps = True  # True if the signs are stable or need no test
@@ -547,11 +552,11 @@ class ByProducts(Inertia):
         self.ends, self.seen = self._look(floor, d)
 
     def _along_gradient(self) -> tuple[float, float | None]:
-        """Set what the Krylov space of the gradient shows: ``||Hg|| / ||g||`` (`flat`), the share
-        of g outside H's range (`residual`), Newton's `step`, and its residual over ``||g||``
-        (`left`).
+        """Set the quantities that the Krylov space of the gradient gives: ``||Hg|| / ||g||``
+        (`flat`), the fraction of g outside the range of H (`residual`), Newton's `step`, and its
+        residual over ``||g||`` (`left`).
 
-        Returns the decrement, and a lower bound on it if the budget ended before it had settled.
+        Return the decrement, and a lower bound on it if the budget ended before it converged.
         """
         ask, H, search, g = self.ask, self.H, self.search, self.gradient[0]
         size = safe_norm(g)
@@ -592,8 +597,8 @@ class ByProducts(Inertia):
         )
 
     def _look(self, floor: float, d: Floats) -> tuple[tuple[SpectrumEnd, SpectrumEnd], Spectrum]:
-        """Return the ends of the spectrum, on the complement of the symmetries, and what is known
-        of all of it, with the risk of having missed curvature beyond them.
+        """Return the ends of the spectrum on the complement of the symmetries, and what is known of
+        the whole spectrum, with the risk of having missed curvature beyond the ends.
         """
         ask, H, search, known = self.ask, self.H, self.search, self.known
         deep = self.near.near and not floor > 0 and known is None
@@ -649,8 +654,8 @@ class ByProducts(Inertia):
         return (low, high), seen if known is None else known.described(seen)
 
     def theorem(self) -> tuple[Contraction, float]:
-        """Check the theorem with a lower bound on the size of all curvature as ``1 / beta``, where
-        there is one; return it with the length of Newton's step.
+        """Check the theorem with a lower bound on the absolute value of all curvature as ``1 /
+        beta``, if one is known. Return the outcome and the length of Newton's step.
         """
         ask, H, (g, off), known = self.ask, self.H, self.gradient, self.known
         weakest = self.seen.floor if known is None else known.weakest
@@ -674,8 +679,8 @@ class ByProducts(Inertia):
         return found, distance
 
     def _newton(self) -> tuple[Floats, float]:
-        """Return Newton's step and its residual over ``||g||``, refined by MINRES if that is
-        large.
+        """Return Newton's step and its residual over ``||g||``, refined by MINRES if the residual
+        is large.
         """
         H, g, search, size = self.H, self.gradient[0], self.search, self.near.gradient_norm
         if size == 0 or self.left <= 1e-3 or search.budget.left < 20:
@@ -696,12 +701,12 @@ class ByProducts(Inertia):
         return Pair(two_signs(seen.low + error, seen.high - error, third), distance)
 
     def may_vanish(self) -> bool:
-        """Return whether the residuals may vanish: no curvature is negative."""
+        """Return True if all residuals may be 0: no negative curvature was found."""
         return not self.seen.negative
 
     def measure(self, pair: Pair) -> tuple[bool, bool]:
-        """Return whether the curvature that was seen lasts, and whether Newton's step reduces the
-        gradient, where neither a floor nor two vectors make that needless.
+        """Return True if the signs of curvature are stable, and True if Newton's step reduces the
+        gradient. Both are taken as True if a curvature floor or two vectors prove the verdict.
         """
         if pair.holds or self.seen.floor > 0:
             return True, True
@@ -717,9 +722,7 @@ class ByProducts(Inertia):
         return self.keeps, self.keeps and self._arrives()
 
     def _drop_weak(self) -> None:
-        """Treat an end of the spectrum whose curvature is too weak to be measured again as zero,
-        whatever its sign at theta.
-        """
+        """Set an end of the spectrum to zero if its curvature is too weak to be measured again."""
         seen, zero = self.seen, self.H.zero
         negative = seen.negative and -seen.low > zero
         positive = seen.positive and seen.high > zero
@@ -731,7 +734,7 @@ class ByProducts(Inertia):
         self.seen = replace(seen, negative=negative, positive=positive, loose=loose)
 
     def _weak(self) -> tuple[Floats, Floats]:
-        """Return Rayleigh quotients and vectors of both ends of the spectrum and of the weakest
+        """Return Rayleigh quotients and vectors of both ends of the spectrum and of the smallest
         curvature found.
         """
         main, values, rows = self.main, np.zeros(0), np.zeros((0, self.H.n))
@@ -746,7 +749,7 @@ class ByProducts(Inertia):
         return np.append([end.quotient for end in self.ends], values), columns
 
     def _lasts(self) -> bool:
-        """Return whether the curvature that the verdict rests on was measured to last, along
+        """Return True if the curvature behind the verdict was measured to have a stable sign, along
         Newton's step and along its own directions.
         """
         H, ob, theta, (g, off) = self.H, self.ask.ob, self.ask.theta, self.gradient
@@ -764,9 +767,7 @@ class ByProducts(Inertia):
         return True
 
     def _arrives(self) -> bool:
-        """Return whether Newton's step reduces the gradient, beyond rounding, if it is solved at
-        all.
-        """
+        """Return True if Newton's step was solved for and reduces the gradient beyond rounding."""
         (g, off), theta = self.gradient, self.ask.theta
         size, rounding = safe_norm(g), assumed_error(self.H.norm, theta)
         if size <= max(rounding, off if off == off else 0.0):
@@ -776,7 +777,7 @@ class ByProducts(Inertia):
         return self.left <= MAX_STEP_RESIDUAL and there is not None and safe_norm(there) <= most
 
     def slope(self) -> Nearness:
-        """Return the nearness with what H does to the gradient, as its Krylov space shows it."""
+        """Return the nearness with the quantities from the gradient's Krylov space."""
         flat, norm, size = self.flat, self.H.norm, self.near.gradient_norm
         return replace(
             self.near,
@@ -786,7 +787,7 @@ class ByProducts(Inertia):
         )
 
     def spectrum(self, proof: Proof) -> Spectrum:
-        """Return what was seen, with the inertia only if it lasts."""
+        """Return the spectrum found, with the inertia only if its signs are stable."""
         m = proof.n_residuals
         if proof.zero.holds:
             return replace(
@@ -809,7 +810,7 @@ def least_decrement(size: float, flat: float) -> float:
 
 
 def _solve(run: Any, size: float) -> tuple[Floats, float]:
-    """Return Newton's step of least residual in the basis of a run from g, and that residual over
+    """Return Newton's step of least residual in the basis of a run from g, and its residual over
     ``||g||``.
     """
     y, rest = least_residual(run, 1.0)
@@ -817,7 +818,7 @@ def _solve(run: Any, size: float) -> tuple[Floats, float]:
 
 
 class TimedOutInertia(ByProducts):
-    """The inertia where time ran out before any product: the gradient alone is known."""
+    """The inertia if the time ran out before any product, so that only the gradient is known."""
 
     def __init__(self, ask: ClassifyOptions, H: Products) -> None:
         g = gradient_at(ask.ob, ask.theta, H)
@@ -827,10 +828,11 @@ class TimedOutInertia(ByProducts):
 
 
 def is_clearly_far(ask: ClassifyOptions, H: Products) -> bool:
-    """Return whether Newton's step promises far more than the threshold, whatever the signs of
-    curvature; costs two products.
+    """Return True if the predicted decrease of Newton's step is far above the threshold, whatever
+    the signs of curvature. The cost is two products.
 
-    By Cauchy and Schwarz ``g'|H|g <= ||g|| ||Hg||``, so ``g'|H|^-1 g >= ||g||^3 / ||Hg||``.
+    By the Cauchy-Schwarz inequality ``g'|H|g <= ||g|| ||Hg||``, so ``g'|H|^-1 g >= ||g||^3 /
+    ||Hg||``.
     """
     if not H.affords(2):
         return False
@@ -842,8 +844,8 @@ def is_clearly_far(ask: ClassifyOptions, H: Products) -> bool:
 
 
 def _is_decrement_far(ask: ClassifyOptions, size: float, decrement: float, largest: float) -> bool:
-    """Return whether a gradient of norm `size` and a decrement of at least `decrement` are far
-    above the threshold and the gradient's own rounding, if ``||H||`` is at most `largest`.
+    """Return True if a gradient of norm `size` and a decrement of at least `decrement` are far
+    above the threshold and the gradient's own rounding, where ``||H||`` is at most `largest`.
     """
     length = safe_norm(ask.theta)
     reach = largest * length * length
@@ -873,8 +875,8 @@ def _gradient(ask: ClassifyOptions, H: Products) -> tuple[Floats, float]:
 
 
 def _search_further(search: InertiaSearch, main: Any, goal: int, d: Floats) -> None:
-    """Continue the search if no negative curvature was seen: by restarted Lanczos if the basis was
-    too large to keep, then in balanced coordinates.
+    """Continue the search if no negative curvature was found: by restarted Lanczos if the basis was
+    too large to store, then in balanced coordinates.
     """
     H = search.H
     if main is not None and main.p and main.m < goal and search.budget.left > 20:

@@ -33,7 +33,7 @@ EASY_H = 1e-3  # value of h below which no other units are tried
 
 @dataclass(frozen=True)
 class _KinkMinimum:
-    """A minimum on kinks that is proved, or the hypothesis that is missing.
+    """A proved minimum at active kinks, or the missing hypothesis.
 
     Attributes
     ----------
@@ -92,8 +92,8 @@ def _count(n: int, what: str) -> str:
 
 
 def prove_kink_minimum(phi: KinkObjective, point: np.ndarray) -> _KinkMinimum:
-    """Check every hypothesis at (theta, slopes), and return the result in the units of the slopes
-    that give the smallest h, those with a proof first.
+    """Check every hypothesis at (theta, slopes). Return the result in the units of the slopes that
+    give a proof, or else the smallest h.
 
     Parameters
     ----------
@@ -114,8 +114,8 @@ def prove_kink_minimum(phi: KinkObjective, point: np.ndarray) -> _KinkMinimum:
 
 
 def _units(K: np.ndarray, n: int) -> list[np.ndarray]:
-    """Return units of the slopes to try: those that give each slope's column of K the length of a
-    share of the largest curvature, and units of 1.
+    """Return units of the slopes to try: units of 1, and those that scale each slope's column of K
+    to a given fraction of the largest curvature.
     """
     sizes = np.linalg.norm(K[:n, n:], axis=0)
     ones = np.ones(sizes.size)
@@ -144,7 +144,7 @@ def _prove_in(
     g_errors: np.ndarray,
     units: np.ndarray,
 ) -> _KinkMinimum:
-    """Check every hypothesis in these units of the slopes."""
+    """Check every hypothesis in the given units of the slopes."""
     c = np.concatenate([np.ones(phi.n_theta), units])
     scaled = c[:, None] * K * c
     values, vectors, errors = eigh(scaled)
@@ -194,8 +194,8 @@ COVERED_DISTANCE = 1e-7
 
 @dataclass(frozen=True)
 class KinkPoint:
-    """A point theta on kinks and the slopes there. What is proved about it becomes a verdict by
-    `classify`.
+    """A point theta with active kinks, and the slopes at the kinks. `classify` turns the proof
+    about it into a verdict.
     """
 
     theta: np.ndarray
@@ -204,23 +204,23 @@ class KinkPoint:
 
     @property
     def certified(self) -> bool:
-        """Whether a minimum is proved near it."""
+        """True if a minimum near the point is proved."""
         return self._proof.certified
 
     @property
     def smooth(self) -> bool:
-        """Whether no kink is active, no unit has collapsed and none is a copy of another."""
+        """True if no kink is active, no unit has collapsed and no unit is a copy of another."""
         return not (self._proof.n_kinks or self._proof.n_collapsed or self._proof.n_copies)
 
     @property
     def reason(self) -> str:
-        """What is proved, or the hypothesis that is missing, as a sentence."""
+        """The proved statement, or the missing hypothesis, as a sentence."""
         return self._proof.reason
 
 
 def rows_with_kinks(ob: Any) -> Any:
-    """Return an objective's rows if it has kinks that can be smoothed and is small enough for the
-    proof, else None.
+    """Return the rows of an objective if it has kinks that can be smoothed and is small enough for
+    the proof, otherwise None.
     """
     rows = call_certificate(ob, "relu_rows")
     first = None if rows is None else rows.smoothed(1.0)
@@ -229,8 +229,8 @@ def rows_with_kinks(ob: Any) -> Any:
 
 
 def certify_kink_minimum(ob: Any, theta: np.ndarray) -> _KinkMinimum | None:
-    """Return the proof that a minimum on kinks lies at theta, with its radius measured from theta;
-    None if there is no proof.
+    """Return the proof that a minimum at active kinks lies near theta, with its radius measured
+    from theta, or None.
     """
     if getattr(ob, "dtype", np.float64) != np.float64 or rows_with_kinks(ob) is None:
         return None
@@ -248,17 +248,17 @@ def _beside(ob: Any, theta: np.ndarray) -> KinkPoint | None:
 
 
 def find_kink_point(ob: Any, theta: np.ndarray) -> KinkPoint | None:
-    """Return the point that `newton_on_kinks` finds from theta and `slopes_near` it.
+    """Return the point that `newton_on_kinks` finds from theta and the slopes of `slopes_near`.
 
-    The last result is cached: a verdict and the search after it ask for the same point.
+    The last result is cached, since a verdict and the search after it use the same point.
     """
     found = _beside(ob, theta)
     return found and replace(found, theta=found.theta.copy(), slopes=found.slopes.copy())
 
 
 def slopes_near(ob: Any, theta: np.ndarray) -> list[np.ndarray]:
-    """Return the slopes at theta by layer, the mean of both sides' where a pre-activation is nearly
-    0.
+    """Return the slopes at theta by layer; where a pre-activation is nearly 0, the mean of the
+    slopes on both sides.
     """
     rows = call_certificate(ob, "relu_rows")
     zs = ob.model.preactivations(theta, rows.X)[:-1]
@@ -271,8 +271,8 @@ def slopes_near(ob: Any, theta: np.ndarray) -> list[np.ndarray]:
 
 
 def newton_on_kinks(rows: Any, theta: np.ndarray, slopes: list[np.ndarray]) -> KinkPoint | None:
-    """Run Newton's method in (theta, slopes) from an estimate, updating the active set in between;
-    None if it does not settle.
+    """Run Newton's method in (theta, slopes) from an estimate, with updates of the active set.
+    Return None if it does not converge.
     """
     gates, collapsed = [], []
     for s, leak in zip(slopes, rows.leaks):
@@ -306,10 +306,10 @@ def newton_on_kinks(rows: Any, theta: np.ndarray, slopes: list[np.ndarray]) -> K
 
 
 def _tidy(rows: Any, gates: list[np.ndarray], collapsed: list[np.ndarray]) -> list[np.ndarray]:
-    """Return masks of collapsed units: those already known, and relu units that are off for all
-    rows, whose weights decay to 0.
+    """Return masks of collapsed units: those already known, and relu units that are inactive for
+    all rows, whose weights decay to 0.
 
-    Active kinks without effect get, in place, the gate of the negative side.
+    Active kinks without effect on the outputs are given, in place, the gate of the negative side.
     """
     found = []
     for gate, gone, leak in zip(gates, collapsed, rows.leaks):
@@ -321,8 +321,8 @@ def _tidy(rows: Any, gates: list[np.ndarray], collapsed: list[np.ndarray]) -> li
 
 
 def _solve(phi: Any, point: np.ndarray) -> np.ndarray | None:
-    """Solve for a critical point of Phi by Newton's method, whose last step takes the precise
-    gradient; None if it does not converge.
+    """Solve for a critical point of Phi by Newton's method, with the precise gradient in the last
+    step. Return None if it does not converge.
     """
     size = np.inf
     for _ in range(MAX_NEWTON_STEPS):
@@ -348,8 +348,8 @@ def _update(
     zs: list[np.ndarray],
     collapsed: list[np.ndarray],
 ) -> bool:
-    """Update the active set: slopes outside their interval leave it, changed signs enter. Return
-    whether anything changed.
+    """Update the active set: slopes outside their interval leave it, and pre-activations that
+    changed sign enter. Return True if anything changed.
     """
     changed = False
     for l, effective in enumerate(rows.effective(gates)):

@@ -174,7 +174,7 @@ class LaplacePosterior(Record, AttributeHints, subject="posterior"):
     @to_nearest
     def predict_proba(self, X: Any) -> Floats:
         """Return the probabilities of classes ``(N, classes)``, averaged over the posterior of the
-        outputs; of labels ``(N, d_out)`` for several binary outputs.
+        outputs, or of labels ``(N, d_out)`` for several binary outputs.
 
         The outputs are Gaussian to first order. The mean of a sigmoid is computed by quadrature
         (absolute error below 1e-6 up to a standard deviation of 5), that of a softmax over 1024
@@ -246,8 +246,9 @@ class LaplacePosterior(Record, AttributeHints, subject="posterior"):
         return html_table(self._title(), ["quantity", ""], self.facts())
 
     def plot(self, ax: Any = None, *, output: int = 0) -> Any:
-        """Draw an output with a band of two standard deviations: over the input of a network of
-        one, else over the rows of the objective in the order of their outputs. Returns the Axes.
+        """Draw an output with a band of two standard deviations and return the Axes. The abscissa
+        is the input of a network with one input, and otherwise the rows of the objective in the
+        order of their outputs.
         """
         return load_module("plots.band").posterior_band(self, ax, output)
 
@@ -276,7 +277,9 @@ def deviations(model: MLP, theta: Any, root: Any, X: Any) -> Floats:
 
 
 def _mean_sigmoid(z: Floats, root: Floats) -> Floats:
-    """Return the mean of a sigmoid over Gaussian outputs: labels, or both classes of one output."""
+    """Return the mean of a sigmoid over Gaussian outputs, for labels or for both classes of one
+    output.
+    """
     x, w = np.polynomial.hermite_e.hermegauss(N_QUADRATURE_NODES)
     spread = np.sqrt(np.einsum("ijk,ijk->ij", root, root))
     p = np.asarray(expit(z[..., None] + spread[..., None] * x) @ (w / w.sum()))
@@ -284,8 +287,8 @@ def _mean_sigmoid(z: Floats, root: Floats) -> Floats:
 
 
 def _mean_softmax(z: Floats, root: Floats) -> Floats:
-    """Return the mean of a softmax over Gaussian outputs, by an additive recurrence (Kronecker)
-    sequence of points and their negatives.
+    """Return the mean of a softmax over Gaussian outputs, from the points of an additive recurrence
+    (Kronecker) sequence and their negatives.
     """
     N, d, _ = root.shape
     rates = np.sqrt([p for p in range(2, 12 * d + 12) if all(p % k for k in range(2, p))][:d])
@@ -434,7 +437,7 @@ def posterior(
 
 
 def _checked(ob: Any, theta: Any, curvature: str) -> tuple[Any, Floats]:
-    """Return an objective and a point in float64 for which there is a posterior."""
+    """Return the objective and the point in float64, after checking that they have a posterior."""
     check_rows_in_memory(ob, "laplace")
     check_no_batch_norm(ob, "laplace")
     check_likelihood(ob.loss)
@@ -451,7 +454,7 @@ def _checked(ob: Any, theta: Any, curvature: str) -> tuple[Any, Floats]:
 
 
 def check_likelihood(loss: Any) -> None:
-    """Raise ValueError for a loss that is no negative log likelihood."""
+    """Raise ValueError if a loss is not a negative log likelihood."""
     given = LOSSES[loss].given
     if (given is None or given.built_in) and loss not in _MISSING_LOG_TERMS:
         raise ValueError(
@@ -461,7 +464,9 @@ def check_likelihood(loss: Any) -> None:
 
 
 def _missing(ob: Any) -> float:
-    """Return what the sum over rows of a loss lacks of a negative log likelihood."""
+    """Return the sum of the terms that are missing in the sum over rows of a loss for a negative
+    log likelihood.
+    """
     given = LOSSES[ob.loss].given
     if given is not None and not given.built_in:
         return 0.0
@@ -471,8 +476,8 @@ def _missing(ob: Any) -> float:
 
 
 def _noise(ob: Any, noise: Any, data: float, freedom: float) -> float | None:
-    """Return the standard deviation of the noise: the given one, or an estimate from the sum of
-    squared residuals `data` and the degrees of freedom that are left.
+    """Return the standard deviation of the noise: the given value, or an estimate from the sum of
+    squared residuals `data` and the remaining degrees of freedom.
     """
     if ob.loss != "mse":
         if noise is not None:
@@ -494,8 +499,8 @@ def _noise(ob: Any, noise: Any, data: float, freedom: float) -> float | None:
 def _inverse_root(
     M: Floats, penalised: Any, l2: float, curvature: str
 ) -> tuple[Floats, float, float, int]:
-    """Return C with ``M^-1 = C C'`` on the directions that are determined, the logarithm of the
-    determinant there, the trace of the inverse over the penalised parameters, and the rank.
+    """Return C with ``M^-1 = C C'`` on the determined directions, the logarithm of the determinant
+    there, the trace of the inverse over the penalised parameters, and the rank.
     """
     n, p, f = len(M), np.flatnonzero(penalised), np.flatnonzero(~penalised)
     R, logdet_flat = _flat_root(M[np.ix_(f, f)])
@@ -522,9 +527,9 @@ def _inverse_root(
 
 
 def _flat_root(M: Floats) -> tuple[Floats, float]:
-    """Return R with ``M^+ = R R'`` and the logarithm of the determinant of a positive semidefinite
-    M on its range. What counts as zero is decided with a unit diagonal, so that it does not depend
-    on the units of the parameters.
+    """Return R with ``M^+ = R R'``, and the logarithm of the determinant of a positive semidefinite
+    M on its range. The threshold for zero applies to M scaled to a unit diagonal, so that it does
+    not depend on the units of the parameters.
     """
     if not len(M):
         return np.zeros((0, 0)), 0.0

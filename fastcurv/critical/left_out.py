@@ -54,7 +54,9 @@ MIN_REMAINDER = 1e-10
 
 
 class Interval(NamedTuple):
-    """Bounds of predictions: arrays of one shape, infinite where there are too few rows."""
+    """Lower and upper bounds of predictions, two arrays of one shape. They are infinite if there
+    are too few rows.
+    """
 
     low: Floats
     high: Floats
@@ -109,8 +111,8 @@ def _minimum(ob: Any, theta: Any, call: str) -> _Minimum:
 
 
 def _free_shift(ob: Any) -> Any:
-    """Return the last biases as a slice of theta if adding a number to all of them changes nothing:
-    those of classes, without a penalty. Else return None.
+    """Return the biases of the last layer as a slice of theta if adding a number to all of them
+    changes no probability, as with classes and no penalty. Otherwise return None.
     """
     model = ob.model
     if LOSSES[ob.loss].link != "softmax" or not model.bias:
@@ -120,8 +122,9 @@ def _free_shift(ob: Any) -> Any:
 
 
 def _completed(H: Any, shift: slice) -> MatrixOperator:
-    """Return H with curvature along the shift of all last biases, in which H is 0. Derivatives of
-    the rows' losses have no part along it, so that no probability depends on how much is added.
+    """Return H with added curvature along the shift of all last biases, along which H is 0. The
+    derivatives of the rows' losses have no component along it, so that no probability depends on
+    the added curvature.
     """
     A = H.to_dense()
     A[shift, shift] += float(np.diagonal(A)[shift].mean()) or 1.0
@@ -139,12 +142,12 @@ def _blocks(ob: Any, theta: Floats) -> Iterator[tuple[slice, Floats]]:
 
 
 def _as_matrices(second: Floats) -> Floats:
-    """Return second derivatives by outputs as matrices ``(N, d_out, d_out)``."""
+    """Return second derivatives by the outputs as matrices ``(N, d_out, d_out)``."""
     return second if second.ndim == 3 else second[:, :, None] * np.eye(second.shape[1])
 
 
 def _row_losses(ob: Any, z: Floats) -> Floats:
-    """Return the loss of each row at outputs z, without weights ``(N,)``."""
+    """Return the loss (N,) of each row at outputs z, without weights."""
     y = one_hot(ob.y, z.shape[1]) if ob.y.ndim == 1 else np.asarray(ob.y, float)
     with np.errstate(all="ignore"):
         terms = np.asarray(LOSSES[ob.loss].terms(z, y)[0], float)
@@ -152,7 +155,7 @@ def _row_losses(ob: Any, z: Floats) -> Floats:
 
 
 def _scored(ob: Any, z: Floats) -> float:
-    """Return the score that the loss reports of a fit, of the rows whose weight is not 0."""
+    """Return the score that belongs to the loss, over the rows whose weight is not 0."""
     counts = slice(None) if ob.sample_weight is None else ob.sample_weight > 0
     score = LOSSES[ob.loss].score[1]
     return float(score(z[counts], ob.y[counts]))
@@ -160,8 +163,8 @@ def _scored(ob: Any, z: Floats) -> float:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class LeftOut(Record):
-    """Predictions of each row by the network that was trained without it, as `leave_one_out`
-    returns them.
+    """Predictions of each row by the network trained without that row, as returned by
+    `leave_one_out`.
 
     Attributes
     ----------
@@ -214,7 +217,7 @@ class LeftOut(Record):
 
     @to_nearest
     def change(self, X_new: Any) -> Floats:
-        """Return what removing each row does to the outputs of new rows.
+        """Return the change of the outputs of new rows if each training row is removed.
 
         Parameters
         ----------
@@ -244,8 +247,8 @@ class LeftOut(Record):
         return found
 
     def _networks(self, n_new: int) -> Iterator[tuple[slice, Floats]]:
-        """Yield the parameters without each row, (rows, n), a block of rows at a time that is small
-        enough for predictions of `n_new` rows by each.
+        """Yield blocks of the parameters without each row, (rows, n), that are small enough for
+        predictions of `n_new` rows by each network.
         """
         at, N = self._at, self._at.ob.n_samples
         most = max(1, BLOCK_ENTRIES // (max(at.ob.model.sizes) * max(1, n_new)))
@@ -328,11 +331,11 @@ class LeftOut(Record):
         return Interval(low, high)
 
     def summary(self) -> str:
-        """Return the scores and the rows that matter most, as text of a few lines."""
+        """Return the scores and the most influential rows, as text of a few lines."""
         return repr(self)
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw Cook's distances over leverages, the rows that matter most with their numbers.
+        """Draw Cook's distances over leverages, with the numbers of the most influential rows.
 
         Parameters
         ----------
@@ -352,7 +355,7 @@ class LeftOut(Record):
         return ax
 
     def _facts(self) -> list[tuple[str, str]]:
-        """Return the known facts in words."""
+        """Return the known facts in words, as pairs (name, value)."""
         N, n = len(self.losses), self._at.ob.n_params
         how = "minima without each row" if self.exact else "one Newton step for each row"
         most = np.argsort(-self.cooks_distance, kind="stable")[:3]
@@ -387,8 +390,8 @@ class LeftOut(Record):
 
 
 def _upper_quantile(x: Floats, weight: Floats, level: float) -> Floats:
-    """Return the smallest numbers along the last axis of x up to which rows of total weight
-    ``level (total + 1)`` lie, infinity where there are not as many. The 1 stands for the new row.
+    """Return the smallest numbers along the last axis of x up to which rows of total weight ``level
+    (total + 1)`` lie, or infinity if there are too few. The 1 is the weight of the new row.
     """
     order = np.argsort(x, axis=-1, kind="stable")
     total = float(weight.sum())
@@ -401,8 +404,8 @@ def _upper_quantile(x: Floats, weight: Floats, level: float) -> Floats:
 @accept_aliases("leave_one_out")
 @to_nearest
 def leave_one_out(ob: Any, theta: Any, *, exact: bool = False) -> LeftOut:
-    """Predict each row by the network that was trained without it, from one factor of the Hessian
-    at a minimum.
+    """Predict each row by the network trained without that row, from one factor of the Hessian at a
+    minimum.
 
     Parameters
     ----------
@@ -464,9 +467,10 @@ def leave_one_out(ob: Any, theta: Any, *, exact: bool = False) -> LeftOut:
 
 
 def left_out_of_fit(ob: Any, theta: Any) -> LeftOut:
-    """Return the result of `leave_one_out` for the end of a fit: for smooth activations at the
-    minimum to which `minimize` leads from theta, if the Hessian is positive definite there. Else
-    the Gauss-Newton matrix replaces it, at that point, or with kinks at theta.
+    """Return the result of `leave_one_out` for the end of a fit. For smooth activations it is
+    computed at the minimum that `minimize` reaches from theta, if the Hessian is positive definite
+    there. Otherwise the Gauss-Newton matrix replaces the Hessian, at that minimum or, with kinks,
+    at theta.
     """
     ob, theta = in_float64(ob), np.asarray(theta, float)
     if not any(ACTIVATIONS[name].kink for name in ob.model.activation):
@@ -536,8 +540,9 @@ def _left_out(at: _Minimum, exact: bool) -> LeftOut:
 
 
 def _leaves_definite(removed: Floats) -> Any:
-    """Return whether all eigenvalues of each ``I - removed``, those of the Hessian without the row
-    relative to the Hessian, are above `MIN_REMAINDER`.
+    """Return a mask of the rows for which all eigenvalues of ``I - removed`` are above
+    `MIN_REMAINDER`. These are the eigenvalues of the Hessian without the row, relative to the
+    Hessian.
     """
     # True where the norm proves the bound
     above = np.linalg.norm(removed, axis=(1, 2)) < 1 - MIN_REMAINDER
@@ -548,7 +553,7 @@ def _leaves_definite(removed: Floats) -> Any:
 
 
 def _cooks(ob: Any, z: Floats, hat: Floats, squares: Floats) -> Floats:
-    """Return Cook's distances from ``d' H d`` of each row."""
+    """Return Cook's distance of each row from its ``d' H d``."""
     count, effective = ob.n_samples * terms_of_a_row(ob), float(hat.sum())
     scale = effective
     if LOSSES[ob.loss].link == "identity":
@@ -652,8 +657,8 @@ def _forward(model: Any, thetas: Floats, X: Floats) -> Floats:
 
 
 def _own_gradients(ob: Any, X: Floats, thetas: Floats, rows: Any) -> Floats:
-    """Return for each of the rows, X, at parameters of its own the gradient of its term of the
-    objective, not divided by N: ``(rows, n)``.
+    """Return, for each of the given rows, the gradient of its term of the objective at its own
+    parameters, not divided by N: ``(rows, n)``.
     """
     model, layers, slopes = ob.model, list(_layers(ob.model, thetas)), list[Any]()
 
@@ -700,11 +705,11 @@ NODE_MARGIN = 1e-6  # fraction of the curvature at a point that allows for its r
 
 
 def _minima(at: _Minimum, coefficients: Floats) -> tuple[Floats, Any]:
-    """Return the minima without each row, ``(N, n)``, and which are proved to lie in the same basin
-    as theta, ``(N,)``.
+    """Return the minima without each row, ``(N, n)``, and a mask (N,) of those that are proved to
+    lie in the same basin as theta.
 
-    From the Newton steps of all rows L-BFGS steps lead on, for all rows together, with H at theta
-    as the initial matrix. Where these do not converge, `minimize` starts at theta.
+    L-BFGS steps start from the Newton steps, for all rows together, with H at theta as the initial
+    matrix. For rows for which they do not converge, `minimize` starts at theta.
     """
     ob, N = at.ob, at.ob.n_samples
     X, every = dense_rows(ob.model, ob.X), np.arange(N)
@@ -754,7 +759,7 @@ def _minima(at: _Minimum, coefficients: Floats) -> tuple[Floats, Any]:
 
 
 def _lbfgs_steps(factor: CholeskyFactor, pairs: Any, g: Floats) -> Floats:
-    """Return the L-BFGS steps for gradients g, a row each, with the inverse of H as the initial
+    """Return the L-BFGS steps for gradients g, one per row, with the inverse of H as the initial
     matrix.
     """
     q, kept = -g, []
@@ -772,9 +777,9 @@ def _lbfgs_steps(factor: CholeskyFactor, pairs: Any, g: Floats) -> Floats:
 
 
 class _Bounds:
-    """What proofs of all rows share: half of the smallest eigenvalue of H, and Lipschitz constants
-    of the Hessian on balls around theta. These hold without a row too, since each row only adds to
-    them.
+    """Quantities shared by the proofs of all rows: half of the smallest eigenvalue of H, and
+    Lipschitz constants of the Hessian on balls around theta. These also hold without a row, since
+    each row only adds to them.
     """
 
     def __init__(self, at: _Minimum) -> None:
@@ -783,7 +788,7 @@ class _Bounds:
         self.half_least = 0.5 * float(values[0])
 
     def third(self, radius: float) -> float:
-        """Return the constant for a radius that is rounded up to a power of sqrt(2)."""
+        """Return the Lipschitz constant for a radius that is rounded up to a power of sqrt(2)."""
         if not radius > 0:
             return 0.0
         power = math.ceil(2 * math.log2(radius))
@@ -794,10 +799,12 @@ class _Bounds:
 
 
 def _has_minimum_near(without: Any, end: Floats, distance: float, bounds: _Bounds) -> bool:
-    """Return whether a minimum of the objective without a row is proved near `end`, which is at
-    that distance from theta: by Kantorovich's theorem, if a Cholesky factor proves that half of the
-    smallest eigenvalue of H at theta is left, else by `classify`, which costs two to three times as
-    much.
+    """Return True if a minimum of the objective without a row is proved near `end`, at the given
+    distance from theta.
+
+    The proof uses Kantorovich's theorem if a Cholesky factor proves that the smallest eigenvalue is
+    at least half of that of H at theta. Otherwise it uses `classify`, which costs two to three
+    times as much.
     """
     known = without.hessian(end).assembled()
     if known is not None:
@@ -816,11 +823,11 @@ def _has_minimum_near(without: Any, end: Floats, distance: float, bounds: _Bound
 
 
 def _same_basin(without: Any, theta: Floats, end: Floats, bounds: _Bounds) -> bool:
-    """Return whether a minimum of the objective without a row is proved at `end`, and the objective
-    is strictly convex on the line from theta to it.
+    """Return True if a minimum of the objective without a row is proved at `end`, and the objective
+    is strictly convex on the line from theta to `end`.
 
-    With d the line and L the Lipschitz constant of the Hessian, ``d'Hd`` changes by at most
-    ``L ||d||^3`` along it, so that finitely many points prove all between.
+    With d the line and L the Lipschitz constant of the Hessian, ``d'Hd`` changes by at most ``L
+    ||d||^3`` along it, so that finitely many points prove the convexity of the whole line.
     """
     d = end - theta
     length = safe_norm(d)

@@ -90,11 +90,11 @@ def nearness_by(
     *,
     whole: float | None = None,
 ) -> Nearness:
-    """Apply the rule to a known decrement.
+    """Apply the nearness rule to a known decrement.
 
-    `reach` is an upper bound on ``|theta|' |H| |theta|``; `whole` is the decrement that includes
-    what the rounding of g may explain. The threshold is NaN where f is not finite, and never below
-    the smallest normal number.
+    `reach` is an upper bound on ``|theta|' |H| |theta|``, and `whole` is the decrement without the
+    allowance for the rounding of g. The threshold is NaN if f is not finite, and never below the
+    smallest normal number.
     """
     f = value_at(ob, theta) if hasattr(ob, "value") else 0.0
     own = float(np.finfo(getattr(ob, "dtype", None) or np.float64).eps)
@@ -120,10 +120,10 @@ def nearness_from_numbers(
     gradient_tol: float | None,
     whole: float | None = None,
 ) -> Nearness:
-    """Return `Nearness` from its numbers; a threshold that is infinite or NaN is no tolerance.
+    """Return a `Nearness` from its numbers. A threshold that is infinite or NaN is no tolerance.
 
-    The norm at which g would fail follows from the decrement of the whole g, `whole`, not from the
-    part of it that exceeds rounding.
+    The norm at which g would fail is computed from the decrement of the whole g, `whole`, not from
+    the part beyond rounding.
     """
     if gradient_tol is not None:
         near = gradient_norm <= gradient_tol < np.inf
@@ -139,8 +139,8 @@ def nearness_from_numbers(
 
 
 def gradient_and_error(ob: Any, theta: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return the most accurate gradient available and a bound on the norm of its error, NaN where
-    none is known.
+    """Return the most accurate gradient available and a bound on the norm of its error, NaN if none
+    is known.
     """
     fine: tuple[np.ndarray, float] | None = None
     bound = rounding_bound_of(ob)
@@ -157,10 +157,10 @@ def gradient_and_error(ob: Any, theta: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def best_gradient(ob: Any, theta: np.ndarray, H: Any) -> tuple[np.ndarray, float]:
-    """Return the gradient at theta and a bound on its error, NaN where none is known.
+    """Return the gradient at theta and a bound on its error, NaN if none is known.
 
-    From `gradient_and_error` if the objective offers a precise gradient, else from the operator
-    `H`, which is in float64 where a float32 objective can be cast.
+    The gradient comes from `gradient_and_error` if the objective offers a precise gradient,
+    otherwise from the operator `H`, which is in float64 if a float32 objective can be cast.
     """
     if certificate_method(ob, "precise_gradient") is not None:
         g, error = gradient_and_error(ob, theta)
@@ -183,7 +183,7 @@ def assumed_error(norm: float, theta: np.ndarray) -> float:
 def newton_decrement(
     g: np.ndarray, off: float, reach: np.ndarray, eigen: Slice
 ) -> tuple[float, float]:
-    """Return ``g'|H|^-1 g / 2``, less what the rounding of g may explain, and all of it.
+    """Return ``g'|H|^-1 g / 2`` of the part of g beyond its rounding error, and of the whole g.
 
     An eigenvalue smaller than its error is replaced by the error, the largest counts on the
     complement of the slice, and each slope is reduced by the error that g may cause in it.
@@ -228,7 +228,7 @@ def rounding_of(
 
 
 def _squares_over(slopes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Return ``slopes^2 / sizes``, 0 where a slope is not positive."""
+    """Return ``slopes^2 / sizes``, which is 0 where a slope is not positive."""
     return np.where(slopes > 0, slopes / sizes * slopes, 0.0)
 
 
@@ -253,8 +253,8 @@ MAX_STEP_PRODUCTS = 200  # maximum number of products in one step
 
 
 class Coordinates:
-    """The map ``S`` with ``S S' = |H|^-1`` on a slice, weak curvature replaced by its error; the
-    identity without a slice.
+    """The map ``S`` with ``S S' = |H|^-1`` on a slice, where weak curvature is replaced by its
+    error. Without a slice it is the identity.
     """
 
     def __init__(self, cut: Slice | None = None) -> None:
@@ -279,8 +279,8 @@ class Coordinates:
 def is_surely_longer(
     ob: Any, theta: Floats, length: float, norm: float, within: Coordinates | None = None
 ) -> bool:
-    """Return whether the gradient is longer than `length` by more than the rounding of the plain
-    one, which takes a hundredth of the time of the precise one. `norm` is ``||H||``.
+    """Return True if the gradient is longer than `length` by more than the rounding error of the
+    plain gradient, which takes 1% of the time of the precise one. `norm` is ``||H||``.
     """
     within = Coordinates() if within is None else within
     plain = _norm(within.back(np.array(ob.gradient(theta), dtype=float)))
@@ -294,8 +294,8 @@ def newton_limit(
     within: Coordinates,
     most_products: float = np.inf,
 ) -> tuple[Floats | None, int, int]:
-    """Take Newton's steps from theta as long as they contract; return the point that they lead to,
-    None if they do not contract, and how many steps and products that took.
+    """Take Newton's steps from theta as long as they contract. Return the point that they reach, or
+    None if they do not contract, and the numbers of steps and products.
 
     Parameters
     ----------
@@ -389,8 +389,8 @@ N_LASTING_IN_A_ROW = 4
 
 
 def curvatures(ob: Any, theta: Floats, U: Floats) -> Floats:
-    """Return ``u'Hu`` at theta for the columns u of U, NaN where theta or the objective there is
-    not finite.
+    """Return ``u'Hu`` at theta for the columns u of U, or NaN if theta or the objective is not
+    finite.
     """
     if not U.shape[1] or not np.isfinite(theta).all():
         return np.full(U.shape[1], np.nan)
@@ -415,8 +415,8 @@ def gradient_after(ob: Any, theta: Floats, step: Floats) -> Floats | None:
 def lasting_along_step(
     ob: Any, theta: Floats, step: Floats, U: Floats, before: Floats, spend: Spend
 ) -> NDArray[np.bool_]:
-    """Return a mask of the curvatures `before`, along the columns of U, that last along a step in
-    both directions.
+    """Return a mask of the curvatures `before`, along the columns of U, whose sign and size are
+    stable along a step in both directions.
     """
     keep = np.ones(U.shape[1], dtype=bool)
     if not step.any():
@@ -433,7 +433,7 @@ def lasting_along_step(
 def lasts_along(
     ob: Any, theta: Floats, u: Floats, curvature: float, reach: float, spend: Spend
 ) -> bool:
-    """Return whether the curvature along u lasts over a length of `reach` along u itself, in both
+    """Return True if the curvature along u is stable over a length of `reach` along u, in both
     directions.
     """
     before = np.array([curvature])
@@ -451,7 +451,7 @@ def certify_signs(
     slack: Floats,
     spend: Spend,
 ) -> NDArray[np.int_]:
-    """Return the signs of curvature with those that do not last set to 0.
+    """Return the signs of curvature, with unstable signs set to 0.
 
     Parameters
     ----------
@@ -521,11 +521,11 @@ RELATIVE_TEST_LENGTHS = (1e-5, 1e-4, 1e-3, 1e-2)  # lengths tried, relative to t
 def falls_across(
     ob: Any, theta: np.ndarray, direction: np.ndarray | None, gradient: np.ndarray
 ) -> bool:
-    """Return whether the loss was seen to decrease along +-`direction`, a unit vector, before it
+    """Return True if the loss was found to decrease along +-`direction`, a unit vector, before it
     increases.
 
-    The decrease must exceed the rounding of the loss and what the slope on this side of the kinks
-    explains.
+    The decrease must exceed the rounding of the loss and the change predicted by the slope on this
+    side of the kinks.
     """
     if direction is None or not hasattr(ob, "value"):
         return False
@@ -545,8 +545,8 @@ def falls_across(
 
 
 def falls_along_gradient(ob: Any, theta: np.ndarray, gradient: np.ndarray) -> bool:
-    """Return whether the loss was seen to decrease along minus the gradient of this side of the
-    kinks. It need not where the other side of one rises, as at a minimum that kinks hold.
+    """Return True if the loss was found to decrease along minus the gradient on this side of the
+    kinks. It may increase if the other side of a kink rises, as at a minimum at active kinks.
     """
     norm, length = safe_norm(gradient), extent(theta)
     if not 0 < norm < np.inf or not hasattr(ob, "value"):

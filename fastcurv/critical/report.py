@@ -173,18 +173,18 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
 
     @property
     def index(self) -> float | None:
-        """The fraction ``n_negative / n``, None where the inertia is not known."""
+        """The fraction ``n_negative / n``, or None if the inertia is unknown."""
         return None if self.n_negative is None else self.n_negative / self.n_params
 
     @property
     def minimum_ratio(self) -> float | None:
-        """The fraction ``n_positive / n``, None where the inertia is not known."""
+        """The fraction ``n_positive / n``, or None if the inertia is unknown."""
         return None if self.n_positive is None else self.n_positive / self.n_params
 
     @property
     def sentence(self) -> str:
-        """A statement of the verdict in at most 25 words for a first reader: the kind, how sure it
-        is, and what to do next. `reason` gives the evidence.
+        """The verdict in at most 25 words for a first reader: the kind, whether it is proved, and
+        what to do next. `reason` gives the evidence.
         """
         if self.kind in ("minimum", "maximum"):
             return self._extremum()
@@ -321,7 +321,7 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
         return [*rows, ("cost", f"{spent}, {self.method}")]
 
     def _how(self, what: str, unproved: str = "not proved") -> str:
-        """Return `what` with how sure it is: certified, its risk, or neither."""
+        """Return `what` with its certainty: certified, with a risk, or `unproved`."""
         if 0 < self.failure_probability < 1:
             return f"{what} at a risk of {number(self.failure_probability)}"
         return f"{what}, certified" if self.certified else f"{what}, {unproved}"
@@ -375,8 +375,8 @@ MISSING_HYPOTHESES = {
 
 
 class Words(Formatter):
-    """The words of a sentence about the verdict `outcome` on `found`, by their names in `Reason`:
-    attributes, of which floats are written with four digits.
+    """The values of the placeholders in a `Reason`, for the verdict `outcome` on the evidence
+    `found`. Floats are written with four digits.
     """
 
     def __init__(self, ask: ClassifyOptions, found: Evidence, outcome: Decision) -> None:
@@ -417,11 +417,11 @@ class Words(Formatter):
         ) * (k > 0)
 
     def get_value(self, key: Any, args: Any, kwargs: Any) -> Any:
-        """Return the word of that name."""
+        """Return the value of the placeholder `key`."""
         return getattr(self, key)
 
     def format_field(self, value: Any, format_spec: str) -> str:
-        """Return a value in words."""
+        """Return a value as text."""
         plain = format_spec or not isinstance(value, float)
         return format(value, format_spec) if plain else number(value)
 
@@ -480,7 +480,7 @@ class Words(Formatter):
 
     @property
     def signs(self) -> str:
-        """A phrase for the signs that are known at theta beside those of two vectors."""
+        """A phrase for the signs known at theta in addition to those of two vectors."""
         few, s = self.spectrum.n_negative_bounds[0], self.spectrum
         if s.dense:
             range_ = f"from {number(s.low)} to {number(s.high)}"
@@ -503,7 +503,7 @@ class Words(Formatter):
 
     @property
     def hypothesis(self) -> str:
-        """The hypothesis of the theorem that is not met."""
+        """The hypothesis of the theorem that does not hold, as a phrase."""
         unknown = why_unproved(self.ask.ob)
         if unknown and unknown != NOT_OFFERED_REASON:
             return unknown
@@ -526,7 +526,7 @@ class Words(Formatter):
 
     @property
     def allowed(self) -> str:
-        """A clause for the failure probability that would allow a verdict with these products."""
+        """A clause with the failure probability that would allow a verdict from these products."""
         risk = self.spectrum.risk
         risk = max(_rounded_up(risk), SUGGESTED_RISK) if risk < 1 else 1.0
         if not risk < 1:
@@ -538,7 +538,7 @@ class Words(Formatter):
 
     @property
     def outside(self) -> str:
-        """A phrase for the way most eigenvalues are known at large n; "" where they are not."""
+        """A phrase for the way in which most eigenvalues are known at large n, or ""."""
         space = self.spectrum.reach
         if space is None or not self.spectrum.dense or self.certificate.zero.holds:
             return ""
@@ -570,14 +570,16 @@ def _within(radius: float | None) -> str:
 
 
 def time_limit_clause(ask: ClassifyOptions, n_products: int, ended: bool) -> str:
-    """Return a clause that says what `max_time` cut off, for the end of a sentence."""
+    """Return a clause for the end of a sentence that states what `max_time` interrupted."""
     what = f"ended the search after {n_products} product{_s(n_products)}"
     what = what if ended else "left no time for all eigenvalues"
     return f"; max_time = {number(ask.max_time or 0.0)} s {what}"
 
 
 def newton_clause(distance: float, steps: int, at: Any) -> str:
-    """Return the clause appended to the reason if Newton's steps contract: how far and to what."""
+    """Return the clause appended to the reason if Newton's steps contract: their length and the
+    point reached.
+    """
     verb = "contracts" if steps == 1 else "contract"
     return (
         f"; {steps} Newton step{_s(steps)} {verb} and lead{'s' * (steps == 1)} over a distance of "
@@ -607,21 +609,21 @@ FAR_ADVICE_BY_CAUSE = {
 
 
 def report_of_fit(point: CriticalPoint) -> CriticalPoint:
-    """Return the same point worded for a caller with an estimator, without `ob` and `theta`."""
+    """Return the point with its sentences worded for an estimator, without `ob` and `theta`."""
     there = None if point.at_nearest is None else report_of_fit(point.at_nearest)
     reason = point.reason.replace(point._advice[0], FIT_ADVICE[0])
     return replace(point, reason=reason, at_nearest=there, _advice=FIT_ADVICE)
 
 
 def report_of_run(point: CriticalPoint) -> CriticalPoint:
-    """Return the same point worded for the result of a run that ended there, without the advice to
-    run again.
+    """Return the point with its sentences worded for the result of a run, without the advice to run
+    again.
     """
     return replace(point, reason=f"{reason_without_calls(point.reason)}.", _advice=RUN_ADVICE)
 
 
 def reason_without_calls(reason: str) -> str:
-    """Return the reason as a clause without its advice on which function to call, for a caller that
-    has just followed it.
+    """Return the reason as a clause without its advice on functions to call, for a caller that has
+    just called them.
     """
     return reason.rstrip(".").replace(FAR_ADVICE, "").replace(PLATEAU_ADVICE, "")

@@ -59,8 +59,8 @@ class Contraction:
 
 
 def kantorovich(beta: float, eta: float, third: Callable[[float], float]) -> Contraction:
-    """Check the theorem for given beta and eta; ``third(radius)`` is a Lipschitz constant of H on
-    the ball of that radius.
+    """Check the theorem for the given beta and eta, where ``third(radius)`` is a Lipschitz constant
+    of H on the ball of radius `radius`.
 
     Examples
     --------
@@ -86,9 +86,9 @@ def kantorovich(beta: float, eta: float, third: Callable[[float], float]) -> Con
 
 
 def eta_of(length: float, beta: float, off: float) -> float:
-    """Return a bound on the length of Newton's exact step from the `length` of a computed one that
-    leaves `off` of the gradient: ``length + beta off``, up to rounding. It is 0 only if both are 0,
-    whatever underflows.
+    """Return a bound on the length of Newton's exact step, ``length + beta off`` up to rounding,
+    where the computed step has length `length` and leaves a gradient of norm `off`. The bound is 0
+    only if both are 0, even after underflow.
 
     Examples
     --------
@@ -129,7 +129,7 @@ class Slice:
 
     @property
     def weakest(self) -> float:
-        """A lower bound on the size of every eigenvalue, negative where there is none."""
+        """A lower bound on the absolute values of all eigenvalues, negative if none is known."""
         return float(np.abs(self.values).min(initial=np.inf)) - self.error
 
     def off_span(self, x: Floats) -> Floats:
@@ -180,7 +180,7 @@ def newton_in_slice(
 
 def two_signs(negative: float, positive: float, third: Callable[[float], float]) -> float:
     """Return a radius within which two fixed unit vectors keep curvatures of opposite sign, so that
-    no point there is a minimum or a maximum; 0 where there is none.
+    no point there is a minimum or a maximum. Return 0 if there is no such radius.
 
     Parameters
     ----------
@@ -215,7 +215,7 @@ def two_signs(negative: float, positive: float, third: Callable[[float], float])
 def orbit_stays_whole(
     span: Floats, tangents: Floats, change: float, error: float, radius: float
 ) -> bool:
-    """Return whether the tangents span all of `span` (n, s), s > 0, orthonormal, everywhere within
+    """Return True if the tangents span all of `span` (n, s), s > 0, orthonormal, everywhere within
     `radius`.
 
     A point of the slice at which the restricted gradient vanishes is then a critical point, with s

@@ -275,6 +275,7 @@ def test_every_foreign_attribute_and_choice_raises_with_a_suggestion(here):
         "verdict": fc.classify(here.ob, here.theta), "result": fc.escape(here.ob, here.theta),
         "run": fc.minimize(here.ob, here.theta, max_iter=1, verdict=False),
         "posterior": fc.laplace(line, np.zeros(3)),
+        "left_out": fc.leave_one_out(line, fc.minimize(line, np.zeros(3), verdict=False).x),
         "path": fc.regularization_path(line, [0.1]),
     }  # fmt: skip
     tables = [(things[kind], names) for kind, names in errors.ATTRIBUTES.items()]

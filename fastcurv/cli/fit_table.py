@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..common.runtime import raise_if_interrupted
-from ..critical.laplace import check_likelihood
+from ..critical.laplace import is_likelihood
 from ..network.objective import Objective
 from ..optimize.facts import constant_loss
 from ..optimize.minimize import minimize
@@ -240,10 +239,8 @@ def has_evidence(ob: Objective) -> bool:
     of moderate size.
     """
     given = LOSSES[ob.loss].given
-    with suppress(ValueError):
-        check_likelihood(ob.loss)
-        return ob.n_params <= MAX_PATH_PARAMS and (given is None or given.per_target < 2)
-    return False
+    small = ob.n_params <= MAX_PATH_PARAMS
+    return is_likelihood(ob.loss) and small and (given is None or given.per_target < 2)
 
 
 def _minimise(ob: Objective, theta: Any) -> Any:

@@ -344,6 +344,12 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
         **dict.fromkeys(("y", "values", "densities"), "density.density"),
         "__getitem__": "density.grid and density.density",
     },
+    "left_out": {
+        "leverage": "out.hat_matrix_diag",
+        "influence": "out.change(X_new), or fc.influence(ob, theta, X_new)",
+        "predict_interval": "out.interval(X_new)",
+        "resid_press": "ob.y - out.predictions",
+    },
     "path": {"coefs": "path.thetas", "alphas": "path.l2s"},
     "posterior": {"log_marginal_likelihood": "post.evidence", "sigma_noise": "post.noise"},
     "verdict": {

@@ -72,6 +72,9 @@ ONE_THREAD_MAX_ENTRIES = 1 << 14
 FLAT_TOL = 1.5e-8
 N_QUADRATURE_NODES = 32  # number of Gauss-Hermite nodes for the mean of a sigmoid
 N_SEQUENCE_POINTS = 1024  # number of low-discrepancy points for the mean of a softmax
+# degrees of freedom below this fraction of the number of targets are rounding errors
+MIN_FREEDOM_RATIO = 1e-8
+MIN_NOISE = 1e-140  # squares of the noise and quotients by them neither overflow nor underflow
 # decrement of the log posterior beyond which theta is more than one standard deviation from the
 # mode
 MAX_DECREMENT = 0.5
@@ -86,6 +89,10 @@ _MISSING_LOG_TERMS: dict[str, Any] = {
     "gamma": lambda y: np.log(y) + 1,
     "gaussian_nll": lambda y: 0 * y + 0.5 * math.log(2 * math.pi),
 }
+
+
+class ExactFitError(ValueError):
+    """The network fits the rows so well that the noise cannot be estimated."""
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -339,7 +346,8 @@ def laplace(
     ------
     ValueError
         If the matrix is not positive definite (the message has its smallest eigenvalue), kinks are
-        active at theta and `curvature` is ``hessian``, or the loss is no log likelihood.
+        active at theta and `curvature` is ``hessian``, the loss is no log likelihood, or the noise
+        cannot be estimated because the network fits the rows exactly.
 
     Warns
     -----
@@ -403,7 +411,7 @@ def posterior(
     # factor from the objective, which divides by N, to the log likelihood
     factor = n_terms * ob.n_samples / total
     data = (op.value - 0.5 * l2 * squares) * factor
-    noise = _noise(ob, noise, data, n_terms - gamma - (rank - k))
+    noise = _noise(ob, noise, data, n_terms, gamma + rank - k)
     T = factor / (2 * noise**2) if noise else factor
     tau, decrement = T * l2, 0.5 * T * float(np.sum((op.gradient @ root) ** 2))
     log_likelihood = -data / (2 * noise**2) if noise else -data
@@ -440,7 +448,7 @@ def _checked(ob: Any, theta: Any, curvature: str) -> tuple[Any, Floats]:
     """Return the objective and the point in float64, after checking that they have a posterior."""
     check_rows_in_memory(ob, "laplace")
     check_no_batch_norm(ob, "laplace")
-    check_likelihood(ob.loss)
+    _check_likelihood(ob.loss)
     theta = np.array(check_theta(ob, theta), np.float64)
     ob = in_float64(ob)
     if curvature == "hessian" and any(ACTIVATIONS[name].kink for name in ob.model.activation):
@@ -453,10 +461,15 @@ def _checked(ob: Any, theta: Any, curvature: str) -> tuple[Any, Floats]:
     return ob, theta
 
 
-def check_likelihood(loss: Any) -> None:
-    """Raise ValueError if a loss is not a negative log likelihood."""
+def is_likelihood(loss: Any) -> bool:
+    """Return whether a loss is a negative log likelihood, which user-defined ones are taken for."""
     given = LOSSES[loss].given
-    if (given is None or given.built_in) and loss not in _MISSING_LOG_TERMS:
+    return loss in _MISSING_LOG_TERMS or given is not None and not given.built_in
+
+
+def _check_likelihood(loss: Any) -> None:
+    """Raise ValueError for a loss that is no negative log likelihood."""
+    if not is_likelihood(loss):
         raise ValueError(
             f"loss must be a negative log likelihood, got {str(loss)!r}. Use one of "
             f"{', '.join(_MISSING_LOG_TERMS)}, or an fc.Loss of your own."
@@ -475,10 +488,11 @@ def _missing(ob: Any) -> float:
     return float(terms.sum() if ob.sample_weight is None else terms @ ob.sample_weight)
 
 
-def _noise(ob: Any, noise: Any, data: float, freedom: float) -> float | None:
-    """Return the standard deviation of the noise: the given value, or an estimate from the sum of
-    squared residuals `data` and the remaining degrees of freedom.
+def _noise(ob: Any, noise: Any, data: float, n_terms: float, effective: float) -> float | None:
+    """Return the standard deviation of the noise: the given one, or an estimate from the sum of
+    squared residuals `data` and the degrees of freedom that the effective parameters leave.
     """
+    freedom = n_terms - effective
     if ob.loss != "mse":
         if noise is not None:
             raise ValueError(
@@ -486,14 +500,23 @@ def _noise(ob: Any, noise: Any, data: float, freedom: float) -> float | None:
                 "noise of one size."
             )
         return None
-    if noise is not None:
-        return check_positive(noise, "noise")
-    if not (freedom > 0 and data > 0):
-        raise ValueError(
+    if noise is None and not freedom > MIN_FREEDOM_RATIO * n_terms:
+        raise ExactFitError(
+            "noise must be given where the rows determine as many parameters as there are targets, "
+            "got None. Pass noise=, or use a larger l2."
+        )
+    if noise is None and not data > 0:
+        raise ExactFitError(
             "noise must be given where the network fits every row exactly, got None. Pass noise=, "
             "or use a larger l2."
         )
-    return math.sqrt(data / freedom)
+    noise = math.sqrt(data / freedom) if noise is None else check_positive(noise, "noise")
+    if not MIN_NOISE <= noise <= 1 / MIN_NOISE:
+        raise ValueError(
+            f"noise must lie between {MIN_NOISE:g} and {1 / MIN_NOISE:g}, got {noise!r}. Use "
+            "targets in other units."
+        )
+    return noise
 
 
 def _inverse_root(

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..critical.laplace import check_likelihood, deviations, posterior
+from ..critical.laplace import ExactFitError, deviations, is_likelihood, posterior
 from ..network.objective import Objective
 from ..optimize.path import evidence_path
+from ..structure.tables import LOSSES
 
 # maximum number of parameters, above which the matrix and its factor take longer than the fits
 MAX_PARAMS = 4096
@@ -25,6 +26,15 @@ class FitPosterior(NamedTuple):
     def std(self, model: Any, X: Any) -> np.ndarray:
         """Return the standard deviation of new observations ``(N, d_out)``."""
         return np.sqrt(deviations(model, self.theta, self.root, X) ** 2 + self.noise**2)
+
+
+def _exact_fit(est: Any) -> ValueError:
+    """Return the error for a fit without residuals from which the noise could be estimated."""
+    return ValueError(
+        f"alpha must be larger where the network fits every row exactly, got {est.alpha!r}. There "
+        "are no residuals to estimate the noise from. Use a number such as alpha=1.0, fewer units "
+        "or more rows."
+    )
 
 
 def alpha_by_evidence(est: Any, ob: Objective, start: np.ndarray) -> np.ndarray:
@@ -49,7 +59,12 @@ def alpha_by_evidence(est: Any, ob: Objective, start: np.ndarray) -> np.ndarray:
             f"alpha must be a number >= 0 for a network of more than {MAX_PARAMS} parameters, got "
             f"'evidence' for {ob.n_params}. Use smaller hidden_layer_sizes, or cross-validation."
         )
-    check_likelihood(ob.loss)
+    given = LOSSES[ob.loss].given
+    if not is_likelihood(ob.loss) or given and given.built_in and not given.convex:
+        raise ValueError(
+            "loss must be 'squared_error', 'poisson', 'gamma' or an fc.Loss of your own with "
+            f"alpha='evidence', got {est.loss!r}. Use one of these, or a number for alpha."
+        )
     options = {"validation": None, "seed": 0}
 
     def minimise(one: Objective, theta: np.ndarray) -> Any:
@@ -58,7 +73,10 @@ def alpha_by_evidence(est: Any, ob: Objective, start: np.ndarray) -> np.ndarray:
             raise KeyboardInterrupt
         return run.x
 
-    best = evidence_path(ob, start, minimise, count=est._total)
+    try:
+        best = evidence_path(ob, start, minimise, count=est._total)
+    except ExactFitError:
+        raise _exact_fit(est) from None
     est.alpha_ = best.objective.l2 * est._total * est._scale
     return best.theta.astype(ob.dtype)
 
@@ -69,6 +87,8 @@ def posterior_of_fit(est: Any, ob: Objective) -> FitPosterior:
     """
     try:
         found = posterior(ob, est.theta_, count=est._total, warn=True)
+    except ExactFitError:
+        raise _exact_fit(est) from None
     except ValueError as error:
         raise ValueError(
             f"alpha must be large enough for standard deviations, got {est.alpha!r}. Use "

@@ -223,8 +223,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         ------
         ValueError
             With `return_std`, for other losses; or for a fit with a number for `alpha`, if the
-            network fits every row exactly, and after `partial_fit` and in a copy by pickle, which
-            have not the rows of the fit.
+            network fits every row exactly, and after `partial_fit` and in copies, by pickle or
+            otherwise, which have not the rows of the fit.
         """
         outputs, given = self._outputs(X), LOSSES[self._loss()].given
         if given is not None and given.exponential:
@@ -251,8 +251,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         """
         if "_training" not in vars(self):
             raise ValueError(
-                f"The rows of the fit must be there for {call}, but partial_fit and pickle do not "
-                "keep them. Call fit first."
+                f"The rows of the fit must be there for {call}, but partial_fit, copies and pickle "
+                "do not keep them. Call fit first."
             )
         rows, theta, gradient = self._training
         ob = self._objective(self.model_, *rows)
@@ -304,8 +304,13 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         ------
         ValueError
             If the Gauss-Newton matrix is not positive definite either, as with an `alpha` that is
-            too small; the message says what to change. Also after `partial_fit` and in a copy by
-            pickle, which do not keep the rows of the fit.
+            too small; the message says what to change. Also after `partial_fit` and in copies, by
+            pickle or otherwise, which do not keep the rows of the fit.
+
+        Warns
+        -----
+        UserWarning
+            If the fit has more than half as many effective parameters as there are targets.
 
         See Also
         --------

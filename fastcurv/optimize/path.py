@@ -3,7 +3,9 @@
 A large l2 holds units at 0: of a smooth activation they have no weights in or out, so that their
 gradient is 0, and stays 0 when l2 falls. A path that only starts each fit at the last one therefore
 ends on saddles. `regularization_path` takes a verdict at each penalty and leaves saddles.
-`evidence_path`, for estimators, gives units that have no weights small random ones instead, which
+Without a penalty on biases, the bias of an inactive unit is free, and whether the point is a saddle
+depends on it. So units are also restarted where no minimum is proved. `evidence_path`, for
+estimators, gives units that have no weights small random ones instead of taking verdicts, which
 costs less, and sets weights of inactive units to 0.
 """
 
@@ -18,19 +20,19 @@ import numpy as np
 from ..common.checks import check_array, check_theta
 from ..common.errors import AttributeHints, accept_aliases
 from ..common.html import html_table
+from ..common.objectives import in_float64
 from ..common.protocols import Floats
 from ..common.read_only import Record
 from ..common.runtime import load_module, starts_to_nearest
-from ..critical.laplace import LaplacePosterior, posterior
+from ..critical.laplace import ExactFitError, LaplacePosterior, posterior
 from ..network.mlp import MLP
 from ..network.objective import Objective
 from ..network.row_views import check_rows_in_memory
 from ..spectrum.results import as_json, number
-from .escape import escape
 from .facts import constant_loss
 from .minimize import minimize
 
-MAX_ESCAPES = 5  # maximum number of escapes from saddles at one penalty
+MIN_RESTART_GAIN = 1e-6  # relative decrease of the objective from which restarted units are kept
 # A unit is inactive if its size is below this fraction of the largest unit of its layer.
 MIN_UNIT_RATIO = 1e-3
 # A unit is inactive if the norms of its incoming and outgoing weights have a product below this
@@ -74,6 +76,11 @@ def active_units(model: Any, theta: Any, least: float = MIN_UNIT_SIZE) -> list[A
     return found
 
 
+def _active(model: Any, theta: Any) -> Any:
+    """Return the masks of `active_units` of all hidden layers as one array."""
+    return np.concatenate([np.zeros(0, bool), *active_units(model, theta)])
+
+
 @dataclass(frozen=True, repr=False, eq=False)
 class RegularizationPath(Record, AttributeHints, subject="path"):
     """One network for each penalty, as returned by `regularization_path`.
@@ -88,19 +95,16 @@ class RegularizationPath(Record, AttributeHints, subject="path"):
         The objective there, penalty included.
     kinds : tuple of str
         The verdict on each point, or why the run ended if there is none.
-    n_escapes : ndarray (K,)
-        How often a saddle was left.
     active : ndarray of bool (K, units)
         Which hidden units act on the outputs, layer after layer.
     objective : Objective
-        The objective that was given; `at` has those of the path.
+        The objective that was given, in float64; `at` has those of the path.
     """
 
     l2s: np.ndarray
     thetas: np.ndarray
     values: np.ndarray
     kinds: tuple[str, ...]
-    n_escapes: np.ndarray
     active: np.ndarray
     objective: Objective
 
@@ -135,7 +139,7 @@ class RegularizationPath(Record, AttributeHints, subject="path"):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers as plain values that JSON can represent."""
-        names = "l2s thetas values kinds n_escapes active became_active"
+        names = "l2s thetas values kinds active became_active"
         return {name: as_json(getattr(self, name)) for name in names.split()}
 
     def __repr__(self) -> str:
@@ -163,7 +167,9 @@ def regularization_path(
     before.
 
     Each point is classified, and saddles are left: units that a large penalty holds at 0 stay there
-    when it decreases, unless the fit leaves along negative curvature.
+    when it decreases, unless the fit leaves along negative curvature. Where units are inactive and
+    no minimum is proved, a second fit starts them at small random weights, and the lower point is
+    kept. All fits are in float64.
 
     Parameters
     ----------
@@ -205,30 +211,28 @@ def regularization_path(
             f"l2s must be a list of at least one number >= 0, got {l2s!r}. Use for example "
             "np.logspace(0, -4, 9)."
         )
-    theta = ob.model.init(seed=seed) if theta0 is None else check_theta(ob, theta0, "theta0")
+    start = ob.model.init(seed=seed) if theta0 is None else check_theta(ob, theta0, "theta0")
+    ob = in_float64(ob)
+    start = theta = np.asarray(start, np.float64)
     penalties = np.sort(given)[::-1]
-    thetas, values, kinds, escapes, active = [], [], [], [], []
+    thetas, values, kinds, active = [], [], [], []
     for l2 in penalties:
         one = with_l2(ob, float(l2))
         run: Any = minimize(one, theta, seed=seed)
-        n_escapes = 0
-        while getattr(run.report, "kind", "") == "saddle" and n_escapes < MAX_ESCAPES:
-            lower = escape(one, run.x, seed=seed)
-            if not lower.success:
-                break
-            run, n_escapes = minimize(one, lower.x, seed=seed), n_escapes + 1
+        if run.kind != "minimum" and not _active(ob.model, run.x).all():
+            again: Any = minimize(one, with_units_restarted(ob.model, run.x, start), seed=seed)
+            if again.fun < run.fun - MIN_RESTART_GAIN * abs(run.fun):
+                run = again
         theta = run.x
         thetas.append(theta)
         values.append(float(run.fun))
         kinds.append(run.stopped if run.report is None else run.report.kind)
-        escapes.append(n_escapes)
-        active.append(np.concatenate([np.zeros(0, bool), *active_units(ob.model, theta)]))
+        active.append(_active(ob.model, theta))
     return RegularizationPath(
         l2s=penalties,
         thetas=np.array(thetas),
         values=np.array(values),
         kinds=tuple(kinds),
-        n_escapes=np.array(escapes),
         active=np.array(active),
         objective=ob,
     )
@@ -304,6 +308,11 @@ def evidence_path(
         ``minimise(ob, theta)`` returns the point that a fit reaches.
     curvature, count
         As in `posterior`.
+
+    Raises
+    ------
+    ExactFitError
+        If no residual is left even with the first penalty.
     """
 
     def fit(l2: float, theta: Any) -> LaplacePosterior:
@@ -315,7 +324,12 @@ def evidence_path(
     plain, constant = with_l2(ob, 0.0), constant_loss(ob)
     l2, decreases, best, theta, loss = MAX_L2, 0, 0, start, np.inf
     while l2 > MIN_L2 and decreases < MAX_DECREASES:
-        found.append(fit(l2, theta))
+        try:
+            found.append(fit(l2, theta))
+        except ExactFitError:  # smaller penalties would fit the rows exactly, too
+            if not found:
+                raise
+            break
         theta, before = found[-1].theta.astype(ob.dtype), loss
         loss = plain.value(theta)
         falls = found[-1].noise is not None and loss < (1 - LEARNING_DECREASE) * before

@@ -220,6 +220,8 @@ def test_objectives_without_a_posterior_are_rejected(rng):
     refused("curvature must be|curvature is", ob, theta, "kfac")
     refused("noise must be|noise is", ob, theta, noise=-1.0)
     counts = fc.Objective(model, X, np.abs(y), "poisson", 1e-2)
+    for noise in (1e-200, 1e200):
+        refused("noise must lie between 1e-140 and 1e.140, got", ob, theta, noise=noise)
     refused("noise must be None for loss='poisson', got 0.1. Only 'mse'", counts, noise=0.1)
     least = np.linalg.eigvalsh(ob.hessian(theta).to_dense())[0]
     assert least < 0
@@ -247,7 +249,7 @@ def test_objectives_without_a_posterior_are_rejected(rng):
     with pytest.raises(TypeError, match="ob must be a fastcurv.Objective"):
         fc.laplace(model, theta)
     exact = fc.Objective(fc.MLP([1, 1]), [[0.0], [1.0]], [0.0, 1.0], "mse")
-    refused("noise must be given where the network fits", exact, np.array([1.0, 0.0]))
+    refused("noise must be given where the rows determine as many", exact, np.array([1.0, 0.0]))
 
 
 def test_user_defined_losses_count_as_negative_log_likelihoods(rng):

@@ -1,6 +1,8 @@
 """Leave-one-out predictions, influence, minima without each sample, and prediction intervals."""
 
+import json
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -191,11 +193,18 @@ def test_points_that_are_no_minima_are_rejected():
     toy = fc.Objective(fc.MLP([1, 1, 1], "identity", bias=False), [[1.0]], [1.0], loss="mse")
     ob, theta = fitted(1)
     relu = fc.Objective(fc.MLP([2, 3, 1], "relu"), np.eye(2), np.ones(2), loss="mse", l2=0.1)
+    free = fc.Objective(
+        fc.MLP([2, 2, 1], "identity"), np.eye(2), np.ones(2), "mse", 0.1, l2_biases=False
+    )
+    free_theta = np.zeros(9)
+    huge, huge_theta = least_squares(np.eye(3, 2), np.array([1e200, 0.0, 1e200]))
     norm = fc.Objective(fc.MLP([2, 3, 1], batch_norm=True), np.eye(2), np.ones(2), loss="mse")
     stream = fc.StreamedObjective(ob.model, ob.X, ob.y, loss="mse")
     cases = [
         (toy, np.zeros(2), "got 1 of 2 eigenvalues that are not positive, the smallest -2"),
         (ob, theta + 0.01, "theta must be a minimum, got a gradient norm of"),
+        (free, free_theta, "Use fastcurv.minimize to find one, with l2_biases=True if"),
+        (huge, huge_theta, "ob must have a finite value at theta, got inf"),
         (relu, np.zeros(13), "theta must have no pre-activation at a kink, got"),
         (norm, norm.model.init(seed=0), "without batch normalisation"),
         (stream, theta, "must have its rows in memory"),
@@ -253,6 +262,48 @@ def test_intervals_are_jackknife_plus_quantiles(rng):
     classes = fc.leave_one_out(*fitted(6, (3, 3, 3), "cross_entropy"))
     with pytest.raises(ValueError, match="one of numbers for intervals"):
         classes.interval(X)
+
+
+def least_squares(X, y):
+    """Return a linear network's objective and its least squares solution."""
+    theta = np.linalg.lstsq(np.column_stack([X, np.ones(len(X))]), y, rcond=None)[0]
+    return fc.Objective(fc.MLP([X.shape[1], 1]), X, y, "mse"), theta
+
+
+@pytest.mark.filterwarnings("ignore:The fit has .* effective parameters")
+def test_intervals_are_infinite_where_networks_without_a_sample_are_not_determined(rng):
+    """A sample of leverage 1 counts with an infinite residual, since the network without it could
+    predict anything: all of 4 samples with 4 parameters, or the only one with a feature.
+    """
+    y = rng.standard_normal(12)
+    own = np.column_stack([rng.standard_normal(12), np.arange(12) == 0])
+    for X, alone in ((rng.standard_normal((4, 3)), 4), (own, 1)):
+        ob, theta = least_squares(X, y[: len(X)])
+        for exact in (False, True):
+            out = fc.leave_one_out(ob, theta, exact=exact)
+            assert out.n_approximate == alone
+            assert np.isfinite(out.interval(X, 0.75)).all() == (alone == 1)
+            assert np.isinf(out.interval(X, 0.9)).all()
+
+
+def test_an_exact_fit_has_no_cooks_distances(rng):
+    X = rng.standard_normal((10, 2))
+    out = fc.leave_one_out(*least_squares(X, np.zeros(10)))
+    assert np.isnan(out.cooks_distance).all() and not out.predictions.any()
+    assert np.isfinite(out.interval(X)).all() and "nan" in out.summary()
+
+
+def test_intervals_from_few_samples_per_effective_parameter_warn(rng):
+    """No warning where weight decay leaves few of the parameters effective."""
+    X = rng.standard_normal((30, 3))
+    y = X[:, 0] + 0.1 * rng.standard_normal(30)
+    net = fc.MLPRegressor((30,), "tanh", alpha=1e-3, random_state=0).fit(X, y)
+    with pytest.warns(UserWarning, match="effective parameters for 30 targets") as seen:
+        net.predict_interval(X)
+    assert seen[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fc.MLPRegressor((30,), "tanh", alpha=10.0, random_state=0).fit(X, y).predict_interval(X)
 
 
 def test_a_sample_of_weight_two_counts_twice_in_an_interval(rng):
@@ -405,6 +456,7 @@ def test_a_result_has_text_html_and_a_plot():
     assert "left out" in text and "kept" in text and f"{out.score:.4g}" in text
     assert out._repr_html_().startswith("<table>")
     copy = pickle.loads(pickle.dumps(out))
+    assert json.loads(json.dumps(out.to_dict(), allow_nan=False))["kept"] == out.kept.tolist()
     assert copy.summary() == text and np.array_equal(copy.change(np.eye(3)), out.change(np.eye(3)))
     ax = out.plot()
     x, y = ax.lines[0].get_data()

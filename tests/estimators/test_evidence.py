@@ -111,6 +111,17 @@ def test_deviations_need_a_posterior_or_the_training_samples(rng):
         exact.fit(X[:5], y[:5]).predict(X, return_std=True)
 
 
+def test_the_path_ends_where_no_noise_is_left():
+    """With small penalties the biases of active units can fit all of a few samples exactly. The
+    posteriors of larger penalties are kept.
+    """
+    X = np.random.default_rng(1).standard_normal((6, 3))
+    net = fc.MLPRegressor((20,), "tanh", alpha="evidence", random_state=0)
+    assert 0.1 < net.fit(X, np.sign(X[:, 0])).sigma_ < 1
+    with pytest.raises(ValueError, match="alpha must be larger where the network fits every row"):
+        net.fit(X[:1], X[:1, 0])
+
+
 def test_losses_without_an_evidence_are_rejected(rng):
     X, y = wave(rng, 40)
     for how, message in (
@@ -118,7 +129,11 @@ def test_losses_without_an_evidence_are_rejected(rng):
         ({"early_stopping": True}, "with early_stopping=True, got 'evidence'"),
         ({"alpha": "loo"}, "alpha must be 'auto', 'evidence' or a number >= 0, got 'loo'"),
         ({"hidden_layer_sizes": (2000,)}, "more than 4096 parameters, got 'evidence' for 6001"),
-        ({"loss": "quantile"}, "loss must be a negative log likelihood, got 'quantile'"),
+        (
+            {"loss": "quantile"},
+            "loss must be 'squared_error', .* with alpha='evidence', got 'quantile'",
+        ),
+        ({"loss": "gaussian_nll"}, "got 'gaussian_nll'. Use one of these, or a number for alpha"),
     ):
         with pytest.raises(ValueError, match=message):
             regressor().set_params(**how).fit(X, y)

@@ -46,6 +46,36 @@ def test_a_path_leaves_the_saddles_of_units_that_decay_has_killed(rng):
     assert found[0] == [] and sorted(sum(found, [])) == list(range(5))
 
 
+def sine(seed, size):
+    """Return few samples of a sine of a given size."""
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((int(rng.integers(3, 40)), 3))
+    y = 10.0 ** rng.integers(-3, 4) * (np.sin(2 * X[:, 0]) + 0.1 * rng.standard_normal(len(X)))
+    assert 0.2 * size < np.abs(y).mean() < size
+    return X, y
+
+
+def test_a_path_restarts_units_whose_free_bias_hides_a_saddle():
+    """A softplus unit without weights has a bias that nothing determines. With the biases of the
+    first penalty the path would end with one active unit, at 5.07e-5.
+    """
+    X, y = sine(20, 0.01)
+    ob = fc.Objective(fc.MLP([3, 4, 1], "softplus"), X, y, "mse", l2_biases=False)
+    path = fc.regularization_path(ob, [1e-3, 1e-5], seed=2)
+    assert path.active.sum(axis=1).tolist() == [1, 4] and path.values[-1] <= 2e-5
+
+
+def test_a_path_in_float32_is_followed_in_float64():
+    """Rounding in float32 ends this path at a saddle."""
+    X, y = sine(4, 1000.0)
+    ob = fc.Objective(fc.MLP([3, 4, 1], "sigmoid", dtype="f4"), X, y, "mse", l2_biases=False)
+    path = fc.regularization_path(ob, [10.0, 1.0, 0.1], seed=4)
+    assert path.kinds == ("minimum",) * 3 and path.thetas.dtype == np.float64
+    last, theta = path.at(2)
+    assert last.value(theta) == path.values[2]
+    assert np.linalg.eigvalsh(last.hessian(theta).to_dense())[0] > 0
+
+
 def test_a_path_is_a_record_with_a_picture(rng):
     """A path has a table, attributes of its points and a plot."""
     X, y = friedman(rng, 60)

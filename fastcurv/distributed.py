@@ -488,7 +488,7 @@ def _owned(found: Any) -> Any:
 
 
 def _is_task(x: Any) -> bool:
-    """Return whether a shard is a future or a delayed value."""
+    """Return True if a shard is a future or a delayed value."""
     return hasattr(x, "key") and (hasattr(x, "client") or hasattr(x, "dask"))
 
 

@@ -202,7 +202,7 @@ class ReluRows:
 
 
 def is_relu_stack(ob: Any) -> bool:
-    """Return whether an objective is a plain stack of layers whose hidden units are relu or
+    """Return True if an objective is a plain stack of layers whose hidden units are relu or
     leaky_relu.
     """
     model = ob.model

@@ -130,7 +130,7 @@ def existing_path(path: Path) -> Path:
 
 
 def is_header(first: list[str], below: list[list[str]]) -> bool:
-    """Return whether a first line names the columns: in words, or by their numbers 0, 1, ... as
+    """Return True if a first line names the columns: in words, or by their numbers 0, 1, ... as
     pandas does. Numbers in order are names if there are `MIN_INDEX_COLUMNS`, or no sample would
     begin so: one with a word in a column of numbers, or with whole numbers alone in a column of
     others.
@@ -242,7 +242,7 @@ class Dataset:
 
 
 def has_free_scale(loss: str) -> bool:
-    """Return whether targets of a loss may be standardised; counts stay as they are."""
+    """Return True if targets of a loss may be standardised; counts stay as they are."""
     given = LOSSES[loss].given
     return given is None or given.least is None
 

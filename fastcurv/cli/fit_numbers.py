@@ -394,7 +394,7 @@ class Numbers:
         return FIT_SHARE * self.fit_seconds + PAGE_SECONDS
 
     def spare(self, n_refits: float) -> bool:
-        """Return whether there is time for refits that take as long as `n_refits` of all rows."""
+        """Return True if there is time for refits that take as long as `n_refits` of all rows."""
         spent = time.process_time() - self.started
         return spent + n_refits * self.fit_seconds <= PLANNED_SHARE * self.allowed
 
@@ -590,7 +590,7 @@ def constant_losses(fit: Fit) -> Floats:
 
 
 def predicts_something(found: Numbers, left_out: Floats) -> bool:
-    """Return whether predictions of rows left out lose less than a constant does."""
+    """Return True if predictions of rows left out lose less than a constant does."""
     gain = (constant_losses(found.fit) - found.fit.losses(left_out))[found.rows]
     return bool(gain.mean() > 0)
 

@@ -282,7 +282,7 @@ def _score(page: Page) -> None:
 
 
 def _plain(fit: Fit) -> bool:
-    """Return whether the score of rows left out is that of the loss."""
+    """Return True if the score of rows left out is that of the loss."""
     return not fit.numbers or fit.ob.loss == "mse"
 
 

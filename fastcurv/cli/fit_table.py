@@ -235,7 +235,7 @@ def fit_table(
 
 
 def has_evidence(ob: Objective) -> bool:
-    """Return whether the evidence can choose the decay: for a likelihood with a Gauss-Newton matrix
+    """Return True if the evidence can choose the decay: for a likelihood with a Gauss-Newton matrix
     of moderate size.
     """
     given = LOSSES[ob.loss].given

@@ -71,7 +71,7 @@ TORCH_SUFFIXES = (".pt", ".pth")
 
 
 def is_model(path: Path) -> bool:
-    """Return whether a file holds only a network, and not a run that 'fastcurv train' saved."""
+    """Return True if a file holds only a network, and not a run that 'fastcurv train' saved."""
     kind = path.suffix.lower()
     if kind != ".safetensors":
         return kind in (".onnx", *TORCH_SUFFIXES)

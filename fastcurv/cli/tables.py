@@ -161,7 +161,7 @@ def read_sheet(path: str | Path, least: int = 2) -> Sheet:
 
 
 def _decimal_mark(path: Path, rows: Sequence[Cells], mark: str) -> tuple[bool, bool]:
-    """Return whether numbers have decimal commas, and whether no number shows which mark they have.
+    """Return True if numbers have decimal commas, and whether no number shows which mark they have.
 
     Between commas decimal commas are in quotes: one such as "0,5" or "1,25" shows them, unless
     other numbers have points.
@@ -310,7 +310,7 @@ def _alike(rows: Sequence[Cells]) -> bool:
 
 
 def _has_names(first: Cells, below: Sequence[Cells], comma: bool) -> bool:
-    """Return whether the first line names the columns.
+    """Return True if the first line names the columns.
 
     A word above a column of numbers is a name. Without one, words that occur in their columns again
     are cells. A first line that is all numbers holds names if it counts the columns, or if they are

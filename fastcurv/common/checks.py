@@ -43,22 +43,22 @@ def as_rng(seed: Any) -> np.random.Generator:
 
 
 class HashedSeed(ISeedSequence):
-    """The first words of a bit generator, made of an int in a tenth of the time that NumPy takes to
-    mix them, which is longer than the smallest products.
+    """A seed sequence that hashes an int in a tenth of the time that NumPy's takes, which is longer
+    than the smallest products.
     """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
     def generate_state(self, n_words: int, dtype: Any = np.uint32) -> NDArray[Any]:
-        """Return so many words of a dtype, 64 bytes at most."""
+        """Return `n_words` words of a dtype, at most 64 bytes in all."""
         size = n_words * np.dtype(dtype).itemsize
         return np.frombuffer(blake2b(b"%d" % self.seed, digest_size=size).digest(), dtype)
 
 
 def quick_rng(seed: Any) -> np.random.Generator:
-    """Return a generator for a seed that is checked, as `as_rng` does, with other numbers and
-    sooner; it has no children.
+    """Return a generator for a checked seed, like `as_rng` but faster, with other random numbers
+    and without children.
 
     Examples
     --------
@@ -72,8 +72,8 @@ def quick_rng(seed: Any) -> np.random.Generator:
 
 
 def check_seed(seed: Any) -> Any:
-    """Return None, an int or a Generator, after checking it; a generator that may not be needed
-    takes as long to make as some answers.
+    """Return None, an int or a Generator, after checking the seed. No generator is made, because
+    that may take longer than a call that does not need one.
     """
     if seed is None or isinstance(seed, np.random.Generator):
         return seed
@@ -89,8 +89,8 @@ def check_seed(seed: Any) -> Any:
 
 
 def random_batches(n: int, size: int, rng: np.random.Generator) -> Iterator[Indices]:
-    """Yield batches of `size` row numbers that cover 0 to n - 1 once, in random order; the last may
-    be smaller.
+    """Yield batches of `size` row numbers that cover 0 to n - 1 once, in random order. The last
+    batch may be smaller.
     """
     size, order = check_positive_int(size, "size"), as_rng(rng).permutation(n)
     for begin in range(0, n, size):
@@ -112,7 +112,7 @@ def spawned(rng: np.random.Generator, n: int) -> Iterator[np.random.Generator]:
 
 
 def one_seed(seed: Any, rng: Any) -> Any:
-    """Return the one of `seed` and `rng`, two names of one argument, that is given, checked."""
+    """Return `seed` or `rng`, two names of one argument, whichever is given, after checking it."""
     if seed is not None and rng is not None:
         raise TypeError(
             "only one of seed and rng, two names of one argument, must be given, got both."
@@ -143,7 +143,7 @@ def check_positive_int(x: Any, name: str, most: int | None = None, least: int = 
 
 
 def check_real(x: Any, name: str, wanted: str = "a number") -> float:
-    """Return a real number as a float. A number too large for that is a ValueError."""
+    """Return a real number as a float. Raise ValueError if the number is too large for a float."""
     if type(x) is float:
         return x
     if isinstance(x, bool) or not isinstance(x, numbers.Real):
@@ -157,8 +157,8 @@ def check_real(x: Any, name: str, wanted: str = "a number") -> float:
 
 
 def short(x: Any) -> str:
-    """Return the repr of a value for a message; the size of a large int, the type if the repr is
-    long or has more than one line.
+    """Return the repr of a value for a message. A large int is replaced by its size, and a repr
+    that is long or has more than one line by the type.
 
     Examples
     --------
@@ -201,7 +201,7 @@ def check_choice(x: Any, choices: Iterable[Name], name: str) -> Name:
 
 
 def all_finite(a: Array) -> bool:
-    """Return whether no number is NaN or infinite.
+    """Return True if no entry is NaN or infinite.
 
     Contiguous arrays are checked by their sum of squares, which is finite unless it overflows.
     """
@@ -214,7 +214,7 @@ def all_finite(a: Array) -> bool:
 
 
 def is_sparse(X: Any) -> bool:
-    """Return whether X is a SciPy sparse matrix or array."""
+    """Return True if X is a SciPy sparse matrix or array."""
     return bool(issparse(X))
 
 
@@ -302,9 +302,8 @@ def _not_an_array(x: Any, name: str, error: Exception) -> TypeError | ValueError
 
 
 def check_array(x: Any, name: str, dtype: Any = None, finite: bool = True) -> Array:
-    """Return `x` as an array of finite real floats in this machine's order of bytes. float32 and
-    float64 are kept unless `dtype` is given. With ``finite=False`` the caller has to check for NaN
-    and infinity.
+    """Return `x` as an array of finite real floats in native byte order. float32 and float64 are
+    kept unless `dtype` is given. With ``finite=False`` the caller must check for NaN and infinity.
     """
     cast = a = as_numpy(x, name)
     if dtype is None or a.dtype != dtype or not a.dtype.isnative:
@@ -343,7 +342,7 @@ def check_vector(v: Any, n: int, name: str, dtype: Any = None) -> Array:
 
 
 def as_layers(theta: Any) -> bool:
-    """Return whether theta is a list of layers ``[(W, b), ...]`` or of arrays, rather than of
+    """Return True if theta is a list of layers ``[(W, b), ...]`` or of arrays, rather than of
     numbers.
     """
     return isinstance(theta, (list, tuple)) and any(
@@ -362,7 +361,7 @@ def check_theta(ob: Any, theta: Any, name: str = "theta", dtype: Any = None) -> 
 
 
 def rows_error(shape: tuple[int, ...], d: int | None, name: str = "X") -> ValueError:
-    """Return the error for rows that are not of shape ``(N, d)``; d is None if it is not known.
+    """Return the error for rows that do not have the shape ``(N, d)``. d is None if it is unknown.
 
     Examples
     --------
@@ -403,8 +402,8 @@ class SelfAdjoint(LinearOperator):
         super().__init__(np.dtype(dtype), shape)  # type: ignore[call-arg]
 
     def __getstate__(self) -> tuple[Any, tuple[int, ...], dict[str, Any]]:
-        """Return the constructor's arguments and this library's attributes, and none of SciPy's,
-        which differ between its versions.
+        """Return the constructor's arguments and the attributes of fastcurv. SciPy's attributes are
+        left out, since they differ between its versions.
         """
         blank = object.__new__(type(self))
         SelfAdjoint.__init__(blank, self.dtype, self.shape)
@@ -421,8 +420,9 @@ class SelfAdjoint(LinearOperator):
 
 
 class MatrixOperator(SelfAdjoint):
-    """A symmetric matrix, dense or sparse, as an operator with this library's optional methods.
-    `exact` says that entries equal their mirror images to the bit: then half of them need be read.
+    """A symmetric matrix, dense or sparse, as an operator with the optional methods of fastcurv. If
+    `exact` is True, entries are bitwise equal to their mirror images, so that only half of them
+    must be read.
     """
 
     def __init__(self, A: Any, exact: bool = False) -> None:
@@ -431,7 +431,7 @@ class MatrixOperator(SelfAdjoint):
 
     @property
     def fast_product(self) -> FastMatrixProduct | None:
-        """The engine's products with a small matrix, for one search."""
+        """Return the engine's product with a small matrix, for use in one search."""
         A: Any = self.A
         near = self.exact and isinstance(A, np.ndarray) and A.size <= CACHED_MATRIX_ENTRIES
         return FastMatrixProduct(A) if near and A.flags.c_contiguous and A.flags.aligned else None
@@ -453,8 +453,8 @@ class MatrixOperator(SelfAdjoint):
 
 
 class OwnProducts(SelfAdjoint):
-    """The products of an operator that inherits or hands on methods written for other products,
-    without these methods.
+    """The products of an operator, without its optional methods. It replaces operators whose
+    optional methods were written for other products.
     """
 
     def __init__(self, op: Any) -> None:
@@ -477,7 +477,7 @@ class OwnProducts(SelfAdjoint):
 
 
 def slabs(m: int, n: int) -> Iterator[slice]:
-    """Return slices of the rows of a matrix (m, n), some megabytes each."""
+    """Return slices that split the rows of a matrix (m, n) into blocks of some megabytes."""
     step = max(1, SLAB_ENTRIES // max(1, n))
     return (slice(start, min(start + step, m)) for start in range(0, m, step))
 
@@ -553,8 +553,8 @@ def operator_dtype(op: Any) -> np.dtype[Any]:
 
 
 def apply_checked(op: Any, V: Array) -> Array:
-    """Compute ``op @ V``, and check that it is real. An operator of another library may write to
-    its input or to an earlier output, so both are copied.
+    """Compute ``op @ V``, and check that the result is real. Operators of other libraries may write
+    to their input or to an earlier output, so both are copied.
     """
     if hasattr(op, "product"):
         found = np.asarray(op @ V)

@@ -496,7 +496,7 @@ CONTAINER_HINTS = {
 
 
 def plain(name: str) -> str:
-    """Normalise a name: lower case, without hyphens, underscores and blanks.
+    """Normalise a name: convert it to lower case, and remove hyphens, underscores and blanks.
 
     Examples
     --------
@@ -507,8 +507,8 @@ def plain(name: str) -> str:
 
 
 def suggestion(x: Any, choices: Iterable[str], name: str) -> str | None:
-    """Return what to write for `x`, another spelling or another library's name of a choice; None if
-    unknown.
+    """Return the spelling of `x` in this library if it is another spelling or another library's
+    name of a choice, otherwise None.
 
     Examples
     --------
@@ -523,8 +523,8 @@ def suggestion(x: Any, choices: Iterable[str], name: str) -> str | None:
 
 
 def advice(words: str | None) -> str:
-    """Return the end of a message that suggests `words` for another library's name, or "." for
-    None. A bare name is quoted; words that begin with a colon are a reason.
+    """Return the end of a message that suggests `words` in place of another library's name, or "."
+    for None. A bare name is quoted, and words that begin with a colon are a reason.
 
     Examples
     --------
@@ -559,8 +559,8 @@ def refuse_foreign(where: str, given: Iterable[str], called: str | None = None) 
 def refuse_unknown(
     where: str, given: Iterable[str], called: str | None = None, known: Iterable[str] = ()
 ) -> None:
-    """Raise a TypeError for unknown arguments: by `refuse_foreign`, or else with the closest of the
-    names in `known`.
+    """Raise a TypeError for unknown arguments. The message has the suggestion of `refuse_foreign`,
+    or else the closest of the names in `known`.
     """
     given, called, known = list(given), called or where, [name for name in known if name != "self"]
     refuse_foreign(where, given, called)
@@ -571,7 +571,7 @@ def refuse_unknown(
 
 
 def names_of(function: Callable[..., Any]) -> list[str]:
-    """Return the names of the arguments that a function takes by name.
+    """Return the names of the arguments that can be passed to a function by keyword.
 
     Examples
     --------
@@ -583,8 +583,9 @@ def names_of(function: Callable[..., Any]) -> list[str]:
 
 
 def accept_aliases(where: str) -> Callable[[Callable[Given, Result]], Callable[Given, Result]]:
-    """Decorate a function to raise helpful errors on wrong arguments: unknown names with the right
-    one, from the table `where`, and a wrong number of arguments with the signature.
+    """Decorate a function to raise helpful errors for wrong arguments. For unknown names the
+    message has the right name, from the table `where`; for a wrong number of arguments it has the
+    signature.
 
     Examples
     --------
@@ -615,10 +616,12 @@ def accept_aliases(where: str) -> Callable[[Callable[Given, Result]], Callable[G
 def refuse_call(
     where: str, function: Callable[..., Any], args: Sequence[Any], options: Iterable[str], said: str
 ) -> NoReturn:
-    """Raise the TypeError for arguments that do not fit a function's signature; `said` is what
-    Python says of them. The message gives the right name of one that is not known, or else the
-    signature: positional arguments in brackets, dots for keyword-only ones, and how to get the
-    first argument if an object of another class was given.
+    """Raise the TypeError for arguments that do not fit a function's signature, where `said` is
+    Python's own message.
+
+    The message has the right name of an unknown argument, or else the signature: positional
+    arguments in brackets and dots for keyword-only ones. If the first argument is of another class,
+    the message states how to get the right object.
     """
     parameters, name = list(inspect.signature(function).parameters.values()), function.__name__
     method = "." in function.__qualname__ and parameters[0].name == "self"
@@ -640,8 +643,8 @@ def refuse_call(
 
 
 def no_attribute(subject: str, kind: str, name: str, owner: Any) -> NoReturn:
-    """Raise an AttributeError that suggests the right name: that of another library's name, or the
-    closest attribute of `owner`.
+    """Raise an AttributeError that suggests the right name: the counterpart of another library's
+    name, or the closest attribute of `owner`.
     """
     known = FUNCTION_HINTS if subject == "fastcurv" else ATTRIBUTES[subject]
     hint = "."
@@ -662,15 +665,17 @@ SPECIAL_METHODS = {"__call__": "callable", "__getitem__": "subscriptable"}
 
 
 def _refuse(self: Any, name: str, *args: Any, **options: Any) -> NoReturn:
-    """Raise the TypeError of a special method that a class lacks, with a suggestion."""
+    """Raise the TypeError of a special method that the class lacks, with a suggestion."""
     said = f"{type(self).__name__!r} object is not {SPECIAL_METHODS[name]}"
     raise TypeError(f"{said}{advice(ATTRIBUTES[self._subject][name])}")
 
 
 class AttributeHints:
-    """Mixin that suggests the right name for missing attributes; ``subject`` is the key in
-    `ATTRIBUTES`. Calls and indexing, which Python looks up in the class, are handled too. `dir`
-    shows what users call.
+    """Mixin that suggests the right name for missing attributes, where ``subject`` is the key in
+    `ATTRIBUTES`.
+
+    Calls and indexing, which Python looks up in the class, raise such errors as well. `dir` lists
+    the public names only.
     """
 
     _subject: ClassVar[str]
@@ -705,8 +710,8 @@ def typed(x: Any) -> str:
 
 
 def escaped(text: Any) -> str:
-    r"""Escape unprintable characters as in Python, ``\x1b``: terminal control sequences,
-    bidirectional marks, surrogates from file names that are not UTF-8.
+    r"""Escape unprintable characters as ``\x1b``: terminal control sequences, bidirectional marks,
+    and surrogates from file names that are not UTF-8.
 
     Examples
     --------
@@ -723,7 +728,7 @@ def shown(text: Any, most: int = 80) -> str:
 
 
 def entry(x: Any) -> str:
-    """Return the sentence on how to convert networks of the library that `x` comes from, or ""."""
+    """Return a sentence that states how to convert networks of the library of `x`, or ""."""
     words = CONVERTERS.get(home_of(x))
     return f" {words}." if words else ""
 
@@ -743,8 +748,7 @@ OBJECTIVE_HINT = "an objective such as fastcurv.Objective"
 
 
 def require(x: Any, parts: Iterable[str], name: str, wanted: str, after: Any = None) -> None:
-    """Raise a TypeError if `x` lacks an attribute; the message says so if it was swapped with
-    theta.
+    """Raise a TypeError if `x` lacks an attribute; the message states if it was swapped with theta.
 
     Parameters
     ----------
@@ -777,7 +781,7 @@ def require(x: Any, parts: Iterable[str], name: str, wanted: str, after: Any = N
 
 def refuse_swapped(x: Any, parts: Iterable[str], name: str, after: Any) -> None:
     """Raise a TypeError if the next argument, `after`, has all the attributes that `x` should have;
-    see `need`.
+    see `require`.
     """
     if all(hasattr(after, part) for part in parts):
         raise TypeError(
@@ -788,7 +792,7 @@ def refuse_swapped(x: Any, parts: Iterable[str], name: str, after: Any) -> None:
 
 def parameters_of(x: Any, name: str) -> str | None:
     """Return the error message for containers in which other libraries keep parameters or data;
-    None if `x` is not one.
+    return None if `x` is not such a container.
 
     Parameters
     ----------

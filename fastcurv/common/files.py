@@ -40,17 +40,18 @@ PIECE_BYTES = 16 << 20  # number of bytes written or read at a time; Ctrl-C is h
 
 @contextlib.contextmanager
 def whole(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """Open a file for writing that replaces `path` atomically at the end: at any moment there is
-    the old file or the new one, and no other file remains after success or failure.
+    """Open a file for writing that atomically replaces `path` when the context ends. At any moment
+    `path` is the old file or the new one, and no other file remains after success or failure.
 
     If the system supports it, the new file has no name until it is complete, so that a process
-    killed while writing leaves nothing behind. A process killed in the few microseconds between
+    killed while writing leaves no file behind. A process killed in the few microseconds between
     naming and replacing leaves a file that the next save in that folder removes. A writer locks its
     file, and the system releases the lock when the process ends, so that no file still being
-    written is removed, whatever machine or container its writer runs on. If `path` is a symbolic
-    link, its target is replaced, unless the system would refuse to follow the link. The permissions
-    of an old file are kept, and apply while the new one is written; a new file gets those of the
-    umask.
+    written is removed, even if its writer runs on another machine or in another container.
+
+    If `path` is a symbolic link, its target is replaced, unless the system would refuse to follow
+    the link. The permissions of an old file are kept, and apply while the new one is written. A new
+    file gets the permissions of the umask.
     """
     place = _place(path)
     folder = os.path.dirname(place)
@@ -101,8 +102,8 @@ def text_of(path: Any, name: str = "path", cure: str = "") -> str:
 
 
 def refuse_device(path: str | os.PathLike[str]) -> None:
-    """Refuse anything but a file or a folder: reading a pipe would block, writing would replace a
-    device.
+    """Raise an error unless the path is a file or a folder, since reading a pipe would block and
+    writing would replace a device.
     """
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
         raise ValueError(
@@ -124,8 +125,8 @@ def _place(path: str | os.PathLike[str]) -> str:
 
 
 def check_place(path: str | os.PathLike[str], name: str, folders: bool = False) -> None:
-    """Refuse, before any work, a path at which no file can be written; the trial write leaves no
-    trace.
+    """Raise an error for a path at which no file can be written. The trial write leaves no file
+    behind.
 
     Parameters
     ----------
@@ -184,7 +185,7 @@ def _copy_permissions(out: IO[bytes], mode: int | None) -> None:
 
 
 def _to_disk(out: IO[bytes]) -> None:
-    """Flush the file to disk; Ctrl-C is handled during a long wait."""
+    """Flush the file to disk. Ctrl-C is handled if this takes long."""
     sync = partial(os.fsync, out.fileno())
     if os.fstat(out.fileno()).st_size > PIECE_BYTES:
         interruptible(sync)
@@ -203,8 +204,8 @@ def _random_path(folder: str) -> str:
 
 
 def _lock(handle: int) -> bool | None:
-    """Lock an open file. Returns whether that succeeded, or None if files cannot be locked, and
-    thus are never swept.
+    """Lock an open file. Return True if the lock was obtained, False if another process holds it,
+    and None if the system cannot lock files.
     """
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -216,7 +217,9 @@ def _lock(handle: int) -> bool | None:
 
 
 def _remove_leftovers(folder: str) -> None:
-    """Remove temporary files of writers that no longer run, whose locks have ended with them."""
+    """Remove temporary files of writers that no longer run, since their locks have been
+    released.
+    """
     with contextlib.suppress(OSError):
         for left in os.listdir(folder) if fcntl else ():
             if not (left.startswith(_PART_PREFIX) and left.endswith(".part")):
@@ -232,7 +235,7 @@ def _remove_leftovers(folder: str) -> None:
 
 
 def _open_new(folder: str, temporary: str, mode: int, named: bool = False) -> tuple[int, bool]:
-    """Open a new locked file in a folder, and return its descriptor and whether it has a name. The
+    """Open a new locked file in a folder. Return its descriptor, and True if it has a name. The
     umask applies to `mode`.
     """
     nameless = 0 if named else getattr(os, "O_TMPFILE", 0)
@@ -384,8 +387,8 @@ def _json(text: Any) -> Any:
 
 
 def _read_header(path: str, raw: IO[bytes], size: int) -> tuple[dict[str, Any], bytes]:
-    """Read the JSON header of an open file of `size` bytes; return it, and all bytes up to the
-    data.
+    """Read the JSON header of an open file of `size` bytes. Return the header and all bytes before
+    the data.
     """
     head = raw.read(8)
     length = int.from_bytes(head, "little")
@@ -407,8 +410,8 @@ def damaged(path: Any) -> ValueError:
 
 
 def _checksum(path: str, metadata: Any, head: bytes) -> tuple[str | None, Any]:
-    """Return the checksum in a header, and the digest of the bytes before the data; (None, None)
-    for older files and for those of other programs.
+    """Return the checksum in a header and the digest of the bytes before the data, or (None, None)
+    for files without a checksum.
     """
     known = metadata if isinstance(metadata, dict) else {}
     told = known.get(_CHECKSUM_KEY)
@@ -427,8 +430,8 @@ def _checksum(path: str, metadata: Any, head: bytes) -> tuple[str | None, Any]:
 
 
 def _entries(path: str, header: dict[str, Any], room: int) -> list[tuple[str, np.dtype[Any], Any]]:
-    """Return name, dtype and shape of all arrays in the order of their bytes, which must be `room`
-    in number and follow one another.
+    """Return name, dtype and shape of all arrays in the order of their bytes, after checking that
+    they are contiguous and take `room` bytes in all.
     """
     found = []
     for name, entry in header.items():

@@ -12,8 +12,8 @@ def html_table(
     rows: Iterable[Sequence[object]],
     paragraphs: Iterable[str] = (),
 ) -> str:
-    """Return a small table for a notebook, with every cell escaped. With `paragraphs`, `title` is a
-    heading, followed by them and the table.
+    """Return a small table for a notebook, with every cell escaped. If `paragraphs` are given,
+    `title` is a heading above the paragraphs and the table.
 
     Examples
     --------
@@ -33,7 +33,7 @@ def html_table(
 
 
 class InOneLine:
-    """Base of results that a notebook shows as their repr."""
+    """Base class of results that a notebook shows by their repr."""
 
     def _repr_html_(self) -> str:
         return f"<code>{escape(repr(self))}</code>"

@@ -56,15 +56,15 @@ MAX_SIGN_PROOF_LOSS = 1e-3
 
 
 def gamma_of(k: float, u: float = UNIT_ROUNDOFF) -> float:
-    """Return ``k u / (1 - k u)``, which bounds the effect of k roundings; infinite if k u >=
+    """Return ``k u / (1 - k u)``, which bounds the effect of k roundings, or infinity if k u >=
     1/2.
     """
     return k * u / (1 - k * u) if k * u < 0.5 else np.inf
 
 
 def serial_blas(decompose: Callable[Given, Result]) -> Callable[Given, Result]:
-    """Decorate a function of a matrix, its first argument, to use one BLAS thread where it takes
-    milliseconds.
+    """Decorate a function whose first argument is a matrix to use one BLAS thread if the function
+    takes only milliseconds.
     """
 
     @wraps(decompose)
@@ -95,9 +95,9 @@ class JointSigns(NamedTuple):
     """Eigenpairs whose signs are proved jointly.
 
     Consider the values of absolute value above ``beside + error``, with `beside` as passed to
-    `eigh_apart`, and let w be the smallest absolute value among them. Then A has at least as many
-    eigenvalues >= ``w - error`` as there are positive ones among these, and as many <= ``error -
-    w`` as there are negative ones.
+    `eigh_apart`, and let w be the smallest absolute value among them. If p of them are positive and
+    q negative, then A has at least p eigenvalues >= ``w - error`` and at least q eigenvalues <=
+    ``error - w``.
     """
 
     values: Floats  # shape (n,), ascending
@@ -140,8 +140,9 @@ def eigh(A: Floats) -> Eigensystem:
 
 @serial_blas
 def eigh_apart(A: Floats, beside: float) -> Eigensystem | JointSigns:
-    """Compute an eigensystem as `eigh` does, but prove only the signs of the eigenvalues that
-    exceed `beside`, a bound on the error of A itself, in absolute value, at a fraction of the cost.
+    """Compute an eigensystem like `eigh`, but prove only the signs of the eigenvalues whose
+    absolute values exceed `beside`, a bound on the error of A itself. This takes a fraction of the
+    cost.
 
     Take k as the number of positive eigenvalues (or of negative ones, if these are more), U as the
     eigenvectors of all others, and M as a diagonal matrix of at least their absolute values and the
@@ -169,7 +170,9 @@ def eigh_apart(A: Floats, beside: float) -> Eigensystem | JointSigns:
 
 
 def _eigensystem(S: Floats, exponent: int, first: Any) -> Eigensystem:
-    """Return the first driver's result with its proof or, if that fails, the next one's."""
+    """Return the result of the first driver with its proof, or of the next driver if the proof
+    fails.
+    """
     best = None
     for driver in LAPACK_DRIVERS:
         found = first if driver == LAPACK_DRIVERS[0] else _attempt(partial(_lapack, S, driver))
@@ -191,7 +194,7 @@ def _eigensystem(S: Floats, exponent: int, first: Any) -> Eigensystem:
 def eigvalsh(A: Floats) -> Floats:
     """Compute every eigenvalue of ``(A + A') / 2``, ascending, at a third of the cost of `eigh`.
 
-    Without proof: a driver's result is accepted if its sum and sum of squares agree with the
+    The result is not proved. It is accepted if its sum and sum of squares agree with those of the
     matrix; LAPACK's drivers are then accurate to about ``n eps ||A||``. Arguments and errors are
     those of `eigh`.
 
@@ -210,7 +213,9 @@ def eigvalsh(A: Floats) -> Floats:
 
 
 def _credible(values: Floats, trace: float, squares: float) -> bool:
-    """Return whether eigenvalues have the sum and the sum of squares that the matrix has."""
+    """Return True if the sum and the sum of squares of the eigenvalues agree with those of the
+    matrix.
+    """
     off = abs(float(values.sum()) - trace) + abs(float(values @ values) - squares)
     return bool(off <= MAX_DRIVER_ERROR * (squares + len(values) * squares**0.5))
 
@@ -218,7 +223,8 @@ def _credible(values: Floats, trace: float, squares: float) -> bool:
 @serial_blas
 def eigh_some(A: Floats, pick: Callable[[Floats], Indices]) -> tuple[Floats, Indices, Floats]:
     """Compute every eigenvalue of a symmetric matrix, and the eigenvectors of some, at less than
-    half the cost of all; without proof, checked as in `eigvalsh` and by the residuals.
+    half the cost of all. The result is not proved, but checked as in `eigvalsh` and by the
+    residuals.
 
     Parameters
     ----------
@@ -255,7 +261,7 @@ def eigh_some(A: Floats, pick: Callable[[Floats], Indices]) -> tuple[Floats, Ind
 def _eigh_some(
     A: Floats, pick: Callable[[Floats], Indices]
 ) -> tuple[Floats, Indices, Floats] | None:
-    """Return the result of `eigh_some`; None where that failed, or many vectors are wanted."""
+    """Return the result of `eigh_some`, or None if LAPACK fails or most vectors are wanted."""
     form = Tridiagonal(A.copy())
     values = form.values()
     if values is None or not _credible(values, form.trace, form.squares):
@@ -290,7 +296,8 @@ def eigh_tridiagonal(diagonal: Floats, beside: Floats) -> tuple[Floats, Floats]:
 
 def _lapack(S: Floats, driver: str, only: bool = False) -> Any:
     """Call one LAPACK driver. Long divide-and-conquer calls go through NumPy, which releases the
-    interpreter lock, so that Ctrl-C is handled; so do 1 x 1 matrices, which SciPy 1.9 refuses.
+    interpreter lock, so that Ctrl-C is handled. Matrices of size 1 x 1 do as well, because SciPy
+    1.9 does not accept them.
     """
     if driver == "evd" and (len(S) >= LONG_EIGENSYSTEM_MIN_N or len(S) == 1):
         call = partial(np.linalg.eigvalsh if only else np.linalg.eigh, S)
@@ -301,7 +308,7 @@ def _lapack(S: Floats, driver: str, only: bool = False) -> Any:
 
 
 def _plausible(d: Floats, e: Floats, values: Floats, V: Floats) -> bool:
-    """Return whether the pairs have small residuals and unit vectors, at linear cost per pair."""
+    """Return True if the pairs have small residuals and unit vectors, at linear cost per pair."""
     R = d[:, None] * V - V * values
     R[:-1] += e[:, None] * V[1:]
     R[1:] += e[:, None] * V[:-1]
@@ -330,7 +337,7 @@ def _failed(n: int) -> np.linalg.LinAlgError:
 
 
 class NotConvexError(ValueError):
-    """A loss is concave in the outputs of some rows, for which a GGN was asked."""
+    """The loss is concave in the outputs of some rows, so that its GGN is not defined."""
 
 
 def _check_finite(size: float, name: str) -> None:
@@ -355,7 +362,7 @@ def _scaled(A: Floats) -> tuple[Floats, int]:
 
 
 def unscaled(x: Floats, exponent: int) -> Floats:
-    """Return ``2^exponent x``; raise LinAlgError if it overflows."""
+    """Return ``2^exponent x``. Raise LinAlgError if it overflows."""
     with np.errstate(over="ignore"):
         out = np.ldexp(x, exponent)
     if not np.isfinite(out).all():
@@ -367,22 +374,22 @@ def unscaled(x: Floats, exponent: int) -> Floats:
 
 
 def _bounds_back(bounds: Floats, exponent: int) -> Floats:
-    """Return ``2^exponent bounds`` of the errors of values that are scaled with them, rounded up:
-    in the subnormal range both are rounded.
+    """Return ``2^exponent bounds`` for the errors of values that are scaled in the same way. The
+    result is rounded up, since values and bounds are rounded in the subnormal range.
     """
     up: Floats = np.nextafter(unscaled(bounds, exponent), np.inf) + MIN_SUBNORMAL
     return up
 
 
 def midpoint(A: Floats, B: Floats) -> Floats:
-    """Return ``(A + B) / 2`` without overflow, and A where the two are equal: half of a subnormal
-    number may be rounded.
+    """Return ``(A + B) / 2`` without overflow. Where A and B are equal the result is A, since half
+    of a subnormal number may be rounded.
     """
     return np.where(A == B, A, A / 2 + B / 2)
 
 
 def _signs(A: Floats, values: Floats, V: Floats, beside: float) -> float:
-    """Return the `error` of `JointSigns`; infinite if nothing is proved, or `eigh` might prove
+    """Return the `error` of `JointSigns`, or infinity if nothing is proved or `eigh` might prove
     more.
     """
     n, sizes = len(A), np.abs(values)
@@ -410,7 +417,7 @@ def _signs(A: Floats, values: Floats, V: Floats, beside: float) -> float:
 
 def cholesky(A: Floats) -> Floats | None:
     """Return the lower Cholesky factor of A, or None if the factorisation breaks down. Ctrl-C is
-    handled meanwhile.
+    handled during the factorisation.
     """
     find = partial(np.linalg.cholesky, A)  # SciPy's Cholesky would hold the interpreter lock
     try:
@@ -429,8 +436,8 @@ def times_lower(A: Floats, lower: Floats, transposed: bool = False) -> Floats:
 
 
 def cholesky_floor(A: Floats, shift: float) -> float:
-    """Return a lower bound, near `shift`, on the eigenvalues of A; 0 if the factorisation of ``A -
-    shift I`` breaks down. A is overwritten.
+    """Return a lower bound, near `shift`, on the eigenvalues of A; or 0 if the factorisation of ``A
+    - shift I`` breaks down. A is overwritten.
 
     With R the computed factor of B, ``R'R = B + E`` and ``||E|| <= gamma / (1 - gamma) trace(B)``
     in any order of summation (Rump, Verification of positive definiteness, BIT 46, 2006).
@@ -447,8 +454,8 @@ def cholesky_floor(A: Floats, shift: float) -> float:
 
 
 def _eigenvalue_error(A: Floats, value: float, v: Floats) -> float:
-    """Return a bound on the distance of `value` to the nearest eigenvalue: the residual over the
-    length of v, including rounding.
+    """Return a bound on the distance of `value` to the nearest eigenvalue: the norm of the residual
+    divided by that of v, including rounding.
     """
     n, length = len(A), float(np.linalg.norm(v))
     left = float(np.linalg.norm(A @ v - value * v))
@@ -457,8 +464,8 @@ def _eigenvalue_error(A: Floats, value: float, v: Floats) -> float:
 
 
 def _proved(A: Floats, values: Floats, V: Floats) -> Floats:
-    """Return the bound of the module docstring for all pairs or some of them, for a matrix with
-    entries below 1; infinite if V is far from orthogonal.
+    """Return the bound of the module docstring for some or all pairs of a matrix with entries below
+    1, or infinity if V is far from orthogonal.
     """
     n, count = V.shape
     if count == 0:
@@ -546,7 +553,8 @@ def svd(A: Array, full_matrices: bool = False, **more: Any) -> tuple[Array, Arra
 
 
 def svdvals(A: Array) -> Array:
-    """Compute the singular values of A ``(m, n)``, descending. Errors are those of `svd`.
+    """Compute the singular values of A ``(m, n)``, in descending order. The errors raised are those
+    of `svd`.
 
     Examples
     --------

@@ -43,23 +43,26 @@ SHORT_THETA_BYTES = 4096
 
 
 def only_at_once(ob: Any) -> bool:
-    """Return whether an object has a `value_and_gradient` and hands on another's for each."""
+    """Return True if an object has its own `value_and_gradient`, but `value` and `gradient` of
+    another object.
+    """
     own = [is_own(ob, name) for name in ("value_and_gradient", "value", "gradient")]
     return own == [True, False, False]
 
 
 def is_of_its_loss(ob: Any, name: str) -> bool:
-    """Return whether an objective has a method by that name that belongs to its value and
+    """Return True if an objective has a method `name` that belongs to its own value and
     gradient.
     """
     return not why_not_own(ob, name, ("value", "gradient"))
 
 
 def _found(ob: Any, name: str) -> tuple[Any, str]:
-    """Return what an objective proves by a name and "", or None and why nothing is proved.
+    """Return the certificate `name` of an objective and "", or None and the reason why there is
+    none.
 
-    Its own attribute comes first, so that a subclass or a wrapper can replace what no longer holds;
-    None claims nothing.
+    The objective's own attribute comes first, so that a subclass or a wrapper can replace a
+    certificate that no longer holds. The attribute None claims nothing.
     """
     own = is_own(ob, name)
     why, holder = why_replaced(ob, name if own else "certificates"), ob
@@ -75,22 +78,22 @@ def _found(ob: Any, name: str) -> tuple[Any, str]:
 
 
 def why_unproved(ob: Any, name: str = "third_bound") -> str:
-    """Return why nothing is proved by that name of an objective's value and gradient, as a clause,
-    or "" where something is.
+    """Return the reason why an objective has no certificate `name`, as a clause, or "" if it has
+    one.
     """
     return _found(ob, name)[1]
 
 
 def certificate_method(ob: Any, name: Certificate, default: Any = None) -> Any:
-    """Return what an objective proves by that name: its own attribute, else that of its
-    `certificates`, else the default.
+    """Return the certificate `name` of an objective: its own attribute, otherwise that of its
+    `certificates`, otherwise the default.
     """
     found, _ = _found(ob, name)
     return default if found is None else found
 
 
 def call_certificate(ob: Any, name: Certificate, *at: Any, default: Any = None) -> Any:
-    """Return the result of the `certificate_method` by that name, or the default without one."""
+    """Return the result of the `certificate_method` `name`, or the default if there is none."""
     method = certificate_method(ob, name)
     if method is None:
         return default
@@ -100,8 +103,8 @@ def call_certificate(ob: Any, name: Certificate, *at: Any, default: Any = None) 
 
 
 def is_plain(ob: Any) -> bool:
-    """Return whether what an objective's operators hold at theta, and its other precisions, are of
-    its own value and gradient.
+    """Return True if the quantities that an objective's operators hold at theta, and its casts to
+    other precisions, belong to its own value and gradient.
     """
     if hasattr(ob, "certificates"):
         return not why_not_own(ob, "certificates") and ob.certificates is not None
@@ -114,13 +117,13 @@ def rounding_bound_of(ob: Any) -> Any:
 
 
 def probes(ob: Any, theta: np.ndarray) -> np.ndarray:
-    """Return directions of curvature that the gradient cannot see, as columns ``(n, p)``."""
+    """Return directions (n, p), as columns, of curvature orthogonal to the gradient."""
     found = call_certificate(ob, "probes", theta)
     return np.zeros((theta.size, 0)) if found is None else np.asarray(found)
 
 
 def lower_bound(ob: Any) -> float:
-    """Return a lower bound on the value, -inf where none is known."""
+    """Return a lower bound on the value, or -inf if none is known."""
     c = certificate_method(ob, "loss_lower_bound", -np.inf)
     return float(c() if callable(c) else c)
 
@@ -130,24 +133,28 @@ def lower_bound(ob: Any) -> float:
 
 
 def round_to_dtype(ob: Any, theta: np.ndarray) -> np.ndarray:
-    """Return `theta`, in float64, rounded to the precision in which the objective stores it."""
+    """Return `theta` in float64, rounded to the precision in which the objective stores its
+    parameters.
+    """
     single = getattr(ob, "dtype", None) == np.float32
     return theta.astype(np.float32).astype(np.float64) if single else theta
 
 
 def in_float64(ob: Any) -> Any:
-    """Return the objective cast to float64 if it is in float32 and can be cast, else unchanged."""
+    """Return the objective cast to float64 if it is in float32 and can be cast, otherwise
+    unchanged.
+    """
     cast = getattr(ob, "dtype", None) == np.float32 and is_plain(ob)
     return ob.astype(np.float64) if cast and not why_not_own(ob, "astype") else ob
 
 
 class call_unmodified:
-    """Context manager for calls of a user-defined objective: the floating-point settings are loaded
-    again at its end, and ValueError is raised if theta was modified within.
+    """Context manager for calls of a user-defined objective: at its end, the floating-point
+    settings are loaded again, and ValueError is raised if theta was modified.
 
-    An objective that writes into the theta it is given reports values and derivatives of a point
-    other than the one asked for. Objectives with a true `keeps_theta` attribute are not checked
-    where theta is long: copying it twice takes as long as its gradient over a few rows.
+    An objective that writes into its argument theta returns values and derivatives for a different
+    point. Objectives with a true `keeps_theta` attribute are not checked if theta is long, since
+    copying it twice takes as long as a gradient over a few rows.
     """
 
     __slots__ = ("before", "theta")
@@ -186,8 +193,8 @@ def as_number(value: Any) -> float:
 
 
 def as_gradient(g: Any, n: int, dtype: Any = float, *, kept: bool = True) -> np.ndarray:
-    """Return an objective's gradient, which may be a buffer of its own, as an array of shape (n,):
-    a new one where it is `kept` while the objective is asked again.
+    """Return an objective's gradient, which may be one of its own buffers, as an array of shape
+    (n,). The array is new if it is `kept` during later calls of the objective.
     """
     resume_arithmetic()
     shape = np.shape(g)
@@ -198,8 +205,8 @@ def as_gradient(g: Any, n: int, dtype: Any = float, *, kept: bool = True) -> np.
 
 
 def as_curvature(H: Any, n: int, name: str = "hessian") -> Any:
-    """Validate an objective's Hessian or GGN, an operator or matrix of shape ``(n, n)``, and return
-    it.
+    """Return an objective's Hessian or GGN, an operator or matrix of shape ``(n, n)``, after
+    validating it.
     """
     resume_arithmetic()
     if not any(hasattr(H, part) for part in ("product", "matvec", "__matmul__")):
@@ -220,7 +227,9 @@ def value_at(ob: Any, theta: np.ndarray) -> float:
 
 
 def value_rounding(f: float, dtype: Any) -> float:
-    """Return the assumed rounding error of a value: a smaller decrease does not count as one."""
+    """Return the assumed rounding error of a value. A smaller decrease of the value does not count
+    as a decrease.
+    """
     return VALUE_EPS * float(np.finfo(dtype).eps) * abs(f)
 
 
@@ -229,12 +238,12 @@ def value_rounding(f: float, dtype: Any) -> float:
 
 
 class SpentError(Exception):
-    """Raised when a measurement would need more products than the budget has left."""
+    """An error raised if a measurement would need more products than the remaining budget."""
 
 
 class Products(Budget):
-    """A symmetric operator that counts its products, within a budget, and bounds their rounding,
-    cast to float64 where the operator allows it.
+    """A symmetric operator that counts its products, within a budget, and bounds their rounding
+    errors. It is cast to float64 if the operator allows it.
     """
 
     def __init__(self, op: Any, dtype: Any = None) -> None:
@@ -273,21 +282,23 @@ class Products(Budget):
 
     @property
     def largest(self) -> float:
-        """An estimate of ``||H||_F``, valid once the product of a random vector was computed.
+        """An estimate of ``||H||_F``, valid once the product of a random vector has been computed.
 
-        The mean of ``n ||Hv||^2 / ||v||^2`` over random v is ``||H||_F^2``, and ``||H||_2`` is no
-        larger than ``||H||_F``.
+        The mean of ``n ||Hv||^2 / ||v||^2`` over random v is ``||H||_F^2``, and ``||H||_2`` is at
+        most ``||H||_F``.
         """
         return float(self.n**0.5 * self.norm)
 
     @property
     def zero(self) -> float:
-        """The threshold below which curvature counts as zero unless its sign is proved to last."""
+        """The threshold below which curvature counts as zero unless its sign is proved to be
+        stable.
+        """
         return max(ZERO_CURVATURE_RATIO, 100 * self.eps) * self.norm
 
     def spend(self, k: int) -> None:
-        """Count k products before they are made; raise `SpentError` if the budget does not allow
-        them.
+        """Count k products before they are computed. Raise `SpentError` if the budget does not
+        allow them.
         """
         if not self.affords(k):
             self.short = True
@@ -295,19 +306,19 @@ class Products(Budget):
         self.tell(k)
 
     def note(self, text: str) -> None:
-        """Show `text` on the progress bar, if there is one, as the current activity."""
+        """Show `text` as the current activity on the progress bar, if there is one."""
         if self.shown is not None:
             self.shown.note(text)
 
     def tell(self, k: int) -> None:
-        """Count k products and advance the progress bar."""
+        """Count k computed products and advance the progress bar."""
         self.count += k
         if self.shown is not None:
             self.shown.update(k)
 
     def bound(self, v: Array) -> float:
-        """Return a bound on ``||computed(H v) - H v||``: the operator's own where it offers one,
-        else `PRODUCT_EPS` eps times the largest norm seen so far times ``||v||``.
+        """Return a bound on ``||computed(H v) - H v||``: the operator's own bound if it offers one,
+        otherwise `PRODUCT_EPS` eps times ``||v||`` times the largest norm found so far.
         """
         if why_not_own(self.op, "rounding_bound"):
             return PRODUCT_EPS * self.eps * self.norm * safe_norm(v)
@@ -334,8 +345,9 @@ class Products(Budget):
     def quotient_error(self, v: Array, Hv: Floats) -> float:
         """Return a bound on the error of the Rayleigh quotient that `quotient` returned with `Hv`.
 
-        The dot product, in float64, is off by at most ``n eps ||v|| ||Hv||`` in any order of
-        summation; the bound takes twice that. The observed asymmetry of the products is added.
+        The error of the float64 dot product is at most ``n eps ||v|| ||Hv||`` in any order of
+        summation, and the bound uses twice this value. The measured asymmetry of the products is
+        added.
         """
         v = np.asarray(v, dtype=self.dtype).astype(float)
         size = float(v @ v)
@@ -345,7 +357,7 @@ class Products(Budget):
 
 
 def hessian_products(ob: Any, theta: Array, best: bool = True) -> Products:
-    """Return the Hessian at theta as `Products`; `best` asks for float64 where the operator offers
+    """Return the Hessian at theta as `Products`, in float64 if `best` is True and the operator has
     `astype`.
     """
     H = as_curvature(ob.hessian(theta), theta.size)
@@ -353,7 +365,7 @@ def hessian_products(ob: Any, theta: Array, best: bool = True) -> Products:
 
 
 def _holds_gradient(ob: Any, H: Products) -> bool:
-    """Return whether the gradient that the operator holds is the objective's own."""
+    """Return True if the gradient that the operator holds is the objective's own."""
     held: Any = getattr(H.op, "gradient", None)
     held = held() if callable(held) else held
     own = is_plain(ob) and getattr(H.native, "objective", ob) is ob
@@ -361,8 +373,8 @@ def _holds_gradient(ob: Any, H: Products) -> bool:
 
 
 def gradient_at(ob: Any, theta: Array, H: Products) -> Floats:
-    """Return the gradient at theta: the one held by the operator, in its precision (float64 where
-    it was cast), else the objective's own, as where the operator is of another objective.
+    """Return the gradient at theta: the one held by the operator, in its precision, or that of the
+    objective if the operator belongs to another objective.
     """
     if _holds_gradient(ob, H):
         held = H.op.gradient
@@ -372,8 +384,8 @@ def gradient_at(ob: Any, theta: Array, H: Products) -> Floats:
 
 
 def gradient_bound(ob: Any, theta: Array, H: Products) -> float | None:
-    """Return a bound on the rounding error of the gradient that `gradient_at` returns, or None
-    where the objective offers none.
+    """Return a bound on the rounding error of the gradient from `gradient_at`, or None if the
+    objective offers none.
     """
     bound = rounding_bound_of(getattr(H.op, "objective", ob) if _holds_gradient(ob, H) else ob)
     return None if bound is None else float(bound(theta))

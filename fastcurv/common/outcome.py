@@ -14,8 +14,8 @@ Kind = TypeVar("Kind", bound="Result")
 
 
 class Result(OptimizeResult):
-    """An `OptimizeResult` of this library: a dictionary whose entries are attributes, too. Its
-    errors for unknown names suggest the right one.
+    """An `OptimizeResult` of this library: a dictionary whose entries are also attributes. Errors
+    for unknown names suggest the right one.
 
     Attributes
     ----------
@@ -64,7 +64,7 @@ class Result(OptimizeResult):
 
 
 def outcome(kind: type[Kind], /, **fields: Any) -> Kind:
-    """Create a result of class `kind` with these fields, which SciPy's type stubs declare
+    """Create a result of class `kind` with the given fields, which SciPy's type stubs declare
     read-only.
 
     Examples

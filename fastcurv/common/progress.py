@@ -27,7 +27,7 @@ class Bar(Protocol):
         """Report n more units done."""
 
     def note(self, text: str) -> None:
-        """Show a few words beside the bar."""
+        """Show a short text next to the bar."""
 
 
 #: A bar that shows nothing.
@@ -35,8 +35,8 @@ NO_PROGRESS = SimpleNamespace(update=lambda n=1: None, note=lambda text: None, c
 
 
 class _Shown:
-    """A tqdm bar with the interface of `Bar`. If it can no longer be written, as to a closed
-    terminal, the work goes on without it.
+    """A tqdm bar with the interface of `Bar`. If the terminal is closed, the work continues without
+    the bar.
     """
 
     def __init__(self, shown: Any, delay: float = 0.0) -> None:
@@ -63,7 +63,7 @@ class _Shown:
 
 
 def on_terminal(name: str) -> bool:
-    """Return whether a standard stream exists and is a terminal."""
+    """Return True if a standard stream exists and is a terminal."""
     try:
         return bool(getattr(sys, name).isatty())
     except (AttributeError, ValueError):
@@ -150,8 +150,9 @@ def cached_attribute(make: Callable[[Any], Answer]) -> Callable[[Any], Answer]:
 def cache_last(
     find: Callable[[Any, NDArray[Any]], Answer], kept: int = 1
 ) -> Callable[[Any, Any], Answer]:
-    """Cache the last result of ``find(ob, theta)``, for the same objective and an equal theta; the
-    last `kept` up to `SMALL_THETA_SIZE` parameters. The objective is not kept alive.
+    """Cache the last result of ``find(ob, theta)`` for the same objective and an equal theta, or
+    the last `kept` results for up to `SMALL_THETA_SIZE` parameters. The cache does not keep the
+    objective alive.
     """
     last: tuple[tuple[Any, NDArray[Any], Answer], ...] = ()
 

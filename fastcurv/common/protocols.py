@@ -83,14 +83,14 @@ class Operator(Protocol):
 
     @property
     def shape(self) -> tuple[Any, ...]:
-        """Its size ``(n, n)``."""
+        """The size ``(n, n)``."""
 
     def __matmul__(self, x: Any, /) -> Any:
-        """Return its product with a vector ``(n,)`` or a block ``(n, k)``."""
+        """Return the product with a vector ``(n,)`` or a block ``(n, k)``."""
 
 
 class Differentiable(Protocol):
-    """The minimal objective: its length, gradient, and Hessian as an operator."""
+    """The minimal objective: number of parameters, gradient, and Hessian as an operator."""
 
     @property
     def n_params(self) -> int:
@@ -104,14 +104,14 @@ class Differentiable(Protocol):
 
 
 class Valued(Protocol):
-    """An objective with its value."""
+    """An objective that can compute its value."""
 
     def value(self, theta: Any, /) -> Any:
-        """Return the loss, a number."""
+        """Return the loss as a number."""
 
 
 class Smooth(Valued, Protocol):
-    """The minimum that any minimiser needs: a length, a value and a gradient."""
+    """The minimum that any minimiser needs: number of parameters, value and gradient."""
 
     @property
     def n_params(self) -> int:
@@ -122,7 +122,7 @@ class Smooth(Valued, Protocol):
 
 
 class Curved(Valued, Protocol):
-    """The minimum for a line search along curvature: a length, a value and a Hessian."""
+    """The minimum for a line search along curvature: number of parameters, value and Hessian."""
 
     @property
     def n_params(self) -> int:
@@ -147,10 +147,10 @@ class KinkObjective(Protocol):
     n_copies: int
 
     def in_units(self, units: np.ndarray) -> Any:
-        """Return it in other units of its variables."""
+        """Return the objective in other units of its variables."""
 
     def hessian(self, point: np.ndarray) -> np.ndarray:
-        """Return the Hessian, a matrix."""
+        """Return the Hessian as a matrix."""
 
     def hessian_error(self, point: np.ndarray) -> float:
         """Return a bound on the error of `hessian`."""
@@ -162,13 +162,13 @@ class KinkObjective(Protocol):
         """Return a bound on the third derivative within `radius` of the point."""
 
     def margins(self, point: np.ndarray, radius: float) -> Any:
-        """Return how far rows stay from their kinks within `radius` of the point."""
+        """Return the distances of rows from their kinks within `radius` of the point."""
 
 
 class Subspace(Protocol):
-    """A space of m of n dimensions, outside which an operator H ``(n, n)`` is `rest` times the
-    identity: ``H = E (E'HE) E' + rest (I - E E')``, E ``(n, m)`` with orthonormal columns; the
-    complement has dimension `n_rest`.
+    """A subspace of dimension m of an n-dimensional space, outside which an operator H ``(n, n)``
+    is `rest` times the identity: ``H = E (E'HE) E' + rest (I - E E')``, where E ``(n, m)`` has
+    orthonormal columns. The complement has dimension `n_rest`.
     """
 
     n: int
@@ -177,23 +177,25 @@ class Subspace(Protocol):
     space: str
 
     def embed(self, x: np.ndarray) -> np.ndarray:
-        """Return ``E x``: map coordinates ``(m,)``, or rows of them, to parameter space."""
+        """Return ``E x``, which maps coordinates ``(m,)``, or rows of them, to parameter space."""
 
     def project(self, v: np.ndarray) -> np.ndarray:
-        """Apply the transpose of `embed`, to rows too."""
+        """Apply the transpose of `embed` to a vector or to rows."""
 
 
 class Reduction(Subspace, Protocol):
-    """A smaller symmetric operator R ``(m, m)`` that represents H in a `Subspace`, R = E'HE. If
-    `lowest`, no eigenvalue is below `rest`. E may be known only by its action on eigenvectors: then
-    `embed` is valid for those of R, and `project` for those of H, up to length.
+    """A smaller symmetric operator R ``(m, m)``, R = E'HE, that represents H in a `Subspace`.
+
+    If `lowest` is True, no eigenvalue is below `rest`. E may be known only by its action on
+    eigenvectors. Then `embed` is valid for eigenvectors of R and `project` for those of H, up to
+    their lengths.
     """
 
     shape: tuple[int, int]
     lowest: bool
 
     def product(self, v: np.ndarray, out: np.ndarray | None = None) -> Any:
-        """Return ``R v``, in `out` if that is given."""
+        """Return ``R v``, written to `out` if that is given."""
 
     def outside(self, start: int, stop: int) -> np.ndarray:
         """Return rows start to stop of an orthonormal basis of the complement."""
@@ -202,12 +204,14 @@ class Reduction(Subspace, Protocol):
         """Convert pairs of R, with vectors as rows of X, to pairs of H."""
 
     def inside(self, V: Array, most: float) -> Array | None:
-        """Return the coordinates of rows V; None if they leave the space by more than `most`."""
+        """Return the coordinates of rows V, or None if their distance from the space exceeds
+        `most`.
+        """
 
 
 class LiftedPairs(NamedTuple):
-    """Pairs of a `Reduction` as pairs of H: a mask of those `kept`, while the others belong to the
-    complement to within `zero`; their residuals; and whether vectors are orthogonal only if
+    """Pairs of a `Reduction` as pairs of H: a mask `kept` of the pairs that do not belong to the
+    complement to within `zero`, their residuals, and True if the vectors are orthogonal only when
     embedded `together`.
     """
 
@@ -219,8 +223,8 @@ class LiftedPairs(NamedTuple):
 
 @runtime_checkable
 class DenseReduction(Protocol):
-    """A `Reduction` available as a matrix; asked for at run time, which takes long for a protocol
-    that is derived from others.
+    """A `Reduction` available as a matrix. The protocol is not derived from another one, because
+    checks at run time would take long.
     """
 
     n: int
@@ -245,9 +249,11 @@ class DenseReduction(Protocol):
 
 
 class Enclosed(NamedTuple):
-    """The matrix ``E'HE`` as computed by products, with error bounds: each column of `products` is
-    off by at most its entry of `bounds` in norm; apart from that, the eigenvalues of H are those of
-    this matrix and copies of `rest`, each to within `error`.
+    """The matrix ``E'HE`` computed by products, with error bounds.
+
+    The error of each column of `products` is at most its entry of `bounds` in norm. Apart from
+    that, the eigenvalues of H are those of this matrix and copies of `rest`, each to within
+    `error`.
     """
 
     products: NDArray[np.float64]
@@ -256,43 +262,46 @@ class Enclosed(NamedTuple):
 
 
 class ProvedReach(Subspace, Protocol):
-    """The range of the products of H, a `Subspace` with a proof: up to bounds E is orthonormal, and
-    H is `rest` outside.
+    """The range of the products of H, a `Subspace` with a proof: up to bounds, E is orthonormal and
+    H is `rest` times the identity outside.
     """
 
     m: int
 
     def matrix(self) -> Enclosed:
-        """Return ``E'HE`` with bounds."""
+        """Return ``E'HE`` with error bounds."""
 
     def outside(self, seed: int = 0) -> np.ndarray:
         """Return a unit vector orthogonal to the range."""
 
 
 class EngineSteps(Protocol):
-    """What the engine does for a minimiser of an objective whose loss it evaluates by itself: the
-    objective's ``engine_steps``. A method returns None where the engine cannot.
+    """The steps of minimisers that the engine computes for an objective whose loss it evaluates, as
+    the objective's ``engine_steps``. A method returns None if the engine cannot do this.
     """
 
     objective: Any
 
     @property
     def by_matrix(self) -> bool:
-        """Whether `damped_steps` returns a run: the Gauss-Newton matrix is convex anywhere."""
+        """True if `damped_steps` returns a run, because the Gauss-Newton matrix is positive
+        semidefinite everywhere.
+        """
 
     def damped_steps(self, theta: Array) -> Any:
-        """Return a run of Levenberg-Marquardt steps from `theta`, which it moves."""
+        """Return a run of Levenberg-Marquardt steps from `theta`, which is updated in place."""
 
     def points(self) -> Any:
-        """Return the point of a run and trial points, with their losses, gradients and products,
-        where these take so little time that Python around them is felt and the GGN is convex.
+        """Return the current point of a run and trial points, with their losses, gradients and
+        products. The result is None unless these take so little time that overhead in Python
+        matters, and the GGN is positive semidefinite.
         """
 
     def run_of(self, minimiser: Any) -> Any:
-        """Return ``minimiser.run`` with the objective's own plan as its first argument."""
+        """Return ``minimiser.run`` with the objective's own plan bound as its first argument."""
 
     def layer_coordinates(self) -> Any:
-        """Return coordinates of the parameters, layer by layer: see
+        """Return coordinates of the parameters, layer by layer; see
         `fastcurv.network.kronecker.LayerCoordinates`.
         """
 
@@ -332,8 +341,8 @@ _REPLACED_CACHE: WeakKeyDictionary[type, dict[Any, Any]] = WeakKeyDictionary()
 
 
 def why_not_own(x: Any, name: str, functions: tuple[str, ...] = ()) -> str:
-    """Return why an object offers nothing by a name that belongs to its functions, as a clause, or
-    "" where it does. None is nothing.
+    """Return the reason why an object has no attribute `name` that belongs to its own functions, as
+    a clause, or "" if it has one. An attribute that is None counts as missing.
 
     Parameters
     ----------
@@ -361,8 +370,8 @@ def why_not_own(x: Any, name: str, functions: tuple[str, ...] = ()) -> str:
 
 
 def why_replaced(x: Any, name: str, functions: tuple[str, ...] = ()) -> str:
-    """Return why an attribute does not belong to the functions of its object, as `why_not_own`
-    does, without evaluating the attribute where a class defines it.
+    """Return the reason why an attribute does not belong to the functions of its object, like
+    `why_not_own`, without evaluating the attribute if a class defines it.
     """
     kind, assigned = type(x), _assigned(x)
     # The part of the result that depends on the class alone is cached until a function of the class
@@ -398,7 +407,7 @@ def why_replaced(x: Any, name: str, functions: tuple[str, ...] = ()) -> str:
 
 
 def replaces_products(op: Any) -> bool:
-    """Return whether some of what an operator offers belongs to other products than its own."""
+    """Return True if some optional methods of an operator belong to products other than its own."""
     if _is_ours(type(op)) and _assigned(op).keys().isdisjoint(PRODUCT_METHODS):
         return False
     there = (name for name in OPTIONAL_METHODS if is_own(op, name) or hasattr(op, name))
@@ -406,13 +415,15 @@ def replaces_products(op: Any) -> bool:
 
 
 def own_product(op: Any) -> str:
-    """Return the name of the function of an operator's products that was defined last."""
+    """Return the name of the product method that was defined last in the operator's class
+    hierarchy.
+    """
     places = (_assigned(op), *(kind.__dict__ for kind in type(op).__mro__))
     return next(name for place in places for name in PRODUCT_METHODS if name in place)
 
 
 def source(x: Any) -> Any:
-    """Return the object whose functions an object hands on, or the object itself."""
+    """Return the object whose functions a wrapper hands on, or the object itself."""
     within = x
     while not isinstance(found := _handed_on(within, _assigned(within), LOSS_METHODS), str):
         within = found
@@ -420,7 +431,9 @@ def source(x: Any) -> Any:
 
 
 def is_own(x: Any, name: str) -> bool:
-    """Return whether an attribute is of the object or its class, not handed on from another."""
+    """Return True if an attribute belongs to the object or its class, and is not handed on from
+    another object.
+    """
     return name in _assigned(x) or _home(type(x), name) is not None
 
 
@@ -438,7 +451,7 @@ def _assigned(x: Any) -> dict[str, Any]:
 
 
 def _home(kind: type, name: str) -> type | None:
-    """Return the class that defines an attribute of objects of this class."""
+    """Return the class that defines an attribute, among the base classes of a class."""
     for one in kind.__mro__:
         if name in one.__dict__ and one is not object:
             return one
@@ -450,12 +463,14 @@ def _static(kind: type, name: str) -> Any:
 
 
 def _declares(kind: type, name: str) -> bool:
-    """Return whether a class declares an attribute that it assigns to its objects itself."""
+    """Return True if a class declares an attribute that it assigns to its instances."""
     return name in kind.__dict__.get("__annotations__", ())
 
 
 def _is_data(part: Any) -> bool:
-    """Return whether an attribute of a class precedes one of the object, as properties do."""
+    """Return True if a class attribute takes precedence over an instance attribute, as properties
+    do.
+    """
     return hasattr(type(part), "__set__")
 
 
@@ -464,8 +479,8 @@ def _is_ours(kind: type) -> bool:
 
 
 def _is_written_here(part: Any) -> bool:
-    """Return whether a function of one of this library's classes is the library's, however it is
-    wrapped, and was not assigned to the class by others.
+    """Return True if a function of one of this library's classes is the library's own, possibly
+    wrapped, and was not assigned to the class by other code.
     """
     part = getattr(part, "fget", part)
     while part is not None:
@@ -477,9 +492,7 @@ def _is_written_here(part: Any) -> bool:
 
 
 def _replaced(kind: type, home: type, functions: tuple[str, ...]) -> str:
-    """Return a clause on a function that another class than the one that defines an attribute has
-    replaced, or "".
-    """
+    """Return a clause on a function that is defined in another class than the attribute, or ""."""
     ours = _is_ours(home)
     for name in functions or (_DECIDING_ATTRIBUTES if ours else FUNCTION_METHODS):
         now, then = _home(kind, name), _home(home, name)
@@ -501,7 +514,7 @@ def _replaced(kind: type, home: type, functions: tuple[str, ...]) -> str:
 
 def _handed_on(x: Any, assigned: dict[str, Any], functions: tuple[str, ...]) -> Any:
     """Return the one object whose functions an object hands on, or the name of a function that it
-    has of its own.
+    defines itself.
     """
     within: Any = None
     for name in functions:

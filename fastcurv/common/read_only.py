@@ -15,8 +15,9 @@ SCIPY_ATTRIBUTES = (*vars(LinearOperator), "dtype", "shape", "ndim")
 
 
 class ReadOnly:
-    """A mixin whose public attributes raise AttributeError when they are assigned once they have a
-    value. The message says how to make a new object. Arrays are kept as read-only views.
+    """A mixin whose public attributes can be assigned only once; another assignment raises
+    AttributeError. The message states how to make a new object. Arrays are stored as read-only
+    views.
 
     Only names that this library's classes define are read-only: subclasses outside of it may add
     and assign attributes of their own. Classes that are made often, or that set an attribute more
@@ -82,8 +83,8 @@ def refusal(x: Any, name: str) -> str:
 
 
 def read_only_view(x: Any) -> Any:
-    """Return an array, or a CSR matrix of such arrays, as a view that cannot be written to, and
-    anything else unchanged.
+    """Return an array, or a CSR matrix of arrays, as a read-only view. Other objects are returned
+    unchanged.
     """
     if isinstance(x, np.ndarray):
         view = x.view()
@@ -95,7 +96,7 @@ def read_only_view(x: Any) -> Any:
 
 
 class Record:
-    """A base of frozen dataclasses whose arrays cannot be written to, in copies neither."""
+    """A base class of frozen dataclasses whose arrays are read-only, in copies as well."""
 
     def __post_init__(self) -> None:
         known = vars(self)

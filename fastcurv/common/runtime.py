@@ -35,16 +35,17 @@ Result = TypeVar("Result")
 
 @functools.cache
 def load_proofs(module: str) -> Any:
-    """Return a module of `fastcurv.certify`, imported when something is first asked of it: the core
-    works, and can be read, without its proofs.
+    """Return a module of `fastcurv.certify`, imported on first use, so that the core does not
+    depend on its proofs.
     """
     return import_module(f"fastcurv.certify.{module}")
 
 
 @functools.cache
 def load_module(module: str) -> Any:
-    """Return a module by its name below ``fastcurv``, imported when it is first needed: for sparse
-    rows, blocks of rows, files, smaller spaces and derivatives in the inputs.
+    """Return a module by its name below ``fastcurv``, imported on first use. Modules for sparse
+    rows, blocks of rows, files, smaller spaces and derivatives by the inputs are loaded in this
+    way.
     """
     return import_module(f"fastcurv.{module}")
 
@@ -54,10 +55,12 @@ MAX_DISTURBED_CALLS = 3  # number of calls of a proof in a row that a signal han
 
 def to_nearest(function: Callable[Given, Result]) -> Callable[Given, Result]:
     """Decorate a function without side effects to run with the floating-point settings that proofs
-    assume: rounding to nearest, and no flushing to zero. The caller's own settings (``fesetround``,
-    ``torch.set_flush_denormal``) are restored afterwards. If a signal handler or a finaliser has
-    changed the settings in the middle of a call, the call is repeated. No more threads are used
-    than the first argument, an objective or operator, specifies.
+    assume: rounding to nearest, and no flushing to zero.
+
+    The caller's own settings (``fesetround``, ``torch.set_flush_denormal``) are restored
+    afterwards. If a signal handler or a finaliser changes the settings during a call, the call is
+    repeated. The call uses at most the number of threads that the first argument, an objective or
+    operator, specifies.
     """
 
     @functools.wraps(function)
@@ -77,8 +80,8 @@ def to_nearest(function: Callable[Given, Result]) -> Callable[Given, Result]:
 
 
 def starts_to_nearest(function: Callable[Given, Result]) -> Callable[Given, Result]:
-    """Decorate an algorithm like `to_nearest`, without repeating it: the settings are loaded again
-    after each callback, and the proofs inside it are protected by `to_nearest`.
+    """Decorate an algorithm like `to_nearest`, but without repeating it. The settings are loaded
+    again after each callback, and the proofs inside the algorithm are protected by `to_nearest`.
     """
 
     @functools.wraps(function)
@@ -90,8 +93,8 @@ def starts_to_nearest(function: Callable[Given, Result]) -> Callable[Given, Resu
 
 
 def as_callback(function: Callable[Given, Result]) -> Callable[Given, Result]:
-    """Return a user-defined function as one after which the thread's floating-point settings are
-    what they were before it.
+    """Return a user-defined function wrapped such that the thread's floating-point settings are
+    restored after each call.
     """
 
     @functools.wraps(function, updated=())
@@ -109,11 +112,12 @@ def one_blas_thread(where: bool = True) -> AbstractContextManager[Any]:
     """Return a context in which BLAS and LAPACK use only the caller's thread, if threadpoolctl is
     installed.
 
-    Their threads, a team for NumPy and one for SciPy, keep spinning between calls, while others
-    work, and wait for each other at every step of a decomposition, which then takes five to ten
-    times as long if anything else runs, be it the other team. With ``where=False``, as for up to
-    `SERIAL_BLAS_MAX_N` rows, for which there are no threads, and outside the main thread, to which
-    OpenBLAS limits the setting, the context does nothing. It takes 10 us, but for the first.
+    NumPy and SciPy each have a team of BLAS threads. These spin between calls and wait for each
+    other at every step of a decomposition, which takes five to ten times as long if anything else
+    runs, including the other team. The context does nothing with ``where=False``, as for matrices
+    of up to `SERIAL_BLAS_MAX_N` rows, for which BLAS uses no threads, and outside the main thread,
+    since OpenBLAS restricts the setting to it. Entering the context takes 10 us, except for the
+    first time.
     """
     if not where or threading.current_thread() is not threading.main_thread():
         return nullcontext()
@@ -123,8 +127,8 @@ def one_blas_thread(where: bool = True) -> AbstractContextManager[Any]:
 
 @functools.cache
 def _blas() -> Any:
-    """Return the control of the BLAS libraries that are loaded, NumPy's and SciPy's among them;
-    None without threadpoolctl.
+    """Return the threadpoolctl controller of the loaded BLAS libraries, including NumPy's and
+    SciPy's, or None without threadpoolctl.
     """
     try:
         from threadpoolctl import ThreadpoolController
@@ -142,8 +146,8 @@ def show_versions(mode: Literal["dict"]) -> dict[str, Any]: ...
 
 
 def show_versions(mode: str = "print") -> dict[str, Any] | None:
-    """Print what a result depends on: versions, the kernels chosen for this CPU, those it could
-    run, and the threads; ``mode="dict"`` returns them instead.
+    """Print the versions, the kernels chosen for this CPU, the kernels that it could run, and the
+    number of threads. With ``mode="dict"`` these are returned instead.
 
     The environment variable ``FASTCURV_ARCH`` selects other kernels, and ``FASTCURV_NUM_THREADS``
     another number of threads.
@@ -190,7 +194,9 @@ def show_versions(mode: str = "print") -> dict[str, Any] | None:
 
 
 def register() -> bool:
-    """Register the engine's threads with threadpoolctl, if that is installed. Called at import."""
+    """Register the engine's threads with threadpoolctl, if it is installed. This function is called
+    at import.
+    """
     try:
         import threadpoolctl
     except ImportError:
@@ -209,8 +215,8 @@ def register() -> bool:
         unlimited = False
 
         def get_num_threads(self) -> int:
-            """Return the limit in force, or the default number of threads. Which of the two is
-            remembered, so that restoring the default lifts a limit.
+            """Return the current limit, or the default number of threads if there is no limit. The
+            difference is remembered, so that restoring the default removes the limit.
             """
             limit = _engine.get_thread_limit()
             self.unlimited = not limit
@@ -235,11 +241,11 @@ def register() -> bool:
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C during a product, which has changed nothing but its own output."""
+    """An exception for Ctrl-C during a product, which has changed only its own output."""
 
 
 class OutOfTime(Exception):  # noqa: N818 - the caller has asked for it
-    """The end of the time set by a `time_limit`."""
+    """An exception for the end of a `time_limit`."""
 
 
 # (time after which no new step begins, time at which running steps stop)
@@ -250,9 +256,9 @@ RESERVED_TIME_FRACTION = 0.04
 
 @contextmanager
 def time_limit(seconds: float | None) -> Iterator[None]:
-    """Limit the time in this context: `time_is_up` is true after this many seconds, and
-    `check_time` raises a little later, or when an outer limit ends. None changes nothing, and
-    infinity lifts outer limits.
+    """Limit the time of a context. After `seconds`, `time_is_up` returns True, and `check_time`
+    raises a little later, or when an outer limit ends. None changes nothing, and infinity removes
+    outer limits.
     """
     ends = _DEADLINES.get()
     if seconds is not None:
@@ -267,27 +273,25 @@ def time_limit(seconds: float | None) -> Iterator[None]:
 
 
 def time_is_up(ahead: float = 0.0) -> bool:
-    """Return whether the time of the enclosing `time_limit` has ended, or will have in that many
-    seconds.
-    """
+    """Return True if the enclosing `time_limit` has ended, or ends within `ahead` seconds."""
     ends, _ = _DEADLINES.get()
     return ends < float("inf") and time.perf_counter() + ahead >= ends
 
 
 def check_time() -> None:
-    """Raise `OutOfTime` if the time of the enclosing `time_limit` and its grace have ended."""
+    """Raise `OutOfTime` if the enclosing `time_limit` and the reserved time have ended."""
     _, ends = _DEADLINES.get()
     if ends < float("inf") and time.perf_counter() >= ends:
         raise OutOfTime
 
 
 def time_left() -> float:
-    """Return the seconds until `check_time` raises, infinite without a limit."""
+    """Return the seconds until `check_time` raises, or infinity without a limit."""
     return max(0.0, _DEADLINES.get()[1] - time.perf_counter())
 
 
 class Budget:
-    """Products and seconds that a call may spend.
+    """The numbers of products and seconds that a call may use.
 
     Parameters
     ----------
@@ -312,17 +316,17 @@ class Budget:
         self.begun = time.perf_counter()
 
     def elapsed(self) -> float:
-        """Return the seconds since the budget was made."""
+        """Return the seconds since the budget was created."""
         return time.perf_counter() - self.begun
 
     def seconds_left(self) -> float:
-        """Return the seconds until the time is over, infinite without a limit."""
+        """Return the remaining seconds, or infinity without a limit."""
         own = float("inf") if self.seconds is None else self.begun + self.seconds
         ends = min(own, _DEADLINES.get()[0])
         return ends if ends == float("inf") else ends - time.perf_counter()
 
     def rest(self) -> float | None:
-        """Return `seconds_left`, at least a millisecond, as the `max_time` of an inner call; None
+        """Return `seconds_left`, at least 1 ms, for the `max_time` of an inner call, or None
         without a limit.
         """
         seconds = self.seconds_left()
@@ -330,22 +334,24 @@ class Budget:
 
     @property
     def unspent(self) -> float:
-        """The number of products that the budget holds, whatever the time."""
+        """The number of products left in the budget, regardless of the time."""
         return max(0, self.most - self.count)
 
     @property
     def left(self) -> float:
-        """The number of products that may still be made; 0 once the time is over."""
+        """The number of products that may still be computed, which is 0 after the time has
+        run out.
+        """
         if self.within is not None:
             return max(0, self.within.left - self.reserve)
         return self.unspent if self.seconds_left() > 0 else 0
 
     def affords(self, k: int) -> bool:
-        """Return whether k more products are within the budget."""
+        """Return True if the budget allows k more products."""
         return k <= self.left
 
     def end(self) -> None:
-        """Let nothing more be spent."""
+        """Set the number of remaining products to 0."""
         self.most = self.count
 
 
@@ -356,7 +362,9 @@ _INTERRUPT_SOURCE: ContextVar[Callable[[], bool] | None] = ContextVar("pressed",
 
 @contextmanager
 def forward_interrupts(pressed: Callable[[], bool]) -> Iterator[None]:
-    """Let what is called in this context ask `pressed` whether Ctrl-C should end it."""
+    """Make functions called in this context use `pressed` to find out whether Ctrl-C was
+    pressed.
+    """
     token = _INTERRUPT_SOURCE.set(pressed)
     try:
         yield
@@ -365,13 +373,13 @@ def forward_interrupts(pressed: Callable[[], bool]) -> Iterator[None]:
 
 
 def interrupt_source() -> Callable[[], bool] | None:
-    """Return the function given to the enclosing `forward_interrupts`, None outside."""
+    """Return the function of the enclosing `forward_interrupts`, or None outside."""
     return _INTERRUPT_SOURCE.get()
 
 
 class Interrupts:
-    """The object that `deferred_interrupts` yields: `stop()` returns whether Ctrl-C was pressed,
-    and a product inside ``with stop:`` can be ended by Ctrl-C, as `Interrupted`.
+    """The object that `deferred_interrupts` yields. `stop()` returns True if Ctrl-C was pressed.
+    Inside ``with stop:`` Ctrl-C ends the current product, which raises `Interrupted`.
     """
 
     def __init__(self) -> None:
@@ -381,7 +389,9 @@ class Interrupts:
         return self.pressed
 
     def handle(self, signum: int, frame: Any) -> None:
-        """Handle the signal: raise inside a product or at a second press, else remember it."""
+        """Handle the signal: raise inside a product or when Ctrl-C is pressed again, otherwise set
+        a flag.
+        """
         if self.pressed or self.inside:
             self.pressed = True
             raise KeyboardInterrupt
@@ -401,8 +411,7 @@ class Interrupts:
 
 def interruptible(call: Callable[[], Result]) -> Result:
     """Return ``call()`` for a long call that releases the interpreter lock but ignores signals.
-    Ctrl-C and a `time_limit` take effect at once; the call itself then goes on in an abandoned
-    thread.
+    Ctrl-C and a `time_limit` take effect at once, and the call continues in an abandoned thread.
     """
     check_time()
     main = threading.current_thread() is threading.main_thread()
@@ -433,8 +442,8 @@ def interruptible(call: Callable[[], Result]) -> Result:
 
 
 def raise_if_interrupted(found: Result) -> Result:
-    """Return the result of an inner algorithm, such as `eigsh` or `minimize`; raise
-    `KeyboardInterrupt` if Ctrl-C ended it, so that the outer one does not go on.
+    """Return the result of an inner algorithm, such as `eigsh` or `minimize`. Raise
+    `KeyboardInterrupt` if Ctrl-C ended it, so that the outer algorithm stops as well.
     """
     if getattr(found, "interrupted", False) or getattr(found, "stopped", "") == "interrupted":
         raise KeyboardInterrupt

@@ -84,8 +84,8 @@ def dot(x: NDArray[Any], y: NDArray[Any]) -> float:
 
 
 def column_slices(n: int) -> Iterator[slice]:
-    """Return slices of n columns for `combine_rows`, which gives the same bits as all at once; each
-    has enough work for every thread.
+    """Return slices that split n columns for `combine_rows`. Each has enough work for every thread,
+    and the results are bitwise identical to those for all columns at once.
     """
     width = PANEL_COLUMNS * 4 * max(2, default_threads())
     return (slice(a, min(a + width, n)) for a in range(0, n, width))
@@ -98,7 +98,7 @@ def norm(x: NDArray[Any]) -> float:
 
 
 def extent(theta: NDArray[Any]) -> float:
-    """Return ``(||theta||^2 + 1)^1/2``: the length of theta, at least that of a unit step."""
+    """Return ``(||theta||^2 + 1)^1/2``, the length of theta with a lower limit of 1."""
     return float((np.linalg.norm(theta) ** 2 + 1) ** 0.5)
 
 

@@ -129,7 +129,7 @@ class Graph:
         self.outputs = {o.name for o in graph.output}
 
     def known(self, name: str) -> bool:
-        """Return whether a tensor is a constant."""
+        """Return True if a tensor is a constant."""
         return name in self.tensors or name in self.folds
 
     def value(self, name: str) -> np.ndarray | None:
@@ -214,7 +214,7 @@ def _tensors(graph: Any) -> Iterator[Any]:
 
 
 def _is_external(tensor: Any) -> bool:
-    """Return whether a tensor's numbers are stored in another file."""
+    """Return True if a tensor's numbers are stored in another file."""
     return bool(tensor.data_location == tensor.EXTERNAL or tensor.external_data)
 
 
@@ -355,7 +355,7 @@ def _is_relu(stack: Stack, node: Any, held: list[Any], attributes: dict[str, Any
 def _passes(
     graph: Graph, node: Any, held: list[Any], attributes: dict[str, Any], width: int | None = None
 ) -> bool:
-    """Return whether a node leaves all numbers, and the division into rows, unchanged; `width` is
+    """Return True if a node leaves all numbers, and the division into rows, unchanged; `width` is
     the length of a row if it is not that of the last layer.
     """
     kind, stack = node.op_type, graph.stack
@@ -576,7 +576,7 @@ def _finish(graph: Graph, at: str) -> Model:
 
 
 def _only_labels(graph: Graph, at: str) -> bool:
-    """Return whether nodes after the probabilities turn them into labels; raise a ValueError if
+    """Return True if nodes after the probabilities turn them into labels; raise a ValueError if
     they do more than that and pass them on.
     """
     width, end = graph.stack.width, graph.stack.closed or "the end"

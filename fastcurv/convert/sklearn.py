@@ -89,7 +89,7 @@ class Stack:
         return len(self.layers[-1][0]) if self.layers else self.takes
 
     def reshaped(self, shape: Sequence[Any], name: str, width: int | None = None) -> bool:
-        """Return whether a change to a shape, with 0 for the number of rows, leaves rows as they
+        """Return True if a change to a shape, with 0 for the number of rows, leaves rows as they
         are, or turns rows of one number into numbers. `width` is the length of a row if it is not
         that of the last layer.
         """
@@ -470,7 +470,7 @@ def bases_of_sklearn(x: Any) -> list[Any]:
 
 
 def scales_targets(est: Any) -> bool:
-    """Return whether an estimator is scikit-learn's TransformedTargetRegressor, or a subclass that
+    """Return True if an estimator is scikit-learn's TransformedTargetRegressor, or a subclass that
     predicts in the same way.
     """
     kind: Any = next(

@@ -204,14 +204,14 @@ def _traced(module: Any, name: str) -> list[Step]:
 
 
 def _reads_shape(node: Any) -> bool:
-    """Return whether a node reads the shape of a tensor, or part of it."""
+    """Return True if a node reads the shape of a tensor, or part of it."""
     if node.op == "call_method" and node.target == "size":
         return True
     return bool(node.op == "call_function" and node.target is getattr and node.args[1] == "shape")
 
 
 def _rows(x: Any) -> bool:
-    """Return whether `x` is the number of rows: ``size(0)``, ``size()[0]`` or ``shape[0]`` of a
+    """Return True if `x` is the number of rows: ``size(0)``, ``size()[0]`` or ``shape[0]`` of a
     tensor.
     """
     if getattr(x, "op", "") == "call_method" and x.target == "size":
@@ -351,7 +351,7 @@ def _read(stack: Stack, step: Step, seen: dict[int, tuple[str, Any]]) -> None:
 
 
 def _keeps_rows(stack: Stack, kind: str, module: Any, name: str) -> bool:
-    """Return whether a step is a Flatten, view or squeeze; raise a ValueError for one that does not
+    """Return True if a step is a Flatten, view or squeeze; raise a ValueError for one that does not
     leave rows as they are.
     """
     said, wanted = f"{name}, which may join rows,", SUPPORTED_STEPS

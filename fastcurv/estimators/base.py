@@ -131,7 +131,7 @@ def warn_of_ending(est: Any, X: Any, gradient: float) -> None:
 
 
 def takes_rows_as_they_come(estimator: Any) -> bool:
-    """Return whether the solver supports `partial_fit`; `AttributeHints` names those that do."""
+    """Return True if the solver supports `partial_fit`; `AttributeHints` names those that do."""
     return estimator.solver in STOCHASTIC_METHODS
 
 

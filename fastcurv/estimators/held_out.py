@@ -75,7 +75,7 @@ class HeldOut:
         self.plateau = constant - (1 - PLATEAU_LOSS_RATIO) * abs(constant)
 
     def __call__(self, at: Any) -> bool:
-        """Return whether the fit should end; called after every iteration."""
+        """Return True if the fit should end; called after every iteration."""
         self.count += 1
         loss = self.held.value(at.x)
         if loss < self.mark - MIN_RELATIVE_GAIN * abs(self.mark):

@@ -42,7 +42,7 @@ def threads_worth(given: int | None, n: int, rows: int) -> int | None:
 
 
 def single_worth(X: Any, y: np.ndarray, n: int) -> bool:
-    """Return whether the held-out stage of a fit may run in float32: the gradient is expensive, and
+    """Return True if the held-out stage of a fit may run in float32: the gradient is expensive, and
     float32 resolves the spread and the size of every column.
     """
     if is_sparse(X) or X.dtype != np.float64 or 6 * X.shape[0] * n < FLOAT32_MIN_FLOPS:

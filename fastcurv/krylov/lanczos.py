@@ -49,7 +49,7 @@ from ..common.vectors import (
 
 
 def as_product(op: Any) -> Callable[[Array, Array], Any]:
-    """Return `multiply(v, out)` for an operator with or without `product`."""
+    """Return a function `multiply(v, out)` for an operator with or without `product`."""
     product: Any = getattr(op, "product", None)
     if product is not None:
         ours = type(op).__module__.startswith("fastcurv.")
@@ -67,8 +67,8 @@ def project(Q: Array, W: Array) -> Floats:
 
 
 def subtract(Q: Array, W: Array, C: Array) -> Floats:
-    """Compute ``W -= C Q`` in place and return the squared norms of the new rows, taken while they
-    are in cache.
+    """Compute ``W -= C Q`` in place and return the squared norms of the new rows, which are
+    computed while the rows are in cache.
     """
     return subtract_rows(Q, W, C)
 
@@ -79,9 +79,10 @@ def rotate(Q: Array, S: Array) -> None:
 
 
 def rotate_unless(stop: Callable[[], bool], Q: Array, S: Array, least: Indices) -> bool:
-    """Compute `rotate` panel by panel of columns, checking `stop` between panels: once it returns
-    True, only the columns `least` of S are still computed, as the first rows. Return True if `stop`
-    never did.
+    """Compute `rotate` in panels of columns, checking `stop` between panels.
+
+    Once `stop` returns True, only the columns `least` of S are computed, as the first rows. Return
+    True if `stop` never returned True.
     """
     whole = True
     for columns in column_slices(Q.shape[1]):
@@ -98,7 +99,7 @@ def combine(Q: Array, S: Array) -> Array:
 
 
 class Basis:
-    """Orthonormal rows, and the projection of a symmetric operator A on them.
+    """Orthonormal rows Q and the projection of a symmetric operator A onto them.
 
     Attributes
     ----------
@@ -118,8 +119,8 @@ class Basis:
     tridiagonal: bool
 
     def coupling(self) -> Floats:
-        """Return ``B (p, m)``, the components of the products of the first m rows along the pending
-        rows.
+        """Return ``B (p, m)``, the components of the products with the first m rows along the
+        pending rows.
         """
         return self.T[self.m : self.m + self.p, : self.m]
 
@@ -130,7 +131,8 @@ class Basis:
     def widen(self, more: int) -> None:
         """Enlarge the arrays by `more` rows, keeping their contents.
 
-        Memory moves only if there is no other view of it: operators receive rows and may keep them.
+        Memory is moved only if no other view of it exists, since operators receive rows and may
+        keep them.
         """
         rows, unshared = self.rows, np.empty(0)
         shape = (len(rows) + more, rows.shape[1])
@@ -145,7 +147,9 @@ class Basis:
 
 
 def column_lengths(M: Floats) -> Floats:
-    """Return the 2-norms of the columns of a small matrix, safe from overflow and underflow."""
+    """Return the 2-norms of the columns of a small matrix, without overflow or underflow of
+    squares.
+    """
     largest = float(np.abs(M).max(initial=0.0))
     if not 0 < largest < np.inf:
         return np.full(M.shape[1], largest)
@@ -153,13 +157,13 @@ def column_lengths(M: Floats) -> Floats:
 
 
 def length(x: Floats) -> float:
-    """Return the 2-norm of a short vector, safe from overflow and underflow."""
+    """Return the 2-norm of a short vector, without overflow or underflow of squares."""
     return math.hypot(*x.tolist())
 
 
 def orthogonalise(Q: Array, W: Array, passes: int = 2) -> Floats:
-    """Subtract from the rows of `W`, in place, their projection on the row space of `Q`; return the
-    coefficients subtracted, ``(s, m)``.
+    """Subtract from the rows of `W`, in place, their projection onto the row space of `Q`. Return
+    the subtracted coefficients ``(s, m)``.
     """
     taken = np.zeros((len(W), len(Q)))
     if len(Q):
@@ -234,7 +238,7 @@ def orthonormalise(
 
 
 def orthonormal_rows(against: Any, n: int, dtype: np.dtype[Any]) -> Array | None:
-    """Return `against` as orthonormal rows, without dependent ones; None if there are none."""
+    """Return `against` as linearly independent orthonormal rows, or None if there are none."""
     if against is None:
         return None
 
@@ -327,13 +331,13 @@ class Recurrence(Lanczos, Basis):
             self.capacity += more
 
     def reset(self) -> None:
-        """Discard the basis; keep the count of products, the scale and the noise."""
+        """Discard the basis, but keep the count of products, the scale and the noise."""
         self._aside()
         self.empty()
 
     def insert(self, W: Array) -> int:
-        """Make the rows `W (p, n)`, overwritten, the next block; return the number of independent
-        rows.
+        """Make the rows `W (p, n)`, which are overwritten, the next block. Return the number of
+        independent rows.
 
         The coupling of the basis to the previous next block is dropped and added to err.
         """
@@ -341,7 +345,7 @@ class Recurrence(Lanczos, Basis):
         return self.append(W)
 
     def insert_random(self, rng: np.random.Generator, p: int = 1) -> int:
-        """Make p random vectors the next block; return the number of independent rows."""
+        """Make p random vectors the next block. Return the number of independent rows."""
         p = max(1, min(p, self.dimension - self.m, self.capacity + 1 - self.m))
         for _ in range(5):
             if self.append(rng.standard_normal((p, self.n), dtype=self.dtype)):
@@ -349,12 +353,12 @@ class Recurrence(Lanczos, Basis):
         return 0
 
     def set_aside(self) -> None:
-        """Set the next block aside: later rows are kept orthogonal to it, and the components of
+        """Set the next block aside. Later rows are kept orthogonal to it, and the components of
         products along it are measured.
 
         A new start in the complement of the basis and of that block then does not couple to the
-        basis: it generates a Krylov space of its own, which contains what the basis missed of the
-        operator.
+        basis. It generates a Krylov space of its own, which contains eigenvectors that the basis
+        has missed.
         """
         self.reorthogonalise()
         m, p = self.m, self.p
@@ -367,7 +371,7 @@ class Recurrence(Lanczos, Basis):
         self.aside, self.dimension = self.aside + p, self.dimension - p
 
     def fetch_aside(self) -> None:
-        """Append the rows set aside to the next block; there must be room for them."""
+        """Append the rows set aside to the next block, which must have capacity for them."""
         self.reorthogonalise()
         self.widen_projection(self.m + self.p + self.aside)
         rows, along = self._aside()
@@ -410,7 +414,7 @@ class Recurrence(Lanczos, Basis):
 
     def lock(self, theta: Floats, S: Floats) -> None:
         """Replace the basis by the Ritz vectors ``S (m, l)`` with values `theta`, and drop the next
-        block and the rows set aside; the coupling to these is added to err.
+        block and the rows set aside. The coupling to the dropped rows is added to err.
         """
         self.reorthogonalise()
         w = None
@@ -431,8 +435,8 @@ class Recurrence(Lanczos, Basis):
             self.follow(w, echo, coupled, error)
 
     def narrow_block(self, M: Floats, most: int | None = None) -> None:
-        """Keep, of the next block, only the span of the columns of ``M (p, u)``: at most u, or
-        `most`, directions.
+        """Reduce the next block to the span of the columns of ``M (p, u)``, which has at most u or
+        `most` dimensions.
         """
         m, p = self.m, self.p
         U, size, _ = svd(M / (np.abs(M).max(initial=0.0) or 1.0))
@@ -450,12 +454,12 @@ class Recurrence(Lanczos, Basis):
 
     @property
     def asymmetry(self) -> float:
-        """Measured asymmetry of the products, 0 where it is no more than rounding."""
+        """The measured asymmetry of the products, or 0 if it is at rounding level."""
         return self.noise if self.noise > 16 * ROUNDING_FACTOR * self.eps * self.scale else 0.0
 
     def step(self) -> None:
-        """Multiply the next block: after p products the basis has p more rows and a new next
-        block.
+        """Multiply the next block. After p products the basis has p more rows and a new
+        next block.
         """
         if self.p == 1:
             self.extend(self.m + 1)
@@ -463,8 +467,8 @@ class Recurrence(Lanczos, Basis):
             self._step_block()
 
     def extend(self, until: int, seconds: float = np.inf) -> None:
-        """Make steps with single rows as far as `until` rows, but no further than the space goes or
-        so many seconds.
+        """Make steps with single rows until the basis has `until` rows, the space is exhausted, or
+        the time `seconds` has passed.
         """
         check_time()
         with self.around:
@@ -472,7 +476,7 @@ class Recurrence(Lanczos, Basis):
 
     def _apply_block(self, m: int, p: int) -> Array:
         """Return the products with rows ``m .. m+p-1``, computed together if that takes little
-        memory; components along `against` are moved to `leak`.
+        memory. Components along `against` are moved to `leak`.
         """
         V, W = self.rows[m : m + p], np.empty((p, self.n), self.dtype)
         with self.around:
@@ -524,8 +528,8 @@ class Recurrence(Lanczos, Basis):
         self.forget_loss()
 
     def _most_of(self, B: Floats, W: Array, r: int) -> Floats:
-        """Rotate the block `W` so that its first r rows carry most of ``B' W``, and return the
-        coupling to them; the rest is added to err.
+        """Rotate the block `W` such that its first r rows carry most of ``B' W``, and return the
+        coupling to them. The rest of the coupling is added to err.
         """
         k = self.m + self.p
         U = svd(B)[0][:, :r]
@@ -563,7 +567,7 @@ def decompose(run: Basis) -> tuple[Floats, Floats]:
 
 def kept_at_restart(theta: Floats, k: int, which: str, room: int) -> Indices:
     """Return the indices of the Ritz vectors that a thick restart keeps: the wanted ones and their
-    neighbours, at most `room`.
+    neighbours, at most `room` in all.
     """
     l = min(k + (len(theta) - k) * 2 // 5, room)
     return wanted(theta, max(l, min(k, room)), which)
@@ -583,20 +587,20 @@ _held: WeakKeyDictionary[Any, np.ndarray] = WeakKeyDictionary()
 
 
 def _row_gap(n: int, dtype: np.dtype) -> int:
-    """Return how many numbers one row of n begins after the last: a quarter of a page, or little
-    more, beyond whole pages, unless rows are short. Sweeps, which read some rows side by side, take
-    10 to 20% longer where all begin at one place of a page.
+    """Return the distance between the starts of consecutive rows, in numbers. For long rows it
+    exceeds a multiple of the page size by a quarter of a page or slightly more, since sweeps over
+    rows that all start at one offset within a page take 10 to 20% longer.
     """
     page = PAGE_BYTES // dtype.itemsize
     return n + (page // 4 - n) % page if n >= 8 * page else n
 
 
 class held_rows:
-    """A context of uninitialised rows of that shape, each of which begins at a line of the cache
-    and long ones in other sets of it than the next; those of the last run on `op` are used again if
-    they are large enough.
+    """A context with uninitialised rows of the given shape. Each row starts at a cache line, and
+    consecutive long rows start in different cache sets. The rows of the last run on `op` are used
+    again if they are large enough.
 
-    While in use they are not shared: another thread gets memory of its own.
+    Rows in use are not shared; another thread gets memory of its own.
     """
 
     def __init__(self, op: Any, shape: tuple[int, int], dtype: np.dtype) -> None:

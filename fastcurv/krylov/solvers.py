@@ -83,7 +83,7 @@ def _slow_direction(
     multiply: Any, g: np.ndarray, eps: float, j: int, work: Workspace
 ) -> tuple[Any, float | None]:
     """Return a difference of two iterates with curvature below -eps, and its curvature, or the last
-    iterate and None if there is none. CG is run again for it, at up to j products.
+    iterate and None if there is none. CG is run again, at up to j products.
     """
     y, r, p, Hp = work.y, work.r, work.p, work.Hp
     last_y, last_r = y.copy(), r.copy()
@@ -113,7 +113,8 @@ def minres(multiply: Callable[[Array], Array], b: Array, steps: int, tol: float)
     """Solve ``A x = b`` approximately for symmetric A: stop when the residual is below ``tol
     ||b||``, or after `steps` products.
 
-    Only the residual is tested: a small ``||A r||`` means nothing if A has far larger eigenvalues.
+    Only the residual is tested, since a small ``||A r||`` is no evidence if A has far larger
+    eigenvalues.
 
     References
     ----------

@@ -25,14 +25,16 @@ from .lanczos import Basis, decompose, length
 
 
 def shifted(values: np.ndarray, linear: np.ndarray, shift: float) -> np.ndarray:
-    """Return ``-(T + shift)^+ linear``, 0 in directions whose shifted curvature is within rounding
-    of 0.
+    """Return ``-(T + shift)^+ linear``, which is 0 in directions whose shifted curvature is 0 up to
+    rounding.
     """
     return small_problem("shifted", values, linear, shift)[0]
 
 
 def damped_inverse(values: np.ndarray, damping: float, floor: float) -> np.ndarray:
-    """Return ``values / (values^2 + damping^2)``, 0 for values of size `floor` and less."""
+    """Return ``values / (values^2 + damping^2)``, which is 0 for values of absolute value at most
+    `floor`.
+    """
     sure = np.abs(values) > floor
     safe = np.where(sure, values, 1.0)
     # The expression avoids squares, which may overflow or underflow.
@@ -40,25 +42,26 @@ def damped_inverse(values: np.ndarray, damping: float, floor: float) -> np.ndarr
 
 
 def absolute(values: np.ndarray, linear: np.ndarray, damping: float) -> np.ndarray:
-    """Return ``-(|T| + damping)^-1 linear``: step lengths as in Newton's method, but downhill along
-    every eigenvector.
+    """Return ``-(|T| + damping)^-1 linear``, a step as long as Newton's, but downhill along every
+    eigenvector.
     """
     return small_problem("absolute", values, linear, damping)[0]
 
 
 def trust_region(values: np.ndarray, linear: np.ndarray, radius: float) -> tuple[np.ndarray, float]:
-    """Minimise ``linear'y + y' diag(values) y / 2`` over ``||y|| <= radius``, the hard case
-    included.
+    """Minimise ``linear'y + y' diag(values) y / 2`` over ``||y|| <= radius``, including the hard
+    case.
 
-    Returns y and the multiplier lam >= 0: ``(values + lam) y = -linear`` with ``values + lam >=
-    0``. In the hard case a multiple of the lowest eigenvector is added that reaches the boundary.
+    Return y and the multiplier lam >= 0, with ``(values + lam) y = -linear`` and ``values + lam >=
+    0``. In the hard case a multiple of the lowest eigenvector is added such that y reaches the
+    boundary.
     """
     return small_problem("trust-region", values, linear, radius)
 
 
 class KrylovSpace(Space, Basis):
-    """Orthonormal rows Q, with the exact projection ``T = Q H Q'`` of those that have been
-    multiplied.
+    """Orthonormal rows Q, with the exact projection ``T = Q H Q'`` onto the rows that have been
+    multiplied by H.
 
     Rows ``[0, m)`` have been multiplied by H; the ``p`` rows after them are pending: they span the
     parts of the products so far that lie outside the first m rows of Q, so
@@ -84,13 +87,13 @@ class KrylovSpace(Space, Basis):
     follow: bool
 
     def decompose(self) -> tuple[Floats, Floats]:
-        """Return the eigenvalues of T, ascending, and its eigenvectors."""
+        """Return the eigenvalues of T in ascending order, and its eigenvectors."""
         return decompose(self)
 
     def choose_next(self) -> None:
-        """Move the next row to multiply to the front of the pending rows: the residual direction of
-        the last solution; else the newest row of the chain that started there; else the row with
-        the largest coupling.
+        """Move the next row to multiply to the front of the pending rows. It is the residual
+        direction of the last solution, otherwise the newest row of the chain that started there,
+        otherwise the row with the largest coupling.
         """
         m, pending = self.m, slice(self.m, self.m + self.p)
         if self.lacking is not None and np.any(self.lacking):
@@ -103,8 +106,8 @@ class KrylovSpace(Space, Basis):
         self.lacking = None
 
     def _reflect(self, lacking: np.ndarray) -> None:
-        """Apply a Householder reflection to the pending rows that makes the first one a multiple of
-        ``lacking' rows``.
+        """Apply a Householder reflection to the pending rows such that the first one becomes a
+        multiple of ``lacking' rows``.
         """
         m, pending = self.m, slice(self.m, self.m + self.p)
         u = lacking / np.linalg.norm(lacking)
@@ -135,8 +138,8 @@ def least_residual(basis: Basis, gamma: float, damping: float = 0.0) -> tuple[Fl
     """Return the y of least norm that minimises ``||H Q' y + g||^2 + damping^2 ||y||^2``, with ``g
     = gamma Q[0]``, and the residual.
 
-    The residual is given in the rows of the space, multiplied and pending. Costs one singular value
-    decomposition of the projected matrix, and no product.
+    The residual is expressed in the multiplied and pending rows of the space. The cost is one
+    singular value decomposition of the projected matrix, without products.
     """
     tall = basis.tall()
     W, s, Vt = svd(tall)
@@ -154,8 +157,8 @@ def lanczos_risk(n: int, k: int, eps: float) -> float:
     """Return an upper bound on the probability that k Lanczos steps from a random start miss an end
     of the spectrum by more than eps of its width.
 
-    ``1.648 sqrt(n) exp(-(2k - 1) sqrt(eps))``, Kuczynski and Wozniakowski, SIAM J. Matrix Anal.
-    Appl. 13, 1992.
+    The bound is ``1.648 sqrt(n) exp(-(2k - 1) sqrt(eps))``, see Kuczynski and Wozniakowski, SIAM J.
+    Matrix Anal. Appl. 13, 1992.
 
     Examples
     --------
@@ -183,9 +186,9 @@ def exhausted_risk(run: Any, n: int, eps: float) -> float:
     """Return an upper bound on the probability that a run from a random start, whose space is
     exhausted, has missed an eigenvalue further than eps of `scale` outside its Ritz values.
 
-    Exhausted means that the last product has nothing but rounding outside the space. An eigenvector
-    of another eigenvalue is then almost orthogonal to the start: as far as `growth` tells, with
-    that rounding as the last off-diagonal entry.
+    A space is exhausted if the component of the last product outside it consists of rounding
+    errors. An eigenvector of another eigenvalue is then almost orthogonal to the start; `growth`
+    gives the bound, with that rounding error as the last off-diagonal entry.
     """
     if run.m >= run.dimension or not run.scale > 0:
         return 0.0

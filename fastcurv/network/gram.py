@@ -723,7 +723,7 @@ LAYER_OVERHEAD_FLOPS = 4e6  # flops in the time of the Python calls for one laye
 
 
 def rotates(m: int, k: int, N: int, pairs: bool) -> bool:
-    """Return whether a layer ``(out, in) = (m, k)`` is cheaper when rotated, for N rows."""
+    """Return True if a layer ``(out, in) = (m, k)`` is cheaper when rotated, for N rows."""
     if k <= N or (pairs and m <= N):
         return False
     return layer_cost(m, k, N, pairs, True) < layer_cost(m, k, N, pairs, False)

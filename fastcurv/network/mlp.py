@@ -164,7 +164,7 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         return tuple(self.residual and m == k for m, k in self.shapes[:-1])
 
     def normalised(self, layer: int) -> bool:
-        """Return whether a layer has gamma and beta: True for every hidden layer with batch
+        """Return True if a layer has gamma and beta: True for every hidden layer with batch
         normalisation.
         """
         count = len(self.shapes)

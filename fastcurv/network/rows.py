@@ -205,7 +205,7 @@ def _first(X: Any) -> Any:
 
 
 def _is_blocks(X: Any) -> bool:
-    """Return whether X yields blocks of rows rather than being a matrix."""
+    """Return True if X yields blocks of rows rather than being a matrix."""
     if callable(X) and not hasattr(X, "shape"):
         return True
     if hasattr(X, "shape") or hasattr(X, "__array__") or not hasattr(X, "__iter__"):

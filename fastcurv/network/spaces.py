@@ -568,7 +568,7 @@ def _turned(whole: Any) -> tuple[Rotation, Any]:
 
 
 def same_state(ob: Any, theta: Array, other: Any, turned: Array) -> bool:
-    """Return whether rounding in another objective's coordinates leaves the state the same: no z of
+    """Return True if rounding in another objective's coordinates leaves the state the same: no z of
     a unit with a kink may be within rounding of 0 or have another sign, and no z of a smooth
     activation, or of a loss other than mse, may be so large that its rounding error changes the
     derivatives.
@@ -662,7 +662,7 @@ def input_refusal(whole: Any) -> str:
 
 
 def has_redundant_inputs(ob: Any) -> bool:
-    """Return whether enough parameters are redundant, judged by the number of rows and of columns
+    """Return True if enough parameters are redundant, judged by the number of rows and of columns
     of X that vary.
     """
     m, (out, k) = ob.model, ob.model.shapes[0]

@@ -44,7 +44,7 @@ def damaged(what: str) -> ValueError:
 
 
 def has_structure_of(x: Any, example: Any, most: int = 1 << 62, name: str = "") -> bool:
-    """Return whether x has the structure of an example: a count for an int, any number for a float,
+    """Return True if x has the structure of an example: a count for an int, any number for a float,
     a number or None for None, a list of the same length for a list, a dict of the same names for a
     dict, anything of a type for that type.
 

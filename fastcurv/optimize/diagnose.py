@@ -122,7 +122,7 @@ def _rate_large(f: Facts) -> Found:
 
 
 def _jumped(f: Facts) -> bool:
-    """Return whether the loss has been far above its first value, and is not much below it now."""
+    """Return True if the loss has been far above its first value, and is not much below it now."""
     known = f.steps.losses
     if len(known) < 2:
         return False

@@ -353,7 +353,7 @@ def _squares(x: np.ndarray, weight: np.ndarray) -> float:
 
 
 def _is_robust(ob: Any, y: np.ndarray) -> bool:
-    """Return whether the slope of the loss hardly grows from outputs 10 to 1000 standard deviations
+    """Return True if the slope of the loss hardly grows from outputs 10 to 1000 standard deviations
     of the targets away, on both sides, as that of pseudo_huber, log_cosh and quantile; that of
     squares grows a hundredfold. The targets are the data's, since a user's loss may take no others.
     """
@@ -507,7 +507,7 @@ def constant_loss(ob: Any) -> float:
 
 
 def _may_fall_for_ever(ob: Any, y: np.ndarray, guess: np.ndarray) -> bool:
-    """Return whether a proof that the loss falls for ever is worth trying: no decay forbids it, and
+    """Return True if a proof that the loss falls for ever is worth trying: no decay forbids it, and
     all rows looked at are told right, or a class is missing.
     """
     if LOSSES[ob.loss].attained or (np.max(ob.l2) > 0 and ob.l2_biases):

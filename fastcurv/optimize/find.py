@@ -287,14 +287,14 @@ class FinderState:
         self.tol = GRADIENT_ROUNDING * max(known, default=0.0)
 
     def vague(self, norm: float) -> bool:
-        """Return whether the tolerance is so loose (float32) that a critical point may still be
+        """Return True if the tolerance is so loose (float32) that a critical point may still be
         far.
         """
         far = self.norm > 0.1 * RELATIVE_GRADIENT * norm * extent(self.theta)
         return self.fixed_tol is None and far
 
     def near(self, share: float = 0.5) -> bool:
-        """Return whether `classify` would call this point near a critical point.
+        """Return True if `classify` would call this point near a critical point.
 
         The gradient alone decides if the caller gave a tolerance, if n is too large for all
         eigenvalues, or if the budget is too small. May cost n products, so after a negative answer
@@ -313,7 +313,7 @@ class FinderState:
         return found
 
     def may_step(self, products: int = 1) -> bool:
-        """Return whether another step with so many products is within the limits."""
+        """Return True if another step with so many products is within the limits."""
         return self.nit < self.max_iter and self.budget.affords(products)
 
     def move(self, theta: np.ndarray, g: np.ndarray) -> None:

@@ -59,7 +59,7 @@ N_RESTART_STEPS = 20  # number of steps from each displaced point
 
 
 def is_no_higher(value: Value, there: np.ndarray, here: np.ndarray) -> bool:
-    """Return whether one point is no higher than another by more than rounding."""
+    """Return True if one point is no higher than another by more than rounding."""
     f = value(here)
     return value(there) <= f + value_rounding(f, here.dtype)
 
@@ -129,7 +129,7 @@ def find_lower(
 def appears_unbounded(
     ob: Any, value: Value, theta: np.ndarray, f: float, direction: np.ndarray
 ) -> bool:
-    """Return whether the value never rises along a ray over 40 doublings of the length, falls over
+    """Return True if the value never rises along a ray over 40 doublings of the length, falls over
     each of the first four, and the gradient's norm never grows: measured, not proved.
     """
     size = norm(direction)
@@ -458,7 +458,7 @@ class Finisher:
         return min(max(self.training(), floor) - self.checked(), self.run.budget.seconds_left())
 
     def over(self) -> bool:
-        """Return whether the time for trial moves is used up."""
+        """Return True if the time for trial moves is used up."""
         return self.left(MIN_CHECK_SECONDS) <= 0
 
     def price(self) -> float:
@@ -691,7 +691,7 @@ class Finisher:
         return side.best, side.best_f
 
     def _searches(self, at: StationaryPoint) -> bool:
-        """Return whether lower points are looked for though the run may go on."""
+        """Return True if lower points are looked for though the run may go on."""
         return at.moves and (not at.far or self.gradient_tol is None and not at.report.n_negative)
 
     def _tighten_tolerance(self, at: StationaryPoint) -> Outcome | None:
@@ -742,7 +742,7 @@ class Finisher:
         return Outcome(theta, "degenerate", kind, False, sentence, there.report)
 
     def _pays(self, lowest: float, f: float) -> bool:
-        """Return whether another move to a lower point is allowed: after `MAX_SMALL_GAINS` small
+        """Return True if another move to a lower point is allowed: after `MAX_SMALL_GAINS` small
         gains in a row it is not.
         """
         run = self.run
@@ -751,7 +751,7 @@ class Finisher:
         return run.small <= MAX_SMALL_GAINS
 
     def _can_go_on(self, theta: np.ndarray) -> bool:
-        """Return whether further steps may lower the gradient: it is well above its own rounding,
+        """Return True if further steps may lower the gradient: it is well above its own rounding,
         and its square, in proportion to which a step lowers the loss, does not underflow.
         """
         g, error = gradient_and_error(self.run.ob, theta.astype(np.float64))
@@ -760,7 +760,7 @@ class Finisher:
         return bool(theta.dtype == np.float64 and size > 10 * known and size * size > 0)
 
     def _flattens(self, at: StationaryPoint) -> bool:
-        """Return whether curvature vanishes with the gradient, as in the valley of x^4, while the
+        """Return True if curvature vanishes with the gradient, as in the valley of x^4, while the
         loss can fall no further than the rounding of its size at the start: steps would go on until
         the last bits of theta, without end.
         """

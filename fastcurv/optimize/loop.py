@@ -325,11 +325,11 @@ class Loop:
         return "max_iter" if self.run.iteration >= self.max_iter else self.run.exhausted()
 
     def critical(self) -> bool:
-        """Return whether the gradient is known and within the tolerance."""
+        """Return True if the gradient is known and within the tolerance."""
         return self.run.gnorm <= self.run.gradient_tol and not self.run.stale
 
     def _falls_without_end(self) -> bool:
-        """Return whether the loss seems unbounded below: no lower bound is known, theta is huge,
+        """Return True if the loss seems unbounded below: no lower bound is known, theta is huge,
         the loss is below its start value, and it falls at each of the next doublings of theta until
         it overflows.
         """
@@ -346,7 +346,7 @@ class Loop:
         return True
 
     def _goes_on_to_rest(self) -> bool:
-        """Return whether to go on past the default tolerance, to where Newton's steps contract and
+        """Return True if to go on past the default tolerance, to where Newton's steps contract and
         cost little.
         """
         run = self.run
@@ -371,8 +371,8 @@ class Loop:
             )
 
     def _is_near_bound(self) -> bool:
-        """Return whether next to nothing is left to gain and no tolerance or target is asked
-        for.
+        """Return True if next to nothing is left to gain and no tolerance or target is
+        asked for.
         """
         by_default = self.by_default and self.run.fun_target == -np.inf
         return by_default and self._is_low(self.run.f)

@@ -385,7 +385,7 @@ class Run(Saved):
         return operator
 
     def _at_points(self) -> bool:
-        """Return whether the engine has the loss and products at the run's point and at another,
+        """Return True if the engine has the loss and products at the run's point and at another,
         without the objective, and see to that when first asked.
         """
         if self.curvature is None or self.sample is not None:

@@ -311,7 +311,7 @@ def extend(run: Recurrence, n_steps: int, shown: Bar) -> None:
 
 
 def copies(quadratures: list[Quadrature], outliers: KnownPairs, n: int) -> bool:
-    """Return whether probes in the complement of the deflated vectors find more eigenvalues at the
+    """Return True if probes in the complement of the deflated vectors find more eigenvalues at the
     deflated values.
 
     The probe that found the vectors cannot: its Krylov space contains one vector of each eigenspace

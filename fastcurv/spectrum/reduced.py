@@ -207,7 +207,7 @@ def remaining_search(inner: Any, asked: Any, small: Reduction) -> Any:
 
 
 def decompose_directly(small: Any, k: int) -> bool:
-    """Return whether an available matrix is decomposed faster than searched."""
+    """Return True if an available matrix is decomposed faster than searched."""
     return bool(small.shape[0] <= max(DENSE_MAX_N, 8 * k))
 
 

@@ -33,7 +33,7 @@ MISSED_WITHIN_TOLS = 64
 
 
 def lacks_scatter(samples: np.ndarray) -> bool:
-    """Return whether samples ``(m, ...)`` differ by rounding alone although they are so few that
+    """Return True if samples ``(m, ...)`` differ by rounding alone although they are so few that
     this does not show that the quantity is constant.
     """
     spread = float(np.ptp(samples, axis=0).max(initial=0.0))

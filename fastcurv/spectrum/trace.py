@@ -80,7 +80,7 @@ class CountingRows:
         return Estimate(value, stderr, self.n_products, self.n_quadratic, method)
 
     def exactly(self, m: int, method: str) -> bool:
-        """Return whether m applications are enough to use all unit vectors; for n = 1 by any
+        """Return True if m applications are enough to use all unit vectors; for n = 1 by any
         method, else by "auto".
         """
         return m >= self.n and (method == "auto" or self.n == 1)

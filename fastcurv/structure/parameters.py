@@ -15,7 +15,7 @@ from .tables import ACTIVATIONS, LOSSES, normalise
 
 
 def normalised(model: Any) -> bool:
-    """Return whether the hidden layers are batch-normalised."""
+    """Return True if the hidden layers are batch-normalised."""
     return bool(getattr(model, "batch_norm", False)) and len(model.sizes) > 2
 
 
@@ -79,7 +79,7 @@ def forward(
 
 
 def skips(model: Any, layer: int) -> bool:
-    """Return whether hidden layer `layer` adds its input to its output."""
+    """Return True if hidden layer `layer` adds its input to its output."""
     n_hidden = len(model.sizes) - 2
     return (
         bool(model.residual)
@@ -102,7 +102,7 @@ def branch_scale(model: Any, layer: int) -> float:
 
 
 def in_skip(model: Any, layer: int) -> bool:
-    """Return whether the outputs of hidden layer `layer` are joined to those of another layer by a
+    """Return True if the outputs of hidden layer `layer` are joined to those of another layer by a
     skip.
     """
     return skips(model, layer) or skips(model, layer + 1)

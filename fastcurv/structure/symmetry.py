@@ -779,7 +779,7 @@ def _sides(model: Any, theta: NDArray[Any], run: range) -> list[tuple[list[Any],
 
 
 def _has_even_decay(ob: Any, run: range) -> bool:
-    """Return whether l2 is one number within each W and each b that a rotation mixes."""
+    """Return True if l2 is one number within each W and each b that a rotation mixes."""
     l2 = np.broadcast_to(l2_diagonal(ob), (ob.model.n_params,))
     return all(
         part.size == 0 or (part == part.flat[0]).all()

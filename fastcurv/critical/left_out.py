@@ -21,7 +21,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,27 +28,31 @@ import numpy as np
 from ..common.checks import MatrixOperator, caller_depth, check_bool, check_real
 from ..common.errors import AttributeHints, accept_aliases
 from ..common.html import html_table
-from ..common.linalg import UNIT_ROUNDOFF, cholesky_floor, eigvalsh, times_lower
+from ..common.linalg import UNIT_ROUNDOFF, eigvalsh, times_lower
 from ..common.objectives import call_certificate, in_float64
 from ..common.protocols import Floats
 from ..common.read_only import Record
-from ..common.runtime import load_proofs, one_blas_thread, to_nearest
+from ..common.runtime import one_blas_thread, to_nearest
 from ..common.vectors import safe_norm
 from ..network.factor import CholeskyFactor, NotPositiveDefiniteError
-from ..network.gram import LossCurve
 from ..network.objective import Objective
 from ..network.row_views import check_no_batch_norm, check_rows_in_memory, dense_rows
 from ..optimize.minimize import minimize
 from ..spectrum.draw import shown_axes
 from ..spectrum.results import as_json, number
-from ..structure.parameters import forward, l2_diagonal, terms_of_a_row
+from ..structure.parameters import l2_diagonal, terms_of_a_row
 from ..structure.tables import ACTIVATIONS, LOSSES, one_hot
-from .classify import classify
 from .nearness import nearness_by
-from .theorem import ROUND_UP, eta_of, kantorovich
+from .without_rows import (
+    BLOCK_ENTRIES,
+    Minimum,
+    jacobian_blocks,
+    minima_without_rows,
+    newton_steps,
+    outputs_of,
+    without_row,
+)
 
-# number of entries of a block of rows of the Jacobian; 4 MB is about the size of an L2 cache
-BLOCK_ENTRIES = 1 << 19
 # smallest eigenvalue of I - S M / N at which the curvature of the row is removed
 MIN_REMAINDER = 1e-10
 # effective parameters per target above which intervals were seen to cover as little as 67% instead
@@ -66,16 +69,7 @@ class Interval(NamedTuple):
     high: Floats
 
 
-@dataclass(frozen=True)
-class _Minimum:
-    """A minimum theta of an objective in float64, with the Cholesky factor of the Hessian there."""
-
-    ob: Any
-    theta: Floats
-    factor: CholeskyFactor
-
-
-def _minimum(ob: Any, theta: Any, call: str) -> _Minimum:
+def _minimum(ob: Any, theta: Any, call: str) -> Minimum:
     """Check that `theta` is a minimum of `ob` with a positive definite Hessian, and return it."""
     check_rows_in_memory(ob, call)
     check_no_batch_norm(ob, call)
@@ -116,7 +110,7 @@ def _minimum(ob: Any, theta: Any, call: str) -> _Minimum:
             f"theta must be a minimum, got a gradient norm of {number(safe_norm(g))}, above its "
             f"tolerance of {number(near.gradient_tol)}. Use fastcurv.minimize(ob, theta) first."
         )
-    return _Minimum(ob, theta, factor)
+    return Minimum(ob, theta, factor)
 
 
 def _free_shift(ob: Any) -> Any:
@@ -138,16 +132,6 @@ def _completed(H: Any, shift: slice) -> MatrixOperator:
     A = H.to_dense()
     A[shift, shift] += float(np.diagonal(A)[shift].mean()) or 1.0
     return MatrixOperator(A)
-
-
-def _blocks(ob: Any, theta: Floats) -> Iterator[tuple[slice, Floats]]:
-    """Yield the Jacobian by blocks of rows, as a slice of the samples and ``(rows, d_out, n)``."""
-    J = ob.jacobian(theta)
-    d, n = ob.model.sizes[-1], ob.n_params
-    step = max(1, BLOCK_ENTRIES // (d * n))
-    for start in range(0, ob.n_samples, step):
-        rows = slice(start, min(start + step, ob.n_samples))
-        yield rows, J.to_dense(rows).reshape(-1, d, n)
 
 
 def _as_matrices(second: Floats) -> Floats:
@@ -219,7 +203,7 @@ class LeftOut(Record, AttributeHints, subject="left_out"):
     kept: Any
     exact: bool
     n_approximate: int
-    _at: _Minimum
+    _at: Minimum
     _coefficients: Floats  # coefficients a_i of each row (N, d_out)
     # True for rows without which H is not positive definite (N,)
     _undetermined: Any
@@ -251,10 +235,10 @@ class LeftOut(Record, AttributeHints, subject="left_out"):
         """
         at, model = self._at, self._at.ob.model
         X = dense_rows(model, X_new)
-        z = _forward(model, at.theta[None], X)[0]
+        z = outputs_of(model, at.theta[None], X)[0]
         found = np.empty((*z.shape, at.ob.n_samples))
         for rows, thetas in self._networks(len(X)):
-            found[:, :, rows] = _forward(model, thetas, X).transpose(1, 2, 0) - z[:, :, None]
+            found[:, :, rows] = outputs_of(model, thetas, X).transpose(1, 2, 0) - z[:, :, None]
         return found
 
     def _networks(self, n_new: int) -> Iterator[tuple[slice, Floats]]:
@@ -266,8 +250,8 @@ class LeftOut(Record, AttributeHints, subject="left_out"):
         blocks: Any = [(slice(0, N), self._thetas)]
         if self._thetas is None:
             blocks = (
-                (rows, at.theta + _steps(at, J, self._coefficients[rows]))
-                for rows, J in _blocks(at.ob, at.theta)
+                (rows, at.theta + newton_steps(at, J, self._coefficients[rows]))
+                for rows, J in jacobian_blocks(at.ob, at.theta)
             )
         for rows, thetas in blocks:
             for start in range(0, len(thetas), most):
@@ -341,7 +325,7 @@ class LeftOut(Record, AttributeHints, subject="left_out"):
             )
         self._warn_of_few_targets()
         inverse = np.exp if given is not None and given.exponential else np.asarray
-        z = _forward(ob.model, self._at.theta[None], dense_rows(ob.model, X_new))[0]
+        z = outputs_of(ob.model, self._at.theta[None], dense_rows(ob.model, X_new))[0]
         moved = inverse((z[:, :, None] + self.change(X_new))[:, :width])
         own = np.abs(ob.y - inverse(self.predictions[:, :width])).T  # absolute errors (targets, N)
         own[:, self._undetermined] = np.inf
@@ -525,7 +509,7 @@ def left_out_of_fit(ob: Any, theta: Any) -> LeftOut:
         # dependent, so biases without decay get the decay of the weights.
         A = ob.ggn(theta).to_dense()
         A[np.diag_indices(len(A))] += ob.l2 - l2_diagonal(ob)
-        return _left_out(_Minimum(ob, theta, CholeskyFactor(MatrixOperator(A))), False)
+        return _left_out(Minimum(ob, theta, CholeskyFactor(MatrixOperator(A))), False)
     except ValueError as error:
         raise ValueError(
             "The fit must have a positive definite Hessian or Gauss-Newton matrix for "
@@ -533,7 +517,7 @@ def left_out_of_fit(ob: Any, theta: Any) -> LeftOut:
         ) from None
 
 
-def _left_out(at: _Minimum, exact: bool) -> LeftOut:
+def _left_out(at: Minimum, exact: bool) -> LeftOut:
     """Return the result of `leave_one_out` from a factor of the curvature."""
     ob = at.ob
     N, d = ob.n_samples, ob.model.sizes[-1]
@@ -543,7 +527,7 @@ def _left_out(at: _Minimum, exact: bool) -> LeftOut:
     alone, predictions = np.zeros(N, bool), np.empty((N, d))
     inverse = at.factor.inverse_lower
     with one_blas_thread():
-        for rows, J in _blocks(ob, at.theta):
+        for rows, J in jacobian_blocks(ob, at.theta):
             Y = times_lower(J.reshape(-1, J.shape[2]), inverse, True).reshape(J.shape)
             M = Y @ Y.transpose(0, 2, 1)
             removed = S[rows] @ M / N
@@ -557,17 +541,17 @@ def _left_out(at: _Minimum, exact: bool) -> LeftOut:
             if not exact:
                 X = dense_rows(ob.model, ob.X[rows])
                 moved = at.theta + times_lower(np.einsum("nd,ndp->np", a[rows], Y), inverse)
-                predictions[rows] = _forward(ob.model, moved, X[:, None])[:, 0]
+                predictions[rows] = outputs_of(ob.model, moved, X[:, None])[:, 0]
     thetas: Any = None
     kept: Any = None
     undetermined = alone.copy()
     if exact:
-        thetas, kept = _minima(at, a)
+        thetas, kept = minima_without_rows(at, a)
         for i in np.flatnonzero(alone):
-            values = eigvalsh(_without(ob, i).hessian(thetas[i]).to_dense())
+            values = eigvalsh(without_row(ob, i).hessian(thetas[i]).to_dense())
             undetermined[i] = not values[0] > MIN_REMAINDER * values[-1]
         X = dense_rows(ob.model, ob.X)
-        predictions = _forward(ob.model, thetas, X[:, None])[:, 0]
+        predictions = outputs_of(ob.model, thetas, X[:, None])[:, 0]
     return LeftOut(
         predictions=predictions,
         losses=_row_losses(ob, predictions),
@@ -584,13 +568,6 @@ def _left_out(at: _Minimum, exact: bool) -> LeftOut:
         _undetermined=undetermined,
         _thetas=thetas,
     )
-
-
-def _without(ob: Any, i: int) -> Any:
-    """Return the objective with weight 0 for row i."""
-    weight = np.ones(ob.n_samples) if ob.sample_weight is None else np.array(ob.sample_weight)
-    weight[i] = 0
-    return ob.reweighted(weight)
 
 
 def _leaves_definite(removed: Floats) -> Any:
@@ -676,232 +653,10 @@ def influence(ob: Any, theta: Any, X_new: Any, y_new: Any = None) -> Floats:
     J_new, found = new.jacobian(at.theta).to_dense(), np.empty((len(X), d, N))
     with one_blas_thread():
         K = at.factor.solve(J_new.T)  # shape (n, M d_out)
-        for rows, J in _blocks(ob, at.theta):
+        for rows, J in jacobian_blocks(ob, at.theta):
             # gradients of the losses of single rows
             slopes = np.matmul(first[rows, None, :], J)[:, 0]
             found[:, :, rows] = (slopes @ K).T.reshape(len(X), d, -1) / -N
     if y_new is None:
         return found
     return np.asarray(np.einsum("jc,jci->ji", new.outputs(at.theta)[1], found))
-
-
-# --------------------------------------------------------------------------------------------------
-# Networks without one row each: many parameter vectors at once, and the minima of the objectives
-# without a row.
-
-
-def _layers(model: Any, thetas: Floats) -> Iterator[tuple[Floats, Floats | None]]:
-    """Yield W ``(N, m, k)`` and b ``(N, m)``, or None, of each layer of many parameter vectors."""
-    for (m, k), start in zip(model.shapes, model.starts):
-        W = thetas[:, start : start + m * k].reshape(-1, m, k)
-        yield W, thetas[:, start + m * k : start + m * k + m] if model.bias else None
-
-
-def _forward(model: Any, thetas: Floats, X: Floats) -> Floats:
-    """Return the outputs of all rows of X by each network, ``(N, M, d_out)``. X is ``(M, k)``, or
-    ``(N, M, k)`` with rows of its own for each network.
-    """
-
-    def bend(l: int, z: Floats, a: Floats) -> Floats:
-        h = np.asarray(ACTIVATIONS[model.activation[l]].phi(z), float)
-        return h + a if model.skips[l] else h
-
-    outputs: Floats = forward(_layers(model, thetas), X, bend)[1][-1]
-    return outputs
-
-
-def _own_gradients(ob: Any, X: Floats, thetas: Floats, rows: Any) -> Floats:
-    """Return, for each of the given rows, the gradient of its term of the objective at its own
-    parameters, not divided by N: ``(rows, n)``.
-    """
-    model, layers, slopes = ob.model, list(_layers(ob.model, thetas)), list[Any]()
-
-    def bend(l: int, z: Floats, a: Floats) -> Floats:
-        h: Floats
-        h, slope, *_ = ACTIVATIONS[model.activation[l]].derivatives(z)
-        slopes.append(None if slope is None else slope[:, 0])
-        return h + a if model.skips[l] else h
-
-    below, zs = forward(layers, X[:, None], bend)
-    a, z = [one[:, 0] for one in below], zs[-1][:, 0]
-    weight = None if ob.sample_weight is None else ob.sample_weight[rows]
-    some = SimpleNamespace(loss=ob.loss, y=ob.y[rows], sample_weight=weight, dtype=ob.dtype)
-    delta = LossCurve(some, z, terms_of_a_row(ob)).delta
-    found, e = np.zeros(thetas.shape), None
-    for l in range(len(layers) - 1, -1, -1):
-        W, b = layers[l]
-        start, size = model.starts[l], W[0].size
-        found[:, start : start + size] = (delta[:, :, None] * a[l][:, None]).reshape(len(X), -1)
-        if b is not None:
-            found[:, start + size : start + size + W.shape[1]] = delta
-        if l:
-            back = np.matmul(delta[:, None], W)[:, 0]
-            e = back if e is None or not model.skips[l] else back + e
-            delta = e if slopes[l - 1] is None else e * slopes[l - 1]
-    return found
-
-
-def _steps(at: _Minimum, J: Floats, coefficients: Floats) -> Floats:
-    """Return the Newton steps ``H^-1 J_i' a_i`` of some rows, (rows, n), from their Jacobian."""
-    inverse = at.factor.inverse_lower
-    with one_blas_thread():
-        half = times_lower(np.matmul(coefficients[:, None, :], J)[:, 0], inverse, True)
-        return times_lower(half, inverse)
-
-
-MAX_SWEEPS = 40  # maximum number of gradients of each objective without a row
-N_LBFGS_PAIRS = 8  # number of L-BFGS pairs stored for each row
-STEP_TOL = 1e-12  # length of a remaining step, relative to that of the first one, in the norm of H
-ROUNDING_TOL = 1e-13  # length of a remaining step relative to theta, in the norm of H
-MAX_GROWTH = 4.0  # factor on the shortest step so far above which the steps do not converge
-MAX_NODES = 200  # maximum number of points on a line at which curvature is computed
-NODE_MARGIN = 1e-6  # fraction of the curvature at a point that allows for its rounding
-
-
-def _minima(at: _Minimum, coefficients: Floats) -> tuple[Floats, Any]:
-    """Return the minima without each row, ``(N, n)``, and a mask (N,) of those that are proved to
-    lie in the same basin as theta.
-
-    L-BFGS steps start from the Newton steps, for all rows together, with H at theta as the initial
-    matrix. For rows for which they do not converge, `minimize` starts at theta.
-    """
-    ob, N = at.ob, at.ob.n_samples
-    X, every = dense_rows(ob.model, ob.X), np.arange(N)
-    thetas = np.empty((N, ob.n_params))
-    with one_blas_thread():
-        for rows, J in _blocks(ob, at.theta):
-            thetas[rows] = at.theta + _steps(at, J, coefficients[rows])
-
-    def gradients(thetas: Floats, rows: Any) -> Floats:
-        own = _own_gradients(ob, X[rows], thetas, rows)
-        whole: Floats = np.array([ob.gradient(theta) for theta in thetas])
-        return np.asarray(whole - own / N)
-
-    L = at.factor.lower
-    steps, done, active = thetas - at.theta, np.zeros(N, bool), every
-    own = _own_gradients(ob, X, np.broadcast_to(at.theta, thetas.shape), every)
-    g = gradients(thetas, every)
-    pairs = [(steps, g - (ob.gradient(at.theta) - own / N))]
-    size, shortest = np.linalg.norm(steps @ L, axis=1), np.full(N, np.inf)
-    floor = ROUNDING_TOL * float(np.linalg.norm(L.T @ at.theta))
-    for _ in range(MAX_SWEEPS):
-        p = _lbfgs_steps(at.factor, pairs, g)
-        length = np.linalg.norm(p @ L, axis=1)
-        ended = length <= np.maximum(STEP_TOL * size[active], floor)
-        done[active] |= ended
-        before = np.minimum(shortest[active], size[active] + floor)
-        shortest[active] = np.minimum(shortest[active], length)
-        keep = ~ended & (length < MAX_GROWTH * before)
-        if not keep.any():
-            break
-        active, p, g = active[keep], p[keep], g[keep]
-        pairs = [(s[keep], y[keep]) for s, y in pairs][-N_LBFGS_PAIRS:]
-        thetas[active] += p
-        after = gradients(thetas[active], active)
-        pairs.append((p, after - g))
-        g = after
-    weight = np.ones(N) if ob.sample_weight is None else np.array(ob.sample_weight)
-    kept, bounds = np.zeros(N, bool), _Bounds(at)
-    for i in every:
-        without = _without(ob, i)
-        if not done[i]:
-            run: Any = minimize(without, at.theta, verdict=False, progress=False)
-            thetas[i] = run.x
-        elif weight[i] == 0 or _same_basin(without, at.theta, thetas[i], bounds):
-            kept[i] = True
-    return thetas, kept
-
-
-def _lbfgs_steps(factor: CholeskyFactor, pairs: Any, g: Floats) -> Floats:
-    """Return the L-BFGS steps for gradients g, one per row, with the inverse of H as the initial
-    matrix.
-    """
-    q, kept = -g, []
-    for s, y in reversed(pairs):
-        sy = np.einsum("ij,ij->i", s, y)
-        rho = np.where(sy > 0, 1 / np.where(sy > 0, sy, 1), 0.0)[:, None]
-        alpha = rho * np.einsum("ij,ij->i", s, q)[:, None]
-        q = q - alpha * y
-        kept.append((s, y, rho, alpha))
-    with one_blas_thread():
-        q = times_lower(times_lower(q, factor.inverse_lower, True), factor.inverse_lower)
-    for s, y, rho, alpha in reversed(kept):
-        q = q + s * (alpha - rho * np.einsum("ij,ij->i", y, q)[:, None])
-    return np.asarray(q)
-
-
-class _Bounds:
-    """Quantities shared by the proofs of all rows: half of the smallest eigenvalue of H, and
-    Lipschitz constants of the Hessian on balls around theta. These also hold without a row, since
-    each row only adds to them.
-    """
-
-    def __init__(self, at: _Minimum) -> None:
-        self.at, self.known = at, dict[int, float]()
-        values = eigvalsh(at.factor.lower @ at.factor.lower.T)
-        self.half_least = 0.5 * float(values[0])
-
-    def third(self, radius: float) -> float:
-        """Return the Lipschitz constant for a radius that is rounded up to a power of sqrt(2)."""
-        if not radius > 0:
-            return 0.0
-        power = math.ceil(2 * math.log2(radius))
-        if power not in self.known:
-            found = call_certificate(self.at.ob, "third_bound", self.at.theta, 2 ** (power / 2))
-            self.known[power] = math.inf if found is None else float(found)
-        return self.known[power]
-
-
-def _has_minimum_near(without: Any, end: Floats, distance: float, bounds: _Bounds) -> bool:
-    """Return True if a minimum of the objective without a row is proved near `end`, at the given
-    distance from theta.
-
-    The proof uses Kantorovich's theorem if a Cholesky factor proves that the smallest eigenvalue is
-    at least half of that of H at theta. Otherwise it uses `classify`, which costs two to three
-    times as much.
-    """
-    known = without.hessian(end).assembled()
-    if known is not None:
-        floor = cholesky_floor(np.array(known.A), bounds.half_least) - known.error(None)
-        if floor > 0:
-            g, beta = without.gradient(end), ROUND_UP / floor
-            error = load_proofs("passes").passes_at(without, end).gradient(g)
-            eta = eta_of(0.0, beta, (safe_norm(g) + error) * ROUND_UP)
-            around_end = kantorovich(
-                beta, eta, lambda radius: bounds.third((distance + radius) * ROUND_UP)
-            )
-            if around_end.holds:
-                return True
-    point = classify(without, end, progress=False)
-    return point.kind == "minimum" and point.certified
-
-
-def _same_basin(without: Any, theta: Floats, end: Floats, bounds: _Bounds) -> bool:
-    """Return True if a minimum of the objective without a row is proved at `end`, and the objective
-    is strictly convex on the line from theta to `end`.
-
-    With d the line and L the Lipschitz constant of the Hessian, ``d'Hd`` changes by at most ``L
-    ||d||^3`` along it, so that finitely many points prove the convexity of the whole line.
-    """
-    d = end - theta
-    length = safe_norm(d)
-    if not _has_minimum_near(without, end, length, bounds):
-        return False
-    change = bounds.third(length) * length**3 * (1 + NODE_MARGIN)
-    if not change < math.inf:
-        return False
-    at = covered = 0.0
-    for _ in range(MAX_NODES):
-        curvature = float(without.hessian(theta + at * d).quadratic(d)) * (1 - NODE_MARGIN)
-        if not curvature > 0:
-            return False
-        reach = curvature / change if change > 0 else math.inf
-        # The segment before this point is not fully covered.
-        if at - reach >= covered and at > 0:
-            at = 0.5 * (covered + at)
-            continue
-        covered = max(covered, at + reach)
-        if covered > 1:
-            return True
-        at = min(1.0, covered + 0.8 * reach)
-    return False

@@ -10,7 +10,7 @@ import scipy.sparse
 from scipy.optimize import minimize
 
 import fastcurv as fc
-from fastcurv.critical import left_out
+from fastcurv.critical import left_out, without_rows
 
 from .. import nets
 
@@ -127,12 +127,12 @@ def test_the_short_proof_of_a_minimum_keeps_the_same_samples(monkeypatch):
     of few of them.
     """
     ob, theta = fitted(3, N=60, weights=True, l2=0.2)
-    long = left_out.classify
-    monkeypatch.setattr(left_out, "cholesky_floor", lambda *given: 0.0)
+    long = without_rows.classify
+    monkeypatch.setattr(without_rows, "cholesky_floor", lambda *given: 0.0)
     by_verdicts = fc.leave_one_out(ob, theta, exact=True).kept
     monkeypatch.undo()
     calls = []
-    monkeypatch.setattr(left_out, "classify", lambda *a, **k: calls.append(a) or long(*a, **k))
+    monkeypatch.setattr(without_rows, "classify", lambda *a, **k: calls.append(a) or long(*a, **k))
     kept = fc.leave_one_out(ob, theta, exact=True).kept
     assert by_verdicts.mean() > 0.9 and np.array_equal(kept, by_verdicts)
     assert len(calls) < 0.2 * len(kept)
@@ -140,16 +140,16 @@ def test_the_short_proof_of_a_minimum_keeps_the_same_samples(monkeypatch):
 
 def test_no_minimum_is_proved_far_from_one_or_at_a_saddle():
     ob, theta = fitted(3)
-    bounds = left_out._Bounds(left_out._minimum(ob, theta, "leave_one_out"))
-    assert left_out._has_minimum_near(ob, theta, 0.0, bounds)
+    bounds = without_rows._Bounds(left_out._minimum(ob, theta, "leave_one_out"))
+    assert without_rows._has_minimum_near(ob, theta, 0.0, bounds)
     for distance in (0.1, 1.0):
         end = theta + distance * ob.gradient(theta + 1) / np.linalg.norm(ob.gradient(theta + 1))
-        assert not left_out._has_minimum_near(ob, end, distance, bounds)
+        assert not without_rows._has_minimum_near(ob, end, distance, bounds)
     saddle = np.zeros(len(theta))
     saddle[-1] = ob.y.mean()
     saddle = fc.find_critical_point(ob, saddle).x
     assert np.linalg.eigvalsh(ob.hessian(saddle).to_dense())[0] < 0
-    assert not left_out._has_minimum_near(ob, saddle, np.linalg.norm(saddle - theta), bounds)
+    assert not without_rows._has_minimum_near(ob, saddle, np.linalg.norm(saddle - theta), bounds)
 
 
 def test_one_step_predictions_take_a_newton_step_without_the_sample():

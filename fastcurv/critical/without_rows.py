@@ -1,0 +1,273 @@
+"""Networks without one row each: outputs for many parameter vectors at once, the minima of the
+objectives without a row, and proofs that these lie in the basin of the minimum with all rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from ..common.linalg import cholesky_floor, eigvalsh, times_lower
+from ..common.objectives import call_certificate
+from ..common.protocols import Floats
+from ..common.runtime import load_proofs, one_blas_thread
+from ..common.vectors import safe_norm
+from ..network.factor import CholeskyFactor
+from ..network.gram import LossCurve
+from ..network.row_views import dense_rows
+from ..optimize.minimize import minimize
+from ..structure.parameters import forward, terms_of_a_row
+from ..structure.tables import ACTIVATIONS
+from .classify import classify
+from .theorem import ROUND_UP, eta_of, kantorovich
+
+# number of entries of a block of rows of the Jacobian; 4 MB is about the size of an L2 cache
+BLOCK_ENTRIES = 1 << 19
+
+
+@dataclass(frozen=True)
+class Minimum:
+    """A minimum theta of an objective in float64, with the Cholesky factor of the Hessian there."""
+
+    ob: Any
+    theta: Floats
+    factor: CholeskyFactor
+
+
+def jacobian_blocks(ob: Any, theta: Floats) -> Iterator[tuple[slice, Floats]]:
+    """Yield the Jacobian by blocks of rows, as a slice of the samples and ``(rows, d_out, n)``."""
+    J = ob.jacobian(theta)
+    d, n = ob.model.sizes[-1], ob.n_params
+    step = max(1, BLOCK_ENTRIES // (d * n))
+    for start in range(0, ob.n_samples, step):
+        rows = slice(start, min(start + step, ob.n_samples))
+        yield rows, J.to_dense(rows).reshape(-1, d, n)
+
+
+def without_row(ob: Any, i: int) -> Any:
+    """Return the objective with weight 0 for row i."""
+    weight = np.ones(ob.n_samples) if ob.sample_weight is None else np.array(ob.sample_weight)
+    weight[i] = 0
+    return ob.reweighted(weight)
+
+
+def _layers(model: Any, thetas: Floats) -> Iterator[tuple[Floats, Floats | None]]:
+    """Yield W ``(N, m, k)`` and b ``(N, m)``, or None, of each layer of many parameter vectors."""
+    for (m, k), start in zip(model.shapes, model.starts):
+        W = thetas[:, start : start + m * k].reshape(-1, m, k)
+        yield W, thetas[:, start + m * k : start + m * k + m] if model.bias else None
+
+
+def outputs_of(model: Any, thetas: Floats, X: Floats) -> Floats:
+    """Return the outputs of all rows of X by each network, ``(N, M, d_out)``. X is ``(M, k)``, or
+    ``(N, M, k)`` with rows of its own for each network.
+    """
+
+    def bend(l: int, z: Floats, a: Floats) -> Floats:
+        h = np.asarray(ACTIVATIONS[model.activation[l]].phi(z), float)
+        return h + a if model.skips[l] else h
+
+    outputs: Floats = forward(_layers(model, thetas), X, bend)[1][-1]
+    return outputs
+
+
+def _own_gradients(ob: Any, X: Floats, thetas: Floats, rows: Any) -> Floats:
+    """Return, for each of the given rows, the gradient of its term of the objective at its own
+    parameters, not divided by N: ``(rows, n)``.
+    """
+    model, layers, slopes = ob.model, list(_layers(ob.model, thetas)), list[Any]()
+
+    def bend(l: int, z: Floats, a: Floats) -> Floats:
+        h: Floats
+        h, slope, *_ = ACTIVATIONS[model.activation[l]].derivatives(z)
+        slopes.append(None if slope is None else slope[:, 0])
+        return h + a if model.skips[l] else h
+
+    below, zs = forward(layers, X[:, None], bend)
+    a, z = [one[:, 0] for one in below], zs[-1][:, 0]
+    weight = None if ob.sample_weight is None else ob.sample_weight[rows]
+    some = SimpleNamespace(loss=ob.loss, y=ob.y[rows], sample_weight=weight, dtype=ob.dtype)
+    delta = LossCurve(some, z, terms_of_a_row(ob)).delta
+    found, e = np.zeros(thetas.shape), None
+    for l in range(len(layers) - 1, -1, -1):
+        W, b = layers[l]
+        start, size = model.starts[l], W[0].size
+        found[:, start : start + size] = (delta[:, :, None] * a[l][:, None]).reshape(len(X), -1)
+        if b is not None:
+            found[:, start + size : start + size + W.shape[1]] = delta
+        if l:
+            back = np.matmul(delta[:, None], W)[:, 0]
+            e = back if e is None or not model.skips[l] else back + e
+            delta = e if slopes[l - 1] is None else e * slopes[l - 1]
+    return found
+
+
+def newton_steps(at: Minimum, J: Floats, coefficients: Floats) -> Floats:
+    """Return the Newton steps ``H^-1 J_i' a_i`` of some rows, (rows, n), from their Jacobian."""
+    inverse = at.factor.inverse_lower
+    with one_blas_thread():
+        half = times_lower(np.matmul(coefficients[:, None, :], J)[:, 0], inverse, True)
+        return times_lower(half, inverse)
+
+
+MAX_SWEEPS = 40  # maximum number of gradients of each objective without a row
+N_LBFGS_PAIRS = 8  # number of L-BFGS pairs stored for each row
+STEP_TOL = 1e-12  # length of a remaining step, relative to that of the first one, in the norm of H
+ROUNDING_TOL = 1e-13  # length of a remaining step relative to theta, in the norm of H
+MAX_GROWTH = 4.0  # factor on the shortest step so far above which the steps do not converge
+MAX_NODES = 200  # maximum number of points on a line at which curvature is computed
+NODE_MARGIN = 1e-6  # fraction of the curvature at a point that allows for its rounding
+
+
+def minima_without_rows(at: Minimum, coefficients: Floats) -> tuple[Floats, Any]:
+    """Return the minima without each row, ``(N, n)``, and a mask (N,) of those that are proved to
+    lie in the same basin as theta.
+
+    L-BFGS steps start from the Newton steps, for all rows together, with H at theta as the initial
+    matrix. For rows for which they do not converge, `minimize` starts at theta.
+    """
+    ob, N = at.ob, at.ob.n_samples
+    X, every = dense_rows(ob.model, ob.X), np.arange(N)
+    thetas = np.empty((N, ob.n_params))
+    with one_blas_thread():
+        for rows, J in jacobian_blocks(ob, at.theta):
+            thetas[rows] = at.theta + newton_steps(at, J, coefficients[rows])
+
+    def gradients(thetas: Floats, rows: Any) -> Floats:
+        own = _own_gradients(ob, X[rows], thetas, rows)
+        whole: Floats = np.array([ob.gradient(theta) for theta in thetas])
+        return np.asarray(whole - own / N)
+
+    L = at.factor.lower
+    steps, done, active = thetas - at.theta, np.zeros(N, bool), every
+    own = _own_gradients(ob, X, np.broadcast_to(at.theta, thetas.shape), every)
+    g = gradients(thetas, every)
+    pairs = [(steps, g - (ob.gradient(at.theta) - own / N))]
+    size, shortest = np.linalg.norm(steps @ L, axis=1), np.full(N, np.inf)
+    floor = ROUNDING_TOL * float(np.linalg.norm(L.T @ at.theta))
+    for _ in range(MAX_SWEEPS):
+        p = _lbfgs_steps(at.factor, pairs, g)
+        length = np.linalg.norm(p @ L, axis=1)
+        ended = length <= np.maximum(STEP_TOL * size[active], floor)
+        done[active] |= ended
+        before = np.minimum(shortest[active], size[active] + floor)
+        shortest[active] = np.minimum(shortest[active], length)
+        keep = ~ended & (length < MAX_GROWTH * before)
+        if not keep.any():
+            break
+        active, p, g = active[keep], p[keep], g[keep]
+        pairs = [(s[keep], y[keep]) for s, y in pairs][-N_LBFGS_PAIRS:]
+        thetas[active] += p
+        after = gradients(thetas[active], active)
+        pairs.append((p, after - g))
+        g = after
+    weight = np.ones(N) if ob.sample_weight is None else np.array(ob.sample_weight)
+    kept, bounds = np.zeros(N, bool), _Bounds(at)
+    for i in every:
+        without = without_row(ob, i)
+        if not done[i]:
+            run: Any = minimize(without, at.theta, verdict=False, progress=False)
+            thetas[i] = run.x
+        elif weight[i] == 0 or _same_basin(without, at.theta, thetas[i], bounds):
+            kept[i] = True
+    return thetas, kept
+
+
+def _lbfgs_steps(factor: CholeskyFactor, pairs: Any, g: Floats) -> Floats:
+    """Return the L-BFGS steps for gradients g, one per row, with the inverse of H as the initial
+    matrix.
+    """
+    q, kept = -g, []
+    for s, y in reversed(pairs):
+        sy = np.einsum("ij,ij->i", s, y)
+        rho = np.where(sy > 0, 1 / np.where(sy > 0, sy, 1), 0.0)[:, None]
+        alpha = rho * np.einsum("ij,ij->i", s, q)[:, None]
+        q = q - alpha * y
+        kept.append((s, y, rho, alpha))
+    with one_blas_thread():
+        q = times_lower(times_lower(q, factor.inverse_lower, True), factor.inverse_lower)
+    for s, y, rho, alpha in reversed(kept):
+        q = q + s * (alpha - rho * np.einsum("ij,ij->i", y, q)[:, None])
+    return np.asarray(q)
+
+
+class _Bounds:
+    """Quantities shared by the proofs of all rows: half of the smallest eigenvalue of H, and
+    Lipschitz constants of the Hessian on balls around theta. These also hold without a row, since
+    each row only adds to them.
+    """
+
+    def __init__(self, at: Minimum) -> None:
+        self.at, self.known = at, dict[int, float]()
+        values = eigvalsh(at.factor.lower @ at.factor.lower.T)
+        self.half_least = 0.5 * float(values[0])
+
+    def third(self, radius: float) -> float:
+        """Return the Lipschitz constant for a radius that is rounded up to a power of sqrt(2)."""
+        if not radius > 0:
+            return 0.0
+        power = math.ceil(2 * math.log2(radius))
+        if power not in self.known:
+            found = call_certificate(self.at.ob, "third_bound", self.at.theta, 2 ** (power / 2))
+            self.known[power] = math.inf if found is None else float(found)
+        return self.known[power]
+
+
+def _has_minimum_near(without: Any, end: Floats, distance: float, bounds: _Bounds) -> bool:
+    """Return True if a minimum of the objective without a row is proved near `end`, at the given
+    distance from theta.
+
+    The proof uses Kantorovich's theorem if a Cholesky factor proves that the smallest eigenvalue is
+    at least half of that of H at theta. Otherwise it uses `classify`, which costs two to three
+    times as much.
+    """
+    known = without.hessian(end).assembled()
+    if known is not None:
+        floor = cholesky_floor(np.array(known.A), bounds.half_least) - known.error(None)
+        if floor > 0:
+            g, beta = without.gradient(end), ROUND_UP / floor
+            error = load_proofs("passes").passes_at(without, end).gradient(g)
+            eta = eta_of(0.0, beta, (safe_norm(g) + error) * ROUND_UP)
+            around_end = kantorovich(
+                beta, eta, lambda radius: bounds.third((distance + radius) * ROUND_UP)
+            )
+            if around_end.holds:
+                return True
+    point = classify(without, end, progress=False)
+    return point.kind == "minimum" and point.certified
+
+
+def _same_basin(without: Any, theta: Floats, end: Floats, bounds: _Bounds) -> bool:
+    """Return True if a minimum of the objective without a row is proved at `end`, and the objective
+    is strictly convex on the line from theta to `end`.
+
+    With d the line and L the Lipschitz constant of the Hessian, ``d'Hd`` changes by at most ``L
+    ||d||^3`` along it, so that finitely many points prove the convexity of the whole line.
+    """
+    d = end - theta
+    length = safe_norm(d)
+    if not _has_minimum_near(without, end, length, bounds):
+        return False
+    change = bounds.third(length) * length**3 * (1 + NODE_MARGIN)
+    if not change < math.inf:
+        return False
+    at = covered = 0.0
+    for _ in range(MAX_NODES):
+        curvature = float(without.hessian(theta + at * d).quadratic(d)) * (1 - NODE_MARGIN)
+        if not curvature > 0:
+            return False
+        reach = curvature / change if change > 0 else math.inf
+        # The segment before this point is not fully covered.
+        if at - reach >= covered and at > 0:
+            at = 0.5 * (covered + at)
+            continue
+        covered = max(covered, at + reach)
+        if covered > 1:
+            return True
+        at = min(1.0, covered + 0.8 * reach)
+    return False

@@ -2,7 +2,7 @@
 is not zero but an eigenvector of eigenvalue 0.
 
 L-BFGS minimises half the squared norm of the gradient g, whose own gradient is Hg. In a linear
-autoencoder the searches end at critical points, where g is zero. In a network with tanh and weight
+autoencoder nearly all searches end at critical points, where g is zero. In a network with tanh and weight
 decay they end where Hg is zero and g is not. The paper calls such a point gradient-flat; Newton's
 method stops there too, because H is singular along g.
 

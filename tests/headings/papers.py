@@ -159,8 +159,9 @@ def networks_exchanged(d):
 def gradient_flat(d):
     (linear, _), (size, ratio) = (d["ends"][name] for name in ("identity", "tanh"))
     return {
-        "in a linear network searches end at critical points": linear.max() < 1e-10
-        and set(d["kinds"]["identity"]) == {"saddle"},
+        "in a linear network nearly all searches end at critical points": np.mean(linear < 1e-10)
+        >= 0.9
+        and d["kinds"]["identity"].count("saddle") >= 0.9 * linear.size,
         "with tanh they end where the gradient is not zero": size.min() > 1e-4
         and set(d["kinds"]["tanh"]) == {"not_critical"},
         "but an eigenvector of eigenvalue 0": ratio.max() < 1e-5,

@@ -382,14 +382,14 @@ def test_a_search_keeps_its_time(options, monkeypatch):
     assert free.nit > 2
 
 
-def deep(number):
+def deep(number, hidden=((6, 5), (5, 4, 4))):
     """A network of two or three hidden layers, a start with 2 to 10 negative eigenvalues, and how
     many it has.
     """
     rng = np.random.default_rng([73, number])
     X = rng.standard_normal((60, 4))
     y = np.digitize(X[:, 0] * X[:, 1] + X[:, 2], [-0.5, 0.5])
-    sizes = [4, *[(6, 5), (5, 4, 4)][number % 2], 3]
+    sizes = [4, *hidden[number % 2], 3]
     model = fc.MLP(sizes, ("tanh", "sigmoid", "softplus")[number // 2 % 3])
     ob = fc.Objective(model, X, y, "cross_entropy", l2=10 ** rng.uniform(-3, -2))
     while True:
@@ -407,11 +407,11 @@ def n_negative(ob, theta):
     return int(np.sum(values < -1e-10 * np.abs(values).max()))
 
 
-def ends_near_its_index(number):
+def ends_near_its_index(number, *hidden):
     """Return whether a search ends at a certified critical point at which the outputs differ, with
     an index at most 3 away from the start's.
     """
-    ob, theta, negative = deep(number)
+    ob, theta, negative = deep(number, *hidden)
     found = find_critical_point(ob, theta)
     outputs = ob.model.predict(found.x, ob.X)
     near = abs(n_negative(ob, found.x) - negative) <= 3
@@ -427,5 +427,6 @@ def test_a_deep_network_has_a_critical_point_found_where_newton_mr_finds_none():
 
 
 @pytest.mark.nightly
-def test_nine_of_ten_deep_networks_have_a_critical_point_found():
-    assert sum(ends_near_its_index(number) for number in range(20)) >= 18
+@pytest.mark.parametrize("hidden", [((6, 5), (5, 4, 4)), ((8, 8), (7, 6, 6)), ((11, 9), (9, 8, 6))])
+def test_nine_of_ten_deep_networks_have_a_critical_point_found(hidden):
+    assert sum(ends_near_its_index(number, hidden) for number in range(20)) >= 18

@@ -2,9 +2,9 @@
 is not zero but an eigenvector of eigenvalue 0.
 
 L-BFGS minimises half the squared norm of the gradient g, whose own gradient is Hg. In a linear
-autoencoder nearly all searches end at critical points, where g is zero. In a network with tanh and weight
-decay they end where Hg is zero and g is not. The paper calls such a point gradient-flat; Newton's
-method stops there too, because H is singular along g.
+autoencoder nearly all searches end at critical points, where g is zero. In a network with tanh and
+weight decay they end where Hg is zero and g is not. The paper calls such a point gradient-flat;
+Newton's method stops there too, because H is singular along g.
 
 Paper: C. Frye et al., Critical Point-Finding Methods Reveal Gradient-Flat Regions of Deep Network
 Losses, Neural Computation 2021.

@@ -114,8 +114,8 @@ def _minimum(ob: Any, theta: Any, call: str) -> Minimum:
 
 
 def _free_shift(ob: Any) -> Any:
-    """Return the biases of the last layer as a slice of theta if adding a number to all of them
-    changes no probability, as with classes and no penalty. Otherwise return None.
+    """Return the last biases as a slice of theta if adding a number to all changes no probability,
+    as with classes and no penalty. Otherwise return None.
     """
     model = ob.model
     if LOSSES[ob.loss].link != "softmax" or not model.bias:
@@ -125,9 +125,8 @@ def _free_shift(ob: Any) -> Any:
 
 
 def _completed(H: Any, shift: slice) -> MatrixOperator:
-    """Return H with added curvature along the shift of all last biases, along which H is 0. The
-    derivatives of the rows' losses have no component along it, so that no probability depends on
-    the added curvature.
+    """Return H with added curvature along the shift of all last biases, along which H and the
+    derivatives of the rows' losses are 0. The added curvature changes no probability.
     """
     A = H.to_dense()
     A[shift, shift] += float(np.diagonal(A)[shift].mean()) or 1.0
@@ -207,8 +206,7 @@ class LeftOut(Record, AttributeHints, subject="left_out"):
     _coefficients: Floats  # coefficients a_i of each row (N, d_out)
     # True for rows without which H is not positive definite (N,)
     _undetermined: Any
-    # parameters without each row (N, n), if `exact` is True
-    _thetas: Any = None
+    _thetas: Any = None  # parameters without each row (N, n), if `exact` is True
 
     @to_nearest
     def change(self, X_new: Any) -> Floats:
@@ -417,7 +415,7 @@ class LeftOut(Record, AttributeHints, subject="left_out"):
 
 def _upper_quantile(x: Floats, weight: Floats, level: float) -> Floats:
     """Return the smallest numbers along the last axis of x up to which rows of total weight ``level
-    (total + 1)`` lie, or infinity if there are too few. The 1 is the weight of the new row.
+    (total + 1)`` lie, or infinity if there are too few. 1 is the weight of the new row.
     """
     order = np.argsort(x, axis=-1, kind="stable")
     total = float(weight.sum())
@@ -493,10 +491,9 @@ def leave_one_out(ob: Any, theta: Any, *, exact: bool = False) -> LeftOut:
 
 
 def left_out_of_fit(ob: Any, theta: Any) -> LeftOut:
-    """Return the result of `leave_one_out` for the end of a fit. For smooth activations it is
-    computed at the minimum that `minimize` reaches from theta, if the Hessian is positive definite
-    there. Otherwise the Gauss-Newton matrix replaces the Hessian, at that minimum or, with kinks,
-    at theta.
+    """Return the result of `leave_one_out` at the end of a fit. For smooth activations it is
+    computed at the minimum that `minimize` reaches from theta. If the Hessian is not positive
+    definite there, or with kinks, the Gauss-Newton matrix replaces it.
     """
     ob, theta = in_float64(ob), np.asarray(theta, float)
     if not any(ACTIVATIONS[name].kink for name in ob.model.activation):
@@ -536,8 +533,7 @@ def _left_out(at: Minimum, exact: bool) -> LeftOut:
             alone[rows] = ~_leaves_definite(removed)
             remainder[alone[rows]] = np.eye(d)
             a[rows] = np.linalg.solve(remainder, first[rows][:, :, None])[:, :, 0] / N
-            # squared step lengths d' H d
-            squares[rows] = np.einsum("ni,nij,nj->n", a[rows], M, a[rows])
+            squares[rows] = np.einsum("ni,nij,nj->n", a[rows], M, a[rows])  # d' H d
             if not exact:
                 X = dense_rows(ob.model, ob.X[rows])
                 moved = at.theta + times_lower(np.einsum("nd,ndp->np", a[rows], Y), inverse)
@@ -575,8 +571,7 @@ def _leaves_definite(removed: Floats) -> Any:
     `MIN_REMAINDER`. These are the eigenvalues of the Hessian without the row, relative to the
     Hessian.
     """
-    # True where the norm proves the bound
-    above = np.linalg.norm(removed, axis=(1, 2)) < 1 - MIN_REMAINDER
+    above = np.linalg.norm(removed, axis=(1, 2)) < 1 - MIN_REMAINDER  # a sufficient condition
     rest = np.flatnonzero(~above)
     remainder = np.eye(removed.shape[1]) - removed[rest]
     above[rest] = np.linalg.eigvals(remainder).real.min(axis=1) > MIN_REMAINDER

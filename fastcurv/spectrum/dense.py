@@ -36,21 +36,23 @@ class Assembled(Protocol):
     bounds: Floats
 
     def noise(self) -> Floats:
-        """Return bounds on the errors of its entries."""
+        """Return bounds on the errors of the entries."""
 
     def layers(self) -> NDArray[np.intp]:
-        """Return for each parameter (n,) the number of its layer."""
+        """Return the number of the layer of each parameter (n,)."""
 
     def error(self, scale: Floats | None = None) -> float:
-        """Return a bound on ``||D E D||``, with E its error and ``D = diag(scale)`` or I."""
+        """Return a bound on ``||D E D||`` for the error E of the matrix, with ``D = diag(scale)``
+        or I.
+        """
 
 
 @runtime_checkable
 class Assembling(Protocol):
-    """An operator that may form its matrix by other means than products."""
+    """An operator that may compute its matrix in other ways than by products."""
 
     def assembled(self) -> Assembled | None:
-        """Return the matrix; None if it is not formed so."""
+        """Return the matrix, or None if it cannot be computed without products."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,8 +85,8 @@ class DenseMatrix:
     def error(self, scale: Floats | None = None) -> float:
         """Return a bound on ``||D E D||_F`` for the error E of A, ``D = diag(scale)`` or I.
 
-        It is the bound for the products (`matrix_error`) plus all of the measured asymmetry:
-        products that are not those of a symmetric matrix have an error of at least that size.
+        The bound is that for the products (`matrix_error`) plus the whole measured asymmetry, since
+        asymmetric products have an error of at least that size.
         """
         if self.known is not None:
             return self.known.error(scale)
@@ -92,17 +94,17 @@ class DenseMatrix:
         return matrix_error(self.bounds, c) + self.seen(c)
 
     def noise(self) -> Floats:
-        """Return bounds on the errors of the entries of A, in any units of its rows: ``(n, n)``
-        where these are known, else those of the columns ``(n, 1)``.
+        """Return bounds on the errors of the entries of A, for any scaling of its rows: ``(n, n)``
+        if these are known, otherwise bounds for the columns ``(n, 1)``.
         """
         return self.bounds[:, None] if self.known is None else self.known.noise()
 
     def layers(self) -> NDArray[np.intp]:
-        """Return for each parameter (n,) the number of its layer; 0 if layers are not known."""
+        """Return the number of the layer of each parameter (n,), or 0 if layers are unknown."""
         return np.zeros(len(self.A), np.intp) if self.known is None else self.known.layers()
 
     def seen(self, scale: Floats | None = None) -> float:
-        """Return the part of `error` that is measured asymmetry."""
+        """Return the part of `error` that comes from the measured asymmetry."""
         c = np.ones(len(self.A)) if scale is None else np.asarray(scale, dtype=np.float64)
         if np.ptp(c) == 0:
             return safe_norm(self.asymmetry) * float(c.max(initial=0.0)) ** 2
@@ -115,11 +117,11 @@ class DenseMatrix:
 
 
 def matrix_error(bounds: Floats, d: Floats) -> float:
-    """Return a bound on ``||D E D||_F``, D = diag(d), for the error E of a `DenseMatrix` with these
-    `bounds` of its columns.
+    """Return a bound on ``||D E D||_F``, D = diag(d), for the error E of a `DenseMatrix` whose
+    columns have the error bounds `bounds`.
 
-    The part of a column that was kept lies in rows whose own bound is not smaller, so each column
-    is weighted with the largest d among those rows only; the mirrored part doubles the squares.
+    The part of a column that was kept lies in rows whose own bound is not smaller. So each column
+    is weighted with the largest d among those rows only, and the mirrored part doubles the squares.
     """
     order = np.argsort(bounds)
     suffix = np.maximum.accumulate(d[order][::-1])[::-1]
@@ -128,15 +130,15 @@ def matrix_error(bounds: Floats, d: Floats) -> float:
 
 
 def counted_matrix(H: Products) -> DenseMatrix:
-    """Return the `dense_matrix` of H and count the products this took."""
+    """Return the `dense_matrix` of H, and count its products."""
     M = dense_matrix(H.op)
     H.tell(M.n_products)
     return M
 
 
 def dense_matrix(op: Any) -> DenseMatrix:
-    """Return the matrix of a symmetric operator with a bound on its error: the matrix given, n
-    products, or the matrix that the operator assembles.
+    """Return the matrix of a symmetric operator with a bound on its error. The matrix is the
+    argument itself, or it is computed by n products or assembled by the operator.
 
     Parameters
     ----------
@@ -209,7 +211,9 @@ def _column_bounds(op: Any, P: Floats) -> Floats:
 
 
 def _as_products_have_it(op: Any) -> Floats:
-    """Return the symmetric matrix of an operator, on the side of a kink where its products are."""
+    """Return the symmetric matrix of an operator, computed such that kinks are on the same side as
+    in products.
+    """
     P = matrix_of(op)[0].astype(np.float64, copy=False)
     if not np.isfinite(P).all():
         raise NotFiniteError(NOT_FINITE)

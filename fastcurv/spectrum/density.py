@@ -198,8 +198,8 @@ def exact_density(
     look: dict[str, Any],
     dtype: np.dtype[Any],
 ) -> SpectralDensity:
-    """Return the density of an operator whose eigenvalues, or those of the smaller operator
-    `small`, are all known.
+    """Return the density of an operator if all eigenvalues, of the operator or of the smaller
+    operator `small`, are known.
     """
     one = complete_quadrature(Quadrature(values, np.full(len(values), 1 / len(values))), small)
     known = {"n_products": n_products, "n_deflated": n}
@@ -220,8 +220,8 @@ class Quadrature(NamedTuple):
 
 
 def complete_quadrature(one: Quadrature, small: Reduction | None, deflated: int = 0) -> Quadrature:
-    """Return the quadrature of the full operator from that of the smaller one, if there is one, by
-    adding the copies of `rest`; `deflated` eigenvalues are not part of it.
+    """Return the quadrature of the full operator from that of the smaller operator, if there is
+    one, by adding the copies of `rest`. `deflated` eigenvalues are not part of it.
     """
     if small is None or not small.n_rest:
         return one
@@ -238,7 +238,7 @@ class KnownPairs(NamedTuple):
 
 
 def known_pairs(op: Any, against: Any) -> tuple[KnownPairs, int]:
-    """Return `against` as `KnownPairs`, and the number of products that its values cost."""
+    """Return `against` as `KnownPairs`, and the number of products used for its values."""
     n, dtype, none = op.shape[0], operator_dtype(op), np.zeros(0)
     if isinstance(against, Eigenpairs):
         if against.vectors.shape[0] != n:
@@ -260,11 +260,11 @@ def known_pairs(op: Any, against: Any) -> tuple[KnownPairs, int]:
 
 
 def check_pairs(op: Any, known: KnownPairs) -> int:
-    """Raise if the pairs are not eigenpairs of `op`, by its product with the sum of their vectors;
-    return the number of products.
+    """Raise an error if the pairs are not eigenpairs of `op`, which one product with the sum of
+    their vectors shows. Return the number of products.
 
-    The error of the product is at most the sum of the residuals and the product's own rounding,
-    for which sqrt(eps) times its size is ample.
+    The error of the product is at most the sum of the residuals plus its rounding error, for which
+    sqrt(eps) times its size is a generous bound.
     """
     got = apply_checked(op, known.rows.sum(axis=0))
     missing = norm(got - known.values.astype(got.dtype) @ known.rows)
@@ -281,7 +281,7 @@ def check_pairs(op: Any, known: KnownPairs) -> int:
 
 
 def new_run(op: Any, n_steps: int, known: KnownPairs, rows: Array) -> Recurrence:
-    """Return a recurrence with room for n_steps in `rows`."""
+    """Return a recurrence with capacity for n_steps, stored in `rows`."""
     if len(known.values) >= op.shape[0]:
         raise ValueError(
             f"deflated eigenpairs must be fewer than n = {op.shape[0]}, got {len(known.values)}."
@@ -295,7 +295,7 @@ def random_signs(rng: np.random.Generator, p: int, n: int, dtype: np.dtype[Any])
 
 
 def run_probe(run: Recurrence, rng: np.random.Generator, n_steps: int, shown: Bar) -> None:
-    """Fill `run` with n_steps of Lanczos from a vector of random signs."""
+    """Run n_steps of Lanczos in `run` from a vector of random signs."""
     run.reset()
     while run.insert(random_signs(rng, 1, run.n, run.dtype)) == 0:
         pass
@@ -303,7 +303,7 @@ def run_probe(run: Recurrence, rng: np.random.Generator, n_steps: int, shown: Ba
 
 
 def extend(run: Recurrence, n_steps: int, shown: Bar) -> None:
-    """Continue `run` to n_steps, or until the Krylov space ends."""
+    """Continue `run` to n_steps, or until the Krylov space is exhausted."""
     while run.p and run.m < min(n_steps, run.dimension):
         before = run.m
         run.extend(min(n_steps, run.dimension), PROGRESS_SECONDS)
@@ -314,9 +314,8 @@ def copies(quadratures: list[Quadrature], outliers: KnownPairs, n: int) -> bool:
     """Return True if probes in the complement of the deflated vectors find more eigenvalues at the
     deflated values.
 
-    The probe that found the vectors cannot: its Krylov space contains one vector of each eigenspace
-    and nothing of the others. Its quadrature has too little weight there, so it is left out of the
-    mean.
+    The probe that found the vectors cannot find more, since its Krylov space contains one vector of
+    each eigenspace. Its quadrature has too little weight there, so it is left out of the mean.
     """
     for value, residual in zip(outliers.values, outliers.residuals):
         near = 2 * residual + 1e-6 * abs(value)
@@ -334,9 +333,8 @@ def quadrature(run: Recurrence) -> Quadrature:
 
 
 def find_outliers(run: Recurrence, most: int) -> tuple[KnownPairs, Quadrature]:
-    """Return the Ritz pairs of a finished probe that stand out of the bulk and have converged, and
-    the quadrature of the rest; more than half of the weight is there, by the definition of the
-    bulk.
+    """Return the converged Ritz pairs of a finished probe that are separated from the bulk, and the
+    quadrature of the other nodes. By definition the bulk has more than half of the weight.
     """
     theta, first, residuals = run.ritz_spectrum()
     bulk = float(first**2 @ np.abs(theta))

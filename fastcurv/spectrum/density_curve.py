@@ -34,7 +34,7 @@ from .results import Estimate, lacks_scatter, mean_of, number
 def check_look(
     axis: str, width: float | None, grid: ArrayLike | None, n_grid: int, linear_below: float | None
 ) -> dict[str, Any]:
-    """Check the keyword arguments of `smooth` and return them."""
+    """Return the keyword arguments of `smooth` after checking them."""
     check_choice(axis, get_args(Axis), "axis")
     if grid is not None:
         grid = check_array(grid, "grid", np.float64)
@@ -68,8 +68,8 @@ GRID_MARGIN = 6.0
 
 
 def to_coordinate(lam: ArrayLike, axis: str, linear_below: float) -> Floats:
-    """Convert eigenvalues to the coordinate of the axis: on the log axis signed decades of
-    ``|lam|``. A density is per unit of this coordinate.
+    """Convert eigenvalues to the coordinate of the axis. On the log axis it is the signed number of
+    decades of ``|lam|``. A density is per unit of this coordinate.
     """
     lam = np.asarray(lam, dtype=float)
     if axis == "linear":
@@ -81,7 +81,7 @@ def to_coordinate(lam: ArrayLike, axis: str, linear_below: float) -> Floats:
 
 
 def from_coordinate(x: ArrayLike, axis: str, linear_below: float) -> Floats:
-    """Convert coordinates of the axis to eigenvalues, the inverse of `to_coordinate`."""
+    """Convert coordinates of the axis to eigenvalues. This is the inverse of `to_coordinate`."""
     x = np.asarray(x, dtype=float)
     if axis == "linear":
         return x
@@ -169,8 +169,8 @@ def smooth(
 
 
 def _default_width(axis: str, size: float, spread: float, finest: float) -> float:
-    """Return a hundredth of the spread of the nodes, or a twentieth of a decade; at least the width
-    that the grid resolves.
+    """Return a hundredth of the spread of the nodes, or a twentieth of a decade on a log axis, but
+    at least the width that the grid resolves.
     """
     width = 0.05 if axis == "log" else 0.01 * spread if spread > EQUAL_NODES_TOL * size else 0.0
     return float(max(width, finest) if width else 1e-3 * size or 1e-3)
@@ -252,12 +252,14 @@ class SpectralDensity(Record, InOneLine, AttributeHints, subject="density"):
 
     @property
     def exact(self) -> bool:
-        """True if all eigenvalues were computed, in place of an estimate from random probes."""
+        """True if all eigenvalues were computed instead of being estimated from random probes."""
         return 0 < self.n <= self.n_deflated
 
     @property
     def coordinate(self) -> np.ndarray:
-        """The variable of the density: the grid itself, or its decades; see `axis`."""
+        """The variable of the density: the grid itself, or its decades on a log axis; see
+        `axis`.
+        """
         return to_coordinate(self.grid, self.axis, self.linear_below)
 
     def integral(self) -> float:
@@ -268,7 +270,7 @@ class SpectralDensity(Record, InOneLine, AttributeHints, subject="density"):
         """Estimate the mean of ``lam ** power`` over the spectrum, ``trace(H ** power) / n``, as an
         `Estimate`.
 
-        The power is an integer from 0 to twice the number of steps less one, for which the
+        The power is an integer from 0 to twice the number of steps minus one, for which the
         quadrature adds no error to that of the probes.
         """
         if isinstance(power, bool) or not isinstance(power, numbers.Integral) or power < 0:
@@ -287,11 +289,11 @@ class SpectralDensity(Record, InOneLine, AttributeHints, subject="density"):
         """Estimate the fraction of eigenvalues in ``low < lam < high``, as an `Estimate`.
 
         Nodes within `rounding` of an end count as equal to it, so they are left out, and half of
-        their weight is added to the standard error. A node next to an end represents eigenvalues
-        on both sides of it, unless all eigenvalues are known, so half of the weight of the two
-        nodes on either side of each end is uncertain; that is added to the standard error over the
-        probes, which is NaN for a single probe. If a few probes are all alike they may miss one
-        eigenvalue of n, and the standard error is at least 1/n.
+        their weight is added to the standard error. A node next to an end represents eigenvalues on
+        both sides of it, unless all eigenvalues are known, so half of the weight of the two nodes
+        on either side of each end is uncertain; that is added to the standard error over the
+        probes, which is NaN for a single probe. If there are only a few probes and all are equal,
+        they may have missed one eigenvalue of n, and the standard error is at least 1/n.
         """
         for name, end in (("low", low), ("high", high)):
             if not isinstance(end, numbers.Real) or np.isnan(check_real(end, name)):
@@ -315,9 +317,9 @@ class SpectralDensity(Record, InOneLine, AttributeHints, subject="density"):
         """Return the Wasserstein-1 distance to another density, or to eigenvalues ``(m,)`` of equal
         weight.
 
-        It is the area between the two cumulative distributions of eigenvalues, in units of
-        eigenvalues. Both are represented by their quadratures, averaged over the probes, so grids
-        and widths do not matter.
+        The distance is the area between the two cumulative distributions, in units of eigenvalues.
+        Both are represented by their quadratures, averaged over the probes, so grids and widths do
+        not matter.
 
         Examples
         --------
@@ -351,15 +353,15 @@ class SpectralDensity(Record, InOneLine, AttributeHints, subject="density"):
         n_grid: int = 1024,
         linear_below: float | None = None,
     ) -> SpectralDensity:
-        """Return the density of the same quadrature on another grid, axis or width, at no product;
-        arguments as in `spectral_density`.
+        """Return the density of the same quadrature on another grid, axis or width, without
+        products. The arguments are those of `spectral_density`.
         """
         look = check_look(self.axis if axis is None else axis, width, grid, n_grid, linear_below)
         return replace(self, **smooth(self.nodes, self.weights, **look, unsure=not self.exact))
 
     def merge(self, other: SpectralDensity) -> SpectralDensity:
-        """Return the density from the probes of both, which must be of the same operator, with the
-        axis and width of this one.
+        """Return the density from the probes of both densities, which must be of the same operator,
+        with the axis and width of this one.
         """
         if not isinstance(other, SpectralDensity) or other.n != self.n:
             raise ValueError(
@@ -396,7 +398,7 @@ class SpectralDensity(Record, InOneLine, AttributeHints, subject="density"):
 
     def plot(self, ax: Any = None, *, band: float = 2.0, **line: Any) -> Any:
         """Draw the density with a band of `band` standard errors, named in its legend, by
-        `fastcurv.SpectrumDisplay`, which can draw eigenvalues beside it; needs matplotlib.
+        `fastcurv.SpectrumDisplay`, which can also draw eigenvalues. This needs matplotlib.
 
         If `ax` is None a new figure is made: a pyplot figure if the caller has imported pyplot, so
         that ``plt.show()`` shows it, otherwise one without a window, which works without a display

@@ -19,8 +19,8 @@ MIN_AXIS_VALUE = 1e-290
 
 
 def shown_axes(figsize: tuple[float, float] = (6.4, 4.0)) -> Any:
-    """Return Axes in a new figure of pyplot, which ``plt.show()`` and notebooks show; outside the
-    main thread, where pyplot may not open windows, in a figure without one.
+    """Return Axes in a new figure of pyplot, which ``plt.show()`` and notebooks display. Outside
+    the main thread, where pyplot may not open windows, the figure does not belong to pyplot.
     """
     with optional("plots"):
         if threading.current_thread() is threading.main_thread():
@@ -116,8 +116,8 @@ def draw_density(
 
 
 def legend_above(ax: Any, top: float) -> None:
-    """Add a legend, and extend a logarithmic axis far enough above ``top``, its highest line, that
-    there is room for it.
+    """Add a legend, and extend a logarithmic axis above ``top``, its highest line, until there is
+    space for the legend.
     """
     names = ax.legend(frameon=False).get_texts()
     lines = 1.4 * sum(name.get_fontsize() for name in names) / 72  # height of the names in inches
@@ -147,8 +147,8 @@ def plain_numbers(*axes: Any) -> None:
 
 
 def _written(axis: Any, shown: str, x: float, _: Any) -> str:
-    """Return a tick label in the format of `plain_numbers`; empty if its first digit is not
-    shown.
+    """Return a tick label in the format of `plain_numbers`, or "" if its first digit is not among
+    those shown.
     """
     low, high = sorted(map(abs, axis.get_view_interval()))
     if np.prod(axis.get_view_interval()) <= 0:
@@ -167,8 +167,8 @@ def _written(axis: Any, shown: str, x: float, _: Any) -> str:
 
 
 def definite_bounds(density: Any) -> tuple[float, float]:
-    """Return bounds on the eigenvalues: 0 on a side of it where all of them are known and none
-    lies, up to rounding; else infinite ones.
+    """Return bounds on the eigenvalues: 0 on a side of 0 where no eigenvalue lies, up to rounding,
+    if all eigenvalues are known; otherwise infinite bounds.
     """
     if not density.exact:
         return -np.inf, np.inf
@@ -183,7 +183,7 @@ def definite_bounds(density: Any) -> tuple[float, float]:
 
 
 def count_signs(density: Any) -> str:
-    """Return how many of all eigenvalues are negative, positive and zero within rounding, or the
+    """Return the numbers of negative, positive and zero eigenvalues, within rounding, or the
     estimated fraction of negative ones.
     """
     n, negative = density.n, density.mass(high=0.0)
@@ -196,8 +196,8 @@ def count_signs(density: Any) -> str:
 
 
 def fold_at_bounds(density: Any, low: float = -np.inf, high: float = np.inf) -> Any:
-    """Return the density folded back at proved bounds on the eigenvalues, so that none of it lies
-    beyond and its integral is kept.
+    """Return the density reflected at proved bounds on the eigenvalues, such that it is 0 outside
+    the bounds and has the same integral.
 
     A Gaussian on a node next to a bound extends beyond it, where no eigenvalue lies; the part
     beyond is reflected at the bound, which keeps the integral.

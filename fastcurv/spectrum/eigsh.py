@@ -65,7 +65,7 @@ QUICK_SECONDS = 1e-3
 def extreme_pairs(
     op: Any, asked: EigshOptions, seed: Seed, v0: Any = None, against: Any = None
 ) -> Eigenpairs:
-    """Run `eigsh` in the operator's own precision, with arguments that are checked."""
+    """Run `eigsh` on checked arguments, in the operator's own precision."""
     n, dtype, k = op.shape[0], operator_dtype(op), asked.k
     deflated = orthonormal_rows(against, n, dtype)
     left = n if deflated is None else n - len(deflated)
@@ -124,8 +124,8 @@ def extreme_pairs(
 
 
 class ThickRestart(EigenSearch):
-    """The loop from a start vector to k converged pairs: extend, test, restart, probe. It stops at
-    a budget of products or at Ctrl-C.
+    """The loop from a start vector to k converged pairs: extend, test, restart, probe. The loop
+    ends when the budget of products is used up or Ctrl-C is pressed.
     """
 
     run: Recurrence
@@ -191,7 +191,7 @@ class ThickRestart(EigenSearch):
     # ----------------------------------------------------------------------------------------------
 
     def _widest(self) -> int:
-        """Return the width of the largest block that restarts can keep whole next to the k wanted
+        """Return the width of the largest block that restarts can keep in addition to the k wanted
         vectors.
         """
         run = self.run
@@ -220,8 +220,8 @@ class ThickRestart(EigenSearch):
         run.fetch_aside()
 
     def lock(self, most: int, close: float) -> None:
-        """Restart with at most `most` pairs whose residuals are `close` or less, the wanted ones
-        among them, and drop the rest of the basis.
+        """Restart with at most `most` pairs with residuals of at most `close`, including the wanted
+        ones, and drop the rest of the basis.
         """
         run = self.run
         theta, S = run.nearly(self.k, self.which, close)
@@ -242,14 +242,14 @@ class ThickRestart(EigenSearch):
         return theta, limits
 
     def _vectors(self) -> Array:
-        """Return the vectors of `_known`, as rows."""
+        """Return the vectors of the pairs of `_known`, as rows."""
         run = self.run
         if self.settled is not None:
             return combine(run.rows[: self.probe_from], self.settled[2])
         return combine(run.rows[: run.m], run.ritz(self.k, self.which)[1])
 
     def _confirm(self) -> bool:
-        """Measure the residuals by products if their bounds are too coarse; return True if the
+        """Compute the residuals by products if their bounds are too coarse. Return True if the
         search must continue.
         """
         run = self.run

@@ -37,7 +37,7 @@ SECONDS_PER_ENTRY = 1e-10
 
 
 class Form(NamedTuple):
-    """A form in which an operator is used.
+    """A representation of an operator with its estimated cost.
 
     Attributes
     ----------
@@ -68,7 +68,7 @@ def choose(
     summed: bool = False,
     step: float = STEP_SECONDS,
 ) -> Form:
-    """Return the form of an operator in which a job takes the least time.
+    """Return the representation of an operator in which a computation takes the least time.
 
     A smaller operator is preferred to all others if runs of `N_RUN_PRODUCTS` products take less
     time with it. The seconds are those of ``op.estimated_seconds``; of an operator without, only a
@@ -105,8 +105,8 @@ def choose(
 
 
 def smaller_form(op: Any, space: str | None) -> Form | None:
-    """Return the form of a smaller operator, or None: the one of `space`, or by default the one
-    with which a run takes the least time, if that is less than with `op`.
+    """Return the form of a smaller operator, or None. By default it is the one with which a run
+    takes the least time, if that is less than with `op`; `space` selects a particular one.
     """
     if space is not None:
         check_choice(space, SPACE_NAMES, "space")
@@ -139,9 +139,9 @@ def reduction(op: Any, space: str | None) -> Reduction | None:
 
 
 def dense_reduction(op: Any, space: str | None) -> Any:
-    """Return the smaller operator whose matrix is to be formed: the one asked for by `space`, one
-    whose matrix is already available, or one that is small enough where `op` is too large; None if
-    there is none.
+    """Return the smaller operator whose matrix is to be computed: the one that `space` selects, one
+    whose matrix is already available, or one that is small enough if `op` is too large. Return None
+    if there is none.
     """
     if space is not None:
         return reduction(op, space)
@@ -154,7 +154,7 @@ def dense_reduction(op: Any, space: str | None) -> Any:
 
 def _seconds(op: Any) -> tuple[float, float]:
     """Return an operator's estimates of the seconds of a product and of its matrix summed over
-    rows; infinite if it has none.
+    rows, or infinity if it has none.
     """
     found: tuple[float, float] = getattr(op, "estimated_seconds", (np.inf, np.inf))
     return found
@@ -165,16 +165,16 @@ def _seconds(op: Any) -> tuple[float, float]:
 
 
 def matrix_of(op: Any) -> tuple[NDArray[Any], int]:
-    """Return the matrix of an operator in the way that costs least, not symmetrised, and the number
-    of products that it took.
+    """Return the matrix of an operator, not symmetrised, computed in the way that takes the least
+    time, and the number of products used.
     """
     summed = summed_matrix(op)
     return (summed, 0) if summed is not None else matrix_by_products(op)
 
 
 def summed_matrix(op: Any) -> Floats | None:
-    """Return the matrix of an operator that sums it over rows, where that costs less than n
-    products; else None.
+    """Return the matrix of an operator that sums it over rows, if that takes less time than n
+    products, otherwise None.
     """
     each, summing = _seconds(op)
     if not summing < op.shape[0] * each:
@@ -189,8 +189,8 @@ def _as_operator(op: Any) -> MatrixOperator | None:
 
 
 def matrix_by_products(op: Any) -> tuple[NDArray[Any], int]:
-    """Return the matrix of an operator by n products, or a matrix as it is, and the number of
-    products that it took.
+    """Return the matrix of an operator by n products, or the argument if it is a matrix, and the
+    number of products used.
     """
     n = op.shape[0]
     if n > MAX_DENSE_ROWS:

@@ -40,7 +40,7 @@ MAX_SAFE_EXPONENT = 960
 
 
 class EigshOptions(NamedTuple):
-    """The options of a search; the fields are arguments of `eigsh`."""
+    """The options of a search; the fields are the arguments of `eigsh`."""
 
     k: int
     which: str
@@ -55,12 +55,12 @@ class EigshOptions(NamedTuple):
 
 
 def eps_of(dtype: np.dtype[Any]) -> float:
-    """Return the distance from 1 to the next number of a dtype: `numpy.finfo` takes longer."""
+    """Return the distance from 1 to the next number of a dtype, faster than `numpy.finfo`."""
     return 2.0**-52 if dtype.itemsize == 8 else 2.0**-23
 
 
 def resolve_tol(tol: float | None, dtype: np.dtype[Any]) -> float:
-    """Return the tolerance to be used: the default for None, never below 16 eps."""
+    """Return the tolerance to be used, which is at least 16 eps. None stands for the default."""
     asked = (
         DEFAULT_TOL_BY_ITEMSIZE[dtype.itemsize]
         if tol is None
@@ -70,7 +70,7 @@ def resolve_tol(tol: float | None, dtype: np.dtype[Any]) -> float:
 
 
 def resolve_max_basis(max_basis: int | None, k: int, n: int, dtype: np.dtype[Any]) -> int:
-    """Return the largest number of basis vectors to be kept, after checking `max_basis`."""
+    """Return the maximum number of basis vectors, after checking `max_basis`."""
     if max_basis is None:
         return min(n, max(2 * k + 20, min(300, MAX_BASIS_BYTES // (n * dtype.itemsize))))
     max_basis = check_positive_int(max_basis, "max_basis")
@@ -156,9 +156,10 @@ INSIDE_ERROR_EPS = 64
 def reduced_pairs(
     search: Any, small: Any, asked: Any, rng: Any, v0: Any, against: Any
 ) -> ReducedEigenpairs | None:
-    """Run `eigsh` in the smaller space; return None if `against` does not lie in it.
+    """Run `eigsh` in the smaller space. Return None if `against` does not lie in it.
 
-    The residuals are those in the space of `op`: those found plus what `carried` adds to them.
+    The residuals are those in the space of `op`: the residuals in the smaller space plus the amount
+    that `carried` adds.
     """
     dtype, left, V = operator_dtype(small), small.shape[0], getattr(against, "vectors", against)
     if np.ndim(V) == 2 and np.shape(V)[1] == 0:
@@ -194,8 +195,8 @@ def reduced_pairs(
 
 
 def remaining_search(inner: Any, asked: Any, small: Reduction) -> Any:
-    """Return the options of the search that remains if the lowest eigenvalues are the copies of
-    `rest`, with the residual tolerance that small eigenvalues need.
+    """Return the options of the remaining search if the lowest eigenvalues are copies of `rest`,
+    with the residual tolerance that small eigenvalues need.
     """
     dtype = operator_dtype(small)
     tol = resolve_tol(asked.tol, dtype) * (1e-3 if asked.relative == "value" else 0.25)
@@ -207,15 +208,15 @@ def remaining_search(inner: Any, asked: Any, small: Reduction) -> Any:
 
 
 def decompose_directly(small: Any, k: int) -> bool:
-    """Return True if an available matrix is decomposed faster than searched."""
+    """Return True if decomposing an available matrix is faster than a search."""
     return bool(small.shape[0] <= max(DENSE_MAX_N, 8 * k))
 
 
 def complete_pairs(
     found: Eigenpairs, small: Reduction, k: int, which: str, rng: Any, relative: str = "scale"
 ) -> ReducedEigenpairs:
-    """Return the wanted among the pairs found and the copies of `rest`, with residuals in the space
-    of the full operator.
+    """Return the wanted pairs among those found and the copies of `rest`, with residuals in the
+    space of the full operator.
     """
     X = np.ascontiguousarray(found.vectors.T)
     tol = found.tol

@@ -33,8 +33,8 @@ MISSED_WITHIN_TOLS = 64
 
 
 def lacks_scatter(samples: np.ndarray) -> bool:
-    """Return True if samples ``(m, ...)`` differ by rounding alone although they are so few that
-    this does not show that the quantity is constant.
+    """Return True if samples ``(m, ...)`` differ by rounding alone, although they are too few to
+    prove that the quantity is constant.
     """
     spread = float(np.ptp(samples, axis=0).max(initial=0.0))
     return len(samples) <= MIN_ALIKE_ESTIMATES and spread <= 1e-12 * float(
@@ -53,9 +53,9 @@ def mean_of(samples: np.ndarray) -> tuple[float, float]:
     """Return the mean of independent samples ``v'Hv`` and its widened standard error; NaN from one
     sample.
 
-    The interval is Student's, made wider if few samples dominate the sum. That is measured by their
-    skewness as far as possible, since a few samples look harmless just when they missed the large
-    ones.
+    The interval is Student's, widened if a few samples dominate the sum, which their skewness
+    shows. At least 0.3 of the widening always applies, because a few samples have little scatter
+    exactly if they have missed the large values.
     """
     samples = np.asarray(samples, dtype=np.float64)
     m = len(samples)
@@ -78,8 +78,8 @@ def number(x: float) -> str:
 
 
 def as_json(x: Any) -> Any:
-    """Convert `x` to what JSON can represent: arrays become lists, non-finite numbers None, results
-    dicts, and objects of other types strings.
+    """Convert `x` to a value that JSON can represent: arrays become lists, non-finite numbers None,
+    results dicts, and objects of other types strings.
     """
     if hasattr(x, "to_dict"):
         x = x.to_dict()
@@ -178,12 +178,12 @@ class Eigenpairs(Record, AttributeHints, subject="pairs"):
 
     @property
     def n(self) -> int:
-        """Length of a vector."""
+        """The length of a vector."""
         return int(self.vectors.shape[0])
 
     def vector(self, i: int) -> np.ndarray:
-        """Return the i-th vector ``(n,)``; for pairs found in a smaller space, without computing
-        the others.
+        """Return the i-th vector ``(n,)``. For pairs found in a smaller space the other vectors are
+        not computed.
         """
         return self.vectors[:, i]
 
@@ -203,7 +203,7 @@ class Eigenpairs(Record, AttributeHints, subject="pairs"):
 
     @property
     def _by_residuals(self) -> bool:
-        """True if `converged` speaks of residuals alone, although copies may have been missed."""
+        """True if `converged` refers to residuals alone, although copies may have been missed."""
         some = bool(self.converged.any()) and bool(missed_clause(self))
         return some and (not self.probed or len(self) == 1)
 
@@ -229,9 +229,7 @@ class Eigenpairs(Record, AttributeHints, subject="pairs"):
 
 
 def missed_clause(pairs: Eigenpairs) -> str:
-    """Return what a search leaves open about missed eigenvalues, in a few words; empty if
-    nothing.
-    """
+    """Return a clause that states which eigenvalues a search may have missed, or ""."""
     alone, width = len(pairs) < 2, float(np.ptp(pairs.values / 2)) if len(pairs) else 0.0
     if pairs.unseen <= MISSED_WITHIN_TOLS * pairs.tol * pairs.scale or (
         alone and np.isinf(pairs.unseen)
@@ -245,8 +243,8 @@ def missed_clause(pairs: Eigenpairs) -> str:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class ReducedEigenpairs(Eigenpairs):
-    """`Eigenpairs` found in a smaller space: `vectors` ``(n, k)`` are all computed on first access,
-    and `vector` computes one alone.
+    """`Eigenpairs` found in a smaller space: `vectors` ``(n, k)`` computes all vectors on first
+    access, and `vector` computes a single one.
 
     Attributes
     ----------
@@ -386,12 +384,12 @@ class Inertia(Record):
 
     @property
     def index(self) -> float:
-        """The number of negative eigenvalues over n."""
+        """The number of negative eigenvalues divided by n."""
         return self.n_negative / max(1, sum(self))
 
     @property
     def minimum_ratio(self) -> float:
-        """The number of positive eigenvalues over n."""
+        """The number of positive eigenvalues divided by n."""
         return self.n_positive / max(1, sum(self))
 
     def __repr__(self) -> str:

@@ -36,7 +36,8 @@ MAX_BYTES = 4 << 30
 
 
 class Runs:
-    """The state of a `Krylov` run, for one thread at a time: its recurrences, by their starts.
+    """The state of a `Krylov` run, used by one thread at a time: its recurrences by their start
+    vectors.
 
     Attributes
     ----------
@@ -55,17 +56,17 @@ class Runs:
 
     @property
     def n_products(self) -> int:
-        """Products made so far, by all runs."""
+        """The number of products computed so far, by all runs."""
         return sum(run.n_products for _, run in self.by_start)
 
     @property
     def probes(self) -> list[Recurrence]:
-        """The runs from random starts, in their order."""
+        """The runs from random starts, in the order of their creation."""
         return [run for start, run in self.by_start if start is None]
 
     @property
     def inner(self) -> Any:
-        """The operator on which the random probes run."""
+        """The operator on which the runs from random starts work."""
         return self.op if self.small is None else self.small
 
     def reserve(self, op: Any, run: Recurrence | None, steps: int) -> None:
@@ -85,7 +86,7 @@ class Runs:
             run.reserve(steps)
 
     def probe(self, i: int = 0, n_steps: int = 1, shown: Bar = NO_PROGRESS) -> Recurrence:
-        """See `Krylov.probe`."""
+        """Implement `Krylov.probe`."""
         if not isinstance(i, (int, np.integer)) or i < 0:
             raise ValueError(f"i must be the number of a probe, an int >= 0, got {short(i)}.")
         while len(self.probes) <= i:
@@ -103,11 +104,11 @@ class Runs:
             extend(run, n_steps, shown)
 
     def steps_from(self, g: Any = None) -> int:
-        """See `Krylov.steps_from`."""
+        """Implement `Krylov.steps_from`."""
         return next((run.m for start, run in self.by_start if np.array_equal(start, g)), 0)
 
     def start_from(self, g: Array, n_steps: int) -> Recurrence:
-        """See `Krylov.start_from`."""
+        """Implement `Krylov.start_from`."""
         g = check_vector(g, self.n, "g")
         if not g.any():
             raise ValueError("g must be a direction, got zero.")
@@ -124,8 +125,7 @@ class Runs:
 
 
 class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
-    """Lanczos runs on one operator that are kept: eigenpairs, densities and verdicts use the same
-    products.
+    """Lanczos runs on one operator whose products are shared by eigenpairs, densities and verdicts.
 
     The first run starts from a direction that is uniform on the sphere, as the bounds on the
     probability of missing an eigenvalue require; vectors of signs do not give these, since an
@@ -210,7 +210,7 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
 
     @property
     def n_products(self) -> int:
-        """Products made so far, by all runs."""
+        """The number of products computed so far, by all runs."""
         return self._runs.n_products
 
     @contextmanager
@@ -252,13 +252,16 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
 
     def probe(self, i: int = 0, n_steps: int = 1, shown: Bar = NO_PROGRESS) -> Recurrence:
         """Return the recurrence of random probe `i`, extended to at least `n_steps` products, in
-        the coordinates of `small` if there is one. Read it within `held` if threads share the run.
+        the coordinates of `small` if there is one. If threads share the run, read the recurrence
+        inside `held`.
         """
         with self.held() as runs:
             return runs.probe(i, n_steps, shown)
 
     def steps_from(self, g: Any = None) -> int:
-        """Return the number of products made from the first random start, or from `g`."""
+        """Return the number of products of the run from `g`, or of the first run from a random
+        start.
+        """
         with self.held() as runs:
             return runs.steps_from(g)
 
@@ -346,8 +349,9 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
         """Estimate the density from the first `n_probes` random probes, each extended to at least
         `n_steps` products.
 
-        Existing probes cost nothing, and longer ones are used in full. Default n_steps: the length
-        of the first probe, at least 80. The other arguments are as in `fastcurv.spectral_density`.
+        Existing probes take no products, and longer ones are used in full. The default of `n_steps`
+        is the length of the first probe, at least 80. The other arguments are as in
+        `fastcurv.spectral_density`.
         """
         n_probes = check_positive_int(n_probes, "n_probes")
         n_steps = None if n_steps is None else check_positive_int(n_steps, "n_steps")
@@ -371,8 +375,8 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
             )
 
     def start_from(self, g: Array, n_steps: int) -> Recurrence:
-        """Return the run that starts from g ``(n,)``, not 0, an existing or a new one, extended to
-        at least n_steps. Read it within `held` if threads share the run.
+        """Return the run from the nonzero start vector g ``(n,)``, extended to at least n_steps.
+        The run is created if it does not exist. If threads share the run, read it inside `held`.
         """
         with self.held() as runs:
             return runs.start_from(g, n_steps)

@@ -53,7 +53,7 @@ MIN_SUM_ERROR_EPS = 4  # minimum error of a sum, in eps times the largest produc
 
 
 class CountingRows:
-    """An operator applied to rows of vectors, which counts its applications."""
+    """An operator that is applied to rows of vectors and counts its products."""
 
     def __init__(self, op: Any) -> None:
         self.op, self.dtype = op, operator_dtype(op)
@@ -80,8 +80,8 @@ class CountingRows:
         return Estimate(value, stderr, self.n_products, self.n_quadratic, method)
 
     def exactly(self, m: int, method: str) -> bool:
-        """Return True if m applications are enough to use all unit vectors; for n = 1 by any
-        method, else by "auto".
+        """Return True if m products suffice for all unit vectors and the method allows this: any
+        method for n = 1, otherwise "auto".
         """
         return m >= self.n and (method == "auto" or self.n == 1)
 
@@ -120,11 +120,11 @@ class CountingRows:
         return row_dots(Y, Y)
 
     def _in_range(self, Y: Array, short: int = 0) -> Array:
-        """Return results of the operator divided by the unit, after checking that they are finite.
+        """Return results of the operator divided by a unit, after checking that they are finite.
 
-        The unit is a power of two that is chosen from the first results that are not all zero, so
-        that squares and sums do not overflow. The results given are of vectors that were divided by
-        2 to the power of `short`.
+        The unit is a power of two chosen from the first results that are not all zero, such that
+        squares and sums do not overflow. The vectors of the given results were divided by 2 to the
+        power of `short`.
         """
         if self.exponent is None:
             largest = float(np.abs(Y).max(initial=0.0))
@@ -142,8 +142,8 @@ class CountingRows:
         return Y
 
     def probes(self, rng: np.random.Generator, m: int, signs: bool = False) -> Iterator[Array]:
-        """Yield m rows of random signs, a block at a time. If m is below `MIN_ALIKE_ESTIMATES` and
-        `signs` is False, they are random directions of the same length instead.
+        """Yield m rows of random signs in blocks. If m is below `MIN_ALIKE_ESTIMATES` and `signs`
+        is False, the rows are random directions of the same length instead.
         """
         for start in range(0, m, BLOCK_VECTORS):
             shape = min(BLOCK_VECTORS, m - start), self.n
@@ -161,7 +161,7 @@ class CountingRows:
         """Return the mean of ``v'Hv`` and its standard error.
 
         The variance of ``v'Hv`` is twice the sum of the variances of the entries ``v_i (Hv)_i``. If
-        products are made, that sum shows scatter that few samples of ``v'Hv`` can miss.
+        products are computed, this sum shows scatter that a few samples of ``v'Hv`` can miss.
         """
         if self.has_quadratic or m < MIN_ALIKE_ESTIMATES:
             return mean_of(np.concatenate([self.forms(V) for V in self.probes(rng, m)]))
@@ -182,7 +182,7 @@ class CountingRows:
             yield np.eye(min(BLOCK_VECTORS, self.n - start), self.n, start, self.dtype)
 
     def summed(self) -> Floats | None:
-        """Return the matrix of a small operator that sums it over rows, else None."""
+        """Return the matrix of a small operator that sums it over rows, otherwise None."""
         return summed_matrix(self.op) if self.n <= QUICK_DENSE_MAX_N else None
 
     def exact_diagonal(self) -> Floats:
@@ -197,9 +197,9 @@ class CountingRows:
     def hutch_pp(
         self, rng: np.random.Generator, m: int, forms: Callable[[Array], Floats]
     ) -> tuple[float, float]:
-        """Return a sum of `forms` over a basis, and its standard error: exact on the range of a
-        third of the products, fewer if `MIN_ALIKE_ESTIMATES` samples would not be left, Hutchinson
-        outside it.
+        """Return a sum of `forms` over a basis and its standard error. The sum is exact on the
+        range of a third of the products, or of fewer if this would leave less than
+        `MIN_ALIKE_ESTIMATES` samples, and estimated by Hutchinson's method outside the range.
         """
         Q = np.empty((max(0, min(m // 3, (m - MIN_ALIKE_ESTIMATES) // 2)), self.n), self.dtype)
         for start, V in zip(range(0, m, BLOCK_VECTORS), self.probes(rng, len(Q), signs=True)):
@@ -244,8 +244,8 @@ class Sketch:
     basis, for XTrace and XDiag.
 
     With ``Y = H O``, ``Y = Q R`` and ``s_i`` the unit vector along column i of ``R^-T``, the range
-    without column i is ``Q (I - s_i s_i')``: every sample can be the test vector for the range of
-    all others.
+    without column i is ``Q (I - s_i s_i')``. So every sample can be the test vector for the range
+    of all others.
     """
 
     def __init__(self, apply: CountingRows, rng: np.random.Generator, m: int) -> None:
@@ -267,10 +267,12 @@ class Sketch:
         self.S = leave_one_out(self.R)
 
     def _rounding(self) -> Floats:
-        """Return the size (n,) of the rounding of the sums over the basis of ``q_i (H q)_i``, of
-        products and of terms. ``o'H q`` is known from ``H o`` and from ``H q``, and were these
-        exact, it would be the same number. Their difference is a product of o, random signs, with
-        the error of ``H q``, so its root mean square over all o is the norm of that.
+        """Return the rounding errors (n,) of the sums over the basis of ``q_i (H q)_i``, of
+        products and of terms.
+
+        ``o'H q`` follows from ``H o`` and from ``H q``, and would be the same number if these were
+        exact. The difference is a product of o, random signs, with the error of ``H q``, so its
+        root mean square over all o is the norm of that error.
         """
         twice = project(self.O.astype(np.float64), self.Z.astype(np.float64))
         errors = np.linalg.norm(twice - self.R, axis=1) / len(self.O) ** 0.5
@@ -280,8 +282,8 @@ class Sketch:
         return found
 
     def _traces(self) -> tuple[Floats, Floats]:
-        """Return one estimate of the trace for each sample left out, and the part of the trace left
-        out with it.
+        """Return an estimate of the trace for each left-out sample, and the part of the trace that
+        is left out with it.
         """
         m, S, R = len(self.O), self.S, self.R
         H = project(self.Q, self.Z.astype(np.float64))
@@ -304,10 +306,10 @@ class Sketch:
     def trace(self) -> tuple[float, float]:
         """Return the mean over the samples left out, and its standard error.
 
-        If the sketch has as many vectors as there are large eigenvalues, all samples can be wrong
-        together: each leaves out a direction s_i that no other vector covers, and its test vector
-        can be almost orthogonal to it. The part of the trace along s_i is known, and is added to
-        the error. So is the rounding, which all samples share.
+        If the sketch has as many vectors as there are large eigenvalues, all samples can have the
+        same error: each leaves out a direction s_i that no other vector covers, and its test vector
+        can be almost orthogonal to s_i. The part of the trace along s_i is known and added to the
+        error, as is the rounding error, which all samples share.
         """
         samples, left_out = interruptible(self._traces)
         mean, scatter = float(samples.mean()), float(samples.std(ddof=1)) / len(samples) ** 0.5
@@ -319,8 +321,8 @@ class Sketch:
         return mean, float(np.hypot(error, safe_norm(interruptible(self._rounding))))
 
     def diagonals(self) -> tuple[Floats, Floats]:
-        """Return the mean and standard error of the estimates of the diagonal, one for each sample
-        left out. The rounding is added to the error.
+        """Return the mean and the standard error of the estimates of the diagonal, one for each
+        left-out sample. The rounding error is added to the standard error.
         """
         m, S = len(self.O), self.S
         whole = (self.Q * self.Z).sum(axis=0)
@@ -342,8 +344,8 @@ class Sketch:
 
 
 def leave_one_out(R: Floats) -> Floats:
-    """Return unit columns ``s_i`` along ``R^-T e_i``; diagonal entries of R that are 0 up to
-    rounding are replaced by numbers of the size of rounding.
+    """Return unit columns ``s_i`` along ``R^-T e_i``. Diagonal entries of R that are 0 up to
+    rounding are replaced by numbers of the size of the rounding error.
     """
     m, d = len(R), np.diag(R)
     floor = np.finfo(float).eps * m * np.abs(d).max(initial=0.0)
@@ -444,7 +446,7 @@ def trace(
 def _trace(
     op: Any, m: int, method: str, rng: np.random.Generator, progress: bool | None
 ) -> Estimate:
-    """Estimate the trace, with arguments that are checked."""
+    """Estimate the trace, for checked arguments."""
     if method == "auto" and isinstance(op, DenseReduction):
         return Estimate(float(np.trace(op.matrix)), 0.0, 0, method="exact")
     apply = CountingRows(op)
@@ -618,7 +620,7 @@ def frobenius_norm(
 def _frobenius_norm(
     op: Any, m: int, method: str, rng: np.random.Generator, progress: bool | None
 ) -> Estimate:
-    """Estimate the Frobenius norm, with arguments that are checked."""
+    """Estimate the Frobenius norm, for checked arguments."""
     if method == "auto" and isinstance(op, DenseReduction):
         return Estimate(safe_norm(op.matrix), 0.0, 0, method="exact")
     apply = CountingRows(op)
@@ -652,8 +654,8 @@ def _asked(
     methods: tuple[str, ...],
 ) -> tuple[Any, int, np.random.Generator]:
     """Return the operator, the number of probes and the generator after checking them. By default
-    there are as many probes as parameters where the matrix costs no more than
-    `DEFAULT_APPLICATIONS` products.
+    there are as many probes as parameters if the matrix takes no longer than `DEFAULT_APPLICATIONS`
+    products.
     """
     op = check_symmetric_operator(op)
     generator = as_rng(one_seed(seed, rng))

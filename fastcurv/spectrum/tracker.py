@@ -166,8 +166,8 @@ class Tracker(ReadOnly, made_by="fastcurv.spectrum.Tracker"):
         return record
 
     def _explore(self, op: Any, more: int, k: int) -> int:
-        """Extend the search by `more` products, begin one at `op` if there is none, and return the
-        number made. When it is long enough its eigenvectors join the tracked ones.
+        """Extend the search by `more` products, or start one at `op`, and return the number of
+        products. When the search is long enough, its eigenvectors are tracked as well.
         """
         if self._search is None:
             self._search = Krylov(op, seed=self._rng)
@@ -199,22 +199,24 @@ class Tracker(ReadOnly, made_by="fastcurv.spectrum.Tracker"):
 
     @property
     def values(self) -> np.ndarray:
-        """The values of all records, one row for each."""
+        """The values of all records, one row per record."""
         return np.array([record.values for record in self.records])
 
     @property
     def residuals(self) -> np.ndarray:
-        """The residuals of all records, one row for each."""
+        """The residuals of all records, one row per record."""
         return np.array([record.residuals for record in self.records])
 
     @property
     def n_products(self) -> int:
-        """Products of all records."""
+        """The number of products of all records."""
         return sum(record.n_products for record in self.records)
 
     @property
     def sign_changes(self) -> np.ndarray:
-        """The steps at which the lowest value has another sign than in the record before."""
+        """The steps at which the sign of the lowest value differs from that of the previous
+        record.
+        """
         if self._which == "LA":
             raise ValueError(
                 "sign_changes are those of the lowest eigenvalue, which which='LA' leaves out. "
@@ -237,8 +239,8 @@ class Tracker(ReadOnly, made_by="fastcurv.spectrum.Tracker"):
 def tracked(
     ob: Any, track: Any, call: Callable[[Any], bool] | None
 ) -> tuple[Tracker | None, Callable[[Any], bool] | None]:
-    """Return the tracker that `track` asks for, which may be True, False or a Tracker, and a
-    callback of `minimize` that records each iteration with it before it calls `call`.
+    """Return the tracker specified by `track` (True, False or a Tracker) and a callback of
+    `minimize` that records each iteration with the tracker before it calls `call`.
     """
     if track is False:
         return None, call

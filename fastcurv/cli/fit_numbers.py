@@ -39,7 +39,10 @@ MAX_SCORE_GAP = 0.02
 MAX_MOVED_SCORE = 0.01
 LEVEL = 0.95  # confidence level of intervals
 MIN_PROBABILITY = 1e-15  # smallest probability whose logarithm is taken
-LINEAR_PENALTIES = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0)  # penalties tried for a linear model
+# penalties tried for a linear model, in this order; classes that are separable need small ones
+LINEAR_PENALTIES = (100.0, 10.0, 1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
+MAX_IDLE_PENALTIES = 2  # number of penalties in a row without a lower loss that end the search
+LINEAR_GRADIENT_TOL = 1e-10  # gradient norm at which the fit of a linear model in float64 ends
 MAX_LINEAR_PARAMS = 1000  # number of parameters of the largest linear model
 MAX_EVIDENCE_PARAMS = 1500  # number of rows of the largest matrix that gives an evidence
 # flops for the Hessian above which refits by folds replace the leave-one-out approximation
@@ -543,20 +546,25 @@ def linear_model(fit: Fit, penalties: Sequence[float] = LINEAR_PENALTIES) -> Lin
     if model.n_params > MAX_LINEAR_PARAMS:
         return None
     best: Any = None
+    lowest, idle = np.inf, 0
     for l2 in penalties:
+        if idle > MAX_IDLE_PENALTIES:
+            break
+        idle += 1
         one = Objective(
             model, ob.X, ob.y, ob.loss, l2=l2, sample_weight=ob.sample_weight,
             n_threads=ob.n_threads, l2_biases=False,
         )  # fmt: skip
         start = np.zeros(model.n_params, model.dtype)
         with _no_warnings():
-            theta = minimize(one, start, verdict=False, progress=False).x
+            tol = LINEAR_GRADIENT_TOL if model.dtype == np.float64 else None
+            theta = minimize(one, start, gradient_tol=tol, verdict=False, progress=False).x
         try:
             out = leave_one_out(one, theta)
         except ValueError:
             continue
-        if best is None or out.losses.mean() < best[2].losses.mean():
-            best = one, theta, out
+        if (loss := out.losses.mean()) < lowest:
+            best, lowest, idle = (one, theta, out), loss, 0
     if best is None:
         return None
     one, theta, out = best
@@ -657,10 +665,11 @@ def _write_setup(found: Numbers) -> None:
     if found.linear is not None:
         ob = found.linear.ob
         weight = "" if ob.sample_weight is None else ", sample_weight=ob.sample_weight"
+        tol = f", gradient_tol={LINEAR_GRADIENT_TOL}" if ob.model.dtype == np.float64 else ""
         lines += [
             f"linear = fc.Objective(fc.MLP({list(ob.model.sizes)}), ob.X, ob.y, ob.loss, "
             f"l2={float(ob.l2):g}, l2_biases=False{weight})",
             "line = fc.leave_one_out(linear, fc.minimize(linear, "
-            f"np.zeros({ob.n_params}), verdict=False).x)",
+            f"np.zeros({ob.n_params}), verdict=False{tol}).x)",
         ]
     found.setup = lines

@@ -45,6 +45,7 @@ from .tables import MIN_ROWS
 # relative difference of losses above which the rows are not those of the fit
 MAX_LOSS_CHANGE = 1e-3
 # maximum number of entries of a sparse X that is converted to a dense array
+MAX_EQUAL_SCORES = 0.05  # largest difference of scores that is called none without its error
 MAX_DENSE_ENTRIES = 20_000_000
 
 
@@ -301,6 +302,11 @@ def _linear(page: Page) -> None:
         then = ", so the network predicts better, by more than two standard errors"
     elif gain < -2 * error:
         then = ", which predicts better: the network is not needed here"
+    elif fit.score(found.left_out, found.rows) > score + MAX_EQUAL_SCORES:
+        then = (
+            ". The difference is within two standard errors, so these rows do not show that the "
+            "network is needed"
+        )
     else:
         then = ", so the network is not needed here"
     page.facts["network_needed"] = useful and gain > 2 * error

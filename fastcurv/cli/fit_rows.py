@@ -15,10 +15,16 @@ from .fit_pictures import Page
 # fraction of the variance of the target, or of a column, above which a single row is named
 MIN_TARGET_SHARE, MIN_COLUMN_SHARE = 0.5, 0.9
 # fraction of the rows that are exact copies of other rows above which these are named
+# size of the correlation with the target above which a column is named
+MIN_SAME_CORRELATION = 0.9999
 MIN_COPY_SHARE = 0.05
 # A row has a near copy if its nearest neighbour is nearer than its last neighbour by this factor.
 NEAR_COPY_RATIO = 0.01
 N_NEIGHBOURS = 16  # number of neighbours of a row that are compared
+# expected number of rows that equal a row in columns that are independent, above which rows that
+# equal each other are no copies
+MAX_EQUAL_ROWS = 0.05
+MAX_CORRELATION = 0.9  # correlation above which a column is not independent of an earlier one
 MIN_NEAR_SHARE = 0.25  # fraction of the rows with near copies above which these are named
 MAX_QUERY_ROWS = 400  # number of rows whose neighbours are searched for
 MAX_DISTANCES = 2_000_000  # number of distances in memory at a time
@@ -30,12 +36,14 @@ def sentences(page: Page) -> Iterator[tuple[str, list[Call]]]:
     """Yield a sentence about each defect of the rows, with the calls of its numbers."""
     fit = page.fit
     X = np.asarray(fit.X, float)
+    share_of_row = 0.0
     if fit.numbers:
-        row, share = dominant_row(fit.y)
-        if share > MIN_TARGET_SHARE:
-            call = page.call("target_share", share, _share_code("y"), f"{share:.0%}")
+        row, share_of_row = dominant_row(fit.y)
+        if share_of_row > MIN_TARGET_SHARE:
+            shown = f"{share_of_row:.0%}"
+            call = page.call("target_share", share_of_row, _share_code("y"), shown)
             yield (
-                f"Row {row} alone, with {page.target} = {fit.y[row]:.6g}, makes up {share:.0%} of "
+                f"Row {row} alone, with {page.target} = {fit.y[row]:.6g}, makes up {shown} of "
                 f"the variance of {page.target}: scores and intervals show little but this row.",
                 [call],
             )
@@ -48,6 +56,8 @@ def sentences(page: Page) -> Iterator[tuple[str, list[Call]]]:
                 "others hardly differ in it.",
                 [call],
             )
+    if fit.numbers and share_of_row <= MIN_TARGET_SHARE and (found := _same_as_target(page, X)):
+        yield found
     rows = np.column_stack([X, fit.y])
     count = len(rows) - len(np.unique(rows, axis=0))
     if count > MIN_COPY_SHARE * len(rows):
@@ -64,6 +74,23 @@ def sentences(page: Page) -> Iterator[tuple[str, list[Call]]]:
             "ones.",
             [],
         )
+
+
+def _same_as_target(page: Page, X: Floats) -> tuple[str, list[Call]] | None:
+    """Return a sentence on the column that is nearly a multiple of the target, None without one."""
+    Z, y = X - X.mean(axis=0), page.fit.y - page.fit.y.mean()
+    norms = np.linalg.norm(Z, axis=0) * np.linalg.norm(y)
+    r = np.divide(y @ Z, norms, out=np.zeros(len(norms)), where=norms > 0)
+    j = int(np.argmax(np.abs(r)))
+    if abs(r[j]) < MIN_SAME_CORRELATION:
+        return None
+    code = f"np.corrcoef(X[:, {j}], y)[0, 1]"
+    call = page.call("correlation", float(r[j]), code, f"{r[j]:.4f}")
+    return (
+        f"{page.names[j]} alone gives {page.target} nearly exactly, with a correlation of "
+        f"{r[j]:.4f}. If it is not known before {page.target}, leave it out.",
+        [call],
+    )
 
 
 def dominant_row(values: Floats) -> tuple[int, float]:
@@ -85,15 +112,16 @@ def near_copies(X: Floats, seed: int) -> float:
     """Return the share of rows that have a near copy, of at most `MAX_QUERY_ROWS` drawn rows.
 
     In k dimensions the distance to the m-th neighbour of a row grows as ``m^(1/k)``, so that the
-    nearest one is rarely a hundred times nearer than the sixteenth. Where each column has few
-    different values, as in tables of categories, rows at a distance of 0 count as without copies.
+    nearest one is rarely a hundred times nearer than the sixteenth. Where columns have few
+    different values, so that rows equal each other by chance, rows at a distance of 0 count as
+    without copies.
     """
     N, k = X.shape
     if N <= 2 * N_NEIGHBOURS:
         return 0.0
     spread = X.std(axis=0)
     X = X[:, spread > 0] / spread[spread > 0]
-    equal = any(len(np.unique(column)) > N / N_NEIGHBOURS for column in X.T)
+    equal = _expected_equal_rows(X) <= MAX_EQUAL_ROWS
     some = np.random.default_rng(seed).permutation(N)[: min(N, MAX_QUERY_ROWS)]
     step, found = max(1, MAX_DISTANCES // N), 0
     for start in range(0, len(some), step):
@@ -105,3 +133,19 @@ def near_copies(X: Floats, seed: int) -> float:
         counts = (nearest < NEAR_COPY_RATIO * far) & ((nearest > 0) | equal)
         found += int(np.count_nonzero(counts))
     return found / len(some)
+
+
+def _expected_equal_rows(X: Floats) -> float:
+    """Return how many rows equal a row on average, if columns that differ are independent."""
+    N, seen = len(X), list[Floats]()
+    expected = N - 1.0
+    for column in (X - X.mean(axis=0)).T:
+        norm = np.linalg.norm(column)
+        if any(abs(column @ other) > MAX_CORRELATION * norm for other in seen):
+            continue
+        counts = np.unique(column, return_counts=True)[1]
+        expected *= float(np.sum(counts * (counts - 1.0))) / (N * (N - 1.0))
+        seen.append(column / norm)
+        if expected <= MAX_EQUAL_ROWS:
+            break
+    return expected

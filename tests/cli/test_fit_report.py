@@ -209,6 +209,25 @@ def test_a_linear_model_that_is_better_has_a_smaller_error(rng):
     assert gain < 0 and f"of the linear model is smaller by {-gain:.3g} on" in page.to_html()
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_classes_that_a_line_separates_need_no_network(rng, monkeypatch):
+    """The penalty of the linear model is small, and a larger score of the network is not taken for
+    a need of it while the difference is within two standard errors.
+    """
+    X = rng.standard_normal((60, 2))
+    y = X[:, 0] > 0.1
+    est = fc.MLPClassifier((3,), "tanh", alpha=1e-3).fit(X, y)
+    facts = fc.report(est, X, y).facts
+    assert facts["network_needed"] is False and facts["linear_log_loss"] < 0.06
+    assert any(s.endswith("so the network is not needed here.") for s in facts["first_screen"])
+    monkeypatch.setattr(fit_report, "MAX_EQUAL_SCORES", -1.0)
+    facts = fc.report(est, X, y).facts
+    assert any(
+        s.endswith("so these rows do not show that the network is needed.")
+        for s in facts["first_screen"]
+    )
+
+
 def test_unsupported_estimators_and_targets_raise_a_clear_error(rng):
     est, X, y = regression(rng)
     with pytest.raises(TypeError, match="estimator must be an MLPRegressor or an MLPClassifier"):

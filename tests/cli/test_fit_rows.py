@@ -13,7 +13,7 @@ def first_screen(X, y):
     facts = build(est, X, y, names=["a", "b"], target="weight")[1]
     names = {"X": X, "y": y, "np": np}
     for call in facts["calls"]:
-        if call["name"] in ("target_share", "share_1", "copies"):
+        if call["name"] in ("target_share", "share_1", "copies", "correlation"):
             assert np.isclose(eval(call["call"], names), call["value"], rtol=1e-12)
     return facts["first_screen"]
 
@@ -26,6 +26,15 @@ def test_a_value_that_outweighs_all_others_is_named(rng):
     said = first_screen(X, y)
     assert any(s.startswith("Row 7 alone, with weight = 100000, makes up") for s in said)
     assert any("Row 3 alone makes up" in s and "of the variance of b" in s for s in said)
+
+
+def test_a_column_that_gives_the_target_is_named(rng):
+    X = rng.standard_normal((40, 2))
+    said = first_screen(X, 3 - 2 * X[:, 1] + 1e-3 * rng.standard_normal(40))
+    assert any(s.startswith("b alone gives weight nearly exactly, with a corr") for s in said)
+    assert any("correlation of -1.0000. If it is not known before weight" in s for s in said)
+    said = first_screen(X, 3 - 2 * X[:, 1] + 0.1 * rng.standard_normal(40))
+    assert not any("nearly exactly" in s for s in said)
 
 
 def test_copies_and_near_copies_are_named(rng):
@@ -47,6 +56,10 @@ def test_tables_of_categories_have_no_near_copies(rng):
     assert near_copies(rng.integers(0, 4, (500, 4)).astype(float), 0) == 0
     assert near_copies(rng.poisson(2, (500, 3)).astype(float), 0) == 0
     assert near_copies(np.exp(2 * rng.standard_normal((300, 1))), 0) < 0.25
+    rounded = rng.uniform(size=(150, 1)).round(2)  # equal by chance
+    assert near_copies(np.hstack([rounded, 2 * rounded]), 0) == 0
+    pairs = rng.uniform(size=(75, 3)).round(2).repeat(2, axis=0)
+    assert near_copies(pairs, 0) == 1
 
 
 def test_the_share_of_a_row_is_its_share_of_the_variance():

@@ -1,9 +1,11 @@
-"""L14. A constant rate does no harm to those who stop early: for a long time it is the lowest.
+"""L14. A constant learning rate does no harm if training stops early: with a small first rate its
+loss is the lowest for hundreds of epochs.
 
 On the convex problem of `learning_rates`, softmax regression on digits, SGD begins with a rate of
-0.05. With a constant rate it never converges, as the conditions on the rates say; but for hundreds
-of epochs its loss lies below those of rates that meet both conditions, because these become small
-long before the noise matters. Where the first rate is large, 0.5, the order is the other way round.
+0.05. With a constant rate it never converges, because a constant rate violates the conditions of
+convergence. But for hundreds of epochs its loss lies below those of rates that meet them: these
+become small long before the noise of the mini-batches limits the loss. Where the first rate is
+large, 0.5, the order is the other way round.
 
 Not shown: other batch sizes, and losses that are not convex.
 """

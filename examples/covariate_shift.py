@@ -1,10 +1,10 @@
-"""L11. Batch normalisation holds the inputs of a layer in place while the layers below it learn, by
-construction; but the network without it ends at a lower loss.
+"""L11. Batch normalisation keeps the inputs of a layer centred and scaled while the layers before
+it learn, by construction; but the network without it ends at a lower loss.
 
 The same deep relu network is trained with and without `batch_norm=True`. After every epoch the
 inputs of the fifth layer's units are computed for all samples. In the plain network their means
-move and their spread grows sixfold; with normalisation both stay, because the picture is after
-normalisation.
+move and their spread grows sixfold. With batch normalisation both are constant, since the inputs
+are shown after normalisation.
 
 Half right: that internal covariate shift slows training. The plain network, whose inputs move, has
 the lower loss after the same number of epochs.
@@ -18,7 +18,7 @@ from common import Outcome, command_line, digits, pick, save
 import fastcurv as fc
 from fastcurv import plots
 
-MOVES = {"plain": "wanders", "batch norm": "stays"}
+MOVES = {"plain": "move", "batch norm": "do not"}
 
 
 def main(scale="normal", out="pictures"):
@@ -50,9 +50,7 @@ def main(scale="normal", out="pictures"):
             "spread": (float(np.mean(spread[0])), float(np.mean(spread[-1]))),
             "loss": float(run.fun),
         }
-        ax.set_title(
-            f"{name}: what the fifth layer\nreceives {MOVES[name]}; loss {run.fun:.4f} at the end"
-        )
+        ax.set_title(f"{name}: inputs of layer 5\n{MOVES[name]}; final loss {run.fun:.4f}")
         ax.set_xlabel("epoch")
         ax.legend(frameon=False)
     panels[0].set_ylabel("mean and standard deviation over the samples")

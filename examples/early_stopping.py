@@ -1,9 +1,9 @@
 """L15. Stop when the loss on held-out samples no longer falls, and keep the best theta.
 
-There are few samples, some with wrong labels, and a wide network, so it can learn them by heart.
-The training loss keeps falling, the validation loss turns, and stopping there gives the better
-network. Left: one run. Right: ten runs, each with its own samples, wrong labels and start, tested
-on fresh samples with right labels; stopping early is compared with training to the end.
+There are few samples, some with wrong labels, and a wide network, so it can memorise them. The
+training loss keeps falling, the validation loss turns, and stopping there gives the better network.
+Left: one run. Right: ten runs, each with its own samples, wrong labels and start, tested on fresh
+samples with right labels; stopping early is compared with training to the end.
 
 Not shown: data without wrong labels, where the loss of held-out samples may never turn.
 """

@@ -1,9 +1,9 @@
 """L5. The eigenvalues of H tell what a critical point is: all positive, all negative, or both.
 
-Above: `v'Hv` along every unit vector v of a plane, that of the lowest and the highest eigenvector,
-as v turns once around. At a minimum it is positive, at a saddle it has both signs, and at a maximum
-it is negative. The first two are points of a linear autoencoder, without the directions that its
-symmetries make flat; the maximum is one of cos x + cos(y) / 2.
+Above: `v'Hv` for unit vectors v, as v makes one turn in the plane of the eigenvectors with the
+lowest and the highest eigenvalue. At a minimum it is positive, at a saddle it has both signs, and
+at a maximum it is negative. The first two are points of a linear autoencoder, without the
+directions that its symmetries make flat; the maximum is one of cos x + cos(y) / 2.
 
 Below: a linear autoencoder has one critical point for every set of eigenvectors that it may keep
 (Baldi and Hornik 1989), with loss and number of negative eigenvalues known in closed form. Every

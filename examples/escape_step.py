@@ -1,12 +1,12 @@
-"""L7. At a saddle, a step along an eigenvector with a negative eigenvalue lowers the loss; but how
-long it should be, a quadratic model does not say.
+"""L7. At a saddle, a step along an eigenvector with a negative eigenvalue lowers the loss; but a
+quadratic model does not tell how long it should be.
 
 Left: from saddles of a network that reads digits, along negative eigenvectors and in both
 directions, the distance of the exact minimum on the line. Where the model has no minimum, the best
-step is not `1/|lambda|`, so a line search is needed. Right: from points on the way of training, the
-best step along eigenvectors v of both signs, against the step `|g'v| / |lambda|` of Newton's method
-and of its variant with `|H|`. For positive eigenvalues it is right; for negative ones the best step
-is longer, most of the time, and hardly depends on it, as Alain et al. (2019) observed.
+step is not `1/|lambda|`, so a line search is needed. Right: from points reached during training,
+the best step along eigenvectors v of both signs, against the step `|g'v| / |lambda|` of Newton's
+method and of its variant with `|H|`. For positive eigenvalues it is right; for negative ones the
+best step is longer, most of the time, and hardly depends on it, as Alain et al. (2019) observed.
 
 Not shown: saddles other than those made from minima of narrower networks, whose added units bring
 equal eigenvalues; and steps along several eigenvectors at once.
@@ -63,7 +63,7 @@ def main(scale="normal", out="pictures"):
     return Outcome(
         f"At {len(saddles)} saddles the loss fell along every one of {len(best)} negative "
         f"directions; the best step was {spread[1]:.2g} of 1/|lambda| in the median and between "
-        f"{spread[0]:.2g} and {spread[2]:.2g} for four in five. On the way of training it is "
+        f"{spread[0]:.2g} and {spread[2]:.2g} for four in five. During training it is "
         f"{np.median(factors['positive']):.2g} times Newton's step in the median along positive "
         f"eigenvectors, and {np.median(factors['negative']):.0f} times along negative ones.",
         save(figure, __file__, out),

@@ -10,12 +10,12 @@ lie in random directions from them, and every step uses all samples.
 
 Half right: that momentum is what gets past saddles. It multiplies the growth by 1 / (1 - b) at
 most, and so does a larger rate. The time still grows with the logarithm of the inverse distance
-between start and saddle. Adam divides by the size of the gradient, and leaves in about as many
-steps from any distance.
+between start and saddle. Adam divides by the size of the gradient, and needs about as many steps
+from any distance.
 
 The prediction holds while the loss is quadratic. Until the loss has fallen by one hundredth, it is
 right for the saddles made from narrower networks; from the others such a fall takes up to 50 times
-the predicted steps, because higher derivatives bend the way down.
+the predicted steps, because higher derivatives turn the path of descent.
 
 Not shown: mini-batches, whose noise pushes theta off the saddle; and a prediction of Adam's time,
 which is only measured.
@@ -139,7 +139,7 @@ def picture(table, lowest):
     left.set_title("Steps to leave a saddle while\nthe loss is quadratic")
     right.set(xscale="log", yscale="log", xlabel="distance of the start from the saddle")
     right.set_ylabel("steps")
-    right.set_title("The nearer the start, the\nlonger, but for Adam")
+    right.set_title("The nearer the start, the\nlonger, except for Adam")
     right.invert_xaxis()
     right.set_xticks([1e-3, 1e-5, 1e-7])
     right.minorticks_off()

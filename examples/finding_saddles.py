@@ -4,16 +4,16 @@ at one.
 The lectures' picture of index against loss needs critical points, and most searches for them fail.
 Minimising the norm of the gradient ends where that norm is stationary and not 0, and plain Newton
 steps go wherever the model leads. Here four methods have the same number of tries on the same
-networks, and half of the tries ask for an index of 1 to 3. Three methods share their starts:
+networks, and half of the tries search for an index of 1 to 3. Three methods share their starts:
 Newton-MR on the norm of the gradient, plain Newton, and a walk that goes up along as many
 eigenvectors as the index says and down along all others. The fourth is `sample_critical_points`,
 which makes such walks from up to four starts. Left: the tries that ended at a proved critical
 point, and at one of the requested index. Right: the distinct points by index and loss, with a line
 through the median losses of each network.
 
-Half right: that all one finds are saddles of a high index. The index that is found is the one that
-is asked for. In general a higher index goes with a higher loss: the rank correlation is positive on
-every network.
+Half right: that all one finds are saddles of a high index. The index that is found is the requested
+one. In general a higher index goes with a higher loss: the rank correlation is positive on every
+network.
 
 Not shown: points at which nothing passes through the network, which only the sentence counts;
 details of tries that ended at no proved critical point; an index above 3; and how many critical
@@ -117,7 +117,7 @@ def tries(ob, way, n_tries, seed):
 
 
 def in_order(sample, n_tries):
-    """The points of a sample, which is in order of loss, by the index that each try asked for; None
+    """The points of a sample, which is in order of loss, by the requested index; None
     for the last tries of an index where some ended at no point.
     """
     left = {asked: [point for point in sample if point.asked == asked] for asked in ASKED}
@@ -165,7 +165,7 @@ def main(scale="normal", out="pictures"):
     sample, before = counts["sample"], counts["gradient norm"]
     return Outcome(
         f"Of {sample['tries']} tries {sample['proved']} ended at a proved critical point "
-        f"({sample['trivial']} of them trivial), and of {sample['wanted']} that asked for an index "
+        f"({sample['trivial']} of them trivial), and of {sample['wanted']} for an index "
         f"of 1 to 3, {sample['there']} at one of this index; Newton-MR on the gradient's norm: "
         f"{before['proved']} ({before['trivial']} trivial) and {before['there']}. Distinct points "
         f"a minute of one core: {sample['a minute']:.0f} and {before['a minute']:.0f}.",
@@ -196,7 +196,7 @@ def draw_shares(ax, counts):
     places = np.arange(len(counts))
     for shift, color, part, of, words in (
         (-0.2, plots.BLUE, "proved", "tries", "ended at a proved critical point"),
-        (0.2, plots.RED, "there", "wanted", "at the index asked for, of 1 to 3"),
+        (0.2, plots.RED, "there", "wanted", "at the requested index, of 1 to 3"),
     ):
         shares = np.array([c[part] / c[of] for c in counts.values()])
         ends = np.array([binomial_interval(c[part], c[of]) for c in counts.values()]).T

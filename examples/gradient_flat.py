@@ -1,5 +1,5 @@
 """A search that minimises the norm of the gradient ends, in a network with tanh, where the gradient
-is not zero but an eigenvector of eigenvalue 0.
+is not zero but an eigenvector of H with eigenvalue 0.
 
 L-BFGS minimises half the squared norm of the gradient g, whose own gradient is Hg. In a linear
 autoencoder nearly all searches end at critical points, where g is zero. In a network with tanh and

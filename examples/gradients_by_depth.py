@@ -18,9 +18,9 @@ import fastcurv as fc
 from fastcurv import plots
 
 HEADINGS = {
-    "tanh": "tanh: level from\nXavier's start",
-    "sigmoid": "sigmoid: vanishes\nfrom any",
-    "relu": "relu: level from\nHe's start",
+    "tanh": "tanh: constant with\nXavier's scale",
+    "sigmoid": "sigmoid: vanishes\nwith every scale",
+    "relu": "relu: constant with\nHe's scale",
 }
 INITS = ("xavier", "he", "lecun", "half of xavier", "twice he")
 
@@ -45,7 +45,7 @@ def main(scale="normal", out="pictures"):
                 column[1].text(
                     0.97,
                     0.05,
-                    f"{init}: none, the\nsoftmax is saturated",
+                    f"{init}: 0, the\nsoftmax saturates",
                     fontsize=9,
                     color=color,
                     transform=column[1].transAxes,

@@ -7,7 +7,8 @@ the bottom, and points with many directions of descent lie high.
 Paper: Y. Dauphin et al., Identifying and Attacking the Saddle Point Problem in High-Dimensional
 Non-Convex Optimization, NeurIPS 2014.
 
-Not shown: an unbiased sample. Searches ask for an index and are repeated where they end elsewhere.
+Not shown: an unbiased sample. Each search has an index as its aim, and is repeated if it ends at
+another.
 """
 
 import numpy as np

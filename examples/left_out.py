@@ -1,5 +1,5 @@
-"""What removing a row does to the prediction of that row: by retraining, by one Newton step, and by
-the influence function.
+"""One Newton step predicts how the prediction of a row changes if the network is trained without
+it; the influence function predicts a fraction of the change.
 
 A small network is fitted to the wine data at a minimum with weight decay. For each row and class
 the change of the logit of the row is computed in three ways: exactly, by the minimum that the

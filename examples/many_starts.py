@@ -42,9 +42,8 @@ def main(scale="normal", out="pictures"):
     return Outcome(
         f"{len(losses)} starts of one network have at least {min(right):.0%} of the training "
         f"samples right, and ended at {distinct} different losses from "
-        f"{min(losses):.4f} to {max(losses):.4f} "
-        f"({', '.join(f'{kinds.count(k)} {k}' for k in sorted(set(kinds)))}), and two of them "
-        f"disagree on {100 * np.mean(apart):.1f}% of the plane on average.",
+        f"{min(losses):.4f} to {max(losses):.4f}, {kinds.count('minimum')} at proved minima; two "
+        f"of them disagree on {100 * np.mean(apart):.1f}% of the plane on average.",
         save(figure, __file__, out),
         {"losses": losses, "kinds": kinds, "distinct": distinct, "apart": apart, "right": right},
     )

@@ -3,10 +3,10 @@ other methods need neither.
 
 The network is a linear autoencoder, whose critical points and global minimum are known in closed
 form. Left, the starts are 1e-4 away from critical points that are not minima: Newton's method, also
-damped or as Newton-MR, ends on them. Right, the starts are the usual random weights: from most of
-them the same three methods end at no critical point, often at a higher loss than they began with.
-Methods that use the sign of the curvature, from products alone, reach the global minimum from every
-start.
+damped or as Newton-MR, ends on them. Right, the starts are random weights of the usual size: from
+most of them the same three methods end at no critical point, often at a higher loss than at the
+start. Methods that use the sign of the curvature, from products alone, reach the global minimum
+from every start.
 
 Half right: that Newton's method is attracted to saddles. It is from nearby; of 60 runs from random
 weights one ended on a saddle, and most of the others at no critical point at all. With a smaller
@@ -59,7 +59,7 @@ def main(scale="normal", out="pictures"):
     panels = figure.subplots(1, 2, sharey=True)
     close, random = ends(ob, starts, best), ends(ob, usual, best)
     draw(panels[0], close, f"{len(starts)} starts next to a saddle:\nNewton's method ends on it")
-    draw(panels[1], random, f"{count} usual starts: Newton's\nmethod mostly goes away")
+    draw(panels[1], random, f"{count} random starts: Newton mostly\nends at no critical point")
     panels[0].set_ylabel("final loss above the global minimum, relative")
     first = np.median([ob.value(theta) for theta in usual]) / best - 1
     panels[1].axhline(first, color=plots.GREY, lw=0.8, ls="--")
@@ -76,7 +76,7 @@ def main(scale="normal", out="pictures"):
     words, others, again = map(in_words, (reached, drawn, anew))
     return Outcome(
         f"From {len(starts)} starts 1e-4 away from a critical point that is no minimum, the "
-        f"global loss was reached to 1e-8 by: {words}; drawn to a proved saddle above it: "
+        f"global loss was reached to 1e-8 by: {words}; at a proved saddle above it ended: "
         f"{others}. From {count} random starts the global loss was reached by: {again}.",
         save(figure, __file__, out),
         {

@@ -1,6 +1,6 @@
 """L2, L3, L17. Plateaus slow learning. With the best rate for each, momentum leaves the one near a
-saddle sooner than SGD, and RMSProp and Adam leave it sooner than momentum; L-BFGS leaves it without
-a rate.
+saddle sooner than SGD, and RMSProp and Adam leave it sooner than momentum. L-BFGS leaves it too,
+and needs no learning rate.
 
 There are two starts of networks that read digits. Near a saddle, weights are small, and the loss is
 flat around the saddle where all weights are zero. Saturated tanh units have a tiny gradient on
@@ -30,7 +30,7 @@ WITHOUT_RATE = ("l-bfgs", "trust-region")
 RATES = 10.0 ** np.arange(-4, 2.1, 0.5)
 STANDS = {
     "saddle": "Near a saddle: momentum is SGD\nat ten times the rate, kept stable",
-    "saturated": "Units saturated: scaled gradients\nget off first, L-BFGS next",
+    "saturated": "Units saturated: scaled gradients\nleave first, L-BFGS next",
 }
 LIMIT = 3000
 

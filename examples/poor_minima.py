@@ -2,13 +2,13 @@
 
 Networks with one hidden layer of 2 to 32 units are trained until they converge, from 20 starts for
 each width on each of five data sets. The dots are their losses: the wider the network, the lower
-and the closer together they are, from some width on. Last: the share of starts within 10% of the
-lowest loss found, for one, two and four hidden layers of six units.
+and the closer together they are, from some width on. Last panel: the share of starts within 10% of
+the lowest loss found, for one, two and four hidden layers of six units.
 
 Half right: "you are unlikely to get stuck in bad local optima so long as the network is reasonably
-large". Width helps, once there are far more parameters than a fit needs. Before that it gets worse
-before it gets better: on four of the five data sets, the share of starts that end higher is largest
-at 4 or 8 units. Depth at a fixed width follows no such rule.
+large". Width helps once there are far more parameters than a fit needs. With fewer it may do harm:
+on four of the five data sets, the share of starts that end higher is largest at 4 or 8 units. Depth
+at a fixed width follows no such rule.
 
 Not shown: whether the lowest loss found is the lowest there is; fresh data, since all losses are
 those of training; widths above 32; and which of the 900 end points are no proved minimum. There are
@@ -34,7 +34,7 @@ from fastcurv.common.optional import optional
 DATA_SETS = ("two spirals", "two moons", "waves", "diabetes", "random labels")
 WIDTHS = (2, 3, 4, 6, 8, 16, 32)
 DEPTHS = (1, 2, 4)
-LEGEND = {"frameon": False, "loc": "outside lower center", "ncols": 5, "fontsize": 9}
+LEGEND = {"frameon": False, "loc": "outside lower center", "ncols": 6, "fontsize": 9}
 
 
 def objective(name, sizes, l2=1e-4):
@@ -111,9 +111,10 @@ def main(scale="normal", out="pictures"):
         draw(last, shares[name]["depth"], color, name)
     last.set_xticks(DEPTHS)
     last.set(xlabel="hidden layers of 6", ylabel="share within 10%", ylim=(-0.03, 1.06))
-    last.set_title("deeper: not so")
+    last.set_title("Depth: no such rule")
     figure.supylabel("training loss of 20 starts")
-    figure.legend(*last.get_legend_handles_labels(), **LEGEND)
+    lines = [ax.get_legend_handles_labels() for ax in (panels[0], last)]
+    figure.legend(*(sum(parts, []) for parts in zip(*lines)), **LEGEND)
     of = int(np.unique(table["seed"]).size)
     widest = max(shares[names[0]]["width"])
     words = ", ".join(f"{name} {shares[name]['width'][widest][0]}" for name in names)
@@ -137,7 +138,7 @@ def dots(ax, table):
     """Draw the loss of every start by width, and the lowest of each width as a line."""
     widths = np.unique(table["width"])
     lowest = [table["loss"][table["width"] == width].min() for width in widths]
-    ax.plot(widths, lowest, color=plots.GREEN, lw=1)
+    ax.plot(widths, lowest, color=plots.GREEN, lw=1, label="lowest found")
     for width in widths:
         losses = select(table, width=width)["loss"]
         spread = 1 + 0.1 * np.linspace(-1, 1, losses.size)

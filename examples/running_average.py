@@ -2,8 +2,8 @@
 corrected: the average that momentum and Adam keep.
 
 The gradients are those of mini-batches of ten samples at one point of a network that reads digits,
-and one component is drawn. The average m = 0.95 m + 0.05 g begins at zero, so that it is too small
-at first; divided by 1 - 0.95^t it is right from the first step.
+and one component is drawn. The average m = 0.95 m + 0.05 g begins at zero, so it is too small at
+first; divided by 1 - 0.95^t it is right from the first step.
 
 Not shown: that theta moves meanwhile, so that old gradients are out of date.
 """

@@ -1,5 +1,5 @@
-"""L1. The larger a network, the fewer searches for a zero of its gradient end at a minimum; yet
-they are far more than by chance, and descent ends at one every time.
+"""L1. The larger a network, the fewer searches for a zero of its gradient end at a minimum; yet far
+more do than by chance, and descent always ends at one.
 
 The lecture tosses coins: each of n directions curves up or down, so all curve up in 2^-n of the
 cases, 2^-20000 in 20 000 dimensions. Here the zeros of the gradient of small networks, with data
@@ -125,8 +125,8 @@ def main(scale="normal", out="pictures"):
     searches = [runs(pool) for pool in pools.values()]
     ended, descents_made = np.sum(list(down.values()), axis=0)
     return Outcome(
-        f"At a minimum ended {words[small]} and {words[large]}, and {ended} of {descents_made} "
-        f"descents, where coins say {0.5**large:.0e} and "
+        f"{words[small]} and {words[large]} ended at a minimum, as did {ended} of {descents_made} "
+        f"descents; coins say {0.5**large:.0e} and "
         f"random symmetric matrices of order 20 {chance_random_matrix(20):.0e}. Of "
         f"{sum(tried for tried, _ in searches)} searches {sum(ended for _, ended in searches)} "
         "ended at a proved critical point, trivial ones included.",
@@ -176,7 +176,7 @@ def draw_chances(ax, minima, down):
     ax.plot(n[:9], chances, color=plots.RED, label="random symmetric matrix")
     ax.set(yscale="log", ylim=(1e-12, 3), xlim=(0, 36), xlabel="parameters $n$")
     ax.set_ylabel("share, or chance, of a minimum")
-    ax.set_title("Searches find fewer minima as\n$n$ grows; descents find them")
+    ax.set_title("Searches find fewer minima as\n$n$ grows; descent always does")
     ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=1)
 
 

@@ -1,5 +1,5 @@
-"""L11. Through twenty layers of tanh, sigmoid or relu units, skip connections keep the gradient of
-early layers alive, and training works over a wider range of rates; batch normalisation does, too.
+"""L11. In networks of twenty layers, skip connections keep the gradient of the first layers from
+vanishing, and training works over a wider range of learning rates; so does batch normalisation.
 
 Deep networks, plain, with `residual=True` and with `batch_norm=True`, have five starts each for
 every activation; the last layer is scaled so that all start at the same loss. Above left, sigmoid
@@ -179,8 +179,8 @@ def decorate(gradient, falls, panels):
     gradient.set(yscale="log", xlabel="layer", ylabel="gradient over the weights")
     gradient.set_title("Sigmoid: both keep the\ngradient of early layers")
     gradient.set_xticks([1, 5, 10, 15, 21])
-    falls.set(yscale="log", xlim=(-0.5, 2.5), ylabel="% of the loss removed\nbefore it errs")
-    falls.set_title("Tanh, relu: skip alone follows\nits quadratic model farther")
+    falls.set(yscale="log", xlim=(-0.5, 2.5), ylabel="% of the loss removed\nwhile it holds")
+    falls.set_title("Tanh, relu: with skips the\nquadratic model holds farther")
     falls.set_xticks(range(3), labels=ACTIVATIONS)
     panels["tanh"].set_ylabel("loss after 40 epochs")
     for activation, ax in panels.items():

@@ -1,4 +1,5 @@
-"""Slopes of a fitted network: how much the prediction changes with each input, for every row.
+"""The slope of a fitted network, the change of its prediction with an input, differs from row to
+row, even in its sign.
 
 A network fitted to the diabetes data is differentiated in its ten inputs, exactly and for every
 patient at once. Each bar spans the slopes of 90% of the patients, the dot is their median, and the
@@ -41,7 +42,7 @@ def main(scale="normal", out="pictures"):
     ax.axvline(0, color="0.6", lw=1)
     ax.set_yticks(at, [data.feature_names[i] for i in order])
     ax.set_xlabel("slope: change of the target for one standard deviation of the input")
-    ax.set_title("A network has another slope for each patient")
+    ax.set_title("A network has a different slope for each patient")
     ax.legend(frameon=False, loc="lower right")
     agreement = float(np.corrcoef(slopes.mean(axis=0), linear)[0, 1])
     both = int(((low < 0) & (high > 0)).sum())

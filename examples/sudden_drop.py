@@ -1,16 +1,17 @@
-"""L2. A loss that stays level for long and then drops suddenly is no bug: a little noise ends the
-wait, and a gradient check tells a bug from a plateau.
+"""L2. A loss that is constant for long and then drops suddenly is no bug: a small perturbation of
+theta ends the plateau, and a gradient check tells a bug from a plateau.
 
-Left: gradient descent from a saddle, that where the outputs do not depend on the inputs. Exactly on
-it no step moves; a perturbation of theta, made once, starts the way down, and the larger it is, the
-sooner the loss drops. Right: the gradient on the plateau against central differences along a random
-direction. The difference falls with the length of the step until rounding stops it. With a bug, one
-layer's gradient 10% too large, it stays.
+Left: gradient descent from the saddle where the outputs do not depend on the inputs. From the
+saddle itself no step moves theta. After one perturbation of theta the loss drops, and the larger
+the perturbation, the sooner. Right: the gradient on the plateau against central differences along a
+random direction. The difference falls with the length of the step until rounding stops it. With a
+bug, one layer's gradient 10% too large, it stays.
 
 Half right: that noise pushes off a plateau. A perturbation of theta does. The noise of mini-batches
 does not, from this saddle: with all weights at zero, their gradient is zero in every mini-batch.
 
-Not shown: saddles that every mini-batch leaves, since its own gradient does not vanish there.
+Not shown: saddles at which the gradient of a mini-batch does not vanish, so that its steps lead
+away.
 """
 
 import numpy as np
@@ -50,7 +51,7 @@ def main(scale="normal", out="pictures"):
         label="mini-batches",
     )
     left.set(xlabel="step", ylabel="loss", ylim=(0, 1.35 * still[0]))
-    left.set_title("The smaller the noise,\nthe later the drop")
+    left.set_title("The smaller the perturbation,\nthe later the drop")
     left.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, fontsize=9)
     plateau = saddle + 1e-2 * direction
     errors = check(ob, plateau)

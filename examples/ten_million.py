@@ -74,7 +74,7 @@ def main(scale="normal", out="pictures"):
         table["verdict"][judged],
         "o--",
         color=plots.ORANGE,
-        label="one verdict: a saddle, proved",
+        label="one verdict: a proved saddle",
     )
     left.set(xscale="log", yscale="log", xlabel="parameters $n$", ylim=(1e-5, 1e4))
     left.set_ylabel("seconds on one thread")

@@ -4,8 +4,8 @@ The network is `y = w1 w2 x` with `x = y = 1`, so `L = (1 - w1 w2)^2`. It has a 
 origin, where `H = [[0, -2], [-2, 0]]` has the eigenvalues -2 and 2 and the escape direction is (1,
 1), and two valleys of minima, `w1 w2 = 1`.
 
-Not shown: networks with more weights, whose surfaces differ from one over two weights; the pictures
-of wider networks show them.
+Not shown: networks with more weights, whose surfaces differ from those over two weights, as the
+pictures of wider networks show.
 """
 
 import numpy as np
@@ -51,7 +51,7 @@ def main(scale="normal", out="pictures"):
         f"is a {saddle.kind}; "
         f"along ({direction[0]:.4f}, {direction[1]:.4f}) the loss falls from {ob.value(origin):g} "
         f"to {way.fun:.1e}, "
-        f"and a point of the valley is {valley.kind}, flat in {valley.n_zero} direction.",
+        f"and a point of the valley is a {valley.kind}, flat in {valley.n_zero} direction.",
         save(ax, __file__, out),
         {
             "hessian": hessian,

@@ -1,5 +1,5 @@
 """L1, L2, L5. None of 216 ordinary trainings ended at a critical point, and 214 had negative
-eigenvalues left: training stops on the way, neither at a minimum nor on a saddle.
+eigenvalues left: training stops earlier, neither at a minimum nor at a saddle.
 
 Networks with 52 to 194 parameters learn the wine data, digits and two spirals, by SGD and Adam with
 mini-batches, for 100 and 1000 epochs, with and without weight decay, from nine starts each. Left:

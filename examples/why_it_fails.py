@@ -1,5 +1,5 @@
-"""L2, L10. Causes of failed training can be distinguished: a gradient that vanishes with depth,
-saturated or dead units, and weights, rates and inputs of a wrong size each show in other numbers.
+"""L2, L10. Measurements distinguish the causes of failed training: a gradient that vanishes with
+depth, saturated or dead units, and weights, rates and inputs of a wrong size.
 
 Six training runs of a network that reads digits are broken on purpose. `diagnose` names the cause
 of each, and the call that it suggests is made. The picture compares the losses of the failed run
@@ -30,15 +30,16 @@ def main(scale="normal", out="pictures"):
         falls.append(helped.fun / ob.value(run.x))
         losses = run.history["loss"]
         shown = np.where(losses < 1e3, losses, np.nan)
-        ax.semilogy(1 + run.history["iteration"], shown, color=plots.RED, label="as it failed")
+        ax.semilogy(1 + run.history["iteration"], shown, color=plots.RED, label="the failed run")
         advised, after = helped.history["iteration"], np.maximum(helped.history["loss"], 1e-5)
-        ax.semilogy(1 + advised, after, color=plots.GREEN, label="by the advice")
+        ax.semilogy(1 + advised, after, color=plots.GREEN, label="after the advice")
         ax.set_xscale("log")
         right = first.name == cause
-        words = f"Named rightly:\n{cause}" if right else f"{cause},\nnamed: {first.name}"
+        words = f"Named correctly:\n{cause}" if right else f"{cause},\nnamed: {first.name}"
         ax.set_title(words, fontsize=10)
         ax.set_ylim(1e-5, 1e3)
-    figure.axes[0].legend(frameon=False, fontsize=10)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, loc="outside upper center", ncols=2)
     figure.supxlabel("step, counted from 1")
     figure.supylabel("training loss")
     causes, falls = list(runs), np.array(falls)

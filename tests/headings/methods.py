@@ -209,7 +209,7 @@ def newton_steps(d):
     if starts < 20:  # of a smaller network, on which Newton's method finds minima
         return stated
     return stated | {
-        "from usual starts Newton's method mostly goes away": all(
+        "from random starts Newton's method mostly ends at no critical point": all(
             d["usual"][name] <= 10 and d["usual drawn"][name] <= 2 for name in PLAIN
         )
         and min(d["higher"][name] for name in PLAIN[:2]) >= 3,

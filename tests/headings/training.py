@@ -305,7 +305,8 @@ def covariate_shift(d):
     plain, norm = d["plain"], d["batch norm"]
     growth = [facts["spread"][1] / facts["spread"][0] for facts in (plain, norm)]
     return {
-        "batch normalisation holds the inputs in place": plain["shift"] > 2 * norm["shift"]
+        "batch normalisation keeps the inputs centred and scaled": plain["shift"]
+        > 2 * norm["shift"]
         and growth[0] > 2 * growth[1],
         "the network without it ends at a lower loss": plain["loss"] < norm["loss"],
     }

@@ -1,6 +1,5 @@
 """L16. The error of a gradient from a batch of b samples falls as 1 / sqrt(b), and each sample
-costs less in a larger batch, because matrix-vector products become matrix-matrix products, which
-the hardware computes faster.
+costs less: matrix-vector products become matrix-matrix products, which are faster.
 
 Left: the distance between the gradient of a random batch and that of all samples, relative to its
 norm, at five points of one training run. Right: the time for each sample of a gradient and of a

@@ -49,12 +49,12 @@ class GradientCheck(Record):
 
     @property
     def gradient_right(self) -> bool:
-        """Whether the gradient agrees with the values along all directions."""
+        """True if the gradient agrees with the values along all directions."""
         return bool((self.gradient_errors <= self.gradient_tols).all())
 
     @property
     def hessian_right(self) -> bool:
-        """Whether products with the Hessian agree with the gradients along all directions."""
+        """True if products with the Hessian agree with the gradients along all directions."""
         return bool((self.hessian_errors <= self.hessian_tols).all())
 
     @property
@@ -74,7 +74,7 @@ class GradientCheck(Record):
 
 
 def _words(what: str, of: str, errors: Floats, tols: Floats) -> str:
-    """Return a sentence with the error that is largest relative to its tolerance."""
+    """Return a sentence with the largest error relative to its tolerance."""
     worst = int(np.argmax(np.where(tols > 0, errors / np.where(tols > 0, tols, 1.0), np.inf)))
     agrees = "agrees" if (errors <= tols).all() else "does not agree"
     return (
@@ -171,8 +171,8 @@ def check_gradient(ob: Any, theta: Any, *, n_directions: int = 8, seed: Any = 0)
 def _compared(
     function: Any, theta: Floats, v: Floats, derivative: Floats, noise: float
 ) -> tuple[float, float]:
-    """Return the error of a derivative along v, and the one that differences may have, relative to
-    the size of the derivative.
+    """Return the error of a derivative along v, and the error that the difference quotient may
+    have, both relative to the size of the derivative.
     """
     steps = STEPS * max(1.0, safe_norm(theta))
     differences, rounding = [], []

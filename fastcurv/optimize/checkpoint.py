@@ -39,16 +39,17 @@ MAX_LOSS_ROUNDINGS = 64
 
 
 def damaged(what: str) -> ValueError:
-    """Return the error for a checkpoint that no run can have saved."""
+    """Return the error for a checkpoint that cannot have been saved by a run."""
     return ValueError(f"the checkpoint to resume is damaged: {what}")
 
 
 def has_structure_of(x: Any, example: Any, most: int = 1 << 62, name: str = "") -> bool:
     """Return True if x has the structure of an example: a count for an int, any number for a float,
     a number or None for None, a list of the same length for a list, a dict of the same names for a
-    dict, anything of a type for that type.
+    dict, and an instance of a type for that type.
 
-    No count is above `most`, by default what a counter can have come to, or the limit by its name.
+    No count exceeds `most`, which is by default the largest value of a counter, or the limit for
+    its name.
     """
     if isinstance(example, type):
         return isinstance(x, example)
@@ -68,13 +69,15 @@ def has_structure_of(x: Any, example: Any, most: int = 1 << 62, name: str = "") 
 
 
 class Saved:
-    """Base class of what a checkpoint holds: the attributes that it names, arrays and facts."""
+    """Base class of objects that a checkpoint stores: it names the attributes that are arrays and
+    those that are facts.
+    """
 
     kept_arrays: tuple[str, ...] = ()
     kept_facts: tuple[str, ...] = ()
 
     def state(self) -> State:
-        """Return everything a resumed run needs: arrays, and facts for JSON."""
+        """Return everything that a resumed run needs: arrays, and facts that JSON can represent."""
         arrays = {
             name: np.array(getattr(self, name))
             for name in self.kept_arrays
@@ -91,13 +94,13 @@ class Saved:
 
 
 def plain(state: Any) -> Any:
-    """Convert the state of a bit generator to what JSON can hold."""
+    """Convert the state of a bit generator to values that JSON can represent."""
     return json.loads(json.dumps(state, default=lambda x: x.tolist()))
 
 
 def generator(saved: Any) -> np.random.Generator:
-    """Restore the generator whose state a checkpoint holds: of a type in `GENERATOR_TYPES`, with
-    every number in its range.
+    """Restore the generator whose state a checkpoint holds, after checking that its type is in
+    `GENERATOR_TYPES` and that every number is in range.
     """
     name = saved.get("bit_generator") if isinstance(saved, dict) else None
     if not isinstance(name, str) or name not in GENERATOR_TYPES:
@@ -166,9 +169,11 @@ def check_run(arrays: dict[str, np.ndarray], facts: Any, run: Any) -> None:
 
 
 def check_objective(run: Any, facts: Any) -> None:
-    """Raise ValueError if the loss at the saved theta, or at the best one, differs from the saved
-    loss by more than rounding. What the run reports of the best theta is evaluated here once, so
-    that no result holds numbers that a file has made up.
+    """Raise ValueError if the loss at the saved theta, or at the best theta, differs from the saved
+    loss by more than rounding.
+
+    The loss at the best theta is evaluated once here, so that a result never holds a loss that was
+    only read from a file.
     """
     if facts.get("f") is not None:
         _compared(run, facts["f"], run.f)
@@ -186,9 +191,10 @@ def check_objective(run: Any, facts: Any) -> None:
 
 
 def _compared(run: Any, held: float, now: float) -> float:
-    """Return the loss that a checkpoint holds for a point where it is `now`: the saved bits if they
-    are within the rounding of one processor, the new ones if within that of two. Raise ValueError
-    for any other.
+    """Return the loss for a point at which a checkpoint holds `held` and the objective now gives
+    `now`. The saved loss is returned if the two differ by at most the rounding on one processor,
+    and the new loss if they differ by at most that between two processors. Otherwise raise
+    ValueError.
     """
     gap, size, eps = abs(now - held), max(abs(now), abs(held)), np.finfo(run.theta.dtype).eps
     if held != now and not (np.isfinite(held) and gap <= eps**0.5 * size):
@@ -220,7 +226,7 @@ SAVE_INTERVAL_SECONDS = 30.0  # default number of seconds between two saves
 
 
 class Saver:
-    """Saves snapshots of a loop to a file; does nothing without a path."""
+    """An object that saves snapshots of a loop to a file, or does nothing without a path."""
 
     def __init__(self, path: Any, every: int | None) -> None:
         self.path, self.every = path, every
@@ -232,7 +238,7 @@ class Saver:
         self.old = False
 
     def take(self, loop: Any) -> None:
-        """Take a snapshot of the state at the start of a step, which is saved if the budget or the
+        """Take a snapshot of the state at the start of a step, which is saved if a budget or the
         user ends the run inside that step.
         """
         if self.path is None:
@@ -265,8 +271,8 @@ class Saver:
             self.write(loop)
 
     def at_the_end(self, loop: Any) -> None:
-        """Save the final state, or the start of the last step if that was cut short or left the
-        finite numbers.
+        """Save the final state, or the start of the last step if that step was interrupted or
+        reached values that are not finite.
         """
         if self.path is None:
             return
@@ -277,7 +283,7 @@ class Saver:
 
     def write(self, loop: Any) -> None:
         """Save the last snapshot, if there is one: the start of the step in which the objective or
-        the callback raised, or a later state.
+        the callback raised an error, or a later state.
         """
         if self.snapshot is None:
             return
@@ -301,8 +307,8 @@ class Saver:
 
 
 def named_options(options: dict[str, Any]) -> dict[str, str]:
-    """Return the options as text, so that any object can be compared with one read from a file: a
-    function by its qualified name, a NumPy scalar as the Python number.
+    """Return the options as text, so that any object can be compared with one read from a file. A
+    function is represented by its qualified name and a NumPy scalar by the Python number.
     """
     return {name: _text(value) for name, value in sorted(options.items())}
 
@@ -315,19 +321,19 @@ def _text(value: Any) -> str:
 
 
 def add_prefix(prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Put a prefix before every name."""
+    """Return the arrays with a prefix before every name."""
     return {prefix + key: value for key, value in arrays.items()}
 
 
 def part(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    """Select the arrays whose names begin with a prefix, and strip the prefix from the names."""
+    """Return the arrays whose names begin with a prefix, with the prefix removed from the names."""
     return {key[len(prefix) :]: value for key, value in arrays.items() if key.startswith(prefix)}
 
 
 def load_saved(
     path: Any, method: str, options: dict[str, Any], n_params: int
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Read the arrays and facts of a checkpoint; raise ValueError unless it was saved with this
+    """Read the arrays and facts of a checkpoint. Raise ValueError unless it was saved with this
     method, these options and this number of parameters.
     """
     arrays, facts = load_module("common.files").read_tensors(path)

@@ -81,8 +81,8 @@ def _outliers(f: Facts) -> Found:
 
 
 def _columns(f: Facts, alone: bool) -> Found:
-    """Look at the scale of the one column of X that differs, or where it is not one, of all of
-    them; they may be of scale 1, within a factor of 8, or the network fits well all the same.
+    """Return the scale of the one column of X whose scale differs (`alone`), or that of all columns
+    otherwise. Return None if the scales are within a factor of 8 of 1, or if the network fits well.
     """
     scales = f.scales
     if not len(scales) or f.leaves(0.5):
@@ -122,7 +122,7 @@ def _rate_large(f: Facts) -> Found:
 
 
 def _jumped(f: Facts) -> bool:
-    """Return True if the loss has been far above its first value, and is not much below it now."""
+    """Return True if the loss has been far above its first value and is still not much below it."""
     known = f.steps.losses
     if len(known) < 2:
         return False
@@ -216,7 +216,9 @@ RESTART_CALL = "fc.minimize(ob, ob.model.init(seed=0))"
 
 
 def _on(f: Facts, sizes: Any = None, phi: Any = None, more: str = "", **other: Any) -> str:
-    """Return the call that trains another network, or on other rows, from a start of its own."""
+    """Return the call that trains another network, or the network on other rows, from a new
+    start.
+    """
     m, ob = f.ob.model, f.ob
     made = "ob.model"
     if sizes is not None or phi is not None or more:
@@ -245,7 +247,9 @@ WITH_LESS_L2 = partial(_on, l2=1e-4)
 
 
 def _counted(f: Facts, name: str) -> str:
-    """Return the expression of X or y, of the rows that count alone where some do not."""
+    """Return the expression of X or y, restricted to the rows with nonzero weight if some have
+    weight 0.
+    """
     weight = f.ob.sample_weight
     return f"ob.{name}" + "[ob.sample_weight > 0]" * (weight is not None and not np.all(weight))
 
@@ -288,7 +292,7 @@ def _wider(f: Facts) -> str:
 
 @dataclass(frozen=True)
 class Cause:
-    """A row of the table: a reason why training fails.
+    """A possible cause of failing training, with its test and its advice.
 
     Attributes
     ----------
@@ -517,7 +521,7 @@ CAUSES: tuple[Cause, ...] = (
 
 @dataclass(frozen=True)
 class Advice:
-    """A cause of failure that was found.
+    """A cause of failure that applies, with advice.
 
     Attributes
     ----------
@@ -543,7 +547,7 @@ class Advice:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Diagnosis:
-    """Why training fails and what helps, as returned by `diagnose`.
+    """The causes of failing training and the advice for each, as returned by `diagnose`.
 
     Attributes
     ----------
@@ -605,7 +609,7 @@ class Diagnosis:
         )
 
     def evidence(self) -> list[tuple[str, str]]:
-        """Return the facts that every cause is held against, as pairs of a name and its value."""
+        """Return the facts used to test every cause, as pairs (name, value)."""
         f, at = self.facts, self.verdict
         rows = [
             ("verdict", f"{at.kind.replace('_', ' ')}: {at.sentence}"),
@@ -636,7 +640,7 @@ class Diagnosis:
         return rows + [(name, f"loss {number(loss)}") for name, loss in (f.compared or {}).items()]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything but the objective as what JSON can represent."""
+        """Return all attributes except the objective as values that JSON can represent."""
         f = self.facts
         numbers = {
             name: getattr(f, name)
@@ -657,9 +661,9 @@ class Diagnosis:
         }
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw how gradient and curvature go with depth, and which layers are saturated or dead;
-        needs matplotlib. At a stationary point, where the gradient is 0 to rounding, the weights
-        over those of `MLP.init` are drawn in its place.
+        """Draw the gradient and the curvature over the layers, and the fractions of saturated and
+        inactive units. This needs matplotlib. At a stationary point, where the gradient is 0 up to
+        rounding, the ratio of the weights to those of `MLP.init` is drawn in its place.
 
         Parameters
         ----------
@@ -710,7 +714,7 @@ def diagnose(
     compare: bool = False,
     max_time: float | None = None,
 ) -> Diagnosis:
-    """Diagnose why training failed, or stands still, and which call helps.
+    """Diagnose why training failed or stalled, and return calls that help.
 
     Parameters
     ----------
@@ -806,7 +810,7 @@ def explain(
     compare: bool = False,
     seconds: float | None = None,
 ) -> Diagnosis:
-    """Return the diagnosis that goes with a verdict that is there already."""
+    """Return the diagnosis for a verdict that is already known."""
     started = time.perf_counter()
     with np.errstate(all="ignore"), one_blas_thread(True):
         facts = measure(ob, theta, steps_of(history), verdict, lost)
@@ -822,7 +826,9 @@ def explain(
 
 
 def _compared(f: Facts, seconds: float | None) -> dict[str, float]:
-    """Return the losses of other networks on the same rows, each trained for its share of time."""
+    """Return the losses of other networks on the same rows, each trained for an equal part of the
+    time.
+    """
     first, *hidden, last = f.ob.model.sizes
     phi = f.ob.model.activation[0] if hidden else "tanh"
     others: dict[str, tuple[list[int], tuple[str, ...]]] = {"linear": ([first, last], ())}

@@ -86,8 +86,8 @@ def lowest_curvature(
 
 
 def start_vectors(ob: Any, theta: np.ndarray, H: Any, g: Any = None) -> list[np.ndarray]:
-    """Return start vectors in which negative curvature may show early: the gradient (`g`, H's own,
-    or computed from `ob`) and up to 4 of the objective's probes.
+    """Return start vectors from which negative curvature is likely to be found early: the gradient
+    (`g`, that of H, or computed from `ob`) and up to 4 of the objective's probes.
     """
     g = getattr(H, "gradient", None) if g is None else g
     if g is None and hasattr(ob, "gradient"):
@@ -212,8 +212,9 @@ def _escape(
 
 
 def _follow(ob: Any, theta: np.ndarray, v: np.ndarray, result: Any, negative: bool) -> None:
-    """Move to the lowest point found on the line if that is an escape: lower by more than rounding,
-    and along proved negative curvature or further down than the slope alone explains.
+    """Move to the lowest point found on the line if this is an escape: the loss is lower by more
+    than rounding, and the line is along proved negative curvature or the loss decreases by more
+    than the slope alone explains.
     """
 
     def value(point: np.ndarray) -> float:

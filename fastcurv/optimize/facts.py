@@ -38,7 +38,7 @@ EQUAL_UNITS_TOL = 1e-6
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer at theta.
+    """Properties of one layer at theta.
 
     Attributes
     ----------
@@ -72,7 +72,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Steps:
-    """The steps that led to theta, as far as they are known.
+    """The known properties of the steps that led to theta.
 
     Attributes
     ----------
@@ -96,12 +96,16 @@ class Steps:
 
     @property
     def scaled(self) -> bool:
-        """Whether each step moves every weight by about the rate, as those of Adam and RMSProp."""
+        """True if each step moves every weight by about the learning rate, as in Adam and
+        RMSProp.
+        """
         return self.method in ("adam", "rmsprop")
 
     @property
     def rough(self) -> bool:
-        """Whether the loss rose in a fifth of the records, above the first, or got lost."""
+        """True if the loss rose in a fifth of the records, above the first loss, or became NaN or
+        infinite.
+        """
         known = self.losses
         if len(known) < 3:
             return False
@@ -112,7 +116,7 @@ class Steps:
 
     @property
     def flat(self) -> bool:
-        """Whether the last half of the records brought less than 2% of what all have brought."""
+        """True if the last half of the records has less than 2% of the total decrease."""
         known = self.losses
         if len(known) < 4 or not np.isfinite(known).all():
             return False
@@ -122,7 +126,7 @@ class Steps:
 
 @dataclass(frozen=True)
 class Facts(Record):
-    """What is measured, once, for all causes.
+    """The measurements that the tests of all causes share.
 
     Attributes
     ----------
@@ -192,9 +196,9 @@ class Facts(Record):
     compared: dict[str, float] | None = None
 
     def leaves(self, share: float) -> bool:
-        """Whether the network explains as much as to leave `share` of what the regressions leave,
-        its loss is below the best constant's, and decay that has yet to do its work is no good
-        part of it.
+        """Return True if the network leaves at most `share` of the variance that the regressions
+        leave unexplained, its loss is below that of the best constant, and weight decay that has
+        not yet taken effect is only a small part of the loss.
         """
         idle = self.decay > 0.6 * self.constant and self.balance > 0.3
         close = 1 - self.explained <= share * (1 - self.reachable) + 0.03
@@ -202,42 +206,44 @@ class Facts(Record):
 
     @cached_property
     def fits(self) -> bool:
-        """Whether it explains about what the regressions explain of unseen rows."""
+        """True if the network explains about as much as the regressions explain on unseen rows."""
         return self.leaves(1.3)
 
     @property
     def hidden(self) -> list[Layer]:
-        """All layers but the last."""
+        """The hidden layers."""
         return self.layers[:-1]
 
     @property
     def smallest_scale(self) -> float:
-        """The smallest root mean square of a column of X that varies."""
+        """The smallest root mean square of those columns of X that vary."""
         return float(self.scales.min(initial=math.inf))
 
     @property
     def largest_scale(self) -> float:
-        """The largest root mean square of a column of X that varies."""
+        """The largest root mean square of those columns of X that vary."""
         return float(self.scales.max(initial=0.0))
 
     @property
     def link(self) -> str:
-        """How the loss reads the outputs: as numbers (``identity``) or probabilities."""
+        """The way in which the loss uses the outputs: as numbers (``identity``) or as
+        probabilities.
+        """
         return LOSSES[self.ob.loss].link
 
     @property
     def dead(self) -> float:
-        """The largest share of a layer's units that are off on every row."""
+        """The largest fraction of a layer's units that are inactive on every row."""
         return max((layer.dead for layer in self.hidden if not layer.bounded), default=0.0)
 
     @property
     def saturated(self) -> float:
-        """The largest share of a layer's outputs that hardly react to their input."""
+        """The largest fraction of a layer's outputs that hardly depend on their input."""
         return max((layer.off for layer in self.hidden if layer.bounded), default=0.0)
 
     @property
     def at_rest(self) -> bool:
-        """Whether theta is near a critical point, or the records have become flat."""
+        """True if theta is near a critical point or the recorded losses have become constant."""
         return self.verdict.kind != "not_critical" or self.steps.flat
 
     @property
@@ -247,42 +253,46 @@ class Facts(Record):
 
     @property
     def stable(self) -> float:
-        """The rate up to which steps of this momentum are stable along the largest curvature."""
+        """The learning rate up to which steps with this momentum are stable along the largest
+        curvature.
+        """
         return 2 * (1 + self.steps.momentum) / max(self.top, TINY)
 
     @cached_property
     def weights(self) -> float:
-        """The geometric mean over layers of the size of W, over that of `MLP.init`."""
+        """The geometric mean over layers of the size of W relative to its size in `MLP.init`."""
         return float(np.exp(np.mean([np.log(max(l.weights, TINY)) for l in self.layers])))
 
     @property
     def usual(self) -> float:
-        """The median over layers of the root mean square of W as `MLP.init` draws it."""
+        """The median over layers of the root mean square of W as drawn by `MLP.init`."""
         return float(np.median([usual_size(self.ob.model, l) for l in range(len(self.layers))]))
 
     @property
     def start(self) -> float:
-        """The first loss of the history over that of the best constant; NaN without one."""
+        """The first loss of the history, relative to that of the best constant, or NaN without a
+        history.
+        """
         known = self.steps.losses
         return float(known[0] / max(self.constant, TINY)) if len(known) else math.nan
 
     @property
     def updates(self) -> float:
-        """The number of steps that were taken."""
+        """The number of steps taken."""
         count = self.steps.records[-1] if len(self.steps.records) else 0.0
         batches = 1 if self.steps.batch is None else -(-self.ob.n_samples // self.steps.batch)
         return max(1.0, float(count) * batches)
 
 
 def usual_size(model: Any, layer: int) -> float:
-    """Return the root mean square of a layer's W as `MLP.init` draws it."""
+    """Return the root mean square of a layer's W as drawn by `MLP.init`."""
     m, k = model.shapes[layer]
     like_relu = layer < len(model.activation) and ACTIVATIONS[model.activation[layer]].like_relu
     return math.sqrt(2 / k if like_relu else 2 / (k + m)) * branch_scale(model, layer)
 
 
 def steps_of(history: Any) -> Steps:
-    """Return what a history, a result of `minimize`, a mapping or a list of losses tells."""
+    """Return the `Steps` of a history, a result of `minimize`, a mapping or a list of losses."""
     told = getattr(history, "history", history)  # the argument may be a result that has a history
     told = told if isinstance(told, Mapping) else {"loss": [] if told is None else told}
     method = getattr(told, "method", None) or getattr(history, "method", None)
@@ -320,7 +330,7 @@ def _numbers(values: Any, name: str) -> np.ndarray:
 
 
 def counting_rows(ob: Any) -> np.ndarray:
-    """Return the indices of the rows whose weight is not 0; of all rows if all weights are 0."""
+    """Return the indices of the rows whose weight is not 0, or of all rows if all weights are 0."""
     weight = ob.sample_weight
     if weight is None or not np.any(weight):
         return np.arange(ob.n_samples)
@@ -328,8 +338,8 @@ def counting_rows(ob: Any) -> np.ndarray:
 
 
 def _sample(ob: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return at most `MAX_ROWS` different rows of X, dense, their targets (rows, outputs), and
-    their weights, of mean 1.
+    """Return at most `MAX_ROWS` different rows of X as a dense matrix, their targets (rows,
+    outputs), and their weights, scaled to mean 1.
     """
     rows = counting_rows(ob)
     rows = rows[np.sort(np.random.default_rng(0).permutation(len(rows))[:MAX_ROWS])]
@@ -353,9 +363,10 @@ def _squares(x: np.ndarray, weight: np.ndarray) -> float:
 
 
 def _is_robust(ob: Any, y: np.ndarray) -> bool:
-    """Return True if the slope of the loss hardly grows from outputs 10 to 1000 standard deviations
-    of the targets away, on both sides, as that of pseudo_huber, log_cosh and quantile; that of
-    squares grows a hundredfold. The targets are the data's, since a user's loss may take no others.
+    """Return True if the slope of the loss is hardly larger at a distance of 1000 standard
+    deviations from the targets than at 10, on both sides, as for pseudo_huber, log_cosh and
+    quantile. For squared errors it is a hundred times larger. The test uses targets of the data,
+    since a user-defined loss may not accept others.
     """
     given = LOSSES[ob.loss].given
     if given is None or given.coupled:
@@ -370,8 +381,8 @@ def _is_robust(ob: Any, y: np.ndarray) -> bool:
 
 
 def _within_fences(y: np.ndarray) -> np.ndarray:
-    """Return a mask of the rows whose targets are within Tukey's outer fences, three interquartile
-    ranges from the quartiles.
+    """Return a mask of the rows whose targets are within Tukey's outer fences, at three
+    interquartile ranges from the quartiles.
     """
     low, high = np.quantile(y, [0.25, 0.75], axis=0)
     reach = np.where(high > low, 3 * (high - low), np.inf)
@@ -379,10 +390,11 @@ def _within_fences(y: np.ndarray) -> np.ndarray:
 
 
 def _unexplained(ob: Any, f: np.ndarray, y: np.ndarray, share: float) -> np.ndarray:
-    """Return the targets less the predictions of their means, from the outputs. Of a loss of the
-    user's outputs are predictions if its slope is 0 where they equal the targets; otherwise it is
-    not known what they are, and the targets less their mean are returned, scaled to leave that
-    share of their variance.
+    """Return the targets minus the predictions of their means, which are computed from the outputs.
+
+    For a user-defined loss, outputs are predictions if the slope of the loss is 0 where they equal
+    the targets. Otherwise their meaning is unknown, and the targets minus their mean are returned,
+    scaled such that the fraction `share` of their variance remains.
     """
     row = LOSSES[ob.loss]
     if row.given is not None and not row.given.per_target and y.shape == f.shape:
@@ -403,9 +415,11 @@ def _unexplained(ob: Any, f: np.ndarray, y: np.ndarray, share: float) -> np.ndar
 def _unseen(
     X: np.ndarray, targets: list[np.ndarray], weight: np.ndarray | None = None
 ) -> list[tuple[float, float]]:
-    """Return, for each of some targets (rows, k), the least squared error, over that of the mean,
-    of kernel ridge regressions of rows left out, and the largest correlation of such predictions
-    with the targets, in standard errors. Squares are weighted; the regressions are not.
+    """Return, for each of the targets (rows, k), the smallest squared error of kernel ridge
+    regressions on left-out rows, relative to that of the mean, and the largest correlation of their
+    predictions with the targets, in standard errors.
+
+    Squares are weighted, but the regressions are not.
     """
     w = np.ones(len(X)) if weight is None else weight
     sd = X.std(axis=0)
@@ -439,7 +453,9 @@ def _unseen(
 
 
 def _layers(ob: Any, theta: np.ndarray, g: np.ndarray, h: np.ndarray, X: np.ndarray) -> list[Layer]:
-    """Return each layer, from the gradient, a product with a random direction, and some rows."""
+    """Return the `Layer` facts of all layers, from the gradient, a product with a random direction,
+    and some rows.
+    """
     model = ob.model
     rows = SimpleNamespace(model=model, X=X, sample_weight=None, loss=ob.loss)
     pairs, _, masks = saturation_counts(rows, theta)
@@ -468,7 +484,7 @@ def _rms(parts: Any) -> float:
 
 
 def _copies(units: np.ndarray) -> float:
-    """Return the share of rows that equal another one, or are 0."""
+    """Return the fraction of rows that equal another row or are 0."""
     size = float(np.abs(units).max())
     if size == 0:
         return 1.0
@@ -478,8 +494,9 @@ def _copies(units: np.ndarray) -> float:
 
 
 def _noise(ob: Any, theta: np.ndarray, g: np.ndarray) -> float:
-    """Return the number of rows at which a mini-batch's gradient is as noisy as it is long; of rows
-    that count, whose gradient is longer, since an objective is divided by the number of all rows.
+    """Return the number of rows at which the noise of a mini-batch's gradient is as large as the
+    gradient. Only rows with nonzero weight count, so the gradient is rescaled, since an objective
+    is divided by the number of all rows.
     """
     rows = counting_rows(ob)
     N = len(rows)
@@ -507,8 +524,8 @@ def constant_loss(ob: Any) -> float:
 
 
 def _may_fall_for_ever(ob: Any, y: np.ndarray, guess: np.ndarray) -> bool:
-    """Return True if a proof that the loss falls for ever is worth trying: no decay forbids it, and
-    all rows looked at are told right, or a class is missing.
+    """Return True if it is worth trying to prove that the loss decreases without end: no weight
+    decay prevents this, and all sampled rows are classified correctly or a class is missing.
     """
     if LOSSES[ob.loss].attained or (np.max(ob.l2) > 0 and ob.l2_biases):
         return False
@@ -519,8 +536,8 @@ def _may_fall_for_ever(ob: Any, y: np.ndarray, guess: np.ndarray) -> bool:
 
 
 def where_finite(ob: Any, theta: np.ndarray) -> np.ndarray:
-    """Return theta if it is finite, with its loss and gradient; else the start that `MLP.init`
-    draws, shrunk as far as its loss asks for.
+    """Return theta, its loss and its gradient if they are finite. Otherwise return those at the
+    start drawn by `MLP.init`, shrunk until its loss is finite.
     """
     start = ob.model.init(seed=0)
     for at in (theta, *(start * start.dtype.type(10.0**-k) for k in range(6)), 0 * start):
@@ -534,7 +551,9 @@ def where_finite(ob: Any, theta: np.ndarray) -> np.ndarray:
 
 
 def measure(ob: Any, theta: np.ndarray, steps: Steps, verdict: CriticalPoint, lost: bool) -> Facts:
-    """Measure everything: a gradient, a product, a gradient in parts, and two forward passes."""
+    """Compute all facts from a gradient, a product, gradients of parts of the rows, and two forward
+    passes.
+    """
     H = ob.hessian(theta)
     g = np.asarray(H.gradient, dtype=float)
     signs = np.random.default_rng(0).choice([-1.0, 1.0], theta.size).astype(ob.dtype)

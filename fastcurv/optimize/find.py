@@ -96,7 +96,7 @@ MAX_NEWTON_STEPS = 300  # default number of steps of one search
 
 
 def check_index(index: Any, n: int) -> int:
-    """Return an index that was asked for, as an int, for n parameters."""
+    """Return a requested index as an int, after checking it for n parameters."""
     if isinstance(index, bool) or not isinstance(index, numbers.Integral):
         raise TypeError(
             f"index must be an int from 0 to {n}, the number of parameters, got {short(index)}."
@@ -114,8 +114,8 @@ def check_index(index: Any, n: int) -> int:
 
 @dataclass(frozen=True)
 class FollowedModes:
-    """The eigenpairs at a point, without the zeros of symmetries, and the sign of the way along
-    each: -1 up, 1 down.
+    """The eigenpairs at a point, without the zero modes of symmetries, and the direction of the
+    step along each: -1 uphill, 1 downhill.
     """
 
     values: np.ndarray
@@ -127,8 +127,10 @@ class FollowedModes:
         cls, A: np.ndarray, T: np.ndarray, index: int, before: np.ndarray | None
     ) -> FollowedModes:
         """Choose the `index` eigenvectors of A to climb: those that overlap most with `before`, or
-        the lowest. Of the tangents T (n, k) of symmetries those that A maps to almost zero are left
-        out: along them the loss is constant, and their eigenvalues have the signs of rounding.
+        the lowest ones.
+
+        Tangents T (n, k) of symmetries that A maps almost to zero are left out, since the loss is
+        constant along them and rounding determines the signs of their eigenvalues.
         """
         span = independent(T)
         span = annihilated_basis(
@@ -150,17 +152,21 @@ class FollowedModes:
 
     @property
     def weights(self) -> np.ndarray:
-        """The curvatures' absolute values, of which the smallest are raised to rounding."""
+        """The absolute values of the curvatures, the smallest of which are raised to the rounding
+        error.
+        """
         return np.asarray(np.maximum(np.abs(self.values), self.zero))
 
     def n_negative(self, eps: float) -> int:
-        """Return the number of negative eigenvalues, beyond the rounding of the precision."""
+        """Return the number of eigenvalues that are negative beyond the rounding error of the
+        precision.
+        """
         zero = max(1e-10, 64 * eps) * np.abs(self.values).max(initial=0.0)
         return int((self.values < -zero).sum())
 
     @property
     def zero(self) -> float:
-        """The size of curvatures of unknown sign."""
+        """The absolute value up to which the sign of curvature is unknown."""
         return 1e-10 * float(np.abs(self.values).max(initial=0.0))
 
     def step(self, g: np.ndarray, radius: float) -> tuple[np.ndarray, float]:
@@ -172,13 +178,15 @@ class FollowedModes:
 
     def off(self, radius: float) -> np.ndarray:
         """Return a step, in the eigenbasis, along the eigenvectors whose curvature has the wrong
-        sign for a critical point of the index wanted; 0 if there are none.
+        sign for a critical point of the requested index, or 0 if there are none.
         """
         wrong = np.where(self.signs < 0, self.values > -self.zero, self.values < -self.zero)
         return np.asarray(radius * wrong / max(1.0, np.sqrt(wrong.sum())))
 
     def error(self, y: np.ndarray, mu: float, change: np.ndarray) -> float:
-        """Return the error of the quadratic model for a step y with this change of the gradient."""
+        """Return the error of the quadratic model for a step y that changes the gradient by
+        `change`.
+        """
         weights = self.weights + mu
         missed = self.U.T @ change - self.values * y
         length = safe_norm(y * np.sqrt(weights))
@@ -195,7 +203,7 @@ MAX_EXCURSIONS = 5  # maximum number of excursions in one search
 
 
 class FinderState:
-    """The state of a search: the current point, what has been spent, and the budget."""
+    """The state of a search: the current point, the budget, and the products used."""
 
     def __init__(
         self,
@@ -227,7 +235,7 @@ class FinderState:
         return safe_norm(self.g)
 
     def gradient(self, theta: np.ndarray) -> np.ndarray:
-        """Return the gradient; NaN if theta is not finite in the objective's precision."""
+        """Return the gradient, or NaN if theta is not finite in the objective's precision."""
         self.nfev += 1
         if not np.isfinite(theta.astype(getattr(self.ob, "dtype", float))).all():
             return np.full(theta.size, np.nan)
@@ -235,8 +243,8 @@ class FinderState:
             return as_gradient(self.ob.gradient(theta), theta.size)
 
     def hessian(self, theta: np.ndarray) -> Products | None:
-        """Return the Hessian in the objective's own precision; None if the objective refuses the
-        point as not finite, as it may far from the origin.
+        """Return the Hessian in the objective's own precision, or None if the objective raises an
+        error because the point is not finite, as it may far from the origin.
         """
         with call_unmodified(self.ob, theta):
             try:
@@ -270,10 +278,10 @@ class FinderState:
         return found
 
     def set_tol(self, H: Products, norm: float) -> None:
-        """Set the tolerance that holds at the current point.
+        """Set the tolerance for the current point.
 
-        A bound that is not finite is no tolerance: then only the finite ones count, and if there
-        are none, only a gradient of 0 passes.
+        A bound that is not finite gives no tolerance, so only finite bounds are used. If there are
+        none, only a gradient of 0 is within the tolerance.
         """
         if self.fixed_tol is not None:
             self.tol = self.fixed_tol
@@ -287,18 +295,19 @@ class FinderState:
         self.tol = GRADIENT_ROUNDING * max(known, default=0.0)
 
     def vague(self, norm: float) -> bool:
-        """Return True if the tolerance is so loose (float32) that a critical point may still be
-        far.
+        """Return True if the tolerance is so large (in float32) that a critical point may still be
+        far away.
         """
         far = self.norm > 0.1 * RELATIVE_GRADIENT * norm * extent(self.theta)
         return self.fixed_tol is None and far
 
     def near(self, share: float = 0.5) -> bool:
-        """Return True if `classify` would call this point near a critical point.
+        """Return True if `classify` would consider this point near a critical point.
 
         The gradient alone decides if the caller gave a tolerance, if n is too large for all
-        eigenvalues, or if the budget is too small. May cost n products, so after a negative answer
-        it is computed again only once ``||g||`` is below `share` of its value then.
+        eigenvalues, or if the budget is too small. The test may take n products, so after a
+        negative result it is repeated only once ``||g||`` is below `share` times its value at that
+        time.
         """
         if self.fixed_tol is not None or self.norm == 0 or self.theta.size > DENSE_BELOW:
             return True
@@ -313,7 +322,7 @@ class FinderState:
         return found
 
     def may_step(self, products: int = 1) -> bool:
-        """Return True if another step with so many products is within the limits."""
+        """Return True if another step with `products` products is within the limits."""
         return self.nit < self.max_iter and self.budget.affords(products)
 
     def move(self, theta: np.ndarray, g: np.ndarray) -> None:
@@ -516,7 +525,7 @@ def find_critical_point(
 
 
 def _with_verdict(walk: FinderState, max_time: float | None, began: float) -> CriticalPointResult:
-    """Return the result with the verdict on a point that was found, if any products are left."""
+    """Return the result with the verdict on the point found, if any products are left."""
     found = walk.result()
     products = walk.budget.most - found.n_products
     if found.success and products >= 1:
@@ -528,9 +537,11 @@ def _with_verdict(walk: FinderState, max_time: float | None, began: float) -> Cr
 
 
 def _follow_near_indices(walk: FinderState) -> None:
-    """Follow eigenvectors to a point with about as many negative eigenvalues as the start has: try
-    several indices in turn, each from the start. Take Newton-MR steps from there if all tries fail,
-    and keep the point with the smallest gradient if these fail, too.
+    """Follow eigenvectors to a point with about as many negative eigenvalues as the start has,
+    trying several indices in turn, each from the start.
+
+    If all tries fail, take Newton-MR steps from the start. If these fail as well, keep the point
+    with the smallest gradient.
     """
     start = best = walk.theta, walk.g
     most = walk.max_iter
@@ -559,8 +570,8 @@ def _follow_near_indices(walk: FinderState) -> None:
 
 
 def _indices_near(walk: FinderState) -> list[int]:
-    """Return the indices near that of the current point, the nearest first; none if its Hessian is
-    not finite or the budget is too small for a step.
+    """Return the indices near that of the current point, the nearest first, or none if the Hessian
+    is not finite or the budget is too small for a step.
     """
     n = walk.theta.size
     H = walk.hessian(walk.theta) if walk.budget.affords(2 * n) else None
@@ -577,8 +588,8 @@ def _indices_near(walk: FinderState) -> list[int]:
 
 
 def _follow(walk: FinderState, index: int) -> bool:
-    """Follow eigenvectors until Newton's step has the right signs and is short; return whether that
-    happened. If not, the point with the smallest gradient is kept.
+    """Follow eigenvectors until Newton's step has the right signs and is short. Return True if this
+    was reached; otherwise the point with the smallest gradient is kept.
     """
     start, best, climbed = max(1.0, safe_norm(walk.theta)), (walk.theta, walk.g), None
     radius, number = 0.1 * start, 0
@@ -632,7 +643,7 @@ def _follow(walk: FinderState, index: int) -> bool:
 
 
 def _check_index_reached(walk: FinderState, index: int) -> None:
-    """Take the success from a walk that has ended at a point of another index."""
+    """Mark a search that ended at a point of another index as unsuccessful."""
     H = walk.hessian(walk.theta) if walk.status == 0 else None
     if H is None:
         return
@@ -653,8 +664,8 @@ def _newton(walk: FinderState) -> None:
     """Take Newton-MR steps until the gradient is within its tolerance, or there is a reason to
     stop.
 
-    A tolerance that is a bound on rounding may be far above the rounding itself, so within it steps
-    continue as long as they pay.
+    A tolerance that bounds the rounding may be far above the rounding itself, so steps within it
+    continue as long as they reduce the gradient enough.
     """
     paying = walk.fixed_tol is None
     while True:
@@ -712,12 +723,12 @@ def _newton(walk: FinderState) -> None:
 
 
 def _excursion(walk: FinderState) -> bool:
-    """Take undamped steps that may raise ``||g||`` on the way, none longer than
-    ``max(1, ||theta||)``, if an excursion is left to try; keep them if they end at half of
-    ``||g||`` or less, and return whether they do.
+    """Take undamped steps that may increase ``||g||``, none longer than ``max(1, ||theta||)``, if
+    an excursion is left. Keep them if they end at half of ``||g||`` or less, and return True in
+    this case.
 
-    The norm of the gradient has valleys and minima of its own where the gradient is not 0. Descent
-    on it ends there, but Newton's method leaves them.
+    The norm of the gradient has valleys and minima at which the gradient is not 0. Descent of the
+    norm ends there, but Newton's method leaves them.
     """
     theta, g = walk.theta, walk.g
     walk.excursions -= 1
@@ -743,9 +754,9 @@ def _excursion(walk: FinderState) -> bool:
 
 
 def _search(walk: FinderState, steps: Steps, uphill: np.ndarray) -> bool:
-    """Take a step that lowers ``||g||``, and return whether there was one: Newton-MR's, or, where
-    those fail, a step down the gradient of ``||g||^2``, along `uphill`, which is H times the unit
-    vector of the gradient.
+    """Take a step that lowers ``||g||``, and return True if there is one. The step is that of
+    Newton-MR or, if it fails, a step down the gradient of ``||g||^2``, along `uphill`, which is H
+    times the unit vector of the gradient.
     """
     size = steps.norm
     # If ||H|| is unknown, its value along the gradient is a lower bound.
@@ -766,7 +777,7 @@ def _search(walk: FinderState, steps: Steps, uphill: np.ndarray) -> bool:
 
 
 def _descend(walk: FinderState) -> None:
-    """Run L-BFGS on ``||g||^2 / 2`` until it stops paying."""
+    """Run L-BFGS on ``||g||^2 / 2`` until it no longer reduces the value enough."""
     while walk.nit < walk.max_iter // 2 and walk.may_step():
         start = walk.norm
         H = walk.hessian(walk.theta)

@@ -59,7 +59,9 @@ N_RESTART_STEPS = 20  # number of steps from each displaced point
 
 
 def is_no_higher(value: Value, there: np.ndarray, here: np.ndarray) -> bool:
-    """Return True if one point is no higher than another by more than rounding."""
+    """Return True if the value at one point does not exceed that at another by more than
+    rounding.
+    """
     f = value(here)
     return value(there) <= f + value_rounding(f, here.dtype)
 
@@ -71,8 +73,8 @@ def flat_space(ob: Any, theta: np.ndarray, dense_below: int) -> tuple[np.ndarray
     """Return orthonormal columns with small curvature, smallest first, and the number of products
     used.
 
-    For n >= `dense_below` no eigenvalues are computed: the result has no columns, which stands for
-    all of the space, and trial moves then go in any direction.
+    For n >= `dense_below` no eigenvalues are computed. The result then has no columns, and trial
+    moves use directions in the full space.
     """
     if theta.size >= dense_below:
         return np.zeros((theta.size, 0)), 0
@@ -86,8 +88,8 @@ def flat_space(ob: Any, theta: np.ndarray, dense_below: int) -> tuple[np.ndarray
 def directions(
     ob: Any, theta: np.ndarray, flat: np.ndarray, rng: np.random.Generator
 ) -> Iterator[np.ndarray]:
-    """Yield unit vectors to try: random ones in the flat space, its columns of least curvature, and
-    the objective's probes.
+    """Yield unit vectors to try: random ones in the flat space, its columns of smallest curvature,
+    and the objective's probes.
     """
     n, k = flat.shape
     for _ in range(N_RANDOM_DIRECTIONS):
@@ -104,9 +106,9 @@ def find_lower(
     value: Value, theta: np.ndarray, f: float, direction: np.ndarray, barrier: bool = False
 ) -> Lower | None:
     """Find a point on the line with a value lower by more than rounding, trying lengths over five
-    decades in both directions; None if there is none.
+    decades in both directions. Return None if there is none.
 
-    With `barrier` a direction is given up once the value rises along it: a lower point that is then
+    With `barrier` a direction is abandoned once the value increases along it, so that a lower point
     found contradicts a minimum at theta.
     """
     kind = theta.dtype.type
@@ -129,8 +131,9 @@ def find_lower(
 def appears_unbounded(
     ob: Any, value: Value, theta: np.ndarray, f: float, direction: np.ndarray
 ) -> bool:
-    """Return True if the value never rises along a ray over 40 doublings of the length, falls over
-    each of the first four, and the gradient's norm never grows: measured, not proved.
+    """Return True if along a ray the value never increases over 40 doublings of the length,
+    decreases over each of the first four, and the gradient norm never grows. This is a measurement,
+    not a proof.
     """
     size = norm(direction)
     if not 0 < size < np.inf:
@@ -170,8 +173,8 @@ Solve = Callable[[np.ndarray], np.ndarray | None]
 def polish(
     ob: Any, theta: np.ndarray, dense_below: int, stop: Callable[[], bool]
 ) -> tuple[np.ndarray, int, int, int]:
-    """Take Newton steps from a theta with a small gradient, keeping each that at least halves the
-    gradient's norm without raising the value by more than rounding.
+    """Take Newton steps from a theta with a small gradient, keeping each step that at least halves
+    the gradient norm without increasing the value by more than rounding.
 
     Return the point where they end, and the numbers of steps, products and gradients. Theta stays
     where it is if the Hessian is not positive semidefinite to rounding.
@@ -226,11 +229,11 @@ def polish(
 
 
 def _factor(H: Any) -> Solve | None:
-    """Return a Newton solve by a Cholesky factor, or None if H is not positive semidefinite to
+    """Return a Newton solve by a Cholesky factor, or None if H is not positive semidefinite up to
     rounding.
 
-    A shift of the size of rounding admits symmetry directions, along which H is singular and the
-    gradient is 0.
+    A shift of the size of the rounding error makes the factorisation possible along symmetry
+    directions, where H is singular and the gradient is 0.
     """
     A = counted_matrix(H).A.copy()
     size = float(np.abs(A).sum(axis=1).max(initial=0.0))
@@ -283,7 +286,8 @@ EPS = float(np.finfo(np.float64).eps)
 
 
 def find_kink_minimum(ob: Any, theta: np.ndarray, stop: Callable[[], bool]) -> KinkPoint | None:
-    """Find the minimum on kinks near theta; None if none is found or the objective has no kinks.
+    """Find the minimum at active kinks near theta. Return None if none is found or the objective
+    has no kinks.
 
     Parameters
     ----------
@@ -318,7 +322,7 @@ def find_kink_minimum(ob: Any, theta: np.ndarray, stop: Callable[[], bool]) -> K
 
 def _descend(smooth: Any, theta: np.ndarray, stop: Callable[[], bool]) -> np.ndarray:
     """Minimise a smoothed objective by trust-region steps from all eigenpairs of its Hessian, which
-    suits the small networks this search is for.
+    is fast enough for small networks.
     """
     f, g = smooth.value_and_gradient(theta)
     radius, fresh = first_radius(theta), True
@@ -377,24 +381,30 @@ class StationaryPoint:
     report: Any = None
 
     def ends(self, stopped: str, success: bool = False, sentence: str = "") -> Outcome:
-        """Return the claim about this point, by default in the words of its report."""
+        """Return the outcome that ends the run at this point, by default with the sentence of its
+        report.
+        """
         kind, sentence = self.report.kind, sentence or self.sentence
         return Outcome(self.theta, stopped, kind, success, sentence, self.report)
 
     @property
     def sentence(self) -> str:
-        """The report's reason."""
+        """The reason given in the report."""
         return reason_without_calls(self.report.reason)
 
     @property
     def far(self) -> bool:
-        """Whether the gradient is too large for a critical point, but for what kinks may hold."""
+        """True if the gradient is too large for a critical point, apart from the part that active
+        kinks may hold.
+        """
         r = self.report
         kinked = r.kind == "undecided" and r.n_kinks > 0 and r.gradient_norm > r.gradient_tol
         return bool(r.kind == "not_critical" or kinked)
 
     def onward(self, theta: np.ndarray) -> Outcome:
-        """Go on from a lower point; if this one was not critical, with a smaller tolerance."""
+        """Return the outcome that continues from a lower point, with a smaller tolerance if this
+        point was not critical.
+        """
         return Outcome(theta, finer=self.far)
 
 
@@ -415,14 +425,14 @@ MAX_SMALL_GAINS = 5  # number of small gains in a row after which the run ends
 
 
 def _of_run(outcome: Outcome | None) -> Outcome | None:
-    """Return the outcome with its report in the words for the result of a run."""
+    """Return the outcome with its report worded for the result of a run."""
     if outcome is None or outcome.report is None:
         return outcome
     return replace(outcome, report=report_of_run(outcome.report))
 
 
 class Finisher:
-    """Judges the points of a run at which its gradient is zero."""
+    """The judge of the points of a run at which its gradient is zero."""
 
     def __init__(
         self, run: Run, gradient_tol: float | None, maker: type[Method], options: dict[str, Any]
@@ -444,7 +454,7 @@ class Finisher:
             self.spent, self.started = self.checked(), None
 
     def checked(self) -> float:
-        """Return the seconds spent on checks, including the current one."""
+        """Return the seconds spent on checks, including the current check."""
         return self.spent + (0.0 if self.started is None else time.perf_counter() - self.started)
 
     def training(self) -> float:
@@ -453,7 +463,7 @@ class Finisher:
 
     def left(self, floor: float) -> float:
         """Return the seconds left for checks, which may take as long as the training or `floor`
-        seconds, whichever is more, within `max_time`.
+        seconds, whichever is longer, within `max_time`.
         """
         return min(max(self.training(), floor) - self.checked(), self.run.budget.seconds_left())
 
@@ -462,15 +472,15 @@ class Finisher:
         return self.left(MIN_CHECK_SECONDS) <= 0
 
     def price(self) -> float:
-        """Return an upper bound on the seconds a Hessian product takes: training time per product,
-        with a gradient counted as three.
+        """Return an upper bound on the seconds of a Hessian product: training time per product,
+        where a gradient counts as three products.
         """
         run = self.run
         return self.training() / max(1, run.n_products + 3 * run.n_gradients)
 
     def dense_below(self) -> int | None:
-        """Return the n below which all eigenvalues are computed; None if there is no time for a
-        verdict.
+        """Return the number of parameters below which all eigenvalues are computed, or None if
+        there is no time for a verdict.
         """
         n, price = self.run.theta.size, self.price()
         seconds = n * price + SECONDS_PER_N_CUBED * n**3
@@ -482,15 +492,18 @@ class Finisher:
     # --- rounds
 
     def judge(self, theta: np.ndarray, moves: bool) -> Any:
-        """Return the outcome at theta; with `moves` it may be a point to go on from."""
+        """Return the outcome at theta. With `moves` it may be a point from which the run
+        continues.
+        """
         with self._checking():
             moves = moves and self.run.moves < MAX_MOVES and not self.over()
             return _of_run(self._first_outcome(FIRST_STRATEGIES, StationaryPoint(theta, moves)))
 
     def held(self, theta: np.ndarray, patient: bool) -> Outcome | None:
-        """Return the outcome at the kinks that hold a run, or None if none do.
+        """Return the outcome at the active kinks that stop a run, or None if no kinks do.
 
-        `patient` allows the time of a proof: the run has stalled, and nothing else is left to try.
+        `patient` allows the time of a proof, because the run has stalled and nothing else is left
+        to try.
         """
         with self._checking():
             return _of_run(self._held(theta, MAX_PROOF_SECONDS if patient else MIN_CHECK_SECONDS))
@@ -498,21 +511,21 @@ class Finisher:
     def _first_outcome(
         self, strategies: tuple[Strategy, ...], at: StationaryPoint
     ) -> Outcome | None:
-        """Return the outcome of the first strategy that has one, if any."""
+        """Return the first outcome of the strategies that is not None, or None."""
         outcomes = (strategy(self, at) for strategy in strategies)
         return next((outcome for outcome in outcomes if outcome is not None), None)
 
     # --- strategies, which return an outcome or None if the next strategy is to be tried
 
     def _proved_at_infinity(self, at: StationaryPoint) -> Outcome | None:
-        """End where the infimum is proved to lie at infinity."""
+        """End the run if the infimum is proved to be attained at infinity only."""
         if call_certificate(self.run.ob, "ray_to_infimum", at.theta) is None:
             return None
         why = f"the infimum is at infinity, since {why_no_minimum(self.run.ob, at.theta)}"
         return Outcome(at.theta, "infinity", "not_critical", sentence=why)
 
     def _end_without_verdict(self, at: StationaryPoint) -> Outcome | None:
-        """End without a verdict if there is no time or no Hessian for one."""
+        """End the run without a verdict if there is no time or no Hessian for a verdict."""
         below = self.dense_below()
         if below is None:
             return Outcome(at.theta, "max_time", sentence="max_time left no time for a verdict")
@@ -522,7 +535,7 @@ class Finisher:
         return None
 
     def _polished(self, at: StationaryPoint) -> None:
-        """Move to where the last Newton steps lead."""
+        """Move to the point that the last Newton steps reach."""
         at.theta, _, n_products, n_gradients = polish(
             self.run.ob, at.theta, at.below, lambda: self.left(MAX_PROOF_SECONDS) <= 0
         )
@@ -530,7 +543,7 @@ class Finisher:
         self.run.n_gradients += n_gradients
 
     def _classified(self, at: StationaryPoint) -> None:
-        """Classify the point, and charge the products to the run."""
+        """Classify the point, and count the products as those of the run."""
         run = self.run
         at.report = classify(
             run.ob, at.theta.astype(np.float64), gradient_tol=self.gradient_tol,
@@ -540,19 +553,19 @@ class Finisher:
         run.n_products += int(at.report.n_products)
 
     def _by_kind(self, at: StationaryPoint) -> Outcome | None:
-        """Try what there is for points of this kind."""
+        """Try the strategies for points of this kind."""
         falls = at.report.kind == "degenerate" and at.report.n_negative
         kind = "not_critical" if at.far else at.report.kind
         return self._first_outcome(STRATEGIES_BY_KIND["saddle" if falls else kind], at)
 
     def _near(self, at: StationaryPoint) -> Outcome | None:
-        """End at the certified minimum that Newton's steps reached from here, if it is no higher
-        and nothing curves down here.
+        """End the run at the certified minimum that Newton's steps reached, if its loss is no
+        higher and no negative curvature was found here.
         """
         return None if at.report.n_negative else self._nearest(at)
 
     def _nearest(self, at: StationaryPoint) -> Outcome | None:
-        """End at the certified minimum that Newton's steps reached from here, if it is no
+        """End the run at the certified minimum that Newton's steps reached, if its loss is no
         higher.
         """
         there, x = at.report.at_nearest, at.report.nearest
@@ -563,7 +576,9 @@ class Finisher:
         return Outcome(x, "critical", "minimum", True, there.reason.rstrip("."), there)
 
     def _held(self, theta: np.ndarray, floor: float) -> Outcome | None:
-        """End on the kinks that hold the point, with the verdict of `classify` there."""
+        """End the run at the active kinks that hold the point, with the verdict of `classify`
+        there.
+        """
         if theta.dtype != np.float64:
             return None
         found = find_kink_minimum(self.run.ob, theta, lambda: self.left(floor) <= 0)
@@ -580,8 +595,8 @@ class Finisher:
         return at.ends("kinks", sentence="" if found.certified else found.reason)
 
     def _search_past_barrier(self, at: StationaryPoint) -> Outcome | None:
-        """Test a minimum that is not certified further: along no direction tried may the loss fall
-        before it rises.
+        """Test an uncertified minimum further: in no direction tried may the loss decrease before
+        it increases.
         """
         if at.report.certified:
             return None
@@ -593,9 +608,9 @@ class Finisher:
         return None
 
     def _at_the_bound(self, at: StationaryPoint) -> Outcome | None:
-        """End with a success if the loss is its lower bound: within the rounding of the value or of
-        the residuals, or within `ZERO_LOSS_TOL` times its excess at the start, or at 0 if that is
-        less.
+        """End the run successfully if the loss equals its lower bound: within the rounding of the
+        value or of the residuals, or within `ZERO_LOSS_TOL` times its excess at the start, or times
+        that of theta = 0 if it is smaller.
         """
         ob, theta, f = self.run.ob, at.theta, self.run.value(at.theta)
         c, here = lower_bound(ob), theta.astype(np.float64)
@@ -621,7 +636,9 @@ class Finisher:
         return at.ends("critical", True, at.sentence + why) if above <= slack else None
 
     def _at_infinity(self, at: StationaryPoint) -> Outcome | None:
-        """End where the loss is measured to fall for ever, along theta or down the gradient."""
+        """End the run if the loss was measured to decrease without end, along theta or down the
+        gradient.
+        """
         if self.over():
             return None
         run = self.run
@@ -631,7 +648,7 @@ class Finisher:
         return at.ends("infinity", sentence=AT_INFINITY_MESSAGE) if falls else None
 
     def _follow_negative_curvature(self, at: StationaryPoint) -> Outcome | None:
-        """Go on from the lowest point found along proved negative curvature."""
+        """Continue from the lowest point found along proved negative curvature."""
         if not at.moves or at.report.escape_direction is None:
             return None
         f, kind = self.run.value(at.theta), at.theta.dtype.type
@@ -642,9 +659,10 @@ class Finisher:
         return at.onward(at.theta + kind(t) * unit)
 
     def _side_steps(self, at: StationaryPoint) -> Outcome | None:
-        """Look for a lower point along the null vectors of H, or a few steps of the minimiser off
-        them: at a degenerate point, and where no step helps though the gradient is not zero, since
-        a cubic may fall nearby.
+        """Search for a lower point along the null vectors of H, or by a few steps of the minimiser
+        from points displaced along them. This is done at a degenerate point, and where no step
+        lowers the loss although the gradient is not zero, since a cubic term may decrease the loss
+        nearby.
         """
         if not (self._searches(at) or at.report.kind == "degenerate" and not self.over()):
             return None
@@ -666,8 +684,8 @@ class Finisher:
         return None
 
     def _walk(self, start: np.ndarray) -> Lower:
-        """Take a few steps of this run's method from another point, and return the lowest point met
-        and its value; the run itself does not move.
+        """Take a few steps of this run's method from another point, and return the lowest point
+        reached and its value. The run itself does not move.
         """
         run, curvature = self.run, self.maker.curvature
         side = Run(
@@ -691,12 +709,12 @@ class Finisher:
         return side.best, side.best_f
 
     def _searches(self, at: StationaryPoint) -> bool:
-        """Return True if lower points are looked for though the run may go on."""
+        """Return True if lower points are searched for although the run may continue."""
         return at.moves and (not at.far or self.gradient_tol is None and not at.report.n_negative)
 
     def _tighten_tolerance(self, at: StationaryPoint) -> Outcome | None:
-        """Go on to a smaller gradient if that may allow a proof or a verdict: the default tolerance
-        was too wide here.
+        """Continue to a smaller gradient if that may allow a proof or a verdict, because the
+        default tolerance was too large.
         """
         r, size = at.report, at.theta.size
         if r.kind == "minimum":
@@ -711,7 +729,9 @@ class Finisher:
         return Outcome(at.theta, finer=True)
 
     def _no_descent(self, at: StationaryPoint) -> Outcome | None:
-        """End where side steps have found nothing and Newton's steps lead to no point near."""
+        """End the run if no trial move found a lower point and Newton's steps reach no point
+        nearby.
+        """
         if at.report.kind == "degenerate":
             why = "along null vectors or from nearby points"
         elif self._searches(at) and at.report.at_nearest is None:
@@ -725,7 +745,7 @@ class Finisher:
     # --- helpers of the strategies
 
     def _lower(self, at: StationaryPoint, found: Lower, f: float) -> Outcome:
-        """Go on from a lower point, or end the run there with an outcome about that point."""
+        """Continue from a lower point, or end the run there with an outcome for that point."""
         theta, lowest = found
         if self._pays(lowest, f) and at.moves:
             return at.onward(theta)
@@ -742,8 +762,8 @@ class Finisher:
         return Outcome(theta, "degenerate", kind, False, sentence, there.report)
 
     def _pays(self, lowest: float, f: float) -> bool:
-        """Return True if another move to a lower point is allowed: after `MAX_SMALL_GAINS` small
-        gains in a row it is not.
+        """Return True if another move to a lower point is allowed. It is not after
+        `MAX_SMALL_GAINS` small gains in a row.
         """
         run = self.run
         run.small = run.small + 1 if f - lowest < SMALL_GAIN * abs(f) else 0
@@ -751,8 +771,9 @@ class Finisher:
         return run.small <= MAX_SMALL_GAINS
 
     def _can_go_on(self, theta: np.ndarray) -> bool:
-        """Return True if further steps may lower the gradient: it is well above its own rounding,
-        and its square, in proportion to which a step lowers the loss, does not underflow.
+        """Return True if further steps may lower the gradient: it is well above its own rounding
+        error, and its square, to which the decrease of the loss is proportional, does not
+        underflow.
         """
         g, error = gradient_and_error(self.run.ob, theta.astype(np.float64))
         size = norm(g)
@@ -760,9 +781,9 @@ class Finisher:
         return bool(theta.dtype == np.float64 and size > 10 * known and size * size > 0)
 
     def _flattens(self, at: StationaryPoint) -> bool:
-        """Return True if curvature vanishes with the gradient, as in the valley of x^4, while the
-        loss can fall no further than the rounding of its size at the start: steps would go on until
-        the last bits of theta, without end.
+        """Return True if curvature vanishes together with the gradient, as in the valley of x^4,
+        and the loss can decrease at most by the rounding of its size at the start. Steps would
+        otherwise continue until the last bits of theta.
         """
         run = self.run
         left = run.gnorm * extent(at.theta)

@@ -39,7 +39,7 @@ _COMMON_OPTIONS = {
 
 
 class _FirstOrder(Method):
-    """Base class of first-order methods: the loop over updates. A subclass defines `update(g,
+    """Base class of first-order methods, with the loop over updates. A subclass defines `update(g,
     rate)`, which changes `run.theta` in place.
     """
 
@@ -84,9 +84,9 @@ class _FirstOrder(Method):
         return None
 
     def _epoch(self, size: int) -> float:
-        """Update once per batch, with every row used once, in a new order; the last batch may be
-        smaller but gets a full learning rate. Return the mean loss of the rows, each batch at the
-        theta it was used at.
+        """Make one update per batch, with every row used once, in a new random order. Return the
+        mean loss of the rows, each at the theta at which its batch was used. The last batch may be
+        smaller, but has the full learning rate.
         """
         run, total, seen, n = self.run, 0.0, 0, self.run.ob.n_samples
         for batch in self._batches(size):
@@ -99,7 +99,9 @@ class _FirstOrder(Method):
         return total / seen
 
     def _batches(self, size: int) -> Iterator[Any]:
-        """Yield an epoch's batches: the objective's own if it has `batches`, else random rows."""
+        """Yield the batches of an epoch: those of the objective's `batches` if it has this method,
+        otherwise random rows.
+        """
         ob, rng = self.run.ob, self.run.rng
         if hasattr(ob, "batches"):
             yield from ob.batches(size, rng)
@@ -124,7 +126,7 @@ class _FirstOrder(Method):
         self.update(g, self.run.theta.dtype.type(self.last_rate))
 
     def settings(self) -> dict[str, Any]:
-        """Return the options in force: the rate of the last update, in place of functions."""
+        """Return the options in use, with the rate of the last update in place of a function."""
         named = self.schedule if isinstance(self.schedule, str) else "function"
         return super().settings() | {"learning_rate": self.last_rate, "schedule": named}
 

@@ -28,8 +28,8 @@ N_FIRST_REFRESH_STEPS = 5
 
 
 class LBFGS(Method):
-    """L-BFGS steps from at most `memory` pairs, with a line search to the strong Wolfe
-    conditions; with `precondition` in coordinates of the layers.
+    """L-BFGS steps from at most `memory` pairs, with a line search for the strong Wolfe conditions.
+    With `precondition` the steps are computed in coordinates of the layers.
     """
 
     defaults = {"memory": 20, "precondition": False}
@@ -65,7 +65,7 @@ class LBFGS(Method):
         run.gnorm = self.engine.gradient_norm
 
     def _turn(self, layers: Any) -> None:
-        """Make the coordinates anew at the run's point, and take the pairs along."""
+        """Recompute the coordinates at the run's point, and transform the pairs to them."""
         run, engine = self.run, self.engine
         first, count = engine.first, engine.count
         steps, changes = engine.pairs[: 2 * count : 2], engine.pairs[1 : 2 * count : 2]
@@ -102,7 +102,7 @@ class LBFGS(Method):
         )
 
     def _search(self) -> bool:
-        """Take a step by asking the objective; return False if there is none."""
+        """Take a step by calling the objective, and return False if there is none."""
         run, engine, layers = self.run, self.engine, self.layers
         wanted, tried = engine.search(), []
         while wanted:
@@ -127,7 +127,9 @@ class LBFGS(Method):
         return engine.moved
 
     def _run(self) -> bool:
-        """Let the engine take as many steps as nobody watches; return False if it took none."""
+        """Let the engine take as many steps as need no check in between, and return False if it
+        took none.
+        """
         run, engine = self.run, self.engine
         begun, evaluations, ending = run.elapsed(), engine.evaluations, None
         record = np.empty((min(run.ahead, STEPS_PER_CALL), 3))
@@ -143,7 +145,9 @@ class LBFGS(Method):
         return engine.steps > 0
 
     def _follow(self) -> None:
-        """Move the run to where the engine is, and let it know of the lowest point on the way."""
+        """Move the run to the point of the engine, and pass the run the lowest point found on the
+        way.
+        """
         run, engine = self.run, self.engine
         run.follow(engine)
         if engine.best is not None and engine.best[1] < run.best_score:
@@ -160,9 +164,9 @@ class LBFGS(Method):
         return arrays, known
 
     def load(self, arrays: Any, facts: Any) -> None:
-        """Restore every pair into its old row, so that sums over rows agree with the saved run to
-        the last bit; and the coordinates, which are made at their old origin, unless the run had
-        left them.
+        """Restore every pair into its old row, so that sums over rows are bitwise equal to those of
+        the saved run. Restore the coordinates by computing them at their old origin, unless the run
+        had stopped using them.
         """
         run, layers, engine, first, count = self.run, self.layers, self.engine, facts["first"], 0
         while count < self.memory and f"s{count}" in arrays and f"y{count}" in arrays:

@@ -62,13 +62,15 @@ class LevenbergMarquardt(GaussNewton):
             self._damp()
 
     def _start(self) -> None:
-        """Start the engine's run, where there is one, from the point of this one."""
+        """Start the engine's run, if there is one, from the point of this run."""
         steps = self.run.engine
         self.engine = None if steps is None else steps.damped_steps(self.run.theta.copy())
         self._damp()
 
     def _damp(self) -> None:
-        """Give the engine the damping of this run, if there is one; else it keeps its own."""
+        """Pass the damping of this run to the engine, if the run has one; otherwise the engine
+        keeps its own.
+        """
         if self.engine is not None and self.damping is not None:
             self.engine.damping, self.engine.growth = self.damping, self.growth
 
@@ -102,8 +104,8 @@ class LevenbergMarquardt(GaussNewton):
         return None if steps or run.cut else super().step()
 
     def _by_matrix(self, count: int) -> int:
-        """Take at most `count` steps in the engine; return their number, 0 where none lowers the
-        loss by more than its rounding, or the time is over.
+        """Take at most `count` steps in the engine and return their number, which is 0 if no step
+        lowers the loss by more than its rounding or if the time is used up.
         """
         run, engine = self.run, self.engine
         begun, values, record = run.elapsed(), engine.values, np.empty((count, 3))

@@ -20,14 +20,15 @@ def rounding_of(v: np.ndarray, size: float) -> float:
     """Estimate the rounding error of v'Hv in practice, ``8 sqrt(n) eps ||H||``, with `size` for
     ||H||.
 
-    Good enough to choose a direction, since the line search then decides; it proves nothing.
+    The estimate suffices to choose a direction, which the line search then checks, but it proves
+    nothing.
     """
     return 8.0 * math.sqrt(len(v)) * float(np.finfo(v.dtype).eps) * size
 
 
 def first_length(theta: np.ndarray) -> float:
-    """Return the first trial length of a line search that has no scale of its own: ``0.01 max(1,
-    ||theta||)``.
+    """Return the first trial length ``0.01 max(1, ||theta||)`` of a line search without a scale of
+    its own.
     """
     return 0.01 * max(1.0, norm(theta))
 
@@ -42,7 +43,7 @@ def line_minimum(
     *,
     signs: tuple[float, ...] = (1.0, -1.0),
 ) -> tuple[float, float]:
-    """Find the lowest point along ``theta + t direction``, t of these signs.
+    """Find the lowest point along ``theta + t direction``, for t of the given signs.
 
     Each side is bracketed by doubling from `start` (or by quartering, if `start` is too long), and
     the better side is refined by parabolas and golden sections.
@@ -67,7 +68,7 @@ def line_minimum(
 
 
 def _along(value: Any, theta: np.ndarray, direction: np.ndarray, f0: float, start: float) -> Any:
-    """Bracket the lowest value along `direction` (sign included): return three points (t, f), or
+    """Bracket the lowest value along `direction` (sign included). Return three points (t, f), or
     None if no value is lower, and f as a function of t.
     """
     trial = np.empty_like(theta)
@@ -102,8 +103,8 @@ def _along(value: Any, theta: np.ndarray, direction: np.ndarray, f0: float, star
 def _refined(
     f: Callable[[float], float], low: Point, best: Point, high: Point, evaluations: int
 ) -> tuple[float, float]:
-    """Refine a bracket of three points (t, f) with the lowest in the middle, by parabolas and
-    golden sections; return the lowest point.
+    """Refine a bracket of three points (t, f), whose middle point is the lowest, by parabolas and
+    golden sections. Return the lowest point.
     """
     golden = 0.5 * (3.0 - np.sqrt(5.0))
     for i in range(evaluations):

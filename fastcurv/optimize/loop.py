@@ -60,7 +60,7 @@ NO_PROGRESS_MESSAGE = (
 
 def slow_progress(before: float, after: float) -> str:
     """Return the sentence on `MAX_IDLE_ITERATIONS` iterations in which the loss went from `before`
-    to `after`, with as many digits as tell the two apart.
+    to `after`, with as many digits as are needed to distinguish the two.
     """
     if not after < before:
         return (
@@ -77,8 +77,8 @@ def slow_progress(before: float, after: float) -> str:
 def _mark_progress(
     mark: list[Any], records: list[tuple[Any, ...]], share: float, origin: float
 ) -> None:
-    """Mark which records got on since the last mark: the loss fell, by a share of what it is away
-    from `origin`, or the gradient was halved.
+    """Update `mark` by the last record that made progress: the loss decreased by the fraction
+    `share` of its distance from `origin`, or the gradient norm was halved.
     """
     at, lowest, gnorm = mark
     for record in records:
@@ -89,8 +89,8 @@ def _mark_progress(
 
 
 class Loop:
-    """The main loop of `minimize` on validated arguments, and the outcome after it as `ending`
-    judges it; without one there is no verdict.
+    """The main loop of `minimize` on validated arguments. `ending` judges the points at which the
+    gradient is zero; without it there is no verdict.
     """
 
     def __init__(
@@ -129,8 +129,8 @@ class Loop:
     def follow(
         self, before: MinimizeResult, theta: np.ndarray, records: list[tuple[Any, ...]]
     ) -> None:
-        """Go on from theta, where another run for the same objective ended, as if its steps were of
-        this one, and end there if a limit ended that run.
+        """Continue from theta, at which another run for the same objective ended, and count the
+        steps of that run as steps of this one. End at once if a limit ended that run.
         """
         run = self.run
         np.copyto(run.theta, theta)
@@ -234,7 +234,7 @@ class Loop:
             self.after_step(run.iteration - begun)
 
     def after_step(self, passed: int = 0) -> None:
-        """Count the iteration, record it, show progress (of those passed by, too), call the
+        """Count the iteration, record it, show progress (including skipped iterations), call the
         callback, and save if due.
         """
         run = self.run
@@ -254,14 +254,14 @@ class Loop:
         self.saver.now_and_then(self)
 
     def end(self) -> str | None:
-        """Return the reason to end the run here, whatever the gradient; None to go on. Budgets
-        count only while the gradient is not zero.
+        """Return the reason to end the run here, or None to continue. Budgets count only while the
+        gradient is not zero.
         """
         why = self.why or self._rule()
         return why or (None if self.critical() else self._spent())
 
     def _rule(self) -> str | None:
-        """Return why a run ends whatever its gradient: the first rule that holds, or None."""
+        """Return the first stopping rule that holds regardless of the gradient, or None."""
         run = self.run
         if math.isfinite(run.f) and run.f <= run.fun_target and not run.stale:
             return "target"
@@ -282,12 +282,12 @@ class Loop:
         return None
 
     def _starts_afresh(self) -> bool:
-        """Make the method anew where it finds no step, as a repeated call of `minimize` would;
-        return False if the loss has hardly decreased since the last time, or the method has no
-        radius or damping.
+        """Restart the method if it finds no step, as a repeated call of `minimize` would. Return
+        False if the loss has hardly decreased since the last restart, or the method has no radius
+        or damping.
 
-        The rounding of values near the end makes a radius or a damping collapse, from which it
-        does not recover, though longer steps still lower the loss.
+        The rounding of values near the end makes a radius or a damping collapse. The method does
+        not recover from this, although longer steps still lower the loss.
         """
         run = self.run
         if not self.method.adapts:
@@ -301,7 +301,7 @@ class Loop:
         return True
 
     def _steps_per_call(self) -> int:
-        """Return the number of iterations from here on that nobody wants to look at one by one."""
+        """Return the number of iterations from here on that need no check one by one."""
         if self.watched or self.bottom == -np.inf or self.critical() or self.run.idle:
             return 1
         idle = self._thrifty_for()
@@ -310,14 +310,16 @@ class Loop:
         return int(max(1, min(self.max_iter - self.run.iteration, idle)))
 
     def _idle_in(self, mark: list[Any]) -> float:
-        """Return the number of iterations after which a second-order method is idle if none gets
-        on.
+        """Return the number of further iterations after which a second-order method counts as idle
+        if none makes progress.
         """
         idle = self.method.curvature is not None
         return mark[0] + MAX_IDLE_ITERATIONS - self.run.iteration if idle else np.inf
 
     def _thrifty_for(self) -> float:
-        """Return the number of iterations after which steps are thorough if none gets on."""
+        """Return the number of further iterations after which steps no longer save products if none
+        makes progress.
+        """
         return self._idle_in(self.run.mark) - (MAX_IDLE_ITERATIONS - MAX_THRIFTY_ITERATIONS)
 
     def _spent(self) -> str | None:
@@ -329,9 +331,9 @@ class Loop:
         return self.run.gnorm <= self.run.gradient_tol and not self.run.stale
 
     def _falls_without_end(self) -> bool:
-        """Return True if the loss seems unbounded below: no lower bound is known, theta is huge,
-        the loss is below its start value, and it falls at each of the next doublings of theta until
-        it overflows.
+        """Return True if the loss appears to be unbounded below: no lower bound is known, theta is
+        very large, the loss is below its value at the start, and it decreases at each of the next
+        doublings of theta until it overflows.
         """
         run = self.run
         if self.bottom > -np.inf or not run.f < run.f0:
@@ -346,8 +348,8 @@ class Loop:
         return True
 
     def _goes_on_to_rest(self) -> bool:
-        """Return True if to go on past the default tolerance, to where Newton's steps contract and
-        cost little.
+        """Return True if the run continues past the default tolerance to a point at which Newton's
+        steps contract, because these steps take little time.
         """
         run = self.run
         if not self.by_default or not self.method.curvature or self.ending is None:
@@ -357,8 +359,8 @@ class Loop:
         return run.gnorm > EXTRA_STEP_TOL * run.gradient_tol and run.iteration < run.rest
 
     def _notice(self, count: int) -> None:
-        """Mark which of so many last records made progress, and which did near the lower bound of
-        the loss, where a smaller decrease is none.
+        """Record which of the last `count` records made progress, and which did so by the smaller
+        threshold that applies near the lower bound of the loss.
         """
         run, last = self.run, self.run.records[-count:]
         _mark_progress(run.mark, last, MIN_RELATIVE_DECREASE, 0.0)
@@ -371,22 +373,23 @@ class Loop:
             )
 
     def _is_near_bound(self) -> bool:
-        """Return True if next to nothing is left to gain and no tolerance or target is
-        asked for.
+        """Return True if the loss is so close to its lower bound that hardly any decrease is left,
+        and no tolerance or target was requested.
         """
         by_default = self.by_default and self.run.fun_target == -np.inf
         return by_default and self._is_low(self.run.f)
 
     @cached_property
     def scale(self) -> float:
-        """The loss at the start, or that of theta = 0 if it is less: a start whose outputs are
-        larger than the targets by orders of magnitude is no measure of what is left to gain.
+        """The loss at the start, or that at theta = 0 if it is smaller, because a start whose
+        outputs are orders of magnitude larger than the targets gives no scale for the remaining
+        decrease.
         """
         zero = value_at(self.run.ob, np.zeros_like(self.run.theta))
         return zero if zero < self.run.f0 else self.run.f0
 
     def _is_low(self, f: float) -> bool:
-        """Return True if a loss is so near its lower bound that next to nothing is left to gain."""
+        """Return True if a loss is so close to its lower bound that hardly any decrease is left."""
         if not f - self.bottom <= NEAR_BOUND_FRACTION * (self.run.f0 - self.bottom) < np.inf:
             return False
         return f - self.bottom <= NEAR_BOUND_FRACTION * (self.scale - self.bottom)
@@ -423,8 +426,8 @@ class Loop:
         return outcome.stopped
 
     def _go_along(self, v: np.ndarray) -> bool:
-        """Move to the lowest point found on a line; return False if none is lower by more than
-        rounding, or after 5 tiny gains in a row.
+        """Move to the lowest point found on a line. Return False if none is lower by more than
+        rounding, or after 5 very small gains in a row.
         """
         run = self.run
         t, f = line_minimum(run.value, run.theta, v, run.f, first_length(run.theta))
@@ -442,7 +445,7 @@ class Loop:
     # --- results
 
     def _choose(self) -> tuple[np.ndarray, float, float]:
-        """Return the point to report, with its loss and gradient norm."""
+        """Return the point to report, with its loss and its gradient norm."""
         run = self.run
         best_wanted = (
             run.validation is not None
@@ -456,7 +459,8 @@ class Loop:
         return run.theta, run.f, run.gnorm
 
     def _jump(self) -> str | None:
-        """Describe a jump of the gradient next to the last point; None if there is no jump.
+        """Describe a jump of the gradient next to the last point, or return None if there is no
+        jump.
 
         The change of a smooth function's gradient shrinks in proportion to the step.
         """
@@ -476,8 +480,8 @@ class Loop:
         )
 
     def _held_by_kinks(self) -> None:
-        """If a run stalled or ran out of iterations, look for kinks that hold it: move the outcome
-        to a point on them, or else mention a jump of the gradient.
+        """If a run stalled or reached max_iter, search for active kinks that stop it. Move the
+        outcome to a point at these kinks, or otherwise mention a jump of the gradient.
         """
         at_rest = self.run.gnorm <= self.run.gradient_tol
         if self.why not in ("stalled", "slow", "max_iter") or not self.method.curvature or at_rest:
@@ -524,8 +528,8 @@ class Loop:
             self.why = self._spent() or self.why
 
     def _is_at_rounding(self, gnorm: float) -> bool:
-        """Return True if the run has come to where no step lowers the loss by more than rounding,
-        with a gradient within its tolerance and no negative curvature.
+        """Return True if no step lowers the loss by more than rounding, the gradient is within its
+        tolerance and no negative curvature was found.
         """
         report = None if self.outcome is None else self.outcome.report
         if report is None or not (self.why == "stalled" and self.rounded):

@@ -72,7 +72,7 @@ from .units import begin_in_units, units_of
 
 def read_callback(callback: Any) -> Callable[[MinimizeResult], bool] | None:
     """Convert a callback in either of SciPy's forms to a function of the intermediate result that
-    returns whether to stop.
+    returns True to stop.
     """
     if callback is None:
         return None
@@ -347,8 +347,8 @@ MAX_SADDLE_SECONDS = 5e-3
 
 
 def _with_saddle_named(ob: Any, result: MinimizeResult, verdict: bool) -> MinimizeResult:
-    """Return the result; the kind of a critical point without a verdict is ``saddle`` if that is
-    proved within milliseconds. Ctrl-C ends the proof and loses nothing of the run.
+    """Return the result, with the kind ``saddle`` for a critical point without a verdict if this is
+    proved within milliseconds. Ctrl-C during the proof ends only the proof.
     """
     if not verdict and result.stopped == "critical" and result.kind is None:
         with suppress(KeyboardInterrupt):
@@ -363,7 +363,7 @@ def _with_saddle_named(ob: Any, result: MinimizeResult, verdict: bool) -> Minimi
 @to_nearest
 def _proved_saddle(ob: Any, x: np.ndarray) -> float | None:
     """Return the lowest eigenvalue if the matrix of the Hessian takes milliseconds and eigenvalues
-    of both signs are proved, else None.
+    of both signs are proved, otherwise None.
     """
     if len(x) > MAX_SADDLE_N or not (hasattr(ob, "certificates") and is_plain(ob)):
         return None
@@ -383,9 +383,9 @@ def _proved_saddle(ob: Any, x: np.ndarray) -> float | None:
 
 
 def _begin_in_units(loop: Loop, method: Any, given: Any, seed: Any, progress: Any) -> None:
-    """Let the loop begin where a run for scaled targets ends if the method is the default one and
-    its steps depend on the unit of y, unless any of `given`, which refers to theta as it is, is not
-    None.
+    """Let the loop begin at the end of a run for scaled targets, if the method is the default one
+    and its steps depend on the unit of y. This is not done if any of `given` is not None, since
+    these refer to the unscaled problem.
     """
     run, units = loop.run, None
     chosen: Any = loop.name
@@ -401,7 +401,7 @@ def _begin_in_units(loop: Loop, method: Any, given: Any, seed: Any, progress: An
 
 
 def _draw_start(ob: Any, seed: Any) -> Any:
-    """Return the start of a run that is given none: what the objective's model draws."""
+    """Return the start drawn by the objective's model, for a run without a given start."""
     if not hasattr(getattr(ob, "model", None), "init"):
         raise ValueError(
             "theta0 must be a start, since ob has no model that draws one, got None. Pass a vector "
@@ -414,12 +414,12 @@ def _best_of_starts(
     ob: Any, theta0: Any, count: int, rng: np.random.Generator, single: dict[str, Any], *,
     max_time: float | None, progress: bool | None, fun_target: float | None, **given: Any,
 ) -> tuple[np.ndarray, np.ndarray, float | None, Callable[[], bool] | None]:  # fmt: skip
-    """Run from `count` starts over threads, without verdicts, up to the first one, in order, at
-    `fun_target`, until the time is over or Ctrl-C ends the runs under way. None of `single`, by
-    name, may be given beside.
+    """Run from `count` starts in threads, without verdicts, until the first one in order reaches
+    `fun_target`, the time is used up, or Ctrl-C is pressed. The arguments named in `single` must
+    not be given.
 
-    Returns the lowest point, the losses reached, the time that is left, and what says that Ctrl-C
-    was pressed, None if it was not.
+    Return the lowest point, the losses reached, the remaining time, and a function that reports
+    that Ctrl-C was pressed, or None if it was not.
     """
     for name in (name for name, value in single.items() if value is not None):
         raise ValueError(
@@ -480,7 +480,9 @@ def _best_of_starts(
 def _checked(
     ob: Any, theta0: Any, name: Any, products: Any, options: dict[str, Any], validation: Any
 ) -> tuple[str, type[Method]]:
-    """Check that the objective has what the method needs, and the method the options."""
+    """Check that the objective has the attributes that the method needs, and that the method has
+    the options.
+    """
     _check_protocol(ob, "minimize", REQUIRED_ATTRIBUTES, theta0)
     chosen = METHOD_ALIASES.get(name, name) if isinstance(name, str) else name
     automatic = isinstance(name, str) and name == "auto"
@@ -515,8 +517,8 @@ def _if_given(value: Any, name: str, check: Callable[..., Any] = check_positive_
 
 
 def _check_options(method: str, maker: type[Method], options: dict[str, Any]) -> None:
-    """Raise a TypeError for an option that the method lacks; the message names the methods that
-    have it, or the closest name.
+    """Raise a TypeError for an option that the method lacks. The message names the methods that
+    have the option, or the closest name.
     """
     unknown = [name for name in options if name not in maker.defaults]
     refuse_foreign("minimize", unknown)

@@ -39,13 +39,14 @@ STEPS_PER_CALL = 10
 
 
 def first_radius(theta: np.ndarray) -> float:
-    """Return the radius of a trust region of which nothing is known."""
+    """Return the first radius of a trust region."""
     return 0.1 * max(1.0, norm(theta))
 
 
 def thrift_of(method: Any) -> float:
-    """Return the thrift of the next steps: none once steps no longer get on. Directions of little
-    curvature come late in a Krylov space, so that thrifty steps leave them out, each time anew.
+    """Return the thrift of the next steps, which is 0 once steps no longer make progress.
+    Directions of small curvature come late in a Krylov space, so that thrifty steps always leave
+    them out.
     """
     return 0.0 if method.run.idle else float(method.thrift)
 
@@ -55,8 +56,8 @@ _SCALED_OPTIONS = {**_PLAIN_OPTIONS, "precondition": False, "warm_start": False}
 
 
 class _KrylovMethod(Method):
-    """Base class: grow a Krylov space, solve the small problem in it, try the step, adapt the
-    radius, damping or weight, repeat.
+    """Base class of methods that grow a Krylov space, solve a subproblem in it, try the step, adapt
+    the radius, damping or weight, and repeat.
 
     Two options are for large networks, where the curvature of different layers differs by orders of
     magnitude. `precondition`: the space is that of ``D H D`` from ``D g``, steps are ``D Q' y``,
@@ -84,19 +85,19 @@ class _KrylovMethod(Method):
 
     @cached_property
     def limit(self) -> int:
-        """The dimension of a space at most."""
+        """The maximum dimension of a Krylov space."""
         n, size = len(self.run.theta), self.run.theta.dtype.itemsize
         most: int = self.krylov_dim or max(8, min(400, MAX_SPACE_BYTES // (n * size)))
         return min(n, most)
 
     @cached_property
     def space(self) -> KrylovSpace:
-        """Make the space, kept for the run."""
+        """The Krylov space, created on first use and kept for the run."""
         return KrylovSpace(len(self.run.theta), self.run.theta.dtype, self.limit + 2)
 
     @cached_property
     def krylov_steps(self) -> NewtonSteps:
-        """Make what takes the steps, kept for the run."""
+        """The engine's object that takes the steps, created on first use and kept for the run."""
         return NewtonSteps(self.run, self.space, self.forcing)
 
     def open_space(self) -> None:
@@ -124,11 +125,13 @@ class _KrylovMethod(Method):
         out *= self.scale
 
     def watch(self) -> int:
-        """Return what ends several steps: nothing (0)."""
+        """Return the number of the rule that ends several steps; 0 stands for no rule."""
         return 0
 
     def step(self) -> str | None:
-        """Take a step, or up to `STEPS_PER_CALL` steps at once where the engine has the loss."""
+        """Take one step, or up to `STEPS_PER_CALL` steps at once if the engine evaluates
+        the loss.
+        """
         run, engine, whole = self.run, self.krylov_steps, False
         opened = self.precondition or self.warm_start
         if opened:
@@ -161,8 +164,8 @@ class _KrylovMethod(Method):
 
 
 class TrustRegion(_KrylovMethod):
-    """GLTR: solves the trust-region problem of the quadratic model in the Krylov space, including
-    the hard case.
+    """GLTR: steps that solve the trust-region problem of the quadratic model in the Krylov space,
+    including the hard case.
     """
 
     problem, by = "trust-region", "radius"
@@ -186,9 +189,9 @@ class Cubic(_KrylovMethod):
 
 
 class SaddleFreeNewton(_KrylovMethod):
-    """Saddle-free Newton, ``(|T| + damping) y = -c``: Newton's step lengths, downhill along every
-    eigenvector (Dauphin et al. 2014). The damping goes up if the model predicted too much
-    reduction, down if it was right.
+    """Saddle-free Newton, ``(|T| + damping) y = -c``: steps as long as Newton's, but downhill along
+    every eigenvector (Dauphin et al. 2014). The damping increases if the model predicted too large
+    a decrease, and decreases if the prediction was right.
     """
 
     problem = "absolute"
@@ -199,8 +202,8 @@ class SaddleFreeNewton(_KrylovMethod):
 
 
 class GaussNewton(SaddleFreeNewton):
-    """Levenberg-Marquardt on the generalised Gauss-Newton matrix, which has no negative curvature;
-    with the Hessian H near the end.
+    """Levenberg-Marquardt on the generalised Gauss-Newton matrix, which has no negative curvature,
+    and on the Hessian H near the end.
 
     If the residuals do not vanish at the minimum, steps with the GGN converge only linearly. After
     three steps in a row with a good model that lowered the loss by less than a thousandth and did
@@ -215,7 +218,7 @@ class GaussNewton(SaddleFreeNewton):
 
     @property
     def slow(self) -> int:
-        """Number of steps in a row that hardly lowered the loss."""
+        """The number of steps in a row that hardly lowered the loss."""
         return self.krylov_steps.slow
 
     @slow.setter
@@ -223,7 +226,9 @@ class GaussNewton(SaddleFreeNewton):
         self.krylov_steps.slow = count
 
     def watch(self) -> int:
-        """Return what ends several steps: that they crawl (1), or with H that they fall (2)."""
+        """Return the number of the rule that ends several steps: 1 for slow steps, or with H 2 for
+        steps that lower the loss quickly.
+        """
         if not hasattr(self.run.ob, "hessian"):
             return 0
         return 2 if self.exact else 1
@@ -240,14 +245,14 @@ class GaussNewton(SaddleFreeNewton):
         return sentence
 
     def _turn_to(self, curvature: str) -> None:
-        """Use another curvature matrix, ``hessian`` or ``ggn``, from here on."""
+        """Use another curvature matrix, ``hessian`` or ``ggn``, from the next step on."""
         self.exact, self.run.curvature = curvature == "hessian", curvature
         self.problem = "absolute" if self.exact else "clipped"
         self.run.bind_operator()
 
 
 class Newton(_KrylovMethod):
-    """Newton's method, ``(H + damping) s = -g``: always takes the full step, and is drawn to the
+    """Newton's method, ``(H + damping) s = -g``, always with the full step. It converges to the
     nearest critical point of any kind.
     """
 
@@ -269,8 +274,8 @@ class Newton(_KrylovMethod):
 
 
 class DampedNewton(Newton):
-    """Newton with a constant added to every eigenvalue; still drawn to saddles whose negative
-    curvature exceeds it.
+    """Newton's method with a constant added to every eigenvalue. It still converges to saddles
+    whose negative curvature exceeds the constant.
     """
 
     defaults = {**Newton.defaults, "damping": 1e-3}
@@ -286,7 +291,7 @@ class NewtonCG(Method):
     """Capped CG, followed by a line search along its result.
 
     The shift is ``eps = sqrt(weight ||g||)``, so that steps become Newton's as the gradient
-    vanishes; `weight` falls after full steps and rises after shortened ones.
+    vanishes. `weight` decreases after full steps and increases after shortened ones.
     """
 
     weight: Any
@@ -302,7 +307,9 @@ class NewtonCG(Method):
         self.work = Workspace(len(run.theta), run.theta.dtype)
 
     def step(self) -> str | None:
-        """Take a step, or up to `STEPS_PER_CALL` steps at once where the engine has the loss."""
+        """Take one step, or up to `STEPS_PER_CALL` steps at once if the engine evaluates
+        the loss.
+        """
         run, rows, whole, here = self.run, [], False, self.run.theta
         begun, count = (
             run.elapsed(),
@@ -326,7 +333,7 @@ class NewtonCG(Method):
         return sentence
 
     def _once(self) -> str | None:
-        """Take a step and return None, or return the reason why there is none."""
+        """Take one step and return None, or return the reason why there is no step."""
         run = self.run
         weight = self._first_weight() if self.weight is None else self.weight
         eps, tolerance = np.sqrt(weight * run.gnorm), min(self.forcing, np.sqrt(run.gnorm))
@@ -347,15 +354,13 @@ class NewtonCG(Method):
         return None
 
     def _least(self) -> float:
-        """Return a lower bound on the shift while the curvature is unknown; smaller if the gradient
-        is.
+        """Return a lower bound on the shift while the curvature is unknown, which is smaller for a
+        smaller gradient.
         """
         return float(max(min(MIN_SHIFT, self.run.gnorm), 1e-140))
 
     def _first_weight(self) -> float:
-        """Return a weight that makes the first shift a hundredth of the curvature along the
-        gradient.
-        """
+        """Return the weight for which the first shift is 1% of the curvature along the gradient."""
         run = self.run
         self.bound = norm(run.product(run.g, self.work.Hp)) / norm(run.g)
         shift = max(min(0.01 * self.bound, 1e150), self._least())
@@ -365,8 +370,8 @@ class NewtonCG(Method):
     # --- steps, each of which leaves its point in `run.spare`
 
     def _descend(self, d: np.ndarray, weight: float) -> bool:
-        """Backtrack from the full step, and adapt the weight: its least has a shift of 1e-7 of the
-        curvature seen, times ``sqrt(||g||)`` where that is below 1.
+        """Backtrack from the full step, and adapt the weight. The smallest weight gives a shift of
+        1e-7 times the measured curvature, times ``sqrt(||g||)`` if that is below 1.
         """
         t = self._backtrack(d)
         if t is not None:
@@ -376,8 +381,8 @@ class NewtonCG(Method):
         return t is not None
 
     def _backtrack(self, d: np.ndarray) -> float | None:
-        """Return the fraction of d at which the loss has fallen by a fraction of what the slope
-        predicts; None if there is none.
+        """Return the fraction of d at which the loss has decreased by a given fraction of the
+        decrease predicted by the slope, or None if there is none.
         """
         run, slope = self.run, dot(self.run.g, d)
         noise = 10.0 * run.eps * abs(run.f)
@@ -391,8 +396,8 @@ class NewtonCG(Method):
         return None
 
     def _follow(self, d: np.ndarray) -> bool:
-        """Search for the lowest point downhill along negative curvature, since Newton's length is
-        not the best there.
+        """Search for the lowest point downhill along negative curvature, for which the length of
+        Newton's step is not the best.
         """
         run = self.run
         down = -1.0 if dot(run.g, d) > 0 else 1.0
@@ -411,8 +416,8 @@ class NewtonCG(Method):
 
 
 class NewtonMR(_KrylovMethod):
-    """Least-squares Newton steps with a line search on the gradient's norm, which lead to the
-    nearest critical point.
+    """Least-squares Newton steps with a line search on the gradient norm, which lead to the nearest
+    critical point.
 
     References
     ----------

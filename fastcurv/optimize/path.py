@@ -66,8 +66,9 @@ def with_l2(ob: Objective, l2: float) -> Objective:
 
 
 def active_units(model: Any, theta: Any, least: float = MIN_UNIT_SIZE) -> list[Any]:
-    """Return a mask of the units of each hidden layer that act on the outputs: the product of the
-    norms of the weights in and out is above `least` and a thousandth of the largest in the layer.
+    """Return a mask of the units of each hidden layer that affect the outputs: the product of the
+    norms of their incoming and outgoing weights is above `least` and above a thousandth of the
+    largest product in the layer.
     """
     Ws, found = [layer[0] for layer in model.unflatten(np.asarray(theta, np.float64))], []
     for below, above in zip(Ws, Ws[1:]):
@@ -112,12 +113,12 @@ class RegularizationPath(Record, AttributeHints, subject="path"):
         return len(self.l2s)
 
     def at(self, i: int) -> tuple[Objective, Floats]:
-        """Return the objective with penalty number i, and its theta."""
+        """Return the objective with penalty number i and its theta."""
         return with_l2(self.objective, float(self.l2s[i])), self.thetas[i]
 
     @property
     def became_active(self) -> list[list[int]]:
-        """The units that are active at each penalty and were not at the one before."""
+        """The units that are active at each penalty and were inactive at the previous one."""
         before = np.vstack([np.zeros((1, self.active.shape[1]), bool), self.active[:-1]])
         return [np.flatnonzero(new).tolist() for new in self.active & ~before]
 
@@ -134,7 +135,7 @@ class RegularizationPath(Record, AttributeHints, subject="path"):
         ]
 
     def summary(self) -> str:
-        """Return a table with a line for each penalty."""
+        """Return a table with one line for each penalty."""
         return repr(self)
 
     def to_dict(self) -> dict[str, Any]:
@@ -154,7 +155,7 @@ class RegularizationPath(Record, AttributeHints, subject="path"):
         return html_table(f"RegularizationPath: {len(self)} penalties", head, self._rows())
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the number of active units and the value over the penalty. Returns the Axes."""
+        """Draw the number of active units and the value over the penalty, and return the Axes."""
         return load_module("plots.band").path_curves(self, ax)
 
 
@@ -163,8 +164,8 @@ class RegularizationPath(Record, AttributeHints, subject="path"):
 def regularization_path(
     ob: Objective, l2s: Any, theta0: Any = None, *, seed: Any = 0
 ) -> RegularizationPath:
-    """Minimise an objective for each of several penalties, from large to small, each from the point
-    before.
+    """Minimise an objective for each of several penalties, from large to small, each from the
+    previous minimum.
 
     Each point is classified, and saddles are left: units that a large penalty holds at 0 stay there
     when it decreases, unless the fit leaves along negative curvature. Where units are inactive and
@@ -239,7 +240,9 @@ def regularization_path(
 
 
 def with_units_restarted(model: Any, theta: Any, start: Any) -> Any:
-    """Return theta with small weights, a share of those of `start`, in units that have none."""
+    """Return theta with small weights, a fraction of those of `start`, in units whose weights are
+    0.
+    """
     theta, layers = theta.copy(), model.unflatten(start)
     mine = model.unflatten(theta)
     for l, on in enumerate(active_units(model, theta)):
@@ -250,7 +253,7 @@ def with_units_restarted(model: Any, theta: Any, start: Any) -> Any:
 
 
 def with_units_pruned(ob: Any, theta: Any) -> Any:
-    """Return theta with inactive units set to 0, unless that raises the objective."""
+    """Return theta with inactive units set to 0, unless this increases the objective."""
     less = theta.copy()
     layers = ob.model.unflatten(less)
     for l, on in enumerate(active_units(ob.model, theta, MAX_PRUNABLE_SIZE)):
@@ -263,10 +266,11 @@ def with_units_pruned(ob: Any, theta: Any) -> Any:
 
 def without_inactive_units(ob: Any, theta: Any) -> tuple[Any, Any]:
     """Return the objective of the network without its inactive units, and theta there. Both are
-    unchanged if all units are active, if a layer has no other, or if that raises the objective.
+    unchanged if all units are active, if a layer has no active unit, or if the objective would
+    increase.
 
-    At a minimum a unit without weights has a bias that no output depends on, so that the Hessian
-    has an eigenvalue 0. Without the unit it can be positive definite.
+    At a minimum, a unit without weights has a bias on which no output depends, so that the Hessian
+    has an eigenvalue 0. Without the unit the Hessian can be positive definite.
     """
     model = ob.model
     on = active_units(model, theta, MAX_PRUNABLE_SIZE)
@@ -296,8 +300,8 @@ def evidence_path(
     curvature: str = "ggn",
     count: float | None = None,
 ) -> LaplacePosterior:
-    """Return the posterior with the largest evidence on a path of penalties from large to small,
-    where the path ends after that maximum.
+    """Return the posterior with the largest evidence on a path of penalties from large to small.
+    The path ends after this maximum.
 
     Parameters
     ----------

@@ -30,8 +30,8 @@ ARMIJO_FRACTION = 1e-4
 
 @dataclass(frozen=True)
 class Steps:
-    """The steps of all dampings, least damping first, the slopes ``p'Hg / ||g||^2`` along them, and
-    ||H||.
+    """The steps for all dampings, smallest damping first, the slopes ``p'Hg / ||g||^2`` along them,
+    and ||H||.
 
     `norm` is NaN if the Hessian could not be decomposed, so that its size is unknown.
     """
@@ -61,7 +61,7 @@ def dense_steps(A: np.ndarray, g: np.ndarray) -> Steps:
 
 
 def krylov_steps(space: KrylovSpace) -> Steps:
-    """Compute the steps in a Krylov space of g that has been grown."""
+    """Compute the steps in a Krylov space grown from g."""
     if space.m == 0:
         return Steps(norm=0.0)
     norm = float(np.abs(space.ritz()[0]).max())
@@ -79,10 +79,10 @@ def krylov_steps(space: KrylovSpace) -> Steps:
 
 def grow(space: KrylovSpace, tolerance: float, limit: int, stop: Callable[[], bool]) -> None:
     """Extend a Krylov space of g until the least residual is at most ``tolerance ||g||``, or cannot
-    be lowered further.
+    be reduced further.
 
-    The latter is detected by ``||H r|| <= tolerance ||H|| ||r||`` for the last residual r: it lies
-    in the space whose rows have been multiplied since, so H r is known.
+    No further reduction is possible if ``||H r|| <= tolerance ||H|| ||r||`` for the last residual
+    r. H r is known because r lies in the space whose rows have been multiplied.
     """
     look_at, last = 1, np.zeros(0)
     while True:
@@ -109,10 +109,11 @@ def lower_gradient(
     steps: Steps,
     lengths: int = 20,
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return the point and gradient at the first step length that lowers ``||g||`` enough, or None.
+    """Return the point and the gradient at the first step length that lowers ``||g||`` enough, or
+    None.
 
-    All steps are shortened together; of those that satisfy the condition at the first such length,
-    the one with the smallest gradient is taken.
+    All steps are shortened together. Of the steps that satisfy the condition at the first such
+    length, the one with the smallest gradient is used.
     """
     alpha = 1.0
     for _ in range(lengths if size > 0 else 0):

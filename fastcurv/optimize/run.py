@@ -44,7 +44,8 @@ CLOCK_DECAY = 0.7
 
 
 class History(dict[str, np.ndarray]):
-    """The records of a run, arrays by their names, with the method and the options that left them.
+    """The records of a run as arrays by their names, with the method and the options that produced
+    them.
 
     Attributes
     ----------
@@ -120,7 +121,7 @@ NO_REPORT = ". No classification was made; call fastcurv.classify(ob, result.x)"
 
 @dataclass(frozen=True)
 class Outcome:
-    """The claim about a point with zero gradient, or the point from which the run is to go on.
+    """The statement about a point with zero gradient, or the point from which the run continues.
 
     Attributes
     ----------
@@ -147,16 +148,20 @@ class Outcome:
 
 
 class Ending(Protocol):
-    """What judges the points at which a run's gradient is zero, and where kinks hold it."""
+    """The interface of the judge of points at which a run's gradient is zero or kinks stop
+    the run.
+    """
 
     def over(self) -> bool:
         """Return True if the time for trial moves is used up."""
 
     def judge(self, theta: np.ndarray, moves: bool) -> Outcome:
-        """Return the outcome at theta; with `moves` it may be a point to go on from."""
+        """Return the outcome at theta. With `moves` it may be a point from which the run
+        continues.
+        """
 
     def held(self, theta: np.ndarray, patient: bool) -> Outcome | None:
-        """Return the outcome at the kinks that hold the run, or None if none do."""
+        """Return the outcome at the active kinks that stop the run, or None if no kinks do."""
 
 
 class Run(Saved):
@@ -245,18 +250,20 @@ class Run(Saved):
 
     @property
     def rng(self) -> np.random.Generator:
-        """The run's generator, made when first asked for: most runs on small nets end without."""
+        """The random generator of the run, created on first use, since most runs on small networks
+        do not need one.
+        """
         rng = self.seed = np.random.default_rng(self.seed)  # a generator is passed through
         return rng
 
     @cached_property
     def eps(self) -> float:
-        """The relative spacing of numbers of theta's dtype."""
+        """The relative spacing of floating-point numbers of theta's dtype."""
         return float(np.finfo(self.theta.dtype).eps)
 
     @cached_property
     def whose(self) -> tuple[Any, ...]:
-        """The objects whose operators hold value and gradient of this loss."""
+        """The objects whose operators hold the value and the gradient of this loss."""
         return (self.ob, source(self.ob)) if is_plain(self.ob) else ()
 
     def _holds_loss(self, operator: Any) -> bool:
@@ -265,30 +272,33 @@ class Run(Saved):
 
     @cached_property
     def at_once(self) -> bool:
-        """Whether the objective has value and gradient in one call."""
+        """True if the objective computes value and gradient in one call."""
         return is_of_its_loss(self.ob, "value_and_gradient")
 
     @cached_property
     def engine(self) -> EngineSteps | None:
-        """What the engine does for a minimiser of this loss; None if it does not know the loss."""
+        """The `EngineSteps` of the objective, or None if the engine does not evaluate its loss."""
         return self.ob.engine_steps if not why_not_own(self.ob, "engine_steps") else None
 
     @property
     def own_engine(self) -> EngineSteps | None:
-        """The same, but None for a wrapper of another objective, whose own methods are called."""
+        """The `EngineSteps` of the objective, or None if the objective wraps another one, whose own
+        methods must be called.
+        """
         engine = self.engine
         return None if engine is None or engine.objective is not self.ob else engine
 
     # --- costs and budgets
 
     def elapsed(self) -> float:
-        """Return the seconds since the start, including those before a resumed checkpoint."""
+        """Return the seconds since the start, including those before a checkpoint."""
         return self.budget.elapsed()
 
     def exhausted(self) -> str | None:
-        """Return the budget that has ended, ``max_time`` or ``max_products``, or None.
+        """Return the name of the exhausted budget, ``max_time`` or ``max_products``, or None.
 
-        The time budget has ended if it would run out before this is expected to be called again.
+        The time budget counts as exhausted if it would end before the next expected call of this
+        method.
         """
         if self.cut is not None:
             return self.cut
@@ -305,12 +315,14 @@ class Run(Saved):
         return None
 
     def out_of_budget(self) -> bool:
-        """Check the budgets inside a step, and store in `cut` the one that has ended."""
+        """Check the budgets inside a step, and store the name of an exhausted one in `cut`."""
         self.cut = self.exhausted()
         return self.cut is not None
 
     def value(self, theta: np.ndarray) -> float:
-        """Evaluate the objective at `theta`; inf, without a call, if theta is not finite."""
+        """Evaluate the objective at `theta`, or return infinity without a call if theta is not
+        finite.
+        """
         if self._at_points():
             f: float = self.points.value(np.ascontiguousarray(theta, self.theta.dtype))
             self.n_values += self.points.finite
@@ -322,7 +334,8 @@ class Run(Saved):
 
     def value_and_gradient(self, theta: np.ndarray, ob: Any = None) -> tuple[float, np.ndarray]:
         """Evaluate value and gradient of the full objective, or of a batch `ob`, whose gradient may
-        be overwritten by the next call; inf and NaN, without a call, if theta is not finite.
+        be overwritten by the next call. Return infinity and NaN without a call if theta is not
+        finite.
         """
         if not all_finite(theta):
             return np.inf, np.full_like(theta, np.nan)
@@ -338,7 +351,7 @@ class Run(Saved):
 
     def step_price(self) -> float:
         """Return the cost of trying and accepting a step, in products. Values and gradients use all
-        rows, products a sample of them.
+        rows; products may use a sample of them.
         """
         return 3.0 if self.sample is None else 2.0 + self.ob.n_samples / self.sample
 
@@ -364,8 +377,8 @@ class Run(Saved):
         self.stale = False
 
     def bind_operator(self) -> Any:
-        """Build the operator named by `curvature` at `theta`, of all rows or of some, drawn anew at
-        each point; None for methods without one.
+        """Build the operator named by `curvature` at `theta`, over all rows or over rows drawn anew
+        at each point. Return None for methods without an operator.
         """
         self._product = None  # releases the memory of the last operator for the next one
         if self.curvature is None:
@@ -385,8 +398,8 @@ class Run(Saved):
         return operator
 
     def _at_points(self) -> bool:
-        """Return True if the engine has the loss and products at the run's point and at another,
-        without the objective, and see to that when first asked.
+        """Return True if the engine evaluates the loss and products at the run's point and at trial
+        points without calls of the objective. The first call sets this up.
         """
         if self.curvature is None or self.sample is not None:
             return False
@@ -402,8 +415,8 @@ class Run(Saved):
         return out
 
     def arrive(self) -> None:
-        """Make `spare` the current point, and the old point the spare; where the operator is not
-        defined there, stay and raise the error.
+        """Exchange the current point and `spare`. If the operator is not defined at the new point,
+        stay and raise the error.
         """
         self.theta, self.spare, self.rows = self.spare, self.theta, None
         try:
@@ -427,11 +440,11 @@ class Run(Saved):
 
     @property
     def recorded(self) -> tuple[str, ...]:
-        """The names of what is recorded."""
+        """The names of the recorded quantities."""
         return RECORD_FIELDS if self.validation is None else (*RECORD_FIELDS, "validation")
 
     def past(self, count: int | None = None) -> dict[str, np.ndarray]:
-        """Return so many records, or all, as an array for each name."""
+        """Return the first `count` records, or all, as an array for each name."""
         return dict(zip(self.recorded, map(np.array, zip(*self.records[:count]))))
 
     def record(self) -> None:
@@ -447,7 +460,7 @@ class Run(Saved):
         self.settle()
 
     def follow(self, engine: Any) -> None:
-        """Move to where an engine's steps have led."""
+        """Move to the point that an engine's steps have reached."""
         np.copyto(self.spare, engine.theta)
         self.theta, self.spare = self.spare, self.theta
         self.f, self.g, self.gnorm = engine.value, engine.gradient.copy(), engine.gradient_norm
@@ -455,10 +468,11 @@ class Run(Saved):
     def passed(
         self, records: np.ndarray, begun: float, ending: str | None, whole: bool = True
     ) -> None:
-        """Write an engine's steps but the last, whose points have been passed by, to the history.
-        They began at that time; `records` has a row each: the loss, the norm of the gradient, the
-        seconds until then, and the products of the run, where there are any. Not `whole`: nobody
-        will count the last step, since Ctrl-C ended the next one.
+        """Write the engine's steps, except for the last one, to the history.
+
+        `begun` is the time at which they began. `records` has a row for each step: the loss, the
+        gradient norm, the seconds since `begun`, and the number of products of the run, if any.
+        `whole` is False if the last step is not counted, because Ctrl-C ended the step after it.
         """
         self.cut = "max_time" if ending == "max_time" else self.cut
         if not len(records):
@@ -476,8 +490,8 @@ class Run(Saved):
         self.settle()
 
     def settle(self) -> None:
-        """Write pending records to the history. Called again after Ctrl-C during a record, so that
-        the best point and its loss belong to the same record.
+        """Write pending records to the history. This is repeated after Ctrl-C during a record, so
+        that the best point and its loss belong to the same record.
         """
         if self.pending is None:
             return
@@ -515,7 +529,9 @@ class Run(Saved):
     )
 
     def state(self) -> State:
-        """Return everything a resumed run needs except the history: arrays, and facts for JSON."""
+        """Return everything that a resumed run needs except the history: arrays, and facts that
+        JSON can represent.
+        """
         arrays, facts = super().state()
         facts["elapsed"], facts["records"] = self.elapsed(), len(self.records)
         facts["rng"] = plain(self.rng.bit_generator.state)
@@ -523,8 +539,8 @@ class Run(Saved):
         return arrays, facts
 
     def load(self, arrays: Any, facts: Any) -> None:
-        """Restore what `state` and `past` returned; raise ValueError if they cannot have returned
-        it.
+        """Restore the values that `state` and `past` returned. Raise ValueError if they cannot have
+        returned them.
         """
         check_run(arrays, facts, self)
         super().load(arrays, facts)
@@ -539,7 +555,7 @@ class Run(Saved):
 
 
 def check_fraction(value: Any, name: str) -> float:
-    """Return `value` as a float >= 0 and < 1."""
+    """Return `value` as a float >= 0 and < 1, after checking it."""
     if not (isinstance(value, (int, float, np.floating)) and 0 <= value < 1):
         raise ValueError(f"{name} must be a number in [0, 1), got {short(value)}.")
     return float(value)
@@ -549,7 +565,7 @@ check_not_negative = partial(check_positive, zero=True)
 
 
 def rows_at_a_time(ob: Any, count: Any, name: str) -> int | None:
-    """Return a number of rows to use at a time, or None for all rows."""
+    """Return the number of rows to use at a time, after checking it, or None for all rows."""
     if count is None:
         return None
     count = check_positive_int(count, name)
@@ -573,10 +589,10 @@ class Method(Saved):
     curvature : str or None
         Name of the objective's method that returns the operator: ``hessian`` or ``ggn``.
     leaves_saddles : bool
-        Whether the run follows negative curvature and goes on where the gradient vanishes.
+        True if the run follows negative curvature and continues where the gradient vanishes.
     adapts : bool
-        Whether a radius or damping is adapted, so that a fresh start may find a step where the
-        method finds none.
+        True if a radius or damping is adapted, so that a restart may find a step if the method
+        finds none.
     """
 
     defaults: dict[str, Any] = {}
@@ -614,7 +630,7 @@ class Method(Saved):
             setattr(self, name, value)
 
     def settings(self) -> dict[str, Any]:
-        """Return the options in force, for the history of the run."""
+        """Return the options in use, for the history of the run."""
         return {name: getattr(self, name) for name in self.defaults}
 
     if TYPE_CHECKING:  # options are set as attributes at the start

@@ -41,7 +41,7 @@ EPOCHS_RANGE = (30, 3000)
 
 @dataclass(frozen=True, eq=False)
 class SampledPoint(Record):
-    """A critical point, how it was found, and the verdict on it.
+    """A critical point with its verdict and the way in which it was found.
 
     Attributes
     ----------
@@ -112,7 +112,7 @@ class CriticalSample(ReadOnly):
 
     @property
     def trivial(self) -> tuple[SampledPoint, ...]:
-        """The points that are critical because nothing passes through the network."""
+        """The points that are critical because the network does not pass on its inputs."""
         return tuple(point for point in self.points if point.trivial)
 
     @property
@@ -122,13 +122,14 @@ class CriticalSample(ReadOnly):
 
     @property
     def distinct(self) -> tuple[SampledPoint, ...]:
-        """One point of each set whose members are copies of each other: by permutations of hidden
-        units, and by flips of the signs of units whose activation is odd, as tanh and identity are,
-        or even. Of an `Activation` of your own that is found at numbers up to 30.
+        """One point from each set of equivalent points, which are equal up to permutations of
+        hidden units and sign flips of units whose activation is odd, such as tanh and identity, or
+        even. A user-defined `Activation` counts as odd or even if it is so for numbers up to 30.
 
-        Two are the same if a copy of one lies within their radii of the other, or, where these are
-        not certified, within 1e-6 of its length. So certified points that are told apart by a
-        network with one hidden layer are distinct; of a deeper one a point may rarely count twice.
+        Two points are equivalent if a transformed copy of one lies within the certified radii of
+        both or, without certificates, within 1e-6 of its norm. For networks with one hidden layer,
+        certified points that are not equivalent are distinct. For deeper networks a point may
+        rarely count twice.
         """
         kept: list[SampledPoint] = []
         for point in self.points:
@@ -144,7 +145,7 @@ class CriticalSample(ReadOnly):
         return gap <= sum(radii) + 1e-14 * size
 
     def counts(self, trivial: bool = False) -> dict[str, int]:
-        """Count the points of each kind, among the trivial ones or among all others."""
+        """Count the points of each kind, among the trivial points or among all others."""
         points = self.trivial if trivial else self.nontrivial
         return dict(sorted(Counter(point.kind for point in points).items()))
 
@@ -308,8 +309,8 @@ def sample_critical_points(
 
 
 def why_trivial(ob: Any, theta: np.ndarray) -> str | None:
-    """Explain why a point is trivially critical, because the network passes nothing on; None if it
-    is not.
+    """Explain why a point is trivially critical because the network does not pass on its inputs.
+    Return None if it is not trivial.
 
     Parameters
     ----------
@@ -337,8 +338,8 @@ def why_trivial(ob: Any, theta: np.ndarray) -> str | None:
 
 
 class _Sampler:
-    """Searches for critical points of one objective, and how often each kind of start of a walk has
-    led where it should.
+    """Searches for critical points of one objective, with the success rate of each kind of
+    start.
     """
 
     def __init__(
@@ -359,10 +360,11 @@ class _Sampler:
     def search(
         self, source: str, asked: int | None, rng: np.random.Generator
     ) -> SampledPoint | None:
-        """Return the best point of at most `MAX_WALKS` walks, None if none ends at a critical
+        """Return the best point of at most `MAX_WALKS` walks, or None if none ends at a critical
         point.
 
-        A point of the index asked for that is not trivial is best, any other of that index next.
+        A nontrivial point of the requested index is best, and any other point of that index is
+        second.
         """
         best, rank = None, 0
         follows = source == "walk" and (asked is not None or self.ob.n_params < DENSE_BELOW)
@@ -406,7 +408,9 @@ class _Sampler:
     def _walk(
         self, source: str, start: str, index: int | None, rng: np.random.Generator
     ) -> tuple[np.ndarray, tuple[int, ...] | None]:
-        """Return where one walk, descent or narrower network ends, and the widths of the latter."""
+        """Return the end point of one walk, descent or narrower network, and the widths of the
+        narrower network.
+        """
         ob = self.ob
         if source == "narrower":
             return _from_narrower(self, rng)
@@ -437,13 +441,13 @@ def _trained(hunt: _Sampler, theta: np.ndarray, rng: np.random.Generator) -> np.
 
 
 def _draw_weights(hunt: _Sampler, rng: np.random.Generator) -> np.ndarray:
-    """Draw random weights, of sizes from half the usual one to thrice that."""
+    """Draw random weights of between half and three times the usual size."""
     return np.asarray(rng.uniform(0.5, 3.0) * hunt.ob.model.init(seed=rng))
 
 
 def _start_from_narrower(hunt: _Sampler, rng: np.random.Generator) -> np.ndarray:
-    """Take a point of a narrower network and go a tenth of its length aside, so that its added
-    units differ.
+    """Take a critical point of a narrower network and move a tenth of its norm in a random
+    direction, so that the added units differ.
     """
     theta = np.asarray(_from_narrower(hunt, rng)[0], dtype=float)
     aside = rng.standard_normal(theta.size)
@@ -461,7 +465,7 @@ START_FUNCTIONS: dict[str, Callable[[_Sampler, np.random.Generator], np.ndarray]
 def _minimise_from(
     hunt: _Sampler, ob: Any, theta: np.ndarray, method: Descent, **options: Any
 ) -> np.ndarray:
-    """Return the point that `minimize` reaches; Ctrl-C in it ends the sampling."""
+    """Return the point that `minimize` reaches. Ctrl-C during the run ends the sampling."""
     found = minimize(ob, theta, method, max_time=hunt.budget.rest(), **options)
     if found.status == STATUS_CODES["interrupted"]:
         raise KeyboardInterrupt
@@ -471,7 +475,7 @@ def _minimise_from(
 
 
 def _check_indices(index: Any, n: int) -> list[int]:
-    """Return the indices asked for, none if `index` is None."""
+    """Return the requested indices after checking them, or none if `index` is None."""
     if index is None:
         return []
     if isinstance(index, (set, frozenset, str)) or not isinstance(index, Iterable):
@@ -532,8 +536,8 @@ def _from_narrower(hunt: _Sampler, rng: np.random.Generator) -> tuple[np.ndarray
 def _add_unit(
     below: list[Any], above: list[Any], split: bool, bias: float, rng: np.random.Generator
 ) -> None:
-    """Add a unit between two layers: all zero, or a copy of a unit that takes a share of its
-    outgoing weights. The network's outputs stay the same.
+    """Add a unit between two layers without changing the outputs of the network. The unit has
+    weights 0, or is a copy of another unit and takes part of its outgoing weights.
     """
     W, V = below[0], above[0]
     if split:

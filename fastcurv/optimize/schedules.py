@@ -264,7 +264,9 @@ class RobbinsMonro:
 
 
 def _fitted_exponent(schedule: Callable[[int], float]) -> float:
-    """Estimate p from the rates at t = 10**6 and 10**8; NaN unless both are finite and positive."""
+    """Estimate p from the rates at t = 10**6 and 10**8, or return NaN unless both are finite and
+    positive.
+    """
     early, late = float(schedule(10**6)), float(schedule(10**8))
     if not (0 < early < np.inf and 0 < late < np.inf):
         return float("nan")

@@ -20,7 +20,7 @@ __all__ = ["newton_cg", "saddle_free_newton", "trust_region"]
 
 
 class _FunctionObjective:
-    """Adapter that makes an objective of SciPy's callables."""
+    """Adapter that makes an objective from SciPy's callables."""
 
     dtype = np.dtype(np.float64)
 
@@ -55,7 +55,9 @@ class _FunctionObjective:
 
 
 def _run(method: Descent, fun: Any, x0: Any, given: dict[str, Any]) -> MinimizeResult:
-    """Run `minimize` on SciPy's callables; `given` holds the other arguments that SciPy passes."""
+    """Run `minimize` on SciPy's callables, where `given` holds the other arguments that SciPy
+    passes.
+    """
     problem = {name: given.pop(name, None) for name in ("args", "jac", "hess", "hessp")}
     bounds, constraints = given.pop("bounds", None), given.pop("constraints", None)
     if bounds is not None or (constraints is not None and len(constraints)):

@@ -46,12 +46,12 @@ class IndefiniteHessianWarning(UserWarning):
 
 
 def _decompose(op: Any, g: np.ndarray, k: int | None, wanted: float, share: Model) -> Any:
-    """Return eigenvalues, the gradient in the eigenvectors, a map from those coordinates to (n,),
+    """Return eigenvalues, the gradient in the eigenvectors, a map from these coordinates to (n,),
     and the relative residual.
 
-    Dense if n is small and `k` is None. Otherwise from a Krylov space of g, grown to `k` rows or
-    until the residual is below `wanted` times ||g||; `share(values, linear)` is the vector that H
-    multiplies in that residual.
+    The decomposition is dense if n is small and `k` is None. Otherwise it is that of a Krylov space
+    of g, grown to `k` rows or until the residual is below `wanted` times ||g||, where
+    `share(values, linear)` is the vector that H multiplies in the residual.
     """
     n = len(g)
     if k is None and n <= DENSE_BELOW:
@@ -81,11 +81,11 @@ def _decompose(op: Any, g: np.ndarray, k: int | None, wanted: float, share: Mode
 def _solved(
     H: Any, g: Any, damping: Any, k: Any, tol: float, *, by: Model, side: Any
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return the step that `by(values, linear, damping)` defines, the known eigenvalues, and the
+    """Return the step defined by `by(values, linear, damping)`, the known eigenvalues, and the
     relative residual.
 
-    `side` maps each eigenvalue to the factor with which its product with H enters the residual: 1
-    for ``H + damping``, its sign for ``|H| + damping``.
+    `side` maps each eigenvalue to the factor of its product with H in the residual: 1 for ``H +
+    damping`` and its sign for ``|H| + damping``.
     """
     op = check_symmetric_operator(H, "H")
     g = check_vector(g, op.shape[0], "g")

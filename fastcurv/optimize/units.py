@@ -31,7 +31,7 @@ MAX_START_LOSS = 64.0
 
 
 class Units(NamedTuple):
-    """An objective in units in which its targets have mean 0 and spread 1.
+    """An objective in units in which its targets have mean 0 and standard deviation 1.
 
     Attributes
     ----------
@@ -51,7 +51,9 @@ class Units(NamedTuple):
     shift: np.ndarray
 
     def outward(self, theta: np.ndarray) -> np.ndarray:
-        """Return the point for the caller's objective, whose loss is unit^2 times the scaled."""
+        """Return the point for the caller's objective, whose loss is unit^2 times that of the
+        scaled one.
+        """
         theta = theta.copy()
         W, b = self.ob.model.unflatten(theta)[-1]
         W *= self.unit
@@ -69,8 +71,9 @@ class Units(NamedTuple):
         return theta
 
     def start(self, theta: np.ndarray) -> np.ndarray:
-        """Return the start in scaled units: the same point if it explains some of the targets or
-        its outputs are of another order than 1, else theta as it is, drawn for outputs of size 1.
+        """Return the start in scaled units. It is the same point if it explains part of the targets
+        or its outputs are not of the order of 1. Otherwise it is theta unchanged, since it was
+        drawn for outputs of size 1.
         """
         same, zero = self.inward(theta), np.zeros_like(theta)
         loss, drawn, none = (value_at(self.scaled, at) for at in (same, theta, zero))
@@ -88,8 +91,8 @@ class Units(NamedTuple):
 
 
 def units_of(ob: Any) -> Units | None:
-    """Return units for an objective whose targets are far from mean 0 and spread 1; None for any
-    other, and if its loss is no mean of squares.
+    """Return units for an objective whose targets are far from mean 0 and standard deviation 1, or
+    None for other targets and for losses that are no mean of squares.
     """
     in_memory = hasattr(ob, "X") and hasattr(ob, "with_model")
     if not in_memory or not is_plain(ob) or ob.loss != "mse" or ob.l2 != 0:
@@ -117,7 +120,7 @@ def begin_in_units(
 ) -> tuple[MinimizeResult, np.ndarray, list[tuple[Any, ...]]]:
     """Minimise the scaled objective by ``go(ob, theta0, callback=)``.
 
-    Returns the result, the point in the units of the caller, and the records of the steps in these
+    Return the result, the point in the units of the caller, and the records of the steps in these
     units.
     """
     begun = time.perf_counter()

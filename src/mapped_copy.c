@@ -36,7 +36,7 @@ int fc_read(int file, char *out, size_t bytes, long long at) {
 enum { PIPE_BYTES = 4096 }; /* bytes that an empty pipe always accepts */
 
 /* Copy by writing to a pipe and reading from it. The write fails if a page no longer exists. */
-static int copy_through(const int *ends, char *out, const char *from, size_t bytes) {
+static int copy_run_by_pipe(const int *ends, char *out, const char *from, size_t bytes) {
     ssize_t put, got;
     while (bytes) {
         put = write(ends[1], from, bytes < PIPE_BYTES ? bytes : PIPE_BYTES);
@@ -56,7 +56,7 @@ static int copy_by_pipe(char *out, const char *const *from, size_t count, size_t
     fcntl(ends[0], F_SETFD, FD_CLOEXEC);
     fcntl(ends[1], F_SETFD, FD_CLOEXEC);
     for (size_t i = 0; i < count && !failed; i++)
-        failed = copy_through(ends, out + i * run, from[i], run);
+        failed = copy_run_by_pipe(ends, out + i * run, from[i], run);
     close(ends[0]);
     close(ends[1]);
     return failed;

@@ -5,9 +5,9 @@
 #include "watch.h"
 
 /* Run all parts on the calling thread. */
-static void alone(ptrdiff_t parts, fc_part part, void *context) {
+static void run_serially(ptrdiff_t parts, fc_part part, void *context) {
     for (ptrdiff_t i = 0; i < parts; i++) {
-        if (i && fc_watch_off()) return;
+        if (i && fc_watch_poll()) return;
         part(context, i, 0);
     }
 }
@@ -17,10 +17,10 @@ static void alone(ptrdiff_t parts, fc_part part, void *context) {
 static int limit;
 void fc_team_run(int threads, ptrdiff_t parts, fc_part part, void *context) {
     (void)threads;
-    if (fc_watch_off()) return;
-    alone(parts, part, context);
+    if (fc_watch_poll()) return;
+    run_serially(parts, part, context);
 }
-int fc_team_off(int member) { return member == 0 && fc_watch_off(); }
+int fc_team_cancelled(int member) { return member == 0 && fc_watch_poll(); }
 int fc_team_available(void) { return 1; }
 int fc_team_workers(void) { return 0; }
 void fc_team_limit(int threads) { limit = threads; }
@@ -51,10 +51,10 @@ enum { SPIN_NS = 50000, LINGER_NS = 400000 };
  * more. Fields that are written or read together therefore share a cache line. */
 enum { LINE = 64 };
 typedef uint64_t count_t;
-#define ONE ((count_t)1) /* counts a worker that is inside a job */
+#define ONE_INSIDE ((count_t)1) /* counts a worker that is inside a job */
 /* The bits from 16 on count the workers that have ever joined a job. */
-#define CAME ((count_t)1 << 16)
-#define INSIDE(count) ((count) & (CAME - 1))
+#define ONE_JOINED ((count_t)1 << 16)
+#define INSIDE(count) ((count) & (ONE_JOINED - 1))
 
 /* Workers wait for a change of the word `job`. It consists of the job's number, which is odd while
  * the job is open, and the job's number of threads. Workers whose number is not smaller than that
@@ -81,15 +81,15 @@ static struct {
     /* Number of workers inside a job, and number of times that a worker has joined one. */
     _Alignas(LINE) _Atomic count_t inside;
     /* The fields on this cache line are rarely written. */
-    _Alignas(LINE) atomic_int off; /* nonzero if the caller has cancelled the job */
+    _Alignas(LINE) atomic_int cancelled; /* nonzero if the caller has cancelled the job */
     atomic_int sleepers[GROUPS];
     atomic_int caller_sleeps;
     atomic_int limit;
-    int workers;                  /* live workers, numbered 1 to `workers`; protected by `busy` */
-    count_t born[FC_MAX_THREADS]; /* value of `job` when the worker was created */
-    /* Lock that the caller of the current job holds; also held across fork. */
+    int workers; /* live workers, numbered 1 to `workers`; protected by `busy` */
+    count_t job_at_creation[FC_MAX_THREADS]; /* value of `job` when the worker was created */
+    /* Lock that the caller of the current job holds_team; also held across fork. */
     _Alignas(LINE) pthread_mutex_t busy;
-    count_t came;          /* value of CAME counts after the last job; protected by `busy` */
+    count_t joined;        /* joins counted up to the last job; protected by `busy` */
     pthread_mutex_t sleep; /* lock of the condition variables */
     pthread_cond_t wake[GROUPS], done;
     /* Each member's share of the parts: the next part, and the end of the share. */
@@ -102,11 +102,11 @@ static struct {
           .wake = {EACH_GROUP(PTHREAD_COND_INITIALIZER)},
           .done = PTHREAD_COND_INITIALIZER};
 
-/* Nonzero if this thread is the caller of the current job and therefore holds `busy`. */
-static _Thread_local int holds;
+/* Nonzero if this thread is the caller of the current job and therefore holds_team `busy`. */
+static _Thread_local int holds_team;
 
-int fc_team_off(int member) {
-    return member ? atomic_load_explicit(&team.off, memory_order_relaxed) : fc_watch_off();
+int fc_team_cancelled(int member) {
+    return member ? atomic_load_explicit(&team.cancelled, memory_order_relaxed) : fc_watch_poll();
 }
 
 /* Run parts until none is left. A member begins with its own share, because the same rows were
@@ -122,8 +122,8 @@ static void work(int member, int threads) {
         for (ptrdiff_t i; atomic_load_explicit(next, memory_order_relaxed) < end &&
                           (i = atomic_fetch_add(next, 1)) < end;) {
             team.part(team.context, i, member);
-            if (!fc_team_off(member)) continue;
-            atomic_store(&team.off, 1);
+            if (!fc_team_cancelled(member)) continue;
+            atomic_store(&team.cancelled, 1);
             return;
         }
     }
@@ -131,7 +131,7 @@ static void work(int member, int threads) {
 
 /* Return the nanoseconds since the first call with this variable `since`, which must be 0
  * initially. */
-static long long spun(long long *since) {
+static long long elapsed_since(long long *since) {
     const long long now = fc_now_ns();
     if (!*since) *since = now;
     return now - *since;
@@ -139,18 +139,18 @@ static long long spun(long long *since) {
 
 /* Return the current job if it is open, includes this member and is not the job `seen`; otherwise
  * return 0. */
-static count_t opened(count_t seen, int member) {
+static count_t open_job_for(count_t seen, int member) {
     const count_t job = atomic_load(&team.job);
     return NUMBER(job) % 2 && job != seen && member < THREADS(job) ? job : 0;
 }
 
 /* Sleep until a job includes this member. The job may have ended by the time the member is awake.
  * */
-static void sleep_till_wanted(count_t seen, int member) {
+static void sleep_until_included(count_t seen, int member) {
     const int group = group_of(member);
     pthread_mutex_lock(&team.sleep);
     atomic_fetch_add(&team.sleepers[group], 1);
-    while (!opened(seen, member)) {
+    while (!open_job_for(seen, member)) {
         pthread_cond_wait(&team.wake[group], &team.sleep);
         if (member < THREADS(atomic_load(&team.job))) break;
     }
@@ -175,15 +175,15 @@ static void wake_sleepers(int threads) {
 static count_t wait_for_job(count_t seen, int member, int *linger) {
     long long since = 0, waited;
     count_t job;
-    for (unsigned n = 0; !(job = opened(seen, member)); n++) {
+    for (unsigned n = 0; !(job = open_job_for(seen, member)); n++) {
         relax();
-        if (n % 64 < 63 || (waited = spun(&since)) <= SPIN_NS) continue;
+        if (n % 64 < 63 || (waited = elapsed_since(&since)) <= SPIN_NS) continue;
         if (*linger && waited <= LINGER_NS) {
             sched_yield();
             continue;
         }
-        sleep_till_wanted(seen, member);
-        *linger = spun(&since) <= LINGER_NS;
+        sleep_until_included(seen, member);
+        *linger = elapsed_since(&since) <= LINGER_NS;
         since = 0;
     }
     return job;
@@ -199,16 +199,16 @@ static DWORD WINAPI worker(void *start) {
 static void *worker(void *start) {
 #endif
     const int number = (int)(size_t)start;
-    count_t seen = team.born[number];
+    count_t seen = team.job_at_creation[number];
     int linger = 0;
     fc_arithmetic_begin(); /* a new thread inherits the settings of its creator */
     for (;;) {
         seen = wait_for_job(seen, number, &linger);
         __builtin_prefetch(&team.share[number], 1);
-        count_t leave = ONE;
-        atomic_fetch_add(&team.inside, ONE + CAME);
+        count_t leave = ONE_INSIDE;
+        atomic_fetch_add(&team.inside, ONE_INSIDE + ONE_JOINED);
         if (atomic_load(&team.job) == seen) work(number, THREADS(seen));
-        else leave += CAME;
+        else leave += ONE_JOINED;
         if (INSIDE(atomic_fetch_sub(&team.inside, leave)) == 1 &&
             atomic_load(&team.caller_sleeps)) {
             pthread_mutex_lock(&team.sleep);
@@ -220,7 +220,7 @@ static void *worker(void *start) {
 }
 
 /* Sleep until the last worker has left the job, but no longer than FC_CHECK_NS. */
-static void sleep_a_while(void) {
+static void sleep_until_next_check(void) {
 #ifdef _WIN32
     SleepConditionVariableSRW(&team.done, &team.sleep, FC_CHECK_NS / 1000000, 0);
 #else
@@ -239,17 +239,17 @@ static count_t wait_for_workers(void) {
     count_t inside;
     for (unsigned n = 0; INSIDE(inside = atomic_load(&team.inside)); n++) {
         relax();
-        if (n % 64 == 63 && spun(&since) > SPIN_NS) {
+        if (n % 64 == 63 && elapsed_since(&since) > SPIN_NS) {
             pthread_mutex_lock(&team.sleep);
             atomic_store(&team.caller_sleeps, 1);
             while (INSIDE(inside = atomic_load(&team.inside))) {
-                if (!fc_watch_on()) {
+                if (!fc_watch_has_check()) {
                     pthread_cond_wait(&team.done, &team.sleep);
                     continue;
                 }
-                sleep_a_while();
+                sleep_until_next_check();
                 pthread_mutex_unlock(&team.sleep);
-                if (fc_watch_off()) atomic_store(&team.off, 1);
+                if (fc_watch_poll()) atomic_store(&team.cancelled, 1);
                 pthread_mutex_lock(&team.sleep);
             }
             atomic_store(&team.caller_sleeps, 0);
@@ -257,7 +257,7 @@ static count_t wait_for_workers(void) {
             break;
         }
     }
-    return inside / CAME;
+    return inside / ONE_JOINED;
 }
 
 /* --- fork ------------------------------------------------------------------------------------- */
@@ -266,12 +266,12 @@ static count_t wait_for_workers(void) {
  * this thread's own job; the child then cancels the job, because the workers' results are lost. */
 #ifndef _WIN32
 static void before_fork(void) {
-    if (!holds) pthread_mutex_lock(&team.busy);
+    if (!holds_team) pthread_mutex_lock(&team.busy);
     pthread_mutex_lock(&team.sleep);
 }
 static void after_fork_parent(void) {
     pthread_mutex_unlock(&team.sleep);
-    if (!holds) pthread_mutex_unlock(&team.busy);
+    if (!holds_team) pthread_mutex_unlock(&team.busy);
 }
 static void after_fork_child(void) {
     pthread_mutex_init(&team.busy, NULL);
@@ -283,25 +283,25 @@ static void after_fork_child(void) {
     pthread_cond_init(&team.done, NULL);
     team.workers = 0;
     atomic_store(&team.inside, 0);
-    team.came = 0;
+    team.joined = 0;
     atomic_store(&team.caller_sleeps, 0);
-    if (!holds) return;
+    if (!holds_team) return;
     pthread_mutex_lock(&team.busy);
-    fc_watch_call_off();
+    fc_watch_cancel();
 }
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static void at_first_use(void) { pthread_atfork(before_fork, after_fork_parent, after_fork_child); }
 
 /* Create workers until there are `wanted`, or fewer if the system refuses. Workers block all
  * signals, which are thus delivered to other threads. */
-static void hire(int wanted) {
+static void create_workers(int wanted) {
     pthread_once(&once, at_first_use);
     sigset_t all, old;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
     while (team.workers < wanted) {
         pthread_t id;
-        team.born[team.workers + 1] = atomic_load(&team.job);
+        team.job_at_creation[team.workers + 1] = atomic_load(&team.job);
         if (pthread_create(&id, NULL, worker, (void *)(size_t)(team.workers + 1))) break;
         pthread_detach(id);
         team.workers++;
@@ -310,9 +310,9 @@ static void hire(int wanted) {
 }
 #else
 /* On Windows, processes do not fork and threads do not receive signals. */
-static void hire(int wanted) {
+static void create_workers(int wanted) {
     while (team.workers < wanted) {
-        team.born[team.workers + 1] = atomic_load(&team.job);
+        team.job_at_creation[team.workers + 1] = atomic_load(&team.job);
         HANDLE id = CreateThread(NULL, 0, worker, (void *)(size_t)(team.workers + 1), 0, NULL);
         if (!id) break;
         CloseHandle(id);
@@ -322,17 +322,17 @@ static void hire(int wanted) {
 #endif
 
 void fc_team_run(int threads, ptrdiff_t parts, fc_part part, void *context) {
-    if (fc_watch_off()) return;
+    if (fc_watch_poll()) return;
     const int cap = atomic_load(&team.limit);
     if (cap && threads > cap) threads = cap;
     if (threads > FC_MAX_THREADS) threads = FC_MAX_THREADS;
     if (threads > parts) threads = (int)parts;
     if (threads <= 1 || pthread_mutex_trylock(&team.busy)) {
-        alone(parts, part, context);
+        run_serially(parts, part, context);
         return;
     }
-    holds = 1;
-    if (team.workers < threads - 1) hire(threads - 1);
+    holds_team = 1;
+    if (team.workers < threads - 1) create_workers(threads - 1);
     const count_t last = NUMBER(atomic_load(&team.job)), number = last + 2 - (last + 1) % 2;
     team.parts = parts;
     team.part = part;
@@ -341,19 +341,19 @@ void fc_team_run(int threads, ptrdiff_t parts, fc_part part, void *context) {
         atomic_store_explicit(&team.share[k].next, parts * k / threads, memory_order_relaxed);
         team.share[k].end = parts * (k + 1) / threads;
     }
-    if (atomic_load(&team.off)) atomic_store(&team.off, 0);
+    if (atomic_load(&team.cancelled)) atomic_store(&team.cancelled, 0);
     atomic_store(&team.job, JOB(number, threads));
     wake_sleepers(threads);
     work(0, threads);
-    count_t came = wait_for_workers();
+    count_t joined = wait_for_workers();
     /* If all workers of the job have joined and left, none can still enter, so the job need not be
      * closed. */
-    if (came != team.came + (count_t)threads - 1) {
+    if (joined != team.joined + (count_t)threads - 1) {
         atomic_store(&team.job, JOB(number + 1, threads));
-        came = wait_for_workers();
+        joined = wait_for_workers();
     }
-    team.came = came;
-    holds = 0;
+    team.joined = joined;
+    holds_team = 0;
     pthread_mutex_unlock(&team.busy);
 }
 
@@ -379,11 +379,11 @@ static int read_numbers(const char *path, double *numbers, int n) {
 /* Return the CPU quota of the cgroup, rounded up to whole CPUs, or 0 if there is none. Version 2
  * has the file `cpu.max`, in which "max" means no limit; version 1 has two files. */
 static int cgroup_cpus(void) {
-    double of[2] = {-1, 100000}; /* quota and period in microseconds */
-    if (!read_numbers("/sys/fs/cgroup/cpu.max", of, 2) &&
-        read_numbers("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", of, 1))
-        read_numbers("/sys/fs/cgroup/cpu/cpu.cfs_period_us", of + 1, 1);
-    return of[0] > 0 && of[1] > 0 ? (int)(of[0] / of[1] + 0.999) : 0;
+    double cpu_max[2] = {-1, 100000}; /* quota and period in microseconds */
+    if (!read_numbers("/sys/fs/cgroup/cpu.max", cpu_max, 2) &&
+        read_numbers("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", cpu_max, 1))
+        read_numbers("/sys/fs/cgroup/cpu/cpu.cfs_period_us", cpu_max + 1, 1);
+    return cpu_max[0] > 0 && cpu_max[1] > 0 ? (int)(cpu_max[0] / cpu_max[1] + 0.999) : 0;
 }
 
 int fc_team_available(void) {

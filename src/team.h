@@ -18,9 +18,9 @@ typedef void (*fc_part)(void *context, ptrdiff_t part, int member);
 enum { FC_MAX_THREADS = 64 };
 
 void fc_team_run(int threads, ptrdiff_t parts, fc_part part, void *context);
-/* Called within a part, fc_team_off returns nonzero if the caller has cancelled the job (see
+/* Called within a part, fc_team_cancelled returns nonzero if the caller has cancelled the job (see
  * watch.h). A long part should then return. */
-int fc_team_off(int member);
+int fc_team_cancelled(int member);
 /* number of CPUs that affinity and cgroup limits allow, at least 1 */
 int fc_team_available(void);
 int fc_team_workers(void);       /* number of live workers */

@@ -111,7 +111,7 @@ static void count_below(ptrdiff_t m, const double *d, const double *ee, const tw
  * the last entry of its unit eigenvector. Return 0 on failure. */
 static int refine(ptrdiff_t m, const double *d, const double *e, const double *ee, double apart,
                   double *x, double *last, double *plus, double *minus) {
-    for (int turn = 0; turn < MAX_QUOTIENTS; turn++) {
+    for (int attempt = 0; attempt < MAX_QUOTIENTS; attempt++) {
         double least = INFINITY, left = INFINITY, z = 1, square = 1, end = 1;
         ptrdiff_t at = 0;
         plus[0] = d[0] - *x, minus[m - 1] = d[m - 1] - *x;
@@ -134,20 +134,20 @@ static int refine(ptrdiff_t m, const double *d, const double *e, const double *e
 
 int fc_ranked(ptrdiff_t m, const double *d, const double *e, fc_end end, ptrdiff_t rank,
               double *value, double *last, double *work) {
-    double *diagonal = work, *beside = work + m, *ee = work + 2 * m, size = 0;
+    double *diagonal = work, *off_diagonal = work + m, *ee = work + 2 * m, size = 0;
     for (ptrdiff_t i = 0; i < m; i++) {
         const double near = (i ? fabs(e[i - 1]) : 0) + (i < m - 1 ? fabs(e[i]) : 0);
         size = fmax(size, fabs(d[i]) + near);
     }
     if (!(size > 0 && 1 / size > 0 && size < INFINITY)) return 0;
-    const double turned = end == FC_LOWEST ? -1 / size : 1 / size;
+    const double scaled_by = end == FC_LOWEST ? -1 / size : 1 / size;
     for (ptrdiff_t i = 0; i < m; i++) {
-        diagonal[i] = d[i] * turned, beside[i] = i < m - 1 ? e[i] / size : 0;
-        ee[i] = fmax(beside[i] * beside[i], NEGLIGIBLE * NEGLIGIBLE);
+        diagonal[i] = d[i] * scaled_by, off_diagonal[i] = i < m - 1 ? e[i] / size : 0;
+        ee[i] = fmax(off_diagonal[i] * off_diagonal[i], NEGLIGIBLE * NEGLIGIBLE);
     }
     double low = end == FC_LARGEST ? 0 : -1.01, high = 1.01;
     ptrdiff_t beyond_low = m, beyond_high = 0, above_low = m, above_high = 0;
-    for (int turn = 0; turn < MAX_BISECTIONS; turn++) {
+    for (int attempt = 0; attempt < MAX_BISECTIONS; attempt++) {
         const double from = low, step = (high - low) / (LANES + 1);
         two x[PAIRS], opposite[PAIRS];
         ptrdiff_t below[LANES], under[LANES] = {0};
@@ -168,9 +168,10 @@ int fc_ranked(ptrdiff_t m, const double *d, const double *e, fc_end end, ptrdiff
         if (beyond_low - beyond_high != 1 || (end == FC_LARGEST && low == 0)) continue;
         const int sign = above_low != above_high ? 1 : -1;
         double found = sign * (low + high) / 2;
-        if (refine(m, diagonal, beside, ee, high - low, &found, last, work + 3 * m, work + 4 * m) &&
+        if (refine(m, diagonal, off_diagonal, ee, high - low, &found, last, work + 3 * m,
+                   work + 4 * m) &&
             fabs(sign * found - (low + high) / 2) <= 0.51 * (high - low)) {
-            *value = found / turned;
+            *value = found / scaled_by;
             return 1;
         }
     }

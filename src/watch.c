@@ -19,7 +19,7 @@ static THREAD_LOCAL int wanted;
 
 int fc_threads_wanted(void) { return wanted; }
 
-int fc_want_threads(int threads) {
+int fc_set_threads_wanted(int threads) {
     const int before = wanted;
     wanted = threads;
     return before;
@@ -126,14 +126,14 @@ fc_watch fc_watch_begin(fc_check check) {
 }
 
 int fc_watch_end(fc_watch before) {
-    const int off = watch.off;
+    const int off = watch.cancelled;
     fc_arithmetic_end(watch.own);
     watch = before;
     return off;
 }
 
-int fc_watch_off(void) {
-    if (!watch.check || watch.off) return watch.off;
+int fc_watch_poll(void) {
+    if (!watch.check || watch.cancelled) return watch.cancelled;
     const long long now = about_now_ns();
     if (!watch.due) watch.due = now + FC_CHECK_NS;
     if (now > watch.due) {
@@ -141,12 +141,12 @@ int fc_watch_off(void) {
         const int off = watch.check();
         watch.own = fc_arithmetic_begin(); /* a signal handler may have changed the settings */
         /* The check may itself have begun and ended watches, and may have cancelled this one. */
-        watch.off |= off;
+        watch.cancelled |= off;
         watch.due = about_now_ns() + FC_CHECK_NS;
     }
-    return watch.off;
+    return watch.cancelled;
 }
 
-int fc_watch_was_off(void) { return watch.off; }
-int fc_watch_on(void) { return watch.check != NULL; }
-void fc_watch_call_off(void) { watch.off = 1; }
+int fc_watch_cancelled(void) { return watch.cancelled; }
+int fc_watch_has_check(void) { return watch.check != NULL; }
+void fc_watch_cancel(void) { watch.cancelled = 1; }

@@ -33,7 +33,7 @@ int fc_arithmetic_is_fixed(void);
 /* fc_threads_wanted returns the number of threads for calls of this thread that do not specify one;
  * 0: no preference. */
 int fc_threads_wanted(void);
-int fc_want_threads(int threads); /* returns the previous number */
+int fc_set_threads_wanted(int threads); /* returns the previous number */
 
 /* A watch lets a thread cancel a long computation on Ctrl-C.
  *
@@ -46,7 +46,7 @@ typedef int (*fc_check)(void); /* a nonzero result cancels the computation */
 
 typedef struct {
     fc_check check;    /* NULL: signals are not checked */
-    int off;           /* nonzero after a cancellation */
+    int cancelled;     /* nonzero after a cancellation */
     long long due;     /* time of the next check in nanoseconds; 0 before the first query */
     fc_arithmetic own; /* previous settings of the caller */
 } fc_watch;
@@ -57,9 +57,9 @@ enum { FC_CHECK_NS = 60000000 };
 fc_watch fc_watch_begin(fc_check check); /* returns the previous watch */
 /* fc_watch_end restores the watch `before`. It returns nonzero if the ended watch was cancelled. */
 int fc_watch_end(fc_watch before);
-int fc_watch_off(void);     /* nonzero after a cancellation; calls `check` if it is due */
-int fc_watch_was_off(void); /* nonzero after a cancellation; never calls `check` */
-int fc_watch_on(void);      /* nonzero if the active watch has a `check` */
-void fc_watch_call_off(void);
+int fc_watch_poll(void);      /* nonzero after a cancellation; calls `check` if it is due */
+int fc_watch_cancelled(void); /* nonzero after a cancellation; never calls `check` */
+int fc_watch_has_check(void); /* nonzero if the active watch has a `check` */
+void fc_watch_cancel(void);
 long long fc_now_ns(void);
 #endif

@@ -139,7 +139,7 @@ cdef void run_sweeps(NormSweeps *s) noexcept nogil:
 
 # --- means over all rows --------------------------------------------------------------------------
 
-cdef bint seen_all(Pass *t) noexcept nogil:
+cdef bint count_rows(Pass *t) noexcept nogil:
     """Add the rows of the pass to the count P.seen. Return True if all N rows have been counted."""
     cdef PlanS *P = t.P
     P.seen += t.rows
@@ -149,7 +149,7 @@ cdef bint seen_all(Pass *t) noexcept nogil:
     return True
 
 
-cdef bint gather_moments(Pass *t, Layer *y) noexcept nogil:
+cdef bint accumulate_moments(Pass *t, Layer *y) noexcept nogil:
     """Update mean and variance of z with the rows of the chunk. The chunk's moments are centred at
     its own mean and merged with those of earlier chunks (Chan, Golub and LeVeque 1979). Return True
     if the pass may continue, which requires all rows in one chunk.
@@ -172,7 +172,7 @@ cdef bint gather_moments(Pass *t, Layer *y) noexcept nogil:
         squares[j] = (squares[j] if before else 0) + square + gap * gap * (
             <double>before * rows / total
         )
-    if not seen_all(t):
+    if not count_rows(t):
         return False
     for j in range(y.m):
         squares[j] /= <double>P.N
@@ -180,10 +180,10 @@ cdef bint gather_moments(Pass *t, Layer *y) noexcept nogil:
         put(P, n.mean, j, means[j])
         put(P, n.s, j, s)
         put(P, n.scale, j, s * get(P, of_theta(P, n.gamma), j))
-    return not in_turns(P)
+    return not accumulates_by_layer(P)
 
 
-cdef bint gather_means(Pass *t, Py_ssize_t l, Stage stage) noexcept nogil:
+cdef bint accumulate_means(Pass *t, Py_ssize_t l, Stage stage) noexcept nogil:
     """Update the two means of `stage` for layer l with the sums over the rows of the chunk. Return
     True if the pass may continue, which requires all rows in one chunk.
     """
@@ -194,7 +194,7 @@ cdef bint gather_means(Pass *t, Py_ssize_t l, Stage stage) noexcept nogil:
     cdef double first, second, s
     for j in range(2 * y.ldm):
         n.sums[j] = (n.sums[j] if before else 0) + n.here[j]
-    if not seen_all(t):
+    if not count_rows(t):
         return False
     for j in range(y.m):
         first, second = n.sums[j] / <double>P.N, n.sums[y.ldm + j] / <double>P.N
@@ -212,7 +212,7 @@ cdef bint gather_means(Pass *t, Py_ssize_t l, Stage stage) noexcept nogil:
                 P, n.r_scale, j,
                 s * (get(P, of_v(P, l, n.gamma), j) - s * second * get(P, of_theta(P, n.gamma), j))
             )
-    return not in_turns(P)
+    return not accumulates_by_layer(P)
 
 
 cdef void put_norm_sums(Pass *t, Layer *y, char *out, bint add) noexcept nogil:
@@ -243,8 +243,8 @@ cdef Py_ssize_t norm_forward(Pass *t, Py_ssize_t l, fc_product *job) noexcept no
     s.epilogue.u = NULL
     memset(&job.epilogue, 0, sizeof(job.epilogue))
     job.c = n.h
-    run(t, job)
-    if gathers(P, MOMENTS, l) and not gather_moments(t, y):
+    run_product(t, job)
+    if computes_means(P, MOMENTS, l) and not accumulate_moments(t, y):
         return -1
     sweep = add_sweep(&s, FC_NORM_SCALE, n.h)
     sweep.k, sweep.x, sweep.m1 = n.s, n.h, n.mean
@@ -265,13 +265,13 @@ cdef Py_ssize_t norm_backward(
     cdef Norm *n = y.norm
     cdef NormSweeps s = norm_sweeps(t, y)
     cdef fc_norm *sweep
-    cdef bint gathering = gathers(P, DU_MEANS, l)
-    run(t, job)
+    cdef bint gathering = computes_means(P, DU_MEANS, l)
+    run_product(t, job)
     if gathering or out != NULL:
         take_sums(t, y, y.du, n.h, NULL, NULL, NULL)
     if out != NULL:
         put_norm_sums(t, y, out, add)
-    if gathering and not gather_means(t, l, DU_MEANS):
+    if gathering and not accumulate_means(t, l, DU_MEANS):
         return -1
     sweep = add_sweep(&s, FC_NORM_CENTRE, y.delta)
     sweep.k, sweep.x, sweep.m1, sweep.m2 = n.scale, y.du, n.du_mean, n.du_h
@@ -303,10 +303,10 @@ cdef Py_ssize_t norm_r_forward(Pass *t, Py_ssize_t l, fc_product *job) noexcept 
     s.c = t.scratch.e[0] if job.epilogue.total != NULL else t.scratch.ra[l]
     s.epilogue.u = NULL
     memset(&job.epilogue, 0, sizeof(job.epilogue))
-    run(t, job)
-    if gathers(P, RZ_MEANS, l):
+    run_product(t, job)
+    if computes_means(P, RZ_MEANS, l):
         take_sums(t, y, rz, n.h, NULL, NULL, NULL)
-        if not gather_means(t, l, RZ_MEANS):
+        if not accumulate_means(t, l, RZ_MEANS):
             return -1
     sweep = add_sweep(&s, FC_NORM_CENTRE, rz)
     sweep.k, sweep.x, sweep.m1, sweep.m2 = n.s, rz, n.rz_mean, n.c
@@ -352,7 +352,7 @@ cdef Py_ssize_t norm_r_backward(
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[l]
     cdef Norm *n = y.norm
-    cdef bint full = t.kind == HESSIAN, gathering = gathers(P, RDU_MEANS, l)
+    cdef bint full = t.kind == HESSIAN, gathering = computes_means(P, RDU_MEANS, l)
     cdef NormSweeps s = norm_sweeps(t, y)
     cdef fc_norm *sweep
     cdef char *rh = t.scratch.rz[l]
@@ -363,12 +363,12 @@ cdef Py_ssize_t norm_r_backward(
         s.n_jobs = 0
         job.epilogue.r = rdu
     job.epilogue.d = rdu
-    run(t, job)
+    run_product(t, job)
     if gathering or (out != NULL and P.active[l]):
         take_sums(t, y, rdu, n.h, y.du if full else NULL, rh, NULL)
     if out != NULL and P.active[l]:
         put_norm_sums(t, y, out, add)
-    if gathering and not gather_means(t, l, RDU_MEANS):
+    if gathering and not accumulate_means(t, l, RDU_MEANS):
         return -1
     sweep = add_sweep(&s, FC_NORM_R_CENTRE if full else FC_NORM_CENTRE, rh)
     sweep.k, sweep.x = n.scale, rdu

@@ -37,7 +37,7 @@ cdef void gradient_by_groups(Job *job, Py_ssize_t r0) noexcept nogil:
         P.before = n_panels * job.group // groups
         forward_with_callbacks(job, r0)
         job.stages, job.out = BACKWARD, out
-        if P.failed or fc_watch_off():
+        if P.failed or fc_watch_poll():
             break
         run_chunk(job)
     P.before, job.stages = 0, 0
@@ -56,13 +56,13 @@ cdef void forward_with_callbacks(Job *job, Py_ssize_t r0) noexcept nogil:
             continue
         P.upto = l + 1
         run_chunk(job)
-        if fc_watch_off() or (P.stage == MOMENTS and P.target <= l):
+        if fc_watch_poll() or (P.stage == MOMENTS and P.target <= l):
             break
         if P.layer[l].user_phi:
             evaluate_callback(job, l, r0)
         P.from_layer = l + 1
     P.from_layer, P.upto = 0, P.n_layers
-    if P.user_loss and P.stage == NO_STAGE and not fc_watch_off():
+    if P.user_loss and P.stage == NO_STAGE and not fc_watch_poll():
         evaluate_callback(job, P.n_layers - 1, r0)
 
 

@@ -7,7 +7,7 @@ from libc.string cimport memcpy, memset
 
 # --- evaluation at theta --------------------------------------------------------------------------
 
-cdef void load(PlanS *P, Py_ssize_t r0, Py_ssize_t rows) noexcept nogil:
+cdef void load_chunk(PlanS *P, Py_ssize_t r0, Py_ssize_t rows) noexcept nogil:
     """Set the plan's pointers to the rows of the chunk that begins at row r0. X is copied into the
     plan's own padded memory unless a padded copy of all of X exists.
     """
@@ -55,7 +55,7 @@ cdef void evaluate_chunk(PlanS *P, Py_ssize_t r0, bint back, char *out, bint add
         BACKWARD if back and (out != NULL or P.done < 2 or fresh) else 0
     )
     if fresh:
-        load(P, r0, job.rows)
+        load_chunk(P, r0, job.rows)
     transient = state_is_transient(P, &job)
     if fresh and P.callbacks != NULL:
         P.user_loss_value = 0
@@ -74,7 +74,7 @@ cdef void evaluate_chunk(PlanS *P, Py_ssize_t r0, bint back, char *out, bint add
         P.at_chunk, P.done = r0, 2 if back else 1
 
 
-cdef double values(PlanS *P, Py_ssize_t r0) noexcept nogil:
+cdef double chunk_loss(PlanS *P, Py_ssize_t r0) noexcept nogil:
     """Return the loss of the current chunk, its blocks added in order."""
     cdef Py_ssize_t rows = min(P.chunk, P.N - r0), i
     cdef bint by_panels = P.panel and not P.shared
@@ -94,10 +94,10 @@ cdef double at_theta(PlanS *P, bint gradient, char *out, bint add) noexcept nogi
     """
     cdef Py_ssize_t r0 = 0
     cdef double value = 0
-    gather_at_theta(P, gradient)
-    while r0 < P.N and not fc_watch_off():
+    accumulate_at_theta(P, gradient)
+    while r0 < P.N and not fc_watch_poll():
         evaluate_chunk(P, r0, gradient, out, add)
-        value += values(P, r0)
+        value += chunk_loss(P, r0)
         add = True
         r0 += P.chunk
     return value
@@ -161,7 +161,7 @@ cdef void states_of(PlanS *P, bint back, char **out, Py_ssize_t ld) noexcept nog
     """
     cdef Layer *y
     cdef Py_ssize_t r0 = 0, l
-    while r0 < P.N and not fc_watch_off():
+    while r0 < P.N and not fc_watch_poll():
         if P.at_chunk != r0 or P.done < 1 + back:
             evaluate_chunk(P, r0, back, NULL, False)
         for l in range(P.n_layers):
@@ -182,7 +182,7 @@ cdef void states_of(PlanS *P, bint back, char **out, Py_ssize_t ld) noexcept nog
 
 # --- jobs along v ---------------------------------------------------------------------------------
 
-cdef void select(PlanS *P, const char *active) noexcept nogil:
+cdef void set_active_layers(PlanS *P, const char *active) noexcept nogil:
     """Record in which layers v is nonzero; NULL selects all layers. Values that do not change are
     not written, because a store would invalidate the cache lines of all threads.
     """
@@ -210,7 +210,7 @@ cdef void along_v(Job *job, char *out, Py_ssize_t out_step) noexcept nogil:
     if job.kind != VJP and (P.panel and not P.shared or job.vectors == 1):
         for j in range(job.vectors):
             take_vector(job, j, j)
-    gather_along_v(job)
+    accumulate_along_v(job)
     r0 = 0
     while r0 < P.N:
         if P.at_chunk != r0 or P.done < 2:
@@ -221,13 +221,13 @@ cdef void along_v(Job *job, char *out, Py_ssize_t out_step) noexcept nogil:
         run_chunk(job)
         job.add, job.l2 = True, 0
         r0 += P.chunk
-        if r0 < P.N and fc_watch_off():
+        if r0 < P.N and fc_watch_poll():
             return
 
 
 # --- means of batch-normalised layers, one layer at a time ----------------------------------------
 
-cdef void gather(PlanS *P, Job *job, Stage stage, Py_ssize_t l) noexcept nogil:
+cdef void accumulate_stage(PlanS *P, Job *job, Stage stage, Py_ssize_t l) noexcept nogil:
     """Accumulate the means of `stage` for layer l in one pass over all rows. The means of the
     layers that the pass runs before layer l must be known.
     """
@@ -238,7 +238,7 @@ cdef void gather(PlanS *P, Job *job, Stage stage, Py_ssize_t l) noexcept nogil:
     while r0 < P.N:
         t.rows = min(P.chunk, P.N - r0)
         if wanted == 0:
-            load(P, r0, t.rows)
+            load_chunk(P, r0, t.rows)
         elif P.at_chunk != r0 or P.done < wanted:
             evaluate_chunk(P, r0, wanted == 2, NULL, False)
         P.stage, P.target = stage, l
@@ -257,36 +257,36 @@ cdef void gather(PlanS *P, Job *job, Stage stage, Py_ssize_t l) noexcept nogil:
             P.at_chunk = -1     # the stored state of the chunk is incomplete
         P.stage = NO_STAGE
         r0 += P.chunk
-        if fc_watch_off():
+        if fc_watch_poll():
             return
 
 
-cdef void gather_at_theta(PlanS *P, bint gradient) noexcept nogil:
+cdef void accumulate_at_theta(PlanS *P, bint gradient) noexcept nogil:
     """Accumulate means and variances of z from the first layer upwards and then, if `gradient`, the
     means of du from the last hidden layer downwards.
     """
     cdef Py_ssize_t l
     cdef Job job
-    if not in_turns(P):
+    if not accumulates_by_layer(P):
         return
     memset(&job, 0, sizeof(job))
     for l in range(P.n_layers - 1):
-        gather(P, &job, MOMENTS, l)
+        accumulate_stage(P, &job, MOMENTS, l)
     for l in range(P.n_layers - 2 if gradient else -1, -1, -1):
-        gather(P, &job, DU_MEANS, l)
+        accumulate_stage(P, &job, DU_MEANS, l)
 
 
-cdef void gather_along_v(Job *job) noexcept nogil:
+cdef void accumulate_along_v(Job *job) noexcept nogil:
     """Accumulate the means along one vector that the job needs: those of rz from the first layer
     upwards, then those of rdu downwards.
     """
     cdef PlanS *P = job.P
     cdef Py_ssize_t l
-    if not in_turns(P):
+    if not accumulates_by_layer(P):
         return
     if job.kind != VJP:
         for l in range(P.first, P.n_layers - 1):
-            gather(P, job, RZ_MEANS, l)
+            accumulate_stage(P, job, RZ_MEANS, l)
     if job.stages & PRODUCT and job.kind != JVP:
         for l in range(P.n_layers - 2, P.first - 1, -1):
-            gather(P, job, RDU_MEANS, l)
+            accumulate_stage(P, job, RDU_MEANS, l)

@@ -201,7 +201,7 @@ class Ritz:
     m: int
 
 @disjoint_base
-class Lanczos:
+class LanczosRecurrence:
     n: int
     dtype: np.dtype[Any]
     eps: float
@@ -239,6 +239,10 @@ class Lanczos:
     def widen_projection(self, rows: int) -> None: ...
     def advance(self, until: int, seconds: float = ...) -> None: ...
     def reorthogonalise(self) -> None: ...
+    def follow(self, w: NDArray[Any], echo: NDArray[Any], coupled: Any, error: float) -> None: ...
+    def become(self, theta: NDArray[np.float64], S: NDArray[np.float64]) -> None: ...
+
+class Lanczos(LanczosRecurrence):
     def ritz(
         self, k: int, which: str
     ) -> tuple[
@@ -258,8 +262,6 @@ class Lanczos:
     def check_convergence(
         self, k: int, which: str, tol: float, by_value: bool
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], bool]: ...
-    def follow(self, w: NDArray[Any], echo: NDArray[Any], coupled: Any, error: float) -> None: ...
-    def become(self, theta: NDArray[np.float64], S: NDArray[np.float64]) -> None: ...
 
 @disjoint_base
 class EigenSearch:

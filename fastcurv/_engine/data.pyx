@@ -287,7 +287,7 @@ cdef class Rows:
     cdef int pad(self, const fc_table *K, int threads) except -1:
         """Copy X into its padded form, unless the copy exists."""
         cdef Data *D = &self.D
-        cdef Touch t
+        cdef Fill t
         self.padded = True
         if D.x != NULL:
             return 0
@@ -310,7 +310,7 @@ cdef class Rows:
         fc_block_free(t.base)   # free the copy if another thread has stored one first
         return 0
 
-    cdef int fill(self, Touch *t, const fc_table *K, int threads) except -1:
+    cdef int fill(self, Fill *t, const fc_table *K, int threads) except -1:
         """Copy X into its padded form at t.base, which is freed if a signal handler raises an
         exception.
         """
@@ -318,13 +318,13 @@ cdef class Rows:
         t.K, t.rows, t.cols, t.ld, t.size = K, self.X.shape[0], self.X.shape[1], D.ldx, 0
         t.source, t.rs, t.cs = D.X, D.x_rs, D.x_cs
         t.step = max(1, COPY_PART_BYTES // (D.ldx * K.real_bytes))
-        return touch(t, threads, (t.rows + t.step - 1) // t.step)
+        return fill_block(t, threads, (t.rows + t.step - 1) // t.step)
 
     cdef int renew(self, X, y, labels, weight, const fc_table *K, int threads) except -1:
         """Replace the data by other data of equal kinds and shapes, and overwrite the padded form
         of X. Return True if X was copied and its sums of squares show that all elements are finite.
         """
-        cdef Touch t
+        cdef Fill t
         cdef Py_ssize_t part
         for old, new in ((self.X, X), (self.y, y), (self.labels, labels), (self.weight, weight)):
             if (old is None) != (new is None) or old is not None and (

@@ -44,12 +44,12 @@ cdef class FastProduct:
         """
         if not self.is_available():
             return None
-        cdef char *v_ = ready(v, self.n, self.dtype, False)
+        cdef char *v_ = vector_address(v, self.n, self.dtype, False)
         if v_ == NULL:
             return None
         if out is None:
             out = empty(self.n, self.dtype)
-        cdef char *out_ = ready(out, self.n, self.dtype, True)
+        cdef char *out_ = vector_address(out, self.n, self.dtype, True)
         cdef Py_ssize_t size = v.nbytes
         if out_ == NULL or (v_ < out_ + size and out_ < v_ + size):
             return None

@@ -205,7 +205,7 @@ cdef class CurvatureMatrix:
             self.room = None
         if self.room is None or self.room.size < numbers:
             self.room = np.empty(numbers)
-        at_ = <double *>to_line(pointer(self.room))
+        at_ = <double *>align_up(pointer(self.room))
         for l in range(P.n_layers):
             y = &P.layer[l]
             self.D[l] = at_
@@ -225,7 +225,7 @@ cdef class CurvatureMatrix:
         self.W = self.C + self.t_rows * self.a_rows
         self.F = self.W + lines_of(P.n) if whole else NULL
         at_ = self.W + lines_of(P.n) + (self.block * P.n if whole else 0)
-        self.gemm = <double *>to_line(<char *>at_)
+        self.gemm = <double *>align_up(<char *>at_)
 
     def __del__(self):
         if self.room is not None and self.room.size <= REUSED_NUMBERS and not ROOM:
@@ -252,7 +252,7 @@ cdef class CurvatureMatrix:
         with self.plan.lock, nogil:
             before = watch()
             made = self.half(G)
-            self.plan.end(before)
+            self.plan.end_watch(before)
         for row in range(0, n, MIRROR_TILE):
             for column in range(0, row + 1, MIRROR_TILE):
                 for i in range(row, min(row + MIRROR_TILE, n)):
@@ -276,7 +276,7 @@ cdef class CurvatureMatrix:
             memset(G, 0, P.n * P.n * sizeof(double))
         for i in range(P.n if self.F == NULL else 0):
             memset(G + i * (P.n + 1), 0, (P.n - i) * sizeof(double))
-        while first < P.N and not fc_watch_off():
+        while first < P.N and not fc_watch_poll():
             count = min(self.block, P.N - first)
             if not self.fill(P, first, count):
                 return False

@@ -91,7 +91,7 @@ cdef void multiply(
     cdef fc_product job = plain_product(
         m, n, k, <char *>a, a_rs, a_cs, <char *>b, ldb, 0, c, ldc, add
     )
-    job.exact, job.term[0].b_vs = exact, t.K.vector_bytes // t.size
+    job.unpadded, job.term[0].b_vs = exact, t.K.vector_bytes // t.size
     job.row_block, job.col_block = m, n
     for round in range(t.K.rounds(&job)):
         t.K.product(&job, round, 0, 0, room.gemm)
@@ -324,7 +324,7 @@ cdef void input_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     cdef InputRoom *room = &t.room[member]
     cdef Py_ssize_t first = part * t.rows, rows = min(t.rows, t.N - first)
     cdef bint back = t.hessian != NULL or t.jacobian != NULL and t.inputs == 0
-    if fc_team_off(member):
+    if fc_team_cancelled(member):
         return
     if t.size == 8:
         tangents_forward[double](t, room, first, rows, <const double *>t.theta)
@@ -339,7 +339,7 @@ cdef void input_part(void *context, Py_ssize_t part, int member) noexcept nogil:
 # --- the call -------------------------------------------------------------------------------------
 
 
-cdef char *matrix_ready(array, Py_ssize_t cols, dtype, Py_ssize_t *rows) except? NULL:
+cdef char *matrix_address(array, Py_ssize_t cols, dtype, Py_ssize_t *rows) except? NULL:
     """Return the address of a C-contiguous, aligned matrix (rows, cols) of this dtype, and its
     number of rows in `rows`. Return NULL if the array is of another form.
     """
@@ -388,25 +388,25 @@ cdef size_t room_of(InputJob *t, InputRoom *room, char *base) noexcept nogil:
         widest = max(widest, y.m)
         if l < t.n_layers - 1:
             hidden = max(hidden, y.m)
-    room.x = take(&arena, t.d_in * t.ldx, t.size)
-    room.z = take(&arena, widest * t.ldr, t.size)
-    room.a = take(&arena, hidden * t.ldr, t.size)
-    room.A = take(&arena, hidden * t.ldt, t.size)
-    room.other = take(&arena, hidden * t.ldt, t.size)
+    room.x = arena_alloc(&arena, t.d_in * t.ldx, t.size)
+    room.z = arena_alloc(&arena, widest * t.ldr, t.size)
+    room.a = arena_alloc(&arena, hidden * t.ldr, t.size)
+    room.A = arena_alloc(&arena, hidden * t.ldt, t.size)
+    room.other = arena_alloc(&arena, hidden * t.ldt, t.size)
     for l in range(t.n_layers):
         y = &t.layer[l]
         if l == 0 or kept:
-            room.D[l] = take(&arena, (y.m if kept else max(hidden, t.d_out)) * t.ldt, t.size)
+            room.D[l] = arena_alloc(&arena, (y.m if kept else max(hidden, t.d_out)) * t.ldt, t.size)
         else:
             room.D[l] = room.D[0]
         if l < t.n_layers - 1:
-            room.p[l] = take(&arena, y.m * t.ldr, t.size)
-            room.q[l] = take(&arena, y.m * t.ldr, t.size) if kept and y.curved else NULL
-    room.e = take(&arena, widest * t.lde, t.size)
-    room.delta = take(&arena, widest * t.lde, t.size)
-    room.own = take(&arena, hidden * t.lds, t.size)
-    room.s = take(&arena, hidden * t.lds, t.size)
-    room.gemm = take(&arena, max(t.K.scratch, <size_t>(INPUT_STEP * t.size)), 1)
+            room.p[l] = arena_alloc(&arena, y.m * t.ldr, t.size)
+            room.q[l] = arena_alloc(&arena, y.m * t.ldr, t.size) if kept and y.curved else NULL
+    room.e = arena_alloc(&arena, widest * t.lde, t.size)
+    room.delta = arena_alloc(&arena, widest * t.lde, t.size)
+    room.own = arena_alloc(&arena, hidden * t.lds, t.size)
+    room.s = arena_alloc(&arena, hidden * t.lds, t.size)
+    room.gemm = arena_alloc(&arena, max(t.K.scratch, <size_t>(INPUT_STEP * t.size)), 1)
     return arena.used
 
 
@@ -465,12 +465,12 @@ def input_derivatives(
             if l < t.n_layers - 1:
                 y.phi, y.skip = <fc_activation><int>phis[l], skips[l]
                 y.curved = fc_has_curvature(y.phi)
-        t.theta = ready(theta, n, dtype, False)
-        t.X = matrix_ready(X, t.d_in, dtype, &N)
+        t.theta = vector_address(theta, n, dtype, False)
+        t.X = matrix_address(X, t.d_in, dtype, &N)
         if t.theta == NULL or t.X == NULL:
             return None
         if weights is not None:
-            t.weights = matrix_ready(weights, t.d_out, dtype, &n_weights)
+            t.weights = matrix_address(weights, t.d_out, dtype, &n_weights)
             if t.weights == NULL or n_weights != N:
                 return None
         t.N, t.x_rs, t.x_cs = N, t.d_in, 1
@@ -508,7 +508,7 @@ def input_derivatives(
             room = None
         if room is None or <size_t>room.size < each * threads + FC_ALIGN:
             room = np.zeros(each * threads + FC_ALIGN, np.uint8)
-        base = to_line(pointer(room))
+        base = align_up(pointer(room))
         for member in range(threads):
             room_of(&t, &t.room[member], base + member * each)
         with nogil:

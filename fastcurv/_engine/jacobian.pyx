@@ -82,7 +82,7 @@ cdef class RowJacobian:
                 rows_of_jacobian[float](
                     P, self.a, self.p, first, count, <float *>at_, self.widest, <float *>to
                 )
-            self.plan.end(before)
+            self.plan.end_watch(before)
 
 
 cdef void rows_of_jacobian(
@@ -95,7 +95,7 @@ cdef void rows_of_jacobian(
     cdef real *E = D + P.d_out * ld
     cdef Py_ssize_t s, l
     for s in range(first, first + count):
-        if (s - first) % 64 == 0 and fc_watch_off():
+        if (s - first) % 64 == 0 and fc_watch_poll():
             return
         for l in range(P.n_layers - 1, -1, -1):
             if l == P.n_layers - 1:

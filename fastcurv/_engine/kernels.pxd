@@ -19,7 +19,7 @@ cdef extern from "kernels/kernels.h" nogil:
         FC_EPILOGUE_NONE, FC_EPILOGUE_ACTIVATE, FC_EPILOGUE_R_ACTIVATE
         FC_EPILOGUE_BACKWARD, FC_EPILOGUE_R_BACKWARD, FC_EPILOGUE_DOT
     enum: FC_MAX_RANK
-    ctypedef struct fc_made:
+    ctypedef struct fc_recompute:
         int rank
         const void *w
         Py_ssize_t w_ts, w_is
@@ -38,7 +38,7 @@ cdef extern from "kernels/kernels.h" nogil:
         void *form
         Py_ssize_t ldout
     ctypedef struct fc_epilogue:
-        fc_made made
+        fc_recompute recompute
         fc_fused_output next
         fc_epilogue_kind kind
         fc_activation phi
@@ -77,11 +77,11 @@ cdef extern from "kernels/kernels.h" nogil:
         fc_term term[2]
         void *c
         Py_ssize_t ldc
-        int exact, accumulate, spent, packs, far
+        int unpadded, accumulate, c_unused, packs, far
         fc_epilogue epilogue
         fc_ahead ahead[6]
         Py_ssize_t row_block, col_block
-    enum: FC_SHALLOW, FC_MAX_STACK
+    enum: FC_SHALLOW_BYTES, FC_MAX_STACK
     ctypedef struct fc_stack:
         fc_product job
         Py_ssize_t count

@@ -73,7 +73,7 @@ cdef int choose_chunks(PlanS *P, Py_ssize_t memory) except -1:
     P.kept = P.N * state_bytes_per_sample(P)
     soon = P.K.vector_bytes == FC_ALIGN and P.kept > PREFETCH_MIN_STATE_BYTES
     P.far = P.panel * row_bytes > (PREFETCH_MIN_BYTES_64 if soon else PREFETCH_MIN_BYTES)
-    P.looks_ahead = P.ld_transposed and P.kept > L3_SHARE_BYTES
+    P.prefetches_next = P.ld_transposed and P.kept > L3_SHARE_BYTES
     if 12 * P.N * P.n < (SERIAL_TRANSPOSED_FLOPS if P.ld_transposed else SERIAL_FLOPS):
         P.threads = 1
     most = <int>sqrt(12.0 * P.N * P.n / (WAKE_FLOPS * jobs_of(P)))
@@ -132,7 +132,7 @@ cdef Py_ssize_t choose_transposed(PlanS *P, Py_ssize_t memory) except -1:
     `memory`, choose the row-major layout, in which rows can come in chunks. Return the bytes of the
     plan in the transposed layout, or 0 if the size was not computed.
     """
-    cdef Py_ssize_t l, line = line_of(P), lines
+    cdef Py_ssize_t l, line = elements_per_line(P), lines
     P.shared = is_shared(P)
     P.panels = 1 if P.shared else panels_transposed(P)
     cdef Py_ssize_t panel = P.panel, ldx = P.ldx, most = 0
@@ -198,42 +198,42 @@ cdef void lay_out(PlanS *P, Arena *A) noexcept nogil:
         packs = P.packs_pairs and l == 0
         widest = max(widest, max(y.ldm, y.ldk if l else 0))
         if not (P.ld_transposed or P.unpacked):
-            y.W.onward = take(A, y.k * panels(P, y.m), size)
-            y.W.back = take(A, y.m * panels(P, y.k), size) if l else NULL
+            y.W.onward = arena_alloc(A, y.k * packed_columns(P, y.m), size)
+            y.W.back = arena_alloc(A, y.m * packed_columns(P, y.k), size) if l else NULL
         if not P.ld_transposed:
-            y.W.b = take(A, y.ldm, size) if y.b >= 0 else NULL
-        y.phi_pair = take(A, R * y.ldm, size) if packs else NULL
-        y.a = take(A, R * y.ldm, size) if not packs else NULL
+            y.W.b = arena_alloc(A, y.ldm, size) if y.b >= 0 else NULL
+        y.phi_pair = arena_alloc(A, R * y.ldm, size) if packs else NULL
+        y.a = arena_alloc(A, R * y.ldm, size) if not packs else NULL
         if P.shared and l < P.n_layers - 1:
-            y.packed_transpose = take(A, P.N * panels(P, y.m), size)
-        y.p = take(A, R * y.ldm, size) if y.has_p and not packs and not (
+            y.packed_transpose = arena_alloc(A, P.N * packed_columns(P, y.m), size)
+        y.p = arena_alloc(A, R * y.ldm, size) if y.has_p and not packs and not (
             y.derived and fc_slope_from_a(y.phi)
         ) else NULL
-        y.q = take(A, R * y.ldm, size) if y.curved and not y.derived else NULL
-        y.delta = take(A, R * y.ldm, size)
+        y.q = arena_alloc(A, R * y.ldm, size) if y.curved and not y.derived else NULL
+        y.delta = arena_alloc(A, R * y.ldm, size)
         y.du = y.delta if y.norm == NULL else lay_out_norm(P, y, A)
     y = &P.layer[P.n_layers - 1]
     P.loss.delta, P.loss.ldd = y.delta, y.ldm
     P.loss.ldh = padded(y.m * y.m, P.K.real_bytes) if P.coupled else y.ldm
-    P.loss.h = take(A, R * P.loss.ldh, size)
-    P.loss.s = take(A, R, size)
-    P.loss.top = <int32_t *>take(A, R, sizeof(int32_t))
-    P.values = <double *>take(A, R // 8 + 2, sizeof(double))
+    P.loss.h = arena_alloc(A, R * P.loss.ldh, size)
+    P.loss.s = arena_alloc(A, R, size)
+    P.loss.top = <int32_t *>arena_alloc(A, R, sizeof(int32_t))
+    P.values = <double *>arena_alloc(A, R // 8 + 2, sizeof(double))
     if P.chunk < P.N or P.ld_transposed:
-        P.x = take(A, R * P.ldx, size)
-    P.ones = take(A, P.ld_transposed, size)
-    P.saved_v = take(A, P.n, size) if P.unpacked or P.shared else NULL
-    P.members = <Scratch *>take(A, P.threads, sizeof(Scratch))
+        P.x = arena_alloc(A, R * P.ldx, size)
+    P.ones = arena_alloc(A, P.ld_transposed, size)
+    P.saved_v = arena_alloc(A, P.n, size) if P.unpacked or P.shared else NULL
+    P.members = <Scratch *>arena_alloc(A, P.threads, sizeof(Scratch))
     for i in range(P.threads):
         lay_scratch(P, A, P.members + i if A.base != NULL else NULL, 0 if wide else rows, widest)
         if A.base != NULL:
             P.members[i].gemm = A.base + A.used
-        take(A, P.K.scratch + (P.K.packed if packs_sums(P) else 0), 1)
+        arena_alloc(A, P.K.scratch + (P.K.packed if packs_sums(P) else 0), 1)
     if wide:                    # products on the thread team use the scratch of `members`
         lay_scratch(P, A, &P.wide if A.base != NULL else NULL, rows, widest)
     P.groups = P.shares = 0 if wide else min(<Py_ssize_t>MAX_GROUPS, panels_of(P, P.chunk))
     if (
-        P.groups > TARGET_GROUPS and P.groups == panels_of(P, P.chunk) and at_once(P)
+        P.groups > TARGET_GROUPS and P.groups == panels_of(P, P.chunk) and completes_panel_sums(P)
         and not P.callbacks
     ):
         P.groups = TARGET_GROUPS
@@ -255,29 +255,33 @@ cdef void lay_scratch(
     cdef size_t size = P.K.real_bytes
     cdef Py_ssize_t l
     cdef Scratch nowhere
-    cdef char **ra = <char **>take(A, P.n_layers, sizeof(char *))
-    cdef char **rz = <char **>take(A, P.n_layers, sizeof(char *))
+    cdef char **ra = <char **>arena_alloc(A, P.n_layers, sizeof(char *))
+    cdef char **rz = <char **>arena_alloc(A, P.n_layers, sizeof(char *))
     cdef char *one
     if scratch == NULL:
         scratch = &nowhere
     scratch.ra, scratch.rz = ra, rz
     # If phi'' is 0 everywhere, rz is not read after ra has been computed, so both use one matrix.
     for l in range(P.n_layers):
-        one = take(A, rows * P.layer[l].ldm, size)
+        one = arena_alloc(A, rows * P.layer[l].ldm, size)
         if rz != NULL:
             rz[l] = ra[l] = one
         if P.layer[l].curved or P.layer[l].norm != NULL:
-            one = take(A, rows * P.layer[l].ldm, size)
+            one = arena_alloc(A, rows * P.layer[l].ldm, size)
             if rz != NULL:
                 ra[l] = one
-    scratch.e[0] = take(A, rows * widest, size)
-    scratch.e[1] = take(A, rows * widest, size)
-    scratch.a = take(A, rows * P.layer[0].ldm, size) if P.packs_pairs else NULL
-    scratch.p = take(A, rows * P.layer[0].ldm, size) if P.packs_pairs else NULL
-    scratch.packed_transpose = take(A, rows * panels(P, widest), size) if P.shared else NULL
+    scratch.e[0] = arena_alloc(A, rows * widest, size)
+    scratch.e[1] = arena_alloc(A, rows * widest, size)
+    scratch.a = arena_alloc(A, rows * P.layer[0].ldm, size) if P.packs_pairs else NULL
+    scratch.p = arena_alloc(A, rows * P.layer[0].ldm, size) if P.packs_pairs else NULL
+    scratch.packed_transpose = (
+        arena_alloc(A, rows * packed_columns(P, widest), size) if P.shared else NULL
+    )
     scratch.ldsums = widest
-    scratch.sums = NULL if P.ld_transposed else take(A, (rows // 16 + 2) * widest, size)
-    scratch.totals = <double *>take(A, (rows // 16 + 2) * (widest // 16 + 2) + 64, sizeof(double))
+    scratch.sums = NULL if P.ld_transposed else arena_alloc(A, (rows // 16 + 2) * widest, size)
+    scratch.totals = <double *>arena_alloc(
+        A, (rows // 16 + 2) * (widest // 16 + 2) + 64, sizeof(double)
+    )
 
 
 cdef void lay_out_sides(PlanS *P, Arena *A, Py_ssize_t block) noexcept nogil:
@@ -290,12 +294,12 @@ cdef void lay_out_sides(PlanS *P, Arena *A, Py_ssize_t block) noexcept nogil:
         return
     for l in range(P.n_layers):
         widest = max(widest, max(P.layer[l].ldm, P.layer[l].ldk if l else 0))
-    P.sides = <Scratch *>take(A, P.threads, sizeof(Scratch))
+    P.sides = <Scratch *>arena_alloc(A, P.threads, sizeof(Scratch))
     for i in range(P.threads):
         start = A.used
         lay_scratch(P, A, P.sides + i if A.base != NULL else NULL, min(P.panel, P.chunk), widest)
         P.side_step = A.used - start
-        take(A, (min(block, <Py_ssize_t>FC_MAX_STACK) - 1) * P.side_step, 1)
+        arena_alloc(A, (min(block, <Py_ssize_t>FC_MAX_STACK) - 1) * P.side_step, 1)
         if A.base != NULL:
             P.sides[i].gemm = P.members[i].gemm
 
@@ -312,16 +316,16 @@ cdef void lay_out_vectors(PlanS *P, Arena *A, Py_ssize_t block) noexcept nogil:
         if P.ld_transposed:     # the transposed layout packs nothing
             continue
         if not P.unpacked:
-            y.V.onward = take(A, y.k * panels(P, y.m), size)
-            y.V.back = take(A, y.m * panels(P, y.k), size) if l else NULL
-        y.V.b = take(A, y.ldm, size) if y.b >= 0 else NULL
+            y.V.onward = arena_alloc(A, y.k * packed_columns(P, y.m), size)
+            y.V.back = arena_alloc(A, y.m * packed_columns(P, y.k), size) if l else NULL
+        y.V.b = arena_alloc(A, y.ldm, size) if y.b >= 0 else NULL
     P.v_step = A.used - start
-    take(A, (block - 1) * P.v_step, 1)
+    arena_alloc(A, (block - 1) * P.v_step, 1)
     lay_out_sides(P, A, block)
-    P.panel_totals = <double *>take(
+    P.panel_totals = <double *>arena_alloc(
         A, block * (panels_of(P, P.chunk) if P.panel else 1), sizeof(double)
     )
-    P.shares_out = take(A, P.shares * block * P.ldg, size)
+    P.shares_out = arena_alloc(A, P.shares * block * P.ldg, size)
 
 
 cdef size_t bytes_of(PlanS *P, Py_ssize_t block) noexcept nogil:
@@ -364,15 +368,17 @@ cdef char *lay_out_norm(PlanS *P, Layer *y, Arena *A) noexcept nogil:
     """
     cdef Norm *n = y.norm
     cdef size_t size = P.K.real_bytes
-    n.h = take(A, P.chunk * y.ldm, size)
-    n.mean, n.s, n.scale = take(A, y.ldm, size), take(A, y.ldm, size), take(A, y.ldm, size)
-    n.du_mean, n.du_h, n.zeros = take(A, y.ldm, size), take(A, y.ldm, size), take(A, y.ldm, size)
-    n.rz_mean, n.c, n.r_scale = take(A, y.ldm, size), take(A, y.ldm, size), take(A, y.ldm, size)
-    n.rdu_mean, n.rdu_h = take(A, y.ldm, size), take(A, y.ldm, size)
-    n.here = <double *>take(A, 2 * y.ldm, sizeof(double))
-    n.sums = <double *>take(A, 2 * y.ldm, sizeof(double))
-    n.moments = <double *>take(A, 2 * y.ldm, sizeof(double))
-    n.parts = <double *>take(
+    n.h = arena_alloc(A, P.chunk * y.ldm, size)
+    n.mean, n.s = arena_alloc(A, y.ldm, size), arena_alloc(A, y.ldm, size)
+    n.scale, n.du_mean = arena_alloc(A, y.ldm, size), arena_alloc(A, y.ldm, size)
+    n.du_h, n.zeros = arena_alloc(A, y.ldm, size), arena_alloc(A, y.ldm, size)
+    n.rz_mean, n.c = arena_alloc(A, y.ldm, size), arena_alloc(A, y.ldm, size)
+    n.r_scale, n.rdu_mean = arena_alloc(A, y.ldm, size), arena_alloc(A, y.ldm, size)
+    n.rdu_h = arena_alloc(A, y.ldm, size)
+    n.here = <double *>arena_alloc(A, 2 * y.ldm, sizeof(double))
+    n.sums = <double *>arena_alloc(A, 2 * y.ldm, sizeof(double))
+    n.moments = <double *>arena_alloc(A, 2 * y.ldm, sizeof(double))
+    n.parts = <double *>arena_alloc(
         A, (P.chunk + BLOCK_ROWS - 1) // BLOCK_ROWS * 2 * y.ldm, sizeof(double)
     )
-    return take(A, P.chunk * y.ldm, size)
+    return arena_alloc(A, P.chunk * y.ldm, size)

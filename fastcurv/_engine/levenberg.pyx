@@ -84,7 +84,7 @@ cdef class Levenberg:
     def __cinit__(self, Plan plan, theta, list spare=None, Py_ssize_t most=1):
         cdef PlanS *P = &plan.P
         cdef Py_ssize_t n = P.n, i
-        if ready(theta, n, plan.dtype, True) == NULL:
+        if vector_address(theta, n, plan.dtype, True) == NULL:
             raise ValueError(
                 f"theta must be an array of shape ({n},) and dtype {plan.dtype}, got {theta!r}."
             )
@@ -93,7 +93,7 @@ cdef class Levenberg:
         self.gradient = np.empty_like(theta)
         self.ld = padded(n, sizeof(double))
         self.room = np.empty(n * (n + self.ld + FACTOR_PANEL_ROWS + 3) + LINE)
-        self.A = <double *>to_line(pointer(self.room))
+        self.A = <double *>align_up(pointer(self.room))
         self.minus = self.A + n * self.ld
         self.G = self.minus + n * FACTOR_PANEL_ROWS
         self.s = self.G + n * n
@@ -114,7 +114,7 @@ cdef class Levenberg:
             self.value = self.loss(P, at_)
             self.update_gradient(P, gradient)
             self.update_matrix(P)
-            plan.end(before)
+            plan.end_watch(before)
         self.lowest = self.value
         for i in range(n):
             self.damping = max(self.damping, self.G[i * (n + 1)])
@@ -151,7 +151,7 @@ cdef class Levenberg:
                 done = self.steps(
                     theta, trial, gradient, count, gradient_tol, target, seconds, rows, &ending
                 )
-                self.plan.end(before)
+                self.plan.end_watch(before)
         return done, ("", "critical", "target", "stalled", "max_time", "")[ending]
 
     cdef Py_ssize_t steps(
@@ -173,7 +173,7 @@ cdef class Levenberg:
                 if not self.formed:
                     self.update_matrix(P)
                 if not self.descend(P, theta, trial):
-                    ending[0] = OFF if fc_watch_off() else STALLED
+                    ending[0] = OFF if fc_watch_poll() else STALLED
             if ending[0] != GOING:
                 return k
             memcpy(theta, trial, P.n * P.K.real_bytes)
@@ -194,7 +194,7 @@ cdef class Levenberg:
         cdef double promised, f, ratio, least
         cdef double rounding = (1e-15 if P.K.real_bytes == 8 else 5e-7) * fabs(self.value)
         cdef Py_ssize_t i
-        while not fc_watch_off():
+        while not fc_watch_poll():
             if self.damp(P.n):
                 for i in range(P.n):
                     self.s[i] = -self.g[i]
@@ -427,4 +427,4 @@ cdef class Levenberg:
         self.normal.half(self.G)
         for i in range(P.n if self.l2 != NULL else 0):
             self.G[i * (P.n + 1)] += self.l2[i]
-        self.formed = not fc_watch_off()
+        self.formed = not fc_watch_poll()

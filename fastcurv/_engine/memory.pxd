@@ -12,7 +12,7 @@ cdef struct Arena:
 
 
 # A job of the thread team that fills a large block of memory with zeros or with a padded copy of X.
-cdef struct Touch:
+cdef struct Fill:
     char *base                  # destination block
     size_t size                 # bytes to set to zero
     # Kernel table for a padded copy of X, or NULL to fill the block with zeros.
@@ -29,4 +29,4 @@ cdef extern from "block.h" nogil:
     void fc_block_free(void *)
 
 cdef enum:
-    TOUCH = 1 << 22             # bytes that each part of a job sets to zero
+    FILL_PART_BYTES = 1 << 22             # bytes that each part of a job sets to zero

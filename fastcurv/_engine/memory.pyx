@@ -11,7 +11,7 @@ from libc.string cimport memset
 ndarray = np.ndarray
 
 
-cdef char *take(Arena *arena, size_t count, size_t size) noexcept nogil:
+cdef char *arena_alloc(Arena *arena, size_t count, size_t size) noexcept nogil:
     """Allocate `count` items of `size` bytes from the arena, aligned to 64 bytes, and return their
     address. Return NULL while measuring. If the total size overflows, set `arena.overflow` and
     return NULL.
@@ -42,12 +42,15 @@ cdef Py_ssize_t padded(Py_ssize_t cols, int size) noexcept nogil:
 # --- large memory, filled in parallel: pages are first touched by the thread that uses them -------
 
 
-cdef void touch_part(void *context, Py_ssize_t part, int member) noexcept nogil:
-    cdef Touch *t = <Touch *>context
+cdef void fill_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+    cdef Fill *t = <Fill *>context
     cdef Py_ssize_t first = part * t.step, count
     cdef char *copied
     if t.K == NULL:
-        memset(t.base + part * TOUCH, 0, min(<size_t>TOUCH, t.size - part * <size_t>TOUCH))
+        memset(
+            t.base + part * FILL_PART_BYTES, 0,
+            min(<size_t>FILL_PART_BYTES, t.size - part * <size_t>FILL_PART_BYTES)
+        )
     else:
         copied = t.base + first * t.ld * t.K.real_bytes
         count = min(t.step, t.rows - first)
@@ -59,13 +62,13 @@ cdef void touch_part(void *context, Py_ssize_t part, int member) noexcept nogil:
             t.K.dots(1, 1, count, copied, count, copied, count, t.squares + part, 1)
 
 
-cdef int touch(Touch *t, int threads, Py_ssize_t parts) except -1:
+cdef int fill_block(Fill *t, int threads, Py_ssize_t parts) except -1:
     """Fill a block of memory on the thread team. If a signal handler raises, free the block."""
     cdef fc_watch before
     try:
         with nogil:
             before = watch()
-            fc_team_run(threads, parts, touch_part, t)
+            fc_team_run(threads, parts, fill_part, t)
             unwatch(before)
     except BaseException:
         fc_block_free(t.base)
@@ -77,12 +80,12 @@ cdef char *zeroed(size_t size, int threads, what) except NULL:
     """Return a new block of `size` zero bytes. Raise MemoryError with the message `what` if the
     allocation fails.
     """
-    cdef Touch t
+    cdef Fill t
     memset(&t, 0, sizeof(t))
     t.base, t.size = <char *>fc_block(size), size
     if t.base == NULL:
         raise MemoryError(what)
-    touch(&t, threads, (size + TOUCH - 1) // TOUCH)
+    fill_block(&t, threads, (size + FILL_PART_BYTES - 1) // FILL_PART_BYTES)
     return t.base
 
 
@@ -106,7 +109,7 @@ cdef char *pointer(array) except? NULL:
     return start
 
 
-cdef char *ready(array, Py_ssize_t n, dtype, bint written) except? NULL:
+cdef char *vector_address(array, Py_ssize_t n, dtype, bint written) except? NULL:
     """Return the address of a vector's elements, or NULL if the array does not qualify. A
     qualifying array is a contiguous, aligned ndarray of shape (n,) and of exactly this dtype, and
     is writeable if `written` is True.
@@ -126,7 +129,7 @@ cdef char *ready(array, Py_ssize_t n, dtype, bint written) except? NULL:
     return start
 
 
-cdef inline char *to_line(char *x) noexcept nogil:
+cdef inline char *align_up(char *x) noexcept nogil:
     """Return x rounded up to a multiple of FC_ALIGN bytes."""
     return x + (-<Py_ssize_t><uintptr_t>x % FC_ALIGN + FC_ALIGN) % FC_ALIGN
 
@@ -137,7 +140,7 @@ def padded_rows(Py_ssize_t rows, Py_ssize_t cols, dtype):
     """
     cdef Py_ssize_t size = np.dtype(dtype).itemsize, ld = padded(cols, size), shift
     owner = np.empty(<object>rows * ld + FC_ALIGN // size, dtype)
-    shift = (to_line(pointer(owner)) - pointer(owner)) // size
+    shift = (align_up(pointer(owner)) - pointer(owner)) // size
     return owner[shift:shift + rows * ld].reshape(-1, ld)
 
 

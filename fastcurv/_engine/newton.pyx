@@ -95,7 +95,7 @@ cdef class LossEvaluator:
         self.times.kind = KINDS[kind]
 
     cdef char *start(self, theta) except NULL:
-        cdef char *start = ready(theta, self.here.P.n, self.here.dtype, False)
+        cdef char *start = vector_address(theta, self.here.P.n, self.here.dtype, False)
         if start == NULL:
             raise ValueError(
                 f"theta must be an array of shape ({self.here.P.n},) and dtype {self.here.dtype}, "

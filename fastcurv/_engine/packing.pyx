@@ -36,7 +36,7 @@ cdef struct Block:              # block of W: rows [top, bottom), columns [left,
 
 cdef inline Py_ssize_t rows_of_block(PlanS *P, Layer *y) noexcept nogil:
     """Return the number of rows of a block, a multiple of the elements per cache line."""
-    cdef Py_ssize_t line = line_of(P)
+    cdef Py_ssize_t line = elements_per_line(P)
     return max(<Py_ssize_t>1, min(MAX_BLOCK_ROWS // line, BLOCK_COLUMNS // y.k)) * line
 
 
@@ -47,7 +47,7 @@ cdef inline Py_ssize_t columns_of(Layer *y) noexcept nogil:
 
 cdef inline Weights packed_of(Packing *c, Layer *y) noexcept nogil:
     """Return the destination of the packed W or V of a layer."""
-    return moved(y.V, c.place * c.P.v_step, c.source) if c.is_v else y.W
+    return shifted_weights(y.V, c.place * c.P.v_step, c.source) if c.is_v else y.W
 
 
 cdef inline Py_ssize_t parts_of(Packing *c, Layer *y) noexcept nogil:

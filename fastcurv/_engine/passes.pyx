@@ -51,21 +51,21 @@ cdef void forward(Pass *t) noexcept nogil:
     cdef Blocks blocks
     for l in range(P.from_layer, P.upto):
         y = &P.layer[l]
-        below, a, p = input_of(t, l), a_of(t, y), nothing() if y.user_phi else p_of(t, y)
-        start(t, &job, y.m)
+        below, a, p = input_of(t, l), a_of(t, y), no_matrix() if y.user_phi else p_of(t, y)
+        begin_product(t, &job, y.m)
         add_onward(t, &job, y, below, y.W)
-        into(&job, p if p.at != NULL else a)
+        set_output(&job, p if p.at != NULL else a)
         job.epilogue.kind = FC_EPILOGUE_ACTIVATE
         job.epilogue.phi = FC_IDENTITY if y.user_phi else y.phi
         job.epilogue.u = bias_of(P, y, y.W)
         put_d(&job.epilogue, a)
         put_p(&job.epilogue, p)
-        put_q(&job.epilogue, kept(t, y, NULL if y.user_phi else y.q))
+        put_q(&job.epilogue, state_matrix(t, y, NULL if y.user_phi else y.q))
         if y.phi_pair != NULL:
-            job.epilogue.phi_pair, job.epilogue.ldphi_pair = kept(t, y, y.phi_pair).at, a.ld
+            job.epilogue.phi_pair, job.epilogue.ldphi_pair = state_matrix(t, y, y.phi_pair).at, a.ld
             t.pairs_unpacked = True
-        put_skip(&job.epilogue, below if y.skip and not y.user_phi else nothing())
-        if (run(t, &job) if y.norm == NULL else norm_forward(t, l, &job)) < 0:
+        put_skip(&job.epilogue, below if y.skip and not y.user_phi else no_matrix())
+        if (run_product(t, &job) if y.norm == NULL else norm_forward(t, l, &job)) < 0:
             return
     if P.upto == P.n_layers and not P.user_loss:
         run_blocks(t, loss_block, &blocks)
@@ -147,33 +147,36 @@ cdef void backward(Pass *t, char *out, bint add) noexcept nogil:
         run_blocks(t, delta_block, &sweep)
     for l in range(P.n_layers - 1, -1, -1):
         y = &P.layer[l]
-        delta = kept(t, y, y.delta)
+        delta = state_matrix(t, y, y.delta)
         if P.shared and l:
             transpose_packed(t, y.k, P.layer[l - 1].a, P.layer[l - 1].packed_transpose)
         if out != NULL:
             put_bias(t, y, delta, blocks, out, add)
-            start_sum(t, y, &job, add)
+            begin_sum(t, y, &job, add)
             if P.shared:
                 add_packed_transpose(
                     t, &job, l, delta, P.layer[l - 1].packed_transpose if l else NULL
                 )
             else:
                 add_outer(t, &job, delta, input_of(t, l))
-            into_w(t, &job, y, out)
-            run(t, &job)
+            set_output_w(t, &job, y, out)
+            run_product(t, &job)
         if l == 0:
             break
         x = &P.layer[l - 1]
-        start(t, &job, y.k)
+        begin_product(t, &job, y.k)
         add_back(t, &job, y, delta, y.W)
-        into_e(t, &job, x, l)
+        set_output_e(t, &job, x, l)
         job.epilogue.kind = FC_EPILOGUE_BACKWARD
-        put_d(&job.epilogue, kept(t, x, x.du))
+        put_d(&job.epilogue, state_matrix(t, x, x.du))
         put_derivatives(t, &job.epilogue, x, not x.derived)
-        put_skip(&job.epilogue, own(t, y, t.scratch.e[(l + 1) & 1]) if y.skip else nothing())
+        put_skip(
+            &job.epilogue,
+            scratch_matrix(t, y, t.scratch.e[(l + 1) & 1]) if y.skip else no_matrix()
+        )
         put_sums(t, &job.epilogue)
         if x.norm == NULL:
-            blocks = run(t, &job)
+            blocks = run_product(t, &job)
         else:
             blocks = norm_backward(t, l - 1, &job, out, add)
         if blocks < 0:

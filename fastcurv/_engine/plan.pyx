@@ -209,7 +209,7 @@ cdef class Plan:
         plan unbound, if `source` is not a contiguous, aligned vector of the plan's dtype, or if one
         of its elements is not finite.
         """
-        cdef char *from_ = ready(source, self.P.n, self.dtype, False)
+        cdef char *from_ = vector_address(source, self.P.n, self.dtype, False)
         self.theta = None
         return from_ != NULL and self.set_point(theta, from_, gradient, transient)
 
@@ -301,7 +301,7 @@ cdef class Plan:
         with nogil:
             before = watch()
             self.loss_here(out)
-            self.end(before)
+            self.end_watch(before)
         self.value, self.gradient = P.total, g
         return 0
 
@@ -337,11 +337,11 @@ cdef class Plan:
         record_trial(trial, since)
         return finite
 
-    cdef int end(self, fc_watch before) except -1 nogil:
+    cdef int end_watch(self, fc_watch before) except -1 nogil:
         """Stop checking for signals after a pass. If the pass was cancelled, mark the state as
         invalid. Raise the exception of a callback or signal handler, if one raised.
         """
-        if fc_watch_was_off():
+        if fc_watch_cancelled():
             self.P.at_chunk, self.P.done, self.P.stage = -1, 0, NO_STAGE
         unwatch(before)
         if self.P.failed:
@@ -362,15 +362,15 @@ cdef class Plan:
     ) except -1 nogil:
         cdef fc_watch before = watch()
         job.P = &self.P
-        select(job.P, active)
+        set_active_layers(job.P, active)
         along_v(job, out, out_step)
-        return self.end(before)
+        return self.end_watch(before)
 
     cdef Py_ssize_t room_for(self, Py_ssize_t vectors) except -1:
         """Return the number of vectors of the next job, at most `vectors`. It exceeds 1 if the plan
         is panel-parallel, or if several vectors can share a loop over the chunks.
         """
-        if in_turns(&self.P) or self.P.shared or (
+        if accumulates_by_layer(&self.P) or self.P.shared or (
             not self.P.panel and self.P.chunk == self.P.N
         ):
             return 1
@@ -473,7 +473,7 @@ cdef class Plan:
             with self.lock, nogil:
                 before = watch()
                 states_of(&self.P, back, to, 0)
-                self.end(before)
+                self.end_watch(before)
         finally:
             free(to)
         return 0

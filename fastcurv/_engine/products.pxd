@@ -18,7 +18,7 @@ cdef struct Blocks:
 
 # --- the shape, the terms and the output of a product ---------------------------------------------
 
-cdef inline void start(Pass *t, fc_product *job, Py_ssize_t units) noexcept nogil:
+cdef inline void begin_product(Pass *t, fc_product *job, Py_ssize_t units) noexcept nogil:
     """Start the description of a product whose output has the shape (rows, units), transposed if
     the plan uses the transposed layout.
     """
@@ -30,16 +30,16 @@ cdef inline void start(Pass *t, fc_product *job, Py_ssize_t units) noexcept nogi
     job.far = t.P.far
 
 
-cdef inline void start_sum(Pass *t, Layer *y, fc_product *job, bint add) noexcept nogil:
+cdef inline void begin_sum(Pass *t, Layer *y, fc_product *job, bint add) noexcept nogil:
     """Start the description of a product that sums over rows. Its output has the shape of W and is
     part of a flat vector.
     """
     clear(job, 0, sizeof(job[0]))
-    job.m, job.n, job.exact, job.accumulate, job.far = y.m, y.k, True, add, t.P.far
+    job.m, job.n, job.unpadded, job.accumulate, job.far = y.m, y.k, True, add, t.P.far
     job.packs = packs_sums(t.P)
 
 
-cdef inline void share_all(Pass *t, fc_stack *stack) noexcept nogil:
+cdef inline void share_all_matrices(Pass *t, fc_stack *stack) noexcept nogil:
     """Set the distances between the matrices of successive vectors to 0 in a stacked product. The
     caller then sets the distances of the matrices that differ between vectors.
     """
@@ -47,19 +47,19 @@ cdef inline void share_all(Pass *t, fc_stack *stack) noexcept nogil:
         memset(&stack.count, 0, sizeof(stack[0]) - sizeof(stack.job))
 
 
-cdef inline void into(fc_product *job, Matrix c) noexcept nogil:
+cdef inline void set_output(fc_product *job, Matrix c) noexcept nogil:
     job.c, job.ldc = c.at, c.ld
 
 
-cdef inline void into_e(Pass *t, fc_product *job, Layer *x, Py_ssize_t l) noexcept nogil:
+cdef inline void set_output_e(Pass *t, fc_product *job, Layer *x, Py_ssize_t l) noexcept nogil:
     """Set the output of a product to the scratch buffer for e of layer x, below layer l. After the
     epilogue, e is read only if layer x is residual or batch-normalised.
     """
-    into(job, own(t, x, t.scratch.e[l & 1]))
-    job.spent = not x.skip and x.norm == NULL
+    set_output(job, scratch_matrix(t, x, t.scratch.e[l & 1]))
+    job.c_unused = not x.skip and x.norm == NULL
 
 
-cdef inline void into_w(Pass *t, fc_product *job, Layer *y, char *out) noexcept nogil:
+cdef inline void set_output_w(Pass *t, fc_product *job, Layer *y, char *out) noexcept nogil:
     job.c, job.ldc = out + y.w * t.P.K.real_bytes, y.k
 
 
@@ -116,7 +116,7 @@ cdef inline void add_back(
     elif t.P.unpacked:
         add_in_place(t.P, job, y.m, d, W.flat + y.w * t.P.K.real_bytes, y.k, 1)
         # the last vector of each row lies within theta
-        if y.w + (y.m - 1) * y.k + panels(t.P, y.k) <= t.P.n:
+        if y.w + (y.m - 1) * y.k + packed_columns(t.P, y.k) <= t.P.n:
             job.term[job.n_terms - 1].b_vs, job.term[job.n_terms - 1].b_cs = lanes(t.P), 0
     else:
         add_packed(t.P, job, y.m, d, W.back)
@@ -189,15 +189,17 @@ cdef inline void put_derivatives(
     if not y.has_p:
         return
     epilogue.phi = y.phi if y.derived else FC_IDENTITY
-    put_p(epilogue, p_of(t, y) if has_slopes(y) else kept(t, y, y.a))
+    put_p(epilogue, p_of(t, y) if has_slopes(y) else state_matrix(t, y, y.a))
     if second and y.curved:
-        put_q(epilogue, kept(t, y, y.du if y.derived else y.q))
-        epilogue.a, epilogue.lda = a_of(t, y).at, lead(t.P, y.ldm)
+        put_q(epilogue, state_matrix(t, y, y.du if y.derived else y.q))
+        epilogue.a, epilogue.lda = a_of(t, y).at, leading_dimension(t.P, y.ldm)
 
 
 # --- transposed layout ----------------------------------------------------------------------------
 
-cdef inline void ask(Pass *t, fc_product *job, char *whole, Py_ssize_t units) noexcept nogil:
+cdef inline void prefetch_next_panel(
+    Pass *t, fc_product *job, char *whole, Py_ssize_t units
+) noexcept nogil:
     """Prefetch the next panel's part of a stored (units, samples) matrix while this product runs.
     """
     cdef int i = 0
@@ -222,11 +224,11 @@ cdef inline bint recomputes_delta(PlanS *P, Py_ssize_t l) noexcept nogil:
 
 cdef inline void recompute_delta(Pass *t, fc_epilogue *epilogue, Layer *y) noexcept nogil:
     """Let the epilogue recompute delta of the layer below y as (W' delta_y) * phi'."""
-    cdef Matrix delta = kept(t, y, y.delta)
+    cdef Matrix delta = state_matrix(t, y, y.delta)
     epilogue.q = NULL
-    epilogue.made.rank, epilogue.made.b, epilogue.made.ldb = y.m, delta.at, delta.ld
-    epilogue.made.w = y.W.flat + y.w * t.P.K.real_bytes
-    epilogue.made.w_ts, epilogue.made.w_is = y.k, 1
+    epilogue.recompute.rank, epilogue.recompute.b, epilogue.recompute.ldb = y.m, delta.at, delta.ld
+    epilogue.recompute.w = y.W.flat + y.w * t.P.K.real_bytes
+    epilogue.recompute.w_ts, epilogue.recompute.w_is = y.k, 1
 
 
 # --- execution of products ------------------------------------------------------------------------

@@ -34,7 +34,7 @@ cdef fc_product plain_product(
     """
     cdef fc_product job
     memset(&job, 0, sizeof(job))
-    job.m, job.n, job.n_terms, job.exact, job.accumulate = m, n, 1, True, add
+    job.m, job.n, job.n_terms, job.unpadded, job.accumulate = m, n, 1, True, add
     job.c, job.ldc = c, ldc
     job.term[0].k, job.term[0].a, job.term[0].a_rs, job.term[0].a_cs = k, a, a_rs, a_cs
     job.term[0].b, job.term[0].b_rs, job.term[0].b_cs = b, b_rs, b_cs
@@ -63,7 +63,7 @@ cdef Py_ssize_t run_items(
     return row_items
 
 
-cdef Py_ssize_t run(Pass *t, fc_product *job) noexcept nogil:
+cdef Py_ssize_t run_product(Pass *t, fc_product *job) noexcept nogil:
     """Run a product and its epilogue. Return the number of blocks of rows into which the product
     was cut, which is the number of rows of column sums that its epilogue wrote.
     """
@@ -129,13 +129,13 @@ cdef Py_ssize_t run_stack(Pass *t, fc_stack *stack) noexcept nogil:
     cdef fc_product *job = &stack.job
     cdef int i
     if t.count == 1:
-        return run(t, job)
+        return run_product(t, job)
     stack.count, stack.own = t.count, t.own // size
     job.row_block, job.col_block = job.m, job.n
     if not no_stack and P.K.stack(stack, t.scratch.gemm):
         return 1
     for _x in range(t.count):
-        run(t, job)
+        run_product(t, job)
         for i in range(job.n_terms):
             job.term[i].a = <char *>job.term[i].a + stack.a[i] * size
             job.term[i].b = <char *>job.term[i].b + stack.b[i] * size

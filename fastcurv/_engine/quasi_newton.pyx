@@ -585,7 +585,7 @@ cdef class QuasiNewton:
             self.steps += 1
             if self.looked - self.began > SLICE_NS:
                 break
-        return plan.end(before)
+        return plan.end_watch(before)
 
     cdef Ending step(self, Plan plan, double seconds) noexcept nogil:
         """Take one step. Updates of the run's state are not interrupted, so a cancellation takes
@@ -598,7 +598,7 @@ cdef class QuasiNewton:
         fc_watch_end(before)
         while q.state == LOOKING:
             self.evaluations += plan.loss_at(q.trial, q.g_trial, &f)
-            if fc_watch_off():
+            if fc_watch_poll():
                 q.state = RESTING
                 return OFF
             self.check_clock(seconds)

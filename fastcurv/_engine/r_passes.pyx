@@ -4,7 +4,7 @@ R-backward. Quadratic forms need no R-backward. The equations are at the head of
 from libc.string cimport memcpy, memset
 
 
-cdef inline bint short_of_time(Pass *t) noexcept nogil:
+cdef inline bint is_too_short_to_prefetch(Pass *t) noexcept nogil:
     """Return True if R-backward through a narrow output layer is too short to prefetch all of the
     next panel's state, which lies beyond the L3 cache. This is so with one output (measured on Zen
     3 and Zen 5), and with 64-byte vectors if the operator does not use phi'' (measured on Zen 5).
@@ -25,49 +25,49 @@ cdef double r_forward(Pass *t, bint quadratic) noexcept nogil:
     cdef Py_ssize_t l, size = P.K.real_bytes
     cdef Layer *y
     cdef Weights V
-    cdef Matrix r_below = nothing()
+    cdef Matrix r_below = no_matrix()
     cdef fc_stack stack
     cdef fc_product *job = &stack.job
     cdef double curvature = 0
-    cdef bint narrow = has_narrow_output(t), forms, bends
+    cdef bint narrow = has_narrow_output(t), forms, uses_second
     for l in range(P.first, P.n_layers - narrow):
         y = &P.layer[l]
         V = V_of(t, y)
         forms = quadratic and not (narrow and l == P.n_layers - 2)
-        bends = y.curved and (forms or (quadratic and not y.derived))
-        share_all(t, &stack)
-        start(t, job, y.m)
+        uses_second = y.curved and (forms or (quadratic and not y.derived))
+        share_all_matrices(t, &stack)
+        begin_product(t, job, y.m)
         if r_below.at != NULL:
             stack.a[job.n_terms] = t.own // size
             add_onward(t, job, y, r_below, y.W)
         if P.active[l]:
             stack.b[job.n_terms] = P.v_step // size
             add_onward(t, job, y, input_of(t, l), V)
-        into(job, own(t, y, t.scratch.rz[l]))
+        set_output(job, scratch_matrix(t, y, t.scratch.rz[l]))
         job.epilogue.kind = FC_EPILOGUE_R_ACTIVATE
         job.epilogue.u = bias_of(P, y, V) if P.active[l] else NULL
         stack.u, stack.c = P.v_step // size, t.own // size
-        put_d(&job.epilogue, own(t, y, t.scratch.ra[l]))
-        put_derivatives(t, &job.epilogue, y, bends)
-        put_skip(&job.epilogue, r_below if y.skip else nothing())
+        put_d(&job.epilogue, scratch_matrix(t, y, t.scratch.ra[l]))
+        put_derivatives(t, &job.epilogue, y, uses_second)
+        put_skip(&job.epilogue, r_below if y.skip else no_matrix())
         # Below a narrow output layer, R-backward prefetches phi'. A quadratic form has no
         # R-backward.
-        if not narrow or quadratic or short_of_time(t):
-            ask(t, job, y.p, y.m)
-        ask(t, job, P.x if l == 0 else NULL, y.k)
+        if not narrow or quadratic or is_too_short_to_prefetch(t):
+            prefetch_next_panel(t, job, y.p, y.m)
+        prefetch_next_panel(t, job, P.x if l == 0 else NULL, y.k)
         if quadratic and (y.curved or not forms):
-            ask(t, job, y.a, y.m)
-        if quadratic or short_of_time(t):
-            ask(t, job, y.phi_pair, y.m)
+            prefetch_next_panel(t, job, y.a, y.m)
+        if quadratic or is_too_short_to_prefetch(t):
+            prefetch_next_panel(t, job, y.phi_pair, y.m)
         if narrow and l == P.n_layers - 2:
-            ask(t, job, <char *>P.loss.delta, P.d_out)
-            ask(t, job, NULL if P.coupled else <char *>P.loss.h, P.d_out)
-        if bends:
-            ask(t, job, y.du if y.derived else y.q, y.m)
+            prefetch_next_panel(t, job, <char *>P.loss.delta, P.d_out)
+            prefetch_next_panel(t, job, NULL if P.coupled else <char *>P.loss.h, P.d_out)
+        if uses_second:
+            prefetch_next_panel(t, job, y.du if y.derived else y.q, y.m)
         if forms and y.curved:
             job.epilogue.total = t.scratch.totals
         if narrow and l == P.n_layers - 2:
-            job.spent = quadratic
+            job.c_unused = quadratic
             fuse_output(t, &job.epilogue, quadratic)
         if (run_stack(t, &stack) if y.norm == NULL else norm_r_forward(t, l, job)) < 0:
             return curvature
@@ -75,7 +75,7 @@ cdef double r_forward(Pass *t, bint quadratic) noexcept nogil:
             curvature += total_of(P, t, job)
         if quadratic and y.norm != NULL:
             curvature += norm_curvature(t, l)
-        r_below = own(t, y, t.scratch.ra[l])
+        r_below = scratch_matrix(t, y, t.scratch.ra[l])
     if narrow and quadratic:
         curvature += dot_rows(t, 1, P.ld_transposed, P.ones, t.scratch.e[1])
     return curvature
@@ -135,15 +135,15 @@ cdef void r_backward(Pass *t, char *out, bint add) noexcept nogil:
     cdef fc_product *job = &stack.job
     for l in range(P.n_layers - 1, P.first - 1, -1):
         y = &P.layer[l]
-        delta, rdelta = kept(t, y, y.delta), own(t, y, t.scratch.rz[l])
+        delta, rdelta = state_matrix(t, y, y.delta), scratch_matrix(t, y, t.scratch.rz[l])
         if P.active[l] and out != NULL and not (narrow and l == P.n_layers - 2):
             put_bias(t, y, rdelta, blocks, out, add)
         if narrow and l == P.n_layers - 1:
             backward_fused(t, out, add, full)
             continue
         if P.active[l] and out != NULL:
-            share_all(t, &stack)
-            start_sum(t, y, job, add)
+            share_all_matrices(t, &stack)
+            begin_sum(t, y, job, add)
             stack.a[0] = t.own // size
             if P.shared:
                 add_packed_transpose(
@@ -156,39 +156,42 @@ cdef void r_backward(Pass *t, char *out, bint add) noexcept nogil:
                 add_packed_transpose(t, job, l, delta, t.scratch.packed_transpose)
             elif full and l > P.first:
                 stack.b[1] = t.own // size
-                add_outer(t, job, delta, own(t, &P.layer[l - 1], t.scratch.ra[l - 1]))
-            into_w(t, job, y, out)
+                add_outer(t, job, delta, scratch_matrix(t, &P.layer[l - 1], t.scratch.ra[l - 1]))
+            set_output_w(t, job, y, out)
             stack.c = t.out_step // size
-            ask(t, job, y.a, y.m)
-            if not short_of_time(t):
-                ask(t, job, y.phi_pair, y.m)
+            prefetch_next_panel(t, job, y.a, y.m)
+            if not is_too_short_to_prefetch(t):
+                prefetch_next_panel(t, job, y.phi_pair, y.m)
             if narrow and l == P.n_layers - 2 and full and not recomputes_delta(P, l):
-                ask(t, job, y.delta, y.m)
-                ask(t, job, y.q, y.m)
+                prefetch_next_panel(t, job, y.delta, y.m)
+                prefetch_next_panel(t, job, y.q, y.m)
             run_stack(t, &stack)
         if l == P.first:
             break
         x = &P.layer[l - 1]
-        share_all(t, &stack)
-        start(t, job, y.k)
+        share_all_matrices(t, &stack)
+        begin_product(t, job, y.k)
         stack.a[0] = t.own // size
         add_back(t, job, y, rdelta, y.W)
         if full and P.active[l]:
             stack.b[1] = P.v_step // size
             add_back(t, job, y, delta, V_of(t, y))
-        into_e(t, job, x, l)
+        set_output_e(t, job, x, l)
         stack.c = t.own // size
         job.epilogue.kind = FC_EPILOGUE_R_BACKWARD
-        put_d(&job.epilogue, own(t, x, t.scratch.rz[l - 1]))
+        put_d(&job.epilogue, scratch_matrix(t, x, t.scratch.rz[l - 1]))
         put_derivatives(t, &job.epilogue, x, full)
         if full and recomputes_delta(P, l - 1):
             recompute_delta(t, &job.epilogue, y)
         elif full:
-            ask(t, job, x.delta, x.m)
-            ask(t, job, x.q, x.m)
+            prefetch_next_panel(t, job, x.delta, x.m)
+            prefetch_next_panel(t, job, x.q, x.m)
         if full and x.curved:
-            put_r(&job.epilogue, own(t, x, t.scratch.rz[l - 1]))
-        put_skip(&job.epilogue, own(t, y, t.scratch.e[(l + 1) & 1]) if y.skip else nothing())
+            put_r(&job.epilogue, scratch_matrix(t, x, t.scratch.rz[l - 1]))
+        put_skip(
+            &job.epilogue,
+            scratch_matrix(t, y, t.scratch.e[(l + 1) & 1]) if y.skip else no_matrix()
+        )
         put_sums(t, &job.epilogue)
         if x.norm == NULL:
             blocks = run_stack(t, &stack)
@@ -211,12 +214,12 @@ cdef double r_dots(Pass *t) noexcept nogil:
         y = &P.layer[l]
         if not P.active[l]:
             continue
-        start(t, &job, y.m)
-        add_onward(t, &job, y, own(t, &P.layer[l - 1], t.scratch.ra[l - 1]), V_of(t, y))
-        into(&job, own(t, y, t.scratch.e[0]))
+        begin_product(t, &job, y.m)
+        add_onward(t, &job, y, scratch_matrix(t, &P.layer[l - 1], t.scratch.ra[l - 1]), V_of(t, y))
+        set_output(&job, scratch_matrix(t, y, t.scratch.e[0]))
         job.epilogue.kind, job.epilogue.total = FC_EPILOGUE_DOT, t.scratch.totals
-        put_p(&job.epilogue, kept(t, y, y.delta))
-        run(t, &job)
+        put_p(&job.epilogue, state_matrix(t, y, y.delta))
+        run_product(t, &job)
         total += 2 * total_of(P, t, &job)
     return total
 
@@ -231,7 +234,7 @@ cdef double top_dot(Pass *t) noexcept nogil:
         (y.m * P.ld_transposed if P.ld_transposed else t.rows * y.ldm) * P.K.real_bytes
     )
     r_loss(t, NULL)
-    return dot_rows(t, y.m, lead(P, y.ldm), t.scratch.e[0], rz)
+    return dot_rows(t, y.m, leading_dimension(P, y.ldm), t.scratch.e[0], rz)
 
 
 cdef double dot_rows(

@@ -137,10 +137,10 @@ cdef void run_work_unit(void *context, Py_ssize_t item, int member) noexcept nog
     cdef char *out
     cdef bint add
     for panel in range(begin, end):
-        if fc_team_off(member):
+        if fc_team_cancelled(member):
             return
-        go_to(&t, job.rows, panel, member if job.transient else panel - P.before)
-        t.more = P.looks_ahead and panel + 1 < end and last - first < 2
+        move_to_panel(&t, job.rows, panel, member if job.transient else panel - P.before)
+        t.more = P.prefetches_next and panel + 1 < end and last - first < 2
         if job.stages & FORWARD:
             forward(&t)
         add = panel > begin or (shares == 1 and job.add)
@@ -193,14 +193,14 @@ cdef void run_vector_stack(void *context, Py_ssize_t item, int member) noexcept 
     for group in range(groups):
         begin, end = n_panels * group // groups, n_panels * (group + 1) // groups
         add = group > 0 or job.add
-        alone = groups == 1 or (end - begin == 1 and at_once(P))
+        alone = groups == 1 or (end - begin == 1 and completes_panel_sums(P))
         out = sums_address(job, 1 if alone else groups, 0, first)
         step = job.out_step if alone else P.ldg * P.K.real_bytes
         for panel in range(begin, end):
-            if fc_team_off(member):
+            if fc_team_cancelled(member):
                 return
-            go_to(&t, job.rows, panel, panel)
-            t.more = P.looks_ahead and panel + 1 < n_panels and last - first < 2
+            move_to_panel(&t, job.rows, panel, panel)
+            t.more = P.prefetches_next and panel + 1 < n_panels and last - first < 2
             multiply_vectors(
                 &t, job, member, first, last, out, step, panel > begin or (alone and add)
             )
@@ -294,7 +294,7 @@ cdef void run_layers(Job *job) noexcept nogil:
         backward(&t, job.out, job.add)
     if job.stages & (PRODUCT | QUADRATIC):
         for j in range(job.vectors):
-            if fc_watch_off():
+            if fc_watch_poll():
                 return
             if job.kind != VJP and job.vectors > 1:
                 take_vector(job, j, 0)

@@ -199,7 +199,7 @@ cdef Py_ssize_t lines_under_narrow(PlanS *P) noexcept nogil:
     of 16 would have a leading dimension of 17.
     """
     cdef Py_ssize_t size = P.K.real_bytes
-    cdef Py_ssize_t most = 20 if P.near or P.layer[0].k * size <= FC_SHALLOW else 18
+    cdef Py_ssize_t most = 20 if P.near or P.layer[0].k * size <= FC_SHALLOW_BYTES else 18
     cdef Py_ssize_t line = FC_ALIGN // size * (state_bytes_per_sample(P) - P.layer[0].k * size)
     if most * line <= TRANSPOSED_PANEL_BYTES:
         return most
@@ -224,7 +224,7 @@ cdef Py_ssize_t panels_transposed(PlanS *P) noexcept nogil:
     cache. Panels then have MIN_LINES_F32 cache lines in float32 and MIN_LINES_F64 in float64, where
     shorter panels save 1 to 4%. A single thread uses one panel if the cache permits.
     """
-    cdef Py_ssize_t l, line = line_of(P), lines = (P.N + line - 1) // line
+    cdef Py_ssize_t l, line = elements_per_line(P), lines = (P.N + line - 1) // line
     cdef Py_ssize_t units = 0, count, long_, rows, work = 12 * P.N * P.n
     cdef bint alone = work < SERIAL_TRANSPOSED_FLOPS
     cdef bint narrow = P.n_layers == 2 and narrow_last(&P.layer[1]) and not no_narrow, few

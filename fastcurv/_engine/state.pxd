@@ -197,7 +197,7 @@ cdef struct PlanS:
     bint near                   # True if the state at theta fits in the L3 cache
     bint packs_pairs            # True if phi and phi' of the first layer are stored as packed pairs
     bint nan                    # True if a NaN occurred at theta; packed pairs cannot represent NaN
-    bint looks_ahead            # True once packed phi/phi' pairs have been unpacked into scratch
+    bint prefetches_next        # transposed layout: True if the next panel's state is prefetched
     bint far                    # True if state and scratch of one panel exceed the L2 cache
 
 
@@ -214,12 +214,12 @@ cdef struct Pass:               # one pass of a range of rows of the chunk throu
     Py_ssize_t v
     char *flat                  # first of these vectors, flat
     bint more                   # transposed layout: True if another panel follows this one
-    bint pairs_unpacked  # True if packed pairs of phi and phi' have been unpacked into scratch
+    bint pairs_unpacked         # True once packed phi/phi' pairs have been unpacked into scratch
     Kind kind
     # Number of vectors that the pass processes together. It exceeds 1 only for products of
     # panel-parallel plans, on one thread per panel; `scratch` belongs to the first vector.
     Py_ssize_t count
-    # first result; the next results lie out_step bytes apart
+    # If count > 1: bytes from one vector's scratch to the next, and from one result to the next.
     Py_ssize_t own, out_step
 
 
@@ -236,7 +236,7 @@ cdef struct Job:
     char *v                     # first vector; the next vectors follow at distances of v_step bytes
     Py_ssize_t v_step
     char *u                     # VJP: the left factor, (rows, d_out)
-    char *out  # first result; the next results follow at distances of out_step bytes
+    char *out                   # first result; the next results lie out_step bytes apart
     Py_ssize_t out_step
     bint add
     double l2                   # if not 0, a result starts from l2 * v
@@ -253,7 +253,7 @@ cdef inline char *at(PlanS *P, char *base, Py_ssize_t row, Py_ssize_t ld) noexce
     return NULL if base == NULL else base + row * ld * P.K.real_bytes
 
 
-cdef inline Py_ssize_t line_of(PlanS *P) noexcept nogil:
+cdef inline Py_ssize_t elements_per_line(PlanS *P) noexcept nogil:
     """Return the number of elements per 64-byte cache line. A conditional replaces the division."""
     return FC_ALIGN // 4 if P.K.real_bytes == 4 else FC_ALIGN // 8
 
@@ -262,7 +262,7 @@ cdef inline Py_ssize_t lanes(PlanS *P) noexcept nogil:
     return P.K.vector_bytes >> (2 if P.K.real_bytes == 4 else 3)
 
 
-cdef inline Py_ssize_t lead(PlanS *P, Py_ssize_t ld) noexcept nogil:
+cdef inline Py_ssize_t leading_dimension(PlanS *P, Py_ssize_t ld) noexcept nogil:
     """Return the leading dimension of a matrix in the plan's layout; `ld` is that in row-major
     layout.
     """
@@ -271,27 +271,27 @@ cdef inline Py_ssize_t lead(PlanS *P, Py_ssize_t ld) noexcept nogil:
 
 # --- matrices of a pass ---------------------------------------------------------------------------
 
-cdef inline Matrix kept(Pass *t, Layer *y, char *whole) noexcept nogil:
+cdef inline Matrix state_matrix(Pass *t, Layer *y, char *whole) noexcept nogil:
     """Return the pass's rows of a matrix of the stored state; `whole` is the start of the matrix.
     """
     cdef Matrix found
-    found.at, found.ld = at(t.P, whole, t.r0, y.ldm), lead(t.P, y.ldm)
+    found.at, found.ld = at(t.P, whole, t.r0, y.ldm), leading_dimension(t.P, y.ldm)
     return found
 
 
-cdef inline Matrix own(Pass *t, Layer *y, char *scratch) noexcept nogil:
+cdef inline Matrix scratch_matrix(Pass *t, Layer *y, char *scratch) noexcept nogil:
     """Return a (rows, m) matrix in the pass's scratch, which has the rows of the pass only."""
     cdef Matrix found
-    found.at, found.ld = scratch, lead(t.P, y.ldm)
+    found.at, found.ld = scratch, leading_dimension(t.P, y.ldm)
     return found
 
 
 cdef inline Matrix a_of(Pass *t, Layer *y) noexcept nogil:
-    return kept(t, y, y.a) if y.phi_pair == NULL else own(t, y, t.scratch.a)
+    return state_matrix(t, y, y.a) if y.phi_pair == NULL else scratch_matrix(t, y, t.scratch.a)
 
 
 cdef inline Matrix p_of(Pass *t, Layer *y) noexcept nogil:
-    return kept(t, y, y.p) if y.phi_pair == NULL else own(t, y, t.scratch.p)
+    return state_matrix(t, y, y.p) if y.phi_pair == NULL else scratch_matrix(t, y, t.scratch.p)
 
 
 cdef inline Matrix input_of(Pass *t, Py_ssize_t l) noexcept nogil:
@@ -301,17 +301,17 @@ cdef inline Matrix input_of(Pass *t, Py_ssize_t l) noexcept nogil:
     cdef Matrix found
     if l:
         return a_of(t, &t.P.layer[l - 1])
-    found.at, found.ld = at(t.P, t.P.x, t.x0, t.P.ldx), lead(t.P, t.P.ldx)
+    found.at, found.ld = at(t.P, t.P.x, t.x0, t.P.ldx), leading_dimension(t.P, t.P.ldx)
     return found
 
 
-cdef inline Matrix nothing() noexcept nogil:
+cdef inline Matrix no_matrix() noexcept nogil:
     cdef Matrix found
     found.at, found.ld = NULL, 0
     return found
 
 
-cdef inline Weights moved(Weights V, Py_ssize_t bytes_on, char *flat) noexcept nogil:
+cdef inline Weights shifted_weights(Weights V, Py_ssize_t bytes_on, char *flat) noexcept nogil:
     """Return the packed parts of another vector of the block, which lie `bytes_on` bytes after
     those in V; `flat` is that vector.
     """
@@ -327,7 +327,7 @@ cdef inline Weights moved(Weights V, Py_ssize_t bytes_on, char *flat) noexcept n
 
 cdef inline Weights V_of(Pass *t, Layer *y) noexcept nogil:
     """Return V and vb of the first vector of the pass."""
-    return moved(y.V, t.v * t.P.v_step, t.flat)
+    return shifted_weights(y.V, t.v * t.P.v_step, t.flat)
 
 
 cdef inline Pass new_pass(PlanS *P, Scratch *scratch, bint serial, Kind kind) noexcept nogil:
@@ -344,7 +344,7 @@ cdef inline Pass new_pass(PlanS *P, Scratch *scratch, bint serial, Kind kind) no
 # --- sizes ----------------------------------------------------------------------------------------
 
 cdef inline Py_ssize_t whole_lines(PlanS *P, Py_ssize_t rows) noexcept nogil:
-    return (rows + line_of(P) - 1) & -line_of(P)
+    return (rows + elements_per_line(P) - 1) & -elements_per_line(P)
 
 
 cdef inline Py_ssize_t panels_of(PlanS *P, Py_ssize_t rows) noexcept nogil:
@@ -366,7 +366,7 @@ cdef inline Py_ssize_t shares_of(PlanS *P, Py_ssize_t rows) noexcept nogil:
     return panels_of(P, rows) if P.shares > P.groups else groups_of(P, rows)
 
 
-cdef inline bint at_once(PlanS *P) noexcept nogil:
+cdef inline bint completes_panel_sums(PlanS *P) noexcept nogil:
     """Return True if the sums over the rows of one panel are completed before they are added to the
     sums of other panels. This holds for vector kernels if a panel is one slice deep; BLAS and the
     reference kernels may accumulate directly into the output.
@@ -380,7 +380,7 @@ cdef inline Py_ssize_t first_of(PlanS *P, Py_ssize_t rows, Py_ssize_t panel) noe
     share an odd number of lines, panel 0 gets the extra line, because the calling thread starts on
     it before the worker thread has woken.
     """
-    cdef Py_ssize_t line = line_of(P), count
+    cdef Py_ssize_t line = elements_per_line(P), count
     if P.ld_transposed:
         count = panels_of(P, rows)
         return min(rows, (whole_lines(P, rows) // line * panel + count - 1) // count * line)
@@ -392,7 +392,9 @@ cdef inline Py_ssize_t state_of(PlanS *P, Py_ssize_t panel) noexcept nogil:
     return panel * (P.ld_transposed if P.ld_transposed else P.panel)
 
 
-cdef inline void go_to(Pass *t, Py_ssize_t rows, Py_ssize_t panel, Py_ssize_t place) noexcept nogil:
+cdef inline void move_to_panel(
+    Pass *t, Py_ssize_t rows, Py_ssize_t panel, Py_ssize_t place
+) noexcept nogil:
     """Move the pass to panel number `panel` of a chunk of `rows` rows. The panel's state is stored
     at panel index `place`.
     """
@@ -419,7 +421,7 @@ cdef inline fc_loss_rows loss_at(Pass *t, Py_ssize_t first) noexcept nogil:
     return here
 
 
-cdef inline Py_ssize_t panels(PlanS *P, Py_ssize_t cols) noexcept nogil:
+cdef inline Py_ssize_t packed_columns(PlanS *P, Py_ssize_t cols) noexcept nogil:
     """Return the number of columns of a packed matrix, which is `cols` rounded up to whole cache
     lines.
     """
@@ -437,15 +439,15 @@ cdef inline bint packs_sums(PlanS *P) noexcept nogil:
     return P.panel == 0 and not P.unpacked and P.n * P.K.real_bytes > PANEL_PARALLEL_MAX_BYTES
 
 
-cdef inline bint in_turns(PlanS *P) noexcept nogil:
+cdef inline bint accumulates_by_layer(PlanS *P) noexcept nogil:
     """Return True if the means over rows of batch-normalised layers are accumulated layer by layer,
     because rows come in chunks.
     """
     return normalised(P) and P.chunk < P.N
 
 
-cdef inline bint gathers(PlanS *P, Stage stage, Py_ssize_t l) noexcept nogil:
+cdef inline bint computes_means(PlanS *P, Stage stage, Py_ssize_t l) noexcept nogil:
     """Return True if this pass computes the means of `stage` for layer l; False if they are known
     from earlier passes.
     """
-    return not in_turns(P) or (P.stage == stage and P.target == l)
+    return not accumulates_by_layer(P) or (P.stage == stage and P.target == l)

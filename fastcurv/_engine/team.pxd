@@ -8,9 +8,9 @@ cdef extern from "team.h" nogil:
     enum:
         FC_MAX_THREADS
     # fc_team_run calls part(context, i, member) for i = 0, ..., parts - 1 on at most `threads`
-    # threads. Within a part, fc_team_off(member) returns nonzero if the job has been cancelled.
+    # threads. Within a part, fc_team_cancelled(member) returns nonzero after a cancellation.
     void fc_team_run(int threads, Py_ssize_t parts, fc_part part, void *context)
-    int fc_team_off(int member)
+    int fc_team_cancelled(int member)
     int fc_team_available()
     int fc_team_workers()
     void fc_team_limit(int)
@@ -29,12 +29,12 @@ cdef extern from "watch.h" nogil:
     void fc_arithmetic_end(fc_arithmetic)
     int fc_arithmetic_is_fixed()
     int fc_threads_wanted()
-    int fc_want_threads(int threads)
-    # fc_watch_off checks for signals and returns nonzero if the job has been cancelled. It may be
+    int fc_set_threads_wanted(int threads)
+    # fc_watch_poll checks for signals and returns nonzero if the job has been cancelled. It may be
     # called only outside of parts.
-    int fc_watch_off()
-    # fc_watch_was_off returns the last result of fc_watch_off without checking for signals.
-    int fc_watch_was_off()
+    int fc_watch_poll()
+    # fc_watch_cancelled returns the last result of fc_watch_poll without checking for signals.
+    int fc_watch_cancelled()
     long long fc_now_ns()
 
 

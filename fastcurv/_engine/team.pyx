@@ -109,7 +109,7 @@ cdef class Arithmetic:
         me = PyThread_get_thread_ident()
         self.before, self.wanted = fc_arithmetic_begin(), fc_threads_wanted()
         if self.threads and not 0 < self.wanted <= self.threads:
-            fc_want_threads(self.threads)
+            fc_set_threads_wanted(self.threads)
         _regions[me] = _regions.get(me, 0) + 1
         return self
 
@@ -118,7 +118,7 @@ cdef class Arithmetic:
         count = _regions.pop(me, 1) - 1
         if count:
             _regions[me] = count
-        fc_want_threads(self.wanted)
+        fc_set_threads_wanted(self.wanted)
         self.disturbed = not fc_arithmetic_is_fixed()
         fc_arithmetic_end(self.before)
 

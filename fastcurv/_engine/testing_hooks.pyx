@@ -82,7 +82,7 @@ class testing_hooks:
                 job.term[job.n_terms].b_rs, job.term[job.n_terms].b_vs = VL, VL * a.shape[1]
             job.n_terms += 1
         out = np.empty((job.m, job.n), A.dtype) if C is None else C.copy()
-        job.c, job.ldc, job.exact, job.accumulate = pointer(out), job.n, True, C is not None
+        job.c, job.ldc, job.unpadded, job.accumulate = pointer(out), job.n, True, C is not None
         memset(&P, 0, sizeof(P))
         threads = min(threads, FC_MAX_THREADS)
         P.K, P.threads, P.members = K, max(1, threads), members
@@ -96,7 +96,7 @@ class testing_hooks:
         t = new_pass(&P, members, threads == 0, HESSIAN)
         with nogil:
             for _turn in range(repeat):
-                run(&t, &job)
+                run_product(&t, &job)
         return out
 
     @staticmethod

@@ -26,12 +26,12 @@ cdef void bias_transposed(Pass *t, Layer *y, Matrix d, char *out, bint add) noex
     cdef Matrix ones
     if y.b < 0:
         return
-    start_sum(t, y, &job, add)
+    begin_sum(t, y, &job, add)
     job.m, job.n = 1, y.m
     ones.at, ones.ld = t.P.ones, 0
     add_inner(t, &job, ones, d)
     job.c, job.ldc = out + y.b * t.P.K.real_bytes, y.m
-    run(t, &job)
+    run_product(t, &job)
 
 
 cdef bint has_narrow_output(Pass *t) noexcept nogil:
@@ -56,7 +56,8 @@ cdef void fuse_output(Pass *t, fc_epilogue *epilogue, bint quadratic) noexcept n
     cdef Layer *y = &P.layer[P.n_layers - 1]
     cdef Py_ssize_t size = P.K.real_bytes
     cdef Weights V = V_of(t, y)
-    cdef Matrix a = kept(t, y - 1, (y - 1).a), pairs = kept(t, y - 1, (y - 1).phi_pair)
+    cdef Matrix a = state_matrix(t, y - 1, (y - 1).a)
+    cdef Matrix pairs = state_matrix(t, y - 1, (y - 1).phi_pair)
     epilogue.d, epilogue.a, epilogue.lda = NULL, a.at, a.ld
     epilogue.phi_pair, epilogue.ldphi_pair = pairs.at, pairs.ld
     epilogue.next.rank, epilogue.next.units, epilogue.next.w_ts = y.m, y.k, y.k
@@ -64,7 +65,7 @@ cdef void fuse_output(Pass *t, fc_epilogue *epilogue, bint quadratic) noexcept n
     epilogue.next.u = bias_of(P, y, V)
     epilogue.next.out, epilogue.next.ldout = t.scratch.rz[P.n_layers - 1], P.ld_transposed
     if quadratic:
-        epilogue.next.delta, epilogue.next.form = kept(t, y, y.delta).at, t.scratch.e[1]
+        epilogue.next.delta, epilogue.next.form = state_matrix(t, y, y.delta).at, t.scratch.e[1]
 
 
 cdef void backward_fused(Pass *t, char *out, bint add, bint full) noexcept nogil:
@@ -82,12 +83,16 @@ cdef void backward_fused(Pass *t, char *out, bint add, bint full) noexcept nogil
     job.rank, job.add, job.w_ts, job.ldt, job.ld = y.m, add, y.k, P.ld_transposed, P.ld_transposed
     job.w = y.W.flat + y.w * size
     job.v = V_of(t, y).flat + y.w * size if full else NULL
-    job.delta, job.rdelta = kept(t, y, y.delta).at, t.scratch.rz[P.n_layers - 1]
-    job.p, job.a, job.phi_pair = kept(t, x, x.p).at, kept(t, x, x.a).at, kept(t, x, x.phi_pair).at
+    job.delta, job.rdelta = state_matrix(t, y, y.delta).at, t.scratch.rz[P.n_layers - 1]
+    job.p, job.a = state_matrix(t, x, x.p).at, state_matrix(t, x, x.a).at
+    job.phi_pair = state_matrix(t, x, x.phi_pair).at
     if full and x.curved and not recomputes_delta(P, P.n_layers - 2):
-        job.q = kept(t, x, x.du if x.derived else x.q).at
+        job.q = state_matrix(t, x, x.du if x.derived else x.q).at
     job.r = t.scratch.rz[P.n_layers - 2]
-    job.ahead = P.ld_transposed * x.m if t.more and x.p != NULL and not short_of_time(t) else 0
+    job.ahead = (
+        P.ld_transposed * x.m
+        if t.more and x.p != NULL and not is_too_short_to_prefetch(t) else 0
+    )
     job.out, job.ldout = out + y.w * size, y.k
     job.bias = out + x.b * size if x.b >= 0 else NULL
     P.K.narrow(&job, x.m, whole_lines(P, t.rows))
@@ -101,7 +106,8 @@ cdef void unpack_pairs(Pass *t) noexcept nogil:
     cdef Layer *y = &P.layer[0]
     if not t.pairs_unpacked:
         P.K.unpack_pairs(
-            y.phi, y.m * P.ld_transposed, kept(t, y, y.phi_pair).at, t.scratch.a, t.scratch.p
+            y.phi, y.m * P.ld_transposed, state_matrix(t, y, y.phi_pair).at, t.scratch.a,
+            t.scratch.p
         )
         t.pairs_unpacked = True
 
@@ -113,7 +119,7 @@ cdef void propagate_nan(Pass *t) noexcept nogil:
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[P.n_layers - 1]
     cdef Py_ssize_t i
-    cdef char *z = kept(t, y, y.a).at
+    cdef char *z = state_matrix(t, y, y.a).at
     cdef char *rz = t.scratch.rz[P.n_layers - 1]
     for i in range(y.m * P.ld_transposed if P.packs_pairs else 0):
         if P.K.real_bytes == 8 and isnan((<double *>z)[i]):

@@ -200,8 +200,8 @@ def inner(x, y):
     cdef double sums[SWEEP_PARTS]
     cdef fc_watch before
     cdef Py_ssize_t n = x.size
-    cdef char *q = ready(x, n, x.dtype, False)
-    cdef char *w = ready(y, n, x.dtype, False)
+    cdef char *q = vector_address(x, n, x.dtype, False)
+    cdef char *w = vector_address(y, n, x.dtype, False)
     if q == NULL or w == NULL or x.dtype.char not in "fd" or not x.dtype.isnative:
         return None
     t.K = &table_chosen()[x.itemsize == 8]
@@ -220,8 +220,8 @@ def same(x, y):
     bitwise.
     """
     cdef Py_ssize_t n = x.size
-    cdef char *a = ready(x, n, x.dtype, False)
-    cdef char *b = ready(y, n, x.dtype, False)
+    cdef char *a = vector_address(x, n, x.dtype, False)
+    cdef char *b = vector_address(y, n, x.dtype, False)
     if a == NULL or b == NULL:
         return np.array_equal(x, y)
     return memcmp(a, b, n * x.itemsize) == 0

@@ -29,10 +29,10 @@
 #define FC_HAVE_NEON 1
 #endif
 #define FC_INLINE static inline __attribute__((always_inline, unused))
-/* FC_SMALL compiles a function for size, for large code that would not run faster otherwise.
- * FC_LARGE compiles a function for speed. */
-#define FC_SMALL __attribute__((cold))
-#define FC_LARGE __attribute__((hot, noinline))
+/* FC_FOR_SIZE compiles a function for size, for large code that would not run faster otherwise.
+ * FC_FOR_SPEED compiles a function for speed. */
+#define FC_FOR_SIZE __attribute__((cold))
+#define FC_FOR_SPEED __attribute__((hot, noinline))
 #ifdef __clang__
 #define FC_UNROLL _Pragma("unroll")
 #define FC_ROLL _Pragma("nounroll")
@@ -45,19 +45,19 @@
     for (int i = 0; i < (n); i++)
 /* Advance one pointer from row to row. Without this barrier compilers compute the address of every
  * row in advance and run out of registers. */
-#define FC_STEPPED(pointer) __asm__("" : "+r"(pointer))
+#define FC_OPAQUE(pointer) __asm__("" : "+r"(pointer))
 /* Keep x in a register. Without this barrier GCC reads x from memory for each multiply-add. */
 #if defined(FC_HAVE_X86)
-#define FC_HOLD(x) __asm__("" : "+v"(x))
+#define FC_IN_REGISTER(x) __asm__("" : "+v"(x))
 #elif defined(FC_HAVE_NEON)
-#define FC_HOLD(x) __asm__("" : "+w"(x))
+#define FC_IN_REGISTER(x) __asm__("" : "+w"(x))
 #else
-#define FC_HOLD(x) ((void)0)
+#define FC_IN_REGISTER(x) ((void)0)
 #endif
 #else
 #define FC_INLINE static inline
-#define FC_SMALL
-#define FC_LARGE
+#define FC_FOR_SIZE
+#define FC_FOR_SPEED
 #endif
 
 /* Alignment in bytes of padded matrices and of each of their rows: one cache line. */
@@ -159,8 +159,8 @@ static inline int fc_curvature_from_delta(fc_activation phi) {
  * which must not be NULL, to the unpacked values. FC_EPILOGUE_R_ACTIVATE with `next` reads packed
  * pairs instead of a and p.
  *
- * Recomputed delta (`made`). With phi tanh or sigmoid, FC_EPILOGUE_R_BACKWARD may recompute delta,
- * if that is faster than loading it. Then q is NULL, and in its place
+ * Recomputed delta (`recompute`). With phi tanh or sigmoid, FC_EPILOGUE_R_BACKWARD may recompute
+ * delta, if that is faster than loading it. Then q is NULL, and in its place
  *
  *   q[i, j] = p[i, j] * sum over t < rank of w[t * w_ts + i * w_is] * b[t * ldb + j]
  *
@@ -186,7 +186,7 @@ typedef struct {
     ptrdiff_t w_ts, w_is;
     const void *b;
     ptrdiff_t ldb;
-} fc_made;
+} fc_recompute;
 
 /* Maximum number of units of a narrow output layer. */
 enum { FC_MAX_NARROW = 3 };
@@ -225,7 +225,7 @@ typedef struct {
     ptrdiff_t lda;
     void *phi_pair;
     ptrdiff_t ldphi_pair;
-    fc_made made;
+    fc_recompute recompute;
     fc_fused_output next;
     const void *r;
     ptrdiff_t ldr;
@@ -255,7 +255,7 @@ typedef struct {
 enum { FC_MAX_TERMS = 2, FC_MAX_AHEAD = 6 };
 /* Bytes of depth up to which all operands of a tile fit in the L1 cache. Panels of a product are
  * four 64-byte vectors wide up to this depth and three for deeper products. */
-enum { FC_SHALLOW = 512 };
+enum { FC_SHALLOW_BYTES = 512 };
 
 /* A range of memory to prefetch. */
 typedef struct {
@@ -271,11 +271,11 @@ typedef struct {
     fc_term term[FC_MAX_TERMS];
     void *c;
     ptrdiff_t ldc;
-    int exact; /* C is not padded: only its m x n elements are accessed, and there is no epilogue */
+    int unpadded; /* C is not padded: only m x n elements are accessed; no epilogue */
     int accumulate;
-    int spent; /* C is not read after the epilogue, so kernels may keep it in a buffer */
-    int packs; /* the scratch buffer has `packed` further bytes, in which kernels may pack A */
-    int far;   /* B and the epilogue's matrices exceed the L2 cache, so kernels may prefetch them */
+    int c_unused; /* C is not read after the epilogue, so kernels may keep it in a buffer */
+    int packs;    /* the scratch buffer has `packed` further bytes, in which kernels may pack A */
+    int far; /* B and the epilogue's matrices exceed the L2 cache, so kernels may prefetch them */
     fc_epilogue epilogue;
     /* Memory that is read after this product; kernels may prefetch it. */
     fc_ahead ahead[FC_MAX_AHEAD];

@@ -44,7 +44,7 @@ static void *caller(void *number) {
         s.members = pair ? 2 : (int)(state >> 4 & 7) + 1;
         const int doomed = i % 500 == 499;
         fc_watch before = {NULL, 0, 0};
-        if (doomed) before = fc_watch_begin(call_off), fc_watch_call_off();
+        if (doomed) before = fc_watch_begin(call_off), fc_watch_cancel();
         fc_team_run(s.members, parts, add, &s);
         if (doomed && !fc_watch_end(before)) atomic_store(&wrong, 1);
         for (ptrdiff_t p = 0; p < parts; p++)

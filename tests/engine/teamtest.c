@@ -36,7 +36,7 @@ int main(void) {
     if (fc_team_get_limit() != 1 || fc_team_available() < 1) return puts("limit or count"), 1;
     fc_team_limit(0);
     const fc_watch before = fc_watch_begin(stop);
-    fc_watch_call_off();
+    fc_watch_cancel();
     fc_team_run(4, PARTS, part, NULL);
     if (!fc_watch_end(before) || runs[PARTS - 1] != JOBS + 1)
         return puts("a job that was called off ran"), 1;

@@ -10,7 +10,7 @@ KERNELS = [
     ("gemm.inc", "*done += k;", "*done += k + (k > 8);"),
     ("gemm.inc", "job->accumulate || round > 0", "job->accumulate"),
     ("gemm.inc", "s[q].b_vs = s[q].k * VL", "s[q].b_vs = VL"),
-    ("gemm.inc", "if (job->exact && cols < nv * VL)", "if (0)"),
+    ("gemm.inc", "if (job->unpadded && cols < nv * VL)", "if (0)"),
     (
         "gemm.inc",
         "(epilogue && (deep || q + 1 == tiles",
@@ -29,7 +29,7 @@ KERNELS = [
         "packed); }",
     ),
     # an A that is packed, and one of more rows than the cache holds
-    ("gemm.inc", "of_tile[t].a_cs = mr;", "of_tile[t].a_cs = FC_FULL;"),
+    ("gemm.inc", "of_tile[t].a_cs = mr;", "of_tile[t].a_cs = FC_DEEP_MR;"),
     ("gemm.inc", "if (packed) packed += NAME(packed_tile)(s, slices);", ""),
     ("gemm.inc", "top < i1; top += block", "top < i1; top += i1 - i0"),
     (
@@ -181,7 +181,7 @@ KERNELS = [
     ("narrow.inc", "nv = cols > 3 * VL &&", "nv = cols > 2 * VL &&"),
     ("narrow.inc", "const REAL flat = n->phi == FC_SIGMOID;", "const REAL flat = 0;"),
     ("narrow.inc", "e = t ? e + w[u][t] * from : w[u][t] * from;", "e = w[u][t] * from;"),
-    ("narrow.inc", "load(q + at) * bend * rz", "load(q + at) * rz"),
+    ("narrow.inc", "load(q + at) * second * rz", "load(q + at) * rz"),
     ("narrow.inc", "if (full) sum[u][t] += slope * along;", ""),
     ("narrow.inc", "const ptrdiff_t at = u * ld + j;", "const ptrdiff_t at = j;"),
     ("narrow.inc", "sums[u] = whole[u];", "sums[u] = (VEC){0};"),
@@ -215,17 +215,17 @@ KERNELS = [
 PASSES = [
     (
         "fastcurv/_engine/passes.pyx",
-        "put_skip(&job.epilogue, below if y.skip and not y.user_phi else nothing())",
-        "put_skip(&job.epilogue, nothing())",
+        "put_skip(&job.epilogue, below if y.skip and not y.user_phi else no_matrix())",
+        "put_skip(&job.epilogue, no_matrix())",
     ),
     (
         "fastcurv/_engine/passes.pyx",
-        "put_skip(&job.epilogue, own(t, y, t.scratch.e[(l + 1) & 1]) if y.skip else nothing())",
-        "put_skip(&job.epilogue, nothing())",
+        "scratch_matrix(t, y, t.scratch.e[(l + 1) & 1]) if y.skip else no_matrix()",
+        "no_matrix()",
     ),
     ("fastcurv/_engine/passes.pyx", "for x in range(t.count):", "for x in range(1):"),
-    ("fastcurv/_engine/passes.pyx", "start_sum(t, y, &job, add)", "start_sum(t, y, &job, False)"),
-    ("fastcurv/_engine/r_passes.pyx", "start_sum(t, y, job, add)", "start_sum(t, y, job, False)"),
+    ("fastcurv/_engine/passes.pyx", "begin_sum(t, y, &job, add)", "begin_sum(t, y, &job, False)"),
+    ("fastcurv/_engine/r_passes.pyx", "begin_sum(t, y, job, add)", "begin_sum(t, y, job, False)"),
     (
         "fastcurv/_engine/r_passes.pyx",
         "total += 2 * total_of(P, t, &job)",
@@ -304,8 +304,8 @@ PASSES = [
     ),
     (
         "fastcurv/_engine/products.pxd",
-        "job.spent = not x.skip and x.norm == NULL",
-        "job.spent = x.norm == NULL",
+        "job.c_unused = not x.skip and x.norm == NULL",
+        "job.c_unused = x.norm == NULL",
     ),
     ("fastcurv/_engine/r_passes.pyx", "P.n_layers - has_narrow_output(t)):", "P.n_layers):"),
     (

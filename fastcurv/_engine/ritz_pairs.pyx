@@ -1,0 +1,236 @@
+"""Ritz values and vectors of a Lanczos basis, bounds on their residuals, and convergence checks."""
+import numpy as np
+
+from libc.math cimport INFINITY, fabs, fmax, fmin, hypot
+from libc.string cimport memcpy
+
+
+cdef class Lanczos(LanczosRecurrence):
+    """The Lanczos recurrence for single vectors with the Ritz pairs of its basis.
+    `fastcurv.krylov.lanczos.Recurrence` adds blocks.
+    """
+
+    cdef int diagonalise(self, bint vectors) except -1:
+        """Diagonalise T into `found`, and raise `scale` to the largest |Ritz value|."""
+        cdef Ritz found = self.found
+        cdef Py_ssize_t last = self.m - 1
+        self.begin()
+        if not (self.is_tridiagonal() and found.by_rotations(self.m, self.t, self.ld)):
+            found.by_lapack(self.m, self.t, self.ld, vectors)
+        self.scale = fmax(self.scale, fmax(fabs(found.values[0]), fabs(found.values[last])))
+        return 0
+
+    cdef bint is_tridiagonal(self) noexcept:
+        """Return True if the part of T that belongs to the multiplied rows is tridiagonal. After a
+        restart it is diagonal.
+        """
+        cdef Py_ssize_t i, j
+        if self.tridiagonal:
+            return True
+        for i in range(self.m):
+            for j in range(i - 1):
+                if self.t[i * self.ld + j] != 0:
+                    return False
+        return True
+
+    cdef Py_ssize_t *choose(self, Py_ssize_t k, str which) except NULL:
+        """Return the indices of the k wanted Ritz values."""
+        cdef Py_ssize_t i, low = at_low_end(self.m, self.found.values, k, ENDS[which])
+        cdef Py_ssize_t *places = <Py_ssize_t *>self.small.room_for(k)
+        for i in range(k):
+            places[i] = i if i < low else self.m - k + i
+        return places
+
+    cdef double residual_norm(self, const double *s) noexcept:
+        """Return the norm of the component of A x along the pending rows, for the Ritz vector x
+        with coordinates s (m,).
+        """
+        cdef double found = 0
+        cdef Py_ssize_t i
+        for i in range(self.m, self.m + self.p):
+            found = hypot(found, inner_of(self.m, self.t + i * self.ld, s))
+        return found
+
+    cdef double leaked(self, const double *s, Py_ssize_t first) noexcept:
+        """Return the norm of the component of A x along the rows of `against` from `first` on, for
+        the Ritz vector x with coordinates s (m,).
+        """
+        cdef double found = 0
+        cdef Py_ssize_t i
+        for i in range(first, self.taken):
+            found = hypot(found, inner_of(self.m, self.l + i * self.leaks, s))
+        return found
+
+    cdef double bound(self, const double *s, double known) noexcept:
+        """Return an upper bound on the residual norm of the Ritz vector with coordinates s (m,):
+        the known part `known`, the part along deflated vectors, and err.
+        """
+        cdef double found = hypot(known, self.leaked(s, 0))
+        cdef Py_ssize_t i
+        for i in range(self.m):
+            found += fabs(s[i]) * self.e[i]
+        return found
+
+    def ritz(self, Py_ssize_t k, str which):
+        """Return the k wanted Ritz pairs, or as many as there are.
+
+        Returns
+        -------
+        theta : array (k,)
+            Ritz values in ascending order.
+        S : array (m, k)
+            Coordinates of the Ritz vectors.
+        known : array (k,)
+            Norms of the residuals' components along the pending rows.
+        limits : array (k,)
+            Upper bounds on the residual norms.
+        """
+        cdef Py_ssize_t i, m = self.m
+        k = min(k, m)
+        theta, known, limits = np.empty((3, k))
+        if not m:
+            return theta, np.empty((0, 0)), known, limits
+        self.diagonalise(True)
+        cdef double *out = <double *>pointer(theta)
+        cdef Py_ssize_t *places = self.choose(k, which)
+        S = self.found.vectors(k, places)
+        cdef double *s = <double *>pointer(S)
+        for i in range(k):
+            out[i] = self.found.values[places[i]]
+            out[k + i] = self.residual_norm(s + i * m)
+            out[2 * k + i] = self.bound(s + i * m, out[k + i])
+        return theta, S.T, known, limits
+
+    def ritz_values(self, Py_ssize_t k, str which):
+        """Return the k wanted Ritz values (k,) without their residuals."""
+        cdef Py_ssize_t i
+        k = min(k, self.m)
+        theta = np.empty(k)
+        if not self.m:
+            return theta
+        self.diagonalise(False)
+        cdef double *out = <double *>pointer(theta)
+        cdef Py_ssize_t *places = self.choose(k, which)
+        for i in range(k):
+            out[i] = self.found.values[places[i]]
+        return theta
+
+    def ritz_spectrum(self):
+        """Return all Ritz values (m,), the first coordinates of their vectors, and the norms of
+        their residuals' components along the pending rows and the rows set aside.
+        """
+        cdef Py_ssize_t i, m = self.m
+        values, first, known = np.zeros((3, m))
+        if not m:
+            return values, first, known
+        self.diagonalise(True)
+        cdef double *out = <double *>pointer(values)
+        cdef double *s
+        memcpy(out, self.found.values, m * sizeof(double))
+        memcpy(out + m, self.found.first, m * sizeof(double))
+        if self.tridiagonal and not self.aside:
+            for i in range(m if self.p else 0):
+                out[2 * m + i] = fabs(self.t[m * self.ld + m - 1] * self.found.last[i])
+            return values, first, known
+        S = self.ritz_vectors(np.arange(m))
+        s = <double *>pointer(S)
+        for i in range(m):
+            out[2 * m + i] = hypot(
+                self.residual_norm(s + i * m), self.leaked(s + i * m, self.taken - self.aside)
+            )
+        return values, first, known
+
+    def nearly(self, Py_ssize_t k, str which, double close):
+        """Return the Ritz values (l,) whose known residuals are at most `close`, together with the
+        k wanted Ritz values, and the coordinates (m, l) of all their vectors.
+        """
+        if not 0 <= k <= self.m:
+            raise ValueError(f"k must be an int from 0 to {self.m}, the number of rows, got {k}.")
+        values, _, known = self.ritz_spectrum()
+        cdef Py_ssize_t *places = self.choose(k, which)
+        cdef Py_ssize_t i, m = self.m, count = 0
+        cdef double *value = <double *>pointer(values)
+        cdef double *left = <double *>pointer(known)
+        keep, theta = np.empty(m, np.intp), np.empty(m)
+        cdef Py_ssize_t *kept = <Py_ssize_t *>pointer(keep)
+        for i in range(k):
+            left[places[i]] = 0  # wanted values are included whatever their residuals
+        for i in range(m):
+            if left[i] <= close:
+                kept[count], (<double *>pointer(theta))[count] = i, value[i]
+                count += 1
+        return theta[:count], self.found.vectors(count, kept).T
+
+    def ritz_vectors(self, which):
+        """Return the coordinates (k, m) of the vectors of the Ritz values with the indices `which`,
+        as of the last diagonalisation.
+        """
+        which = np.ascontiguousarray(which, np.intp)
+        if which.ndim != 1 or not ((which >= 0) & (which < self.found.m)).all():
+            raise ValueError(f"indices must be some of the {self.found.m} values, got {which}.")
+        return self.found.vectors(len(which), <Py_ssize_t *>pointer(which))
+
+    def targets(self, theta, double tol, bint by_value):
+        """Return the tolerance of each residual (k,), relative to the Ritz value if `by_value`,
+        else to `scale`.
+        """
+        return np.array([self.target(value, tol, by_value) for value in theta])
+
+    cdef double target(self, double theta, double tol, bint by_value) noexcept:
+        if by_value:
+            return tol * fmax(fabs(theta), self.eps ** (2. / 3) * self.scale)
+        return tol * self.scale
+
+    cdef double excess(
+        self, double theta, const double *s, double known, double tol, bint by_value
+    ) noexcept:
+        """Return the ratio of a residual to its allowed size. The parts of the residual's bound
+        that further products cannot reduce are subtracted from the allowed size, but at most half
+        of it.
+        """
+        cdef double allowed = fmax(self.target(theta, tol, by_value), 2 * self.noise)
+        if s != NULL:
+            allowed -= fmin(self.bound(s, known) - known, allowed / 2)
+        return known / allowed if allowed > 0 else INFINITY if known > 0 else 0
+
+    def check_convergence(self, Py_ssize_t k, str which, double tol, bint by_value):
+        """Compare the k wanted Ritz pairs with the tolerance. The basis must have at least k rows.
+
+        Returns
+        -------
+        theta : array (k,)
+            Ritz values.
+        known : array (k,)
+            Norms of the residuals' components along the pending rows.
+        excess : array (k,)
+            Ratios of residuals to their allowed sizes. A pair has converged if its ratio is at most
+            1.
+        apart : bool
+            True if all pairs would have converged without the rows set aside.
+        """
+        cdef Py_ssize_t i, m = self.m, ld = self.ld
+        cdef double worst = 0
+        cdef bint apart = True
+        if not 0 < k <= m:
+            raise ValueError(f"k must be an int from 1 to {m}, the number of rows, got {k}.")
+        self.diagonalise(True)
+        theta, known, excess = np.empty((3, k))
+        cdef double *out = <double *>pointer(theta)
+        cdef double *s
+        cdef Py_ssize_t *places = self.choose(k, which)
+        for i in range(k):
+            out[i] = self.found.values[places[i]]
+            out[k + i] = fabs(self.t[m * ld + m - 1] * self.found.last[places[i]]) * (self.p > 0)
+            out[2 * k + i] = self.excess(out[i], NULL, out[k + i], tol, by_value)
+            worst = fmax(worst, out[2 * k + i])
+        # the ratios of the other pairs are not needed
+        if self.tridiagonal and not self.aside and worst > 1:
+            return theta, known, excess, False
+        S = self.found.vectors(k, places)
+        s = <double *>pointer(S)
+        for i in range(k):
+            worst = self.residual_norm(s + i * m)
+            apart = apart and self.excess(out[i], s + i * m, worst, tol, by_value) <= 1
+            out[k + i] = hypot(worst, self.leaked(s + i * m, self.taken - self.aside))
+            out[2 * k + i] = self.excess(out[i], s + i * m, out[k + i], tol, by_value)
+        return theta, known, excess, apart

@@ -579,7 +579,13 @@ def _compare(page: Page, sizes: list[int], scores: list[float], errors: list[flo
 
 
 def add_decay(page: Page) -> None:
-    """Draw the score on rows left out, and the evidence, for other penalties."""
+    """Draw the score on rows left out, and the evidence, for other penalties.
+
+    Each penalty has a fit of its own, from the start of the fit that is reported, because that is
+    what another alpha gives to a user. `regularization_path` reaches other minima for small
+    penalties, since it follows those of large ones, and takes 2 to 20 times as long for its
+    verdicts (diabetes: 0.50 instead of 0.12 seconds of processor time).
+    """
     found, fit, report = page.found, page.fit, page.report
     report.section("How much decay?")
     most, fewer = _parts(page)

@@ -41,7 +41,8 @@ LEVEL = 0.95  # confidence level of intervals
 MIN_PROBABILITY = 1e-15  # smallest probability whose logarithm is taken
 # penalties tried for a linear model, in this order; classes that are separable need small ones
 LINEAR_PENALTIES = (100.0, 10.0, 1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
-MAX_IDLE_PENALTIES = 2  # number of penalties in a row without a lower loss that end the search
+MAX_IDLE_PENALTIES = 3  # number of penalties in a row without a lower loss that end the search
+LINEAR_STEPS = (10**-0.5, 10**0.5)  # factors of the best of these penalties that are tried, too
 LINEAR_GRADIENT_TOL = 1e-10  # gradient norm at which the fit of a linear model in float64 ends
 MAX_LINEAR_PARAMS = 1000  # number of parameters of the largest linear model
 MAX_EVIDENCE_PARAMS = 1500  # number of rows of the largest matrix that gives an evidence
@@ -535,6 +536,7 @@ class LinearModel:
     out: LeftOut
     left_out: Floats
     score: float
+    loss: float
 
 
 def linear_model(fit: Fit, penalties: Sequence[float] = LINEAR_PENALTIES) -> LinearModel | None:
@@ -545,31 +547,36 @@ def linear_model(fit: Fit, penalties: Sequence[float] = LINEAR_PENALTIES) -> Lin
     model = MLP([ob.model.sizes[0], ob.model.sizes[-1]], dtype=ob.model.dtype)
     if model.n_params > MAX_LINEAR_PARAMS:
         return None
-    best: Any = None
-    lowest, idle = np.inf, 0
+    best, idle = None, 0
     for l2 in penalties:
-        if idle > MAX_IDLE_PENALTIES:
+        found = _linear_fit(fit, model, l2)
+        better = found is not None and (best is None or found.loss < best.loss)
+        best, idle = (found, 0) if better else (best, idle + 1)
+        if idle == MAX_IDLE_PENALTIES:
             break
-        idle += 1
-        one = Objective(
-            model, ob.X, ob.y, ob.loss, l2=l2, sample_weight=ob.sample_weight,
-            n_threads=ob.n_threads, l2_biases=False,
-        )  # fmt: skip
-        start = np.zeros(model.n_params, model.dtype)
-        with _no_warnings():
-            tol = LINEAR_GRADIENT_TOL if model.dtype == np.float64 else None
-            theta = minimize(one, start, gradient_tol=tol, verdict=False, progress=False).x
-        try:
-            out = leave_one_out(one, theta)
-        except ValueError:
-            continue
-        if (loss := out.losses.mean()) < lowest:
-            best, lowest, idle = (one, theta, out), loss, 0
-    if best is None:
+    if best is None or len(penalties) == 1:
+        return best
+    near = (_linear_fit(fit, model, best.ob.l2 * step) for step in LINEAR_STEPS)
+    return min([best, *filter(None, near)], key=lambda line: line.loss)
+
+
+def _linear_fit(fit: Fit, model: MLP, l2: float) -> LinearModel | None:
+    """Return the linear model with a penalty, None if it has no single minimum."""
+    ob = fit.ob
+    one = Objective(
+        model, ob.X, ob.y, ob.loss, l2=l2, sample_weight=ob.sample_weight,
+        n_threads=ob.n_threads, l2_biases=False,
+    )  # fmt: skip
+    start = np.zeros(model.n_params, model.dtype)
+    tol = LINEAR_GRADIENT_TOL if model.dtype == np.float64 else None
+    with _no_warnings():
+        theta = minimize(one, start, gradient_tol=tol, verdict=False, progress=False).x
+    try:
+        out = leave_one_out(one, theta)
+    except ValueError:
         return None
-    one, theta, out = best
     left_out = fit.units(out.predictions)
-    return LinearModel(one, theta, out, left_out, fit.score(left_out))
+    return LinearModel(one, theta, out, left_out, fit.score(left_out), float(out.losses.mean()))
 
 
 def evidence_of(fit: Fit) -> float:
@@ -668,7 +675,7 @@ def _write_setup(found: Numbers) -> None:
         tol = f", gradient_tol={LINEAR_GRADIENT_TOL}" if ob.model.dtype == np.float64 else ""
         lines += [
             f"linear = fc.Objective(fc.MLP({list(ob.model.sizes)}), ob.X, ob.y, ob.loss, "
-            f"l2={float(ob.l2):g}, l2_biases=False{weight})",
+            f"l2={float(ob.l2)!r}, l2_biases=False{weight})",
             "line = fc.leave_one_out(linear, fc.minimize(linear, "
             f"np.zeros({ob.n_params}), verdict=False{tol}).x)",
         ]

@@ -12,11 +12,12 @@ from scipy.spatial.distance import cdist
 from ..common.protocols import Floats
 from .fit_pictures import Page
 
-# fraction of the variance of the target, or of a column, above which a single row is named
+# fraction of the variance of the target or of the errors, or of the variance of a column, above
+# which a single row is named
 MIN_TARGET_SHARE, MIN_COLUMN_SHARE = 0.5, 0.9
-# fraction of the rows that are exact copies of other rows above which these are named
-# size of the correlation with the target above which a column is named
+# absolute correlation with the target above which a column is named
 MIN_SAME_CORRELATION = 0.9999
+# fraction of the rows that are exact copies of other rows above which these are named
 MIN_COPY_SHARE = 0.05
 # A row has a near copy if its nearest neighbour is nearer than its last neighbour by this factor.
 NEAR_COPY_RATIO = 0.01
@@ -47,6 +48,8 @@ def sentences(page: Page) -> Iterator[tuple[str, list[Call]]]:
                 f"the variance of {page.target}: scores and intervals show little but this row.",
                 [call],
             )
+        elif found := _largest_error(page):
+            yield found
     for j, name in enumerate(page.names):
         row, share = dominant_row(X[:, j])
         if share > MIN_COLUMN_SHARE and len(np.unique(np.delete(X[:, j], row)[:1000])) > 2:
@@ -74,6 +77,32 @@ def sentences(page: Page) -> Iterator[tuple[str, list[Call]]]:
             "ones.",
             [],
         )
+
+
+def _largest_error(page: Page) -> tuple[str, list[Call]] | None:
+    """Return a sentence on the row left out whose error outweighs those of all others, None without
+    one.
+    """
+    fit, found = page.fit, page.found
+    losses = np.where(found.rows, fit.losses(found.left_out), 0.0)
+    row, total = int(losses.argmax()), losses.sum()
+    if losses[row] <= MIN_TARGET_SHARE * total:
+        return None
+    share, others = float(losses[row] / total), found.rows.copy()
+    others[row] = False
+    score = fit.score(found.left_out, others)
+    code = "np.nanmax(np.square(y - left_out)) / np.nansum(np.square(y - left_out))"
+    rows = f"np.setdiff1d(np.flatnonzero(np.isfinite(left_out)), [{row}])"
+    return (
+        f"Row {row} alone makes up {share:.0%} of the squared errors of rows left out. Without it "
+        f"their {page.score_name} is {page.score(score)}.",
+        [
+            page.call("error_share", share, code, f"{share:.0%}"),
+            page.call(
+                "score_of_others", score, f"score(left_out[{rows}], {rows})", page.score(score)
+            ),
+        ],
+    )
 
 
 def _same_as_target(page: Page, X: Floats) -> tuple[str, list[Call]] | None:

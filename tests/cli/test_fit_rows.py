@@ -28,6 +28,24 @@ def test_a_value_that_outweighs_all_others_is_named(rng):
     assert any("Row 3 alone makes up" in s and "of the variance of b" in s for s in said)
 
 
+def test_a_row_whose_error_outweighs_all_others_is_named(rng):
+    X = rng.standard_normal((40, 2))
+    y = 3 * X[:, 0] + 0.1 * rng.standard_normal(40)
+    y[7] += 8
+    est = fc.MLPRegressor((3,), "tanh", alpha=1.0, random_state=0).fit(X, y)
+    facts = build(est, X, y)[1]
+    (said,) = [s for s in facts["first_screen"] if "squared errors of rows left out" in s]
+    assert said.startswith("Row 7 alone makes up ")
+    scope = {"est": est, "X": X, "y": y}
+    exec(facts["setup"], scope)
+    calls = {call["name"]: eval(call["call"], scope) for call in facts["calls"][:12]}
+    assert (
+        calls["error_share"] == pytest.approx(facts["error_share"]) and calls["error_share"] > 0.5
+    )
+    assert calls["score_of_others"] == pytest.approx(facts["score_of_others"])
+    assert facts["score_of_others"] > facts["left_out_score"] + 0.1
+
+
 def test_a_column_that_gives_the_target_is_named(rng):
     X = rng.standard_normal((40, 2))
     said = first_screen(X, 3 - 2 * X[:, 1] + 1e-3 * rng.standard_normal(40))

@@ -23,7 +23,7 @@ FIRST = {
 
 
 def main(scale="normal", out="pictures"):
-    X, y = digits(pick(scale, 300, 1000, 1797), n_features=16)
+    X, y = digits(pick(scale, 1000, 1000, 1797), n_features=16)
     ob = fc.Objective(fc.MLP([16, 10]), X, y, loss="cross_entropy", l2=1e-2)
     start, epochs = np.zeros(ob.n_params), pick(scale, 60, 200, 1000)
     lowest = fc.minimize(ob, start, "newton-cg", max_iter=100).fun

@@ -50,7 +50,7 @@ def main(scale="normal", out="pictures"):
         [0, 1], [f"flat,\n$\\lambda$ = {values[0]:.2f}", f"steep,\n$\\lambda$ = {values[1]:.0f}"]
     )
     right.set(yscale="log", ylabel="length of the first step")
-    right.set_title("Along the flat direction it is\nfar longer than the gradient's")
+    right.set_title("Newton's step: longer where flat,\nshorter where steep")
     right.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), fontsize=9)
     left_over = float(ob.value(path[-1]))
     return Outcome(

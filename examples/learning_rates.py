@@ -55,14 +55,14 @@ def main(scale="normal", out="pictures"):
         excess = mine["excess"].reshape(-1, epochs.size)  # (seeds, marks)
         meets[name] = fc.schedules.robbins_monro(rate).satisfied
         gaps[name] = excess[:, -1]
-        words = f"{name}: {'meets both' if meets[name] else 'does not'}"
+        words = f"{name}: {'meets both' if meets[name] else 'violates one'}"
         ax.fill_between(
             epochs, excess.min(axis=0), excess.max(axis=0), color=color, alpha=0.25, lw=0
         )
         ax.plot(epochs, np.median(excess, axis=0), color=color, lw=1.5, label=words)
     ax.set(xscale="log", yscale="log", xlabel="epoch", ylabel="loss above the minimum")
     ax.set_title(
-        "Rates that meet both conditions keep falling:\n"
+        "With rates that meet both conditions the loss keeps falling:\n"
         r"$\sum\alpha = \infty$ and $\sum\alpha^2 < \infty$"
     )
     ax.legend(frameon=False)

@@ -41,7 +41,7 @@ def main(scale="normal", out="pictures"):
     run, predict = fitted(X, y, "gaussian_nll", 2)
     mean, s = predict(grid).T
     for side in (-1, 1):
-        label = "mean +- standard deviation" if side > 0 else None
+        label = "mean ± standard deviation" if side > 0 else None
         edge = mean + side * np.exp(s / 2)
         ax.plot(grid, edge, ls="--", lw=1, color="black", label=label)
     runs.append(run)

@@ -20,6 +20,8 @@ from common import Outcome, command_line, digits, pick, save
 import fastcurv as fc
 from fastcurv import plots
 
+TITLES = {"relu": "relu: outliers\nin plain networks", "tanh": "tanh: no\noutliers"}
+
 
 def reproduce(activation, batch_norm, seed, moments):
     """Return the highest 20 eigenvalues at each moment of a training."""
@@ -56,11 +58,12 @@ def main(scale="normal", out="pictures"):
                 ax.plot(moments, own, "o-", color=color, ms=3, lw=1)
     left.set_xlabel("rank")
     left.set_ylabel("eigenvalue over the tenth")
-    left.set_title("With relu,\nafter training")
+    left.set_title("relu,\nafter training")
     for ax, name in zip(right, ("relu", "tanh")):
         ax.set_ylim(0, 1.1 * max(ratio.max() for ratio in ratios.values()))
         ax.set_xlabel("step")
-        ax.set_title(f"Largest over tenth,\nwith {name}")
+        ax.set_title(TITLES[name])
+    right[0].set_ylabel("largest eigenvalue over the tenth")
     handles, labels = left.get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=2)
     words = [

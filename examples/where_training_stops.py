@@ -179,7 +179,7 @@ def draw_ends(ax, table):
         ax.plot([], [], "o", ms=5, color=color, label=words)
     reached = np.maximum((table["end_gradient"] / table["end_tolerance"])[done], 1e-8)
     ax.plot(reached, 0 * reached, "o", ms=6, color=plots.GREEN, alpha=0.5, mew=0)
-    ax.plot([], [], "o", ms=6, color=plots.GREEN, label="minima where descent goes on to")
+    ax.plot([], [], "o", ms=6, color=plots.GREEN, label="minima that descent reaches")
     ax.text(3e-5, 0.93 * table["negative"].max(), "critical", color=plots.GREEN, ha="center")
     ax.text(1e-7, 0, f"{done.sum()} minima", color=plots.GREEN, va="center", fontsize=9)
     ax.set(xscale="log", xlim=(1e-9, 1e6), xlabel="norm of the gradient over its tolerance")

@@ -66,9 +66,9 @@ def check_sizes(sizes: Any) -> tuple[int, ...]:
 
 
 def named_activation(x: Any) -> Any:
-    """Return our name of an activation of torch, JAX, Keras or NumPy, given as a function or a
-    torch module; `x` itself if it is none of these. A ValueError is raised for functions that
-    differ from ours of the same name.
+    """Return the name in this library of an activation of torch, JAX, Keras or NumPy, given as a
+    function or a torch module. Other objects are returned unchanged. A ValueError is raised for
+    functions that differ from the activation of the same name here.
 
     Examples
     --------
@@ -109,7 +109,7 @@ def refuse_own(model: Any, why: str, wanted: str) -> None:
 
 
 def check_activation(activation: Any, n_hidden: int) -> tuple[Any, ...]:
-    """Return a name or an `Activation` for each hidden layer."""
+    """Return a name or an `Activation` for each hidden layer, after checking it."""
     activation = named_activation(activation)
     names: Any
     if isinstance(activation, (str, ActivationFunction)):
@@ -158,10 +158,11 @@ def _refuse_words(y: Any) -> None:
 
 
 def check_targets(y: Any, N: int, model: Any, loss: Any, weight: Any = None) -> np.ndarray:
-    """Return targets in the form the engine takes: (N, d_out) of the model's dtype, or int32
-    classes (N,). A new loss is tried with rows whose `weight` (N,) is not 0.
+    """Return targets in the form that the engine takes: (N, d_out) of the model's dtype, or int32
+    classes (N,). A new loss is evaluated on rows whose `weight` (N,) is not 0.
 
-    Classes are copied: the engine uses them as indices, so they must not change after the check.
+    Classes are copied, since the engine uses them as indices, so that they must not change after
+    the check.
     """
     d = model.sizes[-1]
     row = LOSSES[loss]
@@ -207,8 +208,8 @@ def check_targets(y: Any, N: int, model: Any, loss: Any, weight: Any = None) -> 
 
 
 def _check_given(given: LossFunction, y: np.ndarray, d_out: int, weight: Any) -> None:
-    """Raise a ValueError for targets outside the range of a loss; try a new loss of the
-    user's with some rows, which tells the shapes it returns.
+    """Raise a ValueError for targets outside the range of a loss. Evaluate a new user-defined loss
+    on some rows, which determines the shapes that it returns.
     """
     if given.least is not None:
         least, itself = given.least
@@ -220,7 +221,7 @@ def _check_given(given: LossFunction, y: np.ndarray, d_out: int, weight: Any) ->
 
 
 def _others(*targets: str) -> str:
-    """Return the names of the losses that suit such targets."""
+    """Return the names of the losses for targets of the same kind."""
     return " or ".join(repr(DEFAULT_LOSS_BY_TARGETS[kind]) for kind in reversed(targets))
 
 
@@ -237,9 +238,7 @@ def check_weight(weight: Any, N: int, dtype: Any) -> np.ndarray | None:
 
 
 def selected(rows: Any, *parts: Any) -> list[Any]:
-    """Return the rows of each array that a slice, indices or a mask select; None is passed
-    through.
-    """
+    """Return the rows of each array that a slice, indices or a mask select; None remains None."""
     if not isinstance(rows, slice):
         rows = as_numpy(rows, "rows")
         if rows.ndim != 1 or rows.dtype.kind not in "iub":
@@ -257,18 +256,18 @@ def selected(rows: Any, *parts: Any) -> list[Any]:
 
 
 def row_numbers(rows: Any, N: int) -> np.ndarray:
-    """Return the numbers of the rows, of N, that a slice, indices or a mask select."""
+    """Return the numbers of those of N rows that a slice, indices or a mask select."""
     return np.asarray(selected(rows, np.arange(N))[0])
 
 
 def check_memory(memory: Any) -> int:
-    """Return a number of bytes as an int; a float such as 2e9 is accepted if it is whole."""
+    """Return a number of bytes as an int. A float such as 2e9 is accepted if it is an integer."""
     whole = isinstance(memory, float) and memory.is_integer()
     return check_positive_int(int(memory) if whole else memory, "memory", sys.maxsize)
 
 
 def as_real(v: Any, name: str) -> np.ndarray:
-    """Return v as an array of real numbers, of any shape."""
+    """Return v as an array of real numbers, of any shape, after checking it."""
     real = as_numpy(v, name)
     if real.dtype.kind not in "fiub":
         raise TypeError(f"{name} must hold real numbers, got dtype {real.dtype}.")
@@ -286,8 +285,8 @@ def as_vector(v: Any, n: int, dtype: Any) -> np.ndarray:
 
 
 def as_block(V: Any, n: int, dtype: Any, threads: int = 1) -> np.ndarray:
-    """Return the columns of V (n, k) as the contiguous rows of a (k, n) array. V's memory is used
-    if it has that layout, else new memory.
+    """Return the columns of V (n, k) as the contiguous rows of a (k, n) array. The memory of V is
+    used if it has this layout; otherwise V is copied.
     """
     V = as_real(V, "V")
     if V.ndim != 2 or V.shape[0] != n:
@@ -303,7 +302,9 @@ def as_block(V: Any, n: int, dtype: Any, threads: int = 1) -> np.ndarray:
 
 
 def check_out(out: Any, shape: tuple[int, ...], dtype: Any) -> Array:
-    """Check that `out` is a writeable contiguous array of that shape and dtype, and return it."""
+    """Return `out` after checking that it is a writeable contiguous array of the given shape and
+    dtype.
+    """
     if (
         not isinstance(out, np.ndarray)
         or out.shape != shape
@@ -318,8 +319,8 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: Any) -> Array:
 
 
 def as_output(v: Any, out: Any, n: int, dtype: Any) -> tuple[Array, Array]:
-    """Return v as a vector (n,), and `out` (n,), a new array if it is None; v is copied if the two
-    might share memory.
+    """Return v as a vector (n,), and `out` (n,), or a new array if `out` is None. v is copied if
+    the two might share memory.
     """
     v = as_vector(v, n, dtype)
     out = np.empty(n, dtype) if out is None else check_out(out, (n,), dtype)
@@ -356,8 +357,8 @@ def check_indices(indices: Any, n: int) -> np.ndarray:
 
 
 def shaped_like(x: Any, result: np.ndarray) -> Any:
-    """Return the result as a torch tensor that shares its memory if x is a tensor, else as it
-    is.
+    """Return the result as a torch tensor that shares its memory if x is a tensor, otherwise
+    unchanged.
     """
     if type(x) is not np.ndarray and type(x).__module__.split(".")[0] == "torch":
         import torch
@@ -374,12 +375,12 @@ def checked(
     finite: bool = True,
     tame: bool = True,
 ) -> Block:
-    """Return X, y and weights as the passes take them, or raise an error that says what is wrong
-    with them. X is an array or a `csr_matrix`, in the model's dtype.
+    """Return X, y and weights in the form that the passes use, or raise an error that states what
+    is wrong. X is an array or a `csr_matrix`, in the model's dtype.
 
-    Of a block that was read here, numbers are cast first to `stored`, the dtype of the objective
-    that was given it. With `finite` False, a dense X is not checked for NaN and infinity: the
-    caller does so when it copies X. With `tame`, X is that of `without_idle_overflow`.
+    If the block was read here, numbers are cast first to `stored`, the dtype of the objective for
+    which it was read. If `finite` is False, a dense X is not checked for NaN and infinity, which
+    the caller does while copying X. If `tame` is True, X is the result of `without_idle_overflow`.
     """
     if stored is not None and stored != model.dtype:
         classes = LOSSES[loss].targets == "classes" and np.ndim(block[1]) == 1
@@ -401,9 +402,9 @@ def checked(
 
 
 def without_idle_overflow(model: Any, X: Any, weight: Any) -> Any:
-    """Return X with 0 for entries of rows of weight 0 that are so large that hidden units could
-    overflow: 0 times infinity would be NaN in products. With batch normalisation X is returned
-    unchanged, since those rows enter the statistics.
+    """Return X with 0 in place of entries in rows of weight 0 that are so large that hidden units
+    could overflow, since 0 times infinity would be NaN in products. With batch normalisation X is
+    returned unchanged, since these rows enter the statistics.
     """
     if model.batch_norm:
         return X
@@ -427,7 +428,9 @@ def without_idle_overflow(model: Any, X: Any, weight: Any) -> Any:
 
 
 def _checked_csr(X: Any, model: Any, copy: bool) -> Any:
-    """Return a sparse matrix as CSR of the model's dtype: finite, without repeated entries."""
+    """Return a sparse matrix as a finite CSR matrix of the model's dtype, without duplicate
+    entries.
+    """
     if len(X.shape) != 2 or X.shape[1] != model.sizes[0] or not X.shape[0]:
         raise rows_error(X.shape, model.sizes[0])
     if X.dtype.kind not in "fiub":
@@ -442,8 +445,8 @@ def _checked_csr(X: Any, model: Any, copy: bool) -> Any:
 
 
 def own(x: Any, name: str) -> Any:
-    """Return an array copied to memory if it is mapped to a file, a sparse matrix as by `own_csr`,
-    and anything else unchanged.
+    """Return a copy in memory of an array that is mapped to a file, a sparse matrix converted by
+    `own_csr`, and other objects unchanged.
     """
     if is_sparse(x):
         return own_csr(x, name)

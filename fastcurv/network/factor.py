@@ -25,7 +25,7 @@ from .arguments import as_real, shaped_like
 
 
 class NotPositiveDefiniteError(ValueError):
-    """A matrix has no Cholesky factor; `eigenvalue` is its smallest one."""
+    """A matrix has no Cholesky factor; `eigenvalue` is its smallest eigenvalue."""
 
     def __init__(self, message: str, eigenvalue: float) -> None:
         super().__init__(message)
@@ -36,7 +36,8 @@ class NotPositiveDefiniteError(ValueError):
 
 
 class CholeskyFactor(ReadOnly, made_by="H.factor"):
-    """The Cholesky factor of a positive definite matrix H ``(n, n)``, made by ``H.factor()``.
+    """The Cholesky factor of a positive definite matrix H ``(n, n)``, as returned by
+    ``H.factor()``.
 
     Attributes
     ----------
@@ -87,8 +88,8 @@ class CholeskyFactor(ReadOnly, made_by="H.factor"):
 
     @to_nearest
     def solve(self, B: Any) -> Array:
-        """Return ``H^-1 B`` in float64, for a vector ``(n,)`` or the columns of B ``(n, k)``. Costs
-        ``2 n^2`` flops a column.
+        """Return ``H^-1 B`` in float64, for a vector ``(n,)`` or the columns of B ``(n, k)``. The
+        cost is ``2 n^2`` flops for each column.
         """
         b = as_real(B, "B")
         n = self.shape[0]
@@ -103,7 +104,9 @@ class CholeskyFactor(ReadOnly, made_by="H.factor"):
     @cached_property
     @to_nearest
     def inverse_lower(self) -> Floats:
-        """The inverse of L, (n, n): one matrix product then solves for many right-hand sides."""
+        """The inverse of L, (n, n), with which one matrix product solves for many
+        right-hand sides.
+        """
         with one_blas_thread():
             inverse, _ = lapack.dtrtri(self.lower.T, lower=0)  # inverse of L'
         found: Floats = inverse.T
@@ -120,8 +123,8 @@ class CholeskyFactor(ReadOnly, made_by="H.factor"):
 
 
 def _matrix(op: Any) -> Floats:
-    """Return the matrix of an operator in float64, summed over rows by the engine if that costs
-    less than products.
+    """Return the matrix of an operator in float64, summed over rows by the engine if that takes
+    less time than products.
     """
     summed = summed_matrix(op)
     if summed is not None:

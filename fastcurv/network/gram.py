@@ -91,7 +91,7 @@ class Reduced(Symmetric):
 
     @property
     def rest(self) -> float:
-        """The eigenvalue on the complement: l2, 0 for the Fisher."""
+        """The eigenvalue on the complement: l2, or 0 for the Fisher."""
         return float(self.whole.objective.l2) if self.whole.kind != "fisher" else 0.0
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -110,11 +110,11 @@ class Reduced(Symmetric):
 
     @abstractmethod
     def _multiply(self, x: Array, out: Array) -> None:
-        """Compute ``out = R x``; the two share no memory."""
+        """Compute ``out = R x``, where the arrays share no memory."""
 
     @abstractmethod
     def _embed(self, x: Array, out: Array) -> None:
-        """Write the vector of parameter space for coordinates x to `out`."""
+        """Write the vector in parameter space with coordinates x to `out`."""
 
     @abstractmethod
     def _project(self, v: Array, out: Array) -> None:
@@ -139,28 +139,28 @@ class Reduced(Symmetric):
 
 
 class InCoordinates(Reduced):
-    """An operator ``E' H E`` with an isometry E ``(n, m)``, where H is `whole` (n, n): `embed` is
-    E, and `project` its transpose, the orthogonal projection onto the space.
+    """An operator ``E' H E`` with an isometry E ``(n, m)``, where H is `whole` (n, n). `embed` is
+    E, and `project` is its transpose, the orthogonal projection onto the space.
     """
 
     def defect(self, x: Any) -> float:
-        """Return ``||H E x - E R x||`` as computed, the difference between the arithmetic of both
-        spaces. Costs a product in parameter space.
+        """Return the computed ``||H E x - E R x||``, the difference between the arithmetic in both
+        spaces. The cost is a product in parameter space.
         """
         there = self.whole.product(self.embed(x))
         there -= self.embed(self.product(np.asarray(x, dtype=self.dtype)))
         return safe_norm(there)
 
     def carried(self, X: Array, found: Any, rng: Any) -> LiftedPairs:
-        """Return error estimates in parameter space for eigenpairs found here: the residuals plus
-        the measured difference between products there and here, for random signs of the vectors.
+        """Return error estimates in parameter space for eigenpairs in coordinates: the residuals
+        plus the measured difference between products in both spaces, for random signs.
         """
         signs = rng.choice([-1.0, 1.0], size=len(X)).astype(X.dtype)
         defect = self.defect(signs @ X) if len(X) else 0.0
         return LiftedPairs(np.ones(len(X), bool), found.residuals + defect, 0.0, False)
 
     def inside(self, V: Array, most: float) -> Array | None:
-        """Return the coordinates of the rows of V, or None if the part of one of them outside the
+        """Return the coordinates of the rows of V, or None if the component of a row outside the
         space has more than `most` times its length.
         """
         found = self.project(V)
@@ -171,8 +171,8 @@ class InCoordinates(Reduced):
     @if_bounded
     @to_nearest
     def rounding_bound(self, v: Any) -> float:
-        """Return a bound on ``||computed(R v) - E' H E v||``: that of the product in parameter
-        space plus the measured difference from it.
+        """Return a bound on ``||computed(R v) - E' H E v||``: the bound for the product in
+        parameter space plus the measured difference from that product.
         """
         x = as_vector(v, self.shape[0], self.dtype)
         return self.defect(x) + float(self.whole.rounding_bound(self.embed(x)))
@@ -183,9 +183,9 @@ class InCoordinates(Reduced):
         """Return numbers ``(m,)`` whose root sum of squares bounds the Frobenius norm of the error
         of this operator's matrix.
 
-        The bound is the sum of the proved one for the columns in parameter space and of an estimate
-        of the Frobenius norm of the difference between both spaces' matrices: 8 times the root mean
-        square of its norms on 8 random vectors, which is too small at a risk below 1e-6.
+        The bound is the sum of the proved bound for the columns in parameter space and an estimate
+        of the Frobenius norm of the difference between the matrices in both spaces. The estimate is
+        8 times the root mean square of the norms on 8 random vectors (risk below 1e-6).
         """
         rng, m = np.random.default_rng(0), self.shape[0]
         defects = [self.defect(rng.standard_normal(m)) for _ in range(N_TEST_VECTORS)]
@@ -211,11 +211,10 @@ ROWS_PER_ROTATION = 512  # number of rows of V rotated at a time, which limits t
 
 
 class Scratch:
-    """The engine's matrix products, and reusable memory for the matrices of a pass: a pass that
-    requests the same shapes as the previous one gets the same memory. Touching new pages takes a
-    seventh of a product.
-
-    For one caller at a time. Each pass starts with `begin` and overwrites the last.
+    """The engine's matrix products, and a workspace for the matrices of a pass. A pass that
+    requests the same shapes as the last one gets the same memory, since first access to new pages
+    takes a seventh of a product. Each pass starts with `begin`; only one caller may use the
+    workspace.
     """
 
     def __init__(self, dtype: Any, threads: int | None) -> None:
@@ -229,7 +228,7 @@ class Scratch:
         self.multiply(out, A, B, add)
 
     def begin(self) -> None:
-        """Start a pass: all matrices handed out before are free again."""
+        """Start a pass and make the memory of all earlier matrices available again."""
         self._taken.clear()
 
     def empty(self, N: int, width: int) -> Array:
@@ -243,7 +242,7 @@ class Scratch:
 
 
 def rows(M: Scratch, A: Array, B: Array) -> Array:
-    """Return ``A B`` (N, w), a matrix with a row for each sample, stored by columns."""
+    """Return ``A B`` (N, w), a matrix with one row for each sample, stored by columns."""
     out = M.empty(A.shape[0], B.shape[1])
     M(out, A, B)
     return out
@@ -257,9 +256,9 @@ class Reflectors:
     """The orthogonal ``Q = I - Y T Y'`` (k, k) whose first r columns span the rows of A (N, k),
     with r = min(N, k): ``A = [L, 0] Q'``.
 
-    Computed by Householder reflections, so Q is orthogonal up to rounding and its columns span
-    every row of A whatever the rank of A: equal or zero rows need no threshold. Cost: 4 N k r flops
-    once, and 4 k r for each row multiplied by Q.
+    Q is computed by Householder reflections, so that it is orthogonal up to rounding and its first
+    columns span every row of A, whatever the rank of A. Equal or zero rows need no threshold. Cost:
+    4 N k r flops once, and 4 k r flops for each row multiplied by Q.
     """
 
     def __init__(self, A: Array) -> None:
@@ -279,7 +278,7 @@ class Reflectors:
         self.L = np.ascontiguousarray(R[: self.r].T, dtype=dtype)
 
     def turn(self, M: Scratch, A: Array) -> Array:
-        """Return ``A Q`` (N, k) for a matrix with a row for each sample."""
+        """Return ``A Q`` (N, k) for a matrix with one row for each sample."""
         out = M.empty(*A.shape)
         out[...] = A
         M(out, rows(M, A, self.YT), self.minus_Y.T, True)
@@ -301,7 +300,7 @@ class Reflectors:
 
 
 class Layer:
-    """Coordinates of one layer's V and vb: `weights` numbers for V, here V itself, then vb."""
+    """Coordinates of one layer's V and vb: `weights` numbers for V, here V itself, and vb."""
 
     def __init__(self, shape: tuple[int, int], weights: int, bias: bool) -> None:
         (self.out, self.width), self.weights, self.bias = shape, weights, bias
@@ -329,7 +328,7 @@ class Layer:
 
 
 class Whole(Layer):
-    """A layer that the passes multiply by, without rotation: its coordinates are V and vb,
+    """A layer by which the passes multiply without rotation. Its coordinates are V and vb,
     row-major.
     """
 
@@ -359,7 +358,7 @@ class Whole(Layer):
             rdelta.sum(axis=0, out=out[self.weights :])
 
     def _times(self, M: Scratch, x: Array) -> Array:
-        """Return ``a V'``."""
+        """Return ``a V'`` for V in coordinates x."""
         return rows(M, self.a, x.reshape(self.out, self.width).T)
 
     def _sum(self, M: Scratch, rdelta: Array, ra: Array | None, out: Array) -> None:
@@ -371,10 +370,8 @@ class Whole(Layer):
 
 
 class Rotated(Whole):
-    """A layer in the coordinates that products can reach: ``C1 = V Q_a1 (out, r)``, then, with
-    `pairs`, ``C2 = Q_d1' V Q_a2 (s, in - r)``, then vb.
-
-    `pairs` is False if there is no ra: in the first layer, and for the GGN in all layers.
+    """A layer in coordinates of the range of products: ``C1 = V Q_a1 (out, r)``, with `pairs` also
+    ``C2 = Q_d1' V Q_a2 (s, in - r)``, and vb. `pairs` is False if ra is 0, as in the first layer.
     """
 
     def __init__(self, a: Array, delta: Array, bias: bool, pairs: bool) -> None:
@@ -401,7 +398,7 @@ class Rotated(Whole):
         M(out, rows(M, Z, self.inputs.Y), self.inputs.minus_YT.T, True)
 
     def _times(self, M: Scratch, x: Array) -> Array:
-        """Return ``a V' = L C1'``."""
+        """Return ``a V' = L C1'`` for V in coordinates x."""
         return rows(M, self.inputs.L, self._split(x)[0].T)
 
     def _sum(self, M: Scratch, rdelta: Array, ra: Array | None, out: Array) -> None:
@@ -433,7 +430,9 @@ class Rotated(Whole):
                 C2 += U[rows].T @ turned[:, self.r :]
 
     def outside(self, j: int) -> tuple[Array, Array]:
-        """Return ``(x, y)``: ``x y'`` is the j-th of `rest` orthonormal matrices out of reach."""
+        """Return ``(x, y)`` with ``x y'`` the j-th of `rest` orthonormal matrices outside the
+        range.
+        """
         i, k = divmod(j, self.width - self.r)
         e = np.zeros((1, self.width), self.delta.dtype)
         e[0, self.r + k] = 1
@@ -501,7 +500,7 @@ class LossCurve:
             self.h = self.f * small * (1 - small)
 
     def _entropy(self, z: Floats, y: Array) -> Floats:
-        """Return delta_j = f (T p_j - y_j); at the largest logit it is minus the others' sum."""
+        """Return delta_j = f (T p_j - y_j), at the largest logit from the sum of the others."""
         m = z.shape[1]
         y = one_hot(y, m).astype(float)
         self.top = z.argmax(axis=1)
@@ -516,8 +515,8 @@ class LossCurve:
         return np.asarray(self.f * np.where(first, others - T * (S / (1 + S)), T * self.p - y))
 
     def second(self) -> Floats:
-        """Return d2L/dz2 of each row: its diagonal (N, d_out) if each output has a term of its own,
-        else (N, d_out, d_out).
+        """Return d2L/dz2 of each row: the diagonal (N, d_out) if each output has its own term,
+        otherwise (N, d_out, d_out).
         """
         N, d = self.delta.shape
         if LOSSES[self.loss].link != "softmax":
@@ -589,7 +588,7 @@ class RowState:
             self.eq[l - 1] = self._held(None if self.eq[l - 1] is None else e * self.eq[l - 1])
 
     def _take(self, ob: Any, state: Any) -> None:
-        """Take over the state that the engine keeps, and compute what it leaves to each pass."""
+        """Take over the engine's state, and compute the parts that the engine does not keep."""
         *hidden, (outputs, _, _, delta) = state
         self.loss = LossCurve(ob, outputs)
         self.loss.delta = delta.astype(np.float64)
@@ -605,7 +604,7 @@ class RowState:
             self.eq.append(self._held(eq))
 
     def _held(self, x: Any) -> Any:
-        """Return x in the model's dtype, stored by columns; None for None."""
+        """Return x in the model's dtype, stored by columns, or None if x is None."""
         return None if x is None else np.asarray(x, dtype=self.dtype, order="F")
 
     def outputs(self) -> Array:
@@ -614,8 +613,8 @@ class RowState:
         return z if self.b[-1] is None else z + self.b[-1]
 
     def below(self, M: Any, l: int, D: Array, e: Array | None) -> tuple[Array, Array]:
-        """Return ``(D', e')``: ``e' = D W [+ e]`` and ``D' = e' * phi'`` below layer l >= 1, of D
-        at its z and e at its output. D holds all samples once or more. M multiplies.
+        """Return ``(D', e')``, ``e' = D W [+ e]`` and ``D' = e' * phi'`` below layer l >= 1, for D
+        at its z and e at its output. D has one or more blocks of all samples, and M multiplies.
         """
         found = np.empty((self.W[l].shape[1], len(D)), D.dtype).T
         M(found, D, self.W[l])
@@ -652,15 +651,15 @@ class InLayers:
 
 
 class RowPasses(InLayers):
-    """The passes along a vector over all rows, from a `state`, by a `Scratch` M; each of the
-    `layers` has its own coordinates for V and vb, a slice of x.
+    """The passes along a vector over all rows, from a `state`, with the workspace `Scratch` M. Each
+    of the `layers` has its own coordinates for V and vb, a slice of x.
     """
 
     state: RowState
     M: Scratch
 
     def _forward(self, x: Array) -> tuple[list[Any], list[Array]]:
-        """Compute ``rz = ra W' + a V' + vb`` and ``ra = phi' rz [+ the layer's input's]``; return
+        """Compute ``rz = ra W' + a V' + vb`` and ``ra = phi' rz [+ the layer's input's]``. Return
         ra below each layer (None below the first), and rz.
         """
         M, s = self.M, self.state
@@ -686,10 +685,10 @@ class RowPasses(InLayers):
         active: Any = None,
     ) -> None:
         """Compute ``rdW = rdelta' a + delta' ra; re_below = rdelta W + delta V [+ re]; rdelta = re
-        phi' + e phi'' rz``. Each layer's part of `out` is written once; those of layers that are
-        not `active` are left unchanged.
+        phi' + e phi'' rz``. Each layer's part of `out` is written once. The parts of layers that
+        are not `active` are left unchanged.
 
-        `along` is (x, ra, rz) of `_forward`, or None to propagate rdelta alone.
+        `along` is the tuple (x, ra, rz) from `_forward`, or None to propagate rdelta alone.
         """
         M, s, re = self.M, self.state, None
         for l in range(len(self.layers) - 1, -1, -1):
@@ -710,7 +709,7 @@ class RowPasses(InLayers):
                 rdelta += np.multiply(eq, rz, out=rz)
 
     def _along(self, x: Array, out: Array, kind: str, active: Any = None) -> None:
-        """Write the product with x to `out`, without l2."""
+        """Write the product with x, without l2, to `out`."""
         ras, rzs = self._forward(x)
         rdelta = np.asfortranarray(self.state.loss.curve(rzs[-1], kind), self.M.dtype)
         self._backward(out, rdelta, (x, ras, rzs) if kind == "hessian" else None, active)
@@ -748,7 +747,7 @@ def layer_cost(m: int, k: int, N: int, pairs: bool, rotated: bool) -> float:
 
 @lru_cache
 def prices(shapes: tuple[tuple[int, int], ...], N: int, kind: str) -> tuple[float, float]:
-    """Return the cost in flops of a product, with its share of a Krylov method's work, in sample
+    """Return the cost in flops of a product, including a Krylov method's work for it, in sample
     space and in parameter space, for layers of these `MLP.shapes`.
     """
     there = here = 0.0
@@ -763,9 +762,7 @@ def prices(shapes: tuple[tuple[int, int], ...], N: int, kind: str) -> tuple[floa
 
 
 def _parts(whole: Any, rotate: Any = None, state: Any = None) -> tuple[RowState, list[Any]]:
-    """Return state and layers. `rotate` says which layers to rotate; if None, a cost model
-    decides.
-    """
+    """Return state and layers. `rotate` specifies the layers to rotate; None uses a cost model."""
     ob, layers, N = whole.objective, [], whole.objective.n_samples
     state = RowState(ob, whole.theta, whole._plan) if state is None else state
     for l, (m, k) in enumerate(ob.model.shapes):
@@ -780,7 +777,7 @@ _usual_parts = cached_attribute(_parts)
 
 
 def cast(x: Any, dtype: Any) -> Any:
-    """Return a state, layers or arrays in another precision; everything else as it is."""
+    """Return a state, layers or arrays in another precision, and other objects unchanged."""
     if isinstance(x, np.ndarray):
         return x.astype(dtype)
     if isinstance(x, (list, tuple)):
@@ -793,7 +790,7 @@ def cast(x: Any, dtype: Any) -> Any:
 
 
 class SampleSpace(RowPasses, InCoordinates):
-    """A `Curvature` in orthonormal coordinates of the space that its products reach.
+    """A `Curvature` in orthonormal coordinates of the range of its products.
 
     Created by ``H.reduced("samples")``; `eigsh` and similar functions create it themselves if it
     saves time. It is an ordinary symmetric operator of `shape` (m, m), m <= n: its eigenvalues are
@@ -887,7 +884,7 @@ class SampleSpace(RowPasses, InCoordinates):
         return out
 
     def astype(self, dtype: Any) -> Any:
-        """Return the same coordinates in a lower precision; only a float64 operator can be cast."""
+        """Return the operator in a lower precision. Only a float64 operator can be cast."""
         dtype = check_dtype(dtype)
         if dtype == self.dtype:
             return self

@@ -15,7 +15,7 @@ ROWS_PER_BLOCK = 256
 
 
 class InputDerivatives(NamedTuple):
-    """Outputs and their first and second derivatives in the inputs, for each row.
+    """Outputs and their first and second derivatives with respect to the inputs, for each row.
 
     Attributes
     ----------
@@ -81,8 +81,8 @@ def input_derivatives(
 
 
 def _by_numpy(model: Any, theta: Any, X: Any, order: int, weights: Any) -> tuple[Any, Any, Any]:
-    """Compute the same in NumPy for activations of any kind. The Hessian goes back through the
-    layers as in the engine.
+    """Compute outputs and derivatives in NumPy for activations of any kind. The Hessian is
+    propagated backward through the layers as in the engine.
     """
     a, A = X, np.broadcast_to(np.eye(X.shape[1], dtype=X.dtype), (len(X), *[X.shape[1]] * 2))
     layers, kept = model.unflatten(theta), []

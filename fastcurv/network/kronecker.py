@@ -59,7 +59,7 @@ class LayerCoordinates:
         self.multiply = Multiplier(ob.dtype, ob.n_threads or default_threads())
 
     def fit(self, theta: Array) -> None:
-        """Make P at theta."""
+        """Compute P at theta."""
         self.factors, self.scale = [], 1.0
         state = RowState(self.ob, theta, self.ob.hessian(theta)._plan)
         roots = self._weight_roots()
@@ -73,7 +73,7 @@ class LayerCoordinates:
             self.factors.append((sides[0], sides[1]))
 
     def _outputs_by_layer(self, state: RowState) -> list[Array]:
-        """Return u (N, m) of each layer."""
+        """Return u (N, m) for each layer."""
         given = LOSSES[state.loss.loss].given
         curved = given is None or (given.convex and not given.coupled)
         roots = loss_roots(state.loss, "ggn" if curved else "fisher")
@@ -86,8 +86,8 @@ class LayerCoordinates:
         return found[::-1]
 
     def shorten(self, g: Array) -> None:
-        """Scale P so that ``P P' g`` is no longer than g, and than 1: as far as a first step goes
-        without pairs.
+        """Scale P such that the norm of ``P P' g`` is at most that of g and at most 1, which limits
+        the first step, for which no pairs exist.
         """
         steepest = float(np.linalg.norm(self.to_theta(self.to_gradient(g))))
         if 0 < steepest < np.inf:
@@ -101,7 +101,9 @@ class LayerCoordinates:
             inverse *= scale
 
     def _weight_roots(self) -> Array | None:
-        """Return the square roots (N, 1) of the weights over their mean; None for equal weights."""
+        """Return the square roots (N, 1) of the weights divided by their mean, or None for equal
+        weights.
+        """
         weight = self.ob.sample_weight
         if weight is None or not weight.any():
             return None
@@ -109,8 +111,9 @@ class LayerCoordinates:
         return np.asarray(roots[:, None], self.model.dtype)
 
     def _moment(self, a: Array, roots: Array | None, bias: bool) -> Array:
-        """Return a'a, in float64, with a 1 after each row of a if `bias`; its diagonal where it is
-        large. `roots` (N, 1) are those of weights of the rows, of mean 1.
+        """Return a'a in float64, with a 1 after each row of a if `bias` is True, or only its
+        diagonal if it is large. `roots` (N, 1) are the square roots of the row weights, which have
+        mean 1.
         """
         N, k = a.shape
         if roots is not None:
@@ -127,8 +130,9 @@ class LayerCoordinates:
         return moment
 
     def _roots(self, moment: Array, added: float) -> tuple[Array, Array]:
-        """Return a root F of a moment plus a multiple of the identity, FF', and its inverse; of a
-        diagonal one as vectors. Where that is not positive or overflows, both are the identity.
+        """Return a root F of a moment plus a multiple of the identity, FF', and its inverse. For a
+        diagonal moment both are vectors. If the root does not exist or overflows, both are the
+        identity.
         """
         root = None
         if moment.ndim == 1:
@@ -161,8 +165,9 @@ class LayerCoordinates:
         return self._mapped(g, 0, True)
 
     def _mapped(self, V: Array, which: int, gradient: bool) -> Array:
-        """Return V with each layer multiplied from both sides by roots (0) or inverse roots (1);
-        for points by the transposed left and the right one, for gradients the other way round.
+        """Return V with each layer multiplied from both sides by roots (0) or inverse roots (1).
+        For points these are the transposed left root and the right root, for gradients the left
+        root and the transposed right root.
         """
         out, starts, p = np.empty(V.shape, V.dtype), self.model.starts, V.size // V.shape[-1]
         for l, ((m, k), sides) in enumerate(zip(self.model.shapes, self.factors)):
@@ -182,7 +187,7 @@ class LayerCoordinates:
         return out
 
     def _times(self, M: Array, side: Array) -> Array:
-        """Return ``M side``; for a diagonal, M with its columns scaled."""
+        """Return ``M side``, or M with its columns scaled if `side` is diagonal."""
         if side.ndim == 1:
             return M * side
         out = np.empty(M.shape, M.dtype)

@@ -24,7 +24,7 @@ from .arguments import as_block, as_output, as_real, as_vector, shaped_like
 
 
 class _Bare(LinearOperator):
-    """An operator of SciPy's, and nothing more."""
+    """A plain SciPy operator, from which SciPy's attributes are copied."""
 
     def _matvec(self, v: Array) -> Array:
         return v
@@ -32,8 +32,8 @@ class _Bare(LinearOperator):
 
 @lru_cache(maxsize=64)
 def _given_by_scipy(dtype: np.dtype[Any], shape: tuple[int, int]) -> dict[str, Any]:
-    """Return the attributes that SciPy gives to an operator; making them takes as long as a product
-    with a small one.
+    """Return the attributes that SciPy sets on an operator. They are cached because creating them
+    takes as long as a small product.
     """
     make: Any = _Bare
     given: dict[str, Any] = vars(make(dtype, shape))
@@ -60,17 +60,18 @@ class Operator(
     @abstractmethod
     def __reduce__(self) -> tuple[Any, ...]:
         """Return the class, the arguments of its constructor and, if a copy needs more, a dict of
-        attributes. SciPy's attributes are never part of a copy: they differ between its versions.
+        attributes. SciPy's attributes are never part of a copy, since they differ between its
+        versions.
         """
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Set the attributes that `__reduce__` returned; SciPy's own method expects its own."""
+        """Set the attributes that `__reduce__` returned, in place of SciPy's own method."""
         for name, value in state.items():
             setattr(self, name, value)
 
     @property
     def n_threads(self) -> int | None:
-        """The objective's `n_threads`, to which algorithms on this operator keep, too."""
+        """The `n_threads` of the objective, which algorithms on this operator also use."""
         return getattr(vars(self).get("objective"), "n_threads", None)
 
     @abstractmethod
@@ -82,7 +83,9 @@ class Operator(
         """Return the transpose, as an `Operator`."""
 
     def _checked(self, x: Any, n: int, name: str, ndims: tuple[int, ...]) -> np.ndarray:
-        """Return x as a real array with n rows and a number of dimensions in `ndims`."""
+        """Return x as a real array with n rows and a number of dimensions in `ndims`, after
+        checking it.
+        """
         v = as_real(x, name)
         if v.ndim not in ndims or v.shape[0] != n:
             wanted = " or ".join({1: f"({n},)", 2: f"({n}, k)"}[d] for d in ndims)
@@ -146,8 +149,8 @@ class Operator(
 
 
 class Symmetric(Operator):
-    """The base class of a curvature and its blocks: operators that are their own transpose and
-    offer a quadratic form besides the product.
+    """The base class of a curvature and its blocks: operators that equal their transpose and have a
+    quadratic form in addition to the product.
     """
 
     @abstractmethod
@@ -176,7 +179,8 @@ class Symmetric(Operator):
 
     def factor(self) -> Any:  # returns CholeskyFactor
         """Return the Cholesky factor of the matrix: ``solve(B)``, ``logdet``, ``inverse_diagonal``
-        and ``lower``, all in float64. Costs the matrix, ``n^2`` numbers and ``n^3 / 3`` flops.
+        and ``lower``, all in float64. The cost is that of the matrix, ``n^2`` numbers of memory and
+        ``n^3 / 3`` flops.
 
         Raises
         ------
@@ -200,8 +204,8 @@ smallest eigenvalue of -2. Factor H.shift(mu) with a larger mu, or find a minimu
         return load_module("network.factor").CholeskyFactor(self)
 
     def __add__(self, other: Any) -> Any:
-        """Return a `Shifted` if `other` is a multiple of the identity, as a sparse matrix or an
-        operator; for any other matrix or operator return SciPy's sum.
+        """Return a `Shifted` if `other` is a multiple of the identity, given as a sparse matrix or
+        an operator. For any other matrix or operator return SciPy's sum.
         """
         mu = _multiple_of_identity(other, self.shape)
         if mu is not None:
@@ -221,7 +225,7 @@ smallest eigenvalue of -2. Factor H.shift(mu) with a larger mu, or find a minimu
 
 
 def _multiple_of_identity(other: Any, shape: tuple[int, int]) -> float | None:
-    """Return mu if `other` is recognised at once as mu times the identity of this shape, else
+    """Return mu if `other` is easily recognised as mu times the identity of this shape, otherwise
     None.
     """
     if getattr(other, "shape", None) != shape:
@@ -240,9 +244,9 @@ def _multiple_of_identity(other: Any, shape: tuple[int, int]) -> float | None:
 
 
 class if_bounded:
-    """A decorator of methods of an operator that bound its rounding. They exist, as `hasattr`
-    shows, unless too little is known of the objective's loss; of an operator derived from another,
-    `whole`, only if that has one.
+    """A decorator for methods of an operator that bound its rounding errors. The methods exist, as
+    `hasattr` shows, only if enough is known of the objective's loss, or for an operator derived
+    from another one, `whole`, only if that operator has them.
     """
 
     def __init__(self, method: Any) -> None:
@@ -259,15 +263,17 @@ class if_bounded:
 
 
 class OfWhole:
-    """A mixin for operators derived from another, `whole`, whose product counter and layout they
-    share.
+    """A mixin for operators derived from another operator, `whole`, whose product counter and
+    layout they share.
     """
 
     whole: Any
 
     @property
     def n_products(self) -> int:
-        """Number of vectors multiplied by the whole operator, including those multiplied here."""
+        """The number of vectors multiplied by the whole operator, including those multiplied by
+        this one.
+        """
         return int(self.whole.n_products)
 
     @n_products.setter
@@ -282,7 +288,7 @@ class OfWhole:
 
 
 class Shifted(OfWhole, Symmetric):
-    """The operator ``H + mu I``: its products are those of H plus mu times the vector.
+    """The operator ``H + mu I``: its product with v is ``H v + mu v``.
 
     Created by ``H.shift(mu)`` and ``H + mu * identity(n)``. Its products are counted by H.
 
@@ -343,8 +349,8 @@ class Shifted(OfWhole, Symmetric):
     @if_bounded
     @to_nearest
     def rounding_bound(self, v: Any) -> float:
-        """Return a bound on ``||computed - exact||`` for the product with v: that of H, plus the
-        three roundings of ``+ mu v``.
+        """Return a bound on ``||computed - exact||`` for the product with v: the bound for H, plus
+        the three roundings in ``+ mu v``.
         """
         v = as_vector(v, self.shape[0], self.dtype)
         info, mu = np.finfo(self.dtype), float(self.dtype.type(self.mu))
@@ -362,7 +368,7 @@ class Shifted(OfWhole, Symmetric):
 
 
 class Transposed(Operator):
-    """The transpose of an operator that has ``_rmatvec``."""
+    """The transpose of an operator that has a method ``_rmatvec``."""
 
     whole: Any
 

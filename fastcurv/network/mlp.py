@@ -246,7 +246,7 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
 
     def flatten(self, layers: Any) -> np.ndarray:
         """Return the flat vector of ``[(W, b), ...]``, or of ``[(W, b, gamma, beta), ..., (W,
-        b)]``: the inverse of `unflatten`.
+        b)]``, the inverse of `unflatten`.
         """
         if not hasattr(layers, "__iter__"):
             raise TypeError(
@@ -298,8 +298,8 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
     def predict(self, theta: Any, X: Any, statistics: Any = None) -> np.ndarray:
         """Return the outputs ``(N, sizes[-1])`` before any softmax or sigmoid (logits).
 
-        With batch normalisation, pass as `statistics` what the method `statistics` returns for the
-        training rows; each row's output then depends on that row alone. Without it, mean and
+        With batch normalisation, pass the result of the method `statistics` for the training rows
+        as `statistics`; each row's output then depends on that row alone. Otherwise mean and
         variance are those of the rows of X, as in training.
         """
         X = self.check_rows(X)
@@ -480,8 +480,8 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
 
     def fold_batch_norm(self, theta: Any, statistics: Any) -> tuple[MLP, Any]:
         """Return a network without batch normalisation that computes the same function, and its
-        theta: with known statistics a normalised layer is linear. Without batch normalisation it
-        is the network itself.
+        theta. This is possible because a normalised layer with known statistics is linear. A
+        network without batch normalisation is returned unchanged.
         """
         if statistics is None:
             if self.batch_norm:
@@ -528,8 +528,8 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         return moments
 
     def preactivations(self, theta: Any, X: Any) -> list[np.ndarray]:
-        """Return ``[z_1, ..., z_L]``, each ``(N, width)``: the arguments of each layer's
-        activation; the last is the output.
+        """Return ``[z_1, ..., z_L]``, each ``(N, width)``: the arguments of the activations of the
+        hidden layers, and the outputs.
 
         With batch normalisation these are ``gamma h + beta``, where h is the layer's z normalised
         over the rows of X.
@@ -537,7 +537,7 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         return self._forward(theta, self.check_rows(X))[1]
 
     def _forward(self, theta: Any, rows: Array) -> tuple[list[Array], list[Array]]:
-        """Return the inputs of every layer and its `preactivations`, for rows that are checked."""
+        """Return the inputs of every layer and its `preactivations`, for checked rows."""
 
         def bend(l: int, z: Array, a: Array) -> Array:
             above = _engine.activate(self.activation[l], z)
@@ -546,12 +546,12 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         return forward(self.unflatten(self.check_theta(theta)), rows, bend)
 
     def astype(self, dtype: Any) -> MLP:
-        """Return the same network in another precision; theta is cast when it is used."""
+        """Return the same network in another precision. A theta is cast when it is used."""
         return MLP(self.sizes, self.activation, self.bias, self.residual, dtype, self.batch_norm)
 
     def check_theta(self, theta: Any) -> np.ndarray:
         """Return theta, given flat or as a list of (W, b), as a finite vector of the model's length
-        and dtype.
+        and dtype, after checking it.
         """
         if as_layers(theta):
             return self.flatten(theta)
@@ -559,7 +559,7 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
 
     def check_rows(self, X: Any, name: str = "X", finite: bool = True) -> np.ndarray:
         """Return X as a finite matrix (N, sizes[0]) of the model's dtype, N >= 1, whose strides are
-        multiples of the item size.
+        multiples of the item size, after checking it.
         """
         rows = _engine.copy_if_mapped(as_numpy(X, name), name)
         rows = check_array(rows, name, self.dtype, finite)

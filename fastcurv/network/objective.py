@@ -61,8 +61,8 @@ _living: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 class or_none:
-    """A decorator of a method of an objective that proves something of the loss: the attribute is
-    None where nothing is proved.
+    """A decorator for methods of an objective that return proved statements about the loss. The
+    attribute is None if nothing can be proved.
     """
 
     def __init__(self, method: Any) -> None:
@@ -270,7 +270,7 @@ class Objective(
     def _settings(
         self, model: Any, loss: Any, l2: float, l2_biases: bool, n_threads: Any, memory: Any
     ) -> None:
-        """Check and store everything except the rows."""
+        """Check and store all arguments except the rows."""
         if not isinstance(model, MLP):
             raise TypeError(f"model must be a fastcurv.MLP, got {typed(model)}.{entry(model)}")
         loss = check_loss(loss)
@@ -306,7 +306,7 @@ class Objective(
         return read_only_view(self._weight)
 
     def _start(self) -> None:
-        """Begin with the rows of X, y and sample_weight."""
+        """Set up the state for the rows of X, y and sample_weight."""
         self._learn()
         if not self._sparse:
             self._have(_engine.Rows(*self._given()))
@@ -314,7 +314,7 @@ class Objective(
         self._start_sparse(load_module("network.sparse").SparseRows(self._X, self.n_threads))
 
     def _start_sparse(self, rows: Any) -> None:
-        """Begin with sparse rows as they are stored for products."""
+        """Set up the state for sparse rows in the form in which they are stored for products."""
         self._n_samples = self._X.shape[0]
         self._begin()
         self._whole = load_module("network.shards").Shard(
@@ -324,13 +324,13 @@ class Objective(
         vars(self).update(block_rows=size, n_shards=-(-self.n_samples // size), n_passes=0)
 
     def _tame(self) -> None:
-        """Set entries of X in rows of weight 0 to 0 where hidden units could overflow."""
+        """Set entries of X in rows of weight 0 to 0 if they could make hidden units overflow."""
         own, X = self.__dict__, self._X if self._untamed is None else self._untamed
         own["_X"] = without_idle_overflow(self.model, X, self._weight)
         own["_untamed"] = None if own["_X"] is X else X
 
     def _learn(self) -> None:
-        """See to it that everything is known of the loss by which a plan is laid out."""
+        """Determine the properties of the loss on which the layout of a plan depends."""
         given = LOSSES[self.loss].given
         if given is not None:
             given.learn(self.y, self.model.sizes[-1], self.sample_weight)
@@ -348,30 +348,34 @@ class Objective(
 
     @property
     def _dense_rows(self) -> int:
-        """The number of sparse rows that there is memory for to make dense at a time."""
+        """The number of sparse rows that can be converted to a dense array at a time within the
+        memory limit.
+        """
         return self._budget // (8 * STATE_ENTRIES_PER_UNIT * sum(self.model.sizes))
 
     def _given(self) -> tuple[Any, ...]:
-        """Return X, targets, labels and weights in the form the engine takes."""
+        """Return X, targets, labels and weights in the form that the engine takes."""
         labels = self._y if self._y.dtype == np.int32 else None
         return self._X, None if labels is not None else self._y, labels, self._weight
 
     def _have(self, rows: Any) -> None:
-        """Adopt the engine's rows; their arrays are never written to."""
+        """Store the rows in the engine's form; their arrays are never written to."""
         own = self.__dict__
         own["_rows"], own["_X"], own["_weight"] = rows, rows.X, rows.weight
         own["_y"], own["_n_samples"] = rows.y if rows.labels is None else rows.labels, len(rows.X)
         self._begin()
 
     def _begin(self) -> None:
-        """Create the state that belongs to this process: no plan, no spare plans, a new lock."""
+        """Create the state that belongs to this process: no plan, no spare plans, and a new
+        lock.
+        """
         own = self.__dict__
         own["_plan"], own["_spare"], own["_known"], own["_lock"] = None, [], {}, _engine.Lock()
         _living.add(self)
 
     def _after_fork(self) -> None:
-        """Drop an unfinished plan in a child of `os.fork`: the thread that was building it does not
-        exist there.
+        """Drop an unfinished plan in a child of `os.fork`, where the thread that was building it
+        does not exist.
         """
         if self._lock.lost:
             self._plan = None
@@ -405,12 +409,12 @@ class Objective(
         return html_table(type(self).__name__, [], rows)
 
     def _more(self) -> str:
-        """Return what else is said of the rows."""
+        """Return further facts about the rows for the repr."""
         return f", nnz={self._X.nnz}" if self._sparse else ""
 
     @property
     def n_params(self) -> int:
-        """Length of theta."""
+        """The length of theta."""
         return self.model.n_params
 
     @property
@@ -426,11 +430,13 @@ class Objective(
     @property
     def certificates(self) -> Any:  # returns Certificates or None
         """Proved statements about the loss near theta: bounds on its third derivative, gradients in
-        extended precision, symmetries, kinks and more, on which verdicts rest; see
-        `fastcurv.certify.certificates.Certificates`. None where a subclass or an attribute of this
-        very object replaces the value, the gradient or a curvature, unless it has its own, as is
-        `rounding_bound`. Where a `Loss` or `Activation` has no `third` or `ulps`, kinks, ranges and
-        saturation alone.
+        extended precision, symmetries, kinks and others, which verdicts use; see
+        `fastcurv.certify.certificates.Certificates`.
+
+        The attribute is None if a subclass or an attribute assigned to this object replaces the
+        value, the gradient or a curvature, unless that class or object has its own; the same holds
+        for `rounding_bound`. If a `Loss` or `Activation` has no `third` or `ulps`, only kinks,
+        ranges and saturation are available.
         """
         if why_replaced(self, "certificates"):
             return None
@@ -473,8 +479,8 @@ class Objective(
         return float(bounds.gradient(self.gradient(theta) if bounds.measured else None))
 
     def _bounds_at(self, theta: Any, layout: Any = None) -> Any:
-        """Return bounds on the rounding errors of passes at theta; in float32 of what they have
-        computed.
+        """Return bounds on the rounding errors of passes at theta; in float32 they hold for the
+        computed results.
         """
         if self._by_blocks:
             return load_module("network.sum_proofs").SumBounds(self, theta)
@@ -482,9 +488,9 @@ class Objective(
 
     @property
     def _has_matrix(self) -> bool:
-        """Whether the engine has the Gauss-Newton matrix, where it is convex: not with batch
-        normalisation, nor where rows come in blocks or memory is limited, nor of a loss of one's
-        own that couples outputs, whose roots are not at hand.
+        """True if the engine computes the Gauss-Newton matrix where it is positive semidefinite. It
+        does not with batch normalisation, with rows in blocks, with limited memory, or for a
+        user-defined loss that couples outputs.
         """
         if self._by_blocks or self.model.batch_norm or self.memory:
             return False
@@ -493,35 +499,41 @@ class Objective(
 
     @property
     def _steps_by_matrix(self) -> bool:
-        """Whether the engine makes Levenberg-Marquardt steps: the matrix is convex anywhere."""
+        """True if the engine computes Levenberg-Marquardt steps, because the matrix is positive
+        semidefinite everywhere.
+        """
         given = LOSSES[self.loss].given
         known = self._has_matrix and (given is None or given.convex)
         return known and not why_replaced(self, "engine_steps")
 
     @property
     def engine_steps(self) -> Any:
-        """What the engine does for a minimiser of this loss; None for a loss of a subclass."""
+        """The `EngineSteps` for a minimiser of this loss, or None if a subclass replaces
+        the loss.
+        """
         return EngineSteps(self)
 
     @property
     def _is_little(self) -> bool:
-        """Whether Python around its passes is felt, and a few plans take little memory."""
+        """True if Python's overhead is a noticeable part of the passes, and a few plans take little
+        memory.
+        """
         return (self.n_samples + 100) * self.n_params <= QUICK_PASS_WORK
 
     @property
     def _most_spare(self) -> int:
-        """The number of plans kept for operators to come."""
+        """The number of plans kept for future operators."""
         return 2 if self._is_little else 1
 
     def _lend_plan(self) -> Any:
-        """Return a plan for an operator to own: a spare one left by a deleted operator if there is
-        one, else a new one.
+        """Return a plan for an operator to own: a spare plan of a deleted operator if there is one,
+        otherwise a new plan.
         """
         plan = self._spare_plan()
         return self._new_plan() if plan is None else plan
 
     def _spare_plan(self) -> Any:
-        """Return a plan left by a deleted operator, or None."""
+        """Return a plan of a deleted operator, or None."""
         try:
             return self._spare.pop()
         except IndexError:
@@ -536,8 +548,8 @@ class Objective(
         return plan
 
     def _give_up(self, theta: Any) -> Any:
-        """Return the objective's own plan if it is at theta, where it has made a forward pass at
-        least, and nobody is using it; else None.
+        """Return the objective's own plan if it is at theta, has made a forward pass there, and is
+        not in use; otherwise None.
         """
         known = type(theta) is np.ndarray and theta.dtype == self.dtype
         if not known or self._by_blocks or self._lock.held:
@@ -556,7 +568,9 @@ class Objective(
             self._spare.append(plan)
 
     def _bound(self, theta: Any, gradient: bool) -> Any:
-        """Return the objective's own plan bound to theta, with its gradient if `gradient`."""
+        """Return the objective's own plan, bound to theta. If `gradient` is True, the gradient is
+        computed.
+        """
         if type(theta) is not np.ndarray or theta.dtype != self.dtype or theta.ndim != 1:
             theta = self.model.check_theta(theta)
         plan = self._own_plan()
@@ -568,7 +582,7 @@ class Objective(
         return plan
 
     def _own_plan(self) -> Any:
-        """Return the plan for values and gradients, to whoever has the lock."""
+        """Return the plan for values and gradients to the caller that holds the lock."""
         if self._plan is None:
             self._plan, self._theta = self._new_plan(), np.empty(self.n_params, self.dtype)
         return self._plan
@@ -576,8 +590,10 @@ class Objective(
     # --- the function and its derivatives
 
     def value(self, theta: Any) -> float:
-        """Return the loss at theta as a float. Cost: one forward pass; free at the theta evaluated
-        last, unless an operator has been made there.
+        """Return the loss at theta as a float.
+
+        Cost: one forward pass, or nothing at the theta evaluated last unless an operator has been
+        created there.
         """
         with self._lock:
             return float(self._bound(theta, False).value)
@@ -603,7 +619,8 @@ class Objective(
     def hessp(self, theta: Any, v: Any) -> np.ndarray:
         """Return the Hessian at theta times v.
 
-        The state of the last theta is kept, so this method can be passed to SciPy as ``hessp=``.
+        The state of the last theta is kept, so that this method can be passed to SciPy as
+        ``hessp=``.
         """
         v = as_vector(v, self.n_params, self.dtype)
         out = np.empty(self.n_params, self.dtype)
@@ -664,7 +681,9 @@ class Objective(
         return self._curvature(theta, "ggn")
 
     def _check_convex(self, theta: Any, loss: LossFunction) -> None:
-        """Raise a ValueError where a row's loss has negative curvature by its outputs."""
+        """Raise a ValueError if the loss of a row has negative curvature with respect to the
+        outputs.
+        """
         part = partial(_min_loss_curvature, loss=loss, theta=self.model.check_theta(theta))
         least = self._fold(part, ()) if self._by_blocks else part(self)
         if not min(least) >= 0:
@@ -701,7 +720,7 @@ class Objective(
         return other
 
     def _on(self, rows: Any) -> Objective:
-        """Return the objective on a subset of the rows; the caller must still start it."""
+        """Return the objective on a subset of the rows, which the caller must still start."""
         y, X, weight, untamed = selected(rows, self._y, self._X, self._weight, self._untamed)
         other: Objective = self._unstarted()
         weight = None if weight is None else np.ascontiguousarray(weight)
@@ -766,9 +785,9 @@ class Objective(
         self._made = made
 
     def _take_over(self, other: Objective) -> None:
-        """Start with the plan and row buffers of `other`, an objective on as many rows, which is
-        unusable afterwards. For small batches allocating new memory takes longer than the
-        arithmetic.
+        """Start with the plan and row buffers of `other`, an objective on the same number of rows,
+        which cannot be used afterwards. For small batches, allocating new memory takes longer than
+        the arithmetic.
         """
         rows, plan = other._rows, other._plan
         plan.renew(*self._given())
@@ -777,8 +796,8 @@ class Objective(
         vars(other).update(_plan=None, _rows=None)
 
     def taylor(self, theta: Any) -> Callable[[Any], float]:
-        """Return the quadratic model ``d -> L + g'd + d'Hd/2`` around theta; its error falls as
-        ``||d||^3``.
+        """Return the quadratic model ``d -> L + g'd + d'Hd/2`` around theta, whose error decreases
+        as ``||d||^3``.
         """
         H = self.hessian(theta)
 
@@ -809,8 +828,8 @@ class Objective(
             ]
 
     def astype(self, dtype: Any) -> Objective:
-        """Return the same objective in another precision. The data keep the values they have in the
-        present one.
+        """Return the same objective in another precision. The data keep the values that they have
+        in the present precision.
         """
         dtype = check_dtype(dtype)
         return self if dtype == self.dtype else self.with_model(self.model.astype(dtype))
@@ -822,7 +841,7 @@ class Objective(
         return Objective(model, self.X, y, *how, l2_biases=self.l2_biases)
 
     def plan_layout(self) -> Any:
-        """Return the division of the rows in a plan of the engine: see `Curvature.layout`."""
+        """Return the division of the rows in a plan of the engine; see `Curvature.layout`."""
         plan = self._lend_plan()
         self._take_back(plan)
         return plan.layout
@@ -835,7 +854,7 @@ class Objective(
 
     def _fold(self, part: Any, arguments: tuple[Any, ...], dense: bool = True) -> Any:
         """Return the sum of ``part(shard, *arguments)`` over shards of all rows, in order. If
-        `dense`, X of each shard is an array; else sparse rows may stay as they are.
+        `dense` is True, X of each shard is an array; otherwise sparse rows may remain sparse.
         """
         self.n_passes += 1
         if not dense:
@@ -847,8 +866,8 @@ class Objective(
 
 
 def _min_loss_curvature(ob: Any, loss: LossFunction, theta: np.ndarray) -> list[float]:
-    """Return the least eigenvalue of a row's loss by its outputs, up to rounding, as a list; of
-    the rows whose weight is not 0, 0 without any.
+    """Return the smallest eigenvalue of a row's loss with respect to the outputs, up to rounding,
+    as a list. Only rows whose weight is not 0 count, and without any the result is 0.
     """
     z = ob.model.predict(theta, ob.X).astype(float)
     _, _, second = loss(z, ob.y)

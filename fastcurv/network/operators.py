@@ -42,7 +42,7 @@ MAX_EMBEDDED_BYTES = 64 << 20
 
 def bind_copy(plan: Any, objective: Any, theta: Any, own: Array, **how: Any) -> None:
     """Check theta, copy it into `own` (n,) and bind the plan to it. If theta is a vector in the
-    engine's form, its threads do this in one pass.
+    engine's form, the engine's threads do this in one pass.
     """
     if not plan.take(theta, own, **how):
         np.copyto(own, objective.model.check_theta(theta))
@@ -50,7 +50,7 @@ def bind_copy(plan: Any, objective: Any, theta: Any, own: Array, **how: Any) -> 
 
 
 def release_plan(operator: Any) -> None:
-    """Return the plan of an operator that is gone to its objective, for the next one."""
+    """Return the plan of a deleted operator to its objective, for the next operator."""
     known = vars(operator)
     if "_plan" in known:
         known["objective"]._take_back(known["_plan"])
@@ -58,7 +58,7 @@ def release_plan(operator: Any) -> None:
 
 class Quadratic(Symmetric):
     """The base class of a curvature and its principal blocks: a symmetric operator whose quadratic
-    form costs half a product.
+    form takes half the time of a product.
     """
 
     objective: Any  # an Objective; the class is not imported, which would be a cycle
@@ -75,7 +75,7 @@ class Quadratic(Symmetric):
 
     def quadratic(self, v: Any) -> Any:
         """Return ``v' H v`` as a float for v ``(n,)``, or as an array for the columns of V ``(n,
-        k)``. Costs half of ``H @ v``.
+        k)``. The cost is half that of ``H @ v``.
         """
         ready = type(v) is np.ndarray and v.dtype is self.dtype and v.flags.carray
         if ready and v.shape == self.shape[:1]:  # an array in the engine's form needs no checks
@@ -94,7 +94,7 @@ class Quadratic(Symmetric):
 
     @to_nearest
     def _with_decay(self, total: Floats, Vt: Array) -> Floats:
-        """Return the quadratic forms of the rows of Vt with what l2 adds to them."""
+        """Return the quadratic forms of the rows of Vt plus the contribution of l2."""
         wide, l2 = Vt.astype(np.float64, copy=False), l2_diagonal(self.objective)
         if isinstance(l2, np.ndarray):
             l2 = l2[getattr(self, "indices", slice(None))]
@@ -166,7 +166,7 @@ class Curvature(Quadratic):
 
     @property
     def gradient(self) -> np.ndarray:
-        """The objective's gradient at theta, (n,). By blocks of rows it is computed on first
+        """The objective's gradient at theta, (n,). For rows in blocks it is computed on first
         access.
         """
         gradient: np.ndarray = self._plan.gradient
@@ -175,7 +175,7 @@ class Curvature(Quadratic):
 
     @property
     def n_products(self) -> int:
-        """Number of vectors multiplied so far."""
+        """The number of vectors multiplied so far."""
         return self.fast_product.count
 
     @n_products.setter
@@ -184,7 +184,7 @@ class Curvature(Quadratic):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of state and scratch."""
+        """The number of bytes of state and workspace."""
         return int(self._plan.nbytes)
 
     @property
@@ -197,8 +197,8 @@ class Curvature(Quadratic):
     # ----------------------------------------------------------------------------------------------
 
     def product(self, v: Any, out: np.ndarray | None = None) -> np.ndarray:
-        """Write ``H v`` for v ``(n,)`` to `out` and return it. Intended for inner loops: with `out`
-        given nothing is allocated.
+        """Write ``H v`` for v ``(n,)`` to `out` and return it. The method is intended for inner
+        loops; if `out` is given, no memory is allocated.
 
         v and `out` are used without a copy if they are contiguous and have the operator's dtype.
         """
@@ -223,9 +223,7 @@ class Curvature(Quadratic):
         return out.T
 
     def __matmul__(self, v: Any) -> Any:
-        """Return ``H @ v``, bypassing SciPy's checks if v is already in the form the engine
-        takes.
-        """
+        """Return ``H @ v``, bypassing SciPy's checks if v is already in the engine's form."""
         done = self._take(v)
         return super().__matmul__(v) if done is None else done
 
@@ -242,8 +240,9 @@ class Curvature(Quadratic):
 
     @to_nearest
     def to_dense(self) -> np.ndarray:
-        """Return the whole matrix ``(n, n)``, exactly symmetric: summed over rows by the engine if
-        that costs less than n products. Its rounding is then not that of `column_bounds`.
+        """Return the whole matrix ``(n, n)``, exactly symmetric. The engine sums it over rows if
+        that takes less time than n products; its rounding error is then not bounded by
+        `column_bounds`.
         """
         n, (product, summing) = self.shape[0], self.estimated_seconds
         summed = self.summed_matrix() if summing < n * product else None
@@ -282,8 +281,8 @@ class Curvature(Quadratic):
     def column_bounds(self) -> np.ndarray:
         """Return bounds ``(n,)`` on the rounding error of ``H e_j`` for every unit vector.
 
-        They hold for any order of the products. Cost: as much arithmetic as a few gradients, in
-        NumPy; with batch normalisation one pass for each parameter.
+        The bounds hold for any order of the products. Cost: as much arithmetic as a few gradients,
+        in NumPy; with batch normalisation one pass for each parameter.
         """
         if not self.objective._by_blocks:
             bounds = load_proofs("passes").ErrorPass(self.objective, self.theta, self.layout)
@@ -305,7 +304,8 @@ class Curvature(Quadratic):
 
     def summed_matrix(self) -> Floats | None:
         """Return the matrix of a Hessian or GGN ``(n, n)``, in float64, summed over rows by the
-        engine; None for others, and where rows come in blocks or numbers are out of its range.
+        engine. Return None for other curvatures, for rows in blocks, and if entries are out of
+        range.
         """
         n, l2 = self.shape[0], self.objective.l2
         if not self.estimated_seconds[1] < np.inf:
@@ -319,11 +319,13 @@ class Curvature(Quadratic):
 
     @cached_property
     def estimated_seconds(self) -> tuple[float, float]:
-        """Estimates of the seconds that a product takes on one core, infinite if the rows come in
-        blocks; and that the engine's matrix takes: a multiply-add for each pair of parameters, and
-        for each pair of units and column what has to be read from memory; infinite where there is
-        none, or what it keeps of all rows takes much memory. The matrix is made by one thread:
-        where products are shared by more, it costs so many times as much beside them.
+        """The estimated seconds of a product on one core, and of the engine's matrix.
+
+        The first is infinite if the rows come in blocks. The second counts a multiply-add for each
+        pair of parameters, and the memory read for each pair of units and each column. It is
+        infinite if the engine has no matrix or needs much memory for it. If products use several
+        threads, the time of the matrix, which is computed by one thread, is multiplied by their
+        number.
         """
         ob, sizes, bent = self.objective, self.objective.model.sizes, self.kind == "hessian"
         if ob._by_blocks:
@@ -374,7 +376,7 @@ class Curvature(Quadratic):
     # returns InCoordinates, OutputSpace or None
     def reduced(self, space: str | None = None) -> Any:
         """Return a smaller operator with the same eigenvalues except for copies of one number, if
-        Krylov methods are faster with it; else None.
+        Krylov methods are faster with it, otherwise None.
 
         Parameters
         ----------
@@ -386,21 +388,21 @@ class Curvature(Quadratic):
         return load_module("network.spaces").reduced(self, space)
 
     def smaller_forms(self, products: float) -> list[Any]:
-        """Return the smaller operators that may take its place, each a `fastcurv.spectrum.forms`
-        `Form` with the seconds of a run of so many products.
+        """Return the smaller operators that may replace this one, each a
+        `fastcurv.spectrum.forms.Form` with the estimated seconds of a run of `products` products.
         """
         found: list[Any] = load_module("network.spaces").smaller_forms(self, products)
         return found
 
     def written(self) -> Any:  # returns OutputSpace or None
         """Return the Gram matrix of a GGN or Fisher (see `fastcurv.network.spaces`) if it is
-        smaller; else None.
+        smaller, otherwise None.
         """
         return load_module("network.spaces").written(self)
 
     def reach(self, most: int) -> Any:  # returns RangeBounds or None
-        """Return the space that contains the range of a float64 Hessian, with a proved bound on
-        what lies outside, if it has at most `most` dimensions; else None. See
+        """Return the space that contains the range of a float64 Hessian, with a proved bound on the
+        part outside, if it has at most `most` dimensions, otherwise None. See
         `fastcurv.network.gram_bounds`.
         """
         return None if self.objective._by_blocks else load_proofs("gram_bounds").reach(self, most)
@@ -454,8 +456,8 @@ class BlockCurvature(OfWhole, Quadratic):
         return full
 
     def _parts(self, Vt: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yield rows of Vt embedded into rows of the whole operator's length, a limited number at a
-        time.
+        """Yield rows of Vt embedded into rows of the whole operator's length, in blocks of limited
+        size.
         """
         step = max(8, MAX_EMBEDDED_BYTES // (self.whole.shape[0] * self.dtype.itemsize) // 8 * 8)
         for start in range(0, len(Vt), step):
@@ -491,8 +493,8 @@ class BlockCurvature(OfWhole, Quadratic):
     @if_bounded
     @to_nearest
     def rounding_bound(self, v: Any) -> float:
-        """Return a bound on the error of the block's product with v ``(n,)``, derived like the
-        whole operator's.
+        """Return a bound on the error of the block's product with v ``(n,)``, derived like that of
+        the whole operator.
         """
         x = as_vector(v, self.shape[0], self.dtype)
         full = self._embed(x[None])[0]
@@ -605,7 +607,9 @@ class Jacobian(Operator):
 
 
 class EngineSteps:
-    """What the engine does for a minimiser by plans of an objective: the protocol of that name."""
+    """The steps of minimisers that the engine computes with the plans of an objective; an
+    implementation of the protocol of the same name.
+    """
 
     def __init__(self, ob: Any) -> None:
         self.objective, self.by_matrix = ob, ob._steps_by_matrix

@@ -20,8 +20,9 @@ from .gram import LossCurve
 
 
 def check_rows_in_memory(ob: Any, call: str) -> None:
-    """Raise an error unless `ob` is an Objective of its class's own loss with its rows in memory,
-    as `call` needs, which reads single rows or makes other objectives of them.
+    """Raise an error unless `ob` is an Objective with the loss of its own class and with its rows
+    in memory, which `call` needs because it reads single rows or creates other objectives from
+    them.
     """
     kind = load_module("network.objective").Objective
     if not isinstance(ob, kind):
@@ -47,14 +48,12 @@ def check_no_batch_norm(ob: Any, call: str) -> None:
 
 
 def dense_rows(model: Any, X: Any) -> Array:
-    """Return rows ``(N, k)`` as a checked array in the dtype of the model, also if they are
-    sparse.
-    """
+    """Return rows ``(N, k)``, which may be sparse, as a checked array in the dtype of the model."""
     return np.asarray(model.check_rows(X.toarray() if is_sparse(X) else X))
 
 
 def reweighted(ob: Any, sample_weight: Any) -> Any:
-    """Return `ob` with other weights of the rows, as ``ob.reweighted`` does."""
+    """Implement `Objective.reweighted`."""
     if ob._by_blocks and "_whole" not in vars(ob):
         raise ValueError(
             "reweighted must be called on an Objective whose rows are in memory, got "
@@ -76,7 +75,7 @@ def reweighted(ob: Any, sample_weight: Any) -> Any:
 
 
 def outputs_part(shard: Any, theta: np.ndarray) -> list[tuple[np.ndarray, ...]]:
-    """Return ``[(z, first, second)]`` of the shard's rows, as `Objective.outputs` does."""
+    """Return ``[(z, first, second)]`` for the shard's rows, as in `Objective.outputs`."""
     z = np.empty((shard.n_samples, shard.model.sizes[-1]), shard.dtype)
     with shard._lock:
         shard._bound(theta, False).outputs(z)
@@ -85,9 +84,7 @@ def outputs_part(shard: Any, theta: np.ndarray) -> list[tuple[np.ndarray, ...]]:
 
 
 def outputs(ob: Any, theta: Any) -> tuple[Array, Array, Array]:
-    """Return the outputs of all rows and the derivatives of each row's loss, as ``ob.outputs``
-    does.
-    """
+    """Implement `Objective.outputs`."""
     theta = ob.model.check_theta(theta)
     if ob._by_blocks:
         found = ob._fold(outputs_part, (theta,), dense=False)
@@ -105,7 +102,7 @@ N_ROWS_PER_PRODUCT = 64
 
 
 def jacobian_matrix(J: Any, rows: slice | None, out: Any) -> Array:
-    """Return the matrix of a `Jacobian`, or the part of some samples, as ``J.to_dense`` does."""
+    """Implement `Jacobian.to_dense`."""
     ob, (m, n), d = J.objective, J.shape, J.objective.model.sizes[-1]
     if not isinstance(rows, slice | None):
         raise TypeError(f"rows must be a slice of samples, got {typed(rows)}.")
@@ -139,5 +136,5 @@ def jacobian_matrix(J: Any, rows: slice | None, out: Any) -> Array:
 
 
 def jacobian_part(shard: Any, theta: Array) -> list[tuple[int, Array]]:
-    """Return ``[(index of the first row, rows)]`` of the shard's part of the Jacobian."""
+    """Return ``[(index of the first row, rows)]`` for the shard's part of the Jacobian."""
     return [(shard.own_outputs.start, shard.jacobian(theta).to_dense())]

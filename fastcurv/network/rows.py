@@ -35,7 +35,7 @@ _starting = Lock()
 
 
 def regrouped(blocks: Iterable[Block], size: int) -> Iterator[Block]:
-    """Yield the same rows in blocks of `size`, whatever the sizes of the blocks given."""
+    """Yield the rows of blocks of any sizes in blocks of `size` rows."""
     held: list[Block] = []
     count = 0
     for block in blocks:
@@ -53,7 +53,7 @@ def regrouped(blocks: Iterable[Block], size: int) -> Iterator[Block]:
 
 
 def stack_blocks(blocks: list[Block]) -> Block:
-    """Return the blocks joined along the rows."""
+    """Return one block with the rows of all blocks."""
     if len(blocks) == 1:
         return blocks[0]
     try:
@@ -73,8 +73,8 @@ def stack_blocks(blocks: list[Block]) -> Block:
 
 
 def locate_error(error: Exception, where: str) -> Exception:
-    """Return the error with the rows in which it occurred added to its message, of the same class
-    if that accepts a message.
+    """Return the error with the rows in which it occurred added to its message. The class is the
+    same if it accepts a message.
     """
     text = f"in {where}: {error}"
     try:
@@ -86,7 +86,7 @@ def locate_error(error: Exception, where: str) -> Exception:
 
 
 def take_rows(block: Block, rows: Any) -> Block:
-    """Return the rows of a block that an index selects."""
+    """Return the rows of a block selected by an index."""
     return tuple(None if a is None else a[rows] for a in block)  # type: ignore[return-value]
 
 
@@ -104,8 +104,8 @@ def fingerprint(parts: Sequence[Any]) -> int:
 
 
 def compare(seen: dict[tuple[int, int], int], start: int, parts: Sequence[Any]) -> None:
-    """Compare a few rows of a block with those seen at the same position before, if that block had
-    as many rows; raise ValueError if they differ.
+    """Compare a few rows of a block with those read at the same position before, if that block had
+    the same number of rows. Raise ValueError if they differ.
     """
     mark = fingerprint(parts)
     if seen.setdefault((start, parts[0].shape[0]), mark) != mark:
@@ -116,9 +116,9 @@ def compare(seen: dict[tuple[int, int], int], start: int, parts: Sequence[Any]) 
 
 
 def submitted(pool: Executor, call: Callable[..., Result], *given: Any) -> Future[Result]:
-    """Return ``pool.submit(call, *given)``, refusing reentrant calls. While Python starts a thread
-    it holds locks; a signal handler that ran at that moment and also started a thread would
-    deadlock.
+    """Return ``pool.submit(call, *given)``, raising an error for reentrant calls. Python holds
+    locks while it starts a thread, so that a signal handler that also starts a thread at that
+    moment would deadlock.
     """
     with _starting:
         return pool.submit(call, *given)
@@ -129,8 +129,8 @@ PARQUET_SUFFIXES = (".parquet", ".pq")
 
 @contextmanager
 def readable(path: Any, kind: str) -> Iterator[None]:
-    """Raise a ValueError with one sentence for any error of NumPy or pyarrow that comes from the
-    bytes of a file. Errors of the system, and a lack of memory, pass unchanged.
+    """Raise a ValueError with one sentence for any error of NumPy or pyarrow that is caused by the
+    contents of a file. System errors and MemoryError are not changed.
     """
     try:
         yield
@@ -217,7 +217,7 @@ def _is_blocks(X: Any) -> bool:
 
 
 class SparseSource:
-    """A sparse matrix whose rows are returned dense when they are indexed."""
+    """A sparse matrix whose rows are converted to dense arrays when they are indexed."""
 
     def __init__(self, X: Any) -> None:
         X = X if X.format == "csr" else own_csr(X, "X")
@@ -227,7 +227,9 @@ class SparseSource:
             raise ValueError("X is a sparse matrix whose indptr does not rise from 0 by rows")
 
     def __getitem__(self, rows: Any) -> np.ndarray:
-        """Return the rows of a slice without step, or with the given numbers, as a dense array."""
+        """Return the rows of a slice without step, or the rows with the given numbers, as a dense
+        array.
+        """
         if isinstance(rows, slice):
             ends = self.ends[rows.start : rows.stop + 1]
             parts = [part[ends[0] : ends[-1]] for part in (self.data, self.indices)]
@@ -243,7 +245,7 @@ class SparseSource:
 
 
 class RowSource(ABC):
-    """Rows that need not fit in memory: they are read a block at a time, in the same order in every
+    """Rows that need not fit in memory. They are read block by block, in the same order in every
     pass.
 
     Attributes
@@ -274,19 +276,19 @@ class RowSource(ABC):
 
     @abstractmethod
     def blocks(self, size: int) -> Iterator[Block]:
-        """Yield ``(X, y, sample_weight or None)`` of `size` rows each; the last may be shorter.
-        `regrouped` makes them of blocks of any sizes.
+        """Yield ``(X, y, sample_weight or None)`` with `size` rows each; the last block may be
+        shorter. `regrouped` converts blocks of other sizes.
         """
 
     def mixed(self, size: int, rng: np.random.Generator) -> Iterator[Block]:
-        """Yield the blocks in random order, if any block can be read at any time; here as they
-        come.
+        """Yield the blocks in random order if any block can be read at any time. This base class
+        yields them in their own order.
         """
         return self.blocks(size)
 
     def take(self, rows: np.ndarray) -> Block:
-        """Return the rows with the given numbers, sorted and without repetition: here by a pass
-        over the blocks up to the last of them.
+        """Return the rows with the given numbers, which are sorted and unique. This base class
+        reads all blocks up to the last of these rows.
         """
         found, start = [], 0
         for block in self.blocks(1 << 16):
@@ -301,8 +303,8 @@ class RowSource(ABC):
 
 
 class Arrays(RowSource):
-    """A source of rows from arrays, or from anything with ``shape``, ``dtype`` and slicing:
-    memory-mapped files, HDF5 and zarr datasets.
+    """A source of rows from arrays, or from other objects with ``shape``, ``dtype`` and slicing,
+    such as memory-mapped files, HDF5 and zarr datasets.
     """
 
     def __init__(self, X: Any, y: Any, weight: Any, rows: Any = None) -> None:
@@ -337,7 +339,7 @@ class Arrays(RowSource):
             yield self.block(i * size, min((i + 1) * size, self.n_rows))
 
     def block(self, start: int, stop: int) -> Block:
-        """Return rows start to stop."""
+        """Return rows `start` to ``stop - 1``."""
         if self.rows is not None:
             return self._gather(self.rows[start:stop])
         return tuple(
@@ -346,7 +348,7 @@ class Arrays(RowSource):
         )
 
     def take(self, rows: np.ndarray) -> Block:
-        """Return the rows with the given numbers, sorted and without repetition."""
+        """Return the rows with the given numbers, which are sorted and unique."""
         return self._gather(rows if self.rows is None else self.rows[rows])
 
     def _gather(self, rows: np.ndarray) -> Block:
@@ -358,14 +360,14 @@ class Arrays(RowSource):
 
 
 def _sliced(x: Any, name: str) -> Any:
-    """Return x unchanged if it has a shape and can be sliced, else as an array."""
+    """Return x unchanged if it has a shape and can be sliced, otherwise as an array."""
     if x is None or (hasattr(x, "shape") and hasattr(x, "__getitem__") and len(x.shape)):
         return np.asarray(x) if hasattr(x, "iloc") else x
     return _with_rows(as_numpy(x, name), name)
 
 
 def _with_rows(x: np.ndarray, name: str) -> np.ndarray:
-    """Return x, refusing a scalar."""
+    """Return x after checking that it is not a scalar."""
     if not x.ndim:
         raise ValueError(f"{name} must be an array with rows, got shape ().")
     return x
@@ -381,7 +383,7 @@ def _read(a: Any, name: str, rows: Any = None) -> Any:
 
 
 class Parquet(RowSource):
-    """A source of rows from a Parquet file: numeric columns, one or more of which are the
+    """A source of rows from a Parquet file: with numeric columns, one or more of which are the
     targets.
     """
 
@@ -432,7 +434,7 @@ class Parquet(RowSource):
         yield from regrouped(map(self._block, self._readable(parts)), size)
 
     def _readable(self, parts: Iterator[Any]) -> Iterator[Any]:
-        """Yield parts of the file, with the errors of `readable` for those that are damaged."""
+        """Yield parts of the file, raising the errors of `readable` for damaged parts."""
         while True:
             with readable(self.file if isinstance(self.file, Path) else "X", ".parquet"):
                 part = next(parts, None)
@@ -455,7 +457,9 @@ class Parquet(RowSource):
 
 
 class Blocks(RowSource):
-    """A source of rows from an object that yields them block by block, anew for each pass."""
+    """A source of rows from an object that yields blocks and can be iterated again for each
+    pass.
+    """
 
     def __init__(self, blocks: Any, y: Any, weight: Any) -> None:
         if not callable(blocks) and iter(blocks) is blocks:

@@ -54,7 +54,7 @@ def _names(model: MLP) -> list[list[str]]:
 
 @accept_aliases("save")
 def save(path: str | os.PathLike[str], model: MLP, theta: Any) -> None:
-    """Write a model and its theta as a safetensors file, completely or not at all.
+    """Write a model and its theta to a safetensors file, atomically.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def save(path: str | os.PathLike[str], model: MLP, theta: Any) -> None:
 
 
 def contents(model: MLP, theta: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the arrays by name and the header's entries of a file that `load` reads."""
+    """Return the named arrays and the header entries of a file that `load` can read."""
     wanted = "activations by name, or theta alone by numpy.save"
     refuse_own(model, "a function that a file cannot hold", wanted)
     arrays: dict[str, Any] = {}
@@ -202,8 +202,8 @@ def _refuse_archive(path: str) -> None:
 
 
 def assembled(path: Any, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> Model:
-    """Return the model and theta from the output of `contents`; the records of a training run are
-    ignored.
+    """Return the model and theta from the output of `contents`, ignoring the records of a training
+    run.
     """
     path = shown(path, 300)
     model = _architecture(path, facts)

@@ -67,8 +67,8 @@ class Shard(Objective):
         vars(self).update(_plans=[], bounds=None)
 
     def _after_fork(self) -> None:
-        """Drop unfinished plans in a child of `os.fork`: the thread that was building them does not
-        exist there.
+        """Drop unfinished plans in a child of `os.fork`, where the thread that was building them
+        does not exist.
         """
         super()._after_fork()
         if self._lock.lost:
@@ -78,11 +78,11 @@ class Shard(Objective):
         return SparsePlan(self) if isinstance(self._X, SparseRows) else super()._new_plan()
 
     def renewed(self, X: Any, y: Any, sample_weight: Any, first: int, finite: bool) -> Shard:
-        """Return a shard of as many other rows that takes over the memory of this one, which is
-        unusable afterwards.
+        """Return a shard with the same number of other rows that takes over the memory of this
+        shard, which cannot be used afterwards.
 
-        With `finite` False, X is not yet known to be finite. The engine may establish that while
-        copying it, and then `seen` is set; otherwise X is checked here.
+        If `finite` is False, X has not been checked for NaN and infinity. The engine may check it
+        while copying it, and then sets `seen`; otherwise it is checked here.
         """
         other = Shard(self.frame, X, y, sample_weight, first)
         for plan in self._plans:
@@ -93,8 +93,8 @@ class Shard(Objective):
         return other
 
     def pieces(self, size: int) -> Iterator[Shard]:
-        """Yield shards of `size` of these sparse rows each, made dense. The bounds of a piece are
-        of passes over all rows at once, in any order.
+        """Yield shards with `size` of these sparse rows each, as dense arrays. The bounds of a
+        piece hold for passes over all rows at once, in any order.
         """
         n = self.frame.n_samples
         for start in range(0, self.n_samples, size):
@@ -107,8 +107,8 @@ class Shard(Objective):
             yield piece
 
     def _bound(self, theta: Any, gradient: bool) -> Any:
-        """Return a plan of the shard bound to theta: one of the recently used plans if it is at
-        theta, else a new one or, if `Frame.keep` plans exist, the least recently used one.
+        """Return a plan of the shard bound to theta: a recently used plan if it is at theta,
+        otherwise a new plan or, if `ShardSettings.keep` plans exist, the least recently used one.
         """
         plans = self._plans
         for i, plan in enumerate(plans):

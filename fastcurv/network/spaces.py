@@ -83,7 +83,7 @@ def n_outputs(ob: Any, kind: str) -> int:
 
 
 def output_refusal(H: Any) -> str:
-    """Return the reason why the operator has no such form, or an empty string."""
+    """Return the reason why the operator has no representation in output space, or ""."""
     ob, kind = H.objective, H.kind
     if kind == "hessian":
         return "a Hessian. Use 'samples', 'parameters' or a GGN"
@@ -105,14 +105,14 @@ def output_refusal(H: Any) -> str:
 
 
 def matrix_flops(model: Any, N: int, q: int) -> float:
-    """Return the cost, in flops, of forming K."""
+    """Return the cost, in flops, of computing K."""
     making = sum(q * (2.0 * m * k * (l > 0) + q * m) for l, (m, k) in enumerate(model.shapes))
     making += 2.0 * N * N * sum(k for _, k in model.shapes)
     return float(making)
 
 
 def loss_roots(loss: LossCurve, kind: str) -> Floats:
-    """Return S as ``(columns of a row, N, d_out)``, in float64."""
+    """Return S as an array ``(columns of a row, N, d_out)`` in float64."""
     N, d = loss.delta.shape
     if kind == "fisher":
         return np.asarray(np.sqrt(float(N)) * loss.delta[None])
@@ -155,7 +155,7 @@ class _GramCache:
 
 
 def _gram(ob: Any, state: RowState, S: Array) -> Array:
-    """Return K, computed layer by layer from the last to the first."""
+    """Return K, summed over the layers from the last to the first."""
     M = _engine.Multiplier(ob.dtype, ob.n_threads or _engine.default_threads())
     c, N, d = S.shape
     K = np.zeros((c, N, c, N), ob.dtype)
@@ -188,9 +188,9 @@ _made_of = cached_attribute(_GramCache)
 
 
 class OutputSpace(Reduced):
-    """A GGN or Fisher as ``K + rest``, where K is the Gram matrix of the module docstring: a
-    `Reduction` that maps its eigenvectors to those of the whole operator, but is no isometry for
-    other vectors.
+    """A GGN or Fisher as ``K + rest``, where K is the Gram matrix of the module docstring. It is a
+    `Reduction` that maps its eigenvectors to those of the whole operator, but is not an isometry
+    for other vectors.
 
     Created by ``G.reduced("outputs")``; `eigsh` and similar functions create it themselves if it
     saves time. Its eigenvalues are those of the whole operator except for `n_rest` copies of
@@ -260,7 +260,9 @@ class OutputSpace(Reduced):
 
     @property
     def bare(self) -> Floats:
-        """K in float64: a large `rest` would swallow its small eigenvalues."""
+        """K in float64, without `rest`, because adding a large `rest` would round away its small
+        eigenvalues.
+        """
         return self._K.astype(np.float64)
 
     @property
@@ -316,7 +318,9 @@ class OutputSpace(Reduced):
         out[...] = _unit(self._up(x))
 
     def _project(self, v: Array, out: Array) -> None:
-        """Write ``A'v``, which is parallel to an eigenvector of K if v is one of the whole."""
+        """Write ``A'v``, which is parallel to an eigenvector of K if v is an eigenvector of the
+        whole operator.
+        """
         out[...] = self._down(v)
 
     def inside(self, V: Array, most: float) -> Array | None:
@@ -339,8 +343,8 @@ class OutputSpace(Reduced):
         return float(ZERO_EPS[dtype.itemsize] * many * np.finfo(dtype).eps * self.norm)
 
     def carried(self, X: Array, found: Any, rng: Any) -> LiftedPairs:
-        """Return which eigenpairs of K are pairs of the whole operator, and estimates of their
-        residuals there; see the module docstring.
+        """Return a mask of the eigenpairs of K that are pairs of the whole operator, and estimates
+        of their residuals there; see the module docstring.
         """
         if not len(X):
             return LiftedPairs(np.zeros(0, bool), found.residuals, self._nothing(), False)
@@ -381,8 +385,8 @@ class OutputSpace(Reduced):
         return np.array(self._complement[start:stop], self.whole.dtype)
 
     def _turned(self, new: list[Array], turns: int, shift: float) -> list[Array]:
-        """Return unit vectors orthogonal to the range of A, by `turns` projections each, and to the
-        vectors found before.
+        """Return unit vectors orthogonal to the range of A and to the vectors found before, by
+        `turns` projections each.
         """
         out: list[Array] = []
         for v in new:
@@ -450,8 +454,9 @@ Z_ROWS_PER_CHECK = 4096  # number of rows whose z are checked at a time
 
 
 class Rotation:
-    """Coordinates of parameters in which the loss depends on few inputs: an isometry, from those of
-    a smaller network, that rotates (W1, b1), or W1 alone, and leaves the rest as it is.
+    """Coordinates of parameters in which the loss depends on few inputs: an isometry from the
+    parameters of a smaller network that rotates (W1, b1), or W1 alone, and leaves the other
+    parameters unchanged.
 
     Parameters
     ----------
@@ -521,15 +526,15 @@ class Rotation:
         return self._joined(self.Q.right(rows)[:, self.columns], others)
 
     def embed(self, x: Array) -> Array:
-        """Return the parameters for coordinates x: the transpose of `project`."""
+        """Return the parameters with coordinates x, by the transpose of `project`."""
         rows, others = self._split(x, self.features.shape[1])
         wide = np.zeros((self.out, self.width))
         wide[:, self.columns] = rows
         return self._joined(self.Q.right_transposed(wide), others)
 
     def outside(self, j: int) -> Array:
-        """Return the first layer's part of the j-th of orthonormal vectors of parameters that the
-        loss does not depend on; the others are 0.
+        """Return the first layer's part of the j-th of a set of orthonormal vectors of parameters
+        on which the loss does not depend. The other parts are 0.
         """
         unit, which = divmod(j, self.dropped)
         wide = np.zeros((self.out, self.width))
@@ -539,8 +544,8 @@ class Rotation:
 
 @cached_attribute
 def _turned(whole: Any) -> tuple[Rotation, Any]:
-    """Return the rotation, and the operator of the smaller network or, as a string, the reason why
-    there is none.
+    """Return the rotation, and the operator of the smaller network or the reason why there is none,
+    as a string.
     """
     ob, m = whole.objective, whole.objective.model
     X, y = rows_in_range(ob)
@@ -568,8 +573,8 @@ def _turned(whole: Any) -> tuple[Rotation, Any]:
 
 
 def same_state(ob: Any, theta: Array, other: Any, turned: Array) -> bool:
-    """Return True if rounding in another objective's coordinates leaves the state the same: no z of
-    a unit with a kink may be within rounding of 0 or have another sign, and no z of a smooth
+    """Return True if rounding in the coordinates of another objective does not change the state. No
+    z of a unit with a kink may be within rounding of 0 or have another sign, and no z of a smooth
     activation, or of a loss other than mse, may be so large that its rounding error changes the
     derivatives.
     """
@@ -651,19 +656,19 @@ class InputSpace(InCoordinates):
 
 
 def input_space(whole: Any) -> InputSpace | None:
-    """Return the operator in the space of inputs; None if it has no such form."""
+    """Return the operator in the space of inputs, or None if there is none."""
     return None if input_refusal(whole) else InputSpace(whole)
 
 
 def input_refusal(whole: Any) -> str:
-    """Return the reason why the operator has no such form, or an empty string."""
+    """Return the reason why the operator has no representation in the space of inputs, or ""."""
     operator = _turned(whole)[1]
     return operator if isinstance(operator, str) else ""
 
 
 def has_redundant_inputs(ob: Any) -> bool:
-    """Return True if enough parameters are redundant, judged by the number of rows and of columns
-    of X that vary.
+    """Return True if enough parameters are redundant, according to the number of rows and the
+    number of columns of X that vary.
     """
     m, (out, k) = ob.model, ob.model.shapes[0]
     if m.n_params < MIN_PARAMS or (m.skips and m.skips[0]):

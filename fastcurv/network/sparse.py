@@ -58,7 +58,7 @@ class SparseRows:
         return _product(self.X, np.ascontiguousarray(B), self.threads)
 
     def __radd__(self, above: Array) -> Array:
-        """Return ``above + X`` for a dense `above` (N, in), for a skip connection over the first
+        """Return ``above + X`` for a dense `above` (N, in), for a skip connection around the first
         layer.
         """
         return np.asarray(above + self.X.toarray())
@@ -69,8 +69,8 @@ class SparseRows:
 
 
 def _product(A: Any, B: Array, threads: int) -> Array:
-    """Return ``A B`` for A stored by rows, computed on several threads: SciPy's products release
-    the GIL.
+    """Return ``A B`` for A stored by rows, computed on several threads, since SciPy's products
+    release the GIL.
     """
     if threads < 2 or A.nnz * B.shape[1] < THREADS_MIN_WORK:
         return np.asarray(A @ B)
@@ -104,7 +104,9 @@ class SparseFirst(Whole):
 
 
 def quiet(function: Any) -> Any:
-    """Let what overflows be infinite or NaN without a warning, as where the engine computes."""
+    """Decorate a function to compute infinity or NaN on overflow without a warning, as the engine
+    does.
+    """
 
     @wraps(function)
     def run(*args: Any, **named: Any) -> Any:
@@ -130,7 +132,7 @@ class SparsePlan(RowPasses):
 
     @property
     def ob(self) -> Any:
-        """The shard, which whoever uses the plan holds."""
+        """The shard. The caller of the plan holds a reference to it."""
         return self._owner()
 
     @to_nearest
@@ -148,7 +150,7 @@ class SparsePlan(RowPasses):
     @property
     @to_nearest
     def value(self) -> float:
-        """The rows' part of the loss."""
+        """The contribution of the rows to the loss."""
         return float(self.state.loss.value)
 
     @to_nearest
@@ -163,7 +165,7 @@ class SparsePlan(RowPasses):
             self.gradient = whole
 
     def forget_gradient(self) -> None:
-        """Forget the gradient, since the caller now owns the array."""
+        """Drop the gradient, since the caller now owns the array."""
         self.gradient = None
 
     def outputs(self, out: Array) -> None:
@@ -177,8 +179,8 @@ class SparsePlan(RowPasses):
     def multiply(
         self, Vt: Array, out: Array, kind: str, active: Any = None, l2: bool = False
     ) -> None:
-        """Write the products with the rows of Vt (k, n), or with a vector (n,), to `out`, without
-        l2.
+        """Write the products, without l2, with the rows of Vt (k, n), or with a vector (n,), to
+        `out`.
         """
         for v, row in zip(np.atleast_2d(Vt), np.atleast_2d(out)):
             self._along(v, row, kind, active)
@@ -186,7 +188,7 @@ class SparsePlan(RowPasses):
     @to_nearest
     @quiet
     def quadratic(self, Vt: Array, kind: str, active: Any = None) -> Floats:
-        """Return the quadratic forms of the rows of Vt, (k,), without l2. Costs only the forward
+        """Return the quadratic forms (k,), without l2, of the rows of Vt. The cost is the forward
         pass of a product.
         """
         s, found = self.state, []

@@ -44,8 +44,8 @@ CheckedRows = tuple[Any, Any, Any]  # (X, y, sample_weight) in the form that the
 
 
 class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
-    """An `Objective` whose rows are read block by block in bounded memory. All functions that take
-    an objective accept it; sums equal those of `Objective` up to rounding.
+    """An `Objective` whose rows are read block by block in bounded memory. All functions accept it
+    in place of an `Objective`; sums are equal up to rounding.
 
     Parameters
     ----------
@@ -156,7 +156,7 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         return [name for name in super().__dir__() if name not in ("X", "y", "sample_weight")]
 
     def _of(self, source: RowSource, block_rows: int | None) -> None:
-        """Begin with the rows of a source."""
+        """Set up the state for the rows of a source."""
         self._source, self._sparse = source, source.entries is not None
         self.n_passes = self.n_rows_read = 0
         self._start()
@@ -172,7 +172,9 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         vars(self)["n_shards"] = -(-self._n_samples // self.block_rows)
 
     def _learn(self) -> None:
-        """Read a few rows for a loss that is not known yet: the room for a block depends on it."""
+        """Read a few rows to determine the properties of a new loss, on which the size of a block
+        depends.
+        """
         given = LOSSES[self.loss].given
         if given is None or given.known:
             return
@@ -191,8 +193,8 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         self._copied = True
 
     def _after_fork(self) -> None:
-        """Drop the shards in a child of `os.fork`: the parent's reader thread does not exist
-        there.
+        """Drop the shards in a child of `os.fork`, where the parent's reader thread does
+        not exist.
         """
         super()._after_fork()
         self._shards = {}
@@ -206,8 +208,8 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
     # --- blocks
 
     def _room(self) -> int:
-        """Return the number of rows per block for which there is memory: for the state of a block
-        with its copy of X, and for the block that is read meanwhile.
+        """Return the number of rows per block for which there is memory, both for the state of a
+        block with its copy of X and for the next block, which is read at the same time.
         """
         if self._sparse:
             each = (
@@ -228,9 +230,9 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         return max(MIN_BLOCK_ROWS, rows)
 
     def _prices(self) -> tuple[float, float, float]:
-        """Return three sizes in bytes: what a block takes whatever its number of rows; what its
-        state with the padded copy of X takes for each row; and what X and y take for each row as
-        they are read, times two.
+        """Return three sizes in bytes: the part of a block that does not depend on its number of
+        rows; the state and the padded copy of X for each row; and twice the size of X and y as
+        read, for each row.
         """
         model, size = self.model, self.model.dtype.itemsize
         plans, few = [], 512
@@ -248,8 +250,8 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         return max(0.0, plans[0] - few * state), state + copy, read
 
     def _checked(self, block: Block, start: int, finite: bool = True) -> CheckedRows:
-        """Check a raw block and return it in the form the engine takes. Errors name the rows. With
-        `finite` False, X is not checked for NaN and infinity: the caller does so when it copies X.
+        """Check a raw block and return it in the engine's form. Errors name the rows. If `finite`
+        is False, X is not checked for NaN and infinity, which the caller does while copying X.
         """
         try:
             X, y, weight = block
@@ -266,8 +268,8 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         self, raw: Iterator[Block], check: Callable[[Block, int], CheckedRows]
     ) -> Generator[tuple[int, CheckedRows, Callable[[], None]], None, None]:
         """Yield, for each raw block of one pass, the number of its first row, the checked block,
-        and a function that the caller calls once it no longer holds the previous block: it starts
-        reading the next one.
+        and a function. The caller calls this function once it no longer holds the previous block,
+        which starts reading the next one.
         """
         size, caller = 0, get_ident()
 
@@ -303,7 +305,9 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
     def _blocks(
         self, finite: bool = True
     ) -> Generator[tuple[int, CheckedRows, Callable[[], None]], None, None]:
-        """Yield what `_read` does of the blocks in their order, the same in every pass."""
+        """Yield the results of `_read` for the blocks in their order, which is the same in every
+        pass.
+        """
         raw = self._source.blocks(self.block_rows)
         for found in self._read(raw, lambda block, start: self._checked(block, start, finite)):
             # Each such block would add a sum that the rounding bounds do not count.
@@ -316,8 +320,9 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
             compare(self._seen, *found[:2])
 
     def _parts(self, start: int, block: CheckedRows, dense: bool, finite: bool) -> Iterator[Shard]:
-        """Yield the shards of a block: one, built in the memory of an earlier shard with as many
-        rows if there is one; of sparse rows that must be dense as many as `memory` asks for.
+        """Yield the shards of a block. There is one shard, built in the memory of an earlier shard
+        with the same number of rows if there is one. Sparse rows that must be dense are split into
+        several shards, depending on `memory`.
         """
         X, y, weight = block
         if self._sparse:
@@ -337,8 +342,8 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         yield shard
 
     def _fold(self, part: Any, arguments: tuple[Any, ...], dense: bool = True) -> Any:
-        """Return the sum over all blocks, in order, of ``part(shard, *arguments)``. Costs one
-        pass.
+        """Return the sum over all blocks, in order, of ``part(shard, *arguments)``. The cost is one
+        pass over the rows.
         """
         tree = PairwiseSum()
         with self._reading:

@@ -39,8 +39,8 @@ UNDERFLOW_BOUND = 2.0**22
 
 def sum_rounding(found: tuple[float, float], deep: int, decay: np.ndarray, dtype: Any) -> float:
     """Return a bound on the error of ``sum of parts + decay`` if each number passes through `deep`
-    additions. `found` are the sums over the parts of bounds on their errors, and of their norms as
-    computed.
+    additions. `found` contains the sum over the parts of the bounds on their errors, and the sum of
+    their computed norms.
 
     Sums are formed in float64, including the term l2 v (`decay`, three roundings), and then rounded
     to the dtype.
@@ -64,11 +64,11 @@ def _layout(shard: Any, theta: np.ndarray) -> Any:
 
 
 def bound_part(shard: Any, theta: np.ndarray, v: Any, kind: str) -> tuple[float, float]:
-    """Return a bound on the error of the rows' part of the product with v, or of the gradient if v
-    is None, and the norm of that part as computed.
+    """Return a bound on the error of the contribution of the rows to the product with v, or to the
+    gradient if v is None, and the norm of this computed contribution.
 
-    Some of the rows of a sparse block have no product or gradient of their own: of theirs the norm
-    is given as 0.
+    Part of the rows of a sparse block has no product or gradient of its own; its norm is given as
+    0.
     """
     with shard._lock:
         bounds, computed, scale = shard.bounds, None, _fisher_scale(shard, kind)
@@ -89,16 +89,16 @@ def bound_part(shard: Any, theta: np.ndarray, v: Any, kind: str) -> tuple[float,
 
 
 def columns_part(shard: Any, theta: np.ndarray, kind: str) -> np.ndarray:
-    """Return bounds (n,) on the errors of the rows' part of products with unit vectors."""
+    """Return bounds (n,) on the errors of the rows' contribution to products with unit vectors."""
     with shard._lock:
         layout = _layout(shard, theta)
     return column_bounds(ErrorPass(shard, theta, layout), kind) * _fisher_scale(shard, kind)
 
 
 def _fisher_scale(shard: Any, kind: str) -> float:
-    """Return the factor that converts the Fisher of the shard's own rows to its part of the whole,
-    1 for other kinds, and where the layout tells the number of all rows. It is rounded twice, which
-    callers of `sum_rounding` count as two additions.
+    """Return the factor that converts the Fisher of the shard's own rows to its part of the whole.
+    It is 1 for other curvatures, and if the layout contains the number of all rows. The factor is
+    rounded twice, which callers of `sum_rounding` count as two additions.
     """
     own = kind == "fisher" and not shard.layout
     return float(shard.fisher_scale) * (1 + 1e-12) if own else 1.0
@@ -108,9 +108,10 @@ class SumBounds:
     """Bounds on the rounding errors of sums over shards at one theta: the sum of the shards'
     bounds, each computed where the shard is, plus the rounding errors of adding the parts.
 
-    If `measured`, the bounds hold for a gradient or a product as computed, which must be given.
-    Bounds over sparse rows are so: of a sum over all rows at once, of which some at a time are made
-    dense. In float32 what is given is compared with a sum in float64.
+    If `measured` is True, the bounds hold for a computed gradient or product, which must be given.
+    This is so for sparse rows, where the bounds are for a sum over all rows at once although only
+    some rows at a time are made dense. In float32 the computed result is compared with a sum in
+    float64.
     """
 
     def __init__(self, ob: Any, theta: Any) -> None:
@@ -145,8 +146,8 @@ class SumBounds:
         return sum_rounding(found, additions(ob.n_shards) + 2 * fisher, decay, ob.dtype)
 
     def columns(self, kind: str, norms: dict[int, float]) -> np.ndarray:
-        """Return bounds ``(n,)`` on the errors of products with every unit vector; `norms` as in
-        `SumPlan`.
+        """Return bounds ``(n,)`` on the errors of products with every unit vector, with `norms` as
+        in `SumPlan`.
         """
         ob, fisher = self.ob, kind == "fisher"
         bounds = np.asarray(ob._fold(columns_part, (self.theta, kind)))
@@ -175,8 +176,8 @@ class RepresentativeRows:
 
 
 def witnesses(X: Floats) -> RepresentativeRows:
-    """Select rows of X: the first, one for each column that is not constant, and for each two
-    columns that differ, a row in which they do.
+    """Select rows of X: the first row, a row for each column that is not constant, and for each two
+    columns that differ a row in which they differ.
 
     Examples
     --------
@@ -208,31 +209,31 @@ def lower_part(shard: Any) -> list[float]:
 
 
 def classified_part(shard: Any, theta: Floats) -> tuple[int, int]:
-    """Return ``(a, b)``: a is 0 if every row of positive weight is proved to be classified
-    correctly, else 1; b is 1 if there is a row of positive weight, else 0.
+    """Return ``(a, b)``. a is 0 if every row of positive weight is proved to be classified
+    correctly, otherwise 1. b is 1 if there is a row of positive weight, otherwise 0.
     """
     counts = shard.sample_weight is None or bool(np.any(shard.sample_weight))
     return int(not majorants.classified(shard, theta)), int(counts)
 
 
 def signs_part(shard: Any, theta: Floats, radius: float) -> tuple[Any, Any]:
-    """Return masks, by hidden layer, of the units that may be on somewhere on the ball, and of
-    those with a z at a kink at theta. A sum of masks is their "or".
+    """Return masks, by hidden layer, of the units that may be active somewhere on the ball, and of
+    those with a z at a kink at theta. The sum of masks is their logical or.
     """
     here, *ball = majorants.signs(shard, theta, 0.0, *[radius] * (radius > 0))
     return tuple(~off for off in (ball or [here])[0].off), tuple(here.on_kinks)
 
 
 def floor_part(shard: Any, theta: Floats) -> tuple[float, float]:
-    """Return a lower bound on the eigenvalues of the rows' part of the Hessian, and its absolute
-    value.
+    """Return a lower bound on the eigenvalues of the rows' contribution to the Hessian, and its
+    absolute value.
     """
     floor = majorants.curvature_floor(shard, theta)
     return floor, abs(floor)
 
 
 class SumCertificates(Certificates):
-    """`Certificates` of an objective whose facts are sums over shards."""
+    """The `Certificates` of an objective whose values are sums over shards."""
 
     growth = 1 + 1e-9
 
@@ -241,8 +242,8 @@ class SumCertificates(Certificates):
         return self.objective._fold(part, (checked_theta(self.objective, theta), *more))
 
     def _once(self, name: str, key: tuple[Any, ...], find: Callable[[], Any]) -> Any:
-        """Return the cached result for `name` if it was computed for the same `key`, else compute
-        it.
+        """Return the cached result for `name` if it was computed for the same `key`, otherwise
+        compute it.
         """
         kept = self.objective._known
         known = kept.get(name)
@@ -256,7 +257,9 @@ class SumCertificates(Certificates):
         return float(self._once("lower", (), lambda: min(self.objective._fold(lower_part, ()))))
 
     def ray_to_infimum(self, theta: ArrayLike) -> Floats | None:
-        """Return a unit direction along which the loss is proved to decrease forever, or None."""
+        """Return a unit direction along which the loss is proved to decrease without end,
+        or None.
+        """
         ob, at = self.objective, checked_theta(self.objective, theta)
         row = LOSSES[ob.loss]
         if row.given is None and (row.attained or self.loss_lower_bound < 0):
@@ -276,11 +279,11 @@ class SumCertificates(Certificates):
         """Return None: the Jacobian of all rows is not formed for an objective in shards."""
 
     def relu_rows(self) -> None:
-        """Return None: minima on kinks are not proved for an objective in shards."""
+        """Return None: minima at active kinks are not proved for an objective in shards."""
 
     def orbits(self, theta: ArrayLike, radius: float = 0.0) -> list[Orbit]:
-        """Return the proved symmetry groups at theta for all rows, from the units that are off in
-        every shard and from a few rows that show all dependencies between columns.
+        """Return the proved symmetry groups at theta for all rows, from the units that are inactive
+        in every shard and from a few rows that show all dependencies between columns.
         """
         ob, at = self.objective, checked_theta(self.objective, theta)
         on, near = self._once(

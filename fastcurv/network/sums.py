@@ -65,7 +65,7 @@ def total(parts: list[Any]) -> Any:
 
 
 class PairwiseSum:
-    """The sum of parts that arrive one by one, added in the same order as by a tree of `total` over
+    """The sum of parts that are added one by one, in the same order as by a tree of `total` over
     `TREE_ARITY` parts.
 
     Examples
@@ -100,8 +100,8 @@ class PairwiseSum:
 
 
 def additions(shards: int) -> int:
-    """Return the largest number of roundings that a number passes through on its way up the
-    tree.
+    """Return the largest number of roundings of a term in the tree of additions over `shards`
+    parts.
     """
     deep = 0
     while shards > 1:
@@ -136,13 +136,13 @@ class ShardSettings:
 
 
 def value_part(shard: Any, theta: np.ndarray) -> float:
-    """Return the rows' part of the value."""
+    """Return the contribution of the rows to the value."""
     with shard._lock:
         return float(shard._bound(theta, False).value)
 
 
 def gradient_part(shard: Any, theta: np.ndarray) -> tuple[float, np.ndarray]:
-    """Return the rows' part of the value and of the gradient."""
+    """Return the contributions of the rows to the value and to the gradient."""
     with shard._lock:
         plan = shard._bound(theta, True)
         gradient = plan.gradient
@@ -153,8 +153,8 @@ def gradient_part(shard: Any, theta: np.ndarray) -> tuple[float, np.ndarray]:
 def product_part(
     shard: Any, theta: np.ndarray, Vt: np.ndarray, kind: str, active: Any
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows' part of the products with the rows of Vt (k, n), and the norms (k,) of
-    these.
+    """Return the contributions of the rows to the products with the rows of Vt (k, n), and the
+    norms (k,) of these contributions.
     """
     # the rows of inactive layers remain 0
     out = np.empty_like(Vt) if active is None else np.zeros_like(Vt)
@@ -168,7 +168,7 @@ def product_part(
 def quadratic_part(
     shard: Any, theta: np.ndarray, Vt: np.ndarray, kind: str, active: Any
 ) -> np.ndarray:
-    """Return the rows' part of the quadratic forms of the rows of Vt."""
+    """Return the contribution of the rows to the quadratic forms of the rows of Vt."""
     with shard._lock:
         found = shard._bound(theta, False).quadratic(Vt, kind, active)
     return np.asarray(found * (shard.fisher_scale if kind == "fisher" else 1.0))
@@ -184,7 +184,7 @@ def jvp_part(shard: Any, theta: np.ndarray, v: np.ndarray) -> list[tuple[int, np
 
 
 def vjp_part(shard: Any, theta: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """Return the rows' part of ``J' u`` for u over the outputs of all rows."""
+    """Return the contribution of the rows to ``J' u``, for u over the outputs of all rows."""
     out = np.empty(shard.n_params, shard.dtype)
     with shard._lock:
         plan = shard._bound(theta, False)
@@ -197,13 +197,13 @@ def vjp_part(shard: Any, theta: np.ndarray, u: np.ndarray) -> np.ndarray:
 
 
 class SumPlan:
-    """A plan for an objective whose facts are sums over shards, with the interface of the engine's
+    """A plan for an objective whose values are sums over shards, with the interface of the engine's
     plan.
 
-    Binding to a point costs nothing; value and gradient are computed on first use and kept. `norms`
-    holds, by index, the sum over shards of the norms of the parts, for each unit vector multiplied
-    at theta. The objective is held by a weak reference: it has plans of its own, and would
-    otherwise keep its files and maps open until a collection of cycles.
+    Binding to a point takes no time; value and gradient are computed on first use and cached.
+    `norms` holds, by index, the sum over shards of the norms of the parts, for each unit vector
+    multiplied at theta. The objective is held by a weak reference, since it holds plans itself and
+    would otherwise keep its files and maps open until the next garbage collection.
     """
 
     in_place = False
@@ -218,23 +218,25 @@ class SumPlan:
 
     @property
     def ob(self) -> Any:
-        """The objective, which whoever uses the plan holds."""
+        """The objective. The caller of the plan holds a reference to it."""
         return self._owner()
 
     def unbind(self) -> None:
-        """Forget theta and all results at it."""
+        """Drop theta and all results at it."""
         self.theta = self._value = self._gradient = None
         self.norms = {}
 
     @to_nearest
     def bind(self, theta: np.ndarray, gradient: bool = True, transient: bool = False) -> None:
-        """Set the current parameters to a copy of theta, shape (n,)."""
+        """Set the current parameters to a copy of theta (n,)."""
         self.unbind()
         self.theta = np.array(theta, order="C")
         self.theta.flags.writeable = False
 
     def take(self, source: Any, theta: np.ndarray, **how: Any) -> bool:
-        """Return False: a plan over shards cannot take over a point as the engine's plans can."""
+        """Return False, since a plan over shards cannot take over a point as the engine's plans
+        can.
+        """
         return False
 
     def _sum(self, part: Callable[..., Any], *arguments: Any) -> Any:
@@ -242,17 +244,17 @@ class SumPlan:
 
     @to_nearest
     def finish(self) -> None:
-        """Compute value and gradient, by one pass over the shards."""
+        """Compute value and gradient in one pass over the shards."""
         if self._gradient is None:
             value, gradient = self._sum(gradient_part)
             self._value = self._with_decay(value)
             self._gradient = self._decayed(gradient, self.theta).astype(self.ob.dtype, copy=False)
 
     def prepare(self) -> None:
-        """Do nothing: products need only theta."""
+        """Do nothing, because products need only theta."""
 
     def forget_gradient(self) -> None:
-        """Forget the gradient, since the caller now owns the array."""
+        """Drop the gradient, since the caller now owns the array."""
         self._gradient = None
 
     @property
@@ -322,7 +324,7 @@ class SumPlan:
 
     @property
     def nbytes(self) -> int:
-        """Bytes kept in this process."""
+        """The number of bytes of memory in this process."""
         return 3 * int(self.theta.nbytes)
 
     @property

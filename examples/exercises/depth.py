@@ -1,9 +1,9 @@
 """Exercises on depth."""
 
 # %% [markdown]
-# **Exercise 1.** A layer computes $z = W a$ with $a$ from the layer below, where $a = \max(z, s
-# z)$: leaky relu with a slope $s$ below zero. The weights are independent, with mean 0 and a
-# standard deviation that you choose. If the $z$ below are symmetric about 0, which standard
+# **Exercise 1.** A layer computes $z = W a$ where $a = \max(z, s z)$ comes from the previous layer:
+# leaky relu with a slope $s$ below zero. The weights are independent, with mean 0 and a standard
+# deviation that you choose. If the $z$ of the previous layer are symmetric about 0, which standard
 # deviation keeps the mean of $z^2$ the same from layer to layer? Define `weight_std(fan_in,
 # slope)`.
 
@@ -36,11 +36,11 @@ def weight_std(fan_in, slope):
 
 # %% [markdown]
 # **Exercise 2.** A layer with weights $W$ is followed by batch normalisation, which divides out
-# their scale: $cW$ gives the same outputs. What becomes of the gradient by $W$, if $W$ is
-# multiplied by $c$? A step of gradient descent from $cW$ shall lead to a network with the same
+# their scale: $cW$ gives the same outputs. How does the gradient with respect to $W$ change if $W$
+# is multiplied by $c$? A step of gradient descent from $cW$ should lead to a network with the same
 # outputs as the step from $W$ with rate $\eta$. By which factor must the rate be multiplied? Define
-# `gradient_factor(c)` and `rate_factor(c)`. (Weight decay makes $W$ shrink: what does it do to the
-# rate, seen from the function?)
+# `gradient_factor(c)` and `rate_factor(c)`. (Weight decay makes $W$ shrink: what is its effect on
+# the rate for the function?)
 
 # %% answer
 # L(cW) = L(W), so the derivative by the weights is divided by c. The step must be c times as long

@@ -43,9 +43,9 @@ def newton_step(X, y, w):
 
 # %% [markdown]
 # **Exercise 2.** For a large network the matrix $H$ cannot be stored, but products $H v$ can be
-# had. Write `solve(product, b, n_products)`, which solves $H x = b$ for a positive definite $H$ by
-# conjugate gradients, from zero, with at most `n_products` calls of `product(v)`. The check gives
-# it as many products as $H$ has distinct eigenvalues.
+# computed. Write `solve(product, b, n_products)`, which solves $H x = b$ for a positive definite
+# $H$ by conjugate gradients, from zero, with at most `n_products` calls of `product(v)`. The check
+# gives it as many products as $H$ has distinct eigenvalues.
 
 # %% answer
 

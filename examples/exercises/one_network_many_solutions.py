@@ -47,11 +47,11 @@ def n_copies(sizes):
 
 
 # %% [markdown]
-# **Exercise 2.** Two networks with relu have learnt the same. Write `match(Wa, Wb)`, which returns
-# an order of the units of the second that brings it as close as possible to the first. Row i of
-# `Wa` holds all weights into and out of unit i of the first network, and likewise `Wb`: the order
-# is an array of indices for which `np.linalg.norm(Wa - Wb[order])` is as small as it can be. Look
-# for a method that need not try all orders.
+# **Exercise 2.** Two networks with relu have learnt the same function. Write `match(Wa, Wb)`, which
+# returns an order of the units of the second that brings it as close as possible to the first. Row
+# i of `Wa` holds all weights into and out of unit i of the first network, and likewise `Wb`: the
+# order is an array of indices for which `np.linalg.norm(Wa - Wb[order])` is as small as it can be.
+# Look for a method that need not try all orders.
 
 # %% answer
 # The squared distance is a sum over units: an assignment problem, solved in O(h^3).

@@ -1,12 +1,12 @@
 """Exercises on saddles and poor minima."""
 
 # %% [markdown]
-# **Exercise 1.** If the signs of $n$ eigenvalues were thrown like coins, all would be positive with
-# probability $2^{-n}$. Of a random symmetric matrix $A + A^\top$, with independent standard normal
-# entries in $A$, they repel each other. Estimate the probability that all eigenvalues are positive
-# for $n = 1, ..., 4$ by simulation, to 0.01. Define `chance`, an array of four numbers. Is it above
-# or below $2^{-n}$, and what does this say about minima among the critical points of such a
-# surface?
+# **Exercise 1.** If the signs of $n$ eigenvalues were those of tossed coins, all would be positive
+# with probability $2^{-n}$. Of a random symmetric matrix $A + A^\top$, with independent standard
+# normal entries in $A$, they repel each other. Estimate the probability that all eigenvalues are
+# positive for $n = 1, ..., 4$ by simulation, to 0.01. Define `chance`, an array of four numbers. Is
+# it above or below $2^{-n}$, and what does this say about minima among the critical points of such
+# a surface?
 
 # %% answer
 # It falls much faster than 2^-n: asymptotically as 3^(-n^2 / 4). Of many critical points in a space
@@ -33,7 +33,7 @@ chance = 0.5 ** np.arange(1, 5)
 # first unit into two: write `split(W1, b1, W2, share)`, which returns the three arrays of a network
 # with three units that computes the same function, the third unit being a copy of the first that
 # takes over a part `share` of its outgoing weight. The check shows that the wide network is at a
-# critical point for *every* share, so that its critical points are never alone.
+# critical point for *every* share, so that its critical points are not isolated.
 
 # %% answer
 # The outgoing weights of both copies add up to the old one. The derivatives by them are equal to

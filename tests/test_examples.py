@@ -250,6 +250,37 @@ def test_headings_hold_at_the_size_of_the_gallery(run, name):
     check_heading(HEADINGS[name], run(name, "normal"))
 
 
+# The measured columns of the tables that are shuffled together, over all rows.
+MEASURED = {
+    "failed_training": ["loss"],
+    "finding_saddles": ["proved", "trivial", "index", "loss", "distinct", "seconds"],
+    "initial_scale": ["end"],
+    "learning_rates": ["excess"],
+    "minimum_ratio": ["loss", "positive", "negative", "zero", "positive_signs", "negative_signs"],
+    "plateaus": ["work"],
+    "poor_minima": ["loss"],
+    "saddles_against_size": ["negative", "kind", "found"],
+    "skip_connections": ["value"],
+    "where_training_stops": ["descent_kind", "descent_index", "descent_distance", "stopped"],
+}
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", sorted(MEASURED))
+def test_a_heading_fails_if_measurements_are_shuffled(module, tmp_path, monkeypatch, name):
+    common, rng = module("common"), np.random.default_rng(0)
+    read_table = common.read_table
+
+    def shuffled(path):
+        table = read_table(path)
+        order = rng.permutation(len(table[MEASURED[name][0]]))
+        return table | {column: table[column][order] for column in MEASURED[name]}
+
+    monkeypatch.setattr(common, "read_table", shuffled)
+    stated = HEADINGS[name].statements(module(name).main("normal", tmp_path).numbers)
+    assert sum(stated.values()) <= len(stated) / 2, stated
+
+
 @pytest.mark.nightly
 def test_where_training_stops_again(run):
     facts = run("where_training_stops")

@@ -34,7 +34,8 @@ def penalties_exchanged(facts):
 @heading(where_descent_ends=where_descent_ends, penalties_exchanged=penalties_exchanged)
 def where_training_stops(facts):
     return {
-        "none of the trainings ended at a critical point": facts["critical"] == 0
+        "none of 216 trainings ended at a critical point": facts["trainings"] == 216
+        and facts["critical"] == 0
         and facts["least"] > 100,
         "all but two had negative eigenvalues left": facts["with negative"]
         == facts["trainings"] - 2,

@@ -1,4 +1,5 @@
-"""L15. Stop when the loss on held-out samples no longer falls, and keep the best theta.
+"""L15. Training that stops when the loss on held-out samples no longer falls gives the better
+network.
 
 There are few samples, some with wrong labels, and a wide network, so it can memorise them. The
 training loss keeps falling, the validation loss turns, and stopping there gives the better network.

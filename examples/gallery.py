@@ -138,9 +138,9 @@ def begin(names):
     """Return the page with what stands before the examples."""
     page = Lectures("The lectures, seen")
     page.text(
-        "Each claim about the surface that training moves on, run on real networks, with a "
+        "Claims about the loss surfaces of networks, tested on real networks, each with a "
         f"picture and a number. {FROM_LECTURES} The heading of an example says what was found, "
-        "also where this is not what the lecture says."
+        "even if the lecture says something else."
     )
     page.link(playground.NAME, "Playground: train a small network and see all its eigenvalues")
     page.contents().section("Claims that are wrong, or half right")

@@ -1,10 +1,10 @@
 """L1, L9. Over two weights of a network the loss often has several minima; but none of them is a
 minimum of the network, whose loss falls further along the other weights.
 
-Networks with ten tanh units and random weights are to tell two spirals apart. Two of the weights
-are drawn, and the loss is computed over a plane of these two, with all others held. Left: one such
-plane, and its minima. Right: the loss at every minimum of every plane, and where descent in all
-weights leads from there.
+The networks have ten tanh units and random weights, and their task is to classify two spirals. Two
+of the weights are drawn, and the loss is computed over a plane of these two, with all others held.
+Left: one such plane, and its minima. Right: the loss at every minimum of every plane, and where
+descent in all weights leads from there.
 
 Half right: that many optima in such plots are optima of the network. At each of them the gradient
 over the other weights is not zero, and H has negative eigenvalues: it is neither a minimum nor a
@@ -41,10 +41,10 @@ def main(scale="normal", out="pictures"):
     draw_descents(right, facts["before"], facts["after"])
     return Outcome(
         f"Of {counts.size} planes of two weights {np.sum(counts > 1)} have more than one minimum, "
-        f"up to {counts.max()}. At {np.sum(facts['kinds'] == 'not_critical')} of these "
-        f"{len(points)} minima the network is at no critical point, and H has "
-        f"{facts['negative'].min()} to {facts['negative'].max()} negative eigenvalues; descent in "
-        f"all weights lowers the loss from {np.median(facts['before']):.2f} to "
+        f"up to {counts.max()}. {np.sum(facts['kinds'] != 'not_critical')} of these {len(points)} "
+        f"minima are critical points of the network, and H has {facts['negative'].min()} to "
+        f"{facts['negative'].max()} negative eigenvalues there; descent in all weights lowers the "
+        f"loss from {np.median(facts['before']):.2f} to "
         f"{np.median(facts['after']):.3f} in the median.",
         save(figure, __file__, out),
         facts,

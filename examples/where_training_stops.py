@@ -11,9 +11,9 @@ point with as many negative eigenvalues, and descent by the trust-region method.
 Half right: that training stops where the gradient vanishes, and that one must then ask whether this
 is a minimum or a saddle. The question has an answer only after more descent. With weight decay
 descent ends at a proved minimum from every one of the 108 ends, and in a quarter of the cases a
-saddle lies nearer. Without weight decay descent from 101 of 108 ends comes to none: every sample is
-classified rightly, and the loss falls to 0 as the weights grow. From the other seven it was still
-falling, slowly.
+saddle lies nearer. Without weight decay descent from 101 of 108 ends reaches no critical point:
+every sample is classified correctly, and the loss falls to 0 as the weights grow. From the other
+seven it was still falling, slowly.
 
 Not shown: larger networks and data; learning rates that decay, with which trainings end nearer to a
 critical point; and critical points that none of the three searches reached.

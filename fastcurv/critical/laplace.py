@@ -401,6 +401,10 @@ def posterior(
     if not total > 0:
         raise ValueError("sample_weight must have a positive sum, got 0. No row counts.")
     op = getattr(ob, curvature)(theta)
+    if not math.isfinite(op.value):
+        raise ValueError(
+            f"ob must have a finite value at theta, got {op.value}. Use targets in other units."
+        )
     M = op.to_dense()
     penalised = l2_diagonal(ob) * np.ones(n) > 0
     with one_blas_thread():
@@ -558,7 +562,7 @@ def _flat_root(M: Floats) -> tuple[Floats, float]:
         return np.zeros((0, 0)), 0.0
     diagonal = np.diagonal(M)
     scale = 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
-    values, vectors = eigh(scale[:, None] * M * scale)[:2]
+    values, vectors = np.linalg.eigh(scale[:, None] * M * scale)  # no eigenvalue needs a proof
     keep = values > len(M) * FLAT_TOL
     R = scale[:, None] * vectors[:, keep] / np.sqrt(values[keep])
     if keep.all():

@@ -220,6 +220,7 @@ def test_objectives_without_a_posterior_are_rejected(rng):
     refused("curvature must be|curvature is", ob, theta, "kfac")
     refused("noise must be|noise is", ob, theta, noise=-1.0)
     counts = fc.Objective(model, X, np.abs(y), "poisson", 1e-2)
+    refused("ob must have a finite value at theta", fc.Objective(model, X, 1e200 * y, "mse", 1e-2))
     for noise in (1e-200, 1e200):
         refused("noise must lie between 1e-140 and 1e.140, got", ob, theta, noise=noise)
     refused("noise must be None for loss='poisson', got 0.1. Only 'mse'", counts, noise=0.1)

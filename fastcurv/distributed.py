@@ -262,9 +262,9 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
         with _translate_errors():
             futures = [self.client.compute(s) if hasattr(s, "dask") else s for s in sources]
             given = [s if _is_task(s) else None for s in futures]
-            self._place(recipes, given, frame)
+            self._load_shards(recipes, given, frame)
 
-    def _place(self, recipes: list[Recipe], given: list[Any], frame: ShardSettings) -> None:
+    def _load_shards(self, recipes: list[Recipe], given: list[Any], frame: ShardSettings) -> None:
         """Load every shard, placing neighbours together, as many on each worker as in proportion to
         its threads; then, when all rows have been counted, tell each shard its place among them.
         """
@@ -308,7 +308,7 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
                 rebuild_shard, shards, frames, self._firsts, *rows, pure=False
             )
             self._workers, self._looked = frozenset(self.client.nthreads()), time.monotonic()
-        self._begin()
+        self._create_process_state()
 
     def __repr__(self) -> str:
         return f"distributed.{super().__repr__()[:-1]}, shards={self.n_shards})"
@@ -336,7 +336,7 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
             if cluster is not None:
                 cluster.close()
 
-    def _settle(self) -> None:
+    def _rebalance_shards(self) -> None:
         """Move shards to workers that joined since the last check, so that each holds its share in
         proportion to its threads. Moved shards are loaded again on the new worker; the order of
         summation does not change.
@@ -364,12 +364,12 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
 
     # --- sums
 
-    def _fold(self, part: Any, arguments: tuple[Any, ...], dense: bool = True) -> Any:
+    def _sum_over_shards(self, part: Any, arguments: tuple[Any, ...], dense: bool = True) -> Any:
         """Return the sum over shards, by a tree of tasks, of ``part(shard, *arguments)``."""
         if not self._shards:
             raise ValueError("the objective must be open, got a closed one, which holds no shards.")
         with _translate_errors():
-            self._settle()
+            self._rebalance_shards()
             sent = [[self._send(a)] * self.n_shards for a in arguments]
             level = self.client.map(
                 call_on_shard, self._shards, [part] * self.n_shards, *sent, pure=False
@@ -380,7 +380,7 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
             found = level[0].result()
             moved, self._moved = self._moved, []
             self._unpin([self._shards[i] for i in moved])
-        return _owned(found)
+        return _copy_arrays(found)
 
     def _unpin(self, futures: list[Any]) -> None:
         """Remove the placement restrictions of finished tasks, so that they can run again on any
@@ -478,12 +478,12 @@ def plan_moves(owners: Sequence[str | None], threads: dict[str, int]) -> dict[in
     return found
 
 
-def _owned(found: Any) -> Any:
+def _copy_arrays(found: Any) -> Any:
     """Return a result whose arrays belong to the caller: an array from a message may be read-only,
     and one from this process may belong to another task.
     """
     if isinstance(found, tuple):
-        return tuple(_owned(x) for x in found)
+        return tuple(_copy_arrays(x) for x in found)
     return found.copy() if isinstance(found, np.ndarray) else found
 
 

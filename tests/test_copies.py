@@ -22,7 +22,7 @@ from scipy.sparse import csr_matrix
 
 import fastcurv as fc
 from fastcurv.common.checks import MatrixOperator
-from fastcurv.network.rows import RowSource, regrouped
+from fastcurv.network.rows import RowSource, regroup_rows
 from fastcurv.testing import PrescribedSpectrum
 
 from . import nets
@@ -67,7 +67,7 @@ class Waves(RowSource):
         self.X, self.y = X, y
 
     def blocks(self, size):
-        return regrouped([(self.X[:7], self.y[:7], None), (self.X[7:], self.y[7:], None)], size)
+        return regroup_rows([(self.X[:7], self.y[:7], None), (self.X[7:], self.y[7:], None)], size)
 
 
 KINDS = {

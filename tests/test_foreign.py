@@ -635,7 +635,7 @@ class ArrayContainer:
 
 def lookups_of_foreign_names(call):
     """Return the functions of `errors` that read the tables of foreign names during `call`."""
-    readers = "home_of entry parameters_of suggestion advice refuse_foreign refuse_unknown"
+    readers = "converter_key conversion_hint parameters_of suggestion advice refuse_foreign refuse_unknown"
     codes = {getattr(errors, name).__code__: name for name in (*readers.split(), "no_attribute")}
     found = []
 

@@ -343,7 +343,7 @@ cdef class NewtonSteps:
         cdef char *g
         run = self.run
         if self.points is None:
-            run.arrive()
+            run.accept_spare()
             self.value, self.gradient_norm, self.gradient = run.f, run.gnorm, run.g
             return 0
         self.points.commit_trial()

@@ -219,7 +219,7 @@ class Err:
         """Return bounds on the error times x, elementwise, for x >= 0."""
         return Err(scaled(self.E, x), scaled(self.nu, x.max(axis=1, keepdims=True)))
 
-    def across(self, A: Operand) -> Err:
+    def _propagate_error(self, A: Operand) -> Err:
         """Return bounds on the error times A'."""
         E = np.minimum(product(self.E, A.abs.T), scaled(self.nu, A.rows))
         return Err(E, scaled(self.nu, A.norm))
@@ -276,7 +276,7 @@ class Arithmetic:
             return terms * k + 1
         return min(terms * k, most) + terms * -(-k // most) + 1
 
-    def within(self, size: Floats) -> None:
+    def check_overflow(self, size: Floats) -> None:
         """Record an overflow if numbers of size `size` may overflow in the engine."""
         if not size.max(initial=0.0) < self.max:
             self.overflow = True
@@ -285,7 +285,7 @@ class Arithmetic:
         """Return the Err of a sum of `terms` products of inner dimension k, with `size` the sum of
         the absolute values. The error is 0 only where `size` is 0.
         """
-        self.within(size)
+        self.check_overflow(size)
         depth = self.depth(k, terms) + 1
         return Err(self.gamma(depth) * size + (size > 0) * (depth * self.eta))
 
@@ -356,7 +356,7 @@ class Num:
     def _rounded(self, x: Floats, dx: Err, new: Any = 0.0, lost: Any = 0.0) -> Num:
         """Return x with its error bound dx plus one rounding; `lost` bounds the underflow."""
         size = np.abs(x) + dx.E
-        self.r.within(size)
+        self.r.check_overflow(size)
         rounding = Err(self.r.u * size + lost)
         return Num(x, dx + rounding, self.r, new + rounding.nu)
 
@@ -439,14 +439,14 @@ def linear(
     size = np.abs(z)
     if V is not None:
         z, size = z + y.x @ V.A.T, size + product(y.size, V.abs.T)
-        entered = [y.dx.across(V)] if y.dx.nu.any() else []
+        entered = [y.dx._propagate_error(V)] if y.dx.nu.any() else []
     if x is not None:
         z, size = z + x.x @ W.A.T, size + product(x.size, W.abs.T)
     local: Err = r.local(size, W.A.shape[1], terms)
     fresh = local + entered[0] if entered else local
     if x is None or not x.dx.nu.any():
         return Num(z, fresh, r, fresh.nu, fresh)
-    carried, new = x.dx.across(W), fresh.nu
+    carried, new = x.dx._propagate_error(W), fresh.nu
     if x.new is not None:
         new = carried.nu if x.new is x.dx else scaled(x.new, W.norm)
         new = new + sum(part.nu for part in [*entered, local])

@@ -22,8 +22,8 @@ step away from the unit uses the norm of its column (row) of W. Sums over rows a
 which are products of matrices (units, rows) (rows, inputs). Layers are independent parts of a
 column: their bounds are added as squares. Cost: O(N L^2 sum(widths)), and L^2 such products.
 
-Underflow in the engine's products does not scale with a_nk or delta_ni. `lost` bounds it
-separately, for all columns at once; where our own products are multiplied by these, they are
+Underflow in the engine's products does not scale with a_nk or delta_ni. `underflow_bounds` bounds
+it separately, for all columns at once; where our own products are multiplied by these, they are
 rounded up.
 """
 
@@ -129,22 +129,22 @@ class Columns:
     def add_rows(self, s: State) -> None:
         """Add the contributions of the rows of a state."""
         sizes = self.sizes(s)
-        lost = [float(part.sum()) for part in self.lost(s, sizes)]
+        lost = [float(part.sum()) for part in self.underflow_bounds(s, sizes)]
         for l in range(self.L):
             a = s.a[l].size
             for j, part in enumerate(self.forward(s, sizes, l)):
                 self.off[l][j] += part.error.T @ a + lost[j]
                 self.off[l][j] += part.size.T @ s.a[l].dx.E
                 self.off_b[l][j] += part.error.sum(axis=0) + lost[j]
-            self.limit(self.off[l], self.peak, a)
-            self.limit(self.off_b[l][:, :, None], self.peak, np.ones((1, 1)))
+            self.mark_overflow(self.off[l], self.peak, a)
+            self.mark_overflow(self.off_b[l][:, :, None], self.peak, np.ones((1, 1)))
             if l > 0 and self.full:
                 d, dd = s.d[l].size, s.d[l].dx.E
                 for j, part in enumerate(self.backward(s, sizes, l)):
                     self.off[l][j] += d.T @ part.error + dd.T @ part.size
-                self.limit(self.off[l], d, self.peak)
+                self.mark_overflow(self.off[l], d, self.peak)
 
-    def lost(
+    def underflow_bounds(
         self, s: State, sizes: dict[str, list[NormBound]], forward: bool = True
     ) -> list[Floats]:
         """Return, by part, bounds on the effect of underflow in the engine's products on a row's
@@ -159,7 +159,7 @@ class Columns:
         weights = [rd[m] * a[m] + self.full * ra[m] * d[m] for m in range(self.L)]
         return [part + ETA for part in (*weights, *rd)]
 
-    def limit(self, off: Floats, x: Floats, y: Floats) -> None:
+    def mark_overflow(self, off: Floats, x: Floats, y: Floats) -> None:
         """Set bounds to infinity where a sum over rows of products of numbers of size x (rows,
         units) and y (rows, inputs), or the other way round, may overflow.
         """
@@ -210,7 +210,7 @@ class Columns:
         new = None if x.new is None else NormBound(x.new.size, x.new.error + u * most)
         return NormBound(x.size, x.error + u * most, new)
 
-    def times_slope(self, x: NormBound, p: NormBound) -> NormBound:
+    def multiply_slope(self, x: NormBound, p: NormBound) -> NormBound:
         """Return the bounds x times phi' of sizes p."""
         fresh = x.new.error * p.size + (x.size + x.error) * p.error + ETA
         found = x.times(p)._replace(new=NormBound(x.new.size * p.size, fresh))
@@ -228,7 +228,9 @@ class Columns:
         chain = Chain(s.kappa, NormBound.__mul__)
         for m in range(l, last):
             rz[m], below = z, ra[m]
-            a = self.times_slope(z, self.units(s.phi[m].p, like, 1.0) if m == l else sizes["p"][m])
+            a = self.multiply_slope(
+                z, self.units(s.phi[m].p, like, 1.0) if m == l else sizes["p"][m]
+            )
             if R.skips[m] and below is not None:
                 a = self.rounded(a + below, self.r.u)
             ra[m + 1] = a = chain.cap(m + 1, a)
@@ -292,7 +294,7 @@ class Columns:
             if R.skips[m] and re is not None:
                 lower = self.rounded(lower + re, r.u)
             re = chain.cap(m, lower)
-            rd, moved = self.times_slope(re, sizes["p"][m - 1]), rz[m - 1]
+            rd, moved = self.multiply_slope(re, sizes["p"][m - 1]), rz[m - 1]
             if self.full and moved is not None:
                 bend = sizes["q"][m - 1]
                 if m - 1 == unit:
@@ -357,7 +359,7 @@ def jacobian_bounds(R: ErrorPass) -> Floats:
             parts = known.run_backward(
                 s, sizes, d, None, known.L - 1, rz=nothing, ra=nothing, terms=1
             )
-            lost = sum(known.lost(s, sizes, forward=False))
+            lost = sum(known.underflow_bounds(s, sizes, forward=False))
             size = np.hypot.reduce([lost + ETA, *(part.error for part in parts)])
             size = np.where(known.peak < R.arithmetic.max, size, np.inf)
             found.append(np.repeat(size[:, 0], d_out))

@@ -89,7 +89,7 @@ class RowMatrices:
         off += gamma_of(other.x.shape[1] + 2) * self.size * other.size
         return RowMatrices.of(np.matmul(self.x, other.x), ROUND_UP * off)
 
-    def times_slope(self, p: Slope, roundings: int) -> tuple[Floats, Floats]:
+    def multiply_slope(self, p: Slope, roundings: int) -> tuple[Floats, Floats]:
         """Return the columns times those of p, and bounds on the norms of their errors."""
         off = self.off * (p.top + p.off) + self.size * p.off
         return self.x * p.x[:, None, :], off + roundings * UNIT_ROUNDOFF * self.size * p.top
@@ -194,13 +194,13 @@ class Slab:
                 yield m, Z @ self.loss, K
                 return
             p, q = self.p[m], self.q[m]
-            x, off = Z.times_slope(p, 1)
+            x, off = Z.multiply_slope(p, 1)
             if self.passes.skips[m]:
                 x, off = x + K.x, off + K.off
             above = RowMatrices.summed(x, off)
-            x, off = (above @ self.C[m]).times_slope(p, 2)
+            x, off = (above @ self.C[m]).multiply_slope(p, 2)
             if q is not None:
-                more, error = Z.times_slope(q, 2)
+                more, error = Z.multiply_slope(q, 2)
                 x, off = x + more, off + error
             yield m, RowMatrices.summed(x, off), K
             K = above
@@ -285,7 +285,7 @@ class EnclosedHessian:
                         for m, S, K in slab.blocks(l):
                             self._add(slab, l, m, S, K)
                             self._bound(slab, l, m, S, K)
-            self._finish()
+            self._complete_matrix()
 
     def _add(self, slab: Slab, l: int, m: int, S: RowMatrices, K: RowMatrices | None) -> None:
         """Add the contributions of the rows of a slab to the sums of a block."""
@@ -303,7 +303,7 @@ class EnclosedHessian:
         else:
             self.moved[l, m] += _pairs(a, d).T @ K.x.reshape(rows, -1)
 
-    def _place(self, l: int, m: int) -> None:
+    def _write_block_sums(self, l: int, m: int) -> None:
         """Write the sums of a block into A."""
         (o, k), (p, h) = self.shapes[l], self.shapes[m]
         w, v, sums = k + self.bias, h + self.bias, self.sums.pop((l, m))
@@ -351,11 +351,11 @@ class EnclosedHessian:
             size = size + K.size
         self.weight += float((size + slab.sizes[l] + slab.sizes[m]).sum())
 
-    def _finish(self) -> None:
+    def _complete_matrix(self) -> None:
         """Mirror the computed half of A, add l2, and compute the bounds."""
         n = len(self.A)
         for at in list(self.sums):
-            self._place(*at)
+            self._write_block_sums(*at)
         for s in slabs(n, n):
             self.A[s, : s.start] = self.A[: s.start, s].T
             own = self.A[s, s]
@@ -513,7 +513,7 @@ def _columns(R: ErrorPass, s: State, kind: str) -> list[Any]:
         for l in range(len(R.W) - 1, -1, -1):
             found[l].append((row.x, row.dx.nu))
             if l:
-                row, e = s.step_back(l, chain, row, e)
+                row, e = s.backpropagate_layer(l, chain, row, e)
     return [tuple(np.array(x) for x in zip(*layer)) for layer in found]
 
 

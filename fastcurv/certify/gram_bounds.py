@@ -139,7 +139,7 @@ class LayerReach(Layer):
             i, k = divmod(j - self.first, self.width - self.r)
             np.multiply(self.U[:, i, None], self.Q2[:, k], out=V)
 
-    def _take(self, V: Floats, out: Floats) -> None:
+    def _read_coordinates(self, V: Floats, out: Floats) -> None:
         """Write E' times the rows ``V (b, out, in)`` to `out`."""
         if self.whole:
             out[...] = V.reshape(out.shape)
@@ -150,7 +150,7 @@ class LayerReach(Layer):
             turned = (flat @ self.Q2).reshape(len(V), self.out, -1)
             out[:, self.first :] = (self.U.T @ turned).reshape(len(V), -1)
 
-    def _place(self, x: Floats, V: Floats) -> None:
+    def _write_weights(self, x: Floats, V: Floats) -> None:
         """Write E times the coordinates x to V."""
         if self.whole:
             V[...] = x.reshape(V.shape)
@@ -204,9 +204,9 @@ class RangeBounds(InLayers, ReadOnly):
             layers.append(LayerReach(shape, ob.model.bias, (a, da, d, dd), l > 0))
         self.m = self._set_layers(layers)
         self.n_rest, self.rest = self.n - self.m, float(ob.l2)
-        self.leak = self._leak(states)
+        self.leak = self._bound_outside_norm(states)
 
-    def _leak(self, states: Any) -> float:
+    def _bound_outside_norm(self, states: Any) -> float:
         """Return a bound on ``||H0 v||`` over unit vectors v outside the space."""
         R, L = self.R, len(self.layers)
         totals, start = np.zeros(L), 0

@@ -47,7 +47,7 @@ from ..structure.parameters import (
     rows_that_count,
 )
 from ..structure.tables import ACTIVATIONS, LOSSES, one_hot
-from .precise import Bend, Bounded, Precise, decayed, pair
+from .precise import Bend, Bounded, Precise, add_decay, pair
 
 # --------------------------------------------------------------------------------------------------
 # Networks of relu and leaky_relu units in plain NumPy: passes for complex theta and for many thetas
@@ -92,7 +92,9 @@ class ReluRows:
         """Return the objective with each kink smoothed over the given width."""
         return Smoothed(self, width)
 
-    def held(self, gates: Arrays, collapsed: Arrays, parents: Units | None = None) -> SmoothPiece:
+    def smooth_piece(
+        self, gates: Arrays, collapsed: Arrays, parents: Units | None = None
+    ) -> SmoothPiece:
         """Return the loss as a smooth function of theta and of the slopes at active kinks, which
         are those with NaN in `gates`.
         """
@@ -153,7 +155,7 @@ class ReluRows:
         found.y = (y / np.where(weight > 0, weight, 1)[:, None]).astype(float)
         return found
 
-    def without(self, units: list[NDArray[np.bool_]]) -> ReluRows:
+    def remove_units(self, units: list[NDArray[np.bool_]]) -> ReluRows:
         """Return these rows for the network without some of its hidden units."""
         ends = [np.zeros(n, dtype=bool) for n in (self.sizes[0], self.sizes[-1])]
         gone = [ends[0], *units, ends[1]]
@@ -351,7 +353,7 @@ class Copies:
     def __init__(self, rows: ReluRows, parents: Units) -> None:
         self.whole, self.parents = rows, parents
         self.keep = [p == np.arange(len(p)) for p in parents]
-        self.rows = rows.without([~k for k in self.keep])
+        self.rows = rows.remove_units([~k for k in self.keep])
         self.n_copies = int(sum((~k).sum() for k in self.keep))
 
     def families(self, l: int) -> NDArray[np.bool_]:
@@ -359,7 +361,7 @@ class Copies:
         count = np.bincount(self.parents[l], minlength=len(self.parents[l]))
         return np.asarray(count[self.keep[l]] > 1)
 
-    def _turns(self, theta: Floats, least: float) -> list[Floats]:
+    def _orthonormal_unit_rows(self, theta: Floats, least: float) -> list[Floats]:
         """Return, for every hidden layer, a matrix ``(kept, width)`` with orthonormal rows: the
         weights of the units in their families.
         """
@@ -373,7 +375,7 @@ class Copies:
             turns.append(turn / np.linalg.norm(turn, axis=1, keepdims=True))
         return turns
 
-    def _turned(self, layers: Any, turns: list[Floats], back: bool) -> Floats:
+    def _rotate_units(self, layers: Any, turns: list[Floats], back: bool) -> Floats:
         parts: list[Floats] = []
         for l, (W, b) in enumerate(layers):
             last = l == len(turns)
@@ -386,14 +388,16 @@ class Copies:
 
     def merged(self, theta: Floats) -> Floats:
         """Return theta of the network without copies."""
-        return self._turned(layers_of(self.whole, theta), self._turns(theta, 0.0), False)
+        return self._rotate_units(
+            layers_of(self.whole, theta), self._orthonormal_unit_rows(theta, 0.0), False
+        )
 
     def split(self, merged: Floats, shares_of: Floats) -> Floats:
         """Return theta of the full network. The units of a family have the weights that they have
         in the theta `shares_of`, but at least `MIN_COPY_SHARE` times that of the unit they copy.
         """
-        turns = self._turns(shares_of, MIN_COPY_SHARE)
-        return self._turned(layers_of(self.rows, merged), turns, True)
+        turns = self._orthonormal_unit_rows(shares_of, MIN_COPY_SHARE)
+        return self._rotate_units(layers_of(self.rows, merged), turns, True)
 
     def columns(self, of_kept: Arrays) -> Arrays:
         """Return, for every unit of the full network and all rows, the columns given for the kept
@@ -536,7 +540,7 @@ class SmoothPiece(Smooth):
         gates = [gate[at] for gate in self.by_layer(point[self.n_theta :], self.gates)]
         with np.errstate(all="ignore"):
             part, zs, es = KinkPasses(self.whole, self.rows, theta, gates).of_rows(slice(None))
-            part = decayed(self.rows.l2, theta, part.over(self.whole.divisor))
+            part = add_decay(self.rows.l2, theta, part.divided_by(self.whole.divisor))
         bent: Arrays = []
         off: Arrays = []
         for z, e, active in zip(zs, es, self.active):

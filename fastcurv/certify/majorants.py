@@ -689,10 +689,12 @@ def _bounds_of_units(delta: Floats, slope: Floats, bend: Floats, X1: Floats, x: 
         C[part] = stack_norms(outer.reshape(-1, m, X1.shape[1]), 5)[:, 0]
     # The term in ETA bounds the effect of underflow in `outer`.
     norm = 0.5 * curved + np.hypot(0.5 * curved, C + ETA * m * x.sum())
-    return np.asarray(_slack(delta, slope, bend, X1, x) + norm)
+    return np.asarray(_rounding_of_unit_blocks(delta, slope, bend, X1, x) + norm)
 
 
-def _slack(delta: Floats, slope: Floats, bend: Floats, X1: Floats, x: Floats) -> Any:
+def _rounding_of_unit_blocks(
+    delta: Floats, slope: Floats, bend: Floats, X1: Floats, x: Floats
+) -> Any:
     """Return bounds on the rounding errors of the blocks of hidden units, (width,) or one
     number.
     """
@@ -707,7 +709,7 @@ def _bound_of_unit(delta: Floats, slope: Floats, bend: Floats, X1: Floats, x: Fl
     """
     C = delta.T @ (slope[:, None] * X1)
     m, k = C.shape
-    slack = float(_slack(delta, slope, bend, X1, x))
+    slack = float(_rounding_of_unit_blocks(delta, slope, bend, X1, x))
     if not np.isfinite(slack):
         return np.inf
     if m + k <= MAX_UNIT_BLOCK:
@@ -757,7 +759,7 @@ def ray_to_infimum(ob: Any, theta: ArrayLike) -> Floats | None:
     along, direction = bias_direction(ob, *target_directions(ob)), last_layer(ob, at)
     # True if all sample weights are 0
     nothing = ob.sample_weight is not None and not np.any(ob.sample_weight)
-    if along is not None or nothing or decayed(ob, direction):
+    if along is not None or nothing or has_decay(ob, direction):
         return along
     return direction if classified(ob, at) else None
 
@@ -794,7 +796,7 @@ def bias_direction(ob: Any, up: NDArray[np.bool_], down: NDArray[np.bool_]) -> F
     if b is None or not (up != down).any():
         return None
     b[...] = up.astype(float) - down
-    return None if decayed(ob, direction) else np.asarray(direction / np.linalg.norm(direction))
+    return None if has_decay(ob, direction) else np.asarray(direction / np.linalg.norm(direction))
 
 
 def unbounded_reason(ob: Any, direction: Floats) -> str:
@@ -833,7 +835,7 @@ def last_layer(ob: Any, at: Floats) -> Floats:
         return np.asarray(direction / np.linalg.norm(direction))
 
 
-def decayed(ob: Any, direction: Floats) -> bool:
+def has_decay(ob: Any, direction: Floats) -> bool:
     """Return True if l2 acts along a direction (n,)."""
     l2 = np.broadcast_to(l2_diagonal(ob), direction.shape)
     return bool((l2[direction != 0] != 0).any())

@@ -184,11 +184,11 @@ class State:
         chain, e = Chain(self.kappa), None
         self.d[-1] = self.loss.d
         for l in range(len(self.W) - 1, 0, -1):
-            d, e = self.step_back(l, chain, self.d[l], e)
+            d, e = self.backpropagate_layer(l, chain, self.d[l], e)
             self.eq[l - 1], normed = self.phi[l - 1].curvature(e, d), self.norm[l - 1]
             self.d[l - 1] = d if normed is None else normed.backward(d)
 
-    def step_back(self, l: int, chain: Chain, d: Num, e: Num | None) -> tuple[Num, Num]:
+    def backpropagate_layer(self, l: int, chain: Chain, d: Num, e: Num | None) -> tuple[Num, Num]:
         """Return ``e phi'`` and e of the layer below l, for delta or another vector that is
         propagated backward. The argument e is that of layer l, or None at the top.
         """
@@ -238,10 +238,10 @@ class LossRows:
         with np.errstate(divide="ignore"):
             self.uf = np.where(moves, 3 * z.r.u + z.r.eta / self.f, 0.0)
         of = {"identity": self._squares, "sigmoid": self._binary, "softmax": self._entropy}
-        of["given"] = self._given
+        of["given"] = self._user_loss_derivatives
         d, dd, self.h = of[self.row.link](z.x, z.dx, y, np.sign(f))
         self.d, self.d_z = Num(np.sign(f) * d, dd, z.r, dd), z.dx
-        z.r.within(self.d.size)
+        z.r.check_overflow(self.d.size)
 
     def _squares(self, z: Floats, dz: Err, y: NDArray[Any], sign: Floats) -> tuple[Any, ...]:
         """Return delta = 2 f (z - y), its Err, and h = 2 f, for squared errors."""
@@ -316,7 +316,9 @@ class LossRows:
         d = self.f * np.where(first, rest - T * S * share, T * self.p - y)
         return d, Err(scaled(whole, moved), carried) + rounded, sign * (self.f * T)
 
-    def _given(self, z: Floats, dz: Err, y: NDArray[Any], sign: Floats) -> tuple[Any, ...]:
+    def _user_loss_derivatives(
+        self, z: Floats, dz: Err, y: NDArray[Any], sign: Floats
+    ) -> tuple[Any, ...]:
         """Return delta, its Err, and h, for a user-defined loss that is evaluated in float64 and
         rounded once. The error consists of the function's own error and of the effect of dz, which
         the next derivative, bounded over z +- dz, determines. For coupled outputs h is a matrix for
@@ -374,7 +376,7 @@ class LossRows:
             x, size = np.einsum("ijk,ik->ij", self.h, rz.x), norms(np.abs(rz.x)) + rz.dx.nu
             off = scaled(self.bend, rz.dx.nu) + scaled(self._coupled_loss(), size) + self.r.eta
             dx = Err(np.broadcast_to(off, x.shape), off)
-            self.r.within(np.abs(x) + off)
+            self.r.check_overflow(np.abs(x) + off)
             return Num(x, dx, self.r, dx)
         at = np.take_along_axis(rz.x, self.p.argmax(axis=1)[:, None], axis=1)
         U, m = rz.x - at, rz.x.shape[1]
@@ -384,7 +386,7 @@ class LossRows:
         )
         E = self._r_entropy(size, w, self._centred(rz.dx.E))
         own = self._r_entropy(size, w, 0.0)
-        carried = scaled(self._most(), rz.dx.nu)
+        carried = scaled(self._bound_loss_curvature(), rz.dx.nu)
         dx = Err(E, norms(own) + carried + self.r.gamma(m + 8) * norms(E))
         return Num(self.h * self.p * w, dx, self.r, dx)
 
@@ -392,7 +394,7 @@ class LossRows:
         """Return bounds on the error of h times a vector of length 1, (rows, 1)."""
         return np.asarray(self.dh + self.r.gamma(2 * self.h.shape[1] + 4) * (self.bend + self.dh))
 
-    def _most(self) -> Floats:
+    def _bound_loss_curvature(self) -> Floats:
         """Return bounds (rows, 1) on ``||d2 loss / dz2||`` of each row, errors of p included."""
         tiny, m = self.r.tiny, self.p.shape[1]
         normal = self.p > 1024 * tiny
@@ -444,7 +446,7 @@ class LossRows:
         size = np.where(first, 0.0, root) + np.where(self.tie, root, 0.0)
         others = root * np.where(first, 0.0, self.p).sum(axis=1, keepdims=True)
         own = self._r_entropy(size, np.where(first, others, root + others), 0.0)
-        B = self._most()
+        B = self._bound_loss_curvature()
         return B, norms(own) * (1 + r.gamma(m + 8)) + r.gamma(m + 8) * B
 
     def fisher_norms(self) -> tuple[Floats, Floats]:

@@ -93,7 +93,7 @@ def two_sum(a: Floats, b: Floats) -> Pair:
     return Pair(s, (a - (s - t)) + (b - t))
 
 
-def _quick(a: Floats, b: Floats) -> Pair:
+def _fast_two_sum(a: Floats, b: Floats) -> Pair:
     """Return a + b without error, for |a| >= |b|."""
     s = a + b
     return Pair(s, b - (s - a))
@@ -111,26 +111,26 @@ def two_product(a: Floats, b: Floats) -> Pair:
 def add(x: Pair, y: Pair) -> Pair:
     """Return x + y."""
     s, t = two_sum(x.hi, y.hi), two_sum(x.lo, y.lo)
-    s = _quick(s.hi, s.lo + t.hi)
-    return _quick(s.hi, s.lo + t.lo)
+    s = _fast_two_sum(s.hi, s.lo + t.hi)
+    return _fast_two_sum(s.hi, s.lo + t.lo)
 
 
 def plus(x: Pair, y: Floats | float) -> Pair:
     """Return x + y for y in float64."""
     s = two_sum(x.hi, np.asarray(y, dtype=float))
-    return _quick(s.hi, s.lo + x.lo)
+    return _fast_two_sum(s.hi, s.lo + x.lo)
 
 
 def mul(x: Pair, y: Pair) -> Pair:
     """Return x y."""
     p = two_product(x.hi, y.hi)
-    return _quick(p.hi, p.lo + (x.hi * y.lo + x.lo * y.hi))
+    return _fast_two_sum(p.hi, p.lo + (x.hi * y.lo + x.lo * y.hi))
 
 
 def times(x: Pair, y: Floats | float) -> Pair:
     """Return x y for y in float64."""
     p = two_product(x.hi, np.asarray(y, dtype=float))
-    return _quick(p.hi, p.lo + x.lo * y)
+    return _fast_two_sum(p.hi, p.lo + x.lo * y)
 
 
 def scaled(x: Pair, factor: Floats | float) -> Pair:
@@ -144,7 +144,7 @@ def div(x: Pair, y: Pair) -> Pair:
     r = add(x, -times(y, a))
     b = r.hi / y.hi
     r = add(r, -times(y, b))
-    q = _quick(a, b)
+    q = _fast_two_sum(a, b)
     return plus(q, r.hi / y.hi)
 
 
@@ -254,7 +254,7 @@ _INVERSE_FACTORIALS = {n: _exact(Fraction(1, math.factorial(n))) for n in range(
 _ROOT_TWO_PI = Pair(np.asarray(2.5066282746310007), np.asarray(-1.8328579980459167e-16))
 
 
-def _reduced(x: Pair) -> tuple[Pair, Floats]:
+def _reduce_exponent(x: Pair) -> tuple[Pair, Floats]:
     """Return (p, 2^k) with ``e^x = 2^k (1 + p)`` for x <= 0. For x below -700 the result is that
     for -700.
     """
@@ -278,13 +278,13 @@ def _reduced(x: Pair) -> tuple[Pair, Floats]:
 
 def exp(x: Pair) -> Pair:
     """Return ``e^x`` for x <= 0."""
-    p, power = _reduced(x)
+    p, power = _reduce_exponent(x)
     return scaled(plus(p, 1.0), power)
 
 
 def expm1(x: Pair) -> Pair:
     """Return ``e^x - 1`` for x <= 0."""
-    p, power = _reduced(x)
+    p, power = _reduce_exponent(x)
     return choose(power == 1.0, p, plus(scaled(plus(p, 1.0), power), -1.0))
 
 
@@ -393,7 +393,7 @@ def activated(name: str, z: Bounded) -> tuple[Bounded, Bend]:
     """Return phi(z) and phi'(z)."""
     row = ACTIVATIONS[name]
     if row.given is not None:
-        return _given_bent(row.given, z)
+        return _user_activation_derivatives(row.given, z)
     assert row.pairs is not None
     a, p = row.pairs(sys.modules[__name__], z.value)
     rounding = PAIR_ROUNDOFF * 8 * (1 + z.top) * (z.error + z.top > 0)
@@ -408,18 +408,18 @@ def activated(name: str, z: Bounded) -> tuple[Bounded, Bend]:
     return Bounded(a, error), Bend(p, off, row.lipschitz)
 
 
-def _given_bent(phi: ActivationFunction, z: Bounded) -> tuple[Bounded, Bend]:
+def _user_activation_derivatives(phi: ActivationFunction, z: Bounded) -> tuple[Bounded, Bend]:
     """Return phi and phi' of a user-defined activation in long double. The errors are infinite if
     long double is no longer than double.
     """
-    x, moved = _as_long(z)
+    x, moved = _to_long_double(z)
     found = phi(x)
     own = phi.error(x, found, LONG_EPS if LONG_EPS < EPS else np.inf)
     slope, bend, _ = phi.bounds(z.value.hi, np.broadcast_to(moved, x.shape))
     error = slope.max(axis=1, keepdims=True) * moved + norms(own)
     off = bend * moved + own
-    return Bounded(_as_pair(found[0]), error * ROUND_UP), Bend(
-        _as_pair(found[1]), off * ROUND_UP, float(slope.max())
+    return Bounded(_to_pair(found[0]), error * ROUND_UP), Bend(
+        _to_pair(found[1]), off * ROUND_UP, float(slope.max())
     )
 
 
@@ -448,7 +448,7 @@ class Part:
             self.value_error + other.value_error + off + UNDERFLOW_UNIT,
         )
 
-    def over(self, divisor: float) -> Part:
+    def divided_by(self, divisor: float) -> Part:
         """Return this part divided by a divisor."""
         g, value = div(self.g, pair(divisor)), div(self.value, pair(divisor))
         return Part(
@@ -535,7 +535,7 @@ class Precise:
         of = {"identity": _squares, "sigmoid": _binary, "softmax": _entropy}
         row = LOSSES[ob.loss]
         terms, terms_error, d, d_error = (
-            of[row.link](z, y) if row.given is None else _given(row.given, z, y)
+            of[row.link](z, y) if row.given is None else _user_loss_derivatives(row.given, z, y)
         )
         total = column_sums(times(row_sums(terms), w))
         value = Pair(total.hi[0], total.lo[0])
@@ -547,10 +547,10 @@ def part(ob: Any, theta: ArrayLike) -> Part:
     """Return the `Part` of all rows of an objective without batch normalisation."""
     at = Precise(ob, checked_theta(ob, theta))
     parts = (at.of_rows(slice(k, k + BLOCK_ROWS))[0] for k in range(0, len(ob.X), BLOCK_ROWS))
-    return reduce(Part.__add__, parts).over(divisor_of(ob))
+    return reduce(Part.__add__, parts).divided_by(divisor_of(ob))
 
 
-def decayed(l2: Any, theta: Floats, rows: Part) -> Part:
+def add_decay(l2: Any, theta: Floats, rows: Part) -> Part:
     """Return the part of all rows plus that of the weight decay."""
     decay = two_product(np.broadcast_to(l2, theta.shape).astype(float), theta)
     squares = column_sums(scaled(times(decay, theta), 0.5))
@@ -596,11 +596,11 @@ def _entropy(z: Bounded, y: Floats) -> Terms:
     return terms, 2 * T * z.error + unit * (m + 4 * z.size), d, 0.5 * T * z.error + 4 * unit
 
 
-def _given(loss: LossFunction, z: Bounded, y: Floats) -> Terms:
+def _user_loss_derivatives(loss: LossFunction, z: Bounded, y: Floats) -> Terms:
     """Return value and derivative of a user-defined loss in long double. The errors are infinite if
     long double is no longer than double.
     """
-    x, moved = _as_long(z)
+    x, moved = _to_long_double(z)
     found = loss(x, y)
     value, first, second = found
     own = loss.error(x, y, found, LONG_EPS if LONG_EPS < EPS else np.inf)
@@ -617,15 +617,15 @@ def _given(loss: LossFunction, z: Bounded, y: Floats) -> Terms:
     d_error = (bend * moved + norms(own)) * ROUND_UP
     slope = norms(np.asarray(np.abs(first), float)) + d_error
     value_error = (slope * moved + own.sum(axis=1, keepdims=True)) * ROUND_UP
-    return _as_pair(value[:, None]), value_error, _as_pair(first), d_error
+    return _to_pair(value[:, None]), value_error, _to_pair(first), d_error
 
 
-def _as_long(z: Bounded) -> tuple[NDArray[Any], Floats]:
+def _to_long_double(z: Bounded) -> tuple[NDArray[Any], Floats]:
     """Return z in long double, with bounds (rows, 1) on its distance from the exact z."""
     return z.value.hi.astype(np.longdouble) + z.value.lo, z.error + LONG_EPS * z.size
 
 
-def _as_pair(x: NDArray[Any]) -> Pair:
+def _to_pair(x: NDArray[Any]) -> Pair:
     hi = np.asarray(x, float)
     return Pair(hi, np.asarray(x - hi, float))
 
@@ -638,7 +638,7 @@ def passes(ob: Any, theta: Floats) -> tuple[Floats, float, float, float]:
     over_rows = getattr(ob, "sum_over_rows", None)
     with np.errstate(all="ignore"):
         whole = part(ob, theta) if over_rows is None else over_rows(part, theta)
-        found = decayed(l2_diagonal(ob), theta, whole)
+        found = add_decay(l2_diagonal(ob), theta, whole)
         bounds = found.g_error + norm(found.g.lo), found.value_error + abs(float(found.value.lo))
         g_error, error = (BOUND_SLACK * x if np.isfinite(x) else np.inf for x in bounds)
         return found.g.hi, g_error, float(found.value.hi), error

@@ -43,7 +43,7 @@ class Shell:
     model: str | None = None
     data: str | None = None
 
-    def onward(self, **options: Any) -> str:
+    def continue_command(self, **options: Any) -> str:
         """Return the command that trains on from the network, or afresh if it is in no file."""
         if self.model is None:
             return self.afresh(**options)
@@ -62,25 +62,27 @@ class Shell:
         }
         return _line("train", recipe.data, *_options(told | options))
 
-    def said(self, text: str) -> str:
+    def in_commands(self, text: str) -> str:
         """Return a text with commands and options in place of Python's calls and arguments."""
         text = _FINDER.sub("", text)
         if self.model is None:
             text = re.sub(rf"[;,.] *(?:[Uu]se )?{_CALL.pattern}[^;.]*", "", text)
-        text = _CALL.sub(lambda _: f"`{self.onward(epochs=0)}`", text)
+        text = _CALL.sub(lambda _: f"`{self.continue_command(epochs=0)}`", text)
         text = _OPTION.sub(lambda found: f"--{found[1].replace('_', '-')} ", text)
         for name, word in SHELL_WORDS.items():
             text = text.replace(name, word)
         return text
 
-    def cures(self, found: Diagnosis) -> Diagnosis:
+    def translate_diagnosis(self, found: Diagnosis) -> Diagnosis:
         """Return a diagnosis with commands as its calls."""
-        return replace(found, causes=[replace(a, call=self.cure(a.call)) for a in found.causes])
+        return replace(
+            found, causes=[replace(a, call=self.command_for(a.call)) for a in found.causes]
+        )
 
-    def cure(self, call: str) -> str:
+    def command_for(self, call: str) -> str:
         """Return the command for a call of `Advice`, an expression in fc, np, ob and theta."""
         if "fc.escape(" in call:
-            return self.onward(epochs=0)
+            return self.continue_command(epochs=0)
         tree = ast.parse(call, mode="eval").body
         made = next(
             (node.value for node in ast.walk(tree) if isinstance(node, ast.NamedExpr)), None

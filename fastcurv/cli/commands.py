@@ -71,7 +71,7 @@ def demo(args: Namespace, out: Output) -> None:
         progress=args.progress,
         say=out.say,
     )
-    out.fact(
+    out.record(
         report=facts["report"],
         accuracy=facts["accuracy"],
         verdict=verdict_facts(facts["verdict"]),
@@ -94,7 +94,7 @@ def train(args: Namespace, out: Output) -> int:
     for sentence in data.notes:
         out.say(f"  {sentence}")
     out.say(f"  start         {format_point(objective, theta, data)}")
-    out.fact(**description(objective, data))
+    out.record(**description(objective, data))
     results: list[tuple[str, Any]] = []
     best: tuple[Any, float] = (None, np.inf)
 
@@ -109,7 +109,7 @@ def train(args: Namespace, out: Output) -> int:
         history = join_records([r for _, r in results])
         coding = coding_at(objective, theta, data)
         path = save_run(place, recipe, objective.model, theta, history, counts, coding=coding)
-        out.fact(out=path)
+        out.record(out=path)
         return replace(shell, model=str(place))
 
     first = {"max_iter": args.epochs, "seed": args.seed, "verdict": args.refine == "none"}
@@ -132,11 +132,16 @@ def train(args: Namespace, out: Output) -> int:
     asked, end = args.refine != "none", results[-1][1] if results else None
     done = not asked or (end is not None and bool(end.success))
     if asked and end is not None:
-        out.say(f"  {shell.said(ending_message(end))}")
-    out.say(f"saved {out.facts['out']}" + f"; `{shell.onward()}` continues training" * (not done))
-    out.fact(**measure_point(objective, theta, data))
+        out.say(f"  {shell.in_commands(ending_message(end))}")
+    out.say(
+        f"saved {out.facts['out']}"
+        + f"; `{shell.continue_command()}` continues training" * (not done)
+    )
+    out.record(**measure_point(objective, theta, data))
     if end is not None:
-        out.fact(success=bool(end.success), kind=end.kind, message=shell.said(ending_message(end)))
+        out.record(
+            success=bool(end.success), kind=end.kind, message=shell.in_commands(ending_message(end))
+        )
     return 0 if done else 1
 
 
@@ -253,8 +258,8 @@ def predict(args: Namespace, out: Output) -> None:
         out.table(as_csv(columns))
     else:
         out.say(f"saved {write_atomically(args.out, as_csv(columns).encode())}")
-        out.fact(out=args.out)
-    out.fact(predictions=columns, notes=list(notes))
+        out.record(out=args.out)
+    out.record(predictions=columns, notes=list(notes))
 
 
 def join_records(results: list[Any]) -> dict[str, np.ndarray]:
@@ -289,7 +294,7 @@ def spectrum(args: Namespace, out: Output) -> int:
     made = "from all eigenvalues" if density.exact else f"{args.probes} probes x {args.steps} steps"
     out.say(f"density: {made}; {count_signs(every)}")
     picture = SpectrumDisplay(every, eigenvalues=pairs.values)
-    out.fact(
+    out.record(
         **description(objective, data),
         eigenvalues=pairs.values,
         residuals=pairs.residuals,
@@ -322,13 +327,13 @@ def diagnose(args: Namespace, out: Output) -> None:
     data, objective, saved = open_run(args, out)
     out.say(describe(objective, data))
     found = fc.diagnose(
-        objective, saved.theta, saved.told, compare=args.compare, max_time=args.max_time
+        objective, saved.theta, saved.named_records, compare=args.compare, max_time=args.max_time
     )
     shell = shell_of(args, objective, saved, data)
-    facts = shell.cures(found)
-    out.say(shell.said(repr(facts)))
-    out.fact(**description(objective, data), **facts.to_dict())
-    out.fact(sentence=shell.said(facts.sentence))
+    facts = shell.translate_diagnosis(found)
+    out.say(shell.in_commands(repr(facts)))
+    out.record(**description(objective, data), **facts.to_dict())
+    out.record(sentence=shell.in_commands(facts.sentence))
     out.picture(found, args.figure)
 
 
@@ -348,7 +353,7 @@ def report(args: Namespace, out: Output) -> int:
     point = print_verdict(objective, saved.theta, data, args, out, shell)
     path = build_report(objective, saved, data, point, args, shell).write(args.out)
     out.say(f"report: {path}")
-    out.fact(report=path)
+    out.record(report=path)
     return int(args.certified and not point.certified)
 
 
@@ -393,7 +398,7 @@ def report_on_table(args: Namespace, out: Output) -> int:
     for sentence in fit.notes:
         out.say(sentence)
     if args.save is not None:
-        out.fact(out=fit.save(args.save))
+        out.record(out=fit.save(args.save))
         out.say(f"saved {args.save}")
     page, facts = build(
         fit.trained,
@@ -415,7 +420,7 @@ def report_on_table(args: Namespace, out: Output) -> int:
         known.append(f"{facts['linear_score']:.3f} by a linear model")
     out.say(f"{fit.data.score_name}: {', '.join(known)}")
     out.say(f"report: {path}")
-    out.fact(**(description(fit.ob, fit.data) | facts), notes=list(fit.notes), report=path)
+    out.record(**(description(fit.ob, fit.data) | facts), notes=list(fit.notes), report=path)
     return int(args.certified and not facts["certified"])
 
 
@@ -435,7 +440,7 @@ def bench(args: Namespace, out: Output) -> None:
             f"{row['dtype']:<9}{row['gradient'] * 1e3:>13.4g}{row['product'] * 1e3:>12.4g}"
             f"{row['product'] / row['gradient']:>18.2f}{row['share_of_peak']:>13.0%}"
         )
-    out.fact(sizes=args.sizes, samples=args.samples, rows=rows)
+    out.record(sizes=args.sizes, samples=args.samples, rows=rows)
 
 
 def bench_row(args: Namespace, dtype: str) -> dict[str, Any]:
@@ -528,9 +533,9 @@ def print_verdict(
         seed=args.seed,
         progress=args.progress,
     )
-    out.say(shell.said(verdict_lines(point)))
-    out.fact(**(description(objective, data) | verdict_facts(point)))
-    out.fact(reason=shell.said(point.reason))
+    out.say(shell.in_commands(verdict_lines(point)))
+    out.record(**(description(objective, data) | verdict_facts(point)))
+    out.record(reason=shell.in_commands(point.reason))
     return point
 
 
@@ -549,7 +554,7 @@ def print_versions(out: Output) -> None:
     facts = fc.show_versions("dict")
     for name, value in facts.items():
         out.say(f"{name:>10}: {value}")
-    out.fact(**facts)
+    out.record(**facts)
 
 
 def best_time(call: Callable[[], Any], seconds: float = 1.0) -> float:

@@ -126,21 +126,21 @@ def run(
 
     say("\nWhere training stopped")
     point, shell = fc.classify(objective, result.x, seed=seed), Shell(recipe)
-    say(shell.said(verdict_lines(point)))
+    say(shell.in_commands(verdict_lines(point)))
 
     say("\nA saddle, and a descent from it")
     theta = find_saddle(recipe, objective, data, seed, progress)
     saddle = fc.classify(objective, theta, dense_below=0, seed=seed)
-    say(shell.said(verdict_lines(saddle)))
+    say(shell.in_commands(verdict_lines(saddle)))
     escaped, way = escape_saddle(objective, theta, saddle, progress)
     say(f"  {way}")
     if picture is not None and escaped is not None:
         densities = {name: density for name, (density, _) in found.items()}
         write_picture(summary(densities, objective, theta, escaped.x - theta), picture)
 
-    failed = shell.cures(diagnose_failed_run(objective, seed, progress))
-    say(f"\nA training run that fails, and why\n{shell.said(repr(failed))}")
-    page.said = shell.said
+    failed = shell.translate_diagnosis(diagnose_failed_run(objective, seed, progress))
+    say(f"\nA training run that fails, and why\n{shell.in_commands(repr(failed))}")
+    page.in_commands = shell.in_commands
     _verdict_section(page, objective, data, point)
     _training_section(page, objective, moments, data)
     _spectra_section(page, found)
@@ -258,8 +258,8 @@ def spectra(
         density = fc.spectral_density(hessian, n_probes=4 if quick else 10, n_steps=80, seed=seed)
         pairs = extremes(hessian, 5, seed, progress)
         found[name] = density, pairs
-        say(f"  {name:<7} lowest  {_listed(pairs.values[:5])}")
-        say(f"  {'':<7} highest {_listed(pairs.values[-5:])}")
+        say(f"  {name:<7} lowest  {_join_values(pairs.values[:5])}")
+        say(f"  {'':<7} highest {_join_values(pairs.values[-5:])}")
     return found
 
 
@@ -390,5 +390,5 @@ def summary(
     return figure
 
 
-def _listed(values: Array) -> str:
+def _join_values(values: Array) -> str:
     return " ".join(f"{x:>9.3g}" for x in values)

@@ -39,14 +39,14 @@ from .tables import (
     MAX_NAMED,
     Sheet,
     Table,
-    counted,
+    count_phrase,
+    normalise_word,
     note_on_marks,
     places_of,
     read_sheet,
     read_table,
     refuse_sizes,
     target_column,
-    word_in,
 )
 
 
@@ -70,7 +70,7 @@ def encode(
         cells, name = [row[place] for row in sheet.rows], shown(code.name)
         if code.kind == "words":
             number_of = {word: i for i, word in enumerate(code.categories)}
-            words = np.array([number_of.get(word_in(cell), -1) for cell in cells])
+            words = np.array([number_of.get(normalise_word(cell), -1) for cell in cells])
             unknown = sorted({cell for cell, i in zip(cells, words) if i < 0})
             if unknown:
                 notes.append(
@@ -85,7 +85,7 @@ def encode(
             if math.isnan(code.fill):
                 where = sheet.where(int(np.argmax(gaps)), place)
                 raise ValueError(f"{where} must be a number, got a gap.")
-            filled = counted(int(gaps.sum()), "gap")
+            filled = count_phrase(int(gaps.sum()), "gap")
             notes.append(f"{filled} filled with the median of column {name!r}.")
         parts.append(np.where(gaps, code.fill, values)[:, None])
     return np.concatenate(parts, axis=1), notes
@@ -150,7 +150,7 @@ def fit_coding(table: Table, fitted: Any = slice(None)) -> tuple[np.ndarray, Cod
         cells = [row[i] for row in table.sheet.rows]
         if code.kind == "words":
             made = OneHotEncoder(categories=[list(code.categories)], handle_unknown="ignore")
-            made.fit(np.array([[word_in(cell)] for cell in cells]))
+            made.fit(np.array([[normalise_word(cell)] for cell in cells]))
             codes[i] = replace(code, categories=tuple(map(str, made.categories_[0])))
         elif code.kind != "left out":
             values = _values(code, cells, table.sheet.comma, places_of(table.sheet, i))[:, None]

@@ -200,7 +200,7 @@ class Fit:
 
     # --- refits
 
-    def again(self, rows: Indices, ratio: float = 1.0) -> Fit:
+    def refit_rows(self, rows: Indices, ratio: float = 1.0) -> Fit:
         """Fit to some of the rows, with `ratio` times the penalty on the sum over rows."""
         net, ob = self.est, self.ob
         some = with_l2(ob.batch(rows), float(ob.l2) * ratio * ob.n_samples / len(rows))
@@ -212,7 +212,7 @@ class Fit:
         """Return predictions of rows, or probabilities."""
         return self.units(self.ob.model.predict(self.theta, X))
 
-    def watched(self, rows: Indices, others: Indices) -> tuple[Any, Any]:
+    def losses_while_fitting(self, rows: Indices, others: Indices) -> tuple[Any, Any]:
         """Fit to some of the rows; return the loss after each iteration, and that of the others."""
         net, ob = self.est, self.ob
         some = with_l2(ob.batch(rows), float(ob.l2) * ob.n_samples / len(rows))
@@ -281,13 +281,13 @@ class EstimatorFit(Fit):
         self.classes = getattr(est, "classes_", None)
         self._check()
 
-    def again(self, rows: Indices, ratio: float = 1.0) -> Fit:
+    def refit_rows(self, rows: Indices, ratio: float = 1.0) -> Fit:
         X, y = self.X[rows], self.given[rows]
-        return EstimatorFit(self._refitted(X, y, alpha=self.est.alpha_ * ratio), X, y)
+        return EstimatorFit(self._refit(X, y, alpha=self.est.alpha_ * ratio), X, y)
 
-    def watched(self, rows: Indices, others: Indices) -> tuple[Any, Any]:
+    def losses_while_fitting(self, rows: Indices, others: Indices) -> tuple[Any, Any]:
         X, y = self.X[rows], self.given[rows]
-        again = self._refitted(
+        again = self._refit(
             X, y, {"X_val": self.X[others], "y_val": self.given[others]}, alpha=self.est.alpha_,
             early_stopping=True, max_iter=self.max_watched, n_iter_no_change=self.max_watched,
         )  # fmt: skip
@@ -297,7 +297,7 @@ class EstimatorFit(Fit):
     def max_watched(self) -> int:
         return max(MIN_WATCHED_ITERATIONS, int(self.est.n_iter_))
 
-    def _refitted(self, X: Any, y: Any, validation: Any = None, **options: Any) -> Any:
+    def _refit(self, X: Any, y: Any, validation: Any = None, **options: Any) -> Any:
         from sklearn.base import clone
 
         again = clone(self.est).set_params(
@@ -424,7 +424,7 @@ def measure(fit: Fit, note: Callable[[str], None]) -> Numbers:
     n_folds = min(N_FOLDS, fit.n)
     while found.n_folds < n_folds and found.spare(REFITS_OF_PICTURES + 1):
         _add_fold(found)
-    _choose(found)
+    _choose_left_out_method(found)
     note("a linear model")
     found.linear = linear_model(fit)
     _write_setup(found)
@@ -436,7 +436,7 @@ def _add_fold(found: Numbers) -> None:
     fit, began = found.fit, time.process_time()
     order = fold_order(fit)
     held = order[found.n_folds :: N_FOLDS]
-    again = fit.again(np.setdiff1d(order, held))
+    again = fit.refit_rows(np.setdiff1d(order, held))
     found.folds[held] = fit.aligned(again.predict(fit.ob.X[held]), again.classes)
     found.seen[held] = True
     found.n_folds += 1
@@ -468,10 +468,10 @@ def _find_minimum(found: Numbers) -> None:
             else "the gradient does not vanish where the fit ended"
         )
         return
-    _leave_out(found)
+    _leave_out_rows(found)
 
 
-def _leave_out(found: Numbers) -> None:
+def _leave_out_rows(found: Numbers) -> None:
     """Leave rows out at the minimum; if its Hessian is not positive definite, at that of the
     network without inactive units.
     """
@@ -497,7 +497,7 @@ def _leave_out(found: Numbers) -> None:
     )
 
 
-def _choose(found: Numbers) -> None:
+def _choose_left_out_method(found: Numbers) -> None:
     """Choose rows left out by the factor of the Hessian, or folds if refits disagree."""
     fit, out = found.fit, found.out
     found.left_out, found.rows = found.folds, found.seen

@@ -338,13 +338,13 @@ def _values_of(page: Page, rows: Indices) -> tuple[list[str], dict[int, list[Any
     names, values = page.table
     columns = range(min(len(names), MAX_SHOWN_COLUMNS))
     found = {
-        row: [_target(page.fit, row), *(_cell(values[row][c]) for c in columns)]
+        row: [_target(page.fit, row), *(_format_cell(values[row][c]) for c in columns)]
         for row in rows.tolist()
     }
     return [names[c] for c in columns], found
 
 
-def _cell(x: Any) -> Any:
+def _format_cell(x: Any) -> Any:
     """Return a value of a table for the page: words, or a number of four significant digits."""
     if isinstance(x, (int, np.integer)) and not isinstance(x, (bool, np.bool_)):
         return int(x)
@@ -365,7 +365,7 @@ def add_rows_that_matter(page: Page) -> None:
             ["row", target, "predicted without it", "Cook's distance", "leverage"],
             [[int(i), _target(fit, i), _predicted(fit, found, i), cook[i], hat[i]] for i in most],
         )
-        _say_without(page, int(most[0]))
+        _add_prediction_without_row(page, int(most[0]))
         page.facts["influential_rows"] = most.tolist()
     losses = np.full(fit.n, -1.0)
     losses[found.rows] = fit.losses_of(fit.y[found.rows], found.left_out[found.rows])
@@ -389,7 +389,7 @@ def add_rows_that_matter(page: Page) -> None:
     report.calls([page.call("worst_prediction", float(p), code, f"{p:.4g}")])
 
 
-def _say_without(page: Page, row: int) -> None:
+def _add_prediction_without_row(page: Page, row: int) -> None:
     """Say how far predictions change without a row."""
     found, fit = page.found, page.fit
     assert found.out is not None
@@ -415,13 +415,13 @@ def _say_without(page: Page, row: int) -> None:
 
 
 def _target(fit: Fit, i: int) -> Any:
-    return _cell(float(fit.y[i])) if fit.numbers else str(fit.classes[fit.y[i]])
+    return _format_cell(float(fit.y[i])) if fit.numbers else str(fit.classes[fit.y[i]])
 
 
 def _predicted(fit: Fit, found: Numbers, i: int) -> Any:
     p = found.left_out[i]
     if fit.numbers:
-        return _cell(float(p))
+        return _format_cell(float(p))
     if not np.isfinite(p).all():
         return "not refitted"
     return f"{fit.classes[p.argmax()]} ({p.max():.0%})"
@@ -433,7 +433,9 @@ def _error_name(fit: Fit) -> list[str]:
 
 def _error(fit: Fit, found: Numbers, i: int) -> list[Any]:
     p = found.left_out[i]
-    return [_cell(float(fit.y[i] - p))] if fit.numbers else [_cell(float(p[fit.y[i]]))]
+    return (
+        [_format_cell(float(fit.y[i] - p))] if fit.numbers else [_format_cell(float(p[fit.y[i]]))]
+    )
 
 
 # --------------------------------------------------------------------------------------------------
@@ -506,7 +508,7 @@ def add_more_rows(page: Page) -> None:
         if m < MIN_FIT_ROWS or not found.spare(share):
             continue
         rows, others = drawn[:m], drawn[m:]
-        again = fit.again(rows)
+        again = fit.refit_rows(rows)
         p = fit.aligned(again.predict(fit.ob.X[others]), again.classes)
         line = found.linear and linear_model(again, (float(found.linear.ob.l2) * fit.n / m,))
         sizes.append(m)
@@ -588,14 +590,14 @@ def add_decay(page: Page) -> None:
     """
     found, fit, report = page.found, page.fit, page.report
     report.section("How much decay?")
-    most, fewer = _parts(page)
+    most, fewer = _split_rows(page)
     if len(most) < MIN_FIT_ROWS or not found.spare(PARTS * len(DECAY_RATIOS)):
         report.text("Other penalties were not tried, to keep the time short.")
         return
     ratios, scores, losses, evidences = [], [], [], []
     y = fit.y[fewer]
     for ratio in DECAY_RATIOS:
-        again = fit.again(most, ratio)
+        again = fit.refit_rows(most, ratio)
         p = fit.aligned(again.predict(fit.ob.X[fewer]), again.classes)
         ratios.append(ratio)
         scores.append(fit.score_of(y, p))
@@ -645,7 +647,7 @@ def _best_decay(page: Page, losses: list[Any], evidences: list[float], own: int)
     page.report.text(text)
 
 
-def _parts(page: Page) -> tuple[Indices, Indices]:
+def _split_rows(page: Page) -> tuple[Indices, Indices]:
     """Return two thirds of the rows, and the others."""
     fit, setup = page.fit, page.found.setup
     drawn = np.random.default_rng(page.seed).permutation(fit.n)
@@ -668,10 +670,10 @@ def add_end_of_training(page: Page) -> None:
             page.call("lambda_max", point.lambda_max, "point.lambda_max", number(point.lambda_max)),
         ]
     )
-    most, fewer = _parts(page)
+    most, fewer = _split_rows(page)
     if len(most) < MIN_FIT_ROWS or not found.spare(1.0):
         return
-    losses, held = fit.watched(most, fewer)
+    losses, held = fit.losses_while_fitting(most, fewer)
     steps = np.arange(len(held))
     every = max(1, len(steps) // MAX_CURVE_POINTS)
     at = np.unique(np.r_[steps[::every], steps[-1]])

@@ -194,7 +194,7 @@ def first_screen(page: Page, n_columns: tuple[int, str]) -> None:
     if found.out is not None and not found.moved:
         _effective(page)
     for sentence, calls in fit_rows.sentences(page):
-        _say(page, sentence, calls)
+        _add_sentence(page, sentence, calls)
     if found.why:
         report.text(
             f"The rows left out come from {_folds(found)}, because {found.why}. Each was predicted "
@@ -202,7 +202,7 @@ def first_screen(page: Page, n_columns: tuple[int, str]) -> None:
         )
 
 
-def _say(page: Page, sentence: str, calls: Sequence[tuple[str, str]]) -> None:
+def _add_sentence(page: Page, sentence: str, calls: Sequence[tuple[str, str]]) -> None:
     page.report.lead(sentence).calls(calls)
     page.facts.setdefault("first_screen", []).append(sentence)
 
@@ -220,7 +220,7 @@ def _shape(page: Page, count: int, code: str) -> None:
     if count != k:
         sentence += f", from which {k} input{'s are' if k > 1 else ' is'} made"
         calls.append(page.call("n_inputs", k, "X.shape[1]", str(k)))
-    _say(page, sentence + ".", calls)
+    _add_sentence(page, sentence + ".", calls)
 
 
 def _verdict(page: Page) -> None:
@@ -238,7 +238,9 @@ def _verdict(page: Page) -> None:
         which = "whose weights are all 0" if found.n_inactive > 1 else "whose weights are 0"
         sentence = f"{sentence[:-1]}, of the network without {some} {which}."
     page.facts |= {"kind": point.kind, "certified": bool(point.certified)}
-    _say(page, sentence, [page.call("verdict", point.sentence, "point.sentence", point.sentence)])
+    _add_sentence(
+        page, sentence, [page.call("verdict", point.sentence, "point.sentence", point.sentence)]
+    )
 
 
 def _score(page: Page) -> None:
@@ -254,7 +256,7 @@ def _score(page: Page) -> None:
         f"{page.score_name} on rows left out, {which}{how}: {page.score(score)} (on {known}: "
         f"{page.score(fitted)})."
     )
-    code = "out.score" if _plain(fit) else "score(left_out, slice(None))"
+    code = "out.score" if _is_score_of_loss(fit) else "score(left_out, slice(None))"
     if not found.closed:
         code = "score(left_out[seen], seen)"
     calls = [
@@ -279,10 +281,10 @@ def _score(page: Page) -> None:
         calls.append(page.call("most_frequent_class", share, code, page.score(share)))
     page.facts["left_out_by"] = "rows" if found.closed else "folds"
     page.facts["left_out_rows"] = count
-    _say(page, sentence, calls)
+    _add_sentence(page, sentence, calls)
 
 
-def _plain(fit: Fit) -> bool:
+def _is_score_of_loss(fit: Fit) -> bool:
     """Return True if the score of rows left out is that of the loss."""
     return not fit.numbers or fit.ob.loss == "mse"
 
@@ -312,14 +314,14 @@ def _linear(page: Page) -> None:
     page.facts["network_needed"] = useful and gain > 2 * error
     page.facts["loss_difference"], page.facts["loss_difference_error"] = gain, error
     line = fit.units_code("line.predictions")
-    code = "line.score" if _plain(fit) else f"score({line}, slice(None))"
+    code = "line.score" if _is_score_of_loss(fit) else f"score({line}, slice(None))"
     calls = [page.call("linear_score", score, code, page.score(score))]
     sentence = f"A linear model: {page.score(score)}"
     if not fit.numbers:
         loss = float(found.linear.out.losses.mean())
         sentence += f", log loss {loss:.3f}"
         calls.append(page.call("linear_log_loss", loss, "line.losses.mean()", f"{loss:.3f}"))
-    _say(page, sentence + then + ".", calls)
+    _add_sentence(page, sentence + then + ".", calls)
 
 
 def _interval(page: Page) -> None:
@@ -344,13 +346,15 @@ def _interval(page: Page) -> None:
         how = _folds(found)
     if not math.isfinite(width):
         count = int(found.rows.sum())
-        _say(page, f"{count} rows are too few for intervals that hold 95% of new rows.", [])
+        _add_sentence(
+            page, f"{count} rows are too few for intervals that hold 95% of new rows.", []
+        )
         return
     sentence = (
         f"A new prediction is within {width:.3g} of the truth for 95% of new rows ({how}, "
         "estimated)."
     )
-    _say(page, sentence, [page.call("half_width", width, code, f"{width:.3g}")])
+    _add_sentence(page, sentence, [page.call("half_width", width, code, f"{width:.3g}")])
 
 
 def _effective(page: Page) -> None:
@@ -363,7 +367,7 @@ def _effective(page: Page) -> None:
         return
     code = "out.hat_matrix_diag.sum()"
     call = page.call("effective_parameters", effective, code, f"{effective:.3g}")
-    _say(page, f"{effective:.3g} effective parameters of {n}.", [call])
+    _add_sentence(page, f"{effective:.3g} effective parameters of {n}.", [call])
 
 
 def _code(page: Page, source: str) -> None:

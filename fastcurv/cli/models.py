@@ -120,7 +120,7 @@ def read_model(path: Path, activation: str | None = None) -> tuple[MLP, np.ndarr
     if kind == ".safetensors":
         arrays, facts = read_tensors(path)
         if not facts:
-            return _from_state(path, _in_order(path, arrays), activation)
+            return _from_state(path, _sort_layers(path, arrays), activation)
     if activation is not None:
         raise ValueError(f"--activation must be left out with {path}, which has its own.")
     return from_onnx(path) if kind == ".onnx" else load(path)
@@ -162,7 +162,7 @@ def _torch_state(path: Path) -> Any:
     return held
 
 
-def _in_order(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _sort_layers(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Sort arrays by the numbers in their names, weights before biases, since a safetensors file
     has its own order.
     """

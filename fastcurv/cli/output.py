@@ -64,7 +64,7 @@ class Output:
         if not self.as_json:
             self.lost = write("stdout", text) or self.lost
 
-    def fact(self, **facts: Any) -> None:
+    def record(self, **facts: Any) -> None:
         """Store facts for a program."""
         self.facts.update(facts)
 
@@ -76,7 +76,7 @@ class Output:
             shown = made.plot(new_axes())
             write_picture(shown.figure_ if hasattr(shown, "figure_") else shown.figure, path)
             self.say(f"picture: {path}")
-            self.fact(figure=path)
+            self.record(figure=path)
 
     def close(self) -> None:
         if self.as_json:

@@ -30,7 +30,7 @@ def build_report(
     """Build the page of `fastcurv report`, without writing it."""
     began = time.perf_counter()
     hessian = objective.hessian(saved.theta)
-    page = Report(f"Curvature of a network trained on {data.name}", shell.said)
+    page = Report(f"Curvature of a network trained on {data.name}", shell.in_commands)
     page.section("Verdict").verdict(point)
     page.section("The end of training").text(describe(objective, data) + ".")
     facts = measure_point(objective, saved.theta, data)
@@ -39,7 +39,9 @@ def build_report(
     page.table(["at the end", "value"], rows)
     _training(page, saved)
     page.section("What would help")
-    what_helps(page, shell.cures(explain(objective, saved.theta, saved.told, point)))
+    what_helps(
+        page, shell.translate_diagnosis(explain(objective, saved.theta, saved.named_records, point))
+    )
     spent = _spectrum(page, hessian, point, args)
     _landscape(page, objective, saved.theta, args.seed)
     _layers(page, objective, hessian, saved.theta, args.seed)

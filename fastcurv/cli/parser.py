@@ -128,7 +128,7 @@ def _positive(text: str) -> float:
     raise argparse.ArgumentTypeError(f"must be a number above 0, got {text}.")
 
 
-def _share(text: str) -> float:
+def _parse_fraction(text: str) -> float:
     """Parse a number between 0 and 1."""
     number = _positive(text)
     if number >= 1:
@@ -357,7 +357,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
             ),
             option(
                 "--interval",
-                type=_share,
+                type=_parse_fraction,
                 metavar="LEVEL",
                 help="also write the bounds between which this share of new targets lies, such as "
                 "0.9 (jackknife+); reads the training data again",
@@ -527,7 +527,7 @@ def main(argv: list[str] | None = None) -> int:
         status = 3 if out.working and isinstance(error, (OSError, MemoryError)) else 2
         # The facts computed so far are written together with the error.
         if status == 3 and out.facts:
-            out.fact(error=words)
+            out.record(error=words)
             out.close()
     except KeyboardInterrupt:
         status, words = 130, "interrupted"

@@ -132,7 +132,7 @@ class SavedRun:
         return iter((self.recipe, self.theta))
 
     @property
-    def told(self) -> dict[str, Any]:
+    def named_records(self) -> dict[str, Any]:
         """The records of the last method with its name, as `fastcurv.diagnose` takes a history."""
         name, count = self.phases[-1] if self.phases else (None, 0)
         records = {key: values[-count:] for key, values in self.history.items() if key != "time"}
@@ -219,10 +219,10 @@ def load_run(path: str | Path, **instead: Any) -> SavedRun:
         theta = np.asarray(arrays["theta"])
         if theta.ndim != 1 or theta.dtype.kind != "f":
             raise ValueError("theta is no vector of numbers")
-        recipe = _checked(facts, instead)
-        coding = None if more.get("coding") is None else _coding(more["coding"])
+        recipe = _check_recipe(facts, instead)
+        coding = None if more.get("coding") is None else _read_coding(more["coding"])
         history = {k[8:]: v for k, v in arrays.items() if k.startswith("history.")}
-        counted = _counted(history, more.get("phases", ()))
+        counted = _count_records(history, more.get("phases", ()))
     except Exception as error:
         missing = f"{error} is missing" if isinstance(error, KeyError) else shown(error, 300)
         cure = (
@@ -254,7 +254,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], Any, MLP | None, dict[str,
     return arrays, json.loads(str(arrays["recipe"])), None, more
 
 
-def _coding(facts: Any) -> Coding:
+def _read_coding(facts: Any) -> Coding:
     """Return the scaling, names and classes of the data, after checking the type of every field."""
 
     def numbers(values: Any) -> tuple[float, ...]:
@@ -304,7 +304,7 @@ def _codes(facts: Any, n_inputs: int) -> tuple[Code, ...]:
     return tuple(codes)
 
 
-def _counted(history: dict[str, np.ndarray], phases: Any) -> tuple[tuple[str, int], ...]:
+def _count_records(history: dict[str, np.ndarray], phases: Any) -> tuple[tuple[str, int], ...]:
     """Validate a history and its phases; return the methods with the number of records each
     made.
     """
@@ -328,7 +328,7 @@ def _counted(history: dict[str, np.ndarray], phases: Any) -> tuple[tuple[str, in
     return tuple((shown(name), count) for name, count in phases)
 
 
-def _checked(facts: Any, instead: dict[str, Any]) -> Recipe:
+def _check_recipe(facts: Any, instead: dict[str, Any]) -> Recipe:
     """Return the recipe, after checking the type of every field."""
     kinds: dict[str, tuple[type, ...]] = {
         "hidden": (list, tuple),

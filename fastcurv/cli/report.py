@@ -171,7 +171,7 @@ class Report:
     def __init__(self, title: str, said: Callable[[str], str] = str) -> None:
         self.facts = {}
         self.title = str(title)
-        self.said = said
+        self.in_commands = said
         self._parts: list[str] = []
         self._charts = False
         self._headings: list[str] = []
@@ -193,21 +193,23 @@ class Report:
 
     def text(self, sentence: str) -> Report:
         """Add a paragraph of plain text, with text between backticks set as code."""
-        return self._add(f"<p>{_set(self.said(sentence))}</p>")
+        return self._add(f"<p>{_set(self.in_commands(sentence))}</p>")
 
     def table(self, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> Report:
         """Add a table; numbers are aligned right, with at most six digits. If it is wide, the cells
         of a row stand below each other on narrow screens, each with its heading.
         """
-        cells = [[self.said(c) if isinstance(c, str) else c for c in row] for row in rows]
+        cells = [[self.in_commands(c) if isinstance(c, str) else c for c in row] for row in rows]
         numeric = [all(_is_number(row[i]) for row in cells) for i in range(len(header))]
-        widths = [max(len(_plain(c)) for c in column) for column in zip(header, *cells)]
+        widths = [max(len(_to_json_value(c)) for c in column) for column in zip(header, *cells)]
         stacked = len(header) > 2 and sum(widths) > NARROW
         look = "wide stacked" if stacked else "wide"
         labels = header if stacked else [""] * len(header)
-        head = "".join(_cell("th", name, right) for name, right in zip(header, numeric))
+        head = "".join(_table_cell("th", name, right) for name, right in zip(header, numeric))
         body = "".join(
-            "<tr>" + "".join(_cell("td", *cell) for cell in zip(row, numeric, labels)) + "</tr>\n"
+            "<tr>"
+            + "".join(_table_cell("td", *cell) for cell in zip(row, numeric, labels))
+            + "</tr>\n"
             for row in cells
         )
         return self._add(
@@ -264,7 +266,7 @@ class Report:
         copies the call.
         """
         self._charts = True
-        lines = "\n".join(_call(shown, code) for shown, code in calls)
+        lines = "\n".join(_format_call(shown, code) for shown, code in calls)
         return self._add(f'<div class="calls">{lines}</div>')
 
     def code(self, text: str) -> Report:
@@ -274,7 +276,7 @@ class Report:
 
     def lead(self, sentence: str) -> Report:
         """Add a paragraph of the first screen, in larger letters."""
-        return self._add(f'<p class="first">{_set(self.said(sentence))}</p>')
+        return self._add(f'<p class="first">{_set(self.in_commands(sentence))}</p>')
 
     def scatter(self, view: dict[str, Any], caption: str) -> Report:
         """Add dots, of which the reader chooses one by a click or by the arrow keys.
@@ -312,10 +314,16 @@ class Report:
                 f'<i style="left:{(a - low) * share:.1f}%;width:{(c - a) * share:.1f}%"></i>'
                 f'<b style="left:{(b - low) * share:.1f}%"></b></div>'
             )
-            cells = "".join(_cell("td", f"{x:.3g}", True) for x in (a, b, c))
-            body.append(f'<tr>{_cell("td", name, False)}<td class="range">{bar}</td>{cells}</tr>')
+            cells = "".join(_table_cell("td", f"{x:.3g}", True) for x in (a, b, c))
+            body.append(
+                f'<tr>{_table_cell("td", name, False)}<td class="range">{bar}</td>{cells}</tr>'
+            )
         first, *rest = header
-        head = _cell("th", first, False) + "<th></th>" + "".join(_cell("th", h, True) for h in rest)
+        head = (
+            _table_cell("th", first, False)
+            + "<th></th>"
+            + "".join(_table_cell("th", h, True) for h in rest)
+        )
         return self._add(
             f'<div class="wide"><table><thead><tr>{head}</tr></thead>\n<tbody>\n'
             + "\n".join(body)
@@ -332,7 +340,7 @@ class Report:
         kind = point.kind.replace("_", " ")
         return self._add(
             f'<div class="verdict"><b>{_escape(kind)}</b><br>'
-            f"{_set(self.said(point.sentence))}</div>"
+            f"{_set(self.in_commands(point.sentence))}</div>"
         )
 
     def to_html(self) -> str:
@@ -384,7 +392,7 @@ def _copy(code: str) -> str:
     )
 
 
-def _call(shown: str, code: str) -> str:
+def _format_call(shown: str, code: str) -> str:
     return (
         f'<div class="call"><span>{_escape(shown)} =</span><code>{_escape(code)}</code>'
         f"{_copy(code)}</div>"
@@ -395,16 +403,16 @@ def _is_number(x: Any) -> bool:
     return isinstance(x, (int, float, np.integer, np.floating)) and not isinstance(x, bool)
 
 
-def _plain(x: Any) -> str:
+def _to_json_value(x: Any) -> str:
     if isinstance(x, tuple):
-        return " and ".join(map(_plain, x))
+        return " and ".join(map(_to_json_value, x))
     return f"{x:.6g}" if _is_number(x) else str(x)
 
 
-def _cell(tag: str, value: Any, right: bool, label: str = "") -> str:
+def _table_cell(tag: str, value: Any, right: bool, label: str = "") -> str:
     look = ' class="number"' if right else ""
     look += f' data-label="{html.escape(label, quote=True)}"' if label else ""
-    return f"<{tag}{look}>{_set(_plain(value))}</{tag}>"
+    return f"<{tag}{look}>{_set(_to_json_value(value))}</{tag}>"
 
 
 def _set(text: Any) -> str:

@@ -119,13 +119,13 @@ def read_sheet(path: str | Path, least: int = 2) -> Sheet:
     if not rows:
         raise ValueError(f"{path} must hold a table, got an empty file.")
     comma, ambiguous = _decimal_mark(path, rows, mark)
-    if len(rows) > 1 and len(rows[1]) == len(rows[0]) + 1 > 2 and _alike(rows[1:]):
+    if len(rows) > 1 and len(rows[1]) == len(rows[0]) + 1 > 2 and _have_equal_types(rows[1:]):
         # True if all lines but the first end with a separator
         last = all(not row[-1] for row in rows[1:])
         # R writes no name for a column of row names
         rows[0] = [*rows[0], ""] if last else ["", *rows[0]]
     width = len(rows[0])
-    if len(rows) > MIN_ROWS and len(rows[-1]) != width and _alike(rows[MIN_ROWS // 2 :]):
+    if len(rows) > MIN_ROWS and len(rows[-1]) != width and _have_equal_types(rows[MIN_ROWS // 2 :]):
         raise ValueError(
             f"{path}, line {lines[0]}, must have a name for each of {len(rows[-1])} columns, got "
             f"{width}. Remove the lines above the names."
@@ -305,7 +305,7 @@ def _first_lines(text: str) -> Iterator[str]:
             return
 
 
-def _alike(rows: Sequence[Cells]) -> bool:
+def _have_equal_types(rows: Sequence[Cells]) -> bool:
     return len({len(row) for row in rows}) == 1
 
 
@@ -434,15 +434,17 @@ def read_table(
         )
     if len(kept) < len(cells):
         gone = len(cells) - len(kept)
-        notes.append(f"{gone} row{'s' * (gone > 1)} without a target {_were(gone)} left out.")
+        notes.append(
+            f"{gone} row{'s' * (gone > 1)} without a target {_was_or_were(gone)} left out."
+        )
     copies = len(kept) - len({tuple(sheet.rows[i]) for i in kept})
     whole = replace(sheet, rows=[sheet.rows[i] for i in kept], lines=[sheet.lines[i] for i in kept])
     y, labels, found = _read_targets(whole, at, classes)
     notes += found
     if copies:
         notes.append(
-            f"{counted(copies, 'row', 'is a copy', 'are copies')} of earlier rows, so that scores "
-            "of left-out rows are too high: their copies were fitted."
+            f"{count_phrase(copies, 'row', 'is a copy', 'are copies')} of earlier rows, so that "
+            "scores of left-out rows are too high: their copies were fitted."
         )
     rest = [i for i in range(len(sheet.names)) if i != at]
     sheet = replace(
@@ -470,11 +472,11 @@ def _with_target(cells: Cells, comma: bool) -> list[int]:
     return kept if bad else [i for i, value in zip(kept, values) if not np.isnan(value)]
 
 
-def _were(count: int) -> str:
+def _was_or_were(count: int) -> str:
     return "was" if count == 1 else "were"
 
 
-def counted(count: int, noun: str, one: str = "was", more: str = "were") -> str:
+def count_phrase(count: int, noun: str, one: str = "was", more: str = "were") -> str:
     """Return for example "1 row was" or "3 rows were"."""
     return f"{count} {noun} {one}" if count == 1 else f"{count} {noun}s {more}"
 
@@ -636,7 +638,7 @@ def _kinds(sheet: Sheet, notes: list[str]) -> tuple[tuple[Code, ...], tuple[bool
             f"identifiers or texts: {shown(', '.join(sheet.names), 200)}."
         )
     for code, cells in zip(codes, columns):
-        count = len(set(map(word_in, cells))) if code.kind == "words" else 0
+        count = len(set(map(normalise_word, cells))) if code.kind == "words" else 0
         if count > MAX_CATEGORIES:
             notes.append(
                 f"Column {shown(code.name)!r} has {count} different words; the {MAX_CATEGORIES} "
@@ -677,7 +679,7 @@ def _kind(
         if len(set(days)) < 2:
             return left_out, CONSTANT, False
         return code, "", len(days) < len(cells)
-    counts_of = Counter(map(word_in, cells))
+    counts_of = Counter(map(normalise_word, cells))
     if len(counts_of) < 2:
         return left_out, CONSTANT, False
     if len(counts_of) > max(MIN_ROWS // 2, len(cells) // 2):
@@ -748,6 +750,6 @@ def listed(names: Sequence[str]) -> str:
     return f"column{'s' * (len(names) > 1)} {some}{more}"
 
 
-def word_in(cell: str) -> str:
+def normalise_word(cell: str) -> str:
     """Return the word in a cell; all gaps are one."""
     return "" if cell.lower() in MISSING else cell

@@ -17,7 +17,7 @@ from scipy.sparse import issparse
 from scipy.sparse.linalg import LinearOperator
 
 from .._engine import FastMatrixProduct, NotFiniteError, inner, resume_arithmetic
-from .errors import advice, entry, parameters_of, suggestion, typed
+from .errors import advice, conversion_hint, parameters_of, suggestion, typed
 from .protocols import OPTIONAL_METHODS, Array, Indices, own_product, replaces_products, why_not_own
 
 Name = TypeVar("Name", bound=str)
@@ -530,7 +530,7 @@ def check_symmetric_operator(op: Any, name: str = "op") -> Any:
     if matrix and not issparse(op):
         op = as_numpy(op, name)
     if not (hasattr(op, "shape") and (hasattr(op, "matvec") or hasattr(op, "__matmul__"))):
-        more = f" Use {name}.hessian(theta)." if hasattr(op, "hessian") else entry(op)
+        more = f" Use {name}.hessian(theta)." if hasattr(op, "hessian") else conversion_hint(op)
         raise TypeError(
             f"{name} must be a symmetric LinearOperator or matrix of shape (n, n), got "
             f"{typed(op)}.{more}"

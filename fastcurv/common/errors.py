@@ -635,8 +635,8 @@ def refuse_call(
     cure = f" Use {called}({', '.join(placed + dots)})"
     if method and hasattr(args[0], "from_objective"):
         cure += f", or {owner}.from_objective(ob, theta)."
-    elif len(args) > method and home_of(args[method]) != EXPECTED_CLASSES.get(placed[0]):
-        cure += f".{entry(args[method])}"
+    elif len(args) > method and converter_key(args[method]) != EXPECTED_CLASSES.get(placed[0]):
+        cure += f".{conversion_hint(args[method])}"
     else:
         cure += "."
     raise TypeError(f"{said.replace(function.__qualname__, called)}.{cure}") from None
@@ -727,13 +727,13 @@ def shown(text: Any, most: int = 80) -> str:
     return words if len(words) <= most else f"{words[: most - 3]}..."
 
 
-def entry(x: Any) -> str:
+def conversion_hint(x: Any) -> str:
     """Return a sentence that states how to convert networks of the library of `x`, or ""."""
-    words = CONVERTERS.get(home_of(x))
+    words = CONVERTERS.get(converter_key(x))
     return f" {words}." if words else ""
 
 
-def home_of(x: Any) -> str:
+def converter_key(x: Any) -> str:
     """Return the key of `CONVERTERS` for the class or library of `x` or one of its base classes, or
     "".
     """
@@ -775,7 +775,7 @@ def require(x: Any, parts: Iterable[str], name: str, wanted: str, after: Any = N
     if wanted == OBJECTIVE_HINT and hasattr(x, "matvec"):
         wanted = "the objective itself, which can be evaluated at any theta"
     raise TypeError(
-        f"{name} must be {wanted}, got {typed(x)} without {', '.join(missing)}.{entry(x)}"
+        f"{name} must be {wanted}, got {typed(x)} without {', '.join(missing)}.{conversion_hint(x)}"
     )
 
 
@@ -813,7 +813,7 @@ def parameters_of(x: Any, name: str) -> str | None:
     elif hasattr(x, "shape"):  # a single tensor gets another message
         return None
     else:
-        root, what = home_of(x), typed(x)
+        root, what = converter_key(x), typed(x)
     if root not in CONVERTERS:
         return None
     return f"{name} must be one flat vector, got {what}. {CONVERTERS[root]}."

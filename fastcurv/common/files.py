@@ -53,7 +53,7 @@ def whole(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     the link. The permissions of an old file are kept, and apply while the new one is written. A new
     file gets the permissions of the umask.
     """
-    place = _place(path)
+    place = _resolve_file(path)
     folder = os.path.dirname(place)
     _remove_leftovers(folder)
     temporary = _random_path(folder)
@@ -111,7 +111,7 @@ def refuse_device(path: str | os.PathLike[str]) -> None:
         )
 
 
-def _place(path: str | os.PathLike[str]) -> str:
+def _resolve_file(path: str | os.PathLike[str]) -> str:
     """Return the resolved path, which must be a file or not exist."""
     given = text_of(path)
     if not given:
@@ -152,7 +152,7 @@ def check_place(path: str | os.PathLike[str], name: str, folders: bool = False) 
             raise ValueError(
                 f"{name} must be the name of a file, got {called}, which is not a regular file."
             )
-        folder = Path(_place(target)).parent
+        folder = Path(_resolve_file(target)).parent
         while folders and not folder.exists():
             made.append(folder)
             folder = folder.parent

@@ -135,7 +135,7 @@ def eigh(A: Floats) -> Eigensystem:
     (array([-2.,  2.]), True)
     """
     S, exponent = _scaled(A)
-    return _eigensystem(S, exponent, _attempt(partial(_lapack, S, LAPACK_DRIVERS[0])))
+    return _eigensystem(S, exponent, _try_driver(partial(_lapack, S, LAPACK_DRIVERS[0])))
 
 
 @serial_blas
@@ -158,7 +158,7 @@ def eigh_apart(A: Floats, beside: float) -> Eigensystem | JointSigns:
     (array([-2.,  2.]), True)
     """
     S, exponent = _scaled(A)
-    first = _attempt(partial(_lapack, S, LAPACK_DRIVERS[0]))
+    first = _try_driver(partial(_lapack, S, LAPACK_DRIVERS[0]))
     if first is not None and 0 <= beside < np.inf:
         values, V = (np.asarray(x, dtype=np.float64) for x in first)
         error = _signs(S, values, V, float(np.ldexp(beside, -exponent)))
@@ -175,17 +175,17 @@ def _eigensystem(S: Floats, exponent: int, first: Any) -> Eigensystem:
     """
     best = None
     for driver in LAPACK_DRIVERS:
-        found = first if driver == LAPACK_DRIVERS[0] else _attempt(partial(_lapack, S, driver))
+        found = first if driver == LAPACK_DRIVERS[0] else _try_driver(partial(_lapack, S, driver))
         if found is None:
             continue
         values, V = (np.asarray(x, dtype=np.float64) for x in found)
-        bounds = _proved(S, values, V)
+        bounds = _bound_pairs(S, values, V)
         if best is None or bounds.max(initial=0.0) < best[2].max(initial=0.0):
             best = values, V, bounds
         if bounds.max(initial=0.0) <= MAX_DRIVER_ERROR:
             break
     if best is None or not np.isfinite(best[2]).all():
-        raise _failed(len(S))
+        raise _raise_not_converged(len(S))
     values, V, bounds = best
     return Eigensystem(unscaled(values, exponent), V, _bounds_back(bounds, exponent))
 
@@ -206,10 +206,10 @@ def eigvalsh(A: Floats) -> Floats:
     S, exponent = _scaled(A)
     trace, squares = float(np.trace(S)), float(np.vdot(S, S))
     for driver in LAPACK_DRIVERS:
-        values = _attempt(partial(_lapack, S, driver, only=True))
+        values = _try_driver(partial(_lapack, S, driver, only=True))
         if values is not None and _credible(values, trace, squares):
             return unscaled(np.asarray(values, dtype=np.float64), exponent)
-    raise _failed(len(S))
+    raise _raise_not_converged(len(S))
 
 
 def _credible(values: Floats, trace: float, squares: float) -> bool:
@@ -288,8 +288,8 @@ def eigh_tridiagonal(diagonal: Floats, beside: Floats) -> tuple[Floats, Floats]:
     d, e = np.ldexp(d, -exponent), np.ldexp(e, -exponent)
     # the LAPACK driver with the smallest residuals
     how = {"lapack_driver": "stemr", "check_finite": False}
-    found = _attempt(partial(linalg.eigh_tridiagonal, d, e, **how))
-    if found is None or not _plausible(d, e, *found):
+    found = _try_driver(partial(linalg.eigh_tridiagonal, d, e, **how))
+    if found is None or not _have_small_residuals(d, e, *found):
         found = eigh(np.diag(d) + np.diag(e, 1) + np.diag(e, -1))
     return unscaled(found[0], exponent), found[1]
 
@@ -307,7 +307,7 @@ def _lapack(S: Floats, driver: str, only: bool = False) -> Any:
     return linalg.eigh(S.copy().T, overwrite_a=True, check_finite=False, **options)
 
 
-def _plausible(d: Floats, e: Floats, values: Floats, V: Floats) -> bool:
+def _have_small_residuals(d: Floats, e: Floats, values: Floats, V: Floats) -> bool:
     """Return True if the pairs have small residuals and unit vectors, at linear cost per pair."""
     R = d[:, None] * V - V * values
     R[:-1] += e[:, None] * V[1:]
@@ -319,7 +319,7 @@ def _plausible(d: Floats, e: Floats, values: Floats, V: Floats) -> bool:
     )
 
 
-def _attempt(solve: Callable[[], Any]) -> Any:
+def _try_driver(solve: Callable[[], Any]) -> Any:
     """Call a driver; return None if it fails or returns values that are not finite."""
     try:
         found = solve()
@@ -329,7 +329,7 @@ def _attempt(solve: Callable[[], Any]) -> Any:
     return found if all(np.isfinite(part).all() for part in parts) else None
 
 
-def _failed(n: int) -> np.linalg.LinAlgError:
+def _raise_not_converged(n: int) -> np.linalg.LinAlgError:
     return np.linalg.LinAlgError(
         f"LAPACK's eigensolvers {', '.join(LAPACK_DRIVERS)} all failed on a finite symmetric "
         f"matrix of n = {n}. Try another build of BLAS and LAPACK."
@@ -402,7 +402,7 @@ def _signs(A: Floats, values: Floats, V: Floats, beside: float) -> float:
     sign, few, many = (1, below, above) if above.sum() > below.sum() else (-1, above, below)
     floor = np.inf
     if few.any():
-        floor = float((sizes[few] - _proved(A, values[few], V[:, few])).min())
+        floor = float((sizes[few] - _bound_pairs(A, values[few], V[:, few])).min())
         if not floor > beside:
             return np.inf
     W = V[:, ~many] * np.sqrt(2 * np.maximum(sizes[~many], weakest))
@@ -463,7 +463,7 @@ def _eigenvalue_error(A: Floats, value: float, v: Floats) -> float:
     return (left + gamma * (_norm_bound(A) + abs(value)) * length + UNDERFLOW_BOUND) / length * 1.01
 
 
-def _proved(A: Floats, values: Floats, V: Floats) -> Floats:
+def _bound_pairs(A: Floats, values: Floats, V: Floats) -> Floats:
     """Return the bound of the module docstring for some or all pairs of a matrix with entries below
     1, or infinity if V is far from orthogonal.
     """

@@ -57,7 +57,7 @@ def is_of_its_loss(ob: Any, name: str) -> bool:
     return not why_not_own(ob, name, ("value", "gradient"))
 
 
-def _found(ob: Any, name: str) -> tuple[Any, str]:
+def _call_proof(ob: Any, name: str) -> tuple[Any, str]:
     """Return the certificate `name` of an objective and "", or None and the reason why there is
     none.
 
@@ -81,14 +81,14 @@ def why_unproved(ob: Any, name: str = "third_bound") -> str:
     """Return the reason why an objective has no certificate `name`, as a clause, or "" if it has
     one.
     """
-    return _found(ob, name)[1]
+    return _call_proof(ob, name)[1]
 
 
 def certificate_method(ob: Any, name: Certificate, default: Any = None) -> Any:
     """Return the certificate `name` of an objective: its own attribute, otherwise that of its
     `certificates`, otherwise the default.
     """
-    found, _ = _found(ob, name)
+    found, _ = _call_proof(ob, name)
     return default if found is None else found
 
 

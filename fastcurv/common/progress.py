@@ -43,19 +43,19 @@ class _Shown:
         self._shown, self._from = shown, time.monotonic() + delay
 
     def update(self, n: int = 1) -> None:
-        self._tell("update", n)
+        self._report_progress("update", n)
 
     def note(self, text: str) -> None:
         now = time.monotonic()
         shows = now >= self._from
         if shows:
             self._from = now + NOTE_INTERVAL_SECONDS
-        self._tell("set_postfix_str", text, refresh=shows)
+        self._report_progress("set_postfix_str", text, refresh=shows)
 
     def close(self) -> None:
-        self._tell("close")
+        self._report_progress("close")
 
-    def _tell(self, name: str, *arguments: Any, **options: Any) -> None:
+    def _report_progress(self, name: str, *arguments: Any, **options: Any) -> None:
         try:
             getattr(self._shown, name)(*arguments, **options)
         except (OSError, ValueError):

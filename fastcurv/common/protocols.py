@@ -200,10 +200,10 @@ class Reduction(Subspace, Protocol):
     def outside(self, start: int, stop: int) -> np.ndarray:
         """Return rows start to stop of an orthonormal basis of the complement."""
 
-    def carried(self, X: Array, found: Any, rng: Any) -> LiftedPairs:
+    def lift_pairs(self, X: Array, found: Any, rng: Any) -> LiftedPairs:
         """Convert pairs of R, with vectors as rows of X, to pairs of H."""
 
-    def inside(self, V: Array, most: float) -> Array | None:
+    def find_coordinates(self, V: Array, most: float) -> Array | None:
         """Return the coordinates of rows V, or None if their distance from the space exceeds
         `most`.
         """
@@ -237,14 +237,14 @@ class DenseReduction(Protocol):
         """The matrix ``(m, m)``."""
 
     @property
-    def bare(self) -> NDArray[np.float64]:
+    def core_matrix(self) -> NDArray[np.float64]:
         """The matrix without `rest`."""
 
     @property
     def norm(self) -> float:
-        """The Frobenius norm of `bare`."""
+        """The Frobenius norm of `core_matrix`."""
 
-    def enclosed(self) -> Enclosed:
+    def matrix_with_bounds(self) -> Enclosed:
         """Recompute the matrix with proved bounds."""
 
 
@@ -373,7 +373,7 @@ def why_replaced(x: Any, name: str, functions: tuple[str, ...] = ()) -> str:
     """Return the reason why an attribute does not belong to the functions of its object, like
     `why_not_own`, without evaluating the attribute if a class defines it.
     """
-    kind, assigned = type(x), _assigned(x)
+    kind, assigned = type(x), _instance_attributes(x)
     # The part of the result that depends on the class alone is cached until a function of the class
     # changes.
     parts, then, deciding, why = _REPLACED_CACHE.get(kind, {}).get(
@@ -381,22 +381,33 @@ def why_replaced(x: Any, name: str, functions: tuple[str, ...] = ()) -> str:
     )
     if parts and all(map(is_, parts(kind), then)) and assigned.keys().isdisjoint(deciding):
         return str(why)
-    home, wanted = _home(kind, name), functions or FUNCTION_METHODS
-    if name in assigned and not _is_data(_static(kind, name)):
-        home = next((one for one in kind.__mro__ if _is_ours(one) and _declares(one, name)), None)
+    home, wanted = _defining_class(kind, name), functions or FUNCTION_METHODS
+    if name in assigned and not _is_data(_getattr_static(kind, name)):
+        home = next(
+            (
+                one
+                for one in kind.__mro__
+                if _is_library_class(one) and _declares_attribute(one, name)
+            ),
+            None,
+        )
         if home is None:
             return ""
     if home is None:
         if not hasattr(x, name):
             return NOT_OFFERED_REASON
-        within = _handed_on(x, assigned, wanted)
+        within = _find_wrapped_object(x, assigned, wanted)
         if isinstance(within, str):
-            return _own_words(kind, within)
+            return _describe_override(kind, within)
         return why_replaced(within, name, functions)
     for one in wanted:
-        if one in assigned and _home(home, one) and not _is_data(_static(kind, one)):
-            return _own_words(kind, one)
-    why = _replaced(kind, home, functions)
+        if (
+            one in assigned
+            and _defining_class(home, one)
+            and not _is_data(_getattr_static(kind, one))
+        ):
+            return _describe_override(kind, one)
+    why = _describe_replaced_function(kind, home, functions)
     if name not in assigned:
         parts = attrgetter(
             "__class__", *(one for one in _DECIDING_ATTRIBUTES if hasattr(kind, one))
@@ -408,7 +419,7 @@ def why_replaced(x: Any, name: str, functions: tuple[str, ...] = ()) -> str:
 
 def replaces_products(op: Any) -> bool:
     """Return True if some optional methods of an operator belong to products other than its own."""
-    if _is_ours(type(op)) and _assigned(op).keys().isdisjoint(PRODUCT_METHODS):
+    if _is_library_class(type(op)) and _instance_attributes(op).keys().isdisjoint(PRODUCT_METHODS):
         return False
     there = (name for name in OPTIONAL_METHODS if is_own(op, name) or hasattr(op, name))
     return any(why_replaced(op, name) for name in there)
@@ -418,14 +429,16 @@ def own_product(op: Any) -> str:
     """Return the name of the product method that was defined last in the operator's class
     hierarchy.
     """
-    places = (_assigned(op), *(kind.__dict__ for kind in type(op).__mro__))
+    places = (_instance_attributes(op), *(kind.__dict__ for kind in type(op).__mro__))
     return next(name for place in places for name in PRODUCT_METHODS if name in place)
 
 
 def source(x: Any) -> Any:
     """Return the object whose functions a wrapper hands on, or the object itself."""
     within = x
-    while not isinstance(found := _handed_on(within, _assigned(within), LOSS_METHODS), str):
+    while not isinstance(
+        found := _find_wrapped_object(within, _instance_attributes(within), LOSS_METHODS), str
+    ):
         within = found
     return within
 
@@ -434,14 +447,14 @@ def is_own(x: Any, name: str) -> bool:
     """Return True if an attribute belongs to the object or its class, and is not handed on from
     another object.
     """
-    return name in _assigned(x) or _home(type(x), name) is not None
+    return name in _instance_attributes(x) or _defining_class(type(x), name) is not None
 
 
-def _own_words(kind: type, function: str) -> str:
+def _describe_override(kind: type, function: str) -> str:
     return f"{kind.__name__} has a {function} of its own, of which nothing is proved"
 
 
-def _assigned(x: Any) -> dict[str, Any]:
+def _instance_attributes(x: Any) -> dict[str, Any]:
     """Return the attributes that were assigned to the object itself."""
     try:
         return cast("dict[str, Any]", object.__getattribute__(x, "__dict__"))
@@ -450,7 +463,7 @@ def _assigned(x: Any) -> dict[str, Any]:
         return {}
 
 
-def _home(kind: type, name: str) -> type | None:
+def _defining_class(kind: type, name: str) -> type | None:
     """Return the class that defines an attribute, among the base classes of a class."""
     for one in kind.__mro__:
         if name in one.__dict__ and one is not object:
@@ -458,11 +471,11 @@ def _home(kind: type, name: str) -> type | None:
     return None
 
 
-def _static(kind: type, name: str) -> Any:
-    return getattr(_home(kind, name), "__dict__", {}).get(name)
+def _getattr_static(kind: type, name: str) -> Any:
+    return getattr(_defining_class(kind, name), "__dict__", {}).get(name)
 
 
-def _declares(kind: type, name: str) -> bool:
+def _declares_attribute(kind: type, name: str) -> bool:
     """Return True if a class declares an attribute that it assigns to its instances."""
     return name in kind.__dict__.get("__annotations__", ())
 
@@ -474,11 +487,11 @@ def _is_data(part: Any) -> bool:
     return hasattr(type(part), "__set__")
 
 
-def _is_ours(kind: type) -> bool:
+def _is_library_class(kind: type) -> bool:
     return kind.__module__.partition(".")[0] in ("fastcurv", "scipy")
 
 
-def _is_written_here(part: Any) -> bool:
+def _is_library_function(part: Any) -> bool:
     """Return True if a function of one of this library's classes is the library's own, possibly
     wrapped, and was not assigned to the class by other code.
     """
@@ -491,28 +504,28 @@ def _is_written_here(part: Any) -> bool:
     return True
 
 
-def _replaced(kind: type, home: type, functions: tuple[str, ...]) -> str:
+def _describe_replaced_function(kind: type, home: type, functions: tuple[str, ...]) -> str:
     """Return a clause on a function that is defined in another class than the attribute, or ""."""
-    ours = _is_ours(home)
+    ours = _is_library_class(home)
     for name in functions or (_DECIDING_ATTRIBUTES if ours else FUNCTION_METHODS):
-        now, then = _home(kind, name), _home(home, name)
+        now, then = _defining_class(kind, name), _defining_class(home, name)
         if now is None or (then is None and not ours):
             continue
         part = now.__dict__[name]
         if not ours:
             same = now is then
         elif name in FUNCTION_METHODS:
-            same = _is_ours(now) and _is_written_here(part)
+            same = _is_library_class(now) and _is_library_function(part)
         else:
             # An array or number assigned to the object precedes a value that the class states.
             stated = then is None and not _is_data(part) and name != "__getattribute__"
-            same = _is_ours(now) or stated
+            same = _is_library_class(now) or stated
         if not same:
-            return _own_words(kind, name)
+            return _describe_override(kind, name)
     return ""
 
 
-def _handed_on(x: Any, assigned: dict[str, Any], functions: tuple[str, ...]) -> Any:
+def _find_wrapped_object(x: Any, assigned: dict[str, Any], functions: tuple[str, ...]) -> Any:
     """Return the one object whose functions an object hands on, or the name of a function that it
     defines itself.
     """

@@ -322,18 +322,18 @@ def _axes(layer: Any) -> int:
 # --- JAX
 
 
-def _stem(name: str) -> str:
+def _strip_numbers(name: str) -> str:
     """Return a name without its numbers; names with equal stems are ordered by their numbers."""
     return re.sub(r"\d+", "#", re.sub(r"_?\d+$", "", name))
 
 
-def _leaves(tree: Any, name: str, home: str, key: str) -> list[Leaf]:
+def _tree_leaves(tree: Any, name: str, home: str, key: str) -> list[Leaf]:
     """Return the arrays of a pytree: layers in order, each kernel before its bias."""
     if isinstance(tree, Mapping):
-        parts = {k: _leaves(tree[k], f"{name}[{k!r}]", name, str(k)) for k in tree}
-        return [leaf for part in _in_order(parts, name) for leaf in part]
+        parts = {k: _tree_leaves(tree[k], f"{name}[{k!r}]", name, str(k)) for k in tree}
+        return [leaf for part in _sort_parts(parts, name) for leaf in part]
     if isinstance(tree, (list, tuple)):
-        inner = [_leaves(x, f"{name}[{i}]", name, "") for i, x in enumerate(tree)]
+        inner = [_tree_leaves(x, f"{name}[{i}]", name, "") for i, x in enumerate(tree)]
         # The two parts are a kernel and its bias.
         if home and [*map(len, inner)] == [1, 1]:
             kernel, bias = (part[0].array.shape for part in inner)
@@ -354,7 +354,7 @@ def _leaves(tree: Any, name: str, home: str, key: str) -> list[Leaf]:
     return [Leaf(name, home, key, array)]
 
 
-def _in_order(parts: dict[Any, list[Leaf]], name: str) -> list[list[Leaf]]:
+def _sort_parts(parts: dict[Any, list[Leaf]], name: str) -> list[list[Leaf]]:
     """Return the parts of a mapping in order: those with matrices first, in the only order that is
     consistent with the numbers in their names and with their widths.
     """
@@ -363,7 +363,7 @@ def _in_order(parts: dict[Any, list[Leaf]], name: str) -> list[list[Leaf]]:
     keys = sorted(numbered, key=lambda k: [int(p) if p.isdigit() else p for p in numbered[k]])
     layers = [k for k in keys if any(leaf.array.ndim == 2 for leaf in parts[k])]
     rest = [parts[k] for k in keys if k not in layers]
-    if len({_stem(str(k)) for k in layers}) > 1:
+    if len({_strip_numbers(str(k)) for k in layers}) > 1:
         shapes = {k: [a.shape for _, _, _, a in parts[k] if a.ndim == 2] for k in layers}
         orders = _chains(layers, lambda a, b: shapes[a][-1][1] == shapes[b][0][0], [])
         if len(orders) > 1:
@@ -385,7 +385,7 @@ def _chains(left: list[Any], fits: Callable[[Any, Any], bool], done: list[Any]) 
     found: list[list[Any]] = []
     stems: set[str] = set()
     for k in left:
-        stem = _stem(str(k))
+        stem = _strip_numbers(str(k))
         if stem not in stems and (not done or fits(done[-1], k)) and len(found) < 2:
             found += _chains([other for other in left if other is not k], fits, [*done, k])
         stems.add(stem)
@@ -437,4 +437,4 @@ def from_jax(params: Any, activation: Any = None) -> Model:
     >>> model.sizes
     (3, 2, 1)
     """
-    return _read_kernels(_leaves(params, "params", "", ""), activation)
+    return _read_kernels(_tree_leaves(params, "params", "", ""), activation)

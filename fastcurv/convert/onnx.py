@@ -269,11 +269,11 @@ def _step(graph: Graph, node: Any) -> None:
             f"{name} that is not rows times a constant",
             SUPPORTED_NODES,
         )
-        stack.linear(_real(held[1], name).T, None, name)
+        stack.linear(_float_constant(held[1], name).T, None, name)
     elif arithmetic:
         _arithmetic(stack, node, held, name)
     elif kind == "BatchNormalization":
-        known = [_real(x, name) for x in held[1:5] if x is not None]
+        known = [_float_constant(x, name) for x in held[1:5] if x is not None]
         refuse(
             attributes.get("training_mode", 0) or len(known) < 4 or len(node.output) > 1,
             f"{name} while training",
@@ -289,7 +289,7 @@ def _step(graph: Graph, node: Any) -> None:
         stack.activation("relu", name)
     elif kind in ("Softmax", "LogSoftmax") and attributes.get("axis", -1) in (1, -1):
         stack.close(name, said=kind == "Softmax")
-    elif not _passes(graph, node, held, attributes):
+    elif not _is_identity_node(graph, node, held, attributes):
         axis = f" along axis {attributes['axis']}" if "axis" in attributes else ""
         words = {"Cast": " to other than real numbers", "Dropout": " while training"}
         words |= {"Clip": " at other bounds than 0", "Max": " with other than 0"}
@@ -304,14 +304,18 @@ def _gemm(stack: Stack, node: Any, held: list[Any], attributes: Any, name: str) 
         f"{name} of two tensors",
         SUPPORTED_NODES,
     )
-    W = _real(held[1], name) if attributes.get("transB", 0) else _real(held[1], name).T
-    b = np.broadcast_to(_row(held[2], name), len(W)) if given else None
+    W = (
+        _float_constant(held[1], name)
+        if attributes.get("transB", 0)
+        else _float_constant(held[1], name).T
+    )
+    b = np.broadcast_to(_constant_row(held[2], name), len(W)) if given else None
     alpha, beta = attributes.get("alpha", 1.0), attributes.get("beta", 1.0)
     W = W if alpha == 1 else np.asarray(alpha, W.dtype) * W
     stack.linear(W, b if b is None or beta == 1 else np.asarray(beta, b.dtype) * b, name)
 
 
-def _real(c: np.ndarray, name: str) -> np.ndarray:
+def _float_constant(c: np.ndarray, name: str) -> np.ndarray:
     """Return a constant, refusing one that is empty or not of floating-point numbers, since integer
     arithmetic differs.
     """
@@ -323,14 +327,14 @@ def _real(c: np.ndarray, name: str) -> np.ndarray:
     return c
 
 
-def _row(c: np.ndarray, name: str) -> np.ndarray:
+def _constant_row(c: np.ndarray, name: str) -> np.ndarray:
     """Return a constant that is the same for every row as a vector."""
     refuse(
         c.ndim > 2 or c.size != max(c.shape[-1:], default=1),
         f"{name} of a constant of shape {c.shape}, other for every row,",
         SUPPORTED_NODES,
     )
-    return _real(c, name).reshape(-1)
+    return _float_constant(c, name).reshape(-1)
 
 
 def _is_relu(stack: Stack, node: Any, held: list[Any], attributes: dict[str, Any]) -> bool:
@@ -339,7 +343,7 @@ def _is_relu(stack: Stack, node: Any, held: list[Any], attributes: dict[str, Any
         zeros = [x for x in held if x is not None]
         if len(held) != 2 or len(zeros) != 1 or zeros[0].dtype.kind not in "fiu":
             return False
-        zero = _row(zeros[0], _name(node))
+        zero = _constant_row(zeros[0], _name(node))
         return zero.size in (1, stack.width) and not zero.any()
     if any(name and x is None for name, x in zip(node.input[1:], held[1:])):
         return False  # a computed bound is not supported
@@ -352,7 +356,7 @@ def _is_relu(stack: Stack, node: Any, held: list[Any], attributes: dict[str, Any
     return bool(low is not None and np.size(low) == 1 and np.all(np.equal(low, 0)) and unbounded)
 
 
-def _passes(
+def _is_identity_node(
     graph: Graph, node: Any, held: list[Any], attributes: dict[str, Any], width: int | None = None
 ) -> bool:
     """Return True if a node leaves all numbers, and the division into rows, unchanged; `width` is
@@ -392,7 +396,7 @@ def _arithmetic(stack: Stack, node: Any, held: list[Any], name: str) -> None:
     """Add ``a + c``, ``a - c``, ``c - a``, ``a c`` or ``a / c`` for a constant c."""
     constants = [x for x in held if x is not None]
     refuse(len(constants) != 1, f"{name} of two tensors", SUPPORTED_NODES)
-    c, kind = _row(constants[0], name).astype(np.float64), node.op_type
+    c, kind = _constant_row(constants[0], name).astype(np.float64), node.op_type
     one, first = np.ones_like(c), held[0] is not None
     refuse(
         kind == "Div" and (first or not c.all()),
@@ -501,7 +505,7 @@ def from_onnx(source: Any, *, max_params: int | None = None) -> Model:
     )
     try:
         stack = Stack(room)
-        found = _follow(Graph(proto, folder, stack))
+        found = _read_nodes(Graph(proto, folder, stack))
     except ValueError:
         raise
     except Exception as error:
@@ -514,7 +518,7 @@ def from_onnx(source: Any, *, max_params: int | None = None) -> Model:
     return found
 
 
-def _follow(graph: Graph) -> Model:
+def _read_nodes(graph: Graph) -> Model:
     """Read all nodes from the input on, in order, and return the model and theta."""
     at, stack = graph.input, graph.stack
     # a tensor that is read twice, and the node that adds it to a later output
@@ -535,12 +539,12 @@ def _follow(graph: Graph) -> Model:
                 and {node.op_type for node in readers} <= OUTPUT_NODES
             )
         ):
-            labelled = _only_labels(graph, at)
-            found = _finish(graph, at)
+            labelled = _is_label_output(graph, at)
+            found = _build_model(graph, at)
             stack.left_out = "" if labelled else stack.left_out
             return found
         elif not readers:
-            return _finish(graph, at)
+            return _build_model(graph, at)
         elif len(readers) == 2 and len(sums) == 1 and not saved:
             stack.fork(f"a fork at {shown(at)!r}")
             node = next(node for node in readers if node is not sums[0])
@@ -565,7 +569,7 @@ def _follow(graph: Graph) -> Model:
         at = node.output[0]
 
 
-def _finish(graph: Graph, at: str) -> Model:
+def _build_model(graph: Graph, at: str) -> Model:
     """Return the model if the graph's output is the tensor `at` or is computed from it."""
     found = graph.stack.finish()
     given = {at}.union(*(node.output for node in _dependent_nodes(graph, at)))
@@ -575,7 +579,7 @@ def _finish(graph: Graph, at: str) -> Model:
     return found
 
 
-def _only_labels(graph: Graph, at: str) -> bool:
+def _is_label_output(graph: Graph, at: str) -> bool:
     """Return True if nodes after the probabilities turn them into labels; raise a ValueError if
     they do more than that and pass them on.
     """
@@ -605,7 +609,7 @@ def _only_labels(graph: Graph, at: str) -> bool:
         else:
             of = same.get(node.input[0])
             fits = kind in ("ZipMap", "Normalizer") or (
-                kind in PROBABILITY_NODES and _passes(graph, node, held, attributes, of)
+                kind in PROBABILITY_NODES and _is_identity_node(graph, node, held, attributes, of)
             )
             fits = fits and attributes.get("norm", b"L1") == b"L1"
             same.update(dict.fromkeys(node.output, of))

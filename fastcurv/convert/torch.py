@@ -101,20 +101,20 @@ class Step(NamedTuple):
     settings: Any
 
 
-def _flat(module: Any, name: str) -> list[Step]:
+def _flatten_module(module: Any, name: str) -> list[Step]:
     """Return the steps of a module in order. Nested containers, and wrappers that compile or
     parallelise a module, are resolved; other modules with their own ``forward`` are traced.
     """
     kind = _kind(module)
     said = f"{name} ({type(module).__name__})"
-    _as_called(module, said, kind in WRAPPER_ATTRIBUTES)
+    _check_no_hooks(module, said, kind in WRAPPER_ATTRIBUTES)
     if kind in WRAPPER_ATTRIBUTES:
-        return _flat(getattr(module, WRAPPER_ATTRIBUTES[kind]), name)
+        return _flatten_module(getattr(module, WRAPPER_ATTRIBUTES[kind]), name)
     if kind == "Sequential":
         parts = module._modules.items()
-        return [step for key, part in parts for step in _flat(part, f"{name}[{key}]")]
+        return [step for key, part in parts for step in _flatten_module(part, f"{name}[{key}]")]
     if not kind:
-        return _traced(module, name)
+        return _trace_steps(module, name)
     return [Step(f"{name} ({kind})" if "." in kind else said, kind, module)]
 
 
@@ -130,7 +130,7 @@ def _kind(module: Any) -> str:
     return f"{own.__module__}.{own.__name__}" if own.__module__.startswith("torch.") else ""
 
 
-def _as_called(module: Any, said: str, wraps: bool) -> None:
+def _check_no_hooks(module: Any, said: str, wraps: bool) -> None:
     """Raise a ValueError if calling a module does more than the ``forward`` of its class."""
     from torch.nn.modules import module as plain
 
@@ -156,7 +156,7 @@ def _as_called(module: Any, said: str, wraps: bool) -> None:
     refuse(not wraps and "forward" in vars(module), f"{said}, whose forward is the instance's own,")
 
 
-def _traced(module: Any, name: str) -> list[Step]:
+def _trace_steps(module: Any, name: str) -> list[Step]:
     """Return the steps of a user-defined ``forward``, from the graph that torch.fx records."""
     import torch
     import torch.fx
@@ -245,7 +245,7 @@ def _node(module: Any, node: Any, at: Any, saved: list[Any], name: str) -> list[
     """Return the steps that one node of a graph represents."""
     where = "".join(f"[{p}]" if p.isdigit() else f".{p}" for p in str(node.target).split("."))
     if node.op == "call_module" and node.args == (at,) and not node.kwargs:
-        return _flat(module.get_submodule(node.target), f"{name}{where}")
+        return _flatten_module(module.get_submodule(node.target), f"{name}{where}")
     said = f"{name} ({node.name})"
     kind, names = _function(node)
     rest = node.args[1:] if node.args and node.args[0] is at else None
@@ -271,7 +271,7 @@ def _node(module: Any, node: Any, at: Any, saved: list[Any], name: str) -> list[
     return [Step(said, kind, SimpleNamespace(**given))]
 
 
-def _one_dtype(module: Any, name: str, stack: Stack) -> None:
+def _check_equal_dtypes(module: Any, name: str, stack: Stack) -> None:
     """Raise a ValueError if torch would refuse to multiply because of differing dtypes; half
     precision is exempt.
     """
@@ -285,7 +285,7 @@ def _one_dtype(module: Any, name: str, stack: Stack) -> None:
                 )
 
 
-def _unshared(module: Any, name: str, seen: dict[int, tuple[str, Any]]) -> None:
+def _check_unshared(module: Any, name: str, seen: dict[int, tuple[str, Any]]) -> None:
     """Raise a ValueError if an earlier layer has the same weight or bias."""
     for part, tensor in (("weight", module.weight), ("bias", module.bias)):
         if id(tensor) in seen:
@@ -295,12 +295,12 @@ def _unshared(module: Any, name: str, seen: dict[int, tuple[str, Any]]) -> None:
 
 
 def _batch_norm(stack: Stack, module: Any, name: str, seen: dict[int, tuple[str, Any]]) -> None:
-    _one_dtype(module, name, stack)
+    _check_equal_dtypes(module, name, stack)
     ones = np.ones(module.num_features, np.float32)
     gamma = ones if module.weight is None else _numbers(module.weight)
     beta = 0 * ones if module.bias is None else _numbers(module.bias)
     if module.training or module.running_mean is None:
-        _unshared(module, name, seen)
+        _check_unshared(module, name, seen)
         stack.norm(gamma, beta, module.eps, name)
     else:
         moments = _numbers(module.running_mean), _numbers(module.running_var)
@@ -315,8 +315,8 @@ def _read(stack: Stack, step: Step, seen: dict[int, tuple[str, Any]]) -> None:
         f"{name} after {stack.column}, of one number a row,",
     )
     if kind == "Linear":
-        _one_dtype(module, name, stack)
-        _unshared(module, name, seen)
+        _check_equal_dtypes(module, name, stack)
+        _check_unshared(module, name, seen)
         bias = None if module.bias is None else _numbers(module.bias)
         stack.linear(_numbers(module.weight), bias, name)
     elif kind == "BatchNorm1d":
@@ -346,11 +346,11 @@ def _read(stack: Stack, step: Step, seen: dict[int, tuple[str, Any]]) -> None:
         stack.fork(name)
     elif kind == "join":
         stack.join(name)
-    elif not _keeps_rows(stack, kind, module, name):
+    elif not _is_row_flatten(stack, kind, module, name):
         raise unsupported_layer(name)
 
 
-def _keeps_rows(stack: Stack, kind: str, module: Any, name: str) -> bool:
+def _is_row_flatten(stack: Stack, kind: str, module: Any, name: str) -> bool:
     """Return True if a step is a Flatten, view or squeeze; raise a ValueError for one that does not
     leave rows as they are.
     """
@@ -433,7 +433,7 @@ def from_torch(module: Any, activation: Any = None) -> Model:
         raise TypeError(f"module must be a module or a state dict, got {typed(module)}.{wanted}")
     stack = Stack()
     seen: dict[int, tuple[str, Any]] = {}
-    steps = _flat(module, "module")
+    steps = _flatten_module(module, "module")
     for step in steps:
         _read(stack, step, seen)
     model, theta = stack.finish()

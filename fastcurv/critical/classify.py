@@ -49,7 +49,7 @@ from .iterative import ByProducts, TimedOutInertia, is_clearly_far
 from .kink_minimum import certify_kink_minimum
 from .nearness import Coordinates, falls_across, falls_along_gradient, newton_limit
 from .report import FAR_ADVICE_BY_CAUSE, CriticalPoint, newton_clause, reason, time_limit_clause
-from .theorem import EPS, Contraction, zero_of_residuals
+from .theorem import EPS, Contraction, certify_residual_zero
 
 # number of parameters up to which all eigenvalues are computed, however large the gradient
 ALWAYS_DENSE_MAX_N = 256
@@ -253,10 +253,10 @@ def classify(
         ),
         nullcontext() if krylov is None else krylov.held() as runs,
     ):
-        return _judge(replace(ask, krylov=runs), shown, started)
+        return _evaluate(replace(ask, krylov=runs), shown, started)
 
 
-def _judge(ask: ClassifyOptions, shown: Any, started: float) -> CriticalPoint:
+def _evaluate(ask: ClassifyOptions, shown: Any, started: float) -> CriticalPoint:
     run = ask.krylov
     H = hessian_products(ask.ob, ask.theta)
     if run is not None:
@@ -269,16 +269,20 @@ def _judge(ask: ClassifyOptions, shown: Any, started: float) -> CriticalPoint:
     outcome = decide(found)
     # The time limit covers the computation, not the wording of the reason.
     with time_limit(np.inf):
-        point = _result(inertia.ask, found, outcome)
+        point = _make_verdict(inertia.ask, found, outcome)
     settled = point.certified or point.kind == "not_critical" or inertia.ask.dense
     if (
         ask.max_time is not None
         and not settled
         and (time_is_up() or replace(ask, max_time=None).dense)
     ):
-        point = _continued(point, time_limit_clause(ask, H.count, time_is_up()))
+        point = _append_to_reason(point, time_limit_clause(ask, H.count, time_is_up()))
     with suppress(OutOfTime):
-        point = point if point.certified else _refined(ask, found, outcome, point, inertia, shown)
+        point = (
+            point
+            if point.certified
+            else _refine_verdict(ask, found, outcome, point, inertia, shown)
+        )
     return replace(
         point,
         n_products=H.count + H.shared,
@@ -288,7 +292,7 @@ def _judge(ask: ClassifyOptions, shown: Any, started: float) -> CriticalPoint:
     )
 
 
-def _refined(
+def _refine_verdict(
     ask: ClassifyOptions,
     found: Evidence,
     outcome: Decision,
@@ -324,22 +328,22 @@ def _refined(
                 n_symmetry=None,
             )
     if ask.seek and outcome.because in (Reason.FAR, Reason.PLATEAU):
-        led, contracts = _nearest(ask, point, inertia, shown)
+        led, contracts = _classify_nearest_point(ask, point, inertia, shown)
         if led is not None:
             return led
         spent = inertia.H.left < MIN_NEAREST_PRODUCTS or time_is_up()
         missed = "missed" if contracts else "plateau" if found.gradient.plateau else "far"
-        return _continued(point, FAR_ADVICE_BY_CAUSE["spent" if spent else missed])
+        return _append_to_reason(point, FAR_ADVICE_BY_CAUSE["spent" if spent else missed])
     if ask.seek and found.certificate.theorem.missing == "h":
         # The theorem fails only because h >= 1/2; Newton's steps to the critical point make h
         # smaller.
-        led, _ = _nearest(ask, point, inertia, shown)
+        led, _ = _classify_nearest_point(ask, point, inertia, shown)
         if led is not None and led.at_nearest is not None and led.at_nearest.certified:
             return led
     return point
 
 
-def _continued(point: CriticalPoint, words: str) -> CriticalPoint:
+def _append_to_reason(point: CriticalPoint, words: str) -> CriticalPoint:
     """Return the verdict with a clause added to its reason."""
     return replace(point, reason=f"{point.reason[:-1]}{words}.")
 
@@ -389,7 +393,7 @@ def _examine(ask: ClassifyOptions, H: Products) -> tuple[Inertia, Evidence]:
         # Cholesky factors are kept only if they lead to a proof.
         assert isinstance(inertia, ByEigenpairs | ByProducts)
         pair, lasting, arrives = inertia.two_signs(distance), True, True
-        vanish = interpolation(ask, H) if inertia.may_vanish() else None
+        vanish = interpolation(ask, H) if inertia.residuals_may_vanish() else None
         zero, n_residuals = vanish or (UNTRIED_CONTRACTION, 0)
         if not (zero.holds or pair.holds and inertia.near.strict):
             lasting, arrives = inertia.measure(pair)
@@ -442,10 +446,10 @@ def interpolation(ask: ClassifyOptions, H: Products) -> tuple[Contraction, int] 
     def lipschitz(radius: float) -> float:
         return float(call_certificate(ob, "residual_bounds", theta, radius).lipschitz)
 
-    return zero_of_residuals(J, off, here.residuals, here.error, lipschitz), m
+    return certify_residual_zero(J, off, here.residuals, here.error, lipschitz), m
 
 
-def _nearest(
+def _classify_nearest_point(
     ask: ClassifyOptions, point: CriticalPoint, inertia: Inertia, shown: Any
 ) -> tuple[CriticalPoint | None, bool]:
     """Follow Newton's steps and classify the point that they reach.
@@ -471,7 +475,7 @@ def _nearest(
         max_products=None if ask.max_products is None else int(left),
     )
     try:
-        at = _judge(there, shown, time.perf_counter())
+        at = _evaluate(there, shown, time.perf_counter())
     except (NotFiniteError, np.linalg.LinAlgError, ArithmeticError):
         # The derivatives do not exist at the point reached.
         return None, True
@@ -479,11 +483,11 @@ def _nearest(
     if at.kind == "not_critical":
         return None, True
     distance = safe_norm(end - ask.theta)
-    point = _continued(point, newton_clause(distance, n_steps, at))
+    point = _append_to_reason(point, newton_clause(distance, n_steps, at))
     return replace(point, nearest=end, distance=distance, at_nearest=at), True
 
 
-def _result(ask: ClassifyOptions, found: Evidence, outcome: Decision) -> CriticalPoint:
+def _make_verdict(ask: ClassifyOptions, found: Evidence, outcome: Decision) -> CriticalPoint:
     near, seen, proved = found.gradient, found.spectrum, found.certificate
     theorem = proved.zero if outcome.because is Reason.INTERPOLATION else proved.theorem
     inside = seen.reach if seen.dense else None

@@ -426,7 +426,7 @@ def decide(found: Evidence) -> Decision:
         # At a kink H describes one side only.
         (found.n_kinks and opposed and found.falls, ("saddle", False, Reason.KINKS_FALL)),
         (found.n_kinks, ("undecided", False, Reason.KINKS)),
-        *([] if s.dense else _by_risk(s, c)),  # exactly one of these rules applies
+        *([] if s.dense else _rules_from_estimates(s, c)),  # exactly one of these rules applies
         # The remaining rules are measurements at a known inertia.
         (not s.bounded, ("undecided", False, Reason.NO_BOUND)),
         (s.flat, ("degenerate", False, Reason.FLAT)),
@@ -440,7 +440,7 @@ def decide(found: Evidence) -> Decision:
     return next(Decision(*said) for holds, said in rules if holds)
 
 
-def _by_risk(s: Spectrum, c: Proof) -> list[Rule]:
+def _rules_from_estimates(s: Spectrum, c: Proof) -> list[Rule]:
     """Return the rules on measurements for an unknown inertia; exactly one of them applies."""
     likely = "minimum" if s.positive else "maximum"
     return [

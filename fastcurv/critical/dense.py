@@ -64,7 +64,7 @@ from .theorem import (
     eta_of,
     kantorovich,
     newton_in_slice,
-    orbit_stays_whole,
+    spans_orbit,
     two_signs,
 )
 
@@ -166,24 +166,28 @@ def quotient(full: DenseHessian, held: Tangents) -> SignView:
     plain = full.cut(flat)
     large = full.n > BALANCED_MAX_N
     settled = (plain.values > plain.error).all() or (plain.values < -plain.error).all()
-    if settled or large and (plain.weakest > 0 or _stays_open(full, plain)):
+    if (
+        settled
+        or large
+        and (plain.min_abs_eigenvalue > 0 or _has_undecided_eigenvalue(full, plain))
+    ):
         return SignView(plain, plain, held)
     best = full.cut(flat, full.d)
     for units in full.units[1:] if not large else []:
-        if not best.weakest > 0:
-            best = _sharper(full.cut(flat, units), best)
+        if not best.min_abs_eigenvalue > 0:
+            best = _with_fewer_unknown_signs(full.cut(flat, units), best)
     if len(full.units) == 1:
         same = best.span.shape[1] == plain.span.shape[1]
-        best = _sharper(plain, best) if same else plain
+        best = _with_fewer_unknown_signs(plain, best) if same else plain
     return SignView(plain, best, held)
 
 
-def _sharper(cut: Slice, other: Slice) -> Slice:
+def _with_fewer_unknown_signs(cut: Slice, other: Slice) -> Slice:
     """Return the slice with fewer unknown signs, and `other` if the numbers are equal."""
     return cut if np.sum(signs_of(cut) == 0) < np.sum(signs_of(other) == 0) else other
 
 
-def _stays_open(full: DenseHessian, plain: Slice) -> bool:
+def _has_undecided_eigenvalue(full: DenseHessian, plain: Slice) -> bool:
     """Return True if H has an eigenvalue within its error in balanced coordinates as well.
 
     The proof is that products with the vectors of the zero eigenvalues are equally small (Courant
@@ -208,7 +212,7 @@ def theorem_across_orbits(ob: Any, theta: Floats, cut: Slice, found: Contraction
     near = tangents(ob, theta, top * 2 * found.eta)
     # factor by which the rate at which tangents turn may grow in these units
     spread = float(call_certificate(ob, "orbit_spread", cut.c, default=top / bottom))
-    whole = orbit_stays_whole(
+    whole = spans_orbit(
         cut.span,
         near.columns / cut.c[:, None],
         near.change * spread * ROUND_UP,
@@ -339,13 +343,13 @@ class Definite:
         ``A^-1 b`` by its Cholesky factor.
     floor : float
         Lower bound on all eigenvalues of the true Hessian, the error of A included.
-    weakest : float
+    min_abs_eigenvalue : float
         The least Ritz value: an upper bound on the least eigenvalue, up to rounding.
     """
 
     solve: Callable[[Floats], Floats]
     floor: float
-    weakest: float
+    min_abs_eigenvalue: float
 
 
 def prove_definite(full: DenseHessian) -> Definite | None:
@@ -451,8 +455,8 @@ class ByCholesky(Inertia):
         """Return the spectrum: all eigenvalues are positive."""
         known, (high, off) = self.known, self.top
         return Spectrum(
-            low=known.weakest,
-            low_bounds=(known.floor, known.weakest + self.full.error),
+            low=known.min_abs_eigenvalue,
+            low_bounds=(known.floor, known.min_abs_eigenvalue + self.full.error),
             high=high,
             high_bounds=(high - off, high + off),
             n_positive=self.full.n,
@@ -460,8 +464,8 @@ class ByCholesky(Inertia):
             n_zero=0,
             n_symmetry=0,
             positive=True,
-            weakest=known.weakest,
-            weakest_error=known.weakest - known.floor,
+            weakest=known.min_abs_eigenvalue,
+            weakest_error=known.min_abs_eigenvalue - known.floor,
         )
 
 
@@ -598,12 +602,12 @@ class ByEigenpairs(Inertia):
                 units = cut.c * np.maximum(lengths / lengths.max(), MIN_LAYER_SCALE)[layers]
             cut = view.best if view.best.c is units else full.cut(flat, units)
             step, length = self._newton(cut)
-            found = self._pair_in(cut, length)
+            found = self._extreme_pair(cut, length)
             if found.holds:
                 return found
         return plain
 
-    def _pair_in(self, cut: Slice, length: float) -> Pair:
+    def _extreme_pair(self, cut: Slice, length: float) -> Pair:
         """Return the `Pair` of both ends of a slice, in its coordinates, in which Newton's step has
         length `length`.
         """
@@ -618,7 +622,7 @@ class ByEigenpairs(Inertia):
         third = partial(third_bound, self.ask.ob, self.ask.theta, units=c)
         return Pair(two_signs(low + error, high - error, third), length, float(c.min()))
 
-    def may_vanish(self) -> bool:
+    def residuals_may_vanish(self) -> bool:
         """Return True if all residuals may be 0: H has zero eigenvalues and no negative ones."""
         zeros = (self.signs == 0).any() or self.view.best.span.shape[1] > 0
         return bool(zeros and not (self.signs == -1).any())
@@ -643,9 +647,9 @@ class ByEigenpairs(Inertia):
                 slack=slack,
                 spend=self.H.spend,
             )
-        return bool((self.signs == signs_of(cut)).all()), self._arrives()
+        return bool((self.signs == signs_of(cut)).all()), self._newton_step_converges()
 
-    def _arrives(self) -> bool:
+    def _newton_step_converges(self) -> bool:
         """Return True if, on eigenvectors of known sign, the decrement at the end of Newton's step
         is at most `MAX_DECREMENT_LEFT` times that at theta, beyond rounding.
         """

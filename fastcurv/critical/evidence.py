@@ -222,12 +222,12 @@ def balances(A: Floats, noise: Floats, layers: NDArray[np.intp]) -> list[Floats]
     common power of two.
     """
     if noise.shape[1] == 1:
-        return [_largest_one(balance(A, noise)[0])]
+        return [_scale_largest_to_one(balance(A, noise)[0])]
     start = even_entries(noise, layers)
     noise = start[:, None] * noise * start
     faint = np.full((len(A), 1), 1e-15 * np.median(noise))
     rows = balance(start[:, None] * A * start, noise)[0], balance(noise, faint)[0]
-    return [_largest_one(start * d) for d in rows]
+    return [_scale_largest_to_one(start * d) for d in rows]
 
 
 def even_entries(noise: Floats, layers: NDArray[np.intp]) -> Floats:
@@ -256,7 +256,7 @@ def even_entries(noise: Floats, layers: NDArray[np.intp]) -> Floats:
     )
 
 
-def _largest_one(d: Floats) -> Floats:
+def _scale_largest_to_one(d: Floats) -> Floats:
     return np.asarray(np.ldexp(d, 1 - int(np.frexp(d.max())[1])))
 
 
@@ -406,7 +406,7 @@ def check_operator(run: Runs, H: Products) -> int:
         rounding = PRODUCT_EPS * max(H.eps, other.eps)
         off = H.bound(v) + other.bound(v) + rounding * (safe_norm(mine) + safe_norm(its))
         same, spent = bool(safe_norm(mine - its) <= off), 1
-    x, expected, size = _held_products(run, rng)
+    x, expected, size = _draw_run_combination(run, rng)
     if same and size > 0:
         found = H(x)
         most = (
@@ -417,13 +417,13 @@ def check_operator(run: Runs, H: Products) -> int:
         same, spent = bool(safe_norm(found - expected) <= most), spent + 1
     if not same:
         raise ValueError(
-            f"krylov must be a run on ob.hessian(theta), got one on {_described(op)}, whose "
+            f"krylov must be a run on ob.hessian(theta), got one on {_describe(op)}, whose "
             "products differ. Make one by fastcurv.spectrum.Krylov(ob.hessian(theta))."
         )
     return spent
 
 
-def _described(op: Any) -> str:
+def _describe(op: Any) -> str:
     return f"a matrix of shape {op.shape}" if isinstance(op, MatrixOperator) else repr(op)
 
 
@@ -438,7 +438,7 @@ def _is_same_curvature(op: Any, native: Any) -> bool:
     return bool(same and op.dtype == native.dtype and np.array_equal(op.theta, native.theta))
 
 
-def _held_products(run: Runs, rng: np.random.Generator) -> tuple[Floats, Floats, float]:
+def _draw_run_combination(run: Runs, rng: np.random.Generator) -> tuple[Floats, Floats, float]:
     """Return a random combination x of the bases of a run, the product with x computed from the
     stored products, and an upper bound on the norm of this product. All are zero for a run without
     products.

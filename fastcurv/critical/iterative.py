@@ -152,7 +152,7 @@ class InertiaSearch:
             u = v.astype(float) if d is None else d * v
             # In scaled coordinates only the sign of the curvature is meaningful.
             if d is None or value <= 0:
-                self.offer(float(value) / float(u @ u), u)
+                self.add_candidate(float(value) / float(u @ u), u)
         if d is None:
             self.H.norm = self.made_by.norm = max(self.H.norm, run.scale)
             bound = self.small.rounding_bound if inside else self.made_by.bound
@@ -227,11 +227,11 @@ class InertiaSearch:
         unit = (g / safe_norm(g))[None].astype(self.H.native_dtype)
         return self.run(self.H.native, unit, steps, stop=stop)
 
-    def offer(self, quotient: float, v: Floats) -> None:
+    def add_candidate(self, quotient: float, v: Floats) -> None:
         """Add a vector as a candidate for an end of the spectrum."""
         self.candidates.append((quotient, v / np.linalg.norm(v)))
 
-    def weigh(self, *vectors: Floats, which: int = 1) -> SpectrumEnd:
+    def spectrum_end(self, *vectors: Floats, which: int = 1) -> SpectrumEnd:
         """Return the `SpectrumEnd` of a unit vector, or of the vector with the most curvature of
         the sign of `which` among several. Each vector costs one product.
         """
@@ -244,13 +244,13 @@ class InertiaSearch:
         """Return the `SpectrumEnd` of the best candidate for one end of the spectrum."""
         if self.only is None and not self.candidates:
             # No run was started because the symmetries span the whole space.
-            self.first_look()
+            self.estimate_norm()
         if self.only is not None:
             return self.only
         values = sorted(self.candidates, key=lambda c: which * c[0], reverse=True)
         values = [c for c in values if np.linalg.norm(self.symmetry.T @ c[1]) <= 0.9] or values
         chosen = values[:1] + [c for c in values[1:2] if which * c[0] > 0]
-        return self.weigh(*(v for _, v in chosen), which=which)
+        return self.spectrum_end(*(v for _, v in chosen), which=which)
 
     def find_symmetries(self) -> None:
         """Find an orthonormal basis of proved symmetry directions, unless there are too many or
@@ -288,7 +288,7 @@ class InertiaSearch:
         Q = self.symmetry
         if not Q.shape[1] or low.quotient <= 0 <= high.quotient:
             return low, high
-        held = self.weigh(Q[:, 0] / np.linalg.norm(Q[:, 0]))
+        held = self.spectrum_end(Q[:, 0] / np.linalg.norm(Q[:, 0]))
         return (
             held if held.quotient < low.quotient else low,
             held if held.quotient > high.quotient else high,
@@ -308,15 +308,15 @@ class InertiaSearch:
         small = abs(end.quotient) + end.residual <= max(2 * end.error, self.H.zero)
         return small and not self.is_symmetry(end.vector)
 
-    def first_look(self) -> None:
+    def estimate_norm(self) -> None:
         """Multiply one random vector by H to estimate its norm, if the budget is too small for more
         or no direction is left to search.
         """
         v = self.rng.standard_normal(self.H.n)
-        end = self.weigh(v / np.linalg.norm(v))
+        end = self.spectrum_end(v / np.linalg.norm(v))
         if self.budget.left < 2:
             self.only = end
-        self.offer(0.0, v)
+        self.add_candidate(0.0, v)
 
     def balance(self) -> Floats:
         """Return a diagonal d that balances the rows of ``d H d``.
@@ -410,7 +410,7 @@ class Reached(Slice):
         return float(min(np.abs(self.values).min(initial=np.inf), abs(self.space.rest)))
 
     @property
-    def weakest(self) -> float:
+    def min_abs_eigenvalue(self) -> float:
         """A lower bound on the absolute values of all eigenvalues, negative if none is known."""
         return self.smallest - self.error
 
@@ -427,7 +427,7 @@ class Reached(Slice):
         x = self.off_span(-self.solve(self.off_span(g)))
         return self.off_span(x - self.solve(self.off_span(g + H(x))))
 
-    def chosen(self, k: int) -> tuple[Floats, Floats]:
+    def select_weakest(self, k: int) -> tuple[Floats, Floats]:
         """Return the k smallest eigenvalues in absolute value in the range space that are known to
         be nonzero, and their vectors as columns.
         """
@@ -524,15 +524,15 @@ class ByProducts(Inertia):
         if self.search.budget.left >= 40:
             d = self.search.balance()
         else:
-            self.search.first_look()
+            self.search.estimate_norm()
         self.ask, self.H, self.gradient = ask, H, _gradient(ask, H)
         self.flat: float | None = None
         self.residual: float | None = None
         self.step, self.left = np.zeros(H.n), 1.0
         decrement, least = self._along_gradient()
-        self.near = self._nearness(decrement)
+        self.near = self._assess_nearness(decrement)
         if not self.near.near and least is not None and ask.gradient_tol is None:
-            found = self._nearness(least)
+            found = self._assess_nearness(least)
             self.near = replace(self.near, short=True) if found.near else found
         floor = curvature_floor(ask.ob, ask.theta) if self.near.near else -np.inf
         search = self.search
@@ -542,14 +542,14 @@ class ByProducts(Inertia):
             if search.n_symmetry is not None or not offers_symmetries(ask.ob):
                 self.known = reached(ask, H, search.budget.left, search.symmetry)
         for value, v in self.known.extremes() if self.known is not None else ():
-            search.offer(value, v)
+            search.add_candidate(value, v)
         if self.near.near and self.known is None:
             # A few steps from the objective's probe vectors find curvature that couples to them.
             P = probes(ask.ob, ask.theta).T.astype(H.native_dtype)
             P = P[np.linspace(0, len(P) - 1, min(MAX_PROBES, len(P))).astype(int)]
             for start in range(0, len(P), 8):
                 search.run(H.native, P[start : start + 8], 3)
-        self.ends, self.seen = self._look(floor, d)
+        self.ends, self.seen = self._estimate_spectrum_ends(floor, d)
 
     def _along_gradient(self) -> tuple[float, float | None]:
         """Set the quantities that the Krylov space of the gradient gives: ``||Hg|| / ||g||``
@@ -585,7 +585,7 @@ class ByProducts(Inertia):
         short = run.m < min(N_GRADIENT_STEPS, run.dimension) and run.p > 0 and self.left > 0.1
         return decrement, least_decrement(size, self.flat) if short else None
 
-    def _nearness(self, whole: float) -> Nearness:
+    def _assess_nearness(self, whole: float) -> Nearness:
         (g, off), theta, H = self.gradient, self.ask.theta, self.H
         size, length = safe_norm(g), safe_norm(theta)
         off = assumed_error(H.norm, theta) if np.isnan(off) else off
@@ -596,7 +596,9 @@ class ByProducts(Inertia):
             self.ask.ob, theta, size, decrement, reach, self.ask.gradient_tol, whole=whole
         )
 
-    def _look(self, floor: float, d: Floats) -> tuple[tuple[SpectrumEnd, SpectrumEnd], Spectrum]:
+    def _estimate_spectrum_ends(
+        self, floor: float, d: Floats
+    ) -> tuple[tuple[SpectrumEnd, SpectrumEnd], Spectrum]:
         """Return the ends of the spectrum on the complement of the symmetries, and what is known of
         the whole spectrum, with the risk of having missed curvature beyond the ends.
         """
@@ -658,7 +660,7 @@ class ByProducts(Inertia):
         beta``, if one is known. Return the outcome and the length of Newton's step.
         """
         ask, H, (g, off), known = self.ask, self.H, self.gradient, self.known
-        weakest = self.seen.floor if known is None else known.weakest
+        weakest = self.seen.floor if known is None else known.min_abs_eigenvalue
         if known is not None and weakest > 0:
             self.step, self.left = known.step(H, g), 0.0
         else:
@@ -700,7 +702,7 @@ class ByProducts(Inertia):
         third = partial(third_bound, self.ask.ob, self.ask.theta)
         return Pair(two_signs(seen.low + error, seen.high - error, third), distance)
 
-    def may_vanish(self) -> bool:
+    def residuals_may_vanish(self) -> bool:
         """Return True if all residuals may be 0: no negative curvature was found."""
         return not self.seen.negative
 
@@ -718,8 +720,8 @@ class ByProducts(Inertia):
             self.keeps = bool(sizes.min(initial=np.inf) > MIN_CREDIBLE_CURVATURE * self.H.norm)
         # The products may run out; `H.short` reports this.
         with suppress(SpentError):
-            self.keeps = self.keeps and self._lasts()
-        return self.keeps, self.keeps and self._arrives()
+            self.keeps = self.keeps and self._has_lasting_curvature()
+        return self.keeps, self.keeps and self._newton_step_converges()
 
     def _drop_weak(self) -> None:
         """Set an end of the spectrum to zero if its curvature is too weak to be measured again."""
@@ -739,7 +741,7 @@ class ByProducts(Inertia):
         """
         main, values, rows = self.main, np.zeros(0), np.zeros((0, self.H.n))
         if self.known is not None:
-            values, columns = self.known.chosen(N_WEAKEST_TESTED)
+            values, columns = self.known.select_weakest(N_WEAKEST_TESTED)
             rows = columns.T
         elif main is not None and main.m > N_WEAKEST_TESTED:
             ritz, S = decompose(main)
@@ -748,7 +750,7 @@ class ByProducts(Inertia):
         columns = np.stack([*(end.vector for end in self.ends), *rows.astype(float)], axis=1)
         return np.append([end.quotient for end in self.ends], values), columns
 
-    def _lasts(self) -> bool:
+    def _has_lasting_curvature(self) -> bool:
         """Return True if the curvature behind the verdict was measured to have a stable sign, along
         Newton's step and along its own directions.
         """
@@ -766,7 +768,7 @@ class ByProducts(Inertia):
                 return False
         return True
 
-    def _arrives(self) -> bool:
+    def _newton_step_converges(self) -> bool:
         """Return True if Newton's step was solved for and reduces the gradient beyond rounding."""
         (g, off), theta = self.gradient, self.ask.theta
         size, rounding = safe_norm(g), assumed_error(self.H.norm, theta)
@@ -886,7 +888,7 @@ def _search_further(search: InertiaSearch, main: Any, goal: int, d: Floats) -> N
             eigsh(H.native, 1, "SA", tol=1e-6, max_products=most, v0=lowest, seed=search.rng)
         )
         H.tell(pairs.n_products)
-        search.offer(float(pairs.values[0]), pairs.vectors[:, 0].astype(float))
+        search.add_candidate(float(pairs.values[0]), pairs.vectors[:, 0].astype(float))
     if d.max() > 32 * d.min():
         # Scaling d to at most 1 keeps its squares within the range of float32.
         steps, d = min(goal, N_BALANCED_STEPS), d / d.max()

@@ -67,15 +67,15 @@ class _KinkMinimum:
     @property
     def reason(self) -> str:
         """The reason for the verdict as one sentence."""
-        kinks = _count(self.n_kinks, "kink")
+        kinks = _count_noun(self.n_kinks, "kink")
         if not self.certified:
             return f"Held by {kinks}, but no minimum is proved: {self.missing}"
         gone = (self.n_collapsed, "collapsed to 0"), (self.n_copies, "a copy of another")
-        units = " and ".join(f"{_count(n, 'unit')} {what}" for n, what in gone if n)
+        units = " and ".join(f"{_count_noun(n, 'unit')} {what}" for n, what in gone if n)
         which = [f"held by {kinks}"] * bool(self.n_kinks) + [f"with {units}"] * bool(units)
         strict = "of a family with the same loss" if self.n_copies else "and a strict one"
         where = (
-            f", where {_count(self.n_kinks, 'pre-activation')} "
+            f", where {_count_noun(self.n_kinks, 'pre-activation')} "
             f"{'is' if self.n_kinks == 1 else 'are'} 0 with slopes strictly between the sides', "
             "every kink bends upward and the curvature along them is positive"
         )
@@ -87,7 +87,7 @@ class _KinkMinimum:
         )
 
 
-def _count(n: int, what: str) -> str:
+def _count_noun(n: int, what: str) -> str:
     return f"{n} {what}{'s' * (n != 1)}"
 
 
@@ -103,10 +103,10 @@ def prove_kink_minimum(phi: KinkObjective, point: np.ndarray) -> _KinkMinimum:
     K = phi.hessian(point)
     g, g_errors = phi.precise_gradient(point)
     if not (np.isfinite(K).all() and np.isfinite(g_errors).all()):
-        return _answer(phi, "the curvature is not finite")
+        return _kink_certificate(phi, "the curvature is not finite")
     found: list[_KinkMinimum] = []
     for units in _units(K, phi.n_theta):
-        found.append(_prove_in(phi.in_units(units), point, K, g, g_errors, units))
+        found.append(_check_hypotheses(phi.in_units(units), point, K, g, g_errors, units))
         best = max(found, key=lambda one: (one.certified, -one.kantorovich))
         if best.kantorovich < EASY_H:
             break
@@ -125,7 +125,7 @@ def _units(K: np.ndarray, n: int) -> list[np.ndarray]:
     return [*(share * top / sizes for share in COLUMN_LENGTH_RATIOS), ones]
 
 
-def _answer(
+def _kink_certificate(
     phi: KinkObjective,
     missing: str,
     radius: float = np.inf,
@@ -136,7 +136,7 @@ def _answer(
     return _KinkMinimum(not missing, *counts, radius, h, weakest, missing)
 
 
-def _prove_in(
+def _check_hypotheses(
     phi: KinkObjective,
     point: np.ndarray,
     K: np.ndarray,
@@ -155,15 +155,19 @@ def _prove_in(
         Slice(values, vectors, error, c, K[:, :0]),
         float(np.abs(values).min(initial=np.inf)),
     )
-    if not cut.weakest > 0:
-        return _answer(phi, "the curvature along the kinks may be 0", weakest=weakest)
+    if not cut.min_abs_eigenvalue > 0:
+        return _kink_certificate(phi, "the curvature along the kinks may be 0", weakest=weakest)
     if int((values < 0).sum()) != phi.n_slopes:
-        return _answer(phi, "the curvature along the kinks is not positive", weakest=weakest)
+        return _kink_certificate(
+            phi, "the curvature along the kinks is not positive", weakest=weakest
+        )
     beta, eta, _ = newton_in_slice(K, off, cut, g, safe_norm(c * g_errors))
     theorem = kantorovich(beta, eta, partial(phi.third_bound, point))
     h, radius = theorem.h, theorem.radius
     if not theorem.holds:
-        return _answer(phi, f"Newton's step is too long, h = {h:.2g}", h=h, weakest=weakest)
+        return _kink_certificate(
+            phi, f"Newton's step is too long, h = {h:.2g}", h=h, weakest=weakest
+        )
     margins = phi.margins(point, radius)
     for hypothesis, missing in (
         (margins.signs, "another pre-activation may change its sign"),
@@ -173,8 +177,8 @@ def _prove_in(
         (margins.copies, "a copy of a unit may go its own way"),
     ):
         if not hypothesis > 0:
-            return _answer(phi, missing, radius, h, weakest)
-    return _answer(phi, "", radius, h, weakest)
+            return _kink_certificate(phi, missing, radius, h, weakest)
+    return _kink_certificate(phi, "", radius, h, weakest)
 
 
 MAX_PARAMS = 600  # maximum number of parameters; each step forms dense matrices
@@ -243,7 +247,7 @@ def certify_kink_minimum(ob: Any, theta: np.ndarray) -> _KinkMinimum | None:
 
 
 @cache_last
-def _beside(ob: Any, theta: np.ndarray) -> KinkPoint | None:
+def _move_off_kinks(ob: Any, theta: np.ndarray) -> KinkPoint | None:
     return newton_on_kinks(call_certificate(ob, "relu_rows"), theta, slopes_near(ob, theta))
 
 
@@ -252,7 +256,7 @@ def find_kink_point(ob: Any, theta: np.ndarray) -> KinkPoint | None:
 
     The last result is cached, since a verdict and the search after it use the same point.
     """
-    found = _beside(ob, theta)
+    found = _move_off_kinks(ob, theta)
     return found and replace(found, theta=found.theta.copy(), slopes=found.slopes.copy())
 
 
@@ -282,9 +286,9 @@ def newton_on_kinks(rows: Any, theta: np.ndarray, slopes: list[np.ndarray]) -> K
         gates.append(gate)
         collapsed.append(gone)
     for _ in range(MAX_ACTIVE_SET_UPDATES):
-        collapsed = _tidy(rows, gates, collapsed)
+        collapsed = _collapsed_units(rows, gates, collapsed)
         parents = rows.copies(theta, gates, collapsed)
-        phi = rows.held(gates, collapsed, parents)
+        phi = rows.smooth_piece(gates, collapsed, parents)
         first = phi.copies.merged(theta)
         at_kinks = [s[phi.rows.first][:, k] for s, k in zip(slopes, phi.copies.keep)]
         start = [s[active] for s, active in zip(at_kinks, phi.active)]
@@ -305,7 +309,9 @@ def newton_on_kinks(rows: Any, theta: np.ndarray, slopes: list[np.ndarray]) -> K
     return None
 
 
-def _tidy(rows: Any, gates: list[np.ndarray], collapsed: list[np.ndarray]) -> list[np.ndarray]:
+def _collapsed_units(
+    rows: Any, gates: list[np.ndarray], collapsed: list[np.ndarray]
+) -> list[np.ndarray]:
     """Return masks of collapsed units: those already known, and relu units that are inactive for
     all rows, whose weights decay to 0.
 

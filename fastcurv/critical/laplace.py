@@ -394,7 +394,9 @@ def posterior(
     """Return the result of `laplace`. `count` is the number of rows, if it is not the sum of their
     weights.
     """
-    ob, theta = _checked(ob, theta, check_choice(curvature, ("ggn", "hessian"), "curvature"))
+    ob, theta = _check_laplace_input(
+        ob, theta, check_choice(curvature, ("ggn", "hessian"), "curvature")
+    )
     n, l2, weight = len(theta), float(ob.l2), ob.sample_weight
     total = float(ob.n_samples if weight is None else weight.sum(dtype=float))
     count = total if count is None else count
@@ -448,7 +450,7 @@ def posterior(
     )
 
 
-def _checked(ob: Any, theta: Any, curvature: str) -> tuple[Any, Floats]:
+def _check_laplace_input(ob: Any, theta: Any, curvature: str) -> tuple[Any, Floats]:
     """Return the objective and the point in float64, after checking that they have a posterior."""
     check_rows_in_memory(ob, "laplace")
     check_no_batch_norm(ob, "laplace")

@@ -89,9 +89,11 @@ def _minimum(ob: Any, theta: Any, call: str) -> Minimum:
         )
     shift = _free_shift(ob)
     try:
-        factor = H.factor() if shift is None else CholeskyFactor(_completed(H, shift))
+        factor = H.factor() if shift is None else CholeskyFactor(_add_shift_curvature(H, shift))
     except NotPositiveDefiniteError as error:
-        values = eigvalsh(H.to_dense() if shift is None else _completed(H, shift).to_dense())
+        values = eigvalsh(
+            H.to_dense() if shift is None else _add_shift_curvature(H, shift).to_dense()
+        )
         some = int((values <= len(values) * 2 * UNIT_ROUNDOFF * np.abs(values).max()).sum())
         penalty = "l2_biases=True" if ob.l2 > 0 and not ob.l2_biases else "l2 > 0"
         raise NotPositiveDefiniteError(
@@ -124,7 +126,7 @@ def _free_shift(ob: Any) -> Any:
     return None if np.any((l2_diagonal(ob) * np.ones(model.n_params))[last]) else last
 
 
-def _completed(H: Any, shift: slice) -> MatrixOperator:
+def _add_shift_curvature(H: Any, shift: slice) -> MatrixOperator:
     """Return H with added curvature along the shift of all last biases, along which H and the
     derivatives of the rows' losses are 0. The added curvature changes no probability.
     """
@@ -532,7 +534,7 @@ def _left_out(at: Minimum, exact: bool) -> LeftOut:
             removed = S[rows] @ M / N
             hat[rows] = np.trace(removed, axis1=1, axis2=2)
             remainder = np.eye(d) - removed
-            alone[rows] = ~_leaves_definite(removed)
+            alone[rows] = ~_is_definite_without_row(removed)
             remainder[alone[rows]] = np.eye(d)
             a[rows] = np.linalg.solve(remainder, first[rows][:, :, None])[:, :, 0] / N
             squares[rows] = np.einsum("ni,nij,nj->n", a[rows], M, a[rows])  # d' H d
@@ -568,7 +570,7 @@ def _left_out(at: Minimum, exact: bool) -> LeftOut:
     )
 
 
-def _leaves_definite(removed: Floats) -> Any:
+def _is_definite_without_row(removed: Floats) -> Any:
     """Return a mask of the rows for which all eigenvalues of ``I - removed`` are above
     `MIN_REMAINDER`. These are the eigenvalues of the Hessian without the row, relative to the
     Hessian.

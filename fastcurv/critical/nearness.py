@@ -265,12 +265,12 @@ class Coordinates:
             self.weights = 1 / np.sqrt(np.maximum(sizes, least))
             self.stretch = float(self.weights.max(initial=0.0) * np.abs(cut.c).max(initial=0.0))
 
-    def out(self, y: Floats) -> Floats:
+    def to_parameters(self, y: Floats) -> Floats:
         """Return ``S y``."""
         cut = self.cut
         return y if cut is None else np.asarray(cut.c * (cut.vectors @ (self.weights * y)))
 
-    def back(self, v: Floats) -> Floats:
+    def to_coordinates(self, v: Floats) -> Floats:
         """Return ``S' v``."""
         cut = self.cut
         return v if cut is None else np.asarray(self.weights * (cut.vectors.T @ (cut.c * v)))
@@ -283,7 +283,7 @@ def is_surely_longer(
     plain gradient, which takes 1% of the time of the precise one. `norm` is ``||H||``.
     """
     within = Coordinates() if within is None else within
-    plain = _norm(within.back(np.array(ob.gradient(theta), dtype=float)))
+    plain = _norm(within.to_coordinates(np.array(ob.gradient(theta), dtype=float)))
     return plain - 100 * assumed_error(norm, theta) * within.stretch > 1.01 * length
 
 
@@ -307,7 +307,7 @@ def newton_limit(
         Budget of products.
     """
     ob, here, spent = in_float64(ob), theta, 0
-    first = size = _norm(within.back(g))
+    first = size = _norm(within.to_coordinates(g))
     fine = within.cut is None or certificate_method(ob, "precise_gradient") is not None
     if not 0 < size < np.inf:
         return None, 0, 0
@@ -332,7 +332,7 @@ def newton_limit(
         if lost or fine and is_surely_longer(ob, there, most, H.norm, within):
             return None, k, spent
         g = gradient_and_error(ob, there)[0]
-        now = _norm(within.back(g))
+        now = _norm(within.to_coordinates(g))
         at_rounding = (
             size <= GRADIENT_FLOOR_RATIO * first * 1e3 and not now <= MAX_CONTRACTION * size
         )
@@ -356,9 +356,9 @@ def newton_step(H: Products, g: Floats, room: int, within: Coordinates | None = 
 
     def multiply(y: Floats) -> Floats:
         check_time()
-        return S.back(H(S.out(y)))
+        return S.to_coordinates(H(S.to_parameters(y)))
 
-    return S.out(minres(multiply, -S.back(g), room, LINEAR_SOLVE_TOL))
+    return S.to_parameters(minres(multiply, -S.to_coordinates(g), room, LINEAR_SOLVE_TOL))
 
 
 # --------------------------------------------------------------------------------------------------

@@ -199,24 +199,24 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
         sign, side = ("positive", "below -") if minimum else ("negative", "above ")
         leave = f"Use fastcurv.escape({self._advice[0]}) to leave it."
         if self.certified:
-            where = f"lies {_within(self.radius)}"
+            where = f"lies {_format_radius(self.radius)}"
             along = "; the loss is constant along its symmetries" if self.n_symmetry else ""
             then = "Training has converged." if minimum else leave
             return f"Proved {self.kind}: a local {self.kind} {where}{along}. {then}"
         aside = ", symmetry directions aside," if self.n_symmetry else ""
         if self._because is Reason.RISK:
             return (
-                f"{self._how(self.kind.capitalize())}: no eigenvalue at theta{aside} lies "
-                f"{side}{number(self.curvature_tol)} times the spectrum's width. See `reason`."
+                f"{self._with_certainty(self.kind.capitalize())}: no eigenvalue at theta{aside} "
+                f"lies {side}{number(self.curvature_tol)} times the spectrum's width. See `reason`."
             )
         then = "Training has probably converged." if minimum else leave
         return (
-            f"{self._how(self.kind.capitalize())}: every eigenvalue of the Hessian at "
+            f"{self._with_certainty(self.kind.capitalize())}: every eigenvalue of the Hessian at "
             f"theta{aside} is {sign}. {then}"
         )
 
     def _saddle(self) -> str:
-        sure = "Proved saddle" if self.certified else self._how("Saddle")
+        sure = "Proved saddle" if self.certified else self._with_certainty("Saddle")
         side = " on this side of the kinks" if self._because is Reason.KINKS_FALL else ""
         return (
             f"{sure}: the Hessian has eigenvalues of both signs{side}. "
@@ -225,7 +225,8 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
 
     def _degenerate(self) -> str:
         unexplained = (self.n_zero or 0) - (self.n_symmetry or 0)
-        flat = f"{unexplained} eigenvalue{_s(unexplained)} count{'s' * (unexplained == 1)} as zero"
+        count = "counts" if unexplained == 1 else "count"
+        flat = f"{unexplained} eigenvalue{_plural(unexplained)} {count} as zero"
         if self.n_zero == self.n_params:
             flat = "every eigenvalue counts as zero"
         elif unexplained <= 0:
@@ -320,21 +321,21 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
         spent = f"{self.n_products} products of n = {self.n_params}, {self.wall_time:.2f} s"
         return [*rows, ("cost", f"{spent}, {self.method}")]
 
-    def _how(self, what: str, unproved: str = "not proved") -> str:
+    def _with_certainty(self, what: str, unproved: str = "not proved") -> str:
         """Return `what` with its certainty: certified, with a risk, or `unproved`."""
         if 0 < self.failure_probability < 1:
             return f"{what} at a risk of {number(self.failure_probability)}"
         return f"{what}, certified" if self.certified else f"{what}, {unproved}"
 
     def _title(self) -> str:
-        return f"CriticalPoint: {self._how(self.kind, 'not certified')}"
+        return f"CriticalPoint: {self._with_certainty(self.kind, 'not certified')}"
 
     def __repr__(self) -> str:
         rows = [self._title(), f"  {self.sentence}", f"  {self.reason}"]
         return "\n".join(rows + [f"  {name:<11} {value}" for name, value in self.evidence()])
 
     def _repr_html_(self) -> str:
-        title = self._how(self.kind.replace("_", " "), "not certified")
+        title = self._with_certainty(self.kind.replace("_", " "), "not certified")
         return html_table(title, ["evidence", ""], self.evidence(), [self.sentence, self.reason])
 
     def _end(self, which: str) -> str:
@@ -385,7 +386,7 @@ class Words(Formatter):
         self.certificate, self.n_products = found.certificate, found.n_products
         s, n, self.n = found.spectrum, found.spectrum.n_symmetry or 0, ask.theta.size
         self.kind, self.n_symmetry = outcome.kind.capitalize(), n
-        self.up_to = f" up to {n} symmetry direction{_s(n)}" * (n > 0)
+        self.up_to = f" up to {n} symmetry direction{_plural(n)}" * (n > 0)
         self.other = "other " * (n > 0)
         self.others = f"{self.other}{self.n - n}"
         self.of_these = "of these " * (n > 0)
@@ -412,8 +413,8 @@ class Words(Formatter):
         self.one_sided = below * bool(s.n_negative)
         k, lie = found.n_kinks, "lies" if found.n_kinks == 1 else "lie"
         self.at_kinks = (
-            f"; {k} pre-activation{_s(k)} {lie} within rounding of a kink, where H is one-sided, "
-            "so nothing is certified"
+            f"; {k} pre-activation{_plural(k)} {lie} within rounding of a kink, where H is "
+            "one-sided, so nothing is certified"
         ) * (k > 0)
 
     def get_value(self, key: Any, args: Any, kwargs: Any) -> Any:
@@ -486,8 +487,8 @@ class Words(Formatter):
             range_ = f"from {number(s.low)} to {number(s.high)}"
             return f"at theta at least {self.both} are {self.known}, {range_}"
         return (
-            f"at least {few} eigenvalue{_s(few)} at theta {'is' if few == 1 else 'are'} negative, "
-            f"and the extreme Ritz values are {number(s.low)} along escape_direction and "
+            f"at least {few} eigenvalue{_plural(few)} at theta {'is' if few == 1 else 'are'} "
+            f"negative, and the extreme Ritz values are {number(s.low)} along escape_direction and "
             f"{number(s.high)}"
         )
 
@@ -554,7 +555,7 @@ def reason(ask: ClassifyOptions, found: Evidence, outcome: Decision) -> str:
     return Words(ask, found, outcome).format(f"{outcome.because.value}{{outside}}{{at_kinks}}.")
 
 
-def _s(count: int) -> str:
+def _plural(count: int) -> str:
     return "s" * (count != 1)
 
 
@@ -564,14 +565,14 @@ def _rounded_up(x: float) -> float:
     return ceil(x / unit) * unit
 
 
-def _within(radius: float | None) -> str:
+def _format_radius(radius: float | None) -> str:
     """Return a phrase for a place within `radius` of theta, rounded up to a power of ten."""
     return f"within 1e{ceil(log10(radius)):+03d} of theta" if radius else "at theta"
 
 
 def time_limit_clause(ask: ClassifyOptions, n_products: int, ended: bool) -> str:
     """Return a clause for the end of a sentence that states what `max_time` interrupted."""
-    what = f"ended the search after {n_products} product{_s(n_products)}"
+    what = f"ended the search after {n_products} product{_plural(n_products)}"
     what = what if ended else "left no time for all eigenvalues"
     return f"; max_time = {number(ask.max_time or 0.0)} s {what}"
 
@@ -580,9 +581,9 @@ def newton_clause(distance: float, steps: int, at: Any) -> str:
     """Return the clause appended to the reason if Newton's steps contract: their length and the
     point reached.
     """
-    verb = "contracts" if steps == 1 else "contract"
+    verbs = "contracts and leads" if steps == 1 else "contract and lead"
     return (
-        f"; {steps} Newton step{_s(steps)} {verb} and lead{'s' * (steps == 1)} over a distance of "
+        f"; {steps} Newton step{_plural(steps)} {verbs} over a distance of "
         f"{number(distance)} to {noun(at)}: nearest, at_nearest"
     )
 

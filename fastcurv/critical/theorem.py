@@ -128,7 +128,7 @@ class Slice:
     ends: float = np.inf
 
     @property
-    def weakest(self) -> float:
+    def min_abs_eigenvalue(self) -> float:
         """A lower bound on the absolute values of all eigenvalues, negative if none is known."""
         return float(np.abs(self.values).min(initial=np.inf)) - self.error
 
@@ -170,11 +170,11 @@ def newton_in_slice(
         size, length = safe_norm(scaled), safe_norm(x)
         rounding = (2 * n + 16) * EPS * (safe_norm(cut.c[:, None] * A * cut.c) * length + size)
         off = safe_norm(residual) + g_error + A_error * length + rounding
-        if not cut.weakest > 0:
+        if not cut.min_abs_eigenvalue > 0:
             return np.inf, np.inf, cut.c * x
         s = cut.span.shape[1]  # the basis of the slice is orthonormal only up to rounding
         up = ROUND_UP * (1 + 8 * n * (1 + s) * EPS)
-        beta = up / cut.weakest
+        beta = up / cut.min_abs_eigenvalue
         return beta, eta_of(length, beta, off) * up, cut.c * x
 
 
@@ -212,9 +212,7 @@ def two_signs(negative: float, positive: float, third: Callable[[float], float])
     return 0.0
 
 
-def orbit_stays_whole(
-    span: Floats, tangents: Floats, change: float, error: float, radius: float
-) -> bool:
+def spans_orbit(span: Floats, tangents: Floats, change: float, error: float, radius: float) -> bool:
     """Return True if the tangents span all of `span` (n, s), s > 0, orthonormal, everywhere within
     `radius`.
 
@@ -230,7 +228,7 @@ def orbit_stays_whole(
     return bool(smallest > (moved + error + rounding) * ROUND_UP)
 
 
-def zero_of_residuals(
+def certify_residual_zero(
     J: Floats, J_error: float, residuals: Floats, off: float, third: Callable[[float], float]
 ) -> Contraction:
     """Check the theorem for m equations ``R = 0`` in n >= m unknowns: if it holds, a zero lies

@@ -76,7 +76,7 @@ def outputs_of(model: Any, thetas: Floats, X: Floats) -> Floats:
     return outputs
 
 
-def _own_gradients(ob: Any, X: Floats, thetas: Floats, rows: Any) -> Floats:
+def _row_gradients(ob: Any, X: Floats, thetas: Floats, rows: Any) -> Floats:
     """Return, for each of the given rows, the gradient of its term of the objective at its own
     parameters, not divided by N: ``(rows, n)``.
     """
@@ -142,13 +142,13 @@ def minima_without_rows(at: Minimum, coefficients: Floats) -> tuple[Floats, Any]
             thetas[rows] = at.theta + newton_steps(at, J, coefficients[rows])
 
     def gradients(thetas: Floats, rows: Any) -> Floats:
-        own = _own_gradients(ob, X[rows], thetas, rows)
+        own = _row_gradients(ob, X[rows], thetas, rows)
         whole: Floats = np.array([ob.gradient(theta) for theta in thetas])
         return np.asarray(whole - own / N)
 
     L = at.factor.lower
     steps, done, active = thetas - at.theta, np.zeros(N, bool), every
-    own = _own_gradients(ob, X, np.broadcast_to(at.theta, thetas.shape), every)
+    own = _row_gradients(ob, X, np.broadcast_to(at.theta, thetas.shape), every)
     g = gradients(thetas, every)
     pairs = [(steps, g - (ob.gradient(at.theta) - own / N))]
     size, shortest = np.linalg.norm(steps @ L, axis=1), np.full(N, np.inf)

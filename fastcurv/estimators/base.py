@@ -447,7 +447,9 @@ class BaseMLP(
             loss,
             l2=(self._decay if alpha is None else alpha) / (total * self._scale),
             sample_weight=None if weight is None else weight.astype(float) * (X.shape[0] / total),
-            n_threads=threads_worth(self.n_threads, model.n_params, self._at_once(X.shape[0])),
+            n_threads=threads_worth(
+                self.n_threads, model.n_params, self._rows_per_gradient(X.shape[0])
+            ),
             memory=self.memory,
             l2_biases=False,
         )
@@ -512,13 +514,13 @@ class BaseMLP(
             On Ctrl-C. The fit so far is kept, and ``stopped_`` is "interrupted".
         """
         check_parameters(self)
-        with self._as_before():
+        with self._restoring_fit():
             self._epochs = None
             self._fit(X, y, sample_weight, X_val, y_val)
         return self
 
     @contextmanager
-    def _as_before(self) -> Iterator[None]:
+    def _restoring_fit(self) -> Iterator[None]:
         """Keep the attributes of the last fit if this one ends by an error before it has a
         network of its own.
         """
@@ -564,12 +566,12 @@ class BaseMLP(
         ob = self._objective(model, X, y, loss, weight)
         self._training = (X, y, loss, weight), None, None
         self._run(ob, theta, held, int(rng.randint(1 << 31)), choice)
-        self._after_fit(ob)
+        self._store_fitted_objective(ob)
         gradient = ob.gradient(self.theta_)
         self._training = (X, y, loss, weight), np.array(self.theta_), gradient
         warn_of_ending(self, X, self._scale * float(np.abs(gradient).max()))
 
-    def _after_fit(self, ob: Objective) -> None:
+    def _store_fitted_objective(self, ob: Objective) -> None:
         """Keep what predictions need of the objective of a fit."""
 
     def _split(self, X: Any, y: Any, weight: Any, rng: Any) -> list[tuple[Any, Any, Any]]:
@@ -630,15 +632,15 @@ class BaseMLP(
         if held is not None:
             options["patience"] = self.n_iter_no_change
         if solver in STOCHASTIC_METHODS:
-            runs = [self._by_batches(ob, theta, solver, held, seed)]
+            runs = [self._fit_by_batches(ob, theta, solver, held, seed)]
         elif choice is None:
             runs = [self._minimize(ob, theta, solver, self._max_iter, options)]
         else:
             runs = self._from_choice(ob, choice, options)
         seen: Any = None
         if self.solver == "auto" and held is None:
-            seen = self._go_on(ob, runs, options)
-        self._keep(ob, runs)
+            seen = self._continue_training(ob, runs, options)
+        self._set_fitted(ob, runs)
         if self.verdict == "quick" and seen is None:
             spent = sum(run.nfev if solver not in STOCHASTIC_METHODS else run.nit for run in runs)
             seen, _ = check_spectrum(
@@ -659,8 +661,8 @@ class BaseMLP(
         """
         if choice.run.stopped == "interrupted":
             return [choice.run]
-        cut = choice.run.stopped == "max_iter" and not choice.past
-        early, reached = choice.past or cut, choice.reached
+        cut = choice.run.stopped == "max_iter" and not choice.is_overfitting
+        early, reached = choice.is_overfitting or cut, choice.objective_at_best
         steps, enough = self._max_iter, None
         if self.tol == "auto":  # convergence to active kinks would take all iterations
             steps = min(steps, choice.max_final_steps)
@@ -672,7 +674,7 @@ class BaseMLP(
             run.stopped = "max_iter" if short else "held_out"
         return [choice.run, run]
 
-    def _at_once(self, rows: int) -> int:
+    def _rows_per_gradient(self, rows: int) -> int:
         """Return the number of rows per gradient."""
         size = 200 if self.batch_size == "auto" else self.batch_size
         return min(size, rows) if self.solver in STOCHASTIC_METHODS else rows
@@ -681,9 +683,9 @@ class BaseMLP(
         """Return the options of mini-batch solvers."""
         rate = self.learning_rate_init
         known = {} if rate is None else {"learning_rate": rate}
-        return {"batch_size": self._at_once(ob.n_samples)} | known
+        return {"batch_size": self._rows_per_gradient(ob.n_samples)} | known
 
-    def _by_batches(
+    def _fit_by_batches(
         self, ob: Objective, theta: np.ndarray, solver: Descent, held: Any, seed: int
     ) -> Any:
         """Run a mini-batch solver, and return the result at its best point.
@@ -718,7 +720,7 @@ class BaseMLP(
             run.history["validation"] = scores
         return run
 
-    def _go_on(
+    def _continue_training(
         self, ob: Objective, runs: list[Any], options: dict[str, Any]
     ) -> SpectrumCheck | None:
         """Continue after L-BFGS: by trust-region steps if it stalled, and by an escape from a
@@ -791,7 +793,7 @@ class BaseMLP(
                 run.stopped = "patience"
         return run
 
-    def _keep(self, ob: Objective, runs: list[Any], past: Any = (), epochs: int = 0) -> None:
+    def _set_fitted(self, ob: Objective, runs: list[Any], past: Any = (), epochs: int = 0) -> None:
         """Set the attributes of a fitted estimator, with the losses of earlier epochs in front.
         After Ctrl-C this raises KeyboardInterrupt, with the fit so far kept.
         """
@@ -859,7 +861,7 @@ class BaseMLP(
         self.__dict__.pop("_training", None)
         losses = {"loss": [before, run.f]}
         end = SimpleNamespace(x=run.theta, fun=run.f, nit=1, stopped="max_iter", history=losses)
-        self._keep(ob, [end], *past)
+        self._set_fitted(ob, [end], *past)
 
     def _outputs(self, X: Any) -> np.ndarray:
         """Return the outputs of the network before any softmax; sparse rows are made dense in

@@ -339,7 +339,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
                 f"classes must be those of the first call, {self.classes_.tolist()}, got "
                 f"{np.unique(classes).tolist()}."
             )
-        with self._as_before():
+        with self._restoring_fit():
             if first:
                 self._multilabel = type_of_target(y) == "multilabel-indicator"
                 known = np.arange(np.shape(y)[1]) if self._multilabel else y

@@ -100,7 +100,7 @@ class Choice(NamedTuple):
     watch: HeldOut
 
     @property
-    def past(self) -> bool:
+    def is_overfitting(self) -> bool:
         """True if the held-out loss rose before the fit ended."""
         return self.watch.kept < self.watch.count
 
@@ -110,7 +110,7 @@ class Choice(NamedTuple):
         return max(MIN_FINAL_STEPS, 2 * self.watch.count)
 
     @property
-    def reached(self) -> float:
+    def objective_at_best(self) -> float:
         """The objective of the fitted rows at the best point."""
         return float(self.watch.fitted.value(self.watch.theta))
 

@@ -182,14 +182,14 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             scale = np.concatenate([scale, np.ones_like(scale)])
         return scale, shift
 
-    def _in_units_of_y(self, model: MLP, theta: np.ndarray) -> np.ndarray:
+    def _to_target_units(self, model: MLP, theta: np.ndarray) -> np.ndarray:
         scale, shift = self._units()
         theta = theta.copy()
         W, b = model.unflatten(theta)[-1]
         W[:], b[:] = W * scale[:, None], b * scale + shift
         return theta
 
-    def _in_fitted_units(self, model: MLP, theta: np.ndarray) -> np.ndarray:
+    def _to_fitted_units(self, model: MLP, theta: np.ndarray) -> np.ndarray:
         scale, shift = self._units()
         theta = theta.copy()
         W, b = model.unflatten(theta)[-1]
@@ -242,7 +242,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             )
         X = self._rows(X)
         X = X.toarray() if is_sparse(X) else X
-        std = self._posterior_here().std(self.model_, X) * self.y_scale_
+        std = self._cached_posterior().std(self.model_, X) * self.y_scale_
         return found[0], std[:, 0] if self._flat else std
 
     def _fitted_objective(self, call: str) -> Objective:
@@ -263,7 +263,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             )
         return ob
 
-    def _posterior_here(self) -> FitPosterior:
+    def _cached_posterior(self) -> FitPosterior:
         """Return the posterior of the fit, computed when it is first needed."""
         theta, known = self.theta_, vars(self).get("_posterior")
         if known is None or not np.array_equal(known.theta, theta):
@@ -271,7 +271,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             known = self._posterior = posterior_of_fit(self, ob)
         return known
 
-    def _after_fit(self, ob: Objective) -> None:
+    def _store_fitted_objective(self, ob: Objective) -> None:
         self.__dict__.pop("_posterior", None)
         self.__dict__.pop("_left_out", None)
         self.__dict__.pop("sigma_", None)
@@ -362,7 +362,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         check_parameters(self)
         y = sanitised(y, "y")
         first = not hasattr(self, "theta_")
-        with self._as_before():
+        with self._restoring_fit():
             if first:
                 self._flat = np.ndim(y) < 2 or np.shape(y)[1] == 1
             self._epoch(X, y, first)

@@ -28,14 +28,14 @@ class ShownInNotebooks:
     def _repr_mimebundle_(self, **options: Any) -> Any:
         found = super()._repr_mimebundle_(**options)  # type: ignore[misc]
         if "text/html" in found:
-            found["text/html"] = self._fit_in_words() + found["text/html"]
+            found["text/html"] = self._fit_paragraph() + found["text/html"]
         return found
 
     def _repr_html_inner(self) -> str:
         diagram: str = super()._repr_html_inner()  # type: ignore[misc]
-        return self._fit_in_words() + diagram
+        return self._fit_paragraph() + diagram
 
-    def _fit_in_words(self) -> str:
+    def _fit_paragraph(self) -> str:
         """Return a paragraph on the fit, from numbers that are there already; "" before a fit."""
         if not hasattr(self, "theta_"):
             return ""

@@ -29,7 +29,7 @@ class FittedWeights:
         """Store the model and its parameters, of which `coefs_` and `intercepts_` are views."""
         self._network = model
         fitted = np.array(theta, model.dtype)
-        theta = self._in_units_of_y(model, fitted)
+        theta = self._to_target_units(model, fitted)
         self._fitted = theta.copy(), fitted
         layers = model.unflatten(theta)
         self.coefs_ = [W.T for W, _ in layers]  # scikit-learn's layout: (in, out)
@@ -55,11 +55,11 @@ class FittedWeights:
             "new estimator with other parameters."
         )
 
-    def _in_units_of_y(self, model: MLP, theta: np.ndarray) -> np.ndarray:
+    def _to_target_units(self, model: MLP, theta: np.ndarray) -> np.ndarray:
         """Return the parameters with the units of the targets folded into the last layer."""
         return theta
 
-    def _in_fitted_units(self, model: MLP, theta: np.ndarray) -> np.ndarray:
+    def _to_fitted_units(self, model: MLP, theta: np.ndarray) -> np.ndarray:
         """Return the parameters without the units of the targets."""
         return theta
 
@@ -73,7 +73,7 @@ class FittedWeights:
         # These are exactly the parameters of the fit.
         if np.array_equal(theta, folded):
             return theta if np.array_equal(theta, fitted) else fitted
-        return self._in_fitted_units(self.model_, theta)
+        return self._to_fitted_units(self.model_, theta)
 
     @theta_.setter
     def theta_(self, theta: Any) -> None:

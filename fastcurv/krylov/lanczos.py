@@ -332,7 +332,7 @@ class Recurrence(Lanczos, Basis):
 
     def reset(self) -> None:
         """Discard the basis, but keep the count of products, the scale and the noise."""
-        self._aside()
+        self._take_rows_aside()
         self.empty()
 
     def insert(self, W: Array) -> int:
@@ -370,18 +370,18 @@ class Recurrence(Lanczos, Basis):
         self.p, self.clean = 0, m
         self.aside, self.dimension = self.aside + p, self.dimension - p
 
-    def fetch_aside(self) -> None:
+    def restore_rows_aside(self) -> None:
         """Append the rows set aside to the next block, which must have capacity for them."""
         self.reorthogonalise()
         self.widen_projection(self.m + self.p + self.aside)
-        rows, along = self._aside()
+        rows, along = self._take_rows_aside()
         first, end = self.m + self.p, self.m + self.p + len(rows)
         self.rows[first:end] = rows
         self.T[first:end, : self.m] = along[:, : self.m]
         self.T[: self.m, first:end] = along[:, : self.m].T
         self.p, self.clean, self.tridiagonal = self.p + len(rows), end, False
 
-    def _aside(self) -> tuple[Array, Floats]:
+    def _take_rows_aside(self) -> tuple[Array, Floats]:
         """Remove the rows set aside from `against`, and return them with the coupling to them."""
         kept = len(self.against) - self.aside
         rows, along = self.against[kept:], self.leak[kept:]
@@ -427,7 +427,7 @@ class Recurrence(Lanczos, Basis):
             error = length(self.err[: self.m] @ np.abs(S) + self.eps * self.scale)
         self.drop_block()
         if self.aside:
-            self.drop_coupling(column_lengths(self._aside()[1][:, : self.m]))
+            self.drop_coupling(column_lengths(self._take_rows_aside()[1][:, : self.m]))
         rotate(self.rows[: self.m], S)
         self.become(theta, S)
         if w is not None and self.locked:
@@ -519,7 +519,7 @@ class Recurrence(Lanczos, Basis):
             orthogonalise(self.against, W[: len(B)], passes=1)
         self.err[m:k] = self.noise + self.unit * dropped
         r = min(len(B), self.dimension - k, self.capacity + 1 - k)
-        B = self.unit * (self._most_of(B, W, r) if r < len(B) else B)
+        B = self.unit * (self._concentrate_coupling(B, W, r) if r < len(B) else B)
         self.rows[k : k + r] = W[:r]
         self.T[k : k + r, m:k] = B
         self.T[m:k, k : k + r] = B.T
@@ -527,7 +527,7 @@ class Recurrence(Lanczos, Basis):
         self.tridiagonal = False
         self.forget_loss()
 
-    def _most_of(self, B: Floats, W: Array, r: int) -> Floats:
+    def _concentrate_coupling(self, B: Floats, W: Array, r: int) -> Floats:
         """Rotate the block `W` such that its first r rows carry most of ``B' W``, and return the
         coupling to them. The rest of the coupling is added to err.
         """
@@ -565,7 +565,7 @@ def decompose(run: Basis) -> tuple[Floats, Floats]:
     return eigh(T)[:2]
 
 
-def kept_at_restart(theta: Floats, k: int, which: str, room: int) -> Indices:
+def kept_ritz_indices(theta: Floats, k: int, which: str, room: int) -> Indices:
     """Return the indices of the Ritz vectors that a thick restart keeps: the wanted ones and their
     neighbours, at most `room` in all.
     """

@@ -97,15 +97,15 @@ class KrylovSpace(Space, Basis):
         """
         m, pending = self.m, slice(self.m, self.m + self.p)
         if self.lacking is not None and np.any(self.lacking):
-            self._reflect(self.lacking)
+            self._reflect_pending_rows(self.lacking)
             self.follow = True
         elif self.follow:
-            self._bring_forward(m + self.p - 1)
+            self._swap_pending_row(m + self.p - 1)
         else:
-            self._bring_forward(m + int(np.argmax(np.linalg.norm(self.T[pending, :m], axis=1))))
+            self._swap_pending_row(m + int(np.argmax(np.linalg.norm(self.T[pending, :m], axis=1))))
         self.lacking = None
 
-    def _reflect(self, lacking: np.ndarray) -> None:
+    def _reflect_pending_rows(self, lacking: np.ndarray) -> None:
         """Apply a Householder reflection to the pending rows such that the first one becomes a
         multiple of ``lacking' rows``.
         """
@@ -119,7 +119,7 @@ class KrylovSpace(Space, Basis):
         block -= np.multiply.outer(u, u @ block)
         self.T[:m, pending] = block.T
 
-    def _bring_forward(self, chosen: int) -> None:
+    def _swap_pending_row(self, chosen: int) -> None:
         m = self.m
         if chosen == m:
             return

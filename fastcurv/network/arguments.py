@@ -174,13 +174,17 @@ def check_targets(y: Any, N: int, model: Any, loss: Any, weight: Any = None) -> 
         if array.dtype.kind not in "iu":
             raise TypeError(
                 f"y must hold integer classes (N,) or soft targets (N, {d}) for loss={loss!r}, "
-                f"got dtype {array.dtype}. Use loss={_others('numbers')} for numbers."
+                f"got dtype {array.dtype}. Use loss={_losses_for_targets('numbers')} for numbers."
             )
         if array.shape != (N,):
             raise ValueError(f"y must have {N} labels, one for each row of X, got {len(array)}.")
         array = np.array(array, order="C")
         if array.min() < 0 or array.max() >= d:
-            one = f" Use loss={_others('numbers', 'labels')} for one output." if d == 1 else ""
+            one = (
+                f" Use loss={_losses_for_targets('numbers', 'labels')} for one output."
+                if d == 1
+                else ""
+            )
             raise ValueError(
                 f"y must hold labels from 0 to {d - 1}, got labels from {array.min()} to "
                 f"{array.max()}.{one}"
@@ -220,7 +224,7 @@ def _check_given(given: LossFunction, y: np.ndarray, d_out: int, weight: Any) ->
     given.learn(y, d_out, weight)
 
 
-def _others(*targets: str) -> str:
+def _losses_for_targets(*targets: str) -> str:
     """Return the names of the losses for targets of the same kind."""
     return " or ".join(repr(DEFAULT_LOSS_BY_TARGETS[kind]) for kind in reversed(targets))
 

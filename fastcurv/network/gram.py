@@ -39,8 +39,9 @@ as it is otherwise, so an operator may contain both kinds.
 *The complement* of the space has ``(out - s) (in - r)`` dimensions in each rotated layer; there H
 is l2.
 
-*Choice of the space.* `prices` estimates the cost of a product, with its share of a Krylov method's
-vector operations, in both spaces; `Curvature.reduced`, which algorithms call, chooses by it.
+*Choice of the space.* `product_flops` estimates the cost of a product, with its share of a Krylov
+method's vector operations, in both spaces; `Curvature.reduced`, which algorithms call, chooses by
+it.
 """
 
 from __future__ import annotations
@@ -124,13 +125,13 @@ class Reduced(Symmetric):
         """Return the vector ``(n,)`` of parameter space for coordinates ``(m,)``, or rows ``(k,
         n)`` for rows ``(k, m)``.
         """
-        return self._mapped(self._embed, x, self.n)
+        return self._map_layers(self._embed, x, self.n)
 
     def project(self, v: Any) -> Array:
         """Return the coordinates ``(m,)`` of v ``(n,)``, or rows ``(k, m)`` for rows ``(k, n)``."""
-        return self._mapped(self._project, v, self.shape[0])
+        return self._map_layers(self._project, v, self.shape[0])
 
-    def _mapped(self, way: Callable[[Array, Array], None], x: Any, width: int) -> Array:
+    def _map_layers(self, way: Callable[[Array, Array], None], x: Any, width: int) -> Array:
         x = np.ascontiguousarray(x, self.dtype)
         out = np.empty((*x.shape[:-1], width), self.dtype)
         for row, target in zip(np.atleast_2d(x), np.atleast_2d(out)):
@@ -151,7 +152,7 @@ class InCoordinates(Reduced):
         there -= self.embed(self.product(np.asarray(x, dtype=self.dtype)))
         return safe_norm(there)
 
-    def carried(self, X: Array, found: Any, rng: Any) -> LiftedPairs:
+    def lift_pairs(self, X: Array, found: Any, rng: Any) -> LiftedPairs:
         """Return error estimates in parameter space for eigenpairs in coordinates: the residuals
         plus the measured difference between products in both spaces, for random signs.
         """
@@ -159,7 +160,7 @@ class InCoordinates(Reduced):
         defect = self.defect(signs @ X) if len(X) else 0.0
         return LiftedPairs(np.ones(len(X), bool), found.residuals + defect, 0.0, False)
 
-    def inside(self, V: Array, most: float) -> Array | None:
+    def find_coordinates(self, V: Array, most: float) -> Array | None:
         """Return the coordinates of the rows of V, or None if the component of a row outside the
         space has more than `most` times its length.
         """
@@ -198,10 +199,10 @@ class InCoordinates(Reduced):
 # One layer's part of a vector in coordinates, and the operations of the passes on it.
 #
 # A layer offers four operations, each in its own coordinates x: ``forward(x) = a V' + vb``,
-# ``back(x) = delta V``, ``gradient(rdelta, ra)``, the coordinates of ``rdelta' a + delta' ra``, and
-# the isometry ``embed(x) = (V, vb)`` with its transpose ``project``. `Whole` uses V as it is;
-# `Rotated` keeps only the part of V that products can reach, in orthonormal coordinates. The
-# mathematics is in the docstring of this module.
+# ``add_backward_term(x) = delta V``, ``gradient(rdelta, ra)``, the coordinates of ``rdelta' a +
+# delta' ra``, and the isometry ``embed(x) = (V, vb)`` with its transpose ``project``. `Whole` uses
+# V as it is; `Rotated` keeps only the part of V that products can reach, in orthonormal
+# coordinates. The docstring of this module has the mathematics.
 #
 # Matrices with a row for each sample are stored column-major, the entries of one unit contiguous,
 # so that the engine's products read W and V without a copy and pack the smaller factor; `rows`
@@ -277,14 +278,14 @@ class Reflectors:
         self.minus_YT, self.minus_Y = -self.YT, -self.Y
         self.L = np.ascontiguousarray(R[: self.r].T, dtype=dtype)
 
-    def turn(self, M: Scratch, A: Array) -> Array:
+    def apply_right(self, M: Scratch, A: Array) -> Array:
         """Return ``A Q`` (N, k) for a matrix with one row for each sample."""
         out = M.empty(*A.shape)
         out[...] = A
         M(out, rows(M, A, self.YT), self.minus_Y.T, True)
         return out
 
-    def right(self, M: Array) -> Array:
+    def multiply_right(self, M: Array) -> Array:
         """Return ``M Q`` for rows M (m, k)."""
         return np.asarray(M - (M @ self.YT) @ self.Y.T)
 
@@ -292,7 +293,7 @@ class Reflectors:
         """Return ``M Q'``."""
         return np.asarray(M - (M @ self.Y) @ self.YT.T)
 
-    def thin(self) -> Array:
+    def leading_columns(self) -> Array:
         """Return the first r columns of Q, (k, r)."""
         U = -self.YT @ self.Y[: self.r].T
         U[np.arange(self.r), np.arange(self.r)] += 1
@@ -308,21 +309,21 @@ class Layer:
 
     def embed(self, x: Array, V: Array, vb: Array | None) -> None:
         """Write the parameters for coordinates x to ``V (out, in)`` and ``vb``."""
-        self._place(x[: self.weights], V)
+        self._write_weights(x[: self.weights], V)
         if vb is not None:
             vb[...] = x[self.weights :]
 
     def project(self, V: Array, vb: Array | None, out: Array) -> None:
         """Write the coordinates of ``V`` and ``vb`` to `out`: the transpose of `embed`."""
-        self._take(V, out[..., : self.weights])
+        self._read_coordinates(V, out[..., : self.weights])
         if vb is not None:
             out[..., self.weights :] = vb
 
-    def _place(self, x: Array, V: Array) -> None:
+    def _write_weights(self, x: Array, V: Array) -> None:
         """Write the weights for coordinates x to V."""
         V[...] = x.reshape(V.shape)
 
-    def _take(self, V: Array, out: Array) -> None:
+    def _read_coordinates(self, V: Array, out: Array) -> None:
         """Write the coordinates of V to `out`."""
         out[...] = V.reshape(out.shape)
 
@@ -345,7 +346,7 @@ class Whole(Layer):
             rz += x[self.weights :]
         return rz
 
-    def back(self, M: Scratch, x: Array, out: Array) -> None:
+    def add_backward_term(self, M: Scratch, x: Array, out: Array) -> None:
         """Add ``delta V`` to `out` (N, in)."""
         M(out, self.delta, x[: self.weights].reshape(self.out, self.width), True)
 
@@ -387,7 +388,7 @@ class Rotated(Whole):
         C2 = x[self.first : self.weights]
         return x[: self.first].reshape(self.out, self.r), C2.reshape(self.s, self.width - self.r)
 
-    def back(self, M: Scratch, x: Array, out: Array) -> None:
+    def add_backward_term(self, M: Scratch, x: Array, out: Array) -> None:
         """Add ``delta V = [delta C1, D C2] Q_a'`` to `out`."""
         assert self.errors is not None
         C1, C2 = self._split(x)
@@ -406,25 +407,25 @@ class Rotated(Whole):
         C1, C2 = self._split(out)
         M(C1, rdelta.T, self.inputs.L)
         if self.errors is not None and ra is not None:
-            turned = self.inputs.turn(M, ra)
+            turned = self.inputs.apply_right(M, ra)
             M(C1, self.delta.T, turned[:, : self.r], True)
             M(C2, self.errors.L.T, turned[:, self.r :])
 
-    def _place(self, x: Array, V: Array) -> None:
+    def _write_weights(self, x: Array, V: Array) -> None:
         """Compute ``V = [C1, Q_d1 C2] Q_a'``."""
         C1, C2 = self._split(x)
-        U = None if self.errors is None else self.errors.thin()
+        U = None if self.errors is None else self.errors.leading_columns()
         for rows in _blocks(self.out):
             V[rows, : self.r] = C1[rows]
             V[rows, self.r :] = 0.0 if U is None else U[rows] @ C2
             V[rows] -= (V[rows] @ self.inputs.Y) @ self.inputs.YT.T
 
-    def _take(self, V: Array, out: Array) -> None:
+    def _read_coordinates(self, V: Array, out: Array) -> None:
         C1, C2 = self._split(out)
-        U = None if self.errors is None else self.errors.thin()
+        U = None if self.errors is None else self.errors.leading_columns()
         C2[...] = 0.0
         for rows in _blocks(self.out):
-            turned = self.inputs.right(V[rows])
+            turned = self.inputs.multiply_right(V[rows])
             C1[rows] = turned[:, : self.r]
             if U is not None:
                 C2 += U[rows].T @ turned[:, self.r :]
@@ -569,41 +570,42 @@ class RowState:
         self.p: list[Any] = []
         self.eq: list[Any] = []
         if plan is not None:
-            self._take(ob, plan.state())
+            self._copy_state(ob, plan.state())
             return
 
         def bend(l: int, z: Any, below: Any) -> Any:
             a, p, q, _ = ACTIVATIONS[model.activation[l]].derivatives(np.asarray(z, np.float64))
-            self.p.append(self._held(p))
+            self.p.append(self._by_columns(p))
             self.eq.append(q)  # stores phi'', which is multiplied by e in the backward pass
             above = np.asarray(a, dtype=self.dtype)
-            return self._held(above + below if self.skips[l] else above)
+            return self._by_columns(above + below if self.skips[l] else above)
 
         self.a, zs = forward(zip(self.W, self.b), ob.X, bend)
         self.loss = LossCurve(ob, np.asarray(zs[-1]))
-        self.delta, e = [self._held(self.loss.delta)], None
+        self.delta, e = [self._by_columns(self.loss.delta)], None
         for l in range(len(self.W) - 1, 0, -1):
             delta, e = self.below(multiply, l, self.delta[0], e)
             self.delta.insert(0, delta)
-            self.eq[l - 1] = self._held(None if self.eq[l - 1] is None else e * self.eq[l - 1])
+            if self.eq[l - 1] is not None:
+                self.eq[l - 1] = self._by_columns(e * self.eq[l - 1])
 
-    def _take(self, ob: Any, state: Any) -> None:
+    def _copy_state(self, ob: Any, state: Any) -> None:
         """Take over the engine's state, and compute the parts that the engine does not keep."""
         *hidden, (outputs, _, _, delta) = state
         self.loss = LossCurve(ob, outputs)
         self.loss.delta = delta.astype(np.float64)
-        self.delta = [self._held(one[3]) for one in state]
+        self.delta = [self._by_columns(one[3]) for one in state]
         for name, (a, p, eq, delta) in zip(ob.model.activation, hidden):
             row = ACTIVATIONS[name]
             if p is None and row.leak is not None:
                 p = np.where(a > 0, 1.0, row.leak)
             if eq is None and row.of_a is not None:
                 eq = (row.of_a - 2 * a) * delta
-            self.a.append(self._held(a))
-            self.p.append(self._held(p))
-            self.eq.append(self._held(eq))
+            self.a.append(self._by_columns(a))
+            self.p.append(self._by_columns(p))
+            self.eq.append(self._by_columns(eq))
 
-    def _held(self, x: Any) -> Any:
+    def _by_columns(self, x: Any) -> Any:
         """Return x in the model's dtype, stored by columns, or None if x is None."""
         return None if x is None else np.asarray(x, dtype=self.dtype, order="F")
 
@@ -699,7 +701,7 @@ class RowPasses(InLayers):
                 return
             below = rows(M, rdelta, s.W[l])
             if along is not None:
-                layer.back(M, along[0][cut], below)
+                layer.add_backward_term(M, along[0][cut], below)
             if re is not None and s.skips[l]:
                 below += re
             re, p, eq = below, s.p[l - 1], s.eq[l - 1]
@@ -708,7 +710,7 @@ class RowPasses(InLayers):
                 rz = along[2][l - 1]
                 rdelta += np.multiply(eq, rz, out=rz)
 
-    def _along(self, x: Array, out: Array, kind: str, active: Any = None) -> None:
+    def _write_product(self, x: Array, out: Array, kind: str, active: Any = None) -> None:
         """Write the product with x, without l2, to `out`."""
         ras, rzs = self._forward(x)
         rdelta = np.asfortranarray(self.state.loss.curve(rzs[-1], kind), self.M.dtype)
@@ -746,7 +748,7 @@ def layer_cost(m: int, k: int, N: int, pairs: bool, rotated: bool) -> float:
 
 
 @lru_cache
-def prices(shapes: tuple[tuple[int, int], ...], N: int, kind: str) -> tuple[float, float]:
+def product_flops(shapes: tuple[tuple[int, int], ...], N: int, kind: str) -> tuple[float, float]:
     """Return the cost in flops of a product, including a Krylov method's work for it, in sample
     space and in parameter space, for layers of these `MLP.shapes`.
     """
@@ -761,7 +763,7 @@ def prices(shapes: tuple[tuple[int, int], ...], N: int, kind: str) -> tuple[floa
     return here, there
 
 
-def _parts(whole: Any, rotate: Any = None, state: Any = None) -> tuple[RowState, list[Any]]:
+def _split_state(whole: Any, rotate: Any = None, state: Any = None) -> tuple[RowState, list[Any]]:
     """Return state and layers. `rotate` specifies the layers to rotate; None uses a cost model."""
     ob, layers, N = whole.objective, [], whole.objective.n_samples
     state = RowState(ob, whole.theta, whole._plan) if state is None else state
@@ -773,7 +775,7 @@ def _parts(whole: Any, rotate: Any = None, state: Any = None) -> tuple[RowState,
     return state, layers
 
 
-_usual_parts = cached_attribute(_parts)
+_usual_parts = cached_attribute(_split_state)
 
 
 def cast(x: Any, dtype: Any) -> Any:
@@ -848,7 +850,7 @@ class SampleSpace(RowPasses, InCoordinates):
             )
         self.whole, self.n, self.n_products = whole, whole.shape[0], 0
         self.rotate, dtype = rotate, whole.dtype if dtype is None else dtype
-        parts = _usual_parts(whole) if rotate is None else _parts(whole, rotate, state)
+        parts = _usual_parts(whole) if rotate is None else _split_state(whole, rotate, state)
         self.state, layers = parts if dtype == whole.dtype else cast(parts, dtype)
         m = self._set_layers(layers)
         self.n_rest = sum(layer.rest for layer in self.layers)
@@ -864,7 +866,7 @@ class SampleSpace(RowPasses, InCoordinates):
     @to_nearest
     def _multiply(self, x: Array, out: Array) -> None:
         with self._lock:
-            self._along(x, out, self.whole.kind)
+            self._write_product(x, out, self.whole.kind)
         for cut, layer in zip(self.cuts, self.layers):
             spared = not self.whole.objective.l2_biases
             part = slice(cut.start, cut.start + layer.weights) if spared else cut

@@ -63,7 +63,7 @@ def input_derivatives(
         assert found is not None  # the arguments now have the form that the engine needs
         return InputDerivatives(*found)
     blocks = [
-        _by_numpy(
+        _input_derivatives_numpy(
             model,
             theta,
             X[i : i + ROWS_PER_BLOCK],
@@ -80,7 +80,9 @@ def input_derivatives(
     )
 
 
-def _by_numpy(model: Any, theta: Any, X: Any, order: int, weights: Any) -> tuple[Any, Any, Any]:
+def _input_derivatives_numpy(
+    model: Any, theta: Any, X: Any, order: int, weights: Any
+) -> tuple[Any, Any, Any]:
     """Compute outputs and derivatives in NumPy for activations of any kind. The Hessian is
     propagated backward through the layers as in the engine.
     """

@@ -85,7 +85,7 @@ class LayerCoordinates:
             found.append(u)
         return found[::-1]
 
-    def shorten(self, g: Array) -> None:
+    def limit_gradient(self, g: Array) -> None:
         """Scale P such that the norm of ``P P' g`` is at most that of g and at most 1, which limits
         the first step, for which no pairs exist.
         """
@@ -150,21 +150,21 @@ class LayerCoordinates:
 
     def to_theta(self, x: Array) -> Array:
         """Return P x."""
-        return self._mapped(x, 1, False)
+        return self._apply_roots(x, 1, False)
 
     def from_theta(self, d: Array) -> Array:
         """Return P^-1 d."""
-        return self._mapped(d, 0, False)
+        return self._apply_roots(d, 0, False)
 
     def to_gradient(self, g: Array) -> Array:
         """Return the gradient by x, P' g."""
-        return self._mapped(g, 1, True)
+        return self._apply_roots(g, 1, True)
 
     def from_gradient(self, g: Array) -> Array:
         """Return P^-T g."""
-        return self._mapped(g, 0, True)
+        return self._apply_roots(g, 0, True)
 
-    def _mapped(self, V: Array, which: int, gradient: bool) -> Array:
+    def _apply_roots(self, V: Array, which: int, gradient: bool) -> Array:
         """Return V with each layer multiplied from both sides by roots (0) or inverse roots (1).
         For points these are the transposed left root and the right root, for gradients the left
         root and the transposed right root.

@@ -31,7 +31,7 @@ class _Bare(LinearOperator):
 
 
 @lru_cache(maxsize=64)
-def _given_by_scipy(dtype: np.dtype[Any], shape: tuple[int, int]) -> dict[str, Any]:
+def _scipy_attributes(dtype: np.dtype[Any], shape: tuple[int, int]) -> dict[str, Any]:
     """Return the attributes that SciPy sets on an operator. They are cached because creating them
     takes as long as a small product.
     """
@@ -55,7 +55,7 @@ class Operator(
     """
 
     def __init__(self, dtype: np.dtype[Any], shape: tuple[int, int]) -> None:
-        vars(self).update(_given_by_scipy(dtype, shape))
+        vars(self).update(_scipy_attributes(dtype, shape))
 
     @abstractmethod
     def __reduce__(self) -> tuple[Any, ...]:
@@ -82,7 +82,7 @@ class Operator(
     def _transpose(self) -> Operator:
         """Return the transpose, as an `Operator`."""
 
-    def _checked(self, x: Any, n: int, name: str, ndims: tuple[int, ...]) -> np.ndarray:
+    def _check_operand(self, x: Any, n: int, name: str, ndims: tuple[int, ...]) -> np.ndarray:
         """Return x as a real array with n rows and a number of dimensions in `ndims`, after
         checking it.
         """
@@ -93,12 +93,12 @@ class Operator(
         return v
 
     def _product(self, x: Any) -> Any:
-        v = self._checked(x, self.shape[1], "v", (1, 2))
+        v = self._check_operand(x, self.shape[1], "v", (1, 2))
         return shaped_like(x, self._matvec(v) if v.ndim == 1 else self._matmat(v))
 
     def matvec(self, x: Any) -> Any:
         """Return the product with a vector ``(n,)`` or ``(n, 1)``, in the shape of the argument."""
-        v = self._checked(x, self.shape[1], "v", (1, 2))
+        v = self._check_operand(x, self.shape[1], "v", (1, 2))
         if v.ndim == 2 and v.shape[1] != 1:
             raise ValueError(f"v must have shape ({len(v)},) or ({len(v)}, 1), got {v.shape}.")
         return shaped_like(x, self._matvec(v.reshape(-1)).reshape(-1, *v.shape[1:]))
@@ -109,7 +109,7 @@ class Operator(
 
     def matmat(self, X: Any) -> Any:
         """Return the product with the columns of X ``(n, k)``."""
-        return shaped_like(X, self._matmat(self._checked(X, self.shape[1], "V", (2,))))
+        return shaped_like(X, self._matmat(self._check_operand(X, self.shape[1], "V", (2,))))
 
     def rmatmat(self, X: Any) -> Any:
         """Return the product of the transpose with the columns of X."""
@@ -132,7 +132,11 @@ class Operator(
     def __rmatmul__(self, v: Any) -> Any:
         if isinstance(v, LinearOperator):
             return super().__rmatmul__(v)
-        rows = self._checked(v, self.shape[0], "v", (1,)) if np.ndim(v) == 1 else as_numpy(v, "v")
+        rows = (
+            self._check_operand(v, self.shape[0], "v", (1,))
+            if np.ndim(v) == 1
+            else as_numpy(v, "v")
+        )
         return shaped_like(v, np.ascontiguousarray(self._transpose()._product(rows.T).T))
 
     def __array__(self, *_: Any, **__: Any) -> np.ndarray:

@@ -20,7 +20,7 @@ from ..common.checks import (
     is_sparse,
     random_batches,
 )
-from ..common.errors import AttributeHints, accept_aliases, entry, typed
+from ..common.errors import AttributeHints, accept_aliases, conversion_hint, typed
 from ..common.html import html_table
 from ..common.linalg import NotConvexError
 from ..common.protocols import LOSS_METHODS, why_replaced
@@ -264,7 +264,7 @@ class Objective(
         own["_X"], own["_y"], own["_weight"] = checked(
             model, loss, (X, y, sample_weight), tame=False
         )
-        self._tame()
+        self._zero_unused_rows()
         self._start()
 
     def _settings(
@@ -272,7 +272,9 @@ class Objective(
     ) -> None:
         """Check and store all arguments except the rows."""
         if not isinstance(model, MLP):
-            raise TypeError(f"model must be a fastcurv.MLP, got {typed(model)}.{entry(model)}")
+            raise TypeError(
+                f"model must be a fastcurv.MLP, got {typed(model)}.{conversion_hint(model)}"
+            )
         loss = check_loss(loss)
         if n_threads is not None:
             n_threads = check_positive_int(n_threads, "n_threads", 2**31 - 1)
@@ -307,29 +309,29 @@ class Objective(
 
     def _start(self) -> None:
         """Set up the state for the rows of X, y and sample_weight."""
-        self._learn()
+        self._learn_loss()
         if not self._sparse:
-            self._have(_engine.Rows(*self._given()))
+            self._adopt_rows(_engine.Rows(*self._engine_arguments()))
             return
         self._start_sparse(load_module("network.sparse").SparseRows(self._X, self.n_threads))
 
     def _start_sparse(self, rows: Any) -> None:
         """Set up the state for sparse rows in the form in which they are stored for products."""
         self._n_samples = self._X.shape[0]
-        self._begin()
+        self._create_process_state()
         self._whole = load_module("network.shards").Shard(
             self._frame(2), rows, self._y, self._weight
         )
         size = max(MIN_BLOCK_ROWS, min(self.n_samples, self._dense_rows))
         vars(self).update(block_rows=size, n_shards=-(-self.n_samples // size), n_passes=0)
 
-    def _tame(self) -> None:
+    def _zero_unused_rows(self) -> None:
         """Set entries of X in rows of weight 0 to 0 if they could make hidden units overflow."""
         own, X = self.__dict__, self._X if self._untamed is None else self._untamed
         own["_X"] = without_idle_overflow(self.model, X, self._weight)
         own["_untamed"] = None if own["_X"] is X else X
 
-    def _learn(self) -> None:
+    def _learn_loss(self) -> None:
         """Determine the properties of the loss on which the layout of a plan depends."""
         given = LOSSES[self.loss].given
         if given is not None:
@@ -353,19 +355,19 @@ class Objective(
         """
         return self._budget // (8 * STATE_ENTRIES_PER_UNIT * sum(self.model.sizes))
 
-    def _given(self) -> tuple[Any, ...]:
+    def _engine_arguments(self) -> tuple[Any, ...]:
         """Return X, targets, labels and weights in the form that the engine takes."""
         labels = self._y if self._y.dtype == np.int32 else None
         return self._X, None if labels is not None else self._y, labels, self._weight
 
-    def _have(self, rows: Any) -> None:
+    def _adopt_rows(self, rows: Any) -> None:
         """Store the rows in the engine's form; their arrays are never written to."""
         own = self.__dict__
         own["_rows"], own["_X"], own["_weight"] = rows, rows.X, rows.weight
         own["_y"], own["_n_samples"] = rows.y if rows.labels is None else rows.labels, len(rows.X)
-        self._begin()
+        self._create_process_state()
 
-    def _begin(self) -> None:
+    def _create_process_state(self) -> None:
         """Create the state that belongs to this process: no plan, no spare plans, and a new
         lock.
         """
@@ -387,7 +389,7 @@ class Objective(
         self.__dict__.update(state)
         self._start()
 
-    def _unstarted(self) -> Any:
+    def _copy_unstarted(self) -> Any:
         """Return a copy that must be started (`_start`) after it has been modified."""
         other = object.__new__(type(self))
         other.__dict__.update(self.__getstate__())
@@ -396,7 +398,7 @@ class Objective(
     def __repr__(self) -> str:
         spared = "" if self.l2_biases else ", l2_biases=False"
         data = f"N={self.n_samples}, loss={self.loss!r}, l2={self.l2:g}{spared}"
-        return f"Objective({self.model!r}, {data}{self._more()})"
+        return f"Objective({self.model!r}, {data}{self._describe_rows()})"
 
     def _repr_html_(self) -> str:
         rows = [
@@ -408,7 +410,7 @@ class Objective(
         ]
         return html_table(type(self).__name__, [], rows)
 
-    def _more(self) -> str:
+    def _describe_rows(self) -> str:
         """Return further facts about the rows for the repr."""
         return f", nnz={self._X.nnz}" if self._sparse else ""
 
@@ -514,40 +516,40 @@ class Objective(
         return EngineSteps(self)
 
     @property
-    def _is_little(self) -> bool:
+    def _is_small(self) -> bool:
         """True if Python's overhead is a noticeable part of the passes, and a few plans take little
         memory.
         """
         return (self.n_samples + 100) * self.n_params <= QUICK_PASS_WORK
 
     @property
-    def _most_spare(self) -> int:
+    def _max_spare_plans(self) -> int:
         """The number of plans kept for future operators."""
-        return 2 if self._is_little else 1
+        return 2 if self._is_small else 1
 
-    def _lend_plan(self) -> Any:
+    def _take_plan(self) -> Any:
         """Return a plan for an operator to own: a spare plan of a deleted operator if there is one,
         otherwise a new plan.
         """
-        plan = self._spare_plan()
+        plan = self._pop_spare_plan()
         return self._new_plan() if plan is None else plan
 
-    def _spare_plan(self) -> Any:
+    def _pop_spare_plan(self) -> Any:
         """Return a plan of a deleted operator, or None."""
         try:
             return self._spare.pop()
         except IndexError:
             return None
 
-    def _plan_at(self, theta: Any) -> Any:
+    def _take_plan_at(self, theta: Any) -> Any:
         """Return a plan at theta for an operator to own, with its gradient."""
-        plan = self._give_up(theta)
+        plan = self._take_current_plan(theta)
         if plan is None:
-            plan = self._lend_plan()
+            plan = self._take_plan()
             bind_copy(plan, self, theta, np.empty(self.n_params, self.dtype))
         return plan
 
-    def _give_up(self, theta: Any) -> Any:
+    def _take_current_plan(self, theta: Any) -> Any:
         """Return the objective's own plan if it is at theta, has made a forward pass there, and is
         not in use; otherwise None.
         """
@@ -558,13 +560,13 @@ class Objective(
             plan = self._plan
             if plan is None or plan.theta is None or not _engine.same(plan.theta, theta):
                 return None
-            self._plan, self._theta = self._spare_plan(), np.empty_like(theta)
+            self._plan, self._theta = self._pop_spare_plan(), np.empty_like(theta)
         plan.prepare()
         plan.finish()
         return plan
 
-    def _take_back(self, plan: Any) -> None:
-        if len(self._spare) < self._most_spare:
+    def _return_plan(self, plan: Any) -> None:
+        if len(self._spare) < self._max_spare_plans:
             self._spare.append(plan)
 
     def _bound(self, theta: Any, gradient: bool) -> Any:
@@ -573,7 +575,7 @@ class Objective(
         """
         if type(theta) is not np.ndarray or theta.dtype != self.dtype or theta.ndim != 1:
             theta = self.model.check_theta(theta)
-        plan = self._own_plan()
+        plan = self._objective_plan()
         if plan.theta is None or not _engine.same(plan.theta, theta):
             plan.unbind()
             bind_copy(plan, self, theta, self._theta, gradient=gradient, transient=True)
@@ -581,7 +583,7 @@ class Objective(
             plan.finish()
         return plan
 
-    def _own_plan(self) -> Any:
+    def _objective_plan(self) -> Any:
         """Return the plan for values and gradients to the caller that holds the lock."""
         if self._plan is None:
             self._plan, self._theta = self._new_plan(), np.empty(self.n_params, self.dtype)
@@ -685,7 +687,7 @@ class Objective(
         outputs.
         """
         part = partial(_min_loss_curvature, loss=loss, theta=self.model.check_theta(theta))
-        least = self._fold(part, ()) if self._by_blocks else part(self)
+        least = self._sum_over_shards(part, ()) if self._by_blocks else part(self)
         if not min(least) >= 0:
             raise NotConvexError(
                 f"ggn needs a loss with a second derivative >= 0, got {loss!r}, whose second "
@@ -715,14 +717,14 @@ class Objective(
         """Return the objective on a subset of the rows (a slice, indices or a mask), divided by the
         number of rows selected.
         """
-        other = self._on(rows)
+        other = self._restrict_to_rows(rows)
         other._start()
         return other
 
-    def _on(self, rows: Any) -> Objective:
+    def _restrict_to_rows(self, rows: Any) -> Objective:
         """Return the objective on a subset of the rows, which the caller must still start."""
         y, X, weight, untamed = selected(rows, self._y, self._X, self._weight, self._untamed)
-        other: Objective = self._unstarted()
+        other: Objective = self._copy_unstarted()
         weight = None if weight is None else np.ascontiguousarray(weight)
         vars(other).update(_X=X, _y=np.ascontiguousarray(y), _weight=weight, _untamed=untamed)
         return other
@@ -770,13 +772,16 @@ class Objective(
         """
         made = self.__dict__.pop("_made", {})  # {number of rows: batch whose plan is reused}
         for rows in random_batches(self.n_samples, size, rng):
-            batch, last = self._on(rows), made.pop(len(rows), None)
+            batch, last = self._restrict_to_rows(rows), made.pop(len(rows), None)
             # An operator has taken the plan of the last batch.
             if last is not None and last._plan is None:
-                last._plan, last._theta = last._spare_plan(), np.empty(self.n_params, self.dtype)
+                last._plan, last._theta = (
+                    last._pop_spare_plan(),
+                    np.empty(self.n_params, self.dtype),
+                )
             # The buffers of the last batch are reused unless an operator still holds its rows.
             if last is not None and last._plan is not None and getrefcount(last._rows) <= 3:
-                batch._take_over(last)
+                batch._adopt_plan(last)
             else:
                 batch._start()
             if type(batch) is Objective and not batch._sparse:
@@ -784,14 +789,14 @@ class Objective(
             yield batch
         self._made = made
 
-    def _take_over(self, other: Objective) -> None:
+    def _adopt_plan(self, other: Objective) -> None:
         """Start with the plan and row buffers of `other`, an objective on the same number of rows,
         which cannot be used afterwards. For small batches, allocating new memory takes longer than
         the arithmetic.
         """
         rows, plan = other._rows, other._plan
-        plan.renew(*self._given())
-        self._have(rows)
+        plan.renew(*self._engine_arguments())
+        self._adopt_rows(rows)
         vars(self).update(_plan=plan, _theta=other._theta)
         vars(other).update(_plan=None, _rows=None)
 
@@ -842,17 +847,17 @@ class Objective(
 
     def plan_layout(self) -> Any:
         """Return the division of the rows in a plan of the engine; see `Curvature.layout`."""
-        plan = self._lend_plan()
-        self._take_back(plan)
+        plan = self._take_plan()
+        self._return_plan(plan)
         return plan.layout
 
     # --- sums over blocks of rows
 
     def sum_over_rows(self, part: Any, *arguments: Any) -> Any:
         """Return ``part(self, *arguments)``, summed over shards if the rows come in blocks."""
-        return self._fold(part, arguments) if self._by_blocks else part(self, *arguments)
+        return self._sum_over_shards(part, arguments) if self._by_blocks else part(self, *arguments)
 
-    def _fold(self, part: Any, arguments: tuple[Any, ...], dense: bool = True) -> Any:
+    def _sum_over_shards(self, part: Any, arguments: tuple[Any, ...], dense: bool = True) -> Any:
         """Return the sum of ``part(shard, *arguments)`` over shards of all rows, in order. If
         `dense` is True, X of each shard is an array; otherwise sparse rows may remain sparse.
         """

@@ -53,7 +53,7 @@ def release_plan(operator: Any) -> None:
     """Return the plan of a deleted operator to its objective, for the next operator."""
     known = vars(operator)
     if "_plan" in known:
-        known["objective"]._take_back(known["_plan"])
+        known["objective"]._return_plan(known["_plan"])
 
 
 class Quadratic(Symmetric):
@@ -79,21 +79,23 @@ class Quadratic(Symmetric):
         """
         ready = type(v) is np.ndarray and v.dtype is self.dtype and v.flags.carray
         if ready and v.shape == self.shape[:1]:  # an array in the engine's form needs no checks
-            return float(self._forms(v[None])[0])
+            return float(self._quadratic_forms(v[None])[0])
         v = as_numpy(v, "v")
         if v.ndim == 2:
-            return self._forms(as_block(v, self.shape[0], self.dtype, self.layout["threads"]))
-        return float(self._forms(as_vector(v, self.shape[0], self.dtype)[None])[0])
+            return self._quadratic_forms(
+                as_block(v, self.shape[0], self.dtype, self.layout["threads"])
+            )
+        return float(self._quadratic_forms(as_vector(v, self.shape[0], self.dtype)[None])[0])
 
-    def _forms(self, Vt: Array) -> Floats:
+    def _quadratic_forms(self, Vt: Array) -> Floats:
         """Return the quadratic forms of the rows of Vt, as float64 ``(k,)``."""
         total = self._quadratic(Vt)
         if self.objective.l2 and self.kind != "fisher":
-            return self._with_decay(total, Vt)
+            return self._add_decay(total, Vt)
         return total
 
     @to_nearest
-    def _with_decay(self, total: Floats, Vt: Array) -> Floats:
+    def _add_decay(self, total: Floats, Vt: Array) -> Floats:
         """Return the quadratic forms of the rows of Vt plus the contribution of l2."""
         wide, l2 = Vt.astype(np.float64, copy=False), l2_diagonal(self.objective)
         if isinstance(l2, np.ndarray):
@@ -140,7 +142,7 @@ class Curvature(Quadratic):
     _take: Any
 
     def __init__(self, objective: Any, theta: Any, kind: str) -> None:
-        n, plan = objective.n_params, objective._plan_at(theta)
+        n, plan = objective.n_params, objective._take_plan_at(theta)
         plan.theta.flags.writeable = False
         times = FastProduct(None if objective._by_blocks else plan, kind, kind != "fisher")
         vars(self).update(
@@ -330,8 +332,10 @@ class Curvature(Quadratic):
         ob, sizes, bent = self.objective, self.objective.model.sizes, self.kind == "hessian"
         if ob._by_blocks:
             return np.inf, np.inf
-        prices = load_module("network.gram").prices(ob.model.shapes, ob.n_samples, self.kind)
-        product = MIN_PRODUCT_SECONDS + SECONDS_PER_FLOP * prices[1]
+        product_flops = load_module("network.gram").product_flops(
+            ob.model.shapes, ob.n_samples, self.kind
+        )
+        product = MIN_PRODUCT_SECONDS + SECONDS_PER_FLOP * product_flops[1]
         columns, units = max(1, sizes[-1] - (not LOSSES[ob.loss].per_entry)), sum(sizes[1:])
         there = self.kind != "fisher" and (ob._steps_by_matrix if bent else ob._has_matrix)
         if not there or 8 * ob.n_samples * (sizes[0] + 4 * units) > MAX_ROWS_KEPT_BYTES:
@@ -455,7 +459,7 @@ class BlockCurvature(OfWhole, Quadratic):
         full[:, self.indices] = Vt
         return full
 
-    def _parts(self, Vt: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    def _embed_rows(self, Vt: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield rows of Vt embedded into rows of the whole operator's length, in blocks of limited
         size.
         """
@@ -466,7 +470,7 @@ class BlockCurvature(OfWhole, Quadratic):
 
     def _rows(self, Vt: np.ndarray) -> np.ndarray:
         rows: Array = np.empty(Vt.shape, self.dtype)
-        for cut, full in self._parts(Vt):
+        for cut, full in self._embed_rows(Vt):
             out = np.empty_like(full)
             self.whole._plan.multiply(full, out, self.kind, self._active, self.kind != "fisher")
             rows[cut] = out[:, self.indices]
@@ -486,7 +490,7 @@ class BlockCurvature(OfWhole, Quadratic):
     def _quadratic(self, Vt: np.ndarray) -> np.ndarray:
         self.whole.n_products += len(Vt)
         forms: Floats = np.empty(len(Vt))
-        for cut, full in self._parts(Vt):
+        for cut, full in self._embed_rows(Vt):
             forms[cut] = self.whole._plan.quadratic(full, self.kind, self._active)
         return forms
 
@@ -535,7 +539,7 @@ class Jacobian(Operator):
     _plan: Any
 
     def __init__(self, objective: Any, theta: Any) -> None:
-        plan = objective._plan_at(theta)
+        plan = objective._take_plan_at(theta)
         plan.theta.flags.writeable = False
         vars(self).update(objective=objective, theta=plan.theta, _plan=plan)
         super().__init__(
@@ -618,22 +622,22 @@ class EngineSteps:
         ob = self.objective
         if not self.by_matrix:
             return None
-        return Levenberg(ob._lend_plan(), theta, ob._spare, ob._most_spare)
+        return Levenberg(ob._take_plan(), theta, ob._spare, ob._max_spare_plans)
 
     def points(self) -> Any:
         ob, given = self.objective, LOSSES[self.objective.loss].given
         convex = given is None or given.convex
-        if ob._by_blocks or not (convex and ob._is_little):
+        if ob._by_blocks or not (convex and ob._is_small):
             return None
-        here, there = ob._lend_plan(), ob._lend_plan()
-        return LossEvaluator(here, there, ob._spare, ob._most_spare)
+        here, there = ob._take_plan(), ob._take_plan()
+        return LossEvaluator(here, there, ob._spare, ob._max_spare_plans)
 
     def run_of(self, minimiser: Any) -> Any:
         ob = self.objective
 
         def run(*how: Any) -> Any:
             with ob._lock:
-                return minimiser.run(ob._own_plan(), *how)
+                return minimiser.run(ob._objective_plan(), *how)
 
         return None if ob._by_blocks else run
 

@@ -60,17 +60,17 @@ def reweighted(ob: Any, sample_weight: Any) -> Any:
             f"{type(ob).__name__}. Make a new one with sample_weight."
         )
     weight = check_weight(sample_weight, ob.n_samples, ob.dtype)
-    other = ob._unstarted()
+    other = ob._copy_unstarted()
     # The copy is needed because the caller may change the array in a loop.
     vars(other)["_weight"] = None if weight is None else weight.copy()
-    other._tame()
+    other._zero_unused_rows()
     # X changes too, since rows of weight 0 are set to 0.
     if other._untamed is not ob._untamed:
         other._start()
     elif ob._sparse:
         other._start_sparse(ob._whole._X)
     else:
-        other._have(ob._rows.reweighted(other._weight))
+        other._adopt_rows(ob._rows.reweighted(other._weight))
     return other
 
 
@@ -87,7 +87,7 @@ def outputs(ob: Any, theta: Any) -> tuple[Array, Array, Array]:
     """Implement `Objective.outputs`."""
     theta = ob.model.check_theta(theta)
     if ob._by_blocks:
-        found = ob._fold(outputs_part, (theta,), dense=False)
+        found = ob._sum_over_shards(outputs_part, (theta,), dense=False)
     else:
         found = outputs_part(ob, theta)
     z, first, second = (np.concatenate(part) for part in zip(*found))
@@ -127,7 +127,7 @@ def jacobian_matrix(J: Any, rows: slice | None, out: Any) -> Array:
         if count:
             ob.batch(slice(start, stop)).jacobian(J.theta).to_dense(out=found)
     else:
-        for first, part in ob._fold(jacobian_part, (J.theta,)):
+        for first, part in ob._sum_over_shards(jacobian_part, (J.theta,)):
             found[first : first + len(part)] = part
         if ob._order is not None:
             whole = found.reshape(ob.n_samples, d, n)

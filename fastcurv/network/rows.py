@@ -34,7 +34,7 @@ N_FINGERPRINT_ROWS = 16  # number of rows of a block from which its fingerprint 
 _starting = Lock()
 
 
-def regrouped(blocks: Iterable[Block], size: int) -> Iterator[Block]:
+def regroup_rows(blocks: Iterable[Block], size: int) -> Iterator[Block]:
     """Yield the rows of blocks of any sizes in blocks of `size` rows."""
     held: list[Block] = []
     count = 0
@@ -145,7 +145,7 @@ def readable(path: Any, kind: str) -> Iterator[None]:
         ) from None
 
 
-def _mapped(path: Any, name: str) -> np.ndarray:
+def _open_mapped(path: Any, name: str) -> np.ndarray:
     """Return the array of an ``.npy`` file, mapped into memory."""
     path = text_of(path, name)
     with readable(path, ".npy"):
@@ -168,11 +168,11 @@ def as_source(X: Any, y: Any, weight: Any, columns: Any = None) -> RowSource:
     if isinstance(X, (str, Path)):
         X = Path(text_of(X, "X"))
         if X.suffix == ".npy":
-            X = _mapped(X, "X")
+            X = _open_mapped(X, "X")
         elif X.suffix not in PARQUET_SUFFIXES:
             raise ValueError(f"X must be a .npy or .parquet file, got '{shown(X.name)}'.")
     if isinstance(y, (str, Path)) and str(y).endswith(".npy"):
-        y = _mapped(y, "y")
+        y = _open_mapped(y, "y")
     if is_sparse(X):
         X = SparseSource(X)
     if isinstance(X, Path) or type(X).__name__ == "ParquetFile":
@@ -194,7 +194,7 @@ def _iterable_of_blocks(X: Any) -> Any:
     return again
 
 
-def _first(X: Any) -> Any:
+def _first_block(X: Any) -> Any:
     """Return X of the first block."""
     again = iter(_iterable_of_blocks(X))
     try:
@@ -277,7 +277,7 @@ class RowSource(ABC):
     @abstractmethod
     def blocks(self, size: int) -> Iterator[Block]:
         """Yield ``(X, y, sample_weight or None)`` with `size` rows each; the last block may be
-        shorter. `regrouped` converts blocks of other sizes.
+        shorter. `regroup_rows` converts blocks of other sizes.
         """
 
     def mixed(self, size: int, rng: np.random.Generator) -> Iterator[Block]:
@@ -363,10 +363,10 @@ def _sliced(x: Any, name: str) -> Any:
     """Return x unchanged if it has a shape and can be sliced, otherwise as an array."""
     if x is None or (hasattr(x, "shape") and hasattr(x, "__getitem__") and len(x.shape)):
         return np.asarray(x) if hasattr(x, "iloc") else x
-    return _with_rows(as_numpy(x, name), name)
+    return _check_has_rows(as_numpy(x, name), name)
 
 
-def _with_rows(x: np.ndarray, name: str) -> np.ndarray:
+def _check_has_rows(x: np.ndarray, name: str) -> np.ndarray:
     """Return x after checking that it is not a scalar."""
     if not x.ndim:
         raise ValueError(f"{name} must be an array with rows, got shape ().")
@@ -431,9 +431,9 @@ class Parquet(RowSource):
             for group in range(file.num_row_groups)
             for part in file.iter_batches(size, row_groups=[group], columns=self.wanted)
         )
-        yield from regrouped(map(self._block, self._readable(parts)), size)
+        yield from regroup_rows(map(self._block, self._translate_read_errors(parts)), size)
 
-    def _readable(self, parts: Iterator[Any]) -> Iterator[Any]:
+    def _translate_read_errors(self, parts: Iterator[Any]) -> Iterator[Any]:
         """Yield parts of the file, raising the errors of `readable` for damaged parts."""
         while True:
             with readable(self.file if isinstance(self.file, Path) else "X", ".parquet"):
@@ -469,12 +469,12 @@ class Blocks(RowSource):
                 "returns a new iterator."
             )
         self.given, self.y, self.weight = blocks, _sliced(y, "y"), _sliced(weight, "sample_weight")
-        X = _first(blocks)
+        X = _first_block(blocks)
         self.entries = X.nnz / max(1, X.shape[0]) if is_sparse(X) else None
 
     def blocks(self, size: int) -> Iterator[Block]:
         """Yield blocks of `size` rows."""
-        yield from regrouped(self._given(), size)
+        yield from regroup_rows(self._given(), size)
 
     def _given(self) -> Iterator[Block]:
         start = count = 0
@@ -491,7 +491,7 @@ class Blocks(RowSource):
                 )
             count = len(parts)
             X = parts[0]
-            X = own(X if is_sparse(X) else _with_rows(as_numpy(X, "X"), "X"), "X")
+            X = own(X if is_sparse(X) else _check_has_rows(as_numpy(X, "X"), "X"), "X")
             stop = start + X.shape[0]
             y = self._part(parts, 1, "y", self.y, start, stop)
             yield X, y, self._part(parts, 2, "sample_weight", self.weight, start, stop)
@@ -510,7 +510,7 @@ class Blocks(RowSource):
                 raise ValueError(
                     f"{name} must be given once, got it in the blocks and as an argument."
                 )
-            part = own(_with_rows(as_numpy(parts[at], name), name), name)
+            part = own(_check_has_rows(as_numpy(parts[at], name), name), name)
             if len(part) != stop - start:
                 raise ValueError(
                     f"a block must have as many rows of {name} as of X, got {len(part)} and "

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common.errors import accept_aliases, entry, refuse_swapped, shown, typed
+from ..common.errors import accept_aliases, conversion_hint, refuse_swapped, shown, typed
 from ..common.files import read_tensors, refuse_device, text_of, write_tensors
 from .arguments import refuse_own
 from .mlp import MLP, Model
@@ -92,7 +92,9 @@ def save(path: str | os.PathLike[str], model: MLP, theta: Any) -> None:
     kind = Path(text_of(path, cure=" The order is fc.save(path, model, theta).")).suffix.lower()
     if not isinstance(model, MLP):
         refuse_swapped(model, ("sizes", "unflatten"), "model", theta)
-        raise TypeError(f"model must be a fastcurv.MLP, got {typed(model)}.{entry(model)}")
+        raise TypeError(
+            f"model must be a fastcurv.MLP, got {typed(model)}.{conversion_hint(model)}"
+        )
     if kind in FOREIGN_WRITERS or kind in MimeTypes(filenames=()).types_map[True]:
         raise ValueError(
             f"path must end in .safetensors, got {kind}.{FOREIGN_WRITERS.get(kind, '')}"

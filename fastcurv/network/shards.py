@@ -58,9 +58,9 @@ class Shard(Objective):
 
     def _start(self) -> None:
         if isinstance(self._X, SparseRows):
-            self._learn()
+            self._learn_loss()
             self._n_samples = len(self._X)
-            self._begin()
+            self._create_process_state()
         else:
             super()._start()
         # `bounds` holds the rounding bounds at the last theta
@@ -86,7 +86,7 @@ class Shard(Objective):
         """
         other = Shard(self.frame, X, y, sample_weight, first)
         for plan in self._plans:
-            vars(other)["seen"] = plan.renew(*other._given())
+            vars(other)["seen"] = plan.renew(*other._engine_arguments())
         if not (finite or other.seen):
             check_finite(X, "X")
         other._plans, self._plans = self._plans, []

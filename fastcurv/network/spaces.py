@@ -58,7 +58,15 @@ from ..spectrum.forms import Form, smaller_form
 from ..structure.parameters import rows_in_range
 from ..structure.tables import ACTIVATIONS, LOSSES
 from .arguments import as_vector, check_dtype
-from .gram import InCoordinates, LossCurve, Reduced, Reflectors, RowState, SampleSpace, prices
+from .gram import (
+    InCoordinates,
+    LossCurve,
+    Reduced,
+    Reflectors,
+    RowState,
+    SampleSpace,
+    product_flops,
+)
 from .mlp import MLP
 from .operators import MIN_PRODUCT_SECONDS, SECONDS_PER_FLOP
 
@@ -259,7 +267,7 @@ class OutputSpace(Reduced):
         return matrix
 
     @property
-    def bare(self) -> Floats:
+    def core_matrix(self) -> Floats:
         """K in float64, without `rest`, because adding a large `rest` would round away its small
         eigenvalues.
         """
@@ -270,7 +278,7 @@ class OutputSpace(Reduced):
         """The Frobenius norm of K."""
         return self._made.norm
 
-    def enclosed(self) -> Enclosed:
+    def matrix_with_bounds(self) -> Enclosed:
         """Return ``K + rest`` with proved bounds on the errors of its columns, from separate
         float64 passes.
         """
@@ -296,7 +304,7 @@ class OutputSpace(Reduced):
 
     # --- eigenvectors, mapped between the two spaces
 
-    def _up(self, x: Array) -> Array:
+    def _multiply_factor(self, x: Array) -> Array:
         """Return ``A x`` (n,)."""
         S = self._made.S
         c, N, d = S.shape
@@ -305,7 +313,7 @@ class OutputSpace(Reduced):
         self.whole._plan.jacobian(np.ascontiguousarray(seeds).reshape(-1), out, True)
         return out
 
-    def _down(self, v: Array) -> Array:
+    def _multiply_factor_transposed(self, v: Array) -> Array:
         """Return ``A'v`` (q,)."""
         S = self._made.S
         c, N, d = S.shape
@@ -315,46 +323,49 @@ class OutputSpace(Reduced):
 
     def _embed(self, x: Array, out: Array) -> None:
         """Write the unit eigenvector of the whole operator for an eigenvector (q,) of K."""
-        out[...] = _unit(self._up(x))
+        out[...] = _unit(self._multiply_factor(x))
 
     def _project(self, v: Array, out: Array) -> None:
         """Write ``A'v``, which is parallel to an eigenvector of K if v is an eigenvector of the
         whole operator.
         """
-        out[...] = self._down(v)
+        out[...] = self._multiply_factor_transposed(v)
 
-    def inside(self, V: Array, most: float) -> Array | None:
+    def find_coordinates(self, V: Array, most: float) -> Array | None:
         """Return the eigenvectors of K for rows V that are eigenvectors of the whole operator, or
         None if one of them has an error of more than `most` or belongs to the eigenvalue `rest`.
         """
         found = []
         for v in V:
             v = _unit(v)
-            x = self._down(v)
+            x = self._multiply_factor_transposed(v)
             size = float(np.linalg.norm(x))
-            if size**2 <= self._nothing() or np.linalg.norm(self._up(x) / size**2 - v) > most:
+            if (
+                size**2 <= self._zero_threshold()
+                or np.linalg.norm(self._multiply_factor(x) / size**2 - v) > most
+            ):
                 return None
             found.append(x / size)
         return np.array(found, self.dtype)
 
-    def _nothing(self) -> float:
+    def _zero_threshold(self) -> float:
         """Return the size up to which eigenvalues of K count as zero."""
         many, dtype = max(1.0, (self.shape[0] / ZERO_EPS_MIN_ROOT_RATIO) ** 0.5), self.whole.dtype
         return float(ZERO_EPS[dtype.itemsize] * many * np.finfo(dtype).eps * self.norm)
 
-    def carried(self, X: Array, found: Any, rng: Any) -> LiftedPairs:
+    def lift_pairs(self, X: Array, found: Any, rng: Any) -> LiftedPairs:
         """Return a mask of the eigenpairs of K that are pairs of the whole operator, and estimates
         of their residuals there; see the module docstring.
         """
         if not len(X):
-            return LiftedPairs(np.zeros(0, bool), found.residuals, self._nothing(), False)
+            return LiftedPairs(np.zeros(0, bool), found.residuals, self._zero_threshold(), False)
         Y = _engine.project_rows(self._K, np.ascontiguousarray(X, self._K.dtype)).astype(float)
         lam = np.einsum("ki,ki->k", Y, X) / np.einsum("ki,ki->k", X, X, dtype=float)
         # The eigenvalues of K are compared here, since a large `rest` would hide small ones.
-        kept = lam > self._nothing()
+        kept = lam > self._zero_threshold()
         residuals = np.linalg.norm(Y - lam[:, None] * X, axis=1)
         if not kept.any():
-            return LiftedPairs(kept, residuals, 2 * self._nothing(), False)
+            return LiftedPairs(kept, residuals, 2 * self._zero_threshold(), False)
         mixed = kept & (residuals > MAX_RELATIVE_RESIDUAL * lam)
         lam = np.where(kept, lam, self.norm)
         eps = float(np.finfo(self.whole.dtype).eps)
@@ -362,14 +373,14 @@ class OutputSpace(Reduced):
         norm = min(self.norm, 1.1 * found.scale)
         together = bool(lam.min() < SMALL_EIGENVALUE_RATIO * norm)
         signs = rng.choice([-1.0, 1.0], size=len(X)) * kept / np.sqrt(norm)
-        gap = self.whole.product(self._up(signs @ X)).astype(np.float64)
-        gap -= self._up((signs * (lam + self.rest)) @ X)
+        gap = self.whole.product(self._multiply_factor(signs @ X)).astype(np.float64)
+        gap -= self._multiply_factor((signs * (lam + self.rest)) @ X)
         # norm of the sum of the residuals, each divided by its amplification
         seen = float(np.linalg.norm(gap))
         grown = (1 + together) * np.sqrt(norm / lam) * (residuals + 4 * eps * norm + seen)
         grown = np.where(mixed, self.norm, grown)  # this bound holds for any vector in the space
         grown += np.abs(found.values - self.rest - lam) + 16 * eps * abs(self.rest)
-        return LiftedPairs(kept, grown, 2 * self._nothing(), together)
+        return LiftedPairs(kept, grown, 2 * self._zero_threshold(), together)
 
     def outside(self, start: int, stop: int) -> Array:
         """Return rows ``start .. stop - 1`` of a set of orthonormal vectors that the operator
@@ -377,7 +388,7 @@ class OutputSpace(Reduced):
         """
         held, more = self._complement, stop - len(self._complement)
         if more > 0:
-            nothing = self._nothing()
+            nothing = self._zero_threshold()
             seeds = np.arange(len(held), stop)
             new = [_unit(np.random.default_rng(i).standard_normal(self.n)) for i in seeds]
             new = self._turned(new, N_PROJECTIONS, nothing / 16)
@@ -391,8 +402,8 @@ class OutputSpace(Reduced):
         out: list[Array] = []
         for v in new:
             for _ in range(turns):
-                before = self._down(v).astype(np.float64)
-                v = v - self._up(self._made.solve(before, shift))
+                before = self._multiply_factor_transposed(v).astype(np.float64)
+                v = v - self._multiply_factor(self._made.solve(before, shift))
                 for other in [*self._complement, *out]:
                     v -= (other @ v) * other
                 v = _unit(v)
@@ -492,7 +503,7 @@ class Rotation:
         # The first row of Z is turned to lie along y, where ones = L Z' y.
         if joint:
             y = left[:, :rank].sum(axis=0) / sizes[:rank]
-            Z = Reflectors(y[None]).right(Z.T).T
+            Z = Reflectors(y[None]).multiply_right(Z.T).T
         B = np.zeros((max(rank, 1), self.width))
         B[:rank, : first.r] = Z
         # The first columns of Q are the rows of this matrix, up to sign.
@@ -500,7 +511,7 @@ class Rotation:
         kept = max(rank, self.joint + 1)
         # The column of Q that belongs to the bias comes last.
         self.columns = [*range(self.joint, kept), *range(self.joint)]
-        turned = self.Q.right(A)[:, self.columns]
+        turned = self.Q.multiply_right(A)[:, self.columns]
         inputs = kept - self.joint
         self.features, self.dropped = np.ascontiguousarray(turned[:, :inputs]), self.width - kept
         self.bias, self.s, self.off = slice(out * inputs, out * kept), 1.0, 0.0
@@ -516,21 +527,21 @@ class Rotation:
         first = [W.reshape(self.out, k), b.reshape(self.out, self.joint)]
         return np.hstack(first).astype(np.float64), others
 
-    def _joined(self, rows: Array, *others: Array) -> Array:
+    def _join_first_layer(self, rows: Array, *others: Array) -> Array:
         k = rows.shape[1] - self.joint
         return np.concatenate([rows[:, :k].ravel(), rows[:, k:].ravel(), *others])
 
     def project(self, v: Array) -> Array:
         """Return the coordinates of parameters v."""
         rows, others = self._split(v, self.width - self.joint)
-        return self._joined(self.Q.right(rows)[:, self.columns], others)
+        return self._join_first_layer(self.Q.multiply_right(rows)[:, self.columns], others)
 
     def embed(self, x: Array) -> Array:
         """Return the parameters with coordinates x, by the transpose of `project`."""
         rows, others = self._split(x, self.features.shape[1])
         wide = np.zeros((self.out, self.width))
         wide[:, self.columns] = rows
-        return self._joined(self.Q.right_transposed(wide), others)
+        return self._join_first_layer(self.Q.right_transposed(wide), others)
 
     def outside(self, j: int) -> Array:
         """Return the first layer's part of the j-th of a set of orthonormal vectors of parameters
@@ -539,7 +550,7 @@ class Rotation:
         unit, which = divmod(j, self.dropped)
         wide = np.zeros((self.out, self.width))
         wide[unit, len(self.columns) + which] = 1
-        return self._joined(self.Q.right_transposed(wide))
+        return self._join_first_layer(self.Q.right_transposed(wide))
 
 
 @cached_attribute
@@ -719,7 +730,10 @@ def smaller_forms(H: Any, products: float) -> list[Form]:
         found.append(Form("inputs", price, each, lambda: input_space(H)))
     if ob.model.batch_norm:
         return found
-    each = MIN_PRODUCT_SECONDS + SECONDS_PER_FLOP * prices(ob.model.shapes, ob.n_samples, H.kind)[0]
+    each = (
+        MIN_PRODUCT_SECONDS
+        + SECONDS_PER_FLOP * product_flops(ob.model.shapes, ob.n_samples, H.kind)[0]
+    )
     found.append(Form("samples", products * each, each, lambda: SampleSpace(H)))
     if not output_refusal(H):
         q = n_outputs(ob, H.kind)

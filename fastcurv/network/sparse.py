@@ -183,7 +183,7 @@ class SparsePlan(RowPasses):
         `out`.
         """
         for v, row in zip(np.atleast_2d(Vt), np.atleast_2d(out)):
-            self._along(v, row, kind, active)
+            self._write_product(v, row, kind, active)
 
     @to_nearest
     @quiet

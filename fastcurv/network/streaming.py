@@ -150,20 +150,20 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
     ) -> None:
         self._settings(model, loss, l2, l2_biases, n_threads, memory)
         self._dtype_read = model.dtype
-        self._of(as_source(X, y, sample_weight, columns), block_rows)
+        self._set_source(as_source(X, y, sample_weight, columns), block_rows)
 
     def __dir__(self) -> list[str]:
         return [name for name in super().__dir__() if name not in ("X", "y", "sample_weight")]
 
-    def _of(self, source: RowSource, block_rows: int | None) -> None:
+    def _set_source(self, source: RowSource, block_rows: int | None) -> None:
         """Set up the state for the rows of a source."""
         self._source, self._sparse = source, source.entries is not None
         self.n_passes = self.n_rows_read = 0
         self._start()
-        self._learn()
+        self._learn_loss()
         if block_rows is not None:
             block_rows = check_positive_int(block_rows, "block_rows")
-        vars(self)["block_rows"] = self._room() if block_rows is None else block_rows
+        vars(self)["block_rows"] = self._rows_per_block() if block_rows is None else block_rows
         if source.n_rows is None:
             source.n_rows = sum(block[0].shape[0] for _, block, _ in self._blocks())
         self._n_samples = int(source.n_rows)
@@ -171,7 +171,7 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
             raise ValueError("X must have at least one row, got none.")
         vars(self)["n_shards"] = -(-self._n_samples // self.block_rows)
 
-    def _learn(self) -> None:
+    def _learn_loss(self) -> None:
         """Read a few rows to determine the properties of a new loss, on which the size of a block
         depends.
         """
@@ -184,11 +184,11 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         finally:
             getattr(blocks, "close", lambda: None)()
         if block is not None:
-            self._checked(block, 0)
+            self._check_block(block, 0)
             self.n_rows_read += block[0].shape[0]
 
     def _start(self) -> None:
-        self._begin()
+        self._create_process_state()
         self._shards, self._reading, self._seen = {}, Lock(), {}
         self._copied = True
 
@@ -202,12 +202,12 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
     def __repr__(self) -> str:
         return "Streamed" + super().__repr__()
 
-    def _more(self) -> str:
+    def _describe_rows(self) -> str:
         return f", block_rows={self.block_rows}"
 
     # --- blocks
 
-    def _room(self) -> int:
+    def _rows_per_block(self) -> int:
         """Return the number of rows per block for which there is memory, both for the state of a
         block with its copy of X and for the next block, which is read at the same time.
         """
@@ -249,7 +249,7 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         copy = (model.sizes[0] + 8) * size
         return max(0.0, plans[0] - few * state), state + copy, read
 
-    def _checked(self, block: Block, start: int, finite: bool = True) -> CheckedRows:
+    def _check_block(self, block: Block, start: int, finite: bool = True) -> CheckedRows:
         """Check a raw block and return it in the engine's form. Errors name the rows. If `finite`
         is False, X is not checked for NaN and infinity, which the caller does while copying X.
         """
@@ -309,7 +309,7 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         pass.
         """
         raw = self._source.blocks(self.block_rows)
-        for found in self._read(raw, lambda block, start: self._checked(block, start, finite)):
+        for found in self._read(raw, lambda block, start: self._check_block(block, start, finite)):
             # Each such block would add a sum that the rounding bounds do not count.
             if found[0] % self.block_rows:
                 raise ValueError(
@@ -319,7 +319,9 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
             yield found
             compare(self._seen, *found[:2])
 
-    def _parts(self, start: int, block: CheckedRows, dense: bool, finite: bool) -> Iterator[Shard]:
+    def _block_shards(
+        self, start: int, block: CheckedRows, dense: bool, finite: bool
+    ) -> Iterator[Shard]:
         """Yield the shards of a block. There is one shard, built in the memory of an earlier shard
         with the same number of rows if there is one. Sparse rows that must be dense are split into
         several shards, depending on `memory`.
@@ -341,7 +343,7 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         self._shards[len(X)] = shard
         yield shard
 
-    def _fold(self, part: Any, arguments: tuple[Any, ...], dense: bool = True) -> Any:
+    def _sum_over_shards(self, part: Any, arguments: tuple[Any, ...], dense: bool = True) -> Any:
         """Return the sum over all blocks, in order, of ``part(shard, *arguments)``. The cost is one
         pass over the rows.
         """
@@ -350,7 +352,7 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
             finite = not self._copied
             with closing(self._blocks(finite)) as blocks:
                 for start, block, ahead in blocks:
-                    for shard in self._parts(start, block, dense, finite):
+                    for shard in self._block_shards(start, block, dense, finite):
                         ahead()
                         tree.push(part(shard, *arguments))
         return tree.total()
@@ -368,23 +370,23 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         are held in memory.
         """
         rows = row_numbers(rows, self.n_samples)
-        if isinstance(self._source, Arrays) and len(rows) > self._room():
+        if isinstance(self._source, Arrays) and len(rows) > self._rows_per_block():
             held = self._source
             rows = rows if held.rows is None else held.rows[rows]
             return self._on_rows(Arrays(held.X, held.y, held.weight, rows))
         each, back = np.unique(rows, return_inverse=True)
         block = as_callback(self._source.take)(each)
         self.n_rows_read += len(each)
-        return self._in_memory(take_rows(block, back))
+        return self._load_block(take_rows(block, back))
 
     def _on_rows(self, source: Any, model: MLP | None = None) -> StreamedObjective:
-        other: StreamedObjective = self._unstarted()
+        other: StreamedObjective = self._copy_unstarted()
         vars(other)["model"] = model or self.model
-        other._of(source, self.block_rows)
+        other._set_source(source, self.block_rows)
         return other
 
-    def _in_memory(self, block: Any) -> Objective:
-        X, y, weight = self._checked(block, 0)
+    def _load_block(self, block: Any) -> Objective:
+        X, y, weight = self._check_block(block, 0)
         return Objective(
             self.model,
             X.X if self._sparse else X,
@@ -419,9 +421,9 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
             # half a block is kept for the next permutation
             last = held[0].shape[0] - self.block_rows // 2
             while start + size <= last:
-                yield self._in_memory(take_rows(held, order[start : start + size]))
+                yield self._load_block(take_rows(held, order[start : start + size]))
                 start += size
             held = take_rows(held, order[start:])
         if held is not None:
             for start in range(0, held[0].shape[0], size):
-                yield self._in_memory(take_rows(held, slice(start, start + size)))
+                yield self._load_block(take_rows(held, slice(start, start + size)))

@@ -138,7 +138,7 @@ class SumBounds:
                 plan.multiply(v, exact, kind, None, not fisher)
             own = SumBounds(double, plan.theta)
             return own.product(v, kind, exact) + norm(exact - computed)
-        found = ob._fold(bound_part, (self.theta, v, kind))
+        found = ob._sum_over_shards(bound_part, (self.theta, v, kind))
         if self.measured:
             found = found[0], norm(computed)
         moved = self.theta if v is None else v
@@ -150,7 +150,7 @@ class SumBounds:
         in `SumPlan`.
         """
         ob, fisher = self.ob, kind == "fisher"
-        bounds = np.asarray(ob._fold(columns_part, (self.theta, kind)))
+        bounds = np.asarray(ob._sum_over_shards(columns_part, (self.theta, kind)))
         decay = np.broadcast_to(0.0 if fisher else l2_diagonal(ob), bounds.shape)
         deep = additions(ob.n_shards) + 2 * fisher
         found = ((b, norms[i]) for i, b in enumerate(bounds))
@@ -239,9 +239,9 @@ class SumCertificates(Certificates):
 
     def _sum(self, part: Any, theta: ArrayLike, *more: Any) -> Any:
         """Return the sum over shards of ``part(shard, theta, *more)``."""
-        return self.objective._fold(part, (checked_theta(self.objective, theta), *more))
+        return self.objective._sum_over_shards(part, (checked_theta(self.objective, theta), *more))
 
-    def _once(self, name: str, key: tuple[Any, ...], find: Callable[[], Any]) -> Any:
+    def _cached_result(self, name: str, key: tuple[Any, ...], find: Callable[[], Any]) -> Any:
         """Return the cached result for `name` if it was computed for the same `key`, otherwise
         compute it.
         """
@@ -254,7 +254,11 @@ class SumCertificates(Certificates):
     @property
     def loss_lower_bound(self) -> float:
         """A lower bound on the loss over all theta."""
-        return float(self._once("lower", (), lambda: min(self.objective._fold(lower_part, ()))))
+        return float(
+            self._cached_result(
+                "lower", (), lambda: min(self.objective._sum_over_shards(lower_part, ()))
+            )
+        )
 
     def ray_to_infimum(self, theta: ArrayLike) -> Floats | None:
         """Return a unit direction along which the loss is proved to decrease without end,
@@ -265,14 +269,17 @@ class SumCertificates(Certificates):
         if row.given is None and (row.attained or self.loss_lower_bound < 0):
             return None
         along = majorants.bias_direction(
-            ob, *self._once("pulls", (), lambda: ob._fold(majorants.target_directions, ()))
+            ob,
+            *self._cached_result(
+                "pulls", (), lambda: ob._sum_over_shards(majorants.target_directions, ())
+            ),
         )
         if row.given is not None:
             return along
         direction = majorants.last_layer(ob, at)
-        if along is not None or majorants.decayed(ob, direction):
+        if along is not None or majorants.has_decay(ob, direction):
             return along
-        found = self._once("ray", (at,), lambda: self._sum(classified_part, at))
+        found = self._cached_result("ray", (at,), lambda: self._sum(classified_part, at))
         return direction if found[0] == 0 and found[1] else None
 
     def residual_bounds(self, theta: ArrayLike, radius: float) -> None:
@@ -286,10 +293,10 @@ class SumCertificates(Certificates):
         in every shard and from a few rows that show all dependencies between columns.
         """
         ob, at = self.objective, checked_theta(self.objective, theta)
-        on, near = self._once(
+        on, near = self._cached_result(
             "signs", (at, radius), lambda: self._sum(signs_part, at, float(radius))
         )
-        rows = self._once("columns", (), lambda: ob._fold(witnesses_part, ()))
+        rows = self._cached_result("columns", (), lambda: ob._sum_over_shards(witnesses_part, ()))
         whole = SimpleNamespace(
             model=ob.model,
             loss=ob.loss,

@@ -7,10 +7,10 @@ Every quantity that an algorithm needs is a sum over rows, so it is one over blo
 
 where the divisor is that of all rows. A shard is an objective of the rows of a block with that
 divisor and without l2. Each quantity is computed by a function ``part(shard, *arguments)`` that can
-be sent to the process that holds the shard, and ``ob._fold(part, arguments, dense)`` returns the
-sum of the parts. `SumPlan` has the interface of the engine's plan; `fastcurv.network.sum_proofs`
-has the bounds and the proofs of sums. Operators and verdicts need not distinguish whether the
-engine has all rows at once.
+be sent to the process that holds the shard. ``ob._sum_over_shards(part, arguments, dense)`` returns
+the sum of the parts. `SumPlan` has the interface of the plan in the engine;
+`fastcurv.network.sum_proofs` has the bounds and the proofs of sums. Operators and verdicts need not
+distinguish whether the engine has all rows at once.
 
 The sum is a tree of fixed shape: the parts of `TREE_ARITY` neighbours are added from the left, then
 those sums by `TREE_ARITY`, and so on (`PairwiseSum`). Its shape depends on the number of shards
@@ -240,14 +240,14 @@ class SumPlan:
         return False
 
     def _sum(self, part: Callable[..., Any], *arguments: Any) -> Any:
-        return self.ob._fold(part, (self.theta, *arguments), dense=False)
+        return self.ob._sum_over_shards(part, (self.theta, *arguments), dense=False)
 
     @to_nearest
     def finish(self) -> None:
         """Compute value and gradient in one pass over the shards."""
         if self._gradient is None:
             value, gradient = self._sum(gradient_part)
-            self._value = self._with_decay(value)
+            self._value = self._add_decay(value)
             self._gradient = self._decayed(gradient, self.theta).astype(self.ob.dtype, copy=False)
 
     def prepare(self) -> None:
@@ -262,7 +262,7 @@ class SumPlan:
     def value(self) -> float:
         """The loss at theta."""
         if self._value is None:
-            self._value = self._with_decay(self._sum(value_part))
+            self._value = self._add_decay(self._sum(value_part))
         return float(self._value)
 
     @property
@@ -277,7 +277,7 @@ class SumPlan:
         l2 = l2_diagonal(self.ob)
         return whole + np.multiply(l2, v, dtype=np.float64) if np.any(l2) else whole
 
-    def _with_decay(self, value: float) -> float:
+    def _add_decay(self, value: float) -> float:
         wide = self.theta.astype(np.float64)
         return value + 0.5 * float(np.sum(l2_diagonal(self.ob) * wide * wide))
 

@@ -156,19 +156,23 @@ def check_gradient(ob: Any, theta: Any, *, n_directions: int = 8, seed: Any = 0)
             slope = np.array([g @ v])
             # rounding error of theta + h v
             noise = float(np.linalg.norm(g * theta)) * np.finfo(float).eps
-            found.append(_compared(lambda x: np.array([value_at(ob, x)]), theta, v, slope, noise))
+            found.append(
+                _compare_derivative(lambda x: np.array([value_at(ob, x)]), theta, v, slope, noise)
+            )
             if H is not None:
                 Hv = H(v)  # this product also sets H.norm
                 noise = H.norm * safe_norm(theta) * np.finfo(float).eps
                 curved.append(
-                    _compared(lambda x: as_gradient(ob.gradient(x), x.size), theta, v, Hv, noise)
+                    _compare_derivative(
+                        lambda x: as_gradient(ob.gradient(x), x.size), theta, v, Hv, noise
+                    )
                 )
     errors, tols = np.array(found).T
     hessian_errors, hessian_tols = np.array(curved).reshape(-1, 2).T
     return GradientCheck(errors, hessian_errors, tols, hessian_tols)
 
 
-def _compared(
+def _compare_derivative(
     function: Any, theta: Floats, v: Floats, derivative: Floats, noise: float
 ) -> tuple[float, float]:
     """Return the error of a derivative along v, and the error that the difference quotient may

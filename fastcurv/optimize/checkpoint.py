@@ -136,7 +136,7 @@ def check_vectors(arrays: dict[str, np.ndarray], n: int, of: str, dtype: Any = N
 
 
 def check_run(arrays: dict[str, np.ndarray], facts: Any, run: Any) -> None:
-    """Raise ValueError if `Run.state` and `Run.past` cannot have produced these arrays and
+    """Raise ValueError if `Run.state` and `Run.past_records` cannot have produced these arrays and
     facts.
     """
     fresh = run.state()[1] | {"best_score": np.nan, "best_f": np.nan, "best_gnorm": np.nan}
@@ -176,7 +176,7 @@ def check_objective(run: Any, facts: Any) -> None:
     only read from a file.
     """
     if facts.get("f") is not None:
-        _compared(run, facts["f"], run.f)
+        _reconcile_loss(run, facts["f"], run.f)
     if run.best is None:
         return
     f, g = run.f, run.g
@@ -184,13 +184,13 @@ def check_objective(run: Any, facts: Any) -> None:
         f, g = run.value_and_gradient(run.best)
         # This gradient was counted before the run was saved.
         run.n_gradients -= 1
-    run.best_f, run.best_gnorm = _compared(run, run.best_f, f), norm(g)
+    run.best_f, run.best_gnorm = _reconcile_loss(run, run.best_f, f), norm(g)
     validated = run.validation is not None
     score = value_at(run.validation, run.best) if validated else run.best_f
-    run.best_score = _compared(run, run.best_score, score)
+    run.best_score = _reconcile_loss(run, run.best_score, score)
 
 
-def _compared(run: Any, held: float, now: float) -> float:
+def _reconcile_loss(run: Any, held: float, now: float) -> float:
     """Return the loss for a point at which a checkpoint holds `held` and the objective now gives
     `now`. The saved loss is returned if the two differ by at most the rounding on one processor,
     and the new loss if they differ by at most that between two processors. Otherwise raise
@@ -256,7 +256,7 @@ class Saver:
             },
         )
 
-    def now_and_then(self, loop: Any) -> None:
+    def save_if_due(self, loop: Any) -> None:
         """Save after a step if a save is due: every `every` iterations, or after
         `SAVE_INTERVAL_SECONDS` seconds.
         """
@@ -270,7 +270,7 @@ class Saver:
             self.take(loop)
             self.write(loop)
 
-    def at_the_end(self, loop: Any) -> None:
+    def save_end(self, loop: Any) -> None:
         """Save the final state, or the start of the last step if that step was interrupted or
         reached values that are not finite.
         """
@@ -290,7 +290,7 @@ class Saver:
         arrays, facts = self.snapshot
         past = {
             "run.history." + name: values.astype(np.float64)
-            for name, values in loop.run.past(facts["run"]["records"]).items()
+            for name, values in loop.run.past_records(facts["run"]["records"]).items()
         }
         try:
             load_module("common.files").write_tensors(self.path, arrays | past, facts)

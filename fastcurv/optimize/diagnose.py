@@ -31,7 +31,7 @@ from ..critical.report import CriticalPoint
 from ..spectrum.draw import plain_numbers, shown_axes
 from ..spectrum.results import number
 from ..structure.tables import TINY
-from .facts import Facts, counting_rows, measure, steps_of, usual_size, where_finite
+from .facts import Facts, counting_rows, initial_weight_rms, measure, steps_of, where_finite
 from .minimize import minimize
 
 # --------------------------------------------------------------------------------------------------
@@ -41,7 +41,7 @@ PROVED, MEASURED, SUSPECTED = "proved", "measured", "suspected"
 Found = tuple[float, str] | None  # (number for the message, how the cause was established)
 
 
-def _if(holds: Any, value: float, sure: str = MEASURED) -> Found:
+def _finding_if(holds: Any, value: float, sure: str = MEASURED) -> Found:
     return (float(value), sure) if holds else None
 
 
@@ -52,21 +52,21 @@ def _shuffled(f: Facts) -> Found:
     related = f.relation > 4 or (f.explained > by_chance and by_chance < 1)
     # That regressions fail is a measurement, but targets that vary quickly also make them fail, so
     # the cause is only suspected.
-    return _if(not related and len(f.y) >= 30, f.relation, SUSPECTED)
+    return _finding_if(not related and len(f.y) >= 30, f.relation, SUSPECTED)
 
 
 def _classes_as_numbers(f: Facts) -> Found:
     count, gaps = len(f.values), np.diff(f.values)
     few = 3 <= count <= 20 and 5 * count <= len(f.y)
     even = few and np.ptp(gaps) <= 1e-6 * gaps.max()
-    return _if(f.link == "identity" and even, count, SUSPECTED)
+    return _finding_if(f.link == "identity" and even, count, SUSPECTED)
 
 
 def _numbers_as_labels(f: Facts) -> Found:
     count = len(f.values)
     inside = float(np.mean((f.values > 0) & (f.values < 1))) if count else 0.0
     many = count > max(20, 0.25 * len(f.y))
-    return _if(f.link == "sigmoid" and inside > 0.5 and many, count, SUSPECTED)
+    return _finding_if(f.link == "sigmoid" and inside > 0.5 and many, count, SUSPECTED)
 
 
 def _outliers(f: Facts) -> Found:
@@ -77,7 +77,7 @@ def _outliers(f: Facts) -> Found:
     # True for the rows of the largest 2% of the weight
     most = np.cumsum(f.weight[order]) <= len(f.y) / 50
     share = parts[order][most].sum() / max(parts.sum(), TINY)
-    return _if(share > 0.5, 100 * share)
+    return _finding_if(share > 0.5, 100 * share)
 
 
 def _columns(f: Facts, alone: bool) -> Found:
@@ -92,10 +92,10 @@ def _columns(f: Facts, alone: bool) -> Found:
     small = scales < usual / 30
     odd = large if large.any() else small
     if len(scales) > 1 and odd.sum() == 1:
-        return _if(alone, scales[odd][0] / np.median(scales[~odd]))
+        return _finding_if(alone, scales[odd][0] / np.median(scales[~odd]))
     total = np.sqrt(np.mean(scales**2))
     far = large.any() or not 1 / 8 < total < 8 or f.offset > 8
-    return _if(far and not alone, total)
+    return _finding_if(far and not alone, total)
 
 
 def _l2(f: Facts) -> Found:
@@ -107,7 +107,7 @@ def _l2(f: Facts) -> Found:
     falling = dear > 0.5 and 0.3 < f.balance < 1.5
     settled = f.loss <= 1.01 * f.constant and f.balance < 0.3
     heavy = settled and dear > 0.02 and f.decay > 0.25 * rest
-    return _if(held or falling or heavy, l2)
+    return _finding_if(held or falling or heavy, l2)
 
 
 def _rate_large(f: Facts) -> Found:
@@ -115,13 +115,13 @@ def _rate_large(f: Facts) -> Found:
     if s.rate is None or s.scaled or not f.start < 10:
         return None
     overshoot, shapes = s.rate / f.stable, enumerate(f.ob.model.shapes)
-    drawn = math.sqrt(sum(usual_size(f.ob.model, l) ** 2 * m * k for l, (m, k) in shapes))
+    drawn = math.sqrt(sum(initial_weight_rms(f.ob.model, l) ** 2 * m * k for l, (m, k) in shapes))
     thrown = len(s.norms) > 0 and s.rate * s.norms[0] > drawn
-    lost = s.rough and (overshoot > 2 or _jumped(f) and overshoot > 0.5)
-    return _if(lost or thrown, overshoot)
+    lost = s.rough and (overshoot > 2 or _has_jumped(f) and overshoot > 0.5)
+    return _finding_if(lost or thrown, overshoot)
 
 
-def _jumped(f: Facts) -> bool:
+def _has_jumped(f: Facts) -> bool:
     """Return True if the loss has been far above its first value and is still not much below it."""
     known = f.steps.losses
     if len(known) < 2:
@@ -130,33 +130,33 @@ def _jumped(f: Facts) -> bool:
     return high and not known[-1] < 0.9 * min(known[0], f.constant)
 
 
-def _rises(f: Facts) -> Found:
+def _rising_loss(f: Facts) -> Found:
     s = f.steps
     rose = s.rate is None and f.start < 10 and s.rough
-    return _if(rose, s.losses[-1] / s.losses[0] if rose else 0.0, SUSPECTED)
+    return _finding_if(rose, s.losses[-1] / s.losses[0] if rose else 0.0, SUSPECTED)
 
 
 def _depth(f: Facts) -> Found:
-    other = _copied(f) or _saturated(f) or f.dead >= 0.5
+    other = _copied_units(f) or _saturated(f) or f.dead >= 0.5
     if len(f.hidden) < 5 or not 0.2 < f.weights < 5 or other:
         return None
     # If the gradient of the output biases is 0, the gradient of the first layer is small as well,
     # but the curvature still shows the vanishing factor.
     first, last = f.layers[0], f.layers[-1]
     least = min(first.gradient / last.gradient, first.curvature / last.curvature)
-    return _if(least < 1e-3, 1 / max(least, TINY))
+    return _finding_if(least < 1e-3, 1 / max(least, TINY))
 
 
-def _copied(f: Facts) -> Found:
+def _copied_units(f: Facts) -> Found:
     # Units that biases hold inactive lose their weights to decay, so they become equal for that
     # reason.
     alive = (layer for layer in f.hidden if not (layer.dead >= 0.5 and layer.biases > 0.5))
     share = max((layer.copies for layer in alive), default=0.0)
-    return _if(share >= 0.5, 100 * share)
+    return _finding_if(share >= 0.5, 100 * share)
 
 
 def _saturated(f: Facts) -> Found:
-    return _if(f.saturated > 0.6 and f.verdict.kind != "minimum", 100 * f.saturated)
+    return _finding_if(f.saturated > 0.6 and f.verdict.kind != "minimum", 100 * f.saturated)
 
 
 def _weights_large(f: Facts) -> Found:
@@ -165,7 +165,7 @@ def _weights_large(f: Facts) -> Found:
     sizes = [layer.weights for layer in f.layers]
     alike = min(sizes) > 0.2 * max(sizes) or _saturated(f) is None
     early = f.verdict.kind != "minimum" and not f.start < 2.5
-    return _if(f.weights > 4 and alike and early, f.weights)
+    return _finding_if(f.weights > 4 and alike and early, f.weights)
 
 
 def _weights_were_small(f: Facts) -> Found:
@@ -176,7 +176,7 @@ def _weights_were_small(f: Facts) -> Found:
     off = abs(f.start - 1)
     grown = len(norms) > 0 and bool(norms.max() > 5 * norms[0])
     stuck = float(np.mean(np.abs(known - 1) < 0.02)) > 0.25
-    return _if(off < 2e-3 and grown or off < 0.02 and stuck, off, SUSPECTED)
+    return _finding_if(off < 2e-3 and grown or off < 0.02 and stuck, off, SUSPECTED)
 
 
 def _rate_small(f: Facts) -> Found:
@@ -186,28 +186,28 @@ def _rate_small(f: Facts) -> Found:
     # A scaled update moves each weight by at most the rate, so `way` bounds the distance covered.
     if s.scaled:
         way = s.rate * f.updates / f.usual
-        return _if(way < 0.5, 1 / way)
+        return _finding_if(way < 0.5, 1 / way)
     speed = s.rate * f.top / (1 - s.momentum)
-    return _if(speed < 0.1, 1 / speed)
+    return _finding_if(speed < 0.1, 1 / speed)
 
 
 def _targets(f: Facts) -> Found:
     size = np.sqrt(np.mean(f.weight[:, None] * np.square(f.y)))
     looked_for = f.link == "identity" and not f.at_rest
-    return _if(looked_for and not 1 / 8 < size < 8, size, SUSPECTED)
+    return _finding_if(looked_for and not 1 / 8 < size < 8, size, SUSPECTED)
 
 
-def _few_units(f: Facts) -> Found:
+def _fewer_units(f: Facts) -> Found:
     if f.compared is not None and "wider" in f.compared and f.at_rest:
-        return _if(f.compared["wider"] < 0.5 * f.loss, f.loss / f.compared["wider"])
+        return _finding_if(f.compared["wider"] < 0.5 * f.loss, f.loss / f.compared["wider"])
     left = (1 - f.explained) / max(1 - f.reachable, 1e-3)
-    return _if(f.at_rest, left, MEASURED if f.verdict.kind == "minimum" else SUSPECTED)
+    return _finding_if(f.at_rest, left, MEASURED if f.verdict.kind == "minimum" else SUSPECTED)
 
 
-def _simpler(f: Facts) -> Found:
+def _simpler_network(f: Facts) -> Found:
     known = {name: loss for name, loss in (f.compared or {}).items() if name != "wider"}
     least = min(known.values(), default=math.inf)
-    return _if(len(f.hidden) > 0 and least <= f.loss, least)
+    return _finding_if(len(f.hidden) > 0 and least <= f.loss, least)
 
 
 # The calls are expressions in fc, np, ob and theta whose value is a result of `minimize`.
@@ -215,7 +215,7 @@ def _simpler(f: Facts) -> Found:
 RESTART_CALL = "fc.minimize(ob, ob.model.init(seed=0))"
 
 
-def _on(f: Facts, sizes: Any = None, phi: Any = None, more: str = "", **other: Any) -> str:
+def _train_call(f: Facts, sizes: Any = None, phi: Any = None, more: str = "", **other: Any) -> str:
     """Return the call that trains another network, or the network on other rows, from a new
     start.
     """
@@ -243,10 +243,10 @@ def _on(f: Facts, sizes: Any = None, phi: Any = None, more: str = "", **other: A
     )
 
 
-WITH_LESS_L2 = partial(_on, l2=1e-4)
+WITH_LESS_L2 = partial(_train_call, l2=1e-4)
 
 
-def _counted(f: Facts, name: str) -> str:
+def _counted_rows(f: Facts, name: str) -> str:
     """Return the expression of X or y, restricted to the rows with nonzero weight if some have
     weight 0.
     """
@@ -255,39 +255,43 @@ def _counted(f: Facts, name: str) -> str:
 
 
 def _standardised(f: Facts) -> str:
-    X = _counted(f, "X")
+    X = _counted_rows(f, "X")
     # Scaling keeps the zeros of a sparse matrix, and a shift would not.
     if is_sparse(f.ob.X):
         largest = f"(m := abs({X}).max(0).toarray())"
-        return _on(f, X=f"ob.X.multiply(1 / ({largest} + (m == 0))).tocsr()")
-    return _on(f, X=f"(ob.X - {X}.mean(0)) / ({X}.std(0) + ({X}.std(0) == 0))")
+        return _train_call(f, X=f"ob.X.multiply(1 / ({largest} + (m == 0))).tocsr()")
+    return _train_call(f, X=f"(ob.X - {X}.mean(0)) / ({X}.std(0) + ({X}.std(0) == 0))")
 
 
 def _as_numbers(f: Facts) -> str:
-    y = _counted(f, "y")
-    return _on(f, [*f.ob.model.sizes[:-1], 1], y=f"(ob.y - {y}.mean()) / {y}.std()", loss="mse")
+    y = _counted_rows(f, "y")
+    return _train_call(
+        f, [*f.ob.model.sizes[:-1], 1], y=f"(ob.y - {y}.mean()) / {y}.std()", loss="mse"
+    )
 
 
 def _clipped(f: Facts) -> str:
-    return _on(f, y=f"np.clip(ob.y, *np.quantile({_counted(f, 'y')}, [0.02, 0.98], axis=0))")
+    return _train_call(
+        f, y=f"np.clip(ob.y, *np.quantile({_counted_rows(f, 'y')}, [0.02, 0.98], axis=0))"
+    )
 
 
 def _scaled_targets(f: Facts) -> str:
-    y = _counted(f, "y")
-    return _on(f, y=f"(ob.y - {y}.mean(0)) / {y}.std(0)")
+    y = _counted_rows(f, "y")
+    return _train_call(f, y=f"(ob.y - {y}.mean(0)) / {y}.std(0)")
 
 
 def _as_classes(f: Facts) -> str:
-    y, count = _counted(f, "y"), len(f.values)
+    y, count = _counted_rows(f, "y"), len(f.values)
     codes = f"np.searchsorted(np.unique({y}), ob.y.ravel())"
     codes = codes if y == "ob.y" else f"np.minimum({codes}, {count - 1})"
-    return _on(f, [*f.ob.model.sizes[:-1], count], y=codes, loss="cross_entropy")
+    return _train_call(f, [*f.ob.model.sizes[:-1], count], y=codes, loss="cross_entropy")
 
 
-def _wider(f: Facts) -> str:
+def _wider_network(f: Facts) -> str:
     first, *hidden, last = f.ob.model.sizes
-    return _on(f, [first, *(max(4 * m, 16) for m in hidden or [4]), last], *(() if hidden else
-               ("tanh",)))  # fmt: skip
+    sizes = [first, *(max(4 * m, 16) for m in hidden or [4]), last]
+    return _train_call(f, sizes) if hidden else _train_call(f, sizes, "tanh")
 
 
 @dataclass(frozen=True)
@@ -337,7 +341,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         LOSS_UNFIT_CAUSE,
         # Rows that are close in X have class numbers that are close but not equal.
-        lambda f: _if(
+        lambda f: _finding_if(
             f.link == "softmax" and f.ob.model.sizes[-1] >= 5 and f.order - f.unseen > 0.2,
             100 * f.order,
             SUSPECTED,
@@ -367,7 +371,7 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "separable classes without l2",
-        lambda f: _if(f.infinite, f.loss, PROVED),
+        lambda f: _finding_if(f.infinite, f.loss, PROVED),
         "the loss has no minimum: along a ray it decreases without end, from {number} here",
         WITH_LESS_L2,
         poor=False,
@@ -396,13 +400,15 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         RATE_LARGE_CAUSE,
-        lambda f: _if(f.lost or not np.isfinite(f.steps.losses).all() and f.start < 10, f.stable),
+        lambda f: _finding_if(
+            f.lost or not np.isfinite(f.steps.losses).all() and f.start < 10, f.stable
+        ),
         "the run diverged; along the largest curvature measured, learning rates below {number} are "
         "stable",
     ),
     Cause(
         RATE_LARGE_CAUSE,
-        lambda f: _if(
+        lambda f: _finding_if(
             f.steps.scaled and (f.steps.rate or 0.0) > f.usual, (f.steps.rate or 0.0) / f.usual
         ),
         "each step moves every weight by about the learning rate, which is {number} times the "
@@ -416,7 +422,7 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         RATE_LARGE_CAUSE,
-        _rises,
+        _rising_loss,
         "the loss rose on the way, and its last value is {number} times the first; along the "
         "largest curvature learning rates below {f.stable:.3g} are stable",
     ),
@@ -427,20 +433,20 @@ CAUSES: tuple[Cause, ...] = (
         "the last layer",
         # Skip connections are possible only around layers of equal widths.
         lambda f: (
-            _on(f, more=", residual=True")
+            _train_call(f, more=", residual=True")
             if len(set(f.ob.model.sizes[1:-1])) == 1
-            else _on(f, phi="tanh")
+            else _train_call(f, phi="tanh")
         ),
     ),
     Cause(
         SADDLE_CAUSE,
-        _copied,
+        _copied_units,
         "{number}% of the units of a layer are copies of one another or have only weights of 0, "
         "and gradient steps keep them so",
     ),
     Cause(
         SADDLE_CAUSE,
-        lambda f: _if(
+        lambda f: _finding_if(
             f.verdict.kind == "saddle" and f.weights > 0.1,
             f.verdict.lambda_min,
             PROVED if f.verdict.certified else MEASURED,
@@ -450,7 +456,7 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         WEIGHTS_SMALL_CAUSE,
-        lambda f: _if(
+        lambda f: _finding_if(
             1e-200 < f.weights < 0.3 and all(layer.biases < 0.5 for layer in f.hidden),
             1 / max(f.weights, TINY),
         ),
@@ -475,7 +481,7 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "dead relus",
-        lambda f: _if(f.dead >= 0.5, 100 * f.dead),
+        lambda f: _finding_if(f.dead >= 0.5, 100 * f.dead),
         "{number}% of the units of a layer are off for every row",
     ),
     Cause(
@@ -491,7 +497,7 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "batch too small",
-        lambda f: _if(
+        lambda f: _finding_if(
             f.steps.flat and f.noise > 4 * (f.steps.batch or np.inf),
             min(f.noise, f.ob.n_samples),
             SUSPECTED,
@@ -501,16 +507,16 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "too few units",
-        _few_units,
+        _fewer_units,
         "training has stopped at {number} times the error of a wider network, or of a kernel "
         "regression on rows left out",
-        _wider,
+        _wider_network,
     ),
     Cause(
         "a simpler network does as well",
-        _simpler,
+        _simpler_network,
         "a linear or a shallower network reaches a loss of {number}",
-        lambda f: _on(f, [f.ob.model.sizes[0], f.ob.model.sizes[-1]], "identity"),
+        lambda f: _train_call(f, [f.ob.model.sizes[0], f.ob.model.sizes[-1]], "identity"),
     ),
 )
 
@@ -815,7 +821,7 @@ def explain(
     with np.errstate(all="ignore"), one_blas_thread(True):
         facts = measure(ob, theta, steps_of(history), verdict, lost)
         if compare:
-            facts = replace(facts, compared=_compared(facts, seconds))
+            facts = replace(facts, compared=_compare_networks(facts, seconds))
         causes: dict[str, Advice] = {}
         for row in CAUSES:
             found = None if row.poor and facts.fits else row.evidence(facts)
@@ -825,7 +831,7 @@ def explain(
     return Diagnosis(list(causes.values()), verdict, facts, time.perf_counter() - started)
 
 
-def _compared(f: Facts, seconds: float | None) -> dict[str, float]:
+def _compare_networks(f: Facts, seconds: float | None) -> dict[str, float]:
     """Return the losses of other networks on the same rows, each trained for an equal part of the
     time.
     """

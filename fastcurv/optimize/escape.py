@@ -199,7 +199,7 @@ def _escape(
         nfev=1,
     )
     if negative or direction is not None:
-        _follow(ob, theta, v, result, negative)
+        _escape_to_lowest(ob, theta, v, result, negative)
     else:
         result.message = (
             f"No negative curvature was found with {H.count} products: the lowest Rayleigh "
@@ -211,7 +211,9 @@ def _escape(
     return found
 
 
-def _follow(ob: Any, theta: np.ndarray, v: np.ndarray, result: Any, negative: bool) -> None:
+def _escape_to_lowest(
+    ob: Any, theta: np.ndarray, v: np.ndarray, result: Any, negative: bool
+) -> None:
     """Move to the lowest point found on the line if this is an escape: the loss is lower by more
     than rounding, and the line is along proved negative curvature or the loss decreases by more
     than the slope alone explains.

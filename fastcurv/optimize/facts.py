@@ -266,7 +266,9 @@ class Facts(Record):
     @property
     def usual(self) -> float:
         """The median over layers of the root mean square of W as drawn by `MLP.init`."""
-        return float(np.median([usual_size(self.ob.model, l) for l in range(len(self.layers))]))
+        return float(
+            np.median([initial_weight_rms(self.ob.model, l) for l in range(len(self.layers))])
+        )
 
     @property
     def start(self) -> float:
@@ -284,7 +286,7 @@ class Facts(Record):
         return max(1.0, float(count) * batches)
 
 
-def usual_size(model: Any, layer: int) -> float:
+def initial_weight_rms(model: Any, layer: int) -> float:
     """Return the root mean square of a layer's W as drawn by `MLP.init`."""
     m, k = model.shapes[layer]
     like_relu = layer < len(model.activation) and ACTIVATIONS[model.activation[layer]].like_relu
@@ -412,7 +414,7 @@ def _unexplained(ob: Any, f: np.ndarray, y: np.ndarray, share: float) -> np.ndar
     return np.asarray(y - f if row.link == "identity" else -row.terms(f, y)[1])
 
 
-def _unseen(
+def _unexplained_by_regression(
     X: np.ndarray, targets: list[np.ndarray], weight: np.ndarray | None = None
 ) -> list[tuple[float, float]]:
     """Return, for each of the targets (rows, k), the smallest squared error of kernel ridge
@@ -462,7 +464,7 @@ def _layers(ob: Any, theta: np.ndarray, g: np.ndarray, h: np.ndarray, X: np.ndar
     parts, layers = [model.unflatten(np.nan_to_num(v)) for v in (theta, g, h)], []
     for l, (own, slope, turn) in enumerate(zip(*parts, strict=True)):
         W, b, *_ = own
-        layer = Layer(_rms(slope), _rms(turn), _rms([W]) / usual_size(model, l))
+        layer = Layer(_rms(slope), _rms(turn), _rms([W]) / initial_weight_rms(model, l))
         if l < len(masks):
             biases = np.zeros((len(W), 0)) if b is None else b[:, None]
             phi = ACTIVATIONS[model.activation[l]]
@@ -523,7 +525,7 @@ def constant_loss(ob: Any) -> float:
     return float(found)
 
 
-def _may_fall_for_ever(ob: Any, y: np.ndarray, guess: np.ndarray) -> bool:
+def _may_be_unbounded(ob: Any, y: np.ndarray, guess: np.ndarray) -> bool:
     """Return True if it is worth trying to prove that the loss decreases without end: no weight
     decay prevents this, and all sampled rows are classified correctly or a class is missing.
     """
@@ -574,7 +576,7 @@ def measure(ob: Any, theta: np.ndarray, steps: Steps, verdict: CriticalPoint, lo
     targets = [y[few], left[few]]
     if LOSSES[ob.loss].targets == "classes":
         targets.append(y[few] @ np.arange(y.shape[1])[:, None])
-    (error, relation), (further, _), *ordered = _unseen(X[few], targets, wf)
+    (error, relation), (further, _), *ordered = _unexplained_by_regression(X[few], targets, wf)
     here = max(_squares(y[few] - _mean(y[few], wf), wf), TINY)
     beside = further * _squares(left[few] - _mean(left[few], wf), wf) / here
     mean = _mean(X, w)
@@ -602,7 +604,7 @@ def measure(ob: Any, theta: np.ndarray, steps: Steps, verdict: CriticalPoint, lo
         noise=_noise(ob, theta, g),
         steps=steps,
         verdict=verdict,
-        infinite=_may_fall_for_ever(ob, y, y - left)
+        infinite=_may_be_unbounded(ob, y, y - left)
         and call_certificate(ob, "ray_to_infimum", theta) is not None,
         lost=lost,
     )

@@ -294,7 +294,7 @@ class FinderState:
         known = [float(size) for size in (bound, stored) if np.isfinite(size)]
         self.tol = GRADIENT_ROUNDING * max(known, default=0.0)
 
-    def vague(self, norm: float) -> bool:
+    def is_tol_loose(self, norm: float) -> bool:
         """Return True if the tolerance is so large (in float32) that a critical point may still be
         far away.
         """
@@ -321,7 +321,7 @@ class FinderState:
         self.budget.count += H.count
         return found
 
-    def may_step(self, products: int = 1) -> bool:
+    def allows_step(self, products: int = 1) -> bool:
         """Return True if another step with `products` products is within the limits."""
         return self.nit < self.max_iter and self.budget.affords(products)
 
@@ -516,7 +516,7 @@ def find_critical_point(
                 _follow_near_indices(walk)
             elif index is None:
                 _newton(walk)
-            elif _follow(walk, index):
+            elif _follow_modes(walk, index):
                 _newton(walk)
                 _check_index_reached(walk, index)
         except OutOfTime:
@@ -545,18 +545,18 @@ def _follow_near_indices(walk: FinderState) -> None:
     """
     start = best = walk.theta, walk.g
     most = walk.max_iter
-    for index in _indices_near(walk):
+    for index in _neighbouring_indices(walk):
         walk.max_iter = min(most, walk.nit + MAX_TRY_STEPS)
-        if _follow(walk, index):
+        if _follow_modes(walk, index):
             _newton(walk)
         if walk.status in (0, 4):
             return
         best = min(best, (walk.theta, walk.g), key=lambda point: safe_norm(point[1]))
         walk.theta, walk.g = start
         walk.max_iter, walk.excursions, walk.asked = most, MAX_EXCURSIONS, np.inf
-        if not walk.may_step(walk.theta.size):
+        if not walk.allows_step(walk.theta.size):
             break
-    if walk.may_step():
+    if walk.allows_step():
         walk.history.append(walk.norm)
         _newton(walk)
     if walk.status not in (0, 4) and safe_norm(best[1]) < walk.norm:
@@ -569,7 +569,7 @@ def _follow_near_indices(walk: FinderState) -> None:
         )
 
 
-def _indices_near(walk: FinderState) -> list[int]:
+def _neighbouring_indices(walk: FinderState) -> list[int]:
     """Return the indices near that of the current point, the nearest first, or none if the Hessian
     is not finite or the budget is too small for a step.
     """
@@ -587,7 +587,7 @@ def _indices_near(walk: FinderState) -> list[int]:
     return [here + d for d in INDEX_OFFSETS if 0 <= here + d <= len(modes.values)]
 
 
-def _follow(walk: FinderState, index: int) -> bool:
+def _follow_modes(walk: FinderState, index: int) -> bool:
     """Follow eigenvectors until Newton's step has the right signs and is short. Return True if this
     was reached; otherwise the point with the smallest gradient is kept.
     """
@@ -595,7 +595,7 @@ def _follow(walk: FinderState, index: int) -> bool:
     radius, number = 0.1 * start, 0
     short = float(np.finfo(getattr(walk.ob, "dtype", np.float64)).eps ** 0.4)
     with suppress(OutOfTime):
-        while walk.may_step(walk.theta.size):
+        while walk.allows_step(walk.theta.size):
             H = walk.hessian(walk.theta)
             if H is None:
                 break
@@ -633,7 +633,7 @@ def _follow(walk: FinderState, index: int) -> bool:
             best = min(best, (theta, g), key=lambda point: safe_norm(point[1]))
     walk.theta, walk.g = best
     walk.history.append(walk.norm)
-    spent = not walk.may_step(walk.theta.size)
+    spent = not walk.allows_step(walk.theta.size)
     why = "the budget ended" if spent else "the search diverged"
     walk.stop(
         1 if spent else 2,
@@ -684,13 +684,13 @@ def _newton(walk: FinderState) -> None:
         if done and call_certificate(walk.ob, "ray_to_infimum", walk.theta) is not None:
             why = why_no_minimum(walk.ob, walk.theta)
             return walk.stop(4, f"||g|| = {walk.norm:.3g}, but the infimum is at infinity: {why}")
-        if done and not (paying and flat > FLAT_GRADIENT_RATIO and walk.may_step()):
-            if walk.vague(norm) and _excursion(walk):
+        if done and not (paying and flat > FLAT_GRADIENT_RATIO and walk.allows_step()):
+            if walk.is_tol_loose(norm) and _take_undamped_steps(walk):
                 paying = True
                 continue
             if walk.near():
                 return walk.stop(0, f"||g|| = {walk.norm:.3g} is within {walk.tol:.3g}")
-        if not walk.may_step():
+        if not walk.allows_step():
             place = (
                 f"within the tolerance {walk.tol:.3g}, but the Newton step is predicted to lower "
                 "the loss further"
@@ -705,7 +705,7 @@ def _newton(walk: FinderState) -> None:
                 f"to {flat:.1e} of its norm",
             )
         slow = len(walk.history) > STALL_STEPS and walk.norm > 0.5 * walk.history[-1 - STALL_STEPS]
-        if slow and not done and _excursion(walk):
+        if slow and not done and _take_undamped_steps(walk):
             continue
         before = walk.norm
         if not _search(walk, steps, uphill):
@@ -722,7 +722,7 @@ def _newton(walk: FinderState) -> None:
         paying = paying and walk.norm <= 0.7 * before if done else paying
 
 
-def _excursion(walk: FinderState) -> bool:
+def _take_undamped_steps(walk: FinderState) -> bool:
     """Take undamped steps that may increase ``||g||``, none longer than ``max(1, ||theta||)``, if
     an excursion is left. Keep them if they end at half of ``||g||`` or less, and return True in
     this case.
@@ -733,7 +733,7 @@ def _excursion(walk: FinderState) -> bool:
     theta, g = walk.theta, walk.g
     walk.excursions -= 1
     for _ in range(MAX_EXCURSION_STEPS if walk.excursions >= 0 else 0):
-        H = walk.hessian(theta) if walk.may_step() else None
+        H = walk.hessian(theta) if walk.allows_step() else None
         if H is None:
             return False
         steps = walk.steps(H, g).vectors
@@ -778,7 +778,7 @@ def _search(walk: FinderState, steps: Steps, uphill: np.ndarray) -> bool:
 
 def _descend(walk: FinderState) -> None:
     """Run L-BFGS on ``||g||^2 / 2`` until it no longer reduces the value enough."""
-    while walk.nit < walk.max_iter // 2 and walk.may_step():
+    while walk.nit < walk.max_iter // 2 and walk.allows_step():
         start = walk.norm
         H = walk.hessian(walk.theta)
         if start == 0 or H is None:

@@ -401,7 +401,7 @@ class StationaryPoint:
         kinked = r.kind == "undecided" and r.n_kinks > 0 and r.gradient_norm > r.gradient_tol
         return bool(r.kind == "not_critical" or kinked)
 
-    def onward(self, theta: np.ndarray) -> Outcome:
+    def go_on_from(self, theta: np.ndarray) -> Outcome:
         """Return the outcome that continues from a lower point, with a smaller tolerance if this
         point was not critical.
         """
@@ -424,7 +424,7 @@ SMALL_GAIN = 1e-8
 MAX_SMALL_GAINS = 5  # number of small gains in a row after which the run ends
 
 
-def _of_run(outcome: Outcome | None) -> Outcome | None:
+def _outcome_of_run(outcome: Outcome | None) -> Outcome | None:
     """Return the outcome with its report worded for the result of a run."""
     if outcome is None or outcome.report is None:
         return outcome
@@ -445,7 +445,7 @@ class Finisher:
     # --- time budget of the checks
 
     @contextmanager
-    def _checking(self) -> Iterator[None]:
+    def _time_checks(self) -> Iterator[None]:
         """Count the time spent in this context as time for checks, not for training."""
         self.started = time.perf_counter()
         try:
@@ -461,15 +461,15 @@ class Finisher:
         """Return the seconds spent on steps."""
         return self.run.elapsed() - self.checked()
 
-    def left(self, floor: float) -> float:
+    def seconds_left(self, floor: float) -> float:
         """Return the seconds left for checks, which may take as long as the training or `floor`
         seconds, whichever is longer, within `max_time`.
         """
         return min(max(self.training(), floor) - self.checked(), self.run.budget.seconds_left())
 
-    def over(self) -> bool:
+    def is_out_of_time(self) -> bool:
         """Return True if the time for trial moves is used up."""
-        return self.left(MIN_CHECK_SECONDS) <= 0
+        return self.seconds_left(MIN_CHECK_SECONDS) <= 0
 
     def price(self) -> float:
         """Return an upper bound on the seconds of a Hessian product: training time per product,
@@ -485,28 +485,36 @@ class Finisher:
         n, price = self.run.theta.size, self.price()
         seconds = n * price + SECONDS_PER_N_CUBED * n**3
         always = n <= ALWAYS_DENSE_MAX_N and self.run.max_time is None
-        if always or (n < DENSE_BELOW and seconds <= self.left(MAX_PROOF_SECONDS)):
+        if always or (n < DENSE_BELOW and seconds <= self.seconds_left(MAX_PROOF_SECONDS)):
             return n + 1
-        return min(n, ALWAYS_DENSE_MAX_N) if 600 * price <= self.left(MAX_PROOF_SECONDS) else None
+        return (
+            min(n, ALWAYS_DENSE_MAX_N)
+            if 600 * price <= self.seconds_left(MAX_PROOF_SECONDS)
+            else None
+        )
 
     # --- rounds
 
-    def judge(self, theta: np.ndarray, moves: bool) -> Any:
+    def examine(self, theta: np.ndarray, moves: bool) -> Any:
         """Return the outcome at theta. With `moves` it may be a point from which the run
         continues.
         """
-        with self._checking():
-            moves = moves and self.run.moves < MAX_MOVES and not self.over()
-            return _of_run(self._first_outcome(FIRST_STRATEGIES, StationaryPoint(theta, moves)))
+        with self._time_checks():
+            moves = moves and self.run.moves < MAX_MOVES and not self.is_out_of_time()
+            return _outcome_of_run(
+                self._first_outcome(FIRST_STRATEGIES, StationaryPoint(theta, moves))
+            )
 
-    def held(self, theta: np.ndarray, patient: bool) -> Outcome | None:
+    def outcome_at_kinks(self, theta: np.ndarray, patient: bool) -> Outcome | None:
         """Return the outcome at the active kinks that stop a run, or None if no kinks do.
 
         `patient` allows the time of a proof, because the run has stalled and nothing else is left
         to try.
         """
-        with self._checking():
-            return _of_run(self._held(theta, MAX_PROOF_SECONDS if patient else MIN_CHECK_SECONDS))
+        with self._time_checks():
+            return _outcome_of_run(
+                self._end_on_kinks(theta, MAX_PROOF_SECONDS if patient else MIN_CHECK_SECONDS)
+            )
 
     def _first_outcome(
         self, strategies: tuple[Strategy, ...], at: StationaryPoint
@@ -534,15 +542,15 @@ class Finisher:
         at.below = below
         return None
 
-    def _polished(self, at: StationaryPoint) -> None:
+    def _move_to_newton_point(self, at: StationaryPoint) -> None:
         """Move to the point that the last Newton steps reach."""
         at.theta, _, n_products, n_gradients = polish(
-            self.run.ob, at.theta, at.below, lambda: self.left(MAX_PROOF_SECONDS) <= 0
+            self.run.ob, at.theta, at.below, lambda: self.seconds_left(MAX_PROOF_SECONDS) <= 0
         )
         self.run.n_products += n_products
         self.run.n_gradients += n_gradients
 
-    def _classified(self, at: StationaryPoint) -> None:
+    def _classify_point(self, at: StationaryPoint) -> None:
         """Classify the point, and count the products as those of the run."""
         run = self.run
         at.report = classify(
@@ -552,19 +560,19 @@ class Finisher:
         )  # fmt: skip
         run.n_products += int(at.report.n_products)
 
-    def _by_kind(self, at: StationaryPoint) -> Outcome | None:
+    def _act_on_kind(self, at: StationaryPoint) -> Outcome | None:
         """Try the strategies for points of this kind."""
         falls = at.report.kind == "degenerate" and at.report.n_negative
         kind = "not_critical" if at.far else at.report.kind
         return self._first_outcome(STRATEGIES_BY_KIND["saddle" if falls else kind], at)
 
-    def _near(self, at: StationaryPoint) -> Outcome | None:
+    def _end_at_certified_minimum(self, at: StationaryPoint) -> Outcome | None:
         """End the run at the certified minimum that Newton's steps reached, if its loss is no
         higher and no negative curvature was found here.
         """
-        return None if at.report.n_negative else self._nearest(at)
+        return None if at.report.n_negative else self._end_at_nearest_minimum(at)
 
-    def _nearest(self, at: StationaryPoint) -> Outcome | None:
+    def _end_at_nearest_minimum(self, at: StationaryPoint) -> Outcome | None:
         """End the run at the certified minimum that Newton's steps reached, if its loss is no
         higher.
         """
@@ -575,13 +583,13 @@ class Finisher:
             return None
         return Outcome(x, "critical", "minimum", True, there.reason.rstrip("."), there)
 
-    def _held(self, theta: np.ndarray, floor: float) -> Outcome | None:
+    def _end_on_kinks(self, theta: np.ndarray, floor: float) -> Outcome | None:
         """End the run at the active kinks that hold the point, with the verdict of `classify`
         there.
         """
         if theta.dtype != np.float64:
             return None
-        found = find_kink_minimum(self.run.ob, theta, lambda: self.left(floor) <= 0)
+        found = find_kink_minimum(self.run.ob, theta, lambda: self.seconds_left(floor) <= 0)
         f = self.run.value(theta)
         if found is None or not self.run.value(found.theta) <= f + value_rounding(f, theta.dtype):
             return None
@@ -589,7 +597,7 @@ class Finisher:
         if found.smooth:
             return self._first_outcome(FIRST_STRATEGIES, at)
         at.below = self.dense_below() or 0
-        self._classified(at)
+        self._classify_point(at)
         if at.report.certified and at.report.kind == "minimum":
             return at.ends("critical", True)
         return at.ends("kinks", sentence="" if found.certified else found.reason)
@@ -604,10 +612,10 @@ class Finisher:
         for v in directions(self.run.ob, at.theta, flat, np.random.default_rng(0)):
             found = find_lower(self.run.value, at.theta, f, v, barrier=True)
             if found is not None:
-                return self._lower(at, found, f)
+                return self._move_lower(at, found, f)
         return None
 
-    def _at_the_bound(self, at: StationaryPoint) -> Outcome | None:
+    def _end_at_lower_bound(self, at: StationaryPoint) -> Outcome | None:
         """End the run successfully if the loss equals its lower bound: within the rounding of the
         value or of the residuals, or within `ZERO_LOSS_TOL` times its excess at the start, or times
         that of theta = 0 if it is smaller.
@@ -635,11 +643,11 @@ class Finisher:
         why = f"; no point is lower by more than {above:.1g}, since no loss is below {c:g}"
         return at.ends("critical", True, at.sentence + why) if above <= slack else None
 
-    def _at_infinity(self, at: StationaryPoint) -> Outcome | None:
+    def _end_at_infinity(self, at: StationaryPoint) -> Outcome | None:
         """End the run if the loss was measured to decrease without end, along theta or down the
         gradient.
         """
-        if self.over():
+        if self.is_out_of_time():
             return None
         run = self.run
         f, g = run.value_and_gradient(at.theta)
@@ -654,33 +662,35 @@ class Finisher:
         f, kind = self.run.value(at.theta), at.theta.dtype.type
         unit = np.asarray(at.report.escape_direction, dtype=at.theta.dtype)
         t, lowest = line_minimum(self.run.value, at.theta, unit, f, first_length(at.theta))
-        if not lowest < f - value_rounding(f, at.theta.dtype) or not self._pays(lowest, f):
+        if not lowest < f - value_rounding(f, at.theta.dtype) or not self._allows_another_move(
+            lowest, f
+        ):
             return None
-        return at.onward(at.theta + kind(t) * unit)
+        return at.go_on_from(at.theta + kind(t) * unit)
 
-    def _side_steps(self, at: StationaryPoint) -> Outcome | None:
+    def _try_side_steps(self, at: StationaryPoint) -> Outcome | None:
         """Search for a lower point along the null vectors of H, or by a few steps of the minimiser
         from points displaced along them. This is done at a degenerate point, and where no step
         lowers the loss although the gradient is not zero, since a cubic term may decrease the loss
         nearby.
         """
-        if not (self._searches(at) or at.report.kind == "degenerate" and not self.over()):
+        if not (self._searches(at) or at.report.kind == "degenerate" and not self.is_out_of_time()):
             return None
         run, theta, f = self.run, at.theta, self.run.value(at.theta)
         flat, spent = flat_space(run.ob, theta, self.dense_below() or 0)
         run.n_products += spent
         tried = list(directions(run.ob, theta, flat, np.random.default_rng(0)))
         for v in tried:
-            found = None if self.over() else find_lower(run.value, theta, f, v)
+            found = None if self.is_out_of_time() else find_lower(run.value, theta, f, v)
             if found is not None:
-                return self._lower(at, found, f)
+                return self._move_lower(at, found, f)
         noise, reach = value_rounding(f, theta.dtype), max(1.0, norm(theta))
         for i, v in enumerate(tried[:N_RESTARTS]):
-            if self.over():
+            if self.is_out_of_time():
                 break
             there = self._walk(theta + ((0.3, 0.03)[i % 2] * reach * v).astype(theta.dtype))
             if there[1] < f - noise:
-                return self._lower(at, there, f)
+                return self._move_lower(at, there, f)
         return None
 
     def _walk(self, start: np.ndarray) -> Lower:
@@ -722,13 +732,15 @@ class Finisher:
             wide = not r.certified and bounded and size < DENSE_BELOW
         else:
             definite = r.n_positive and not (r.n_negative or r.n_zero or r.n_kinks)
-            wide = bool(definite or at.far) and not self._flattens(at)
-        if not (at.moves and self.gradient_tol is None and wide and self._can_go_on(at.theta)):
+            wide = bool(definite or at.far) and not self._has_vanishing_curvature(at)
+        if not (
+            at.moves and self.gradient_tol is None and wide and self._can_reduce_gradient(at.theta)
+        ):
             return None
         self.run.moves += 1
         return Outcome(at.theta, finer=True)
 
-    def _no_descent(self, at: StationaryPoint) -> Outcome | None:
+    def _end_without_descent(self, at: StationaryPoint) -> Outcome | None:
         """End the run if no trial move found a lower point and Newton's steps reach no point
         nearby.
         """
@@ -744,14 +756,14 @@ class Finisher:
 
     # --- helpers of the strategies
 
-    def _lower(self, at: StationaryPoint, found: Lower, f: float) -> Outcome:
+    def _move_lower(self, at: StationaryPoint, found: Lower, f: float) -> Outcome:
         """Continue from a lower point, or end the run there with an outcome for that point."""
         theta, lowest = found
-        if self._pays(lowest, f) and at.moves:
-            return at.onward(theta)
+        if self._allows_another_move(lowest, f) and at.moves:
+            return at.go_on_from(theta)
         there = StationaryPoint(theta, False)
         if self._end_without_verdict(there) is None:
-            self._classified(there)
+            self._classify_point(there)
             if there.report.kind == "minimum":
                 return there.ends("critical", True)
         kind = None if there.report is None else there.report.kind
@@ -761,7 +773,7 @@ class Finisher:
         )
         return Outcome(theta, "degenerate", kind, False, sentence, there.report)
 
-    def _pays(self, lowest: float, f: float) -> bool:
+    def _allows_another_move(self, lowest: float, f: float) -> bool:
         """Return True if another move to a lower point is allowed. It is not after
         `MAX_SMALL_GAINS` small gains in a row.
         """
@@ -770,7 +782,7 @@ class Finisher:
         run.moves += 1
         return run.small <= MAX_SMALL_GAINS
 
-    def _can_go_on(self, theta: np.ndarray) -> bool:
+    def _can_reduce_gradient(self, theta: np.ndarray) -> bool:
         """Return True if further steps may lower the gradient: it is well above its own rounding
         error, and its square, to which the decrease of the loss is proportional, does not
         underflow.
@@ -780,7 +792,7 @@ class Finisher:
         known = error if np.isfinite(error) else 0.0
         return bool(theta.dtype == np.float64 and size > 10 * known and size * size > 0)
 
-    def _flattens(self, at: StationaryPoint) -> bool:
+    def _has_vanishing_curvature(self, at: StationaryPoint) -> bool:
         """Return True if curvature vanishes together with the gradient, as in the valley of x^4,
         and the loss can decrease at most by the rounding of its size at the start. Steps would
         otherwise continue until the last bits of theta.
@@ -802,45 +814,47 @@ Strategy = Callable[[Finisher, StationaryPoint], Outcome | None]
 FIRST_STRATEGIES: tuple[Strategy, ...] = (
     Finisher._proved_at_infinity,
     Finisher._end_without_verdict,
-    Finisher._polished,
-    Finisher._classified,
-    Finisher._by_kind,
+    Finisher._move_to_newton_point,
+    Finisher._classify_point,
+    Finisher._act_on_kind,
 )
 _SADDLE_STRATEGIES: tuple[Strategy, ...] = (
-    Finisher._near,
+    Finisher._end_at_certified_minimum,
     Finisher._follow_negative_curvature,
-    Finisher._nearest,
+    Finisher._end_at_nearest_minimum,
     Finisher._tighten_tolerance,
     lambda _, at: at.ends("critical"),
 )
 STRATEGIES_BY_KIND: dict[str, tuple[Strategy, ...]] = {
     "minimum": (
-        Finisher._near,
+        Finisher._end_at_certified_minimum,
         Finisher._search_past_barrier,
         Finisher._tighten_tolerance,
         lambda _, at: at.ends("critical", True),
     ),
     "degenerate": (
-        Finisher._near,
-        Finisher._at_the_bound,
-        Finisher._at_infinity,
-        Finisher._side_steps,
-        Finisher._no_descent,
+        Finisher._end_at_certified_minimum,
+        Finisher._end_at_lower_bound,
+        Finisher._end_at_infinity,
+        Finisher._try_side_steps,
+        Finisher._end_without_descent,
     ),
     "not_critical": (
         Finisher._follow_negative_curvature,
-        Finisher._at_infinity,
-        Finisher._nearest,
-        Finisher._at_the_bound,
-        Finisher._side_steps,
+        Finisher._end_at_infinity,
+        Finisher._end_at_nearest_minimum,
+        Finisher._end_at_lower_bound,
+        Finisher._try_side_steps,
         Finisher._tighten_tolerance,
-        Finisher._no_descent,
+        Finisher._end_without_descent,
         lambda _, at: at.ends("critical"),
     ),
     "undecided": (
-        Finisher._near,
+        Finisher._end_at_certified_minimum,
         lambda self, at: (
-            self._held(at.theta, MAX_PROOF_SECONDS) if at.on_kinks and at.report.n_kinks else None
+            self._end_on_kinks(at.theta, MAX_PROOF_SECONDS)
+            if at.on_kinks and at.report.n_kinks
+            else None
         ),
         *_SADDLE_STRATEGIES[1:],
     ),

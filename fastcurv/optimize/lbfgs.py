@@ -59,12 +59,12 @@ class LBFGS(Method):
     def _start(self) -> None:
         run, self.started = self.run, True
         if self.layers is not None:
-            self._turn(self.layers)
+            self._change_coordinates(self.layers)
             return
         self.engine.start(run.theta, run.f, run.g)
         run.gnorm = self.engine.gradient_norm
 
-    def _turn(self, layers: Any) -> None:
+    def _change_coordinates(self, layers: Any) -> None:
         """Recompute the coordinates at the run's point, and transform the pairs to them."""
         run, engine = self.run, self.engine
         first, count = engine.first, engine.count
@@ -72,7 +72,7 @@ class LBFGS(Method):
         if count:
             s, y = layers.to_theta(steps), layers.from_gradient(changes)
         layers.fit(run.theta)
-        layers.shorten(run.g)
+        layers.limit_gradient(run.g)
         if count:
             steps[:], changes[:] = layers.from_theta(s), layers.to_gradient(y)
         self.origin = self.at = run.theta.copy()
@@ -87,8 +87,8 @@ class LBFGS(Method):
         if not (self.started and same(here, run.theta)):
             self._start()
         elif self.layers is not None and self.taken >= self.due:
-            self._turn(self.layers)
-        moved = self._search() if self.take_steps is None else self._run()
+            self._change_coordinates(self.layers)
+        moved = self._search() if self.take_steps is None else self._run_engine()
         # If no lower value was found in these coordinates, the search continues in the original
         # ones.
         if not (moved or run.cut or self.layers is None):
@@ -118,7 +118,7 @@ class LBFGS(Method):
                 engine.give_up()
                 break
         if engine.moved and layers is None:
-            self._follow()
+            self._sync_with_engine()
         elif engine.moved:
             self.at, run.g = next(
                 (theta, g) for x, theta, g in reversed(tried) if same(x, engine.theta)
@@ -126,7 +126,7 @@ class LBFGS(Method):
             run.theta, run.f, run.gnorm = self.at.copy(), engine.value, norm(run.g)
         return engine.moved
 
-    def _run(self) -> bool:
+    def _run_engine(self) -> bool:
         """Let the engine take as many steps as need no check in between, and return False if it
         took none.
         """
@@ -138,13 +138,13 @@ class LBFGS(Method):
         finally:
             # After Ctrl-C, all steps taken so far are complete.
             run.n_gradients += engine.evaluations - evaluations
-            run.passed(record[: engine.steps], begun, ending, ending is not None)
+            run.record_engine_steps(record[: engine.steps], begun, ending, ending is not None)
             if engine.steps:
-                self._follow()
+                self._sync_with_engine()
         run.asked, run.gap = time.perf_counter(), engine.gap
         return engine.steps > 0
 
-    def _follow(self) -> None:
+    def _sync_with_engine(self) -> None:
         """Move the run to the point of the engine, and pass the run the lowest point found on the
         way.
         """

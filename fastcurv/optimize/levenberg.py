@@ -74,11 +74,11 @@ class LevenbergMarquardt(GaussNewton):
         if self.engine is not None and self.damping is not None:
             self.engine.damping, self.engine.growth = self.damping, self.growth
 
-    def _turn_to(self, curvature: str) -> None:
+    def _set_curvature(self, curvature: str) -> None:
         if self.engine is not None and curvature == "ggn":
             self.exact, self.since, self.run.curvature = False, 0, None
             return
-        super()._turn_to(curvature)
+        super()._set_curvature(curvature)
         if self.engine is not None:
             self.problem, self.by = "trust-region", "radius"
             self.radius = self.radius or first_radius(self.run.theta)
@@ -93,17 +93,17 @@ class LevenbergMarquardt(GaussNewton):
             self._start()
         if self.since == 0:
             self.f_then, self.g_then = run.f, run.gnorm
-        steps = self._by_matrix(min(run.ahead, STEPS_PER_CALL - self.since))
+        steps = self._step_in_engine(min(run.ahead, STEPS_PER_CALL - self.since))
         self.since = (self.since + steps) % STEPS_PER_CALL
         slow = (
             self.f_then - run.f < SLOW_DECREASE * abs(run.f)
             and run.gnorm > SLOW_GRADIENT_RATIO * self.g_then
         )
         if (slow and not self.since) or not (steps or run.cut):
-            self._turn_to("hessian")
+            self._set_curvature("hessian")
         return None if steps or run.cut else super().step()
 
-    def _by_matrix(self, count: int) -> int:
+    def _step_in_engine(self, count: int) -> int:
         """Take at most `count` steps in the engine and return their number, which is 0 if no step
         lowers the loss by more than its rounding or if the time is used up.
         """
@@ -116,7 +116,7 @@ class LevenbergMarquardt(GaussNewton):
         run.n_values += engine.values - values
         run.n_gradients += steps
         self.damping, self.growth = engine.damping, engine.growth
-        run.passed(record[:steps], begun, ending)
+        run.record_engine_steps(record[:steps], begun, ending)
         if steps:
             run.follow(engine)
         return int(steps)

@@ -56,18 +56,18 @@ def line_minimum(
     """
     sides = []
     for sign in signs:
-        bracket, f = _along(value, theta, direction * theta.dtype.type(sign), f0, start)
+        bracket, f = _bracket(value, theta, direction * theta.dtype.type(sign), f0, start)
         if bracket is not None:
             sides.append((bracket[1][1], sign, bracket, f))
     if not sides:
         return 0.0, f0
     _, sign, bracket, f = min(sides, key=lambda side: side[0])
     low, best, high = bracket
-    t, lowest = _refined(f, low, best, high, refinements)
+    t, lowest = _refine_bracket(f, low, best, high, refinements)
     return sign * t, lowest
 
 
-def _along(value: Any, theta: np.ndarray, direction: np.ndarray, f0: float, start: float) -> Any:
+def _bracket(value: Any, theta: np.ndarray, direction: np.ndarray, f0: float, start: float) -> Any:
     """Bracket the lowest value along `direction` (sign included). Return three points (t, f), or
     None if no value is lower, and f as a function of t.
     """
@@ -100,7 +100,7 @@ def _along(value: Any, theta: np.ndarray, direction: np.ndarray, f0: float, star
     return (before, (t, ft), further), f
 
 
-def _refined(
+def _refine_bracket(
     f: Callable[[float], float], low: Point, best: Point, high: Point, evaluations: int
 ) -> tuple[float, float]:
     """Refine a bracket of three points (t, f), whose middle point is the lowest, by parabolas and

@@ -171,16 +171,16 @@ class Loop:
             self.method.load(of_method, method_facts)
         else:
             run.record()
-            self._notice(1)
+            self._mark_progress_of_records(1)
         try:
             most = None if self.method.curvature else self.max_iter
             with bar(most, self.name, progress) as self.shown:
                 self.shown.update(run.iteration)
                 self._iterate()
-                self._held_by_kinks()
+                self._move_onto_kinks()
         except KeyboardInterrupt:
             self.why = "interrupted"
-            run.settle()
+            run.write_pending()
             if run.spent_here is not None and run.iteration == run.records[-1][0]:
                 # The step that was interrupted is not counted yet.
                 run.iteration += 1
@@ -188,7 +188,7 @@ class Loop:
             # The objective or the callback raised an exception.
             self.saver.write(self)
             raise
-        return self._finish()
+        return self._finish_run()
 
     def _iterate(self) -> None:
         """Take steps until a stopping rule holds, and store its name in `why`."""
@@ -196,7 +196,7 @@ class Loop:
         run, known = self.run, None
         while True:
             self.why = self.end()
-            if self.why is None and self.critical() and not self._goes_on_to_rest():
+            if self.why is None and self.critical() and not self._continues_past_tolerance():
                 self.saver.take(self)
                 self.why = self._at_critical_point()
                 if self.why is None:
@@ -221,7 +221,7 @@ class Loop:
                 if self.critical():
                     self.sentence, run.rest = None, run.iteration
                     continue
-                if self._starts_afresh():
+                if self._restart_method():
                     continue
                 self.why = "stalled"
                 if self.rounded:
@@ -242,7 +242,7 @@ class Loop:
         if not run.stale:
             run.record()
             if self.method.curvature is not None:
-                self._notice(passed + 1)
+                self._mark_progress_of_records(passed + 1)
         if self.shown is not NO_PROGRESS:
             self.shown.note(f"loss {run.f:.6g}" + ("" if run.stale else f"  |g| {run.gnorm:.2g}"))
             self.shown.update(passed + 1)
@@ -251,21 +251,21 @@ class Loop:
             at = {"x": run.theta.copy(), "fun": run.f, "nit": run.iteration}
             if self.callback(as_result(MinimizeResult, **at, nhev=run.n_products, **known)):
                 self.why = "callback"
-        self.saver.now_and_then(self)
+        self.saver.save_if_due(self)
 
     def end(self) -> str | None:
         """Return the reason to end the run here, or None to continue. Budgets count only while the
         gradient is not zero.
         """
-        why = self.why or self._rule()
-        return why or (None if self.critical() else self._spent())
+        why = self.why or self._ending_rule()
+        return why or (None if self.critical() else self._exhausted_budget())
 
-    def _rule(self) -> str | None:
+    def _ending_rule(self) -> str | None:
         """Return the first stopping rule that holds regardless of the gradient, or None."""
         run = self.run
         if math.isfinite(run.f) and run.f <= run.fun_target and not run.stale:
             return "target"
-        if self._falls_without_end():
+        if self._seems_unbounded():
             return "unbounded"
         if not (math.isfinite(run.f) and math.isfinite(run.gnorm)):
             return "diverged"
@@ -273,15 +273,15 @@ class Loop:
             watched = "loss" if run.validation is None else "validation loss"
             self.sentence = f"the {watched} has not decreased for `patience` records"
             return "patience"
-        if self._idle_in(run.mark) <= 0:
+        if self._max_idle_iterations(run.mark) <= 0:
             self.sentence = NO_PROGRESS_MESSAGE
             return "slow"
-        if self._is_near_bound() and self._idle_in(run.walked) <= 0:
+        if self._is_near_bound() and self._max_idle_iterations(run.walked) <= 0:
             self.sentence = slow_progress(run.walked[1], run.f)
             return "slow"
         return None
 
-    def _starts_afresh(self) -> bool:
+    def _restart_method(self) -> bool:
         """Restart the method if it finds no step, as a repeated call of `minimize` would. Return
         False if the loss has hardly decreased since the last restart, or the method has no radius
         or damping.
@@ -306,10 +306,10 @@ class Loop:
             return 1
         idle = self._thrifty_for()
         if self.run.near_bound:
-            idle = min(idle, self._idle_in(self.run.walked))
+            idle = min(idle, self._max_idle_iterations(self.run.walked))
         return int(max(1, min(self.max_iter - self.run.iteration, idle)))
 
-    def _idle_in(self, mark: list[Any]) -> float:
+    def _max_idle_iterations(self, mark: list[Any]) -> float:
         """Return the number of further iterations after which a second-order method counts as idle
         if none makes progress.
         """
@@ -320,9 +320,11 @@ class Loop:
         """Return the number of further iterations after which steps no longer save products if none
         makes progress.
         """
-        return self._idle_in(self.run.mark) - (MAX_IDLE_ITERATIONS - MAX_THRIFTY_ITERATIONS)
+        return self._max_idle_iterations(self.run.mark) - (
+            MAX_IDLE_ITERATIONS - MAX_THRIFTY_ITERATIONS
+        )
 
-    def _spent(self) -> str | None:
+    def _exhausted_budget(self) -> str | None:
         """Return the name of the budget that is used up, or None."""
         return "max_iter" if self.run.iteration >= self.max_iter else self.run.exhausted()
 
@@ -330,7 +332,7 @@ class Loop:
         """Return True if the gradient is known and within the tolerance."""
         return self.run.gnorm <= self.run.gradient_tol and not self.run.stale
 
-    def _falls_without_end(self) -> bool:
+    def _seems_unbounded(self) -> bool:
         """Return True if the loss appears to be unbounded below: no lower bound is known, theta is
         very large, the loss is below its value at the start, and it decreases at each of the next
         doublings of theta until it overflows.
@@ -347,7 +349,7 @@ class Loop:
                 return not np.isfinite(f)
         return True
 
-    def _goes_on_to_rest(self) -> bool:
+    def _continues_past_tolerance(self) -> bool:
         """Return True if the run continues past the default tolerance to a point at which Newton's
         steps contract, because these steps take little time.
         """
@@ -358,16 +360,16 @@ class Loop:
             run.rest = run.iteration + (MAX_EXTRA_STEPS if run.theta.dtype == np.float64 else 0)
         return run.gnorm > EXTRA_STEP_TOL * run.gradient_tol and run.iteration < run.rest
 
-    def _notice(self, count: int) -> None:
+    def _mark_progress_of_records(self, count: int) -> None:
         """Record which of the last `count` records made progress, and which did so by the smaller
         threshold that applies near the lower bound of the loss.
         """
         run, last = self.run, self.run.records[-count:]
         _mark_progress(run.mark, last, MIN_RELATIVE_DECREASE, 0.0)
-        if self._is_low(min(last, key=loss_of_record)[1]):
+        if self._is_near_lower_bound(min(last, key=loss_of_record)[1]):
             _mark_progress(
                 run.walked,
-                [one for one in last if self._is_low(one[1])],
+                [one for one in last if self._is_near_lower_bound(one[1])],
                 NEGLIGIBLE_DECREASE,
                 self.scale,
             )
@@ -377,7 +379,7 @@ class Loop:
         and no tolerance or target was requested.
         """
         by_default = self.by_default and self.run.fun_target == -np.inf
-        return by_default and self._is_low(self.run.f)
+        return by_default and self._is_near_lower_bound(self.run.f)
 
     @cached_property
     def scale(self) -> float:
@@ -388,7 +390,7 @@ class Loop:
         zero = value_at(self.run.ob, np.zeros_like(self.run.theta))
         return zero if zero < self.run.f0 else self.run.f0
 
-    def _is_low(self, f: float) -> bool:
+    def _is_near_lower_bound(self, f: float) -> bool:
         """Return True if a loss is so close to its lower bound that hardly any decrease is left."""
         if not f - self.bottom <= NEAR_BOUND_FRACTION * (self.run.f0 - self.bottom) < np.inf:
             return False
@@ -399,9 +401,9 @@ class Loop:
     def _at_critical_point(self) -> str | None:
         """Move to a lower point and return None, or return the reason why the run ends here."""
         run, method = self.run, self.method
-        if self._spent() or not method.leaves_saddles:
+        if self._exhausted_budget() or not method.leaves_saddles:
             return "critical"
-        if self.ending is None or not self.ending.over():
+        if self.ending is None or not self.ending.is_out_of_time():
             H = run.ob.hessian(run.theta)
             curvature, v, rounding, spent = lowest_curvature(
                 H,
@@ -411,21 +413,21 @@ class Loop:
                 stop=run.out_of_budget,
             )
             run.n_products += spent
-            if curvature < -rounding and self._go_along(v):
+            if curvature < -rounding and self._move_along(v):
                 return None
         if self.ending is None:
             return "critical"
-        outcome = self.ending.judge(run.theta, moves=True)
+        outcome = self.ending.examine(run.theta, moves=True)
         if outcome.stopped is not None:
             self.outcome = outcome
         else:
             if outcome.finer:
                 run.gradient_tol = min(0.01 * run.gradient_tol, 0.1 * run.gnorm)
             np.copyto(run.spare, outcome.theta)
-            run.arrive()
+            run.accept_spare()
         return outcome.stopped
 
-    def _go_along(self, v: np.ndarray) -> bool:
+    def _move_along(self, v: np.ndarray) -> bool:
         """Move to the lowest point found on a line. Return False if none is lower by more than
         rounding, or after 5 very small gains in a row.
         """
@@ -439,12 +441,12 @@ class Loop:
         if run.small_gains > 5:
             return False
         run.try_step(v, t)
-        run.arrive()
+        run.accept_spare()
         return True
 
     # --- results
 
-    def _choose(self) -> tuple[np.ndarray, float, float]:
+    def _choose_reported_point(self) -> tuple[np.ndarray, float, float]:
         """Return the point to report, with its loss and its gradient norm."""
         run = self.run
         best_wanted = (
@@ -458,7 +460,7 @@ class Loop:
             return run.best, run.best_f, run.best_gnorm
         return run.theta, run.f, run.gnorm
 
-    def _jump(self) -> str | None:
+    def _describe_jump(self) -> str | None:
         """Describe a jump of the gradient next to the last point, or return None if there is no
         jump.
 
@@ -479,7 +481,7 @@ class Loop:
             "as at a kink, such as ReLU's at 0: its Hessian does not describe the other side"
         )
 
-    def _held_by_kinks(self) -> None:
+    def _move_onto_kinks(self) -> None:
         """If a run stalled or reached max_iter, search for active kinks that stop it. Move the
         outcome to a point at these kinks, or otherwise mention a jump of the gradient.
         """
@@ -491,31 +493,31 @@ class Loop:
         crawls = len(last) == KINK_CHECK_ITERATIONS and last[0] - last[-1] < 0.01 * abs(last[0])
         if self.ending is not None and (stalled or crawls):
             self.shown.note("searching for a minimum at active kinks")
-            held = self.ending.held(self.run.theta, patient=stalled)
+            held = self.ending.outcome_at_kinks(self.run.theta, patient=stalled)
         if held is not None and (stalled or held.success):
             self.outcome, self.why, self.sentence = held, held.stopped, None
         elif stalled:
-            jump = self._jump()
+            jump = self._describe_jump()
             self.sentence = f"{self.sentence}; {jump}" if jump else self.sentence
             self.jumps = bool(jump)
 
-    def _finish(self) -> MinimizeResult:
-        self.saver.at_the_end(self)
+    def _finish_run(self) -> MinimizeResult:
+        self.saver.save_end(self)
         # The last point is always recorded.
         if self.run.records[-1][0] != self.run.iteration:
             self.run.bind()
             self.run.record()
-        x, fun, gnorm = self._choose()
+        x, fun, gnorm = self._choose_reported_point()
         at_rest = gnorm <= self.run.wanted or (self.why == "slow" and self._is_near_bound())
         whole = self.why not in ("interrupted", "unbounded")
         at_rest = at_rest or (self.why == "stalled" and self.rounded and not self.jumps)
         if self.outcome is None and at_rest and self.ending is not None and whole:
-            self._judge_the_end(x, self.ending)
-        return self._result(x, fun, gnorm)
+            self._classify_end(x, self.ending)
+        return self._make_result(x, fun, gnorm)
 
-    def _judge_the_end(self, x: np.ndarray, ending: Ending) -> None:
+    def _classify_end(self, x: np.ndarray, ending: Ending) -> None:
         try:
-            outcome = ending.judge(x, moves=False)
+            outcome = ending.examine(x, moves=False)
         except KeyboardInterrupt:
             self.why = "interrupted"
             return
@@ -525,7 +527,7 @@ class Loop:
         if self.why == "critical" or outcome.success or explained:
             self.why, self.sentence = outcome.stopped, None
         if self.why == "critical" and outcome.kind == "not_critical" and not outcome.success:
-            self.why = self._spent() or self.why
+            self.why = self._exhausted_budget() or self.why
 
     def _is_at_rounding(self, gnorm: float) -> bool:
         """Return True if no step lowers the loss by more than rounding, the gradient is within its
@@ -538,7 +540,7 @@ class Loop:
         moved = self.run.f < self.run.f0 and not report.plateau
         return bool(known and moved and gnorm <= self.run.wanted)
 
-    def _result(self, x: np.ndarray, fun: float, gnorm: float) -> MinimizeResult:
+    def _make_result(self, x: np.ndarray, fun: float, gnorm: float) -> MinimizeResult:
         run, outcome = self.run, self.outcome
         kind, success, report = None, False, None
         if outcome is not None:
@@ -577,7 +579,7 @@ class Loop:
             kind=kind,
             message=f"{message[0].upper()}{message[1:]}.",
             report=report,
-            history=History(run.past(), self.name, self.method.settings()),
+            history=History(run.past_records(), self.name, self.method.settings()),
             method=self.name,
             wall_time=run.elapsed(),
         )

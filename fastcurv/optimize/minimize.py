@@ -26,7 +26,7 @@ from ..common.checks import (
 )
 from ..common.errors import (
     accept_aliases,
-    entry,
+    conversion_hint,
     names_of,
     refuse_foreign,
     refuse_swapped,
@@ -64,7 +64,7 @@ from .newton import (
     TrustRegion,
 )
 from .run import Method, MinimizeResult, Run, check_not_negative, rows_at_a_time
-from .units import begin_in_units, units_of
+from .units import minimize_scaled, units_of
 
 # --------------------------------------------------------------------------------------------------
 # Callbacks, in either of SciPy's forms.
@@ -302,7 +302,7 @@ def minimize(
     >>> found.success, found.kind, abs(found.x).round(6)
     (True, 'minimum', array([0., 1.]))
     """
-    chosen, maker = _checked(ob, theta0, method, max_products, options, validation)
+    chosen, maker = _check_method_needs(ob, theta0, method, max_products, options, validation)
     kind = np.dtype(getattr(ob, "dtype", None) or np.float64)
     losses, pressed = None, None
     if check_positive_int(n_init, "n_init") > 1:
@@ -319,22 +319,22 @@ def minimize(
     theta = np.array(check_theta(ob, arrays.get("run.theta", theta0), "theta0", kind))
     run = Run(
         ob, theta, check_seed(seed), curvature=maker.curvature, validation=validation,
-        max_time=_if_given(max_time, "max_time", check_positive),
-        max_products=_if_given(max_products, "max_products"),
-        fun_target=_if_given(fun_target, "fun_target", _check_number),
+        max_time=_if_set(max_time, "max_time", check_positive),
+        max_products=_if_set(max_products, "max_products"),
+        fun_target=_if_set(fun_target, "fun_target", _check_number),
         sample=rows_at_a_time(ob, options.get("sample"), "sample"),
     )  # fmt: skip
     usual = 100 if options.get("batch_size") is not None else 5000 if maker.curvature else 1000
-    tol = _if_given(gradient_tol, "gradient_tol", check_not_negative)
+    tol = _if_set(gradient_tol, "gradient_tol", check_not_negative)
     loop = Loop(
         run, maker, chosen, options, gradient_tol=tol, callback=call,
-        max_iter=_if_given(max_iter, "max_iter") or usual, patience=_if_given(patience, "patience"),
-        saver=Saver(checkpoint, _if_given(checkpoint_every, "checkpoint_every")),
+        max_iter=_if_set(max_iter, "max_iter") or usual, patience=_if_set(patience, "patience"),
+        saver=Saver(checkpoint, _if_set(checkpoint_every, "checkpoint_every")),
         ending=Finisher(run, tol, maker, options) if verdict else None,
     )  # fmt: skip
     run.pressed = pressed or run.pressed  # Ctrl-C in the runs from several starts ends this run
     given = (gradient_tol, checkpoint, resume, validation, patience, *options.values())
-    _begin_in_units(loop, method, given, seed, progress)
+    _start_in_scaled_units(loop, method, given, seed, progress)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the loop checks values
         result = _with_saddle_named(ob, loop.go(arrays, facts, progress), verdict)
     more = {"starts": losses, "track": tracker}
@@ -382,7 +382,7 @@ def _proved_saddle(ob: Any, x: np.ndarray) -> float | None:
     return low if low + error < 0 < high - other else None
 
 
-def _begin_in_units(loop: Loop, method: Any, given: Any, seed: Any, progress: Any) -> None:
+def _start_in_scaled_units(loop: Loop, method: Any, given: Any, seed: Any, progress: Any) -> None:
     """Let the loop begin at the end of a run for scaled targets, if the method is the default one
     and its steps depend on the unit of y. This is not done if any of `given` is not None, since
     these refer to the unscaled problem.
@@ -397,7 +397,7 @@ def _begin_in_units(loop: Loop, method: Any, given: Any, seed: Any, progress: An
             max_products=run.max_products, fun_target=run.fun_target / units.unit**2, seed=seed,
             progress=progress, verdict=False,
         )  # fmt: skip
-        loop.follow(*begin_in_units(units, run.theta, go, loop.callback))
+        loop.follow(*minimize_scaled(units, run.theta, go, loop.callback))
 
 
 def _draw_start(ob: Any, seed: Any) -> Any:
@@ -477,7 +477,7 @@ def _best_of_starts(
     return lowest.x, np.array([one.fun for one in ended]), budget.rest(), pressed
 
 
-def _checked(
+def _check_method_needs(
     ob: Any, theta0: Any, name: Any, products: Any, options: dict[str, Any], validation: Any
 ) -> tuple[str, type[Method]]:
     """Check that the objective has the attributes that the method needs, and that the method has
@@ -512,7 +512,7 @@ def _check_number(value: Any, name: str) -> float:
     return number
 
 
-def _if_given(value: Any, name: str, check: Callable[..., Any] = check_positive_int) -> Any:
+def _if_set(value: Any, name: str, check: Callable[..., Any] = check_positive_int) -> Any:
     return None if value is None else check(value, name)
 
 
@@ -545,5 +545,5 @@ def _check_protocol(ob: Any, method: str, needed: tuple[str, ...], theta0: Any) 
         refuse_swapped(ob, needed, "ob", theta0)
         raise TypeError(
             f"ob must have {', '.join(needed)} for {method}, got {typed(ob)} without "
-            f"{', '.join(missing)}.{entry(ob)}"
+            f"{', '.join(missing)}.{conversion_hint(ob)}"
         )

@@ -157,7 +157,7 @@ class _KrylovMethod(Method):
                 run.n_gradients += engine.steps
                 if engine.steps:
                     run.follow(engine)
-                    run.passed(record[: engine.steps], begun, None, whole)
+                    run.record_engine_steps(record[: engine.steps], begun, None, whole)
         if self.warm_start and engine.steps:
             self.last = engine.vector.copy()
         return sentence
@@ -236,15 +236,15 @@ class GaussNewton(SaddleFreeNewton):
     def load(self, arrays: Any, facts: Any) -> None:
         super().load(arrays, facts)
         if self.exact:
-            self._turn_to("hessian")
+            self._set_curvature("hessian")
 
     def step(self) -> str | None:
         sentence = super().step()
         if self.krylov_steps.stop_condition_met:
-            self._turn_to("ggn" if self.exact else "hessian")
+            self._set_curvature("ggn" if self.exact else "hessian")
         return sentence
 
-    def _turn_to(self, curvature: str) -> None:
+    def _set_curvature(self, curvature: str) -> None:
         """Use another curvature matrix, ``hessian`` or ``ggn``, from the next step on."""
         self.exact, self.run.curvature = curvature == "hessian", curvature
         self.problem = "absolute" if self.exact else "clipped"
@@ -269,7 +269,7 @@ class Newton(_KrylovMethod):
         space.solve("shifted", self.damping, wanted, self.limit, stop, self.thrift, price, step)
         if not np.isfinite(run.try_step(step)):
             return "the Newton step leads to a loss that is not finite"
-        run.arrive()
+        run.accept_spare()
         return None
 
 
@@ -316,7 +316,7 @@ class NewtonCG(Method):
             min(run.ahead, STEPS_PER_CALL) if run.points is not None else 1,
         )
         try:
-            while (sentence := self._once()) is None:
+            while (sentence := self._take_step()) is None:
                 rows.append((run.f, run.gnorm, run.elapsed() - begun, run.n_products))
                 here = run.theta
                 on = run.enough < run.gnorm < np.inf and run.f > run.fun_target and not run.cut
@@ -329,10 +329,10 @@ class NewtonCG(Method):
             if run.theta is not here:
                 rows.append((run.f, run.gnorm, run.elapsed() - begun, run.n_products))
             if rows:
-                run.passed(np.array(rows), begun, None, whole)
+                run.record_engine_steps(np.array(rows), begun, None, whole)
         return sentence
 
-    def _once(self) -> str | None:
+    def _take_step(self) -> str | None:
         """Take one step and return None, or return the reason why there is no step."""
         run = self.run
         weight = self._first_weight() if self.weight is None else self.weight
@@ -342,7 +342,11 @@ class NewtonCG(Method):
             bound=self.bound, max_iter=self.max_cg, stop=run.out_of_budget,
             thrift=thrift_of(self), price=run.step_price(),
         )  # fmt: skip
-        moved = self._follow(d) if curvature is not None else self._descend(d, weight)
+        moved = (
+            self._search_negative_curvature(d)
+            if curvature is not None
+            else self._descend(d, weight)
+        )
         # The quadratic model is wrong here, as it can be at a kink.
         if not moved:
             down = run.g * run.theta.dtype.type(-1.0 / max(self.bound, 1e-300))
@@ -350,10 +354,10 @@ class NewtonCG(Method):
                 return (
                     "the line search found no lower value, along the Newton-CG step or the gradient"
                 )
-        run.arrive()
+        run.accept_spare()
         return None
 
-    def _least(self) -> float:
+    def _min_shift(self) -> float:
         """Return a lower bound on the shift while the curvature is unknown, which is smaller for a
         smaller gradient.
         """
@@ -363,7 +367,7 @@ class NewtonCG(Method):
         """Return the weight for which the first shift is 1% of the curvature along the gradient."""
         run = self.run
         self.bound = norm(run.product(run.g, self.work.Hp)) / norm(run.g)
-        shift = max(min(0.01 * self.bound, 1e150), self._least())
+        shift = max(min(0.01 * self.bound, 1e150), self._min_shift())
         self.weight = weight = float(shift**2 / run.gnorm)
         return weight
 
@@ -375,7 +379,7 @@ class NewtonCG(Method):
         """
         t = self._backtrack(d)
         if t is not None:
-            size = min(max(self.bound, self._least()), 1e150)
+            size = min(max(self.bound, self._min_shift()), 1e150)
             least = float(1e-14 * size**2 / max(1.0, self.run.gnorm))
             self.weight = weight * 4.0 if t < 1.0 else max(weight * 0.25, least)
         return t is not None
@@ -395,7 +399,7 @@ class NewtonCG(Method):
             t = min(max(fitted, 0.1 * t), 0.5 * t)
         return None
 
-    def _follow(self, d: np.ndarray) -> bool:
+    def _search_negative_curvature(self, d: np.ndarray) -> bool:
         """Search for the lowest point downhill along negative curvature, for which the length of
         Newton's step is not the best.
         """
@@ -407,7 +411,7 @@ class NewtonCG(Method):
         if not f < run.f:
             return False
         self.reach = t
-        run.move_spare(d, t)
+        run.set_spare(d, t)
         return True
 
 
@@ -443,5 +447,5 @@ class NewtonMR(_KrylovMethod):
         if found is None:
             return "the line search found no smaller gradient along the Newton-MR step"
         np.copyto(run.spare, found[0])
-        run.arrive()
+        run.accept_spare()
         return None

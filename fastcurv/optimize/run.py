@@ -152,15 +152,15 @@ class Ending(Protocol):
     the run.
     """
 
-    def over(self) -> bool:
+    def is_out_of_time(self) -> bool:
         """Return True if the time for trial moves is used up."""
 
-    def judge(self, theta: np.ndarray, moves: bool) -> Outcome:
+    def examine(self, theta: np.ndarray, moves: bool) -> Outcome:
         """Return the outcome at theta. With `moves` it may be a point from which the run
         continues.
         """
 
-    def held(self, theta: np.ndarray, patient: bool) -> Outcome | None:
+    def outcome_at_kinks(self, theta: np.ndarray, patient: bool) -> Outcome | None:
         """Return the outcome at the active kinks that stop the run, or None if no kinks do."""
 
 
@@ -262,16 +262,16 @@ class Run(Saved):
         return float(np.finfo(self.theta.dtype).eps)
 
     @cached_property
-    def whose(self) -> tuple[Any, ...]:
+    def value_owners(self) -> tuple[Any, ...]:
         """The objects whose operators hold the value and the gradient of this loss."""
         return (self.ob, source(self.ob)) if is_plain(self.ob) else ()
 
     def _holds_loss(self, operator: Any) -> bool:
         whole = getattr(operator, "objective", self.ob)
-        return any(whole is one for one in self.whose)
+        return any(whole is one for one in self.value_owners)
 
     @cached_property
-    def at_once(self) -> bool:
+    def has_value_and_gradient(self) -> bool:
         """True if the objective computes value and gradient in one call."""
         return is_of_its_loss(self.ob, "value_and_gradient")
 
@@ -323,7 +323,7 @@ class Run(Saved):
         """Evaluate the objective at `theta`, or return infinity without a call if theta is not
         finite.
         """
-        if self._at_points():
+        if self._engine_has_points():
             f: float = self.points.value(np.ascontiguousarray(theta, self.theta.dtype))
             self.n_values += self.points.finite
             return f
@@ -342,7 +342,7 @@ class Run(Saved):
         self.n_gradients += 1
         kept, ob = ob is None, self.ob if ob is None else ob
         with call_unmodified(ob, theta):
-            if self.at_once if kept else hasattr(ob, "value_and_gradient"):
+            if self.has_value_and_gradient if kept else hasattr(ob, "value_and_gradient"):
                 f, g = ob.value_and_gradient(theta)
             else:
                 f = as_number(ob.value(theta))
@@ -364,7 +364,7 @@ class Run(Saved):
             (self.f, self.g, self.gnorm), self.at_hand, self.stale = self.at_hand, None, False
             self.n_gradients += 1
             return
-        if self._at_points():
+        if self._engine_has_points():
             f, g = self.points.move_to(self.theta)
         elif operator is not None and self.sample is None and self._holds_loss(operator):
             f, g = getattr(operator, "value", None), getattr(operator, "gradient", None)
@@ -383,7 +383,7 @@ class Run(Saved):
         self._product = None  # releases the memory of the last operator for the next one
         if self.curvature is None:
             return None
-        if self._at_points():
+        if self._engine_has_points():
             self.points.set_curvature(self.curvature)
             self.points.move_to(self.theta)
             self._product = self.points.times.take
@@ -397,7 +397,7 @@ class Run(Saved):
         self._product = as_product(operator)
         return operator
 
-    def _at_points(self) -> bool:
+    def _engine_has_points(self) -> bool:
         """Return True if the engine evaluates the loss and products at the run's point and at trial
         points without calls of the objective. The first call sets this up.
         """
@@ -414,7 +414,7 @@ class Run(Saved):
         self._product(v, out)
         return out
 
-    def arrive(self) -> None:
+    def accept_spare(self) -> None:
         """Exchange the current point and `spare`. If the operator is not defined at the new point,
         stay and raise the error.
         """
@@ -426,7 +426,7 @@ class Run(Saved):
             self.bind()
             raise
 
-    def move_spare(self, step: np.ndarray, scale: float = 1.0) -> np.ndarray:
+    def set_spare(self, step: np.ndarray, scale: float = 1.0) -> np.ndarray:
         """Make `spare` the point ``theta + scale * step``, and return it."""
         np.multiply(step, self.theta.dtype.type(scale), out=self.spare)
         self.spare += self.theta
@@ -434,7 +434,7 @@ class Run(Saved):
 
     def try_step(self, step: np.ndarray, scale: float = 1.0) -> float:
         """Evaluate the objective at ``theta + scale * step``, and leave that point in `spare`."""
-        return self.value(self.move_spare(step, scale))
+        return self.value(self.set_spare(step, scale))
 
     # --- history and state
 
@@ -443,7 +443,7 @@ class Run(Saved):
         """The names of the recorded quantities."""
         return RECORD_FIELDS if self.validation is None else (*RECORD_FIELDS, "validation")
 
-    def past(self, count: int | None = None) -> dict[str, np.ndarray]:
+    def past_records(self, count: int | None = None) -> dict[str, np.ndarray]:
         """Return the first `count` records, or all, as an array for each name."""
         return dict(zip(self.recorded, map(np.array, zip(*self.records[:count]))))
 
@@ -457,7 +457,7 @@ class Run(Saved):
             score = value_at(self.validation, self.theta) if inside else np.inf
             record = *record, score
         self.pending, self.spent_here = ([record], len(self.records), self.iteration, score), None
-        self.settle()
+        self.write_pending()
 
     def follow(self, engine: Any) -> None:
         """Move to the point that an engine's steps have reached."""
@@ -465,7 +465,7 @@ class Run(Saved):
         self.theta, self.spare = self.spare, self.theta
         self.f, self.g, self.gnorm = engine.value, engine.gradient.copy(), engine.gradient_norm
 
-    def passed(
+    def record_engine_steps(
         self, records: np.ndarray, begun: float, ending: str | None, whole: bool = True
     ) -> None:
         """Write the engine's steps, except for the last one, to the history.
@@ -487,9 +487,9 @@ class Run(Saved):
             self.spent_here, each = int(last[3]), enumerate(before, at)
             rows = [(i, f, g, int(spent), time + begun) for i, (f, g, time, spent) in each]
         self.pending = rows, len(self.records), at + len(rows) - whole, None
-        self.settle()
+        self.write_pending()
 
-    def settle(self) -> None:
+    def write_pending(self) -> None:
         """Write pending records to the history. This is repeated after Ctrl-C during a record, so
         that the best point and its loss belong to the same record.
         """
@@ -539,8 +539,8 @@ class Run(Saved):
         return arrays, facts
 
     def load(self, arrays: Any, facts: Any) -> None:
-        """Restore the values that `state` and `past` returned. Raise ValueError if they cannot have
-        returned them.
+        """Restore the values that `state` and `past_records` returned. Raise ValueError if they
+        cannot have returned them.
         """
         check_run(arrays, facts, self)
         super().load(arrays, facts)

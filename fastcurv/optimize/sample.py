@@ -134,11 +134,11 @@ class CriticalSample(ReadOnly):
         kept: list[SampledPoint] = []
         for point in self.points:
             least = point.loss - 1e-6 * abs(point.loss)
-            if not any(other.loss >= least and self._same(point, other) for other in kept):
+            if not any(other.loss >= least and self._is_same_point(point, other) for other in kept):
                 kept.append(point)
         return tuple(kept)
 
-    def _same(self, a: SampledPoint, b: SampledPoint) -> bool:
+    def _is_same_point(self, a: SampledPoint, b: SampledPoint) -> bool:
         size = max(1.0, safe_norm(a.theta))
         radii = [1e-6 * size if p.verdict.radius is None else p.verdict.radius for p in (a, b)]
         gap = safe_norm(a.theta - nearest_copy(self._model, a.theta, b.theta))
@@ -417,7 +417,7 @@ class _Sampler:
         if source == "walk" and index is not None:
             theta = START_FUNCTIONS[start](self, rng)
         elif source == "walk":
-            theta = _trained(self, ob.model.init(seed=rng), rng)
+            theta = _train_briefly(self, ob.model.init(seed=rng), rng)
         else:
             theta = ob.model.init(seed=rng)
             theta = _minimise_from(
@@ -430,7 +430,7 @@ class _Sampler:
         return np.asarray(found.x), None
 
 
-def _trained(hunt: _Sampler, theta: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _train_briefly(hunt: _Sampler, theta: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Train with Adam for a number of steps."""
     low, high = np.log(hunt.epochs)
     steps = int(np.exp(rng.uniform(low, high)))
@@ -457,7 +457,7 @@ def _start_from_narrower(hunt: _Sampler, rng: np.random.Generator) -> np.ndarray
 # functions that draw the starts of walks to points of a given index
 START_FUNCTIONS: dict[str, Callable[[_Sampler, np.random.Generator], np.ndarray]] = {
     "random": _draw_weights,
-    "trained": lambda hunt, rng: _trained(hunt, _draw_weights(hunt, rng), rng),
+    "trained": lambda hunt, rng: _train_briefly(hunt, _draw_weights(hunt, rng), rng),
     "narrower": _start_from_narrower,
 }
 

@@ -54,7 +54,9 @@ class _FunctionObjective:
         self.hessian = hessian
 
 
-def _run(method: Descent, fun: Any, x0: Any, given: dict[str, Any]) -> MinimizeResult:
+def _minimize_for_scipy(
+    method: Descent, fun: Any, x0: Any, given: dict[str, Any]
+) -> MinimizeResult:
     """Run `minimize` on SciPy's callables, where `given` holds the other arguments that SciPy
     passes.
     """
@@ -109,7 +111,7 @@ def newton_cg(fun: Any, x0: Any, **given: Any) -> MinimizeResult:
     >>> found.kind, round(found.fun, 12)
     ('minimum', 0.0)
     """
-    return _run("newton-cg", fun, x0, given)
+    return _minimize_for_scipy("newton-cg", fun, x0, given)
 
 
 def trust_region(fun: Any, x0: Any, **given: Any) -> MinimizeResult:
@@ -138,7 +140,7 @@ def trust_region(fun: Any, x0: Any, **given: Any) -> MinimizeResult:
     >>> found.kind, found.x.round(6)
     ('minimum', array([1., 1.]))
     """
-    return _run("trust-region", fun, x0, given)
+    return _minimize_for_scipy("trust-region", fun, x0, given)
 
 
 def saddle_free_newton(fun: Any, x0: Any, **given: Any) -> MinimizeResult:
@@ -167,4 +169,4 @@ def saddle_free_newton(fun: Any, x0: Any, **given: Any) -> MinimizeResult:
     >>> found.kind, found.x.round(6)
     ('minimum', array([1., 1.]))
     """
-    return _run("saddle-free-newton", fun, x0, given)
+    return _minimize_for_scipy("saddle-free-newton", fun, x0, given)

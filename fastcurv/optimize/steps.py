@@ -78,7 +78,7 @@ def _decompose(op: Any, g: np.ndarray, k: int | None, wanted: float, share: Mode
     return values, space.linear_term(), lambda y: space.combine(vectors @ y), residual()
 
 
-def _solved(
+def _solve_step(
     H: Any, g: Any, damping: Any, k: Any, tol: float, *, by: Model, side: Any
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Return the step defined by `by(values, linear, damping)`, the known eigenvalues, and the
@@ -150,7 +150,7 @@ def newton_step(
     >>> fc.newton_step(H, g)
     array([-1. , -0.5])
     """
-    step, values, residual = _solved(H, g, damping, k, tol, by=shifted, side=np.ones_like)
+    step, values, residual = _solve_step(H, g, damping, k, tol, by=shifted, side=np.ones_like)
     lowest = float(values[0]) + damping
     if lowest < -1e-12 * float(np.max(np.abs(values))):
         warnings.warn(
@@ -216,4 +216,4 @@ def saddle_free_newton_step(
     >>> fc.saddle_free_newton_step(np.diag([2.0, -4.0]), np.array([2.0, 2.0]), damping=0.0)
     array([-1. , -0.5])
     """
-    return _solved(H, g, damping, k, tol, by=absolute, side=np.sign)[0]
+    return _solve_step(H, g, damping, k, tol, by=absolute, side=np.sign)[0]

@@ -50,7 +50,7 @@ class Units(NamedTuple):
     unit: float
     shift: np.ndarray
 
-    def outward(self, theta: np.ndarray) -> np.ndarray:
+    def to_unscaled(self, theta: np.ndarray) -> np.ndarray:
         """Return the point for the caller's objective, whose loss is unit^2 times that of the
         scaled one.
         """
@@ -61,8 +61,8 @@ class Units(NamedTuple):
             b[:] = b * self.unit + self.shift
         return theta
 
-    def inward(self, theta: np.ndarray) -> np.ndarray:
-        """Return the point for the scaled objective: the inverse of `outward`."""
+    def to_scaled(self, theta: np.ndarray) -> np.ndarray:
+        """Return the point for the scaled objective: the inverse of `to_unscaled`."""
         theta = theta.copy()
         W, b = self.ob.model.unflatten(theta)[-1]
         W /= self.unit
@@ -75,7 +75,7 @@ class Units(NamedTuple):
         or its outputs are not of the order of 1. Otherwise it is theta unchanged, since it was
         drawn for outputs of size 1.
         """
-        same, zero = self.inward(theta), np.zeros_like(theta)
+        same, zero = self.to_scaled(theta), np.zeros_like(theta)
         loss, drawn, none = (value_at(self.scaled, at) for at in (same, theta, zero))
         untrained = loss >= MAX_LOSS_TO_VARIANCE and drawn <= max(MAX_START_LOSS * none, loss)
         return theta.copy() if untrained else same
@@ -86,7 +86,7 @@ class Units(NamedTuple):
         for part in self.ob.model.unflatten(g)[-1]:
             if part is not None:
                 part /= self.unit
-        x, fun = self.outward(run.x), run.fun * self.unit**2
+        x, fun = self.to_unscaled(run.x), run.fun * self.unit**2
         return as_result(MinimizeResult, x=x, fun=fun, nit=run.nit, nhev=run.nhev, jac=g)
 
 
@@ -115,7 +115,7 @@ def units_of(ob: Any) -> Units | None:
     return Units(ob, ob.with_model(ob.model, (y - shift) / spread), spread, shift)
 
 
-def begin_in_units(
+def minimize_scaled(
     units: Units, theta: np.ndarray, go: Callable[..., MinimizeResult], callback: Any
 ) -> tuple[MinimizeResult, np.ndarray, list[tuple[Any, ...]]]:
     """Minimise the scaled objective by ``go(ob, theta0, callback=)``.
@@ -133,4 +133,4 @@ def begin_in_units(
         return callback is not None and bool(callback(at))
 
     run = go(units.scaled, units.start(theta), callback=record)
-    return run, units.outward(run.x), records
+    return run, units.to_unscaled(run.x), records

@@ -404,7 +404,7 @@ class MinimumRatioDisplay(Display):
         check_choice(quantity, QUANTITY_LABELS, "quantity")
         display = cls(
             [p.loss for p in known],
-            [_shares(p.verdict, quantity) for p in known],
+            [_count_kinds(p.verdict, quantity) for p in known],
             [p.verdict.kind for p in known],
             trivial=[bool(getattr(p, "trivial", False)) for p in known],
             quantity=quantity,
@@ -460,7 +460,7 @@ class MinimumRatioDisplay(Display):
         return self
 
 
-def _shares(verdict: Any, quantity: str) -> Any:
+def _count_kinds(verdict: Any, quantity: str) -> Any:
     if quantity != "inertia":
         return getattr(verdict, quantity)
     return np.array([verdict.n_positive, verdict.n_negative, verdict.n_zero]) / verdict.n_params

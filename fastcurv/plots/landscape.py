@@ -374,7 +374,7 @@ def _directions(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return the directions as rows, and their names."""
     if not isinstance(wanted, str):
-        rows = _given(wanted, theta.size)
+        rows = _check_directions(wanted, theta.size)
         two = "the first direction", "the second direction"
         return rows, ("the direction",) if len(rows) == 1 else two
     check_choice(wanted, DIRECTION_NAMES, "directions")
@@ -397,7 +397,7 @@ def _directions(
     return rows, tuple(f"the eigenvector of {value}" for value in values)
 
 
-def _given(wanted: Any, n: int) -> np.ndarray:
+def _check_directions(wanted: Any, n: int) -> np.ndarray:
     """Validate directions given by the caller and return them as rows: one that is not zero, or two
     that span a plane.
     """

@@ -210,7 +210,7 @@ def _column_bounds(op: Any, P: Floats) -> Floats:
     return bounds
 
 
-def _as_products_have_it(op: Any) -> Floats:
+def _symmetric_matrix_of(op: Any) -> Floats:
     """Return the symmetric matrix of an operator, computed such that kinks are on the same side as
     in products.
     """
@@ -260,8 +260,8 @@ def eigvalsh(op: Any, *, space: Space | None = None) -> Floats:
     op = check_symmetric_operator(op)
     small = dense_reduction(op, space)
     if small is None:
-        return every_eigenvalue(_as_products_have_it(op))
-    A = small.matrix if isinstance(small, DenseReduction) else _as_products_have_it(small)
+        return every_eigenvalue(_symmetric_matrix_of(op))
+    A = small.matrix if isinstance(small, DenseReduction) else _symmetric_matrix_of(small)
     values = every_eigenvalue(A)
     return np.sort(np.append(values, np.full(small.n_rest, small.rest)))
 
@@ -316,7 +316,7 @@ def inertia(op: Any, *, space: Space | None = None) -> Inertia:
     op = check_symmetric_operator(op)
     small = dense_reduction(op, space)
     if isinstance(small, DenseReduction):
-        matrix = symmetric_part(*small.enclosed()[:2], 0)
+        matrix = symmetric_part(*small.matrix_with_bounds()[:2], 0)
     else:
         matrix = dense_matrix(op if small is None else small)
     values, _, errors = matrix.eigen()

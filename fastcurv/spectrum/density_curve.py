@@ -283,7 +283,7 @@ class SpectralDensity(Record, InOneLine, AttributeHints, subject="density"):
                 f"moment {power} must be within float64, got an overflow. Scale the operator "
                 "down, or use a smaller power."
             )
-        return self._over_probes(per_probe, f"moment {power}", known=power == 0)
+        return self._estimate_over_probes(per_probe, f"moment {power}", known=power == 0)
 
     def mass(self, low: float = -np.inf, high: float = 0.0) -> Estimate:
         """Estimate the fraction of eigenvalues in ``low < lam < high``, as an `Estimate`.
@@ -308,7 +308,7 @@ class SpectralDensity(Record, InOneLine, AttributeHints, subject="density"):
                 equal = np.abs(x - end) <= self.rounding
                 unsure[i] += float(w[equal].sum())
                 unsure[i] += 0.0 if self.exact else weight_across(x[~equal], w[~equal], end)
-        estimate = self._over_probes(per_probe, "mass", known=True)
+        estimate = self._estimate_over_probes(per_probe, "mass", known=True)
         one = 0.0 if self.exact or not lacks_scatter(per_probe) else 1 / max(1, self.n)
         stderr = np.hypot(estimate.stderr, max(unsure.mean() / 2, one))
         return replace(estimate, stderr=float(stderr))
@@ -390,7 +390,9 @@ class SpectralDensity(Record, InOneLine, AttributeHints, subject="density"):
             **spread,
         )
 
-    def _over_probes(self, per_probe: np.ndarray, method: str, known: bool = False) -> Estimate:
+    def _estimate_over_probes(
+        self, per_probe: np.ndarray, method: str, known: bool = False
+    ) -> Estimate:
         mean, stderr = mean_of(per_probe)
         if not (known or self.exact) and lacks_scatter(per_probe):
             stderr = float("nan")

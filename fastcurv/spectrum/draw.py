@@ -142,11 +142,11 @@ def plain_numbers(*axes: Any) -> None:
     """
     for axis in axes:
         if axis.get_scale() in ("log", "symlog") and axis.isDefault_majfmt:
-            axis.set_major_formatter(partial(_written, axis, "1"))
-            axis.set_minor_formatter(partial(_written, axis, "23456789"))
+            axis.set_major_formatter(partial(_format_tick, axis, "1"))
+            axis.set_minor_formatter(partial(_format_tick, axis, "23456789"))
 
 
-def _written(axis: Any, shown: str, x: float, _: Any) -> str:
+def _format_tick(axis: Any, shown: str, x: float, _: Any) -> str:
     """Return a tick label in the format of `plain_numbers`, or "" if its first digit is not among
     those shown.
     """

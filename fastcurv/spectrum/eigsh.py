@@ -33,7 +33,7 @@ from ..krylov.lanczos import (
     combine,
     decompose,
     held_rows,
-    kept_at_restart,
+    kept_ritz_indices,
     orthonormal_rows,
 )
 from ..krylov.trust_region import max_growth
@@ -166,7 +166,7 @@ class ThickRestart(EigenSearch):
             try:
                 if start is None:
                     run.insert_random(self.rng)
-                elif run.insert(start[: min(self._widest(), self.max_products)]) == 0:
+                elif run.insert(start[: min(self._max_kept_width(), self.max_products)]) == 0:
                     raise ValueError(
                         "v0 must have a part outside the span of against, got zero or a vector "
                         "in it."
@@ -185,12 +185,12 @@ class ThickRestart(EigenSearch):
                 if self.held is None:
                     raise KeyboardInterrupt
                 return replace(self.held, interrupted=True)
-            return self._result()
+            return self._make_result()
 
     # -- what is seldom done to the basis
     # ----------------------------------------------------------------------------------------------
 
-    def _widest(self) -> int:
+    def _max_kept_width(self) -> int:
         """Return the width of the largest block that restarts can keep in addition to the k wanted
         vectors.
         """
@@ -201,23 +201,23 @@ class ThickRestart(EigenSearch):
 
     def restart(self) -> None:
         run = self.run
-        widest = self._widest()
+        widest = self._max_kept_width()
         if run.p > widest:
             run.narrow_block(run.coupling() @ run.ritz(self.k, self.which)[1], widest)
         theta, S = decompose(run)
         room = run.capacity + 1 - 3 * max(run.p, 1) - run.aside
-        keep = kept_at_restart(theta, self.k, self.which, max(room, 1))
+        keep = kept_ritz_indices(theta, self.k, self.which, max(room, 1))
         # number of vectors computed even after Ctrl-C
         least = wanted(theta[keep], self.k, self.which)
         run.restart(theta[keep], S[:, keep], stop=self.stop, least=least)
         self.forget_checks(run.m + 1)
 
-    def fetch_aside(self) -> None:
+    def restore_rows_aside(self) -> None:
         """Continue with the rows set aside, in blocks."""
         run = self.run
         if run.capacity < run.dimension and run.m + 2 * (run.p + run.aside) > run.capacity:
             self.restart()
-        run.fetch_aside()
+        run.restore_rows_aside()
 
     def lock(self, most: int, close: float) -> None:
         """Restart with at most `most` pairs with residuals of at most `close`, including the wanted
@@ -233,7 +233,7 @@ class ThickRestart(EigenSearch):
     # -- the end
     # ----------------------------------------------------------------------------------------------
 
-    def _known(self) -> tuple[Floats, Floats]:
+    def _current_values(self) -> tuple[Floats, Floats]:
         """Return the values and the bounds on their residuals, from the current basis."""
         if self.settled is not None:
             return self.settled[:2]
@@ -242,7 +242,7 @@ class ThickRestart(EigenSearch):
         return theta, limits
 
     def _vectors(self) -> Array:
-        """Return the vectors of the pairs of `_known`, as rows."""
+        """Return the vectors of the pairs of `_current_values`, as rows."""
         run = self.run
         if self.settled is not None:
             return combine(run.rows[: self.probe_from], self.settled[2])
@@ -255,12 +255,12 @@ class ThickRestart(EigenSearch):
         run = self.run
         if self.interrupted or run.n_products + self.k > self.max_products:
             return False
-        theta, limits = self._known()
+        theta, limits = self._current_values()
         if self.settled is None and (self.check_convergence()[2] > 1).any():
             return False
         if all((limits <= self.targets(theta)).tolist()):
             return False
-        self.held, self.settled = self._result(), None
+        self.held, self.settled = self._make_result(), None
         run.reset()
         run.insert(self.held.vectors.T.copy())
         run.step()
@@ -274,9 +274,9 @@ class ThickRestart(EigenSearch):
         self.forget_checks(run.m + 1)
         return True
 
-    def _result(self) -> Eigenpairs:
+    def _make_result(self) -> Eigenpairs:
         run = self.run
-        theta, limits = self._known()
+        theta, limits = self._current_values()
         converged = limits <= self.targets(theta)
         unknown = self.unseen > MISSED_WITHIN_TOLS * self.tol * run.scale
         if self.asked and unknown and self.k > 1 and not self.closed:

@@ -159,14 +159,14 @@ def reduced_pairs(
     """Run `eigsh` in the smaller space. Return None if `against` does not lie in it.
 
     The residuals are those in the space of `op`: the residuals in the smaller space plus the amount
-    that `carried` adds.
+    that `lift_pairs` adds.
     """
     dtype, left, V = operator_dtype(small), small.shape[0], getattr(against, "vectors", against)
     if np.ndim(V) == 2 and np.shape(V)[1] == 0:
         V = None
     if V is not None:
         most = (INSIDE_ERROR_EPS * float(np.finfo(dtype).eps)) ** 0.5
-        V = small.inside(check_vectors(V, small.n, "against", dtype).T, most)
+        V = small.find_coordinates(check_vectors(V, small.n, "against", dtype).T, most)
         if V is None or len(V) >= left:
             return None
         V, left = V.T, left - len(V)
@@ -182,7 +182,7 @@ def reduced_pairs(
         empty = np.zeros((small.shape[0], 0), dtype)
         found = Eigenpairs(none, empty, none, none > 0, 0, small.norm, probed=True, unseen=0.0)
     elif V is None and isinstance(small, DenseReduction) and decompose_directly(small, inner.k):
-        found = pairs_from_matrix(small.bare, inner, dtype, float(small.rest))
+        found = pairs_from_matrix(small.core_matrix, inner, dtype, float(small.rest))
     else:
         found = search(small, inner, rng, v0, V)
     tol = resolve_tol(asked.tol, dtype)
@@ -220,7 +220,7 @@ def complete_pairs(
     """
     X = np.ascontiguousarray(found.vectors.T)
     tol = found.tol
-    kept, limits, zero, together = small.carried(X, found, rng)
+    kept, limits, zero, together = small.lift_pairs(X, found, rng)
     copies = min(k, small.n_rest + len(X) - int(kept.sum()))
     scale = max(found.scale, abs(small.rest) if copies else 0.0)
     zero = max(zero, 16 * float(np.finfo(X.dtype).eps) * scale)

@@ -191,7 +191,7 @@ class Eigenpairs(Record, AttributeHints, subject="pairs"):
         open_still, good = missed_clause(self), int(self.converged.sum())
         head = (
             f"Eigenpairs: {len(self)} of n = {self.n}, {good} "
-            f"{'with residuals within' if self._by_residuals else 'converged to'} "
+            f"{'with residuals within' if self._converged_by_residuals else 'converged to'} "
             f"{number(self.tol)} * {number(self.scale)}, {self.n_products} products"
         )
         if self.asymmetry:
@@ -202,7 +202,7 @@ class Eigenpairs(Record, AttributeHints, subject="pairs"):
         return head + (", interrupted" if self.interrupted else "")
 
     @property
-    def _by_residuals(self) -> bool:
+    def _converged_by_residuals(self) -> bool:
         """True if `converged` refers to residuals alone, although copies may have been missed."""
         some = bool(self.converged.any()) and bool(missed_clause(self))
         return some and (not self.probed or len(self) == 1)
@@ -214,7 +214,7 @@ class Eigenpairs(Record, AttributeHints, subject="pairs"):
         ]
         if len(rows) > 24:
             rows[12:-12] = [["...", "...", f"{len(rows) - 24} more"]]
-        last = "within tolerance" if self._by_residuals else "converged"
+        last = "within tolerance" if self._converged_by_residuals else "converged"
         return html_table(self._title(), ["eigenvalue", "residual", last], rows)
 
     def __repr__(self) -> str:

@@ -85,13 +85,13 @@ class CountingRows:
         """
         return m >= self.n and (method == "auto" or self.n == 1)
 
-    def _told(self, k: int) -> None:
+    def _report_progress(self, k: int) -> None:
         self.n_products += k
         self.shown.update(k)
 
     def products(self, V: Array) -> Array:
         """Return rows ``H v`` for rows v."""
-        self._told(len(V))
+        self._report_progress(len(V))
         columns, short = np.ascontiguousarray(V.T) if len(V) > 1 else V[0].copy(), 0
         with np.errstate(over="ignore", invalid="ignore"):
             Y = apply_checked(self.op, columns)
@@ -99,7 +99,7 @@ class CountingRows:
             if not np.isfinite(Y).all():
                 short = OVERFLOW_EXPONENT
                 Y = apply_checked(self.op, columns * self.dtype.type(2.0**-short))
-        Y = self._in_range(np.ascontiguousarray(np.reshape(Y, (-1, len(V))).T), short)
+        Y = self._check_finite_results(np.ascontiguousarray(np.reshape(Y, (-1, len(V))).T), short)
         self.largest = max(self.largest, float(np.einsum("ij,ij->i", Y, Y).max()) ** 0.5)
         return Y
 
@@ -107,10 +107,10 @@ class CountingRows:
         """Return ``v'Hv`` for rows v, in float64."""
         if not self.has_quadratic:
             return row_dots(V, self.products(V))
-        self._told(len(V))
+        self._report_progress(len(V))
         self.n_quadratic += len(V)
         found = np.asarray(self.op.quadratic(np.ascontiguousarray(V.T)), dtype=np.float64)
-        found = self._in_range(np.atleast_1d(found))
+        found = self._check_finite_results(np.atleast_1d(found))
         self.largest = max(self.largest, float(np.abs(found).max()))
         return found
 
@@ -119,7 +119,7 @@ class CountingRows:
         Y = self.products(V)
         return row_dots(Y, Y)
 
-    def _in_range(self, Y: Array, short: int = 0) -> Array:
+    def _check_finite_results(self, Y: Array, short: int = 0) -> Array:
         """Return results of the operator divided by a unit, after checking that they are finite.
 
         The unit is a power of two chosen from the first results that are not all zero, such that
@@ -434,7 +434,7 @@ def trace(
     >>> float(t), t.stderr, t.n_products
     (1225.0, 0.0, 50)
     """
-    op, m, rng = _asked(op, n_probes, seed, rng, method, get_args(Tracing))
+    op, m, rng = _prepare_estimate(op, n_probes, seed, rng, method, get_args(Tracing))
     small = reduction(op, space)
     found = _trace(op if small is None else small, m, method, rng, progress)
     if small is not None:
@@ -527,7 +527,7 @@ def diagonal(
     >>> diagonal(np.diag([1.0, 2.0, 3.0]), n_probes=3).estimate
     array([1., 2., 3.])
     """
-    op, m, rng = _asked(op, n_probes, seed, rng, method, get_args(Diagonals))
+    op, m, rng = _prepare_estimate(op, n_probes, seed, rng, method, get_args(Diagonals))
     apply = CountingRows(op)
     if apply.exactly(m, method):
         return apply.estimate(apply.exact_diagonal(), np.zeros(apply.n), "exact")
@@ -606,7 +606,7 @@ def frobenius_norm(
     >>> float(frobenius_norm(np.diag([3.0, 4.0]), n_probes=2))
     5.0
     """
-    op, m, rng = _asked(op, n_probes, seed, rng, method, get_args(Norming))
+    op, m, rng = _prepare_estimate(op, n_probes, seed, rng, method, get_args(Norming))
     small = reduction(op, space)
     found = _frobenius_norm(op if small is None else small, m, method, rng, progress)
     if small is not None:
@@ -645,7 +645,7 @@ def _frobenius_norm(
     return apply.estimate(norm, error / (norm + least) if error > 0 else 0.0, method)
 
 
-def _asked(
+def _prepare_estimate(
     op: Operator,
     n_probes: int | None,
     seed: Seed,

@@ -158,14 +158,14 @@ class Tracker(ReadOnly, made_by="fastcurv.spectrum.Tracker"):
         )  # fmt: skip
         self._vectors, made = pairs.vectors, pairs.n_products
         if not first and made < PRODUCTS_PER_STEP:
-            made += self._explore(op, PRODUCTS_PER_STEP - made, k)
+            made += self._extend_search(op, PRODUCTS_PER_STEP - made, k)
         record = SpectrumRecord(
             step, pairs.values, pairs.residuals, made, bool(pairs.converged.all())
         )
         self._records.append(record)
         return record
 
-    def _explore(self, op: Any, more: int, k: int) -> int:
+    def _extend_search(self, op: Any, more: int, k: int) -> int:
         """Extend the search by `more` products, or start one at `op`, and return the number of
         products. When the search is long enough, its eigenvectors are tracked as well.
         """

@@ -57,7 +57,7 @@ class Function(ReadOnly):
         missing = " and ".join(x for x in ("third", "ulps") if getattr(self, x) is None)
         return missing and f"{self!r} was given without {missing}"
 
-    def _ask(self, *at: NDArray[Any]) -> Values:
+    def _call_function(self, *at: NDArray[Any]) -> Values:
         """Return what the function has, as three arrays. It cannot write into its arguments."""
         at = tuple(part.view() for part in at)
         for part in at:
@@ -83,7 +83,7 @@ class Function(ReadOnly):
                 f"{part.dtype} for {of}."
             )
 
-    def _off(self, size: NDArray[Any], eps: float, found: Values) -> Floats:
+    def _error_bounds(self, size: NDArray[Any], eps: float, found: Values) -> Floats:
         """Return bounds on the errors of the function by the sizes of its numbers; infinite where
         they are not known. A function that returns numbers of less precision than its arguments' is
         off by that.
@@ -166,7 +166,7 @@ class LossFunction(Function):
         precision of z, with their shapes checked.
         """
         y = np.asarray(y, z.real.dtype)
-        value, first, second = self._ask(z, y)
+        value, first, second = self._call_function(z, y)
         N, d = z.shape
         self._check_shape("value", value, [(N,)], z, y)
         self._check_shape("first", first, [(N, d)], z, y)
@@ -236,7 +236,7 @@ class LossFunction(Function):
             y = np.abs(y).max(axis=1, keepdims=True)
         most = second.max(axis=2) if second.ndim == 3 else second
         size = (1 + np.abs(z)) * (1 + np.abs(y)) + value[:, None] + first + most
-        return self._off(size, eps, found)
+        return self._error_bounds(size, eps, found)
 
     def constant(self, y: Floats, shares: Floats, d: int) -> tuple[Floats, float]:
         """Return the best constant outputs (d,), and their loss. `shares` (N,) are weights of sum
@@ -291,7 +291,7 @@ class ActivationFunction(Function):
         """Return phi, phi' and phi'' as the function has them, in the precision of z, with their
         shapes checked.
         """
-        found = self._ask(z)
+        found = self._call_function(z)
         for name, part in zip(self.parts, found):
             self._check_shape(name, part, [z.shape], z)
         return found
@@ -333,7 +333,7 @@ class ActivationFunction(Function):
 
     def error(self, z: NDArray[Any], found: Values, eps: float) -> Floats:
         """Return bounds on their errors, of z's shape; infinite where `ulps` is not known."""
-        return self._off(self.size(z, found), eps, found)
+        return self._error_bounds(self.size(z, found), eps, found)
 
     def bounds(self, z: Floats, move: Floats) -> tuple[Floats, Floats, Floats]:
         """Return bounds on ``|phi'|``, ``|phi''|`` and ``|phi'''|`` for all numbers that differ
@@ -358,7 +358,7 @@ class ActivationFunction(Function):
 # Built in. The formulas hold for complex z too, whose real part decides between branches.
 
 
-def _where_negative(r: NDArray[Any]) -> NDArray[Any]:
+def _continue_abs(r: NDArray[Any]) -> NDArray[Any]:
     """Return |r|, or of a complex r what continues it analytically off the imaginary axis."""
     return np.where(r.real < 0, -r, r)
 
@@ -376,7 +376,7 @@ def _gamma(z: NDArray[Any], y: NDArray[Any]) -> Values:
 
 def _log_cosh(z: NDArray[Any], y: NDArray[Any]) -> Values:
     r = z - y
-    size = _where_negative(r)
+    size = _continue_abs(r)
     e = np.exp(-2 * size)
     bent = 4 * e / (1 + e) ** 2
     value = size + np.log1p(e) - np.log(np.asarray(2, z.real.dtype))
@@ -392,7 +392,7 @@ def _pseudo_huber(z: NDArray[Any], y: NDArray[Any], delta: float) -> Values:
 
 def _quantile(z: NDArray[Any], y: NDArray[Any], level: float, width: float) -> Values:
     r = z - y
-    size = _where_negative(r / width)
+    size = _continue_abs(r / width)
     e, below = np.exp(-size), r.real < 0
     small = e / (1 + e)
     value = width * np.log1p(e) + np.where(below, -level * r, (1 - level) * r)
@@ -420,7 +420,7 @@ def _gaussian_third(z: Floats, y: Floats, move: Floats) -> Floats:
     return np.asarray((e * (1.1548 * (1 + r) + 0.5 * r * r)).max(axis=1))
 
 
-def _built(kind: type[Made], name: str, function: Any, third: Any, **facts: Any) -> Made:
+def _built_in_loss(kind: type[Made], name: str, function: Any, third: Any, **facts: Any) -> Made:
     """Return a loss of that class that is built in, with an error of at most 16 ulps."""
     known = {"name": name, "function": function, "third": third, "ulps": 16, "built_in": True}
     loss = object.__new__(kind)
@@ -434,18 +434,18 @@ def quantile_loss(level: float, width: float, kind: type[Made]) -> Made:
     if not 0 < level < 1:
         raise ValueError(f"level must be a number between 0 and 1, got {level}.")
     name, third = f"quantile({level!r}, {width!r})", 0.0962251 / width / width
-    return _built(kind, name, partial(_quantile, level=level, width=width), third)
+    return _built_in_loss(kind, name, partial(_quantile, level=level, width=width), third)
 
 
 @cache
 def pseudo_huber_loss(delta: float, kind: type[Made]) -> Made:
     """Return the loss of `fastcurv.Loss.pseudo_huber`, as an object of that class."""
     name, third = f"pseudo_huber({delta!r})", 0.858651 / delta
-    return _built(kind, name, partial(_pseudo_huber, delta=delta), third)
+    return _built_in_loss(kind, name, partial(_pseudo_huber, delta=delta), third)
 
 
 BUILT_IN_LOSSES: dict[str, LossFunction] = {
-    "poisson": _built(
+    "poisson": _built_in_loss(
         LossFunction,
         "poisson",
         _poisson,
@@ -454,7 +454,7 @@ BUILT_IN_LOSSES: dict[str, LossFunction] = {
         logarithmic=True,
         least=(0.0, True),
     ),
-    "gamma": _built(
+    "gamma": _built_in_loss(
         LossFunction,
         "gamma",
         _gamma,
@@ -464,9 +464,9 @@ BUILT_IN_LOSSES: dict[str, LossFunction] = {
         least=(0.0, False),
     ),
     "pseudo_huber": pseudo_huber_loss(1.0, LossFunction),
-    "log_cosh": _built(LossFunction, "log_cosh", _log_cosh, 0.769801),
+    "log_cosh": _built_in_loss(LossFunction, "log_cosh", _log_cosh, 0.769801),
     "quantile": quantile_loss(0.5, 0.05, LossFunction),
-    "gaussian_nll": _built(
+    "gaussian_nll": _built_in_loss(
         LossFunction,
         "gaussian_nll",
         _gaussian_nll,

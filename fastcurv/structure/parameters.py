@@ -101,7 +101,7 @@ def branch_scale(model: Any, layer: int) -> float:
     return 1 / sum(skips(model, l) for l in range(len(model.sizes) - 2))
 
 
-def in_skip(model: Any, layer: int) -> bool:
+def is_in_skip(model: Any, layer: int) -> bool:
     """Return True if the outputs of hidden layer `layer` are joined to those of another layer by a
     skip.
     """

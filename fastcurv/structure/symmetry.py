@@ -22,7 +22,7 @@ from ..common.checks import as_numpy, as_rng, check_positive, check_vector, shor
 from ..common.errors import accept_aliases, require
 from ..common.protocols import Floats
 from .parameters import (
-    in_skip,
+    is_in_skip,
     l2_diagonal,
     layers_of,
     normalised,
@@ -78,7 +78,7 @@ def probes(
     )
     rows, count = np.zeros((max_columns, theta.size)), 0  # unused pages of zeros take no memory
     for row, (layer, units, incoming) in zip(rows, special):
-        _apart(model, layer, units, incoming, rng, row)
+        _write_separating_vector(model, layer, units, incoming, rng, row)
         count += 1
     return np.asarray(rows[:count].T)
 
@@ -102,7 +102,7 @@ def _special_units(now: list[Any], norms: list[Any], layer: int) -> Iterator[tup
             yield i, j
 
 
-def _apart(
+def _write_separating_vector(
     model: Any,
     layer: int,
     pair: tuple[int, int | None],
@@ -233,7 +233,7 @@ def _hidden(model: Any, theta: ArrayLike, layer: int) -> int:
         raise ValueError(
             f"layer must be the number of a hidden layer, 0 to {n_hidden - 1}, got {layer}."
         )
-    if in_skip(model, layer):
+    if is_in_skip(model, layer):
         raise ValueError(
             f"hidden layer {layer} must not be tied to its neighbours by a skip connection, got "
             "one that is."
@@ -449,7 +449,7 @@ def nearest_copy(model: Any, theta: ArrayLike, other: ArrayLike) -> NDArray[Any]
     theta = check_vector(theta, model.n_params, "theta", np.float64)
     copy: NDArray[Any] = check_vector(other, model.n_params, "other", np.float64)
     for layer, name in enumerate(model.activation):
-        if in_skip(model, layer):
+        if is_in_skip(model, layer):
             continue
         odd, even = ACTIVATIONS[name].odd, ACTIVATIONS[name].even
         (turning, fixed), (others, others_fixed) = (
@@ -564,7 +564,11 @@ def orbits(
     free = np.broadcast_to(l2_diagonal(ob), theta.shape) == 0
     held, size = [], 0
     # Translations are symmetries only of parameters without l2.
-    groups = (_shift, _columns, _means, _off, _blocks) if free.any() else (_blocks,)
+    groups = (
+        (_shift_translations, _columns, _means, _inactive_unit_translations, _blocks)
+        if free.any()
+        else (_blocks,)
+    )
     for group in groups:
         for orbit in group(ob, theta, free, off, on_kinks):
             if len(orbit):
@@ -589,7 +593,7 @@ def _zeros(theta: Floats, count: int) -> Floats:
     return np.zeros((count, theta.size))
 
 
-def _flat(name: str, theta: Floats, rows: Floats, error: float = 0.0) -> Orbit:
+def _translation_orbit(name: str, theta: Floats, rows: Floats, error: float = 0.0) -> Orbit:
     """Return the orbit of the translations along fixed rows."""
     T = np.ascontiguousarray(rows.T)
     return Orbit(name, T, 0.0, error, lambda t: theta + T @ np.asarray(t, dtype=float))
@@ -599,7 +603,7 @@ def _single_translations(name: str, theta: Floats, columns: Sequence[int]) -> Or
     """Return the translations of some parameters, each alone."""
     rows = _zeros(theta, len(columns))
     rows[np.arange(len(columns)), columns] = 1.0
-    return _flat(name, theta, rows)
+    return _translation_orbit(name, theta, rows)
 
 
 def _free_layers(model: Any, free: NDArray[np.bool_]) -> list[tuple[bool, bool]]:
@@ -607,7 +611,9 @@ def _free_layers(model: Any, free: NDArray[np.bool_]) -> list[tuple[bool, bool]]
     return [(bool(W.all()), b is not None and bool(b.all())) for W, b in layers_of(model, free)]
 
 
-def _shift(ob: Any, theta: Floats, free: NDArray[np.bool_], *_: Any) -> Iterator[Orbit]:
+def _shift_translations(
+    ob: Any, theta: Floats, free: NDArray[np.bool_], *_: Any
+) -> Iterator[Orbit]:
     """Yield the translations that add the same vector to every row of the last layer, or the same
     number to its bias.
     """
@@ -620,7 +626,7 @@ def _shift(ob: Any, theta: Floats, free: NDArray[np.bool_], *_: Any) -> Iterator
     W[at, :, at] = 1 / W.shape[1] ** 0.5
     if b_free:
         b[-1] = 1 / W.shape[1] ** 0.5
-    yield _flat("shift", theta, rows, EPS * len(rows) ** 0.5)
+    yield _translation_orbit("shift", theta, rows, EPS * len(rows) ** 0.5)
 
 
 def dependencies(X: Floats, constant: bool) -> list[tuple[Floats, float]]:
@@ -671,7 +677,7 @@ def _columns(ob: Any, theta: Floats, free: NDArray[np.bool_], *_: Any) -> Iterat
         W[i * len(at) + at, at] = c / size
         if c0 and not blind:
             b[i * len(at) + at, at] = c0 / size
-    yield _flat("columns", theta, rows, 2 * EPS * len(rows) ** 0.5)
+    yield _translation_orbit("columns", theta, rows, 2 * EPS * len(rows) ** 0.5)
 
 
 def _means(ob: Any, theta: Floats, free: NDArray[np.bool_], *_: Any) -> Iterator[Orbit]:
@@ -684,7 +690,7 @@ def _means(ob: Any, theta: Floats, free: NDArray[np.bool_], *_: Any) -> Iterator
     yield _single_translations("bias below a mean", theta, [int(i) for b in below for i in b])
 
 
-def _off(
+def _inactive_unit_translations(
     ob: Any,
     theta: Floats,
     free: NDArray[np.bool_],
@@ -743,7 +749,7 @@ def _blocks(
         names = {model.activation[l] for l in run}
         if not all(ACTIVATIONS[name].homogeneous for name in names):
             continue
-        touched = _changed_parameters(model, run)
+        touched = _affected_parameters(model, run)
         width = model.sizes[run[0] + 1]
         linear = names == {"identity"} and not normalised(model)
         if free[touched].all():
@@ -758,16 +764,16 @@ def _blocks(
             yield from _moved_biases(ob, theta, free, run[0])
 
 
-def _changed_parameters(model: Any, run: range) -> NDArray[np.bool_]:
+def _affected_parameters(model: Any, run: range) -> NDArray[np.bool_]:
     """Return a mask of the parameters that an action on the outputs of a run of layers changes."""
     touched = np.zeros(model.n_params, dtype=bool)
-    for rows, columns in _sides(model, touched, run):
+    for rows, columns in _transformed_parts(model, touched, run):
         for part in (*rows, columns):
             part[...] = True
     return touched
 
 
-def _sides(model: Any, theta: NDArray[Any], run: range) -> list[tuple[list[Any], Any]]:
+def _transformed_parts(model: Any, theta: NDArray[Any], run: range) -> list[tuple[list[Any], Any]]:
     """Return, for each layer of a run, the parts that transform by rows, and the W of the layer
     above, which transforms by columns.
     """
@@ -783,7 +789,7 @@ def _has_even_decay(ob: Any, run: range) -> bool:
     l2 = np.broadcast_to(l2_diagonal(ob), (ob.model.n_params,))
     return all(
         part.size == 0 or (part == part.flat[0]).all()
-        for rows, columns in _sides(ob.model, l2, run)
+        for rows, columns in _transformed_parts(ob.model, l2, run)
         for part in (*rows, columns)
     )
 
@@ -810,7 +816,7 @@ def _action(
     def move(t: ArrayLike) -> Floats:
         M = np.zeros((width, width))
         M[kept[:, 0], kept[:, 1]] = np.asarray(t, dtype=float)
-        return _moved(model, theta, run, M + mirror * M.T)
+        return _apply_action(model, theta, run, M + mirror * M.T)
 
     error = 2 * EPS * float(np.linalg.norm(T)) if mirror or len(run) > 1 else 0.0
     return Orbit(name, T, 1.0 if len(run) == 1 else 2.0, error, move)
@@ -821,20 +827,22 @@ def _tangent(model: Any, theta: Floats, run: range, i: int, j: int) -> Floats:
     subtracted from column j.
     """
     t = np.zeros_like(theta)
-    for (rows, columns), (now, above) in zip(_sides(model, t, run), _sides(model, theta, run)):
+    for (rows, columns), (now, above) in zip(
+        _transformed_parts(model, t, run), _transformed_parts(model, theta, run)
+    ):
         for part, value in zip(rows, now):
             part[i] += value[j]
         columns[:, j] -= above[:, i]
     return t
 
 
-def _moved(model: Any, theta: Floats, run: range, M: Floats) -> Floats:
+def _apply_action(model: Any, theta: Floats, run: range, M: Floats) -> Floats:
     """Return theta after ``exp(M)`` on the outputs of the run, with the inverse applied to the
     weights that read them.
     """
     there = theta.copy()
     A, back = expm(M), expm(-M)
-    for rows, columns in _sides(model, there, run):
+    for rows, columns in _transformed_parts(model, there, run):
         for part in rows:
             part[...] = A @ part
         columns[...] = columns @ back

@@ -175,7 +175,7 @@ def _class_pulls(y: NDArray[Any], d_out: int) -> tuple[Mask, Mask]:
     return np.any(wanted, 0), np.any(wanted.sum(axis=1, keepdims=True) > wanted, 0)
 
 
-def _given_row(loss: LossFunction, *aliases: str) -> LossRow:
+def _user_loss_row(loss: LossFunction, *aliases: str) -> LossRow:
     """Return the row of a loss that is given by a function."""
     counts = loss.least is not None and loss.least[1]
 
@@ -220,7 +220,7 @@ class _Losses(dict[Any, LossRow]):
     """Rows by name. A `Loss`, and a name with parameters, have rows of their own."""
 
     def __missing__(self, loss: Any) -> LossRow:
-        return _given_row(loss if isinstance(loss, LossFunction) else named(loss))
+        return _user_loss_row(loss if isinstance(loss, LossFunction) else named(loss))
 
 
 LOSSES: dict[Any, LossRow] = _Losses(
@@ -277,18 +277,20 @@ LOSSES: dict[Any, LossRow] = _Losses(
             ),
             pulls=lambda y, d_out: (np.any(y > 0, 0), np.any(y < 1, 0)),
         ),
-        "poisson": _given_row(
+        "poisson": _user_loss_row(
             BUILT_IN_LOSSES["poisson"], "poissonnllloss", "poissonnll", "poissonloss"
         ),
-        "gamma": _given_row(BUILT_IN_LOSSES["gamma"], "gammaloss", "gammadeviance"),
-        "pseudo_huber": _given_row(
+        "gamma": _user_loss_row(BUILT_IN_LOSSES["gamma"], "gammaloss", "gammadeviance"),
+        "pseudo_huber": _user_loss_row(
             BUILT_IN_LOSSES["pseudo_huber"], "huber", "huberloss", "smoothl1loss"
         ),
-        "log_cosh": _given_row(BUILT_IN_LOSSES["log_cosh"], "logcoshloss"),
-        "quantile": _given_row(
+        "log_cosh": _user_loss_row(BUILT_IN_LOSSES["log_cosh"], "logcoshloss"),
+        "quantile": _user_loss_row(
             BUILT_IN_LOSSES["quantile"], "pinball", "pinballloss", "quantileloss"
         ),
-        "gaussian_nll": _given_row(BUILT_IN_LOSSES["gaussian_nll"], "gaussiannllloss", "gaussian"),
+        "gaussian_nll": _user_loss_row(
+            BUILT_IN_LOSSES["gaussian_nll"], "gaussiannllloss", "gaussian"
+        ),
     }
 )
 #: The first loss for targets of each kind.
@@ -386,7 +388,7 @@ class ActivationRow:
 
 
 @lru_cache(maxsize=64)
-def _given_activation(own: ActivationFunction) -> ActivationRow:
+def _user_activation_row(own: ActivationFunction) -> ActivationRow:
     """Return the row of an activation that is given by a function."""
 
     def derivatives(z: Floats) -> tuple[Any, Any, Any, Any]:
@@ -414,7 +416,7 @@ class _Activations(dict[Any, ActivationRow]):
     def __missing__(self, own: Any) -> ActivationRow:
         if not isinstance(own, ActivationFunction):
             raise KeyError(own)
-        return _given_activation(own)
+        return _user_activation_row(own)
 
 
 def _normal_cdf(z: NDArray[Any]) -> NDArray[Any]:
@@ -435,7 +437,7 @@ def bell(t: Floats) -> Floats:
     return np.asarray(e / (1 + e) ** 2)
 
 
-def _outward(
+def _envelope_by_bounds(
     bounds: Callable[[Floats, Floats, Floats], Three],
 ) -> Callable[[Floats, Floats], Three]:
     """Return the envelope with these bounds by the least and the largest |z| and the largest z."""
@@ -634,7 +636,7 @@ ACTIVATIONS: dict[Any, ActivationRow] = _Activations(
             np.tanh,
             lambda z: 1 - np.tanh(z) ** 2,
             _tanh_derivatives,
-            _outward(_tanh_bounds),
+            _envelope_by_bounds(_tanh_bounds),
             _tanh_pairs,
             bend=0.77,
             of_a=0.0,
@@ -650,7 +652,7 @@ ACTIVATIONS: dict[Any, ActivationRow] = _Activations(
             _sigmoid,
             lambda z: _sigmoid(z) * _sigmoid(-z),
             _sigmoid_derivatives,
-            _outward(_sigmoid_bounds),
+            _envelope_by_bounds(_sigmoid_bounds),
             _sigmoid_pairs,
             lipschitz=0.25,
             bend=0.0963,
@@ -667,7 +669,7 @@ ACTIVATIONS: dict[Any, ActivationRow] = _Activations(
             _softplus,
             _sigmoid,
             _softplus_derivatives,
-            _outward(_softplus_bounds),
+            _envelope_by_bounds(_softplus_bounds),
             lambda P, z: (P.softplus(z), P.sigmoid(z)),
             bend=0.25,
             like_relu=True,
@@ -681,7 +683,7 @@ ACTIVATIONS: dict[Any, ActivationRow] = _Activations(
             lambda z: z * _sigmoid(z),
             lambda z: _sigmoid(z) * (1 + z * _sigmoid(-z)),
             _silu_derivatives,
-            _outward(_silu_bounds),
+            _envelope_by_bounds(_silu_bounds),
             _silu_pairs,
             lipschitz=1.1,
             bend=0.5,
@@ -697,7 +699,7 @@ ACTIVATIONS: dict[Any, ActivationRow] = _Activations(
             lambda z: z * _normal_cdf(z),
             lambda z: _normal_cdf(z) + z * normal(z),
             _gelu_derivatives,
-            _outward(_gelu_bounds),
+            _envelope_by_bounds(_gelu_bounds),
             _gelu_pairs,
             lipschitz=1.13,
             bend=0.8,

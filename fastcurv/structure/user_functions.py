@@ -34,7 +34,7 @@ N_CHECK_ROWS = 16  # number of rows on which a new loss is checked
 DIFFERENCE_STEP = 1e-5  # step of difference quotients of functions whose values are near 1 in size
 
 
-def keep(own: Function, function: Any, returns: str, third: Any, ulps: Any) -> None:
+def store_function(own: Function, function: Any, returns: str, third: Any, ulps: Any) -> None:
     """Check and store the function of a new object and what is known of it."""
     if not callable(function):
         raise TypeError(f"function must be {returns}, got {typed(function)}.")
@@ -46,7 +46,7 @@ def keep(own: Function, function: Any, returns: str, third: Any, ulps: Any) -> N
     own.name = getattr(function, "__name__", type(function).__name__)
 
 
-def attempt_alone(own: Function, found: Any, turned: Any, same: str, each: str) -> None:
+def check_rows_independent(own: Function, found: Any, turned: Any, same: str, each: str) -> None:
     """Raise a ValueError where parts were others for the same arguments in another form."""
     for name, part, other in zip(own.parts, found, turned):
         if not np.allclose(part, other, rtol=1e-6, atol=1e-9, equal_nan=True):
@@ -177,7 +177,7 @@ class Loss(LossFunction, made_by="fastcurv.Loss"):
         lower: float | None = None,
         ulps: float | None = None,
     ) -> None:
-        keep(self, function, "function(z, y) -> (value, first, second)", third, ulps)
+        store_function(self, function, "function(z, y) -> (value, first, second)", third, ulps)
         if lower is not None and not math.isfinite(lower):
             raise ValueError(f"lower must be a number, or None if none is known, got {lower}.")
         vars(self).update(lower=lower, per_target=0)
@@ -232,7 +232,7 @@ class Loss(LossFunction, made_by="fastcurv.Loss"):
         with np.errstate(all="ignore"):
             found, turned = attempt_derivatives(self, z, v, y), self(z[::-1].copy(), y[::-1].copy())
         back = [part[::-1] for part in turned]
-        attempt_alone(self, found, back, "rows in another order", "each row")
+        check_rows_independent(self, found, back, "rows in another order", "each row")
         if self.lower is not None and (found[0] + 1e-9 * (1 + np.abs(found[0])) < self.lower).any():
             raise ValueError(f"{self!r} returned {found[0].min():.6g}, below lower={self.lower:g}")
 
@@ -308,7 +308,7 @@ class Activation(ActivationFunction, made_by="fastcurv.Activation"):
         third: float | Callable[[Floats, Floats], Floats] | None = None,
         ulps: float | None = None,
     ) -> None:
-        keep(self, function, "function(z) -> (phi, first, second)", third, ulps)
+        store_function(self, function, "function(z) -> (phi, first, second)", third, ulps)
         for name, bound in (("first", first), ("second", second)):
             if bound is not None:
                 check_positive(bound, name, zero=True)
@@ -335,7 +335,7 @@ class Activation(ActivationFunction, made_by="fastcurv.Activation"):
                     f"= {CHECK_POINTS[bad][0]:.4g}."
                 )
         turned = tuple(part.T for part in self(CHECK_POINTS.T))
-        attempt_alone(self, found, turned, "numbers in another shape", "each number of z")
+        check_rows_independent(self, found, turned, "numbers in another shape", "each number of z")
         for z in (CHECK_POINTS, 10 * CHECK_POINTS):
             with np.errstate(all="ignore"):
                 found = attempt_derivatives(self, z, np.ones_like(z))

@@ -63,7 +63,7 @@ class PrescribedSpectrum(SelfAdjoint, ReadOnly, assignable=("n_products",)):
         self.mirrors = (mirrors / np.linalg.norm(mirrors, axis=1, keepdims=True)).astype(dtype)
         self.n_products = 0
 
-    def _reflect(self, V: np.ndarray, order: Iterable[int]) -> Array:
+    def _apply_reflections(self, V: np.ndarray, order: Iterable[int]) -> Array:
         for i in order:
             u = self.mirrors[i]
             V = V - np.multiply.outer(2 * u, u @ V)
@@ -71,8 +71,8 @@ class PrescribedSpectrum(SelfAdjoint, ReadOnly, assignable=("n_products",)):
 
     def _apply(self, V: Array) -> Array:
         steps = range(len(self.mirrors))
-        inner = self._reflect(V, reversed(steps))
-        return self._reflect(self.values.reshape(-1, *[1] * (V.ndim - 1)) * inner, steps)
+        inner = self._apply_reflections(V, reversed(steps))
+        return self._apply_reflections(self.values.reshape(-1, *[1] * (V.ndim - 1)) * inner, steps)
 
     def _matvec(self, v: np.ndarray) -> Any:
         self.n_products += 1
@@ -86,7 +86,7 @@ class PrescribedSpectrum(SelfAdjoint, ReadOnly, assignable=("n_products",)):
         """Return the unit eigenvector of ``values[i]``."""
         e = np.zeros(self.shape[0], dtype=self.dtype)
         e[i] = 1
-        return self._reflect(e, range(len(self.mirrors)))
+        return self._apply_reflections(e, range(len(self.mirrors)))
 
 
 class QuadraticObjective(ReadOnly, assignable=REPLACEABLE_METHODS):
@@ -157,21 +157,23 @@ class FunctionObjective(ReadOnly, assignable=REPLACEABLE_METHODS):
         self._value, self._gradient, self._hessian = value, gradient, hessian
         self._third_bound = third_bound
 
-    def _own(self, theta: np.ndarray) -> np.ndarray:
+    def _copy_argument(self, theta: np.ndarray) -> np.ndarray:
         """Return a copy of theta that a function may overwrite."""
         return np.array(check_vector(theta, self.n_params, "theta", float))
 
     def value(self, theta: np.ndarray) -> float:
-        return float(self._value(self._own(theta)))
+        return float(self._value(self._copy_argument(theta)))
 
     def gradient(self, theta: np.ndarray) -> np.ndarray:
-        return np.asarray(self._gradient(self._own(theta)), dtype=float)
+        return np.asarray(self._gradient(self._copy_argument(theta)), dtype=float)
 
     def value_and_gradient(self, theta: np.ndarray) -> tuple[float, np.ndarray]:
         return self.value(theta), self.gradient(theta)
 
     def hessian(self, theta: np.ndarray) -> Any:
-        return check_symmetric_operator(np.asarray(self._hessian(self._own(theta)), dtype=float))
+        return check_symmetric_operator(
+            np.asarray(self._hessian(self._copy_argument(theta)), dtype=float)
+        )
 
     def third_bound(self, theta: np.ndarray, radius: float) -> float:
         """Return a Lipschitz constant of the Hessian on the ball around theta; infinity if none was

@@ -139,7 +139,7 @@ def polish(ob: Any, theta: np.ndarray, steps: int = 30) -> np.ndarray:
     return best
 
 
-def _found(ob: Any, theta0: Any) -> Any:
+def _find_critical_point(ob: Any, theta0: Any) -> Any:
     """Return the critical point that BFGS followed by Newton's method reaches."""
     near = minimize(
         ob.value_and_gradient,
@@ -169,7 +169,15 @@ def _convex() -> Iterator[Any]:
     softmax = ReferenceObjective(
         ReferenceModel([4, 3], ()), X, rng.integers(0, 3, 30), DEFAULT_LOSS_BY_TARGETS["classes"]
     )
-    yield Case("softmax regression", softmax, _found(softmax, np.zeros(15)), "minimum", 10, 0, 5)
+    yield Case(
+        "softmax regression",
+        softmax,
+        _find_critical_point(softmax, np.zeros(15)),
+        "minimum",
+        10,
+        0,
+        5,
+    )
 
 
 def _dead_relu() -> Iterator[Any]:
@@ -206,7 +214,7 @@ def _xor() -> Iterator[Any]:
     origin[-1] = 0.5
     yield Case("XOR at the origin", ob, origin, "degenerate", 1, 0, 8, 0.25)
     strong = ReferenceObjective(ReferenceModel([2, 2, 1], "tanh"), X, y, l2=1e-3)
-    theta = _found(strong, np.array([1.0, 1, 1, 1, 1, -1, 1, -1, 0]))
+    theta = _find_critical_point(strong, np.array([1.0, 1, 1, 1, 1, -1, 1, -1, 0]))
     yield Case("XOR solved, with l2", strong, theta, "minimum", 9, 0, 0)
 
 
@@ -218,7 +226,7 @@ def _embedded_units() -> Iterator[Any]:
     X = rng.standard_normal((20, 2))
     y = np.tanh(X @ [1.0, 0.5]) - 0.7 * np.tanh(X @ [-0.3, 2.0])
     small = ReferenceObjective(ReferenceModel([2, 1, 1], "tanh", bias=False), X, y)
-    w, v = np.split(_found(small, np.array([0.5, 0.5, 1.0])), [2])
+    w, v = np.split(_find_critical_point(small, np.array([0.5, 0.5, 1.0])), [2])
     wide = ReferenceObjective(ReferenceModel([2, 2, 1], "tanh", bias=False), X, y)
     zero = np.concatenate([w, np.zeros(2), v, [0.0]])
     yield Case("a unit of zeros added", wide, zero, "saddle")

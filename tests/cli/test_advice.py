@@ -126,7 +126,7 @@ def test_every_cause_of_a_failed_training_has_a_command():
         )
         facts = SimpleNamespace(ob=ob, values=np.arange(4))
         for cause in CAUSES:
-            line = Shell(recipe, "net.safetensors").cure(cause.call(facts))
+            line = Shell(recipe, "net.safetensors").command_for(cause.call(facts))
             if not line.startswith("fastcurv train"):
                 assert cause.name == "labels shuffled" and "row by row" in line
                 continue

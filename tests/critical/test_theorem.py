@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.critical.theorem import kantorovich, zero_of_residuals
+from fastcurv.critical.theorem import certify_residual_zero, kantorovich
 from fastcurv.testing import FunctionObjective
 
 
@@ -154,6 +154,6 @@ def test_a_zero_of_residuals_lies_within_the_radius():
     """``R(x, y) = x^2 + y^2 - 1`` has a circle of zeros; J = 2 (x, y) and L = 2."""
     for x in (0.8, 0.95, 1.0, 1.1, 1.4):
         J, R = np.array([[2 * x, 0.0]]), np.array([x * x - 1])
-        found = zero_of_residuals(J, 0.0, R, 0.0, lambda r: 2.0)
+        found = certify_residual_zero(J, 0.0, R, 0.0, lambda r: 2.0)
         assert found.holds == (2 * abs(R[0]) / (4 * x * x) < 0.5)
         assert not found.holds or abs(x - 1) <= found.radius

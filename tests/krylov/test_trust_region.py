@@ -193,7 +193,7 @@ def test_reflection_makes_the_residual_the_first_row_of_the_block(rng):
     H = rows.T @ couplings @ rows
     for lacking in (np.array([0.3, -2.0, 1.0]), np.array([-1.0, 1e-3, 0.0])):
         at = SimpleNamespace(m=m, p=p, rows=rows.copy(), T=couplings.copy(), dtype=np.dtype(float))
-        KrylovSpace._reflect(at, lacking)
+        KrylovSpace._reflect_pending_rows(at, lacking)
         wanted = lacking @ rows[m:]
         size = np.linalg.norm(lacking)
         assert np.abs(np.abs(at.rows[m] @ wanted) - size) <= 1e-14 * size

@@ -71,14 +71,14 @@ def describe_reduced(K: Any) -> list[Any]:
     if K.n_rest:
         out = K.outside(0, min(3, K.n_rest)).astype(float)
         numbers += [float(np.abs(out @ out.T - np.eye(len(out))).max() < 1e-3), float(len(out))]
-        numbers += [float(K.inside(out, 1e-3) is None)]
+        numbers += [float(K.find_coordinates(out, 1e-3) is None)]
     numbers += [float(K.n_products), float(K.layout.get("chunk", 0))]
     if K.space != "inputs":
         low = K.astype("float32")
         numbers += [*two_sums(low @ x.astype("float32")), float(low.n_products)]
     if K.space == "outputs":
-        found = K.enclosed()
-        numbers += [*two_sums(K.matrix), *two_sums(K.bare), float(found.bounds.sum())]
+        found = K.matrix_with_bounds()
+        numbers += [*two_sums(K.matrix), *two_sums(K.core_matrix), float(found.bounds.sum())]
     return [text, *numbers]
 
 

@@ -74,7 +74,7 @@ for after in range(1, 7):
         return done[-1]
 
     words = "the file of X must keep its size while its rows are read, got 128 bytes instead of"
-    refused([lambda: ob._fold(part, (theta,))], words)
+    refused([lambda: ob._sum_over_shards(part, (theta,))], words)
     assert after <= len(done) <= after + 1
 """
     )

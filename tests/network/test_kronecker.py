@@ -78,7 +78,7 @@ def test_the_four_coordinate_maps_are_inverse_and_adjoint(bias, loss, dtype, rng
     """
     net = nets.draw(rng, [3, 9, 5, 2], "tanh", loss, N=40, l2=0.1, dtype=dtype, bias=bias)
     made = fitted(net)
-    made.shorten(net.ob.gradient(net.theta))
+    made.limit_gradient(net.ob.gradient(net.theta))
     x, g = rng.standard_normal((2, 3, net.ob.n_params)).astype(dtype)
     P = matrix_of(made, "to_theta").astype(float)
     slack = 1e3 * nets.EPS[dtype] * np.linalg.cond(P)

@@ -12,7 +12,7 @@ import fastcurv as fc
 from fastcurv.network.gram import (
     SampleSpace,
     layer_size,
-    prices,
+    product_flops,
     rotates,
 )
 from fastcurv.network.spaces import OutputSpace
@@ -36,7 +36,7 @@ objective = functools.partial(product_cases.objective, loss="cross_entropy")
 
 
 def worthwhile(model, N, kind):
-    here, there = prices(model.shapes, N, kind)
+    here, there = product_flops(model.shapes, N, kind)
     return here < there
 
 
@@ -146,8 +146,10 @@ def test_reduced_spaces_are_accurate_in_float32(rng):
     gaps = np.linalg.norm(G.astype("float64") @ V - V * pairs.values, axis=0)
     assert (gaps <= pairs.residuals + 20 * eps * truth.max()).all()
     assert np.abs(V.T @ V - np.eye(8)).max() <= 200 * eps
-    high = G.astype("float64").reduced("outputs").enclosed()  # float64 copy of the stored numbers
-    assert np.array_equal(R.enclosed().products, high.products)
+    high = (
+        G.astype("float64").reduced("outputs").matrix_with_bounds()
+    )  # float64 copy of the stored numbers
+    assert np.array_equal(R.matrix_with_bounds().products, high.products)
     X = redundant_columns(rng, 30, "dependent").astype(np.float32)
     ob = fc.Objective(fc.MLP([7, 5, 3], dtype="float32"), X, rng.integers(3, size=30), l2=0.1)
     H = ob.hessian(ob.model.init(seed=0))

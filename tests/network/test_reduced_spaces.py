@@ -221,7 +221,7 @@ def test_the_searches_of_classify_run_in_sample_space(rng, monkeypatch):
     points = [fc.classify(ob, theta, krylov=run, **asked) for run in runs]
     assert points[0].kind == points[1].kind == "minimum"
     assert np.isclose(points[0].lambda_max, points[1].lambda_max)
-    monkeypatch.setattr("fastcurv.network.spaces.prices", lambda *given: (0.0, 1.0))
+    monkeypatch.setattr("fastcurv.network.spaces.product_flops", lambda *given: (0.0, 1.0))
     assert fc.classify(ob, theta, **asked).kind == "minimum"
     X, y = rng.standard_normal((2, 30)), np.array([[1.0], [-1.0]])
     toy = fc.Objective(fc.MLP([30, 20, 1], "tanh"), X, y, "mse", l2=1e-3)
@@ -273,10 +273,10 @@ def test_reflectors_are_orthogonal_and_span_the_rows(N, k, rng):
         rng.standard_normal((N, 1)) * rng.standard_normal(k),
     ):
         Q = Reflectors(A)
-        full = Q.right(np.eye(k))
+        full = Q.multiply_right(np.eye(k))
         assert np.abs(full @ full.T - np.eye(k)).max() <= 1e-14
         assert np.abs(Q.right_transposed(np.eye(k)) - full.T).max() <= 1e-14
-        assert np.abs(Q.thin() - full[:, : Q.r]).max() <= 1e-14
+        assert np.abs(Q.leading_columns() - full[:, : Q.r]).max() <= 1e-14
         assert np.abs(Q.L @ full[:, : Q.r].T - A).max() <= 1e-14 * max(1, np.abs(A).max() * k)
 
 
@@ -324,7 +324,7 @@ def test_output_space_has_the_eigenvalues_of_the_operator(activation, loss, rng)
                 R, truth = G.reduced("outputs"), np.linalg.eigvalsh(G.to_dense())
                 scale = np.abs(truth).max()
                 assert np.abs(all_eigenvalues(R) - truth).max() <= EXACT * scale
-                proved = R.enclosed()
+                proved = R.matrix_with_bounds()
                 gap = np.linalg.norm(proved.products - R.matrix)
                 assert gap <= 2 * np.linalg.norm(proved.bounds) <= 1e-9 * scale
                 v = rng.standard_normal(R.n)
@@ -356,7 +356,7 @@ def test_bounds_in_output_space_hold_against_extended_precision(rng):
     for scale in (1.0, 6.0):  # scale of the parameters; at 6, samples are nearly certain
         R = ob.ggn(scale * theta).reduced("outputs")
         truth = exact_gram(ob, scale * theta)
-        proved = R.enclosed()
+        proved = R.matrix_with_bounds()
         assert (np.linalg.norm(proved.products - truth, axis=0) <= proved.bounds).all()
         assert np.abs(R.matrix - truth).max() <= 1e-14 * np.abs(truth).max()
         assert np.linalg.norm(proved.bounds) <= 1e-9 * np.linalg.norm(truth)
@@ -372,7 +372,7 @@ def test_bounds_include_the_rounding_of_adding_l2():
     exact_X = X.astype(np.longdouble)
     truth = np.kron(np.eye(2), exact_X @ exact_X.T / 3)  # 2/N, N = 6, for each of the outputs
     truth[np.diag_indices(12)] += np.longdouble(0.1)
-    proved = R.enclosed()
+    proved = R.matrix_with_bounds()
     gap = np.linalg.norm((proved.products - truth).astype(float), axis=0)
     assert gap.any() and (gap <= proved.bounds).all() and (proved.bounds <= 1e-16).all()
 

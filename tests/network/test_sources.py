@@ -12,7 +12,7 @@ from scipy.sparse import csr_matrix
 
 import fastcurv as fc
 from fastcurv._engine import copy_if_mapped
-from fastcurv.network.rows import RowSource, regrouped
+from fastcurv.network.rows import RowSource, regroup_rows
 
 pytestmark = pytest.mark.by_day(share=1 / 2)
 
@@ -133,7 +133,7 @@ def test_regrouping_keeps_rows_in_order(rng):
     cuts = np.sort(rng.integers(0, 101, size=12))
     blocks = [(part, part, None) for part in np.split(X, cuts)]
     for size in (1, 7, 30, 100, 200):
-        found = list(regrouped(blocks, size))
+        found = list(regroup_rows(blocks, size))
         assert [len(b[0]) for b in found[:-1]] == [size] * (len(found) - 1)
         assert np.array_equal(np.concatenate([b[0] for b in found]), X)
 

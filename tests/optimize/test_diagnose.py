@@ -14,7 +14,7 @@ from scipy.sparse import csr_matrix
 
 import fastcurv as fc
 from fastcurv.optimize.diagnose import CAUSES, LOSS_UNFIT_CAUSE
-from fastcurv.optimize.facts import N_BATCHES, _noise, _unseen, steps_of
+from fastcurv.optimize.facts import N_BATCHES, _noise, _unexplained_by_regression, steps_of
 from fastcurv.spectrum.results import number
 from fastcurv.structure import tables
 from fastcurv.testing import lecture_toy
@@ -207,7 +207,7 @@ def test_leave_one_out_errors_match_explicit_refits(rng):
                 guess = (kernel[i, rest] + 1.0) @ np.linalg.solve(K, y[rest])
                 error += np.square(guess - y[i]).sum()
             best = min(best, error / np.square(y - y.mean(axis=0)).sum())
-    assert abs(_unseen(X, [y])[0][0] - best) <= 1e-8 * best
+    assert abs(_unexplained_by_regression(X, [y])[0][0] - best) <= 1e-8 * best
 
 
 def test_noise_is_the_spread_of_the_rows_own_gradients(rng):

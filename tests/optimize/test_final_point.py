@@ -543,12 +543,12 @@ def test_checks_take_no_longer_than_the_run_and_end_with_its_time(elapsed, limit
     )  # fmt: skip
     run.budget.begun -= elapsed
     end = Finisher(run, None, METHODS["trust-region"], {})
-    assert not end.over() and end.price() == elapsed / 25
+    assert not end.is_out_of_time() and end.price() == elapsed / 25
     room = max(elapsed, 1.0) if limit is None else min(max(elapsed, 1.0), limit - elapsed)
-    assert end.left(1.0) == pytest.approx(room)
+    assert end.seconds_left(1.0) == pytest.approx(room)
     end.spent = elapsed / 2
     assert end.training() == elapsed / 2
-    assert end.over() == (elapsed >= 2 or end.left(1.0) <= 0)
+    assert end.is_out_of_time() == (elapsed >= 2 or end.seconds_left(1.0) <= 0)
 
 
 def test_by_default_a_run_is_saved_at_most_twice_a_minute(monkeypatch):
@@ -560,11 +560,11 @@ def test_by_default_a_run_is_saved_at_most_twice_a_minute(monkeypatch):
     saver.write = lambda loop: wrote.append(now[0])
     loop = SimpleNamespace(run=SimpleNamespace(cut=False, iteration=3, f=1.0))
     for now[0] in (1.0, 29.0, 31.0):
-        saver.now_and_then(loop)
+        saver.save_if_due(loop)
     assert wrote == [31.0]
     often = checkpoint.Saver("there", 3)
     often.take, often.write = saver.take, saver.write
-    often.now_and_then(loop)
+    often.save_if_due(loop)
     assert len(wrote) == 2
 
 
@@ -666,7 +666,7 @@ def test_a_run_ends_at_the_certified_minimum_near_it_if_that_is_no_higher(
     report = SimpleNamespace(at_nearest=at, nearest=np.ones(2))
     point = StationaryPoint(np.zeros(2, dtype), moves=False, report=report)
     run = SimpleNamespace(value=lambda theta: value if theta[0] else 1.0)
-    found = Finisher._nearest(SimpleNamespace(run=run), point)
+    found = Finisher._end_at_nearest_minimum(SimpleNamespace(run=run), point)
     assert (found is not None) == taken
     if taken:
         assert found.kind == "minimum" and (found.theta == 1).all()

@@ -47,7 +47,7 @@ def gates_at(ob, theta, active=0):
 def test_with_all_signs_fixed_phi_is_the_loss(loss, activation):
     ob = relu_net(0, (3, 5, 4, LOSSES[loss]), loss, activation=activation)
     theta = ob.model.init(seed=1) + 0.1
-    phi = ob.certificates.relu_rows().held(*gates_at(ob, theta))
+    phi = ob.certificates.relu_rows().smooth_piece(*gates_at(ob, theta))
     assert phi.n_slopes == 0
     assert phi.value(theta) == pytest.approx(ob.value(theta), rel=1e-13)
     assert np.allclose(phi.gradient(theta), ob.gradient(theta), rtol=1e-11, atol=1e-14)
@@ -60,7 +60,7 @@ def test_derivatives_in_theta_and_slopes_match_differences(loss):
     ob = relu_net(0, (3, 5, 4, LOSSES[loss]), loss)
     theta = ob.model.init(seed=1) + 0.1
     gates, collapsed = gates_at(ob, theta, active=4)
-    phi = ob.certificates.relu_rows().held(gates, collapsed)
+    phi = ob.certificates.relu_rows().smooth_piece(gates, collapsed)
     point = np.concatenate([theta, [0.2, 0.4, 0.6, 0.8]])
     g, H, t = phi.gradient(point), phi.hessian(point), 1e-5
     for i in range(0, phi.n_params, 5):
@@ -109,7 +109,7 @@ def test_the_error_of_the_gradient_is_within_its_bound(seed):
     slopes = np.array([0.3, 0.5, 0.9])
     g, bounds = (
         ob.certificates.relu_rows()
-        .held(gates, collapsed)
+        .smooth_piece(gates, collapsed)
         .precise_gradient(np.concatenate([theta, slopes]))
     )
     exact = exact_gradient(ob, gates, theta, slopes)
@@ -125,7 +125,7 @@ def at_rest(seed, **options):
     )
     zs = ob.model.preactivations(found.theta, ob.X)[:-1]
     gates = [np.where(np.abs(z) < 1e-9, np.nan, z > 0) for z in zs]
-    phi = ob.certificates.relu_rows().held(gates, [np.zeros(3, dtype=bool)])
+    phi = ob.certificates.relu_rows().smooth_piece(gates, [np.zeros(3, dtype=bool)])
     assert phi.n_slopes == len(found.slopes)
     return ob, gates, phi, np.concatenate([found.theta, found.slopes])
 
@@ -149,7 +149,7 @@ def test_the_error_of_the_hessian_is_within_its_bound(loss, size, rng):
     """
     ob = relu_net(0, (3, 5, 4, LOSSES[loss]), loss, N=27)
     theta = size * ob.model.init(seed=1) + 0.1
-    phi = ob.certificates.relu_rows().held(*gates_at(ob, theta, active=4))
+    phi = ob.certificates.relu_rows().smooth_piece(*gates_at(ob, theta, active=4))
     point = np.concatenate([theta, rng.uniform(0.1, 0.9, 4)])
     H, step = phi.hessian(point), np.longdouble(1e-150)
     exact = np.empty(H.shape, np.longdouble)
@@ -166,7 +166,7 @@ def test_the_error_of_the_hessian_is_within_its_bound(loss, size, rng):
 def test_the_third_bound_lies_above_third_differences(loss, unit):
     ob = relu_net(0, (3, 5, 4, LOSSES[loss]), loss)
     theta = ob.model.init(seed=1) + 0.1
-    phi = ob.certificates.relu_rows().held(*gates_at(ob, theta, active=4))
+    phi = ob.certificates.relu_rows().smooth_piece(*gates_at(ob, theta, active=4))
     point, rng = np.concatenate([theta, [0.2, 0.4, 0.6, 0.8]]), np.random.default_rng(0)
     c = np.where(np.arange(phi.n_params) < phi.n_theta, 1.0, unit)
     phi = phi.in_units(c[phi.n_theta :])
@@ -226,12 +226,12 @@ def test_a_net_whose_signal_is_weaker_than_its_decay_collapses_and_is_proved():
     ob = fc.Objective(fc.MLP([1, 3, 1], activation="relu"), X, 0.01 * X[:, 0], loss="mse", l2=0.1)
     theta = np.zeros(ob.n_params)
     gates = [np.zeros((20, 3))]
-    phi = ob.certificates.relu_rows().held(gates, [np.ones(3, dtype=bool)])
+    phi = ob.certificates.relu_rows().smooth_piece(gates, [np.ones(3, dtype=bool)])
     proof = prove_kink_minimum(phi, theta)
     assert proof.certified and proof.n_collapsed == 3 and "collapsed" in proof.reason
     weak = fc.Objective(ob.model, X, X[:, 0], loss="mse", l2=0.1)  # here a unit does open
     proof = prove_kink_minimum(
-        weak.certificates.relu_rows().held(gates, [np.ones(3, dtype=bool)]), theta
+        weak.certificates.relu_rows().smooth_piece(gates, [np.ones(3, dtype=bool)]), theta
     )
     assert not proof.certified and "may open" in proof.reason
     assert fc.minimize(weak, weak.model.init(seed=0), seed=0).fun < weak.value(theta)
@@ -278,7 +278,7 @@ def test_a_duplicated_unit_at_a_saddle_is_not_proved():
     gates, collapsed = [np.ones((30, 2))], [np.zeros(2, dtype=bool)]
     parents = ob.certificates.relu_rows().copies(theta, gates, collapsed)
     assert [list(p) for p in parents] == [[0, 0]] or [list(p) for p in parents] == [[1, 1]]
-    phi = ob.certificates.relu_rows().held(gates, collapsed, parents)
+    phi = ob.certificates.relu_rows().smooth_piece(gates, collapsed, parents)
     proof = prove_kink_minimum(phi, phi.copies.merged(theta))
     lower = fc.minimize(ob, theta + 1e-3 * rng.standard_normal(8), seed=0).fun
     assert lower < 0.99 * least.fun
@@ -298,7 +298,7 @@ def test_a_copy_is_only_what_has_the_same_gates_and_direction(rng):
     gates, collapsed = gates_at(ob, theta)
     parents = ob.certificates.relu_rows().copies(theta, gates, collapsed)
     assert [list(p) for p in parents] == [[0, 3, 2, 3]]
-    phi = ob.certificates.relu_rows().held(gates, collapsed, parents)
+    phi = ob.certificates.relu_rows().smooth_piece(gates, collapsed, parents)
     assert np.allclose(phi.copies.split(phi.copies.merged(theta), theta), theta, atol=1e-15)
     assert phi.value(phi.copies.merged(theta)) == pytest.approx(ob.value(theta), rel=1e-13)
     gates[0][0, 3] = np.nan
@@ -314,7 +314,8 @@ def test_a_point_on_kinks_that_is_no_minimum_is_not_proved():
     gates, collapsed = gates_at(ob, theta, active=3)
     for slopes in ([0.5, 0.5, 0.5], [2.0, 0.5, 0.5]):
         proof = prove_kink_minimum(
-            ob.certificates.relu_rows().held(gates, collapsed), np.concatenate([theta, slopes])
+            ob.certificates.relu_rows().smooth_piece(gates, collapsed),
+            np.concatenate([theta, slopes]),
         )
         assert not proof.certified and proof.missing and "no minimum is proved" in proof.reason
 
@@ -337,7 +338,7 @@ def test_repeated_samples_share_a_kink(loss):
         ob = fc.Objective(
             ob.model, np.vstack([X, X[:15]]), np.concatenate([y, again]), loss=loss, l2=3e-3
         )
-        phi = ob.certificates.relu_rows().held(*gates_at(ob, ob.model.init(seed=1)))
+        phi = ob.certificates.relu_rows().smooth_piece(*gates_at(ob, ob.model.init(seed=1)))
         g = ob.gradient(ob.model.init(seed=1))
         assert len(phi.rows.X) == 30 and np.allclose(phi.gradient(ob.model.init(seed=1)), g)
         found = fc.minimize(ob, ob.model.init(seed=seed), seed=0)

@@ -274,8 +274,8 @@ def test_ctrl_c_inside_a_record_leaves_one_point(at):
     with pytest.raises(KeyboardInterrupt):
         run.record()
         run.record()
-    run.settle()
-    assert run.best_f == ob.value(run.best) == min(run.past()["loss"])
+    run.write_pending()
+    assert run.best_f == ob.value(run.best) == min(run.past_records()["loss"])
 
 
 # --- however a run is driven
@@ -486,7 +486,7 @@ def test_steps_are_those_of_lbfgs_in_the_coordinates():
     ob, theta = regression()
     made = ob.engine_steps.layer_coordinates()
     made.fit(theta)
-    made.shorten(ob.gradient(theta))
+    made.limit_gradient(ob.gradient(theta))
     inside = FunctionObjective(
         ob.n_params,
         lambda x: ob.value(theta + made.to_theta(x)),
@@ -549,7 +549,7 @@ def test_coordinates_that_mislead_are_left(dtype, monkeypatch, tmp_path):
 
     def wrong(made, x):
         steps.append(x)
-        return made._mapped(x, 1, False) * (1 if len(steps) < 8 else -1)
+        return made._apply_roots(x, 1, False) * (1 if len(steps) < 8 else -1)
 
     monkeypatch.setattr(LayerCoordinates, "to_theta", wrong)
     whole = minimize(ob, theta, max_iter=12, precondition=True)

@@ -183,7 +183,7 @@ def test_wrong_eigenpairs_get_large_error_bounds(rng):
             U[:, 7] += 1e-3 * U[:, 8 if v[8] != v[7] else 0]
         else:
             U[:, 7] = U[:, 8]
-        assert (linalg._proved(S, v, U) >= 1e-4).any()
+        assert (linalg._bound_pairs(S, v, U) >= 1e-4).any()
 
 
 @pytest.mark.parametrize("failing", [{"evd"}, {"evd", "evr"}])
@@ -211,12 +211,12 @@ def test_only_correct_pairs_of_a_tridiagonal_matrix_are_accepted(rng):
     d, e = rng.standard_normal(9), rng.standard_normal(8)
     values, V = np.linalg.eigh(np.diag(d) + np.diag(e, 1) + np.diag(e, -1))
     for count in (9, 3, 1, 0):
-        assert linalg._plausible(d, e, values[:count], V[:, :count])
-    assert not linalg._plausible(d, e, values + 1e-3 * (np.arange(9) == 4), V)
-    assert not linalg._plausible(d, e, values, V * (1 + 1e-3 * (np.arange(9) == 4)))
-    assert not linalg._plausible(d, -e, values, V)
-    assert not linalg._plausible(d, e, values[::-1], V)
-    assert not linalg._plausible(d, e, values * np.nan, V)
+        assert linalg._have_small_residuals(d, e, values[:count], V[:, :count])
+    assert not linalg._have_small_residuals(d, e, values + 1e-3 * (np.arange(9) == 4), V)
+    assert not linalg._have_small_residuals(d, e, values, V * (1 + 1e-3 * (np.arange(9) == 4)))
+    assert not linalg._have_small_residuals(d, -e, values, V)
+    assert not linalg._have_small_residuals(d, e, values[::-1], V)
+    assert not linalg._have_small_residuals(d, e, values * np.nan, V)
 
 
 def test_an_error_is_raised_if_all_drivers_fail(monkeypatch):
@@ -307,7 +307,7 @@ def test_the_proved_error_is_close_to_its_formula(n, rng):
         off = size / n
         wrong = V + off * rng.standard_normal((n, n)), values + off * rng.standard_normal(n)
         known = bound_by_formula(A, wrong[1], wrong[0])
-        found = linalg._proved(A, wrong[1], wrong[0])
+        found = linalg._bound_pairs(A, wrong[1], wrong[0])
         assert (known <= found).all() and (found <= 1.15 * known).all()
 
 
@@ -322,14 +322,14 @@ def test_the_proof_adds_a_bound_on_its_own_rounding(n):
     length = np.linalg.norm(values)
     E = gamma  # of V = I
     F = gamma * length + gamma * (min(n**0.5 * values[-1], length) + length)
-    found = linalg._proved(np.diag(values), values, np.eye(n))
+    found = linalg._bound_pairs(np.diag(values), values, np.eye(n))
     known = F + E * values
     assert (known <= found).all() and (found <= 1.1 * known).all()
 
 
 def test_vectors_far_from_orthogonal_prove_nothing():
-    assert np.isinf(linalg._proved(np.eye(3), np.ones(3), np.full((3, 3), 0.8))).all()
-    assert linalg._proved(np.zeros((0, 0)), np.zeros(0), np.zeros((0, 0))).shape == (0,)
+    assert np.isinf(linalg._bound_pairs(np.eye(3), np.ones(3), np.full((3, 3), 0.8))).all()
+    assert linalg._bound_pairs(np.zeros((0, 0)), np.zeros(0), np.zeros((0, 0))).shape == (0,)
 
 
 def mixed_spectrum(rng, low):

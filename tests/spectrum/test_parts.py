@@ -10,7 +10,7 @@ import fastcurv as fc
 from fastcurv.common.linalg import wanted
 from fastcurv.common.progress import bar
 from fastcurv.common.vectors import EigenSearch, dot, norm
-from fastcurv.krylov.lanczos import Recurrence, kept_at_restart
+from fastcurv.krylov.lanczos import Recurrence, kept_ritz_indices
 from fastcurv.spectrum import eigsh, forms
 from fastcurv.spectrum.density import run_probe
 from fastcurv.spectrum.reduced import reduced_pairs
@@ -47,7 +47,7 @@ def test_a_restart_keeps_wanted_pairs_and_their_neighbours(which):
     """
     values = np.array([-2.0, -1.0, 0.0, 0.5, 1.0, 3.0])
     for k in (1, 3, 4):
-        kept = kept_at_restart(values, k, which, 5)
+        kept = kept_ritz_indices(values, k, which, 5)
         assert {*wanted(values, k, which)} <= {*kept} and k <= len(kept) <= 5
         assert np.array_equal(kept, wanted(values, len(kept), which))
     few = values[wanted(values, 4, which)]

@@ -82,7 +82,7 @@ def test_products_by_complex_steps(batch_norm, rng, dtype):
             found = ob.gradient(net.theta), ob.hessian(net.theta) @ v
             assert all(relative(a, b) <= tolerance for a, b in zip(found, exact, strict=True))
             assert ob.value(net.theta) == pytest.approx(net.ref.value(t), rel=tolerance)
-        in_chunks += few._lend_plan().layout["chunk"] < 300
+        in_chunks += few._take_plan().layout["chunk"] < 300
     assert in_chunks
 
 

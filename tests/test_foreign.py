@@ -635,8 +635,11 @@ class ArrayContainer:
 
 def lookups_of_foreign_names(call):
     """Return the functions of `errors` that read the tables of foreign names during `call`."""
-    readers = "converter_key conversion_hint parameters_of suggestion advice refuse_foreign refuse_unknown"
-    codes = {getattr(errors, name).__code__: name for name in (*readers.split(), "no_attribute")}
+    readers = (
+        "converter_key conversion_hint parameters_of suggestion advice refuse_foreign "
+        "refuse_unknown no_attribute"
+    )
+    codes = {getattr(errors, name).__code__: name for name in readers.split()}
     found = []
 
     def watch(frame, event, argument):

@@ -60,6 +60,8 @@ MAX_DOTS = 2000  # maximum number of rows that a picture shows
 # A page may take FIT_SHARE times the processor time of a fit, plus PAGE_SECONDS.
 PAGE_SECONDS = 2.0
 FIT_SHARE = 2.0
+# longest fit, with the choice of its penalty, that a page counts for that of a longer refit
+MAX_FIT_SECONDS = 3.0
 # fraction of the time for a page that may be used up when another fit begins
 PLANNED_SHARE = 0.65
 
@@ -79,6 +81,8 @@ class Trained:
         Names of the classes, in the order of the network's outputs.
     seed : int
         Start of refits.
+    seconds : float
+        Processor time of the fit, with the choice of its penalty.
     """
 
     ob: Objective
@@ -87,6 +91,7 @@ class Trained:
     scale: float = 1.0
     classes: Any = None
     seed: int = 0
+    seconds: float = 0.0
 
 
 class Fit:
@@ -395,7 +400,8 @@ class Numbers:
     @property
     def allowed(self) -> float:
         """Processor time of the page, in seconds."""
-        return FIT_SHARE * self.fit_seconds + PAGE_SECONDS
+        own = min(getattr(self.fit.est, "seconds", 0.0), MAX_FIT_SECONDS)
+        return FIT_SHARE * max(self.fit_seconds, own) + PAGE_SECONDS
 
     def spare(self, n_refits: float) -> bool:
         """Return True if there is time for refits that take as long as `n_refits` of all rows."""

@@ -15,6 +15,9 @@ from .fit_pictures import Page
 # fraction of the variance of the target or of the errors, or of the variance of a column, above
 # which a single row is named
 MIN_TARGET_SHARE, MIN_COLUMN_SHARE = 0.5, 0.9
+MIN_ERROR_ROWS = (
+    20  # number of rows left out from which the largest error is compared with the rest
+)
 # absolute correlation with the target above which a column is named
 MIN_SAME_CORRELATION = 0.9999
 # fraction of the rows that are exact copies of other rows above which these are named
@@ -86,7 +89,7 @@ def _largest_error(page: Page) -> tuple[str, list[Call]] | None:
     fit, found = page.fit, page.found
     losses = np.where(found.rows, fit.losses(found.left_out), 0.0)
     row, total = int(losses.argmax()), losses.sum()
-    if losses[row] <= MIN_TARGET_SHARE * total:
+    if losses[row] <= MIN_TARGET_SHARE * total or found.rows.sum() < MIN_ERROR_ROWS:
         return None
     share, others = float(losses[row] / total), found.rows.copy()
     others[row] = False

@@ -98,6 +98,26 @@ def test_folds_choose_the_decay_of_a_wide_table(numbers, monkeypatch):
     assert one <= 1.1 * other
 
 
+def test_folds_of_more_columns_than_rows_are_fitted_in_the_span_of_the_rows(rng):
+    """Losses and penalties are those of the rows themselves, and so are the ends of fits."""
+    X = rng.standard_normal((12, 30))
+    ob = fc.Objective(fc.MLP([30, 3, 1]), X, X[:, 0] + X[:, 1] ** 2, loss="mse", l2=0.05)
+    start = ob.model.init(seed=0)
+    small, inside, basis = module.in_row_space(ob, start)
+    assert small.model.sizes == (12, 3, 1)
+    model, theta = module.with_inputs(small.model, inside, basis.T)
+    assert model.sizes == ob.model.sizes
+    assert np.allclose(ob.model.predict(start, X), ob.model.predict(theta, X), rtol=1e-12)
+    assert small.value(inside) == pytest.approx(ob.value(theta), rel=1e-12)
+    end = fc.minimize(small, inside, seed=0).x
+    back = module.with_inputs(small.model, end, basis.T)[1]
+    assert np.linalg.norm(ob.gradient(back)) < 1e-6
+    best, theta = module.l2_by_folds(ob, start, 0)
+    assert theta.shape == start.shape
+    at = fc.Objective(ob.model, X, ob.y, loss="mse", l2=best)
+    assert np.linalg.norm(at.gradient(theta)) < 1e-3
+
+
 @pytest.mark.parametrize(("hidden", "folds"), [((10,), False), ((6, 4), False), ((6,), True)])
 def test_targets_without_noise_or_without_slopes_are_learnt(hidden, folds, tmp_path, monkeypatch):
     """The evidence of a sum falls at first as the penalty falls, since the noise is not known yet;

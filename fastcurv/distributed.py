@@ -98,8 +98,8 @@ class Recipe:
 
 
 class RemoteShard(Shard):
-    """A shard on a worker. When it is sent to another worker, it is loaded again there instead of
-    sending its rows.
+    """A shard on a worker. If it is moved to another worker, its rows are loaded again there and
+    not sent.
     """
 
     recipe: Recipe
@@ -130,7 +130,7 @@ def load_shard(recipe: Recipe, frame: ShardSettings, first: int, given: Any = No
 def rebuild_shard(
     shard: RemoteShard, frame: ShardSettings, first: int, rows: Any = None
 ) -> RemoteShard:
-    """Return the same rows, or some of them, as a shard of another objective, or in another
+    """Return the rows of a shard, or some of them, as a shard of another objective or in another
     precision.
     """
     block, recipe = (shard.X, shard.y, shard.sample_weight), shard.recipe
@@ -152,8 +152,8 @@ def echo(x: Any) -> Any:
 
 
 def call_on_shard(shard: RemoteShard, part: Callable[..., Any], *arguments: Any) -> Any:
-    """Return ``part(shard, *arguments)``, with arrays aligned first: arrays from a message may be
-    unaligned.
+    """Return ``part(shard, *arguments)``. Arrays are aligned first, since arrays from a message may
+    be unaligned.
     """
     return part(
         shard, *(np.require(a, None, "A") if isinstance(a, np.ndarray) else a for a in arguments)
@@ -265,8 +265,9 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
             self._load_shards(recipes, given, frame)
 
     def _load_shards(self, recipes: list[Recipe], given: list[Any], frame: ShardSettings) -> None:
-        """Load every shard, placing neighbours together, as many on each worker as in proportion to
-        its threads; then, when all rows have been counted, tell each shard its place among them.
+        """Load every shard, placing neighbours together, with a number of shards on each worker in
+        proportion to its threads. After all rows have been counted, send each shard its position
+        among them.
         """
         submit, count = self.client.submit, len(recipes)
         threads = sorted(self.client.nthreads().items())
@@ -293,8 +294,8 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
     def _on_rows(
         self, shards: list[Any], sizes: list[int], frame: ShardSettings, *rows: list[Any]
     ) -> None:
-        """Become the objective over these shards, or over some `rows` of each, rebuilt as parts of
-        one whole.
+        """Set up the objective over the given shards, or over some `rows` of each, which are
+        rebuilt as parts of one whole.
         """
         self._n_samples = sum(sizes)
         frame = replace(frame, n_samples=self._n_samples)
@@ -337,9 +338,9 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
                 cluster.close()
 
     def _rebalance_shards(self) -> None:
-        """Move shards to workers that joined since the last check, so that each holds its share in
-        proportion to its threads. Moved shards are loaded again on the new worker; the order of
-        summation does not change.
+        """Move shards to workers that joined since the last check, such that the number on each is
+        in proportion to its threads. Moved shards are loaded again on the new worker, and the order
+        of summation does not change.
         """
         if time.monotonic() - self._looked < WORKER_POLL_SECONDS:
             return
@@ -385,16 +386,16 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
     def _unpin(self, futures: list[Any]) -> None:
         """Remove the placement restrictions of finished tasks, so that they can run again on any
         worker. Otherwise, if all workers were lost at once, the scheduler would wait for the named
-        ones, whatever others joined.
+        workers even if others joined.
         """
         if futures:
             free: dict[Any, list[str]] = {future.key: [] for future in futures}
             self.client.sync(self.client.scheduler.set_restrictions, worker=free)
 
     def _send(self, x: Any) -> Any:
-        """Return a task that holds a long array, reusing the previous one for the same array;
-        return anything else unchanged. The arguments of tasks survive the loss of workers, while
-        scattered data do not.
+        """Return a task that holds a long array, reusing the previous task for the same array.
+        Other arguments are returned unchanged. The arguments of tasks survive the loss of workers,
+        while scattered data do not.
         """
         if not isinstance(x, np.ndarray) or x.nbytes < TASK_MIN_BYTES:
             return x
@@ -450,9 +451,9 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
 
 
 def plan_moves(owners: Sequence[str | None], threads: dict[str, int]) -> dict[int, str]:
-    """Return which shards to move to which workers, {address: number of threads}: as few moves as
-    possible such that every worker holds its share, in proportion to its threads. Shards without an
-    owner are left to the scheduler.
+    """Return which shards to move to which workers, {address: number of threads}, with as few moves
+    as possible such that the number of shards on each worker is in proportion to its threads.
+    Shards without an owner are left to the scheduler.
 
     Examples
     --------
@@ -479,7 +480,7 @@ def plan_moves(owners: Sequence[str | None], threads: dict[str, int]) -> dict[in
 
 
 def _copy_arrays(found: Any) -> Any:
-    """Return a result whose arrays belong to the caller: an array from a message may be read-only,
+    """Return a result whose arrays belong to the caller. An array from a message may be read-only,
     and one from this process may belong to another task.
     """
     if isinstance(found, tuple):
@@ -509,8 +510,8 @@ def _check_shards(shards: Any) -> list[Any]:
 
 @contextmanager
 def _translate_errors() -> Iterator[None]:
-    """Translate errors of Dask that carry no explanation, or a long one, into a ConnectionError
-    with a clear message if workers or scheduler are lost.
+    """Translate errors of Dask into a ConnectionError with a clear message if workers or the
+    scheduler are lost.
     """
     from distributed import CancelledError, KilledWorker
     from distributed.comm import CommClosedError
@@ -530,7 +531,7 @@ def _translate_errors() -> Iterator[None]:
 
 
 def _client(client: Any) -> tuple[Any, bool]:
-    """Return (the client, whether it was started here)."""
+    """Return the client, and True if it was started here."""
     with optional("distributed objectives"):
         from distributed import Client, default_client
 

@@ -88,13 +88,13 @@ class ReferenceModel(ReadOnly):
 
     def unflatten(self, theta: NDArray[Any]) -> list[Any]:
         """Return ``[(W, b), ...]`` as views of `theta`; b is None without biases. With `batch_norm`
-        the layers are ``(W, b, gamma, beta)``, except for the last.
+        the layers are ``(W, b, gamma, beta)``, except for the last one.
         """
         norms = norms_of(self, theta)
         return [(W, b, *(pair or ())) for (W, b), pair in zip(layers_of(self, theta), norms)]
 
     def flatten(self, layers: Any) -> NDArray[Any]:
-        """Return the flat vector of ``[(W, b), ...]``: the inverse of `unflatten`."""
+        """Return the flat vector of ``[(W, b), ...]``, the inverse of `unflatten`."""
         return np.concatenate(
             [np.ravel(part) for pair in layers for part in pair if part is not None]
         )
@@ -265,8 +265,8 @@ class ReferenceObjective(ReadOnly):
 
 
 class ReferenceHessian(SelfAdjoint, ReadOnly, assignable=("n_products",)):
-    """The Hessian by complex steps: ``H v = Im gradient(theta + i h v) / h``. No difference is
-    taken, so there is no cancellation.
+    """The Hessian by complex steps, ``H v = Im gradient(theta + i h v) / h``. No difference is
+    computed, so that there is no cancellation.
     """
 
     objective: ReferenceObjective

@@ -33,10 +33,12 @@ _FINDER = re.compile(
 
 @dataclass(frozen=True)
 class Shell:
-    """What commands of advice are made of: how a network was trained, and the file it is in.
+    """The data from which commands of advice are built: how a network was trained, and the file in
+    which it is stored.
 
-    ``model`` is None if no file holds the network: sentences then go without their advice to train
-    on from it. ``data`` is given to commands that read a file of another program, which names none.
+    ``model`` is None if no file holds the network; sentences then have no advice to continue
+    training from it. ``data`` is given to commands that read a file of another program, which names
+    no data.
     """
 
     recipe: Recipe
@@ -44,7 +46,9 @@ class Shell:
     data: str | None = None
 
     def continue_command(self, **options: Any) -> str:
-        """Return the command that trains on from the network, or afresh if it is in no file."""
+        """Return the command that continues training from the network, or that trains again if it
+        is in no file.
+        """
         if self.model is None:
             return self.afresh(**options)
         data = [] if self.data is None else [self.data]
@@ -63,7 +67,7 @@ class Shell:
         return _line("train", recipe.data, *_options(told | options))
 
     def in_commands(self, text: str) -> str:
-        """Return a text with commands and options in place of Python's calls and arguments."""
+        """Return a text with commands and options in place of Python calls and arguments."""
         text = _FINDER.sub("", text)
         if self.model is None:
             text = re.sub(rf"[;,.] *(?:[Uu]se )?{_CALL.pattern}[^;.]*", "", text)
@@ -74,7 +78,7 @@ class Shell:
         return text
 
     def translate_diagnosis(self, found: Diagnosis) -> Diagnosis:
-        """Return a diagnosis with commands as its calls."""
+        """Return a diagnosis with commands in place of its calls."""
         return replace(
             found, causes=[replace(a, call=self.command_for(a.call)) for a in found.causes]
         )
@@ -110,7 +114,7 @@ class Shell:
 
 
 def _options(given: dict[str, Any]) -> list[str]:
-    """Return arguments of ``fastcurv train``; flags that are False are left out."""
+    """Return the arguments of ``fastcurv train``. Flags that are False are left out."""
     words = []
     for name, value in given.items():
         if value is None or value is False:

@@ -42,7 +42,7 @@ _BEHIND_UNIT = re.compile(rf"({_CURRENCIES}|Rs\.?|R\$|kr\.?)\s*(.*\d.*)")
 
 
 def number(cell: str, comma: bool) -> float:
-    """Return the number in a cell, with decimal and thousands marks as the file has them."""
+    """Return the number in a cell, which has the decimal and thousands marks of the file."""
     text = cell.strip(UNITS).replace("\u2212", "-")
     # Accountants write losses in brackets.
     if text[:1] == "(" and text[-1:] == ")" and "-" not in text:
@@ -64,8 +64,8 @@ def is_number(cell: str, comma: bool) -> bool:
 
 
 def split_unit(cell: str, comma: bool) -> tuple[str, str]:
-    """Return the number and the unit of a cell such as 12.5 kg or USD 12, and two empty strings if
-    it is no such cell.
+    """Return the number and the unit of a cell such as 12.5 kg or USD 12, or two empty strings for
+    other cells.
     """
     before, behind = _BEFORE_UNIT.fullmatch(cell), _BEHIND_UNIT.fullmatch(cell)
     text, unit = (
@@ -75,7 +75,7 @@ def split_unit(cell: str, comma: bool) -> tuple[str, str]:
 
 
 def unit_of(cells: Cells, comma: bool) -> str:
-    """Return the unit that all numbers of a column have, "" without one."""
+    """Return the unit shared by all numbers of a column, or ""."""
     unit = ""
     for cell in cells:
         if cell.lower() not in NUMBER_GAPS:
@@ -87,8 +87,8 @@ def unit_of(cells: Cells, comma: bool) -> str:
 
 
 def as_numbers(cells: Cells, comma: bool, unit: str = "") -> tuple[np.ndarray, list[int]]:
-    """Return the numbers of a column, NaN for gaps, and the places of cells that hold none; with a
-    unit, numbers have that one or none.
+    """Return the numbers of a column, with NaN for gaps, and the positions of cells that are not
+    numbers. If a unit is given, numbers have this unit or none.
     """
     if not comma and not unit:
         with suppress(ValueError):
@@ -105,7 +105,7 @@ def as_numbers(cells: Cells, comma: bool, unit: str = "") -> tuple[np.ndarray, l
 
 
 def as_measures(cells: Cells, comma: bool) -> tuple[np.ndarray, list[int], str]:
-    """Return what `as_numbers` does, and the unit of all numbers or ""."""
+    """Return the results of `as_numbers`, and the unit shared by all numbers or ""."""
     values, bad = as_numbers(cells, comma)
     unit = unit_of(cells, comma) if bad else ""
     return (*as_numbers(cells, comma, unit), unit) if unit else (values, bad, "")
@@ -135,8 +135,8 @@ _HOURS = re.compile(r"(\d{1,6}):([0-5]\d)(?::([0-5]\d(?:\.\d+)?))?")
 
 
 def date(cell: str, form: str) -> datetime:
-    """Return the date in a cell of a form in `FORMS`, in UTC if it names its time zone; a time of
-    day, or a duration, begins on one and the same day.
+    """Return the date in a cell of a form in `FORMS`, in UTC if it names its time zone. A time of
+    day, or a duration, is counted from a fixed day.
     """
     if form == DURATION:
         if (parts := _HOURS.fullmatch(cell)) is None:
@@ -148,7 +148,7 @@ def date(cell: str, form: str) -> datetime:
 
 
 def form_of_dates(cells: Cells, where: Callable[[int], str]) -> str:
-    """Return the form of the dates in a column, and "" if it holds other words.
+    """Return the form of the dates in a column, or "" if it holds other words.
 
     Raises
     ------

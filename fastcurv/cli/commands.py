@@ -185,7 +185,7 @@ def prepare_training(args: Namespace) -> tuple[Recipe, Dataset, Any, np.ndarray]
 
 def training_start(args: Namespace, given: dict[str, Any]) -> tuple[Recipe, Any, np.ndarray]:
     """Return the recipe, the model if the recipe does not describe it, and theta of the network
-    that a training goes on from.
+    from which training continues.
     """
     path = Path(args.start).expanduser()
     refuse_device(path)
@@ -214,7 +214,7 @@ def training_start(args: Namespace, given: dict[str, Any]) -> tuple[Recipe, Any,
 
 
 def recipe_of(model: Any, data: str, **facts: Any) -> Recipe:
-    """Return a recipe with the architecture of a model, for data as they stand."""
+    """Return a recipe with the architecture of a model, for data that are not scaled."""
     return Recipe(
         data,
         hidden=tuple(model.sizes[1:-1]),
@@ -228,14 +228,16 @@ def recipe_of(model: Any, data: str, **facts: Any) -> Recipe:
 
 
 def unused_path(name: str) -> str:
-    """Return a name that no file has: with -2, -3, ... before its suffix if there is one."""
+    """Return a name that no file has, with -2, -3, ... before its suffix if needed."""
     path = Path(name)
     numbered = (path.with_stem(f"{path.stem}-{i}") for i in itertools.count(2))
     return str(next(p for p in itertools.chain([path], numbered) if not p.exists()))
 
 
 def coding_at(objective: Any, theta: np.ndarray, data: Dataset) -> Coding:
-    """Return how numbers of a file become inputs and outputs of a trained network."""
+    """Return the `Coding` that converts numbers of a file to inputs, and outputs to predictions, of
+    a trained network.
+    """
     coding = replace(data.coding, sizes=tuple(objective.model.sizes))
     if not objective.model.batch_norm:
         return coding
@@ -263,7 +265,9 @@ def predict(args: Namespace, out: Output) -> None:
 
 
 def join_records(results: list[Any]) -> dict[str, np.ndarray]:
-    """Concatenate the records of all methods, with times that go on from one method to the next."""
+    """Concatenate the records of all methods, with times that continue from one method to
+    the next.
+    """
     found: dict[str, np.ndarray] = {}
     for r in results:
         new = {name: np.asarray(r.history[name], dtype=float) for name in RECORD_FIELDS}
@@ -322,7 +326,7 @@ def classify(args: Namespace, out: Output) -> int:
 
 
 def diagnose(args: Namespace, out: Output) -> None:
-    """Print why training fails, most likely cause first, and what helps."""
+    """Print the causes of failing training, most likely first, and the advice for each."""
     check_figure(args.figure)
     data, objective, saved = open_run(args, out)
     out.say(describe(objective, data))
@@ -338,8 +342,9 @@ def diagnose(args: Namespace, out: Output) -> None:
 
 
 def report(args: Namespace, out: Output) -> int:
-    """Write one page: for a table, on a network that is trained on it and on how far to trust it;
-    for a saved network on training, verdict, spectrum, landscape, layers and cost.
+    """Write one page. For a table it describes a network trained on the table and how far it can be
+    trusted. For a saved network it describes training, verdict, spectrum, landscape, layers and
+    cost.
     """
     from .page import build_report
 
@@ -364,7 +369,7 @@ OF_NETWORKS = ("data", "activation", "dtype", "l2", "gradient_tol", "failure_pro
 
 
 def _refuse_options(args: Namespace, table: bool) -> None:
-    """Refuse options of `report` that have no meaning for what is given."""
+    """Raise an error for options of `report` that do not apply to the kind of input."""
     for name in OF_NETWORKS if table else OF_TABLES:
         if getattr(args, name) is not None:
             option, what = f"--{name.replace('_', '-')}", "a table" if table else "a saved network"
@@ -444,8 +449,8 @@ def bench(args: Namespace, out: Output) -> None:
 
 
 def bench_row(args: Namespace, dtype: str) -> dict[str, Any]:
-    """Return the seconds of a gradient and of a product, and the product's share of the FMA
-    peak.
+    """Return the seconds of a gradient and of a product, and the fraction of the FMA peak that the
+    product reaches.
     """
     objective, theta = bench_objective(args, dtype)
     v = np.random.default_rng(1).standard_normal(theta.size).astype(dtype)
@@ -485,7 +490,7 @@ def info(args: Namespace, out: Output) -> None:
 
 
 def open_run(args: Namespace, out: Output) -> tuple[Any, Any, SavedRun]:
-    """Return the data, the objective and the saved run, or those of another program's network,
+    """Return the data, the objective and the saved run, or those for another program's network,
     after validating the input.
     """
     path = Path(args.theta).expanduser()
@@ -540,7 +545,7 @@ def print_verdict(
 
 
 def shell_of(args: Namespace, objective: Any, saved: SavedRun, data: Dataset) -> Shell:
-    """Return what the commands of advice need to know of a run, or of another program's network."""
+    """Return the `Shell` for a run, or for another program's network."""
     if saved.recipe is not None:
         # data other than that of the recipe
         changed = args.data if saved.recipe.digest == "" else None
@@ -550,7 +555,7 @@ def shell_of(args: Namespace, objective: Any, saved: SavedRun, data: Dataset) ->
 
 
 def print_versions(out: Output) -> None:
-    """Print what `fastcurv.show_versions` tells."""
+    """Print the result of `fastcurv.show_versions`."""
     facts = fc.show_versions("dict")
     for name, value in facts.items():
         out.say(f"{name:>10}: {value}")

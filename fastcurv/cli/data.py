@@ -81,8 +81,8 @@ def read_npz(path: str | Path, names: Container[str] | None = None) -> dict[str,
 
 
 def _refuse_large(file: IO[bytes], size: int, room: int) -> None:
-    """Refuse the array in an archive member of `size` bytes, by its header, if it would take more
-    than `room` bytes as float64.
+    """Raise an error for the array in an archive member of `size` bytes if, by its header, it would
+    take more than `room` bytes as float64.
     """
     read = np.lib.format
     old = read.read_magic(file) == (1, 0)
@@ -130,10 +130,10 @@ def existing_path(path: Path) -> Path:
 
 
 def is_header(first: list[str], below: list[list[str]]) -> bool:
-    """Return True if a first line names the columns: in words, or by their numbers 0, 1, ... as
-    pandas does. Numbers in order are names if there are `MIN_INDEX_COLUMNS`, or no sample would
-    begin so: one with a word in a column of numbers, or with whole numbers alone in a column of
-    others.
+    """Return True if a first line names the columns, in words or by their numbers 0, 1, ... as
+    pandas does. Numbers in order count as names if there are at least `MIN_INDEX_COLUMNS`, or if no
+    sample would begin in this way: a sample with a word in a column of numbers, or with only whole
+    numbers if other samples have fractions.
     """
     numbered = [(str(i), cell) for i, cell in enumerate(first) if _is_number(cell)]
     if not numbered or any(number != cell for number, cell in numbered):
@@ -166,7 +166,8 @@ DATA_SOURCES = (
 
 @dataclass(frozen=True)
 class Code:
-    """How the cells of one column become numbers; plain values, saved as JSON.
+    """The rule by which the cells of one column become numbers, as plain values that are saved as
+    JSON.
 
     ``kind`` is "numbers", "dates", "words" or "left out"; ``fill`` replaces gaps in numbers and
     days, before they are standardised; ``form`` and ``first`` are the form of dates and the day
@@ -182,7 +183,7 @@ class Code:
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """The names of the inputs that the column becomes."""
+        """The names of the inputs made from the column."""
         if self.kind == "words":
             return tuple(f"{self.name}={word or 'missing'}" for word in self.categories)
         return () if self.kind == "left out" else (self.name,)
@@ -190,7 +191,8 @@ class Code:
 
 @dataclass(frozen=True)
 class Coding:
-    """How numbers of a file become inputs of a network, and its outputs predictions.
+    """The rules by which numbers of a file become inputs of a network, and its outputs become
+    predictions.
 
     ``columns`` are the names of the features and ``target`` that of y, empty if the file names
     none. ``shift``, ``scale`` (d,) and ``y_shift``, ``y_scale`` (d_out,) are subtracted and divided
@@ -213,12 +215,12 @@ class Coding:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Training and held-out samples, and the loss that suits them.
+    """Training and held-out samples, and the loss for their targets.
 
     ``X`` has shape (N, d); ``y`` holds integer classes (N,) or targets (N, d_out); ``loss`` is a
     loss name of the library; ``n_outputs`` is the width of the last layer; ``digest`` is a
-    fingerprint of all numbers before they were scaled. ``notes`` say in a sentence each what of a
-    table was left out or assumed.
+    fingerprint of all numbers before they were scaled. ``notes`` are sentences about parts of a
+    table that were left out and about assumptions.
     """
 
     name: str
@@ -242,15 +244,13 @@ class Dataset:
 
 
 def has_free_scale(loss: str) -> bool:
-    """Return True if targets of a loss may be standardised; counts stay as they are."""
+    """Return True if targets of a loss may be standardised. Counts may not be."""
     given = LOSSES[loss].given
     return given is None or given.least is None
 
 
 def absolute(source: str) -> str:
-    """Make a file's path independent of the working directory; leave the name of a data set as it
-    is.
-    """
+    """Return a file's path in absolute form, and the name of a data set unchanged."""
     return source if source in SKLEARN_NAMES else str(Path(source).expanduser().absolute())
 
 
@@ -277,7 +277,7 @@ def from_sklearn(name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def from_npz(path: Path, names: tuple[str, ...] = ("X", "y")) -> tuple[np.ndarray, np.ndarray]:
-    """Return X and y of a file, with y all zeros where it is not among the names."""
+    """Return X and y of a file, where y is 0 if it is not among the names."""
     arrays = read_npz(path, names)
     if not set(names) <= set(arrays):
         wanted = "arrays X and y" if len(names) > 1 else "an array X"
@@ -309,7 +309,7 @@ def from_npz(path: Path, names: tuple[str, ...] = ("X", "y")) -> tuple[np.ndarra
 def encode_targets(
     source: Any, y: np.ndarray, loss: str | None, given: int | None
 ) -> tuple[str, np.ndarray, int, tuple[Any, ...]]:
-    """Return the loss, the targets in the form it takes, the width of the last layer, and the
+    """Return the loss, the targets in the form of the loss, the width of the last layer, and the
     labels of classes.
     """
     labels: tuple[Any, ...] = ()
@@ -338,7 +338,7 @@ def encode_targets(
 
 
 def _classes(source: Any, y: np.ndarray, loss: str, given: int | None) -> tuple[np.ndarray, int]:
-    """Return the classes in the form the loss takes, and the number of outputs it needs for
+    """Return the classes in the form of the loss, and the number of outputs that the loss needs for
     them.
     """
     if y.ndim == 2:
@@ -377,7 +377,9 @@ MAX_NUMBER = 1e150
 
 
 def refuse_huge(what: str, A: np.ndarray) -> None:
-    """Refuse numbers whose squares overflow: no loss, mean or variance of them is finite."""
+    """Raise an error for numbers whose squares overflow, so that no loss, mean or variance of them
+    is finite.
+    """
     size = np.abs(A).max(initial=0.0) if A.dtype.kind == "f" else 0.0
     if size > MAX_NUMBER:
         raise ValueError(

@@ -86,8 +86,8 @@ def run(
     progress: bool = True,
     say: Say | None = None,
 ) -> dict[str, Any]:
-    """Say how far a fit to a table can be trusted; then train on digits, watch the spectrum on the
-    way, classify the end point, and leave a saddle.
+    """Report how far a fit to a table can be trusted. Then train on digits, compute the spectrum at
+    three moments, classify the end point, and leave a saddle.
 
     Parameters
     ----------
@@ -219,8 +219,8 @@ def _failure_section(page: Report, failed: Diagnosis) -> None:
 def train(
     objective: fc.Objective, data: Dataset, seed: int, quick: bool, progress: bool, say: Say
 ) -> tuple[dict[str, Array], OptimizeResult]:
-    """Train with Adam on mini-batches, then with a second-order method until the gradient vanishes;
-    return theta at three moments, and the last result.
+    """Train with Adam on mini-batches, then with a second-order method until the gradient vanishes.
+    Return theta at three moments, and the last result.
     """
     theta = objective.model.init(seed=seed)
     moments = {"start": theta}
@@ -266,7 +266,7 @@ def spectra(
 def _training_section(
     page: Report, objective: fc.Objective, moments: dict[str, Array], data: Dataset
 ) -> None:
-    """Add a table with a row for each moment, rounded to four digits."""
+    """Add a table with one row for each moment, rounded to four digits."""
     rows = [
         [name, *(float(f"{value:.4g}") for value in measure_point(objective, theta, data).values())]
         for name, theta in moments.items()
@@ -276,8 +276,8 @@ def _training_section(
 
 
 def _spectra_section(page: Report, found: dict[str, tuple[SpectralDensity, Any]]) -> None:
-    """Add a picture of the spectrum at each moment, on its own axes with the outliers marked, and a
-    table.
+    """Add a picture of the spectrum at each moment, on separate axes with the outliers marked, and
+    a table.
     """
     figures: dict[str, Any] = {}
     for name, (density, pairs) in found.items():
@@ -317,8 +317,8 @@ def _spectra_section(page: Report, found: dict[str, tuple[SpectralDensity, Any]]
 def find_saddle(
     recipe: Recipe, objective: fc.Objective, data: Dataset, seed: int, progress: bool
 ) -> Array:
-    """Find a critical point of the full network: train a narrower network until its gradient
-    vanishes, and add the missing units with zero weights.
+    """Find a critical point of the full network by training a narrower network until its gradient
+    vanishes, and adding the missing units with zero weights.
     """
     small = replace(recipe, hidden=(*recipe.hidden[:-1], N_NARROW_UNITS)).objective(data)
     theta = small.model.init(seed=seed)
@@ -335,8 +335,8 @@ def find_saddle(
 def escape_saddle(
     objective: fc.Objective, theta: Array, point: CriticalPoint, progress: bool
 ) -> tuple[OptimizeResult | None, str]:
-    """Follow a saddle's escape direction; return the step, and a sentence on how far the loss
-    falls.
+    """Follow a saddle's escape direction. Return the step, and a sentence on the decrease of the
+    loss.
     """
     if point.escape_direction is None:
         return None, "No direction of negative curvature was found."
@@ -350,7 +350,7 @@ def escape_saddle(
 
 
 def diagnose_failed_run(objective: fc.Objective, seed: int, progress: bool) -> Diagnosis:
-    """Train from weights that are ten times too large, and return why that fails."""
+    """Train from weights that are ten times too large, and return the diagnosis."""
     start = 10 * objective.model.init(seed=seed)
     options: Any = {"learning_rate": 0.1, "max_iter": 30, "progress": progress, "verdict": False}
     result = raise_if_interrupted(fc.minimize(objective, start, "sgd", **options))

@@ -53,8 +53,8 @@ from .tables import (
 def encode(
     codes: Sequence[Code], sheet: Sheet, places: Sequence[int]
 ) -> tuple[np.ndarray, list[str]]:
-    """Return the inputs ``(N, d)`` of the rows of a sheet, before they are scaled, and notes on
-    words that are no inputs and on gaps that were filled.
+    """Return the unscaled inputs ``(N, d)`` of the rows of a sheet, and notes on unknown words and
+    on gaps that were filled.
 
     Parameters
     ----------
@@ -92,7 +92,9 @@ def encode(
 
 
 def _values(code: Code, cells: Cells, comma: bool, where: Callable[[int], str]) -> np.ndarray:
-    """Return the numbers of a column, or the days since the first of its dates; NaN for gaps."""
+    """Return the numbers of a column, or the days since the first of its dates, with NaN
+    for gaps.
+    """
     if code.kind == "numbers":
         values, bad = as_numbers(cells, comma, code.form)
         if bad:
@@ -121,12 +123,12 @@ def _values(code: Code, cells: Cells, comma: bool, where: Callable[[int], str]) 
 
 
 def fit_coding(table: Table, fitted: Any = slice(None)) -> tuple[np.ndarray, Coding]:
-    """Return the inputs ``(N, d)`` of a table, not yet scaled, and how they are made and scaled: by
-    medians, means and deviations of the rows that are fitted.
+    """Return the unscaled inputs ``(N, d)`` of a table, and the `Coding` that makes and scales
+    them, from the medians, means and deviations of the fitted rows.
 
-    Numbers without gaps need NumPy alone. Words, dates and gaps are fitted by scikit-learn:
+    Numbers without gaps need NumPy alone. Words, dates and gaps are coded by scikit-learn:
     `OneHotEncoder(handle_unknown="ignore")`, `SimpleImputer(strategy="median")` and
-    `StandardScaler`. Inputs of words stay 0 and 1.
+    `StandardScaler`. Inputs of words remain 0 and 1.
 
     Raises
     ------
@@ -189,7 +191,7 @@ def scaled(X: np.ndarray, coding: Coding) -> np.ndarray:
 def load_table(
     path: str | Path, target: str | None, loss: str | None, coding: Coding | None = None
 ) -> tuple[Dataset, Table]:
-    """Return a table as the rows of an objective, and as it was read.
+    """Return a table in the form of rows of an objective, and in the form in which it was read.
 
     Parameters
     ----------
@@ -380,7 +382,7 @@ def load_dataset(
 def _read(
     source: str | Path, target: str | None, loss: str | None, n_outputs: int | None
 ) -> tuple[Table | None, Any, np.ndarray]:
-    """Return a table or None, features that are not of a table, and targets."""
+    """Return a table or None, the features if there is no table, and the targets."""
     path = Path(str(source)).expanduser()
     if path.suffix.lower() in CSV_SUFFIXES:
         classes = None if n_outputs in (None, 1) else True
@@ -401,7 +403,7 @@ def _read(
 def _split(
     classes: np.ndarray | None, n: int, fraction: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows to train on and the rows held out, with the same share of every class."""
+    """Return the training rows and the held-out rows, with equal fractions of every class."""
     groups = (
         [np.arange(n)]
         if classes is None

@@ -95,7 +95,7 @@ class Trained:
 
 
 class Fit:
-    """One fitted network with its rows, as the page needs it.
+    """A fitted network with its rows, in the form that the page needs.
 
     Attributes
     ----------
@@ -166,7 +166,7 @@ class Fit:
         return self.losses_of(self.y, predictions)
 
     def losses_of(self, y: Any, predictions: Floats) -> Floats:
-        """Return what `losses` does, for other targets."""
+        """Return the result of `losses` for other targets."""
         if self.numbers:
             return np.asarray((y - predictions) ** 2)
         p = predictions[np.arange(len(y)), y]
@@ -177,7 +177,7 @@ class Fit:
         return self.score_of(self.y[rows], predictions[rows])
 
     def score_of(self, y: Any, predictions: Floats) -> float:
-        """Return what `score` does, for other targets."""
+        """Return the result of `score` for other targets."""
         if not self.numbers:
             return float(np.mean(predictions.argmax(axis=1) == y))
         return float(1 - np.mean((y - predictions) ** 2) / y.var())
@@ -188,7 +188,7 @@ class Fit:
         return float(np.std(parts) / math.sqrt(len(y)))
 
     def aligned(self, predictions: Floats, classes: Any) -> Floats:
-        """Return probabilities of all classes from those of some, which may be fewer."""
+        """Return the probabilities of all classes from those of some of the classes."""
         if self.numbers or len(classes) == len(self.classes):
             return predictions
         every = np.zeros((len(predictions), len(self.classes)))
@@ -196,7 +196,9 @@ class Fit:
         return every
 
     def slopes(self, rows: Indices) -> Floats:
-        """Return derivatives of predictions or logits in the columns of X, (M, outputs, k)."""
+        """Return the derivatives (M, outputs, k) of predictions or logits with respect to the
+        columns of X.
+        """
         J = self.ob.model.input_jacobian(self.theta, self.X[rows])
         if not self.numbers:
             return np.asarray(J)
@@ -206,7 +208,7 @@ class Fit:
     # --- refits
 
     def refit_rows(self, rows: Indices, ratio: float = 1.0) -> Fit:
-        """Fit to some of the rows, with `ratio` times the penalty on the sum over rows."""
+        """Fit to the given rows, with `ratio` times the penalty on the sum over rows."""
         net, ob = self.est, self.ob
         some = with_l2(ob.batch(rows), float(ob.l2) * ratio * ob.n_samples / len(rows))
         theta = minimize(some, seed=net.seed, verdict=False, progress=False).x
@@ -218,7 +220,9 @@ class Fit:
         return self.units(self.ob.model.predict(self.theta, X))
 
     def losses_while_fitting(self, rows: Indices, others: Indices) -> tuple[Any, Any]:
-        """Fit to some of the rows; return the loss after each iteration, and that of the others."""
+        """Fit to the given rows. Return the loss after each iteration, and that of the
+        other rows.
+        """
         net, ob = self.est, self.ob
         some = with_l2(ob.batch(rows), float(ob.l2) * ob.n_samples / len(rows))
         held = with_l2(ob.batch(others), 0.0)
@@ -253,7 +257,7 @@ curve = watched.history["validation"]"""
         return f"score({self.units_code('ob.model.predict(theta, ob.X)')}, slice(None))"
 
     def units_code(self, z: str) -> str:
-        """Return the code of `units` of an expression with several rows."""
+        """Return the code of `units` for an expression with several rows."""
         if self.numbers:
             mean = f"np.exp({z}[:, 0])" if self.exponential else f"{z}[:, 0]"
             return f"{mean} * {self.scale_code} + {self.shift_code}"
@@ -354,7 +358,7 @@ def _no_warnings() -> Any:
 
 @dataclass
 class Numbers:
-    """The numbers of a page, and the code that they come from.
+    """The numbers of a page, and the code that computes them.
 
     Attributes
     ----------
@@ -399,26 +403,28 @@ class Numbers:
 
     @property
     def allowed(self) -> float:
-        """Processor time of the page, in seconds."""
+        """The processor time that the page may take, in seconds."""
         own = min(getattr(self.fit.est, "seconds", 0.0), MAX_FIT_SECONDS)
         return FIT_SHARE * max(self.fit_seconds, own) + PAGE_SECONDS
 
     def spare(self, n_refits: float) -> bool:
-        """Return True if there is time for refits that take as long as `n_refits` of all rows."""
+        """Return True if there is time for refits that take as long as `n_refits` fits of
+        all rows.
+        """
         spent = time.process_time() - self.started
         return spent + n_refits * self.fit_seconds <= PLANNED_SHARE * self.allowed
 
 
 def fold_order(fit: Fit) -> Indices:
-    """Return an order of the rows of which every tenth, from each start, is a fold: folds have like
-    distributions of targets.
+    """Return an order of the rows such that every tenth row, from each start, is a fold whose
+    targets are distributed like those of the other folds.
     """
     order = np.random.default_rng(0).permutation(fit.n)
     return np.asarray(order[np.argsort(fit.y[order], kind="stable")])
 
 
 def measure(fit: Fit, note: Callable[[str], None]) -> Numbers:
-    """Return the verdict, rows left out, folds and a linear model of a fit."""
+    """Return the verdict, left-out rows, folds and a linear model of a fit."""
     found = Numbers(fit, time.process_time())
     empty = np.full(fit.n if fit.numbers else (fit.n, len(fit.classes)), np.nan)
     found.folds, found.seen = empty, np.zeros(fit.n, bool)
@@ -438,7 +444,7 @@ def measure(fit: Fit, note: Callable[[str], None]) -> Numbers:
 
 
 def _add_fold(found: Numbers) -> None:
-    """Refit without one more fold."""
+    """Refit the network without one more fold."""
     fit, began = found.fit, time.process_time()
     order = fold_order(fit)
     held = order[found.n_folds :: N_FOLDS]
@@ -450,7 +456,7 @@ def _add_fold(found: Numbers) -> None:
 
 
 def _find_minimum(found: Numbers) -> None:
-    """Train on to a minimum, classify it, and leave rows out there."""
+    """Continue training to a minimum, classify it, and leave rows out there."""
     fit, ob = found.fit, found.fit.ob
     found.ob, found.theta = ob, fit.theta
     flops = float(ob.n_params) ** 2 * ob.n_samples * ob.model.sizes[-1]
@@ -478,7 +484,7 @@ def _find_minimum(found: Numbers) -> None:
 
 
 def _leave_out_rows(found: Numbers) -> None:
-    """Leave rows out at the minimum; if its Hessian is not positive definite, at that of the
+    """Leave rows out at the minimum or, if its Hessian is not positive definite, at that of the
     network without inactive units.
     """
     with suppress(ValueError):
@@ -504,7 +510,9 @@ def _leave_out_rows(found: Numbers) -> None:
 
 
 def _choose_left_out_method(found: Numbers) -> None:
-    """Choose rows left out by the factor of the Hessian, or folds if refits disagree."""
+    """Choose predictions of left-out rows from the factor of the Hessian, or from folds if refits
+    disagree with these.
+    """
     fit, out = found.fit, found.out
     found.left_out, found.rows = found.folds, found.seen
     if out is None:
@@ -535,7 +543,9 @@ def _null_loss(fit: Fit) -> float:
 
 @dataclass(frozen=True)
 class LinearModel:
-    """A network without hidden layers, with the penalty that rows left out prefer."""
+    """A network without hidden layers, with the penalty that gives left-out rows the lowest
+    loss.
+    """
 
     ob: Objective
     theta: Any
@@ -546,8 +556,8 @@ class LinearModel:
 
 
 def linear_model(fit: Fit, penalties: Sequence[float] = LINEAR_PENALTIES) -> LinearModel | None:
-    """Return the linear model of the rows of a fit, None if it is too large, or if no penalty gives
-    it a single minimum.
+    """Return the linear model of the rows of a fit, or None if it is too large or if no penalty
+    gives it a single minimum.
     """
     ob = fit.ob
     model = MLP([ob.model.sizes[0], ob.model.sizes[-1]], dtype=ob.model.dtype)
@@ -567,7 +577,7 @@ def linear_model(fit: Fit, penalties: Sequence[float] = LINEAR_PENALTIES) -> Lin
 
 
 def _linear_fit(fit: Fit, model: MLP, l2: float) -> LinearModel | None:
-    """Return the linear model with a penalty, None if it has no single minimum."""
+    """Return the linear model with a penalty, or None if it has no single minimum."""
     ob = fit.ob
     one = Objective(
         model, ob.X, ob.y, ob.loss, l2=l2, sample_weight=ob.sample_weight,
@@ -586,8 +596,8 @@ def _linear_fit(fit: Fit, model: MLP, l2: float) -> LinearModel | None:
 
 
 def evidence_of(fit: Fit) -> float:
-    """Return the logarithm of the evidence at the end of a fit, NaN where it is not known or the
-    end is far from a minimum.
+    """Return the logarithm of the evidence at the end of a fit, or NaN if it is unknown or the end
+    is far from a minimum.
     """
     if fit.ob.n_params > MAX_EVIDENCE_PARAMS:
         return math.nan
@@ -601,8 +611,8 @@ def evidence_of(fit: Fit) -> float:
 
 
 def constant_losses(fit: Fit) -> Floats:
-    """Return the loss of each row of a fit, if all are predicted by the mean of the targets, or by
-    the shares of the classes.
+    """Return the loss of each row of a fit if every row is predicted by the mean of the targets, or
+    by the frequencies of the classes.
     """
     if fit.numbers:
         return fit.losses(np.full(fit.n, fit.y.mean()))
@@ -611,14 +621,14 @@ def constant_losses(fit: Fit) -> Floats:
 
 
 def predicts_something(found: Numbers, left_out: Floats) -> bool:
-    """Return True if predictions of rows left out lose less than a constant does."""
+    """Return True if the mean loss of left-out rows is below that of a constant prediction."""
     gain = (constant_losses(found.fit) - found.fit.losses(left_out))[found.rows]
     return bool(gain.mean() > 0)
 
 
 def loss_difference(found: Numbers) -> tuple[float, float]:
-    """Return the mean of what the linear model loses more than the network on rows left out, and
-    its standard error.
+    """Return the mean difference between the losses of the linear model and of the network on
+    left-out rows, and its standard error.
     """
     fit = found.fit
     d = (fit.losses(found.linear.left_out) - fit.losses(found.left_out))[found.rows]

@@ -51,7 +51,7 @@ MAX_CONFUSION_CLASSES = 6
 
 
 class Page:
-    """The page under construction: the report, its numbers, and the calls that return them."""
+    """A page under construction: the report, its numbers, and the calls that return them."""
 
     def __init__(
         self, report: Report, found: Numbers, names: list[str], target: str, seed: int
@@ -67,7 +67,7 @@ class Page:
         self.table: tuple[list[str], Any] = names, self.fit.X
 
     def call(self, name: str, value: Any, code: str, shown: str) -> tuple[str, str]:
-        """Record a number with its call; return how it is shown, and the call."""
+        """Record a number with its call. Return the text that shows it, and the call."""
         self.facts[name] = as_json(value)
         self.calls.append({"name": name, "value": as_json(value), "call": code})
         return shown, code
@@ -81,7 +81,9 @@ class Page:
 
 
 def choose_rows(page: Page) -> None:
-    """Choose the rows that pictures show, and compute what removing each row does to them."""
+    """Choose the rows that pictures show, and compute the effect of removing each row on their
+    predictions.
+    """
     found, fit, seed, most = page.found, page.fit, page.seed, MAX_DOTS
     if found.out is not None:
         flops = 2.0 * fit.n * fit.ob.n_params
@@ -98,7 +100,7 @@ def choose_rows(page: Page) -> None:
 
 
 def _dots_that_fit(page: Page) -> int:
-    """Return how many rows can be chosen in a page of `MAX_PAGE_BYTES`."""
+    """Return the number of rows that can be chosen in a page of `MAX_PAGE_BYTES`."""
     sample = np.arange(0, page.fit.n, max(1, page.fit.n // 200))
     _, rows = _values_of(page, sample)
     row_bytes = 8 + len(json.dumps(list(rows.values()))) / len(sample)
@@ -109,12 +111,12 @@ def _dots_that_fit(page: Page) -> int:
 
 
 def _rounded(x: Any) -> list[Any]:
-    """Return numbers with five significant digits, None where they are not finite."""
+    """Return numbers with five significant digits, with None for those that are not finite."""
     return [float(f"{v:.5g}") if math.isfinite(v) else None for v in np.asarray(x, float).tolist()]
 
 
 def add_certainty(page: Page) -> None:
-    """Draw targets against predictions of rows left out, with their intervals."""
+    """Draw targets against predictions of left-out rows, with their intervals."""
     found, fit, target = page.found, page.fit, page.target
     shown = page.some[found.rows[page.some]]
     low, high = _left_out_intervals(page, shown)
@@ -157,7 +159,7 @@ def add_certainty(page: Page) -> None:
 
 
 def _left_out_intervals(page: Page, shown: Indices) -> tuple[Floats, Floats]:
-    """Return jackknife+ intervals of rows of the fit, each without the row itself."""
+    """Return jackknife+ intervals of rows of the fit, each computed without the row itself."""
     found, fit = page.found, page.fit
     errors = np.where(found.rows, np.abs(fit.y - found.left_out), np.nan)
     low, high = np.empty(len(shown)), np.empty(len(shown))
@@ -181,7 +183,7 @@ def _left_out_intervals(page: Page, shown: Indices) -> tuple[Floats, Floats]:
 
 
 def add_calibration(page: Page) -> None:
-    """Draw how often predicted classes are right, over their probability."""
+    """Draw the frequency with which predicted classes are right over their probability."""
     found, fit, report = page.found, page.fit, page.report
     rows = np.flatnonzero(found.rows)
     p, y = found.left_out[rows], fit.y[rows]
@@ -215,7 +217,7 @@ def add_calibration(page: Page) -> None:
 
 
 def _binomial_bounds(right: int, n: int) -> tuple[float, float]:
-    """Return Clopper and Pearson's 95% interval of a share."""
+    """Return the 95% interval of a fraction by Clopper and Pearson."""
     low = float(betaincinv(right, n - right + 1, 0.025)) if right > 0 else 0.0
     high = float(betaincinv(right + 1, n - right, 0.975)) if right < n else 1.0
     return low, high
@@ -255,8 +257,8 @@ def add_confusion(page: Page) -> None:
 
 
 def _effects(page: Page) -> Floats:
-    """Return what removing each row does to the prediction of the shown rows, (M, N): in units of
-    the target, or of the probability of the class that is predicted.
+    """Return the effect of removing each row on the predictions of the shown rows, (M, N), in units
+    of the target or of the probability of the predicted class.
     """
     fit, found = page.fit, page.found
     z = found.ob.model.predict(found.theta, fit.ob.X[page.some])
@@ -271,7 +273,9 @@ def _effects(page: Page) -> Floats:
 
 
 def add_deciding_rows(page: Page) -> None:
-    """Let the reader choose a row, and show the rows whose removal moves its prediction most."""
+    """Add a picture in which the reader chooses a row and sees the rows whose removal changes its
+    prediction most.
+    """
     found, fit, target, some = page.found, page.fit, page.target, page.some
     page.report.section("Which rows decided?")
     if found.out is None:
@@ -312,7 +316,7 @@ def add_deciding_rows(page: Page) -> None:
 
 
 def _dots(page: Page, what: str) -> dict[str, Any]:
-    """Return where the rows are drawn, and what is known of each."""
+    """Return the positions at which the rows are drawn, and the data of each row."""
     found, fit, target, some = page.found, page.fit, page.target, page.some
     z = fit.units(found.ob.model.predict(found.theta, fit.ob.X[some]))
     if fit.numbers:
@@ -334,7 +338,7 @@ def _dots(page: Page, what: str) -> dict[str, Any]:
 
 
 def _values_of(page: Page, rows: Indices) -> tuple[list[str], dict[int, list[Any]]]:
-    """Return names of columns, and the target and the values of these columns for some rows."""
+    """Return the names of the columns, and the target and the column values of some rows."""
     names, values = page.table
     columns = range(min(len(names), MAX_SHOWN_COLUMNS))
     found = {
@@ -345,7 +349,7 @@ def _values_of(page: Page, rows: Indices) -> tuple[list[str], dict[int, list[Any
 
 
 def _format_cell(x: Any) -> Any:
-    """Return a value of a table for the page: words, or a number of four significant digits."""
+    """Return a value of a table for the page: a text, or a number of four significant digits."""
     if isinstance(x, (int, np.integer)) and not isinstance(x, (bool, np.bool_)):
         return int(x)
     if isinstance(x, (float, np.floating)):
@@ -355,7 +359,7 @@ def _format_cell(x: Any) -> Any:
 
 
 def add_rows_that_matter(page: Page) -> None:
-    """List the rows that move the whole fit, and those that it predicts worst."""
+    """List the rows that change the whole fit most, and those with the largest errors."""
     found, fit, target = page.found, page.fit, page.target
     report = page.report.section("Rows that matter")
     if found.out is not None:
@@ -390,7 +394,7 @@ def add_rows_that_matter(page: Page) -> None:
 
 
 def _add_prediction_without_row(page: Page, row: int) -> None:
-    """Say how far predictions change without a row."""
+    """Add a sentence on how far predictions change without a row."""
     found, fit = page.found, page.fit
     assert found.out is not None
     moved = _effects(page)[:, row]
@@ -443,7 +447,7 @@ def _error(fit: Fit, found: Numbers, i: int) -> list[Any]:
 
 
 def add_slopes(page: Page) -> None:
-    """List how predictions change with each column, with the range over the rows."""
+    """List the changes of predictions with each column, with the range over the rows."""
     fit, report, rows = page.fit, page.report, page.some
     report.section("Which way does each input push?")
     J = fit.slopes(rows) * fit.X.std(axis=0)  # shape (M, outputs, k)
@@ -480,7 +484,7 @@ def add_slopes(page: Page) -> None:
 
 
 def _strongest(page: Page, middle: Floats) -> None:
-    """List the columns that push most towards each of many classes, and away from it."""
+    """List the columns with the largest effects for and against each of many classes."""
 
     def names(order: Indices) -> str:
         return ", ".join(page.names[i] for i in order.tolist())
@@ -497,7 +501,7 @@ def _strongest(page: Page, middle: Floats) -> None:
 
 
 def add_more_rows(page: Page) -> None:
-    """Draw the score on rows left out for growing numbers of rows, with that of a linear model."""
+    """Draw the score on left-out rows for growing numbers of rows, with that of a linear model."""
     found, fit = page.found, page.fit
     page.report.section("Would more rows help? Would a linear model do?")
     drawn = np.random.default_rng(page.seed).permutation(fit.n)
@@ -545,7 +549,9 @@ def _line(name: str, x: Any, y: Any, errors: Any = None) -> dict[str, Any]:
 
 
 def _compare(page: Page, sizes: list[int], scores: list[float], errors: list[float]) -> None:
-    """Say what more rows have brought, and how far the linear model is from the network."""
+    """Add sentences on the improvement by more rows, and on the difference between the linear model
+    and the network.
+    """
     found, fit, report, calls = page.found, page.fit, page.report, []
     if len(sizes) > 1:
         m, gain = sizes[-2], scores[-1] - scores[-2]
@@ -581,12 +587,12 @@ def _compare(page: Page, sizes: list[int], scores: list[float], errors: list[flo
 
 
 def add_decay(page: Page) -> None:
-    """Draw the score on rows left out, and the evidence, for other penalties.
+    """Draw the score on left-out rows, and the evidence, for other penalties.
 
-    Each penalty has a fit of its own, from the start of the fit that is reported, because that is
-    what another alpha gives to a user. `regularization_path` reaches other minima for small
-    penalties, since it follows those of large ones, and takes 2 to 20 times as long for its
-    verdicts (diabetes: 0.50 instead of 0.12 seconds of processor time).
+    Each penalty has a fit of its own, from the start of the reported fit, because another alpha
+    would give a user this fit. `regularization_path` reaches other minima for small penalties,
+    since it follows those of large ones, and takes 2 to 20 times as long for its verdicts
+    (diabetes: 0.50 instead of 0.12 seconds of processor time).
     """
     found, fit, report = page.found, page.fit, page.report
     report.section("How much decay?")
@@ -629,7 +635,9 @@ def add_decay(page: Page) -> None:
 
 
 def _best_decay(page: Page, losses: list[Any], evidences: list[float], own: int) -> None:
-    """Say whether another penalty predicts better, by more than two standard errors."""
+    """Add a sentence that states whether another penalty predicts better, by more than two standard
+    errors.
+    """
     best = int(np.argmin([loss.mean() for loss in losses]))
     d = losses[own] - losses[best]
     clear = d.mean() > 2 * d.std(ddof=1) / math.sqrt(len(d))
@@ -648,7 +656,7 @@ def _best_decay(page: Page, losses: list[Any], evidences: list[float], own: int)
 
 
 def _split_rows(page: Page) -> tuple[Indices, Indices]:
-    """Return two thirds of the rows, and the others."""
+    """Return two thirds of the rows, and the other rows."""
     fit, setup = page.fit, page.found.setup
     drawn = np.random.default_rng(page.seed).permutation(fit.n)
     m = int(fit.n * PARTS)
@@ -659,7 +667,9 @@ def _split_rows(page: Page) -> tuple[Indices, Indices]:
 
 
 def add_end_of_training(page: Page) -> None:
-    """Add the verdict, the ends of the spectrum, and what stopping earlier would have cost."""
+    """Add the verdict, the ends of the spectrum, and the score that stopping earlier would have
+    lost.
+    """
     found, fit, report, point = page.found, page.fit, page.report, page.found.point
     assert point is not None
     report.section("Where did training stop?").sentence(point)

@@ -143,7 +143,7 @@ def _check_names(names: Sequence[str], X: Any) -> None:
 
 
 def _check_rows(fit: Fit) -> None:
-    """Raise ValueError if the rows are too few or all alike, or are not those of the fit."""
+    """Raise ValueError if the rows are too few, are all equal, or are not those of the fit."""
     if fit.n < MIN_ROWS:
         raise ValueError(f"y must have at least {MIN_ROWS} rows for a report, got {fit.n}.")
     if (fit.y == fit.y[0]).all():
@@ -164,7 +164,7 @@ def _check_rows(fit: Fit) -> None:
 
 
 def add_pictures(page: Page) -> None:
-    """Add all pictures, in the order in which a reader needs them."""
+    """Add all pictures in the order in which a reader needs them."""
     if page.fit.numbers:
         add_certainty(page)
     else:
@@ -183,7 +183,7 @@ def add_pictures(page: Page) -> None:
 
 
 def first_screen(page: Page, n_columns: tuple[int, str]) -> None:
-    """Say in words what is known of the fit, each number with its call."""
+    """Add the summary of the fit in sentences, each number with its call."""
     found, fit, report = page.found, page.fit, page.report
     _shape(page, *n_columns)
     _verdict(page)
@@ -212,7 +212,7 @@ def _folds(found: Numbers) -> str:
 
 
 def _shape(page: Page, count: int, code: str) -> None:
-    """Add the number of rows and columns, and of inputs where words are several ones."""
+    """Add the number of rows and columns, and of inputs if words become several inputs."""
     n, k = page.fit.X.shape
     sentence = f"{n} rows, {count} column{'s' * (count > 1)}"
     calls = [page.call("shape", [n, count], f"(len(X), {code})", str((n, count)))]
@@ -244,7 +244,7 @@ def _verdict(page: Page) -> None:
 
 
 def _score(page: Page) -> None:
-    """Add the score of rows left out, and that of the rows of the fit."""
+    """Add the score of left-out rows, and that of the rows of the fit."""
     found, fit = page.found, page.fit
     count = int(found.rows.sum())
     score, fitted = fit.score(found.left_out, found.rows), fit.score(fit.predictions())
@@ -285,12 +285,12 @@ def _score(page: Page) -> None:
 
 
 def _is_score_of_loss(fit: Fit) -> bool:
-    """Return True if the score of rows left out is that of the loss."""
+    """Return True if the score of left-out rows is that of the loss."""
     return not fit.numbers or fit.ob.loss == "mse"
 
 
 def _linear(page: Page) -> None:
-    """Compare with a linear model, by the losses of the rows left out."""
+    """Add a comparison with a linear model, by the losses of the left-out rows."""
     found, fit = page.found, page.fit
     if found.linear is None:
         return
@@ -325,7 +325,7 @@ def _linear(page: Page) -> None:
 
 
 def _interval(page: Page) -> None:
-    """Add how far new targets are from predictions, for 95% of the rows."""
+    """Add the distance between new targets and predictions that holds for 95% of the rows."""
     found, fit = page.found, page.fit
     if found.closed:
         out = found.out
@@ -398,8 +398,8 @@ def report(
     seed: int = 0,
     sample_weight: Any = None,
 ) -> Report:
-    """Make a page that says how far a fit can be trusted: rows left out, intervals, which rows and
-    inputs decided, and where training stopped.
+    """Make a page that states how far a fit can be trusted: scores of left-out rows, intervals,
+    influential rows and inputs, and the verdict on the end of training.
 
     This is a page on a fitted estimator. ``run.report`` of `minimize` is another thing, the verdict
     on the point where a run ended.
@@ -517,7 +517,7 @@ def _name_of(y: Any) -> str | None:
 
 
 def _names_after(steps: Any, names: Sequence[str] | None, X: Any) -> list[str] | None:
-    """Return the names of columns behind the steps of a pipeline, None if they are not known."""
+    """Return the names of columns after the steps of a pipeline, or None if they are unknown."""
     try:
         return list(map(str, steps.get_feature_names_out(names)))
     except (AttributeError, ValueError):

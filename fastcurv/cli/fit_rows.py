@@ -83,8 +83,8 @@ def sentences(page: Page) -> Iterator[tuple[str, list[Call]]]:
 
 
 def _largest_error(page: Page) -> tuple[str, list[Call]] | None:
-    """Return a sentence on the row left out whose error outweighs those of all others, None without
-    one.
+    """Return a sentence on the left-out row whose error exceeds those of all others together, or
+    None.
     """
     fit, found = page.fit, page.found
     losses = np.where(found.rows, fit.losses(found.left_out), 0.0)
@@ -109,7 +109,7 @@ def _largest_error(page: Page) -> tuple[str, list[Call]] | None:
 
 
 def _same_as_target(page: Page, X: Floats) -> tuple[str, list[Call]] | None:
-    """Return a sentence on the column that is nearly a multiple of the target, None without one."""
+    """Return a sentence on the column that is nearly a multiple of the target, or None."""
     Z, y = X - X.mean(axis=0), page.fit.y - page.fit.y.mean()
     norms = np.linalg.norm(Z, axis=0) * np.linalg.norm(y)
     r = np.divide(y @ Z, norms, out=np.zeros(len(norms)), where=norms > 0)
@@ -126,7 +126,9 @@ def _same_as_target(page: Page, X: Floats) -> tuple[str, list[Call]] | None:
 
 
 def dominant_row(values: Floats) -> tuple[int, float]:
-    """Return the row that adds most to the variance of a column, and its share of it."""
+    """Return the row that adds most to the variance of a column, and its fraction of the
+    variance.
+    """
     with np.errstate(all="ignore"):
         squares = np.square((values - values.mean()) / (np.abs(values).max() or 1.0))
         total = squares.sum()
@@ -141,12 +143,12 @@ def _share_code(column: str) -> str:
 
 
 def near_copies(X: Floats, seed: int) -> float:
-    """Return the share of rows that have a near copy, of at most `MAX_QUERY_ROWS` drawn rows.
+    """Return the fraction of rows that have a near copy, estimated from at most `MAX_QUERY_ROWS`
+    random rows.
 
     In k dimensions the distance to the m-th neighbour of a row grows as ``m^(1/k)``, so that the
-    nearest one is rarely a hundred times nearer than the sixteenth. Where columns have few
-    different values, so that rows equal each other by chance, rows at a distance of 0 count as
-    without copies.
+    nearest one is rarely a hundred times nearer than the sixteenth. If columns have few different
+    values, so that rows are equal by chance, rows at a distance of 0 do not count as copies.
     """
     N, k = X.shape
     if N <= 2 * N_NEIGHBOURS:
@@ -168,7 +170,9 @@ def near_copies(X: Floats, seed: int) -> float:
 
 
 def _expected_equal_rows(X: Floats) -> float:
-    """Return how many rows equal a row on average, if columns that differ are independent."""
+    """Return the expected number of rows that equal a given row if different columns are
+    independent.
+    """
     N, seen = len(X), list[Floats]()
     expected = N - 1.0
     for column in (X - X.mean(axis=0)).T:

@@ -98,7 +98,7 @@ class TableFit:
 
     @property
     def coding(self) -> Coding:
-        """How cells become inputs, and outputs predictions."""
+        """The `Coding` that converts cells to inputs, and outputs to predictions."""
         return replace(self.data.coding, sizes=tuple(self.ob.model.sizes))
 
     @property
@@ -108,7 +108,7 @@ class TableFit:
 
     @property
     def trained(self) -> Trained:
-        """The network as `fit_report.build` takes it."""
+        """The network in the form that `fit_report.build` takes."""
         from .fit_numbers import Trained
 
         shift, scale = self.coding.y_shift or (0.0,), self.coding.y_scale or (1.0,)
@@ -117,8 +117,8 @@ class TableFit:
         return Trained(self.ob, self.theta, shift[0], scale[0], classes, seed, self.seconds)
 
     def cells(self) -> tuple[tuple[str, ...], np.ndarray]:
-        """Return the names and the values ``(N, K)`` of all columns of the file but the target, for
-        a reader: numbers as numbers, all others as they are written.
+        """Return the names and the values ``(N, K)`` of all columns of the file except the target:
+        numbers as numbers, and all other cells as text.
         """
         sheet = self.table.sheet
         shown = np.array(sheet.rows, dtype=object)
@@ -128,7 +128,7 @@ class TableFit:
         return sheet.names, shown
 
     def n_columns(self) -> tuple[int, str]:
-        """Return the number of columns that are used, and the code that counts them."""
+        """Return the number of used columns, and the code that counts them."""
         used = sum(code.kind != "left out" for code in self.table.codes)
         return used, 'sum(code.kind != "left out" for code in fit.table.codes)'
 
@@ -257,10 +257,10 @@ def _minimise(ob: Objective, theta: Any) -> Any:
 
 
 def l2_by_evidence(ob: Objective, start: Any, seed: int) -> tuple[float, np.ndarray]:
-    """Return the penalty with the largest evidence, and the point that a fit with it reaches.
+    """Return the penalty with the largest evidence, and the end point of a fit with it.
 
-    The precision ``l2 N`` of the weights does not depend on the number of rows, so that some of the
-    rows choose it where a matrix of all would take long.
+    The precision ``l2 N`` of the weights does not depend on the number of rows, so that it is
+    chosen on a part of the rows if the matrix of all rows would take long.
     """
     N, most = ob.n_samples, PATH_FLOPS / (ob.model.sizes[-1] * ob.n_params**2)
     count = min(N, MAX_PATH_ROWS, max(MIN_PATH_ROWS, int(most)))
@@ -271,11 +271,8 @@ def l2_by_evidence(ob: Objective, start: Any, seed: int) -> tuple[float, np.ndar
 
 
 def l2_by_folds(ob: Objective, start: Any, seed: int) -> tuple[float, np.ndarray]:
-    """Return the penalty with the lowest loss of rows that were left out by folds, on a path from
-    large to small ones, and the point that a fit to all rows with it reaches.
-
-    If there are more columns than rows, the weights of the first layer stay in the span of the rows
-    at every minimum, so that fits in that space take less time and end at the same points.
+    """Return the penalty with the lowest loss of rows left out by folds, on a path from large to
+    small penalties, and the end point of a fit with it to all rows.
     """
     N = ob.n_samples
     if _is_wide(ob):

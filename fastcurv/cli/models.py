@@ -46,8 +46,8 @@ def rows(load: Load, number: int, count: int) -> tuple[Any, Any]:
 
 
 def cluster_objective(address: str | None, ob: Any, load: Load) -> Any:
-    """Return the objective on the workers of the scheduler at `address`, or on local ones
-    ("local"); without an address the objective itself.
+    """Return the objective on the workers of the scheduler at `address`, or on local workers
+    ("local"). Without an address the objective is returned unchanged.
 
     `load` must be hashable and picklable: a method of a `Recipe`, or a partial `load_dataset`.
     """
@@ -113,7 +113,7 @@ def open_model(path: Path, args: Namespace) -> tuple[Dataset, Objective, np.ndar
 
 
 def read_model(path: Path, activation: str | None = None) -> tuple[MLP, np.ndarray]:
-    """Read model and theta from a file, by its suffix."""
+    """Return model and theta from a file whose suffix determines its format."""
     kind = path.suffix.lower()
     if kind in TORCH_SUFFIXES:
         return _from_state(path, _torch_state(path), activation)
@@ -136,8 +136,8 @@ def _from_state(path: Path, state: Any, activation: str | None) -> tuple[MLP, np
 
 
 def _torch_state(path: Path) -> Any:
-    """Read the state dict from a file of torch.save; only tensors are read, and no code in it is
-    run.
+    """Return the state dict from a file written by torch.save. Only tensors are read, and no code
+    in the file is run.
     """
     with optional("files of torch"):
         import torch
@@ -163,8 +163,8 @@ def _torch_state(path: Path) -> Any:
 
 
 def _sort_layers(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Sort arrays by the numbers in their names, weights before biases, since a safetensors file
-    has its own order.
+    """Return arrays sorted by the numbers in their names, weights before biases, since a
+    safetensors file has its own order.
     """
     layers = sorted({name.rpartition(".")[0] for name in arrays})
     numbers = {layer: [int(digits) for digits in re.findall(r"\d+", layer)] for layer in layers}

@@ -27,7 +27,7 @@ DEFAULT_OUT = "theta.safetensors"  # file that `train` writes by default
 
 
 class Output:
-    """Standard output of a command: lines for a reader, or facts for a program.
+    """The standard output of a command: lines for a reader, or facts for a program.
 
     A failure to write does not stop the command, so that results are still saved.
 
@@ -69,7 +69,7 @@ class Output:
         self.facts.update(facts)
 
     def picture(self, made: Any, path: str | None) -> None:
-        """Plot a display or a diagnosis and write it there, if a path is given."""
+        """Plot a display or a diagnosis and write it to `path`, if a path is given."""
         if path is not None:
             from ..plots.style import new_axes
 
@@ -110,8 +110,8 @@ def write(name: str, text: str = "") -> str:
 
 
 def fitted(text: str) -> str:
-    """Wrap long lines to the width of the terminal, with each line's own indentation; return the
-    text unchanged if standard output is not a terminal.
+    """Return the text with long lines wrapped to the width of the terminal, each with its own
+    indentation, or unchanged if standard output is not a terminal.
     """
     if not on_terminal("stdout"):
         return text
@@ -184,7 +184,7 @@ def format_point(objective: Any, theta: np.ndarray, data: Any) -> str:
 
 
 def ending_message(run: Any) -> str:
-    """Return why a run ended, without the advice to call `classify` in Python."""
+    """Return the reason why a run ended, without the advice to call `classify` in Python."""
     from ..optimize.run import NO_REPORT
 
     return str(run.message).replace(NO_REPORT, "")
@@ -216,8 +216,8 @@ def verdict_facts(point: Any) -> dict[str, Any]:
 def check_out(
     path: str | Path | None, name: str = "out", kinds: Sequence[str] = (), joined: str = " or "
 ) -> None:
-    """Check, before any work, that a file can be written at a path, see `check_place`, and that its
-    name ends in one of some suffixes.
+    """Check that a file can be written at a path (see `check_place`), and that its name ends in one
+    of some suffixes.
     """
     if path is None:
         return

@@ -55,7 +55,7 @@ def build_report(
 
 
 def what_helps(page: Report, found: Diagnosis) -> None:
-    """Add why training fails and what helps."""
+    """Add the causes of failing training and the advice for each."""
     page.text(found.sentence)
     if found.causes:
         rows = [[a.name, a.sure, a.sentence, a.call] for a in found.causes]

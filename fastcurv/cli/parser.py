@@ -66,8 +66,8 @@ class Parser(argparse.ArgumentParser):
             raise SystemExit(3)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse as argparse does, but report an unknown argument as an error of the subcommand it
-        was given to, with the option that may have been meant.
+        """Parse like argparse, but report an unknown argument as an error of its subcommand, with
+        the option that may have been meant.
         """
         found, rest = self.parse_known_args(args, namespace)
         if rest:
@@ -137,7 +137,9 @@ def _parse_fraction(text: str) -> float:
 
 
 def _widths(text: str) -> tuple[int, ...]:
-    """Parse ``64,32`` or ``64-32`` as a tuple of positive integers, and ``none`` as none."""
+    """Parse ``64,32`` or ``64-32`` as a tuple of positive integers, and ``none`` as an
+    empty tuple.
+    """
     if text == "none":
         return ()
     try:
@@ -160,7 +162,7 @@ def _loss(text: str) -> str:
 
 
 def _address(text: str) -> str:
-    """Return the text unless it is blank."""
+    """Return the text after checking that it is not blank."""
     if not text.strip():
         raise argparse.ArgumentTypeError(
             f"must be 'local' or the address of a scheduler, got {text!r}."
@@ -501,7 +503,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _as_options(words: list[str]) -> list[str]:
-    """Return the arguments with ``help`` and ``version``, as other programs have them, as
+    """Return the arguments with the words ``help`` and ``version`` replaced by the corresponding
     options.
     """
     if words[:1] == ["help"]:

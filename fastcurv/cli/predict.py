@@ -28,8 +28,9 @@ Columns = dict[str, np.ndarray]
 
 def predictions(args: Namespace) -> tuple[Columns, tuple[str, ...]]:
     """Return columns by name, each with one entry per sample, and notes on cells that were filled
-    or are not known. Columns are predictions, or for classes the labels, with ``--probabilities``
-    the probability of each; with ``--interval`` also the bounds of jackknife+ intervals.
+    or are unknown. Columns are predictions, or for classes the labels. With ``--probabilities``
+    there is also the probability of each class, and with ``--interval`` the bounds of jackknife+
+    intervals.
 
     Raises
     ------
@@ -77,7 +78,7 @@ def predictions(args: Namespace) -> tuple[Columns, tuple[str, ...]]:
 def _inputs(
     source: str, coding: Coding, target: str | None, width: int
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return what the network takes, and notes."""
+    """Return the inputs of the network, and notes."""
     if Path(source).suffix.lower() in CSV_SUFFIXES:
         names = coding.columns or tuple(map(str, range(width)))
         codes = coding.codes or all_numbers_codes(names)
@@ -91,7 +92,7 @@ def _inputs(
 
 
 def _interval(args: Namespace, saved: SavedRun, coding: Coding, name: str, X: Any) -> Columns:
-    """Return the bounds of jackknife+ intervals, for which the training data are read again."""
+    """Return the bounds of jackknife+ intervals, after reading the training data again."""
     recipe = saved.recipe
     assert recipe is not None
     if args.data is not None:
@@ -133,7 +134,7 @@ def _class_columns(name: str, outputs: np.ndarray, coding: Coding, wanted: bool)
 
 
 def _number_columns(name: str, outputs: np.ndarray, given: Any, coding: Coding) -> Columns:
-    """Return predictions in the units of y; for ``gaussian_nll`` standard deviations too."""
+    """Return predictions in the units of y, and for ``gaussian_nll`` also standard deviations."""
     if given is not None and given.exponential:
         outputs = np.exp(outputs)
     parts = np.split(outputs, given.per_target or 1, axis=1) if given is not None else [outputs]
@@ -161,8 +162,8 @@ def _finite(A: np.ndarray, source: Any) -> np.ndarray:
 
 
 def as_csv(columns: Columns) -> str:
-    """Return columns as lines of comma-separated values under a line of names; numbers are written
-    so that they can be read back exactly.
+    """Return columns as lines of comma-separated values under a line of names. Numbers are written
+    such that they can be read back exactly.
     """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")

@@ -62,7 +62,7 @@ class Recipe:
     l2_biases: bool = True
 
     def dataset(self, coding: Coding | None = None) -> Dataset:
-        """Return the data; a table as the `coding` of a fitted network takes it, if given."""
+        """Return the data. If a `coding` of a fitted network is given, a table is read with it."""
         if self.table:
             return load_table(self.data, self.target, self.loss, coding)[0]
         return load_dataset(
@@ -79,7 +79,7 @@ class Recipe:
         return self.network(data.X.shape[1], data.n_outputs)
 
     def network(self, n_features: int, n_outputs: int) -> MLP:
-        """Return the network between inputs and outputs of these widths."""
+        """Return the network with the given numbers of inputs and outputs."""
         return MLP(
             [n_features, *self.hidden, n_outputs],
             activation=self.activation,
@@ -94,8 +94,8 @@ class Recipe:
         n_threads: int | None = None,
         model: MLP | None = None,
     ) -> Objective:
-        """Return the objective over the training samples, of a model that is not the recipe's if
-        one is given.
+        """Return the objective over the training samples, for `model` if it is given and otherwise
+        for the network of the recipe.
         """
         data = self.dataset() if data is None else data
         model = self.model(data) if model is None else model
@@ -117,8 +117,8 @@ class SavedRun:
 
     ``history`` holds arrays ``loss gradient_norm time`` of equal length, or is empty if nothing was
     recorded; ``phases`` lists the methods with the number of records each made. A network from
-    another program has no recipe. ``model`` is None where the recipe alone describes it, and
-    ``coding`` is None where the file does not say how its data were scaled.
+    another program has no recipe. ``model`` is None if the recipe alone describes it, and
+    ``coding`` is None if the file does not state how its data were scaled.
     """
 
     recipe: Recipe | None
@@ -133,7 +133,9 @@ class SavedRun:
 
     @property
     def named_records(self) -> dict[str, Any]:
-        """The records of the last method with its name, as `fastcurv.diagnose` takes a history."""
+        """The records of the last method with its name, in the form of a history for
+        `fastcurv.diagnose`.
+        """
         name, count = self.phases[-1] if self.phases else (None, 0)
         records = {key: values[-count:] for key, values in self.history.items() if key != "time"}
         return {"loss": [], "method": name} | records
@@ -151,7 +153,7 @@ def save_run(
 ) -> Path:
     """Write parameters and recipe atomically, and return the path.
 
-    A .safetensors file holds what `fastcurv.save` writes, and the recipe in addition:
+    A .safetensors file has the contents that `fastcurv.save` writes and also the recipe, so that
     `fastcurv.load` can read the network from it.
     """
     records = {f"history.{name}": values for name, values in (history or {}).items()}
@@ -177,8 +179,8 @@ def save_run(
 
 
 def _check_seal(path: Path) -> None:
-    """Refuse an archive with a comment that is not the checksum of everything before it. Older
-    archives have no comment, and are accepted.
+    """Raise an error for an archive whose comment is not the checksum of everything before it.
+    Archives without a comment are accepted.
     """
     raw = path.read_bytes()
     if raw[:-64].endswith(SEAL_PREFIX):
@@ -239,8 +241,8 @@ def load_run(path: str | Path, **instead: Any) -> SavedRun:
 
 
 def _read(path: Path) -> tuple[dict[str, np.ndarray], Any, MLP | None, dict[str, Any]]:
-    """Return the arrays, the entries of the recipe, the model if the file describes it, and what
-    else is recorded.
+    """Return the arrays, the entries of the recipe, the model if the file describes it, and other
+    facts in the file.
     """
     if path.suffix.lower() == ".safetensors":
         arrays, facts = read_tensors(path)
@@ -286,7 +288,9 @@ def _read_coding(facts: Any) -> Coding:
 
 
 def _codes(facts: Any, n_inputs: int) -> tuple[Code, ...]:
-    """Return how the columns of a table become inputs, after checking the type of every field."""
+    """Return the rules by which the columns of a table become inputs, after checking the type of
+    every field.
+    """
     codes = []
     for given in facts:
         code = Code(**(given | {"categories": tuple(given["categories"])}))
@@ -305,9 +309,7 @@ def _codes(facts: Any, n_inputs: int) -> tuple[Code, ...]:
 
 
 def _count_records(history: dict[str, np.ndarray], phases: Any) -> tuple[tuple[str, int], ...]:
-    """Validate a history and its phases; return the methods with the number of records each
-    made.
-    """
+    """Validate a history and its phases. Return the methods with the number of records of each."""
     if history and set(history) != set(RECORD_FIELDS):
         raise ValueError(
             f"its history has {shown(', '.join(history))}, not {', '.join(RECORD_FIELDS)}"

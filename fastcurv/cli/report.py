@@ -180,24 +180,25 @@ class Report:
         return f"<Report {self.title!r}, {len(self._parts)} parts>"
 
     def _repr_html_(self) -> str:
-        """Return the page in a frame of its own, for notebooks."""
+        """Return the page in a separate frame, for notebooks."""
         page = html.escape(self.to_html(), quote=True)
         look = f"width:100%;height:{FRAME_HEIGHT}px;border:0"
         title = html.escape(self.title, quote=True)
         return f'<iframe title="{title}" style="{look}" srcdoc="{page}"></iframe>'
 
     def section(self, heading: str) -> Report:
-        """Begin a section."""
+        """Start a section."""
         self._headings.append(_set(heading))
         return self._add(f'<h2 id="s{len(self._headings)}">{self._headings[-1]}</h2>')
 
     def text(self, sentence: str) -> Report:
-        """Add a paragraph of plain text, with text between backticks set as code."""
+        """Add a paragraph of plain text, in which text between backticks is set as code."""
         return self._add(f"<p>{_set(self.in_commands(sentence))}</p>")
 
     def table(self, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> Report:
-        """Add a table; numbers are aligned right, with at most six digits. If it is wide, the cells
-        of a row stand below each other on narrow screens, each with its heading.
+        """Add a table, in which numbers are aligned right, with at most six digits. On narrow
+        screens, the cells of a row of a wide table are placed below each other, each with its
+        heading.
         """
         cells = [[self.in_commands(c) if isinstance(c, str) else c for c in row] for row in rows]
         numeric = [all(_is_number(row[i]) for row in cells) for i in range(len(header))]
@@ -223,7 +224,9 @@ class Report:
         return self._add(f"<figure>{picture}<figcaption>{_escape(caption)}</figcaption></figure>")
 
     def row(self, figures: dict[str, Any], caption: str) -> Report:
-        """Add named Matplotlib figures side by side, or one below the other if there is no room."""
+        """Add named Matplotlib figures side by side, or one below the other if there is no
+        space.
+        """
         pictures = "".join(
             _svg(figure, f"{len(self._parts)} {name}", f"{name}: {caption}")
             for name, figure in figures.items()
@@ -262,7 +265,7 @@ class Report:
         )
 
     def calls(self, calls: Iterable[tuple[str, str]]) -> Report:
-        """Add numbers, as they are shown, each with the call that returns it and a button that
+        """Add numbers as they are shown, each with the call that returns it and a button that
         copies the call.
         """
         self._charts = True
@@ -275,11 +278,11 @@ class Report:
         return self._add(f'<div class="call">{_copy(text)}</div><pre>{html.escape(text)}</pre>')
 
     def lead(self, sentence: str) -> Report:
-        """Add a paragraph of the first screen, in larger letters."""
+        """Add a paragraph in larger letters at the top of the page."""
         return self._add(f'<p class="first">{_set(self.in_commands(sentence))}</p>')
 
     def scatter(self, view: dict[str, Any], caption: str) -> Report:
-        """Add dots, of which the reader chooses one by a click or by the arrow keys.
+        """Add dots from which the reader chooses one by a click or by the arrow keys.
 
         Parameters
         ----------
@@ -336,7 +339,7 @@ class Report:
         return self.text(point.reason).table(["evidence", "value"], point.evidence())
 
     def sentence(self, point: CriticalPoint) -> Report:
-        """Add a summary of a verdict: its kind, how sure it is, and what to do next."""
+        """Add a summary of a verdict: its kind, whether it is proved, and what to do next."""
         kind = point.kind.replace("_", " ")
         return self._add(
             f'<div class="verdict"><b>{_escape(kind)}</b><br>'

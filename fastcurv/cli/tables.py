@@ -88,12 +88,12 @@ class Sheet:
     ambiguous: bool  # True if no number shows whether marks are of decimals or of thousands
 
     def where(self, row: int, column: int) -> str:
-        """Return the place of a cell for a message."""
+        """Return the place of a cell as text for a message."""
         return f"{self.path}, line {self.lines[row]}, column {shown(self.names[column])!r},"
 
 
 def read_sheet(path: str | Path, least: int = 2) -> Sheet:
-    """Read the cells of a .csv or .tsv file, whichever of commas, semicolons, tabs and bars it has.
+    """Read the cells of a .csv or .tsv file with commas, semicolons, tabs or bars as separators.
 
     Parameters
     ----------
@@ -161,10 +161,10 @@ def read_sheet(path: str | Path, least: int = 2) -> Sheet:
 
 
 def _decimal_mark(path: Path, rows: Sequence[Cells], mark: str) -> tuple[bool, bool]:
-    """Return True if numbers have decimal commas, and whether no number shows which mark they have.
+    """Return True if numbers have decimal commas, and True if no number shows which mark they have.
 
-    Between commas decimal commas are in quotes: one such as "0,5" or "1,25" shows them, unless
-    other numbers have points.
+    In a file separated by commas, decimal commas are in quotes. A cell such as "0,5" or "1,25"
+    shows them, unless other numbers have points.
     """
     commas = [cell.strip(UNITS) for row in rows for cell in row if "," in cell]
     found = [cell for cell in commas if DECIMAL_COMMA.fullmatch(cell)]
@@ -240,8 +240,8 @@ def _text(path: Path) -> str:
 
 
 def _rows(path: Path, text: str, mark: str, first: int) -> tuple[list[list[str]], list[int]]:
-    """Return the cells of all lines that are not blank, and the numbers of these lines; without
-    lines that begin with # and have another number of cells than most.
+    """Return the cells of all lines that are not blank, and the numbers of these lines. Lines that
+    begin with # and have another number of cells than most lines are left out.
     """
     reader = csv.reader(
         io.StringIO(text, newline=""), delimiter=mark, strict=True, skipinitialspace=True
@@ -267,8 +267,8 @@ def _rows(path: Path, text: str, mark: str, first: int) -> tuple[list[list[str]]
 
 
 def _separator(text: str, suffix: str) -> str:
-    """Return the mark that splits the first lines into the same number of columns, at least two; of
-    several the one whose cells are most often numbers, or contain no other mark.
+    """Return the mark that splits the first lines into equal numbers of columns, at least two. Of
+    several marks it is the one whose cells are most often numbers or contain no other mark.
     """
     sample = list(_first_lines(text))
     own = "\t" if suffix == ".tsv" else ","
@@ -295,7 +295,7 @@ def _separator(text: str, suffix: str) -> str:
 
 
 def _first_lines(text: str) -> Iterator[str]:
-    """Yield the first lines of a text that are not blank, with their ends."""
+    """Yield the first lines of a text that are not blank, including their line ends."""
     found = 0
     for line in io.StringIO(text, newline=None):
         if line.strip():
@@ -312,9 +312,9 @@ def _have_equal_types(rows: Sequence[Cells]) -> bool:
 def _has_names(first: Cells, below: Sequence[Cells], comma: bool) -> bool:
     """Return True if the first line names the columns.
 
-    A word above a column of numbers is a name. Without one, words that occur in their columns again
-    are cells. A first line that is all numbers holds names if it counts the columns, or if they are
-    in order and none lies within its column's range, as wavelengths above a spectrum.
+    A word above a column of numbers is a name. Otherwise words that occur again in their columns
+    are cells. A first line of numbers holds names if it counts the columns, or if the numbers are
+    in order and none lies within its column's range, like wavelengths above a spectrum.
     """
     if not below:
         return not any(is_number(cell, comma) for cell in first)
@@ -349,7 +349,7 @@ KINDS = ("numbers", "dates", "words", "left out")  # kinds of a column
 
 @dataclass(frozen=True)
 class Table:
-    """A table to train on, as read by `read_table`.
+    """A table of training data, as read by `read_table`.
 
     Attributes
     ----------
@@ -385,7 +385,7 @@ def read_table(
     *,
     all_numbers: bool = False,
 ) -> Table:
-    """Read a table to train on, and find out what its columns hold.
+    """Read a table of training data, and determine the kind of each column.
 
     Parameters
     ----------
@@ -466,7 +466,9 @@ def all_numbers_codes(names: Iterable[str]) -> tuple[Code, ...]:
 
 
 def _with_target(cells: Cells, comma: bool) -> list[int]:
-    """Return the rows that have a target; of numbers those that are not NaN, however written."""
+    """Return the rows that have a target. For numbers these are the rows whose target is not NaN in
+    any spelling.
+    """
     kept = [i for i, cell in enumerate(cells) if cell.lower() not in MISSING]
     values, bad, _ = as_measures([cells[i] for i in kept], comma)
     return kept if bad else [i for i, value in zip(kept, values) if not np.isnan(value)]
@@ -477,12 +479,14 @@ def _was_or_were(count: int) -> str:
 
 
 def count_phrase(count: int, noun: str, one: str = "was", more: str = "were") -> str:
-    """Return for example "1 row was" or "3 rows were"."""
+    """Return a text such as "1 row was" or "3 rows were"."""
     return f"{count} {noun} {one}" if count == 1 else f"{count} {noun}s {more}"
 
 
 def target_column(sheet: Sheet, target: str | None) -> int:
-    """Return the place of a column that is given by its name or by its number from 0."""
+    """Return the position of a column that is given by its name or by its number, counted
+    from 0.
+    """
     if target is None:
         return len(sheet.names) - 1
     if target in sheet.names:
@@ -501,7 +505,7 @@ def target_column(sheet: Sheet, target: str | None) -> int:
 def _read_targets(
     sheet: Sheet, at: int, classes: bool | None
 ) -> tuple[np.ndarray, bool, list[str]]:
-    """Return the targets, whether they are labels of classes, and notes."""
+    """Return the targets, True if they are labels of classes, and notes."""
     cells = [row[at] for row in sheet.rows]
     named, where = f"{sheet.path}, column {shown(sheet.names[at])!r},", places_of(sheet, at)
     values, bad, unit = as_measures(cells, sheet.comma)
@@ -550,7 +554,7 @@ def places_of(sheet: Sheet, column: int) -> Callable[[int], str]:
 
 
 def _refuse_few_words(cells: Cells, bad: list[int], where: Callable[[int], str]) -> None:
-    """Refuse a column of numbers in which a few cells hold other words."""
+    """Raise an error for a column of numbers in which a few cells hold other words."""
     if not bad:
         return
     present = sum(cell.lower() not in NUMBER_GAPS for cell in cells)
@@ -566,7 +570,9 @@ def _refuse_few_words(cells: Cells, bad: list[int], where: Callable[[int], str])
 
 
 def refuse_sizes(values: np.ndarray, cells: Cells, where: Callable[[int], str]) -> None:
-    """Refuse infinite numbers, and columns whose fourth powers overflow or vanish."""
+    """Raise an error for infinite numbers, and for columns whose fourth powers overflow or
+    underflow.
+    """
     size = np.abs(values)
     if (size > MAX_SIZE).any() or 0 < np.nanmax(size, initial=0.0) < MIN_SIZE:
         row = int(np.nanargmax(size))
@@ -578,8 +584,8 @@ def refuse_sizes(values: np.ndarray, cells: Cells, where: Callable[[int], str]) 
 
 
 def _refuse_thousands(cells: Cells, comma: bool, where: Callable[[int], str]) -> None:
-    """Refuse a column such as 850, 1.200, 2.350, whose marks can be of thousands or of decimals:
-    numbers that are rounded to three decimals mostly have some with fewer.
+    """Raise an error for a column such as 850, 1.200, 2.350, whose marks can separate thousands or
+    decimals, since most columns of numbers rounded to three decimals have some with fewer decimals.
     """
     mark = "," if comma else "."
     marked = [i for i, cell in enumerate(cells) if mark in cell]
@@ -598,8 +604,8 @@ def _refuse_thousands(cells: Cells, comma: bool, where: Callable[[int], str]) ->
 
 
 def _kinds(sheet: Sheet, notes: list[str]) -> tuple[tuple[Code, ...], tuple[bool, ...]]:
-    """Return how each column becomes numbers and whether it has gaps to fill; write notes on what
-    is left out.
+    """Return, for each column, the way in which it becomes numbers and True if it has gaps to fill.
+    Add notes on columns that are left out.
     """
     codes, gaps, why = [], [], dict[str, list[str]]()
     columns = list(zip(*sheet.rows))
@@ -655,7 +661,9 @@ IDENTIFIES = "because it has another value in nearly every row, as an identifier
 def _kind(
     name: str, cells: Cells, comma: bool, where: Callable[[int], str]
 ) -> tuple[Code, str, bool]:
-    """Return how a column becomes numbers, why it is left out or "", and whether it has gaps."""
+    """Return the way in which a column becomes numbers, the reason why it is left out or "", and
+    True if it has gaps.
+    """
     values, bad, unit = as_measures(cells, comma)
     _refuse_few_words(cells, bad, where)
     left_out = Code(name)
@@ -693,7 +701,7 @@ GAP_NUMBERS = {-1.0, -9.0, -99.0, -999.0, -9999.0, -99999.0, 99.0, 999.0, 9999.0
 
 
 def _notes_on_numbers(name: str, cells: Cells, values: np.ndarray, unit: str) -> list[str]:
-    """Return how numbers were understood that can mean something else."""
+    """Return notes on the meaning that was assumed for ambiguous numbers."""
     name, notes = repr(shown(name)), []
     if unit:
         notes.append(f"Cells of column {name} were read as numbers in {shown(unit)}.")
@@ -722,8 +730,8 @@ def _notes_on_numbers(name: str, cells: Cells, values: np.ndarray, unit: str) ->
 
 
 def note_on_marks(sheet: Sheet, least: int = MIN_MARKED) -> list[str]:
-    """Return a note on the columns with at least so many numbers whose mark can be of thousands or
-    of decimals, if no number of the table shows which.
+    """Return a note on the columns with at least `least` numbers whose mark can separate thousands
+    or decimals, if no number of the table shows which.
     """
     names, cell = [], ""
     for name, cells in zip(sheet.names, zip(*sheet.rows)) if sheet.ambiguous else ():
@@ -744,12 +752,12 @@ def note_on_marks(sheet: Sheet, least: int = MIN_MARKED) -> list[str]:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return for example "column 'a'" or "columns 'a', 'b' and 7 more"."""
+    """Return a text such as "column 'a'" or "columns 'a', 'b' and 7 more"."""
     some = ", ".join(repr(shown(name)) for name in names[:MAX_NAMED])
     more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
     return f"column{'s' * (len(names) > 1)} {some}{more}"
 
 
 def normalise_word(cell: str) -> str:
-    """Return the word in a cell; all gaps are one."""
+    """Return the word in a cell, where all gaps become one word."""
     return "" if cell.lower() in MISSING else cell

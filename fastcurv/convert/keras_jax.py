@@ -155,7 +155,7 @@ def from_keras(weights: Any, activation: Any = None) -> Model:
 
 
 def _read_model(network: Any, activation: Any) -> Model:
-    """Return the model and theta of a Keras model, read layer by layer."""
+    """Return the model and theta of a Keras model, which is read layer by layer."""
     stack, seen = Stack(), set()
     for layer in _layers(network):
         name = f"{type(layer).__name__} ({getattr(layer, 'name', 'layer')})"
@@ -216,8 +216,8 @@ def _layers(network: Any) -> list[Any]:
 
 
 def _kind(layer: Any) -> str:
-    """Return the name of a Keras class; an empty string for other classes and for layers with their
-    own ``call``.
+    """Return the name of a Keras class, or "" for other classes and for layers with their own
+    ``call``.
     """
     kind = type(layer)
     own = {"call", "__call__"} & vars(layer).keys()
@@ -272,7 +272,7 @@ def _read(stack: Stack, layer: Any, name: str) -> None:
 
 
 def _scale(stack: Stack, kind: str, layer: Any, settings: Mapping[str, Any], name: str) -> None:
-    """Read a layer that scales and shifts features, as it does at prediction, into the stack."""
+    """Read a layer that scales and shifts features at prediction into the stack."""
     parts: list[Any]
     like: Any
     if kind == "Rescaling":
@@ -311,7 +311,7 @@ def _scale(stack: Stack, kind: str, layer: Any, settings: Mapping[str, Any], nam
 
 
 def _axes(layer: Any) -> int:
-    """Return the number of axes of a layer's input, or 2 if it is not known."""
+    """Return the number of axes of a layer's input, or 2 if it is unknown."""
     try:
         return len(layer.input.shape)
     except (AttributeError, ValueError, TypeError):
@@ -323,7 +323,7 @@ def _axes(layer: Any) -> int:
 
 
 def _strip_numbers(name: str) -> str:
-    """Return a name without its numbers; names with equal stems are ordered by their numbers."""
+    """Return a name without its numbers. Names with equal stems are ordered by their numbers."""
     return re.sub(r"\d+", "#", re.sub(r"_?\d+$", "", name))
 
 
@@ -377,7 +377,7 @@ def _sort_parts(parts: dict[Any, list[Leaf]], name: str) -> list[list[Leaf]]:
 
 
 def _chains(left: list[Any], fits: Callable[[Any, Any], bool], done: list[Any]) -> list[list[Any]]:
-    """Return orders of `left`, at most two, in which each element fits the one before it; `left` is
+    """Return at most two orders of `left` in which each element fits the previous one. `left` is
     sorted, and elements with equal stems keep their order.
     """
     if not left:

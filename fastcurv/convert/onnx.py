@@ -55,8 +55,8 @@ SUPPORTED_NODES = (
 
 
 class Graph:
-    """An ONNX graph: its constants by name, unpacked when they are used, and the readers of each
-    tensor.
+    """An ONNX graph: its constants by name, which are unpacked when they are used, and the nodes
+    that read each tensor.
 
     Parameters
     ----------
@@ -133,8 +133,8 @@ class Graph:
         return name in self.tensors or name in self.folds
 
     def value(self, name: str) -> np.ndarray | None:
-        """Return a constant as an array, after the nodes that fold it; None if the tensor is not
-        constant.
+        """Return a constant as an array, computed by nodes that fold constants if necessary, or
+        None if the tensor is not constant.
         """
         from onnx import helper
 
@@ -155,7 +155,7 @@ class Graph:
         return array
 
     def _unpacked(self, held: Any) -> np.ndarray:
-        """Return the numbers of a tensor, or of a node's only attribute."""
+        """Return the values of a tensor, or of a node's only attribute."""
         from onnx import helper, numpy_helper
         from onnx.external_data_helper import load_external_data_for_tensor
 
@@ -214,7 +214,7 @@ def _tensors(graph: Any) -> Iterator[Any]:
 
 
 def _is_external(tensor: Any) -> bool:
-    """Return True if a tensor's numbers are stored in another file."""
+    """Return True if the values of a tensor are stored in another file."""
     return bool(tensor.data_location == tensor.EXTERNAL or tensor.external_data)
 
 
@@ -316,8 +316,8 @@ def _gemm(stack: Stack, node: Any, held: list[Any], attributes: Any, name: str) 
 
 
 def _float_constant(c: np.ndarray, name: str) -> np.ndarray:
-    """Return a constant, refusing one that is empty or not of floating-point numbers, since integer
-    arithmetic differs.
+    """Return a constant, raising an error if it is empty or not of floating-point numbers, since
+    integer arithmetic differs.
     """
     refuse(
         c.dtype.kind in "iubcOSU" or not c.size,
@@ -359,8 +359,8 @@ def _is_relu(stack: Stack, node: Any, held: list[Any], attributes: dict[str, Any
 def _is_identity_node(
     graph: Graph, node: Any, held: list[Any], attributes: dict[str, Any], width: int | None = None
 ) -> bool:
-    """Return True if a node leaves all numbers, and the division into rows, unchanged; `width` is
-    the length of a row if it is not that of the last layer.
+    """Return True if a node leaves all numbers and the division into rows unchanged. `width` is the
+    length of a row if it is not that of the last layer.
     """
     kind, stack = node.op_type, graph.stack
     if kind == "Cast":
@@ -519,7 +519,7 @@ def from_onnx(source: Any, *, max_params: int | None = None) -> Model:
 
 
 def _read_nodes(graph: Graph) -> Model:
-    """Read all nodes from the input on, in order, and return the model and theta."""
+    """Read all nodes in order, starting at the input, and return the model and theta."""
     at, stack = graph.input, graph.stack
     # a tensor that is read twice, and the node that adds it to a later output
     saved: list[Any] = []
@@ -580,8 +580,8 @@ def _build_model(graph: Graph, at: str) -> Model:
 
 
 def _is_label_output(graph: Graph, at: str) -> bool:
-    """Return True if nodes after the probabilities turn them into labels; raise a ValueError if
-    they do more than that and pass them on.
+    """Return True if nodes after the probabilities turn them into labels. Raise a ValueError if the
+    nodes compute something else that is an output.
     """
     width, end = graph.stack.width, graph.stack.closed or "the end"
     same: dict[str, int | None] = {at: width}  # width of the rows of each tensor of probabilities

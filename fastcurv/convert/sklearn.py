@@ -31,14 +31,14 @@ def unsupported_layer(what: str, wanted: str = SUPPORTED_STEPS) -> ValueError:
 
 
 def refuse(when: Any, what: str, wanted: str = SUPPORTED_STEPS) -> None:
-    """Raise the error for a layer that has no counterpart, where that is so."""
+    """Raise the error for a layer that has no counterpart if `when` is True."""
     if when:
         raise unsupported_layer(what, wanted)
 
 
 class Stack:
-    """A stack of layers that is being read: linear maps, scalings and shifts of features between
-    them, activations, and skips around hidden layers.
+    """A stack of layers under construction: linear maps, scalings and shifts of features between
+    them, activations, and skip connections around hidden layers.
 
     Parameters
     ----------
@@ -68,14 +68,14 @@ class Stack:
     def _open(
         self, name: str, fits: bool = True, why: str = " that does not follow a linear layer"
     ) -> None:
-        """Raise a ValueError after a softmax, and for a layer that does not fit here."""
+        """Raise a ValueError after a softmax, and for a layer that is not allowed at this place."""
         refuse(
             self.closed or not fits,
             f"{name} after {self.closed}" if self.closed else f"{name}{why}",
         )
 
     def spend(self, n_bytes: float) -> None:
-        """Count memory used by reading; raise a ValueError if a small file requires a lot."""
+        """Count memory used by reading. Raise a ValueError if a small file requires much memory."""
         self.left -= n_bytes
         if self.left < 0:
             raise ValueError(
@@ -85,13 +85,15 @@ class Stack:
 
     @property
     def width(self) -> int | None:
-        """The length of a row after the last linear layer, or before the first if it is known."""
+        """The length of a row after the last linear layer, or before the first one if it is
+        known.
+        """
         return len(self.layers[-1][0]) if self.layers else self.takes
 
     def reshaped(self, shape: Sequence[Any], name: str, width: int | None = None) -> bool:
-        """Return True if a change to a shape, with 0 for the number of rows, leaves rows as they
-        are, or turns rows of one number into numbers. `width` is the length of a row if it is not
-        that of the last layer.
+        """Return True if a change to a shape, with 0 for the number of rows, leaves rows unchanged,
+        or turns rows of one number into numbers. `width` is the length of a row if it is not that
+        of the last layer.
         """
         width = self.width if width is None else width
         if shape == [-1]:
@@ -100,8 +102,8 @@ class Stack:
         return shape in ([0, -1], [0, width], [-1, width])
 
     def linear(self, W: Any, b: Any, name: str) -> None:
-        """Add a linear layer ``z = a W' + b`` with W of shape ``(out, in)``; b is None if there is
-        no bias.
+        """Add a linear layer ``z = a W' + b`` with W of shape ``(out, in)``; b is None without a
+        bias.
         """
         self._open(name)
         self.room -= math.prod(np.shape(W)) + math.prod(np.shape(b)) * (b is not None)
@@ -163,7 +165,9 @@ class Stack:
             self.pending = scale * before, scale * moved + shift
 
     def frozen_norm(self, parts: Sequence[Any], eps: float, name: str) -> None:
-        """Add batch normalisation by known moments; `parts` are gamma, beta, mean and variance."""
+        """Add batch normalisation with known moments. `parts` are gamma, beta, mean and
+        variance.
+        """
         gamma, beta, mean, variance = (np.asarray(x, np.float64) for x in parts)
         scale = gamma / np.sqrt(variance + eps)
         self.affine(scale, beta - scale * mean, name, parts[0])
@@ -185,8 +189,8 @@ class Stack:
         self.norms[done - 1] = parts[0], parts[1]
 
     def named(self, library: str, kind: str, settings: Mapping[str, Any], name: str) -> None:
-        """Add an activation by the name and the settings that another library has for it; raise a
-        ValueError if they make it a different function from ours.
+        """Add an activation by its name and settings in another library. Raise a ValueError if the
+        settings make it a different function from that of the same name here.
         """
         phi, wanted = activations_of(library)[kind]
         for key, value in wanted.items():
@@ -210,7 +214,9 @@ class Stack:
         self.last = "activation"
 
     def fork(self, name: str) -> None:
-        """Mark the current output as read twice: by the next layer, and by a `join` after it."""
+        """Mark the current output as the input of a skip connection, to which a later `join`
+        refers.
+        """
         why = ", whose input is not what the layer before it gives,"
         self._open(name, self.saved is None and self.pending is None, why)
         self.saved, self.forked = len(self.layers), name
@@ -229,8 +235,8 @@ class Stack:
         self.names[-1] += f" and {name}"
 
     def close(self, name: str, said: bool = True) -> None:
-        """Add a softmax, after which nothing may follow, or, if `said` is False, a log-softmax,
-        which changes no cross entropy that follows it.
+        """Add a softmax, after which nothing may follow. If `said` is False, it is a log-softmax,
+        which does not change a cross entropy that follows it.
         """
         self._open(name, self.last == "linear" and self.saved is None and self.pending is None)
         self.closed = name
@@ -244,7 +250,7 @@ class Stack:
         return check_array(array, name, np.float64)
 
     def finish(self, dtype: Any = None) -> Model:
-        """Return the model and its theta, in the dtype of what was read unless another is given."""
+        """Return the model and its theta, in the dtype of the source unless another is given."""
         if not self.layers:
             raise ValueError("the source must have at least one linear layer, got none.")
         if self.last == "activation" and self.activations[-1] == "sigmoid":
@@ -423,8 +429,9 @@ def from_sklearn(est: Any) -> Model:
 
 
 def _phi_of(est: Any) -> Any:
-    """Return the activation of a fitted estimator. This library's estimators use the one of the
-    fit, even if the parameter was changed since; scikit-learn's use the current parameter.
+    """Return the activation of a fitted estimator. For the estimators of this library it is that of
+    the fit, even if the parameter was changed since; for scikit-learn's it is the current
+    parameter.
     """
     if isinstance(getattr(est, "model_", None), MLP):
         return est.model_.activation
@@ -448,10 +455,10 @@ TARGET_REGRESSOR_NAME = "TransformedTargetRegressor"
 
 
 def affine_steps(steps: Sequence[tuple[str, Any]], before: Affine | None = None) -> Affine | None:
-    """Return the steps of a pipeline, after the map `before`, as one map, or None if they do
-    nothing.
+    """Return the steps of a pipeline, after the map `before`, as one map, or None if the map is the
+    identity.
 
-    Raises ValueError for the first step that is not a supported affine map or not fitted.
+    Raise ValueError for the first step that is not a supported affine map or not fitted.
     """
     whole = before
     cure = "from_sklearn(pipe[-1]) with X = pipe[:-1].transform(X)"
@@ -465,7 +472,7 @@ def affine_steps(steps: Sequence[tuple[str, Any]], before: Affine | None = None)
 
 
 def bases_of_sklearn(x: Any) -> list[Any]:
-    """Return the classes of an object that scikit-learn defines, its own first."""
+    """Return the base classes of an object that scikit-learn defines, its own class first."""
     return [base for base in type(x).__mro__ if base.__module__.startswith("sklearn.")]
 
 
@@ -488,8 +495,8 @@ def scales_targets(est: Any) -> bool:
 
 
 def in_units_of_y(W: np.ndarray, b: np.ndarray, A: np.ndarray, c: np.ndarray) -> Affine:
-    """Return the last layer with the map of targets after it. Of means followed by logarithms of
-    variances, as of ``gaussian_nll``, the logarithms are shifted.
+    """Return the last layer followed by the map of targets. If the outputs are means followed by
+    logarithms of variances, as for ``gaussian_nll``, the logarithms are shifted.
     """
     if len(W) == len(A):
         return A @ W, A @ b + c
@@ -504,8 +511,8 @@ def in_units_of_y(W: np.ndarray, b: np.ndarray, A: np.ndarray, c: np.ndarray) ->
 
 
 def affine_targets(est: Any, after: Affine | None = None) -> Affine | None:
-    """Return the map from the outputs of a fitted TransformedTargetRegressor's regressor to
-    targets, followed by the map `after`; None if it does nothing.
+    """Return the map from the outputs of the regressor in a fitted TransformedTargetRegressor to
+    targets, followed by the map `after`, or None if it is the identity.
     """
     if not hasattr(est, "regressor_"):
         raise ValueError(
@@ -533,8 +540,8 @@ def affine_targets(est: Any, after: Affine | None = None) -> Affine | None:
 
 
 def as_affine(step: Any, place: str, cure: str) -> Affine:
-    """Return a fitted scaler as an affine map. `place` and `cure` are for messages: what the scaler
-    is, and what else to call.
+    """Return a fitted scaler as an affine map. `place` and `cure` are for messages: the role of the
+    scaler, and an alternative call.
     """
     own: Any = type(step)
     kind = own.__name__

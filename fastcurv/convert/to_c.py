@@ -347,8 +347,8 @@ static void apply_$phi(int m, const double *in, double *out, double *p, double *
 
 @accept_aliases("to_c")
 def to_c(model: Any, theta: Any, path: Any, *, name: str = "net", statistics: Any = None) -> None:
-    """Write the network as a C99 file without dependencies: outputs, Jacobian and Hessian in the
-    inputs.
+    """Write the network as a C99 file without dependencies that computes outputs, and their
+    Jacobian and Hessian with respect to the inputs.
 
     Parameters
     ----------
@@ -458,7 +458,7 @@ def c_source(model: MLP, theta: np.ndarray, name: str, file: str) -> str:
 
 
 def work_offsets(model: MLP) -> tuple[dict[str, int], int]:
-    """Return where each matrix begins in `work`, and the length of `work`."""
+    """Return the offsets of the matrices in `work`, and the length of `work`."""
     n, tangents = len(model.shapes), 1 + model.sizes[0]
     widest, hidden = max(model.sizes), max(model.sizes[1:-1], default=0)
     parts = {f"Z{l}": tangents * m for l, m in enumerate(model.sizes[1:], start=1)}
@@ -470,7 +470,7 @@ def work_offsets(model: MLP) -> tuple[dict[str, int], int]:
 
 
 def pass_statements(model: MLP, at: dict[str, int]) -> tuple[list[str], list[str]]:
-    """Return the statements of the passes forward and backward."""
+    """Return the statements of the forward and backward passes."""
     forward, n = [], len(model.shapes)
     backward: list[str] = []
     for l, (m, k) in enumerate(model.shapes, start=1):

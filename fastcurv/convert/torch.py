@@ -82,7 +82,7 @@ DROPOUT_MODULES = ("Dropout", "AlphaDropout", "Dropout1d")
 
 
 def _numbers(tensor: Any) -> np.ndarray:
-    """Return a parameter as a NumPy array, from whatever device."""
+    """Return a parameter as a NumPy array, from any device."""
     if str(tensor.device) == "meta":
         raise ValueError(
             f"a parameter of shape {tuple(tensor.shape)} lies on meta, without numbers"
@@ -119,8 +119,8 @@ def _flatten_module(module: Any, name: str) -> list[Step]:
 
 
 def _kind(module: Any) -> str:
-    """Return the name of torch's class whose ``forward`` a module uses; an empty string if it
-    defines its own.
+    """Return the name of torch's class whose ``forward`` a module uses, or "" if it defines its
+    own.
     """
     own: Any = type(module)
     for base in own.__mro__:
@@ -223,7 +223,7 @@ def _rows(x: Any) -> bool:
 
 def _function(node: Any) -> tuple[str, tuple[str, ...]]:
     """Return the kind of a node that calls a function or a method, and the names of its arguments
-    after the tensor; empty ones if the function is not known.
+    after the tensor, or empty values if the function is unknown.
     """
     import torch
 
@@ -272,8 +272,8 @@ def _node(module: Any, node: Any, at: Any, saved: list[Any], name: str) -> list[
 
 
 def _check_equal_dtypes(module: Any, name: str, stack: Stack) -> None:
-    """Raise a ValueError if torch would refuse to multiply because of differing dtypes; half
-    precision is exempt.
+    """Raise a ValueError if torch could not multiply because of different dtypes. Half precision is
+    exempt.
     """
     for tensor in (module.weight, module.bias, getattr(module, "running_mean", None)):
         if tensor is not None and tensor.element_size() >= 4:
@@ -351,8 +351,8 @@ def _read(stack: Stack, step: Step, seen: dict[int, tuple[str, Any]]) -> None:
 
 
 def _is_row_flatten(stack: Stack, kind: str, module: Any, name: str) -> bool:
-    """Return True if a step is a Flatten, view or squeeze; raise a ValueError for one that does not
-    leave rows as they are.
+    """Return True if a step is a Flatten, view or squeeze. Raise a ValueError for one that does not
+    leave rows unchanged.
     """
     said, wanted = f"{name}, which may join rows,", SUPPORTED_STEPS
     if kind == "Flatten":
@@ -447,9 +447,9 @@ def from_torch(module: Any, activation: Any = None) -> Model:
 
 
 def _same_numbers(module: Any, model: MLP, theta: np.ndarray) -> None:
-    """Raise a ValueError if a user-defined ``forward`` computes something else on sample rows than
-    its traced graph: it may branch on its argument, and the graph records only the branch taken for
-    torch.fx's proxies.
+    """Raise a ValueError if a user-defined ``forward`` and its traced graph give different results
+    on sample rows. The function may branch on its argument, and the graph records only the branch
+    taken for torch.fx's proxies.
     """
     import torch
 

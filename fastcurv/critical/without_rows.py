@@ -132,7 +132,7 @@ def minima_without_rows(at: Minimum, coefficients: Floats) -> tuple[Floats, Any]
     lie in the same basin as theta.
 
     L-BFGS steps start from the Newton steps, for all rows together, with H at theta as the initial
-    matrix. For rows for which they do not converge, `minimize` starts at theta.
+    matrix. If they do not converge for a row, `minimize` starts at theta.
     """
     ob, N = at.ob, at.ob.n_samples
     X, every = dense_rows(ob.model, ob.X), np.arange(N)

@@ -65,9 +65,9 @@ PRECOND_MIN_FLOPS = 4_000_000  # flops of a gradient from which preconditioning 
 
 
 def sanitised(x: Any, name: str) -> Any:
-    """Return `x` in a form that scikit-learn can safely read. Masked values are refused, arrays are
-    copied from memory-mapped files, and the indices of sparse matrices are checked; scikit-learn
-    does none of this.
+    """Return `x` in a form that scikit-learn can safely read: masked values raise an error, arrays
+    mapped to a file are copied, and the indices of sparse matrices are checked. scikit-learn does
+    none of this.
     """
     hidden = isinstance(x, np.ma.MaskedArray) or getattr(x, "requires_grad", False) is True
     return own(as_numpy(x, name) if hidden else x, name)
@@ -101,7 +101,7 @@ WARNING_CURES = {
 
 
 def warn_of_ending(est: Any, X: Any, gradient: float) -> None:
-    """Warn once if a fit did not end well, or if the scale of a feature limits it."""
+    """Warn once if a fit did not converge, or if the scale of a feature limits it."""
     kinks = est.alpha_ > 0 and any(ACTIVATIONS[n].like_relu for n in est.model_.activation)
     ended = est.stopped_ not in GOOD_ENDINGS and gradient > est._tol
     # The fit may have reached a minimum at active kinks, where no gradient is small.
@@ -253,7 +253,7 @@ class SpectrumCheck(AttributeHints, subject="look"):
 
     @property
     def resolved(self) -> bool:
-        """True if both ends were found to a hundredth of the larger one."""
+        """True if the errors of both ends are below 1% of the larger end."""
         size = max(abs(self.lambda_min), abs(self.lambda_max))
         return max(self.residuals) <= RESOLVED_RESIDUAL * size
 
@@ -280,7 +280,7 @@ def check_spectrum(
 ) -> tuple[SpectrumCheck, np.ndarray]:
     """Estimate both ends of the spectrum of an objective's Hessian with a given number of products.
 
-    Returns the estimate and the lowest Ritz vector. `scale` converts values of the objective to
+    Return the estimate and the lowest Ritz vector. `scale` converts values of the objective to
     those of ``loss_``.
     """
     size = scale * float(np.abs(ob.gradient(theta)).max())
@@ -301,8 +301,8 @@ def check_spectrum(
 def extreme_ritz_values(ob: Any, theta: np.ndarray, most: int) -> tuple[Any, Any, np.ndarray, int]:
     """Run Lanczos from a random vector for the lowest and the highest Ritz value.
 
-    Returns both values, their residuals, the lowest vector, and the number of products: at most
-    `most`, fewer if both ends are resolved.
+    Return both values, their residuals, the lowest vector, and the number of products, which is at
+    most `most`, and smaller if both ends are resolved.
     """
     n = len(theta)
     # `hessp` reuses the state at the end of the fit; a new operator would cost more than products.
@@ -331,7 +331,7 @@ MAX_SADDLES = 4  # maximum number of saddles that "auto" leaves
 
 
 def rows_of(rows: np.ndarray, X: Any, y: Any, weight: Any) -> tuple[Any, Any, Any]:
-    """Return some of the rows, with their targets and weights."""
+    """Return the given rows with their targets and weights."""
     return X[rows], y[rows], None if weight is None else weight[rows]
 
 
@@ -375,8 +375,8 @@ class BaseMLP(
     _stratify = False
 
     def _store(self, given: dict[str, Any]) -> None:
-        """Keep the arguments of `__init__`, its ``locals()``, under their names, as scikit-learn
-        asks.
+        """Store the arguments of `__init__`, its ``locals()``, under their names, as scikit-learn
+        requires.
         """
         self.__dict__.update((name, x) for name, x in given.items() if name != "self")
 
@@ -397,18 +397,18 @@ class BaseMLP(
     def _standardised(
         self, y: np.ndarray, weight: Any, loss: LossName | Loss, fresh: bool
     ) -> tuple[np.ndarray, LossName | Loss]:
-        """Return the targets and the loss that are fitted, in units that do not depend on y's."""
+        """Return the targets and the loss of the fit, in units independent of those of y."""
         return y, loss
 
     def _weighted(self, y: Any, weight: Any, dtype: Any) -> Any:
-        """Return the weights of the rows, including those of their classes."""
+        """Return the weights of the rows, multiplied by the weights of their classes."""
         return weight
 
     # --- the objective
 
     @property
     def _decay(self) -> float:
-        """The penalty in force: `alpha`, or the one that was chosen."""
+        """The penalty in use: `alpha`, or the one that was chosen."""
         chosen = vars(self).get("alpha_", DEFAULT_DECAY)
         return float(chosen if isinstance(self.alpha, str) else self.alpha)
 
@@ -429,8 +429,8 @@ class BaseMLP(
         weight: Any,
         alpha: float | None = None,
     ) -> Objective:
-        """Build the objective, ``loss_`` divided by `_scale`: l2 is alpha over the sum of weights,
-        without biases.
+        """Build the objective, which is ``loss_`` divided by `_scale`. l2 is alpha divided by the
+        sum of weights, and does not act on biases.
         """
         with np.errstate(over="ignore"):
             total = float(X.shape[0] if weight is None else weight.sum(dtype=float))
@@ -521,8 +521,8 @@ class BaseMLP(
 
     @contextmanager
     def _restoring_fit(self) -> Iterator[None]:
-        """Keep the attributes of the last fit if this one ends by an error before it has a
-        network of its own.
+        """Restore the attributes of the last fit if this fit raises an error before it has a
+        network.
         """
         before = vars(self).copy()
         try:
@@ -535,7 +535,7 @@ class BaseMLP(
             raise
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any) -> None:
-        """Fit as `fit` does, once the parameters are checked."""
+        """Implement `fit` for checked parameters."""
         X, y, loss, weight, m = self._data(X, y, sample_weight, True)
         rng = check_random_state(self.random_state)
         model = self._model(X.shape[1], m, X.dtype)
@@ -572,10 +572,10 @@ class BaseMLP(
         warn_of_ending(self, X, self._scale * float(np.abs(gradient).max()))
 
     def _store_fitted_objective(self, ob: Objective) -> None:
-        """Keep what predictions need of the objective of a fit."""
+        """Store the quantities that predictions need from the objective of a fit."""
 
     def _split(self, X: Any, y: Any, weight: Any, rng: Any) -> list[tuple[Any, Any, Any]]:
-        """Split the rows into those to train on and those held out."""
+        """Split the rows into training rows and held-out rows."""
         rows, lone, labels = np.arange(X.shape[0]), np.arange(0), None
         if self._stratify and y.ndim == 1:
             _, codes, counts = np.unique(y, return_inverse=True, return_counts=True)
@@ -592,7 +592,7 @@ class BaseMLP(
     def _choose_decay(
         self, model: MLP, X: Any, y: Any, loss: LossName | Loss, weight: Any, theta: np.ndarray
     ) -> Choice | None:
-        """Choose the weight decay by rows held out; return None if they are too few."""
+        """Choose the weight decay by held-out rows, or return None if there are too few."""
         out = held_out_mask(X)
         if out is None:
             return None
@@ -651,7 +651,7 @@ class BaseMLP(
         self.curvature_ = seen
 
     def _verdict(self, ob: Objective) -> Any:
-        """Return the verdict on theta_, within what is left of max_time."""
+        """Return the verdict on theta_, within the remainder of max_time."""
         left = None if self._deadline is None else max(self._deadline - time.monotonic(), 1e-3)
         return report_of_fit(classify(ob, self.theta_, max_time=left, progress=False))
 
@@ -690,8 +690,9 @@ class BaseMLP(
     ) -> Any:
         """Run a mini-batch solver, and return the result at its best point.
 
-        An epoch is judged by the held-out rows, or by the mean loss of its batches, each at the
-        theta it was used at: the loss of all rows at the end would take half as long as the epoch.
+        An epoch is scored by the held-out rows or by the mean loss of its batches, each at the
+        theta at which it was used, since evaluating the loss of all rows at the end would take half
+        as long as the epoch.
         """
         small = 0.0 if held is not None else self._tol / self._scale
         losses = [ob.value(theta)]
@@ -724,7 +725,7 @@ class BaseMLP(
         self, ob: Objective, runs: list[Any], options: dict[str, Any]
     ) -> SpectrumCheck | None:
         """Continue after L-BFGS: by trust-region steps if it stalled, and by an escape from a
-        saddle. More runs are appended to `runs`, and the last look is returned.
+        saddle. Further runs are appended to `runs`, and the last check of the spectrum is returned.
         """
         for _ in range(MAX_SADDLES):
             left = self._max_iter - sum(run.nit for run in runs)
@@ -754,7 +755,7 @@ class BaseMLP(
     ) -> Any:
         """Run one solver until no entry of the gradient of ``loss_`` exceeds tol, or until `watch`,
         which is called with every point, returns True. If the gradient met tol, the result is that
-        point, not an earlier one with a loss lower by rounding.
+        point, and not an earlier one whose loss is lower by rounding.
         """
         small, last = self._tol / self._scale, []
 
@@ -794,8 +795,8 @@ class BaseMLP(
         return run
 
     def _set_fitted(self, ob: Objective, runs: list[Any], past: Any = (), epochs: int = 0) -> None:
-        """Set the attributes of a fitted estimator, with the losses of earlier epochs in front.
-        After Ctrl-C this raises KeyboardInterrupt, with the fit so far kept.
+        """Set the attributes of a fitted estimator, with the losses of earlier epochs before those
+        of this fit. After Ctrl-C, store the fit so far and raise KeyboardInterrupt.
         """
         last = runs[-1]
         self._keep_weights(ob.model, last.x)
@@ -864,7 +865,7 @@ class BaseMLP(
         self._set_fitted(ob, [end], *past)
 
     def _outputs(self, X: Any) -> np.ndarray:
-        """Return the outputs of the network before any softmax; sparse rows are made dense in
+        """Return the outputs of the network before any softmax. Sparse rows are converted to dense
         blocks.
         """
         X = self._rows(X)

@@ -190,8 +190,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         return tags
 
     def _check_same_labels(self, labels: np.ndarray, several: bool) -> None:
-        """Raise ValueError if a fit that `warm_start` continues is given other labels: `several`
-        for each row, or one.
+        """Raise ValueError if a fit continued by `warm_start` has different labels. `several` is
+        True if each row has several labels.
         """
         if not (self.warm_start and hasattr(self, "classes_")):
             return
@@ -256,7 +256,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         return of_class if weight is None else of_class * weight
 
     def predict(self, X: Any) -> np.ndarray:
-        """Return the most probable class of each row; for multilabel targets a matrix of 0 and
+        """Return the most probable class of each row, or for multilabel targets a matrix of 0 and
         1.
         """
         outputs = self._outputs(X)
@@ -292,8 +292,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         return np.asarray(softmax(outputs, axis=1))
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
-        """Return the logarithms of `predict_proba`, to full accuracy where that is nearly 1, and
-        -inf where it is 0.
+        """Return the logarithms of `predict_proba`. They are accurate for probabilities close to 1,
+        and -inf for probabilities of 0.
         """
         z, p = self._outputs(X), self.predict_proba(X)
         if self._multilabel:
@@ -307,7 +307,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         return np.where(p > 0, logs, -np.inf)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the accuracy: the share of rows whose class, or all of whose labels, are right."""
+        """Return the accuracy, the fraction of rows whose class, or all of whose labels,
+        are right.
+        """
         rows = sanitised(y, "y"), sanitised(sample_weight, "sample_weight")
         return float(super().score(*scored_rows(X, *rows)))
 

@@ -17,7 +17,7 @@ MAX_PATH_STEPS = 500  # maximum number of L-BFGS iterations at each penalty of t
 
 
 class FitPosterior(NamedTuple):
-    """What predictions need of the posterior of a fit with squared errors."""
+    """The posterior of a fit with squared errors, as far as predictions need it."""
 
     theta: np.ndarray
     root: np.ndarray  # square root (n, rank) of the covariance
@@ -29,7 +29,7 @@ class FitPosterior(NamedTuple):
 
 
 def _exact_fit(est: Any) -> ValueError:
-    """Return the error for a fit without residuals from which the noise could be estimated."""
+    """Return the error for a fit whose residuals are 0, so that the noise cannot be estimated."""
     return ValueError(
         f"alpha must be larger where the network fits every row exactly, got {est.alpha!r}. There "
         "are no residuals to estimate the noise from. Use a number such as alpha=1.0, fewer units "
@@ -38,8 +38,8 @@ def _exact_fit(est: Any) -> ValueError:
 
 
 def alpha_by_evidence(est: Any, ob: Objective, start: np.ndarray) -> np.ndarray:
-    """Set ``alpha_`` to the decay with the largest evidence on a path from large to small ones, and
-    return the point that belongs to it.
+    """Set ``alpha_`` to the decay with the largest evidence on a path from large to small decays,
+    and return the minimum for this decay.
 
     Parameters
     ----------
@@ -82,8 +82,8 @@ def alpha_by_evidence(est: Any, ob: Objective, start: np.ndarray) -> np.ndarray:
 
 
 def posterior_of_fit(est: Any, ob: Objective) -> FitPosterior:
-    """Return the posterior of a fit with squared errors at its end, by the Gauss-Newton matrix,
-    which needs no minimum.
+    """Return the posterior of a fit with squared errors at its end, from the Gauss-Newton matrix,
+    which does not require a minimum.
     """
     try:
         found = posterior(ob, est.theta_, count=est._total, warn=True)

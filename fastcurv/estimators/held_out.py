@@ -49,8 +49,8 @@ HASH_BLOCK_ENTRIES = 1 << 20  # number of entries of a block of rows that is has
 
 
 class HeldOut:
-    """A callback that watches the loss of held-out rows, and keeps the best point: of classes the
-    last one whose loss is within `CROSS_ENTROPY_SLACK` of the lowest.
+    """A callback that records the loss of held-out rows and stores the best point. For classes it
+    is the last point whose loss is within `CROSS_ENTROPY_SLACK` of the lowest loss.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ class HeldOut:
         self.plateau = constant - (1 - PLATEAU_LOSS_RATIO) * abs(constant)
 
     def __call__(self, at: Any) -> bool:
-        """Return True if the fit should end; called after every iteration."""
+        """Return True if the fit should end. This is called after every iteration."""
         self.count += 1
         loss = self.held.value(at.x)
         if loss < self.mark - MIN_RELATIVE_GAIN * abs(self.mark):
@@ -88,12 +88,12 @@ class HeldOut:
 
 
 def penalty(ob: Objective, theta: np.ndarray) -> float:
-    """Return the weight decay in an objective whose biases have none."""
+    """Return the weight decay of an objective whose biases have no decay."""
     return 0.5 * float(ob.l2) * sum(dot(W.ravel(), W.ravel()) for W, _ in ob.model.unflatten(theta))
 
 
 class Choice(NamedTuple):
-    """A decay, and where its fit had the lowest held-out loss."""
+    """A decay, and the point of its fit with the lowest held-out loss."""
 
     alpha: float
     run: Any
@@ -101,12 +101,12 @@ class Choice(NamedTuple):
 
     @property
     def is_overfitting(self) -> bool:
-        """True if the held-out loss rose before the fit ended."""
+        """True if the held-out loss increased before the fit ended."""
         return self.watch.kept < self.watch.count
 
     @property
     def max_final_steps(self) -> int:
-        """The limit on iterations of the fit of all rows that follows."""
+        """The maximum number of iterations of the final fit to all rows."""
         return max(MIN_FINAL_STEPS, 2 * self.watch.count)
 
     @property
@@ -151,10 +151,10 @@ def choose_decay(
 
 
 def held_out_mask(X: Any) -> np.ndarray | None:
-    """Return a mask of the rows to hold out; None if too few of them are distinct.
+    """Return a mask of the rows to hold out, or None if too few of them are distinct.
 
     The bits of a row's numbers, each multiplied by an odd constant for its column, are summed
-    modulo 2^64 and mixed: equal rows get equal hashes, dense or sparse.
+    modulo 2^64 and mixed, so that equal rows have equal hashes, whether dense or sparse.
     """
     bits = np.uint32 if X.dtype.itemsize == 4 else np.uint64
     odd = np.random.default_rng(0).integers(1 << 63, size=X.shape[1], dtype=np.uint64) * 2 + 1

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 
 class InputSlopes:
-    """What `MLPClassifier` and `MLPRegressor` have of derivatives in the features."""
+    """A mixin for `MLPClassifier` and `MLPRegressor` with the derivatives of predictions with
+    respect to the features.
+    """
 
     if TYPE_CHECKING:
         model_: MLP
@@ -23,8 +25,8 @@ class InputSlopes:
         def _rows(self, X: Any) -> Any: ...
 
     def input_jacobian(self, X: Any) -> np.ndarray:
-        """Return the derivatives of what is predicted in each feature, in the units of X and y; for
-        classes, those of the logits.
+        """Return the derivatives of the predictions with respect to each feature, in the units of X
+        and y, or for classes those of the logits.
 
         Parameters
         ----------
@@ -44,8 +46,8 @@ class InputSlopes:
         return self._in_features(X, 1).jacobian
 
     def input_hessian(self, X: Any) -> np.ndarray:
-        """Return the second derivatives of what is predicted in the features, as `input_jacobian`
-        returns the first.
+        """Return the second derivatives of the predictions with respect to the features, in the
+        units of `input_jacobian`.
 
         Parameters
         ----------

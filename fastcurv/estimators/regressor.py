@@ -134,7 +134,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         self, y: np.ndarray, weight: Any, loss: Any, fresh: bool
     ) -> tuple[np.ndarray, Any]:
         """Shift and scale targets to mean 0 and variance 1, or those of a logarithmic link to mean
-        1. A width given in units of y is scaled with them; a user-defined loss takes y as it is.
+        1. A width given in units of y is scaled with them. A user-defined loss is given y
+        unchanged.
         """
         given = LOSSES[loss].given
         foreign = given is not None and not given.built_in
@@ -171,7 +172,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         return (y - shift) / scale, loss
 
     def _units(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the scale and the shift that turn outputs of the fit into outputs for y."""
+        """Return the scale and the shift that convert outputs of the fit to outputs for y."""
         scale, shift = self.y_scale_, self.y_shift_
         given = LOSSES[self._loss()].given
         if given is not None and given.exponential:
@@ -215,9 +216,10 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         exponentials for ``poisson`` and ``gamma``, means for ``gaussian_nll``.
 
         With `return_std` also return the standard deviation of a new observation: for
-        ``gaussian_nll`` the one that the network predicts, for ``squared_error`` that of the noise
-        and of the prediction, by the Laplace approximation at ``theta_`` (`fastcurv.laplace`). Use
-        ``alpha="evidence"`` for standard deviations that cover.
+        ``gaussian_nll`` the one that the network predicts, and for ``squared_error`` that of the
+        noise and of the prediction, by the Laplace approximation at ``theta_``
+        (`fastcurv.laplace`). With ``alpha="evidence"`` the standard deviations have the right size
+        on average.
 
         Raises
         ------
@@ -246,8 +248,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         return found[0], std[:, 0] if self._flat else std
 
     def _fitted_objective(self, call: str) -> Objective:
-        """Build the objective of the last fit again, for `call`. Raise ValueError if its rows are
-        not kept, or if they or the parameters have changed since a fit that was not interrupted.
+        """Build the objective of the last fit again, for `call`. Raise ValueError if its rows were
+        not stored, or if the rows or the parameters have changed since a fit that was not
+        interrupted.
         """
         if "_training" not in vars(self):
             raise ValueError(
@@ -264,7 +267,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         return ob
 
     def _cached_posterior(self) -> FitPosterior:
-        """Return the posterior of the fit, computed when it is first needed."""
+        """Return the posterior of the fit, computed on first use."""
         theta, known = self.theta_, vars(self).get("_posterior")
         if known is None or not np.array_equal(known.theta, theta):
             ob = self._fitted_objective("return_std=True")
@@ -281,8 +284,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             self.sigma_ = float(sigma[0]) if self._flat else sigma
 
     def predict_interval(self, X: Any, confidence_level: float = 0.9) -> Interval:
-        """Return jackknife+ prediction intervals: each row of the fit is predicted by the network
-        without it, by one Newton step from the fit. See `LeftOut.interval`.
+        """Return jackknife+ prediction intervals, for which each row of the fit is predicted by the
+        network trained without it, approximated by one Newton step from the fit. See
+        `LeftOut.interval`.
 
         With a smooth activation such as ``tanh`` the fit is first trained on to a minimum, which
         leaves this estimator as it is. With ``relu`` and other kinks, and where the Hessian is not
@@ -339,8 +343,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         return Interval(low[:, 0], high[:, 0]) if self._flat else Interval(low, high)
 
     def _in_features(self, X: Any, order: int) -> InputDerivatives:
-        """Return outputs and derivatives of `predict`: of exponentials by the chain rule, or of the
-        means alone.
+        """Return the predictions and their derivatives with respect to the features: those of
+        exponentials by the chain rule, or those of the means alone.
         """
         z, J, H = super()._in_features(X, order)
         given = LOSSES[self._loss()].given

@@ -16,7 +16,7 @@ ENDINGS = {
 
 
 class ShownInNotebooks:
-    """A mixin for estimators that adds what a fit knows of itself to their HTML."""
+    """A mixin for estimators that adds facts about the fit to their HTML representation."""
 
     if TYPE_CHECKING:
         curvature_: Any
@@ -36,7 +36,9 @@ class ShownInNotebooks:
         return self._fit_paragraph() + diagram
 
     def _fit_paragraph(self) -> str:
-        """Return a paragraph on the fit, from numbers that are there already; "" before a fit."""
+        """Return a paragraph on the fit, from numbers that are already computed, or "" before a
+        fit.
+        """
         if not hasattr(self, "theta_"):
             return ""
         sizes = "-".join(map(str, self.model_.sizes))

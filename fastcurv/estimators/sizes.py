@@ -21,9 +21,9 @@ MAX_STEP_ENTRIES = 1 << 21
 
 
 def pairs_worth(n: int, rows: int) -> int:
-    """Return the number of L-BFGS pairs for n parameters. More than 20 save iterations (80 save a
-    third), and are used if they fit in cache and cost little compared with a gradient, or hardly
-    anything if they do not.
+    """Return the number of L-BFGS pairs for n parameters. More than 20 pairs save iterations (80
+    save a third). They are used if they fit in cache and take little time compared with a gradient,
+    or if they do not fit but take hardly any time.
 
     Examples
     --------

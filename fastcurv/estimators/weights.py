@@ -12,8 +12,8 @@ from ..network.mlp import MLP
 
 
 class FittedWeights:
-    """A mixin for estimators whose ``theta_``, ``model_`` and ``curvature_`` belong to the weights
-    that `coefs_` and `intercepts_` hold at the moment.
+    """A mixin for estimators whose ``theta_``, ``model_`` and ``curvature_`` always belong to the
+    current weights in `coefs_` and `intercepts_`.
     """
 
     coefs_: list[Any]
@@ -65,8 +65,8 @@ class FittedWeights:
 
     @property
     def theta_(self) -> np.ndarray:
-        """The parameters as a vector of `model_`, for targets as they are fitted. Without units
-        of the targets, `coefs_` and `intercepts_` are views of it.
+        """The parameters as a vector of `model_`, for targets in the units of the fit. Without
+        units of the targets, `coefs_` and `intercepts_` are views of this vector.
         """
         theta = self._weights
         folded, fitted = self._fitted
@@ -82,8 +82,8 @@ class FittedWeights:
 
     @property
     def _weights(self) -> np.ndarray:
-        """The weights in `coefs_` and `intercepts_` as a vector of `model_`: a view if they are
-        those of the fit, or a new one if either was assigned.
+        """The weights in `coefs_` and `intercepts_` as a vector of `model_`. It is a view if they
+        are those of the fit, and a new vector if either was assigned.
         """
         model, parts = self.model_, [*self.coefs_, *self.intercepts_]
         theta, views = self._stored
@@ -101,8 +101,8 @@ class FittedWeights:
 
     @property
     def curvature_(self) -> Any:
-        """The verdict of the fit; None if `verdict` is False, or if the weights are not those of
-        the fit any more.
+        """The verdict of the fit, or None if `verdict` is False or if the weights are no longer
+        those of the fit.
         """
         seen, theta = self._seen
         return seen if seen is None or np.array_equal(theta, self.theta_) else None

@@ -77,7 +77,7 @@ def _check_runs(results: Any, x: str, y: str) -> None:
 
 
 class ConvergenceDisplay(Display):
-    """Training curves side by side.
+    """Training curves of several runs on one pair of axes.
 
     Parameters
     ----------
@@ -218,8 +218,8 @@ class ConvergenceDisplay(Display):
 
     @accept_aliases("picture")
     def plot(self, ax: Any = None, *, log: bool = True) -> ConvergenceDisplay:
-        """Draw the curves. From the eighth curve on dashes distinguish them, and the legend is
-        placed beside the axes if there is room.
+        """Draw the curves. From the eighth curve on, dashes distinguish them, and the legend is
+        placed next to the axes if there is space.
 
         Parameters
         ----------
@@ -302,8 +302,8 @@ SIGN_STYLES = {"positive": ("o", BLUE), "negative": ("v", RED), "zero": ("s", GR
 
 
 class MinimumRatioDisplay(Display):
-    """Critical points by their loss and their share of positive (or negative) eigenvalues, or by
-    all three shares: positive, negative, and zero within the error.
+    """Critical points by their loss and their fraction of positive (or negative) eigenvalues, or by
+    all three fractions: positive, negative, and zero within the error.
 
     A ratio below 1 may mean ways down or flat directions; the three shares tell which.
 

@@ -87,7 +87,7 @@ def level_lines(ax: Any, x: Array, y: Array, z: Array, *, levels: int, log: bool
 
 
 def sine(first: Array, second: Array) -> float:
-    """Return the sine of the angle between two nonzero directions; up to `PARALLEL_SINE` they do
+    """Return the sine of the angle between two nonzero directions. Up to `PARALLEL_SINE` they do
     not span a plane.
     """
     u, w = (v / np.abs(v).max() for v in (first, second))
@@ -107,7 +107,7 @@ REQUIRED_METHODS = {"eigenvectors": ("hessian",), "gradient": ("gradient",)}
 
 
 class LandscapeDisplay(Display):
-    """A slice of the loss: along one direction through theta, or over the plane of two.
+    """A slice of the loss along one direction through theta, or over the plane of two directions.
 
     Parameters
     ----------
@@ -275,8 +275,8 @@ class LandscapeDisplay(Display):
         n_grid: int = 41,
         seed: Any = 0,
     ) -> LandscapeDisplay:
-        """Evaluate the loss on the slice like `from_objective`, without drawing it; needs no
-        matplotlib.
+        """Evaluate the loss on the slice like `from_objective`, without drawing it. This does not
+        need matplotlib.
 
         Examples
         --------
@@ -372,7 +372,7 @@ class LandscapeDisplay(Display):
 def _directions(
     objective: Any, theta: np.ndarray, wanted: Any, n_dims: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return the directions as rows, and their names."""
+    """Return the directions as rows, and the names of the directions."""
     if not isinstance(wanted, str):
         rows = _check_directions(wanted, theta.size)
         two = "the first direction", "the second direction"
@@ -398,8 +398,8 @@ def _directions(
 
 
 def _check_directions(wanted: Any, n: int) -> np.ndarray:
-    """Validate directions given by the caller and return them as rows: one that is not zero, or two
-    that span a plane.
+    """Return directions given by the caller as rows, after checking that they are one nonzero
+    direction or two that span a plane.
     """
     rows = np.atleast_2d(check_array(wanted, "directions", np.float64))
     if rows.ndim != 2 or len(rows) not in (1, 2) or rows.shape[1] != n:
@@ -416,11 +416,11 @@ def _check_directions(wanted: Any, n: int) -> np.ndarray:
 
 def _random(objective: Any, theta: np.ndarray, n_dims: int, rng: np.random.Generator) -> np.ndarray:
     """Draw random directions. Two are drawn again until the angle between them is at least 30
-    degrees, as it usually is at once with many weights; after `MAX_DRAWS` draws the pair with the
+    degrees, which many weights usually satisfy at once. After `MAX_DRAWS` draws the pair with the
     largest angle is returned.
 
-    For units of a single weight only the signs are random: for two such units the directions are
-    parallel half the time.
+    For units of a single weight only the signs are random, so that for two such units the
+    directions are parallel half the time.
     """
     best, widest = None, PARALLEL_SINE
     for _ in range(MAX_DRAWS):
@@ -439,7 +439,7 @@ def _random(objective: Any, theta: np.ndarray, n_dims: int, rng: np.random.Gener
 
 
 def filter_normalised(objective: Any, theta: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return a random direction whose part in each unit is as long as the unit's weights, with
+    """Return a random direction whose part for each unit has the norm of the unit's weights, with
     zeros for biases.
 
     A unit whose weights are zero sets no length: its part consists of normal numbers whose mean

@@ -13,8 +13,8 @@ from .style import CYCLE, new_axes
 
 
 def last_step(estimator: Any, X: Any = None) -> tuple[Any, Any]:
-    """Return the fitted estimator at the end of a pipeline or the best one of a search, and X as it
-    receives it.
+    """Return the fitted estimator at the end of a pipeline, or the best estimator of a search, and
+    X in the form in which it receives it.
     """
     estimator = getattr(estimator, "best_estimator_", estimator)
     if hasattr(estimator, "steps"):

@@ -146,7 +146,7 @@ class SpectrumDisplay(Display):
         ax: Any = None,
         **options: Any,
     ) -> SpectrumDisplay:
-        """Draw the spectrum of the Hessian of what a fitted estimator minimises, by
+        """Draw the spectrum of the Hessian of the objective that a fitted estimator minimises, by
         `from_operator`.
 
         Parameters

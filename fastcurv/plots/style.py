@@ -35,7 +35,7 @@ MARKERS = {
 
 
 def line_look(number: int) -> dict[str, str]:
-    """Return colour and dashes of line number `number`; the dashes change when the colours
+    """Return colour and dashes of line number `number`. The dashes change when the colours
     repeat.
     """
     dashes = LINE_STYLES[number // len(CYCLE) % len(LINE_STYLES)]
@@ -43,19 +43,19 @@ def line_look(number: int) -> dict[str, str]:
 
 
 def log_losses(ax: Any, wanted: bool) -> None:
-    """Make the vertical axis logarithmic if that is wanted, with plain numbers."""
+    """Make the vertical axis logarithmic if `wanted` is True, with plain numbers."""
     if wanted:
         ax.set_yscale("log")
         plain_numbers(ax.yaxis)
 
 
 def n_named(ax: Any) -> int:
-    """Return the number of lines on `ax` that have a label of their own."""
+    """Return the number of lines on `ax` that have a label."""
     return sum(not line.get_label().startswith("_") for line in ax.lines)
 
 
 def new_axes(ax: Any = None, *, figsize: tuple[float, float] = (6.4, 4.0), **subplot: Any) -> Any:
-    """Return ``ax`` itself, or, if it is None, the Axes of a new figure that belongs to no window.
+    """Return ``ax``, or if it is None the Axes of a new figure that belongs to no window.
 
     Parameters
     ----------
@@ -73,8 +73,8 @@ def new_axes(ax: Any = None, *, figsize: tuple[float, float] = (6.4, 4.0), **sub
 
 
 def new_figure(figsize: tuple[float, float] = (6.4, 4.0)) -> Any:
-    """Create a figure without pyplot: it has no global state and no window, and is safe in threads
-    and without a display.
+    """Create a figure without pyplot, which has no global state and no window, and can be used in
+    threads and without a display.
     """
     with optional("plots"):
         from matplotlib.figure import Figure
@@ -89,8 +89,8 @@ def mark(ax: Any, x: float, y: float, kind: str, label: str | None = None) -> An
 
 
 def legend_width(names: list[str]) -> float:
-    """Return the width in inches of a legend beside the axes; 0 if there are no more lines than
-    colours, when it fits among them.
+    """Return the width in inches of a legend next to the axes, or 0 if there are no more lines than
+    colours, so that the legend fits inside the axes.
     """
     if len(names) <= len(CYCLE):
         return 0.0
@@ -98,9 +98,9 @@ def legend_width(names: list[str]) -> float:
 
 
 def legend_of_lines(ax: Any, *, room: bool) -> None:
-    """Add a legend to `ax`. It goes beside the axes if there are more lines than colours, and there
-    is room or the layout engine can make it and leave the axes at least half of their width;
-    otherwise among the lines.
+    """Add a legend to `ax`. It is placed next to the axes if there are more lines than colours and
+    there is space, or if the layout engine can make space and leave the axes at least half of their
+    width. Otherwise it is placed inside the axes.
     """
     names = ax.get_legend_handles_labels()[1]
     width = legend_width(names)
@@ -114,9 +114,7 @@ def legend_of_lines(ax: Any, *, room: bool) -> None:
 
 
 def _columns(names: list[str]) -> int:
-    """Return the number of columns of a legend beside the axes, which has room for 16 names in
-    each.
-    """
+    """Return the number of columns of a legend next to the axes, with 16 names in each column."""
     return -(-len(names) // 16)
 
 
@@ -127,7 +125,7 @@ def _with_legend(ax: Any, label: str | None) -> Any:
 
 
 def in_pyplot(figure: Any) -> bool:
-    """Return True if pyplot holds a figure and so shows it."""
+    """Return True if pyplot holds a figure and therefore shows it."""
     helpers = sys.modules.get("matplotlib._pylab_helpers")
     managers = [] if helpers is None else helpers.Gcf.get_all_fig_managers()
     return any(manager.canvas.figure is figure for manager in managers)
@@ -144,7 +142,7 @@ def close_in_pyplot(figure: Any) -> None:
 
 
 class Display(ReadOnly, assignable=("ax_", "figure_")):
-    """A plot that keeps its data and is drawn by ``plot``, as scikit-learn's Displays are.
+    """A plot that stores its data and is drawn by ``plot``, like scikit-learn's Displays.
 
     Attributes
     ----------
@@ -161,8 +159,8 @@ class Display(ReadOnly, assignable=("ax_", "figure_")):
 
     @classmethod
     def _check_look(cls, look: dict[str, Any], *makers: str) -> None:
-        """Refuse options that neither ``plot`` nor any of the makers accepts, with a TypeError in
-        the name of the first maker, which was called.
+        """Raise a TypeError for options that neither ``plot`` nor any of the constructors accepts.
+        The message names the first constructor, which was called.
         """
         takers = [getattr(cls, name) for name in (*makers, "plot")]
         known = {name for taker in takers for name in names_of(taker)} - {"self"}
@@ -170,7 +168,7 @@ class Display(ReadOnly, assignable=("ax_", "figure_")):
         refuse_unknown("picture", unknown, f"{cls.__name__}.{makers[0]}", known)
 
     def _repr_png_(self) -> bytes | None:
-        """Return the picture for a notebook, or None if pyplot holds its figure, which the notebook
+        """Return the picture for a notebook, or None if pyplot holds the figure, which the notebook
         then shows at the end of the cell.
         """
         if not hasattr(self, "figure_"):

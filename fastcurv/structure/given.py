@@ -33,7 +33,9 @@ CHECK_POINTS = np.linspace(-3, 3, 16)[:, None] + 0.0137
 
 
 class Function(ReadOnly):
-    """A function that returns a value and two derivatives, and what is known of it."""
+    """A function that returns a value and two derivatives, with the known properties of the
+    function.
+    """
 
     function: Callable[..., Values]
     third: float | Callable[..., Floats] | None
@@ -53,12 +55,14 @@ class Function(ReadOnly):
 
     @property
     def unbounded(self) -> str:
-        """A clause that says which bounds are not known that proofs need; "" where all are."""
+        """A clause that names the missing bounds that proofs need, or "" if all are known."""
         missing = " and ".join(x for x in ("third", "ulps") if getattr(self, x) is None)
         return missing and f"{self!r} was given without {missing}"
 
     def _call_function(self, *at: NDArray[Any]) -> Values:
-        """Return what the function has, as three arrays. It cannot write into its arguments."""
+        """Return the results of the function as three arrays. The function cannot write into its
+        arguments.
+        """
         at = tuple(part.view() for part in at)
         for part in at:
             part.flags.writeable = False
@@ -72,7 +76,9 @@ class Function(ReadOnly):
     def _check_shape(
         self, name: str, part: NDArray[Any], shapes: list[tuple[int, ...]], *at: NDArray[Any]
     ) -> None:
-        """Raise a ValueError for an array of other shapes, or that holds no floats."""
+        """Raise a ValueError for an array that does not have one of the shapes, or that does not
+        hold floats.
+        """
         if part.shape not in shapes or part.dtype.kind not in (
             "fc" if at[0].dtype.kind == "c" else "f"
         ):
@@ -84,9 +90,9 @@ class Function(ReadOnly):
             )
 
     def _error_bounds(self, size: NDArray[Any], eps: float, found: Values) -> Floats:
-        """Return bounds on the errors of the function by the sizes of its numbers; infinite where
-        they are not known. A function that returns numbers of less precision than its arguments' is
-        off by that.
+        """Return bounds on the errors of the function from the sizes of its results, or infinity if
+        no bounds are known. If the results have a lower precision than the arguments, the bounds
+        include its rounding.
         """
         if self.ulps is None:
             return np.full(size.shape, np.inf)
@@ -94,9 +100,9 @@ class Function(ReadOnly):
         return np.asarray(self.ulps * eps * ROUND_UP * size, float)
 
     def third_of(self, z: Floats, *at: Any) -> Floats:
-        """Return bounds of z's shape, or (N, 1), on the third derivative, from the other arguments
-        of `third`: targets of a loss, and by how much numbers differ from z. Infinite where no
-        bound is known.
+        """Return bounds of z's shape, or (N, 1), on the third derivative. `more` holds the other
+        arguments of `third`: the targets of a loss, and by how much numbers differ from z. The
+        bounds are infinite if none are known.
         """
         shapes = [z.shape, *self.by_row * [(len(z), 1), (len(z),)]]
         if not callable(self.third):
@@ -115,8 +121,8 @@ class Function(ReadOnly):
 
 
 class LossFunction(Function):
-    """A function of outputs and targets of rows, and what is known of it: a loss that is built in,
-    or what the library calls of a user's `fastcurv.Loss`.
+    """A function of the outputs and targets of rows, with its known properties: a built-in loss, or
+    the function of a user-defined `fastcurv.Loss`.
     """
 
     parts = ("value", "first", "second")
@@ -131,12 +137,14 @@ class LossFunction(Function):
     lower: float | None
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """Return the name of a loss that is built in, without its parameters."""
+        """Return the name of a built-in loss without parameters."""
         return named, (self.name.partition("(")[0],)
 
     @property
     def coupled(self) -> bool:
-        """Whether outputs share a term: state is laid out by it, and there is no default."""
+        """True if outputs share a term. The layout of the state depends on it, so there is no
+        default.
+        """
         if self._coupled is None:
             raise RuntimeError(
                 f"{self!r} must be called before its kernels are, by `learn`, got no call yet."
@@ -145,25 +153,27 @@ class LossFunction(Function):
 
     @property
     def known(self) -> bool:
-        """Whether the function has been called, so that `coupled` is known."""
+        """True if the function has been called, so that `coupled` is known."""
         return self._coupled is not None
 
     def learn(self, y: NDArray[Any], d: int, weight: NDArray[Any] | None) -> None:
-        """Try the function with d outputs, at some of the targets of rows that count, unless it is
-        `known`.
+        """Evaluate the function with d outputs, at some of the targets of rows with nonzero weight,
+        unless it is `known`.
         """
         if not self.known:
             counts = slice(None) if weight is None or not np.any(weight) else weight != 0
             self._attempt(y[counts], d)
 
     def _attempt(self, y: NDArray[Any], d: int) -> None:
-        """Raise a ValueError for a user's function that is no loss; one that is built in is."""
+        """Raise a ValueError if a user-defined function is no valid loss. A built-in loss always
+        is.
+        """
 
     # --- the function
 
     def __call__(self, z: NDArray[Any], y: NDArray[Any]) -> Values:
-        """Return value, first and second derivative of rows, as the function has them, in the
-        precision of z, with their shapes checked.
+        """Return value, first and second derivative for rows, in the precision of z, after checking
+        their shapes.
         """
         y = np.asarray(y, z.real.dtype)
         value, first, second = self._call_function(z, y)
@@ -184,16 +194,16 @@ class LossFunction(Function):
         return value, first, second
 
     def terms(self, z: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return the value of each row (N, 1), and first."""
+        """Return the value of each row (N, 1), and the first derivatives."""
         value, first, _ = self(z, y)
         return value[:, None], first
 
     def weighted(
         self, divisor: float, dtype: Any, z: NDArray[Any], y: NDArray[Any], weight: Any
     ) -> tuple[float, NDArray[Any], NDArray[Any]]:
-        """Return the loss of rows, weighted and divided, and its first and second derivatives in
-        this dtype, computed in float64 and rounded once. Rows of weight 0 add exactly 0, even if
-        the function overflows there.
+        """Return the loss of the rows, weighted and divided, and its first and second derivatives
+        in the given dtype, computed in float64 and rounded once. Rows of weight 0 add exactly 0,
+        even if the function overflows there.
         """
         value, first, second = self(z.astype(float, copy=False), y)
         with np.errstate(all="ignore"):
@@ -215,7 +225,9 @@ class LossFunction(Function):
             )
 
     def width_of(self, d_out: int) -> int | None:
-        """Return the number of columns of the targets of so many outputs; None: any."""
+        """Return the number of columns of the targets for `d_out` outputs, or None if any number is
+        allowed.
+        """
         if not self.per_target:
             return None
         if d_out % self.per_target:
@@ -228,8 +240,9 @@ class LossFunction(Function):
     # --- what is known of it
 
     def error(self, z: NDArray[Any], y: NDArray[Any], found: Values, eps: float) -> Floats:
-        """Return bounds on the errors of the entries of first and second, (N, d); their sums over
-        a row bound that of the value. Infinite where `ulps` is not known.
+        """Return bounds on the errors of the entries of the first and second derivatives, (N, d).
+        Their sums over a row bound the error of the value. The bounds are infinite if `ulps` is
+        unknown.
         """
         value, first, second = (np.abs(x) for x in found)
         if y.shape != z.shape:
@@ -239,7 +252,7 @@ class LossFunction(Function):
         return self._error_bounds(size, eps, found)
 
     def constant(self, y: Floats, shares: Floats, d: int) -> tuple[Floats, float]:
-        """Return the best constant outputs (d,), and their loss. `shares` (N,) are weights of sum
+        """Return the best constant outputs (d,) and their loss. `shares` (N,) are weights with sum
         1.
         """
         from scipy.optimize import minimize  # this import is slow
@@ -267,7 +280,7 @@ class LossFunction(Function):
 
 
 class ActivationFunction(Function):
-    """A function of a layer's z, and what is known of it: what the library calls of a user's
+    """A function of a layer's z, with its known properties: the function of a user-defined
     `fastcurv.Activation`.
     """
 
@@ -288,17 +301,15 @@ class ActivationFunction(Function):
     # --- the function
 
     def __call__(self, z: NDArray[Any]) -> Values:
-        """Return phi, phi' and phi'' as the function has them, in the precision of z, with their
-        shapes checked.
-        """
+        """Return phi, phi' and phi'' in the precision of z, after checking their shapes."""
         found = self._call_function(z)
         for name, part in zip(self.parts, found):
             self._check_shape(name, part, [z.shape], z)
         return found
 
     def rounded(self, z: NDArray[Any]) -> Values:
-        """Return them for the engine: in the dtype of z, contiguous, computed in float64 and
-        rounded once.
+        """Return phi, phi' and phi'' for the engine: contiguous, in the dtype of z, computed in
+        float64 and rounded once.
         """
         found = self(z.astype(float, copy=False))
         with np.errstate(all="ignore"):
@@ -309,14 +320,14 @@ class ActivationFunction(Function):
 
     @property
     def like_relu(self) -> bool:
-        """Whether it grows to one side alone."""
+        """True if the function is unbounded on one side only."""
         below, above = self(np.array([[-30.0, 30.0]]))[1][0]
         return bool(above > 0.5 and abs(below) < 0.1)
 
     @property
     def parity(self) -> int:
-        """-1 if ``phi(-z) = -phi(z)``, 1 if ``phi(-z) = phi(z)``, at numbers up to 30 and within
-        rounding; else 0. Not proved.
+        """-1 if ``phi(-z) = -phi(z)``, 1 if ``phi(-z) = phi(z)``, for numbers up to 30 and within
+        rounding, otherwise 0. The parity is not proved.
         """
         z = np.concatenate([CHECK_POINTS.ravel(), np.linspace(0.1, 30.0, 64)])[None]
         with np.errstate(all="ignore"):
@@ -327,12 +338,14 @@ class ActivationFunction(Function):
         return 0
 
     def size(self, z: NDArray[Any], found: Values) -> NDArray[Any]:
-        """Return what the errors of the numbers that the function returned are relative to."""
+        """Return the sizes relative to which the errors of the function's results are given."""
         a, p, q = (np.abs(part) for part in found)
         return np.asarray(1 + np.abs(z) + a + p + q)
 
     def error(self, z: NDArray[Any], found: Values, eps: float) -> Floats:
-        """Return bounds on their errors, of z's shape; infinite where `ulps` is not known."""
+        """Return bounds of z's shape on the errors of the function's results, or infinity if `ulps`
+        is unknown.
+        """
         return self._error_bounds(self.size(z, found), eps, found)
 
     def bounds(self, z: Floats, move: Floats) -> tuple[Floats, Floats, Floats]:
@@ -359,7 +372,7 @@ class ActivationFunction(Function):
 
 
 def _continue_abs(r: NDArray[Any]) -> NDArray[Any]:
-    """Return |r|, or of a complex r what continues it analytically off the imaginary axis."""
+    """Return |r|, or for a complex r its analytic continuation off the imaginary axis."""
     return np.where(r.real < 0, -r, r)
 
 
@@ -413,7 +426,9 @@ def _gaussian_nll(z: NDArray[Any], y: NDArray[Any]) -> Values:
 
 
 def _gaussian_third(z: Floats, y: Floats, move: Floats) -> Floats:
-    """Bound 3 e^-s a^2 b + 3 |r| e^-s a b^2 + r^2 e^-s b^3 / 2 over a^2 + b^2 = 1."""
+    """Return the maximum of 3 e^-s a^2 b + 3 |r| e^-s a b^2 + r^2 e^-s b^3 / 2 over a^2 +
+    b^2 = 1.
+    """
     m = y.shape[1]
     move = np.broadcast_to(move, z.shape)
     r, e = np.abs(z[:, :m] - y) + move[:, :m], np.exp(move[:, m:] - z[:, m:])
@@ -421,7 +436,7 @@ def _gaussian_third(z: Floats, y: Floats, move: Floats) -> Floats:
 
 
 def _built_in_loss(kind: type[Made], name: str, function: Any, third: Any, **facts: Any) -> Made:
-    """Return a loss of that class that is built in, with an error of at most 16 ulps."""
+    """Return a built-in loss of class `kind`, with an error of at most 16 ulps."""
     known = {"name": name, "function": function, "third": third, "ulps": 16, "built_in": True}
     loss = object.__new__(kind)
     vars(loss).update({"lower": 0.0, "convex": True, "_coupled": False} | known | facts)
@@ -430,7 +445,7 @@ def _built_in_loss(kind: type[Made], name: str, function: Any, third: Any, **fac
 
 @cache
 def quantile_loss(level: float, width: float, kind: type[Made]) -> Made:
-    """Return the loss of `fastcurv.Loss.quantile`, as an object of that class."""
+    """Return the loss of `fastcurv.Loss.quantile` as an object of class `kind`."""
     if not 0 < level < 1:
         raise ValueError(f"level must be a number between 0 and 1, got {level}.")
     name, third = f"quantile({level!r}, {width!r})", 0.0962251 / width / width
@@ -439,7 +454,7 @@ def quantile_loss(level: float, width: float, kind: type[Made]) -> Made:
 
 @cache
 def pseudo_huber_loss(delta: float, kind: type[Made]) -> Made:
-    """Return the loss of `fastcurv.Loss.pseudo_huber`, as an object of that class."""
+    """Return the loss of `fastcurv.Loss.pseudo_huber` as an object of class `kind`."""
     name, third = f"pseudo_huber({delta!r})", 0.858651 / delta
     return _built_in_loss(kind, name, partial(_pseudo_huber, delta=delta), third)
 
@@ -483,8 +498,7 @@ PARAMETRIC_LOSSES = "quantile", "pseudo_huber"
 
 
 def named(name: str) -> LossFunction:
-    """Return a loss that is built in this way by its name, with parameters in brackets, which is a
-    `fastcurv.Loss`.
+    """Return a built-in `fastcurv.Loss` by its name, with parameters in brackets.
 
     Raises
     ------

@@ -20,15 +20,15 @@ def normalised(model: Any) -> bool:
 
 
 def layers_of(model: Any, theta: NDArray[Any]) -> list[tuple[NDArray[Any], Any]]:
-    """Return ``[(W, b), ...]``, views of a flat vector of any dtype, or of many ``(..., n)``; b is
-    None without biases.
+    """Return ``[(W, b), ...]``, views of a flat vector of any dtype or of many vectors ``(...,
+    n)``; b is None without biases.
     """
     return [(W, b) for W, b, _ in _parts_of(model, theta)]
 
 
 def norms_of(model: Any, theta: NDArray[Any]) -> list[tuple[NDArray[Any], NDArray[Any]] | None]:
-    """Return ``[(gamma, beta), ...]``, views like those of `layers_of`, None for layers that are
-    not normalised.
+    """Return ``[(gamma, beta), ...]``, views like those of `layers_of`, with None for layers that
+    are not normalised.
     """
     return [norm for _, _, norm in _parts_of(model, theta)]
 
@@ -89,9 +89,9 @@ def skips(model: Any, layer: int) -> bool:
 
 
 def branch_scale(model: Any, layer: int) -> float:
-    """Return the factor by which `MLP.init` scales W of a layer: ``1/L`` around which a skip leads,
-    one of L in the network, if its activation is unbounded and its outputs are not normalised; else
-    1.
+    """Return the factor by which `MLP.init` scales W of a layer. It is ``1/L`` if a skip
+    connection, one of L in the network, leads around the layer, its activation is unbounded and its
+    outputs are not normalised; otherwise 1.
     """
     if not skips(model, layer) or model.batch_norm:
         return 1.0
@@ -102,15 +102,15 @@ def branch_scale(model: Any, layer: int) -> float:
 
 
 def is_in_skip(model: Any, layer: int) -> bool:
-    """Return True if the outputs of hidden layer `layer` are joined to those of another layer by a
-    skip.
+    """Return True if a skip connection adds the outputs of hidden layer `layer` to those of another
+    layer.
     """
     return skips(model, layer) or skips(model, layer + 1)
 
 
 def l2_diagonal(ob: Any) -> float | NDArray[np.float64]:
-    """Return what l2 adds to the diagonal of an objective's Hessian: a number, or ``(n,)`` if l2
-    acts on the matrices W only.
+    """Return the term that l2 adds to the diagonal of an objective's Hessian: a number, or ``(n,)``
+    if l2 acts on the matrices W only.
     """
     l2 = float(ob.l2)
     if not l2 or getattr(ob, "l2_biases", True):
@@ -122,8 +122,8 @@ def l2_diagonal(ob: Any) -> float | NDArray[np.float64]:
 
 
 def divisor_of(ob: Any) -> float:
-    """Return the number by which an objective's sum over rows is divided: the `divisor` of a part
-    of all rows, else the number of rows, times the number of outputs for losses that are means over
+    """Return the divisor of an objective's sum over rows: the attribute `divisor` of a part of all
+    rows, otherwise the number of rows, times the number of outputs for losses that are means over
     entries.
     """
     known = vars(ob).get("divisor")  # `getattr` would search for a similar name
@@ -131,7 +131,7 @@ def divisor_of(ob: Any) -> float:
 
 
 def terms_of_a_row(ob: Any) -> float:
-    """Return over how many terms of a row a loss is a mean."""
+    """Return the number of terms in a row over which a loss is a mean."""
     return LOSSES[ob.loss].terms_of_row(ob.model.sizes[-1])
 
 
@@ -145,11 +145,11 @@ def rows_that_count(ob: Any) -> NDArray[np.float64]:
 
 
 def rows_in_range(ob: Any) -> tuple[Any, Any]:
-    """Return X and y in which the first row that counts stands in for each row of weight 0.
+    """Return X and y in which each row of weight 0 is replaced by the first row of nonzero weight.
 
-    A row of weight 0 adds 0 to the loss and its derivatives, whatever it holds, but a pass that
-    multiplies its numbers by the weight finds 0 times infinity where they overflow. With batch
-    normalisation X is returned as it is, since all rows enter the statistics.
+    A row of weight 0 adds 0 to the loss and its derivatives, but a pass that multiplies its values
+    by the weight computes 0 times infinity if they overflow. With batch normalisation X is returned
+    unchanged, since all rows enter the statistics.
     """
     weight = ob.sample_weight
     if weight is None or np.all(weight):
@@ -167,8 +167,8 @@ def rows_once(ob: Any) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """Return ``(rows, weight)``: the first of each group of rows that are equal in X and y, and the
     sum of the absolute weights of the group. Groups whose weights are all 0 are left out.
 
-    If all rows are different and of weight 1, all of them are returned. Equal rows are found by a
-    hash of their bits; two rows with the same hash that are not equal are both kept.
+    If all rows are different and have weight 1, all are returned. Equal rows are found by a hash of
+    their bits. Two different rows with the same hash are both kept.
 
     Examples
     --------

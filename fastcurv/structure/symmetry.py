@@ -40,8 +40,8 @@ def probes(
     max_columns: int | None = None,
     seed: int | np.random.Generator | None = 0,
 ) -> Floats:
-    """Return vectors that reach negative curvature which the gradient and its Krylov space cannot
-    see.
+    """Return vectors with components along negative curvature that is orthogonal to the gradient
+    and its Krylov space.
 
     For two identical hidden units, one vector moves their incoming weights apart and one their
     outgoing weights. For a unit with zero weights in or out (or gamma 0), one vector changes its
@@ -84,7 +84,7 @@ def probes(
 
 
 def _special_units(now: list[Any], norms: list[Any], layer: int) -> Iterator[tuple[Any, Any]]:
-    """Yield ``(j, None)`` for units with zero weights on one side, and ``(i, j)`` for pairs of
+    """Yield ``(j, None)`` for units whose weights on one side are zero, and ``(i, j)`` for pairs of
     identical units that are neighbours in sorted order.
     """
     (W, b), (W_out, _) = now[layer], now[layer + 1]
@@ -110,7 +110,9 @@ def _write_separating_vector(
     rng: np.random.Generator,
     out: Floats,
 ) -> None:
-    """Write a unit vector that moves a unit, or two apart, into `out` (n,), which is 0."""
+    """Write a unit vector that moves one unit, or two units in opposite directions, into `out`
+    (n,), which is 0.
+    """
     (W, b), (W_out, _) = layers_of(model, out)[layer : layer + 2]
     part: Floats = rng.standard_normal((W.shape[1] if incoming else W_out.shape[0],))
     shift = rng.standard_normal()
@@ -124,8 +126,8 @@ def _write_separating_vector(
 
 
 def saturation(ob: Any, theta: ArrayLike) -> dict[str, Any]:
-    """Return how much of the network hardly reacts to its input, and how many samples are nearly
-    certain.
+    """Return the fractions of units whose outputs hardly depend on their input, and of samples with
+    nearly certain predictions.
 
     Returns
     -------
@@ -148,10 +150,12 @@ def saturation(ob: Any, theta: ArrayLike) -> dict[str, Any]:
 def saturation_counts(
     ob: Any, theta: ArrayLike
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[NDArray[np.bool_], ...]]:
-    """Return the counts that `saturation` is computed from: by hidden layer the number of saturated
-    (sample, unit) pairs; the number of samples (outputs) that are nearly certain, of how many, and
-    the number of rows; by hidden layer a mask of the units that are not saturated at every sample.
-    Sums of these are those of all rows.
+    """Return the counts from which `saturation` is computed.
+
+    They are, by hidden layer, the number of saturated (sample, unit) pairs; the number of nearly
+    certain samples (outputs), the number of all of them, and the number of rows; and, by hidden
+    layer, a mask of the units that are not saturated at every sample. Sums of these over blocks are
+    those of all rows.
     """
     dtype, rows, hidden = ob.model.dtype, rows_that_count(ob), ob.model.sizes[1:-1]
     # All rows of this shard have weight 0.
@@ -197,8 +201,8 @@ def saturation_of(
 
 @dataclass(frozen=True)
 class Ranges:
-    """The smallest and largest entry of each column of some rows; the sum of two covers the rows of
-    both.
+    """The smallest and largest entry of each column of some rows. The sum of two objects covers the
+    rows of both.
     """
 
     low: Floats
@@ -209,7 +213,7 @@ class Ranges:
 
 
 def ranges(ob: Any, theta: ArrayLike) -> tuple[Ranges, Ranges]:
-    """Return the ranges of inputs and outputs at theta."""
+    """Return the ranges of the inputs and outputs at theta."""
     known = ob.statistics(theta) if ob.model.batch_norm else None
     outputs = np.asarray(ob.model.predict(theta, ob.X, known), dtype=float)
     return Ranges(ob.X.min(axis=0), ob.X.max(axis=0)), Ranges(
@@ -392,8 +396,8 @@ def rescale_relu(
 def _scaled(
     model: Any, theta: ArrayLike, layer: int, units: ArrayLike, factor: float, output: float
 ) -> NDArray[Any]:
-    """Return theta with the incoming weights of `units` times `factor`, and the outgoing ones over
-    `output`.
+    """Return theta with the incoming weights of `units` multiplied by `factor`, and the outgoing
+    ones divided by `output`.
     """
     width = model.sizes[layer + 1]
     units = np.unique(np.atleast_1d(_ints(units, "units")))
@@ -410,9 +414,9 @@ def _scaled(
 
 
 def nearest_copy(model: Any, theta: ArrayLike, other: ArrayLike) -> NDArray[Any]:
-    """Return the copy of `other` nearest to theta, among those that permutations of hidden units
-    and flips make of it: of the signs of the weights into and out of units whose activation is odd,
-    or into units whose activation is even.
+    """Return the equivalent of `other` nearest to theta, among those obtained by permutations of
+    hidden units and by sign flips. A flip changes the signs of the weights into and out of units
+    whose activation is odd, or into units whose activation is even.
 
     With one hidden layer it is the nearest, by optimal assignment. With several, layers are matched
     in turn by their incoming weights and the sizes of their outgoing ones: if theta itself is such
@@ -469,9 +473,9 @@ def nearest_copy(model: Any, theta: ArrayLike, other: ArrayLike) -> NDArray[Any]
 def _units(
     model: Any, theta: NDArray[Any], layer: int, even: bool
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return, by unit of a hidden layer, the numbers that a flip turns, and those that stay: of
-    weights into a layer that is matched later these are the sizes alone, in order. A flip of a unit
-    with an even activation leaves its outgoing weights as they are.
+    """Return, for each unit of a hidden layer, the numbers whose signs a flip changes, and those
+    that it keeps. For weights into a layer that is matched later these are the sizes alone, in
+    order. A flip of a unit with an even activation does not change its outgoing weights.
     """
     (W, b), (W_out, _) = layers_of(model, theta)[layer : layer + 2]
     norm = norms_of(model, theta)[layer]
@@ -579,7 +583,7 @@ def orbits(
 
 
 def _check_room(theta: Floats, count: int) -> None:
-    """Raise MemoryError if so many tangents take too much memory."""
+    """Raise MemoryError if `count` tangents take too much memory."""
     if count * theta.nbytes > MAX_TANGENTS_BYTES:
         raise MemoryError(
             f"the symmetry directions must take at most {MAX_TANGENTS_BYTES / 1e9:.2g} GB as a "
@@ -588,7 +592,7 @@ def _check_room(theta: Floats, count: int) -> None:
 
 
 def _zeros(theta: Floats, count: int) -> Floats:
-    """Return zeros for so many tangents, as rows."""
+    """Return zeros for `count` tangents, as rows."""
     _check_room(theta, count)
     return np.zeros((count, theta.size))
 
@@ -600,14 +604,14 @@ def _translation_orbit(name: str, theta: Floats, rows: Floats, error: float = 0.
 
 
 def _single_translations(name: str, theta: Floats, columns: Sequence[int]) -> Orbit:
-    """Return the translations of some parameters, each alone."""
+    """Return the translations along single parameters."""
     rows = _zeros(theta, len(columns))
     rows[np.arange(len(columns)), columns] = 1.0
     return _translation_orbit(name, theta, rows)
 
 
 def _free_layers(model: Any, free: NDArray[np.bool_]) -> list[tuple[bool, bool]]:
-    """Return for each layer whether its W, and its b, are without l2."""
+    """Return, for each layer, True if W has no l2, and True if b has no l2."""
     return [(bool(W.all()), b is not None and bool(b.all())) for W, b in layers_of(model, free)]
 
 
@@ -633,8 +637,8 @@ def dependencies(X: Floats, constant: bool) -> list[tuple[Floats, float]]:
     """Return ``(c, c0)`` with ``X c + c0 = 0`` exactly, linearly independent of one another; c0 is
     0 unless `constant`.
 
-    Found are columns that are 0, equal columns, and with `constant` columns that hold one number.
-    In float64 each sum is 0 without rounding.
+    The dependencies are columns that are 0, equal columns, and with `constant` columns with equal
+    entries. In float64 each sum is 0 without rounding.
 
     Examples
     --------
@@ -681,7 +685,7 @@ def _columns(ob: Any, theta: Floats, free: NDArray[np.bool_], *_: Any) -> Iterat
 
 
 def _means(ob: Any, theta: Floats, free: NDArray[np.bool_], *_: Any) -> Iterator[Orbit]:
-    """Yield the translations of the biases whose effect the batch mean removes."""
+    """Yield the translations of the biases whose effect is removed by the batch mean."""
     model = ob.model
     if not (normalised(model) and model.bias):
         return
@@ -697,8 +701,8 @@ def _inactive_unit_translations(
     off: Sequence[NDArray[np.bool_]],
     on_kinks: Sequence[NDArray[np.bool_]],
 ) -> Iterator[Orbit]:
-    """Yield the translations of every parameter without l2 of the relu units that stay off for all
-    rows.
+    """Yield the translations of every parameter without l2 of the relu units that are inactive for
+    all rows.
     """
     model, columns, at = ob.model, list[int](), np.arange(theta.size)
     layers, norms = layers_of(model, at), norms_of(model, at)
@@ -717,10 +721,11 @@ def _inactive_unit_translations(
 
 
 def joined_layers(model: Any) -> list[range]:
-    """Return the runs of hidden layers whose outputs are one residual stream: a layer and those
-    that add to it over skips.
+    """Return the runs of hidden layers that share one residual stream: a layer and those that add
+    to its outputs by skip connections.
 
-    A run that starts with a skip is joined to X, which cannot be transformed, and is left out.
+    A run that starts with a skip connection is joined to X, which cannot be transformed, and is
+    left out.
     """
     runs, start = [], 0
     n_hidden = len(model.activation)
@@ -741,8 +746,8 @@ def _blocks(
     off: Sequence[NDArray[np.bool_]],
     on_kinks: Sequence[NDArray[np.bool_]],
 ) -> Iterator[Orbit]:
-    """Yield the scalings of relu units, the general linear group (or the rotations) of linear ones,
-    and the shifts of linear biases.
+    """Yield the scalings of relu units, the general linear group (or the rotations) of linear
+    units, and the shifts of linear biases.
     """
     model = ob.model
     for run in joined_layers(model):
@@ -801,7 +806,7 @@ def _action(
 
     The generator changes h by at most ``||t|| ||h||`` on the side of the rows and on that of the
     columns. These are disjoint parts of theta, except for a W within the run, which transforms on
-    both sides: hence `change` 1 for a single layer and 2 for a longer run.
+    both sides. So `change` is 1 for a single layer and 2 for a longer run.
     """
     model = ob.model
     width = model.sizes[run[0] + 1]
@@ -838,7 +843,7 @@ def _tangent(model: Any, theta: Floats, run: range, i: int, j: int) -> Floats:
 
 def _apply_action(model: Any, theta: Floats, run: range, M: Floats) -> Floats:
     """Return theta after ``exp(M)`` on the outputs of the run, with the inverse applied to the
-    weights that read them.
+    weights that multiply them.
     """
     there = theta.copy()
     A, back = expm(M), expm(-M)
@@ -850,8 +855,8 @@ def _apply_action(model: Any, theta: Floats, run: range, M: Floats) -> Floats:
 
 
 def _moved_biases(ob: Any, theta: Floats, free: NDArray[np.bool_], layer: int) -> Iterator[Orbit]:
-    """Yield the shifts of the bias of a linear unit (of beta, if it is normalised), compensated by
-    the bias of the layer above or by the batch mean there.
+    """Yield the shifts of the bias of a linear unit (of beta, if it is normalised), which the bias
+    of the layer above or its batch mean compensates.
     """
     model = ob.model
     norms = norms_of(model, theta)

@@ -67,7 +67,7 @@ def _softplus(z: NDArray[Any]) -> NDArray[Any]:
 
 @dataclass(frozen=True)
 class LossRow:
-    """A loss.
+    """A loss in the table of losses.
 
     Attributes
     ----------
@@ -133,7 +133,7 @@ class LossRow:
 
 
 def one_hot(y: NDArray[Any], d_out: int) -> NDArray[Any]:
-    """Return targets (rows, d_out); integer classes (rows,) become unit vectors."""
+    """Return targets (rows, d_out), in which integer classes (rows,) become unit vectors."""
     return np.eye(d_out)[y.astype(np.intp)] if y.ndim == 1 else y
 
 
@@ -176,7 +176,7 @@ def _class_pulls(y: NDArray[Any], d_out: int) -> tuple[Mask, Mask]:
 
 
 def _user_loss_row(loss: LossFunction, *aliases: str) -> LossRow:
-    """Return the row of a loss that is given by a function."""
+    """Return the table entry of a loss given by a function."""
     counts = loss.least is not None and loss.least[1]
 
     def terms_of_row(d_out: int) -> float:
@@ -217,7 +217,7 @@ def _user_loss_row(loss: LossFunction, *aliases: str) -> LossRow:
 
 
 class _Losses(dict[Any, LossRow]):
-    """Rows by name. A `Loss`, and a name with parameters, have rows of their own."""
+    """Table entries by name. A `Loss`, and a name with parameters, have entries of their own."""
 
     def __missing__(self, loss: Any) -> LossRow:
         return _user_loss_row(loss if isinstance(loss, LossFunction) else named(loss))
@@ -302,7 +302,7 @@ CHOICES["loss"] = {alias: repr(name) for name, row in LOSSES.items() for alias i
 
 
 def check_loss(loss: Any) -> Any:
-    """Return a loss as objectives keep it: its name, or a `Loss`."""
+    """Return a loss in the form that objectives store: its name, or a `Loss`."""
     if isinstance(loss, LossFunction):
         return loss
     if isinstance(loss, str) and "(" in loss:
@@ -324,7 +324,7 @@ Settings = dict[str, dict[str, Any]]
 
 @dataclass(frozen=True)
 class ActivationRow:
-    """An activation phi.
+    """An activation phi in the table of activations.
 
     Attributes
     ----------
@@ -389,7 +389,7 @@ class ActivationRow:
 
 @lru_cache(maxsize=64)
 def _user_activation_row(own: ActivationFunction) -> ActivationRow:
-    """Return the row of an activation that is given by a function."""
+    """Return the table entry of an activation given by a function."""
 
     def derivatives(z: Floats) -> tuple[Any, Any, Any, Any]:
         found = own(z)
@@ -411,7 +411,7 @@ def _user_activation_row(own: ActivationFunction) -> ActivationRow:
 
 
 class _Activations(dict[Any, ActivationRow]):
-    """Rows by name. An `Activation` has a row of its own."""
+    """Table entries by name. An `Activation` has an entry of its own."""
 
     def __missing__(self, own: Any) -> ActivationRow:
         if not isinstance(own, ActivationFunction):
@@ -421,7 +421,7 @@ class _Activations(dict[Any, ActivationRow]):
 
 def _normal_cdf(z: NDArray[Any]) -> NDArray[Any]:
     """Return Phi(z). For a complex step the imaginary part is computed from the derivative, since
-    SciPy's complex erf loses tiny ones.
+    SciPy's complex erf loses very small imaginary parts.
     """
     value: NDArray[Any] = 0.5 * (1 + erf(z.real / _SQRT2))
     return np.asarray(value + 1j * z.imag * normal(z.real) if np.iscomplexobj(z) else value)
@@ -440,7 +440,9 @@ def bell(t: Floats) -> Floats:
 def _envelope_by_bounds(
     bounds: Callable[[Floats, Floats, Floats], Three],
 ) -> Callable[[Floats, Floats], Three]:
-    """Return the envelope with these bounds by the least and the largest |z| and the largest z."""
+    """Return an envelope that evaluates `bounds` at the smallest |z|, the largest |z| and the
+    largest z.
+    """
 
     def envelope(z: Floats, t: Floats) -> Three:
         found = bounds(np.maximum(np.abs(z) - t, 0.0), np.abs(z) + t, z + t)
@@ -450,7 +452,7 @@ def _envelope_by_bounds(
 
 
 def _leaky(leak: float, **more: Any) -> ActivationRow:
-    """Return the row of ``z > 0 ? z : leak z``."""
+    """Return the table entry of ``z > 0 ? z : leak z``."""
 
     def derivatives(z: Floats) -> tuple[Any, Any, Any, Any]:
         p = np.where(z > 0, 1.0, leak)
@@ -735,8 +737,8 @@ CHOICES["activation"].update(
 
 
 def unbounded_reason(loss: Any, activations: Sequence[Any]) -> str:
-    """Return why nothing can be proved about this loss of a network with these activations, as a
-    clause, or an empty string.
+    """Return the reason why nothing can be proved about this loss of a network with these
+    activations, as a clause, or "".
     """
     for part in (LOSSES[loss].given, *(ACTIVATIONS[name].given for name in activations)):
         if part is not None and part.unbounded:
@@ -745,8 +747,8 @@ def unbounded_reason(loss: Any, activations: Sequence[Any]) -> str:
 
 
 def activations_of(library: str) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Return, for a library's names of activations, ours and the settings with which both are the
-    same function.
+    """Return, for a library's names of activations, the names here and the settings for which both
+    are the same function.
     """
     return _names_in(library, tuple(ACTIVATIONS))
 

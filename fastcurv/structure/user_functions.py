@@ -35,7 +35,7 @@ DIFFERENCE_STEP = 1e-5  # step of difference quotients of functions whose values
 
 
 def store_function(own: Function, function: Any, returns: str, third: Any, ulps: Any) -> None:
-    """Check and store the function of a new object and what is known of it."""
+    """Check and store the function of a new object and its known properties."""
     if not callable(function):
         raise TypeError(f"function must be {returns}, got {typed(function)}.")
     if third is not None and not callable(third):
@@ -47,7 +47,7 @@ def store_function(own: Function, function: Any, returns: str, third: Any, ulps:
 
 
 def check_rows_independent(own: Function, found: Any, turned: Any, same: str, each: str) -> None:
-    """Raise a ValueError where parts were others for the same arguments in another form."""
+    """Raise a ValueError if results differ for the same arguments in another form."""
     for name, part, other in zip(own.parts, found, turned):
         if not np.allclose(part, other, rtol=1e-6, atol=1e-9, equal_nan=True):
             raise ValueError(
@@ -57,8 +57,9 @@ def check_rows_independent(own: Function, found: Any, turned: Any, same: str, ea
 
 
 def attempt_derivatives(own: Any, z: Floats, v: Floats, *y: Floats) -> Any:
-    """Return what the function has at z, or raise a ValueError where its derivatives are not
-    those of differences along v, or the bounds on the third and on its errors do not hold.
+    """Return the results of the function at z. Raise a ValueError if its derivatives differ from
+    difference quotients along v, or if the bounds on the third derivative or on the errors do not
+    hold.
     """
     here, above, below = (own(z + step * v, *y) for step in (0, DIFFERENCE_STEP, -DIFFERENCE_STEP))
     eps = max(float(np.finfo(part.dtype).eps) for part in here)
@@ -100,7 +101,7 @@ def attempt_derivatives(own: Any, z: Floats, v: Floats, *y: Floats) -> Any:
 
 
 class Loss(LossFunction, made_by="fastcurv.Loss"):
-    """A loss of your own, as a function of the outputs and targets of some rows.
+    """A user-defined loss, as a function of the outputs and targets of some rows.
 
     The objective is the mean of its values over the rows, as for ``cross_entropy``. Everything but
     the proofs needs the function alone: values, gradients, products with the Hessian, spectra,
@@ -183,7 +184,9 @@ class Loss(LossFunction, made_by="fastcurv.Loss"):
         vars(self).update(lower=lower, per_target=0)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """Return the name of a loss that is built in. A copy of any other knows what it knows."""
+        """Return the name of a built-in loss. Copies of other losses keep their known
+        properties.
+        """
         return (named, (self.name,)) if self.built_in else object.__reduce_ex__(self, protocol)
 
     @staticmethod
@@ -224,7 +227,7 @@ class Loss(LossFunction, made_by="fastcurv.Loss"):
         return made
 
     def _attempt(self, y: NDArray[Any], d: int) -> None:
-        """Raise a ValueError for a function that is no loss of rows with its derivatives, or whose
+        """Raise a ValueError if a function is no loss of rows with its derivatives, or if its
         bounds do not hold, at some of the targets and random outputs of size 1.
         """
         y = y[np.linspace(0, len(y) - 1, min(len(y), N_CHECK_ROWS)).astype(int)].astype(float)
@@ -238,7 +241,7 @@ class Loss(LossFunction, made_by="fastcurv.Loss"):
 
 
 class Activation(ActivationFunction, made_by="fastcurv.Activation"):
-    """An activation of your own, as a function of a layer's z.
+    """A user-defined activation, as a function of a layer's z.
 
     Everything but the proofs needs the function alone: values, gradients, products with Hessian and
     GGN, spectra, `minimize`, verdicts, batch normalisation, skips.
@@ -316,15 +319,15 @@ class Activation(ActivationFunction, made_by="fastcurv.Activation"):
         self._attempt()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take over what is known of the function, and try it: a pickle holds it by reference, and
-        in another process the name may stand for another function.
+        """Restore the known properties of the function, and check it, since a pickle stores the
+        function by its name, which may denote another function in another process.
         """
         vars(self).update(state)
         self._attempt()
 
     def _attempt(self) -> None:
-        """Raise a ValueError for a function that is no activation with its derivatives, or whose
-        bounds do not hold.
+        """Raise a ValueError if a function is no activation with its derivatives, or if its bounds
+        do not hold.
         """
         found = self(CHECK_POINTS)
         for name, part in zip(self.parts, found):

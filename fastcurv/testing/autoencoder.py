@@ -17,8 +17,8 @@ from ..reference import ReferenceModel, ReferenceObjective
 
 @dataclass(frozen=True)
 class Case(Record):
-    """A point whose verdict is known: the result that `classify` must give. A count is None if it
-    is not known in closed form.
+    """A point with a known verdict, the result that `classify` must give. A count is None if it is
+    not known in closed form.
     """
 
     name: str
@@ -96,8 +96,8 @@ class LinearAutoencoder(ReadOnly):
         )
 
     def critical_point(self, indices: Any, seed: Any = None) -> np.ndarray:
-        """Return theta with ``W2 W1 = U_I U_I'``, where I is counted from 1; with a seed, it is
-        moved along the symmetry ``W2 A^-1, A W1``.
+        """Return theta with ``W2 W1 = U_I U_I'``, where the indices in I count from 1. With a seed,
+        theta is moved along the symmetry ``W2 A^-1, A W1``.
         """
         indices = sorted(int(i) - 1 for i in indices)
         k, n = len(indices), self.spectrum.size
@@ -139,8 +139,8 @@ class LinearAutoencoder(ReadOnly):
         )
 
     def cases(self, seed: Any = None, limit: int | None = None) -> list[Case]:
-        """Return the cases of all index sets, or of `limit` sets drawn at random plus the empty set
-        and that of the minimum.
+        """Return the cases of all index sets, or of `limit` sets drawn at random in addition to the
+        empty set and that of the minimum.
         """
         n = self.spectrum.size
         sets = [s for k in range(min(self.p, n) + 1) for s in combinations(range(1, n + 1), k)]

@@ -176,7 +176,7 @@ class FunctionObjective(ReadOnly, assignable=REPLACEABLE_METHODS):
         )
 
     def third_bound(self, theta: np.ndarray, radius: float) -> float:
-        """Return a Lipschitz constant of the Hessian on the ball around theta; infinity if none was
-        given.
+        """Return a Lipschitz constant of the Hessian on the ball around theta, or infinity if none
+        was given.
         """
         return np.inf if self._third_bound is None else float(self._third_bound(theta, radius))

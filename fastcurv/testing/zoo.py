@@ -100,10 +100,11 @@ def axis_saddles(count: int, seed: Any = 0) -> list[Case]:
 
 
 def zoo() -> list[Case]:
-    """Return the critical points, plateaus and near misses that `classify` is tested on, as a list
-    of `Case`.
+    """Return the critical points, plateaus and nearly critical points on which `classify` is
+    tested, as a list of `Case`.
 
-    Takes a second or two, since some of the points are computed to rounding by Newton's method.
+    This takes a second or two, since some of the points are computed to rounding by Newton's
+    method.
     """
     cases = [
         Case(name, FunctionObjective(2, *functions), np.zeros(2), kind, *counts, 0.0)

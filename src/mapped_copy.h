@@ -14,8 +14,8 @@
 int fc_copy_checked(char *out, const char *const *from, size_t count, size_t run, int by_pipe,
                     char *map, size_t size);
 
-/* fc_read reads `bytes` bytes of an open file from position `at` on. It returns 0 or an errno,
- * which is EFAULT if the file ends too early. */
+/* fc_read reads `bytes` bytes of an open file at position `at`. It returns 0 or an errno, which is
+ * EFAULT if the file ends too early. */
 int fc_read(int file, char *out, size_t bytes, long long at);
 
 #endif

@@ -52,7 +52,7 @@ enum { SPIN_NS = 50000, LINGER_NS = 400000 };
 enum { LINE = 64 };
 typedef uint64_t count_t;
 #define ONE_INSIDE ((count_t)1) /* counts a worker that is inside a job */
-/* The bits from 16 on count the workers that have ever joined a job. */
+/* The bits above the lowest 16 count the times that a worker has joined a job. */
 #define ONE_JOINED ((count_t)1 << 16)
 #define INSIDE(count) ((count) & (ONE_JOINED - 1))
 
@@ -144,8 +144,8 @@ static count_t open_job_for(count_t seen, int member) {
     return NUMBER(job) % 2 && job != seen && member < THREADS(job) ? job : 0;
 }
 
-/* Sleep until a job includes this member. The job may have ended by the time the member is awake.
- * */
+/* Sleep until a job includes this member. The job may have ended by the time the member is
+ * awake. */
 static void sleep_until_included(count_t seen, int member) {
     const int group = group_of(member);
     pthread_mutex_lock(&team.sleep);

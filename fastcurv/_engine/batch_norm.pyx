@@ -30,10 +30,12 @@ BATCH_NORM_EPS = NORM_EPS
 
 
 cdef inline double get(PlanS *P, const char *x, Py_ssize_t j) noexcept nogil:
+    """Return element j of a vector x of the plan's dtype as a double."""
     return (<const double *>x)[j] if P.K.real_bytes == 8 else <double>(<const float *>x)[j]
 
 
 cdef inline void put(PlanS *P, char *x, Py_ssize_t j, double value) noexcept nogil:
+    """Set element j of a vector x of the plan's dtype."""
     if P.K.real_bytes == 8:
         (<double *>x)[j] = value
     else:
@@ -41,10 +43,13 @@ cdef inline void put(PlanS *P, char *x, Py_ssize_t j, double value) noexcept nog
 
 
 cdef inline char *of_theta(PlanS *P, Py_ssize_t start) noexcept nogil:
+    """Return the address of the element of theta at offset `start`."""
     return P.theta + start * P.K.real_bytes
 
 
 cdef inline char *of_v(PlanS *P, Py_ssize_t l, Py_ssize_t start) noexcept nogil:
+    """Return the address of the element of v at offset `start`, or of zeros if v is 0 in layer l.
+    """
     return P.v + start * P.K.real_bytes if P.active[l] else P.layer[l].norm.zeros
 
 
@@ -61,6 +66,7 @@ cdef struct NormSweeps:         # sweeps of a pass over blocks of its rows, on t
 
 
 cdef NormSweeps norm_sweeps(Pass *t, Layer *y) noexcept nogil:
+    """Return an empty list of sweeps over the rows of a pass for layer y."""
     cdef NormSweeps s
     memset(&s, 0, sizeof(s))
     s.t, s.y = t, y
@@ -68,6 +74,7 @@ cdef NormSweeps norm_sweeps(Pass *t, Layer *y) noexcept nogil:
 
 
 cdef inline fc_norm *add_sweep(NormSweeps *s, fc_norm_kind kind, char *out) noexcept nogil:
+    """Append a sweep with output `out` to the list, and return it for its operands to be set."""
     cdef fc_norm *job = &s.job[s.n_jobs]
     s.n_jobs += 1
     job.kind, job.h, job.ld, job.out = kind, s.y.norm.h, s.y.ldm, out
@@ -84,6 +91,7 @@ cdef fc_norm shifted(PlanS *P, const fc_norm *job, Py_ssize_t row) noexcept nogi
 
 
 cdef void sums_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+    """Compute the sums over one block of rows; a part of a job of the thread team."""
     cdef NormSweeps *s = <NormSweeps *>context
     cdef PlanS *P = s.t.P
     cdef fc_norm job = shifted(P, &s.job[0], part * BLOCK_ROWS)
@@ -112,6 +120,7 @@ cdef void take_sums(
 
 
 cdef void sweep_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+    """Run all sweeps and the epilogue on one block of rows; a part of a job of the thread team."""
     cdef NormSweeps *s = <NormSweeps *>context
     cdef PlanS *P = s.t.P
     cdef Py_ssize_t first = part * BLOCK_ROWS
@@ -134,6 +143,7 @@ cdef void sweep_part(void *context, Py_ssize_t part, int member) noexcept nogil:
 
 
 cdef void run_sweeps(NormSweeps *s) noexcept nogil:
+    """Run all sweeps and the epilogue on the rows of the pass."""
     fc_team_run(s.t.P.threads, (s.t.rows + BLOCK_ROWS - 1) // BLOCK_ROWS, sweep_part, s)
 
 

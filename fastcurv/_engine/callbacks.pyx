@@ -158,6 +158,7 @@ cdef void evaluate_loss(
 # --- copies of state matrices, by pieces: panels in the transposed layout, otherwise rows ---------
 
 cdef inline Py_ssize_t pieces_of(PlanS *P, Py_ssize_t rows) noexcept nogil:
+    """Return the number of pieces of a chunk of `rows` rows."""
     return panels_of(P, rows) if P.ld_transposed else rows
 
 
@@ -224,7 +225,7 @@ cdef void put_pieces(
     Py_ssize_t until, char *source
 ) noexcept nogil:
     """Copy rows of m elements from `source` into pieces of a matrix of the state; the inverse of
-    `take_pieces`. In the transposed layout, fill up each panel with zeros.
+    `take_pieces`. In the transposed layout, pad each panel with zeros.
     """
     cdef Py_ssize_t n, j, size = P.K.real_bytes
     cdef char *to

@@ -30,9 +30,9 @@ cdef void load_chunk(PlanS *P, Py_ssize_t r0, Py_ssize_t rows) noexcept nogil:
 
 
 cdef bint state_is_transient(PlanS *P, Job *job) noexcept nogil:
-    """Return True if each panel's state may overwrite that of another panel, so that it stays in
-    the caches. This requires that only the gradient is computed, and that there are more panels
-    than threads.
+    """Return True if each panel's state may overwrite the state of another panel, so that the
+    memory of the state stays in the caches. This requires that only the gradient is computed, and
+    that there are more panels than threads.
     """
     return (
         P.transient and job.out != NULL and job.stages == FORWARD | BACKWARD
@@ -206,7 +206,7 @@ cdef void along_v(Job *job, char *out, Py_ssize_t out_step) noexcept nogil:
     cdef Py_ssize_t r0, j
     cdef bint by_rows = job.kind == JVP
     job.out, job.out_step, job.add = out, out_step, job.l2 != 0
-    # In the other cases run_layers packs vectors one at a time.
+    # Layer-parallel jobs of several vectors pack each vector in run_layers, and a VJP packs none.
     if job.kind != VJP and (P.panel and not P.shared or job.vectors == 1):
         for j in range(job.vectors):
             take_vector(job, j, j)

@@ -124,8 +124,8 @@ cdef class Workspace:
     cdef double *sweep_rows(
         self, Py_ssize_t q, Py_ssize_t m, Py_ssize_t w, Py_ssize_t s, const double *c
     ) except NULL:
-        """Sweep over m rows from q on and s rows from w on. If c is NULL, return the inner products
-        (s, m). Otherwise compute w -= c q in place and return the squared norms (s,).
+        """Sweep over m rows q and s rows w. If c is NULL, return the inner products (s, m).
+        Otherwise compute w -= c q in place and return the squared norms (s,) of the new rows.
         """
         cdef Sweep *t = &self.sweep
         cdef Py_ssize_t line = t.n * t.K.real_bytes

@@ -254,6 +254,7 @@ cdef class Rows:
         self.point_at(X, y, labels, weight)
 
     cdef int point_at(self, X, y, labels, weight) except -1:
+        """Set all arrays of the data, and the pointers to them."""
         cdef Data *D = &self.D
         # Views protect the shapes and strides from changes that the caller makes to its arrays.
         X, y, weight = (

@@ -141,6 +141,7 @@ cdef class Ritz:
         self.matrix, self.columns = Scratchpad(), Scratchpad()
 
     cdef int set_size(self, Py_ssize_t m) except -1:
+        """Set the number of eigenvalues to m, and allocate buffers for them."""
         self.values = self.numbers.room_for(9 * m)
         self.first, self.last = self.values + m, self.values + 2 * m
         self.scratch, self.given = self.values + 3 * m, self.values + 6 * m

@@ -62,7 +62,7 @@ cdef enum:
     # F is formed for at most this many rows and elements.
     FACTOR_MAX_ROWS = 64
     FACTOR_MAX_NUMBERS = 1 << 13
-    # Rows of F per strip. A strip is multiplied by all rows of F from its first row on.
+    # Rows of F per strip. A strip is multiplied by its own rows and all later rows of F.
     FACTOR_STRIP_ROWS = 12
     # rows and columns of a tile when the upper triangle is copied to the lower one
     MIRROR_TILE = 16
@@ -308,7 +308,7 @@ cdef class CurvatureMatrix:
     # --- D and a of a block of samples ------------------------------------------------------------
 
     cdef bint fill(self, PlanS *P, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
-        """Compute D and a of all layers for `count` samples from sample `first` on. For G, a matrix
+        """Compute D and a of all layers for the samples [first, first + count). For G, a matrix
         with very large or very small entries is divided by a power of two. For the Hessian, each
         column of D would need its own power of two, so the function returns False instead.
         """
@@ -448,8 +448,8 @@ cdef class CurvatureMatrix:
     cdef void copy_samples(
         self, const double *x, Py_ssize_t m, Py_ssize_t first, Py_ssize_t step, double *out
     ) noexcept nogil:
-        """Copy `step` samples of x (m, ld), from sample `first` on, to out (m, step). In x, zeros
-        follow the last sample.
+        """Copy the samples [first, first + step) of x (m, ld) to out (m, step). In x, zeros follow
+        the last sample.
         """
         cdef Py_ssize_t i
         if step == self.ld:
@@ -605,10 +605,10 @@ cdef class CurvatureMatrix:
         Py_ssize_t ldx, double *y, Py_ssize_t ldy, Py_ssize_t each, Py_ssize_t step, double *out,
         Py_ssize_t room, Py_ssize_t *rows
     ) noexcept nogil:
-        """Compute products of rows of x with rows of y. Row i of x, for i from `first` on, is
-        multiplied elementwise by all `others` rows of y or, if `same`, by the rows from i on. Each
-        product is summed over `each` parts and written to one row of out (rows, step). Return the
-        index of the first row of x whose products no longer fit.
+        """Compute products of rows of x with rows of y. Row i >= first of x is multiplied
+        elementwise by all `others` rows of y or, if `same`, by the rows j >= i. Each product is
+        summed over `each` parts and written to one row of out (rows, step). Return the index of the
+        first row of x whose products no longer fit.
         """
         cdef Py_ssize_t r, end = first + max(<Py_ssize_t>1, room // others)
         # The smaller dimension is the outer loop, because each call of `times` has overhead.

@@ -148,6 +148,7 @@ cdef void add_identity(real *out, Py_ssize_t ld, Py_ssize_t rows, Py_ssize_t inp
 cdef void put_values(
     const real *a, Py_ssize_t lda, real *A, Py_ssize_t ldt, Py_ssize_t m, Py_ssize_t rows
 ) noexcept nogil:
+    """Copy the values a (m, rows) to the first columns of A."""
     cdef Py_ssize_t u
     for u in range(m):
         memcpy(A + u * ldt, a + u * lda, rows * sizeof(real))
@@ -194,6 +195,7 @@ cdef void weigh_units(
 
 
 cdef void mirror(real *H, Py_ssize_t d) noexcept nogil:
+    """Copy the upper triangle of H (d, d) to the lower one."""
     cdef Py_ssize_t i, j
     for i in range(d):
         for j in range(i):
@@ -374,8 +376,8 @@ cdef bint finite(const fc_table *K, const char *x, Py_ssize_t count, char *copy)
 
 
 cdef size_t room_of(InputJob *t, InputRoom *room, char *base) noexcept nogil:
-    """Lay out the matrices of one thread from `base` on, and return the number of bytes that they
-    take. If base is NULL, only count the bytes.
+    """Lay out the matrices of one thread in the memory at `base`, and return the number of bytes
+    that they take. If base is NULL, only count the bytes.
     """
     cdef Arena arena
     cdef Py_ssize_t l, hidden = 1, widest = t.d_in

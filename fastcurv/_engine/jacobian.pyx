@@ -57,7 +57,7 @@ cdef class RowJacobian:
         free(self.a)
 
     def write(self, Py_ssize_t first, Py_ssize_t count, out):
-        """Write the rows of `count` samples from sample `first` on to `out` (count * d_out, n),
+        """Write the rows of the samples [first, first + count) to `out` (count * d_out, n),
         contiguous and of the plan's dtype.
         """
         cdef PlanS *P = &self.plan.P

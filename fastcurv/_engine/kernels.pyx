@@ -160,6 +160,7 @@ cdef struct Peak:
 
 
 cdef void peak_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+    """Run multiply-adds on one thread; a part of a job of the thread team."""
     cdef Peak *c = <Peak *>context
     c.flops[part] = c.K.peak(c.count, &c.sink[part][0])
 

@@ -347,6 +347,7 @@ cdef class Space:
         return self.is_exhausted()
 
     cdef bint is_exhausted(self) noexcept:
+        """Return the value of the property `exhausted`."""
         return self.p == 0 or self.m + self.p >= self.max_dim < self.n
 
     def start(self, multiply, first, others=()):
@@ -413,6 +414,7 @@ cdef class Space:
         memset(self.taken, 0, (self.sweep.m + 1) * sizeof(double))
 
     cdef char *row(self, Py_ssize_t i) noexcept nogil:
+        """Return the address of row i of the basis."""
         return <char *>self.sweep.q + i * self.sweep.ldq * self.sweep.K.real_bytes
 
     cdef double norm(self, char *w) noexcept nogil:

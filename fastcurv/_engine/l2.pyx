@@ -14,10 +14,12 @@ cdef struct Run:
 
 
 cdef inline Py_ssize_t runs(PlanS *P) noexcept nogil:
+    """Return the number of runs of penalised elements."""
     return P.n_layers if P.l2_skips_biases else 1
 
 
 cdef inline Run run_of(PlanS *P, Py_ssize_t l, char *x) noexcept nogil:
+    """Return run number l of penalised elements of the flat vector x."""
     cdef Run found
     cdef Layer *y = &P.layer[l]
     found.first, found.taken = y.w, y.m * y.k if P.l2_skips_biases else P.n
@@ -43,6 +45,7 @@ cdef struct Parts:
 
 
 cdef void penalty_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+    """Process one part of a run; a part of a job of the thread team."""
     cdef Parts *t = <Parts *>context
     cdef Py_ssize_t first = part * t.step, count = min(t.step, t.run.taken - first)
     cdef Py_ssize_t shift = first * t.K.real_bytes

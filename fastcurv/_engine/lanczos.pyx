@@ -126,12 +126,13 @@ cdef class LanczosRecurrence:
         return 0
 
     cdef char *row(self, Py_ssize_t i) noexcept nogil:
+        """Return the address of row i of the basis."""
         return self.q + i * self.line * self.sweep.K.real_bytes
 
     # --- sweeps, which are never interrupted ------------------------------------------------------
 
     cdef double *dots(self, const char *q, Py_ssize_t m, char *w, Py_ssize_t s) except NULL:
-        """Return the inner products (s, m) of s rows from w on with m rows from q on."""
+        """Return the inner products (s, m) of s rows w with m rows q."""
         return self.sweep_over(sweep_dots, q, m, w, s, NULL, m * s)
 
     cdef double *take(
@@ -177,17 +178,19 @@ cdef class LanczosRecurrence:
         return length_of(self.n, <float *>w)
 
     cdef double norm(self, char *w) except? -1:
+        """Return ||w||."""
         return self.length(w, self.dots(w, 1, w, 1)[0])
 
     cdef int divide(self, char *w, double by) except -1:
+        """Divide w by a positive number in place."""
         if self.sweep.K.real_bytes == 4:
             by = <double>(<float>by)
         self.sweep.K.scale(self.n, 1 / by, w, w)
         return 0
 
     cdef double outside(self, char *q, Py_ssize_t m, char *w, int passes) except? -1:
-        """Orthogonalise w against m rows from q on, in at most `passes` sweeps. Return the norm of
-        the remainder.
+        """Orthogonalise w against m rows q, in at most `passes` sweeps. Return the norm of the
+        remainder.
         """
         cdef int _k
         cdef double *along
@@ -216,7 +219,7 @@ cdef class LanczosRecurrence:
         self.errors, self.joint = np.empty(0), 0
 
     cdef void clear(self, Py_ssize_t first, Py_ssize_t end) noexcept:
-        """Set rows and columns `first` to `end` of T to 0; those from `end` on are 0 already."""
+        """Set rows and columns [first, end) of T to 0; later rows and columns are 0 already."""
         cdef Py_ssize_t i
         for i in range(end):
             if i >= first:

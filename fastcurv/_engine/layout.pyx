@@ -252,6 +252,8 @@ cdef void lay_out(PlanS *P, Arena *A) noexcept nogil:
 cdef void lay_scratch(
     PlanS *P, Arena *A, Scratch *scratch, Py_ssize_t rows, Py_ssize_t widest
 ) noexcept nogil:
+    """Lay out the scratch buffers of a pass of `rows` rows. With `scratch` NULL, only measure them.
+    """
     cdef size_t size = P.K.real_bytes
     cdef Py_ssize_t l
     cdef Scratch nowhere
@@ -347,6 +349,7 @@ cdef int add_norm(PlanS *P, Layer *y) except -1:
 
 
 cdef void free_norms(PlanS *P) noexcept nogil:
+    """Free the states of batch-normalised layers."""
     cdef Py_ssize_t l
     if P.layer != NULL:
         for l in range(P.n_layers):

@@ -158,6 +158,9 @@ cdef class Levenberg:
         self, char *theta, char *trial, char *gradient, Py_ssize_t count, double gradient_tol,
         double target, double seconds, double *rows, Ending *ending
     ) noexcept nogil:
+        """Take at most `count` steps and write their values to `rows`. Return the number of steps
+        taken, and the reason for the end in `ending`.
+        """
         cdef PlanS *P = &self.plan.P
         cdef Py_ssize_t k
         cdef double norm_before

@@ -157,6 +157,7 @@ cdef bint is_short(Py_ssize_t n, const real *s, const real *theta, double eps) n
 
 
 cdef void added(Py_ssize_t n, const real *s, const real *theta, real *out) noexcept nogil:
+    """Set out = theta + s."""
     cdef Py_ssize_t i
     for i in range(n):
         out[i] = theta[i] + s[i]

@@ -51,10 +51,12 @@ cdef inline Weights packed_of(Packing *c, Layer *y) noexcept nogil:
 
 
 cdef inline Py_ssize_t parts_of(Packing *c, Layer *y) noexcept nogil:
+    """Return the number of blocks into which W of a layer is cut."""
     return (y.m + rows_of_block(c.P, y) - 1) // rows_of_block(c.P, y) * columns_of(y)
 
 
 cdef inline Block block_of(Packing *c, Layer *y, Py_ssize_t part) noexcept nogil:
+    """Return block number `part` of W of a layer."""
     cdef Block b
     b.top = part // columns_of(y) * rows_of_block(c.P, y)
     b.left = part % columns_of(y) * BLOCK_COLUMNS
@@ -76,11 +78,13 @@ cdef void copy_numbers(
 
 
 cdef void flat_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+    """Copy one part of theta; a part of a job of the thread team."""
     cdef Packing *c = <Packing *>context
     copy_numbers(c, part * COPY_PART_NUMBERS, min(c.P.n, (part + 1) * COPY_PART_NUMBERS), member)
 
 
 cdef void copy_block(Packing *c, Layer *y, Block b, int member) noexcept nogil:
+    """Copy one block of W into the plan's theta, unless the job only packs."""
     cdef Py_ssize_t i
     if b.right - b.left == y.k:
         copy_numbers(c, y.w + b.top * y.k, y.w + b.bottom * y.k, member)
@@ -146,6 +150,7 @@ cdef void copy_biases(Packing *c) noexcept nogil:
 
 
 cdef void pack_parts(Packing *c) noexcept nogil:
+    """Copy and pack all blocks of all layers on the thread team."""
     cdef PlanS *P = c.P
     cdef Py_ssize_t l, parts = 0
     cdef int threads = P.threads if P.n > SERIAL_MAX_NUMBERS else 1
@@ -161,6 +166,7 @@ cdef void pack_parts(Packing *c) noexcept nogil:
 
 
 cdef inline Packing packing(PlanS *P, char *source) noexcept nogil:
+    """Return the description of a packing job for the flat vector `source`."""
     cdef Packing c
     memset(&c, 0, sizeof(c))
     c.P, c.source, c.far = P, source, 2 * P.n * P.K.real_bytes > L3_BYTES

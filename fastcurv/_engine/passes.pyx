@@ -72,6 +72,7 @@ cdef void forward(Pass *t) noexcept nogil:
 
 
 cdef void loss_block(void *context, Py_ssize_t part, int member) noexcept nogil:
+    """Compute the loss and delta of one block of rows of the output layer."""
     cdef Pass *t = (<Blocks *>context).t
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[P.n_layers - 1]
@@ -88,6 +89,7 @@ cdef void loss_block(void *context, Py_ssize_t part, int member) noexcept nogil:
 
 
 cdef void delta_block(void *context, Py_ssize_t part, int member) noexcept nogil:
+    """Compute the column sums of delta for one block of rows of the output layer."""
     cdef Pass *t = (<Blocks *>context).t
     cdef Layer *y = &t.P.layer[t.P.n_layers - 1]
     cdef Py_ssize_t first, rows, block

@@ -147,6 +147,7 @@ cdef class Plan:
     # --- allocation: the layout and the plan's block of memory ------------------------------------
 
     cdef int make_block(self) except -1:
+        """Choose the layout, and allocate and lay out the plan's block of memory."""
         cdef Arena arena
         cdef size_t size
         arena.base, arena.used, arena.overflow = NULL, 0, False
@@ -187,6 +188,7 @@ cdef class Plan:
         return 0
 
     cdef void lay_out_vectors_at(self, char *base, Py_ssize_t block) noexcept nogil:
+        """Set the pointers for `block` vectors into the memory at `base`, unless `base` is NULL."""
         cdef Arena arena
         arena.base, arena.used, arena.overflow = base, 0, False
         if base != NULL:
@@ -199,7 +201,7 @@ cdef class Plan:
         The array theta is contiguous, has the plan's dtype, and is kept by the plan.
 
         If `transient`, only the gradient is needed, so the passes may overwrite the state. A later
-        product computes the state again, and from the plan's first product on the state is always
+        product computes the state again, and after the plan's first product the state is always
         stored.
         """
         self.set_point(theta, NULL, gradient, transient)
@@ -360,6 +362,9 @@ cdef class Plan:
     cdef int run_job(
         self, Job *job, char *out, Py_ssize_t out_step, const char *active
     ) except -1 nogil:
+        """Run a job over all chunks while checking for signals; `active` marks the layers in which
+        the vectors are nonzero.
+        """
         cdef fc_watch before = watch()
         job.P = &self.P
         set_active_layers(job.P, active)
@@ -462,6 +467,7 @@ cdef class Plan:
         return [tuple(found[4 * l:4 * l + 4]) for l in range(P.n_layers)]
 
     cdef int states(self, list out, bint back) except -1:
+        """Copy the matrices of the state for which `out` has an array, as `states_of` does."""
         cdef fc_watch before
         cdef Py_ssize_t i
         cdef char **to = <char **>calloc(len(out), sizeof(char *))

@@ -48,6 +48,7 @@ cdef inline void share_all_matrices(Pass *t, fc_stack *stack) noexcept nogil:
 
 
 cdef inline void set_output(fc_product *job, Matrix c) noexcept nogil:
+    """Set the output of a product to the matrix c."""
     job.c, job.ldc = c.at, c.ld
 
 
@@ -60,6 +61,9 @@ cdef inline void set_output_e(Pass *t, fc_product *job, Layer *x, Py_ssize_t l) 
 
 
 cdef inline void set_output_w(Pass *t, fc_product *job, Layer *y, char *out) noexcept nogil:
+    """Set the output of a product to the part of the flat vector `out` that corresponds to W of
+    layer y.
+    """
     job.c, job.ldc = out + y.w * t.P.K.real_bytes, y.k
 
 
@@ -154,22 +158,27 @@ cdef inline char *bias_of(PlanS *P, Layer *y, Weights W) noexcept nogil:
 
 
 cdef inline void put_d(fc_epilogue *epilogue, Matrix d) noexcept nogil:
+    """Set matrix d of an epilogue."""
     epilogue.d, epilogue.ldd = d.at, d.ld
 
 
 cdef inline void put_p(fc_epilogue *epilogue, Matrix p) noexcept nogil:
+    """Set matrix p of an epilogue."""
     epilogue.p, epilogue.ldp = p.at, p.ld
 
 
 cdef inline void put_q(fc_epilogue *epilogue, Matrix q) noexcept nogil:
+    """Set matrix q of an epilogue."""
     epilogue.q, epilogue.ldq = q.at, q.ld
 
 
 cdef inline void put_r(fc_epilogue *epilogue, Matrix r) noexcept nogil:
+    """Set matrix r of an epilogue."""
     epilogue.r, epilogue.ldr = r.at, r.ld
 
 
 cdef inline void put_skip(fc_epilogue *epilogue, Matrix skip) noexcept nogil:
+    """Set matrix skip of an epilogue."""
     epilogue.skip, epilogue.ldskip = skip.at, skip.ld
 
 

@@ -99,11 +99,13 @@ cdef struct Quasi:
 # --- sweeps over vectors, each of which reads its operands once -----------------------------------
 
 cdef inline void swap(char **x, char **y) noexcept nogil:
+    """Exchange two pointers."""
     cdef char *held = x[0]
     x[0], y[0] = y[0], held
 
 
 cdef void vectors_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+    """Run the current sweep on one part of the vectors; a part of a job of the thread team."""
     cdef Quasi *q = <Quasi *>context
     cdef Py_ssize_t at = part * q.width, end = min(at + q.width, q.n), count
     cdef double *sums = q.sums + part * q.lds
@@ -428,6 +430,7 @@ cdef class QuasiNewton:
         q.noise = VALUE_NOISE * float(np.finfo(dtype).eps)
 
     cdef object vector(self, char *start):
+        """Return the NumPy array whose memory begins at `start`."""
         return self.vectors[(start - self.base) // self.q.line]
 
     # --- the current point ------------------------------------------------------------------------
@@ -563,6 +566,9 @@ cdef class QuasiNewton:
         self, Plan plan, Py_ssize_t count, double gradient_tol, double target, double seconds,
         double *rows, Ending *ending
     ) except -1 nogil:
+        """Take steps until one of the conditions of `run` ends them, and store the reason in
+        `ending`.
+        """
         cdef Quasi *q = &self.q
         cdef fc_watch before = watch()
         self.began = self.looked = now()
@@ -620,6 +626,7 @@ cdef class QuasiNewton:
         self.out_of_time = (here - self.began) * 1e-9 + self.gap > seconds
 
     cdef void remember_best(self) noexcept nogil:
+        """Update the lowest point of the run after a step."""
         cdef Quasi *q = &self.q
         if q.f < q.best_f:
             q.best_f, q.best_gnorm, q.elsewhere = q.f, q.gnorm, False

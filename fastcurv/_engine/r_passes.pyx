@@ -110,6 +110,9 @@ cdef void r_loss_block(void *context, Py_ssize_t part, int member) noexcept nogi
 
 
 cdef void r_loss(Pass *t, char *u) noexcept nogil:
+    """Compute rdelta in place of rz in the output layer for all rows of the pass. For a VJP, `u` is
+    the left factor.
+    """
     cdef Blocks blocks
     blocks.out = u
     if t.P.ld_transposed and t.kind == VJP:

@@ -52,8 +52,8 @@ cdef class Lanczos(LanczosRecurrence):
         return found
 
     cdef double leaked(self, const double *s, Py_ssize_t first) noexcept:
-        """Return the norm of the component of A x along the rows of `against` from `first` on, for
-        the Ritz vector x with coordinates s (m,).
+        """Return the norm of the component of A x along the rows of `against` with index `first` or
+        higher, for the Ritz vector x with coordinates s (m,).
         """
         cdef double found = 0
         cdef Py_ssize_t i

@@ -62,6 +62,8 @@ cdef void put_rows(Pass *t, Job *job) noexcept nogil:
 
 
 cdef void take_product(Pass *t, Job *job, char *out, bint add) noexcept nogil:
+    """Compute the product of the operator with the vectors of the pass, over the rows of the pass.
+    """
     cdef PlanS *P = t.P
     if P.packs_pairs and not has_narrow_output(t):
         unpack_pairs(t)
@@ -116,6 +118,7 @@ cdef inline Py_ssize_t even_stack_size(Py_ssize_t vectors, Py_ssize_t most) noex
 
 
 cdef inline Py_ssize_t stacks_of(Job *job) noexcept nogil:
+    """Return the number of stacks into which the vectors of a job are divided."""
     cdef Py_ssize_t side = vectors_per_panel(job)
     return max(<Py_ssize_t>1, (job.vectors + side - 1) // side)
 
@@ -222,6 +225,7 @@ cdef enum: ADD_NUMBERS = 4096   # elements per part of a job that adds the sums 
 
 
 cdef inline Py_ssize_t slices_of(PlanS *P) noexcept nogil:
+    """Return the number of slices of a vector whose sums are added in separate parts of a job."""
     return (P.n + ADD_NUMBERS - 1) // ADD_NUMBERS
 
 
@@ -258,6 +262,7 @@ cdef void add_up(Job *job) noexcept nogil:
 
 
 cdef void run_panels(Job *job) noexcept nogil:
+    """Run a job on the rows of a chunk, panel-parallel."""
     cdef PlanS *P = job.P
     cdef Py_ssize_t n_panels = panels_of(P, job.rows), panel, j
     cdef Py_ssize_t sides = stacks_of(job)
@@ -284,6 +289,7 @@ cdef void run_panels(Job *job) noexcept nogil:
 # --- layer-parallel execution ---------------------------------------------------------------------
 
 cdef void run_layers(Job *job) noexcept nogil:
+    """Run a job on the rows of a chunk, layer-parallel, one vector at a time."""
     cdef PlanS *P = job.P
     cdef Py_ssize_t j
     cdef Pass t = new_pass(P, &P.wide, False, job.kind)
@@ -306,6 +312,7 @@ cdef void run_layers(Job *job) noexcept nogil:
 
 
 cdef void run_chunk(Job *job) noexcept nogil:
+    """Run a job on the rows of a chunk."""
     if job.P.panel and not job.P.shared:
         run_panels(job)
     else:

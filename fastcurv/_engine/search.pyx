@@ -108,6 +108,7 @@ cdef class EigenSearch:
     # --- the loop ---------------------------------------------------------------------------------
 
     cdef bint spent(self) noexcept:
+        """Return True if the budget does not permit another step."""
         return self.run.n_products + max(1, self.run.p) > self.max_products
 
     cdef double dense_fraction(self) noexcept:

@@ -214,7 +214,7 @@ cdef Py_ssize_t panels_transposed(PlanS *P) noexcept nogil:
     from the L3 cache, or would be used by too few rows to repay packing. (3) The state does not fit
     in the L3 cache, because only the transposed layout prefetches it. Without 64-byte vectors, case
     3 requires short row-major panels: on Zen 3 the transposed layout takes 3 to 15% less time up to
-    50 rows, but up to 1.4 times as much from 70 rows on (network 16-16-16-16). (4) The network has
+    50 rows, but up to 1.4 times as much for 70 rows or more (network 16-16-16-16). (4) The network has
     one hidden layer, of any width, below a narrow output layer.
 
     The transposed layout is not chosen if a panel's inputs would exceed MAX_INPUT_BYTES, unless the

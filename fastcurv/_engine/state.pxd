@@ -250,6 +250,9 @@ cdef struct Job:
 
 
 cdef inline char *at(PlanS *P, char *base, Py_ssize_t row, Py_ssize_t ld) noexcept nogil:
+    """Return the address of row `row` of a matrix with leading dimension ld, or NULL if `base` is
+    NULL.
+    """
     return NULL if base == NULL else base + row * ld * P.K.real_bytes
 
 
@@ -259,6 +262,7 @@ cdef inline Py_ssize_t elements_per_line(PlanS *P) noexcept nogil:
 
 
 cdef inline Py_ssize_t lanes(PlanS *P) noexcept nogil:
+    """Return the number of elements per SIMD vector."""
     return P.K.vector_bytes >> (2 if P.K.real_bytes == 4 else 3)
 
 
@@ -287,10 +291,12 @@ cdef inline Matrix scratch_matrix(Pass *t, Layer *y, char *scratch) noexcept nog
 
 
 cdef inline Matrix a_of(Pass *t, Layer *y) noexcept nogil:
+    """Return phi(z) of layer y for the rows of the pass."""
     return state_matrix(t, y, y.a) if y.phi_pair == NULL else scratch_matrix(t, y, t.scratch.a)
 
 
 cdef inline Matrix p_of(Pass *t, Layer *y) noexcept nogil:
+    """Return phi'(z) of layer y for the rows of the pass."""
     return state_matrix(t, y, y.p) if y.phi_pair == NULL else scratch_matrix(t, y, t.scratch.p)
 
 
@@ -306,6 +312,7 @@ cdef inline Matrix input_of(Pass *t, Py_ssize_t l) noexcept nogil:
 
 
 cdef inline Matrix no_matrix() noexcept nogil:
+    """Return a matrix that does not exist."""
     cdef Matrix found
     found.at, found.ld = NULL, 0
     return found
@@ -344,6 +351,7 @@ cdef inline Pass new_pass(PlanS *P, Scratch *scratch, bint serial, Kind kind) no
 # --- sizes ----------------------------------------------------------------------------------------
 
 cdef inline Py_ssize_t whole_lines(PlanS *P, Py_ssize_t rows) noexcept nogil:
+    """Return `rows` rounded up to whole cache lines."""
     return (rows + elements_per_line(P) - 1) & -elements_per_line(P)
 
 
@@ -429,6 +437,7 @@ cdef inline Py_ssize_t packed_columns(PlanS *P, Py_ssize_t cols) noexcept nogil:
 
 
 cdef inline bint normalised(PlanS *P) noexcept nogil:
+    """Return True if hidden layers are batch-normalised."""
     return P.layer[0].norm != NULL
 
 

@@ -33,11 +33,13 @@ _locks = WeakSet()              # all live Lock objects, for _after_fork_in_chil
 
 
 def _know_main_thread():
+    """Store the identifier of the main thread."""
     global main_thread
     main_thread = threading.main_thread().ident
 
 
 def _after_fork_in_child():
+    """Forget all other threads in a forked child process, and reset all locks."""
     global main_thread
     main_thread = PyThread_get_thread_ident()
     for table in (_regions, _callbacks, _waiting):
@@ -223,12 +225,14 @@ cdef class Lock:
             PyThread_free_lock(self.free)
 
     cdef int renew(self) except -1:
+        """Allocate a new lock that is not held."""
         self.free = PyThread_allocate_lock()
         if self.free == NULL:
             raise MemoryError("no memory for a lock")
         return 0
 
     cdef int take(self) except -1:
+        """Acquire the lock. Raise RuntimeError if this thread already holds it."""
         if self.holder == PyThread_get_thread_ident():
             self.refuse_nested()
         if not PyThread_acquire_lock(self.free, NOWAIT_LOCK):
@@ -237,6 +241,7 @@ cdef class Lock:
         return 0
 
     cdef int refuse_nested(self) except -1:
+        """Raise RuntimeError because this thread already holds the lock."""
         raise RuntimeError(
             "This objective or operator is in the middle of a call, and a callback (a loss, an "
             "activation, a source of rows), a signal handler or a finaliser that runs during that "
@@ -282,6 +287,7 @@ cdef class Lock:
         return 0
 
     cdef void release(self) noexcept:
+        """Release the lock."""
         self.holder = 0
         PyThread_release_lock(self.free)
 
@@ -344,12 +350,12 @@ def get_thread_limit():
 
 
 # --- choice between one thread and all threads, by timing -----------------------------------------
-# State that one thread has written moves to another
-# thread's cache one cache line at a time. If the two caches are far apart, as on a virtual machine
-# whose CPUs migrate, a short pass ends before the transfer does: in measurements two threads took
-# 0.3 to 3.7 times as long as one, changing from minute to minute. The problem's sizes therefore do
-# not predict the faster choice, so a few of every TRIAL_PERIOD passes are timed with one thread and
-# with all threads. Results do not depend on the choice.
+# State that one thread has written moves to another thread's cache one cache line at a time. If the
+# two caches are far apart, as on a virtual machine whose CPUs migrate, a short pass ends before the
+# transfer does: in measurements two threads took 0.3 to 3.7 times as long as one, changing from
+# minute to minute. The problem's sizes therefore do not predict the faster choice, so a few of
+# every TRIAL_PERIOD passes are timed with one thread and with all threads. Results do not depend on
+# the choice.
 
 cdef enum:
     TRIAL_PERIOD = 256          # passes between two rounds of timing
@@ -377,4 +383,5 @@ cdef void record_trial(Trial *trial, long long since) noexcept nogil:
 
 
 cdef long long now() noexcept nogil:
+    """Return the time of a monotonic clock in nanoseconds."""
     return fc_now_ns()

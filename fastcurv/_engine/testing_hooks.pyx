@@ -8,6 +8,7 @@ from libc.string cimport memset
 
 
 cdef const fc_table *table_of(arch, array) except NULL:
+    """Return the table `arch`, or the one in use for None, for the dtype of an array."""
     cdef const fc_table *K = table_chosen() if arch is None else table_named(arch)
     return &K[array.itemsize == 8]
 

@@ -131,8 +131,8 @@ cdef void propagate_nan(Pass *t) noexcept nogil:
 cdef double loss_transposed(
     Pass *t, fc_loss_rows *here, Layer *y, Py_ssize_t first, Py_ssize_t rows
 ) noexcept nogil:
-    """Return the loss of `rows` samples of a panel from sample `first` on. The arrays in `here`
-    begin at that sample.
+    """Return the loss of the samples [first, first + rows) of a panel. The arrays in `here` begin
+    at sample `first`.
     """
     cdef PlanS *P = t.P
     here.ldd = here.ldh = P.ld_transposed
@@ -144,9 +144,8 @@ cdef double loss_transposed(
 cdef void r_loss_transposed(
     Pass *t, fc_loss_rows *here, Layer *y, char *u, Py_ssize_t first, Py_ssize_t rows
 ) noexcept nogil:
-    """Compute rdelta of `rows` samples of a panel, from sample `first` on, in place of rz. For a
-    VJP, rdelta is copied from the left factor u (rows, d_out), which holds all samples of the
-    chunk.
+    """Compute rdelta of the samples [first, first + rows) of a panel, in place of rz. For a VJP,
+    rdelta is copied from the left factor u (rows, d_out), which holds all samples of the chunk.
     """
     cdef PlanS *P = t.P
     cdef char *rz = t.scratch.rz[P.n_layers - 1] + first * P.K.real_bytes
@@ -180,6 +179,7 @@ cdef struct TransposeJob:
 
 
 cdef void transpose_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+    """Transpose one range of units; a part of a job of the thread team."""
     cdef TransposeJob *c = <TransposeJob *>context
     cdef PlanS *P = c.t.P
     cdef Py_ssize_t first = part * TRANSPOSE_UNITS, rows = c.t.rows, size = P.K.real_bytes
@@ -240,6 +240,7 @@ cdef void load_transposed(PlanS *P, Py_ssize_t r0, Py_ssize_t rows) noexcept nog
 
 
 cdef void fill_ones(PlanS *P) noexcept nogil:
+    """Set all elements of the plan's vector of ones to 1."""
     cdef Py_ssize_t i
     for i in range(P.ld_transposed):
         if P.K.real_bytes == 8:

@@ -401,8 +401,8 @@ typedef struct {
     /* Number of elements that `dots` and `take` sum in REAL before adding in double; 0: all sums
      * are in double. */
     ptrdiff_t panel;
-    /* Nonzero if totals of epilogues and sums of losses along a row are in double for either dtype.
-     * */
+    /* Nonzero if totals of epilogues and sums of losses along a row are in double for either
+     * dtype. */
     int exact_totals;
 } fc_sums;
 

@@ -87,7 +87,7 @@ static struct {
     atomic_int limit;
     int workers; /* live workers, numbered 1 to `workers`; protected by `busy` */
     count_t job_at_creation[FC_MAX_THREADS]; /* value of `job` when the worker was created */
-    /* Lock that the caller of the current job holds_team; also held across fork. */
+    /* Lock that the caller of the current job holds; also held across fork. */
     _Alignas(LINE) pthread_mutex_t busy;
     count_t joined;        /* joins counted up to the last job; protected by `busy` */
     pthread_mutex_t sleep; /* lock of the condition variables */
@@ -102,7 +102,7 @@ static struct {
           .wake = {EACH_GROUP(PTHREAD_COND_INITIALIZER)},
           .done = PTHREAD_COND_INITIALIZER};
 
-/* Nonzero if this thread is the caller of the current job and therefore holds_team `busy`. */
+/* Nonzero if this thread is the caller of the current job and therefore holds `busy`. */
 static _Thread_local int holds_team;
 
 int fc_team_cancelled(int member) {

@@ -22,7 +22,7 @@ typedef struct {
 #include <fenv.h>
 typedef fenv_t fc_arithmetic;
 #endif
-/* fc_arithmetic_begin loads the common settings and returns the previous ones. It takes a few
+/* fc_arithmetic_begin loads the common settings and returns the previous ones. It takes only
  * nanoseconds. */
 fc_arithmetic fc_arithmetic_begin(void);
 /* fc_arithmetic_end restores the settings `before`, whatever has been set since. */

@@ -1,4 +1,4 @@
-"""The compiled engine and the names that it exports. `testing_hooks` is for tests only."""
+"""The compiled engine and the names that it exports. `testing_hooks` serves tests only."""
 
 import sys
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -6,8 +6,8 @@ from pathlib import Path
 
 
 def why_not_built() -> str:
-    """Return why the engine cannot be imported, and what to do: an installed copy elsewhere on the
-    path is hidden by the source folder.
+    """Return an explanation of why the engine cannot be imported, with a remedy. If an installed
+    copy is elsewhere on the path, the explanation says that the source folder hides that copy.
     """
     here = Path(__file__).resolve().parents[2]
     engines = [f"fastcurv/_engine/core{suffix}" for suffix in EXTENSION_SUFFIXES]

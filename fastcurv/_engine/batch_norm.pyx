@@ -91,7 +91,7 @@ cdef fc_norm shifted(PlanS *P, const fc_norm *job, Py_ssize_t row) noexcept nogi
 
 
 cdef void sums_part(void *context, Py_ssize_t part, int member) noexcept nogil:
-    """Compute the sums over one block of rows; a part of a job of the thread team."""
+    """Compute the sums over one block of rows, as one part of a job of the thread team."""
     cdef NormSweeps *s = <NormSweeps *>context
     cdef PlanS *P = s.t.P
     cdef fc_norm job = shifted(P, &s.job[0], part * BLOCK_ROWS)
@@ -120,7 +120,9 @@ cdef void take_sums(
 
 
 cdef void sweep_part(void *context, Py_ssize_t part, int member) noexcept nogil:
-    """Run all sweeps and the epilogue on one block of rows; a part of a job of the thread team."""
+    """Run all sweeps and the epilogue on one block of rows, as one part of a job of the thread
+    team.
+    """
     cdef NormSweeps *s = <NormSweeps *>context
     cdef PlanS *P = s.t.P
     cdef Py_ssize_t first = part * BLOCK_ROWS
@@ -268,7 +270,7 @@ cdef Py_ssize_t norm_backward(
     Pass *t, Py_ssize_t l, fc_product *job, char *out, bint add
 ) noexcept nogil:
     """Run the backward pass of layer l: du = e phi'; dgamma = sum du h; dbeta = sum du; delta = s
-    gamma (du - mean du - h mean (du h)). Return as norm_forward does.
+    gamma (du - mean du - h mean (du h)). The return value is that of norm_forward.
     """
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[l]
@@ -300,7 +302,7 @@ cdef void add_ru(Pass *t, Py_ssize_t l, NormSweeps *s, char *out) noexcept nogil
 
 cdef Py_ssize_t norm_r_forward(Pass *t, Py_ssize_t l, fc_product *job) noexcept nogil:
     """Run R-forward of layer l: rh = s (rz - mean rz - h c), in place of rz; ra = phi' ru [+ the
-    input's ra]. Return as norm_forward does.
+    input's ra]. The return value is that of norm_forward.
     """
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[l]
@@ -357,7 +359,8 @@ cdef Py_ssize_t norm_r_backward(
 ) noexcept nogil:
     """Run R-backward of layer l: rdu = re phi' + (e phi'') ru; rdgamma = sum (rdu h + du rh);
     rdbeta = sum rdu; rdelta in place of rh. The equation for rdelta is at the head of this file.
-    Operators other than the Hessian use only the terms in rdu. Return as norm_forward does.
+    Operators other than the Hessian use only the terms in rdu. The return value is that of
+    norm_forward.
     """
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[l]

@@ -117,7 +117,7 @@ cdef void evaluate_activation(
             for part in (a, p, q):
                 check_returned(part, z.shape, plan.dtype)
             if y.skip and l:
-                # a new array, because the activation may return z itself as phi''
+                # z cannot be reused, because the activation may have returned it as phi''
                 below = np.empty((count, y.m), plan.dtype)
                 take_pieces(P, (y - 1).a, y.m, y.ldm, rows, piece, until, pointer(below))
                 a = a + below

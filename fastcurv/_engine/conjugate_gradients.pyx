@@ -83,12 +83,12 @@ cdef class Workspace:
         cdef double before, yy, along, left
         cdef double pp, pHp, HpHp, yHy
         cdef Py_ssize_t j
-        cdef Worth worth = worth_of(thrift, price)
+        cdef StoppingRule rule = stopping_rule(thrift, price)
         for j in range(1, most + 1):
             multiply(self.p, self.Hp)
             pp, pHp, HpHp = self.curvature()
             bound = fmax(bound, (sqrt(HpHp) if 1e-30 < HpHp < 1e30 else self.size()) / sqrt(pp))
-            if pHp + eps * pp < 0:  # p'(H + 2 eps)p < eps p'p
+            if pHp + eps * pp < 0:  # equivalent to p'(H + 2 eps)p < eps p'p
                 return self.p, pHp / pp, bound, j
             # In exact arithmetic y'r = 0 and (H + 2 eps) y = r - unit g.
             before = rr
@@ -106,7 +106,7 @@ cdef class Workspace:
                     return None, None, bound, j
             if stop is not None and stop():
                 break
-            if should_stop(&worth, j, -0.5 * (along + left)):
+            if should_stop(&rule, j, -0.5 * (along + left)):
                 break
             self.update_direction(rr / before)
         if self.unit != 1:

@@ -1,6 +1,8 @@
 # cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 # cython: freethreading_compatible=True, binding=False, auto_pickle=False
-"""The compiled side as one extension: what the files below declare (.pxd), then what they do."""
+"""The compiled engine as one extension module: the declarations of the included files (.pxd) come
+first, then their implementations (.pyx).
+"""
 
 include "kernels.pxd"
 include "team.pxd"

@@ -27,14 +27,14 @@ cdef enum:
     MAX_REUSED_BLOCKS = 3
     REUSED_BLOCK_BYTES = 1 << 26
     COPY_PART_BYTES = 1 << 17   # bytes per part of a job that copies X into its padded form
-    # size in bytes from which memory is mapped from the system, not taken from the heap
+    # minimum bytes of memory that is mapped from the system, not taken from the heap
     SYSTEM_MIN_BYTES = 1 << 19
     # Maximum bytes, and maximum number of contiguous runs, that one call copies from a memory map.
     READ_BYTES = 1 << 19
     READ_RUNS = 1 << 16
     # maximum number of runs that may span more than READ_BYTES of the map
     MAX_DISTANT_RUNS = 4
-    # Bytes of a contiguous run from which it is read from the file, not copied from the memory map.
+    # Minimum bytes of a contiguous run that is read from the file, not copied from the memory map.
     FILE_READ_MIN_BYTES = 4096
 
 
@@ -198,7 +198,8 @@ cdef int copy_checked(x, rows, out, drop, bint by_pipe, file) except -1:
             return error
         first, last = int(at.min()), int(at.max()) + run
         if count <= MAX_DISTANT_RUNS or last - first <= READ_BYTES:
-            apart = last - first > READ_BYTES  # a page fault on one of them maps many pages
+            # True if a page fault on one run may map many unrelated pages
+            apart = last - first > READ_BYTES
             if drop is not None and apart:
                 size = len(drop)
                 mapped = pointer(np.frombuffer(drop, np.uint8))

@@ -251,7 +251,7 @@ cdef class CurvatureMatrix:
         cdef double *G = <double *>pointer(out)
         with self.plan.lock, nogil:
             before = watch()
-            made = self.half(G)
+            made = self.upper_triangle(G)
             self.plan.end_watch(before)
         for row in range(0, n, MIRROR_TILE):
             for column in range(0, row + 1, MIRROR_TILE):
@@ -260,16 +260,16 @@ cdef class CurvatureMatrix:
                         G[i * n + j] = G[j * n + i]
         return made
 
-    cdef bint half(self, double *G) noexcept nogil:
+    cdef bint upper_triangle(self, double *G) noexcept nogil:
         """Compute the upper triangle of the matrix without the l2 penalty. Return False if entries
         of the Hessian would overflow or underflow.
         """
         cdef PlanS *P = &self.plan.P
         cdef Py_ssize_t first = 0, l, i, above, count
         states_of(P, self.hessian, self.kept, self.ld)
-        self.doubled(P.theta, self.W, P.n)
+        self.to_doubles(P.theta, self.W, P.n)
         for l in range(4 * P.n_layers + 2):
-            self.doubled(
+            self.to_doubles(
                 self.kept[l], <double *>self.state[l + 1], numbers_of(P, l, self.hessian)
             )
         if self.F != NULL:
@@ -278,9 +278,9 @@ cdef class CurvatureMatrix:
             memset(G + i * (P.n + 1), 0, (P.n - i) * sizeof(double))
         while first < P.N and not fc_watch_poll():
             count = min(self.block, P.N - first)
-            if not self.fill(P, first, count):
+            if not self.compute_block(P, first, count):
                 return False
-            if self.F != NULL and self.add_whole(P, lines_of(count), G):
+            if self.F != NULL and self.add_single_product(P, lines_of(count), G):
                 return True
             for l in range(P.n_layers):
                 if self.parts[l] > self.each:
@@ -292,7 +292,7 @@ cdef class CurvatureMatrix:
             first += count
         return True
 
-    cdef void doubled(self, const char *x, double *to, Py_ssize_t count) noexcept nogil:
+    cdef void to_doubles(self, const char *x, double *to, Py_ssize_t count) noexcept nogil:
         """Convert `count` elements of the plan's dtype to doubles. Do nothing if `x` is NULL or if
         source and destination are the same.
         """
@@ -307,7 +307,7 @@ cdef class CurvatureMatrix:
 
     # --- D and a of a block of samples ------------------------------------------------------------
 
-    cdef bint fill(self, PlanS *P, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+    cdef bint compute_block(self, PlanS *P, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
         """Compute D and a of all layers for the samples [first, first + count). For G, a matrix
         with very large or very small entries is divided by a power of two. For the Hessian, each
         column of D would need its own power of two, so the function returns False instead.
@@ -315,29 +315,30 @@ cdef class CurvatureMatrix:
         cdef Py_ssize_t l, step = lines_of(count)
         cdef Layer *y
         cdef bint near = True
-        self.pass_back(P, first, count)
+        self.propagate_block(P, first, count)
         for l in range(P.n_layers):
             y = &P.layer[l]
             self.exponents[l] = self.bring_near_one(self.D[l], y.m * self.parts[l] * step)
             self.exponents[P.n_layers + l] = self.bring_near_one(
-                self.a[l], (y.k + (y.b >= 0)) * step  # the row of ones is not used without biases
+                # the row of ones is left out if the layer has no biases
+                self.a[l], (y.k + (y.b >= 0)) * step
             )
             near = near and not self.exponents[l] and not self.exponents[P.n_layers + l]
         return near or not self.hessian
 
-    cdef void pass_back(self, PlanS *P, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+    cdef void propagate_block(self, PlanS *P, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
         """Compute D and a of all layers without scaling. D is zero after the last sample."""
         cdef Py_ssize_t l, i, step = lines_of(count), line = step * self.parts[0], columns
         cdef Layer *y
         cdef Layer *x
         cdef double *p
-        self.top(P, first, count, step * self.each)
+        self.set_output_columns(P, first, count, step * self.each)
         for l in range(P.n_layers - 1, -1, -1):
             y, columns = &P.layer[l], step * self.parts[l]
             self.copy_samples(self.state[4 * l - 3 if l else 0], y.k, first, step, self.a[l])
             for i in range(y.k * step, (y.k + 1) * step):
                 self.a[l][i] = 1
-            self.clear_idle(P, first, count, y.k + 1, step, self.a[l])
+            self.clear_zero_weights(P, first, count, y.k + 1, step, self.a[l])
             if self.hessian:
                 self.set_second_derivative(y, l, first, count)
             if l == 0:
@@ -353,7 +354,7 @@ cdef class CurvatureMatrix:
                 )
             if has_slopes(x):
                 self.copy_samples(self.state[2 + 4 * (l - 1)], x.m, first, step, p)
-                self.clear_idle(P, first, count, x.m, step, p)
+                self.clear_zero_weights(P, first, count, x.m, step, p)
             else:               # phi' is constant, or depends only on the sign of a
                 for i in range(x.m * step):
                     if not x.has_p or self.a[l][i] > 0:
@@ -361,14 +362,14 @@ cdef class CurvatureMatrix:
                     else:
                         p[i] = FC_LEAK if x.phi == FC_LEAKY_RELU else 0
             if self.parts[l - 1] > self.parts[l]:
-                self.begin_columns(y, step, self.E + columns, line)
+                self.start_unit_columns(y, step, self.E + columns, line)
             for i in range(self.parts[l - 1]):
                 self.K.times(
                     x.m, 1, step, p, step, self.E + i * step, line, self.D[l - 1] + i * step,
                     step * self.parts[l - 1]
                 )
 
-    cdef void clear_idle(
+    cdef void clear_zero_weights(
         self, PlanS *P, Py_ssize_t first, Py_ssize_t count, Py_ssize_t m, Py_ssize_t step, double *x
     ) noexcept nogil:
         """Set x (m, step) to zero for samples of weight 0. Such samples add nothing to the matrix,
@@ -387,7 +388,7 @@ cdef class CurvatureMatrix:
             for i in range(m if idle else 0):
                 x[i * step + r] = 0
 
-    cdef void begin_columns(
+    cdef void start_unit_columns(
         self, Layer *y, Py_ssize_t step, double *E, Py_ssize_t line
     ) noexcept nogil:
         """Initialise the columns of D for the units of layer y in E, the matrix for the layer
@@ -418,7 +419,7 @@ cdef class CurvatureMatrix:
         for i in range(y.m * step):
             q[i] = self.delta[l][i] * ((0 if y.phi == FC_TANH else 1) - 2 * a[i])
 
-    cdef void top(
+    cdef void set_output_columns(
         self, PlanS *P, Py_ssize_t first, Py_ssize_t count, Py_ssize_t columns
     ) noexcept nogil:
         """Set D = B' in the output layer, one row per output."""
@@ -487,21 +488,21 @@ cdef class CurvatureMatrix:
 
     # --- J' H applied to the change of the outputs ------------------------------------------------
 
-    cdef void add_pull(self, PlanS *P, double *out) noexcept nogil:
+    cdef void add_output_change(self, PlanS *P, double *out) noexcept nogil:
         """Add J' H (z - z0) to out (n,). Here z0 are the outputs at the theta of the last call of
-        `half`, and z are those at the plan's current point.
+        `upper_triangle`, and z are those at the plan's current point.
         """
         cdef Py_ssize_t first = 0, count, l, step, top = P.n_layers - 1
         cdef Layer *y
         cdef double scale
         states_of(P, False, self.moved, self.ld)
-        self.doubled(self.moved[4 * top], self.z, self.ld * P.d_out)
+        self.to_doubles(self.moved[4 * top], self.z, self.ld * P.d_out)
         while first < P.N:
             count = min(self.block, P.N - first)
             step = lines_of(count)
             if count < P.N:
-                self.fill(P, first, count)
-            self.weigh(P, first, count)
+                self.compute_block(P, first, count)
+            self.weigh_output_change(P, first, count)
             for l in range(P.n_layers):
                 y = &P.layer[l]
                 scale = ldexp(
@@ -519,9 +520,11 @@ cdef class CurvatureMatrix:
                     )
             first += count
 
-    cdef void weigh(self, PlanS *P, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
-        """Compute E = B (z - z0), with z and z0 as in `add_pull`. E has one row for each of the
-        `each` columns of D per sample in the output layer.
+    cdef void weigh_output_change(
+        self, PlanS *P, Py_ssize_t first, Py_ssize_t count
+    ) noexcept nogil:
+        """Compute E = B (z - z0), with z and z0 as in `add_output_change`. E has one row for each
+        of the `each` columns of D per sample in the output layer.
         """
         cdef Py_ssize_t r, i, k, step = lines_of(count)
         cdef const double *before = self.state[1 + 4 * (P.n_layers - 1)]
@@ -533,11 +536,11 @@ cdef class CurvatureMatrix:
                 for r in range(count):
                     way = self.z[i * self.ld + first + r] - before[i * self.ld + first + r]
                     self.E[k * step + r] += D[(i * self.each + k) * step + r] * way
-        self.clear_idle(P, first, count, self.each, step, self.E)
+        self.clear_zero_weights(P, first, count, self.each, step, self.E)
 
     # --- contributions of a block of samples to G -------------------------------------------------
 
-    cdef bint add_whole(self, PlanS *P, Py_ssize_t step, double *G) noexcept nogil:
+    cdef bint add_single_product(self, PlanS *P, Py_ssize_t step, double *G) noexcept nogil:
         """Compute G = F F' from all samples. Return False, without a result, if D or a of a layer
         has been scaled.
         """
@@ -579,15 +582,15 @@ cdef class CurvatureMatrix:
         cdef int *of_a = self.exponents + P.n_layers
         cdef int exponent = self.exponents[l] + self.exponents[above] + of_a[l] + of_a[above]
         while i < x.m:
-            i_end = self.pairs(
+            i_end = self.row_products(
                 i, x.m, y.m, same, D, step * self.parts[l], self.D[above],
                 step * self.parts[above], self.parts[above], step, self.T, self.t_rows, &t_rows
             )
             if self.hessian and self.q[above] != NULL:
-                self.add_own(i, i_end, y.m, same, l, above, step)
+                self.add_unit_columns(i, i_end, y.m, same, l, above, step)
             a = 0
             while a <= x.k:
-                a_end = self.pairs(
+                a_end = self.row_products(
                     a, x.k + 1, y.k + 1, same, self.a[l], step, self.a[above], step, 1, step,
                     self.A, self.a_rows, &a_rows
                 )
@@ -596,11 +599,11 @@ cdef class CurvatureMatrix:
                 )
                 for j in range(t_rows * a_rows if exponent else 0):
                     self.C[j] = ldexp(self.C[j], exponent)
-                self.put(x, y, same, i, i_end, a, a_end, a_rows, G)
+                self.add_pairs(x, y, same, i, i_end, a, a_end, a_rows, G)
                 a = a_end
             i = i_end
 
-    cdef Py_ssize_t pairs(
+    cdef Py_ssize_t row_products(
         self, Py_ssize_t first, Py_ssize_t count, Py_ssize_t others, bint same, double *x,
         Py_ssize_t ldx, double *y, Py_ssize_t ldy, Py_ssize_t each, Py_ssize_t step, double *out,
         Py_ssize_t room, Py_ssize_t *rows
@@ -634,7 +637,7 @@ cdef class CurvatureMatrix:
             first += 1
         return first
 
-    cdef void put(
+    cdef void add_pairs(
         self, Layer *x, Layer *y, bint same, Py_ssize_t i0, Py_ssize_t i1, Py_ssize_t a0,
         Py_ssize_t a1, Py_ssize_t a_rows, double *G
     ) noexcept nogil:
@@ -686,7 +689,7 @@ cdef class CurvatureMatrix:
                         self.weighed + at_, 0
                     )
 
-    cdef void add_own(
+    cdef void add_unit_columns(
         self, Py_ssize_t first, Py_ssize_t end, Py_ssize_t others, bint same, Py_ssize_t l,
         Py_ssize_t above, Py_ssize_t step
     ) noexcept nogil:
@@ -725,7 +728,7 @@ cdef class CurvatureMatrix:
         some = y.m if next_ else max(<Py_ssize_t>1, self.t_rows // y.k)
         for i in range(x.m):
             if not next_:
-                self.carry(P, i, l, above - 1, step)
+                self.output_derivative(P, i, l, above - 1, step)
             j = 0
             while j < y.m:
                 count = min(some, y.m - j)
@@ -751,7 +754,7 @@ cdef class CurvatureMatrix:
                     c += line
                 j += count
 
-    cdef void carry(
+    cdef void output_derivative(
         self, PlanS *P, Py_ssize_t i, Py_ssize_t l, Py_ssize_t h, Py_ssize_t step
     ) noexcept nogil:
         """Compute K_iq for all q as A (m of layer h, step): the derivative of the outputs of layer

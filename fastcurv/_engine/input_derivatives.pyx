@@ -25,9 +25,9 @@ from libc.string cimport memcpy
 
 cdef enum:
     TANGENT_NUMBERS = 1 << 15   # elements of D per block: 128 or 256 KiB
-    TANGENT_COLUMNS = 64        # columns of D from which a product is efficient
+    TANGENT_COLUMNS = 64        # minimum columns of D for an efficient product
     INPUT_STEP = 512            # elements checked for NaN and infinity at one time
-    THREADED_WORK = 1 << 18     # multiply-adds from which blocks are shared by threads
+    THREADED_WORK = 1 << 18     # minimum multiply-adds for sharing the blocks among threads
 
 # Workspace of the last call, kept for the next one, because faulting in new pages takes longer than
 # processing one row of a small network.
@@ -154,7 +154,7 @@ cdef void put_values(
         memcpy(A + u * ldt, a + u * lda, rows * sizeof(real))
 
 
-cdef void repeat(
+cdef void fill_groups(
     const real *W, Py_ssize_t rs, Py_ssize_t cs, real *out, Py_ssize_t ldo, Py_ssize_t m,
     Py_ssize_t rows, Py_ssize_t groups
 ) noexcept nogil:
@@ -166,7 +166,7 @@ cdef void repeat(
                 out[u * ldo + i * rows + r] = W[u * rs + i * cs]
 
 
-cdef void put_out(
+cdef void write_groups(
     const real *T, Py_ssize_t ldt, Py_ssize_t m, Py_ssize_t rows, Py_ssize_t groups, real *out,
     Py_ssize_t unit, Py_ssize_t group, Py_ssize_t row
 ) noexcept nogil:
@@ -223,7 +223,7 @@ cdef void tangents_forward(
                 t, room, y.m, rows, y.k, <const char *>(theta + y.w), y.k, 1, room.x, t.ldx,
                 <char *>D, t.ldt, False, False
             )
-            repeat(theta + y.w, y.k, 1, D + rows, t.ldt, y.m, rows, t.inputs)
+            fill_groups(theta + y.w, y.k, 1, D + rows, t.ldt, y.m, rows, t.inputs)
         else:
             multiply(
                 t, room, y.m, columns, y.k, <const char *>(theta + y.w), y.k, 1, room.A, t.ldt,
@@ -248,12 +248,12 @@ cdef void tangents_forward(
             add_skip(<real *>room.A, t.ldt, <real *>room.other, t.ldt, y.m, columns)
         room.A, room.other = room.other, room.A
     if t.outputs != NULL:
-        put_out(
+        write_groups(
             <real *>room.z, t.ldr, t.d_out, rows, 1, <real *>t.outputs + first * t.d_out, 1, 0,
             t.d_out
         )
     if t.jacobian != NULL and t.inputs:
-        put_out(
+        write_groups(
             D + rows, t.ldt, t.d_out, rows, t.d_in, <real *>t.jacobian + first * t.d_out * t.d_in,
             t.d_in, 1, t.d_out * t.d_in
         )
@@ -272,7 +272,7 @@ cdef void outputs_backward(
     cdef real *H
     cdef bint begun = False
     if t.weights == NULL:
-        repeat(theta + y.w, 1, y.k, e, t.lde, y.k, rows, t.parts)
+        fill_groups(theta + y.w, 1, y.k, e, t.lde, y.k, rows, t.parts)
     else:
         t.K.columns(
             rows, t.d_out, t.weights + first * t.d_out * t.size, t.d_out, 1, 0, rows, room.delta,
@@ -305,7 +305,8 @@ cdef void outputs_backward(
         )
         multiply(
             t, room, y.k, columns, y.m, <const char *>(theta + y.w), 1, y.k, room.delta, t.lde,
-            room.e, t.lde, False, y.skip    # W of a residual layer is square, and e_l is a term
+            # W of a residual layer is square, and e_l is added to the product
+            room.e, t.lde, False, y.skip
         )
     if t.hessian != NULL:
         H = <real *>t.hessian + first * t.parts * square
@@ -314,14 +315,14 @@ cdef void outputs_backward(
         for r in range(rows * t.parts):
             mirror(H + r * square, t.d_in)
     else:
-        put_out(
+        write_groups(
             e, t.lde, t.d_in, rows, t.d_out, <real *>t.jacobian + first * t.d_out * t.d_in, 1,
             t.d_in, t.d_out * t.d_in
         )
 
 
 cdef void input_part(void *context, Py_ssize_t part, int member) noexcept nogil:
-    """Process one block of rows; a part of a job of the thread team."""
+    """Process one block of rows, as one part of a job of the thread team."""
     cdef InputJob *t = <InputJob *>context
     cdef InputRoom *room = &t.room[member]
     cdef Py_ssize_t first = part * t.rows, rows = min(t.rows, t.N - first)
@@ -487,7 +488,7 @@ def input_derivatives(
         t.inputs = t.d_in if order == 2 or t.d_in <= t.d_out else 0
         numbers = 1 + max(t.inputs, t.parts)
         t.rows = max(TANGENT_NUMBERS // (numbers * widest), TANGENT_COLUMNS // numbers, 1)
-        if t.rows > 8:      # whole cache lines for either dtype
+        if t.rows > 8:      # a multiple of the elements per cache line of either dtype
             t.rows = t.rows // 16 * 16 if t.rows >= 16 else 8
         t.rows = min(t.rows, N)
         t.ldx = padded(t.rows, t.size)

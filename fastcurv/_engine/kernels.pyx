@@ -60,8 +60,8 @@ def chosen_arch():
 
 
 def set_arch(str name):
-    """Use the kernel table `name` in plans that are created later, for tests and benchmarks. Return
-    the name of the previous table.
+    """Use the kernel table `name` in later plans, for tests and benchmarks. Return the name of the
+    previous table.
     """
     global chosen
     before = chosen_arch()
@@ -160,7 +160,7 @@ cdef struct Peak:
 
 
 cdef void peak_part(void *context, Py_ssize_t part, int member) noexcept nogil:
-    """Run multiply-adds on one thread; a part of a job of the thread team."""
+    """Run multiply-adds on one thread, as one part of a job of the thread team."""
     cdef Peak *c = <Peak *>context
     c.flops[part] = c.K.peak(c.count, &c.sink[part][0])
 

@@ -25,8 +25,8 @@ cdef enum Problem:
 
 cdef enum:
     INITIAL_BASIS_NUMBERS = 32768  # elements of the basis that are allocated initially
-    ALWAYS_DIAGONALISE_ROWS = 8  # rows up to which each convergence check diagonalises T
-# Ratio of the smallest to the largest pivot above which a matrix is treated as nonsingular.
+    ALWAYS_DIAGONALISE_ROWS = 8  # maximum rows for which every convergence check diagonalises T
+# Minimum ratio of the smallest to the largest pivot of a matrix that is treated as nonsingular.
 cdef double MIN_PIVOT_RATIO = 1e-8
 
 PROBLEMS = {
@@ -256,14 +256,14 @@ def small_problem(str problem, values, linear, double parameter):
 
 # --- stopping rule of inner solves ----------------------------------------------------------------
 
-cdef struct Worth:              # state of the stopping rule that `worth_of` describes
+cdef struct StoppingRule:       # state of the rule that `stopping_rule` describes
     # Trade-off between decrease and cost, cost of a step in addition to its products (in products),
     # and predicted decrease at the last check.
     double thrift, price, gain
-    Py_ssize_t m, look_at       # number of products at the last check and at the next one
+    Py_ssize_t m, next_check    # number of products at the last check and at the next one
 
 
-cdef Worth worth_of(double thrift, double price) noexcept nogil:
+cdef StoppingRule stopping_rule(double thrift, double price) noexcept nogil:
     """Return the initial state of a rule that stops an inner solve when another product costs more
     than it gains.
 
@@ -272,24 +272,24 @@ cdef Worth worth_of(double thrift, double price) noexcept nogil:
     below `thrift` times the step's decrease per unit of cost, the next product is better spent on a
     step from a new point. With a thrift of 0 the rule never stops a solve.
     """
-    cdef Worth worth
-    worth.thrift, worth.price, worth.gain, worth.m, worth.look_at = thrift, price, 0, 0, 2
-    return worth
+    cdef StoppingRule rule
+    rule.thrift, rule.price, rule.gain, rule.m, rule.next_check = thrift, price, 0, 0, 2
+    return rule
 
 
-cdef bint should_stop(Worth *worth, Py_ssize_t m, double gain) noexcept nogil:
+cdef bint should_stop(StoppingRule *rule, Py_ssize_t m, double gain) noexcept nogil:
     """Return True if the solve should stop after m products, at which the predicted decrease is
     `gain`. The rule is evaluated each time m has grown by an eighth.
     """
-    cdef double last = gain - worth.gain
-    cdef Py_ssize_t count = m - worth.m
-    cdef bint looked = worth.m > 0
-    if m < worth.look_at:
+    cdef double last = gain - rule.gain
+    cdef Py_ssize_t count = m - rule.m
+    cdef bint looked = rule.m > 0
+    if m < rule.next_check:
         return False
-    worth.m, worth.gain, worth.look_at = m, gain, m + 1 + m // 8
+    rule.m, rule.gain, rule.next_check = m, gain, m + 1 + m // 8
     return (
-        worth.thrift > 0 and looked and count > 0
-        and last * (m + worth.price) < worth.thrift * gain * count
+        rule.thrift > 0 and looked and count > 0
+        and last * (m + rule.price) < rule.thrift * gain * count
     )
 
 
@@ -316,7 +316,7 @@ cdef class Space:
     cdef double *base
     cdef double *y
     cdef double *measured
-    # Properties of the last solution y; lack is ||E y|| with E as in `lacking_of`.
+    # Properties of the last solution y; lack is ||E y|| with E as in `outer_residual`.
     cdef double multiplier, length, gain, lack
     cdef Sweep sweep            # a sweep over all rows and the product
     cdef object scratch
@@ -424,7 +424,7 @@ cdef class Space:
         sweep_dots(&t, 1)
         return sqrt(self.sums[0])
 
-    cdef double outside(self, int threads) noexcept nogil:
+    cdef double orthogonalise(self, int threads) noexcept nogil:
         """Orthogonalise the product against the rows and add the coefficients to `taken`. The
         product is swept up to three times, until a sweep leaves most of it. Return the norm of the
         remainder.
@@ -459,7 +459,7 @@ cdef class Space:
         cdef fc_watch before
         with nogil:
             before = watch()
-            left = self.outside(threads)
+            left = self.orthogonalise(threads)
             unwatch(before)
         if held >= self.max_dim or not left > fmax(10 * eps * reference, tiny):
             return 0.0
@@ -557,7 +557,7 @@ cdef class Space:
         self.diagonalise()
         return floats_of(self.m, self.linear) if self.m else np.empty(0)
 
-    cdef double lacking_of(self, const double *z) except? -1:
+    cdef double outer_residual(self, const double *z) except? -1:
         """Return ||E z||, where E are the rows of T for the pending rows of Q. Store the direction
         of E z for the next call of `extend`.
         """
@@ -570,7 +570,7 @@ cdef class Space:
             self.lacking = lacking[: self.p]
         return length_of(self.p, out)
 
-    cdef double outside_of(self, const double *y) except? -1:
+    cdef double outer_residual_of_vectors(self, const double *y) except? -1:
         """Return ||E U y||, where y is given in the coordinates of the eigenvectors U of T."""
         cdef Py_ssize_t m = self.m
         if self.tridiagonal:    # E has a single nonzero entry, in its last column
@@ -578,7 +578,7 @@ cdef class Space:
                 return 0
             return fabs(self.at[m * self.ld + m - 1] * inner_of(m, self.found.last, y))
         self.found.combined(y, self.base)
-        return self.lacking_of(self.base)
+        return self.outer_residual(self.base)
 
     def residual(self, y):
         """Return ``||E y||``, the norm of the component of ``H Q' y`` outside the span of the rows,
@@ -589,7 +589,7 @@ cdef class Space:
         y = np.ascontiguousarray(y, np.float64)
         if y.shape != (self.m,):
             raise ValueError(f"y must have shape ({self.m},), got {y.shape}.")
-        return self.lacking_of(<double *>pointer(y))
+        return self.outer_residual(<double *>pointer(y))
 
     cdef bint factored(
         self, double shift, bint both, const double *right, double *y, double *pivot
@@ -630,7 +630,7 @@ cdef class Space:
         cdef bint bound = problem == TRUST_REGION or problem == CUBIC, solved = not bound
         cdef double shift = self.multiplier if bound else parameter, size, goal, slope
         cdef int _k
-        self.known = -1         # invalid, because `linear` shares this memory
+        self.known = -1         # the memory of `linear` is overwritten below
         memset(right, 0, m * sizeof(double))
         right[0] = -self.gamma
         for _k in range(20):
@@ -669,7 +669,7 @@ cdef class Space:
         self.length, self.gain = length_of(self.m, self.y), 0
         for i in range(self.m):
             self.gain -= self.y[i] * (self.linear[i] + 0.5 * (values[i] * self.y[i]))
-        self.lack = self.outside_of(self.measured)
+        self.lack = self.outer_residual_of_vectors(self.measured)
         return 0
 
     def solve(
@@ -678,7 +678,7 @@ cdef class Space:
     ):
         """Grow the space and solve the small problem in it, and write the step to `out`. The space
         grows until the residual norm is at most `wanted`, it has `limit` rows, `stop()` returns
-        True, or the next product costs more than it gains (see `worth_of`).
+        True, or the next product costs more than it gains (see `stopping_rule`).
 
         Returns
         -------
@@ -697,7 +697,7 @@ cdef class Space:
         cdef double chosen = 0
         # True if `stop` was called since the last product.
         cdef bint ends, factored, stop_called = False
-        cdef Worth worth = worth_of(thrift, price)
+        cdef StoppingRule rule = stopping_rule(thrift, price)
         while True:
             while self.m < look_at and not self.is_exhausted() and (
                 stop_called or not (self.m and stop())
@@ -720,7 +720,7 @@ cdef class Space:
                     continue
                 self.by_vectors(which, chosen)
                 vectors_at = m + 1 + m // 4 if m > ALWAYS_DIAGONALISE_ROWS else 0
-            if self.lack <= wanted or ends or should_stop(&worth, m, self.gain):
+            if self.lack <= wanted or ends or should_stop(&rule, m, self.gain):
                 break
         if not factored:
             self.found.combined(self.y, self.base)

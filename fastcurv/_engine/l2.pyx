@@ -45,7 +45,7 @@ cdef struct Parts:
 
 
 cdef void penalty_part(void *context, Py_ssize_t part, int member) noexcept nogil:
-    """Process one part of a run; a part of a job of the thread team."""
+    """Process one part of a run, as one part of a job of the thread team."""
     cdef Parts *t = <Parts *>context
     cdef Py_ssize_t first = part * t.step, count = min(t.step, t.run.taken - first)
     cdef Py_ssize_t shift = first * t.K.real_bytes

@@ -28,7 +28,7 @@ from libc.string cimport memcpy, memmove, memset
 
 cdef enum:
     MAX_BATCH_ROWS = 16         # maximum number of rows per batch
-    # elements that are read in less time than it takes to release the GIL
+    # maximum elements of a sweep that keeps the GIL, which takes less time than releasing it
     SERIAL_SWEEP_NUMBERS = 20000
 
 # Assumed error of products and sweeps, in units of eps ||A||, unless a larger error is measured.
@@ -188,7 +188,7 @@ cdef class LanczosRecurrence:
         self.sweep.K.scale(self.n, 1 / by, w, w)
         return 0
 
-    cdef double outside(self, char *q, Py_ssize_t m, char *w, int passes) except? -1:
+    cdef double orthogonalise(self, char *q, Py_ssize_t m, char *w, int passes) except? -1:
         """Orthogonalise w against m rows q, in at most `passes` sweeps. Return the norm of the
         remainder.
         """
@@ -296,15 +296,15 @@ cdef class LanczosRecurrence:
             if not size > 0:
                 continue
             self.divide(new, size)
-            self.outside(self.off, self.taken, new, 2)
-            size = self.outside(self.q, self.m + self.p, new, 2)
+            self.orthogonalise(self.off, self.taken, new, 2)
+            size = self.orthogonalise(self.q, self.m + self.p, new, 2)
             if not size > 100 * self.eps:
                 continue
             self.divide(new, size)
             if size < 0.5:      # cancellation has amplified the components along the rows
-                self.divide(new, self.outside(self.q, self.m + self.p, new, 1))
+                self.divide(new, self.orthogonalise(self.q, self.m + self.p, new, 1))
                 if self.taken:
-                    self.outside(self.off, self.taken, new, 1)
+                    self.orthogonalise(self.off, self.taken, new, 1)
             self.p += 1
         self.clean, self.reach = self.m + self.p, self.m
         self.tridiagonal = self.tridiagonal and self.p <= 1
@@ -351,7 +351,8 @@ cdef class LanczosRecurrence:
             self.n, <float *>w
         )
         cdef int window = 300 if wide else 30
-        cdef int most = 1000 if wide else 4 * window - 2  # 2^-exponent is representable
+        # limits `exponent` so that 2^-exponent is representable
+        cdef int most = 1000 if wide else 4 * window - 2
         if not isfinite(largest):
             raise NotFiniteError(NOT_FINITE)
         self.exponent = 0
@@ -406,7 +407,7 @@ cdef class LanczosRecurrence:
         self.apply(j)
         c = self.small.room_for(j + 2)
         beta = self.orthogonalise_next(j, low, c)
-        if not isfinite(beta):  # the product is not a number, or too large for the unit
+        if not isfinite(beta):  # the product has NaN, or is too large for the unit
             self.scale, self.exponent, self.unit = 0, 0, 1
             try:
                 self.apply(j)
@@ -420,7 +421,8 @@ cdef class LanczosRecurrence:
             again = self.dots(self.row(low), count, w, 1)
             c[count - 1] += again[count - 1]
             beta = self.length(w, self.take(self.row(low), count, w, 1, again)[0])
-        for i in range(count - 1):  # coupling to older rows: part of T, or asymmetry
+        # coupling to older rows is part of T or asymmetry of the operator
+        for i in range(count - 1):
             one = c[i] * self.unit
             if low == 0 and self.locked:
                 self.t[i * self.ld + j] = self.t[j * self.ld + i] = one
@@ -432,7 +434,7 @@ cdef class LanczosRecurrence:
         self.e[j] = self.noise
         if self.echo is not None:
             self.e[j] += self.echo_error
-        return self.close(j, low, w, beta * self.unit)
+        return self.append_or_end(j, low, w, beta * self.unit)
 
     cdef double orthogonalise_next(self, Py_ssize_t j, Py_ssize_t low, double *c) except? -1:
         """Orthogonalise row j + 1 against rows `low` to j, with coefficients c, then against locked
@@ -470,11 +472,11 @@ cdef class LanczosRecurrence:
             self.noise = fmax(self.noise, self.eps * length_of(self.taken, along))
         return sqrt(square)
 
-    cdef int close(self, Py_ssize_t j, Py_ssize_t low, char *w, double beta) except -1:
+    cdef int append_or_end(self, Py_ssize_t j, Py_ssize_t low, char *w, double beta) except -1:
         """Make w the next row, or end the recurrence if w is only rounding."""
         if beta <= 30 * self.noise and self.clean:
             self.restore_orthogonality(j + 1)
-            beta = self.outside(self.q, j + 1, w, 2) * self.unit
+            beta = self.orthogonalise(self.q, j + 1, w, 2) * self.unit
         self.m, self.p, self.reach = j + 1, 0, j
         if beta <= 3 * self.noise or j + 1 >= self.dimension:
             self.e[j] += beta if j + 1 < self.dimension else 0.0
@@ -483,7 +485,7 @@ cdef class LanczosRecurrence:
         self.divide(w, beta / self.unit)
         # Cancellation has amplified the components along the rows of `against`.
         if self.taken and beta <= CANCELLATION_RATIO * self.scale:
-            self.outside(self.off, self.taken, w, 1)
+            self.orthogonalise(self.off, self.taken, w, 1)
         self.t[j * self.ld + j + 1] = self.t[(j + 1) * self.ld + j] = beta
         self.p = 1
         self.estimate_orthogonality_loss(j, low, beta)
@@ -517,7 +519,7 @@ cdef class LanczosRecurrence:
         before = self.trail + self.phase % 3 * self.apart
         here = self.trail + (self.phase + 1) % 3 * self.apart
         ahead = self.trail + (self.phase + 2) % 3 * self.apart
-        if not self.followed:   # all rows are orthonormal to rounding
+        if not self.followed:   # so far all rows are orthonormal to rounding
             for i in range(end):
                 before[i] = here[i] = self.eps / root
             here[j] = 1
@@ -537,7 +539,8 @@ cdef class LanczosRecurrence:
             one = (one - own * here[i] - back * before[i]) / beta
             coin = coin * LCG_MULTIPLIER + 1
             ahead[i] = one - spread if coin >> 63 else one + spread
-            if i >= low or i < locked and self.echo is None:  # components removed in this step
+            # this step has removed the component along row i
+            if i >= low or i < locked and self.echo is None:
                 ahead[i] = spread
         lost, most = length_of(end, ahead), (self.scale + fabs(own)) / beta
         most = fmin(lost / self.lost, most) if self.lost else most

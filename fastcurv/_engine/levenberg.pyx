@@ -198,7 +198,7 @@ cdef class Levenberg:
         cdef double rounding = (1e-15 if P.K.real_bytes == 8 else 5e-7) * fabs(self.value)
         cdef Py_ssize_t i
         while not fc_watch_poll():
-            if self.damp(P.n):
+            if self.factorise_damped(P.n):
                 for i in range(P.n):
                     self.s[i] = -self.g[i]
                 self.solve(P.n, self.s)
@@ -220,7 +220,7 @@ cdef class Levenberg:
                     f = self.geodesic_correction(P, theta, trial, promised, f)
                     least = MIN_DAMPING_FACTOR_CORRECTED
                 ratio = (self.value - f) / promised if isfinite(f) else -1
-                if self.blind:  # `steps` decides by the gradient norm
+                if self.blind:  # accept the step; `steps` then compares the gradient norms
                     ratio = 1
                 if ratio > 1e-4:
                     self.damping *= max(least, 1 - (2 * ratio - 1) ** 3)
@@ -285,7 +285,7 @@ cdef class Levenberg:
             if self.l2 != NULL:
                 self.more[i] += self.l2[i] * self.s[i]
             so_far += self.s[i] * self.s[i]
-        self.normal.add_pull(P, self.more)
+        self.normal.add_output_change(P, self.more)
         self.solve(P.n, self.more)
         for i in range(P.n):
             more += self.more[i] * self.more[i]
@@ -297,7 +297,7 @@ cdef class Levenberg:
             self.s[i] += self.more[i]
         return True
 
-    cdef bint damp(self, Py_ssize_t n) noexcept nogil:
+    cdef bint factorise_damped(self, Py_ssize_t n) noexcept nogil:
         """Factorise G + mu I into A. Return False if the matrix is not numerically positive
         definite.
         """
@@ -417,17 +417,17 @@ cdef class Levenberg:
         if self.plan.l2 != 0:
             penalty_gradient(P, self.plan.l2, P.theta, gradient)
         at_theta(P, True, gradient, self.plan.l2 != 0)
-        self.normal.doubled(gradient, self.g, P.n)
+        self.normal.to_doubles(gradient, self.g, P.n)
         for i in range(P.n):
             square += self.g[i] * self.g[i]
-        # the sum of squares has overflowed or underflowed outside of this range
+        # Outside of this range, the sum of squares may have overflowed or underflowed.
         self.gradient_norm = sqrt(square) if 1e-280 < square < 1e280 else length_of(P.n, self.g)
         self.formed = False
 
     cdef void update_matrix(self, PlanS *P) noexcept nogil:
         """Compute the Gauss-Newton matrix, l2 penalty included, at the plan's current point."""
         cdef Py_ssize_t i
-        self.normal.half(self.G)
+        self.normal.upper_triangle(self.G)
         for i in range(P.n if self.l2 != NULL else 0):
             self.G[i * (P.n + 1)] += self.l2[i]
         self.formed = not fc_watch_poll()

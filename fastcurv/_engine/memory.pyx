@@ -43,7 +43,7 @@ cdef Py_ssize_t padded(Py_ssize_t cols, int size) noexcept nogil:
 
 
 cdef void fill_part(void *context, Py_ssize_t part, int member) noexcept nogil:
-    """Fill one part of a block; a part of a job of the thread team."""
+    """Fill one part of a block, as one part of a job of the thread team."""
     cdef Fill *t = <Fill *>context
     cdef Py_ssize_t first = part * t.step, count
     cdef char *copied
@@ -171,7 +171,7 @@ cdef struct Columns:
 
 
 cdef void columns_part(void *context, Py_ssize_t part, int member) noexcept nogil:
-    """Transpose one range of rows of V; a part of a job of the thread team."""
+    """Transpose one range of rows of V, as one part of a job of the thread team."""
     cdef Columns *t = <Columns *>context
     t.K.columns(
         t.n, t.k, t.block, t.rs, t.cs, part * COLUMN_ROWS, min(t.n, (part + 1) * COLUMN_ROWS),

@@ -9,8 +9,8 @@ from libc.string cimport memset
 
 
 cdef enum:
-    # Size of the blocks of W, one per part of the job: at most MAX_BLOCK_ROWS rows, of
-    # BLOCK_ROW_BYTES bytes at most in total.
+    # Maximum size of a block of W, which is one part of the job: MAX_BLOCK_ROWS rows and
+    # BLOCK_ROW_BYTES bytes.
     MAX_BLOCK_ROWS = 64
     BLOCK_ROW_BYTES = 1 << 17
     BLOCK_COLUMNS = BLOCK_ROW_BYTES // FC_ALIGN
@@ -78,7 +78,7 @@ cdef void copy_numbers(
 
 
 cdef void flat_part(void *context, Py_ssize_t part, int member) noexcept nogil:
-    """Copy one part of theta; a part of a job of the thread team."""
+    """Copy one part of theta, as one part of a job of the thread team."""
     cdef Packing *c = <Packing *>context
     copy_numbers(c, part * COPY_PART_NUMBERS, min(c.P.n, (part + 1) * COPY_PART_NUMBERS), member)
 

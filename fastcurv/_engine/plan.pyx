@@ -288,8 +288,8 @@ cdef class Plan:
         self.gradient = None
 
     cdef int evaluate(self, bint gradient) except -1:
-        """Evaluate all chunks at theta and set `value`. If `gradient`, also compute the gradient,
-        and otherwise set it to None.
+        """Evaluate all chunks at theta and set `value`. Set `gradient` to the gradient if the
+        argument `gradient` is True, and to None otherwise.
         """
         cdef PlanS *P = &self.P
         cdef char *out = NULL

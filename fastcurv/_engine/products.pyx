@@ -19,7 +19,7 @@ cdef struct Items:              # a round of a product, cut into items for the t
 
 
 cdef void run_item(void *context, Py_ssize_t item, int member) noexcept nogil:
-    """Compute one item of a product; a part of a job of the thread team."""
+    """Compute one item of a product, as one part of a job of the thread team."""
     cdef Items *c = <Items *>context
     c.K.product(
         c.job, c.round, item // c.col_items, item % c.col_items, c.scratch + member * c.step

@@ -37,8 +37,9 @@ cdef enum:
     CACHE_BLOCK = 1024
     CACHE_BLOCK_ONE = 2048
 
-cdef double MIN_PAIR_COSINE = 1e-10  # pairs are dropped if s'y <= this times ||s|| ||y||
-cdef double MIN_DECREASE_RATIO = 1e-4  # required fraction of the predicted decrease
+cdef double MIN_PAIR_COSINE = 1e-10  # pairs with s'y <= ||s|| ||y|| times this are dropped
+# constant of sufficient decrease: required fraction of the predicted decrease
+cdef double MIN_DECREASE_RATIO = 1e-4
 cdef double MAX_SLOPE_RATIO = 0.9  # maximum final slope, as a fraction of the initial one
 cdef double VALUE_NOISE = 10    # error of a value, in units of eps |f|
 # Factor by which the longest time between two checks of the clock decays per check.
@@ -53,7 +54,9 @@ cdef struct Quasi
 
 # Function that processes one strip of a sweep: n elements of each vector, `shift` bytes after its
 # start. It adds to the sums of the current part.
-ctypedef void (*Piece)(Quasi *q, Py_ssize_t shift, Py_ssize_t n, double *sums) noexcept nogil
+ctypedef void (*StripFunction)(
+    Quasi *q, Py_ssize_t shift, Py_ssize_t n, double *sums
+) noexcept nogil
 
 cdef struct Quasi:
     const fc_table *K
@@ -80,7 +83,7 @@ cdef struct Quasi:
     double *sums                # (parts, lds) sums of each part
     Py_ssize_t lds
     # function, elements per strip and number of sums of the current sweep
-    Piece piece
+    StripFunction piece
     Py_ssize_t strip, wanted
     Py_ssize_t first, count     # ring buffer: row of the oldest pair, number of pairs
     Py_ssize_t row              # row of the newest pair, or -1 if it was dropped
@@ -105,7 +108,7 @@ cdef inline void swap(char **x, char **y) noexcept nogil:
 
 
 cdef void vectors_part(void *context, Py_ssize_t part, int member) noexcept nogil:
-    """Run the current sweep on one part of the vectors; a part of a job of the thread team."""
+    """Run the current sweep on one part of the vectors, as one part of a job of the thread team."""
     cdef Quasi *q = <Quasi *>context
     cdef Py_ssize_t at = part * q.width, end = min(at + q.width, q.n), count
     cdef double *sums = q.sums + part * q.lds
@@ -117,7 +120,7 @@ cdef void vectors_part(void *context, Py_ssize_t part, int member) noexcept nogi
 
 
 cdef void sweep_all(
-    Quasi *q, Piece piece, Py_ssize_t rows, Py_ssize_t wanted, Py_ssize_t strip
+    Quasi *q, StripFunction piece, Py_ssize_t rows, Py_ssize_t wanted, Py_ssize_t strip
 ) noexcept nogil:
     """Run a sweep that computes `wanted` sums in strips of `strip` elements. The argument `rows` is
     the number of vectors of n elements that the sweep reads or writes.
@@ -448,8 +451,8 @@ cdef class QuasiNewton:
                 multiply_pairs(q)
 
     def restore(self, Py_ssize_t first, Py_ssize_t count):
-        """Restore pairs after `start`. The caller has filled the first `count` rows pairs of
-        `pairs`; the oldest pair is pair number `first`.
+        """Restore pairs after `start`. The caller has filled the first `count` pairs of `pairs`, of
+        which pair number `first` is the oldest.
         """
         cdef Quasi *q = &self.q
         cdef Py_ssize_t i

@@ -82,8 +82,9 @@ cdef double r_forward(Pass *t, bint quadratic) noexcept nogil:
 
 
 cdef void r_loss_block(void *context, Py_ssize_t part, int member) noexcept nogil:
-    """Compute rdelta in place of rz in the output layer: (d2 loss / dz2) rz, or what replaces it in
-    the operator's other kinds (Fisher matrix, VJP).
+    """Compute rdelta in place of rz in the output layer, for one block of rows. It is (d2 loss /
+    dz2) rz for the Hessian and the GGN, a multiple of delta for the Fisher matrix, and the left
+    factor for a VJP.
     """
     cdef Blocks *c = <Blocks *>context
     cdef Pass *t = c.t

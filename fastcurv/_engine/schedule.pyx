@@ -10,7 +10,7 @@ cdef enum: SAVE_PART_BYTES = 1 << 18  # bytes per part of a job that copies v
 
 
 cdef void save_v_part(void *context, Py_ssize_t part, int member) noexcept nogil:
-    """Copy one part of v; a job of the thread team."""
+    """Copy one part of v, as one part of a job of the thread team."""
     cdef PlanS *P = <PlanS *>context
     cdef Py_ssize_t first = part * SAVE_PART_BYTES
     memcpy(

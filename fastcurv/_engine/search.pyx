@@ -43,7 +43,7 @@ cdef double MIN_OFF_DIAGONAL = 1e-290
 
 
 cdef class EigenSearch:
-    """Search for k eigenpairs at the ends of a spectrum. `fastcurv.spectrum.eigsh.ThickRestart`
+    """A search for k eigenpairs at the ends of a spectrum. `fastcurv.spectrum.eigsh.ThickRestart`
     derives from this class, implements its rare operations and sets its options.
 
     Parameters
@@ -266,7 +266,8 @@ cdef class EigenSearch:
             self.set_missed_within(theta)
             return False
         if not run.p:
-            steps += 4          # the exhausted start has missed further eigenvalues
+            # allow more steps, because the exhausted start has missed further eigenvalues
+            steps += 4
         elif not self.copies:
             steps = <Py_ssize_t>((QUICK_PROBE_FRACTION if self.quick else PROBE_FRACTION) * steps)
         steps = max(steps, 4)
@@ -345,7 +346,7 @@ cdef class EigenSearch:
         """
         return fmax(self.run.target(theta, self.tol, self.by_value), 2 * self.run.noise)
 
-    cdef double split(
+    cdef double compute_distances(
         self, Py_ssize_t k, const double *values, double *distance, char *far
     ) noexcept:
         """Compute the results of `distances_to_innermost` for k values into `distance` (k,) and
@@ -388,16 +389,18 @@ cdef class EigenSearch:
         cdef Py_ssize_t k = len(theta)
         distance, far = np.empty(k), np.empty(k, bool)
         theta = vector_of(theta)
-        near = self.split(k, <double *>pointer(theta), <double *>pointer(distance), pointer(far))
+        near = self.compute_distances(
+            k, <double *>pointer(theta), <double *>pointer(distance), pointer(far)
+        )
         return distance, far, near
 
-    cdef double *grown(self, Py_ssize_t k, const double *values, char **far) except NULL:
+    cdef double *growth_at_values(self, Py_ssize_t k, const double *values, char **far) except NULL:
         """Return a buffer with `growth` of the probe's rows at k values, followed by the distances
         and the mask of `distances_to_innermost`. Also store the address of the mask in `far`.
         """
         cdef double *out = self.numbers.room_for(3 * k)
         far[0] = <char *>(out + 2 * k)
-        self.split(k, values, out + k, far[0])
+        self.compute_distances(k, values, out + k, far[0])
         self.growth(k, values, out)
         return out
 
@@ -432,7 +435,7 @@ cdef class EigenSearch:
         cdef Py_ssize_t k = len(theta), i
         cdef char *far
         theta = vector_of(theta)
-        cdef double *grown = self.grown(k, <double *>pointer(theta), &far)
+        cdef double *grown = self.growth_at_values(k, <double *>pointer(theta), &far)
         cdef double most = 0
         for i in range(k):
             if far[i] and grown[i] < sure:
@@ -546,7 +549,7 @@ cdef class EigenSearch:
         before = vector_of(before, self.k)
         cdef double *values = <double *>pointer(before)
         cdef char *far
-        cdef double *grown = self.grown(k, values, &far)
+        cdef double *grown = self.growth_at_values(k, values, &far)
         for i in range(k):
             if far[i]:
                 seen = fmin(seen, grown[i])

@@ -69,7 +69,7 @@ cdef bint no_stack = False
 
 
 def force_transposed(Py_ssize_t lines, bint shared=False):
-    """Set the panel length of plans that are created later, for tests.
+    """Set the panel length of later plans, for tests.
 
     Argument `lines` is the number of 64-byte cache lines of samples per panel in the transposed
     layout; 0 selects the row-major layout, and -1 restores the automatic choice. If `shared`, plans
@@ -80,16 +80,16 @@ def force_transposed(Py_ssize_t lines, bint shared=False):
 
 
 def force_unpacked(Py_ssize_t rows=-1):
-    """Make plans of at most `rows` rows that are created later layer-parallel without packing W and
-    V, for tests. With -1, restore the automatic choice.
+    """Make later plans of at most `rows` rows layer-parallel, without packing W and V, for tests.
+    With -1, restore the automatic choice.
     """
     global forced_unpacked
     forced_unpacked = rows
 
 
 def force_pairs(int folds=-1):
-    """Store phi and phi' as packed pairs in plans that are created later and support them if
-    `folds` is 1, and never if 0. With -1, restore the automatic choice. For tests and benchmarks.
+    """Store phi and phi' as packed pairs in later plans that support them if `folds` is 1, and
+    never if it is 0, for tests and benchmarks. With -1, restore the automatic choice.
     """
     global forced_pairs
     forced_pairs = folds
@@ -146,8 +146,8 @@ cdef Py_ssize_t state_bytes_per_sample(PlanS *P) noexcept nogil:
 
 cdef bint can_pack_phi(PlanS *P) noexcept nogil:
     """Return True if the transposed layout stores phi and phi' as packed pairs. The network must
-    have one hidden layer below a narrow output layer. On Zen 5, reading packed pairs is faster from
-    PAIRS_MIN_BYTES on: by 5% if they fit in the L2 cache and by 8 to 15% if not. Below
+    have one hidden layer below a narrow output layer. On Zen 5, reading packed pairs is faster
+    above PAIRS_MIN_BYTES, by 5% if they fit in the L2 cache and by 8 to 15% if not. Below
     PAIRS_MIN_BYTES it is up to 5% slower.
     """
     cdef Layer *y = &P.layer[0]
@@ -214,8 +214,8 @@ cdef Py_ssize_t panels_transposed(PlanS *P) noexcept nogil:
     from the L3 cache, or would be used by too few rows to repay packing. (3) The state does not fit
     in the L3 cache, because only the transposed layout prefetches it. Without 64-byte vectors, case
     3 requires short row-major panels: on Zen 3 the transposed layout takes 3 to 15% less time up to
-    50 rows, but up to 1.4 times as much for 70 rows or more (network 16-16-16-16). (4) The network has
-    one hidden layer, of any width, below a narrow output layer.
+    50 rows, but up to 1.4 times as much for 70 rows or more (network 16-16-16-16). (4) The network
+    has one hidden layer, of any width, below a narrow output layer.
 
     The transposed layout is not chosen if a panel's inputs would exceed MAX_INPUT_BYTES, unless the
     row-major layout would leave as many lanes empty. The L2 cache must hold a panel's state, its

@@ -58,8 +58,8 @@ cdef struct Layer:
     # True if e * phi'' (for relu: phi') is recomputed from a and delta instead of being stored.
     bint derived
     Weights W
-    # Packed parts of the first vector of a block; those of each further vector follow after v_step
-    # bytes.
+    # Packed parts of the first vector of a block; those of the next vectors lie at distances of
+    # v_step bytes.
     Weights V
     char *a                     # (rows, m) phi(z); z in the last layer
     char *packed_transpose      # shared plans: packed a', (rows, m)
@@ -257,7 +257,7 @@ cdef inline char *at(PlanS *P, char *base, Py_ssize_t row, Py_ssize_t ld) noexce
 
 
 cdef inline Py_ssize_t elements_per_line(PlanS *P) noexcept nogil:
-    """Return the number of elements per 64-byte cache line. A conditional replaces the division."""
+    """Return the number of elements per 64-byte cache line, without a division at run time."""
     return FC_ALIGN // 4 if P.K.real_bytes == 4 else FC_ALIGN // 8
 
 

@@ -306,7 +306,8 @@ cdef class Lock:
         if self.holder != PyThread_get_thread_ident():
             self.lost = not PyThread_acquire_lock(self.free, NOWAIT_LOCK)
             self.holder = 0
-            # The parent's lock may count a waiting thread that does not exist in the child process.
+            # Replace the lock, because the parent's lock may count a waiting thread that does not
+            # exist in the child process.
             self.renew()
 
 

@@ -179,7 +179,7 @@ cdef struct TransposeJob:
 
 
 cdef void transpose_part(void *context, Py_ssize_t part, int member) noexcept nogil:
-    """Transpose one range of units; a part of a job of the thread team."""
+    """Transpose one range of units, as one part of a job of the thread team."""
     cdef TransposeJob *c = <TransposeJob *>context
     cdef PlanS *P = c.t.P
     cdef Py_ssize_t first = part * TRANSPOSE_UNITS, rows = c.t.rows, size = P.K.real_bytes

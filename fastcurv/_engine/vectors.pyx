@@ -36,7 +36,7 @@ cdef Py_ssize_t sweep_width(Py_ssize_t n) noexcept nogil:
 
 
 cdef void dots_part(void *context, Py_ssize_t part, int member) noexcept nogil:
-    """Compute one part of W Q'; a part of a job of the thread team."""
+    """Compute one part of W Q', as one part of a job of the thread team."""
     cdef Sweep *t = <Sweep *>context
     cdef Py_ssize_t a = part * t.width, shift = a * t.K.real_bytes
     t.K.dots(
@@ -46,7 +46,9 @@ cdef void dots_part(void *context, Py_ssize_t part, int member) noexcept nogil:
 
 
 cdef void take_part(void *context, Py_ssize_t part, int member) noexcept nogil:
-    """Compute one part of W -= C Q and of the squared norms; a part of a job of the thread team."""
+    """Compute one part of W -= C Q and of the squared norms, as one part of a job of the thread
+    team.
+    """
     cdef Sweep *t = <Sweep *>context
     cdef Py_ssize_t a = part * t.width, shift = a * t.K.real_bytes
     t.K.take(
@@ -56,7 +58,7 @@ cdef void take_part(void *context, Py_ssize_t part, int member) noexcept nogil:
 
 
 cdef void both_part(void *context, Py_ssize_t part, int member) noexcept nogil:
-    """Compute one part of W Q' and of W W'; a part of a job of the thread team."""
+    """Compute one part of W Q' and of W W', as one part of a job of the thread team."""
     cdef Sweep *t = <Sweep *>context
     cdef Py_ssize_t a = part * t.width, shift = a * t.K.real_bytes
     cdef Py_ssize_t width = min(t.width, t.n - a), half = t.s // 2
@@ -73,7 +75,7 @@ cdef void both_part(void *context, Py_ssize_t part, int member) noexcept nogil:
 
 
 cdef void batch_part(void *context, Py_ssize_t part, int member) noexcept nogil:
-    """Compute one part of W = -X (W - C Q); a part of a job of the thread team."""
+    """Compute one part of W = -X (W - C Q), as one part of a job of the thread team."""
     cdef Sweep *t = <Sweep *>context
     cdef Py_ssize_t a = part * t.width, size = t.K.real_bytes, x = 0, i, cols
     cdef Py_ssize_t width = min(t.width, t.n - a)
@@ -288,7 +290,7 @@ cdef struct Combined:
 
 
 cdef void combine_part(void *context, Py_ssize_t part, int member) noexcept nogil:
-    """Compute one range of columns of S' Q; a part of a job of the thread team."""
+    """Compute one range of columns of S' Q, as one part of a job of the thread team."""
     cdef Combined *combined = <Combined *>context
     cdef Sweep *t = &combined.sweep
     cdef Py_ssize_t a = part * COMBINE_COLUMNS, size = t.K.real_bytes, r

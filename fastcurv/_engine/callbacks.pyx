@@ -1,7 +1,7 @@
 """Evaluation of user-defined losses and activations, which are NumPy functions.
 
 The forward pass stops at each user-defined function: after a layer, to compute its a, phi' and
-phi'', and after the last layer, to compute the loss of the rows and its derivatives. The results
+phi'', and after the output layer, to compute the loss of the rows and its derivatives. The results
 are stored in the matrices in which kernels would store theirs, so products need no further code.
 The only exception is a loss whose second derivative couples the outputs, which has one matrix per
 row.
@@ -67,8 +67,8 @@ cdef void forward_with_callbacks(Job *job, Py_ssize_t r0) noexcept nogil:
 
 
 cdef void evaluate_callback(Job *job, Py_ssize_t l, Py_ssize_t r0) noexcept nogil:
-    """Evaluate the user-defined activation of layer l or, for the last layer, the user-defined loss
-    on the job's range of groups. The number of rows per call depends only on sizes.
+    """Evaluate the user-defined activation of layer l or, for the output layer, the user-defined
+    loss on the job's range of groups. The number of rows per call depends only on sizes.
     """
     cdef PlanS *P = job.P
     cdef Py_ssize_t groups = groups_of(P, job.rows), group = job.group, last, piece, end

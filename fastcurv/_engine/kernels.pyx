@@ -105,8 +105,8 @@ def summation(arch=None, dtype="float64"):
             of at most item_rows rows. The column sums for a bias are one chain per item, and the
             sums of the items are added in order. 0: one item. A panel is always one item.
         block_rows
-            Rows per block when layer-parallel plans sweep over rows. Column sums of the last layer,
-            loss values, the last layer's term of quadratic forms, and all sums of batch
+            Rows per block when layer-parallel plans sweep over rows. Column sums of the output
+            layer, loss values, the output layer's term of quadratic forms, and all sums of batch
             normalisation are computed per block and then added over the blocks in order. Sums of
             batch normalisation, and sums of the loss over rows, are in float64.
         lanes
@@ -117,8 +117,8 @@ def summation(arch=None, dtype="float64"):
             rows is at most the rows of a panel (panel-parallel) or of an item or block
             (layer-parallel; BLAS: all rows). In the transposed layout of a panel-parallel plan,
             rows is the number of units of the layer, and cols at most the number of samples of the
-            panel (of a block for the last layer's term); column sums for biases are `lanes` chains
-            too.
+            panel (of a block for the output layer's term); column sums for biases are `lanes`
+            chains too.
         exact_totals
             True if sums along a row and totals of epilogues are in float64 for either dtype.
         panel

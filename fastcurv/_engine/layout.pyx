@@ -31,7 +31,7 @@ cdef enum:
     MAX_CHUNK_PANEL_ROWS = 128
     # Bytes of state of the rows that are passed to a user-defined function in one call.
     CALLBACK_STATE_BYTES = 1 << 21
-    # Flops that a core performs in the time that it takes to wake and join one more thread.
+    # Flops that a core can perform in the time that it takes to wake and join one more thread.
     WAKE_FLOPS = 75000
     MIN_MAX_THREADS = 8         # number of threads that is permitted for any amount of work
 

@@ -1,10 +1,10 @@
-"""The passes of Pearlmutter's R-operator over a table of kernels.
+"""The passes of Pearlmutter's R-operator, which call the kernels of a kernel table.
 
     forward      z = a W' + b               a = phi(z)             [+ the layer's input]
     backward     e_below = delta W  [+ e]   delta = e * phi'(z)
                  dW = delta' a_below        db = sum of delta's rows
     R-forward    rz = ra W' + a V' + vb     ra = phi'(z) * rz      [+ the input's ra]
-    loss         rdelta = (d2 loss / dz2) rz      in the last layer
+    loss         rdelta = (d2 loss / dz2) rz      in the output layer
     R-backward   rdW = rdelta' a + delta' ra      rdb = sum of rdelta's rows
                  re_below = rdelta W + delta V  [+ re]
                  rdelta = re * phi'(z) + e * phi''(z) * rz

@@ -14,9 +14,9 @@ KINDS = {"hessian": HESSIAN, "ggn": GGN, "fisher": FISHER}
 
 cdef enum:
     MAX_PANEL_VECTORS = 16      # maximum number of vectors per job of a panel-parallel plan
-    # Flops of an operator product up to which the GIL is held, which takes a few microseconds.
+    # Maximum flops of an operator product that holds the GIL, for at most a few microseconds.
     GIL_HELD_MAX_FLOPS = 200000
-    # Flops of an operator product up to which bind times one thread against all threads.
+    # Maximum flops of an operator product for which bind times one thread against all threads.
     TRIAL_MAX_FLOPS = 400000000
 
 
@@ -454,8 +454,8 @@ cdef class Plan:
 
     def state(self):
         """Return the state at theta as one tuple (a, phi', e * phi'', delta) of (N, m) matrices per
-        layer, with z in place of a in the last layer. In place of phi' and e * phi'' the tuple has
-        None if they are constant or are recomputed from a and delta.
+        layer, with z in place of a in the output layer. In place of phi' and e * phi'' the tuple
+        has None if they are constant or are recomputed from a and delta.
         """
         cdef PlanS *P = &self.P
         cdef Py_ssize_t l

@@ -42,7 +42,7 @@ cdef double MIN_PAIR_COSINE = 1e-10  # pairs with s'y <= ||s|| ||y|| times this 
 cdef double MIN_DECREASE_RATIO = 1e-4
 cdef double MAX_SLOPE_RATIO = 0.9  # maximum final slope, as a fraction of the initial one
 cdef double VALUE_NOISE = 10    # error of a value, in units of eps |f|
-# Factor by which the longest time between two checks of the clock decays per check.
+# Factor by which each check of the clock decreases the longest recent time between two checks.
 cdef double CLOCK_DECAY = 0.7
 
 

@@ -37,7 +37,7 @@ cdef double ROUNDING_EXPONENT = -0.25
 # Maximum residual, relative to `scale`, of further pairs that a restart keeps.
 cdef double KEEP_RESIDUAL = 1e-3
 cdef double MAX_REDUCTION_PER_STEP = 2.5  # maximum factor by which a step reduces residuals
-cdef double SLICE_SECONDS = 0.1  # seconds after which `grow` reports progress
+cdef double SLICE_SECONDS = 0.1  # seconds of steps between two reports of progress by `grow`
 # Smallest off-diagonal entry whose reciprocal, times numbers near 1, does not overflow.
 cdef double MIN_OFF_DIAGONAL = 1e-290
 
@@ -69,8 +69,8 @@ cdef class EigenSearch:
     cdef public Py_ssize_t next_check, max_products
     cdef public Py_ssize_t probe_from  # first row of the probe
     cdef public Py_ssize_t probe_until  # row at which the probe ends at the latest
-    # Values of `growth` from which an eigenvalue counts as not missed: `sure` is used to end a
-    # probe, and `risk` to determine `unseen`.
+    # Values of `growth` above which no eigenvalue has been missed, with a known probability of
+    # error: `sure` is used to end a probe, and `risk` to determine `unseen`.
     cdef public double sure, risk
     cdef public bint given      # True if the first start is user-defined, not random
     # Ratio of `unseen` to the tolerance up to which results do not show `unseen`.

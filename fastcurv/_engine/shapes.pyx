@@ -44,12 +44,12 @@ cdef enum:
     # Bytes of the L2 cache that the state of 12 cache lines of samples may occupy if the output
     # layer is narrow.
     NARROW_STATE_BYTES = 1 << 21
-    # Bytes of a panel's inputs above which row-major layout is faster, provided that its lanes are
-    # full.
+    # Maximum bytes of a panel's inputs in the transposed layout. For more, row-major layout is
+    # faster if its lanes are full.
     MAX_INPUT_BYTES = 3 << 19
     # Minimum cache lines of samples per panel, unless the state is read from the L3 cache.
     TRANSPOSED_MIN_LINES = 8
-    # Bytes of phi and phi' above which they are stored as packed pairs.
+    # Minimum bytes of phi and phi' for which they are stored as packed pairs.
     PAIRS_MIN_BYTES = 400000
     # Minimum cache lines of samples per panel, in float32 and in float64, if the state of a panel
     # does not fit in the L2 cache.

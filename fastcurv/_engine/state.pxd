@@ -61,7 +61,7 @@ cdef struct Layer:
     # Packed parts of the first vector of a block; those of the next vectors lie at distances of
     # v_step bytes.
     Weights V
-    char *a                     # (rows, m) phi(z); z in the last layer
+    char *a                     # (rows, m) phi(z); z in the output layer
     char *packed_transpose      # shared plans: packed a', (rows, m)
     char *p                     # (rows, m) phi'(z), or NULL
     # (rows, m) packed pairs of phi and phi' (see activations.inc), or NULL. If phi_pair is set, `a`

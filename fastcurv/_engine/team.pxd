@@ -42,4 +42,5 @@ cdef extern from "watch.h" nogil:
 # all.
 cdef struct Trial:
     unsigned turn               # number of passes recorded
-    long long least[2]  # shortest time in nanoseconds: [0] with one thread, [1] with all threads
+    # Shortest time in nanoseconds: [0] with one thread, [1] with all threads.
+    long long least[2]

@@ -108,18 +108,18 @@ cdef void batch_part(void *context, Py_ssize_t part, int member) noexcept nogil:
         x += cols
 
 
-cdef struct Laid:               # memory layout of a 2-D array whose rows are vectors
+cdef struct RowLayout:          # memory layout of a 2-D array whose rows are vectors
     char *at
     Py_ssize_t count, n, ld     # ld: elements from one row to the next
     char kind                   # 'f' or 'd'; 0: another dtype or not two-dimensional
     bint whole                  # True if the elements of each row are contiguous
 
 
-cdef int find_rows(array, Laid *rows) except -1:
+cdef int describe_rows(array, RowLayout *rows) except -1:
     """Describe the memory layout of a 2-D array in `rows`."""
     cdef Py_buffer view
     PyObject_GetBuffer(array, &view, PyBUF_RECORDS_RO)
-    memset(rows, 0, sizeof(Laid))
+    memset(rows, 0, sizeof(RowLayout))
     if view.ndim == 2 and (view.format[0] == c"f" or view.format[0] == c"d"):
         rows.count, rows.n, rows.kind = view.shape[0], view.shape[1], view.format[0]
         rows.at, rows.ld = <char *>view.buf, view.strides[0] // view.itemsize
@@ -133,11 +133,11 @@ cdef int find_rows(array, Laid *rows) except -1:
 
 cdef Py_ssize_t set_sweep(Sweep *t, Q, W) except -1:
     """Set sizes and pointers of a sweep over the rows of Q and of W. Return the number of parts."""
-    cdef Laid q, w
-    find_rows(Q, &q)
+    cdef RowLayout q, w
+    describe_rows(Q, &q)
     w = q
     if W is not Q:
-        find_rows(W, &w)
+        describe_rows(W, &w)
     if not q.kind or q.kind != w.kind or q.n != w.n:
         raise ValueError(
             f"rows must have shapes (m, n) and (s, n) and one real dtype, got {Q.shape}, "

@@ -241,7 +241,6 @@ VERDICT_OPTIONS = [
         help="accept a minimum with this risk where a proof is out of reach",
     ),
     option("--max-products", type=_whole(1), default=None, help="budget of Hessian products"),
-    option("--max-time", type=_positive, default=None, help="seconds for the verdict"),
     option(
         "--require-certified",
         dest="certified",
@@ -396,6 +395,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "options": [
             *SAVED_OPTIONS,
             *VERDICT_OPTIONS,
+            option("--max-time", type=_positive, default=None, help="seconds for the verdict"),
             DASK_OPTION,
             *COMMON_OPTIONS,
         ],
@@ -448,6 +448,12 @@ COMMANDS: dict[str, dict[str, Any]] = {
                 "predict'",
             ),
             *VERDICT_OPTIONS,
+            option(
+                "--max-time",
+                type=_positive,
+                default=None,
+                help="seconds for the verdict; of a table: for the training",
+            ),
             *DENSITY_OPTIONS,
             option(
                 "--out",

@@ -71,7 +71,10 @@ def predictions(args: Namespace) -> tuple[Columns, tuple[str, ...]]:
             raise ValueError(f"--probabilities needs classes, and {path} predicts numbers.")
         found = _number_columns(name, outputs, LOSSES[recipe.loss].given, coding)
     if args.interval:
-        found |= _interval(args, saved, coding, name, X)
+        found |= (bounds := _interval(args, saved, coding, name, X))
+        if any(np.isinf(values).any() for values in bounds.values()):
+            wide = f"Bounds that hold {args.interval:.6g} of new targets are infinite"
+            notes += (f"{wide}, because the training table has too few rows for them.",)
     return found, notes
 
 
@@ -97,6 +100,9 @@ def _interval(args: Namespace, saved: SavedRun, coding: Coding, name: str, X: An
     assert recipe is not None
     if args.data is not None:
         recipe = replace(recipe, data=args.data)
+    path = Path(recipe.data).expanduser()
+    if path.suffix.lower() in CSV_SUFFIXES and not path.exists():
+        raise ValueError(f"there is no file {path}. Name the training table with --data.")
     data = recipe.dataset(coding if coding.codes else None)
     if recipe.digest not in ("", data.digest):
         raise ValueError(

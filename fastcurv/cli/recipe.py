@@ -226,13 +226,13 @@ def load_run(path: str | Path, **instead: Any) -> SavedRun:
         history = {k[8:]: v for k, v in arrays.items() if k.startswith("history.")}
         counted = _count_records(history, more.get("phases", ()))
     except Exception as error:
+        if path.suffix not in RUN_SUFFIXES:
+            raise ValueError(
+                f"{path} must be a table whose name ends in .csv or .tsv, or a run that 'fastcurv "
+                f"train' saved, got a name that ends in {shown(path.suffix)!r}."
+            ) from None
         missing = f"{error} is missing" if isinstance(error, KeyError) else shown(error, 300)
-        cure = (
-            "" if path.suffix in RUN_SUFFIXES else " The name of a table must end in .csv or .tsv."
-        )
-        raise ValueError(
-            f"{path} is not a run that 'fastcurv train' saved: {missing}.{cure}"
-        ) from None
+        raise ValueError(f"{path} is not a run that 'fastcurv train' saved: {missing}.") from None
     if recipe.n_outputs is None:
         model = None
     elif model is not None and recipe.dtype != model.dtype.name:

@@ -194,9 +194,15 @@ def test_intervals_are_those_of_the_estimator(numbers, tmp_path, capsys):
         assert np.abs(found[name] - wanted).max() <= 1e-9
     moved = numbers.rename(tmp_path / "moved.csv")
     assert main(["predict", str(path), str(moved), "--interval", "0.9"]) == 2
-    assert "there is no file" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "there is no file" in error and "Name the training table with --data." in error
     assert main(["predict", str(path), str(moved), "--interval", "0.9", "--data", str(moved)]) == 0
     assert table_of(capsys.readouterr().out).keys() == found.keys()
+    more = [str(path), str(moved), "--interval", "0.999", "--data", str(moved)]
+    assert main(["predict", *more]) == 0
+    output = capsys.readouterr()
+    assert np.isinf(table_of(output.out)["y upper"]).all()
+    assert output.err.startswith("Bounds that hold 0.999 of new targets are infinite, because")
     moved.write_text(moved.read_text().replace("0.", "1.", 1))
     assert main(["predict", str(path), str(moved), "--interval", "0.9", "--data", str(moved)]) == 2
     error = capsys.readouterr().err
@@ -321,7 +327,8 @@ def test_a_table_with_another_suffix_is_refused_with_the_suffixes_of_tables(tmp_
     path = tmp_path / "t.txt"
     path.write_text("a,y\n1,2\n")
     assert main(["report", str(path)]) == 2
-    assert "The name of a table must end in .csv or .tsv.\n" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "must be a table whose name ends in .csv or .tsv, or a run" in err and len(err) < 250
 
 
 @pytest.mark.parametrize(

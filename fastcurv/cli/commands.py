@@ -424,6 +424,8 @@ def report_on_table(args: Namespace, out: Output) -> int:
     if "linear_score" in facts:
         known.append(f"{facts['linear_score']:.3f} by a linear model")
     out.say(f"{fit.data.score_name}: {', '.join(known)}")
+    for sentence in facts["warnings"]:
+        out.say(sentence)
     out.say(f"report: {path}")
     out.record(**(description(fit.ob, fit.data) | facts), notes=list(fit.notes), report=path)
     return int(args.certified and not facts["certified"])

@@ -30,6 +30,7 @@ from ..network.objective import Objective
 from ..optimize.minimize import minimize
 from ..optimize.path import with_l2, without_inactive_units
 from ..structure.tables import ACTIVATIONS, LOSSES
+from .fit_table import fit_in_span
 
 N_FOLDS = 10
 # largest difference between the score of left-out rows by the approximation and by refits: 0.03
@@ -60,6 +61,7 @@ MAX_DOTS = 2000  # maximum number of rows that a picture shows
 # A page may take FIT_SHARE times the processor time of a fit, plus PAGE_SECONDS.
 PAGE_SECONDS = 2.0
 FIT_SHARE = 2.0
+VERDICT_SHARE = 0.15  # share of that time that a verdict may take where no minimum is searched for
 # longest fit, with the choice of its penalty, that a page counts for that of a longer refit
 MAX_FIT_SECONDS = 3.0
 # fraction of the time for a page that may be used up when another fit begins
@@ -211,7 +213,7 @@ class Fit:
         """Fit to the given rows, with `ratio` times the penalty on the sum over rows."""
         net, ob = self.est, self.ob
         some = with_l2(ob.batch(rows), float(ob.l2) * ratio * ob.n_samples / len(rows))
-        theta = minimize(some, seed=net.seed, verdict=False, progress=False).x
+        _, theta = fit_in_span(some, seed=net.seed, verdict=False)
         known = Trained(some, theta, self.shift, self.scale, self.classes, net.seed)
         return Fit(known, self.X[rows], self.given[rows])
 
@@ -226,12 +228,15 @@ class Fit:
         net, ob = self.est, self.ob
         some = with_l2(ob.batch(rows), float(ob.l2) * ob.n_samples / len(rows))
         held = with_l2(ob.batch(others), 0.0)
-        run: Any = minimize(some, seed=net.seed, verdict=False, progress=False, validation=held)
+        run, _ = fit_in_span(some, seed=net.seed, verdict=False, validation=held)
         return run.history["loss"], run.history["validation"]
 
     # --- code
 
-    imports = "import numpy as np\nimport fastcurv as fc\n"
+    imports = """import numpy as np
+import fastcurv as fc
+from fastcurv.cli.fit_table import fit_in_span
+"""
     objective_code = "ob, theta = net.ob, net.theta"
     scale_code, shift_code = "net.scale", "net.shift"
     classes_code = "np.asarray(net.classes)"
@@ -240,16 +245,16 @@ class Fit:
     l2 = ob.l2 * ratio * len(X) / len(rows)
     return fc.Objective(ob.model, ob.X[rows], ob.y[rows], ob.loss, l2=l2, l2_biases=ob.l2_biases)
 def again(rows, others, ratio=1):
-    end = fc.minimize(some(rows, ratio), seed=net.seed, verdict=False).x
+    _, end = fit_in_span(some(rows, ratio), seed=net.seed, verdict=False)
     z = ob.model.predict(end, ob.X[others])
     return {units}
 def evidence(rows, ratio):
     part = some(rows, ratio)
-    end = fc.minimize(part, seed=net.seed, verdict=False).x
+    _, end = fit_in_span(part, seed=net.seed, verdict=False)
     end = fc.minimize(part, end, seed=0, max_iter=100, verdict=False).x
     return fc.laplace(part, end).evidence"""
     watched_code = """held = fc.Objective(ob.model, ob.X[fewer], ob.y[fewer], ob.loss)
-watched = fc.minimize(some(most), seed=net.seed, verdict=False, validation=held)
+watched, _ = fit_in_span(some(most), seed=net.seed, verdict=False, validation=held)
 curve = watched.history["validation"]"""
 
     @property
@@ -312,7 +317,7 @@ class EstimatorFit(Fit):
         again = clone(self.est).set_params(
             **options, warm_start=False, verdict=False, verbose=False
         )
-        with _no_warnings():
+        with no_warnings():
             return again.fit(X, y, **(validation or {}))
 
     imports = "import numpy as np\nimport fastcurv as fc\nfrom sklearn.base import clone\n"
@@ -346,7 +351,8 @@ def evidence(rows, ratio):
 
 
 @contextmanager
-def _no_warnings() -> Any:
+def no_warnings() -> Any:
+    """Suppress warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -465,12 +471,12 @@ def _find_minimum(found: Numbers) -> None:
     kinks = any(ACTIVATIONS[name].kink for name in ob.model.activation)
     if not large and not kinks:
         found.max_iter = min(most, MAX_ITERATIONS)
-        with _no_warnings():
+        with no_warnings():
             run: Any = minimize(ob, fit.theta, seed=0, max_iter=found.max_iter, progress=False)
         if run.report is not None:
             found.theta, found.point, found.trained_on = run.x, run.report, True
     if found.point is None:
-        limit = max(1.0, found.fit_seconds)
+        limit = max(VERDICT_SHARE * found.allowed, found.fit_seconds)
         found.point = classify(ob, fit.theta, seed=0, max_time=limit, progress=False)
         found.why = (
             "a minimum of so many rows and parameters takes too long to find"
@@ -585,7 +591,7 @@ def _linear_fit(fit: Fit, model: MLP, l2: float) -> LinearModel | None:
     )  # fmt: skip
     start = np.zeros(model.n_params, model.dtype)
     tol = LINEAR_GRADIENT_TOL if model.dtype == np.float64 else None
-    with _no_warnings():
+    with no_warnings():
         theta = minimize(one, start, gradient_tol=tol, verdict=False, progress=False).x
     try:
         out = leave_one_out(one, theta)
@@ -602,7 +608,7 @@ def evidence_of(fit: Fit) -> float:
     if fit.ob.n_params > MAX_EVIDENCE_PARAMS:
         return math.nan
     try:
-        with _no_warnings():
+        with no_warnings():
             end = minimize(fit.ob, fit.theta, seed=0, max_iter=100, verdict=False, progress=False).x
             found = laplace(fit.ob, end)
     except ValueError:

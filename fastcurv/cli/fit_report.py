@@ -5,6 +5,7 @@ inputs it rests on, and where training stopped.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from os import PathLike
 from typing import Any
@@ -24,6 +25,7 @@ from .fit_numbers import (
     Trained,
     loss_difference,
     measure,
+    no_warnings,
     predicts_something,
 )
 from .fit_pictures import (
@@ -118,18 +120,23 @@ def build(
     _check_names(columns, X)
     target = target or "y"
     # The matrices are small, and idle BLAS threads would use processor time.
-    with one_blas_thread():
-        found = measure(fit, note)
-        title = f"A network for {target}: how far can it be trusted?"
-        page = Page(Report(title), found, columns, target, seed)
-        if table is not None:
-            page.table = list(map(str, table[0])), np.asarray(table[1], dtype=object)
-        note("pictures")
-        choose_rows(page)
-        first_screen(page, n_columns or (X.shape[1], "X.shape[1]"))
-        for sentence in notes:
+    with one_blas_thread():  # matrices are small, and threads that wait take processor time
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            found = measure(fit, note)
+            title = f"A network for {target}: how far can it be trusted?"
+            page = Page(Report(title), found, columns, target, seed)
+            if table is not None:
+                page.table = list(map(str, table[0])), np.asarray(table[1], dtype=object)
+            note("pictures")
+            choose_rows(page)
+            first_screen(page, n_columns or (X.shape[1], "X.shape[1]"))
+        doubts = dict.fromkeys(str(w.message) for w in caught if w.category is UserWarning)
+        page.facts["warnings"] = list(doubts)
+        for sentence in (*doubts, *notes):
             page.report.text(sentence)
-        add_pictures(page)
+        with no_warnings():  # about fits to some of the rows
+            add_pictures(page)
     _code(page, source)
     page.facts |= {"calls": page.calls, "setup": "\n".join(found.setup)}
     return page.report, page.facts

@@ -231,12 +231,9 @@ def fit_table(
     note("training to a minimum")
     ob = with_l2(plain, l2)
     left = None if max_time is None else max(max_time - (time.monotonic() - began), 1e-3)
-    some, start, basis = (ob, theta, None) if not _is_wide(ob) else in_row_space(ob, theta)
     small = ob.n_params <= MAX_PATH_PARAMS
-    run: Any = raise_if_interrupted(
-        minimize(some, start, seed=seed, max_time=left, verdict=small, progress=False)
-    )
-    theta = run.x if basis is None else with_inputs(some.model, run.x, basis.T)[1]
+    run, theta = fit_in_span(ob, theta, seed=seed, max_time=left, verdict=small)
+    raise_if_interrupted(run)
     recipe = replace(recipe, l2=l2)
     found = table, data, ob, theta, l2 * count, recipe, str(run.message), notes
     return TableFit(*found, time.process_time() - started, source)
@@ -299,6 +296,25 @@ def l2_by_folds(ob: Objective, start: Any, seed: int) -> tuple[float, np.ndarray
 
 def _is_wide(ob: Objective) -> bool:
     return bool(ob.model.sizes[0] > ob.n_samples)
+
+
+def fit_in_span(
+    ob: Objective, start: Any = None, *, seed: int = 0, validation: Any = None, **options: Any
+) -> tuple[Any, np.ndarray]:
+    """Minimise an objective, in the span of its rows if there are more columns than rows. Return
+    the result, and theta for all columns.
+    """
+    options |= {"seed": seed, "progress": False}
+    if not _is_wide(ob):
+        run: Any = minimize(ob, start, validation=validation, **options)
+        return run, run.x
+    start = ob.model.init(seed=seed) if start is None else start
+    small, inside, basis = in_row_space(ob, start)
+    if validation is not None:
+        rows = np.asarray(validation.X) @ basis
+        validation = Objective(small.model, rows, validation.y, validation.loss)
+    run = minimize(small, inside, validation=validation, **options)
+    return run, with_inputs(small.model, run.x, basis.T)[1]
 
 
 def in_row_space(ob: Objective, theta: Any) -> tuple[Objective, np.ndarray, np.ndarray]:

@@ -45,11 +45,11 @@ def classification(rng, labels, n=50):
     return fc.MLPClassifier((3,), "tanh", alpha=1.0, random_state=0).fit(X, y), X, y
 
 
-def bare(rng, n=40):
-    X = rng.standard_normal((n, 2))
+def bare(rng, n=40, k=2):
+    X = rng.standard_normal((n, k))
     y = 5 + 3 * (X[:, 0] ** 2 + 0.2 * rng.standard_normal(n))
     shift, scale = y.mean(), y.std()
-    ob = fc.Objective(fc.MLP([2, 3, 1]), X, (y - shift) / scale, "mse", l2=0.02, l2_biases=False)
+    ob = fc.Objective(fc.MLP([k, 3, 1]), X, (y - shift) / scale, "mse", l2=0.02, l2_biases=False)
     net = fit_numbers.Trained(ob, fc.minimize(ob, seed=0).x, shift, scale)
     return net, X, y
 
@@ -60,6 +60,7 @@ FITS = {
     "three classes": lambda rng: classification(rng, ["a", "b", "c"]),
     "two classes": lambda rng: classification(rng, ["no", "yes"]),
     "without scikit-learn": bare,
+    "more columns than rows": lambda rng: bare(rng, 20, 30),
 }
 
 
@@ -73,7 +74,8 @@ def said(calls, scope):
 def test_every_number_is_that_of_its_call(rng, kind):
     fit, X, y = FITS[kind](rng)
     page, facts = fit_report.build(fit, X, y)
-    scope = {"net" if kind == "without scikit-learn" else "est": fit, "X": X, "y": y}
+    bare_network = isinstance(fit, fit_numbers.Trained)
+    scope = {"net" if bare_network else "est": fit, "X": X, "y": y}
     exec(facts["setup"], scope)
     found = said(facts["calls"], scope)
     assert len(found) == len(facts["calls"]) >= 6

@@ -323,6 +323,19 @@ def test_each_kind_of_table_gives_a_page(kind, tmp_path):
     assert 1e4 < page.stat().st_size < 3e5
 
 
+def test_a_fit_with_too_many_effective_parameters_is_named_on_the_page(tmp_path, capsys, rng):
+    """The caveat about intervals is a sentence, and no warning of Python."""
+    path, page = tmp_path / "few.csv", tmp_path / "r.html"
+    A = rng.standard_normal((24, 20)).round(3)
+    A[:, -1] = A[:, 0] + 0.1 * A[:, -1]
+    np.savetxt(path, A, delimiter=",", fmt="%s")
+    command = ["report", str(path), "--alpha", "1", "--hidden", "3", "--out", str(page), "--quiet"]
+    assert main(command) == 0
+    output = capsys.readouterr()
+    assert "effective parameters for 24 targets. With more" in output.out and output.err == ""
+    assert "effective parameters for 24 targets. With more" in html.unescape(page.read_text())
+
+
 def test_a_table_with_another_suffix_is_refused_with_the_suffixes_of_tables(tmp_path, capsys):
     path = tmp_path / "t.txt"
     path.write_text("a,y\n1,2\n")

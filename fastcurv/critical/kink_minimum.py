@@ -49,7 +49,7 @@ class _KinkMinimum:
         one there.
     kantorovich : float
         h of the theorem, below 1/2 if it holds.
-    weakest : float
+    min_abs_eigenvalue : float
         Smallest size of an eigenvalue of the Hessian of Phi.
     missing : str
         The hypothesis that fails, "" if none does.
@@ -61,7 +61,7 @@ class _KinkMinimum:
     n_copies: int
     radius: float
     kantorovich: float
-    weakest: float
+    min_abs_eigenvalue: float
     missing: str
 
     @property
@@ -130,10 +130,10 @@ def _kink_certificate(
     missing: str,
     radius: float = np.inf,
     h: float = np.inf,
-    weakest: float = 0.0,
+    least: float = 0.0,
 ) -> _KinkMinimum:
     counts = phi.n_kinks, phi.n_collapsed, phi.n_copies
-    return _KinkMinimum(not missing, *counts, radius, h, weakest, missing)
+    return _KinkMinimum(not missing, *counts, radius, h, least, missing)
 
 
 def _check_hypotheses(
@@ -151,22 +151,27 @@ def _check_hypotheses(
     # Scaling by the units rounds too.
     off = phi.hessian_error(point) + 2 * EPS * safe_norm(scaled)
     error = float(errors.max(initial=0.0)) + off
-    cut, weakest = (
+    cut, least = (
         Slice(values, vectors, error, c, K[:, :0]),
         float(np.abs(values).min(initial=np.inf)),
     )
     if not cut.min_abs_eigenvalue > 0:
-        return _kink_certificate(phi, "the curvature along the kinks may be 0", weakest=weakest)
+        return _kink_certificate(phi, "the curvature along the kinks may be 0", least=least)
     if int((values < 0).sum()) != phi.n_slopes:
         return _kink_certificate(
-            phi, "the curvature along the kinks is not positive", weakest=weakest
+            phi,
+            "the curvature along the kinks is not positive",
+            least=least,
         )
     beta, eta, _ = newton_in_slice(K, off, cut, g, safe_norm(c * g_errors))
     theorem = kantorovich(beta, eta, partial(phi.third_bound, point))
     h, radius = theorem.h, theorem.radius
     if not theorem.holds:
         return _kink_certificate(
-            phi, f"Newton's step is too long, h = {h:.2g}", h=h, weakest=weakest
+            phi,
+            f"Newton's step is too long, h = {h:.2g}",
+            h=h,
+            least=least,
         )
     margins = phi.margins(point, radius)
     for hypothesis, missing in (
@@ -177,8 +182,8 @@ def _check_hypotheses(
         (margins.copies, "a copy of a unit may go its own way"),
     ):
         if not hypothesis > 0:
-            return _kink_certificate(phi, missing, radius, h, weakest)
-    return _kink_certificate(phi, "", radius, h, weakest)
+            return _kink_certificate(phi, missing, radius, h, least)
+    return _kink_certificate(phi, "", radius, h, least)
 
 
 MAX_PARAMS = 600  # maximum number of parameters; each step forms dense matrices

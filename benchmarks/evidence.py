@@ -12,11 +12,14 @@ import warnings
 
 import command
 import numpy as np
-from sklearn import datasets
-from sklearn.model_selection import GridSearchCV, KFold
-from sklearn.preprocessing import StandardScaler
 
 import fastcurv as fc
+from fastcurv.common.optional import optional
+
+with optional("comparisons", "bench"):
+    from sklearn import datasets
+    from sklearn.model_selection import GridSearchCV, KFold
+    from sklearn.preprocessing import StandardScaler
 
 ALPHAS = np.geomspace(0.01, 30.0, 7).tolist()
 

@@ -426,14 +426,8 @@ def posterior(
         log_likelihood -= n_terms * math.log(noise * math.sqrt(2 * math.pi))
     prior = 0.5 * k * math.log(tau) - 0.5 * tau * squares if k else 0.0
     integral = 0.5 * (rank - k) * math.log(2 * math.pi) - 0.5 * (logdet + rank * math.log(T))
-    ratio = count / n
-    if warn and ratio < MIN_ROWS_PER_PARAMETER:
-        warnings.warn(
-            f"ob has {number(ratio)} rows for each parameter, {number(count)} for {n}. With fewer "
-            "than 2, intervals tend to cover too little. Use a smaller network or more rows.",
-            UserWarning,
-            stacklevel=caller_depth(),
-        )
+    if warn:
+        _warn_of_few_rows(count, n)
     return LaplacePosterior(
         theta=theta,
         evidence=log_likelihood + prior + integral,
@@ -442,12 +436,23 @@ def posterior(
         prior_precision=tau,
         next_l2=gamma / squares / T if k and squares > 0 else math.nan,
         n_undetermined=n - rank,
-        rows_per_parameter=ratio,
+        rows_per_parameter=count / n,
         decrement=decrement,
         curvature=curvature,
         objective=ob,
         root=root / math.sqrt(T),
     )
+
+
+def _warn_of_few_rows(count: float, n: int) -> None:
+    """Issue a warning if there are fewer than `MIN_ROWS_PER_PARAMETER` rows for each parameter."""
+    if count / n < MIN_ROWS_PER_PARAMETER:
+        warnings.warn(
+            f"ob has {number(count / n)} rows for each parameter, {number(count)} for {n}. With "
+            "fewer than 2, intervals tend to cover too little. Use a smaller network or more rows.",
+            UserWarning,
+            stacklevel=caller_depth(),
+        )
 
 
 def _check_laplace_input(ob: Any, theta: Any, curvature: str) -> tuple[Any, Floats]:

@@ -112,7 +112,17 @@ def as_measures(cells: Cells, comma: bool) -> tuple[np.ndarray, list[int], str]:
 
 
 ISO = "ISO"
-_DAYS = ("%d.%m.%Y", "%d.%m.%y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d")
+_DAYS = (
+    "%d.%m.%Y",
+    "%d.%m.%y",
+    "%d/%m/%Y",
+    "%m/%d/%Y",
+    "%d/%m/%y",
+    "%m/%d/%y",
+    "%d-%m-%Y",
+    "%m-%d-%Y",
+    "%Y/%m/%d",
+)
 _MONTHS = (
     "%d %b %Y", "%d-%b-%Y", "%d-%b-%y", "%b %d, %Y", "%d %B %Y", "%B %d, %Y", "%a, %d %b %Y"
 )  # fmt: skip
@@ -131,6 +141,7 @@ FORMS = (
     *TIMES_OF_DAY,
     DURATION,
 )
+_CLOCK = re.compile(r"\d{1,2}:\d\d")
 _HOURS = re.compile(r"(\d{1,6}):([0-5]\d)(?::([0-5]\d(?:\.\d+)?))?")
 
 
@@ -143,6 +154,8 @@ def date(cell: str, form: str) -> datetime:
             raise ValueError(f"{cell!r} is no duration")
         hours, minutes, seconds = (float(part or 0) for part in parts.groups())
         return datetime(1900, 1, 1) + timedelta(hours=hours, minutes=minutes, seconds=seconds)
+    if form in TIMES_OF_DAY and not _CLOCK.match(cell):  # such as the result 3:2 of a match
+        raise ValueError(f"{cell!r} is no time of day")
     found = datetime.fromisoformat(cell) if form == ISO else datetime.strptime(cell, form)
     return found if found.tzinfo is None else found.astimezone(UTC).replace(tzinfo=None)
 

@@ -30,7 +30,7 @@ from ..network.objective import Objective
 from ..optimize.minimize import minimize
 from ..optimize.path import with_l2, without_inactive_units
 from ..structure.tables import ACTIVATIONS, LOSSES
-from .fit_table import fit_in_span
+from .span import fit_in_span
 
 N_FOLDS = 10
 # largest difference between the score of left-out rows by the approximation and by refits: 0.03
@@ -235,7 +235,7 @@ class Fit:
 
     imports = """import numpy as np
 import fastcurv as fc
-from fastcurv.cli.fit_table import fit_in_span
+from fastcurv.cli.span import fit_in_span
 """
     objective_code = "ob, theta = net.ob, net.theta"
     scale_code, shift_code = "net.scale", "net.shift"

@@ -21,7 +21,6 @@ import numpy as np
 
 from ..common.runtime import raise_if_interrupted
 from ..critical.laplace import is_likelihood
-from ..network.mlp import MLP
 from ..network.objective import Objective
 from ..optimize.facts import constant_loss
 from ..optimize.minimize import minimize
@@ -39,6 +38,7 @@ from .cells import as_numbers
 from .data import Coding, Dataset, absolute
 from .encode import load_table
 from .recipe import Recipe, save_run
+from .span import fit_in_span, in_row_space, is_wide, with_inputs
 from .tables import Table
 
 if TYPE_CHECKING:
@@ -272,7 +272,7 @@ def l2_by_folds(ob: Objective, start: Any, seed: int) -> tuple[float, np.ndarray
     small penalties, and the end point of a fit with it to all rows.
     """
     N = ob.n_samples
-    if _is_wide(ob):
+    if is_wide(ob):
         ob, start, basis = in_row_space(ob, start)
         best, theta = l2_by_folds(ob, start, seed)
         return best, with_inputs(ob.model, theta, basis.T)[1]
@@ -292,49 +292,3 @@ def l2_by_folds(ob: Objective, start: Any, seed: int) -> tuple[float, np.ndarray
             idle += 1  # counts only after units have become active
         l2 *= L2_RATIO
     return best, _minimise(with_l2(ob, best), start)
-
-
-def _is_wide(ob: Objective) -> bool:
-    return bool(ob.model.sizes[0] > ob.n_samples)
-
-
-def fit_in_span(
-    ob: Objective, start: Any = None, *, seed: int = 0, validation: Any = None, **options: Any
-) -> tuple[Any, np.ndarray]:
-    """Minimise an objective, in the span of its rows if there are more columns than rows. Return
-    the result, and theta for all columns.
-    """
-    options |= {"seed": seed, "progress": False}
-    if not _is_wide(ob):
-        run: Any = minimize(ob, start, validation=validation, **options)
-        return run, run.x
-    start = ob.model.init(seed=seed) if start is None else start
-    small, inside, basis = in_row_space(ob, start)
-    if validation is not None:
-        rows = np.asarray(validation.X) @ basis
-        validation = Objective(small.model, rows, validation.y, validation.loss)
-    run = minimize(small, inside, validation=validation, **options)
-    return run, with_inputs(small.model, run.x, basis.T)[1]
-
-
-def in_row_space(ob: Objective, theta: Any) -> tuple[Objective, np.ndarray, np.ndarray]:
-    """Return the objective with the coordinates of the rows in their span as inputs, theta there,
-    and the basis ``(d, r)`` of the span.
-    """
-    X = np.asarray(ob.X)
-    left, sizes, basis = np.linalg.svd(X, full_matrices=False)
-    rank = int((sizes > sizes[0] * max(X.shape) * np.finfo(X.dtype).eps).sum())
-    basis = basis[:rank].T
-    model, theta = with_inputs(ob.model, theta, basis)
-    how = ob.loss, ob.l2, ob.sample_weight, ob.n_threads, ob.memory
-    rows = left[:, :rank] * sizes[:rank]
-    return Objective(model, rows, ob.y, *how, l2_biases=ob.l2_biases), theta, basis
-
-
-def with_inputs(model: MLP, theta: Any, basis: np.ndarray) -> tuple[MLP, np.ndarray]:
-    """Return the network of other inputs, of which ``basis`` times them are those of the model, and
-    its theta.
-    """
-    (W, b), *above = model.unflatten(theta)
-    other = MLP([basis.shape[1], *model.sizes[1:]], list(model.activation), dtype=model.dtype)
-    return other, other.flatten([(W @ basis, b), *above])

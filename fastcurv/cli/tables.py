@@ -255,6 +255,11 @@ def _rows(path: Path, text: str, mark: str, first: int) -> tuple[list[list[str]]
                 lines.append(begin)
             begin = first + reader.line_num
     except csv.Error as error:
+        if "field limit" in str(error):
+            raise ValueError(
+                f"{path}, line {begin}, must have cells of at most {csv.field_size_limit()} "
+                "characters, got more. Shorten the text, or close its double quotes."
+            ) from None
         raise ValueError(
             f"{path}, line {begin}, must have its double quotes in pairs around whole cells, got "
             f"{shown(error)}."

@@ -11,6 +11,7 @@ import pytest
 
 import fastcurv as fc
 from fastcurv.cli import fit_table as module
+from fastcurv.cli import span
 from fastcurv.cli.encode import load_table
 from fastcurv.cli.fit_table import fit_table, l2_by_evidence
 from fastcurv.cli.parser import main
@@ -103,14 +104,14 @@ def test_folds_of_more_columns_than_rows_are_fitted_in_the_span_of_the_rows(rng)
     X = rng.standard_normal((12, 30))
     ob = fc.Objective(fc.MLP([30, 3, 1]), X, X[:, 0] + X[:, 1] ** 2, loss="mse", l2=0.05)
     start = ob.model.init(seed=0)
-    small, inside, basis = module.in_row_space(ob, start)
+    small, inside, basis = span.in_row_space(ob, start)
     assert small.model.sizes == (12, 3, 1)
-    model, theta = module.with_inputs(small.model, inside, basis.T)
+    model, theta = span.with_inputs(small.model, inside, basis.T)
     assert model.sizes == ob.model.sizes
     assert np.allclose(ob.model.predict(start, X), ob.model.predict(theta, X), rtol=1e-12)
     assert small.value(inside) == pytest.approx(ob.value(theta), rel=1e-12)
     end = fc.minimize(small, inside, seed=0).x
-    back = module.with_inputs(small.model, end, basis.T)[1]
+    back = span.with_inputs(small.model, end, basis.T)[1]
     assert np.linalg.norm(ob.gradient(back)) < 1e-6
     best, theta = module.l2_by_folds(ob, start, 0)
     assert theta.shape == start.shape

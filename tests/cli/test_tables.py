@@ -166,6 +166,8 @@ def test_fifty_thousand_rows_are_read_with_their_line_numbers(read):
         ("{d:02}.{m:02}.2024", "%d.%m.%Y"),
         ("{d}/{m}/2024", "%d/%m/%Y"),
         ("{m}/{d}/2024", "%m/%d/%Y"),
+        ("{m}/{d}/24", "%m/%d/%y"),
+        ("{d:02}/{m:02}/24 00:00", "%d/%m/%y %H:%M"),
         ("{m}/{d}/2024 00:00", "%m/%d/%Y %H:%M"),
         ("2024/{m}/{d}", "%Y/%m/%d"),
         ("{d}-{name}-2024", "%d-%b-%Y"),
@@ -202,6 +204,11 @@ def test_times_of_day_are_shares_of_a_day(half, read):
     X, _ = fit_coding(table)
     assert np.allclose(X[:, 0] - X[:, 0].min(), np.subtract(minutes, min(minutes)) / 1440)
     assert table.notes[0] == "Times in column 'when' are counted in days from 00:00:00."
+
+
+def test_results_of_matches_are_words(read):
+    table = read(lines(lambda i: f"{i % 4}:{i % 3}", Y, names="result,y"))
+    assert table.codes[0].kind == "words"
 
 
 def test_durations_may_exceed_a_day(read):
@@ -296,6 +303,7 @@ REFUSED = {
     "NUL": (f"a,y\n{SOME}1,\0\n", None, "line 22, must be text, got a NUL byte."),
     "Latin": (f"a,y\n{SOME}\u00e9,1\n".encode("latin1"), None, "line 22, must be text in UTF-8, "
               "got the byte 0xe9. Save the table as 'CSV UTF-8'."),
+    "long cell": (f"a,y\n{SOME}{'x' * 200_000},1\n", None, "line 22, must have cells of at most"),
     "open quote": (f'a,y\n"{SOME}', None, "line 2, must have its double quotes in pairs"),
     "same names": (f"y,y\n{SOME}", None, "another name for each column, got 'y' 2 times. Rename"),
     "huge": (f"a,y\n{SOME}1e308,1\n", None, "line 22, column 'a', must be a number of at most "

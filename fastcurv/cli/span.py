@@ -1,0 +1,62 @@
+"""Fits to tables with more columns than rows, in the span of the rows.
+
+With a penalty the weights of the first layer lie in that span at every minimum, and losses and
+penalties are the same there, so that a fit of r coordinates ends where a fit of all columns does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..network.mlp import MLP
+from ..network.objective import Objective
+from ..optimize.minimize import minimize
+
+
+def is_wide(ob: Objective) -> bool:
+    """Return True if an objective has more columns than rows."""
+    return bool(ob.model.sizes[0] > ob.n_samples)
+
+
+def fit_in_span(
+    ob: Objective, start: Any = None, *, seed: int = 0, validation: Any = None, **options: Any
+) -> tuple[Any, np.ndarray]:
+    """Minimise an objective, in the span of its rows if there are more columns than rows. Return
+    the result, and theta for all columns.
+    """
+    options |= {"seed": seed, "progress": False}
+    if not is_wide(ob):
+        run: Any = minimize(ob, start, validation=validation, **options)
+        return run, run.x
+    start = ob.model.init(seed=seed) if start is None else start
+    small, inside, basis = in_row_space(ob, start)
+    if validation is not None:
+        rows = np.asarray(validation.X) @ basis
+        validation = Objective(small.model, rows, validation.y, validation.loss)
+    run = minimize(small, inside, validation=validation, **options)
+    return run, with_inputs(small.model, run.x, basis.T)[1]
+
+
+def in_row_space(ob: Objective, theta: Any) -> tuple[Objective, np.ndarray, np.ndarray]:
+    """Return the objective with the coordinates of the rows in their span as inputs, theta there,
+    and the basis ``(d, r)`` of the span.
+    """
+    X = np.asarray(ob.X)
+    left, sizes, basis = np.linalg.svd(X, full_matrices=False)
+    rank = int((sizes > sizes[0] * max(X.shape) * np.finfo(X.dtype).eps).sum())
+    basis = basis[:rank].T
+    model, theta = with_inputs(ob.model, theta, basis)
+    how = ob.loss, ob.l2, ob.sample_weight, ob.n_threads, ob.memory
+    rows = left[:, :rank] * sizes[:rank]
+    return Objective(model, rows, ob.y, *how, l2_biases=ob.l2_biases), theta, basis
+
+
+def with_inputs(model: MLP, theta: Any, basis: np.ndarray) -> tuple[MLP, np.ndarray]:
+    """Return the network of other inputs, of which ``basis`` times them are those of the model, and
+    its theta.
+    """
+    (W, b), *above = model.unflatten(theta)
+    other = MLP([basis.shape[1], *model.sizes[1:]], list(model.activation), dtype=model.dtype)
+    return other, other.flatten([(W @ basis, b), *above])

@@ -95,7 +95,7 @@ def text_of(path: Any, name: str = "path", cure: str = "") -> str:
         fits = "\0" not in text
     if not fits:
         raise ValueError(
-            f"{name} must be the name of a file, without null characters and halves of letters, "
+            f"{name} must be the name of a file, without null characters or unpaired surrogates, "
             f"got '{shown(text)}'."
         )
     return text
@@ -350,7 +350,8 @@ def write_tensors(
         array = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
         if array.dtype not in _DTYPE_NAMES:
             raise TypeError(
-                f"array {name!r} has dtype {array.dtype}, which a safetensors file cannot hold"
+                f"array {name!r} must have a dtype that safetensors supports, such as float64, got "
+                f"{array.dtype}. Convert it with astype."
             )
         place, shape = [offset, offset + array.nbytes], list(array.shape)
         header[name] = {"dtype": _DTYPE_NAMES[array.dtype], "shape": shape, "data_offsets": place}
@@ -393,11 +394,13 @@ def _read_header(path: str, raw: IO[bytes], size: int) -> tuple[dict[str, Any], 
     head = raw.read(8)
     length = int.from_bytes(head, "little")
     if size < 8 or length > min(_MAX_HEADER_BYTES, size - 8):
-        raise ValueError(f"{path} is not a safetensors file: its header does not fit in it")
+        raise ValueError(
+            f"{path} must be a safetensors file, got one that is shorter than its header states."
+        )
     head += raw.read(length)
     header = _json(head[8:])
     if not isinstance(header, dict):
-        raise ValueError(f"{path} is not a safetensors file: its header is not a JSON object")
+        raise ValueError(f"{path} must be a safetensors file, got a header that is no JSON object.")
     return header, head
 
 
@@ -444,16 +447,25 @@ def _entries(path: str, header: dict[str, Any], room: int) -> list[tuple[str, np
         )
         told = isinstance(code, str) and code in _DTYPE_CODES and lists
         if not told or len(shape) > _MAX_AXES or len(place) != 2:
-            raise ValueError(f"{path} describes the array {called} in a way that cannot be read")
+            raise ValueError(
+                f"{path} must have a dtype, a shape and offsets for the array {called}, got an "
+                "invalid entry. Use an undamaged copy."
+            )
         dtype = np.dtype(_DTYPE_CODES[code])
         if place[1] - place[0] != math.prod(shape) * dtype.itemsize:
-            raise ValueError(f"{path} says that the array {called} lies where it cannot lie")
+            raise ValueError(
+                f"{path} must have {math.prod(shape) * dtype.itemsize} bytes for the array "
+                f"{called}, got {place[1] - place[0]}. Use an undamaged copy."
+            )
         found.append((name, dtype, tuple(shape), *place))
     found.sort(key=lambda entry: entry[3:])
     at = 0
     for name, _, _, begin, end in found:
         if begin != at:
-            raise ValueError(f"{path} says that arrays overlap or leave holes, at {name[:60]!r}")
+            raise ValueError(
+                f"{path} must have contiguous arrays, got an overlap or a gap at {name[:60]!r}. "
+                "Use an undamaged copy."
+            )
         at = end
     if at != room:
         raise ValueError(f"{path} must hold {at} bytes of arrays, got {room}.")
@@ -501,7 +513,9 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], d
         return arrays, {}
     facts = _json(metadata[_FACTS_KEY]) if isinstance(metadata[_FACTS_KEY], str) else None
     if not isinstance(facts, dict):
-        raise ValueError(f"{path} holds facts that cannot be read")
+        raise ValueError(
+            f"{path} must have a JSON object as its metadata {_FACTS_KEY!r}, got another value."
+        )
     return arrays, facts
 
 
@@ -514,10 +528,12 @@ def _array(
         array = np.empty(shape, np.uint8 if boolean else dtype)
     except (ValueError, MemoryError):
         # The array exceeds the address space or the memory.
-        raise ValueError(f"{path} holds an array of shape {shape}, which memory cannot") from None
+        raise ValueError(
+            f"the arrays of {path} must fit into memory, got one of shape {shape}."
+        ) from None
     for piece in _pieces(array):
         if raw.readinto(piece) != len(piece):
-            raise ValueError(f"{path} was cut short while it was read")
+            raise ValueError(f"{path} must not change while it is read, got a truncated file.")
         if digest is not None:
             digest.update(piece)
     if boolean:

@@ -428,7 +428,7 @@ def _load(source: Any) -> tuple[Any, int, str | None]:
             f"source must be a path, bytes or an onnx.ModelProto, got {typed(source)}."
         ) from None
     except Exception:
-        raise ValueError("source holds bytes that are no ONNX model") from None
+        raise ValueError("source must hold the bytes of an ONNX model, got other bytes.") from None
     path = Path(text_of(source, "source"))
     if not path.is_file():
         raise ValueError(f"source must be an ONNX model, got {shown(path)}, which is not a file.")

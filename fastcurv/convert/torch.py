@@ -85,7 +85,8 @@ def _numbers(tensor: Any) -> np.ndarray:
     """Return a parameter as a NumPy array, from any device."""
     if str(tensor.device) == "meta":
         raise ValueError(
-            f"a parameter of shape {tuple(tensor.shape)} lies on meta, without numbers"
+            f"the parameters of module must have values, got one of shape {tuple(tensor.shape)} "
+            "that lies on meta. Use module.to_empty(device='cpu') and load its state dict."
         )
     tensor = tensor.detach().cpu()
     return np.asarray((tensor.float() if tensor.element_size() < 4 else tensor).numpy())

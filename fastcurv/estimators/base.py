@@ -541,7 +541,7 @@ class BaseMLP(
         model = self._model(X.shape[1], m, X.dtype)
         held = None
         if (X_val is None) != (y_val is None) or not (X_val is None or self.early_stopping):
-            raise ValueError("X_val and y_val go together, and with early_stopping=True")
+            raise ValueError("X_val and y_val must be given together, with early_stopping=True.")
         if self.early_stopping:
             if X_val is None:
                 (X, y, weight), rest = self._split(X, y, weight, rng)

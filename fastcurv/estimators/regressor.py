@@ -126,7 +126,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         if reset:
             self._flat = y.ndim == 1
         if LOSSES[loss].targets != "numbers":
-            raise ValueError(f"loss must be one for numbers, got {loss!r}, which is for classes.")
+            raise ValueError(f"loss must be one for numerical targets, got {loss!r} for classes.")
         given = LOSSES[loss].given
         return y, loss, m * max(1, given.per_target) if given else m
 

@@ -253,7 +253,9 @@ def selected(rows: Any, *parts: Any) -> list[Any]:
     try:
         found: list[Any] = [None if part is None else part[rows] for part in parts]
     except IndexError as error:
-        raise ValueError(f"rows do not fit the {len(parts[0])} samples: {error}") from None
+        raise ValueError(
+            f"rows must select from the {len(parts[0])} samples, got an invalid index ({error})."
+        ) from None
     if not len(found[0]):
         raise ValueError("rows must select at least one sample, got none.")
     return found
@@ -472,4 +474,6 @@ def own_csr(A: Any, name: str) -> Any:
             A = type(A)((data, (row, col)), shape=A.shape)
         return A.tocsr()
     except (ValueError, IndexError) as error:
-        raise ValueError(f"{name} is no valid sparse matrix: {error}") from None
+        raise ValueError(
+            f"{name} must be a valid sparse matrix, got invalid indices ({error})."
+        ) from None

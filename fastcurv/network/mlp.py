@@ -127,7 +127,8 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         own["starts"], own["n_params"] = starts, starts[-1]
         if self.n_params * 8 >= 2**62:
             raise ValueError(
-                f"sizes {self.sizes} make {self.n_params} parameters, more than memory can hold"
+                f"sizes must give fewer parameters than memory can hold, got {self.sizes} with "
+                f"{self.n_params}."
             )
 
     def __repr__(self) -> str:

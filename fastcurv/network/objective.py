@@ -690,9 +690,8 @@ class Objective(
         least = self._sum_over_shards(part, ()) if self._by_blocks else part(self)
         if not min(least) >= 0:
             raise NotConvexError(
-                f"ggn needs a loss with a second derivative >= 0, got {loss!r}, whose second "
-                f"derivative is as low as {min(least):.3g} for some rows. Use another loss, or "
-                "the Hessian."
+                f"loss must have a second derivative >= 0 for ggn, got {loss!r} with a second "
+                f"derivative of {min(least):.3g} for some rows. Use another loss, or hessian."
             )
 
     def empirical_fisher(self, theta: Any) -> Curvature:
@@ -703,9 +702,9 @@ class Objective(
         """
         if self.model.batch_norm:
             raise ValueError(
-                "empirical_fisher does not support a model with batch normalisation, since "
-                "statistics over all rows leave no sample a gradient of its own. Use a model "
-                "without it."
+                "the model must have no batch normalisation for empirical_fisher, since its "
+                "statistics make the gradient of each sample depend on all rows. Use "
+                "batch_norm=False."
             )
         return self._curvature(theta, "fisher")
 
@@ -818,7 +817,7 @@ class Objective(
         """
         if not self.model.batch_norm:
             raise ValueError(
-                "statistics need a model with batch normalisation, got one without. Use "
+                "the model must have batch normalisation for statistics, got one without. Use "
                 "batch_norm=True."
             )
         with self._lock:

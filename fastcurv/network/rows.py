@@ -224,7 +224,10 @@ class SparseSource:
         self.shape, self.dtype, self.data, self.indices = X.shape, X.dtype, X.data, X.indices
         self.ends = np.array(copy_if_mapped(X.indptr, "X"), np.int64)
         if len(self.ends) != X.shape[0] + 1 or self.ends[0] or (np.diff(self.ends) < 0).any():
-            raise ValueError("X is a sparse matrix whose indptr does not rise from 0 by rows")
+            raise ValueError(
+                "X must be a valid sparse matrix, got an indptr that does not increase from 0 with "
+                "one entry per row."
+            )
 
     def __getitem__(self, rows: Any) -> np.ndarray:
         """Return the rows of a slice without step, or the rows with the given numbers, as a dense

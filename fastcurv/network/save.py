@@ -128,7 +128,10 @@ def _architecture(path: Any, facts: Any) -> MLP:
         )
     odd = sorted(map(str, set(facts) - {RUN_KEY} ^ HEADER_KEYS))
     if odd:
-        raise ValueError(f"{path} has a header that lacks or adds {shown(odd[0])!r}")
+        raise ValueError(
+            f"{path} must have the header entries of fastcurv.save, got a missing or additional "
+            f"{shown(odd[0])!r}."
+        )
     try:
         if not isinstance(facts["sizes"], list) or not isinstance(facts["activation"], list):
             raise TypeError("its sizes and activations are not lists")
@@ -136,7 +139,9 @@ def _architecture(path: Any, facts: Any) -> MLP:
             raise TypeError("its dtype is not a string")
         return MLP(**{name: facts[name] for name in HEADER_KEYS - {"format"}})
     except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"{path} describes no model: {shown(error, 200)}") from None
+        raise ValueError(
+            f"{path} must describe a fastcurv.MLP, got invalid settings ({shown(error, 200)})."
+        ) from None
 
 
 def load(path: str | os.PathLike[str]) -> Model:

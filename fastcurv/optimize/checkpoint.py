@@ -40,7 +40,9 @@ MAX_LOSS_ROUNDINGS = 64
 
 def damaged(what: str) -> ValueError:
     """Return the error for a checkpoint that cannot have been saved by a run."""
-    return ValueError(f"the checkpoint to resume is damaged: {what}")
+    return ValueError(
+        f"the checkpoint to resume must be as it was saved, got one that is damaged: {what}."
+    )
 
 
 def has_structure_of(x: Any, example: Any, most: int = 1 << 62, name: str = "") -> bool:

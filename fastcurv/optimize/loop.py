@@ -159,7 +159,8 @@ class Loop:
         run.bind()
         if not (facts or math.isfinite(run.f) and math.isfinite(run.gnorm)):
             raise NotFiniteError(
-                f"the objective is not finite at theta0: value {run.f}, gradient norm {run.gnorm}"
+                f"the value and gradient of ob must be finite at theta0, got value {run.f} and "
+                f"gradient norm {run.gnorm}. Use another theta0, or scale the data."
             )
         run.f0 = run.records[0][1] if run.records else run.f
         run.fresh = run.fresh if facts else run.f

@@ -571,7 +571,7 @@ def rows_at_a_time(ob: Any, count: Any, name: str) -> int | None:
     count = check_positive_int(count, name)
     if not (is_of_its_loss(ob, "batch") and hasattr(ob, "n_samples")):
         raise ValueError(
-            f"{name} needs an objective with batch(rows) and n_samples; this one has no rows"
+            f"{name} must be None for an objective without batch(rows) and n_samples, got {count}."
         )
     return None if count >= ob.n_samples else count
 

@@ -279,8 +279,8 @@ def sample_critical_points(
     if "narrower" in names and not _can_widen(ob.model):
         what = "no hidden layer" if len(ob.model.sizes) < 3 else "skip connections or normalisation"
         raise ValueError(
-            f"sources must not hold 'narrower' for a model with {what}, to which no units can be "
-            "added, got it."
+            f"sources must not include 'narrower' for a model with {what}, to which no units can "
+            "be added. Use 'walk' or 'descent'."
         )
     max_iter = check_positive_int(max_iter, "max_iter")
     limit = None if max_time is None else check_positive(max_time, "max_time")

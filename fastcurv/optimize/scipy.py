@@ -63,7 +63,10 @@ def _minimize_for_scipy(
     problem = {name: given.pop(name, None) for name in ("args", "jac", "hess", "hessp")}
     bounds, constraints = given.pop("bounds", None), given.pop("constraints", None)
     if bounds is not None or (constraints is not None and len(constraints)):
-        raise ValueError(f"{method} is for problems without bounds and constraints")
+        raise ValueError(
+            f"bounds and constraints must be None for method {method!r}, got some. Use a method of "
+            "SciPy."
+        )
     names = {"gtol": "gradient_tol", "tol": "gradient_tol", "maxiter": "max_iter"}
     for theirs, ours in names.items():
         if theirs in given:

@@ -384,7 +384,10 @@ def _directions(
         gradient = objective.gradient(theta)
         length = np.linalg.norm(gradient)
         if not length > 0:
-            raise ValueError("directions must not be 'gradient' where the gradient is 0, got it.")
+            raise ValueError(
+                "directions must not be 'gradient' at a theta whose gradient is 0. Use 'random' or "
+                "'eigenvectors'."
+            )
         return -gradient[None] / length, ("the negative gradient",)
     if wanted == "random":
         rows = _random(objective, theta, n_dims, rng)

@@ -243,7 +243,7 @@ def known_pairs(op: Any, against: Any) -> tuple[KnownPairs, int]:
     if isinstance(against, Eigenpairs):
         if against.vectors.shape[0] != n:
             raise ValueError(
-                f"against must hold eigenvectors of {n} entries, as the operator has rows, got "
+                f"against must hold eigenvectors with {n} entries, the size of the operator, got "
                 f"{against.vectors.shape[0]}."
             )
         vectors = np.ascontiguousarray(against.vectors.T, dtype)

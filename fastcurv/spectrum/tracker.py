@@ -219,8 +219,8 @@ class Tracker(ReadOnly, made_by="fastcurv.spectrum.Tracker"):
         """
         if self._which == "LA":
             raise ValueError(
-                "sign_changes are those of the lowest eigenvalue, which which='LA' leaves out. "
-                "Use which='BE' or 'SA'."
+                "which must be 'BE' or 'SA' for sign_changes, those of the lowest eigenvalue, got "
+                "'LA'."
             )
         negative = self.values[:, 0] < 0 if self.records else np.empty(0, bool)
         changed: np.ndarray = self.steps[1:][negative[1:] != negative[:-1]]

@@ -185,7 +185,10 @@ class LossFunction(Function):
         if self._coupled is None:
             vars(self)["_coupled"] = coupled
         if self._coupled != coupled:
-            raise ValueError(f"{self!r} returned second of another number of axes than before")
+            raise ValueError(
+                f"{self!r} must return second with the same number of axes in every call, got "
+                f"{second.ndim}."
+            )
         if coupled and d > MAX_COUPLED_OUTPUTS:
             raise ValueError(
                 f"{self!r} must couple at most {MAX_COUPLED_OUTPUTS} outputs by its second "

@@ -86,7 +86,10 @@ def attempt_derivatives(own: Any, z: Floats, v: Floats, *y: Floats) -> Any:
             bound = bound.max(axis=1)
         most = np.abs(here[2]).max(initial=0.0)
         if (np.abs(change) > 1.001 * bound * lengths + 1e-9 * (1 + most)).any():
-            raise ValueError(f"third of {own!r} does not bound how its second changes")
+            raise ValueError(
+                f"third of {own!r} must bound the third derivative, got smaller numbers than the "
+                "changes of its second derivative."
+            )
     if own.ulps is not None and LONG_EPS < EPS:
         long = own(z.astype(np.longdouble), *y)
         known = own.error(z, *y, here, EPS) + own.error(z, *y, long, LONG_EPS)
@@ -94,8 +97,8 @@ def attempt_derivatives(own: Any, z: Floats, v: Floats, *y: Floats) -> Any:
             gap = np.abs(part - other)
             if gap.shape == known.shape and (gap > known).any():
                 raise ValueError(
-                    f"{own!r} is off by {np.nanmax(gap):.2g} in {name} against "
-                    f"numpy.longdouble, more than ulps={own.ulps:g} allows"
+                    f"{own!r} must have the accuracy of ulps={own.ulps:g}, got a difference of "
+                    f"{np.nanmax(gap):.2g} in {name} from its result in numpy.longdouble."
                 )
     return here
 
@@ -237,7 +240,9 @@ class Loss(LossFunction, made_by="fastcurv.Loss"):
         back = [part[::-1] for part in turned]
         check_rows_independent(self, found, back, "rows in another order", "each row")
         if self.lower is not None and (found[0] + 1e-9 * (1 + np.abs(found[0])) < self.lower).any():
-            raise ValueError(f"{self!r} returned {found[0].min():.6g}, below lower={self.lower:g}")
+            raise ValueError(
+                f"{self!r} must return values >= lower={self.lower:g}, got {found[0].min():.6g}."
+            )
 
 
 class Activation(ActivationFunction, made_by="fastcurv.Activation"):
@@ -345,6 +350,6 @@ class Activation(ActivationFunction, made_by="fastcurv.Activation"):
             for name, part, bound in zip(self.parts[1:], found[1:], (self.first, self.second)):
                 if bound is not None and (np.abs(part) > bound * (1 + 1e-9)).any():
                     raise ValueError(
-                        f"{self!r} returned {name} of {np.nanmax(np.abs(part)):.6g}, above "
-                        f"{name}={bound:g}"
+                        f"{self!r} must return |{name}| <= {bound:g}, its argument {name}, "
+                        f"got {np.nanmax(np.abs(part)):.6g}."
                     )

@@ -315,7 +315,7 @@ def test_validation_samples_may_be_passed_to_fit():
     held = objective.fit(X[:150], y[:150]).objective(X[150:], y[150:])
     assert min(net.validation_loss_curve_) == pytest.approx(held.value(net.theta_), rel=1e-12)
     for words in ({"X_val": X}, {"y_val": y}):
-        with pytest.raises(ValueError, match="X_val and y_val go together"):
+        with pytest.raises(ValueError, match="X_val and y_val must be given together"):
             net.fit(X, y, **words)
     with pytest.raises(ValueError, match="with early_stopping=True"):
         fc.MLPClassifier().fit(X, y, X_val=X, y_val=y)

@@ -160,7 +160,7 @@ def test_invalid_batch_norm_arguments_are_rejected():
     layers, none = plain.unflatten(flat), np.zeros(4)
     short = [(np.zeros((4, 3)), none, np.zeros(3), none), (np.zeros((2, 4)), np.zeros(2))]
     for call, words in (
-        (lambda: ob.empirical_fisher(theta), "no sample a gradient of its own"),
+        (lambda: ob.empirical_fisher(theta), "depend on all rows"),
         (lambda: fc.MLP([3, 4, 2], batch_norm=1), "batch_norm must be .*got 1"),
         (lambda: plain.statistics(ob, flat), "must be an Objective of"),
         (lambda: other.statistics(flat), "with batch normalisation, got one without"),

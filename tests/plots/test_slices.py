@@ -44,7 +44,10 @@ def test_slices_draw_losses_on_a_logarithmic_axis():
 def test_slices_can_follow_the_gradient():
     down = LandscapeDisplay.from_objective(BOWL, AT, directions="gradient", n_grid=5, radius=0.1)
     assert (np.diff(down.losses) < 0).all()
-    for theta, dims, words in [(AT, 2, "must be 1 for"), (0 * AT, 1, "where the gradient is 0")]:
+    for theta, dims, words in [
+        (AT, 2, "must be 1 for"),
+        (0 * AT, 1, "at a theta whose gradient is 0"),
+    ]:
         with pytest.raises(ValueError, match=words):
             LandscapeDisplay.from_objective(BOWL, theta, directions="gradient", n_dims=dims)
 

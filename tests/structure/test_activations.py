@@ -180,10 +180,10 @@ def test_unknown_bounds_are_infinite():
 @pytest.mark.parametrize(
     "bounds, words",
     [
-        ({"first": 0.9}, "first of 0.96.* above first=0.9"),
-        ({"second": 0.6}, "second of 0.649.* above second=0.6"),
-        ({"third": 1.0}, "third of .* does not bound"),
-        ({"third": lambda z, move: 0.1 + 0 * z}, "third of .* does not bound"),
+        ({"first": 0.9}, r"\|first\| <= 0.9, .* got 0.96"),
+        ({"second": 0.6}, r"\|second\| <= 0.6, .* got 0.649"),
+        ({"third": 1.0}, "third of .* must bound"),
+        ({"third": lambda z, move: 0.1 + 0 * z}, "third of .* must bound"),
     ],
 )
 def test_bounds_that_do_not_hold_raise(bounds, words):

@@ -77,7 +77,7 @@ class Page:
         return "R\u00b2" if self.fit.numbers else "Accuracy"
 
     def score(self, x: float) -> str:
-        return f"{x:.2f}" if self.fit.numbers else f"{x:.1%}"
+        return f"{round(x, 2) + 0.0:.2f}" if self.fit.numbers else f"{x:.1%}"  # no -0.00
 
 
 def choose_rows(page: Page) -> None:

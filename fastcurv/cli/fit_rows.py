@@ -12,9 +12,9 @@ from scipy.spatial.distance import cdist
 from ..common.protocols import Floats
 from .fit_pictures import Page
 
-# fraction of the variance of the target or of the errors, or of the variance of a column, above
-# which a single row is named
-MIN_TARGET_SHARE, MIN_COLUMN_SHARE = 0.5, 0.9
+# fraction of the variance of the target, of that of a column, or of the squared errors, above which
+# a single row is named
+MIN_TARGET_SHARE, MIN_COLUMN_SHARE, MIN_ERROR_SHARE = 0.5, 0.9, 0.3
 MIN_ERROR_ROWS = (
     20  # number of rows left out from which the largest error is compared with the rest
 )
@@ -89,7 +89,7 @@ def _largest_error(page: Page) -> tuple[str, list[Call]] | None:
     fit, found = page.fit, page.found
     losses = np.where(found.rows, fit.losses(found.left_out), 0.0)
     row, total = int(losses.argmax()), losses.sum()
-    if losses[row] <= MIN_TARGET_SHARE * total or found.rows.sum() < MIN_ERROR_ROWS:
+    if losses[row] <= MIN_ERROR_SHARE * total or found.rows.sum() < MIN_ERROR_ROWS:
         return None
     share, others = float(losses[row] / total), found.rows.copy()
     others[row] = False

@@ -394,9 +394,7 @@ def _read_header(path: str, raw: IO[bytes], size: int) -> tuple[dict[str, Any], 
     head = raw.read(8)
     length = int.from_bytes(head, "little")
     if size < 8 or length > min(_MAX_HEADER_BYTES, size - 8):
-        raise ValueError(
-            f"{path} must be a safetensors file, got one that is shorter than its header states."
-        )
+        raise ValueError(f"{path} must be a safetensors file, got an invalid header length.")
     head += raw.read(length)
     header = _json(head[8:])
     if not isinstance(header, dict):

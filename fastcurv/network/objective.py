@@ -817,8 +817,8 @@ class Objective(
         """
         if not self.model.batch_norm:
             raise ValueError(
-                "the model must have batch normalisation for statistics, got one without. Use "
-                "batch_norm=True."
+                "statistics must be called for a model with batch normalisation, got one without. "
+                "Use batch_norm=True."
             )
         with self._lock:
             plan = self._bound(theta, False)

@@ -177,7 +177,7 @@ def load(path: str | os.PathLike[str]) -> Model:
     >>> import fastcurv as fc
     >>> fc.load(fc.__file__)  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    ValueError: ...__init__.py is not a safetensors file: its header does not fit in it
+    ValueError: ...__init__.py must be a safetensors file, got an invalid header length.
     """
     path = text_of(path)
     refuse_device(path)

@@ -594,7 +594,7 @@ def layer_gains(passes: Passes, s: State) -> tuple[Reaches, Reaches]:
                 A, below = passes.W[m].A, len(passes.W[k].A)
                 size = slope[k] if K is None else stack_norms(K)
                 WK = A * diagonal[:, None, :] if K is None else A @ K
-                # This term bounds the rounding error of W K.
+                # The last term bounds the rounding error of W K.
                 err = err + 4 * EPS * max(*A.shape, below) ** 2 * size
                 if most is not None:
                     c_z[m, k] = np.minimum(

@@ -442,7 +442,7 @@ class LossRows:
             B = np.abs(self.h.x).max(axis=1, keepdims=True)
             return B, self.h.dx.E.max(axis=1, keepdims=True) + 2 * r.u * B + r.eta
         m, first = self.p.shape[1], np.arange(self.p.shape[1]) == self.p.argmax(axis=1)[:, None]
-        root = math.sqrt(2.0)  # as |rz_j - rz_k| <= sqrt(2) ||rz||
+        root = math.sqrt(2.0)  # factor in |rz_j - rz_k| <= sqrt(2) ||rz||
         size = np.where(first, 0.0, root) + np.where(self.tie, root, 0.0)
         others = root * np.where(first, 0.0, self.p).sum(axis=1, keepdims=True)
         own = self._r_entropy(size, np.where(first, others, root + others), 0.0)

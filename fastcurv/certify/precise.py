@@ -45,10 +45,10 @@ from .passes import checked_theta, gradient_bound
 # --------------------------------------------------------------------------------------------------
 # Arithmetic of some 100 bits on arrays: a number is the unevaluated sum of two float64 numbers.
 #
-# The same on every machine, unlike long double, and fast: products of matrices are split into
-# products whose numbers have so few bits that float64 adds them without any rounding (Ozaki, Ogita,
-# Oishi and Rump 2012), so that BLAS can compute them; sums and products of numbers are error-free
-# transformations (Dekker 1971, Knuth). Guaranteed error bounds:
+# Unlike long double, this arithmetic gives equal results on every machine. It is fast, because
+# products of matrices are split into products whose numbers have so few bits that float64 adds them
+# without any rounding (Ozaki, Ogita, Oishi and Rump 2012), so that BLAS can compute them. Sums and
+# products of numbers are error-free transformations (Dekker 1971, Knuth). Guaranteed error bounds:
 #
 # - `add`, `mul`, `div`: relative error `PAIR_ROUNDOFF`;
 # - `exp` of numbers <= 0, `expm1`, `tanh`, `sigmoid`: `PAIR_ROUNDOFF` times the result; `softplus`,
@@ -264,7 +264,7 @@ def _reduce_exponent(x: Pair) -> tuple[Pair, Floats]:
     r = add(r, -two_product(k, np.full_like(k, _LN2[1])))
     r = scaled(plus(r, -k * _LN2[2]), 0.5**_N_HALVINGS)
     tail = np.zeros_like(r.hi)
-    # These terms lie below the last bits of the others, so float64 suffices.
+    # Terms of degree 6 and more lie below the last bits of the sum, so float64 suffices for them.
     for n in range(10, 5, -1):
         tail = tail * r.hi + 1.0 / math.factorial(n)
     p = pair(tail)

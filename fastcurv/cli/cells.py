@@ -154,7 +154,8 @@ def date(cell: str, form: str) -> datetime:
             raise ValueError(f"{cell!r} is no duration")
         hours, minutes, seconds = (float(part or 0) for part in parts.groups())
         return datetime(1900, 1, 1) + timedelta(hours=hours, minutes=minutes, seconds=seconds)
-    if form in TIMES_OF_DAY and not _CLOCK.match(cell):  # such as the result 3:2 of a match
+    # a result of a match such as 3:2 is not a time of day
+    if form in TIMES_OF_DAY and not _CLOCK.match(cell):
         raise ValueError(f"{cell!r} is no time of day")
     found = datetime.fromisoformat(cell) if form == ISO else datetime.strptime(cell, form)
     return found if found.tzinfo is None else found.astimezone(UTC).replace(tzinfo=None)

@@ -457,7 +457,8 @@ def bench_row(args: Namespace, dtype: str) -> dict[str, Any]:
     objective, theta = bench_objective(args, dtype)
     v = np.random.default_rng(1).standard_normal(theta.size).astype(dtype)
     hessian = objective.hessian(theta)
-    points = itertools.cycle([theta, 0.99 * theta])  # so that no call can reuse the last result
+    # two points alternate, so that no call can reuse the last result
+    points = itertools.cycle([theta, 0.99 * theta])
     product = best_time(lambda: hessian @ v)
     gradient = best_time(lambda: objective.value_and_gradient(next(points)))
     layers = [m * k for k, m in zip(args.sizes, args.sizes[1:])]

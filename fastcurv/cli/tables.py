@@ -632,7 +632,7 @@ def _kinds(sheet: Sheet, notes: list[str]) -> tuple[tuple[Code, ...], tuple[bool
             notes.append(f"{what} in column {shown(name)!r} are counted in days from {first}.")
     only = [i for i, name in enumerate(sheet.names) if name in why.get(NUMBERS_ROWS, [])]
     if all(code.kind == "left out" for code in codes) and len(only) == 1:
-        # for example the time of a time series
+        # The only column left may be the time of a time series.
         codes[only[0]] = Code(sheet.names[only[0]], "numbers")
         del why[NUMBERS_ROWS]
     for reason, names in why.items():

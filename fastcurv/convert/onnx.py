@@ -532,7 +532,7 @@ def _read_nodes(graph: Graph) -> Model:
             stack.activation(activations_of("onnx")[kind][0], _name(node))
         elif (
             stack.closed
-            # The other case is that only nodes follow which turn a sigmoid into labels.
+            # Nodes may follow that only turn a sigmoid into labels.
             or (
                 len(readers) > 1
                 and [stack.last, *stack.activations[-1:]] == ["activation", "sigmoid"]

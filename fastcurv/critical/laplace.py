@@ -171,7 +171,7 @@ class LaplacePosterior(Record, AttributeHints, subject="posterior"):
         if check_bool(observations, "observations") and self.noise is None:
             raise ValueError(
                 f"observations must be False for loss={self.objective.loss!r}, got True. Only "
-                "'mse' has noise of one size."
+                "'mse' has noise with one standard deviation."
             )
         found = deviations(self.objective.model, self.theta, self.root, X)
         if observations:
@@ -508,7 +508,7 @@ def _noise(ob: Any, noise: Any, data: float, n_terms: float, effective: float) -
         if noise is not None:
             raise ValueError(
                 f"noise must be None for loss={str(ob.loss)!r}, got {noise!r}. Only 'mse' has "
-                "noise of one size."
+                "noise with one standard deviation."
             )
         return None
     if noise is None and not freedom > MIN_FREEDOM_RATIO * n_terms:

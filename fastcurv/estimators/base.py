@@ -434,7 +434,7 @@ class BaseMLP(
         """
         with np.errstate(over="ignore"):
             total = float(X.shape[0] if weight is None else weight.sum(dtype=float))
-        if not 1e-290 <= total <= 1e305:  # so that quotients by it neither overflow nor underflow
+        if not 1e-290 <= total <= 1e305:  # quotients by the sum must neither overflow nor underflow
             raise ValueError(
                 f"sample_weight must have a sum from 1e-290 to 1e305, got {total:.3g}."
             )

@@ -96,7 +96,7 @@ def fingerprint(parts: Sequence[Any]) -> int:
     rows = np.unique(np.linspace(0, n - 1, min(n, N_FINGERPRINT_ROWS)).astype(int))
     for part in parts:
         if part is not None:
-            some = getattr(part, "X", part)[rows]  # attribute of SparseRows
+            some = getattr(part, "X", part)[rows]  # SparseRows holds its matrix as `X`
             some = (some.data, some.indices, some.indptr) if is_sparse(some) else (some,)
             for numbers in some:
                 mark = crc32(np.ascontiguousarray(numbers), mark)

@@ -310,7 +310,7 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         """
         raw = self._source.blocks(self.block_rows)
         for found in self._read(raw, lambda block, start: self._check_block(block, start, finite)):
-            # Each such block would add a sum that the rounding bounds do not count.
+            # A shorter block would add a sum that the rounding bounds do not count.
             if found[0] % self.block_rows:
                 raise ValueError(
                     f"blocks of X must have {self.block_rows} rows, except the last, got one that "

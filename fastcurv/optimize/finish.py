@@ -631,7 +631,7 @@ class Finisher:
             share = float(np.finfo(theta.dtype).eps / np.finfo(np.float64).eps)
             least += (RESIDUAL_ROUNDING_FACTOR * share * residuals.error) ** 2
         plain = f - value_rounding(f, theta.dtype) - c
-        # This test costs a hundredth of the precise one and is clear.
+        # The plain residuals cost a hundredth of the precise ones and are decisive here.
         if plain > 2 * (least + ZERO_LOSS_TOL * far):
             return None
         # A start whose loss nearly overflows gives no usable scale.

@@ -425,7 +425,7 @@ class _Sampler:
             )
             if not self.smooth or ob.n_params >= DENSE_BELOW:
                 return theta, None
-            index = 0  # because proofs need points closer to a critical point
+            index = 0  # proofs need points closer to a critical point
         found = find_critical_point(ob, theta, index=index, max_iter=self.max_iter, verdict=False)
         return np.asarray(found.x), None
 

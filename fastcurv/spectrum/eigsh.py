@@ -78,7 +78,8 @@ def extreme_pairs(
     may_be_whole = sought and asked.max_basis is None
     usual = N_FIRST_PRODUCTS + N_PRODUCTS_PER_PAIR * k
     if asked.which in ("SA", "BE") and getattr(op, "kind", "hessian") != "hessian":
-        # These operators have many eigenvalues near 0, so such a search needs up to n products.
+        # GGN and Fisher have many eigenvalues near 0, so a search for small ones needs up to n
+        # products.
         usual = n
     usual = min(usual, asked.max_products)
     whole = may_be_whole and n <= asked.max_products
@@ -207,7 +208,7 @@ class ThickRestart(EigenSearch):
         theta, S = decompose(run)
         room = run.capacity + 1 - 3 * max(run.p, 1) - run.aside
         keep = kept_ritz_indices(theta, self.k, self.which, max(room, 1))
-        # number of vectors computed even after Ctrl-C
+        # vectors that are computed even after Ctrl-C
         least = wanted(theta[keep], self.k, self.which)
         run.restart(theta[keep], S[:, keep], stop=self.stop, least=least)
         self.forget_checks(run.m + 1)

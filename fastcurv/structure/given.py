@@ -213,7 +213,7 @@ class LossFunction(Function):
             f: Any = 1 / divisor
             if weight is not None:
                 f = weight.astype(float) / divisor
-                # This avoids 0 times infinity, which would be NaN.
+                # With weight 0, a loss of infinity would give NaN.
                 if not weight.all():
                     idle = weight == 0
                     value, first, second = (

@@ -521,13 +521,13 @@ def _noise(ob: Any, noise: Any, data: float, n_terms: float, effective: float) -
             "noise must be given where the network fits every row exactly, got None. Pass noise=, "
             "or use a larger l2."
         )
-    noise = math.sqrt(data / freedom) if noise is None else check_positive(noise, "noise")
-    if not MIN_NOISE <= noise <= 1 / MIN_NOISE:
+    found = math.sqrt(data / freedom) if noise is None else float(check_positive(noise, "noise"))
+    if not MIN_NOISE <= found <= 1 / MIN_NOISE:
         raise ValueError(
-            f"noise must lie between {MIN_NOISE:g} and {1 / MIN_NOISE:g}, got {noise!r}. Use "
+            f"noise must lie between {MIN_NOISE:g} and {1 / MIN_NOISE:g}, got {found!r}. Use "
             "targets in other units."
         )
-    return noise
+    return found
 
 
 def _inverse_root(

@@ -547,7 +547,7 @@ def _left_out(at: Minimum, exact: bool) -> LeftOut:
     undetermined = alone.copy()
     if exact:
         thetas, kept = minima_without_rows(at, a)
-        for i in np.flatnonzero(alone):
+        for i in np.flatnonzero(alone).tolist():
             values = eigvalsh(without_row(ob, i).hessian(thetas[i]).to_dense())
             undetermined[i] = not values[0] > MIN_REMAINDER * values[-1]
         X = dense_rows(ob.model, ob.X)

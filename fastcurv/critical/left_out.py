@@ -478,8 +478,9 @@ def leave_one_out(ob: Any, theta: Any, *, exact: bool = False) -> LeftOut:
     within a certified radius of the point reached, by the theorem of `classify`; and on the way
     there from theta, a straight line, the objective is strictly convex. So it decreases all the
     way, and no barrier lies between. It is false where this could not be proved. Unlike those of
-    `classify`, these proofs allow for rounding by fixed margins: a millionth of each curvature, and
-    1e-10 of the mean norm of the rows' gradients.
+    `classify`, these proofs bound rounding errors by margins: a millionth of each curvature and
+    1e-10 of the mean norm of the rows' gradients, and at least 1000 times the certified errors at
+    theta.
 
     Examples
     --------

@@ -15,7 +15,7 @@ import numpy as np
 from ..common.linalg import cholesky_floor, eigvalsh, times_lower
 from ..common.objectives import call_certificate
 from ..common.protocols import Floats
-from ..common.runtime import one_blas_thread
+from ..common.runtime import load_proofs, one_blas_thread
 from ..common.vectors import safe_norm
 from ..network.factor import CholeskyFactor
 from ..network.gram import LossCurve
@@ -121,10 +121,12 @@ STEP_TOL = 1e-12  # length of a remaining step, relative to that of the first on
 ROUNDING_TOL = 1e-13  # length of a remaining step relative to theta, in the norm of H
 MAX_GROWTH = 4.0  # factor on the shortest step so far above which the steps do not converge
 MAX_NODES = 200  # maximum number of points on a line at which curvature is computed
-# Allowances of the proofs for rounding in float64, as fractions of the curvature at a point and of
-# the mean norm of the rows' gradients. Sums over 1e5 rows are off by less than 1e-11.
+# Allowances of the proofs for rounding in float64: fractions of the curvature at a point and of the
+# mean norm of the rows' gradients, or this factor times the certified errors at theta if that is
+# more. The points lie near theta, where rounding errors are of the same size.
 CURVATURE_MARGIN = 1e-6
 GRADIENT_MARGIN = 1e-10
+ERROR_FACTOR = 1000.0
 
 
 def minima_without_rows(at: Minimum, coefficients: Floats) -> tuple[Floats, Any]:
@@ -200,13 +202,18 @@ def _lbfgs_steps(factor: CholeskyFactor, pairs: Any, g: Floats) -> Floats:
 
 
 class _Bounds:
-    """Quantities shared by the proofs of all rows: half of the smallest eigenvalue of H, the mean
-    norm of the rows' gradients, and Lipschitz constants of the Hessian on balls around theta. These
-    also hold without a row, since each row only adds to them.
+    """Quantities shared by the proofs of all rows: half of the smallest eigenvalue of H, allowances
+    for the rounding of Hessians and gradients, and Lipschitz constants of the Hessian on balls
+    around theta. These also hold without a row, since each row only adds to them.
     """
 
     def __init__(self, at: Minimum, gradient_size: float) -> None:
-        self.at, self.gradient_size, self.known = at, gradient_size, dict[int, float]()
+        self.at, self.known = at, dict[int, float]()
+        enclosed = at.ob.hessian(at.theta).assembled()
+        self.hessian_error = math.inf if enclosed is None else ERROR_FACTOR * enclosed.error(None)
+        passes, g = load_proofs("passes").passes_at(at.ob, at.theta), at.ob.gradient(at.theta)
+        certified = ERROR_FACTOR * float(passes.gradient(g))
+        self.gradient_error = max(GRADIENT_MARGIN * gradient_size, certified)
         values = eigvalsh(at.factor.lower @ at.factor.lower.T)
         self.half_least = 0.5 * float(values[0])
 
@@ -230,10 +237,10 @@ def _has_minimum_near(without: Any, end: Floats, distance: float, bounds: _Bound
     which takes about 30 times as long.
     """
     A = without.hessian(end).to_dense()
-    error = CURVATURE_MARGIN * float(np.linalg.norm(A))
+    error = max(CURVATURE_MARGIN * float(np.linalg.norm(A)), bounds.hessian_error)
     floor = cholesky_floor(A, bounds.half_least) - error
     if floor > 0:
-        size = safe_norm(without.gradient(end)) + GRADIENT_MARGIN * bounds.gradient_size
+        size = safe_norm(without.gradient(end)) + bounds.gradient_error
         beta = ROUND_UP / floor
         around_end = kantorovich(
             beta,
@@ -263,6 +270,7 @@ def _same_basin(without: Any, theta: Floats, end: Floats, bounds: _Bounds) -> bo
     at = covered = 0.0
     for _ in range(MAX_NODES):
         curvature = float(without.hessian(theta + at * d).quadratic(d)) * (1 - CURVATURE_MARGIN)
+        curvature -= bounds.hessian_error * length**2
         if not curvature > 0:
             return False
         reach = curvature / change if change > 0 else math.inf

@@ -176,7 +176,7 @@ def draw_chances(ax, minima, down):
     ax.plot(n[:9], chances, color=plots.RED, label="random symmetric matrix")
     ax.set(yscale="log", ylim=(1e-12, 3), xlim=(0, 36), xlabel="parameters $n$")
     ax.set_ylabel("share, or chance, of a minimum")
-    ax.set_title("Searches find fewer minima as\n$n$ grows; descent always does")
+    ax.set_title("Fewer searches end at a minimum\nas $n$ grows; every descent does")
     ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=1)
 
 

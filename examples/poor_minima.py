@@ -1,4 +1,4 @@
-"""L1. Poor local minima are real in small networks, and rare at width 32.
+"""L1. Poor local minima are real in small networks, and rarer at width 32.
 
 Networks with one hidden layer of 2 to 32 units are trained until they converge, from 20 starts for
 each width on each of five data sets. The dots are their losses: the wider the network, the lower
@@ -12,7 +12,7 @@ at a fixed width follows no such rule.
 
 Not shown: whether the lowest loss found is the lowest there is; fresh data, since all losses are
 those of training; widths above 32; and which of the 900 end points are no proved minimum. There are
-60 of these, most of them at width 32 and in four layers, where 500 steps of Newton's method did not
+59 of these, most of them at width 32 and in four layers, where 500 steps of Newton's method did not
 converge.
 """
 

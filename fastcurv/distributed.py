@@ -29,7 +29,7 @@ import numpy as np
 
 from . import _engine
 from .common.checks import caller_depth, random_batches
-from .common.errors import accept_aliases, typed
+from .common.errors import accept_aliases, type_of
 from .common.optional import optional
 from .common.runtime import as_callback
 from .network.arguments import Block, checked, row_numbers
@@ -75,7 +75,7 @@ class Recipe:
         try:
             raw = given if self.source is None else self._read()
             if not isinstance(raw, (tuple, list)) or not 2 <= len(raw) <= 3:
-                raise TypeError(f"it must be (X, y) or (X, y, sample_weight), got {typed(raw)}.")
+                raise TypeError(f"it must be (X, y) or (X, y, sample_weight), got {type_of(raw)}.")
             return checked(model, loss, (*raw, None)[:3], self.stored)
         except (ValueError, TypeError, OSError) as error:
             raise locate_error(error, f"shard {self.number}") from None
@@ -249,7 +249,7 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
         sample_weight: Any = None,
         columns: Any = None,
     ) -> None:
-        self._settings(model, loss, l2, l2_biases, n_threads, None)
+        self._check_settings(model, loss, l2, l2_biases, n_threads, None)
         sources = _check_shards(shards)
         vars(self)["client"], self._own = _client(client)
         if self._own:
@@ -371,7 +371,7 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
             raise ValueError("the objective must be open, got a closed one, which holds no shards.")
         with _translate_errors():
             self._rebalance_shards()
-            sent = [[self._send(a)] * self.n_shards for a in arguments]
+            sent = [[self._scatter(a)] * self.n_shards for a in arguments]
             level = self.client.map(
                 call_on_shard, self._shards, [part] * self.n_shards, *sent, pure=False
             )
@@ -392,7 +392,7 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
             free: dict[Any, list[str]] = {future.key: [] for future in futures}
             self.client.sync(self.client.scheduler.set_restrictions, worker=free)
 
-    def _send(self, x: Any) -> Any:
+    def _scatter(self, x: Any) -> Any:
         """Return a task that holds a long array, reusing the previous task for the same array.
         Other arguments are returned unchanged. The arguments of tasks survive the loss of workers,
         while scattered data do not.
@@ -495,7 +495,7 @@ def _is_task(x: Any) -> bool:
 
 def _check_shards(shards: Any) -> list[Any]:
     if isinstance(shards, (str, bytes, Path)) or not hasattr(shards, "__iter__"):
-        raise TypeError(f"shards must be a sequence of shards, got {typed(shards)}.")
+        raise TypeError(f"shards must be a sequence of shards, got {type_of(shards)}.")
     found = list(shards)
     if not found:
         raise ValueError("shards must have at least one shard, got none.")
@@ -503,7 +503,7 @@ def _check_shards(shards: Any) -> list[Any]:
         if not (_is_task(one) or callable(one) or isinstance(one, (str, Path))):
             raise TypeError(
                 f"shard {i} must be a function that loads it on a worker, a path or a future, got "
-                f"{typed(one)}."
+                f"{type_of(one)}."
             )
     return found
 

@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 import fastcurv as fc
 from fastcurv.common import errors
-from fastcurv.common.errors import SPECIAL_METHODS, plain
+from fastcurv.common.errors import SPECIAL_METHODS, normalise_name
 from fastcurv.optimize.minimize import METHOD_ALIASES, METHODS, STOCHASTIC_METHODS
 from fastcurv.spectrum.trace import trace
 from fastcurv.structure.tables import LOSSES
@@ -497,7 +497,7 @@ def test_foreign_choices_are_mapped_to_existing_ones(here):
     }
     for kind, names in known.items():
         for spelled, answer in errors.CHOICES[kind].items():
-            assert spelled == plain(spelled) and spelled not in names
+            assert spelled == normalise_name(spelled) and spelled not in names
             if answer.startswith("'"):
                 assert answer.split("'")[1] in names, answer
 

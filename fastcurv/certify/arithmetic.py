@@ -468,7 +468,7 @@ class Chain:
         self.kappa, self.grown = kappa, grown
         self.fresh: dict[int, Any] = {}
 
-    def cap(self, m: int, x: Any) -> Any:
+    def cap_error(self, m: int, x: Any) -> Any:
         """Return x of layer m, which has `new` and `capped`, with its error capped by the bound of
         the chain, and record `x.new` as the error that enters at m.
         """

@@ -168,7 +168,7 @@ class Certificates(ReadOnly):
         """
         ob, at = self.objective, checked_theta(self.objective, theta)
         if normalised(ob.model):
-            off = norm_off(ob, at, radius)
+            off = proved_inactive_units(ob, at, radius)
             return symmetry.orbits(ob, at, off, [np.zeros_like(units) for units in off])
         here, *ball = majorants.signs(ob, at, 0.0, *[radius] * (radius > 0))
         return symmetry.orbits(ob, at, (ball or [here])[0].off, here.on_kinks)
@@ -282,7 +282,7 @@ def norm_kinks(ob: Any, theta: Floats, least: float) -> int:
     return count
 
 
-def norm_off(ob: Any, theta: Floats, radius: float) -> list[NDArray[np.bool_]]:
+def proved_inactive_units(ob: Any, theta: Floats, radius: float) -> list[NDArray[np.bool_]]:
     """Return, for each hidden layer, masks of the relu units that are proved to be off for all rows
     on the ball of radius `radius`. Of N numbers with mean 0 and mean square 1 none is larger than
     ``sqrt(N)``, so ``gamma h + beta`` stays below 0 if ``|gamma| sqrt(N) + beta`` does.

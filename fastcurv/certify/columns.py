@@ -58,7 +58,7 @@ class NormBound(NamedTuple):
         return NormBound(self.size * k + ETA, self.error * k + ETA)
 
     @classmethod
-    def impulse(cls, size: Floats, error: Floats | float) -> NormBound:
+    def entered(cls, size: Floats, error: Floats | float) -> NormBound:
         """Return the bounds of a quantity that has entered as a whole since the last cap."""
         return cls(size, error, cls(size, error))
 
@@ -222,7 +222,7 @@ class Columns:
         """
         R, last, like = self.R, self.L - 1, np.zeros(s.d[l].x.shape)
         self.peak = like + 1.0
-        z = NormBound.impulse(like + 1.0, like + self.gammas[l])  # rz for a unit step in the bias
+        z = NormBound.entered(like + 1.0, like + self.gammas[l])  # rz for a unit step in the bias
         rz: list[NormBound | None] = [None] * self.L
         ra: list[NormBound | None] = [None] * self.L  # ra at the input of each layer
         chain = Chain(s.kappa, NormBound.__mul__)
@@ -233,7 +233,7 @@ class Columns:
             )
             if R.skips[m] and below is not None:
                 a = self.rounded(a + below, self.r.u)
-            ra[m + 1] = a = chain.cap(m + 1, a)
+            ra[m + 1] = a = chain.cap_error(m + 1, a)
             z = self.times_weights(a, m + 1, R.W[m + 1].cols if m == l else None)
         return self.run_backward(s, sizes, self.loss(s, z), None, last, rz=rz, ra=ra, unit=l)
 
@@ -241,7 +241,7 @@ class Columns:
         """Return, by part, bounds on the effect of a unit step in re at each input of layer l."""
         like = np.zeros(s.a[l].x.shape)
         self.peak = like + 1.0
-        e = NormBound.impulse(like + 1.0, like + self.gammas[l])
+        e = NormBound.entered(like + 1.0, like + self.gammas[l])
         rd = self.rounded(e.times(self.units(s.phi[l - 1].p, like, 1.0)), self.r.u)
         nothing: list[NormBound | None] = [None] * self.L
         return self.run_backward(s, sizes, rd, e, l - 1, rz=nothing, ra=nothing, unit=l - 1)
@@ -278,7 +278,7 @@ class Columns:
         weights, biases = r.gamma(r.over_rows(terms)), r.gamma(r.over_columns())
         parts = [NormBound(np.zeros_like(rd.size), np.zeros_like(rd.size))] * (2 * self.L)
         chain = Chain(s.kappa, NormBound.__mul__)
-        rd = NormBound.impulse(rd.size, rd.error)
+        rd = NormBound.entered(rd.size, rd.error)
         for m in range(top, -1, -1):
             parts[m] = self.rounded(rd.times(sizes["a"][m]), weights)
             below = ra[m]
@@ -293,14 +293,14 @@ class Columns:
             lower = self.times_weights(rd, m, R.W[m].rows if single else None)
             if R.skips[m] and re is not None:
                 lower = self.rounded(lower + re, r.u)
-            re = chain.cap(m, lower)
+            re = chain.cap_error(m, lower)
             rd, moved = self.multiply_slope(re, sizes["p"][m - 1]), rz[m - 1]
             if self.full and moved is not None:
                 bend = sizes["q"][m - 1]
                 if m - 1 == unit:
                     bend = self.units(s.eq[m - 1], moved.size, 0.0)
                 more = moved.times(bend)
-                rd = self.rounded(rd + NormBound.impulse(*more[:2]), 2 * r.u)
+                rd = self.rounded(rd + NormBound.entered(*more[:2]), 2 * r.u)
         return parts
 
 

@@ -556,7 +556,7 @@ class SmoothPiece(Smooth):
         errors = np.concatenate([part.g_error + np.abs(part.g.lo), *off])
         return np.concatenate([part.g.hi, *bent]), ROUND_UP * errors
 
-    def walk(self, point: Floats, radius: float) -> dict[str, Floats]:
+    def propagate_bounds(self, point: Floats, radius: float) -> dict[str, Floats]:
         """Propagate the scalar recursions on a ball in (theta, t). Return Z1, Z2, Z3 of the outputs
         (N,), Z1 of each hidden layer, and the sizes of gates and weights.
         """
@@ -606,7 +606,7 @@ class SmoothPiece(Smooth):
         """Return a Lipschitz constant of the Hessian of Phi on the ball, provided that the signs
         hold there, which `margins` checks.
         """
-        b = self.walk(point, radius)
+        b = self.propagate_bounds(point, radius)
         rows = b["c3"] * b["Z1"] ** 3 + 3 * b["c2"] * b["Z1"] * b["Z2"] + b["c1"] * b["Z3"]
         return float(rows.sum()) * ROUND_UP
 
@@ -615,7 +615,7 @@ class SmoothPiece(Smooth):
         roundings of a term, times the norm of all terms in absolute values, which the majorants
         bound.
         """
-        b = self.walk(point, 0.0)
+        b = self.propagate_bounds(point, 0.0)
         size = float((b["c2"] * b["Z1"] ** 2 + b["c1"] * b["Z2"]).sum()) + float(self.rows.l2.max())
         depth = 8 * (sum(self.rows.sizes) + len(self.rows.X) + 32 * len(self.rows.sizes))
         return float(depth * EPS * size * ROUND_UP * math.sqrt(self.n_params))
@@ -624,7 +624,7 @@ class SmoothPiece(Smooth):
         """Return the margins by which signs, slopes and e > 0 hold on the ball around
         (theta, t).
         """
-        b = self.walk(point, radius)
+        b = self.propagate_bounds(point, radius)
         signs = slopes = upward = opening = leaving = np.inf
         d0, d1 = b["c1"], b["c2"] * b["Z1"]
         _, _, zs, es = self.passes(np.asarray(point, dtype=float))

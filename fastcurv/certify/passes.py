@@ -157,11 +157,11 @@ class State:
             self.phi.append(Phi(R.names[l], self.z[l], R.skips[l]))
             a = self.phi[l].a + self.a[l] if R.skips[l] else self.phi[l].a
             if R.joint:
-                self.join(R, products, l)
-            self.a.append(chain.cap(l + 1, a))
+                self.multiply_layer(R, products, l)
+            self.a.append(chain.cap_error(l + 1, a))
         self.loss = LossRows(R.ob, R.y, self.rows, z)
 
-    def join(self, R: Any, products: dict[int, tuple[Floats, Floats]], l: int) -> None:
+    def multiply_layer(self, R: Any, products: dict[int, tuple[Floats, Floats]], l: int) -> None:
         """Multiply the products of the layers below l by layer l, ``D W [+ I]`` for each row, with
         bounds on the effect of underflow, and record the norms of the products in `kappa`.
         """
@@ -193,7 +193,7 @@ class State:
         propagated backward. The argument e is that of layer l, or None at the top.
         """
         below = linear(d, self.W[l].T)
-        e = chain.cap(l, below if e is None or not self.skips[l] else below + e)
+        e = chain.cap_error(l, below if e is None or not self.skips[l] else below + e)
         return e * self.phi[l - 1].p, e
 
 
@@ -289,7 +289,7 @@ class LossRows:
         T, size = y.sum(axis=1, keepdims=True), np.abs(y).sum(axis=1, keepdims=True)
         self.p = e * share
         self.off = np.where(self.top, 0, self.p)
-        E = self._centred(dz.E)
+        E = self._center_logit_errors(dz.E)
         # Both summands bound the rounding of exp; NumPy rounds z - top before it.
         local = r.gamma(m + 1000 if r.own else m + 2 * ELEMENTARY_ULPS)
         moved = (
@@ -360,7 +360,7 @@ class LossRows:
         bend = self.h.size.max(axis=1, keepdims=True) if plain else self.bend + self.dh
         return bend + scaled(self.f * third, self.d_z.nu + move), self.f * third
 
-    def _centred(self, E: Floats) -> Floats:
+    def _center_logit_errors(self, E: Floats) -> Floats:
         """Return the errors of the differences to the largest logit, at which they are 0. In rows
         without a largest logit they are relative to the worst candidate.
         """
@@ -384,7 +384,7 @@ class LossRows:
         size = np.abs(U) + np.where(
             self.tie, np.where(self.near, np.abs(U), 0).max(axis=1, keepdims=True), 0.0
         )
-        E = self._r_entropy(size, w, self._centred(rz.dx.E))
+        E = self._r_entropy(size, w, self._center_logit_errors(rz.dx.E))
         own = self._r_entropy(size, w, 0.0)
         carried = scaled(self._bound_loss_curvature(), rz.dx.nu)
         dx = Err(E, norms(own) + carried + self.r.gamma(m + 8) * norms(E))
@@ -680,7 +680,7 @@ class ErrorPass:
                 a = None if z is None else z * s.phi[l].p
                 if a is not None and below is not None and self.skips[l]:
                     a = a + below
-                ra.append(None if a is None else chain.cap(l + 1, a))
+                ra.append(None if a is None else chain.cap_error(l + 1, a))
         return ra, rz, turned
 
     def r_pass(self, s: State, layers: list[Any], kind: str, sums: list[Sums]) -> None:
@@ -701,7 +701,7 @@ class ErrorPass:
                 break
             V = layers[l][0] if full else None
             below = linear(rd, self.W[l].T, 0.0, s.d[l], None if V is None else V.T, 2)
-            re = chain.cap(l, below + re if self.skips[l] else below)
+            re = chain.cap_error(l, below + re if self.skips[l] else below)
             rd, eq, normed, z = re * s.phi[l - 1].p, s.eq[l - 1], s.norm[l - 1], rz[l - 1]
             if full and eq is not None and z is not None:
                 more = eq * z

@@ -115,7 +115,7 @@ def add(x: Pair, y: Pair) -> Pair:
     return _fast_two_sum(s.hi, s.lo + t.lo)
 
 
-def plus(x: Pair, y: Floats | float) -> Pair:
+def add_float(x: Pair, y: Floats | float) -> Pair:
     """Return x + y for y in float64."""
     s = two_sum(x.hi, np.asarray(y, dtype=float))
     return _fast_two_sum(s.hi, s.lo + x.lo)
@@ -145,7 +145,7 @@ def div(x: Pair, y: Pair) -> Pair:
     b = r.hi / y.hi
     r = add(r, -times(y, b))
     q = _fast_two_sum(a, b)
-    return plus(q, r.hi / y.hi)
+    return add_float(q, r.hi / y.hi)
 
 
 def choose(where: NDArray[np.bool_], x: Pair, y: Pair) -> Pair:
@@ -232,7 +232,7 @@ def sliced_dot(a: Sliced, b: Sliced) -> Pair:
             check_time()
             x, y = a.parts[i], b.parts[order - i]
             if x is not None and y is not None:
-                total = plus(total, x @ y.T)
+                total = add_float(total, x @ y.T)
     exponents = a.exponents[:, None] + b.exponents[None, :]
     return Pair(np.ldexp(total.hi, exponents), np.ldexp(total.lo, exponents))
 
@@ -260,9 +260,9 @@ def _reduce_exponent(x: Pair) -> tuple[Pair, Floats]:
     """
     x = choose(x.hi < -700.0, pair(np.full_like(x.hi, -700.0)), x)
     k = np.rint(x.hi / _LN2[0])
-    r = plus(x, -k * _LN2[0])
+    r = add_float(x, -k * _LN2[0])
     r = add(r, -two_product(k, np.full_like(k, _LN2[1])))
-    r = scaled(plus(r, -k * _LN2[2]), 0.5**_N_HALVINGS)
+    r = scaled(add_float(r, -k * _LN2[2]), 0.5**_N_HALVINGS)
     tail = np.zeros_like(r.hi)
     # Terms of degree 6 and more lie below the last bits of the sum, so float64 suffices for them.
     for n in range(10, 5, -1):
@@ -272,27 +272,27 @@ def _reduce_exponent(x: Pair) -> tuple[Pair, Floats]:
         p = add(mul(p, r), _INVERSE_FACTORIALS[n])
     p = mul(p, r)
     for _ in range(_N_HALVINGS):  # e^2r - 1 = (e^r - 1)(e^r - 1 + 2)
-        p = mul(p, plus(p, 2.0))
+        p = mul(p, add_float(p, 2.0))
     return p, np.ldexp(1.0, k.astype(int))
 
 
 def exp(x: Pair) -> Pair:
     """Return ``e^x`` for x <= 0."""
     p, power = _reduce_exponent(x)
-    return scaled(plus(p, 1.0), power)
+    return scaled(add_float(p, 1.0), power)
 
 
 def expm1(x: Pair) -> Pair:
     """Return ``e^x - 1`` for x <= 0."""
     p, power = _reduce_exponent(x)
-    return choose(power == 1.0, p, plus(scaled(plus(p, 1.0), power), -1.0))
+    return choose(power == 1.0, p, add_float(scaled(add_float(p, 1.0), power), -1.0))
 
 
 def log1p(e: Pair) -> Pair:
     """Return ``log(1 + e)`` for e >= 0: one Newton step from the float64 result."""
     y = np.log1p(e.hi)
-    gain = plus(mul(plus(e, 1.0), exp(pair(-y))), -1.0)
-    return plus(gain, y)
+    gain = add_float(mul(add_float(e, 1.0), exp(pair(-y))), -1.0)
+    return add_float(gain, y)
 
 
 def absolute(x: Pair) -> Pair:
@@ -303,14 +303,14 @@ def absolute(x: Pair) -> Pair:
 def tanh(x: Pair) -> Pair:
     """Return tanh(x), computed as ``-t / (2 + t)`` with t = e^(-2|x|) - 1 and the sign of x."""
     t = expm1(scaled(absolute(x), -2.0))
-    a = div(-t, plus(t, 2.0))
+    a = div(-t, add_float(t, 2.0))
     return choose(x.hi < 0, -a, a)
 
 
 def sigmoid(x: Pair) -> Pair:
     """Return ``1 / (1 + e^-x)``."""
     e = exp(-absolute(x))
-    return div(choose(x.hi > 0, pair(np.ones_like(x.hi)), e), plus(e, 1.0))
+    return div(choose(x.hi > 0, pair(np.ones_like(x.hi)), e), add_float(e, 1.0))
 
 
 def softplus(x: Pair) -> Pair:
@@ -333,7 +333,7 @@ def normal(x: Pair) -> tuple[Pair, Pair]:
         if not (term.hi > 2.0**-110 * total.hi).any():
             break
     half = mul(n, total)
-    return n, plus(choose(x.hi < 0, -half, half), 0.5)
+    return n, add_float(choose(x.hi < 0, -half, half), 0.5)
 
 
 BLOCK_ROWS = 1024  # number of rows in a block, the inner dimension of the sums over rows
@@ -508,7 +508,7 @@ class Precise:
     def linear(self, l: int, a: Bounded) -> Bounded:
         """Return z = a W' + b."""
         z, b = self.up[l].times(a), self.biases[l]
-        value = plus(z.value, b)
+        value = add_float(z.value, b)
         return Bounded(value, z.error + PAIR_ROUNDOFF * (norms(np.abs(value.hi)) + norm(b)))
 
     def sums(self, d: Bounded, a: Bounded) -> list[tuple[Pair, float]]:
@@ -563,7 +563,7 @@ Terms = tuple[Pair, Floats, Pair, Floats]
 
 
 def _squares(z: Bounded, y: Floats) -> Terms:
-    gap = plus(z.value, -y)
+    gap = add_float(z.value, -y)
     size, reach = norms(np.abs(gap.hi)), norms(np.abs(z.value.hi)) + norms(np.abs(y))
     off = z.error + PAIR_ROUNDOFF * reach
     rounding = PAIR_ROUNDOFF * (y.shape[1] + 4) * (size + off) ** 2
@@ -575,7 +575,7 @@ def _binary(z: Bounded, y: Floats) -> Terms:
     m, target = y.shape[1], norms(np.abs(y))
     lipschitz = np.sqrt(m) + target
     rounding = 8 * PAIR_ROUNDOFF * (m + 4) * (m + z.size * (1 + target))
-    d = plus(sigmoid(z.value), -y)
+    d = add_float(sigmoid(z.value), -y)
     return terms, lipschitz * z.error + rounding, d, 0.25 * z.error + 4 * PAIR_ROUNDOFF * lipschitz
 
 
@@ -590,8 +590,8 @@ def _entropy(z: Bounded, y: Floats) -> Terms:
     rest = row_sums(others)
     terms = times(add(log1p(rest), -u), y)
     mass = row_sums(pair(y))
-    p = div(e, plus(rest, 1.0))
-    d = plus(mul(p, mass), -y)
+    p = div(e, add_float(rest, 1.0))
+    d = add_float(mul(p, mass), -y)
     unit = PAIR_ROUNDOFF * (m + 32) * T
     return terms, 2 * T * z.error + unit * (m + 4 * z.size), d, 0.5 * T * z.error + 4 * unit
 

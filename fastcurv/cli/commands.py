@@ -16,7 +16,7 @@ import numpy as np
 import fastcurv as fc
 
 from ..common.checks import check_choice
-from ..common.errors import escaped
+from ..common.errors import printable
 from ..common.files import refuse_device, write_atomically
 from ..common.optional import optional
 from ..common.runtime import raise_if_interrupted
@@ -255,7 +255,7 @@ def predict(args: Namespace, out: Output) -> None:
     out.working = True
     # Standard output is reserved for the table.
     for sentence in notes:
-        write("stderr", escaped(sentence) + "\n")
+        write("stderr", printable(sentence) + "\n")
     if args.out is None:
         out.table(as_csv(columns))
     else:
@@ -320,7 +320,7 @@ def classify(args: Namespace, out: Output) -> int:
     """Print the verdict and its evidence."""
     data, objective, saved = open_run(args, out)
     out.say(describe(objective, data))
-    shell = shell_of(args, objective, saved, data)
+    shell = make_shell(args, objective, saved, data)
     point = print_verdict(objective, saved.theta, data, args, out, shell)
     return int(args.certified and not point.certified)
 
@@ -333,7 +333,7 @@ def diagnose(args: Namespace, out: Output) -> None:
     found = fc.diagnose(
         objective, saved.theta, saved.named_records, compare=args.compare, max_time=args.max_time
     )
-    shell = shell_of(args, objective, saved, data)
+    shell = make_shell(args, objective, saved, data)
     facts = shell.translate_diagnosis(found)
     out.say(shell.in_commands(repr(facts)))
     out.record(**description(objective, data), **facts.to_dict())
@@ -354,7 +354,7 @@ def report(args: Namespace, out: Output) -> int:
     if table:
         return report_on_table(args, out)
     data, objective, saved = open_run(args, out)
-    shell = shell_of(args, objective, saved, data)
+    shell = make_shell(args, objective, saved, data)
     point = print_verdict(objective, saved.theta, data, args, out, shell)
     path = build_report(objective, saved, data, point, args, shell).write(args.out)
     out.say(f"report: {path}")
@@ -547,7 +547,7 @@ def print_verdict(
     return point
 
 
-def shell_of(args: Namespace, objective: Any, saved: SavedRun, data: Dataset) -> Shell:
+def make_shell(args: Namespace, objective: Any, saved: SavedRun, data: Dataset) -> Shell:
     """Return the `Shell` for a run, or for another program's network."""
     if saved.recipe is not None:
         # data other than that of the recipe

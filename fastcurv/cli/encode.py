@@ -39,10 +39,10 @@ from .tables import (
     MAX_NAMED,
     Sheet,
     Table,
+    cell_locations,
     count_phrase,
     normalise_word,
     note_on_marks,
-    places_of,
     read_sheet,
     read_table,
     refuse_sizes,
@@ -79,7 +79,7 @@ def encode(
                 )
             parts.append((words[:, None] == np.arange(len(number_of))).astype(float))
             continue
-        values = _values(code, cells, sheet.comma, places_of(sheet, place))
+        values = _column_values(code, cells, sheet.comma, cell_locations(sheet, place))
         gaps = np.isnan(values)
         if gaps.any():
             if math.isnan(code.fill):
@@ -91,7 +91,9 @@ def encode(
     return np.concatenate(parts, axis=1), notes
 
 
-def _values(code: Code, cells: Cells, comma: bool, where: Callable[[int], str]) -> np.ndarray:
+def _column_values(
+    code: Code, cells: Cells, comma: bool, where: Callable[[int], str]
+) -> np.ndarray:
     """Return the numbers of a column, or the days since the first of its dates, with NaN
     for gaps.
     """
@@ -155,7 +157,9 @@ def fit_coding(table: Table, fitted: Any = slice(None)) -> tuple[np.ndarray, Cod
             made.fit(np.array([[normalise_word(cell)] for cell in cells]))
             codes[i] = replace(code, categories=tuple(map(str, made.categories_[0])))
         elif code.kind != "left out":
-            values = _values(code, cells, table.sheet.comma, places_of(table.sheet, i))[:, None]
+            values = _column_values(code, cells, table.sheet.comma, cell_locations(table.sheet, i))[
+                :, None
+            ]
             some = values[fitted]
             values = values if np.isnan(some).all() else some
             if table.gaps[i]:

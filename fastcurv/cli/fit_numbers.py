@@ -133,14 +133,16 @@ class Fit:
                 f"y must have one target for a report, got shape {self.given.shape}. Report on "
                 "one target at a time."
             )
-        self.y: Any = np.asarray(self.given, float).reshape(-1) if self.numbers else self._codes()
+        self.y: Any = (
+            np.asarray(self.given, float).reshape(-1) if self.numbers else self._class_codes()
+        )
         if len(self.y) != self.ob.n_samples or len(self.X) != len(self.y):
             raise ValueError(
                 f"y must have a target for each of {len(self.X)} rows with a weight above 0, got "
                 f"{len(self.y)}."
             )
 
-    def _codes(self) -> Indices:
+    def _class_codes(self) -> Indices:
         if self.classes is None:
             self.classes = np.unique(self.given)
         order = np.argsort(self.classes, kind="stable")
@@ -189,7 +191,7 @@ class Fit:
         parts = (y - predictions) ** 2 / y.var() if self.numbers else predictions.argmax(1) == y
         return float(np.std(parts) / math.sqrt(len(y)))
 
-    def aligned(self, predictions: Floats, classes: Any) -> Floats:
+    def align_classes(self, predictions: Floats, classes: Any) -> Floats:
         """Return the probabilities of all classes from those of some of the classes."""
         if self.numbers or len(classes) == len(self.classes):
             return predictions
@@ -413,7 +415,7 @@ class Numbers:
         own = min(getattr(self.fit.est, "seconds", 0.0), MAX_FIT_SECONDS)
         return FIT_SHARE * max(self.fit_seconds, own) + PAGE_SECONDS
 
-    def spare(self, n_refits: float) -> bool:
+    def has_time_for(self, n_refits: float) -> bool:
         """Return True if there is time for refits that take as long as `n_refits` fits of
         all rows.
         """
@@ -440,7 +442,7 @@ def measure(fit: Fit, note: Callable[[str], None]) -> Numbers:
     _find_minimum(found)
     note("folds")
     n_folds = min(N_FOLDS, fit.n)
-    while found.n_folds < n_folds and found.spare(REFITS_OF_PICTURES + 1):
+    while found.n_folds < n_folds and found.has_time_for(REFITS_OF_PICTURES + 1):
         _add_fold(found)
     _choose_left_out_method(found)
     note("a linear model")
@@ -455,7 +457,7 @@ def _add_fold(found: Numbers) -> None:
     order = fold_order(fit)
     held = order[found.n_folds :: N_FOLDS]
     again = fit.refit_rows(np.setdiff1d(order, held))
-    found.folds[held] = fit.aligned(again.predict(fit.ob.X[held]), again.classes)
+    found.folds[held] = fit.align_classes(again.predict(fit.ob.X[held]), again.classes)
     found.seen[held] = True
     found.n_folds += 1
     found.fit_seconds = max(found.fit_seconds, time.process_time() - began)

@@ -342,7 +342,7 @@ def _values_of(page: Page, rows: Indices) -> tuple[list[str], dict[int, list[Any
     names, values = page.table
     columns = range(min(len(names), MAX_SHOWN_COLUMNS))
     found = {
-        row: [_target(page.fit, row), *(_format_cell(values[row][c]) for c in columns)]
+        row: [_target_cell(page.fit, row), *(_format_cell(values[row][c]) for c in columns)]
         for row in rows.tolist()
     }
     return [names[c] for c in columns], found
@@ -367,7 +367,10 @@ def add_rows_that_matter(page: Page) -> None:
         most = np.argsort(-cook, kind="stable")[:N_LISTED_ROWS]
         report.table(
             ["row", target, "predicted without it", "Cook's distance", "leverage"],
-            [[int(i), _target(fit, i), _predicted(fit, found, i), cook[i], hat[i]] for i in most],
+            [
+                [int(i), _target_cell(fit, i), _predicted(fit, found, i), cook[i], hat[i]]
+                for i in most
+            ],
         )
         _add_prediction_without_row(page, int(most[0]))
         page.facts["influential_rows"] = most.tolist()
@@ -379,7 +382,7 @@ def add_rows_that_matter(page: Page) -> None:
     report.table(
         ["row", target, "predicted without it", *_error_name(fit)],
         [
-            [int(i), _target(fit, i), _predicted(fit, found, i), *_error(fit, found, i)]
+            [int(i), _target_cell(fit, i), _predicted(fit, found, i), *_error(fit, found, i)]
             for i in worst
         ],
     )
@@ -418,7 +421,7 @@ def _add_prediction_without_row(page: Page, row: int) -> None:
     page.report.calls(calls)
 
 
-def _target(fit: Fit, i: int) -> Any:
+def _target_cell(fit: Fit, i: int) -> Any:
     return _format_cell(float(fit.y[i])) if fit.numbers else str(fit.classes[fit.y[i]])
 
 
@@ -509,18 +512,18 @@ def add_more_rows(page: Page) -> None:
     sizes, scores, errors, linear = [], [], [], []
     for share in ROW_SHARES:
         m = int(fit.n * share)
-        if m < MIN_FIT_ROWS or not found.spare(share):
+        if m < MIN_FIT_ROWS or not found.has_time_for(share):
             continue
         rows, others = drawn[:m], drawn[m:]
         again = fit.refit_rows(rows)
-        p = fit.aligned(again.predict(fit.ob.X[others]), again.classes)
+        p = fit.align_classes(again.predict(fit.ob.X[others]), again.classes)
         line = found.linear and linear_model(again, (float(found.linear.ob.l2) * fit.n / m,))
         sizes.append(m)
         scores.append(fit.score_of(fit.y[others], p))
         errors.append(fit.score_error(fit.y[others], p))
         if line:
             z = again.units(line.ob.model.predict(line.theta, fit.ob.X[others]))
-            linear.append(fit.score_of(fit.y[others], fit.aligned(z, again.classes)))
+            linear.append(fit.score_of(fit.y[others], fit.align_classes(z, again.classes)))
     whole = found.rows
     sizes.append(fit.n if found.closed else int(fit.n * (1 - 1 / N_FOLDS)))
     scores.append(fit.score(found.left_out, whole))
@@ -597,14 +600,14 @@ def add_decay(page: Page) -> None:
     found, fit, report = page.found, page.fit, page.report
     report.section("How much decay?")
     most, fewer = _split_rows(page)
-    if len(most) < MIN_FIT_ROWS or not found.spare(PARTS * len(DECAY_RATIOS)):
+    if len(most) < MIN_FIT_ROWS or not found.has_time_for(PARTS * len(DECAY_RATIOS)):
         report.text("Other penalties were not tried, to keep the time short.")
         return
     ratios, scores, losses, evidences = [], [], [], []
     y = fit.y[fewer]
     for ratio in DECAY_RATIOS:
         again = fit.refit_rows(most, ratio)
-        p = fit.aligned(again.predict(fit.ob.X[fewer]), again.classes)
+        p = fit.align_classes(again.predict(fit.ob.X[fewer]), again.classes)
         ratios.append(ratio)
         scores.append(fit.score_of(y, p))
         losses.append(fit.losses_of(y, p))
@@ -681,7 +684,7 @@ def add_end_of_training(page: Page) -> None:
         ]
     )
     most, fewer = _split_rows(page)
-    if len(most) < MIN_FIT_ROWS or not found.spare(1.0):
+    if len(most) < MIN_FIT_ROWS or not found.has_time_for(1.0):
         return
     losses, held = fit.losses_while_fitting(most, fewer)
     steps = np.arange(len(held))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import is_sparse
-from ..common.errors import accept_aliases, shown, typed
+from ..common.errors import accept_aliases, shown, type_of
 from ..common.runtime import one_blas_thread
 from ..structure.tables import LOSSES
 from . import fit_rows
@@ -137,7 +137,7 @@ def build(
             page.report.text(sentence)
         with no_warnings():  # about fits to some of the rows
             add_pictures(page)
-    _code(page, source)
+    _add_code(page, source)
     page.facts |= {"calls": page.calls, "setup": "\n".join(found.setup)}
     return page.report, page.facts
 
@@ -377,7 +377,7 @@ def _effective(page: Page) -> None:
     _add_sentence(page, f"{effective:.3g} effective parameters of {n}.", [call])
 
 
-def _code(page: Page, source: str) -> None:
+def _add_code(page: Page, source: str) -> None:
     """Add the code that the calls of the page use."""
     lines = [source] if source else []
     page.report.section("The calls on this page")
@@ -492,7 +492,7 @@ def report(
             n_columns = np.shape(given)[1], "np.shape(table)[1]"
     if not hasattr(estimator, "input_jacobian"):
         raise TypeError(
-            f"estimator must be an MLPRegressor or an MLPClassifier, got {typed(estimator)}. "
+            f"estimator must be an MLPRegressor or an MLPClassifier, got {type_of(estimator)}. "
             + (
                 "Fit its best_estimator_ or regressor_ alone to the same rows."
                 if hasattr(estimator, "best_estimator_") or hasattr(estimator, "regressor_")

@@ -45,7 +45,7 @@ def sentences(page: Page) -> Iterator[tuple[str, list[Call]]]:
         row, share_of_row = dominant_row(fit.y)
         if share_of_row > MIN_TARGET_SHARE:
             shown = f"{share_of_row:.0%}"
-            call = page.call("target_share", share_of_row, _share_code("y"), shown)
+            call = page.call("target_share", share_of_row, _duplicate_share_code("y"), shown)
             yield (
                 f"Row {row} alone, with {page.target} = {fit.y[row]:.6g}, makes up {shown} of "
                 f"the variance of {page.target}: scores and intervals show little but this row.",
@@ -56,7 +56,9 @@ def sentences(page: Page) -> Iterator[tuple[str, list[Call]]]:
     for j, name in enumerate(page.names):
         row, share = dominant_row(X[:, j])
         if share > MIN_COLUMN_SHARE and len(np.unique(np.delete(X[:, j], row)[:1000])) > 2:
-            call = page.call(f"share_{j}", share, _share_code(f"X[:, {j}]"), f"{share:.0%}")
+            call = page.call(
+                f"share_{j}", share, _duplicate_share_code(f"X[:, {j}]"), f"{share:.0%}"
+            )
             yield (
                 f"Row {row} alone makes up {share:.0%} of the variance of {name}, so that the "
                 "others hardly differ in it.",
@@ -136,7 +138,7 @@ def dominant_row(values: Floats) -> tuple[int, float]:
     return row, float(squares[row] / total) if total > 0 else 0.0
 
 
-def _share_code(column: str) -> str:
+def _duplicate_share_code(column: str) -> str:
     return (
         f"np.square({column} - {column}.mean()).max() / np.square({column} - {column}.mean()).sum()"
     )

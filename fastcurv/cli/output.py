@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common.errors import escaped, shown
+from ..common.errors import printable, shown
 
 # Modules that compute are imported on use, so that `--help` does not wait for them.
 from ..common.files import check_place, write_atomically
@@ -53,10 +53,10 @@ class Output:
 
     def say(self, text: str = "") -> None:
         """Print lines for a reader, with unprintable characters, as in names from files,
-        escaped.
+        printable.
         """
         if not self.as_json:
-            text = "\n".join(map(escaped, text.split("\n")))
+            text = "\n".join(map(printable, text.split("\n")))
             self.lost = write("stdout", fitted(text) + "\n") or self.lost
 
     def table(self, text: str) -> None:
@@ -89,7 +89,7 @@ class Output:
 def write(name: str, text: str = "") -> str:
     """Write to ``stdout`` or ``stderr`` and flush; return the reason of a failure, or "".
 
-    Characters outside the stream's encoding are escaped. A missing stream (``>&-``, pythonw) or a
+    Characters outside the stream's encoding are printable. A missing stream (``>&-``, pythonw) or a
     closed pipe (e.g. ``| head``) is not a failure. After a failure all further output is discarded.
     """
     stream = getattr(sys, name)

@@ -13,7 +13,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any, NoReturn, get_args
 
-from ..common.errors import escaped
+from ..common.errors import printable
 from ..common.progress import on_terminal
 from ..common.protocols import Descent
 from ..common.runtime import VERSION
@@ -55,7 +55,7 @@ class Parser(argparse.ArgumentParser):
             message += closest_suggestion(given[1], commands)
         elif message.endswith("are required: COMMAND"):
             message = f"a command is missing. Begin with '{self.prog} demo', or see --help."
-        self.exit(2, f"{self.prog}: {escaped(message)}\n")
+        self.exit(2, f"{self.prog}: {printable(message)}\n")
 
     def _print_message(self, message: str, file: Any = None) -> None:
         """Write with `write`: argparse prints help and version through this method."""
@@ -119,7 +119,7 @@ def _number(kind: type, low: float, high: float = math.inf) -> Callable[[str], A
 _whole, _real = partial(_number, int, high=2**31 - 1), partial(_number, float)
 
 
-def _positive(text: str) -> float:
+def _parse_positive(text: str) -> float:
     """Parse a finite number above 0."""
     with suppress(argparse.ArgumentTypeError):
         number = float(_real(0)(text))
@@ -130,7 +130,7 @@ def _positive(text: str) -> float:
 
 def _parse_fraction(text: str) -> float:
     """Parse a number between 0 and 1."""
-    number = _positive(text)
+    number = _parse_positive(text)
     if number >= 1:
         raise argparse.ArgumentTypeError(f"must be a number between 0 and 1, got {text}.")
     return number
@@ -233,7 +233,9 @@ DENSITY_OPTIONS = [
 ]
 VERDICT_OPTIONS = [
     option("--gradient-tol", type=_real(0), default=None, help="gradient norm of a critical point"),
-    option("--curvature-tol", type=_positive, default=1e-4, help="relative (default %(default)s)"),
+    option(
+        "--curvature-tol", type=_parse_positive, default=1e-4, help="relative (default %(default)s)"
+    ),
     option(
         "--failure-probability",
         type=_real(0, 1),
@@ -329,7 +331,9 @@ COMMANDS: dict[str, dict[str, Any]] = {
                 default=200,
                 help="of the second method (default %(default)s)",
             ),
-            option("--max-time", type=_positive, default=None, help="seconds for each method"),
+            option(
+                "--max-time", type=_parse_positive, default=None, help="seconds for each method"
+            ),
             option("--dtype", choices=DTYPES, help="(default float64)"),
             option(
                 "--out",
@@ -395,7 +399,9 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "options": [
             *SAVED_OPTIONS,
             *VERDICT_OPTIONS,
-            option("--max-time", type=_positive, default=None, help="seconds for the verdict"),
+            option(
+                "--max-time", type=_parse_positive, default=None, help="seconds for the verdict"
+            ),
             DASK_OPTION,
             *COMMON_OPTIONS,
         ],
@@ -411,7 +417,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
                 action="store_true",
                 help="train a linear, a shallower and a wider network too",
             ),
-            option("--max-time", type=_positive, default=None, help="seconds"),
+            option("--max-time", type=_parse_positive, default=None, help="seconds"),
             option("--figure", help="write a picture of the layers there (.png, .svg, .pdf)"),
             *COMMON_OPTIONS,
         ],
@@ -450,7 +456,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
             *VERDICT_OPTIONS,
             option(
                 "--max-time",
-                type=_positive,
+                type=_parse_positive,
                 default=None,
                 help="seconds for the verdict; of a table: for the training",
             ),
@@ -545,5 +551,5 @@ def main(argv: list[str] | None = None) -> int:
     if words:
         saved = out.facts.get("out") or out.facts.get("report")
         words += f"; saved {saved}" if saved else ""
-        write("stderr", escaped(f"fastcurv {args.command}: {words}") + "\n")
+        write("stderr", printable(f"fastcurv {args.command}: {words}") + "\n")
     return status

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..common.errors import shown
-from ..common.files import damaged, read_tensors, write_atomically, write_tensors
+from ..common.files import checksum_error, read_tensors, write_atomically, write_tensors
 from ..network.mlp import MLP
 from ..network.objective import Objective
 from ..network.save import RUN_KEY, assembled, contents
@@ -185,10 +185,10 @@ def _check_seal(path: Path) -> None:
     raw = path.read_bytes()
     if raw[:-64].endswith(SEAL_PREFIX):
         if hashlib.sha256(raw[:-64]).hexdigest().encode() != raw[-64:]:
-            raise damaged(path)
+            raise checksum_error(path)
     elif raw[-22:-18] != b"PK\5\6":
         # Only an archive without a comment has its end record at this place.
-        raise damaged(path)
+        raise checksum_error(path)
 
 
 def load_run(path: str | Path, **instead: Any) -> SavedRun:
@@ -282,12 +282,12 @@ def _read_coding(facts: Any) -> Coding:
         for name, width in (("shift", sizes[0]), ("scale", sizes[0]))
     ):
         raise ValueError("its scaling does not fit its network")
-    known["codes"] = _codes(facts.get("codes", ()), sizes[0])
+    known["codes"] = _read_column_rules(facts.get("codes", ()), sizes[0])
     names = {name: tuple(facts[name]) for name in ("columns", "classes", "sizes")}
     return Coding(**known, **names, target=facts["target"])
 
 
-def _codes(facts: Any, n_inputs: int) -> tuple[Code, ...]:
+def _read_column_rules(facts: Any, n_inputs: int) -> tuple[Code, ...]:
     """Return the rules by which the columns of a table become inputs, after checking the type of
     every field.
     """

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common.errors import escaped
+from ..common.errors import printable
 from ..common.files import write_atomically
 from ..common.optional import optional
 from ..critical.report import CriticalPoint
@@ -188,12 +188,12 @@ class Report:
 
     def section(self, heading: str) -> Report:
         """Start a section."""
-        self._headings.append(_set(heading))
+        self._headings.append(_escape_markup(heading))
         return self._add(f'<h2 id="s{len(self._headings)}">{self._headings[-1]}</h2>')
 
     def text(self, sentence: str) -> Report:
         """Add a paragraph of plain text, in which text between backticks is set as code."""
-        return self._add(f"<p>{_set(self.in_commands(sentence))}</p>")
+        return self._add(f"<p>{_escape_markup(self.in_commands(sentence))}</p>")
 
     def table(self, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> Report:
         """Add a table, in which numbers are aligned right, with at most six digits. On narrow
@@ -279,7 +279,7 @@ class Report:
 
     def lead(self, sentence: str) -> Report:
         """Add a paragraph in larger letters at the top of the page."""
-        return self._add(f'<p class="first">{_set(self.in_commands(sentence))}</p>')
+        return self._add(f'<p class="first">{_escape_markup(self.in_commands(sentence))}</p>')
 
     def scatter(self, view: dict[str, Any], caption: str) -> Report:
         """Add dots from which the reader chooses one by a click or by the arrow keys.
@@ -343,7 +343,7 @@ class Report:
         kind = point.kind.replace("_", " ")
         return self._add(
             f'<div class="verdict"><b>{_escape(kind)}</b><br>'
-            f"{_set(self.in_commands(point.sentence))}</div>"
+            f"{_escape_markup(self.in_commands(point.sentence))}</div>"
         )
 
     def to_html(self) -> str:
@@ -381,7 +381,7 @@ def _svg(figure: Any, salt: Any, caption: str) -> str:
         # the argument may be an Axes, which has a figure
         figure = getattr(figure, "figure", figure)
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-    text, name = file.getvalue(), html.escape(escaped(caption), quote=True)
+    text, name = file.getvalue(), html.escape(printable(caption), quote=True)
     text = text.replace("#000000", "currentColor").replace("#0072b2", "var(--accent)")
     return (
         f'<svg role="img" fill="currentColor" aria-label="{name}"' + text[text.index("<svg") + 4 :]
@@ -415,13 +415,13 @@ def _to_json_value(x: Any) -> str:
 def _table_cell(tag: str, value: Any, right: bool, label: str = "") -> str:
     look = ' class="number"' if right else ""
     look += f' data-label="{html.escape(label, quote=True)}"' if label else ""
-    return f"<{tag}{look}>{_set(_to_json_value(value))}</{tag}>"
+    return f"<{tag}{look}>{_escape_markup(_to_json_value(value))}</{tag}>"
 
 
-def _set(text: Any) -> str:
+def _escape_markup(text: Any) -> str:
     """Escape text for the page, with text between backticks as code."""
     return _CODE.sub(r"<code>\1</code>", _escape(text))
 
 
 def _escape(text: Any) -> str:
-    return html.escape(escaped(text), quote=False)
+    return html.escape(printable(text), quote=False)

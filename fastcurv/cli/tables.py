@@ -512,7 +512,7 @@ def _read_targets(
 ) -> tuple[np.ndarray, bool, list[str]]:
     """Return the targets, True if they are labels of classes, and notes."""
     cells = [row[at] for row in sheet.rows]
-    named, where = f"{sheet.path}, column {shown(sheet.names[at])!r},", places_of(sheet, at)
+    named, where = f"{sheet.path}, column {shown(sheet.names[at])!r},", cell_locations(sheet, at)
     values, bad, unit = as_measures(cells, sheet.comma)
     _refuse_few_words(cells, bad, where)
     if bad and form_of_dates(cells, where):
@@ -554,7 +554,7 @@ def _read_targets(
     return y, True, [note]
 
 
-def places_of(sheet: Sheet, column: int) -> Callable[[int], str]:
+def cell_locations(sheet: Sheet, column: int) -> Callable[[int], str]:
     return lambda row: sheet.where(row, column)
 
 
@@ -615,7 +615,7 @@ def _kinds(sheet: Sheet, notes: list[str]) -> tuple[tuple[Code, ...], tuple[bool
     codes, gaps, why = [], [], dict[str, list[str]]()
     columns = list(zip(*sheet.rows))
     for i, (name, cells) in enumerate(zip(sheet.names, columns)):
-        code, reason, has_gaps = _kind(name, cells, sheet.comma, places_of(sheet, i))
+        code, reason, has_gaps = _kind(name, cells, sheet.comma, cell_locations(sheet, i))
         codes.append(code)
         gaps.append(has_gaps)
         if reason:

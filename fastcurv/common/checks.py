@@ -17,7 +17,7 @@ from scipy.sparse import issparse
 from scipy.sparse.linalg import LinearOperator
 
 from .._engine import FastMatrixProduct, NotFiniteError, inner, resume_arithmetic
-from .errors import advice, conversion_hint, parameters_of, suggestion, typed
+from .errors import advice, conversion_hint, parameters_of, suggestion, type_of
 from .protocols import OPTIONAL_METHODS, Array, Indices, own_product, replaces_products, why_not_own
 
 Name = TypeVar("Name", bound=str)
@@ -56,13 +56,13 @@ class HashedSeed(ISeedSequence):
         return np.frombuffer(blake2b(b"%d" % self.seed, digest_size=size).digest(), dtype)
 
 
-def quick_rng(seed: Any) -> np.random.Generator:
+def fast_rng(seed: Any) -> np.random.Generator:
     """Return a generator for a checked seed, like `as_rng` but faster, with other random numbers
     and without children.
 
     Examples
     --------
-    >>> bool(quick_rng(0).integers(10) == quick_rng(0).integers(10))
+    >>> bool(fast_rng(0).integers(10) == fast_rng(0).integers(10))
     True
     """
     if isinstance(seed, np.random.Generator):
@@ -79,11 +79,11 @@ def check_seed(seed: Any) -> Any:
         return seed
     if not isinstance(seed, INTEGER_TYPES) or isinstance(seed, bool):
         raise TypeError(
-            f"seed must be None, an int >= 0 or a numpy.random.Generator, got {typed(seed)}."
+            f"seed must be None, an int >= 0 or a numpy.random.Generator, got {type_of(seed)}."
         )
     if seed < 0:
         raise ValueError(
-            f"seed must be None, an int >= 0 or a numpy.random.Generator, got {short(seed)}."
+            f"seed must be None, an int >= 0 or a numpy.random.Generator, got {short_repr(seed)}."
         )
     return int(seed)
 
@@ -97,12 +97,12 @@ def random_batches(n: int, size: int, rng: np.random.Generator) -> Iterator[Indi
         yield order[begin : begin + size]
 
 
-def spawned(rng: np.random.Generator, n: int) -> Iterator[np.random.Generator]:
+def spawn_generators(rng: np.random.Generator, n: int) -> Iterator[np.random.Generator]:
     """Spawn n generators that are independent of each other and of `rng`, one at a time.
 
     Examples
     --------
-    >>> len({rng.integers(1 << 40) for rng in spawned(as_rng(0), 3)})
+    >>> len({rng.integers(1 << 40) for rng in spawn_generators(as_rng(0), 3)})
     3
     """
     bits: Any = rng.bit_generator
@@ -135,11 +135,11 @@ def check_positive_int(x: Any, name: str, most: int | None = None, least: int = 
     if known and least <= x <= (MAX_COUNT if most is None else most):
         return int(x)
     if known and most is None and x > MAX_COUNT:
-        raise ValueError(f"{name} must be an int below 2**63, got {short(x)}.")
+        raise ValueError(f"{name} must be an int below 2**63, got {short_repr(x)}.")
     wanted = f"an int >= {least}" if most is None else f"an int >= {least} and <= {most}"
     if known:
-        raise ValueError(f"{name} must be {wanted}, got {short(x)}.")
-    raise TypeError(f"{name} must be {wanted}, got {short(x)}.")
+        raise ValueError(f"{name} must be {wanted}, got {short_repr(x)}.")
+    raise TypeError(f"{name} must be {wanted}, got {short_repr(x)}.")
 
 
 def check_real(x: Any, name: str, wanted: str = "a number") -> float:
@@ -147,28 +147,28 @@ def check_real(x: Any, name: str, wanted: str = "a number") -> float:
     if type(x) is float:
         return x
     if isinstance(x, bool) or not isinstance(x, numbers.Real):
-        raise TypeError(f"{name} must be {wanted}, got {short(x)}.")
+        raise TypeError(f"{name} must be {wanted}, got {short_repr(x)}.")
     try:
         return float(x)
     except OverflowError:
         raise ValueError(
-            f"{name} must be {wanted} in the range of float64, got {short(x)}."
+            f"{name} must be {wanted} in the range of float64, got {short_repr(x)}."
         ) from None
 
 
-def short(x: Any) -> str:
+def short_repr(x: Any) -> str:
     """Return the repr of a value for a message. A large int is replaced by its size, and a repr
     that is long or has more than one line by the type.
 
     Examples
     --------
-    >>> short(-3), short(10**400)
+    >>> short_repr(-3), short_repr(10**400)
     ('-3', 'an int of 1329 bits')
     """
     if isinstance(x, int) and x.bit_length() > 128:
         return f"an int of {x.bit_length()} bits"
     written = repr(x)
-    return written if len(written) <= 80 and written.isprintable() else typed(x)
+    return written if len(written) <= 80 and written.isprintable() else type_of(x)
 
 
 def check_positive(x: Any, name: str, *, zero: bool = False) -> float:
@@ -182,7 +182,7 @@ def check_positive(x: Any, name: str, *, zero: bool = False) -> float:
 
 def check_bool(x: Any, name: str) -> bool:
     if not isinstance(x, (bool, np.bool_)):
-        raise TypeError(f"{name} must be True or False, got {short(x)}.")
+        raise TypeError(f"{name} must be True or False, got {short_repr(x)}.")
     return bool(x)
 
 
@@ -194,9 +194,9 @@ def check_choice(x: Any, choices: Iterable[Name], name: str) -> Name:
     other = suggestion(x, choices, name)
     wanted = f"{name} must be one of {', '.join(choices)}"
     if isinstance(x, str):
-        raise ValueError(f"{wanted}, got {short(x)}{advice(other)}")
+        raise ValueError(f"{wanted}, got {short_repr(x)}{advice(other)}")
     if other is None:
-        raise TypeError(f"{wanted}, got {typed(x)}.")
+        raise TypeError(f"{wanted}, got {type_of(x)}.")
     raise ValueError(f"{wanted}, got {getattr(x, '__name__', type(x).__name__)}{advice(other)}")
 
 
@@ -284,7 +284,7 @@ def _not_an_array(x: Any, name: str, error: Exception) -> TypeError | ValueError
     if sentence is not None:
         return TypeError(sentence)
     if isinstance(x, LinearOperator):
-        return TypeError(f"{name} must be an array of numbers, got {typed(x)}, an operator.")
+        return TypeError(f"{name} must be an array of numbers, got {type_of(x)}, an operator.")
     place = str(getattr(x, "device", "cpu"))
     if not place.lower().startswith(("cpu", "<cpu", "tfrt_cpu", "/job")):
         return ValueError(
@@ -309,7 +309,7 @@ def check_array(x: Any, name: str, dtype: Any = None, finite: bool = True) -> Ar
     if dtype is None or a.dtype != dtype or not a.dtype.isnative:
         if a.dtype.kind not in "fiub":
             single = not a.shape and a.dtype == object
-            said = typed(a.item()) if single else f"dtype {a.dtype}"
+            said = type_of(a.item()) if single else f"dtype {a.dtype}"
             cure = f" Use {name}.x." if hasattr(x, "x") and hasattr(x, "fun") else ""
             raise TypeError(
                 parameters_of(x, name) or f"{name} must hold real numbers, got {said}.{cure}"
@@ -533,7 +533,7 @@ def check_symmetric_operator(op: Any, name: str = "op") -> Any:
         more = f" Use {name}.hessian(theta)." if hasattr(op, "hessian") else conversion_hint(op)
         raise TypeError(
             f"{name} must be a symmetric LinearOperator or matrix of shape (n, n), got "
-            f"{typed(op)}.{more}"
+            f"{type_of(op)}.{more}"
         )
     shape = tuple(op.shape)
     if len(shape) != 2 or shape[0] != shape[1] or shape[0] < 1:

@@ -495,12 +495,12 @@ CONTAINER_HINTS = {
 }
 
 
-def plain(name: str) -> str:
+def normalise_name(name: str) -> str:
     """Normalise a name: convert it to lower case, and remove hyphens, underscores and blanks.
 
     Examples
     --------
-    >>> plain("L-BFGS-B")
+    >>> normalise_name("L-BFGS-B")
     'lbfgsb'
     """
     return name.lower().translate({ord(sign): None for sign in "-_ "})
@@ -518,8 +518,8 @@ def suggestion(x: Any, choices: Iterable[str], name: str) -> str | None:
     "'l-bfgs'"
     """
     named = x if isinstance(x, str) else getattr(x, "__name__", type(x).__name__)
-    spelled = {plain(choice): repr(choice) for choice in choices}
-    return spelled.get(plain(named)) or CHOICES.get(name, {}).get(plain(named))
+    spelled = {normalise_name(choice): repr(choice) for choice in choices}
+    return spelled.get(normalise_name(named)) or CHOICES.get(name, {}).get(normalise_name(named))
 
 
 def advice(words: str | None) -> str:
@@ -696,12 +696,12 @@ class AttributeHints:
         return [name for name in super().__dir__() if name not in INTERNAL_NAMES]
 
 
-def typed(x: Any) -> str:
+def type_of(x: Any) -> str:
     """Return the type of `x` with its article.
 
     Examples
     --------
-    >>> typed([]), typed(1), typed(type("MLP", (), {})())
+    >>> type_of([]), type_of(1), type_of(type("MLP", (), {})())
     ('a list', 'an int', 'an MLP')
     """
     word = type(x).__name__
@@ -709,13 +709,13 @@ def typed(x: Any) -> str:
     return f"{'an' if spelled or word[0] in 'AEIOUaeiou' else 'a'} {word}"
 
 
-def escaped(text: Any) -> str:
+def printable(text: Any) -> str:
     r"""Escape unprintable characters as ``\x1b``: terminal control sequences, bidirectional marks,
     and surrogates from file names that are not UTF-8.
 
     Examples
     --------
-    >>> print(escaped("a\x1b[2Jb"))
+    >>> print(printable("a\x1b[2Jb"))
     a\x1b[2Jb
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
@@ -723,7 +723,7 @@ def escaped(text: Any) -> str:
 
 def shown(text: Any, most: int = 80) -> str:
     """Format text from a file for a message: on one line, printable, and truncated."""
-    words = escaped(" ".join(str(text)[: 4 * most].split()))
+    words = printable(" ".join(str(text)[: 4 * most].split()))
     return words if len(words) <= most else f"{words[: most - 3]}..."
 
 
@@ -775,7 +775,8 @@ def require(x: Any, parts: Iterable[str], name: str, wanted: str, after: Any = N
     if wanted == OBJECTIVE_HINT and hasattr(x, "matvec"):
         wanted = "the objective itself, which can be evaluated at any theta"
     raise TypeError(
-        f"{name} must be {wanted}, got {typed(x)} without {', '.join(missing)}.{conversion_hint(x)}"
+        f"{name} must be {wanted}, got {type_of(x)} without {', '.join(missing)}."
+        f"{conversion_hint(x)}"
     )
 
 
@@ -785,7 +786,8 @@ def refuse_swapped(x: Any, parts: Iterable[str], name: str, after: Any) -> None:
     """
     if all(hasattr(after, part) for part in parts):
         raise TypeError(
-            f"{name} and theta must be in this order, got {typed(x)} and {typed(after)}. Exchange "
+            f"{name} and theta must be in this order, got {type_of(x)} and {type_of(after)}. "
+            "Exchange "
             "them."
         )
 
@@ -802,18 +804,18 @@ def parameters_of(x: Any, name: str) -> str | None:
         Name of the argument, for the message.
     """
     if type(x).__name__ in CONTAINER_HINTS:
-        return f"{name} must be {CONTAINER_HINTS[type(x).__name__]}, got {typed(x)}."
+        return f"{name} must be {CONTAINER_HINTS[type(x).__name__]}, got {type_of(x)}."
     parts = list(x.values()) if isinstance(x, dict) else x
     if inspect.isgenerator(x):
         what = "a generator"
         root = "torch"  # a generator is usually model.parameters()
     elif isinstance(parts, (list, tuple)) and parts:
         root = type(parts[0]).__module__.split(".")[0]
-        what = f"{typed(x)} of tensors"
+        what = f"{type_of(x)} of tensors"
     elif hasattr(x, "shape"):  # a single tensor gets another message
         return None
     else:
-        root, what = converter_key(x), typed(x)
+        root, what = converter_key(x), type_of(x)
     if root not in CONVERTERS:
         return None
     return f"{name} must be one flat vector, got {what}. {CONVERTERS[root]}."

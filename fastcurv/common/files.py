@@ -26,7 +26,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from .errors import shown, typed
+from .errors import shown, type_of
 from .runtime import interruptible
 
 try:
@@ -39,7 +39,7 @@ PIECE_BYTES = 16 << 20  # number of bytes written or read at a time; Ctrl-C is h
 
 
 @contextlib.contextmanager
-def whole(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """Open a file for writing that atomically replaces `path` when the context ends. At any moment
     `path` is the old file or the new one, and no other file remains after success or failure.
 
@@ -56,7 +56,7 @@ def whole(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     place = _resolve_file(path)
     folder = os.path.dirname(place)
     _remove_leftovers(folder)
-    temporary = _random_path(folder)
+    temporary = _random_file_name(folder)
     try:
         mode = stat.S_IMODE(os.stat(place).st_mode) if os.path.exists(place) else None
         handle, named = _open_new(folder, temporary, 0o666 if mode is None else mode)
@@ -85,7 +85,7 @@ def whole(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 def text_of(path: Any, name: str = "path", cure: str = "") -> str:
     """Return a path as text; raise a TypeError if it is not a path."""
     if not isinstance(path, (str, bytes, os.PathLike)):
-        raise TypeError(f"{name} must be the name of a file, got {typed(path)}.{cure}")
+        raise TypeError(f"{name} must be the name of a file, got {type_of(path)}.{cure}")
     text = os.fsdecode(path)
     try:
         os.fsencode(text)
@@ -159,7 +159,7 @@ def check_place(path: str | os.PathLike[str], name: str, folders: bool = False) 
         for missing in reversed(made):
             missing.mkdir()
         folder = made[0] if made else folder
-        temporary = _random_path(str(folder))
+        temporary = _random_file_name(str(folder))
         handle, named = _open_new(str(folder), temporary, 0o600)
         try:
             with os.fdopen(handle, "wb") as trial:
@@ -198,7 +198,7 @@ def _to_disk(out: IO[bytes]) -> None:
 _PART_PREFIX = f".fastcurv-{zlib.crc32(platform.node().encode()):08x}-"
 
 
-def _random_path(folder: str) -> str:
+def _random_file_name(folder: str) -> str:
     """Return a new random file name in the folder, of a fixed length."""
     return os.path.join(folder, f"{_PART_PREFIX}{secrets.token_hex(8)}.part")
 
@@ -287,7 +287,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> Path:
     """
     path = Path(path).expanduser().absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as out:
+    with atomic_write(path) as out:
         out.write(data)
     return path
 
@@ -316,8 +316,9 @@ def write_tensors(
     Parameters
     ----------
     path : str or path-like
-        Replaced atomically after the whole file has reached the disk; see `whole`. Its header holds
-        a checksum of all its bytes, which `read_tensors` verifies and other readers ignore.
+        Replaced atomically after the whole file has reached the disk; see `atomic_write`. Its
+        header holds a checksum of all its bytes, which `read_tensors` verifies and other readers
+        ignore.
     arrays : dict of str to ndarray
         Real, integer or boolean arrays of any shape.
     facts : dict, optional
@@ -364,8 +365,8 @@ def write_tensors(
             f"the header of {path} must take at most {_MAX_HEADER_BYTES} bytes, got {len(text)}."
         )
     head, digest = len(text).to_bytes(8, "little") + text, hashlib.sha256()
-    with whole(path) as out:
-        for piece in itertools.chain([head], *map(_pieces, ready)):
+    with atomic_write(path) as out:
+        for piece in itertools.chain([head], *map(_byte_pieces, ready)):
             data = bytes(piece)  # the copy protects against changes by another thread
             digest.update(data)
             out.write(data)
@@ -373,7 +374,7 @@ def write_tensors(
         out.write(digest.hexdigest().encode())
 
 
-def _pieces(array: np.ndarray) -> Iterator[np.ndarray]:
+def _byte_pieces(array: np.ndarray) -> Iterator[np.ndarray]:
     """Yield an array's bytes in pieces, between which Ctrl-C is handled."""
     data = array.reshape(-1).view(np.uint8) if array.size else np.empty(0, np.uint8)
     return (data[at : at + PIECE_BYTES] for at in range(0, len(data), PIECE_BYTES))
@@ -402,7 +403,7 @@ def _read_header(path: str, raw: IO[bytes], size: int) -> tuple[dict[str, Any], 
     return header, head
 
 
-def damaged(path: Any) -> ValueError:
+def checksum_error(path: Any) -> ValueError:
     """Return the error for a file with a wrong checksum."""
     return ValueError(
         f"{path} must be as fastcurv wrote it, got a checksum that does not fit. Use an undamaged "
@@ -421,16 +422,18 @@ def _checksum(path: str, metadata: Any, head: bytes) -> tuple[str | None, Any]:
             re.fullmatch("[0-9a-f]{64}", str(v)) for v in known.values()
         ):
             # The file has a checksum under a damaged key.
-            raise damaged(path)
+            raise checksum_error(path)
         return None, None
     if told != head[_CHECKSUM_OFFSET : _CHECKSUM_OFFSET + 64].decode("latin-1"):
-        raise damaged(path)
+        raise checksum_error(path)
     return told, hashlib.sha256(
         head[:_CHECKSUM_OFFSET] + _CHECKSUM_ZEROS + head[_CHECKSUM_OFFSET + 64 :]
     )
 
 
-def _entries(path: str, header: dict[str, Any], room: int) -> list[tuple[str, np.dtype[Any], Any]]:
+def _checked_entries(
+    path: str, header: dict[str, Any], room: int
+) -> list[tuple[str, np.dtype[Any], Any]]:
     """Return name, dtype and shape of all arrays in the order of their bytes, after checking that
     they are contiguous and take `room` bytes in all.
     """
@@ -503,10 +506,10 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], d
         told, digest = _checksum(path, metadata, head)
         arrays = {
             name: _array(path, raw, kind, shape, digest)
-            for name, kind, shape in _entries(path, header, size - len(head))
+            for name, kind, shape in _checked_entries(path, header, size - len(head))
         }
     if digest is not None and digest.hexdigest() != told:
-        raise damaged(path)
+        raise checksum_error(path)
     if not isinstance(metadata, dict) or _FACTS_KEY not in metadata:
         return arrays, {}
     facts = _json(metadata[_FACTS_KEY]) if isinstance(metadata[_FACTS_KEY], str) else None
@@ -529,7 +532,7 @@ def _array(
         raise ValueError(
             f"the arrays of {path} must fit into memory, got one of shape {shape}."
         ) from None
-    for piece in _pieces(array):
+    for piece in _byte_pieces(array):
         if raw.readinto(piece) != len(piece):
             raise ValueError(f"{path} must not change while it is read, got a truncated file.")
         if digest is not None:

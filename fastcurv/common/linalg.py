@@ -134,7 +134,7 @@ def eigh(A: Floats) -> Eigensystem:
     >>> values.round(12), bool((errors < 1e-13).all())
     (array([-2.,  2.]), True)
     """
-    S, exponent = _scaled(A)
+    S, exponent = _scaled_symmetric_part(A)
     return _eigensystem(S, exponent, _try_driver(partial(_lapack, S, LAPACK_DRIVERS[0])))
 
 
@@ -157,7 +157,7 @@ def eigh_apart(A: Floats, beside: float) -> Eigensystem | JointSigns:
     >>> found.values.round(12), found.error < 0.01
     (array([-2.,  2.]), True)
     """
-    S, exponent = _scaled(A)
+    S, exponent = _scaled_symmetric_part(A)
     first = _try_driver(partial(_lapack, S, LAPACK_DRIVERS[0]))
     if first is not None and 0 <= beside < np.inf:
         values, V = (np.asarray(x, dtype=np.float64) for x in first)
@@ -203,7 +203,7 @@ def eigvalsh(A: Floats) -> Floats:
     >>> eigvalsh(np.diag([3e-300, -1e-300]))
     array([-1.e-300,  3.e-300])
     """
-    S, exponent = _scaled(A)
+    S, exponent = _scaled_symmetric_part(A)
     trace, squares = float(np.trace(S)), float(np.vdot(S, S))
     for driver in LAPACK_DRIVERS:
         values = _try_driver(partial(_lapack, S, driver, only=True))
@@ -345,7 +345,7 @@ def _check_finite(size: float, name: str) -> None:
         raise NotFiniteError(f"{name} must hold finite numbers, got NaN or infinity.")
 
 
-def _scaled(A: Floats) -> tuple[Floats, int]:
+def _scaled_symmetric_part(A: Floats) -> tuple[Floats, int]:
     """Return ``2^-exponent (A + A') / 2`` with a largest entry below 1, and the exponent."""
     A = np.asarray(A)
     if A.ndim != 2 or A.shape[0] != A.shape[1]:

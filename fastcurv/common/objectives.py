@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .checks import apply_checked, check_symmetric_operator, operator_dtype
-from .errors import typed
+from .errors import type_of
 from .progress import Bar
 from .protocols import (
     NOT_OFFERED_REASON,
@@ -212,7 +212,7 @@ def as_curvature(H: Any, n: int, name: str = "hessian") -> Any:
     if not any(hasattr(H, part) for part in ("product", "matvec", "__matmul__")):
         raise TypeError(
             f"the objective's {name} must be a symmetric matrix, numpy.array(...), or "
-            f"LinearOperator of shape ({n}, {n}), got {typed(H)}."
+            f"LinearOperator of shape ({n}, {n}), got {type_of(H)}."
         )
     shape = getattr(H, "shape", (n, n))
     if tuple(shape) != (n, n):

@@ -34,7 +34,16 @@ Of an operator:
 from __future__ import annotations
 
 from operator import attrgetter, is_
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, cast, get_args, runtime_checkable
+from typing import (
+    Any,
+    Literal,
+    NamedTuple,
+    Protocol,
+    TypeAlias,
+    cast,
+    get_args,
+    runtime_checkable,
+)
 from weakref import WeakKeyDictionary
 
 import numpy as np

@@ -333,7 +333,7 @@ class Budget:
         return None if seconds == float("inf") else max(1e-3, seconds)
 
     @property
-    def unspent(self) -> float:
+    def remaining_products(self) -> float:
         """The number of products left in the budget, regardless of the time."""
         return max(0, self.most - self.count)
 
@@ -344,7 +344,7 @@ class Budget:
         """
         if self.within is not None:
             return max(0, self.within.left - self.reserve)
-        return self.unspent if self.seconds_left() > 0 else 0
+        return self.remaining_products if self.seconds_left() > 0 else 0
 
     def affords(self, k: int) -> bool:
         """Return True if the budget allows k more products."""

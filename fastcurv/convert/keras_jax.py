@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..common.checks import as_numpy, caller_depth
-from ..common.errors import accept_aliases, shown, typed
+from ..common.errors import accept_aliases, shown, type_of
 from ..network.mlp import Model
 from ..structure.tables import activations_of
 from .sklearn import (
     Stack,
     check_activation,
     model_from_layers,
-    refuse,
+    refuse_if,
     unsupported_layer,
     warn_left_out,
 )
@@ -145,7 +145,8 @@ def from_keras(weights: Any, activation: Any = None) -> Model:
         named = isinstance(weights, (str, os.PathLike))
         wanted = " Use keras.saving.load_model(path) for a file." if named else ""
         raise TypeError(
-            f"weights must be a model or the result of get_weights(), got {typed(weights)}.{wanted}"
+            f"weights must be a model or the result of get_weights(), "
+            f"got {type_of(weights)}.{wanted}"
         )
     leaves = [
         Leaf(f"weights[{i}]", "weights", "", as_numpy(w, f"weights[{i}]"))
@@ -159,7 +160,7 @@ def _read_model(network: Any, activation: Any) -> Model:
     stack, seen = Stack(), set()
     for layer in _layers(network):
         name = f"{type(layer).__name__} ({getattr(layer, 'name', 'layer')})"
-        refuse(
+        refuse_if(
             id(layer) in seen and layer.get_weights(), f"{name}, which stands twice,", KERAS_ADVICE
         )
         seen.add(id(layer))
@@ -211,7 +212,7 @@ def _layers(network: Any) -> list[Any]:
         except (AttributeError, ValueError, IndexError):
             # The layer may be used twice.
             chained = False
-        refuse(not chained, f"{kind}, whose layers are no chain,", KERAS_ADVICE)
+        refuse_if(not chained, f"{kind}, whose layers are no chain,", KERAS_ADVICE)
     return [leaf for layer in inner for leaf in _layers(layer)]
 
 
@@ -229,12 +230,12 @@ def _read(stack: Stack, layer: Any, name: str) -> None:
     kind, known = _kind(layer), activations_of("keras")
     settings = layer.get_config() if kind else {}
     phi = getattr(layer, "activation", None)
-    refuse(
+    refuse_if(
         callable(phi) and str(getattr(phi, "__module__", "")).split(".")[0] not in KERAS_PACKAGES,
         f"the activation {shown(phi)} of {name}, a function of one's own,",
         KERAS_ADVICE,
     )
-    refuse(
+    refuse_if(
         kind in ("Dense", "Softmax") and _axes(layer) > 2,
         f"{name} of an input with {_axes(layer)} axes",
         KERAS_ADVICE,
@@ -245,7 +246,7 @@ def _read(stack: Stack, layer: Any, name: str) -> None:
             raise ValueError(
                 f"{name} must have weights, got none. Call model.build((None, inputs)) first."
             )
-        refuse(
+        refuse_if(
             len(arrays) != 1 + bool(settings.get("use_bias", True)) or arrays[0].ndim != 2,
             f"{name} of {len(arrays)} arrays",
             KERAS_ADVICE,
@@ -258,7 +259,7 @@ def _read(stack: Stack, layer: Any, name: str) -> None:
         elif isinstance(phi, str) and phi in known and phi.islower():
             stack.named("keras", phi, {}, f"the {phi} of {name}" if phi == "sigmoid" else name)
         else:
-            said = phi if isinstance(phi, str) else typed(phi)
+            said = phi if isinstance(phi, str) else type_of(phi)
             raise unsupported_layer(f"the activation {said!r} of {name}", KERAS_ADVICE)
     elif kind in known and not kind.islower():
         # The layer class is an activation.
@@ -292,12 +293,12 @@ def _scale(stack: Stack, kind: str, layer: Any, settings: Mapping[str, Any], nam
     axis = settings.get("axis", -1)
     axis = list(axis) if isinstance(axis, (list, tuple)) else [] if axis is None else [axis]
     last = axis in ([], [-1], [_axes(layer) - 1])
-    refuse(
+    refuse_if(
         _axes(layer) > 2 and any(np.size(x) > 1 for x in parts if x is not None),
         f"{name} of an input with {_axes(layer)} axes before any Flatten",
         KERAS_ADVICE,
     )
-    refuse(not last, f"{name} along axis {axis[0] if len(axis) == 1 else axis}", KERAS_ADVICE)
+    refuse_if(not last, f"{name} along axis {axis[0] if len(axis) == 1 else axis}", KERAS_ADVICE)
     if kind == "BatchNormalization":
         ones = np.ones_like(like)
         gamma, beta = (d if x is None else x for x, d in zip(parts, (ones, 0 * ones)))
@@ -337,7 +338,7 @@ def _tree_leaves(tree: Any, name: str, home: str, key: str) -> list[Leaf]:
         # The two parts are a kernel and its bias.
         if home and [*map(len, inner)] == [1, 1]:
             kernel, bias = (part[0].array.shape for part in inner)
-            refuse(
+            refuse_if(
                 len(kernel) == 2 and bias == (1, kernel[1]),
                 f"{inner[1][0].name} of shape {bias}",
                 KERNELS_WANTED,
@@ -348,7 +349,7 @@ def _tree_leaves(tree: Any, name: str, home: str, key: str) -> list[Leaf]:
     array = as_numpy(tree, name)
     if array.dtype == object:
         raise TypeError(
-            f"{name} must be arrays in dictionaries or lists, got {typed(tree)}. Use "
+            f"{name} must be arrays in dictionaries or lists, got {type_of(tree)}. Use "
             "nnx.state(module) of Flax, or [(l.weight.T, l.bias) for l in net.layers] of Equinox."
         )
     return [Leaf(name, home, key, array)]
@@ -365,7 +366,7 @@ def _sort_parts(parts: dict[Any, list[Leaf]], name: str) -> list[list[Leaf]]:
     rest = [parts[k] for k in keys if k not in layers]
     if len({_strip_numbers(str(k)) for k in layers}) > 1:
         shapes = {k: [a.shape for _, _, _, a in parts[k] if a.ndim == 2] for k in layers}
-        orders = _chains(layers, lambda a, b: shapes[a][-1][1] == shapes[b][0][0], [])
+        orders = _possible_orders(layers, lambda a, b: shapes[a][-1][1] == shapes[b][0][0], [])
         if len(orders) > 1:
             said = ", ".join(repr(k) for k in layers)
             raise ValueError(
@@ -376,7 +377,9 @@ def _sort_parts(parts: dict[Any, list[Leaf]], name: str) -> list[list[Leaf]]:
     return [parts[k] for k in layers] + rest
 
 
-def _chains(left: list[Any], fits: Callable[[Any, Any], bool], done: list[Any]) -> list[list[Any]]:
+def _possible_orders(
+    left: list[Any], fits: Callable[[Any, Any], bool], done: list[Any]
+) -> list[list[Any]]:
     """Return at most two orders of `left` in which each element fits the previous one. `left` is
     sorted, and elements with equal stems keep their order.
     """
@@ -387,7 +390,7 @@ def _chains(left: list[Any], fits: Callable[[Any, Any], bool], done: list[Any]) 
     for k in left:
         stem = _strip_numbers(str(k))
         if stem not in stems and (not done or fits(done[-1], k)) and len(found) < 2:
-            found += _chains([other for other in left if other is not k], fits, [*done, k])
+            found += _possible_orders([other for other in left if other is not k], fits, [*done, k])
         stems.add(stem)
     return found[:2]
 

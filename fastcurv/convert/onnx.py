@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import check_positive_int
-from ..common.errors import accept_aliases, shown, typed
+from ..common.errors import accept_aliases, shown, type_of
 from ..common.files import text_of
 from ..common.optional import optional
 from ..network.mlp import Model
 from ..structure.tables import activations_of
-from .sklearn import Stack, refuse, unsupported_layer, warn_left_out
+from .sklearn import Stack, refuse_if, unsupported_layer, warn_left_out
 
 FLOAT_CODES = (1, 10, 11, 16)  # codes of float32, float16, float64 and bfloat16 in ONNX
 # nodes of the domain ai.onnx.ml
@@ -76,7 +76,7 @@ class Graph:
                     "onnx.version_converter.convert_version."
                 )
         for own in proto.functions:
-            refuse(
+            refuse_if(
                 own.domain in DOMAINS,
                 f"{shown(own.name)}, a function of the model's own,",
                 SUPPORTED_NODES,
@@ -244,11 +244,11 @@ def _gated(graph: Graph, at: str) -> tuple[str, Any] | None:
     return None
 
 
-def _step(graph: Graph, node: Any) -> None:
+def _read_node(graph: Graph, node: Any) -> None:
     """Read one node of the chain into the stack."""
     stack, kind, attributes, name = graph.stack, node.op_type, graph.attributes(node), _name(node)
     held: list[Any] = [graph.value(x) for x in node.input]
-    refuse(
+    refuse_if(
         stack.column and kind not in ("Identity", "Cast", "Sigmoid"),
         f"{name} after {stack.column}, of one number a row,",
         SUPPORTED_NODES,
@@ -256,7 +256,7 @@ def _step(graph: Graph, node: Any) -> None:
     arithmetic = kind in ("Add", "Sub", "Mul", "Div")
     # true for example for a division by 255
     alone = arithmetic and all(x is None or x.size == 1 for x in held)
-    refuse(
+    refuse_if(
         graph.axes != 2 and not alone and kind not in (*SHAPE_NODES, "Identity", "Cast", "Dropout"),
         f"{name} of an input with {graph.axes} axes before any Flatten",
         SUPPORTED_NODES,
@@ -264,7 +264,7 @@ def _step(graph: Graph, node: Any) -> None:
     if kind == "Gemm":
         _gemm(stack, node, held, attributes, name)
     elif kind == "MatMul":
-        refuse(
+        refuse_if(
             len(held) != 2 or held[1] is None,
             f"{name} that is not rows times a constant",
             SUPPORTED_NODES,
@@ -274,7 +274,7 @@ def _step(graph: Graph, node: Any) -> None:
         _arithmetic(stack, node, held, name)
     elif kind == "BatchNormalization":
         known = [_float_constant(x, name) for x in held[1:5] if x is not None]
-        refuse(
+        refuse_if(
             attributes.get("training_mode", 0) or len(known) < 4 or len(node.output) > 1,
             f"{name} while training",
             SUPPORTED_NODES,
@@ -299,7 +299,7 @@ def _step(graph: Graph, node: Any) -> None:
 def _gemm(stack: Stack, node: Any, held: list[Any], attributes: Any, name: str) -> None:
     """Add the linear map ``alpha a W' + beta b`` of a Gemm node."""
     given = len(node.input) > 2 and node.input[2] != ""
-    refuse(
+    refuse_if(
         held[1] is None or attributes.get("transA", 0) or (given and held[2] is None),
         f"{name} of two tensors",
         SUPPORTED_NODES,
@@ -319,7 +319,7 @@ def _float_constant(c: np.ndarray, name: str) -> np.ndarray:
     """Return a constant, raising an error if it is empty or not of floating-point numbers, since
     integer arithmetic differs.
     """
-    refuse(
+    refuse_if(
         c.dtype.kind in "iubcOSU" or not c.size,
         f"{name} of a constant of {c.dtype} and shape {c.shape}",
         SUPPORTED_NODES,
@@ -329,7 +329,7 @@ def _float_constant(c: np.ndarray, name: str) -> np.ndarray:
 
 def _constant_row(c: np.ndarray, name: str) -> np.ndarray:
     """Return a constant that is the same for every row as a vector."""
-    refuse(
+    refuse_if(
         c.ndim > 2 or c.size != max(c.shape[-1:], default=1),
         f"{name} of a constant of shape {c.shape}, other for every row,",
         SUPPORTED_NODES,
@@ -379,7 +379,7 @@ def _is_identity_node(
         return said in ([1], [-1]) and stack.reshaped([-1], _name(node), width)
     if kind == "Reshape" and held[1] is not None and not attributes.get("allowzero", 0):
         shape = [int(x) for x in held[1].reshape(-1)]
-        refuse(
+        refuse_if(
             shape == [-1, 1] and stack.layers and (width or stack.width or 1) > 1,
             f"{_name(node)} of rows of {width or stack.width} numbers to a column, which skl2onnx "
             "writes of a regressor with several outputs,",
@@ -395,10 +395,10 @@ def _is_identity_node(
 def _arithmetic(stack: Stack, node: Any, held: list[Any], name: str) -> None:
     """Add ``a + c``, ``a - c``, ``c - a``, ``a c`` or ``a / c`` for a constant c."""
     constants = [x for x in held if x is not None]
-    refuse(len(constants) != 1, f"{name} of two tensors", SUPPORTED_NODES)
+    refuse_if(len(constants) != 1, f"{name} of two tensors", SUPPORTED_NODES)
     c, kind = _constant_row(constants[0], name).astype(np.float64), node.op_type
     one, first = np.ones_like(c), held[0] is not None
-    refuse(
+    refuse_if(
         kind == "Div" and (first or not c.all()),
         f"{name} by {'a tensor' if first else 0}",
         SUPPORTED_NODES,
@@ -425,7 +425,7 @@ def _load(source: Any) -> tuple[Any, int, str | None]:
         os.fspath(source)
     except TypeError:
         raise TypeError(
-            f"source must be a path, bytes or an onnx.ModelProto, got {typed(source)}."
+            f"source must be a path, bytes or an onnx.ModelProto, got {type_of(source)}."
         ) from None
     except Exception:
         raise ValueError("source must hold the bytes of an ONNX model, got other bytes.") from None
@@ -549,14 +549,14 @@ def _read_nodes(graph: Graph) -> Model:
             stack.fork(f"a fork at {shown(at)!r}")
             node = next(node for node in readers if node is not sums[0])
             saved = [at, sums[0]]
-            _step(graph, node)
+            _read_node(graph, node)
         elif len(readers) > 1:
             raise unsupported_layer(
                 f"a fork at {shown(at)!r}, read by {len(readers)} nodes,", SUPPORTED_NODES
             )
         elif saved and readers[0] is saved[1]:
             node = readers[0]
-            refuse(
+            refuse_if(
                 {*node.input} != {at, saved[0]},
                 f"{_name(node)} of {' and '.join(map(shown, node.input))}",
                 SUPPORTED_NODES,
@@ -565,7 +565,7 @@ def _read_nodes(graph: Graph) -> Model:
             saved = []
         else:
             node = readers[0]
-            _step(graph, node)
+            _read_node(graph, node)
         at = node.output[0]
 
 
@@ -613,8 +613,8 @@ def _is_label_output(graph: Graph, at: str) -> bool:
             )
             fits = fits and attributes.get("norm", b"L1") == b"L1"
             same.update(dict.fromkeys(node.output, of))
-        refuse(not fits, f"{_name(node)} after {end}", SUPPORTED_NODES)
-    refuse(
+        refuse_if(not fits, f"{_name(node)} after {end}", SUPPORTED_NODES)
+    refuse_if(
         not graph.outputs & {*same, *labels}, f"what the graph gives after {end}", SUPPORTED_NODES
     )
     return bool(labels)

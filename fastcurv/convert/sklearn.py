@@ -16,7 +16,7 @@ import numpy as np
 
 from .. import _engine
 from ..common.checks import as_numpy, caller_depth, check_array
-from ..common.errors import typed
+from ..common.errors import type_of
 from ..network.mlp import MLP, Model
 from ..structure.tables import ACTIVATIONS, activations_of
 
@@ -30,7 +30,7 @@ def unsupported_layer(what: str, wanted: str = SUPPORTED_STEPS) -> ValueError:
     return ValueError(f"{what} has no counterpart in fastcurv. Use a stack of {wanted}.")
 
 
-def refuse(when: Any, what: str, wanted: str = SUPPORTED_STEPS) -> None:
+def refuse_if(when: Any, what: str, wanted: str = SUPPORTED_STEPS) -> None:
     """Raise the error for a layer that has no counterpart if `when` is True."""
     if when:
         raise unsupported_layer(what, wanted)
@@ -69,7 +69,7 @@ class Stack:
         self, name: str, fits: bool = True, why: str = " that does not follow a linear layer"
     ) -> None:
         """Raise a ValueError after a softmax, and for a layer that is not allowed at this place."""
-        refuse(
+        refuse_if(
             self.closed or not fits,
             f"{name} after {self.closed}" if self.closed else f"{name}{why}",
         )
@@ -257,7 +257,7 @@ class Stack:
             self.activations.pop()
             self.last = "linear"
             self.left_out = self.names[-1].split(" and ")[-1]
-        refuse(
+        refuse_if(
             self.last != "linear" or self.pending is not None or self.saved is not None,
             f"the end, {self.names[-1]},",
             f"{SUPPORTED_STEPS}, a linear layer last",
@@ -266,12 +266,12 @@ class Stack:
             single = all(d.itemsize <= 4 for d in self.dtypes)
             dtype = np.float32 if single else np.float64
         hidden, without = range(len(self.layers) - 1), [b is None for _, b in self.layers]
-        refuse(
+        refuse_if(
             self.norms and set(self.norms) != set(hidden),
             "batch normalisation of some layers and not of others, while training",
         )
         equal = {l for l in hidden if len(set(self.layers[l][0].shape)) == 1}
-        refuse(
+        refuse_if(
             self.skips and self.skips != equal,
             "a skip around some hidden layers and not around others as wide,",
         )
@@ -394,25 +394,26 @@ def from_sklearn(est: Any) -> Model:
             last, est = affine_targets(est, last), est.regressor_
     if hasattr(est, "best_estimator_") or type(est).__name__.endswith("SearchCV"):
         raise TypeError(
-            f"est must be a fitted estimator, got {typed(est)}. Use est.best_estimator_, after fit."
+            f"est must be a fitted estimator, got {type_of(est)}. "
+            "Use est.best_estimator_, after fit."
         )
     if not hasattr(est, "get_params") or not hasattr(type(est), "partial_fit"):
         raise TypeError(
             "est must be an MLPClassifier or MLPRegressor of scikit-learn, or a pipeline that "
-            f"ends with one, got {typed(est)}."
+            f"ends with one, got {type_of(est)}."
         )
     if not hasattr(est, "coefs_"):
-        raise ValueError(f"est must be a fitted MLP, got {typed(est)} without coefs_.")
+        raise ValueError(f"est must be a fitted MLP, got {type_of(est)} without coefs_.")
     for part in ("_forward_pass_fast", "_forward_pass"):
         own = getattr(type(est), part, None)
-        refuse(
+        refuse_if(
             not str(getattr(own, "__module__", "sklearn.")).startswith("sklearn."),
-            f"est, {typed(est)} with a forward pass of its own,",
+            f"est, {type_of(est)} with a forward pass of its own,",
         )
     phi = _phi_of(est)
     phi_out = getattr(est, "out_activation_", "identity")
     known = "identity", "logistic", "softmax", "exp"
-    refuse(phi_out not in known, f"the output activation {phi_out!r}")
+    refuse_if(phi_out not in known, f"the output activation {phi_out!r}")
     if last is not None and phi_out != "identity":
         raise ValueError(
             "est must have a loss without a link if its targets are scaled, got targets "
@@ -436,7 +437,7 @@ def _phi_of(est: Any) -> Any:
     if isinstance(getattr(est, "model_", None), MLP):
         return est.model_.activation
     name, known = est.activation, activations_of("sklearn")
-    refuse(
+    refuse_if(
         not isinstance(name, str) or name not in known,
         f"the activation {name!r}",
         f"one of {', '.join(known)}",
@@ -488,7 +489,8 @@ def scales_targets(est: Any) -> bool:
     own: Any = type(est)
     if own.predict is not kind.predict:
         raise ValueError(
-            f"est must be scikit-learn's {TARGET_REGRESSOR_NAME}, got {typed(est)} with a predict "
+            f"est must be scikit-learn's {TARGET_REGRESSOR_NAME}, got {type_of(est)} with a "
+            "predict "
             "of its own. Use from_sklearn(est.regressor_), whose outputs are scaled targets."
         )
     return True
@@ -527,7 +529,7 @@ def affine_targets(est: Any, after: Affine | None = None) -> Affine | None:
     own = type(step).inverse_transform
     if not any(own is getattr(b, "inverse_transform", None) for b in bases_of_sklearn(step)):
         raise ValueError(
-            f"transformer_ of est must be one of scikit-learn, got {typed(step)} with an "
+            f"transformer_ of est must be one of scikit-learn, got {type_of(step)} with an "
             f"inverse_transform of its own. Or use {cure}."
         )
     if not good:

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..common.checks import short
-from ..common.errors import accept_aliases, typed
+from ..common.checks import short_repr
+from ..common.errors import accept_aliases, type_of
 from ..network.mlp import MLP
 from ..structure.tables import ACTIVATIONS
 
@@ -390,7 +390,7 @@ def to_c(model: Any, theta: Any, path: Any, *, name: str = "net", statistics: An
     True
     """
     if not isinstance(model, MLP):
-        raise TypeError(f"model must be an MLP, got {typed(model)}.")
+        raise TypeError(f"model must be an MLP, got {type_of(model)}.")
     fits = isinstance(name, str) and re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,50}", name)
     words = re.findall(
         r"\w+", " ".join([C_TEMPLATE.template, *C_HELPERS.values(), *C_FORMULAS.values()])
@@ -398,7 +398,7 @@ def to_c(model: Any, theta: Any, path: Any, *, name: str = "net", statistics: An
     if not fits or name in words or RESERVED_NAMES.fullmatch(name):
         raise ValueError(
             "name must be a C identifier of at most 51 letters that neither C nor the file uses, "
-            f"got {short(name)}."
+            f"got {short_repr(name)}."
         )
     model, theta = model.fold_batch_norm(theta, statistics)
     own = [phi for phi in model.activation if phi not in C_FORMULAS]
@@ -408,7 +408,7 @@ def to_c(model: Any, theta: Any, path: Any, *, name: str = "net", statistics: An
             "cannot call."
         )
     if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(f"path must be a str or an os.PathLike, got {typed(path)}.")
+        raise TypeError(f"path must be a str or an os.PathLike, got {type_of(path)}.")
     file = ascii(Path(path).name)[1:-1]
     text = c_source(model, model.check_theta(theta), name, file).encode("ascii")
     Path(path).write_bytes(text)

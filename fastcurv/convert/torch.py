@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..common.checks import caller_depth
-from ..common.errors import accept_aliases, require, typed
+from ..common.errors import accept_aliases, require, type_of
 from ..common.optional import optional
-from ..network.arguments import refuse_own
+from ..network.arguments import refuse_user_activation
 from ..network.mlp import MLP, Model
 from ..structure.tables import ACTIVATIONS, activations_of
 from .sklearn import (
@@ -24,7 +24,7 @@ from .sklearn import (
     Stack,
     check_activation,
     model_from_layers,
-    refuse,
+    refuse_if,
     unsupported_layer,
     warn_left_out,
 )
@@ -141,20 +141,22 @@ def _check_no_hooks(module: Any, said: str, wraps: bool) -> None:
             f"{said} must have no forward hooks, which may change what it computes, got some. Use "
             "hook.remove()."
         )
-    refuse(
+    refuse_if(
         getattr(module, "parametrizations", None),
         f"{said}, whose weights are computed from other parameters,",
     )
     own: Any = type(module)
     calls = ("__call__", "_call_impl", "_wrapped_call_impl")
-    refuse(
+    refuse_if(
         not wraps
         and any(
             getattr(own, call, None) is not getattr(plain.Module, call, None) for call in calls
         ),
         f"{said}, a class with a __call__ of its own,",
     )
-    refuse(not wraps and "forward" in vars(module), f"{said}, whose forward is the instance's own,")
+    refuse_if(
+        not wraps and "forward" in vars(module), f"{said}, whose forward is the instance's own,"
+    )
 
 
 def _trace_steps(module: Any, name: str) -> list[Step]:
@@ -196,7 +198,7 @@ def _trace_steps(module: Any, name: str) -> list[Step]:
             raise unsupported_layer(f"{what} in {type(module).__name__}")
         node = readers[0]
         if node.op == "output":
-            refuse(node.args != (at,) or saved, f"{said}, which gives more than one tensor,")
+            refuse_if(node.args != (at,) or saved, f"{said}, which gives more than one tensor,")
             return steps
         steps += _node(module, node, at, saved, name)
         if saved and node is saved[1]:
@@ -268,7 +270,9 @@ def _node(module: Any, node: Any, at: Any, saved: list[Any], name: str) -> list[
     if kind == "Linear":
         own = dict(module.named_parameters(remove_duplicate=False))
         given = {key: own.get(getattr(x, "target", None), x) for key, x in given.items()}
-    refuse(any(hasattr(x, "op") for x in given.values()), f"{said} with a number that is computed")
+    refuse_if(
+        any(hasattr(x, "op") for x in given.values()), f"{said} with a number that is computed"
+    )
     return [Step(said, kind, SimpleNamespace(**given))]
 
 
@@ -311,7 +315,7 @@ def _batch_norm(stack: Stack, module: Any, name: str, seen: dict[int, tuple[str,
 def _read(stack: Stack, step: Step, seen: dict[int, tuple[str, Any]]) -> None:
     """Read one step into the stack."""
     name, kind, module = step
-    refuse(
+    refuse_if(
         stack.column and kind not in ("Sigmoid", "Identity"),
         f"{name} after {stack.column}, of one number a row,",
     )
@@ -328,7 +332,7 @@ def _read(stack: Stack, step: Step, seen: dict[int, tuple[str, Any]]) -> None:
     elif kind in RELU_FUNCTIONS:
         given = {key: getattr(module, key) for key in RELU_FUNCTIONS[kind][0]}
         said = " and ".join(f"{key}={value!r}" for key, value in given.items())
-        refuse(given not in RELU_FUNCTIONS[kind], f"{name} with {said}")
+        refuse_if(given not in RELU_FUNCTIONS[kind], f"{name} with {said}")
         stack.activation("relu", name)
     elif kind in ("Softmax", "LogSoftmax"):
         if module.dim not in (1, -1, None):
@@ -369,7 +373,7 @@ def _is_row_flatten(stack: Stack, kind: str, module: Any, name: str) -> bool:
             stack.takes = shape[1]  # the width of the first layer is checked against this
     else:
         return False
-    refuse(not stack.reshaped(shape, name), said, wanted)
+    refuse_if(not stack.reshaped(shape, name), said, wanted)
     return True
 
 
@@ -431,7 +435,7 @@ def from_torch(module: Any, activation: Any = None) -> Model:
     if not hasattr(module, "named_parameters"):
         named = isinstance(module, (str, os.PathLike))
         wanted = " Use torch.load(path) for a file." if named else ""
-        raise TypeError(f"module must be a module or a state dict, got {typed(module)}.{wanted}")
+        raise TypeError(f"module must be a module or a state dict, got {type_of(module)}.{wanted}")
     stack = Stack()
     seen: dict[int, tuple[str, Any]] = {}
     steps = _flatten_module(module, "module")
@@ -512,13 +516,13 @@ def _from_state(state: Mapping[str, Any], activation: Any) -> Model:
                 f"module must be a state dict, got a dictionary with one in {key!r}. Use "
                 f"given[{key!r}]."
             )
-        refuse(
+        refuse_if(
             part not in ("weight", "bias") or (part == "bias" and layer not in found),
             f"{key!r} in the state dict",
             "linear layers: a weight, then its bias",
         )
         value = _numbers(tensor) if hasattr(tensor, "detach") else np.asarray(tensor)
-        refuse(
+        refuse_if(
             any(np.may_share_memory(value, before) for parts in found.values() for before in parts),
             f"{key!r} in the state dict, which shares the numbers of another,",
         )
@@ -567,7 +571,7 @@ def to_torch(model: MLP, theta: Any) -> Any:
     require(model, ("skips", "activation"), "model", "a fastcurv.MLP", theta)
     if any(model.skips):
         raise ValueError("the model must have residual=False for a Sequential, got skips.")
-    refuse_own(model, "which torch has no module for", "activations by name")
+    refuse_user_activation(model, "which torch has no module for", "activations by name")
     theta = model.check_theta(theta)
     with optional("networks of torch"):
         import torch

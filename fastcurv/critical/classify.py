@@ -265,7 +265,7 @@ def _evaluate(ask: ClassifyOptions, shown: Any, started: float) -> CriticalPoint
         H.tell(spent)
     H.shown = shown
     H.most = np.inf if ask.max_products is None else ask.max_products
-    inertia, found = _examined(ask, H)
+    inertia, found = _examine_spectrum(ask, H)
     outcome = decide(found)
     # The time limit covers the computation, not the wording of the reason.
     with time_limit(np.inf):
@@ -348,7 +348,7 @@ def _append_to_reason(point: CriticalPoint, words: str) -> CriticalPoint:
     return replace(point, reason=f"{point.reason[:-1]}{words}.")
 
 
-def _examined(ask: ClassifyOptions, H: Products) -> tuple[Inertia, Evidence]:
+def _examine_spectrum(ask: ClassifyOptions, H: Products) -> tuple[Inertia, Evidence]:
     """Return the inertia, by a strategy that fits the options and the remaining time, and the
     evidence.
 

@@ -48,11 +48,11 @@ from .evidence import (
 from .nearness import (
     GRADIENT_EPS,
     MAX_DECREMENT_LEFT,
+    assess_nearness,
+    assess_nearness_by,
     best_gradient,
     certify_signs,
     gradient_after,
-    nearness,
-    nearness_by,
     newton_decrement,
     rounding_of,
 )
@@ -152,7 +152,7 @@ class SignView:
     held: Tangents
 
 
-def quotient(full: DenseHessian, held: Tangents) -> SignView:
+def deflate_symmetries(full: DenseHessian, held: Tangents) -> SignView:
     """Decompose the Hessian on the complement of the symmetries, in balanced coordinates as well if
     they may determine more signs.
 
@@ -301,18 +301,21 @@ def by_matrix(ask: ClassifyOptions, H: Products) -> Inertia:
         if found is not None and found.proof.holds:
             return found
     H.note("all eigenvalues")
-    return ByEigenpairs(ask, H, full, quotient(full, held), gradient)
+    return ByEigenpairs(ask, H, full, deflate_symmetries(full, held), gradient)
 
 
-def nearness_at(ob: Any, theta: Floats, H: Products | None = None) -> Nearness:
+def assess_nearness_at(ob: Any, theta: Floats, H: Products | None = None) -> Nearness:
     """Return the `Nearness` at theta from the same quantities as `by_matrix`, at a cost of n
     products.
     """
     with np.errstate(all="ignore"):
         H = hessian_products(ob, theta) if H is None else H
         gradient, full = best_gradient(ob, theta, H), DenseHessian(counted_matrix(H))
-        best, reach = quotient(full, tangents(ob, theta)).best, np.abs(full.A) @ np.abs(theta)
-        return nearness(ob, theta, reach, best, gradient)
+        best, reach = (
+            deflate_symmetries(full, tangents(ob, theta)).best,
+            np.abs(full.A) @ np.abs(theta),
+        )
+        return assess_nearness(ob, theta, reach, best, gradient)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -406,7 +409,7 @@ class ByCholesky(Inertia):
         # fraction of ||g|| beyond rounding
         rest = max(0.0, 1 - off / safe_norm(g)) if g.any() else 0.0
         whole, most = 0.5 * max(0.0, -float(g @ x)), float(np.abs(theta) @ reach)
-        self.near = nearness_by(
+        self.near = assess_nearness_by(
             ask.ob, theta, safe_norm(g), rest**2 * whole, most, ask.gradient_tol, whole=whole
         )
         self.proof, self.length = UNTRIED_CONTRACTION, np.inf
@@ -494,11 +497,13 @@ class ByEigenpairs(Inertia):
         self.ask, self.H, self.gradient = ask, H, gradient
         H.norm = max(H.norm, float(np.abs(view.plain.values).max(initial=0.0)))
         self.full, self.reach = full, np.abs(full.A) @ np.abs(ask.theta)
-        self.near = nearness(ask.ob, ask.theta, self.reach, view.best, gradient, ask.gradient_tol)
-        self.view, self.cut, self.signs, self.n_found = self._signs_in(view)
+        self.near = assess_nearness(
+            ask.ob, ask.theta, self.reach, view.best, gradient, ask.gradient_tol
+        )
+        self.view, self.cut, self.signs, self.n_found = self._proved_signs(view)
         self.low, self.high = _extreme_vectors(H, full, view, self.signs)
 
-    def _signs_in(self, view: SignView) -> tuple[SignView, Slice, NDArray[np.int_], int]:
+    def _proved_signs(self, view: SignView) -> tuple[SignView, Slice, NDArray[np.int_], int]:
         """Return a view, its eigenpairs, their proved signs, and the number of proved signs.
 
         If the error of the whole matrix leaves the sign of an end of the spectrum unknown, a
@@ -522,7 +527,7 @@ class ByEigenpairs(Inertia):
         # The theorem holds in theta's units, so the signs are proved in those units too.
         if found[0].holds and (self.signs == 0).any():
             own = SignView(view.plain, view.plain, view.held)
-            self.view, self.cut, self.signs, self.n_found = self._signs_in(own)
+            self.view, self.cut, self.signs, self.n_found = self._proved_signs(own)
             return found
         # True if balanced coordinates were not tried
         untried = view.best is view.plain and full.n <= BALANCED_MAX_N
@@ -531,11 +536,11 @@ class ByEigenpairs(Inertia):
             same = best.span.shape[1] == view.plain.span.shape[1]
             if same and (signs_of(best) != 0).all():
                 other = SignView(view.plain, best, view.held)
-                self.view, self.cut, self.signs, self.n_found = self._signs_in(other)
+                self.view, self.cut, self.signs, self.n_found = self._proved_signs(other)
                 found = self._theorem()
         if found[0].missing == "orbit":
-            bare = quotient(full, replace(view.held, columns=np.zeros((full.n, 0))))
-            self.view, self.cut, self.signs, self.n_found = self._signs_in(bare)
+            bare = deflate_symmetries(full, replace(view.held, columns=np.zeros((full.n, 0))))
+            self.view, self.cut, self.signs, self.n_found = self._proved_signs(bare)
             found = self._theorem()
         return found
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.checks import MatrixOperator
-from ..common.errors import typed
+from ..common.errors import type_of
 from ..common.linalg import SECONDS_PER_N_CUBED, svd
 from ..common.objectives import PRODUCT_EPS, Products, call_certificate, certificate_method
 from ..common.protocols import Floats
@@ -367,7 +367,8 @@ def check_run(run: Any, theta: np.ndarray) -> Krylov:
     """
     if not isinstance(run, Krylov):
         raise TypeError(
-            f"krylov must be a fastcurv.spectrum.Krylov on the Hessian at theta, got {typed(run)}."
+            f"krylov must be a fastcurv.spectrum.Krylov on the Hessian at theta, "
+            f"got {type_of(run)}."
         )
     if run.n != theta.size:
         raise ValueError(

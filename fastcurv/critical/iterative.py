@@ -50,12 +50,12 @@ from .evidence import (
 from .nearness import (
     GRADIENT_EPS,
     MAX_DECREMENT_LEFT,
+    assess_nearness_by,
     assumed_error,
     best_gradient,
     gradient_after,
     lasting_along_step,
     lasts_along,
-    nearness_by,
     newton_step,
 )
 from .theorem import EPS, ROUND_UP, Contraction, Slice, eta_of, kantorovich, two_signs
@@ -384,7 +384,7 @@ class Reached(Slice):
         """
         return signs_of(self)
 
-    def described(self, seen: Spectrum) -> Spectrum:
+    def with_inertia(self, seen: Spectrum) -> Spectrum:
         """Return the spectrum `seen` with the inertia of H. Symmetries count if they were projected
         out, or all count if no eigenvalue outside the space is known.
         """
@@ -450,7 +450,7 @@ class Reached(Slice):
         return found
 
 
-def reached(ask: ClassifyOptions, H: Products, left: float, Q: Floats) -> Reached | None:
+def reach_spectrum(ask: ClassifyOptions, H: Products, left: float, Q: Floats) -> Reached | None:
     """Return all eigenvalues, or None if they cannot be computed.
 
     The operator must report a range of fewer than `dense_below` dimensions, and the budget must
@@ -540,7 +540,7 @@ class ByProducts(Inertia):
         if self.near.near and not floor > 0:
             search.find_symmetries()
             if search.n_symmetry is not None or not offers_symmetries(ask.ob):
-                self.known = reached(ask, H, search.budget.left, search.symmetry)
+                self.known = reach_spectrum(ask, H, search.budget.left, search.symmetry)
         for value, v in self.known.extremes() if self.known is not None else ():
             search.add_candidate(value, v)
         if self.near.near and self.known is None:
@@ -592,7 +592,7 @@ class ByProducts(Inertia):
         share = max(0.0, 1 - off / size) if size > off else 0.0
         decrement = whole * share**2 if share > 0 else 0.0
         reach = H.norm * length * length  # infinite if the product overflows
-        return nearness_by(
+        return assess_nearness_by(
             self.ask.ob, theta, size, decrement, reach, self.ask.gradient_tol, whole=whole
         )
 
@@ -653,7 +653,7 @@ class ByProducts(Inertia):
             loose=deep and weak_end is not None and search.loose(weak_end),
             across=(low.quotient, high.quotient),
         )
-        return (low, high), seen if known is None else known.described(seen)
+        return (low, high), seen if known is None else known.with_inertia(seen)
 
     def theorem(self) -> tuple[Contraction, float]:
         """Check the theorem with a lower bound on the absolute value of all curvature as ``1 /
@@ -735,7 +735,7 @@ class ByProducts(Inertia):
         )
         self.seen = replace(seen, negative=negative, positive=positive, loose=loose)
 
-    def _weak(self) -> tuple[Floats, Floats]:
+    def _weakest_pairs(self) -> tuple[Floats, Floats]:
         """Return Rayleigh quotients and vectors of both ends of the spectrum and of the smallest
         curvature found.
         """
@@ -756,7 +756,7 @@ class ByProducts(Inertia):
         """
         H, ob, theta, (g, off) = self.H, self.ask.ob, self.ask.theta, self.gradient
         off = assumed_error(H.norm, theta) if off != off else off
-        quotients, U = self._weak()
+        quotients, U = self._weakest_pairs()
         known = np.abs(quotients) > max(H.zero, H.asymmetry)
         quotients, U = quotients[known], U[:, known]
         H.note("do signs last?")
@@ -842,16 +842,16 @@ def is_clearly_far(ask: ClassifyOptions, H: Products) -> bool:
     size, along = safe_norm(g), safe_norm(H(g))
     H(as_rng(PROBE_SEED).standard_normal(H.n))
     known = 0 < size < np.inf and along < np.inf and H.norm > 0
-    return known and _is_decrement_far(ask, size, least_decrement(size, along / size), H.largest)
+    return known and _is_decisive(ask, size, least_decrement(size, along / size), H.largest)
 
 
-def _is_decrement_far(ask: ClassifyOptions, size: float, decrement: float, largest: float) -> bool:
+def _is_decisive(ask: ClassifyOptions, size: float, decrement: float, largest: float) -> bool:
     """Return True if a gradient of norm `size` and a decrement of at least `decrement` are far
     above the threshold and the gradient's own rounding, where ``||H||`` is at most `largest`.
     """
     length = safe_norm(ask.theta)
     reach = largest * length * length
-    rest = nearness_by(
+    rest = assess_nearness_by(
         ask.ob,
         ask.theta,
         CLEARLY_FAR_FRACTION * size,
@@ -871,7 +871,7 @@ def _gradient(ask: ClassifyOptions, H: Products) -> tuple[Floats, float]:
     if H.norm > 0 and certificate_method(ask.ob, "precise_gradient") is not None:
         g = gradient_at(ask.ob, ask.theta, H)
         size = safe_norm(g)
-        if _is_decrement_far(ask, size, size / H.largest * size, H.largest):
+        if _is_decisive(ask, size, size / H.largest * size, H.largest):
             return g, np.nan
     return best_gradient(ask.ob, ask.theta, H)
 

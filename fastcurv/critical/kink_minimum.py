@@ -304,7 +304,7 @@ def newton_on_kinks(rows: Any, theta: np.ndarray, slopes: list[np.ndarray]) -> K
         gates, collapsed = phi.copies.columns(phi.gates), phi.copies.columns(phi.collapsed)
         slopes = phi.copies.columns(phi.by_layer(solved[phi.n_theta :]))
         zs = phi.copies.columns(phi.passes(solved)[2][:-1])
-        changed = _update(rows, gates, slopes, zs, collapsed)
+        changed = _update_active_set(rows, gates, slopes, zs, collapsed)
         again = rows.copies(theta, gates, collapsed)
         if not changed and all(np.array_equal(p, q) for p, q in zip(again, parents)):
             proof = prove_kink_minimum(phi, solved)
@@ -352,7 +352,7 @@ def _solve(phi: Any, point: np.ndarray) -> np.ndarray | None:
     return point if size <= 1e-9 * max(1.0, length) else None
 
 
-def _update(
+def _update_active_set(
     rows: Any,
     gates: list[np.ndarray],
     slopes: list[np.ndarray],

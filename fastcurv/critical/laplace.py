@@ -417,7 +417,7 @@ def posterior(
     # factor from the objective, which divides by N, to the log likelihood
     factor = n_terms * ob.n_samples / total
     data = (op.value - 0.5 * l2 * squares) * factor
-    noise = _noise(ob, noise, data, n_terms, gamma + rank - k)
+    noise = _noise_deviation(ob, noise, data, n_terms, gamma + rank - k)
     T = factor / (2 * noise**2) if noise else factor
     tau, decrement = T * l2, 0.5 * T * float(np.sum((op.gradient @ root) ** 2))
     log_likelihood = -data / (2 * noise**2) if noise else -data
@@ -499,7 +499,9 @@ def _missing(ob: Any) -> float:
     return float(terms.sum() if ob.sample_weight is None else terms @ ob.sample_weight)
 
 
-def _noise(ob: Any, noise: Any, data: float, n_terms: float, effective: float) -> float | None:
+def _noise_deviation(
+    ob: Any, noise: Any, data: float, n_terms: float, effective: float
+) -> float | None:
     """Return the standard deviation of the noise: the given one, or an estimate from the sum of
     squared residuals `data` and the degrees of freedom that the effective parameters leave.
     """

@@ -42,7 +42,7 @@ from ..spectrum.draw import shown_axes
 from ..spectrum.results import as_json, number
 from ..structure.parameters import l2_diagonal, terms_of_a_row
 from ..structure.tables import ACTIVATIONS, LOSSES, one_hot
-from .nearness import nearness_by
+from .nearness import assess_nearness_by
 from .without_rows import (
     BLOCK_ENTRIES,
     Minimum,
@@ -87,7 +87,7 @@ def _minimum(ob: Any, theta: Any, call: str) -> Minimum:
         raise ValueError(
             f"ob must have a finite value at theta, got {H.value}. Use targets in other units."
         )
-    shift = _free_shift(ob)
+    shift = _unpenalised_shift(ob)
     try:
         factor = H.factor() if shift is None else CholeskyFactor(_add_shift_curvature(H, shift))
     except NotPositiveDefiniteError as error:
@@ -106,7 +106,7 @@ def _minimum(ob: Any, theta: Any, call: str) -> Minimum:
     decrement = 0.5 * float(g @ factor.solve(g))
     # norm whose square bounds |theta|' |H| |theta| from above
     size = safe_norm(np.abs(factor.lower).T @ np.abs(theta))
-    near = nearness_by(own, theta, safe_norm(g), decrement, size * size)
+    near = assess_nearness_by(own, theta, safe_norm(g), decrement, size * size)
     if not near.near:
         raise ValueError(
             f"theta must be a minimum, got a gradient norm of {number(safe_norm(g))}, above its "
@@ -115,7 +115,7 @@ def _minimum(ob: Any, theta: Any, call: str) -> Minimum:
     return Minimum(ob, theta, factor)
 
 
-def _free_shift(ob: Any) -> Any:
+def _unpenalised_shift(ob: Any) -> Any:
     """Return the last biases as a slice of theta if adding a number to all changes no probability,
     as with classes and no penalty. Otherwise return None.
     """
@@ -148,7 +148,7 @@ def _row_losses(ob: Any, z: Floats) -> Floats:
     return np.asarray(terms.sum(axis=1) / terms_of_a_row(ob))
 
 
-def _scored(ob: Any, z: Floats) -> float:
+def _score_of_outputs(ob: Any, z: Floats) -> float:
     """Return the score that belongs to the loss, over the rows whose weight is not 0."""
     counts = slice(None) if ob.sample_weight is None else ob.sample_weight > 0
     score = LOSSES[ob.loss].score[1]
@@ -556,8 +556,8 @@ def _left_out(at: Minimum, exact: bool) -> LeftOut:
     return LeftOut(
         predictions=predictions,
         losses=_row_losses(ob, predictions),
-        score=_scored(ob, predictions),
-        training_score=_scored(ob, z),
+        score=_score_of_outputs(ob, predictions),
+        training_score=_score_of_outputs(ob, z),
         score_name=LOSSES[ob.loss].score[0],
         hat_matrix_diag=hat,
         cooks_distance=_cooks(ob, z, hat, squares),

@@ -50,7 +50,7 @@ ROUGH_GRADIENT_ERROR = 1e-6
 GRADIENT_EPS = 64.0
 
 
-def nearness(
+def assess_nearness(
     ob: Any,
     theta: np.ndarray,
     reach: np.ndarray,
@@ -77,10 +77,10 @@ def nearness(
     g, off = gradient
     decrement, whole = newton_decrement(g, off, reach, eigen)
     size = float(np.abs(theta) @ reach)
-    return nearness_by(ob, theta, safe_norm(g), decrement, size, gradient_tol, whole=whole)
+    return assess_nearness_by(ob, theta, safe_norm(g), decrement, size, gradient_tol, whole=whole)
 
 
-def nearness_by(
+def assess_nearness_by(
     ob: Any,
     theta: np.ndarray,
     gradient_norm: float,

@@ -21,7 +21,7 @@ from .evidence import ClassifyOptions, third_bound, why_no_minimum
 from .theorem import EPS
 
 
-def noun(point: CriticalPoint) -> str:
+def noun_phrase(point: CriticalPoint) -> str:
     """Return the verdict on `point` as a noun phrase, for use in a sentence."""
     of_kind = f"a {'certified ' * point.certified}{point.kind.replace('_', ' ')}"
     special = {
@@ -315,7 +315,7 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
             rows.append(("proof", f"{where} theta{h}"))
         if self.at_nearest is not None and self.distance is not None:
             where = f"at a distance of {number(self.distance)}"
-            rows.append(("nearest", f"{noun(self.at_nearest)} {where}, by Newton's steps"))
+            rows.append(("nearest", f"{noun_phrase(self.at_nearest)} {where}, by Newton's steps"))
         if self.n_kinks:
             rows.append(("kinks", f"{self.n_kinks} pre-activations within rounding of a kink"))
         spent = f"{self.n_products} products of n = {self.n_params}, {self.wall_time:.2f} s"
@@ -584,7 +584,7 @@ def newton_clause(distance: float, steps: int, at: Any) -> str:
     verbs = "contracts and leads" if steps == 1 else "contract and lead"
     return (
         f"; {steps} Newton step{_plural(steps)} {verbs} over a distance of "
-        f"{number(distance)} to {noun(at)}: nearest, at_nearest"
+        f"{number(distance)} to {noun_phrase(at)}: nearest, at_nearest"
     )
 
 

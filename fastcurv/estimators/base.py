@@ -34,15 +34,15 @@ from ..common.checks import (
     check_positive,
     check_positive_int,
     is_sparse,
-    short,
+    short_repr,
 )
-from ..common.errors import AttributeHints, accept_aliases, typed
+from ..common.errors import AttributeHints, accept_aliases, type_of
 from ..common.objectives import hessian_products
 from ..common.protocols import Descent
 from ..critical.classify import classify
 from ..critical.report import report_of_fit
 from ..krylov.lanczos import Recurrence, combine
-from ..network.arguments import own
+from ..network.arguments import as_owned_array
 from ..network.mlp import MLP
 from ..network.objective import Objective
 from ..optimize.escape import escape
@@ -70,7 +70,7 @@ def sanitised(x: Any, name: str) -> Any:
     none of this.
     """
     hidden = isinstance(x, np.ma.MaskedArray) or getattr(x, "requires_grad", False) is True
-    return own(as_numpy(x, name) if hidden else x, name)
+    return as_owned_array(as_numpy(x, name) if hidden else x, name)
 
 
 MIN_RANGE, MAX_SPREAD = 0.03, 30.0  # range and standard deviation that a feature of usual scale has
@@ -160,11 +160,11 @@ def check_parameters(est: Any) -> None:
         words = ("auto", "evidence") if name == "alpha" else ("auto",)
         if instead and isinstance(given, str) and given not in words:
             named = ", ".join(map(repr, words))
-            raise ValueError(f"{name} must be {named} or {instead}, got {short(given)}.")
+            raise ValueError(f"{name} must be {named} or {instead}, got {short_repr(given)}.")
         if not (given is None and instead is None or isinstance(given, str) and instead):
             check(given, name)
     if not (isinstance(est.verdict, (bool, np.bool_, int)) or est.verdict == "quick"):
-        raise ValueError(f"verdict must be 'quick', True or False, got {short(est.verdict)}.")
+        raise ValueError(f"verdict must be 'quick', True or False, got {short_repr(est.verdict)}.")
     if est.early_stopping and check_positive(est.validation_fraction, "validation_fraction") >= 1:
         raise ValueError(
             f"validation_fraction must be a number between 0 and 1, got {est.validation_fraction}."
@@ -186,16 +186,16 @@ def layers_of(sizes: Any, activation: Any) -> tuple[list[int], list[Any]]:
             sizes in SKLEARN_LOSSES
         )
         raise TypeError(
-            f"hidden_layer_sizes must be an int >= 1 or several, got {short(sizes)}.{cure}"
+            f"hidden_layer_sizes must be an int >= 1 or several, got {short_repr(sizes)}.{cure}"
         )
     hidden: list[Any] = [sizes] if isinstance(sizes, numbers.Integral) else list(sizes)
     if not all(isinstance(width, numbers.Integral) and int(width) > 0 for width in hidden):
-        raise ValueError(f"hidden_layer_sizes must be ints >= 1, got {short(sizes)}.")
+        raise ValueError(f"hidden_layer_sizes must be ints >= 1, got {short_repr(sizes)}.")
     alone = isinstance(activation, (str, Activation))
     if not alone and not hasattr(activation, "__iter__"):
         raise TypeError(
             "activation must be a name, an fc.Activation, or one for each layer, got "
-            f"{typed(activation)}."
+            f"{type_of(activation)}."
         )
     names = [activation] * len(hidden) if alone else list(activation)
     theirs = activations_of("sklearn")

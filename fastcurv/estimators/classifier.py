@@ -12,7 +12,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
-from ..common.checks import is_sparse, short
+from ..common.checks import is_sparse, short_repr
 from ..common.errors import accept_aliases
 from ..common.protocols import Solver
 from ..structure.tables import DEFAULT_LOSS_BY_TARGETS, Layered, LossName
@@ -245,7 +245,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     def _weighted(self, y: Any, weight: Any, dtype: Any) -> Any:
         if self.class_weight is None:
             return weight
-        given, by_name = short(self.class_weight), isinstance(self.class_weight, str)
+        given, by_name = short_repr(self.class_weight), isinstance(self.class_weight, str)
         if by_name and self.class_weight != "balanced":
             raise ValueError(f"class_weight must be 'balanced', or weights by class, got {given}.")
         if not by_name and not isinstance(self.class_weight, (Mapping, list)):

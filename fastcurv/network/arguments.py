@@ -21,9 +21,9 @@ from ..common.checks import (
     check_positive_int,
     is_sparse,
     rows_error,
-    short,
+    short_repr,
 )
-from ..common.errors import CHOICES, advice, shown, suggestion, typed
+from ..common.errors import CHOICES, advice, shown, suggestion, type_of
 from ..common.protocols import Array
 from ..structure.given import ActivationFunction, LossFunction
 from ..structure.tables import ACTIVATIONS, DEFAULT_LOSS_BY_TARGETS, LOSSES, activations_of
@@ -50,7 +50,7 @@ def check_sizes(sizes: Any) -> tuple[int, ...]:
         widths = None
     if widths is None:
         raise TypeError(
-            f"sizes must be a sequence of widths such as [64, 32, 10], got {short(sizes)}."
+            f"sizes must be a sequence of widths such as [64, 32, 10], got {short_repr(sizes)}."
         )
     sizes = widths
     if len(sizes) < 2:
@@ -59,9 +59,9 @@ def check_sizes(sizes: Any) -> tuple[int, ...]:
         )
     for width in sizes:
         if isinstance(width, bool) or not isinstance(width, numbers.Integral):
-            raise TypeError(f"sizes must hold ints >= 1, got {short(width)}.")
+            raise TypeError(f"sizes must hold ints >= 1, got {short_repr(width)}.")
         if width < 1:
-            raise ValueError(f"sizes must hold ints >= 1, got {short(width)}.")
+            raise ValueError(f"sizes must hold ints >= 1, got {short_repr(width)}.")
     return tuple(int(width) for width in sizes)
 
 
@@ -101,7 +101,7 @@ def named_activation(x: Any) -> Any:
     return ours if ours in ACTIVATIONS else x
 
 
-def refuse_own(model: Any, why: str, wanted: str) -> None:
+def refuse_user_activation(model: Any, why: str, wanted: str) -> None:
     """Raise a ValueError for a model with an `Activation`, which has no name."""
     own = next((phi for phi in model.activation if isinstance(phi, ActivationFunction)), None)
     if own is not None:
@@ -126,7 +126,7 @@ def check_activation(activation: Any, n_hidden: int) -> tuple[Any, ...]:
         named = suggestion(activation, ACTIVATIONS, "activation")
         raise TypeError(
             "activation must be a name, an fc.Activation, or one for each hidden layer, got "
-            f"{typed(activation)}{advice(named)}"
+            f"{type_of(activation)}{advice(named)}"
         )
     for name in activation:
         if not isinstance(name, ActivationFunction):
@@ -140,7 +140,7 @@ def check_dtype(dtype: Any) -> np.dtype[Any]:
         for kind in (np.dtype(np.float32), np.dtype(np.float64)):
             if np.dtype(dtype) == kind:
                 return kind
-    raise ValueError(f"dtype must be 'float64' or 'float32', got {short(dtype)}.")
+    raise ValueError(f"dtype must be 'float64' or 'float32', got {short_repr(dtype)}.")
 
 
 def _refuse_words(y: Any) -> None:
@@ -338,7 +338,8 @@ def layer_indices(model: Any, layers: Any) -> np.ndarray:
     count = len(model.shapes)
     if layers.dtype.kind not in "iu" or layers.ndim != 1 or not len(layers):
         raise TypeError(
-            f"layers must be one or more ints from 0 to {count - 1}, got {short(layers.tolist())}."
+            f"layers must be one or more ints from 0 to {count - 1}, "
+            f"got {short_repr(layers.tolist())}."
         )
     if layers.min() < 0 or layers.max() >= count or len(np.unique(layers)) != len(layers):
         raise ValueError(
@@ -393,7 +394,7 @@ def checked(
         block = [
             a
             if a is None or (classes and name == "y")
-            else own(a if is_sparse(a) else as_numpy(a, name), name).astype(stored)
+            else as_owned_array(a if is_sparse(a) else as_numpy(a, name), name).astype(stored)
             for a, name in zip(block, ROW_ARGUMENT_NAMES)
         ]
     X, y, weight = block
@@ -450,7 +451,7 @@ def _checked_csr(X: Any, model: Any, copy: bool) -> Any:
     return held
 
 
-def own(x: Any, name: str) -> Any:
+def as_owned_array(x: Any, name: str) -> Any:
     """Return a copy in memory of an array that is mapped to a file, a sparse matrix converted by
     `own_csr`, and other objects unchanged.
     """

@@ -249,7 +249,7 @@ def rows(M: Scratch, A: Array, B: Array) -> Array:
     return out
 
 
-def _blocks(m: int) -> list[slice]:
+def _unit_blocks(m: int) -> list[slice]:
     return [slice(i, min(i + ROWS_PER_ROTATION, m)) for i in range(0, m, ROWS_PER_ROTATION)]
 
 
@@ -415,7 +415,7 @@ class Rotated(Whole):
         """Compute ``V = [C1, Q_d1 C2] Q_a'``."""
         C1, C2 = self._split(x)
         U = None if self.errors is None else self.errors.leading_columns()
-        for rows in _blocks(self.out):
+        for rows in _unit_blocks(self.out):
             V[rows, : self.r] = C1[rows]
             V[rows, self.r :] = 0.0 if U is None else U[rows] @ C2
             V[rows] -= (V[rows] @ self.inputs.Y) @ self.inputs.YT.T
@@ -424,7 +424,7 @@ class Rotated(Whole):
         C1, C2 = self._split(out)
         U = None if self.errors is None else self.errors.leading_columns()
         C2[...] = 0.0
-        for rows in _blocks(self.out):
+        for rows in _unit_blocks(self.out):
             turned = self.inputs.multiply_right(V[rows])
             C1[rows] = turned[:, : self.r]
             if U is not None:
@@ -679,7 +679,7 @@ class RowPasses(InLayers):
                 ras.append(ra + ras[l] if s.skips[l] and l else ra)
         return ras, rzs
 
-    def _backward(
+    def _backward_products(
         self,
         out: Array,
         rdelta: Array,
@@ -714,7 +714,7 @@ class RowPasses(InLayers):
         """Write the product with x, without l2, to `out`."""
         ras, rzs = self._forward(x)
         rdelta = np.asfortranarray(self.state.loss.curve(rzs[-1], kind), self.M.dtype)
-        self._backward(out, rdelta, (x, ras, rzs) if kind == "hessian" else None, active)
+        self._backward_products(out, rdelta, (x, ras, rzs) if kind == "hessian" else None, active)
 
 
 # constants of the cost model, in flops at the speed of the engine's matrix products
@@ -778,16 +778,16 @@ def _split_state(whole: Any, rotate: Any = None, state: Any = None) -> tuple[Row
 _usual_parts = cached_attribute(_split_state)
 
 
-def cast(x: Any, dtype: Any) -> Any:
+def cast_state(x: Any, dtype: Any) -> Any:
     """Return a state, layers or arrays in another precision, and other objects unchanged."""
     if isinstance(x, np.ndarray):
         return x.astype(dtype)
     if isinstance(x, (list, tuple)):
-        return [cast(part, dtype) for part in x]
+        return [cast_state(part, dtype) for part in x]
     if not isinstance(x, (RowState, Layer, Reflectors)):
         return x
     other = copy(x)
-    other.__dict__.update({name: cast(part, dtype) for name, part in vars(x).items()})
+    other.__dict__.update({name: cast_state(part, dtype) for name, part in vars(x).items()})
     return other
 
 
@@ -851,7 +851,7 @@ class SampleSpace(RowPasses, InCoordinates):
         self.whole, self.n, self.n_products = whole, whole.shape[0], 0
         self.rotate, dtype = rotate, whole.dtype if dtype is None else dtype
         parts = _usual_parts(whole) if rotate is None else _split_state(whole, rotate, state)
-        self.state, layers = parts if dtype == whole.dtype else cast(parts, dtype)
+        self.state, layers = parts if dtype == whole.dtype else cast_state(parts, dtype)
         m = self._set_layers(layers)
         self.n_rest = sum(layer.rest for layer in self.layers)
         self.M, self._lock = Scratch(dtype, self.whole.objective.n_threads), Lock()

@@ -21,9 +21,9 @@ from ..common.checks import (
     check_vector,
     check_vectors,
     rows_error,
-    short,
+    short_repr,
 )
-from ..common.errors import AttributeHints, accept_aliases, typed
+from ..common.errors import AttributeHints, accept_aliases, type_of
 from ..common.html import html_table
 from ..common.protocols import Array, Scheme
 from ..common.read_only import ReadOnly
@@ -251,7 +251,7 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         """
         if not hasattr(layers, "__iter__"):
             raise TypeError(
-                f"layers must be a list with (W, b) for each layer, got {short(layers)}."
+                f"layers must be a list with (W, b) for each layer, got {short_repr(layers)}."
             )
         layers = list(layers)
         if len(layers) != len(self.shapes):
@@ -267,7 +267,7 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
                 shapes.insert(1, None)
             if not isinstance(layer, (tuple, list)):
                 raise TypeError(
-                    f"layers[{l}] must be a tuple ({', '.join(names)}), got {typed(layer)}."
+                    f"layers[{l}] must be a tuple ({', '.join(names)}), got {type_of(layer)}."
                 )
             if len(layer) != len(names):
                 raise ValueError(
@@ -514,7 +514,7 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         if not hasattr(statistics, "__iter__"):
             raise TypeError(
                 "statistics must be a list of (mean, variance) for each hidden layer, got "
-                f"{typed(statistics)}."
+                f"{type_of(statistics)}."
             )
         pairs = list(statistics)
         shapes = [np.shape(pair) for pair in pairs]

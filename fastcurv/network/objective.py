@@ -20,7 +20,7 @@ from ..common.checks import (
     is_sparse,
     random_batches,
 )
-from ..common.errors import AttributeHints, accept_aliases, conversion_hint, typed
+from ..common.errors import AttributeHints, accept_aliases, conversion_hint, type_of
 from ..common.html import html_table
 from ..common.linalg import NotConvexError
 from ..common.protocols import LOSS_METHODS, why_replaced
@@ -254,7 +254,7 @@ class Objective(
     ) -> None:
         own = self.__dict__  # `__dict__` is faster than assigning attributes
         own["_by_blocks"] = own["_sparse"] = is_sparse(X)
-        self._settings(model, loss, l2, l2_biases, n_threads, memory)
+        self._check_settings(model, loss, l2, l2_biases, n_threads, memory)
         if y is None:
             raise TypeError(
                 "y must hold the real numbers or classes of all rows of X (N, d), got None. Use "
@@ -267,13 +267,13 @@ class Objective(
         self._zero_unused_rows()
         self._start()
 
-    def _settings(
+    def _check_settings(
         self, model: Any, loss: Any, l2: float, l2_biases: bool, n_threads: Any, memory: Any
     ) -> None:
         """Check and store all arguments except the rows."""
         if not isinstance(model, MLP):
             raise TypeError(
-                f"model must be a fastcurv.MLP, got {typed(model)}.{conversion_hint(model)}"
+                f"model must be a fastcurv.MLP, got {type_of(model)}.{conversion_hint(model)}"
             )
         loss = check_loss(loss)
         if n_threads is not None:

@@ -389,7 +389,7 @@ class Curvature(Quadratic):
             ``"inputs"`` an `OutputSpace` or `InputSpace` of `fastcurv.network.spaces`, and
             ``"parameters"`` None, whatever the sizes. By default a cost model decides.
         """
-        return load_module("network.spaces").reduced(self, space)
+        return load_module("network.spaces").reduced_operator(self, space)
 
     def smaller_forms(self, products: float) -> list[Any]:
         """Return the smaller operators that may replace this one, each a

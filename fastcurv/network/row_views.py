@@ -10,7 +10,7 @@ import numpy as np
 
 from .._engine import RowJacobian
 from ..common.checks import is_sparse
-from ..common.errors import typed
+from ..common.errors import type_of
 from ..common.objectives import is_plain
 from ..common.protocols import Array
 from ..common.runtime import load_module
@@ -26,7 +26,7 @@ def check_rows_in_memory(ob: Any, call: str) -> None:
     """
     kind = load_module("network.objective").Objective
     if not isinstance(ob, kind):
-        raise TypeError(f"ob must be a fastcurv.Objective, got {typed(ob)}.")
+        raise TypeError(f"ob must be a fastcurv.Objective, got {type_of(ob)}.")
     if getattr(ob, "X", None) is None:
         raise ValueError(
             f"ob must have its rows in memory for {call}, got a {type(ob).__name__}. Use an "
@@ -105,7 +105,7 @@ def jacobian_matrix(J: Any, rows: slice | None, out: Any) -> Array:
     """Implement `Jacobian.to_dense`."""
     ob, (m, n), d = J.objective, J.shape, J.objective.model.sizes[-1]
     if not isinstance(rows, slice | None):
-        raise TypeError(f"rows must be a slice of samples, got {typed(rows)}.")
+        raise TypeError(f"rows must be a slice of samples, got {type_of(rows)}.")
     start, stop, step = (slice(None) if rows is None else rows).indices(ob.n_samples)
     if step != 1:
         raise ValueError(f"rows must be a slice with a step of 1, got a step of {step}.")

@@ -21,10 +21,10 @@ from scipy.sparse import csr_matrix, vstack
 
 from .._engine import Lock, copy_if_mapped
 from ..common.checks import as_numpy, is_sparse, rows_error
-from ..common.errors import shown, typed
+from ..common.errors import shown, type_of
 from ..common.files import text_of
 from ..common.optional import optional
-from .arguments import ROW_ARGUMENT_NAMES, Block, own, own_csr
+from .arguments import ROW_ARGUMENT_NAMES, Block, as_owned_array, own_csr
 
 # --------------------------------------------------------------------------------------------------
 # Blocks of rows: slicing, joining, selecting, and comparing with an earlier pass.
@@ -190,7 +190,7 @@ def _iterable_of_blocks(X: Any) -> Any:
     """Return the iterable of blocks: X, or the result of X() if X is callable."""
     again = X() if callable(X) else X
     if not hasattr(again, "__iter__"):
-        raise TypeError(f"X() must yield blocks of rows, got {typed(again)}.")
+        raise TypeError(f"X() must yield blocks of rows, got {type_of(again)}.")
     return again
 
 
@@ -403,7 +403,7 @@ class Parquet(RowSource):
         if weight is not None and not isinstance(weight, str):
             raise TypeError(
                 "sample_weight must be the name of a column of the Parquet file, got "
-                f"{typed(weight)}."
+                f"{type_of(weight)}."
             )
         taken = {*targets, weight}
         self.columns = [n for n in names if n not in taken] if columns is None else list(columns)
@@ -467,7 +467,7 @@ class Blocks(RowSource):
     def __init__(self, blocks: Any, y: Any, weight: Any) -> None:
         if not callable(blocks) and iter(blocks) is blocks:
             raise TypeError(
-                f"X must be readable more than once, got {typed(blocks)}, whose rows can be read "
+                f"X must be readable more than once, got {type_of(blocks)}, whose rows can be read "
                 "once only. Use a list of blocks, an object with __iter__, or a function that "
                 "returns a new iterator."
             )
@@ -494,7 +494,7 @@ class Blocks(RowSource):
                 )
             count = len(parts)
             X = parts[0]
-            X = own(X if is_sparse(X) else _check_has_rows(as_numpy(X, "X"), "X"), "X")
+            X = as_owned_array(X if is_sparse(X) else _check_has_rows(as_numpy(X, "X"), "X"), "X")
             stop = start + X.shape[0]
             y = self._part(parts, 1, "y", self.y, start, stop)
             yield X, y, self._part(parts, 2, "sample_weight", self.weight, start, stop)
@@ -513,7 +513,7 @@ class Blocks(RowSource):
                 raise ValueError(
                     f"{name} must be given once, got it in the blocks and as an argument."
                 )
-            part = own(_check_has_rows(as_numpy(parts[at], name), name), name)
+            part = as_owned_array(_check_has_rows(as_numpy(parts[at], name), name), name)
             if len(part) != stop - start:
                 raise ValueError(
                     f"a block must have as many rows of {name} as of X, got {len(part)} and "

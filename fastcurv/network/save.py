@@ -11,9 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from ..common.errors import accept_aliases, conversion_hint, refuse_swapped, shown, typed
+from ..common.errors import (
+    accept_aliases,
+    conversion_hint,
+    refuse_swapped,
+    shown,
+    type_of,
+)
 from ..common.files import read_tensors, refuse_device, text_of, write_tensors
-from .arguments import refuse_own
+from .arguments import refuse_user_activation
 from .mlp import MLP, Model
 
 FORMAT_NAME = "fastcurv.MLP 1"
@@ -93,7 +99,7 @@ def save(path: str | os.PathLike[str], model: MLP, theta: Any) -> None:
     if not isinstance(model, MLP):
         refuse_swapped(model, ("sizes", "unflatten"), "model", theta)
         raise TypeError(
-            f"model must be a fastcurv.MLP, got {typed(model)}.{conversion_hint(model)}"
+            f"model must be a fastcurv.MLP, got {type_of(model)}.{conversion_hint(model)}"
         )
     if kind in FOREIGN_WRITERS or kind in MimeTypes(filenames=()).types_map[True]:
         raise ValueError(
@@ -105,7 +111,7 @@ def save(path: str | os.PathLike[str], model: MLP, theta: Any) -> None:
 def contents(model: MLP, theta: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the named arrays and the header entries of a file that `load` can read."""
     wanted = "activations by name, or theta alone by numpy.save"
-    refuse_own(model, "a function that a file cannot hold", wanted)
+    refuse_user_activation(model, "a function that a file cannot hold", wanted)
     arrays: dict[str, Any] = {}
     for names, layer in zip(_names(model), model.unflatten(theta)):
         arrays.update(zip(names, (part for part in layer if part is not None)))

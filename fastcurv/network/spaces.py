@@ -451,7 +451,7 @@ def _unit(v: Array) -> Array:
 # other coordinates. If some z of relu, leaky_relu or elu is that small, if some z are so large that
 # their rounding errors change the derivatives of the activation, or for the Fisher, which near an
 # exact fit consists of squared rounding errors, products use the state of the original rows, and
-# only the first layer's part of a vector is rotated (`same_state`).
+# only the first layer's part of a vector is rotated (`has_same_state`).
 
 # fraction of the parameters saved from which the rotation is used by default
 MIN_FRACTION_SAVED = 0.3
@@ -573,7 +573,7 @@ def _turned(whole: Any) -> tuple[Rotation, Any]:
     theta = turn.project(whole.theta)
     theta[turn.bias] *= turn.s
     operator = other._curvature(theta, whole.kind)
-    if whole.kind != "fisher" and same_state(ob, whole.theta, other, theta):
+    if whole.kind != "fisher" and has_same_state(ob, whole.theta, other, theta):
         return turn, operator
     # The Fisher is not available with batch normalisation.
     if m.batch_norm:
@@ -583,7 +583,7 @@ def _turned(whole: Any) -> tuple[Rotation, Any]:
     return turn, SampleSpace(operator, [False] * len(m.shapes), state)
 
 
-def same_state(ob: Any, theta: Array, other: Any, turned: Array) -> bool:
+def has_same_state(ob: Any, theta: Array, other: Any, turned: Array) -> bool:
     """Return True if rounding in the coordinates of another objective does not change the state. No
     z of a unit with a kink may be within rounding of 0 or have another sign, and no z of a smooth
     activation, or of a loss other than mse, may be so large that its rounding error changes the
@@ -702,7 +702,7 @@ SPACE_CONSTRUCTORS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def reduced(H: Any, space: str | None) -> InCoordinates | OutputSpace | None:
+def reduced_operator(H: Any, space: str | None) -> InCoordinates | OutputSpace | None:
     """Implement `Curvature.reduced`."""
     ob = H.objective
     if ob._by_blocks:

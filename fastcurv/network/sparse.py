@@ -103,7 +103,7 @@ class SparseFirst(Whole):
         out.reshape(self.out, self.width)[...] = self.a.transposed(rdelta).T
 
 
-def quiet(function: Any) -> Any:
+def without_warnings(function: Any) -> Any:
     """Decorate a function to compute infinity or NaN on overflow without a warning, as the engine
     does.
     """
@@ -136,7 +136,7 @@ class SparsePlan(RowPasses):
         return self._owner()
 
     @to_nearest
-    @quiet
+    @without_warnings
     def bind(self, theta: Array, gradient: bool = True) -> None:
         """Compute the state at theta (n,)."""
         self.theta = self.gradient = None
@@ -154,7 +154,7 @@ class SparsePlan(RowPasses):
         return float(self.state.loss.value)
 
     @to_nearest
-    @quiet
+    @without_warnings
     def finish(self) -> None:
         """Compute the gradient."""
         if self.gradient is None:
@@ -175,7 +175,7 @@ class SparsePlan(RowPasses):
     # --- products
 
     @to_nearest
-    @quiet
+    @without_warnings
     def multiply(
         self, Vt: Array, out: Array, kind: str, active: Any = None, l2: bool = False
     ) -> None:
@@ -186,7 +186,7 @@ class SparsePlan(RowPasses):
             self._write_product(v, row, kind, active)
 
     @to_nearest
-    @quiet
+    @without_warnings
     def quadratic(self, Vt: Array, kind: str, active: Any = None) -> Floats:
         """Return the quadratic forms (k,), without l2, of the rows of Vt. The cost is the forward
         pass of a product.
@@ -205,12 +205,12 @@ class SparsePlan(RowPasses):
         return np.array(found)
 
     @to_nearest
-    @quiet
+    @without_warnings
     def jacobian(self, v: Array, out: Array, transpose: bool = False) -> None:
         """Write ``J v`` to `out` (N d_out,), or ``J' v`` to `out` (n,) if `transpose`."""
         if transpose:
             self.M.begin()
-            self._backward(out, np.asfortranarray(v.reshape(len(self.ob.X), -1)), None)
+            self._backward_products(out, np.asfortranarray(v.reshape(len(self.ob.X), -1)), None)
         else:
             out[...] = self._forward(v)[1][-1].ravel()
 

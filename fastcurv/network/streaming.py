@@ -148,7 +148,7 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         block_rows: int | None = None,
         columns: Any = None,
     ) -> None:
-        self._settings(model, loss, l2, l2_biases, n_threads, memory)
+        self._check_settings(model, loss, l2, l2_biases, n_threads, memory)
         self._dtype_read = model.dtype
         self._set_source(as_source(X, y, sample_weight, columns), block_rows)
 

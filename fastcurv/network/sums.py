@@ -248,7 +248,9 @@ class SumPlan:
         if self._gradient is None:
             value, gradient = self._sum(gradient_part)
             self._value = self._add_decay(value)
-            self._gradient = self._decayed(gradient, self.theta).astype(self.ob.dtype, copy=False)
+            self._gradient = self._add_decay_product(gradient, self.theta).astype(
+                self.ob.dtype, copy=False
+            )
 
     def prepare(self) -> None:
         """Do nothing, because products need only theta."""
@@ -272,7 +274,7 @@ class SumPlan:
         self.finish()
         return np.asarray(self._gradient)
 
-    def _decayed(self, whole: np.ndarray, v: np.ndarray) -> np.ndarray:
+    def _add_decay_product(self, whole: np.ndarray, v: np.ndarray) -> np.ndarray:
         """Return ``whole + l2 v``, in float64."""
         l2 = l2_diagonal(self.ob)
         return whole + np.multiply(l2, v, dtype=np.float64) if np.any(l2) else whole
@@ -298,7 +300,7 @@ class SumPlan:
             if (Vt[np.arange(len(Vt)), at] == 1).all():
                 self.norms.update(zip(at.tolist(), norms))
         if l2:
-            whole = self._decayed(whole, Vt)
+            whole = self._add_decay_product(whole, Vt)
         out[...] = whole.reshape(out.shape)
 
     @to_nearest

@@ -60,9 +60,13 @@ class GradientCheck(Record):
     @property
     def sentence(self) -> str:
         """The result in words."""
-        parts = [_words("The gradient", "values", self.gradient_errors, self.gradient_tols)]
+        parts = [
+            _error_sentence("The gradient", "values", self.gradient_errors, self.gradient_tols)
+        ]
         if len(self.hessian_errors):
-            parts += [_words("The Hessian", "gradients", self.hessian_errors, self.hessian_tols)]
+            parts += [
+                _error_sentence("The Hessian", "gradients", self.hessian_errors, self.hessian_tols)
+            ]
         return " ".join(parts)
 
     def summary(self) -> str:
@@ -73,7 +77,7 @@ class GradientCheck(Record):
         return f"GradientCheck: {self.sentence}"
 
 
-def _words(what: str, of: str, errors: Floats, tols: Floats) -> str:
+def _error_sentence(what: str, of: str, errors: Floats, tols: Floats) -> str:
     """Return a sentence with the largest error relative to its tolerance."""
     worst = int(np.argmax(np.where(tols > 0, errors / np.where(tols > 0, tols, 1.0), np.inf)))
     agrees = "agrees" if (errors <= tols).all() else "does not agree"

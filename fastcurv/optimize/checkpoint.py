@@ -38,7 +38,7 @@ CHECKPOINT_VERSION = 2  # version of the contents of a checkpoint
 MAX_LOSS_ROUNDINGS = 64
 
 
-def damaged(what: str) -> ValueError:
+def invalid_checkpoint(what: str) -> ValueError:
     """Return the error for a checkpoint that cannot have been saved by a run."""
     return ValueError(
         f"the checkpoint to resume must be as it was saved, got one that is damaged: {what}."
@@ -106,24 +106,24 @@ def generator(saved: Any) -> np.random.Generator:
     """
     name = saved.get("bit_generator") if isinstance(saved, dict) else None
     if not isinstance(name, str) or name not in GENERATOR_TYPES:
-        raise damaged(f"{str(name)[:40]!r} is no bit generator of NumPy")
+        raise invalid_checkpoint(f"{str(name)[:40]!r} is no bit generator of NumPy")
     made = GENERATOR_TYPES[name]()
     try:
         if not has_structure_of(saved, plain(made.state), 1 << 128):
             raise ValueError(name)
         made.state = saved
     except (ValueError, OverflowError) as error:
-        raise damaged(f"its {name} has no such state") from error
+        raise invalid_checkpoint(f"its {name} has no such state") from error
     return np.random.Generator(made)
 
 
 def check_facts(facts: Any, fresh: dict[str, Any], of: str) -> None:
     """Raise ValueError unless the facts have the names and the structure of fresh ones."""
     if not isinstance(facts, dict) or set(facts) != set(fresh):
-        raise damaged(f"it holds no facts of {of}")
+        raise invalid_checkpoint(f"it holds no facts of {of}")
     for name, example in fresh.items():
         if not has_structure_of(facts[name], example):
-            raise damaged(f"the {name} of {of} is {str(facts[name])[:40]!r}")
+            raise invalid_checkpoint(f"the {name} of {of} is {str(facts[name])[:40]!r}")
 
 
 def check_vectors(arrays: dict[str, np.ndarray], n: int, of: str, dtype: Any = None) -> None:
@@ -132,9 +132,9 @@ def check_vectors(arrays: dict[str, np.ndarray], n: int, of: str, dtype: Any = N
         wrong = array.dtype.kind != "f" if dtype is None else array.dtype != dtype
         if wrong or array.shape != (n,):
             kind = "numbers" if dtype is None else f"numbers of {dtype}"
-            raise damaged(f"the {name[:40]!r} of {of} is no vector of {n} {kind}")
+            raise invalid_checkpoint(f"the {name[:40]!r} of {of} is no vector of {n} {kind}")
         if not np.isfinite(array).all():
-            raise damaged(f"the {name[:40]!r} of {of} holds NaN or infinity")
+            raise invalid_checkpoint(f"the {name[:40]!r} of {of} holds NaN or infinity")
 
 
 def check_run(arrays: dict[str, np.ndarray], facts: Any, run: Any) -> None:
@@ -144,7 +144,7 @@ def check_run(arrays: dict[str, np.ndarray], facts: Any, run: Any) -> None:
     fresh = run.state()[1] | {"best_score": np.nan, "best_f": np.nan, "best_gnorm": np.nan}
     check_facts(facts, fresh | {"f": None, "rng": dict}, "a run")
     if not 0 <= facts["elapsed"] < 1e15:
-        raise damaged("the time elapsed is none")
+        raise invalid_checkpoint("the time elapsed is none")
     points = {name: arrays[name] for name in arrays if name in ("theta", "best")}
     check_vectors(points, run.theta.size, "a run", run.theta.dtype)
     rows, count = arrays.get("rows"), getattr(run.ob, "n_samples", 0)
@@ -155,7 +155,7 @@ def check_run(arrays: dict[str, np.ndarray], facts: Any, run: Any) -> None:
         or rows.min() < 0
         or rows.max() >= count
     ):
-        raise damaged("its rows are none of the data's")
+        raise invalid_checkpoint("its rows are none of the data's")
     watched = "history.validation" in arrays
     if watched != (run.validation is not None):
         raise ValueError(
@@ -165,9 +165,11 @@ def check_run(arrays: dict[str, np.ndarray], facts: Any, run: Any) -> None:
     for key in run.recorded:
         values = arrays.get("history." + key)
         if values is None or values.shape != (facts["records"],) or values.dtype != np.float64:
-            raise damaged(f"its history of {key} is no list of {facts['records']} numbers")
+            raise invalid_checkpoint(
+                f"its history of {key} is no list of {facts['records']} numbers"
+            )
         if key in ("iteration", "products") and not (abs(values) < 1e15).all():
-            raise damaged(f"its history of {key} holds no counts")
+            raise invalid_checkpoint(f"its history of {key} holds no counts")
 
 
 def check_objective(run: Any, facts: Any) -> None:
@@ -214,10 +216,10 @@ def check_method(arrays: dict[str, np.ndarray], facts: Any, method: Any, n: int)
     check_facts(facts, fresh, "this method")
     for name, number in facts.items():
         if number is not None and number < 0:
-            raise damaged(f"the {name} of this method is negative")
+            raise invalid_checkpoint(f"the {name} of this method is negative")
     for name in kept:
         if name not in arrays:
-            raise damaged(f"the {name!r} of this method is missing")
+            raise invalid_checkpoint(f"the {name!r} of this method is missing")
     check_vectors(arrays, n, "this method")
 
 

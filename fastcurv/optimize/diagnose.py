@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import as_numpy, check_positive, is_sparse
-from ..common.errors import accept_aliases, require, typed
+from ..common.errors import accept_aliases, require, type_of
 from ..common.html import html_table
 from ..common.linalg import NotFiniteError
 from ..common.runtime import one_blas_thread, raise_if_interrupted, starts_to_nearest
@@ -85,7 +85,7 @@ def _columns(f: Facts, alone: bool) -> Found:
     otherwise. Return None if the scales are within a factor of 8 of 1, or if the network fits well.
     """
     scales = f.scales
-    if not len(scales) or f.leaves(0.5):
+    if not len(scales) or f.explains_all_but(0.5):
         return None
     usual = np.median(scales)
     large = (scales > 8 * usual) | (scales > 8)
@@ -117,7 +117,7 @@ def _rate_large(f: Facts) -> Found:
     overshoot, shapes = s.rate / f.stable, enumerate(f.ob.model.shapes)
     drawn = math.sqrt(sum(initial_weight_rms(f.ob.model, l) ** 2 * m * k for l, (m, k) in shapes))
     thrown = len(s.norms) > 0 and s.rate * s.norms[0] > drawn
-    lost = s.rough and (overshoot > 2 or _has_jumped(f) and overshoot > 0.5)
+    lost = s.is_rough and (overshoot > 2 or _has_jumped(f) and overshoot > 0.5)
     return _finding_if(lost or thrown, overshoot)
 
 
@@ -132,7 +132,7 @@ def _has_jumped(f: Facts) -> bool:
 
 def _rising_loss(f: Facts) -> Found:
     s = f.steps
-    rose = s.rate is None and f.start < 10 and s.rough
+    rose = s.rate is None and f.start < 10 and s.is_rough
     return _finding_if(rose, s.losses[-1] / s.losses[0] if rose else 0.0, SUSPECTED)
 
 
@@ -185,7 +185,7 @@ def _rate_small(f: Facts) -> Found:
         return None
     # A scaled update moves each weight by at most the rate, so `way` bounds the distance covered.
     if s.scaled:
-        way = s.rate * f.updates / f.usual
+        way = s.rate * f.updates / f.initial_weight_size
         return _finding_if(way < 0.5, 1 / way)
     speed = s.rate * f.top / (1 - s.momentum)
     return _finding_if(speed < 0.1, 1 / speed)
@@ -270,7 +270,7 @@ def _as_numbers(f: Facts) -> str:
     )
 
 
-def _clipped(f: Facts) -> str:
+def _clipped_targets_call(f: Facts) -> str:
     return _train_call(
         f, y=f"np.clip(ob.y, *np.quantile({_counted_rows(f, 'y')}, [0.02, 0.98], axis=0))"
     )
@@ -357,7 +357,7 @@ CAUSES: tuple[Cause, ...] = (
         _outliers,
         "2% of the rows have {number}% of the squared deviations of the targets, so {f.ob.loss} "
         "fits mostly these rows",
-        _clipped,
+        _clipped_targets_call,
         poor=False,
     ),
     Cause(
@@ -409,7 +409,8 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         RATE_LARGE_CAUSE,
         lambda f: _finding_if(
-            f.steps.scaled and (f.steps.rate or 0.0) > f.usual, (f.steps.rate or 0.0) / f.usual
+            f.steps.scaled and (f.steps.rate or 0.0) > f.initial_weight_size,
+            (f.steps.rate or 0.0) / f.initial_weight_size,
         ),
         "each step moves every weight by about the learning rate, which is {number} times the "
         "size of initial weights",
@@ -790,7 +791,7 @@ def diagnose(
     require(ob.model, ("shapes", "check_theta", "init"), "ob.model", "a fastcurv.MLP")
     X = getattr(ob, "X", None)
     if not (isinstance(X, np.ndarray) or is_sparse(X)):
-        raise TypeError(f"ob must be {wanted}, got {typed(ob)} without rows in memory.")
+        raise TypeError(f"ob must be {wanted}, got {type_of(ob)} without rows in memory.")
     if max_time is not None:
         max_time = check_positive(max_time, "max_time")
     flat = theta if isinstance(theta, (list, tuple)) else as_numpy(theta, "theta")

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import check_positive_int, is_sparse
-from ..common.errors import typed
+from ..common.errors import type_of
 from ..common.objectives import call_certificate
 from ..common.read_only import Record
 from ..critical.report import CriticalPoint
@@ -102,7 +102,7 @@ class Steps:
         return self.method in ("adam", "rmsprop")
 
     @property
-    def rough(self) -> bool:
+    def is_rough(self) -> bool:
         """True if the loss rose in a fifth of the records, above the first loss, or became NaN or
         infinite.
         """
@@ -195,7 +195,7 @@ class Facts(Record):
     lost: bool = False
     compared: dict[str, float] | None = None
 
-    def leaves(self, share: float) -> bool:
+    def explains_all_but(self, share: float) -> bool:
         """Return True if the network leaves at most `share` of the variance that the regressions
         leave unexplained, its loss is below that of the best constant, and weight decay that has
         not yet taken effect is only a small part of the loss.
@@ -207,7 +207,7 @@ class Facts(Record):
     @cached_property
     def fits(self) -> bool:
         """True if the network explains about as much as the regressions explain on unseen rows."""
-        return self.leaves(1.3)
+        return self.explains_all_but(1.3)
 
     @property
     def hidden(self) -> list[Layer]:
@@ -264,7 +264,7 @@ class Facts(Record):
         return float(np.exp(np.mean([np.log(max(l.weights, TINY)) for l in self.layers])))
 
     @property
-    def usual(self) -> float:
+    def initial_weight_size(self) -> float:
         """The median over layers of the root mean square of W as drawn by `MLP.init`."""
         return float(
             np.median([initial_weight_rms(self.ob.model, l) for l in range(len(self.layers))])
@@ -328,7 +328,9 @@ def _numbers(values: Any, name: str) -> np.ndarray:
     try:
         return np.asarray(values, dtype=float).reshape(-1)
     except (TypeError, ValueError, OverflowError):
-        raise TypeError(f"{name} of the history must hold numbers, got {typed(values)}.") from None
+        raise TypeError(
+            f"{name} of the history must hold numbers, got {type_of(values)}."
+        ) from None
 
 
 def counting_rows(ob: Any) -> np.ndarray:
@@ -495,7 +497,7 @@ def _copies(units: np.ndarray) -> float:
     return max(1 - different / len(units), zero) if len(units) > 1 else zero
 
 
-def _noise(ob: Any, theta: np.ndarray, g: np.ndarray) -> float:
+def _gradient_noise_rows(ob: Any, theta: np.ndarray, g: np.ndarray) -> float:
     """Return the number of rows at which the noise of a mini-batch's gradient is as large as the
     gradient. Only rows with nonzero weight count, so the gradient is rescaled, since an objective
     is divided by the number of all rows.
@@ -601,7 +603,7 @@ def measure(ob: Any, theta: np.ndarray, steps: Steps, verdict: CriticalPoint, lo
         scales=np.sqrt(_mean(np.square(X[:, varies]), w)),
         offset=math.sqrt(np.square(mean[varies]).sum() / max(float(variance.sum()), TINY)),
         values=np.unique(y) if y.shape[1] == 1 else np.zeros(0),
-        noise=_noise(ob, theta, g),
+        noise=_gradient_noise_rows(ob, theta, g),
         steps=steps,
         verdict=verdict,
         infinite=_may_be_unbounded(ob, y, y - left)

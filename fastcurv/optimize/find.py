@@ -21,9 +21,9 @@ from ..common.checks import (
     check_positive,
     check_positive_int,
     check_theta,
-    short,
+    short_repr,
 )
-from ..common.errors import OBJECTIVE_HINT, accept_aliases, require, typed
+from ..common.errors import OBJECTIVE_HINT, accept_aliases, require, type_of
 from ..common.linalg import NotFiniteError, eigh
 from ..common.objectives import (
     PRODUCT_EPS,
@@ -50,7 +50,7 @@ from ..common.runtime import (
 )
 from ..common.vectors import extent, safe_norm
 from ..critical.classify import classify
-from ..critical.dense import ZERO_CURVATURE_TOL, nearness_at
+from ..critical.dense import ZERO_CURVATURE_TOL, assess_nearness_at
 from ..critical.evidence import (
     GRADIENT_ROUNDING,
     RELATIVE_GRADIENT,
@@ -62,7 +62,7 @@ from ..critical.evidence import (
 from ..critical.report import CriticalPoint
 from ..krylov.trust_region import KrylovSpace, trust_region
 from ..spectrum.dense import Assembling
-from .residual import Steps, dense_steps, grow, krylov_steps, lower_gradient
+from .residual import Steps, dense_steps, extend_space, krylov_steps, lower_gradient
 
 # --------------------------------------------------------------------------------------------------
 # Eigenvector following: steps towards a point of a given index.
@@ -99,7 +99,8 @@ def check_index(index: Any, n: int) -> int:
     """Return a requested index as an int, after checking it for n parameters."""
     if isinstance(index, bool) or not isinstance(index, numbers.Integral):
         raise TypeError(
-            f"index must be an int from 0 to {n}, the number of parameters, got {short(index)}."
+            f"index must be an int from 0 to {n}, the number of parameters, "
+            f"got {short_repr(index)}."
         )
     number = int(index)
     if not 0 <= number <= n:
@@ -176,7 +177,7 @@ class FollowedModes:
         y[order], mu = trust_region(self.weights[order], c[order], radius)
         return y, mu
 
-    def off(self, radius: float) -> np.ndarray:
+    def wrong_sign_step(self, radius: float) -> np.ndarray:
         """Return a step, in the eigenbasis, along the eigenvectors whose curvature has the wrong
         sign for a critical point of the requested index, or 0 if there are none.
         """
@@ -260,7 +261,10 @@ class FinderState:
 
     def steps(self, H: Products, g: np.ndarray) -> Steps:
         """Compute Newton-MR's steps at a point and count their products."""
-        size, left = safe_norm(g), self.budget.unspent - 1  # one product is reserved for `uphill`
+        size, left = (
+            safe_norm(g),
+            self.budget.remaining_products - 1,
+        )  # one product is reserved for `uphill`
         if H.n < DENSE_BELOW and H.n <= left:
             found = dense_steps(H(np.eye(H.n, dtype=H.dtype)), g)
         elif size == 0 or left < 1:
@@ -271,13 +275,13 @@ class FinderState:
             space.start(
                 lambda v, out: np.copyto(out, apply_checked(H.native, v)), g.astype(H.native_dtype)
             )
-            grow(space, min(1e-2, size / self.history[0]), limit, time_is_up)
+            extend_space(space, min(1e-2, size / self.history[0]), limit, time_is_up)
             found, H.count = krylov_steps(space), space.m
         self.budget.count += H.count
         H.count = 0
         return found
 
-    def set_tol(self, H: Products, norm: float) -> None:
+    def update_tolerance(self, H: Products, norm: float) -> None:
         """Set the tolerance for the current point.
 
         A bound that is not finite gives no tolerance, so only finite bounds are used. If there are
@@ -314,10 +318,10 @@ class FinderState:
         if not self.norm < share * self.asked:
             return False
         H = hessian_products(self.ob, self.theta)
-        if not (isinstance(H.op, Assembling) or H.n <= self.budget.unspent):
+        if not (isinstance(H.op, Assembling) or H.n <= self.budget.remaining_products):
             return True
         self.asked = self.norm
-        found = nearness_at(self.ob, self.theta, H).near
+        found = assess_nearness_at(self.ob, self.theta, H).near
         self.budget.count += H.count
         return found
 
@@ -500,7 +504,7 @@ def find_critical_point(
         None if max_time is None else check_positive(max_time, "max_time"),
     )
     if callback is not None and not callable(callback):
-        raise TypeError(f"callback must be a function of theta, got {typed(callback)}.")
+        raise TypeError(f"callback must be a function of theta, got {type_of(callback)}.")
     with (
         bar(max_iter, "find_critical_point", progress) as shown,
         np.errstate(over="ignore", invalid="ignore", divide="ignore"),
@@ -613,7 +617,7 @@ def _follow_modes(walk: FinderState, index: int) -> bool:
             y, mu = way.step(walk.g, radius)
             at_rest = safe_norm(y) <= short * size
             if at_rest:
-                y = way.off(radius)
+                y = way.wrong_sign_step(radius)
                 if not y.any():
                     return True
             while True:
@@ -674,9 +678,9 @@ def _newton(walk: FinderState) -> None:
             return walk.stop(2, "the Hessian is not finite at this point. Use a start nearer to 0")
         steps = walk.steps(H, walk.g)
         norm = steps.norm
-        if not walk.budget.unspent:
+        if not walk.budget.remaining_products:
             return walk.stop(1, f"the budget ended at ||g|| = {walk.norm:.3g}")
-        walk.set_tol(H, norm)
+        walk.update_tolerance(H, norm)
         done = walk.norm <= walk.tol
         uphill = H(walk.g / walk.norm) if walk.norm > 0 else walk.g
         walk.budget.count += H.count
@@ -793,7 +797,7 @@ def _descend(walk: FinderState) -> None:
                 return np.inf, np.zeros(theta.size)
             return 0.5 * float(g @ g), products(g) / size
 
-        walk.set_tol(H, safe_norm(H(walk.g / start)))
+        walk.update_tolerance(H, safe_norm(H(walk.g / start)))
         walk.budget.count += H.count
         if start <= walk.tol:
             return

@@ -170,7 +170,7 @@ MAX_KRYLOV_STEPS = 400
 Solve = Callable[[np.ndarray], np.ndarray | None]
 
 
-def polish(
+def newton_polish(
     ob: Any, theta: np.ndarray, dense_below: int, stop: Callable[[], bool]
 ) -> tuple[np.ndarray, int, int, int]:
     """Take Newton steps from a theta with a small gradient, keeping each step that at least halves
@@ -199,7 +199,7 @@ def polish(
     ceiling = value_at(ob, here)
     ceiling += value_rounding(ceiling, theta.dtype)
     solvers: list[Callable[[Any], Solve | None]] = [_krylov] if here.size >= KRYLOV_MIN_N else []
-    solvers += [_factor if here.size < dense_below else _krylov] * MAX_FACTORISATIONS
+    solvers += [_cholesky_solve if here.size < dense_below else _krylov] * MAX_FACTORISATIONS
     for solver in solvers:
         if stop() or not np.any(g):
             break
@@ -223,12 +223,12 @@ def polish(
             here, g, n_steps, kept = trial, g_trial, n_steps + 1, kept + 1
             close = bool(np.linalg.norm(p) <= 1e-10 * length)
         n_products += H.count
-        if close or not kept and solver is _factor:
+        if close or not kept and solver is _cholesky_solve:
             break
     return here, n_steps, n_products, n_gradients
 
 
-def _factor(H: Any) -> Solve | None:
+def _cholesky_solve(H: Any) -> Solve | None:
     """Return a Newton solve by a Cholesky factor, or None if H is not positive semidefinite up to
     rounding.
 
@@ -544,7 +544,7 @@ class Finisher:
 
     def _move_to_newton_point(self, at: StationaryPoint) -> None:
         """Move to the point that the last Newton steps reach."""
-        at.theta, _, n_products, n_gradients = polish(
+        at.theta, _, n_products, n_gradients = newton_polish(
             self.run.ob, at.theta, at.below, lambda: self.seconds_left(MAX_PROOF_SECONDS) <= 0
         )
         self.run.n_products += n_products
@@ -674,7 +674,11 @@ class Finisher:
         lowers the loss although the gradient is not zero, since a cubic term may decrease the loss
         nearby.
         """
-        if not (self._searches(at) or at.report.kind == "degenerate" and not self.is_out_of_time()):
+        if not (
+            self._searches_lower_points(at)
+            or at.report.kind == "degenerate"
+            and not self.is_out_of_time()
+        ):
             return None
         run, theta, f = self.run, at.theta, self.run.value(at.theta)
         flat, spent = flat_space(run.ob, theta, self.dense_below() or 0)
@@ -688,12 +692,12 @@ class Finisher:
         for i, v in enumerate(tried[:N_RESTARTS]):
             if self.is_out_of_time():
                 break
-            there = self._walk(theta + ((0.3, 0.03)[i % 2] * reach * v).astype(theta.dtype))
+            there = self._walk_from(theta + ((0.3, 0.03)[i % 2] * reach * v).astype(theta.dtype))
             if there[1] < f - noise:
                 return self._move_lower(at, there, f)
         return None
 
-    def _walk(self, start: np.ndarray) -> Lower:
+    def _walk_from(self, start: np.ndarray) -> Lower:
         """Take a few steps of this run's method from another point, and return the lowest point
         reached and its value. The run itself does not move.
         """
@@ -718,7 +722,7 @@ class Finisher:
         run.n_values += side.n_values
         return side.best, side.best_f
 
-    def _searches(self, at: StationaryPoint) -> bool:
+    def _searches_lower_points(self, at: StationaryPoint) -> bool:
         """Return True if lower points are searched for although the run may continue."""
         return at.moves and (not at.far or self.gradient_tol is None and not at.report.n_negative)
 
@@ -746,7 +750,7 @@ class Finisher:
         """
         if at.report.kind == "degenerate":
             why = "along null vectors or from nearby points"
-        elif self._searches(at) and at.report.at_nearest is None:
+        elif self._searches_lower_points(at) and at.report.at_nearest is None:
             why = "and Newton steps do not converge to a nearby point"
         else:
             return None

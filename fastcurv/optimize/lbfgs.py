@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..common.vectors import QuasiNewton, norm, same
-from .checkpoint import State, damaged
+from .checkpoint import State, invalid_checkpoint
 from .run import Method
 
 # number of steps in one call of the engine, which returns after 0.1 seconds at most
@@ -174,11 +174,11 @@ class LBFGS(Method):
             engine.pairs[2 * count + 1] = arrays[f"y{count}"]
             count += 1
         if first >= self.memory or (first and count < self.memory):
-            raise damaged(f"its oldest pair is in row {first} of {count}")
+            raise invalid_checkpoint(f"its oldest pair is in row {first} of {count}")
         self.taken, self.due = facts["taken"], facts["due"]
         if layers is not None and facts["scale"] is not None:
             if not {"origin", "x"} <= arrays.keys():
-                raise damaged("its coordinates are without an origin")
+                raise invalid_checkpoint("its coordinates are without an origin")
             self.origin, self.at, self.started = arrays["origin"], run.theta.copy(), True
             layers.fit(self.origin)
             layers.rescale(facts["scale"])

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..common.vectors import same
-from .checkpoint import damaged
+from .checkpoint import invalid_checkpoint
 from .newton import GaussNewton, first_radius
 
 # number of parameters above which forming and factorising the matrix takes longer than products
@@ -56,7 +56,7 @@ class LevenbergMarquardt(GaussNewton):
 
     def load(self, arrays: Any, facts: Any) -> None:
         if not facts["since"] < STEPS_PER_CALL:
-            raise damaged(f"the since of this method is {facts['since']}")
+            raise invalid_checkpoint(f"the since of this method is {facts['since']}")
         super().load(arrays, facts)
         if not self.exact:
             self._damp()

@@ -31,7 +31,7 @@ from ..common.errors import (
     refuse_foreign,
     refuse_swapped,
     require,
-    typed,
+    type_of,
 )
 from ..common.linalg import cholesky
 from ..common.objectives import hessian_products, is_plain
@@ -77,7 +77,7 @@ def read_callback(callback: Any) -> Callable[[MinimizeResult], bool] | None:
     if callback is None:
         return None
     if not callable(callback):
-        raise TypeError(f"callback must be a function, got {typed(callback)}.")
+        raise TypeError(f"callback must be a function, got {type_of(callback)}.")
     try:
         whole = "intermediate_result" in inspect.signature(callback).parameters
     except (TypeError, ValueError):
@@ -544,6 +544,6 @@ def _check_protocol(ob: Any, method: str, needed: tuple[str, ...], theta0: Any) 
     if missing:
         refuse_swapped(ob, needed, "ob", theta0)
         raise TypeError(
-            f"ob must have {', '.join(needed)} for {method}, got {typed(ob)} without "
+            f"ob must have {', '.join(needed)} for {method}, got {type_of(ob)} without "
             f"{', '.join(missing)}.{conversion_hint(ob)}"
         )

@@ -28,7 +28,7 @@ from ..common.vectors import NewtonSteps, Workspace, dot, norm
 from ..krylov.solvers import capped_cg
 from ..krylov.trust_region import KrylovSpace
 from .line_search import first_length, line_minimum
-from .residual import grow, krylov_steps, lower_gradient
+from .residual import extend_space, krylov_steps, lower_gradient
 from .run import Method, check_not_negative
 from .steps import DENSE_BELOW
 
@@ -124,7 +124,7 @@ class _KrylovMethod(Method):
         self.run.product(v * self.scale, out)
         out *= self.scale
 
-    def watch(self) -> int:
+    def stop_rule(self) -> int:
         """Return the number of the rule that ends several steps; 0 stands for no rule."""
         return 0
 
@@ -143,7 +143,7 @@ class _KrylovMethod(Method):
         scale = self.scale if self.precondition else None
         try:
             sentence = engine.take(
-                self.problem, parameter, self.limit, scale, opened, self.watch(), record
+                self.problem, parameter, self.limit, scale, opened, self.stop_rule(), record
             )
             whole = True
         except NotFiniteError:
@@ -225,7 +225,7 @@ class GaussNewton(SaddleFreeNewton):
     def slow(self, count: int) -> None:
         self.krylov_steps.slow = count
 
-    def watch(self) -> int:
+    def stop_rule(self) -> int:
         """Return the number of the rule that ends several steps: 1 for slow steps, or with H 2 for
         steps that lower the loss quickly.
         """
@@ -434,7 +434,7 @@ class NewtonMR(_KrylovMethod):
     def step(self) -> str | None:
         run, space = self.run, self.space
         self.open_space()
-        grow(space, min(self.forcing, np.sqrt(run.gnorm)), self.limit, run.out_of_budget)
+        extend_space(space, min(self.forcing, np.sqrt(run.gnorm)), self.limit, run.out_of_budget)
         steps = krylov_steps(space)
         if not any(slope < 0 for slope in steps.slopes):
             return (

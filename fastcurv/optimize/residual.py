@@ -77,7 +77,9 @@ def krylov_steps(space: KrylovSpace) -> Steps:
     )
 
 
-def grow(space: KrylovSpace, tolerance: float, limit: int, stop: Callable[[], bool]) -> None:
+def extend_space(
+    space: KrylovSpace, tolerance: float, limit: int, stop: Callable[[], bool]
+) -> None:
     """Extend a Krylov space of g until the least residual is at most ``tolerance ||g||``, or cannot
     be reduced further.
 

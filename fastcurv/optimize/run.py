@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from ..common.checks import all_finite, check_bool, check_positive, check_positive_int, short
+from ..common.checks import all_finite, check_bool, check_positive, check_positive_int, short_repr
 from ..common.linalg import NotConvexError
 from ..common.objectives import (
     as_curvature,
@@ -557,7 +557,7 @@ class Run(Saved):
 def check_fraction(value: Any, name: str) -> float:
     """Return `value` as a float >= 0 and < 1, after checking it."""
     if not (isinstance(value, (int, float, np.floating)) and 0 <= value < 1):
-        raise ValueError(f"{name} must be a number in [0, 1), got {short(value)}.")
+        raise ValueError(f"{name} must be a number in [0, 1), got {short_repr(value)}.")
     return float(value)
 
 

@@ -9,8 +9,20 @@ from typing import Any, overload
 
 import numpy as np
 
-from ..common.checks import as_rng, check_choice, check_positive, check_positive_int, spawned
-from ..common.errors import OBJECTIVE_HINT, accept_aliases, refuse_unknown, require, typed
+from ..common.checks import (
+    as_rng,
+    check_choice,
+    check_positive,
+    check_positive_int,
+    spawn_generators,
+)
+from ..common.errors import (
+    OBJECTIVE_HINT,
+    accept_aliases,
+    refuse_unknown,
+    require,
+    type_of,
+)
 from ..common.progress import bar
 from ..common.protocols import Descent, why_not_own
 from ..common.read_only import ReadOnly, Record
@@ -270,13 +282,13 @@ def sample_critical_points(
     n_tries = check_positive_int(n_tries, "n_tries")
     if not hasattr(ob, "with_model"):
         raise TypeError(
-            f"ob must be an objective of a network, such as fastcurv.Objective, got {typed(ob)}."
+            f"ob must be an objective of a network, such as fastcurv.Objective, got {type_of(ob)}."
         )
     asked = _check_indices(index, ob.n_params)
     names = _check_sources(("walk",) if asked and sources is None else sources)
     if asked and set(names) != {"walk"}:
         raise ValueError(f"sources must be 'walk' if an index is given, got {', '.join(names)}.")
-    if "narrower" in names and not _can_widen(ob.model):
+    if "narrower" in names and not _has_wider_network(ob.model):
         what = "no hidden layer" if len(ob.model.sizes) < 3 else "skip connections or normalisation"
         raise ValueError(
             f"sources must not include 'narrower' for a model with {what}, to which no units can "
@@ -285,7 +297,7 @@ def sample_critical_points(
     max_iter = check_positive_int(max_iter, "max_iter")
     limit = None if max_time is None else check_positive(max_time, "max_time")
     hunt = _Sampler(ob, _check_epochs(epochs), max_iter, verdict)
-    streams = spawned(as_rng(seed), n_tries)
+    streams = spawn_generators(as_rng(seed), n_tries)
     points: list[SampledPoint] = []
     tried = 0
     try:
@@ -352,7 +364,9 @@ class _Sampler:
         self.ob, self.epochs, self.max_iter, self.verdict = ob, epochs, max_iter, verdict
         self.n_walks, self.budget = 0, Budget()
         self.smooth = not any(ACTIVATIONS[name].kink for name in ob.model.activation)
-        names = [name for name in START_FUNCTIONS if name != "narrower" or _can_widen(ob.model)]
+        names = [
+            name for name in START_FUNCTIONS if name != "narrower" or _has_wider_network(ob.model)
+        ]
         # (successful walks, all walks) by kind of start
         self.led = dict.fromkeys(names, (1, 1))
         self.n_searches = 0
@@ -489,7 +503,9 @@ def _check_indices(index: Any, n: int) -> list[int]:
 def _check_sources(sources: Any) -> tuple[str, ...]:
     sources = SOURCE_NAMES if sources is None else sources
     if isinstance(sources, (set, frozenset)) or not isinstance(sources, Iterable):
-        raise TypeError(f"sources must be some of {', '.join(SOURCE_NAMES)}, got {typed(sources)}.")
+        raise TypeError(
+            f"sources must be some of {', '.join(SOURCE_NAMES)}, got {type_of(sources)}."
+        )
     names = [sources] if isinstance(sources, str) else sources
     checked = tuple(check_choice(name, SOURCE_NAMES, "sources") for name in names)
     if not checked:
@@ -507,7 +523,7 @@ def _check_epochs(epochs: Any) -> tuple[int, int]:
     return numbers[0], numbers[1]
 
 
-def _can_widen(model: Any) -> bool:
+def _has_wider_network(model: Any) -> bool:
     return len(model.sizes) > 2 and not model.residual and not model.batch_norm
 
 

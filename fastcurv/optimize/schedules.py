@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import check_choice, check_positive, check_positive_int, check_real
-from ..common.errors import accept_aliases, typed
+from ..common.errors import accept_aliases, type_of
 
 __all__ = ["constant", "constant_then_decay", "inverse_time", "power", "robbins_monro"]
 
@@ -233,7 +233,9 @@ def as_schedule(
         rate: Callable[[int], float] = schedule
         return rate
     if not isinstance(schedule, str):
-        raise TypeError(f"schedule must be a name or a function t -> rate, got {typed(schedule)}.")
+        raise TypeError(
+            f"schedule must be a name or a function t -> rate, got {type_of(schedule)}."
+        )
     return _SCHEDULE_TYPES[check_choice(schedule, _SCHEDULE_TYPES, "schedule")](alpha, delta, hold)
 
 
@@ -307,7 +309,7 @@ def robbins_monro(schedule: Schedule | Callable[[int], float]) -> RobbinsMonro:
     """
     if not callable(schedule):
         raise TypeError(
-            f"schedule must be a Schedule or a function t -> rate, got {typed(schedule)}."
+            f"schedule must be a Schedule or a function t -> rate, got {type_of(schedule)}."
         )
     if not isinstance(schedule, Schedule):
         p = _fitted_exponent(schedule)

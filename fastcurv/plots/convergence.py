@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import OptimizeResult
 
 from ..common.checks import check_choice
-from ..common.errors import accept_aliases, require, typed
+from ..common.errors import accept_aliases, require, type_of
 from .predictions import last_step
 from .style import (
     BLUE,
@@ -43,7 +43,7 @@ def _pair(name: str, curve: Any) -> tuple[np.ndarray, np.ndarray]:
         x, y = curve
     except (TypeError, ValueError):
         raise TypeError(
-            f"curve {name!r} must be two arrays, x and y, got {typed(curve)}. Use "
+            f"curve {name!r} must be two arrays, x and y, got {type_of(curve)}. Use "
             "(range(len(losses)), losses) for losses alone."
         ) from None
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
@@ -59,13 +59,14 @@ def _check_runs(results: Any, x: str, y: str) -> None:
     if not isinstance(results, Mapping):
         raise TypeError(
             "results must be a result of fastcurv.minimize, or a dict of names to results, got "
-            f"{typed(results)}."
+            f"{type_of(results)}."
         )
     for name, run in results.items():
         history = getattr(run, "history", None)
         if not isinstance(history, Mapping):
             raise TypeError(
-                f"result {name!r} must be a result of fastcurv.minimize, got {typed(run)} without "
+                f"result {name!r} must be a result of fastcurv.minimize, got {type_of(run)} "
+                "without "
                 "the history of a run."
             )
         for key in (x, y):
@@ -122,7 +123,9 @@ class ConvergenceDisplay(Display):
         ends: Mapping[str, str] | None = None,
     ) -> None:
         if not isinstance(curves, Mapping):
-            raise TypeError(f"curves must be a dict of a name to (x, y) each, got {typed(curves)}.")
+            raise TypeError(
+                f"curves must be a dict of a name to (x, y) each, got {type_of(curves)}."
+            )
         self.curves = {name: _pair(name, curve) for name, curve in curves.items()}
         self.xlabel, self.ylabel, self.ends = xlabel, ylabel, dict(ends or {})
 

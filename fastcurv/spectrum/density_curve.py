@@ -17,14 +17,14 @@ from ..common.checks import (
     check_positive,
     check_positive_int,
     check_real,
-    short,
+    short_repr,
 )
-from ..common.errors import AttributeHints, typed
+from ..common.errors import AttributeHints, type_of
 from ..common.html import InOneLine
 from ..common.protocols import Axis, Floats
 from ..common.read_only import Record
 from ..common.runtime import load_module
-from .results import Estimate, lacks_scatter, mean_of, number
+from .results import Estimate, has_rounding_scatter, mean_of, number
 
 # --------------------------------------------------------------------------------------------------
 # From quadrature nodes to a density on a grid: a Gaussian on every node, on a linear or a
@@ -111,7 +111,7 @@ def smooth(
     axis, width, grid, n_grid, linear_below
         As in `spectral_density`.
     unsure : bool
-        Whether the standard error is unknown, NaN, if a few probes are all `lacks_scatter`.
+        Whether the standard error is unknown, NaN, if a few probes are all `has_rounding_scatter`.
 
     Returns
     -------
@@ -156,7 +156,7 @@ def smooth(
     n_probes = len(per_probe)
     unit = float(per_probe.max(initial=0.0)) or 1.0
     stderr = np.full(len(at), np.nan)
-    if n_probes > 1 and not (unsure and lacks_scatter(per_probe)):
+    if n_probes > 1 and not (unsure and has_rounding_scatter(per_probe)):
         stderr = unit * ((per_probe / unit).std(axis=0, ddof=1) / n_probes**0.5)
     return {
         "grid": grid,
@@ -274,7 +274,7 @@ class SpectralDensity(Record, InOneLine, AttributeHints, subject="density"):
         quadrature adds no error to that of the probes.
         """
         if isinstance(power, bool) or not isinstance(power, numbers.Integral) or power < 0:
-            raise ValueError(f"power must be an int >= 0, got {short(power)}.")
+            raise ValueError(f"power must be an int >= 0, got {short_repr(power)}.")
         power = check_positive_int(power, "power", least=0)
         with np.errstate(over="ignore", invalid="ignore"):
             per_probe = (self.weights * self.nodes ** int(power)).sum(axis=1)
@@ -298,7 +298,7 @@ class SpectralDensity(Record, InOneLine, AttributeHints, subject="density"):
         for name, end in (("low", low), ("high", high)):
             if not isinstance(end, numbers.Real) or np.isnan(check_real(end, name)):
                 raise ValueError(
-                    f"{name} must be a number, which may be infinite, got {short(end)}."
+                    f"{name} must be a number, which may be infinite, got {short_repr(end)}."
                 )
         low, high = float(low), float(high)
         per_probe, unsure = np.zeros(self.n_probes), np.zeros(self.n_probes)
@@ -309,7 +309,7 @@ class SpectralDensity(Record, InOneLine, AttributeHints, subject="density"):
                 unsure[i] += float(w[equal].sum())
                 unsure[i] += 0.0 if self.exact else weight_across(x[~equal], w[~equal], end)
         estimate = self._estimate_over_probes(per_probe, "mass", known=True)
-        one = 0.0 if self.exact or not lacks_scatter(per_probe) else 1 / max(1, self.n)
+        one = 0.0 if self.exact or not has_rounding_scatter(per_probe) else 1 / max(1, self.n)
         stderr = np.hypot(estimate.stderr, max(unsure.mean() / 2, one))
         return replace(estimate, stderr=float(stderr))
 
@@ -336,7 +336,7 @@ class SpectralDensity(Record, InOneLine, AttributeHints, subject="density"):
         elif hasattr(other, "matvec"):
             raise TypeError(
                 "other must be a density, fc.spectral_density(H), or eigenvalues, got "
-                f"{typed(other)}."
+                f"{type_of(other)}."
             )
         else:
             values, weights = np.ravel(check_array(other, "other", np.float64)), None
@@ -394,7 +394,7 @@ class SpectralDensity(Record, InOneLine, AttributeHints, subject="density"):
         self, per_probe: np.ndarray, method: str, known: bool = False
     ) -> Estimate:
         mean, stderr = mean_of(per_probe)
-        if not (known or self.exact) and lacks_scatter(per_probe):
+        if not (known or self.exact) and has_rounding_scatter(per_probe):
             stderr = float("nan")
         return Estimate(mean, stderr, self.n_products, method=method)
 
@@ -412,7 +412,9 @@ class SpectralDensity(Record, InOneLine, AttributeHints, subject="density"):
             With ``ax_`` and ``figure_`` set.
         """
         if ax is not None and not hasattr(ax, "plot"):
-            raise TypeError(f"ax must be Axes of matplotlib, got {typed(ax)}. Or use scale='log'.")
+            raise TypeError(
+                f"ax must be Axes of matplotlib, got {type_of(ax)}. Or use scale='log'."
+            )
         return load_module("plots.spectrum").SpectrumDisplay(self).plot(ax, band=band, **line)
 
     def __repr__(self) -> str:

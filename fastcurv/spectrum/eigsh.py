@@ -17,9 +17,9 @@ from ..common.checks import (
     check_positive_int,
     check_symmetric_operator,
     check_vectors,
+    fast_rng,
     one_seed,
     operator_dtype,
-    quick_rng,
 )
 from ..common.errors import accept_aliases
 from ..common.linalg import wanted
@@ -105,7 +105,7 @@ def extreme_pairs(
         held_rows(op, (most + 1, n), dtype) as rows,
     ):
         run = Recurrence(inner, most, against=deflated, contamination=contamination, rows=rows)
-        rng = quick_rng(seed)
+        rng = fast_rng(seed)
         search = ThickRestart(run, asked, tol, rng, form.product, quick=quick)
         search.shown, search.may_switch_to_dense = shown, may_be_whole and n <= QUICK_DENSE_MAX_N
         found = search.solve(start)
@@ -175,7 +175,7 @@ class ThickRestart(EigenSearch):
                 self.grow()
                 self.closed = self.is_closed()
                 for _ in range(3):
-                    if self.switch_to_dense or not self._confirm():
+                    if self.switch_to_dense or not self._confirm_residuals():
                         break
                     self.grow()
             except Interrupted:
@@ -249,7 +249,7 @@ class ThickRestart(EigenSearch):
             return combine(run.rows[: self.probe_from], self.settled[2])
         return combine(run.rows[: run.m], run.ritz(self.k, self.which)[1])
 
-    def _confirm(self) -> bool:
+    def _confirm_residuals(self) -> bool:
         """Compute the residuals by products if their bounds are too coarse. Return True if the
         search must continue.
         """

@@ -32,7 +32,7 @@ MIN_ALIKE_ESTIMATES = 11
 MISSED_WITHIN_TOLS = 64
 
 
-def lacks_scatter(samples: np.ndarray) -> bool:
+def has_rounding_scatter(samples: np.ndarray) -> bool:
     """Return True if samples ``(m, ...)`` differ by rounding alone, although they are too few to
     prove that the quantity is constant.
     """

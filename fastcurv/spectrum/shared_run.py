@@ -18,7 +18,7 @@ from ..common.checks import (
     check_symmetric_operator,
     check_vector,
     operator_dtype,
-    short,
+    short_repr,
 )
 from ..common.errors import accept_aliases
 from ..common.progress import NO_PROGRESS, Bar, bar
@@ -88,7 +88,7 @@ class Runs:
     def probe(self, i: int = 0, n_steps: int = 1, shown: Bar = NO_PROGRESS) -> Recurrence:
         """Implement `Krylov.probe`."""
         if not isinstance(i, (int, np.integer)) or i < 0:
-            raise ValueError(f"i must be the number of a probe, an int >= 0, got {short(i)}.")
+            raise ValueError(f"i must be the number of a probe, an int >= 0, got {short_repr(i)}.")
         while len(self.probes) <= i:
             self.reserve(self.inner, None, n_steps)
             run = Recurrence(self.inner, min(n_steps, self.inner.shape[0]))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import as_rng, check_choice, check_positive, check_positive_int, check_vector
-from ..common.errors import OBJECTIVE_HINT, accept_aliases, require, typed
+from ..common.errors import OBJECTIVE_HINT, accept_aliases, require, type_of
 from ..common.linalg import NotFiniteError
 from ..common.protocols import Seed, Which
 from ..common.read_only import ReadOnly
@@ -247,7 +247,7 @@ def tracked(
     tracker = Tracker(ob) if track is True else track
     if not isinstance(tracker, Tracker):
         raise TypeError(
-            f"track must be True, False or a fastcurv.spectrum.Tracker, got {typed(track)}."
+            f"track must be True, False or a fastcurv.spectrum.Tracker, got {type_of(track)}."
         )
 
     def record(result: Any) -> bool:

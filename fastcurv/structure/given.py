@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..common.errors import typed
+from ..common.errors import type_of
 from ..common.protocols import Floats
 from ..common.read_only import ReadOnly
 from ..common.runtime import Callback, load_module
@@ -69,7 +69,9 @@ class Function(ReadOnly):
         with np.errstate(all="ignore"), Callback():
             found = self.function(*at)
         if not isinstance(found, tuple) or len(found) != 3:
-            raise TypeError(f"{self!r} must return ({', '.join(self.parts)}), got {typed(found)}.")
+            raise TypeError(
+                f"{self!r} must return ({', '.join(self.parts)}), got {type_of(found)}."
+            )
         first, second, third = map(np.asarray, found)
         return first, second, third
 

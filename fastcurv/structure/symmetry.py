@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import expm
 
-from ..common.checks import as_numpy, as_rng, check_positive, check_vector, short
+from ..common.checks import as_numpy, as_rng, check_positive, check_vector, short_repr
 from ..common.errors import accept_aliases, require
 from ..common.protocols import Floats
 from .parameters import (
@@ -231,7 +231,9 @@ def ranges(ob: Any, theta: ArrayLike) -> tuple[Ranges, Ranges]:
 def _hidden(model: Any, theta: ArrayLike, layer: int) -> int:
     require(model, ("sizes", "activation", "n_params"), "model", "a fastcurv.MLP", theta)
     if isinstance(layer, bool) or not isinstance(layer, (int, np.integer)):
-        raise TypeError(f"layer must be an int, the number of a hidden layer, got {short(layer)}.")
+        raise TypeError(
+            f"layer must be an int, the number of a hidden layer, got {short_repr(layer)}."
+        )
     n_hidden = len(model.sizes) - 2
     if not 0 <= layer < n_hidden:
         raise ValueError(

@@ -99,7 +99,7 @@ class LossRow:
     sklearn : (str, callable)
         ``out_activation_`` of scikit-learn's estimators, and by d_out the factor of their loss.
     aliases : tuple of str
-        Names in other libraries, in the spelling of `fastcurv.common.errors.plain`.
+        Names in other libraries, in the spelling of `fastcurv.common.errors.normalise_name`.
     given : LossFunction or None
         The function that the engine asks, where it has no kernel.
     certain, right, pulls : callable
@@ -359,7 +359,7 @@ class ActivationRow:
         By library, "torch" (class), "onnx" (node), "keras" (function or class) or "sklearn"
         (string), its names with the settings that make it the same function.
     aliases : tuple of str
-        More names, in the spelling of `fastcurv.common.errors.plain`.
+        More names, in the spelling of `fastcurv.common.errors.normalise_name`.
     differs : dict
         Modules with another function of our name, and how it differs.
     given : ActivationFunction or None
@@ -501,7 +501,7 @@ def _tanh_bounds(x: Floats, far: Floats, _: Floats) -> Three:
 
 def _tanh_pairs(P: Any, z: Any) -> tuple[Any, Any]:
     a = P.tanh(z)
-    return a, P.plus(-P.mul(a, a), 1.0)
+    return a, P.add_float(-P.mul(a, a), 1.0)
 
 
 def _sigmoid_derivatives(z: Floats) -> tuple[Any, Any, Any, Any]:
@@ -592,7 +592,7 @@ def _elu_envelope(z: Floats, t: Floats) -> Three:
 def _elu_pairs(P: Any, z: Any) -> tuple[Any, Any]:
     one, zero = P.pair(np.ones_like(z.hi)), P.pair(np.zeros_like(z.hi))
     e = P.expm1(P.choose(z.hi > 0, zero, z))
-    return P.choose(z.hi > 0, z, e), P.choose(z.hi > 0, one, P.plus(e, 1.0))
+    return P.choose(z.hi > 0, z, e), P.choose(z.hi > 0, one, P.add_float(e, 1.0))
 
 
 ACTIVATIONS: dict[Any, ActivationRow] = _Activations(

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.checks import check_positive, check_real
-from ..common.errors import accept_aliases, typed
+from ..common.errors import accept_aliases, type_of
 from ..common.protocols import Floats
 from .given import (
     CHECK_POINTS,
@@ -37,7 +37,7 @@ DIFFERENCE_STEP = 1e-5  # step of difference quotients of functions whose values
 def store_function(own: Function, function: Any, returns: str, third: Any, ulps: Any) -> None:
     """Check and store the function of a new object and its known properties."""
     if not callable(function):
-        raise TypeError(f"function must be {returns}, got {typed(function)}.")
+        raise TypeError(f"function must be {returns}, got {type_of(function)}.")
     if third is not None and not callable(third):
         check_positive(third, "third", zero=True)
     if ulps is not None:

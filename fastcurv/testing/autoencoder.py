@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common.checks import as_rng, check_array, check_positive_int, short
+from ..common.checks import as_rng, check_array, check_positive_int, short_repr
 from ..common.read_only import ReadOnly, Record
 from ..reference import ReferenceModel, ReferenceObjective
 
@@ -159,7 +159,9 @@ def compiled(ob: Any) -> Any:
     from ..network.objective import Objective
 
     if not isinstance(ob, ReferenceObjective):
-        raise TypeError(f"ob must be a fastcurv.reference.ReferenceObjective, got {short(ob)}.")
+        raise TypeError(
+            f"ob must be a fastcurv.reference.ReferenceObjective, got {short_repr(ob)}."
+        )
     m = ob.model
     model = MLP(
         m.sizes,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize
 
-from ..common.checks import as_rng, check_positive_int, check_theta, short
+from ..common.checks import as_rng, check_positive_int, check_theta, short_repr
 from ..reference import ReferenceModel, ReferenceObjective
 from ..structure.tables import DEFAULT_LOSS_BY_TARGETS
 from .autoencoder import Case, LinearAutoencoder, lecture_toy
@@ -126,7 +126,8 @@ def polish(ob: Any, theta: np.ndarray, steps: int = 30) -> np.ndarray:
     """
     if not (hasattr(ob, "gradient") and hasattr(ob, "hessian")):
         raise TypeError(
-            f"ob must be an objective with gradient(theta) and hessian(theta), got {short(ob)}."
+            f"ob must be an objective with gradient(theta) and hessian(theta), "
+            f"got {short_repr(ob)}."
         )
     best = check_theta(ob, theta, dtype=float).copy()
     g = ob.gradient(best)

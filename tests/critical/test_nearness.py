@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.critical.dense import nearness_at
+from fastcurv.critical.dense import assess_nearness_at
 from fastcurv.critical.evidence import balance
 from fastcurv.critical.nearness import (
     lasting_along_step,
@@ -31,7 +31,7 @@ def bowl(centre, scale, offset, bound=None):
 
 @pytest.mark.parametrize("case", zoo(), ids=lambda c: c.name)
 def test_exactly_the_critical_points_of_the_zoo_are_near(case):
-    assert nearness_at(case.objective, case.theta).near == (case.kind != "not_critical")
+    assert assess_nearness_at(case.objective, case.theta).near == (case.kind != "not_critical")
 
 
 @pytest.mark.parametrize("scale", [1e-100, 1e-8, 1.0, 1e8, 1e100])
@@ -41,11 +41,13 @@ def test_the_threshold_is_a_fraction_of_the_loss_above_its_bound(scale):
     """
     for distance, near in ((1e-4, True), (1.4e-4, True), (1.5e-4, False), (1e-2, False)):
         ob = bowl(0.0, scale, scale, 0.0)
-        found = nearness_at(ob, np.array([distance]))
+        found = assess_nearness_at(ob, np.array([distance]))
         assert found.near == near
         assert (found.gradient_norm <= found.gradient_tol) == near
         assert found.gradient_tol == pytest.approx(scale * np.sqrt(2e-8), rel=1e-3)
-    assert not nearness_at(bowl(0.0, scale, scale), np.array([1e-4])).near, "no bound is offered"
+    assert not assess_nearness_at(bowl(0.0, scale, scale), np.array([1e-4])).near, (
+        "no bound is offered"
+    )
 
 
 def test_nearness_does_not_depend_on_units_of_parameters():
@@ -58,13 +60,13 @@ def test_nearness_does_not_depend_on_units_of_parameters():
         ob = QuadraticObjective(A, centre, offset=1.0)
         d = 2.0 ** rng.integers(-40, 40, 6)
         other = QuadraticObjective(d[:, None] * A * d, centre / d, offset=1.0)
-        here, there = nearness_at(ob, theta), nearness_at(other, theta / d)
+        here, there = assess_nearness_at(ob, theta), assess_nearness_at(other, theta / d)
         assert here.near == there.near
         assert here.decrement == pytest.approx(there.decrement, rel=0.1)
         definite = QuadraticObjective(A + 3 * np.eye(6), centre, offset=1.0)
         d = 2.0 ** rng.integers(-10, 10, 6)
         other = QuadraticObjective(d[:, None] * definite.H.A * d, centre / d, offset=1.0)
-        here, there = nearness_at(definite, theta), nearness_at(other, theta / d)
+        here, there = assess_nearness_at(definite, theta), assess_nearness_at(other, theta / d)
         if here.decrement > 1e-30:
             assert here.decrement == pytest.approx(there.decrement, rel=1e-2)
 
@@ -75,8 +77,8 @@ def test_a_large_parameter_does_not_loosen_the_tolerance_of_others():
     """
     for centre in (0.0, 1e5, 1e8):
         ob = QuadraticObjective(np.diag([2.0, 1.0]), np.array([centre, 0.0]))
-        assert nearness_at(ob, np.array([centre, 0.0])).near
-        assert not nearness_at(ob, np.array([centre, 1e-3])).near
+        assert assess_nearness_at(ob, np.array([centre, 0.0])).near
+        assert not assess_nearness_at(ob, np.array([centre, 1e-3])).near
 
 
 def test_unknown_decrements_and_thresholds_are_not_near():

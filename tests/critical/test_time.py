@@ -285,7 +285,11 @@ def test_a_budget_ends_by_products_seconds_or_an_outer_limit(monkeypatch):
     with time_limit(1.0):
         assert whole.rest() == Budget().rest() == 1.0
         now[0] = 6.0
-        assert whole.left == Budget().left == 0 and whole.unspent == 3 and whole.rest() == 1e-3
+        assert (
+            whole.left == Budget().left == 0
+            and whole.remaining_products == 3
+            and whole.rest() == 1e-3
+        )
     assert whole.left == 3 and whole.elapsed() == 1.0
     now[0] = 7.0
     assert not whole.affords(1) and Budget().affords(10**9)

@@ -24,9 +24,15 @@ from fastcurv.critical.nearness import (
     gradient_and_error,
     newton_limit,
 )
-from fastcurv.critical.report import Words, noun, reason
+from fastcurv.critical.report import Words, noun_phrase, reason
 from fastcurv.krylov.trust_region import KrylovSpace
-from fastcurv.optimize.residual import Steps, dense_steps, grow, krylov_steps, lower_gradient
+from fastcurv.optimize.residual import (
+    Steps,
+    dense_steps,
+    extend_space,
+    krylov_steps,
+    lower_gradient,
+)
 from fastcurv.reference import ReferenceModel, ReferenceObjective
 from fastcurv.testing import FunctionObjective, LinearAutoencoder, QuadraticObjective
 from fastcurv.testing.zoo import polish
@@ -590,10 +596,10 @@ def test_a_step_to_a_gradient_whose_square_overflows_is_shortened():
 def test_a_krylov_space_of_a_zero_matrix_or_start_is_empty():
     space = KrylovSpace(3, np.dtype(float), 5)
     space.start(lambda v, out: out.fill(0), np.zeros(3))
-    grow(space, 1e-3, 5, lambda: False)
+    extend_space(space, 1e-3, 5, lambda: False)
     assert space.m == 0 and krylov_steps(space).norm == 0
     space.start(lambda v, out: out.fill(0), np.ones(3))
-    grow(space, 1e-3, 5, lambda: False)
+    extend_space(space, 1e-3, 5, lambda: False)
     assert krylov_steps(space).vectors == [] and krylov_steps(space).norm == 0
 
 
@@ -747,10 +753,10 @@ def test_the_radius_of_a_claim_is_worded_by_its_size():
 
 def test_the_limit_of_newtons_steps_is_named_by_its_kind():
     bowl = fc.classify(BOWL, np.zeros(3))
-    assert noun(bowl) == "a certified minimum"
+    assert noun_phrase(bowl) == "a certified minimum"
     for kind, words in (
         ("saddle", "a saddle"),
         ("degenerate", "a degenerate point"),
         ("undecided", "an undecided point"),
     ):
-        assert noun(replace(bowl, kind=kind, certified=False)) == words
+        assert noun_phrase(replace(bowl, kind=kind, certified=False)) == words

@@ -25,8 +25,8 @@ from fastcurv.cli.encode import load_dataset
 from fastcurv.cli.models import read_model
 from fastcurv.cli.recipe import load_run
 from fastcurv.common import files
-from fastcurv.common.errors import escaped, shown
-from fastcurv.common.files import check_place, read_tensors, whole, write_atomically, write_tensors
+from fastcurv.common.errors import printable, shown
+from fastcurv.common.files import check_place, read_tensors, write_atomically, write_tensors
 
 posix = pytest.mark.skipif(os.name != "posix", reason="permissions and links of POSIX")
 ARRAYS = {
@@ -177,7 +177,7 @@ def test_failed_writes_leave_the_old_file_and_no_temporary_files(tmp_path):
     path = tmp_path / "x"
     write_atomically(path, b"old")
     for error in (KeyboardInterrupt, ValueError, MemoryError, SystemExit):
-        with pytest.raises(error), whole(path) as out:
+        with pytest.raises(error), files.atomic_write(path) as out:
             out.write(b"new, in part")
             raise error
         assert file_names(tmp_path) == ["x"] and path.read_bytes() == b"old"
@@ -378,7 +378,7 @@ def test_temporary_copy_of_a_private_file_is_private(tmp_path, monkeypatch):
     path = tmp_path / "x"
     write_atomically(path, b"old")
     path.chmod(0o600)
-    with whole(path) as out:
+    with files.atomic_write(path) as out:
         out.write(b"new")
         (beside,) = (p for p in tmp_path.iterdir() if p != path)
         assert stat.S_IMODE(beside.stat().st_mode) == 0o600
@@ -407,8 +407,8 @@ def test_rewriting_keeps_permissions_if_links_are_forbidden(mode, tmp_path, monk
 WRITER = """
 import os, sys
 vars(os).pop("O_TMPFILE", None)
-from fastcurv.common.files import whole
-with whole(sys.argv[1]) as out:
+from fastcurv.common.files import atomic_write
+with atomic_write(sys.argv[1]) as out:
     out.write(b"slow")
     print("writing", flush=True)
     sys.stdin.read()
@@ -889,9 +889,9 @@ def test_damaged_files_of_other_programs_are_read_or_rejected(kind, tmp_path):
 def test_unprintable_characters_are_escaped():
     """Control characters, marks of text direction and lone surrogates are escaped in messages."""
     for number in (*range(32), *range(127, 160), 0x200E, 0x202E, 0x2066, 0x2069, 0xFEFF, 0xDCFF):
-        said = escaped(f"a{chr(number)}b")
+        said = printable(f"a{chr(number)}b")
         assert said.isascii() and said.isprintable() and said.encode() and said[1] == "\\"
-    assert escaped("数é ±—") == "数é ±—"
+    assert printable("数é ±—") == "数é ±—"
 
 
 def test_messages_quote_text_from_files_on_one_line():

@@ -14,7 +14,12 @@ from scipy.sparse import csr_matrix
 
 import fastcurv as fc
 from fastcurv.optimize.diagnose import CAUSES, LOSS_UNFIT_CAUSE
-from fastcurv.optimize.facts import N_BATCHES, _noise, _unexplained_by_regression, steps_of
+from fastcurv.optimize.facts import (
+    N_BATCHES,
+    _gradient_noise_rows,
+    _unexplained_by_regression,
+    steps_of,
+)
 from fastcurv.spectrum.results import number
 from fastcurv.structure import tables
 from fastcurv.testing import lecture_toy
@@ -217,7 +222,7 @@ def test_noise_is_the_spread_of_the_rows_own_gradients(rng):
     g = own.mean(axis=0)
     wanted = own.var(axis=0).sum() / (g @ g)
     # a variance from 8 parts, over some tens of directions that matter
-    assert 0.4 * wanted <= _noise(ob, theta, ob.gradient(theta)) <= 2.5 * wanted
+    assert 0.4 * wanted <= _gradient_noise_rows(ob, theta, ob.gradient(theta)) <= 2.5 * wanted
     assert N_BATCHES == 8
 
 

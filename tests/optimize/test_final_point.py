@@ -21,12 +21,12 @@ from fastcurv.optimize.finish import (
     MIN_CHECK_SECONDS,
     Finisher,
     StationaryPoint,
-    _factor,
+    _cholesky_solve,
     appears_unbounded,
     directions,
     find_lower,
     flat_space,
-    polish,
+    newton_polish,
 )  # fmt: skip
 from fastcurv.optimize.minimize import METHODS
 from fastcurv.optimize.run import STATUS_CODES, Run
@@ -625,12 +625,12 @@ def test_the_last_steps_report_their_cost(dense_below):
     """
     ob = QuadraticObjective(PrescribedSpectrum(np.linspace(1, 2, 9), 0))
     at = np.full(9, 1e-3)
-    theta, n_steps, n_products, n_gradients = polish(ob, at, dense_below, lambda: False)
+    theta, n_steps, n_products, n_gradients = newton_polish(ob, at, dense_below, lambda: False)
     assert n_steps >= 1 and np.abs(theta).max() < 1e-8 and (at == 1e-3).all()
     if dense_below:
         assert n_products % 9 == 0
     assert n_products >= 9 and n_gradients > n_steps
-    theta, n_steps, n_products, _ = polish(ob, at, dense_below, lambda: True)
+    theta, n_steps, n_products, _ = newton_polish(ob, at, dense_below, lambda: True)
     assert n_steps == n_products == 0 and (theta == at).all()
 
 
@@ -640,12 +640,12 @@ def test_refinement_never_increases_the_loss():
     """
     top = function(1, lambda x: x[0] ** 3 / 3 - x[0], lambda x: x**2 - 1, lambda x: np.diag(2 * x))
     start, never = np.full(1, -0.95), lambda: False
-    assert np.array_equal(polish(top, start, 100, never)[0], start)
-    low, n_steps, *_ = polish(top, np.full(1, 1.02), 100, never)
+    assert np.array_equal(newton_polish(top, start, 100, never)[0], start)
+    low, n_steps, *_ = newton_polish(top, np.full(1, 1.02), 100, never)
     assert abs(low[0] - 1) <= 1e-15 and n_steps >= 2
-    assert _factor(hessian_products(line(lambda x: x, curvature=0.0), np.zeros(1))) is None
+    assert _cholesky_solve(hessian_products(line(lambda x: x, curvature=0.0), np.zeros(1))) is None
     climbs = function(1, lambda x: -float(x @ x), lambda x: 2 * x, lambda x: 2 * np.eye(1))
-    assert np.array_equal(polish(climbs, np.full(1, 1e-3), 100, never)[0], [1e-3])
+    assert np.array_equal(newton_polish(climbs, np.full(1, 1e-3), 100, never)[0], [1e-3])
 
 
 @pytest.mark.parametrize(

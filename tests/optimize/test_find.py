@@ -227,7 +227,7 @@ def test_a_search_ends_if_no_step_lowers_the_gradient_norm(monkeypatch):
     asked = []
     monkeypatch.setattr(
         find,
-        "nearness_at",
+        "assess_nearness_at",
         lambda ob, theta, H: asked.append(1) or nearness_from_numbers(1.0, 2.0, 1.0, None),
     )
     result = find_critical_point(ob, ob.model.init(seed=1), "newton-mr", max_iter=50)

@@ -142,7 +142,7 @@ def test_eigenpairs_of_another_operator_are_rejected(rng, dtype):
         for other in (there, -1 * here, 1.01 * here):
             with pytest.raises(ValueError, match="eigenpairs of this operator"):
                 fc.spectral_density(other, 2, 8, seed=0, against=pairs)
-    with pytest.raises(ValueError, match="eigenvectors of 5 entries"):
+    with pytest.raises(ValueError, match="eigenvectors with 5 entries"):
         fc.spectral_density(np.eye(5), 2, 3, seed=0, against=pairs)
 
 

@@ -8,7 +8,6 @@ even in narrow products. Results are bitwise identical to those of one vector at
 from libc.string cimport memset
 
 
-
 cdef struct Items:              # a round of a product, cut into items for the thread team
     const fc_table *K
     fc_product *job

@@ -275,10 +275,10 @@ def as_numpy(x: Any, name: str) -> Array:
             raise TypeError("a loader or a network")
         return a
     except (TypeError, ValueError, RuntimeError, BufferError, AttributeError) as error:
-        raise _not_an_array(x, name, error) from None
+        raise _array_conversion_error(x, name, error) from None
 
 
-def _not_an_array(x: Any, name: str, error: Exception) -> TypeError | ValueError:
+def _array_conversion_error(x: Any, name: str, error: Exception) -> TypeError | ValueError:
     """Return the error for an object that could not be converted to an ndarray."""
     sentence = parameters_of(x, name)
     if sentence is not None:

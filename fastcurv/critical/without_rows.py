@@ -178,7 +178,7 @@ def minima_without_rows(at: Minimum, coefficients: Floats) -> tuple[Floats, Any]
         if not done[i]:
             run: Any = minimize(without, at.theta, verdict=False, progress=False)
             thetas[i] = run.x
-        elif weight[i] == 0 or _same_basin(without, at.theta, thetas[i], bounds):
+        elif weight[i] == 0 or _is_in_same_basin(without, at.theta, thetas[i], bounds):
             kept[i] = True
     return thetas, kept
 
@@ -253,7 +253,7 @@ def _has_minimum_near(without: Any, end: Floats, distance: float, bounds: _Bound
     return point.kind == "minimum" and point.certified
 
 
-def _same_basin(without: Any, theta: Floats, end: Floats, bounds: _Bounds) -> bool:
+def _is_in_same_basin(without: Any, theta: Floats, end: Floats, bounds: _Bounds) -> bool:
     """Return True if a minimum of the objective without a row is proved at `end`, and the objective
     is strictly convex on the line from theta to `end`.
 

@@ -125,13 +125,13 @@ class Reduced(Symmetric):
         """Return the vector ``(n,)`` of parameter space for coordinates ``(m,)``, or rows ``(k,
         n)`` for rows ``(k, m)``.
         """
-        return self._map_layers(self._embed, x, self.n)
+        return self._map_rows(self._embed, x, self.n)
 
     def project(self, v: Any) -> Array:
         """Return the coordinates ``(m,)`` of v ``(n,)``, or rows ``(k, m)`` for rows ``(k, n)``."""
-        return self._map_layers(self._project, v, self.shape[0])
+        return self._map_rows(self._project, v, self.shape[0])
 
-    def _map_layers(self, way: Callable[[Array, Array], None], x: Any, width: int) -> Array:
+    def _map_rows(self, way: Callable[[Array, Array], None], x: Any, width: int) -> Array:
         x = np.ascontiguousarray(x, self.dtype)
         out = np.empty((*x.shape[:-1], width), self.dtype)
         for row, target in zip(np.atleast_2d(x), np.atleast_2d(out)):

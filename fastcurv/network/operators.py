@@ -407,7 +407,7 @@ class Curvature(Quadratic):
     def reach(self, most: int) -> Any:  # returns RangeBounds or None
         """Return the space that contains the range of a float64 Hessian, with a proved bound on the
         part outside, if it has at most `most` dimensions, otherwise None. See
-        `fastcurv.network.gram_bounds`.
+        `fastcurv.certify.gram_bounds`.
         """
         return None if self.objective._by_blocks else load_proofs("gram_bounds").reach(self, most)
 

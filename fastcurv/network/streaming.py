@@ -314,7 +314,7 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
             if found[0] % self.block_rows:
                 raise ValueError(
                     f"blocks of X must have {self.block_rows} rows, except the last, got one that "
-                    f"begins at row {found[0]}. Use fastcurv.network.rows.regrouped."
+                    f"begins at row {found[0]}. Use fastcurv.network.rows.regroup_rows."
                 )
             yield found
             compare(self._seen, *found[:2])

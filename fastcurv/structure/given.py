@@ -102,7 +102,7 @@ class Function(ReadOnly):
         return np.asarray(self.ulps * eps * ROUND_UP * size, float)
 
     def third_of(self, z: Floats, *at: Any) -> Floats:
-        """Return bounds of z's shape, or (N, 1), on the third derivative. `more` holds the other
+        """Return bounds of z's shape, or (N, 1), on the third derivative. `at` holds the other
         arguments of `third`: the targets of a loss, and by how much numbers differ from z. The
         bounds are infinite if none are known.
         """

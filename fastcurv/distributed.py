@@ -351,7 +351,7 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
             return
         held = self.client.who_has(self._shards)
         owners = [next(iter(held.get(shard.key, ())), None) for shard in self._shards]
-        for i, home in plan_moves(owners, threads).items():
+        for i, home in plan_shard_moves(owners, threads).items():
             self._moved.append(i)
             self._shards[i] = self.client.submit(
                 rebuild_shard,
@@ -415,11 +415,11 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
 
     def with_model(self, model: MLP) -> Objective:  # type: ignore[override]
         """Return the objective of another model on the same rows."""
-        other = self._like(model)
+        other = self._copy_without_shards(model)
         other._on_rows(self._shards, self._sizes, replace(self.frame, model=model))
         return other
 
-    def _like(self, model: MLP, **changed: Any) -> Objective:
+    def _copy_without_shards(self, model: MLP, **changed: Any) -> Objective:
         other = object.__new__(Objective)
         other.__dict__.update(self.__dict__, _shards=[], _sent=[], **changed)
         vars(other)["model"], other._own = model, False
@@ -437,7 +437,7 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
         picked = [numbers[shard == i] - firsts[i] for i in touched]
         order = np.argsort(shard, kind="stable")
         kept = np.array_equal(order, np.arange(len(order)))
-        other = self._like(self.model, _order=None if kept else order)
+        other = self._copy_without_shards(self.model, _order=None if kept else order)
         shards, sizes = [self._shards[i] for i in touched], [len(p) for p in picked]
         other._on_rows(shards, sizes, self.frame, picked)
         return other
@@ -450,14 +450,14 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
             yield self.batch(rows)
 
 
-def plan_moves(owners: Sequence[str | None], threads: dict[str, int]) -> dict[int, str]:
+def plan_shard_moves(owners: Sequence[str | None], threads: dict[str, int]) -> dict[int, str]:
     """Return which shards to move to which workers, {address: number of threads}, with as few moves
     as possible such that the number of shards on each worker is in proportion to its threads.
     Shards without an owner are left to the scheduler.
 
     Examples
     --------
-    >>> plan_moves(["a", "a", "a", "a"], {"a": 1, "b": 1})
+    >>> plan_shard_moves(["a", "a", "a", "a"], {"a": 1, "b": 1})
     {0: 'b', 1: 'b'}
     """
     held = {name: sum(owner == name for owner in owners) for name in threads}

@@ -17,7 +17,7 @@ import pytest
 
 import fastcurv as fc
 from fastcurv.cli.recipe import load_run
-from fastcurv.distributed import _translate_errors, plan_moves
+from fastcurv.distributed import _translate_errors, plan_shard_moves
 
 from .network.product_cases import assert_same_results
 
@@ -332,7 +332,7 @@ def test_the_fewest_shards_move_to_balance_workers(seed):
     threads = {f"w{i}": int(rng.integers(1, 5)) for i in range(rng.integers(1, 6))}
     names = [*threads, "gone"]
     owners = [str(rng.choice(names)) for _ in range(rng.integers(1, 60))]
-    moved = plan_moves(owners, threads)
+    moved = plan_shard_moves(owners, threads)
     after = [moved.get(i, owner) for i, owner in enumerate(owners)]
     known = sum(owner != "gone" for owner in owners)
     for name, n in threads.items():

@@ -5,8 +5,9 @@ of ``fastcurv/_engine/passes.pyx``.
 `linear`, `Phi`, sums and products round as the kernels do (`Arithmetic`) and propagate errors. Both
 kinds of bounds are needed, and those of `Chain` over several layers: bounds on entries alone are
 1.08 times as large at one hidden layer and 14 000 times at six. Three relatives carry less, where
-less is known or enough: `Sized` (`fastcurv.certify.columns`) norms alone, for all columns at once;
-`Known` (`dense_hessian`) a matrix for each row; `Bounded` (`precise`) numbers of some 100 bits.
+less is known or enough: `NormBound` (`fastcurv.certify.columns`) norms alone, for all columns at
+once; `RowMatrices` (`dense_hessian`) a matrix for each row; `Bounded` (`precise`) numbers of some
+100 bits.
 
 All arrays here are float64; bounds are >= 0.
 """
@@ -164,7 +165,7 @@ class Gram:
         return math.sqrt(gram_bound(self.G)) if self.G.max() > 1e-280 else np.inf
 
 
-def stack_norms(K: Floats, squarings: int = 3) -> Floats:
+def spectral_norm_bounds(K: Floats, squarings: int = 3) -> Floats:
     """Return upper bounds ``(rows, 1)`` on the spectral norms of a stack of matrices (rows, m, k),
     at most a factor of ``min(m, k)^(1/4p)`` too large, p = 2^squarings.
     """
@@ -276,7 +277,7 @@ class Arithmetic:
             return terms * k + 1
         return min(terms * k, most) + terms * -(-k // most) + 1
 
-    def check_overflow(self, size: Floats) -> None:
+    def record_overflow(self, size: Floats) -> None:
         """Record an overflow if numbers of size `size` may overflow in the engine."""
         if not size.max(initial=0.0) < self.max:
             self.overflow = True
@@ -285,7 +286,7 @@ class Arithmetic:
         """Return the Err of a sum of `terms` products of inner dimension k, with `size` the sum of
         the absolute values. The error is 0 only where `size` is 0.
         """
-        self.check_overflow(size)
+        self.record_overflow(size)
         depth = self.depth(k, terms) + 1
         return Err(self.gamma(depth) * size + (size > 0) * (depth * self.eta))
 
@@ -356,7 +357,7 @@ class Num:
     def _rounded(self, x: Floats, dx: Err, new: Any = 0.0, lost: Any = 0.0) -> Num:
         """Return x with its error bound dx plus one rounding; `lost` bounds the underflow."""
         size = np.abs(x) + dx.E
-        self.r.check_overflow(size)
+        self.r.record_overflow(size)
         rounding = Err(self.r.u * size + lost)
         return Num(x, dx + rounding, self.r, new + rounding.nu)
 

@@ -16,7 +16,7 @@ y^2 <= 1``:
 so ``Z1 = hypot(w A1, v)``, ``Z2 = (w A2 + hypot(w A2, 2 A1)) / 2`` (the largest eigenvalue of the
 form in x, y), ``Z3 = w A3 + 2/sqrt(3) A2`` (the largest ``x^2 y`` is ``2 / 3 sqrt(3)``). For
 symmetric multilinear maps of a Hilbert space the values at ``[h, h, h]`` are the operator norm. P1,
-P2, P3 bound the derivatives of phi over ``z +- (error of z + rho Z1)``, unit by unit (`envelopes`);
+P2, P3 bound the derivatives of phi over ``z +- (error of z + rho Z1)``, unit by unit (`envelope`);
 c1, c2, c3 those of a row's loss. All are computed by float64 passes whose errors are bounded
 (`passes`), and rounded outward. Weight decay adds nothing. Batch normalisation couples the rows, so
 there is no bound for it.
@@ -39,7 +39,7 @@ from ..structure.parameters import (
     l2_diagonal,
     layers_of,
     normalised,
-    rows_in_range,
+    replace_zero_weight_rows,
     rows_once,
 )
 from ..structure.tables import ACTIVATIONS, LOSSES, bell
@@ -52,7 +52,7 @@ from .arithmetic import (
     norm,
     norms,
     spectral_norm_bound,
-    stack_norms,
+    spectral_norm_bounds,
 )
 from .passes import Passes, State, checked_theta, passes_at
 
@@ -592,13 +592,13 @@ def layer_gains(passes: Passes, s: State) -> tuple[Reaches, Reaches]:
             reach = (slope[m] * W + passes.skips[m]) * reach
             if passes.by_rows:
                 A, below = passes.W[m].A, len(passes.W[k].A)
-                size = slope[k] if K is None else stack_norms(K)
+                size = slope[k] if K is None else spectral_norm_bounds(K)
                 WK = A * diagonal[:, None, :] if K is None else A @ K
                 # The last term bounds the rounding error of W K.
                 err = err + 4 * EPS * max(*A.shape, below) ** 2 * size
                 if most is not None:
                     c_z[m, k] = np.minimum(
-                        c_z[m, k], stack_norms(down[m][:, :, None] * WK) + most * err
+                        c_z[m, k], spectral_norm_bounds(down[m][:, :, None] * WK) + most * err
                     )
                 err = (slope[m] * W + passes.skips[m]) * err + p[m][1] * W * size
                 bent = s.phi[m].p
@@ -606,7 +606,7 @@ def layer_gains(passes: Passes, s: State) -> tuple[Reaches, Reaches]:
                 if passes.skips[m]:
                     above = above + (diagonal[:, :, None] * np.eye(below) if K is None else K)
                 K = above
-                reach = np.minimum(reach, stack_norms(K) + err)
+                reach = np.minimum(reach, spectral_norm_bounds(K) + err)
         c[len(hidden), k] = reach
     return c, c_z
 
@@ -686,7 +686,7 @@ def _bounds_of_units(delta: Floats, slope: Floats, bend: Floats, X1: Floats, x: 
         check_time()
         part = slice(first, first + step)
         outer = (slope[:, part].T[:, None] * delta.T).reshape(-1, N) @ X1
-        C[part] = stack_norms(outer.reshape(-1, m, X1.shape[1]), 5)[:, 0]
+        C[part] = spectral_norm_bounds(outer.reshape(-1, m, X1.shape[1]), 5)[:, 0]
     # The term in ETA bounds the effect of underflow in `outer`.
     norm = 0.5 * curved + np.hypot(0.5 * curved, C + ETA * m * x.sum())
     return np.asarray(_rounding_of_unit_blocks(delta, slope, bend, X1, x) + norm)
@@ -739,7 +739,7 @@ def loss_lower_bound(ob: Any) -> float:
     row = LOSSES[ob.loss]
     if row.given is not None:
         return 0.0 if row.given.lower is not None and row.given.lower >= 0 else -np.inf
-    return -np.inf if row.link == "softmax" and np.min(rows_in_range(ob)[1]) < 0 else 0.0
+    return -np.inf if row.link == "softmax" and np.min(replace_zero_weight_rows(ob)[1]) < 0 else 0.0
 
 
 def ray_to_infimum(ob: Any, theta: ArrayLike) -> Floats | None:

@@ -91,7 +91,7 @@ from ..structure.parameters import (
     layers_of,
     normalised,
     norms_of,
-    rows_in_range,
+    replace_zero_weight_rows,
     skips,
 )
 from ..structure.tables import LOSSES, bell, one_hot
@@ -114,7 +114,7 @@ from .arithmetic import (
     norm,
     norms,
     scaled,
-    stack_norms,
+    spectral_norm_bounds,
 )
 
 # --------------------------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ class State:
                 above, top = p.x[:, :, None] * above, np.abs(p.x).max(axis=1, keepdims=True)
                 off_above = scaled(off_above, top) + above[0].size * ETA
             products[i] = (above + K, off_above + off) if skip else (above, off_above)
-            self.kappa[i, l + 1] = stack_norms(products[i][0]) + products[i][1]
+            self.kappa[i, l + 1] = spectral_norm_bounds(products[i][0]) + products[i][1]
         if l + 2 < len(R.W):
             products[l + 1] = np.eye(len(W.A))[None], np.zeros((1, 1))
 
@@ -209,7 +209,7 @@ class LossRows:
     ----------
     ob : Objective
     y : ndarray
-        Targets of all rows, as `rows_in_range` returns them.
+        Targets of all rows, as `replace_zero_weight_rows` returns them.
     rows : slice
     z : Num
         Outputs of these rows.
@@ -241,7 +241,7 @@ class LossRows:
         of["given"] = self._user_loss_derivatives
         d, dd, self.h = of[self.row.link](z.x, z.dx, y, np.sign(f))
         self.d, self.d_z = Num(np.sign(f) * d, dd, z.r, dd), z.dx
-        z.r.check_overflow(self.d.size)
+        z.r.record_overflow(self.d.size)
 
     def _squares(self, z: Floats, dz: Err, y: NDArray[Any], sign: Floats) -> tuple[Any, ...]:
         """Return delta = 2 f (z - y), its Err, and h = 2 f, for squared errors."""
@@ -376,7 +376,7 @@ class LossRows:
             x, size = np.einsum("ijk,ik->ij", self.h, rz.x), norms(np.abs(rz.x)) + rz.dx.nu
             off = scaled(self.bend, rz.dx.nu) + scaled(self._coupled_loss(), size) + self.r.eta
             dx = Err(np.broadcast_to(off, x.shape), off)
-            self.r.check_overflow(np.abs(x) + off)
+            self.r.record_overflow(np.abs(x) + off)
             return Num(x, dx, self.r, dx)
         at = np.take_along_axis(rz.x, self.p.argmax(axis=1)[:, None], axis=1)
         U, m = rz.x - at, rz.x.shape[1]
@@ -504,7 +504,7 @@ class ErrorPass:
     ) -> None:
         model, N = ob.model, ob.n_samples
         self.ob, self.measured = ob, measured
-        self.X, self.y = rows_in_range(ob)
+        self.X, self.y = replace_zero_weight_rows(ob)
         self.theta = np.array(check_theta(ob, theta, dtype=model.dtype))
         self.row_bytes = 8 * 16 * sum(model.sizes)
         chunk = max(CHUNK_BYTES, CHUNK_SIZE_IN_THETAS * 8 * self.theta.size)

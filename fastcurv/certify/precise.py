@@ -35,7 +35,7 @@ from ..structure.parameters import (
     l2_diagonal,
     layers_of,
     normalised,
-    rows_in_range,
+    replace_zero_weight_rows,
     skips,
 )
 from ..structure.tables import ACTIVATIONS, LOSSES, one_hot
@@ -468,7 +468,7 @@ class Precise:
 
     def __init__(self, ob: Any, theta: Floats) -> None:
         self.model, self.ob, layers = ob.model, ob, layers_of(ob.model, theta)
-        self.X, self.y = rows_in_range(ob)
+        self.X, self.y = replace_zero_weight_rows(ob)
         self.biases = [np.zeros(len(W)) if b is None else b for W, b in layers]
         sizes = [spectral_norm_bound(W) for W, _ in layers]
         self.up = [Factor(W, size) for (W, _), size in zip(layers, sizes, strict=True)]

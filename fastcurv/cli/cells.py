@@ -14,9 +14,9 @@ from ..common.errors import shown
 Cells = Sequence[str]
 
 # cells without a value, in lower case
-MISSING = {"", "na", "n/a", "n.a.", "n.a", "#n/a", "#na", "<na>", "nan", "null", "\\n", "?"}
+MISSING_CELLS = {"", "na", "n/a", "n.a.", "n.a", "#n/a", "#na", "<na>", "nan", "null", "\\n", "?"}
 # cells without a value in a column of numbers or dates
-NUMBER_GAPS = MISSING | {
+NUMBER_GAPS = MISSING_CELLS | {
     "none", "nil", "missing", "unknown", "n.d.", "-", "--", "---", "\u2013", "\u2014", ".", "..",
     "...", "#value!", "#div/0!", "#ref!", "#num!",
 }  # fmt: skip
@@ -24,14 +24,14 @@ NUMBER_GAPS = MISSING | {
 MAX_TYPO_SHARE = 0.1
 
 # percent and currency signs and spaces around a number
-UNITS = "%\u2030$\u20ac\u00a3\u00a5\u20b9\u20bd\u20a9\u20ba \u00a0\u202f\u2009"
+UNIT_CHARACTERS = "%\u2030$\u20ac\u00a3\u00a5\u20b9\u20bd\u20a9\u20ba \u00a0\u202f\u2009"
 DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+%?")
 DECIMAL_POINT = re.compile(r"[+-]?\d*\.\d+")
 OF_COMMAS = re.compile(r"[+-]?([1-9]\d{0,2}(\.\d{3})+|\d*)(,\d*)?([eE][+-]?\d+)?")
 GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")
 GROUPED_BY_POINTS = re.compile(r"[+-]?[1-9]\d{0,2}(\.\d{3}){2,}")
 # a number whose only mark can be of thousands or of decimals
-AMBIGUOUS = re.compile(r"[+-]?[1-9]\d{0,2}[.,]\d{3}")
+AMBIGUOUS_NUMBER = re.compile(r"[+-]?[1-9]\d{0,2}[.,]\d{3}")
 _SPACES = "[ \u00a0\u202f\u2009'\u2019]"  # characters between thousands
 _SPACED = re.compile(rf"[+-]?\d{{1,3}}({_SPACES}\d{{3}})+(?!\d)")
 _CURRENCIES = (
@@ -43,10 +43,10 @@ _BEHIND_UNIT = re.compile(rf"({_CURRENCIES}|Rs\.?|R\$|kr\.?)\s*(.*\d.*)")
 
 def number(cell: str, comma: bool) -> float:
     """Return the number in a cell, which has the decimal and thousands marks of the file."""
-    text = cell.strip(UNITS).replace("\u2212", "-")
+    text = cell.strip(UNIT_CHARACTERS).replace("\u2212", "-")
     # Accountants write losses in brackets.
     if text[:1] == "(" and text[-1:] == ")" and "-" not in text:
-        text = "-" + text[1:-1].strip(UNITS)
+        text = "-" + text[1:-1].strip(UNIT_CHARACTERS)
     if _SPACED.match(text):
         text = re.sub(_SPACES, "", text)
     if comma and OF_COMMAS.fullmatch(text):

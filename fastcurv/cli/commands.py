@@ -30,7 +30,7 @@ from .advice import Shell
 from .data import CSV_SUFFIXES, DATA_SOURCES, Coding, Dataset, absolute
 from .models import cluster_objective, is_model, open_model, read_model
 from .output import (
-    DEFAULT_OUT,
+    DEFAULT_OUTPUT_FILE,
     PAGE_SUFFIXES,
     TABLE_SUFFIXES,
     Output,
@@ -84,7 +84,7 @@ def demo(args: Namespace, out: Output) -> None:
 
 def train(args: Namespace, out: Output) -> int:
     """Train a network, refine it with a second method, and save it."""
-    check_out(args.out or DEFAULT_OUT, kinds=RUN_SUFFIXES)
+    check_out(args.out or DEFAULT_OUTPUT_FILE, kinds=RUN_SUFFIXES)
     check_choice(args.method, tuple(METHODS), "method")
     check_choice(args.refine, (*METHODS, "none"), "refine")
     recipe, data, objective, theta = prepare_training(args)
@@ -105,7 +105,7 @@ def train(args: Namespace, out: Output) -> int:
 
     def save(theta: np.ndarray) -> Shell:
         counts = tuple((name, len(r.history["loss"])) for name, r in results)
-        place = args.out or unused_path(DEFAULT_OUT)
+        place = args.out or unused_path(DEFAULT_OUTPUT_FILE)
         history = join_records([r for _, r in results])
         coding = coding_at(objective, theta, data)
         path = save_run(place, recipe, objective.model, theta, history, counts, coding=coding)
@@ -202,7 +202,7 @@ def training_start(args: Namespace, given: dict[str, Any]) -> tuple[Recipe, Any,
     if args.data is None:
         line = shlex.join(["fastcurv", "train", "--from", args.start, "data.csv"])
         raise ValueError(f"data must be given, since {path} names none. Use: {line}")
-    if Path(args.out or DEFAULT_OUT).suffix.lower() == ".npz":
+    if Path(args.out or DEFAULT_OUTPUT_FILE).suffix.lower() == ".npz":
         raise ValueError(
             "out must end in .safetensors, which holds the network of another program."
         )

@@ -45,13 +45,13 @@ TRUSTED_TEXT = (
     "table of 442 patients. Its decay is the one with the largest evidence. The second half of "
     "this page is about another network, and a saddle."
 )
-SOURCE = """from sklearn.datasets import load_diabetes
+FIRST_NETWORK_CODE = """from sklearn.datasets import load_diabetes
 from sklearn.preprocessing import scale
 data = load_diabetes(scaled=False)
 X, y = scale(data.data), data.target
 est = fc.MLPRegressor((10,), "tanh", alpha="evidence", random_state={seed}).fit(X, y)"""
 SECOND_HALF = "A second network: did it end at a minimum, or on a saddle?"
-LOOKED_AT = (
+SECOND_NETWORK_TEXT = (
     "A network with {n} parameters was trained on scikit-learn's handwritten digits, and its "
     "exact Hessian was examined during training."
 )
@@ -176,7 +176,7 @@ def report_on_fit(seed: int, say: Say) -> tuple[Report, dict[str, Any]]:
     table = list(known.feature_names), known.data
     page, facts = build(
         fit, X, known.target, names=table[0], target="progression", table=table,
-        notes=[TRUSTED_TEXT], source=SOURCE.format(seed=seed),
+        notes=[TRUSTED_TEXT], source=FIRST_NETWORK_CODE.format(seed=seed),
     )  # fmt: skip
     page.title = TRUST_TITLE
     say("How far can a fit be trusted?")
@@ -190,7 +190,7 @@ def _verdict_section(
 ) -> None:
     """Add the verdict on the end of training, and its evidence."""
     page.section(SECOND_HALF).sentence(point)
-    page.text(LOOKED_AT.format(n=objective.n_params) + f" {describe(objective, data)}.")
+    page.text(SECOND_NETWORK_TEXT.format(n=objective.n_params) + f" {describe(objective, data)}.")
     page.section("The evidence for this verdict").text(point.reason)
     page.table(["evidence", "value"], point.evidence())
 

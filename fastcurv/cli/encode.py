@@ -36,7 +36,7 @@ from .data import (
     shift_and_scale,
 )
 from .tables import (
-    MAX_NAMED,
+    MAX_NAMED_COLUMNS,
     Sheet,
     Table,
     cell_locations,
@@ -259,8 +259,12 @@ def read_rows(
     if coding.columns and sheet.named:
         missing = [name for name in used if name not in sheet.names]
         if missing:
-            listed = ", ".join(repr(shown(name)) for name in missing[:MAX_NAMED])
-            more = f" and {len(missing) - MAX_NAMED} more" if len(missing) > MAX_NAMED else ""
+            listed = ", ".join(repr(shown(name)) for name in missing[:MAX_NAMED_COLUMNS])
+            more = (
+                f" and {len(missing) - MAX_NAMED_COLUMNS} more"
+                if len(missing) > MAX_NAMED_COLUMNS
+                else ""
+            )
             raise ValueError(
                 f"{sheet.path} must have the columns of the training table, but {listed}{more} "
                 f"{'are' if len(missing) > 1 else 'is'} missing; its columns are "

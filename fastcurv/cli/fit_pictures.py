@@ -33,7 +33,7 @@ MAX_SHOWN_COLUMNS = 6  # number of columns in the table that is shown for a dot
 MAX_PAGE_BYTES = 250_000
 DOT_BYTES = 200  # size in bytes of a row in both pictures, with the rows that influence it
 MIN_DOTS = 10  # minimum number of rows that can be chosen
-MAX_CELL = 20  # number of characters of a word in a table
+MAX_CELL_CHARACTERS = 20  # number of characters of a word in a table
 N_GROUPS, MIN_GROUP_ROWS = 10, 10  # number of groups of similar probability, and of rows in each
 # fractions of the rows that are fitted to show whether more rows would help
 ROW_SHARES = (1 / 8, 1 / 4, 1 / 2)
@@ -119,7 +119,7 @@ def add_certainty(page: Page) -> None:
     """Draw targets against predictions of left-out rows, with their intervals."""
     found, fit, target = page.found, page.fit, page.target
     shown = page.some[found.rows[page.some]]
-    low, high = _left_out_intervals(page, shown)
+    low, high = _jackknife_plus_intervals(page, shown)
     inside = (low <= fit.y[shown]) & (fit.y[shown] <= high)
     share = float(inside.mean())
     page.report.section("How sure is it?")
@@ -158,7 +158,7 @@ def add_certainty(page: Page) -> None:
     page.report.calls([page.call("inside", share, code, f"{share:.1%}")])
 
 
-def _left_out_intervals(page: Page, shown: Indices) -> tuple[Floats, Floats]:
+def _jackknife_plus_intervals(page: Page, shown: Indices) -> tuple[Floats, Floats]:
     """Return jackknife+ intervals of rows of the fit, each computed without the row itself."""
     found, fit = page.found, page.fit
     errors = np.where(found.rows, np.abs(fit.y - found.left_out), np.nan)
@@ -223,7 +223,7 @@ def _binomial_bounds(right: int, n: int) -> tuple[float, float]:
     return low, high
 
 
-def add_confusion(page: Page) -> None:
+def add_confusion_matrix(page: Page) -> None:
     """Count the classes that are predicted for the rows of each class."""
     found, fit, K = page.found, page.fit, len(page.fit.classes)
     rows, table = np.flatnonzero(found.rows), np.zeros((K, K), int)
@@ -256,7 +256,7 @@ def add_confusion(page: Page) -> None:
     )
 
 
-def _effects(page: Page) -> Floats:
+def _row_removal_effects(page: Page) -> Floats:
     """Return the effect of removing each row on the predictions of the shown rows, (M, N), in units
     of the target or of the probability of the predicted class.
     """
@@ -281,7 +281,7 @@ def add_deciding_rows(page: Page) -> None:
     if found.out is None:
         page.report.text(f"This is not known here, because {found.why}.")
         return
-    effects = _effects(page)
+    effects = _row_removal_effects(page)
     order = np.argsort(-np.abs(effects), axis=1, kind="stable")[:, :N_DECIDING_ROWS]
     picked = np.take_along_axis(effects, order, 1)
     what = "prediction" if fit.numbers else "probability of the predicted class"
@@ -355,7 +355,7 @@ def _format_cell(x: Any) -> Any:
     if isinstance(x, (float, np.floating)):
         return float(f"{x:.4g}") if math.isfinite(x) else "missing"
     word = str(x)
-    return word if len(word) <= MAX_CELL else word[: MAX_CELL - 1] + "\u2026"
+    return word if len(word) <= MAX_CELL_CHARACTERS else word[: MAX_CELL_CHARACTERS - 1] + "\u2026"
 
 
 def add_rows_that_matter(page: Page) -> None:
@@ -400,7 +400,7 @@ def _add_prediction_without_row(page: Page, row: int) -> None:
     """Add a sentence on how far predictions change without a row."""
     found, fit = page.found, page.fit
     assert found.out is not None
-    moved = _effects(page)[:, row]
+    moved = _row_removal_effects(page)[:, row]
     most, mean = float(np.abs(moved).max()), float(np.sqrt(np.mean(moved**2)))
     what = "predictions" if fit.numbers else "probabilities of the predicted classes"
     page.report.text(
@@ -541,7 +541,7 @@ def add_more_rows(page: Page) -> None:
         "rows that the score is computed from.",
         still=True,
     )
-    _compare(page, sizes, scores, errors)
+    _add_score_comparisons(page, sizes, scores, errors)
 
 
 def _line(name: str, x: Any, y: Any, errors: Any = None) -> dict[str, Any]:
@@ -551,7 +551,9 @@ def _line(name: str, x: Any, y: Any, errors: Any = None) -> dict[str, Any]:
     return line
 
 
-def _compare(page: Page, sizes: list[int], scores: list[float], errors: list[float]) -> None:
+def _add_score_comparisons(
+    page: Page, sizes: list[int], scores: list[float], errors: list[float]
+) -> None:
     """Add sentences on the improvement by more rows, and on the difference between the linear model
     and the network.
     """

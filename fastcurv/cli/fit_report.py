@@ -32,7 +32,7 @@ from .fit_pictures import (
     Page,
     add_calibration,
     add_certainty,
-    add_confusion,
+    add_confusion_matrix,
     add_decay,
     add_deciding_rows,
     add_end_of_training,
@@ -176,7 +176,7 @@ def add_pictures(page: Page) -> None:
         add_certainty(page)
     else:
         add_calibration(page)
-        add_confusion(page)
+        add_confusion_matrix(page)
     add_deciding_rows(page)
     add_rows_that_matter(page)
     add_slopes(page)
@@ -193,7 +193,7 @@ def first_screen(page: Page, n_columns: tuple[int, str]) -> None:
     """Add the summary of the fit in sentences, each number with its call."""
     found, fit, report = page.found, page.fit, page.report
     _shape(page, *n_columns)
-    _verdict(page)
+    _add_verdict_sentence(page)
     _score(page)
     _linear(page)
     if fit.numbers:
@@ -230,7 +230,7 @@ def _shape(page: Page, count: int, code: str) -> None:
     _add_sentence(page, sentence + ".", calls)
 
 
-def _verdict(page: Page) -> None:
+def _add_verdict_sentence(page: Page) -> None:
     found, point = page.found, page.found.point
     assert point is not None
     kind = point.kind.replace("_", " ")
@@ -487,7 +487,7 @@ def report(
             if names is not None:
                 _check_names(names, X)
             X = pipe[:-1].transform(X)
-            names = _names_after(pipe[:-1], names, X)
+            names = _transformed_column_names(pipe[:-1], names, X)
             source = "est, table, X = pipe[-1], X, pipe[:-1].transform(X)"
             n_columns = np.shape(given)[1], "np.shape(table)[1]"
     if not hasattr(estimator, "input_jacobian"):
@@ -523,7 +523,7 @@ def _name_of(y: Any) -> str | None:
     return None if name is None else str(name)
 
 
-def _names_after(steps: Any, names: Sequence[str] | None, X: Any) -> list[str] | None:
+def _transformed_column_names(steps: Any, names: Sequence[str] | None, X: Any) -> list[str] | None:
     """Return the names of columns after the steps of a pipeline, or None if they are unknown."""
     try:
         return list(map(str, steps.get_feature_names_out(names)))

@@ -15,9 +15,8 @@ from .fit_pictures import Page
 # fraction of the variance of the target, of that of a column, or of the squared errors, above which
 # a single row is named
 MIN_TARGET_SHARE, MIN_COLUMN_SHARE, MIN_ERROR_SHARE = 0.5, 0.9, 0.3
-MIN_ERROR_ROWS = (
-    20  # number of rows left out from which the largest error is compared with the rest
-)
+# number of rows left out from which the largest error is compared with the rest
+MIN_ERROR_ROWS = 20
 # absolute correlation with the target above which a column is named
 MIN_SAME_CORRELATION = 0.9999
 # fraction of the rows that are exact copies of other rows above which these are named
@@ -75,7 +74,7 @@ def sentences(page: Page) -> Iterator[tuple[str, list[Call]]]:
             "are too high, since a row is predicted from its copy.",
             [page.call("copies", count, code, str(count))],
         )
-    elif (near := near_copies(X, page.seed)) > MIN_NEAR_SHARE:
+    elif (near := near_duplicate_fraction(X, page.seed)) > MIN_NEAR_SHARE:
         yield (
             f"{near:.0%} of the rows have another one that is far nearer than all others. If such "
             "rows belong together, as of one person, place or run, scores are too high for new "
@@ -85,8 +84,8 @@ def sentences(page: Page) -> Iterator[tuple[str, list[Call]]]:
 
 
 def _largest_error(page: Page) -> tuple[str, list[Call]] | None:
-    """Return a sentence on the left-out row whose error exceeds those of all others together, or
-    None.
+    """Return a sentence on the left-out row with the largest squared error, or None if it makes up
+    at most `MIN_ERROR_SHARE` of their sum.
     """
     fit, found = page.fit, page.found
     losses = np.where(found.rows, fit.losses(found.left_out), 0.0)
@@ -144,7 +143,7 @@ def _duplicate_share_code(column: str) -> str:
     )
 
 
-def near_copies(X: Floats, seed: int) -> float:
+def near_duplicate_fraction(X: Floats, seed: int) -> float:
     """Return the fraction of rows that have a near copy, estimated from at most `MAX_QUERY_ROWS`
     random rows.
 

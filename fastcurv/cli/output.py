@@ -23,7 +23,7 @@ from ..common.optional import optional
 from ..common.progress import on_terminal
 
 PAGE_SUFFIXES, TABLE_SUFFIXES = (".html", ".htm"), (".csv",)
-DEFAULT_OUT = "theta.safetensors"  # file that `train` writes by default
+DEFAULT_OUTPUT_FILE = "theta.safetensors"  # file that `train` writes by default
 
 
 class Output:

@@ -19,7 +19,7 @@ from ..common.protocols import Descent
 from ..common.runtime import VERSION
 from ..structure.tables import ACTIVATIONS, LOSSES, check_loss
 from .data import DATA_SOURCES
-from .output import DEFAULT_OUT, Output, write
+from .output import DEFAULT_OUTPUT_FILE, Output, write
 
 # Importing the modules above takes as long as NumPy and SciPy. The commands are imported on use.
 
@@ -338,7 +338,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
             option(
                 "--out",
                 help="file to write, .npz or .safetensors; one that is there is replaced (default "
-                f"{DEFAULT_OUT}, or where that is there theta-2.safetensors and so on)",
+                f"{DEFAULT_OUTPUT_FILE}, or where that is there theta-2.safetensors and so on)",
             ),
             DASK_OPTION,
             *COMMON_OPTIONS,

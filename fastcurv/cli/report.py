@@ -22,7 +22,7 @@ from ..spectrum.results import as_json
 NARROW = 44  # number of characters in a table's line that fit on a screen of 390 pixels
 FRAME_HEIGHT = 720  # height of the page in a notebook, in pixels
 _CODE = re.compile("`([^`\n]+)`")
-_SCRIPT = Path(__file__).with_name("chart.js")
+_CHART_SCRIPT_PATH = Path(__file__).with_name("chart.js")
 _PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -348,7 +348,7 @@ class Report:
 
     def to_html(self) -> str:
         """Return the page as one string."""
-        script = f"<script>\n{_SCRIPT.read_text()}</script>\n" if self._charts else ""
+        script = f"<script>\n{_CHART_SCRIPT_PATH.read_text()}</script>\n" if self._charts else ""
         body = "\n".join(self._parts)
         return _PAGE.format(title=_escape(self.title), style=_STYLE, body=body, script=script)
 

@@ -24,18 +24,18 @@ import numpy as np
 from ..common.errors import shown
 from ..common.files import refuse_device
 from .cells import (
-    AMBIGUOUS,
+    AMBIGUOUS_NUMBER,
     DECIMAL_COMMA,
     DECIMAL_POINT,
     DURATION,
     GROUPED,
     GROUPED_BY_POINTS,
     MAX_TYPO_SHARE,
-    MISSING,
+    MISSING_CELLS,
     NUMBER_GAPS,
     OF_COMMAS,
     TIMES_OF_DAY,
-    UNITS,
+    UNIT_CHARACTERS,
     Cells,
     as_measures,
     as_numbers,
@@ -56,7 +56,7 @@ MARKS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 N_FIRST_LINES, N_FIRST_CELLS = 50, 2000
 MIN_ROWS = 10  # number of rows below which scores of left-out rows are meaningless
 # range of the largest absolute value of a column in which variances of squared errors are finite
-MIN_SIZE, MAX_SIZE = 1e-75, 1e75
+MIN_COLUMN_MAGNITUDE, MAX_COLUMN_MAGNITUDE = 1e-75, 1e75
 # number of different words, such as <0.1, in the cells of a column of numbers
 MAX_MARKS = 5
 MIN_MARKED = 5  # number of cells from which thousands separators are detected
@@ -65,7 +65,7 @@ MAX_CATEGORIES = 30  # number of most frequent words of a column that become inp
 # this mean number of rows.
 MAX_CLASSES = 20
 MIN_ROWS_PER_CLASS = 5
-MAX_NAMED = 5  # number of columns named in a note
+MAX_NAMED_COLUMNS = 5  # number of columns named in a note
 IDENTIFIER = re.compile(
     r"(^|[^a-z])(id|uuid|guid|index|idx|key|nr|no|number|rowid|rownames)$|[a-z](Id|ID)$"
 )
@@ -166,10 +166,10 @@ def _decimal_mark(path: Path, rows: Sequence[Cells], mark: str) -> tuple[bool, b
     In a file separated by commas, decimal commas are in quotes. A cell such as "0,5" or "1,25"
     shows them, unless other numbers have points.
     """
-    commas = [cell.strip(UNITS) for row in rows for cell in row if "," in cell]
+    commas = [cell.strip(UNIT_CHARACTERS) for row in rows for cell in row if "," in cell]
     found = [cell for cell in commas if DECIMAL_COMMA.fullmatch(cell)]
     decimals = filter(DECIMAL_POINT.fullmatch, _with_points(rows))
-    if not found and next((c for c in decimals if not AMBIGUOUS.fullmatch(c)), None):
+    if not found and next((c for c in decimals if not AMBIGUOUS_NUMBER.fullmatch(c)), None):
         return False, False
     numbers = DECIMAL_COMMA, GROUPED, DECIMAL_POINT, GROUPED_BY_POINTS, OF_COMMAS
     marked = [
@@ -177,7 +177,7 @@ def _decimal_mark(path: Path, rows: Sequence[Cells], mark: str) -> tuple[bool, b
         for cell in (*commas, *_with_points(rows))
         if any(form.fullmatch(cell) for form in numbers)
     ]
-    ambiguous = bool(marked) and all(map(AMBIGUOUS.fullmatch, marked))
+    ambiguous = bool(marked) and all(map(AMBIGUOUS_NUMBER.fullmatch, marked))
     if not found and any(map(GROUPED_BY_POINTS.fullmatch, marked)):
         return True, False
     if mark == "," and all(map(GROUPED.fullmatch, found)):
@@ -192,7 +192,7 @@ def _decimal_mark(path: Path, rows: Sequence[Cells], mark: str) -> tuple[bool, b
 
 
 def _with_points(rows: Sequence[Cells]) -> Iterator[str]:
-    return (cell.strip(UNITS) for row in rows for cell in row if "." in cell)
+    return (cell.strip(UNIT_CHARACTERS) for row in rows for cell in row if "." in cell)
 
 
 # first bytes of files that are no text but often named like tables
@@ -289,7 +289,7 @@ def _separator(text: str, suffix: str) -> str:
         others = [other for other in MARKS if other != mark]
         good = sum(
             1.0
-            if cell.lower() in MISSING or is_number(cell, mark != ",")
+            if cell.lower() in MISSING_CELLS or is_number(cell, mark != ",")
             else 0.9 * (not any(other in cell for other in others))
             for cell in map(str.strip, cells)
         )
@@ -334,7 +334,7 @@ def _has_names(first: Cells, below: Sequence[Cells], comma: bool) -> bool:
             numbers.append(value)
             inside = present.size and present.min() <= value <= present.max()
             outside = outside and not inside
-        elif name.lower() not in MISSING:
+        elif name.lower() not in MISSING_CELLS:
             if present.size > len(bad):
                 return True
             words_recur = words_recur and name in column
@@ -474,7 +474,7 @@ def _with_target(cells: Cells, comma: bool) -> list[int]:
     """Return the rows that have a target. For numbers these are the rows whose target is not NaN in
     any spelling.
     """
-    kept = [i for i, cell in enumerate(cells) if cell.lower() not in MISSING]
+    kept = [i for i, cell in enumerate(cells) if cell.lower() not in MISSING_CELLS]
     values, bad, _ = as_measures([cells[i] for i in kept], comma)
     return kept if bad else [i for i, value in zip(kept, values) if not np.isnan(value)]
 
@@ -579,9 +579,15 @@ def refuse_sizes(values: np.ndarray, cells: Cells, where: Callable[[int], str]) 
     underflow.
     """
     size = np.abs(values)
-    if (size > MAX_SIZE).any() or 0 < np.nanmax(size, initial=0.0) < MIN_SIZE:
+    if (size > MAX_COLUMN_MAGNITUDE).any() or 0 < np.nanmax(
+        size, initial=0.0
+    ) < MIN_COLUMN_MAGNITUDE:
         row = int(np.nanargmax(size))
-        wanted = f"at most {MAX_SIZE:g}" if size[row] > 1 else f"at least {MIN_SIZE:g} in size"
+        wanted = (
+            f"at most {MAX_COLUMN_MAGNITUDE:g}"
+            if size[row] > 1
+            else f"at least {MIN_COLUMN_MAGNITUDE:g} in size"
+        )
         raise ValueError(
             f"{where(row)} must be a number of {wanted}, got {shown(cells[row])!r}. Correct it, or "
             "divide the column by its unit."
@@ -610,19 +616,16 @@ def _refuse_thousands(cells: Cells, comma: bool, where: Callable[[int], str]) ->
 
 def _kinds(sheet: Sheet, notes: list[str]) -> tuple[tuple[Code, ...], tuple[bool, ...]]:
     """Return, for each column, the way in which it becomes numbers and True if it has gaps to fill.
-    Add notes on columns that are left out.
+    Add notes on ambiguous numbers, and on columns that are left out.
     """
     codes, gaps, why = [], [], dict[str, list[str]]()
     columns = list(zip(*sheet.rows))
     for i, (name, cells) in enumerate(zip(sheet.names, columns)):
-        code, reason, has_gaps = _kind(name, cells, sheet.comma, cell_locations(sheet, i))
+        code, reason, has_gaps = _kind(name, cells, sheet.comma, cell_locations(sheet, i), notes)
         codes.append(code)
         gaps.append(has_gaps)
         if reason:
             why.setdefault(reason, []).append(name)
-        if code.kind == "numbers":
-            values, _ = as_numbers(cells, sheet.comma, code.form)
-            notes += _notes_on_numbers(name, cells, values, code.form)
         if code.kind == "dates":
             what, first = "Dates", code.first
             if code.form in TIMES_OF_DAY:
@@ -636,7 +639,8 @@ def _kinds(sheet: Sheet, notes: list[str]) -> tuple[tuple[Code, ...], tuple[bool
         codes[only[0]] = Code(sheet.names[only[0]], "numbers")
         del why[NUMBERS_ROWS]
     for reason, names in why.items():
-        begin = f"C{listed(names)[1:]} {'were' if len(names) > 1 else 'was'}"
+        begin = listed(names).replace("column", "Column", 1)
+        begin += " were" if len(names) > 1 else " was"
         many = (" it only numbers ", " it has "), (" they only number ", " they have ")
         words = reason
         if len(names) > 1:
@@ -664,10 +668,10 @@ IDENTIFIES = "because it has another value in nearly every row, as an identifier
 
 
 def _kind(
-    name: str, cells: Cells, comma: bool, where: Callable[[int], str]
+    name: str, cells: Cells, comma: bool, where: Callable[[int], str], notes: list[str]
 ) -> tuple[Code, str, bool]:
     """Return the way in which a column becomes numbers, the reason why it is left out or "", and
-    True if it has gaps.
+    True if it has gaps. Add notes on ambiguous numbers.
     """
     values, bad, unit = as_measures(cells, comma)
     _refuse_few_words(cells, bad, where)
@@ -683,6 +687,7 @@ def _kind(
             counts = bool((np.diff(values) == 1).all()) and values[0] in (0, 1)
             if counts or name in INDEX_COLUMN_NAMES or IDENTIFIER.search(name):
                 return left_out, NUMBERS_ROWS if counts else IDENTIFIES, False
+        notes += _notes_on_numbers(name, cells, values, unit)
         return Code(name, "numbers", form=unit), "", present.size < len(cells)
     form = form_of_dates(cells, where)
     if form:
@@ -702,7 +707,7 @@ def _kind(
 
 
 # numbers that often mean a gap
-GAP_NUMBERS = {-1.0, -9.0, -99.0, -999.0, -9999.0, -99999.0, 99.0, 999.0, 9999.0, 99999.0}
+MISSING_VALUE_CODES = {-1.0, -9.0, -99.0, -999.0, -9999.0, -99999.0, 99.0, 999.0, 9999.0, 99999.0}
 
 
 def _notes_on_numbers(name: str, cells: Cells, values: np.ndarray, unit: str) -> list[str]:
@@ -711,13 +716,13 @@ def _notes_on_numbers(name: str, cells: Cells, values: np.ndarray, unit: str) ->
     if unit:
         notes.append(f"Cells of column {name} were read as numbers in {shown(unit)}.")
     ends = {float(np.fmin.reduce(values)), float(np.fmax.reduce(values))}
-    present = values[~np.isnan(values)] if ends & GAP_NUMBERS else values[:0]
+    present = values[~np.isnan(values)] if ends & MISSING_VALUE_CODES else values[:0]
     different, counts = np.unique(present, return_counts=True)
     for gap, count, others in (
         (different[:1], counts[:1], different[1:]),
         (different[-1:], counts[-1:], different[:-1]),
     ):
-        if others.size < MIN_MARKED or gap[0] not in GAP_NUMBERS or count[0] < 2:
+        if others.size < MIN_MARKED or gap[0] not in MISSING_VALUE_CODES or count[0] < 2:
             continue
         if np.abs(others - gap[0]).min() > others[-1] - others[0]:
             notes.append(
@@ -740,7 +745,7 @@ def note_on_marks(sheet: Sheet, least: int = MIN_MARKED) -> list[str]:
     """
     names, cell = [], ""
     for name, cells in zip(sheet.names, zip(*sheet.rows)) if sheet.ambiguous else ():
-        marked = [c for c in cells if AMBIGUOUS.fullmatch(c.strip(UNITS))]
+        marked = [c for c in cells if AMBIGUOUS_NUMBER.fullmatch(c.strip(UNIT_CHARACTERS))]
         if len(marked) >= least:
             names.append(name)
             cell = cell or marked[0]
@@ -758,11 +763,11 @@ def note_on_marks(sheet: Sheet, least: int = MIN_MARKED) -> list[str]:
 
 def listed(names: Sequence[str]) -> str:
     """Return a text such as "column 'a'" or "columns 'a', 'b' and 7 more"."""
-    some = ", ".join(repr(shown(name)) for name in names[:MAX_NAMED])
-    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    some = ", ".join(repr(shown(name)) for name in names[:MAX_NAMED_COLUMNS])
+    more = f" and {len(names) - MAX_NAMED_COLUMNS} more" if len(names) > MAX_NAMED_COLUMNS else ""
     return f"column{'s' * (len(names) > 1)} {some}{more}"
 
 
 def normalise_word(cell: str) -> str:
     """Return the word in a cell, where all gaps become one word."""
-    return "" if cell.lower() in MISSING else cell
+    return "" if cell.lower() in MISSING_CELLS else cell

@@ -570,12 +570,12 @@ def refuse_unknown(
         raise TypeError(f"{called} has no argument {name!r}. {hint}") from None
 
 
-def names_of(function: Callable[..., Any]) -> list[str]:
+def keyword_names(function: Callable[..., Any]) -> list[str]:
     """Return the names of the arguments that can be passed to a function by keyword.
 
     Examples
     --------
-    >>> names_of(lambda a, *, b=1, **more: None)
+    >>> keyword_names(lambda a, *, b=1, **more: None)
     ['a', 'b']
     """
     parameters = inspect.signature(function).parameters.values()
@@ -628,7 +628,7 @@ def refuse_call(
     owner = type(args[0]).__name__ if method else ""
     called = owner if name == "__init__" else f"{owner}.{name}".lstrip(".")
     if all(p.kind != p.VAR_KEYWORD for p in parameters):
-        known = names_of(function)
+        known = keyword_names(function)
         refuse_unknown(where, [name for name in options if name not in known], called, known)
     placed = [p.name for p in parameters[method:] if p.kind == p.POSITIONAL_OR_KEYWORD]
     dots = ["..."] * (method + len(placed) < len(parameters))

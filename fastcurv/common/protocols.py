@@ -391,7 +391,7 @@ def why_replaced(x: Any, name: str, functions: tuple[str, ...] = ()) -> str:
     if parts and all(map(is_, parts(kind), then)) and assigned.keys().isdisjoint(deciding):
         return str(why)
     home, wanted = _defining_class(kind, name), functions or FUNCTION_METHODS
-    if name in assigned and not _is_data(_getattr_static(kind, name)):
+    if name in assigned and not _is_data_descriptor(_getattr_static(kind, name)):
         home = next(
             (
                 one
@@ -413,7 +413,7 @@ def why_replaced(x: Any, name: str, functions: tuple[str, ...] = ()) -> str:
         if (
             one in assigned
             and _defining_class(home, one)
-            and not _is_data(_getattr_static(kind, one))
+            and not _is_data_descriptor(_getattr_static(kind, one))
         ):
             return _describe_override(kind, one)
     why = _describe_replaced_function(kind, home, functions)
@@ -489,7 +489,7 @@ def _declares_attribute(kind: type, name: str) -> bool:
     return name in kind.__dict__.get("__annotations__", ())
 
 
-def _is_data(part: Any) -> bool:
+def _is_data_descriptor(part: Any) -> bool:
     """Return True if a class attribute takes precedence over an instance attribute, as properties
     do.
     """
@@ -527,7 +527,7 @@ def _describe_replaced_function(kind: type, home: type, functions: tuple[str, ..
             same = _is_library_class(now) and _is_library_function(part)
         else:
             # An array or number assigned to the object precedes a value that the class states.
-            stated = then is None and not _is_data(part) and name != "__getattribute__"
+            stated = then is None and not _is_data_descriptor(part) and name != "__getattribute__"
             same = _is_library_class(now) or stated
         if not same:
             return _describe_override(kind, name)

@@ -146,7 +146,7 @@ class Graph:
             at = self.folds[at].input[0]
         array = self.held[at] if at in self.held else self._unpacked(self.tensors[at])
         for node in reversed(nodes):
-            self.stack.spend(64 + array.nbytes)
+            self.stack.count_memory(64 + array.nbytes)
             if node.op_type == "Transpose":
                 array = np.transpose(array, self.attributes(node).get("perm"))
             elif node.op_type == "Cast":
@@ -171,7 +171,7 @@ class Graph:
             raise ValueError(
                 f"a tensor of the model must have the numbers that the file holds, got {size}."
             )
-        self.stack.spend(64 + 8 * size)
+        self.stack.count_memory(64 + 8 * size)
         try:
             if _is_external(held):
                 load_external_data_for_tensor(held, self.folder)

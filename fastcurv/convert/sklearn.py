@@ -74,7 +74,7 @@ class Stack:
             f"{name} after {self.closed}" if self.closed else f"{name}{why}",
         )
 
-    def spend(self, n_bytes: float) -> None:
+    def count_memory(self, n_bytes: float) -> None:
         """Count memory used by reading. Raise a ValueError if a small file requires much memory."""
         self.left -= n_bytes
         if self.left < 0:
@@ -153,15 +153,15 @@ class Stack:
             W, b = self.layers[-1]
             b = np.broadcast_to(scale * (0 if b is None else b) + shift, len(W))
             if np.any(scale != 1):
-                self.spend(W.nbytes)
+                self.count_memory(W.nbytes)
                 W = np.broadcast_to(scale, len(W))[:, None] * W
-            self.spend(b.nbytes)
+            self.count_memory(b.nbytes)
             self.layers[-1] = W, b
         elif self.pending is None:
             self.pending = scale, shift
         else:
             before, moved = self.pending
-            self.spend(scale.nbytes + before.nbytes)
+            self.count_memory(scale.nbytes + before.nbytes)
             self.pending = scale * before, scale * moved + shift
 
     def frozen_norm(self, parts: Sequence[Any], eps: float, name: str) -> None:

@@ -312,7 +312,7 @@ def _batch_norm(stack: Stack, module: Any, name: str, seen: dict[int, tuple[str,
         stack.frozen_norm([gamma, beta, *moments], module.eps, name)
 
 
-def _read(stack: Stack, step: Step, seen: dict[int, tuple[str, Any]]) -> None:
+def _add_step_to_stack(stack: Stack, step: Step, seen: dict[int, tuple[str, Any]]) -> None:
     """Read one step into the stack."""
     name, kind, module = step
     refuse_if(
@@ -440,7 +440,7 @@ def from_torch(module: Any, activation: Any = None) -> Model:
     seen: dict[int, tuple[str, Any]] = {}
     steps = _flatten_module(module, "module")
     for step in steps:
-        _read(stack, step, seen)
+        _add_step_to_stack(stack, step, seen)
     model, theta = stack.finish()
     check_activation(model, activation)
     warn_left_out(stack)

@@ -253,10 +253,10 @@ def classify(
         ),
         nullcontext() if krylov is None else krylov.held() as runs,
     ):
-        return _evaluate(replace(ask, krylov=runs), shown, started)
+        return _classify_point(replace(ask, krylov=runs), shown, started)
 
 
-def _evaluate(ask: ClassifyOptions, shown: Any, started: float) -> CriticalPoint:
+def _classify_point(ask: ClassifyOptions, shown: Any, started: float) -> CriticalPoint:
     run = ask.krylov
     H = hessian_products(ask.ob, ask.theta)
     if run is not None:
@@ -475,7 +475,7 @@ def _classify_nearest_point(
         max_products=None if ask.max_products is None else int(left),
     )
     try:
-        at = _evaluate(there, shown, time.perf_counter())
+        at = _classify_point(there, shown, time.perf_counter())
     except (NotFiniteError, np.linalg.LinAlgError, ArithmeticError):
         # The derivatives do not exist at the point reached.
         return None, True

@@ -569,7 +569,7 @@ class ByProducts(Inertia):
 
         run = search.from_gradient(g, min(MAX_GRADIENT_STEPS, search.budget.left // 4), settled)
         if run is None:
-            return np.inf, least_decrement(size, H.largest)
+            return np.inf, decrement_lower_bound(size, H.largest)
         if run.scale == 0:
             self.residual = 1.0
             return np.inf, None
@@ -583,7 +583,7 @@ class ByProducts(Inertia):
         sizes = np.maximum(np.abs(values), GRADIENT_EPS * H.eps * run.scale)
         decrement = 0.5 * float(((size * S[0]) / sizes * (size * S[0])).sum())
         short = run.m < min(N_GRADIENT_STEPS, run.dimension) and run.p > 0 and self.left > 0.1
-        return decrement, least_decrement(size, self.flat) if short else None
+        return decrement, decrement_lower_bound(size, self.flat) if short else None
 
     def _assess_nearness(self, whole: float) -> Nearness:
         (g, off), theta, H = self.gradient, self.ask.theta, self.H
@@ -804,7 +804,7 @@ class ByProducts(Inertia):
         return replace(self.seen, n_positive=None, n_negative=None, n_zero=None)
 
 
-def least_decrement(size: float, flat: float) -> float:
+def decrement_lower_bound(size: float, flat: float) -> float:
     """Return a lower bound on the decrement, from ``||g||`` and ``||Hg|| / ||g||``: by Cauchy and
     Schwarz ``g'|H|^-1 g >= ||g||^3 / ||Hg||``.
     """
@@ -841,27 +841,25 @@ def is_clearly_far(ask: ClassifyOptions, H: Products) -> bool:
     g = gradient_at(ask.ob, ask.theta, H)
     size, along = safe_norm(g), safe_norm(H(g))
     H(as_rng(PROBE_SEED).standard_normal(H.n))
-    known = 0 < size < np.inf and along < np.inf and H.norm > 0
-    return known and _is_decisive(ask, size, least_decrement(size, along / size), H.largest)
+    if not (0 < size < np.inf and along < np.inf and H.norm > 0):
+        return False
+    decrement = decrement_lower_bound(size, along / size)
+    return _is_clearly_not_critical(ask, size, decrement, H.largest)
 
 
-def _is_decisive(ask: ClassifyOptions, size: float, decrement: float, largest: float) -> bool:
+def _is_clearly_not_critical(
+    ask: ClassifyOptions, size: float, decrement: float, largest: float
+) -> bool:
     """Return True if a gradient of norm `size` and a decrement of at least `decrement` are far
     above the threshold and the gradient's own rounding, where ``||H||`` is at most `largest`.
     """
     length = safe_norm(ask.theta)
     reach = largest * length * length
+    part = CLEARLY_FAR_FRACTION
     rest = assess_nearness_by(
-        ask.ob,
-        ask.theta,
-        CLEARLY_FAR_FRACTION * size,
-        CLEARLY_FAR_FRACTION * decrement,
-        reach,
-        ask.gradient_tol,
+        ask.ob, ask.theta, part * size, part * decrement, reach, ask.gradient_tol
     )
-    return (
-        not rest.near and assumed_error(largest, ask.theta) / CLEARLY_FAR_FRACTION < size < np.inf
-    )
+    return not rest.near and assumed_error(largest, ask.theta) / part < size < np.inf
 
 
 def _gradient(ask: ClassifyOptions, H: Products) -> tuple[Floats, float]:
@@ -871,7 +869,7 @@ def _gradient(ask: ClassifyOptions, H: Products) -> tuple[Floats, float]:
     if H.norm > 0 and certificate_method(ask.ob, "precise_gradient") is not None:
         g = gradient_at(ask.ob, ask.theta, H)
         size = safe_norm(g)
-        if _is_decisive(ask, size, size / H.largest * size, H.largest):
+        if _is_clearly_not_critical(ask, size, size / H.largest * size, H.largest):
             return g, np.nan
     return best_gradient(ask.ob, ask.theta, H)
 

@@ -421,7 +421,7 @@ def posterior(
     T = factor / (2 * noise**2) if noise else factor
     tau, decrement = T * l2, 0.5 * T * float(np.sum((op.gradient @ root) ** 2))
     log_likelihood = -data / (2 * noise**2) if noise else -data
-    log_likelihood -= (count / total) * _missing(ob)
+    log_likelihood -= (count / total) * _missing_log_likelihood(ob)
     if noise:
         log_likelihood -= n_terms * math.log(noise * math.sqrt(2 * math.pi))
     prior = 0.5 * k * math.log(tau) - 0.5 * tau * squares if k else 0.0
@@ -473,7 +473,7 @@ def _check_laplace_input(ob: Any, theta: Any, curvature: str) -> tuple[Any, Floa
 
 
 def is_likelihood(loss: Any) -> bool:
-    """Return whether a loss is a negative log likelihood, which user-defined ones are taken for."""
+    """Return True if a loss is a negative log likelihood. User-defined losses are assumed to be."""
     given = LOSSES[loss].given
     return loss in _MISSING_LOG_TERMS or given is not None and not given.built_in
 
@@ -487,7 +487,7 @@ def _check_likelihood(loss: Any) -> None:
         )
 
 
-def _missing(ob: Any) -> float:
+def _missing_log_likelihood(ob: Any) -> float:
     """Return the sum of the terms that are missing in the sum over rows of a loss for a negative
     log likelihood.
     """
@@ -571,7 +571,7 @@ def _flat_root(M: Floats) -> tuple[Floats, float]:
         return np.zeros((0, 0)), 0.0
     diagonal = np.diagonal(M)
     scale = 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
-    values, vectors = np.linalg.eigh(scale[:, None] * M * scale)  # no eigenvalue needs a proof
+    values, vectors = np.linalg.eigh(scale[:, None] * M * scale)  # needs no error bounds
     keep = values > len(M) * FLAT_TOL
     R = scale[:, None] * vectors[:, keep] / np.sqrt(values[keep])
     if keep.all():

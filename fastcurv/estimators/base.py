@@ -90,7 +90,7 @@ def unscaled_features(X: Any) -> list[int]:
     return np.flatnonzero((reach > 0) & ((nearest > reach) | large | (reach < MIN_RANGE))).tolist()
 
 
-GOOD_ENDINGS = ("callback", "held_out", "patience", "critical")
+SUCCESSFUL_STOP_REASONS = ("callback", "held_out", "patience", "critical")
 WARNING_CURES = {
     "max_iter": "increase max_iter",
     "max_time": "increase max_time",
@@ -103,7 +103,7 @@ WARNING_CURES = {
 def warn_of_ending(est: Any, X: Any, gradient: float) -> None:
     """Warn once if a fit did not converge, or if the scale of a feature limits it."""
     kinks = est.alpha_ > 0 and any(ACTIVATIONS[n].like_relu for n in est.model_.activation)
-    ended = est.stopped_ not in GOOD_ENDINGS and gradient > est._tol
+    ended = est.stopped_ not in SUCCESSFUL_STOP_REASONS and gradient > est._tol
     # The fit may have reached a minimum at active kinks, where no gradient is small.
     if est.stopped_ in ("stalled", "slow") and kinks:
         ended = False
@@ -454,7 +454,7 @@ class BaseMLP(
             l2_biases=False,
         )
 
-    def _data(
+    def _check_fit_data(
         self, X: Any, y: Any, weight: Any, reset: bool
     ) -> tuple[Any, Any, LossName | Loss, Any, int]:
         """Validate rows and targets, and drop rows of zero weight."""
@@ -536,7 +536,7 @@ class BaseMLP(
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any) -> None:
         """Implement `fit` for checked parameters."""
-        X, y, loss, weight, m = self._data(X, y, sample_weight, True)
+        X, y, loss, weight, m = self._check_fit_data(X, y, sample_weight, True)
         rng = check_random_state(self.random_state)
         model = self._model(X.shape[1], m, X.dtype)
         held = None
@@ -546,7 +546,7 @@ class BaseMLP(
             if X_val is None:
                 (X, y, weight), rest = self._split(X, y, weight, rng)
             else:
-                rest = (*self._data(X_val, y_val, None, False)[:2], None)
+                rest = (*self._check_fit_data(X_val, y_val, None, False)[:2], None)
             held = self._objective(model, *rest[:2], loss, rest[2], 0.0)
         resumed = self.warm_start and getattr(self, "model_", None) == model
         fresh = self.solver == "auto" and not resumed
@@ -829,7 +829,7 @@ class BaseMLP(
             )
         if first:
             validate_data(self, X, skip_check_array=True)
-        X, y, loss, weight, m = self._data(X, y, None, False)
+        X, y, loss, weight, m = self._check_fit_data(X, y, None, False)
         if not first and m != self.model_.sizes[-1]:
             raise ValueError(f"y must have {self.model_.sizes[-1]} outputs, got {m}.")
         rng = check_random_state(self.random_state)
@@ -896,5 +896,5 @@ class BaseMLP(
             of outputs for other losses of several numbers or labels.
         """
         check_is_fitted(self, "theta_")
-        X, y, loss, weight, _ = self._data(X, y, sample_weight, False)
+        X, y, loss, weight, _ = self._check_fit_data(X, y, sample_weight, False)
         return self._objective(self.model_, X, y, loss, weight)

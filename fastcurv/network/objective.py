@@ -322,7 +322,7 @@ class Objective(
         self._whole = load_module("network.shards").Shard(
             self._frame(2), rows, self._y, self._weight
         )
-        size = max(MIN_BLOCK_ROWS, min(self.n_samples, self._dense_rows))
+        size = max(MIN_BLOCK_ROWS, min(self.n_samples, self._max_dense_rows))
         vars(self).update(block_rows=size, n_shards=-(-self.n_samples // size), n_passes=0)
 
     def _zero_unused_rows(self) -> None:
@@ -349,7 +349,7 @@ class Objective(
         )  # heap, threads
 
     @property
-    def _dense_rows(self) -> int:
+    def _max_dense_rows(self) -> int:
         """The number of sparse rows that can be converted to a dense array at a time within the
         memory limit.
         """
@@ -541,7 +541,7 @@ class Objective(
         except IndexError:
             return None
 
-    def _take_plan_at(self, theta: Any) -> Any:
+    def _acquire_plan(self, theta: Any) -> Any:
         """Return a plan at theta for an operator to own, with its gradient."""
         plan = self._take_current_plan(theta)
         if plan is None:

@@ -142,7 +142,7 @@ class Curvature(Quadratic):
     _take: Any
 
     def __init__(self, objective: Any, theta: Any, kind: str) -> None:
-        n, plan = objective.n_params, objective._take_plan_at(theta)
+        n, plan = objective.n_params, objective._acquire_plan(theta)
         plan.theta.flags.writeable = False
         times = FastProduct(None if objective._by_blocks else plan, kind, kind != "fisher")
         vars(self).update(
@@ -539,7 +539,7 @@ class Jacobian(Operator):
     _plan: Any
 
     def __init__(self, objective: Any, theta: Any) -> None:
-        plan = objective._take_plan_at(theta)
+        plan = objective._acquire_plan(theta)
         plan.theta.flags.writeable = False
         vars(self).update(objective=objective, theta=plan.theta, _plan=plan)
         super().__init__(

@@ -313,7 +313,11 @@ class Arrays(RowSource):
     def __init__(self, X: Any, y: Any, weight: Any, rows: Any = None) -> None:
         if y is None:
             raise ValueError("y must hold the targets of the rows of X, got None.")
-        self.X, self.y, self.weight = X, _sliced(y, "y"), _sliced(weight, "sample_weight")
+        self.X, self.y, self.weight = (
+            X,
+            _as_sliceable(y, "y"),
+            _as_sliceable(weight, "sample_weight"),
+        )
         self.parts, self.rows = (self.X, self.y, self.weight), rows
         if len(X.shape) != 2:
             raise rows_error(X.shape, None)
@@ -362,7 +366,7 @@ class Arrays(RowSource):
         return tuple(None if a is None else a[back] for a in parts)  # type: ignore[return-value]
 
 
-def _sliced(x: Any, name: str) -> Any:
+def _as_sliceable(x: Any, name: str) -> Any:
     """Return x unchanged if it has a shape and can be sliced, otherwise as an array."""
     if x is None or (hasattr(x, "shape") and hasattr(x, "__getitem__") and len(x.shape)):
         return np.asarray(x) if hasattr(x, "iloc") else x
@@ -434,7 +438,7 @@ class Parquet(RowSource):
             for group in range(file.num_row_groups)
             for part in file.iter_batches(size, row_groups=[group], columns=self.wanted)
         )
-        yield from regroup_rows(map(self._block, self._translate_read_errors(parts)), size)
+        yield from regroup_rows(map(self._to_block, self._translate_read_errors(parts)), size)
 
     def _translate_read_errors(self, parts: Iterator[Any]) -> Iterator[Any]:
         """Yield parts of the file, raising the errors of `readable` for damaged parts."""
@@ -445,7 +449,7 @@ class Parquet(RowSource):
                 return
             yield part
 
-    def _block(self, part: Any) -> Block:
+    def _to_block(self, part: Any) -> Block:
         def column(name: str) -> Any:
             return part.column(name).to_numpy(zero_copy_only=False)
 
@@ -471,7 +475,11 @@ class Blocks(RowSource):
                 "once only. Use a list of blocks, an object with __iter__, or a function that "
                 "returns a new iterator."
             )
-        self.given, self.y, self.weight = blocks, _sliced(y, "y"), _sliced(weight, "sample_weight")
+        self.given, self.y, self.weight = (
+            blocks,
+            _as_sliceable(y, "y"),
+            _as_sliceable(weight, "sample_weight"),
+        )
         X = _first_block(blocks)
         self.entries = X.nnz / max(1, X.shape[0]) if is_sparse(X) else None
 

@@ -55,7 +55,7 @@ from ..common.protocols import SPACE_NAMES, Array, Enclosed, Floats, LiftedPairs
 from ..common.runtime import load_proofs, to_nearest
 from ..common.vectors import safe_norm
 from ..spectrum.forms import Form, smaller_form
-from ..structure.parameters import rows_in_range
+from ..structure.parameters import replace_zero_weight_rows
 from ..structure.tables import ACTIVATIONS, LOSSES
 from .arguments import as_vector, check_dtype
 from .gram import (
@@ -559,7 +559,7 @@ def _turned(whole: Any) -> tuple[Rotation, Any]:
     as a string.
     """
     ob, m = whole.objective, whole.objective.model
-    X, y = rows_in_range(ob)
+    X, y = replace_zero_weight_rows(ob)
     turn = Rotation(X, m.bias and (ob.l2_biases or not ob.l2), m.sizes[1])
     if not turn.off <= SEPARATE_BIAS_OFF:
         turn = Rotation(X, False, m.sizes[1])
@@ -594,7 +594,7 @@ def has_same_state(ob: Any, theta: Array, other: Any, turned: Array) -> bool:
     kinked = [row.kink > 0 for row in rows] + [False]
     bent = [row.bend > 0 or row.kink > 0 for row in rows] + [LOSSES[ob.loss].link != "identity"]
     layers, eps = m.unflatten(theta), float(np.finfo(m.dtype).eps)
-    X, _ = rows_in_range(ob)
+    X, _ = replace_zero_weight_rows(ob)
     step = len(X) if m.batch_norm else Z_ROWS_PER_CHECK
     for start in range(0, len(X) if any(bent) else 0, step):
         cut = slice(start, start + step)

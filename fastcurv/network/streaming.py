@@ -329,7 +329,7 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         X, y, weight = block
         if self._sparse:
             entries = Shard(self._frame(), X, y, weight, start)
-            yield from entries.pieces(max(1, self._dense_rows)) if dense else (entries,)
+            yield from entries.pieces(max(1, self._max_dense_rows)) if dense else (entries,)
             return
         shard = self._shards.pop(len(X), None)
         try:

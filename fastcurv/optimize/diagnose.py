@@ -386,8 +386,8 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "inputs unscaled",
         partial(_columns, alone=False),
-        "the columns of X have root mean squares from {f.smallest_scale:.3g} to "
-        "{f.largest_scale:.3g}, {number} together, and means of {f.offset:.2g} times their "
+        "the columns of X have root mean squares from {f.smallest_column_rms:.3g} to "
+        "{f.largest_column_rms:.3g}, {number} together, and means of {f.offset:.2g} times their "
         "standard deviations, but weights are drawn for means of 0 and variances of 1",
         _standardised,
         poor=False,

@@ -215,12 +215,12 @@ class Facts(Record):
         return self.layers[:-1]
 
     @property
-    def smallest_scale(self) -> float:
+    def smallest_column_rms(self) -> float:
         """The smallest root mean square of those columns of X that vary."""
         return float(self.scales.min(initial=math.inf))
 
     @property
-    def largest_scale(self) -> float:
+    def largest_column_rms(self) -> float:
         """The largest root mean square of those columns of X that vary."""
         return float(self.scales.max(initial=0.0))
 

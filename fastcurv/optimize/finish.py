@@ -66,7 +66,7 @@ def is_no_higher(value: Value, there: np.ndarray, here: np.ndarray) -> bool:
     return value(there) <= f + value_rounding(f, here.dtype)
 
 
-Lower = tuple[np.ndarray, float]
+LowerPoint = tuple[np.ndarray, float]
 
 
 def flat_space(ob: Any, theta: np.ndarray, dense_below: int) -> tuple[np.ndarray, int]:
@@ -104,7 +104,7 @@ def directions(
 
 def find_lower(
     value: Value, theta: np.ndarray, f: float, direction: np.ndarray, barrier: bool = False
-) -> Lower | None:
+) -> LowerPoint | None:
     """Find a point on the line with a value lower by more than rounding, trying lengths over five
     decades in both directions. Return None if there is none.
 
@@ -697,7 +697,7 @@ class Finisher:
                 return self._move_lower(at, there, f)
         return None
 
-    def _walk_from(self, start: np.ndarray) -> Lower:
+    def _walk_from(self, start: np.ndarray) -> LowerPoint:
         """Take a few steps of this run's method from another point, and return the lowest point
         reached and its value. The run itself does not move.
         """
@@ -760,7 +760,7 @@ class Finisher:
 
     # --- helpers of the strategies
 
-    def _move_lower(self, at: StationaryPoint, found: Lower, f: float) -> Outcome:
+    def _move_lower(self, at: StationaryPoint, found: LowerPoint, f: float) -> Outcome:
         """Continue from a lower point, or end the run there with an outcome for that point."""
         theta, lowest = found
         if self._allows_another_move(lowest, f) and at.moves:

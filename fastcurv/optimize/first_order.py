@@ -24,7 +24,7 @@ import numpy as np
 from ..common.checks import all_finite, check_positive, random_batches
 from ..common.runtime import as_callback
 from ..common.vectors import adam_step
-from .run import Method, rows_at_a_time
+from .run import Method, check_row_batch_size
 from .schedules import as_schedule
 
 _COMMON_OPTIONS = {
@@ -64,7 +64,7 @@ class _FirstOrder(Method):
             self.rate = as_schedule(self.schedule, rate, self.delta, self.hold)
         if self.clip is not None and not (isinstance(self.clip, float) and self.clip == np.inf):
             self.clip = check_positive(self.clip, "clip")
-        self.batch_size = rows_at_a_time(run.ob, self.batch_size, "batch_size")
+        self.batch_size = check_row_batch_size(run.ob, self.batch_size, "batch_size")
         self.t, self.kept_arrays, self.last_rate = 0, self.buffers, 0.0
         self.scratch = np.zeros_like(run.theta)
         for name in self.buffers:

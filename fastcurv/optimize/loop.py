@@ -207,7 +207,7 @@ class Loop:
             if self.why is not None:
                 return
             self.saver.take(self)
-            run.near_bound, run.idle = self._is_near_bound(), self._thrifty_for() <= 0
+            run.near_bound, run.idle = self._is_near_bound(), self._n_thrifty_iterations_left() <= 0
             before, begun, run.ahead = run.theta, run.iteration, self._steps_per_call()
             run.enough = 0.0 if self.critical() else run.gradient_tol
             try:
@@ -305,7 +305,7 @@ class Loop:
         """Return the number of iterations from here on that need no check one by one."""
         if self.watched or self.bottom == -np.inf or self.critical() or self.run.idle:
             return 1
-        idle = self._thrifty_for()
+        idle = self._n_thrifty_iterations_left()
         if self.run.near_bound:
             idle = min(idle, self._max_idle_iterations(self.run.walked))
         return int(max(1, min(self.max_iter - self.run.iteration, idle)))
@@ -317,7 +317,7 @@ class Loop:
         idle = self.method.curvature is not None
         return mark[0] + MAX_IDLE_ITERATIONS - self.run.iteration if idle else np.inf
 
-    def _thrifty_for(self) -> float:
+    def _n_thrifty_iterations_left(self) -> float:
         """Return the number of further iterations after which steps no longer save products if none
         makes progress.
         """

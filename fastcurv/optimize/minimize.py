@@ -27,7 +27,7 @@ from ..common.checks import (
 from ..common.errors import (
     accept_aliases,
     conversion_hint,
-    names_of,
+    keyword_names,
     refuse_foreign,
     refuse_swapped,
     require,
@@ -63,7 +63,7 @@ from .newton import (
     SaddleFreeNewton,
     TrustRegion,
 )
-from .run import Method, MinimizeResult, Run, check_not_negative, rows_at_a_time
+from .run import Method, MinimizeResult, Run, check_not_negative, check_row_batch_size
 from .units import minimize_scaled, units_of
 
 # --------------------------------------------------------------------------------------------------
@@ -322,7 +322,7 @@ def minimize(
         max_time=_if_set(max_time, "max_time", check_positive),
         max_products=_if_set(max_products, "max_products"),
         fun_target=_if_set(fun_target, "fun_target", _check_number),
-        sample=rows_at_a_time(ob, options.get("sample"), "sample"),
+        sample=check_row_batch_size(ob, options.get("sample"), "sample"),
     )  # fmt: skip
     usual = 100 if options.get("batch_size") is not None else 5000 if maker.curvature else 1000
     tol = _if_set(gradient_tol, "gradient_tol", check_not_negative)
@@ -525,7 +525,7 @@ def _check_options(method: str, maker: type[Method], options: dict[str, Any]) ->
     every = sorted({name for other in METHODS.values() for name in other.defaults})
     for name in unknown:
         takers = [repr(other) for other, its in METHODS.items() if name in its.defaults]
-        known = (*(every if method == "auto" else maker.defaults), *names_of(minimize))
+        known = (*(every if method == "auto" else maker.defaults), *keyword_names(minimize))
         near = difflib.get_close_matches(name, known, 1)
         if takers:
             more = f", or one of {', '.join(takers[1:])}" * (len(takers) > 1)
@@ -533,7 +533,7 @@ def _check_options(method: str, maker: type[Method], options: dict[str, Any]) ->
         elif near:
             hint = f"Did you mean {near[0]!r}?"
         else:
-            takes = names_of(minimize)[3:] if method == "auto" else maker.defaults
+            takes = keyword_names(minimize)[3:] if method == "auto" else maker.defaults
             hint = f"Its options are {', '.join(takes)}"
             hint += ", and those of the method that is named." if method == "auto" else "."
         raise TypeError(f"minimize(method={method!r}) has no option {name!r}. {hint}")

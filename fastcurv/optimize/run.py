@@ -564,7 +564,7 @@ def check_fraction(value: Any, name: str) -> float:
 check_not_negative = partial(check_positive, zero=True)
 
 
-def rows_at_a_time(ob: Any, count: Any, name: str) -> int | None:
+def check_row_batch_size(ob: Any, count: Any, name: str) -> int | None:
     """Return the number of rows to use at a time, after checking it, or None for all rows."""
     if count is None:
         return None

@@ -13,7 +13,7 @@ from scipy.optimize import OptimizeResult
 
 from ..common.checks import check_choice
 from ..common.errors import accept_aliases, require, type_of
-from .predictions import last_step
+from .predictions import final_estimator_and_inputs
 from .style import (
     BLUE,
     GREY,
@@ -29,12 +29,16 @@ from .style import (
     new_axes,
 )
 
-X_NAMES = {
+X_AXIS_LABELS = {
     "iteration": "iterations",
     "time": "seconds",
     "products": "products with the Hessian",
 }
-Y_NAMES = {"loss": "loss", "gradient_norm": "norm of the gradient", "validation": "validation loss"}
+Y_AXIS_LABELS = {
+    "loss": "loss",
+    "gradient_norm": "norm of the gradient",
+    "validation": "validation loss",
+}
 
 
 def _pair(name: str, curve: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -168,11 +172,11 @@ class ConvergenceDisplay(Display):
         >>> shown.ax_.get_xlabel()
         'iterations'
         """
-        for name, value, known in (("x", x, X_NAMES), ("y", y, Y_NAMES)):
+        for name, value, known in (("x", x, X_AXIS_LABELS), ("y", y, Y_AXIS_LABELS)):
             check_choice(value, known, name)
         cls._check_look(look, "from_results")
         if isinstance(results, OptimizeResult) or hasattr(results, "history"):
-            results = {getattr(results, "method", None) or Y_NAMES[y]: results}
+            results = {getattr(results, "method", None) or Y_AXIS_LABELS[y]: results}
         _check_runs(results, x, y)
         curves = {
             name: (run.history[x], np.asarray(run.history[y]) - above)
@@ -183,8 +187,8 @@ class ConvergenceDisplay(Display):
             for name, run in results.items()
             if isinstance(getattr(run, "kind", None), str)
         }
-        label = Y_NAMES[y] + (f" above {above:.4g}" if above else "")
-        return cls(curves, xlabel=X_NAMES[x], ylabel=label, ends=ends).plot(ax, **look)
+        label = Y_AXIS_LABELS[y] + (f" above {above:.4g}" if above else "")
+        return cls(curves, xlabel=X_AXIS_LABELS[x], ylabel=label, ends=ends).plot(ax, **look)
 
     @classmethod
     def from_estimator(
@@ -209,7 +213,7 @@ class ConvergenceDisplay(Display):
         ConvergenceDisplay
         """
         cls._check_look(look, "from_estimator")
-        estimator, _ = last_step(estimator)
+        estimator, _ = final_estimator_and_inputs(estimator)
         name = f"{type(estimator).__name__}, {estimator.solver}" if name is None else name
         found = {name: estimator.loss_curve_}
         if hasattr(estimator, "validation_loss_curve_"):

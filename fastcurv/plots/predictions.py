@@ -12,7 +12,7 @@ from ..common.protocols import Array
 from .style import CYCLE, new_axes
 
 
-def last_step(estimator: Any, X: Any = None) -> tuple[Any, Any]:
+def final_estimator_and_inputs(estimator: Any, X: Any = None) -> tuple[Any, Any]:
     """Return the fitted estimator at the end of a pipeline, or the best estimator of a search, and
     X in the form in which it receives it.
     """
@@ -35,7 +35,7 @@ def last_step(estimator: Any, X: Any = None) -> tuple[Any, Any]:
 
 def objective_of(estimator: Any, X: Any, y: Any, sample_weight: Any = None) -> tuple[Any, Any]:
     """Return the objective that a fitted estimator minimises on these rows, and its theta."""
-    estimator, X = last_step(estimator, X)
+    estimator, X = final_estimator_and_inputs(estimator, X)
     return estimator.objective(X, y, sample_weight), estimator.theta_
 
 

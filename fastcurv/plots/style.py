@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from ..common.checks import check_choice
-from ..common.errors import names_of, refuse_unknown
+from ..common.errors import keyword_names, refuse_unknown
 from ..common.optional import optional
 from ..common.read_only import ReadOnly
 from ..spectrum.draw import plain_numbers, shown_axes
@@ -94,7 +94,7 @@ def legend_width(names: list[str]) -> float:
     """
     if len(names) <= len(CYCLE):
         return 0.0
-    return _columns(names) * (0.7 + 0.08 * max(map(len, names)))
+    return _n_legend_columns(names) * (0.7 + 0.08 * max(map(len, names)))
 
 
 def legend_of_lines(ax: Any, *, room: bool) -> None:
@@ -108,12 +108,12 @@ def legend_of_lines(ax: Any, *, room: bool) -> None:
         room = ax.get_window_extent().width / ax.figure.dpi >= 2 * width
     if width and room:
         beside = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "borderaxespad": 0.3}
-        ax.legend(frameon=False, ncols=_columns(names), **beside)
+        ax.legend(frameon=False, ncols=_n_legend_columns(names), **beside)
     else:
         ax.legend(frameon=False)
 
 
-def _columns(names: list[str]) -> int:
+def _n_legend_columns(names: list[str]) -> int:
     """Return the number of columns of a legend next to the axes, with 16 names in each column."""
     return -(-len(names) // 16)
 
@@ -163,7 +163,7 @@ class Display(ReadOnly, assignable=("ax_", "figure_")):
         The message names the first constructor, which was called.
         """
         takers = [getattr(cls, name) for name in (*makers, "plot")]
-        known = {name for taker in takers for name in names_of(taker)} - {"self"}
+        known = {name for taker in takers for name in keyword_names(taker)} - {"self"}
         unknown = [name for name in look if name not in known]
         refuse_unknown("picture", unknown, f"{cls.__name__}.{makers[0]}", known)
 

@@ -154,7 +154,7 @@ def dense_matrix(op: Any) -> DenseMatrix:
     Raises
     ------
     ValueError
-        Where a product is not finite, or n is above `LARGEST_DENSE`.
+        Where a product is not finite, or n is above 30 000.
     """
     op = check_symmetric_operator(op)
     n = op.shape[0]

@@ -43,7 +43,7 @@ PROGRESS_SECONDS = 0.1  # seconds of steps after which progress is shown
 SETTLED_DISTANCE = 0.05
 # error of a node in eps times the largest node; the error of all n eigenvalues is n eps times it,
 # see `eigvalsh`
-ROUNDED_STEPS = 64
+NODE_ERROR_EPS = 64
 
 
 @accept_aliases("spectral_density")
@@ -376,7 +376,7 @@ def assemble(
     nodes, weights = (np.take_along_axis(x, order, axis=1) for x in (nodes, weights))
     facts = {"n_deflated": len(exact), "space": getattr(small, "space", "parameters")} | facts
     largest = float(np.abs(nodes[weights > 0]).max(initial=0.0))
-    steps = n if facts["n_deflated"] >= n else ROUNDED_STEPS
-    facts["rounding"] = max(steps, ROUNDED_STEPS) * float(np.finfo(dtype).eps) * largest
+    steps = n if facts["n_deflated"] >= n else NODE_ERROR_EPS
+    facts["rounding"] = max(steps, NODE_ERROR_EPS) * float(np.finfo(dtype).eps) * largest
     spread = smooth(nodes, weights, **look, unsure=facts["n_deflated"] < n)
     return SpectralDensity(nodes=nodes, weights=weights, n=n, **facts, **spread)

@@ -59,7 +59,7 @@ N_FIRST_PRODUCTS, N_PRODUCTS_PER_PAIR = 24, 4
 # probability of error of `unseen` if MISS_PROBABILITY was not reached
 MISSED_WITHIN_RISK = 0.05
 # expected time of a search up to which Ctrl-C is handled after the search
-QUICK_SECONDS = 1e-3
+MAX_UNINTERRUPTED_SECONDS = 1e-3
 
 
 def extreme_pairs(
@@ -98,7 +98,7 @@ def extreme_pairs(
     loose = 0.1 if asked.relative == "scale" else 0.03
     most = min(resolve_max_basis(asked.max_basis, k, n, dtype), n)
     contamination = min(max(loose * tol**0.5, eps_of(dtype) ** 0.5), 0.03 * loose)
-    quick = form.product * usual < QUICK_SECONDS
+    quick = form.product * usual < MAX_UNINTERRUPTED_SECONDS
     silent = quick and not asked.progress
     with (
         nullcontext(NO_PROGRESS) if silent else bar(None, "eigsh", asked.progress) as shown,

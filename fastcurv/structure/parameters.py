@@ -144,7 +144,7 @@ def rows_that_count(ob: Any) -> NDArray[np.float64]:
     return X if weight is None or normalised(ob.model) else X[np.asarray(weight) != 0]
 
 
-def rows_in_range(ob: Any) -> tuple[Any, Any]:
+def replace_zero_weight_rows(ob: Any) -> tuple[Any, Any]:
     """Return X and y in which each row of weight 0 is replaced by the first row of nonzero weight.
 
     A row of weight 0 adds 0 to the loss and its derivatives, but a pass that multiplies its values

@@ -228,7 +228,7 @@ def ranges(ob: Any, theta: ArrayLike) -> tuple[Ranges, Ranges]:
 # spectrum too. Hidden layers count from 0.
 
 
-def _hidden(model: Any, theta: ArrayLike, layer: int) -> int:
+def _check_hidden_layer(model: Any, theta: ArrayLike, layer: int) -> int:
     require(model, ("sizes", "activation", "n_params"), "model", "a fastcurv.MLP", theta)
     if isinstance(layer, bool) or not isinstance(layer, (int, np.integer)):
         raise TypeError(
@@ -293,7 +293,7 @@ def permute_hidden(model: Any, theta: ArrayLike, layer: int, order: ArrayLike) -
     >>> permute_hidden(model, [1.0, 2.0, 3.0, 4.0], 0, [1, 0])
     array([2., 1., 4., 3.])
     """
-    layer = _hidden(model, theta, layer)
+    layer = _check_hidden_layer(model, theta, layer)
     order = _ints(order, "order")
     width = model.sizes[layer + 1]
     if order.shape != (width,) or sorted(order.tolist()) != list(range(width)):
@@ -338,7 +338,7 @@ def flip_tanh(model: Any, theta: ArrayLike, layer: int, units: ArrayLike) -> NDA
     >>> flip_tanh(ReferenceModel([1, 2, 1], bias=False), [1.0, 2.0, 3.0, 4.0], 0, [1])
     array([ 1., -2.,  3., -4.])
     """
-    layer = _hidden(model, theta, layer)
+    layer = _check_hidden_layer(model, theta, layer)
     if not ACTIVATIONS[model.activation[layer]].odd:
         raise ValueError(
             f"hidden layer {layer} must have an odd activation, tanh or identity, got "
@@ -385,7 +385,7 @@ def rescale_relu(
     >>> rescale_relu(model, [1.0, 2.0, 3.0, 4.0], 0, [0], 2.0)
     array([2. , 2. , 1.5, 4. ])
     """
-    layer = _hidden(model, theta, layer)
+    layer = _check_hidden_layer(model, theta, layer)
     if not ACTIVATIONS[model.activation[layer]].homogeneous:
         raise ValueError(
             f"hidden layer {layer} must have relu, leaky_relu or identity, got "
@@ -768,7 +768,7 @@ def _blocks(
             pairs = [(i, j) for i in range(width) for j in range(i)]
             yield _action(ob, theta, run, pairs, -1, "rotation")
         if names == {"identity"} and len(run) == 1:
-            yield from _moved_biases(ob, theta, free, run[0])
+            yield from _bias_shift_orbits(ob, theta, free, run[0])
 
 
 def _affected_parameters(model: Any, run: range) -> NDArray[np.bool_]:
@@ -856,7 +856,9 @@ def _apply_action(model: Any, theta: Floats, run: range, M: Floats) -> Floats:
     return there
 
 
-def _moved_biases(ob: Any, theta: Floats, free: NDArray[np.bool_], layer: int) -> Iterator[Orbit]:
+def _bias_shift_orbits(
+    ob: Any, theta: Floats, free: NDArray[np.bool_], layer: int
+) -> Iterator[Orbit]:
     """Yield the shifts of the bias of a linear unit (of beta, if it is normalised), which the bias
     of the layer above or its batch mean compensates.
     """

@@ -11,7 +11,7 @@ from fastcurv.certify.arithmetic import (
     gram_bound,
     gram_norm,
     spectral_norm_bound,
-    stack_norms,
+    spectral_norm_bounds,
 )
 from fastcurv.certify.majorants import curvature_floor
 from fastcurv.critical.classify import classify
@@ -378,7 +378,7 @@ def test_spectral_norms_of_a_stack_are_bounded(shape, size, rng):
     """The bounds exceed the norms by at most the 32nd root of the shorter side."""
     K = rng.standard_normal(shape)
     exact = np.linalg.norm(K, 2, axis=(1, 2))
-    bounds = stack_norms(K * size).reshape(-1) / size
+    bounds = spectral_norm_bounds(K * size).reshape(-1) / size
     assert (exact * (1 - 1e-13) <= bounds).all()
     assert (bounds <= exact * min(shape[1:]) ** (1 / 32) * (1 + 2e-10)).all()
-    assert not stack_norms(0 * K).any()
+    assert not spectral_norm_bounds(0 * K).any()

@@ -5,7 +5,7 @@ import pytest
 
 import fastcurv as fc
 from fastcurv.cli.fit_report import build
-from fastcurv.cli.fit_rows import dominant_row, near_copies
+from fastcurv.cli.fit_rows import dominant_row, near_duplicate_fraction
 
 
 def first_screen(X, y):
@@ -67,17 +67,17 @@ def test_copies_and_near_copies_are_named(rng):
 @pytest.mark.parametrize("name", ["breast_cancer", "wine", "iris", "diabetes", "digits"])
 def test_ordinary_data_have_no_near_copies(name):
     X = getattr(pytest.importorskip("sklearn.datasets"), f"load_{name}")().data
-    assert near_copies(X, 0) < 0.05
+    assert near_duplicate_fraction(X, 0) < 0.05
 
 
 def test_tables_of_categories_have_no_near_copies(rng):
-    assert near_copies(rng.integers(0, 4, (500, 4)).astype(float), 0) == 0
-    assert near_copies(rng.poisson(2, (500, 3)).astype(float), 0) == 0
-    assert near_copies(np.exp(2 * rng.standard_normal((300, 1))), 0) < 0.25
+    assert near_duplicate_fraction(rng.integers(0, 4, (500, 4)).astype(float), 0) == 0
+    assert near_duplicate_fraction(rng.poisson(2, (500, 3)).astype(float), 0) == 0
+    assert near_duplicate_fraction(np.exp(2 * rng.standard_normal((300, 1))), 0) < 0.25
     rounded = rng.uniform(size=(150, 1)).round(2)  # equal by chance
-    assert near_copies(np.hstack([rounded, 2 * rounded]), 0) == 0
+    assert near_duplicate_fraction(np.hstack([rounded, 2 * rounded]), 0) == 0
     pairs = rng.uniform(size=(75, 3)).round(2).repeat(2, axis=0)
-    assert near_copies(pairs, 0) == 1
+    assert near_duplicate_fraction(pairs, 0) == 1
 
 
 def test_the_share_of_a_row_is_its_share_of_the_variance():

@@ -54,7 +54,7 @@ from .evidence import alpha_by_evidence
 from .held_out import DEFAULT_DECAY, MAX_HELD_OUT_STEPS, Choice, choose_decay, held_out_mask
 from .input_slopes import InputSlopes
 from .shown import ShownInNotebooks
-from .sizes import pairs_worth, single_worth, threads_worth
+from .sizes import dense_if_small, pairs_worth, single_worth, threads_worth
 from .weights import FittedWeights
 
 # --------------------------------------------------------------------------------------------------
@@ -474,7 +474,7 @@ class BaseMLP(
         if weight is not None:
             weight = _check_sample_weight(weight, X, dtype=X.dtype, ensure_non_negative=True)
             X, y, weight = rows_that_count(X, y, weight)  # rows of weight 0 add no class
-        labels = y
+        X, labels = dense_if_small(X), y
         y, loss, m = self._targets(y, reset)
         weight = self._weighted(labels, weight, X.dtype)
         if weight is not None:

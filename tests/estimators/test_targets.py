@@ -101,9 +101,9 @@ def test_sparse_samples_are_fitted_as_dense_ones(how, monkeypatch):
     rng = np.random.default_rng(0)
     rows = sparse.random(120, 30, 0.2, format="csc", random_state=0)
     y, weight = (rows @ rng.standard_normal(30) > 0).astype(int), rng.random(120)
-    monkeypatch.setattr(
-        "fastcurv.estimators.base.DENSE_BLOCK_ENTRIES", 1000
-    )  # blocks of 33 samples
+    monkeypatch.setattr("fastcurv.estimators.sizes.MAX_DENSE_ENTRIES", 0)
+    # blocks of 33 samples
+    monkeypatch.setattr("fastcurv.estimators.base.DENSE_BLOCK_ENTRIES", 1000)
     fits = [
         fc.MLPClassifier((4,), "tanh", random_state=0, max_iter=15, **how).fit(X, y, weight)
         for X in (rows, rows.toarray())
@@ -116,6 +116,19 @@ def test_sparse_samples_are_fitted_as_dense_ones(how, monkeypatch):
     reg = fc.MLPRegressor((4,), alpha=0.1, random_state=0).fit(rows, targets)
     dense = fc.MLPRegressor((4,), alpha=0.1, random_state=0).fit(rows.toarray(), targets)
     assert np.allclose(reg.predict(rows), dense.predict(rows.toarray()), atol=1e-3)
+
+
+def test_small_sparse_samples_are_fitted_in_dense_form():
+    rows = sparse.random(60, 5, 0.4, format="csc", random_state=0)
+    y = np.arange(60) % 3
+    fits = [
+        fc.MLPClassifier((4,), random_state=0, max_iter=30, tol=0.01).fit(X, y)
+        for X in (rows, rows.toarray())
+    ]
+    assert np.array_equal(fits[0].theta_, fits[1].theta_)
+    assert isinstance(fits[0].objective(rows, y).X, np.ndarray)
+    tall = sparse.csr_matrix((2**16 // 5 + 1, 5))
+    assert isinstance(fits[0].objective(tall, np.arange(tall.shape[0]) % 3).X, sparse.csr_matrix)
 
 
 def test_partial_fit_with_classes_after_labels_raises():

@@ -42,7 +42,7 @@ from ..spectrum.draw import shown_axes
 from ..spectrum.results import as_json, number
 from ..structure.parameters import l2_diagonal, terms_of_a_row
 from ..structure.tables import ACTIVATIONS, LOSSES, one_hot
-from .nearness import assess_nearness_by
+from .nearness import assess_nearness_by, gradient_and_error
 from .without_rows import (
     BLOCK_ENTRIES,
     Minimum,
@@ -102,11 +102,23 @@ def _minimum(ob: Any, theta: Any, call: str) -> Minimum:
             f"Use fastcurv.minimize to find one, with {penalty} if parameters are redundant.",
             error.eigenvalue,
         ) from None
+    why = call_certificate(ob, "why_no_minimum", theta, default=None)
+    if why is not None:
+        raise ValueError(
+            f"ob must have a minimum, got one whose infimum is at infinity, since {why}."
+        )
     g = H.gradient
     decrement = 0.5 * float(g @ factor.solve(g))
     # norm whose square bounds |theta|' |H| |theta| from above
     size = safe_norm(np.abs(factor.lower).T @ np.abs(theta))
     near = assess_nearness_by(own, theta, safe_norm(g), decrement, size * size)
+    if not near.near:
+        # The decrement may be that of rounding errors alone, as where every loss is nearly 0.
+        g, error = gradient_and_error(ob, theta)
+        length = safe_norm(factor.inverse_lower @ g)
+        length -= error * math.sqrt(float(factor.inverse_diagonal.sum()))
+        decrement = 0.5 * max(length, 0.0) ** 2
+        near = assess_nearness_by(own, theta, safe_norm(g), decrement, size * size)
     if not near.near:
         raise ValueError(
             f"theta must be a minimum, got a gradient norm of {number(safe_norm(g))}, above its "
@@ -179,7 +191,7 @@ class LeftOut(Record, AttributeHints, subject="left_out"):
         ``d' H d`` of the change d of the parameters, in units of the variance of the residuals over
         N for squared errors and of the log-likelihood for other losses, over the sum of
         `hat_matrix_diag`. For a linear model without l2 it is the first value that statsmodels
-        returns. NaN where every residual is 0.
+        returns. NaN where every residual is 0, or no row determines a parameter.
     kept : ndarray (N,) of bool, or None
         With ``exact=True``: whether a minimum without the row is proved to lie in the same basin,
         see `leave_one_out`.

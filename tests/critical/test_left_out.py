@@ -200,7 +200,10 @@ def test_points_that_are_no_minima_are_rejected():
     huge, huge_theta = least_squares(np.eye(3, 2), np.array([1e200, 0.0, 1e200]))
     norm = fc.Objective(fc.MLP([2, 3, 1], batch_norm=True), np.eye(2), np.ones(2), loss="mse")
     stream = fc.StreamedObjective(ob.model, ob.X, ob.y, loss="mse")
+    unseen = fc.Objective(fc.MLP([2, 3]), np.eye(2), [0, 1], l2=0.1, l2_biases=False)
+    unseen_theta = fc.minimize(unseen, seed=0, verdict=False).x
     cases = [
+        (unseen, unseen_theta, "whose infimum is at infinity, since no sample has class 2"),
         (toy, np.zeros(2), "got 1 of 2 eigenvalues that are not positive, the smallest -2"),
         (ob, theta + 0.01, "theta must be a minimum, got a gradient norm of"),
         (free, free_theta, "Use fastcurv.minimize to find one, with l2_biases=True if"),
@@ -217,6 +220,18 @@ def test_points_that_are_no_minima_are_rejected():
                 call(bad, at)
     with pytest.raises(TypeError, match="ob must be a fastcurv.Objective"):
         fc.leave_one_out(fc.testing.lecture_toy(), np.zeros(2))
+
+
+def test_points_within_rounding_of_a_minimum_are_accepted():
+    """The loss of one sample with target 1 is 0 at theta = 0, so that every gradient nearby is that
+    of rounding errors.
+    """
+    ob = fc.Objective(fc.MLP([2, 2, 2]), np.ones((1, 2)), np.ones((1, 2)), "poisson", l2=0.005)
+    theta = np.full(ob.n_params, 1e-22)
+    assert np.linalg.norm(ob.gradient(theta)) > 0
+    assert np.abs(fc.leave_one_out(ob, theta).predictions).max() <= 1e-12
+    with pytest.raises(ValueError, match="theta must be a minimum, got a gradient norm of"):
+        fc.leave_one_out(ob, np.full(ob.n_params, 1e-7))
 
 
 def jackknife_bounds(out, ob, X, level):

@@ -99,12 +99,12 @@ cdef void sums_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     P.K.norm_sums(&job, min(<Py_ssize_t>BLOCK_ROWS, s.t.rows - part * BLOCK_ROWS), s.y.m)
 
 
-cdef void take_sums(
+cdef void compute_sums(
     Pass *t, Layer *y, const char *x, const char *h, const char *other, const char *r,
     const double *mean
 ) noexcept nogil:
-    """Set norm.here to (sum of x, sum of x h [+ other r]) over the rows of the pass. The sums of
-    the blocks are added in order.
+    """Set norm.here to (sum of x, sum of x h [+ other r]) over the rows of the pass or, with
+    `mean`, to the sums of x - mean and of (x - mean)^2. The sums of the blocks are added in order.
     """
     cdef Norm *n = y.norm
     cdef NormSweeps s = norm_sweeps(t, y)
@@ -172,10 +172,10 @@ cdef bint accumulate_moments(Pass *t, Layer *y) noexcept nogil:
     cdef double mean, square, gap, s, rows = <double>t.rows, total = <double>(before + t.rows)
     cdef double *means = n.moments
     cdef double *squares = n.moments + y.ldm
-    take_sums(t, y, n.h, NULL, NULL, NULL, NULL)
+    compute_sums(t, y, n.h, NULL, NULL, NULL, NULL)
     for j in range(y.m):
         n.sums[j] = n.here[j] / rows
-    take_sums(t, y, n.h, NULL, NULL, NULL, n.sums)
+    compute_sums(t, y, n.h, NULL, NULL, NULL, n.sums)
     for j in range(y.m):
         mean = n.sums[j] + n.here[j] / rows
         square = n.here[y.ldm + j] - n.here[j] * (n.here[j] / rows)
@@ -280,7 +280,7 @@ cdef Py_ssize_t norm_backward(
     cdef bint gathering = computes_means(P, DU_MEANS, l)
     run_product(t, job)
     if gathering or out != NULL:
-        take_sums(t, y, y.du, n.h, NULL, NULL, NULL)
+        compute_sums(t, y, y.du, n.h, NULL, NULL, NULL)
     if out != NULL:
         put_norm_sums(t, y, out, add)
     if gathering and not accumulate_means(t, l, DU_MEANS):
@@ -317,7 +317,7 @@ cdef Py_ssize_t norm_r_forward(Pass *t, Py_ssize_t l, fc_product *job) noexcept 
     memset(&job.epilogue, 0, sizeof(job.epilogue))
     run_product(t, job)
     if computes_means(P, RZ_MEANS, l):
-        take_sums(t, y, rz, n.h, NULL, NULL, NULL)
+        compute_sums(t, y, rz, n.h, NULL, NULL, NULL)
         if not accumulate_means(t, l, RZ_MEANS):
             return -1
     sweep = add_sweep(&s, FC_NORM_CENTRE, rz)
@@ -343,12 +343,12 @@ cdef double norm_curvature(Pass *t, Py_ssize_t l) noexcept nogil:
     cdef char *rh = t.scratch.rz[l]
     cdef double total = 0, s, c, dot
     cdef Py_ssize_t j
-    take_sums(t, y, rh, rh, NULL, NULL, NULL)
+    compute_sums(t, y, rh, rh, NULL, NULL, NULL)
     for j in range(y.m):
         s, c = 1 / sqrt(n.moments[y.ldm + j] + NORM_EPS), get(P, n.c, j)
         dot = n.here[y.ldm + j] / s + <double>t.rows * c * c * s * (NORM_EPS * s * s)
         total -= get(P, n.scale, j) * get(P, n.du_h, j) * dot
-    take_sums(t, y, rh, y.du, NULL, NULL, NULL)
+    compute_sums(t, y, rh, y.du, NULL, NULL, NULL)
     for j in range(y.m):
         total += 2 * get(P, n.r_scale, j) / get(P, n.s, j) * n.here[y.ldm + j]
     return total
@@ -378,7 +378,7 @@ cdef Py_ssize_t norm_r_backward(
     job.epilogue.d = rdu
     run_product(t, job)
     if gathering or (out != NULL and P.active[l]):
-        take_sums(t, y, rdu, n.h, y.du if full else NULL, rh, NULL)
+        compute_sums(t, y, rdu, n.h, y.du if full else NULL, rh, NULL)
     if out != NULL and P.active[l]:
         put_norm_sums(t, y, out, add)
     if gathering and not accumulate_means(t, l, RDU_MEANS):

@@ -46,7 +46,8 @@ cdef void gradient_by_groups(Job *job, Py_ssize_t r0) noexcept nogil:
 
 cdef void forward_with_callbacks(Job *job, Py_ssize_t r0) noexcept nogil:
     """Run the forward pass of the chunk that begins at row r0, on the job's range of groups. The
-    pass stops at each user-defined function, and at the first layer whose means are not known.
+    pass stops after each layer with a user-defined activation, to evaluate that activation. If it
+    accumulates the moments of a batch-normalised layer, it ends at that layer.
     """
     cdef PlanS *P = job.P
     cdef Py_ssize_t l

@@ -88,7 +88,7 @@ cdef double chunk_loss(PlanS *P, Py_ssize_t r0) noexcept nogil:
     return value
 
 
-cdef double at_theta(PlanS *P, bint gradient, char *out, bint add) noexcept nogil:
+cdef double evaluate_chunks(PlanS *P, bint gradient, char *out, bint add) noexcept nogil:
     """Evaluate all chunks at theta and return the loss. If `gradient`, also compute the gradient
     and write or add (`add`) it to `out`.
     """
@@ -198,7 +198,7 @@ cdef void set_active_layers(PlanS *P, const char *active) noexcept nogil:
         P.first = first
 
 
-cdef void along_v(Job *job, char *out, Py_ssize_t out_step) noexcept nogil:
+cdef void run_over_chunks(Job *job, char *out, Py_ssize_t out_step) noexcept nogil:
     """Run the job over all chunks. The result `out` is a sum over rows, (n,), or for a JVP one row
     per sample; results of successive vectors lie out_step bytes apart.
     """
@@ -209,7 +209,7 @@ cdef void along_v(Job *job, char *out, Py_ssize_t out_step) noexcept nogil:
     # Layer-parallel jobs of several vectors pack each vector in run_layers, and a VJP packs none.
     if job.kind != VJP and (P.panel and not P.shared or job.vectors == 1):
         for j in range(job.vectors):
-            take_vector(job, j, j)
+            prepare_vector(job, j, j)
     accumulate_along_v(job)
     r0 = 0
     while r0 < P.N:

@@ -202,7 +202,7 @@ cdef class Ritz:
                 break
             self.room = self.count
         if self.count < 0:
-            self.m = 0          # eigenvectors are unavailable until the end of this function
+            self.m = 0          # no eigenvectors are available after a failure
             return False
         self.known = m
         for i in range(m):      # insertion sort, since the values are nearly sorted
@@ -223,7 +223,9 @@ cdef class Ritz:
     cdef int by_lapack(
         self, Py_ssize_t size, const double *T, Py_ssize_t ld, bint vectors
     ) except -1:
-        """Diagonalise the symmetric matrix T (m, m) by LAPACK."""
+        """Diagonalise the symmetric matrix T (size, size) by LAPACK. If `vectors` is False, only
+        the eigenvalues are valid afterwards.
+        """
         cdef int m = size, failed = 0, numbers = 1 + 6 * m + 2 * m * m, integers = 3 + 5 * m
         cdef Py_ssize_t i, j
         cdef double largest = 0, total = 0
@@ -254,7 +256,7 @@ cdef class Ritz:
         self.ends_of_dense()
         return 0
 
-    cdef int give(self, values, vectors) except -1:
+    cdef int store_pairs(self, values, vectors) except -1:
         """Store ascending eigenvalues (m,) and eigenvectors (m, m) that the caller has computed."""
         cdef Py_ssize_t m = len(values)
         self.set_size(m)

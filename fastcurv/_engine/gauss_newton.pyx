@@ -69,7 +69,7 @@ cdef enum:
 
 # Workspace of an earlier object, kept for the next one, because faulting in new pages takes longer
 # than computing the matrix of a small network.
-cdef list ROOM = []
+cdef list FREE_WORKSPACES = []
 
 
 cdef inline Py_ssize_t lines_of(Py_ssize_t count) noexcept nogil:
@@ -113,8 +113,8 @@ cdef class CurvatureMatrix:
     cdef double **q             # per hidden layer of the Hessian: e * phi'', or NULL if it is 0
     cdef double **delta         # per layer of the Hessian: dL/dz
     cdef Py_ssize_t *parts      # per layer: columns of D per sample
-    # Per layer: exponents of the powers of two by which D, and after those of all layers a, were
-    # divided.
+    # (2, n_layers) exponents of the powers of two by which D (first row) and a (second row) of each
+    # layer were divided.
     cdef int *exponents
     cdef object room
     cdef double *E              # E of one layer, (widest layer, columns)
@@ -200,7 +200,7 @@ cdef class CurvatureMatrix:
         numbers = self.block * numbers + self.t_rows * self.a_rows + lines_of(P.n)
         numbers += self.K.scratch // sizeof(double) + 1 + 2 * LINE
         try:
-            self.room = ROOM.pop()
+            self.room = FREE_WORKSPACES.pop()
         except IndexError:
             self.room = None
         if self.room is None or self.room.size < numbers:
@@ -228,8 +228,8 @@ cdef class CurvatureMatrix:
         self.gemm = <double *>align_up(<char *>at_)
 
     def __del__(self):
-        if self.room is not None and self.room.size <= REUSED_NUMBERS and not ROOM:
-            ROOM.append(self.room)
+        if self.room is not None and self.room.size <= REUSED_NUMBERS and not FREE_WORKSPACES:
+            FREE_WORKSPACES.append(self.room)
 
     def __dealloc__(self):
         free(self.kept)

@@ -31,7 +31,7 @@ cdef enum:
 
 # Workspace of the last call, kept for the next one, because faulting in new pages takes longer than
 # processing one row of a small network.
-cdef list INPUT_ROOM = []
+cdef list FREE_INPUT_WORKSPACES = []
 
 
 cdef struct InputLayer:
@@ -41,7 +41,7 @@ cdef struct InputLayer:
     bint skip, curved           # skip: residual layer; curved: phi'' is not 0 everywhere
 
 
-cdef struct InputRoom:          # workspace of one thread; all matrices are padded
+cdef struct InputWorkspace:          # workspace of one thread; all matrices are padded
     char *x                     # (d_in, rows) inputs
     char *z                     # (m, rows) z of one layer
     char *a                     # (m, rows) phi(z) of one layer
@@ -68,7 +68,7 @@ cdef struct InputJob:
     # leading dimensions; ldr is 1 if a block is a single row
     Py_ssize_t ldx, ldr, ldt, lde, lds
     InputLayer *layer
-    InputRoom *room
+    InputWorkspace *room
     const char *theta
     const char *X
     Py_ssize_t x_rs, x_cs
@@ -80,7 +80,7 @@ cdef struct InputJob:
 
 
 cdef void multiply(
-    InputJob *t, InputRoom *room, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const char *a,
+    InputJob *t, InputWorkspace *room, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const char *a,
     Py_ssize_t a_rs, Py_ssize_t a_cs, const char *b, Py_ssize_t ldb, char *c, Py_ssize_t ldc,
     bint exact, bint add
 ) noexcept nogil:
@@ -170,7 +170,9 @@ cdef void write_groups(
     const real *T, Py_ssize_t ldt, Py_ssize_t m, Py_ssize_t rows, Py_ssize_t groups, real *out,
     Py_ssize_t unit, Py_ssize_t group, Py_ssize_t row
 ) noexcept nogil:
-    """Set out[r, ...] = T[u, group i of row r], with the given strides of `out`."""
+    """Copy element T[u, i * rows + r], for unit u, column group i and row r of the block, to `out`,
+    where `unit`, `group` and `row` are the strides of u, i and r.
+    """
     cdef Py_ssize_t u, i, r
     for u in range(m):
         for i in range(groups):
@@ -182,8 +184,8 @@ cdef void weigh_units(
     const real *D, Py_ssize_t ldd, Py_ssize_t step, const real *e, Py_ssize_t lde, const real *q,
     Py_ssize_t ldq, real *own, real *out, Py_ssize_t ldo, Py_ssize_t m, Py_ssize_t d
 ) noexcept nogil:
-    """Copy D of one row of the block to `own` (m, d), and write D times e phi'' of each unit to
-    `out`.
+    """Copy D of one row of the block, d columns that lie `step` elements apart, to `own` (m, d).
+    Write D with row u multiplied by e phi'' of unit u to `out` (m, d).
     """
     cdef Py_ssize_t u, i
     cdef real s
@@ -203,7 +205,7 @@ cdef void mirror(real *H, Py_ssize_t d) noexcept nogil:
 
 
 cdef void tangents_forward(
-    InputJob *t, InputRoom *room, Py_ssize_t first, Py_ssize_t rows, const real *theta
+    InputJob *t, InputWorkspace *room, Py_ssize_t first, Py_ssize_t rows, const real *theta
 ) noexcept nogil:
     """Propagate values and tangents forward through all layers. Store the outputs and, if tangents
     are propagated, the Jacobian.
@@ -260,7 +262,7 @@ cdef void tangents_forward(
 
 
 cdef void outputs_backward(
-    InputJob *t, InputRoom *room, Py_ssize_t first, Py_ssize_t rows, const real *theta
+    InputJob *t, InputWorkspace *room, Py_ssize_t first, Py_ssize_t rows, const real *theta
 ) noexcept nogil:
     """Propagate e backward through all layers. Store the Hessian, or the Jacobian if only values
     were propagated forward.
@@ -324,7 +326,7 @@ cdef void outputs_backward(
 cdef void input_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     """Process one block of rows, as one part of a job of the thread team."""
     cdef InputJob *t = <InputJob *>context
-    cdef InputRoom *room = &t.room[member]
+    cdef InputWorkspace *room = &t.room[member]
     cdef Py_ssize_t first = part * t.rows, rows = min(t.rows, t.N - first)
     cdef bint back = t.hessian != NULL or t.jacobian != NULL and t.inputs == 0
     if fc_team_cancelled(member):
@@ -376,7 +378,7 @@ cdef bint finite(const fc_table *K, const char *x, Py_ssize_t count, char *copy)
     return True
 
 
-cdef size_t room_of(InputJob *t, InputRoom *room, char *base) noexcept nogil:
+cdef size_t room_of(InputJob *t, InputWorkspace *room, char *base) noexcept nogil:
     """Lay out the matrices of one thread in the memory at `base`, and return the number of bytes
     that they take. If base is NULL, only count the bytes.
     """
@@ -488,7 +490,7 @@ def input_derivatives(
         t.inputs = t.d_in if order == 2 or t.d_in <= t.d_out else 0
         numbers = 1 + max(t.inputs, t.parts)
         t.rows = max(TANGENT_NUMBERS // (numbers * widest), TANGENT_COLUMNS // numbers, 1)
-        if t.rows > 8:      # a multiple of the elements per cache line of either dtype
+        if t.rows > 8:  # round down to whole cache lines of float32 or, below 16 rows, of float64
             t.rows = t.rows // 16 * 16 if t.rows >= 16 else 8
         t.rows = min(t.rows, N)
         t.ldx = padded(t.rows, t.size)
@@ -497,7 +499,9 @@ def input_derivatives(
         if N <= t.rows or N * n * numbers < THREADED_WORK:
             threads = 1
         threads = threads or default_threads()
-        t.room = <InputRoom *>calloc(threads, sizeof(InputRoom) + 3 * t.n_layers * sizeof(char *))
+        t.room = <InputWorkspace *>calloc(
+            threads, sizeof(InputWorkspace) + 3 * t.n_layers * sizeof(char *)
+        )
         if t.room == NULL:
             raise MemoryError("no memory for a list of matrices")
         for member in range(threads):
@@ -506,7 +510,7 @@ def input_derivatives(
             t.room[member].D = t.room[member].q + t.n_layers
             each = room_of(&t, &t.room[member], NULL)
         try:
-            room = INPUT_ROOM.pop()
+            room = FREE_INPUT_WORKSPACES.pop()
         except IndexError:
             room = None
         if room is None or <size_t>room.size < each * threads + FC_ALIGN:
@@ -522,8 +526,8 @@ def input_derivatives(
             if good:
                 fc_team_run(threads, (N + t.rows - 1) // t.rows, input_part, &t)
             unwatch(before)
-        if room.size <= REUSED_NUMBERS * sizeof(double) and not INPUT_ROOM:
-            INPUT_ROOM.append(room)
+        if room.size <= REUSED_NUMBERS * sizeof(double) and not FREE_INPUT_WORKSPACES:
+            FREE_INPUT_WORKSPACES.append(room)
         return (outputs, jacobian, hessian) if good else None
     finally:
         free(t.room)

@@ -145,7 +145,9 @@ cdef inline void write_layer(
 cdef inline void carry_below(
     PlanS *P, Py_ssize_t l, const real *a, const real *p, real *D, real *E, Py_ssize_t ld
 ) noexcept nogil:
-    """Replace D and E of layer l by those of the layer below, whose output is a."""
+    """Replace D and E of layer l, defined at the head of this file, by those of the layer below,
+    whose output is a and whose phi' is p.
+    """
     cdef Layer *y = &P.layer[l]
     cdef Layer *x = &P.layer[l - 1]
     cdef const real *W = <const real *>P.theta + y.w

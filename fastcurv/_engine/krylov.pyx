@@ -89,10 +89,10 @@ cdef double inner_of(Py_ssize_t m, const double *x, const double *y) noexcept no
 
 # --- small problems -------------------------------------------------------------------------------
 
-cdef void inverted(
+cdef void solve_shifted(
     Py_ssize_t m, const double *values, double shift, const double *linear, double *y
 ) noexcept nogil:
-    """Compute y = -(T + shift)^+ linear for T = diag(values). An entry of y is 0 if its shifted
+    """Compute y = -pinv(T + shift I) linear for T = diag(values). An entry of y is 0 if its shifted
     eigenvalue is within rounding of 0.
     """
     cdef double largest = 0, floor
@@ -104,7 +104,7 @@ cdef void inverted(
         y[i] = -linear[i] / (values[i] + shift) if fabs(values[i] + shift) > floor else 0.0
 
 
-cdef double secular(
+cdef double solve_secular(
     Py_ssize_t m, const double *base, const double *linear, double high, double goal, double edge,
     double weight, double *y
 ) noexcept nogil:
@@ -151,7 +151,7 @@ cdef double secular(
     return mu
 
 
-cdef double bounded(
+cdef double solve_bounded(
     Py_ssize_t m, const double *values, const double *linear, double radius, double weight,
     double *base, double *y
 ) noexcept nogil:
@@ -186,7 +186,7 @@ cdef double bounded(
             for i in range(m):
                 y[i] = -linear[i] * (radius / size)
             return high
-    mu = secular(m, base, linear, high, radius, edge, weight, y)
+    mu = solve_secular(m, base, linear, high, radius, edge, weight, y)
     for i in range(m):
         y[i] = -linear[i] / (base[i] + mu)
     return edge + mu
@@ -202,15 +202,15 @@ cdef double solve_small(
     cdef double multiplier = 0
     cdef Py_ssize_t i
     if problem == TRUST_REGION:
-        multiplier = bounded(m, values, linear, parameter, 0, base, y)
+        multiplier = solve_bounded(m, values, linear, parameter, 0, base, y)
     elif problem == CUBIC:
-        multiplier = bounded(m, values, linear, 0, parameter, base, y)
+        multiplier = solve_bounded(m, values, linear, 0, parameter, base, y)
     else:
         for i in range(m):
             base[i] = values[i]
             if values[i] < 0 and problem != SHIFTED:
                 base[i] = 0 if problem == CLIPPED else -values[i]
-        inverted(m, base, parameter, linear, y)
+        solve_shifted(m, base, parameter, linear, y)
     for i in range(m):
         measured[i] = -y[i] if problem == ABSOLUTE and values[i] < 0 else y[i]
         if problem == ABSOLUTE and values[i] == 0:
@@ -306,6 +306,7 @@ cdef class Space:
     cdef public object rows, T, multiply, lacking  # Python code may replace rows and T
     cdef readonly object product
     cdef public Py_ssize_t m, p, n_starts
+    # tridiagonal: True if T is tridiagonal, which a single start vector guarantees.
     cdef public bint tridiagonal, follow
     cdef public double gamma
     cdef readonly double size   # largest |eigenvalue| at the last diagonalisation
@@ -316,8 +317,10 @@ cdef class Space:
     cdef double *base
     cdef double *y
     cdef double *measured
-    # Properties of the last solution y; lack is ||E y|| with E as in `outer_residual`.
-    cdef double multiplier, length, gain, lack
+    # Properties of the last solution y of a small problem: multiplier and length as in
+    # `small_problem`, predicted decrease, and norm of the residual's component outside the span of
+    # the rows Q[:m].
+    cdef double multiplier, length, gain, outer_norm
     cdef Sweep sweep            # a sweep over all rows and the product
     cdef object scratch
     cdef double *sums           # (rows + 1) sums for each part of a sweep
@@ -372,7 +375,7 @@ cdef class Space:
         for vector in (first, *others):
             np.copyto(self.product, vector, casting="same_kind")
             exponent = self.bring_near_one(w)
-            self.begin()
+            self.reset_coefficients()
             with nogil:
                 before = watch()
                 size = self.norm(w)
@@ -408,7 +411,7 @@ cdef class Space:
         self.at, self.ld = <double *>pointer(self.T), self.T.shape[1]
         return 0
 
-    cdef void begin(self) noexcept nogil:
+    cdef void reset_coefficients(self) noexcept nogil:
         """Reset the coefficients that were subtracted from the product."""
         self.sweep.m = self.m + self.p
         memset(self.taken, 0, (self.sweep.m + 1) * sizeof(double))
@@ -425,9 +428,9 @@ cdef class Space:
         return sqrt(self.sums[0])
 
     cdef double orthogonalise(self, int threads) noexcept nogil:
-        """Orthogonalise the product against the rows and add the coefficients to `taken`. The
-        product is swept up to three times, until a sweep leaves most of it. Return the norm of the
-        remainder.
+        """Orthogonalise the product against the rows and add the coefficients to `taken`. Up to
+        three sweeps are made, until one leaves at least 70% of the product's norm. Return the norm
+        of the remainder.
         """
         cdef Sweep *t = &self.sweep
         cdef double after = self.norm(t.w), before
@@ -491,7 +494,7 @@ cdef class Space:
         m, held = self.m, self.m + self.p
         self.multiply(self.rows[m], self.product)
         exponent = self.bring_near_one(w)
-        self.begin()
+        self.reset_coefficients()
         with nogil:
             before = watch()
             size = self.norm(w)
@@ -529,7 +532,7 @@ cdef class Space:
                 found.by_lapack(m, self.at, self.ld, True)
         except (ValueError, np.linalg.LinAlgError):  # T is not finite, or LAPACK did not converge
             values, vectors = self.decompose()
-            found.give(values, vectors)
+            found.store_pairs(values, vectors)
         self.linear = self.small.room_for(4 * m)
         self.base, self.y = self.linear + m, self.linear + 2 * m
         self.measured = self.linear + 3 * m
@@ -558,8 +561,9 @@ cdef class Space:
         return floats_of(self.m, self.linear) if self.m else np.empty(0)
 
     cdef double outer_residual(self, const double *z) except? -1:
-        """Return ||E z||, where E are the rows of T for the pending rows of Q. Store the direction
-        of E z for the next call of `extend`.
+        """Return ||E z|| for E = T[m:m + p, :m], the rows of T that belong to the pending rows, and
+        z in the coordinates of the rows Q[:m]. Store the direction of E z for the next call of
+        `extend`.
         """
         cdef Py_ssize_t i
         lacking = np.empty(max(self.p, 1))
@@ -571,7 +575,9 @@ cdef class Space:
         return length_of(self.p, out)
 
     cdef double outer_residual_of_vectors(self, const double *y) except? -1:
-        """Return ||E U y||, where y is given in the coordinates of the eigenvectors U of T."""
+        """Return ||E U y|| for E as in `outer_residual`, where y is given in the coordinates of the
+        eigenvectors U of T.
+        """
         cdef Py_ssize_t m = self.m
         if self.tridiagonal:    # E has a single nonzero entry, in its last column
             if not self.p:
@@ -581,8 +587,8 @@ cdef class Space:
         return self.outer_residual(self.base)
 
     def residual(self, y):
-        """Return ``||E y||``, the norm of the component of ``H Q' y`` outside the span of the rows,
-        for y in the coordinates of the rows Q.
+        """Return the norm of the component of ``H Q' y`` outside the span of the rows, for y (m,)
+        in the coordinates of the rows Q.
 
         The direction of that component is stored for the next call of `extend`.
         """
@@ -591,7 +597,7 @@ cdef class Space:
             raise ValueError(f"y must have shape ({self.m},), got {y.shape}.")
         return self.outer_residual(<double *>pointer(y))
 
-    cdef bint factored(
+    cdef bint solve_factored(
         self, double shift, bint both, const double *right, double *y, double *pivot
     ) noexcept nogil:
         """Solve (T + shift) y = right for a tridiagonal T. Return False if T + shift or, if `both`,
@@ -617,7 +623,7 @@ cdef class Space:
             y[i] = (y[i] - off_diagonal) / pivot[i]
         return True
 
-    cdef bint by_factors(self, Problem problem, double parameter) except *:
+    cdef bint solve_by_factors(self, Problem problem, double parameter) except *:
         """Solve the small problem in the coordinates of Q by factorising T + shift, in O(m),
         starting from the last multiplier. Return False if the eigenvectors of T are needed instead:
         in the hard case, and if the problem modifies negative eigenvalues.
@@ -634,7 +640,7 @@ cdef class Space:
         memset(right, 0, m * sizeof(double))
         right[0] = -self.gamma
         for _k in range(20):
-            if not self.factored(
+            if not self.solve_factored(
                 shift, problem == CLIPPED or problem == ABSOLUTE, right, y, pivot
             ):
                 return False
@@ -645,7 +651,7 @@ cdef class Space:
             if solved or fabs(size - goal) <= 1e-9 * goal or (shift == 0 and size <= goal):
                 solved = True
                 break
-            self.factored(shift, False, y, turn, pivot)
+            self.solve_factored(shift, False, y, turn, pivot)
             # slope is the derivative of 1 / size with respect to the shift.
             slope = inner_of(m, y, turn) / size / size / size
             if problem == CUBIC:
@@ -654,10 +660,10 @@ cdef class Space:
             shift = fmax(shift, 0 if problem == TRUST_REGION else 1e-3 * self.multiplier)
         self.multiplier, self.y = shift if bound else 0, y
         self.length, self.gain = size, 0.5 * (shift * size * size - self.gamma * y[0])
-        self.lack = fabs(self.at[m * self.ld + m - 1] * y[m - 1]) if self.p else 0
+        self.outer_norm = fabs(self.at[m * self.ld + m - 1] * y[m - 1]) if self.p else 0
         return solved
 
-    cdef int by_vectors(self, Problem problem, double parameter) except -1:
+    cdef int solve_by_vectors(self, Problem problem, double parameter) except -1:
         """Solve the small problem in the coordinates of the eigenvectors of T."""
         cdef double *values
         cdef Py_ssize_t i
@@ -669,7 +675,7 @@ cdef class Space:
         self.length, self.gain = length_of(self.m, self.y), 0
         for i in range(self.m):
             self.gain -= self.y[i] * (self.linear[i] + 0.5 * (values[i] * self.y[i]))
-        self.lack = self.outer_residual_of_vectors(self.measured)
+        self.outer_norm = self.outer_residual_of_vectors(self.measured)
         return 0
 
     def solve(
@@ -695,7 +701,7 @@ cdef class Space:
         cdef Problem which = PROBLEMS[problem]
         cdef Py_ssize_t look_at = max(self.m, 1), vectors_at = 0, m
         cdef double chosen = 0
-        # True if `stop` was called since the last product.
+        # stop_called: True if `stop` was called since the last product.
         cdef bint ends, factored, stop_called = False
         cdef StoppingRule rule = stopping_rule(thrift, price)
         while True:
@@ -714,13 +720,13 @@ cdef class Space:
                 parameter = 0.1 * self.size or 1.0
             chosen = min(<double>parameter, MAX_STEP_LENGTH) if which == TRUST_REGION else parameter
             factored = self.tridiagonal and m > ALWAYS_DIAGONALISE_ROWS
-            factored = factored and self.by_factors(which, chosen)
+            factored = factored and self.solve_by_factors(which, chosen)
             if not factored:
                 if m < vectors_at and not ends:
                     continue
-                self.by_vectors(which, chosen)
+                self.solve_by_vectors(which, chosen)
                 vectors_at = m + 1 + m // 4 if m > ALWAYS_DIAGONALISE_ROWS else 0
-            if self.lack <= wanted or ends or should_stop(&rule, m, self.gain):
+            if self.outer_norm <= wanted or ends or should_stop(&rule, m, self.gain):
                 break
         if not factored:
             self.found.combined(self.y, self.base)

@@ -7,7 +7,7 @@ from libc.string cimport memset
 
 
 cdef struct Run:
-    char *at                    # start of the run within the vector
+    char *at                    # first element of the run
     # first: offset of the run. taken: number of penalised elements. spared: number of elements
     # without penalty after them.
     Py_ssize_t first, taken, spared
@@ -30,8 +30,8 @@ cdef inline Run run_of(PlanS *P, Py_ssize_t l, char *x) noexcept nogil:
 
 
 cdef enum:
-    L2_PART = 1 << 16           # minimum elements of a run per part of a job
-    MAX_PARTS = 64              # maximum number of parts of a job
+    PENALTY_PART_NUMBERS = 1 << 16           # minimum elements of a run per part of a job
+    MAX_PENALTY_PARTS = 64              # maximum number of parts of a job
 
 
 cdef struct Parts:
@@ -41,11 +41,13 @@ cdef struct Parts:
     double l2
     # the run's part of the output; NULL: compute sums of squares instead
     char *out
-    double squares[MAX_PARTS]
+    double squares[MAX_PENALTY_PARTS]
 
 
 cdef void penalty_part(void *context, Py_ssize_t part, int member) noexcept nogil:
-    """Process one part of a run, as one part of a job of the thread team."""
+    """Set one part of `out` to l2 times x or, if `out` is NULL, compute its sum of squares, as one
+    part of a job of the thread team.
+    """
     cdef Parts *t = <Parts *>context
     cdef Py_ssize_t first = part * t.step, count = min(t.step, t.run.taken - first)
     cdef Py_ssize_t shift = first * t.K.real_bytes
@@ -56,12 +58,13 @@ cdef void penalty_part(void *context, Py_ssize_t part, int member) noexcept nogi
         t.K.dots(1, 1, count, x, count, x, count, t.squares + part, 1)
 
 
-cdef Py_ssize_t take_run(PlanS *P, Parts *t) noexcept nogil:
-    """Run all parts of a job on the thread team. Return the number of parts, which does not depend
-    on the number of threads.
+cdef Py_ssize_t scale_or_square_run(PlanS *P, Parts *t) noexcept nogil:
+    """Process all penalised elements of a run on the thread team. Return the number of parts, which
+    does not depend on the number of threads.
     """
     cdef Py_ssize_t taken = t.run.taken
-    t.K, t.step = P.K, max(<Py_ssize_t>L2_PART, (taken + MAX_PARTS - 1) // MAX_PARTS)
+    t.K, t.step = P.K, (taken + MAX_PENALTY_PARTS - 1) // MAX_PENALTY_PARTS
+    t.step = max(<Py_ssize_t>PENALTY_PART_NUMBERS, t.step)
     cdef Py_ssize_t count = (taken + t.step - 1) // t.step
     fc_team_run(P.threads, count, penalty_part, t)
     return count
@@ -77,7 +80,7 @@ cdef void penalty_gradient(PlanS *P, double l2, char *x, char *out) noexcept nog
     for l in range(runs(P)):
         t.run = run_of(P, l, x)
         t.out = out + t.run.first * size
-        take_run(P, &t)
+        scale_or_square_run(P, &t)
         memset(t.out + t.run.taken * size, 0, t.run.spared * size)
 
 
@@ -90,6 +93,6 @@ cdef double penalised_square(PlanS *P, char *x) noexcept nogil:
     for l in range(runs(P)):
         t.run = run_of(P, l, x)
         memset(t.squares, 0, sizeof(t.squares))
-        for part in range(take_run(P, &t)):
+        for part in range(scale_or_square_run(P, &t)):
             square += t.squares[part]
     return square

@@ -50,9 +50,11 @@ cdef class LanczosRecurrence:
     `dimension`. The first `clean` rows are orthonormal to rounding. Products of later rows have
     components along the first `locked` rows, which each step measures and removes. New rows are
     also orthogonalised against the rows of `against`, which are not part of the basis; the last
-    `aside` of these are rows set aside by a search. The norms that a product loses along them are
-    in `leak`, `scale` is the largest |Ritz value| so far, and `noise` is the measured error of a
-    product.
+    `aside` of these are rows set aside by a search. The components of products along these rows are
+    in `leak`. A step orthogonalises its product against the rows from `reach` on. `scale` is the
+    largest |Ritz value| so far, `noise` the measured error of a product, `contamination` the
+    largest permitted component of a new row along older ones, and `ghosts` the largest component
+    found.
     """
     cdef readonly Py_ssize_t n
     cdef readonly object dtype
@@ -75,7 +77,7 @@ cdef class LanczosRecurrence:
     cdef Sweep sweep            # K, n and width of sweeps; each sweep sets the other fields
     cdef Py_ssize_t parts, taken  # number of parts of a sweep; number of rows of `against`
     cdef Py_ssize_t line, ld, leaks  # leading dimensions of rows, T and leak
-    cdef public tuple arrays    # (rows, against, T, err, leak) at the last call of `begin`
+    cdef public tuple arrays    # (rows, against, T, err, leak) at the last update of pointers
     cdef char *q                # addresses of rows, against, T, err and leak
     cdef char *off
     cdef double *t
@@ -84,7 +86,8 @@ cdef class LanczosRecurrence:
     cdef object errors          # err after the last restart
     # bound on the Frobenius norm of the rows of F from before that restart
     cdef double joint
-    cdef object echo, coupled   # arguments of `follow`; None if locked rows are swept one by one
+    # arguments of `follow`; None if products are orthogonalised against the locked rows themselves
+    cdef object echo, coupled
     cdef double echo_error
     cdef int echo_exponent
 
@@ -98,15 +101,15 @@ cdef class LanczosRecurrence:
         self.sums, self.squares, self.small = Scratchpad(), Scratchpad(), Scratchpad()
 
     cdef bint is_full(self) noexcept:
-        """Return True if the arrays have no space for the rows of the next step. The first block
-        may fill the basis.
+        """Return True if the arrays have no space for the rows of the next step. A basis without
+        multiplied rows is never full.
         """
         return (
             self.m > 0 and self.capacity < self.dimension
             and self.m + 2 * self.p > self.capacity + 1
         )
 
-    cdef int begin(self) except -1:
+    cdef int update_pointers(self) except -1:
         """Update the addresses of the arrays, which Python code may have replaced or resized."""
         cdef tuple last = self.arrays
         self.q = pointer(self.rows)
@@ -210,7 +213,7 @@ cdef class LanczosRecurrence:
     def empty(self):
         """Discard the basis. The number of products, the scale and the noise are kept."""
         cdef Py_ssize_t i
-        self.begin()
+        self.update_pointers()
         self.clear(0, self.m + self.p)
         for i in range(len(self.err)):
             self.e[i] = 0
@@ -231,7 +234,7 @@ cdef class LanczosRecurrence:
         """Discard the pending rows, and add their coupling to the basis to err."""
         cdef Py_ssize_t i, j
         cdef double *out
-        self.begin()
+        self.update_pointers()
         self.restore_orthogonality(-1)
         if self.p and self.m:
             lost = np.zeros(self.m)
@@ -251,7 +254,7 @@ cdef class LanczosRecurrence:
         cdef Py_ssize_t j
         lost = vector_of(lost, self.m)
         cdef double *gone = <double *>pointer(lost) if self.m else NULL
-        self.begin()
+        self.update_pointers()
         for j in range(self.m):
             self.e[j] += gone[j]
             most = fmax(most, gone[j])
@@ -368,7 +371,7 @@ cdef class LanczosRecurrence:
         cdef Py_ssize_t i
         if self.scale == 0:
             i = int(np.argmax(np.abs(W).max(axis=1)))
-            self.begin()
+            self.update_pointers()
             self.choose_unit(pointer(W[i]))
         if self.exponent:
             W *= self.dtype.type(1 / self.unit)
@@ -381,12 +384,12 @@ cdef class LanczosRecurrence:
         that before the product.
         """
         cdef long long begun = now()
-        self.begin()
+        self.update_pointers()
         until = min(until, len(self.err) - 1)
         while self.p == 1 and self.m < until and (now() - begun) * 1e-9 < seconds:
             if self.m + 2 > self.ld:
                 self.widen_projection(self.m + 2)
-                self.begin()
+                self.update_pointers()
             self.step_single()
 
     def widen_projection(self, Py_ssize_t rows):
@@ -421,7 +424,8 @@ cdef class LanczosRecurrence:
             again = self.dots(self.row(low), count, w, 1)
             c[count - 1] += again[count - 1]
             beta = self.length(w, self.take(self.row(low), count, w, 1, again)[0])
-        # coupling to older rows is part of T or asymmetry of the operator
+        # Components along rows before the last belong to T if rows are locked. Otherwise they show
+        # how asymmetric the operator is.
         for i in range(count - 1):
             one = c[i] * self.unit
             if low == 0 and self.locked:
@@ -441,9 +445,9 @@ cdef class LanczosRecurrence:
         rows, and then against the rows of `against`, with coefficients in `leak`. Return the norm
         of the remainder.
 
-        Row j has only rounding along the last two groups of rows. In the opposite order, the ratio
-        of row j's coefficient to the norm of the remainder would amplify this rounding, twentyfold
-        for a narrow spectrum.
+        Row j has components of rounding size along locked rows and along the rows of `against`. If
+        these two groups came first, subtracting row j afterwards would restore such components, and
+        dividing by the norm of the remainder would amplify them, twentyfold for a narrow spectrum.
         """
         cdef Py_ssize_t locked = min(self.locked, low), i, count = j + 1 - low
         cdef char *w = self.row(j + 1)
@@ -554,12 +558,12 @@ cdef class LanczosRecurrence:
 
     def reorthogonalise(self):
         """Restore the orthogonality of the rows after `clean`, including the pending rows."""
-        self.begin()
+        self.update_pointers()
         self.restore_orthogonality(-1)
 
     cdef int restore_orthogonality(self, Py_ssize_t multiplied) except -1:
-        """Restore the orthogonality of the rows after `clean`. T describes `multiplied` rows, or m
-        if negative.
+        """Restore the orthogonality of the rows after `clean`. The argument `multiplied` is the
+        number of rows for whose products T has columns; a negative number stands for m.
         """
         cdef Py_ssize_t end = self.m + self.p, first = self.clean, s, i, found
         cdef bint pending = self.p == 1 and self.m
@@ -608,20 +612,21 @@ cdef class LanczosRecurrence:
         be far larger than the loss of orthogonality.
         """
         cdef Py_ssize_t first = self.clean, locked = min(self.locked, first), i, j, ld = self.ld
-        # number of locked rows whose coupling T does not hold
-        cdef Py_ssize_t heard = 0 if self.echo is None else locked
-        cdef double false
+        # number of locked rows whose coupling was not measured, because `echo` replaces them
+        cdef Py_ssize_t unmeasured = 0 if self.echo is None else locked
+        cdef double error
         for j in range(first, end):
             for i in range(self.taken):
                 self.l[i * self.leaks + j] -= inner_of(
                     first, self.l + i * self.leaks, C + (j - first) * first
                 )
             for i in range(locked):
-                false = inner_of(
-                    first - heard, self.t + i * ld + heard, C + (j - first) * first + heard
+                error = inner_of(
+                    first - unmeasured, self.t + i * ld + unmeasured,
+                    C + (j - first) * first + unmeasured
                 )
-                self.t[i * ld + j] -= false
-                self.t[j * ld + i] -= false
+                self.t[i * ld + j] -= error
+                self.t[j * ld + i] -= error
 
     cdef int orthonormalise_batch(self, char *P, Py_ssize_t s, double *C) except -1:
         """Orthogonalise a batch of s rows P against the clean rows, and orthonormalise it.
@@ -649,8 +654,8 @@ cdef class LanczosRecurrence:
         self, Py_ssize_t s, double *C, Py_ssize_t end, bint whole
     ) except? -1:
         """Record the effect of `orthonormalise_batch` in T, `leak` and err. Return the largest loss
-        of orthogonality found. The argument `whole` is True if no rows between the clean rows and
-        the batch were left as they are.
+        of orthogonality found. The argument `whole` is True if the batch directly follows the clean
+        rows.
         """
         cdef Py_ssize_t first = self.clean, i, j, k, ld = self.ld
         cdef double *gram = C + s * first
@@ -672,8 +677,8 @@ cdef class LanczosRecurrence:
             most = fmax(most, lost[i])
         self.ghosts = fmax(self.ghosts, inside)
         if whole and first and self.t[first * ld + first - 1]:
-            # The batch's first row was computed from clean rows, so its components measure the
-            # asymmetry of the operator.
+            # The batch's first row was computed from rows that are orthonormal to rounding, so its
+            # components measure the asymmetry of the operator.
             wrong = length_of(first, C) * fabs(self.t[first * ld + first - 1])
             self.noise = fmax(self.noise, wrong)
             for i in range(first - 1, first + s):
@@ -699,7 +704,7 @@ cdef class LanczosRecurrence:
         """
         cdef Py_ssize_t m = self.m, p = self.p, count = len(theta), held = len(self.errors), i, j, k
         cdef double one, added = 0, others = 0
-        self.begin()
+        self.update_pointers()
         theta, rows = vector_of(theta), np.ascontiguousarray(S.T, np.float64)
         if rows.shape != (count, m) or count + p > len(self.err):
             raise ValueError(f"S must have shape ({m}, {count}) for {count} values, got {S.shape}.")

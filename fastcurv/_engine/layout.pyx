@@ -1,7 +1,8 @@
 """Choice of chunks, panels and threads, and the layout of a plan's memory.
 
-Layout functions run twice: once with an arena whose base is NULL, to measure the block, in which
-case all pointers are NULL, and once to set the pointers into the block.
+A plan's arrays lie in one block of memory. Layout functions run twice: first with an arena whose
+base is NULL, to compute the size of the block, in which case all pointers are NULL, and then to set
+the pointers into the block.
 """
 import numpy as np
 
@@ -33,7 +34,7 @@ cdef enum:
     CALLBACK_STATE_BYTES = 1 << 21
     # Flops that a core can perform in the time that it takes to wake and join one more thread.
     WAKE_FLOPS = 75000
-    MIN_MAX_THREADS = 8         # number of threads that is permitted for any amount of work
+    ALWAYS_ALLOWED_THREADS = 8         # number of threads that the cost model never reduces
 
 
 cdef inline Py_ssize_t jobs_of(PlanS *P) noexcept nogil:
@@ -50,8 +51,8 @@ cdef int choose_chunks(PlanS *P, Py_ssize_t memory) except -1:
     its rows, because W and V are read again and sums over rows are written and added. Panels are
     therefore long if rows can be read from the L3 cache as fast as they are processed.
 
-    Below SERIAL_FLOPS flops one thread is used. Above, T threads take the time work / T + jobs *
-    wake * T, where `jobs` is jobs_of(P) and `wake` is WAKE_FLOPS. The time is least for T =
+    Below SERIAL_MAX_FLOPS flops one thread is used. Above, T threads take the time work / T + jobs
+    * wake * T, where `jobs` is jobs_of(P) and `wake` is WAKE_FLOPS. The time is least for T =
     sqrt(work / (jobs * wake)), which is the upper limit on the number of threads.
     """
     cdef Py_ssize_t l, row_bytes = 0, size = P.K.real_bytes, count, rows, transposed_bytes = 0
@@ -64,7 +65,7 @@ cdef int choose_chunks(PlanS *P, Py_ssize_t memory) except -1:
     if P.n * size <= PANEL_PARALLEL_MAX_BYTES and not (normalised(P) or P.unpacked):
         rows = max(16, min(256, PANEL_BYTES // row_bytes))
         count = panels_for(P, max(rows, PANEL_ROWS) if P.near else rows, P.N, False)
-        if count < 2 and P.N >= 2 * MIN_PANEL_ROWS and 12 * P.N * P.n >= SERIAL_FLOPS:
+        if count < 2 and P.N >= 2 * MIN_PANEL_ROWS and 12 * P.N * P.n >= SERIAL_MAX_FLOPS:
             count = 2           # two threads share even few rows
         P.panel = (P.N + count - 1) // count
     if not (normalised(P) or P.unpacked):
@@ -74,10 +75,10 @@ cdef int choose_chunks(PlanS *P, Py_ssize_t memory) except -1:
     soon = P.K.vector_bytes == FC_ALIGN and P.kept > PREFETCH_MIN_STATE_BYTES
     P.far = P.panel * row_bytes > (PREFETCH_MIN_BYTES_64 if soon else PREFETCH_MIN_BYTES)
     P.prefetches_next = P.ld_transposed and P.kept > L3_SHARE_BYTES
-    if 12 * P.N * P.n < (SERIAL_TRANSPOSED_FLOPS if P.ld_transposed else SERIAL_FLOPS):
+    if 12 * P.N * P.n < (SERIAL_TRANSPOSED_MAX_FLOPS if P.ld_transposed else SERIAL_MAX_FLOPS):
         P.threads = 1
     most = <int>sqrt(12.0 * P.N * P.n / (WAKE_FLOPS * jobs_of(P)))
-    P.threads = min(P.threads, max(<int>MIN_MAX_THREADS, most))
+    P.threads = min(P.threads, max(<int>ALWAYS_ALLOWED_THREADS, most))
     if memory:
         fit_into(P, memory, transposed_bytes)
     return 0
@@ -176,10 +177,10 @@ cdef void lay_out(PlanS *P, Arena *A) noexcept nogil:
     """Set all pointers of the plan into its block of memory.
 
     The sizes in elements are as follows, with R the rows of a chunk, D the sum of the padded layer
-    widths, and D_L the padded width of the output layer. W packed both ways: n + (n - size of the
-    first layer). State: R D each for a and delta, and for phi' and e phi'' in the layers in which
-    they are neither constant nor recomputed. Loss: R D_L. Scratch: r times (1 or 2 elements per
-    unit, plus 2 max D), where r is the rows of a chunk if the plan is layer-parallel, and of a
+    widths, and D_L the padded width of the output layer. Both packed copies of W: n + (n - size of
+    the first layer). State: R D each for a and delta, and for phi' and e phi'' in the layers in
+    which they are neither constant nor recomputed. Loss: R D_L. Scratch: r times (1 or 2 elements
+    per unit, plus 2 max D), where r is the rows of a chunk if the plan is layer-parallel, and of a
     panel for each thread if it is panel-parallel. Shared plans add R D for packed a, and N times
     the widest D to scratch. Unpacked plans have no packed W. Shared and unpacked plans have n
     further elements for a copy of a vector whose product overwrites it.
@@ -331,7 +332,8 @@ cdef void lay_out_vectors(PlanS *P, Arena *A, Py_ssize_t block) noexcept nogil:
 
 
 cdef size_t bytes_of(PlanS *P, Py_ssize_t block) noexcept nogil:
-    """Return the bytes of memory that `block` vectors need, or 0 if the size overflows."""
+    """Return the bytes of the arrays that `lay_out_vectors` lays out, or 0 if the size overflows.
+    """
     cdef Arena arena
     arena.base, arena.used, arena.overflow = NULL, 0, False
     lay_out_vectors(P, &arena, block)

@@ -38,8 +38,10 @@ cdef double MAX_CORRECTION_RATIO = 0.375  # maximum length of a correction, rela
 # tried.
 cdef double MIN_CORRECTION_GAIN = 0.1
 
+# Reason for the end of a run. OUT_OF_TIME: `seconds` have elapsed. CANCELLED: a signal handler
+# raised an exception.
 cdef enum Ending:
-    GOING, CRITICAL, TARGET, STALLED, LATE, OFF
+    NOT_ENDED, CRITICAL, TARGET, STALLED, OUT_OF_TIME, CANCELLED
 
 
 cdef class Levenberg:
@@ -135,7 +137,7 @@ cdef class Levenberg:
             all steps were taken.
         """
         cdef Py_ssize_t done
-        cdef Ending ending = GOING
+        cdef Ending ending = NOT_ENDED
         if len(record) < count:
             raise ValueError(f"a record must have {count} rows, got {len(record)}.")
         check_floats(record, (len(record), 3))
@@ -171,13 +173,13 @@ cdef class Levenberg:
             elif self.value <= target:
                 ending[0] = TARGET
             elif (now() - begin) * 1e-9 > seconds:
-                ending[0] = LATE
+                ending[0] = OUT_OF_TIME
             else:
                 if not self.formed:
                     self.update_matrix(P)
                 if not self.descend(P, theta, trial):
-                    ending[0] = OFF if fc_watch_poll() else STALLED
-            if ending[0] != GOING:
+                    ending[0] = CANCELLED if fc_watch_poll() else STALLED
+            if ending[0] != NOT_ENDED:
                 return k
             memcpy(theta, trial, P.n * P.K.real_bytes)
             norm_before = self.gradient_norm
@@ -194,7 +196,7 @@ cdef class Levenberg:
         predicted decrease is below the rounding error of the loss, accept an equal loss; `steps`
         then requires that the gradient norm decreases. Return False if there is no such point.
         """
-        cdef double promised, f, ratio, least
+        cdef double predicted, f, ratio, least
         cdef double rounding = (1e-15 if P.K.real_bytes == 8 else 5e-7) * fabs(self.value)
         cdef Py_ssize_t i
         while not fc_watch_poll():
@@ -202,24 +204,24 @@ cdef class Levenberg:
                 for i in range(P.n):
                     self.s[i] = -self.g[i]
                 self.solve(P.n, self.s)
-                promised = 0
+                predicted = 0
                 for i in range(P.n):
-                    promised += self.s[i] * (self.damping * self.s[i] - self.g[i]) / 2
-                if not promised > 0:
+                    predicted += self.s[i] * (self.damping * self.s[i] - self.g[i]) / 2
+                if not predicted > 0:
                     return False
                 f = self.loss_at(P, theta, trial)
                 self.values += 1
-                self.blind = promised <= 16 * rounding
+                self.blind = predicted <= 16 * rounding
                 if self.blind and not f <= self.lowest + rounding:
                     return False
                 least = MIN_DAMPING_FACTOR
                 if (
                     self.corrects and not self.blind and isfinite(f)
-                    and self.is_short_of_prediction(promised, f)
+                    and self.is_short_of_prediction(predicted, f)
                 ):
-                    f = self.geodesic_correction(P, theta, trial, promised, f)
+                    f = self.geodesic_correction(P, theta, trial, predicted, f)
                     least = MIN_DAMPING_FACTOR_CORRECTED
-                ratio = (self.value - f) / promised if isfinite(f) else -1
+                ratio = (self.value - f) / predicted if isfinite(f) else -1
                 if self.blind:  # accept the step; `steps` then compares the gradient norms
                     ratio = 1
                 if ratio > 1e-4:
@@ -242,14 +244,14 @@ cdef class Levenberg:
                 (<float *>trial)[i] = <float>((<float *>theta)[i] + self.s[i])
         return self.loss(P, trial)
 
-    cdef inline bint is_short_of_prediction(self, double promised, double f) noexcept nogil:
+    cdef inline bint is_short_of_prediction(self, double predicted, double f) noexcept nogil:
         """Return True if the actual decrease, down to the loss f, is so far below the predicted one
         that the linear model has failed.
         """
-        return self.value - f < GOOD_MODEL_RATIO * promised
+        return self.value - f < GOOD_MODEL_RATIO * predicted
 
     cdef double geodesic_correction(
-        self, PlanS *P, char *theta, char *trial, double promised, double f
+        self, PlanS *P, char *theta, char *trial, double predicted, double f
     ) noexcept nogil:
         """Correct the step s, at which the loss is f, as long as corrections lower the loss. Return
         the lowest loss, and leave the plan at the corresponding trial point.
@@ -267,8 +269,8 @@ cdef class Levenberg:
                     self.s[i] -= self.more[i]
                 return self.loss_at(P, theta, trial)
             if (
-                before - f < MIN_CORRECTION_GAIN * promised
-                or not self.is_short_of_prediction(promised, f)
+                before - f < MIN_CORRECTION_GAIN * predicted
+                or not self.is_short_of_prediction(predicted, f)
             ):
                 break
         return f
@@ -405,7 +407,7 @@ cdef class Levenberg:
         P.at_chunk, P.done, P.transient = -1, 0, False
         if not take_theta(P, theta, NULL):
             return INFINITY
-        f = at_theta(P, False, NULL, False)
+        f = evaluate_chunks(P, False, NULL, False)
         if self.plan.l2 != 0:
             f += 0.5 * self.plan.l2 * penalised_square(P, theta)
         return f
@@ -416,7 +418,7 @@ cdef class Levenberg:
         cdef double square = 0
         if self.plan.l2 != 0:
             penalty_gradient(P, self.plan.l2, P.theta, gradient)
-        at_theta(P, True, gradient, self.plan.l2 != 0)
+        evaluate_chunks(P, True, gradient, self.plan.l2 != 0)
         self.normal.to_doubles(gradient, self.g, P.n)
         for i in range(P.n):
             square += self.g[i] * self.g[i]

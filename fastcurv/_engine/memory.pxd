@@ -3,11 +3,11 @@ that are filled in parallel.
 """
 
 
-# An allocator that hands out aligned parts of one block of memory. With base NULL it only measures
-# how many bytes the block needs.
+# An allocator of aligned arrays within one block of memory. With base NULL, only the number of
+# bytes that the block needs is computed.
 cdef struct Arena:
-    char *base                  # start of the block, or NULL to measure only
-    size_t used                 # bytes handed out so far
+    char *base                  # start of the block, or NULL to compute its size only
+    size_t used                 # bytes allocated so far
     bint overflow               # True if a requested size does not fit size_t
 
 

@@ -39,7 +39,7 @@ cdef Py_ssize_t padded(Py_ssize_t cols, int size) noexcept nogil:
     return lines * FC_ALIGN // size
 
 
-# --- large memory, filled in parallel: pages are first touched by the thread that uses them -------
+# --- large blocks, filled in parallel because the first access to each page is slow ---------------
 
 
 cdef void fill_part(void *context, Py_ssize_t part, int member) noexcept nogil:

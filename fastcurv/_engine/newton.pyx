@@ -33,8 +33,8 @@ cpdef double reduction_ratio(double old, double new, double predicted, double ep
 
 
 cpdef double next_radius(double radius, double ratio, double length, bint bounded):
-    """Return the trust radius after a trial step of the given length. `bounded` is True if the step
-    was at the bound on its length.
+    """Return the trust radius after a trial step of the given length, whose actual decrease is
+    `ratio` times the predicted one. `bounded` is True if the step was at the bound on its length.
     """
     if ratio < 0.25:
         return 0.25 * length
@@ -45,8 +45,9 @@ cdef double next_parameter(
     Problem problem, double parameter, double ratio, double length, bint bounded, double size
 ):
     """Return the parameter of a small problem (radius, cubic weight or damping) after a trial step
-    of the given length. `bounded` is True if the step was at the bound on its length; `size` is the
-    size of the curvature.
+    of the given length, whose actual decrease is `ratio` times the predicted one. `bounded` is True
+    if the step was at the bound on its length; `size` is the largest |eigenvalue| of the projection
+    T.
     """
     if problem == TRUST_REGION:
         return next_radius(parameter, ratio, length, bounded)
@@ -110,7 +111,8 @@ cdef class LossEvaluator:
 
     cdef double trial_value(self, char *theta) except? -1:
         """Return the loss at the trial point theta, or infinity if theta is not finite. If theta is
-        NULL, the trial point is in `at_there`, and the plan for trial points is not bound.
+        NULL, the caller has written the trial point to `at_there` and has unbound the plan for
+        trial points.
         """
         cdef Plan plan = self.there
         self.finite = True
@@ -156,7 +158,7 @@ cdef bint is_short(Py_ssize_t n, const real *s, const real *theta, double eps) n
     return True
 
 
-cdef void added(Py_ssize_t n, const real *s, const real *theta, real *out) noexcept nogil:
+cdef void add_vectors(Py_ssize_t n, const real *s, const real *theta, real *out) noexcept nogil:
     """Set out = theta + s."""
     cdef Py_ssize_t i
     for i in range(n):
@@ -320,9 +322,9 @@ cdef class NewtonSteps:
         points.there.unbind()
         s, theta, there = pointer(self.vector), pointer(points.at_here), pointer(points.at_there)
         if points.here.P.K.real_bytes == 8:
-            added(n, <double *>s, <double *>theta, <double *>there)
+            add_vectors(n, <double *>s, <double *>theta, <double *>there)
         else:
-            added(n, <float *>s, <float *>theta, <float *>there)
+            add_vectors(n, <float *>s, <float *>theta, <float *>there)
         f = points.trial_value(NULL)
         self.values += points.finite
         return f

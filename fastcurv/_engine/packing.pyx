@@ -27,7 +27,7 @@ cdef struct Packing:
     Py_ssize_t place
     # True if the packed copies exceed the L3 cache, so stores bypass the caches
     bint far
-    char odd[FC_MAX_THREADS]    # per thread: True if it copied an element that is not finite
+    char not_finite[FC_MAX_THREADS]    # per thread: True if it copied an element that is not finite
 
 
 cdef struct Block:              # block of W: rows [top, bottom), columns [left, right)
@@ -41,7 +41,7 @@ cdef inline Py_ssize_t rows_of_block(PlanS *P, Layer *y) noexcept nogil:
 
 
 cdef inline Py_ssize_t columns_of(Layer *y) noexcept nogil:
-    """Return the number of blocks side by side across the columns of W."""
+    """Return the number of blocks into which the columns of W are cut."""
     return (y.k + BLOCK_COLUMNS - 1) // BLOCK_COLUMNS
 
 
@@ -67,14 +67,14 @@ cdef inline Block block_of(Packing *c, Layer *y, Py_ssize_t part) noexcept nogil
 cdef void copy_numbers(
     Packing *c, Py_ssize_t first, Py_ssize_t last, int member
 ) noexcept nogil:
-    """Copy elements [first, last) of the source into theta, and set `odd` if one of them is not
-    finite.
+    """Copy elements [first, last) of the source into theta, and set `not_finite` if one of them is
+    NaN or infinite.
     """
     cdef Py_ssize_t size = c.P.K.real_bytes
     if c.copied != NULL and not c.P.K.copy_finite(
         last - first, c.source + first * size, c.far, c.copied + first * size
     ):
-        c.odd[member] = True
+        c.not_finite[member] = True
 
 
 cdef void flat_part(void *context, Py_ssize_t part, int member) noexcept nogil:
@@ -186,7 +186,7 @@ cdef bint take_theta(PlanS *P, char *theta, char *source) noexcept nogil:
     c.copied = NULL if source == NULL else theta
     pack_parts(&c)
     for member in range(P.threads):
-        if c.odd[member]:
+        if c.not_finite[member]:
             return False
     return True
 

@@ -24,15 +24,15 @@ Design notes
 
 A. Both dtypes share one source. The passes handle byte pointers, and only the kernels, which come
    from the kernel table of the dtype, read and write elements.
-B. A plan owns one block of memory. `lay_out` runs twice: first to measure the block, then to set
-   the pointers into it.
+B. A plan owns one block of memory. `lay_out` runs twice: first to compute the size of the block,
+   then to set the pointers into it.
 C. Rows come in chunks; a chunk has as many rows as `memory=` permits to store the state of. A chunk
    runs either panel-parallel or layer-parallel. In panel-parallel plans each thread takes panels of
    rows through all layers, and sums over rows are kept per group of panels. In layer-parallel plans
    the whole chunk goes through the network layer by layer, and every product is cut into items that
    the threads share. Samples are rows of the matrices or, in the transposed layout, columns.
-D. The state at theta is stored: W packed both ways, a, phi', e * phi'', delta, and the derivatives
-   of the loss. For each v, packed V is stored. All other matrices are scratch.
+D. The state at theta is stored: W packed for a W' and for delta W, a, phi', e * phi'', delta, and
+   the derivatives of the loss. For each v, packed V is stored. All other matrices are scratch.
 E. No result depends on the number of threads, because items and groups are determined by sizes
    only and sums are added in a fixed order.
 """

@@ -247,7 +247,7 @@ cdef class Plan:
     def finish(self):
         """Compute the gradient of a plan that was bound without it."""
         if self.gradient is None:
-            if self.P.done == 2:  # the backward pass overwrote its own input
+            if self.P.done == 2:  # the backward pass has overwritten phi'' by e * phi''
                 self.P.at_chunk = -1
             self.evaluate(True)
 
@@ -315,7 +315,7 @@ cdef class Plan:
         cdef bint gradient = out != NULL, add = self.l2 != 0
         if gradient and add:
             penalty_gradient(P, self.l2, P.theta, out)
-        P.total = at_theta(P, gradient, out, add)
+        P.total = evaluate_chunks(P, gradient, out, add)
         if add:
             P.total += 0.5 * self.l2 * penalised_square(P, P.theta)
         return P.total
@@ -368,7 +368,7 @@ cdef class Plan:
         cdef fc_watch before = watch()
         job.P = &self.P
         set_active_layers(job.P, active)
-        along_v(job, out, out_step)
+        run_over_chunks(job, out, out_step)
         return self.end_watch(before)
 
     cdef Py_ssize_t room_for(self, Py_ssize_t vectors) except -1:

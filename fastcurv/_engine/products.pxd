@@ -11,9 +11,9 @@ cdef void *(*clear)(void *, int, size_t) noexcept nogil
 clear = memset
 
 
-cdef struct Blocks:
+cdef struct Blocks:             # a sweep over the rows of a pass, in blocks
     Pass *t
-    char *out
+    char *out                   # VJP: the left factor; unused by other sweeps
 
 
 # --- the shape, the terms and the output of a product ---------------------------------------------

@@ -26,7 +26,8 @@ from libc.math cimport INFINITY, NAN, copysign, fabs, isfinite, isnan, sqrt
 from libc.string cimport memcpy, memset
 
 cdef enum State:
-    RESTING, LOOKING, LOST      # LOST: no lower value was found along the negative gradient
+    # State of the line search. SEARCH_FAILED: no lower value was found along the negative gradient.
+    SEARCH_ENDED, SEARCH_RUNNING, SEARCH_FAILED
 
 cdef enum:
     MAX_TRIALS = 20             # maximum number of trials per line search
@@ -65,12 +66,13 @@ cdef struct Quasi:
     Py_ssize_t width, parts     # elements per part of a sweep, and number of parts
     int threads
     char *theta                 # current point
-    # Gradient at theta. The vector before it in memory is y of the last step.
+    # Gradient at theta, in the second of two rows of memory. The first row holds y of the last
+    # step.
     char *g
     char *d                     # search direction
-    char *trial                 # trial point; its gradient is g_trial, preceded by memory for y
+    char *trial                 # trial point
     char *g_trial
-    char *g_low                 # gradient at the lowest trial, preceded by memory for y
+    char *g_low                 # gradient at the lowest trial, in the second row of two, as g_trial
     char *s                     # last step
     char *best                  # point of the lowest value, unless that is theta
     # (2 most, n): s_0, y_0, s_1, y_1, ...; the first `count` pairs are valid.
@@ -78,7 +80,7 @@ cdef struct Quasi:
     double *cross               # (most, most) products s_i'y_j
     double *inner               # (most, most) products y_i'y_j
     double *products            # (2 most,) products s_i'g and y_i'g
-    double *weights             # (2 most,) coefficients of all s_i and y_i in minus the step
+    double *weights             # (2 most,) coefficients of s_i and y_i in -d - c g
     double *solved              # (3 most,) scratch buffer
     double *sums                # (parts, lds) sums of each part
     Py_ssize_t lds
@@ -211,8 +213,9 @@ cdef void multiply_pairs(Quasi *q) noexcept nogil:
 
 
 cdef void direction_coefficients(Quasi *q) noexcept nogil:
-    """Compute c and the coefficients of all pairs in minus the step, which are w for s and -c u for
-    y. For k pairs the cost is 2 k^2 multiplications.
+    """Compute c and `weights`, the coefficients of all pairs in -d - c g. They are w for the rows
+    of S and -c u for the rows of Y, in the notation at the head of this file. For k pairs the cost
+    is 2 k^2 multiplications.
     """
     cdef Py_ssize_t i, j, a, b, k = q.count, m = q.most
     cdef double *u = q.solved
@@ -268,7 +271,7 @@ cdef void move(Quasi *q, double f) noexcept nogil:
     q.f = f
     if q.count:
         multiply_pairs(q)
-    q.state, q.moved = RESTING, True
+    q.state, q.moved = SEARCH_ENDED, True
 
 
 # --- the line search ------------------------------------------------------------------------------
@@ -306,7 +309,7 @@ cdef double interpolate(const Point *low, const Point *high) noexcept nogil:
     return low.t + min(max(share, 0.1), 0.9) * width
 
 
-cdef void evaluate_trial(Quasi *q, double t) noexcept nogil:
+cdef void set_trial_point(Quasi *q, double t) noexcept nogil:
     """Set the trial point to theta + t d."""
     q.t = t
     sweep_all(q, trial_piece, 3, 0, CACHE_BLOCK)
@@ -317,7 +320,7 @@ cdef void begin_line_search(Quasi *q) noexcept nogil:
     happen at a kink of the loss, drop all pairs.
     """
     q.moved = False
-    if q.state == LOST:
+    if q.state == SEARCH_FAILED:
         return
     while True:
         direction_coefficients(q)
@@ -326,12 +329,12 @@ cdef void begin_line_search(Quasi *q) noexcept nogil:
         if q.slope < 0:
             break
         if not q.count:
-            q.state = LOST
+            q.state = SEARCH_FAILED
             return
         q.first = q.count = 0
     q.low.t, q.low.f, q.low.slope = 0, q.f, q.slope
-    q.bracketed, q.stored, q.trials, q.state = False, False, 0, LOOKING
-    evaluate_trial(q, 1.0 if q.count else min(1.0, 1 / q.gnorm))
+    q.bracketed, q.stored, q.trials, q.state = False, False, 0, SEARCH_RUNNING
+    set_trial_point(q, 1.0 if q.count else min(1.0, 1 / q.gnorm))
 
 
 cdef void process_trial(Quasi *q, double f) noexcept nogil:
@@ -362,7 +365,7 @@ cdef void process_trial(Quasi *q, double f) noexcept nogil:
             end_line_search(q, False)
             return
     if q.trials < MAX_TRIALS:
-        evaluate_trial(q, q.t)
+        set_trial_point(q, q.t)
     else:
         end_line_search(q, False)
 
@@ -372,16 +375,16 @@ cdef void end_line_search(Quasi *q, bint late) noexcept nogil:
     if `late`; otherwise drop all pairs and search again, or fail if there are no pairs.
     """
     if q.stored and q.low.f < q.f:
-        evaluate_trial(q, q.low.t)
+        set_trial_point(q, q.low.t)
         swap(&q.g_low, &q.g_trial)
         move(q, q.low.f)
     elif late:
-        q.state = RESTING
+        q.state = SEARCH_ENDED
     elif q.count:
         q.first = q.count = 0
         begin_line_search(q)
     else:
-        q.state = LOST
+        q.state = SEARCH_FAILED
 
 
 # --- a run ----------------------------------------------------------------------------------------
@@ -443,7 +446,7 @@ cdef class QuasiNewton:
         cdef Quasi *q = &self.q
         self.vector(q.theta)[:] = self.vector(q.trial)[:] = theta
         self.vector(q.g)[:] = self.vector(q.g_trial)[:] = gradient
-        q.f, q.state, q.moved, q.row = value, RESTING, False, -1
+        q.f, q.state, q.moved, q.row = value, SEARCH_ENDED, False, -1
         with Arithmetic(), nogil:
             sweep_all(q, step_piece, 8, 4, CACHE_BLOCK)  # s = 0, so only g'g is needed
             q.gnorm = norm_of(q, q.g, total(q, 3))
@@ -518,7 +521,7 @@ cdef class QuasiNewton:
         """Begin a line search. Return True if the value and gradient at `trial` are needed."""
         with Arithmetic(), nogil:
             begin_line_search(&self.q)
-        return self.q.state == LOOKING
+        return self.q.state == SEARCH_RUNNING
 
     def supply_trial(self, double value, gradient):
         """Process the value and the gradient at `trial`. Return True if those at another trial
@@ -527,7 +530,7 @@ cdef class QuasiNewton:
         np.copyto(self.vector(self.q.g_trial), gradient)
         with Arithmetic(), nogil:
             process_trial(&self.q, value)
-        return self.q.state == LOOKING
+        return self.q.state == SEARCH_RUNNING
 
     def give_up(self):
         """End the search at its lowest trial if that is lower than the start, and otherwise at the
@@ -556,7 +559,7 @@ cdef class QuasiNewton:
                 f"the plan must have {self.q.n} parameters of one dtype, got {plan.P.n}."
             )
         cdef double *rows = <double *>pointer(record)
-        cdef Ending ending = GOING
+        cdef Ending ending = NOT_ENDED
         self.steps = 0
         with plan.lock:
             plan.drop_gradient()
@@ -583,10 +586,10 @@ cdef class QuasiNewton:
             elif q.f <= target:
                 ending[0] = TARGET
             elif self.out_of_time:
-                ending[0] = LATE
+                ending[0] = OUT_OF_TIME
             else:
                 ending[0] = self.step(plan, seconds)
-            if ending[0] != GOING:
+            if ending[0] != NOT_ENDED:
                 break
             self.remember_best()
             rows += 3
@@ -605,20 +608,20 @@ cdef class QuasiNewton:
         cdef fc_watch before = fc_watch_begin(NULL)
         begin_line_search(q)
         fc_watch_end(before)
-        while q.state == LOOKING:
+        while q.state == SEARCH_RUNNING:
             self.evaluations += plan.loss_at(q.trial, q.g_trial, &f)
             if fc_watch_poll():
-                q.state = RESTING
-                return OFF
+                q.state = SEARCH_ENDED
+                return CANCELLED
             self.check_clock(seconds)
             before = fc_watch_begin(NULL)
             process_trial(q, f)
-            if self.out_of_time and q.state == LOOKING:
+            if self.out_of_time and q.state == SEARCH_RUNNING:
                 end_line_search(q, True)
             fc_watch_end(before)
         if q.moved:
-            return GOING
-        return STALLED if q.state == LOST else LATE
+            return NOT_ENDED
+        return STALLED if q.state == SEARCH_FAILED else OUT_OF_TIME
 
     cdef void check_clock(self, double seconds) noexcept nogil:
         """Set `out_of_time` if the time limit will be reached before the next check of the clock.

@@ -6,8 +6,8 @@ from libc.string cimport memcpy, memset
 
 cdef inline bint is_too_short_to_prefetch(Pass *t) noexcept nogil:
     """Return True if R-backward through a narrow output layer is too short to prefetch all of the
-    next panel's state, which lies beyond the L3 cache. This is so with one output (measured on Zen
-    3 and Zen 5), and with 64-byte vectors if the operator does not use phi'' (measured on Zen 5).
+    next panel's state from memory. This is so with one output (measured on Zen 3 and Zen 5), and
+    with 64-byte vectors if the operator does not use phi'' (measured on Zen 5).
     """
     cdef PlanS *P = t.P
     cdef bint short = P.d_out == 1 or (t.kind != HESSIAN and P.K.vector_bytes == FC_ALIGN)
@@ -228,7 +228,7 @@ cdef double r_dots(Pass *t) noexcept nogil:
     return total
 
 
-cdef double top_dot(Pass *t) noexcept nogil:
+cdef double output_layer_form(Pass *t) noexcept nogil:
     """Return <rz, (d2 loss / dz2) rz> for the output layer. The matrix rz is overwritten."""
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[P.n_layers - 1]

@@ -14,7 +14,7 @@ cdef class Lanczos(LanczosRecurrence):
         """Diagonalise T into `found`, and raise `scale` to the largest |Ritz value|."""
         cdef Ritz found = self.found
         cdef Py_ssize_t last = self.m - 1
-        self.begin()
+        self.update_pointers()
         if not (self.is_tridiagonal() and found.by_rotations(self.m, self.t, self.ld)):
             found.by_lapack(self.m, self.t, self.ld, vectors)
         self.scale = fmax(self.scale, fmax(fabs(found.values[0]), fabs(found.values[last])))
@@ -33,7 +33,7 @@ cdef class Lanczos(LanczosRecurrence):
                     return False
         return True
 
-    cdef Py_ssize_t *choose(self, Py_ssize_t k, str which) except NULL:
+    cdef Py_ssize_t *wanted_indices(self, Py_ssize_t k, str which) except NULL:
         """Return the indices of the k wanted Ritz values."""
         cdef Py_ssize_t i, low = at_low_end(self.m, self.found.values, k, ENDS[which])
         cdef Py_ssize_t *places = <Py_ssize_t *>self.small.room_for(k)
@@ -92,7 +92,7 @@ cdef class Lanczos(LanczosRecurrence):
             return theta, np.empty((0, 0)), known, limits
         self.diagonalise(True)
         cdef double *out = <double *>pointer(theta)
-        cdef Py_ssize_t *places = self.choose(k, which)
+        cdef Py_ssize_t *places = self.wanted_indices(k, which)
         S = self.found.vectors(k, places)
         cdef double *s = <double *>pointer(S)
         for i in range(k):
@@ -110,7 +110,7 @@ cdef class Lanczos(LanczosRecurrence):
             return theta
         self.diagonalise(False)
         cdef double *out = <double *>pointer(theta)
-        cdef Py_ssize_t *places = self.choose(k, which)
+        cdef Py_ssize_t *places = self.wanted_indices(k, which)
         for i in range(k):
             out[i] = self.found.values[places[i]]
         return theta
@@ -141,13 +141,14 @@ cdef class Lanczos(LanczosRecurrence):
         return values, first, known
 
     def nearly(self, Py_ssize_t k, str which, double close):
-        """Return the Ritz values (l,) whose known residuals are at most `close`, together with the
-        k wanted Ritz values, and the coordinates (m, l) of all their vectors.
+        """Return the k wanted Ritz values and all others whose residuals along the pending rows and
+        the rows set aside are at most `close`, as an array (l,), and the coordinates (m, l) of
+        their vectors.
         """
         if not 0 <= k <= self.m:
             raise ValueError(f"k must be an int from 0 to {self.m}, the number of rows, got {k}.")
         values, _, known = self.ritz_spectrum()
-        cdef Py_ssize_t *places = self.choose(k, which)
+        cdef Py_ssize_t *places = self.wanted_indices(k, which)
         cdef Py_ssize_t i, m = self.m, count = 0
         cdef double *value = <double *>pointer(values)
         cdef double *left = <double *>pointer(known)
@@ -217,13 +218,13 @@ cdef class Lanczos(LanczosRecurrence):
         theta, known, excess = np.empty((3, k))
         cdef double *out = <double *>pointer(theta)
         cdef double *s
-        cdef Py_ssize_t *places = self.choose(k, which)
+        cdef Py_ssize_t *places = self.wanted_indices(k, which)
         for i in range(k):
             out[i] = self.found.values[places[i]]
             out[k + i] = fabs(self.t[m * ld + m - 1] * self.found.last[places[i]]) * (self.p > 0)
             out[2 * k + i] = self.excess(out[i], NULL, out[k + i], tol, by_value)
             worst = fmax(worst, out[2 * k + i])
-        # the ratios of the other pairs are not needed
+        # some pair has not converged, so bounds that require the Ritz vectors are not needed
         if self.tridiagonal and not self.aside and worst > 1:
             return theta, known, excess, False
         S = self.found.vectors(k, places)

@@ -26,7 +26,7 @@ cdef void save_v(PlanS *P) noexcept nogil:
     P.v = P.saved_v
 
 
-cdef void take_vector(Job *job, Py_ssize_t j, Py_ssize_t place) noexcept nogil:
+cdef void prepare_vector(Job *job, Py_ssize_t j, Py_ssize_t place) noexcept nogil:
     """Pack vector j of a job into place `place` of the block. If the product overwrites the vector,
     copy it first. If l2 is not 0, set the result to l2 times the vector.
     """
@@ -61,7 +61,7 @@ cdef void put_rows(Pass *t, Job *job) noexcept nogil:
         )
 
 
-cdef void take_product(Pass *t, Job *job, char *out, bint add) noexcept nogil:
+cdef void compute_product(Pass *t, Job *job, char *out, bint add) noexcept nogil:
     """Compute the product of the operator with the vectors of the pass, over the rows of the pass.
     """
     cdef PlanS *P = t.P
@@ -80,7 +80,7 @@ cdef void take_product(Pass *t, Job *job, char *out, bint add) noexcept nogil:
     r_backward(t, out, add)
 
 
-cdef double take_quadratic(Pass *t, Job *job) noexcept nogil:
+cdef double compute_quadratic(Pass *t, Job *job) noexcept nogil:
     """Return v'Hv over the rows of the pass, which is <rz, loss'' rz> + sum of 2 <delta, ra V'> +
     sum of <e phi'' rz, rz>, summed over layers. For the GGN, only the first term is computed.
     """
@@ -92,7 +92,7 @@ cdef double take_quadratic(Pass *t, Job *job) noexcept nogil:
         propagate_nan(t)
     if job.kind == HESSIAN:
         total += r_dots(t)
-    return total + top_dot(t)
+    return total + output_layer_form(t)
 
 
 # --- panel-parallel execution ---------------------------------------------------------------------
@@ -157,26 +157,26 @@ cdef void run_work_unit(void *context, Py_ssize_t item, int member) noexcept nog
             if job.stages & BACKWARD:
                 backward(&t, out if job.out != NULL else NULL, add)
             if job.stages & QUADRATIC:
-                P.panel_totals[panel * P.block + j] = take_quadratic(&t, job)
+                P.panel_totals[panel * P.block + j] = compute_quadratic(&t, job)
 
 
 cdef void multiply_vectors(
     Pass *t, Job *job, int member, Py_ssize_t first, Py_ssize_t last, char *out,
     Py_ssize_t out_step, bint add
 ) noexcept nogil:
-    """Multiply the rows of a panel by the vectors [first, last). Argument `out` is the result of
-    vector `first`.
+    """Apply the operator, restricted to the rows of one panel, to the vectors [first, last). The
+    result of vector `first` is written or added (`add`) to `out`.
     """
     cdef PlanS *P = t.P
     cdef Py_ssize_t j
     if P.ld_transposed:
         for j in range(first, max(last, first + 1)):
             t.v, t.flat = j, job.v + j * job.v_step
-            take_product(t, job, out + (j - first) * out_step, add)
+            compute_product(t, job, out + (j - first) * out_step, add)
         return
     t.v, t.count, t.own, t.out_step = first, last - first, P.side_step, out_step
     t.scratch = &P.sides[member] if t.count > 1 else &P.members[member]
-    take_product(t, job, out, add)
+    compute_product(t, job, out, add)
 
 
 cdef void run_vector_stack(void *context, Py_ssize_t item, int member) noexcept nogil:
@@ -303,12 +303,12 @@ cdef void run_layers(Job *job) noexcept nogil:
             if fc_watch_poll():
                 return
             if job.kind != VJP and job.vectors > 1:
-                take_vector(job, j, 0)
+                prepare_vector(job, j, 0)
             t.flat = P.v
             if job.stages & PRODUCT:
-                take_product(&t, job, job.out + j * job.out_step, job.add)
+                compute_product(&t, job, job.out + j * job.out_step, job.add)
             else:
-                job.totals[j] += take_quadratic(&t, job)
+                job.totals[j] += compute_quadratic(&t, job)
 
 
 cdef void run_chunk(Job *job) noexcept nogil:

@@ -20,7 +20,7 @@ from libc.math cimport INFINITY, ceil, fabs, fmax, fmin, hypot, isfinite, log, s
 
 cdef enum:
     N_DISTANCES = 48            # number of distances that `missable_distances` examines
-    MAX_ROWS_ASIDE = 8          # maximum number of rows that are set aside
+    MAX_ROWS_ASIDE = 8          # maximum number of rows set aside for probes
     # Remaining dimensions up to which the search exhausts the space instead of starting a probe.
     MIN_ROWS_FOR_PROBE = 8
 
@@ -75,8 +75,11 @@ cdef class EigenSearch:
     cdef public bint given      # True if the first start is user-defined, not random
     # Ratio of `unseen` to the tolerance up to which results do not show `unseen`.
     cdef public double left_open
-    cdef public double unseen   # attribute of the same name of `Eigenpairs`
+    # distance beyond the innermost wanted values within which one may have been missed
+    cdef public double unseen
     cdef public bint quick      # True if the expected run time is too short to report progress
+    # probe: True if probes are permitted. probed: True once `unseen` is final. copies: True once
+    # repeated eigenvalues have been found. interrupted: True if `stop` ended the search.
     cdef public bint probe, probed, copies, interrupted
     # True if a dense decomposition may replace a long search, and True if it will.
     cdef public bint may_switch_to_dense, switch_to_dense
@@ -226,7 +229,7 @@ cdef class EigenSearch:
         cdef Lanczos run = self.run
         cdef Py_ssize_t i
         cdef double coupling = 0
-        run.begin()
+        run.update_pointers()
         for i in range(run.m, run.m + run.p):
             coupling = hypot(coupling, length_of(run.m, run.t + i * run.ld))
         return self.given and 0 < run.m < run.dimension and coupling <= self.tol * run.scale
@@ -413,7 +416,7 @@ cdef class EigenSearch:
         cdef Py_ssize_t first = self.probe_from, rows = run.m - first, i
         cdef double *d
         cdef double *T
-        run.begin()
+        run.update_pointers()
         T = run.t + first * (run.ld + 1)
         if run.p or not rows:
             fc_growth(rows, T, T + 1, run.ld + 1, count, at, out)
@@ -428,9 +431,9 @@ cdef class EigenSearch:
         return 0
 
     def missed(self, theta, double sure):
-        """Return the largest distance, among those marked by `distances_to_innermost`, of a value
-        theta at which the probe may have missed a repeated eigenvalue because `growth` is less than
-        `sure`.
+        """Return the largest distance of a value of theta (k,) that `distances_to_innermost` marks
+        as far and at which the probe may have missed a repeated eigenvalue, because `growth` of the
+        probe's rows is less than `sure`. Return 0 if there is none.
         """
         cdef Py_ssize_t k = len(theta), i
         cdef char *far
@@ -454,7 +457,7 @@ cdef class EigenSearch:
         cdef fc_end end
         if not (run.tridiagonal and run.p == 1) or run.aside or m <= self.k:
             return 0
-        run.begin()
+        run.update_pointers()
         d = self.numbers.room_for(7 * m)
         for i in range(m):
             d[i], d[m + i] = run.t[i * (run.ld + 1)], run.t[i * (run.ld + 1) + 1]
@@ -535,12 +538,12 @@ cdef class EigenSearch:
         self.last_check, self.next_check = 0, next_check
 
     def check_probe(self, before, double sure):
-        """Check a probe that was begun at `probe_from`, when the wanted values were `before` (k,).
-        Return 1 if the probe has ended, -1 if the wanted values have changed, and 0 after
+        """Check a probe that began with row `probe_from`, when the wanted values were `before`
+        (k,). Return 1 if the probe has ended, -1 if the wanted values have changed, and 0 after
         scheduling the next check.
 
-        The probe ends once `growth` is at least `sure` at every wanted value whose repetition could
-        displace another value.
+        The probe ends once `growth` of its rows is at least `sure` at every wanted value whose
+        repetition could displace another wanted value.
         """
         cdef Lanczos run = self.run
         cdef Py_ssize_t k = len(before), i, steps
@@ -615,7 +618,8 @@ cdef class EigenSearch:
         if not apart < fmin(low_limit, high_limit):
             return False
         S = self.numbers.room_for(p * p)
-        # S = sign (T - at I) with the rows before the probe eliminated; then its Cholesky factor.
+        # S is the probe's block of sign (T - at I) after elimination of the rows before the probe,
+        # a Schur complement, and then its Cholesky factor.
         for sign in (-1., 1.):
             at = low - low_limit + apart if sign > 0 else high + high_limit - apart
             if not isfinite(at):
@@ -654,7 +658,7 @@ cdef class EigenSearch:
         cdef double *values = <double *>pointer(theta)
         cdef double *left = <double *>pointer(known)
         cdef char *picked = pointer(mask)
-        run.begin()
+        run.update_pointers()
         for i in range(m, m + run.p):
             back = hypot(back, run.t[i * run.ld + m - 1])
         for i in range(k):

@@ -7,10 +7,10 @@ cdef enum:
     # Maximum bytes of parameters of panel-parallel plans in row-major layout.
     PANEL_PARALLEL_MAX_BYTES = 1 << 18
     # Flops of a product below which waking a second thread costs more time than it saves.
-    SERIAL_FLOPS = 3000000
-    # SERIAL_FLOPS for the transposed layout, in which a product is a single job of the thread team
-    # and nothing is packed beforehand.
-    SERIAL_TRANSPOSED_FLOPS = 300000
+    SERIAL_MAX_FLOPS = 3000000
+    # SERIAL_MAX_FLOPS for the transposed layout, in which a product is a single job of the thread
+    # team and nothing is packed beforehand.
+    SERIAL_TRANSPOSED_MAX_FLOPS = 300000
     # Bytes of state that remain in the L3 cache from one product to the next. The state of larger
     # plans is read from memory.
     L3_BYTES = 24 << 20

@@ -9,22 +9,23 @@ cdef enum:
     FOUR_PANELS_MIN_FLOPS = 12000000  # flops of a product above which at least four panels are used
     # Maximum bytes of parameters of panel-parallel plans in the transposed layout, which packs
     # nothing.
-    TRANSPOSED_WEIGHTS = 5 << 18
-    # For at most PACK_MIN_ROWS rows and more than PACK_CHEAP_BYTES bytes of parameters, packing V
-    # costs more time than the transposed layout.
-    PACK_MIN_ROWS = 400
-    PACK_CHEAP_BYTES = 1 << 16
+    TRANSPOSED_MAX_PARAM_BYTES = 5 << 18
+    # For at most NO_PACK_MAX_ROWS rows and more than PACK_CHEAP_MAX_BYTES bytes of parameters,
+    # packing V costs more time than the transposed layout.
+    NO_PACK_MAX_ROWS = 400
+    PACK_CHEAP_MAX_BYTES = 1 << 16
     # Maximum rows of the shared layout (one transposed panel of all rows, with each product split
     # over all threads). SHARED_MAX_ROWS_FAR applies if W is read from memory.
     SHARED_MAX_ROWS = 256
     SHARED_MAX_ROWS_FAR = 48
-    # Flops of a product for which the time to wake a thread is negligible.
+    # Minimum flops per job of the thread team for which a plan in place of two unequal panels uses
+    # the shared layout. The time to wake a thread is then negligible.
     SHARED_MIN_FLOPS = 1500000
     # In float32 the shared layout is also used in place of several panels, each of which would read
     # W, V and the sums over rows again. Requirements: at least SHARED_F32_MIN_BYTES bytes of
-    # parameters, SHARED_F32_MIN_FLOPS flops per product, and at most SHARED_F32_MAX_LINES cache
-    # lines of samples. The limit is SHARED_F32_MAX_ODD_LINES for an odd number of lines, which two
-    # panels would share unevenly.
+    # parameters, SHARED_F32_MIN_FLOPS flops per job of the thread team, and at most
+    # SHARED_F32_MAX_LINES cache lines of samples. The limit is SHARED_F32_MAX_ODD_LINES for an odd
+    # number of lines, which two panels would share unevenly.
     SHARED_F32_MIN_BYTES = 1 << 20
     SHARED_F32_MAX_LINES = 7
     SHARED_F32_MAX_ODD_LINES = 13
@@ -33,12 +34,12 @@ cdef enum:
     # third of the lanes empty.
     SHARED_F32_PACK_BYTES = 6 << 20
     # W and V are not packed if there are at least UNPACKED_MIN_BYTES bytes of parameters and one
-    # column over all rows takes at most UNPACKED_MAX_ROW_BYTES bytes (half a cache line, so that
+    # column over all rows takes at most UNPACKED_MAX_COLUMN_BYTES bytes (half a cache line, so that
     # the transposed layout would leave at least half of the lanes empty).
-    UNPACKED_MAX_ROW_BYTES = 32
+    UNPACKED_MAX_COLUMN_BYTES = 32
     UNPACKED_MIN_BYTES = 1 << 14
     # Maximum bytes of a sample's widest layer in the transposed layout.
-    TRANSPOSED_WIDTH_BYTES = 8192
+    TRANSPOSED_MAX_WIDTH_BYTES = 8192
     # Bytes of the L2 cache that a transposed panel may occupy.
     TRANSPOSED_PANEL_BYTES = 450000
     # Bytes of the L2 cache that the state of 12 cache lines of samples may occupy if the output
@@ -226,13 +227,13 @@ cdef Py_ssize_t panels_transposed(PlanS *P) noexcept nogil:
     """
     cdef Py_ssize_t l, line = elements_per_line(P), lines = (P.N + line - 1) // line
     cdef Py_ssize_t units = 0, count, long_, rows, work = 12 * P.N * P.n
-    cdef bint alone = work < SERIAL_TRANSPOSED_FLOPS
+    cdef bint alone = work < SERIAL_TRANSPOSED_MAX_FLOPS
     cdef bint narrow = P.n_layers == 2 and narrow_last(&P.layer[1]) and not no_narrow, few
     if forced_lines >= 0:
         return (lines + forced_lines - 1) // forced_lines if forced_lines else 0
-    if P.K.vector_bytes == P.K.real_bytes or P.n * P.K.real_bytes > TRANSPOSED_WEIGHTS:
+    if P.K.vector_bytes == P.K.real_bytes or P.n * P.K.real_bytes > TRANSPOSED_MAX_PARAM_BYTES:
         return 0
-    few = P.N <= PACK_MIN_ROWS and P.n * P.K.real_bytes > PACK_CHEAP_BYTES
+    few = P.N <= NO_PACK_MAX_ROWS and P.n * P.K.real_bytes > PACK_CHEAP_MAX_BYTES
     if not (
         narrow or few or P.n * P.K.real_bytes > PANEL_PARALLEL_MAX_BYTES
         or (not P.near and (P.K.vector_bytes == FC_ALIGN or P.panel <= SHORT_PANEL_ROWS))
@@ -243,7 +244,7 @@ cdef Py_ssize_t panels_transposed(PlanS *P) noexcept nogil:
     for l in range(P.n_layers):
         units += P.layer[l].m
         if not narrow and (
-            max(P.layer[l].m, P.layer[l].k) > TRANSPOSED_WIDTH_BYTES // P.K.real_bytes
+            max(P.layer[l].m, P.layer[l].k) > TRANSPOSED_MAX_WIDTH_BYTES // P.K.real_bytes
         ):
             return 0
     if narrow:
@@ -258,7 +259,7 @@ cdef Py_ssize_t panels_transposed(PlanS *P) noexcept nogil:
     count = (lines + long_ - 1) // long_ if alone else panels_for(
         P, rows, lines, narrow or rows < MIN_LINES_F32 * line
     )
-    if count < 2 and not alone and lines > (4 if work < SERIAL_FLOPS else 1):
+    if count < 2 and not alone and lines > (4 if work < SERIAL_MAX_FLOPS else 1):
         count = 2
     long_ = (lines + count - 1) // count
     if long_ * FC_ALIGN * P.layer[0].k > MAX_INPUT_BYTES * padding_ratio(P, max(1, P.n_layers - 1)):
@@ -283,7 +284,7 @@ cdef bint is_shared(PlanS *P) noexcept nogil:
         return forced_lines > 0 and forced_shared
     if P.K.vector_bytes == P.K.real_bytes:
         return False
-    if bytes_ <= TRANSPOSED_WEIGHTS:
+    if bytes_ <= TRANSPOSED_MAX_PARAM_BYTES:
         if empty > P.N:
             return False
         if (
@@ -306,6 +307,6 @@ cdef bint is_unpacked(PlanS *P) noexcept nogil:
     if forced_unpacked >= 0:
         return P.N <= forced_unpacked
     return (
-        P.N * P.K.real_bytes <= UNPACKED_MAX_ROW_BYTES
+        P.N * P.K.real_bytes <= UNPACKED_MAX_COLUMN_BYTES
         and P.n * P.K.real_bytes > UNPACKED_MIN_BYTES
     )

@@ -3,9 +3,9 @@
 Notation as in passes.pyx: layer y has k inputs and m outputs, W is (m, k), and V is the part of the
 vector v that corresponds to W. A chunk is the range of rows whose state is stored at one time, a
 panel a range of rows that one thread takes through all layers, and a group a range of panels whose
-sums over rows share one buffer. A block of vectors is the set of vectors that one job multiplies.
-Element means a number of the plan's real type; "padded" means that rows are padded to whole cache
-lines.
+sums over rows share one buffer. A block of vectors is the set of vectors to which one job applies
+the operator. Element means a number of the plan's real type; "padded" means that rows are padded to
+whole cache lines.
 """
 from libc.stdint cimport int32_t
 
@@ -25,8 +25,8 @@ cdef struct Weights:
     char *flat                  # flat vector that contains W and b
 
 
-# State of a batch-normalised layer; see batch_norm.pyx. Vectors have shape (m,). Means are taken
-# over all N rows.
+# State of a batch-normalised layer; see batch_norm.pyx. du is defined in `Layer`, and vgamma is the
+# part of v that corresponds to gamma. Vectors have shape (m,). Means are taken over all N rows.
 cdef struct Norm:
     Py_ssize_t gamma, beta      # offsets of gamma and beta in theta
     char *h                     # (rows, m) normalised z: (z - mean) s
@@ -77,8 +77,8 @@ cdef struct Layer:
 
 
 cdef inline bint narrow_last(const Layer *top) noexcept nogil:
-    """Return True if the products of the output layer can be fused with the sweeps of the layer
-    below, because the output layer is narrow, the layer below has a nonconstant phi', and neither
+    """Return True if the products of the output layer can be fused with those of the layer below,
+    because the output layer is narrow, phi' of the layer below is not constant, and neither layer
     is residual.
     """
     return top.m <= FC_MAX_NARROW and (top - 1).has_p and not (top.skip or (top - 1).skip)
@@ -99,7 +99,7 @@ cdef struct Scratch:            # scratch buffers of a pass, for one thread or f
     char *p
     char *sums                  # column sums, one row per block of rows
     Py_ssize_t ldsums
-    double *totals              # one partial total per item of a product
+    double *totals              # totals that an epilogue adds up, one per item of a product
     char *gemm                  # scratch buffer of the product kernels
 
 
@@ -209,7 +209,7 @@ cdef struct Pass:               # one pass of a range of rows of the chunk throu
     # First sample of the pass within the chunk. s0 equals r0 unless panels of the transposed layout
     # differ in length.
     Py_ssize_t s0
-    bint serial
+    bint serial                 # True: the pass runs on one thread; False: on the thread team
     # Index, within the block, of the first of the `count` vectors that the pass processes.
     Py_ssize_t v
     char *flat                  # first of these vectors, flat
@@ -376,8 +376,9 @@ cdef inline Py_ssize_t shares_of(PlanS *P, Py_ssize_t rows) noexcept nogil:
 
 cdef inline bint completes_panel_sums(PlanS *P) noexcept nogil:
     """Return True if the sums over the rows of one panel are completed before they are added to the
-    sums of other panels. This holds for vector kernels if a panel is one slice deep; BLAS and the
-    reference kernels may accumulate directly into the output.
+    sums of other panels. This holds for vector kernels if both terms of such a sum, each as deep as
+    the panel has rows, fit in one slice of depth; BLAS and the reference kernels may accumulate
+    directly into the output.
     """
     return lanes(P) > 1 and 2 * P.panel <= P.K.sums.slice
 
@@ -442,8 +443,8 @@ cdef inline bint normalised(PlanS *P) noexcept nogil:
 
 
 cdef inline bint packs_sums(PlanS *P) noexcept nogil:
-    """Return True if the product kernels have scratch to pack A in sums over rows (wide networks
-    only).
+    """Return True if the left operands of products that sum over rows are packed. Only plans of
+    wide networks reserve scratch memory for this.
     """
     return P.panel == 0 and not P.unpacked and P.n * P.K.real_bytes > PANEL_PARALLEL_MAX_BYTES
 

@@ -32,7 +32,7 @@ cdef unsigned long main_thread
 _locks = WeakSet()              # all live Lock objects, for _after_fork_in_child
 
 
-def _know_main_thread():
+def _store_main_thread():
     """Store the identifier of the main thread."""
     global main_thread
     main_thread = threading.main_thread().ident
@@ -49,7 +49,7 @@ def _after_fork_in_child():
         lock.after_fork()
 
 
-_know_main_thread()
+_store_main_thread()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
@@ -206,9 +206,9 @@ cdef object progress_of(unsigned long holder):
 
 
 cdef class Lock:
-    """Non-reentrant lock of one thread at a time. A second acquisition by the holder raises
-    RuntimeError, because a callback, signal handler or finaliser that runs during the holder's call
-    would find inconsistent state, or wait for a lock that is never released.
+    """Mutual exclusion lock, not reentrant. A second acquisition by the holder raises RuntimeError,
+    because a callback, signal handler or finaliser that runs during the holder's call would find
+    inconsistent state, or wait for a lock that is never released.
     """
     cdef PyThread_type_lock free
     cdef object __weakref__

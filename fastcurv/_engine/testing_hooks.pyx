@@ -8,7 +8,9 @@ from libc.string cimport memset
 
 
 cdef const fc_table *table_of(arch, array) except NULL:
-    """Return the table `arch`, or the one in use for None, for the dtype of an array."""
+    """Return the kernel table named `arch`, or the one in use if arch is None, for the dtype of
+    `array`.
+    """
     cdef const fc_table *K = table_chosen() if arch is None else table_named(arch)
     return &K[array.itemsize == 8]
 
@@ -200,8 +202,8 @@ class testing_hooks:
 
     @staticmethod
     def copy(arch, array, bint packed=False, bint far=False):
-        """Return a copy of a 2-D array of any strides, as the kernel `copy` pads it (with padding)
-        or, if `packed`, as the kernel `pack` packs it.
+        """Return a 2-D array of any strides as copied by the kernel `copy`, with its padding, or,
+        if `packed`, as packed by the kernel `pack`.
         """
         cdef const fc_table *K = table_of(arch, array)
         cdef Py_ssize_t size = array.itemsize, rows = array.shape[0], cols = array.shape[1], rs, cs
@@ -233,7 +235,7 @@ class testing_hooks:
 
     @staticmethod
     def too_slow(j, fallen, bound, eps):
-        """Return the result of `too_slow`, a test of conjugate gradients."""
+        """Return the result of the function `too_slow` of conjugate_gradients.pyx."""
         return too_slow(j, fallen, bound, eps)
 
     @staticmethod

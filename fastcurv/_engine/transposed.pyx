@@ -3,8 +3,8 @@ holds the values of several samples for one unit.
 
 Panel-parallel plans with narrow layers use this layout. Lanes are full for any layer width, and W
 and V are read from flat vectors, so that nothing is packed. The passes share their source with the
-row-major layout. The code that differs is in this file, in `lead` of state.pxd, and in `start` and
-`add_...` of products.pxd.
+row-major layout. The code that differs is in this file, in `leading_dimension` of state.pxd, and in
+`begin_product` and the functions `add_...` of products.pxd.
 
 The samples of a panel are padded to whole cache lines with copies of the last sample. For the
 copies, delta and the second derivatives of the loss are 0, so they add nothing to sums over
@@ -20,7 +20,7 @@ from libc.string cimport memcpy
 
 cdef void bias_transposed(Pass *t, Layer *y, Matrix d, char *out, bint add) noexcept nogil:
     """Set the b part of out to [out +] the sums over samples of d (units, samples). The sums are
-    computed as the product of a row of ones and d', which has wide tiles.
+    computed as the product of a row of ones and d', so that a tile covers many units.
     """
     cdef fc_product job
     cdef Matrix ones
@@ -35,7 +35,7 @@ cdef void bias_transposed(Pass *t, Layer *y, Matrix d, char *out, bint add) noex
 
 
 cdef bint has_narrow_output(Pass *t) noexcept nogil:
-    """Return True if the products of the output layer are fused with the sweeps of the layer below,
+    """Return True if the products of the output layer are fused with those of the layer below,
     because the output layer has few units.
     """
     cdef PlanS *P = t.P

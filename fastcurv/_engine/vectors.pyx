@@ -24,7 +24,8 @@ cdef struct Sweep:
 
 
 cdef enum:
-    SWEEP_MIN_NUMBERS = 2000000  # elements of a sweep from which waking other threads pays
+    # multiply-adds of a sweep, m s n, from which waking other threads saves time
+    SWEEP_MIN_NUMBERS = 2000000
     # Columns of a batch that are processed together, so that they stay in the L1 cache.
     BATCH_COLUMNS = 512
     BATCH_ROWS = 4              # rows of a batch that are updated together
@@ -75,7 +76,9 @@ cdef void both_part(void *context, Py_ssize_t part, int member) noexcept nogil:
 
 
 cdef void batch_part(void *context, Py_ssize_t part, int member) noexcept nogil:
-    """Compute one part of W = -X (W - C Q), as one part of a job of the thread team."""
+    """Compute one part of W = -X (W - C Q), with X in `transform`, as one part of a job of the
+    thread team.
+    """
     cdef Sweep *t = <Sweep *>context
     cdef Py_ssize_t a = part * t.width, size = t.K.real_bytes, x = 0, i, cols
     cdef Py_ssize_t width = min(t.width, t.n - a)

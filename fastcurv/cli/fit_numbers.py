@@ -594,7 +594,7 @@ def _linear_fit(fit: Fit, model: MLP, l2: float) -> LinearModel | None:
     start = np.zeros(model.n_params, model.dtype)
     tol = LINEAR_GRADIENT_TOL if model.dtype == np.float64 else None
     with no_warnings():
-        theta = minimize(one, start, gradient_tol=tol, verdict=False, progress=False).x
+        theta = minimize(one, start, gradient_tol=tol, verdict=False, progress=False, seed=0).x
     try:
         out = leave_one_out(one, theta)
     except ValueError:

@@ -514,7 +514,7 @@ def left_out_of_fit(ob: Any, theta: Any) -> LeftOut:
     """
     ob, theta = in_float64(ob), np.asarray(theta, float)
     if not any(ACTIVATIONS[name].kink for name in ob.model.activation):
-        run: Any = minimize(ob, theta, verdict=False, progress=False)
+        run: Any = minimize(ob, theta, verdict=False, progress=False, seed=0)
         theta = run.x
         with suppress(ValueError):
             return _left_out(_minimum(ob, theta, "predict_interval"), False)

@@ -145,14 +145,15 @@ def minima_without_rows(at: Minimum, coefficients: Floats) -> tuple[Floats, Any]
 
     def gradients(thetas: Floats, rows: Any) -> Floats:
         own = _row_gradients(ob, X[rows], thetas, rows)
-        whole: Floats = np.array([ob.gradient(theta) for theta in thetas])
+        whole: Floats = np.array([ob.gradient(theta) for theta in thetas]).reshape(own.shape)
         return np.asarray(whole - own / N)
 
-    L = at.factor.lower
-    steps, done, active = thetas - at.theta, np.zeros(N, bool), every
+    weight = np.ones(N) if ob.sample_weight is None else np.array(ob.sample_weight)
+    L, done = at.factor.lower, weight == 0
     own = _row_gradients(ob, X, np.broadcast_to(at.theta, thetas.shape), every)
-    g = gradients(thetas, every)
-    pairs = [(steps, g - (ob.gradient(at.theta) - own / N))]
+    active, steps = np.flatnonzero(~done), thetas - at.theta
+    g = gradients(thetas[active], active)
+    pairs = [(steps[active], g - (ob.gradient(at.theta) - own[active] / N))]
     size, shortest = np.linalg.norm(steps @ L, axis=1), np.full(N, np.inf)
     floor = ROUNDING_TOL * float(np.linalg.norm(L.T @ at.theta))
     for _ in range(MAX_SWEEPS):
@@ -171,12 +172,11 @@ def minima_without_rows(at: Minimum, coefficients: Floats) -> tuple[Floats, Any]
         after = gradients(thetas[active], active)
         pairs.append((p, after - g))
         g = after
-    weight = np.ones(N) if ob.sample_weight is None else np.array(ob.sample_weight)
     kept, bounds = np.zeros(N, bool), _Bounds(at, float(np.linalg.norm(own, axis=1).mean()))
     for i in every:
         without = without_row(ob, i)
         if not done[i]:
-            run: Any = minimize(without, at.theta, verdict=False, progress=False)
+            run: Any = minimize(without, at.theta, verdict=False, progress=False, seed=0)
             thetas[i] = run.x
         elif weight[i] == 0 or _is_in_same_basin(without, at.theta, thetas[i], bounds):
             kept[i] = True

@@ -176,6 +176,15 @@ def test_one_step_predictions_take_a_newton_step_without_the_sample():
                 S @ J[i] @ np.linalg.solve(H, J[i].T)) / N)  # fmt: skip
 
 
+def test_samples_of_weight_zero_leave_the_minimum_where_it_is():
+    """In float32 theta is no minimum to float64 precision, and is not refined for these samples."""
+    net = nets.draw(4, [3, 2, 1], N=12, l2=0.05, dtype="float32")
+    ob = net.objective(sample_weight=np.repeat([0.0, 1.0], 6))
+    theta = fc.minimize(ob, net.theta, seed=0).x
+    out = fc.leave_one_out(ob, theta, exact=True)
+    assert out.kept[:6].all() and np.array_equal(out.change(ob.X)[:, 0, :6], np.zeros((12, 6)))
+
+
 def test_samples_of_weight_zero_change_nothing_when_left_out(rng):
     weight = (np.arange(40) % 4 != 0).astype(float)
     net = nets.draw(2, [3, 3, 1], "tanh", N=40, l2=0.05)
@@ -462,6 +471,19 @@ def test_leave_one_out_results_are_bitwise_identical_for_any_threads():
         assert np.array_equal(getattr(a, name), getattr(b, name)), name
     assert np.array_equal(p, q) and np.array_equal(p, r)
     assert np.array_equal(J, K) and np.array_equal(J, L)
+
+
+def test_minima_found_by_other_searches_are_bitwise_identical(monkeypatch):
+    """Without one of two samples, the steps do not converge, and `minimize` continues."""
+    net = nets.draw(0, [3, 1, 5], N=2, l2=0.005, dtype="float32")
+    theta, calls, found = fc.minimize(net.ob, seed=0).x, [], []
+    monkeypatch.setattr(
+        without_rows, "minimize", lambda *a, **k: calls.append(a) or fc.minimize(*a, **k)
+    )
+    for threads in (1, 1, 2):
+        ob = net.objective(n_threads=threads)
+        found.append(fc.leave_one_out(ob, theta, exact=True).predictions)
+    assert calls and np.array_equal(found[0], found[1]) and np.array_equal(found[0], found[2])
 
 
 def test_a_result_has_text_html_and_a_plot():

@@ -9,8 +9,8 @@ void *fc_block(size_t n) { return _aligned_malloc(n, 4096); }
 void fc_block_free(void *p) { _aligned_free(p); }
 #else
 #include <sys/mman.h>
-/* Large blocks use huge pages, because products read matrices along columns, and each row of a wide
- * matrix begins on a different page. */
+/* Large blocks use huge pages, because products read matrices along columns and each row of a wide
+ * matrix begins on a different small page. */
 void *fc_block(size_t n) {
     void *p = NULL;
     const size_t huge = (size_t)1 << 21;

@@ -26,7 +26,7 @@ int fc_read(int file, char *out, size_t bytes, long long at) {
 int fc_read(int file, char *out, size_t bytes, long long at) {
     while (bytes) {
         const ssize_t got = pread(file, out, bytes, (off_t)at);
-        if (!got) return EFAULT; /* the file ends before the last byte to be read */
+        if (!got) return EFAULT; /* the file ends before the last byte */
         if (got < 0 && errno != EINTR) return errno;
         if (got > 0) out += got, at += got, bytes -= (size_t)got;
     }

@@ -51,8 +51,8 @@ enum { SPIN_NS = 50000, LINGER_NS = 400000 };
  * more. Fields that are written or read together therefore share a cache line. */
 enum { LINE = 64 };
 typedef uint64_t count_t;
-#define ONE_INSIDE ((count_t)1) /* counts a worker that is inside a job */
-/* The bits above the lowest 16 count the times that a worker has joined a job. */
+#define ONE_INSIDE ((count_t)1) /* increment of `inside` for a worker that is inside a job */
+/* Increment for a worker that joins a job. The bits above the lowest 16 thus count joins. */
 #define ONE_JOINED ((count_t)1 << 16)
 #define INSIDE(count) ((count) & (ONE_JOINED - 1))
 
@@ -86,7 +86,7 @@ static struct {
     atomic_int caller_sleeps;
     atomic_int limit;
     int workers; /* live workers, numbered 1 to `workers`; protected by `busy` */
-    count_t job_at_creation[FC_MAX_THREADS]; /* value of `job` when the worker was created */
+    count_t job_at_creation[FC_MAX_THREADS]; /* per worker: value of `job` when it was created */
     /* Lock that the caller of the current job holds; also held across fork. */
     _Alignas(LINE) pthread_mutex_t busy;
     count_t joined;        /* joins counted up to the last job; protected by `busy` */
@@ -112,7 +112,7 @@ int fc_team_cancelled(int member) {
 /* Run parts until none is left. A member begins with its own share, because the same rows were
  * probably in this thread's caches during the last job. It then takes parts from the shares of
  * other members; a worker omits this if each share has at most one part. Exhausted shares are only
- * read, not written. */
+ * read, because a write would move their cache lines between cores. */
 static void work(int member, int threads) {
     const int shares = member && team.parts <= threads ? 1 : threads;
     for (int k = 0; k < shares; k++) {

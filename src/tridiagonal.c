@@ -4,17 +4,17 @@
 #include <math.h>
 #include <string.h>
 
-/* Maximum QL iterations per eigenvalue, and ratio of the first to the last entries of a matrix
- * above which the matrix is reversed. */
+/* MAX_QL_ITERATIONS: maximum QL sweeps per eigenvalue. REVERSAL_RATIO: ratio of the first to the
+ * last entries of a matrix above which the matrix is reversed. */
 enum { MAX_QL_ITERATIONS = 60, REVERSAL_RATIO = 1000 };
 /* Entries below this, relative to 1, are treated as 0. The square of a product of two larger
  * numbers does not underflow. */
 static const double NEGLIGIBLE = 1e-70;
 
-/* Perform one QL sweep from row `end` up to row l. Return the number of rotations so far. Values
- * that one rotation passes to the next stay in registers. The next g depends on one division and no
- * square root, because s s, c s and c c are computed from squares, and their roots s and c are
- * needed only one step later. */
+/* Perform one QL sweep from row `end` up to row l. Return the number of rotations so far. The
+ * quantities needed by the next rotation are held in local variables. The next g depends on one
+ * division and no square root, because s s, c s and c c are computed from squares, and their roots
+ * s and c are needed only one step later. */
 static ptrdiff_t sweep(ptrdiff_t l, ptrdiff_t end, double *d, double *e, double *first,
                        double *last, fc_rotation *kept, ptrdiff_t room, ptrdiff_t done) {
     double g = (d[l + 1] - d[l]) / (2 * e[l]);
@@ -68,8 +68,8 @@ static void reverse(ptrdiff_t m, double *x) {
     }
 }
 
-/* Sweeps end at the first row, where large entries would swamp all later rows. A matrix whose first
- * entries are by far the largest is therefore reversed. */
+/* A QL sweep loses the relative accuracy of small eigenvalues if the first entries of the matrix
+ * are by far the largest. Such a matrix is therefore reversed. */
 ptrdiff_t fc_rotations(ptrdiff_t m, double *d, double *e, double *first, double *last,
                        fc_rotation *kept, ptrdiff_t room) {
     if (m < 2 || fabs(d[0]) + fabs(e[0]) <= REVERSAL_RATIO * (fabs(d[m - 1]) + fabs(e[m - 2])))

@@ -47,7 +47,7 @@ fc_arithmetic fc_arithmetic_begin(void) {
     return before;
 }
 
-/* Exception flags that were raised since the begin remain raised, as after any function, unless the
+/* Exception flags raised since fc_arithmetic_begin remain raised, as after any function, unless the
  * control bits have to be loaded again. */
 void fc_arithmetic_end(fc_arithmetic before) {
     unsigned short x87;

@@ -77,7 +77,7 @@ cdef extern from "kernels/kernels.h" nogil:
         fc_term term[2]
         void *c
         Py_ssize_t ldc
-        int unpadded, accumulate, c_unused, packs, far
+        int unpadded, accumulate, c_unused, packs, exceeds_l2
         fc_epilogue epilogue
         fc_ahead ahead[6]
         Py_ssize_t row_block, col_block

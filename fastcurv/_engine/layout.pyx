@@ -56,25 +56,27 @@ cdef int choose_chunks(PlanS *P, Py_ssize_t memory) except -1:
     sqrt(work / (jobs * wake)), which is the upper limit on the number of threads.
     """
     cdef Py_ssize_t l, row_bytes = 0, size = P.K.real_bytes, count, rows, transposed_bytes = 0
-    cdef bint soon
+    cdef bint prefetches_early
     cdef int most
     P.packs_pairs = can_pack_phi(P)
-    P.chunk, P.near, P.unpacked = P.N, state_is_near(P), is_unpacked(P)
+    P.chunk, P.state_fits_l3, P.unpacked = P.N, state_fits_in_l3(P), is_unpacked(P)
     for l in range(P.n_layers):
         row_bytes += size * (P.layer[l].ldm * 6 + (P.layer[l].ldk if l == 0 else 0))
     if P.n * size <= PANEL_PARALLEL_MAX_BYTES and not (normalised(P) or P.unpacked):
         rows = max(16, min(256, PANEL_BYTES // row_bytes))
-        count = panels_for(P, max(rows, PANEL_ROWS) if P.near else rows, P.N, False)
+        count = panels_for(P, max(rows, PANEL_ROWS) if P.state_fits_l3 else rows, P.N, False)
         if count < 2 and P.N >= 2 * MIN_PANEL_ROWS and 12 * P.N * P.n >= SERIAL_MAX_FLOPS:
             count = 2           # two threads share even few rows
         P.panel = (P.N + count - 1) // count
     if not (normalised(P) or P.unpacked):
         transposed_bytes = choose_transposed(P, memory)
     P.packs_pairs &= P.ld_transposed and not P.shared
-    P.kept = P.N * state_bytes_per_sample(P)
-    soon = P.K.vector_bytes == FC_ALIGN and P.kept > PREFETCH_MIN_STATE_BYTES
-    P.far = P.panel * row_bytes > (PREFETCH_MIN_BYTES_64 if soon else PREFETCH_MIN_BYTES)
-    P.prefetches_next = P.ld_transposed and P.kept > L3_SHARE_BYTES
+    P.state_bytes = P.N * state_bytes_per_sample(P)
+    prefetches_early = P.K.vector_bytes == FC_ALIGN and P.state_bytes > PREFETCH_MIN_STATE_BYTES
+    P.panel_exceeds_l2 = P.panel * row_bytes > (
+        PREFETCH_MIN_BYTES_64 if prefetches_early else PREFETCH_MIN_BYTES
+    )
+    P.prefetches_next = P.ld_transposed and P.state_bytes > L3_SHARE_BYTES
     if 12 * P.N * P.n < (SERIAL_TRANSPOSED_MAX_FLOPS if P.ld_transposed else SERIAL_MAX_FLOPS):
         P.threads = 1
     most = <int>sqrt(12.0 * P.N * P.n / (WAKE_FLOPS * jobs_of(P)))

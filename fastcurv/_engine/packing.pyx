@@ -26,7 +26,7 @@ cdef struct Packing:
     bint is_v                   # True: pack vector number `place` of a block into V; False: pack W
     Py_ssize_t place
     # True if the packed copies exceed the L3 cache, so stores bypass the caches
-    bint far
+    bint bypass
     char not_finite[FC_MAX_THREADS]    # per thread: True if it copied an element that is not finite
 
 
@@ -72,7 +72,7 @@ cdef void copy_numbers(
     """
     cdef Py_ssize_t size = c.P.K.real_bytes
     if c.copied != NULL and not c.P.K.copy_finite(
-        last - first, c.source + first * size, c.far, c.copied + first * size
+        last - first, c.source + first * size, c.bypass, c.copied + first * size
     ):
         c.not_finite[member] = True
 
@@ -104,11 +104,11 @@ cdef void pack_block(Packing *c, Py_ssize_t l, Block b) noexcept nogil:
     cdef Weights to = packed_of(c, y)
     if l:
         P.K.pack(
-            y.m, b.right - b.left, w + b.left * size, y.k, 1, b.top, b.bottom, c.far,
+            y.m, b.right - b.left, w + b.left * size, y.k, 1, b.top, b.bottom, c.bypass,
             to.back + b.left * y.m * size
         )
     P.K.pack(
-        y.k, b.bottom - b.top, w + b.top * y.k * size, 1, y.k, b.left, b.right, c.far,
+        y.k, b.bottom - b.top, w + b.top * y.k * size, 1, y.k, b.left, b.right, c.bypass,
         to.onward + b.top * y.k * size
     )
 
@@ -169,7 +169,7 @@ cdef inline Packing packing(PlanS *P, char *source) noexcept nogil:
     """Return the description of a packing job for the flat vector `source`."""
     cdef Packing c
     memset(&c, 0, sizeof(c))
-    c.P, c.source, c.far = P, source, 2 * P.n * P.K.real_bytes > L3_BYTES
+    c.P, c.source, c.bypass = P, source, 2 * P.n * P.K.real_bytes > L3_BYTES
     return c
 
 

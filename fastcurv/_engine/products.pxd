@@ -27,7 +27,7 @@ cdef inline void begin_product(Pass *t, fc_product *job, Py_ssize_t units) noexc
         job.m, job.n, job.epilogue.by_row = units, whole_lines(t.P, t.rows), True
     else:
         job.m, job.n = t.rows, units
-    job.far = t.P.far
+    job.exceeds_l2 = t.P.panel_exceeds_l2
 
 
 cdef inline void begin_sum(Pass *t, Layer *y, fc_product *job, bint add) noexcept nogil:
@@ -35,8 +35,8 @@ cdef inline void begin_sum(Pass *t, Layer *y, fc_product *job, bint add) noexcep
     part of a flat vector.
     """
     clear(job, 0, sizeof(job[0]))
-    job.m, job.n, job.unpadded, job.accumulate, job.far = y.m, y.k, True, add, t.P.far
-    job.packs = packs_sums(t.P)
+    job.m, job.n, job.unpadded, job.accumulate = y.m, y.k, True, add
+    job.exceeds_l2, job.packs = t.P.panel_exceeds_l2, packs_sums(t.P)
 
 
 cdef inline void share_all_matrices(Pass *t, fc_stack *stack) noexcept nogil:

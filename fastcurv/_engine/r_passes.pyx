@@ -11,7 +11,7 @@ cdef inline bint is_too_short_to_prefetch(Pass *t) noexcept nogil:
     """
     cdef PlanS *P = t.P
     cdef bint short = P.d_out == 1 or (t.kind != HESSIAN and P.K.vector_bytes == FC_ALIGN)
-    return short and t.more and not P.near
+    return short and t.more and not P.state_fits_l3
 
 
 cdef double r_forward(Pass *t, bint quadratic) noexcept nogil:

@@ -101,7 +101,7 @@ cdef inline Py_ssize_t vectors_per_panel(Job *job) noexcept nogil:
     """Return the number of vectors that a panel processes before the next panel is taken."""
     cdef PlanS *P = job.P
     if P.ld_transposed:         # all vectors, unless threads can share the vectors evenly
-        if P.kept <= L3_BYTES and job.vectors % P.threads == 0 and job.stages == PRODUCT:
+        if P.state_bytes <= L3_BYTES and job.vectors % P.threads == 0 and job.stages == PRODUCT:
             return 1
         return max(<Py_ssize_t>1, job.vectors)
     if P.side_step and job.stages == PRODUCT and job.kind <= FISHER:

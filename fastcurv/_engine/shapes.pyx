@@ -163,7 +163,7 @@ cdef bint can_pack_phi(PlanS *P) noexcept nogil:
     return 2 * P.N * y.m * P.K.real_bytes > PAIRS_MIN_BYTES
 
 
-cdef bint state_is_near(PlanS *P) noexcept nogil:
+cdef bint state_fits_in_l3(PlanS *P) noexcept nogil:
     """Return True if the state at theta remains in the L3 cache from one operator product to the
     next. For one hidden layer the bound is the whole cache, L3_BYTES, because its state is read
     evenly; with L3_SHARE_BYTES the network 13-64-1 would be 7% slower.
@@ -200,7 +200,7 @@ cdef Py_ssize_t lines_under_narrow(PlanS *P) noexcept nogil:
     of 16 would have a leading dimension of 17.
     """
     cdef Py_ssize_t size = P.K.real_bytes
-    cdef Py_ssize_t most = 20 if P.near or P.layer[0].k * size <= FC_SHALLOW_BYTES else 18
+    cdef Py_ssize_t most = 20 if P.state_fits_l3 or P.layer[0].k * size <= FC_SHALLOW_BYTES else 18
     cdef Py_ssize_t line = FC_ALIGN // size * (state_bytes_per_sample(P) - P.layer[0].k * size)
     if most * line <= TRANSPOSED_PANEL_BYTES:
         return most
@@ -236,7 +236,7 @@ cdef Py_ssize_t panels_transposed(PlanS *P) noexcept nogil:
     few = P.N <= NO_PACK_MAX_ROWS and P.n * P.K.real_bytes > PACK_CHEAP_MAX_BYTES
     if not (
         narrow or few or P.n * P.K.real_bytes > PANEL_PARALLEL_MAX_BYTES
-        or (not P.near and (P.K.vector_bytes == FC_ALIGN or P.panel <= SHORT_PANEL_ROWS))
+        or (not P.state_fits_l3 and (P.K.vector_bytes == FC_ALIGN or P.panel <= SHORT_PANEL_ROWS))
         or padding_ratio(P, P.n_layers) > 1.03
         or (P.n_layers > 1 and padding_ratio(P, P.n_layers - 1) > 1.01)
     ):

@@ -193,12 +193,12 @@ cdef struct PlanS:
     bint loaded                 # transposed layout: True if `x` holds X
     # True if the state at theta serves a single evaluation and may then be overwritten.
     bint transient
-    Py_ssize_t kept             # bytes of the state at theta of all rows, including X
-    bint near                   # True if the state at theta fits in the L3 cache
+    Py_ssize_t state_bytes      # bytes of the state at theta of all rows, including X
+    bint state_fits_l3          # True if the state at theta fits in the L3 cache
     bint packs_pairs            # True if phi and phi' of the first layer are stored as packed pairs
     bint nan                    # True if a NaN occurred at theta; packed pairs cannot represent NaN
     bint prefetches_next        # transposed layout: True if the next panel's state is prefetched
-    bint far                    # True if state and scratch of one panel exceed the L2 cache
+    bint panel_exceeds_l2       # True if state and scratch of one panel exceed the L2 cache
 
 
 cdef struct Pass:               # one pass of a range of rows of the chunk through the layers

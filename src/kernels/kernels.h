@@ -136,11 +136,11 @@ static inline int fc_curvature_from_delta(fc_activation phi) {
  *   FC_EPILOGUE_R_BACKWARD  c = c [+ skip];  d = c * p [+ q * r]           d may be r
  *   FC_EPILOGUE_DOT         total += sum of c * p
  *
- * If u is NULL, 0 takes its place. If `by_row` is set, u is a vector over the rows. If p is NULL,
- * 1 takes its place. The two backward epilogues write the column sums of d to `sums`, one row for
- * each block of rows, unless `sums` is NULL. Every epilogue adds up one double of `total` per item.
- * Partial sums depend on the blocks, never on the threads. c, d and p are stored even if they are
- * not read later.
+ * If u is NULL, 0 takes its place. If `by_row` is set, u is a vector over the rows. If p is NULL, 1
+ * takes its place. The two backward epilogues write the column sums of d to `sums`, one row for
+ * each block of rows, unless `sums` is NULL. Every epilogue with a total computes one double of
+ * `total` per item. Partial sums depend on the blocks, never on the threads. c, d and p are stored
+ * even if they are not read later.
  *
  * If phi'' can be computed from a = phi(z), e phi'' need not be stored. In all epilogues except
  * FC_EPILOGUE_ACTIVATE, `phi` determines the meaning of p and q:
@@ -180,6 +180,8 @@ static inline int fc_curvature_from_delta(fc_activation phi) {
 
 /* Maximum number of units of the layer above for which delta is recomputed. */
 enum { FC_MAX_RANK = 4 };
+
+/* Operands of a recomputed delta, as defined above. */
 typedef struct {
     int rank;
     const void *w;
@@ -275,7 +277,8 @@ typedef struct {
     int accumulate;
     int c_unused; /* C is not read after the epilogue, so kernels may keep it in a buffer */
     int packs;    /* the scratch buffer has `packed` further bytes, in which kernels may pack A */
-    int far; /* B and the epilogue's matrices exceed the L2 cache, so kernels may prefetch them */
+    /* B and the epilogue's matrices exceed the L2 cache, so kernels may prefetch them. */
+    int exceeds_l2;
     fc_epilogue epilogue;
     /* Memory that is read after this product; kernels may prefetch it. */
     fc_ahead ahead[FC_MAX_AHEAD];
@@ -292,7 +295,7 @@ typedef struct {
     fc_product job;
     ptrdiff_t count;
     ptrdiff_t a[FC_MAX_TERMS], b[FC_MAX_TERMS], c, u;
-    ptrdiff_t own; /* distance between d, r, skip and sums of successive vectors */
+    ptrdiff_t own; /* distance in elements between d, r, skip and sums of successive vectors */
 } fc_stack;
 
 /* R-backward through a narrow layer with outputs t < rank and inputs i < units, in the transposed
@@ -482,10 +485,10 @@ typedef struct fc_table {
     void (*copy)(ptrdiff_t rows, ptrdiff_t cols, const void *in, ptrdiff_t rs, ptrdiff_t cs,
                  void *out, ptrdiff_t ldo);
     /* Pack a matrix into vector panels, the packed B of fc_term: out[(j / VL) * rows * VL + i * VL
-     * + j % VL] = in[i*rs + j*cs] for rows i0 <= i < i1. `far`: store past the caches, because they
-     * could not hold the result until it is read. */
+     * + j % VL] = in[i*rs + j*cs] for rows i0 <= i < i1. `bypass`: use stores that bypass the
+     * caches, for a result too large to stay in them until it is read. */
     void (*pack)(ptrdiff_t rows, ptrdiff_t cols, const void *in, ptrdiff_t rs, ptrdiff_t cs,
-                 ptrdiff_t i0, ptrdiff_t i1, int far, void *out);
+                 ptrdiff_t i0, ptrdiff_t i1, int bypass, void *out);
     /* Transpose columns to rows: out[j*ldo + i] = in[i*rs + j*cs] for rows i0 <= i < i1 of n and
      * all k columns, with any strides. */
     void (*columns)(ptrdiff_t n, ptrdiff_t k, const void *in, ptrdiff_t rs, ptrdiff_t cs,
@@ -518,14 +521,15 @@ typedef struct fc_table {
     /* x = Z x for x (m, k), where Z is the product of the rotations and k is a multiple of
      * FC_ROTATED_COLUMNS. */
     void (*rotate)(ptrdiff_t k, void *x, const fc_rotation *kept, ptrdiff_t count);
-    /* out = x for n elements, without overlap of x and out. Returns nonzero if all are finite. */
-    int (*copy_finite)(ptrdiff_t n, const void *x, int far, void *out);
+    /* out = x for n elements, without overlap of x and out; `bypass` as for `pack`. Returns nonzero
+     * if all elements are finite. */
+    int (*copy_finite)(ptrdiff_t n, const void *x, int bypass, void *out);
     /* out = alpha x for n elements. */
     void (*scale)(ptrdiff_t n, double alpha, const void *x, void *out);
     /* A step of Adam for n elements of each array, with any alignment and without overlap. */
     void (*adam)(ptrdiff_t n, const fc_adam *how, const void *g, void *m, void *s, void *theta);
-    /* Run multiply-adds on registers, `count` per chain, and return the number of flops; sink has 2
-     * vectors. */
+    /* Run multiply-adds on registers, `count` per chain, and return the number of flops. `sink`
+     * holds 2 vectors, which are operands and receive a result. */
     double (*peak)(long count, void *sink);
 
     /* --- batch normalisation (batch_norm.inc) --- */

@@ -177,11 +177,14 @@ def test_one_step_predictions_take_a_newton_step_without_the_sample():
 
 
 def test_samples_of_weight_zero_leave_the_minimum_where_it_is():
-    """In float32 theta is no minimum to float64 precision, and is not refined for these samples."""
+    """In float32 theta is no minimum to float64 precision, and is refined for all samples."""
     net = nets.draw(4, [3, 2, 1], N=12, l2=0.05, dtype="float32")
     ob = net.objective(sample_weight=np.repeat([0.0, 1.0], 6))
     theta = fc.minimize(ob, net.theta, seed=0).x
     out = fc.leave_one_out(ob, theta, exact=True)
+    wide = ob.astype("float64")
+    minimum = fc.minimize(wide, theta.astype(float), gradient_tol=1e-14, seed=0).x
+    assert np.abs(out.predictions - wide.model.predict(minimum, ob.X))[:6].max() <= 1e-9
     assert out.kept[:6].all() and np.array_equal(out.change(ob.X)[:, 0, :6], np.zeros((12, 6)))
 
 
@@ -475,7 +478,7 @@ def test_leave_one_out_results_are_bitwise_identical_for_any_threads():
 
 def test_minima_found_by_other_searches_are_bitwise_identical(monkeypatch):
     """Without one of two samples, the steps do not converge, and `minimize` continues."""
-    net = nets.draw(0, [3, 1, 5], N=2, l2=0.005, dtype="float32")
+    net = nets.draw(4, [3, 1, 5], N=2, l2=0.005, l2_biases=False)
     theta, calls, found = fc.minimize(net.ob, seed=0).x, [], []
     monkeypatch.setattr(
         without_rows, "minimize", lambda *a, **k: calls.append(a) or fc.minimize(*a, **k)
@@ -509,7 +512,7 @@ def test_float32_networks_are_refitted_in_float64():
     wide = net.ob.astype("float64")
     better = fc.minimize(wide, theta.astype(float), seed=0).x
     assert out.predictions.dtype == np.float64
-    assert np.abs(out.predictions - fc.leave_one_out(wide, better).predictions).max() <= 1e-4
+    assert np.abs(out.predictions - fc.leave_one_out(wide, better).predictions).max() <= 1e-8
 
 
 def test_scipy_agrees_with_the_minimum_without_a_row():

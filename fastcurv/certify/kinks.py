@@ -53,12 +53,14 @@ from .precise import Bend, Bounded, Precise, add_decay, pair
 # Networks of relu and leaky_relu units in plain NumPy: passes for complex theta and for many thetas
 # at once, and the objective with its kinks smoothed.
 #
-# For small networks: a Hessian takes one complex step of the gradient per parameter, and is exact
-# to rounding.
+# For small networks: Hessians are exact to rounding, by complex steps of the gradient or, of the
+# smoothed objective, by formulas.
 
 Arrays = list[NDArray[Any]]
 # length of a complex step, whose square is far below the rounding error
 COMPLEX_STEP = 1e-150
+# maximum number of entries of the Jacobian of a layer for a block of rows (16 MB)
+MAX_JACOBIAN_ENTRIES = 1 << 21
 
 
 class ReluRows:
@@ -99,6 +101,13 @@ class ReluRows:
         are those with NaN in `gates`.
         """
         return SmoothPiece(self, gates, collapsed, parents)
+
+    def block(self, start: int, stop: int) -> ReluRows:
+        """Return the rows from `start` to `stop`, with the weights and the divisor of all."""
+        found = copy.copy(self)
+        found.X, found.y = self.X[start:stop], self.y[start:stop]
+        found.weight = self.weight[start:stop]
+        return found
 
     def copies(self, theta: Floats, gates: Arrays, collapsed: Arrays) -> Units:
         """Return, for every hidden unit, the index of the unit of which it is a copy, or its own
@@ -186,6 +195,11 @@ class ReluRows:
         terms, d = LOSSES[self.loss].terms(f, self.y)
         return scale * terms, scale * d
 
+    def loss_curvature(self, f: Floats) -> NDArray[Any]:
+        """Return the second derivatives of the terms by the outputs, (N, d, d)."""
+        steps = 1j * COMPLEX_STEP * np.eye(f.shape[1])
+        return np.stack([self.terms(f + step)[1].imag for step in steps], axis=-1) / COMPLEX_STEP
+
     def backward(
         self, layers: list[tuple[NDArray[Any], Any]], below: Arrays, slopes: Arrays, d: NDArray[Any]
     ) -> tuple[NDArray[Any], Arrays]:
@@ -254,24 +268,82 @@ class Smoothed(Smooth):
         # estimated cost of a Hessian
         self.cost = self.n_params * len(self.rows.X) * sum(self.rows.sizes)
 
+    def _activate(self, l: int, z: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+        """Return phi(z), phi'(z) and phi''(z) of hidden layer l."""
+        t, leak = z / self.width, self.rows.leaks[l]
+        right = t.real > 0
+        e = np.exp(np.where(right, -t, t))
+        soft = np.log1p(e) + np.where(right, t, 0)
+        value = leak * z + (1 - leak) * self.width * soft
+        slope = leak + (1 - leak) * np.where(right, 1, e) / (1 + e)
+        return value, slope, (1 - leak) / self.width * e / (1 + e) ** 2
+
     def passes(self, point: NDArray[Any]) -> tuple[Any, NDArray[Any], Arrays, Arrays]:
         """Return value, gradient, z of every layer and phi' of every hidden layer."""
         r, slopes = self.rows, []
         layers = layers_of(r, point)
 
         def bend(l: int, z: NDArray[Any]) -> NDArray[Any]:
-            t, leak = z / self.width, r.leaks[l]
-            right = t.real > 0
-            e = np.exp(np.where(right, -t, t))
-            slopes.append(leak + (1 - leak) * np.where(right, 1, e) / (1 + e))
-            soft = np.log1p(e) + np.where(right, t, 0)
-            return np.asarray(leak * z + (1 - leak) * self.width * soft)
+            value, slope, _ = self._activate(l, z)
+            slopes.append(slope)
+            return value
 
         below, zs = r.forward(layers, bend)
         value, d = r.terms(zs[-1])
         g, _ = r.backward(layers, below, slopes, d)
         decay = 0.5 * (r.l2 * point**2).sum(axis=-1)
         return value.sum(axis=(-1, -2)) + decay, g + r.l2 * point, zs, slopes
+
+    def hessian(self, point: Floats) -> Floats:
+        """Return the Hessian as a matrix, from Jacobians of the pre-activations of blocks of rows.
+        It takes about a tenth of the time of complex steps.
+        """
+        r, theta = self.rows, np.asarray(point, dtype=float)
+        block = max(1, MAX_JACOBIAN_ENTRIES // (max(r.sizes) * theta.size))
+        H = np.diag(r.l2)
+        for start in range(0, len(r.X), block):
+            H += self._hessian_of(r.block(start, start + block), theta)
+        return 0.5 * (H + H.T)
+
+    def _hessian_of(self, rows: ReluRows, theta: Floats) -> Floats:
+        """Return the Hessian of the terms of some rows: the second derivatives of the loss and of
+        phi between Jacobians of z, and those of each product ``a W'`` by both of its factors.
+        """
+        layers, units = layers_of(rows, theta), []
+
+        def bend(l: int, z: NDArray[Any]) -> NDArray[Any]:
+            units.append(self._activate(l, z))
+            return units[-1][0]
+
+        below, zs = rows.forward(layers, bend)
+        deltas = [rows.terms(zs[-1])[1]]  # dL/dz
+        outer = [rows.loss_curvature(zs[-1])]  # d2L/dz2, with the layers above linearised
+        for (W, _), (_, slope, curvature) in zip(layers[:0:-1], units[::-1]):
+            e = deltas[0] @ W
+            deltas.insert(0, e * slope)
+            outer.insert(0, (e * curvature)[:, :, None] * np.eye(e.shape[1]))
+        H, at = np.zeros((theta.size, theta.size)), layers_of(rows, np.arange(theta.size))
+        A = np.zeros((len(rows.X), rows.sizes[0], 0))  # the Jacobian of the layer's input
+        for l, (W, b) in enumerate(layers):
+            a, new = below[l], at[l][0]
+            if b is not None:
+                a, new = np.c_[a, np.ones(len(a))], np.c_[new, at[l][1]]
+            # By the parameters of the layers below z has the Jacobian Z, by those of one output a.
+            Z = W @ A
+            old, CZ = slice(A.shape[2]), outer[l] @ Z
+            H[old, old] += np.tensordot(Z, CZ, axes=((0, 1), (0, 1)))
+            mixed = a.T @ CZ.swapaxes(0, 1)
+            mixed[:, : W.shape[1]] += np.tensordot(deltas[l], A, axes=(0, 0))
+            H[new, old] = mixed
+            H[old, new] = np.moveaxis(mixed, 2, 0)
+            for i, j in zip(*np.nonzero(outer[l].any(axis=0))):
+                H[np.ix_(new[i], new[j])] = (a * outer[l][:, i, j, None]).T @ a
+            if l < len(units):
+                A = np.zeros((*Z.shape[:2], old.stop + new.size))
+                A[:, :, old] = Z
+                A[:, np.arange(len(W))[:, None], new] = a[:, None, :]
+                A *= units[l][1][:, :, None]
+        return H
 
     def slopes(self, theta: Floats) -> Arrays:
         """Return phi' of every hidden layer, (N, width). Near a kink it lies between the slopes on

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
+from fastcurv.certify.kinks import Smooth
 from fastcurv.critical import kink_minimum
 from fastcurv.critical.kink_minimum import prove_kink_minimum
 from fastcurv.optimize.finish import find_kink_minimum
@@ -69,6 +70,22 @@ def test_derivatives_in_theta_and_slopes_match_differences(loss):
         bend = (phi.gradient(point + e) - phi.gradient(point - e)) / (2 * t)
         assert abs(slope - g[i]) <= 1e-8 * (1 + np.linalg.norm(g))
         assert np.linalg.norm(bend - H[:, i]) <= 1e-7 * (1 + np.linalg.norm(H))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_hessian_with_smoothed_kinks_matches_complex_steps(loss, bias, monkeypatch):
+    """It does with blocks of one sample and of all, and with weights and widths that differ."""
+    plain = relu_net(0, (3, 5, 4, LOSSES[loss]), loss, activation="leaky_relu", bias=bias)
+    weight = np.random.default_rng(1).random(30)
+    ob = fc.Objective(plain.model, plain.X, plain.y, loss=loss, l2=3e-3, sample_weight=weight)
+    theta = ob.model.init(seed=1) + 0.1
+    for width in (0.03, 1e-3):
+        smooth = ob.certificates.relu_rows().smoothed(width)
+        wanted = Smooth.hessian(smooth, theta)
+        for entries in (1, 1 << 21):
+            monkeypatch.setattr("fastcurv.certify.kinks.MAX_JACOBIAN_ENTRIES", entries)
+            assert abs(smooth.hessian(theta) - wanted).max() <= 1e-12 * abs(wanted).max()
 
 
 def exact_gradient(ob, gates, theta, slopes):

@@ -101,8 +101,8 @@ KERNELS = [
     ),
     (
         "transpose.inc",
-        "if (i < rows) put(out + i * ldo, x[i], far);",
-        "put(out + i * ldo, x[i], far);",
+        "if (i < rows) put(out + i * ldo, x[i], bypass);",
+        "put(out + i * ldo, x[i], bypass);",
     ),
     ("sweeps.inc", "VEC sum = add ? load(y + i) : (VEC){0};", "VEC sum = (VEC){0};"),
     ("sweeps.inc", "REAL sum = add ? y[i] : 0;", "REAL sum = 0;"),

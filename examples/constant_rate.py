@@ -16,6 +16,7 @@ from common import Outcome, command_line, digits, pick, save
 import fastcurv as fc
 from fastcurv import plots
 
+BATCH_SIZE = 8
 FIRST = {
     0.05: "First rate 0.05: the\nconstant rate is lowest",
     0.5: "First rate 0.5: it is\nthe highest",
@@ -36,7 +37,7 @@ def main(scale="normal", out="pictures"):
             "power 0.6": fc.schedules.power(first, 0.6),
         }
         for color, (name, rate) in zip(plots.CYCLE, rates.items()):
-            options = {"learning_rate": rate, "batch_size": 8, "seed": 0, "verdict": False}
+            options = {"learning_rate": rate, "batch_size": BATCH_SIZE, "seed": 0, "verdict": False}
             run = fc.minimize(ob, start, "sgd", max_iter=epochs, **options)
             excess = np.array(run.history["loss"]) - lowest
             ax.plot(np.maximum(excess, 1e-9), color=color, lw=1.3, label=name)

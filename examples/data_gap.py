@@ -15,27 +15,30 @@ from common import Outcome, command_line, pick, save
 import fastcurv as fc
 from fastcurv import plots
 
+GAP = 0.8  # half of the width of the gap, at 0.7
+NOISE = 0.1  # standard deviation of the outputs
+
 
 def main(scale="normal", out="pictures"):
     rng = np.random.default_rng(1)
     x = rng.uniform(-3.0, 3.0, pick(scale, 80, 160, 640))
-    X = x[np.abs(x - 0.7) > 0.8][:, None]
-    y = np.sin(2 * X[:, 0]) + 0.1 * rng.standard_normal(len(X))
+    X = x[np.abs(x - 0.7) > GAP][:, None]
+    y = np.sin(2 * X[:, 0]) + NOISE * rng.standard_normal(len(X))
     ob = fc.Objective(fc.MLP([1, 6, 1]), X, y, loss="mse", l2_biases=False)
     path = fc.regularization_path(ob, np.logspace(-1, -5, 9), seed=0)
     posteriors = [fc.laplace(*path.at(i)) for i in range(len(path))]
     post = max(posteriors, key=lambda post: post.evidence)
     inside, gap = float(post.std(X).mean()), float(post.std([[0.7]])[0])
     ax = post.plot(plots.new_axes())
-    ax.axvspan(-0.1, 1.5, color="0.92", zorder=0)
+    ax.axvspan(0.7 - GAP, 0.7 + GAP, color="0.92", zorder=0)
     ax.set_ylim(-2.5, 2.5)
     ax.set_title("The band is wide where there are no data")
     ax.legend(frameon=False, loc="lower left", ncols=2)
     covered = np.mean(np.abs(ob.model.predict(post.theta, X)[:, 0] - y) < 2 * post.noise)
     return Outcome(
         f"In the middle of the gap the standard deviation of the function is {gap / inside:.0f} "
-        f"times its mean over the data; the noise is estimated as {post.noise:.2f}, and 0.10 is "
-        "true.",
+        "times its mean over the data; the noise is estimated as "
+        f"{post.noise:.2f}, and {NOISE:.2f} is true.",
         save(ax, __file__, out),
         {"ratio": gap / inside, "noise": post.noise, "covered": float(covered)},
     )

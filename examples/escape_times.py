@@ -136,7 +136,7 @@ def picture(table, lowest):
     left.plot(ends, ends, color="black", lw=1)
     left.fill_between(ends, 0.9 * ends, 1.1 * ends, color=plots.GREY, alpha=0.3, lw=0)
     left.set(xscale="log", yscale="log", xlabel="predicted steps", ylabel="measured steps")
-    left.set_title("Steps to leave a saddle while\nthe loss is quadratic")
+    left.set_title("While the loss is quadratic,\nsteps are as predicted")
     right.set(xscale="log", yscale="log", xlabel="distance of the start from the saddle")
     right.set_ylabel("steps")
     right.set_title("The nearer the start, the\nlonger, except for Adam")

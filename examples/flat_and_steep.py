@@ -15,15 +15,18 @@ from common import Outcome, command_line, pick, save
 import fastcurv as fc
 from fastcurv import plots
 
+SPREADS = (5.0, 0.25)  # standard deviations of the inputs
+RATE = 1.9  # of gradient descent, times the largest eigenvalue; stable below 2
+
 
 def main(scale="normal", out="pictures"):
     rng = np.random.default_rng(0)
-    X = rng.standard_normal((pick(scale, 50, 200, 2000), 2)) * (5.0, 0.25)
+    X = rng.standard_normal((pick(scale, 50, 200, 2000), 2)) * SPREADS
     ob = fc.Objective(fc.MLP([2, 1], bias=False), X, X @ [[1.0], [1.0]], loss="mse")
     start, minimum = np.array([1.6, -2.0]), np.ones(2)
     values, vectors = np.linalg.eigh(ob.hessian(start).to_dense())
     start = minimum - 2.0 * vectors.sum(axis=1) * np.sign(vectors.sum())
-    rate = 1.9 / values[-1]
+    rate = RATE / values[-1]
     path = [start]
     for _ in range(30):
         path.append(path[-1] - rate * ob.gradient(path[-1]))

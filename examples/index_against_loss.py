@@ -63,7 +63,7 @@ def main(scale="normal", out="pictures"):
     right.axhline(0, color="black", lw=0.8)
     right.set_xlabel("rank, from the lowest")
     right.set_ylabel("eigenvalue")
-    right.set_title("The lowest eigenvalues\nof three of these points")
+    right.set_title("Their lowest eigenvalues lie\nlower, too: three points")
     for ax in (left, right):
         ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2))
     found = sum(losses.size for losses, _, _ in runs.values())

@@ -47,7 +47,7 @@ def main(scale="normal", out="pictures"):
     runs.append(run)
     ax.set_xlabel("x")
     ax.set_ylabel("y")
-    ax.set_title("Quantiles of 10%, 50% and 90%, each by its loss")
+    ax.set_title("10%, 50% and 90% of $y$ lie below, each by its loss")
     ax.legend(frameon=False)
     proved = sum(run.report is not None and run.report.certified for run in runs)
     return Outcome(

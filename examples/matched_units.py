@@ -63,7 +63,7 @@ def main(scale="normal", out="pictures"):
             right.plot(np.full(own.size, width), own, ".", color=color, ms=5)
     left.set_xlabel("from one network (0) to the other (1)")
     left.set_ylabel("loss")
-    left.set_title(f"The straight line between\ntwo networks of {shown} units")
+    left.set_title(f"{shown} units: matching them\nremoves most of the barrier")
     right.set_xticks(widths, [str(width) for width in widths])
     right.minorticks_off()
     right.set_xlabel("hidden units")

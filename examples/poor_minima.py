@@ -112,7 +112,9 @@ def main(scale="normal", out="pictures"):
     last.set_xticks(DEPTHS)
     last.set(xlabel="hidden layers of 6", ylabel="share within 10%", ylim=(-0.03, 1.06))
     last.set_title("Depth: no such rule")
-    figure.supylabel("training loss of 20 starts")
+    figure.suptitle("The wider the network, the lower and closer the losses of 20 starts")
+    for ax in panels[::3]:
+        ax.set_ylabel("training loss")
     lines = [ax.get_legend_handles_labels() for ax in (panels[0], last)]
     figure.legend(*(sum(parts, []) for parts in zip(*lines)), **LEGEND)
     of = int(np.unique(table["seed"]).size)

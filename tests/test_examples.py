@@ -18,7 +18,8 @@ import pytest
 
 from fastcurv import plots
 
-from .headings.check import check_heading, heading
+from .headings.check import check_heading, heading, vary
+from .headings.papers import FOUND
 from .headings.table import HEADINGS
 
 pytest.importorskip("matplotlib")
@@ -247,7 +248,25 @@ def test_each_statement_of_a_heading_holds_and_is_false_for_a_control(run, name)
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", sorted(set(HEADINGS) - STORED))
 def test_headings_hold_at_the_size_of_the_gallery(run, name):
-    check_heading(HEADINGS[name], run(name, "normal"))
+    numbers = run(name, "normal")
+    check_heading(HEADINGS[name], numbers)
+    if name in FOUND:
+        assert FOUND[name](numbers) == found_in_the_table_of_papers()[name]
+
+
+def found_in_the_table_of_papers():
+    """Return the last column of the table in docs/papers.md by the names of the examples."""
+    page = (FOLDER.parent / "docs/papers.md").read_text()
+    rows = re.findall(r"^\| .+? \| \{ref\}`.+? <(.+?)>` \| (.+?) \|$", page, re.MULTILINE)
+    return {anchor.replace("-", "_"): words for anchor, words in rows}
+
+
+def test_the_table_of_papers_has_the_figures_of_the_examples(module):
+    """One example by day, all others with their headings nightly."""
+    found = found_in_the_table_of_papers()
+    assert list(found) == list(FOUND) == list(module("story").STORY["Papers, seen"])
+    numbers = vary("input_covariance", scale="normal")
+    assert FOUND["input_covariance"](numbers) == found["input_covariance"]
 
 
 # The measured columns of the tables that are shuffled together, over all rows.

@@ -7,10 +7,14 @@ all. Each statement must hold for the example and be false for one of its contro
 
 import importlib
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
+from unittest.mock import patch
 
 import numpy as np
 from scipy.stats import spearmanr
+
+import fastcurv as fc
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,18 @@ def check_heading(heading, numbers):
 def example(name):
     """Return a module of the examples, whose folder is on the path."""
     return importlib.import_module(name)
+
+
+def vary(name, library=(), scale="quick", **changes):
+    """Return the numbers of an example with names of its module, and some of fastcurv, replaced. No
+    picture is written.
+    """
+    module = example(name)
+    with ExitStack() as changed:
+        changed.enter_context(patch.multiple(module, save=lambda *args: None, **changes))
+        for public, other in dict(library).items():
+            changed.enter_context(patch.object(fc, public, other))
+        return module.main(scale, None).numbers
 
 
 def exchange(values, one, other):

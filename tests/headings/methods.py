@@ -5,7 +5,9 @@ import numpy as np
 import fastcurv as fc
 from fastcurv._engine import chosen_arch
 
-from .check import change, exchange, heading, shuffled
+from .check import change, exchange, heading, shuffled, vary
+
+MLP = fc.MLP
 
 # --------------------------------------------------------------------------------------------------
 # One network, many solutions.
@@ -43,8 +45,14 @@ def one_start(d):
     return {"distinct": 1, "apart": [0.0 for _ in d["apart"]]}
 
 
+def no_hidden_units(d):
+    """A network without hidden units, whose loss is convex."""
+    return vary("many_starts", {"MLP": lambda sizes, activation: MLP([2, 1])})
+
+
 @heading(
     one_start=one_start,
+    no_hidden_units=no_hidden_units,
     not_trained=lambda d: {"right": [0.5], "kinds": ["not_critical"]},
 )
 def many_starts(d):
@@ -89,7 +97,15 @@ def first_rates_exchanged(d):
     return {"gaps": {({0.05: 0.5, 0.5: 0.05}[at], name): x for (at, name), x in d["gaps"].items()}}
 
 
-@heading(first_rates_exchanged=first_rates_exchanged)
+def all_samples_in_a_batch(d):
+    """Gradients without noise."""
+    return vary("constant_rate", BATCH_SIZE=1000)
+
+
+@heading(
+    first_rates_exchanged=first_rates_exchanged,
+    all_samples_in_a_batch=all_samples_in_a_batch,
+)
 def constant_rate(d):
     gaps = d["gaps"]
     return {
@@ -150,7 +166,16 @@ def batch_size(d):
 # Newton's method.
 
 
-@heading(points_exchanged=lambda d: exchange(d, "convex", "concave"))
+def a_parabola(d):
+    """A linear unit in place of tanh: the loss is convex everywhere."""
+    linear = lambda sizes, bias: MLP(sizes, activation="identity", bias=bias)  # noqa: E731
+    return vary("newton_parabola", {"MLP": linear})
+
+
+@heading(
+    a_parabola=a_parabola,
+    points_exchanged=lambda d: exchange(d, "convex", "concave"),
+)
 def newton_parabola(d):
     convex, concave = d["convex"], d["concave"]
     return {
@@ -162,13 +187,12 @@ def newton_parabola(d):
     }
 
 
-def methods_of_steps(d):
-    """Gradient descent in place of Newton's method."""
-    lengths = exchange(d["lengths"], "gradient descent", "Newton")
-    return {"lengths": lengths, "newton": d["descent"], "descent": d["newton"]}
+def equal_curvatures(d):
+    """Inputs of one spread, and a rate below 1 over the largest eigenvalue."""
+    return vary("flat_and_steep", SPREADS=(1.0, 1.0), RATE=0.9)
 
 
-@heading(methods_exchanged=methods_of_steps)
+@heading(equal_curvatures=equal_curvatures)
 def flat_and_steep(d):
     flat, steep = zip(*d["lengths"].values())
     return {
@@ -258,10 +282,12 @@ def left_out(d):
     }
 
 
-@heading(
-    among_the_data=lambda d: {"ratio": 1.0},
-    a_third_of_the_noise=lambda d: {"noise": d["noise"] / 3, "covered": 0.5},
-)
+def more_noise_and_no_gap(d):
+    """Outputs with three times the noise, for inputs everywhere."""
+    return vary("data_gap", GAP=0.0, NOISE=0.3)
+
+
+@heading(more_noise_and_no_gap=more_noise_and_no_gap)
 def data_gap(d):
     return {
         "the band widens where there are no data": d["ratio"] > 3,

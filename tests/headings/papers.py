@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .check import example, exchange, heading, rank_correlation, shuffled
+from .check import example, exchange, heading, rank_correlation, shuffled, vary
 
 # --------------------------------------------------------------------------------------------------
 # Papers.
@@ -188,10 +188,18 @@ def outliers(d):
     }
 
 
-@heading(
-    inputs_exchanged=lambda d: {"largest": exchange(d["largest"], "as they are", "centred")},
-    no_speed_up=lambda d: {"sooner": np.full(2, d["n_steps"])},
-)
+def centred_before(d):
+    """Inputs whose mean is 0 from the outset."""
+    pixels = example("input_covariance").pixels
+
+    def centred(n_samples, seed):
+        X, y = pixels(n_samples, seed)
+        return X - X.mean(axis=0), y
+
+    return vary("input_covariance", pixels=centred)
+
+
+@heading(centred_before=centred_before)
 def input_covariance(d):
     raw, centred = d["largest"].values()
     return {
@@ -201,3 +209,81 @@ def input_covariance(d):
             6 * d["sooner"] < d["n_steps"]
         ),
     }
+
+
+# --------------------------------------------------------------------------------------------------
+# The column "found here" of docs/papers.md, from the numbers of the examples.
+
+
+def found_at_the_edge(d):
+    facts = [fact for own in d["facts"].values() for fact in own]
+    bounds, means = [2 / rate for rate in d["facts"]], [fact["mean"] for fact in facts]
+    return (
+        f"the largest eigenvalue rises from some {d['first'].mean():.0f} to 2/rate "
+        f"({', '.join(f'{bound:.0f}' for bound in bounds)}) and stays there: its mean is "
+        f"{min(means):.2f} to {max(means):.2f} of that in {sum(f['reached'] for f in facts)} of "
+        f"{len(facts)} trainings"
+    )
+
+
+def found_by_matching(d):
+    first, *_, last = d["shares"]
+    return (
+        f"to {np.median(d['shares'][first]):.0%} of what it was with {first} units, to "
+        f"{np.median(d['shares'][last]):.0%} with {last}"
+    )
+
+
+def found_by_width(d):
+    first, *_, last = d["spread"]["tanh"]
+    ratios = (f"{own[first] / own[last]:.0f} ({name})" for name, own in d["spread"].items())
+    return (
+        f"with {first} units their standard deviation is {' and '.join(ratios)} times that with "
+        f"{last}"
+    )
+
+
+def found_gradient_flat(d):
+    flat = {name: np.sum((g > 1e-4) & (ratio < 1e-5)) for name, (g, ratio) in d["ends"].items()}
+    return (
+        f"{flat['tanh']} of {d['ends']['tanh'][0].size} searches by the gradient norm end at one "
+        f"with tanh, {flat['identity']} of {d['ends']['identity'][0].size} in a linear network"
+    )
+
+
+def found_of_outliers(d):
+    relu, tanh = (
+        [np.median(d["ratios"][name, norm]) for norm in (False, True)] for name in ("relu", "tanh")
+    )
+    return (
+        f"with relu only: in the median the largest eigenvalue is {relu[0]:.1f} times the tenth "
+        f"without it and {relu[1]:.1f} times with it; with tanh {tanh[0]:.1f} and {tanh[1]:.1f}"
+    )
+
+
+FOUND = {
+    "edge_of_stability": found_at_the_edge,
+    "straight_line": lambda d: (
+        f"the loss falls all the way in {np.sum(~d['rises'])} of {d['rises'].size} trainings"
+    ),
+    "bent_path": lambda d: (
+        f"{d['straight'].min():.2f} and more on the straight line, at most {d['bent'].max():.3f} "
+        f"on the path, for {d['bent'].size} pairs of minima"
+    ),
+    "matched_units": found_by_matching,
+    "index_against_loss": lambda d: (
+        f"rank correlations of {min(d['ranks'].values()):.2f} to {max(d['ranks'].values()):.2f} in "
+        f"{len(d['ranks'])} networks"
+    ),
+    "spread_by_width": found_by_width,
+    "best_steps": lambda d: (
+        f"the best step is at least {d['ratio']['negative'].min():.0f} times, in the median "
+        f"{np.median(d['ratio']['negative']):.0f} times, as long as slope over curvature"
+    ),
+    "gradient_flat": found_gradient_flat,
+    "outliers": found_of_outliers,
+    "input_covariance": lambda d: (
+        f"{d['n_steps']} steps without centring need {d['sooner'].min()} to {d['sooner'].max()} "
+        "with it"
+    ),
+}

@@ -4,7 +4,18 @@ import numpy as np
 
 import fastcurv as fc
 
-from .check import change, example, exchange, exchange_labels, heading, rank_correlation, shuffled
+from .check import (
+    change,
+    example,
+    exchange,
+    exchange_labels,
+    heading,
+    rank_correlation,
+    shuffled,
+    vary,
+)
+
+MLP = fc.MLP
 
 # --------------------------------------------------------------------------------------------------
 # What a critical point is.
@@ -46,7 +57,16 @@ def where_training_stops(facts):
     }
 
 
+class GaussNewton(fc.Objective):
+    """An objective whose quadratic model has the Gauss-Newton matrix in place of the Hessian."""
+
+    def taylor(self, theta):
+        (value, gradient), G = self.value_and_gradient(theta), self.ggn(theta)
+        return lambda d: value + gradient @ d + d @ (G @ d) / 2
+
+
 @heading(
+    gauss_newton=lambda d: vary("taylor_error", {"Objective": GaussNewton}),
     orders_exchanged=lambda d: {"with_hessian": d["without"], "without": d["with_hessian"]},
 )
 def taylor_error(d):
@@ -61,10 +81,25 @@ def taylor_error(d):
 SIGNS = {"minimum": (True, True), "saddle": (False, True), "maximum": (False, False)}
 
 
-@heading(
-    kinds_of_other_points=lambda d: {"signs": exchange(d["signs"], "minimum", "saddle")},
-    the_theory_of_the_next_point=lambda d: {"expected": np.roll(d["expected"], 1)},
-)
+def gauss_newton_signs(d):
+    """The signs of the eigenvalues of the Gauss-Newton matrix, which has no negative ones."""
+
+    def dense(ob, theta):
+        return ob.ggn(theta).to_dense() if hasattr(ob, "ggn") else ob.hessian(theta)
+
+    return vary("eigenvalues_tell", dense=dense)
+
+
+def tanh_autoencoder(d):
+    """The points of the linear autoencoder, of which one with tanh units has only one."""
+    return vary(
+        "eigenvalues_tell",
+        {"MLP": lambda sizes, activation, bias: MLP(sizes, activation="tanh", bias=bias)},
+        turn=lambda ax, H: (1.0, 1.0),
+    )
+
+
+@heading(gauss_newton_signs=gauss_newton_signs, tanh_autoencoder=tanh_autoencoder)
 def eigenvalues_tell(d):
     return {
         "the signs of the eigenvalues tell the kind": all(

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .check import change, example, exchange, exchange_labels, heading
+from .check import change, example, exchange, exchange_labels, heading, vary
 
 # --------------------------------------------------------------------------------------------------
 # What slows training.
@@ -84,8 +84,7 @@ def sudden_drop(d):
 
 
 @heading(
-    averages_exchanged=lambda d: {"early": d["early"][::-1]},
-    a_single_batch=lambda d: {"late": (d["late"][1], d["late"][1])},
+    the_last_gradient_alone=lambda d: vary("running_average", DECAY=0.0),
 )
 def running_average(d):
     return {
@@ -169,7 +168,17 @@ def why_it_fails(d):
     }
 
 
-@heading(levels_in_reverse_order=lambda d: {"shares": exchange(d["shares"], 0.1, 0.9)})
+def squared_error(d):
+    """Fits by squared error in place of the loss of each level."""
+    fitted = example("losses").fitted
+
+    def by_squares(X, y, loss, *outputs):
+        return fitted(X, y, loss if outputs else "mse", *outputs)
+
+    return vary("losses", fitted=by_squares, LEVELS=(0.1, 0.9))
+
+
+@heading(squared_error=squared_error)
 def losses(d):
     return {
         "as many samples lie below each curve as its loss intends": all(
@@ -187,7 +196,13 @@ def starts_exchanged(activation, one, other):
     return lambda d: {"spans": exchange(d["spans"], (activation, one), (activation, other))}
 
 
+def two_layers(d):
+    """Networks with two hidden layers."""
+    return vary("gradients_by_depth", pick=lambda scale, quick, *larger: {8: 2}.get(quick, quick))
+
+
 @heading(
+    two_layers=two_layers,
     half_of_xavier=starts_exchanged("tanh", "xavier", "half of xavier"),
     xavier_for_relu=starts_exchanged("relu", "xavier", "he"),
     tanh_in_place_of_sigmoid=lambda d: {
@@ -300,7 +315,12 @@ def skip_connections(d):
     }
 
 
-@heading(networks_exchanged=lambda d: exchange(d, "plain", "batch norm"))
+def two_epochs(d):
+    """Training for two epochs."""
+    return vary("covariate_shift", pick=lambda scale, quick, *larger: {15: 2}.get(quick, quick))
+
+
+@heading(two_epochs=two_epochs)
 def covariate_shift(d):
     plain, norm = d["plain"], d["batch norm"]
     growth = [facts["spread"][1] / facts["spread"][0] for facts in (plain, norm)]

@@ -108,7 +108,7 @@ KERNELS = [
     ("sweeps.inc", "REAL sum = add ? y[i] : 0;", "REAL sum = 0;"),
     ("sweeps.inc", "splat((REAL)alpha) * load(in + i)", "load(in + i)"),
     ("sweeps.inc", "to[i] = (REAL)alpha * in[i];", "to[i] = in[i];"),
-    ("sweeps.inc", "out + j * rows, VL, far);", "out + j * (i1 - i0), VL, far);"),
+    ("sweeps.inc", "out + j * rows, VL, bypass);", "out + j * (i1 - i0), VL, bypass);"),
     # activations
     ("activations.inc", "* w; *q = -2 * *a * *p;", "* w; *q = 2 * *a * *p;"),
     (
@@ -245,8 +245,8 @@ PASSES = [
     ("fastcurv/_engine/products.pyx", "t.x0 // state_of(t.P, 1)", "t.r0 // state_of(t.P, 1)"),
     (
         "fastcurv/_engine/schedule.pyx",
-        "job.totals[j] += take_quadratic(&t, job)",
-        "job.totals[j] = take_quadratic(&t, job)",
+        "job.totals[j] += compute_quadratic(&t, job)",
+        "job.totals[j] = compute_quadratic(&t, job)",
     ),
     ("fastcurv/_engine/packing.pyx", "if part == 0:", "if part == 1:"),
     (
@@ -254,7 +254,11 @@ PASSES = [
         "min(y.m, b.top + rows_of_block(c.P, y))",
         "b.top + rows_of_block(c.P, y)",
     ),
-    ("fastcurv/_engine/packing.pyx", "c.odd[member] = True", "c.odd[member] = member > 0"),
+    (
+        "fastcurv/_engine/packing.pyx",
+        "c.not_finite[member] = True",
+        "c.not_finite[member] = member > 0",
+    ),
     ("fastcurv/_engine/schedule.pyx", "if job.kind == HESSIAN:", "if job.kind != HESSIAN:"),
     (
         "fastcurv/_engine/schedule.pyx",

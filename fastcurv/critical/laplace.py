@@ -63,6 +63,11 @@ from ..structure.tables import ACTIVATIONS, LOSSES
 
 # ratio of rows to parameters below which intervals were found to cover too little
 MIN_ROWS_PER_PARAMETER = 2.0
+# Effective parameters per target, x, above which the noise of a network with hidden layers is too
+# uncertain. If the fit used up twice as many degrees of freedom as the linearised network has, new
+# errors have the variance (1 + 2 x) s^2, and the interval has (1 + x) (1 - 2 x) / (1 - x) s^2: at
+# 0.2, intervals of 95% cover 88%.
+MAX_PARAMETERS_PER_TARGET = 0.2
 BLOCK_ENTRIES = 1 << 22  # number of entries in a block of the Jacobian of new rows
 # number of entries of a Jacobian (128 kB) up to which one thread takes less time than counting the
 # CPUs
@@ -352,7 +357,8 @@ def laplace(
     Warns
     -----
     UserWarning
-        If there are fewer than two rows for each parameter.
+        If there are fewer than two rows for each parameter, or, for ``mse`` with estimated noise
+        and hidden layers, more than 0.2 effective parameters for each target.
 
     See Also
     --------
@@ -413,11 +419,11 @@ def posterior(
         root, logdet, trace, rank = _inverse_root(M, penalised, l2, curvature)
     k = int(penalised.sum())
     gamma, squares = k - l2 * trace, float(theta[penalised] @ theta[penalised])
-    n_terms = count * terms_of_a_row(ob)
+    n_terms, effective, estimated = count * terms_of_a_row(ob), gamma + rank - k, noise is None
     # factor from the objective, which divides by N, to the log likelihood
     factor = n_terms * ob.n_samples / total
     data = (op.value - 0.5 * l2 * squares) * factor
-    noise = _noise_deviation(ob, noise, data, n_terms, gamma + rank - k)
+    noise = _noise_deviation(ob, noise, data, n_terms, effective)
     T = factor / (2 * noise**2) if noise else factor
     tau, decrement = T * l2, 0.5 * T * float(np.sum((op.gradient @ root) ** 2))
     log_likelihood = -data / (2 * noise**2) if noise else -data
@@ -427,11 +433,12 @@ def posterior(
     prior = 0.5 * k * math.log(tau) - 0.5 * tau * squares if k else 0.0
     integral = 0.5 * (rank - k) * math.log(2 * math.pi) - 0.5 * (logdet + rank * math.log(T))
     if warn:
-        _warn_of_few_rows(count, n)
+        nonlinear = noise is not None and estimated and len(ob.model.sizes) > 2
+        _warn_of_few_rows(count, n, effective, n_terms if nonlinear else math.inf)
     return LaplacePosterior(
         theta=theta,
         evidence=log_likelihood + prior + integral,
-        n_effective=gamma + rank - k,
+        n_effective=effective,
         noise=noise,
         prior_precision=tau,
         next_l2=gamma / squares / T if k and squares > 0 else math.nan,
@@ -444,15 +451,24 @@ def posterior(
     )
 
 
-def _warn_of_few_rows(count: float, n: int) -> None:
-    """Issue a warning if there are fewer than `MIN_ROWS_PER_PARAMETER` rows for each parameter."""
+def _warn_of_few_rows(count: float, n: int, effective: float, n_targets: float) -> None:
+    """Issue a warning if there are fewer than `MIN_ROWS_PER_PARAMETER` rows for each parameter, or
+    more than `MAX_PARAMETERS_PER_TARGET` effective parameters for each target.
+    """
     if count / n < MIN_ROWS_PER_PARAMETER:
-        warnings.warn(
+        found = (
             f"ob has {number(count / n)} rows for each parameter, {number(count)} for {n}. With "
-            "fewer than 2, intervals tend to cover too little. Use a smaller network or more rows.",
-            UserWarning,
-            stacklevel=caller_depth(),
+            "fewer than 2, intervals tend to cover too little. Use a smaller network or more rows."
         )
+    elif effective > MAX_PARAMETERS_PER_TARGET * n_targets:
+        found = (
+            f"The fit has {number(effective)} effective parameters for {number(n_targets)} "
+            f"targets. With more than {MAX_PARAMETERS_PER_TARGET:g} for each, intervals tend to "
+            "cover too little. Use a stronger penalty, fewer units or more rows."
+        )
+    else:
+        return
+    warnings.warn(found, UserWarning, stacklevel=caller_depth())
 
 
 def _check_laplace_input(ob: Any, theta: Any, curvature: str) -> tuple[Any, Floats]:

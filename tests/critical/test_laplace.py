@@ -281,6 +281,23 @@ def test_few_samples_per_parameter_warn(rng):
         fc.laplace(fc.Objective(fc.MLP([2, 3, 1]), X, y, "mse", 0.1, np.full(20, 2)), post.theta)
 
 
+def test_many_effective_parameters_warn_where_the_noise_is_estimated(rng):
+    X = rng.standard_normal((60, 2))
+    y = np.sin(2 * X[:, 0]) + 0.3 * rng.standard_normal(60)
+    model, line = fc.MLP([2, 5, 1]), fc.MLP([2, 1])
+    loose, strict = (fc.Objective(model, X, y, "mse", l2) for l2 in (1e-5, 0.3))
+    theta = fc.minimize(loose, model.init(seed=0), seed=0, verdict=False).x
+    with pytest.warns(UserWarning, match="effective parameters for 60 targets. With more") as seen:
+        fc.laplace(loose, theta)
+    assert seen[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fc.laplace(loose, theta, noise=0.3)
+        assert fc.laplace(strict, theta).n_effective < 0.2 * 60
+        few = fc.Objective(line, X[:10], y[:10], "mse")
+        assert fc.laplace(few, np.zeros(3)).n_effective > 0.2 * 10
+
+
 def test_a_posterior_has_a_summary_and_a_plot(rng):
     import json
     import pickle

@@ -211,6 +211,36 @@ def test_intervals_cover_new_observations_of_twelve_laws():
     assert 0.93 <= np.mean(covered) <= 0.97 and np.mean(np.array(covered) < 0.88) <= 0.02
 
 
+@pytest.mark.nightly
+def test_most_intervals_that_cover_too_little_come_with_a_warning():
+    """Of intervals of 95% without a warning, at most 4% cover less than 88%; of those with one, at
+    least 10%.
+    """
+    warned, covered = [], []
+    for number, (d, law) in enumerate(LAWS.values()):
+        for l2 in (1e-4, 1e-3, 1e-2, 1e-1):
+            for n_rows, units in ((60, 4), (100, 4), (100, 6)):
+                rng = np.random.default_rng([number, n_rows])
+                X = rng.standard_normal((1000 + n_rows, d))
+                y = law(X) + 0.3 * rng.standard_normal(len(X))
+                model = fc.MLP([d, units, 1])
+                ob = fc.Objective(model, X[:n_rows], y[:n_rows], "mse", l2, l2_biases=False)
+                if n_rows < 2 * ob.n_params:
+                    continue
+                theta = fc.minimize(ob, seed=0, verdict=False).x
+                with warnings.catch_warnings(record=True) as seen:
+                    warnings.simplefilter("always")
+                    post = fc.laplace(ob, theta)
+                std = post.std(X[n_rows:], observations=True)
+                error = np.abs(y[n_rows:] - model.predict(theta, X[n_rows:])[:, 0])
+                warned.append(bool(seen))
+                covered.append(np.mean(error <= 1.96 * std))
+    low, warned = np.array(covered) < 0.88, np.array(warned)
+    print(f"below 88%: {low[~warned].mean():.1%} of {(~warned).sum()} without a warning, "
+          f"{low[warned].mean():.1%} of {warned.sum()} with one")  # fmt: skip
+    assert low[~warned].mean() <= 0.04 and low[warned].mean() >= 0.1
+
+
 def test_deviations_from_few_samples_warn(rng):
     X, y = wave(rng, 20)
     with pytest.warns(UserWarning, match="rows for each parameter, 20 for 19"):

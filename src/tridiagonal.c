@@ -23,7 +23,8 @@ static ptrdiff_t sweep(ptrdiff_t l, ptrdiff_t end, double *d, double *e, double 
     for (ptrdiff_t i = end - 1; i >= l; i--) {
         const double f = s * e[i], b = c * e[i], ff = ss * (e[i] * e[i]), gg = g * g;
         const double square = ff + gg;
-        if (square < NEGLIGIBLE * NEGLIGIBLE) { /* f and g are 0; s is 0 unless e[i] is 0 */
+        /* f and g are negligible, so the matrix splits here */
+        if (square < NEGLIGIBLE * NEGLIGIBLE) {
             d[i + 1] = here - p, first[i + 1] = x, last[i + 1] = y, e[i + 1] = e[end] = 0;
             e[i] = b;
             return done;
@@ -107,8 +108,9 @@ static void count_below(ptrdiff_t m, const double *d, const double *ee, const tw
     }
 }
 
-/* Refine an approximate eigenvalue x that is separated from its neighbours by `apart`, and compute
- * the last entry of its unit eigenvector. Return 0 on failure. */
+/* Refine an approximate eigenvalue x that is separated from its neighbours by `apart`, by Rayleigh
+ * quotients with vectors from twisted factorisations, and compute the last entry of its unit
+ * eigenvector. Return 0 on failure. */
 static int refine(ptrdiff_t m, const double *d, const double *e, const double *ee, double apart,
                   double *x, double *last, double *plus, double *minus) {
     for (int attempt = 0; attempt < MAX_QUOTIENTS; attempt++) {

@@ -228,7 +228,9 @@ cdef bint accumulate_means(Pass *t, Py_ssize_t l, Stage stage) noexcept nogil:
 
 
 cdef void put_norm_sums(Pass *t, Layer *y, char *out, bint add) noexcept nogil:
-    """Set the gamma and beta parts of out to [out +] the current sums."""
+    """Set the beta part of out to [out +] the first and the gamma part to [out +] the second row of
+    the sums in norm.here.
+    """
     cdef PlanS *P = t.P
     cdef Norm *n = y.norm
     cdef Py_ssize_t j
@@ -243,8 +245,7 @@ cdef void put_norm_sums(Pass *t, Layer *y, char *out, bint add) noexcept nogil:
 
 cdef Py_ssize_t norm_forward(Pass *t, Py_ssize_t l, fc_product *job) noexcept nogil:
     """Run the forward pass of layer l: h = (z - mean) s; u = gamma h + beta; a = phi(u) [+ the
-    layer's input]. Return the number of blocks of rows, or -1 if means over further chunks are
-    needed first.
+    layer's input]. Return 0, or -1 if means over further chunks are needed first.
     """
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[l]
@@ -270,7 +271,8 @@ cdef Py_ssize_t norm_backward(
     Pass *t, Py_ssize_t l, fc_product *job, char *out, bint add
 ) noexcept nogil:
     """Run the backward pass of layer l: du = e phi'; dgamma = sum du h; dbeta = sum du; delta = s
-    gamma (du - mean du - h mean (du h)). The return value is that of norm_forward.
+    gamma (du - mean du - h mean (du h)). Return -1 if means over further chunks are needed first,
+    else 0, the number of blocks of column sums for b, whose derivative is 0.
     """
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[l]
@@ -360,7 +362,7 @@ cdef Py_ssize_t norm_r_backward(
     """Run R-backward of layer l: rdu = re phi' + (e phi'') ru; rdgamma = sum (rdu h + du rh);
     rdbeta = sum rdu; rdelta in place of rh. The equation for rdelta is at the head of this file.
     Operators other than the Hessian use only the terms in rdu. The return value is that of
-    norm_forward.
+    norm_backward.
     """
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[l]

@@ -84,7 +84,7 @@ cdef double chunk_loss(PlanS *P, Py_ssize_t r0) noexcept nogil:
     if P.user_loss:
         return P.user_loss_value
     for i in range(panels_of(P, rows) if by_panels else (rows + BLOCK_ROWS - 1) // BLOCK_ROWS):
-        value += P.values[i]
+        value += P.block_losses[i]
     return value
 
 
@@ -194,8 +194,8 @@ cdef void set_active_layers(PlanS *P, const char *active) noexcept nogil:
             P.active[l] = moved
         if moved:
             first = l
-    if P.first != first:
-        P.first = first
+    if P.first_active != first:
+        P.first_active = first
 
 
 cdef void run_over_chunks(Job *job, char *out, Py_ssize_t out_step) noexcept nogil:
@@ -231,7 +231,7 @@ cdef void accumulate_stage(PlanS *P, Job *job, Stage stage, Py_ssize_t l) noexce
     """Accumulate the means of `stage` for layer l in one pass over all rows. The means of the
     layers that the pass runs before layer l must be known.
     """
-    cdef Pass t = new_pass(P, &P.wide, False, job.kind)
+    cdef Pass t = new_pass(P, &P.team_scratch, False, job.kind)
     cdef Py_ssize_t r0 = 0
     cdef int wanted = 0 if stage == MOMENTS else 2 if stage == RDU_MEANS else 1
     P.stage, P.seen = NO_STAGE, 0
@@ -285,8 +285,8 @@ cdef void accumulate_along_v(Job *job) noexcept nogil:
     if not accumulates_by_layer(P):
         return
     if job.kind != VJP:
-        for l in range(P.first, P.n_layers - 1):
+        for l in range(P.first_active, P.n_layers - 1):
             accumulate_stage(P, job, RZ_MEANS, l)
     if job.stages & PRODUCT and job.kind != JVP:
-        for l in range(P.n_layers - 2, P.first - 1, -1):
+        for l in range(P.n_layers - 2, P.first_active - 1, -1):
             accumulate_stage(P, job, RDU_MEANS, l)

@@ -138,7 +138,7 @@ cdef class Workspace:
             if c == NULL:
                 sweep_dots(t, threads)
             else:
-                sweep_take(t, threads)
+                sweep_subtract(t, threads)
             unwatch(before)
         return t.out
 

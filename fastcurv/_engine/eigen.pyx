@@ -163,6 +163,9 @@ cdef class Ritz:
         return same
 
     cdef int set_exponent(self, double largest) except -1:
+        """Set `exponent` to that of the largest absolute entry. Raise NotFiniteError if it is not
+        finite.
+        """
         self.exponent = 0
         frexp(largest, &self.exponent)
         if not isfinite(largest):
@@ -268,6 +271,7 @@ cdef class Ritz:
         return 0
 
     cdef void ends_of_dense(self) noexcept:
+        """Set `first` and `last` from the eigenvectors in `dense`."""
         cdef Py_ssize_t m = self.m, i
         for i in range(m):
             self.first[i], self.last[i] = self.dense[i * m], self.dense[i * m + m - 1]

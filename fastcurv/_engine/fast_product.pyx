@@ -28,7 +28,7 @@ cdef class FastProduct:
         return self.plan is not None
 
     cdef int apply(self, char *v, char *out) except -1:
-        """Set out (n,) = A v."""
+        """Set out (n,) to the product of the operator with v (n,)."""
         cdef Plan plan = self.plan
         cdef Job job
         memset(&job, 0, sizeof(job))
@@ -38,9 +38,9 @@ cdef class FastProduct:
         return 0
 
     def take(self, v, out=None):
-        """Return A v, in `out` or in a new array. Return None, without computing anything, if no
-        fast product is available, if v or out is not a contiguous, aligned vector of the operator's
-        dtype, or if v and out share memory.
+        """Return the product of the operator with v (n,), in `out` or in a new array. Return None,
+        without computing anything, if no fast product is available, if v or out is not a
+        contiguous, aligned vector of the operator's dtype, or if v and out share memory.
         """
         if not self.is_available():
             return None

@@ -41,7 +41,7 @@ cdef struct InputLayer:
     bint skip, curved           # skip: residual layer; curved: phi'' is not 0 everywhere
 
 
-cdef struct InputWorkspace:          # workspace of one thread; all matrices are padded
+cdef struct InputWorkspace:     # workspace of one thread; all matrices are padded
     char *x                     # (d_in, rows) inputs
     char *z                     # (m, rows) z of one layer
     char *a                     # (m, rows) phi(z) of one layer

@@ -211,7 +211,7 @@ cdef extern from "kernels/kernels.h" nogil:
             Py_ssize_t, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, const void *, Py_ssize_t,
             double *, Py_ssize_t
         ) noexcept nogil
-        void (*take)(
+        void (*subtract)(
             Py_ssize_t, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, void *, Py_ssize_t,
             const double *, Py_ssize_t, double *
         ) noexcept nogil

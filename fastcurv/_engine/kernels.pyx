@@ -39,6 +39,7 @@ def available_archs():
 
 
 cdef const fc_table *table_named(str name) except NULL:
+    """Return the kernel table `name`. Raise ValueError if this CPU cannot run it."""
     cdef const fc_table *table = fc_arch_find(name.encode())
     if table == NULL:
         raise ValueError(
@@ -51,6 +52,7 @@ cdef const fc_table *chosen = table_named(os.environ.get("FASTCURV_ARCH") or ava
 
 
 cdef const fc_table *table_chosen() noexcept:
+    """Return the kernel table in use."""
     return chosen
 
 
@@ -154,9 +156,9 @@ def summation(arch=None, dtype="float64"):
 
 cdef struct Peak:
     const fc_table *K
-    long count
-    double flops[FC_MAX_THREADS]
-    char sink[FC_MAX_THREADS][256]
+    long count                  # multiply-adds per chain
+    double flops[FC_MAX_THREADS]  # per thread: flops performed
+    char sink[FC_MAX_THREADS][256]  # per thread: argument of the kernel `peak`
 
 
 cdef void peak_part(void *context, Py_ssize_t part, int member) noexcept nogil:

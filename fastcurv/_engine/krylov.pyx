@@ -303,10 +303,13 @@ cdef class Space:
     """
     cdef readonly Py_ssize_t n, max_dim
     cdef readonly object dtype
-    cdef public object rows, T, multiply, lacking  # Python code may replace rows and T
+    # Python code may replace rows and T. lacking: coordinates, in the pending rows, of the last
+    # solution's residual, or None.
+    cdef public object rows, T, multiply, lacking
     cdef readonly object product
     cdef public Py_ssize_t m, p, n_starts
-    # tridiagonal: True if T is tridiagonal, which a single start vector guarantees.
+    # tridiagonal: True if T is tridiagonal, which a single start vector guarantees. follow: True
+    # once `extend` has multiplied the direction of a residual.
     cdef public bint tridiagonal, follow
     cdef public double gamma
     cdef readonly double size   # largest |eigenvalue| at the last diagonalisation
@@ -442,7 +445,7 @@ cdef class Space:
             for i in range(t.m):
                 self.taken[i] += self.sums[i]
             t.c, t.out = self.sums, self.sums + t.m
-            sweep_take(t, threads)
+            sweep_subtract(t, threads)
             before, after = after, sqrt(t.out[0])
             if after > 0.7 * before:
                 break
@@ -506,7 +509,9 @@ cdef class Space:
                 t.K.dots(1, 1, t.n, self.row(m), t.n, w, t.n, c + m - low, 1)
                 if m:
                     c[0] = ldexp(self.at[m * self.ld + low], -exponent)
-                t.K.take(m + 1 - low, 1, t.n, self.row(low), t.ldq, w, t.n, c, m + 1 - low, &left)
+                t.K.subtract(
+                    m + 1 - low, 1, t.n, self.row(low), t.ldq, w, t.n, c, m + 1 - low, &left
+                )
             unwatch(before)
         left = ldexp(self.append(w, size), exponent)
         for i in range(held):
@@ -749,7 +754,7 @@ cdef class Space:
         t.c, t.out = y, self.sums
         with nogil:
             before = watch()
-            sweep_take(&t, threads)
+            sweep_subtract(&t, threads)
             unwatch(before)
         return 0
 

@@ -8,9 +8,9 @@ from libc.string cimport memset
 
 cdef struct Run:
     char *at                    # first element of the run
-    # first: offset of the run. taken: number of penalised elements. spared: number of elements
-    # without penalty after them.
-    Py_ssize_t first, taken, spared
+    # first: offset of the run. penalised: number of penalised elements. unpenalised: number of
+    # elements without penalty after them.
+    Py_ssize_t first, penalised, unpenalised
 
 
 cdef inline Py_ssize_t runs(PlanS *P) noexcept nogil:
@@ -22,10 +22,10 @@ cdef inline Run run_of(PlanS *P, Py_ssize_t l, char *x) noexcept nogil:
     """Return run number l of penalised elements of the flat vector x."""
     cdef Run found
     cdef Layer *y = &P.layer[l]
-    found.first, found.taken = y.w, y.m * y.k if P.l2_skips_biases else P.n
+    found.first, found.penalised = y.w, y.m * y.k if P.l2_skips_biases else P.n
     found.at = x + found.first * P.K.real_bytes
-    found.spared = (P.layer[l + 1].w if P.l2_skips_biases and l + 1 < P.n_layers else P.n)
-    found.spared -= found.first + found.taken
+    found.unpenalised = (P.layer[l + 1].w if P.l2_skips_biases and l + 1 < P.n_layers else P.n)
+    found.unpenalised -= found.first + found.penalised
     return found
 
 
@@ -34,7 +34,7 @@ cdef enum:
     MAX_PENALTY_PARTS = 64              # maximum number of parts of a job
 
 
-cdef struct Parts:
+cdef struct PenaltyJob:
     const fc_table *K
     Run run
     Py_ssize_t step             # elements per part
@@ -48,8 +48,8 @@ cdef void penalty_part(void *context, Py_ssize_t part, int member) noexcept nogi
     """Set one part of `out` to l2 times x or, if `out` is NULL, compute its sum of squares, as one
     part of a job of the thread team.
     """
-    cdef Parts *t = <Parts *>context
-    cdef Py_ssize_t first = part * t.step, count = min(t.step, t.run.taken - first)
+    cdef PenaltyJob *t = <PenaltyJob *>context
+    cdef Py_ssize_t first = part * t.step, count = min(t.step, t.run.penalised - first)
     cdef Py_ssize_t shift = first * t.K.real_bytes
     cdef char *x = t.run.at + shift
     if t.out != NULL:
@@ -58,14 +58,14 @@ cdef void penalty_part(void *context, Py_ssize_t part, int member) noexcept nogi
         t.K.dots(1, 1, count, x, count, x, count, t.squares + part, 1)
 
 
-cdef Py_ssize_t scale_or_square_run(PlanS *P, Parts *t) noexcept nogil:
+cdef Py_ssize_t scale_or_square_run(PlanS *P, PenaltyJob *t) noexcept nogil:
     """Process all penalised elements of a run on the thread team. Return the number of parts, which
     does not depend on the number of threads.
     """
-    cdef Py_ssize_t taken = t.run.taken
-    t.K, t.step = P.K, (taken + MAX_PENALTY_PARTS - 1) // MAX_PENALTY_PARTS
+    cdef Py_ssize_t penalised = t.run.penalised
+    t.K, t.step = P.K, (penalised + MAX_PENALTY_PARTS - 1) // MAX_PENALTY_PARTS
     t.step = max(<Py_ssize_t>PENALTY_PART_NUMBERS, t.step)
-    cdef Py_ssize_t count = (taken + t.step - 1) // t.step
+    cdef Py_ssize_t count = (penalised + t.step - 1) // t.step
     fc_team_run(P.threads, count, penalty_part, t)
     return count
 
@@ -75,20 +75,20 @@ cdef void penalty_gradient(PlanS *P, double l2, char *x, char *out) noexcept nog
     itself.
     """
     cdef Py_ssize_t l, size = P.K.real_bytes
-    cdef Parts t
+    cdef PenaltyJob t
     t.l2 = l2
     for l in range(runs(P)):
         t.run = run_of(P, l, x)
         t.out = out + t.run.first * size
         scale_or_square_run(P, &t)
-        memset(t.out + t.run.taken * size, 0, t.run.spared * size)
+        memset(t.out + t.run.penalised * size, 0, t.run.unpenalised * size)
 
 
 cdef double penalised_square(PlanS *P, char *x) noexcept nogil:
     """Return the sum of squares of the penalised elements of x."""
     cdef Py_ssize_t l, part
     cdef double square = 0
-    cdef Parts t
+    cdef PenaltyJob t
     t.out = NULL
     for l in range(runs(P)):
         t.run = run_of(P, l, x)

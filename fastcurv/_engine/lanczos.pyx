@@ -28,7 +28,8 @@ from libc.string cimport memcpy, memmove, memset
 
 cdef enum:
     MAX_BATCH_ROWS = 16         # maximum number of rows per batch
-    # maximum elements of a sweep that keeps the GIL, which takes less time than releasing it
+    # Maximum multiply-adds of a sweep that keeps the GIL, because it takes less time than releasing
+    # the GIL.
     SERIAL_SWEEP_NUMBERS = 20000
 
 # Assumed error of products and sweeps, in units of eps ||A||, unless a larger error is measured.
@@ -78,12 +79,12 @@ cdef class LanczosRecurrence:
     cdef Py_ssize_t parts, taken  # number of parts of a sweep; number of rows of `against`
     cdef Py_ssize_t line, ld, leaks  # leading dimensions of rows, T and leak
     cdef public tuple arrays    # (rows, against, T, err, leak) at the last update of pointers
-    cdef char *q                # addresses of rows, against, T, err and leak
-    cdef char *off
-    cdef double *t
-    cdef double *e
-    cdef double *l
-    cdef object errors          # err after the last restart
+    cdef char *q                # address of rows
+    cdef char *off              # address of against, or NULL
+    cdef double *t              # address of T
+    cdef double *e              # address of err
+    cdef double *l              # address of leak, or NULL
+    cdef object errors          # copy of err after the last restart
     # bound on the Frobenius norm of the rows of F from before that restart
     cdef double joint
     # arguments of `follow`; None if products are orthogonalised against the locked rows themselves
@@ -138,13 +139,13 @@ cdef class LanczosRecurrence:
         """Return the inner products (s, m) of s rows w with m rows q."""
         return self.sweep_over(sweep_dots, q, m, w, s, NULL, m * s)
 
-    cdef double *take(
+    cdef double *subtract(
         self, const char *q, Py_ssize_t m, char *w, Py_ssize_t s, const double *c
     ) except NULL:
         """Subtract linear combinations of m rows q, with coefficients c (s, m), from s rows w.
         Return the squared norms (s,) of the new rows.
         """
-        return self.sweep_over(sweep_take, q, m, w, s, c, s)
+        return self.sweep_over(sweep_subtract, q, m, w, s, c, s)
 
     cdef double *sweep_over(
         self, void (*how)(Sweep *, int) noexcept nogil, const char *q, Py_ssize_t m, char *w,
@@ -203,7 +204,7 @@ cdef class LanczosRecurrence:
         for _k in range(passes):
             along = self.dots(q, m, w, 1)
             gone = length_of(m, along)
-            left = self.length(w, self.take(q, m, w, 1, along)[0])
+            left = self.length(w, self.subtract(q, m, w, 1, along)[0])
             if gone <= left:    # without cancellation, a further sweep changes nothing
                 break
         return left
@@ -423,7 +424,7 @@ cdef class LanczosRecurrence:
         if beta <= 0.1 * size or count > 2:
             again = self.dots(self.row(low), count, w, 1)
             c[count - 1] += again[count - 1]
-            beta = self.length(w, self.take(self.row(low), count, w, 1, again)[0])
+            beta = self.length(w, self.subtract(self.row(low), count, w, 1, again)[0])
         # Components along rows before the last belong to T if rows are locked. Otherwise they show
         # how asymmetric the operator is.
         for i in range(count - 1):
@@ -454,22 +455,22 @@ cdef class LanczosRecurrence:
         cdef double *along
         cdef double part, square
         memcpy(c, self.dots(self.row(low), count, w, 1), count * sizeof(double))
-        square = self.take(self.row(low), count, w, 1, c)[0]
+        square = self.subtract(self.row(low), count, w, 1, c)[0]
         if locked and self.echo is not None:
             along = <double *>pointer(self.coupled)
             part = self.dots(pointer(self.echo), 1, self.row(j), 1)[0]
             for i in range(locked):
                 self.t[i * self.ld + j] = self.t[j * self.ld + i] = part * along[i]
             part = ldexp(part, self.echo_exponent - self.exponent)
-            square = self.take(pointer(self.echo[1]), 1, w, 1, &part)[0]
+            square = self.subtract(pointer(self.echo[1]), 1, w, 1, &part)[0]
         elif locked:
             along = self.dots(self.q, locked, w, 1)
-            square = self.take(self.q, locked, w, 1, along)[0]
+            square = self.subtract(self.q, locked, w, 1, along)[0]
             for i in range(locked):
                 self.t[i * self.ld + j] = self.t[j * self.ld + i] = along[i] * self.unit
         if self.taken:
             along = self.dots(self.off, self.taken, w, 1)
-            square = self.take(self.off, self.taken, w, 1, along)[0]
+            square = self.subtract(self.off, self.taken, w, 1, along)[0]
             for i in range(self.taken):
                 along[i] = self.l[i * self.leaks + j] = along[i] * self.unit
             # error of the subtraction, which remains in w
@@ -580,7 +581,7 @@ cdef class LanczosRecurrence:
             for _k in range(3):
                 # Components along the deflated vectors grow like any other loss of orthogonality.
                 if self.taken:
-                    self.take(self.off, self.taken, P, s, self.dots(self.off, self.taken, P, s))
+                    self.subtract(self.off, self.taken, P, s, self.dots(self.off, self.taken, P, s))
                 C = self.small.room_for(s * self.clean + 3 * s * s + s)
                 found = s * (self.clean + s)
                 memcpy(

@@ -99,15 +99,15 @@ cdef int fit_into(PlanS *P, Py_ssize_t memory, Py_ssize_t transposed_bytes) exce
     cdef int wanted = P.threads
     cdef Py_ssize_t low, high, middle, least, room, each
     P.threads = 2
-    each = measure(P)
+    each = plan_bytes(P)
     P.threads = 1
-    middle = measure(P)
+    middle = plan_bytes(P)
     each -= middle
     if middle > memory:
         if not P.ld_transposed:
             P.panel = min(P.panel, <Py_ssize_t>MAX_CHUNK_PANEL_ROWS)
         P.chunk = 1
-        least = measure(P)
+        least = plan_bytes(P)
         if least > memory:
             least = min(least, middle, transposed_bytes or least)
             raise ValueError(
@@ -119,13 +119,13 @@ cdef int fit_into(PlanS *P, Py_ssize_t memory, Py_ssize_t transposed_bytes) exce
         while low < high:
             middle = (low + high + 1) // 2
             P.chunk = middle
-            if <Py_ssize_t>measure(P) <= memory - room:
+            if <Py_ssize_t>plan_bytes(P) <= memory - room:
                 low = middle
             else:
                 high = middle - 1
         P.chunk = low
     P.threads = wanted
-    while P.threads > 1 and <Py_ssize_t>measure(P) > memory:
+    while P.threads > 1 and <Py_ssize_t>plan_bytes(P) > memory:
         P.threads -= 1
     return 0
 
@@ -150,7 +150,7 @@ cdef Py_ssize_t choose_transposed(PlanS *P, Py_ssize_t memory) except -1:
         for l in range(P.n_layers):
             P.layer[l].ldm, P.layer[l].ldk = P.layer[l].m, P.layer[l].k
         P.threads = 1
-        most = measure(P) if memory and not is_forced() else 0
+        most = plan_bytes(P) if memory and not is_forced() else 0
         P.threads = threads
         if most > memory:
             P.ld_transposed, P.panel, P.ldx, P.shared = 0, panel, ldx, False
@@ -160,7 +160,7 @@ cdef Py_ssize_t choose_transposed(PlanS *P, Py_ssize_t memory) except -1:
     return most
 
 
-cdef size_t measure(PlanS *P) except 0:
+cdef size_t plan_bytes(PlanS *P) except 0:
     """Return the bytes of the plan's block for the current chunk, with rows padded to whole panels.
     Raise MemoryError if the size overflows.
     """
@@ -182,10 +182,10 @@ cdef void lay_out(PlanS *P, Arena *A) noexcept nogil:
     widths, and D_L the padded width of the output layer. Both packed copies of W: n + (n - size of
     the first layer). State: R D each for a and delta, and for phi' and e phi'' in the layers in
     which they are neither constant nor recomputed. Loss: R D_L. Scratch: r times (1 or 2 elements
-    per unit, plus 2 max D), where r is the rows of a chunk if the plan is layer-parallel, and of a
-    panel for each thread if it is panel-parallel. Shared plans add R D for packed a, and N times
-    the widest D to scratch. Unpacked plans have no packed W. Shared and unpacked plans have n
-    further elements for a copy of a vector whose product overwrites it.
+    per unit, plus twice the widest layer), where r is the rows of a chunk if the plan is
+    layer-parallel, and of a panel for each thread if it is panel-parallel. Shared plans add R D for
+    packed a, and N times the widest layer to scratch. Unpacked plans have no packed W. Shared and
+    unpacked plans have n further elements for a copy of a vector whose product overwrites it.
     """
     cdef size_t size = P.K.real_bytes
     cdef size_t R = state_of(P, panels_of(P, P.chunk)) if P.ld_transposed else P.chunk
@@ -221,27 +221,29 @@ cdef void lay_out(PlanS *P, Arena *A) noexcept nogil:
     P.loss.h = arena_alloc(A, R * P.loss.ldh, size)
     P.loss.s = arena_alloc(A, R, size)
     P.loss.top = <int32_t *>arena_alloc(A, R, sizeof(int32_t))
-    P.values = <double *>arena_alloc(A, R // 8 + 2, sizeof(double))
+    P.block_losses = <double *>arena_alloc(A, R // 8 + 2, sizeof(double))
     if P.chunk < P.N or P.ld_transposed:
         P.x = arena_alloc(A, R * P.ldx, size)
     P.ones = arena_alloc(A, P.ld_transposed, size)
     P.saved_v = arena_alloc(A, P.n, size) if P.unpacked or P.shared else NULL
-    P.members = <Scratch *>arena_alloc(A, P.threads, sizeof(Scratch))
+    P.thread_scratch = <Scratch *>arena_alloc(A, P.threads, sizeof(Scratch))
     for i in range(P.threads):
-        lay_scratch(P, A, P.members + i if A.base != NULL else NULL, 0 if wide else rows, widest)
+        lay_scratch(
+            P, A, P.thread_scratch + i if A.base != NULL else NULL, 0 if wide else rows, widest
+        )
         if A.base != NULL:
-            P.members[i].gemm = A.base + A.used
+            P.thread_scratch[i].gemm = A.base + A.used
         arena_alloc(A, P.K.scratch + (P.K.packed if packs_sums(P) else 0), 1)
-    if wide:                    # products on the thread team use the scratch of `members`
-        lay_scratch(P, A, &P.wide if A.base != NULL else NULL, rows, widest)
-    P.groups = P.shares = 0 if wide else min(<Py_ssize_t>MAX_GROUPS, panels_of(P, P.chunk))
+    if wide:                    # products on the thread team use `thread_scratch`
+        lay_scratch(P, A, &P.team_scratch if A.base != NULL else NULL, rows, widest)
+    P.groups = P.work_units = 0 if wide else min(<Py_ssize_t>MAX_GROUPS, panels_of(P, P.chunk))
     if (
         P.groups > TARGET_GROUPS and P.groups == panels_of(P, P.chunk) and completes_panel_sums(P)
         and not P.callbacks
     ):
         P.groups = TARGET_GROUPS
         if TARGET_GROUPS % P.threads == 0:
-            P.shares = TARGET_GROUPS
+            P.work_units = TARGET_GROUPS
     P.groups_per_call = max(
         <Py_ssize_t>1, CALLBACK_STATE_BYTES * P.groups
         // max(<Py_ssize_t>1, P.chunk * state_bytes_per_sample(P))
@@ -255,7 +257,8 @@ cdef void lay_out(PlanS *P, Arena *A) noexcept nogil:
 cdef void lay_scratch(
     PlanS *P, Arena *A, Scratch *scratch, Py_ssize_t rows, Py_ssize_t widest
 ) noexcept nogil:
-    """Lay out the scratch buffers of a pass of `rows` rows. With `scratch` NULL, only measure them.
+    """Lay out the scratch buffers of a pass of `rows` rows. With `scratch` NULL, only compute their
+    size.
     """
     cdef size_t size = P.K.real_bytes
     cdef Py_ssize_t l
@@ -289,24 +292,26 @@ cdef void lay_scratch(
     )
 
 
-cdef void lay_out_sides(PlanS *P, Arena *A, Py_ssize_t block) noexcept nogil:
+cdef void lay_out_stack_scratch(PlanS *P, Arena *A, Py_ssize_t block) noexcept nogil:
     """Lay out, for each thread, the scratch buffers of the vectors that a panel processes together.
     """
     cdef Py_ssize_t l, widest = 0, i
     cdef size_t start
-    P.side_step = 0
+    P.stack_step = 0
     if not P.panel or block == 1 or P.ld_transposed:
         return
     for l in range(P.n_layers):
         widest = max(widest, max(P.layer[l].ldm, P.layer[l].ldk if l else 0))
-    P.sides = <Scratch *>arena_alloc(A, P.threads, sizeof(Scratch))
+    P.stack_scratch = <Scratch *>arena_alloc(A, P.threads, sizeof(Scratch))
     for i in range(P.threads):
         start = A.used
-        lay_scratch(P, A, P.sides + i if A.base != NULL else NULL, min(P.panel, P.chunk), widest)
-        P.side_step = A.used - start
-        arena_alloc(A, (min(block, <Py_ssize_t>FC_MAX_STACK) - 1) * P.side_step, 1)
+        lay_scratch(
+            P, A, P.stack_scratch + i if A.base != NULL else NULL, min(P.panel, P.chunk), widest
+        )
+        P.stack_step = A.used - start
+        arena_alloc(A, (min(block, <Py_ssize_t>FC_MAX_STACK) - 1) * P.stack_step, 1)
         if A.base != NULL:
-            P.sides[i].gemm = P.members[i].gemm
+            P.stack_scratch[i].gemm = P.thread_scratch[i].gemm
 
 
 cdef void lay_out_vectors(PlanS *P, Arena *A, Py_ssize_t block) noexcept nogil:
@@ -326,11 +331,11 @@ cdef void lay_out_vectors(PlanS *P, Arena *A, Py_ssize_t block) noexcept nogil:
         y.V.b = arena_alloc(A, y.ldm, size) if y.b >= 0 else NULL
     P.v_step = A.used - start
     arena_alloc(A, (block - 1) * P.v_step, 1)
-    lay_out_sides(P, A, block)
+    lay_out_stack_scratch(P, A, block)
     P.panel_totals = <double *>arena_alloc(
         A, block * (panels_of(P, P.chunk) if P.panel else 1), sizeof(double)
     )
-    P.shares_out = arena_alloc(A, P.shares * block * P.ldg, size)
+    P.unit_sums = arena_alloc(A, P.work_units * block * P.ldg, size)
 
 
 cdef size_t bytes_of(PlanS *P, Py_ssize_t block) noexcept nogil:

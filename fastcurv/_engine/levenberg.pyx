@@ -323,7 +323,7 @@ cdef class Levenberg:
                 x[i] /= row[i]
                 for p in range(i + 1, after):
                     x[p] -= row[p] * x[i]
-            self.normal.K.take(
+            self.normal.K.subtract(
                 after - first, 1, n - after, self.A + first * self.ld + after, self.ld, x + after,
                 n, x + first, n, NULL
             )
@@ -385,7 +385,7 @@ cdef class Levenberg:
             for p in range(first, i):
                 c[p - first] = A[p * ld + i]
             if i > first:
-                self.normal.K.take(
+                self.normal.K.subtract(
                     i - first, 1, n - i, A + first * ld + i, ld, row + i, ld, c, count, NULL
                 )
             if not 0 < row[i] < INFINITY:
@@ -395,7 +395,7 @@ cdef class Levenberg:
             for p in range(count):
                 c[(j - after) * count + p] = A[(first + p) * ld + j]
         if after < end:
-            self.normal.K.take(
+            self.normal.K.subtract(
                 count, end - after, n - after, A + first * ld + after, ld, A + after * (ld + 1),
                 ld, c, count, NULL
             )

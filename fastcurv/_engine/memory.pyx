@@ -13,8 +13,8 @@ ndarray = np.ndarray
 
 cdef char *arena_alloc(Arena *arena, size_t count, size_t size) noexcept nogil:
     """Allocate `count` items of `size` bytes from the arena, aligned to 64 bytes, and return their
-    address. Return NULL while measuring. If the total size overflows, set `arena.overflow` and
-    return NULL.
+    address. Return NULL if the arena only computes sizes. If the total size overflows, set
+    `arena.overflow` and return NULL.
     """
     cdef size_t bytes_ = count * size
     if size and count > (<size_t>-1) // 2 // size:
@@ -64,7 +64,9 @@ cdef void fill_part(void *context, Py_ssize_t part, int member) noexcept nogil:
 
 
 cdef int fill_block(Fill *t, int threads, Py_ssize_t parts) except -1:
-    """Fill a block of memory on the thread team. If a signal handler raises, free the block."""
+    """Fill a block of memory on the thread team. If a signal handler raises an exception, free the
+    block.
+    """
     cdef fc_watch before
     try:
         with nogil:

@@ -92,10 +92,13 @@ cdef class LossEvaluator:
         return_to_pool(self.there, self.spare, self.most)
 
     def set_curvature(self, str kind):
-        """Set the kind of operator of the products to `kind`."""
+        """Set the operator of later products to `kind`, a key of `KINDS`."""
         self.times.kind = KINDS[kind]
 
     cdef char *start(self, theta) except NULL:
+        """Return the address of theta's first element. Raise ValueError unless theta is a
+        contiguous vector (n,) of the plans' dtype.
+        """
         cdef char *start = vector_address(theta, self.here.P.n, self.here.dtype, False)
         if start == NULL:
             raise ValueError(
@@ -330,6 +333,7 @@ cdef class NewtonSteps:
         return f
 
     cdef bint is_short(self) except -1:
+        """Return True if the last trial step does not change theta beyond rounding."""
         theta = self.run.theta if self.points is None else self.points.at_here
         cdef char *s = pointer(self.vector)
         cdef char *at_ = pointer(theta)

@@ -81,11 +81,11 @@ cdef void loss_block(void *context, Py_ssize_t part, int member) noexcept nogil:
     rows_of(t, part, &first, &rows, &block)
     here = loss_at(t, first)
     if P.ld_transposed:
-        P.values[block] = loss_transposed(t, &here, y, first, rows)
-        if isnan(P.values[block]):
+        P.block_losses[block] = loss_transposed(t, &here, y, first, rows)
+        if isnan(P.block_losses[block]):
             P.nan = True
     else:
-        P.values[block] = P.K.loss(&here, rows, y.m, at(P, y.a, t.r0 + first, y.ldm), y.ldm)
+        P.block_losses[block] = P.K.loss(&here, rows, y.m, at(P, y.a, t.r0 + first, y.ldm), y.ldm)
 
 
 cdef void delta_block(void *context, Py_ssize_t part, int member) noexcept nogil:

@@ -16,7 +16,8 @@ cdef enum:
     MAX_PANEL_VECTORS = 16      # maximum number of vectors per job of a panel-parallel plan
     # Maximum flops of an operator product that holds the GIL, for at most a few microseconds.
     GIL_HELD_MAX_FLOPS = 200000
-    # Maximum flops of an operator product for which bind times one thread against all threads.
+    # Maximum flops of an operator product for which `bind` chooses by timing between one thread and
+    # all threads.
     TRIAL_MAX_FLOPS = 400000000
 
 
@@ -163,7 +164,7 @@ cdef class Plan:
 
     cdef int reserve(self, Py_ssize_t block) except -1:
         """Allocate memory for `block` vectors, or for as many as the memory limit permits. Store
-        the resulting number in P.block.
+        the resulting number in P.max_vectors.
         """
         cdef PlanS *P = &self.P
         cdef size_t size
@@ -171,17 +172,17 @@ cdef class Plan:
         cdef Py_ssize_t room = self.memory - self.nbytes + self.reserved_bytes
         while self.memory and block > 1 and <Py_ssize_t>bytes_of(P, block) > room:
             block -= 1
-        if block <= P.block:
-            self.lay_out_vectors_at(self.vector_block, P.block)
+        if block <= P.max_vectors:
+            self.lay_out_vectors_at(self.vector_block, P.max_vectors)
             return 0
         size = bytes_of(P, block)
-        self.lay_out_vectors_at(self.vector_block, P.block)
+        self.lay_out_vectors_at(self.vector_block, P.max_vectors)
         what = f"no memory for a block of {block} vectors of {P.n} numbers"
         if not size:
             raise MemoryError(what)
         base = zeroed(size, P.threads, what)
         fc_block_free(self.vector_block)
-        self.vector_block, P.block = base, block
+        self.vector_block, P.max_vectors = base, block
         self.nbytes += <Py_ssize_t>size - self.reserved_bytes
         self.reserved_bytes = size
         self.lay_out_vectors_at(base, block)
@@ -380,9 +381,9 @@ cdef class Plan:
         ):
             return 1
         vectors = min(vectors, <Py_ssize_t>MAX_PANEL_VECTORS)
-        if self.P.panel and vectors > self.P.block:
+        if self.P.panel and vectors > self.P.max_vectors:
             self.reserve(vectors)
-            vectors = min(vectors, self.P.block)
+            vectors = min(vectors, self.P.max_vectors)
         return vectors
 
     cdef int apply_vectors(self, Job *job, Py_ssize_t k, char *out, active) except -1:

@@ -68,7 +68,7 @@ cdef Py_ssize_t run_product(Pass *t, fc_product *job) noexcept nogil:
     was cut, which is the number of rows of column sums that its epilogue wrote.
     """
     cdef PlanS *P = t.P
-    cdef Scratch *members = P.members
+    cdef Scratch *members = P.thread_scratch
     cdef int round
     if not t.serial:
         return run_items(

@@ -66,13 +66,13 @@ cdef struct Quasi:
     Py_ssize_t width, parts     # elements per part of a sweep, and number of parts
     int threads
     char *theta                 # current point
-    # Gradient at theta, in the second of two rows of memory. The first row holds y of the last
-    # step.
+    # Gradient at theta. The row of memory before each of g, g_trial and g_low is space for y of a
+    # step to that point.
     char *g
     char *d                     # search direction
     char *trial                 # trial point
     char *g_trial
-    char *g_low                 # gradient at the lowest trial, in the second row of two, as g_trial
+    char *g_low                 # gradient at the lowest trial
     char *s                     # last step
     char *best                  # point of the lowest value, unless that is theta
     # (2 most, n): s_0, y_0, s_1, y_1, ...; the first `count` pairs are valid.
@@ -145,7 +145,7 @@ cdef void direction_piece(Quasi *q, Py_ssize_t shift, Py_ssize_t n, double *sums
     cdef char *d = q.d + shift
     q.K.scale(n, -q.c, q.g + shift, d)
     if q.count:
-        q.K.take(
+        q.K.subtract(
             2 * q.count, 1, n, q.pairs + shift, q.ld, d, q.ld, q.weights, 2 * q.count, NULL
         )
     q.K.dots(1, 1, n, q.g + shift, q.ld, d, q.ld, sums, 1)
@@ -155,7 +155,7 @@ cdef void trial_piece(Quasi *q, Py_ssize_t shift, Py_ssize_t n, double *sums) no
     """Compute the trial point theta + t d."""
     cdef double t = -q.t
     memcpy(q.trial + shift, q.theta + shift, n * q.K.real_bytes)
-    q.K.take(1, 1, n, q.d + shift, q.ld, q.trial + shift, q.ld, &t, 1, NULL)
+    q.K.subtract(1, 1, n, q.d + shift, q.ld, q.trial + shift, q.ld, &t, 1, NULL)
 
 
 cdef void slope_piece(Quasi *q, Py_ssize_t shift, Py_ssize_t n, double *sums) noexcept nogil:
@@ -171,9 +171,9 @@ cdef void step_piece(Quasi *q, Py_ssize_t shift, Py_ssize_t n, double *sums) noe
     cdef char *g = q.g_trial + shift
     cdef char *y = g - q.line
     memcpy(s, q.trial + shift, n * q.K.real_bytes)
-    q.K.take(1, 1, n, q.theta + shift, q.ld, s, q.ld, &one, 1, sums + 1)
+    q.K.subtract(1, 1, n, q.theta + shift, q.ld, s, q.ld, &one, 1, sums + 1)
     memcpy(y, g, n * q.K.real_bytes)
-    q.K.take(1, 1, n, q.g + shift, q.ld, y, q.ld, &one, 1, sums + 2)
+    q.K.subtract(1, 1, n, q.g + shift, q.ld, y, q.ld, &one, 1, sums + 2)
     q.K.dots(1, 1, n, s, q.ld, y, q.ld, sums, 1)
     q.K.dots(1, 1, n, g, q.ld, g, q.ld, sums + 3, 1)
 
@@ -317,7 +317,7 @@ cdef void set_trial_point(Quasi *q, double t) noexcept nogil:
 
 cdef void begin_line_search(Quasi *q) noexcept nogil:
     """Begin a line search along the next direction. If the direction does not descend, which can
-    happen at a kink of the loss, drop all pairs.
+    happen at a kink of the loss, drop all pairs and search along the negative gradient.
     """
     q.moved = False
     if q.state == SEARCH_FAILED:

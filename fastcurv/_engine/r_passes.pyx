@@ -30,7 +30,7 @@ cdef double r_forward(Pass *t, bint quadratic) noexcept nogil:
     cdef fc_product *job = &stack.job
     cdef double curvature = 0
     cdef bint narrow = has_narrow_output(t), forms, uses_second
-    for l in range(P.first, P.n_layers - narrow):
+    for l in range(P.first_active, P.n_layers - narrow):
         y = &P.layer[l]
         V = V_of(t, y)
         forms = quadratic and not (narrow and l == P.n_layers - 2)
@@ -137,7 +137,7 @@ cdef void r_backward(Pass *t, char *out, bint add) noexcept nogil:
     cdef Matrix delta, rdelta
     cdef fc_stack stack
     cdef fc_product *job = &stack.job
-    for l in range(P.n_layers - 1, P.first - 1, -1):
+    for l in range(P.n_layers - 1, P.first_active - 1, -1):
         y = &P.layer[l]
         delta, rdelta = state_matrix(t, y, y.delta), scratch_matrix(t, y, t.scratch.rz[l])
         if P.active[l] and out != NULL and not (narrow and l == P.n_layers - 2):
@@ -155,10 +155,10 @@ cdef void r_backward(Pass *t, char *out, bint add) noexcept nogil:
                 )
             else:
                 add_outer(t, job, rdelta, input_of(t, l))
-            if full and l > P.first and P.shared:
+            if full and l > P.first_active and P.shared:
                 transpose_packed(t, y.k, t.scratch.ra[l - 1], t.scratch.packed_transpose)
                 add_packed_transpose(t, job, l, delta, t.scratch.packed_transpose)
-            elif full and l > P.first:
+            elif full and l > P.first_active:
                 stack.b[1] = t.own // size
                 add_outer(t, job, delta, scratch_matrix(t, &P.layer[l - 1], t.scratch.ra[l - 1]))
             set_output_w(t, job, y, out)
@@ -170,7 +170,7 @@ cdef void r_backward(Pass *t, char *out, bint add) noexcept nogil:
                 prefetch_next_panel(t, job, y.delta, y.m)
                 prefetch_next_panel(t, job, y.q, y.m)
             run_stack(t, &stack)
-        if l == P.first:
+        if l == P.first_active:
             break
         x = &P.layer[l - 1]
         share_all_matrices(t, &stack)
@@ -214,7 +214,7 @@ cdef double r_dots(Pass *t) noexcept nogil:
     cdef Py_ssize_t l
     cdef Layer *y
     cdef fc_product job
-    for l in range(P.first + 1, P.n_layers - has_narrow_output(t)):
+    for l in range(P.first_active + 1, P.n_layers - has_narrow_output(t)):
         y = &P.layer[l]
         if not P.active[l]:
             continue

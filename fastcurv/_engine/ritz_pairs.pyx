@@ -178,6 +178,7 @@ cdef class Lanczos(LanczosRecurrence):
         return np.array([self.target(value, tol, by_value) for value in theta])
 
     cdef double target(self, double theta, double tol, bint by_value) noexcept:
+        """Return the tolerance of the residual of one Ritz value theta, as `targets` does."""
         if by_value:
             return tol * fmax(fabs(theta), self.eps ** (2. / 3) * self.scale)
         return tol * self.scale

@@ -98,13 +98,15 @@ cdef double compute_quadratic(Pass *t, Job *job) noexcept nogil:
 # --- panel-parallel execution ---------------------------------------------------------------------
 
 cdef inline Py_ssize_t vectors_per_panel(Job *job) noexcept nogil:
-    """Return the number of vectors that a panel processes before the next panel is taken."""
+    """Return the size of a stack: the number of vectors that a panel processes before the next
+    panel is taken.
+    """
     cdef PlanS *P = job.P
     if P.ld_transposed:         # all vectors, unless threads can share the vectors evenly
         if P.state_bytes <= L3_BYTES and job.vectors % P.threads == 0 and job.stages == PRODUCT:
             return 1
         return max(<Py_ssize_t>1, job.vectors)
-    if P.side_step and job.stages == PRODUCT and job.kind <= FISHER:
+    if P.stack_step and job.stages == PRODUCT and job.kind <= FISHER:
         return even_stack_size(job.vectors, FC_MAX_STACK)
     return 1
 
@@ -119,8 +121,8 @@ cdef inline Py_ssize_t even_stack_size(Py_ssize_t vectors, Py_ssize_t most) noex
 
 cdef inline Py_ssize_t stacks_of(Job *job) noexcept nogil:
     """Return the number of stacks into which the vectors of a job are divided."""
-    cdef Py_ssize_t side = vectors_per_panel(job)
-    return max(<Py_ssize_t>1, (job.vectors + side - 1) // side)
+    cdef Py_ssize_t size_of_stack = vectors_per_panel(job)
+    return max(<Py_ssize_t>1, (job.vectors + size_of_stack - 1) // size_of_stack)
 
 
 cdef void run_work_unit(void *context, Py_ssize_t item, int member) noexcept nogil:
@@ -129,14 +131,14 @@ cdef void run_work_unit(void *context, Py_ssize_t item, int member) noexcept nog
     """
     cdef Job *job = <Job *>context
     cdef PlanS *P = job.P
-    cdef Py_ssize_t side = vectors_per_panel(job), stacks = stacks_of(job)
-    cdef Py_ssize_t share = job.group + item // stacks
-    cdef Py_ssize_t first = item % stacks * side
-    cdef Py_ssize_t last = min(first + side, max(<Py_ssize_t>1, job.vectors))
+    cdef Py_ssize_t size_of_stack = vectors_per_panel(job), stacks = stacks_of(job)
+    cdef Py_ssize_t unit = job.group + item // stacks
+    cdef Py_ssize_t first = item % stacks * size_of_stack
+    cdef Py_ssize_t last = min(first + size_of_stack, max(<Py_ssize_t>1, job.vectors))
     cdef Py_ssize_t n_panels = panels_of(P, job.rows)
-    cdef Py_ssize_t shares = shares_of(P, job.rows), panel, j
-    cdef Py_ssize_t begin = n_panels * share // shares, end = n_panels * (share + 1) // shares
-    cdef Pass t = new_pass(P, &P.members[member], True, job.kind)
+    cdef Py_ssize_t units = work_units_of(P, job.rows), panel, j
+    cdef Py_ssize_t begin = n_panels * unit // units, end = n_panels * (unit + 1) // units
+    cdef Pass t = new_pass(P, &P.thread_scratch[member], True, job.kind)
     cdef char *out
     cdef bint add
     for panel in range(begin, end):
@@ -146,18 +148,20 @@ cdef void run_work_unit(void *context, Py_ssize_t item, int member) noexcept nog
         t.more = P.prefetches_next and panel + 1 < end and last - first < 2
         if job.stages & FORWARD:
             forward(&t)
-        add = panel > begin or (shares == 1 and job.add)
+        add = panel > begin or (units == 1 and job.add)
         if job.stages == PRODUCT:
-            multiply_vectors(&t, job, member, first, last, sums_address(job, shares, share, first),
-                      job.out_step if shares == 1 else P.ldg * P.K.real_bytes, add)
+            multiply_vectors(
+                &t, job, member, first, last, sums_address(job, units, unit, first),
+                job.out_step if units == 1 else P.ldg * P.K.real_bytes, add
+            )
             continue
         for j in range(first, last):
             t.v, t.flat = j, job.v + j * job.v_step
-            out = sums_address(job, shares, share, j)
+            out = sums_address(job, units, unit, j)
             if job.stages & BACKWARD:
                 backward(&t, out if job.out != NULL else NULL, add)
             if job.stages & QUADRATIC:
-                P.panel_totals[panel * P.block + j] = compute_quadratic(&t, job)
+                P.panel_totals[panel * P.max_vectors + j] = compute_quadratic(&t, job)
 
 
 cdef void multiply_vectors(
@@ -174,8 +178,8 @@ cdef void multiply_vectors(
             t.v, t.flat = j, job.v + j * job.v_step
             compute_product(t, job, out + (j - first) * out_step, add)
         return
-    t.v, t.count, t.own, t.out_step = first, last - first, P.side_step, out_step
-    t.scratch = &P.sides[member] if t.count > 1 else &P.members[member]
+    t.v, t.count, t.own, t.out_step = first, last - first, P.stack_step, out_step
+    t.scratch = &P.stack_scratch[member] if t.count > 1 else &P.thread_scratch[member]
     compute_product(t, job, out, add)
 
 
@@ -192,7 +196,7 @@ cdef void run_vector_stack(void *context, Py_ssize_t item, int member) noexcept 
     cdef Py_ssize_t begin, end, step
     cdef char *out
     cdef bint alone, add
-    cdef Pass t = new_pass(P, &P.members[member], True, job.kind)
+    cdef Pass t = new_pass(P, &P.thread_scratch[member], True, job.kind)
     for group in range(groups):
         begin, end = n_panels * group // groups, n_panels * (group + 1) // groups
         add = group > 0 or job.add
@@ -211,14 +215,14 @@ cdef void run_vector_stack(void *context, Py_ssize_t item, int member) noexcept 
             P.K.add_parts(P.n, 1, out + j * step, P.ldg, add, job.out + (first + j) * job.out_step)
 
 
-cdef char *sums_address(Job *job, Py_ssize_t shares, Py_ssize_t share, Py_ssize_t j) noexcept nogil:
-    """Return the address of the sums of work unit `share` for vector j. With a single work unit it
+cdef char *sums_address(Job *job, Py_ssize_t units, Py_ssize_t unit, Py_ssize_t j) noexcept nogil:
+    """Return the address of the sums of work unit `unit` for vector j. With a single work unit it
     is the address of the result.
     """
     cdef PlanS *P = job.P
-    if shares == 1:
+    if units == 1:
         return job.out + j * job.out_step
-    return P.shares_out + (share * P.block + j) * P.ldg * P.K.real_bytes
+    return P.unit_sums + (unit * P.max_vectors + j) * P.ldg * P.K.real_bytes
 
 
 cdef enum: ADD_NUMBERS = 4096   # elements per part of a job that adds the sums of groups
@@ -235,20 +239,21 @@ cdef void add_groups(void *context, Py_ssize_t part, int member) noexcept nogil:
     """
     cdef Job *job = <Job *>context
     cdef PlanS *P = job.P
-    cdef Py_ssize_t groups = groups_of(P, job.rows), shares = shares_of(P, job.rows), group, begin
+    cdef Py_ssize_t groups = groups_of(P, job.rows), units = work_units_of(P, job.rows)
+    cdef Py_ssize_t group, begin
     cdef Py_ssize_t j = part // slices_of(P), first = part % slices_of(P) * ADD_NUMBERS
-    cdef Py_ssize_t count = min(<Py_ssize_t>ADD_NUMBERS, P.n - first), ld = P.block * P.ldg
+    cdef Py_ssize_t count = min(<Py_ssize_t>ADD_NUMBERS, P.n - first), ld = P.max_vectors * P.ldg
     cdef Py_ssize_t size = P.K.real_bytes
     cdef char *out = job.out + j * job.out_step + first * size
-    cdef char *one = sums_address(job, shares, 0, j) + first * size
-    if shares == groups:
+    cdef char *one = sums_address(job, units, 0, j) + first * size
+    if units == groups:
         P.K.add_parts(count, groups, one, ld, job.add, out)
         return
     for group in range(groups):
-        begin = shares * group // groups
-        one = sums_address(job, shares, begin, j) + first * size
+        begin = units * group // groups
+        one = sums_address(job, units, begin, j) + first * size
         P.K.add_parts(
-            count, shares * (group + 1) // groups - begin - 1, one + ld * size, ld, True, one
+            count, units * (group + 1) // groups - begin - 1, one + ld * size, ld, True, one
         )
         P.K.add_parts(count, 1, one, ld, group > 0 or job.add, out)
 
@@ -265,23 +270,23 @@ cdef void run_panels(Job *job) noexcept nogil:
     """Run a job on the rows of a chunk, panel-parallel."""
     cdef PlanS *P = job.P
     cdef Py_ssize_t n_panels = panels_of(P, job.rows), panel, j
-    cdef Py_ssize_t sides = stacks_of(job)
+    cdef Py_ssize_t stacks = stacks_of(job)
     if job.until:
         fc_team_run(P.threads, job.until - job.group, run_work_unit, job)
         return
     if (
-        job.stages == PRODUCT and job.kind <= FISHER and sides % P.threads == 0
-        and job.vectors % sides == 0
+        job.stages == PRODUCT and job.kind <= FISHER and stacks % P.threads == 0
+        and job.vectors % stacks == 0
     ):
         # Threads share the vectors evenly, so each thread adds the groups' sums in order and no
         # sums need to be stored.
-        fc_team_run(P.threads, sides, run_vector_stack, job)
+        fc_team_run(P.threads, stacks, run_vector_stack, job)
         return
-    fc_team_run(P.threads, shares_of(P, job.rows) * sides, run_work_unit, job)
+    fc_team_run(P.threads, work_units_of(P, job.rows) * stacks, run_work_unit, job)
     if job.stages & QUADRATIC:
         for j in range(job.vectors):
             for panel in range(n_panels):
-                job.totals[j] += P.panel_totals[panel * P.block + j]
+                job.totals[j] += P.panel_totals[panel * P.max_vectors + j]
     elif job.out != NULL and job.kind != JVP:
         add_up(job)
 
@@ -292,7 +297,7 @@ cdef void run_layers(Job *job) noexcept nogil:
     """Run a job on the rows of a chunk, layer-parallel, one vector at a time."""
     cdef PlanS *P = job.P
     cdef Py_ssize_t j
-    cdef Pass t = new_pass(P, &P.wide, False, job.kind)
+    cdef Pass t = new_pass(P, &P.team_scratch, False, job.kind)
     t.rows = job.rows
     if job.stages & FORWARD:
         forward(&t)

@@ -75,7 +75,7 @@ cdef class EigenSearch:
     cdef public bint given      # True if the first start is user-defined, not random
     # Ratio of `unseen` to the tolerance up to which results do not show `unseen`.
     cdef public double left_open
-    # distance beyond the innermost wanted values within which one may have been missed
+    # distance beyond the innermost wanted values within which an eigenvalue may have been missed
     cdef public double unseen
     cdef public bint quick      # True if the expected run time is too short to report progress
     # probe: True if probes are permitted. probed: True once `unseen` is final. copies: True once
@@ -83,6 +83,7 @@ cdef class EigenSearch:
     cdef public bint probe, probed, copies, interrupted
     # True if a dense decomposition may replace a long search, and True if it will.
     cdef public bint may_switch_to_dense, switch_to_dense
+    # shown: progress display. stop: function that returns True to end the search.
     cdef public object rng, shown, stop
     # (theta, bounds, coordinates) of the pairs that the current or last probe checks.
     cdef public tuple settled
@@ -154,7 +155,7 @@ cdef class EigenSearch:
             if run.m >= run.dimension or self.spent():
                 if run.m >= run.dimension:  # the basis spans the whole space
                     self.probed, self.unseen, self.settled = True, 0, None
-                elif self.settled is not None:  # the last steps of a probe count as well
+                elif self.settled is not None:  # evaluate the probe after its last steps
                     self.is_done()
                 return
             if run.is_full() and self.settled is not None and self.is_done():
@@ -317,7 +318,7 @@ cdef class EigenSearch:
             missed = self.missed(theta, self.risk)
             if missed > 2 * resolved:
                 self.switch_to_dense = self.dense_is_cheaper()
-                # large enough for results to show it
+                # at least the smallest value of `unseen` that results show
                 near = fmax(missed, (self.left_open + 1) * resolved)
         if self.missable is not None and run.p:
             least = fmax(least, self.missable_distances(theta, self.risk, self.missable)[1])

@@ -88,15 +88,15 @@ def force_unpacked(Py_ssize_t rows=-1):
     forced_unpacked = rows
 
 
-def force_pairs(int folds=-1):
-    """Store phi and phi' as packed pairs in later plans that support them if `folds` is 1, and
+def force_pairs(int packed=-1):
+    """Store phi and phi' as packed pairs in later plans that support them if `packed` is 1, and
     never if it is 0, for tests and benchmarks. With -1, restore the automatic choice.
     """
     global forced_pairs
-    forced_pairs = folds
+    forced_pairs = packed
 
 
-def leave_out(bint narrow=False, bint stack=False):
+def disable_kernels(bint narrow=False, bint stack=False):
     """Disable the kernels for a narrow output layer (`narrow`) or for stacked products (`stack`),
     for benchmarks.
     """

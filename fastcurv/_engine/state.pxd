@@ -130,8 +130,9 @@ cdef struct PlanS:
     Py_ssize_t chunk            # number of rows whose state is stored at one time
     # panel: rows per panel, or 0 if the plan is layer-parallel. groups: number of groups of panels.
     Py_ssize_t panel, groups
-    # panel-parallel plans: number of work units (groups or panels), each with its own sums
-    Py_ssize_t shares
+    # panel-parallel plans: number of work units (panels or groups of panels), each with its own
+    # sums
+    Py_ssize_t work_units
     # Transposed layout: the leading dimension of every matrix of a panel, which is also the number
     # of rows of state per panel. 0: row-major layout, in which samples are rows.
     Py_ssize_t ld_transposed
@@ -150,7 +151,7 @@ cdef struct PlanS:
     Py_ssize_t ldx
     # Loss of the current chunk: kind, divisor, targets and stored derivatives.
     fc_loss_rows loss
-    double *values              # loss values, one per block of rows
+    double *block_losses        # loss values, one per block of rows
     # The Plan object that calls user-defined functions, or NULL if there are none. The user-defined
     # function is the loss if `user_loss` is set, and else the activation of some layers.
     void *callbacks
@@ -167,21 +168,24 @@ cdef struct PlanS:
     # whose state is stored first.
     Py_ssize_t groups_per_call, before
     double total                # loss plus l2 penalty at theta, from the last evaluation
-    Py_ssize_t first            # lowest layer in which v is not 0
+    Py_ssize_t first_active     # lowest layer in which v is not 0
     char *active                # per layer: nonzero if v is not 0 in that layer
-    Py_ssize_t block            # maximum number of vectors per job
+    Py_ssize_t max_vectors      # maximum number of vectors per job
     Py_ssize_t v_step           # bytes from the packed parts of one vector to those of the next
-    char *shares_out            # panel-parallel plans: sums of each work unit, (shares, block, ldg)
-    double *panel_totals        # panel-parallel plans: (panels, block) partial quadratic forms
+    # Panel-parallel plans: sums of each work unit, (work_units, max_vectors, ldg).
+    char *unit_sums
+    # Panel-parallel plans: partial quadratic forms, (panels, max_vectors).
+    double *panel_totals
     Py_ssize_t ldg
-    Scratch wide
-    Scratch *members            # panel-parallel plans: one scratch per thread
-    # Scratch per thread for several vectors of a block; it points at the buffers of the first
-    # vector.
-    Scratch *sides
-    # Bytes from the buffers of one vector in `sides` to those of the next; 0: a panel processes one
-    # vector at a time.
-    Py_ssize_t side_step
+    Scratch team_scratch        # layer-parallel and shared plans: scratch of the thread team
+    # One scratch per thread. Layer-parallel and shared plans use only the field `gemm`.
+    Scratch *thread_scratch
+    # Panel-parallel plans: scratch of each thread for a stack of vectors, that is, for the vectors
+    # that a panel processes together; it points at the buffers of the first vector.
+    Scratch *stack_scratch
+    # Bytes from the buffers of one vector in `stack_scratch` to those of the next; 0: a panel
+    # processes one vector at a time.
+    Py_ssize_t stack_step
     # Batch-normalised layers with several chunks: the means that are accumulated (`stage`), for the
     # layer `target`, over `seen` rows so far.
     Stage stage
@@ -333,7 +337,7 @@ cdef inline Weights shifted_weights(Weights V, Py_ssize_t bytes_on, char *flat) 
 
 
 cdef inline Weights V_of(Pass *t, Layer *y) noexcept nogil:
-    """Return V and vb of the first vector of the pass."""
+    """Return V and vb of layer y for the first vector of the pass."""
     return shifted_weights(y.V, t.v * t.P.v_step, t.flat)
 
 
@@ -367,11 +371,11 @@ cdef inline Py_ssize_t groups_of(PlanS *P, Py_ssize_t rows) noexcept nogil:
     return min(P.groups, panels_of(P, rows)) if P.groups else 1
 
 
-cdef inline Py_ssize_t shares_of(PlanS *P, Py_ssize_t rows) noexcept nogil:
+cdef inline Py_ssize_t work_units_of(PlanS *P, Py_ssize_t rows) noexcept nogil:
     """Return the number of work units for `rows` rows: panels if these balance the threads better,
     else groups of panels.
     """
-    return panels_of(P, rows) if P.shares > P.groups else groups_of(P, rows)
+    return panels_of(P, rows) if P.work_units > P.groups else groups_of(P, rows)
 
 
 cdef inline bint completes_panel_sums(PlanS *P) noexcept nogil:

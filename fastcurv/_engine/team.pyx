@@ -260,7 +260,7 @@ cdef class Lock:
         """
         cdef PyLockStatus got = PY_LOCK_INTR
         cdef long long since = 0
-        me, stands = PyThread_get_thread_ident(), None
+        me, last_progress = PyThread_get_thread_ident(), None
         if me in _callbacks and _callbacks[me][0] == self.holder:
             self.refuse_nested()
         _waiting[me] = self
@@ -272,8 +272,8 @@ cdef class Lock:
                     PyErr_CheckSignals()  # a signal may arrive between two timed waits
                 if got != PY_LOCK_ACQUIRED and got != PY_LOCK_INTR:
                     here = progress_of(self.holder)
-                    if here is None or here != stands:
-                        stands, since = here, fc_now_ns()
+                    if here is None or here != last_progress:
+                        last_progress, since = here, fc_now_ns()
                     elif fc_now_ns() - since > 1e9 * CALLBACK_WAIT_SECONDS:
                         raise RuntimeError(
                             "This thread waits for an objective or operator whose callback (a "

@@ -88,7 +88,7 @@ class testing_hooks:
         job.c, job.ldc, job.unpadded, job.accumulate = pointer(out), job.n, True, C is not None
         memset(&P, 0, sizeof(P))
         threads = min(threads, FC_MAX_THREADS)
-        P.K, P.threads, P.members = K, max(1, threads), members
+        P.K, P.threads, P.thread_scratch = K, max(1, threads), members
         job.packs = threads > 0
         room = (K.scratch + K.packed) // size + 64
         scratch = padded_copy(np.zeros((max(1, threads), room), A.dtype))[0]
@@ -119,7 +119,7 @@ class testing_hooks:
         return av.copy(), pv.copy(), qv.copy()
 
     @staticmethod
-    def fold(arch, str name, z):
+    def packed_pairs(arch, str name, z):
         """Return ((a, p), (a, p)) with a = phi(z) and p = phi'(z) of a 2-D array z, before and
         after packing both into one number.
         """
@@ -201,7 +201,7 @@ class testing_hooks:
         return ov.copy()
 
     @staticmethod
-    def copy(arch, array, bint packed=False, bint far=False):
+    def copy(arch, array, bint packed=False, bint bypass=False):
         """Return a 2-D array of any strides as copied by the kernel `copy`, with its padding, or,
         if `packed`, as packed by the kernel `pack`.
         """
@@ -212,17 +212,17 @@ class testing_hooks:
         if packed:
             wanted = np.full((1, (cols + VL - 1) // VL * VL * rows), np.nan, array.dtype)
             out = padded_copy(wanted)[1][0]
-            K.pack(rows, cols, pointer(array), rs, cs, 0, rows, far, pointer(out))
+            K.pack(rows, cols, pointer(array), rs, cs, 0, rows, bypass, pointer(out))
             return out.reshape(-1, rows, VL)
         whole, _view, ld = padded_copy(np.full((rows, cols), np.nan, array.dtype), 0, np.nan)
         K.copy(rows, cols, pointer(array), rs, cs, pointer(whole), ld)
         return whole
 
     @staticmethod
-    def copy_finite(arch, x, out, bint far=False):
+    def copy_finite(arch, x, out, bint bypass=False):
         """Set ``out[:] = x`` for contiguous arrays. Return True if all elements are finite."""
         cdef const fc_table *K = table_of(arch, x)
-        return bool(K.copy_finite(x.size, pointer(x), far, pointer(out)))
+        return bool(K.copy_finite(x.size, pointer(x), bypass, pointer(out)))
 
     @staticmethod
     def whitening(gram):

@@ -46,13 +46,13 @@ cdef void dots_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     )
 
 
-cdef void take_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+cdef void subtract_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     """Compute one part of W -= C Q and of the squared norms, as one part of a job of the thread
     team.
     """
     cdef Sweep *t = <Sweep *>context
     cdef Py_ssize_t a = part * t.width, shift = a * t.K.real_bytes
-    t.K.take(
+    t.K.subtract(
         t.m, t.s, min(t.width, t.n - a), t.q + shift, t.ldq, t.w + shift, t.ldw, t.c, t.m,
         t.out + part * t.s
     )
@@ -88,7 +88,7 @@ cdef void batch_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     cdef char *row
     cdef const double *transform
     if t.m:
-        t.K.take(t.m, t.s, width, t.q + a * size, t.ldq, w, t.ldw, t.c, t.m, NULL)
+        t.K.subtract(t.m, t.s, width, t.q + a * size, t.ldq, w, t.ldw, t.c, t.m, NULL)
     while x < width:
         cols = min(<Py_ssize_t>BATCH_COLUMNS, width - x)
         end = t.s
@@ -101,9 +101,9 @@ cdef void batch_part(void *context, Py_ssize_t part, int member) noexcept nogil:
                 transform = t.transform + i * t.s + first
                 t.K.scale(cols, -transform[i - first], row, row)
                 if i > first:
-                    t.K.take(i - first, 1, cols, rows, t.ldw, row, t.ldw, transform, t.s, NULL)
+                    t.K.subtract(i - first, 1, cols, rows, t.ldw, row, t.ldw, transform, t.s, NULL)
             if first:
-                t.K.take(
+                t.K.subtract(
                     first, end - first, cols, w + x * size, t.ldw, rows, t.ldw,
                     t.transform + first * t.s, t.s, NULL
                 )
@@ -179,9 +179,9 @@ cdef void sweep_dots(Sweep *t, int threads) noexcept nogil:
     sweep(t, dots_part, threads, t.m * t.s)
 
 
-cdef void sweep_take(Sweep *t, int threads) noexcept nogil:
+cdef void sweep_subtract(Sweep *t, int threads) noexcept nogil:
     """Compute W -= C Q, and out (s,) = the squared norms of the new rows."""
-    sweep(t, take_part, threads, t.s)
+    sweep(t, subtract_part, threads, t.s)
 
 
 cdef void sweep_both(Sweep *t, int threads) noexcept nogil:
@@ -273,7 +273,7 @@ def subtract_rows(Q, W, C):
     if W.size and t.m:
         with nogil:
             before = watch()
-            sweep_take(&t, threads)
+            sweep_subtract(&t, threads)
             unwatch(before)
         return squares[0]
     return np.array([float(np.einsum("i,i->", w, w, dtype=np.float64)) for w in W])
@@ -302,7 +302,7 @@ cdef void combine_part(void *context, Py_ssize_t part, int member) noexcept nogi
     cdef char *rows = combined.scratch + member * t.s * line
     for r in range(t.s):
         memset(rows + r * line, 0, width * size)
-    t.K.take(
+    t.K.subtract(
         t.m, t.s, width, t.q + a * size, t.ldq, rows, combined.lds, t.c, t.m, NULL
     )
     for r in range(t.s):

@@ -338,8 +338,8 @@ typedef struct {
     ptrdiff_t ldy;
     const int32_t *labels; /* classes (rows,) of cross entropy, or NULL */
     const void *weight;    /* weights (rows,), or NULL */
-    void *delta;
-    ptrdiff_t ldd; /* output dL/dz, padded, or NULL to compute only the value */
+    void *delta;           /* output dL/dz, padded, or NULL to compute only the value */
+    ptrdiff_t ldd;
     /* Output, padded: the probabilities of cross entropy, or the diagonal of d2L/dz2 of other
      * losses. */
     void *h;
@@ -401,8 +401,8 @@ typedef struct {
     /* Number of parallel chains of a sum along a row, and of a total. The chains are joined by
      * halves. */
     ptrdiff_t lanes;
-    /* Number of elements that `dots` and `take` sum in REAL before adding in double; 0: all sums
-     * are in double. */
+    /* Number of elements that `dots` and `subtract` sum in REAL before adding in double; 0: all
+     * sums are in double. */
     ptrdiff_t panel;
     /* Nonzero if totals of epilogues and sums of losses along a row are in double for either
      * dtype. */
@@ -513,8 +513,8 @@ typedef struct fc_table {
                  const void *w, ptrdiff_t ldw, double *out, ptrdiff_t ldo);
     /* w_r -= sum over i of c[r, i] q_i, where c (s, m) has leading dimension ldc and m > 0. Unless
      * `squares` is NULL, squares[r] += ||w_r||^2 of the new rows. */
-    void (*take)(ptrdiff_t m, ptrdiff_t s, ptrdiff_t cols, const void *q, ptrdiff_t ldq, void *w,
-                 ptrdiff_t ldw, const double *c, ptrdiff_t ldc, double *squares);
+    void (*subtract)(ptrdiff_t m, ptrdiff_t s, ptrdiff_t cols, const void *q, ptrdiff_t ldq,
+                     void *w, ptrdiff_t ldw, const double *c, ptrdiff_t ldc, double *squares);
     /* y = A x for a symmetric A (n, n) with leading dimension lda. Most entries above the diagonal
      * are not read, but taken from below the diagonal. */
     void (*symmetric)(ptrdiff_t n, const void *A, ptrdiff_t lda, const void *x, void *y);

@@ -233,7 +233,7 @@ PASSES = [
     ),
     (
         "fastcurv/_engine/schedule.pyx",
-        "add = panel > begin or (shares == 1 and job.add)",
+        "add = panel > begin or (units == 1 and job.add)",
         "add = panel > begin",
     ),
     ("fastcurv/_engine/schedule.pyx", "add = group > 0 or job.add", "add = group > 0"),
@@ -277,7 +277,7 @@ PASSES = [
     ),
     (
         "fastcurv/_engine/l2.pyx",
-        "memset(t.out + t.run.taken * size, 0, t.run.spared * size)",
+        "memset(t.out + t.run.penalised * size, 0, t.run.unpenalised * size)",
         "pass",
     ),
     (

@@ -187,21 +187,26 @@ def slide_lines(claim):
 def save_slide(figure, sentence, path):
     """Write a figure below one sentence as SVG and PDF of 16:9, and return that text.
 
-    The figure keeps its proportions: the page is as much smaller than a slide of 13.33 by 7.5
-    inches as the figure is smaller than its place there, and the sentence has 24 points on it.
+    The figure is drawn as it is, on a page that extends beyond it: the page is as much smaller than
+    a slide of 13.33 by 7.5 inches as the figure is smaller than its place there, and the sentence
+    has 24 points on it.
     """
-    width, height = figure.get_size_inches()
-    shrunk = max(width / 12.5, height / 5.6)
-    page = 13.333 * shrunk, 7.5 * shrunk
-    size, left = 24 * shrunk, (1 - width / page[0]) / 2
-    figure.set_size_inches(page)
-    rect = (left, 0.02, width / page[0], height / page[1])
-    figure.set_layout_engine("constrained", rect=rect)
-    words = "\n".join(slide_lines(sentence))
-    title = figure.text(0.04, 0.96, words, fontsize=size, va="top", linespacing=1.25)
+    from matplotlib.transforms import Bbox
+
+    size = figure.get_size_inches()
+    shrunk = max(size / (12.5, 5.6))
+    page = shrunk * np.array([13.333, 7.5])
+    corner = np.array([(size[0] - page[0]) / 2, -0.02 * page[1]])
+    at, words = (corner + (0.04, 0.96) * page) / size, "\n".join(slide_lines(sentence))
+    title = figure.text(*at, words, fontsize=24 * shrunk, va="top", linespacing=1.25)
     title.set_in_layout(False)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for legend in figure.legends:  # without an anchor they are placed relative to the page
+        legend.set_bbox_to_anchor((0, 0, 1, 1), transform=figure.transFigure)
+    box = Bbox.from_bounds(*corner, *page)
     for suffix, date in ((".svg", "Date"), (".pdf", "CreationDate")):
-        figure.savefig(path.with_suffix(suffix), metadata={date: None})
+        figure.savefig(path.with_suffix(suffix), bbox_inches=box, metadata={date: None})
     return title
 
 

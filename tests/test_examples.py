@@ -159,20 +159,31 @@ def test_a_slide_has_one_sentence_at_24_points_above_its_picture(module, tmp_pat
         assert lines[-1].endswith((".", "?", ":")) and "`" not in lines[0], name
     for name, size in (("wide", (7.6, 3.8)), ("tall", (5.0, 6.0))):
         figure = plots.new_figure(size)
-        figure.subplots(1, 2)
+        left, right = figure.subplots(1, 2)
+        left.plot([0, 1], label="a curve")
+        left.set_title("left")
+        right.set_title("right")
+        figure.legend(frameon=False, loc="outside upper center")
+        figure.suptitle("A title of both")
+        figure.supylabel("both")
         path = tmp_path / f"{name}.png"
         title = common.save_slide(figure, "First sentence, " * 11 + "its end. Second.", path)
         FigureCanvasAgg(figure).draw()
-        width, height = figure.get_size_inches()
-        assert width / height == pytest.approx(16 / 9, rel=1e-3)
-        assert title.get_fontsize() * 13.333 / width == pytest.approx(24)
-        assert "Second" not in title.get_text() and title.get_text().count("\n") == 2
-        box = title.get_window_extent()
-        assert box.x1 < figure.bbox.x1
-        assert all(ax.get_tightbbox().y1 < box.y0 for ax in figure.axes)
-        shown = [ax.get_position() for ax in figure.axes]
-        assert max(p.x1 for p in shown) - min(p.x0 for p in shown) > 0.3
         svg, pdf = (path.with_suffix(suffix).read_bytes() for suffix in (".svg", ".pdf"))
+        width, height = map(float, re.search(rb'width="(.+?)pt" height="(.+?)pt"', svg).groups())
+        assert width / height == pytest.approx(16 / 9, rel=1e-3)
+        assert title.get_fontsize() * 13.333 * 72 / width == pytest.approx(24)
+        assert "Second" not in title.get_text() and title.get_text().count("\n") == 2
+        box, margin = title.get_window_extent(), (width / 0.72 - figure.bbox.width) / 2
+        assert margin > 0 and -margin < box.x0 and box.x1 < figure.bbox.width + margin
+        assert figure.bbox.height < box.y0 and box.y1 < 0.98 * height / 0.72
+        titles = [ax.title.get_window_extent() for ax in figure.axes]
+        assert figure.legends[0].get_window_extent().y0 > max(title.y1 for title in titles)
+        below = float(re.search(rb'id="legend_1".*?translate\(\S+ (\S+?)\)', svg, re.DOTALL)[1])
+        assert 0.98 * height - below < 72 * figure.get_size_inches()[1]
+        parts = [*figure.axes, *figure.legends, figure._suptitle, figure._supylabel]
+        for part in (part.get_tightbbox() for part in parts):
+            assert min(part.x0, part.y0) > -1 and part.y1 < figure.bbox.y1 + 1
         assert b"its end." in svg and pdf.startswith(b"%PDF")
 
 

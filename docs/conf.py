@@ -11,7 +11,7 @@ from pathlib import Path
 
 import fastcurv as fc
 from fastcurv.cli.parser import COMMANDS
-from fastcurv.common.protocols import INTERNAL_NAMES
+from fastcurv.common.protocols import NAMES_HIDDEN_FROM_DIR
 
 HERE = Path(__file__).resolve().parent
 EXAMPLES, FIGURES = HERE.parent / "examples", HERE.parent / "figures"
@@ -130,7 +130,7 @@ def write_api():
     text += ["Operators", "---------", ""]
     text += ["The class of ``ob.hessian(theta)``, ``ob.ggn(theta)`` and the like.", ""]
     text += [".. autoclass:: fastcurv.network.operators.Curvature", "   :members:"]
-    text += ["   :exclude-members: " + ", ".join(sorted(INTERNAL_NAMES)), ""]
+    text += ["   :exclude-members: " + ", ".join(sorted(NAMES_HIDDEN_FROM_DIR)), ""]
     write("api.rst", text)
 
 

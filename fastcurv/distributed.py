@@ -161,8 +161,8 @@ def call_on_shard(shard: RemoteShard, part: Callable[..., Any], *arguments: Any)
 
 
 # size in bytes from which an array is sent once, as a task of its own
-TASK_MIN_BYTES = 1 << 12
-MAX_STATES = 2  # number of points theta whose state a shard keeps
+SEPARATE_TASK_MIN_BYTES = 1 << 12
+MAX_STATES_PER_SHARD = 2  # number of points theta whose state a shard keeps
 WORKER_POLL_SECONDS = 1.0  # seconds between checks for new workers
 __all__ = ["Objective"]
 
@@ -258,7 +258,7 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
             Recipe(i, None if _is_task(s) else s, y, sample_weight, columns, model.dtype)
             for i, s in enumerate(sources)
         ]
-        frame = ShardSettings(model, loss, 1, self.n_threads, MAX_STATES)
+        frame = ShardSettings(model, loss, 1, self.n_threads, MAX_STATES_PER_SHARD)
         with _translate_errors():
             futures = [self.client.compute(s) if hasattr(s, "dask") else s for s in sources]
             given = [s if _is_task(s) else None for s in futures]
@@ -397,7 +397,7 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
         Other arguments are returned unchanged. The arguments of tasks survive the loss of workers,
         while scattered data do not.
         """
-        if not isinstance(x, np.ndarray) or x.nbytes < TASK_MIN_BYTES:
+        if not isinstance(x, np.ndarray) or x.nbytes < SEPARATE_TASK_MIN_BYTES:
             return x
         for known, future in self._sent:
             if known is x:

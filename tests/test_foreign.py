@@ -252,11 +252,11 @@ def callers(here):
     }
 
 
-@pytest.mark.parametrize("where", errors.ARGUMENTS)
+@pytest.mark.parametrize("where", errors.ARGUMENT_HINTS)
 def test_every_foreign_argument_raises_with_a_suggestion(here, where):
     for call in callers(here)[where]:
         own = inspect.signature(call).parameters
-        for name, words in errors.ARGUMENTS[where].items():
+        for name, words in errors.ARGUMENT_HINTS[where].items():
             if name not in own:
                 with pytest.raises(TypeError) as raised:
                     call(**{name: 1})
@@ -278,14 +278,14 @@ def test_every_foreign_attribute_and_choice_raises_with_a_suggestion(here):
         "left_out": fc.leave_one_out(line, fc.minimize(line, np.zeros(3), verdict=False).x),
         "path": fc.regularization_path(line, [0.1]),
     }  # fmt: skip
-    tables = [(things[kind], names) for kind, names in errors.ATTRIBUTES.items()]
+    tables = [(things[kind], names) for kind, names in errors.ATTRIBUTE_HINTS.items()]
     tables.append((fc, errors.FUNCTION_HINTS))
     for thing, names in tables:
         for name in names.keys() - SPECIAL_METHODS.keys():
             with pytest.raises(AttributeError) as raised:
                 getattr(thing, name)
             assert str(raised.value).endswith(f"{name!r}{errors.advice(names[name])}")
-    for name, words in errors.CHOICES["method"].items():
+    for name, words in errors.CHOICE_ALIASES["method"].items():
         if name in METHOD_ALIASES:
             continue
         with pytest.raises(ValueError) as raised:
@@ -471,16 +471,16 @@ def test_foreign_arguments_are_mapped_to_existing_ones(where):
     parameters = inspect.signature(FUNCTIONS[where]).parameters.values()
     own = {p.name for p in parameters if p.kind is not p.VAR_KEYWORD}
     options = set().union(*(maker.defaults for maker in METHODS.values()))
-    wanted = {words for words in errors.ARGUMENTS[where].values() if words.isidentifier()}
+    wanted = {words for words in errors.ARGUMENT_HINTS[where].values() if words.isidentifier()}
     allowed = own | options if where == "minimize" else own
     assert wanted <= allowed, wanted - allowed
-    assert not own & set(errors.ARGUMENTS[where])
+    assert not own & set(errors.ARGUMENT_HINTS[where])
 
 
 @pytest.mark.parametrize("kind", ["operator", "objective", "model"])
 def test_no_existing_attribute_is_called_foreign(here, kind):
     thing = {"operator": here.H, "objective": here.ob, "model": here.model}[kind]
-    names = set(errors.ATTRIBUTES[kind]) - set(SPECIAL_METHODS)
+    names = set(errors.ATTRIBUTE_HINTS[kind]) - set(SPECIAL_METHODS)
     assert not names & {name for cls in type(thing).__mro__ for name in vars(cls)}
     assert not names & set(vars(thing))
     assert not set(errors.FUNCTION_HINTS) & {*fc.__all__, *fc._SUBPACKAGES}
@@ -496,7 +496,7 @@ def test_foreign_choices_are_mapped_to_existing_ones(here):
         "which": {"LA", "SA", "LM", "BE"},
     }
     for kind, names in known.items():
-        for spelled, answer in errors.CHOICES[kind].items():
+        for spelled, answer in errors.CHOICE_ALIASES[kind].items():
             assert spelled == normalise_name(spelled) and spelled not in names
             if answer.startswith("'"):
                 assert answer.split("'")[1] in names, answer

@@ -127,20 +127,20 @@ def test_dunder_names_are_only_those_of_python_and_other_libraries():
 def test_names_between_subpackages_are_listed_in_the_protocols():
     """Each listed name is used outside the subpackage that defines it, and is hidden from users."""
     listed = re.findall(r"^(?:- |Of a model, )``(\w+)", protocols.__doc__, re.MULTILINE)
-    assert sorted(listed) == sorted(protocols.INTERNAL_NAMES)
+    assert sorted(listed) == sorted(protocols.NAMES_HIDDEN_FROM_DIR)
     uses, defines = {}, {}
     for name in INSIDE:
         home, text = name.partition(".")[0], MODULES[name].read_text(encoding="utf-8")
-        for word in protocols.INTERNAL_NAMES:
+        for word in protocols.NAMES_HIDDEN_FROM_DIR:
             used = re.search(rf"""\.{word}\b|etattr\(.*"{word}"|hasattr\(.*"{word}\"""", text)
             uses.setdefault(word, set()).update([home] if used else [])
             made = re.search(rf"def {word}\(|^    {word}: |self\.{word} =", text, re.MULTILINE)
             defines.setdefault(word, set()).update([home] if made else [])
-    for word in protocols.INTERNAL_NAMES:
+    for word in protocols.NAMES_HIDDEN_FROM_DIR:
         assert any(user != home for user in uses[word] for home in defines[word]), word
     ob = fastcurv.Objective(fastcurv.MLP([1, 1]), [[1.0]], [[1.0]], "mse")
     for one in (ob, ob.model, ob.hessian([1.0, 1.0])):
-        assert not protocols.INTERNAL_NAMES & set(dir(one))
+        assert not protocols.NAMES_HIDDEN_FROM_DIR & set(dir(one))
 
 
 def test_no_circular_imports():

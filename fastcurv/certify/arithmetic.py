@@ -32,15 +32,15 @@ from ..structure.tables import ACTIVATIONS
 
 # bound on the errors of phi, phi', phi'' and of the terms of a loss row, in units of roundoff; the
 # largest measured error is 10
-ELEMENTARY_ULPS = 16.0
+MAX_ELEMENTARY_ERROR_ULPS = 16.0
 # bound on the absolute error of saturated phi, phi', phi'', which may be flushed to 0, in smallest
 # normal numbers; the tail of gelu'' needs this many
 UNDERFLOW_FACTOR = 4096.0
-TINY, ETA = float(np.finfo(float).tiny), float(np.finfo(float).smallest_subnormal)
+TINY, SMALLEST_SUBNORMAL = float(np.finfo(float).tiny), float(np.finfo(float).smallest_subnormal)
 EPS = float(np.finfo(float).eps)
 # factor above the rounding errors of the bounds themselves: products of few numbers and sums of at
 # most 1e5 squares
-ROUND_UP = 1 + 1e-9
+ROUND_UP_FACTOR = 1 + 1e-9
 # magnitude above which neither a product nor its roundoff has underflowed
 NO_UNDERFLOW_MIN = 1e-290
 
@@ -59,7 +59,7 @@ def scaled(x: Any, y: Any) -> Any:
     found = np.asarray(x * y)
     if found.min(initial=1.0) >= NO_UNDERFLOW_MIN:
         return found
-    return found + ETA * ((x > 0) & (y > 0))
+    return found + SMALLEST_SUBNORMAL * ((x > 0) & (y > 0))
 
 
 def product(X: Floats, Y: Floats) -> Floats:
@@ -69,7 +69,7 @@ def product(X: Floats, Y: Floats) -> Floats:
     found = X @ Y
     if _smallest_positive(X) * _smallest_positive(Y) >= NO_UNDERFLOW_MIN:
         return found
-    return np.asarray(found + ETA * ((X > 0).astype(float) @ (Y > 0).astype(float)))
+    return np.asarray(found + SMALLEST_SUBNORMAL * ((X > 0).astype(float) @ (Y > 0).astype(float)))
 
 
 def _smallest_positive(X: Floats) -> float:
@@ -84,7 +84,7 @@ def norms(E: Floats) -> Floats:
     return (
         found
         if found.min(initial=1.0) >= NO_UNDERFLOW_MIN
-        else np.asarray(found + ETA * (found > 0))
+        else np.asarray(found + SMALLEST_SUBNORMAL * (found > 0))
     )
 
 
@@ -93,7 +93,7 @@ def norm(x: ArrayLike) -> float:
     unlike `safe_norm`, it rounds up if the norm underflows.
     """
     found = safe_norm(np.asarray(x, dtype=float))
-    return found + ETA * (found > 0)
+    return found + SMALLEST_SUBNORMAL * (found > 0)
 
 
 def spectral_norm_bound(A: Floats) -> float:
@@ -110,7 +110,9 @@ def spectral_norm_bound(A: Floats) -> float:
     A = A / size
     G, sizes = A @ A.T if len(A) < A.shape[1] else A.T @ A, np.abs(A)
     sums = np.sqrt(sizes.sum(axis=0).max()) * np.sqrt(sizes.sum(axis=1).max())
-    return float(size * min(gram_norm(G, max(A.shape)), ROUND_UP * sums) + ETA)
+    return float(
+        size * min(gram_norm(G, max(A.shape)), ROUND_UP_FACTOR * sums) + SMALLEST_SUBNORMAL
+    )
 
 
 def gram_norm(G: Floats, rows: int) -> float:
@@ -255,7 +257,7 @@ class Arithmetic:
         # Panels that are aligned to cache lines may be one more than the rows divided by the panel
         # length.
         self.panels = max(int(layout.get("panels", 0)), -(-self.chunk // max(1, self.panel)))
-        self.elementary = self.u * (4 if self.own else 1) * ELEMENTARY_ULPS
+        self.elementary = self.u * (4 if self.own else 1) * MAX_ELEMENTARY_ERROR_ULPS
         # roundoff factors gamma of sums and of means over all rows (batch normalisation), set by
         # `ErrorPass`
         self.rows_gamma = self.mean_gamma = np.inf
@@ -618,7 +620,7 @@ class Sums:
 
 def _sum_error(x: Num, gamma: float) -> Floats:
     """Return the error that entries of x contribute to a sum with factor gamma."""
-    return np.asarray(gamma * x.size + x.dx.E + ETA * (x.size > 0))
+    return np.asarray(gamma * x.size + x.dx.E + SMALLEST_SUBNORMAL * (x.size > 0))
 
 
 # --------------------------------------------------------------------------------------------------

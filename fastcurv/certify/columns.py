@@ -36,7 +36,7 @@ import numpy as np
 from ..common.checks import check_choice
 from ..common.protocols import Floats
 from ..structure.parameters import l2_diagonal, normalised
-from .arithmetic import ETA, Chain, Num, flushes, norms, spectral_norm_bound
+from .arithmetic import SMALLEST_SUBNORMAL, Chain, Num, flushes, norms, spectral_norm_bound
 from .passes import CURVATURE_KINDS, ErrorPass, State
 
 
@@ -55,7 +55,7 @@ class NormBound(NamedTuple):
         return NormBound(self.size + other.size, self.error + other.error, new)
 
     def __mul__(self, k: Floats) -> NormBound:  # type: ignore[override]
-        return NormBound(self.size * k + ETA, self.error * k + ETA)
+        return NormBound(self.size * k + SMALLEST_SUBNORMAL, self.error * k + SMALLEST_SUBNORMAL)
 
     @classmethod
     def entered(cls, size: Floats, error: Floats | float) -> NormBound:
@@ -72,7 +72,7 @@ class NormBound(NamedTuple):
     def times(self, x: NormBound) -> NormBound:
         """Return bounds on the product with x."""
         error = self.error * x.size + (self.size + self.error) * x.error
-        return NormBound(self.size * x.size + ETA, error + 2 * ETA)
+        return NormBound(self.size * x.size + SMALLEST_SUBNORMAL, error + 2 * SMALLEST_SUBNORMAL)
 
 
 def norm_passes(
@@ -157,7 +157,7 @@ class Columns:
         ra, rd = norm_passes(R, s, into, loss, s.loss.r_lost() if forward else zero, self.full)
         a, d = ([x.size + x.error for x in sizes[name]] for name in "ad")
         weights = [rd[m] * a[m] + self.full * ra[m] * d[m] for m in range(self.L)]
-        return [part + ETA for part in (*weights, *rd)]
+        return [part + SMALLEST_SUBNORMAL for part in (*weights, *rd)]
 
     def mark_overflow(self, off: Floats, x: Floats, y: Floats) -> None:
         """Set bounds to infinity where a sum over rows of products of numbers of size x (rows,
@@ -200,8 +200,12 @@ class Columns:
         W, W_abs = (self.R.W[l].norm, self.abs_norms[l]) if each is None else (each, each)
         most = W_abs * (x.size + x.error)
         self.peak, rounding = np.maximum(self.peak, most), self.gammas[l] * most
-        new = NormBound(W * x.new.size + ETA, W * x.new.error + rounding + ETA)
-        return NormBound(W * x.size + ETA, W * x.error + rounding + ETA, new)
+        new = NormBound(
+            W * x.new.size + SMALLEST_SUBNORMAL, W * x.new.error + rounding + SMALLEST_SUBNORMAL
+        )
+        return NormBound(
+            W * x.size + SMALLEST_SUBNORMAL, W * x.error + rounding + SMALLEST_SUBNORMAL, new
+        )
 
     def rounded(self, x: NormBound, u: float) -> NormBound:
         """Return the bounds x after operations with a total relative rounding error of u."""
@@ -212,7 +216,7 @@ class Columns:
 
     def multiply_slope(self, x: NormBound, p: NormBound) -> NormBound:
         """Return the bounds x times phi' of sizes p."""
-        fresh = x.new.error * p.size + (x.size + x.error) * p.error + ETA
+        fresh = x.new.error * p.size + (x.size + x.error) * p.error + SMALLEST_SUBNORMAL
         found = x.times(p)._replace(new=NormBound(x.new.size * p.size, fresh))
         return self.rounded(found, self.r.u)
 
@@ -360,7 +364,7 @@ def jacobian_bounds(R: ErrorPass) -> Floats:
                 s, sizes, d, None, known.L - 1, rz=nothing, ra=nothing, terms=1
             )
             lost = sum(known.underflow_bounds(s, sizes, forward=False))
-            size = np.hypot.reduce([lost + ETA, *(part.error for part in parts)])
+            size = np.hypot.reduce([lost + SMALLEST_SUBNORMAL, *(part.error for part in parts)])
             size = np.where(known.peak < R.arithmetic.max, size, np.inf)
             found.append(np.repeat(size[:, 0], d_out))
         tiny = R.arithmetic.tiny / R.arithmetic.u

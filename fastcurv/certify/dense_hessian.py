@@ -40,13 +40,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..common.checks import slabs
+from ..common.checks import row_block_slices
 from ..common.linalg import UNIT_ROUNDOFF, gamma_of
-from ..common.progress import SMALL_THETA_SIZE, cache_last
+from ..common.progress import SEVERAL_RESULTS_MAX_N, cache_last
 from ..common.protocols import Enclosed, Floats
 from ..common.runtime import to_nearest
 from ..structure.parameters import l2_diagonal, layers_of, normalised
-from .arithmetic import ETA, ROUND_UP, Chain, Err, Num, exact, flushes, norm, norms, scaled
+from .arithmetic import (
+    ROUND_UP_FACTOR,
+    SMALLEST_SUBNORMAL,
+    Chain,
+    Err,
+    Num,
+    exact,
+    flushes,
+    norm,
+    norms,
+    scaled,
+)
 from .passes import ErrorPass, LossRows, Passes, State, checked_theta, passes_at
 
 # --------------------------------------------------------------------------------------------------
@@ -82,12 +93,12 @@ class RowMatrices:
     @classmethod
     def summed(cls, x: Floats, off: Floats) -> RowMatrices:
         """Return a sum x whose terms are off by `off`."""
-        return cls.of(x, ROUND_UP * (off + 2 * UNIT_ROUNDOFF * _size(x) + UNDERFLOW_BOUND))
+        return cls.of(x, ROUND_UP_FACTOR * (off + 2 * UNIT_ROUNDOFF * _size(x) + UNDERFLOW_BOUND))
 
     def __matmul__(self, other: RowMatrices) -> RowMatrices:
         off = self.off * (other.size + other.off) + self.size * other.off + UNDERFLOW_BOUND
         off += gamma_of(other.x.shape[1] + 2) * self.size * other.size
-        return RowMatrices.of(np.matmul(self.x, other.x), ROUND_UP * off)
+        return RowMatrices.of(np.matmul(self.x, other.x), ROUND_UP_FACTOR * off)
 
     def multiply_slope(self, p: Slope, roundings: int) -> tuple[Floats, Floats]:
         """Return the columns times those of p, and bounds on the norms of their errors."""
@@ -178,7 +189,9 @@ class Slab:
         yield (
             l,
             RowMatrices(
-                x, ROUND_UP * (off + 4 * UNIT_ROUNDOFF * (size + p.top * C.size * p.top)), size
+                x,
+                ROUND_UP_FACTOR * (off + 4 * UNIT_ROUNDOFF * (size + p.top * C.size * p.top)),
+                size,
             ),
             None,
         )
@@ -189,7 +202,7 @@ class Slab:
             W, w = self.passes.W[m].A, self.passes.W[m].norm
             z = (K.x.reshape(-1, W.shape[1]) @ W.T).reshape(len(K.x), -1, len(W))
             rounding = gamma_of(W.shape[1] + 2) * norm(W) * K.size
-            Z = RowMatrices.of(z, ROUND_UP * (w * K.off + rounding + UNDERFLOW_BOUND))
+            Z = RowMatrices.of(z, ROUND_UP_FACTOR * (w * K.off + rounding + UNDERFLOW_BOUND))
             if m == self.L - 1:
                 yield m, Z @ self.loss, K
                 return
@@ -231,7 +244,7 @@ def enclosed_hessian(ob: Any, theta: Floats, kind: str) -> EnclosedHessian | Non
     if rows_per_step(model) < MIN_PRODUCT_ROWS:
         return None
     at = checked_theta(ob, theta)
-    short = kind == "hessian" and at.size <= SMALL_THETA_SIZE
+    short = kind == "hessian" and at.size <= SEVERAL_RESULTS_MAX_N
     found = _hessian_at(ob, at) if short else EnclosedHessian(ob, passes_at(ob, at), kind)
     return found if found.finite else None
 
@@ -356,7 +369,7 @@ class EnclosedHessian:
         n = len(self.A)
         for at in list(self.sums):
             self._write_block_sums(*at)
-        for s in slabs(n, n):
+        for s in row_block_slices(n, n):
             self.A[s, : s.start] = self.A[: s.start, s].T
             own = self.A[s, s]
             own[...] = np.triu(own) + np.triu(own, 1).T
@@ -379,7 +392,7 @@ class EnclosedHessian:
                 sides[m] = np.hypot(sides[m], columns)
         flat = [x.ravel() for (_, k), y in zip(self.shapes, sides) for x in (y[:, :k], y[:, k:])]
         own = 2 * UNIT_ROUNDOFF * np.abs(np.diagonal(self.A)) + UNDERFLOW_BOUND * self.weight
-        return np.asarray(ROUND_UP * (np.concatenate(flat) + own))
+        return np.asarray(ROUND_UP_FACTOR * (np.concatenate(flat) + own))
 
     def _inputs(self) -> NDArray[np.intp]:
         """Return, for each parameter (n,), the number of the input that it multiplies, counted over
@@ -409,7 +422,7 @@ class EnclosedHessian:
             found[rows, columns] += more
             found[columns, rows] += more.T
         found[np.diag_indices(len(at))] += 2 * UNIT_ROUNDOFF * np.abs(np.diagonal(self.A))
-        return np.asarray(ROUND_UP * found + UNDERFLOW_BOUND * self.weight)
+        return np.asarray(ROUND_UP_FACTOR * found + UNDERFLOW_BOUND * self.weight)
 
     def layers(self) -> NDArray[np.intp]:
         """Return, for each parameter (n,), the number of its layer."""
@@ -433,7 +446,7 @@ class EnclosedHessian:
             2 * UNIT_ROUNDOFF * norm(d * np.diagonal(self.A) * d)
             + top * len(d) * UNDERFLOW_BOUND * self.weight * top
         )
-        found = ROUND_UP * (norm([*each.values()]) * 2**0.5 + own)
+        found = ROUND_UP_FACTOR * (norm([*each.values()]) * 2**0.5 + own)
         return found if found == found else np.inf
 
 
@@ -498,7 +511,7 @@ def _bounds(R: ErrorPass, a: Floats, da: Floats, D: Floats, dd: Floats) -> Float
     gamma = R.arithmetic.gamma(a.shape[1] + D.shape[2] + 6)
     nx, ne = norm(x), norm(e)
     # `lost` bounds the effect of underflow in D D' and in A A'.
-    lost = D.shape[2] * ETA * norm(A) * np.sqrt(len(D)) * np.tile(A, len(D))
+    lost = D.shape[2] * SMALLEST_SUBNORMAL * norm(A) * np.sqrt(len(D)) * np.tile(A, len(D))
     return np.asarray((nx + ne) * e + ne * x + gamma * (nx + ne) * (x + e) + lost)
 
 

@@ -49,12 +49,12 @@ from ..common.protocols import Enclosed, Floats
 from ..common.read_only import ReadOnly
 from ..network.gram import InLayers, Layer, layer_size
 from ..structure.parameters import layers_of, rows_once
-from .arithmetic import ETA, norm, norms
+from .arithmetic import SMALLEST_SUBNORMAL, norm, norms
 from .columns import norm_passes
 from .passes import ErrorPass
 
-ROUND_UP = 1 + 1e-6  # factor above the rounding errors of the bounds themselves
-BLOCK_COLUMNS = 64  # number of columns multiplied at a time
+ROUND_UP_FACTOR = 1 + 1e-6  # factor above the rounding errors of the bounds themselves
+N_BLOCK_COLUMNS = 64  # number of columns multiplied at a time
 # Singular values up to this factor times max(shape) eps times the largest one are dropped.
 RANK_TOL_FACTOR = 4.0
 # Ranks are not computed if the estimated dimension exceeds `most` by more than this factor.
@@ -82,7 +82,8 @@ def _orthogonality_defect(Q: Floats) -> float:
     sizes = np.sqrt(np.diagonal(G))
     G[np.diag_indices(len(G))] -= 1
     return (
-        float(np.linalg.norm(G) + gamma_of(len(Q) + 2) * float(sizes @ sizes) * ROUND_UP) * ROUND_UP
+        float(np.linalg.norm(G) + gamma_of(len(Q) + 2) * float(sizes @ sizes) * ROUND_UP_FACTOR)
+        * ROUND_UP_FACTOR
     )
 
 
@@ -92,9 +93,9 @@ def _residual_row_norms(A: Floats, error: Floats, Q: Floats) -> Floats:
     """
     sizes = norms(np.abs(A))[:, 0] + error[:, 0]
     rest = norms(np.abs(A - (A @ Q) @ Q.T))[:, 0] if Q.shape[1] else norms(np.abs(A))[:, 0]
-    rest = rest + 4 * A.size * ETA
+    rest = rest + 4 * A.size * SMALLEST_SUBNORMAL
     turned = gamma_of(len(Q) + Q.shape[1] + 4) * (1 + Q.shape[1]) * sizes
-    return np.asarray((rest + turned + 2 * error[:, 0]) * ROUND_UP)
+    return np.asarray((rest + turned + 2 * error[:, 0]) * ROUND_UP_FACTOR)
 
 
 class LayerReach(Layer):
@@ -122,7 +123,7 @@ class LayerReach(Layer):
             outer = _orthogonality_defect(self.U)
             self.defect = inner + outer + inner * outer
             k, s = float(self.width), float(self.s)
-            self.turning = ROUND_UP * (
+            self.turning = ROUND_UP_FACTOR * (
                 gamma_of(k + 1) * k**0.5 + gamma_of(self.out + 1) * (s * 2) ** 0.5
             )
 
@@ -214,16 +215,23 @@ class RangeBounds(InLayers, ReadOnly):
             rows = slice(start, start + len(s.a[0].x))
             start = rows.stop
             into = [
-                (layer.rho[rows, None] + ETA, ETA, layer.sigma[rows, None] + ETA, ETA)
+                (
+                    layer.rho[rows, None] + SMALLEST_SUBNORMAL,
+                    SMALLEST_SUBNORMAL,
+                    layer.sigma[rows, None] + SMALLEST_SUBNORMAL,
+                    SMALLEST_SUBNORMAL,
+                )
                 for layer in self.layers
             ]
-            ra, rd = norm_passes(R, s, into, sum(s.loss.r_norms()), ETA, True)
+            ra, rd = norm_passes(R, s, into, sum(s.loss.r_norms()), SMALLEST_SUBNORMAL, True)
             for l in range(L):
                 a, d = (norms(np.abs(x.x)) + x.dx.nu for x in (s.a[l], s.d[l]))
-                totals[l] += float((rd[l] * np.hypot(a, 1) + d * ra[l] + 2 * ETA).sum())
+                totals[l] += float(
+                    (rd[l] * np.hypot(a, 1) + d * ra[l] + 2 * SMALLEST_SUBNORMAL).sum()
+                )
         if R.arithmetic.overflow:
             return np.inf
-        return norm(totals) * ROUND_UP * R.slack
+        return norm(totals) * ROUND_UP_FACTOR * R.slack
 
     # --- the map
 
@@ -256,20 +264,20 @@ class RangeBounds(InLayers, ReadOnly):
         each = np.asarray(self.whole.column_bounds(), dtype=np.float64)
         turning = max(layer.turning for layer in self.layers)
         f = max(layer.defect for layer in self.layers)
-        for start in range(0, self.m, BLOCK_COLUMNS):
-            rows = self._unit_columns(start, min(start + BLOCK_COLUMNS, self.m))
+        for start in range(0, self.m, N_BLOCK_COLUMNS):
+            rows = self._unit_columns(start, min(start + N_BLOCK_COLUMNS, self.m))
             part = slice(start, start + len(rows))
             products = np.ascontiguousarray((self.whole @ rows.T).T)
             P[:, part] = self.project(products).T
-            bounds[part] = (np.abs(rows) @ each) * ROUND_UP * (1 + f)
+            bounds[part] = (np.abs(rows) @ each) * ROUND_UP_FACTOR * (1 + f)
             bounds[part] += turning * norms(np.abs(products))[:, 0] * (1 + f)
         if not (f < 0.1 and np.isfinite(P).all()):
             return Enclosed(P, bounds, np.inf)
         size = norm(P) + norm(bounds) + self.rest + self.leak
-        size *= 2 * ROUND_UP  # upper bound on ||H||
+        size *= 2 * ROUND_UP_FACTOR  # upper bound on ||H||
         # The rank-one terms u q' are rounded.
         bounds += 4 * UNIT_ROUNDOFF * size
-        return Enclosed(P, bounds, ((2 * f + f * f) * size + 2 * self.leak) * ROUND_UP)
+        return Enclosed(P, bounds, ((2 * f + f * f) * size + 2 * self.leak) * ROUND_UP_FACTOR)
 
     def outside(self, seed: int = 0) -> Floats:
         """Return a unit vector (n,) orthogonal to the space, up to rounding."""

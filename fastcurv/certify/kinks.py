@@ -484,7 +484,7 @@ class Copies:
 
 
 EPS = float(np.finfo(np.float64).eps)
-ROUND_UP = 1 + 1e-9  # factor above the rounding errors of the scalar recursions below
+ROUND_UP_FACTOR = 1 + 1e-9  # factor above the rounding errors of the scalar recursions below
 CROSS_TERM_FACTOR = 2 / 3**0.5
 
 
@@ -626,7 +626,7 @@ class SmoothPiece(Smooth):
                 np.add.at(total, at, numbers)
                 found.append(total[active] / self.whole.divisor)
         errors = np.concatenate([part.g_error + np.abs(part.g.lo), *off])
-        return np.concatenate([part.g.hi, *bent]), ROUND_UP * errors
+        return np.concatenate([part.g.hi, *bent]), ROUND_UP_FACTOR * errors
 
     def propagate_bounds(self, point: Floats, radius: float) -> dict[str, Floats]:
         """Propagate the scalar recursions on a ball in (theta, t). Return Z1, Z2, Z3 of the outputs
@@ -638,14 +638,14 @@ class SmoothPiece(Smooth):
         reach, sizes, weights, inputs, moves = [], [], [], [], []
         units = [np.nan_to_num(u).max(axis=1) for u in self.by_layer(self.units)]
         for l, (W, _) in enumerate(layers):
-            w = float(np.linalg.norm(W)) * ROUND_UP + radius
-            A0 = np.linalg.norm(below[l], axis=1) * ROUND_UP + radius * A1
+            w = float(np.linalg.norm(W)) * ROUND_UP_FACTOR + radius
+            A0 = np.linalg.norm(below[l], axis=1) * ROUND_UP_FACTOR + radius * A1
             v = np.sqrt(A0**2 + (1.0 if self.rows.bias else 0.0))
             Z1, Z2 = (
-                np.hypot(w * A1, v) * ROUND_UP,
-                0.5 * (w * A2 + np.hypot(w * A2, 2 * A1)) * ROUND_UP,
+                np.hypot(w * A1, v) * ROUND_UP_FACTOR,
+                0.5 * (w * A2 + np.hypot(w * A2, 2 * A1)) * ROUND_UP_FACTOR,
             )
-            Z3 = (w * A3 + CROSS_TERM_FACTOR * A2) * ROUND_UP
+            Z3 = (w * A3 + CROSS_TERM_FACTOR * A2) * ROUND_UP_FACTOR
             weights.append(w)
             inputs.append(v)
             moves.append(A1)
@@ -656,8 +656,11 @@ class SmoothPiece(Smooth):
             bent = np.where(self.active[l], np.abs(zs[l]), 0.0).max(axis=1) + radius * Z1
             reach.append(Z1)
             sizes.append(gate)
-            A1 = (gate * Z1 + held * bent) * ROUND_UP
-            A2, A3 = (gate * Z2 + 2 * held * Z1) * ROUND_UP, (gate * Z3 + 3 * held * Z2) * ROUND_UP
+            A1 = (gate * Z1 + held * bent) * ROUND_UP_FACTOR
+            A2, A3 = (
+                (gate * Z2 + 2 * held * Z1) * ROUND_UP_FACTOR,
+                (gate * Z3 + 3 * held * Z2) * ROUND_UP_FACTOR,
+            )
         return {
             **{"Z1": Z1, "Z2": Z2, "Z3": Z3, "reach": reach, "gates": sizes, "weights": weights},
             **{"A0": inputs, "A1": moves, "units": units},
@@ -671,7 +674,7 @@ class SmoothPiece(Smooth):
         _, d = self.rows.terms(f)
         row = LOSSES[self.rows.loss]
         c2, c3 = (bend * (1.0 if row.per_entry else mass) * scale for bend in row.bends)
-        c1 = np.linalg.norm(d, axis=1) * ROUND_UP + c2 * move + 64 * EPS * scale * (1 + mass)
+        c1 = np.linalg.norm(d, axis=1) * ROUND_UP_FACTOR + c2 * move + 64 * EPS * scale * (1 + mass)
         return {"c1": c1, "c2": c2, "c3": c3}
 
     def third_bound(self, point: Floats, radius: float) -> float:
@@ -680,7 +683,7 @@ class SmoothPiece(Smooth):
         """
         b = self.propagate_bounds(point, radius)
         rows = b["c3"] * b["Z1"] ** 3 + 3 * b["c2"] * b["Z1"] * b["Z2"] + b["c1"] * b["Z3"]
-        return float(rows.sum()) * ROUND_UP
+        return float(rows.sum()) * ROUND_UP_FACTOR
 
     def hessian_error(self, point: Floats) -> float:
         """Return a bound on the norm of the rounding error of `hessian`: eps times the number of
@@ -690,7 +693,7 @@ class SmoothPiece(Smooth):
         b = self.propagate_bounds(point, 0.0)
         size = float((b["c2"] * b["Z1"] ** 2 + b["c1"] * b["Z2"]).sum()) + float(self.rows.l2.max())
         depth = 8 * (sum(self.rows.sizes) + len(self.rows.X) + 32 * len(self.rows.sizes))
-        return float(depth * EPS * size * ROUND_UP * math.sqrt(self.n_params))
+        return float(depth * EPS * size * ROUND_UP_FACTOR * math.sqrt(self.n_params))
 
     def margins(self, point: Floats, radius: float) -> Margins:
         """Return the margins by which signs, slopes and e > 0 hold on the ball around
@@ -712,14 +715,14 @@ class SmoothPiece(Smooth):
                 turned = (1 + b["gates"][l]) * change + held * d0 * b["A0"][l]
                 leaving = min(leaving, self._decay_margin(point, l) - radius * float(turned.sum()))
             w = b["weights"][l + 1]
-            e0, e1 = w * d0, (w * d1 + d0) * ROUND_UP
+            e0, e1 = w * d0, (w * d1 + d0) * ROUND_UP_FACTOR
             rounding = 1e4 * EPS * (1 + e0)
             off = radius * b["reach"][l] + 1e4 * EPS * b["reach"][l] * b["weights"][l]
             free = ~active & ~self.collapsed[l] & self.effective[l]
             signs = min(signs, float(np.where(free, z - off[:, None], np.inf).min()))
             e = np.where(active, es[l] - (radius * e1 + rounding)[:, None], np.inf)
             upward = min(upward, float(e.min()))
-            d0, d1 = b["gates"][l] * e0, (b["gates"][l] * e1 + held * e0) * ROUND_UP
+            d0, d1 = b["gates"][l] * e0, (b["gates"][l] * e1 + held * e0) * ROUND_UP_FACTOR
         if at.size:
             low = np.concatenate(
                 [np.full(int(a.sum()), leak) for a, leak in zip(self.active, self.rows.leaks)]

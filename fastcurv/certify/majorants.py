@@ -45,8 +45,8 @@ from ..structure.parameters import (
 from ..structure.tables import ACTIVATIONS, LOSSES, bell
 from .arithmetic import (
     EPS,
-    ETA,
-    ROUND_UP,
+    ROUND_UP_FACTOR,
+    SMALLEST_SUBNORMAL,
     TINY,
     gram_norm,
     norm,
@@ -111,9 +111,9 @@ def propagate(passes: Passes, s: State, rho: float, units: WeightUnits | None = 
         Z3 = _product(w, A3) + CROSS_TERM_FACTOR * _product(m, A2)
         if l == len(passes.W) - 1:
             continue
-        Z1, Z2, Z3 = Z1 * ROUND_UP, Z2 * ROUND_UP, Z3 * ROUND_UP
+        Z1, Z2, Z3 = Z1 * ROUND_UP_FACTOR, Z2 * ROUND_UP_FACTOR, Z3 * ROUND_UP_FACTOR
         # The output of a unit depends on its own row of W only.
-        each = np.hypot((W.rows + row) * A1, v) * ROUND_UP
+        each = np.hypot((W.rows + row) * A1, v) * ROUND_UP_FACTOR
         reach = s.z[l].dx.E + rho * each
         reaches.append(reach)
         moves.append((each > 0) | (s.z[l].dx.E > 0))
@@ -131,8 +131,10 @@ def propagate(passes: Passes, s: State, rho: float, units: WeightUnits | None = 
                 + _product(P1, Z3),
             )
         over: tuple[Any, ...] = (A1, A2, A3) if passes.skips[l] else (0.0, 0.0, 0.0)
-        A1, A2, A3 = (ROUND_UP * b + a for b, a in zip(B, over))
-    return RowBounds(Z1 * ROUND_UP, Z2 * ROUND_UP, Z3 * ROUND_UP, reaches, moves)
+        A1, A2, A3 = (ROUND_UP_FACTOR * b + a for b, a in zip(B, over))
+    return RowBounds(
+        Z1 * ROUND_UP_FACTOR, Z2 * ROUND_UP_FACTOR, Z3 * ROUND_UP_FACTOR, reaches, moves
+    )
 
 
 def _product(P: Any, Z: Floats) -> Floats:
@@ -187,7 +189,7 @@ def third_bound(ob: Any, theta: ArrayLike, radius: float, units: ArrayLike | Non
             here = _product(c3, cube) + 3 * _product(c2, _product(b.Z1, b.Z2))
             here += _product(c1, b.Z3)
             total += float(np.where(s.loss.f > 0, here, 0.0).sum())
-    found = total * ROUND_UP
+    found = total * ROUND_UP_FACTOR
     return float(found) if np.isfinite(found) and not passes.arithmetic.overflow else np.inf
 
 
@@ -201,21 +203,25 @@ def loss_bounds(passes: Passes, s: State, move: Floats) -> tuple[Floats, Floats,
     if link == "identity":
         c2, c3 = 2 * f, 0 * f
     elif link == "given":
-        c2, c3 = (x * ROUND_UP + TINY for x in s.loss.most(move))
+        c2, c3 = (x * ROUND_UP_FACTOR + TINY for x in s.loss.most(move))
     elif link == "sigmoid":  # |s''| <= s' for the sigmoid s
         near = np.maximum(np.abs(z.x) - z.dx.E - move, 0.0)
-        c2 = _product(f, bell(near).max(axis=1, keepdims=True) + TINY) * ROUND_UP
+        c2 = _product(f, bell(near).max(axis=1, keepdims=True) + TINY) * ROUND_UP_FACTOR
         c3 = np.minimum(c2, LOSSES[passes.ob.loss].bends[1] * f)
     else:
         # By the odds of the classes, p (1 - p) changes at most by the factor exp(sqrt(2) ||dz||).
         # Along unit vectors the variance is below 1/2, and the third moment is below both 0.2722
         # and sqrt(2) times the variance.
-        T = np.abs(s.loss.h) * ROUND_UP + TINY
-        spread = s.loss.bend * np.exp(np.minimum(math.sqrt(2) * (z.dx.nu + move), 700.0)) * ROUND_UP
+        T = np.abs(s.loss.h) * ROUND_UP_FACTOR + TINY
+        spread = (
+            s.loss.bend
+            * np.exp(np.minimum(math.sqrt(2) * (z.dx.nu + move), 700.0))
+            * ROUND_UP_FACTOR
+        )
         c2 = _product(T, np.minimum(0.5, spread + 1e-300))
         c3 = np.minimum(0.2722 * T, math.sqrt(2) * c2)
     c1 = norms(np.abs(d.x)) + d.dx.nu + _product(c2, move)
-    return c1 * ROUND_UP, c2, c3
+    return c1 * ROUND_UP_FACTOR, c2, c3
 
 
 @dataclass(frozen=True)
@@ -238,7 +244,7 @@ class Signs:
 
 
 # rounding errors assumed in a z whose error has no proved bound, in units of roundoff
-DEFAULT_ROUNDINGS = 64
+N_ASSUMED_ROUNDINGS = 64
 
 
 def signs(ob: Any, theta: ArrayLike, *radii: float, rounding: bool = False) -> list[Signs]:
@@ -269,7 +275,7 @@ def signs(ob: Any, theta: ArrayLike, *radii: float, rounding: bool = False) -> l
                     # Above a layer with a user-defined activation, no proved bound on z exists.
                     if measured:
                         reach = np.where(
-                            reach < np.inf, reach, DEFAULT_ROUNDINGS * rounded(passes, s, l)
+                            reach < np.inf, reach, N_ASSUMED_ROUNDINGS * rounded(passes, s, l)
                         )
                     # A bound that overflows to NaN counts as near a kink.
                     here = ~(np.abs(s.z[l].x) > reach)
@@ -371,11 +377,11 @@ def residual_bounds(ob: Any, theta: ArrayLike, radius: float) -> ResidualBounds 
             residuals.append((root * gap[at]).ravel())
     known = np.isfinite(bend) and not passes.arithmetic.overflow and radius < np.inf
     return ResidualBounds(
-        float(bend * ROUND_UP) if known else np.inf,
+        float(bend * ROUND_UP_FACTOR) if known else np.inf,
         rows,
         np.repeat(roots, ob.model.sizes[-1]),
         np.concatenate(residuals),
-        float(error * ROUND_UP) if not passes.arithmetic.overflow else np.inf,
+        float(error * ROUND_UP_FACTOR) if not passes.arithmetic.overflow else np.inf,
     )
 
 
@@ -430,7 +436,7 @@ MAX_BLOCKS_BYTES = 1 << 25  # size of the stack of hidden units' blocks that are
 MAX_EXACT_UNITS = 64
 # Among more hidden units, eigenvalues are computed if the norm exceeds the largest bound by this
 # factor.
-CANDIDATE_RATIO = 1.02
+MIN_CANDIDATE_RATIO = 1.02
 
 
 def curvature_floor(ob: Any, theta: ArrayLike) -> float:
@@ -530,7 +536,7 @@ class UnitBlocks:
 
     def bound(self) -> float:
         found = [spectral_norm_bound(self.C[:, j]) for j in range(self.C.shape[1])]
-        return ROUND_UP * float(np.max(found + self.off + self.count * TINY))
+        return ROUND_UP_FACTOR * float(np.max(found + self.off + self.count * TINY))
 
 
 def bound_by_layers(passes: Passes) -> float:
@@ -553,7 +559,7 @@ def bound_by_layers(passes: Passes) -> float:
     for l in range(L - 1):
         u = np.array([U[l, k].bound() if k <= l else 0.0 for k in range(L)])
         S += np.outer(u, u)
-    return ROUND_UP * _largest(S) if np.isfinite(S).all() else np.inf
+    return ROUND_UP_FACTOR * _largest(S) if np.isfinite(S).all() else np.inf
 
 
 def layer_gains(passes: Passes, s: State) -> tuple[Reaches, Reaches]:
@@ -659,13 +665,13 @@ def bound_by_units(passes: Passes) -> float:
         return np.inf
     found = -np.inf
     for tried, j in enumerate(np.argsort(-at_most)):
-        if not at_most[j] > found * (CANDIDATE_RATIO if tried >= MAX_EXACT_UNITS else 1):
+        if not at_most[j] > found * (MIN_CANDIDATE_RATIO if tried >= MAX_EXACT_UNITS else 1):
             found = max(found, float(at_most[j]))
             break
         check_time()
         here = _bound_of_unit(delta, slope[:, j], bend[:, j], X1, x) + off[j]
         found = max(found, float(here if np.isfinite(here) else at_most[j]))
-    return ROUND_UP * found
+    return ROUND_UP_FACTOR * found
 
 
 def _largest(S: Floats) -> float:
@@ -687,8 +693,8 @@ def _bounds_of_units(delta: Floats, slope: Floats, bend: Floats, X1: Floats, x: 
         part = slice(first, first + step)
         outer = (slope[:, part].T[:, None] * delta.T).reshape(-1, N) @ X1
         C[part] = spectral_norm_bounds(outer.reshape(-1, m, X1.shape[1]), 5)[:, 0]
-    # The term in ETA bounds the effect of underflow in `outer`.
-    norm = 0.5 * curved + np.hypot(0.5 * curved, C + ETA * m * x.sum())
+    # The term in SMALLEST_SUBNORMAL bounds the effect of underflow in `outer`.
+    norm = 0.5 * curved + np.hypot(0.5 * curved, C + SMALLEST_SUBNORMAL * m * x.sum())
     return np.asarray(_rounding_of_unit_blocks(delta, slope, bend, X1, x) + norm)
 
 

@@ -96,8 +96,8 @@ from ..structure.parameters import (
 )
 from ..structure.tables import LOSSES, bell, one_hot
 from .arithmetic import (
-    ELEMENTARY_ULPS,
-    ETA,
+    MAX_ELEMENTARY_ERROR_ULPS,
+    SMALLEST_SUBNORMAL,
     UNDERFLOW_FACTOR,
     Arithmetic,
     Chain,
@@ -168,10 +168,13 @@ class State:
         W, p, skip = R.W[l], self.phi[l].p, R.skips[l]
         assert self.kappa is not None
         for i, (K, off) in products.items():
-            above, off_above = W.A @ K, scaled(off, W.norm) + K[0].size * W.A.size * ETA
+            above, off_above = (
+                W.A @ K,
+                scaled(off, W.norm) + K[0].size * W.A.size * SMALLEST_SUBNORMAL,
+            )
             if p is not None:
                 above, top = p.x[:, :, None] * above, np.abs(p.x).max(axis=1, keepdims=True)
-                off_above = scaled(off_above, top) + above[0].size * ETA
+                off_above = scaled(off_above, top) + above[0].size * SMALLEST_SUBNORMAL
             products[i] = (above + K, off_above + off) if skip else (above, off_above)
             self.kappa[i, l + 1] = spectral_norm_bounds(products[i][0]) + products[i][1]
         if l + 2 < len(R.W):
@@ -234,7 +237,7 @@ class LossRows:
         y = y if y.dtype.kind == "i" else np.array(y, dtype=float)
         f = np.ones((len(z.x), 1)) if weight is None else weight[rows].astype(float)[:, None]
         moves = f != 0
-        self.f = np.maximum(np.abs(f) / divisor_of(ob), ETA * moves)
+        self.f = np.maximum(np.abs(f) / divisor_of(ob), SMALLEST_SUBNORMAL * moves)
         with np.errstate(divide="ignore"):
             self.uf = np.where(moves, 3 * z.r.u + z.r.eta / self.f, 0.0)
         of = {"identity": self._squares, "sigmoid": self._binary, "softmax": self._entropy}
@@ -291,7 +294,7 @@ class LossRows:
         self.off = np.where(self.top, 0, self.p)
         E = self._center_logit_errors(dz.E)
         # Both summands bound the rounding of exp; NumPy rounds z - top before it.
-        local = r.gamma(m + 1000 if r.own else m + 2 * ELEMENTARY_ULPS)
+        local = r.gamma(m + 1000 if r.own else m + 2 * MAX_ELEMENTARY_ERROR_ULPS)
         moved = (
             np.exp(np.minimum(4 * widest, 700.0))
             * self.p
@@ -470,7 +473,7 @@ class LossRows:
 
 
 CURVATURE_KINDS = ("hessian", "ggn", "fisher")
-CHUNK_BYTES = 1 << 25  # size of the state of one chunk of rows
+MIN_CHUNK_BYTES = 1 << 25  # size of the state of one chunk of rows
 # size of the largest state of all rows that is kept for the next vector
 MAX_KEPT_STATE_BYTES = 1 << 27
 # For a large theta both limits are these multiples of the size of theta, because each chunk reads
@@ -507,7 +510,7 @@ class ErrorPass:
         self.X, self.y = replace_zero_weight_rows(ob)
         self.theta = np.array(check_theta(ob, theta, dtype=model.dtype))
         self.row_bytes = 8 * 16 * sum(model.sizes)
-        chunk = max(CHUNK_BYTES, CHUNK_SIZE_IN_THETAS * 8 * self.theta.size)
+        chunk = max(MIN_CHUNK_BYTES, CHUNK_SIZE_IN_THETAS * 8 * self.theta.size)
         self.kept_bytes = max(MAX_KEPT_STATE_BYTES, KEPT_STATE_SIZE_IN_THETAS * 8 * self.theta.size)
         self.step = N if normalised(model) else max(1, chunk // self.row_bytes)
         if measured:

@@ -29,7 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..common.progress import cache_last
 from ..common.protocols import Floats
 from ..common.runtime import check_time
-from ..structure.given import EPS, LONG_EPS, ROUND_UP, ActivationFunction, LossFunction
+from ..structure.given import EPS, LONG_EPS, ROUND_UP_FACTOR, ActivationFunction, LossFunction
 from ..structure.parameters import (
     divisor_of,
     l2_diagonal,
@@ -55,13 +55,13 @@ from .passes import checked_theta, gradient_bound
 #   `normal`, `log1p`: `PAIR_ROUNDOFF` times 1 + the result;
 # - `dot`: `tau(k)` times the largest numbers of the row and of the column, k the inner dimension;
 #
-# each plus `UNDERFLOW_UNIT`, provided that nothing overflows (callers check the result).
+# each plus `PAIR_UNDERFLOW_BOUND`, provided that nothing overflows (callers check the result).
 
 PAIR_ROUNDOFF = 2.0**-94  # relative error of one operation with pairs
-UNDERFLOW_UNIT = 2.0**-900  # bounds the effect of underflow in one operation with pairs
+PAIR_UNDERFLOW_BOUND = 2.0**-900  # bounds the effect of underflow in one operation with pairs
 N_SLICES = 5  # number of slices into which a matrix is split
 MAX_EXACT_DEPTH = 1024  # largest inner dimension of a product computed without rounding
-_SPLITTER = 134217729.0
+_VELTKAMP_SPLITTER = 134217729.0
 
 
 class Pair(NamedTuple):
@@ -102,7 +102,7 @@ def _fast_two_sum(a: Floats, b: Floats) -> Pair:
 def two_product(a: Floats, b: Floats) -> Pair:
     """Return a b without error, except for underflow."""
     p = a * b
-    x, y = _SPLITTER * a, _SPLITTER * b
+    x, y = _VELTKAMP_SPLITTER * a, _VELTKAMP_SPLITTER * b
     a1, b1 = x - (x - a), y - (y - b)
     a2, b2 = a - a1, b - b1
     return Pair(p, ((a1 * b1 - p) + a1 * b2 + a2 * b1) + a2 * b2)
@@ -241,7 +241,7 @@ def sliced_dot(a: Sliced, b: Sliced) -> Pair:
 # --------------------------------------------------------------------------------------------------
 
 # ln 2 in three parts; the first has 32 bits, so that its product with the integer k is exact
-_LN2 = (0.6931471803691238, 1.9082149292705877e-10, 1.1612227229362532e-26)
+_LN2_PARTS = (0.6931471803691238, 1.9082149292705877e-10, 1.1612227229362532e-26)
 _N_HALVINGS = 8
 
 
@@ -259,10 +259,10 @@ def _reduce_exponent(x: Pair) -> tuple[Pair, Floats]:
     for -700.
     """
     x = choose(x.hi < -700.0, pair(np.full_like(x.hi, -700.0)), x)
-    k = np.rint(x.hi / _LN2[0])
-    r = add_float(x, -k * _LN2[0])
-    r = add(r, -two_product(k, np.full_like(k, _LN2[1])))
-    r = scaled(add_float(r, -k * _LN2[2]), 0.5**_N_HALVINGS)
+    k = np.rint(x.hi / _LN2_PARTS[0])
+    r = add_float(x, -k * _LN2_PARTS[0])
+    r = add(r, -two_product(k, np.full_like(k, _LN2_PARTS[1])))
+    r = scaled(add_float(r, -k * _LN2_PARTS[2]), 0.5**_N_HALVINGS)
     tail = np.zeros_like(r.hi)
     # Terms of degree 6 and more lie below the last bits of the sum, so float64 suffices for them.
     for n in range(10, 5, -1):
@@ -336,8 +336,8 @@ def normal(x: Pair) -> tuple[Pair, Pair]:
     return n, add_float(choose(x.hi < 0, -half, half), 0.5)
 
 
-BLOCK_ROWS = 1024  # number of rows in a block, the inner dimension of the sums over rows
-BOUND_SLACK = 1 + 1e-6  # factor above the rounding errors of the bounds themselves
+N_BLOCK_ROWS = 1024  # number of rows in a block, the inner dimension of the sums over rows
+BOUND_ROUND_UP_FACTOR = 1 + 1e-6  # factor above the rounding errors of the bounds themselves
 
 
 @dataclass
@@ -377,7 +377,9 @@ class Factor:
 
     def times(self, x: Bounded) -> Bounded:
         """Return x W'."""
-        rounding = self.tau * x.top * self.tops + UNDERFLOW_UNIT * ((x.top > 0) & (self.tops > 0))
+        rounding = self.tau * x.top * self.tops + PAIR_UNDERFLOW_BOUND * (
+            (x.top > 0) & (self.tops > 0)
+        )
         return Bounded(dot(slices(x.value), self.slices), self.norm * x.error + rounding)
 
 
@@ -418,8 +420,8 @@ def _user_activation_derivatives(phi: ActivationFunction, z: Bounded) -> tuple[B
     slope, bend, _ = phi.bounds(z.value.hi, np.broadcast_to(moved, x.shape))
     error = slope.max(axis=1, keepdims=True) * moved + norms(own)
     off = bend * moved + own
-    return Bounded(_to_pair(found[0]), error * ROUND_UP), Bend(
-        _to_pair(found[1]), off * ROUND_UP, float(slope.max())
+    return Bounded(_to_pair(found[0]), error * ROUND_UP_FACTOR), Bend(
+        _to_pair(found[1]), off * ROUND_UP_FACTOR, float(slope.max())
     )
 
 
@@ -443,9 +445,9 @@ class Part:
             self.g_error
             + other.g_error
             + 2 * PAIR_ROUNDOFF * sum(sizes)
-            + UNDERFLOW_UNIT * len(g.hi),
+            + PAIR_UNDERFLOW_BOUND * len(g.hi),
             value,
-            self.value_error + other.value_error + off + UNDERFLOW_UNIT,
+            self.value_error + other.value_error + off + PAIR_UNDERFLOW_BOUND,
         )
 
     def divided_by(self, divisor: float) -> Part:
@@ -455,9 +457,11 @@ class Part:
             g,
             self.g_error / divisor
             + 2 * PAIR_ROUNDOFF * norm(self.g.hi) / divisor
-            + UNDERFLOW_UNIT * len(g.hi),
+            + PAIR_UNDERFLOW_BOUND * len(g.hi),
             value,
-            self.value_error / divisor + 2 * PAIR_ROUNDOFF * abs(float(value.hi)) + UNDERFLOW_UNIT,
+            self.value_error / divisor
+            + 2 * PAIR_ROUNDOFF * abs(float(value.hi))
+            + PAIR_UNDERFLOW_BOUND,
         )
 
 
@@ -546,7 +550,7 @@ class Precise:
 def part(ob: Any, theta: ArrayLike) -> Part:
     """Return the `Part` of all rows of an objective without batch normalisation."""
     at = Precise(ob, checked_theta(ob, theta))
-    parts = (at.of_rows(slice(k, k + BLOCK_ROWS))[0] for k in range(0, len(ob.X), BLOCK_ROWS))
+    parts = (at.of_rows(slice(k, k + N_BLOCK_ROWS))[0] for k in range(0, len(ob.X), N_BLOCK_ROWS))
     return reduce(Part.__add__, parts).divided_by(divisor_of(ob))
 
 
@@ -554,7 +558,7 @@ def add_decay(l2: Any, theta: Floats, rows: Part) -> Part:
     """Return the part of all rows plus that of the weight decay."""
     decay = two_product(np.broadcast_to(l2, theta.shape).astype(float), theta)
     squares = column_sums(scaled(times(decay, theta), 0.5))
-    off = 128 * PAIR_ROUNDOFF * float(np.abs(squares.hi)) + UNDERFLOW_UNIT * theta.size
+    off = 128 * PAIR_ROUNDOFF * float(np.abs(squares.hi)) + PAIR_UNDERFLOW_BOUND * theta.size
     return rows + Part(decay, 2 * PAIR_ROUNDOFF * norm(decay.hi), squares, off)
 
 
@@ -614,9 +618,9 @@ def _user_loss_derivatives(loss: LossFunction, z: Bounded, y: Floats) -> Terms:
         + y.shape[1] * own.max(axis=1, keepdims=True)
         + third * moved
     )
-    d_error = (bend * moved + norms(own)) * ROUND_UP
+    d_error = (bend * moved + norms(own)) * ROUND_UP_FACTOR
     slope = norms(np.asarray(np.abs(first), float)) + d_error
-    value_error = (slope * moved + own.sum(axis=1, keepdims=True)) * ROUND_UP
+    value_error = (slope * moved + own.sum(axis=1, keepdims=True)) * ROUND_UP_FACTOR
     return _to_pair(value[:, None]), value_error, _to_pair(first), d_error
 
 
@@ -640,7 +644,7 @@ def passes(ob: Any, theta: Floats) -> tuple[Floats, float, float, float]:
         whole = part(ob, theta) if over_rows is None else over_rows(part, theta)
         found = add_decay(l2_diagonal(ob), theta, whole)
         bounds = found.g_error + norm(found.g.lo), found.value_error + abs(float(found.value.lo))
-        g_error, error = (BOUND_SLACK * x if np.isfinite(x) else np.inf for x in bounds)
+        g_error, error = (ROUND_UP_FACTOR * x if np.isfinite(x) else np.inf for x in bounds)
         return found.g.hi, g_error, float(found.value.hi), error
 
 

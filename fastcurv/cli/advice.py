@@ -12,7 +12,7 @@ from ..optimize.diagnose import Diagnosis
 from .recipe import Recipe
 
 # arguments of functions that are also options of the commands
-_OPTION = re.compile(r"\b(failure_probability|max_products|max_time) ?= ?")
+_OPTION_PATTERN = re.compile(r"\b(failure_probability|max_products|max_time) ?= ?")
 # Key: a name of Python in a message. Value: the name that the commands use.
 SHELL_WORDS = {
     "`reason`": "the reason",
@@ -22,11 +22,11 @@ SHELL_WORDS = {
 # options of the shell whose names differ from those of the fields of a recipe
 OPTION_NAMES = {"raw": "no-standardize"}
 # a call of a library function with the objective as its argument, or without arguments
-_CALL = re.compile(
+_CALL_PATTERN = re.compile(
     r"\b(?:fastcurv|fc)\.(?:escape|minimize|classify)(?:\((?:ob|objective)\b[^)]*\))?"
 )
 # a sentence that suggests a search for saddles, for which there is no command
-_FINDER = re.compile(
+_FINDER_SENTENCE_PATTERN = re.compile(
     r"(?:,| or| and)* (?:use )?(?:fastcurv|fc)\.find_critical_point\([^)]*\)[^,.;]*"
 )
 
@@ -68,11 +68,11 @@ class Shell:
 
     def in_commands(self, text: str) -> str:
         """Return a text with commands and options in place of Python calls and arguments."""
-        text = _FINDER.sub("", text)
+        text = _FINDER_SENTENCE_PATTERN.sub("", text)
         if self.model is None:
-            text = re.sub(rf"[;,.] *(?:[Uu]se )?{_CALL.pattern}[^;.]*", "", text)
-        text = _CALL.sub(lambda _: f"`{self.continue_command(epochs=0)}`", text)
-        text = _OPTION.sub(lambda found: f"--{found[1].replace('_', '-')} ", text)
+            text = re.sub(rf"[;,.] *(?:[Uu]se )?{_CALL_PATTERN.pattern}[^;.]*", "", text)
+        text = _CALL_PATTERN.sub(lambda _: f"`{self.continue_command(epochs=0)}`", text)
+        text = _OPTION_PATTERN.sub(lambda found: f"--{found[1].replace('_', '-')} ", text)
         for name, word in SHELL_WORDS.items():
             text = text.replace(name, word)
         return text

@@ -25,20 +25,22 @@ MAX_TYPO_SHARE = 0.1
 
 # percent and currency signs and spaces around a number
 UNIT_CHARACTERS = "%\u2030$\u20ac\u00a3\u00a5\u20b9\u20bd\u20a9\u20ba \u00a0\u202f\u2009"
-DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+%?")
-DECIMAL_POINT = re.compile(r"[+-]?\d*\.\d+")
-OF_COMMAS = re.compile(r"[+-]?([1-9]\d{0,2}(\.\d{3})+|\d*)(,\d*)?([eE][+-]?\d+)?")
-GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")
-GROUPED_BY_POINTS = re.compile(r"[+-]?[1-9]\d{0,2}(\.\d{3}){2,}")
+DECIMAL_COMMA_PATTERN = re.compile(r"[+-]?\d*,\d+%?")
+DECIMAL_POINT_PATTERN = re.compile(r"[+-]?\d*\.\d+")
+COMMA_NUMBER_PATTERN = re.compile(r"[+-]?([1-9]\d{0,2}(\.\d{3})+|\d*)(,\d*)?([eE][+-]?\d+)?")
+COMMA_GROUPED_PATTERN = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")
+POINT_GROUPED_PATTERN = re.compile(r"[+-]?[1-9]\d{0,2}(\.\d{3}){2,}")
 # a number whose only mark can be of thousands or of decimals
-AMBIGUOUS_NUMBER = re.compile(r"[+-]?[1-9]\d{0,2}[.,]\d{3}")
-_SPACES = "[ \u00a0\u202f\u2009'\u2019]"  # characters between thousands
-_SPACED = re.compile(rf"[+-]?\d{{1,3}}({_SPACES}\d{{3}})+(?!\d)")
-_CURRENCIES = (
+AMBIGUOUS_NUMBER_PATTERN = re.compile(r"[+-]?[1-9]\d{0,2}[.,]\d{3}")
+_THOUSANDS_SPACES = "[ \u00a0\u202f\u2009'\u2019]"  # characters between thousands
+_SPACE_GROUPED_PATTERN = re.compile(rf"[+-]?\d{{1,3}}({_THOUSANDS_SPACES}\d{{3}})+(?!\d)")
+_CURRENCY_CODES = (
     "AUD|BRL|CAD|CHF|CNY|CZK|DKK|EUR|GBP|HUF|INR|JPY|KRW|MXN|NOK|NZD|PLN|RUB|SEK|SGD|TRY|USD|ZAR"
 )
-_BEFORE_UNIT = re.compile(r"(.*\d\.?)\s*((?:[^\W\d_]|\u00b0)[^\d]{0,11}[23\u00b2\u00b3]?)")
-_BEHIND_UNIT = re.compile(rf"({_CURRENCIES}|Rs\.?|R\$|kr\.?)\s*(.*\d.*)")
+_NUMBER_THEN_UNIT_PATTERN = re.compile(
+    r"(.*\d\.?)\s*((?:[^\W\d_]|\u00b0)[^\d]{0,11}[23\u00b2\u00b3]?)"
+)
+_UNIT_THEN_NUMBER_PATTERN = re.compile(rf"({_CURRENCY_CODES}|Rs\.?|R\$|kr\.?)\s*(.*\d.*)")
 
 
 def number(cell: str, comma: bool) -> float:
@@ -47,11 +49,11 @@ def number(cell: str, comma: bool) -> float:
     # Accountants write losses in brackets.
     if text[:1] == "(" and text[-1:] == ")" and "-" not in text:
         text = "-" + text[1:-1].strip(UNIT_CHARACTERS)
-    if _SPACED.match(text):
-        text = re.sub(_SPACES, "", text)
-    if comma and OF_COMMAS.fullmatch(text):
+    if _SPACE_GROUPED_PATTERN.match(text):
+        text = re.sub(_THOUSANDS_SPACES, "", text)
+    if comma and COMMA_NUMBER_PATTERN.fullmatch(text):
         text = text.replace(".", "").replace(",", ".")
-    elif not comma and GROUPED.fullmatch(text):
+    elif not comma and COMMA_GROUPED_PATTERN.fullmatch(text):
         text = text.replace(",", "")
     return float(text)
 
@@ -67,7 +69,10 @@ def split_unit(cell: str, comma: bool) -> tuple[str, str]:
     """Return the number and the unit of a cell such as 12.5 kg or USD 12, or two empty strings for
     other cells.
     """
-    before, behind = _BEFORE_UNIT.fullmatch(cell), _BEHIND_UNIT.fullmatch(cell)
+    before, behind = (
+        _NUMBER_THEN_UNIT_PATTERN.fullmatch(cell),
+        _UNIT_THEN_NUMBER_PATTERN.fullmatch(cell),
+    )
     text, unit = (
         (behind[2], behind[1]) if behind else (before[1], before[2]) if before else ("", "")
     )
@@ -111,8 +116,8 @@ def as_measures(cells: Cells, comma: bool) -> tuple[np.ndarray, list[int], str]:
     return (*as_numbers(cells, comma, unit), unit) if unit else (values, bad, "")
 
 
-ISO = "ISO"
-_DAYS = (
+ISO_FORM = "ISO"
+_NUMERIC_DATE_FORMS = (
     "%d.%m.%Y",
     "%d.%m.%y",
     "%d/%m/%Y",
@@ -123,41 +128,41 @@ _DAYS = (
     "%m-%d-%Y",
     "%Y/%m/%d",
 )
-_MONTHS = (
+_MONTH_NAME_FORMS = (
     "%d %b %Y", "%d-%b-%Y", "%d-%b-%y", "%b %d, %Y", "%d %B %Y", "%B %d, %Y", "%a, %d %b %Y"
 )  # fmt: skip
-TIMES_OF_DAY = ("%H:%M", "%H:%M:%S", "%I:%M %p", "%I:%M:%S %p")
-DURATION = "hours:minutes"
-FORMS = (
-    ISO,
+TIME_FORMS = ("%H:%M", "%H:%M:%S", "%I:%M %p", "%I:%M:%S %p")
+DURATION_FORM = "hours:minutes"
+DATE_FORMS = (
+    ISO_FORM,
     *(
         day + time
-        for day in (*_DAYS, *_MONTHS)
+        for day in (*_NUMERIC_DATE_FORMS, *_MONTH_NAME_FORMS)
         for time in ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
     ),
     "%Y-%m",
     "%b %Y",
     "%B %Y",
-    *TIMES_OF_DAY,
-    DURATION,
+    *TIME_FORMS,
+    DURATION_FORM,
 )
-_CLOCK = re.compile(r"\d{1,2}:\d\d")
-_HOURS = re.compile(r"(\d{1,6}):([0-5]\d)(?::([0-5]\d(?:\.\d+)?))?")
+_CLOCK_PATTERN = re.compile(r"\d{1,2}:\d\d")
+_DURATION_PATTERN = re.compile(r"(\d{1,6}):([0-5]\d)(?::([0-5]\d(?:\.\d+)?))?")
 
 
 def date(cell: str, form: str) -> datetime:
-    """Return the date in a cell of a form in `FORMS`, in UTC if it names its time zone. A time of
-    day, or a duration, is counted from a fixed day.
+    """Return the date in a cell of a form in `DATE_FORMS`, in UTC if it names its time zone. A time
+    of day, or a duration, is counted from a fixed day.
     """
-    if form == DURATION:
-        if (parts := _HOURS.fullmatch(cell)) is None:
+    if form == DURATION_FORM:
+        if (parts := _DURATION_PATTERN.fullmatch(cell)) is None:
             raise ValueError(f"{cell!r} is no duration")
         hours, minutes, seconds = (float(part or 0) for part in parts.groups())
         return datetime(1900, 1, 1) + timedelta(hours=hours, minutes=minutes, seconds=seconds)
     # a result of a match such as 3:2 is not a time of day
-    if form in TIMES_OF_DAY and not _CLOCK.match(cell):
+    if form in TIME_FORMS and not _CLOCK_PATTERN.match(cell):
         raise ValueError(f"{cell!r} is no time of day")
-    found = datetime.fromisoformat(cell) if form == ISO else datetime.strptime(cell, form)
+    found = datetime.fromisoformat(cell) if form == ISO_FORM else datetime.strptime(cell, form)
     return found if found.tzinfo is None else found.astimezone(UTC).replace(tzinfo=None)
 
 
@@ -171,7 +176,7 @@ def form_of_dates(cells: Cells, where: Callable[[int], str]) -> str:
     """
     present = [i for i, cell in enumerate(cells) if cell.lower() not in NUMBER_GAPS]
     fits: list[tuple[int, str, list[int]]] = []
-    for form in FORMS:
+    for form in DATE_FORMS:
         if any(is_date(cells[i], form) for i in present[:3]):
             bad = [i for i in present if not is_date(cells[i], form)]
             fits.append((len(bad), form, bad))
@@ -198,7 +203,7 @@ def form_of_dates(cells: Cells, where: Callable[[int], str]) -> str:
 
 
 def is_date(cell: str, form: str) -> bool:
-    """Return True if a cell holds a date of a form in `FORMS`."""
+    """Return True if a cell holds a date of a form in `DATE_FORMS`."""
     with suppress(ValueError, OverflowError):
         return bool(date(cell, form))
     return False

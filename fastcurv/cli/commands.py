@@ -21,7 +21,7 @@ from ..common.files import refuse_device, write_atomically
 from ..common.optional import optional
 from ..common.runtime import raise_if_interrupted
 from ..optimize.minimize import METHODS, STOCHASTIC_METHODS
-from ..plots.spectrum import DENSE_BELOW, SpectrumDisplay, all_pairs, ends, extremes
+from ..plots.spectrum import DENSE_MAX_N, SpectrumDisplay, all_pairs, ends, extremes
 from ..spectrum.density import density_of
 from ..spectrum.draw import count_signs
 from ..spectrum.results import missed_clause
@@ -282,7 +282,7 @@ def spectrum(args: Namespace, out: Output) -> int:
     data, objective, saved = open_run(args, out)
     hessian = objective.hessian(saved.theta)
     out.say(describe(objective, data))
-    dense = hessian.shape[0] <= DENSE_BELOW
+    dense = hessian.shape[0] <= DENSE_MAX_N
     known = all_pairs(hessian) if dense else extremes(hessian, args.k, args.seed, args.progress)
     pairs = ends(known, args.k) if dense else known
     out.say(pair_lines(pairs))
@@ -363,14 +363,14 @@ def report(args: Namespace, out: Output) -> int:
 
 
 # options of `report` for a table, and options for a saved network
-OF_TABLES = ("hidden", "alpha", "save")
-OF_NETWORKS = ("data", "activation", "dtype", "l2", "gradient_tol", "failure_probability",
+TABLE_ONLY_OPTIONS = ("hidden", "alpha", "save")
+NETWORK_ONLY_OPTIONS = ("data", "activation", "dtype", "l2", "gradient_tol", "failure_probability",
                "max_products")  # fmt: skip
 
 
 def _refuse_options(args: Namespace, table: bool) -> None:
     """Raise an error for options of `report` that do not apply to the kind of input."""
-    for name in OF_NETWORKS if table else OF_TABLES:
+    for name in NETWORK_ONLY_OPTIONS if table else TABLE_ONLY_OPTIONS:
         if getattr(args, name) is not None:
             option, what = f"--{name.replace('_', '-')}", "a table" if table else "a saved network"
             raise ValueError(f"{option} must be left out with {args.theta}, which is {what}.")
@@ -379,7 +379,7 @@ def _refuse_options(args: Namespace, table: bool) -> None:
 def report_on_table(args: Namespace, out: Output) -> int:
     """Train a network on a table, and write the page on how far to trust it."""
     from .fit_report import build
-    from .fit_table import HIDDEN, fit_table
+    from .fit_table import DEFAULT_HIDDEN, fit_table
 
     check_out(args.save, "save", RUN_SUFFIXES)
 
@@ -391,7 +391,7 @@ def report_on_table(args: Namespace, out: Output) -> int:
         args.theta,
         args.target,
         loss=args.loss,
-        hidden=HIDDEN if args.hidden is None else args.hidden,
+        hidden=DEFAULT_HIDDEN if args.hidden is None else args.hidden,
         alpha=args.alpha,
         seed=args.seed,
         n_threads=args.threads,

@@ -373,7 +373,7 @@ def _classes(source: Any, y: np.ndarray, loss: str, given: int | None) -> tuple[
 
 
 # largest number of which squares, and sums of squares, are finite
-MAX_NUMBER = 1e150
+MAX_SQUARABLE_NUMBER = 1e150
 
 
 def refuse_huge(what: str, A: np.ndarray) -> None:
@@ -381,10 +381,10 @@ def refuse_huge(what: str, A: np.ndarray) -> None:
     is finite.
     """
     size = np.abs(A).max(initial=0.0) if A.dtype.kind == "f" else 0.0
-    if size > MAX_NUMBER:
+    if size > MAX_SQUARABLE_NUMBER:
         raise ValueError(
-            f"{what} must be numbers of at most {MAX_NUMBER:g}, got {size:g}. Divide the columns "
-            "by their unit."
+            f"{what} must be numbers of at most {MAX_SQUARABLE_NUMBER:g}, got {size:g}. Divide "
+            "the columns by their unit."
         )
 
 

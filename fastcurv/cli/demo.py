@@ -37,10 +37,10 @@ from .report import Report
 
 Say = Callable[[str], None]
 
-SECOND: Literal["newton-cg"] = "newton-cg"  # method that converges to the critical point
+SECOND_METHOD: Literal["newton-cg"] = "newton-cg"  # method that converges to the critical point
 N_NARROW_UNITS = 4  # number of units in the last hidden layer of the narrower network
 TRUST_TITLE = "How far can a network be trusted, and where did its training stop?"
-TRUSTED_TEXT = (
+TRUST_TEXT = (
     "The first network predicts how far diabetes has progressed in a year, from scikit-learn's "
     "table of 442 patients. Its decay is the one with the largest evidence. The second half of "
     "this page is about another network, and a saddle."
@@ -50,7 +50,7 @@ from sklearn.preprocessing import scale
 data = load_diabetes(scaled=False)
 X, y = scale(data.data), data.target
 est = fc.MLPRegressor((10,), "tanh", alpha="evidence", random_state={seed}).fit(X, y)"""
-SECOND_HALF = "A second network: did it end at a minimum, or on a saddle?"
+SECOND_HALF_TITLE = "A second network: did it end at a minimum, or on a saddle?"
 SECOND_NETWORK_TEXT = (
     "A network with {n} parameters was trained on scikit-learn's handwritten digits, and its "
     "exact Hessian was examined during training."
@@ -61,7 +61,7 @@ NARROWER_TEXT = (
     "same and the gradient is still zero, so this is a critical point of the full network's loss."
 )
 
-ESCAPE = (
+ESCAPE_TEXT = (
     "The saddle of this section, along its escape direction: the loss, its second-order Taylor "
     "polynomial, and the step taken. Along some other directions the loss rises."
 )
@@ -176,7 +176,7 @@ def report_on_fit(seed: int, say: Say) -> tuple[Report, dict[str, Any]]:
     table = list(known.feature_names), known.data
     page, facts = build(
         fit, X, known.target, names=table[0], target="progression", table=table,
-        notes=[TRUSTED_TEXT], source=FIRST_NETWORK_CODE.format(seed=seed),
+        notes=[TRUST_TEXT], source=FIRST_NETWORK_CODE.format(seed=seed),
     )  # fmt: skip
     page.title = TRUST_TITLE
     say("How far can a fit be trusted?")
@@ -189,7 +189,7 @@ def _verdict_section(
     page: Report, objective: fc.Objective, data: Dataset, point: CriticalPoint
 ) -> None:
     """Add the verdict on the end of training, and its evidence."""
-    page.section(SECOND_HALF).sentence(point)
+    page.section(SECOND_HALF_TITLE).sentence(point)
     page.text(SECOND_NETWORK_TEXT.format(n=objective.n_params) + f" {describe(objective, data)}.")
     page.section("The evidence for this verdict").text(point.reason)
     page.table(["evidence", "value"], point.evidence())
@@ -207,7 +207,7 @@ def _saddle_section(
     page.section("Another point: a saddle, and a descent from it").text(NARROWER_TEXT)
     page.verdict(saddle).text(way)
     if escaped is not None:
-        page.figure(plot_line(objective, theta, escaped.x - theta), ESCAPE)
+        page.figure(plot_line(objective, theta, escaped.x - theta), ESCAPE_TEXT)
 
 
 def _failure_section(page: Report, failed: Diagnosis) -> None:
@@ -225,7 +225,7 @@ def train(
     theta = objective.model.init(seed=seed)
     moments = {"start": theta}
     options: Any = {"batch_size": 64, "seed": seed, "progress": progress}
-    say(f"training: adam on mini-batches, then {SECOND} until the gradient vanishes")
+    say(f"training: adam on mini-batches, then {SECOND_METHOD} until the gradient vanishes")
     say(f"  start      {format_point(objective, theta, data)}")
     theta = raise_if_interrupted(fc.minimize(objective, theta, "adam", max_iter=2, **options)).x
     moments["middle"] = theta
@@ -234,10 +234,10 @@ def train(
     theta = raise_if_interrupted(fc.minimize(objective, theta, "adam", max_iter=more, **options)).x
     say(f"  adam       {format_point(objective, theta, data)}")
     result = raise_if_interrupted(
-        fc.minimize(objective, theta, SECOND, max_iter=300, progress=progress)
+        fc.minimize(objective, theta, SECOND_METHOD, max_iter=300, progress=progress)
     )
     moments["end"] = result.x
-    say(f"  {SECOND:<9}  {format_point(objective, result.x, data)}")
+    say(f"  {SECOND_METHOD:<9}  {format_point(objective, result.x, data)}")
     say(f"  {ending_message(result)}")
     return moments, result
 
@@ -325,7 +325,7 @@ def find_saddle(
     first: Any = {"max_iter": 40, "batch_size": 64, "seed": seed, "progress": progress}
     theta = raise_if_interrupted(fc.minimize(small, theta, "adam", **first)).x
     rest: Any = {"max_iter": 500, "gradient_tol": 1e-11, "progress": progress, "verdict": False}
-    theta = raise_if_interrupted(fc.minimize(small, theta, SECOND, **rest)).x
+    theta = raise_if_interrupted(fc.minimize(small, theta, SECOND_METHOD, **rest)).x
     *below, (W, b), (W_out, b_out) = small.model.unflatten(theta)
     missing = recipe.hidden[-1] - N_NARROW_UNITS
     W, b = np.pad(W, ((0, missing), (0, 0))), np.pad(b, (0, missing))
@@ -342,10 +342,10 @@ def escape_saddle(
         return None, "No direction of negative curvature was found."
     escaped = fc.escape(objective, theta, point.escape_direction)
     rest: Any = {"max_iter": 300, "progress": progress, "verdict": False}
-    further = raise_if_interrupted(fc.minimize(objective, escaped.x, SECOND, **rest))
+    further = raise_if_interrupted(fc.minimize(objective, escaped.x, SECOND_METHOD, **rest))
     return escaped, (
         f"Along the escape direction the loss falls from {objective.value(theta):.6f} to "
-        f"{float(escaped.fun):.6f}; from there {SECOND} continues down to {further.fun:.6f}."
+        f"{float(escaped.fun):.6f}; from there {SECOND_METHOD} continues down to {further.fun:.6f}."
     )
 
 

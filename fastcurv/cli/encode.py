@@ -20,7 +20,7 @@ import numpy as np
 from ..common.errors import shown
 from ..common.optional import optional
 from ..structure.tables import DEFAULT_LOSS_BY_TARGETS, LOSSES, check_loss
-from .cells import DURATION, ISO, NUMBER_GAPS, Cells, as_numbers, date, is_date
+from .cells import DURATION_FORM, ISO_FORM, NUMBER_GAPS, Cells, as_numbers, date, is_date
 from .data import (
     CSV_SUFFIXES,
     Code,
@@ -112,9 +112,9 @@ def _column_values(
         if cell.lower() not in NUMBER_GAPS:
             if not is_date(cell, code.form):
                 like = "a date like " + (
-                    code.first if code.form == ISO else first.strftime(code.form)
+                    code.first if code.form == ISO_FORM else first.strftime(code.form)
                 )
-                if code.form == DURATION:
+                if code.form == DURATION_FORM:
                     like = "a duration like 12:30"
                 raise ValueError(
                     f"{where(i)} must be {like}, got {shown(cell)!r}. Correct it, or "

@@ -22,7 +22,7 @@ from scipy.special import expit, softmax
 
 from ..common.protocols import Floats, Indices
 from ..critical.classify import classify
-from ..critical.laplace import MAX_DECREMENT, laplace
+from ..critical.laplace import MAX_NEWTON_DECREMENT, laplace
 from ..critical.left_out import LeftOut, leave_one_out
 from ..critical.report import CriticalPoint
 from ..network.mlp import MLP
@@ -38,7 +38,7 @@ N_FOLDS = 10
 MAX_SCORE_GAP = 0.02
 # largest change of the score between the fit and the minimum near it
 MAX_MOVED_SCORE = 0.01
-LEVEL = 0.95  # confidence level of intervals
+CONFIDENCE_LEVEL = 0.95  # confidence level of intervals
 MIN_PROBABILITY = 1e-15  # smallest probability whose logarithm is taken
 # penalties tried for a linear model, in this order; classes that are separable need small ones
 LINEAR_PENALTIES = (100.0, 10.0, 1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
@@ -50,7 +50,7 @@ MAX_EVIDENCE_PARAMS = 1500  # number of rows of the largest matrix that gives an
 # flops for the Hessian above which refits by folds replace the leave-one-out approximation
 MAX_FACTOR_FLOPS = 2e11
 # time reserved for pictures, in units of the time of a fit of all rows
-REFITS_OF_PICTURES = 2.0
+PICTURES_TO_FIT_TIME_RATIO = 2.0
 MIN_WATCHED_ITERATIONS = 50  # number of iterations of the fit that shows the loss on other rows
 # flops of training to a minimum that are allowed for each second of a fit, plus one second
 TRAINING_FLOPS_PER_SECOND = 1e10
@@ -58,14 +58,15 @@ TRAINING_FLOPS_PER_SECOND = 1e10
 MIN_ITERATIONS, MAX_ITERATIONS = 20, 300
 MAX_CHANGE_FLOPS = 4e8  # flops for predicting rows by the networks without each row
 MAX_DOTS = 2000  # maximum number of rows that a picture shows
-# A page may take FIT_SHARE times the processor time of a fit, plus PAGE_SECONDS.
+# A page may take PAGE_TO_FIT_TIME_RATIO times the processor time of a fit, plus PAGE_SECONDS.
 PAGE_SECONDS = 2.0
-FIT_SHARE = 2.0
-VERDICT_SHARE = 0.15  # share of that time that a verdict may take where no minimum is searched for
+PAGE_TO_FIT_TIME_RATIO = 2.0
+# share of that time that a verdict may take where no minimum is searched for
+MAX_VERDICT_TIME_SHARE = 0.15
 # longest fit, with the choice of its penalty, that a page counts for that of a longer refit
 MAX_FIT_SECONDS = 3.0
 # fraction of the time for a page that may be used up when another fit begins
-PLANNED_SHARE = 0.65
+MAX_USED_TIME_SHARE = 0.65
 
 
 @dataclass(frozen=True)
@@ -413,14 +414,14 @@ class Numbers:
     def allowed(self) -> float:
         """The processor time that the page may take, in seconds."""
         own = min(getattr(self.fit.est, "seconds", 0.0), MAX_FIT_SECONDS)
-        return FIT_SHARE * max(self.fit_seconds, own) + PAGE_SECONDS
+        return PAGE_TO_FIT_TIME_RATIO * max(self.fit_seconds, own) + PAGE_SECONDS
 
     def has_time_for(self, n_refits: float) -> bool:
         """Return True if there is time for refits that take as long as `n_refits` fits of
         all rows.
         """
         spent = time.process_time() - self.started
-        return spent + n_refits * self.fit_seconds <= PLANNED_SHARE * self.allowed
+        return spent + n_refits * self.fit_seconds <= MAX_USED_TIME_SHARE * self.allowed
 
 
 def fold_order(fit: Fit) -> Indices:
@@ -442,7 +443,7 @@ def measure(fit: Fit, note: Callable[[str], None]) -> Numbers:
     _find_minimum(found)
     note("folds")
     n_folds = min(N_FOLDS, fit.n)
-    while found.n_folds < n_folds and found.has_time_for(REFITS_OF_PICTURES + 1):
+    while found.n_folds < n_folds and found.has_time_for(PICTURES_TO_FIT_TIME_RATIO + 1):
         _add_fold(found)
     _choose_left_out_method(found)
     note("a linear model")
@@ -478,7 +479,7 @@ def _find_minimum(found: Numbers) -> None:
         if run.report is not None:
             found.theta, found.point, found.trained_on = run.x, run.report, True
     if found.point is None:
-        limit = max(VERDICT_SHARE * found.allowed, found.fit_seconds)
+        limit = max(MAX_VERDICT_TIME_SHARE * found.allowed, found.fit_seconds)
         found.point = classify(ob, fit.theta, seed=0, max_time=limit, progress=False)
         found.why = (
             "a minimum of so many rows and parameters takes too long to find"
@@ -615,7 +616,7 @@ def evidence_of(fit: Fit) -> float:
             found = laplace(fit.ob, end)
     except ValueError:
         return math.nan
-    return found.evidence if found.decrement <= MAX_DECREMENT else math.nan
+    return found.evidence if found.decrement <= MAX_NEWTON_DECREMENT else math.nan
 
 
 def constant_losses(fit: Fit) -> Floats:

@@ -12,7 +12,7 @@ from scipy.special import betaincinv
 from ..common.protocols import Floats, Indices
 from ..spectrum.results import as_json, number
 from .fit_numbers import (
-    LEVEL,
+    CONFIDENCE_LEVEL,
     MAX_CHANGE_FLOPS,
     MAX_DOTS,
     N_FOLDS,
@@ -39,7 +39,7 @@ N_GROUPS, MIN_GROUP_ROWS = 10, 10  # number of groups of similar probability, an
 ROW_SHARES = (1 / 8, 1 / 4, 1 / 2)
 MIN_FIT_ROWS = 10  # number of rows of the smallest fit
 # fraction of the rows that is fitted with other penalties; the other rows give the scores
-PARTS = 2 / 3
+FITTED_SHARE = 2 / 3
 # penalties of the refits, relative to the penalty of the fit
 DECAY_RATIOS = (10.0, 10**0.5, 1.0, 10**-0.5, 0.1)
 MAX_CURVE_POINTS = 200  # number of points of a loss curve
@@ -150,7 +150,7 @@ def add_certainty(page: Page) -> None:
         "def is_inside(j):",
         "    i = np.setdiff1d(np.flatnonzero(np.isfinite(left_out)), [j])",
         f"    R, middle = np.abs(y - left_out)[i], left_out[j]{moved}",
-        f"    k = int(np.ceil({LEVEL} * (len(i) + 1))) - 1",
+        f"    k = int(np.ceil({CONFIDENCE_LEVEL} * (len(i) + 1))) - 1",
         "    return -np.sort(R - middle)[k] <= y[j] <= np.sort(middle + R)[k]",
     ]
     rows = "shown" if found.rows.all() else "shown[np.isfinite(left_out[shown])]"
@@ -173,7 +173,7 @@ def _jackknife_plus_intervals(page: Page, shown: Indices) -> tuple[Floats, Float
             assert found.out is not None
             moved = found.out.predictions[row][:, None] + page.change[at[row]]
             middle = fit.units(moved.T)[others]
-        place = math.ceil(LEVEL * (len(R) + 1)) - 1
+        place = math.ceil(CONFIDENCE_LEVEL * (len(R) + 1)) - 1
         if place >= len(R):
             low[k], high[k] = -np.inf, np.inf
             continue
@@ -602,7 +602,7 @@ def add_decay(page: Page) -> None:
     found, fit, report = page.found, page.fit, page.report
     report.section("How much decay?")
     most, fewer = _split_rows(page)
-    if len(most) < MIN_FIT_ROWS or not found.has_time_for(PARTS * len(DECAY_RATIOS)):
+    if len(most) < MIN_FIT_ROWS or not found.has_time_for(FITTED_SHARE * len(DECAY_RATIOS)):
         report.text("Other penalties were not tried, to keep the time short.")
         return
     ratios, scores, losses, evidences = [], [], [], []
@@ -664,7 +664,7 @@ def _split_rows(page: Page) -> tuple[Indices, Indices]:
     """Return two thirds of the rows, and the other rows."""
     fit, setup = page.fit, page.found.setup
     drawn = np.random.default_rng(page.seed).permutation(fit.n)
-    m = int(fit.n * PARTS)
+    m = int(fit.n * FITTED_SHARE)
     line = f"most, fewer = drawn[:{m}], drawn[{m}:]"
     if line not in setup:
         setup.append(line)

@@ -18,7 +18,7 @@ from ..common.runtime import one_blas_thread
 from ..structure.tables import LOSSES
 from . import fit_rows
 from .fit_numbers import (
-    LEVEL,
+    CONFIDENCE_LEVEL,
     EstimatorFit,
     Fit,
     Numbers,
@@ -42,7 +42,7 @@ from .fit_pictures import (
     choose_rows,
 )
 from .report import Report
-from .tables import MIN_ROWS
+from .tables import MIN_TABLE_ROWS
 
 # relative difference of losses above which the rows are not those of the fit
 MAX_LOSS_CHANGE = 1e-3
@@ -151,8 +151,8 @@ def _check_names(names: Sequence[str], X: Any) -> None:
 
 def _check_rows(fit: Fit) -> None:
     """Raise ValueError if the rows are too few, are all equal, or are not those of the fit."""
-    if fit.n < MIN_ROWS:
-        raise ValueError(f"y must have at least {MIN_ROWS} rows for a report, got {fit.n}.")
+    if fit.n < MIN_TABLE_ROWS:
+        raise ValueError(f"y must have at least {MIN_TABLE_ROWS} rows for a report, got {fit.n}.")
     if (fit.y == fit.y[0]).all():
         raise ValueError(
             f"y must hold different values for a report, got {fit.given.tolist()[0]!r} alone."
@@ -337,17 +337,18 @@ def _interval(page: Page) -> None:
     if found.closed:
         out = found.out
         assert out is not None
-        low, high = out.interval(fit.ob.X[page.some], LEVEL)
+        low, high = out.interval(fit.ob.X[page.some], CONFIDENCE_LEVEL)
         width = float(np.median(high - low)) / 2 * fit.scale
         found.setup.append(
-            f"low, high = (b[:, 0] * {fit.scale_code} for b in out.interval(X[shown], {LEVEL}))"
+            f"low, high = (b[:, 0] * {fit.scale_code} for b in out.interval(X[shown], "
+            f"{CONFIDENCE_LEVEL}))"
         )
         code = "np.median(high - low) / 2"
         how = "jackknife+"
     else:
         errors = np.sort(np.abs(fit.y - found.left_out)[found.rows])
         # The quantile is that of a new row among the errors of the fitted rows.
-        place = math.ceil(LEVEL * (len(errors) + 1)) - 1
+        place = math.ceil(CONFIDENCE_LEVEL * (len(errors) + 1)) - 1
         width = float(errors[place]) if place < len(errors) else math.inf
         code = f"np.sort(np.abs(y - left_out))[{place}]"
         how = _folds(found)

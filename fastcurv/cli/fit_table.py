@@ -44,19 +44,24 @@ from .tables import Table
 if TYPE_CHECKING:
     from .fit_numbers import Trained
 
-HIDDEN = (10,)  # default widths of the hidden layers
-PATH_ITERATIONS = 500  # number of L-BFGS iterations at each decay of the path
+DEFAULT_HIDDEN = (10,)  # default widths of the hidden layers
+N_PATH_ITERATIONS = 500  # number of L-BFGS iterations at each decay of the path
 # limits on the number of rows on which the decay is chosen; within them, the work of the
-# Gauss-Newton matrix is at most `PATH_FLOPS`
+# Gauss-Newton matrix is at most `MAX_PATH_FLOPS`
 MAX_PATH_ROWS, MIN_PATH_ROWS = 5000, 500
-PATH_FLOPS = 1e10
+MAX_PATH_FLOPS = 1e10
 # number of parameters above which factorisations of the matrix, and a verdict, take longer than the
 # fits
 MAX_PATH_PARAMS = 2000
 N_FOLDS = 5  # number of folds that choose the decay if the evidence cannot
 # number of decays in a row without a better score of left-out rows after which the search ends
-MAX_IDLE = 3
-DEFAULTS = {"loss": None, "alpha": None, "hidden": HIDDEN, "seed": 0}  # defaults of `fit_table`
+MAX_IDLE_DECAYS = 3
+FIT_TABLE_DEFAULTS = {
+    "loss": None,
+    "alpha": None,
+    "hidden": DEFAULT_HIDDEN,
+    "seed": 0,
+}  # defaults of `fit_table`
 
 
 @dataclass(frozen=True)
@@ -142,7 +147,7 @@ def fit_table(
     target: str | None = None,
     *,
     loss: str | None = None,
-    hidden: tuple[int, ...] = HIDDEN,
+    hidden: tuple[int, ...] = DEFAULT_HIDDEN,
     alpha: float | None = None,
     seed: int = 0,
     n_threads: int | None = None,
@@ -195,7 +200,7 @@ def fit_table(
     (31, True)
     """
     began, given = time.monotonic(), {"loss": loss, "alpha": alpha, "hidden": hidden, "seed": seed}
-    changed = {name: value for name, value in given.items() if value != DEFAULTS[name]}
+    changed = {name: value for name, value in given.items() if value != FIT_TABLE_DEFAULTS[name]}
     options = "".join(f", {name}={value!r}" for name, value in changed.items())
     source = (
         "from fastcurv.cli.fit_table import fit_table\n\n"
@@ -249,7 +254,7 @@ def has_evidence(ob: Objective) -> bool:
 
 
 def _minimise(ob: Objective, theta: Any) -> Any:
-    run = minimize(ob, theta, "l-bfgs", max_iter=PATH_ITERATIONS, verdict=False, progress=False)
+    run = minimize(ob, theta, "l-bfgs", max_iter=N_PATH_ITERATIONS, verdict=False, progress=False)
     return raise_if_interrupted(run).x
 
 
@@ -259,7 +264,7 @@ def l2_by_evidence(ob: Objective, start: Any, seed: int) -> tuple[float, np.ndar
     The precision ``l2 N`` of the weights does not depend on the number of rows, so that it is
     chosen on a part of the rows if the matrix of all rows would take long.
     """
-    N, most = ob.n_samples, PATH_FLOPS / (ob.model.sizes[-1] * ob.n_params**2)
+    N, most = ob.n_samples, MAX_PATH_FLOPS / (ob.model.sizes[-1] * ob.n_params**2)
     count = min(N, MAX_PATH_ROWS, max(MIN_PATH_ROWS, int(most)))
     rows = np.sort(np.random.default_rng(seed).permutation(N)[:count])
     some = ob if count == N else ob.batch(rows)
@@ -280,7 +285,7 @@ def l2_by_folds(ob: Objective, start: Any, seed: int) -> tuple[float, np.ndarray
     fitted = [ob.batch(fold != i) for i in range(N_FOLDS)]
     held = [ob.batch(fold == i) for i in range(N_FOLDS)]
     thetas, l2, idle, best, lowest = [start] * N_FOLDS, MAX_L2, 0, MAX_L2, np.inf
-    while l2 > MIN_L2 and idle < MAX_IDLE:
+    while l2 > MIN_L2 and idle < MAX_IDLE_DECAYS:
         thetas = [
             _minimise(with_l2(one, l2), with_units_restarted(one.model, theta, start))
             for one, theta in zip(fitted, thetas)

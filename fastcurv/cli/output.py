@@ -185,9 +185,9 @@ def format_point(objective: Any, theta: np.ndarray, data: Any) -> str:
 
 def ending_message(run: Any) -> str:
     """Return the reason why a run ended, without the advice to call `classify` in Python."""
-    from ..optimize.run import NO_REPORT
+    from ..optimize.run import NO_VERDICT_CLAUSE
 
-    return str(run.message).replace(NO_REPORT, "")
+    return str(run.message).replace(NO_VERDICT_CLAUSE, "")
 
 
 def pair_lines(pairs: Any) -> str:

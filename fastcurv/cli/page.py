@@ -21,7 +21,7 @@ from .recipe import SavedRun
 from .report import Report
 
 # number of parameters up to which all eigenvalues are computed, which takes seconds
-DENSE_BELOW = 1500
+DENSE_MAX_N = 1500
 
 
 def build_report(
@@ -89,7 +89,7 @@ def _spectrum(page: Report, hessian: Any, point: Any, args: Namespace) -> list[l
     n, start = hessian.shape[0], time.perf_counter()
     density = fc.spectral_density(hessian, n_probes=args.probes, n_steps=args.steps, seed=args.seed)
     between = time.perf_counter()
-    dense = n <= DENSE_BELOW
+    dense = n <= DENSE_MAX_N
     known = all_pairs(hessian) if dense else extremes(hessian, 5, args.seed, args.progress)
     pairs, ticks = ends(known, 5) if dense else known, known.values
     proved = point.kind == "minimum" and point.certified

@@ -23,13 +23,13 @@ from .output import DEFAULT_OUTPUT_FILE, Output, write
 
 # Importing the modules above takes as long as NumPy and SciPy. The commands are imported on use.
 
-DTYPES = ("float32", "float64")
+DTYPE_NAMES = ("float32", "float64")
 MAX_THREADS = 1024
 Option = tuple[tuple[str, ...], dict[str, Any]]
 MODEL_FILES_HELP = (
     "what 'fastcurv train' or fc.save wrote, a .onnx model, or a state dict (.pt, .safetensors)"
 )
-DENSE_BELOW = 1000  # the value of the constant in plots/spectrum.py
+DENSE_MAX_N = 1000  # the value of the constant in plots/spectrum.py
 ACTIVATION_NAMES = ", ".join(name for name in ACTIVATIONS)
 METHOD_NAMES = ", ".join(name for part in get_args(Descent) for name in get_args(part) or (part,))
 _EPILOG = (
@@ -222,7 +222,7 @@ SAVED_OPTIONS = [
     ),
     *DATA_OPTIONS,
     STATE_ACTIVATION_OPTION,
-    option("--dtype", choices=DTYPES, default=None, help="other precision than its own"),
+    option("--dtype", choices=DTYPE_NAMES, default=None, help="other precision than its own"),
     option("--l2", type=_real(0), default=None, help="other weight decay than recorded"),
 ]
 DENSITY_OPTIONS = [
@@ -334,7 +334,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
             option(
                 "--max-time", type=_parse_positive, default=None, help="seconds for each method"
             ),
-            option("--dtype", choices=DTYPES, help="(default float64)"),
+            option("--dtype", choices=DTYPE_NAMES, help="(default float64)"),
             option(
                 "--out",
                 help="file to write, .npz or .safetensors; one that is there is replaced (default "
@@ -377,7 +377,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
     },
     "spectrum": {
         "help": "the extreme eigenvalues and the spectral density of a trained network",
-        "description": f"Up to {DENSE_BELOW} parameters the eigenvalues come from the whole "
+        "description": f"Up to {DENSE_MAX_N} parameters the eigenvalues come from the whole "
         "matrix; above, from products alone, and it is said what copies of multiple ones may be "
         "missing.",
         "options": [
@@ -480,9 +480,9 @@ COMMANDS: dict[str, dict[str, Any]] = {
             ACTIVATION_OPTION,
             option(
                 "--dtype",
-                choices=DTYPES,
+                choices=DTYPE_NAMES,
                 nargs="+",
-                default=DTYPES,
+                default=DTYPE_NAMES,
                 help="one or both (default both)",
             ),
             THREADS_OPTION,

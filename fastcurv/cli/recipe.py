@@ -20,10 +20,10 @@ from ..common.files import checksum_error, read_tensors, write_atomically, write
 from ..network.mlp import MLP
 from ..network.objective import Objective
 from ..network.save import RUN_KEY, assembled, contents
-from .cells import FORMS
+from .cells import DATE_FORMS
 from .data import Code, Coding, Dataset, read_npz
 from .encode import load_dataset, load_table
-from .tables import KINDS
+from .tables import COLUMN_KINDS
 
 RUN_SUFFIXES = (".npz", ".safetensors")
 # fields of a `Recipe` that are True or False
@@ -296,10 +296,10 @@ def _read_column_rules(facts: Any, n_inputs: int) -> tuple[Code, ...]:
         code = Code(**(given | {"categories": tuple(given["categories"])}))
         words = code.name, code.kind, code.form, code.first, *code.categories
         number = type(code.fill) in (int, float) and math.isfinite(code.fill)
-        if not number or code.kind not in KINDS or not all(type(x) is str for x in words):
+        if not number or code.kind not in COLUMN_KINDS or not all(type(x) is str for x in words):
             raise ValueError("its columns are encoded in no way that is known")
         if code.kind == "dates" and (
-            code.form not in FORMS or datetime.fromisoformat(code.first).tzinfo is not None
+            code.form not in DATE_FORMS or datetime.fromisoformat(code.first).tzinfo is not None
         ):
             raise ValueError("its dates have no form that is known")
         codes.append(code)

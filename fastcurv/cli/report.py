@@ -19,11 +19,12 @@ from ..common.optional import optional
 from ..critical.report import CriticalPoint
 from ..spectrum.results import as_json
 
-NARROW = 44  # number of characters in a table's line that fit on a screen of 390 pixels
-FRAME_HEIGHT = 720  # height of the page in a notebook, in pixels
-_CODE = re.compile("`([^`\n]+)`")
+# number of characters in a table's line that fit on a screen of 390 pixels
+NARROW_SCREEN_CHARACTERS = 44
+FRAME_HEIGHT_PIXELS = 720  # height of the page in a notebook, in pixels
+_CODE_PATTERN = re.compile("`([^`\n]+)`")
 _CHART_SCRIPT_PATH = Path(__file__).with_name("chart.js")
-_PAGE = """<!doctype html>
+_PAGE_TEMPLATE = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -40,7 +41,7 @@ _PAGE = """<!doctype html>
 {script}</body>
 </html>
 """
-_STYLE = """
+_STYLE_SHEET = """
 :root { --ink: #1d1f23; --soft: #5c6470; --rule: #dcdfe4;
         --page: #fcfcfb; --card: #f3f4f5; --accent: #0072b2;
         --c1: #b87400; --c2: #009e73; --c3: #d55e00; }
@@ -182,7 +183,7 @@ class Report:
     def _repr_html_(self) -> str:
         """Return the page in a separate frame, for notebooks."""
         page = html.escape(self.to_html(), quote=True)
-        look = f"width:100%;height:{FRAME_HEIGHT}px;border:0"
+        look = f"width:100%;height:{FRAME_HEIGHT_PIXELS}px;border:0"
         title = html.escape(self.title, quote=True)
         return f'<iframe title="{title}" style="{look}" srcdoc="{page}"></iframe>'
 
@@ -203,7 +204,7 @@ class Report:
         cells = [[self.in_commands(c) if isinstance(c, str) else c for c in row] for row in rows]
         numeric = [all(_is_number(row[i]) for row in cells) for i in range(len(header))]
         widths = [max(len(_to_json_value(c)) for c in column) for column in zip(header, *cells)]
-        stacked = len(header) > 2 and sum(widths) > NARROW
+        stacked = len(header) > 2 and sum(widths) > NARROW_SCREEN_CHARACTERS
         look = "wide stacked" if stacked else "wide"
         labels = header if stacked else [""] * len(header)
         head = "".join(_table_cell("th", name, right) for name, right in zip(header, numeric))
@@ -350,7 +351,9 @@ class Report:
         """Return the page as one string."""
         script = f"<script>\n{_CHART_SCRIPT_PATH.read_text()}</script>\n" if self._charts else ""
         body = "\n".join(self._parts)
-        return _PAGE.format(title=_escape(self.title), style=_STYLE, body=body, script=script)
+        return _PAGE_TEMPLATE.format(
+            title=_escape(self.title), style=_STYLE_SHEET, body=body, script=script
+        )
 
     def write(self, path: str | PathLike[str]) -> Path:
         """Write the page atomically: a reader sees the old file or the whole new one.
@@ -420,7 +423,7 @@ def _table_cell(tag: str, value: Any, right: bool, label: str = "") -> str:
 
 def _escape_markup(text: Any) -> str:
     """Escape text for the page, with text between backticks as code."""
-    return _CODE.sub(r"<code>\1</code>", _escape(text))
+    return _CODE_PATTERN.sub(r"<code>\1</code>", _escape(text))
 
 
 def _escape(text: Any) -> str:

@@ -24,17 +24,17 @@ import numpy as np
 from ..common.errors import shown
 from ..common.files import refuse_device
 from .cells import (
-    AMBIGUOUS_NUMBER,
-    DECIMAL_COMMA,
-    DECIMAL_POINT,
-    DURATION,
-    GROUPED,
-    GROUPED_BY_POINTS,
+    AMBIGUOUS_NUMBER_PATTERN,
+    COMMA_GROUPED_PATTERN,
+    COMMA_NUMBER_PATTERN,
+    DECIMAL_COMMA_PATTERN,
+    DECIMAL_POINT_PATTERN,
+    DURATION_FORM,
     MAX_TYPO_SHARE,
     MISSING_CELLS,
     NUMBER_GAPS,
-    OF_COMMAS,
-    TIMES_OF_DAY,
+    POINT_GROUPED_PATTERN,
+    TIME_FORMS,
     UNIT_CHARACTERS,
     Cells,
     as_measures,
@@ -51,22 +51,22 @@ from .data import (
     is_header,
 )
 
-MARKS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+SEPARATOR_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 # number of lines and cells from which the separator is detected
 N_FIRST_LINES, N_FIRST_CELLS = 50, 2000
-MIN_ROWS = 10  # number of rows below which scores of left-out rows are meaningless
+MIN_TABLE_ROWS = 10  # number of rows below which scores of left-out rows are meaningless
 # range of the largest absolute value of a column in which variances of squared errors are finite
 MIN_COLUMN_MAGNITUDE, MAX_COLUMN_MAGNITUDE = 1e-75, 1e75
 # number of different words, such as <0.1, in the cells of a column of numbers
-MAX_MARKS = 5
-MIN_MARKED = 5  # number of cells from which thousands separators are detected
+MAX_CENSORED_WORDS = 5
+MIN_MARKED_CELLS = 5  # number of cells from which thousands separators are detected
 MAX_CATEGORIES = 30  # number of most frequent words of a column that become inputs
 # Whole numbers count as classes if there are at most `MAX_CLASSES` different ones with at least
 # this mean number of rows.
 MAX_CLASSES = 20
 MIN_ROWS_PER_CLASS = 5
 MAX_NAMED_COLUMNS = 5  # number of columns named in a note
-IDENTIFIER = re.compile(
+IDENTIFIER_NAME_PATTERN = re.compile(
     r"(^|[^a-z])(id|uuid|guid|index|idx|key|nr|no|number|rowid|rownames)$|[a-z](Id|ID)$"
 )
 
@@ -125,7 +125,11 @@ def read_sheet(path: str | Path, least: int = 2) -> Sheet:
         # R writes no name for a column of row names
         rows[0] = [*rows[0], ""] if last else ["", *rows[0]]
     width = len(rows[0])
-    if len(rows) > MIN_ROWS and len(rows[-1]) != width and _have_equal_types(rows[MIN_ROWS // 2 :]):
+    if (
+        len(rows) > MIN_TABLE_ROWS
+        and len(rows[-1]) != width
+        and _have_equal_types(rows[MIN_TABLE_ROWS // 2 :])
+    ):
         raise ValueError(
             f"{path}, line {lines[0]}, must have a name for each of {len(rows[-1])} columns, got "
             f"{width}. Remove the lines above the names."
@@ -134,7 +138,8 @@ def read_sheet(path: str | Path, least: int = 2) -> Sheet:
         if len(row) != width:
             raise ValueError(
                 f"{path}, line {line}, must have {width} columns, as the first line has, got "
-                f"{len(row)}. Put cells that contain {MARKS.get(mark, mark)} in double quotes."
+                f"{len(row)}. Put cells that contain {SEPARATOR_NAMES.get(mark, mark)} in double "
+                "quotes."
             )
     named = _has_names(rows[0], rows[1:], comma)
     header = rows.pop(0) if named else [""] * width
@@ -167,23 +172,29 @@ def _decimal_mark(path: Path, rows: Sequence[Cells], mark: str) -> tuple[bool, b
     shows them, unless other numbers have points.
     """
     commas = [cell.strip(UNIT_CHARACTERS) for row in rows for cell in row if "," in cell]
-    found = [cell for cell in commas if DECIMAL_COMMA.fullmatch(cell)]
-    decimals = filter(DECIMAL_POINT.fullmatch, _with_points(rows))
-    if not found and next((c for c in decimals if not AMBIGUOUS_NUMBER.fullmatch(c)), None):
+    found = [cell for cell in commas if DECIMAL_COMMA_PATTERN.fullmatch(cell)]
+    decimals = filter(DECIMAL_POINT_PATTERN.fullmatch, _with_points(rows))
+    if not found and next((c for c in decimals if not AMBIGUOUS_NUMBER_PATTERN.fullmatch(c)), None):
         return False, False
-    numbers = DECIMAL_COMMA, GROUPED, DECIMAL_POINT, GROUPED_BY_POINTS, OF_COMMAS
+    numbers = (
+        DECIMAL_COMMA_PATTERN,
+        COMMA_GROUPED_PATTERN,
+        DECIMAL_POINT_PATTERN,
+        POINT_GROUPED_PATTERN,
+        COMMA_NUMBER_PATTERN,
+    )
     marked = [
         cell
         for cell in (*commas, *_with_points(rows))
         if any(form.fullmatch(cell) for form in numbers)
     ]
-    ambiguous = bool(marked) and all(map(AMBIGUOUS_NUMBER.fullmatch, marked))
-    if not found and any(map(GROUPED_BY_POINTS.fullmatch, marked)):
+    ambiguous = bool(marked) and all(map(AMBIGUOUS_NUMBER_PATTERN.fullmatch, marked))
+    if not found and any(map(POINT_GROUPED_PATTERN.fullmatch, marked)):
         return True, False
-    if mark == "," and all(map(GROUPED.fullmatch, found)):
+    if mark == "," and all(map(COMMA_GROUPED_PATTERN.fullmatch, found)):
         return False, ambiguous
-    for cell in filter(DECIMAL_POINT.fullmatch, _with_points(rows)):
-        if not OF_COMMAS.fullmatch(cell):
+    for cell in filter(DECIMAL_POINT_PATTERN.fullmatch, _with_points(rows)):
+        if not COMMA_NUMBER_PATTERN.fullmatch(cell):
             raise ValueError(
                 f"{path} must have one decimal mark in all numbers, got {shown(found[0])!r} and "
                 f"{shown(cell)!r}. Replace the commas by points."
@@ -196,15 +207,15 @@ def _with_points(rows: Sequence[Cells]) -> Iterator[str]:
 
 
 # first bytes of files that are no text but often named like tables
-FOREIGN = {
+FOREIGN_FILE_SIGNATURES = {
     b"\x1f\x8b": "a file compressed by gzip. Unpack it first",
     b"PK\x03\x04": "an Excel workbook or an archive. Save the table as 'CSV UTF-8'",
     b"\xd0\xcf\x11\xe0": "an Excel workbook. Save the table as 'CSV UTF-8'",
     b"PAR1": "a Parquet file. Write it as CSV",
     b"%PDF": "a PDF file. Save the table as 'CSV UTF-8'",
 }
-_JSON = re.compile(r"\s*(\[\s*[\[{]|\{\s*\")")
-_HTML = re.compile(r"\s*<(!doctype|\?xml|html)", re.IGNORECASE)
+_JSON_START_PATTERN = re.compile(r"\s*(\[\s*[\[{]|\{\s*\")")
+_HTML_START_PATTERN = re.compile(r"\s*<(!doctype|\?xml|html)", re.IGNORECASE)
 
 
 def _text(path: Path) -> str:
@@ -214,7 +225,7 @@ def _text(path: Path) -> str:
         raw = path.read_bytes()
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from None
-    for start, what in FOREIGN.items():
+    for start, what in FOREIGN_FILE_SIGNATURES.items():
         if raw.startswith(start):
             raise ValueError(f"{path} must hold a table as text, got {what}.")
     if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
@@ -233,7 +244,10 @@ def _text(path: Path) -> str:
         raise ValueError(
             f"{path}, line {line}, must be text, got a NUL byte. Save the table as 'CSV UTF-8'."
         )
-    for pattern, what in ((_JSON, "JSON"), (_HTML, "a page in HTML or XML")):
+    for pattern, what in (
+        (_JSON_START_PATTERN, "JSON"),
+        (_HTML_START_PATTERN, "a page in HTML or XML"),
+    ):
         if pattern.match(text):
             raise ValueError(f"{path} must hold a table as text, got {what}. Write it as CSV.")
     return text
@@ -278,7 +292,7 @@ def _separator(text: str, suffix: str) -> str:
     sample = list(_first_lines(text))
     own = "\t" if suffix == ".tsv" else ","
     best, highest = own, -1.0
-    for mark in sorted(MARKS, key=lambda mark: mark != own):
+    for mark in sorted(SEPARATOR_NAMES, key=lambda mark: mark != own):
         try:
             rows = [row for row in csv.reader(sample, delimiter=mark, skipinitialspace=True) if row]
         except csv.Error:
@@ -286,7 +300,7 @@ def _separator(text: str, suffix: str) -> str:
         if not rows or len(rows[0]) < 2:
             continue
         cells = [cell for row in rows[: max(3, N_FIRST_CELLS // len(rows[0]))] for cell in row]
-        others = [other for other in MARKS if other != mark]
+        others = [other for other in SEPARATOR_NAMES if other != mark]
         good = sum(
             1.0
             if cell.lower() in MISSING_CELLS or is_number(cell, mark != ",")
@@ -349,7 +363,7 @@ def _has_names(first: Cells, below: Sequence[Cells], comma: bool) -> bool:
 # --------------------------------------------------------------------------------------------------
 # The kind of each column, and the target.
 
-KINDS = ("numbers", "dates", "words", "left out")  # kinds of a column
+COLUMN_KINDS = ("numbers", "dates", "words", "left out")  # kinds of a column
 
 
 @dataclass(frozen=True)
@@ -432,7 +446,7 @@ def read_table(
     name, notes = sheet.names[at], []
     cells = [row[at] for row in sheet.rows]
     kept = _with_target(cells, sheet.comma)
-    if len(kept) < (min_rows := 2 if all_numbers else MIN_ROWS):
+    if len(kept) < (min_rows := 2 if all_numbers else MIN_TABLE_ROWS):
         raise ValueError(
             f"{sheet.path} must have at least {min_rows} rows with a target in column "
             f"{shown(name)!r}, got {len(kept)}."
@@ -566,7 +580,7 @@ def _refuse_few_words(cells: Cells, bad: list[int], where: Callable[[int], str])
     numbers = len(bad) <= MAX_TYPO_SHARE * present
     if len(bad) <= present / 2 and len(set(cells)) > MAX_CATEGORIES:
         # marks such as <0.1 mean a value below the limit of detection
-        numbers |= len({cells[i] for i in bad}) <= MAX_MARKS
+        numbers |= len({cells[i] for i in bad}) <= MAX_CENSORED_WORDS
     if numbers:
         raise ValueError(
             f"{where(bad[0])} must be a number, as most cells of the column are, got "
@@ -602,7 +616,7 @@ def _refuse_thousands(cells: Cells, comma: bool, where: Callable[[int], str]) ->
     marked = [i for i, cell in enumerate(cells) if mark in cell]
     whole = [cell for cell in cells if cell.lstrip("+-").isdecimal()]
     grouped = re.compile(rf"[+-]?[1-9]\d{{0,2}}(\{mark}\d{{3}})+")
-    if len(marked) < MIN_MARKED or not any(len(cell.lstrip("+-")) == 3 for cell in whole):
+    if len(marked) < MIN_MARKED_CELLS or not any(len(cell.lstrip("+-")) == 3 for cell in whole):
         return
     small = all(len(cell.lstrip("+-")) <= 3 for cell in whole)
     if small and all(grouped.fullmatch(cells[i]) for i in marked):
@@ -628,16 +642,16 @@ def _kinds(sheet: Sheet, notes: list[str]) -> tuple[tuple[Code, ...], tuple[bool
             why.setdefault(reason, []).append(name)
         if code.kind == "dates":
             what, first = "Dates", code.first
-            if code.form in TIMES_OF_DAY:
+            if code.form in TIME_FORMS:
                 what, first = "Times", first.partition("T")[2] or "00:00:00"
-            elif code.form == DURATION:
+            elif code.form == DURATION_FORM:
                 what, first = "Durations", "the shortest, read as hours and minutes"
             notes.append(f"{what} in column {shown(name)!r} are counted in days from {first}.")
-    only = [i for i, name in enumerate(sheet.names) if name in why.get(NUMBERS_ROWS, [])]
+    only = [i for i, name in enumerate(sheet.names) if name in why.get(ROW_NUMBERS_REASON, [])]
     if all(code.kind == "left out" for code in codes) and len(only) == 1:
         # The only column left may be the time of a time series.
         codes[only[0]] = Code(sheet.names[only[0]], "numbers")
-        del why[NUMBERS_ROWS]
+        del why[ROW_NUMBERS_REASON]
     for reason, names in why.items():
         begin = listed(names).replace("column", "Column", 1)
         begin += " were" if len(names) > 1 else " was"
@@ -662,9 +676,14 @@ def _kinds(sheet: Sheet, notes: list[str]) -> tuple[tuple[Code, ...], tuple[bool
     return tuple(codes), tuple(gaps)
 
 
-NUMBERS_ROWS = "because it only numbers the rows"
-CONSTANT, EMPTY = "because it has the same value in all rows", "because it has no values"
-IDENTIFIES = "because it has another value in nearly every row, as an identifier or a text has"
+ROW_NUMBERS_REASON = "because it only numbers the rows"
+CONSTANT_COLUMN_REASON, EMPTY_COLUMN_REASON = (
+    "because it has the same value in all rows",
+    "because it has no values",
+)
+IDENTIFIER_REASON = (
+    "because it has another value in nearly every row, as an identifier or a text has"
+)
 
 
 def _kind(
@@ -682,11 +701,11 @@ def _kind(
         present = values[~np.isnan(values)]
         different = np.unique(present)
         if different.size < 2:
-            return left_out, CONSTANT if present.size else EMPTY, False
+            return left_out, CONSTANT_COLUMN_REASON if present.size else EMPTY_COLUMN_REASON, False
         if different.size == len(cells) and bool((different == np.round(different)).all()):
             counts = bool((np.diff(values) == 1).all()) and values[0] in (0, 1)
-            if counts or name in INDEX_COLUMN_NAMES or IDENTIFIER.search(name):
-                return left_out, NUMBERS_ROWS if counts else IDENTIFIES, False
+            if counts or name in INDEX_COLUMN_NAMES or IDENTIFIER_NAME_PATTERN.search(name):
+                return left_out, ROW_NUMBERS_REASON if counts else IDENTIFIER_REASON, False
         notes += _notes_on_numbers(name, cells, values, unit)
         return Code(name, "numbers", form=unit), "", present.size < len(cells)
     form = form_of_dates(cells, where)
@@ -695,13 +714,13 @@ def _kind(
         first = min(days).isoformat().removesuffix("T00:00:00")
         code = Code(name, "dates", form=form, first=first)
         if len(set(days)) < 2:
-            return left_out, CONSTANT, False
+            return left_out, CONSTANT_COLUMN_REASON, False
         return code, "", len(days) < len(cells)
     counts_of = Counter(map(normalise_word, cells))
     if len(counts_of) < 2:
-        return left_out, CONSTANT, False
-    if len(counts_of) > max(MIN_ROWS // 2, len(cells) // 2):
-        return left_out, IDENTIFIES, False
+        return left_out, CONSTANT_COLUMN_REASON, False
+    if len(counts_of) > max(MIN_TABLE_ROWS // 2, len(cells) // 2):
+        return left_out, IDENTIFIER_REASON, False
     frequent = sorted(counts_of, key=lambda word: (-counts_of[word], word))[:MAX_CATEGORIES]
     return Code(name, "words", categories=tuple(sorted(frequent))), "", False
 
@@ -722,7 +741,7 @@ def _notes_on_numbers(name: str, cells: Cells, values: np.ndarray, unit: str) ->
         (different[:1], counts[:1], different[1:]),
         (different[-1:], counts[-1:], different[:-1]),
     ):
-        if others.size < MIN_MARKED or gap[0] not in MISSING_VALUE_CODES or count[0] < 2:
+        if others.size < MIN_MARKED_CELLS or gap[0] not in MISSING_VALUE_CODES or count[0] < 2:
             continue
         if np.abs(others - gap[0]).min() > others[-1] - others[0]:
             notes.append(
@@ -739,13 +758,13 @@ def _notes_on_numbers(name: str, cells: Cells, values: np.ndarray, unit: str) ->
     return notes
 
 
-def note_on_marks(sheet: Sheet, least: int = MIN_MARKED) -> list[str]:
+def note_on_marks(sheet: Sheet, least: int = MIN_MARKED_CELLS) -> list[str]:
     """Return a note on the columns with at least `least` numbers whose mark can separate thousands
     or decimals, if no number of the table shows which.
     """
     names, cell = [], ""
     for name, cells in zip(sheet.names, zip(*sheet.rows)) if sheet.ambiguous else ():
-        marked = [c for c in cells if AMBIGUOUS_NUMBER.fullmatch(c.strip(UNIT_CHARACTERS))]
+        marked = [c for c in cells if AMBIGUOUS_NUMBER_PATTERN.fullmatch(c.strip(UNIT_CHARACTERS))]
         if len(marked) >= least:
             names.append(name)
             cell = cell or marked[0]

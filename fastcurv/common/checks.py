@@ -24,11 +24,11 @@ Name = TypeVar("Name", bound=str)
 # `int` comes first because a check against an abstract class is slow.
 INTEGER_TYPES = (int, numbers.Integral)
 # largest integer argument, which a float and the sizes of the engine can represent
-MAX_COUNT = (1 << 63) - 1
+MAX_INTEGER_ARGUMENT = (1 << 63) - 1
 # number of entries of a matrix that fits into an L2 cache
-CACHED_MATRIX_ENTRIES = 1 << 18
+CACHED_MATRIX_MAX_ENTRIES = 1 << 18
 # number of entries in a block of matrix rows; Ctrl-C is handled between blocks
-SLAB_ENTRIES = 1 << 20
+MAX_ROW_BLOCK_ENTRIES = 1 << 20
 
 
 def as_rng(seed: Any) -> np.random.Generator:
@@ -132,9 +132,9 @@ def caller_depth() -> int:
 def check_positive_int(x: Any, name: str, most: int | None = None, least: int = 1) -> int:
     """Return `x` as an int >= `least`, and <= `most` if given."""
     known = isinstance(x, INTEGER_TYPES) and not isinstance(x, bool)
-    if known and least <= x <= (MAX_COUNT if most is None else most):
+    if known and least <= x <= (MAX_INTEGER_ARGUMENT if most is None else most):
         return int(x)
-    if known and most is None and x > MAX_COUNT:
+    if known and most is None and x > MAX_INTEGER_ARGUMENT:
         raise ValueError(f"{name} must be an int below 2**63, got {short_repr(x)}.")
     wanted = f"an int >= {least}" if most is None else f"an int >= {least} and <= {most}"
     if known:
@@ -433,7 +433,7 @@ class MatrixOperator(SelfAdjoint):
     def fast_product(self) -> FastMatrixProduct | None:
         """Return the engine's product with a small matrix, for use in one search."""
         A: Any = self.A
-        near = self.exact and isinstance(A, np.ndarray) and A.size <= CACHED_MATRIX_ENTRIES
+        near = self.exact and isinstance(A, np.ndarray) and A.size <= CACHED_MATRIX_MAX_ENTRIES
         return FastMatrixProduct(A) if near and A.flags.c_contiguous and A.flags.aligned else None
 
     def _matmat(self, V: Array) -> Any:
@@ -476,9 +476,9 @@ class OwnProducts(SelfAdjoint):
         return self._matmat(v.reshape(-1, 1)).reshape(v.shape)
 
 
-def slabs(m: int, n: int) -> Iterator[slice]:
+def row_block_slices(m: int, n: int) -> Iterator[slice]:
     """Return slices that split the rows of a matrix (m, n) into blocks of some megabytes."""
-    step = max(1, SLAB_ENTRIES // max(1, n))
+    step = max(1, MAX_ROW_BLOCK_ENTRIES // max(1, n))
     return (slice(start, min(start + step, m)) for start in range(0, m, step))
 
 
@@ -491,7 +491,7 @@ def _check_symmetric(A: Any, name: str) -> MatrixOperator:
         A = A.tocsr()
         parts = [(A, A.T)] if A.nnz else []
     else:
-        parts = [(A[rows], A[:, rows].T) for rows in slabs(len(A), A.shape[1])]
+        parts = [(A[rows], A[:, rows].T) for rows in row_block_slices(len(A), A.shape[1])]
     size = gap = 0.0
     # Ctrl-C is handled between blocks.
     for part, mirrored in parts:

@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partialmethod, wraps
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, get_args
 
-from .protocols import INTERNAL_NAMES, Certificate
+from .protocols import NAMES_HIDDEN_FROM_DIR, Certificate
 from .runtime import Given, Result
 
 # --------------------------------------------------------------------------------------------------
 # Names in other libraries and their counterparts here: tables from unknown names to suggestions,
-# for names of arguments (`ARGUMENTS`), of methods, losses, activations and initialisations
-# (`CHOICES`, in any spelling), of attributes (`ATTRIBUTES`, `FUNCTION_HINTS`), and of libraries
-# whose networks can be converted (`CONVERTERS`).
+# for names of arguments (`ARGUMENT_HINTS`), of methods, losses, activations and initialisations
+# (`CHOICE_ALIASES`, in any spelling), of attributes (`ATTRIBUTE_HINTS`, `FUNCTION_HINTS`), and of
+# libraries whose networks can be converted (`CONVERTERS`).
 
 STEP_ALIASES = dict.fromkeys(
     ("maxiter", "n_iter", "epochs", "n_epochs", "num_steps", "n_steps", "steps", "iterations"),
@@ -33,9 +33,9 @@ PROBE_ALIASES = dict.fromkeys(
 )
 TOLERANCE_ALIASES = dict.fromkeys(("tol", "gtol", "eps", "atol", "grad_tol"), "gradient_tol")
 
-_CPU_ONLY = ": fastcurv runs on the CPU only"
+_CPU_ONLY_CLAUSE = ": fastcurv runs on the CPU only"
 PROGRESS_ALIASES = dict.fromkeys(("verbose", "disp", "iprint"), "progress")
-ARGUMENTS: dict[str, dict[str, str]] = {
+ARGUMENT_HINTS: dict[str, dict[str, str]] = {
     "minimize": {
         **STEP_ALIASES,
         **dict.fromkeys(("tol", "gtol", "xtol", "ftol"), "gradient_tol"),
@@ -212,12 +212,12 @@ ARGUMENTS: dict[str, dict[str, str]] = {
         "loss": "MLPClassifier or MLPRegressor: each has its loss",
     },
 }
-for _names in ARGUMENTS.values():
-    _names["device"] = _CPU_ONLY
-ARGUMENTS["saddle_free_newton_step"] = ARGUMENTS["newton_step"] | {"n_components": "k"}
+for _names in ARGUMENT_HINTS.values():
+    _names["device"] = _CPU_ONLY_CLAUSE
+ARGUMENT_HINTS["saddle_free_newton_step"] = ARGUMENT_HINTS["newton_step"] | {"n_components": "k"}
 
 # Keys have no capitals, hyphens, underscores or blanks. Quoted values are names in this library.
-_METHODS = {
+_METHOD_ALIASES = {
     **dict.fromkeys(("lbfgsb", "lbfgs", "bfgs"), "'l-bfgs'"),
     **dict.fromkeys(("trustncg", "trustkrylov", "trustexact", "trustconstr"), "'trust-region'"),
     **dict.fromkeys(("tr", "dogleg", "steihaug"), "'trust-region'"),
@@ -239,9 +239,9 @@ _METHODS = {
     **dict.fromkeys(("traingda", "traingdx"), "'adam'"),
     **dict.fromkeys(("trainrp", "rprop", "rprop+"), "'rmsprop'"),
 }
-CHOICES: dict[str, dict[str, str]] = {
-    "method": _METHODS,
-    "solver": _METHODS,
+CHOICE_ALIASES: dict[str, dict[str, str]] = {
+    "method": _METHOD_ALIASES,
+    "solver": _METHOD_ALIASES,
     # `fastcurv.structure.tables` adds names to this table and fills the table for "loss".
     "activation": {
         "softmax": "none on the last layer: outputs are logits",
@@ -275,7 +275,7 @@ _HESSIAN_HINTS = (
     "frobenius_norm",
     "spectral_density",
 )
-_DEVICES = dict.fromkeys(("cuda", "cpu", "gpu", "device"), _CPU_ONLY)
+_DEVICE_HINTS = dict.fromkeys(("cuda", "cpu", "gpu", "device"), _CPU_ONLY_CLAUSE)
 _RESULT_HINTS = {
     **dict.fromkeys(
         ("theta", "params", "parameters", "weights", "best_x", "best_params", "solution"), "run.x"
@@ -292,10 +292,10 @@ _RESULT_HINTS = {
     "summary": "print(run)",
     "save": "fc.save(path, ob.model, run.x)",
 }
-ATTRIBUTES: dict[str, dict[str, str]] = {
+ATTRIBUTE_HINTS: dict[str, dict[str, str]] = {
     "operator": {
-        **_DEVICES,
-        "to": f"{_CPU_ONLY}. H.astype('float32') changes the dtype",
+        **_DEVICE_HINTS,
+        "to": f"{_CPU_ONLY_CLAUSE}. H.astype('float32') changes the dtype",
         **dict.fromkeys(("toarray", "todense", "numpy", "to_numpy", "dense", "A"), "H.to_dense()"),
         **dict.fromkeys(("eigenvalues", "eigvals"), "fc.eigvalsh(H), or fc.eigsh(H, k)"),
         "eigvalsh": "fc.eigvalsh(H), or fc.eigsh(H, k)",
@@ -311,8 +311,8 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
         "__getitem__": "H @ e of a unit vector e, a column, or H.to_dense(), the matrix",
     },
     "objective": {
-        **_DEVICES,
-        "to": f"{_CPU_ONLY}. The dtype is that of its model",
+        **_DEVICE_HINTS,
+        "to": f"{_CPU_ONLY_CLAUSE}. The dtype is that of its model",
         "hvp": "ob.hessp(theta, v)",
         **dict.fromkeys(("grad", "jac", "backward"), "ob.gradient(theta)"),
         **dict.fromkeys(("hess", "H"), "ob.hessian(theta)"),
@@ -400,8 +400,8 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
         "certified": "the whole verdict, of MLPClassifier(verdict=True)",
     },
     "model": {
-        **_DEVICES,
-        "to": f"{_CPU_ONLY}. model.astype('float64') changes the dtype",
+        **_DEVICE_HINTS,
+        "to": f"{_CPU_ONLY_CLAUSE}. model.astype('float64') changes the dtype",
         **dict.fromkeys(("forward", "__call__", "apply", "transform"), "model.predict(theta, X)"),
         **dict.fromkeys(
             ("parameters", "params", "weights", "get_weights", "coefs_"),
@@ -519,7 +519,9 @@ def suggestion(x: Any, choices: Iterable[str], name: str) -> str | None:
     """
     named = x if isinstance(x, str) else getattr(x, "__name__", type(x).__name__)
     spelled = {normalise_name(choice): repr(choice) for choice in choices}
-    return spelled.get(normalise_name(named)) or CHOICES.get(name, {}).get(normalise_name(named))
+    return spelled.get(normalise_name(named)) or CHOICE_ALIASES.get(name, {}).get(
+        normalise_name(named)
+    )
 
 
 def advice(words: str | None) -> str:
@@ -542,13 +544,13 @@ def refuse_foreign(where: str, given: Iterable[str], called: str | None = None) 
     Parameters
     ----------
     where : str
-        Key of `ARGUMENTS`, mostly the function's name.
+        Key of `ARGUMENT_HINTS`, mostly the function's name.
     given : iterable of str
         Unknown names that the function was given.
     called : str, optional
         Name of the function for the message, if not `where`.
     """
-    names = ARGUMENTS.get(where, {})
+    names = ARGUMENT_HINTS.get(where, {})
     for name in given:
         if name in names:
             raise TypeError(
@@ -646,11 +648,15 @@ def no_attribute(subject: str, kind: str, name: str, owner: Any) -> NoReturn:
     """Raise an AttributeError that suggests the right name: the counterpart of another library's
     name, or the closest attribute of `owner`.
     """
-    known = FUNCTION_HINTS if subject == "fastcurv" else ATTRIBUTES[subject]
+    known = FUNCTION_HINTS if subject == "fastcurv" else ATTRIBUTE_HINTS[subject]
     hint = "."
     if name in known:
         hint = advice(known[name])
-    elif not (subject in UNSEARCHED_SUBJECTS or name in OPTIONAL_NAMES or name.startswith("_")):
+    elif not (
+        subject in SUBJECTS_WITHOUT_SUGGESTION
+        or name in NAMES_WITHOUT_SUGGESTION
+        or name.startswith("_")
+    ):
         public = [x for x in dir(owner) if not x.startswith("_")]
         near = difflib.get_close_matches(name, public, 1)
         hint = f". Did you mean {near[0]!r}?" if near else "."
@@ -659,20 +665,22 @@ def no_attribute(subject: str, kind: str, name: str, owner: Any) -> NoReturn:
 
 # kinds of objects that are often checked for optional attributes, so that no similar name is
 # searched for
-UNSEARCHED_SUBJECTS = ("objective", "operator")
-OPTIONAL_NAMES = ("n_threads",)  # attributes looked up in the first argument of every proof
+SUBJECTS_WITHOUT_SUGGESTION = ("objective", "operator")
+NAMES_WITHOUT_SUGGESTION = (
+    "n_threads",
+)  # attributes looked up in the first argument of every proof
 SPECIAL_METHODS = {"__call__": "callable", "__getitem__": "subscriptable"}
 
 
 def _refuse(self: Any, name: str, *args: Any, **options: Any) -> NoReturn:
     """Raise the TypeError of a special method that the class lacks, with a suggestion."""
     said = f"{type(self).__name__!r} object is not {SPECIAL_METHODS[name]}"
-    raise TypeError(f"{said}{advice(ATTRIBUTES[self._subject][name])}")
+    raise TypeError(f"{said}{advice(ATTRIBUTE_HINTS[self._subject][name])}")
 
 
 class AttributeHints:
     """Mixin that suggests the right name for missing attributes, where ``subject`` is the key in
-    `ATTRIBUTES`.
+    `ATTRIBUTE_HINTS`.
 
     Calls and indexing, which Python looks up in the class, raise such errors as well. `dir` lists
     the public names only.
@@ -684,7 +692,7 @@ class AttributeHints:
         super().__init_subclass__(**options)
         if subject is not None:
             cls._subject = subject
-            for name in SPECIAL_METHODS.keys() & ATTRIBUTES[subject].keys():
+            for name in SPECIAL_METHODS.keys() & ATTRIBUTE_HINTS[subject].keys():
                 setattr(cls, name, partialmethod(_refuse, name))
 
     if not TYPE_CHECKING:  # the method is hidden from type checkers, which know the real attributes
@@ -693,7 +701,7 @@ class AttributeHints:
             no_attribute(type(self)._subject, f"{type(self).__name__!r} object", name, self)
 
     def __dir__(self) -> list[str]:
-        return [name for name in super().__dir__() if name not in INTERNAL_NAMES]
+        return [name for name in super().__dir__() if name not in NAMES_HIDDEN_FROM_DIR]
 
 
 def type_of(x: Any) -> str:

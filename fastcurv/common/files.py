@@ -35,7 +35,9 @@ except ImportError:
     # The module does not exist on Windows.
     fcntl = None  # type: ignore[assignment]
 
-PIECE_BYTES = 16 << 20  # number of bytes written or read at a time; Ctrl-C is handled in between
+MAX_IO_PIECE_BYTES = (
+    16 << 20
+)  # number of bytes written or read at a time; Ctrl-C is handled in between
 
 
 @contextlib.contextmanager
@@ -187,7 +189,7 @@ def _copy_permissions(out: IO[bytes], mode: int | None) -> None:
 def _to_disk(out: IO[bytes]) -> None:
     """Flush the file to disk. Ctrl-C is handled if this takes long."""
     sync = partial(os.fsync, out.fileno())
-    if os.fstat(out.fileno()).st_size > PIECE_BYTES:
+    if os.fstat(out.fileno()).st_size > MAX_IO_PIECE_BYTES:
         interruptible(sync)
     else:
         sync()
@@ -377,7 +379,7 @@ def write_tensors(
 def _byte_pieces(array: np.ndarray) -> Iterator[np.ndarray]:
     """Yield an array's bytes in pieces, between which Ctrl-C is handled."""
     data = array.reshape(-1).view(np.uint8) if array.size else np.empty(0, np.uint8)
-    return (data[at : at + PIECE_BYTES] for at in range(0, len(data), PIECE_BYTES))
+    return (data[at : at + MAX_IO_PIECE_BYTES] for at in range(0, len(data), MAX_IO_PIECE_BYTES))
 
 
 def _json(text: Any) -> Any:

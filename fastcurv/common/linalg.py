@@ -32,17 +32,17 @@ from .._engine import Tridiagonal
 from .._engine import residuals as residuals
 from .._engine import symmetrised as symmetrised
 from .._engine import wanted as wanted
-from .checks import slabs
+from .checks import row_block_slices
 from .protocols import Array, Floats, Indices
 from .runtime import SERIAL_BLAS_MAX_N, Given, Result, interruptible, one_blas_thread
 
 LAPACK_DRIVERS = ("evd", "evr", "ev")
-MIN_SUBNORMAL = 5e-324  # smallest positive float64
+SMALLEST_SUBNORMAL = 5e-324  # smallest positive float64
 UNIT_ROUNDOFF = float(np.finfo(np.float64).eps) / 2  # unit roundoff of float64, used in all proofs
 # bound on the effect of underflow for a matrix whose largest entry is near 1
 UNDERFLOW_BOUND = 1e-290
 # length of inner slices, and number of columns checked together
-SLICE_LENGTH, COLUMNS_PER_CHECK = 128, 512
+INNER_SLICE_LENGTH, N_COLUMNS_PER_CHECK = 128, 512
 # number of rows up to which proving each eigenvector costs no more than a joint proof
 PROOF_MIN_ROWS = 64
 # number of rows from which an eigensystem takes more than milliseconds
@@ -351,7 +351,7 @@ def _scaled_symmetric_part(A: Floats) -> tuple[Floats, int]:
     if A.ndim != 2 or A.shape[0] != A.shape[1]:
         raise ValueError(f"the matrix must be square, got shape {A.shape}.")
     A = A.astype(np.float64, copy=False)
-    cuts = list(slabs(len(A), len(A)))
+    cuts = list(row_block_slices(len(A), len(A)))
     size = max([float(np.abs(A[cut]).max(initial=0.0)) for cut in cuts], default=0.0)
     _check_finite(size, "the matrix")
     exponent = int(np.frexp(size)[1])
@@ -377,7 +377,7 @@ def _bounds_back(bounds: Floats, exponent: int) -> Floats:
     """Return ``2^exponent bounds`` for the errors of values that are scaled in the same way. The
     result is rounded up, since values and bounds are rounded in the subnormal range.
     """
-    up: Floats = np.nextafter(unscaled(bounds, exponent), np.inf) + MIN_SUBNORMAL
+    up: Floats = np.nextafter(unscaled(bounds, exponent), np.inf) + SMALLEST_SUBNORMAL
     return up
 
 
@@ -470,12 +470,12 @@ def _bound_pairs(A: Floats, values: Floats, V: Floats) -> Floats:
     n, count = V.shape
     if count == 0:
         return np.zeros(0)
-    depth = min(SLICE_LENGTH, n) + -(-n // SLICE_LENGTH) + 4
+    depth = min(INNER_SLICE_LENGTH, n) + -(-n // INNER_SLICE_LENGTH) + 4
     gamma = gamma_of(depth)
     E, EL, R = 0.0, 0.0, 0.0
     V, squares = np.ascontiguousarray(V), values**2
-    for start in range(0, count, COLUMNS_PER_CHECK):
-        cut = slice(start, min(start + COLUMNS_PER_CHECK, count))
+    for start in range(0, count, N_COLUMNS_PER_CHECK):
+        cut = slice(start, min(start + N_COLUMNS_PER_CHECK, count))
         width = cut.stop - start
         part = _matmul_sliced(
             V[:, start:].T, V[:, cut]
@@ -502,18 +502,18 @@ def _bound_pairs(A: Floats, values: Floats, V: Floats) -> Floats:
 
 def _matmul_sliced(A: Floats, B: Floats) -> Floats:
     """Compute ``A @ B`` by slices of the inner dimension, so that each entry takes at most
-    ``SLICE_LENGTH + n / SLICE_LENGTH`` additions in a row.
+    ``INNER_SLICE_LENGTH + n / INNER_SLICE_LENGTH`` additions in a row.
     """
-    total = A[:, :SLICE_LENGTH] @ B[:SLICE_LENGTH]
-    for start in range(SLICE_LENGTH, len(B), SLICE_LENGTH):
-        total += A[:, start : start + SLICE_LENGTH] @ B[start : start + SLICE_LENGTH]
+    total = A[:, :INNER_SLICE_LENGTH] @ B[:INNER_SLICE_LENGTH]
+    for start in range(INNER_SLICE_LENGTH, len(B), INNER_SLICE_LENGTH):
+        total += A[:, start : start + INNER_SLICE_LENGTH] @ B[start : start + INNER_SLICE_LENGTH]
     return total
 
 
 def _norm_bound(A: Floats) -> float:
     """Return an upper bound on the 2-norm of ``|A|``."""
     rows, columns = 0.0, np.zeros(A.shape[1])
-    for cut in slabs(*A.shape):
+    for cut in row_block_slices(*A.shape):
         size = np.abs(A[cut])
         rows = max(rows, float(size.sum(axis=1).max(initial=0.0)))
         columns += size.sum(axis=0)

@@ -30,13 +30,13 @@ from .runtime import Budget, resume_arithmetic
 from .vectors import safe_norm
 
 # error assumed for a product of an operator that offers no bound, in eps ||H|| ||v||
-PRODUCT_EPS = 64.0
+PRODUCT_ERROR_EPS = 64.0
 # Curvature below this fraction of the norm of H counts as zero unless its sign is proved to be
 # stable.
 ZERO_CURVATURE_RATIO = 1e-10
-VALUE_EPS = 64.0  # error assumed for f if no bound is given, in eps |f|
+VALUE_ERROR_EPS = 64.0  # error assumed for f if no bound is given, in eps |f|
 # size of theta below which a copy takes less time than a check of whether it is needed
-SHORT_THETA_BYTES = 4096
+ALWAYS_COPIED_MAX_BYTES = 4096
 
 # --------------------------------------------------------------------------------------------------
 # What an objective proves about itself.
@@ -161,7 +161,9 @@ class call_unmodified:
 
     def __init__(self, ob: Any, theta: np.ndarray) -> None:
         self.theta = theta
-        trusted = theta.nbytes > SHORT_THETA_BYTES and certificate_method(ob, "keeps_theta", False)
+        trusted = theta.nbytes > ALWAYS_COPIED_MAX_BYTES and certificate_method(
+            ob, "keeps_theta", False
+        )
         self.before = None if trusted else theta.tobytes()
 
     def __enter__(self) -> None:
@@ -230,7 +232,7 @@ def value_rounding(f: float, dtype: Any) -> float:
     """Return the assumed rounding error of a value. A smaller decrease of the value does not count
     as a decrease.
     """
-    return VALUE_EPS * float(np.finfo(dtype).eps) * abs(f)
+    return VALUE_ERROR_EPS * float(np.finfo(dtype).eps) * abs(f)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -318,10 +320,10 @@ class Products(Budget):
 
     def bound(self, v: Array) -> float:
         """Return a bound on ``||computed(H v) - H v||``: the operator's own bound if it offers one,
-        otherwise `PRODUCT_EPS` eps times ``||v||`` times the largest norm found so far.
+        otherwise `PRODUCT_ERROR_EPS` eps times ``||v||`` times the largest norm found so far.
         """
         if why_not_own(self.op, "rounding_bound"):
-            return PRODUCT_EPS * self.eps * self.norm * safe_norm(v)
+            return PRODUCT_ERROR_EPS * self.eps * self.norm * safe_norm(v)
         v = np.ascontiguousarray(v, dtype=self.dtype)
         # Results are cached because a bound costs about ten products.
         for known, found in self._bounds:

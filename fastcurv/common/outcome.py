@@ -30,7 +30,7 @@ class Result(OptimizeResult):
         Number of values computed.
     """
 
-    _subject: ClassVar[str] = "result"  # key of this class in `errors.ATTRIBUTES`
+    _subject: ClassVar[str] = "result"  # key of this class in `errors.ATTRIBUTE_HINTS`
     x: Array
     fun: float
     success: bool

@@ -131,7 +131,7 @@ class bar:
 # Caches of results: the last one, or one for each owner.
 
 Answer = TypeVar("Answer")
-SMALL_THETA_SIZE = 1024  # number of parameters up to which more than one result is cached
+SEVERAL_RESULTS_MAX_N = 1024  # number of parameters up to which more than one result is cached
 
 
 def cached_attribute(make: Callable[[Any], Answer]) -> Callable[[Any], Answer]:
@@ -151,8 +151,8 @@ def cache_last(
     find: Callable[[Any, NDArray[Any]], Answer], kept: int = 1
 ) -> Callable[[Any, Any], Answer]:
     """Cache the last result of ``find(ob, theta)`` for the same objective and an equal theta, or
-    the last `kept` results for up to `SMALL_THETA_SIZE` parameters. The cache does not keep the
-    objective alive.
+    the last `kept` results for up to `SEVERAL_RESULTS_MAX_N` parameters. The cache does not keep
+    the objective alive.
     """
     last: tuple[tuple[Any, NDArray[Any], Answer], ...] = ()
 
@@ -164,7 +164,7 @@ def cache_last(
             if known[0]() is ob and np.array_equal(known[1], theta):
                 return known[2]
         new = weakref.ref(ob), np.array(theta), find(ob, theta)
-        last = (new, *held[: kept - 1]) if theta.size <= SMALL_THETA_SIZE else (new,)
+        last = (new, *held[: kept - 1]) if theta.size <= SEVERAL_RESULTS_MAX_N else (new,)
         return new[2]
 
     return found

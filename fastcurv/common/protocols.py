@@ -81,7 +81,7 @@ Certificate: TypeAlias = Literal[
 ]  # fmt: skip
 SPACE_NAMES = get_args(Space)  # spaces in which a spectrum can be computed
 # Names from the lists above that subpackages use and users do not. `dir` of an object omits them.
-INTERNAL_NAMES = frozenset(
+NAMES_HIDDEN_FROM_DIR = frozenset(
     ("engine_steps", "estimated_seconds", "fast_product", "fold_batch_norm", "plan_layout",
      "smaller_forms", "sum_over_rows", "summed_matrix", "why_unproved", "with_model")
 )  # fmt: skip
@@ -342,7 +342,7 @@ OPTIONAL_METHODS = (
     "reach", "assembled", "fast_product", "summed_matrix", "gradient", "objective",
 )  # fmt: skip
 NOT_OFFERED_REASON = "none is offered"
-_DECIDING_ATTRIBUTES = (*FUNCTION_METHODS, *READ_ATTRIBUTES)
+_OWNERSHIP_ATTRIBUTES = (*FUNCTION_METHODS, *READ_ATTRIBUTES)
 # Cache of `why_replaced` with the entries {class: {(name, functions): (getter of the class's
 # functions, the functions found, attributes that must not be assigned on the object,
 # explanation)}}.
@@ -419,7 +419,7 @@ def why_replaced(x: Any, name: str, functions: tuple[str, ...] = ()) -> str:
     why = _describe_replaced_function(kind, home, functions)
     if name not in assigned:
         parts = attrgetter(
-            "__class__", *(one for one in _DECIDING_ATTRIBUTES if hasattr(kind, one))
+            "__class__", *(one for one in _OWNERSHIP_ATTRIBUTES if hasattr(kind, one))
         )
         deciding = frozenset((name, *wanted))
         _REPLACED_CACHE.setdefault(kind, {})[name, functions] = parts, parts(kind), deciding, why
@@ -516,7 +516,7 @@ def _is_library_function(part: Any) -> bool:
 def _describe_replaced_function(kind: type, home: type, functions: tuple[str, ...]) -> str:
     """Return a clause on a function that is defined in another class than the attribute, or ""."""
     ours = _is_library_class(home)
-    for name in functions or (_DECIDING_ATTRIBUTES if ours else FUNCTION_METHODS):
+    for name in functions or (_OWNERSHIP_ATTRIBUTES if ours else FUNCTION_METHODS):
         now, then = _defining_class(kind, name), _defining_class(home, name)
         if now is None or (then is None and not ours):
             continue

@@ -68,7 +68,7 @@ __all__ = [
     "subtract_rows",
 ]
 
-PANEL_COLUMNS = 2048  # number of columns that combine_rows processes at once
+N_PANEL_COLUMNS = 2048  # number of columns that combine_rows processes at once
 
 
 def dot(x: NDArray[Any], y: NDArray[Any]) -> float:
@@ -87,7 +87,7 @@ def column_slices(n: int) -> Iterator[slice]:
     """Return slices that split n columns for `combine_rows`. Each has enough work for every thread,
     and the results are bitwise identical to those for all columns at once.
     """
-    width = PANEL_COLUMNS * 4 * max(2, default_threads())
+    width = N_PANEL_COLUMNS * 4 * max(2, default_threads())
     return (slice(a, min(a + width, n)) for a in range(0, n, width))
 
 

@@ -25,12 +25,14 @@ from .sklearn import (
     warn_left_out,
 )
 
-KERNELS_WANTED = "(in, out) matrices, each with a bias"
-BIAS_NAME = re.compile(r"b(ias(es)?)?_?\d*")
-NOT_A_BIAS_NAME = re.compile(r"(scale|gamma|gain|g|slope|alpha|mean|var|variance|count)_?\d*")
-NOT_A_KERNEL_NAME = re.compile(r"embeddings?_?\d*")
+SUPPORTED_KERNELS_TEXT = "(in, out) matrices, each with a bias"
+BIAS_NAME_PATTERN = re.compile(r"b(ias(es)?)?_?\d*")
+OTHER_VECTOR_NAME_PATTERN = re.compile(
+    r"(scale|gamma|gain|g|slope|alpha|mean|var|variance|count)_?\d*"
+)
+EMBEDDING_NAME_PATTERN = re.compile(r"embeddings?_?\d*")
 
-KERAS_EPSILON = 1e-7  # smallest standard deviation by which Normalization divides
+MIN_KERAS_DEVIATION = 1e-7  # smallest standard deviation by which Normalization divides
 KERAS_PACKAGES = ("keras", "tf_keras", "tensorflow")  # packages that define Keras classes
 # Key: a layer that computes nothing at prediction.
 INERT_LAYERS = {
@@ -75,20 +77,22 @@ def _read_kernels(leaves: Sequence[Leaf], activation: Any) -> Model:
     for leaf in leaves:
         array, key = leaf.array, leaf.key.lower()
         last, bias = found[-1] if found else (None, None)
-        if array.ndim == 2 and not (BIAS_NAME.fullmatch(key) or NOT_A_KERNEL_NAME.fullmatch(key)):
+        if array.ndim == 2 and not (
+            BIAS_NAME_PATTERN.fullmatch(key) or EMBEDDING_NAME_PATTERN.fullmatch(key)
+        ):
             found.append((leaf, None))
         elif (
             array.ndim == 1
             and last is not None
             and bias is None
             and last.home == leaf.home
-            and not NOT_A_BIAS_NAME.fullmatch(key)
+            and not OTHER_VECTOR_NAME_PATTERN.fullmatch(key)
         ):
             found[-1] = last, array
         else:
-            raise unsupported_layer(f"{leaf.name} of shape {array.shape}", KERNELS_WANTED)
+            raise unsupported_layer(f"{leaf.name} of shape {array.shape}", SUPPORTED_KERNELS_TEXT)
     if not found:
-        raise ValueError(f"weights must be {KERNELS_WANTED}, got none.")
+        raise ValueError(f"weights must be {SUPPORTED_KERNELS_TEXT}, got none.")
     layers = [(kernel.array.T, bias) for kernel, bias in found]
     return model_from_layers(layers, activation, [kernel.name for kernel, _ in found])
 
@@ -306,7 +310,7 @@ def _scale(stack: Stack, kind: str, layer: Any, settings: Mapping[str, Any], nam
         return
     if kind == "Normalization":
         mean, variance = (np.asarray(x, np.float64).reshape(-1) for x in parts)
-        scale = np.maximum(np.sqrt(variance), KERAS_EPSILON)
+        scale = np.maximum(np.sqrt(variance), MIN_KERAS_DEVIATION)
         scale, shift = (scale, mean) if settings.get("invert") else (1 / scale, -mean / scale)
     stack.affine(scale, shift, name, like)
 
@@ -341,7 +345,7 @@ def _tree_leaves(tree: Any, name: str, home: str, key: str) -> list[Leaf]:
             refuse_if(
                 len(kernel) == 2 and bias == (1, kernel[1]),
                 f"{inner[1][0].name} of shape {bias}",
-                KERNELS_WANTED,
+                SUPPORTED_KERNELS_TEXT,
             )
         return [leaf for part in inner for leaf in part]
     if tree is None:

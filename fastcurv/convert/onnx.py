@@ -24,13 +24,13 @@ from ..network.mlp import Model
 from ..structure.tables import activations_of
 from .sklearn import Stack, refuse_if, unsupported_layer, warn_left_out
 
-FLOAT_CODES = (1, 10, 11, 16)  # codes of float32, float16, float64 and bfloat16 in ONNX
+FLOAT_TYPE_CODES = (1, 10, 11, 16)  # codes of float32, float16, float64 and bfloat16 in ONNX
 # nodes of the domain ai.onnx.ml
 ML_NODES = ("Scaler", "Normalizer", "ZipMap", "ArrayFeatureExtractor", "Binarizer")
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 MICROSOFT_GELU = ("com.microsoft", "Gelu")  # the exact GELU
 MIN_OPSET = 7  # older opsets define broadcasting, dropout and batch normalisation differently
-CONSTANT_NODES = ("Identity", "Cast", "Transpose")  # nodes that are evaluated on constants
+CONSTANT_FOLDING_NODES = ("Identity", "Cast", "Transpose")  # nodes that are evaluated on constants
 # nodes that keep probabilities
 PROBABILITY_NODES = ("Identity", "Cast", "Reshape", "Flatten", "ZipMap", "Normalizer")
 LABEL_NODES = ("ArgMax", "Binarizer", "Greater")  # nodes that turn probabilities into labels
@@ -48,7 +48,7 @@ ACTIVATION_PATTERNS = {
 }
 # A file may have this number of parameters in addition to one for each of its bytes.
 MAX_EXTRA_PARAMS = 1 << 12
-SUPPORTED_NODES = (
+SUPPORTED_NODES_TEXT = (
     "Gemm, MatMul and Add, Relu LeakyRelu Tanh Sigmoid Softplus Elu Gelu and SiLU, Clip and Max "
     "at 0, BatchNormalization, Scaler, Flatten, Identity and Cast"
 )
@@ -79,7 +79,7 @@ class Graph:
             refuse_if(
                 own.domain in DOMAINS,
                 f"{shown(own.name)}, a function of the model's own,",
-                SUPPORTED_NODES,
+                SUPPORTED_NODES_TEXT,
             )
         if folder is None and any(map(_is_external, _tensors(graph))):
             raise ValueError(
@@ -102,7 +102,7 @@ class Graph:
             )
             if not known_domain:
                 raise unsupported_layer(
-                    f"{_name(node)} of the domain {shown(node.domain)!r}", SUPPORTED_NODES
+                    f"{_name(node)} of the domain {shown(node.domain)!r}", SUPPORTED_NODES_TEXT
                 )
             for name in filter(None, node.output):
                 if name in made:
@@ -110,7 +110,7 @@ class Graph:
                 made.add(name)
             if node.op_type == "Constant" and len(node.attribute) == 1:
                 self.tensors[node.output[0]] = node.attribute[0]
-            elif node.op_type in CONSTANT_NODES and self.known(node.input[0]):
+            elif node.op_type in CONSTANT_FOLDING_NODES and self.known(node.input[0]):
                 self.folds[node.output[0]] = node
             else:
                 for name in dict.fromkeys(filter(None, node.input)):
@@ -251,7 +251,7 @@ def _read_node(graph: Graph, node: Any) -> None:
     refuse_if(
         stack.column and kind not in ("Identity", "Cast", "Sigmoid"),
         f"{name} after {stack.column}, of one number a row,",
-        SUPPORTED_NODES,
+        SUPPORTED_NODES_TEXT,
     )
     arithmetic = kind in ("Add", "Sub", "Mul", "Div")
     # true for example for a division by 255
@@ -259,7 +259,7 @@ def _read_node(graph: Graph, node: Any) -> None:
     refuse_if(
         graph.axes != 2 and not alone and kind not in (*SHAPE_NODES, "Identity", "Cast", "Dropout"),
         f"{name} of an input with {graph.axes} axes before any Flatten",
-        SUPPORTED_NODES,
+        SUPPORTED_NODES_TEXT,
     )
     if kind == "Gemm":
         _gemm(stack, node, held, attributes, name)
@@ -267,7 +267,7 @@ def _read_node(graph: Graph, node: Any) -> None:
         refuse_if(
             len(held) != 2 or held[1] is None,
             f"{name} that is not rows times a constant",
-            SUPPORTED_NODES,
+            SUPPORTED_NODES_TEXT,
         )
         stack.linear(_float_constant(held[1], name).T, None, name)
     elif arithmetic:
@@ -277,7 +277,7 @@ def _read_node(graph: Graph, node: Any) -> None:
         refuse_if(
             attributes.get("training_mode", 0) or len(known) < 4 or len(node.output) > 1,
             f"{name} while training",
-            SUPPORTED_NODES,
+            SUPPORTED_NODES_TEXT,
         )
         stack.frozen_norm(known, attributes.get("epsilon", 1e-5), name)
     elif kind == "Scaler":
@@ -293,7 +293,7 @@ def _read_node(graph: Graph, node: Any) -> None:
         axis = f" along axis {attributes['axis']}" if "axis" in attributes else ""
         words = {"Cast": " to other than real numbers", "Dropout": " while training"}
         words |= {"Clip": " at other bounds than 0", "Max": " with other than 0"}
-        raise unsupported_layer(f"{name}{words.get(kind, axis)}", SUPPORTED_NODES)
+        raise unsupported_layer(f"{name}{words.get(kind, axis)}", SUPPORTED_NODES_TEXT)
 
 
 def _gemm(stack: Stack, node: Any, held: list[Any], attributes: Any, name: str) -> None:
@@ -302,7 +302,7 @@ def _gemm(stack: Stack, node: Any, held: list[Any], attributes: Any, name: str) 
     refuse_if(
         held[1] is None or attributes.get("transA", 0) or (given and held[2] is None),
         f"{name} of two tensors",
-        SUPPORTED_NODES,
+        SUPPORTED_NODES_TEXT,
     )
     W = (
         _float_constant(held[1], name)
@@ -322,7 +322,7 @@ def _float_constant(c: np.ndarray, name: str) -> np.ndarray:
     refuse_if(
         c.dtype.kind in "iubcOSU" or not c.size,
         f"{name} of a constant of {c.dtype} and shape {c.shape}",
-        SUPPORTED_NODES,
+        SUPPORTED_NODES_TEXT,
     )
     return c
 
@@ -332,7 +332,7 @@ def _constant_row(c: np.ndarray, name: str) -> np.ndarray:
     refuse_if(
         c.ndim > 2 or c.size != max(c.shape[-1:], default=1),
         f"{name} of a constant of shape {c.shape}, other for every row,",
-        SUPPORTED_NODES,
+        SUPPORTED_NODES_TEXT,
     )
     return _float_constant(c, name).reshape(-1)
 
@@ -364,7 +364,7 @@ def _is_identity_node(
     """
     kind, stack = node.op_type, graph.stack
     if kind == "Cast":
-        return bool(attributes.get("to") in FLOAT_CODES)
+        return bool(attributes.get("to") in FLOAT_TYPE_CODES)
     # The third input of Dropout is the training mode.
     if kind == "Dropout":
         return len(held) < 3 or not node.input[2] or (held[2] is not None and not held[2].any())
@@ -383,7 +383,7 @@ def _is_identity_node(
             shape == [-1, 1] and stack.layers and (width or stack.width or 1) > 1,
             f"{_name(node)} of rows of {width or stack.width} numbers to a column, which skl2onnx "
             "writes of a regressor with several outputs,",
-            f"{SUPPORTED_NODES}; fastcurv.from_sklearn(estimator) reads that regressor",
+            f"{SUPPORTED_NODES_TEXT}; fastcurv.from_sklearn(estimator) reads that regressor",
         )
         if len(shape) == 2:
             graph.axes = 2
@@ -395,13 +395,13 @@ def _is_identity_node(
 def _arithmetic(stack: Stack, node: Any, held: list[Any], name: str) -> None:
     """Add ``a + c``, ``a - c``, ``c - a``, ``a c`` or ``a / c`` for a constant c."""
     constants = [x for x in held if x is not None]
-    refuse_if(len(constants) != 1, f"{name} of two tensors", SUPPORTED_NODES)
+    refuse_if(len(constants) != 1, f"{name} of two tensors", SUPPORTED_NODES_TEXT)
     c, kind = _constant_row(constants[0], name).astype(np.float64), node.op_type
     one, first = np.ones_like(c), held[0] is not None
     refuse_if(
         kind == "Div" and (first or not c.all()),
         f"{name} by {'a tensor' if first else 0}",
-        SUPPORTED_NODES,
+        SUPPORTED_NODES_TEXT,
     )
     if kind in ("Mul", "Div"):
         scale, shift = c if kind == "Mul" else 1 / c, np.zeros_like(c)
@@ -512,7 +512,7 @@ def from_onnx(source: Any, *, max_params: int | None = None) -> Model:
         # Nodes may lack inputs, and tensors may lack data.
         text = shown(f"{type(error).__name__}: {error}", 160)
         raise ValueError(
-            f"the ONNX model must be a stack of {SUPPORTED_NODES}, got a damaged one ({text})."
+            f"the ONNX model must be a stack of {SUPPORTED_NODES_TEXT}, got a damaged one ({text})."
         ) from None
     warn_left_out(stack)
     return found
@@ -552,14 +552,14 @@ def _read_nodes(graph: Graph) -> Model:
             _read_node(graph, node)
         elif len(readers) > 1:
             raise unsupported_layer(
-                f"a fork at {shown(at)!r}, read by {len(readers)} nodes,", SUPPORTED_NODES
+                f"a fork at {shown(at)!r}, read by {len(readers)} nodes,", SUPPORTED_NODES_TEXT
             )
         elif saved and readers[0] is saved[1]:
             node = readers[0]
             refuse_if(
                 {*node.input} != {at, saved[0]},
                 f"{_name(node)} of {' and '.join(map(shown, node.input))}",
-                SUPPORTED_NODES,
+                SUPPORTED_NODES_TEXT,
             )
             stack.join(_name(node))
             saved = []
@@ -613,9 +613,11 @@ def _is_label_output(graph: Graph, at: str) -> bool:
             )
             fits = fits and attributes.get("norm", b"L1") == b"L1"
             same.update(dict.fromkeys(node.output, of))
-        refuse_if(not fits, f"{_name(node)} after {end}", SUPPORTED_NODES)
+        refuse_if(not fits, f"{_name(node)} after {end}", SUPPORTED_NODES_TEXT)
     refuse_if(
-        not graph.outputs & {*same, *labels}, f"what the graph gives after {end}", SUPPORTED_NODES
+        not graph.outputs & {*same, *labels},
+        f"what the graph gives after {end}",
+        SUPPORTED_NODES_TEXT,
     )
     return bool(labels)
 

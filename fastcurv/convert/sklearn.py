@@ -20,17 +20,17 @@ from ..common.errors import type_of
 from ..network.mlp import MLP, Model
 from ..structure.tables import ACTIVATIONS, activations_of
 
-SUPPORTED_STEPS = (
+SUPPORTED_STEPS_TEXT = (
     f"linear layers, {', '.join(ACTIVATIONS)}, flatten, dropout and batch normalisation"
 )
 
 
-def unsupported_layer(what: str, wanted: str = SUPPORTED_STEPS) -> ValueError:
+def unsupported_layer(what: str, wanted: str = SUPPORTED_STEPS_TEXT) -> ValueError:
     """Return the error for a layer that has no counterpart in `MLP`."""
     return ValueError(f"{what} has no counterpart in fastcurv. Use a stack of {wanted}.")
 
 
-def refuse_if(when: Any, what: str, wanted: str = SUPPORTED_STEPS) -> None:
+def refuse_if(when: Any, what: str, wanted: str = SUPPORTED_STEPS_TEXT) -> None:
     """Raise the error for a layer that has no counterpart if `when` is True."""
     if when:
         raise unsupported_layer(what, wanted)
@@ -260,7 +260,7 @@ class Stack:
         refuse_if(
             self.last != "linear" or self.pending is not None or self.saved is not None,
             f"the end, {self.names[-1]},",
-            f"{SUPPORTED_STEPS}, a linear layer last",
+            f"{SUPPORTED_STEPS_TEXT}, a linear layer last",
         )
         if dtype is None:
             single = all(d.itemsize <= 4 for d in self.dtypes)
@@ -448,7 +448,7 @@ def _phi_of(est: Any) -> Any:
 # --------------------------------------------------------------------------------------------------
 # Scalers of scikit-learn as affine maps, to be folded into a network's first layer.
 
-SCALER_NAMES = "StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler, PCA"
+SUPPORTED_SCALERS_TEXT = "StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler, PCA"
 Affine = tuple[np.ndarray, np.ndarray]  # (A, c) of the map ``x A' + c`` of rows x
 
 
@@ -547,10 +547,10 @@ def as_affine(step: Any, place: str, cure: str) -> Affine:
     """
     own: Any = type(step)
     kind = own.__name__
-    if kind not in SCALER_NAMES.split(", ") or getattr(step, "clip", False):
+    if kind not in SUPPORTED_SCALERS_TEXT.split(", ") or getattr(step, "clip", False):
         bent = " with clip=True" if getattr(step, "clip", False) else ""
         raise ValueError(
-            f"{place} must be one of {SCALER_NAMES}, got a {kind}{bent}. Or use {cure}."
+            f"{place} must be one of {SUPPORTED_SCALERS_TEXT}, got a {kind}{bent}. Or use {cure}."
         )
     theirs = [b for b in bases_of_sklearn(step) if b.__name__ == kind]
     if not any(own.transform is base.transform for base in theirs):

@@ -73,7 +73,7 @@ C_KEYWORDS = (
     "return", "short", "signed", "sizeof", "static", "struct", "switch", "typedef", "union",
     "unsigned", "void", "volatile", "while", "asm", "bool", "true", "false", "linux", "unix",
 )  # fmt: skip
-MATH_FUNCTIONS = (
+C_MATH_FUNCTIONS = (
     "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "ceil", "copysign", "cos",
     "cosh", "erf", "erfc", "exp", "exp10", "exp2", "expm1", "fabs", "fdim", "floor", "fma", "fmax",
     "fmin", "fmod", "frexp", "gamma", "hypot", "ilogb", "j0", "j1", "jn", "ldexp", "lgamma",
@@ -83,7 +83,7 @@ MATH_FUNCTIONS = (
     "tgamma", "trunc", "y0", "y1", "yn", "drem", "finite", "isnan", "isinf", "signbit",
     "fpclassify", "isfinite", "isnormal",
 )  # fmt: skip
-LIBRARY_NAMES = (
+C_LIBRARY_NAMES = (
     "abort", "abs", "alloca", "atoi", "atol", "atof", "bcmp", "bcopy", "bzero", "cabs", "calloc",
     "carg", "ccos", "cexp", "clog", "conj", "cpow", "creal", "csin", "csqrt", "exit", "ffs",
     "float_t", "double_t", "fprintf", "fputc", "fputs", "free", "fscanf", "fwrite", "gettext",
@@ -93,8 +93,8 @@ LIBRARY_NAMES = (
     "strcmp", "strcpy", "strdup", "strlen", "strncat", "strncmp", "strncpy", "strpbrk", "strrchr",
     "strspn", "strstr", "toupper", "tolower", "vprintf", "wchar_t",
 )  # fmt: skip
-RESERVED_NAMES = re.compile(
-    rf"({'|'.join(C_KEYWORDS)}|{'|'.join(LIBRARY_NAMES)}|({'|'.join(MATH_FUNCTIONS)})[fl]?|is(alpha|alnum|blank|"
+RESERVED_NAME_PATTERN = re.compile(
+    rf"({'|'.join(C_KEYWORDS)}|{'|'.join(C_LIBRARY_NAMES)}|({'|'.join(C_MATH_FUNCTIONS)})[fl]?|is(alpha|alnum|blank|"
     r"cntrl|digit|graph|lower|print|punct|space|upper|xdigit|greater|less|unordered)\w*|[WBAPQZ]\d+|"
     r"apply_\w*|(FP|HUGE|M|MATH|EXIT)_\w*|NAN|INFINITY|NULL|jac|hess|null|\w*__\w*|jac_\w*)"
 )
@@ -395,7 +395,7 @@ def to_c(model: Any, theta: Any, path: Any, *, name: str = "net", statistics: An
     words = re.findall(
         r"\w+", " ".join([C_TEMPLATE.template, *C_HELPERS.values(), *C_FORMULAS.values()])
     )
-    if not fits or name in words or RESERVED_NAMES.fullmatch(name):
+    if not fits or name in words or RESERVED_NAME_PATTERN.fullmatch(name):
         raise ValueError(
             "name must be a C identifier of at most 51 letters that neither C nor the file uses, "
             f"got {short_repr(name)}."

@@ -20,7 +20,7 @@ from ..network.arguments import refuse_user_activation
 from ..network.mlp import MLP, Model
 from ..structure.tables import ACTIVATIONS, activations_of
 from .sklearn import (
-    SUPPORTED_STEPS,
+    SUPPORTED_STEPS_TEXT,
     Stack,
     check_activation,
     model_from_layers,
@@ -359,7 +359,7 @@ def _is_row_flatten(stack: Stack, kind: str, module: Any, name: str) -> bool:
     """Return True if a step is a Flatten, view or squeeze. Raise a ValueError for one that does not
     leave rows unchanged.
     """
-    said, wanted = f"{name}, which may join rows,", SUPPORTED_STEPS
+    said, wanted = f"{name}, which may join rows,", SUPPORTED_STEPS_TEXT
     if kind == "Flatten":
         asked = module.start_dim, module.end_dim
         shape = FLATTEN_SHAPES.get(asked, [])
@@ -368,7 +368,7 @@ def _is_row_flatten(stack: Stack, kind: str, module: Any, name: str) -> bool:
         shape = [-1] if module.dim in (None, 1, -1) else []
         said = f"{name} of dim={module.dim}, which may join rows,"
     elif kind == "view":
-        shape, wanted = list(module), f"{SUPPORTED_STEPS}; x.flatten(1)"
+        shape, wanted = list(module), f"{SUPPORTED_STEPS_TEXT}; x.flatten(1)"
         if len(shape) == 2 and shape[0] == -1 and isinstance(shape[1], int) and not stack.layers:
             stack.takes = shape[1]  # the width of the first layer is checked against this
     else:

@@ -22,18 +22,22 @@ NAN = float("nan")
 INF = float("inf")
 UNTRIED_CONTRACTION = Contraction(False, INF, INF, INF, INF, INF, "untried")
 
-_THEOREM = "(Newton and Kantorovich's theorem, h = {certificate.theorem.h} < 1/2)"
-_WEAKEST = "the weakest of size {spectrum.weakest} with an error below {spectrum.weakest_error}"
-_RANGE = "from {spectrum.low} to {spectrum.high}"
-_COUNTS = "{spectrum.n_negative} negative and {spectrum.n_positive} positive"
-_LASTING = (
+_THEOREM_TEMPLATE = "(Newton and Kantorovich's theorem, h = {certificate.theorem.h} < 1/2)"
+_WEAKEST_TEMPLATE = (
+    "the weakest of size {spectrum.weakest} with an error below {spectrum.weakest_error}"
+)
+_RANGE_TEMPLATE = "from {spectrum.low} to {spectrum.high}"
+_COUNTS_TEMPLATE = "{spectrum.n_negative} negative and {spectrum.n_positive} positive"
+_STABLE_SIGNS_CLAUSE = (
     "; the signs were checked numerically at several multiples of the Newton step (not proved)"
 )
-_FLOOR = "no eigenvalue at theta lies below {floor}"
-_ZEROS = "of which symmetry explains {n_symmetry}"
-_SEARCHED = f"Undecided: {{near}}, and {{n_products}} products found Ritz values {_RANGE} only, "
-_RISK = "{spectrum.risk}"
-_WIDTH = "{ask.curvature_tol} of the spectrum's width"
+_FLOOR_TEMPLATE = "no eigenvalue at theta lies below {floor}"
+_ZEROS_TEMPLATE = "of which symmetry explains {n_symmetry}"
+_SEARCHED_TEMPLATE = (
+    f"Undecided: {{near}}, and {{n_products}} products found Ritz values {_RANGE_TEMPLATE} only, "
+)
+_RISK_TEMPLATE = "{spectrum.risk}"
+_WIDTH_TEMPLATE = "{ask.curvature_tol} of the spectrum's width"
 
 
 class Reason(Enum):
@@ -60,21 +64,24 @@ class Reason(Enum):
     )
     THEOREM = (
         "{kind}{up_to}: a critical point is proved to lie {place}, with all {others} eigenvalues "
-        f"{{sign}}, {_WEAKEST}{{balanced}} {_THEOREM}"
+        f"{{sign}}, {_WEAKEST_TEMPLATE}{{balanced}} {_THEOREM_TEMPLATE}"
     )
     THEOREM_SADDLE = (
-        f"{{kind}}{{up_to}}: a critical point is proved to lie {{place}}, with {_COUNTS} "
-        f"eigenvalues, {_RANGE}, {_WEAKEST}{{balanced}} {_THEOREM}"
+        f"{{kind}}{{up_to}}: a critical point is proved to lie {{place}}, with {_COUNTS_TEMPLATE} "
+        f"eigenvalues, {_RANGE_TEMPLATE}, {_WEAKEST_TEMPLATE}{{balanced}} {_THEOREM_TEMPLATE}"
     )
     TWO_SIGNS = (
         "Saddle: {near}, and curvature of both signs is proved along two fixed vectors at every "
         "point within {certificate.pair.radius} of theta{in_units}, more than the "
         "{certificate.pair.distance} of Newton's step, so no minimum or maximum lies there; {signs}"
     )
-    FLOOR = f"Minimum: a critical point is proved to lie {{place}} {_THEOREM}, and {_FLOOR}"
+    FLOOR = (
+        f"Minimum: a critical point is proved to lie {{place}} {_THEOREM_TEMPLATE}, and "
+        f"{_FLOOR_TEMPLATE}"
+    )
     KINKS_FALL = (
-        f"Saddle: {{near}}, curvature {_RANGE} is {{known}} on this side of the kinks, and the "
-        "loss was found to decrease along escape_direction"
+        f"Saddle: {{near}}, curvature {_RANGE_TEMPLATE} is {{known}} on this side of the kinks, "
+        "and the loss was found to decrease along escape_direction"
     )
     KINKS = "Undecided: {near}, and {beside_kinks}, but on this side of the kinks only"
     NO_BOUND = (
@@ -89,12 +96,12 @@ class Reason(Enum):
     )
     ZEROS = (
         "Degenerate: {near}, and of {n} eigenvalues {spectrum.n_zero} are zero within the "
-        f"error {{spectrum.weakest_error}}, {_ZEROS}{{one_sided}}"
+        f"error {{spectrum.weakest_error}}, {_ZEROS_TEMPLATE}{{one_sided}}"
     )
     NOT_LASTING = (
         "Degenerate: {near}, and of {n} eigenvalues {spectrum.n_zero} count as zero, "
-        f"{_ZEROS}; {{spectrum.n_unsettled}} of them may change sign between theta and the nearby "
-        "critical point{one_sided}"
+        f"{_ZEROS_TEMPLATE}; {{spectrum.n_unsettled}} of them may change sign between theta and "
+        "the nearby critical point{one_sided}"
     )
     NO_REST = (
         "Undecided: {near}, and {seen}, but the gradient is not smaller after a Newton step, "
@@ -102,43 +109,46 @@ class Reason(Enum):
     )
     MEASURED = (
         "{kind}{up_to}: {near}, and all {others} eigenvalues at theta are {known} "
-        f"{{sign}}, {_WEAKEST}{{supposed}}{_LASTING}, and the gradient was smaller at the end of "
-        "the step; not certified, since {hypothesis}"
+        f"{{sign}}, {_WEAKEST_TEMPLATE}{{supposed}}{_STABLE_SIGNS_CLAUSE}, and the gradient was "
+        "smaller at the end of the step; not certified, since {hypothesis}"
     )
     MEASURED_SADDLE = (
-        f"{{kind}}{{up_to}}: {{near}}, and {{both}} {_RANGE} are {{known}} at theta{{supposed}}"
-        f"{_LASTING}; not certified, since {{hypothesis}}"
+        f"{{kind}}{{up_to}}: {{near}}, and {{both}} {_RANGE_TEMPLATE} are {{known}} at "
+        f"theta{{supposed}}{_STABLE_SIGNS_CLAUSE}; not certified, since {{hypothesis}}"
     )
     SHORT = (
         "Undecided: {near}, and {seen}, but {few} to check that the signs stay the same up "
         "to the nearby critical point"
     )
     OPEN_FLOOR = (
-        f"Undecided: {{near}}, and {_FLOOR}; but this is not proved on the way to the nearby "
-        "critical point, since {hypothesis}; reduce the gradient first"
+        f"Undecided: {{near}}, and {_FLOOR_TEMPLATE}; but this is not proved on the way to the "
+        "nearby critical point, since {hypothesis}; reduce the gradient first"
     )
     FADING = (
-        f"Undecided: {{near}}, but the curvature at theta, {_RANGE}, was not found to keep its "
-        "sign and size up to the nearby critical point; reduce the gradient first"
+        f"Undecided: {{near}}, but the curvature at theta, {_RANGE_TEMPLATE}, was not found to "
+        "keep its sign and size up to the nearby critical point; reduce the gradient first"
     )
-    NOTHING = f"{_SEARCHED}smaller than the error of the products"
+    NOTHING = f"{_SEARCHED_TEMPLATE}smaller than the error of the products"
     NO_RISK_ASKED = (
-        f"{_SEARCHED}of one sign{{aside}}, which proves nothing about the other eigenvalues; "
-        "{allowed}"
+        f"{_SEARCHED_TEMPLATE}of one sign{{aside}}, which proves nothing about the other "
+        "eigenvalues; {allowed}"
     )
     RISK_TOO_LARGE = (
-        f"{_SEARCHED}of one sign{{aside}}, at a risk of {_RISK} of having missed curvature beyond "
-        f"{_WIDTH}, more than failure_probability = {{ask.failure_probability}}, which takes "
-        "{spectrum.goal} Lanczos steps"
+        f"{_SEARCHED_TEMPLATE}of one sign{{aside}}, at a risk of {_RISK_TEMPLATE} of having "
+        "missed curvature beyond "
+        f"{_WIDTH_TEMPLATE}, more than failure_probability = {{ask.failure_probability}}, which "
+        "takes {spectrum.goal} Lanczos steps"
     )
     LOOSE = (
         "Degenerate: {near}, an eigenvalue is zero within {spectrum.weakest_error} and no "
-        f"known symmetry explains it; with probability at least 1 - {_RISK} no eigenvalue lies "
-        f"below -{_WIDTH}"
+        f"known symmetry explains it; with probability at least 1 - {_RISK_TEMPLATE} no "
+        f"eigenvalue lies below -{_WIDTH_TEMPLATE}"
     )
     RISK = (
-        f"{{kind}}{{up_to}}, at a risk of {_RISK}: {{near}}, and with probability at least 1 - "
-        f"{_RISK} no {{other}}eigenvalue at theta lies {{side}}{_WIDTH}; the extreme Ritz values "
+        f"{{kind}}{{up_to}}, at a risk of {_RISK_TEMPLATE}: {{near}}, and with probability at "
+        "least 1 - "
+        f"{_RISK_TEMPLATE} no {{other}}eigenvalue at theta lies {{side}}{_WIDTH_TEMPLATE}; the "
+        "extreme Ritz values "
         "{of_these}are {across[0]} and {across[1]}, whose signs were checked numerically at "
         "several multiples of the Newton step (not proved); smaller curvature of the other sign, "
         "and zeros, are not excluded"

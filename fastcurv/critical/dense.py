@@ -19,7 +19,7 @@ from scipy.sparse.linalg import LinearOperator
 from ..common.checks import check_symmetric_operator
 from ..common.linalg import JointSigns, cholesky, cholesky_floor, eigh, eigh_apart, svdvals
 from ..common.objectives import (
-    PRODUCT_EPS,
+    PRODUCT_ERROR_EPS,
     Products,
     SpentError,
     call_certificate,
@@ -46,7 +46,7 @@ from .evidence import (
     third_bound,
 )
 from .nearness import (
-    GRADIENT_EPS,
+    GRADIENT_ERROR_EPS,
     MAX_DECREMENT_LEFT,
     assess_nearness,
     assess_nearness_by,
@@ -58,7 +58,7 @@ from .nearness import (
 )
 from .theorem import (
     EPS,
-    ROUND_UP,
+    ROUND_UP_FACTOR,
     Contraction,
     Slice,
     eta_of,
@@ -75,7 +75,7 @@ ZERO_CURVATURE_TOL = 1e-4  # largest curvature of a symmetry direction near g = 
 JOINT_SIGNS_MIN_N = 768  # minimum number of rows for a joint proof of the signs of all eigenvalues
 # number of reflections up to which they are applied one by one, which gives a sharper bound
 MAX_SINGLE_REFLECTIONS = 128
-MAX_REFLECTIONS = 64  # block size for more reflections than that
+REFLECTION_BLOCK_SIZE = 64  # block size for more reflections than that
 # number of rows up to which an indefinite H is also decomposed in balanced coordinates
 BALANCED_MAX_N = 1500
 
@@ -215,7 +215,7 @@ def theorem_across_orbits(ob: Any, theta: Floats, cut: Slice, found: Contraction
     whole = spans_orbit(
         cut.span,
         near.columns / cut.c[:, None],
-        near.change * spread * ROUND_UP,
+        near.change * spread * ROUND_UP_FACTOR,
         near.error / bottom,
         found.radius,
     )
@@ -243,28 +243,28 @@ class _Off:
     def rounding(self) -> float:
         """Return a bound on the rounding error of `block`, relative to ``||M||_F``.
 
-        LAPACK applies k reflections as ``X - V (T (V' X))``, k = 1 or up to `MAX_REFLECTIONS`: sums
-        of n, k and k products, in any order. The error, relative to ``||X||_F``, is therefore at
-        most ``(n + 2 k + 8) u || |V| |T| |V'| ||`` with u = eps / 2. ``I - V T V'`` deviates from
-        orthogonality by as much again, since V and T are rounded too (Higham, Accuracy and
-        Stability, 2002, 19.3 and 19.5). Both sides contribute. A single reflection has ``tau
-        ||v||^2 = 2``; for larger blocks the norms are computed.
+        LAPACK applies k reflections as ``X - V (T (V' X))``, k = 1 or up to
+        `REFLECTION_BLOCK_SIZE`: sums of n, k and k products, in any order. The error, relative to
+        ``||X||_F``, is therefore at most ``(n + 2 k + 8) u || |V| |T| |V'| ||`` with u = eps / 2.
+        ``I - V T V'`` deviates from orthogonality by as much again, since V and T are rounded too
+        (Higham, Accuracy and Stability, 2002, 19.3 and 19.5). Both sides contribute. A single
+        reflection has ``tau ||v||^2 = 2``; for larger blocks the norms are computed.
         """
         n, s = self.raw.shape
         if s <= MAX_SINGLE_REFLECTIONS:
             return float(2 * (n + 10) * EPS * 2 * s)
         V, total = np.tril(self.raw, -1), 0.0
         V[np.diag_indices(s)] = 1.0
-        for start in range(0, s, MAX_REFLECTIONS):
+        for start in range(0, s, REFLECTION_BLOCK_SIZE):
             part, tau = (
-                V[:, start : start + MAX_REFLECTIONS],
-                self.tau[start : start + MAX_REFLECTIONS],
+                V[:, start : start + REFLECTION_BLOCK_SIZE],
+                self.tau[start : start + REFLECTION_BLOCK_SIZE],
             )
             some = tau != 0  # LAPACK stores tau = 0 if no reflection is needed
             part = part[:, some]
             T = np.linalg.inv(np.triu(part.T @ part, 1) + np.diag(1 / tau[some]))
             total += safe_norm(part) ** 2 * safe_norm(T)
-        return float(2 * (n + 2 * MAX_REFLECTIONS + 8) * EPS * total)
+        return float(2 * (n + 2 * REFLECTION_BLOCK_SIZE + 8) * EPS * total)
 
     def block(self, M: Floats) -> Floats:
         """Return ``Z' M Z`` for an orthonormal basis Z of the complement."""
@@ -333,7 +333,7 @@ CHOLESKY_MIN_N = 768
 FLOOR_FRACTIONS = (0.999, 0.9, 0.5)
 # dimension of the Krylov space that measures how much of g lies in the range of H
 N_GRADIENT_STEPS = 60
-MAX_SOLVES = 200  # maximum number of linear systems solved
+MAX_LINEAR_SOLVES = 200  # maximum number of linear systems solved
 
 
 @dataclass(frozen=True, eq=False)
@@ -366,7 +366,9 @@ def prove_definite(full: DenseHessian) -> Definite | None:
     if solve is None:
         return None
     op = LinearOperator(A.shape, solve, dtype=np.float64)
-    found = raise_if_interrupted(eigsh(op, 1, "LA", tol=1e-4, max_products=MAX_SOLVES, seed=0))
+    found = raise_if_interrupted(
+        eigsh(op, 1, "LA", tol=1e-4, max_products=MAX_LINEAR_SOLVES, seed=0)
+    )
     v = found.vectors[:, 0]
     weakest = float(v @ (A @ v)) / float(v @ v)
     for share in FLOOR_FRACTIONS:
@@ -404,7 +406,7 @@ class ByCholesky(Inertia):
         self.full, self.known = full, known
         (g, off), theta, size = gradient, ask.theta, np.abs(full.A)
         reach = size @ np.abs(theta)
-        off = GRADIENT_EPS * EPS * safe_norm(reach) if np.isnan(off) else off
+        off = GRADIENT_ERROR_EPS * EPS * safe_norm(reach) if np.isnan(off) else off
         x = -known.solve(g)
         # fraction of ||g|| beyond rounding
         rest = max(0.0, 1 - off / safe_norm(g)) if g.any() else 0.0
@@ -421,8 +423,8 @@ class ByCholesky(Inertia):
         absolute = float(size.sum(axis=1).max())
         rounding = (full.n + 8) * EPS * (absolute * self.length + safe_norm(g))
         left = safe_norm(g + full.A @ x) + off + full.error * self.length + rounding
-        beta = ROUND_UP / known.floor
-        eta = eta_of(self.length, beta, left) * ROUND_UP
+        beta = ROUND_UP_FACTOR / known.floor
+        eta = eta_of(self.length, beta, left) * ROUND_UP_FACTOR
         self.proof = kantorovich(beta, eta, partial(third_bound, ask.ob, theta))
 
     def theorem(self) -> tuple[Contraction, float]:
@@ -556,7 +558,7 @@ class ByEigenpairs(Inertia):
             if cut.span.shape[1] != best.span.shape[1]:
                 continue
             top, scaled = float(cut.c.max()), None if cut is plain else cut.c
-            assumed = GRADIENT_EPS * EPS * self.reach
+            assumed = GRADIENT_ERROR_EPS * EPS * self.reach
             g_error = safe_norm(cut.c * assumed) if np.isnan(off) else off * top
             beta, eta, x = newton_in_slice(
                 full.A, full.error if cut is plain else full.M.error(cut.c), cut, g, g_error
@@ -720,7 +722,7 @@ class ByEigenpairs(Inertia):
         full, asymmetry = self.full, self.full.M.seen()
         # An exact matrix reports no rounding, although rounding alone can cause this much
         # asymmetry.
-        rounding = max(full.error - asymmetry, PRODUCT_EPS * EPS * full.norm)
+        rounding = max(full.error - asymmetry, PRODUCT_ERROR_EPS * EPS * full.norm)
         zeros = np.abs(best.values[signs_of(best) == 0])
         hidden = asymmetry > 2 * rounding and (zeros > best.error - full.M.seen(best.c)).any()
         # One vector of each sign may still be proved.

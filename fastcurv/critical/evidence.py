@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..common.checks import MatrixOperator
 from ..common.errors import type_of
 from ..common.linalg import SECONDS_PER_N_CUBED, svd
-from ..common.objectives import PRODUCT_EPS, Products, call_certificate, certificate_method
+from ..common.objectives import PRODUCT_ERROR_EPS, Products, call_certificate, certificate_method
 from ..common.protocols import Floats
 from ..common.vectors import safe_norm
 from ..spectrum.shared_run import Krylov, Runs
@@ -92,13 +92,13 @@ def why_no_minimum(ob: Any, theta: np.ndarray) -> str:
 
 
 # A gradient within this factor of its own rounding bound is indistinguishable from zero.
-GRADIENT_ROUNDING = 10.0
+GRADIENT_ROUNDING_FACTOR = 10.0
 # Error bounds below this value may come from underflow alone.
 UNDERFLOW_TOL = 1e-280
 # Scale factors are clipped to 2^+-MAX_SCALE_EXPONENT times their median.
 MAX_SCALE_EXPONENT = 200
 # A gradient is called critical below this times the norm of H times the size of theta.
-RELATIVE_GRADIENT = 1e-5
+RELATIVE_GRADIENT_TOL = 1e-5
 
 
 @dataclass(frozen=True, eq=False)
@@ -404,7 +404,7 @@ def check_operator(run: Runs, H: Products) -> int:
     if op is not native:
         v, other = rng.standard_normal(H.n), Products(op, np.float64)
         mine, its = H(v), other(v)
-        rounding = PRODUCT_EPS * max(H.eps, other.eps)
+        rounding = PRODUCT_ERROR_EPS * max(H.eps, other.eps)
         off = H.bound(v) + other.bound(v) + rounding * (safe_norm(mine) + safe_norm(its))
         same, spent = bool(safe_norm(mine - its) <= off), 1
     x, expected, size = _draw_run_combination(run, rng)

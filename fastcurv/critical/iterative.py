@@ -48,7 +48,7 @@ from .evidence import (
     third_bound,
 )
 from .nearness import (
-    GRADIENT_EPS,
+    GRADIENT_ERROR_EPS,
     MAX_DECREMENT_LEFT,
     assess_nearness_by,
     assumed_error,
@@ -58,7 +58,7 @@ from .nearness import (
     lasts_along,
     newton_step,
 )
-from .theorem import EPS, ROUND_UP, Contraction, Slice, eta_of, kantorovich, two_signs
+from .theorem import EPS, ROUND_UP_FACTOR, Contraction, Slice, eta_of, kantorovich, two_signs
 
 # --------------------------------------------------------------------------------------------------
 # Lanczos runs for a verdict, within a budget; they collect vectors of extreme curvature.
@@ -67,7 +67,8 @@ from .theorem import EPS, ROUND_UP, Contraction, Slice, eta_of, kantorovich, two
 # when its basis has this size.
 MAX_BASIS_BYTES = 4 << 30
 N_PROOF_PRODUCTS = 9  # number of products reserved for the proofs at the end
-ASYMMETRY_SAFETY = 8.0  # factor by which one test with random vectors may underestimate ||H - H'||
+# factor by which one test with random vectors may underestimate ||H - H'||
+ASYMMETRY_SAFETY_FACTOR = 8.0
 
 
 class InertiaSearch:
@@ -256,9 +257,10 @@ class InertiaSearch:
         """Find an orthonormal basis of proved symmetry directions, unless there are too many or
         they are not needed.
 
-        A direction is taken only if the norm of its product with H is at most `MAX_COUPLING` times
-        the threshold for negative curvature. Projecting these directions out changes no eigenvalue
-        by more than twice that amount, which the bound on the risk includes.
+        A direction is taken only if the norm of its product with H is at most
+        `MAX_SYMMETRY_COUPLING` times the threshold for negative curvature. Projecting these
+        directions out changes no eigenvalue by more than twice that amount, which the bound on the
+        risk includes.
         """
         ask, H = self.ask, self.H
         if not self.one_sided or not offers_symmetries(ask.ob):
@@ -273,7 +275,7 @@ class InertiaSearch:
         if T.shape[1]:
             H.note(f"{T.shape[1]} symmetry directions")
             Q = independent(T)
-            most = min(ZERO_CURVATURE_TOL, MAX_COUPLING * ask.curvature_tol) * H.norm
+            most = min(ZERO_CURVATURE_TOL, MAX_SYMMETRY_COUPLING * ask.curvature_tol) * H.norm
             self.symmetry = np.asarray(annihilated_basis(H(Q), Q, most))
         self.n_symmetry = self.symmetry.shape[1]
 
@@ -335,7 +337,7 @@ class InertiaSearch:
                 gap = float(np.abs(V.T @ Y - Y.T @ V).max())
                 noise = float(np.sqrt(n)) * max(H.bound(v) for v in V.T)
                 noise += 4 * n * np.finfo(float).eps * float(np.abs(Y).max(initial=0.0))
-                H.asymmetry = ASYMMETRY_SAFETY * gap if gap > 2 * noise else 0.0
+                H.asymmetry = ASYMMETRY_SAFETY_FACTOR * gap if gap > 2 * noise else 0.0
             rows = np.sqrt(((Y / unit) ** 2).mean(axis=1))
             live &= rows > 64 * H.eps * rows.max(initial=0.0) / n**0.5
             if not live.any():
@@ -495,16 +497,16 @@ MAX_STEP_RESIDUAL = 0.5  # relative residual above which Newton's step counts as
 MAX_SOLVE_STEPS = 400  # number of Lanczos steps for Newton's step if a proof needs a small residual
 # risk that determines the length of the search for negative curvature if the caller gave no failure
 # probability
-DEFAULT_RISK = 0.01
+DEFAULT_FAILURE_PROBABILITY = 0.01
 # number of Lanczos steps in balanced coordinates, for parameters of very different scales
 N_BALANCED_STEPS = 128
 N_END_STEPS = 64  # number of Lanczos steps if only the ends of the spectrum are needed
-MAX_PROBES = 16
+MAX_PROBE_VECTORS = 16
 # maximum ||Hq|| of a symmetry direction q that is projected out, relative to curvature_tol ||H||
-MAX_COUPLING = 0.01
+MAX_SYMMETRY_COUPLING = 0.01
 # number of symmetry directions above which none is projected out; each takes a product
 MAX_SYMMETRY_DIRECTIONS = 1024
-PROBE_SEED = 1  # seed of the random vector that estimates ||H||
+NORM_PROBE_SEED = 1  # seed of the random vector that estimates ||H||
 # fraction of the gradient and decrement that must exceed the tolerances for theta to count as far
 CLEARLY_FAR_FRACTION = 1e-2
 N_WEAKEST_TESTED = 3  # number of smallest Ritz values whose signs are tested for stability
@@ -546,7 +548,7 @@ class ByProducts(Inertia):
         if self.near.near and self.known is None:
             # A few steps from the objective's probe vectors find curvature that couples to them.
             P = probes(ask.ob, ask.theta).T.astype(H.native_dtype)
-            P = P[np.linspace(0, len(P) - 1, min(MAX_PROBES, len(P))).astype(int)]
+            P = P[np.linspace(0, len(P) - 1, min(MAX_PROBE_VECTORS, len(P))).astype(int)]
             for start in range(0, len(P), 8):
                 search.run(H.native, P[start : start + 8], 3)
         self.ends, self.seen = self._estimate_spectrum_ends(floor, d)
@@ -580,7 +582,7 @@ class ByProducts(Inertia):
         inside = float((S[0, np.abs(values) > cut] ** 2).sum())
         self.residual = float(max(0.0, 1 - inside) ** 0.5)
         self.flat = safe_norm(run.T[: run.m + run.p, 0])
-        sizes = np.maximum(np.abs(values), GRADIENT_EPS * H.eps * run.scale)
+        sizes = np.maximum(np.abs(values), GRADIENT_ERROR_EPS * H.eps * run.scale)
         decrement = 0.5 * float(((size * S[0]) / sizes * (size * S[0])).sum())
         short = run.m < min(N_GRADIENT_STEPS, run.dimension) and run.p > 0 and self.left > 0.1
         return decrement, decrement_lower_bound(size, self.flat) if short else None
@@ -605,8 +607,8 @@ class ByProducts(Inertia):
         ask, H, search, known = self.ask, self.H, self.search, self.known
         deep = self.near.near and not floor > 0 and known is None
         deflated = ask.krylov is None and search.symmetry.shape[1] > 0
-        eps = ask.curvature_tol * (1 - 2 * MAX_COUPLING * deflated)
-        goal = lanczos_steps(H.n, eps, ask.failure_probability or DEFAULT_RISK)
+        eps = ask.curvature_tol * (1 - 2 * MAX_SYMMETRY_COUPLING * deflated)
+        goal = lanczos_steps(H.n, eps, ask.failure_probability or DEFAULT_FAILURE_PROBABILITY)
         steps = goal if deep else min(goal, N_END_STEPS)
         if known is None:
             H.note(f"{steps} Lanczos steps")
@@ -668,13 +670,13 @@ class ByProducts(Inertia):
         distance = safe_norm(self.step) if self.left <= MAX_STEP_RESIDUAL else np.inf
         if not (weakest > 0 and H.affords(1)):
             return UNTRIED_CONTRACTION, distance
-        rest, beta = H(self.step) + g, ROUND_UP / weakest
+        rest, beta = H(self.step) + g, ROUND_UP_FACTOR / weakest
         if known is not None:
             rest, beta = known.off_span(rest), beta * (1 + 8 * H.n * EPS)
         off = assumed_error(H.norm, ask.theta) if off != off else off
         rounding = 4 * EPS * (safe_norm(rest) + safe_norm(g))
         error = safe_norm(rest) + off + H.bound(self.step) + rounding
-        eta = eta_of(safe_norm(self.step), beta, error) * ROUND_UP
+        eta = eta_of(safe_norm(self.step), beta, error) * ROUND_UP_FACTOR
         found = kantorovich(beta, eta, partial(third_bound, ask.ob, ask.theta))
         if known is not None and found.holds and known.span.shape[1]:
             found = theorem_across_orbits(ask.ob, ask.theta, known, found)
@@ -698,7 +700,8 @@ class ByProducts(Inertia):
         if not (seen.negative and seen.positive):
             return Pair(distance=distance)
         dots = 2 * H.n * EPS * H.norm  # rounding error of the dot product v'Hv
-        error = (max(H.bound(end.vector) for end in self.ends) + dots) * ROUND_UP + H.asymmetry
+        bound = max(H.bound(end.vector) for end in self.ends) + dots
+        error = bound * ROUND_UP_FACTOR + H.asymmetry
         third = partial(third_bound, self.ask.ob, self.ask.theta)
         return Pair(two_signs(seen.low + error, seen.high - error, third), distance)
 
@@ -840,7 +843,7 @@ def is_clearly_far(ask: ClassifyOptions, H: Products) -> bool:
         return False
     g = gradient_at(ask.ob, ask.theta, H)
     size, along = safe_norm(g), safe_norm(H(g))
-    H(as_rng(PROBE_SEED).standard_normal(H.n))
+    H(as_rng(NORM_PROBE_SEED).standard_normal(H.n))
     if not (0 < size < np.inf and along < np.inf and H.norm > 0):
         return False
     decrement = decrement_lower_bound(size, along / size)

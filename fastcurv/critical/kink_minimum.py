@@ -28,7 +28,7 @@ from .theorem import EPS, Slice, kantorovich, newton_in_slice
 
 # lengths tried for the columns of slopes, relative to the largest curvature
 COLUMN_LENGTH_RATIOS = (1e-1, 1e-2, 1e-3, 1.0)
-EASY_H = 1e-3  # value of h below which no other units are tried
+SATISFACTORY_H = 1e-3  # value of h below which no other units are tried
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def prove_kink_minimum(phi: KinkObjective, point: np.ndarray) -> _KinkMinimum:
     for units in _units(K, phi.n_theta):
         found.append(_check_hypotheses(phi.in_units(units), point, K, g, g_errors, units))
         best = max(found, key=lambda one: (one.certified, -one.kantorovich))
-        if best.kantorovich < EASY_H:
+        if best.kantorovich < SATISFACTORY_H:
             break
     return best
 
@@ -187,7 +187,8 @@ def _check_hypotheses(
 
 
 MAX_PARAMS = 600  # maximum number of parameters; each step forms dense matrices
-MAX_HESSIAN_WORK = 5e7  # maximum work of one Hessian in array entries, which takes about a second
+# maximum work of one Hessian in array entries, which takes about a second
+MAX_HESSIAN_WORK_ENTRIES = 5e7
 MAX_ACTIVE_SET_UPDATES = 12  # maximum number of updates of the active set
 MAX_NEWTON_STEPS = 12  # maximum number of Newton steps between updates
 MIN_PREACTIVATION_SCALE = 1e-100  # minimum scale of pre-activations, for a theta that is almost 0
@@ -196,9 +197,9 @@ IDLE_PREACTIVATION_TOL = 1e-13
 # Pre-activations below this fraction of the layer's largest count as 0.
 ZERO_PREACTIVATION_TOL = 1e-7
 # A slope this close to the slope on either side has left the kink.
-SLOPE_TOL = 1e-3
+KINK_SLOPE_TOL = 1e-3
 # A verdict on theta covers a minimum at active kinks within this distance, relative to ||theta||.
-COVERED_DISTANCE = 1e-7
+MAX_COVERED_DISTANCE = 1e-7
 
 
 @dataclass(frozen=True)
@@ -233,7 +234,11 @@ def rows_with_kinks(ob: Any) -> Any:
     """
     rows = call_certificate(ob, "relu_rows")
     first = None if rows is None else rows.smoothed(1.0)
-    fits = first is not None and first.n_params <= MAX_PARAMS and 0 < first.cost <= MAX_HESSIAN_WORK
+    fits = (
+        first is not None
+        and first.n_params <= MAX_PARAMS
+        and 0 < first.cost <= MAX_HESSIAN_WORK_ENTRIES
+    )
     return rows if fits else None
 
 
@@ -248,7 +253,7 @@ def certify_kink_minimum(ob: Any, theta: np.ndarray) -> _KinkMinimum | None:
         return None
     far = float(np.linalg.norm(found.theta - theta)) * (1 + 4 * EPS)
     held = replace(found._proof, radius=found._proof.radius + far)
-    return held if far <= COVERED_DISTANCE * max(1.0, float(np.linalg.norm(theta))) else None
+    return held if far <= MAX_COVERED_DISTANCE * max(1.0, float(np.linalg.norm(theta))) else None
 
 
 @cache_last
@@ -285,7 +290,7 @@ def newton_on_kinks(rows: Any, theta: np.ndarray, slopes: list[np.ndarray]) -> K
     """
     gates, collapsed = [], []
     for s, leak in zip(slopes, rows.leaks):
-        between = (s > leak + SLOPE_TOL) & (s < 1 - SLOPE_TOL)
+        between = (s > leak + KINK_SLOPE_TOL) & (s < 1 - KINK_SLOPE_TOL)
         gone = between.all(axis=0)
         gate = np.where(between & ~gone, np.nan, np.where(s > 0.5 * (1 + leak), 1.0, leak))
         gates.append(gate)

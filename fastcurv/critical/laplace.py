@@ -68,13 +68,13 @@ MIN_ROWS_PER_PARAMETER = 2.0
 # errors have the variance (1 + 2 x) s^2, and the interval has (1 + x) (1 - 2 x) / (1 - x) s^2: at
 # 0.2, intervals of 95% cover 88%.
 MAX_PARAMETERS_PER_TARGET = 0.2
-BLOCK_ENTRIES = 1 << 22  # number of entries in a block of the Jacobian of new rows
+JACOBIAN_BLOCK_ENTRIES = 1 << 22  # number of entries in a block of the Jacobian of new rows
 # number of entries of a Jacobian (128 kB) up to which one thread takes less time than counting the
 # CPUs
 ONE_THREAD_MAX_ENTRIES = 1 << 14
 # Eigenvalues below this count as 0 if the diagonal is scaled to 1; about the square root of the
 # rounding error.
-FLAT_TOL = 1.5e-8
+FLAT_EIGENVALUE_TOL = 1.5e-8
 N_QUADRATURE_NODES = 32  # number of Gauss-Hermite nodes for the mean of a sigmoid
 N_SEQUENCE_POINTS = 1024  # number of low-discrepancy points for the mean of a softmax
 # degrees of freedom below this fraction of the number of targets are rounding errors
@@ -82,7 +82,7 @@ MIN_FREEDOM_RATIO = 1e-8
 MIN_NOISE = 1e-140  # squares of the noise and quotients by them neither overflow nor underflow
 # decrement of the log posterior beyond which theta is more than one standard deviation from the
 # mode
-MAX_DECREMENT = 0.5
+MAX_NEWTON_DECREMENT = 0.5
 
 # Losses that are negative log likelihoods up to a constant: the missing terms of each row as a
 # function of y.
@@ -229,7 +229,7 @@ class LaplacePosterior(Record, AttributeHints, subject="posterior"):
         if self.n_undetermined:
             held = f"{self.n_undetermined} directions change no output on any row, and are held"
             rows.append(("undetermined", held))
-        if not self.decrement <= MAX_DECREMENT:
+        if not self.decrement <= MAX_NEWTON_DECREMENT:
             gain = f"a Newton step would raise the log posterior by {number(self.decrement)}"
             rows.append(("caution", f"{gain}; train on to a minimum"))
         return rows
@@ -270,7 +270,7 @@ def output_roots(model: MLP, theta: Any, root: Any, X: Any) -> Iterator[tuple[An
     a root C of the covariance.
     """
     X, d = dense_rows(model, X), model.sizes[-1]
-    step = max(1, BLOCK_ENTRIES // (d * model.n_params))
+    step = max(1, JACOBIAN_BLOCK_ENTRIES // (d * model.n_params))
     for start in range(0, len(X), step):
         rows = X[start : start + step]
         y = np.zeros((len(rows), d), model.dtype)
@@ -588,7 +588,7 @@ def _flat_root(M: Floats) -> tuple[Floats, float]:
     diagonal = np.diagonal(M)
     scale = 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
     values, vectors = np.linalg.eigh(scale[:, None] * M * scale)  # needs no error bounds
-    keep = values > len(M) * FLAT_TOL
+    keep = values > len(M) * FLAT_EIGENVALUE_TOL
     R = scale[:, None] * vectors[:, keep] / np.sqrt(values[keep])
     if keep.all():
         return R, float(np.log(values).sum() - 2 * np.log(scale).sum())

@@ -44,7 +44,7 @@ from ..structure.parameters import l2_diagonal, terms_of_a_row
 from ..structure.tables import ACTIVATIONS, LOSSES, one_hot
 from .nearness import assess_nearness_by, gradient_and_error
 from .without_rows import (
-    BLOCK_ENTRIES,
+    JACOBIAN_BLOCK_ENTRIES,
     Minimum,
     jacobian_blocks,
     minima_without_rows,
@@ -54,7 +54,7 @@ from .without_rows import (
 )
 
 # smallest eigenvalue of I - S M / N at which the curvature of the row is removed
-MIN_REMAINDER = 1e-10
+MIN_REMAINING_EIGENVALUE = 1e-10
 # number of steps with one factor that refine a minimum of a float32 objective in float64; each
 # reduces the error by about the accuracy of float32
 N_REFINEMENTS = 3
@@ -266,7 +266,7 @@ class LeftOut(Record, AttributeHints, subject="left_out"):
         predictions of `n_new` rows by each network.
         """
         at, N = self._at, self._at.ob.n_samples
-        most = max(1, BLOCK_ENTRIES // (max(at.ob.model.sizes) * max(1, n_new)))
+        most = max(1, JACOBIAN_BLOCK_ENTRIES // (max(at.ob.model.sizes) * max(1, n_new)))
         blocks: Any = [(slice(0, N), self._thetas)]
         if self._thetas is None:
             blocks = (
@@ -571,7 +571,7 @@ def _left_out(at: Minimum, exact: bool) -> LeftOut:
         thetas, kept = minima_without_rows(at, a)
         for i in np.flatnonzero(alone).tolist():
             values = eigvalsh(without_row(ob, i).hessian(thetas[i]).to_dense())
-            undetermined[i] = not values[0] > MIN_REMAINDER * values[-1]
+            undetermined[i] = not values[0] > MIN_REMAINING_EIGENVALUE * values[-1]
         X = dense_rows(ob.model, ob.X)
         predictions = outputs_of(ob.model, thetas, X[:, None])[:, 0]
     return LeftOut(
@@ -594,13 +594,14 @@ def _left_out(at: Minimum, exact: bool) -> LeftOut:
 
 def _is_definite_without_row(removed: Floats) -> Any:
     """Return a mask of the rows for which all eigenvalues of ``I - removed`` are above
-    `MIN_REMAINDER`. These are the eigenvalues of the Hessian without the row, relative to the
-    Hessian.
+    `MIN_REMAINING_EIGENVALUE`. These are the eigenvalues of the Hessian without the row, relative
+    to the Hessian.
     """
-    above = np.linalg.norm(removed, axis=(1, 2)) < 1 - MIN_REMAINDER  # a sufficient condition
+    # a sufficient condition
+    above = np.linalg.norm(removed, axis=(1, 2)) < 1 - MIN_REMAINING_EIGENVALUE
     rest = np.flatnonzero(~above)
     remainder = np.eye(removed.shape[1]) - removed[rest]
-    above[rest] = np.linalg.eigvals(remainder).real.min(axis=1) > MIN_REMAINDER
+    above[rest] = np.linalg.eigvals(remainder).real.min(axis=1) > MIN_REMAINING_EIGENVALUE
     return above
 
 

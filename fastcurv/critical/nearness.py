@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..common.linalg import NotFiniteError
 from ..common.objectives import (
-    VALUE_EPS,
+    VALUE_ERROR_EPS,
     Products,
     as_gradient,
     call_certificate,
@@ -43,11 +43,11 @@ from .theorem import EPS, TINY, Slice
 # predicted decrease of Newton's step, relative to f - c, up to which theta counts as near
 DECREMENT_TOL = 1e-8
 # number of eps by which rounding to the stored dtype may change each parameter
-STORED_EPS = 8.0
+STORAGE_ERROR_EPS = 8.0
 # relative error of a precise gradient above which the plain gradient may be more accurate
-ROUGH_GRADIENT_ERROR = 1e-6
+MAX_PRECISE_GRADIENT_ERROR = 1e-6
 # error assumed for a gradient without a bound, in eps |H| |theta|
-GRADIENT_EPS = 64.0
+GRADIENT_ERROR_EPS = 64.0
 
 
 def assess_nearness(
@@ -103,8 +103,8 @@ def assess_nearness_by(
     # float64.
     thresholds = []
     for eps in (own, EPS):
-        stored = 0.5 * (STORED_EPS * eps) ** 2 * reach
-        rounding = VALUE_EPS * eps * abs(f) + (stored if stored < np.inf else 0.0)
+        stored = 0.5 * (STORAGE_ERROR_EPS * eps) ** 2 * reach
+        rounding = VALUE_ERROR_EPS * eps * abs(f) + (stored if stored < np.inf else 0.0)
         best = max(share if share < np.inf else 0.0, rounding, TINY)
         thresholds.append((best if best < np.inf else 0.0) if np.isfinite(f) else np.nan)
     found = nearness_from_numbers(gradient_norm, decrement, thresholds[0], gradient_tol, whole)
@@ -148,7 +148,7 @@ def gradient_and_error(ob: Any, theta: np.ndarray) -> tuple[np.ndarray, float]:
     if np.isfinite(error) and np.isfinite(g).all():
         # The last term is the error of rounding the gradient to float64.
         fine = np.array(g, dtype=float), float(error) + EPS * safe_norm(g)
-        if error <= ROUGH_GRADIENT_ERROR * safe_norm(g) or bound is None:
+        if error <= MAX_PRECISE_GRADIENT_ERROR * safe_norm(g) or bound is None:
             return fine
     g = as_gradient(ob.gradient(theta), theta.size)
     error = float(bound(theta)) if bound is not None else np.nan
@@ -177,7 +177,7 @@ def best_gradient(ob: Any, theta: np.ndarray, H: Any) -> tuple[np.ndarray, float
 
 def assumed_error(norm: float, theta: np.ndarray) -> float:
     """Return the assumed error of a gradient without a bound, given ``||H||`` as `norm`."""
-    return GRADIENT_EPS * EPS * norm * safe_norm(theta)
+    return GRADIENT_ERROR_EPS * EPS * norm * safe_norm(theta)
 
 
 def newton_decrement(
@@ -221,7 +221,7 @@ def rounding_of(
     vectors of `eigen`, by the rules of `newton_decrement`.
     """
     if np.isnan(off):
-        noise = GRADIENT_EPS * np.finfo(float).eps * reach
+        noise = GRADIENT_ERROR_EPS * np.finfo(float).eps * reach
         return noise, np.abs(eigen.vectors).T @ (eigen.c * noise)
     noise = np.full(n, off if off < np.inf else 0.0)
     return noise, noise.max(initial=0.0) * np.sqrt((eigen.vectors**2).T @ eigen.c**2)
@@ -378,14 +378,14 @@ MIN_CURVATURE_KEPT = 2 / 3
 # test points in units of the step; their ratios are such that no short period contains all of them
 TEST_LENGTHS = (1.0, -1.0, 0.38, -0.38)
 # test points in units of the step at which curvature must only keep its sign
-FAR_LENGTHS = (3.0, -3.0)
+FAR_TEST_LENGTHS = (3.0, -3.0)
 # number of smallest curvatures of each sign that are tested along Newton's step
 MAX_WEAKEST_TESTED = 48
 # largest fraction of the decrement that may remain at the end of Newton's step
 MAX_DECREMENT_LEFT = 0.25
 # number of stable curvatures in a row, from the smallest on, after which the larger ones are
 # assumed stable
-N_LASTING_IN_A_ROW = 4
+N_STABLE_IN_A_ROW = 4
 
 
 def curvatures(ob: Any, theta: Floats, U: Floats) -> Floats:
@@ -421,7 +421,7 @@ def lasting_along_step(
     keep = np.ones(U.shape[1], dtype=bool)
     if not step.any():
         return keep
-    for length in TEST_LENGTHS + FAR_LENGTHS:
+    for length in TEST_LENGTHS + FAR_TEST_LENGTHS:
         if keep.any():
             spend(int(keep.sum()))
             now = curvatures(ob, theta + length * step, U[:, keep])
@@ -487,7 +487,7 @@ def certify_signs(
         for sign in (1, -1):
             lasting = 0
             for i in weakest_first[signs[weakest_first] == sign]:
-                if lasting == N_LASTING_IN_A_ROW:
+                if lasting == N_STABLE_IN_A_ROW:
                     break
                 u = vectors[:, i]
                 reach = (share * abs(slopes[i]) + slack[i]) / abs(values[i])

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..common.errors import AttributeHints
 from ..common.html import html_table
-from ..common.objectives import PRODUCT_EPS, call_certificate, why_unproved
+from ..common.objectives import PRODUCT_ERROR_EPS, call_certificate, why_unproved
 from ..common.protocols import NOT_OFFERED_REASON
 from ..common.read_only import Record
 from ..common.vectors import safe_norm
@@ -362,7 +362,7 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
 # --------------------------------------------------------------------------------------------------
 # The `reason` of a verdict: the sentence of its `Reason`, with the words for what stands in braces.
 
-SUGGESTED_RISK = 0.01  # failure probability suggested to a caller who gave none
+SUGGESTED_FAILURE_PROBABILITY = 0.01  # failure probability suggested to a caller who gave none
 MISSING_HYPOTHESES = {
     "": "no theorem was tried",
     "untried": "two fixed vectors keep both signs only on a ball smaller than Newton's step",
@@ -398,7 +398,7 @@ class Words(Formatter):
         self.aside = ", apart from those that count as zero" * (s.low * s.high < 0)
         assumed = found.assumed and not outcome.certified
         self.known = "measured" if assumed else "proved"
-        about = f", assuming that the error of products is at most {PRODUCT_EPS:g} eps ||H||"
+        about = f", assuming that the error of products is at most {PRODUCT_ERROR_EPS:g} eps ||H||"
         self.supposed = about * assumed
         if s.dense:
             counts = f"{s.n_negative} negative and {s.n_positive} positive"
@@ -529,7 +529,7 @@ class Words(Formatter):
     def allowed(self) -> str:
         """A clause with the failure probability that would allow a verdict from these products."""
         risk = self.spectrum.risk
-        risk = max(_rounded_up(risk), SUGGESTED_RISK) if risk < 1 else 1.0
+        risk = max(_rounded_up(risk), SUGGESTED_FAILURE_PROBABILITY) if risk < 1 else 1.0
         if not risk < 1:
             return "a verdict at a stated risk needs more products, or more accurate ones"
         return self.format(

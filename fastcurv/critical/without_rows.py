@@ -24,10 +24,10 @@ from ..optimize.minimize import minimize
 from ..structure.parameters import forward, terms_of_a_row
 from ..structure.tables import ACTIVATIONS
 from .classify import classify
-from .theorem import ROUND_UP, eta_of, kantorovich
+from .theorem import ROUND_UP_FACTOR, eta_of, kantorovich
 
 # number of entries of a block of rows of the Jacobian; 4 MB is about the size of an L2 cache
-BLOCK_ENTRIES = 1 << 19
+JACOBIAN_BLOCK_ENTRIES = 1 << 19
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def jacobian_blocks(ob: Any, theta: Floats) -> Iterator[tuple[slice, Floats]]:
     """Yield the Jacobian by blocks of rows, as a slice of the samples and ``(rows, d_out, n)``."""
     J = ob.jacobian(theta)
     d, n = ob.model.sizes[-1], ob.n_params
-    step = max(1, BLOCK_ENTRIES // (d * n))
+    step = max(1, JACOBIAN_BLOCK_ENTRIES // (d * n))
     for start in range(0, ob.n_samples, step):
         rows = slice(start, min(start + step, ob.n_samples))
         yield rows, J.to_dense(rows).reshape(-1, d, n)
@@ -115,18 +115,19 @@ def newton_steps(at: Minimum, J: Floats, coefficients: Floats) -> Floats:
         return times_lower(half, inverse)
 
 
-MAX_SWEEPS = 40  # maximum number of gradients of each objective without a row
+MAX_GRADIENTS_PER_ROW = 40  # maximum number of gradients of each objective without a row
 N_LBFGS_PAIRS = 8  # number of L-BFGS pairs stored for each row
-STEP_TOL = 1e-12  # length of a remaining step, relative to that of the first one, in the norm of H
-ROUNDING_TOL = 1e-13  # length of a remaining step relative to theta, in the norm of H
-MAX_GROWTH = 4.0  # factor on the shortest step so far above which the steps do not converge
-MAX_NODES = 200  # maximum number of points on a line at which curvature is computed
+# length of a remaining step, relative to that of the first one, in the norm of H
+RELATIVE_STEP_TOL = 1e-12
+STEP_ROUNDING_TOL = 1e-13  # length of a remaining step relative to theta, in the norm of H
+MAX_STEP_GROWTH = 4.0  # factor on the shortest step so far above which the steps do not converge
+MAX_LINE_POINTS = 200  # maximum number of points on a line at which curvature is computed
 # Allowances of the proofs for rounding in float64: fractions of the curvature at a point and of the
 # mean norm of the rows' gradients, or this factor times the certified errors at theta if that is
 # more. The points lie near theta, where rounding errors are of the same size.
-CURVATURE_MARGIN = 1e-6
-GRADIENT_MARGIN = 1e-10
-ERROR_FACTOR = 1000.0
+CURVATURE_ERROR_RATIO = 1e-6
+GRADIENT_ERROR_RATIO = 1e-10
+CERTIFIED_ERROR_FACTOR = 1000.0
 
 
 def minima_without_rows(at: Minimum, coefficients: Floats) -> tuple[Floats, Any]:
@@ -155,15 +156,15 @@ def minima_without_rows(at: Minimum, coefficients: Floats) -> tuple[Floats, Any]
     g = gradients(thetas[active], active)
     pairs = [(steps[active], g - (ob.gradient(at.theta) - own[active] / N))]
     size, shortest = np.linalg.norm(steps @ L, axis=1), np.full(N, np.inf)
-    floor = ROUNDING_TOL * float(np.linalg.norm(L.T @ at.theta))
-    for _ in range(MAX_SWEEPS):
+    floor = STEP_ROUNDING_TOL * float(np.linalg.norm(L.T @ at.theta))
+    for _ in range(MAX_GRADIENTS_PER_ROW):
         p = _lbfgs_steps(at.factor, pairs, g)
         length = np.linalg.norm(p @ L, axis=1)
-        ended = length <= np.maximum(STEP_TOL * size[active], floor)
+        ended = length <= np.maximum(RELATIVE_STEP_TOL * size[active], floor)
         done[active] |= ended
         before = np.minimum(shortest[active], size[active] + floor)
         shortest[active] = np.minimum(shortest[active], length)
-        keep = ~ended & (length < MAX_GROWTH * before)
+        keep = ~ended & (length < MAX_STEP_GROWTH * before)
         if not keep.any():
             break
         active, p, g = active[keep], p[keep], g[keep]
@@ -210,10 +211,12 @@ class _Bounds:
     def __init__(self, at: Minimum, gradient_size: float) -> None:
         self.at, self.known = at, dict[int, float]()
         enclosed = at.ob.hessian(at.theta).assembled()
-        self.hessian_error = math.inf if enclosed is None else ERROR_FACTOR * enclosed.error(None)
+        self.hessian_error = (
+            math.inf if enclosed is None else CERTIFIED_ERROR_FACTOR * enclosed.error(None)
+        )
         passes, g = load_proofs("passes").passes_at(at.ob, at.theta), at.ob.gradient(at.theta)
-        certified = ERROR_FACTOR * float(passes.gradient(g))
-        self.gradient_error = max(GRADIENT_MARGIN * gradient_size, certified)
+        certified = CERTIFIED_ERROR_FACTOR * float(passes.gradient(g))
+        self.gradient_error = max(GRADIENT_ERROR_RATIO * gradient_size, certified)
         values = eigvalsh(at.factor.lower @ at.factor.lower.T)
         self.half_least = 0.5 * float(values[0])
 
@@ -237,15 +240,15 @@ def _has_minimum_near(without: Any, end: Floats, distance: float, bounds: _Bound
     which takes about 30 times as long.
     """
     A = without.hessian(end).to_dense()
-    error = max(CURVATURE_MARGIN * float(np.linalg.norm(A)), bounds.hessian_error)
+    error = max(CURVATURE_ERROR_RATIO * float(np.linalg.norm(A)), bounds.hessian_error)
     floor = cholesky_floor(A, bounds.half_least) - error
     if floor > 0:
         size = safe_norm(without.gradient(end)) + bounds.gradient_error
-        beta = ROUND_UP / floor
+        beta = ROUND_UP_FACTOR / floor
         around_end = kantorovich(
             beta,
-            eta_of(0.0, beta, size * ROUND_UP),
-            lambda radius: bounds.third((distance + radius) * ROUND_UP),
+            eta_of(0.0, beta, size * ROUND_UP_FACTOR),
+            lambda radius: bounds.third((distance + radius) * ROUND_UP_FACTOR),
         )
         if around_end.holds:
             return True
@@ -264,12 +267,14 @@ def _is_in_same_basin(without: Any, theta: Floats, end: Floats, bounds: _Bounds)
     length = safe_norm(d)
     if not _has_minimum_near(without, end, length, bounds):
         return False
-    change = bounds.third(length) * length**3 * (1 + CURVATURE_MARGIN)
+    change = bounds.third(length) * length**3 * (1 + CURVATURE_ERROR_RATIO)
     if not change < math.inf:
         return False
     at = covered = 0.0
-    for _ in range(MAX_NODES):
-        curvature = float(without.hessian(theta + at * d).quadratic(d)) * (1 - CURVATURE_MARGIN)
+    for _ in range(MAX_LINE_POINTS):
+        curvature = float(without.hessian(theta + at * d).quadratic(d)) * (
+            1 - CURVATURE_ERROR_RATIO
+        )
         curvature -= bounds.hessian_error * length**2
         if not curvature > 0:
             return False

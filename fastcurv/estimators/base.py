@@ -73,7 +73,7 @@ def sanitised(x: Any, name: str) -> Any:
     return as_owned_array(as_numpy(x, name) if hidden else x, name)
 
 
-MIN_RANGE, MAX_SPREAD = 0.03, 30.0  # range and standard deviation that a feature of usual scale has
+MIN_FEATURE_RANGE, MAX_FEATURE_SD = 0.03, 30.0  # limits for a feature of usual scale
 MIN_ROWS_FOR_SCALE = 10  # number of rows from which the scale of a feature is estimated
 
 
@@ -82,12 +82,12 @@ def unscaled_features(X: Any) -> list[int]:
     if X.shape[0] < MIN_ROWS_FOR_SCALE:
         return []
     if is_sparse(X):  # a sparse column contains 0, so that none is far from 0
-        return np.flatnonzero(abs(X).max(axis=0).toarray().ravel() > 4 * MAX_SPREAD).tolist()
+        return np.flatnonzero(abs(X).max(axis=0).toarray().ravel() > 4 * MAX_FEATURE_SD).tolist()
     low, high = X.min(axis=0).astype(float), X.max(axis=0).astype(float)
     reach, nearest = high - low, np.maximum(np.maximum(low, -high), 0.0)
     with np.errstate(over="ignore"):
-        large = X.std(axis=0, dtype=float) > MAX_SPREAD
-    return np.flatnonzero((reach > 0) & ((nearest > reach) | large | (reach < MIN_RANGE))).tolist()
+        large = (X.std(axis=0, dtype=float) > MAX_FEATURE_SD) | (nearest > reach)
+    return np.flatnonzero((reach > 0) & (large | (reach < MIN_FEATURE_RANGE))).tolist()
 
 
 SUCCESSFUL_STOP_REASONS = ("callback", "held_out", "patience", "critical")
@@ -139,12 +139,12 @@ def takes_rows_as_they_come(estimator: Any) -> bool:
 # Validation of the estimators' parameters in `fit`.
 SOLVER_NAMES = ("auto", *METHOD_ALIASES, *METHODS)
 SKLEARN_LOSSES = ("squared_error", "poisson")  # losses of scikit-learn's MLPRegressor
-CHECK_AT_LEAST_0 = partial(check_positive, zero=True)
+CHECK_NOT_NEGATIVE = partial(check_positive, zero=True)
 # Key: a parameter. Value: its check, and the wanted value if "auto" is also allowed, or None.
 PARAMETER_CHECKS: dict[str, tuple[Any, str | None]] = {
-    "alpha": (CHECK_AT_LEAST_0, "a number >= 0"),
+    "alpha": (CHECK_NOT_NEGATIVE, "a number >= 0"),
     "max_iter": (check_positive_int, None),
-    "tol": (CHECK_AT_LEAST_0, "a number >= 0"),
+    "tol": (CHECK_NOT_NEGATIVE, "a number >= 0"),
     "n_iter_no_change": (check_positive_int, ""),
     "batch_size": (check_positive_int, "an int >= 1"),
     "learning_rate_init": (check_positive, None),
@@ -210,8 +210,8 @@ def layers_of(sizes: Any, activation: Any) -> tuple[list[int], list[Any]]:
 
 MAX_CHECK_PRODUCTS = 40  # maximum number of Hessian products of the check of the spectrum
 MIN_CHECK_PRODUCTS = 4  # minimum number of Hessian products of the check of the spectrum
-RESOLVED_RESIDUAL = 1e-2  # largest residual of a resolved end, relative to the largest curvature
-START_SEED = 7  # fixed seed of the start vector, so that equal fits give equal results
+MAX_RESOLVED_RESIDUAL = 1e-2  # for an end of the spectrum, relative to the largest curvature
+START_VECTOR_SEED = 7  # fixed seed of the start vector, so that equal fits give equal results
 
 
 @dataclass(frozen=True, repr=False)
@@ -255,7 +255,7 @@ class SpectrumCheck(AttributeHints, subject="look"):
     def resolved(self) -> bool:
         """True if the errors of both ends are below 1% of the larger end."""
         size = max(abs(self.lambda_min), abs(self.lambda_max))
-        return max(self.residuals) <= RESOLVED_RESIDUAL * size
+        return max(self.residuals) <= MAX_RESOLVED_RESIDUAL * size
 
     @property
     def reason(self) -> str:
@@ -308,23 +308,23 @@ def extreme_ritz_values(ob: Any, theta: np.ndarray, most: int) -> tuple[Any, Any
     # `hessp` reuses the state at the end of the fit; a new operator would cost more than products.
     H = LinearOperator((n, n), matvec=lambda v: ob.hessp(theta, v), dtype=theta.dtype)
     run = Recurrence(H, most)
-    run.insert_random(np.random.default_rng(START_SEED))
+    run.insert_random(np.random.default_rng(START_VECTOR_SEED))
     while True:
         run.step()
         ended = not run.p or run.m >= most
         if ended or run.m % MIN_CHECK_PRODUCTS == 0:
             values, S, residuals, limits = run.ritz(2, "BE")
-            if ended or residuals.max() <= RESOLVED_RESIDUAL * np.abs(values).max():
+            if ended or residuals.max() <= MAX_RESOLVED_RESIDUAL * np.abs(values).max():
                 break
     run.reorthogonalise()
     vector = combine(run.rows[: run.m], S[:, :1])[0]
     return values, limits, vector, run.n_products
 
 
-SADDLE_RATIO = 1e-2  # negative curvature from which a saddle is left, relative to the largest
-MAX_STEPS, MAX_EPOCHS = 2000, 200  # default max_iter of "auto" and of the other solvers
+MIN_SADDLE_CURVATURE = 1e-2  # negative curvature of a saddle to leave, relative to the largest
+DEFAULT_MAX_STEPS, DEFAULT_MAX_EPOCHS = 2000, 200  # max_iter of "auto" and of the other solvers
 MAX_EPOCH_RISE = 3.0  # factor on the loss in one epoch above which the run has diverged
-N_LAST_STEPS = 25  # number of trust-region steps of "auto" after L-BFGS has stalled
+N_TRUST_REGION_STEPS = 25  # number of trust-region steps of "auto" after L-BFGS has stalled
 AUTO_GRADIENT_TOL = 1e-4  # largest entry of a gradient that counts as 0 if tol is "auto"
 GRADIENTS_PER_PRODUCT = 6  # number of gradients of the fit for each Hessian product of the check
 MAX_SADDLES = 4  # maximum number of saddles that "auto" leaves
@@ -551,7 +551,7 @@ class BaseMLP(
         resumed = self.warm_start and getattr(self, "model_", None) == model
         fresh = self.solver == "auto" and not resumed
         long = fresh and "auto" in (self.alpha, self.tol)
-        self._max_iter = self.max_iter or (MAX_STEPS if long else MAX_EPOCHS)
+        self._max_iter = self.max_iter or (DEFAULT_MAX_STEPS if long else DEFAULT_MAX_EPOCHS)
         theta, choice = self._first_theta(model, y, weight, rng), None
         if resumed:
             theta = np.array(self.theta_)
@@ -730,7 +730,7 @@ class BaseMLP(
         for _ in range(MAX_SADDLES):
             left = self._max_iter - sum(run.nit for run in runs)
             if left > 0 and runs[-1].stopped == "stalled":
-                steps = min(left, N_LAST_STEPS)
+                steps = min(left, N_TRUST_REGION_STEPS)
                 runs.append(self._minimize(ob, runs[-1].x, "trust-region", steps, options))
                 left -= runs[-1].nit
                 if left > 0 and runs[-1].stopped == "max_iter":
@@ -741,8 +741,8 @@ class BaseMLP(
             seen, down = check_spectrum(
                 ob, runs[-1].x, self._scale, self._tol, spent // GRADIENTS_PER_PRODUCT
             )
-            deep = seen.kind == "saddle" and seen.lambda_min < -SADDLE_RATIO * abs(seen.lambda_max)
-            if left <= 0 or not deep:
+            low, high, saddle = seen.lambda_min, seen.lambda_max, seen.kind == "saddle"
+            if left <= 0 or not (saddle and low < -MIN_SADDLE_CURVATURE * abs(high)):
                 return seen
             lower = escape(ob, runs[-1].x, down)
             if not lower.fun < runs[-1].fun:

@@ -1,12 +1,12 @@
 """The decay and the end of a fit with default parameters, chosen by rows held out.
 
-A quarter of the rows is held out. For each decay of `DECAYS`, from large to small, L-BFGS fits the
-other rows from the same start, until the held-out loss has not fallen for a while. No smaller decay
-is tried after one that raised the lowest held-out loss by more than `MAX_RISE`. This stage runs in
-float32 if a gradient is expensive. Then all rows are fitted with the decay of the lowest held-out
-loss, from the point that had it: down to the loss that the fitted rows had there (Goodfellow,
-Bengio and Courville, Deep Learning, 2016, algorithm 7.3), or to a minimum if the held-out loss fell
-to the end.
+A quarter of the rows is held out. For each decay of `TRIAL_DECAYS`, from large to small, L-BFGS
+fits the other rows from the same start, until the held-out loss has not fallen for a while. No
+smaller decay is tried after one that raised the lowest held-out loss by more than
+`MAX_HELD_OUT_RISE`. This stage runs in float32 if a gradient is expensive. Then all rows are fitted
+with the decay of the lowest held-out loss, from the point that had it: down to the loss that the
+fitted rows had there (Goodfellow, Bengio and Courville, Deep Learning, 2016, algorithm 7.3), or to
+a minimum if the held-out loss fell to the end.
 
 The rows to hold out are chosen by a hash of their numbers, not by their position: a repeated row,
 or one of weight 2, is held out with its copies, in any order of the rows, and no random number is
@@ -27,10 +27,10 @@ from ..network.objective import Objective
 from ..optimize.facts import constant_loss
 from ..structure.tables import LOSSES
 
-DECAYS = (10.0, 1.0, 0.1, 1e-2, 1e-4)  # values of alpha that are tried, in this order
+TRIAL_DECAYS = (10.0, 1.0, 0.1, 1e-2, 1e-4)  # values of alpha that are tried, in this order
 DEFAULT_DECAY = 1e-4  # value of alpha if no rows are held out, as in scikit-learn
 # relative increase of the lowest held-out loss after which no smaller alpha is tried
-MAX_RISE = 0.02
+MAX_HELD_OUT_RISE = 0.02
 MAX_HELD_OUT_STEPS = 1000  # number of iterations for each alpha
 MIN_FINAL_STEPS = 25  # number of iterations always allowed for the fit of all rows
 HELD_OUT_STRIDE = 4  # one row in this many is held out
@@ -136,7 +136,7 @@ def choose_decay(
         ``minimise(ob, theta, watch)``, which runs L-BFGS until `watch` returns True.
     """
     best = None
-    for alpha in DECAYS:
+    for alpha in TRIAL_DECAYS:
         watch = HeldOut(fitted(alpha), held, theta)
         found = Choice(alpha, minimise(watch.fitted, theta, watch), watch)
         if found.run.stopped == "interrupted":
@@ -144,7 +144,10 @@ def choose_decay(
         lowest = np.inf if best is None else best.watch.lowest
         if best is None or watch.lowest < lowest:
             best = found
-        if watch.lowest > lowest + MAX_RISE * abs(lowest) or found.run.stopped == "max_time":
+        if (
+            watch.lowest > lowest + MAX_HELD_OUT_RISE * abs(lowest)
+            or found.run.stopped == "max_time"
+        ):
             break
     assert best is not None
     return best

@@ -32,7 +32,7 @@ REGRESSOR_DOC = PARAMETERS_DOC.replace("    solver :", LOSS_DOC + "    solver :"
 
 
 # A standard deviation below this fraction of the largest target consists of rounding errors.
-MIN_SPREAD = 1e-14
+MIN_RELATIVE_DEVIATION = 1e-14
 
 
 class MLPRegressor(RegressorMixin, BaseMLP):
@@ -155,7 +155,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
                     # scaled so that no square underflows
                     part = (rows - mean) / np.where(size > 0, size, 1.0)
                     scale = size * np.sqrt(np.average(part * part, axis=0, weights=weight))
-                    scale = np.where(scale > MIN_SPREAD * size, scale, 0.0)
+                    scale = np.where(scale > MIN_RELATIVE_DEVIATION * size, scale, 0.0)
                 self.y_scale_ = np.where((scale > 0) & np.isfinite(scale), scale, 1.0)
             # A loss with one width for all targets needs one unit for all of them.
             if own:

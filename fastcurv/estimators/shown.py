@@ -6,7 +6,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 # Key: a value of `stopped_` that does not explain itself. Value: its meaning.
-ENDINGS = {
+ENDING_SENTENCES = {
     "callback": "the gradient met tol",
     "held_out": "the loss of rows held out improved no more",
     "patience": "no more progress",
@@ -44,7 +44,7 @@ class ShownInNotebooks:
         sizes = "-".join(map(str, self.model_.sizes))
         rows = vars(self).get("_training")
         of = "" if rows is None else f"{rows[0][0].shape[0]} rows, "
-        ended = ENDINGS.get(self.stopped_, self.stopped_)
+        ended = ENDING_SENTENCES.get(self.stopped_, self.stopped_)
         words = [
             f"{of}{self.model_.n_params} parameters ({sizes}). Loss {self.loss_:.4g} after "
             f"{self.n_iter_} iteration{'s' * (self.n_iter_ != 1)}: {ended}."

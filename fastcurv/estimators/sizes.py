@@ -13,11 +13,11 @@ THREADS_MIN_FLOPS = 10_000_000  # number of flops of a gradient below which one 
 FLOAT32_MIN_FLOPS = 20_000_000
 # limits for the use of float32: minimum relative spread of a column, and maximum size of its
 # entries
-MIN_RELATIVE_SPREAD, MAX_COLUMN_SIZE = 1e-3, 1e6
+MIN_RELATIVE_SPREAD, MAX_COLUMN_MAGNITUDE = 1e-3, 1e6
 # number of entries in all L-BFGS pairs that fit into a cache; 1 MB with the changes of the gradient
-CACHED_STEP_ENTRIES = 1 << 16
+CACHED_PAIRS_ENTRIES = 1 << 16
 # maximum number of entries in all L-BFGS pairs (32 MB) if gradients take longer than reading them
-MAX_STEP_ENTRIES = 1 << 21
+MAX_PAIRS_ENTRIES = 1 << 21
 # number of entries of a matrix (0.5 MB) up to which products with its dense form are faster than
 # with the stored entries
 MAX_DENSE_ENTRIES = 1 << 16
@@ -35,7 +35,7 @@ def pairs_worth(n: int, rows: int) -> int:
     >>> pairs_worth(7510, 10_000), pairs_worth(1_000_000, 10_000)
     (80, 20)
     """
-    near, far = min(rows // 12, CACHED_STEP_ENTRIES // n), min(rows // 120, MAX_STEP_ENTRIES // n)
+    near, far = min(rows // 12, CACHED_PAIRS_ENTRIES // n), min(rows // 120, MAX_PAIRS_ENTRIES // n)
     return min(max(20, near, far), 80)
 
 
@@ -63,8 +63,8 @@ def single_worth(X: Any, y: np.ndarray, n: int) -> bool:
         size = np.maximum(np.abs(low), np.abs(high))
         told = (
             (high - low >= MIN_RELATIVE_SPREAD * size)
-            & (size < MAX_COLUMN_SIZE)
-            & (size * MAX_COLUMN_SIZE > 1)
+            & (size < MAX_COLUMN_MAGNITUDE)
+            & (size * MAX_COLUMN_MAGNITUDE > 1)
         )
         if not np.all(told | (high == low)):
             return False

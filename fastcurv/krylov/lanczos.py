@@ -252,11 +252,11 @@ def orthonormal_rows(against: Any, n: int, dtype: np.dtype[Any]) -> Array | None
     return rows[: len(B)]
 
 
-BLOCK_BYTES = 64 << 20
+MAX_BLOCK_BYTES = 64 << 20
 N_FIRST_ROWS = 64  # number of rows for which T has memory at first
 # number of entries in locked rows from which one vector replaces them in the orthogonalisation, see
 # `follow`
-MIN_ECHO_ENTRIES = 1 << 15
+MIN_REPLACED_ENTRIES = 1 << 15
 # error assumed for products and sweeps if no larger one is measured, in eps ||A||
 ROUNDING_FACTOR = 4.0
 
@@ -421,7 +421,7 @@ class Recurrence(Lanczos, Basis):
         if (
             self.p == 1
             and not (self.locked or self.aside)
-            and len(theta) * self.n >= MIN_ECHO_ENTRIES
+            and len(theta) * self.n >= MIN_REPLACED_ENTRIES
         ):
             w, coupled = self.rows[self.m].copy(), (self.coupling() @ S)[0]
             error = length(self.err[: self.m] @ np.abs(S) + self.eps * self.scale)
@@ -480,7 +480,7 @@ class Recurrence(Lanczos, Basis):
         """
         V, W = self.rows[m : m + p], np.empty((p, self.n), self.dtype)
         with self.around:
-            if W.nbytes > BLOCK_BYTES:
+            if W.nbytes > MAX_BLOCK_BYTES:
                 for v, w in zip(V, W):
                     self.product(v, w)
             else:
@@ -581,7 +581,7 @@ def kept_ritz_indices(theta: Floats, k: int, which: str, room: int) -> Indices:
 # long as its operator lives, and no longer.
 
 # minimum and maximum size of a basis whose memory is kept for the next run
-MIN_KEPT_BYTES, MAX_KEPT_BYTES = 1 << 20, 1 << 30
+MIN_POOLED_BASIS_BYTES, MAX_POOLED_BASIS_BYTES = 1 << 20, 1 << 30
 PAGE_BYTES = 4096  # size of a page of memory
 _held: WeakKeyDictionary[Any, np.ndarray] = WeakKeyDictionary()
 
@@ -605,7 +605,7 @@ class held_rows:
 
     def __init__(self, op: Any, shape: tuple[int, int], dtype: np.dtype) -> None:
         self.op, rows = op, None
-        if shape[0] * shape[1] * dtype.itemsize >= MIN_KEPT_BYTES:
+        if shape[0] * shape[1] * dtype.itemsize >= MIN_POOLED_BASIS_BYTES:
             # Operators that cannot be hashed have no stored memory.
             with suppress(TypeError):
                 rows = _held.pop(op, None)
@@ -617,6 +617,6 @@ class held_rows:
         return self.rows
 
     def __exit__(self, *_: object) -> None:
-        if MIN_KEPT_BYTES <= self.rows.nbytes <= MAX_KEPT_BYTES:
+        if MIN_POOLED_BASIS_BYTES <= self.rows.nbytes <= MAX_POOLED_BASIS_BYTES:
             with suppress(TypeError):
                 _held[self.op] = self.rows

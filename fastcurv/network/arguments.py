@@ -23,7 +23,7 @@ from ..common.checks import (
     rows_error,
     short_repr,
 )
-from ..common.errors import CHOICES, advice, shown, suggestion, type_of
+from ..common.errors import CHOICE_ALIASES, advice, shown, suggestion, type_of
 from ..common.protocols import Array
 from ..structure.given import ActivationFunction, LossFunction
 from ..structure.tables import ACTIVATIONS, DEFAULT_LOSS_BY_TARGETS, LOSSES, activations_of
@@ -97,7 +97,7 @@ def named_activation(x: Any) -> Any:
             f"activation must be a function of fastcurv, got {homes[0]}.{name}, "
             f"{differs[homes[0]]}. Use {name!r} if another function will do."
         )
-    ours = CHOICES["activation"].get(name, repr(name)).strip("'")
+    ours = CHOICE_ALIASES["activation"].get(name, repr(name)).strip("'")
     return ours if ours in ACTIVATIONS else x
 
 

@@ -72,7 +72,7 @@ from .linear_operator import Symmetric, if_bounded
 # `Reduction` in `fastcurv.common.protocols`.
 
 N_TEST_VECTORS = 8  # number of random vectors that both spaces multiply, for `column_bounds`
-FROBENIUS_SAFETY = 8.0  # bound on the Frobenius norm over the mean product norm (risk 1e-6)
+FROBENIUS_SAFETY_FACTOR = 8.0  # bound on the Frobenius norm over the mean product norm (risk 1e-6)
 
 
 class Reduced(Symmetric):
@@ -190,7 +190,7 @@ class InCoordinates(Reduced):
         """
         rng, m = np.random.default_rng(0), self.shape[0]
         defects = [self.defect(rng.standard_normal(m)) for _ in range(N_TEST_VECTORS)]
-        seen = FROBENIUS_SAFETY * safe_norm(np.array(defects)) / N_TEST_VECTORS**0.5
+        seen = FROBENIUS_SAFETY_FACTOR * safe_norm(np.array(defects)) / N_TEST_VECTORS**0.5
         proved = load_proofs("arithmetic").norm(self.whole.column_bounds())
         return np.full(m, (seen + proved) / m**0.5)
 

@@ -33,7 +33,7 @@ MAX_FACTOR_SIZE = 512
 # number of rows from which factors are computed: minimum, and rows for each unit of the widest
 # layer
 MIN_FACTOR_ROWS, ROWS_PER_UNIT = 256, 10
-SIGNS_SEED = 5  # seed of the random signs
+RANDOM_SIGNS_SEED = 5  # seed of the random signs
 
 
 class LayerCoordinates:
@@ -77,7 +77,7 @@ class LayerCoordinates:
         given = LOSSES[state.loss.loss].given
         curved = given is None or (given.convex and not given.coupled)
         roots = loss_roots(state.loss, "ggn" if curved else "fisher")
-        signs = np.random.default_rng(SIGNS_SEED).choice([-1.0, 1.0], roots.shape[:2])
+        signs = np.random.default_rng(RANDOM_SIGNS_SEED).choice([-1.0, 1.0], roots.shape[:2])
         u = np.asarray(np.einsum("ij,ijk->jk", signs, roots), state.dtype, order="F")
         found, e = [u], None
         for l in range(len(state.W) - 1, 0, -1):

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from .input_derivatives import InputDerivatives
 
 INIT_SCHEMES = ("auto", "he", "xavier", "lecun")
-PREDICT_STATE_BYTES = 1 << 26  # size of the state in `predict`
+MAX_PREDICT_STATE_BYTES = 1 << 26  # size of the state in `predict`
 
 
 class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
@@ -308,7 +308,7 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
             plain, theta = self.fold_batch_norm(theta, statistics)
             return plain.predict(theta, X)
         rows = _engine.Rows(X, np.zeros((len(X), self.sizes[-1]), self.dtype), None, None)
-        one_row = PREDICT_STATE_BYTES + 64 * self.n_params * self.dtype.itemsize
+        one_row = MAX_PREDICT_STATE_BYTES + 64 * self.n_params * self.dtype.itemsize
         plan = _engine.Plan(
             self.sizes,
             self.activation,

@@ -52,7 +52,7 @@ OBJECTIVE_NAME = "fastcurv.Objective"
 # `certificates`
 ASSIGNABLE_ATTRIBUTES = {*LOSS_METHODS, "rounding_bound", "n_passes", "n_rows_read"} - {"jacobian"}
 # A pass is quick, a few milliseconds, if the number of parameters times (rows + 100) is below this.
-QUICK_PASS_WORK = 1 << 22
+QUICK_PASS_MAX_WORK = 1 << 22
 # size of a gradient from which it is returned without a copy
 NO_COPY_MIN_BYTES = 1 << 20
 # objectives and plans that are repaired after a fork, since another thread may have been building
@@ -520,7 +520,7 @@ class Objective(
         """True if Python's overhead is a noticeable part of the passes, and a few plans take little
         memory.
         """
-        return (self.n_samples + 100) * self.n_params <= QUICK_PASS_WORK
+        return (self.n_samples + 100) * self.n_params <= QUICK_PASS_MAX_WORK
 
     @property
     def _max_spare_plans(self) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .._engine import CurvatureMatrix, FastProduct, Levenberg, LossEvaluator
-from ..common.checks import as_numpy, slabs
+from ..common.checks import as_numpy, row_block_slices
 from ..common.errors import accept_aliases
 from ..common.protocols import Array, Floats, Indices
 from ..common.runtime import load_module, load_proofs, to_nearest
@@ -29,13 +29,13 @@ from .arguments import (
 from .linear_operator import OfWhole, Operator, Symmetric, Transposed, if_bounded
 
 CURVATURE_NAMES = {"hessian": "Hessian", "ggn": "GGN", "fisher": "empirical Fisher"}
-DENSE_BLOCK_COLUMNS = 64  # number of columns of the identity that to_dense multiplies at a time
+N_DENSE_BLOCK_COLUMNS = 64  # number of columns of the identity that to_dense multiplies at a time
 SECONDS_PER_FLOP = 5e-11  # time of one floating-point operation in estimates
 # minimum seconds of a product and of a matrix by the engine
 MIN_PRODUCT_SECONDS, MIN_MATRIX_SECONDS = 1.3e-6, 1e-5
 THREADING_MIN_SECONDS = 1e-4  # estimated time of products from which more than one thread pays
 # maximum size of all rows that are copied for a matrix summed over rows, in addition to the plan
-MAX_ROWS_KEPT_BYTES = 1 << 28
+MAX_COPIED_ROWS_BYTES = 1 << 28
 # size of the vectors of a Block that are embedded in the full space at a time
 MAX_EMBEDDED_BYTES = 64 << 20
 
@@ -251,12 +251,12 @@ class Curvature(Quadratic):
         if summed is not None:
             return summed.astype(self.dtype, copy=False)
         dense = np.empty((n, n), self.dtype)
-        for start in range(0, n, DENSE_BLOCK_COLUMNS):
-            rows = np.zeros((min(DENSE_BLOCK_COLUMNS, n - start), n), self.dtype)
+        for start in range(0, n, N_DENSE_BLOCK_COLUMNS):
+            rows = np.zeros((min(N_DENSE_BLOCK_COLUMNS, n - start), n), self.dtype)
             rows[np.arange(len(rows)), np.arange(start, start + len(rows))] = 1
             self._multiply(rows, dense[start : start + len(rows)])
         self.n_products += n
-        for cut in slabs(n, n):
+        for cut in row_block_slices(n, n):
             right = slice(cut.start, n)
             mean = (dense[cut, right] + dense[right, cut].T) * dense.dtype.type(0.5)
             dense[cut, right], dense[right, cut] = mean, mean.T
@@ -338,7 +338,7 @@ class Curvature(Quadratic):
         product = MIN_PRODUCT_SECONDS + SECONDS_PER_FLOP * product_flops[1]
         columns, units = max(1, sizes[-1] - (not LOSSES[ob.loss].per_entry)), sum(sizes[1:])
         there = self.kind != "fisher" and (ob._steps_by_matrix if bent else ob._has_matrix)
-        if not there or 8 * ob.n_samples * (sizes[0] + 4 * units) > MAX_ROWS_KEPT_BYTES:
+        if not there or 8 * ob.n_samples * (sizes[0] + 4 * units) > MAX_COPIED_ROWS_BYTES:
             return product, np.inf
         weight = 3 * columns + bent * (5 + 2.5 * sum(sizes[2:-1]))
         pairs = 0.6 * self.shape[0] ** 2 + weight * units**2

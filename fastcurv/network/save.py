@@ -25,7 +25,7 @@ from .mlp import MLP, Model
 FORMAT_NAME = "fastcurv.MLP 1"
 HEADER_KEYS = {"format", "sizes", "activation", "bias", "residual", "dtype", "batch_norm"}
 # Key: the suffix of another program's files. Value: how to write such a file.
-FOREIGN_WRITERS = {
+FOREIGN_WRITER_HINTS = {
     **dict.fromkeys(
         (".pt", ".pth"), " Or use torch.save(fc.to_torch(model, theta).state_dict(), path)."
     ),
@@ -38,7 +38,7 @@ FOREIGN_WRITERS = {
     **dict.fromkeys((".xlsx", ".sav", ".dta", ".yaml", ".yml", ".toml", ".gz", ".zip"), ""),
 }
 # Key: the suffix of another program's files. Value: how to read such a file.
-FOREIGN_READERS = {
+FOREIGN_READER_HINTS = {
     ".onnx": "fc.from_onnx(path)",
     **dict.fromkeys((".h5", ".keras"), "fc.from_keras(keras.saving.load_model(path))"),
     **dict.fromkeys((".pkl", ".joblib"), "fc.from_sklearn of the estimator in it"),
@@ -101,9 +101,9 @@ def save(path: str | os.PathLike[str], model: MLP, theta: Any) -> None:
         raise TypeError(
             f"model must be a fastcurv.MLP, got {type_of(model)}.{conversion_hint(model)}"
         )
-    if kind in FOREIGN_WRITERS or kind in MimeTypes(filenames=()).types_map[True]:
+    if kind in FOREIGN_WRITER_HINTS or kind in MimeTypes(filenames=()).types_map[True]:
         raise ValueError(
-            f"path must end in .safetensors, got {kind}.{FOREIGN_WRITERS.get(kind, '')}"
+            f"path must end in .safetensors, got {kind}.{FOREIGN_WRITER_HINTS.get(kind, '')}"
         )
     write_tensors(path, *contents(model, theta))
 
@@ -203,9 +203,10 @@ def _refuse_archive(path: str) -> None:
                 f"{path} must be a .safetensors file, got a file of torch. For a state dict use "
                 "fc.from_torch(torch.load(path), activation=...)."
             )
-        if suffix in FOREIGN_READERS:
+        if suffix in FOREIGN_READER_HINTS:
             raise ValueError(
-                f"{path} must be a .safetensors file, got {suffix}. Use {FOREIGN_READERS[suffix]}."
+                f"{path} must be a .safetensors file, got {suffix}. Use "
+                f"{FOREIGN_READER_HINTS[suffix]}."
             )
         if archive:
             raise ValueError(

@@ -72,10 +72,11 @@ from .operators import MIN_PRODUCT_SECONDS, SECONDS_PER_FLOP
 
 MAX_KERNEL_ROWS = 8192  # maximum number of rows of K, which takes 512 MiB in float64
 D_ROWS_PER_PRODUCT = 512  # number of rows of D multiplied at a time
-# Eigenvalues of K (q, q) count as 0 below ZERO_EPS max(1, sqrt(q / ZERO_EPS_MIN_ROOT_RATIO)) eps
-# ||K||. The keys of ZERO_EPS are sizes of a number in bytes.
-ZERO_EPS = {4: 16.0, 8: 256.0}
-ZERO_EPS_MIN_ROOT_RATIO = 16.0
+# Eigenvalues of K (q, q) count as 0 below ZERO_EIGENVALUE_EPS max(1, sqrt(q /
+# ZERO_EIGENVALUE_MIN_ROWS)) eps ||K||. The keys of ZERO_EIGENVALUE_EPS are sizes of a number in
+# bytes.
+ZERO_EIGENVALUE_EPS = {4: 16.0, 8: 256.0}
+ZERO_EIGENVALUE_MIN_ROWS = 16.0
 # ratio of residual to eigenvalue above which a vector of K is a mixture of eigenvectors
 MAX_RELATIVE_RESIDUAL = 0.03
 # fraction of ||K|| below which the vectors of eigenvalues are orthogonalised
@@ -350,8 +351,8 @@ class OutputSpace(Reduced):
 
     def _zero_threshold(self) -> float:
         """Return the size up to which eigenvalues of K count as zero."""
-        many, dtype = max(1.0, (self.shape[0] / ZERO_EPS_MIN_ROOT_RATIO) ** 0.5), self.whole.dtype
-        return float(ZERO_EPS[dtype.itemsize] * many * np.finfo(dtype).eps * self.norm)
+        many, dtype = max(1.0, (self.shape[0] / ZERO_EIGENVALUE_MIN_ROWS) ** 0.5), self.whole.dtype
+        return float(ZERO_EIGENVALUE_EPS[dtype.itemsize] * many * np.finfo(dtype).eps * self.norm)
 
     def lift_pairs(self, X: Array, found: Any, rng: Any) -> LiftedPairs:
         """Return a mask of the eigenpairs of K that are pairs of the whole operator, and estimates
@@ -458,9 +459,9 @@ MIN_FRACTION_SAVED = 0.3
 MIN_PARAMS = 10_000  # minimum number of parameters for the rotation to be used by default
 # A z below this factor times eps and the sum of the sizes of its terms may have either sign.
 Z_SIGN_TOL_EPS = 4.0
-SEPARATE_BIAS_OFF = 1e-8  # value of `Rotation.off` from which the bias is not rotated with W
+MAX_BIAS_ROTATION_ERROR = 1e-8  # value of `Rotation.off` from which the bias is not rotated with W
 # sum of the sizes of the terms of a z from which its rounding affects a smooth activation
-LARGE_Z_TERMS = 1e3
+MAX_Z_TERMS_SUM = 1e3
 Z_ROWS_PER_CHECK = 4096  # number of rows whose z are checked at a time
 
 
@@ -561,7 +562,7 @@ def _turned(whole: Any) -> tuple[Rotation, Any]:
     ob, m = whole.objective, whole.objective.model
     X, y = replace_zero_weight_rows(ob)
     turn = Rotation(X, m.bias and (ob.l2_biases or not ob.l2), m.sizes[1])
-    if not turn.off <= SEPARATE_BIAS_OFF:
+    if not turn.off <= MAX_BIAS_ROTATION_ERROR:
         turn = Rotation(X, False, m.sizes[1])
     sizes = turn.features.shape[1], *m.sizes[1:]
     small = MLP(sizes, m.activation, m.bias, m.residual, m.dtype, m.batch_norm)
@@ -604,7 +605,9 @@ def has_same_state(ob: Any, theta: Array, other: Any, turned: Array) -> bool:
                 return False
             W, b = layers[l][:2]
             sizes = np.abs(below) @ np.abs(W).T + (0 if b is None else np.abs(b))
-            least = Z_SIGN_TOL_EPS * eps * sizes - np.abs(z) if kinked[l] else sizes - LARGE_Z_TERMS
+            least = (
+                Z_SIGN_TOL_EPS * eps * sizes - np.abs(z) if kinked[l] else sizes - MAX_Z_TERMS_SUM
+            )
             if bent[l] and not m.batch_norm and (least >= 0).any():
                 return False
     return True

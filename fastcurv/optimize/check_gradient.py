@@ -24,9 +24,9 @@ from ..common.vectors import safe_norm
 
 # steps that are tried, relative to max(1, ||theta||); the step with the smallest estimated error is
 # used
-STEPS = 2.0 ** -np.arange(2.0, 31.0)
+DIFFERENCE_STEPS = 2.0 ** -np.arange(2.0, 31.0)
 # factor by which the error of a difference quotient may exceed its estimate
-ERROR_FACTOR = 32.0
+QUOTIENT_ERROR_FACTOR = 32.0
 
 
 @dataclass(frozen=True, repr=False)
@@ -182,7 +182,7 @@ def _compare_derivative(
     """Return the error of a derivative along v, and the error that the difference quotient may
     have, both relative to the size of the derivative.
     """
-    steps = STEPS * max(1.0, safe_norm(theta))
+    steps = DIFFERENCE_STEPS * max(1.0, safe_norm(theta))
     differences, rounding = [], []
     for h in steps:
         above, below = function(theta + h * v), function(theta - h * v)
@@ -199,4 +199,4 @@ def _compare_derivative(
         )
     error = safe_norm(differences[best + 1] - derivative)
     scale = max(safe_norm(derivative), safe_norm(differences[best + 1])) or 1.0
-    return error / scale, ERROR_FACTOR * float(total[best]) / scale
+    return error / scale, QUOTIENT_ERROR_FACTOR * float(total[best]) / scale

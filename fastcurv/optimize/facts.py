@@ -28,10 +28,10 @@ from ..structure.parameters import branch_scale, l2_diagonal, rows_once
 from ..structure.symmetry import saturation_counts
 from ..structure.tables import ACTIVATIONS, LOSSES, TINY, one_hot
 
-MAX_ROWS = 2048  # maximum number of rows whose outputs and activations are computed
+MAX_SAMPLED_ROWS = 2048  # maximum number of rows whose outputs and activations are computed
 # maximum number of rows in kernel regressions, which need matrices of this size
 MAX_KERNEL_ROWS = 256
-N_BATCHES = 8  # number of parts of the rows whose gradients are compared
+N_GRADIENT_BATCHES = 8  # number of parts of the rows whose gradients are compared
 # relative difference of the weights of two units up to which they count as copies
 EQUAL_UNITS_TOL = 1e-6
 
@@ -342,11 +342,11 @@ def counting_rows(ob: Any) -> np.ndarray:
 
 
 def _sample(ob: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return at most `MAX_ROWS` different rows of X as a dense matrix, their targets (rows,
+    """Return at most `MAX_SAMPLED_ROWS` different rows of X as a dense matrix, their targets (rows,
     outputs), and their weights, scaled to mean 1.
     """
     rows = counting_rows(ob)
-    rows = rows[np.sort(np.random.default_rng(0).permutation(len(rows))[:MAX_ROWS])]
+    rows = rows[np.sort(np.random.default_rng(0).permutation(len(rows))[:MAX_SAMPLED_ROWS])]
     X, y = ob.X[rows], np.asarray(ob.y)[rows]
     X = np.asarray(X.toarray() if is_sparse(X) else X, dtype=float)
     weight = np.ones(len(X)) if ob.sample_weight is None else np.asarray(ob.sample_weight)[rows]
@@ -505,12 +505,15 @@ def _gradient_noise_rows(ob: Any, theta: np.ndarray, g: np.ndarray) -> float:
     rows = counting_rows(ob)
     N = len(rows)
     size = float(np.square(g, dtype=float).sum()) * (ob.n_samples / N) ** 2
-    if N < 2 * N_BATCHES or not hasattr(ob, "batch") or size == 0 or ob.model.batch_norm:
+    if N < 2 * N_GRADIENT_BATCHES or not hasattr(ob, "batch") or size == 0 or ob.model.batch_norm:
         return math.nan
     order = rows[np.random.default_rng(0).permutation(N)]
-    parts = [ob.batch(np.sort(order[i::N_BATCHES])).gradient(theta) for i in range(N_BATCHES)]
+    parts = [
+        ob.batch(np.sort(order[i::N_GRADIENT_BATCHES])).gradient(theta)
+        for i in range(N_GRADIENT_BATCHES)
+    ]
     between = float(np.var(np.array(parts, dtype=float), axis=0, ddof=1).sum())
-    return float(between * (N / N_BATCHES) / size)
+    return float(between * (N / N_GRADIENT_BATCHES) / size)
 
 
 def constant_loss(ob: Any) -> float:

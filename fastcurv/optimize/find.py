@@ -26,7 +26,7 @@ from ..common.checks import (
 from ..common.errors import OBJECTIVE_HINT, accept_aliases, require, type_of
 from ..common.linalg import NotFiniteError, eigh
 from ..common.objectives import (
-    PRODUCT_EPS,
+    PRODUCT_ERROR_EPS,
     Products,
     as_curvature,
     as_gradient,
@@ -52,8 +52,8 @@ from ..common.vectors import extent, safe_norm
 from ..critical.classify import classify
 from ..critical.dense import ZERO_CURVATURE_TOL, assess_nearness_at
 from ..critical.evidence import (
-    GRADIENT_ROUNDING,
-    RELATIVE_GRADIENT,
+    GRADIENT_ROUNDING_FACTOR,
+    RELATIVE_GRADIENT_TOL,
     annihilated_basis,
     independent,
     tangents,
@@ -79,12 +79,12 @@ from .residual import Steps, dense_steps, extend_space, krylov_steps, lower_grad
 # walk turns back and forth for ever. So the eigenvectors that are climbed are those that overlap
 # most with the last ones, and they are chosen anew only every few steps.
 
-FOLLOWED_BELOW = 4096  # maximum number of parameters for eigenvector following
-CHOSEN_FOR = 10  # number of steps for which the same eigenvectors are climbed
+FOLLOW_MAX_N = 4096  # maximum number of parameters for eigenvector following
+N_STEPS_PER_CHOICE = 10  # number of steps for which the same eigenvectors are climbed
 # error of the quadratic model up to which a step is accepted, and up to which the radius grows
 MAX_MODEL_ERROR, GOOD_MODEL_ERROR = 1.0, 0.3
 # A walk that is this many times as far from 0 as its start diverges to infinity.
-MAX_GROWTH = 30.0
+MAX_NORM_GROWTH = 30.0
 # indices tried in turn if no index is requested, relative to the number of negative eigenvalues at
 # the start, and the maximum number of steps of each try. For 80 networks of two and three hidden
 # layers all searches ended at a certified point; with 150 steps in each try, 78 did.
@@ -105,9 +105,9 @@ def check_index(index: Any, n: int) -> int:
     number = int(index)
     if not 0 <= number <= n:
         raise ValueError(f"index must be from 0 to {n}, the number of parameters, got {index}.")
-    if n > FOLLOWED_BELOW:
+    if n > FOLLOW_MAX_N:
         raise ValueError(
-            f"index must be None for more than {FOLLOWED_BELOW} parameters, since every step "
+            f"index must be None for more than {FOLLOW_MAX_N} parameters, since every step "
             f"takes all eigenvectors, got {index} for {n} parameters."
         )
     return number
@@ -197,9 +197,9 @@ class FollowedModes:
 # --------------------------------------------------------------------------------------------------
 # The state of a search for a critical point, and the search itself.
 
-DENSE_BELOW = 400  # number of parameters below which the steps are computed from all eigenpairs
+KRYLOV_MIN_N = 400  # number of parameters below which the steps are computed from all eigenpairs
 # maximum dimension of the Krylov space of the gradient if there are more parameters
-KRYLOV_STEPS = 120
+MAX_KRYLOV_STEPS = 120
 MAX_EXCURSIONS = 5  # maximum number of excursions in one search
 
 
@@ -265,12 +265,12 @@ class FinderState:
             safe_norm(g),
             self.budget.remaining_products - 1,
         )  # one product is reserved for `uphill`
-        if H.n < DENSE_BELOW and H.n <= left:
+        if H.n < KRYLOV_MIN_N and H.n <= left:
             found = dense_steps(H(np.eye(H.n, dtype=H.dtype)), g)
         elif size == 0 or left < 1:
             found = Steps(norm=0.0)
         else:
-            limit = int(min(KRYLOV_STEPS, H.n, left))
+            limit = int(min(MAX_KRYLOV_STEPS, H.n, left))
             space = KrylovSpace(H.n, H.native_dtype, limit + 2)
             space.start(
                 lambda v, out: np.copyto(out, apply_checked(H.native, v)), g.astype(H.native_dtype)
@@ -292,17 +292,17 @@ class FinderState:
             return
         bound = gradient_bound(self.ob, self.theta, H)
         if bound is None or not np.isfinite(bound):
-            bound = PRODUCT_EPS * H.eps * norm * extent(self.theta)
+            bound = PRODUCT_ERROR_EPS * H.eps * norm * extent(self.theta)
         eps = np.finfo(getattr(self.ob, "dtype", np.float64)).eps
         stored = eps * norm * safe_norm(self.theta)
         known = [float(size) for size in (bound, stored) if np.isfinite(size)]
-        self.tol = GRADIENT_ROUNDING * max(known, default=0.0)
+        self.tol = GRADIENT_ROUNDING_FACTOR * max(known, default=0.0)
 
     def is_tol_loose(self, norm: float) -> bool:
         """Return True if the tolerance is so large (in float32) that a critical point may still be
         far away.
         """
-        far = self.norm > 0.1 * RELATIVE_GRADIENT * norm * extent(self.theta)
+        far = self.norm > 0.1 * RELATIVE_GRADIENT_TOL * norm * extent(self.theta)
         return self.fixed_tol is None and far
 
     def near(self, share: float = 0.5) -> bool:
@@ -313,7 +313,7 @@ class FinderState:
         negative result it is repeated only once ``||g||`` is below `share` times its value at that
         time.
         """
-        if self.fixed_tol is not None or self.norm == 0 or self.theta.size > DENSE_BELOW:
+        if self.fixed_tol is not None or self.norm == 0 or self.theta.size > KRYLOV_MIN_N:
             return True
         if not self.norm < share * self.asked:
             return False
@@ -375,7 +375,7 @@ class CriticalPointResult(Result):
 
 
 # number of steps in which the norm of the gradient should be at least halved
-STALL_STEPS = 5
+N_STALL_STEPS = 5
 MAX_EXCURSION_STEPS = 50  # maximum number of steps of one excursion
 # The gradient norm counts as stationary if ||Hg|| is below this fraction of ||H|| ||g||.
 FLAT_GRADIENT_RATIO = 1e-10
@@ -495,7 +495,7 @@ def find_critical_point(
         index = check_index(index, theta.size)
         if method != "follow":
             raise ValueError(f"method must be 'follow' if an index is given, got {method!r}.")
-    tries = method == "follow" and index is None and theta.size < DENSE_BELOW
+    tries = method == "follow" and index is None and theta.size < KRYLOV_MIN_N
     if max_iter is None:
         max_iter = MAX_FOLLOW_STEPS if tries else MAX_NEWTON_STEPS
     steps, verdict = check_positive_int(max_iter, "max_iter"), check_bool(verdict, "verdict")
@@ -608,7 +608,7 @@ def _follow_modes(walk: FinderState, index: int) -> bool:
             if not np.isfinite(A).all() or not A.any():
                 break
             T = tangents(walk.ob, walk.theta).columns
-            way = FollowedModes.at(A, T, index, climbed if number % CHOSEN_FOR else None)
+            way = FollowedModes.at(A, T, index, climbed if number % N_STEPS_PER_CHOICE else None)
             climbed, number, size = (
                 way.U[:, way.signs < 0],
                 number + 1,
@@ -629,7 +629,7 @@ def _follow_modes(walk: FinderState, index: int) -> bool:
                     break
                 radius = 0.25 * safe_norm(y)
                 y, mu = (0.25 * y, mu) if at_rest else way.step(walk.g, radius)
-            if not trusted or safe_norm(theta) > MAX_GROWTH * start:
+            if not trusted or safe_norm(theta) > MAX_NORM_GROWTH * start:
                 break
             if error <= GOOD_MODEL_ERROR:
                 radius = min(max(radius, 2 * safe_norm(y)), size)
@@ -708,7 +708,9 @@ def _newton(walk: FinderState) -> None:
                 f"a plateau, not a critical point: H maps the gradient, ||g|| = {walk.norm:.3g}, "
                 f"to {flat:.1e} of its norm",
             )
-        slow = len(walk.history) > STALL_STEPS and walk.norm > 0.5 * walk.history[-1 - STALL_STEPS]
+        slow = (
+            len(walk.history) > N_STALL_STEPS and walk.norm > 0.5 * walk.history[-1 - N_STALL_STEPS]
+        )
         if slow and not done and _take_undamped_steps(walk):
             continue
         before = walk.norm

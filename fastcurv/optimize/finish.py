@@ -354,7 +354,7 @@ def _descend(smooth: Any, theta: np.ndarray, stop: Callable[[], bool]) -> np.nda
 # fraction of the spectrum beyond which negative curvature is searched for
 CURVATURE_TOL = 1e-4
 # probability of missing this negative curvature if n is too large for all eigenvalues
-MISS_PROBABILITY = 1e-3
+MISSED_CURVATURE_PROBABILITY = 1e-3
 
 
 @dataclass
@@ -413,7 +413,7 @@ MIN_CHECK_SECONDS = 1.0  # seconds that all checks together may always take
 MAX_PROOF_SECONDS = 30.0
 # number of parameters up to which all eigenvalues take about a second
 ALWAYS_DENSE_MAX_N = 1024
-DENSE_BELOW = 4097
+DEFAULT_DENSE_BELOW = 4097
 MAX_MOVES = 12  # number of rounds that move to another point
 # A loss counts as equal to its lower bound within this fraction of its value at the start.
 ZERO_LOSS_TOL = 1e-24
@@ -485,7 +485,7 @@ class Finisher:
         n, price = self.run.theta.size, self.price()
         seconds = n * price + SECONDS_PER_N_CUBED * n**3
         always = n <= ALWAYS_DENSE_MAX_N and self.run.max_time is None
-        if always or (n < DENSE_BELOW and seconds <= self.seconds_left(MAX_PROOF_SECONDS)):
+        if always or (n < DEFAULT_DENSE_BELOW and seconds <= self.seconds_left(MAX_PROOF_SECONDS)):
             return n + 1
         return (
             min(n, ALWAYS_DENSE_MAX_N)
@@ -555,8 +555,8 @@ class Finisher:
         run = self.run
         at.report = classify(
             run.ob, at.theta.astype(np.float64), gradient_tol=self.gradient_tol,
-            curvature_tol=CURVATURE_TOL, failure_probability=MISS_PROBABILITY, dense_below=at.below,
-            max_time=run.budget.rest(), progress=False,
+            curvature_tol=CURVATURE_TOL, failure_probability=MISSED_CURVATURE_PROBABILITY,
+            dense_below=at.below, max_time=run.budget.rest(), progress=False,
         )  # fmt: skip
         run.n_products += int(at.report.n_products)
 
@@ -733,7 +733,7 @@ class Finisher:
         r, size = at.report, at.theta.size
         if r.kind == "minimum":
             bounded = certificate_method(self.run.ob, "third_bound") is not None
-            wide = not r.certified and bounded and size < DENSE_BELOW
+            wide = not r.certified and bounded and size < DEFAULT_DENSE_BELOW
         else:
             definite = r.n_positive and not (r.n_negative or r.n_zero or r.n_kinks)
             wide = bool(definite or at.far) and not self._has_vanishing_curvature(at)

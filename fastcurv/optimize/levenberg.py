@@ -19,7 +19,7 @@ from .checkpoint import invalid_checkpoint
 from .newton import GaussNewton, first_radius
 
 # number of parameters above which forming and factorising the matrix takes longer than products
-MAX_PARAMS = 500
+MATRIX_MAX_PARAMS = 500
 # number of steps in one call, after which the loop checks for lack of progress
 STEPS_PER_CALL = 25
 # Other steps are tried if a call lowers the loss by less than this fraction and leaves more than
@@ -47,7 +47,7 @@ class LevenbergMarquardt(GaussNewton):
     def __init__(self, run: Any, **options: Any) -> None:
         super().__init__(run, **options)
         self.engine = None
-        if len(run.theta) <= MAX_PARAMS and self.sample is None:
+        if len(run.theta) <= MATRIX_MAX_PARAMS and self.sample is None:
             self._start()
         if self.engine is not None:
             run.curvature = None

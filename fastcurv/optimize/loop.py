@@ -22,7 +22,7 @@ from .escape import lowest_curvature, start_vectors
 from .line_search import first_length, line_minimum
 from .run import (
     ENDING_MESSAGES,
-    NO_REPORT,
+    NO_VERDICT_CLAUSE,
     STATUS_CODES,
     Ending,
     History,
@@ -564,7 +564,7 @@ class Loop:
         message = f"{ending}; {sentence[0].lower()}{sentence[1:]}" if ending else sentence
         message = message.rstrip(".")
         if report is None and self.ending is not None and hasattr(run.ob, "hessian"):
-            message += NO_REPORT
+            message += NO_VERDICT_CLAUSE
         return as_result(
             MinimizeResult,
             x=np.array(x),

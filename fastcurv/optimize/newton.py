@@ -30,7 +30,7 @@ from ..krylov.trust_region import KrylovSpace
 from .line_search import first_length, line_minimum
 from .residual import extend_space, krylov_steps, lower_gradient
 from .run import Method, check_not_negative
-from .steps import DENSE_BELOW
+from .steps import DENSE_MAX_N
 
 # memory limit of the basis, which always has room for at least 8 rows
 MAX_SPACE_BYTES = 2**29
@@ -51,8 +51,8 @@ def thrift_of(method: Any) -> float:
     return 0.0 if method.run.idle else float(method.thrift)
 
 
-_PLAIN_OPTIONS = {"forcing": 0.1, "krylov_dim": None, "thrift": 0.5, "sample": None}
-_SCALED_OPTIONS = {**_PLAIN_OPTIONS, "precondition": False, "warm_start": False}
+_DEFAULT_OPTIONS = {"forcing": 0.1, "krylov_dim": None, "thrift": 0.5, "sample": None}
+_SCALED_OPTIONS = {**_DEFAULT_OPTIONS, "precondition": False, "warm_start": False}
 
 
 class _KrylovMethod(Method):
@@ -76,7 +76,7 @@ class _KrylovMethod(Method):
     leaves_saddles = True
     problem = "shifted"  # name of the subproblem in the engine
     by = "damping"  # name of the attribute that holds the parameter of the subproblem
-    defaults = _PLAIN_OPTIONS
+    defaults = _DEFAULT_OPTIONS
     precondition = warm_start = False
     last: Any = None
     row_squares: Any = None
@@ -257,13 +257,13 @@ class Newton(_KrylovMethod):
     """
 
     leaves_saddles = False
-    defaults = {**_PLAIN_OPTIONS, "thrift": 0.0, "damping": 0.0}
+    defaults = {**_DEFAULT_OPTIONS, "thrift": 0.0, "damping": 0.0}
     checks = {**_KrylovMethod.checks, "damping": check_not_negative}
 
     def step(self) -> str | None:
         run, space, step = self.run, self.space, np.empty_like(self.run.theta)
         self.open_space()
-        exact = len(step) <= DENSE_BELOW
+        exact = len(step) <= DENSE_MAX_N
         wanted = 1e-12 * run.gnorm if exact else min(self.forcing, run.gnorm**0.5) * space.gamma
         stop, price = run.out_of_budget, run.step_price()
         space.solve("shifted", self.damping, wanted, self.limit, stop, self.thrift, price, step)
@@ -284,7 +284,7 @@ class DampedNewton(Newton):
 # --------------------------------------------------------------------------------------------------
 # Newton-CG with capped conjugate gradients, which return directions of negative curvature as steps.
 
-MIN_SHIFT = 1e-6  # shift if no curvature was measured
+DEFAULT_SHIFT = 1e-6  # shift if no curvature was measured
 
 
 class NewtonCG(Method):
@@ -361,7 +361,7 @@ class NewtonCG(Method):
         """Return a lower bound on the shift while the curvature is unknown, which is smaller for a
         smaller gradient.
         """
-        return float(max(min(MIN_SHIFT, self.run.gnorm), 1e-140))
+        return float(max(min(DEFAULT_SHIFT, self.run.gnorm), 1e-140))
 
     def _first_weight(self) -> float:
         """Return the weight for which the first shift is 1% of the curvature along the gradient."""

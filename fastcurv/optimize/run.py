@@ -116,7 +116,7 @@ ENDING_MESSAGES = {
     "interrupted": "interrupted from the keyboard",
     "unbounded": "the loss appears to be unbounded below (not proved)",
 }
-NO_REPORT = ". No classification was made; call fastcurv.classify(ob, result.x)"
+NO_VERDICT_CLAUSE = ". No classification was made; call fastcurv.classify(ob, result.x)"
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from ..common.vectors import safe_norm
 from ..critical.classify import classify
 from ..structure.symmetry import nearest_copy
 from ..structure.tables import ACTIVATIONS
-from .find import DENSE_BELOW, check_index, find_critical_point
+from .find import KRYLOV_MIN_N, check_index, find_critical_point
 from .minimize import minimize
 from .run import STATUS_CODES
 
@@ -381,7 +381,7 @@ class _Sampler:
         second.
         """
         best, rank = None, 0
-        follows = source == "walk" and (asked is not None or self.ob.n_params < DENSE_BELOW)
+        follows = source == "walk" and (asked is not None or self.ob.n_params < KRYLOV_MIN_N)
         turn = self.n_searches % len(self.led)
         self.n_searches += source == "walk"
         for attempt in range(MAX_WALKS):
@@ -437,7 +437,7 @@ class _Sampler:
             theta = _minimise_from(
                 self, ob, theta, "newton-cg", max_iter=10 * self.max_iter, seed=rng
             )
-            if not self.smooth or ob.n_params >= DENSE_BELOW:
+            if not self.smooth or ob.n_params >= KRYLOV_MIN_N:
                 return theta, None
             index = 0  # proofs need points closer to a critical point
         found = find_critical_point(ob, theta, index=index, max_iter=self.max_iter, verdict=False)

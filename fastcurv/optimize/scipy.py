@@ -14,7 +14,7 @@ from scipy.sparse.linalg import LinearOperator
 from ..common.checks import check_array
 from ..common.protocols import Descent
 from .minimize import minimize
-from .run import NO_REPORT, MinimizeResult
+from .run import NO_VERDICT_CLAUSE, MinimizeResult
 
 __all__ = ["newton_cg", "saddle_free_newton", "trust_region"]
 
@@ -78,7 +78,7 @@ def _minimize_for_scipy(
     ob = _FunctionObjective(fun, args, n_params=len(x0), **problem)
     result = minimize(ob, x0, method, **given)
     # The caller has no objective to which this part of the message applies.
-    result["message"] = result["message"].replace(NO_REPORT, "")
+    result["message"] = result["message"].replace(NO_VERDICT_CLAUSE, "")
     return result
 
 

@@ -24,7 +24,7 @@ from ..spectrum.forms import matrix_of
 
 Model = Callable[..., np.ndarray]  # (eigenvalues, linear term[, damping]) -> coordinates
 # number of parameters up to which n products and n^3 flops take milliseconds
-DENSE_BELOW = 512
+DENSE_MAX_N = 512
 
 
 class IndefiniteHessianWarning(UserWarning):
@@ -54,7 +54,7 @@ def _decompose(op: Any, g: np.ndarray, k: int | None, wanted: float, share: Mode
     `share(values, linear)` is the vector that H multiplies in the residual.
     """
     n = len(g)
-    if k is None and n <= DENSE_BELOW:
+    if k is None and n <= DENSE_MAX_N:
         values, vectors, _ = eigh(matrix_of(op)[0])
         return values, vectors.T @ g, lambda y: vectors @ y, 0.0
     dtype = operator_dtype(op)

@@ -21,9 +21,9 @@ from ..common.vectors import norm
 from .run import MinimizeResult
 
 # range of the standard deviations of targets that need no scaling
-USUAL_SPREADS = 1 / 8, 8.0
+USUAL_DEVIATION_RANGE = 1 / 8, 8.0
 # number of standard deviations up to which the mean of such targets may differ from 0
-USUAL_SHIFT = 8.0
+MAX_USUAL_MEAN_DEVIATIONS = 8.0
 # A start whose loss is below this fraction of the variance is not rescaled.
 MAX_LOSS_TO_VARIANCE = 0.99
 # largest loss of a start, relative to the mean square of the targets
@@ -108,8 +108,12 @@ def units_of(ob: Any) -> Units | None:
     shift = np.average(y, axis=0, weights=weight)
     away = (y - shift) / size
     spread = size * float(np.sqrt(np.average(away * away, axis=0, weights=weight).mean()))
-    near = bool((abs(shift) <= USUAL_SHIFT * spread).all()) or not ob.model.bias
-    if not 1e-12 * size < spread or near and USUAL_SPREADS[0] <= spread < USUAL_SPREADS[1]:
+    near = bool((abs(shift) <= MAX_USUAL_MEAN_DEVIATIONS * spread).all()) or not ob.model.bias
+    if (
+        not 1e-12 * size < spread
+        or near
+        and USUAL_DEVIATION_RANGE[0] <= spread < USUAL_DEVIATION_RANGE[1]
+    ):
         return None
     shift *= ob.model.bias
     return Units(ob, ob.with_model(ob.model, (y - shift) / spread), spread, shift)

@@ -97,7 +97,7 @@ def sine(first: Array, second: Array) -> float:
 
 DIRECTION_NAMES = ("auto", "eigenvectors", "random", "gradient")
 # number of parameters up to which "auto" computes eigenvectors, in seconds of products
-AUTO_MAX_N = 20_000
+EIGENVECTORS_MAX_N = 20_000
 RANDOM_DIRECTION_NOTE = "random directions: a saddle often looks like a minimum"
 # maximum number of draws; two random directions for two weights lie on one line each time with
 # probability below 1e-18
@@ -297,7 +297,7 @@ class LandscapeDisplay(Display):
             if not directions.any():
                 raise ValueError("to must be another point than theta.")
         if isinstance(directions, str) and directions == "auto":
-            known = hasattr(objective, "hessian") and np.size(theta) <= AUTO_MAX_N
+            known = hasattr(objective, "hessian") and np.size(theta) <= EIGENVECTORS_MAX_N
             directions = "eigenvectors" if known and np.size(theta) >= n_dims else "random"
         more = REQUIRED_METHODS.get(directions, ()) if isinstance(directions, str) else ()
         require(objective, ("value", *more), "objective", OBJECTIVE_HINT, theta)

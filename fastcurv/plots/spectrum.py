@@ -22,7 +22,7 @@ from .predictions import objective_of
 from .style import BLUE, GREY, RED, Display, new_axes
 
 # number of rows of matrices that are decomposed, which takes less than a second
-DENSE_BELOW = 1000
+DENSE_MAX_N = 1000
 CONVERGED_TOL = 1e-6  # residual of a converged pair, relative to the largest eigenvalue
 
 
@@ -242,7 +242,7 @@ def extremes(hessian: Any, k: int, seed: Any, progress: bool = False) -> Eigenpa
     matrix, so that no copy of a multiple eigenvalue is missed.
     """
     n = hessian.shape[0]
-    if n <= DENSE_BELOW:
+    if n <= DENSE_MAX_N:
         return ends(all_pairs(hessian), k)
     return raise_if_interrupted(
         eigsh(hessian, k=min(2 * k, n), which="BE", tol=CONVERGED_TOL, seed=seed, progress=progress)

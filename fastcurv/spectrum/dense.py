@@ -14,12 +14,12 @@ from ..common.checks import (
     MatrixOperator,
     check_symmetric_operator,
     operator_dtype,
-    slabs,
+    row_block_slices,
 )
 from ..common.errors import accept_aliases
 from ..common.linalg import Eigensystem, NotFiniteError, eigh, midpoint
 from ..common.linalg import eigvalsh as every_eigenvalue
-from ..common.objectives import PRODUCT_EPS, Products
+from ..common.objectives import PRODUCT_ERROR_EPS, Products
 from ..common.protocols import DenseReduction, Floats, Space, why_not_own
 from ..common.runtime import to_nearest
 from ..common.vectors import NOT_FINITE, safe_norm, safe_norms
@@ -144,8 +144,8 @@ def dense_matrix(op: Any) -> DenseMatrix:
     ----------
     op : LinearOperator, ndarray or sparse matrix, shape (n, n)
         Real symmetric. A matrix is taken as exact. An operator's ``column_bounds()`` or
-        ``rounding_bound(e_j)`` bound the rounding of its columns; if it has neither, `PRODUCT_EPS`
-        eps ``||H||`` is assumed for each.
+        ``rounding_bound(e_j)`` bound the rounding of its columns; if it has neither,
+        `PRODUCT_ERROR_EPS` eps ``||H||`` is assumed for each.
 
     Returns
     -------
@@ -172,7 +172,7 @@ def symmetric_part(P: Floats, bounds: Floats, n_products: int) -> DenseMatrix:
     """
     A, asymmetry = np.empty_like(P), np.empty(len(P))
     # Of each symmetric pair, take the entry with the smaller bound, or the mean of both.
-    for s in slabs(len(P), len(P)):
+    for s in row_block_slices(len(P), len(P)):
         here, there, own = P[s], P[:, s].T, bounds[s, None]
         with np.errstate(over="ignore", invalid="ignore"):
             asymmetry[s] = safe_norms(here - there)
@@ -201,7 +201,7 @@ def _column_bounds(op: Any, P: Floats) -> Floats:
         with np.errstate(over="ignore"):
             rows, columns = (float(np.abs(P).sum(axis=a).max(initial=0.0)) for a in (0, 1))
         norm = min(safe_norm(P), rows**0.5 * columns**0.5)
-        return np.full(n, PRODUCT_EPS * float(np.finfo(dtype).eps) * norm)
+        return np.full(n, PRODUCT_ERROR_EPS * float(np.finfo(dtype).eps) * norm)
     if bounds.shape != (n,) or np.isnan(bounds).any():
         raise ValueError(
             f"the operator's bounds on its columns must be numbers >= 0 of shape ({n},), got "

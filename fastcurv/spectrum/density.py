@@ -40,7 +40,7 @@ ALL_EIGENVALUES_MAX_N = 2048
 SECONDS_PER_PRODUCT = 10e-6
 PROGRESS_SECONDS = 0.1  # seconds of steps after which progress is shown
 # An outlier is deflated once its residual is below this fraction of its distance from the bulk.
-SETTLED_DISTANCE = 0.05
+MAX_OUTLIER_RESIDUAL_RATIO = 0.05
 # error of a node in eps times the largest node; the error of all n eigenvalues is n eps times it,
 # see `eigvalsh`
 NODE_ERROR_EPS = 64
@@ -339,7 +339,8 @@ def find_outliers(run: Recurrence, most: int) -> tuple[KnownPairs, Quadrature]:
     theta, first, residuals = run.ritz_spectrum()
     bulk = float(first**2 @ np.abs(theta))
     good = np.flatnonzero(
-        (np.abs(theta) > 2 * bulk) & (residuals <= SETTLED_DISTANCE * (np.abs(theta) - bulk))
+        (np.abs(theta) > 2 * bulk)
+        & (residuals <= MAX_OUTLIER_RESIDUAL_RATIO * (np.abs(theta) - bulk))
     )
     good = good[np.argsort(-np.abs(theta[good]))][: min(most, run.dimension - 1)]
     S = run.ritz_vectors(good).T

@@ -46,7 +46,7 @@ from .reduced import (
     resolve_max_basis,
     resolve_tol,
 )
-from .results import MISSED_WITHIN_TOLS, Eigenpairs
+from .results import MIN_MISSED_WITHIN_TOLS, Eigenpairs
 
 # --------------------------------------------------------------------------------------------------
 # The search for extreme eigenpairs: thick-restart Lanczos, repeated from new random starts until no
@@ -57,7 +57,7 @@ MISS_PROBABILITY = 0.003
 # A search for k pairs usually takes N_FIRST_PRODUCTS + N_PRODUCTS_PER_PAIR k products.
 N_FIRST_PRODUCTS, N_PRODUCTS_PER_PAIR = 24, 4
 # probability of error of `unseen` if MISS_PROBABILITY was not reached
-MISSED_WITHIN_RISK = 0.05
+MISSED_WITHIN_PROBABILITY = 0.05
 # expected time of a search up to which Ctrl-C is handled after the search
 MAX_UNINTERRUPTED_SECONDS = 1e-3
 
@@ -147,10 +147,10 @@ class ThickRestart(EigenSearch):
         quick: bool,
     ) -> None:
         super().__init__(run, asked.k, asked.which, tol, asked.relative == "value", price)
-        self.quick, self.rng, self.left_open = quick, rng, MISSED_WITHIN_TOLS
+        self.quick, self.rng, self.left_open = quick, rng, MIN_MISSED_WITHIN_TOLS
         self.sure, self.risk = (
             max_growth(run.n, MISS_PROBABILITY),
-            max_growth(run.n, MISSED_WITHIN_RISK),
+            max_growth(run.n, MISSED_WITHIN_PROBABILITY),
         )
         self.max_products, self.probe, self.asked = asked.max_products, asked.probe, asked.probe
         # True if the search ended in an invariant subspace of a given start
@@ -279,7 +279,7 @@ class ThickRestart(EigenSearch):
         run = self.run
         theta, limits = self._current_values()
         converged = limits <= self.targets(theta)
-        unknown = self.unseen > MISSED_WITHIN_TOLS * self.tol * run.scale
+        unknown = self.unseen > MIN_MISSED_WITHIN_TOLS * self.tol * run.scale
         if self.asked and unknown and self.k > 1 and not self.closed:
             # The search may have missed a copy of an eigenvalue near the innermost one.
             converged &= self.distances_to_innermost(theta)[0] > self.unseen

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.checks import (
-    CACHED_MATRIX_ENTRIES,
+    CACHED_MATRIX_MAX_ENTRIES,
     MatrixOperator,
     apply_checked,
     check_choice,
@@ -20,14 +20,14 @@ from ..common.checks import (
 from ..common.protocols import SPACE_NAMES, Floats, Reduction
 from ..common.runtime import check_time
 
-BLOCK_COLUMNS = 128  # number of columns of the identity multiplied at a time
+N_BLOCK_COLUMNS = 128  # number of columns of the identity multiplied at a time
 MAX_DENSE_ROWS = 30_000  # maximum number of rows of a matrix that is formed
 # number of rows n up to which a decomposition takes no longer than n products
 QUICK_DENSE_MAX_N = 1000
 # number of rows up to which a decomposition takes no longer than a few products
-SMALL_MAX_N = 64
+ALWAYS_DENSE_MAX_N = 64
 # number of products assumed for a run of unknown length when its space is chosen
-N_RUN_PRODUCTS = 60
+N_TYPICAL_RUN_PRODUCTS = 60
 SEARCH_SECONDS = 1.5e-4  # estimated seconds of a search, without its products
 STEP_SECONDS = 3e-6  # estimated seconds of a step, without its product
 # estimated seconds for a few eigenpairs of an n x n matrix: coefficients of 1, n, n^2 and n^3
@@ -70,9 +70,9 @@ def choose(
 ) -> Form:
     """Return the representation of an operator in which a computation takes the least time.
 
-    A smaller operator is preferred to all others if runs of `N_RUN_PRODUCTS` products take less
-    time with it. The seconds are those of ``op.estimated_seconds``; of an operator without, only a
-    matrix of at most `SMALL_MAX_N` rows is formed.
+    A smaller operator is preferred to all others if runs of `N_TYPICAL_RUN_PRODUCTS` products take
+    less time with it. The seconds are those of ``op.estimated_seconds``; of an operator without,
+    only a matrix of at most `ALWAYS_DENSE_MAX_N` rows is formed.
 
     Parameters
     ----------
@@ -92,13 +92,13 @@ def choose(
         return small
     n, (each, summing) = op.shape[0], _seconds(op)
     forms = [Form("products", SEARCH_SECONDS + products * (each + step), each, lambda: op)]
-    if summed and n**2 <= CACHED_MATRIX_ENTRIES:
+    if summed and n**2 <= CACHED_MATRIX_MAX_ENTRIES:
         entry = SECONDS_PER_ENTRY * n**2
         total = SEARCH_SECONDS + summing + products * (entry + step)
         forms.append(Form("summed", total, entry, lambda: _as_operator(op)))
     if matrix and n <= QUICK_DENSE_MAX_N:
         known = each < np.inf
-        making = min(summing, n * each) if known or n > SMALL_MAX_N else 0.0
+        making = min(summing, n * each) if known or n > ALWAYS_DENSE_MAX_N else 0.0
         pairs = sum(cost * n**power for power, cost in enumerate(PAIRS_COST_SECONDS))
         forms.append(Form("matrix", making + pairs, 0.0, lambda: matrix_of(op)))
     return min(forms, key=lambda form: form.price)
@@ -114,8 +114,8 @@ def smaller_form(op: Any, space: str | None) -> Form | None:
         return None
     if space is None and hasattr(op, "smaller_forms"):
         each = _seconds(op)[0]
-        own = Form("products", N_RUN_PRODUCTS * each, each, lambda: None)
-        best = min([*op.smaller_forms(N_RUN_PRODUCTS), own], key=lambda form: form.price)
+        own = Form("products", N_TYPICAL_RUN_PRODUCTS * each, each, lambda: None)
+        best = min([*op.smaller_forms(N_TYPICAL_RUN_PRODUCTS), own], key=lambda form: form.price)
         found = best.make()
         return None if found is None else best._replace(make=lambda: found)
     found = op.reduced(space) if hasattr(op, "reduced") else None
@@ -202,12 +202,12 @@ def matrix_by_products(op: Any) -> tuple[NDArray[Any], int]:
     if isinstance(op, MatrixOperator):
         return op.to_dense(), 0
     dtype = operator_dtype(op)
-    if n <= BLOCK_COLUMNS:
+    if n <= N_BLOCK_COLUMNS:
         return apply_checked(op, np.eye(n, dtype=dtype)), n
     A = np.empty((n, n), dtype)
-    for start in range(0, n, BLOCK_COLUMNS):
+    for start in range(0, n, N_BLOCK_COLUMNS):
         check_time()
-        stop = min(start + BLOCK_COLUMNS, n)
+        stop = min(start + N_BLOCK_COLUMNS, n)
         columns = np.zeros((n, stop - start), dtype)
         columns[np.arange(start, stop), np.arange(stop - start)] = 1
         A[:, start:stop] = apply_checked(op, columns)

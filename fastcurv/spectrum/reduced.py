@@ -20,10 +20,10 @@ from ..common.checks import (
     check_vectors,
     operator_dtype,
 )
-from ..common.linalg import MIN_SUBNORMAL, eigh_some, residuals, symmetrised, unscaled, wanted
+from ..common.linalg import SMALLEST_SUBNORMAL, eigh_some, residuals, symmetrised, unscaled, wanted
 from ..common.protocols import Array, DenseReduction, Floats, Indices, Reduction
 from ..krylov.lanczos import column_lengths
-from .results import MISSED_WITHIN_TOLS, Eigenpairs, ReducedEigenpairs, missed_clause
+from .results import MIN_MISSED_WITHIN_TOLS, Eigenpairs, ReducedEigenpairs, missed_clause
 
 # --------------------------------------------------------------------------------------------------
 # The options of a search for eigenpairs, their defaults, and the eigenpairs of a matrix that is
@@ -126,7 +126,7 @@ def pairs_from_matrix(
     if skew > MAX_ASYMMETRY_EPS * eps * size:
         skew = float(column_lengths(S - S.T).max())
     # Subnormal values are rounded once more, by at most this much.
-    finest = MIN_SUBNORMAL * (size > 0)
+    finest = SMALLEST_SUBNORMAL * (size > 0)
     left = np.ldexp(residuals(S, wide, V.T) + eps * size, exponent) + finest
     values = np.ldexp(wide, exponent) + rest
     scale = max(abs(rest), *(abs(math.ldexp(end, exponent) + rest) for end in ends))
@@ -150,7 +150,7 @@ def pairs_from_matrix(
 
 DENSE_MAX_N = 400  # number of rows up to which an available matrix is fully decomposed
 # squared error, in eps, up to which a unit vector counts as lying inside the space
-INSIDE_ERROR_EPS = 64
+MAX_OUTSIDE_PART_EPS = 64
 
 
 def reduced_pairs(
@@ -165,7 +165,7 @@ def reduced_pairs(
     if np.ndim(V) == 2 and np.shape(V)[1] == 0:
         V = None
     if V is not None:
-        most = (INSIDE_ERROR_EPS * float(np.finfo(dtype).eps)) ** 0.5
+        most = (MAX_OUTSIDE_PART_EPS * float(np.finfo(dtype).eps)) ** 0.5
         V = small.find_coordinates(check_vectors(V, small.n, "against", dtype).T, most)
         if V is None or len(V) >= left:
             return None
@@ -188,7 +188,7 @@ def reduced_pairs(
     tol = resolve_tol(asked.tol, dtype)
     # The warning of a missed copy uses the larger tolerance of the full space.
     if missed_clause(found) and found.unseen < np.inf:
-        least = (MISSED_WITHIN_TOLS + 1) * tol * max(found.scale, abs(small.rest))
+        least = (MIN_MISSED_WITHIN_TOLS + 1) * tol * max(found.scale, abs(small.rest))
         found = replace(found, unseen=max(found.unseen, least))
     found = replace(found, tol=tol)
     return complete_pairs(found, small, asked.k, asked.which, rng, asked.relative)

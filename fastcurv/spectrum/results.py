@@ -17,11 +17,11 @@ from ..common.read_only import Record
 
 # If one eigenvalue dominates, ``v'Hv`` is distributed like the square of a Gaussian, for which
 # Student's interval is too narrow. It covers the true value in 95% of cases if it is ``1 +
-# SKEW_RATIO / m`` times as wide.
-SKEW_RATIO = 13.0
-# If samples take two values with probability 1/2 each, the interval must be ``1 + TWO_VALUED_FACTOR
-# / m`` times as wide.
-TWO_VALUED_FACTOR = 3.0
+# SKEW_WIDENING_FACTOR / m`` times as wide.
+SKEW_WIDENING_FACTOR = 13.0
+# If samples take two values with probability 1/2 each, the interval must be ``1 +
+# TWO_VALUED_WIDENING_FACTOR / m`` times as wide.
+TWO_VALUED_WIDENING_FACTOR = 3.0
 
 # If few coordinates couple, a quadratic form of random signs takes few values. A nonconstant
 # polynomial of degree 2 takes each value with probability at most 3/4, so this many samples are all
@@ -29,7 +29,7 @@ TWO_VALUED_FACTOR = 3.0
 # on a sphere.
 MIN_ALIKE_ESTIMATES = 11
 # number of tolerances within which a converged pair may hide another one
-MISSED_WITHIN_TOLS = 64
+MIN_MISSED_WITHIN_TOLS = 64
 
 
 def has_rounding_scatter(samples: np.ndarray) -> bool:
@@ -67,7 +67,10 @@ def mean_of(samples: np.ndarray) -> tuple[float, float]:
     skewness = abs(float((apart**3).mean())) / variance**1.5 if variance > 0 else 0.0
     share = min(0.3 + 0.7 * skewness / min(1.2, m**0.5 / 2), 1.25)
     stderr = (
-        largest * (variance / (m - 1)) ** 0.5 * widening_factor(m) * (1 + SKEW_RATIO / m * share)
+        largest
+        * (variance / (m - 1)) ** 0.5
+        * widening_factor(m)
+        * (1 + SKEW_WIDENING_FACTOR / m * share)
     )
     return float(samples.mean()), stderr
 
@@ -231,7 +234,7 @@ class Eigenpairs(Record, AttributeHints, subject="pairs"):
 def missed_clause(pairs: Eigenpairs) -> str:
     """Return a clause that states which eigenvalues a search may have missed, or ""."""
     alone, width = len(pairs) < 2, float(np.ptp(pairs.values / 2)) if len(pairs) else 0.0
-    if pairs.unseen <= MISSED_WITHIN_TOLS * pairs.tol * pairs.scale or (
+    if pairs.unseen <= MIN_MISSED_WITHIN_TOLS * pairs.tol * pairs.scale or (
         alone and np.isinf(pairs.unseen)
     ):
         return ""

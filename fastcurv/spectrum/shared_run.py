@@ -32,7 +32,7 @@ from .forms import reduction
 from .reduced import complete_pairs, resolve_tol
 from .results import Eigenpairs
 
-MAX_BYTES = 4 << 30
+DEFAULT_MAX_BYTES = 4 << 30
 
 
 class Runs:
@@ -187,7 +187,7 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
         name: str = "krylov",
         *,
         seed: Seed = 0,
-        max_bytes: int = MAX_BYTES,
+        max_bytes: int = DEFAULT_MAX_BYTES,
         space: Space | None = None,
     ) -> None:
         self._runs = runs = Runs(op, name, seed, max_bytes, space)

@@ -40,15 +40,21 @@ from ..common.vectors import NOT_FINITE, safe_norm
 from ..krylov.lanczos import combine, orthonormalise, project, subtract
 from .density import random_signs
 from .forms import QUICK_DENSE_MAX_N, choose, reduction, summed_matrix
-from .results import MIN_ALIKE_ESTIMATES, TWO_VALUED_FACTOR, Estimate, mean_of, widening_factor
+from .results import (
+    MIN_ALIKE_ESTIMATES,
+    TWO_VALUED_WIDENING_FACTOR,
+    Estimate,
+    mean_of,
+    widening_factor,
+)
 
 # --------------------------------------------------------------------------------------------------
 # Products and quadratic forms with random signs, counted and scaled to avoid overflow, and the
 # standard errors of their means.
 
-BLOCK_VECTORS = 16  # number of vectors multiplied at a time
+N_BLOCK_VECTORS = 16  # number of vectors multiplied at a time
 # exponent of the power of two that divides vectors whose products overflow
-OVERFLOW_EXPONENT = 20
+OVERFLOW_SCALING_EXPONENT = 20
 MIN_SUM_ERROR_EPS = 4  # minimum error of a sum, in eps times the largest product
 
 
@@ -97,7 +103,7 @@ class CountingRows:
             Y = apply_checked(self.op, columns)
             # The product may be finite for a shorter vector.
             if not np.isfinite(Y).all():
-                short = OVERFLOW_EXPONENT
+                short = OVERFLOW_SCALING_EXPONENT
                 Y = apply_checked(self.op, columns * self.dtype.type(2.0**-short))
         Y = self._check_finite_results(np.ascontiguousarray(np.reshape(Y, (-1, len(V))).T), short)
         self.largest = max(self.largest, float(np.einsum("ij,ij->i", Y, Y).max()) ** 0.5)
@@ -145,8 +151,8 @@ class CountingRows:
         """Yield m rows of random signs in blocks. If m is below `MIN_ALIKE_ESTIMATES` and `signs`
         is False, the rows are random directions of the same length instead.
         """
-        for start in range(0, m, BLOCK_VECTORS):
-            shape = min(BLOCK_VECTORS, m - start), self.n
+        for start in range(0, m, N_BLOCK_VECTORS):
+            shape = min(N_BLOCK_VECTORS, m - start), self.n
             if m < MIN_ALIKE_ESTIMATES and not signs:
                 V = rng.standard_normal(shape)
                 # The loop avoids broadcasting, because NumPy aborts the process if it cannot
@@ -178,8 +184,8 @@ class CountingRows:
         return mean, max(stderr, widening_factor(m) * (variance / m) ** 0.5)
 
     def unit_rows(self) -> Iterator[Array]:
-        for start in range(0, self.n, BLOCK_VECTORS):
-            yield np.eye(min(BLOCK_VECTORS, self.n - start), self.n, start, self.dtype)
+        for start in range(0, self.n, N_BLOCK_VECTORS):
+            yield np.eye(min(N_BLOCK_VECTORS, self.n - start), self.n, start, self.dtype)
 
     def summed(self) -> Floats | None:
         """Return the matrix of a small operator that sums it over rows, otherwise None."""
@@ -190,7 +196,8 @@ class CountingRows:
         if summed is not None:
             return np.diagonal(summed).copy()
         found = [
-            np.diagonal(self.products(E), i * BLOCK_VECTORS) for i, E in enumerate(self.unit_rows())
+            np.diagonal(self.products(E), i * N_BLOCK_VECTORS)
+            for i, E in enumerate(self.unit_rows())
         ]
         return np.concatenate(found).astype(np.float64)
 
@@ -202,12 +209,12 @@ class CountingRows:
         `MIN_ALIKE_ESTIMATES` samples, and estimated by Hutchinson's method outside the range.
         """
         Q = np.empty((max(0, min(m // 3, (m - MIN_ALIKE_ESTIMATES) // 2)), self.n), self.dtype)
-        for start, V in zip(range(0, m, BLOCK_VECTORS), self.probes(rng, len(Q), signs=True)):
-            Q[start : start + BLOCK_VECTORS] = self.products(V)
+        for start, V in zip(range(0, m, N_BLOCK_VECTORS), self.probes(rng, len(Q), signs=True)):
+            Q[start : start + N_BLOCK_VECTORS] = self.products(V)
         left = m - len(Q)
         Q = Q[: len(orthonormalise(Q)[0])]
         known = float(
-            sum(forms(Q[i : i + BLOCK_VECTORS]).sum() for i in range(0, len(Q), BLOCK_VECTORS))
+            sum(forms(Q[i : i + N_BLOCK_VECTORS]).sum() for i in range(0, len(Q), N_BLOCK_VECTORS))
         )
         rest = []
         for V in self.probes(rng, left - len(Q)):
@@ -233,7 +240,7 @@ def row_dots(A: Array, B: Array) -> Floats:
 
 # factor on the scatter of leave-one-out estimates, which underestimates the error because these
 # estimates share all samples but one
-LEAVE_ONE_OUT_FACTOR = 1.75
+LEAVE_ONE_OUT_ERROR_FACTOR = 1.75
 # factor on the part along the left-out directions that covers 95% if the sketch has as many vectors
 # as there are large eigenvalues and these are equal; a factor of 1 covers 91%
 EQUAL_EIGENVALUES_FACTOR = 1.3
@@ -256,7 +263,7 @@ class Sketch:
                 "method='hutchinson'."
             )
         self.n, half = apply.n, min(half, apply.n)
-        cuts = [slice(i, min(i + BLOCK_VECTORS, half)) for i in range(0, half, BLOCK_VECTORS)]
+        cuts = [slice(i, min(i + N_BLOCK_VECTORS, half)) for i in range(0, half, N_BLOCK_VECTORS)]
         self.O, self.Y, self.Z = np.empty((3, half, self.n), apply.dtype)
         for cut, signs in zip(cuts, apply.probes(rng, half, signs=True)):
             self.O[cut], self.Y[cut] = signs, apply.products(signs)
@@ -315,7 +322,7 @@ class Sketch:
         mean, scatter = float(samples.mean()), float(samples.std(ddof=1)) / len(samples) ** 0.5
         along = float((left_out**2).mean()) ** 0.5
         error = np.hypot(
-            LEAVE_ONE_OUT_FACTOR * widening_factor(len(samples)) * scatter,
+            LEAVE_ONE_OUT_ERROR_FACTOR * widening_factor(len(samples)) * scatter,
             EQUAL_EIGENVALUES_FACTOR * along,
         )
         return mean, float(np.hypot(error, safe_norm(interruptible(self._rounding))))
@@ -328,8 +335,8 @@ class Sketch:
         whole = (self.Q * self.Z).sum(axis=0)
         total, squares, left_out = np.zeros((3, self.n))
         along = np.einsum("ij,ij->j", S, self.R)
-        for start in range(0, m, BLOCK_VECTORS):
-            cut = slice(start, start + BLOCK_VECTORS)
+        for start in range(0, m, N_BLOCK_VECTORS):
+            cut = slice(start, start + N_BLOCK_VECTORS)
             QS, ZS = combine(self.Q, S[:, cut]), combine(self.Z.astype(np.float64), S[:, cut])
             samples = whole - QS * ZS + self.O[cut] * QS * along[cut, None]
             left_out += np.abs(QS * ZS).sum(axis=0)
@@ -338,7 +345,7 @@ class Sketch:
         mean = total / m
         variance = np.maximum(squares / m - (mean - whole) ** 2, 0) * m / max(1, m - 1)
         error = np.hypot(
-            LEAVE_ONE_OUT_FACTOR * widening_factor(m) * np.sqrt(variance / m), left_out / m
+            LEAVE_ONE_OUT_ERROR_FACTOR * widening_factor(m) * np.sqrt(variance / m), left_out / m
         )
         return mean, np.hypot(error, self._rounding())
 
@@ -356,10 +363,10 @@ def leave_one_out(R: Floats) -> Floats:
     return S
 
 
-DEFAULT_APPLICATIONS = 60  # default number of products
+N_DEFAULT_PRODUCTS = 60  # default number of products
 SECONDS_PER_PROBE = 20e-6  # estimated seconds of an estimate for each product, without the product
 # number of products from which a sketch of half of them can estimate its error
-MIN_SKETCH_APPLICATIONS = 12
+MIN_SKETCH_PRODUCTS = 12
 
 
 @accept_aliases("estimate")
@@ -453,7 +460,7 @@ def _trace(
     if apply.exactly(m, method):
         return apply.estimate(apply.exact_diagonal().sum(), 0.0, "exact")
     if method == "auto":
-        method = "hutchinson" if apply.has_quadratic or m < MIN_SKETCH_APPLICATIONS else "xtrace"
+        method = "hutchinson" if apply.has_quadratic or m < MIN_SKETCH_PRODUCTS else "xtrace"
     with bar(m, "trace", progress) as apply.shown:
         if method == "xtrace":
             found = Sketch(apply, rng, m).trace()
@@ -532,7 +539,7 @@ def diagonal(
     if apply.exactly(m, method):
         return apply.estimate(apply.exact_diagonal(), np.zeros(apply.n), "exact")
     if method == "auto":
-        method = "xdiag" if m >= MIN_SKETCH_APPLICATIONS else "hutchinson"
+        method = "xdiag" if m >= MIN_SKETCH_PRODUCTS else "hutchinson"
     with bar(m, "diagonal", progress) as apply.shown:
         if method == "xdiag":
             return apply.estimate(*interruptible(Sketch(apply, rng, m).diagonals), method)
@@ -545,7 +552,7 @@ def diagonal(
         mean, most = total / m, max(1, m - 1)
         scatter = np.sqrt(np.maximum(squares / m - mean**2, 0) / most)
         rounding = MIN_SUM_ERROR_EPS * np.finfo(apply.dtype).eps * np.sqrt(squares / m)
-        error = widening_factor(m) * (1 + TWO_VALUED_FACTOR / m) * scatter
+        error = widening_factor(m) * (1 + TWO_VALUED_WIDENING_FACTOR / m) * scatter
         return apply.estimate(mean, np.hypot(error, rounding), method)
 
 
@@ -631,7 +638,7 @@ def _frobenius_norm(
                 return apply.estimate(safe_norm(summed), 0.0, "exact")
             square = float(sum(apply.squares(E).sum() for E in apply.unit_rows()))
             error, method = 0.0, "exact"
-        elif method == "hutch++" or (method == "auto" and m >= MIN_SKETCH_APPLICATIONS):
+        elif method == "hutch++" or (method == "auto" and m >= MIN_SKETCH_PRODUCTS):
             method = "hutch++"
             square, error = apply.hutch_pp(rng, m, apply.squares)
         else:
@@ -654,7 +661,7 @@ def _prepare_estimate(
     methods: tuple[str, ...],
 ) -> tuple[Any, int, np.random.Generator]:
     """Return the operator, the number of probes and the generator after checking them. By default
-    there are as many probes as parameters if the matrix takes no longer than `DEFAULT_APPLICATIONS`
+    there are as many probes as parameters if the matrix takes no longer than `N_DEFAULT_PRODUCTS`
     products.
     """
     op = check_symmetric_operator(op)
@@ -663,10 +670,10 @@ def _prepare_estimate(
     if n_probes is not None:
         return op, check_positive_int(n_probes, "n_probes"), generator
     form = choose(
-        op, DEFAULT_APPLICATIONS, "parameters", matrix=method == "auto", step=SECONDS_PER_PROBE
+        op, N_DEFAULT_PRODUCTS, "parameters", matrix=method == "auto", step=SECONDS_PER_PROBE
     )
     return (
         op,
-        max(DEFAULT_APPLICATIONS, op.shape[0]) if form.kind == "matrix" else DEFAULT_APPLICATIONS,
+        max(N_DEFAULT_PRODUCTS, op.shape[0]) if form.kind == "matrix" else N_DEFAULT_PRODUCTS,
         generator,
     )

@@ -18,7 +18,7 @@ from ..common.read_only import ReadOnly
 from .eigsh import eigsh
 from .shared_run import Krylov
 
-PRODUCTS_PER_STEP = 5  # number of products in each step
+N_PRODUCTS_PER_STEP = 5  # number of products in each step
 N_SEARCH_PRODUCTS = 10  # number of products of a search for eigenvectors that are not tracked yet
 MAX_FIRST_PRODUCTS = 100  # number of products for the first record
 
@@ -154,11 +154,11 @@ class Tracker(ReadOnly, made_by="fastcurv.spectrum.Tracker"):
         start = self._rng.standard_normal(op.shape[0]) if first else self._vectors
         pairs = eigsh(
             op, k, self._which, tol=self._tol / 10 if first else self._tol, v0=start, probe=False,
-            max_products=MAX_FIRST_PRODUCTS if first else PRODUCTS_PER_STEP, seed=self._rng,
+            max_products=MAX_FIRST_PRODUCTS if first else N_PRODUCTS_PER_STEP, seed=self._rng,
         )  # fmt: skip
         self._vectors, made = pairs.vectors, pairs.n_products
-        if not first and made < PRODUCTS_PER_STEP:
-            made += self._extend_search(op, PRODUCTS_PER_STEP - made, k)
+        if not first and made < N_PRODUCTS_PER_STEP:
+            made += self._extend_search(op, N_PRODUCTS_PER_STEP - made, k)
         record = SpectrumRecord(
             step, pairs.values, pairs.residuals, made, bool(pairs.converged.all())
         )

@@ -25,7 +25,7 @@ Values = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
 Made = TypeVar("Made", bound="LossFunction")
 EPS = float(np.finfo(float).eps)
 LONG_EPS = float(np.finfo(np.longdouble).eps)
-ROUND_UP = 1 + 1e-12  # factor that covers the rounding of the few operations in a bound
+ROUND_UP_FACTOR = 1 + 1e-12  # factor that covers the rounding of the few operations in a bound
 MAX_COUPLED_OUTPUTS = 64  # number of outputs of a loss with a full second derivative
 TINY = float(np.finfo(float).tiny)
 # values of z at which a new activation is evaluated and its parity is determined
@@ -99,7 +99,7 @@ class Function(ReadOnly):
         if self.ulps is None:
             return np.full(size.shape, np.inf)
         eps = max(eps, *(float(np.finfo(part.dtype).eps) for part in found))
-        return np.asarray(self.ulps * eps * ROUND_UP * size, float)
+        return np.asarray(self.ulps * eps * ROUND_UP_FACTOR * size, float)
 
     def third_of(self, z: Floats, *at: Any) -> Floats:
         """Return bounds of z's shape, or (N, 1), on the third derivative. `at` holds the other
@@ -118,7 +118,7 @@ class Function(ReadOnly):
                 f"{z.shape}."
             )
         # a bound that is NaN becomes infinite
-        found = np.where(found >= 0, found * ROUND_UP, np.inf)
+        found = np.where(found >= 0, found * ROUND_UP_FACTOR, np.inf)
         return found[:, None] if found.ndim < z.ndim else found
 
 
@@ -362,9 +362,11 @@ class ActivationFunction(Function):
         slope, bend = (np.abs(part) + own for part in found[1:])
         with np.errstate(all="ignore"):
             moved = np.where((third == 0) | (move == 0), 0.0, third * move)
-            second = (bend + moved) * ROUND_UP
+            second = (bend + moved) * ROUND_UP_FACTOR
             more = bend + 0.5 * moved
-            first = (slope + np.where((more == 0) | (move == 0), 0.0, more * move)) * ROUND_UP
+            first = (
+                slope + np.where((more == 0) | (move == 0), 0.0, more * move)
+            ) * ROUND_UP_FACTOR
         if self.first is not None:
             first = np.minimum(first, self.first)
         if self.second is not None:

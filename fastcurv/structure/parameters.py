@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..common.checks import slabs
+from ..common.checks import row_block_slices
 from .tables import ACTIVATIONS, LOSSES, normalise
 
 
@@ -187,14 +187,14 @@ def rows_once(ob: Any) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     key = np.concatenate(
         [
             (numbers(s).view(np.uint64) * odd.astype(np.uint64)).sum(axis=1)
-            for s in slabs(N, len(odd))
+            for s in row_block_slices(N, len(odd))
         ]
         or [np.zeros(0, np.uint64)]
     )
     _, first, place = np.unique(key, return_index=True, return_inverse=True)
     of = first[place.reshape(-1)]
     again = np.flatnonzero(of != np.arange(N))
-    for s in slabs(len(again), len(odd)):
+    for s in row_block_slices(len(again), len(odd)):
         rows = again[s]
         differ = (numbers(rows) != numbers(of[rows])).any(axis=1)
         of[rows[differ]] = rows[differ]

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.special import erf, expit, ndtr
 
 from ..common.checks import check_choice
-from ..common.errors import CHOICES
+from ..common.errors import CHOICE_ALIASES
 from ..common.protocols import Floats
 from .given import BUILT_IN_LOSSES, ActivationFunction, LossFunction, named
 
@@ -298,7 +298,9 @@ DEFAULT_LOSS_BY_TARGETS: dict[str, Any] = {
     row.targets: name for name, row in reversed(LOSSES.items())
 }
 DEFAULT_LOSS: Literal["cross_entropy"] = "cross_entropy"
-CHOICES["loss"] = {alias: repr(name) for name, row in LOSSES.items() for alias in row.aliases}
+CHOICE_ALIASES["loss"] = {
+    alias: repr(name) for name, row in LOSSES.items() for alias in row.aliases
+}
 
 
 def check_loss(loss: Any) -> Any:
@@ -316,7 +318,7 @@ def check_loss(loss: Any) -> Any:
 # point of the interval nearest to 0, or, where a derivative first grows from 0, its value at the
 # far end.
 
-ROUND_UP = 1 + 1e-12  # factor for the rounding of the few operations of an envelope
+ROUND_UP_FACTOR = 1 + 1e-12  # factor for the rounding of the few operations of an envelope
 Three = tuple[Floats, Floats, Floats]
 # Key: a name in another library. Value: settings that make it the same function.
 Settings = dict[str, dict[str, Any]]
@@ -446,7 +448,11 @@ def _envelope_by_bounds(
 
     def envelope(z: Floats, t: Floats) -> Three:
         found = bounds(np.maximum(np.abs(z) - t, 0.0), np.abs(z) + t, z + t)
-        return found[0] * ROUND_UP + TINY, found[1] * ROUND_UP + TINY, found[2] * ROUND_UP + TINY
+        return (
+            found[0] * ROUND_UP_FACTOR + TINY,
+            found[1] * ROUND_UP_FACTOR + TINY,
+            found[2] * ROUND_UP_FACTOR + TINY,
+        )
 
     return envelope
 
@@ -460,7 +466,7 @@ def _leaky(leak: float, **more: Any) -> ActivationRow:
 
     def envelope(z: Floats, t: Floats) -> Three:
         bend = np.where(np.abs(z) <= t, np.inf, np.zeros_like(z))
-        return np.where(z + t >= 0, 1.0, leak * ROUND_UP), bend, bend
+        return np.where(z + t >= 0, 1.0, leak * ROUND_UP_FACTOR), bend, bend
 
     return ActivationRow(
         lambda z: np.where(z.real > 0, z, leak * z if leak else 0),
@@ -481,8 +487,8 @@ def _leaky(leak: float, **more: Any) -> ActivationRow:
 
 # For a = tanh z, phi'' = -2 a (1 - a^2) has its largest size at a^2 = 1/3, and
 # phi''' = (1 - a^2) (6 a^2 - 2) has a second maximum at a^2 = 2/3.
-_TANH2_AT, _TANH2 = math.atanh(math.sqrt(1 / 3)), 4 / (3 * math.sqrt(3))
-_TANH3_AT = math.atanh(math.sqrt(2 / 3))
+_TANH_MAX_SECOND_AT, _TANH_MAX_SECOND = math.atanh(math.sqrt(1 / 3)), 4 / (3 * math.sqrt(3))
+_TANH_SECOND_MAX_THIRD_AT = math.atanh(math.sqrt(2 / 3))
 
 
 def _tanh_derivatives(z: Floats) -> tuple[Any, Any, Any, Any]:
@@ -491,10 +497,18 @@ def _tanh_derivatives(z: Floats) -> tuple[Any, Any, Any, Any]:
 
 
 def _tanh_bounds(x: Floats, far: Floats, _: Floats) -> Three:
-    p, a, top = 4 * bell(2 * np.minimum(x, 1e3)), np.tanh(x), np.tanh(np.minimum(far, _TANH2_AT))
-    second = np.where(x >= _TANH2_AT, 2 * a * p, np.minimum(2 * top * (1 - top * top), _TANH2))
+    p, a, top = (
+        4 * bell(2 * np.minimum(x, 1e3)),
+        np.tanh(x),
+        np.tanh(np.minimum(far, _TANH_MAX_SECOND_AT)),
+    )
+    second = np.where(
+        x >= _TANH_MAX_SECOND_AT, 2 * a * p, np.minimum(2 * top * (1 - top * top), _TANH_MAX_SECOND)
+    )
     third = np.where(
-        x >= _TANH3_AT, p * (6 * a * a - 2), np.maximum(p * np.abs(2 - 6 * a * a), 2 / 3)
+        x >= _TANH_SECOND_MAX_THIRD_AT,
+        p * (6 * a * a - 2),
+        np.maximum(p * np.abs(2 - 6 * a * a), 2 / 3),
     )
     return p, second, third
 
@@ -585,7 +599,7 @@ def _elu_derivatives(z: Floats) -> tuple[Any, Any, Any, Any]:
 
 def _elu_envelope(z: Floats, t: Floats) -> Three:
     cross = np.abs(z) <= t
-    e = np.where(z - t <= 0, np.exp(np.minimum(z + t, 0.0)) * ROUND_UP + TINY, 0.0)
+    e = np.where(z - t <= 0, np.exp(np.minimum(z + t, 0.0)) * ROUND_UP_FACTOR + TINY, 0.0)
     return np.where(z + t > 0, 1.0, e), np.where(cross, np.inf, e), np.where(cross, np.inf, e)
 
 
@@ -731,7 +745,7 @@ ACTIVATIONS: dict[Any, ActivationRow] = _Activations(
         ),
     }
 )
-CHOICES["activation"].update(
+CHOICE_ALIASES["activation"].update(
     {alias: repr(name) for name, row in ACTIVATIONS.items() for alias in row.aliases}
 )
 

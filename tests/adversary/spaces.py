@@ -9,7 +9,7 @@ from scipy.special import stdtrit
 
 import fastcurv as fc
 from fastcurv.common.vectors import safe_norm
-from fastcurv.spectrum.results import MISSED_WITHIN_TOLS
+from fastcurv.spectrum.results import MIN_MISSED_WITHIN_TOLS
 
 from ..nets import CURVATURES, Net
 from ..network import product_cases
@@ -189,7 +189,9 @@ def pairs_hold(draw, op, A, values, space, room, words):
     low = {"SA": k, "LA": 0, "BE": k // 2}.get(which)
     order = np.argsort(-np.abs(values), kind="stable")[:k]
     wanted = np.sort(values[order]) if low is None else np.r_[values[:low], values[n - k + low :]]
-    sure = found.converged.all() and found.unseen <= MISSED_WITHIN_TOLS * found.tol * found.scale
+    sure = (
+        found.converged.all() and found.unseen <= MIN_MISSED_WITHIN_TOLS * found.tol * found.scale
+    )
     if which == "LM":
         gaps = np.abs(np.sort(np.abs(found.values)) - np.sort(np.abs(wanted)))
     else:

@@ -154,7 +154,7 @@ def test_the_floor_holds_for_chunks_and_products_of_norms(monkeypatch):
 
     ob, theta = objective((5, 7, 7, 7, 3), "silu", N=57, residual=True, l2=0.1)
     whole = afresh(ob, theta)
-    monkeypatch.setattr(passes, "CHUNK_BYTES", 8 * 16 * 29 * 10)
+    monkeypatch.setattr(passes, "MIN_CHUNK_BYTES", 8 * 16 * 29 * 10)
     assert abs(afresh(ob, theta) - whole) <= 1e-9 * abs(whole)
     monkeypatch.setattr(passes, "MAX_JOINT_FLOPS", 0)
     fewer = afresh(ob, theta)
@@ -324,7 +324,7 @@ def test_the_largest_unit_bound_needs_few_eigenvalue_problems(sizes, equal, monk
     tried = []
     monkeypatch.setattr(majorants, "_bound_of_unit", lambda *given: tried.append(1) or one(*given))
     found = majorants.bound_by_units(passes)
-    assert max(each) <= found <= majorants.CANDIDATE_RATIO * max(each) * (1 + 1e-6)
+    assert max(each) <= found <= majorants.MIN_CANDIDATE_RATIO * max(each) * (1 + 1e-6)
     assert len(tried) <= (65 if equal else sizes[1])
     if ob.n_params < 3000:
         assert found >= -np.linalg.eigvalsh(residual_part(ob, theta))[0]

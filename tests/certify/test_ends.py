@@ -62,7 +62,7 @@ def test_recomputed_states_give_the_same_bounds(monkeypatch):
     """
     ob, theta, v = problem([4, 6, 6, 3], "tanh", "mse", N=100)
     whole, layout = passes.ErrorPass(ob, theta), ob.hessian(theta).layout
-    monkeypatch.setattr(passes, "CHUNK_BYTES", 16 * 8 * 19 * 7)
+    monkeypatch.setattr(passes, "MIN_CHUNK_BYTES", 16 * 8 * 19 * 7)
     kept = passes.ErrorPass(ob, theta, layout)
     first = kept.product(v)
     monkeypatch.setattr(passes, "MAX_KEPT_STATE_BYTES", 0)

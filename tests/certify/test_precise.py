@@ -43,7 +43,7 @@ def test_the_precise_gradient_is_accurate_before_its_last_rounding(act, loss, mo
 
     ob, theta = objective([4, 7, 5, 3], act, loss, N=70)
     first = precise.passes(ob, theta)
-    monkeypatch.setattr(precise, "BLOCK_ROWS", 13)
+    monkeypatch.setattr(precise, "N_BLOCK_ROWS", 13)
     monkeypatch.setattr(precise, "MAX_EXACT_DEPTH", 4)
     monkeypatch.setattr(precise, "N_SLICES", 6)
     second = precise.passes(copy.copy(ob), theta)

@@ -88,7 +88,7 @@ def test_output_says_if_copies_of_eigenvalues_may_be_missing(
     unseen, words, told, run, capsys, monkeypatch
 ):
     found = spectrum.extremes
-    monkeypatch.setattr(commands, "DENSE_BELOW", 10)
+    monkeypatch.setattr(commands, "DENSE_MAX_N", 10)
     monkeypatch.setattr(commands, "extremes", lambda *a: replace(found(*a), unseen=unseen))
     assert main(["spectrum", str(run), "-k", "2", "--json", *SHORT]) == 0
     said = json.loads(capsys.readouterr().out)
@@ -108,7 +108,7 @@ def test_reports_say_if_copies_of_eigenvalues_may_be_missing(monkeypatch):
     by_products = replace(spectrum.all_pairs(hessian), unseen=np.inf)
     monkeypatch.setattr(page, "extremes", lambda *_: by_products)
     for below in (10, 60):
-        monkeypatch.setattr(page, "DENSE_BELOW", below)
+        monkeypatch.setattr(page, "DENSE_MAX_N", below)
         made = Report("r")
         spent = page._spectrum(made, hessian, point, args)
         said = "copies of multiple eigenvalues not excluded" in made.to_html()

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.common.protocols import INTERNAL_NAMES
+from fastcurv.common.protocols import NAMES_HIDDEN_FROM_DIR
 from fastcurv.optimize.diagnose import CAUSES
 from fastcurv.optimize.run import STATUS_CODES
 from tests.public import public
@@ -50,7 +50,11 @@ def test_every_public_method_has_an_example():
     for thing in filter(inspect.isclass, classes):
         for name, method in vars(thing).items():
             method = getattr(method, "__func__", method)
-            if name.startswith("_") or name in INTERNAL_NAMES or not inspect.isfunction(method):
+            if (
+                name.startswith("_")
+                or name in NAMES_HIDDEN_FROM_DIR
+                or not inspect.isfunction(method)
+            ):
                 continue
             if ">>>" not in (inspect.getdoc(method) or "") and f".{name}(" not in told:
                 missing.append(f"{thing.__name__}.{name}")

@@ -18,9 +18,9 @@ from sklearn.preprocessing import StandardScaler, scale  # noqa: E402
 from sklearn.utils.class_weight import compute_sample_weight  # noqa: E402
 
 from fastcurv.estimators.held_out import (  # noqa: E402
-    DECAYS,
     MIN_PATIENCE,
     PATIENCE_RATIO,
+    TRIAL_DECAYS,
     HeldOut,
     choose_decay,
     held_out_mask,
@@ -126,14 +126,14 @@ def test_smaller_decays_are_tried_until_the_held_out_loss_rises(lowest, n_tried,
         return SimpleNamespace(stopped="callback")
 
     found = choose_decay(fitted, Rows([9.0] * 9), np.zeros(82), minimise)
-    assert tuple(alphas) == DECAYS[:n_tried] and found.alpha == DECAYS[best]
+    assert tuple(alphas) == TRIAL_DECAYS[:n_tried] and found.alpha == TRIAL_DECAYS[best]
 
 
 def test_the_chosen_decay_has_the_lowest_held_out_loss_of_all():
     """Each decay is fitted again, stopped by the rows that the default fit holds out."""
     X, y = noisy()
     out, lowest = held_out_mask(X), {}
-    for alpha in DECAYS:
+    for alpha in TRIAL_DECAYS:
         net = fc.MLPClassifier((8,), "tanh", alpha=alpha, early_stopping=True, random_state=0)
         net.set_params(n_iter_no_change=40, max_iter=300)
         net.fit(X[~out], y[~out], X_val=X[out], y_val=y[out])

@@ -506,8 +506,8 @@ def test_large_files_are_written_if_no_thread_can_be_started(tmp_path, monkeypat
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", raise_no_thread)
-    write_tensors(tmp_path / "x", {"a": np.zeros(files.PIECE_BYTES // 8 + 1)})
-    assert read_tensors(tmp_path / "x")[0]["a"].size > files.PIECE_BYTES // 8
+    write_tensors(tmp_path / "x", {"a": np.zeros(files.MAX_IO_PIECE_BYTES // 8 + 1)})
+    assert read_tensors(tmp_path / "x")[0]["a"].size > files.MAX_IO_PIECE_BYTES // 8
 
 
 # --- reading

@@ -13,8 +13,8 @@ from scipy.sparse.linalg import LinearOperator
 import fastcurv as fc
 from fastcurv._engine import testing_hooks as hooks
 from fastcurv.krylov.lanczos import (
-    MIN_ECHO_ENTRIES,
-    MIN_KEPT_BYTES,
+    MIN_POOLED_BASIS_BYTES,
+    MIN_REPLACED_ENTRIES,
     Recurrence,
     bring_near_one,
     column_lengths,
@@ -64,7 +64,7 @@ def test_lanczos_relation_holds_with_locked_rows(name, least, dtype, rng, monkey
     """The Lanczos relation holds with locked Ritz vectors that have not converged, whether their
     coupling is computed from one basis vector or from each.
     """
-    monkeypatch.setattr("fastcurv.krylov.lanczos.MIN_ECHO_ENTRIES", least)
+    monkeypatch.setattr("fastcurv.krylov.lanczos.MIN_REPLACED_ENTRIES", least)
     op = Prescribed(SPECTRA[name](rng), seed=3, dtype=dtype)
     run = Recurrence(op, 90)
     run.insert_random(rng)
@@ -250,12 +250,12 @@ def clustered(seed):
 
 
 @pytest.mark.parametrize("which", ["LM", "LA", "SA", "BE"])
-@pytest.mark.parametrize("least", [0, MIN_ECHO_ENTRIES])
+@pytest.mark.parametrize("least", [0, MIN_REPLACED_ENTRIES])
 def test_residual_bounds_hold_for_clustered_eigenvalues(which, least, monkeypatch):
     """Residual bounds hold if a start vector is, up to rounding, a combination of locked vectors,
     whose components must be removed from its rows and from T.
     """
-    monkeypatch.setattr("fastcurv.krylov.lanczos.MIN_ECHO_ENTRIES", least)
+    monkeypatch.setattr("fastcurv.krylov.lanczos.MIN_REPLACED_ENTRIES", least)
     for seed in range(150):
         A, rng = clustered(seed)
         k, relative = min(len(A), int(rng.integers(1, 8))), ("scale", "value")[seed % 2]
@@ -443,7 +443,7 @@ def test_runs_in_reused_memory_give_bitwise_identical_results(rng):
 
 def test_basis_memory_is_kept_once_and_freed_with_its_operator():
     op = Prescribed(SPECTRA["uniform"](np.random.default_rng(0)), seed=0)
-    shape = (MIN_KEPT_BYTES // 8 // 300 + 2, 300)
+    shape = (MIN_POOLED_BASIS_BYTES // 8 // 300 + 2, 300)
     double = np.dtype(float)
     with held_rows(op, shape, double) as first, held_rows(op, shape, double) as second:
         assert not np.shares_memory(first, second), "two at once have memory of their own"

@@ -15,7 +15,7 @@ from scipy.sparse import csr_matrix
 import fastcurv as fc
 from fastcurv.optimize.diagnose import CAUSES, LOSS_UNFIT_CAUSE
 from fastcurv.optimize.facts import (
-    N_BATCHES,
+    N_GRADIENT_BATCHES,
     _gradient_noise_rows,
     _unexplained_by_regression,
     steps_of,
@@ -223,7 +223,7 @@ def test_noise_is_the_spread_of_the_rows_own_gradients(rng):
     wanted = own.var(axis=0).sum() / (g @ g)
     # a variance from 8 parts, over some tens of directions that matter
     assert 0.4 * wanted <= _gradient_noise_rows(ob, theta, ob.gradient(theta)) <= 2.5 * wanted
-    assert N_BATCHES == 8
+    assert N_GRADIENT_BATCHES == 8
 
 
 def test_facts_of_layers_and_fit(rng):

@@ -9,7 +9,7 @@ import pytest
 from scipy.optimize import OptimizeResult
 
 import fastcurv as fc
-from fastcurv.common.errors import ATTRIBUTES
+from fastcurv.common.errors import ATTRIBUTE_HINTS
 
 from .. import nets
 
@@ -46,7 +46,7 @@ def test_errors_for_unknown_names_of_a_result_suggest_the_right_one(results):
             if len(name) > 3:
                 with pytest.raises(AttributeError, match=f"has no attribute .* '{name}'"):
                     getattr(result, name[:-1] + "q")
-        for name, words in ATTRIBUTES[result._subject].items():
+        for name, words in ATTRIBUTE_HINTS[result._subject].items():
             if name not in result:
                 with pytest.raises(AttributeError) as caught:
                     getattr(result, name)

@@ -317,7 +317,7 @@ def test_the_proof_adds_a_bound_on_its_own_rounding(n):
     3.1) times the norms.
     """
     values = np.linspace(0.25, 1.0, n)
-    depth = min(linalg.SLICE_LENGTH, n) + -(-n // linalg.SLICE_LENGTH) + 4
+    depth = min(linalg.INNER_SLICE_LENGTH, n) + -(-n // linalg.INNER_SLICE_LENGTH) + 4
     gamma = depth * 2.0**-53 / (1 - depth * 2.0**-53)
     length = np.linalg.norm(values)
     E = gamma  # of V = I

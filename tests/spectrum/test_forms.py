@@ -6,7 +6,13 @@ import pytest
 from scipy.sparse.linalg import aslinearoperator
 
 import fastcurv as fc
-from fastcurv.spectrum.forms import N_RUN_PRODUCTS, SMALL_MAX_N, choose, matrix_of, reduction
+from fastcurv.spectrum.forms import (
+    ALWAYS_DENSE_MAX_N,
+    N_TYPICAL_RUN_PRODUCTS,
+    choose,
+    matrix_of,
+    reduction,
+)
 
 from ..nets import draw
 
@@ -51,10 +57,10 @@ def test_the_form_of_least_estimated_time_is_chosen():
 
 
 def test_operators_without_costs_are_dense_only_if_small():
-    for n in (2, SMALL_MAX_N, SMALL_MAX_N + 1, 2000):
+    for n in (2, ALWAYS_DENSE_MAX_N, ALWAYS_DENSE_MAX_N + 1, 2000):
         op = aslinearoperator(np.eye(n))
         form = choose(op, 1e9)
-        assert form.kind == ("matrix" if n <= SMALL_MAX_N else "products")
+        assert form.kind == ("matrix" if n <= ALWAYS_DENSE_MAX_N else "products")
         if form.kind == "products":
             assert form.make() is op and form.price == np.inf
         else:
@@ -79,8 +85,8 @@ def test_a_smaller_space_is_chosen_if_its_run_is_faster():
     for sizes, N in (([200, 100, 2], 3), ([4, 6, 2], 50), ([600, 400, 200, 5], 100)):
         net = draw(0, sizes, "tanh", "mse", N=N, n_threads=1)
         for H in (net.ob.hessian(net.theta), net.ob.ggn(net.theta)):
-            prices = {form.kind: form.price for form in H.smaller_forms(N_RUN_PRODUCTS)}
-            prices["parameters"] = N_RUN_PRODUCTS * H.estimated_seconds[0]
+            prices = {form.kind: form.price for form in H.smaller_forms(N_TYPICAL_RUN_PRODUCTS)}
+            prices["parameters"] = N_TYPICAL_RUN_PRODUCTS * H.estimated_seconds[0]
             best = min(prices, key=prices.get)
             small = reduction(H, None)
             assert (small.space if small else "parameters") == best

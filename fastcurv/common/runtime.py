@@ -116,25 +116,39 @@ def one_blas_thread(where: bool = True) -> AbstractContextManager[Any]:
     other at every step of a decomposition, which takes five to ten times as long if anything else
     runs, including the other team. The context does nothing with ``where=False``, as for matrices
     of up to `SERIAL_BLAS_MAX_N` rows, for which BLAS uses no threads, and outside the main thread,
-    since OpenBLAS restricts the setting to it. Entering the context takes 10 us, except for the
-    first time.
+    since OpenBLAS restricts the setting to it. The context takes 5 us, except for the first time.
     """
     if not where or threading.current_thread() is not threading.main_thread():
         return nullcontext()
-    blas = _blas()
-    return nullcontext() if blas is None else blas.limit(limits=1)
+    return _one_thread_each(_blas_libraries())
+
+
+@contextmanager
+def _one_thread_each(libraries: list[Any]) -> Iterator[None]:
+    """Limit libraries to one thread, as ``threadpoolctl.threadpool_limits`` does in twice the
+    time.
+    """
+    counts = [library.num_threads for library in libraries]
+    limited = [(x, count) for x, count in zip(libraries, counts) if count not in (None, 1)]
+    try:
+        for library, _ in limited:
+            library.set_num_threads(1)
+        yield
+    finally:
+        for library, count in limited:
+            library.set_num_threads(count)
 
 
 @functools.cache
-def _blas() -> Any:
-    """Return the threadpoolctl controller of the loaded BLAS libraries, including NumPy's and
-    SciPy's, or None without threadpoolctl.
+def _blas_libraries() -> list[Any]:
+    """Return threadpoolctl's controllers of the loaded BLAS libraries, including NumPy's and
+    SciPy's. Without threadpoolctl there are none.
     """
     try:
         from threadpoolctl import ThreadpoolController
     except ImportError:
-        return None
-    return ThreadpoolController().select(user_api="blas")
+        return []
+    return list(ThreadpoolController().select(user_api="blas").lib_controllers)
 
 
 @overload

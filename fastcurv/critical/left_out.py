@@ -77,7 +77,7 @@ def _minimum(ob: Any, theta: Any, call: str) -> Minimum:
     check_rows_in_memory(ob, call)
     check_no_batch_norm(ob, call)
     theta = ob.model.check_theta(theta)
-    kinks = int(call_certificate(ob, "kinks", theta, default=0))
+    kinks = _has_kinks(ob) and int(call_certificate(ob, "kinks", theta, default=0))
     if kinks:
         raise ValueError(
             f"theta must have no pre-activation at a kink, got {kinks}. Use a smooth activation "
@@ -133,6 +133,11 @@ def _minimum(ob: Any, theta: Any, call: str) -> Minimum:
             theta = theta - factor.solve(ob.gradient(theta))
         return _minimum(ob, theta, call)
     return Minimum(ob, theta, factor)
+
+
+def _has_kinks(ob: Any) -> bool:
+    """Return True if an activation of the network has a kink."""
+    return any(ACTIVATIONS[name].kink for name in ob.model.activation)
 
 
 def _unpenalised_shift(ob: Any) -> Any:
@@ -522,7 +527,7 @@ def left_out_of_fit(ob: Any, theta: Any) -> LeftOut:
     definite there, or with kinks, the Gauss-Newton matrix replaces it.
     """
     ob, theta = in_float64(ob), np.asarray(theta, float)
-    if not any(ACTIVATIONS[name].kink for name in ob.model.activation):
+    if not _has_kinks(ob):
         run: Any = minimize(ob, theta, verdict=False, progress=False, seed=0)
         theta = run.x
         with suppress(ValueError):
@@ -599,9 +604,10 @@ def _is_definite_without_row(removed: Floats) -> Any:
     """
     # a sufficient condition
     above = np.linalg.norm(removed, axis=(1, 2)) < 1 - MIN_REMAINING_EIGENVALUE
-    rest = np.flatnonzero(~above)
-    remainder = np.eye(removed.shape[1]) - removed[rest]
-    above[rest] = np.linalg.eigvals(remainder).real.min(axis=1) > MIN_REMAINING_EIGENVALUE
+    if not above.all():
+        remainder = np.eye(removed.shape[1]) - removed[~above]
+        least = np.linalg.eigvals(remainder).real.min(axis=1)
+        above[~above] = least > MIN_REMAINING_EIGENVALUE
     return above
 
 

@@ -324,7 +324,9 @@ cdef void outputs_backward(
 
 
 cdef void input_part(void *context, Py_ssize_t part, int member) noexcept nogil:
-    """Process one block of rows, as one part of a job of the thread team."""
+    """Compute outputs and derivatives for one block of rows, as one part of a job of the thread
+    team.
+    """
     cdef InputJob *t = <InputJob *>context
     cdef InputWorkspace *room = &t.room[member]
     cdef Py_ssize_t first = part * t.rows, rows = min(t.rows, t.N - first)

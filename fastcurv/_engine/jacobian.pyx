@@ -112,8 +112,8 @@ cdef void rows_of_jacobian(
 
 
 cdef inline void write_last_layer(PlanS *P, Layer *y, const real *a, real *out) noexcept nogil:
-    """Write the part of a sample's rows that belongs to the output layer. Output c depends only on
-    row c of W.
+    """Write the part of a sample's rows that belongs to the output layer, whose input is a. Output
+    c depends only on row c of W.
     """
     cdef Py_ssize_t c
     for c in range(P.d_out):
@@ -127,7 +127,9 @@ cdef inline void write_last_layer(PlanS *P, Layer *y, const real *a, real *out) 
 cdef inline void write_layer(
     PlanS *P, Layer *y, const real *a, const real *D, Py_ssize_t ld, real *out
 ) noexcept nogil:
-    """Write the part of a sample's rows that belongs to a hidden layer."""
+    """Write the part of a sample's rows that belongs to a hidden layer, whose input is a and for
+    which D is as at the head of this file.
+    """
     cdef Py_ssize_t c, i, k
     cdef real *to
     cdef real d

@@ -595,7 +595,7 @@ cdef class LanczosRecurrence:
                 worst = fmax(worst, most)
                 if most <= 1e-3:
                     break
-            for i in range(first, self.clean):  # with `semi`, these rows are not orthogonalised
+            for i in range(first, self.clean):  # with `semi`, these rows remain unorthogonalised
                 self.e[i] += worst * worst * self.scale
             self.clean = end
             if pending and length_of(self.m, self.t + self.m * self.ld) <= 3 * self.noise:
@@ -698,7 +698,7 @@ cdef class LanczosRecurrence:
 
     # --- restarts ---------------------------------------------------------------------------------
 
-    def become(self, theta, S):
+    def replace_by_ritz_vectors(self, theta, S):
         """Replace the basis's T, err and `leak` by those of l Ritz vectors, with Ritz values theta
         (l,) and coordinates S (m, l). F is rotated like the basis, so the joint norm of its rows
         stays the same, whereas the sums of separate bounds would grow.

@@ -78,7 +78,7 @@ cdef void copy_numbers(
 
 
 cdef void flat_part(void *context, Py_ssize_t part, int member) noexcept nogil:
-    """Copy one part of theta, as one part of a job of the thread team."""
+    """Copy one part of `source` into theta, as one part of a job of the thread team."""
     cdef Packing *c = <Packing *>context
     copy_numbers(c, part * COPY_PART_NUMBERS, min(c.P.n, (part + 1) * COPY_PART_NUMBERS), member)
 

@@ -532,7 +532,7 @@ cdef class QuasiNewton:
             process_trial(&self.q, value)
         return self.q.state == SEARCH_RUNNING
 
-    def give_up(self):
+    def stop_search(self):
         """End the search at its lowest trial if that is lower than the start, and otherwise at the
         start.
         """

@@ -140,7 +140,7 @@ cdef class Lanczos(LanczosRecurrence):
             )
         return values, first, known
 
-    def nearly(self, Py_ssize_t k, str which, double close):
+    def converged_or_wanted(self, Py_ssize_t k, str which, double close):
         """Return the k wanted Ritz values and all others whose residuals along the pending rows and
         the rows set aside are at most `close`, as an array (l,), and the coordinates (m, l) of
         their vectors.

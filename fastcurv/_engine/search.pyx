@@ -279,7 +279,7 @@ cdef class EigenSearch:
             room = run.capacity - steps - 2 * run.p
         if (
             not run.tridiagonal or run.aside + run.p > MAX_ROWS_ASIDE
-            or self.begun(theta, known, far, run.eps ** ROUNDING_EXPONENT * run.noise)
+            or self.reaches_rounding(theta, known, far, run.eps ** ROUNDING_EXPONENT * run.noise)
         ):
             self.lock(max(room, self.k), KEEP_RESIDUAL * run.scale)
         else:
@@ -572,8 +572,8 @@ cdef class EigenSearch:
         return 0
 
     cdef void innermost_values(self, const double *values, double *low, double *high) noexcept:
-        """Set `low` and `high` to the innermost wanted values at the low and at the high end, or to
-        infinity if there are none.
+        """Set `low` and `high` to the innermost wanted values at the low and at the high end of the
+        spectrum, or to -infinity and infinity at an end without wanted values.
         """
         cdef Which end = ENDS[self.which]
         cdef Py_ssize_t i, few = self.k // 2 if end == WHICH_BE else self.k * (end == WHICH_SA)
@@ -644,7 +644,7 @@ cdef class EigenSearch:
                         return False
         return True
 
-    def begun(self, theta, known, mask, double rounding):
+    def reaches_rounding(self, theta, known, mask, double rounding):
         """Return True if the residual `known` of one of the wanted values theta (k,) marked by
         `mask` is at most `rounding`, or will be after the next step.
         """

@@ -58,8 +58,8 @@ cdef struct Layer:
     # True if e * phi'' (for relu: phi') is recomputed from a and delta instead of being stored.
     bint derived
     Weights W
-    # Packed parts of the first vector of a block; those of the next vectors lie at distances of
-    # v_step bytes.
+    # Packed parts of the first vector of a block. The parts of the next vector lie v_step bytes
+    # further, and so on.
     Weights V
     char *a                     # (rows, m) phi(z); z in the output layer
     char *packed_transpose      # shared plans: packed a', (rows, m)
@@ -216,14 +216,15 @@ cdef struct Pass:               # one pass of a range of rows of the chunk throu
     bint serial                 # True: the pass runs on one thread; False: on the thread team
     # Index, within the block, of the first of the `count` vectors that the pass processes.
     Py_ssize_t v
-    char *flat                  # first of these vectors, flat
+    char *flat                  # flat vector number v of the block
     bint more                   # transposed layout: True if another panel follows this one
     bint pairs_unpacked         # True once packed phi/phi' pairs have been unpacked into scratch
     Kind kind
     # Number of vectors that the pass processes together. It exceeds 1 only for products of
     # panel-parallel plans, on one thread per panel; `scratch` belongs to the first vector.
     Py_ssize_t count
-    # If count > 1: bytes from one vector's scratch to the next, and from one result to the next.
+    # If count > 1: bytes from one vector's scratch to that of the next vector, and from one result
+    # to the next result.
     Py_ssize_t own, out_step
 
 

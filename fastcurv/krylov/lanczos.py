@@ -410,7 +410,7 @@ class Recurrence(Lanczos, Basis):
             theta, S = theta[least], S[:, least]
         m, p, l = self.m, self.p, S.shape[1]
         self.rows[l : l + p] = self.rows[m : m + p]
-        self.become(theta, S)
+        self.replace_by_ritz_vectors(theta, S)
 
     def lock(self, theta: Floats, S: Floats) -> None:
         """Replace the basis by the Ritz vectors ``S (m, l)`` with values `theta`, and drop the next
@@ -429,7 +429,7 @@ class Recurrence(Lanczos, Basis):
         if self.aside:
             self.drop_coupling(column_lengths(self._take_rows_aside()[1][:, : self.m]))
         rotate(self.rows[: self.m], S)
-        self.become(theta, S)
+        self.replace_by_ritz_vectors(theta, S)
         if w is not None and self.locked:
             echo = combine(self.rows[: self.m], coupled[:, None] / self.unit)[0]
             self.follow(w, echo, coupled, error)

@@ -115,7 +115,7 @@ class LBFGS(Method):
                 g = layers.to_gradient(g)
             wanted = engine.supply_trial(f, g)
             if wanted and run.out_of_budget():
-                engine.give_up()
+                engine.stop_search()
                 break
         if engine.moved and layers is None:
             self._sync_with_engine()

@@ -225,7 +225,7 @@ class ThickRestart(EigenSearch):
         ones, and drop the rest of the basis.
         """
         run = self.run
-        theta, S = run.nearly(self.k, self.which, close)
+        theta, S = run.converged_or_wanted(self.k, self.which, close)
         if len(theta) > most:
             keep = wanted(theta, most, self.which)
             theta, S = theta[keep], S[:, keep]

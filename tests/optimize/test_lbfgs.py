@@ -176,11 +176,11 @@ def test_a_search_that_is_given_up_ends_at_its_lowest_trial():
     line.supply_trial(-1.0, np.full(1, -1.0))
     beyond = line.trial[0]
     assert line.supply_trial(5.0, np.full(1, 40.0)) and 1 < line.trial[0] < beyond
-    line.give_up()
+    line.stop_search()
     assert line.moved and line.theta[0] == 1 and line.value == -1 and line.gradient[0] == -1
     high = on_a_line(0.0, -1.0)
     assert high.supply_trial(5.0, np.full(1, 40.0))
-    high.give_up()
+    high.stop_search()
     assert not high.moved and high.theta[0] == 0 and high.value == 0
 
 

@@ -65,9 +65,9 @@ def test_the_engine_reads_no_array_beyond_its_end():
     run.extend(4)
     for call in (
         lambda: run.check_convergence(5, "LA", 1e-8, False),
-        lambda: run.nearly(5, "LA", 1.0),
+        lambda: run.converged_or_wanted(5, "LA", 1.0),
         lambda: run.drop_coupling(np.zeros(2)),
-        lambda: run.become(np.zeros(2), np.zeros((4, 1))),
+        lambda: run.replace_by_ritz_vectors(np.zeros(2), np.zeros((4, 1))),
         lambda: run.append(np.zeros((1, 3))),
         lambda: run.follow(np.zeros(3), np.zeros(3), np.zeros(0), 0.0),
         lambda: (run.ritz(2, "LA"), run.ritz_vectors([4]))[1],

@@ -4,10 +4,9 @@ of ``fastcurv/_engine/passes.pyx``.
 `Num` is a matrix (rows, m) with a bound on each entry and on the norm of each row, an `Err`;
 `linear`, `Phi`, sums and products round as the kernels do (`Arithmetic`) and propagate errors. Both
 kinds of bounds are needed, and those of `Chain` over several layers: bounds on entries alone are
-1.08 times as large at one hidden layer and 14 000 times at six. Three relatives carry less, where
-less is known or enough: `NormBound` (`fastcurv.certify.columns`) norms alone, for all columns at
-once; `RowMatrices` (`dense_hessian`) a matrix for each row; `Bounded` (`precise`) numbers of some
-100 bits.
+1.08 times as large at one hidden layer and 14 000 times at six. Three other types hold less:
+`NormBound` (`fastcurv.certify.columns`) holds norms alone, for all columns at once; `RowMatrices`
+(`dense_hessian`) a matrix for each row; `Bounded` (`precise`) numbers of some 100 bits.
 
 All arrays here are float64; bounds are >= 0.
 """
@@ -33,8 +32,8 @@ from ..structure.tables import ACTIVATIONS
 # bound on the errors of phi, phi', phi'' and of the terms of a loss row, in units of roundoff; the
 # largest measured error is 10
 MAX_ELEMENTARY_ERROR_ULPS = 16.0
-# bound on the absolute error of saturated phi, phi', phi'', which may be flushed to 0, in smallest
-# normal numbers; the tail of gelu'' needs this many
+# bound on the absolute error of saturated phi, phi', phi'', which may be flushed to 0, in units of
+# the smallest normal number; the tail of gelu'' needs this many
 UNDERFLOW_FACTOR = 4096.0
 TINY, SMALLEST_SUBNORMAL = float(np.finfo(float).tiny), float(np.finfo(float).smallest_subnormal)
 EPS = float(np.finfo(float).eps)
@@ -160,7 +159,7 @@ class Gram:
             self.G = self.G + (x.T @ x if fits else np.vdot(x, x))
 
     def norm(self) -> float:
-        """Return the norm, or infinity if squares underflow."""
+        """Return the norm of the rows added so far, or infinity if their Gram matrix underflows."""
         if self.rows:
             x = self.rows[0] if len(self.rows) == 1 else np.concatenate(self.rows)
             self.G = x @ x.T
@@ -229,21 +228,23 @@ class Err:
 
 
 class Arithmetic:
-    """Rounding model of a dtype and a choice of kernels: how many additions their sums chain.
+    """The rounding model of a dtype and a choice of kernels: the number of successive additions in
+    their sums.
 
-    The engine reports how the kernels split their sums: see `fastcurv._engine.summation`. "numpy"
-    is the arithmetic of these bounds' own passes, whose matrix products are BLAS's and may add in
-    any order.
+    The engine reports how the kernels split their sums: see `fastcurv._engine.summation`. The
+    kernels "numpy" are those of the passes that compute these bounds, whose matrix products come
+    from BLAS and may add in any order.
 
     Parameters
     ----------
     dtype : numpy.dtype
     layout : dict
-        `Curvature.layout`: rows of a chunk and of a panel (0: layer-wide, no panels), panels of a
-        chunk, groups of these, kernels; "rows" if these rows are a part of that many, whose sums
-        are made together.
+        `Curvature.layout`: the number of rows in a chunk and in a panel (0 for layer-wide kernels,
+        which have no panels), of panels in a chunk and of groups of panels, and the name of the
+        kernels. An entry "rows" is the number of all rows if the N rows are a part of them and the
+        sums are computed over all.
     N : int
-        Number of rows in all.
+        Number of rows.
     """
 
     def __init__(self, dtype: DTypeLike, layout: Mapping[str, Any], N: int) -> None:
@@ -254,8 +255,8 @@ class Arithmetic:
         self.sums = _engine.summation("blas" if self.own else self.kernels, np.dtype(dtype).name)
         self.N, self.chunk = N, min(int(layout["chunk"]), max(N, int(layout.get("rows", 0))))
         self.panel, self.groups = int(layout["panel"]), int(layout["groups"])
-        # Panels that are aligned to cache lines may be one more than the rows divided by the panel
-        # length.
+        # Because panels are aligned to cache lines, there may be one more than the rows divided by
+        # the panel length.
         self.panels = max(int(layout.get("panels", 0)), -(-self.chunk // max(1, self.panel)))
         self.elementary = self.u * (4 if self.own else 1) * MAX_ELEMENTARY_ERROR_ULPS
         # roundoff factors gamma of sums and of means over all rows (batch normalisation), set by
@@ -603,8 +604,9 @@ class Sums:
         return [self.value.ravel()] + [self.b_value] * bias + [x.x[0] for x in self.scales]
 
     def bounds(self, eta: float, ends: float) -> list[float]:
-        """Return bounds on the errors of the weight part, of the bias part, and of the parts of
-        gamma and beta.
+        """Return bounds on the errors of the sums for the weights, for the biases, and for gamma
+        and beta, where underflow changes an entry by at most `eta`, and `ends` is the roundoff
+        factor of the last additions.
         """
         rows = self.local
         for tag, (*sides, both) in self.terms.items():
@@ -652,7 +654,7 @@ class Normed:
         return (du - self.du_mean - self.h * self.du_h) * self.scale
 
     def sums(self) -> tuple[Num, Num]:
-        """Return the gradients by gamma and beta."""
+        """Return the gradients with respect to gamma and beta."""
         return (self.du * self.h).sum(), self.du.sum()
 
     def r_forward(self, rz: Num | None, vgamma: Num, vbeta: Num) -> tuple[Num, tuple[Num, Num]]:

@@ -1,5 +1,6 @@
-"""Proved statements about a network objective near theta. Verdicts and `minimize` ask for them by
-`fastcurv.common.objectives`, which claims nothing where an objective proves nothing.
+"""Proved statements about a network objective near theta. `classify` and `minimize` call them
+through `fastcurv.common.objectives`, whose results claim nothing if an objective has no
+certificates.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Certificates(ReadOnly):
     """Proved statements about the loss of a network objective near theta. Each holds for the exact
     function of the stored numbers, taken as float64 numbers.
 
-    They are reached as ``ob.certificates``. A user-defined objective may have any of these
+    They are available as ``ob.certificates``. A user-defined objective may have any of these
     attributes itself; a missing attribute claims nothing.
 
     Examples
@@ -142,12 +143,11 @@ class Certificates(ReadOnly):
     def kinks(self, theta: ArrayLike, radius: float = 0.0) -> int:
         """Return the number of pre-activations of relu, leaky_relu and elu units that may be 0
         somewhere on the ball of radius `radius` around theta, or within the rounding of theta's
-        entries. The rounding is that of the parameters below a unit; with l2, all parameters have
-        one unit, and it is the rounding of the largest parameter.
+        entries. The rounding is that of the parameters below a unit, or, with l2, that of the
+        largest of all parameters.
         """
         ob, at = self.objective, checked_theta(self.objective, theta)
-        # In float32 the products see the kinks of their own rounded z, so four roundings are
-        # allowed.
+        # In float32 the products use the signs of the rounded z, so four roundings are allowed.
         eps, several = float(np.finfo(ob.model.dtype).eps), ob.model.dtype == np.float32
         size = float(np.linalg.norm(at, None if several else np.inf)) if at.size else 0.0
         least = (4 if several else 1) * eps * max(eps, size) if np.any(ob.l2) else 0.0
@@ -284,8 +284,9 @@ def norm_kinks(ob: Any, theta: Floats, least: float) -> int:
 
 def proved_inactive_units(ob: Any, theta: Floats, radius: float) -> list[NDArray[np.bool_]]:
     """Return, for each hidden layer, masks of the relu units that are proved to be off for all rows
-    on the ball of radius `radius`. Of N numbers with mean 0 and mean square 1 none is larger than
-    ``sqrt(N)``, so ``gamma h + beta`` stays below 0 if ``|gamma| sqrt(N) + beta`` does.
+    on the ball of radius `radius`. The normalised values h of a unit have mean 0 and mean square 1
+    over N rows, so none is larger than ``sqrt(N)``, and ``gamma h + beta`` stays below 0 if
+    ``|gamma| sqrt(N) + beta`` does.
     """
     most, norms = float(np.sqrt(len(ob.X))) * (1 + 1e-12), norms_of(ob.model, theta)
     return [

@@ -8,9 +8,9 @@ row n:
     backward  e_k in re at the input of l  delta_ni times: ``delta V`` of the R-backward pass
 
 Passes, products and their rounding are linear in v or bounded by sums of sizes, so the error is at
-most the sum of those of the two. For each impulse of each unit two numbers per row are propagated
-through the passes: a bound on the norm of rz, ra, re or rdelta, and one on the norm of its error,
-by
+most the sum of the errors of the two impulses. For each impulse of each unit two numbers per row
+are propagated through the passes: a bound on the norm of rz, ra, re or rdelta, and one on the norm
+of its error, by
 
     ||x W'|| <= ||W||_2 ||x||,      rounding of x W' <= gamma || |W| ||_2 ||x||
 
@@ -23,8 +23,8 @@ which are products of matrices (units, rows) (rows, inputs). Layers are independ
 column: their bounds are added as squares. Cost: O(N L^2 sum(widths)), and L^2 such products.
 
 Underflow in the engine's products does not scale with a_nk or delta_ni. `underflow_bounds` bounds
-it separately, for all columns at once; where our own products are multiplied by these, they are
-rounded up.
+it separately, for all columns at once; where float64 products computed here are multiplied by these
+numbers, they are rounded up.
 """
 
 from __future__ import annotations
@@ -257,7 +257,7 @@ class Columns:
         return s.loss.fisher_norms() if self.kind == "fisher" else s.loss.r_norms()
 
     def loss(self, s: State, z: NormBound) -> NormBound:
-        """Return rdelta of the last layer."""
+        """Return bounds on rdelta of the last layer, given those on its z."""
         along = self.r.N * (norms(np.abs(s.d[-1].x)) + s.d[-1].dx.nu) * (self.kind == "fisher")
         self.peak = np.maximum(self.peak, (4 + along) * (z.size + z.error))
         return z.times(NormBound(*self.loss_norms(s)))

@@ -92,7 +92,7 @@ class RowMatrices:
 
     @classmethod
     def summed(cls, x: Floats, off: Floats) -> RowMatrices:
-        """Return a sum x whose terms are off by `off`."""
+        """Return the `RowMatrices` of a sum x whose terms have errors of norm at most `off`."""
         return cls.of(x, ROUND_UP_FACTOR * (off + 2 * UNIT_ROUNDOFF * _size(x) + UNDERFLOW_BOUND))
 
     def __matmul__(self, other: RowMatrices) -> RowMatrices:
@@ -107,8 +107,8 @@ class RowMatrices:
 
 
 class Slope:
-    """phi' or e phi'' for rows of a hidden layer, (rows, o), and by row (rows,) the largest of
-    them, the largest of their errors and the norm of these.
+    """phi' or e phi'' for rows of a hidden layer, (rows, o), and for each row the largest
+    magnitude, the largest error and the norm of the errors, each (rows,).
     """
 
     def __init__(self, x: Num | None, cut: slice, like: Num) -> None:
@@ -128,7 +128,9 @@ def loss_hessians(s: State) -> tuple[Floats, Floats]:
 
 
 class Slab:
-    """Some rows of a state: a, delta, K, C, S and bounds on their errors."""
+    """A block of rows of a state: a, delta and the matrices K, C, S of the module docstring, with
+    bounds on their errors.
+    """
 
     def __init__(
         self, passes: Passes, s: State, loss: tuple[Floats, Floats], cut: slice, curved: bool
@@ -235,8 +237,9 @@ def rows_per_step(model: Any) -> int:
 
 
 def enclosed_hessian(ob: Any, theta: Floats, kind: str) -> EnclosedHessian | None:
-    """Return `EnclosedHessian` at theta (n,); None if products are as cheap, for layers so wide
-    that few rows would make a large matrix, or if something overflows.
+    """Return the `EnclosedHessian` at theta (n,), or None if the layers are so wide that fewer than
+    `MIN_PRODUCT_ROWS` rows fit into one stack, so that products are as cheap, if a number
+    overflows, or for other kinds of operators and samples.
     """
     model = ob.model
     if kind == "fisher" or normalised(model) or not isinstance(ob.X, np.ndarray):
@@ -251,7 +254,9 @@ def enclosed_hessian(ob: Any, theta: Floats, kind: str) -> EnclosedHessian | Non
 
 @cache_last
 def _hessian_at(ob: Any, theta: Floats) -> EnclosedHessian:
-    """Return the Hessian, read-only: the last Newton steps and the verdict ask for it in turn."""
+    """Return the Hessian as a read-only matrix. It is cached because the last Newton steps and the
+    verdict both need it.
+    """
     found = EnclosedHessian(ob, passes_at(ob, theta), "hessian")
     found.A.flags.writeable = False
     return found

@@ -34,7 +34,7 @@ the bound is ``sum |x_j| bound_j``: the rounding errors of one pass are attribut
 proportion to their contributions. Rounding errors of the products with ``Q1, Q2, U``, and of ``u
 q'``, are added.
 
-By Weyl's theorem the sum of all these bounds the errors of the eigenvalues.
+By Weyl's theorem, no eigenvalue has an error above the sum of all these bounds.
 """
 
 from __future__ import annotations
@@ -289,7 +289,9 @@ class RangeBounds(InLayers, ReadOnly):
 
 
 def reach(H: Any, most: int) -> RangeBounds | None:
-    """Implement `Curvature.reach`."""
+    """Return the space that contains the range of the Hessian H, or None if its dimension exceeds
+    `most` or its bounds cannot be proved. See `Curvature.reach`.
+    """
     ob = H.objective
     if H.kind != "hessian" or H.dtype != np.float64 or ob.model.batch_norm:
         return None

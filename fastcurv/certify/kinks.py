@@ -1,4 +1,5 @@
-"""Networks of relu and leaky_relu units at kinks, as smooth functions: slopes stand for phi'(0).
+"""Networks of relu and leaky_relu units at kinks, as smooth functions with slopes in place of
+phi'(0).
 
 At a minimum some pre-activations lie at 0. With the signs of all others fixed and a slope s in
 place of phi' for each of these, ``a = s z``, the loss is a smooth function Phi(theta, s), a
@@ -53,8 +54,8 @@ from .precise import Bend, Bounded, Precise, add_decay, pair
 # Networks of relu and leaky_relu units in plain NumPy: passes for complex theta and for many thetas
 # at once, and the objective with its kinks smoothed.
 #
-# For small networks: Hessians are exact to rounding, by complex steps of the gradient or, of the
-# smoothed objective, by formulas.
+# The code is meant for small networks. Hessians are exact to rounding: they are computed by complex
+# steps of the gradient or, for the smoothed objective, by formulas.
 
 Arrays = list[NDArray[Any]]
 # length of a complex step, whose square is far below the rounding error
@@ -188,22 +189,22 @@ class ReluRows:
         return forward(layers, X, lambda l, z, _: bend(l, z))
 
     def terms(self, f: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return the terms of the loss and their derivatives by the outputs, both weighted and
-        divided by the divisor, (N, d).
+        """Return the terms of the loss and their derivatives with respect to the outputs, both
+        weighted and divided by the divisor, (N, d).
         """
         scale = (self.weight / self.divisor)[:, None]
         terms, d = LOSSES[self.loss].terms(f, self.y)
         return scale * terms, scale * d
 
     def loss_curvature(self, f: Floats) -> NDArray[Any]:
-        """Return the second derivatives of the terms by the outputs, (N, d, d)."""
+        """Return the second derivatives of the terms with respect to the outputs, (N, d, d)."""
         steps = 1j * COMPLEX_STEP * np.eye(f.shape[1])
         return np.stack([self.terms(f + step)[1].imag for step in steps], axis=-1) / COMPLEX_STEP
 
     def backward(
         self, layers: list[tuple[NDArray[Any], Any]], below: Arrays, slopes: Arrays, d: NDArray[Any]
     ) -> tuple[NDArray[Any], Arrays]:
-        """Return the gradient of the data term by theta, and e of every hidden layer."""
+        """Return the gradient of the data term with respect to theta, and e of hidden layers."""
         grads: Arrays = []
         es: Arrays = []
         for l in reversed(range(len(layers))):
@@ -306,8 +307,9 @@ class Smoothed(Smooth):
         return 0.5 * (H + H.T)
 
     def _hessian_of(self, rows: ReluRows, theta: Floats) -> Floats:
-        """Return the Hessian of the terms of some rows: the second derivatives of the loss and of
-        phi between Jacobians of z, and those of each product ``a W'`` by both of its factors.
+        """Return the Hessian of the terms of some rows. It sums the second derivatives of the loss
+        and of phi, multiplied by Jacobians of z on both sides, and the mixed derivatives of each
+        product ``a W'`` with respect to its two factors.
         """
         layers, units = layers_of(rows, theta), []
 
@@ -328,7 +330,8 @@ class Smoothed(Smooth):
             a, new = below[l], at[l][0]
             if b is not None:
                 a, new = np.c_[a, np.ones(len(a))], np.c_[new, at[l][1]]
-            # By the parameters of the layers below z has the Jacobian Z, by those of one output a.
+            # Z is the Jacobian of z with respect to the parameters of the layers below, and `a`
+            # that with respect to the parameters of one output.
             Z = W @ A
             old, CZ = slice(A.shape[2]), outer[l] @ Z
             H[old, old] += np.tensordot(Z, CZ, axes=((0, 1), (0, 1)))
@@ -371,15 +374,15 @@ def by_complex_steps(gradient: Any, point: Floats, size: int) -> Floats:
 #
 # With weight decay a unit (w, b, v) of relu or leaky_relu may be split: ``c_i (w, b, v)`` with
 # ``c_i > 0`` and ``sum c_i^2 = 1`` give the same outputs at the same decay. So minima with copies,
-# and minima with a collapsed unit (all weights 0) beside an open one, are never strict: they come
+# and minima with a collapsed unit (all weights 0) next to an open one, are never strict: they come
 # in families of equal loss. What is proved is a strict minimum of the net in which each family is
 # one unit. It carries over to the whole net as follows.
 #
 # Let units i of a family share gates, and slopes s where their kinks are active. As ``relu(z) >= s
-# z`` on both sides, and e > 0 there, the loss is at least that with slopes s, which knows the
-# family only by ``sum v_i w_i'`` and the decay: it does not change when the family is transformed
-# by an orthogonal matrix. Choose that so that all units but the first are orthogonal to the orbit
-# of (w, b, v). To second order these others enter by
+# z`` on both sides, and e > 0 there, the loss is at least that with slopes s, which depends on the
+# family only through ``sum v_i w_i'`` and the decay: it does not change when the family is
+# transformed by an orthogonal matrix. Choose that so that all units but the first are orthogonal to
+# the orbit of (w, b, v). To second order these others enter by
 #
 #     l2 (|w|^2 + |b|^2 + |v|^2) / 2 + v' Q (w, b),     Q = sum over rows of delta gate (x, 1)',
 #
@@ -416,7 +419,7 @@ class Copies:
 
     Parameters
     ----------
-    rows : Rows
+    rows : ReluRows
         Data and shapes of the whole net.
     parents : list of ndarray (width,) of int
         From `ReluRows.copies`.
@@ -472,8 +475,8 @@ class Copies:
         return self._rotate_units(layers_of(self.rows, merged), turns, True)
 
     def columns(self, of_kept: Arrays) -> Arrays:
-        """Return, for every unit of the full network and all rows, the columns given for the kept
-        units.
+        """Return the columns of every unit of the full network, for all rows, from the columns
+        `of_kept` of the kept units.
         """
         found = []
         for column, parent, keep in zip(of_kept, self.parents, self.keep):
@@ -593,8 +596,8 @@ class SmoothPiece(Smooth):
         return layers, gates, *self.rows.forward(layers, lambda l, z: gates[l] * z)
 
     def passes(self, point: NDArray[Any]) -> tuple[Any, NDArray[Any], Arrays, Arrays]:
-        """Return value, gradient by (theta, slopes), z of every layer, and e of every
-        hidden layer.
+        """Return the value, the gradient with respect to (theta, slopes), z of every layer, and e
+        of every hidden layer.
         """
         layers, gates, below, zs = self.forward(point)
         terms, d = self.rows.terms(zs[-1])
@@ -668,7 +671,9 @@ class SmoothPiece(Smooth):
         }
 
     def _loss_bounds(self, f: Floats, move: Floats) -> dict[str, Floats]:
-        """Return bounds on the first three derivatives of each row's loss by its outputs."""
+        """Return bounds on the first three derivatives of each row's loss with respect to its
+        outputs.
+        """
         scale = np.abs(self.rows.weight) / self.rows.divisor
         mass = np.abs(self.rows.y).sum(axis=1)
         _, d = self.rows.terms(f)

@@ -1,10 +1,10 @@
 """Scalar majorants: bounds on how fast the Hessian of a network can change on a ball around theta.
 
 One number for each row, layer and order, by the chain rule. Over the ball of radius rho let ``A0 >=
-||a||``, and let A1, A2, A3 bound the operator norms of the first three derivatives of a by theta
-(the a below a layer, the same with Z for its z). With ``w = ||W||_2 + rho``, h a step in theta, x
-the part of its length that lies below the layer and y the part in the layer's own (V, vb), ``x^2 +
-y^2 <= 1``:
+||a||``, and let A1, A2, A3 bound the operator norms of the first three derivatives of a layer's
+input a with respect to theta, and Z1, Z2, Z3 those of its pre-activations z. With ``w = ||W||_2 +
+rho``, h a step in theta, x the part of its length that lies below the layer and y the part in the
+layer's own (V, vb), ``x^2 + y^2 <= 1``:
 
     z = a W' + b:   Dz[h]   = W Da[h] + V a + vb        <= w A1 x + v y,          v = sqrt(A0^2 + 1)
                     D2z[h]  = W D2a[h] + 2 V Da[h]      <= w A2 x^2 + 2 A1 x y
@@ -67,12 +67,12 @@ class RowBounds:
     Attributes
     ----------
     Z1, Z2, Z3 : ndarray (rows, 1)
-        Bounds on the first three derivatives of the outputs by theta.
+        Bounds on the first three derivatives of the outputs with respect to theta.
     reach : list of ndarray (rows, width)
         By hidden layer: bounds on the distance of each z from its computed value, anywhere on the
         ball.
     moves : list of ndarray (rows, width)
-        By hidden layer: whether z can move at all.
+        By hidden layer: True where z can change on the ball.
     """
 
     Z1: Floats
@@ -194,9 +194,9 @@ def third_bound(ob: Any, theta: ArrayLike, radius: float, units: ArrayLike | Non
 
 
 def loss_bounds(passes: Passes, s: State, move: Floats) -> tuple[Floats, Floats, Floats]:
-    """Return bounds (rows, 1) on the first three derivatives of each row's term of the loss by its
-    outputs, for outputs that differ by at most `move` from their exact values. Weight and divisor
-    are included.
+    """Return bounds (rows, 1) on the first three derivatives of each row's term of the loss with
+    respect to its outputs, for outputs that differ by at most `move` from their exact values.
+    Weight and divisor are included.
     """
     f, z, d = s.loss.f, s.z[-1], s.d[-1]
     link = LOSSES[passes.ob.loss].link
@@ -209,9 +209,9 @@ def loss_bounds(passes: Passes, s: State, move: Floats) -> tuple[Floats, Floats,
         c2 = _product(f, bell(near).max(axis=1, keepdims=True) + TINY) * ROUND_UP_FACTOR
         c3 = np.minimum(c2, LOSSES[passes.ob.loss].bends[1] * f)
     else:
-        # By the odds of the classes, p (1 - p) changes at most by the factor exp(sqrt(2) ||dz||).
-        # Along unit vectors the variance is below 1/2, and the third moment is below both 0.2722
-        # and sqrt(2) times the variance.
+        # The odds of the classes show that p (1 - p) changes at most by the factor exp(sqrt(2)
+        # ||dz||). Along unit vectors the variance is below 1/2, and the third moment is below both
+        # 0.2722 and sqrt(2) times the variance.
         T = np.abs(s.loss.h) * ROUND_UP_FACTOR + TINY
         spread = (
             s.loss.bend
@@ -288,8 +288,8 @@ def signs(ob: Any, theta: ArrayLike, *radii: float, rounding: bool = False) -> l
 
 def rounded(passes: Passes, s: State, l: int) -> Floats:
     """Return the rounding errors (rows, 1) of the numbers from which the z of a row and layer are
-    computed. In float32 this is the sum of all roundings, since the engine's products see the kinks
-    of its own rounded z.
+    computed. In float32 this is the sum of all roundings, since the engine's products use the signs
+    of the rounded z.
     """
     dtype, W = passes.ob.model.dtype, passes.W[l]
     steps = 4 * (l + 1) * (W.abs.shape[1] + 2) if dtype == np.float32 else 1
@@ -331,7 +331,8 @@ class ResidualBounds:
     Attributes
     ----------
     lipschitz : float
-        Lipschitz constant of the Jacobian of R by theta on the ball, in the spectral norm.
+        Lipschitz constant of the Jacobian of R with respect to theta on the ball, in the spectral
+        norm.
     rows : ndarray (m,) of int
         Indices of these rows in X.
     scale : ndarray (m d_out,)
@@ -405,11 +406,11 @@ def residual_bounds(ob: Any, theta: ArrayLike, radius: float) -> ResidualBounds 
 #     <e_l phi''_l, rz_l * rz_l>       >=  -(sum over k of u_lk x_k)^2,  u_lk = ||c_z [a_(k-1) 1]||
 #
 # ``w^2 = ||delta_l|| / (c ||[a 1]||)``, row by row, makes B at most ``sum of ||delta_l|| c ||[a
-# 1]||``: rows that are fitted cost nothing. So
+# 1]||``: rows that are fitted exactly contribute nothing. So
 #
 #     lambda_min  >=  l2 - lambda_max(S),     S_lk = S_kl = B_lk,  plus the sum over l of u_l u_l'
 #
-# with S nonnegative, a row for each layer. For neighbours K is diagonal, and B_lk is also the
+# with S nonnegative, a row for each layer. For adjacent layers K is diagonal, and B_lk is also the
 # largest of the norms ``||C_j||``, j a unit between them and ``C_j = sum of delta_l phi'_j [a_(k-1)
 # 1]'``: there samples may cancel. With one hidden layer R decomposes into a block ``[[0, C_j],
 # [C_j', M_j]]`` for each hidden unit, ``M_j = sum of e phi'' x x'``, whose least eigenvalue can be
@@ -422,8 +423,8 @@ def residual_bounds(ob: Any, theta: ArrayLike, radius: float) -> ResidualBounds 
 # l2: at a critical point of a network of L layers that is homogeneous (relu, no biases), ``theta'R
 # theta = -(L - 1) l2 ||theta||^2``, so no bound without the GGN is positive there. The bound is
 # positive where l2 outweighs the residuals: at weights near 0, and in fits that l2 has yet to pull
-# to their minimum, which is often far away; that is why `classify` asks whether the curvature stays
-# positive up to there.
+# to their minimum, which is often far away. `classify` therefore checks whether the curvature stays
+# positive up to the minimum.
 
 Reaches = dict[tuple[int, int], Floats]
 
@@ -432,7 +433,7 @@ Reaches = dict[tuple[int, int], Floats]
 MAX_SPECTRAL_WIDTH = 1024
 MAX_UNIT_BLOCK = 256  # size of the largest block of a hidden unit whose eigenvalues are computed
 MAX_BLOCKS_BYTES = 1 << 25  # size of the stack of hidden units' blocks that are bounded together
-# number of hidden units whose eigenvalues are all computed if norms do not decide
+# maximum number of hidden units for all of which eigenvalues are computed if norms do not decide
 MAX_EXACT_UNITS = 64
 # Among more hidden units, eigenvalues are computed if the norm exceeds the largest bound by this
 # factor.
@@ -440,10 +441,12 @@ MIN_CANDIDATE_RATIO = 1.02
 
 
 def curvature_floor(ob: Any, theta: ArrayLike) -> float:
-    """Return a lower bound on the eigenvalues of the Hessian, or ``-inf`` if none is known cheaply.
+    """Return a lower bound on the eigenvalues of the Hessian, or ``-inf`` if none is cheap to
+    compute.
 
     It is l2 minus a bound on the negative part of the residual term; the comment above has the
-    formulas. Proved for the exact Hessian at theta (in the model's dtype), rounding included.
+    formulas. The bound is proved for the exact Hessian at theta (in the model's dtype), rounding
+    included.
 
     Parameters
     ----------
@@ -781,8 +784,8 @@ def attains_lower_bound(ob: Any) -> bool:
 
 
 def target_directions(ob: Any) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return two masks of the outputs (d_out,): those that a row with positive weight increases,
-    and those that one decreases.
+    """Return two masks of the outputs (d_out,): those whose increase lowers the loss of some row
+    with positive weight, and those whose decrease lowers the loss of some such row.
     """
     m, y = ob.model.sizes[-1], np.asarray(ob.y)
     counts = np.ones(len(y), dtype=bool)
@@ -792,8 +795,9 @@ def target_directions(ob: Any) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
 
 
 def bias_direction(ob: Any, up: NDArray[np.bool_], down: NDArray[np.bool_]) -> Floats | None:
-    """Return the unit direction of those biases of the last layer that all rows pull the same way
-    and on which l2 does not act, or None. `up` and `down` are the masks of `target_directions`.
+    """Return the unit direction of those biases of the last layer whose derivative has the same
+    sign in all rows and on which l2 does not act, or None. `up` and `down` are the masks of
+    `target_directions`.
     """
     if LOSSES[ob.loss].link == "softmax" and len(up) == 1:
         return None

@@ -17,8 +17,8 @@ Local errors, with the operands' own errors d: for ``z = a W' + b``
 
     |local| <= gamma ((|a| + |da|) |W|' + |b|)               entry by entry, one more matrix product
 
-and likewise for ``rz = ra W' + a V' + vb``, ``e = delta W``, ``re = rdelta W + delta V``; for
-elementwise steps u times the terms. D eta is added wherever two factors are not 0 (`linear`,
+and in the same way for ``rz = ra W' + a V' + vb``, ``e = delta W``, ``re = rdelta W + delta V``;
+for elementwise steps u times the terms. D eta is added wherever two factors are not 0 (`linear`,
 `Num`), however small their computed product is; otherwise 0 is exact, so that units that are off
 stay off, and no kink is reported where z is 0 exactly.
 
@@ -50,11 +50,10 @@ where n is a row and ``||y||_2`` the spectral norm over all rows, from a Gram ma
 theta. Layers are independent parts of the vector: their bounds are added as squares.
 
 The passes here run in float64. Where the engine does too, their own rounding, and in any case
-roundings of errors, change the bound by a relative ``O(L 64 u)``, for which room is left
-(`ErrorPass.slack`). No product of sizes is rounded down where it underflows (`scaled`, `product`,
-`norms`). Overflow anywhere, of the engine's numbers or of these, gives an infinite bound; so does
-an environment that flushes subnormal numbers to 0 (`flushes`), in which eta does not bound the
-underflow of a step.
+roundings of errors, change the bound by a relative ``O(L 64 u)``, which `ErrorPass.slack` covers.
+No product of sizes is rounded down where it underflows (`scaled`, `product`, `norms`). Overflow
+anywhere, of the engine's numbers or of these, gives an infinite bound; so does an environment that
+flushes subnormal numbers to 0 (`flushes`), in which eta does not bound the underflow of a step.
 
 Measured. For a float32 engine the float64 passes give the result itself, with a bound of the same
 kind but u = 2^-53: then ``||computed - ours||`` plus that bound bounds the error of that one
@@ -371,7 +370,7 @@ class LossRows:
         return np.where(self.top, 0, E + centre)
 
     def r_loss(self, rz: Num) -> Num:
-        """Return rdelta of ``rdelta = (d2L/dz2) rz``."""
+        """Return ``rdelta = (d2L/dz2) rz`` with its error bounds."""
         if self.row.per_entry:
             found = rz * self.h
             return Num(found.x, found.dx, self.r, found.dx)
@@ -420,7 +419,7 @@ class LossRows:
         return np.where(whole + size < r.max / 4, found, np.inf)
 
     def fisher(self, rz: Num) -> Num:
-        """Return rdelta of ``rdelta = N <delta, rz> delta``."""
+        """Return ``rdelta = N <delta, rz> delta`` of the empirical Fisher with its error bounds."""
         r, d, drz, size = self.r, self.d, rz.dx, np.abs(rz.x)
         along, m = (d.x * rz.x).sum(axis=1, keepdims=True), d.x.shape[1]
         moved = (d.size * drz.E + d.dx.E * size).sum(axis=1, keepdims=True)
@@ -453,7 +452,7 @@ class LossRows:
         return B, norms(own) * (1 + r.gamma(m + 8)) + r.gamma(m + 8) * B
 
     def fisher_norms(self) -> tuple[Floats, Floats]:
-        """Return the numbers of `r_norms` for ``rdelta = N <delta, rz> delta``."""
+        """Return (B, C) of `r_norms` for the rdelta of `fisher`."""
         r, d, dd = self.r, norms(np.abs(self.d.x)), self.d.dx.nu
         whole = d + dd
         lost = scaled(dd, whole + d) + scaled(r.gamma(self.d.x.shape[1] + 6) * whole, whole)
@@ -494,8 +493,8 @@ class ErrorPass:
         `Curvature.layout` of the operator in question; by default that of the objective's own
         plans.
     measured : bool
-        Bound our own float64 passes instead of the engine's; `gradient` and `product` then need the
-        computed result, and bound its error by comparison.
+        Bound the errors of these float64 passes instead of those of the engine's; `gradient` and
+        `product` then need the computed result, and bound its error by comparison.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """Value and gradient of a network objective by passes in extended precision, with a proved bound.
 
 A float64 gradient is off by its rounding, about 1e-16 of the size of the terms of its sums; at a
-critical point nothing else is left of it. Here every number has some 100 bits (`Pair`), so that
+critical point it consists of little else. Here every number has some 100 bits (`Pair`), so that
 even coarse bounds on norms, row by row, are still some 1e-25:
 
     z = a W' + b        dz     = ||W|| da + tau |a| |W| + unit (...)

@@ -1,5 +1,5 @@
-"""The function `classify`: the kind of point theta is, in a verdict that never claims more than was
-shown.
+"""The function `classify`, which determines the kind of the point theta. Its verdict claims only
+what the evidence shows.
 """
 
 from __future__ import annotations
@@ -97,35 +97,37 @@ def classify(
     theta : array_like, shape (n,)
         The point.
     gradient_tol : float, optional
-        Tolerance on ``||g||``. By default theta is near a critical point if Newton's step promises
-        to change the loss by at most 1e-8 of its height above its lower bound c, or by at most its
-        rounding: ``g'|H|^-1 g / 2 <= max(1e-8 (f - c), rounding of f)``. The field `gradient_tol`
-        of the result is then the norm at which a gradient of this direction would fail.
+        Tolerance on ``||g||``. By default theta is near a critical point if Newton's step is
+        predicted to change the loss f by at most 1e-8 of its height above its lower bound c, or by
+        at most the rounding of f: ``g'|H|^-1 g / 2 <= max(1e-8 (f - c), rounding of f)``. The field
+        `gradient_tol` of the result is then the norm at which a gradient of this direction would
+        fail.
     curvature_tol : float
         At large n, curvature above ``-curvature_tol (lambda_max - lambda_min)`` counts as not
         negative. At small n it only defines "flat" where a plateau is reported.
     failure_probability : float, optional
-        The risk that is accepted for a `minimum` or `maximum` that rests on random probes at large
+        The risk that is accepted for a verdict `minimum` or `maximum` from random probes at large
         n; None, the default, accepts no such verdict.
     max_products : int, optional
-        The most Hessian products to spend, not counting those that a `krylov` run already holds; by
-        default as many as the question takes. If it is below n, a small problem is treated like a
-        large one. If too few are left to measure whether signs last, the verdict is `undecided`.
+        Maximum number of Hessian-vector products, not counting those that a `krylov` run already
+        holds; by default as many as a verdict needs. If it is below n, a small problem is treated
+        like a large one. If too few are left to measure whether signs are stable, the verdict is
+        `undecided`.
     max_time : float, optional
         Seconds after which the verdict is given from what has been found so far, to within the time
         of a few products; its reason says so. The computation of all eigenvalues is not started if
-        it would surely take longer; if it is started and runs over, the last fifth of the time is
-        left for products alone.
+        its estimated time exceeds the limit; if it is started and takes too long, the last fifth of
+        the time is reserved for products.
     dense_below : int
         Below this n the whole spectrum is computed: the matrix, which a network assembles layer by
         layer and any other objective by n products, and ``O(n^3)`` work. It is also computed above,
-        if the products reach a space of fewer dimensions than this. If the gradient is far above
-        its tolerance, and n above 256, products alone show it.
+        if the products reach a space of fewer dimensions than this. If n is above 256 and the
+        gradient far above its tolerance, a few products are used instead.
     krylov : Krylov, optional
-        A run on ``ob.hessian(theta)``, `spectrum.Krylov`; one on any other operator is refused. If
-        the operator is none of a network, up to two products check this. The run's operator is
-        used; at large n its products count as the verdict's own and new ones are added to it, so
-        that eigenpairs, density and steps can reuse them at no cost. The result names the run in
+        A run on ``ob.hessian(theta)``; a run on another operator raises ValueError. Unless the
+        operator is that of a network, up to two products check this. The run's operator is used; at
+        large n its products count as the verdict's own and new ones are added to it, so that
+        eigenpairs, density and steps can reuse them at no cost. The result names the run in
         `shared` and gives the number of new products in `n_new`.
     seed : None, int or numpy.random.Generator
         Seed of the random choices; the same integer gives bitwise the same result.
@@ -136,7 +138,7 @@ def classify(
     Returns
     -------
     CriticalPoint
-        The kind, a sentence that gives the reason, and every number it rests on.
+        The kind, a sentence that gives the reason, and all numbers from which they follow.
 
     Raises
     ------
@@ -152,21 +154,21 @@ def classify(
 
     Notes
     -----
-    *Certified* means proved by a theorem, that of Newton and Kantorovich [1]_: with
-    ``||H^-1|| <= beta``, ``||H^-1 g|| <= eta`` and a Lipschitz constant L of H on the ball of
-    radius ``2 eta``, ``h = beta L eta < 1/2`` proves that exactly one critical point lies in
-    that ball, in the slice orthogonal to proved symmetries, and that every eigenvalue keeps its
-    sign on the way. Where theta's own units do not prove it, units that balance the parameters may:
-    the ball is then an ellipsoid around theta, and ``radius`` its longest axis, within which other
-    critical points may lie. All three numbers are bounds: eigenvalues include the error of the
-    products and the eigensolver, g is taken beyond float64 if the objective offers it, and L comes
-    from majorants. Three other proofs are used: that the residuals of an mse network vanish nearby,
-    at a global minimum; for a saddle, two fixed vectors whose curvatures keep opposite signs on a
-    ball larger than Newton's step; at large n, a lower bound on the curvature. If a bound is
-    missing, nothing is certified: signs of curvature are then measured again at several lengths of
-    Newton's step, both ways, and those that do not last count as zeros. An operator or gradient
-    without a bound of its own is assumed to be off by at most ``64 eps ||H|| ||v||`` or
-    ``64 eps |H| |theta|``.
+    *Certified* means proved by a theorem, that of Newton and Kantorovich [1]_: with ``||H^-1|| <=
+    beta``, ``||H^-1 g|| <= eta`` and a Lipschitz constant L of H on the ball of radius ``2 eta``,
+    ``h = beta L eta < 1/2`` proves that exactly one critical point lies in that ball, in the slice
+    orthogonal to proved symmetries, and that every eigenvalue keeps its sign on the way. Where
+    theta's own units do not prove it, units that balance the parameters may: the ball is then an
+    ellipsoid around theta, and ``radius`` its longest axis, within which other critical points may
+    lie. All three numbers are bounds: eigenvalues include the error of the products and the
+    eigensolver, g is computed in extended precision if the objective offers it, and L comes from
+    majorants. Three other proofs are used: that the residuals of an mse network vanish nearby, at a
+    global minimum; for a saddle, two fixed vectors whose curvatures keep opposite signs on a ball
+    larger than Newton's step; at large n, a lower bound on the curvature. If a bound is missing,
+    nothing is certified: signs of curvature are then measured again at several lengths of Newton's
+    step, in both directions, and those that are not stable count as zeros. An operator or gradient
+    without a bound of its own is assumed to be off by at most ``64 eps ||H|| ||v||`` or ``64 eps
+    |H| |theta|``.
 
     *Invariance*. Kind, `certified` and inertia do not change if the loss is multiplied by a number,
     if inputs or targets are scaled and the first or last layer compensates for it, or if a layer of

@@ -2,10 +2,10 @@
 here.
 
 Rules apply in this order. A point from which the loss is proved to fall to infinity, or that is not
-near a critical point, is `not_critical`, unless kinks may hold it. Next comes what is proved:
-interpolation, Kantorovich's theorem, two directions of opposite curvature, a lower bound on the
-curvature. Then kinks at theta; then what was measured, with its risk or with the hypothesis that is
-missing.
+near a critical point, is `not_critical`, unless it may be a minimum at active kinks. Next comes
+what is proved: interpolation, Kantorovich's theorem, two directions of opposite curvature, a lower
+bound on the curvature. Then kinks at theta; then what was measured, with its risk or with the
+hypothesis that is missing.
 """
 
 from __future__ import annotations
@@ -163,10 +163,10 @@ class Nearness:
     Attributes
     ----------
     near : bool
-        theta is near enough to a critical point to be taken for it.
+        True if theta is so near a critical point that the verdict is one on that point.
     decrement : float
-        ``g'|H|^-1 g / 2``, the change of the loss that Newton's step promises, less what the
-        rounding of g alone explains.
+        ``g'|H|^-1 g / 2``, the change of the loss predicted for Newton's step, minus the part that
+        the rounding of g alone explains.
     threshold : float
         The largest decrement that counts as near.
     gradient_norm : float
@@ -174,14 +174,14 @@ class Nearness:
         The norm at which a gradient of this direction would fail; if the caller gave a tolerance,
         that one, and it alone decides.
     strict : bool
-        Whether theta is near also by the rounding of float64, if the objective's own precision is
-        lower: a certificate requires it.
+        True if theta is near also by the rounding of float64, where the objective's own precision
+        may be lower; a certificate requires this.
     short : bool
-        There were too few products to tell whether theta is near.
+        True if there were too few products to determine whether theta is near.
     flat_ratio, residual : float or None
-        ``||Hg|| / (||H|| ||g||)``, and the share of g outside the range of H.
+        ``||Hg|| / (||H|| ||g||)``, and the fraction of g outside the range of H.
     flat_beside_step : bool
-        Whether the Newton step for g is too long for any local model of the loss to hold.
+        True if the Newton step for g is too long for any local model of the loss to be valid.
     """
 
     near: bool = True
@@ -222,33 +222,36 @@ class Spectrum:
     n_negative_bounds : (int, int)
         Lower and upper bound on the number of negative eigenvalues.
     n_unsettled : int
-        Number of eigenvalues whose sign is proved at theta but does not last to the critical point.
+        Number of eigenvalues whose sign is proved at theta but is not stable up to the critical
+        point.
     negative, positive : bool
-        Curvature of that sign is proved at theta, along one vector.
+        True if curvature of that sign is proved at theta, along one vector.
     escape_direction, escape_curvature : ndarray, shape (n,), and float, or None
     flat : bool
-        H was seen to be 0.
+        True if all products with H were 0.
     bounded : bool
-        A bound on the error of the eigenvalues is known.
+        True if a bound on the error of the eigenvalues is known.
     asymmetric : bool
-        Some eigenvalues count as zero only because the products were seen to be asymmetric.
+        True if some eigenvalues count as zero only because the products were measured to be
+        asymmetric.
     weakest, weakest_error : float
         The smallest ``|lambda|`` on the complement of the symmetry directions, and a bound on its
         error.
     balanced : bool
-        Whether `weakest` is in balanced coordinates.
+        True if `weakest` is in balanced coordinates.
     floor : float
-        No eigenvalue at theta is below it.
+        Lower bound on all eigenvalues at theta.
     risk, risk_asked : float or None
         Probability of having missed curvature of the other sign at large n, and the risk allowed.
     goal : int
         Number of Lanczos steps that the requested risk would take.
     loose : bool
-        At large n: an eigenvalue is 0 to rounding, and no known symmetry explains it.
+        At large n: True if an eigenvalue is 0 to rounding and no known symmetry explains it.
     across : (float, float) or None
         At large n: the ends of the spectrum on the complement of the symmetry directions.
     reach : ProvedReach or None
-        At large n: the space that the rows reach, where all eigenvalues are known from it.
+        At large n: the space that contains the range of H up to a multiple of I, if all eigenvalues
+        are known from it.
     """
 
     low: float = NAN
@@ -316,19 +319,20 @@ class Proof:
     Attributes
     ----------
     theorem, zero : Contraction
-        Kantorovich's theorem for the gradient, in the slice across the symmetries, by which a
-        critical point with the inertia found lies within its radius; and for the residuals, by
-        which a point of loss 0 does.
+        Kantorovich's theorem for the gradient, on the complement of the symmetries, which proves
+        that a critical point with the inertia found lies within its radius; and for the residuals,
+        which proves this for a point of loss 0.
     n_residuals : int
         The number of residuals, where `zero` holds.
     pair : Pair
         Two fixed vectors that keep curvatures of opposite sign, and Newton's distance.
     lasting : bool
-        Signs of curvature were measured, or are proved, to stay the same up to the critical point.
+        True if the signs of curvature were measured, or are proved, to stay the same up to the
+        critical point.
     arrives : bool
-        Newton's step was measured, or is proved, to reduce the gradient.
+        True if Newton's step was measured, or is proved, to reduce the gradient.
     short : bool
-        There were too few products for these measurements.
+        True if there were too few products for these measurements.
     """
 
     theorem: Contraction = UNTRIED_CONTRACTION
@@ -350,15 +354,17 @@ class Evidence:
     spectrum : Spectrum
     certificate : Proof
     to_infinity : bool
-        The loss is proved to decrease for ever from here, to an infimum that is not attained.
+        True if the loss is proved to decrease without end from theta, to an infimum that is not
+        attained.
     n_kinks : int
         Number of pre-activations within rounding of a kink.
     falls : bool
-        The loss was seen to decrease across the kinks, or along -g where that is large.
+        True if the loss was measured to decrease across the kinks, or along -g where g is large.
     assumed : bool
-        Nothing bounds the rounding of products: signs at theta rest on an assumption about it.
+        True if no bound on the rounding of products is known, so that the signs at theta depend on
+        an assumption about it.
     n_products : int
-        Products made so far.
+        Number of products so far.
     """
 
     gradient: Nearness = field(default_factory=Nearness)
@@ -383,7 +389,7 @@ class Decision:
     radius : float or None
         Radius of the certified ball around theta.
     failure_probability : float
-        0 if certified, the risk if the verdict rests on random probes, NaN otherwise.
+        0 if certified, the risk if the verdict comes from random probes, NaN otherwise.
     """
 
     kind: str

@@ -75,7 +75,7 @@ ZERO_CURVATURE_TOL = 1e-4  # largest curvature of a symmetry direction near g = 
 JOINT_SIGNS_MIN_N = 768  # minimum number of rows for a joint proof of the signs of all eigenvalues
 # number of reflections up to which they are applied one by one, which gives a sharper bound
 MAX_SINGLE_REFLECTIONS = 128
-REFLECTION_BLOCK_SIZE = 64  # block size for more reflections than that
+REFLECTION_BLOCK_SIZE = 64  # number of reflections applied at a time if there are more
 # number of rows up to which an indefinite H is also decomposed in balanced coordinates
 BALANCED_MAX_N = 1500
 
@@ -274,7 +274,7 @@ class _Off:
         return np.asarray((turned + turned.T) / 2)
 
     def back(self, V: Floats) -> Floats:
-        """Return ``Z V``."""
+        """Return ``Z V`` for the basis Z of `block`."""
         return self._apply(
             "L", "N", np.asfortranarray(np.vstack([np.zeros((len(self.tau), V.shape[1])), V]))
         )
@@ -343,7 +343,7 @@ class Definite:
     Attributes
     ----------
     solve : callable
-        ``A^-1 b`` by its Cholesky factor.
+        Function of b that returns ``A^-1 b`` by the Cholesky factor of A.
     floor : float
         Lower bound on all eigenvalues of the true Hessian, the error of A included.
     min_abs_eigenvalue : float
@@ -457,7 +457,7 @@ class ByCholesky(Inertia):
         return replace(self.near, flat_ratio=flat, residual=max(0.0, 1 - inside) ** 0.5)
 
     def spectrum(self, proof: Proof) -> Spectrum:
-        """Return the spectrum: all eigenvalues are positive."""
+        """Return the spectrum, in which all eigenvalues are positive."""
         known, (high, off) = self.known, self.top
         return Spectrum(
             low=known.min_abs_eigenvalue,
@@ -521,8 +521,8 @@ class ByEigenpairs(Inertia):
         return view, cut, signs, int((signs != 0).sum())
 
     def theorem(self) -> tuple[Contraction, float]:
-        """Check the theorem, in other units and without the orbits if that may help. Return the
-        outcome and the length of Newton's step.
+        """Check Kantorovich's theorem, and repeat the check in other units and without the orbits
+        if these may give a proof. Return the outcome and the length of Newton's step.
         """
         self.H.note("the theorem")
         full, view, found = self.full, self.view, self._theorem()

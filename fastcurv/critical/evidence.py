@@ -22,7 +22,7 @@ from .decide import Nearness, Proof, Spectrum
 from .theorem import Contraction
 
 # --------------------------------------------------------------------------------------------------
-# What an objective proves at theta, in the form that verdicts ask for.
+# What an objective proves at theta, in the form that verdicts need.
 
 
 @dataclass(frozen=True, eq=False)
@@ -300,9 +300,10 @@ class Inertia(ABC):
     gradient : (ndarray, float)
         g, and a bound on the norm of its error.
     near : Nearness
-        Known from the beginning; the rest is asked only where theta is near.
+        Known after construction; the methods that prove or measure signs are called only if theta
+        is near.
     cut : Slice or None
-        All eigenpairs, where they are known.
+        All eigenpairs, or None if they are not known.
     """
 
     ask: ClassifyOptions

@@ -21,10 +21,10 @@ from .theorem import EPS, Slice, kantorovich, newton_in_slice
 # The proof that a point on kinks is a minimum: Kantorovich's theorem for (theta, slopes).
 #
 # A critical point of Phi is a strict local minimum of the loss if it has as many negative
-# eigenvalues as slopes, the slopes lie strictly inside their intervals, the signs of other
-# pre-activations last and every kink bends upward; see `fastcurv.certify.kinks` for the reason.
-# These hypotheses are checked here at a point near such a one, as `theorem` checks those of a
-# smooth loss.
+# eigenvalues as slopes, the slopes lie strictly inside their intervals, the signs of the other
+# pre-activations do not change and the loss rises on both sides of every kink; see
+# `fastcurv.certify.kinks` for the reason. These hypotheses are checked here at a point near a
+# critical point, as `fastcurv.critical.theorem` checks those for a smooth loss.
 
 # lengths tried for the columns of slopes, relative to the largest curvature
 COLUMN_LENGTH_RATIOS = (1e-1, 1e-2, 1e-3, 1.0)
@@ -39,14 +39,15 @@ class _KinkMinimum:
     ----------
     certified : bool
     n_kinks : int
-        Number of active kinks: pre-activations that are 0 there.
+        Number of active kinks: pre-activations that are 0 at the minimum.
     n_collapsed : int
-        Number of units whose weights are all 0 there.
+        Number of units whose weights are all 0 at the minimum.
     n_copies : int
-        Number of units that are copies of others: the minimum is one of a family of the same loss.
+        Number of units that are copies of others: the minimum is then one of a family with equal
+        loss.
     radius : float
-        Radius of the ball around theta that holds the true point; with the slopes it is the only
-        one there.
+        Radius of the ball around theta that contains the exact minimum, which is the only critical
+        point of Phi in the ball around (theta, slopes).
     kantorovich : float
         h of the theorem, below 1/2 if it holds.
     min_abs_eigenvalue : float
@@ -148,7 +149,7 @@ def _check_hypotheses(
     c = np.concatenate([np.ones(phi.n_theta), units])
     scaled = c[:, None] * K * c
     values, vectors, errors = eigh(scaled)
-    # Scaling by the units rounds too.
+    # Scaling by the units of the slopes adds rounding errors.
     off = phi.hessian_error(point) + 2 * EPS * safe_norm(scaled)
     error = float(errors.max(initial=0.0)) + off
     cut, least = (

@@ -107,7 +107,7 @@ class LaplacePosterior(Record, AttributeHints, subject="posterior"):
     Attributes
     ----------
     theta : ndarray (n,)
-        The mean.
+        The mean of the Gaussian.
     evidence : float
         The logarithm of the marginal likelihood of the targets. Parameters with a flat prior are
         integrated with a prior density of 1. Compare evidences of networks with the same number of
@@ -126,9 +126,9 @@ class LaplacePosterior(Record, AttributeHints, subject="posterior"):
         The number of directions of parameters without a penalty that change no output on any row.
         They are held at theta.
     rows_per_parameter : float
-        The number of rows over n. Below 2, intervals tend to cover too little.
+        The number of rows divided by n. Below 2, intervals tend to cover too little.
     decrement : float
-        How much a Newton step would raise the log posterior: 0 at a stationary point.
+        The predicted increase of the log posterior in a Newton step: 0 at a stationary point.
     curvature : str
         ``ggn`` or ``hessian``.
     objective : Objective
@@ -329,8 +329,8 @@ def laplace(
     ob : Objective
         Its loss must be a negative log likelihood (``mse``, ``cross_entropy``,
         ``binary_cross_entropy``, ``poisson``, ``gamma``, ``gaussian_nll``) or a `Loss` of your own,
-        which is taken as one. Its l2 is a Gaussian prior; parameters without a penalty have a flat
-        prior. A `sample_weight` counts as so many rows.
+        which is assumed to be one. Its l2 is a Gaussian prior; parameters without a penalty have a
+        flat prior. A row whose `sample_weight` is w counts as w rows.
     theta : array_like (n,)
         A minimum of the objective, or a point near one.
     curvature : {"ggn", "hessian"}

@@ -116,7 +116,7 @@ def _minimum(ob: Any, theta: Any, call: str) -> Minimum:
     size = safe_norm(np.abs(factor.lower).T @ np.abs(theta))
     near = assess_nearness_by(own, theta, safe_norm(g), decrement, size * size)
     if not near.near:
-        # The decrement may be that of rounding errors alone, as where every loss is nearly 0.
+        # The decrement may consist of rounding errors alone, for example if every loss is nearly 0.
         g, error = gradient_and_error(ob, theta)
         length = safe_norm(factor.inverse_lower @ g)
         length -= error * math.sqrt(float(factor.inverse_diagonal.sum()))
@@ -128,7 +128,7 @@ def _minimum(ob: Any, theta: Any, call: str) -> Minimum:
             f"tolerance of {number(near.gradient_tol)}. Use fastcurv.minimize(ob, theta) first."
         )
     if own.dtype == np.float32:
-        # The minimum of the objective in float64 is near.
+        # The float64 objective has a minimum near that of the float32 objective.
         for _ in range(N_REFINEMENTS):
             theta = theta - factor.solve(ob.gradient(theta))
         return _minimum(ob, theta, call)
@@ -161,7 +161,7 @@ def _add_shift_curvature(H: Any, shift: slice) -> MatrixOperator:
 
 
 def _as_matrices(second: Floats) -> Floats:
-    """Return second derivatives by the outputs as matrices ``(N, d_out, d_out)``."""
+    """Return second derivatives with respect to the outputs as matrices ``(N, d_out, d_out)``."""
     return second if second.ndim == 3 else second[:, :, None] * np.eye(second.shape[1])
 
 
@@ -188,16 +188,16 @@ class LeftOut(Record, AttributeHints, subject="left_out"):
     Attributes
     ----------
     predictions : ndarray (N, d_out)
-        Outputs before any softmax or sigmoid, of each row without itself.
+        Outputs for each row of the network trained without it, before any softmax or sigmoid.
     losses : ndarray (N,)
-        The loss of each row there, without its weight.
+        The loss of each row at its prediction, without its weight.
     score : float
-        R^2 of numbers, accuracy of classes, by these predictions, of rows whose weight is not 0.
-        `score_name` names it. It is that of the minimum to which theta moves. Where `kept` is false
-        for more than a hundredth of the rows, refits from scratch end in other minima, and predict
-        worse than this score.
+        R^2 for numbers or accuracy for classes of these predictions, over the rows whose weight is
+        not 0; `score_name` holds its name. It applies to the minimum to which theta moves without a
+        row. Where `kept` is false for more than a hundredth of the rows, refits from scratch end in
+        other minima, and predict worse than this score.
     training_score : float
-        The same of the outputs at theta.
+        The score of the outputs at theta.
     hat_matrix_diag : ndarray (N,)
         Leverages, traces of ``S_i M_i / N``. Their sum is the effective number of parameters.
     cooks_distance : ndarray (N,)
@@ -206,17 +206,18 @@ class LeftOut(Record, AttributeHints, subject="left_out"):
         `hat_matrix_diag`. For a linear model without l2 it is the first value that statsmodels
         returns. NaN where every residual is 0, or no row determines a parameter.
     kept : ndarray (N,) of bool, or None
-        With ``exact=True``: whether a minimum without the row is proved to lie in the same basin,
-        see `leave_one_out`.
+        With ``exact=True``: True where a minimum without the row is proved to lie in the same
+        basin, see `leave_one_out`.
     exact : bool
-        Whether predictions are those of minima without each row, or of one Newton step.
+        True if predictions are those of minima without each row, False if they are those of one
+        Newton step.
     n_approximate : int
         Number of rows without which H is not positive definite to first order. Their change is that
         of `influence`, or with ``exact=True`` that of the minimum reached from theta.
 
     See Also
     --------
-    leave_one_out : Makes it.
+    leave_one_out : The function that computes these predictions.
     """
 
     predictions: Floats
@@ -288,12 +289,12 @@ class LeftOut(Record, AttributeHints, subject="left_out"):
         """Return jackknife+ prediction intervals of new rows.
 
         With R_i the absolute residual of row i without itself, and mu_i(x) the prediction of x
-        without row i, the bounds are the quantiles of ``mu_i(x) -+ R_i`` that leave out
-        ``1 - confidence_level`` together [1]_. They cover a new target with probability at least
-        ``2 confidence_level - 1`` for any law of exchangeable rows, and nearly `confidence_level`
-        where leaving out a row changes little. A row of weight 2 counts twice. A row without which
-        the Hessian is not positive definite counts with an infinite residual, since the network
-        without it is not determined.
+        without row i, the bounds are the quantiles of ``mu_i(x) -+ R_i`` that leave out ``1 -
+        confidence_level`` together [1]_. They cover a new target with probability at least ``2
+        confidence_level - 1`` for any distribution of exchangeable rows, and nearly
+        `confidence_level` where leaving out a row changes little. A row of weight 2 counts twice. A
+        row without which the Hessian is not positive definite counts with an infinite residual,
+        since the network without it is not determined.
 
         Parameters
         ----------
@@ -463,11 +464,11 @@ def leave_one_out(ob: Any, theta: Any, *, exact: bool = False) -> LeftOut:
     ob : Objective
         With its rows in memory, dense or sparse, and no batch normalisation.
     theta : array_like (n,)
-        A minimum at which the Hessian is positive definite, as `minimize` finds it with l2 > 0. If
-        the objective is in float32, it is refined in float64.
+        A minimum at which the Hessian is positive definite, such as `minimize` finds with l2 > 0.
+        If the objective is in float32, it is refined in float64.
     exact : bool
-        False: one Newton step for each row. True: the minimum of the objective without the row that
-        further Newton steps reach from there, and whether it is proved to lie in the same basin.
+        If False, take one Newton step for each row. If True, find the minimum of the objective
+        without the row by further steps, and try to prove that it lies in the same basin.
 
     Returns
     -------
@@ -484,7 +485,7 @@ def leave_one_out(ob: Any, theta: Any, *, exact: bool = False) -> LeftOut:
 
     See Also
     --------
-    influence : The derivative by each row's weight.
+    influence : Derivatives with respect to the weight of each row.
     MLPRegressor.predict_interval : Intervals from an estimator.
 
     Notes
@@ -497,16 +498,16 @@ def leave_one_out(ob: Any, theta: Any, *, exact: bool = False) -> LeftOut:
     no penalty, H is 0 along that direction, which does not count as flat.
 
     The score belongs to minima near theta. Refits from scratch may end in others, and then predict
-    worse than it says. Losses of rows left out do not find wrong labels better than training losses
-    do.
+    worse than the score. Losses of rows left out do not find wrong labels better than training
+    losses do.
 
-    `kept` of row i is true if two statements are proved of the objective without it: a minimum lies
-    within a certified radius of the point reached, by the theorem of `classify`; and on the way
-    there from theta, a straight line, the objective is strictly convex. So it decreases all the
-    way, and no barrier lies between. It is false where this could not be proved. Unlike those of
-    `classify`, these proofs bound rounding errors by margins: a millionth of each curvature and
-    1e-10 of the mean norm of the rows' gradients, and at least 1000 times the certified errors at
-    theta.
+    `kept` of row i is true if two statements are proved about the objective without the row: a
+    minimum lies within a certified radius of the point reached, by the theorem of `classify`; and
+    the objective is strictly convex on the straight line from theta to that point. So it decreases
+    along the line, and no barrier separates the two points. It is false where this could not be
+    proved. Unlike those of `classify`, these proofs bound rounding errors by margins: a millionth
+    of each curvature and 1e-10 of the mean norm of the rows' gradients, and at least 1000 times the
+    certified errors at theta.
 
     Examples
     --------
@@ -627,7 +628,8 @@ def _cooks(ob: Any, z: Floats, hat: Floats, squares: Floats) -> Floats:
 @accept_aliases("influence")
 @to_nearest
 def influence(ob: Any, theta: Any, X_new: Any, y_new: Any = None) -> Floats:
-    """Return the derivatives of the predictions of new rows by the weight of each training row.
+    """Return the derivatives of the predictions of new rows with respect to the weight of each
+    training row.
 
     Parameters
     ----------
@@ -643,9 +645,9 @@ def influence(ob: Any, theta: Any, X_new: Any, y_new: Any = None) -> Floats:
     Returns
     -------
     ndarray (M, d_out, N), or (M, N) with `y_new`
-        ``[j, c, i]`` is the derivative of output c of new row j by the weight of row i, with theta
-        following the minimum. Times minus the weight of the row it is the first-order estimate of
-        what removing the row does, `LeftOut.change`.
+        ``[j, c, i]`` is the derivative of output c of new row j with respect to the weight of
+        training row i, where theta follows the minimum. Multiplied by minus the weight of the row,
+        it estimates the effect of removing the row, `LeftOut.change`, to first order.
 
     Raises
     ------
@@ -658,10 +660,10 @@ def influence(ob: Any, theta: Any, X_new: Any, y_new: Any = None) -> Floats:
 
     Notes
     -----
-    It is exact for small changes of a weight. Of a removal it explains only a part, since the row's
-    own curvature goes with the row: about ``1 - h`` of the change of the row's own prediction, with
-    h its ``hat_matrix_diag``. On small networks that is 0.2 to 0.5; use
-    ``leave_one_out(ob, theta).change(X_new)``, which costs as little.
+    The derivatives are exact for small changes of a weight. For a removal they give only a part of
+    the change, since the curvature of the row is removed too: about ``1 - h`` of the change of the
+    row's own prediction, where h is its ``hat_matrix_diag``. On small networks this fraction is 0.2
+    to 0.5; use ``leave_one_out(ob, theta).change(X_new)``, which costs as little.
 
     Examples
     --------

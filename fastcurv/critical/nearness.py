@@ -1,11 +1,12 @@
 """Rules for whether theta is near a critical point, shared by `classify`, `minimize` and
-`find_critical_point`, and what is measured nearby: Newton's steps, the lasting of signs, kinks.
+`find_critical_point`, and measurements near theta: Newton's steps, the stability of signs, kinks.
 
-The minimum of Newton's model of the loss at theta differs from the loss there by
-``g'|H|^-1 g / 2``, half the squared Newton decrement. theta is near a critical point if that is at
-most ``1e-8 (f - c)``, where c is a lower bound on the loss, or is lost in the rounding of f. No
-rescaling of parameters, inputs or loss changes the rule: the decrement of a definite H is the same
-in all coordinates, and that of an indefinite one is taken where the rows of H are balanced.
+The minimum of Newton's model of the loss at theta differs from the loss there by ``g'|H|^-1 g /
+2``, half the squared Newton decrement. theta is near a critical point if that is at most ``1e-8 (f
+- c)``, where c is a lower bound on the loss f, or at most the rounding of f. No rescaling of
+parameters, inputs or loss changes the rule: the decrement of a definite H is the same in all
+coordinates, and that of an indefinite H is computed in coordinates in which the rows of H are
+balanced.
 """
 
 from __future__ import annotations
@@ -509,11 +510,10 @@ def certify_signs(
 
 
 # --------------------------------------------------------------------------------------------------
-# Points on kinks, where phi' or phi'' jumps and H describes one side only.
-#
-# Measured there is whether the loss actually decreases along a direction of negative curvature.
-# The proof that a point held by kinks is a minimum (its active set, slopes in place of phi'(0), the
-# Hessian of the Lagrangian on their tangent space) is in `kink_minimum`.
+# Points on kinks, where phi' or phi'' jumps and H describes one side only. The functions below
+# measure whether the loss actually decreases along a direction of negative curvature. The proof
+# that a point at active kinks is a minimum (its active set, slopes in place of phi'(0), the Hessian
+# of the Lagrangian on their tangent space) is in `kink_minimum`.
 
 RELATIVE_TEST_LENGTHS = (1e-5, 1e-4, 1e-3, 1e-2)  # lengths tried, relative to the norm of theta
 

@@ -50,31 +50,31 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
     kind : str
         ``minimum``, ``maximum``, ``saddle``, ``degenerate``, ``not_critical`` or ``undecided``.
     certified : bool
-        Whether the verdict is proved by a theorem: a true critical point of this kind lies within
-        `radius` of theta, with the inertia given here; or, for a saddle, no point within `radius`
-        is a minimum or a maximum.
+        True if the verdict is proved by a theorem: a critical point of this kind, with the inertia
+        given here, lies within `radius` of theta; or, for a saddle, no point within `radius` is a
+        minimum or a maximum.
     failure_probability : float
-        0 if certified; if the kind rests on random probes, the probability that these missed
-        curvature of the other sign; NaN otherwise.
+        0 if certified; if the kind was determined from random probes, the probability that these
+        missed curvature of the other sign; NaN otherwise.
     reason : str
         One sentence: what was proved, or what was measured and which hypothesis is missing.
     radius : float or None
         Radius of the ball around theta that the certificate covers; None if not certified.
     kantorovich : float or None
-        ``h = beta L eta`` of the theorem, which needs ``h < 1/2``; None if it was not tried, a
-        bound is missing, or a saddle rests on two vectors.
+        ``h = beta L eta`` of the theorem, which needs ``h < 1/2``; None if the theorem was not
+        tried, a bound is missing, or a saddle is proved by two vectors.
     nearest : ndarray, shape (n,), or None
-        The point that at most ten Newton steps lead to, for a `not_critical` theta from which they
+        The point reached by at most ten Newton steps, for a `not_critical` theta from which they
         contract. For a theta near a critical point but too far from it for the theorem, only if the
-        point they lead to is certified.
+        point reached is certified.
     distance : float or None
         ``||nearest - theta||``.
     at_nearest : CriticalPoint or None
         The verdict at `nearest`.
     gradient_norm, gradient_tol : float
-        ``||g||``, and the norm at which a gradient of this direction would fail: where Newton's
-        step would change the loss by more than 1e-8 of its height above its lower bound, and by
-        more than rounding; or the tolerance given by the caller.
+        ``||g||``, and the norm above which a gradient of this direction is too large for a critical
+        point: Newton's step would change the loss by more than 1e-8 of its height above its lower
+        bound, and by more than rounding. If the caller gave a tolerance, it is that one.
     gradient_flat_ratio : float or None
         ``||Hg|| / (||H|| ||g||)``; None if g or H is 0.
     gradient_residual : float or None
@@ -82,7 +82,8 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
         `curvature_tol` times the largest (at large n from the Krylov space of g): near 1 if g lies
         outside the range of H. None if g is 0.
     plateau : bool
-        Whether the gradient is finite, H flat along it, and g mostly outside the range of H.
+        True if the gradient g is finite and lies mostly outside the range of H, and H is flat along
+        g.
     lambda_min, lambda_max : float
         The extreme eigenvalues of H, as found: at large n Ritz values, which lie within the
         spectrum. Zero eigenvalues that symmetries explain are included.
@@ -90,12 +91,11 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
         ``(low, high)`` with an eigenvalue between them, from the residual and the rounding bound.
     n_positive, n_negative, n_zero : int or None
         Inertia; None at large n, and if there is no bound on the error of the eigenvalues. Counted
-        as zero are eigenvalues within the error, those whose sign does not last over the distance
-        to the critical point, and those that proved symmetries explain, which are 0 there.
+        as zero are eigenvalues within the error, those whose sign is not stable up to the critical
+        point, and those that proved symmetries explain, which are 0 at that point.
     n_symmetry : int or None
-        Number of zero eigenvalues that proved symmetries of the objective explain; None if these
-        were not looked for: at large n if there is no minimum to explain them for, or too many to
-        be tried.
+        Number of zero eigenvalues that proved symmetries of the objective explain; None if
+        symmetries were not searched for, at large n, because they were not needed or too many.
     index, minimum_ratio : float or None
         ``n_negative / n`` and ``n_positive / n``.
     n_negative_bounds : tuple of int
@@ -104,7 +104,7 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
     escape_direction : ndarray, shape (n,), or None
         Unit vector of negative curvature beyond the error of products, the most negative found.
     escape_curvature : float or None
-        Its Rayleigh quotient.
+        The Rayleigh quotient of `escape_direction`.
     n_kinks : int
         Number of pre-activations within rounding of a kink, where the Hessian is one-sided.
     curvature_tol : float
@@ -113,22 +113,23 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
     method : str
         ``dense`` or ``krylov``.
     n_reached : int or None
-        Number of dimensions that the rows reach, if n is large and these are few: every eigenvalue
-        is then known, and the inertia holds.
+        Dimension of the space that the rows reach, if n is large and this space is small: every
+        eigenvalue is then known, and so is the inertia.
     rest : float or None
         The eigenvalue in the other ``n - n_reached`` dimensions: l2.
     n_held : int or None
-        Number of kinks that hold a minimum of a piecewise smooth loss, at which no one-sided
-        gradient is 0; None elsewhere. The inertia is then None, since H is one-sided there.
+        Number of active kinks at a minimum of a piecewise smooth loss, at which no one-sided
+        gradient is 0; None at other points. The inertia is then None, since H is one-sided at
+        kinks.
     n_params, n_products : int
-        `n_products` counts all products that the verdict rests on.
+        Number of parameters, and of all products that the verdict uses.
     seed : object
     wall_time : float
         Seconds.
     shared : str or None
-        Name of the `Krylov` run whose products serve this verdict too.
+        Name of the `Krylov` run whose products this verdict shares, or None.
     n_new : int or None
-        Number of these products that were made for the verdict; None if it shares none.
+        Number of products that were computed for this verdict; None if it shares none.
     """
 
     kind: str
@@ -360,7 +361,7 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
 
 
 # --------------------------------------------------------------------------------------------------
-# The `reason` of a verdict: the sentence of its `Reason`, with the words for what stands in braces.
+# The `reason` of a verdict: the sentence of its `Reason` with the placeholders filled in.
 
 SUGGESTED_FAILURE_PROBABILITY = 0.01  # failure probability suggested to a caller who gave none
 MISSING_HYPOTHESES = {

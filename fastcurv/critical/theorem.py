@@ -1,4 +1,5 @@
-"""Newton's and Kantorovich's theorem, on which certified verdicts rest, as pure numerics.
+"""The theorem of Newton and Kantorovich, which proves certified verdicts, for arrays with error
+bounds.
 
 At theta let ``||H^-1|| <= beta``, ``||H^-1 g|| <= eta``, and let H be Lipschitz with constant L on
 the ball of radius ``2 eta``. If ``h = beta L eta < 1/2``, there is exactly one critical point
@@ -41,7 +42,7 @@ class Contraction:
     ----------
     holds : bool
     radius : float
-        Radius of the ball that holds the zero; infinity if the theorem does not hold.
+        Radius of the ball that contains the zero; infinity if the theorem does not hold.
     h, beta, eta, third : float
         ``h = beta L eta``, with L in `third`.
     missing : str
@@ -117,7 +118,7 @@ class Slice:
         A true eigenvalue lies within `ends` of the smallest of `values`, and one of the largest.
     c : ndarray, shape (n,)
     span : ndarray, shape (n, s)
-        Orthonormal basis, in scaled coordinates, of the directions taken out.
+        Orthonormal basis, in scaled coordinates, of the directions that were projected out.
     """
 
     values: Floats

@@ -1,4 +1,4 @@
-"""Gradients and Hessian products against differences of values and of gradients."""
+"""The comparison of gradients and Hessian products with finite differences."""
 
 from __future__ import annotations
 
@@ -36,10 +36,11 @@ class GradientCheck(Record):
     Attributes
     ----------
     gradient_errors, hessian_errors : ndarray (k,)
-        For each direction v: how far ``g'v`` is from the difference of values, relative to it, and
-        ``Hv`` from the difference of gradients. `hessian_errors` is empty without a Hessian.
+        For each direction v, the relative differences between ``g'v`` and the difference quotient
+        of values, and between ``Hv`` and that of gradients. `hessian_errors` is empty without a
+        Hessian.
     gradient_tols, hessian_tols : ndarray (k,)
-        The relative errors that differences may have by themselves, from truncation and rounding.
+        The relative errors that the difference quotients may have from truncation and rounding.
     """
 
     gradient_errors: Floats
@@ -92,8 +93,8 @@ def _error_sentence(what: str, of: str, errors: Floats, tols: Floats) -> str:
 def check_gradient(ob: Any, theta: Any, *, n_directions: int = 8, seed: Any = 0) -> GradientCheck:
     """Compare the gradient and the Hessian of an objective with finite differences.
 
-    Of use for a `Loss`, an `Activation` or an objective of your own: one wrong sign in a
-    derivative, and training stops at points that are not critical.
+    This is useful for a `Loss`, an `Activation` or an objective of your own: with one wrong sign in
+    a derivative, training stops at points that are not critical.
 
     Parameters
     ----------
@@ -101,7 +102,7 @@ def check_gradient(ob: Any, theta: Any, *, n_directions: int = 8, seed: Any = 0)
         Anything with ``n_params``, ``value(theta)`` and ``gradient(theta)``; its ``hessian(theta)``
         is checked, too, if there is one. A float32 `Objective` is checked in float64.
     theta : array_like (n,)
-        The point; not changed. At a point where derivatives are large, a defect shows best.
+        The point; not changed. Errors are easiest to detect at a point where derivatives are large.
     n_directions : int
         Number of random directions.
     seed : None, int or Generator

@@ -1,12 +1,12 @@
-"""Why training fails, and what helps: `diagnose`.
+"""The function `diagnose`: why training fails, and which call helps.
 
-Each cause is a row of a table: what in the facts speaks for it, a sentence with its number, and the
-call that mends it. Rows stand in the order in which one thing brings about another: data, loss,
-weight decay, rate, start, size. The first that holds is named first, since inputs of a wrong scale
-saturate units and make any learning rate too large, while no rate spoils the inputs.
+Each cause is a row of a table: its evidence in the facts, a sentence with a number, and the call
+that corrects it. Rows are in causal order: data, loss, weight decay, rate, start, size. The first
+cause that applies is named first, since inputs of a wrong scale saturate units and make any
+learning rate too large, whereas a learning rate does not change the inputs.
 
-Causes of a poor fit are only looked for where the fit is poor: where the network explains less of
-the targets than kernel regressions explain of rows that they have not seen.
+Causes of a poor fit are tested only if the fit is poor, that is, if the network explains less of
+the targets than kernel regressions explain for rows that they were not fitted to.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from .facts import Facts, counting_rows, initial_weight_rms, measure, steps_of, 
 from .minimize import minimize
 
 # --------------------------------------------------------------------------------------------------
-# Causes: what in the facts speaks for each, and the call that mends it.
+# Causes: the evidence for each in the facts, and the call that corrects it.
 
 PROVED, MEASURED, SUSPECTED = "proved", "measured", "suspected"
 Found = tuple[float, str] | None  # (number for the message, how the cause was established)
@@ -46,7 +46,8 @@ def _finding_if(holds: Any, value: float, sure: str = MEASURED) -> Found:
 
 
 def _shuffled(f: Facts) -> Found:
-    # This many parameters explain up to the fraction `by_chance` of targets that are noise.
+    # A network with this number of parameters explains up to the fraction `by_chance` of targets
+    # that are noise.
     N = len(counting_rows(f.ob))
     by_chance = 1.5 * f.ob.n_params / (N * f.ob.model.sizes[-1]) + 0.1
     related = f.relation > 4 or (f.explained > by_chance and by_chance < 1)
@@ -148,8 +149,8 @@ def _depth(f: Facts) -> Found:
 
 
 def _copied_units(f: Facts) -> Found:
-    # Units that biases hold inactive lose their weights to decay, so they become equal for that
-    # reason.
+    # Units that are inactive because of their biases lose their weights to decay and become equal
+    # for that reason alone.
     alive = (layer for layer in f.hidden if not (layer.dead >= 0.5 and layer.biases > 0.5))
     share = max((layer.copies for layer in alive), default=0.0)
     return _finding_if(share >= 0.5, 100 * share)
@@ -303,13 +304,13 @@ class Cause:
     name : str
         Rows of the same name are kinds of evidence for one cause.
     evidence : callable
-        ``evidence(facts)``: the number of the sentence and how sure it is, or None.
+        ``evidence(facts)``: the number for the sentence and how the cause was established, or None.
     sentence : str
-        With ``{number}``, and the facts as ``{f}``.
+        The sentence, with the placeholders ``{number}`` and, for the facts, ``{f}``.
     call : callable
-        ``call(facts)``: the call that mends it.
+        ``call(facts)``: the call that corrects the cause.
     poor : bool
-        Whether it is looked for only where the fit is poor.
+        True if the cause is tested only if the fit is poor.
     """
 
     name: str
@@ -523,7 +524,7 @@ CAUSES: tuple[Cause, ...] = (
 
 
 # --------------------------------------------------------------------------------------------------
-# The answer.
+# The result.
 
 
 @dataclass(frozen=True)
@@ -541,8 +542,9 @@ class Advice:
     sentence : str
         What was found.
     call : str
-        The call that mends it: an expression in fc, np, ob and theta, whose value is a result of
-        `minimize`; for shuffled labels an objective on rows X and y of which you know the order.
+        The call that corrects the cause: an expression in fc, np, ob and theta, whose value is a
+        result of `minimize`; for shuffled labels, an objective on rows X and y whose order is
+        known.
     """
 
     name: str
@@ -561,13 +563,13 @@ class Diagnosis:
     causes : list of Advice
         Most likely first; empty where nothing is found.
     healthy : bool
-        Whether nothing was found.
+        True if no cause was found.
     sentence : str
-        The answer in one sentence.
+        The diagnosis in one sentence.
     verdict : CriticalPoint
         The verdict on theta, by `classify`.
     facts : Facts
-        What was measured.
+        The measurements that the causes were tested with.
     wall_time : float
         Seconds.
     """
@@ -708,7 +710,7 @@ class Diagnosis:
 
 
 # --------------------------------------------------------------------------------------------------
-# The call.
+# The function.
 
 
 @accept_aliases("diagnose")
@@ -728,22 +730,23 @@ def diagnose(
     ob : Objective
         With its rows in memory, dense or sparse.
     theta : array_like, shape (n,)
-        Where training ended. If it is not finite, or the loss there, ``ob.model.init(seed=0)`` is
-        looked at in its place, and the rate is to blame unless the data are.
+        The point where training ended. If theta or its loss is not finite,
+        ``ob.model.init(seed=0)`` is examined instead, and the cause is the learning rate unless it
+        is the data.
     history : optional
-        A result of `minimize` or its ``history``, which name method and rate; a mapping with
-        ``loss`` and, if known, ``gradient_norm iteration method learning_rate momentum
-        batch_size``; or a list of losses. Without it nothing is said of rates.
+        A result of `minimize` or its ``history``, which hold the method and the rate; a mapping
+        with ``loss`` and, if known, ``gradient_norm iteration method learning_rate momentum
+        batch_size``; or a list of losses. Without a history, learning rates are not examined.
     compare : bool
-        Train a linear, a shallower and a wider network too, and say whether one does as well.
+        Also train a linear, a shallower and a wider network, and report whether one fits as well.
     max_time : float, optional
         Seconds for the verdict, and for these networks, which get 5 s each by default.
 
     Returns
     -------
     Diagnosis
-        The causes that were found, most likely first: each with its number, how sure it is, and
-        the call that mends it.
+        The causes that were found, most likely first: each with its number, how it was established,
+        and the call that corrects it.
 
     Raises
     ------
@@ -753,20 +756,20 @@ def diagnose(
     See Also
     --------
     classify : the verdict alone.
-    minimize : what most of the calls come to.
+    minimize : The function that most of the returned calls use.
 
     Notes
     -----
     Cost: a verdict by `classify`, a gradient, a product with the Hessian, a gradient in parts and
     three forward passes, fewer than 10 gradients in all; and kernel regressions on at most 256
-    rows. Rows past 2048 are not looked at one by one.
+    rows. At most 2048 rows are examined one by one.
 
-    Most causes are looked for only where the fit is poor: where the network leaves more of the
-    targets' variance unexplained than a kernel ridge regression does of rows left out [1]_. Rows
-    of weight 0 count nowhere, and equal rows count once, by the sum of their weights. If the loss
-    grows like a distance, rows whose targets lie far out are left out of squares. Causes are
-    given in the order in which one thing brings about another: data, loss, decay, rate, start,
-    size. A rate is too large beyond 2 (1 + momentum) over the largest curvature [2]_.
+    Most causes are tested only if the fit is poor, that is, if the network leaves more of the
+    targets' variance unexplained than a kernel ridge regression does on rows left out [1]_. Rows of
+    weight 0 count nowhere, and equal rows count once, by the sum of their weights. If the loss
+    grows like a distance, rows with outlying targets are left out of sums of squares. Causes are
+    given in causal order: data, loss, decay, rate, start, size. A rate is too large beyond 2 (1 +
+    momentum) over the largest curvature [2]_.
 
     References
     ----------

@@ -49,7 +49,7 @@ def lowest_curvature(
     max_products : int
         Limit on Hessian products, reached on surfaces without negative curvature.
     stop : callable, optional
-        Ends the search when it returns True, as when the budget of a run is used up.
+        Ends the search when it returns True, for example when the budget of a run is used up.
     accuracy : float
         The pair is accepted once ``residual <= accuracy * |curvature|`` and the curvature is below
         minus its rounding.
@@ -137,8 +137,8 @@ def escape(
         If `success`, ``fun`` at ``x`` is lower than at theta by more than the rounding of the
         value, and the curvature along the line is proved negative by a product or, for a
         `direction` given by the caller, the value fell further than the slope alone explains.
-        Otherwise ``x`` is theta and `message` says why. Also ``direction`` (unit), ``step`` (signed
-        length along it), ``curvature`` (v'Hv), ``nfev``, ``n_products``.
+        Otherwise ``x`` is theta and `message` gives the reason. Also ``direction`` (unit), ``step``
+        (signed length along it), ``curvature`` (v'Hv), ``nfev``, ``n_products``.
 
     See Also
     --------

@@ -1,11 +1,11 @@
-"""What is measured of a training, once, for all that `diagnose` holds against it: layers, steps,
-rows, and how much of the targets can be predicted from them.
+"""Measurements of a training, made once for all causes that `diagnose` tests: layers, steps, rows,
+and the fraction of the targets that can be predicted from the rows.
 
-How much can be predicted is what kernel ridge regressions predict of rows left out; their errors
-come from the inverse of one matrix, without a fit for each row (Allen, 1974, PRESS).
+That fraction is measured by kernel ridge regressions on rows left out, whose errors come from the
+inverse of one matrix, without a fit for each row (Allen, 1974, PRESS).
 
 Rows of weight 0 are left out of everything, and equal rows are one row with the sum of their
-weights: left out alone, a row that has a copy would be predicted from the copy.
+weights, because a row that is left out alone would be predicted from its copy.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ class Layer:
     weights : float
         Root mean square of W over that of `MLP.init`.
     off : float
-        Share of the (row, unit) pairs whose ``|phi'|`` is at most 1% of its largest; 0 for the
-        outputs, as are the next two.
+        Fraction of the (row, unit) pairs whose ``|phi'|`` is at most 1% of its largest. This and
+        the next three are 0 for the output layer.
     dead : float
-        Share of the units that are so on every row.
+        Fraction of the units for which this holds on every row.
     biases : float
         Root mean square of b.
     copies : float
-        Share of the units that are copies of another one of the layer, or all zero.
+        Fraction of the units whose weights equal those of another unit of the layer, or are all 0.
     bounded : bool
-        Whether its activation is bounded, as a sigmoid is.
+        True if the activation is bounded, as a sigmoid is.
     """
 
     gradient: float
@@ -134,41 +134,41 @@ class Facts(Record):
     loss, constant : float
         The loss at theta, and that of the best constant outputs, without weight decay.
     y, weight : ndarray
-        Targets (rows, k) of the rows that are looked at, and their weights, of mean 1; where the
-        loss grows like a distance, without rows whose targets are beyond Tukey's outer fences.
+        Targets (rows, k) of the rows that are examined, and their weights, of mean 1; if the loss
+        grows like a distance, rows whose targets are beyond Tukey's outer fences are left out.
     robust : bool
-        Whether the loss grows like a distance, not like a square, so that squares say nothing of
-        outliers.
+        True if the loss grows like a distance, not like a square, so that squared errors of
+        outliers are no measure of the fit.
     decay, balance : float
-        ``l2 ||theta||^2``, and ``|g'theta|`` over it: 0 where the rest of the loss pulls as much
-        the other way.
+        ``l2 ||theta||^2``, and ``|g'theta|`` divided by it, which is 0 where the data term balances
+        the decay along theta.
     explained, reachable : float
-        Share of the variance of the targets (of indicators of the classes) that the network
-        explains; and that kernel regressions of them, or of what the network leaves, explain of
-        rows they have not seen.
+        Fraction of the variance of the targets (or class indicators) that the network explains; and
+        the fraction that kernel regressions of the targets, or of the network's residuals, explain
+        on rows that they were not fitted to.
     relation : float
         Correlation of the targets with the predictions of such a regression, in standard errors.
     unseen, order : float
-        The share that regressions alone explain of rows they have not seen; and for the numbers of
-        the classes, NaN where there are none.
+        The fraction that regressions of the targets alone explain on such rows; and the fraction
+        for class numbers as targets, NaN without classes.
     layers : list of Layer
     scales : ndarray, shape (d,)
         Root mean squares of the columns of X that vary.
     offset : float
-        Norm of their means over that of their standard deviations.
+        Norm of the means of these columns, divided by the norm of their standard deviations.
     values : ndarray
-        The different targets, sorted, where there is one output; else empty.
+        The distinct targets in ascending order if there is one output, else empty.
     noise : float
         Rows of a mini-batch whose gradient's noise is as large as the gradient.
     steps : Steps
     verdict : CriticalPoint
     infinite : bool
-        Whether the loss is proved to fall for ever along a ray.
+        True if the loss is proved to decrease without end along a ray.
     lost : bool
-        Whether theta, or the loss there, was not finite; the facts are then those of
+        True if theta or its loss was not finite; the facts are then those of
         ``ob.model.init(seed=0)``.
     compared : dict
-        The loss of other networks, by name, where these were asked for.
+        The loss of other networks, by name, if these were requested.
     """
 
     ob: Any

@@ -73,11 +73,11 @@ from .residual import Steps, dense_steps, extend_space, krylov_steps, lower_grad
 # attract. The radius follows the error of the quadratic model: the gradient that it misses, in the
 # norm of ``(|H| + mu)^-1``, over the length of the step in that of ``|H| + mu``. That ratio does
 # not depend on units, and in a curved valley it allows far longer steps than the norm of the
-# gradient does, which stiff directions rule.
+# gradient does, which is dominated by stiff directions.
 #
-# Where two eigenvalues cross, on the way, of which one is climbed, "the lowest ones" jump, and the
-# walk turns back and forth for ever. So the eigenvectors that are climbed are those that overlap
-# most with the last ones, and they are chosen anew only every few steps.
+# If an eigenvalue whose eigenvector is climbed crosses another one, the set of lowest eigenvectors
+# changes abruptly, and the walk could oscillate without end. So the walk climbs the eigenvectors
+# that overlap most with the previous ones, and selects the lowest ones again only every few steps.
 
 FOLLOW_MAX_N = 4096  # maximum number of parameters for eigenvector following
 N_STEPS_PER_CHOICE = 10  # number of steps for which the same eigenvectors are climbed
@@ -420,9 +420,9 @@ def find_critical_point(
         gradient is ``Hg``, then ``newton-mr`` to polish.
     gradient_tol : float, optional
         The norm of the gradient at which to stop. Default: 10 times the rounding bound of the
-        gradient (the objective's own, or ``64 eps ||H|| ||theta||``; at least the
-        ``eps ||H|| ||theta||`` of storing theta); the search then continues for as long as steps
-        pay.
+        gradient (the objective's own, or ``64 eps ||H|| ||theta||``; at least the ``eps ||H||
+        ||theta||`` of storing theta); the search then continues as long as steps reduce the
+        gradient enough.
     max_iter : int, optional
         The largest number of steps, of all walks together. Default: 1500 for ``follow`` without an
         `index` below n = 400, else 300.
@@ -436,7 +436,7 @@ def find_critical_point(
         between two, and so on; zeros of symmetries are not counted. Steps then follow eigenvectors
         before ``newton-mr`` polishes: up along the `index` lowest ones and down along all others,
         each by the gradient over the absolute curvature [3]_ [4]_, in a trust region. Such a walk
-        comes to rest at points of this index alone. Each step takes all eigenpairs, n products and
+        converges only to points of this index. Each step takes all eigenpairs, n products and
         ``O(n^3)`` work, so n is at most 4096. From a critical point of another index it steps off
         along the eigenvectors of wrong sign.
     verdict : bool
@@ -454,16 +454,15 @@ def find_critical_point(
         ``verdict=False``), ``x``, ``fun``, ``jac``, ``gradient_norm``, ``gradient_tol``,
         ``success`` (whether the norm is within the tolerance and a critical point is not ruled
         out), ``status`` (0 success, 1 budget spent, 2 line search failed, 3 the gradient norm is
-        itself stationary: a plateau, 4 the loss is proved to decrease for ever), ``message``,
+        itself stationary: a plateau, 4 the loss is proved to decrease without end), ``message``,
         ``nit``, ``nfev`` (gradients), ``n_products``, ``history`` of ``||g||``. A line search that
-        fails leaves theta where it was, and a walk to an `index` that is lost, far from where it
-        started or without a step that its model allows, ends with status 2 too, as one does that
-        ends at a point of another index.
-        ``||g||`` at `x` is never larger than at `theta0`.
+        fails leaves theta where it was. Status 2 is also that of a walk to an `index` that diverges
+        far from its start, finds no step that its model allows, or ends at a point of another
+        index. ``||g||`` at `x` is never larger than at `theta0`.
 
     See Also
     --------
-    classify : Tell the kind of any point.
+    classify : Classify any point.
     minimize : Find minima only.
     sample_critical_points : Find many critical points.
 

@@ -1,5 +1,5 @@
-"""The end of a run, where the gradient is zero: what may be claimed of the point, and whether the
-loss falls further from it.
+"""The end of a run, where the gradient is zero: what can be claimed about the point, and whether
+the loss decreases further from it.
 
 `FIRST_STRATEGIES` and `STRATEGIES_BY_KIND`, at the end of this file, list what is tried, in order.
 Each round may take as long as the training has taken so far, or `MIN_CHECK_SECONDS` seconds if that
@@ -275,9 +275,9 @@ def _krylov(H: Any) -> Solve:
 #
 # Minima of relu networks with l2 lie on kinks, where the gradient is not small and second-order
 # steps on the loss do not converge. So the kinks are smoothed over a shrinking width; at each
-# width's minimum, slopes strictly between the two one-sided ones show which kinks are active. Then
-# Newton in (theta, slopes) with an active set, which kinks enter and leave by their signs and
-# slopes, and the proof.
+# width's minimum, slopes strictly between the two one-sided ones show which kinks are active.
+# Newton's method in (theta, slopes) follows, with an active set that kinks enter and leave by their
+# signs and slopes, and then the proof.
 
 SMOOTHING_WIDTHS = [0.03 * 0.25**i for i in range(9)]
 MAX_DESCENT_STEPS = 200  # maximum number of steps at each width
@@ -365,9 +365,9 @@ class StationaryPoint:
     ----------
     theta : ndarray, shape (n,)
     moves : bool
-        The run may go on from another point.
+        True if the run may continue from another point.
     on_kinks : bool
-        Kinks may be looked for.
+        True if active kinks may be searched for.
     below : int
         All eigenvalues are computed if n is below this.
     report : CriticalPoint or None
@@ -402,8 +402,8 @@ class StationaryPoint:
         return bool(r.kind == "not_critical" or kinked)
 
     def go_on_from(self, theta: np.ndarray) -> Outcome:
-        """Return the outcome that continues from a lower point, with a smaller tolerance if this
-        point was not critical.
+        """Return the outcome that continues the run from a lower point, with a smaller tolerance if
+        the present point is not critical.
         """
         return Outcome(theta, finer=self.far)
 
@@ -432,7 +432,7 @@ def _outcome_of_run(outcome: Outcome | None) -> Outcome | None:
 
 
 class Finisher:
-    """The judge of the points of a run at which its gradient is zero."""
+    """The checks of the points of a run at which its gradient is zero."""
 
     def __init__(
         self, run: Run, gradient_tol: float | None, maker: type[Method], options: dict[str, Any]
@@ -584,8 +584,8 @@ class Finisher:
         return Outcome(x, "critical", "minimum", True, there.reason.rstrip("."), there)
 
     def _end_on_kinks(self, theta: np.ndarray, floor: float) -> Outcome | None:
-        """End the run at the active kinks that hold the point, with the verdict of `classify`
-        there.
+        """End the run at a minimum at active kinks near theta, with the verdict of `classify` at
+        it.
         """
         if theta.dtype != np.float64:
             return None

@@ -10,8 +10,8 @@ With g the gradient of the batch and a = alpha_t the learning rate of update t =
                 theta -= a (m / (1 - b1^t)) / (sqrt(s / (1 - b2^t)) + eps)
 
 v, m and s start at 0. These are torch's forms. The exponential average of gradients, m = mu m + (1
-- mu) g, is momentum with its learning rate divided by 1 - mu. A gradient longer than `clip`, where
-given, is cut to it.
+- mu) g, is momentum with its learning rate divided by 1 - mu. If `clip` is given, a longer gradient
+is scaled down to this norm.
 """
 
 from __future__ import annotations

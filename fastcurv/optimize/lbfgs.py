@@ -1,12 +1,13 @@
-"""L-BFGS: its equations and its line search are at the head of `_engine/quasi_newton.pyx`.
+"""The L-BFGS method of `minimize`. The equations and the line search are described at the head of
+`_engine/quasi_newton.pyx`.
 
-The engine takes many steps in one call where it has all rows of the loss; of any other loss it is
-told the value and the gradient at one trial point after the other.
+If the engine holds all rows of the loss, it takes many steps in one call. For any other loss it
+receives the value and the gradient at one trial point after another.
 
 With `precondition` the steps are those of L-BFGS in coordinates x of a network's layers, ``theta =
-origin + P x``, in which the curvature is nearer to the identity (`network/kronecker.py`). They are
-made anew after 5, 10, 20, 40, ... steps, and the pairs are taken along: ``s = P s_x`` and ``y =
-P^-T y_x``.
+origin + P x``, in which the curvature is nearer to the identity (`network/kronecker.py`). These
+coordinates are recomputed after 5, 10, 20, 40, ... steps, and the pairs are transformed: ``s = P
+s_x`` and ``y = P^-T y_x``.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Levenberg-Marquardt: steps ``(G + damping I) s = -g`` with the Gauss-Newton matrix G.
 
-Where all rows are in memory and n is small, G is a matrix, the damping follows Nielsen's rule, a
-step bends where the outputs do not go as J has it, unless next to nothing is left to gain, and the
-engine takes many steps in one call; its equations are at the head of `_engine/levenberg.pyx`. Where
-they hardly lower the loss any more, as along a valley that bends, the steps are those of
-`TrustRegion` until one lowers it by a hundredth. Anywhere else all steps are those of
-`GaussNewton`, in Krylov spaces.
+If all rows are in memory and n is small, G is a matrix, the damping follows Nielsen's rule, and the
+engine takes many steps in one call. Steps have a geodesic correction where the outputs deviate from
+their linearisation, unless hardly any decrease is left. The equations are at the head of
+`_engine/levenberg.pyx`. If these steps hardly lower the loss, for example along a curved valley,
+steps of `TrustRegion` are taken until one lowers it by 1%. In all other cases the steps are those
+of `GaussNewton`, in Krylov spaces.
 """
 
 from __future__ import annotations

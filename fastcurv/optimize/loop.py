@@ -89,7 +89,7 @@ def _mark_progress(
 
 
 class Loop:
-    """The main loop of `minimize` on validated arguments. `ending` judges the points at which the
+    """The main loop of `minimize` on validated arguments. `ending` examines the points at which the
     gradient is zero; without it there is no verdict.
     """
 
@@ -551,7 +551,7 @@ class Loop:
             asked = "requested" if self.ending is None else "reached"
             sentence = f"the gradient has norm {gnorm:.3g}; no verdict was {asked}"
         else:
-            # Active kinks may hold a minimum, at which no gradient is small.
+            # The point may be a minimum at active kinks, where no gradient is small.
             kind = "undecided" if self.jumps else "not_critical"
             sentence = f"the gradient has norm {gnorm:.3g}, above gradient_tol = {run.wanted:.3g}"
         success = success or self._is_at_rounding(gnorm)

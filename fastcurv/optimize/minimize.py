@@ -160,38 +160,38 @@ def minimize(
         ``ob.model.init(seed)``, unless there is a checkpoint to resume.
     method : str
         ``auto``, the default: ``levenberg-marquardt`` for a network of at most 300 parameters whose
-        rows are in memory, else ``trust-region``, as where an option or `max_products` is given.
-        Then, for ``mse`` without l2, the loss reached does not depend on the unit of y: if the
-        targets are far from mean 0 and variance 1, the run minimises the loss of scaled targets
-        first, and takes the last layer of a start that explains nothing for one of that loss. It
-        does not if a gradient_tol, validation, patience, checkpoint or option is given.
-        First order: ``sgd momentum nesterov rmsprop adam``, in torch's forms.
-        Second order: ``trust-region newton-cg saddle-free-newton cubic gauss-newton``, which leave
-        saddles, and ``newton damped-newton newton-mr``, which are drawn to them.
-        Quasi-Newton: ``l-bfgs``. For small networks: ``levenberg-marquardt`` or ``lm``.
+        rows are in memory, else ``trust-region``, which is also used if an option or `max_products`
+        is given. Then, for ``mse`` without l2, the loss reached does not depend on the unit of y:
+        if the targets are far from mean 0 and variance 1, the run minimises the loss of scaled
+        targets first, and takes the last layer of a start that explains nothing as one for scaled
+        targets. This is not done if a gradient_tol, validation, patience, checkpoint or option is
+        given. First order: ``sgd momentum nesterov rmsprop adam``, in torch's forms. Second order:
+        ``trust-region newton-cg saddle-free-newton cubic gauss-newton``, which leave saddles, and
+        ``newton damped-newton newton-mr``, which may converge to them. Quasi-Newton: ``l-bfgs``.
+        For small networks: ``levenberg-marquardt`` or ``lm``.
     max_iter : int, optional
         Limit on steps, or on epochs if `batch_size` is given. By default 5000 steps of a
         second-order method, 1000 steps of any other, or 100 epochs.
     max_time, max_products : float, int, optional
         Seconds and Hessian products after which the run ends, inside a step if need be; a first
-        step takes at least two products. The checks at the end keep to `max_time` too; their
-        products come on top, and are avoided by ``verdict=False``. Without `max_time`, trial moves
-        and escapes take at most as long as the steps did, or a second if that is more; a proof by
-        all eigenvalues (up to n = 4096), or a search for relu kinks that hold a stalled run, at
-        most as long as the steps did, or half a minute.
+        step takes at least two products. The checks at the end are within `max_time` too; their
+        products come in addition, and ``verdict=False`` avoids them. Without `max_time`, trial
+        moves and escapes take at most as long as the steps did, or a second if that is more; a
+        proof by all eigenvalues (up to n = 4096), or a search for active relu kinks at which a run
+        has stalled, at most as long as the steps did, or half a minute.
     gradient_tol : float, optional
         A gradient with at most this norm counts as zero. The default is 1e-6 (1e-3 in float32);
-        with the default a second-order method goes on from there, by Newton steps with gradients in
-        extended precision too, until theta is near a critical point in the scale-free sense of
-        `classify`; a first-order method ends, near one or not.
+        with the default a second-order method then continues, also by Newton steps with gradients
+        in extended precision, until theta is near a critical point in the scale-free sense of
+        `classify`; a first-order method ends.
     fun_target : float, optional
         A loss at which the run ends, whatever the gradient.
     n_init : int
         Number of starts: `theta0`, if it is given, and others by ``ob.model.init`` from `seed`.
-        They run over threads, each with these limits but `max_time`, which holds for all, and the
-        run goes on from the lowest point, or from the first, in order, at `fun_target`. Without
-        `max_time` the result is the same for any number of threads. Ctrl-C ends them all, and the
-        lowest point so far is the result.
+        They run in threads, each with these limits except `max_time`, which limits all together.
+        The run then continues from the lowest point, or from the first one, in order, that reached
+        `fun_target`. Without `max_time` the result is the same for any number of threads. Ctrl-C
+        ends them all, and the lowest point so far is the result.
     callback : callable, optional
         Called after each iteration, as ``callback(intermediate_result)`` with an OptimizeResult or,
         if its parameter has any other name, as ``callback(xk)`` with the point. Returning True or
@@ -209,8 +209,8 @@ def minimize(
         End the run after this many records without a lower validation loss (or, without
         `validation`, a lower loss).
     checkpoint : path, optional
-        File to which the run is saved, now and then and at the end. If a write fails, as on a full
-        disk, the run goes on, and a `RuntimeWarning` says so.
+        File to which the run is saved, at intervals and at the end. If a write fails, as on a full
+        disk, a `RuntimeWarning` is issued and the run continues.
     checkpoint_every : int, optional
         Iterations between saves; by default at most two saves a minute.
     resume : path, optional
@@ -223,7 +223,7 @@ def minimize(
     track : bool or Tracker
         Whether to record the lowest and highest eigenvalue of the Hessian after each iteration, for
         at most 5 products each, which `nhev` does not count; or a `fastcurv.spectrum.Tracker` that
-        does. The result has it as `track`.
+        does. The tracker is the `track` of the result.
     **options
         Options of the method. First order: ``learning_rate schedule delta hold batch_size clip
         record_every`` and ``momentum rho beta1 beta2 eps``. With mini-batches, the loss and
@@ -233,10 +233,10 @@ def minimize(
         weight max_cg``; for ``trust-region saddle-free-newton cubic gauss-newton`` also
         ``precondition warm_start``, both False by default: scaling by the norms of the Hessian's
         rows, and the last step as an extra start vector, which large networks need. With `sample`,
-        the curvature (never value and gradient) is that of so many rows, drawn anew at each point.
-        ``l-bfgs``: ``memory``, pairs kept, 20 by default; ``precondition`` for a network without
-        batch normalisation with dense rows in memory, False by default: steps in coordinates of its
-        layers, in which regressions take a half to a fifth of the steps.
+        the curvature (never value and gradient) is that of this number of rows, drawn again at each
+        point. ``l-bfgs``: ``memory``, pairs kept, 20 by default; ``precondition`` for a network
+        without batch normalisation with dense rows in memory, False by default: steps in
+        coordinates of its layers, in which regressions take a half to a fifth of the steps.
 
     Returns
     -------
@@ -246,7 +246,7 @@ def minimize(
 
         * ``kind`` and ``report``: the verdict of `classify` on x. If ||g|| is above `gradient_tol`,
           kind is ``not_critical``, or ``undecided`` where the run stalled and the gradient jumps,
-          as at a kink, which may hold a minimum; report is None, and `message` tells how to get
+          as at a kink, where a minimum may lie; report is then None, and `message` says how to get
           one.
         * ``success``: True at a minimum, proved or, if nothing bounds the third derivative,
           measured (`message` says which); and at a point, degenerate or with a gradient that is all
@@ -259,19 +259,20 @@ def minimize(
         * ``stopped``: why the run ended, one of ``critical max_iter max_time max_products callback
           patience stalled diverged interrupted``; or ``degenerate`` (trial moves along the null
           vectors of the Hessian found no descent, or led to x, where the run ended), ``infinity``
-          (the infimum lies at infinity), ``unbounded``, ``kinks`` (held by kinks of relu units,
+          (the infimum lies at infinity), ``unbounded``, ``kinks`` (at active kinks of relu units,
           without a proof), ``target`` (at `fun_target`), ``slow`` (50 iterations of a second-order
           method lower neither the loss by 1e-8 of itself nor the gradient norm by half; or, with
-          the default tolerance and a loss within 1e-4 of its lower bound, as a share of the
-          start's and of that at theta = 0, the loss by a millionth of these).
-          `status` is its number in this order, 0 for ``critical``. ``stalled`` means that the
-          method finds no step that lowers the loss.
+          the default tolerance and a loss within 1e-4 of its lower bound, relative to the loss at
+          the start and at theta = 0, the loss by a millionth of these). `status` is its number in
+          this order, 0 for ``critical``. ``stalled`` means that the method finds no step that
+          lowers the loss.
         * ``track``: with `track`, the Tracker with its records.
         * ``starts``: with `n_init`, the loss that each start reached, in order; all counts and
-          `history` are those of the run that goes on from the one chosen.
+          `history` are those of the run that continues from the chosen start.
 
-        If kinks of relu units hold a run, x is the point on them; the gradient of the loss is not
-        small there, and `report` says how many kinks hold it and what is proved.
+        If a run ends at active kinks of relu units, x is the point at these kinks; the gradient of
+        the loss is not small there, and `report` gives the number of active kinks and what is
+        proved.
 
         x is the last point of a second-order method or the best recorded point of a first-order
         method, moved by the last Newton steps.
@@ -280,7 +281,7 @@ def minimize(
     --------
     find_critical_point : critical points of any kind.
     classify : the verdict that ends a run.
-    newton_cg, trust_region, saddle_free_newton : the same inside SciPy's minimize.
+    newton_cg, trust_region, saddle_free_newton : these methods inside SciPy's minimize.
 
     Examples
     --------

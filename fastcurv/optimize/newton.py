@@ -1,5 +1,5 @@
-"""Newton's method and variants that leave saddles, each with one Krylov space per point: they
-differ in the small problem they solve in it.
+"""Newton's method and variants that leave saddles. All use one Krylov space per point, and differ
+in the small problem that they solve in it.
 
 With Q the basis of a Krylov space from g (as rows), T = Q H Q' and c = Q g, a step is ``s = Q' y``
 with
@@ -12,8 +12,8 @@ with
     cubic                 min c'y + y'Ty/2 + weight ||y||^3/3   weight from the ratio
 
 The space grows until the residual of the step is below ``min(forcing, sqrt(||g||)) ||g||``, or the
-next product costs more than it gains. After a refused step the problem is solved again in
-the same space: a change of radius, damping or weight costs no product.
+next product costs more than it gains. After a rejected step the problem is solved again in the same
+space: a change of radius, damping or weight costs no product.
 """
 
 from __future__ import annotations

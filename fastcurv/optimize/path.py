@@ -1,12 +1,12 @@
 """Networks along a path of penalties, from large to small.
 
-A large l2 holds units at 0: of a smooth activation they have no weights in or out, so that their
-gradient is 0, and stays 0 when l2 falls. A path that only starts each fit at the last one therefore
-ends on saddles. `regularization_path` takes a verdict at each penalty and leaves saddles.
-Without a penalty on biases, the bias of an inactive unit is free, and whether the point is a saddle
-depends on it. So units are also restarted where no minimum is proved. `evidence_path`, for
-estimators, gives units that have no weights small random ones instead of taking verdicts, which
-costs less, and sets weights of inactive units to 0.
+A large l2 keeps units at 0: with a smooth activation, such units have no incoming or outgoing
+weights, so that their gradient is 0, and stays 0 when l2 decreases. A path that only starts each
+fit at the previous minimum therefore ends at saddles. `regularization_path` classifies the point at
+each penalty and leaves saddles. Without a penalty on biases, the bias of an inactive unit is free,
+and whether the point is a saddle depends on it. So units are also restarted where no minimum is
+proved. `evidence_path`, for estimators, gives units that have no weights small random ones instead
+of taking verdicts, which costs less, and sets weights of inactive units to 0.
 """
 
 from __future__ import annotations
@@ -91,13 +91,13 @@ class RegularizationPath(Record, AttributeHints, subject="path"):
     l2s : ndarray (K,)
         The penalties, from large to small.
     thetas : ndarray (K, n)
-        The point that was reached with each.
+        The point that was reached with each penalty.
     values : ndarray (K,)
-        The objective there, penalty included.
+        The objective at each point, penalty included.
     kinds : tuple of str
         The verdict on each point, or why the run ended if there is none.
     active : ndarray of bool (K, units)
-        Which hidden units act on the outputs, layer after layer.
+        True for the hidden units that affect the outputs, layer after layer.
     objective : Objective
         The objective that was given, in float64; `at` has those of the path.
     """
@@ -167,7 +167,7 @@ def regularization_path(
     """Minimise an objective for each of several penalties, from large to small, each from the
     previous minimum.
 
-    Each point is classified, and saddles are left: units that a large penalty holds at 0 stay there
+    Each point is classified, and saddles are left: units that a large penalty keeps at 0 stay at 0
     when it decreases, unless the fit leaves along negative curvature. Where units are inactive and
     no minimum is proved, a second fit starts them at small random weights, and the lower point is
     kept. All fits are in float64.
@@ -179,7 +179,7 @@ def regularization_path(
     l2s : array_like (K,)
         Penalties >= 0, in any order.
     theta0 : array_like (n,), optional
-        Where the first fit starts; by default ``ob.model.init(seed)``.
+        The start of the first fit; by default ``ob.model.init(seed)``.
     seed : None, int or Generator
         Seed of the start and of the searches for negative curvature.
 
@@ -191,7 +191,7 @@ def regularization_path(
 
     See Also
     --------
-    laplace : the evidence, by which one of them is chosen.
+    laplace : the evidence, by which a network is chosen.
     minimize : a single fit.
 
     Examples

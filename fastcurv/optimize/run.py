@@ -1,8 +1,8 @@
 """The state of one run of a minimiser: its point, its costs and budgets, its history.
 
-A method moves `Run.theta` and asks the run for values, gradients and operators, so that all costs
-are counted in one place. A step is either finished or, if the budget ends inside it, marked as cut
-short.
+A method moves `Run.theta` and obtains values, gradients and operators from the run, so that all
+costs are counted in one place. A step is either finished or, if the budget ends inside it, marked
+as cut short.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class MinimizeResult(Result):
 
 
 # --------------------------------------------------------------------------------------------------
-# How a run may end, and what may be claimed of its last point.
+# How a run may end, and what can be claimed about its last point.
 
 #: `OptimizeResult.status` for each `OptimizeResult.stopped`
 STATUS_CODES = {
@@ -127,15 +127,15 @@ class Outcome:
     ----------
     theta : ndarray, shape (n,)
     stopped : str or None
-        One of `STATUS_CODES`; None if the run goes on from theta, where the loss is lower, or a
-        smaller gradient is wanted.
+        One of `STATUS_CODES`; None if the run continues from theta, where the loss is lower, or a
+        smaller gradient is needed.
     kind : str or None
         The kind of point by `classify`; None if that was not called.
     success : bool
     sentence : str
     report : CriticalPoint or None
     finer : bool
-        Whether a smaller gradient is wanted from here on.
+        True if the run continues to a smaller gradient.
     """
 
     theta: np.ndarray
@@ -148,8 +148,8 @@ class Outcome:
 
 
 class Ending(Protocol):
-    """The interface of the judge of points at which a run's gradient is zero or kinks stop
-    the run.
+    """The interface of the object that examines points at which a run's gradient is zero or kinks
+    stop the run.
     """
 
     def is_out_of_time(self) -> bool:
@@ -175,7 +175,7 @@ class Run(Saved):
         The recorded point with the lowest score: the validation loss if there is one, else the
         loss.
     records : list of tuple
-        What has been recorded, each with a number for each name in `recorded`.
+        The records, each with a number for every name in `recorded`.
     cut : str or None
         The budget that ended inside a step, as `exhausted` names it.
     """

@@ -63,13 +63,13 @@ class SampledPoint(Record):
     source : str
         ``narrower``, ``walk`` or ``descent``; see `sample_critical_points`.
     trivial : str or None
-        Why the point says nothing about the loss surface: ``all weights zero``, or ``constant
-        output`` if some layer passes nothing on, so that every row gets the same outputs. None for
-        other points.
+        Why the point gives no information about the loss surface: ``all weights zero``, or
+        ``constant output`` if the outputs of some layer do not depend on its inputs, so that all
+        rows have the same outputs. None for other points.
     widths : tuple of int or None
         Hidden widths of the narrower network that was trained, for source ``narrower``.
     asked : int or None
-        The index that was asked for by `index`; ``verdict.n_negative`` is the one found.
+        The index that was requested; ``verdict.n_negative`` is that of the point found.
     """
 
     theta: np.ndarray = field(repr=False)
@@ -198,18 +198,19 @@ def sample_critical_points(
       This is exactly a critical point of the wide network, at the narrow one's loss [1]_, unless l2
       acts on biases and a unit has a nonzero output for input 0, as a sigmoid has; such a search
       gives no point.
-    * ``walk``: from random weights, from weights trained by Adam for a while or from beside a
-      ``narrower`` point, eigenvectors are followed to a critical point of a given index: see
-      `find_critical_point`. From n = 400 on, unless `index` is given, Adam for a while and then
-      Newton-MR, many of whose walks end where the norm of the gradient is itself stationary.
+    * ``walk``: from random weights, from weights after some steps of Adam or from near a
+    ``narrower`` point, eigenvectors are followed to a critical point of a given index: see
+      `find_critical_point`. From n = 400 on, unless `index` is given, a walk consists of steps of
+      Adam and then of Newton-MR; many such walks end where the norm of the gradient is itself
+      stationary.
     * ``descent``: training until convergence.
 
-    A search that ends at no critical point or an undecided one, or a walk at a trivial one or
-    another index than it asked for, starts anew up to three times. Starts of walks take turns too,
-    but a walk that starts anew takes the one that has led to its index most often so far; the last
-    one of a search that has found no point at all asks for half the index.
+    A search that ends at no critical point or an undecided one, or a walk at a trivial one or one
+    of another index than requested, is repeated from a new start up to three times. Starts of walks
+    take turns too, but a repeated walk uses the kind of start that has led to its index most often
+    so far; the last walk of a search that has found no point uses half the index.
 
-    Of networks with relu, whose critical points mostly lie on kinks, descents find most.
+    For networks with relu, whose critical points mostly lie on kinks, descents find most points.
 
     No source is an unbiased sample of all critical points.
 
@@ -223,15 +224,15 @@ def sample_critical_points(
         Sources to take in turn, from ``fastcurv.optimize.sample.SOURCE_NAMES``; all of them by
         default, and walks alone if an `index` is given.
     index : int or sequence of int, optional
-        The number of negative eigenvalues that walks ask for, in turn. By default each draws one
-        from 0 to 6. The point has it where ``point.verdict.n_negative == point.asked``.
+        The number of negative eigenvalues that walks search for, in turn. By default each walk
+        draws one from 0 to 6. It was reached if ``point.verdict.n_negative == point.asked``.
     epochs : (int, int)
         Range of the number of Adam steps before a walk, drawn uniformly on a logarithmic scale.
     max_iter : int
-        The most steps of a walk.
+        Maximum number of steps of a walk.
     max_time : float or None
-        Seconds after which the search under way is left, at the end of a step: what it has found by
-        then counts, and no other begins.
+        Seconds after which the current search ends, at the end of a step; what it has found by then
+        is kept, and no other search begins.
     seed : None, int or Generator
         Seed of the random choices; the same int gives bit-identical results.
     progress : bool, optional

@@ -93,7 +93,7 @@ def constant(alpha: float) -> Schedule:
     See Also
     --------
     robbins_monro : check the conditions for convergence.
-    minimize : takes it as ``learning_rate``.
+    minimize : uses a schedule as ``learning_rate``.
 
     Examples
     --------
@@ -123,7 +123,7 @@ def inverse_time(alpha: float, delta: float) -> Schedule:
     See Also
     --------
     robbins_monro : check the conditions for convergence.
-    minimize : takes it as ``learning_rate``.
+    minimize : uses a schedule as ``learning_rate``.
 
     Examples
     --------
@@ -154,7 +154,7 @@ def power(alpha: float, delta: float) -> Schedule:
     See Also
     --------
     robbins_monro : check the conditions for convergence.
-    minimize : takes it as ``learning_rate``.
+    minimize : uses a schedule as ``learning_rate``.
 
     Examples
     --------
@@ -187,7 +187,7 @@ def constant_then_decay(alpha: float, hold: int, delta: float = 1.0) -> Schedule
     See Also
     --------
     robbins_monro : check the conditions for convergence.
-    minimize : takes it as ``learning_rate``.
+    minimize : uses a schedule as ``learning_rate``.
 
     Examples
     --------
@@ -246,9 +246,9 @@ class RobbinsMonro:
     Attributes
     ----------
     satisfied : bool or None
-        Whether both conditions hold; None if that cannot be decided.
+        True if both conditions hold; None if that cannot be decided.
     sum_diverges, squares_converge : bool or None
-        Whether the sum of alpha_t is inf, and whether the sum of alpha_t**2 is finite.
+        True if the sum of alpha_t is inf, and if the sum of alpha_t**2 is finite.
     exponent : float
         p in ``alpha_t ~ c * t**-p``: exact for the schedules of this library, else fitted.
     reason : str
@@ -276,13 +276,15 @@ def _fitted_exponent(schedule: Callable[[int], float]) -> float:
 
 
 def robbins_monro(schedule: Schedule | Callable[[int], float]) -> RobbinsMonro:
-    """Check whether a schedule meets sum alpha_t = inf and sum alpha_t**2 < inf, and say why.
+    """Check whether a schedule meets sum alpha_t = inf and sum alpha_t**2 < inf, and give the
+    reason.
 
     Parameters
     ----------
     schedule : Schedule or callable
-        A `Schedule` is decided from its formula. No finite number of rates decides any other
-        callable, so its answer is None, with the exponent seen between t = 10**6 and 10**8.
+        The result for a `Schedule` follows from its formula. For any other callable, no finite
+        number of rates decides the conditions, so the result is None, with the exponent measured
+        between t = 10**6 and 10**8.
 
     Returns
     -------

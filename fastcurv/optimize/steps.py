@@ -109,8 +109,8 @@ def newton_step(
     """Return the Newton step ``-(H + damping I)^-1 g``, to be added to theta.
 
     The step leads to the critical point of the quadratic model, uphill along negative curvature of
-    H: Newton's method is drawn to saddles. If such curvature is seen, an
-    `IndefiniteHessianWarning` says so.
+    H: Newton's method may therefore converge to saddles. If negative curvature is found, an
+    `IndefiniteHessianWarning` is issued.
 
     Parameters
     ----------
@@ -203,7 +203,7 @@ def saddle_free_newton_step(
 
     See Also
     --------
-    newton_step : drawn to critical points of any kind.
+    newton_step : converges to critical points of any kind.
 
     References
     ----------

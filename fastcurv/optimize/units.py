@@ -3,8 +3,8 @@
 Damping and trust regions measure steps of all parameters by one length, and a start is drawn for
 outputs of size 1. If targets are larger or smaller by orders of magnitude, or far from 0, the
 parameters of the last layer are out of proportion to the others. Since the last layer is linear,
-such a run first minimises the loss of targets of mean 0 and spread 1, and goes on in the units of
-the caller from the point where that ends.
+such a run first minimises the loss of targets of mean 0 and spread 1, and continues in the units of
+the caller from the minimum found.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class Units(NamedTuple):
     Attributes
     ----------
     ob : objective
-        The one of the caller.
+        The objective of the caller.
     scaled : objective
-        The same with targets ``(y - shift) / unit``.
+        That objective with targets ``(y - shift) / unit``.
     unit : float
         The spread of the targets.
     shift : ndarray, shape (d_out,)

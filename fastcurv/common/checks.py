@@ -43,8 +43,8 @@ def as_rng(seed: Any) -> np.random.Generator:
 
 
 class HashedSeed(ISeedSequence):
-    """A seed sequence that hashes an int in a tenth of the time that NumPy's takes, which is longer
-    than the smallest products.
+    """A seed sequence that hashes an int in a tenth of the time of NumPy's, which takes longer than
+    the smallest products.
     """
 
     def __init__(self, seed: int) -> None:

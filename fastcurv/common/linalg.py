@@ -5,9 +5,10 @@ LAPACK's fastest driver can fail on a finite matrix (MRRR's "Internal Error"), s
 tried in turn, on a matrix scaled to a largest entry near 1 by a power of two, which is exact.
 Results are finite, or a `LinAlgError` is raised.
 
-The error is proved from the results alone, for any driver. With the computed V and L, let
-``E = V'V - I`` and ``R = AV - VL``. Then ``V'AV = L + F`` with ``||F|| <= ||E L|| + ||V|| ||R||``,
-Weyl's theorem takes L to V'AV, and Ostrowski's takes V'AV to A, by factors within ``1 +- ||E||``:
+The error is proved from the results alone, for any driver. With the computed V and L, let ``E = V'V
+- I`` and ``R = AV - VL``. Then ``V'AV = L + F`` with ``||F|| <= ||E L|| + ||V|| ||R||``, and the
+eigenvalues of L are close to those of V'AV by Weyl's theorem, and these to those of A by
+Ostrowski's, up to factors within ``1 +- ||E||``:
 
     |lam_i - L_i| <= (||F|| + ||E|| |L_i|) / (1 - ||E||)
 
@@ -149,7 +150,7 @@ def eigh_apart(A: Floats, beside: float) -> Eigensystem | JointSigns:
     smallest absolute value of the k. ``B = A + 2 U M U'`` equals A on the complement of U. So a
     Cholesky factor of ``B - s I`` proves k eigenvalues of A above s, up to rounding
     (`cholesky_floor`), and the pairs of the other sign are proved by their residuals. This takes
-    ``n^3 / 3 + 3 n^2 (n - k)`` flops, and ``O(n (n - k))`` numbers besides B.
+    ``n^3 / 3 + 3 n^2 (n - k)`` flops, and ``O(n (n - k))`` numbers in addition to B.
 
     Examples
     --------
@@ -231,7 +232,8 @@ def eigh_some(A: Floats, pick: Callable[[Floats], Indices]) -> tuple[Floats, Ind
     A : ndarray, shape (n, n)
         Finite, float64 and exactly symmetric, with a largest entry near 1.
     pick : callable
-        Given the eigenvalues, ascending, it returns the indices wanted ``(k,)``, ascending.
+        Function that receives the eigenvalues, ascending, and returns the indices of the requested
+        ones ``(k,)``, ascending.
 
     Returns
     -------
@@ -479,7 +481,7 @@ def _bound_pairs(A: Floats, values: Floats, V: Floats) -> Floats:
         width = cut.stop - start
         part = _matmul_sliced(
             V[:, start:].T, V[:, cut]
-        )  # E is symmetric: from the diagonal block down
+        )  # E is symmetric, so only blocks from the diagonal down are computed
         part[np.arange(width), np.arange(width)] -= 1
         part *= part
         below = part[width:]

@@ -1,9 +1,9 @@
-"""What any objective may be asked: its values, gradients and Hessian products, checked and counted,
-and what it proves about itself, with a default that claims nothing.
+"""Access to any objective: its values, gradients and Hessian products, checked and counted, and
+what it proves about itself, with a default that claims nothing.
 
-An objective is any object with `n_params`, `value`, `gradient` and `hessian`; all else it may
-offer, under the names that `fastcurv.common.protocols` lists. Wherever a bound is asked for,
-infinity or NaN means "not known".
+An objective is any object with `n_params`, `value`, `gradient` and `hessian`;
+`fastcurv.common.protocols` lists the optional attributes. A bound of infinity or NaN means "not
+known".
 """
 
 from __future__ import annotations
@@ -257,7 +257,7 @@ class Products(Budget):
         self.n: int = self.op.shape[0]
         self.dtype = operator_dtype(self.op)
         self.eps = float(np.finfo(self.dtype).eps)
-        self.short = False  # True if `spend` was refused
+        self.short = False  # True if `spend` raised SpentError
         self.shared = 0  # number of reused products of a shared Krylov run
         self.norm = 0.0
         self.pace = 0.0  # seconds that one product takes

@@ -25,20 +25,22 @@ INSTALL_HINTS = {
 
 @contextmanager
 def optional(purpose: str, extra: str | None = None) -> Iterator[None]:
-    """Run imports of optional packages; if one is not installed, say so in one sentence.
+    """Run imports of optional packages. If one is not installed, raise ImportError with one
+    sentence that names what to install.
 
     Parameters
     ----------
     purpose : str
         Subject of the message, a plural such as "plots".
     extra : str or None
-        Extra of fastcurv that brings all that the purpose needs; by default the one of the package.
+        Extra of fastcurv that installs all packages for the purpose; by default that of the missing
+        package.
 
     Raises
     ------
     ImportError
-        If one of `INSTALL_HINTS` is missing. Other errors of an import pass unchanged, such as
-        those of a package that is installed and broken.
+        If one of `INSTALL_HINTS` is missing. Other errors of an import, such as those of a package
+        that is installed but broken, are not changed.
 
     Examples
     --------

@@ -22,10 +22,10 @@ class Result(OptimizeResult):
     x : ndarray (n,)
         The point reached.
     fun : float
-        The objective there.
+        The value of the objective at `x`.
     success : bool
     message : str
-        How the search ended.
+        The reason why the search ended.
     nfev : int
         Number of values computed.
     """

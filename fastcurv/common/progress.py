@@ -1,4 +1,4 @@
-"""Progress bars, shown on request or for long work on a terminal; cached answers."""
+"""Progress bars, shown on request or for long work on a terminal; caches of results."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class bar:
     """Show a progress bar over `total` units of work, as a context manager.
 
     It yields an object with ``update(n=1)``, which reports n more units done, and ``note(text)``,
-    which shows a few words beside the bar.
+    which shows a few words next to the bar.
 
     Parameters
     ----------
@@ -84,9 +84,9 @@ class bar:
     desc : str
         Description, shown left of the bar.
     enabled : bool or None
-        False gives a silent object. True shows a bar if tqdm is installed, else nothing. None does
-        so if standard error is a terminal, as soon as more than `BAR_DELAY_SECONDS` seconds are
-        expected or have passed; inside another `bar` it is silent.
+        False gives a silent object. True shows a bar if tqdm is installed, else nothing. None shows
+        a bar if standard error is a terminal, as soon as more than `BAR_DELAY_SECONDS` seconds are
+        expected or have passed, but not inside another `bar`.
     ahead : float
         Seconds that the work is expected to take.
 

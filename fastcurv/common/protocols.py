@@ -8,27 +8,26 @@ with ``n_samples``, ``batches(size, rng)`` (each row once, in random order), and
 ``written()`` (a `DenseReduction` or None), ``reach(most)`` (a `ProvedReach` of at most that many
 dimensions, or None).
 
-What the subpackages call on each other's objects, and users do not. The names are plain, and this
-list is complete; all are optional, and an object without one does without what it serves.
+The following attributes are called between subpackages and are not meant for users. All are
+optional: an object without one does not have the feature that needs it.
 
 Of an objective:
 
-- ``with_model(model)``: the objective of another network on the same rows;
-- ``engine_steps``: an `EngineSteps` or None;
-- ``plan_layout()``: the division of the rows in the engine;
-- ``sum_over_rows(part, *arguments)``: the sum of a function over shards of the rows;
-- ``why_unproved``: the reason why nothing is proved of the loss, "" where it can be.
+- ``with_model(model)``: the objective of another network on the same rows; - ``engine_steps``: an
+`EngineSteps` or None; - ``plan_layout()``: the division of the rows in the engine; -
+``sum_over_rows(part, *arguments)``: the sum of a function over shards of the rows; -
+``why_unproved``: the reason why nothing can be proved about the loss, or "" if proofs are possible.
 
 Of a model, ``fold_batch_norm(theta, statistics)``: the network without batch normalisation and its
 theta.
 
 Of an operator:
 
-- ``fast_product``: the engine's product without checks, for one search, or None;
-- ``summed_matrix()``: the matrix ``(n, n)`` summed over rows, or None where that is impossible;
-- ``estimated_seconds``: what a product and that matrix take, on one core; infinite if not known;
-- ``smaller_forms(products)``: the operators that may take its place, each with the seconds of a run
-  of so many products: see `fastcurv.spectrum.forms`.
+- ``fast_product``: the engine's product without checks, for one search, or None; -
+``summed_matrix()``: the matrix ``(n, n)`` summed over rows, or None where that is impossible; -
+``estimated_seconds``: the seconds that a product and that matrix take on one core; infinite if not
+known; - ``smaller_forms(products)``: the smaller operators that may replace this one, each with the
+seconds of a run of `products` products: see `fastcurv.spectrum.forms`.
 """
 
 from __future__ import annotations
@@ -71,8 +70,8 @@ SecondOrder: TypeAlias = Literal[
 Descent: TypeAlias = FirstOrder | SecondOrder
 Solver: TypeAlias = Descent | Literal["auto"]
 #: What an objective may prove about itself: attributes of its ``certificates``, see
-#: `fastcurv.certify.certificates.Certificates`, or of its own. Wherever a bound is asked for,
-#: infinity or NaN means that it is not known.
+# : `fastcurv.certify.certificates.Certificates`, or of its own. A bound of #: infinity or NaN means
+# that it is not known.
 Certificate: TypeAlias = Literal[
     "attains_lower_bound", "curvature_floor", "flat_directions", "keeps_theta", "kinks",
     "loss_lower_bound", "orbit_spread", "orbits", "precise_gradient", "precise_value", "probes",
@@ -168,10 +167,10 @@ class KinkObjective(Protocol):
         """Return the gradient and bounds on the errors of its entries."""
 
     def third_bound(self, point: np.ndarray, radius: float) -> float:
-        """Return a bound on the third derivative within `radius` of the point."""
+        """Return a Lipschitz constant of the Hessian within `radius` of the point."""
 
     def margins(self, point: np.ndarray, radius: float) -> Any:
-        """Return the distances of rows from their kinks within `radius` of the point."""
+        """Return the margins of the hypotheses of a proof within `radius` of the point."""
 
 
 class Subspace(Protocol):
@@ -316,17 +315,16 @@ class EngineSteps(Protocol):
 
 
 # --------------------------------------------------------------------------------------------------
-# Whether what an object offers belongs to the functions it has: the one decision on which proofs,
-# engine steps, casts and faster products rest.
+# The rule that decides if an attribute of an object belongs to the functions that the object has.
+# Proofs, engine steps, casts and faster products are used only if it does.
 #
 # A subclass, an assigned attribute or a wrapper may replace the value of an objective, or the
-# products of an operator, and still inherit or hand on what was written for the former ones. An
-# attribute is the object's own
-# - if it was assigned to the object itself;
-# - if a class defines it, and no function that this class has is replaced by a class derived from
-#   it or by an assignment;
-# - if the object hands on all functions of one other object, whose own attribute it is.
-# Classes of this library count as one, and what they read of an objective counts as its functions.
+# products of an operator, and still inherit or forward attributes that were written for the
+# original functions. An attribute is the object's own - if it was assigned to the object itself; -
+# if a class defines it, and no function that this class has is replaced by a class derived from it
+# or by an assignment; - if the object forwards all functions of one other object, whose own
+# attribute it is. Classes of this library count as one class, and the attributes of an objective
+# that they read count as its functions.
 
 LOSS_METHODS = "value", "gradient", "value_and_gradient", "hessian", "ggn", "jacobian"
 PRODUCT_METHODS = "__matmul__", "product", "matmat", "_matmat", "matvec", "_matvec"
@@ -443,7 +441,7 @@ def own_product(op: Any) -> str:
 
 
 def source(x: Any) -> Any:
-    """Return the object whose functions a wrapper hands on, or the object itself."""
+    """Return the object whose functions a wrapper forwards, or the object itself."""
     within = x
     while not isinstance(
         found := _find_wrapped_object(within, _instance_attributes(within), LOSS_METHODS), str
@@ -453,7 +451,7 @@ def source(x: Any) -> Any:
 
 
 def is_own(x: Any, name: str) -> bool:
-    """Return True if an attribute belongs to the object or its class, and is not handed on from
+    """Return True if an attribute belongs to the object or its class, and is not forwarded from
     another object.
     """
     return name in _instance_attributes(x) or _defining_class(type(x), name) is not None
@@ -535,7 +533,7 @@ def _describe_replaced_function(kind: type, home: type, functions: tuple[str, ..
 
 
 def _find_wrapped_object(x: Any, assigned: dict[str, Any], functions: tuple[str, ...]) -> Any:
-    """Return the one object whose functions an object hands on, or the name of a function that it
+    """Return the one object whose functions an object forwards, or the name of a function that it
     defines itself.
     """
     within: Any = None

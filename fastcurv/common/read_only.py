@@ -26,7 +26,7 @@ class ReadOnly:
     Parameters
     ----------
     made_by : str, optional
-        What makes a new object, such as ``fastcurv.Objective``, for the message.
+        The call that creates a new object, such as ``fastcurv.Objective``, for the message.
     assignable : iterable of str
         Public attributes on which nothing else depends, such as counters.
 

@@ -44,8 +44,8 @@ def load_proofs(module: str) -> Any:
 @functools.cache
 def load_module(module: str) -> Any:
     """Return a module by its name below ``fastcurv``, imported on first use. Modules for sparse
-    rows, blocks of rows, files, smaller spaces and derivatives by the inputs are loaded in this
-    way.
+    rows, blocks of rows, files, smaller spaces and derivatives with respect to inputs are loaded in
+    this way.
     """
     return import_module(f"fastcurv.{module}")
 
@@ -169,7 +169,7 @@ def show_versions(mode: str = "print") -> dict[str, Any] | None:
     Parameters
     ----------
     mode : {"print", "dict"}
-        Whether to print or to return them.
+        If "print", print the facts; if "dict", return them.
 
     Returns
     -------
@@ -312,9 +312,10 @@ class Budget:
     most : float
         The number of products; infinite without a limit.
     seconds : float, optional
-        The seconds from now on. Those of the enclosing `time_limit` hold, too.
+        The seconds from now on. The enclosing `time_limit` applies as well.
     within : Budget, optional
-        The budget that pays, except for its last `reserve` products, which are kept for others.
+        An enclosing budget from which the products are taken, except for its last `reserve`
+        products.
     """
 
     def __init__(

@@ -2,14 +2,14 @@
 
 `project_rows(Q, W)` returns ``W Q'`` in float64, `subtract_rows(Q, W, C)` computes ``W -= C Q`` in
 place and returns the squared norms of the new rows, and `combine_rows(Q, S, Y)` computes ``Y = S'
-Q``, where Y may be the first rows of Q. Each reads the basis once, and its result does not depend
-on the number of threads, to the last bit. `dot` and `norm` are for one long vector: BLAS would
-start its own threads, which keep spinning during the engine's next product; `same` compares two of
-them. `adam_step` is one step of Adam in a single sweep, `QuasiNewton` a run of L-BFGS, and
-`NewtonSteps` one of steps in a `Space`, a Krylov space with small problems in it, of which
-`small_problem` is one; `Workspace` holds the vectors of conjugate gradients, `Lanczos` is a
-recurrence and `EigenSearch` a search with it. `reduction_ratio` and `next_radius` judge trial
-steps.
+Q``, where Y may be the first rows of Q. Each reads the basis once, and its result is bitwise
+independent of the number of threads. `dot` and `norm` are for long vectors, for which BLAS would
+start its own threads, which keep spinning during the engine's next product; `same` compares two
+vectors. `adam_step` takes one step of Adam in a single sweep, `QuasiNewton` is a run of L-BFGS, and
+`NewtonSteps` a run of steps in a Krylov space (`Space`) with small problems, which `small_problem`
+solves. `Workspace` holds the vectors of conjugate gradients, `Lanczos` is a recurrence, and
+`EigenSearch` an eigenvalue search with that recurrence. `reduction_ratio` and `next_radius`
+evaluate trial steps.
 """
 
 import math

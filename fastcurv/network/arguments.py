@@ -1,5 +1,5 @@
-"""Validation of arguments to networks, objectives and operators, and conversion to the form the
-engine takes. Errors say what was given and what was wanted.
+"""Validation of arguments to networks, objectives and operators, and conversion to the form that
+the engine takes. Error messages state the requirement and the value that was given.
 """
 
 from __future__ import annotations
@@ -102,7 +102,9 @@ def named_activation(x: Any) -> Any:
 
 
 def refuse_user_activation(model: Any, why: str, wanted: str) -> None:
-    """Raise a ValueError for a model with an `Activation`, which has no name."""
+    """Raise a ValueError for a model with a user-defined `Activation`, since such a function has no
+    name.
+    """
     own = next((phi for phi in model.activation if isinstance(phi, ActivationFunction)), None)
     if own is not None:
         raise ValueError(f"the model must have {wanted}, got {own!r}, {why}.")

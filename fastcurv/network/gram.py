@@ -198,7 +198,7 @@ class InCoordinates(Reduced):
 # --------------------------------------------------------------------------------------------------
 # One layer's part of a vector in coordinates, and the operations of the passes on it.
 #
-# A layer offers four operations, each in its own coordinates x: ``forward(x) = a V' + vb``,
+# A layer offers four operations, each in coordinates x of the layer: ``forward(x) = a V' + vb``,
 # ``add_backward_term(x) = delta V``, ``gradient(rdelta, ra)``, the coordinates of ``rdelta' a +
 # delta' ra``, and the isometry ``embed(x) = (V, vb)`` with its transpose ``project``. `Whole` uses
 # V as it is; `Rotated` keeps only the part of V that products can reach, in orthonormal
@@ -445,24 +445,25 @@ class Rotated(Whole):
 
 # --------------------------------------------------------------------------------------------------
 # The passes of a network over all rows at once, in NumPy: the state at theta, and the derivatives
-# of the loss by the outputs. They serve operators whose layers have coordinates of their own.
+# of the loss with respect to the outputs. They are used by operators whose layers have coordinates
+# of their own.
 
 
 class LossCurve:
-    """The derivatives of the loss by the outputs z: ``delta = dL/dz`` of the last layer, and
-    ``rdelta = (d2L/dz2) rz``.
+    """The derivatives of the loss with respect to the outputs z: ``delta = dL/dz`` of the last
+    layer, and ``rdelta = (d2L/dz2) rz``.
 
-    Computed in float64 whatever the model's dtype. For cross entropy, rows with nearly certain
-    predictions keep their relative accuracy: everything is taken relative to the largest logit,
-    whose own entry is minus the sum of the others.
+    All numbers are computed in float64 for any dtype of the model. For cross entropy, rows with
+    nearly certain predictions keep their relative accuracy: logits are taken relative to the
+    largest one, and the entry of delta for the largest logit is minus the sum of the others.
 
     Parameters
     ----------
     ob : Objective
-        Gives loss, targets, weights and divisor.
+        The objective with the loss, targets, weights and divisor.
     z : ndarray (N, d_out)
     divisor : float, optional
-        Another divisor than the objective's.
+        A divisor that replaces that of the objective.
     """
 
     p: np.ndarray
@@ -501,7 +502,10 @@ class LossCurve:
             self.h = self.f * small * (1 - small)
 
     def _entropy(self, z: Floats, y: Array) -> Floats:
-        """Return delta_j = f (T p_j - y_j), at the largest logit from the sum of the others."""
+        """Return ``delta_j = f (T p_j - y_j)``, where f is the weight of a row over the divisor, p
+        the softmax and T the sum of the targets y. The entry of the largest logit is computed from
+        the sum of the others.
+        """
         m = z.shape[1]
         y = one_hot(y, m).astype(float)
         self.top = z.argmax(axis=1)
@@ -558,8 +562,8 @@ class RowState:
     theta : ndarray (n,)
         The parameters; the matrices W are views into it.
     plan : Plan, optional
-        The engine's plan at theta: the state is then bitwise the one of its products. This matters
-        at a kink, where rounding decides the slope, and near a fit, where it decides delta.
+        The engine's plan at theta: the state is then bitwise that of the engine's products. This
+        matters at a kink, where rounding decides the slope, and near a fit, where it decides delta.
     """
 
     def __init__(self, ob: Any, theta: Array, plan: Any = None, multiply: Any = None) -> None:
@@ -590,7 +594,7 @@ class RowState:
                 self.eq[l - 1] = self._by_columns(e * self.eq[l - 1])
 
     def _copy_state(self, ob: Any, state: Any) -> None:
-        """Take over the engine's state, and compute the parts that the engine does not keep."""
+        """Copy the engine's state, and compute the parts that the engine does not keep."""
         *hidden, (outputs, _, _, delta) = state
         self.loss = LossCurve(ob, outputs)
         self.loss.delta = delta.astype(np.float64)
@@ -803,7 +807,7 @@ class SampleSpace(RowPasses, InCoordinates):
     whole : Curvature
         The operator in parameter space.
     n : int
-        The length of its vectors.
+        The number of rows of `whole`.
     rest : float
         The eigenvalue of H on the complement: l2, 0 for the Fisher.
     n_rest : int
@@ -811,7 +815,7 @@ class SampleSpace(RowPasses, InCoordinates):
     space : str
         ``"samples"``.
     n_products : int
-        Products of this operator; those of `whole` are not counted here.
+        Number of products of this operator; those of `whole` are not included.
 
     Notes
     -----

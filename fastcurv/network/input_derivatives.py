@@ -1,4 +1,4 @@
-"""Derivatives of a network's outputs in its inputs."""
+"""Derivatives of a network's outputs with respect to its inputs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class InputDerivatives(NamedTuple):
     outputs : ndarray, shape (N, d_out)
     jacobian : ndarray, shape (N, d_out, d_in)
     hessian : ndarray, shape (N, d_out, d_in, d_in) or (N, d_in, d_in)
-        With weights that of the weighted sum of outputs.
+        The second shape is that of the Hessian of a weighted sum of outputs, if weights are given.
     """
 
     outputs: np.ndarray

@@ -1,15 +1,16 @@
 """Coordinates of a network's parameters in which its curvature is nearer to the identity.
 
 The Gauss-Newton matrix of a layer's ``[W b]`` is the sum over rows of ``u u' (x) [a 1]'[a 1]``,
-where u are the derivatives of the outputs by the layer's z, times a root of the loss's second
-derivative. It is nearly a Kronecker product (Martens and Grosse, Optimizing neural networks with
-Kronecker-factored approximate curvature, 2015), and roots of its factors give coordinates X:
+where u are the derivatives of the outputs with respect to the layer's z, times a root of the loss's
+second derivative. It is nearly a Kronecker product (Martens and Grosse, Optimizing neural networks
+with Kronecker-factored approximate curvature, 2015), and roots of its factors give coordinates X:
 
     G = sum of u u' = L L'      A = mean of [a 1]'[a 1] = K K'      [W b] = L^-T X K^-1
 
-A share of the mean diagonal is added to the diagonal of each, and what the penalty adds to their
-product. Of several outputs u is a combination with random signs, whose mean square is the sum over
-them. A loss whose second derivative is not known to be positive has its gradients for u.
+To the diagonal of each factor a fraction of its mean and the part of the weight decay are added.
+For several outputs, u is a combination with random signs, whose mean square is the sum over the
+outputs. For a loss whose second derivative is not known to be positive, u are the gradients of the
+rows.
 """
 
 from __future__ import annotations
@@ -157,7 +158,7 @@ class LayerCoordinates:
         return self._apply_roots(d, 0, False)
 
     def to_gradient(self, g: Array) -> Array:
-        """Return the gradient by x, P' g."""
+        """Return the gradient with respect to x, P' g."""
         return self._apply_roots(g, 1, True)
 
     def from_gradient(self, g: Array) -> Array:

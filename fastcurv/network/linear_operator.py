@@ -248,9 +248,9 @@ def _multiple_of_identity(other: Any, shape: tuple[int, int]) -> float | None:
 
 
 class if_bounded:
-    """A decorator for methods of an operator that bound its rounding errors. The methods exist, as
-    `hasattr` shows, only if enough is known of the objective's loss, or for an operator derived
-    from another one, `whole`, only if that operator has them.
+    """A decorator for methods of an operator that bound its rounding errors. The methods exist for
+    `hasattr` only if enough is known about the objective's loss, or, for an operator derived from
+    another one, `whole`, only if that operator has them.
     """
 
     def __init__(self, method: Any) -> None:
@@ -367,7 +367,7 @@ class Shifted(OfWhole, Symmetric):
         return (1 + 8 * u) * (of_h + u * (size + of_h + 3 * moved) + cast) + lost
 
     def astype(self, dtype: Any) -> Shifted:
-        """Return the same operator in another precision."""
+        """Return this operator in another precision."""
         return Shifted(self.whole.astype(dtype), self.mu)
 
 

@@ -203,8 +203,8 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         exponential in the sum of the scales of the branches [4]_; with ``1/L`` that sum is 1 at any
         depth. 20 relu layers of width 16 then start at a loss of 3 instead of 3e8. Outputs of tanh
         and sigmoid are bounded and grow in proportion to L at most: their weights are not scaled,
-        since deep tanh networks were measured to train more slowly by SGD with scaled ones. Nor is
-        anything with batch normalisation, where outputs do not depend on the scale.
+        since deep tanh networks were measured to train more slowly by SGD with scaled ones. With
+        batch normalisation, outputs do not depend on the scale, so no weights are scaled.
 
         References
         ----------
@@ -315,7 +315,7 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
             self.skips,
             self.bias,
             rows,
-            # Any loss will do, since only outputs are computed.
+            # The choice of the loss has no effect, since only outputs are computed.
             next(iter(LOSSES)),
             1.0,
             0.0,
@@ -329,7 +329,7 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         return out
 
     def input_jacobian(self, theta: Any, X: Any, *, statistics: Any = None) -> np.ndarray:
-        """Return the derivatives of the outputs in the inputs, for each row.
+        """Return the derivatives of the outputs with respect to the inputs, for each row.
 
         Parameters
         ----------
@@ -338,14 +338,14 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         X : array_like, shape (N, sizes[0])
             Rows of inputs.
         statistics : optional
-            With batch normalisation what the method `statistics` returns for the training rows; the
-            derivatives are then those of `predict` with them.
+            With batch normalisation, the result of the method `statistics` for the training rows;
+            the derivatives are then those of `predict` with these statistics.
 
         Returns
         -------
         ndarray, shape (N, sizes[-1], sizes[0])
-            ``[r, k, i]`` is the derivative of output k of row r in input i, before any softmax or
-            sigmoid. At a kink of relu or leaky_relu it is the derivative on the left.
+            ``[r, k, i]`` is the derivative of output k of row r with respect to input i, before any
+            softmax or sigmoid. At a kink of relu or leaky_relu it is the derivative on the left.
 
         Raises
         ------
@@ -359,9 +359,9 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
 
         Notes
         -----
-        Tangents go forward where the network has at most as many inputs as outputs, and backward
-        otherwise: the cost is that of a forward pass for each input or each output, whichever are
-        fewer. The numbers do not depend on the number of threads.
+        Derivatives are propagated forward if the network has at most as many inputs as outputs, and
+        backward otherwise: the cost is that of a forward pass for each input or each output,
+        whichever are fewer. The numbers do not depend on the number of threads.
 
         Examples
         --------
@@ -376,7 +376,7 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
     def input_hessian(
         self, theta: Any, X: Any, weights: Any = None, *, statistics: Any = None
     ) -> np.ndarray:
-        """Return the second derivatives of the outputs in the inputs, for each row.
+        """Return the second derivatives of the outputs with respect to the inputs, for each row.
 
         Parameters
         ----------
@@ -386,15 +386,15 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
             Rows of inputs.
         weights : array_like, shape (sizes[-1],) or (N, sizes[-1]), optional
             Return the Hessian of the sum of outputs with these weights, for every row or for each.
-            It costs one pass back in place of one for each output.
+            This takes one backward pass instead of one for each output.
         statistics : optional
             As in `input_jacobian`.
 
         Returns
         -------
         ndarray, shape (N, sizes[-1], sizes[0], sizes[0]), or (N, sizes[0], sizes[0]) with weights
-            Symmetric to the last bit. Where an activation has a kink, as relu, the derivatives are
-            those almost everywhere: a network of relu alone has a Hessian of 0.
+            Exactly symmetric. Where an activation has a kink, as relu, the derivatives are those
+            almost everywhere: a network of relu alone has a Hessian of 0.
 
         Raises
         ------
@@ -403,8 +403,8 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
 
         Notes
         -----
-        With D_l the Jacobian of layer l's z and e_l the derivatives in its output, the Hessian is
-        the sum over hidden layers of ``D_l' diag(e_l phi''(z_l)) D_l`` [1]_.
+        With D_l the Jacobian of layer l's z and e_l the derivatives with respect to its output, the
+        Hessian is the sum over hidden layers of ``D_l' diag(e_l phi''(z_l)) D_l`` [1]_.
 
         References
         ----------
@@ -424,7 +424,8 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
     def input_derivatives(
         self, theta: Any, X: Any, weights: Any = None, *, statistics: Any = None
     ) -> InputDerivatives:
-        """Return outputs, Jacobian and Hessian in the inputs in one pass, as a named tuple.
+        """Return outputs, and their Jacobian and Hessian with respect to the inputs, in one pass,
+        as a named tuple.
 
         The arguments are those of `input_hessian`.
 

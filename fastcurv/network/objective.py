@@ -113,17 +113,16 @@ class Objective(
         (mean over samples, on logits), ``MSELoss`` and ``BCEWithLogitsLoss`` (mean over all
         entries), ``reduction="mean"``. Means over all entries too, of outputs z and targets y:
 
-        - ``poisson``: ``exp(z) - y z + y log y - y``, half the Poisson deviance;
-        - ``gamma``: ``y exp(-z) + z - log y - 1``, half the gamma deviance;
-        - ``pseudo_huber`` (delta 1; see `Loss.pseudo_huber`) and ``log_cosh``: squares of small
-          residuals, sizes of large ones;
-        - ``quantile``: the median; see `Loss.quantile`;
-        - ``gaussian_nll``: ``(s + (z - y)^2 exp(-s)) / 2`` of means z, the first half of the
+        - ``poisson``: ``exp(z) - y z + y log y - y``, half the Poisson deviance; - ``gamma``: ``y
+        exp(-z) + z - log y - 1``, half the gamma deviance; - ``pseudo_huber`` (delta 1; see
+        `Loss.pseudo_huber`) and ``log_cosh``: quadratic in small residuals, linear in large ones; -
+        ``quantile``: the median; see `Loss.quantile`; - ``gaussian_nll``: ``(s + (z - y)^2 exp(-s))
+        / 2`` of means z, the first half of the
           outputs, and logarithms of variances s, the second half; it has no lower bound.
 
         Or a loss of your own, see `Loss`.
     l2 : float
-        Same as torch's ``weight_decay``; included in value, gradient, Hessian and GGN.
+        Weight decay, as torch's ``weight_decay``; included in value, gradient, Hessian and GGN.
     sample_weight : array_like (N,), optional
         Nonnegative weights, each of which scales one sample's term; the divisor stays N (or N
         d_out). A row of weight 0 adds exactly 0, also if its loss overflows; with batch
@@ -131,11 +130,12 @@ class Objective(
         the largest number of the dtype are kept as 0.
     n_threads : int, optional
         Default: ``FASTCURV_NUM_THREADS``, else as many as CPU affinity and cgroup limits allow.
-        Results are bitwise independent of it; algorithms keep to it for vectors of their own, too.
+        Results are bitwise independent of this number; algorithms use it for their own vectors,
+        too.
     memory : int, optional
         Bytes that one operator's state may take. If the state needs more, rows are processed in
         chunks and the state is recomputed for each product. The chunks depend on the sizes and on
-        `memory` alone; fewer threads are used where there is no room for more.
+        `memory` alone; fewer threads are used if there is not enough memory for more.
     l2_biases : bool
         If False, l2 applies to the weight matrices W alone, not to the biases b nor to gamma and
         beta of batch normalisation. This is scikit-learn's ``alpha``, with ``l2 = alpha / N``.
@@ -153,7 +153,7 @@ class Objective(
     Notes
     -----
     Attributes and their arrays are read-only. Functions of the loss, such as `value`, may be
-    replaced; nothing is proved of such a loss. X, y, sample_weight, l2 and theta must be finite,
+    replaced; nothing is proved about such a loss. X, y, sample_weight, l2 and theta must be finite,
     including every entry of a masked array; otherwise `ValueError` is raised. The vectors of
     products may hold NaN or infinity, which propagates to the result.
 
@@ -170,7 +170,7 @@ class Objective(
     With a sparse X, products with X and its transpose cost ``2 nnz width`` flops, and the state
     above the first layer is kept for all rows. Proofs (bounds on rounding and on the third
     derivative, symmetries, kinks) make blocks of rows dense, one at a time, within `memory`. Batch
-    normalisation is refused; `reduced`, `reach` and `residual_bounds` are not available. The
+    normalisation raises ValueError; `reduced`, `reach` and `residual_bounds` are not available. The
     attribute ``n_passes`` counts passes over all rows.
 
     Examples
@@ -490,9 +490,9 @@ class Objective(
 
     @property
     def _has_matrix(self) -> bool:
-        """True if the engine computes the Gauss-Newton matrix where it is positive semidefinite. It
-        does not with batch normalisation, with rows in blocks, with limited memory, or for a
-        user-defined loss that couples outputs.
+        """True if the engine can compute the Gauss-Newton matrix, provided that it is positive
+        semidefinite. It cannot with batch normalisation, with rows in blocks, with limited memory,
+        or for a user-defined loss that couples outputs.
         """
         if self._by_blocks or self.model.batch_norm or self.memory:
             return False
@@ -633,11 +633,12 @@ class Objective(
         return out
 
     def outputs(self, theta: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the outputs of all rows and the derivatives of each row's loss by them.
+        """Return the outputs of all rows and the derivatives of each row's loss with respect to
+        them.
 
-        The row's loss is its term of the objective, of which the value is the mean over the rows,
-        plus l2: `sample_weight` is included. So the gradient is ``J' first / N`` plus l2, with J
-        the `jacobian`.
+        The loss of a row is its term of the objective, whose value is the mean of these terms plus
+        l2; it includes `sample_weight`. So the gradient is ``J' first / N`` plus l2, with J the
+        `jacobian`.
 
         Returns
         -------
@@ -735,13 +736,13 @@ class Objective(
         Parameters
         ----------
         sample_weight : array_like (N,) or None
-            Weights >= 0, one for each row; None for 1 everywhere.
+            Weights >= 0, one for each row; None sets all weights to 1.
 
         Raises
         ------
         ValueError
             For other shapes, negative numbers, NaN or infinity; and for an objective whose rows are
-            not in memory, to which weights are given as it is made.
+            not in memory, whose weights are set at construction.
 
         Examples
         --------

@@ -33,7 +33,7 @@ N_DENSE_BLOCK_COLUMNS = 64  # number of columns of the identity that to_dense mu
 SECONDS_PER_FLOP = 5e-11  # time of one floating-point operation in estimates
 # minimum seconds of a product and of a matrix by the engine
 MIN_PRODUCT_SECONDS, MIN_MATRIX_SECONDS = 1.3e-6, 1e-5
-THREADING_MIN_SECONDS = 1e-4  # estimated time of products from which more than one thread pays
+THREADING_MIN_SECONDS = 1e-4  # estimated time of products from which several threads are faster
 # maximum size of all rows that are copied for a matrix summed over rows, in addition to the plan
 MAX_COPIED_ROWS_BYTES = 1 << 28
 # size of the vectors of a Block that are embedded in the full space at a time
@@ -564,15 +564,15 @@ class Jacobian(Operator):
     def to_dense(self, rows: slice | None = None, *, out: np.ndarray | None = None) -> np.ndarray:
         """Return the matrix ``(N d_out, n)``, or the part of it that belongs to some samples.
 
-        All outputs are carried back in one pass, which costs less than writing the matrix if the
-        network is small. With batch normalisation it takes a product for each row.
+        All outputs are propagated backward in one pass, which costs less than writing the matrix if
+        the network is small. With batch normalisation it takes a product for each row.
 
         Parameters
         ----------
         rows : slice, optional
             The samples ``start:stop``, whose part is ``((stop - start) d_out, n)``.
         out : ndarray, optional
-            Where to write it: of that shape, contiguous and of the operator's dtype.
+            The array for the result: of that shape, contiguous and of the operator's dtype.
 
         Examples
         --------

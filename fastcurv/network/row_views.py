@@ -53,7 +53,7 @@ def dense_rows(model: Any, X: Any) -> Array:
 
 
 def reweighted(ob: Any, sample_weight: Any) -> Any:
-    """Implement `Objective.reweighted`."""
+    """Return the objective with other weights of its rows, for `Objective.reweighted`."""
     if ob._by_blocks and "_whole" not in vars(ob):
         raise ValueError(
             "reweighted must be called on an Objective whose rows are in memory, got "
@@ -84,7 +84,7 @@ def outputs_part(shard: Any, theta: np.ndarray) -> list[tuple[np.ndarray, ...]]:
 
 
 def outputs(ob: Any, theta: Any) -> tuple[Array, Array, Array]:
-    """Implement `Objective.outputs`."""
+    """Return the outputs and the derivatives of each row's loss, for `Objective.outputs`."""
     theta = ob.model.check_theta(theta)
     if ob._by_blocks:
         found = ob._sum_over_shards(outputs_part, (theta,), dense=False)
@@ -102,7 +102,7 @@ N_ROWS_PER_PRODUCT = 64
 
 
 def jacobian_matrix(J: Any, rows: slice | None, out: Any) -> Array:
-    """Implement `Jacobian.to_dense`."""
+    """Return the Jacobian, or its rows for some samples, as an array, for `Jacobian.to_dense`."""
     ob, (m, n), d = J.objective, J.shape, J.objective.model.sizes[-1]
     if not isinstance(rows, slice | None):
         raise TypeError(f"rows must be a slice of samples, got {type_of(rows)}.")

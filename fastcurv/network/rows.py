@@ -1,5 +1,5 @@
-"""Sources of the rows of an objective: arrays, sparse matrices, files, blocks that are read one by
-one; and checks, by which the rows of all of them take the form that the passes want.
+"""Sources of the rows of an objective: arrays, sparse matrices, files, and blocks that are read one
+by one; and checks that convert the rows of every source to the form that the passes need.
 
 A source of rows is a class with a method ``blocks(size)``, see `RowSource`. Everything else follows
 from it: values, gradients, products, spectra and proofs are sums over its blocks.
@@ -256,8 +256,8 @@ class RowSource(ABC):
     n_rows : int or None
         None until the rows have been counted, in a first pass.
     entries : float or None
-        The number of stored entries of a row, about, if blocks of X are SciPy sparse matrices: they
-        are not made dense then. None for arrays.
+        The approximate number of stored entries of a row, if blocks of X are SciPy sparse matrices,
+        which are then not made dense. None for arrays.
 
     Examples
     --------

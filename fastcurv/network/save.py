@@ -81,8 +81,8 @@ def save(path: str | os.PathLike[str], model: MLP, theta: Any) -> None:
     -----
     The arrays are ``layers.0.weight`` of shape ``(out, in)``, ``layers.0.bias``, ..., which any
     reader of safetensors can open; the architecture is JSON in the header, and so is a checksum of
-    the whole file, which `load` verifies: a damaged file is refused. Programs that modify the
-    arrays but copy the metadata must leave out the entry ``fastcurv.sha256``.
+    the whole file, which `load` verifies: a damaged file raises ValueError. Programs that modify
+    the arrays but copy the metadata must leave out the entry ``fastcurv.sha256``.
 
     Examples
     --------

@@ -1,4 +1,6 @@
-"""A part of an objective's rows, as an objective: what sums over blocks of rows are made of."""
+"""A part of an objective's rows, as an objective. Objectives over blocks of rows are sums of such
+parts.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ class Shard(Objective):
     ----------
     frame : Frame
     X : ndarray or SparseRows
-        As `Objective` keeps them: checked, and in the model's dtype; so are the next two.
+        As `Objective` keeps them: checked, and in the model's dtype, like `y` and `sample_weight`.
     y, sample_weight : ndarray
     first : int
         Index of the first row among all rows.

@@ -8,14 +8,14 @@ it,
     GGN = J'BJ = (J'S)(J'S)',  B = S S',      Fisher = (1/N) sum g_n g_n',  g_n the n-th gradient
 
 and the nonzero eigenvalues of ``A A'`` (n, n) are those of ``K = A'A`` (q, q). The columns of A
-need not be formed: each belongs to one row of X, and its part in a layer is ``d a'``, where d
-(out,) is the result of the backward pass for a column of S. So with D (q, out) and a (N, in) of
+need not be formed: each column belongs to one row of X, and its part in a layer is ``d a'``, where
+d (out,) is the result of the backward pass for a column of S. So with D (q, out) and a (N, in) of
 each layer,
 
     K = sum over layers of  (a a' + 1) * (D D')           * elementwise, a's rows as often as needed
 
-where the 1 stands for b. Cost: q/N backward passes and ``q^2 sum(out)`` flops, after which all
-eigenvalues can be computed.
+where the 1 is the contribution of b. Cost: q/N backward passes and ``q^2 sum(out)`` flops, after
+which all eigenvalues can be computed.
 
 *Factors.* For mse and binary cross entropy B is diagonal. For cross entropy the block of a row is
 
@@ -33,8 +33,8 @@ Fisher needs one column per row, ``sqrt(N) delta``, so q = N.
 sqrt(lam)``, which costs one backward pass. Errors of u are amplified: a residual r becomes at most
 ``r sqrt(||K|| / lam)``, and two such vectors are orthogonal to about ``eps ||K|| / sqrt(lam mu)``.
 So residuals are scaled accordingly, together with the residual of all pairs that one product in
-parameter space measures. If small eigenvalues are among those wanted, the vectors are computed
-together and orthogonalised, beginning with the largest eigenvalue.
+parameter space measures. If small eigenvalues are requested, the vectors are computed together and
+orthogonalised, beginning with the largest eigenvalue.
 
 *The complement* has dimension ``n - q``; on it the operator is l2 I.
 """
@@ -210,15 +210,15 @@ class OutputSpace(Reduced):
     whole : Curvature
         The operator in parameter space.
     n : int
-        The length of its vectors.
+        The number of rows of `whole`.
     rest : float
-        Its eigenvalue on the complement: l2, 0 for the Fisher. No eigenvalue is smaller.
+        The eigenvalue of `whole` on the complement: l2, 0 for the Fisher. No eigenvalue is smaller.
     n_rest : int
         The dimension of the complement, ``n - q``.
     space : str
         ``"outputs"``.
     n_products : int
-        Products of this operator.
+        Number of products of this operator.
 
     Examples
     --------
@@ -433,10 +433,10 @@ def _unit(v: Array) -> Array:
 # The first layer rotated to the row space of X: the same operator, for a network with fewer inputs.
 #
 # The loss does not depend on the action of W1 on vectors orthogonal to all rows of X. There are
-# such vectors if X has constant columns beside a bias, columns that are linear combinations of
-# others, or more columns than rows. With A = X, or ``[X, 1]`` if b may be rotated together with W,
-# and the Householder factorisation ``A = [L, 0] Q'``, the singular vectors Z of L (N, r), beginning
-# with those of singular values above rounding, give
+# such vectors if X has constant columns in addition to a bias, columns that are linear combinations
+# of others, or more columns than rows. With A = X, or ``[X, 1]`` if b may be rotated together with
+# W, and the Householder factorisation ``A = [L, 0] Q'``, the singular vectors Z of L (N, r),
+# beginning with those of singular values above rounding, give
 #
 #     A Q1 Z = [F, s 1, 0]        F (N, r') features, s 1 a constant column: the bias, times s
 #
@@ -475,7 +475,7 @@ class Rotation:
     X : ndarray (N, in)
         The rows.
     joint : bool
-        Whether b1 is rotated together with W1, by a column of ones that is appended to X.
+        If True, b1 is rotated together with W1, by a column of ones that is appended to X.
     out : int
         The number of units of the first layer.
 
@@ -706,7 +706,9 @@ SPACE_CONSTRUCTORS: dict[str, Callable[[Any], Any]] = {
 
 
 def reduced_operator(H: Any, space: str | None) -> InCoordinates | OutputSpace | None:
-    """Implement `Curvature.reduced`."""
+    """Return the smaller operator for a curvature in the given space, or None, for
+    `Curvature.reduced`.
+    """
     ob = H.objective
     if ob._by_blocks:
         if space not in (None, "parameters"):
@@ -722,7 +724,7 @@ def reduced_operator(H: Any, space: str | None) -> InCoordinates | OutputSpace |
 
 
 def smaller_forms(H: Any, products: float) -> list[Form]:
-    """Implement `Curvature.smaller_forms`."""
+    """Return the smaller operators that may replace a curvature, for `Curvature.smaller_forms`."""
     ob, found = H.objective, []
     if ob._by_blocks or ob.why_unproved:
         return []  # the existing error bounds hold in parameter space only
@@ -747,6 +749,6 @@ def smaller_forms(H: Any, products: float) -> list[Form]:
 
 
 def written(H: Any) -> OutputSpace | None:
-    """Implement `Curvature.written`."""
+    """Return the Gram matrix of a curvature, or None for a Hessian, for `Curvature.written`."""
     possible = not (H.objective.why_unproved or H.objective._by_blocks)
     return OutputSpace(H) if possible and not output_refusal(H) else None

@@ -25,7 +25,7 @@ from ..structure.parameters import layers_of
 from .gram import RowPasses, RowState, Scratch, Whole, rows
 from .rows import submitted
 
-THREADS_MIN_WORK = 1 << 20  # number of entries times columns below which threads do not pay
+THREADS_MIN_WORK = 1 << 20  # number of entries times columns below which threads save no time
 
 
 class SparseRows:

@@ -58,7 +58,7 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         iterable of blocks ``X``, ``(X, y)`` or ``(X, y, sample_weight)`` that can be iterated
         repeatedly: a list, an object with ``__iter__``, or a function that returns an iterator; or
         a `fastcurv.network.rows.RowSource` of your own. An iterable may yield sparse blocks: these
-        are not made dense, but for proofs, some rows at a time.
+        are made dense only for proofs, some rows at a time.
     y : array, dataset, path or name of a column
         As for `Objective`; for a Parquet file the name of a column, or the names of several. None
         if the blocks contain y.
@@ -75,8 +75,8 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
     l2_biases : bool
         As for `Objective`.
     block_rows : int, optional
-        Rows of a block, instead of as many as `memory` has room for. It determines the order of
-        summation, so results for two sizes agree only up to rounding.
+        Number of rows of a block; by default as many as fit into `memory`. It determines the order
+        of summation, so results for two sizes agree only up to rounding.
     columns : sequence of str, optional
         For a Parquet file: the columns of X, in order. Default: all except y and the weights.
 
@@ -90,7 +90,7 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
     Raises
     ------
     TypeError, ValueError
-        If an iterator can be read only once; if any block holds values that `Objective` refuses
+        If an iterator can be read only once; if any block holds values that `Objective` rejects
         (the message gives its row numbers); if a pass yields a different number of rows or
         different rows, of which a few per block are compared.
 
@@ -100,11 +100,11 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
 
     Notes
     -----
-    A gradient is one pass. So is a product with any number of vectors at a time; it recomputes the
-    state at theta, which makes about 8 matrix products per layer instead of 6. Algorithms that
-    multiply blocks of vectors therefore read less. One thread reads and checks the next block
-    meanwhile. If the number of rows is not known beforehand, the constructor counts them in a pass
-    of its own.
+    A gradient takes one pass over the rows. A product with any number of vectors also takes one
+    pass; it recomputes the state at theta, so it takes about 8 matrix products per layer instead of
+    6. Algorithms that multiply blocks of vectors therefore read less. While a block is processed,
+    another thread reads and checks the next one. If the number of rows is not known beforehand, the
+    constructor counts them in a pass of its own.
 
     Examples
     --------

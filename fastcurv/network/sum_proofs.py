@@ -33,7 +33,7 @@ from .sums import additions
 # ``gamma(D) sum ||x_s||``.
 
 ROUND_UP_FACTOR = 1 + 1e-9  # factor that covers the rounding of norms and of sums of bounds
-# bound on the norm of the underflow in n products, in smallest subnormals
+# bound on the norm of the underflow in n products, in units of the smallest subnormal number
 UNDERFLOW_BOUND = 2.0**22
 
 

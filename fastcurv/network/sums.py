@@ -1,7 +1,7 @@
-"""Facts about an objective as sums over blocks of its rows: blocks of a file that are read in turn,
-sparse rows, or parts on other machines.
+"""Quantities of an objective as sums over blocks of its rows: blocks of a file that are read in
+turn, sparse rows, or parts on other machines.
 
-Every quantity that an algorithm needs is a sum over rows, so it is one over blocks:
+Every quantity that an algorithm needs is a sum over rows, so it is a sum over blocks:
 
     f(theta) = sum over shards of f_s(theta)  +  l2/2 ||theta||^2,     f_s = sum of rows / divisor
 
@@ -193,7 +193,7 @@ def vjp_part(shard: Any, theta: np.ndarray, u: np.ndarray) -> np.ndarray:
 
 
 # --------------------------------------------------------------------------------------------------
-# What an objective by blocks has in place of the engine's plan.
+# The plan of an objective by blocks, in place of the engine's plan.
 
 
 class SumPlan:

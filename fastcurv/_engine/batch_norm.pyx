@@ -271,8 +271,9 @@ cdef Py_ssize_t norm_backward(
     Pass *t, Py_ssize_t l, fc_product *job, char *out, bint add
 ) noexcept nogil:
     """Run the backward pass of layer l: du = e phi'; dgamma = sum du h; dbeta = sum du; delta = s
-    gamma (du - mean du - h mean (du h)). Return -1 if means over further chunks are needed first,
-    else 0, the number of blocks of column sums for b, whose derivative is 0.
+    gamma (du - mean du - h mean (du h)). Return -1 if means over further chunks are needed first.
+    Otherwise return 0, the number of blocks of column sums that are added for b: the derivative
+    with respect to b is 0.
     """
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[l]
@@ -326,7 +327,8 @@ cdef Py_ssize_t norm_r_forward(Pass *t, Py_ssize_t l, fc_product *job) noexcept 
     sweep.k, sweep.x, sweep.m1, sweep.m2 = n.s, rz, n.rz_mean, n.c
     add_ru(t, l, &s, s.c)
     run_sweeps(&s)
-    # The totals of the epilogue come in blocks of BLOCK_ROWS rows.
+    # The sweep has computed one total per block of BLOCK_ROWS rows, and `total_of` adds as many
+    # totals as the job has items.
     job.row_block, job.col_block = BLOCK_ROWS, job.n
     return 0
 

@@ -28,8 +28,8 @@ from libc.string cimport memcpy, memmove, memset
 
 cdef enum:
     MAX_BATCH_ROWS = 16         # maximum number of rows per batch
-    # Maximum multiply-adds of a sweep that keeps the GIL, because it takes less time than releasing
-    # the GIL.
+    # Maximum multiply-adds of a sweep that keeps the GIL. Such a sweep takes less time than
+    # releasing the GIL.
     SERIAL_SWEEP_NUMBERS = 20000
 
 # Assumed error of products and sweeps, in units of eps ||A||, unless a larger error is measured.

@@ -196,8 +196,8 @@ cdef Py_ssize_t lines_under_narrow(PlanS *P) noexcept nogil:
 
     If the state is read from memory, a panel consists of whole product tiles, of four cache lines
     or, for deep products, three. The L2 cache must hold the state of a panel and of the next one,
-    inputs excluded. On Zen 5 a panel of 21 cache lines takes 2 to 7% longer than one of 20; a panel
-    of 16 would have a leading dimension of 17.
+    inputs excluded. On Zen 5 a panel of 21 cache lines takes 2 to 7% longer than one of 20. A panel
+    of 16 cache lines would need a leading dimension of 17 to avoid conflicts between cache sets.
     """
     cdef Py_ssize_t size = P.K.real_bytes
     cdef Py_ssize_t most = 20 if P.state_fits_l3 or P.layer[0].k * size <= FC_SHALLOW_BYTES else 18

@@ -6,7 +6,7 @@ that order can be stored, but products with it can be computed. A network that r
 trained until it converges to a minimum. It is then widened by units of zero weights up to n = 10
 000 000, which keeps its function and makes the point a saddle. The time and memory of one product
 with the Hessian, and of one verdict from at most 30 products, are those of one thread. `python
-examples/experiments.py --only ten_million` measures them again, in a minute or two and 9 GB.
+examples/experiments.py --only ten_million` measures them again, in a minute or two and 7 GB.
 
 Not shown: a saddle of that size that training reached by itself; more than 20 samples, with which
 times grow in proportion; and other machines, on which they differ.

@@ -1,8 +1,8 @@
 """L6. The smallest network with a saddle has two weights, so its whole error surface can be drawn.
 
 The network is `y = w1 w2 x` with `x = y = 1`, so `L = (1 - w1 w2)^2`. It has a saddle at the
-origin, where `H = [[0, -2], [-2, 0]]` has the eigenvalues -2 and 2 and the escape direction is (1,
-1), and two valleys of minima, `w1 w2 = 1`.
+origin, where `H = [[0, -2], [-2, 0]]` has the eigenvalues -2 and 2, and two valleys of minima,
+`w1 w2 = 1`. The escape direction is (1, 1), and its opposite leads down as far.
 
 Not shown: networks with more weights, whose surfaces differ from those over two weights, as the
 pictures of wider networks show.
@@ -37,7 +37,8 @@ def main(scale="normal", out="pictures"):
     for sign in (1, -1):
         label = "valleys: $w_1 w_2 = 1$" if sign > 0 else None
         ax.plot(sign * w, sign / w, color=plots.SKY, lw=2, label=label)
-    ax.annotate("", way.x, origin, arrowprops={"arrowstyle": "->", "color": "white", "lw": 2})
+    for end in (way.x, -way.x):
+        ax.annotate("", end, origin, arrowprops={"arrowstyle": "->", "color": "white", "lw": 2})
     plots.mark(ax, 0, 0, saddle.kind, f"{saddle.kind}, loss 1, eigenvalues $-2$ and $2$")
     plots.mark(
         ax, *way.x, "not_critical", f"after one step of escape, loss below ${power(way.fun)}$"

@@ -6,9 +6,7 @@ If an example has a table, its quick form, which takes seconds, is tested nightl
 
 import ast
 import importlib
-import os
 import re
-import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -196,20 +194,17 @@ def test_stored_tables_belong_to_experiments(module):
         assert path.stat().st_size < 100_000 and callable(module(name).experiment)
 
 
-def test_help_says_how_long_the_full_size_takes(module):
+def test_help_says_how_long_the_full_size_takes(module, monkeypatch, capsys):
     gallery, common = module("gallery"), module("common")
     assert set(common.FULL_MINUTES) < set(gallery.ORDER)
     for name, words in (
         ("minimum_ratio", f"about {common.FULL_MINUTES['minimum_ratio']} minutes"),
         ("toy_surface", "three minutes"),
     ):
-        shown = subprocess.run(
-            [sys.executable, str(FOLDER / f"{name}.py"), "--help"],
-            capture_output=True,
-            text=True,
-            env=os.environ | {"PYTHONPATH": str(FOLDER.parent)},
-        )
-        assert shown.returncode == 0 and words in " ".join(shown.stdout.split())
+        monkeypatch.setattr(sys, "argv", [name, "--help"])
+        with pytest.raises(SystemExit) as end:
+            common.command_line(module(name).main)
+        assert end.value.code == 0 and words in " ".join(capsys.readouterr().out.split())
 
 
 def test_papers_are_reproduced_in_twenty_lines(module):

@@ -203,7 +203,7 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
         If the extra ``dask`` is not installed.
     TypeError, ValueError
         For shards given as arrays (workers load the rows; they are not sent), and for data that
-        `fastcurv.Objective` refuses; the message gives the number of the shard.
+        `fastcurv.Objective` rejects; the message gives the number of the shard.
     ConnectionError
         From any sum, if the connection to the scheduler is lost or a task has killed several
         workers. The objective is unusable afterwards; `minimize` saves its checkpoint first.
@@ -451,9 +451,10 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
 
 
 def plan_shard_moves(owners: Sequence[str | None], threads: dict[str, int]) -> dict[int, str]:
-    """Return which shards to move to which workers, {address: number of threads}, with as few moves
-    as possible such that the number of shards on each worker is in proportion to its threads.
-    Shards without an owner are left to the scheduler.
+    """Return ``{shard: address}`` for the shards to move to other workers, with as few moves as
+    possible such that the number of shards on each worker is in proportion to its threads.
+    `threads` is ``{address: number of threads}``. Shards without an owner are left to the
+    scheduler.
 
     Examples
     --------

@@ -181,7 +181,7 @@ class ReferenceObjective(ReadOnly):
 
     Examples
     --------
-    The lecture's toy: loss ``(1 - w2 w1)^2``.
+    The toy objective of the lectures, ``(1 - w2 w1)^2``:
 
     >>> toy = ReferenceObjective(ReferenceModel([1, 1, 1], "identity", bias=False), [[1.0]], [1.0])
     >>> H = toy.hessian([0.0, 0.0])

@@ -469,8 +469,8 @@ FUNCTION_HINTS = {
     **dict.fromkeys(("from_pipeline", "from_scikit_learn"), "fc.from_sklearn"),
     **dict.fromkeys(("from_safetensors", "load_model"), "fc.load(path)"),
 }
-# Each key is a top-level module of another library, or a class of this library. Its value states
-# how to convert or use the objects.
+# Key: a top-level module of another library, or a class of this library. Value: how to convert or
+# use the objects.
 CONVERTERS = {
     "torch": "fc.from_torch(module) gives model and theta",
     "keras": "fc.from_keras(network.get_weights(), activation=...) gives model and theta",

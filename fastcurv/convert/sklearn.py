@@ -1,5 +1,5 @@
 """Conversion of other libraries' networks to a model and its flat theta. A stack is read layer by
-layer; layers without a counterpart in `MLP` are refused with an error that names them.
+layer; a layer without a counterpart in `MLP` raises an error that names it.
 
 The outputs of the model are those of the source before a final softmax or sigmoid, which belongs
 to the loss here.
@@ -60,7 +60,7 @@ class Stack:
         self.activations: list[Any] = []
         self.pending: tuple[np.ndarray, np.ndarray] | None = None
         self.last, self.closed = "nothing", ""
-        # name of the final softmax or sigmoid, if the caller must be told that it is left out
+        # name of the final softmax or sigmoid, if a warning must state that it is left out
         self.left_out = ""
         self.dtypes: list[np.dtype[Any]] = []
         self.given: Any = None  # dtype of the parameters in torch
@@ -341,10 +341,10 @@ def from_sklearn(est: Any) -> Model:
 
     For a classifier, ``Objective(model, X, y, loss, l2=alpha / N, l2_biases=False)`` has the
     estimator's ``loss_`` as its value; for a regressor (``loss="mse"``, ``l2=2 * alpha / N``) the
-    value is twice ``loss_``, unless its loss is ``poisson``, as is the objective's then: it is
-    ``loss_``, with ``l2=alpha / N``. Of m labels, or of m outputs with ``poisson``, scikit-learn
-    adds up the losses whose mean the objective takes: the value is ``loss_ / m``, with
-    ``l2=alpha / (N * m)``.
+    value is twice ``loss_``. For a regressor with ``loss="poisson"``, the objective with that loss
+    and ``l2=alpha / N`` has the value ``loss_``. For m labels, or for m outputs with ``poisson``,
+    scikit-learn adds the losses of which the objective takes the mean: the value is ``loss_ / m``,
+    with ``l2=alpha / (N * m)``.
 
     Parameters
     ----------

@@ -1,4 +1,6 @@
-"""A network as a C99 file: its outputs and their derivatives in the inputs."""
+"""A network as a C99 file that computes its outputs and their derivatives with respect to the
+inputs.
+"""
 
 from __future__ import annotations
 
@@ -359,9 +361,9 @@ def to_c(model: Any, theta: Any, path: Any, *, name: str = "net", statistics: An
     path : str or path-like
         The file to write, such as ``"net.c"``.
     name : str
-        The C name of the function, and the start of all other names.
+        The C name of the function, and the prefix of all other names.
     statistics : optional
-        With batch normalisation what ``model.statistics`` returns for the training rows.
+        With batch normalisation, the result of ``model.statistics`` for the training rows.
 
     Raises
     ------

@@ -140,7 +140,8 @@ def takes_rows_as_they_come(estimator: Any) -> bool:
 SOLVER_NAMES = ("auto", *METHOD_ALIASES, *METHODS)
 SKLEARN_LOSSES = ("squared_error", "poisson")  # losses of scikit-learn's MLPRegressor
 CHECK_NOT_NEGATIVE = partial(check_positive, zero=True)
-# Key: a parameter. Value: its check, and the wanted value if "auto" is also allowed, or None.
+# Key: a parameter. Value: its check, and the requirement for messages if "auto" is also allowed,
+# else None.
 PARAMETER_CHECKS: dict[str, tuple[Any, str | None]] = {
     "alpha": (CHECK_NOT_NEGATIVE, "a number >= 0"),
     "max_iter": (check_positive_int, None),
@@ -229,11 +230,11 @@ class SpectrumCheck(AttributeHints, subject="look"):
     lambda_min, lambda_max : float
         Lowest and highest Ritz value.
     residuals : tuple of float
-        Distance of each Ritz value from an eigenvalue, at most, for exact products. The rounding of
-        products in the dtype of the fit is included only if `kind` is ``saddle``.
+        Bounds on the distance of each Ritz value from an eigenvalue, for exact products. The
+        rounding of products in the dtype of the fit is included only if `kind` is ``saddle``.
     n_products : int
-        Hessian products used: at most a sixth of the gradients that the fit took, but at least 4
-        and at most 40.
+        Number of Hessian products: at most a sixth of the number of gradients of the fit, but at
+        least 4 and at most 40.
     """
 
     kind: str
@@ -385,7 +386,7 @@ class BaseMLP(
         tags.input_tags.sparse = True
         return tags
 
-    # --- differs between classifier and regressor
+    # --- methods that the classifier and the regressor override
 
     def _targets(self, y: Any, reset: bool) -> tuple[np.ndarray, LossName | Loss, int]:
         """Return the targets in the objective's form, its loss, and the number of outputs."""
@@ -495,12 +496,12 @@ class BaseMLP(
         X : array_like (N, k)
         y : array_like (N,) or (N, m)
         sample_weight : array_like (N,), optional
-            A weight of 2 is the same as repeating the row; but ``class_weight="balanced"`` counts
-            rows, and `early_stopping` holds rows out, repeated ones apart. A weight of 0 is the
-            same as leaving the row out, in everything: a class that has no other rows is none of
+            A weight of 2 is equivalent to a repeated row, except that ``class_weight="balanced"``
+            counts rows, and that `early_stopping` may hold out one of two repeated rows. A weight
+            of 0 is equivalent to leaving the row out: a class without other rows is not in
             ``classes_``.
         X_val, y_val : array_like, optional
-            Rows for early stopping, instead of a share of X; needs ``early_stopping=True``.
+            Rows for early stopping, instead of a fraction of X; needs ``early_stopping=True``.
 
         Returns
         -------
@@ -771,7 +772,8 @@ class BaseMLP(
 
         if solver == "l-bfgs" and watch is None:  # runs with early stopping need fewer pairs
             options = options | {"memory": pairs_worth(ob.n_params, ob.n_samples)}
-            # Preconditioning by layers does not pay for classifiers, which are fitted in few steps.
+            # Preconditioning by layers saves no time for classifiers, which are fitted in few
+            # steps.
             numbers = LOSSES[ob.loss].targets == "numbers" and not is_sparse(ob.X)
             options["precondition"] = numbers and 6 * ob.n_samples * ob.n_params > PRECOND_MIN_FLOPS
         if self._deadline is not None:

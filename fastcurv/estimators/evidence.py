@@ -1,4 +1,4 @@
-"""The decay that the evidence prefers, and standard deviations of predictions, for estimators."""
+"""The decay with the largest evidence, and standard deviations of predictions, for estimators."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_PATH_STEPS = 500  # maximum number of L-BFGS iterations at each penalty of t
 
 
 class FitPosterior(NamedTuple):
-    """The posterior of a fit with squared errors, as far as predictions need it."""
+    """The parts of the posterior of a fit with squared errors that predictions need."""
 
     theta: np.ndarray
     root: np.ndarray  # square root (n, rank) of the covariance
@@ -45,7 +45,7 @@ def alpha_by_evidence(est: Any, ob: Objective, start: np.ndarray) -> np.ndarray:
     ----------
     est : MLPClassifier or MLPRegressor
     ob : Objective
-        What is fitted, without a penalty.
+        The objective of the fit, without a penalty.
     start : ndarray (n,)
     """
     if est.solver != "auto" or est.early_stopping:

@@ -4,9 +4,9 @@ A quarter of the rows is held out. For each decay of `TRIAL_DECAYS`, from large 
 fits the other rows from the same start, until the held-out loss has not fallen for a while. No
 smaller decay is tried after one that raised the lowest held-out loss by more than
 `MAX_HELD_OUT_RISE`. This stage runs in float32 if a gradient is expensive. Then all rows are fitted
-with the decay of the lowest held-out loss, from the point that had it: down to the loss that the
-fitted rows had there (Goodfellow, Bengio and Courville, Deep Learning, 2016, algorithm 7.3), or to
-a minimum if the held-out loss fell to the end.
+with the decay of the lowest held-out loss, from the point that had this loss: down to the loss that
+the fitted rows had at that point (Goodfellow, Bengio and Courville, Deep Learning, 2016, algorithm
+7.3), or to a minimum if the held-out loss fell to the end.
 
 The rows to hold out are chosen by a hash of their numbers, not by their position: a repeated row,
 or one of weight 2, is held out with its copies, in any order of the rows, and no random number is

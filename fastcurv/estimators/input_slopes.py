@@ -1,4 +1,4 @@
-"""Derivatives of what an estimator predicts in its features."""
+"""Derivatives of an estimator's predictions with respect to the features."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class InputSlopes:
         Returns
         -------
         ndarray, shape (N, n_outputs, n_features)
-            ``[r, k, i]`` is the derivative of output k of row r in feature i. At a kink of relu it
-            is the derivative on the left.
+            ``[r, k, i]`` is the derivative of output k of row r with respect to feature i. At a
+            kink of relu it is the derivative on the left.
 
         See Also
         --------
@@ -56,8 +56,8 @@ class InputSlopes:
         Returns
         -------
         ndarray, shape (N, n_outputs, n_features, n_features)
-            Symmetric to the last bit. The second derivative of relu counts as 0, so that the result
-            is 0 for relu unless the loss has a logarithmic link.
+            Exactly symmetric. The second derivative of relu counts as 0, so that the result is 0
+            for relu unless the loss has a logarithmic link.
         """
         return np.asarray(self._in_features(X, 2).hessian)
 

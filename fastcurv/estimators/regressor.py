@@ -134,8 +134,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         self, y: np.ndarray, weight: Any, loss: Any, fresh: bool
     ) -> tuple[np.ndarray, Any]:
         """Shift and scale targets to mean 0 and variance 1, or those of a logarithmic link to mean
-        1. A width given in units of y is scaled with them. A user-defined loss is given y
-        unchanged.
+        1. A width given in units of y is scaled with them. The y of a user-defined loss is not
+        changed.
         """
         given = LOSSES[loss].given
         foreign = given is not None and not given.built_in
@@ -157,7 +157,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
                     scale = size * np.sqrt(np.average(part * part, axis=0, weights=weight))
                     scale = np.where(scale > MIN_RELATIVE_DEVIATION * size, scale, 0.0)
                 self.y_scale_ = np.where((scale > 0) & np.isfinite(scale), scale, 1.0)
-            # A loss with one width for all targets needs one unit for all of them.
+            # If a loss has one width for all targets, all targets must have the same unit.
             if own:
                 self.y_scale_ = np.full_like(self.y_scale_, np.sqrt(np.mean(self.y_scale_**2)))
         if given and own:
@@ -226,7 +226,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         ValueError
             With `return_std`, for other losses; or for a fit with a number for `alpha`, if the
             network fits every row exactly, and after `partial_fit` and in copies, by pickle or
-            otherwise, which have not the rows of the fit.
+            otherwise, which do not hold the rows of the fit.
         """
         outputs, given = self._outputs(X), LOSSES[self._loss()].given
         if given is not None and given.exponential:
@@ -288,8 +288,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         network trained without it, approximated by one Newton step from the fit. See
         `LeftOut.interval`.
 
-        With a smooth activation such as ``tanh`` the fit is first trained on to a minimum, which
-        leaves this estimator as it is. With ``relu`` and other kinks, and where the Hessian is not
+        With a smooth activation such as ``tanh``, training first continues to a minimum, which does
+        not change this estimator. With ``relu`` and other kinks, and where the Hessian is not
         positive definite at the end, the Gauss-Newton matrix takes its place.
 
         Parameters
@@ -297,7 +297,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         X : array_like or sparse matrix (N, k)
             The new rows.
         confidence_level : float
-            The share of new targets to cover, between 0 and 1.
+            The fraction of new targets to cover, between 0 and 1.
 
         Returns
         -------
@@ -308,7 +308,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         ------
         ValueError
             If the Gauss-Newton matrix is not positive definite either, as with an `alpha` that is
-            too small; the message says what to change. Also after `partial_fit` and in copies, by
+            too small; the message states the correction. Also after `partial_fit` and in copies, by
             pickle or otherwise, which do not keep the rows of the fit.
 
         Warns

@@ -1,11 +1,11 @@
-"""What a notebook shows of a fitted estimator, above scikit-learn's diagram."""
+"""The facts about a fit that notebooks show above scikit-learn's diagram of an estimator."""
 
 from __future__ import annotations
 
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-# Key: a value of `stopped_` that does not explain itself. Value: its meaning.
+# Key: a value of `stopped_` that needs an explanation. Value: its meaning.
 ENDING_SENTENCES = {
     "callback": "the gradient met tol",
     "held_out": "the loss of rows held out improved no more",

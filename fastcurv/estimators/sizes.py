@@ -45,8 +45,8 @@ def threads_worth(given: int | None, n: int, rows: int) -> int | None:
 
 
 def dense_if_small(X: Any) -> Any:
-    """Return X with sparse rows in dense form if it is small: 3 to 20 times less time a gradient at
-    densities of 0.2 and 0.4.
+    """Return X with sparse rows in dense form if it is small. A gradient then takes 3 to 20 times
+    less time at densities of 0.2 and 0.4.
     """
     small = is_sparse(X) and X.shape[0] * X.shape[1] <= MAX_DENSE_ENTRIES
     return X.toarray() if small else X

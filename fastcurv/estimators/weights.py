@@ -1,5 +1,5 @@
 """The weights of a fitted network: `coefs_` and `intercepts_` hold them, as in scikit-learn, where
-they may be assigned or written to, and everything else follows from them.
+they may be assigned or written to; all other attributes are computed from them.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ class FittedWeights:
 
     @property
     def theta_(self) -> np.ndarray:
-        """The parameters as a vector of `model_`, for targets in the units of the fit. Without
-        units of the targets, `coefs_` and `intercepts_` are views of this vector.
+        """The parameters as a vector of `model_` that predicts the targets in the units of the fit.
+        If the fit did not scale the targets, `coefs_` and `intercepts_` are views of this vector.
         """
         theta = self._weights
         folded, fitted = self._fitted

@@ -1,8 +1,8 @@
 """The Lanczos recurrence for single vectors and blocks, with a basis kept orthonormal to rounding.
 
 `Recurrence` is the engine's recurrence for single vectors (`fastcurv/_engine/lanczos.pyx`, which
-has the notation and says how orthogonality is kept), with what is done to it in between: starts,
-restarts, rows set aside, and blocks, which are orthogonalised fully, twice, at every step.
+defines the notation and explains how orthogonality is kept), with the operations between its steps:
+starts, restarts, rows set aside, and blocks, which are orthogonalised fully, twice, at every step.
 """
 
 from __future__ import annotations
@@ -277,10 +277,9 @@ class Recurrence(Lanczos, Basis):
     rows : ndarray, shape (at least max_basis + 1, n), optional
         Memory for the basis; `reserve` must then not be called.
     contamination : float, optional
-        How far orthogonality may be lost within a batch before it is restored; default
-        ``sqrt(eps)``.
+        Loss of orthogonality within a batch at which it is restored; default ``sqrt(eps)``.
     semi : bool
-        Whether T alone is wanted: the rows are then orthonormal to `contamination` only, and there
+        If True, only T is needed: the rows are then orthonormal to `contamination` only, and there
         is no restart.
     """
 

@@ -57,10 +57,11 @@ def capped_cg(
         Number of iterations after which the current iterate is returned (it is a descent
         direction); n by default.
     stop : callable, optional
-        Ends CG like `max_iter` once it returns True.
+        Function that ends CG, like `max_iter`, once it returns True.
     thrift, price : float
-        Ends CG like `max_iter` once the last products have gained less than `thrift` times the
-        average of all and of `price` more, which trying the step takes; 0: never.
+        CG ends, as at `max_iter`, once the last products have gained less than `thrift` times the
+        average gain of all products, to which the `price` of trying the step is added; 0 never ends
+        CG.
 
     Returns
     -------

@@ -92,8 +92,8 @@ class KrylovSpace(Space, Basis):
 
     def choose_next(self) -> None:
         """Move the next row to multiply to the front of the pending rows. It is the residual
-        direction of the last solution, otherwise the newest row of the chain that started there,
-        otherwise the row with the largest coupling.
+        direction of the last solution, otherwise the newest row of the chain that started from that
+        direction, otherwise the row with the largest coupling.
         """
         m, pending = self.m, slice(self.m, self.m + self.p)
         if self.lacking is not None and np.any(self.lacking):

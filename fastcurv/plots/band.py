@@ -21,7 +21,7 @@ def posterior_band(post: Any, ax: Any = None, output: int = 0) -> Any:
     post : LaplacePosterior
     ax : matplotlib Axes, optional
     output : int
-        Which output.
+        The index of the output.
 
     Returns
     -------
@@ -66,7 +66,7 @@ def path_curves(path: Any, ax: Any = None) -> Any:
     Returns
     -------
     matplotlib Axes
-        That of the objective; the number of units has an axis on the right.
+        The Axes of the objective; the number of units has an axis on the right.
     """
     ax = new_axes(ax)
     ax.plot(path.l2s, path.values, "o-", color=BLUE, ms=4, label="objective")

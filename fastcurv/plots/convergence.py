@@ -1,5 +1,5 @@
 """Training curves of one or several methods against iterations, products or seconds, and critical
-points by loss and share of positive eigenvalues.
+points by loss and fraction of positive eigenvalues.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class ConvergenceDisplay(Display):
     Attributes
     ----------
     ax_, figure_
-        After ``plot``.
+        Set by ``plot``.
 
     See Also
     --------
@@ -149,13 +149,13 @@ class ConvergenceDisplay(Display):
         Parameters
         ----------
         results : dict of str to OptimizeResult, or one OptimizeResult
-            What `minimize` returned, by name for the legend.
+            Results of `minimize`, by their names in the legend.
         x : {"time", "iteration", "products"}
         y : {"loss", "gradient_norm", "validation"}
         above : float
-            Subtracted from y, for example the lowest loss known.
+            A number that is subtracted from y, for example the lowest known loss.
         ax : matplotlib Axes or None
-            Where to draw; None: a new figure.
+            The Axes to draw in; None creates a new figure.
         **look
             Passed to ``plot``.
 
@@ -202,7 +202,7 @@ class ConvergenceDisplay(Display):
         estimator : MLPClassifier or MLPRegressor
             A fitted estimator of this library, or a pipeline that ends in one.
         ax : matplotlib Axes or None
-            Where to draw; None: a new figure.
+            The Axes to draw in; None creates a new figure.
         name : str or None
             Name in the legend; None: the estimator's class and solver.
         **look
@@ -231,7 +231,7 @@ class ConvergenceDisplay(Display):
         Parameters
         ----------
         ax : matplotlib Axes or None
-            Where to draw; None: a new figure.
+            The Axes to draw in; None creates a new figure.
         log : bool
             Whether the vertical axis is logarithmic, if all values are positive.
 
@@ -298,7 +298,7 @@ def curve(
 
 
 # --------------------------------------------------------------------------------------------------
-# The share of positive eigenvalues against the loss, over many critical points.
+# The fraction of positive eigenvalues against the loss, over many critical points.
 
 QUANTITY_LABELS = {
     "minimum_ratio": "positive eigenvalues / all",
@@ -312,26 +312,28 @@ class MinimumRatioDisplay(Display):
     """Critical points by their loss and their fraction of positive (or negative) eigenvalues, or by
     all three fractions: positive, negative, and zero within the error.
 
-    A ratio below 1 may mean ways down or flat directions; the three shares tell which.
+    A ratio below 1 means negative or zero eigenvalues; the three fractions distinguish them.
 
     Parameters
     ----------
     losses : (k,) array
         Loss of each point.
     ratios : (k,) array
-        Share of each point; for "inertia" shape (k, 3), positive, negative and zero.
+        The fraction for each point; for "inertia" three fractions, shape (k, 3): positive, negative
+        and zero.
     kinds : sequence of str
         The `fastcurv.classify` kind of each point, which sets its marker and colour, except for
         "inertia", where the sign does.
     trivial : (k,) array of bool or None
         Points that are critical only because of dead units or zero weights; drawn hollow.
     quantity : {"minimum_ratio", "index", "inertia"}
-        What is drawn: the share of positive eigenvalues, of negative ones, or all three shares.
+        The quantity that is drawn: the fraction of positive eigenvalues, of negative ones, or all
+        three fractions.
 
     Attributes
     ----------
     ax_, figure_
-        After ``plot``.
+        Set by ``plot``.
 
     See Also
     --------
@@ -395,7 +397,7 @@ class MinimumRatioDisplay(Display):
             Points whose inertia is not known are left out.
         quantity : {"minimum_ratio", "index", "inertia"}
         ax : matplotlib Axes or None
-            Where to draw; None: a new figure.
+            The Axes to draw in; None creates a new figure.
         **look
             Passed to ``plot``.
 
@@ -425,7 +427,7 @@ class MinimumRatioDisplay(Display):
         Parameters
         ----------
         ax : matplotlib Axes or None
-            Where to draw; None: a new figure.
+            The Axes to draw in; None creates a new figure.
         label : str or None
             Put before each kind, or sign, in the legend.
 

@@ -125,11 +125,11 @@ class LandscapeDisplay(Display):
     Attributes
     ----------
     ax_, figure_
-        After ``plot``.
+        Set by ``plot``.
 
     See Also
     --------
-    classify : Tell the kind of a critical point.
+    classify : Classify a critical point.
 
     Notes
     -----
@@ -196,16 +196,16 @@ class LandscapeDisplay(Display):
             The point.
         directions : {"auto", "eigenvectors", "random", "gradient"} or array (n,) or (2, n)
             "auto": eigenvectors if the objective has a Hessian and up to 20 000 parameters, else
-            random ones, of which the title says what they hide. "random": normal numbers, scaled
+            random ones, with a title that warns of their limits. "random": normal numbers, scaled
             unit by unit to the length of the unit's weights, zero for biases [1]_; a unit whose
             weights are zero is moved about as far as the others of its layer, or by about 1 if all
             are zero. "eigenvectors": those of the lowest eigenvalue and, for a plane, the highest,
             of unit length. "gradient": the negative gradient, of unit length, in one dimension
             only. Rows of an array must not be zero, and two must span a plane.
         to : (n,) array, optional
-            Another point: the slice is the line from theta, at 0, to it, at 1, in place of
-            `directions` and `radius`. `fastcurv.structure.nearest_copy` brings a network close to
-            another by permuting its units first.
+            Another point: the slice is then the line from theta, at 0, to this point, at 1, and
+            `directions` and `radius` are not used. `fastcurv.structure.nearest_copy` brings a
+            network close to another by permuting its units first.
         n_dims : {1, 2}
             Number of directions; ignored if an array of directions is given.
         radius : float
@@ -213,10 +213,10 @@ class LandscapeDisplay(Display):
         n_grid : int
             Number of points along each direction.
         seed : None, int or Generator
-            Seed of the random choices; the same integer gives bitwise the same result. None: other
-            ones in each call.
+            Seed of the random choices; the same integer gives bitwise the same result. None gives
+            different choices in each call.
         ax : matplotlib Axes or None
-            Where to draw; None: a new figure.
+            The Axes to draw in; None creates a new figure.
         **look
             Passed to ``plot``.
 
@@ -249,7 +249,7 @@ class LandscapeDisplay(Display):
         X, y, sample_weight : array_like
             The rows on which the loss is evaluated, as in ``fit``.
         ax : matplotlib Axes or None
-            Where to draw; None: a new figure.
+            The Axes to draw in; None creates a new figure.
         **options
             Passed to `from_objective`.
 
@@ -329,7 +329,7 @@ class LandscapeDisplay(Display):
         Parameters
         ----------
         ax : matplotlib Axes or None
-            Where to draw; None: a new figure.
+            The Axes to draw in; None creates a new figure.
         label : str
             Label of the line, in one dimension.
         levels : int
@@ -445,7 +445,7 @@ def filter_normalised(objective: Any, theta: np.ndarray, rng: np.random.Generato
     """Return a random direction whose part for each unit has the norm of the unit's weights, with
     zeros for biases.
 
-    A unit whose weights are zero sets no length: its part consists of normal numbers whose mean
+    A unit whose weights are zero defines no length: its part consists of normal numbers whose mean
     square length is that of the weights of the layer's other units, or 1 if all are zero.
 
     Parameters

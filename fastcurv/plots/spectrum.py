@@ -33,7 +33,7 @@ class SpectrumDisplay(Display):
     Parameters
     ----------
     density : SpectralDensity
-        What `fastcurv.spectral_density` returned.
+        The result of `fastcurv.spectral_density`.
     eigenvalues : (k,) array or None
         Eigenvalues drawn as ticks on the axis, negative ones in red, zeros within rounding in grey.
     bounds : (float, float)
@@ -42,7 +42,7 @@ class SpectrumDisplay(Display):
     Attributes
     ----------
     ax_, figure_
-        After ``plot``.
+        Set by ``plot``.
 
     See Also
     --------
@@ -104,7 +104,7 @@ class SpectrumDisplay(Display):
         n_probes, n_steps, axis, seed : int, int, str, int
             As in `fastcurv.spectral_density`.
         ax : matplotlib Axes or None
-            Where to draw; None: a new figure.
+            The Axes to draw in; None creates a new figure.
         **look
             Passed to ``plot``.
 
@@ -156,7 +156,7 @@ class SpectrumDisplay(Display):
         X, y, sample_weight : array_like
             The rows on which the loss is evaluated, as in ``fit``.
         ax : matplotlib Axes or None
-            Where to draw; None: a new figure.
+            The Axes to draw in; None creates a new figure.
         **options
             Passed to `from_operator`.
 
@@ -192,8 +192,8 @@ class SpectrumDisplay(Display):
         Parameters
         ----------
         ax : matplotlib Axes or None
-            Where to draw; None: a new figure. Empty axes get a title, which says how many
-            eigenvalues are negative.
+            The Axes to draw in; None creates a new figure. Empty axes get a title with the number
+            of negative eigenvalues.
         band : float
             Half width of the error band, in standard errors.
         scale : {"log", "linear"}

@@ -1,5 +1,5 @@
-"""The matrix of an operator that is small enough to be formed, with a bound on its error, and the
-eigenvalues that follow: one builder for `eigvalsh`, `inertia` and `classify`.
+"""The matrix of an operator that is small enough to be formed, with a bound on its error, and its
+eigenvalues, for `eigvalsh`, `inertia` and `classify`.
 """
 
 from __future__ import annotations
@@ -64,13 +64,13 @@ class DenseMatrix:
     A : ndarray, shape (n, n)
         Float64, exactly symmetric.
     bounds : ndarray, shape (n,)
-        For each column of the products a bound on the norm of its error. Of an entry and its mirror
-        image A holds the one from the column with the smaller bound, their mean if the bounds are
-        equal.
+        For each column of the products, a bound on the norm of its error. Of each entry and its
+        mirror image, A holds the one from the column with the smaller bound, or their mean if the
+        bounds are equal.
     asymmetry : ndarray, shape (n,)
-        The norms of the columns of ``P - P'``, with P the products as computed.
+        The norms of the columns of ``P - P'``, where P is the matrix of the computed products.
     n_products : int
-        n, or 0 for a matrix that was given or was formed by other means.
+        Number of products: n, or 0 for a matrix that was given or was not formed by products.
     known : Assembled or None
         The assembled matrix, if A was not formed by products: it has its own bound on the error of
         A.
@@ -154,7 +154,7 @@ def dense_matrix(op: Any) -> DenseMatrix:
     Raises
     ------
     ValueError
-        Where a product is not finite, or n is above 30 000.
+        If a product is not finite, or n is above 30 000.
     """
     op = check_symmetric_operator(op)
     n = op.shape[0]
@@ -242,9 +242,9 @@ def eigvalsh(op: Any, *, space: Space | None = None) -> Floats:
     Raises
     ------
     ValueError
-        Where a product is not finite, or n is above 30 000.
+        If a product is not finite, or n is above 30 000.
     numpy.linalg.LinAlgError
-        Where all of LAPACK's drivers failed.
+        If all of LAPACK's drivers failed.
 
     See Also
     --------
@@ -297,9 +297,9 @@ def inertia(op: Any, *, space: Space | None = None) -> Inertia:
     Raises
     ------
     ValueError
-        Where a product is not finite, or n is above 30 000.
+        If a product is not finite, or n is above 30 000.
     numpy.linalg.LinAlgError
-        Where all of LAPACK's drivers failed.
+        If all of LAPACK's drivers failed.
 
     See Also
     --------

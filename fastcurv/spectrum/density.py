@@ -70,28 +70,28 @@ def spectral_density(
     Each probe is a random vector of signs; n_steps of Lanczos from it give a Gauss quadrature,
     whose nodes and weights represent the spectrum weighted by the squared components of that
     vector. The mean over probes is unbiased for smooth averages. For the curvature of a small
-    network, if its matrix costs less than the products asked for, all eigenvalues are computed
-    instead, as they are in a small space of outputs; not if `deflate` or `against` is given.
+    network whose matrix costs less than these products, and in a small space of outputs, all
+    eigenvalues are computed instead, unless `deflate` or `against` is given.
 
     Parameters
     ----------
     op : LinearOperator, ndarray or sparse matrix, shape (n, n)
         Real symmetric.
     n_probes, n_steps : int
-        Costs ``n_probes * n_steps`` products, fewer if a Krylov space ends early, and memory for
-        n_steps + 1 vectors, which are kept orthogonal to ``sqrt(eps)`` so that no spurious copies
-        of eigenvalues (ghosts) appear.
+        Number of probes and of Lanczos steps from each. The cost is ``n_probes * n_steps``
+        products, fewer if a Krylov space ends early, and memory for n_steps + 1 vectors, which are
+        kept orthogonal to ``sqrt(eps)`` so that no spurious copies of eigenvalues (ghosts) appear.
     seed : None, int or numpy.random.Generator
-        Seed of the random choices; the same number gives the same bits.
+        Seed of the random choices; the same number gives bitwise identical results.
     rng : None, int or numpy.random.Generator
         Another name for `seed`, as in SciPy.
     deflate : bool or int, optional
         Deflate the outliers that the first probe found, at most this many, from the other probes.
-        They then enter the density exactly, with weight 1/n each, and their share of the noise,
-        which is most of it if a few eigenvalues stand out, is removed at no further product. If the
-        other probes find further copies of an outlier, which the first cannot, the first probe is
-        left out. Costs memory for as many vectors and their orthogonalisation. Default: True if n
-        is at most 100 000, so that this is cheap, and `against` is None.
+        They then enter the density exactly, with weight 1/n each, and their part of the noise,
+        which is most of the noise if a few eigenvalues dominate, is removed without further
+        products. If the other probes find further copies of an outlier, which the first cannot, the
+        first probe is left out. Costs memory for as many vectors and their orthogonalisation.
+        Default: True if n is at most 100 000, so that this is cheap, and `against` is None.
     against : Eigenpairs or ndarray, shape (n, s), optional
         Known eigenpairs of `op`, deflated in the same way. One product checks the pairs; for
         vectors without values, the values cost s products.
@@ -122,8 +122,8 @@ def spectral_density(
     SpectralDensity
         ``grid, density, stderr, nodes, weights``; other grids cost no product:
         `SpectralDensity.regrid`. From 12 probes on, two standard errors cover the truth 19 times in
-        20. Fewer probes can all be alike, and show no scatter, if only a few coordinates couple:
-        `stderr` is NaN then.
+        20. Fewer probes can all give equal results, without scatter, if only a few coordinates are
+        coupled: `stderr` is then NaN.
 
     See Also
     --------
@@ -362,8 +362,8 @@ def assemble(
     dtype: np.dtype[Any],
     **facts: Any,
 ) -> SpectralDensity:
-    """Return a `SpectralDensity` from the probes' quadratures, those of the full operator of this
-    dtype, and the deflated eigenvalues.
+    """Return a `SpectralDensity` from the quadratures of the probes for the full operator (n, n) of
+    the given dtype, and the deflated eigenvalues `exact`. `look` holds the arguments of `smooth`.
     """
     q = max(len(one.nodes) for one in quadratures)
     nodes, weights = np.zeros((2, len(quadratures), q))

@@ -1,5 +1,5 @@
-"""The result of `spectral_density`: a quadrature per probe, and what follows from it without
-further products.
+"""The result of `spectral_density`: a quadrature for each probe, and quantities computed from the
+quadratures without further products.
 """
 
 from __future__ import annotations
@@ -111,7 +111,8 @@ def smooth(
     axis, width, grid, n_grid, linear_below
         As in `spectral_density`.
     unsure : bool
-        Whether the standard error is unknown, NaN, if a few probes are all `has_rounding_scatter`.
+        If True, the standard error is NaN (unknown) if the probes are so few and equal that
+        `has_rounding_scatter` is true.
 
     Returns
     -------
@@ -196,9 +197,9 @@ class SpectralDensity(Record, InOneLine, AttributeHints, subject="density"):
     grid : ndarray, shape (p,)
         Eigenvalues at which the density is given.
     density, stderr : ndarray, shape (p,)
-        Mean over the probes and its standard error, per unit of `coordinate`; the integral over it
-        is 1. The standard error is NaN if fewer than 12 probes are all alike, since these show no
-        scatter.
+        Mean over the probes and its standard error, per unit of `coordinate`; the integral over
+        `coordinate` is 1. The standard error is NaN if fewer than 12 probes are all alike, since
+        these show no scatter.
     nodes, weights : ndarray, shape (n_probes, q)
         The quadrature of each probe; each row of weights sums to 1. Rows that ended early are
         padded with weight 0.
@@ -215,15 +216,15 @@ class SpectralDensity(Record, InOneLine, AttributeHints, subject="density"):
         Number of eigenvalues that enter the density exactly, as nodes of weight 1/n common to all
         probes.
     rounding : float
-        Eigenvalues and nodes this close to a number, zeros of symmetries for example, cannot be
-        told from it.
+        Eigenvalues and nodes within this distance of a number, such as the zeros of symmetries,
+        cannot be distinguished from it.
     ghosts : float
         The largest ``|<q_i, q_j>|``, i != j, measured among Lanczos vectors; spurious copies of
         eigenvalues (ghosts) can only appear if it is near 1.
     shared : str or None
         The name of the `Krylov` run whose products were used.
     n_new : int or None
-        How many products were made for this result; None: all.
+        Number of products that were computed for this result; None if all were.
     space : str
         As in `Eigenpairs`.
     """

@@ -48,7 +48,7 @@ def draw_density(
     density : SpectralDensity
     ax : matplotlib.axes.Axes
     band : float
-        Standard errors on either side of the line; 0: no band.
+        Number of standard errors on either side of the line; 0 draws no band.
     label : str or None
         Name of the line in the legend; by default "density" with the width it is smoothed over.
     scale : {"log", "linear"}

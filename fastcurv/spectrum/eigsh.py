@@ -83,7 +83,8 @@ def extreme_pairs(
         usual = n
     usual = min(usual, asked.max_products)
     whole = may_be_whole and n <= asked.max_products
-    # A search without a probe for copies makes few products, so that a matrix does not pay.
+    # A search without a probe for copies makes few products, so that forming a matrix saves no
+    # time.
     form = choose(op, usual, "parameters", matrix=whole, summed=sought)
     inner = form.make()
     # The matrix cannot be summed because its entries would overflow or underflow.
@@ -188,7 +189,7 @@ class ThickRestart(EigenSearch):
                 return replace(self.held, interrupted=True)
             return self._make_result()
 
-    # -- what is seldom done to the basis
+    # -- rare operations on the basis
     # ----------------------------------------------------------------------------------------------
 
     def _max_kept_width(self) -> int:
@@ -322,8 +323,8 @@ def eigsh(
     Uses thick-restart Lanczos with full reorthogonalisation, repeated from new random starts
     orthogonal to the basis until no missed copy of a multiple eigenvalue is found. The whole matrix
     is used instead up to n = 64, and once a search has become so long that forming it costs no
-    more; for the curvature of a network, whose price is known, wherever it costs less from the
-    first. The matrix of a small network costs less than a search has products: its eigenvalues are
+    more; for the curvature of a network, whose cost is known, it is used from the start if it costs
+    less. The matrix of a small network costs less than a search has products: its eigenvalues are
     then searched in the matrix.
 
     Parameters
@@ -352,20 +353,20 @@ def eigsh(
         Default: 512 MB worth, at least ``2 k + 20``, at most 300 and n.
     v0 : ndarray, shape (n,) or (n, j), optional
         Start vectors; at most a third of the ``max_basis - k`` vectors left are used, the first
-        ones. If they span an invariant subspace, up to the tolerance, they show nothing of other
-        eigenvalues, and the search starts anew from a random vector. ``probe=False`` trusts them:
-        columns that are eigenvectors already then cost one product each.
+        ones. If they span an invariant subspace, up to the tolerance, they give no information
+        about other eigenvalues, and the search starts again from a random vector. With
+        ``probe=False`` this is not done: columns that are eigenvectors then cost one product each.
     against : ndarray, shape (n, s), or Eigenpairs, optional
         The operator is restricted to the complement of these vectors; `residuals` are those of the
         operator itself.
     probe : bool, optional
-        Whether to search with new random starts for copies of multiple eigenvalues, of which one
-        start finds one each. Each start continues until it would have found a copy of any wanted
-        value but the innermost, with a probability of error of 0.3%. If there are none, this
+        Whether to search with new random starts for copies of multiple eigenvalues, since one start
+        finds only one copy of each. Each start continues until it would have found a copy of any
+        wanted value but the innermost, with a probability of error of 0.3%. If there are none, this
         usually adds a sixth to the products, and at most a quarter, or 4 products; if that is too
-        few, `unseen` of the result, and its repr, tell what is left open, and no pair that may have
-        lost a copy is called `converged`. A start that has exhausted its space, as that of a matrix
-        with few distinct eigenvalues does, is followed by others of up to as many products.
+        few, `unseen` and the repr of the result state what may have been missed, and pairs that may
+        lack a copy are not `converged`. If the Krylov space of a start is exhausted, as for a
+        matrix with few distinct eigenvalues, further starts with up to as many products follow.
         Default: True unless `v0` has several columns. If the spectrum is known to be simple,
         ``probe=False`` saves these products: from the same start the search then takes no more
         products than ARPACK's, which restarts in a smaller basis.
@@ -378,7 +379,7 @@ def eigsh(
         net with fewer inputs, see `fastcurv.network.spaces`. By default a smaller space is used if
         that is faster according to a cost model; `vectors` are then computed on first access.
     seed : None, int or numpy.random.Generator
-        Seed of the random choices; the same number gives the same bits.
+        Seed of the random choices; the same number gives bitwise identical results.
     rng : None, int or numpy.random.Generator
         Another name for `seed`, as in SciPy.
     progress : bool, optional

@@ -49,8 +49,8 @@ class Form(NamedTuple):
     product : float
         Seconds for each product of the job.
     make : callable
-        Returns the operator, None if this turns out to be impossible; of ``"matrix"`` what
-        `matrix_of` returns.
+        Function that returns the operator, or None if it cannot be made; for ``"matrix"`` it
+        returns the result of `matrix_of`.
     """
 
     kind: str
@@ -71,8 +71,8 @@ def choose(
     """Return the representation of an operator in which a computation takes the least time.
 
     A smaller operator is preferred to all others if runs of `N_TYPICAL_RUN_PRODUCTS` products take
-    less time with it. The seconds are those of ``op.estimated_seconds``; of an operator without,
-    only a matrix of at most `ALWAYS_DENSE_MAX_N` rows is formed.
+    less time with it. The seconds are those of ``op.estimated_seconds``; for an operator without
+    this attribute, only a matrix of at most `ALWAYS_DENSE_MAX_N` rows is formed.
 
     Parameters
     ----------
@@ -82,8 +82,8 @@ def choose(
     space : {"samples", "outputs", "inputs", "parameters"}, optional
         The space of the job; by default the one that takes the least time.
     matrix, summed : bool
-        Whether the job can be done by a few eigenpairs of the matrix, and whether its products can
-        be those with a matrix that the operator sums over rows.
+        True if the job can be done by computing a few eigenpairs of the matrix, and if it can use a
+        matrix that the operator sums over rows for its products.
     step : float
         Seconds of vector operations for each product.
     """

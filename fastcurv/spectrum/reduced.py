@@ -96,15 +96,15 @@ def pairs_from_matrix(
     ----------
     P : ndarray, shape (n, n)
         Products with the unit vectors, of any scale. If they are not symmetric to rounding,
-        `asymmetry` of the result tells by how much, and `residuals` include it.
+        `asymmetry` of the result measures this, and `residuals` include it.
     dtype : dtype
         The dtype of the operator and of the vectors.
     rest : float
         Added to the eigenvalues only, so that small entries of P keep their digits.
     against : ndarray, shape (s, n), optional
-        Orthonormal rows to which the vectors shall be orthogonal.
+        Orthonormal rows to which the vectors are made orthogonal.
     n_products : int
-        Number of products that P cost.
+        Number of products from which P was computed.
     """
     eps, N = eps_of(dtype), None
     S, A, exponent, skew = symmetrised(P)
@@ -195,8 +195,9 @@ def reduced_pairs(
 
 
 def remaining_search(inner: Any, asked: Any, small: Reduction) -> Any:
-    """Return the options of the remaining search if the lowest eigenvalues are copies of `rest`,
-    with the residual tolerance that small eigenvalues need.
+    """Return the options of the search in the operator `small` if the lowest eigenvalues of the
+    full operator are copies of ``small.rest``, which need no search. The tolerance is reduced to
+    that which small eigenvalues need.
     """
     dtype = operator_dtype(small)
     tol = resolve_tol(asked.tol, dtype) * (1e-3 if asked.relative == "value" else 0.25)

@@ -23,7 +23,7 @@ SKEW_WIDENING_FACTOR = 13.0
 # TWO_VALUED_WIDENING_FACTOR / m`` times as wide.
 TWO_VALUED_WIDENING_FACTOR = 3.0
 
-# If few coordinates couple, a quadratic form of random signs takes few values. A nonconstant
+# If few coordinates are coupled, a quadratic form of random signs takes few values. A nonconstant
 # polynomial of degree 2 takes each value with probability at most 3/4, so this many samples are all
 # equal, and show no scatter, with probability at most 1/20. With fewer samples, probes are uniform
 # on a sphere.
@@ -117,35 +117,34 @@ class Eigenpairs(Record, AttributeHints, subject="pairs"):
         product computed again may give some 40 eps ``scale`` more; ``H.rounding_bound(u)`` is a
         worst-case bound on its rounding, if the operator offers that.
     converged : ndarray of bool, shape (k,)
-        Whether ``residuals`` are within the tolerance, ``tol * scale``, or ``tol * |lam|`` for
+        True where ``residuals`` are within the tolerance, ``tol * scale``, or ``tol * |lam|`` for
         ``relative="value"``, and no copy may have been missed: False within `unseen` of the
-        innermost value, if `unseen` exceeds 64 tolerances. Of a single pair, and where no search
-        for copies was asked for (`probed` is then False), it speaks of residuals alone.
+        innermost value, if `unseen` exceeds 64 tolerances. For a single pair, and if no search for
+        copies was requested (`probed` is then False), it refers to residuals alone.
     n_products : int
-        Number of products with the operator; 0 where all eigenvalues are from a
-        matrix that was made without them.
+        Number of products with the operator; 0 if the eigenvalues come from a matrix that was
+        computed without products.
     scale : float
         The largest ``|lam|`` found, to which the tolerance is relative.
     tol : float
-        The tolerance asked for.
+        The requested tolerance.
     probed : bool
         True if a random start searched for copies of multiple eigenvalues that the first start
-        cannot find, or if none could have changed the values. `unseen` tells how much that search
-        left open.
+        cannot find, or if none could have changed the values. `unseen` states how far that search
+        is incomplete.
     unseen : float
-        What the search leaves open: with a probability of error of 5% no eigenvalue was missed,
-        copy or not, that lies further than this outside the innermost of the values. 0: none was
-        missed, because the whole matrix or the whole space was used. A search that ends earlier
-        leaves a few tolerances open, for values next to another one, and the repr mentions what
-        exceeds 64 tolerances. Infinity: no search was made. If copies were missed, other true
-        eigenvalues take their place.
+        A distance: with a probability of error of 5%, no eigenvalue (or copy of one) was missed
+        that lies further than this outside the innermost of the values. It is 0 if the whole matrix
+        or the whole space was used, a few tolerances after a search that ended earlier, and
+        infinity without a search. The repr mentions a distance above 64 tolerances. If copies were
+        missed, other true eigenvalues take their place.
     interrupted : bool
         True if Ctrl-C ended the run early.
     shared : str or None
         The name of the `Krylov` run whose products were used, if they were not made for this result
         alone.
     n_new : int or None
-        How many products were made for this result; None: all.
+        Number of products that were computed for this result; None if all were.
     asymmetry : float
         Measured asymmetry of the products, ``|<u, Hv> - <Hu, v>|`` for unit vectors u, v of the
         basis; 0 if that is within rounding. It is included in `residuals`.
@@ -310,14 +309,15 @@ class Estimate(Record, InOneLine, AttributeHints, subject="estimate"):
     Attributes
     ----------
     estimate : float or ndarray
-        The estimate, unbiased unless the function that made it says otherwise.
+        The estimate, which is unbiased unless the documentation of its function states otherwise.
     stderr : float or ndarray
-        Standard error over the random samples, same shape; for a single number at least the
-        rounding of the operator's products, 0 if the number is exact up to rounding.
+        Standard error over the random samples, of the same shape. For a single number it is at
+        least the rounding error of the operator's products, or 0 if the number is exact up to
+        rounding.
     n_products : int
         Number of applications of the operator, products and quadratic forms alike.
     n_quadratic : int
-        How many of these were quadratic forms, at about half the cost of a product.
+        Number of these that were quadratic forms, at about half the cost of a product.
     method : str
         The method that was used.
     space : str

@@ -1,5 +1,5 @@
-"""Named Lanczos runs that serve eigenpairs, densities and verdicts of one operator without
-repeating a product.
+"""Named Lanczos runs whose products are shared by eigenpairs, densities and verdicts of one
+operator.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Runs:
             run.reserve(steps)
 
     def probe(self, i: int = 0, n_steps: int = 1, shown: Bar = NO_PROGRESS) -> Recurrence:
-        """Implement `Krylov.probe`."""
+        """Return the recurrence of random probe `i`, for `Krylov.probe`."""
         if not isinstance(i, (int, np.integer)) or i < 0:
             raise ValueError(f"i must be the number of a probe, an int >= 0, got {short_repr(i)}.")
         while len(self.probes) <= i:
@@ -104,11 +104,11 @@ class Runs:
             extend(run, n_steps, shown)
 
     def steps_from(self, g: Any = None) -> int:
-        """Implement `Krylov.steps_from`."""
+        """Return the number of products of the run from `g`, for `Krylov.steps_from`."""
         return next((run.m for start, run in self.by_start if np.array_equal(start, g)), 0)
 
     def start_from(self, g: Array, n_steps: int) -> Recurrence:
-        """Implement `Krylov.start_from`."""
+        """Return the run from the start vector g, for `Krylov.start_from`."""
         g = check_vector(g, self.n, "g")
         if not g.any():
             raise ValueError("g must be a direction, got zero.")
@@ -128,14 +128,15 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
     """Lanczos runs on one operator whose products are shared by eigenpairs, densities and verdicts.
 
     The first run starts from a direction that is uniform on the sphere, as the bounds on the
-    probability of missing an eigenvalue require; vectors of signs do not give these, since an
-    eigenvector with few entries can be orthogonal to them. Further random runs are started when a
-    density needs more probes, and others from given vectors. Runs are never restarted, so each can
-    be extended, and each keeps its basis: memory is one vector of length n for every product.
+    probability of missing an eigenvalue require; these bounds do not hold for vectors of signs,
+    since an eigenvector with few entries can be orthogonal to them. Further random runs are started
+    when a density needs more probes, and others from given vectors. Runs are never restarted, so
+    each can be extended, and each keeps its basis: memory is one vector of length n for every
+    product.
 
-    Threads may share one: each call waits until the others have ended. A call from within a product
-    of its own operator, or from a signal handler or finaliser that interrupts a call, raises
-    `RuntimeError`.
+    Threads may share a `Krylov` object: each call waits until the others have ended. A call from
+    within a product of its own operator, or from a signal handler or finaliser that interrupts a
+    call, raises `RuntimeError`.
 
     Parameters
     ----------
@@ -144,20 +145,20 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
     name : str
         Stored in ``shared`` of the results: those with the same name use the same products.
     seed : None, int or numpy.random.Generator
-        Seed of the random choices; the same number gives the same bits.
+        Seed of the random choices; the same number gives bitwise identical results.
     max_bytes : int
         Limit on the memory of all bases together; beyond it a method raises `MemoryError` and
         leaves the runs unchanged.
     space : str, optional
-        The space in which the random probes run, as in `eigsh`; by default a smaller one if a cost
-        model finds it worthwhile. Results are those of `op`.
+        The space in which the random probes run, as in `eigsh`; by default a smaller one if it
+        takes less time according to a cost model. Results are those of `op`.
 
     Attributes
     ----------
     small : Reduction or None
         The smaller operator on which the probes run.
     n_products : int
-        Products made so far, by all runs.
+        Number of products computed so far, by all runs.
 
     See Also
     --------
@@ -289,7 +290,7 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
             As in `fastcurv.eigsh`. Copies of multiple eigenvalues are not searched for: one start
             finds one of each.
         max_products : int, optional
-            Largest number of new products; default: as many as memory allows.
+            Maximum number of new products; by default as many as memory allows.
         progress : bool, optional
             Whether to show a progress bar; by default on a terminal, if the work takes more than 2
             s.

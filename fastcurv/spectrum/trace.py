@@ -395,10 +395,10 @@ def trace(
         ``"hutchinson"``: the mean of ``v'Hv`` over random signs v, or, from fewer than 11 samples,
         over random directions of length ``sqrt(n)``. ``"hutch++"``: exact on the range of
         ``n_probes / 3`` products, fewer below 31, Hutchinson on the rest; far more accurate if few
-        eigenvalues dominate. ``"xtrace"``: the same idea with every sample used in every role, the
-        most accurate, at the cost of n_probes vectors in memory. ``"auto"``: Hutchinson if
-        ``op.quadratic`` exists or n_probes is below 12, else XTrace; with n_probes >= n the trace
-        is computed exactly by n products.
+        eigenvalues dominate. ``"xtrace"``: a similar method in which every sample is used both for
+        the range and as a test vector; the most accurate, at the cost of n_probes vectors in
+        memory. ``"auto"``: Hutchinson if ``op.quadratic`` exists or n_probes is below 12, else
+        XTrace; with n_probes >= n the trace is computed exactly by n products.
     seed : None, int or numpy.random.Generator
         Seed of the random choices; the same number gives the same bits.
     rng : None, int or numpy.random.Generator
@@ -415,9 +415,9 @@ def trace(
         ``estimate, stderr, n_products``. Two standard errors cover the truth 19 times in 20: they
         are widened by Student's t if samples are few, if few samples dominate the sum, and for
         leave-one-out estimates by their correlation and by what each leaves out. Fewer than 11
-        vectors of signs could all give the same value, and show no scatter, if only a few
-        coordinates couple: therefore so few samples are random directions, with standard errors
-        widened according to their number.
+        vectors of signs could all give the same value, without scatter, if only a few coordinates
+        are coupled. So few samples are therefore random directions, with standard errors widened
+        according to their number.
 
     Raises
     ------
@@ -512,7 +512,7 @@ def diagonal(
         ``estimate (n,), stderr (n,), n_products``; errors as for `trace`, entry by entry, from 18
         samples on. With fewer, two standard errors of ``"xdiag"`` cover the truth 9 times in 10 if
         n is hardly larger than their number and the operator almost diagonal, and those of
-        ``"hutchinson"`` mean nothing for an entry whose few samples are all alike.
+        ``"hutchinson"`` are meaningless for an entry whose few samples are all equal.
 
     Raises
     ------

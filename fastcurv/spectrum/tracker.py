@@ -38,9 +38,9 @@ class SpectrumRecord:
     residuals : ndarray
         ``||H u - lam u||`` for each: an eigenvalue lies within it of the value.
     n_products : int
-        Products with the Hessian made for this record.
+        Number of products with the Hessian for this record.
     converged : bool
-        Whether the residuals are within the tolerance.
+        True if the residuals are within the tolerance.
     """
 
     step: int
@@ -53,11 +53,11 @@ class SpectrumRecord:
 class Tracker(ReadOnly, made_by="fastcurv.spectrum.Tracker"):
     """Follow the lowest and highest eigenvalue of the Hessian along a training run.
 
-    Call it with theta once a step, from `minimize`, from a loop of your own or from one in torch.
-    The eigenvectors of the step before are the start of the next, which costs one product for each
-    if theta has moved little. The rest of five products a step goes into a Lanczos run from a
-    random start, whose eigenvectors join after every ten of them: without it, an eigenvalue that
-    becomes the lowest in another direction would not be seen.
+    A tracker is called with theta once in each step, by `minimize` or in any other training loop.
+    Each step starts from the eigenvectors of the step before, which costs one product for each if
+    theta has moved little. The rest of five products per step continues a Lanczos run from a random
+    start, whose eigenvectors are tracked too after every ten products: without this run, an
+    eigenvalue that becomes the lowest in another direction would not be found.
 
     Parameters
     ----------
@@ -68,7 +68,8 @@ class Tracker(ReadOnly, made_by="fastcurv.spectrum.Tracker"):
     tol : float
         Tolerance of the residuals, relative to the largest ``|lam|`` found.
     every : int
-        Record every so many calls; the others return the last record and cost nothing.
+        Number of calls from one record to the next; the other calls return the last record and cost
+        nothing.
     seed : None, int or numpy.random.Generator
         Seed of the random starts.
 
@@ -77,11 +78,11 @@ class Tracker(ReadOnly, made_by="fastcurv.spectrum.Tracker"):
     records : tuple of SpectrumRecord
         All records so far.
     values, residuals : ndarray, shape (m, 1) or (m, 2)
-        Those of all m records.
+        The values and residuals of all m records.
     steps : ndarray, shape (m,)
         The steps of the records.
     n_products : int
-        Products of all records.
+        Number of products of all records.
 
     See Also
     --------
@@ -91,8 +92,9 @@ class Tracker(ReadOnly, made_by="fastcurv.spectrum.Tracker"):
     Notes
     -----
     The first record costs up to 100 products, each later one at most 5. It takes memory for about
-    15 vectors of length n. That the values are the ends of the spectrum is likely, not proved;
-    `eigsh` and `classify` tell more about one point. Copies and pickles begin a new Lanczos run.
+    15 vectors of length n. The values are probably the ends of the spectrum, but this is not
+    proved; `eigsh` and `classify` give more information about one point. Copies and pickles begin a
+    new Lanczos run.
 
     Examples
     --------

@@ -1,10 +1,11 @@
-"""Losses and activations given by a function of NumPy: what the library calls of them, and the
-losses that are built in this way. `fastcurv.structure.user_functions` has those of a user's own.
+"""Losses and activations given by a function of NumPy: their interface for the library, and the
+losses that are built in this way. `fastcurv.structure.user_functions` has the classes for
+user-defined functions.
 
-The engine computes the argument, outputs or a layer's z, asks the function for values and first and
-second derivatives, once for each theta and block of rows, and keeps them: a product costs what it
-costs with any other loss or activation. What is proved of them follows from a few numbers: a bound
-on the third derivative, the error of the function, and for a loss a lower bound.
+The engine computes the argument (outputs or a layer's z), calls the function for values and first
+and second derivatives, once for each theta and block of rows, and stores the results, so a product
+costs the same as with any other loss or activation. Proofs need a few numbers: a bound on the third
+derivative, the error of the function, and for a loss a lower bound.
 """
 
 from __future__ import annotations
@@ -103,8 +104,8 @@ class Function(ReadOnly):
 
     def third_of(self, z: Floats, *at: Any) -> Floats:
         """Return bounds of z's shape, or (N, 1), on the third derivative. `at` holds the other
-        arguments of `third`: the targets of a loss, and by how much numbers differ from z. The
-        bounds are infinite if none are known.
+        arguments of `third`: the targets of a loss, and the distance from z up to which the bounds
+        hold. The bounds are infinite if none are known.
         """
         shapes = [z.shape, *self.by_row * [(len(z), 1), (len(z),)]]
         if not callable(self.third):
@@ -134,7 +135,7 @@ class LossFunction(Function):
     exponential: bool = False  # True if the mean is exp(z)
     logarithmic: bool = False  # True if the loss is minus the logarithm of a density
     per_target: int = 1  # number of outputs for each target, or 0 if targets may have any width
-    # infimum of the targets, and whether it is itself allowed
+    # infimum of the targets, and True if a target may equal it
     least: tuple[float, bool] | None = None
     lower: float | None
 
@@ -242,7 +243,7 @@ class LossFunction(Function):
             )
         return d_out // self.per_target
 
-    # --- what is known of it
+    # --- known properties
 
     def error(self, z: NDArray[Any], y: NDArray[Any], found: Values, eps: float) -> Floats:
         """Return bounds on the errors of the entries of the first and second derivatives, (N, d).
@@ -321,7 +322,7 @@ class ActivationFunction(Function):
             a, p, q = (np.ascontiguousarray(part, z.dtype) for part in found)
         return a, p, q
 
-    # --- what is known of it
+    # --- known properties
 
     @property
     def like_relu(self) -> bool:

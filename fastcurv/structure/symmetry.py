@@ -1,6 +1,6 @@
-"""Symmetries of a network, and what else of the Hessian follows from its structure without any
-product: directions that gradients cannot see, saturation, other theta with the same function, and
-the groups that leave the loss unchanged (`orbits`).
+"""Symmetries of a network, and other properties of the Hessian that follow from the structure
+without any product: directions that are orthogonal to all gradients, saturation, other theta with
+the same function, and the groups that leave the loss unchanged (`orbits`).
 
 Every function reads a network objective: `ob.model` (`sizes`, `activation`, `bias`, `residual`,
 `preactivations`), `ob.X`, `ob.y`, `ob.loss`, `ob.l2`, `ob.sample_weight`. Hidden layers count from
@@ -132,10 +132,11 @@ def saturation(ob: Any, theta: ArrayLike) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``layers``: per hidden layer, the share of (sample, unit) pairs whose ``|phi'|`` is at most
-        1% of its maximum; ``saturated``: that share over all hidden layers; ``dead_units``: how
-        many units are so at every sample; ``n_units``; ``certain``: the share of samples (outputs,
-        for binary cross entropy) with a probability within 1e-3 of 0 or 1, 0.0 for mse.
+        ``layers``: for each hidden layer, the fraction of (sample, unit) pairs whose ``|phi'|`` is
+        at most 1% of its maximum; ``saturated``: that fraction over all hidden layers;
+        ``dead_units``: the number of units for which this holds at every sample; ``n_units``;
+        ``certain``: the fraction of samples (outputs, for binary cross entropy) with a probability
+        within 1e-3 of 0 or 1, 0.0 for mse.
 
     Examples
     --------
@@ -420,17 +421,18 @@ def nearest_copy(model: Any, theta: ArrayLike, other: ArrayLike) -> NDArray[Any]
     hidden units and by sign flips. A flip changes the signs of the weights into and out of units
     whose activation is odd, or into units whose activation is even.
 
-    With one hidden layer it is the nearest, by optimal assignment. With several, layers are matched
-    in turn by their incoming weights and the sizes of their outgoing ones: if theta itself is such
-    a copy it is found, unless units share all of these, and any other result is a copy all the
-    same. Layers that a skip connection ties to their neighbours stay as they are.
+    With one hidden layer the result is the nearest copy, by optimal assignment. With several
+    layers, the layers are matched in turn by their incoming weights and the sizes of their outgoing
+    ones: if theta itself is a copy of `other`, it is found, unless several units share all of these
+    numbers. In any case the result is a copy of `other`. Layers joined to others by a skip
+    connection are not changed.
 
     Parameters
     ----------
     model : MLP
         The network.
     theta, other : array_like (n,)
-        The parameters that stay, and those that are brought close to them.
+        The fixed parameters, and those of which the nearest copy is computed.
 
     Returns
     -------
@@ -565,7 +567,7 @@ def orbits(
     Returns
     -------
     list of Orbit
-        Those with tangents that are not all 0. Raises `MemoryError` if they take more than 1 GB.
+        The groups whose tangents are not all 0. Raises `MemoryError` if they take more than 1 GB.
     """
     free = np.broadcast_to(l2_diagonal(ob), theta.shape) == 0
     held, size = [], 0

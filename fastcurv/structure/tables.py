@@ -1,7 +1,7 @@
-"""Tables of losses and activations, a row for each, with all that the library knows of it; batch
-normalisation.
+"""Tables of losses and activations, with all properties that the library uses in one row for each;
+batch normalisation.
 
-Everything outside the kernels reads these rows. A new loss is a row of `LOSSES` and its kernel in
+All code outside the kernels reads these rows. A new loss is a row of `LOSSES` and its kernel in
 ``src/kernels/losses.inc``, a new activation one of `ACTIVATIONS` and ``activations.inc``; both need
 a number in an enum of ``kernels.h`` and a name for type checkers in `fastcurv.common.protocols`.
 """
@@ -72,40 +72,42 @@ class LossRow:
     Attributes
     ----------
     link : {"identity", "sigmoid", "softmax", "given"}
-        The function g of the derivative by the outputs, ``c (g(f) - m y)``, m the sum of a row of y
-        for softmax, else 1. What `certify` proves of a loss follows from it. "given": `given` is
-        asked.
+        The function g in the derivative with respect to the outputs, ``c (g(f) - m y)``, with m the
+        sum of a row of y for softmax, else 1. The proofs of `certify` depend on it. "given" means
+        that the function `given` is called.
     terms : callable
-        ``terms(f, y)``: the terms of the loss and their derivatives by f ``(..., N, d_out)``, real
-        or complex, neither weighted nor divided; y has the shape of one f.
+        ``terms(f, y)``: the terms of the loss and their derivatives with respect to f ``(..., N,
+        d_out)``, real or complex, neither weighted nor divided; y has the shape ``(N, d_out)``.
     per_entry : bool
-        Whether each entry of f has a term of its own, so that the second derivative by f is
-        diagonal. Of a loss that is given by a function, `given` knows it once it has been tried.
+        True if each entry of f has a term of its own, so that the second derivative with respect to
+        f is diagonal. For a loss given by a function it is known after the first call of `given`.
     terms_of_row : callable
-        By d_out, the number of terms of a row, over all of which the loss is a mean.
+        Function of d_out: the number of terms of a row, over all of which the loss is a mean.
     targets : {"numbers", "labels", "classes"}
-        What y holds: any numbers; numbers from 0 to 1; integer classes (rows,) or their weights
-        (rows, d_out).
+        The contents of y: any numbers; numbers from 0 to 1; integer classes (rows,) or their
+        weights (rows, d_out).
     attained : bool
-        Whether some f attains the infimum of every term.
+        True if some f attains the infimum of every term.
     bends : (float, float)
-        Bounds on the second and third derivatives of a row's term by f, over the sum of |y| of the
-        row unless `per_entry`.
+        Bounds on the second and third derivatives of a row's term with respect to f, divided by the
+        sum of |y| of the row unless `per_entry`.
     constant : callable
         ``constant(y, shares, d_out)``: the loss of the best constant outputs, shares (rows,) of
         sum 1.
     score : (str, callable)
-        What is reported of a fit: its name, and ``score(f, y)``.
+        The score reported for a fit: its name, and ``score(f, y)``.
     sklearn : (str, callable)
-        ``out_activation_`` of scikit-learn's estimators, and by d_out the factor of their loss.
+        ``out_activation_`` of scikit-learn's estimators, and a function of d_out that returns the
+        factor of their loss.
     aliases : tuple of str
         Names in other libraries, in the spelling of `fastcurv.common.errors.normalise_name`.
     given : LossFunction or None
-        The function that the engine asks, where it has no kernel.
+        The function that the engine calls if it has no kernel for the loss.
     certain, right, pulls : callable
-        Of probabilities. ``certain(f)``: by row (by output) whether one is within 1e-3 of 0 or 1;
-        ``right(y, f, E)``: by row whether its label is hard and has the largest logit, f being off
-        by at most E; ``pulls(y)``: by output whether some row pulls it up, and whether down.
+        Masks for losses of probabilities. ``certain(f)``: rows (or outputs) with a probability
+        within 1e-3 of 0 or 1; ``right(y, f, E)``: rows whose label is hard and has the largest
+        logit, if f has an error of at most E; ``pulls(y, d_out)``: outputs whose increase lowers
+        the loss of some row, and outputs whose decrease does.
     """
 
     link: Literal["identity", "sigmoid", "softmax", "given"]
@@ -314,13 +316,13 @@ def check_loss(loss: Any) -> Any:
 
 
 # --------------------------------------------------------------------------------------------------
-# Activations. Bounds over an interval ``z +- t`` are functions that decrease with ``|z|``, at the
-# point of the interval nearest to 0, or, where a derivative first grows from 0, its value at the
-# far end.
+# Activations. A bound over an interval ``z +- t`` is the value of a function that decreases with
+# ``|z|`` at the point of the interval nearest to 0 or, for a derivative that first grows from 0,
+# the value of the derivative at the far end.
 
 ROUND_UP_FACTOR = 1 + 1e-12  # factor for the rounding of the few operations of an envelope
 Three = tuple[Floats, Floats, Floats]
-# Key: a name in another library. Value: settings that make it the same function.
+# Key: a name in another library. Value: the settings for which the two functions are equal.
 Settings = dict[str, dict[str, Any]]
 
 
@@ -348,24 +350,26 @@ class ActivationRow:
     leak : float or None
         The slope below 0 of an activation of two straight pieces, whose slope above 0 is 1.
     kink : float
-        The jump at 0 of phi', or of phi'' where phi' has none; 0: no kink.
+        The jump at 0 of phi', or of phi'' if phi' has none; 0 if there is no kink.
     of_a : float or None
-        c, where the engine computes phi' and phi'' from a: ``phi'' = (c - 2 a) phi'``.
+        The constant c in ``phi'' = (c - 2 a) phi'`` if the engine computes phi' and phi'' from a,
+        else None.
     gaussian : bool
-        Whether phi holds ``exp(-z^2 / 2)``, which plain kernels compute with an error that grows
+        True if phi contains ``exp(-z^2 / 2)``, which plain kernels compute with an error that grows
         with z^2.
     like_relu, homogeneous, odd, even : bool
-        Whether weights are best drawn as for relu; whether ``phi(c z) = c phi(z)`` for c > 0;
-        whether ``phi(-z) = -phi(z)``; whether ``phi(-z) = phi(z)``.
+        True if weights are drawn as for relu; if ``phi(c z) = c phi(z)`` for c > 0; if ``phi(-z) =
+        -phi(z)``; if ``phi(-z) = phi(z)``.
     names : dict
-        By library, "torch" (class), "onnx" (node), "keras" (function or class) or "sklearn"
-        (string), its names with the settings that make it the same function.
+        For each library, "torch" (class), "onnx" (node), "keras" (function or class) or "sklearn"
+        (string), its names of the activation, with the settings for which the functions are equal.
     aliases : tuple of str
         More names, in the spelling of `fastcurv.common.errors.normalise_name`.
     differs : dict
-        Modules with another function of our name, and how it differs.
+        Modules in which this name denotes another function, with the difference.
     given : ActivationFunction or None
-        The function that the engine asks, where it has no kernel; `pairs` is None then.
+        The function that the engine calls if it has no kernel for the activation; `pairs` is then
+        None.
     """
 
     phi: Callable[[NDArray[Any]], NDArray[Any]]

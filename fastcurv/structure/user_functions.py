@@ -1,8 +1,8 @@
-"""A user's own losses and activations, with the checks that they pass.
+"""User-defined losses and activations, and the checks of their functions.
 
-The library calls them as `fastcurv.structure.given` says. What is checked here, at a few rows or
-numbers: that a function returns arrays of the right shapes, depends on its arguments alone, has the
-derivatives that it returns, and keeps the bounds that it is given with.
+The library calls them as described in `fastcurv.structure.given`. The checks use a few rows or
+numbers: a function must return arrays of the right shapes, depend on its arguments alone, return
+its true derivatives, and satisfy the given bounds.
 """
 
 from __future__ import annotations
@@ -106,17 +106,18 @@ def attempt_derivatives(own: Any, z: Floats, v: Floats, *y: Floats) -> Any:
 class Loss(LossFunction, made_by="fastcurv.Loss"):
     """A user-defined loss, as a function of the outputs and targets of some rows.
 
-    The objective is the mean of its values over the rows, as for ``cross_entropy``. Everything but
-    the proofs needs the function alone: values, gradients, products with the Hessian, spectra,
-    `minimize`, verdicts. The GGN is there where the second derivative is nowhere negative.
+    The objective is the mean of its values over the rows, as for ``cross_entropy``. Values,
+    gradients, products with the Hessian, spectra, `minimize` and verdicts need the function alone;
+    only proofs need the other arguments. The GGN is defined where no second derivative is negative.
 
     Parameters
     ----------
     function : callable
         ``function(z, y)`` for outputs z ``(N, d)`` and targets y ``(N, m)``, float64. Returns
-        ``(value, first, second)``: the loss of each row ``(N,)``, its derivatives by z ``(N, d)``,
-        and its second derivatives, ``(N, d)`` if each output has a term of its own, else
-        ``(N, d, d)``, symmetric, for at most 64 outputs. It must depend on its arguments alone.
+        ``(value, first, second)``: the loss of each row ``(N,)``, its derivatives with respect to z
+        ``(N, d)``, and its second derivatives, ``(N, d)`` if each output has a term of its own,
+        else ``(N, d, d)``, symmetric, for at most 64 outputs. It must depend on its arguments
+        alone.
     third : float or callable, optional
         A bound on the third derivative of a row's loss, as a symmetric trilinear form of z: a
         number, or ``third(z, y, move)``, ``(N,)``, or ``(N, d)`` if each output has a term of its
@@ -125,17 +126,17 @@ class Loss(LossFunction, made_by="fastcurv.Loss"):
     lower : float, optional
         A lower bound on the loss of a row.
     ulps : float, optional
-        A bound on the error of the function, for float64 as for `numpy.longdouble` arguments:
-        each number that it returns is off by at most ``ulps eps (1 + |z|) (1 + |y|)`` plus
-        ``ulps eps`` times the sizes of the row's value, first and second derivative, eps that of
-        the arguments, for those arguments exactly as they are.
+        A bound on the error of the function, for float64 as for `numpy.longdouble` arguments: each
+        number that it returns has an error of at most ``ulps eps (1 + |z|) (1 + |y|)`` plus ``ulps
+        eps`` times the sizes of the row's value, first and second derivative, where eps is that of
+        the arguments and the arguments are taken as exact.
 
     Raises
     ------
     TypeError, ValueError
-        Where the arguments are of other kinds; from the first objective, which tries the function
-        with 16 rows at most: where it returns other shapes, mixes rows, or returns derivatives that
-        are not those of differences, or where a bound does not hold there.
+        If an argument is invalid. The first objective with this loss evaluates the function on at
+        most 16 rows, and raises if the function returns other shapes, mixes rows, or returns
+        derivatives that do not agree with differences, or if a bound does not hold on these rows.
 
     See Also
     --------
@@ -143,20 +144,20 @@ class Loss(LossFunction, made_by="fastcurv.Loss"):
 
     Notes
     -----
-    A verdict is proved only where `third` and `ulps` are known; otherwise it is measured, and says
-    so. Beyond the rows it is tried with, `third`, `lower` and `ulps` are taken at their word. It is
-    asked once for each theta and block of rows, by one thread. Where `numpy.longdouble` is longer
-    than float64 (on x86, but not with MSVC), gradients for proofs are computed in it, so it
-    must compute in the precision of its arguments; elsewhere proofs rest on worst-case bounds for
-    float64, and more verdicts are measured.
+    A verdict is proved only if `third` and `ulps` are known; otherwise it is measured, and its
+    reason states this. Except on the rows of the check, `third`, `lower` and `ulps` are not
+    verified. The function is called once for each theta and block of rows, by one thread. Where
+    `numpy.longdouble` is longer than float64 (on x86, but not with MSVC), gradients for proofs are
+    computed in it, so it must compute in the precision of its arguments; on other systems proofs
+    use worst-case bounds for float64, and more verdicts are measured.
 
     Built in this way are ``poisson``, ``gamma``, ``pseudo_huber``, ``log_cosh``, ``quantile`` and
     ``gaussian_nll``, with their bounds; `quantile` and `pseudo_huber` return those two with other
-    parameters. Minima on the kinks of relu nets are not proved of any of them.
+    parameters. Minima on the kinks of relu nets are not proved for any of them.
 
     Examples
     --------
-    The Cauchy loss, ``log(1 + r^2 / 2)``, which hardly feels outliers:
+    The Cauchy loss, ``log(1 + r^2 / 2)``, which is robust to outliers:
 
     >>> import numpy as np, fastcurv as fc
     >>> def cauchy(z, y):
@@ -200,10 +201,10 @@ class Loss(LossFunction, made_by="fastcurv.Loss"):
         Parameters
         ----------
         level : float
-            Share of the targets below, between 0 and 1.
+            Fraction of the targets below the quantile, between 0 and 1.
         width : float
-            Of the smooth part, in units of y. The quantile is that of y plus noise of the logistic
-            law of this scale, so keep it below a tenth of the spread of y.
+            Width of the smooth part, in units of y. The quantile is that of y plus logistic noise
+            of this scale, so keep it below a tenth of the spread of y.
 
         Examples
         --------
@@ -230,8 +231,8 @@ class Loss(LossFunction, made_by="fastcurv.Loss"):
         return made
 
     def _attempt(self, y: NDArray[Any], d: int) -> None:
-        """Raise a ValueError if a function is no loss of rows with its derivatives, or if its
-        bounds do not hold, at some of the targets and random outputs of size 1.
+        """Raise a ValueError if a function is no loss of single rows, if its derivatives are wrong,
+        or if its bounds do not hold, at some of the targets and random outputs of size 1.
         """
         y = y[np.linspace(0, len(y) - 1, min(len(y), N_CHECK_ROWS)).astype(int)].astype(float)
         z, v = np.random.default_rng(0).standard_normal((2, len(y), d))
@@ -248,8 +249,8 @@ class Loss(LossFunction, made_by="fastcurv.Loss"):
 class Activation(ActivationFunction, made_by="fastcurv.Activation"):
     """A user-defined activation, as a function of a layer's z.
 
-    Everything but the proofs needs the function alone: values, gradients, products with Hessian and
-    GGN, spectra, `minimize`, verdicts, batch normalisation, skips.
+    Values, gradients, products with Hessian and GGN, spectra, `minimize`, verdicts, batch
+    normalisation and skips need the function alone; only proofs need the other arguments.
 
     Parameters
     ----------
@@ -259,23 +260,23 @@ class Activation(ActivationFunction, made_by="fastcurv.Activation"):
         each number of z alone.
     first, second : float, optional
         Bounds on ``|phi'|`` and ``|phi''|`` for all z. Without them both are bounded from their
-        values at z and `third`, which is worse far from there.
+        values at z and `third`, which is less sharp far from z.
     third : float or callable, optional
         A bound on ``|phi'''|``: a number, or ``third(z, move)``, of z's shape, which holds for all
         numbers that differ from z by at most `move`, of z's shape.
     ulps : float, optional
         A bound on the error of the function, for float64 as for `numpy.longdouble` arguments: each
-        number that it returns is off by at most ``ulps eps (1 + |z|)`` plus ``ulps eps`` times the
-        sizes of phi, phi' and phi'', eps that of the arguments, for those arguments exactly as they
-        are.
+        number that it returns has an error of at most ``ulps eps (1 + |z|)`` plus ``ulps eps``
+        times the sizes of phi, phi' and phi'', where eps is that of the arguments and the arguments
+        are taken as exact.
 
     Raises
     ------
     TypeError, ValueError
-        Where the arguments are of other kinds. The function is tried at 16 numbers between -3 and
-        3: it is refused where it returns other shapes or NaN, mixes the numbers of z, or returns
-        derivatives that are not those of differences, or where a bound does not hold there or at
-        ten times these numbers.
+        If an argument is invalid. The function is evaluated at 16 numbers between -3 and 3, and
+        rejected if it returns other shapes or NaN, mixes the numbers of z, or returns derivatives
+        that do not agree with differences, or if a bound does not hold at these numbers or at ten
+        times these numbers.
 
     See Also
     --------
@@ -284,13 +285,13 @@ class Activation(ActivationFunction, made_by="fastcurv.Activation"):
 
     Notes
     -----
-    A verdict is proved only where `third` and `ulps` are known of every activation; otherwise it is
-    measured, and says so. Elsewhere bounds are taken at their word. Gradients for proofs are
-    computed in `numpy.longdouble`, as those of a `Loss` are.
+    A verdict is proved only if `third` and `ulps` are known for every activation; otherwise it is
+    measured, and its reason states this. Except at the numbers of the check, bounds are not
+    verified. Gradients for proofs are computed in `numpy.longdouble`, as those of a `Loss` are.
 
-    The function is asked once for each theta, by one thread, for some 32 000 numbers at a time. A
-    pickle holds it by reference; `save` and `to_torch` refuse a model with it. `MLP.init` draws
-    weights as for relu where phi' is above 1/2 at 30 and within 1/10 of 0 at -30.
+    The function is called by one thread, once for each theta, with some 32 000 numbers at a time. A
+    pickle holds it by reference; `save` and `to_torch` raise ValueError for a model with it.
+    `MLP.init` draws weights as for relu where phi' is above 1/2 at 30 and within 1/10 of 0 at -30.
 
     Examples
     --------
@@ -331,8 +332,8 @@ class Activation(ActivationFunction, made_by="fastcurv.Activation"):
         self._attempt()
 
     def _attempt(self) -> None:
-        """Raise a ValueError if a function is no activation with its derivatives, or if its bounds
-        do not hold.
+        """Raise a ValueError if a function is no activation, if its derivatives are wrong, or if
+        its bounds do not hold.
         """
         found = self(CHECK_POINTS)
         for name, part in zip(self.parts, found):

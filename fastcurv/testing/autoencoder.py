@@ -1,5 +1,5 @@
-"""Reference problems: the linear autoencoder, all of whose critical points are known; the lecture's
-toy; and the engine's counterpart of a reference network.
+"""Reference problems: the linear autoencoder, all of whose critical points are known; the toy
+objective of the lectures; and the conversion of a reference objective to the engine's.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class LinearAutoencoder(ReadOnly):
     ----------
     objective : ReferenceObjective
         The objective on `X` with targets `X`, mse, no bias. ``compiled(objective)`` is the
-        engine's.
+        corresponding `fastcurv.Objective`.
     X : ndarray, shape (n_samples, n)
 
     References

@@ -48,7 +48,7 @@ from ..common.checks import (
 )
 from ..common.errors import AttributeHints, accept_aliases
 from ..common.html import html_table
-from ..common.linalg import cholesky, eigh, eigvalsh
+from ..common.linalg import NotConvexError, cholesky, eigh, eigvalsh
 from ..common.objectives import in_float64
 from ..common.protocols import Floats
 from ..common.read_only import Record
@@ -114,14 +114,15 @@ class LaplacePosterior(Record, AttributeHints, subject="posterior"):
         such parameters only, and on the same rows.
     n_effective : float
         The number of parameters that the rows determine: MacKay's gamma of those with a penalty,
-        plus the others.
+        plus the others. By the Hessian it is the sum of the leverages of `leave_one_out`.
     noise : float or None
         The standard deviation s of the noise, for ``mse``; None for other losses.
     prior_precision : float
         The precision of the Gaussian prior of parameters with a penalty.
     next_l2 : float
         The penalty at MacKay's fixed point for this theta: training with it, and repeating, leads
-        to a maximum of the evidence. NaN without a penalty.
+        to a maximum of the evidence. NaN without a penalty, and if the rows determine no parameter
+        with one.
     n_undetermined : int
         The number of directions of parameters without a penalty that change no output on any row.
         They are held at theta.
@@ -418,8 +419,11 @@ def posterior(
     with one_blas_thread():
         root, logdet, trace, rank = _inverse_root(M, penalised, l2, curvature)
     k = int(penalised.sum())
-    gamma, squares = k - l2 * trace, float(theta[penalised] @ theta[penalised])
-    n_terms, effective, estimated = count * terms_of_a_row(ob), gamma + rank - k, noise is None
+    effective, squares = rank - l2 * trace, float(theta[penalised] @ theta[penalised])
+    if curvature == "hessian":
+        effective = _sum_of_leverages(ob, theta, root, effective)
+    gamma = effective - (rank - k)
+    n_terms, estimated = count * terms_of_a_row(ob), noise is None
     # factor from the objective, which divides by N, to the log likelihood
     factor = n_terms * ob.n_samples / total
     data = (op.value - 0.5 * l2 * squares) * factor
@@ -441,7 +445,7 @@ def posterior(
         n_effective=effective,
         noise=noise,
         prior_precision=tau,
-        next_l2=gamma / squares / T if k and squares > 0 else math.nan,
+        next_l2=gamma / squares / T if k and squares > 0 and gamma > 0 else math.nan,
         n_undetermined=n - rank,
         rows_per_parameter=count / n,
         decrement=decrement,
@@ -449,6 +453,22 @@ def posterior(
         objective=ob,
         root=root / math.sqrt(T),
     )
+
+
+def _sum_of_leverages(ob: Any, theta: Floats, root: Floats, default: float) -> float:
+    """Return the trace of ``H^-1 G`` for the Gauss-Newton matrix G without l2, or `default` if the
+    loss has no such matrix.
+
+    ``tr H^-1 (H - l2)``, its value without curvature of the outputs, can be far below 0 at a
+    minimum where an eigenvalue of H is smaller than l2.
+    """
+    try:
+        G = ob.ggn(theta).to_dense()
+    except NotConvexError:
+        return default
+    G[np.diag_indices(len(G))] -= l2_diagonal(ob)
+    with one_blas_thread():
+        return float(np.vdot(root, G @ root))
 
 
 def _warn_of_few_rows(count: float, n: int, effective: float, n_targets: float) -> None:

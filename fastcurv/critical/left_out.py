@@ -352,12 +352,14 @@ class LeftOut(Record, AttributeHints, subject="left_out"):
         self._warn_of_few_targets()
         inverse = np.exp if given is not None and given.exponential else np.asarray
         z = outputs_of(ob.model, self._at.theta[None], dense_rows(ob.model, X_new))[0]
-        moved = inverse((z[:, :, None] + self.change(X_new))[:, :width])
-        own = np.abs(ob.y - inverse(self.predictions[:, :width])).T  # absolute errors (targets, N)
-        own[:, self._undetermined] = np.inf
         weight = np.ones(ob.n_samples) if ob.sample_weight is None else ob.sample_weight
+        with np.errstate(over="ignore", invalid="ignore"):  # infinite exponentials of outputs
+            moved = inverse((z[:, :, None] + self.change(X_new))[:, :width])
+            own = np.abs(ob.y - inverse(self.predictions[:, :width])).T  # absolute errors
+            own[:, self._undetermined] = np.inf  # shape (targets, N)
+            below = np.where(np.isinf(own), np.inf, own - moved)
         high = _upper_quantile(moved + own, weight, level)
-        low = -_upper_quantile(own - moved, weight, level)
+        low = -_upper_quantile(below, weight, level)
         return Interval(low, high)
 
     def _warn_of_few_targets(self) -> None:

@@ -161,6 +161,11 @@ def _r_squared(f: NDArray[Any], y: NDArray[Any]) -> float:
     return float(1 - np.sum((f - y) ** 2) / spread) if spread > 0 else float("nan")
 
 
+def _share_of_right_classes(f: NDArray[Any], y: NDArray[Any]) -> float:
+    labels = y if y.ndim == 1 else y.argmax(axis=1)
+    return float(np.mean(f.argmax(axis=1) == labels))
+
+
 def _right_class(y: NDArray[Any], f: Floats, E: Floats) -> Mask:
     y = one_hot(y, f.shape[1])
     # A single class has the loss 0 everywhere.
@@ -247,7 +252,7 @@ LOSSES: dict[Any, LossRow] = _Losses(
             attained=False,
             bends=(0.5, 0.28),
             constant=lambda y, shares, d_out: float(_entropy(np.bincount(y, shares)).sum()),
-            score=("accuracy", lambda f, y: float(np.mean(f.argmax(axis=1) == y))),
+            score=("accuracy", _share_of_right_classes),
             sklearn=("softmax", lambda d_out: 1.0),
             terms_of_row=lambda d_out: 1.0,
             aliases=("crossentropyloss", "logloss", "nll", "nllloss", "ce")

@@ -119,7 +119,7 @@ def test_covariance_is_the_inverse_of_the_curvature(rng):
         assert np.allclose(post.std(ob.X), np.sqrt(np.einsum("ij,jk,ik->i", J, Sigma, J)), 1e-9)
         new = np.sqrt(post.std(ob.X) ** 2 + post.noise**2)
         assert np.allclose(post.std(ob.X, observations=True), new, 1e-12)
-        gamma = np.trace(Sigma @ (precision - T * ob.l2 * np.eye(13)))
+        gamma = np.trace(Sigma @ (T * ob.ggn(theta).to_dense() - T * ob.l2 * np.eye(13)))
         assert abs(post.n_effective - gamma) <= 1e-9 * gamma
         data = np.sum((ob.model.predict(theta, ob.X) - ob.y) ** 2)
         assert np.isclose(post.noise**2, data / (60 - gamma), rtol=1e-9)
@@ -279,6 +279,26 @@ def test_few_samples_per_parameter_warn(rng):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fc.laplace(fc.Objective(fc.MLP([2, 3, 1]), X, y, "mse", 0.1, np.full(20, 2)), post.theta)
+
+
+def test_effective_parameters_of_the_hessian_are_leverages():
+    """Where an eigenvalue of the Hessian is below l2, the number of effective parameters is still
+    positive: the sum of the leverages.
+    """
+    rng = np.random.default_rng(1)
+    X = rng.standard_normal((60, 2))
+    y = np.sin(X[:, 0]) + 0.2 * rng.standard_normal(60)
+    ob = fc.Objective(fc.MLP([2, 4, 1]), X, y, "mse", l2=0.01)
+    theta = fc.minimize(ob, seed=0).x
+    post, H = fc.laplace(ob, theta, "hessian"), ob.hessian(theta).to_dense()
+    leverages = fc.leave_one_out(ob, theta).hat_matrix_diag.sum()
+    assert np.trace(np.linalg.solve(H, H - 0.01 * np.eye(17))) < 0 < leverages < 17
+    assert np.isclose(post.n_effective, leverages, rtol=1e-9) and post.next_l2 > 0
+    nll = fc.Objective(fc.MLP([2, 2]), X, y, "gaussian_nll", l2=0.1)  # has no such matrix
+    at = fc.minimize(nll, np.zeros(6)).x
+    H = nll.hessian(at).to_dense()
+    wanted = np.trace(np.linalg.solve(H, H - 0.1 * np.eye(6)))
+    assert np.isclose(fc.laplace(nll, at, "hessian").n_effective, wanted, rtol=1e-9)
 
 
 def test_many_effective_parameters_warn_where_the_noise_is_estimated(rng):

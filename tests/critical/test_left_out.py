@@ -276,6 +276,30 @@ def test_classes_with_free_biases_are_those_of_a_logistic_model(rng):
     assert np.allclose(np.diff(both.change(X), axis=1), one.change(X), rtol=1e-6, atol=1e-9)
 
 
+def test_classes_given_as_weights_have_the_score_of_their_labels(rng):
+    X = rng.standard_normal((30, 2))
+    labels = (X[:, 0] > 0).astype(int)
+    found = []
+    for y in (labels, np.eye(2)[labels]):
+        ob = fc.Objective(fc.MLP([2, 2]), X, y, l2=0.1)
+        found.append(fc.leave_one_out(ob, fc.minimize(ob, np.zeros(6), verdict=False).x))
+    assert found[0].score == found[1].score > 0.8
+    assert np.allclose(found[0].losses, found[1].losses, rtol=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore:The fit has .* effective parameters")
+def test_infinite_predictions_give_infinite_intervals():
+    """Without the last of seven samples, the exponential of its output overflows."""
+    x = np.array([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 5e3])[:, None]
+    y = np.array([1.0, 1.0, 2.0, 2.0, 3.0, 4.0, 1.0])
+    ob = fc.Objective(fc.MLP([1, 1]), x, y, "poisson", l2=1e-3)
+    out = fc.leave_one_out(ob, fc.minimize(ob, np.zeros(2), verdict=False).x)
+    assert out.predictions.max() > 1000
+    low, high = out.interval([[0.0], [1e4]], 0.8)
+    assert (low == -np.inf).all() and (high == np.inf).all()
+    assert np.isfinite(out.interval([[0.0], [1.0]], 0.5)).all()
+
+
 def test_intervals_are_jackknife_plus_quantiles(rng):
     ob, theta = fitted(4)
     out, X = fc.leave_one_out(ob, theta), rng.standard_normal((6, 3))

@@ -27,7 +27,7 @@ from ..spectrum.draw import count_signs
 from ..spectrum.results import missed_clause
 from ..structure.tables import DEFAULT_LOSS_BY_TARGETS
 from .advice import Shell
-from .data import CSV_SUFFIXES, DATA_SOURCES, Coding, Dataset, absolute
+from .data import DATA_SOURCES, Coding, Dataset, absolute, is_table_name
 from .models import cluster_objective, is_model, open_model, read_model
 from .output import (
     DEFAULT_OUTPUT_FILE,
@@ -349,7 +349,11 @@ def report(args: Namespace, out: Output) -> int:
     from .page import build_report
 
     check_out(args.out, kinds=PAGE_SUFFIXES)
-    table = Path(args.theta).suffix.lower() in CSV_SUFFIXES
+    if args.theta == "-":
+        raise ValueError(
+            "table must be a file, got '-', which is standard input. Write it to a .csv file first."
+        )
+    table = is_table_name(args.theta)
     _refuse_options(args, table)
     if table:
         return report_on_table(args, out)

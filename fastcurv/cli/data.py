@@ -123,6 +123,11 @@ def read_features(source: str | Path, width: int) -> np.ndarray:
     return X
 
 
+def is_table_name(path: str | Path) -> bool:
+    """Return True if a name ends as that of a table does, with or without ``.gz``."""
+    return str(path).lower().removesuffix(".gz").endswith(CSV_SUFFIXES)
+
+
 def existing_path(path: Path) -> Path:
     if not path.exists():
         raise ValueError(f"there is no file {path}")

@@ -22,7 +22,6 @@ from ..common.optional import optional
 from ..structure.tables import DEFAULT_LOSS_BY_TARGETS, LOSSES, check_loss
 from .cells import DURATION_FORM, ISO_FORM, NUMBER_GAPS, Cells, as_numbers, date, is_date
 from .data import (
-    CSV_SUFFIXES,
     Code,
     Coding,
     Dataset,
@@ -32,6 +31,7 @@ from .data import (
     from_npz,
     from_sklearn,
     has_free_scale,
+    is_table_name,
     refuse_huge,
     shift_and_scale,
 )
@@ -283,7 +283,7 @@ def read_rows(
     if not sheet.rows:
         raise ValueError(f"{sheet.path} must have at least one row below its names, got none.")
     X, notes = encode(codes, sheet, places)
-    return scaled(X, coding), (*notes, *note_on_marks(sheet, 1))
+    return scaled(X, coding), (*sheet.notes, *notes, *note_on_marks(sheet, 1))
 
 
 def load_dataset(
@@ -392,7 +392,7 @@ def _read(
 ) -> tuple[Table | None, Any, np.ndarray]:
     """Return a table or None, the features if there is no table, and the targets."""
     path = Path(str(source)).expanduser()
-    if path.suffix.lower() in CSV_SUFFIXES:
+    if is_table_name(path):
         classes = None if n_outputs in (None, 1) else True
         if loss is not None:
             check_loss(loss)

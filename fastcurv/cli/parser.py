@@ -425,11 +425,12 @@ COMMANDS: dict[str, dict[str, Any]] = {
     "report": {
         "help": "one HTML page: train on a table and how far to trust the network, or on a saved "
         "network its verdict and spectrum",
-        "description": "A name that ends in .csv or .tsv is a table: a tanh network is trained on "
-        "it, and the page says how well it predicts rows it has not seen, how sure it is, and "
-        "which rows decided. Every other name is a saved network: the page has its training, "
-        "verdict, spectrum and cost. Example: fastcurv report plants.csv --target height --out "
-        "r.html --save net.safetensors; then fastcurv predict net.safetensors new.csv.",
+        "description": "A name that ends in .csv, .tsv or .csv.gz is a table: a tanh network is "
+        "trained on it, and the page says how well it predicts rows it has not "
+        "seen, how sure it is, and which rows decided. Every other name is a saved "
+        "network: the page has its training, verdict, spectrum and cost. Example: "
+        "fastcurv report plants.csv --target height --out r.html --save "
+        "net.safetensors; then fastcurv predict net.safetensors new.csv.",
         "options": [
             option("theta", metavar="table or model", help=f"a table, or {MODEL_FILES_HELP}"),
             *SAVED_OPTIONS[1:],

@@ -17,7 +17,7 @@ from ..critical.left_out import left_out_of_fit
 from ..network.mlp import MLP
 from ..network.row_views import check_no_batch_norm
 from ..structure.tables import LOSSES
-from .data import CSV_SUFFIXES, Coding, read_features
+from .data import Coding, is_table_name, read_features
 from .encode import read_rows, scaled
 from .models import is_model, read_model
 from .recipe import SavedRun, load_run
@@ -82,7 +82,7 @@ def _inputs(
     source: str, coding: Coding, target: str | None, width: int
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return the inputs of the network, and notes."""
-    if Path(source).suffix.lower() in CSV_SUFFIXES:
+    if is_table_name(source):
         names = coding.columns or tuple(map(str, range(width)))
         codes = coding.codes or all_numbers_codes(names)
         return read_rows(source, replace(coding, codes=codes), target)
@@ -101,7 +101,7 @@ def _interval(args: Namespace, saved: SavedRun, coding: Coding, name: str, X: An
     if args.data is not None:
         recipe = replace(recipe, data=args.data)
     path = Path(recipe.data).expanduser()
-    if path.suffix.lower() in CSV_SUFFIXES and not path.exists():
+    if is_table_name(path) and not path.exists():
         raise ValueError(f"there is no file {path}. Name the training table with --data.")
     data = recipe.dataset(coding if coding.codes else None)
     if recipe.digest not in ("", data.digest):

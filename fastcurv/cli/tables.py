@@ -9,9 +9,11 @@ no safe guess is one sentence with the line, the column and the cure.
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import math
 import re
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -86,6 +88,7 @@ class Sheet:
     lines: list[int]
     comma: bool  # True if numbers have decimal commas
     ambiguous: bool  # True if no number shows whether marks are of decimals or of thousands
+    notes: tuple[str, ...]  # on the encoding of the file, if it had to be guessed
 
     def where(self, row: int, column: int) -> str:
         """Return the place of a cell as text for a message."""
@@ -111,10 +114,10 @@ def read_sheet(path: str | Path, least: int = 2) -> Sheet:
         If the file cannot be read as a table; one sentence with the line and the cure.
     """
     path = existing_path(Path(path).expanduser())
-    text = _text(path)
+    text, notes = _text(path)
     marked = re.match(r"sep=([,;\t|])\r?\n", text)  # Excel writes this line
     text, first = (text[marked.end() :], 2) if marked else (text, 1)
-    mark = marked[1] if marked else _separator(text, path.suffix.lower())
+    mark = marked[1] if marked else _separator(text, path.name.lower().removesuffix(".gz"))
     rows, lines = _rows(path, text, mark, first)
     if not rows:
         raise ValueError(f"{path} must hold a table, got an empty file.")
@@ -162,7 +165,7 @@ def read_sheet(path: str | Path, least: int = 2) -> Sheet:
         )
     if any(empty):
         rows = [[row[i] for i in kept] for row in rows]
-    return Sheet(path, names, named, rows, lines, comma, ambiguous)
+    return Sheet(path, names, named, rows, lines, comma, ambiguous, notes)
 
 
 def _decimal_mark(path: Path, rows: Sequence[Cells], mark: str) -> tuple[bool, bool]:
@@ -208,37 +211,45 @@ def _with_points(rows: Sequence[Cells]) -> Iterator[str]:
 
 # first bytes of files that are no text but often named like tables
 FOREIGN_FILE_SIGNATURES = {
-    b"\x1f\x8b": "a file compressed by gzip. Unpack it first",
     b"PK\x03\x04": "an Excel workbook or an archive. Save the table as 'CSV UTF-8'",
     b"\xd0\xcf\x11\xe0": "an Excel workbook. Save the table as 'CSV UTF-8'",
     b"PAR1": "a Parquet file. Write it as CSV",
     b"%PDF": "a PDF file. Save the table as 'CSV UTF-8'",
 }
+GZIP_SIGNATURE = b"\x1f\x8b"  # first bytes of a file compressed by gzip
+_CONTROL_PATTERN = re.compile(rb"[\x00-\x08\x0e-\x1f]")  # control characters that no text has
 _JSON_START_PATTERN = re.compile(r"\s*(\[\s*[\[{]|\{\s*\")")
 _HTML_START_PATTERN = re.compile(r"\s*<(!doctype|\?xml|html)", re.IGNORECASE)
 
 
-def _text(path: Path) -> str:
-    """Return the text of a file, without a byte-order mark."""
+def _text(path: Path) -> tuple[str, tuple[str, ...]]:
+    """Return the text of a file, without a byte-order mark, and a note on its encoding if that is
+    neither UTF-8 nor UTF-16.
+    """
     refuse_device(path)
     try:
         raw = path.read_bytes()
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from None
+    if raw.startswith(GZIP_SIGNATURE):
+        try:
+            raw = gzip.decompress(raw)
+        except (OSError, EOFError, zlib.error):
+            raise ValueError(
+                f"{path} must hold a whole file compressed by gzip, got one that is damaged or cut "
+                "short. Compress the table again."
+            ) from None
     for start, what in FOREIGN_FILE_SIGNATURES.items():
         if raw.startswith(start):
             raise ValueError(f"{path} must hold a table as text, got {what}.")
     if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
         with suppress(UnicodeDecodeError):
-            return raw.decode("utf-16")
+            return raw.decode("utf-16"), ()
+    notes: tuple[str, ...] = ()
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise ValueError(
-            f"{path}, line {line}, must be text in UTF-8, got the byte 0x{raw[error.start]:02x}. "
-            "Save the table as 'CSV UTF-8'."
-        ) from None
+        text, notes = _windows_text(path, raw, error.start)
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise ValueError(
@@ -250,7 +261,30 @@ def _text(path: Path) -> str:
     ):
         if pattern.match(text):
             raise ValueError(f"{path} must hold a table as text, got {what}. Write it as CSV.")
-    return text
+    return text, notes
+
+
+def _windows_text(path: Path, raw: bytes, place: int) -> tuple[str, tuple[str, ...]]:
+    """Return bytes that are not UTF-8 from `place` on as text in Windows-1252, which has the
+    letters of Latin-1, and a note with the first of them.
+
+    Raises
+    ------
+    ValueError
+        If the bytes have no meaning in that encoding, or other characters are in UTF-8.
+    """
+    line = raw.count(b"\n", 0, place) + 1
+    if raw.decode("utf-8", "ignore").isascii() and not _CONTROL_PATTERN.search(raw):
+        with suppress(UnicodeDecodeError):
+            text = raw.decode("cp1252")
+            return text, (
+                f"The table is not in UTF-8 and was read as Windows-1252 (Latin-1), with "
+                f"{text[place]!r} in line {line}. If that is wrong, save the table as 'CSV UTF-8'.",
+            )
+    raise ValueError(
+        f"{path}, line {line}, must be text in UTF-8, got the byte 0x{raw[place]:02x}. "
+        "Save the table as 'CSV UTF-8'."
+    )
 
 
 def _rows(path: Path, text: str, mark: str, first: int) -> tuple[list[list[str]], list[int]]:
@@ -285,12 +319,12 @@ def _rows(path: Path, text: str, mark: str, first: int) -> tuple[list[list[str]]
     return rows, lines
 
 
-def _separator(text: str, suffix: str) -> str:
+def _separator(text: str, name: str) -> str:
     """Return the mark that splits the first lines into equal numbers of columns, at least two. Of
     several marks it is the one whose cells are most often numbers or contain no other mark.
     """
     sample = list(_first_lines(text))
-    own = "\t" if suffix == ".tsv" else ","
+    own = "\t" if name.endswith(".tsv") else ","
     best, highest = own, -1.0
     for mark in sorted(SEPARATOR_NAMES, key=lambda mark: mark != own):
         try:
@@ -443,7 +477,7 @@ def read_table(
     """
     sheet = read_sheet(path)
     at = target_column(sheet, target)
-    name, notes = sheet.names[at], []
+    name, notes = sheet.names[at], [*sheet.notes]
     cells = [row[at] for row in sheet.rows]
     kept = _with_target(cells, sheet.comma)
     if len(kept) < (min_rows := 2 if all_numbers else MIN_TABLE_ROWS):

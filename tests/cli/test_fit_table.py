@@ -356,6 +356,7 @@ def test_a_table_with_another_suffix_is_refused_with_the_suffixes_of_tables(tmp_
         ("{table} --out r.txt", "out must be a name that ends in .html or .htm"),
         ("{table} --target z", "target must be a column of {table}, got 'z'; its columns are a, b"),
         ("no.csv", "there is no file no.csv"),
+        ("-", "table must be a file, got '-', which is standard input. Write it to a .csv file"),
     ],
 )
 def test_invalid_report_options_raise_before_any_work(words, message, numbers, capsys, monkeypatch):

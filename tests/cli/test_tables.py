@@ -1,13 +1,14 @@
 """Tables of users: what is read, left out and refused, and how columns become inputs."""
 
+import gzip
 from dataclasses import asdict
 
 import numpy as np
 import pytest
 
-from fastcurv.cli.data import Coding
+from fastcurv.cli.data import Coding, is_table_name
 from fastcurv.cli.encode import fit_coding, load_dataset, load_table, read_rows, scaled
-from fastcurv.cli.tables import read_table
+from fastcurv.cli.tables import read_sheet, read_table
 
 N = 40
 rng = np.random.default_rng(0)
@@ -283,6 +284,24 @@ def test_targets_are_classes_or_numbers(kind, read):
     assert bool(table.notes) == (kind == "whole numbers")
 
 
+def test_a_table_in_an_encoding_of_windows_is_read_with_a_note(read):
+    text = lines(lambda i: ("wei\u00df", "\u20ac 5")[i % 2], Y, names="gr\u00f6\u00dfe,y")
+    table, plain = read(text.encode("cp1252")), read(text)
+    assert table.codes == plain.codes and table.sheet.rows == plain.sheet.rows
+    assert table.notes == (
+        "The table is not in UTF-8 and was read as Windows-1252 (Latin-1), with '\u00f6' in line "
+        "1. If that is wrong, save the table as 'CSV UTF-8'.",
+        *plain.notes,
+    )
+
+
+def test_a_table_compressed_by_gzip_is_read(tmp_path):
+    path = tmp_path / "t.TSV.gz"
+    path.write_bytes(gzip.compress(b"a\ty,x\n1\t2\n1,5\t3\n"))
+    assert is_table_name(path) and not is_table_name("net.gz")
+    assert read_sheet(path).rows == [["1", "2"], ["1,5", "3"]]
+
+
 SOME = "".join(f"{a},{y}\n" for a, y in zip(A[:20], Y[:20]))
 REFUSED = {
     "empty": ("", None, "t.csv must hold a table, got an empty file."),
@@ -291,7 +310,8 @@ REFUSED = {
     "one row": ("a,y\n1,2\n", None, "at least 10 rows with a target in column 'y', got 1."),
     "one column": ("a\n1\n2\n", None, "must have at least two columns, separated by commas"),
     "no targets": (lines(A, [""] * N, names="a,y"), "y", "with a target in column 'y', got 0."),
-    "gzip": (b"\x1f\x8b\x08", None, "as text, got a file compressed by gzip. Unpack it first."),
+    "gzip": (gzip.compress(b"a,y\n1,2\n")[:-4], None, "must hold a whole file compressed by gzip, "
+             "got one that is damaged or cut short. Compress the table again."),
     "Excel": (b"PK\x03\x04", None, "as text, got an Excel workbook or an archive. Save"),
     "JSON": ('[{"a": 1},\n', None, "must hold a table as text, got JSON. Write it as CSV."),
     "HTML": ("<!DOCTYPE html>\n", None, "got a page in HTML or XML. Write it as CSV."),
@@ -301,8 +321,10 @@ REFUSED = {
               "got 1. Remove the lines above the names."),
     "short": (f"a,y\n{SOME}1\n", None, "line 22, must have 2 columns, as the first line has, got"),
     "NUL": (f"a,y\n{SOME}1,\0\n", None, "line 22, must be text, got a NUL byte."),
-    "Latin": (f"a,y\n{SOME}\u00e9,1\n".encode("latin1"), None, "line 22, must be text in UTF-8, "
-              "got the byte 0xe9. Save the table as 'CSV UTF-8'."),
+    "two encodings": (f"a,y\n{SOME}\u00e9,1\n".encode("latin1") + "\u00fc,1".encode(), None,
+                      "line 22, must be text in UTF-8, got the byte 0xe9. Save the table as "),
+    "control characters": (f"a,y\n{SOME}\u00e9\1,1\n".encode("latin1"), None,
+                           "line 22, must be text in UTF-8"),
     "long cell": (f"a,y\n{SOME}{'x' * 200_000},1\n", None, "line 22, must have cells of at most"),
     "open quote": (f'a,y\n"{SOME}', None, "line 2, must have its double quotes in pairs"),
     "same names": (f"y,y\n{SOME}", None, "another name for each column, got 'y' 2 times. Rename"),

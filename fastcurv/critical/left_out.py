@@ -117,9 +117,9 @@ def _minimum(ob: Any, theta: Any, call: str) -> Minimum:
     near = assess_nearness_by(own, theta, safe_norm(g), decrement, size * size)
     if not near.near:
         # The decrement may consist of rounding errors alone, for example if every loss is nearly 0.
-        g, error = gradient_and_error(ob, theta)
+        g, gradient_error = gradient_and_error(ob, theta)
         length = safe_norm(factor.inverse_lower @ g)
-        length -= error * math.sqrt(float(factor.inverse_diagonal.sum()))
+        length -= gradient_error * math.sqrt(float(factor.inverse_diagonal.sum()))
         decrement = 0.5 * max(length, 0.0) ** 2
         near = assess_nearness_by(own, theta, safe_norm(g), decrement, size * size)
     if not near.near:

@@ -273,7 +273,20 @@ def slopes(d):
     }
 
 
-@heading(estimates_exchanged=lambda d: {"shares": exchange(d["shares"], "one", "influence")})
+def strong_decay(d):
+    """Weight decay a thousand times as strong: no row moves the minimum far."""
+    objective = fc.Objective
+
+    def decayed(model, X, y, *, loss, l2):
+        return objective(model, X, y, loss=loss, l2=1000 * l2)
+
+    return vary("left_out", {"Objective": decayed})
+
+
+@heading(
+    strong_decay=strong_decay,
+    estimates_exchanged=lambda d: {"shares": exchange(d["shares"], "one", "influence")},
+)
 def left_out(d):
     shares = d["shares"]
     return {

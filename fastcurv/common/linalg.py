@@ -297,9 +297,9 @@ def eigh_tridiagonal(diagonal: Floats, beside: Floats) -> tuple[Floats, Floats]:
 
 
 def _lapack(S: Floats, driver: str, only: bool = False) -> Any:
-    """Call one LAPACK driver. Long divide-and-conquer calls go through NumPy, which releases the
-    interpreter lock, so that Ctrl-C is handled. Matrices of size 1 x 1 do as well, because SciPy
-    1.9 does not accept them.
+    """Call one LAPACK driver. NumPy is used for long divide-and-conquer calls, because it releases
+    the interpreter lock, so that Ctrl-C is handled, and for 1 x 1 matrices, which SciPy 1.9 does
+    not accept.
     """
     if driver == "evd" and (len(S) >= LONG_EIGENSYSTEM_MIN_N or len(S) == 1):
         call = partial(np.linalg.eigvalsh if only else np.linalg.eigh, S)

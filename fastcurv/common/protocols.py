@@ -13,21 +13,24 @@ optional: an object without one does not have the feature that needs it.
 
 Of an objective:
 
-- ``with_model(model)``: the objective of another network on the same rows; - ``engine_steps``: an
-`EngineSteps` or None; - ``plan_layout()``: the division of the rows in the engine; -
-``sum_over_rows(part, *arguments)``: the sum of a function over shards of the rows; -
-``why_unproved``: the reason why nothing can be proved about the loss, or "" if proofs are possible.
+- ``with_model(model)``: the objective of another network on the same rows;
+- ``engine_steps``: an `EngineSteps` or None;
+- ``plan_layout()``: the division of the rows in the engine;
+- ``sum_over_rows(part, *arguments)``: the sum of a function over shards of the rows;
+- ``why_unproved``: the reason why nothing can be proved about the loss, or "" if proofs are
+  possible.
 
 Of a model, ``fold_batch_norm(theta, statistics)``: the network without batch normalisation and its
 theta.
 
 Of an operator:
 
-- ``fast_product``: the engine's product without checks, for one search, or None; -
-``summed_matrix()``: the matrix ``(n, n)`` summed over rows, or None where that is impossible; -
-``estimated_seconds``: the seconds that a product and that matrix take on one core; infinite if not
-known; - ``smaller_forms(products)``: the smaller operators that may replace this one, each with the
-seconds of a run of `products` products: see `fastcurv.spectrum.forms`.
+- ``fast_product``: the engine's product without checks, for one search, or None;
+- ``summed_matrix()``: the matrix ``(n, n)`` summed over rows, or None where that is impossible;
+- ``estimated_seconds``: the seconds that a product and that matrix take on one core; infinite if
+  not known;
+- ``smaller_forms(products)``: the smaller operators that may replace this one, each with the
+  seconds of a run of `products` products: see `fastcurv.spectrum.forms`.
 """
 
 from __future__ import annotations
@@ -320,11 +323,13 @@ class EngineSteps(Protocol):
 #
 # A subclass, an assigned attribute or a wrapper may replace the value of an objective, or the
 # products of an operator, and still inherit or forward attributes that were written for the
-# original functions. An attribute is the object's own - if it was assigned to the object itself; -
-# if a class defines it, and no function that this class has is replaced by a class derived from it
-# or by an assignment; - if the object forwards all functions of one other object, whose own
-# attribute it is. Classes of this library count as one class, and the attributes of an objective
-# that they read count as its functions.
+# original functions. An attribute is the object's own
+# - if it was assigned to the object itself;
+# - if a class defines it, and no function that this class has is replaced by a class derived from
+#   it or by an assignment;
+# - if the object forwards all functions of one other object, whose own attribute it is.
+# Classes of this library count as one class, and the attributes of an objective that they read
+# count as its functions.
 
 LOSS_METHODS = "value", "gradient", "value_and_gradient", "hessian", "ggn", "jacobian"
 PRODUCT_METHODS = "__matmul__", "product", "matmat", "_matmat", "matvec", "_matvec"

@@ -363,7 +363,7 @@ def _sort_parts(parts: dict[Any, list[Leaf]], name: str) -> list[list[Leaf]]:
     """Return the parts of a mapping in order: those with matrices first, in the only order that is
     consistent with the numbers in their names and with their widths.
     """
-    # sorts Dense_2 before Dense_10
+    # Numbers in names are compared as integers, so Dense_2 precedes Dense_10.
     numbered = {k: re.split(r"(\d+)", str(k)) for k in parts if parts[k]}
     keys = sorted(numbered, key=lambda k: [int(p) if p.isdigit() else p for p in numbered[k]])
     layers = [k for k in keys if any(leaf.array.ndim == 2 for leaf in parts[k])]

@@ -91,9 +91,8 @@ class Stack:
         return len(self.layers[-1][0]) if self.layers else self.takes
 
     def reshaped(self, shape: Sequence[Any], name: str, width: int | None = None) -> bool:
-        """Return True if a change to a shape, with 0 for the number of rows, leaves rows unchanged,
-        or turns rows of one number into numbers. `width` is the length of a row if it is not that
-        of the last layer.
+        """Return True if a reshape of an array (N, width) to `shape`, in which 0 denotes N, leaves
+        all rows unchanged or converts (N, 1) to (N,). `width` is by default that of the last layer.
         """
         width = self.width if width is None else width
         if shape == [-1]:

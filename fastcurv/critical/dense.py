@@ -615,8 +615,8 @@ class ByEigenpairs(Inertia):
         return plain
 
     def _extreme_pair(self, cut: Slice, length: float) -> Pair:
-        """Return the `Pair` of both ends of a slice, in its coordinates, in which Newton's step has
-        length `length`.
+        """Return the `Pair` proved by the eigenvectors of both ends of the slice `cut`, in the
+        coordinates of the slice. Newton's step has length `length` in them.
         """
         known, c, A = signs_of(cut), cut.c, self.full.A
         if not (known.size and known[0] < 0 < known[-1]):

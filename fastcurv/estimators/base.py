@@ -233,8 +233,7 @@ class SpectrumCheck(AttributeHints, subject="look"):
         Bounds on the distance of each Ritz value from an eigenvalue, for exact products. The
         rounding of products in the dtype of the fit is included only if `kind` is ``saddle``.
     n_products : int
-        Number of Hessian products: at most a sixth of the number of gradients of the fit, but at
-        least 4 and at most 40.
+        Number of Hessian products: a sixth of the gradients of the fit, but from 4 to 40.
     """
 
     kind: str
@@ -497,9 +496,8 @@ class BaseMLP(
         y : array_like (N,) or (N, m)
         sample_weight : array_like (N,), optional
             A weight of 2 is equivalent to a repeated row, except that ``class_weight="balanced"``
-            counts rows, and that `early_stopping` may hold out one of two repeated rows. A weight
-            of 0 is equivalent to leaving the row out: a class without other rows is not in
-            ``classes_``.
+            counts rows, and that `early_stopping` may hold out one of two repeated rows. A row of
+            weight 0 is left out: a class without other rows is not in ``classes_``.
         X_val, y_val : array_like, optional
             Rows for early stopping, instead of a fraction of X; needs ``early_stopping=True``.
 

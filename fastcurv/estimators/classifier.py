@@ -28,20 +28,20 @@ PARAMETERS_DOC = """
         ``relu tanh logistic identity``, or any activation of `fastcurv.MLP`; a sequence gives one
         for each hidden layer.
     solver : str
-        ``auto``: L-BFGS until `tol` is met, an estimate of the curvature there, trust-region steps
-        with exact Hessian products if it stalled, and an escape if that is a saddle. The solver
-        draws no random numbers. Or any method of `fastcurv.minimize` by name:
+        ``auto``: L-BFGS until `tol` is met, an estimate of the curvature at the end, trust-region
+        steps with exact Hessian products if L-BFGS stalled, and an escape if the end is a saddle.
+        The solver draws no random numbers. Or any method of `fastcurv.minimize` by name:
         ``trust-region newton-cg gauss-newton cubic saddle-free-newton lbfgs``, or with mini-batches
         ``sgd momentum nesterov rmsprop adam``.
     alpha : float, "auto" or "evidence"
-        Weight decay: ``alpha / 2`` times the squares of the weights, without biases, over the
-        number of rows, as in scikit-learn, whose default is 1e-4. "auto": one of several values
+        Weight decay: ``alpha / 2`` times the squares of the weights, without biases, divided by
+        the number of rows, as in scikit-learn, whose default is 1e-4. "auto": one of several values
         from 100 to 1e-4, by the loss of a quarter of the rows, held out. For each value the other
         rows are fitted until the held-out loss has not fallen for a while, for large data in
         float32. Then all rows are fitted from the best point, down to the loss reached there
         (``stopped_`` is "held_out"), or until the gradient vanishes if the held-out loss fell to
-        the end. Equal rows are held out together, and no random number is drawn. 1e-4 is taken
-        where no rows are held out: for another `solver`, with `early_stopping`, and for fewer than
+        the end. Equal rows are held out together, and no random number is drawn. 1e-4 is used
+        if no rows are held out: for another `solver`, with `early_stopping`, and for fewer than
         some 40 distinct rows. "evidence": the value with the largest evidence of the Laplace
         approximation (see `fastcurv.laplace`), on a path from large to small ones; all rows are
         fitted, until the gradient vanishes. Up to 4096 parameters, with ``solver="auto"``.
@@ -65,7 +65,7 @@ PARAMETERS_DOC = """
         Hold out `validation_fraction` of the rows, keep the point with the lowest loss on them, and
         end after `n_iter_no_change` iterations without a lower one.
     validation_fraction : float
-        Share of the rows held out for `early_stopping`.
+        Fraction of the rows held out for `early_stopping`.
     n_iter_no_change : int
         Number of epochs of a mini-batch solver that lower ``loss_`` by less than `tol`, or of
         iterations that do not lower the held-out loss of early stopping, after which a run ends.
@@ -89,9 +89,9 @@ PARAMETERS_DOC = """
         loss of the batches, each at the theta it was used at, as in scikit-learn.
     n_iter_ : int
     stopped_ : str
-        Why the run ended: ``callback`` if the gradient met tol, ``held_out`` if the loss of rows
-        held out improved no more, ``patience`` after `n_iter_no_change`, and others as in
-        `fastcurv.minimize`.
+        The reason why the run ended: ``callback`` if the gradient met tol, ``held_out`` if the
+        loss of rows held out stopped improving, ``patience`` after `n_iter_no_change`, and others
+        as in `fastcurv.minimize`.
     curvature_ : SpectrumCheck or CriticalPoint
         The curvature at the end, with ``kind``, ``lambda_min``, ``lambda_max`` and ``reason``. None
         if `coefs_` or `intercepts_` have been changed since.
@@ -109,8 +109,8 @@ PARAMETERS_DOC = """
 
 
 CLASS_WEIGHT_DOC = """    class_weight : dict or "balanced", optional
-        A weight for each class, multiplied by `sample_weight`; "balanced" is N over the product of
-        the number of classes and the number of rows of the class.
+        A weight for each class, multiplied by `sample_weight`; "balanced" is N divided by the
+        number of classes and by the number of rows of the class.
 """
 CLASSIFIER_DOC = PARAMETERS_DOC.replace(
     "    random_state :", CLASS_WEIGHT_DOC + "    random_state :"
@@ -282,7 +282,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         ((2, 2), True)
         """
         outputs = self._outputs(X)
-        # Probabilities remain below 1 if they would round to 1.
+        # Probabilities that would round to 1 are set to the largest number below 1.
         if self._multilabel:
             least = np.nextafter(outputs.dtype.type(1), 0)
             return np.asarray(np.minimum(expit(outputs), least))

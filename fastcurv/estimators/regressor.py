@@ -24,9 +24,9 @@ from .evidence import FitPosterior, posterior_of_fit
 
 LOSS_DOC = """    loss : str or fastcurv.Loss
         ``squared_error``; ``poisson`` and ``gamma``, half the deviance with `predict` the
-        exponential of the output; ``pseudo_huber`` and ``log_cosh``, which feel outliers less;
-        ``quantile``, the median, or ``fc.Loss.quantile(0.9)``; ``gaussian_nll``, a mean and a
-        standard deviation for every row; or a loss of your own.
+        exponential of the output; ``pseudo_huber`` and ``log_cosh``, which are less sensitive to
+        outliers; ``quantile``, the median, or ``fc.Loss.quantile(0.9)``; ``gaussian_nll``, a mean
+        and a standard deviation for every row; or a loss of your own.
 """
 REGRESSOR_DOC = PARAMETERS_DOC.replace("    solver :", LOSS_DOC + "    solver :")
 
@@ -53,7 +53,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     and ``intercepts_`` are in units of y: the last layer includes ``y_scale_`` and ``y_shift_``,
     the scale and shift of each target. `warm_start` and `partial_fit` keep those of the first call.
     The width of ``fc.Loss.quantile(0.9, width)`` and the like is in units of y, that of a loss
-    given by name in units of the standard deviation. A user-defined loss takes y as it is.
+    given by name in units of the standard deviation. A user-defined loss receives y unchanged.
 {REGRESSOR_DOC}    sigma_ : float or ndarray (m,)
         With ``alpha="evidence"`` and ``squared_error``: the standard deviation of the noise, in
         units of y.

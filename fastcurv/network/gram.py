@@ -445,17 +445,16 @@ class Rotated(Whole):
 
 # --------------------------------------------------------------------------------------------------
 # The passes of a network over all rows at once, in NumPy: the state at theta, and the derivatives
-# of the loss with respect to the outputs. They are used by operators whose layers have coordinates
-# of their own.
+# of the loss with respect to the outputs. They serve operators whose layers have own coordinates.
 
 
 class LossCurve:
     """The derivatives of the loss with respect to the outputs z: ``delta = dL/dz`` of the last
     layer, and ``rdelta = (d2L/dz2) rz``.
 
-    All numbers are computed in float64 for any dtype of the model. For cross entropy, rows with
-    nearly certain predictions keep their relative accuracy: logits are taken relative to the
-    largest one, and the entry of delta for the largest logit is minus the sum of the others.
+    All numbers are in float64. For cross entropy, rows with nearly certain predictions keep their
+    relative accuracy: logits are taken relative to the largest, whose delta is minus the sum of the
+    others.
 
     Parameters
     ----------
@@ -502,10 +501,7 @@ class LossCurve:
             self.h = self.f * small * (1 - small)
 
     def _entropy(self, z: Floats, y: Array) -> Floats:
-        """Return ``delta_j = f (T p_j - y_j)``, where f is the weight of a row over the divisor, p
-        the softmax and T the sum of the targets y. The entry of the largest logit is computed from
-        the sum of the others.
-        """
+        """Return ``delta_j = f (T p_j - y_j)`` for softmax p, T the sum of y, f a row's scale."""
         m = z.shape[1]
         y = one_hot(y, m).astype(float)
         self.top = z.argmax(axis=1)

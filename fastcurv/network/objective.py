@@ -113,11 +113,12 @@ class Objective(
         (mean over samples, on logits), ``MSELoss`` and ``BCEWithLogitsLoss`` (mean over all
         entries), ``reduction="mean"``. Means over all entries too, of outputs z and targets y:
 
-        - ``poisson``: ``exp(z) - y z + y log y - y``, half the Poisson deviance; - ``gamma``: ``y
-        exp(-z) + z - log y - 1``, half the gamma deviance; - ``pseudo_huber`` (delta 1; see
-        `Loss.pseudo_huber`) and ``log_cosh``: quadratic in small residuals, linear in large ones; -
-        ``quantile``: the median; see `Loss.quantile`; - ``gaussian_nll``: ``(s + (z - y)^2 exp(-s))
-        / 2`` of means z, the first half of the
+        - ``poisson``: ``exp(z) - y z + y log y - y``, half the Poisson deviance;
+        - ``gamma``: ``y exp(-z) + z - log y - 1``, half the gamma deviance;
+        - ``pseudo_huber`` (delta 1; see `Loss.pseudo_huber`) and ``log_cosh``: quadratic in small
+          residuals, linear in large ones;
+        - ``quantile``: the median; see `Loss.quantile`;
+        - ``gaussian_nll``: ``(s + (z - y)^2 exp(-s)) / 2`` of means z, the first half of the
           outputs, and logarithms of variances s, the second half; it has no lower bound.
 
         Or a loss of your own, see `Loss`.

@@ -377,8 +377,8 @@ class Run(Saved):
         self.stale = False
 
     def bind_operator(self) -> Any:
-        """Build the operator named by `curvature` at `theta`, over all rows or over rows drawn anew
-        at each point. Return None for methods without an operator.
+        """Build the operator named by `curvature` at `theta`, over all rows or over a sample of
+        rows that is drawn again at each point. Return None for methods without an operator.
         """
         self._product = None  # releases the memory of the last operator for the next one
         if self.curvature is None:

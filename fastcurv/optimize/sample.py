@@ -124,7 +124,7 @@ class CriticalSample(ReadOnly):
 
     @property
     def trivial(self) -> tuple[SampledPoint, ...]:
-        """The points that are critical because the network does not pass on its inputs."""
+        """The points that are critical because the outputs do not depend on the inputs."""
         return tuple(point for point in self.points if point.trivial)
 
     @property
@@ -199,7 +199,7 @@ def sample_critical_points(
       acts on biases and a unit has a nonzero output for input 0, as a sigmoid has; such a search
       gives no point.
     * ``walk``: from random weights, from weights after some steps of Adam or from near a
-    ``narrower`` point, eigenvectors are followed to a critical point of a given index: see
+      ``narrower`` point, eigenvectors are followed to a critical point of a given index: see
       `find_critical_point`. From n = 400 on, unless `index` is given, a walk consists of steps of
       Adam and then of Newton-MR; many such walks end where the norm of the gradient is itself
       stationary.
@@ -322,7 +322,7 @@ def sample_critical_points(
 
 
 def why_trivial(ob: Any, theta: np.ndarray) -> str | None:
-    """Explain why a point is trivially critical because the network does not pass on its inputs.
+    """Return the reason why a point is trivially critical: the outputs do not depend on the inputs.
     Return None if it is not trivial.
 
     Parameters

@@ -20,7 +20,7 @@ UNGUARDED_IMPORTS = {
     "fastcurv/estimators/classifier.py": "estimators/__init__.py imports the package first",
     "fastcurv/estimators/regressor.py": "estimators/__init__.py imports the package first",
     "fastcurv/cli/demo.py: report_on_fit": "the command imports the package first",
-    "fastcurv/cli/fit_numbers.py: _refit": "takes an estimator, which needs the package",
+    "fastcurv/cli/fit_network.py: _refit": "takes an estimator, which needs the package",
     "fastcurv/convert/torch.py: _check_no_hooks": "takes a module of torch",
     "fastcurv/convert/torch.py: _trace_steps": "takes a module of torch",
     "fastcurv/convert/torch.py: _function": "takes a graph of torch",

@@ -11,12 +11,12 @@ from scipy.special import betaincinv
 
 from ..common.protocols import Floats, Indices
 from ..spectrum.results import as_json, number
+from .fit_network import Fit
 from .fit_numbers import (
     CONFIDENCE_LEVEL,
     MAX_CHANGE_FLOPS,
     MAX_DOTS,
     N_FOLDS,
-    Fit,
     Numbers,
     evidence_of,
     linear_model,

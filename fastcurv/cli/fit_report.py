@@ -17,15 +17,12 @@ from ..common.errors import accept_aliases, shown, type_of
 from ..common.runtime import one_blas_thread
 from ..structure.tables import LOSSES
 from . import fit_rows
+from .fit_network import EstimatorFit, Fit, Trained, no_warnings
 from .fit_numbers import (
     CONFIDENCE_LEVEL,
-    EstimatorFit,
-    Fit,
     Numbers,
-    Trained,
     loss_difference,
     measure,
-    no_warnings,
     predicts_something,
 )
 from .fit_pictures import (

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -37,12 +37,10 @@ from ..structure.tables import LOSSES
 from .cells import as_numbers
 from .data import Coding, Dataset, absolute
 from .encode import load_table
+from .fit_network import Trained
 from .recipe import Recipe, save_run
 from .span import fit_in_span, in_row_space, is_wide, with_inputs
 from .tables import Table
-
-if TYPE_CHECKING:
-    from .fit_numbers import Trained
 
 DEFAULT_HIDDEN = (10,)  # default widths of the hidden layers
 N_PATH_ITERATIONS = 500  # number of L-BFGS iterations at each decay of the path
@@ -114,8 +112,6 @@ class TableFit:
     @property
     def trained(self) -> Trained:
         """The network in the form that `fit_report.build` takes."""
-        from .fit_numbers import Trained
-
         shift, scale = self.coding.y_shift or (0.0,), self.coding.y_scale or (1.0,)
         classes = self.coding.classes or None
         seed = self.recipe.seed

@@ -9,7 +9,7 @@ import pytest
 from scipy.special import softmax
 
 import fastcurv as fc
-from fastcurv.cli import fit_numbers, fit_report
+from fastcurv.cli import fit_network, fit_numbers, fit_report
 
 from ..browser import needs_chromium, reported
 
@@ -50,7 +50,7 @@ def bare(rng, n=40, k=2):
     y = 5 + 3 * (X[:, 0] ** 2 + 0.2 * rng.standard_normal(n))
     shift, scale = y.mean(), y.std()
     ob = fc.Objective(fc.MLP([k, 3, 1]), X, (y - shift) / scale, "mse", l2=0.02, l2_biases=False)
-    net = fit_numbers.Trained(ob, fc.minimize(ob, seed=0).x, shift, scale)
+    net = fit_network.Trained(ob, fc.minimize(ob, seed=0).x, shift, scale)
     return net, X, y
 
 
@@ -74,7 +74,7 @@ def said(calls, scope):
 def test_every_number_is_that_of_its_call(rng, kind):
     fit, X, y = FITS[kind](rng)
     page, facts = fit_report.build(fit, X, y)
-    bare_network = isinstance(fit, fit_numbers.Trained)
+    bare_network = isinstance(fit, fit_network.Trained)
     scope = {"net" if bare_network else "est": fit, "X": X, "y": y}
     exec(facts["setup"], scope)
     found = said(facts["calls"], scope)

@@ -1,0 +1,316 @@
+"""A fitted network with its rows, in the form that a page on the fit needs: predictions in units of
+the targets, scores, refits, and the code of the calls that return them. `Fit` needs NumPy and SciPy
+alone; `EstimatorFit` is the fit of an estimator of scikit-learn.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.special import expit, softmax
+
+from ..common.protocols import Floats, Indices
+from ..network.objective import Objective
+from ..optimize.path import with_l2
+from ..structure.tables import LOSSES
+from .span import fit_in_span
+
+MIN_PROBABILITY = 1e-15  # smallest probability whose logarithm is taken
+MIN_WATCHED_ITERATIONS = 50  # number of iterations of the fit that shows the loss on other rows
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network without scikit-learn, for `fit_report.build` in place of an estimator.
+
+    Attributes
+    ----------
+    ob : Objective
+        On all rows, with targets as they are fitted.
+    theta : ndarray (n,)
+    shift, scale : float
+        Targets in their own units are ``shift + scale * ob.y``.
+    classes : sequence, optional
+        Names of the classes, in the order of the network's outputs.
+    seed : int
+        Start of refits.
+    seconds : float
+        Processor time of the fit, with the choice of its penalty.
+    """
+
+    ob: Objective
+    theta: Any
+    shift: float = 0.0
+    scale: float = 1.0
+    classes: Any = None
+    seed: int = 0
+    seconds: float = 0.0
+
+
+class Fit:
+    """A fitted network with its rows, in the form that the page needs.
+
+    Attributes
+    ----------
+    ob, theta : Objective, ndarray (n,)
+    y : ndarray (N,)
+        Numbers in their own units, or the number of the class.
+    classes : ndarray or None
+    """
+
+    name = "net"
+    X: Any
+    y: Any
+    classes: Any
+    numbers: bool
+    exponential: bool
+
+    def __init__(self, trained: Any, X: Any, y: Any) -> None:
+        self.est, self.X, self.given = trained, X, np.asarray(y)
+        self.ob, self.theta = trained.ob, np.asarray(trained.theta)
+        self.shift, self.scale = float(trained.shift), float(trained.scale)
+        self.classes = None if trained.classes is None else np.asarray(trained.classes)
+        self._check()
+
+    def _check(self) -> None:
+        row = LOSSES[self.ob.loss]
+        given = row.given
+        self.numbers = row.targets == "numbers"
+        self.exponential = given is not None and given.exponential
+        outputs = self.ob.model.sizes[-1] // (given.per_target or 1 if given else 1)
+        several = outputs > 1 if self.numbers else self.given.ndim > 1
+        if several:
+            raise ValueError(
+                f"y must have one target for a report, got shape {self.given.shape}. Report on "
+                "one target at a time."
+            )
+        self.y: Any = (
+            np.asarray(self.given, float).reshape(-1) if self.numbers else self._class_codes()
+        )
+        if len(self.y) != self.ob.n_samples or len(self.X) != len(self.y):
+            raise ValueError(
+                f"y must have a target for each of {len(self.X)} rows with a weight above 0, got "
+                f"{len(self.y)}."
+            )
+
+    def _class_codes(self) -> Indices:
+        if self.classes is None:
+            self.classes = np.unique(self.given)
+        order = np.argsort(self.classes, kind="stable")
+        return np.asarray(order[np.searchsorted(self.classes[order], self.given)])
+
+    @property
+    def n(self) -> int:
+        return len(self.y)
+
+    def units(self, z: Any) -> Floats:
+        """Return predictions (...,) or probabilities (..., classes) from outputs (..., d_out)."""
+        z = np.asarray(z, float)
+        if self.numbers:
+            mean = np.exp(z[..., 0]) if self.exponential else z[..., 0]
+            return np.asarray(mean * self.scale + self.shift)
+        if z.shape[-1] > 1:
+            return np.asarray(softmax(z, axis=-1))
+        return np.stack([expit(-z[..., 0]), expit(z[..., 0])], axis=-1)
+
+    def predictions(self) -> Floats:
+        return self.units(self.ob.model.predict(self.theta, self.ob.X))
+
+    def losses(self, predictions: Floats) -> Floats:
+        """Return squared errors, or minus the logarithms of the probabilities of the classes."""
+        return self.losses_of(self.y, predictions)
+
+    def losses_of(self, y: Any, predictions: Floats) -> Floats:
+        """Return the result of `losses` for other targets."""
+        if self.numbers:
+            return np.asarray((y - predictions) ** 2)
+        p = predictions[np.arange(len(y)), y]
+        return np.asarray(-np.log(np.maximum(p, MIN_PROBABILITY)))
+
+    def score(self, predictions: Floats, rows: Any = slice(None)) -> float:
+        """Return R^2, or the accuracy, on some of the rows."""
+        return self.score_of(self.y[rows], predictions[rows])
+
+    def score_of(self, y: Any, predictions: Floats) -> float:
+        """Return the result of `score` for other targets."""
+        if not self.numbers:
+            return float(np.mean(predictions.argmax(axis=1) == y))
+        return float(1 - np.mean((y - predictions) ** 2) / y.var())
+
+    def score_error(self, y: Any, predictions: Floats) -> float:
+        """Return the standard error of a score from the scatter of its rows."""
+        parts = (y - predictions) ** 2 / y.var() if self.numbers else predictions.argmax(1) == y
+        return float(np.std(parts) / math.sqrt(len(y)))
+
+    def align_classes(self, predictions: Floats, classes: Any) -> Floats:
+        """Return the probabilities of all classes from those of some of the classes."""
+        if self.numbers or len(classes) == len(self.classes):
+            return predictions
+        every = np.zeros((len(predictions), len(self.classes)))
+        every[:, np.isin(self.classes, classes)] = predictions if len(classes) > 1 else 1.0
+        return every
+
+    def slopes(self, rows: Indices) -> Floats:
+        """Return the derivatives (M, outputs, k) of predictions or logits with respect to the
+        columns of X.
+        """
+        J = self.ob.model.input_jacobian(self.theta, self.X[rows])
+        if not self.numbers:
+            return np.asarray(J)
+        z = self.ob.model.predict(self.theta, self.X[rows])[:, :1, None]
+        return np.asarray(J[:, :1] * self.scale * (np.exp(z) if self.exponential else 1.0))
+
+    # --- refits
+
+    def refit_rows(self, rows: Indices, ratio: float = 1.0) -> Fit:
+        """Fit to the given rows, with `ratio` times the penalty on the sum over rows."""
+        net, ob = self.est, self.ob
+        some = with_l2(ob.batch(rows), float(ob.l2) * ratio * ob.n_samples / len(rows))
+        _, theta = fit_in_span(some, seed=net.seed, verdict=False)
+        known = Trained(some, theta, self.shift, self.scale, self.classes, net.seed)
+        return Fit(known, self.X[rows], self.given[rows])
+
+    def predict(self, X: Any) -> Floats:
+        """Return predictions of rows, or probabilities."""
+        return self.units(self.ob.model.predict(self.theta, X))
+
+    def losses_while_fitting(self, rows: Indices, others: Indices) -> tuple[Any, Any]:
+        """Fit to the given rows. Return the loss after each iteration, and that of the
+        other rows.
+        """
+        net, ob = self.est, self.ob
+        some = with_l2(ob.batch(rows), float(ob.l2) * ob.n_samples / len(rows))
+        held = with_l2(ob.batch(others), 0.0)
+        run, _ = fit_in_span(some, seed=net.seed, verdict=False, validation=held)
+        return run.history["loss"], run.history["validation"]
+
+    # --- code
+
+    imports = """import numpy as np
+import fastcurv as fc
+from fastcurv.cli.span import fit_in_span
+"""
+    objective_code = "ob, theta = net.ob, net.theta"
+    scale_code, shift_code = "net.scale", "net.shift"
+    classes_code = "np.asarray(net.classes)"
+    slopes_code = "ob.model.input_jacobian(theta, X[shown]) * net.scale"
+    again_code = """def some(rows, ratio=1):
+    l2 = ob.l2 * ratio * len(X) / len(rows)
+    return fc.Objective(ob.model, ob.X[rows], ob.y[rows], ob.loss, l2=l2, l2_biases=ob.l2_biases)
+def again(rows, others, ratio=1):
+    _, end = fit_in_span(some(rows, ratio), seed=net.seed, verdict=False)
+    z = ob.model.predict(end, ob.X[others])
+    return {units}
+def evidence(rows, ratio):
+    part = some(rows, ratio)
+    _, end = fit_in_span(part, seed=net.seed, verdict=False)
+    end = fc.minimize(part, end, seed=0, max_iter=100, verdict=False).x
+    return fc.laplace(part, end).evidence"""
+    watched_code = """held = fc.Objective(ob.model, ob.X[fewer], ob.y[fewer], ob.loss)
+watched, _ = fit_in_span(some(most), seed=net.seed, verdict=False, validation=held)
+curve = watched.history["validation"]"""
+
+    @property
+    def fitted_score_code(self) -> str:
+        return f"score({self.units_code('ob.model.predict(theta, ob.X)')}, slice(None))"
+
+    def units_code(self, z: str) -> str:
+        """Return the code of `units` for an expression with several rows."""
+        if self.numbers:
+            mean = f"np.exp({z}[:, 0])" if self.exponential else f"{z}[:, 0]"
+            return f"{mean} * {self.scale_code} + {self.shift_code}"
+        if self.ob.model.sizes[-1] > 1:
+            return f"scipy.special.softmax({z}, axis=1)"
+        return f"scipy.special.expit({z} * [-1, 1])"
+
+
+class EstimatorFit(Fit):
+    """The fit of an `MLPRegressor` or `MLPClassifier`."""
+
+    name = "est"
+
+    def __init__(self, est: Any, X: Any, y: Any) -> None:
+        self.est, self.X, self.given = est, X, np.asarray(y)
+        if self.given.ndim > 1 and self.given.shape[1] > 1 and hasattr(est, "classes_"):
+            raise ValueError(
+                "y must have one class for each row for a report, got several labels. Report on "
+                "one label at a time."
+            )
+        if not hasattr(est, "classes_"):
+            try:
+                self.given = self.given.astype(float)
+            except (TypeError, ValueError):
+                first = self.given.reshape(-1).tolist()[0]
+                raise ValueError(f"y must hold numbers, as in the fit, got {first!r}.") from None
+        self.ob, self.theta = est.objective(X, y), np.asarray(est.theta_)
+        self.shift = float(getattr(est, "y_shift_", [0.0])[0])
+        self.scale = float(getattr(est, "y_scale_", [1.0])[0])
+        self.classes = getattr(est, "classes_", None)
+        self._check()
+
+    def refit_rows(self, rows: Indices, ratio: float = 1.0) -> Fit:
+        X, y = self.X[rows], self.given[rows]
+        return EstimatorFit(self._refit(X, y, alpha=self.est.alpha_ * ratio), X, y)
+
+    def losses_while_fitting(self, rows: Indices, others: Indices) -> tuple[Any, Any]:
+        X, y = self.X[rows], self.given[rows]
+        again = self._refit(
+            X, y, {"X_val": self.X[others], "y_val": self.given[others]}, alpha=self.est.alpha_,
+            early_stopping=True, max_iter=self.max_watched, n_iter_no_change=self.max_watched,
+        )  # fmt: skip
+        return again.loss_curve_, again.validation_loss_curve_
+
+    @property
+    def max_watched(self) -> int:
+        return max(MIN_WATCHED_ITERATIONS, int(self.est.n_iter_))
+
+    def _refit(self, X: Any, y: Any, validation: Any = None, **options: Any) -> Any:
+        from sklearn.base import clone
+
+        again = clone(self.est).set_params(
+            **options, warm_start=False, verdict=False, verbose=False
+        )
+        with no_warnings():
+            return again.fit(X, y, **(validation or {}))
+
+    imports = "import numpy as np\nimport fastcurv as fc\nfrom sklearn.base import clone\n"
+    objective_code = "ob, theta = est.objective(X, y), est.theta_"
+    scale_code, shift_code = "est.y_scale_[0]", "est.y_shift_[0]"
+    classes_code = "est.classes_"
+    slopes_code = "est.input_jacobian(X[shown])"
+    again_code = """def fitted(rows, ratio=1):
+    return clone(est).set_params(alpha=est.alpha_ * ratio).fit(X[rows], y[rows])
+def again(rows, others, ratio=1):
+    return fitted(rows, ratio).{predict}(X[others])
+def evidence(rows, ratio):
+    part = fitted(rows, ratio).objective(X[rows], y[rows])
+    end = fitted(rows, ratio).theta_
+    end = fc.minimize(part, end, seed=0, max_iter=100, verdict=False).x
+    return fc.laplace(part, end).evidence"""
+
+    @property
+    def watched_code(self) -> str:  # type: ignore[override]
+        most = self.max_watched
+        return (
+            "watched = clone(est).set_params(alpha=est.alpha_, early_stopping=True, "
+            f"max_iter={most}, n_iter_no_change={most})\n"
+            "watched.fit(X[most], y[most], X_val=X[fewer], y_val=y[fewer])\n"
+            "curve = watched.validation_loss_curve_"
+        )
+
+    @property
+    def fitted_score_code(self) -> str:
+        return "est.score(X, y)"
+
+
+@contextmanager
+def no_warnings() -> Any:
+    """Suppress warnings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

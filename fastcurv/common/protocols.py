@@ -73,8 +73,8 @@ SecondOrder: TypeAlias = Literal[
 Descent: TypeAlias = FirstOrder | SecondOrder
 Solver: TypeAlias = Descent | Literal["auto"]
 #: What an objective may prove about itself: attributes of its ``certificates``, see
-# : `fastcurv.certify.certificates.Certificates`, or of its own. A bound of #: infinity or NaN means
-# that it is not known.
+#: `fastcurv.certify.certificates.Certificates`, or of its own. A bound of infinity or NaN means
+#: that it is not known.
 Certificate: TypeAlias = Literal[
     "attains_lower_bound", "curvature_floor", "flat_directions", "keeps_theta", "kinks",
     "loss_lower_bound", "orbit_spread", "orbits", "precise_gradient", "precise_value", "probes",

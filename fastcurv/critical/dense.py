@@ -756,8 +756,8 @@ class ByEigenpairs(Inertia):
 def _extreme_vectors(
     H: Products, full: DenseHessian, view: SignView, signs: NDArray[np.int_]
 ) -> tuple[SpectrumEnd, SpectrumEnd]:
-    """Return the vectors of largest curvature of each sign whose sign is proved, by the matrix or
-    by one product.
+    """Return the vectors of most negative and of most positive curvature among those whose sign is
+    proved, by the matrix or by one product.
     """
     known_by = full.error + 4 * full.n * EPS * safe_norm(full.A)
     found = {-1: SpectrumEnd(), 1: SpectrumEnd()}

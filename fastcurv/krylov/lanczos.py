@@ -41,7 +41,7 @@ from ..common.vectors import (
 # --------------------------------------------------------------------------------------------------
 # Vectors stored as the rows of one array, and the few sweeps over them that Krylov methods need.
 #
-# A basis is an array ``Q (m, n)`` in the operator's dtype, one vector a whole row. Every sweep
+# A basis is an array ``Q (m, n)`` in the operator's dtype, with one vector per row. Every sweep
 # goes over it in panels of columns that stay in cache: within a panel all vectors of a batch are
 # treated before the next panel is read, so the basis crosses the memory bus once per sweep and not
 # once per vector. Products within a panel are in the dtype of the basis; sums over panels are

@@ -445,7 +445,7 @@ class Rotated(Whole):
 
 # --------------------------------------------------------------------------------------------------
 # The passes of a network over all rows at once, in NumPy: the state at theta, and the derivatives
-# of the loss with respect to the outputs. They serve operators whose layers have own coordinates.
+# of the loss with respect to the outputs. They serve operators in layer coordinates.
 
 
 class LossCurve:

@@ -60,7 +60,7 @@ class GradientCheck(Record):
 
     @property
     def sentence(self) -> str:
-        """The result in words."""
+        """A sentence that states the result."""
         parts = [
             _error_sentence("The gradient", "values", self.gradient_errors, self.gradient_tols)
         ]

@@ -1,4 +1,4 @@
-"""A line search for the lowest point of a line, by values."""
+"""A line search for the lowest point on a line, from values of the function alone."""
 
 from __future__ import annotations
 

@@ -44,9 +44,9 @@ def first_radius(theta: np.ndarray) -> float:
 
 
 def thrift_of(method: Any) -> float:
-    """Return the thrift of the next steps, which is 0 once steps no longer make progress.
-    Directions of small curvature come late in a Krylov space, so that thrifty steps always leave
-    them out.
+    """Return the option `thrift` for the next steps, or 0 once steps no longer make progress:
+    directions of small curvature appear late in a Krylov space, so steps that save products never
+    contain them.
     """
     return 0.0 if method.run.idle else float(method.thrift)
 

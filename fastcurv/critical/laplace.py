@@ -437,8 +437,7 @@ def posterior(
     prior = 0.5 * k * math.log(tau) - 0.5 * tau * squares if k else 0.0
     integral = 0.5 * (rank - k) * math.log(2 * math.pi) - 0.5 * (logdet + rank * math.log(T))
     if warn:
-        nonlinear = noise is not None and estimated and len(ob.model.sizes) > 2
-        _warn_of_few_rows(count, n, effective, n_terms if nonlinear else math.inf)
+        _warn_of_few_rows(ob, count, effective if estimated else 0.0)
     return LaplacePosterior(
         theta=theta,
         evidence=log_likelihood + prior + integral,
@@ -471,16 +470,19 @@ def _sum_of_leverages(ob: Any, theta: Floats, root: Floats, default: float) -> f
         return float(np.vdot(root, G @ root))
 
 
-def _warn_of_few_rows(count: float, n: int, effective: float, n_targets: float) -> None:
-    """Issue a warning if there are fewer than `MIN_ROWS_PER_PARAMETER` rows for each parameter, or
-    more than `MAX_PARAMETERS_PER_TARGET` effective parameters for each target.
+def _warn_of_few_rows(ob: Any, count: float, effective: float) -> None:
+    """Issue a warning if there are fewer than `MIN_ROWS_PER_PARAMETER` rows for each parameter, or,
+    with noise and hidden layers, more than `MAX_PARAMETERS_PER_TARGET` effective parameters for
+    each target.
     """
+    n, n_targets = ob.n_params, count * terms_of_a_row(ob)
+    noisy = ob.loss == "mse" and len(ob.model.sizes) > 2
     if count / n < MIN_ROWS_PER_PARAMETER:
         found = (
             f"ob has {number(count / n)} rows for each parameter, {number(count)} for {n}. With "
             "fewer than 2, intervals tend to cover too little. Use a smaller network or more rows."
         )
-    elif effective > MAX_PARAMETERS_PER_TARGET * n_targets:
+    elif noisy and effective > MAX_PARAMETERS_PER_TARGET * n_targets:
         found = (
             f"The fit has {number(effective)} effective parameters for {number(n_targets)} "
             f"targets. With more than {MAX_PARAMETERS_PER_TARGET:g} for each, intervals tend to "

@@ -43,6 +43,9 @@ MAX_IDLE_PENALTIES = 3  # number of penalties in a row without a lower loss that
 LINEAR_STEPS = (10**-0.5, 10**0.5)  # factors of the best of these penalties that are tried, too
 LINEAR_GRADIENT_TOL = 1e-10  # gradient norm at which the fit of a linear model in float64 ends
 MAX_LINEAR_PARAMS = 1000  # number of parameters of the largest linear model
+# maximum number of flops for the Hessian of a linear model; up to ten are fitted, which then takes
+# some five seconds
+MAX_LINEAR_FLOPS = 1e10
 MAX_EVIDENCE_PARAMS = 1500  # number of rows of the largest matrix that gives an evidence
 # flops for the Hessian above which refits by folds replace the leave-one-out approximation
 MAX_FACTOR_FLOPS = 2e11
@@ -269,12 +272,13 @@ class LinearModel:
 
 
 def linear_model(fit: Fit, penalties: Sequence[float] = LINEAR_PENALTIES) -> LinearModel | None:
-    """Return the linear model of the rows of a fit, or None if it is too large or if no penalty
+    """Return the linear model of the rows of a fit, or None if it would take too long or no penalty
     gives it a single minimum.
     """
     ob = fit.ob
     model = MLP([ob.model.sizes[0], ob.model.sizes[-1]], dtype=ob.model.dtype)
-    if model.n_params > MAX_LINEAR_PARAMS:
+    flops = float(model.n_params) ** 2 * ob.n_samples * model.sizes[-1]
+    if model.n_params > MAX_LINEAR_PARAMS or flops > MAX_LINEAR_FLOPS:
         return None
     best, idle = None, 0
     for l2 in penalties:

@@ -228,6 +228,8 @@ def test_classes_that_a_line_separates_need_no_network(rng, monkeypatch):
         s.endswith("so these rows do not show that the network is needed.")
         for s in facts["first_screen"]
     )
+    monkeypatch.setattr(fit_numbers, "MAX_LINEAR_FLOPS", 3**2 * len(X) - 1)
+    assert "linear_score" not in fc.report(est, X, y).facts
 
 
 def test_unsupported_estimators_and_targets_raise_a_clear_error(rng):

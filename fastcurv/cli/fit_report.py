@@ -43,8 +43,9 @@ from .tables import MIN_TABLE_ROWS
 
 # relative difference of losses above which the rows are not those of the fit
 MAX_LOSS_CHANGE = 1e-3
-# maximum number of entries of a sparse X that is converted to a dense array
 MAX_EQUAL_SCORES = 0.05  # largest difference of scores that is called none without its error
+MAX_NAME_CHARACTERS = 40  # length to which names of columns are cut on the page
+# maximum number of entries of a sparse X that is converted to a dense array
 MAX_DENSE_ENTRIES = 20_000_000
 
 
@@ -113,10 +114,9 @@ def build(
     bare = isinstance(estimator, Trained)
     fit: Fit = Fit(estimator, X, y) if bare else EstimatorFit(estimator, X, y)
     _check_rows(fit)
-    columns = [f"x{i}" for i in range(X.shape[1])] if names is None else list(map(str, names))
+    columns = [f"x{i}" for i in range(X.shape[1])] if names is None else _shortened(names)
     _check_names(columns, X)
-    target = target or "y"
-    # The matrices are small, and idle BLAS threads would use processor time.
+    target = shown(target or "y", MAX_NAME_CHARACTERS)
     with one_blas_thread():  # matrices are small, and threads that wait take processor time
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -124,7 +124,7 @@ def build(
             title = f"A network for {target}: how far can it be trusted?"
             page = Page(Report(title), found, columns, target, seed)
             if table is not None:
-                page.table = list(map(str, table[0])), np.asarray(table[1], dtype=object)
+                page.table = _shortened(table[0]), np.asarray(table[1], dtype=object)
             note("pictures")
             choose_rows(page)
             first_screen(page, n_columns or (X.shape[1], "X.shape[1]"))
@@ -137,6 +137,10 @@ def build(
     _add_code(page, source)
     page.facts |= {"calls": page.calls, "setup": "\n".join(found.setup)}
     return page.report, page.facts
+
+
+def _shortened(names: Sequence[str]) -> list[str]:
+    return [shown(name, MAX_NAME_CHARACTERS) for name in names]
 
 
 def _check_names(names: Sequence[str], X: Any) -> None:

@@ -49,7 +49,7 @@ _STYLE_SHEET = """
   :root { --ink: #e4e6ea; --soft: #9aa3af; --rule: #353a42;
           --page: #15171a; --card: #1e2126; --accent: #56b4e9; --c1: #e69f00; }
 }
-body { margin: 0; background: var(--page); color: var(--ink);
+body { margin: 0; overflow-wrap: break-word; background: var(--page); color: var(--ink);
        font: 17px/1.55 Charter, "Bitstream Charter", Cambria, Georgia, serif; }
 main { max-width: 46rem; margin: 0 auto; padding: 3rem 1.25rem 5rem; }
 h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .6rem; letter-spacing: -.01em; }

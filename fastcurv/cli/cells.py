@@ -156,12 +156,12 @@ def date(cell: str, form: str) -> datetime:
     """
     if form == DURATION_FORM:
         if (parts := _DURATION_PATTERN.fullmatch(cell)) is None:
-            raise ValueError(f"{cell!r} is no duration")
+            raise ValueError(f"cell must be a duration such as 26:30, got {cell!r}.")
         hours, minutes, seconds = (float(part or 0) for part in parts.groups())
         return datetime(1900, 1, 1) + timedelta(hours=hours, minutes=minutes, seconds=seconds)
     # a result of a match such as 3:2 is not a time of day
     if form in TIME_FORMS and not _CLOCK_PATTERN.match(cell):
-        raise ValueError(f"{cell!r} is no time of day")
+        raise ValueError(f"cell must be a time of day such as 8:30, got {cell!r}.")
     found = datetime.fromisoformat(cell) if form == ISO_FORM else datetime.strptime(cell, form)
     return found if found.tzinfo is None else found.astimezone(UTC).replace(tzinfo=None)
 

@@ -156,7 +156,9 @@ def prepare_training(args: Namespace) -> tuple[Recipe, Dataset, Any, np.ndarray]
     }
     if args.start is None:
         if args.data is None:
-            raise ValueError(f"data must be given: {DATA_SOURCES}. Begin with: fastcurv train iris")
+            raise ValueError(
+                f"data must be {DATA_SOURCES}, got none. Begin with: fastcurv train iris"
+            )
         recipe, model, theta = Recipe(args.data, seed=args.seed, **given), None, None
     else:
         recipe, model, theta = training_start(args, given)
@@ -164,8 +166,8 @@ def prepare_training(args: Namespace) -> tuple[Recipe, Dataset, Any, np.ndarray]
     recipe = replace(recipe, data=absolute(recipe.data), loss=data.loss, digest=data.digest)
     if model is not None and data.X.shape[1] != model.sizes[0]:
         raise ValueError(
-            f"{args.data} must have {model.sizes[0]} features for {args.start}, got "
-            f"{data.X.shape[1]}."
+            f"{args.data} must have {model.sizes[0]} features, as many as the network in "
+            f"{args.start} has inputs, got {data.X.shape[1]}."
         )
     objective: Any = recipe.objective(data, args.threads, model)
     theta = objective.model.init(seed=args.seed) if theta is None else theta
@@ -177,8 +179,8 @@ def prepare_training(args: Namespace) -> tuple[Recipe, Dataset, Any, np.ndarray]
     value, gradient = objective.value_and_gradient(theta)
     if not np.isfinite(value) or not np.isfinite(gradient).all():
         raise ValueError(
-            f"the loss at the start must be finite with its gradient, got {value:g}. Scale the "
-            "columns of the data, or leave out --no-standardize."
+            "the loss and its gradient must be finite at the first theta, got a loss of "
+            f"{value:g}. Scale the columns of the data, or leave out --no-standardize."
         )
     return recipe, data, cluster_objective(args.dask, objective, recipe.dataset), theta
 
@@ -193,7 +195,10 @@ def training_start(args: Namespace, given: dict[str, Any]) -> tuple[Recipe, Any,
     for name in NETWORK_FIELDS:
         if name in given and not (name == "activation" and network):
             option = f"--{name.replace('_', '-')}"
-            raise ValueError(f"{option} must be left out with --from, whose file has its own.")
+            raise ValueError(
+                f"{option} must be left out with --from, since the file sets it, got "
+                f"{given[name]!r}."
+            )
     if not network:
         kept = {name: given.get(name) for name in ("l2", "loss", "target", "raw", "held_out")}
         saved = load_run(path, data=args.data, dtype=given.get("dtype"), **kept)
@@ -201,10 +206,11 @@ def training_start(args: Namespace, given: dict[str, Any]) -> tuple[Recipe, Any,
         return saved.recipe, saved.model, saved.theta
     if args.data is None:
         line = shlex.join(["fastcurv", "train", "--from", args.start, "data.csv"])
-        raise ValueError(f"data must be given, since {path} names none. Use: {line}")
+        raise ValueError(f"data must be given with {path}, which does not name them. Use: {line}")
     if Path(args.out or DEFAULT_OUTPUT_FILE).suffix.lower() == ".npz":
         raise ValueError(
-            "out must end in .safetensors, which holds the network of another program."
+            "out must be a name that ends in .safetensors for a network of another program, got "
+            f"{args.out or DEFAULT_OUTPUT_FILE!r}."
         )
     model, theta = read_model(path, given.pop("activation", None))
     if "dtype" in given:
@@ -507,7 +513,10 @@ def open_run(args: Namespace, out: Output) -> tuple[Any, Any, SavedRun]:
         out.working = True
         return data, objective, SavedRun(None, theta)
     if args.activation is not None:
-        raise ValueError(f"--activation must be left out with {path}, which has its own.")
+        raise ValueError(
+            f"--activation must be left out with {path}, which names its activations, got "
+            f"{args.activation!r}."
+        )
     instead = {name: getattr(args, name) for name in ("data", "loss", "l2", "target", "dtype")}
     saved = load_run(path, **instead)
     recipe = saved.recipe
@@ -515,7 +524,7 @@ def open_run(args: Namespace, out: Output) -> tuple[Any, Any, SavedRun]:
     data = recipe.dataset()
     if recipe.digest not in ("", data.digest):
         raise ValueError(
-            f"{recipe.data} must hold the numbers that {args.theta} was trained on, got others. "
+            f"{recipe.data} must hold the training data of {args.theta}, got others. "
             "Use --data to use it nevertheless."
         )
     objective = recipe.objective(data, args.threads, saved.model)

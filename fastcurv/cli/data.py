@@ -66,7 +66,9 @@ def read_npz(path: str | Path, names: Container[str] | None = None) -> dict[str,
                     file.read(1)  # reading to the end makes zipfile compare the checksum
                 room -= 8 * found[name].size
     except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise ValueError(
+            f"{path} must be a readable file, got an error: {error.strerror or error}."
+        ) from None
     except Exception as error:
         # NumPy and zipfile raise many kinds of errors for truncated, corrupt or foreign files.
         if "Object arrays" in str(error):  # only pickle could read an object array
@@ -75,8 +77,8 @@ def read_npz(path: str | Path, names: Container[str] | None = None) -> dict[str,
                 f"{path}: {shown(name)} must hold numbers or words, got Python objects. Convert "
                 f"them, for example with {cast}."
             ) from None
-        words = shown(error, 200) or type(error).__name__
-        raise ValueError(f"{path} is not a .npz file that can be read: {words}") from None
+        words = (shown(error, 200) or type(error).__name__).rstrip(".")
+        raise ValueError(f"{path} must be a readable .npz file, got an error: {words}.") from None
     return found
 
 
@@ -91,8 +93,8 @@ def _refuse_large(file: IO[bytes], size: int, room: int) -> None:
     taken = max(size, count * dtype.itemsize, 8 * count)
     if taken > room and not dtype.hasobject:
         raise ValueError(
-            f"it would unpack to {taken} bytes, more than {MAX_UNPACKED_RATIO} times its size; "
-            "where that is right, write it by np.savez, not np.savez_compressed"
+            f"arrays must take at most {MAX_UNPACKED_RATIO} times the size of the file, got "
+            f"{taken} bytes. Write it by np.savez instead of np.savez_compressed"
         )
 
 
@@ -130,7 +132,7 @@ def is_table_name(path: str | Path) -> bool:
 
 def existing_path(path: Path) -> Path:
     if not path.exists():
-        raise ValueError(f"there is no file {path}")
+        raise ValueError(f"{path} must be an existing file, got none.")
     return path
 
 
@@ -338,7 +340,10 @@ def encode_targets(
         if len(labels) < width:
             labels = tuple(range(width)) if width > 1 else labels
     if given is not None and width != given:
-        raise ValueError(f"{source}: {loss} takes {width} outputs, and the model has {given}")
+        raise ValueError(
+            f"the number of outputs must be {width} for {loss} and the targets of {source}, got "
+            f"{given}."
+        )
     return loss, y, width, labels
 
 

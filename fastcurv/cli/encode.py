@@ -265,9 +265,9 @@ def read_rows(
                 if len(missing) > MAX_NAMED_COLUMNS
                 else ""
             )
+            noun = "columns" if len(missing) > 1 else "column"
             raise ValueError(
-                f"{sheet.path} must have the columns of the training table, but {listed}{more} "
-                f"{'are' if len(missing) > 1 else 'is'} missing; its columns are "
+                f"{sheet.path} must have the {noun} {listed}{more} of the training table, got "
                 f"{shown(', '.join(sheet.names), 400)}."
             )
         places = [sheet.names.index(c.name) if c.name in used else -1 for c in codes]
@@ -281,7 +281,9 @@ def read_rows(
                 f"{len(places)}."
             )
     if not sheet.rows:
-        raise ValueError(f"{sheet.path} must have at least one row below its names, got none.")
+        raise ValueError(
+            f"{sheet.path} must have at least one row below the column names, got none."
+        )
     X, notes = encode(codes, sheet, places)
     return scaled(X, coding), (*sheet.notes, *notes, *note_on_marks(sheet, 1))
 
@@ -401,7 +403,7 @@ def _read(
         return table, None, table.y
     if target is not None:
         raise ValueError(
-            f"target is {target!r}, but only a .csv or .tsv file has columns to choose from"
+            f"target must be None for {source}, which is not a .csv or .tsv file, got {target!r}."
         )
     if path.suffix.lower() == ".npz":
         return None, *from_npz(existing_path(path))

@@ -89,7 +89,9 @@ def open_model(path: Path, args: Namespace) -> tuple[Dataset, Objective, np.ndar
         If torch (for a .pt state dict) or onnx (for a .onnx model) is not installed.
     """
     if args.data is None:
-        raise ValueError(f"{path} names no data; give those it was trained on with --data")
+        raise ValueError(
+            f"--data must be given with {path}, which does not name its training data."
+        )
     model, theta = read_model(path, args.activation)
     if args.dtype is not None:
         model, theta = model.astype(args.dtype), theta.astype(args.dtype)
@@ -105,7 +107,8 @@ def open_model(path: Path, args: Namespace) -> tuple[Dataset, Objective, np.ndar
     data = read()
     if data.X.shape[1] != model.sizes[0]:
         raise ValueError(
-            f"{args.data} has {data.X.shape[1]} features, and {path} takes {model.sizes[0]}"
+            f"{args.data} must have {model.sizes[0]} features, as many as the network in {path} "
+            f"has inputs, got {data.X.shape[1]}."
         )
     l2 = 0.0 if args.l2 is None else args.l2
     ob = Objective(model, data.X, data.y, loss=data.loss, l2=l2, n_threads=args.threads)
@@ -122,13 +125,18 @@ def read_model(path: Path, activation: str | None = None) -> tuple[MLP, np.ndarr
         if not facts:
             return _from_state(path, _sort_layers(path, arrays), activation)
     if activation is not None:
-        raise ValueError(f"--activation must be left out with {path}, which has its own.")
+        raise ValueError(
+            f"--activation must be left out with {path}, which names its activations, got "
+            f"{activation!r}."
+        )
     return from_onnx(path) if kind == ".onnx" else load(path)
 
 
 def _from_state(path: Path, state: Any, activation: str | None) -> tuple[MLP, np.ndarray]:
     if activation is None and len(state) > 2:
-        raise ValueError(f"{path} does not say what lies between its layers; give --activation")
+        raise ValueError(
+            f"--activation must be given with {path}, which does not name its activations."
+        )
     try:
         return from_torch(state, activation="identity" if activation is None else activation)
     except ValueError as error:

@@ -38,6 +38,15 @@ _EPILOG = (
     "standard output could not be written, or memory or workers were lost: standard error says "
     "what is saved"
 )
+# messages of argparse, and how they are rephrased in the form of the other messages
+REPHRASED = (
+    (r"^argument (-[^:/]*(?:/-[^:]*)?|\w+): ", r"\1 "),
+    (r"^(\S+) expected (one|at least one) argument$", r"\1 must have a value, got none."),
+    (r"^(\S+) invalid choice: ('.*?') \(choose from (.*)\)$", r"\1 must be one of \3, got \2."),
+    (r"^(\S+) ignored explicit argument (.*)$", r"\1 must have no value, got \2."),
+    (r"^the following arguments are required: (.*)$", r"\1 must be given."),
+    (r"^ambiguous option: (.*) could match (.*)$", r"\1 must be one of \2, got an abbreviation."),
+)
 
 
 class Parser(argparse.ArgumentParser):
@@ -46,15 +55,15 @@ class Parser(argparse.ArgumentParser):
     """
 
     def error(self, message: str) -> NoReturn:
-        message = re.sub(r"^argument (-[^:/]*(?:/-[^:]*)?|\w+): (?=must be )", r"\1 ", message)
-        message = re.sub(r"^argument (-[^:/]*(?:/-[^:]*)?|\w+): ", r"\1 is ", message)
-        given = re.match(r"COMMAND is invalid choice: '(.*?)' \(choose from (.*)\)", message)
-        if given:
-            commands = re.findall(r"[\w-]+", given[2])
-            message = f"the command must be one of {', '.join(commands)}, got {given[1]!r}."
-            message += closest_suggestion(given[1], commands)
-        elif message.endswith("are required: COMMAND"):
-            message = f"a command is missing. Begin with '{self.prog} demo', or see --help."
+        for pattern, replacement in REPHRASED:
+            message = re.sub(pattern, replacement, message)
+        if given := re.match(r"(\S+) must be one of (.*), got '(.*)'\.$", message):
+            choices = re.findall(r"[\w-]+", given[2])
+            name = given[1].replace("COMMAND", "the command")
+            message = f"{name} must be one of {', '.join(choices)}, got {given[3]!r}."
+            message += closest_suggestion(given[3], choices)
+        elif message.startswith("COMMAND must be given"):
+            message = f"the command must be given. Begin with '{self.prog} demo', or see --help."
         self.exit(2, f"{self.prog}: {printable(message)}\n")
 
     def _print_message(self, message: str, file: Any = None) -> None:

@@ -44,17 +44,25 @@ def predictions(args: Namespace) -> tuple[Columns, tuple[str, ...]]:
         model, theta = read_model(path, args.activation)
         for option in ("probabilities", "interval"):
             if getattr(args, option):
-                needs = "classes" if option == "probabilities" else "its training data"
-                raise ValueError(f"--{option} needs {needs}, and {path} names none.")
+                missing = "classes" if option == "probabilities" else "training data"
+                raise ValueError(
+                    f"--{option} must be left out with {path}, which does not name its {missing}. "
+                    "Train a network with 'fastcurv train' for it."
+                )
         X, notes = _inputs(args.samples, Coding(), None, model.sizes[0])
         return _columns("output", _finite(model.predict(theta, X), args.samples)), notes
     if args.activation is not None:
-        raise ValueError(f"--activation must be left out with {path}, which has its own.")
+        raise ValueError(
+            f"--activation must be left out with {path}, which names its activations, got "
+            f"{args.activation!r}."
+        )
     saved = load_run(path)
     recipe, coding, model_of_file = saved.recipe, saved.coding, saved.model
     assert recipe is not None
     if coding is None:
-        raise ValueError(f"{path} does not say how its data were scaled. Train the network again.")
+        raise ValueError(
+            f"{path} must hold the scaling of its data, got none. Train the network again."
+        )
     model = model_of_file or recipe.network(coding.sizes[0], coding.sizes[-1])
     if saved.theta.size != model.n_params:
         raise ValueError(f"{path} must hold {model.n_params} parameters, got {saved.theta.size}.")
@@ -65,10 +73,16 @@ def predictions(args: Namespace) -> tuple[Columns, tuple[str, ...]]:
         name = coding.target or "prediction"
         if coding.classes:
             if args.interval:
-                raise ValueError(f"--interval needs numbers, and {path} predicts classes.")
+                raise ValueError(
+                    f"--interval must be left out with {path}, which predicts classes. Use "
+                    "--probabilities."
+                )
             return _class_columns(name, outputs, coding, args.probabilities), notes
         if args.probabilities:
-            raise ValueError(f"--probabilities needs classes, and {path} predicts numbers.")
+            raise ValueError(
+                f"--probabilities must be left out with {path}, which predicts numbers. Use "
+                "--interval."
+            )
         found = _number_columns(name, outputs, LOSSES[recipe.loss].given, coding)
     if args.interval:
         found |= (bounds := _interval(args, saved, coding, name, X))
@@ -88,8 +102,8 @@ def _inputs(
         return read_rows(source, replace(coding, codes=codes), target)
     if any(code.kind != "numbers" for code in coding.codes):
         raise ValueError(
-            f"{source} must be a .csv or .tsv file with the columns of the training table, some of "
-            "which are words, dates or left out."
+            f"{source} must be a .csv or .tsv file with the columns of the training table, since "
+            "some of them are not numbers or were left out."
         )
     return scaled(read_features(source, width), coding), ()
 
@@ -102,12 +116,14 @@ def _interval(args: Namespace, saved: SavedRun, coding: Coding, name: str, X: An
         recipe = replace(recipe, data=args.data)
     path = Path(recipe.data).expanduser()
     if is_table_name(path) and not path.exists():
-        raise ValueError(f"there is no file {path}. Name the training table with --data.")
+        raise ValueError(
+            f"{path} must be an existing file, got none. Name the training table with --data."
+        )
     data = recipe.dataset(coding if coding.codes else None)
     if recipe.digest not in ("", data.digest):
         raise ValueError(
-            f"{recipe.data} must hold the numbers that {args.theta} was trained on for --interval, "
-            "got others. Name them with --data, or train again."
+            f"{recipe.data} must hold the training data of {args.theta} for --interval, got "
+            "others. Name them with --data, or train again."
         )
     ob = recipe.objective(data, None, saved.model)
     check_no_batch_norm(ob, "--interval")
@@ -161,8 +177,8 @@ def _finite(A: np.ndarray, source: Any) -> np.ndarray:
     if not np.isfinite(A).all():
         row = int(np.argwhere(~np.isfinite(A))[0, 0])
         raise ValueError(
-            f"{shown(source, 200)}, sample {row + 1}, must lie where the network can be evaluated; "
-            "its numbers are too large."
+            f"{shown(source, 200)}, sample {row + 1}, must have numbers for which the outputs of "
+            "the network are finite, got an overflow. Check their units."
         )
     return A
 

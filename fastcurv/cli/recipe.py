@@ -167,7 +167,9 @@ def save_run(
         write_tensors(path, arrays | records, facts)
         return path
     if recipe.n_outputs is not None:
-        raise ValueError(f"{path} must end in .safetensors to hold a network of another program.")
+        raise ValueError(
+            f"path must end in .safetensors for a network of another program, got {str(path)!r}."
+        )
     file = io.BytesIO()
     words: Any = {"recipe": json.dumps(asdict(recipe)), "phases": json.dumps(phases)}
     if coding is not None:
@@ -212,7 +214,9 @@ def load_run(path: str | Path, **instead: Any) -> SavedRun:
     """
     path = Path(path).expanduser()
     if not path.exists():
-        raise ValueError(f"there is no file {path}: make one with 'fastcurv train'")
+        raise ValueError(
+            f"{path} must be an existing file, got none. Make one with 'fastcurv train'."
+        )
     instead = {name: value for name, value in instead.items() if value is not None}
     if "data" in instead:
         instead["digest"] = ""
@@ -220,7 +224,9 @@ def load_run(path: str | Path, **instead: Any) -> SavedRun:
         arrays, facts, model, more = _read(path)
         theta = np.asarray(arrays["theta"])
         if theta.ndim != 1 or theta.dtype.kind != "f":
-            raise ValueError("theta is no vector of numbers")
+            raise ValueError(
+                f"theta must be a vector of floats, got {theta.dtype} of shape {theta.shape}."
+            )
         recipe = _check_recipe(facts, instead)
         coding = None if more.get("coding") is None else _read_coding(more["coding"])
         history = {k[8:]: v for k, v in arrays.items() if k.startswith("history.")}
@@ -231,8 +237,10 @@ def load_run(path: str | Path, **instead: Any) -> SavedRun:
                 f"{path} must be a table whose name ends in .csv or .tsv, or a run that 'fastcurv "
                 f"train' saved, got a name that ends in {shown(path.suffix)!r}."
             ) from None
-        missing = f"{error} is missing" if isinstance(error, KeyError) else shown(error, 300)
-        raise ValueError(f"{path} is not a run that 'fastcurv train' saved: {missing}.") from None
+        reason = f"no {error}" if isinstance(error, KeyError) else f"an error: {shown(error, 300)}"
+        raise ValueError(
+            f"{path} must be a run that 'fastcurv train' saved, got {reason.rstrip('.')}."
+        ) from None
     if recipe.n_outputs is None:
         model = None
     elif model is not None and recipe.dtype != model.dtype.name:
@@ -263,25 +271,29 @@ def _read_coding(facts: Any) -> Coding:
         if not isinstance(values, (list, tuple)) or not all(
             type(x) in (int, float) and math.isfinite(x) for x in values
         ):
-            raise ValueError("its scaling is no list of finite numbers")
+            raise ValueError(
+                f"its scaling must be lists of finite numbers, got {shown(repr(values))}."
+            )
         return tuple(map(float, values))
 
     known: dict[str, Any] = {name: numbers(facts[name]) for name in SCALING_FIELDS}
     known["statistics"] = tuple((numbers(m), numbers(v)) for m, v in facts["statistics"])
     if not isinstance(facts["target"], str) or not all(type(x) is str for x in facts["columns"]):
-        raise ValueError("its columns have no names")
+        raise ValueError("its columns and target must have strings as names, got other values.")
     if not all(type(x) in (str, int, float) for x in facts["classes"]):
-        raise ValueError("its classes are neither words nor numbers")
+        raise ValueError("its classes must be strings or numbers, got other values.")
     if not all(x > 0 for name in ("scale", "y_scale") for x in known[name]):
-        raise ValueError("its data were divided by numbers that are not positive")
+        raise ValueError("its scales must be numbers > 0, got others.")
     sizes = facts["sizes"]
     if len(sizes) < 2 or not all(type(m) is int and 0 < m < 1 << 31 for m in sizes):
-        raise ValueError("its sizes are no widths of a network")
+        raise ValueError(f"its sizes must be at least two ints >= 1, got {shown(repr(sizes))}.")
     if len(facts["classes"]) not in (0, max(2, sizes[-1])) or any(
         len(known[name]) not in (0, width)
         for name, width in (("shift", sizes[0]), ("scale", sizes[0]))
     ):
-        raise ValueError("its scaling does not fit its network")
+        raise ValueError(
+            f"its scaling and classes must fit a network of sizes {sizes}, got other lengths."
+        )
     known["codes"] = _read_column_rules(facts.get("codes", ()), sizes[0])
     names = {name: tuple(facts[name]) for name in ("columns", "classes", "sizes")}
     return Coding(**known, **names, target=facts["target"])
@@ -297,14 +309,18 @@ def _read_column_rules(facts: Any, n_inputs: int) -> tuple[Code, ...]:
         words = code.name, code.kind, code.form, code.first, *code.categories
         number = type(code.fill) in (int, float) and math.isfinite(code.fill)
         if not number or code.kind not in COLUMN_KINDS or not all(type(x) is str for x in words):
-            raise ValueError("its columns are encoded in no way that is known")
+            raise ValueError(
+                f"its columns must be {', '.join(COLUMN_KINDS)}, got {shown(repr(given))}."
+            )
         if code.kind == "dates" and (
             code.form not in DATE_FORMS or datetime.fromisoformat(code.first).tzinfo is not None
         ):
-            raise ValueError("its dates have no form that is known")
+            raise ValueError(
+                f"its dates must have a known form, got {shown(repr((code.form, code.first)))}."
+            )
         codes.append(code)
     if codes and sum(len(code.inputs) for code in codes) != n_inputs:
-        raise ValueError("its columns do not fit its network")
+        raise ValueError(f"its columns must give {n_inputs} inputs of the network, got others.")
     return tuple(codes)
 
 
@@ -312,11 +328,11 @@ def _count_records(history: dict[str, np.ndarray], phases: Any) -> tuple[tuple[s
     """Validate a history and its phases. Return the methods with the number of records of each."""
     if history and set(history) != set(RECORD_FIELDS):
         raise ValueError(
-            f"its history has {shown(', '.join(history))}, not {', '.join(RECORD_FIELDS)}"
+            f"its history must have {', '.join(RECORD_FIELDS)}, got {shown(', '.join(history))}."
         )
     lengths = {values.shape for values in history.values()}
     if len(lengths) > 1 or any(v.ndim != 1 or v.dtype.kind != "f" for v in history.values()):
-        raise ValueError("its history is no lists of numbers of one length")
+        raise ValueError("its history must be vectors of floats of one length, got other arrays.")
     n_records = sum(shape[0] for shape in lengths)
     pairs = isinstance(phases, (list, tuple)) and all(
         isinstance(phase, (list, tuple)) and [*map(type, phase)] == [str, int] and phase[1] >= 0
@@ -324,8 +340,8 @@ def _count_records(history: dict[str, np.ndarray], phases: Any) -> tuple[tuple[s
     )
     if not pairs or (phases and sum(count for _, count in phases) != n_records):
         raise ValueError(
-            f"its phases must be names, each with its number of the {n_records} records of the "
-            f"history, got {shown(repr(phases))}."
+            f"its phases must be pairs of a name and a number of records, {n_records} in all, got "
+            f"{shown(repr(phases))}."
         )
     return tuple((shown(name), count) for name, count in phases)
 
@@ -344,11 +360,15 @@ def _check_recipe(facts: Any, instead: dict[str, Any]) -> Recipe:
     known = {f.name: f for f in fields(Recipe)}
     for name, value in facts.items():
         if name not in known:
-            raise ValueError(f"its recipe names {shown(name)!r}, which is nothing known")
+            raise ValueError(f"its recipe must have known entries only, got {shown(name)!r}.")
         optional = name in ("loss", "target", "n_outputs") and value is None
-        if not (optional or isinstance(value, kinds.get(name, (str,)))):
-            raise ValueError(f"its recipe says {name} is {shown(repr(value))}")
+        allowed = kinds.get(name, (str,))
+        if not (optional or isinstance(value, allowed)):
+            wanted = " or ".join(kind.__name__ for kind in allowed)
+            raise ValueError(
+                f"{name} of its recipe must be of type {wanted}, got {shown(repr(value))}."
+            )
     if not all(type(width) is int and 0 < width < 1 << 31 for width in facts.get("hidden", ())):
-        raise ValueError(f"its recipe says hidden is {shown(facts['hidden'])}")
+        raise ValueError(f"hidden of its recipe must be ints >= 1, got {shown(facts['hidden'])}.")
     facts = {**facts, "hidden": tuple(facts.get("hidden", (32, 16)))}
     return Recipe(**(facts | instead))

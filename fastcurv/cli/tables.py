@@ -230,7 +230,9 @@ def _text(path: Path) -> tuple[str, tuple[str, ...]]:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise ValueError(
+            f"{path} must be a readable file, got an error: {error.strerror or error}."
+        ) from None
     if raw.startswith(GZIP_SIGNATURE):
         try:
             raw = gzip.decompress(raw)

@@ -182,13 +182,16 @@ def test_continued_training_rejects_options_that_do_not_fit_the_network(
     zero, short = (quoted(folder, f"{name}.safetensors") for name in ("zero", "short"))
     for line, words in (
         (f"train --from {zero}", "data must be given"),
-        (f"train --from {zero} iris", "iris must have 3 features for "),
+        (f"train --from {zero} iris", "iris must have 3 features, as many as"),
         (f"train --from {short} --hidden 4", "--hidden must be left out with --from"),
         (f"train --from {short} --activation relu", "--activation must be left out"),
         (f"train --from {short} iris", "Use the data that it was trained on"),
-        ("train --from nowhere.onnx d.csv", "no file"),
-        (f"train --from {zero} {quoted(folder, 'd.csv')} --out a.npz", "must end in .safetensors"),
-        ("train", "data must be given"),
+        ("train --from nowhere.onnx d.csv", "must be an existing file"),
+        (
+            f"train --from {zero} {quoted(folder, 'd.csv')} --out a.npz",
+            "out must be a name that ends in .safetensors",
+        ),
+        ("train", "got none. Begin with: fastcurv train iris"),
     ):
         assert main(shlex.split(line)) == 2, line
         error = capsys.readouterr().err
@@ -276,16 +279,20 @@ def test_predict_rejects_data_that_do_not_fit_the_network(folder, tmp_path, caps
     (tmp_path / "h.csv").write_text("a,b,c\n1,2,1e74\n-1e74,1,2\n")
     short, large = (quoted(folder, f"{name}.safetensors") for name in ("short", "large"))
     for model, data, words in (
-        (short, quoted(tmp_path, "a.csv"), "training table, but 'c' is missing"),
+        (
+            short,
+            quoted(tmp_path, "a.csv"),
+            "must have the column 'c' of the training table, got a, b.",
+        ),
         (short, quoted(tmp_path, "w.csv"), "column 'c', must be a number, got 'x'"),
-        (short, quoted(tmp_path, "e.csv"), "at least one row below its names"),
-        (short, "nowhere.csv", "no file"),
+        (short, quoted(tmp_path, "e.csv"), "at least one row below the column names"),
+        (short, "nowhere.csv", "must be an existing file"),
         (short, "iris", "must have 3 features, got 4"),
         (short, f"{quoted(folder, 'd.csv')} --probabilities", "predicts numbers"),
         (short, f"{quoted(folder, 'd.csv')} --out p.txt", "ends in .csv"),
-        (short, f"{quoted(folder, 'd.csv')} --activation relu", "has its own"),
+        (short, f"{quoted(folder, 'd.csv')} --activation relu", "which names its activations"),
         (large, quoted(tmp_path, "a.csv"), "must have the 3 columns of the training table, got 2"),
-        ("nothing.safetensors", "iris", "no file"),
+        ("nothing.safetensors", "iris", "must be an existing file"),
     ):
         assert main(shlex.split(f"predict {model} {data}")) == 2, (model, data)
         error = capsys.readouterr().err

@@ -196,7 +196,10 @@ def test_intervals_are_those_of_the_estimator(numbers, tmp_path, capsys):
     moved = numbers.rename(tmp_path / "moved.csv")
     assert main(["predict", str(path), str(moved), "--interval", "0.9"]) == 2
     error = capsys.readouterr().err
-    assert "there is no file" in error and "Name the training table with --data." in error
+    assert (
+        "must be an existing file, got none." in error
+        and "Name the training table with --data." in error
+    )
     assert main(["predict", str(path), str(moved), "--interval", "0.9", "--data", str(moved)]) == 0
     assert table_of(capsys.readouterr().out).keys() == found.keys()
     more = [str(path), str(moved), "--interval", "0.999", "--data", str(moved)]
@@ -207,7 +210,7 @@ def test_intervals_are_those_of_the_estimator(numbers, tmp_path, capsys):
     moved.write_text(moved.read_text().replace("0.", "1.", 1))
     assert main(["predict", str(path), str(moved), "--interval", "0.9", "--data", str(moved)]) == 2
     error = capsys.readouterr().err
-    assert "must hold the numbers that" in error and "Name them with --data" in error
+    assert "must hold the training data of" in error and "Name them with --data" in error
 
 
 def test_classes_are_predicted_in_their_words(numbers, tmp_path, capsys):
@@ -225,7 +228,7 @@ def test_classes_are_predicted_in_their_words(numbers, tmp_path, capsys):
     assert [row[0] for row in rows] == [fit.coding.classes[i] for i in z.argmax(axis=1)]
     assert np.abs(p.sum(axis=1) - 1).max() <= 1e-12
     assert main(["predict", str(out), str(path), "--interval", "0.9"]) == 2
-    assert "--interval needs numbers, and" in capsys.readouterr().err
+    assert "--interval must be left out with" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("level", ["0", "1", "nan", "90", "x"])
@@ -274,7 +277,7 @@ def test_garbled_codes_of_saved_runs_raise(kind, numbers, tmp_path, monkeypatch)
     asdict = saving.asdict
     monkeypatch.setattr(saving, "asdict", garbled)
     fit.save(path)
-    with pytest.raises(ValueError, match="is not a run that 'fastcurv train' saved: "):
+    with pytest.raises(ValueError, match="must be a run that 'fastcurv train' saved, got "):
         load_run(path)
 
 
@@ -355,7 +358,7 @@ def test_a_table_with_another_suffix_is_refused_with_the_suffixes_of_tables(tmp_
         ("{table} --save n.txt", "save must be a name that ends in .npz or .safetensors"),
         ("{table} --out r.txt", "out must be a name that ends in .html or .htm"),
         ("{table} --target z", "target must be a column of {table}, got 'z'; its columns are a, b"),
-        ("no.csv", "there is no file no.csv"),
+        ("no.csv", "no.csv must be an existing file, got none."),
         ("-", "table must be a file, got '-', which is standard input. Write it to a .csv file"),
     ],
 )

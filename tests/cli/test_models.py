@@ -160,21 +160,21 @@ def test_unsuitable_model_files_print_one_line_and_exit_with_status_2(
     (tmp_path / "junk.onnx").write_bytes(b"junk" * 9)
     data = ["--data", str(folder / "points.npz")]
     cases = [
-        ([net], "names no data; give those it was trained on with --data"),
-        ([net, "--data", tmp_path / "wide.npz"], "has 5 features, and"),
+        ([net], "--data must be given with"),
+        ([net, "--data", tmp_path / "wide.npz"], "got 5."),
         (
             [net, "--data", tmp_path / "many.npz"],
-            "cross_entropy takes 4 outputs, and the model has 3",
+            "the number of outputs must be 4 for cross_entropy and the targets of",
         ),
         (
             [net, "--data", tmp_path / "far.npz"],
             "must hold classes from 0 to 2 for the model's 3 outputs",
         ),
-        ([net, *data, "--loss", "mse"], "mse takes 1 outputs, and the model has 3"),
-        ([net, *data, "--activation", "tanh"], "has its own"),
-        ([bare, *data], "give --activation"),
+        ([net, *data, "--loss", "mse"], "the number of outputs must be 1 for mse"),
+        ([net, *data, "--activation", "tanh"], "--activation must be left out"),
+        ([bare, *data], "--activation must be given with"),
         ([odd, *data, "--activation", "tanh"], "which have no order"),
-        ([tmp_path / "none.onnx", *data], "there is no file"),
+        ([tmp_path / "none.onnx", *data], "must be an existing file, got none."),
     ]
     try:
         import onnx  # noqa: F401

@@ -21,12 +21,12 @@ from fastcurv.spectrum.results import as_json  # noqa: E402
 from fastcurv.testing import QuadraticObjective  # noqa: E402
 
 RECIPES = {
-    "matrix": ({}, np.eye(3), "no vector"),
-    "words": ({}, np.array(["a"]), "no vector"),
-    "name": ({"colour": 1}, np.ones(3), "'colour', which is nothing known"),
-    "kind": ({"seed": "zero"}, np.ones(3), "seed is 'zero'"),
-    "width": ({"hidden": [0]}, np.ones(3), r"hidden is \[0\]"),
-    "half": ({"hidden": [1.5]}, np.ones(3), r"hidden is \[1.5\]"),
+    "matrix": ({}, np.eye(3), "a vector of floats"),
+    "words": ({}, np.array(["a"]), "a vector of floats"),
+    "name": ({"colour": 1}, np.ones(3), "known entries only, got 'colour'"),
+    "kind": ({"seed": "zero"}, np.ones(3), "seed of its recipe must be of type int, got 'zero'"),
+    "width": ({"hidden": [0]}, np.ones(3), r"hidden of its recipe must be ints >= 1, got \[0\]"),
+    "half": ({"hidden": [1.5]}, np.ones(3), r"hidden of its recipe must be ints >= 1, got \[1.5\]"),
 }
 
 
@@ -93,14 +93,14 @@ def test_unreadable_archives_are_rejected(tmp_path):
     """Archives that unpack to more than 32 MiB and 64 times their size are rejected from their
     directory.
     """
-    with pytest.raises(ValueError, match="cannot be read: Is a directory"):
+    with pytest.raises(ValueError, match="must be a readable file, got an error: Is a directory"):
         read_npz(tmp_path)
     np.savez(tmp_path / "bomb.npz", x=np.zeros(10))
     raw = bytearray((tmp_path / "bomb.npz").read_bytes())
     at = raw.index(b"PK\x01\x02") + 24  # the size in the archive's directory
     raw[at : at + 4] = (0xF0000000).to_bytes(4, "little")
     (tmp_path / "bomb.npz").write_bytes(raw)
-    with pytest.raises(ValueError, match=f"unpack to {0xF0000000} bytes"):
+    with pytest.raises(ValueError, match=f"got {0xF0000000} bytes"):
         read_npz(tmp_path / "bomb.npz")
 
 
@@ -132,7 +132,7 @@ def test_training_without_epochs_and_refinement_saves_the_start(tmp_path, capsys
     with np.load(path) as saved:
         assert not any(name.startswith("history") for name in saved.files)
     assert main(["classify", str(path), "--activation", "tanh"]) == 2
-    assert "which has its own" in capsys.readouterr().err
+    assert "which names its activations" in capsys.readouterr().err
 
 
 def test_the_report_states_the_risk_of_a_verdict():

@@ -426,7 +426,9 @@ def test_missing_columns_of_new_rows_are_named(read):
     _, coding = fit_coding(read(lines(A, B, A + B, Y, names="a,b,c,y")))
     path = read(PLAIN).sheet.path
     path.write_text("a,y\n1,2\n")
-    with pytest.raises(ValueError, match="but 'b', 'c' are missing; its columns are a, y."):
+    with pytest.raises(
+        ValueError, match="must have the columns 'b', 'c' of the training table, got a, y."
+    ):
         read_rows(path, coding, None)
     path.write_text("a,b,c\n1,2,x\n")
     with pytest.raises(ValueError, match="line 2, column 'c', must be a number, got 'x'."):
@@ -435,7 +437,7 @@ def test_missing_columns_of_new_rows_are_named(read):
     with pytest.raises(ValueError, match="line 2, column 'c', must be a number, got '3 kg'."):
         read_rows(path, coding, None)
     path.write_text("c,b,a\n")
-    with pytest.raises(ValueError, match="at least one row below its names, got none."):
+    with pytest.raises(ValueError, match="at least one row below the column names, got none."):
         read_rows(path, coding, None)
 
 

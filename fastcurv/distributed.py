@@ -284,8 +284,8 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
         vars(self)["kernels"] = tuple(sorted({arch for _, arch in known}))
         if len(self.kernels) > 1:
             warnings.warn(
-                f"workers have different kernels ({', '.join(self.kernels)}), so bits depend on "
-                "where a task runs; set FASTCURV_ARCH to one of them for all",
+                f"workers should have the same kernels for reproducible results, got "
+                f"{', '.join(self.kernels)}. Set FASTCURV_ARCH to one of them on all workers.",
                 UserWarning,
                 stacklevel=caller_depth(),
             )

@@ -254,15 +254,15 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         """
         if "_training" not in vars(self):
             raise ValueError(
-                f"The rows of the fit must be there for {call}, but partial_fit, copies and pickle "
-                "do not keep them. Call fit first."
+                f"the estimator must hold the rows of its fit for {call}, got one without, as "
+                "after partial_fit, copying and pickling. Call fit first."
             )
         rows, theta, gradient = self._training
         ob = self._objective(self.model_, *rows)
         if theta is not None and not np.array_equal(ob.gradient(theta), gradient):
             raise ValueError(
-                f"X, y, sample_weight and the parameters must be those of the fit for {call}, but "
-                "they have changed since. Call fit again."
+                f"X, y, sample_weight and the parameters must be those of the fit for {call}, got "
+                "changed ones. Call fit again."
             )
         return ob
 

@@ -154,16 +154,16 @@ def newton_step(
     lowest = float(values[0]) + damping
     if lowest < -1e-12 * float(np.max(np.abs(values))):
         warnings.warn(
-            f"The {'damped ' if damping else ''}Hessian is indefinite (it has curvature "
-            f"{lowest:.3g}): the Newton step may climb "
-            "and is drawn to saddles; use saddle_free_newton_step, or escape.",
+            f"The {'damped ' if damping else ''}Hessian is indefinite, since its curvature in "
+            f"some direction is {lowest:.3g}. The Newton step may increase the "
+            "loss, or lead to a saddle. Use saddle_free_newton_step, or escape.",
             IndefiniteHessianWarning,
             stacklevel=caller_depth(),
         )
     if k is None and residual > tol:
         warnings.warn(
-            f"The Newton step was solved to a relative residual of {residual:.1e}, not {tol:.1e}; "
-            "raise damping or k.",
+            f"The relative residual of the Newton step is {residual:.1e}, above tol = {tol:.1e}. "
+            "Increase damping or k.",
             RuntimeWarning,
             stacklevel=caller_depth(),
         )

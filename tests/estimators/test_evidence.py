@@ -102,7 +102,7 @@ def test_deviations_need_a_posterior_or_the_training_samples(rng):
         pickle.loads(pickle.dumps(regressor().set_params(alpha=0.3).fit(X, y))),
         fc.MLPRegressor((3,), solver="adam").partial_fit(X, y),
     ):
-        with pytest.raises(ValueError, match="rows of the fit must be there for return_std=True"):
+        with pytest.raises(ValueError, match="must hold the rows of its fit for return_std=True"):
             made.predict(X, return_std=True)
     fixed.coefs_ = [2 * W for W in fixed.coefs_]  # other weights have another posterior
     assert not np.allclose(fixed.predict(X, return_std=True)[1], std)

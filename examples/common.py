@@ -191,8 +191,6 @@ def save_slide(figure, sentence, path):
     a slide of 13.33 by 7.5 inches as the figure is smaller than its place there, and the sentence
     has 24 points on it.
     """
-    from matplotlib.transforms import Bbox
-
     size = figure.get_size_inches()
     shrunk = max(size / (12.5, 5.6))
     page = shrunk * np.array([13.333, 7.5])
@@ -204,7 +202,7 @@ def save_slide(figure, sentence, path):
     figure.set_layout_engine("none")
     for legend in figure.legends:  # without an anchor they are placed relative to the page
         legend.set_bbox_to_anchor((0, 0, 1, 1), transform=figure.transFigure)
-    box = Bbox.from_bounds(*corner, *page)
+    box = figure.bbox_inches.from_bounds(*corner, *page)
     for suffix, date in ((".svg", "Date"), (".pdf", "CreationDate")):
         figure.savefig(path.with_suffix(suffix), bbox_inches=box, metadata={date: None})
     return title

@@ -32,9 +32,9 @@ import warnings
 import numpy as np
 
 import fastcurv as fc
-from fastcurv.common.optional import optional
+from fastcurv.common.optional import optional_import
 
-with optional("comparisons", "bench"):
+with optional_import("comparisons", "bench"):
     import sklearn.neural_network
     from sklearn import datasets
     from sklearn.metrics import accuracy_score, balanced_accuracy_score, r2_score

@@ -14,9 +14,9 @@ import command
 import numpy as np
 
 import fastcurv as fc
-from fastcurv.common.optional import optional
+from fastcurv.common.optional import optional_import
 
-with optional("comparisons", "bench"):
+with optional_import("comparisons", "bench"):
     from sklearn import datasets
     from sklearn.model_selection import GridSearchCV, KFold
     from sklearn.preprocessing import StandardScaler

@@ -25,7 +25,7 @@ import command  # noqa: E402
 import numpy as np  # noqa: E402
 
 import fastcurv as fc  # noqa: E402
-from fastcurv.common.optional import optional  # noqa: E402
+from fastcurv.common.optional import optional_import  # noqa: E402
 
 SECOND_ORDER = {
     "trust-region": ("trust-region", {}),
@@ -42,7 +42,7 @@ FAR = 10**9  # the clock ends a run, not a count
 
 def digits(args):
     """Objective and starts of the digits net."""
-    with optional("digits", "bench"):
+    with optional_import("digits", "bench"):
         from sklearn.datasets import load_digits
 
     X, y = load_digits(return_X_y=True)
@@ -54,7 +54,7 @@ def patches(args):
     """8 x 8 colour patches of scikit-learn's two photographs, every fourth pixel: 33 390 rows of
     192.
     """
-    with optional("patches", "bench"):
+    with optional_import("patches", "bench"):
         from sklearn.datasets import load_sample_images
 
     cuts = []

@@ -245,10 +245,10 @@ def reason(error):
 
     fastcurv is imported here only, since its threads have no place beside a peer's.
     """
-    from fastcurv.common.optional import optional
+    from fastcurv.common.optional import optional_import
 
     try:
-        with optional("its products", "bench"):
+        with optional_import("its products", "bench"):
             raise error
     except ImportError as missing:
         return str(missing)

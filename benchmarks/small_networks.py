@@ -25,7 +25,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"  # its threads wait for work at the exp
 import command  # noqa: E402
 import numpy as np  # noqa: E402
 
-from fastcurv.common.optional import optional  # noqa: E402
+from fastcurv.common.optional import optional_import  # noqa: E402
 
 BOUND = 1.5, 2, 60e-6  # arithmetic, gradients and seconds that an iteration may take
 MARQUARDT = 1.5, 5e-6  # arithmetic and seconds of one of levenberg-marquardt
@@ -71,7 +71,7 @@ def scaled(X):
 
 def problems():
     """``{name: (sizes, X, Y)}``, targets as columns of numbers."""
-    with optional("the problems", "bench"):
+    with optional_import("the problems", "bench"):
         from sklearn import datasets
 
     x = np.linspace(-1, 1, 41)[:, None]
@@ -271,7 +271,7 @@ def by_numpy(sizes, X, Y, theta, target=LITTLE, steps=500):
 
 def by_torch(sizes, X, Y, theta, seconds):
     """Levenberg-Marquardt of torch-levenberg-marquardt, by Cholesky as here."""
-    with optional("its fits"):
+    with optional_import("its fits"):
         import torch
         from torch_levenberg_marquardt.training import LevenbergMarquardtModule
 

@@ -25,7 +25,7 @@ import command
 import numpy as np
 
 import fastcurv as fc
-from fastcurv.common.optional import optional
+from fastcurv.common.optional import optional_import
 from fastcurv.network.sums import TREE_ARITY
 
 
@@ -49,7 +49,7 @@ def seconds(action, repeat):
 
 def product(n_workers, args, sizes):
     """(seconds of a product, its bits, what the parts cost) with so many workers."""
-    with optional("workers", "dask"):
+    with optional_import("workers", "dask"):
         from distributed import Client, LocalCluster
 
     with (

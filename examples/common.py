@@ -20,7 +20,7 @@ import numpy as np
 from story import claim
 
 from fastcurv import plots
-from fastcurv.common.optional import optional
+from fastcurv.common.optional import optional_import
 
 SCALES = ("quick", "normal", "full")
 DATA = Path(__file__).parent / "data"
@@ -216,7 +216,7 @@ def digits(n_samples=None, n_features=64, seed=0):
     -------
     X (n_samples, n_features), y (n_samples,)
     """
-    with optional("the data", "demo"):
+    with optional_import("the data", "demo"):
         from sklearn.datasets import load_digits
 
     X, y = load_digits(return_X_y=True)

@@ -27,7 +27,7 @@ from common import Outcome, binomial_interval, command_line, digits, pick, save,
 
 import fastcurv as fc
 from fastcurv import plots
-from fastcurv.common.optional import optional
+from fastcurv.common.optional import optional_import
 from fastcurv.optimize.sample import CriticalSample, SampledPoint, why_trivial
 
 ASKED = (0, 1, 0, 2, 0, 3)
@@ -52,7 +52,7 @@ WORDS = {
 
 def objective(name, widths, l2):
     """A tanh network on one of scikit-learn's data sets, whole."""
-    with optional("the data", "demo"):
+    with optional_import("the data", "demo"):
         from sklearn import datasets
 
     if name == "digits":

@@ -18,7 +18,7 @@ from common import Outcome, command_line, pick, save
 
 import fastcurv as fc
 from fastcurv import plots
-from fastcurv.common.optional import optional
+from fastcurv.common.optional import optional_import
 
 
 def reproduce(X, Y, n_steps):
@@ -87,7 +87,7 @@ def main(scale="normal", out="pictures"):
 
 def pixels(n_samples, seed):
     """Return digits with pixels from 0 to 1, as they are."""
-    with optional("the data", "demo"):
+    with optional_import("the data", "demo"):
         from sklearn.datasets import load_digits
 
     X, y = load_digits(return_X_y=True)

@@ -22,7 +22,7 @@ from common import Outcome, command_line, pick, save, table_of
 
 import fastcurv as fc
 from fastcurv import plots
-from fastcurv.common.optional import optional
+from fastcurv.common.optional import optional_import
 
 WIDTHS = (1, 2, 3, 4, 5, 6, 10, 15, 20, 40, 60)
 DATA_SETS = ("waves", "diabetes")
@@ -35,7 +35,7 @@ def data(name, n_rows=40):
         X = rng.standard_normal((n_rows, 4))
         y = np.sin(2 * X[:, 0]) + X[:, 1] * X[:, 2] + 0.3 * rng.standard_normal(n_rows)
     else:
-        with optional("the data", "demo"):
+        with optional_import("the data", "demo"):
             from sklearn.datasets import load_diabetes
 
         X, y = load_diabetes(return_X_y=True)

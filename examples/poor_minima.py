@@ -29,7 +29,7 @@ from common import (
 
 import fastcurv as fc
 from fastcurv import plots
-from fastcurv.common.optional import optional
+from fastcurv.common.optional import optional_import
 
 DATA_SETS = ("two spirals", "two moons", "waves", "diabetes", "random labels")
 WIDTHS = (2, 3, 4, 6, 8, 16, 32)
@@ -47,7 +47,7 @@ def objective(name, sizes, l2=1e-4):
 
 def data(name):
     """Features, targets, and which loss fits them."""
-    with optional("the data", "demo"):
+    with optional_import("the data", "demo"):
         from sklearn import datasets
 
     rng = np.random.default_rng(0)

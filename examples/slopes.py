@@ -17,11 +17,11 @@ from common import Outcome, command_line, pick, save
 
 import fastcurv as fc
 from fastcurv import plots
-from fastcurv.common.optional import optional
+from fastcurv.common.optional import optional_import
 
 
 def main(scale="normal", out="pictures"):
-    with optional("the data", "demo"):
+    with optional_import("the data", "demo"):
         from sklearn.datasets import load_diabetes
 
     data = load_diabetes()

@@ -24,7 +24,7 @@ from common import Outcome, command_line, digits, pick, save, table_of, two_spir
 
 import fastcurv as fc
 from fastcurv import plots
-from fastcurv.common.optional import optional
+from fastcurv.common.optional import optional_import
 
 METHODS = {"sgd": 0.1, "adam": 1e-3}  # the learning rate of each
 EPOCHS = (100, 1000)
@@ -34,7 +34,7 @@ SEARCHES = ("newton", "walk", "descent")
 
 def problems():
     """By name: features, labels and layer sizes."""
-    with optional("the data", "demo"):
+    with optional_import("the data", "demo"):
         from sklearn.datasets import load_wine
 
     X, y = load_wine(return_X_y=True)

@@ -185,7 +185,7 @@ def __getattr__(name: str) -> Any:
     if name in _SUBPACKAGES:
         return import_module(f".{_SUBPACKAGES[name]}", __name__)
     if name not in _HOMES:
-        import_module(".common.errors", __name__).no_attribute(
+        import_module(".common.errors", __name__).raise_attribute_error(
             "fastcurv", "module 'fastcurv'", name, import_module(__name__)
         )
     value = globals()[name] = getattr(import_module(f".{_HOMES[name]}", __name__), name)

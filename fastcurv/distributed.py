@@ -29,15 +29,15 @@ import numpy as np
 
 from . import _engine
 from .common.checks import caller_depth, random_batches
-from .common.errors import accept_aliases, type_of
-from .common.optional import optional
+from .common.errors import accept_aliases, type_phrase
+from .common.optional import optional_import
 from .common.runtime import as_callback
-from .network.arguments import Block, checked, row_numbers
+from .network.arguments import Block, check_rows_and_targets, row_numbers
 from .network.mlp import MLP
 from .network.objective import Objective as AnyObjective
-from .network.rows import as_source, locate_error, readable, take_rows
+from .network.rows import locate_error, make_row_source, take_rows, translate_file_errors
 from .network.shards import Shard
-from .network.sums import TREE_ARITY, ShardSettings, total
+from .network.sums import TREE_ARITY, ShardSettings, sum_parts
 from .structure.tables import DEFAULT_LOSS, LossName
 
 if TYPE_CHECKING:
@@ -75,8 +75,10 @@ class Recipe:
         try:
             raw = given if self.source is None else self._read()
             if not isinstance(raw, (tuple, list)) or not 2 <= len(raw) <= 3:
-                raise TypeError(f"it must be (X, y) or (X, y, sample_weight), got {type_of(raw)}.")
-            return checked(model, loss, (*raw, None)[:3], self.stored)
+                raise TypeError(
+                    f"it must be (X, y) or (X, y, sample_weight), got {type_phrase(raw)}."
+                )
+            return check_rows_and_targets(model, loss, (*raw, None)[:3], self.stored)
         except (ValueError, TypeError, OSError) as error:
             raise locate_error(error, f"shard {self.number}") from None
 
@@ -85,13 +87,13 @@ class Recipe:
             return as_callback(self.source)()
         path = Path(self.source)
         if path.suffix == ".npz":
-            with readable(path, ".npz"), np.load(path) as held:
+            with translate_file_errors(path, ".npz"), np.load(path) as held:
                 arrays = {n: held[n] for n in ("X", "y", "sample_weight") if n in held}
             for name in ("X", "y"):
                 if name not in arrays:
                     raise ValueError(f"the file {path.name} must hold X and y, got no {name}.")
             return tuple(arrays.values())
-        source: Any = as_source(path, self.y, self.sample_weight, self.columns)
+        source: Any = make_row_source(path, self.y, self.sample_weight, self.columns)
         if source.n_rows == 0:
             raise ValueError(f"the file {path.name} must have at least one row, got none.")
         return next(source.blocks(source.n_rows))
@@ -147,7 +149,7 @@ def rows_and_kernels(shard: RemoteShard) -> tuple[int, str]:
     return shard.n_samples, _engine.chosen_arch()
 
 
-def echo(x: Any) -> Any:
+def return_argument(x: Any) -> Any:
     return x
 
 
@@ -251,7 +253,7 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
     ) -> None:
         self._check_settings(model, loss, l2, l2_biases, n_threads, None)
         sources = _check_shards(shards)
-        vars(self)["client"], self._own = _client(client)
+        vars(self)["client"], self._own = _client_or_new(client)
         if self._own:
             weakref.finalize(self, self.client.close)
         recipes = [
@@ -377,7 +379,7 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
             )
             while len(level) > 1:
                 groups = [level[i : i + TREE_ARITY] for i in range(0, len(level), TREE_ARITY)]
-                level = self.client.map(total, groups, pure=False)
+                level = self.client.map(sum_parts, groups, pure=False)
             found = level[0].result()
             moved, self._moved = self._moved, []
             self._unpin([self._shards[i] for i in moved])
@@ -405,7 +407,7 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
         import dask
 
         with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TB"}):
-            future = self.client.submit(echo, x, pure=False)
+            future = self.client.submit(return_argument, x, pure=False)
         # A read-only array is a point theta, which later sums use again.
         if not x.flags.writeable:
             self._sent = [(x, future), *self._sent[:1]]
@@ -496,7 +498,7 @@ def _is_task(x: Any) -> bool:
 
 def _check_shards(shards: Any) -> list[Any]:
     if isinstance(shards, (str, bytes, Path)) or not hasattr(shards, "__iter__"):
-        raise TypeError(f"shards must be a sequence of shards, got {type_of(shards)}.")
+        raise TypeError(f"shards must be a sequence of shards, got {type_phrase(shards)}.")
     found = list(shards)
     if not found:
         raise ValueError("shards must have at least one shard, got none.")
@@ -504,7 +506,7 @@ def _check_shards(shards: Any) -> list[Any]:
         if not (_is_task(one) or callable(one) or isinstance(one, (str, Path))):
             raise TypeError(
                 f"shard {i} must be a function that loads it on a worker, a path or a future, got "
-                f"{type_of(one)}."
+                f"{type_phrase(one)}."
             )
     return found
 
@@ -531,9 +533,9 @@ def _translate_errors() -> Iterator[None]:
         ) from error
 
 
-def _client(client: Any) -> tuple[Any, bool]:
+def _client_or_new(client: Any) -> tuple[Any, bool]:
     """Return the client, and True if it was started here."""
-    with optional("distributed objectives"):
+    with optional_import("distributed objectives"):
         from distributed import Client, default_client
 
     if client == "":

@@ -19,14 +19,21 @@ from .certify.certificates import Certificates
 from .common.checks import SelfAdjoint, as_rng, check_choice, check_vector
 from .common.protocols import Floats
 from .common.read_only import ReadOnly
-from .structure.parameters import forward, l2_diagonal, layers_of, norms_of, skips, terms_of_a_row
+from .structure.parameters import (
+    adds_own_input,
+    batch_norm_params,
+    forward,
+    l2_diagonal,
+    layers_of,
+    terms_of_a_row,
+)
 from .structure.tables import (
     ACTIVATIONS,
     COMPLEX_STEP,
     DEFAULT_LOSS_BY_TARGETS,
     LOSSES,
+    batch_normalise,
     check_loss,
-    normalise,
     one_hot,
 )
 from .structure.user_functions import Activation
@@ -90,7 +97,7 @@ class ReferenceModel(ReadOnly):
         """Return ``[(W, b), ...]`` as views of `theta`; b is None without biases. With `batch_norm`
         the layers are ``(W, b, gamma, beta)``, except for the last one.
         """
-        norms = norms_of(self, theta)
+        norms = batch_norm_params(self, theta)
         return [(W, b, *(pair or ())) for (W, b), pair in zip(layers_of(self, theta), norms)]
 
     def flatten(self, layers: Any) -> NDArray[Any]:
@@ -122,7 +129,9 @@ class ReferenceModel(ReadOnly):
         """
 
         def bend(l: int, z: NDArray[Any], a: NDArray[Any]) -> NDArray[Any]:
-            return np.asarray(ACTIVATIONS[self.activation[l]].phi(z) + (a if skips(self, l) else 0))
+            return np.asarray(
+                ACTIVATIONS[self.activation[l]].phi(z) + (a if adds_own_input(self, l) else 0)
+            )
 
         below, zs = forward(self.unflatten(theta), X, bend)
         return zs, below
@@ -149,11 +158,11 @@ class ReferenceModel(ReadOnly):
         for layer in reversed(range(len(layers))):
             if layer < len(self.activation):
                 phi_prime = ACTIVATIONS[self.activation[layer]].slope
-                skip = e if skips(self, layer) else 0
+                skip = e if adds_own_input(self, layer) else 0
                 delta = e * phi_prime(zs[layer])
             norm: tuple[Any, ...] = ()
             if len(layers[layer]) == 4:
-                h, s = normalise(below[layer] @ layers[layer][0].T)
+                h, s = batch_normalise(below[layer] @ layers[layer][0].T)
                 norm = ((delta * h).sum(axis=0), delta.sum(axis=0))
                 delta = (
                     s

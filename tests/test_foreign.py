@@ -261,7 +261,7 @@ def test_every_foreign_argument_raises_with_a_suggestion(here, where):
                 with pytest.raises(TypeError) as raised:
                     call(**{name: 1})
                 assert str(raised.value).endswith(
-                    f" has no argument {name!r}{errors.advice(words)}"
+                    f" has no argument {name!r}{errors.advice_clause(words)}"
                 )
 
 
@@ -284,7 +284,7 @@ def test_every_foreign_attribute_and_choice_raises_with_a_suggestion(here):
         for name in names.keys() - SPECIAL_METHODS.keys():
             with pytest.raises(AttributeError) as raised:
                 getattr(thing, name)
-            assert str(raised.value).endswith(f"{name!r}{errors.advice(names[name])}")
+            assert str(raised.value).endswith(f"{name!r}{errors.advice_clause(names[name])}")
     for name, words in errors.CHOICE_ALIASES["method"].items():
         if name in METHOD_ALIASES:
             continue

@@ -2,11 +2,12 @@
 of ``fastcurv/_engine/passes.pyx``.
 
 `Num` is a matrix (rows, m) with a bound on each entry and on the norm of each row, an `Err`;
-`linear`, `Phi`, sums and products round as the kernels do (`Arithmetic`) and propagate errors. Both
-kinds of bounds are needed, and those of `Chain` over several layers: bounds on entries alone are
-1.08 times as large at one hidden layer and 14 000 times at six. Three other types hold less:
-`NormBound` (`fastcurv.certify.columns`) holds norms alone, for all columns at once; `RowMatrices`
-(`dense_hessian`) a matrix for each row; `Bounded` (`precise`) numbers of some 100 bits.
+`linear_with_errors`, `Phi`, sums and products round as the kernels do (`Arithmetic`) and propagate
+errors. Both kinds of bounds are needed, and those of `Chain` over several layers: bounds on entries
+alone are 1.08 times as large at one hidden layer and 14 000 times at six. Three other types hold
+less: `NormBound` (`fastcurv.certify.columns`) holds norms alone, for all columns at once;
+`RowMatrices` (`dense_hessian`) a matrix for each row; `Bounded` (`precise`) numbers of some 100
+bits.
 
 All arrays here are float64; bounds are >= 0.
 """
@@ -44,14 +45,14 @@ ROUND_UP_FACTOR = 1 + 1e-9
 NO_UNDERFLOW_MIN = 1e-290
 
 
-def flushes() -> bool:
+def flushes_subnormals() -> bool:
     """Return True if the arithmetic of this thread flushes subnormal numbers to 0, which the error
     model does not allow.
     """
     return TINY * 0.5 == 0
 
 
-def scaled(x: Any, y: Any) -> Any:
+def multiply_rounded_up(x: Any, y: Any) -> Any:
     """Return ``x * y`` for sizes x, y >= 0, where underflow does not make an entry smaller: it is 0
     only if x or y is 0.
     """
@@ -61,7 +62,7 @@ def scaled(x: Any, y: Any) -> Any:
     return found + SMALLEST_SUBNORMAL * ((x > 0) & (y > 0))
 
 
-def product(X: Floats, Y: Floats) -> Floats:
+def matmul_rounded_up(X: Floats, Y: Floats) -> Floats:
     """Return ``X @ Y`` for sizes X, Y >= 0, where underflow does not make an entry smaller: it is 0
     only if every term of its sum has a factor 0.
     """
@@ -77,7 +78,7 @@ def _smallest_positive(X: Floats) -> float:
     return float(least if least > 0 else X.min(where=X > 0, initial=np.inf))
 
 
-def norms(E: Floats) -> Floats:
+def row_norms(E: Floats) -> Floats:
     """Return the norms (rows, 1) of the rows of E, rounded up where they underflow."""
     found = safe_norms(E)[:, None]
     return (
@@ -110,20 +111,21 @@ def spectral_norm_bound(A: Floats) -> float:
     G, sizes = A @ A.T if len(A) < A.shape[1] else A.T @ A, np.abs(A)
     sums = np.sqrt(sizes.sum(axis=0).max()) * np.sqrt(sizes.sum(axis=1).max())
     return float(
-        size * min(gram_norm(G, max(A.shape)), ROUND_UP_FACTOR * sums) + SMALLEST_SUBNORMAL
+        size * min(norm_bound_from_gram(G, max(A.shape)), ROUND_UP_FACTOR * sums)
+        + SMALLEST_SUBNORMAL
     )
 
 
-def gram_norm(G: Floats, rows: int) -> float:
+def norm_bound_from_gram(G: Floats, rows: int) -> float:
     """Return an upper bound on ``||F||_2`` from the computed ``G = F'F``. The errors of its sums
     are at most ``gamma(rows) trace``, and those of its eigenvalues are smaller.
     """
     m = len(G)
     slack = 8 * (rows + m**1.5) * EPS * np.trace(G) + m * rows * TINY
-    return float(np.sqrt(gram_bound(G) + slack))
+    return float(np.sqrt(gram_eigenvalue_bound(G) + slack))
 
 
-def gram_bound(G: Floats) -> float:
+def gram_eigenvalue_bound(G: Floats) -> float:
     """Return an upper bound on the largest eigenvalue of a positive semidefinite G."""
     size = float(np.abs(G).max(initial=0.0))
     if not 0 < size < np.inf or len(G) == 1:
@@ -163,7 +165,7 @@ class Gram:
         if self.rows:
             x = self.rows[0] if len(self.rows) == 1 else np.concatenate(self.rows)
             self.G = x @ x.T
-        return math.sqrt(gram_bound(self.G)) if self.G.max() > 1e-280 else np.inf
+        return math.sqrt(gram_eigenvalue_bound(self.G)) if self.G.max() > 1e-280 else np.inf
 
 
 def spectral_norm_bounds(K: Floats, squarings: int = 3) -> Floats:
@@ -194,7 +196,7 @@ class Operand:
 
     def __init__(self, A: Floats) -> None:
         self.A, self.abs, self.norm = A, np.abs(A), spectral_norm_bound(A)
-        self.rows, self.cols = norms(self.abs)[:, 0], norms(self.abs.T)[:, 0]
+        self.rows, self.cols = row_norms(self.abs)[:, 0], row_norms(self.abs.T)[:, 0]
 
     @property
     def T(self) -> Operand:
@@ -210,7 +212,7 @@ class Err:
     """
 
     def __init__(self, E: Floats, nu: Floats | None = None) -> None:
-        rows = norms(E)
+        rows = row_norms(E)
         self.nu = rows if nu is None else np.minimum(rows, nu)
         self.E = E if nu is None else np.minimum(E, self.nu)
 
@@ -219,12 +221,15 @@ class Err:
 
     def times(self, x: Floats) -> Err:
         """Return bounds on the error times x, elementwise, for x >= 0."""
-        return Err(scaled(self.E, x), scaled(self.nu, x.max(axis=1, keepdims=True)))
+        return Err(
+            multiply_rounded_up(self.E, x),
+            multiply_rounded_up(self.nu, x.max(axis=1, keepdims=True)),
+        )
 
     def _propagate_error(self, A: Operand) -> Err:
         """Return bounds on the error times A'."""
-        E = np.minimum(product(self.E, A.abs.T), scaled(self.nu, A.rows))
-        return Err(E, scaled(self.nu, A.norm))
+        E = np.minimum(matmul_rounded_up(self.E, A.abs.T), multiply_rounded_up(self.nu, A.rows))
+        return Err(E, multiply_rounded_up(self.nu, A.norm))
 
 
 class Arithmetic:
@@ -339,7 +344,7 @@ class Num:
     Operations add their own rounding errors, by the `Arithmetic` r. Two attributes serve `Chain`:
     `new`, a bound (rows, 1) on the norms of the errors that have entered since the last cap (an
     `Err` if all have, None if none has), and `local`, an `Err` of those that entered in the last
-    `linear`.
+    `linear_with_errors`.
     """
 
     def __init__(self, x: Any, dx: Err, r: Any, new: Any = None, local: Err | None = None) -> None:
@@ -419,14 +424,14 @@ class Num:
         return (self - self._column(corrected, off)) * s, s
 
 
-def exact(x: NDArray[Any], r: Arithmetic) -> Num:
+def num_without_error(x: NDArray[Any], r: Arithmetic) -> Num:
     """Return a `Num` of x without errors; a vector x (m,) becomes (1, m)."""
     x, dx = np.atleast_2d(x).astype(float), Err.__new__(Err)
     dx.E, dx.nu = np.zeros(x.shape), np.zeros((len(x), 1))
     return Num(x, dx, r)
 
 
-def linear(
+def linear_with_errors(
     x: Num | None,
     W: Operand,
     b: Floats | float = 0.0,
@@ -442,17 +447,17 @@ def linear(
     z, entered = np.zeros((rows, len(W.A))) + b, []
     size = np.abs(z)
     if V is not None:
-        z, size = z + y.x @ V.A.T, size + product(y.size, V.abs.T)
+        z, size = z + y.x @ V.A.T, size + matmul_rounded_up(y.size, V.abs.T)
         entered = [y.dx._propagate_error(V)] if y.dx.nu.any() else []
     if x is not None:
-        z, size = z + x.x @ W.A.T, size + product(x.size, W.abs.T)
+        z, size = z + x.x @ W.A.T, size + matmul_rounded_up(x.size, W.abs.T)
     local: Err = r.local(size, W.A.shape[1], terms)
     fresh = local + entered[0] if entered else local
     if x is None or not x.dx.nu.any():
         return Num(z, fresh, r, fresh.nu, fresh)
     carried, new = x.dx._propagate_error(W), fresh.nu
     if x.new is not None:
-        new = carried.nu if x.new is x.dx else scaled(x.new, W.norm)
+        new = carried.nu if x.new is x.dx else multiply_rounded_up(x.new, W.norm)
         new = new + sum(part.nu for part in [*entered, local])
     return Num(z, fresh + carried, r, new, fresh)
 
@@ -467,7 +472,9 @@ class Chain:
     """
 
     def __init__(
-        self, kappa: dict[tuple[int, int], Floats] | None, grown: Callable[..., Any] = scaled
+        self,
+        kappa: dict[tuple[int, int], Floats] | None,
+        grown: Callable[..., Any] = multiply_rounded_up,
     ) -> None:
         self.kappa, self.grown = kappa, grown
         self.fresh: dict[int, Any] = {}
@@ -541,8 +548,8 @@ class Phi:
             bend = np.where(crossing, 1.0, np.abs(q))
             dp = z.dx.times(bend + 0.5 * t * S3) + Err(off + floor)
             self.q = Num(q, z.dx.times(S3) + Err(c * sizes[2] + floor + crossing * row.kink), r)
-        new = norms(scaled(np.abs(p), t if z.local is None else z.local.E))
-        new = new + norms(here + scaled(slope - np.abs(p) + curve, t))
+        new = row_norms(multiply_rounded_up(np.abs(p), t if z.local is None else z.local.E))
+        new = new + row_norms(here + multiply_rounded_up(slope - np.abs(p) + curve, t))
         self.a = Num(a, z.dx.times(slope + curve) + Err(here), r, new)
         self.p = Num(p, dp, r)
 
@@ -582,21 +589,27 @@ class Sums:
     def add(self, tag: str, x: Num, y: Num, gamma: float) -> None:
         """Add a block of rows of the term x'y."""
         check_time()
-        self.B += product(_sum_error(x, gamma).T, y.size)
-        nx, ny = norms(np.abs(x.x)), norms(np.abs(y.x))
+        self.B += matmul_rounded_up(_sum_error(x, gamma).T, y.size)
+        nx, ny = row_norms(np.abs(x.x)), row_norms(np.abs(y.x))
         dx, dy = x.dx.nu, y.dx.nu
         if dy.any():
-            self.B += product(np.abs(x.x).T, y.dx.E)
+            self.B += matmul_rounded_up(np.abs(x.x).T, y.dx.E)
         self.value += x.x.T @ y.x
-        self.local += float(scaled(gamma, scaled(nx + dx, ny + dy).sum()))
-        parts = [scaled(dx, ny), dx**2, scaled(nx, dy), dy**2, scaled(dx, dy)]
+        self.local += float(multiply_rounded_up(gamma, multiply_rounded_up(nx + dx, ny + dy).sum()))
+        parts = [
+            multiply_rounded_up(dx, ny),
+            dx**2,
+            multiply_rounded_up(nx, dy),
+            dy**2,
+            multiply_rounded_up(dx, dy),
+        ]
         self.terms[tag] = self.terms.get(tag, np.zeros(5)) + [part.sum() for part in parts]
 
     def add_rows(self, x: Num, gamma: float) -> None:
         """Add a block of rows of x to the bias part."""
         self.b += _sum_error(x, gamma).sum(axis=0)
         self.b_value += x.x.sum(axis=0)
-        self.b_local += float(scaled(gamma, (norms(np.abs(x.x)) + x.dx.nu).sum()))
+        self.b_local += float(multiply_rounded_up(gamma, (row_norms(np.abs(x.x)) + x.dx.nu).sum()))
         self.b_rows += float(x.dx.nu.sum())
 
     def values(self, bias: bool) -> list[Floats]:
@@ -662,7 +675,7 @@ class Normed:
         the mean of ``rz h``, and the pair (rh, ``s (vgamma - s c gamma)``). rz is 0 if None.
         """
         h, s = self.h, self.s
-        rz = exact(0.0 * h.x, h.r) if rz is None else rz
+        rz = num_without_error(0.0 * h.x, h.r) if rz is None else rz
         c = (rz * h).mean()
         rh = (rz - rz.mean() - h * c) * s
         return h * vgamma + rh * self.gamma + vbeta, (rh, (vgamma - s * c * self.gamma) * s)

@@ -13,21 +13,26 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..common.protocols import Floats
 from ..common.read_only import ReadOnly
-from ..common.runtime import to_nearest
+from ..common.runtime import rounding_to_nearest
 from ..structure import symmetry
-from ..structure.parameters import layers_of, normalised, norms_of, skips
-from ..structure.tables import ACTIVATIONS, normalise
+from ..structure.parameters import (
+    adds_own_input,
+    batch_norm_params,
+    is_batch_normalised,
+    layers_of,
+)
+from ..structure.tables import ACTIVATIONS, batch_normalise
 from . import majorants, precise
 from .kinks import ReluRows, is_relu_stack
 from .majorants import curvature_floor
-from .passes import checked_theta
+from .passes import theta_in_model_dtype
 
 
-def kinks_met(ob: Any, theta: Floats, radius: float) -> int:
+def count_kinks_in_ball(ob: Any, theta: Floats, radius: float) -> int:
     """Return `Certificates.kinks` on a ball of the given radius, for rows without batch
     normalisation.
     """
-    return majorants.signs(ob, theta, radius, rounding=True)[0].kinks
+    return majorants.preactivation_signs(ob, theta, radius, rounding=True)[0].kinks
 
 
 def kink_margins(ob: Any, theta: ArrayLike) -> list[float]:
@@ -72,14 +77,14 @@ class Certificates(ReadOnly):
 
     # --- constants for Kantorovich's theorem
 
-    @to_nearest
+    @rounding_to_nearest
     def third_bound(self, theta: ArrayLike, radius: float) -> float:
         """Return a Lipschitz constant of the Hessian on the ball of radius `radius` around theta,
         or infinity; see `fastcurv.certify.majorants`.
         """
         return float(self._sum(majorants.third_bound, theta, radius)) * self.growth
 
-    @to_nearest
+    @rounding_to_nearest
     def third_bound_in(self, theta: ArrayLike, radius: float, units: ArrayLike | None) -> float:
         """Return the bound of `third_bound` in other units, with C = diag(units): the ball consists
         of ``theta + C x`` with ``||x|| <= radius``, and the constant is that of ``C H C`` as a
@@ -87,21 +92,21 @@ class Certificates(ReadOnly):
         """
         return float(self._sum(majorants.third_bound, theta, radius, units)) * self.growth
 
-    @to_nearest
+    @rounding_to_nearest
     def precise_gradient(self, theta: ArrayLike) -> tuple[Floats, float]:
         """Return ``(g, error)``: the gradient in float64 from passes in extended precision, and a
         bound on ``||g - gradient||_2``; see `fastcurv.certify.precise`.
         """
-        return precise.gradient(self.objective, theta)
+        return precise.precise_gradient(self.objective, theta)
 
-    @to_nearest
+    @rounding_to_nearest
     def precise_value(self, theta: ArrayLike) -> tuple[float, float]:
-        """Return ``(value, error)``: the loss from passes in extended precision, and a bound on
-        ``|value - loss|``.
+        """Return ``(value, error)``: the loss from passes in extended precision, and a
+        bound on ``|value - loss|``.
         """
-        return precise.value(self.objective, theta)
+        return precise.precise_value(self.objective, theta)
 
-    @to_nearest
+    @rounding_to_nearest
     def residual_bounds(self, theta: ArrayLike, radius: float) -> majorants.ResidualBounds | None:
         """Return the residuals at theta with the bounds for Kantorovich's theorem, or None unless
         the loss is mse; see `fastcurv.certify.majorants`.
@@ -139,23 +144,23 @@ class Certificates(ReadOnly):
 
     # --- kinks and symmetries
 
-    @to_nearest
+    @rounding_to_nearest
     def kinks(self, theta: ArrayLike, radius: float = 0.0) -> int:
         """Return the number of pre-activations of relu, leaky_relu and elu units that may be 0
         somewhere on the ball of radius `radius` around theta, or within the rounding of theta's
         entries. The rounding is that of the parameters below a unit, or, with l2, that of the
         largest of all parameters.
         """
-        ob, at = self.objective, checked_theta(self.objective, theta)
+        ob, at = self.objective, theta_in_model_dtype(self.objective, theta)
         # In float32 the products use the signs of the rounded z, so four roundings are allowed.
         eps, several = float(np.finfo(ob.model.dtype).eps), ob.model.dtype == np.float32
         size = float(np.linalg.norm(at, None if several else np.inf)) if at.size else 0.0
         least = (4 if several else 1) * eps * max(eps, size) if np.any(ob.l2) else 0.0
-        if normalised(ob.model):
-            return norm_kinks(ob, at, least)
-        return int(self._sum(kinks_met, at, max(float(radius), least)))
+        if is_batch_normalised(ob.model):
+            return count_batch_norm_kinks(ob, at, least)
+        return int(self._sum(count_kinks_in_ball, at, max(float(radius), least)))
 
-    @to_nearest
+    @rounding_to_nearest
     def kink_margin(self, theta: ArrayLike) -> float:
         """Return a radius around theta within which no kink lies: infinity for smooth activations,
         0 if a kink may lie at theta.
@@ -166,24 +171,25 @@ class Certificates(ReadOnly):
         """Return the proved symmetry groups at theta, valid on the ball of radius `radius`; see
         `fastcurv.structure.symmetry`.
         """
-        ob, at = self.objective, checked_theta(self.objective, theta)
-        if normalised(ob.model):
+        ob, at = self.objective, theta_in_model_dtype(self.objective, theta)
+        if is_batch_normalised(ob.model):
             off = proved_inactive_units(ob, at, radius)
-            return symmetry.orbits(ob, at, off, [np.zeros_like(units) for units in off])
-        here, *ball = majorants.signs(ob, at, 0.0, *[radius] * (radius > 0))
-        return symmetry.orbits(ob, at, (ball or [here])[0].off, here.on_kinks)
+            return symmetry.proved_orbits(ob, at, off, [np.zeros_like(units) for units in off])
+        here, *ball = majorants.preactivation_signs(ob, at, 0.0, *[radius] * (radius > 0))
+        return symmetry.proved_orbits(ob, at, (ball or [here])[0].off, here.on_kinks)
 
     def orbit_spread(self, units: ArrayLike) -> float:
-        """Return the factor by which the tangents of `orbits` may turn faster if the parameters
-        have the given units. The tangents in a layer depend on the parameters of that layer alone.
+        """Return the factor by which the tangents of `orbits` may turn faster if the
+        parameters have the given units. The tangents in a layer depend on the parameters of that
+        layer alone.
         """
         layers = layers_of(self.objective.model, np.asarray(units, dtype=float))
         each = [np.concatenate([np.ravel(p) for p in parts if p is not None]) for parts in layers]
         return float(max(c.max() / c.min() for c in each))
 
     def flat_directions(self, theta: ArrayLike) -> Floats:
-        """Return the tangents of `orbits`, directions along which the loss is constant by a proved
-        symmetry. At every critical point they are zero modes of the Hessian.
+        """Return the tangents of `orbits`, directions along which the loss is constant by a
+        proved symmetry. At every critical point they are zero modes of the Hessian.
 
         Returns
         -------
@@ -214,7 +220,7 @@ class Certificates(ReadOnly):
         """Return start vectors that have a component along the negative curvature of symmetric
         saddles; see `fastcurv.structure.symmetry`.
         """
-        return symmetry.probes(self.objective, theta, **options)
+        return symmetry.curvature_probes(self.objective, theta, **options)
 
     def ranges(self, theta: ArrayLike) -> tuple[symmetry.Ranges, symmetry.Ranges]:
         """Return the ranges of the inputs and outputs at theta."""
@@ -226,7 +232,7 @@ class Certificates(ReadOnly):
         counts = self._sum(symmetry.saturation_counts, theta)
         return symmetry.saturation_of(self.objective.model, *counts)
 
-    @to_nearest
+    @rounding_to_nearest
     def curvature_floor(self, theta: ArrayLike) -> float:
         """Return a lower bound on the eigenvalues of the Hessian, or -inf; see
         `fastcurv.certify.majorants`.
@@ -260,25 +266,25 @@ class ForwardCertificates(ReadOnly):
 # `fastcurv.certify.majorants`.
 
 
-def norm_kinks(ob: Any, theta: Floats, least: float) -> int:
+def count_batch_norm_kinks(ob: Any, theta: Floats, least: float) -> int:
     """Return the number of inputs of relu, leaky_relu and elu units within rounding of 0, where the
     rounding of theta's entries is at least `least`.
     """
     model, X = ob.model, np.asarray(ob.X, dtype=float)
     zs = model.preactivations(theta.astype(model.dtype), X.astype(model.dtype))
     eps, count, below = float(np.finfo(model.dtype).eps), 0, X
-    norms: Any = norms_of(model, theta)
+    norms: Any = batch_norm_params(model, theta)
     for layer, name in enumerate(model.activation):
         W, _ = layers_of(model, theta)[layer]
         z = np.asarray(zs[layer], dtype=float)
         reach = np.abs(below) @ (np.abs(W) + least).T
-        (gamma, beta), (h, s) = norms[layer], normalise(below @ W.T)
+        (gamma, beta), (h, s) = norms[layer], batch_normalise(below @ W.T)
         mean, square = reach.mean(axis=0), np.sqrt((reach**2).mean(axis=0))
         # bounds on the terms whose sum is gamma (z - mean) s + beta
         reach = np.abs(gamma) * s * (reach + mean + 2 * np.abs(h) * square) + np.abs(beta)
         off = 4 * (layer + 1) * (W.shape[1] + 2) * eps * reach + least * (reach > 0)
         count += int((np.abs(z) <= off).sum()) if ACTIVATIONS[name].kink else 0
-        below = ACTIVATIONS[name].phi(z) + (below if skips(model, layer) else 0)
+        below = ACTIVATIONS[name].phi(z) + (below if adds_own_input(model, layer) else 0)
     return count
 
 
@@ -288,7 +294,7 @@ def proved_inactive_units(ob: Any, theta: Floats, radius: float) -> list[NDArray
     over N rows, so none is larger than ``sqrt(N)``, and ``gamma h + beta`` stays below 0 if
     ``|gamma| sqrt(N) + beta`` does.
     """
-    most, norms = float(np.sqrt(len(ob.X))) * (1 + 1e-12), norms_of(ob.model, theta)
+    most, norms = float(np.sqrt(len(ob.X))) * (1 + 1e-12), batch_norm_params(ob.model, theta)
     return [
         (np.abs(gamma) + radius) * most + beta + radius < -1e-12 * np.abs(beta)
         if ACTIVATIONS[name].leak == 0.0

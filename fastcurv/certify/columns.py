@@ -35,8 +35,15 @@ import numpy as np
 
 from ..common.checks import check_choice
 from ..common.protocols import Floats
-from ..structure.parameters import l2_diagonal, normalised
-from .arithmetic import SMALLEST_SUBNORMAL, Chain, Num, flushes, norms, spectral_norm_bound
+from ..structure.parameters import is_batch_normalised, l2_diagonal
+from .arithmetic import (
+    SMALLEST_SUBNORMAL,
+    Chain,
+    Num,
+    flushes_subnormals,
+    row_norms,
+    spectral_norm_bound,
+)
 from .passes import CURVATURE_KINDS, ErrorPass, State
 
 
@@ -75,7 +82,7 @@ class NormBound(NamedTuple):
         return NormBound(self.size * x.size + SMALLEST_SUBNORMAL, error + 2 * SMALLEST_SUBNORMAL)
 
 
-def norm_passes(
+def propagate_norm_bounds(
     R: ErrorPass, s: State, into: list[Any], loss: Any, into_loss: Any, full: bool
 ) -> tuple[list[Floats], list[Floats]]:
     """Run the R-passes in norms, row by row. Return bounds (rows, 1) on the norms of ra and rdelta
@@ -83,7 +90,7 @@ def norm_passes(
     loss, and through its second derivative.
     """
     p, q = (
-        [None if x is None else _largest_in_rows(x) for x in xs]
+        [None if x is None else _largest_magnitude_in_rows(x) for x in xs]
         for xs in ([f.p for f in s.phi], s.eq)
     )
     ra, rz, rd = [np.zeros((len(s.a[0].x), 1))], [], []
@@ -101,7 +108,7 @@ def norm_passes(
     return ra, rd
 
 
-def _largest_in_rows(x: Num) -> Floats:
+def _largest_magnitude_in_rows(x: Num) -> Floats:
     """Return, for each row (rows, 1), the largest magnitude plus the largest error in it."""
     return np.asarray(np.abs(x.x).max(axis=1, keepdims=True) + x.dx.E.max(axis=1, keepdims=True))
 
@@ -154,7 +161,9 @@ class Columns:
         each = [eta * self.r.depth(k, 2) * k**0.5 for k in (max(W.A.shape) for W in R.W)]
         into = [(x * forward, x * forward, x, 2 * x) for x in each]
         loss = zero if not forward else sum(self.loss_norms(s))
-        ra, rd = norm_passes(R, s, into, loss, s.loss.r_lost() if forward else zero, self.full)
+        ra, rd = propagate_norm_bounds(
+            R, s, into, loss, s.loss.r_lost() if forward else zero, self.full
+        )
         a, d = ([x.size + x.error for x in sizes[name]] for name in "ad")
         weights = [rd[m] * a[m] + self.full * ra[m] * d[m] for m in range(self.L)]
         return [part + SMALLEST_SUBNORMAL for part in (*weights, *rd)]
@@ -180,8 +189,8 @@ class Columns:
             return NormBound(np.abs(x.x).max(axis=1, keepdims=True), largest)
 
         return {
-            "a": [NormBound(norms(np.abs(a.x)), a.dx.nu) for a in s.a],
-            "d": [NormBound(norms(np.abs(d.x)), d.dx.nu) for d in s.d],
+            "a": [NormBound(row_norms(np.abs(a.x)), a.dx.nu) for a in s.a],
+            "d": [NormBound(row_norms(np.abs(d.x)), d.dx.nu) for d in s.d],
             "p": [top(phi.p, one) for phi in s.phi],
             "q": [top(eq, zero) for eq in s.eq[:-1]],
         }
@@ -258,7 +267,7 @@ class Columns:
 
     def loss(self, s: State, z: NormBound) -> NormBound:
         """Return bounds on rdelta of the last layer, given those on its z."""
-        along = self.r.N * (norms(np.abs(s.d[-1].x)) + s.d[-1].dx.nu) * (self.kind == "fisher")
+        along = self.r.N * (row_norms(np.abs(s.d[-1].x)) + s.d[-1].dx.nu) * (self.kind == "fisher")
         self.peak = np.maximum(self.peak, (4 + along) * (z.size + z.error))
         return z.times(NormBound(*self.loss_norms(s)))
 
@@ -308,7 +317,7 @@ class Columns:
         return parts
 
 
-def column_bounds(R: ErrorPass, kind: str = "hessian") -> Floats:
+def column_error_bounds(R: ErrorPass, kind: str = "hessian") -> Floats:
     """Return bounds ``(n,)`` on ``||computed(A e_j) - A e_j||`` for every unit vector: the errors
     of the columns of a dense matrix of products.
 
@@ -321,7 +330,7 @@ def column_bounds(R: ErrorPass, kind: str = "hessian") -> Floats:
     kind : {"hessian", "ggn", "fisher"}
     """
     check_choice(kind, CURVATURE_KINDS, "kind")
-    if normalised(R.ob.model):
+    if is_batch_normalised(R.ob.model):
         return np.array([R.product(e, kind) for e in np.eye(len(R.theta))])
     r, found = R.arithmetic, []
     with np.errstate(all="ignore"):
@@ -332,7 +341,12 @@ def column_bounds(R: ErrorPass, kind: str = "hessian") -> Floats:
                 found.append(np.hypot.reduce(off_b, axis=0))
         l2 = l2_diagonal(R.ob) if kind != "fisher" else 0.0
         bounds = R.slack * (np.concatenate(found) + r.gamma(r.over_rows(2) + 3) * l2 + r.tiny / r.u)
-    finite = np.isfinite(bounds) & (l2 < r.max) & (not R.arithmetic.overflow) & (not flushes())
+    finite = (
+        np.isfinite(bounds)
+        & (l2 < r.max)
+        & (not R.arithmetic.overflow)
+        & (not flushes_subnormals())
+    )
     return np.where(finite, bounds, np.inf)
 
 
@@ -340,7 +354,7 @@ def column_bounds(R: ErrorPass, kind: str = "hessian") -> Floats:
 # Bounds on the errors of the rows of the Jacobian of the network outputs.
 
 
-def jacobian_bounds(R: ErrorPass) -> Floats:
+def jacobian_row_error_bounds(R: ErrorPass) -> Floats:
     """Return bounds ``(N d_out,)`` on the norms of the errors of the Jacobian's rows, computed as
     products with its transpose: ``J' u`` for the unit vector of one output of one sample.
 
@@ -370,5 +384,7 @@ def jacobian_bounds(R: ErrorPass) -> Floats:
         tiny = R.arithmetic.tiny / R.arithmetic.u
         bounds = R.slack * np.concatenate(found) + tiny
     return np.where(
-        np.isfinite(bounds) & (not R.arithmetic.overflow) & (not flushes()), bounds, np.inf
+        np.isfinite(bounds) & (not R.arithmetic.overflow) & (not flushes_subnormals()),
+        bounds,
+        np.inf,
     )

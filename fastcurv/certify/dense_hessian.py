@@ -44,21 +44,21 @@ from ..common.checks import row_block_slices
 from ..common.linalg import UNIT_ROUNDOFF, gamma_of
 from ..common.progress import SEVERAL_RESULTS_MAX_N, cache_last
 from ..common.protocols import Enclosed, Floats
-from ..common.runtime import to_nearest
-from ..structure.parameters import l2_diagonal, layers_of, normalised
+from ..common.runtime import rounding_to_nearest
+from ..structure.parameters import is_batch_normalised, l2_diagonal, layers_of
 from .arithmetic import (
     ROUND_UP_FACTOR,
     SMALLEST_SUBNORMAL,
     Chain,
     Err,
     Num,
-    exact,
-    flushes,
+    flushes_subnormals,
+    multiply_rounded_up,
     norm,
-    norms,
-    scaled,
+    num_without_error,
+    row_norms,
 )
-from .passes import ErrorPass, LossRows, Passes, State, checked_theta, passes_at
+from .passes import ErrorPass, LossRows, Passes, State, passes_at, theta_in_model_dtype
 
 # --------------------------------------------------------------------------------------------------
 # The matrices of each row, layer by layer, from which the curvature of a loss is computed, each
@@ -67,12 +67,12 @@ from .passes import ErrorPass, LossRows, Passes, State, checked_theta, passes_at
 UNDERFLOW_BOUND = 1e-300  # bounds the effect of underflow on the norm of a matrix
 
 
-def _size(x: Floats) -> Floats:
+def _row_frobenius_norms(x: Floats) -> Floats:
     """Return the Frobenius norms of the matrices of each row, (rows,)."""
     found: Floats = np.sqrt(np.einsum("nij,nij->n", x, x))
     odd = ~((found > 1e-140) & (found < np.inf))
     if odd.any():
-        found[odd] = norms(np.abs(x[odd]).reshape(int(odd.sum()), -1))[:, 0]
+        found[odd] = row_norms(np.abs(x[odd]).reshape(int(odd.sum()), -1))[:, 0]
     return found
 
 
@@ -88,12 +88,15 @@ class RowMatrices:
 
     @classmethod
     def of(cls, x: Floats, off: Floats) -> RowMatrices:
-        return cls(x, off, _size(x))
+        return cls(x, off, _row_frobenius_norms(x))
 
     @classmethod
     def summed(cls, x: Floats, off: Floats) -> RowMatrices:
         """Return the `RowMatrices` of a sum x whose terms have errors of norm at most `off`."""
-        return cls.of(x, ROUND_UP_FACTOR * (off + 2 * UNIT_ROUNDOFF * _size(x) + UNDERFLOW_BOUND))
+        return cls.of(
+            x,
+            ROUND_UP_FACTOR * (off + 2 * UNIT_ROUNDOFF * _row_frobenius_norms(x) + UNDERFLOW_BOUND),
+        )
 
     def __matmul__(self, other: RowMatrices) -> RowMatrices:
         off = self.off * (other.size + other.off) + self.size * other.off + UNDERFLOW_BOUND
@@ -115,14 +118,14 @@ class Slope:
         self.x = np.ones_like(like.x[cut]) if x is None else x.x[cut]
         dx = np.zeros_like(self.x) if x is None else x.dx.E[cut]
         self.top, self.off = np.abs(self.x).max(axis=1), dx.max(axis=1)
-        self.spread = norms(dx)[:, 0]
+        self.spread = row_norms(dx)[:, 0]
 
 
 def loss_hessians(s: State) -> tuple[Floats, Floats]:
     """Return loss'' of every row, (rows, o, o), and bounds on the norms of their errors."""
     rows, o = s.z[-1].x.shape
     units = (np.tile(np.arange(o) == k, (rows, 1)) for k in range(o))
-    columns = [s.loss.r_loss(exact(unit, s.loss.r)) for unit in units]
+    columns = [s.loss.r_loss(num_without_error(unit, s.loss.r)) for unit in units]
     error = np.hypot.reduce([column.dx.nu[:, 0] for column in columns], axis=0)
     return np.stack([column.x for column in columns], axis=2), error
 
@@ -140,7 +143,7 @@ class Slab:
         self.a = [np.hstack([a.x[cut], one]) for a in s.a]
         self.dA = [np.hstack([a.dx.E[cut], 0 * one]) for a in s.a]
         self.A = [np.abs(a) + da for a, da in zip(self.a, self.dA)]
-        self.sizes = [norms(A)[:, 0] for A in self.A]
+        self.sizes = [row_norms(A)[:, 0] for A in self.A]
         self.d, self.dd = [d.x[cut] for d in s.d], [d.dx.E[cut] for d in s.d]
         self.p = [Slope(phi.p, cut, z) for phi, z in zip(s.phi, s.z)]
         self.q = [
@@ -187,7 +190,7 @@ class Slab:
         off += UNDERFLOW_BOUND if q is None else q.spread + UNDERFLOW_BOUND
         if q is not None:
             x[:, at, at] += q.x
-        size = _size(x)
+        size = _row_frobenius_norms(x)
         yield (
             l,
             RowMatrices(
@@ -225,7 +228,7 @@ MAX_STACK_BYTES = 1 << 25  # size of the largest stack of matrices by row
 MAX_PRODUCT_ROWS, MIN_PRODUCT_ROWS = 1024, 64  # number of rows in one matrix product
 
 
-def _pairs(x: Floats, y: Floats) -> Floats:
+def _entry_products(x: Floats, y: Floats) -> Floats:
     """Return all products of an entry of a row of x and one of the same row of y, (rows, k l)."""
     return (x[:, :, None] * y[:, None, :]).reshape(len(x), -1)
 
@@ -242,11 +245,11 @@ def enclosed_hessian(ob: Any, theta: Floats, kind: str) -> EnclosedHessian | Non
     overflows, or for other kinds of operators and samples.
     """
     model = ob.model
-    if kind == "fisher" or normalised(model) or not isinstance(ob.X, np.ndarray):
+    if kind == "fisher" or is_batch_normalised(model) or not isinstance(ob.X, np.ndarray):
         return None
     if rows_per_step(model) < MIN_PRODUCT_ROWS:
         return None
-    at = checked_theta(ob, theta)
+    at = theta_in_model_dtype(ob, theta)
     short = kind == "hessian" and at.size <= SEVERAL_RESULTS_MAX_N
     found = _hessian_at(ob, at) if short else EnclosedHessian(ob, passes_at(ob, at), kind)
     return found if found.finite else None
@@ -312,14 +315,14 @@ class EnclosedHessian:
             (i, j), (p, q) = np.triu_indices(S.x.shape[1]), np.triu_indices(a.shape[1])
             self.sums[l, l] += S.x[:, i, j].T @ (a[:, p] * a[:, q])
             return
-        self.sums[l, m] += S.x.reshape(rows, -1).T @ _pairs(a, b)
+        self.sums[l, m] += S.x.reshape(rows, -1).T @ _entry_products(a, b)
         if K is None or not self.curved:
             return
         # K is diagonal for adjacent layers.
         if m == l + 1:
-            self.moved[l, m] += a.T @ _pairs(d, np.einsum("nii->ni", K.x))
+            self.moved[l, m] += a.T @ _entry_products(d, np.einsum("nii->ni", K.x))
         else:
-            self.moved[l, m] += _pairs(a, d).T @ K.x.reshape(rows, -1)
+            self.moved[l, m] += _entry_products(a, d).T @ K.x.reshape(rows, -1)
 
     def _write_block_sums(self, l: int, m: int) -> None:
         """Write the sums of a block into A."""
@@ -390,10 +393,10 @@ class EnclosedHessian:
             o, k = self.shapes[m]
             both = 2**0.5 if l == m else 1.0  # factor for the mirrored half of a symmetric block
             moved = self.of_K.get((l, m), np.zeros((len(E), o)))
-            sides[l] = np.hypot(sides[l], (both * norms(E) + norms(moved))[:, 0])
+            sides[l] = np.hypot(sides[l], (both * row_norms(E) + row_norms(moved))[:, 0])
             if l != m:
-                columns = np.tile(norms(np.ascontiguousarray(E.T))[:, 0], (o, 1))
-                columns[:, :k] += norms(np.ascontiguousarray(moved.T))
+                columns = np.tile(row_norms(np.ascontiguousarray(E.T))[:, 0], (o, 1))
+                columns[:, :k] += row_norms(np.ascontiguousarray(moved.T))
                 sides[m] = np.hypot(sides[m], columns)
         flat = [x.ravel() for (_, k), y in zip(self.shapes, sides) for x in (y[:, :k], y[:, k:])]
         own = 2 * UNIT_ROUNDOFF * np.abs(np.diagonal(self.A)) + UNDERFLOW_BOUND * self.weight
@@ -433,7 +436,7 @@ class EnclosedHessian:
         """Return, for each parameter (n,), the number of its layer."""
         return np.repeat(np.arange(len(self.shapes)), np.diff(self.starts))
 
-    @to_nearest
+    @rounding_to_nearest
     def error(self, scale: Floats | None = None) -> float:
         """Return a bound on ``||D E D||_F`` for the error E of A, ``D = diag(scale)`` or I."""
         d = np.ones(len(self.A)) if scale is None else np.asarray(scale, dtype=float)
@@ -467,7 +470,7 @@ class EnclosedHessian:
 #     |dK_ij| <= sum over layers of  x_i e_j + e_i x_j + e_i e_j + gamma x_i x_j
 
 
-def gram_enclosure(ob: Any, theta: Any, kind: str) -> Enclosed:
+def enclosed_gram_matrix(ob: Any, theta: Any, kind: str) -> Enclosed:
     """Return K ``(q, q)`` of the GGN or Fisher at theta, exactly symmetric, and for each column a
     bound on the norm of its error; infinite if overflow cannot be ruled out.
 
@@ -476,7 +479,7 @@ def gram_enclosure(ob: Any, theta: Any, kind: str) -> Enclosed:
     R = ErrorPass(ob, theta, measured=True)
     with np.errstate(all="ignore"):
         states = list(R.states())
-        parts = [_columns(R, s, kind) for s in states]
+        parts = [_loss_factor_columns(R, s, kind) for s in states]
         q = sum(len(part[-1][0]) * len(s.d[-1].x) for part, s in zip(parts, states))
         K, bounds = np.zeros((q, q)), np.zeros(q)
         for l in range(len(R.W)):
@@ -484,19 +487,22 @@ def gram_enclosure(ob: Any, theta: Any, kind: str) -> Enclosed:
             da = np.concatenate([s.a[l].dx.nu for s in states])
             D = np.concatenate([part[l][0] for part in parts], axis=1)
             dd = np.concatenate([part[l][1] for part in parts], axis=1)
-            K += _layer(a, D.reshape(q, D.shape[2]), ob.model.bias)
-            bounds += _bounds(R, a, da, D, dd) + R.arithmetic.u * norms(np.abs(K))[:, 0]
+            K += _gram_of_layer(a, D.reshape(q, D.shape[2]), ob.model.bias)
+            bounds += (
+                _gram_column_error_bounds(R, a, da, D, dd)
+                + R.arithmetic.u * row_norms(np.abs(K))[:, 0]
+            )
         bounds = R.slack * bounds + R.arithmetic.tiny * q
     finite = (
         np.isfinite(bounds).all()
         and np.isfinite(K).all()
         and not R.arithmetic.overflow
-        and not flushes()
+        and not flushes_subnormals()
     )
     return Enclosed(K, bounds if finite else np.full(len(K), np.inf), 0.0)
 
 
-def _layer(a: Floats, D: Floats, bias: bool) -> Floats:
+def _gram_of_layer(a: Floats, D: Floats, bias: bool) -> Floats:
     N, q = len(a), len(D)
     G = a @ a.T + bias
     K = D @ D.T
@@ -505,14 +511,14 @@ def _layer(a: Floats, D: Floats, bias: bool) -> Floats:
     return np.asarray((K + K.T) / 2)
 
 
-def _bounds(R: ErrorPass, a: Floats, da: Floats, D: Floats, dd: Floats) -> Floats:
+def _gram_column_error_bounds(R: ErrorPass, a: Floats, da: Floats, D: Floats, dd: Floats) -> Floats:
     """Return bounds on the norms of the errors of the columns of one layer's part of K."""
     bias = float(R.ob.model.bias)
-    A = np.sqrt(norms(np.abs(a)) ** 2 + bias)[:, 0]
-    d = norms(np.abs(D).reshape(-1, D.shape[2])).reshape(D.shape[:2])
+    A = np.sqrt(row_norms(np.abs(a)) ** 2 + bias)[:, 0]
+    d = row_norms(np.abs(D).reshape(-1, D.shape[2])).reshape(D.shape[:2])
     dd = dd[:, :, 0]
-    x = scaled(A, d).ravel()
-    e = (scaled(A + da[:, 0], dd) + scaled(da[:, 0], d)).ravel()
+    x = multiply_rounded_up(A, d).ravel()
+    e = (multiply_rounded_up(A + da[:, 0], dd) + multiply_rounded_up(da[:, 0], d)).ravel()
     gamma = R.arithmetic.gamma(a.shape[1] + D.shape[2] + 6)
     nx, ne = norm(x), norm(e)
     # `lost` bounds the effect of underflow in D D' and in A A'.
@@ -520,12 +526,12 @@ def _bounds(R: ErrorPass, a: Floats, da: Floats, D: Floats, dd: Floats) -> Float
     return np.asarray((nx + ne) * e + ne * x + gamma * (nx + ne) * (x + e) + lost)
 
 
-def _columns(R: ErrorPass, s: State, kind: str) -> list[Any]:
+def _loss_factor_columns(R: ErrorPass, s: State, kind: str) -> list[Any]:
     """Return, for each layer, D ``(columns, rows, out)`` and bounds on the norms of the errors of
     its rows ``(columns, rows, 1)``.
     """
     found: list[Any] = [[] for _ in R.W]
-    for d, dd in factor_rows(s.loss, kind):
+    for d, dd in loss_root_columns(s.loss, kind):
         chain, e = Chain(s.kappa), None
         row = Num(d, dd, R.arithmetic, dd)
         for l in range(len(R.W) - 1, -1, -1):
@@ -535,7 +541,7 @@ def _columns(R: ErrorPass, s: State, kind: str) -> list[Any]:
     return [tuple(np.array(x) for x in zip(*layer)) for layer in found]
 
 
-def factor_rows(loss: LossRows, kind: str) -> Any:
+def loss_root_columns(loss: LossRows, kind: str) -> Any:
     """Yield the columns of S, each (rows, d_out) with its `Err`, for ``S S' = d2L/dz2``."""
     r, (N, d) = loss.r, loss.d.x.shape
     if kind == "fisher":
@@ -546,15 +552,15 @@ def factor_rows(loss: LossRows, kind: str) -> Any:
     if loss.row.per_entry:
         h = np.broadcast_to(loss.h.x, (N, d))
         roots = np.sqrt(h)
-        off = _root_error(h, np.broadcast_to(loss.h.dx.E, (N, d)), r.u)
+        off = _sqrt_error_bound(h, np.broadcast_to(loss.h.dx.E, (N, d)), r.u)
         for j in range(d):
             unit = np.arange(d) == j
             yield roots * unit, Err(off * unit)
         return
-    yield from _entropy_rows(loss)
+    yield from _entropy_root_columns(loss)
 
 
-def _root_error(x: Floats, dx: Floats, u: float) -> Floats:
+def _sqrt_error_bound(x: Floats, dx: Floats, u: float) -> Floats:
     """Return bounds on the error of sqrt(x), where x has errors of at most dx: ``|sqrt x - sqrt y|
     <= min(dx / sqrt x, sqrt dx)``.
     """
@@ -563,15 +569,15 @@ def _root_error(x: Floats, dx: Floats, u: float) -> Floats:
     return np.asarray(np.where(root > 0, carried, np.sqrt(dx)) + u * root)
 
 
-def _entropy_rows(loss: LossRows) -> Any:
+def _entropy_root_columns(loss: LossRows) -> Any:
     """Yield the columns of S for cross entropy: ``S_ij = s_i (i = j) - s_i^2 s_j / (1 + s_t)`` and
     ``S_tj = - s_t s_j``. These hold for any t, and t is the largest logit here.
     """
     u, (N, d) = loss.r.u, loss.d.x.shape
     at = np.arange(N)
-    s, ds = np.sqrt(loss.p), _root_error(loss.p, loss.dp, u)
+    s, ds = np.sqrt(loss.p), _sqrt_error_bound(loss.p, loss.dp, u)
     top, S = loss.p.argmax(axis=1), s + ds
-    h, dh = np.sqrt(loss.h), _root_error(loss.h, loss.dh, u)
+    h, dh = np.sqrt(loss.h), _sqrt_error_bound(loss.h, loss.dh, u)
     t, dt, T = (x[at, top][:, None] for x in (s, ds, S))
     for k in range(d - 1):
         j = k + (k >= top)  # class of column k in each row (rows,)

@@ -47,10 +47,10 @@ import numpy as np
 from ..common.linalg import UNIT_ROUNDOFF, gamma_of, svd
 from ..common.protocols import Enclosed, Floats
 from ..common.read_only import ReadOnly
-from ..network.gram import InLayers, Layer, layer_size
-from ..structure.parameters import layers_of, rows_once
-from .arithmetic import SMALLEST_SUBNORMAL, norm, norms
-from .columns import norm_passes
+from ..network.gram import InLayers, Layer, n_layer_coordinates
+from ..structure.parameters import layers_of, merge_equal_rows
+from .arithmetic import SMALLEST_SUBNORMAL, norm, row_norms
+from .columns import propagate_norm_bounds
 from .passes import ErrorPass
 
 ROUND_UP_FACTOR = 1 + 1e-6  # factor above the rounding errors of the bounds themselves
@@ -62,7 +62,7 @@ MAX_RANK_RATIO = 2
 MAX_BASES_BYTES = 1 << 28  # maximum size of the bases of one layer
 
 
-def _basis(A: Floats, whole: bool) -> tuple[Floats, Floats]:
+def _row_space_basis(A: Floats, whole: bool) -> tuple[Floats, Floats]:
     """Return orthonormal columns that span the rows of A (N, k) up to rounding and, with `whole`,
     columns that complete them to a basis.
     """
@@ -91,8 +91,8 @@ def _residual_row_norms(A: Floats, error: Floats, Q: Floats) -> Floats:
     """Return bounds (N,) on the norms of the rows of A after projection onto the complement of the
     range of Q, where each row of A has an error of norm at most `error` (N, 1).
     """
-    sizes = norms(np.abs(A))[:, 0] + error[:, 0]
-    rest = norms(np.abs(A - (A @ Q) @ Q.T))[:, 0] if Q.shape[1] else norms(np.abs(A))[:, 0]
+    sizes = row_norms(np.abs(A))[:, 0] + error[:, 0]
+    rest = row_norms(np.abs(A - (A @ Q) @ Q.T))[:, 0] if Q.shape[1] else row_norms(np.abs(A))[:, 0]
     rest = rest + 4 * A.size * SMALLEST_SUBNORMAL
     turned = gamma_of(len(Q) + Q.shape[1] + 4) * (1 + Q.shape[1]) * sizes
     return np.asarray((rest + turned + 2 * error[:, 0]) * ROUND_UP_FACTOR)
@@ -105,8 +105,8 @@ class LayerReach(Layer):
 
     def __init__(self, shape: tuple[int, int], bias: bool, rows: Any, pairs: bool) -> None:
         a, da, d, dd = rows
-        self.Q1, self.Q2 = _basis(a, pairs)
-        self.U = _basis(d, False)[0] if pairs else np.zeros((shape[0], 0))
+        self.Q1, self.Q2 = _row_space_basis(a, pairs)
+        self.U = _row_space_basis(d, False)[0] if pairs else np.zeros((shape[0], 0))
         self.r, self.s = self.Q1.shape[1], self.U.shape[1]
         self.first = shape[0] * self.r
         weights = self.first + self.s * (shape[1] - self.r) * pairs
@@ -161,10 +161,10 @@ class LayerReach(Layer):
             V += (self.U @ x[self.first :].reshape(self.s, -1)) @ self.Q2.T
 
 
-def estimate(model: Any, N: int) -> int:
+def estimated_range_dimension(model: Any, N: int) -> int:
     """Return the dimension of the range if all rows are linearly independent."""
     return sum(
-        min(m * k, layer_size(m, k, N, l > 0, True)) + m * model.bias
+        min(m * k, n_layer_coordinates(m, k, N, l > 0, True)) + m * model.bias
         for l, (m, k) in enumerate(model.shapes)
     )
 
@@ -223,9 +223,11 @@ class RangeBounds(InLayers, ReadOnly):
                 )
                 for layer in self.layers
             ]
-            ra, rd = norm_passes(R, s, into, sum(s.loss.r_norms()), SMALLEST_SUBNORMAL, True)
+            ra, rd = propagate_norm_bounds(
+                R, s, into, sum(s.loss.r_norms()), SMALLEST_SUBNORMAL, True
+            )
             for l in range(L):
-                a, d = (norms(np.abs(x.x)) + x.dx.nu for x in (s.a[l], s.d[l]))
+                a, d = (row_norms(np.abs(x.x)) + x.dx.nu for x in (s.a[l], s.d[l]))
                 totals[l] += float(
                     (rd[l] * np.hypot(a, 1) + d * ra[l] + 2 * SMALLEST_SUBNORMAL).sum()
                 )
@@ -270,7 +272,7 @@ class RangeBounds(InLayers, ReadOnly):
             products = np.ascontiguousarray((self.whole @ rows.T).T)
             P[:, part] = self.project(products).T
             bounds[part] = (np.abs(rows) @ each) * ROUND_UP_FACTOR * (1 + f)
-            bounds[part] += turning * norms(np.abs(products))[:, 0] * (1 + f)
+            bounds[part] += turning * row_norms(np.abs(products))[:, 0] * (1 + f)
         if not (f < 0.1 and np.isfinite(P).all()):
             return Enclosed(P, bounds, np.inf)
         size = norm(P) + norm(bounds) + self.rest + self.leak
@@ -295,8 +297,10 @@ def reach(H: Any, most: int) -> RangeBounds | None:
     ob = H.objective
     if H.kind != "hessian" or H.dtype != np.float64 or ob.model.batch_norm:
         return None
-    counts: list[Callable[[], int]] = [lambda: ob.n_samples, lambda: len(rows_once(ob)[0])]
-    if all(estimate(ob.model, count()) > MAX_RANK_RATIO * most for count in counts):
+    counts: list[Callable[[], int]] = [lambda: ob.n_samples, lambda: len(merge_equal_rows(ob)[0])]
+    if all(
+        estimated_range_dimension(ob.model, count()) > MAX_RANK_RATIO * most for count in counts
+    ):
         return None
     if 8 * max(k * k for _, k in ob.model.shapes[1:] or ob.model.shapes) > MAX_BASES_BYTES:
         return None

@@ -42,13 +42,13 @@ from ..common.protocols import Floats
 from ..structure.parameters import (
     divisor_of,
     forward,
+    is_batch_normalised,
     l2_diagonal,
     layers_of,
-    normalised,
-    rows_that_count,
+    nonzero_weight_rows,
 )
 from ..structure.tables import ACTIVATIONS, LOSSES, one_hot
-from .precise import Bend, Bounded, Precise, add_decay, pair
+from .precise import Bend, Bounded, Precise, add_decay, pair_from_float
 
 # --------------------------------------------------------------------------------------------------
 # Networks of relu and leaky_relu units in plain NumPy: passes for complex theta and for many thetas
@@ -82,7 +82,7 @@ class ReluRows:
         weight = ob.sample_weight
         weight = np.ones(len(ob.X)) if weight is None else np.array(weight, float)
         counts = weight != 0
-        self.loss, self.X = ob.loss, rows_that_count(ob)
+        self.loss, self.X = ob.loss, nonzero_weight_rows(ob)
         y, d = np.asarray(ob.y)[counts], self.sizes[-1]
         if LOSSES[ob.loss].targets == "classes":
             y = one_hot(y, d)
@@ -223,7 +223,7 @@ def is_relu_stack(ob: Any) -> bool:
     leaky_relu.
     """
     model = ob.model
-    plain = not normalised(model) and not getattr(model, "residual", False)
+    plain = not is_batch_normalised(model) and not getattr(model, "residual", False)
     plain &= LOSSES[ob.loss].given is None
     return (
         plain
@@ -255,7 +255,9 @@ class Smooth:
     def hessian(self, point: Floats) -> Floats:
         """Return the Hessian as a matrix, symmetrised."""
         size = len(self.rows.X) * max(self.rows.sizes)
-        H = by_complex_steps(lambda p: self.passes(p)[1], np.asarray(point, dtype=float), size)
+        H = jacobian_by_complex_steps(
+            lambda p: self.passes(p)[1], np.asarray(point, dtype=float), size
+        )
         return 0.5 * (H + H.T)
 
 
@@ -355,7 +357,7 @@ class Smoothed(Smooth):
         return self.passes(np.asarray(theta, dtype=float))[3]
 
 
-def by_complex_steps(gradient: Any, point: Floats, size: int) -> Floats:
+def jacobian_by_complex_steps(gradient: Any, point: Floats, size: int) -> Floats:
     """Return the Jacobian of an analytic gradient, exact to rounding; one pass handles `size`
     numbers per point.
     """
@@ -532,7 +534,9 @@ class KinkPasses(Precise):
     def activated(self, l: int, z: Bounded) -> tuple[Bounded, Bend]:
         """Return z times the slopes, and the slopes."""
         gate = self.gates[l]
-        bend = Bend(pair(gate), np.zeros_like(gate), float(np.abs(gate).max(initial=0.0)))
+        bend = Bend(
+            pair_from_float(gate), np.zeros_like(gate), float(np.abs(gate).max(initial=0.0))
+        )
         return z * bend, bend
 
 

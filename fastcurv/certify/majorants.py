@@ -36,25 +36,25 @@ from ..common.protocols import Floats
 from ..common.runtime import check_time
 from ..structure.parameters import (
     divisor_of,
+    is_batch_normalised,
     l2_diagonal,
     layers_of,
-    normalised,
+    merge_equal_rows,
     replace_zero_weight_rows,
-    rows_once,
 )
-from ..structure.tables import ACTIVATIONS, LOSSES, bell
+from ..structure.tables import ACTIVATIONS, LOSSES, sigmoid_derivative
 from .arithmetic import (
     EPS,
     ROUND_UP_FACTOR,
     SMALLEST_SUBNORMAL,
     TINY,
-    gram_norm,
     norm,
-    norms,
+    norm_bound_from_gram,
+    row_norms,
     spectral_norm_bound,
     spectral_norm_bounds,
 )
-from .passes import Passes, State, checked_theta, passes_at
+from .passes import Passes, State, passes_at, theta_in_model_dtype
 
 CROSS_TERM_FACTOR = 2 / math.sqrt(3)
 WeightUnits = list[tuple[Floats, Any]]  # length units of the entries of W and b, layer by layer
@@ -82,7 +82,9 @@ class RowBounds:
     moves: list[NDArray[np.bool_]]
 
 
-def propagate(passes: Passes, s: State, rho: float, units: WeightUnits | None = None) -> RowBounds:
+def propagate_majorants(
+    passes: Passes, s: State, rho: float, units: WeightUnits | None = None
+) -> RowBounds:
     """Propagate the recursion of the module docstring for the rows of a state.
 
     With units C the steps are ``C h`` with ``|h| <= 1``: then ``|V| <= m = max C`` of the layer,
@@ -97,7 +99,7 @@ def propagate(passes: Passes, s: State, rho: float, units: WeightUnits | None = 
         w, a = W.norm + rho * m, s.a[l]
         off = a.dx.nu + rho * A1
         if C is None:
-            A0 = norms(np.abs(a.x)) + off
+            A0 = row_norms(np.abs(a.x)) + off
             v = np.hypot(A0, 1.0) if passes.ob.model.bias else A0
             most, row = v, rho
         else:
@@ -106,9 +108,9 @@ def propagate(passes: Passes, s: State, rho: float, units: WeightUnits | None = 
             v = np.sqrt(a.x**2 @ (C**2).T) + C.max(axis=1) * off
             v = v if units[l][1] is None else np.hypot(v, units[l][1])
             most = v.max(axis=1, keepdims=True)
-        Z1, bent = np.hypot(_product(w, A1), most), _product(w, A2)
-        Z2 = 0.5 * (bent + np.hypot(bent, 2 * _product(m, A1)))
-        Z3 = _product(w, A3) + CROSS_TERM_FACTOR * _product(m, A2)
+        Z1, bent = np.hypot(_product_rounded_up(w, A1), most), _product_rounded_up(w, A2)
+        Z2 = 0.5 * (bent + np.hypot(bent, 2 * _product_rounded_up(m, A1)))
+        Z3 = _product_rounded_up(w, A3) + CROSS_TERM_FACTOR * _product_rounded_up(m, A2)
         if l == len(passes.W) - 1:
             continue
         Z1, Z2, Z3 = Z1 * ROUND_UP_FACTOR, Z2 * ROUND_UP_FACTOR, Z3 * ROUND_UP_FACTOR
@@ -122,13 +124,13 @@ def propagate(passes: Passes, s: State, rho: float, units: WeightUnits | None = 
             for P in ACTIVATIONS[passes.names[l]].envelope(s.z[l].x, reach)
         )
         with np.errstate(invalid="ignore"):
-            square = _product(Z1, Z1)
+            square = _product_rounded_up(Z1, Z1)
             B = (
-                _product(P1, Z1),
-                _product(P2, square) + _product(P1, Z2),
-                _product(P3, _product(square, Z1))
-                + 3 * _product(P2, _product(Z1, Z2))
-                + _product(P1, Z3),
+                _product_rounded_up(P1, Z1),
+                _product_rounded_up(P2, square) + _product_rounded_up(P1, Z2),
+                _product_rounded_up(P3, _product_rounded_up(square, Z1))
+                + 3 * _product_rounded_up(P2, _product_rounded_up(Z1, Z2))
+                + _product_rounded_up(P1, Z3),
             )
         over: tuple[Any, ...] = (A1, A2, A3) if passes.skips[l] else (0.0, 0.0, 0.0)
         A1, A2, A3 = (ROUND_UP_FACTOR * b + a for b, a in zip(B, over))
@@ -137,7 +139,7 @@ def propagate(passes: Passes, s: State, rho: float, units: WeightUnits | None = 
     )
 
 
-def _product(P: Any, Z: Floats) -> Floats:
+def _product_rounded_up(P: Any, Z: Floats) -> Floats:
     """Return P Z, rounded up against underflow. It is 0 where one factor is 0, even if the other
     one is infinite.
     """
@@ -176,24 +178,26 @@ def third_bound(ob: Any, theta: ArrayLike, radius: float, units: ArrayLike | Non
     >>> 4 * 1.1 * 2**0.5 < third_bound(toy, [1.0, 1.0], 0.1) < 3 * 4 * 1.1 * 2**0.5
     True
     """
-    at = checked_theta(ob, theta)
-    if normalised(ob.model) or not 0 <= radius < np.inf:
+    at = theta_in_model_dtype(ob, theta)
+    if is_batch_normalised(ob.model) or not 0 <= radius < np.inf:
         return np.inf
     passes, total = passes_at(ob, at), 0.0
     parts = None if units is None else layers_of(ob.model, np.asarray(units, dtype=float))
     with np.errstate(all="ignore"):
         for s in passes.states():
-            b = propagate(passes, s, radius, parts)
-            c1, c2, c3 = loss_bounds(passes, s, b.Z1 * radius)
-            cube = _product(b.Z1, _product(b.Z1, b.Z1))
-            here = _product(c3, cube) + 3 * _product(c2, _product(b.Z1, b.Z2))
-            here += _product(c1, b.Z3)
+            b = propagate_majorants(passes, s, radius, parts)
+            c1, c2, c3 = loss_derivative_bounds(passes, s, b.Z1 * radius)
+            cube = _product_rounded_up(b.Z1, _product_rounded_up(b.Z1, b.Z1))
+            here = _product_rounded_up(c3, cube) + 3 * _product_rounded_up(
+                c2, _product_rounded_up(b.Z1, b.Z2)
+            )
+            here += _product_rounded_up(c1, b.Z3)
             total += float(np.where(s.loss.f > 0, here, 0.0).sum())
     found = total * ROUND_UP_FACTOR
     return float(found) if np.isfinite(found) and not passes.arithmetic.overflow else np.inf
 
 
-def loss_bounds(passes: Passes, s: State, move: Floats) -> tuple[Floats, Floats, Floats]:
+def loss_derivative_bounds(passes: Passes, s: State, move: Floats) -> tuple[Floats, Floats, Floats]:
     """Return bounds (rows, 1) on the first three derivatives of each row's term of the loss with
     respect to its outputs, for outputs that differ by at most `move` from their exact values.
     Weight and divisor are included.
@@ -206,7 +210,10 @@ def loss_bounds(passes: Passes, s: State, move: Floats) -> tuple[Floats, Floats,
         c2, c3 = (x * ROUND_UP_FACTOR + TINY for x in s.loss.most(move))
     elif link == "sigmoid":  # |s''| <= s' for the sigmoid s
         near = np.maximum(np.abs(z.x) - z.dx.E - move, 0.0)
-        c2 = _product(f, bell(near).max(axis=1, keepdims=True) + TINY) * ROUND_UP_FACTOR
+        c2 = (
+            _product_rounded_up(f, sigmoid_derivative(near).max(axis=1, keepdims=True) + TINY)
+            * ROUND_UP_FACTOR
+        )
         c3 = np.minimum(c2, LOSSES[passes.ob.loss].bends[1] * f)
     else:
         # The odds of the classes show that p (1 - p) changes at most by the factor exp(sqrt(2)
@@ -218,9 +225,9 @@ def loss_bounds(passes: Passes, s: State, move: Floats) -> tuple[Floats, Floats,
             * np.exp(np.minimum(math.sqrt(2) * (z.dx.nu + move), 700.0))
             * ROUND_UP_FACTOR
         )
-        c2 = _product(T, np.minimum(0.5, spread + 1e-300))
+        c2 = _product_rounded_up(T, np.minimum(0.5, spread + 1e-300))
         c3 = np.minimum(0.2722 * T, math.sqrt(2) * c2)
-    c1 = norms(np.abs(d.x)) + d.dx.nu + _product(c2, move)
+    c1 = row_norms(np.abs(d.x)) + d.dx.nu + _product_rounded_up(c2, move)
     return c1 * ROUND_UP_FACTOR, c2, c3
 
 
@@ -247,7 +254,9 @@ class Signs:
 N_ASSUMED_ROUNDINGS = 64
 
 
-def signs(ob: Any, theta: ArrayLike, *radii: float, rounding: bool = False) -> list[Signs]:
+def preactivation_signs(
+    ob: Any, theta: ArrayLike, *radii: float, rounding: bool = False
+) -> list[Signs]:
     """Return `Signs` on the balls of the given radii around theta, from one pass through the
     network, which must not have batch normalisation.
 
@@ -258,7 +267,7 @@ def signs(ob: Any, theta: ArrayLike, *radii: float, rounding: bool = False) -> l
     if not any(ACTIVATIONS[name].kink for name in ob.model.activation):
         none = [np.zeros(m, dtype=bool) for m in ob.model.sizes[1:-1]]
         return [Signs(0, none, none)] * len(radii)
-    passes = passes_at(ob, checked_theta(ob, theta))
+    passes = passes_at(ob, theta_in_model_dtype(ob, theta))
     widths = ob.model.sizes[1:-1]
     rows = [ACTIVATIONS[name] for name in passes.names]
     measured = rounding and any(row.given is not None and row.given.unbounded for row in rows)
@@ -269,13 +278,17 @@ def signs(ob: Any, theta: ArrayLike, *radii: float, rounding: bool = False) -> l
         for s in passes.states():
             counts = ob.sample_weight is None or (ob.sample_weight[s.rows] != 0)[:, None]
             for i, radius in enumerate(radii):
-                b = propagate(passes, s, radius)
+                b = propagate_majorants(passes, s, radius)
                 for l, row in enumerate(rows):
-                    reach = b.reach[l] + (rounded(passes, s, l) if rounding else 0.0)
+                    reach = b.reach[l] + (
+                        preactivation_error_bounds(passes, s, l) if rounding else 0.0
+                    )
                     # Above a layer with a user-defined activation, no proved bound on z exists.
                     if measured:
                         reach = np.where(
-                            reach < np.inf, reach, N_ASSUMED_ROUNDINGS * rounded(passes, s, l)
+                            reach < np.inf,
+                            reach,
+                            N_ASSUMED_ROUNDINGS * preactivation_error_bounds(passes, s, l),
                         )
                     # A bound that overflows to NaN counts as near a kink.
                     here = ~(np.abs(s.z[l].x) > reach)
@@ -286,7 +299,7 @@ def signs(ob: Any, theta: ArrayLike, *radii: float, rounding: bool = False) -> l
     return [Signs(*known) for known in zip(count, off, on_kinks)]
 
 
-def rounded(passes: Passes, s: State, l: int) -> Floats:
+def preactivation_error_bounds(passes: Passes, s: State, l: int) -> Floats:
     """Return the rounding errors (rows, 1) of the numbers from which the z of a row and layer are
     computed. In float32 this is the sum of all roundings, since the engine's products use the signs
     of the rounded z.
@@ -302,17 +315,17 @@ def kink_margin(ob: Any, theta: ArrayLike) -> float:
     if there are none, 0 if one may lie at theta.
 
     The radius is at most 0.1% smaller than the largest that the majorants can prove. Cost: some 20
-    calls of `propagate` for all rows.
+    calls of `propagate_majorants` for all rows.
     """
-    theta = checked_theta(ob, theta)
+    theta = theta_in_model_dtype(ob, theta)
     if not any(ACTIVATIONS[name].kink for name in ob.model.activation):
         return np.inf
 
     def met(radius: float) -> int:
-        return signs(ob, theta, radius)[0].kinks
+        return preactivation_signs(ob, theta, radius)[0].kinks
 
     low, high = 1e-300, 1e300
-    if normalised(ob.model) or met(low):
+    if is_batch_normalised(ob.model) or met(low):
         return 0.0
     if not met(high):
         return np.inf
@@ -359,21 +372,21 @@ def residual_bounds(ob: Any, theta: ArrayLike, radius: float) -> ResidualBounds 
     """
     weight = ob.sample_weight
     proper = weight is None or np.min(weight) >= 0
-    if LOSSES[ob.loss].link != "identity" or not proper or normalised(ob.model):
+    if LOSSES[ob.loss].link != "identity" or not proper or is_batch_normalised(ob.model):
         return None
-    passes = passes_at(ob, checked_theta(ob, theta))
-    rows, total = rows_once(ob)
+    passes = passes_at(ob, theta_in_model_dtype(ob, theta))
+    rows, total = merge_equal_rows(ob)
     # Whether R = 0 does not depend on the scale, provided that it is positive.
     roots = np.sqrt(total / divisor_of(passes.ob))[:, None]
     bend = error = 0.0
     residuals = [np.zeros(0)]
     with np.errstate(all="ignore"):
         for s in passes.states():
-            b, gap = propagate(passes, s, radius), s.z[-1].x - passes.y[s.rows]
+            b, gap = propagate_majorants(passes, s, radius), s.z[-1].x - passes.y[s.rows]
             here = slice(*np.searchsorted(rows, (s.rows.start, s.rows.start + len(gap))))
             at, root = rows[here] - s.rows.start, roots[here]
-            off = s.z[-1].dx.nu + 1e-15 * norms(np.abs(gap))
-            bend = math.hypot(bend, norm(_product(b.Z2[at], root)))
+            off = s.z[-1].dx.nu + 1e-15 * row_norms(np.abs(gap))
+            bend = math.hypot(bend, norm(_product_rounded_up(b.Z2[at], root)))
             error = math.hypot(error, norm(root * off[at]))
             residuals.append((root * gap[at]).ravel())
     known = np.isfinite(bend) and not passes.arithmetic.overflow and radius < np.inf
@@ -475,7 +488,7 @@ def curvature_floor(ob: Any, theta: ArrayLike) -> float:
     0.6
     0.2
     """
-    model, theta = ob.model, checked_theta(ob, theta)
+    model, theta = ob.model, theta_in_model_dtype(ob, theta)
     weights, least = ob.sample_weight, float(np.min(l2_diagonal(ob)))
     given = LOSSES[ob.loss].given
     convex = given is None or given.convex
@@ -483,13 +496,13 @@ def curvature_floor(ob: Any, theta: ArrayLike) -> float:
         return -np.inf
     if len(model.sizes) == 2:
         return least
-    if normalised(model):
+    if is_batch_normalised(model):
         return -np.inf
     with np.errstate(all="ignore"):
         passes = passes_at(ob, theta)
-        taken = bound_by_layers(passes)
+        taken = curvature_bound_by_layers(passes)
         if len(model.sizes) == 3:
-            taken = np.fmin(taken, bound_by_units(passes))
+            taken = np.fmin(taken, curvature_bound_by_units(passes))
         floor = least - taken
         return (
             float(np.nextafter(floor, -np.inf))
@@ -507,12 +520,16 @@ class RowMatrix:
         self.gram, self.square, self.count = np.zeros((1, 1)), 0.0, 0
 
     def add(self, F: Floats, error: Floats) -> None:
-        F = norms(np.abs(F)) if F.shape[1] > MAX_SPECTRAL_WIDTH else F
+        F = row_norms(np.abs(F)) if F.shape[1] > MAX_SPECTRAL_WIDTH else F
         self.gram, self.count = self.gram + F.T @ F, self.count + len(F)
         self.square += float((error**2).sum())
 
     def bound(self) -> float:
-        return gram_norm(self.gram, self.count) + np.sqrt(self.square) if self.count else 0.0
+        return (
+            norm_bound_from_gram(self.gram, self.count) + np.sqrt(self.square)
+            if self.count
+            else 0.0
+        )
 
 
 class UnitBlocks:
@@ -531,7 +548,7 @@ class UnitBlocks:
         dp = np.zeros_like(p) if bent is None else bent.dx.E
         outer = (d.T[:, None] * p.T).reshape(-1, len(d)) @ F
         self.C, self.count = self.C + outer.reshape(d.shape[1], p.shape[1], -1), self.count + len(d)
-        d, dd, f, slope = norms(np.abs(d)), s.d[l].dx.nu, norms(np.abs(F)), np.abs(p)
+        d, dd, f, slope = row_norms(np.abs(d)), s.d[l].dx.nu, row_norms(np.abs(F)), np.abs(p)
         rounding = 16 * (self.count + sum(self.C.shape)) * EPS * d * slope * f
         self.off = self.off + (
             rounding + dd * (slope + dp) * (f + error) + d * (dp * (f + error) + slope * error)
@@ -542,7 +559,7 @@ class UnitBlocks:
         return ROUND_UP_FACTOR * float(np.max(found + self.off + self.count * TINY))
 
 
-def bound_by_layers(passes: Passes) -> float:
+def curvature_bound_by_layers(passes: Passes) -> float:
     """Return ``lambda_max(S)``, an upper bound on the largest eigenvalue of -R."""
     L = len(passes.W)
     B = {(l, k): (RowMatrix(), RowMatrix()) for l in range(L) for k in range(l)}
@@ -551,18 +568,18 @@ def bound_by_layers(passes: Passes) -> float:
     for s in passes.states():
         c, c_z = layer_gains(passes, s)
         for l, k in C:
-            C[l, k].add(s, l, *_inputs(passes, s, k, np.ones_like(c[l, k])))
+            C[l, k].add(s, l, *_scaled_layer_inputs(passes, s, k, np.ones_like(c[l, k])))
         for (l, k), (D, A) in B.items():
             _add_pair(D, A, passes, s, (l, k), c[l, k])
         for at in c_z:
-            U[at].add(*_inputs(passes, s, at[1], c_z[at]))
+            U[at].add(*_scaled_layer_inputs(passes, s, at[1], c_z[at]))
     S = np.zeros((L, L))
     for (l, k), (D, A) in B.items():
         S[l, k] = S[k, l] = min(D.bound() * A.bound(), C[l, k].bound() if (l, k) in C else np.inf)
     for l in range(L - 1):
         u = np.array([U[l, k].bound() if k <= l else 0.0 for k in range(L)])
         S += np.outer(u, u)
-    return ROUND_UP_FACTOR * _largest(S) if np.isfinite(S).all() else np.inf
+    return ROUND_UP_FACTOR * _largest_eigenvalue_bound(S) if np.isfinite(S).all() else np.inf
 
 
 def layer_gains(passes: Passes, s: State) -> tuple[Reaches, Reaches]:
@@ -620,7 +637,7 @@ def layer_gains(passes: Passes, s: State) -> tuple[Reaches, Reaches]:
     return c, c_z
 
 
-def _inputs(passes: Passes, s: State, k: int, c: Floats) -> tuple[Floats, Floats]:
+def _scaled_layer_inputs(passes: Passes, s: State, k: int, c: Floats) -> tuple[Floats, Floats]:
     """Return ``c [a 1]`` for the inputs of layer k, and bounds on the errors of its rows."""
     a = c * s.a[k].x
     return (np.hstack([a, c]) if passes.ob.model.bias else a), c * s.a[k].dx.nu
@@ -634,26 +651,26 @@ def _add_pair(
     """
     l, k = at
     d, dd = s.d[l].x, s.d[l].dx.nu
-    F, error = _inputs(passes, s, k, c)
-    near, far = norms(np.abs(d)) + dd, norms(np.abs(F)) + error
+    F, error = _scaled_layer_inputs(passes, s, k, c)
+    near, far = row_norms(np.abs(d)) + dd, row_norms(np.abs(F)) + error
     if near.any() and far.any():
         w = np.sqrt((near + 1e-30 * near.max()) / (far + 1e-30 * far.max()))
         D.add(d / w, dd / w)
         A.add(w * F, w * error)
 
 
-def bound_by_units(passes: Passes) -> float:
+def curvature_bound_by_units(passes: Passes) -> float:
     """Return an upper bound on the largest eigenvalue of -R for one hidden layer, from the block of
     each hidden unit.
     """
     X = np.asarray(passes.X, dtype=float)
     X1 = np.hstack([X, np.ones((len(X), 1))]) if passes.ob.model.bias else X
-    x = norms(np.abs(X1))
+    x = row_norms(np.abs(X1))
     slopes, bends, deltas = [], [], []
     of_C: Any = 0.0
     of_M: Any = 0.0
     for s in passes.states():
-        phi, here, d = s.phi[0], x[s.rows], norms(np.abs(s.d[1].x))
+        phi, here, d = s.phi[0], x[s.rows], row_norms(np.abs(s.d[1].x))
         p, dp = (np.ones_like(s.d[0].x), 0.0) if phi.p is None else (phi.p.x, phi.p.dx.E)
         eq, deq = (np.zeros_like(p), 0.0) if s.eq[0] is None else (s.eq[0].x, s.eq[0].dx.E)
         slopes.append(p)
@@ -663,7 +680,7 @@ def bound_by_units(passes: Passes) -> float:
         of_M = of_M + np.broadcast_to(here**2 * deq, p.shape).sum(axis=0)
     slope, bend, delta = np.concatenate(slopes), np.concatenate(bends), np.concatenate(deltas)
     off = of_C + of_M
-    at_most = _bounds_of_units(delta, slope, bend, X1, x) + off
+    at_most = _unit_block_bounds(delta, slope, bend, X1, x) + off
     if not np.isfinite(at_most).all():
         return np.inf
     found = -np.inf
@@ -672,21 +689,21 @@ def bound_by_units(passes: Passes) -> float:
             found = max(found, float(at_most[j]))
             break
         check_time()
-        here = _bound_of_unit(delta, slope[:, j], bend[:, j], X1, x) + off[j]
+        here = _unit_block_bound(delta, slope[:, j], bend[:, j], X1, x) + off[j]
         found = max(found, float(here if np.isfinite(here) else at_most[j]))
     return ROUND_UP_FACTOR * found
 
 
-def _largest(S: Floats) -> float:
+def _largest_eigenvalue_bound(S: Floats) -> float:
     """Return an upper bound on the largest eigenvalue of a symmetric matrix."""
     values, _, errors = eigh(S)
     return float(values[-1] + errors[-1])
 
 
-def _bounds_of_units(delta: Floats, slope: Floats, bend: Floats, X1: Floats, x: Floats) -> Floats:
+def _unit_block_bounds(delta: Floats, slope: Floats, bend: Floats, X1: Floats, x: Floats) -> Floats:
     """Return upper bounds (width,) on the largest eigenvalues of the hidden units' blocks, as
-    `_bound_of_unit` does, from the norms of the blocks: ``(M + hypot(M, 2 C)) / 2``, with C at most
-    2% too large.
+    `_unit_block_bound` does, from the norms of the blocks: ``(M + hypot(M, 2 C)) / 2``, with C at
+    most 2% too large.
     """
     (N, m), width = delta.shape, slope.shape[1]
     curved = x[:, 0] ** 2 @ np.maximum(-bend, 0.0)
@@ -698,32 +715,32 @@ def _bounds_of_units(delta: Floats, slope: Floats, bend: Floats, X1: Floats, x: 
         C[part] = spectral_norm_bounds(outer.reshape(-1, m, X1.shape[1]), 5)[:, 0]
     # The term in SMALLEST_SUBNORMAL bounds the effect of underflow in `outer`.
     norm = 0.5 * curved + np.hypot(0.5 * curved, C + SMALLEST_SUBNORMAL * m * x.sum())
-    return np.asarray(_rounding_of_unit_blocks(delta, slope, bend, X1, x) + norm)
+    return np.asarray(_unit_block_error_bounds(delta, slope, bend, X1, x) + norm)
 
 
-def _rounding_of_unit_blocks(
+def _unit_block_error_bounds(
     delta: Floats, slope: Floats, bend: Floats, X1: Floats, x: Floats
 ) -> Any:
     """Return bounds on the rounding errors of the blocks of hidden units, (width,) or one
     number.
     """
-    d, depth = norms(np.abs(delta))[:, 0], sum(X1.shape) + delta.shape[1]
+    d, depth = row_norms(np.abs(delta))[:, 0], sum(X1.shape) + delta.shape[1]
     size = (d * x[:, 0]) @ np.abs(slope) + x[:, 0] ** 2 @ np.abs(bend)
     return 16 * depth * EPS * size + len(X1) * TINY
 
 
-def _bound_of_unit(delta: Floats, slope: Floats, bend: Floats, X1: Floats, x: Floats) -> float:
+def _unit_block_bound(delta: Floats, slope: Floats, bend: Floats, X1: Floats, x: Floats) -> float:
     """Return an upper bound on the largest eigenvalue of ``-[[0, C], [C', M]]`` for one hidden
     unit. If the block is large, only the negative part of M is used.
     """
     C = delta.T @ (slope[:, None] * X1)
     m, k = C.shape
-    slack = float(_rounding_of_unit_blocks(delta, slope, bend, X1, x))
+    slack = float(_unit_block_error_bounds(delta, slope, bend, X1, x))
     if not np.isfinite(slack):
         return np.inf
     if m + k <= MAX_UNIT_BLOCK:
         block = np.block([[np.zeros((m, m)), C], [C.T, X1.T @ (bend[:, None] * X1)]])
-        return slack + _largest(-block)
+        return slack + _largest_eigenvalue_bound(-block)
     most = float(np.maximum(-bend, 0) @ x[:, 0] ** 2)
     return slack + 0.5 * most + math.hypot(0.5 * most, spectral_norm_bound(C))
 
@@ -760,17 +777,17 @@ def ray_to_infimum(ob: Any, theta: ArrayLike) -> Floats | None:
     every row's class larger than all others (of the right sign, for binary cross entropy) by more
     than rounding. With batch normalisation the result is None.
     """
-    at = checked_theta(ob, theta)
+    at = theta_in_model_dtype(ob, theta)
     if LOSSES[ob.loss].given is not None:
         return bias_direction(ob, *target_directions(ob))
     if LOSSES[ob.loss].attained or loss_lower_bound(ob) < 0:
         return None
-    along, direction = bias_direction(ob, *target_directions(ob)), last_layer(ob, at)
+    along, direction = bias_direction(ob, *target_directions(ob)), last_layer_direction(ob, at)
     # True if all sample weights are 0
     nothing = ob.sample_weight is not None and not np.any(ob.sample_weight)
     if along is not None or nothing or has_decay(ob, direction):
         return along
-    return direction if classified(ob, at) else None
+    return direction if all_rows_classified(ob, at) else None
 
 
 def attains_lower_bound(ob: Any) -> bool:
@@ -835,7 +852,7 @@ def unbounded_reason(ob: Any, direction: Floats) -> str:
     )
 
 
-def last_layer(ob: Any, at: Floats) -> Floats:
+def last_layer_direction(ob: Any, at: Floats) -> Floats:
     """Return the last layer's part of theta (n,), scaled to length 1, or NaN if it is 0."""
     last = sum(part.size for part in layers_of(ob.model, at)[-1] if part is not None)
     direction = np.where(np.arange(len(at)) < len(at) - last, 0.0, at)
@@ -851,13 +868,13 @@ def has_decay(ob: Any, direction: Floats) -> bool:
     return bool((l2[direction != 0] != 0).any())
 
 
-def classified(ob: Any, at: Floats) -> bool:
+def all_rows_classified(ob: Any, at: Floats) -> bool:
     """Return True if at theta (n,), in float64, the logit of the right class is proved to be the
     largest in every row with positive weight. The result is False for mse and with batch
     normalisation.
     """
     row = LOSSES[ob.loss]
-    if row.attained or normalised(ob.model):
+    if row.attained or is_batch_normalised(ob.model):
         return False
     passes = passes_at(ob, at)
     for s in passes.states():

@@ -18,9 +18,9 @@ Local errors, with the operands' own errors d: for ``z = a W' + b``
     |local| <= gamma ((|a| + |da|) |W|' + |b|)               entry by entry, one more matrix product
 
 and in the same way for ``rz = ra W' + a V' + vb``, ``e = delta W``, ``re = rdelta W + delta V``;
-for elementwise steps u times the terms. D eta is added wherever two factors are not 0 (`linear`,
-`Num`), however small their computed product is; otherwise 0 is exact, so that units that are off
-stay off, and no kink is reported where z is 0 exactly.
+for elementwise steps u times the terms. D eta is added wherever two factors are not 0
+(`linear_with_errors`, `Num`), however small their computed product is; otherwise 0 is exact, so
+that units that are off stay off, and no kink is reported where z is 0 exactly.
 
 Propagated errors. An error x (a row) is bounded in three ways at once, and after each step the
 smallest bound is taken:
@@ -51,9 +51,10 @@ theta. Layers are independent parts of the vector: their bounds are added as squ
 
 The passes here run in float64. Where the engine does too, their own rounding, and in any case
 roundings of errors, change the bound by a relative ``O(L 64 u)``, which `ErrorPass.slack` covers.
-No product of sizes is rounded down where it underflows (`scaled`, `product`, `norms`). Overflow
-anywhere, of the engine's numbers or of these, gives an infinite bound; so does an environment that
-flushes subnormal numbers to 0 (`flushes`), in which eta does not bound the underflow of a step.
+No product of sizes is rounded down where it underflows (`multiply_rounded_up`, `product`,
+`row_norms`). Overflow anywhere, of the engine's numbers or of these, gives an infinite bound; so
+does an environment that flushes subnormal numbers to 0 (`flushes_subnormals`), in which eta does
+not bound the underflow of a step.
 
 Measured. For a float32 engine the float64 passes give the result itself, with a bound of the same
 kind but u = 2^-53: then ``||computed - ours||`` plus that bound bounds the error of that one
@@ -85,15 +86,15 @@ from ..common.protocols import Floats
 from ..common.runtime import check_time
 from ..structure.given import EPS
 from ..structure.parameters import (
+    adds_own_input,
+    batch_norm_params,
     divisor_of,
+    is_batch_normalised,
     l2_diagonal,
     layers_of,
-    normalised,
-    norms_of,
     replace_zero_weight_rows,
-    skips,
 )
-from ..structure.tables import LOSSES, bell, one_hot
+from ..structure.tables import LOSSES, one_hot, sigmoid_derivative
 from .arithmetic import (
     MAX_ELEMENTARY_ERROR_ULPS,
     SMALLEST_SUBNORMAL,
@@ -107,12 +108,12 @@ from .arithmetic import (
     Operand,
     Phi,
     Sums,
-    exact,
-    flushes,
-    linear,
+    flushes_subnormals,
+    linear_with_errors,
+    multiply_rounded_up,
     norm,
-    norms,
-    scaled,
+    num_without_error,
+    row_norms,
     spectral_norm_bounds,
 )
 
@@ -130,7 +131,7 @@ class State:
 
     def __init__(self, R: Any, rows: slice) -> None:
         self.rows, self.W, self.skips = rows, R.W, R.skips
-        self.a = [exact(R.X[rows], R.arithmetic)]
+        self.a = [num_without_error(R.X[rows], R.arithmetic)]
         self.z: list[Num] = []
         self.phi: list[Phi] = []
         self.norm: list[Normed | None] = []
@@ -141,13 +142,13 @@ class State:
         self.backward()
 
     def forward(self, R: Any) -> None:
-        """Run the forward pass: ``z = a W' + b [, normalised]``, ``a = phi(z) [+ the layer's
-        input]``.
+        """Run the forward pass: ``z = a W' + b [, normalised]``,
+        ``a = phi(z) [+ the layer's input]``.
         """
         products: dict[int, tuple[Floats, Floats]] = {}
         chain = Chain(self.kappa)
         for l, (W, b) in enumerate(zip(R.W, R.b)):
-            z = linear(self.a[l], W, b)
+            z = linear_with_errors(self.a[l], W, b)
             normed = Normed(z, *R.norms[l]) if R.norms[l] else None
             self.norm.append(normed)
             self.z.append(z if normed is None else normed.u)
@@ -169,11 +170,11 @@ class State:
         for i, (K, off) in products.items():
             above, off_above = (
                 W.A @ K,
-                scaled(off, W.norm) + K[0].size * W.A.size * SMALLEST_SUBNORMAL,
+                multiply_rounded_up(off, W.norm) + K[0].size * W.A.size * SMALLEST_SUBNORMAL,
             )
             if p is not None:
                 above, top = p.x[:, :, None] * above, np.abs(p.x).max(axis=1, keepdims=True)
-                off_above = scaled(off_above, top) + above[0].size * SMALLEST_SUBNORMAL
+                off_above = multiply_rounded_up(off_above, top) + above[0].size * SMALLEST_SUBNORMAL
             products[i] = (above + K, off_above + off) if skip else (above, off_above)
             self.kappa[i, l + 1] = spectral_norm_bounds(products[i][0]) + products[i][1]
         if l + 2 < len(R.W):
@@ -194,7 +195,7 @@ class State:
         """Return ``e phi'`` and e of the layer below l, for delta or another vector that is
         propagated backward. The argument e is that of layer l, or None at the top.
         """
-        below = linear(d, self.W[l].T)
+        below = linear_with_errors(d, self.W[l].T)
         e = chain.cap_error(l, below if e is None or not self.skips[l] else below + e)
         return e * self.phi[l - 1].p, e
 
@@ -249,7 +250,7 @@ class LossRows:
         """Return delta = 2 f (z - y), its Err, and h = 2 f, for squared errors."""
         r, gap, h = self.r, z - y, np.broadcast_to(2 * self.f, z.shape)
         size = np.abs(gap) + dz.E
-        rounding = scaled(2 * self.f * (self.uf + 3 * r.u), size)
+        rounding = multiply_rounded_up(2 * self.f * (self.uf + 3 * r.u), size)
         rounding = Err(rounding + r.eta * (size > 0) * (self.f > 0))
         dh = Err(h * (self.uf + r.u))
         return 2 * self.f * gap, dz.times(2 * self.f) + rounding, Num(sign * h, dh, r)
@@ -259,10 +260,10 @@ class LossRows:
         entropy. For z > 0, delta is evaluated as f ((1 - y) - small).
         """
         r, t = self.r, np.abs(z)
-        small, bent = expit(-t), bell(t)
+        small, bent = expit(-t), sigmoid_derivative(t)
         rest = np.where(z > 0, 1 - y, -y)
         size = small + np.where(t <= dz.E, np.abs(y) + np.abs(1 - y), np.abs(rest))
-        curve = dz.times(scaled(self.f, bell(np.maximum(t - dz.E, 0))))
+        curve = dz.times(multiply_rounded_up(self.f, sigmoid_derivative(np.maximum(t - dz.E, 0))))
         local = r.elementary + self.uf
         floor = np.where(t > 1, UNDERFLOW_FACTOR * r.tiny, r.eta) * self.f + r.eta
         dh = curve + Err(self.f * local * bent + floor)
@@ -310,13 +311,13 @@ class LossRows:
         # By Gershgorin's theorem this bounds ||diag p - p p'||.
         self.bend = np.minimum((2 * self.p * p_top).max(axis=1, keepdims=True), 0.5)
         grown = np.where(widest < 20, np.exp(np.minimum(4 * widest, 80)) * self.bend, 0.5)
-        whole = scaled(self.f, np.abs(T))
+        whole = multiply_rounded_up(self.f, np.abs(T))
         rounded = Err(
             self.f * ((local + self.uf) * size_d + m * r.tiny * np.maximum(size, 1)) + 4 * r.eta
         )
-        carried = scaled(whole * np.minimum(grown, 0.5), dz.nu)
+        carried = multiply_rounded_up(whole * np.minimum(grown, 0.5), dz.nu)
         d = self.f * np.where(first, rest - T * S * share, T * self.p - y)
-        return d, Err(scaled(whole, moved), carried) + rounded, sign * (self.f * T)
+        return d, Err(multiply_rounded_up(whole, moved), carried) + rounded, sign * (self.f * T)
 
     def _user_loss_derivatives(
         self, z: Floats, dz: Err, y: NDArray[Any], sign: Floats
@@ -335,17 +336,19 @@ class LossRows:
         self.bounds = given, z, y
         if not given.coupled:
             h = self.f * np.abs(second)
-            off = self.f * (own + scaled(third, dz.E))
+            off = self.f * (own + multiply_rounded_up(third, dz.E))
             dd = dz.times(h + off) + Err(self.f * own + local * self.f * np.abs(first) + 4 * r.eta)
             dh = Err(off + local * h + 4 * r.eta)
             return self.f * first, dd, Num(sign * self.f * second, dh, r)
         m = z.shape[1]
         self.bend = self.f * np.sqrt((second**2).sum(axis=(1, 2)))[:, None]
         off = m * own.max(axis=1, keepdims=True)
-        self.dh = self.f * (off + scaled(third.max(axis=1, keepdims=True), dz.nu))
+        self.dh = self.f * (off + multiply_rounded_up(third.max(axis=1, keepdims=True), dz.nu))
         self.dh = self.dh + local * self.bend + 4 * m * r.eta
         size = self.f * np.abs(first)
-        moved = scaled(self.bend + self.dh, dz.nu) + norms(self.f * own + local * size)
+        moved = multiply_rounded_up(self.bend + self.dh, dz.nu) + row_norms(
+            self.f * own + local * size
+        )
         moved = moved + 4 * m * r.eta
         dd = Err(np.broadcast_to(moved, z.shape), moved)
         return self.f * first, dd, (sign * self.f)[:, :, None] * second
@@ -360,7 +363,7 @@ class LossRows:
         third = given.third_of(z, y, reach).max(axis=1, keepdims=True)
         plain = not given.coupled
         bend = self.h.size.max(axis=1, keepdims=True) if plain else self.bend + self.dh
-        return bend + scaled(self.f * third, self.d_z.nu + move), self.f * third
+        return bend + multiply_rounded_up(self.f * third, self.d_z.nu + move), self.f * third
 
     def _center_logit_errors(self, E: Floats) -> Floats:
         """Return the errors of the differences to the largest logit, at which they are 0. In rows
@@ -375,8 +378,12 @@ class LossRows:
             found = rz * self.h
             return Num(found.x, found.dx, self.r, found.dx)
         if self.row.given:
-            x, size = np.einsum("ijk,ik->ij", self.h, rz.x), norms(np.abs(rz.x)) + rz.dx.nu
-            off = scaled(self.bend, rz.dx.nu) + scaled(self._coupled_loss(), size) + self.r.eta
+            x, size = np.einsum("ijk,ik->ij", self.h, rz.x), row_norms(np.abs(rz.x)) + rz.dx.nu
+            off = (
+                multiply_rounded_up(self.bend, rz.dx.nu)
+                + multiply_rounded_up(self._coupled_loss(), size)
+                + self.r.eta
+            )
             dx = Err(np.broadcast_to(off, x.shape), off)
             self.r.record_overflow(np.abs(x) + off)
             return Num(x, dx, self.r, dx)
@@ -388,8 +395,8 @@ class LossRows:
         )
         E = self._r_entropy(size, w, self._center_logit_errors(rz.dx.E))
         own = self._r_entropy(size, w, 0.0)
-        carried = scaled(self._bound_loss_curvature(), rz.dx.nu)
-        dx = Err(E, norms(own) + carried + self.r.gamma(m + 8) * norms(E))
+        carried = multiply_rounded_up(self._bound_loss_curvature(), rz.dx.nu)
+        dx = Err(E, row_norms(own) + carried + self.r.gamma(m + 8) * row_norms(E))
         return Num(self.h * self.p * w, dx, self.r, dx)
 
     def _coupled_loss(self) -> Floats:
@@ -423,8 +430,11 @@ class LossRows:
         r, d, drz, size = self.r, self.d, rz.dx, np.abs(rz.x)
         along, m = (d.x * rz.x).sum(axis=1, keepdims=True), d.x.shape[1]
         moved = (d.size * drz.E + d.dx.E * size).sum(axis=1, keepdims=True)
-        whole = norms(np.abs(d.x)) + d.dx.nu
-        moved = np.minimum(moved, scaled(whole, drz.nu) + scaled(d.dx.nu, norms(size)))
+        whole = row_norms(np.abs(d.x)) + d.dx.nu
+        moved = np.minimum(
+            moved,
+            multiply_rounded_up(whole, drz.nu) + multiply_rounded_up(d.dx.nu, row_norms(size)),
+        )
         moved += r.gamma(m + 2) * (d.size * rz.size).sum(axis=1, keepdims=True) + 4 * m * r.eta
         rd = r.N * along * d.x
         moved, along = r.N * moved, r.N * np.abs(along)
@@ -449,14 +459,16 @@ class LossRows:
         others = root * np.where(first, 0.0, self.p).sum(axis=1, keepdims=True)
         own = self._r_entropy(size, np.where(first, others, root + others), 0.0)
         B = self._bound_loss_curvature()
-        return B, norms(own) * (1 + r.gamma(m + 8)) + r.gamma(m + 8) * B
+        return B, row_norms(own) * (1 + r.gamma(m + 8)) + r.gamma(m + 8) * B
 
     def fisher_norms(self) -> tuple[Floats, Floats]:
         """Return (B, C) of `r_norms` for the rdelta of `fisher`."""
-        r, d, dd = self.r, norms(np.abs(self.d.x)), self.d.dx.nu
+        r, d, dd = self.r, row_norms(np.abs(self.d.x)), self.d.dx.nu
         whole = d + dd
-        lost = scaled(dd, whole + d) + scaled(r.gamma(self.d.x.shape[1] + 6) * whole, whole)
-        return r.N * scaled(d, d), r.N * lost
+        lost = multiply_rounded_up(dd, whole + d) + multiply_rounded_up(
+            r.gamma(self.d.x.shape[1] + 6) * whole, whole
+        )
+        return r.N * multiply_rounded_up(d, d), r.N * lost
 
     def r_lost(self) -> Floats:
         """Return bounds (rows, 1) on the effect of underflow in `r_loss` and `fisher` on the norms
@@ -467,7 +479,7 @@ class LossRows:
             size = self.bend + self.dh
         else:
             size = self.h.size if self.row.per_entry else np.abs(self.h) + self.dh
-        size = size.max(axis=1, keepdims=True) + r.N * (norms(np.abs(self.d.x)) + self.d.dx.nu)
+        size = size.max(axis=1, keepdims=True) + r.N * (row_norms(np.abs(self.d.x)) + self.d.dx.nu)
         return np.asarray(2 * m * r.eta * (1 + size))
 
 
@@ -511,18 +523,18 @@ class ErrorPass:
         self.row_bytes = 8 * 16 * sum(model.sizes)
         chunk = max(MIN_CHUNK_BYTES, CHUNK_SIZE_IN_THETAS * 8 * self.theta.size)
         self.kept_bytes = max(MAX_KEPT_STATE_BYTES, KEPT_STATE_SIZE_IN_THETAS * 8 * self.theta.size)
-        self.step = N if normalised(model) else max(1, chunk // self.row_bytes)
+        self.step = N if is_batch_normalised(model) else max(1, chunk // self.row_bytes)
         if measured:
             layout = {"arch": "numpy", "chunk": self.step, "panel": 0, "groups": 0}
         elif layout is None:
             layout = ob.plan_layout()
         self.arithmetic = r = Arithmetic(np.dtype(float) if measured else ob.dtype, layout, N)
         self.names, layers = model.activation, layers_of(model, self.theta)
-        self.skips = tuple(skips(model, l) for l in range(len(layers)))
+        self.skips = tuple(adds_own_input(model, l) for l in range(len(layers)))
         self.W = [Operand(W.astype(float)) for W, _ in layers]
         self.norms = [
-            () if pair is None else tuple(exact(x, r) for x in pair)
-            for pair in norms_of(model, self.theta)
+            () if pair is None else tuple(num_without_error(x, r) for x in pair)
+            for pair in batch_norm_params(model, self.theta)
         ]
         self.b = [
             np.zeros(len(W)) if b is None or norm else b.astype(float)
@@ -540,7 +552,7 @@ class ErrorPass:
         self.pair_flops = N * sum(
             k * m * min(k, m) for i, m in enumerate(widths) for k in widths[:i]
         )
-        self.joint = 10 * self.pair_flops <= MAX_JOINT_FLOPS and not normalised(model)
+        self.joint = 10 * self.pair_flops <= MAX_JOINT_FLOPS and not is_batch_normalised(model)
 
     # --- all rows
     # ----------------------------------------------------------------------------------------------
@@ -552,7 +564,7 @@ class ErrorPass:
             return
         N = self.ob.n_samples
         all_fit = self.step >= N or N * self.row_bytes <= self.kept_bytes
-        self.arithmetic.overflow |= flushes()
+        self.arithmetic.overflow |= flushes_subnormals()
         keep: list[State] | None = [] if all_fit else None
         for first in range(0, N, self.step):
             check_time()
@@ -575,7 +587,7 @@ class ErrorPass:
             self.grams = list(zip(norms[::2], norms[1::2]))
         sums = [Sums(W.A.shape, *pair) for W, pair in zip(self.W, self.grams)]
         for part, pair in zip(sums, self.norms):
-            part.scales = tuple(exact(0.0 * x.x, x.r) for x in pair)
+            part.scales = tuple(num_without_error(0.0 * x.x, x.r) for x in pair)
         return sums
 
     @property
@@ -592,11 +604,11 @@ class ErrorPass:
         r = self.arithmetic
         eta, ends = 2 * r.eta * (r.N + r.over_rows(terms)), r.gamma(r.partial_sums() + 2)
         sizes = [x.max(initial=0.0) for s in sums for x in (s.B, s.b)]
-        if any(not x < r.gamma(1) * r.max for x in sizes) or r.overflow or flushes():
+        if any(not x < r.gamma(1) * r.max for x in sizes) or r.overflow or flushes_subnormals():
             return np.inf
         gamma = r.gamma(max(r.over_rows(terms), r.over_columns()) + 3)
         bounds = [bound for s in sums for bound in s.bounds(eta, ends)]
-        decay = norm(scaled(l2, np.abs(x)))
+        decay = norm(multiply_rounded_up(l2, np.abs(x)))
         bound = self.slack * (norm(bounds) + gamma * decay + (decay > 0) * r.eta * len(x))
         if self.measured:
             ours = [part for s in sums for part in s.values(self.ob.model.bias)]
@@ -652,19 +664,19 @@ class ErrorPass:
         Normalised layers have no vb, and other layers no vgamma and vbeta.
         """
         layers = []
-        for (V, vb), pair in zip(layers_of(self.ob.model, v), norms_of(self.ob.model, v)):
+        for (V, vb), pair in zip(layers_of(self.ob.model, v), batch_norm_params(self.ob.model, v)):
             W = Operand(V.astype(float)) if V.any() else None
             b = vb.astype(float) if vb is not None and pair is None and vb.any() else None
-            layers.append((W, b, [exact(x, self.arithmetic) for x in pair or ()]))
+            layers.append((W, b, [num_without_error(x, self.arithmetic) for x in pair or ()]))
         return layers
 
     # --- R-forward, loss, R-backward
     # ----------------------------------------------------------------------------------------------
 
     def r_forward(self, s: State, layers: list[Any]) -> tuple[list[Any], list[Any], list[Any]]:
-        """Run the R-forward pass: ``rz = ra W' + a V' + vb [, normalised]``, ``ra = phi' * rz [+
-        the input's ra]``. Return, for each layer, ra, rz and the pair for `Normed.r_backward`, each
-        None if it is 0.
+        """Run the R-forward pass: ``rz = ra W' + a V' + vb [, normalised]``,
+        ``ra = phi' * rz [+ the input's ra]``. Return, for each layer, ra, rz and the pair for
+        `Normed.r_backward`, each None if it is 0.
         """
         ra: list[Num | None] = [None]
         rz: list[Num | None] = []
@@ -673,7 +685,7 @@ class ErrorPass:
         for l, (V, vb, scales) in enumerate(layers):
             below, normed, z, turn = ra[l], s.norm[l], None, None
             if V is not None or vb is not None or below is not None:
-                z = linear(below, self.W[l], 0.0 if vb is None else vb, s.a[l], V, 2)
+                z = linear_with_errors(below, self.W[l], 0.0 if vb is None else vb, s.a[l], V, 2)
             if normed is not None and (z is not None or any(part.x.any() for part in scales)):
                 z, turn = normed.r_forward(z, *scales)
             rz.append(z)
@@ -702,7 +714,7 @@ class ErrorPass:
             if l == 0:
                 break
             V = layers[l][0] if full else None
-            below = linear(rd, self.W[l].T, 0.0, s.d[l], None if V is None else V.T, 2)
+            below = linear_with_errors(rd, self.W[l].T, 0.0, s.d[l], None if V is None else V.T, 2)
             re = chain.cap_error(l, below + re if self.skips[l] else below)
             rd, eq, normed, z = re * s.phi[l - 1].p, s.eq[l - 1], s.norm[l - 1], rz[l - 1]
             if full and eq is not None and z is not None:
@@ -758,7 +770,7 @@ def gradient_bound(ob: Any, theta: ArrayLike) -> float:
 # off.
 
 
-def checked_theta(ob: Any, theta: ArrayLike) -> Floats:
+def theta_in_model_dtype(ob: Any, theta: ArrayLike) -> Floats:
     """Return theta rounded to the model's dtype, as float64."""
     model = ob.model
     checked = check_vector(theta, model.n_params, "theta", np.float64)

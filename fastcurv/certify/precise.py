@@ -11,7 +11,7 @@ even coarse bounds on norms, row by row, are still some 1e-25:
                         dp     = sup|phi''| dz, 1 where z may lie at a kink
     dW = sum delta' a   ddW    = sum over rows of ddelta (||a|| + da) + ||delta|| da  +  tau ...
 
-with each d a bound on the norm of a row's error, and tau that of a product (`tau`).
+with each d a bound on the norm of a row's error, and tau that of a product (`dot_relative_error`).
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from ..common.protocols import Floats
 from ..common.runtime import check_time
 from ..structure.given import EPS, LONG_EPS, ROUND_UP_FACTOR, ActivationFunction, LossFunction
 from ..structure.parameters import (
+    adds_own_input,
     divisor_of,
+    is_batch_normalised,
     l2_diagonal,
     layers_of,
-    normalised,
     replace_zero_weight_rows,
-    skips,
 )
 from ..structure.tables import ACTIVATIONS, LOSSES, one_hot
-from .arithmetic import norm, norms, spectral_norm_bound
-from .passes import checked_theta, gradient_bound
+from .arithmetic import norm, row_norms, spectral_norm_bound
+from .passes import gradient_bound, theta_in_model_dtype
 
 # --------------------------------------------------------------------------------------------------
 # Arithmetic of some 100 bits on arrays: a number is the unevaluated sum of two float64 numbers.
@@ -50,10 +50,11 @@ from .passes import checked_theta, gradient_bound
 # without any rounding (Ozaki, Ogita, Oishi and Rump 2012), so that BLAS can compute them. Sums and
 # products of numbers are error-free transformations (Dekker 1971, Knuth). Guaranteed error bounds:
 #
-# - `add`, `mul`, `div`: relative error `PAIR_ROUNDOFF`;
+# - `add_pairs`, `multiply_pairs`, `divide_pairs`: relative error `PAIR_ROUNDOFF`;
 # - `exp` of numbers <= 0, `expm1`, `tanh`, `sigmoid`: `PAIR_ROUNDOFF` times the result; `softplus`,
-#   `normal`, `log1p`: `PAIR_ROUNDOFF` times 1 + the result;
-# - `dot`: `tau(k)` times the largest numbers of the row and of the column, k the inner dimension;
+#   `normal_density_and_cdf`, `log1p`: `PAIR_ROUNDOFF` times 1 + the result;
+# - `pair_matmul`: `dot_relative_error(k)` times the largest numbers of the row and of the column, k
+# the inner dimension;
 #
 # each plus `PAIR_UNDERFLOW_BOUND`, provided that nothing overflows (callers check the result).
 
@@ -79,7 +80,7 @@ class Pair(NamedTuple):
         return Pair(self.hi.T, self.lo.T)
 
 
-def pair(x: Floats | float) -> Pair:
+def pair_from_float(x: Floats | float) -> Pair:
     """Return a float64 array as a `Pair`."""
     x = np.asarray(x, dtype=float)
     return Pair(x, np.zeros_like(x))
@@ -108,47 +109,47 @@ def two_product(a: Floats, b: Floats) -> Pair:
     return Pair(p, ((a1 * b1 - p) + a1 * b2 + a2 * b1) + a2 * b2)
 
 
-def add(x: Pair, y: Pair) -> Pair:
+def add_pairs(x: Pair, y: Pair) -> Pair:
     """Return x + y."""
     s, t = two_sum(x.hi, y.hi), two_sum(x.lo, y.lo)
     s = _fast_two_sum(s.hi, s.lo + t.hi)
     return _fast_two_sum(s.hi, s.lo + t.lo)
 
 
-def add_float(x: Pair, y: Floats | float) -> Pair:
+def add_float_to_pair(x: Pair, y: Floats | float) -> Pair:
     """Return x + y for y in float64."""
     s = two_sum(x.hi, np.asarray(y, dtype=float))
     return _fast_two_sum(s.hi, s.lo + x.lo)
 
 
-def mul(x: Pair, y: Pair) -> Pair:
+def multiply_pairs(x: Pair, y: Pair) -> Pair:
     """Return x y."""
     p = two_product(x.hi, y.hi)
     return _fast_two_sum(p.hi, p.lo + (x.hi * y.lo + x.lo * y.hi))
 
 
-def times(x: Pair, y: Floats | float) -> Pair:
+def multiply_pair_by_float(x: Pair, y: Floats | float) -> Pair:
     """Return x y for y in float64."""
     p = two_product(x.hi, np.asarray(y, dtype=float))
     return _fast_two_sum(p.hi, p.lo + x.lo * y)
 
 
-def scaled(x: Pair, factor: Floats | float) -> Pair:
+def scale_by_power_of_2(x: Pair, factor: Floats | float) -> Pair:
     """Return x times a factor that is a power of 2."""
     return Pair(x.hi * factor, x.lo * factor)
 
 
-def div(x: Pair, y: Pair) -> Pair:
+def divide_pairs(x: Pair, y: Pair) -> Pair:
     """Return x / y."""
     a = x.hi / y.hi
-    r = add(x, -times(y, a))
+    r = add_pairs(x, -multiply_pair_by_float(y, a))
     b = r.hi / y.hi
-    r = add(r, -times(y, b))
+    r = add_pairs(r, -multiply_pair_by_float(y, b))
     q = _fast_two_sum(a, b)
-    return add_float(q, r.hi / y.hi)
+    return add_float_to_pair(q, r.hi / y.hi)
 
 
-def choose(where: NDArray[np.bool_], x: Pair, y: Pair) -> Pair:
+def choose_pair(where: NDArray[np.bool_], x: Pair, y: Pair) -> Pair:
     """Return x where the condition holds and y elsewhere."""
     return Pair(np.where(where, x.hi, y.hi), np.where(where, x.lo, y.lo))
 
@@ -159,7 +160,7 @@ def row_sums(x: Pair) -> Pair:
     """
     total = Pair(x.hi[:, :1], x.lo[:, :1])
     for j in range(1, x.hi.shape[1]):
-        total = add(total, Pair(x.hi[:, j : j + 1], x.lo[:, j : j + 1]))
+        total = add_pairs(total, Pair(x.hi[:, j : j + 1], x.lo[:, j : j + 1]))
     return total
 
 
@@ -171,7 +172,7 @@ def column_sums(x: Pair) -> Pair:
         half = len(x.hi) // 2
         ends = slice(half), slice(half, 2 * half), slice(2 * half, None)
         low, high, rest = (Pair(x.hi[rows], x.lo[rows]) for rows in ends)
-        x = add(low, high)
+        x = add_pairs(low, high)
         if len(rest.hi):
             x = Pair(np.concatenate([x.hi, rest.hi]), np.concatenate([x.lo, rest.lo]))
     return Pair(x.hi[0], x.lo[0])
@@ -181,26 +182,26 @@ def column_sums(x: Pair) -> Pair:
 # --------------------------------------------------------------------------------------------------
 
 
-def bits(k: int) -> int:
+def n_slice_bits(k: int) -> int:
     """Return the number of bits of a slice such that sums of k products of two such numbers fit
     into 53 bits.
     """
     return (53 - math.ceil(math.log2(max(k, 2)))) // 2
 
 
-def tau(k: int) -> float:
-    """Return the error of `dot` of inner dimension k, relative to the product of the largest
-    numbers of row and column.
+def dot_relative_error(k: int) -> float:
+    """Return the error of `pair_matmul` of inner dimension k, relative to the product of the
+    largest numbers of row and column.
     """
     inner = min(k, MAX_EXACT_DEPTH)
-    return 8.0 * k * (N_SLICES * 2.0 ** (-N_SLICES * bits(inner)) + 2.0**-99)
+    return 8.0 * k * (N_SLICES * 2.0 ** (-N_SLICES * n_slice_bits(inner)) + 2.0**-99)
 
 
 class Sliced:
     """A matrix (m, k), k <= MAX_EXACT_DEPTH, as a sum of slices times a power of 2 for each row."""
 
     def __init__(self, A: Pair) -> None:
-        k, at = bits(A.hi.shape[1]), A.hi
+        k, at = n_slice_bits(A.hi.shape[1]), A.hi
         _, exponents = np.frexp(np.abs(at).max(axis=1, initial=0.0))
         self.exponents, self.parts = exponents, []
         rest = Pair(np.ldexp(A.hi, -exponents[:, None]), np.ldexp(A.lo, -exponents[:, None]))
@@ -212,27 +213,27 @@ class Sliced:
             rest = two_sum(rest.hi - here, rest.lo)
 
 
-def slices(A: Pair) -> list[Sliced]:
+def split_into_slices(A: Pair) -> list[Sliced]:
     """Return the `Sliced` matrices of A for its blocks of columns."""
     ends = [slice(k, k + MAX_EXACT_DEPTH) for k in range(0, A.hi.shape[1], MAX_EXACT_DEPTH)]
     return [Sliced(Pair(A.hi[:, some], A.lo[:, some])) for some in ends]
 
 
-def dot(A: list[Sliced], B: list[Sliced]) -> Pair:
+def pair_matmul(A: list[Sliced], B: list[Sliced]) -> Pair:
     """Return ``A B'`` for the slices of A (m, k) and of B (n, k)."""
-    return reduce(add, map(sliced_dot, A, B))
+    return reduce(add_pairs, map(matmul_of_slices, A, B))
 
 
-def sliced_dot(a: Sliced, b: Sliced) -> Pair:
+def matmul_of_slices(a: Sliced, b: Sliced) -> Pair:
     """Return ``A B'`` from the slices of both matrices."""
-    total = pair(np.zeros((len(a.exponents), len(b.exponents))))
+    total = pair_from_float(np.zeros((len(a.exponents), len(b.exponents))))
     for order in range(N_SLICES - 1, -1, -1):
         check_time()
         for i in range(order + 1):
             check_time()
             x, y = a.parts[i], b.parts[order - i]
             if x is not None and y is not None:
-                total = add_float(total, x @ y.T)
+                total = add_float_to_pair(total, x @ y.T)
     exponents = a.exponents[:, None] + b.exponents[None, :]
     return Pair(np.ldexp(total.hi, exponents), np.ldexp(total.lo, exponents))
 
@@ -245,12 +246,12 @@ _LN2_PARTS = (0.6931471803691238, 1.9082149292705877e-10, 1.1612227229362532e-26
 _N_HALVINGS = 8
 
 
-def _exact(x: Fraction) -> Pair:
+def _pair_from_fraction(x: Fraction) -> Pair:
     hi = float(x)
     return Pair(np.asarray(hi), np.asarray(float(x - Fraction(hi))))
 
 
-_INVERSE_FACTORIALS = {n: _exact(Fraction(1, math.factorial(n))) for n in range(1, 6)}
+_INVERSE_FACTORIALS = {n: _pair_from_fraction(Fraction(1, math.factorial(n))) for n in range(1, 6)}
 _ROOT_TWO_PI = Pair(np.asarray(2.5066282746310007), np.asarray(-1.8328579980459167e-16))
 
 
@@ -258,82 +259,94 @@ def _reduce_exponent(x: Pair) -> tuple[Pair, Floats]:
     """Return (p, 2^k) with ``e^x = 2^k (1 + p)`` for x <= 0. For x below -700 the result is that
     for -700.
     """
-    x = choose(x.hi < -700.0, pair(np.full_like(x.hi, -700.0)), x)
+    x = choose_pair(x.hi < -700.0, pair_from_float(np.full_like(x.hi, -700.0)), x)
     k = np.rint(x.hi / _LN2_PARTS[0])
-    r = add_float(x, -k * _LN2_PARTS[0])
-    r = add(r, -two_product(k, np.full_like(k, _LN2_PARTS[1])))
-    r = scaled(add_float(r, -k * _LN2_PARTS[2]), 0.5**_N_HALVINGS)
+    r = add_float_to_pair(x, -k * _LN2_PARTS[0])
+    r = add_pairs(r, -two_product(k, np.full_like(k, _LN2_PARTS[1])))
+    r = scale_by_power_of_2(add_float_to_pair(r, -k * _LN2_PARTS[2]), 0.5**_N_HALVINGS)
     tail = np.zeros_like(r.hi)
     # Terms of degree 6 and more lie below the last bits of the sum, so float64 suffices for them.
     for n in range(10, 5, -1):
         tail = tail * r.hi + 1.0 / math.factorial(n)
-    p = pair(tail)
+    p = pair_from_float(tail)
     for n in range(5, 0, -1):
-        p = add(mul(p, r), _INVERSE_FACTORIALS[n])
-    p = mul(p, r)
+        p = add_pairs(multiply_pairs(p, r), _INVERSE_FACTORIALS[n])
+    p = multiply_pairs(p, r)
     for _ in range(_N_HALVINGS):  # e^2r - 1 = (e^r - 1)(e^r - 1 + 2)
-        p = mul(p, add_float(p, 2.0))
+        p = multiply_pairs(p, add_float_to_pair(p, 2.0))
     return p, np.ldexp(1.0, k.astype(int))
 
 
 def exp(x: Pair) -> Pair:
     """Return ``e^x`` for x <= 0."""
     p, power = _reduce_exponent(x)
-    return scaled(add_float(p, 1.0), power)
+    return scale_by_power_of_2(add_float_to_pair(p, 1.0), power)
 
 
 def expm1(x: Pair) -> Pair:
     """Return ``e^x - 1`` for x <= 0."""
     p, power = _reduce_exponent(x)
-    return choose(power == 1.0, p, add_float(scaled(add_float(p, 1.0), power), -1.0))
+    return choose_pair(
+        power == 1.0,
+        p,
+        add_float_to_pair(scale_by_power_of_2(add_float_to_pair(p, 1.0), power), -1.0),
+    )
 
 
 def log1p(e: Pair) -> Pair:
     """Return ``log(1 + e)`` for e >= 0: one Newton step from the float64 result."""
     y = np.log1p(e.hi)
-    gain = add_float(mul(add_float(e, 1.0), exp(pair(-y))), -1.0)
-    return add_float(gain, y)
+    gain = add_float_to_pair(
+        multiply_pairs(add_float_to_pair(e, 1.0), exp(pair_from_float(-y))), -1.0
+    )
+    return add_float_to_pair(gain, y)
 
 
 def absolute(x: Pair) -> Pair:
     """Return |x|."""
-    return choose(x.hi < 0, -x, x)
+    return choose_pair(x.hi < 0, -x, x)
 
 
 def tanh(x: Pair) -> Pair:
     """Return tanh(x), computed as ``-t / (2 + t)`` with t = e^(-2|x|) - 1 and the sign of x."""
-    t = expm1(scaled(absolute(x), -2.0))
-    a = div(-t, add_float(t, 2.0))
-    return choose(x.hi < 0, -a, a)
+    t = expm1(scale_by_power_of_2(absolute(x), -2.0))
+    a = divide_pairs(-t, add_float_to_pair(t, 2.0))
+    return choose_pair(x.hi < 0, -a, a)
 
 
 def sigmoid(x: Pair) -> Pair:
     """Return ``1 / (1 + e^-x)``."""
     e = exp(-absolute(x))
-    return div(choose(x.hi > 0, pair(np.ones_like(x.hi)), e), add_float(e, 1.0))
+    return divide_pairs(
+        choose_pair(x.hi > 0, pair_from_float(np.ones_like(x.hi)), e), add_float_to_pair(e, 1.0)
+    )
 
 
 def softplus(x: Pair) -> Pair:
     """Return ``log(1 + e^x)``."""
-    return add(choose(x.hi > 0, x, pair(np.zeros_like(x.hi))), log1p(exp(-absolute(x))))
+    return add_pairs(
+        choose_pair(x.hi > 0, x, pair_from_float(np.zeros_like(x.hi))), log1p(exp(-absolute(x)))
+    )
 
 
-def normal(x: Pair) -> tuple[Pair, Pair]:
+def normal_density_and_cdf(x: Pair) -> tuple[Pair, Pair]:
     """Return the density and the distribution function of the normal distribution, ``Phi = 1/2 + n
     (x + x^3/3 + x^5/15 + ...)``, a series of terms of one sign.
     """
     t = absolute(x)
-    t = choose(t.hi > 12.0, pair(np.full_like(t.hi, 12.0)), t)
-    square = mul(t, t)
-    n = div(exp(scaled(square, -0.5)), _ROOT_TWO_PI)
+    t = choose_pair(t.hi > 12.0, pair_from_float(np.full_like(t.hi, 12.0)), t)
+    square = multiply_pairs(t, t)
+    n = divide_pairs(exp(scale_by_power_of_2(square, -0.5)), _ROOT_TWO_PI)
     term = total = t
     for k in range(3, 1000, 2):
-        term = div(mul(term, square), pair(np.full_like(t.hi, float(k))))
-        total = add(total, term)
+        term = divide_pairs(
+            multiply_pairs(term, square), pair_from_float(np.full_like(t.hi, float(k)))
+        )
+        total = add_pairs(total, term)
         if not (term.hi > 2.0**-110 * total.hi).any():
             break
-    half = mul(n, total)
-    return n, add_float(choose(x.hi < 0, -half, half), 0.5)
+    half = multiply_pairs(n, total)
+    return n, add_float_to_pair(choose_pair(x.hi < 0, -half, half), 0.5)
 
 
 N_BLOCK_ROWS = 1024  # number of rows in a block, the inner dimension of the sums over rows
@@ -353,17 +366,19 @@ class Bounded:
 
     def __post_init__(self) -> None:
         sizes = np.abs(self.value.hi)
-        self.size, self.top = norms(sizes), sizes.max(axis=1, keepdims=True)
+        self.size, self.top = row_norms(sizes), sizes.max(axis=1, keepdims=True)
 
     def __add__(self, other: Bounded) -> Bounded:
-        value = add(self.value, other.value)
-        return Bounded(value, self.error + other.error + PAIR_ROUNDOFF * norms(np.abs(value.hi)))
+        value = add_pairs(self.value, other.value)
+        return Bounded(
+            value, self.error + other.error + PAIR_ROUNDOFF * row_norms(np.abs(value.hi))
+        )
 
     def __mul__(self, p: Bend) -> Bounded:
-        d, off = mul(self.value, p.value), p.off
-        error = p.most * self.error + norms(np.abs(self.value.hi) * off)
+        d, off = multiply_pairs(self.value, p.value), p.off
+        error = p.most * self.error + row_norms(np.abs(self.value.hi) * off)
         error = error + self.error * off.max(axis=1, keepdims=True)
-        return Bounded(d, error + 2 * PAIR_ROUNDOFF * norms(np.abs(d.hi)))
+        return Bounded(d, error + 2 * PAIR_ROUNDOFF * row_norms(np.abs(d.hi)))
 
 
 class Factor:
@@ -372,7 +387,11 @@ class Factor:
     """
 
     def __init__(self, W: Floats, size: float) -> None:
-        self.slices, self.norm, self.tau = slices(pair(W)), size, tau(W.shape[1])
+        self.slices, self.norm, self.tau = (
+            split_into_slices(pair_from_float(W)),
+            size,
+            dot_relative_error(W.shape[1]),
+        )
         self.tops = norm(np.abs(W).max(axis=1))
 
     def times(self, x: Bounded) -> Bounded:
@@ -380,7 +399,9 @@ class Factor:
         rounding = self.tau * x.top * self.tops + PAIR_UNDERFLOW_BOUND * (
             (x.top > 0) & (self.tops > 0)
         )
-        return Bounded(dot(slices(x.value), self.slices), self.norm * x.error + rounding)
+        return Bounded(
+            pair_matmul(split_into_slices(x.value), self.slices), self.norm * x.error + rounding
+        )
 
 
 class Bend(NamedTuple):
@@ -391,7 +412,7 @@ class Bend(NamedTuple):
     most: float
 
 
-def activated(name: str, z: Bounded) -> tuple[Bounded, Bend]:
+def activation_and_derivative(name: str, z: Bounded) -> tuple[Bounded, Bend]:
     """Return phi(z) and phi'(z)."""
     row = ACTIVATIONS[name]
     if row.given is not None:
@@ -418,7 +439,7 @@ def _user_activation_derivatives(phi: ActivationFunction, z: Bounded) -> tuple[B
     found = phi(x)
     own = phi.error(x, found, LONG_EPS if LONG_EPS < EPS else np.inf)
     slope, bend, _ = phi.bounds(z.value.hi, np.broadcast_to(moved, x.shape))
-    error = slope.max(axis=1, keepdims=True) * moved + norms(own)
+    error = slope.max(axis=1, keepdims=True) * moved + row_norms(own)
     off = bend * moved + own
     return Bounded(_to_pair(found[0]), error * ROUND_UP_FACTOR), Bend(
         _to_pair(found[1]), off * ROUND_UP_FACTOR, float(slope.max())
@@ -437,7 +458,7 @@ class Part:
     value_error: float
 
     def __add__(self, other: Part) -> Part:
-        g, value = add(self.g, other.g), add(self.value, other.value)
+        g, value = add_pairs(self.g, other.g), add_pairs(self.value, other.value)
         sizes = [norm(p.hi) for p in (self.g, other.g, g)]
         off = 2 * PAIR_ROUNDOFF * sum(abs(float(p.hi)) for p in (self.value, other.value, value))
         return Part(
@@ -452,7 +473,10 @@ class Part:
 
     def divided_by(self, divisor: float) -> Part:
         """Return this part divided by a divisor."""
-        g, value = div(self.g, pair(divisor)), div(self.value, pair(divisor))
+        g, value = (
+            divide_pairs(self.g, pair_from_float(divisor)),
+            divide_pairs(self.value, pair_from_float(divisor)),
+        )
         return Part(
             g,
             self.g_error / divisor
@@ -483,18 +507,18 @@ class Precise:
 
     def activated(self, l: int, z: Bounded) -> tuple[Bounded, Bend]:
         """Return phi(z) and phi'(z) of a hidden layer."""
-        return activated(self.model.activation[l], z)
+        return activation_and_derivative(self.model.activation[l], z)
 
     def of_rows(self, rows: slice) -> tuple[Part, list[Bounded], list[Bounded]]:
         """Run forward pass, loss and backward pass for some rows. Return their part, and z and e of
         every hidden layer.
         """
         X = np.array(self.X[rows], dtype=float)
-        a, bends, last = [Bounded(pair(X), np.zeros((len(X), 1)))], [], len(self.up) - 1
+        a, bends, last = [Bounded(pair_from_float(X), np.zeros((len(X), 1)))], [], len(self.up) - 1
         zs, es = [self.linear(0, a[0])], list[Bounded]()
         for l in range(last):
             above, bend = self.activated(l, zs[l])
-            a.append(above + a[l] if skips(self.model, l) else above)
+            a.append(above + a[l] if adds_own_input(self.model, l) else above)
             bends.append(bend)
             zs.append(self.linear(l + 1, a[l + 1]))
         value, value_error, d = self.loss(zs[last], rows)
@@ -503,7 +527,7 @@ class Precise:
             grads = self.sums(d, a[l]) + grads
             if l:
                 below = self.down[l].times(d)
-                es.insert(0, below + es[0] if es and skips(self.model, l) else below)
+                es.insert(0, below + es[0] if es and adds_own_input(self.model, l) else below)
                 d = es[0] * bends[l - 1]
         his, los = ([part[0][i].ravel() for part in grads] for i in (0, 1))
         flat = Pair(np.concatenate(his), np.concatenate(los))
@@ -512,8 +536,8 @@ class Precise:
     def linear(self, l: int, a: Bounded) -> Bounded:
         """Return z = a W' + b."""
         z, b = self.up[l].times(a), self.biases[l]
-        value = add_float(z.value, b)
-        return Bounded(value, z.error + PAIR_ROUNDOFF * (norms(np.abs(value.hi)) + norm(b)))
+        value = add_float_to_pair(z.value, b)
+        return Bounded(value, z.error + PAIR_ROUNDOFF * (row_norms(np.abs(value.hi)) + norm(b)))
 
     def sums(self, d: Bounded, a: Bounded) -> list[tuple[Pair, float]]:
         """Return ``dW = delta' a`` and ``db``, the sum of the rows of delta, with bounds on the
@@ -521,8 +545,8 @@ class Precise:
         """
         error = float((d.error * (a.size + a.error) + d.size * a.error).sum())
         tops = [norm(np.abs(m.value.hi).max(axis=0)) for m in (d, a)]
-        error += tau(len(d.size)) * tops[0] * tops[1]
-        found = [(dot(slices(d.value.T), slices(a.value.T)), error)]
+        error += dot_relative_error(len(d.size)) * tops[0] * tops[1]
+        found = [(pair_matmul(split_into_slices(d.value.T), split_into_slices(a.value.T)), error)]
         if self.model.bias:
             error = float((d.error + 64 * PAIR_ROUNDOFF * d.size).sum())
             found.append((column_sums(d.value), error))
@@ -536,20 +560,24 @@ class Precise:
         y = np.array(y, dtype=float)
         w = np.ones(len(y)) if ob.sample_weight is None else ob.sample_weight[rows].astype(float)
         w = w[:, None]
-        of = {"identity": _squares, "sigmoid": _binary, "softmax": _entropy}
+        of = {
+            "identity": _squared_errors,
+            "sigmoid": _binary_cross_entropy,
+            "softmax": _cross_entropy,
+        }
         row = LOSSES[ob.loss]
         terms, terms_error, d, d_error = (
             of[row.link](z, y) if row.given is None else _user_loss_derivatives(row.given, z, y)
         )
-        total = column_sums(times(row_sums(terms), w))
+        total = column_sums(multiply_pair_by_float(row_sums(terms), w))
         value = Pair(total.hi[0], total.lo[0])
         error = float((np.abs(w) * terms_error).sum()) + PAIR_ROUNDOFF * float(np.abs(value.hi))
-        return value, error, Bounded(times(d, w), np.abs(w) * d_error)
+        return value, error, Bounded(multiply_pair_by_float(d, w), np.abs(w) * d_error)
 
 
-def part(ob: Any, theta: ArrayLike) -> Part:
+def precise_part(ob: Any, theta: ArrayLike) -> Part:
     """Return the `Part` of all rows of an objective without batch normalisation."""
-    at = Precise(ob, checked_theta(ob, theta))
+    at = Precise(ob, theta_in_model_dtype(ob, theta))
     parts = (at.of_rows(slice(k, k + N_BLOCK_ROWS))[0] for k in range(0, len(ob.X), N_BLOCK_ROWS))
     return reduce(Part.__add__, parts).divided_by(divisor_of(ob))
 
@@ -557,7 +585,7 @@ def part(ob: Any, theta: ArrayLike) -> Part:
 def add_decay(l2: Any, theta: Floats, rows: Part) -> Part:
     """Return the part of all rows plus that of the weight decay."""
     decay = two_product(np.broadcast_to(l2, theta.shape).astype(float), theta)
-    squares = column_sums(scaled(times(decay, theta), 0.5))
+    squares = column_sums(scale_by_power_of_2(multiply_pair_by_float(decay, theta), 0.5))
     off = 128 * PAIR_ROUNDOFF * float(np.abs(squares.hi)) + PAIR_UNDERFLOW_BOUND * theta.size
     return rows + Part(decay, 2 * PAIR_ROUNDOFF * norm(decay.hi), squares, off)
 
@@ -566,36 +594,41 @@ def add_decay(l2: Any, theta: Floats, rows: Part) -> Part:
 Terms = tuple[Pair, Floats, Pair, Floats]
 
 
-def _squares(z: Bounded, y: Floats) -> Terms:
-    gap = add_float(z.value, -y)
-    size, reach = norms(np.abs(gap.hi)), norms(np.abs(z.value.hi)) + norms(np.abs(y))
+def _squared_errors(z: Bounded, y: Floats) -> Terms:
+    gap = add_float_to_pair(z.value, -y)
+    size, reach = row_norms(np.abs(gap.hi)), row_norms(np.abs(z.value.hi)) + row_norms(np.abs(y))
     off = z.error + PAIR_ROUNDOFF * reach
     rounding = PAIR_ROUNDOFF * (y.shape[1] + 4) * (size + off) ** 2
-    return mul(gap, gap), (2 * size + off) * off + rounding, scaled(gap, 2.0), 2 * off
+    return (
+        multiply_pairs(gap, gap),
+        (2 * size + off) * off + rounding,
+        scale_by_power_of_2(gap, 2.0),
+        2 * off,
+    )
 
 
-def _binary(z: Bounded, y: Floats) -> Terms:
-    terms = add(softplus(z.value), -times(z.value, y))
-    m, target = y.shape[1], norms(np.abs(y))
+def _binary_cross_entropy(z: Bounded, y: Floats) -> Terms:
+    terms = add_pairs(softplus(z.value), -multiply_pair_by_float(z.value, y))
+    m, target = y.shape[1], row_norms(np.abs(y))
     lipschitz = np.sqrt(m) + target
     rounding = 8 * PAIR_ROUNDOFF * (m + 4) * (m + z.size * (1 + target))
-    d = add_float(sigmoid(z.value), -y)
+    d = add_float_to_pair(sigmoid(z.value), -y)
     return terms, lipschitz * z.error + rounding, d, 0.25 * z.error + 4 * PAIR_ROUNDOFF * lipschitz
 
 
-def _entropy(z: Bounded, y: Floats) -> Terms:
+def _cross_entropy(z: Bounded, y: Floats) -> Terms:
     m, T = y.shape[1], np.abs(y).sum(axis=1, keepdims=True)
     at = z.value.hi.argmax(axis=1)[:, None]
     top = Pair(np.take_along_axis(z.value.hi, at, 1), np.take_along_axis(z.value.lo, at, 1))
-    u = add(z.value, -top)
-    u = choose(u.hi > 0, pair(np.zeros_like(u.hi)), u)
+    u = add_pairs(z.value, -top)
+    u = choose_pair(u.hi > 0, pair_from_float(np.zeros_like(u.hi)), u)
     e = exp(u)
-    others = choose(np.arange(m) == at, pair(np.zeros_like(e.hi)), e)
+    others = choose_pair(np.arange(m) == at, pair_from_float(np.zeros_like(e.hi)), e)
     rest = row_sums(others)
-    terms = times(add(log1p(rest), -u), y)
-    mass = row_sums(pair(y))
-    p = div(e, add_float(rest, 1.0))
-    d = add_float(mul(p, mass), -y)
+    terms = multiply_pair_by_float(add_pairs(log1p(rest), -u), y)
+    mass = row_sums(pair_from_float(y))
+    p = divide_pairs(e, add_float_to_pair(rest, 1.0))
+    d = add_float_to_pair(multiply_pairs(p, mass), -y)
     unit = PAIR_ROUNDOFF * (m + 32) * T
     return terms, 2 * T * z.error + unit * (m + 4 * z.size), d, 0.5 * T * z.error + 4 * unit
 
@@ -618,8 +651,8 @@ def _user_loss_derivatives(loss: LossFunction, z: Bounded, y: Floats) -> Terms:
         + y.shape[1] * own.max(axis=1, keepdims=True)
         + third * moved
     )
-    d_error = (bend * moved + norms(own)) * ROUND_UP_FACTOR
-    slope = norms(np.asarray(np.abs(first), float)) + d_error
+    d_error = (bend * moved + row_norms(own)) * ROUND_UP_FACTOR
+    slope = row_norms(np.asarray(np.abs(first), float)) + d_error
     value_error = (slope * moved + own.sum(axis=1, keepdims=True)) * ROUND_UP_FACTOR
     return _to_pair(value[:, None]), value_error, _to_pair(first), d_error
 
@@ -635,20 +668,20 @@ def _to_pair(x: NDArray[Any]) -> Pair:
 
 
 @partial(cache_last, kept=2)  # keeps the point before a step and the point after the step
-def passes(ob: Any, theta: Floats) -> tuple[Floats, float, float, float]:
-    """Return ``(gradient, bound, value, bound)`` in float64; the result is cached. For rows in
-    blocks, the parts are added in extended precision.
+def precise_passes(ob: Any, theta: Floats) -> tuple[Floats, float, float, float]:
+    """Return ``(gradient, bound, value, bound)`` in float64; the result is cached.
+    For rows in blocks, the parts are added in extended precision.
     """
     over_rows = getattr(ob, "sum_over_rows", None)
     with np.errstate(all="ignore"):
-        whole = part(ob, theta) if over_rows is None else over_rows(part, theta)
+        whole = precise_part(ob, theta) if over_rows is None else over_rows(precise_part, theta)
         found = add_decay(l2_diagonal(ob), theta, whole)
         bounds = found.g_error + norm(found.g.lo), found.value_error + abs(float(found.value.lo))
-        g_error, error = (ROUND_UP_FACTOR * x if np.isfinite(x) else np.inf for x in bounds)
+        g_error, error = (BOUND_ROUND_UP_FACTOR * x if np.isfinite(x) else np.inf for x in bounds)
         return found.g.hi, g_error, float(found.value.hi), error
 
 
-def gradient(ob: Any, theta: ArrayLike) -> tuple[Floats, float]:
+def precise_gradient(ob: Any, theta: ArrayLike) -> tuple[Floats, float]:
     """Return ``(g, error)``: the gradient at theta (n,) in float64, rounded from some 100 bits, and
     a bound on ``||g - gradient||_2``.
 
@@ -658,9 +691,9 @@ def gradient(ob: Any, theta: ArrayLike) -> tuple[Floats, float]:
 
     Cost: some 300 float64 gradients; the last result is cached.
     """
-    at = checked_theta(ob, theta)
-    if not normalised(ob.model):
-        g, error, *_ = passes(ob, at)
+    at = theta_in_model_dtype(ob, theta)
+    if not is_batch_normalised(ob.model):
+        g, error, *_ = precise_passes(ob, at)
         return g.copy(), error
     if not hasattr(ob, "astype"):
         return np.asarray(ob.gradient(theta), dtype=float), np.inf
@@ -668,10 +701,11 @@ def gradient(ob: Any, theta: ArrayLike) -> tuple[Floats, float]:
     return wide.gradient(at), gradient_bound(wide, at)
 
 
-def value(ob: Any, theta: ArrayLike) -> tuple[float, float]:
-    """Return ``(value, error)``: the loss at theta from the same passes as `gradient`, and a bound
-    on ``|value - loss|``, which is infinite with batch normalisation.
+def precise_value(ob: Any, theta: ArrayLike) -> tuple[float, float]:
+    """Return ``(value, error)``: the loss at theta from the same passes as
+    `precise_gradient`, and a bound on ``|value - loss|``, which is infinite with batch
+    normalisation.
     """
-    if normalised(ob.model):
+    if is_batch_normalised(ob.model):
         return float(ob.value(theta)), np.inf
-    return passes(ob, checked_theta(ob, theta))[2:]
+    return precise_passes(ob, theta_in_model_dtype(ob, theta))[2:]

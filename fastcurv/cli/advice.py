@@ -52,7 +52,7 @@ class Shell:
         if self.model is None:
             return self.afresh(**options)
         data = [] if self.data is None else [self.data]
-        return _line("train", "--from", self.model, *data, *_options(options))
+        return _command_line("train", "--from", self.model, *data, *_training_options(options))
 
     def afresh(self, recipe: Recipe | None = None, **options: Any) -> str:
         """Return the command that trains by a recipe, by default that of the network."""
@@ -64,7 +64,7 @@ class Shell:
             if f.name not in ("data", "digest", "n_outputs")
             and getattr(recipe, f.name) != getattr(usual, f.name)
         }
-        return _line("train", recipe.data, *_options(told | options))
+        return _command_line("train", recipe.data, *_training_options(told | options))
 
     def in_commands(self, text: str) -> str:
         """Return a text with commands and options in place of Python calls and arguments."""
@@ -113,7 +113,7 @@ class Shell:
         return self.afresh(replace(self.recipe, **changes), epochs=0)
 
 
-def _options(given: dict[str, Any]) -> list[str]:
+def _training_options(given: dict[str, Any]) -> list[str]:
     """Return the arguments of ``fastcurv train``. Flags that are False are left out."""
     words = []
     for name, value in given.items():
@@ -127,5 +127,5 @@ def _options(given: dict[str, Any]) -> list[str]:
     return words
 
 
-def _line(*words: str) -> str:
+def _command_line(*words: str) -> str:
     return shlex.join(["fastcurv", *words])

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from ..common.errors import shown
+from ..common.errors import one_line
 
 Cells = Sequence[str]
 
@@ -43,7 +43,7 @@ _NUMBER_THEN_UNIT_PATTERN = re.compile(
 _UNIT_THEN_NUMBER_PATTERN = re.compile(rf"({_CURRENCY_CODES}|Rs\.?|R\$|kr\.?)\s*(.*\d.*)")
 
 
-def number(cell: str, comma: bool) -> float:
+def parse_number(cell: str, comma: bool) -> float:
     """Return the number in a cell, which has the decimal and thousands marks of the file."""
     text = cell.strip(UNIT_CHARACTERS).replace("\u2212", "-")
     # Accountants write losses in brackets.
@@ -61,7 +61,7 @@ def number(cell: str, comma: bool) -> float:
 def is_number(cell: str, comma: bool) -> bool:
     """Return True if a cell holds a number other than NaN."""
     with suppress(ValueError):
-        return not np.isnan(number(cell, comma))
+        return not np.isnan(parse_number(cell, comma))
     return False
 
 
@@ -79,7 +79,7 @@ def split_unit(cell: str, comma: bool) -> tuple[str, str]:
     return (text, unit) if is_number(text, comma) else ("", "")
 
 
-def unit_of(cells: Cells, comma: bool) -> str:
+def shared_unit(cells: Cells, comma: bool) -> str:
     """Return the unit shared by all numbers of a column, or ""."""
     unit = ""
     for cell in cells:
@@ -91,7 +91,7 @@ def unit_of(cells: Cells, comma: bool) -> str:
     return unit
 
 
-def as_numbers(cells: Cells, comma: bool, unit: str = "") -> tuple[np.ndarray, list[int]]:
+def parse_numbers(cells: Cells, comma: bool, unit: str = "") -> tuple[np.ndarray, list[int]]:
     """Return the numbers of a column, with NaN for gaps, and the positions of cells that are not
     numbers. If a unit is given, numbers have this unit or none.
     """
@@ -103,17 +103,17 @@ def as_numbers(cells: Cells, comma: bool, unit: str = "") -> tuple[np.ndarray, l
         if cell.lower() not in NUMBER_GAPS:
             text, own = split_unit(cell, comma) if unit else ("", "")
             try:
-                values[i] = number(text if own and own == unit else cell, comma)
+                values[i] = parse_number(text if own and own == unit else cell, comma)
             except ValueError:
                 bad.append(i)
     return values, bad
 
 
-def as_measures(cells: Cells, comma: bool) -> tuple[np.ndarray, list[int], str]:
-    """Return the results of `as_numbers`, and the unit shared by all numbers or ""."""
-    values, bad = as_numbers(cells, comma)
-    unit = unit_of(cells, comma) if bad else ""
-    return (*as_numbers(cells, comma, unit), unit) if unit else (values, bad, "")
+def parse_measures(cells: Cells, comma: bool) -> tuple[np.ndarray, list[int], str]:
+    """Return the results of `parse_numbers`, and the unit shared by all numbers or ""."""
+    values, bad = parse_numbers(cells, comma)
+    unit = shared_unit(cells, comma) if bad else ""
+    return (*parse_numbers(cells, comma, unit), unit) if unit else (values, bad, "")
 
 
 ISO_FORM = "ISO"
@@ -150,7 +150,7 @@ _CLOCK_PATTERN = re.compile(r"\d{1,2}:\d\d")
 _DURATION_PATTERN = re.compile(r"(\d{1,6}):([0-5]\d)(?::([0-5]\d(?:\.\d+)?))?")
 
 
-def date(cell: str, form: str) -> datetime:
+def parse_date(cell: str, form: str) -> datetime:
     """Return the date in a cell of a form in `DATE_FORMS`, in UTC if it names its time zone. A time
     of day, or a duration, is counted from a fixed day.
     """
@@ -166,7 +166,7 @@ def date(cell: str, form: str) -> datetime:
     return found if found.tzinfo is None else found.astimezone(UTC).replace(tzinfo=None)
 
 
-def form_of_dates(cells: Cells, where: Callable[[int], str]) -> str:
+def detect_date_form(cells: Cells, where: Callable[[int], str]) -> str:
     """Return the form of the dates in a column, or "" if it holds other words.
 
     Raises
@@ -188,16 +188,16 @@ def form_of_dates(cells: Cells, where: Callable[[int], str]) -> str:
     if n_bad:
         raise ValueError(
             f"{where(bad[0])} must be a date, as most cells of the column are, got "
-            f"{shown(cells[bad[0]])!r}. Correct it, or leave the cell empty."
+            f"{one_line(cells[bad[0]])!r}. Correct it, or leave the cell empty."
         )
     whole = [other for count, other, _ in fits if not count]
     if any({"%d", "%m"} <= {a[:2], b[:2]} and a != b for a in whole for b in whole):
-        some = next((i for i in present if date(cells[i], form).day != date(cells[i], form).month),
-                    None)  # fmt: skip
+        dates = ((i, parse_date(cells[i], form)) for i in present)
+        some = next((i for i, found in dates if found.day != found.month), None)
         if some is not None:
             raise ValueError(
-                f"{where(some)} must show which number is the month, got {shown(cells[some])!r}. "
-                "Write dates as 2024-12-31."
+                f"{where(some)} must show which number is the month, got "
+                f"{one_line(cells[some])!r}. Write dates as 2024-12-31."
             )
     return form
 
@@ -205,5 +205,5 @@ def form_of_dates(cells: Cells, where: Callable[[int], str]) -> str:
 def is_date(cell: str, form: str) -> bool:
     """Return True if a cell holds a date of a form in `DATE_FORMS`."""
     with suppress(ValueError, OverflowError):
-        return bool(date(cell, form))
+        return bool(parse_date(cell, form))
     return False

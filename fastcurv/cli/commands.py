@@ -16,35 +16,41 @@ import numpy as np
 import fastcurv as fc
 
 from ..common.checks import check_choice
-from ..common.errors import printable
+from ..common.errors import escape_unprintable
 from ..common.files import refuse_device, write_atomically
-from ..common.optional import optional
+from ..common.optional import optional_import
 from ..common.runtime import raise_if_interrupted
 from ..optimize.minimize import METHODS, STOCHASTIC_METHODS
-from ..plots.spectrum import DENSE_MAX_N, SpectrumDisplay, all_pairs, ends, extremes
+from ..plots.spectrum import (
+    DENSE_MAX_N,
+    SpectrumDisplay,
+    all_eigenpairs,
+    extreme_eigenpairs,
+    select_ends,
+)
 from ..spectrum.density import density_of
 from ..spectrum.draw import count_signs
 from ..spectrum.results import missed_clause
 from ..structure.tables import DEFAULT_LOSS_BY_TARGETS
 from .advice import Shell
-from .data import DATA_SOURCES, Coding, Dataset, absolute, is_table_name
+from .data import DATA_SOURCES, Coding, Dataset, absolute_path, is_table_name
 from .models import cluster_objective, is_model, open_model, read_model
 from .output import (
     DEFAULT_OUTPUT_FILE,
     PAGE_SUFFIXES,
     TABLE_SUFFIXES,
     Output,
-    check_figure,
-    check_out,
-    describe,
-    description,
+    check_figure_path,
+    check_output_path,
+    describe_objective,
+    eigenpair_lines,
     ending_message,
     format_point,
     measure_point,
-    pair_lines,
+    objective_facts,
     verdict_facts,
     verdict_lines,
-    write,
+    write_stream,
 )
 from .recipe import RECORD_FIELDS, RUN_SUFFIXES, Recipe, SavedRun, load_run, save_run
 
@@ -54,15 +60,15 @@ NETWORK_FIELDS = ("hidden", "activation", "residual", "batch_norm")
 
 def demo(args: Namespace, out: Output) -> None:
     """Run the demonstration on real data."""
-    from .demo import run
+    from .demo import run_demo
 
-    check_out(args.out, kinds=PAGE_SUFFIXES)
-    check_figure(args.figure)
-    with optional("the data and pictures of the demo", "demo"):
+    check_output_path(args.out, kinds=PAGE_SUFFIXES)
+    check_figure_path(args.figure)
+    with optional_import("the data and pictures of the demo", "demo"):
         import matplotlib.figure  # noqa: F401
         import sklearn.datasets  # noqa: F401
     out.working = True
-    facts = run(
+    facts = run_demo(
         args.out,
         picture=args.figure,
         seed=args.seed,
@@ -84,17 +90,17 @@ def demo(args: Namespace, out: Output) -> None:
 
 def train(args: Namespace, out: Output) -> int:
     """Train a network, refine it with a second method, and save it."""
-    check_out(args.out or DEFAULT_OUTPUT_FILE, kinds=RUN_SUFFIXES)
+    check_output_path(args.out or DEFAULT_OUTPUT_FILE, kinds=RUN_SUFFIXES)
     check_choice(args.method, tuple(METHODS), "method")
     check_choice(args.refine, (*METHODS, "none"), "refine")
     recipe, data, objective, theta = prepare_training(args)
     shell = Shell(recipe)
     out.working = True
-    out.say(describe(objective, data))
+    out.say(describe_objective(objective, data))
     for sentence in data.notes:
         out.say(f"  {sentence}")
     out.say(f"  start         {format_point(objective, theta, data)}")
-    out.record(**description(objective, data))
+    out.record(**objective_facts(objective, data))
     results: list[tuple[str, Any]] = []
     best: tuple[Any, float] = (None, np.inf)
 
@@ -107,7 +113,7 @@ def train(args: Namespace, out: Output) -> int:
         counts = tuple((name, len(r.history["loss"])) for name, r in results)
         place = args.out or unused_path(DEFAULT_OUTPUT_FILE)
         history = join_records([r for _, r in results])
-        coding = coding_at(objective, theta, data)
+        coding = coding_of_data(objective, theta, data)
         path = save_run(place, recipe, objective.model, theta, history, counts, coding=coding)
         out.record(out=path)
         return replace(shell, model=str(place))
@@ -163,7 +169,7 @@ def prepare_training(args: Namespace) -> tuple[Recipe, Dataset, Any, np.ndarray]
     else:
         recipe, model, theta = training_start(args, given)
     data = recipe.dataset()
-    recipe = replace(recipe, data=absolute(recipe.data), loss=data.loss, digest=data.digest)
+    recipe = replace(recipe, data=absolute_path(recipe.data), loss=data.loss, digest=data.digest)
     if model is not None and data.X.shape[1] != model.sizes[0]:
         raise ValueError(
             f"{args.data} must have {model.sizes[0]} features, as many as the network in "
@@ -215,11 +221,11 @@ def training_start(args: Namespace, given: dict[str, Any]) -> tuple[Recipe, Any,
     model, theta = read_model(path, given.pop("activation", None))
     if "dtype" in given:
         model, theta = model.astype(given["dtype"]), theta.astype(given["dtype"])
-    described = recipe_of(model, args.data, seed=args.seed, n_outputs=model.sizes[-1])
+    described = recipe_for_model(model, args.data, seed=args.seed, n_outputs=model.sizes[-1])
     return replace(described, **(given | {"raw": True})), model, theta
 
 
-def recipe_of(model: Any, data: str, **facts: Any) -> Recipe:
+def recipe_for_model(model: Any, data: str, **facts: Any) -> Recipe:
     """Return a recipe with the architecture of a model, for data that are not scaled."""
     return Recipe(
         data,
@@ -240,7 +246,7 @@ def unused_path(name: str) -> str:
     return str(next(p for p in itertools.chain([path], numbered) if not p.exists()))
 
 
-def coding_at(objective: Any, theta: np.ndarray, data: Dataset) -> Coding:
+def coding_of_data(objective: Any, theta: np.ndarray, data: Dataset) -> Coding:
     """Return the `Coding` that converts numbers of a file to inputs, and outputs to predictions, of
     a trained network.
     """
@@ -254,18 +260,18 @@ def coding_at(objective: Any, theta: np.ndarray, data: Dataset) -> Coding:
 
 def predict(args: Namespace, out: Output) -> None:
     """Write the predictions of a network for the samples of a file, as CSV."""
-    from .predict import as_csv, predictions
+    from .predict import format_csv, prediction_columns
 
-    check_out(args.out, kinds=TABLE_SUFFIXES)
-    columns, notes = predictions(args)
+    check_output_path(args.out, kinds=TABLE_SUFFIXES)
+    columns, notes = prediction_columns(args)
     out.working = True
     # Standard output is reserved for the table.
     for sentence in notes:
-        write("stderr", printable(sentence) + "\n")
+        write_stream("stderr", escape_unprintable(sentence) + "\n")
     if args.out is None:
-        out.table(as_csv(columns))
+        out.table(format_csv(columns))
     else:
-        out.say(f"saved {write_atomically(args.out, as_csv(columns).encode())}")
+        out.say(f"saved {write_atomically(args.out, format_csv(columns).encode())}")
         out.record(out=args.out)
     out.record(predictions=columns, notes=list(notes))
 
@@ -284,14 +290,18 @@ def join_records(results: list[Any]) -> dict[str, np.ndarray]:
 
 def spectrum(args: Namespace, out: Output) -> int:
     """Print extreme eigenvalues with their residuals, and the density."""
-    check_figure(args.figure)
+    check_figure_path(args.figure)
     data, objective, saved = open_run(args, out)
     hessian = objective.hessian(saved.theta)
-    out.say(describe(objective, data))
+    out.say(describe_objective(objective, data))
     dense = hessian.shape[0] <= DENSE_MAX_N
-    known = all_pairs(hessian) if dense else extremes(hessian, args.k, args.seed, args.progress)
-    pairs = ends(known, args.k) if dense else known
-    out.say(pair_lines(pairs))
+    known = (
+        all_eigenpairs(hessian)
+        if dense
+        else extreme_eigenpairs(hessian, args.k, args.seed, args.progress)
+    )
+    pairs = select_ends(known, args.k) if dense else known
+    out.say(eigenpair_lines(pairs))
     density = fc.spectral_density(
         hessian,
         n_probes=args.probes,
@@ -305,7 +315,7 @@ def spectrum(args: Namespace, out: Output) -> int:
     out.say(f"density: {made}; {count_signs(every)}")
     picture = SpectrumDisplay(every, eigenvalues=pairs.values)
     out.record(
-        **description(objective, data),
+        **objective_facts(objective, data),
         eigenvalues=pairs.values,
         residuals=pairs.residuals,
         converged=pairs.converged,
@@ -325,7 +335,7 @@ def spectrum(args: Namespace, out: Output) -> int:
 def classify(args: Namespace, out: Output) -> int:
     """Print the verdict and its evidence."""
     data, objective, saved = open_run(args, out)
-    out.say(describe(objective, data))
+    out.say(describe_objective(objective, data))
     shell = make_shell(args, objective, saved, data)
     point = print_verdict(objective, saved.theta, data, args, out, shell)
     return int(args.certified and not point.certified)
@@ -333,16 +343,16 @@ def classify(args: Namespace, out: Output) -> int:
 
 def diagnose(args: Namespace, out: Output) -> None:
     """Print the causes of failing training, most likely first, and the advice for each."""
-    check_figure(args.figure)
+    check_figure_path(args.figure)
     data, objective, saved = open_run(args, out)
-    out.say(describe(objective, data))
+    out.say(describe_objective(objective, data))
     found = fc.diagnose(
         objective, saved.theta, saved.named_records, compare=args.compare, max_time=args.max_time
     )
     shell = make_shell(args, objective, saved, data)
     facts = shell.translate_diagnosis(found)
     out.say(shell.in_commands(repr(facts)))
-    out.record(**description(objective, data), **facts.to_dict())
+    out.record(**objective_facts(objective, data), **facts.to_dict())
     out.record(sentence=shell.in_commands(facts.sentence))
     out.picture(found, args.figure)
 
@@ -354,7 +364,7 @@ def report(args: Namespace, out: Output) -> int:
     """
     from .page import build_report
 
-    check_out(args.out, kinds=PAGE_SUFFIXES)
+    check_output_path(args.out, kinds=PAGE_SUFFIXES)
     if args.theta == "-":
         raise ValueError(
             "table must be a file, got '-', which is standard input. Write it to a .csv file first."
@@ -388,14 +398,14 @@ def _refuse_options(args: Namespace, table: bool) -> None:
 
 def report_on_table(args: Namespace, out: Output) -> int:
     """Train a network on a table, and write the page on how far to trust it."""
-    from .fit_report import build
+    from .fit_report import build_page
     from .fit_table import DEFAULT_HIDDEN, fit_table
 
-    check_out(args.save, "save", RUN_SUFFIXES)
+    check_output_path(args.save, "save", RUN_SUFFIXES)
 
     def note(text: str) -> None:
         if args.progress:
-            write("stderr", f"{text} ...\n")
+            write_stream("stderr", f"{text} ...\n")
 
     fit = fit_table(
         args.theta,
@@ -409,13 +419,13 @@ def report_on_table(args: Namespace, out: Output) -> int:
         note=note,
     )
     out.working = True
-    out.say(describe(fit.ob, fit.data))
+    out.say(describe_objective(fit.ob, fit.data))
     for sentence in fit.notes:
         out.say(sentence)
     if args.save is not None:
         out.record(out=fit.save(args.save))
         out.say(f"saved {args.save}")
-    page, facts = build(
+    page, facts = build_page(
         fit.trained,
         fit.data.X,
         fit.table.y,
@@ -437,7 +447,7 @@ def report_on_table(args: Namespace, out: Output) -> int:
     for sentence in facts["warnings"]:
         out.say(sentence)
     out.say(f"report: {path}")
-    out.record(**(description(fit.ob, fit.data) | facts), notes=list(fit.notes), report=path)
+    out.record(**(objective_facts(fit.ob, fit.data) | facts), notes=list(fit.notes), report=path)
     return int(args.certified and not facts["certified"])
 
 
@@ -533,7 +543,7 @@ def open_run(args: Namespace, out: Output) -> tuple[Any, Any, SavedRun]:
             f"{args.theta} must hold {objective.n_params} parameters, those of a net for "
             f"{data.name}, got {saved.theta.size}. Use the data that it was trained on."
         )
-    there = replace(recipe, data=absolute(recipe.data))
+    there = replace(recipe, data=absolute_path(recipe.data))
     objective = cluster_objective(getattr(args, "dask", None), objective, there.dataset)
     out.working = True
     return data, objective, saved
@@ -555,7 +565,7 @@ def print_verdict(
         progress=args.progress,
     )
     out.say(shell.in_commands(verdict_lines(point)))
-    out.record(**(description(objective, data) | verdict_facts(point)))
+    out.record(**(objective_facts(objective, data) | verdict_facts(point)))
     out.record(reason=shell.in_commands(point.reason))
     return point
 
@@ -567,7 +577,7 @@ def make_shell(args: Namespace, objective: Any, saved: SavedRun, data: Dataset) 
         changed = args.data if saved.recipe.digest == "" else None
         return Shell(replace(saved.recipe, loss=data.loss), args.theta, changed)
     facts = {"l2": float(np.max(objective.l2)), "loss": data.loss, "target": args.target}
-    return Shell(recipe_of(objective.model, args.data, **facts), args.theta, args.data)
+    return Shell(recipe_for_model(objective.model, args.data, **facts), args.theta, args.data)
 
 
 def print_versions(out: Output) -> None:

@@ -16,9 +16,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from ..common.errors import shown
+from ..common.errors import one_line
 from ..common.files import refuse_device
-from ..common.optional import optional
+from ..common.optional import optional_import
 from ..structure.tables import DEFAULT_LOSS_BY_TARGETS, LOSSES, check_loss
 
 # --------------------------------------------------------------------------------------------------
@@ -72,12 +72,12 @@ def read_npz(path: str | Path, names: Container[str] | None = None) -> dict[str,
     except Exception as error:
         # NumPy and zipfile raise many kinds of errors for truncated, corrupt or foreign files.
         if "Object arrays" in str(error):  # only pickle could read an object array
-            cast = f"{shown(name)}.astype({'str' if name == 'y' else 'float'})"
+            cast = f"{one_line(name)}.astype({'str' if name == 'y' else 'float'})"
             raise ValueError(
-                f"{path}: {shown(name)} must hold numbers or words, got Python objects. Convert "
+                f"{path}: {one_line(name)} must hold numbers or words, got Python objects. Convert "
                 f"them, for example with {cast}."
             ) from None
-        words = (shown(error, 200) or type(error).__name__).rstrip(".")
+        words = (one_line(error, 200) or type(error).__name__).rstrip(".")
         raise ValueError(f"{path} must be a readable .npz file, got an error: {words}.") from None
     return found
 
@@ -119,7 +119,7 @@ def read_features(source: str | Path, width: int) -> np.ndarray:
     """
     path = Path(str(source)).expanduser()
     npz = path.suffix.lower() == ".npz"
-    X = (from_npz(existing_path(path), ("X",)) if npz else from_sklearn(str(source)))[0]
+    X = (load_npz(existing_path(path), ("X",)) if npz else load_sklearn(str(source)))[0]
     if X.shape[1] != width:
         raise ValueError(f"{source} must have {width} features, got {X.shape[1]}.")
     return X
@@ -155,10 +155,10 @@ def is_header(first: list[str], below: list[list[str]]) -> bool:
 
 
 def _is_number(cell: str) -> bool:
-    return not np.isnan(_number(cell)) or cell.lower() == "nan"
+    return not np.isnan(_float_or_nan(cell)) or cell.lower() == "nan"
 
 
-def _number(cell: str) -> float:
+def _float_or_nan(cell: str) -> float:
     try:
         return float(cell)
     except ValueError:
@@ -256,12 +256,12 @@ def has_free_scale(loss: str) -> bool:
     return given is None or given.least is None
 
 
-def absolute(source: str) -> str:
+def absolute_path(source: str) -> str:
     """Return a file's path in absolute form, and the name of a data set unchanged."""
     return source if source in SKLEARN_NAMES else str(Path(source).expanduser().absolute())
 
 
-def digest_of(X: np.ndarray, y: np.ndarray) -> str:
+def data_digest(X: np.ndarray, y: np.ndarray) -> str:
     """Return a fingerprint of all numbers, independent of the integer width and byte order of the
     machine.
     """
@@ -273,23 +273,23 @@ def digest_of(X: np.ndarray, y: np.ndarray) -> str:
     return found.hexdigest()[:16]
 
 
-def from_sklearn(name: str) -> tuple[np.ndarray, np.ndarray]:
+def load_sklearn(name: str) -> tuple[np.ndarray, np.ndarray]:
     if name not in SKLEARN_NAMES:
         raise ValueError(f"data must be {DATA_SOURCES}, got {name!r}.")
-    with optional(f"the data of {name}"):
+    with optional_import(f"the data of {name}"):
         from sklearn import datasets
 
     X, y = getattr(datasets, f"load_{name}")(return_X_y=True)
     return np.asarray(X, dtype=np.float64), y
 
 
-def from_npz(path: Path, names: tuple[str, ...] = ("X", "y")) -> tuple[np.ndarray, np.ndarray]:
+def load_npz(path: Path, names: tuple[str, ...] = ("X", "y")) -> tuple[np.ndarray, np.ndarray]:
     """Return X and y of a file, where y is 0 if it is not among the names."""
     arrays = read_npz(path, names)
     if not set(names) <= set(arrays):
         wanted = "arrays X and y" if len(names) > 1 else "an array X"
         raise ValueError(
-            f"{path} must hold {wanted}, got {shown(', '.join(arrays), 200) or 'nothing'}."
+            f"{path} must hold {wanted}, got {one_line(', '.join(arrays), 200) or 'nothing'}."
         )
     X = arrays["X"]
     y = arrays["y"] if "y" in names else np.zeros(len(X) if X.ndim else 0)
@@ -335,7 +335,7 @@ def encode_targets(
         width = y.shape[1] * (1 if asked is None else asked.per_target)
     else:
         labels = tuple(np.unique(y).tolist())
-        y, width = _classes(source, y, loss, given)
+        y, width = _encode_classes(source, y, loss, given)
         # The class labels are the numbers of the model's outputs.
         if len(labels) < width:
             labels = tuple(range(width)) if width > 1 else labels
@@ -347,7 +347,9 @@ def encode_targets(
     return loss, y, width, labels
 
 
-def _classes(source: Any, y: np.ndarray, loss: str, given: int | None) -> tuple[np.ndarray, int]:
+def _encode_classes(
+    source: Any, y: np.ndarray, loss: str, given: int | None
+) -> tuple[np.ndarray, int]:
     """Return the classes in the form of the loss, and the number of outputs that the loss needs for
     them.
     """
@@ -386,7 +388,7 @@ def _classes(source: Any, y: np.ndarray, loss: str, given: int | None) -> tuple[
 MAX_SQUARABLE_NUMBER = 1e150
 
 
-def refuse_huge(what: str, A: np.ndarray) -> None:
+def check_squarable(what: str, A: np.ndarray) -> None:
     """Raise an error for numbers whose squares overflow, so that no loss, mean or variance of them
     is finite.
     """
@@ -402,6 +404,6 @@ def shift_and_scale(what: str, A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean and standard deviation of each column, with 1 for the deviation of a constant
     one.
     """
-    refuse_huge(what, A)
+    check_squarable(what, A)
     scale = A.std(axis=0)
     return A.mean(axis=0), np.where(scale > 1e-12 * np.abs(A).max(axis=0, initial=0.0), scale, 1.0)

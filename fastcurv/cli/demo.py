@@ -18,20 +18,20 @@ from ..common.protocols import Array
 from ..common.runtime import raise_if_interrupted
 from ..critical.report import CriticalPoint
 from ..optimize.diagnose import Diagnosis
-from ..plots.spectrum import extremes
+from ..plots.spectrum import extreme_eigenpairs
 from ..spectrum.density_curve import SpectralDensity
 from .advice import Shell
 from .data import Dataset
 from .output import (
     Output,
-    describe,
+    describe_objective,
     ending_message,
     format_point,
     measure_point,
     verdict_lines,
     write_picture,
 )
-from .page import what_helps
+from .page import add_causes_and_advice
 from .recipe import Recipe
 from .report import Report
 
@@ -76,7 +76,7 @@ FAILED_RUN_TEXT = (
 )
 
 
-def run(
+def run_demo(
     out: str | PathLike[str] = "fastcurv-demo.html",
     *,
     picture: str | PathLike[str] | None = None,
@@ -119,10 +119,10 @@ def run(
     if quick:
         data = replace(data, X=data.X[::4], y=data.y[::4])
     objective = recipe.objective(data, n_threads)
-    say("\n" + describe(objective, data))
-    moments, result = train(objective, data, seed, quick, progress, say)
+    say("\n" + describe_objective(objective, data))
+    moments, result = train_network(objective, data, seed, quick, progress, say)
     say("\nThe Hessian's spectrum during training")
-    found = spectra(objective, moments, say, seed=seed, quick=quick, progress=progress)
+    found = compute_spectra(objective, moments, say, seed=seed, quick=quick, progress=progress)
 
     say("\nWhere training stopped")
     point, shell = fc.classify(objective, result.x, seed=seed), Shell(recipe)
@@ -136,16 +136,16 @@ def run(
     say(f"  {way}")
     if picture is not None and escaped is not None:
         densities = {name: density for name, (density, _) in found.items()}
-        write_picture(summary(densities, objective, theta, escaped.x - theta), picture)
+        write_picture(plot_summary(densities, objective, theta, escaped.x - theta), picture)
 
     failed = shell.translate_diagnosis(diagnose_failed_run(objective, seed, progress))
     say(f"\nA training run that fails, and why\n{shell.in_commands(repr(failed))}")
     page.in_commands = shell.in_commands
-    _verdict_section(page, objective, data, point)
-    _training_section(page, objective, moments, data)
-    _spectra_section(page, found)
-    _saddle_section(page, objective, saddle, theta, escaped, way)
-    _failure_section(page, failed)
+    _add_verdict_section(page, objective, data, point)
+    _add_training_section(page, objective, moments, data)
+    _add_spectra_section(page, found)
+    _add_saddle_section(page, objective, saddle, theta, escaped, way)
+    _add_failure_section(page, failed)
     seconds = time.perf_counter() - started
     page.text(f"All of this took {seconds:.0f} seconds.")
     path = page.write(out)
@@ -168,13 +168,13 @@ def report_on_fit(seed: int, say: Say) -> tuple[Report, dict[str, Any]]:
     """Fit a regressor to the diabetes data, and begin the report with a page on that fit."""
     from sklearn.datasets import load_diabetes
 
-    from .fit_report import build
+    from .fit_report import build_page
 
     known = load_diabetes(scaled=False)
     X = (known.data - known.data.mean(axis=0)) / known.data.std(axis=0)
     fit = fc.MLPRegressor((10,), "tanh", alpha="evidence", random_state=seed).fit(X, known.target)
     table = list(known.feature_names), known.data
-    page, facts = build(
+    page, facts = build_page(
         fit, X, known.target, names=table[0], target="progression", table=table,
         notes=[TRUST_TEXT], source=FIRST_NETWORK_CODE.format(seed=seed),
     )  # fmt: skip
@@ -185,17 +185,20 @@ def report_on_fit(seed: int, say: Say) -> tuple[Report, dict[str, Any]]:
     return page, facts
 
 
-def _verdict_section(
+def _add_verdict_section(
     page: Report, objective: fc.Objective, data: Dataset, point: CriticalPoint
 ) -> None:
     """Add the verdict on the end of training, and its evidence."""
     page.section(SECOND_HALF_TITLE).sentence(point)
-    page.text(SECOND_NETWORK_TEXT.format(n=objective.n_params) + f" {describe(objective, data)}.")
+    page.text(
+        SECOND_NETWORK_TEXT.format(n=objective.n_params)
+        + f" {describe_objective(objective, data)}."
+    )
     page.section("The evidence for this verdict").text(point.reason)
     page.table(["evidence", "value"], point.evidence())
 
 
-def _saddle_section(
+def _add_saddle_section(
     page: Report,
     objective: fc.Objective,
     saddle: CriticalPoint,
@@ -210,13 +213,15 @@ def _saddle_section(
         page.figure(plot_line(objective, theta, escaped.x - theta), ESCAPE_TEXT)
 
 
-def _failure_section(page: Report, failed: Diagnosis) -> None:
+def _add_failure_section(page: Report, failed: Diagnosis) -> None:
     """Add the causes of the failed run, and a picture of its layers."""
-    what_helps(page.section("A training run that fails, and why").text(FAILED_RUN_TEXT), failed)
+    add_causes_and_advice(
+        page.section("A training run that fails, and why").text(FAILED_RUN_TEXT), failed
+    )
     page.figure(failed.plot(plots.new_axes()), LAYERS_TEXT)
 
 
-def train(
+def train_network(
     objective: fc.Objective, data: Dataset, seed: int, quick: bool, progress: bool, say: Say
 ) -> tuple[dict[str, Array], OptimizeResult]:
     """Train with Adam on mini-batches, then with a second-order method until the gradient vanishes.
@@ -242,7 +247,7 @@ def train(
     return moments, result
 
 
-def spectra(
+def compute_spectra(
     objective: fc.Objective,
     moments: dict[str, Array],
     say: Say,
@@ -256,14 +261,14 @@ def spectra(
     for name, theta in moments.items():
         hessian = objective.hessian(theta)
         density = fc.spectral_density(hessian, n_probes=4 if quick else 10, n_steps=80, seed=seed)
-        pairs = extremes(hessian, 5, seed, progress)
+        pairs = extreme_eigenpairs(hessian, 5, seed, progress)
         found[name] = density, pairs
         say(f"  {name:<7} lowest  {_join_values(pairs.values[:5])}")
         say(f"  {'':<7} highest {_join_values(pairs.values[-5:])}")
     return found
 
 
-def _training_section(
+def _add_training_section(
     page: Report, objective: fc.Objective, moments: dict[str, Array], data: Dataset
 ) -> None:
     """Add a table with one row for each moment, rounded to four digits."""
@@ -275,7 +280,7 @@ def _training_section(
     page.section("Training").table(header, rows)
 
 
-def _spectra_section(page: Report, found: dict[str, tuple[SpectralDensity, Any]]) -> None:
+def _add_spectra_section(page: Report, found: dict[str, tuple[SpectralDensity, Any]]) -> None:
     """Add a picture of the spectrum at each moment, on separate axes with the outliers marked, and
     a table.
     """
@@ -377,7 +382,7 @@ def plot_line(objective: fc.Objective, theta: Array, step: Array, ax: Any = None
     return ax
 
 
-def summary(
+def plot_summary(
     densities: dict[str, SpectralDensity], objective: fc.Objective, theta: Array, step: Array
 ) -> Any:
     """Plot the spectrum at three moments and the escape from the saddle, side by side."""

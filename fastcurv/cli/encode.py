@@ -17,22 +17,22 @@ from typing import Any
 
 import numpy as np
 
-from ..common.errors import shown
-from ..common.optional import optional
+from ..common.errors import one_line
+from ..common.optional import optional_import
 from ..structure.tables import DEFAULT_LOSS_BY_TARGETS, LOSSES, check_loss
-from .cells import DURATION_FORM, ISO_FORM, NUMBER_GAPS, Cells, as_numbers, date, is_date
+from .cells import DURATION_FORM, ISO_FORM, NUMBER_GAPS, Cells, is_date, parse_date, parse_numbers
 from .data import (
     Code,
     Coding,
     Dataset,
-    digest_of,
+    check_squarable,
+    data_digest,
     encode_targets,
     existing_path,
-    from_npz,
-    from_sklearn,
     has_free_scale,
     is_table_name,
-    refuse_huge,
+    load_npz,
+    load_sklearn,
     shift_and_scale,
 )
 from .tables import (
@@ -40,17 +40,17 @@ from .tables import (
     Sheet,
     Table,
     cell_locations,
+    check_magnitudes,
     count_phrase,
     normalise_word,
     note_on_marks,
     read_sheet,
     read_table,
-    refuse_sizes,
-    target_column,
+    target_position,
 )
 
 
-def encode(
+def encode_rows(
     codes: Sequence[Code], sheet: Sheet, places: Sequence[int]
 ) -> tuple[np.ndarray, list[str]]:
     """Return the unscaled inputs ``(N, d)`` of the rows of a sheet, and notes on unknown words and
@@ -67,7 +67,7 @@ def encode(
     for code, place in zip(codes, places):
         if code.kind == "left out":
             continue
-        cells, name = [row[place] for row in sheet.rows], shown(code.name)
+        cells, name = [row[place] for row in sheet.rows], one_line(code.name)
         if code.kind == "words":
             number_of = {word: i for i, word in enumerate(code.categories)}
             words = np.array([number_of.get(normalise_word(cell), -1) for cell in cells])
@@ -75,7 +75,7 @@ def encode(
             if unknown:
                 notes.append(
                     f"Column {name!r} has words that the network does not know, all of whose "
-                    f"inputs are 0: {shown(', '.join(unknown))}."
+                    f"inputs are 0: {one_line(', '.join(unknown))}."
                 )
             parts.append((words[:, None] == np.arange(len(number_of))).astype(float))
             continue
@@ -98,14 +98,14 @@ def _column_values(
     for gaps.
     """
     if code.kind == "numbers":
-        values, bad = as_numbers(cells, comma, code.form)
+        values, bad = parse_numbers(cells, comma, code.form)
         if bad:
-            what = f"a number in {shown(code.form)}" if code.form else "a number"
+            what = f"a number in {one_line(code.form)}" if code.form else "a number"
             raise ValueError(
-                f"{where(bad[0])} must be {what}, got {shown(cells[bad[0]])!r}. Correct it, or "
+                f"{where(bad[0])} must be {what}, got {one_line(cells[bad[0]])!r}. Correct it, or "
                 "leave the cell empty."
             )
-        refuse_sizes(values, cells, where)
+        check_magnitudes(values, cells, where)
         return values
     days, first = np.full(len(cells), np.nan), datetime.fromisoformat(code.first)
     for i, cell in enumerate(cells):
@@ -117,10 +117,10 @@ def _column_values(
                 if code.form == DURATION_FORM:
                     like = "a duration like 12:30"
                 raise ValueError(
-                    f"{where(i)} must be {like}, got {shown(cell)!r}. Correct it, or "
+                    f"{where(i)} must be {like}, got {one_line(cell)!r}. Correct it, or "
                     "leave the cell empty."
                 )
-            days[i] = (date(cell, code.form) - first) / timedelta(days=1)
+            days[i] = (parse_date(cell, code.form) - first) / timedelta(days=1)
     return days
 
 
@@ -139,15 +139,15 @@ def fit_coding(table: Table, fitted: Any = slice(None)) -> tuple[np.ndarray, Cod
     """
     codes, places = list(table.codes), range(len(table.codes))
     if any(math.isnan(code.fill) for code in codes):
-        encode(codes, table.sheet, places)  # raises an error for words and missing values
+        encode_rows(codes, table.sheet, places)  # raises an error for words and missing values
     harder = [
         code.name
         for code, gaps in zip(codes, table.gaps)
         if gaps or code.kind in ("words", "dates")
     ]
     if harder:
-        purpose = f"columns with words, dates or gaps, such as {shown(harder[0])!r},"
-        with optional(purpose, "sklearn"):
+        purpose = f"columns with words, dates or gaps, such as {one_line(harder[0])!r},"
+        with optional_import(purpose, "sklearn"):
             from sklearn.impute import SimpleImputer
             from sklearn.preprocessing import OneHotEncoder, StandardScaler
     for i, code in enumerate(codes):
@@ -167,7 +167,7 @@ def fit_coding(table: Table, fitted: Any = slice(None)) -> tuple[np.ndarray, Cod
             else:
                 fill = np.median(values)
             codes[i] = replace(code, fill=float(fill))
-    X, _ = encode(codes, table.sheet, places)
+    X, _ = encode_rows(codes, table.sheet, places)
     scaled = np.array([code.kind != "words" for code in codes for _ in code.inputs])
     shift, scale = np.zeros(X.shape[1]), np.ones(X.shape[1])
     if scaled.any() and harder:
@@ -186,7 +186,7 @@ def fit_coding(table: Table, fitted: Any = slice(None)) -> tuple[np.ndarray, Cod
     return X, coding
 
 
-def scaled(X: np.ndarray, coding: Coding) -> np.ndarray:
+def scale_inputs(X: np.ndarray, coding: Coding) -> np.ndarray:
     """Return inputs in the scale of the fit."""
     with np.errstate(over="ignore", invalid="ignore"):
         return np.asarray((X - np.array(coding.shift or 0.0)) / np.array(coding.scale or 1.0))
@@ -212,13 +212,13 @@ def load_table(
     if coding is None:
         X, coding = fit_coding(table)
     else:
-        X, _ = encode(coding.codes, table.sheet, range(len(coding.codes)))
+        X, _ = encode_rows(coding.codes, table.sheet, range(len(coding.codes)))
     if loss is None:
         kind = "numbers" if not table.classes else "classes"
         loss = DEFAULT_LOSS_BY_TARGETS[
             "labels" if table.classes and len(np.unique(table.y)) == 2 else kind
         ]
-    digest = digest_of(X, table.y)
+    digest = data_digest(X, table.y)
     loss, y, width, labels = encode_targets(path, table.y, loss, None)
     if LOSSES[loss].targets == "numbers":
         shift, scale = coding.y_shift, coding.y_scale
@@ -227,7 +227,7 @@ def load_table(
         y = (y - np.array(shift or (0.0,))) / np.array(scale or (1.0,))
         coding = replace(coding, y_shift=shift, y_scale=scale)
     coding = replace(coding, classes=labels)
-    X = scaled(X, coding)
+    X = scale_inputs(X, coding)
     parts = X, y, X[:0], y[:0]
     return Dataset(Path(path).stem, *parts, loss, width, digest, coding), table
 
@@ -259,7 +259,7 @@ def read_rows(
     if coding.columns and sheet.named:
         missing = [name for name in used if name not in sheet.names]
         if missing:
-            listed = ", ".join(repr(shown(name)) for name in missing[:MAX_NAMED_COLUMNS])
+            listed = ", ".join(repr(one_line(name)) for name in missing[:MAX_NAMED_COLUMNS])
             more = (
                 f" and {len(missing) - MAX_NAMED_COLUMNS} more"
                 if len(missing) > MAX_NAMED_COLUMNS
@@ -268,13 +268,13 @@ def read_rows(
             noun = "columns" if len(missing) > 1 else "column"
             raise ValueError(
                 f"{sheet.path} must have the {noun} {listed}{more} of the training table, got "
-                f"{shown(', '.join(sheet.names), 400)}."
+                f"{one_line(', '.join(sheet.names), 400)}."
             )
         places = [sheet.names.index(c.name) if c.name in used else -1 for c in codes]
     else:
         places = [*range(len(sheet.names))]
         if len(places) == len(codes) + 1:
-            places.pop(target_column(sheet, target))
+            places.pop(target_position(sheet, target))
         if len(places) != len(codes):
             raise ValueError(
                 f"{sheet.path} must have the {len(codes)} columns of the training table, got "
@@ -284,8 +284,8 @@ def read_rows(
         raise ValueError(
             f"{sheet.path} must have at least one row below the column names, got none."
         )
-    X, notes = encode(codes, sheet, places)
-    return scaled(X, coding), (*sheet.notes, *notes, *note_on_marks(sheet, 1))
+    X, notes = encode_rows(codes, sheet, places)
+    return scale_inputs(X, coding), (*sheet.notes, *notes, *note_on_marks(sheet, 1))
 
 
 def load_dataset(
@@ -345,15 +345,15 @@ def load_dataset(
         raise ValueError(
             f"test_fraction must be at least 0 and less than 1, got {test_fraction!r}."
         )
-    table, X, given = _read(source, target, loss, n_outputs)
+    table, X, given = _read_features_and_targets(source, target, loss, n_outputs)
     loss, y, n_outputs, classes = encode_targets(source, given, loss, n_outputs)
     rng = np.random.default_rng(seed)
     numbers = LOSSES[loss].targets == "numbers"
-    rows, held_out = _split(None if numbers else y.reshape(-1), len(y), test_fraction, rng)
+    rows, held_out = _split_rows(None if numbers else y.reshape(-1), len(y), test_fraction, rng)
     coding = Coding()
     if table is not None:
         X, coding = fit_coding(table, rows)
-    digest = digest_of(X, given)
+    digest = data_digest(X, given)
     shifts: dict[str, Any] = dict.fromkeys(("shift", "scale"), ())
     if not raw:
         # All pixels have the same shift and scale.
@@ -373,8 +373,8 @@ def load_dataset(
             y = (y - shift) / scale
             shifts |= {"y_shift": shift, "y_scale": scale}
     else:
-        refuse_huge(f"{source}: X", X)
-        refuse_huge(f"{source}: y", y)
+        check_squarable(f"{source}: X", X)
+        check_squarable(f"{source}: y", y)
     parts = (X[rows], y[rows], X[held_out], y[held_out])
     plain: dict[str, Any] = {key: tuple(map(float, a)) for key, a in shifts.items()}
     coding = replace(coding, classes=classes, **plain)
@@ -389,7 +389,7 @@ def load_dataset(
     )
 
 
-def _read(
+def _read_features_and_targets(
     source: str | Path, target: str | None, loss: str | None, n_outputs: int | None
 ) -> tuple[Table | None, Any, np.ndarray]:
     """Return a table or None, the features if there is no table, and the targets."""
@@ -406,11 +406,11 @@ def _read(
             f"target must be None for {source}, which is not a .csv or .tsv file, got {target!r}."
         )
     if path.suffix.lower() == ".npz":
-        return None, *from_npz(existing_path(path))
-    return None, *from_sklearn(str(source))
+        return None, *load_npz(existing_path(path))
+    return None, *load_sklearn(str(source))
 
 
-def _split(
+def _split_rows(
     classes: np.ndarray | None, n: int, fraction: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the training rows and the held-out rows, with equal fractions of every class."""

@@ -139,7 +139,7 @@ def fold_order(fit: Fit) -> Indices:
     return np.asarray(order[np.argsort(fit.y[order], kind="stable")])
 
 
-def measure(fit: Fit, note: Callable[[str], None]) -> Numbers:
+def measure_fit(fit: Fit, note: Callable[[str], None]) -> Numbers:
     """Return the verdict, left-out rows, folds and a linear model of a fit."""
     found = Numbers(fit, time.process_time())
     empty = np.full(fit.n if fit.numbers else (fit.n, len(fit.classes)), np.nan)
@@ -242,7 +242,7 @@ def _choose_left_out_method(found: Numbers) -> None:
     gaps = [fit.score(alone, found.seen) - fit.score(found.folds, found.seen)]
     if not fit.numbers:
         one, other = (fit.losses(p)[found.seen].mean() for p in (alone, found.folds))
-        gaps.append((other - one) / _null_loss(fit))
+        gaps.append((other - one) / _constant_prediction_loss(fit))
     if max(map(abs, gaps)) <= MAX_SCORE_GAP:
         found.closed, found.left_out, found.rows = True, alone, np.ones(fit.n, bool)
         return
@@ -252,7 +252,7 @@ def _choose_left_out_method(found: Numbers) -> None:
     )
 
 
-def _null_loss(fit: Fit) -> float:
+def _constant_prediction_loss(fit: Fit) -> float:
     """Return the mean loss of the best constant prediction."""
     return float(constant_losses(fit).mean()) or 1.0
 
@@ -282,18 +282,18 @@ def linear_model(fit: Fit, penalties: Sequence[float] = LINEAR_PENALTIES) -> Lin
         return None
     best, idle = None, 0
     for l2 in penalties:
-        found = _linear_fit(fit, model, l2)
+        found = _fit_linear_model(fit, model, l2)
         better = found is not None and (best is None or found.loss < best.loss)
         best, idle = (found, 0) if better else (best, idle + 1)
         if idle == MAX_IDLE_PENALTIES:
             break
     if best is None or len(penalties) == 1:
         return best
-    near = (_linear_fit(fit, model, best.ob.l2 * step) for step in LINEAR_STEPS)
+    near = (_fit_linear_model(fit, model, best.ob.l2 * step) for step in LINEAR_STEPS)
     return min([best, *filter(None, near)], key=lambda line: line.loss)
 
 
-def _linear_fit(fit: Fit, model: MLP, l2: float) -> LinearModel | None:
+def _fit_linear_model(fit: Fit, model: MLP, l2: float) -> LinearModel | None:
     """Return the linear model with a penalty, or None if it has no single minimum."""
     ob = fit.ob
     one = Objective(
@@ -312,7 +312,7 @@ def _linear_fit(fit: Fit, model: MLP, l2: float) -> LinearModel | None:
     return LinearModel(one, theta, out, left_out, fit.score(left_out), float(out.losses.mean()))
 
 
-def evidence_of(fit: Fit) -> float:
+def log_evidence(fit: Fit) -> float:
     """Return the logarithm of the evidence at the end of a fit, or NaN if it is unknown or the end
     is far from a minimum.
     """
@@ -337,7 +337,7 @@ def constant_losses(fit: Fit) -> Floats:
     return fit.losses(np.tile(shares, (fit.n, 1)))
 
 
-def predicts_something(found: Numbers, left_out: Floats) -> bool:
+def beats_constant_prediction(found: Numbers, left_out: Floats) -> bool:
     """Return True if the mean loss of left-out rows is below that of a constant prediction."""
     gain = (constant_losses(found.fit) - found.fit.losses(left_out))[found.rows]
     return bool(gain.mean() > 0)

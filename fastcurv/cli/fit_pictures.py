@@ -10,7 +10,7 @@ import numpy as np
 from scipy.special import betaincinv
 
 from ..common.protocols import Floats, Indices
-from ..spectrum.results import as_json, number
+from ..spectrum.results import format_number, to_json_value
 from .fit_network import Fit
 from .fit_numbers import (
     CONFIDENCE_LEVEL,
@@ -18,8 +18,8 @@ from .fit_numbers import (
     MAX_DOTS,
     N_FOLDS,
     Numbers,
-    evidence_of,
     linear_model,
+    log_evidence,
     loss_difference,
 )
 from .report import Report
@@ -68,8 +68,8 @@ class Page:
 
     def call(self, name: str, value: Any, code: str, shown: str) -> tuple[str, str]:
         """Record a number with its call. Return the text that shows it, and the call."""
-        self.facts[name] = as_json(value)
-        self.calls.append({"name": name, "value": as_json(value), "call": code})
+        self.facts[name] = to_json_value(value)
+        self.calls.append({"name": name, "value": to_json_value(value), "call": code})
         return shown, code
 
     @property
@@ -87,7 +87,7 @@ def choose_rows(page: Page) -> None:
     found, fit, seed, most = page.found, page.fit, page.seed, MAX_DOTS
     if found.out is not None:
         flops = 2.0 * fit.n * fit.ob.n_params
-        most = min(most, max(MIN_DOTS, int(MAX_CHANGE_FLOPS / flops)), _dots_that_fit(page))
+        most = min(most, max(MIN_DOTS, int(MAX_CHANGE_FLOPS / flops)), _max_dots(page))
     if fit.n > most:
         drawn = np.random.default_rng(seed).choice(fit.n, most, replace=False)
         page.some = np.sort(drawn)
@@ -99,10 +99,10 @@ def choose_rows(page: Page) -> None:
         page.change = found.out.change(fit.ob.X[page.some])
 
 
-def _dots_that_fit(page: Page) -> int:
+def _max_dots(page: Page) -> int:
     """Return the number of rows that can be chosen in a page of `MAX_PAGE_BYTES`."""
     sample = np.arange(0, page.fit.n, max(1, page.fit.n // 200))
-    _, rows = _values_of(page, sample)
+    _, rows = _row_values(page, sample)
     row_bytes = 8 + len(json.dumps(list(rows.values()))) / len(sample)
     every = (MAX_PAGE_BYTES - page.fit.n * row_bytes) / DOT_BYTES
     # each dot may refer to rows that no other dot refers to
@@ -110,12 +110,12 @@ def _dots_that_fit(page: Page) -> int:
     return max(MIN_DOTS, int(max(every, own)))
 
 
-def _rounded(x: Any) -> list[Any]:
+def _round_digits(x: Any) -> list[Any]:
     """Return numbers with five significant digits, with None for those that are not finite."""
     return [float(f"{v:.5g}") if math.isfinite(v) else None for v in np.asarray(x, float).tolist()]
 
 
-def add_certainty(page: Page) -> None:
+def add_intervals(page: Page) -> None:
     """Draw targets against predictions of left-out rows, with their intervals."""
     found, fit, target = page.found, page.fit, page.target
     shown = page.some[found.rows[page.some]]
@@ -126,10 +126,10 @@ def add_certainty(page: Page) -> None:
     drawn = f", {len(shown)} of {fit.n} drawn at random" if len(shown) < found.rows.sum() else ""
     page.report.scatter(
         {
-            "x": _rounded(found.left_out[shown]),
-            "y": _rounded(fit.y[shown]),
-            "low": _rounded(low),
-            "high": _rounded(high),
+            "x": _round_digits(found.left_out[shown]),
+            "y": _round_digits(fit.y[shown]),
+            "low": _round_digits(low),
+            "high": _round_digits(high),
             "out": (~inside).astype(int).tolist(),
             "names": shown.tolist(),
             "diagonal": True,
@@ -196,10 +196,10 @@ def add_calibration(page: Page) -> None:
     bounds = np.array([_binomial_bounds(right[g].sum(), len(g)) for g in groups])
     report.scatter(
         {
-            "x": _rounded(x),
-            "y": _rounded(share),
-            "low": _rounded(bounds[:, 0]),
-            "high": _rounded(bounds[:, 1]),
+            "x": _round_digits(x),
+            "y": _round_digits(share),
+            "low": _round_digits(bounds[:, 0]),
+            "high": _round_digits(bounds[:, 1]),
             "names": list(range(len(groups))),
             "diagonal": True,
             "axes": {"xlabel": "probability of the predicted class", "ylabel": "share right"},
@@ -285,9 +285,9 @@ def add_deciding_rows(page: Page) -> None:
     order = np.argsort(-np.abs(effects), axis=1, kind="stable")[:, :N_DECIDING_ROWS]
     picked = np.take_along_axis(effects, order, 1)
     what = "prediction" if fit.numbers else "probability of the predicted class"
-    columns, rows = _values_of(page, np.unique(order))
+    columns, rows = _row_values(page, np.unique(order))
     first = int(np.argmax(found.out.cooks_distance[some]))
-    view = _dots(page, what) | {
+    view = _dot_data(page, what) | {
         "names": some.tolist(),
         "others": order.tolist(),
         "effects": [[float(f"{v:.3g}") for v in line] for line in picked.tolist()],
@@ -315,7 +315,7 @@ def add_deciding_rows(page: Page) -> None:
         )
 
 
-def _dots(page: Page, what: str) -> dict[str, Any]:
+def _dot_data(page: Page, what: str) -> dict[str, Any]:
     """Return the positions at which the rows are drawn, and the data of each row."""
     found, fit, target, some = page.found, page.fit, page.target, page.some
     z = fit.units(found.ob.model.predict(found.theta, fit.ob.X[some]))
@@ -332,12 +332,12 @@ def _dots(page: Page, what: str) -> dict[str, Any]:
             for c, p, t in zip(own, x, fit.y[some])
         ]
         axes = {"xlabel": what, "ylabel": "Cook's distance"}
-    view = {"x": _rounded(x), "y": _rounded(y), "about": known, "axes": axes}
+    view = {"x": _round_digits(x), "y": _round_digits(y), "about": known, "axes": axes}
     view["change"] = f"The rows whose removal changes its {what} most:"
     return view | ({"diagonal": True} if fit.numbers else {})
 
 
-def _values_of(page: Page, rows: Indices) -> tuple[list[str], dict[int, list[Any]]]:
+def _row_values(page: Page, rows: Indices) -> tuple[list[str], dict[int, list[Any]]]:
     """Return the names of the columns, and the target and the column values of some rows."""
     names, values = page.table
     columns = range(min(len(names), MAX_SHOWN_COLUMNS))
@@ -368,7 +368,7 @@ def add_rows_that_matter(page: Page) -> None:
         report.table(
             ["row", target, "predicted without it", "Cook's distance", "leverage"],
             [
-                [int(i), _target_cell(fit, i), _predicted(fit, found, i), cook[i], hat[i]]
+                [int(i), _target_cell(fit, i), _prediction_cell(fit, found, i), cook[i], hat[i]]
                 for i in most
             ],
         )
@@ -382,7 +382,12 @@ def add_rows_that_matter(page: Page) -> None:
     report.table(
         ["row", target, "predicted without it", *_error_name(fit)],
         [
-            [int(i), _target_cell(fit, i), _predicted(fit, found, i), *_error(fit, found, i)]
+            [
+                int(i),
+                _target_cell(fit, i),
+                _prediction_cell(fit, found, i),
+                *_left_out_error(fit, found, i),
+            ]
             for i in worst
         ],
     )
@@ -404,20 +409,20 @@ def _add_prediction_without_row(page: Page, row: int) -> None:
     most, mean = float(np.abs(moved).max()), float(np.sqrt(np.mean(moved**2)))
     what = "predictions" if fit.numbers else "probabilities of the predicted classes"
     page.report.text(
-        f"Row {row} moves the fit most. Without it {what} change by at most {number(most)}, and by "
-        f"{number(mean)} in root mean square."
+        f"Row {row} moves the fit most. Without it {what} change by at most "
+        f"{format_number(most)}, and by {format_number(mean)} in root mean square."
     )
     cook, hat = float(found.out.cooks_distance[row]), float(found.out.hat_matrix_diag[row])
     calls = [
-        page.call("cooks_distance", cook, f"out.cooks_distance[{row}]", number(cook)),
-        page.call("leverage", hat, f"out.hat_matrix_diag[{row}]", number(hat)),
+        page.call("cooks_distance", cook, f"out.cooks_distance[{row}]", format_number(cook)),
+        page.call("leverage", hat, f"out.hat_matrix_diag[{row}]", format_number(hat)),
     ]
     if fit.numbers and not fit.exponential:
         change = f"out.change(X[shown])[:, 0, {row}] * {fit.scale_code}"
         code = f"np.abs({change}).max()"
-        calls.append(page.call("change_without_row", most, code, number(most)))
+        calls.append(page.call("change_without_row", most, code, format_number(most)))
         code = f"np.sqrt(np.mean(np.square({change})))"
-        calls.append(page.call("mean_change_without_row", mean, code, number(mean)))
+        calls.append(page.call("mean_change_without_row", mean, code, format_number(mean)))
     page.report.calls(calls)
 
 
@@ -425,7 +430,7 @@ def _target_cell(fit: Fit, i: int) -> Any:
     return _format_cell(float(fit.y[i])) if fit.numbers else str(fit.classes[fit.y[i]])
 
 
-def _predicted(fit: Fit, found: Numbers, i: int) -> Any:
+def _prediction_cell(fit: Fit, found: Numbers, i: int) -> Any:
     p = found.left_out[i]
     if fit.numbers:
         return _format_cell(float(p))
@@ -438,7 +443,7 @@ def _error_name(fit: Fit) -> list[str]:
     return ["error"] if fit.numbers else ["probability of its class"]
 
 
-def _error(fit: Fit, found: Numbers, i: int) -> list[Any]:
+def _left_out_error(fit: Fit, found: Numbers, i: int) -> list[Any]:
     p = found.left_out[i]
     return (
         [_format_cell(float(fit.y[i] - p))] if fit.numbers else [_format_cell(float(p[fit.y[i]]))]
@@ -468,11 +473,11 @@ def add_slopes(page: Page) -> None:
         lines = [(page.names[i], low[c, i], middle[c, i], high[c, i]) for i in order.tolist()]
         report.ranges(["column", "5%", "median", "95%"], lines)
     if not shown:
-        _strongest(page, middle)
+        _add_strongest_slopes(page, middle)
     first = int(np.abs(J[:, 0]).mean(axis=0).argmax())
     value = float(middle[0, first])
     call = f"np.median({code}[:, 0, {first}])"
-    page.facts["slopes"] = as_json(middle)
+    page.facts["slopes"] = to_json_value(middle)
     what = page.target if fit.numbers else "the log-odds"
     if not fit.numbers and J.shape[1] == 1:
         what += f" of {fit.classes[1]}"
@@ -486,7 +491,7 @@ def add_slopes(page: Page) -> None:
     ).calls([page.call("slope", value, call, f"{value:.3g}, for {page.names[first]},")])
 
 
-def _strongest(page: Page, middle: Floats) -> None:
+def _add_strongest_slopes(page: Page, middle: Floats) -> None:
     """List the columns with the largest effects for and against each of many classes."""
 
     def names(order: Indices) -> str:
@@ -528,9 +533,9 @@ def add_more_rows(page: Page) -> None:
     sizes.append(fit.n if found.closed else int(fit.n * (1 - 1 / N_FOLDS)))
     scores.append(fit.score(found.left_out, whole))
     errors.append(fit.score_error(fit.y[whole], found.left_out[whole]))
-    lines = [_line("network", sizes, scores, errors)]
+    lines = [_curve_data("network", sizes, scores, errors)]
     if found.linear is not None and len(linear) == len(sizes) - 1:
-        lines.append(_line("linear model", sizes, [*linear, found.linear.score]))
+        lines.append(_curve_data("linear model", sizes, [*linear, found.linear.score]))
     page.facts["rows_curve"] = {"rows": sizes, "score": scores, "standard_error": errors}
     page.facts["rows_curve"]["linear"] = linear
     axes = {"xlabel": "rows fitted", "ylabel": f"{page.score_name} on rows left out"}
@@ -544,10 +549,13 @@ def add_more_rows(page: Page) -> None:
     _add_score_comparisons(page, sizes, scores, errors)
 
 
-def _line(name: str, x: Any, y: Any, errors: Any = None) -> dict[str, Any]:
-    line = {"name": name, "x": list(x), "y": _rounded(y), "dots": True}
+def _curve_data(name: str, x: Any, y: Any, errors: Any = None) -> dict[str, Any]:
+    line = {"name": name, "x": list(x), "y": _round_digits(y), "dots": True}
     if errors is not None:
-        line |= {"low": _rounded(np.subtract(y, errors)), "high": _rounded(np.add(y, errors))}
+        line |= {
+            "low": _round_digits(np.subtract(y, errors)),
+            "high": _round_digits(np.add(y, errors)),
+        }
     return line
 
 
@@ -613,15 +621,15 @@ def add_decay(page: Page) -> None:
         ratios.append(ratio)
         scores.append(fit.score_of(y, p))
         losses.append(fit.losses_of(y, p))
-        evidences.append(evidence_of(again))
+        evidences.append(log_evidence(again))
     own = DECAY_RATIOS.index(1.0)
-    page.facts["decay"] = {"ratio": ratios, "score": scores, "evidence": as_json(evidences)}
+    page.facts["decay"] = {"ratio": ratios, "score": scores, "evidence": to_json_value(evidences)}
     axes = {"xlabel": "decay, relative to that of the fit", "x": "log", "y": "linear"}
-    views = [{"lines": [_line("score", ratios, scores)], "name": "score"} | axes]
+    views = [{"lines": [_curve_data("score", ratios, scores)], "name": "score"} | axes]
     views[0]["ylabel"] = f"{page.score_name} on rows left out"
     known = [(r, e) for r, e in zip(ratios, evidences) if math.isfinite(e)]
     if len(known) > 1:
-        line = _line("evidence", *zip(*known))
+        line = _curve_data("evidence", *zip(*known))
         views.append({"lines": [line], "name": "evidence", "ylabel": "evidence"} | axes)
     report.chart(
         views,
@@ -630,7 +638,7 @@ def add_decay(page: Page) -> None:
         "by the Laplace approximation.",
         still=True,
     )
-    _best_decay(page, losses, evidences, own)
+    _add_best_decay_sentence(page, losses, evidences, own)
     code = "score(again(most, fewer, {}), fewer)"
     calls = [page.call("score_at_decay", scores[own], code.format(1), page.score(scores[own]))]
     if math.isfinite(evidences[own]):
@@ -639,7 +647,9 @@ def add_decay(page: Page) -> None:
     report.calls(calls)
 
 
-def _best_decay(page: Page, losses: list[Any], evidences: list[float], own: int) -> None:
+def _add_best_decay_sentence(
+    page: Page, losses: list[Any], evidences: list[float], own: int
+) -> None:
     """Add a sentence that states whether another penalty predicts better, by more than two standard
     errors.
     """
@@ -678,11 +688,15 @@ def add_end_of_training(page: Page) -> None:
     found, fit, report, point = page.found, page.fit, page.report, page.found.point
     assert point is not None
     report.section("Where did training stop?").sentence(point)
-    text = f"The eigenvalues of the Hessian range from {number(point.lambda_min)} to "
-    report.text(text + f"{number(point.lambda_max)}.").calls(
+    text = f"The eigenvalues of the Hessian range from {format_number(point.lambda_min)} to "
+    report.text(text + f"{format_number(point.lambda_max)}.").calls(
         [
-            page.call("lambda_min", point.lambda_min, "point.lambda_min", number(point.lambda_min)),
-            page.call("lambda_max", point.lambda_max, "point.lambda_max", number(point.lambda_max)),
+            page.call(
+                "lambda_min", point.lambda_min, "point.lambda_min", format_number(point.lambda_min)
+            ),
+            page.call(
+                "lambda_max", point.lambda_max, "point.lambda_max", format_number(point.lambda_max)
+            ),
         ]
     )
     most, fewer = _split_rows(page)
@@ -693,7 +707,7 @@ def add_end_of_training(page: Page) -> None:
     every = max(1, len(steps) // MAX_CURVE_POINTS)
     at = np.unique(np.r_[steps[::every], steps[-1]])
     lines = [
-        {"name": name, "x": at.tolist(), "y": _rounded(np.asarray(curve)[at])}
+        {"name": name, "x": at.tolist(), "y": _round_digits(np.asarray(curve)[at])}
         for name, curve in (("rows fitted, with the penalty", losses), ("other rows", held))
     ]
     positive = min(np.min(losses), np.min(held)) > 0

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import is_sparse
-from ..common.errors import accept_aliases, shown, type_of
+from ..common.errors import accept_aliases, one_line, type_phrase
 from ..common.runtime import one_blas_thread
 from ..structure.tables import LOSSES
 from . import fit_rows
@@ -21,18 +21,18 @@ from .fit_network import EstimatorFit, Fit, Trained, no_warnings
 from .fit_numbers import (
     CONFIDENCE_LEVEL,
     Numbers,
+    beats_constant_prediction,
     loss_difference,
-    measure,
-    predicts_something,
+    measure_fit,
 )
 from .fit_pictures import (
     Page,
     add_calibration,
-    add_certainty,
     add_confusion_matrix,
     add_decay,
     add_deciding_rows,
     add_end_of_training,
+    add_intervals,
     add_more_rows,
     add_rows_that_matter,
     add_slopes,
@@ -49,7 +49,7 @@ MAX_NAME_CHARACTERS = 40  # length to which names of columns are cut on the page
 MAX_DENSE_ENTRIES = 20_000_000
 
 
-def build(
+def build_page(
     estimator: Any,
     X: Any,
     y: Any,
@@ -116,18 +116,18 @@ def build(
     _check_rows(fit)
     columns = [f"x{i}" for i in range(X.shape[1])] if names is None else _shortened(names)
     _check_names(columns, X)
-    target = shown(target or "y", MAX_NAME_CHARACTERS)
+    target = one_line(target or "y", MAX_NAME_CHARACTERS)
     with one_blas_thread():  # matrices are small, and threads that wait take processor time
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            found = measure(fit, note)
+            found = measure_fit(fit, note)
             title = f"A network for {target}: how far can it be trusted?"
             page = Page(Report(title), found, columns, target, seed)
             if table is not None:
                 page.table = _shortened(table[0]), np.asarray(table[1], dtype=object)
             note("pictures")
             choose_rows(page)
-            first_screen(page, n_columns or (X.shape[1], "X.shape[1]"))
+            add_summary(page, n_columns or (X.shape[1], "X.shape[1]"))
         doubts = dict.fromkeys(str(w.message) for w in caught if w.category is UserWarning)
         page.facts["warnings"] = list(doubts)
         for sentence in (*doubts, *notes):
@@ -140,13 +140,13 @@ def build(
 
 
 def _shortened(names: Sequence[str]) -> list[str]:
-    return [shown(name, MAX_NAME_CHARACTERS) for name in names]
+    return [one_line(name, MAX_NAME_CHARACTERS) for name in names]
 
 
 def _check_names(names: Sequence[str], X: Any) -> None:
     if len(names) != np.shape(X)[1]:
         raise ValueError(
-            f"names must have one for each of {np.shape(X)[1]} columns, got {shown(names, 200)}."
+            f"names must have one for each of {np.shape(X)[1]} columns, got {one_line(names, 200)}."
         )
 
 
@@ -174,7 +174,7 @@ def _check_rows(fit: Fit) -> None:
 def add_pictures(page: Page) -> None:
     """Add all pictures in the order in which a reader needs them."""
     if page.fit.numbers:
-        add_certainty(page)
+        add_intervals(page)
     else:
         add_calibration(page)
         add_confusion_matrix(page)
@@ -190,22 +190,23 @@ def add_pictures(page: Page) -> None:
 # The first screen.
 
 
-def first_screen(page: Page, n_columns: tuple[int, str]) -> None:
+def add_summary(page: Page, n_columns: tuple[int, str]) -> None:
     """Add the summary of the fit in sentences, each number with its call."""
     found, fit, report = page.found, page.fit, page.report
-    _shape(page, *n_columns)
+    _add_shape(page, *n_columns)
     _add_verdict_sentence(page)
-    _score(page)
-    _linear(page)
+    _add_score(page)
+    _add_linear_comparison(page)
     if fit.numbers:
-        _interval(page)
+        _add_interval(page)
     if found.out is not None and not found.moved:
-        _effective(page)
-    for sentence, calls in fit_rows.sentences(page):
+        _add_effective_parameters(page)
+    for sentence, calls in fit_rows.defect_sentences(page):
         _add_sentence(page, sentence, calls)
     if found.why:
         report.text(
-            f"The rows left out come from {_folds(found)}, because {found.why}. Each was predicted "
+            f"The rows left out come from {_folds_phrase(found)}, because {found.why}. Each was "
+            "predicted "
             "by a network fitted again, from its own start, to the rows of the other folds."
         )
 
@@ -215,11 +216,11 @@ def _add_sentence(page: Page, sentence: str, calls: Sequence[tuple[str, str]]) -
     page.facts.setdefault("first_screen", []).append(sentence)
 
 
-def _folds(found: Numbers) -> str:
+def _folds_phrase(found: Numbers) -> str:
     return "10 folds" if found.n_folds == 10 else f"{found.n_folds} of 10 folds"
 
 
-def _shape(page: Page, count: int, code: str) -> None:
+def _add_shape(page: Page, count: int, code: str) -> None:
     """Add the number of rows and columns, and of inputs if words become several inputs."""
     n, k = page.fit.X.shape
     sentence = f"{n} rows, {count} column{'s' * (count > 1)}"
@@ -251,13 +252,13 @@ def _add_verdict_sentence(page: Page) -> None:
     )
 
 
-def _score(page: Page) -> None:
+def _add_score(page: Page) -> None:
     """Add the score of left-out rows, and that of the rows of the fit."""
     found, fit = page.found, page.fit
     count = int(found.rows.sum())
     score, fitted = fit.score(found.left_out, found.rows), fit.score(fit.predictions())
     which = f"all {count} of them" if count == fit.n else f"{count} of {fit.n}"
-    how = "" if found.closed else f", in {_folds(found)}"
+    how = "" if found.closed else f", in {_folds_phrase(found)}"
     early = getattr(fit.est, "early_stopping", False)
     known = "all rows, some of which stopped the fit" if early else "the rows it was fitted to"
     sentence = (
@@ -297,15 +298,15 @@ def _is_score_of_loss(fit: Fit) -> bool:
     return not fit.numbers or fit.ob.loss == "mse"
 
 
-def _linear(page: Page) -> None:
+def _add_linear_comparison(page: Page) -> None:
     """Add a comparison with a linear model, by the losses of the left-out rows."""
     found, fit = page.found, page.fit
     if found.linear is None:
         return
     gain, error = loss_difference(found)
     score = found.linear.score
-    useful = predicts_something(found, found.left_out)
-    if not useful and not predicts_something(found, found.linear.left_out):
+    useful = beats_constant_prediction(found, found.left_out)
+    if not useful and not beats_constant_prediction(found, found.linear.left_out):
         constant = "the mean of the targets" if fit.numbers else "the shares of the classes"
         then = f". Neither predicts better than {constant}, so the network is not needed here"
     elif gain > 2 * error:
@@ -332,7 +333,7 @@ def _linear(page: Page) -> None:
     _add_sentence(page, sentence + then + ".", calls)
 
 
-def _interval(page: Page) -> None:
+def _add_interval(page: Page) -> None:
     """Add the distance between new targets and predictions that holds for 95% of the rows."""
     found, fit = page.found, page.fit
     if found.closed:
@@ -352,7 +353,7 @@ def _interval(page: Page) -> None:
         place = math.ceil(CONFIDENCE_LEVEL * (len(errors) + 1)) - 1
         width = float(errors[place]) if place < len(errors) else math.inf
         code = f"np.sort(np.abs(y - left_out))[{place}]"
-        how = _folds(found)
+        how = _folds_phrase(found)
     if not math.isfinite(width):
         count = int(found.rows.sum())
         _add_sentence(
@@ -366,7 +367,7 @@ def _interval(page: Page) -> None:
     _add_sentence(page, sentence, [page.call("half_width", width, code, f"{width:.3g}")])
 
 
-def _effective(page: Page) -> None:
+def _add_effective_parameters(page: Page) -> None:
     out = page.found.out
     assert out is not None
     effective, n = float(out.hat_matrix_diag.sum()), page.fit.ob.n_params
@@ -474,7 +475,7 @@ def report(
     if sample_weight is not None and not np.all(np.asarray(sample_weight) == 1):
         raise ValueError(
             "sample_weight must be None or 1 for each row, since scores and intervals of rows left "
-            f"out count each row once, got {shown(np.asarray(sample_weight), 80)}. Fit without "
+            f"out count each row once, got {one_line(np.asarray(sample_weight), 80)}. Fit without "
             "weights, or call leave_one_out on the objective of the fit."
         )
     columns = getattr(X, "columns", None)
@@ -482,7 +483,7 @@ def report(
         names = list(map(str, columns))
     given, source, n_columns = X, "", None
     table = (names, np.asarray(X)) if names is not None and not is_sparse(X) else None
-    target = target or _name_of(y)
+    target = target or _series_name(y)
     if hasattr(estimator, "steps"):
         pipe, estimator = estimator, estimator[-1]
         if len(pipe) > 1:
@@ -494,14 +495,14 @@ def report(
             n_columns = np.shape(given)[1], "np.shape(table)[1]"
     if not hasattr(estimator, "input_jacobian"):
         raise TypeError(
-            f"estimator must be an MLPRegressor or an MLPClassifier, got {type_of(estimator)}. "
+            f"estimator must be an MLPRegressor or an MLPClassifier, got {type_phrase(estimator)}. "
             + (
                 "Fit its best_estimator_ or regressor_ alone to the same rows."
                 if hasattr(estimator, "best_estimator_") or hasattr(estimator, "regressor_")
                 else "Use fastcurv.from_sklearn for networks of scikit-learn."
             )
         )
-    page, facts = build(
+    page, facts = build_page(
         estimator,
         X,
         y,
@@ -518,7 +519,7 @@ def report(
     return page
 
 
-def _name_of(y: Any) -> str | None:
+def _series_name(y: Any) -> str | None:
     """Return the name of a series, or of the only column of a data frame."""
     columns = list(getattr(y, "columns", ()))
     name = columns[0] if len(columns) == 1 else getattr(y, "name", None)

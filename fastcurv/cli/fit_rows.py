@@ -35,7 +35,7 @@ MAX_DISTANCES = 2_000_000  # number of distances in memory at a time
 Call = tuple[str, str]
 
 
-def sentences(page: Page) -> Iterator[tuple[str, list[Call]]]:
+def defect_sentences(page: Page) -> Iterator[tuple[str, list[Call]]]:
     """Yield a sentence about each defect of the rows, with the calls of its numbers."""
     fit = page.fit
     X = np.asarray(fit.X, float)
@@ -50,7 +50,7 @@ def sentences(page: Page) -> Iterator[tuple[str, list[Call]]]:
                 f"the variance of {page.target}: scores and intervals show little but this row.",
                 [call],
             )
-        elif found := _largest_error(page):
+        elif found := _largest_error_sentence(page):
             yield found
     for j, name in enumerate(page.names):
         row, share = dominant_row(X[:, j])
@@ -63,7 +63,11 @@ def sentences(page: Page) -> Iterator[tuple[str, list[Call]]]:
                 "others hardly differ in it.",
                 [call],
             )
-    if fit.numbers and share_of_row <= MIN_TARGET_SHARE and (found := _same_as_target(page, X)):
+    if (
+        fit.numbers
+        and share_of_row <= MIN_TARGET_SHARE
+        and (found := _same_as_target_sentence(page, X))
+    ):
         yield found
     rows = np.column_stack([X, fit.y])
     count = len(rows) - len(np.unique(rows, axis=0))
@@ -83,7 +87,7 @@ def sentences(page: Page) -> Iterator[tuple[str, list[Call]]]:
         )
 
 
-def _largest_error(page: Page) -> tuple[str, list[Call]] | None:
+def _largest_error_sentence(page: Page) -> tuple[str, list[Call]] | None:
     """Return a sentence on the left-out row with the largest squared error, or None if it makes up
     at most `MIN_ERROR_SHARE` of their sum.
     """
@@ -109,7 +113,7 @@ def _largest_error(page: Page) -> tuple[str, list[Call]] | None:
     )
 
 
-def _same_as_target(page: Page, X: Floats) -> tuple[str, list[Call]] | None:
+def _same_as_target_sentence(page: Page, X: Floats) -> tuple[str, list[Call]] | None:
     """Return a sentence on the column that is nearly a multiple of the target, or None."""
     Z, y = X - X.mean(axis=0), page.fit.y - page.fit.y.mean()
     norms = np.linalg.norm(Z, axis=0) * np.linalg.norm(y)

@@ -34,12 +34,12 @@ from ..optimize.path import (
     with_units_restarted,
 )
 from ..structure.tables import LOSSES
-from .cells import as_numbers
-from .data import Coding, Dataset, absolute
+from .cells import parse_numbers
+from .data import Coding, Dataset, absolute_path
 from .encode import load_table
 from .fit_network import Trained
 from .recipe import Recipe, save_run
-from .span import fit_in_span, in_row_space, is_wide, with_inputs
+from .span import change_input_basis, fit_in_span, is_wide, restrict_to_row_space
 from .tables import Table
 
 DEFAULT_HIDDEN = (10,)  # default widths of the hidden layers
@@ -125,7 +125,7 @@ class TableFit:
         shown = np.array(sheet.rows, dtype=object)
         for i, code in enumerate(self.table.codes):
             if code.kind == "numbers":
-                shown[:, i] = as_numbers(shown[:, i].tolist(), sheet.comma, code.form)[0]
+                shown[:, i] = parse_numbers(shown[:, i].tolist(), sheet.comma, code.form)[0]
         return sheet.names, shown
 
     def n_columns(self) -> tuple[int, str]:
@@ -206,7 +206,7 @@ def fit_table(
     note("reading the table")
     data, table = load_table(path, target, loss)
     recipe = Recipe(
-        absolute(str(path)),
+        absolute_path(str(path)),
         hidden=tuple(hidden),
         l2=0.0,
         seed=seed,
@@ -274,9 +274,9 @@ def l2_by_folds(ob: Objective, start: Any, seed: int) -> tuple[float, np.ndarray
     """
     N = ob.n_samples
     if is_wide(ob):
-        ob, start, basis = in_row_space(ob, start)
+        ob, start, basis = restrict_to_row_space(ob, start)
         best, theta = l2_by_folds(ob, start, seed)
-        return best, with_inputs(ob.model, theta, basis.T)[1]
+        return best, change_input_basis(ob.model, theta, basis.T)[1]
     fold = np.random.default_rng(seed).permutation(N) % N_FOLDS
     fitted = [ob.batch(fold != i) for i in range(N_FOLDS)]
     held = [ob.batch(fold == i) for i in range(N_FOLDS)]

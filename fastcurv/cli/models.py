@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from ..common.errors import shown
+from ..common.errors import one_line
 from ..common.files import read_tensors
-from ..common.optional import optional
+from ..common.optional import optional_import
 from ..convert.onnx import from_onnx
 from ..convert.torch import from_torch
 from ..network.mlp import MLP
 from ..network.objective import Objective
 from ..network.save import RUN_KEY, load
-from .data import Dataset, absolute
+from .data import Dataset, absolute_path
 from .encode import load_dataset
 
 # --------------------------------------------------------------------------------------------------
@@ -33,13 +33,13 @@ Load = Callable[[], Dataset]
 
 
 @lru_cache(maxsize=1)
-def _data(load: Load) -> Dataset:
+def _load_data(load: Load) -> Dataset:
     return load()
 
 
-def rows(load: Load, number: int, count: int) -> tuple[Any, Any]:
+def shard_rows(load: Load, number: int, count: int) -> tuple[Any, Any]:
     """Return the training rows of shard `number` of `count`, as read by a worker."""
-    data = _data(load)
+    data = _load_data(load)
     N = len(data.X)
     some = slice(number * N // count, (number + 1) * N // count)
     return data.X[some], data.y[some]
@@ -56,7 +56,7 @@ def cluster_objective(address: str | None, ob: Any, load: Load) -> Any:
     from .. import distributed
 
     count = min(N_SHARDS, ob.n_samples)
-    shards = [partial(rows, load, i, count) for i in range(count)]
+    shards = [partial(shard_rows, load, i, count) for i in range(count)]
     client = None if address == "local" else address
     there = distributed.Objective(
         ob.model, shards, ob.loss, ob.l2, client=client, l2_biases=ob.l2_biases
@@ -97,7 +97,7 @@ def open_model(path: Path, args: Namespace) -> tuple[Dataset, Objective, np.ndar
         model, theta = model.astype(args.dtype), theta.astype(args.dtype)
     read = partial(
         load_dataset,
-        absolute(args.data),
+        absolute_path(args.data),
         loss=args.loss,
         target=args.target,
         raw=True,
@@ -119,11 +119,11 @@ def read_model(path: Path, activation: str | None = None) -> tuple[MLP, np.ndarr
     """Return model and theta from a file whose suffix determines its format."""
     kind = path.suffix.lower()
     if kind in TORCH_SUFFIXES:
-        return _from_state(path, _torch_state(path), activation)
+        return _model_from_state(path, _read_torch_state(path), activation)
     if kind == ".safetensors":
         arrays, facts = read_tensors(path)
         if not facts:
-            return _from_state(path, _sort_layers(path, arrays), activation)
+            return _model_from_state(path, _sort_layers(path, arrays), activation)
     if activation is not None:
         raise ValueError(
             f"--activation must be left out with {path}, which names its activations, got "
@@ -132,7 +132,7 @@ def read_model(path: Path, activation: str | None = None) -> tuple[MLP, np.ndarr
     return from_onnx(path) if kind == ".onnx" else load(path)
 
 
-def _from_state(path: Path, state: Any, activation: str | None) -> tuple[MLP, np.ndarray]:
+def _model_from_state(path: Path, state: Any, activation: str | None) -> tuple[MLP, np.ndarray]:
     if activation is None and len(state) > 2:
         raise ValueError(
             f"--activation must be given with {path}, which does not name its activations."
@@ -140,21 +140,21 @@ def _from_state(path: Path, state: Any, activation: str | None) -> tuple[MLP, np
     try:
         return from_torch(state, activation="identity" if activation is None else activation)
     except ValueError as error:
-        raise ValueError(f"{path}: {shown(error, 400)}") from None
+        raise ValueError(f"{path}: {one_line(error, 400)}") from None
 
 
-def _torch_state(path: Path) -> Any:
+def _read_torch_state(path: Path) -> Any:
     """Return the state dict from a file written by torch.save. Only tensors are read, and no code
     in the file is run.
     """
-    with optional("files of torch"):
+    with optional_import("files of torch"):
         import torch
 
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # pickle, zipfile and torch raise many kinds of errors.
-        reason = shown(" ".join(str(error).split()).split(". ")[0], 120) or type(error).__name__
+        reason = one_line(" ".join(str(error).split()).split(". ")[0], 120) or type(error).__name__
         raise ValueError(
             f"{path} must be a state dict, as written by torch.save(net.state_dict(), path), got "
             f"another file: {reason}."
@@ -177,7 +177,7 @@ def _sort_layers(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndar
     layers = sorted({name.rpartition(".")[0] for name in arrays})
     numbers = {layer: [int(digits) for digits in re.findall(r"\d+", layer)] for layer in layers}
     if len({re.sub(r"\d+", "#", layer) for layer in layers}) > 1:
-        found = shown(", ".join(layers[:4]), 200)
+        found = one_line(", ".join(layers[:4]), 200)
         raise ValueError(
             f"{path} must have layers whose names contain their numbers, got {found}, which have "
             "no order. Use a .pt state dict, or fc.save."

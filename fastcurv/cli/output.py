@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from ..common.errors import printable, shown
+from ..common.errors import escape_unprintable, one_line
 
 # Modules that compute are imported on use, so that `--help` does not wait for them.
-from ..common.files import check_place, write_atomically
-from ..common.optional import optional
-from ..common.progress import on_terminal
+from ..common.files import check_writable_path, write_atomically
+from ..common.optional import optional_import
+from ..common.progress import is_terminal
 
 PAGE_SUFFIXES, TABLE_SUFFIXES = (".html", ".htm"), (".csv",)
 DEFAULT_OUTPUT_FILE = "theta.safetensors"  # file that `train` writes by default
@@ -56,13 +56,13 @@ class Output:
         printable.
         """
         if not self.as_json:
-            text = "\n".join(map(printable, text.split("\n")))
-            self.lost = write("stdout", fitted(text) + "\n") or self.lost
+            text = "\n".join(map(escape_unprintable, text.split("\n")))
+            self.lost = write_stream("stdout", wrap_to_terminal(text) + "\n") or self.lost
 
     def table(self, text: str) -> None:
         """Print comma-separated values for a program, unchanged."""
         if not self.as_json:
-            self.lost = write("stdout", text) or self.lost
+            self.lost = write_stream("stdout", text) or self.lost
 
     def record(self, **facts: Any) -> None:
         """Store facts for a program."""
@@ -80,13 +80,13 @@ class Output:
 
     def close(self) -> None:
         if self.as_json:
-            from ..spectrum.results import as_json
+            from ..spectrum.results import to_json_value
 
-            text = json.dumps(as_json(self.facts), indent=2, allow_nan=False)
-            self.lost = write("stdout", text.replace("\x7f", "\\u007f") + "\n") or self.lost
+            text = json.dumps(to_json_value(self.facts), indent=2, allow_nan=False)
+            self.lost = write_stream("stdout", text.replace("\x7f", "\\u007f") + "\n") or self.lost
 
 
-def write(name: str, text: str = "") -> str:
+def write_stream(name: str, text: str = "") -> str:
     """Write to ``stdout`` or ``stderr`` and flush; return the reason of a failure, or "".
 
     Characters outside the stream's encoding are printable. A missing stream (``>&-``, pythonw) or a
@@ -109,11 +109,11 @@ def write(name: str, text: str = "") -> str:
     return ""
 
 
-def fitted(text: str) -> str:
+def wrap_to_terminal(text: str) -> str:
     """Return the text with long lines wrapped to the width of the terminal, each with its own
     indentation, or unchanged if standard output is not a terminal.
     """
-    if not on_terminal("stdout"):
+    if not is_terminal("stdout"):
         return text
     width = max(40, shutil.get_terminal_size().columns)
     broken = textwrap.TextWrapper(width, break_long_words=False)
@@ -131,20 +131,20 @@ def write_picture(figure: Any, path: str | os.PathLike[str]) -> Path:
     return write_atomically(path, file.getvalue())
 
 
-def describe(objective: Any, data: Any) -> str:
+def describe_objective(objective: Any, data: Any) -> str:
     """Describe the network, the data and the objective in one line."""
-    facts = description(objective, data)
+    facts = objective_facts(objective, data)
     name = facts["activation"]
     name += ", skip connections" * facts["residual"]
     name += ", batch normalisation" * facts["batch_norm"]
     sizes = "-".join(map(str, facts["sizes"]))
     return (
-        f"{shown(data.name)}: {facts['samples']} samples; net {sizes}, {name}, "
+        f"{one_line(data.name)}: {facts['samples']} samples; net {sizes}, {name}, "
         f"{objective.n_params} parameters; {data.loss}, l2 {facts['l2']:g}"
     )
 
 
-def description(objective: Any, data: Any) -> dict[str, Any]:
+def objective_facts(objective: Any, data: Any) -> dict[str, Any]:
     """Return the network, the data and the objective as facts."""
     model = objective.model
     used = list(dict.fromkeys(model.activation))
@@ -190,7 +190,7 @@ def ending_message(run: Any) -> str:
     return str(run.message).replace(NO_VERDICT_CLAUSE, "")
 
 
-def pair_lines(pairs: Any) -> str:
+def eigenpair_lines(pairs: Any) -> str:
     from ..spectrum.results import missed_clause
 
     lines = [f"{'eigenvalue':>14}  residual"]
@@ -213,23 +213,23 @@ def verdict_facts(point: Any) -> dict[str, Any]:
     return {name: value for name, value in point.to_dict().items() if name not in left_out}
 
 
-def check_out(
+def check_output_path(
     path: str | Path | None, name: str = "out", kinds: Sequence[str] = (), joined: str = " or "
 ) -> None:
-    """Check that a file can be written at a path (see `check_place`), and that its name ends in one
-    of some suffixes.
+    """Check that a file can be written at a path (see `check_writable_path`), and that its name
+    ends in one of some suffixes.
     """
     if path is None:
         return
     if kinds and Path(path).suffix.lower() not in kinds:
         wanted = joined.join(kinds)
         raise ValueError(f"{name} must be a name that ends in {wanted}, got {str(path)!r}.")
-    check_place(path, name, folders=True)
+    check_writable_path(path, name, folders=True)
 
 
-def check_figure(path: str | Path | None) -> None:
-    """Check the path of a figure with `check_out`, and that matplotlib can be imported."""
-    check_out(path, "figure", (".png", ".svg", ".pdf"), ", ")
+def check_figure_path(path: str | Path | None) -> None:
+    """Check the path of a figure with `check_output_path`, and that matplotlib can be imported."""
+    check_output_path(path, "figure", (".png", ".svg", ".pdf"), ", ")
     if path is not None:
-        with optional("pictures"):
+        with optional_import("pictures"):
             import matplotlib.figure  # noqa: F401

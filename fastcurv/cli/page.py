@@ -10,13 +10,13 @@ import numpy as np
 
 import fastcurv as fc
 
-from ..optimize.diagnose import Diagnosis, explain
+from ..optimize.diagnose import Diagnosis, diagnose_known_verdict
 from ..plots.landscape import LandscapeDisplay
-from ..plots.spectrum import all_pairs, ends, extremes
+from ..plots.spectrum import all_eigenpairs, extreme_eigenpairs, select_ends
 from ..spectrum.draw import BAND_STANDARD_ERRORS, fold_at_bounds
 from ..spectrum.results import missed_clause
 from .advice import Shell
-from .output import describe, measure_point
+from .output import describe_objective, measure_point
 from .recipe import SavedRun
 from .report import Report
 
@@ -32,19 +32,22 @@ def build_report(
     hessian = objective.hessian(saved.theta)
     page = Report(f"Curvature of a network trained on {data.name}", shell.in_commands)
     page.section("Verdict").verdict(point)
-    page.section("The end of training").text(describe(objective, data) + ".")
+    page.section("The end of training").text(describe_objective(objective, data) + ".")
     facts = measure_point(objective, saved.theta, data)
     names = {"value": "loss", "gradient_norm": "gradient norm", "train_accuracy": "accuracy"}
     rows = [[names.get(name, name.replace("_", " ")), value] for name, value in facts.items()]
     page.table(["at the end", "value"], rows)
-    _training(page, saved)
+    _add_training(page, saved)
     page.section("What would help")
-    what_helps(
-        page, shell.translate_diagnosis(explain(objective, saved.theta, saved.named_records, point))
+    add_causes_and_advice(
+        page,
+        shell.translate_diagnosis(
+            diagnose_known_verdict(objective, saved.theta, saved.named_records, point)
+        ),
     )
-    spent = _spectrum(page, hessian, point, args)
-    _landscape(page, objective, saved.theta, args.seed)
-    _layers(page, objective, hessian, saved.theta, args.seed)
+    spent = _add_spectrum(page, hessian, point, args)
+    _add_landscape(page, objective, saved.theta, args.seed)
+    _add_layers(page, objective, hessian, saved.theta, args.seed)
     page.section("Cost")
     rows = [["verdict", point.n_products, round(point.wall_time, 2)], *spent]
     total = round(time.perf_counter() - began + point.wall_time, 2)
@@ -54,7 +57,7 @@ def build_report(
     return page
 
 
-def what_helps(page: Report, found: Diagnosis) -> None:
+def add_causes_and_advice(page: Report, found: Diagnosis) -> None:
     """Add the causes of failing training and the advice for each."""
     page.text(found.sentence)
     if found.causes:
@@ -63,7 +66,7 @@ def what_helps(page: Report, found: Diagnosis) -> None:
     page.table(["fact", "value"], found.evidence()[1:])
 
 
-def _training(page: Report, saved: SavedRun) -> None:
+def _add_training(page: Report, saved: SavedRun) -> None:
     history = saved.history
     if not history or not len(history["loss"]):
         return
@@ -85,13 +88,17 @@ def _training(page: Report, saved: SavedRun) -> None:
         )
 
 
-def _spectrum(page: Report, hessian: Any, point: Any, args: Namespace) -> list[list[Any]]:
+def _add_spectrum(page: Report, hessian: Any, point: Any, args: Namespace) -> list[list[Any]]:
     n, start = hessian.shape[0], time.perf_counter()
     density = fc.spectral_density(hessian, n_probes=args.probes, n_steps=args.steps, seed=args.seed)
     between = time.perf_counter()
     dense = n <= DENSE_MAX_N
-    known = all_pairs(hessian) if dense else extremes(hessian, 5, args.seed, args.progress)
-    pairs, ticks = ends(known, 5) if dense else known, known.values
+    known = (
+        all_eigenpairs(hessian)
+        if dense
+        else extreme_eigenpairs(hessian, 5, args.seed, args.progress)
+    )
+    pairs, ticks = select_ends(known, 5) if dense else known, known.values
     proved = point.kind == "minimum" and point.certified
     low = max(0.0, float(point.lambda_min_bounds[0])) if proved else -np.inf
     views = []
@@ -139,7 +146,7 @@ def _spectrum(page: Report, hessian: Any, point: Any, args: Namespace) -> list[l
     ]
 
 
-def _landscape(page: Report, objective: Any, theta: np.ndarray, seed: int) -> None:
+def _add_landscape(page: Report, objective: Any, theta: np.ndarray, seed: int) -> None:
     page.section("Landscape")
     fine = {"n_grid": 61}
     scaled = LandscapeDisplay.slice(objective, theta, directions="random", seed=seed, **fine)
@@ -166,19 +173,28 @@ def _slice_view(slices: list[Any], names: tuple[str, ...], xlabel: str) -> dict[
     return {**view, "xlabel": xlabel, "ylabel": "loss"}
 
 
-def _layers(page: Report, objective: Any, hessian: Any, theta: np.ndarray, seed: int) -> None:
+def _add_layers(page: Report, objective: Any, hessian: Any, theta: np.ndarray, seed: int) -> None:
     rows = []
     parts = zip(objective.model.unflatten(theta), objective.model.unflatten(hessian.gradient))
     for number, (weights, gradient) in enumerate(parts):
         block = hessian.restrict(layers=[number])
         ends = fc.eigsh(block, k=min(2, block.shape[0]), which="BE", tol=1e-4, seed=seed).values
         shape = " x ".join(map(str, weights[0].shape))
-        rows.append([number + 1, shape, _norm(weights), _norm(gradient), ends[0], ends[-1]])
+        rows.append(
+            [
+                number + 1,
+                shape,
+                _norm_of_parts(weights),
+                _norm_of_parts(gradient),
+                ends[0],
+                ends[-1],
+            ]
+        )
     page.section("Layer by layer")
     header = ["layer", "weights", "norm", "gradient norm", "lowest", "highest eigenvalue"]
     page.table(header, rows)
     page.text("The eigenvalues are those of the layer's own block of the Hessian.")
 
 
-def _norm(parts: Any) -> float:
+def _norm_of_parts(parts: Any) -> float:
     return float(np.sqrt(sum(np.sum(np.square(part)) for part in parts if part is not None)))

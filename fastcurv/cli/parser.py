@@ -13,13 +13,13 @@ from functools import partial
 from importlib import import_module
 from typing import Any, NoReturn, get_args
 
-from ..common.errors import printable
-from ..common.progress import on_terminal
+from ..common.errors import escape_unprintable
+from ..common.progress import is_terminal
 from ..common.protocols import Descent
 from ..common.runtime import VERSION
 from ..structure.tables import ACTIVATIONS, LOSSES, check_loss
 from .data import DATA_SOURCES
-from .output import DEFAULT_OUTPUT_FILE, Output, write
+from .output import DEFAULT_OUTPUT_FILE, Output, write_stream
 
 # Importing the modules above takes as long as NumPy and SciPy. The commands are imported on use.
 
@@ -64,14 +64,14 @@ class Parser(argparse.ArgumentParser):
             message += closest_suggestion(given[3], choices)
         elif message.startswith("COMMAND must be given"):
             message = f"the command must be given. Begin with '{self.prog} demo', or see --help."
-        self.exit(2, f"{self.prog}: {printable(message)}\n")
+        self.exit(2, f"{self.prog}: {escape_unprintable(message)}\n")
 
     def _print_message(self, message: str, file: Any = None) -> None:
-        """Write with `write`: argparse prints help and version through this method."""
+        """Write with `write_stream`: argparse prints help and version through this method."""
         name = "stderr" if file is sys.stderr else "stdout"
-        lost = write(name, message or "")
+        lost = write_stream(name, message or "")
         if lost and name == "stdout":
-            write("stderr", f"{self.prog}: standard output could not be written: {lost}\n")
+            write_stream("stderr", f"{self.prog}: standard output could not be written: {lost}\n")
             raise SystemExit(3)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
@@ -101,12 +101,12 @@ def closest_suggestion(word: str, words: list[str]) -> str:
     return f" Did you mean {found[0]}?" if found else ""
 
 
-def option(*names: str, **words: Any) -> Option:
+def pack_argument(*names: str, **words: Any) -> Option:
     """Pack the arguments of an ``add_argument`` call."""
     return names, words
 
 
-def _number(kind: type, low: float, high: float = math.inf) -> Callable[[str], Any]:
+def _number_type(kind: type, low: float, high: float = math.inf) -> Callable[[str], Any]:
     """Return an argparse ``type`` for finite numbers of a kind, int or float, from `low` to
     `high`.
     """
@@ -125,7 +125,7 @@ def _number(kind: type, low: float, high: float = math.inf) -> Callable[[str], A
     return read
 
 
-_whole, _real = partial(_number, int, high=2**31 - 1), partial(_number, float)
+_whole, _real = partial(_number_type, int, high=2**31 - 1), partial(_number_type, float)
 
 
 def _parse_positive(text: str) -> float:
@@ -145,7 +145,7 @@ def _parse_fraction(text: str) -> float:
     return number
 
 
-def _widths(text: str) -> tuple[int, ...]:
+def _parse_widths(text: str) -> tuple[int, ...]:
     """Parse ``64,32`` or ``64-32`` as a tuple of positive integers, and ``none`` as an
     empty tuple.
     """
@@ -160,7 +160,7 @@ def _widths(text: str) -> tuple[int, ...]:
     return widths
 
 
-def _loss(text: str) -> str:
+def _parse_loss(text: str) -> str:
     try:
         check_loss(text)
     except ValueError as error:
@@ -170,7 +170,7 @@ def _loss(text: str) -> str:
     return text
 
 
-def _address(text: str) -> str:
+def _parse_address(text: str) -> str:
     """Return the text after checking that it is not blank."""
     if not text.strip():
         raise argparse.ArgumentTypeError(
@@ -179,51 +179,51 @@ def _address(text: str) -> str:
     return text
 
 
-THREADS_OPTION = option(
+THREADS_OPTION = pack_argument(
     "--threads",
     type=_whole(1, high=MAX_THREADS),
     default=None,
     help="(default: every processor it may use)",
 )
-DASK_OPTION = option(
+DASK_OPTION = pack_argument(
     "--dask",
     metavar="ADDRESS",
-    type=_address,
+    type=_parse_address,
     default=None,
     help="of a scheduler whose workers hold the rows and see the data under the same path; "
     "'local' starts workers here",
 )
 HIDDEN_ACTIVATION_HELP = f"of the hidden layers: {ACTIVATION_NAMES}"
-ACTIVATION_OPTION = option(
+ACTIVATION_OPTION = pack_argument(
     "--activation", default="tanh", help=f"{HIDDEN_ACTIVATION_HELP} (default %(default)s)"
 )
-STATE_ACTIVATION_OPTION = option(
+STATE_ACTIVATION_OPTION = pack_argument(
     "--activation", default=None, help=f"{HIDDEN_ACTIVATION_HELP}; where a state dict is given"
 )
-JSON_OPTION = option("--json", action="store_true", help="one JSON object, nothing else")
+JSON_OPTION = pack_argument("--json", action="store_true", help="one JSON object, nothing else")
 COMMON_OPTIONS = [
-    option("--seed", type=_whole(0), default=0, help="(default %(default)s)"),
+    pack_argument("--seed", type=_whole(0), default=0, help="(default %(default)s)"),
     THREADS_OPTION,
-    option("--quiet", action="store_true", help="no progress bars (a pipe never gets any)"),
+    pack_argument("--quiet", action="store_true", help="no progress bars (a pipe never gets any)"),
 ]
 DATA_OPTIONS = [
-    option(
+    pack_argument(
         "--loss",
-        type=_loss,
+        type=_parse_loss,
         default=None,
         metavar="LOSS",
         help=f"{', '.join(LOSSES)}; with parameters 'quantile(0.9, 0.05)', 'pseudo_huber(1)' "
         "(default: the one that suits the data)",
     ),
-    option(
+    pack_argument(
         "--target",
         default=None,
         help="column of a .csv or .tsv that holds y, by name or number from 0 (default: last)",
     ),
 ]
 SAVED_OPTIONS = [
-    option("theta", metavar="model", help=MODEL_FILES_HELP),
-    option(
+    pack_argument("theta", metavar="model", help=MODEL_FILES_HELP),
+    pack_argument(
         "--data",
         default=None,
         help=f"{DATA_SOURCES}; not needed for what 'fastcurv train' wrote, which names its own; "
@@ -231,28 +231,36 @@ SAVED_OPTIONS = [
     ),
     *DATA_OPTIONS,
     STATE_ACTIVATION_OPTION,
-    option("--dtype", choices=DTYPE_NAMES, default=None, help="other precision than its own"),
-    option("--l2", type=_real(0), default=None, help="other weight decay than recorded"),
+    pack_argument(
+        "--dtype", choices=DTYPE_NAMES, default=None, help="other precision than its own"
+    ),
+    pack_argument("--l2", type=_real(0), default=None, help="other weight decay than recorded"),
 ]
 DENSITY_OPTIONS = [
-    option("--probes", type=_whole(1), default=10, help="random vectors (default %(default)s)"),
-    option(
+    pack_argument(
+        "--probes", type=_whole(1), default=10, help="random vectors (default %(default)s)"
+    ),
+    pack_argument(
         "--steps", type=_whole(1), default=80, help="Lanczos steps per vector (default %(default)s)"
     ),
 ]
 VERDICT_OPTIONS = [
-    option("--gradient-tol", type=_real(0), default=None, help="gradient norm of a critical point"),
-    option(
+    pack_argument(
+        "--gradient-tol", type=_real(0), default=None, help="gradient norm of a critical point"
+    ),
+    pack_argument(
         "--curvature-tol", type=_parse_positive, default=1e-4, help="relative (default %(default)s)"
     ),
-    option(
+    pack_argument(
         "--failure-probability",
         type=_real(0, 1),
         default=None,
         help="accept a minimum with this risk where a proof is out of reach",
     ),
-    option("--max-products", type=_whole(1), default=None, help="budget of Hessian products"),
-    option(
+    pack_argument(
+        "--max-products", type=_whole(1), default=None, help="budget of Hessian products"
+    ),
+    pack_argument(
         "--require-certified",
         dest="certified",
         action="store_true",
@@ -267,15 +275,15 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "its spectrum at three moments, the verdict at the end, and a saddle found and left. Less "
         "than a minute.",
         "options": [
-            option(
+            pack_argument(
                 "--out",
                 default="fastcurv-demo.html",
                 help="the report to write, .html (default %(default)s)",
             ),
-            option(
+            pack_argument(
                 "--figure", help="also write spectra and escape as one figure there (.png, .svg)"
             ),
-            option(
+            pack_argument(
                 "--quick", action="store_true", help="a smaller net and fewer samples, in seconds"
             ),
             *COMMON_OPTIONS,
@@ -285,66 +293,68 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "help": "train a network to a critical point and save it",
         "description": "Mini-batches first, then a second-order method until the gradient is gone.",
         "options": [
-            option("data", nargs="?", help=f"{DATA_SOURCES}; may be left out with --from"),
-            option(
+            pack_argument("data", nargs="?", help=f"{DATA_SOURCES}; may be left out with --from"),
+            pack_argument(
                 "--from",
                 dest="start",
                 metavar="MODEL",
                 help=f"continue from a trained network: {MODEL_FILES_HELP}; a network of another "
                 "program uses the data unchanged",
             ),
-            option(
+            pack_argument(
                 "--hidden",
-                type=_widths,
+                type=_parse_widths,
                 help="widths of the hidden layers, or 'none' (default 32,16)",
             ),
-            option("--activation", help=f"{HIDDEN_ACTIVATION_HELP} (default tanh)"),
-            option("--residual", action="store_true", help="skip connections where widths agree"),
-            option(
+            pack_argument("--activation", help=f"{HIDDEN_ACTIVATION_HELP} (default tanh)"),
+            pack_argument(
+                "--residual", action="store_true", help="skip connections where widths agree"
+            ),
+            pack_argument(
                 "--batch-norm", action="store_true", help="batch normalisation of the hidden layers"
             ),
             *DATA_OPTIONS,
-            option(
+            pack_argument(
                 "--no-standardize",
                 dest="raw",
                 action="store_true",
                 default=False,
                 help="do not standardise features",
             ),
-            option(
+            pack_argument(
                 "--held-out",
                 type=_real(0, 0.9),
                 help="share of the samples kept for the score (default 0.2)",
             ),
-            option("--l2", type=_real(0), help="weight decay (default 0.001)"),
-            option(
+            pack_argument("--l2", type=_real(0), help="weight decay (default 0.001)"),
+            pack_argument(
                 "--method",
                 default="adam",
                 help=f"first method (default %(default)s): {METHOD_NAMES}",
             ),
-            option(
+            pack_argument(
                 "--epochs",
                 type=_whole(0),
                 default=30,
                 help="of the first method (default %(default)s)",
             ),
-            option("--batch-size", type=_whole(1), default=64, help="(default %(default)s)"),
-            option(
+            pack_argument("--batch-size", type=_whole(1), default=64, help="(default %(default)s)"),
+            pack_argument(
                 "--refine",
                 default="newton-cg",
                 help="second method, any of these, or 'none' (default %(default)s)",
             ),
-            option(
+            pack_argument(
                 "--max-steps",
                 type=_whole(1),
                 default=200,
                 help="of the second method (default %(default)s)",
             ),
-            option(
+            pack_argument(
                 "--max-time", type=_parse_positive, default=None, help="seconds for each method"
             ),
-            option("--dtype", choices=DTYPE_NAMES, help="(default float64)"),
-            option(
+            pack_argument("--dtype", choices=DTYPE_NAMES, help="(default float64)"),
+            pack_argument(
                 "--out",
                 help="file to write, .npz or .safetensors; one that is there is replaced (default "
                 f"{DEFAULT_OUTPUT_FILE}, or where that is there theta-2.safetensors and so on)",
@@ -359,29 +369,29 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "they come of another program's network. Columns are found by their names where the data "
         "have some.",
         "options": [
-            option("theta", metavar="model", help=MODEL_FILES_HELP),
-            option(
+            pack_argument("theta", metavar="model", help=MODEL_FILES_HELP),
+            pack_argument(
                 "samples",
                 metavar="data",
                 help="a .csv or .tsv file, a .npz file with an array X, or a data set",
             ),
             STATE_ACTIVATION_OPTION,
-            option(
+            pack_argument(
                 "--probabilities", action="store_true", help="of each class, in further columns"
             ),
-            option(
+            pack_argument(
                 "--interval",
                 type=_parse_fraction,
                 metavar="LEVEL",
                 help="also write the bounds between which this share of new targets lies, such as "
                 "0.9 (jackknife+); reads the training data again",
             ),
-            option(
+            pack_argument(
                 "--data",
                 default=None,
                 help="the training data for --interval (default: where 'train' found them)",
             ),
-            option("--out", help="file to write, .csv (default: standard output)"),
+            pack_argument("--out", help="file to write, .csv (default: standard output)"),
         ],
     },
     "spectrum": {
@@ -391,14 +401,16 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "missing.",
         "options": [
             *SAVED_OPTIONS,
-            option(
+            pack_argument(
                 "-k",
                 type=_whole(1),
                 default=5,
                 help="eigenvalues at each end (default %(default)s)",
             ),
             *DENSITY_OPTIONS,
-            option("--figure", help="write the density as a picture there (.png, .svg, .pdf)"),
+            pack_argument(
+                "--figure", help="write the density as a picture there (.png, .svg, .pdf)"
+            ),
             DASK_OPTION,
             *COMMON_OPTIONS,
         ],
@@ -408,7 +420,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "options": [
             *SAVED_OPTIONS,
             *VERDICT_OPTIONS,
-            option(
+            pack_argument(
                 "--max-time", type=_parse_positive, default=None, help="seconds for the verdict"
             ),
             DASK_OPTION,
@@ -421,13 +433,15 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "command.",
         "options": [
             *SAVED_OPTIONS,
-            option(
+            pack_argument(
                 "--compare",
                 action="store_true",
                 help="train a linear, a shallower and a wider network too",
             ),
-            option("--max-time", type=_parse_positive, default=None, help="seconds"),
-            option("--figure", help="write a picture of the layers there (.png, .svg, .pdf)"),
+            pack_argument("--max-time", type=_parse_positive, default=None, help="seconds"),
+            pack_argument(
+                "--figure", help="write a picture of the layers there (.png, .svg, .pdf)"
+            ),
             *COMMON_OPTIONS,
         ],
     },
@@ -441,22 +455,24 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "fastcurv report plants.csv --target height --out r.html --save "
         "net.safetensors; then fastcurv predict net.safetensors new.csv.",
         "options": [
-            option("theta", metavar="table or model", help=f"a table, or {MODEL_FILES_HELP}"),
+            pack_argument(
+                "theta", metavar="table or model", help=f"a table, or {MODEL_FILES_HELP}"
+            ),
             *SAVED_OPTIONS[1:],
-            option(
+            pack_argument(
                 "--hidden",
-                type=_widths,
+                type=_parse_widths,
                 default=None,
                 help="of a table: widths of the hidden layers, or 'none' (default 10)",
             ),
-            option(
+            pack_argument(
                 "--alpha",
                 type=_real(0),
                 default=None,
                 help="of a table: weight decay as in scikit-learn (default: the one with the "
                 "largest evidence)",
             ),
-            option(
+            pack_argument(
                 "--save",
                 default=None,
                 metavar="FILE",
@@ -464,14 +480,14 @@ COMMANDS: dict[str, dict[str, Any]] = {
                 "predict'",
             ),
             *VERDICT_OPTIONS,
-            option(
+            pack_argument(
                 "--max-time",
                 type=_parse_positive,
                 default=None,
                 help="seconds for the verdict; of a table: for the training",
             ),
             *DENSITY_OPTIONS,
-            option(
+            pack_argument(
                 "--out",
                 default="fastcurv-report.html",
                 help="file to write, .html (default %(default)s)",
@@ -483,12 +499,15 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "help": "time gradients and products on this machine",
         "description": "fastcurv alone; 'make bench' in a checkout compares with torch and JAX.",
         "options": [
-            option(
-                "--sizes", type=_widths, default=(784, 512, 512, 10), help="widths (784,512,512,10)"
+            pack_argument(
+                "--sizes",
+                type=_parse_widths,
+                default=(784, 512, 512, 10),
+                help="widths (784,512,512,10)",
             ),
-            option("--samples", type=_whole(1), default=1024, help="(default %(default)s)"),
+            pack_argument("--samples", type=_whole(1), default=1024, help="(default %(default)s)"),
             ACTIVATION_OPTION,
-            option(
+            pack_argument(
                 "--dtype",
                 choices=DTYPE_NAMES,
                 nargs="+",
@@ -513,7 +532,7 @@ def build_parser() -> argparse.ArgumentParser:
         "from saddles.",
         epilog=f"'fastcurv help COMMAND' explains a command. Begin with: fastcurv demo. {_EPILOG}.",
     )
-    version = option("--version", action="version", version=f"fastcurv {VERSION}")
+    version = pack_argument("--version", action="version", version=f"fastcurv {VERSION}")
     parser.add_argument(*version[0], **version[1])
     group = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, told in COMMANDS.items():
@@ -524,7 +543,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _as_options(words: list[str]) -> list[str]:
+def _replace_help_words(words: list[str]) -> list[str]:
     """Return the arguments with the words ``help`` and ``version`` replaced by the corresponding
     options.
     """
@@ -538,8 +557,8 @@ def main(argv: list[str] | None = None) -> int:
 
     Mistakes in the input are reported in one line on standard error.
     """
-    args = build_parser().parse_args(_as_options(sys.argv[1:] if argv is None else argv))
-    args.progress = not getattr(args, "quiet", True) and on_terminal("stderr")
+    args = build_parser().parse_args(_replace_help_words(sys.argv[1:] if argv is None else argv))
+    args.progress = not getattr(args, "quiet", True) and is_terminal("stderr")
     out = Output(args.json)
     status, words = 0, ""
     try:
@@ -557,9 +576,9 @@ def main(argv: list[str] | None = None) -> int:
         status, words = 130, "interrupted"
     if out.lost and not words:
         status, words = 3, f"standard output could not be written: {out.lost}"
-    write("stderr")  # empties the output of progress bars
+    write_stream("stderr")  # empties the output of progress bars
     if words:
         saved = out.facts.get("out") or out.facts.get("report")
         words += f"; saved {saved}" if saved else ""
-        write("stderr", printable(f"fastcurv {args.command}: {words}") + "\n")
+        write_stream("stderr", escape_unprintable(f"fastcurv {args.command}: {words}") + "\n")
     return status

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from ..common.errors import shown
+from ..common.errors import one_line
 from ..common.files import refuse_device
 from ..critical.left_out import left_out_of_fit
 from ..network.mlp import MLP
 from ..network.row_views import check_no_batch_norm
 from ..structure.tables import LOSSES
 from .data import Coding, is_table_name, read_features
-from .encode import read_rows, scaled
+from .encode import read_rows, scale_inputs
 from .models import is_model, read_model
 from .recipe import SavedRun, load_run
 from .tables import all_numbers_codes
@@ -26,7 +26,7 @@ from .tables import all_numbers_codes
 Columns = dict[str, np.ndarray]
 
 
-def predictions(args: Namespace) -> tuple[Columns, tuple[str, ...]]:
+def prediction_columns(args: Namespace) -> tuple[Columns, tuple[str, ...]]:
     """Return columns by name, each with one entry per sample, and notes on cells that were filled
     or are unknown. Columns are predictions, or for classes the labels. With ``--probabilities``
     there is also the probability of each class, and with ``--interval`` the bounds of jackknife+
@@ -49,8 +49,8 @@ def predictions(args: Namespace) -> tuple[Columns, tuple[str, ...]]:
                     f"--{option} must be left out with {path}, which does not name its {missing}. "
                     "Train a network with 'fastcurv train' for it."
                 )
-        X, notes = _inputs(args.samples, Coding(), None, model.sizes[0])
-        return _columns("output", _finite(model.predict(theta, X), args.samples)), notes
+        X, notes = _network_inputs(args.samples, Coding(), None, model.sizes[0])
+        return _named_columns("output", _check_finite(model.predict(theta, X), args.samples)), notes
     if args.activation is not None:
         raise ValueError(
             f"--activation must be left out with {path}, which names its activations, got "
@@ -66,10 +66,10 @@ def predictions(args: Namespace) -> tuple[Columns, tuple[str, ...]]:
     model = model_of_file or recipe.network(coding.sizes[0], coding.sizes[-1])
     if saved.theta.size != model.n_params:
         raise ValueError(f"{path} must hold {model.n_params} parameters, got {saved.theta.size}.")
-    X, notes = _inputs(args.samples, coding, recipe.target, model.sizes[0])
+    X, notes = _network_inputs(args.samples, coding, recipe.target, model.sizes[0])
     with np.errstate(over="ignore", invalid="ignore"):
-        outputs = _outputs(model, saved.theta, _finite(X, args.samples), coding)
-        _finite(outputs, args.samples)
+        outputs = _network_outputs(model, saved.theta, _check_finite(X, args.samples), coding)
+        _check_finite(outputs, args.samples)
         name = coding.target or "prediction"
         if coding.classes:
             if args.interval:
@@ -85,14 +85,14 @@ def predictions(args: Namespace) -> tuple[Columns, tuple[str, ...]]:
             )
         found = _number_columns(name, outputs, LOSSES[recipe.loss].given, coding)
     if args.interval:
-        found |= (bounds := _interval(args, saved, coding, name, X))
+        found |= (bounds := _interval_bounds(args, saved, coding, name, X))
         if any(np.isinf(values).any() for values in bounds.values()):
             wide = f"Bounds that hold {args.interval:.6g} of new targets are infinite"
             notes += (f"{wide}, because the training table has too few rows for them.",)
     return found, notes
 
 
-def _inputs(
+def _network_inputs(
     source: str, coding: Coding, target: str | None, width: int
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return the inputs of the network, and notes."""
@@ -105,10 +105,12 @@ def _inputs(
             f"{source} must be a .csv or .tsv file with the columns of the training table, since "
             "some of them are not numbers or were left out."
         )
-    return scaled(read_features(source, width), coding), ()
+    return scale_inputs(read_features(source, width), coding), ()
 
 
-def _interval(args: Namespace, saved: SavedRun, coding: Coding, name: str, X: Any) -> Columns:
+def _interval_bounds(
+    args: Namespace, saved: SavedRun, coding: Coding, name: str, X: Any
+) -> Columns:
     """Return the bounds of jackknife+ intervals, after reading the training data again."""
     recipe = saved.recipe
     assert recipe is not None
@@ -129,11 +131,11 @@ def _interval(args: Namespace, saved: SavedRun, coding: Coding, name: str, X: An
     check_no_batch_norm(ob, "--interval")
     low, high = left_out_of_fit(ob, saved.theta).interval(X, args.interval)
     shift, scale = np.array(coding.y_shift or (0.0,)), np.array(coding.y_scale or (1.0,))
-    lower = _columns(f"{name} lower", low * scale + shift)
-    return lower | _columns(f"{name} upper", high * scale + shift)
+    lower = _named_columns(f"{name} lower", low * scale + shift)
+    return lower | _named_columns(f"{name} upper", high * scale + shift)
 
 
-def _outputs(model: MLP, theta: np.ndarray, X: np.ndarray, coding: Coding) -> np.ndarray:
+def _network_outputs(model: MLP, theta: np.ndarray, X: np.ndarray, coding: Coding) -> np.ndarray:
     known: Any = None
     if model.batch_norm:
         known = [
@@ -162,28 +164,29 @@ def _number_columns(name: str, outputs: np.ndarray, given: Any, coding: Coding) 
     parts = np.split(outputs, given.per_target or 1, axis=1) if given is not None else [outputs]
     shift = np.array(coding.y_shift or (0.0,))
     scale = np.array(coding.y_scale or (1.0,))
-    found = _columns(name, parts[0] * scale + shift)
+    found = _named_columns(name, parts[0] * scale + shift)
     if len(parts) > 1:
-        found |= _columns(f"{name} standard deviation", np.exp(0.5 * parts[1]) * scale)
+        found |= _named_columns(f"{name} standard deviation", np.exp(0.5 * parts[1]) * scale)
     return found
 
 
-def _columns(name: str, values: np.ndarray) -> Columns:
+def _named_columns(name: str, values: np.ndarray) -> Columns:
     many = values.shape[1] > 1
     return {f"{name} {i}" if many else name: column for i, column in enumerate(values.T)}
 
 
-def _finite(A: np.ndarray, source: Any) -> np.ndarray:
+def _check_finite(A: np.ndarray, source: Any) -> np.ndarray:
     if not np.isfinite(A).all():
         row = int(np.argwhere(~np.isfinite(A))[0, 0])
         raise ValueError(
-            f"{shown(source, 200)}, sample {row + 1}, must have numbers for which the outputs of "
+            f"{one_line(source, 200)}, sample {row + 1}, must have numbers for which the outputs "
+            f"of "
             "the network are finite, got an overflow. Check their units."
         )
     return A
 
 
-def as_csv(columns: Columns) -> str:
+def format_csv(columns: Columns) -> str:
     """Return columns as lines of comma-separated values under a line of names. Numbers are written
     such that they can be read back exactly.
     """

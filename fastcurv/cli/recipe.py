@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from ..common.errors import shown
+from ..common.errors import one_line
 from ..common.files import checksum_error, read_tensors, write_atomically, write_tensors
 from ..network.mlp import MLP
 from ..network.objective import Objective
-from ..network.save import RUN_KEY, assembled, contents
+from ..network.save import RUN_KEY, file_contents, model_from_contents
 from .cells import DATE_FORMS
 from .data import Code, Coding, Dataset, read_npz
 from .encode import load_dataset, load_table
@@ -160,7 +160,7 @@ def save_run(
     if Path(path).suffix.lower() == ".safetensors":
         path = Path(path).expanduser().absolute()
         path.parent.mkdir(parents=True, exist_ok=True)
-        arrays, facts = contents(model, theta)
+        arrays, facts = file_contents(model, theta)
         facts[RUN_KEY] = {"recipe": asdict(recipe), "phases": phases}
         if coding is not None:
             facts[RUN_KEY]["coding"] = asdict(coding)
@@ -221,7 +221,7 @@ def load_run(path: str | Path, **instead: Any) -> SavedRun:
     if "data" in instead:
         instead["digest"] = ""
     try:
-        arrays, facts, model, more = _read(path)
+        arrays, facts, model, more = _read_run_file(path)
         theta = np.asarray(arrays["theta"])
         if theta.ndim != 1 or theta.dtype.kind != "f":
             raise ValueError(
@@ -235,9 +235,11 @@ def load_run(path: str | Path, **instead: Any) -> SavedRun:
         if path.suffix not in RUN_SUFFIXES:
             raise ValueError(
                 f"{path} must be a table whose name ends in .csv or .tsv, or a run that 'fastcurv "
-                f"train' saved, got a name that ends in {shown(path.suffix)!r}."
+                f"train' saved, got a name that ends in {one_line(path.suffix)!r}."
             ) from None
-        reason = f"no {error}" if isinstance(error, KeyError) else f"an error: {shown(error, 300)}"
+        reason = (
+            f"no {error}" if isinstance(error, KeyError) else f"an error: {one_line(error, 300)}"
+        )
         raise ValueError(
             f"{path} must be a run that 'fastcurv train' saved, got {reason.rstrip('.')}."
         ) from None
@@ -248,13 +250,13 @@ def load_run(path: str | Path, **instead: Any) -> SavedRun:
     return SavedRun(recipe, theta, history, counted, model, coding)
 
 
-def _read(path: Path) -> tuple[dict[str, np.ndarray], Any, MLP | None, dict[str, Any]]:
+def _read_run_file(path: Path) -> tuple[dict[str, np.ndarray], Any, MLP | None, dict[str, Any]]:
     """Return the arrays, the entries of the recipe, the model if the file describes it, and other
     facts in the file.
     """
     if path.suffix.lower() == ".safetensors":
         arrays, facts = read_tensors(path)
-        model, arrays["theta"] = assembled(path, arrays, facts)
+        model, arrays["theta"] = model_from_contents(path, arrays, facts)
         return arrays, facts[RUN_KEY]["recipe"], model, facts[RUN_KEY]
     arrays = read_npz(path)
     _check_seal(path)
@@ -272,7 +274,7 @@ def _read_coding(facts: Any) -> Coding:
             type(x) in (int, float) and math.isfinite(x) for x in values
         ):
             raise ValueError(
-                f"its scaling must be lists of finite numbers, got {shown(repr(values))}."
+                f"its scaling must be lists of finite numbers, got {one_line(repr(values))}."
             )
         return tuple(map(float, values))
 
@@ -286,7 +288,7 @@ def _read_coding(facts: Any) -> Coding:
         raise ValueError("its scales must be numbers > 0, got others.")
     sizes = facts["sizes"]
     if len(sizes) < 2 or not all(type(m) is int and 0 < m < 1 << 31 for m in sizes):
-        raise ValueError(f"its sizes must be at least two ints >= 1, got {shown(repr(sizes))}.")
+        raise ValueError(f"its sizes must be at least two ints >= 1, got {one_line(repr(sizes))}.")
     if len(facts["classes"]) not in (0, max(2, sizes[-1])) or any(
         len(known[name]) not in (0, width)
         for name, width in (("shift", sizes[0]), ("scale", sizes[0]))
@@ -310,13 +312,13 @@ def _read_column_rules(facts: Any, n_inputs: int) -> tuple[Code, ...]:
         number = type(code.fill) in (int, float) and math.isfinite(code.fill)
         if not number or code.kind not in COLUMN_KINDS or not all(type(x) is str for x in words):
             raise ValueError(
-                f"its columns must be {', '.join(COLUMN_KINDS)}, got {shown(repr(given))}."
+                f"its columns must be {', '.join(COLUMN_KINDS)}, got {one_line(repr(given))}."
             )
         if code.kind == "dates" and (
             code.form not in DATE_FORMS or datetime.fromisoformat(code.first).tzinfo is not None
         ):
             raise ValueError(
-                f"its dates must have a known form, got {shown(repr((code.form, code.first)))}."
+                f"its dates must have a known form, got {one_line(repr((code.form, code.first)))}."
             )
         codes.append(code)
     if codes and sum(len(code.inputs) for code in codes) != n_inputs:
@@ -328,7 +330,7 @@ def _count_records(history: dict[str, np.ndarray], phases: Any) -> tuple[tuple[s
     """Validate a history and its phases. Return the methods with the number of records of each."""
     if history and set(history) != set(RECORD_FIELDS):
         raise ValueError(
-            f"its history must have {', '.join(RECORD_FIELDS)}, got {shown(', '.join(history))}."
+            f"its history must have {', '.join(RECORD_FIELDS)}, got {one_line(', '.join(history))}."
         )
     lengths = {values.shape for values in history.values()}
     if len(lengths) > 1 or any(v.ndim != 1 or v.dtype.kind != "f" for v in history.values()):
@@ -341,9 +343,9 @@ def _count_records(history: dict[str, np.ndarray], phases: Any) -> tuple[tuple[s
     if not pairs or (phases and sum(count for _, count in phases) != n_records):
         raise ValueError(
             f"its phases must be pairs of a name and a number of records, {n_records} in all, got "
-            f"{shown(repr(phases))}."
+            f"{one_line(repr(phases))}."
         )
-    return tuple((shown(name), count) for name, count in phases)
+    return tuple((one_line(name), count) for name, count in phases)
 
 
 def _check_recipe(facts: Any, instead: dict[str, Any]) -> Recipe:
@@ -360,15 +362,17 @@ def _check_recipe(facts: Any, instead: dict[str, Any]) -> Recipe:
     known = {f.name: f for f in fields(Recipe)}
     for name, value in facts.items():
         if name not in known:
-            raise ValueError(f"its recipe must have known entries only, got {shown(name)!r}.")
+            raise ValueError(f"its recipe must have known entries only, got {one_line(name)!r}.")
         optional = name in ("loss", "target", "n_outputs") and value is None
         allowed = kinds.get(name, (str,))
         if not (optional or isinstance(value, allowed)):
             wanted = " or ".join(kind.__name__ for kind in allowed)
             raise ValueError(
-                f"{name} of its recipe must be of type {wanted}, got {shown(repr(value))}."
+                f"{name} of its recipe must be of type {wanted}, got {one_line(repr(value))}."
             )
     if not all(type(width) is int and 0 < width < 1 << 31 for width in facts.get("hidden", ())):
-        raise ValueError(f"hidden of its recipe must be ints >= 1, got {shown(facts['hidden'])}.")
+        raise ValueError(
+            f"hidden of its recipe must be ints >= 1, got {one_line(facts['hidden'])}."
+        )
     facts = {**facts, "hidden": tuple(facts.get("hidden", (32, 16)))}
     return Recipe(**(facts | instead))

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from ..common.errors import printable
+from ..common.errors import escape_unprintable
 from ..common.files import write_atomically
-from ..common.optional import optional
+from ..common.optional import optional_import
 from ..critical.report import CriticalPoint
-from ..spectrum.results import as_json
+from ..spectrum.results import to_json_value
 
 # number of characters in a table's line that fit on a screen of 390 pixels
 NARROW_SCREEN_CHARACTERS = 44
@@ -221,18 +221,20 @@ class Report:
 
     def figure(self, figure: Any, caption: str) -> Report:
         """Add a Matplotlib figure, inline as SVG."""
-        picture = _svg(figure, len(self._parts), caption)
-        return self._add(f"<figure>{picture}<figcaption>{_escape(caption)}</figcaption></figure>")
+        picture = _render_svg(figure, len(self._parts), caption)
+        return self._add(
+            f"<figure>{picture}<figcaption>{_escape_html(caption)}</figcaption></figure>"
+        )
 
     def row(self, figures: dict[str, Any], caption: str) -> Report:
         """Add named Matplotlib figures side by side, or one below the other if there is no
         space.
         """
         pictures = "".join(
-            _svg(figure, f"{len(self._parts)} {name}", f"{name}: {caption}")
+            _render_svg(figure, f"{len(self._parts)} {name}", f"{name}: {caption}")
             for name, figure in figures.items()
         )
-        text = f"<figcaption>{_escape(caption)}</figcaption>"
+        text = f"<figcaption>{_escape_html(caption)}</figcaption>"
         return self._add(f'<figure class="row">{pictures}{text}</figure>')
 
     def chart(
@@ -251,10 +253,10 @@ class Report:
         caption : str
         """
         data: dict[str, Any] = {"label": caption, "still": still}
-        data["views"] = [{"width": 1.0} | as_json(view) for view in views]
+        data["views"] = [{"width": 1.0} | to_json_value(view) for view in views]
         text = json.dumps(data, allow_nan=False).replace("<", "\\u003c")
         keys = "".join(
-            f'<span class="key c{i}">\u2014 {_escape(line["name"])}</span> '
+            f'<span class="key c{i}">\u2014 {_escape_html(line["name"])}</span> '
             for i, line in enumerate(views[0]["lines"])
         )
         if still and len(views[0]["lines"]) == 1:
@@ -262,7 +264,7 @@ class Report:
         self._charts = True
         return self._add(
             f'<figure class="chart"><script type="application/json">{text}</script>'
-            f"<figcaption>{keys}{'<br>' * bool(keys)}{_escape(caption)}</figcaption></figure>"
+            f"<figcaption>{keys}{'<br>' * bool(keys)}{_escape_html(caption)}</figcaption></figure>"
         )
 
     def calls(self, calls: Iterable[tuple[str, str]]) -> Report:
@@ -276,7 +278,9 @@ class Report:
     def code(self, text: str) -> Report:
         """Add lines of code, with a button that copies them."""
         self._charts = True
-        return self._add(f'<div class="call">{_copy(text)}</div><pre>{html.escape(text)}</pre>')
+        return self._add(
+            f'<div class="call">{_copy_button(text)}</div><pre>{html.escape(text)}</pre>'
+        )
 
     def lead(self, sentence: str) -> Report:
         """Add a paragraph in larger letters at the top of the page."""
@@ -296,12 +300,12 @@ class Report:
             sentence after them.
         caption : str
         """
-        data = {"label": caption, "scatter": as_json(view)}
+        data = {"label": caption, "scatter": to_json_value(view)}
         text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
         self._charts = True
         return self._add(
             f'<figure class="chart scatter"><script type="application/json">{text}</script>'
-            f"<figcaption>{_escape(caption)}</figcaption></figure>"
+            f"<figcaption>{_escape_html(caption)}</figcaption></figure>"
         )
 
     def ranges(self, header: Sequence[str], rows: Sequence[tuple[str, Any, Any, Any]]) -> Report:
@@ -343,7 +347,7 @@ class Report:
         """Add a summary of a verdict: its kind, whether it is proved, and what to do next."""
         kind = point.kind.replace("_", " ")
         return self._add(
-            f'<div class="verdict"><b>{_escape(kind)}</b><br>'
+            f'<div class="verdict"><b>{_escape_html(kind)}</b><br>'
             f"{_escape_markup(self.in_commands(point.sentence))}</div>"
         )
 
@@ -352,7 +356,7 @@ class Report:
         script = f"<script>\n{_CHART_SCRIPT_PATH.read_text()}</script>\n" if self._charts else ""
         body = "\n".join(self._parts)
         return _PAGE_TEMPLATE.format(
-            title=_escape(self.title), style=_STYLE_SHEET, body=body, script=script
+            title=_escape_html(self.title), style=_STYLE_SHEET, body=body, script=script
         )
 
     def write(self, path: str | PathLike[str]) -> Path:
@@ -370,13 +374,13 @@ class Report:
         return self
 
 
-def _svg(figure: Any, salt: Any, caption: str) -> str:
+def _render_svg(figure: Any, salt: Any, caption: str) -> str:
     """Render a figure as SVG with its caption as accessible label.
 
     `salt` keeps its internal ids distinct from those of the page's other pictures. Black becomes
     the page's text colour, in light and dark mode, and blue its accent colour.
     """
-    with optional("plots"):
+    with optional_import("plots"):
         import matplotlib
 
     file = io.StringIO()
@@ -384,14 +388,14 @@ def _svg(figure: Any, salt: Any, caption: str) -> str:
         # the argument may be an Axes, which has a figure
         figure = getattr(figure, "figure", figure)
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-    text, name = file.getvalue(), html.escape(printable(caption), quote=True)
+    text, name = file.getvalue(), html.escape(escape_unprintable(caption), quote=True)
     text = text.replace("#000000", "currentColor").replace("#0072b2", "var(--accent)")
     return (
         f'<svg role="img" fill="currentColor" aria-label="{name}"' + text[text.index("<svg") + 4 :]
     )
 
 
-def _copy(code: str) -> str:
+def _copy_button(code: str) -> str:
     return (
         f'<button type="button" class="copy" data-code="{html.escape(code, quote=True)}" '
         'aria-label="copy the call">copy</button>'
@@ -400,8 +404,8 @@ def _copy(code: str) -> str:
 
 def _format_call(shown: str, code: str) -> str:
     return (
-        f'<div class="call"><span>{_escape(shown)} =</span><code>{_escape(code)}</code>'
-        f"{_copy(code)}</div>"
+        f'<div class="call"><span>{_escape_html(shown)} =</span><code>{_escape_html(code)}</code>'
+        f"{_copy_button(code)}</div>"
     )
 
 
@@ -423,8 +427,8 @@ def _table_cell(tag: str, value: Any, right: bool, label: str = "") -> str:
 
 def _escape_markup(text: Any) -> str:
     """Escape text for the page, with text between backticks as code."""
-    return _CODE_PATTERN.sub(r"<code>\1</code>", _escape(text))
+    return _CODE_PATTERN.sub(r"<code>\1</code>", _escape_html(text))
 
 
-def _escape(text: Any) -> str:
-    return html.escape(printable(text), quote=False)
+def _escape_html(text: Any) -> str:
+    return html.escape(escape_unprintable(text), quote=False)

@@ -31,15 +31,15 @@ def fit_in_span(
         run: Any = minimize(ob, start, validation=validation, **options)
         return run, run.x
     start = ob.model.init(seed=seed) if start is None else start
-    small, inside, basis = in_row_space(ob, start)
+    small, inside, basis = restrict_to_row_space(ob, start)
     if validation is not None:
         rows = np.asarray(validation.X) @ basis
         validation = Objective(small.model, rows, validation.y, validation.loss)
     run = minimize(small, inside, validation=validation, **options)
-    return run, with_inputs(small.model, run.x, basis.T)[1]
+    return run, change_input_basis(small.model, run.x, basis.T)[1]
 
 
-def in_row_space(ob: Objective, theta: Any) -> tuple[Objective, np.ndarray, np.ndarray]:
+def restrict_to_row_space(ob: Objective, theta: Any) -> tuple[Objective, np.ndarray, np.ndarray]:
     """Return the objective with the coordinates of the rows in their span as inputs, theta there,
     and the basis ``(d, r)`` of the span.
     """
@@ -47,13 +47,13 @@ def in_row_space(ob: Objective, theta: Any) -> tuple[Objective, np.ndarray, np.n
     left, sizes, basis = np.linalg.svd(X, full_matrices=False)
     rank = int((sizes > sizes[0] * max(X.shape) * np.finfo(X.dtype).eps).sum())
     basis = basis[:rank].T
-    model, theta = with_inputs(ob.model, theta, basis)
+    model, theta = change_input_basis(ob.model, theta, basis)
     how = ob.loss, ob.l2, ob.sample_weight, ob.n_threads, ob.memory
     rows = left[:, :rank] * sizes[:rank]
     return Objective(model, rows, ob.y, *how, l2_biases=ob.l2_biases), theta, basis
 
 
-def with_inputs(model: MLP, theta: Any, basis: np.ndarray) -> tuple[MLP, np.ndarray]:
+def change_input_basis(model: MLP, theta: Any, basis: np.ndarray) -> tuple[MLP, np.ndarray]:
     """Return the network of other inputs, of which ``basis`` times them are those of the model, and
     its theta.
     """

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..common.errors import shown
+from ..common.errors import one_line
 from ..common.files import refuse_device
 from .cells import (
     AMBIGUOUS_NUMBER_PATTERN,
@@ -39,12 +39,12 @@ from .cells import (
     TIME_FORMS,
     UNIT_CHARACTERS,
     Cells,
-    as_measures,
-    as_numbers,
-    date,
-    form_of_dates,
+    detect_date_form,
     is_number,
-    number,
+    parse_date,
+    parse_measures,
+    parse_number,
+    parse_numbers,
 )
 from .data import (
     INDEX_COLUMN_NAMES,
@@ -92,7 +92,7 @@ class Sheet:
 
     def where(self, row: int, column: int) -> str:
         """Return the place of a cell as text for a message."""
-        return f"{self.path}, line {self.lines[row]}, column {shown(self.names[column])!r},"
+        return f"{self.path}, line {self.lines[row]}, column {one_line(self.names[column])!r},"
 
 
 def read_sheet(path: str | Path, least: int = 2) -> Sheet:
@@ -114,14 +114,14 @@ def read_sheet(path: str | Path, least: int = 2) -> Sheet:
         If the file cannot be read as a table; one sentence with the line and the cure.
     """
     path = existing_path(Path(path).expanduser())
-    text, notes = _text(path)
+    text, notes = _read_text(path)
     marked = re.match(r"sep=([,;\t|])\r?\n", text)  # Excel writes this line
     text, first = (text[marked.end() :], 2) if marked else (text, 1)
-    mark = marked[1] if marked else _separator(text, path.name.lower().removesuffix(".gz"))
-    rows, lines = _rows(path, text, mark, first)
+    mark = marked[1] if marked else _detect_separator(text, path.name.lower().removesuffix(".gz"))
+    rows, lines = _split_into_cells(path, text, mark, first)
     if not rows:
         raise ValueError(f"{path} must hold a table, got an empty file.")
-    comma, ambiguous = _decimal_mark(path, rows, mark)
+    comma, ambiguous = _detect_decimal_mark(path, rows, mark)
     if len(rows) > 1 and len(rows[1]) == len(rows[0]) + 1 > 2 and _have_equal_types(rows[1:]):
         # True if all lines but the first end with a separator
         last = all(not row[-1] for row in rows[1:])
@@ -155,7 +155,7 @@ def read_sheet(path: str | Path, least: int = 2) -> Sheet:
     again = [name for name, count in Counter(names).items() if count > 1]
     if again:
         raise ValueError(
-            f"{path} must have another name for each column, got {shown(again[0])!r} "
+            f"{path} must have another name for each column, got {one_line(again[0])!r} "
             f"{names.count(again[0])} times. Rename or remove all but one of them."
         )
     if len(names) < least:
@@ -168,7 +168,7 @@ def read_sheet(path: str | Path, least: int = 2) -> Sheet:
     return Sheet(path, names, named, rows, lines, comma, ambiguous, notes)
 
 
-def _decimal_mark(path: Path, rows: Sequence[Cells], mark: str) -> tuple[bool, bool]:
+def _detect_decimal_mark(path: Path, rows: Sequence[Cells], mark: str) -> tuple[bool, bool]:
     """Return True if numbers have decimal commas, and True if no number shows which mark they have.
 
     In a file separated by commas, decimal commas are in quotes. A cell such as "0,5" or "1,25"
@@ -176,7 +176,7 @@ def _decimal_mark(path: Path, rows: Sequence[Cells], mark: str) -> tuple[bool, b
     """
     commas = [cell.strip(UNIT_CHARACTERS) for row in rows for cell in row if "," in cell]
     found = [cell for cell in commas if DECIMAL_COMMA_PATTERN.fullmatch(cell)]
-    decimals = filter(DECIMAL_POINT_PATTERN.fullmatch, _with_points(rows))
+    decimals = filter(DECIMAL_POINT_PATTERN.fullmatch, _cells_with_points(rows))
     if not found and next((c for c in decimals if not AMBIGUOUS_NUMBER_PATTERN.fullmatch(c)), None):
         return False, False
     numbers = (
@@ -188,7 +188,7 @@ def _decimal_mark(path: Path, rows: Sequence[Cells], mark: str) -> tuple[bool, b
     )
     marked = [
         cell
-        for cell in (*commas, *_with_points(rows))
+        for cell in (*commas, *_cells_with_points(rows))
         if any(form.fullmatch(cell) for form in numbers)
     ]
     ambiguous = bool(marked) and all(map(AMBIGUOUS_NUMBER_PATTERN.fullmatch, marked))
@@ -196,16 +196,16 @@ def _decimal_mark(path: Path, rows: Sequence[Cells], mark: str) -> tuple[bool, b
         return True, False
     if mark == "," and all(map(COMMA_GROUPED_PATTERN.fullmatch, found)):
         return False, ambiguous
-    for cell in filter(DECIMAL_POINT_PATTERN.fullmatch, _with_points(rows)):
+    for cell in filter(DECIMAL_POINT_PATTERN.fullmatch, _cells_with_points(rows)):
         if not COMMA_NUMBER_PATTERN.fullmatch(cell):
             raise ValueError(
-                f"{path} must have one decimal mark in all numbers, got {shown(found[0])!r} and "
-                f"{shown(cell)!r}. Replace the commas by points."
+                f"{path} must have one decimal mark in all numbers, got {one_line(found[0])!r} and "
+                f"{one_line(cell)!r}. Replace the commas by points."
             )
     return bool(found), ambiguous
 
 
-def _with_points(rows: Sequence[Cells]) -> Iterator[str]:
+def _cells_with_points(rows: Sequence[Cells]) -> Iterator[str]:
     return (cell.strip(UNIT_CHARACTERS) for row in rows for cell in row if "." in cell)
 
 
@@ -222,7 +222,7 @@ _JSON_START_PATTERN = re.compile(r"\s*(\[\s*[\[{]|\{\s*\")")
 _HTML_START_PATTERN = re.compile(r"\s*<(!doctype|\?xml|html)", re.IGNORECASE)
 
 
-def _text(path: Path) -> tuple[str, tuple[str, ...]]:
+def _read_text(path: Path) -> tuple[str, tuple[str, ...]]:
     """Return the text of a file, without a byte-order mark, and a note on its encoding if that is
     neither UTF-8 nor UTF-16.
     """
@@ -289,7 +289,9 @@ def _windows_text(path: Path, raw: bytes, place: int) -> tuple[str, tuple[str, .
     )
 
 
-def _rows(path: Path, text: str, mark: str, first: int) -> tuple[list[list[str]], list[int]]:
+def _split_into_cells(
+    path: Path, text: str, mark: str, first: int
+) -> tuple[list[list[str]], list[int]]:
     """Return the cells of all lines that are not blank, and the numbers of these lines. Lines that
     begin with # and have another number of cells than most lines are left out.
     """
@@ -312,7 +314,7 @@ def _rows(path: Path, text: str, mark: str, first: int) -> tuple[list[list[str]]
             ) from None
         raise ValueError(
             f"{path}, line {begin}, must have its double quotes in pairs around whole cells, got "
-            f"{shown(error)}."
+            f"{one_line(error)}."
         ) from None
     if any(row[0][:1] == "#" for row in rows):
         width = Counter(map(len, rows)).most_common(1)[0][0]
@@ -321,7 +323,7 @@ def _rows(path: Path, text: str, mark: str, first: int) -> tuple[list[list[str]]
     return rows, lines
 
 
-def _separator(text: str, name: str) -> str:
+def _detect_separator(text: str, name: str) -> str:
     """Return the mark that splits the first lines into equal numbers of columns, at least two. Of
     several marks it is the one whose cells are most often numbers or contain no other mark.
     """
@@ -377,10 +379,10 @@ def _has_names(first: Cells, below: Sequence[Cells], comma: bool) -> bool:
     if not first[0] and list(in_columns[0]) == [str(i) for i in range(len(below))]:
         return True  # pandas leaves the name of an index empty
     for name, column in zip(first, in_columns):
-        values, bad = as_numbers(column, comma)
+        values, bad = parse_numbers(column, comma)
         present = values[np.isfinite(values)]
         if is_number(name, comma):
-            value = number(name, comma)
+            value = parse_number(name, comma)
             numbers.append(value)
             inside = present.size and present.min() <= value <= present.max()
             outside = outside and not inside
@@ -478,14 +480,14 @@ def read_table(
     Column 'id' was left out, because it only numbers the rows.
     """
     sheet = read_sheet(path)
-    at = target_column(sheet, target)
+    at = target_position(sheet, target)
     name, notes = sheet.names[at], [*sheet.notes]
     cells = [row[at] for row in sheet.rows]
-    kept = _with_target(cells, sheet.comma)
+    kept = _rows_with_target(cells, sheet.comma)
     if len(kept) < (min_rows := 2 if all_numbers else MIN_TABLE_ROWS):
         raise ValueError(
             f"{sheet.path} must have at least {min_rows} rows with a target in column "
-            f"{shown(name)!r}, got {len(kept)}."
+            f"{one_line(name)!r}, got {len(kept)}."
         )
     if len(kept) < len(cells):
         gone = len(cells) - len(kept)
@@ -510,7 +512,7 @@ def read_table(
     if all_numbers:
         codes, gaps = all_numbers_codes(sheet.names), (False,) * len(rest)
     else:
-        codes, gaps = _kinds(sheet, notes)
+        codes, gaps = _column_kinds(sheet, notes)
     notes += note_on_marks(whole)
     return Table(sheet, name, y, labels, codes, gaps, tuple(notes))
 
@@ -520,12 +522,12 @@ def all_numbers_codes(names: Iterable[str]) -> tuple[Code, ...]:
     return tuple(Code(name, "numbers", math.nan) for name in names)
 
 
-def _with_target(cells: Cells, comma: bool) -> list[int]:
+def _rows_with_target(cells: Cells, comma: bool) -> list[int]:
     """Return the rows that have a target. For numbers these are the rows whose target is not NaN in
     any spelling.
     """
     kept = [i for i, cell in enumerate(cells) if cell.lower() not in MISSING_CELLS]
-    values, bad, _ = as_measures([cells[i] for i in kept], comma)
+    values, bad, _ = parse_measures([cells[i] for i in kept], comma)
     return kept if bad else [i for i, value in zip(kept, values) if not np.isnan(value)]
 
 
@@ -538,7 +540,7 @@ def count_phrase(count: int, noun: str, one: str = "was", more: str = "were") ->
     return f"{count} {noun} {one}" if count == 1 else f"{count} {noun}s {more}"
 
 
-def target_column(sheet: Sheet, target: str | None) -> int:
+def target_position(sheet: Sheet, target: str | None) -> int:
     """Return the position of a column that is given by its name or by its number, counted
     from 0.
     """
@@ -550,10 +552,14 @@ def target_column(sheet: Sheet, target: str | None) -> int:
         return int(target)
     alike = [name for name in sheet.names if name.lower() == target.lower()]
     close = [*alike, *get_close_matches(target, sheet.names, 1)]
-    has = shown(", ".join(sheet.names), 400) if sheet.named else f"{len(sheet.names)} without names"
+    has = (
+        one_line(", ".join(sheet.names), 400)
+        if sheet.named
+        else f"{len(sheet.names)} without names"
+    )
     raise ValueError(
-        f"target must be a column of {sheet.path}, got {shown(target)!r}; its columns are {has}."
-        + (f" Did you mean {shown(close[0])!r}?" if close else "")
+        f"target must be a column of {sheet.path}, got {one_line(target)!r}; its columns are {has}."
+        + (f" Did you mean {one_line(close[0])!r}?" if close else "")
     )
 
 
@@ -562,25 +568,25 @@ def _read_targets(
 ) -> tuple[np.ndarray, bool, list[str]]:
     """Return the targets, True if they are labels of classes, and notes."""
     cells = [row[at] for row in sheet.rows]
-    named, where = f"{sheet.path}, column {shown(sheet.names[at])!r},", cell_locations(sheet, at)
-    values, bad, unit = as_measures(cells, sheet.comma)
+    named, where = f"{sheet.path}, column {one_line(sheet.names[at])!r},", cell_locations(sheet, at)
+    values, bad, unit = parse_measures(cells, sheet.comma)
     _refuse_few_words(cells, bad, where)
-    if bad and form_of_dates(cells, where):
+    if bad and detect_date_form(cells, where):
         raise ValueError(
             f"{named} must hold numbers or classes to be the target, got dates. Write them as "
             "numbers, for example of days."
         )
     different = sorted(set(cells))
     if bad and classes is False:
-        raise ValueError(f"{where(bad[0])} must be a number, got {shown(cells[bad[0]])!r}.")
+        raise ValueError(f"{where(bad[0])} must be a number, got {one_line(cells[bad[0]])!r}.")
     if not bad:
-        refuse_sizes(values, cells, where)
+        check_magnitudes(values, cells, where)
         _refuse_thousands(cells, sheet.comma, where)
         different = np.unique(values).tolist()
     if len(different) < 2:
         raise ValueError(
             f"{named} must hold at least two different values to be the target, got "
-            f"{shown(different[0])!r} alone."
+            f"{one_line(different[0])!r} alone."
         )
     written_whole = all(cell.lstrip("+-").isdecimal() for cell in cells)
     few = len(different) <= min(MAX_CLASSES, len(cells) // MIN_ROWS_PER_CLASS)
@@ -598,7 +604,7 @@ def _read_targets(
     if bad or classes is not None or len(different) == 2:
         return y, True, []
     note = (
-        f"The {len(different)} whole numbers in column {shown(sheet.names[at])!r} are classes; "
+        f"The {len(different)} whole numbers in column {one_line(sheet.names[at])!r} are classes; "
         "--loss mse predicts numbers."
     )
     return y, True, [note]
@@ -620,11 +626,11 @@ def _refuse_few_words(cells: Cells, bad: list[int], where: Callable[[int], str])
     if numbers:
         raise ValueError(
             f"{where(bad[0])} must be a number, as most cells of the column are, got "
-            f"{shown(cells[bad[0]])!r}. Correct it, or leave the cell empty."
+            f"{one_line(cells[bad[0]])!r}. Correct it, or leave the cell empty."
         )
 
 
-def refuse_sizes(values: np.ndarray, cells: Cells, where: Callable[[int], str]) -> None:
+def check_magnitudes(values: np.ndarray, cells: Cells, where: Callable[[int], str]) -> None:
     """Raise an error for infinite numbers, and for columns whose fourth powers overflow or
     underflow.
     """
@@ -639,8 +645,8 @@ def refuse_sizes(values: np.ndarray, cells: Cells, where: Callable[[int], str]) 
             else f"at least {MIN_COLUMN_MAGNITUDE:g} in size"
         )
         raise ValueError(
-            f"{where(row)} must be a number of {wanted}, got {shown(cells[row])!r}. Correct it, or "
-            "divide the column by its unit."
+            f"{where(row)} must be a number of {wanted}, got {one_line(cells[row])!r}. Correct "
+            "it, or divide the column by its unit."
         )
 
 
@@ -659,19 +665,21 @@ def _refuse_thousands(cells: Cells, comma: bool, where: Callable[[int], str]) ->
         cell = cells[marked[0]]
         raise ValueError(
             f"{where(marked[0])} must show whether {mark!r} marks thousands, as {whole[0]} in the "
-            f"same column suggests, got {shown(cell)!r}. Write {cell.replace(mark, '')}, or "
+            f"same column suggests, got {one_line(cell)!r}. Write {cell.replace(mark, '')}, or "
             f"{cell}0 for decimals."
         )
 
 
-def _kinds(sheet: Sheet, notes: list[str]) -> tuple[tuple[Code, ...], tuple[bool, ...]]:
+def _column_kinds(sheet: Sheet, notes: list[str]) -> tuple[tuple[Code, ...], tuple[bool, ...]]:
     """Return, for each column, the way in which it becomes numbers and True if it has gaps to fill.
     Add notes on ambiguous numbers, and on columns that are left out.
     """
     codes, gaps, why = [], [], dict[str, list[str]]()
     columns = list(zip(*sheet.rows))
     for i, (name, cells) in enumerate(zip(sheet.names, columns)):
-        code, reason, has_gaps = _kind(name, cells, sheet.comma, cell_locations(sheet, i), notes)
+        code, reason, has_gaps = _column_kind(
+            name, cells, sheet.comma, cell_locations(sheet, i), notes
+        )
         codes.append(code)
         gaps.append(has_gaps)
         if reason:
@@ -682,14 +690,14 @@ def _kinds(sheet: Sheet, notes: list[str]) -> tuple[tuple[Code, ...], tuple[bool
                 what, first = "Times", first.partition("T")[2] or "00:00:00"
             elif code.form == DURATION_FORM:
                 what, first = "Durations", "the shortest, read as hours and minutes"
-            notes.append(f"{what} in column {shown(name)!r} are counted in days from {first}.")
+            notes.append(f"{what} in column {one_line(name)!r} are counted in days from {first}.")
     only = [i for i, name in enumerate(sheet.names) if name in why.get(ROW_NUMBERS_REASON, [])]
     if all(code.kind == "left out" for code in codes) and len(only) == 1:
         # The only column left may be the time of a time series.
         codes[only[0]] = Code(sheet.names[only[0]], "numbers")
         del why[ROW_NUMBERS_REASON]
     for reason, names in why.items():
-        begin = listed(names).replace("column", "Column", 1)
+        begin = columns_phrase(names).replace("column", "Column", 1)
         begin += " were" if len(names) > 1 else " was"
         many = (" it only numbers ", " it has "), (" they only number ", " they have ")
         words = reason
@@ -700,13 +708,13 @@ def _kinds(sheet: Sheet, notes: list[str]) -> tuple[tuple[Code, ...], tuple[bool
     if all(code.kind == "left out" for code in codes):
         raise ValueError(
             f"{sheet.path} must have a column to predict from, got only columns that are constant, "
-            f"identifiers or texts: {shown(', '.join(sheet.names), 200)}."
+            f"identifiers or texts: {one_line(', '.join(sheet.names), 200)}."
         )
     for code, cells in zip(codes, columns):
         count = len(set(map(normalise_word, cells))) if code.kind == "words" else 0
         if count > MAX_CATEGORIES:
             notes.append(
-                f"Column {shown(code.name)!r} has {count} different words; the {MAX_CATEGORIES} "
+                f"Column {one_line(code.name)!r} has {count} different words; the {MAX_CATEGORIES} "
                 "most frequent ones are inputs."
             )
     return tuple(codes), tuple(gaps)
@@ -722,17 +730,17 @@ IDENTIFIER_REASON = (
 )
 
 
-def _kind(
+def _column_kind(
     name: str, cells: Cells, comma: bool, where: Callable[[int], str], notes: list[str]
 ) -> tuple[Code, str, bool]:
     """Return the way in which a column becomes numbers, the reason why it is left out or "", and
     True if it has gaps. Add notes on ambiguous numbers.
     """
-    values, bad, unit = as_measures(cells, comma)
+    values, bad, unit = parse_measures(cells, comma)
     _refuse_few_words(cells, bad, where)
     left_out = Code(name)
     if not bad:
-        refuse_sizes(values, cells, where)
+        check_magnitudes(values, cells, where)
         _refuse_thousands(cells, comma, where)
         present = values[~np.isnan(values)]
         different = np.unique(present)
@@ -744,9 +752,9 @@ def _kind(
                 return left_out, ROW_NUMBERS_REASON if counts else IDENTIFIER_REASON, False
         notes += _notes_on_numbers(name, cells, values, unit)
         return Code(name, "numbers", form=unit), "", present.size < len(cells)
-    form = form_of_dates(cells, where)
+    form = detect_date_form(cells, where)
     if form:
-        days = [date(cell, form) for cell in cells if cell.lower() not in NUMBER_GAPS]
+        days = [parse_date(cell, form) for cell in cells if cell.lower() not in NUMBER_GAPS]
         first = min(days).isoformat().removesuffix("T00:00:00")
         code = Code(name, "dates", form=form, first=first)
         if len(set(days)) < 2:
@@ -767,9 +775,9 @@ MISSING_VALUE_CODES = {-1.0, -9.0, -99.0, -999.0, -9999.0, -99999.0, 99.0, 999.0
 
 def _notes_on_numbers(name: str, cells: Cells, values: np.ndarray, unit: str) -> list[str]:
     """Return notes on the meaning that was assumed for ambiguous numbers."""
-    name, notes = repr(shown(name)), []
+    name, notes = repr(one_line(name)), []
     if unit:
-        notes.append(f"Cells of column {name} were read as numbers in {shown(unit)}.")
+        notes.append(f"Cells of column {name} were read as numbers in {one_line(unit)}.")
     ends = {float(np.fmin.reduce(values)), float(np.fmax.reduce(values))}
     present = values[~np.isnan(values)] if ends & MISSING_VALUE_CODES else values[:0]
     different, counts = np.unique(present, return_counts=True)
@@ -788,8 +796,8 @@ def _notes_on_numbers(name: str, cells: Cells, values: np.ndarray, unit: str) ->
         padded = next((cell for cell in cells if len(cell) > 2 and cell[0] == "0"), None)
         if padded and len(set(map(len, cells))) == 1:
             notes.append(
-                f"Column {name} holds codes such as {shown(padded)}, which were read as numbers. "
-                "Write a letter before each to use them as words."
+                f"Column {name} holds codes such as {one_line(padded)}, which were read as "
+                "numbers. Write a letter before each to use them as words."
             )
     return notes
 
@@ -811,14 +819,14 @@ def note_on_marks(sheet: Sheet, least: int = MIN_MARKED_CELLS) -> list[str]:
     if not decimal:
         read, cure = "of thousands", "If it is of decimals, write a point"
     return [
-        f"The mark in numbers such as {shown(cell)} in {listed(names)} was read as one {read}, "
-        f"which no other number of the table shows. {cure}."
+        f"The mark in numbers such as {one_line(cell)} in {columns_phrase(names)} was read as one "
+        f"{read}, which no other number of the table shows. {cure}."
     ]
 
 
-def listed(names: Sequence[str]) -> str:
+def columns_phrase(names: Sequence[str]) -> str:
     """Return a text such as "column 'a'" or "columns 'a', 'b' and 7 more"."""
-    some = ", ".join(repr(shown(name)) for name in names[:MAX_NAMED_COLUMNS])
+    some = ", ".join(repr(one_line(name)) for name in names[:MAX_NAMED_COLUMNS])
     more = f" and {len(names) - MAX_NAMED_COLUMNS} more" if len(names) > MAX_NAMED_COLUMNS else ""
     return f"column{'s' * (len(names) > 1)} {some}{more}"
 

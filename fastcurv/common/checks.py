@@ -17,7 +17,13 @@ from scipy.sparse import issparse
 from scipy.sparse.linalg import LinearOperator
 
 from .._engine import FastMatrixProduct, NotFiniteError, inner, resume_arithmetic
-from .errors import advice, conversion_hint, parameters_of, suggestion, type_of
+from .errors import (
+    advice_clause,
+    container_error,
+    conversion_hint,
+    suggested_choice,
+    type_phrase,
+)
 from .protocols import OPTIONAL_METHODS, Array, Indices, own_product, replaces_products, why_not_own
 
 Name = TypeVar("Name", bound=str)
@@ -79,7 +85,7 @@ def check_seed(seed: Any) -> Any:
         return seed
     if not isinstance(seed, INTEGER_TYPES) or isinstance(seed, bool):
         raise TypeError(
-            f"seed must be None, an int >= 0 or a numpy.random.Generator, got {type_of(seed)}."
+            f"seed must be None, an int >= 0 or a numpy.random.Generator, got {type_phrase(seed)}."
         )
     if seed < 0:
         raise ValueError(
@@ -111,7 +117,7 @@ def spawn_generators(rng: np.random.Generator, n: int) -> Iterator[np.random.Gen
         yield np.random.Generator(type(bits)(seed))
 
 
-def one_seed(seed: Any, rng: Any) -> Any:
+def seed_or_rng(seed: Any, rng: Any) -> Any:
     """Return `seed` or `rng`, two names of one argument, whichever is given, after checking it."""
     if seed is not None and rng is not None:
         raise TypeError(
@@ -168,7 +174,7 @@ def short_repr(x: Any) -> str:
     if isinstance(x, int) and x.bit_length() > 128:
         return f"an int of {x.bit_length()} bits"
     written = repr(x)
-    return written if len(written) <= 80 and written.isprintable() else type_of(x)
+    return written if len(written) <= 80 and written.isprintable() else type_phrase(x)
 
 
 def check_positive(x: Any, name: str, *, zero: bool = False) -> float:
@@ -191,13 +197,15 @@ def check_choice(x: Any, choices: Iterable[Name], name: str) -> Name:
     choices = list(choices)
     if isinstance(x, str) and x in choices:
         return x
-    other = suggestion(x, choices, name)
+    other = suggested_choice(x, choices, name)
     wanted = f"{name} must be one of {', '.join(choices)}"
     if isinstance(x, str):
-        raise ValueError(f"{wanted}, got {short_repr(x)}{advice(other)}")
+        raise ValueError(f"{wanted}, got {short_repr(x)}{advice_clause(other)}")
     if other is None:
-        raise TypeError(f"{wanted}, got {type_of(x)}.")
-    raise ValueError(f"{wanted}, got {getattr(x, '__name__', type(x).__name__)}{advice(other)}")
+        raise TypeError(f"{wanted}, got {type_phrase(x)}.")
+    raise ValueError(
+        f"{wanted}, got {getattr(x, '__name__', type(x).__name__)}{advice_clause(other)}"
+    )
 
 
 def all_finite(a: Array) -> bool:
@@ -271,7 +279,7 @@ def as_numpy(x: Any, name: str) -> Array:
             a = x.to_numpy(dtype=float, na_value=np.nan)
         if a.dtype == object and any(isinstance(part, (list, tuple)) for part in a.flat):
             raise ValueError("ragged")  # NumPy 1.24 and later raise this error themselves
-        if a.dtype == object and not a.shape and parameters_of(x, name) is not None:
+        if a.dtype == object and not a.shape and container_error(x, name) is not None:
             raise TypeError("a loader or a network")
         return a
     except (TypeError, ValueError, RuntimeError, BufferError, AttributeError) as error:
@@ -280,11 +288,11 @@ def as_numpy(x: Any, name: str) -> Array:
 
 def _array_conversion_error(x: Any, name: str, error: Exception) -> TypeError | ValueError:
     """Return the error for an object that could not be converted to an ndarray."""
-    sentence = parameters_of(x, name)
+    sentence = container_error(x, name)
     if sentence is not None:
         return TypeError(sentence)
     if isinstance(x, LinearOperator):
-        return TypeError(f"{name} must be an array of numbers, got {type_of(x)}, an operator.")
+        return TypeError(f"{name} must be an array of numbers, got {type_phrase(x)}, an operator.")
     place = str(getattr(x, "device", "cpu"))
     if not place.lower().startswith(("cpu", "<cpu", "tfrt_cpu", "/job")):
         return ValueError(
@@ -309,10 +317,10 @@ def check_array(x: Any, name: str, dtype: Any = None, finite: bool = True) -> Ar
     if dtype is None or a.dtype != dtype or not a.dtype.isnative:
         if a.dtype.kind not in "fiub":
             single = not a.shape and a.dtype == object
-            said = type_of(a.item()) if single else f"dtype {a.dtype}"
+            said = type_phrase(a.item()) if single else f"dtype {a.dtype}"
             cure = f" Use {name}.x." if hasattr(x, "x") and hasattr(x, "fun") else ""
             raise TypeError(
-                parameters_of(x, name) or f"{name} must hold real numbers, got {said}.{cure}"
+                container_error(x, name) or f"{name} must hold real numbers, got {said}.{cure}"
             )
         if dtype is None:
             dtype = a.dtype if a.dtype in (np.float32, np.float64) else np.float64
@@ -341,7 +349,7 @@ def check_vector(v: Any, n: int, name: str, dtype: Any = None) -> Array:
     return checked
 
 
-def as_layers(theta: Any) -> bool:
+def is_list_of_layers(theta: Any) -> bool:
     """Return True if theta is a list of layers ``[(W, b), ...]`` or of arrays, rather than of
     numbers.
     """
@@ -355,17 +363,17 @@ def check_theta(ob: Any, theta: Any, name: str = "theta", dtype: Any = None) -> 
     a list of (W, b).
     """
     model: Any = getattr(ob, "model", None)
-    if isinstance(theta, (list, tuple)) and as_layers(theta) and hasattr(model, "flatten"):
+    if isinstance(theta, (list, tuple)) and is_list_of_layers(theta) and hasattr(model, "flatten"):
         theta = model.flatten(theta)
     return check_vector(theta, ob.n_params, name, dtype)
 
 
-def rows_error(shape: tuple[int, ...], d: int | None, name: str = "X") -> ValueError:
+def rows_shape_error(shape: tuple[int, ...], d: int | None, name: str = "X") -> ValueError:
     """Return the error for rows that do not have the shape ``(N, d)``. d is None if it is unknown.
 
     Examples
     --------
-    >>> str(rows_error((200,), 1))
+    >>> str(rows_shape_error((200,), 1))
     'X must have shape (N, 1) with N >= 1, got (200,). Use X[:, None] for samples of one feature.'
     """
     cure = ""
@@ -533,7 +541,7 @@ def check_symmetric_operator(op: Any, name: str = "op") -> Any:
         more = f" Use {name}.hessian(theta)." if hasattr(op, "hessian") else conversion_hint(op)
         raise TypeError(
             f"{name} must be a symmetric LinearOperator or matrix of shape (n, n), got "
-            f"{type_of(op)}.{more}"
+            f"{type_phrase(op)}.{more}"
         )
     shape = tuple(op.shape)
     if len(shape) != 2 or shape[0] != shape[1] or shape[0] < 1:

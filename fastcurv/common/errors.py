@@ -506,15 +506,15 @@ def normalise_name(name: str) -> str:
     return name.lower().translate({ord(sign): None for sign in "-_ "})
 
 
-def suggestion(x: Any, choices: Iterable[str], name: str) -> str | None:
+def suggested_choice(x: Any, choices: Iterable[str], name: str) -> str | None:
     """Return the spelling of `x` in this library if it is another spelling or another library's
     name of a choice, otherwise None.
 
     Examples
     --------
-    >>> suggestion("Newton-CG", ["newton-cg"], "method")
+    >>> suggested_choice("Newton-CG", ["newton-cg"], "method")
     "'newton-cg'"
-    >>> suggestion("L-BFGS-B", ["l-bfgs"], "method")
+    >>> suggested_choice("L-BFGS-B", ["l-bfgs"], "method")
     "'l-bfgs'"
     """
     named = x if isinstance(x, str) else getattr(x, "__name__", type(x).__name__)
@@ -524,14 +524,14 @@ def suggestion(x: Any, choices: Iterable[str], name: str) -> str | None:
     )
 
 
-def advice(words: str | None) -> str:
+def advice_clause(words: str | None) -> str:
     """Return the end of a message that suggests `words` in place of another library's name, or "."
     for None. A bare name is quoted, and words that begin with a colon are a reason.
 
     Examples
     --------
-    >>> advice("l2"), advice("fc.trace(H)"), advice(": fastcurv runs on the CPU only")
-    (". Use 'l2'.", '. Use fc.trace(H).', ': fastcurv runs on the CPU only.')
+    >>> advice_clause("l2"), advice_clause("fc.trace(H)"), advice_clause(": it runs on the CPU")
+    (". Use 'l2'.", '. Use fc.trace(H).', ': it runs on the CPU.')
     """
     if not words or words.startswith(":"):
         return f"{words or ''}."
@@ -554,7 +554,7 @@ def refuse_foreign(where: str, given: Iterable[str], called: str | None = None) 
     for name in given:
         if name in names:
             raise TypeError(
-                f"{called or where} has no argument {name!r}{advice(names[name])}"
+                f"{called or where} has no argument {name!r}{advice_clause(names[name])}"
             ) from None
 
 
@@ -607,7 +607,7 @@ def accept_aliases(where: str) -> Callable[[Callable[Given, Result]], Callable[G
                 try:
                     inspect.signature(function).bind(*args, **options)
                 except TypeError:
-                    refuse_call(where, function, args, options, str(error))
+                    raise_call_error(where, function, args, options, str(error))
                 raise
 
         return checked
@@ -615,7 +615,7 @@ def accept_aliases(where: str) -> Callable[[Callable[Given, Result]], Callable[G
     return decorate
 
 
-def refuse_call(
+def raise_call_error(
     where: str, function: Callable[..., Any], args: Sequence[Any], options: Iterable[str], said: str
 ) -> NoReturn:
     """Raise the TypeError for arguments that do not fit a function's signature, where `said` is
@@ -644,14 +644,14 @@ def refuse_call(
     raise TypeError(f"{said.replace(function.__qualname__, called)}.{cure}") from None
 
 
-def no_attribute(subject: str, kind: str, name: str, owner: Any) -> NoReturn:
+def raise_attribute_error(subject: str, kind: str, name: str, owner: Any) -> NoReturn:
     """Raise an AttributeError that suggests the right name: the counterpart of another library's
     name, or the closest attribute of `owner`.
     """
     known = FUNCTION_HINTS if subject == "fastcurv" else ATTRIBUTE_HINTS[subject]
     hint = "."
     if name in known:
-        hint = advice(known[name])
+        hint = advice_clause(known[name])
     elif not (
         subject in SUBJECTS_WITHOUT_SUGGESTION
         or name in NAMES_WITHOUT_SUGGESTION
@@ -672,10 +672,10 @@ NAMES_WITHOUT_SUGGESTION = (
 SPECIAL_METHODS = {"__call__": "callable", "__getitem__": "subscriptable"}
 
 
-def _refuse(self: Any, name: str, *args: Any, **options: Any) -> NoReturn:
+def _refuse_special_method(self: Any, name: str, *args: Any, **options: Any) -> NoReturn:
     """Raise the TypeError of a special method that the class lacks, with a suggestion."""
     said = f"{type(self).__name__!r} object is not {SPECIAL_METHODS[name]}"
-    raise TypeError(f"{said}{advice(ATTRIBUTE_HINTS[self._subject][name])}")
+    raise TypeError(f"{said}{advice_clause(ATTRIBUTE_HINTS[self._subject][name])}")
 
 
 class AttributeHints:
@@ -693,23 +693,25 @@ class AttributeHints:
         if subject is not None:
             cls._subject = subject
             for name in SPECIAL_METHODS.keys() & ATTRIBUTE_HINTS[subject].keys():
-                setattr(cls, name, partialmethod(_refuse, name))
+                setattr(cls, name, partialmethod(_refuse_special_method, name))
 
     if not TYPE_CHECKING:  # the method is hidden from type checkers, which know the real attributes
 
         def __getattr__(self, name: str) -> NoReturn:
-            no_attribute(type(self)._subject, f"{type(self).__name__!r} object", name, self)
+            raise_attribute_error(
+                type(self)._subject, f"{type(self).__name__!r} object", name, self
+            )
 
     def __dir__(self) -> list[str]:
         return [name for name in super().__dir__() if name not in NAMES_HIDDEN_FROM_DIR]
 
 
-def type_of(x: Any) -> str:
+def type_phrase(x: Any) -> str:
     """Return the type of `x` with its article.
 
     Examples
     --------
-    >>> type_of([]), type_of(1), type_of(type("MLP", (), {})())
+    >>> type_phrase([]), type_phrase(1), type_phrase(type("MLP", (), {})())
     ('a list', 'an int', 'an MLP')
     """
     word = type(x).__name__
@@ -717,21 +719,21 @@ def type_of(x: Any) -> str:
     return f"{'an' if spelled or word[0] in 'AEIOUaeiou' else 'a'} {word}"
 
 
-def printable(text: Any) -> str:
+def escape_unprintable(text: Any) -> str:
     r"""Escape unprintable characters as ``\x1b``: terminal control sequences, bidirectional marks,
     and surrogates from file names that are not UTF-8.
 
     Examples
     --------
-    >>> print(printable("a\x1b[2Jb"))
+    >>> print(escape_unprintable("a\x1b[2Jb"))
     a\x1b[2Jb
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
-def shown(text: Any, most: int = 80) -> str:
+def one_line(text: Any, most: int = 80) -> str:
     """Format text from a file for a message: on one line, printable, and truncated."""
-    words = printable(" ".join(str(text)[: 4 * most].split()))
+    words = escape_unprintable(" ".join(str(text)[: 4 * most].split()))
     return words if len(words) <= most else f"{words[: most - 3]}..."
 
 
@@ -755,7 +757,7 @@ EXPECTED_CLASSES = {"model": "fastcurv.MLP", "ob": "fastcurv.Objective"}
 OBJECTIVE_HINT = "an objective such as fastcurv.Objective"
 
 
-def require(x: Any, parts: Iterable[str], name: str, wanted: str, after: Any = None) -> None:
+def require_attrs(x: Any, parts: Iterable[str], name: str, wanted: str, after: Any = None) -> None:
     """Raise a TypeError if `x` lacks an attribute; the message states if it was swapped with theta.
 
     Parameters
@@ -771,7 +773,7 @@ def require(x: Any, parts: Iterable[str], name: str, wanted: str, after: Any = N
 
     Examples
     --------
-    >>> require([1.0], ["value"], "ob", OBJECTIVE_HINT)
+    >>> require_attrs([1.0], ["value"], "ob", OBJECTIVE_HINT)
     Traceback (most recent call last):
     TypeError: ob must be an objective such as fastcurv.Objective, got a list without value.
     """
@@ -783,24 +785,24 @@ def require(x: Any, parts: Iterable[str], name: str, wanted: str, after: Any = N
     if wanted == OBJECTIVE_HINT and hasattr(x, "matvec"):
         wanted = "the objective itself, which can be evaluated at any theta"
     raise TypeError(
-        f"{name} must be {wanted}, got {type_of(x)} without {', '.join(missing)}."
+        f"{name} must be {wanted}, got {type_phrase(x)} without {', '.join(missing)}."
         f"{conversion_hint(x)}"
     )
 
 
 def refuse_swapped(x: Any, parts: Iterable[str], name: str, after: Any) -> None:
     """Raise a TypeError if the next argument, `after`, has all the attributes that `x` should have;
-    see `require`.
+    see `require_attrs`.
     """
     if all(hasattr(after, part) for part in parts):
         raise TypeError(
-            f"{name} and theta must be in this order, got {type_of(x)} and {type_of(after)}. "
-            "Exchange "
+            f"{name} and theta must be in this order, got {type_phrase(x)} and "
+            f"{type_phrase(after)}. Exchange "
             "them."
         )
 
 
-def parameters_of(x: Any, name: str) -> str | None:
+def container_error(x: Any, name: str) -> str | None:
     """Return the error message for containers in which other libraries keep parameters or data;
     return None if `x` is not such a container.
 
@@ -812,18 +814,18 @@ def parameters_of(x: Any, name: str) -> str | None:
         Name of the argument, for the message.
     """
     if type(x).__name__ in CONTAINER_HINTS:
-        return f"{name} must be {CONTAINER_HINTS[type(x).__name__]}, got {type_of(x)}."
+        return f"{name} must be {CONTAINER_HINTS[type(x).__name__]}, got {type_phrase(x)}."
     parts = list(x.values()) if isinstance(x, dict) else x
     if inspect.isgenerator(x):
         what = "a generator"
         root = "torch"  # a generator is usually model.parameters()
     elif isinstance(parts, (list, tuple)) and parts:
         root = type(parts[0]).__module__.split(".")[0]
-        what = f"{type_of(x)} of tensors"
+        what = f"{type_phrase(x)} of tensors"
     elif hasattr(x, "shape"):  # a single tensor gets another message
         return None
     else:
-        root, what = converter_key(x), type_of(x)
+        root, what = converter_key(x), type_phrase(x)
     if root not in CONVERTERS:
         return None
     return f"{name} must be one flat vector, got {what}. {CONVERTERS[root]}."

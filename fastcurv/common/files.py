@@ -26,8 +26,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from .errors import shown, type_of
-from .runtime import interruptible
+from .errors import one_line, type_phrase
+from .runtime import run_interruptibly
 
 try:
     import fcntl
@@ -61,15 +61,15 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     temporary = _random_file_name(folder)
     try:
         mode = stat.S_IMODE(os.stat(place).st_mode) if os.path.exists(place) else None
-        handle, named = _open_new(folder, temporary, 0o666 if mode is None else mode)
+        handle, named = _create_locked_file(folder, temporary, 0o666 if mode is None else mode)
         with contextlib.ExitStack() as locked:
             out = locked.enter_context(os.fdopen(handle, "w+b"))
             yield out
             out.flush()
             _copy_permissions(out, mode)
-            _to_disk(out)
+            _flush_to_disk(out)
             if not named:
-                _give_name(out, temporary, mode, locked)
+                _link_to_name(out, temporary, mode, locked)
             # Windows cannot replace an open file.
             if fcntl is None:
                 locked.close()
@@ -84,10 +84,10 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         raise
 
 
-def text_of(path: Any, name: str = "path", cure: str = "") -> str:
+def path_as_text(path: Any, name: str = "path", cure: str = "") -> str:
     """Return a path as text; raise a TypeError if it is not a path."""
     if not isinstance(path, (str, bytes, os.PathLike)):
-        raise TypeError(f"{name} must be the name of a file, got {type_of(path)}.{cure}")
+        raise TypeError(f"{name} must be the name of a file, got {type_phrase(path)}.{cure}")
     text = os.fsdecode(path)
     try:
         os.fsencode(text)
@@ -98,7 +98,7 @@ def text_of(path: Any, name: str = "path", cure: str = "") -> str:
     if not fits:
         raise ValueError(
             f"{name} must be the name of a file, without null characters or unpaired surrogates, "
-            f"got '{shown(text)}'."
+            f"got '{one_line(text)}'."
         )
     return text
 
@@ -109,13 +109,13 @@ def refuse_device(path: str | os.PathLike[str]) -> None:
     """
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
         raise ValueError(
-            f"{shown(os.fsdecode(path), 4096)} must be a file, got a device or a pipe."
+            f"{one_line(os.fsdecode(path), 4096)} must be a file, got a device or a pipe."
         )
 
 
 def _resolve_file(path: str | os.PathLike[str]) -> str:
     """Return the resolved path, which must be a file or not exist."""
-    given = text_of(path)
+    given = path_as_text(path)
     if not given:
         raise ValueError("path must be the name of a file, got ''.")
     # os.stat raises this error for a link that it may not follow.
@@ -126,7 +126,7 @@ def _resolve_file(path: str | os.PathLike[str]) -> str:
     return os.path.realpath(given)
 
 
-def check_place(path: str | os.PathLike[str], name: str, folders: bool = False) -> None:
+def check_writable_path(path: str | os.PathLike[str], name: str, folders: bool = False) -> None:
     """Raise an error for a path at which no file can be written. The trial write leaves no file
     behind.
 
@@ -144,8 +144,8 @@ def check_place(path: str | os.PathLike[str], name: str, folders: bool = False) 
         If ``path`` is a folder or a device or too long, or its folder cannot be created or written
         to.
     """
-    text, made = text_of(path, name), []
-    called = f"'{shown(text, 300)}'"
+    text, made = path_as_text(path, name), []
+    called = f"'{one_line(text, 300)}'"
     target = Path(text).expanduser() if folders else Path(text)
     try:
         if not text or text.endswith(os.sep) or target.is_dir():
@@ -162,7 +162,7 @@ def check_place(path: str | os.PathLike[str], name: str, folders: bool = False) 
             missing.mkdir()
         folder = made[0] if made else folder
         temporary = _random_file_name(str(folder))
-        handle, named = _open_new(str(folder), temporary, 0o600)
+        handle, named = _create_locked_file(str(folder), temporary, 0o600)
         try:
             with os.fdopen(handle, "wb") as trial:
                 trial.write(bytes(4096))  # this write fails on a full disk
@@ -186,11 +186,11 @@ def _copy_permissions(out: IO[bytes], mode: int | None) -> None:
         os.fchmod(out.fileno(), mode)
 
 
-def _to_disk(out: IO[bytes]) -> None:
+def _flush_to_disk(out: IO[bytes]) -> None:
     """Flush the file to disk. Ctrl-C is handled if this takes long."""
     sync = partial(os.fsync, out.fileno())
     if os.fstat(out.fileno()).st_size > MAX_IO_PIECE_BYTES:
-        interruptible(sync)
+        run_interruptibly(sync)
     else:
         sync()
 
@@ -205,7 +205,7 @@ def _random_file_name(folder: str) -> str:
     return os.path.join(folder, f"{_PART_PREFIX}{secrets.token_hex(8)}.part")
 
 
-def _lock(handle: int) -> bool | None:
+def _try_lock(handle: int) -> bool | None:
     """Lock an open file. Return True if the lock was obtained, False if another process holds it,
     and None if the system cannot lock files.
     """
@@ -230,13 +230,15 @@ def _remove_leftovers(folder: str) -> None:
             with contextlib.suppress(OSError):
                 handle = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
                 try:
-                    if _lock(handle):
+                    if _try_lock(handle):
                         os.unlink(name)
                 finally:
                     os.close(handle)
 
 
-def _open_new(folder: str, temporary: str, mode: int, named: bool = False) -> tuple[int, bool]:
+def _create_locked_file(
+    folder: str, temporary: str, mode: int, named: bool = False
+) -> tuple[int, bool]:
     """Open a new locked file in a folder. Return its descriptor, and True if it has a name. The
     umask applies to `mode`.
     """
@@ -245,12 +247,12 @@ def _open_new(folder: str, temporary: str, mode: int, named: bool = False) -> tu
         # Opening raises OSError if the file system does not support O_TMPFILE.
         with contextlib.suppress(OSError):
             handle = os.open(folder, os.O_RDWR | nameless, mode)
-            _lock(handle)
+            _try_lock(handle)
             return handle, False
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     while True:
         handle = os.open(temporary, flags, mode)
-        if _lock(handle) is not False and os.path.exists(temporary):
+        if _try_lock(handle) is not False and os.path.exists(temporary):
             return handle, True
         # Another process has locked or removed the file before this process could lock it.
         os.close(handle)
@@ -258,7 +260,7 @@ def _open_new(folder: str, temporary: str, mode: int, named: bool = False) -> tu
             os.unlink(temporary)
 
 
-def _give_name(
+def _link_to_name(
     out: IO[bytes], temporary: str, mode: int | None, locked: contextlib.ExitStack
 ) -> None:
     """Link a nameless file to a name, or copy it if the system cannot link it."""
@@ -269,12 +271,12 @@ def _give_name(
     except OSError:
         out.seek(0)
         narrow = stat.S_IMODE(os.fstat(out.fileno()).st_mode)
-        handle, _ = _open_new(os.path.dirname(temporary), temporary, narrow, True)
+        handle, _ = _create_locked_file(os.path.dirname(temporary), temporary, narrow, True)
         copy = locked.enter_context(os.fdopen(handle, "wb"))
         shutil.copyfileobj(out, copy)
         copy.flush()
         _copy_permissions(copy, mode)
-        _to_disk(copy)
+        _flush_to_disk(copy)
     finally:
         os.close(own)
 
@@ -382,7 +384,7 @@ def _byte_pieces(array: np.ndarray) -> Iterator[np.ndarray]:
     return (data[at : at + MAX_IO_PIECE_BYTES] for at in range(0, len(data), MAX_IO_PIECE_BYTES))
 
 
-def _json(text: Any) -> Any:
+def _parse_json(text: Any) -> Any:
     """Parse JSON; return None if it is invalid or too deeply nested."""
     try:
         return json.loads(text)
@@ -399,7 +401,7 @@ def _read_header(path: str, raw: IO[bytes], size: int) -> tuple[dict[str, Any], 
     if size < 8 or length > min(_MAX_HEADER_BYTES, size - 8):
         raise ValueError(f"{path} must be a safetensors file, got an invalid header length.")
     head += raw.read(length)
-    header = _json(head[8:])
+    header = _parse_json(head[8:])
     if not isinstance(header, dict):
         raise ValueError(f"{path} must be a safetensors file, got a header that is no JSON object.")
     return header, head
@@ -413,7 +415,7 @@ def checksum_error(path: Any) -> ValueError:
     )
 
 
-def _checksum(path: str, metadata: Any, head: bytes) -> tuple[str | None, Any]:
+def _read_checksum(path: str, metadata: Any, head: bytes) -> tuple[str | None, Any]:
     """Return the checksum in a header and the digest of the bytes before the data, or (None, None)
     for files without a checksum.
     """
@@ -498,23 +500,23 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], d
     OSError
         If the file does not exist.
     """
-    path = text_of(path)
+    path = path_as_text(path)
     refuse_device(path)
     with open(path, "rb") as raw:
-        path = shown(path, 300)  # the form of the path in messages
+        path = one_line(path, 300)  # the form of the path in messages
         size = os.fstat(raw.fileno()).st_size
         header, head = _read_header(path, raw, size)
         metadata = header.pop("__metadata__", None)
-        told, digest = _checksum(path, metadata, head)
+        told, digest = _read_checksum(path, metadata, head)
         arrays = {
-            name: _array(path, raw, kind, shape, digest)
+            name: _read_array(path, raw, kind, shape, digest)
             for name, kind, shape in _checked_entries(path, header, size - len(head))
         }
     if digest is not None and digest.hexdigest() != told:
         raise checksum_error(path)
     if not isinstance(metadata, dict) or _FACTS_KEY not in metadata:
         return arrays, {}
-    facts = _json(metadata[_FACTS_KEY]) if isinstance(metadata[_FACTS_KEY], str) else None
+    facts = _parse_json(metadata[_FACTS_KEY]) if isinstance(metadata[_FACTS_KEY], str) else None
     if not isinstance(facts, dict):
         raise ValueError(
             f"{path} must have a JSON object as its metadata {_FACTS_KEY!r}, got another value."
@@ -522,7 +524,7 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], d
     return arrays, facts
 
 
-def _array(
+def _read_array(
     path: str, raw: BufferedIOBase, dtype: np.dtype[Any], shape: tuple[int, ...], digest: Any
 ) -> np.ndarray:
     """Read the next array of an open file, and update the digest with its bytes."""

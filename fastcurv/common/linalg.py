@@ -13,9 +13,9 @@ Ostrowski's, up to factors within ``1 +- ||E||``:
     |lam_i - L_i| <= (||F|| + ||E|| |L_i|) / (1 - ||E||)
 
 Small eigenvalues keep a small error. If V has fewer columns than A, with eigenvalues of one sign,
-V'AV proves that A has at least as many eigenvalues of that sign (Cauchy), which `eigh_apart` uses.
-E and R are computed in slices of the inner dimension, so that their own rounding, which is added,
-is that of short sums (Higham 2002, section 3.1).
+V'AV proves that A has at least as many eigenvalues of that sign (Cauchy), which
+`eigh_with_joint_signs` uses. E and R are computed in slices of the inner dimension, so that their
+own rounding, which is added, is that of short sums (Higham 2002, section 3.1).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from .._engine import symmetrised as symmetrised
 from .._engine import wanted as wanted
 from .checks import row_block_slices
 from .protocols import Array, Floats, Indices
-from .runtime import SERIAL_BLAS_MAX_N, Given, Result, interruptible, one_blas_thread
+from .runtime import SERIAL_BLAS_MAX_N, Given, Result, one_blas_thread, run_interruptibly
 
 LAPACK_DRIVERS = ("evd", "evr", "ev")
 SMALLEST_SUBNORMAL = 5e-324  # smallest positive float64
@@ -96,9 +96,9 @@ class JointSigns(NamedTuple):
     """Eigenpairs whose signs are proved jointly.
 
     Consider the values of absolute value above ``beside + error``, with `beside` as passed to
-    `eigh_apart`, and let w be the smallest absolute value among them. If p of them are positive and
-    q negative, then A has at least p eigenvalues >= ``w - error`` and at least q eigenvalues <=
-    ``error - w``.
+    `eigh_with_joint_signs`, and let w be the smallest absolute value among them. If p of them are
+    positive and q negative, then A has at least p eigenvalues >= ``w - error`` and at least q
+    eigenvalues <= ``error - w``.
     """
 
     values: Floats  # shape (n,), ascending
@@ -136,11 +136,13 @@ def eigh(A: Floats) -> Eigensystem:
     (array([-2.,  2.]), True)
     """
     S, exponent = _scaled_symmetric_part(A)
-    return _eigensystem(S, exponent, _try_driver(partial(_lapack, S, LAPACK_DRIVERS[0])))
+    return _proved_eigensystem(
+        S, exponent, _try_driver(partial(_call_lapack, S, LAPACK_DRIVERS[0]))
+    )
 
 
 @serial_blas
-def eigh_apart(A: Floats, beside: float) -> Eigensystem | JointSigns:
+def eigh_with_joint_signs(A: Floats, beside: float) -> Eigensystem | JointSigns:
     """Compute an eigensystem like `eigh`, but prove only the signs of the eigenvalues whose
     absolute values exceed `beside`, a bound on the error of A itself. This takes a fraction of the
     cost.
@@ -149,38 +151,40 @@ def eigh_apart(A: Floats, beside: float) -> Eigensystem | JointSigns:
     eigenvectors of all others, and M as a diagonal matrix of at least their absolute values and the
     smallest absolute value of the k. ``B = A + 2 U M U'`` equals A on the complement of U. So a
     Cholesky factor of ``B - s I`` proves k eigenvalues of A above s, up to rounding
-    (`cholesky_floor`), and the pairs of the other sign are proved by their residuals. This takes
-    ``n^3 / 3 + 3 n^2 (n - k)`` flops, and ``O(n (n - k))`` numbers in addition to B.
+    (`cholesky_eigenvalue_floor`), and the pairs of the other sign are proved by their residuals.
+    This takes ``n^3 / 3 + 3 n^2 (n - k)`` flops, and ``O(n (n - k))`` numbers in addition to B.
 
     Examples
     --------
-    >>> found = eigh_apart(np.array([[0.0, -2.0], [-2.0, 0.0]]), 0.0)
+    >>> found = eigh_with_joint_signs(np.array([[0.0, -2.0], [-2.0, 0.0]]), 0.0)
     >>> found.values.round(12), found.error < 0.01
     (array([-2.,  2.]), True)
     """
     S, exponent = _scaled_symmetric_part(A)
-    first = _try_driver(partial(_lapack, S, LAPACK_DRIVERS[0]))
+    first = _try_driver(partial(_call_lapack, S, LAPACK_DRIVERS[0]))
     if first is not None and 0 <= beside < np.inf:
         values, V = (np.asarray(x, dtype=np.float64) for x in first)
-        error = _signs(S, values, V, float(np.ldexp(beside, -exponent)))
+        error = _joint_signs_error(S, values, V, float(np.ldexp(beside, -exponent)))
         if error < np.inf:
             near = max(_eigenvalue_error(S, values[i], V[:, i]) for i in (0, -1))
-            off = _bounds_back(np.array([error, near]), exponent)
-            return JointSigns(unscaled(values, exponent), V, float(off[0]), float(off[1]))
-    return _eigensystem(S, exponent, first)
+            off = _undo_bound_scaling(np.array([error, near]), exponent)
+            return JointSigns(undo_scaling(values, exponent), V, float(off[0]), float(off[1]))
+    return _proved_eigensystem(S, exponent, first)
 
 
-def _eigensystem(S: Floats, exponent: int, first: Any) -> Eigensystem:
+def _proved_eigensystem(S: Floats, exponent: int, first: Any) -> Eigensystem:
     """Return the result of the first driver with its proof, or of the next driver if the proof
     fails.
     """
     best = None
     for driver in LAPACK_DRIVERS:
-        found = first if driver == LAPACK_DRIVERS[0] else _try_driver(partial(_lapack, S, driver))
+        found = (
+            first if driver == LAPACK_DRIVERS[0] else _try_driver(partial(_call_lapack, S, driver))
+        )
         if found is None:
             continue
         values, V = (np.asarray(x, dtype=np.float64) for x in found)
-        bounds = _bound_pairs(S, values, V)
+        bounds = _eigenpair_error_bounds(S, values, V)
         if best is None or bounds.max(initial=0.0) < best[2].max(initial=0.0):
             best = values, V, bounds
         if bounds.max(initial=0.0) <= MAX_DRIVER_ERROR:
@@ -188,7 +192,7 @@ def _eigensystem(S: Floats, exponent: int, first: Any) -> Eigensystem:
     if best is None or not np.isfinite(best[2]).all():
         raise _raise_not_converged(len(S))
     values, V, bounds = best
-    return Eigensystem(unscaled(values, exponent), V, _bounds_back(bounds, exponent))
+    return Eigensystem(undo_scaling(values, exponent), V, _undo_bound_scaling(bounds, exponent))
 
 
 @serial_blas
@@ -207,13 +211,13 @@ def eigvalsh(A: Floats) -> Floats:
     S, exponent = _scaled_symmetric_part(A)
     trace, squares = float(np.trace(S)), float(np.vdot(S, S))
     for driver in LAPACK_DRIVERS:
-        values = _try_driver(partial(_lapack, S, driver, only=True))
-        if values is not None and _credible(values, trace, squares):
-            return unscaled(np.asarray(values, dtype=np.float64), exponent)
+        values = _try_driver(partial(_call_lapack, S, driver, only=True))
+        if values is not None and _matches_moments(values, trace, squares):
+            return undo_scaling(np.asarray(values, dtype=np.float64), exponent)
     raise _raise_not_converged(len(S))
 
 
-def _credible(values: Floats, trace: float, squares: float) -> bool:
+def _matches_moments(values: Floats, trace: float, squares: float) -> bool:
     """Return True if the sum and the sum of squares of the eigenvalues agree with those of the
     matrix.
     """
@@ -222,7 +226,7 @@ def _credible(values: Floats, trace: float, squares: float) -> bool:
 
 
 @serial_blas
-def eigh_some(A: Floats, pick: Callable[[Floats], Indices]) -> tuple[Floats, Indices, Floats]:
+def eigh_selected(A: Floats, pick: Callable[[Floats], Indices]) -> tuple[Floats, Indices, Floats]:
     """Compute every eigenvalue of a symmetric matrix, and the eigenvectors of some, at less than
     half the cost of all. The result is not proved, but checked as in `eigvalsh` and by the
     residuals.
@@ -245,14 +249,14 @@ def eigh_some(A: Floats, pick: Callable[[Floats], Indices]) -> tuple[Floats, Ind
 
     Examples
     --------
-    >>> values, at, V = eigh_some(np.diag([3.0, 1.0, 2.0]), lambda values: np.array([2]))
+    >>> values, at, V = eigh_selected(np.diag([3.0, 1.0, 2.0]), lambda values: np.array([2]))
     >>> values, at, abs(V)
     (array([1., 2., 3.]), array([2]), array([[1.],
            [0.],
            [0.]]))
     """
-    find = partial(_eigh_some, A, pick)
-    found = interruptible(find) if len(A) >= LONG_EIGENSYSTEM_MIN_N else find()
+    find = partial(_eigh_selected, A, pick)
+    found = run_interruptibly(find) if len(A) >= LONG_EIGENSYSTEM_MIN_N else find()
     if found is None:
         whole = eigh(A)
         at = pick(whole.values)
@@ -260,13 +264,13 @@ def eigh_some(A: Floats, pick: Callable[[Floats], Indices]) -> tuple[Floats, Ind
     return found
 
 
-def _eigh_some(
+def _eigh_selected(
     A: Floats, pick: Callable[[Floats], Indices]
 ) -> tuple[Floats, Indices, Floats] | None:
-    """Return the result of `eigh_some`, or None if LAPACK fails or most vectors are wanted."""
+    """Return the result of `eigh_selected`, or None if LAPACK fails or most vectors are wanted."""
     form = Tridiagonal(A.copy())
     values = form.values()
-    if values is None or not _credible(values, form.trace, form.squares):
+    if values is None or not _matches_moments(values, form.trace, form.squares):
         return None
     at = pick(values)
     if 2 * len(at) > form.n > PROOF_MIN_ROWS:
@@ -293,17 +297,17 @@ def eigh_tridiagonal(diagonal: Floats, beside: Floats) -> tuple[Floats, Floats]:
     found = _try_driver(partial(linalg.eigh_tridiagonal, d, e, **how))
     if found is None or not _have_small_residuals(d, e, *found):
         found = eigh(np.diag(d) + np.diag(e, 1) + np.diag(e, -1))
-    return unscaled(found[0], exponent), found[1]
+    return undo_scaling(found[0], exponent), found[1]
 
 
-def _lapack(S: Floats, driver: str, only: bool = False) -> Any:
+def _call_lapack(S: Floats, driver: str, only: bool = False) -> Any:
     """Call one LAPACK driver. NumPy is used for long divide-and-conquer calls, because it releases
     the interpreter lock, so that Ctrl-C is handled, and for 1 x 1 matrices, which SciPy 1.9 does
     not accept.
     """
     if driver == "evd" and (len(S) >= LONG_EIGENSYSTEM_MIN_N or len(S) == 1):
         call = partial(np.linalg.eigvalsh if only else np.linalg.eigh, S)
-        found: Any = interruptible(call) if len(S) >= LONG_EIGENSYSTEM_MIN_N else call()
+        found: Any = run_interruptibly(call) if len(S) >= LONG_EIGENSYSTEM_MIN_N else call()
         return found if only else tuple(found)
     options: dict[str, Any] = {"eigvals_only": only, "driver": driver}
     return linalg.eigh(S.copy().T, overwrite_a=True, check_finite=False, **options)
@@ -363,7 +367,7 @@ def _scaled_symmetric_part(A: Floats) -> tuple[Floats, int]:
     return S, exponent
 
 
-def unscaled(x: Floats, exponent: int) -> Floats:
+def undo_scaling(x: Floats, exponent: int) -> Floats:
     """Return ``2^exponent x``. Raise LinAlgError if it overflows."""
     with np.errstate(over="ignore"):
         out = np.ldexp(x, exponent)
@@ -375,11 +379,11 @@ def unscaled(x: Floats, exponent: int) -> Floats:
     return out
 
 
-def _bounds_back(bounds: Floats, exponent: int) -> Floats:
+def _undo_bound_scaling(bounds: Floats, exponent: int) -> Floats:
     """Return ``2^exponent bounds`` for the errors of values that are scaled in the same way. The
     result is rounded up, since values and bounds are rounded in the subnormal range.
     """
-    up: Floats = np.nextafter(unscaled(bounds, exponent), np.inf) + SMALLEST_SUBNORMAL
+    up: Floats = np.nextafter(undo_scaling(bounds, exponent), np.inf) + SMALLEST_SUBNORMAL
     return up
 
 
@@ -390,7 +394,7 @@ def midpoint(A: Floats, B: Floats) -> Floats:
     return np.where(A == B, A, A / 2 + B / 2)
 
 
-def _signs(A: Floats, values: Floats, V: Floats, beside: float) -> float:
+def _joint_signs_error(A: Floats, values: Floats, V: Floats, beside: float) -> float:
     """Return the `error` of `JointSigns`, or infinity if nothing is proved or `eigh` might prove
     more.
     """
@@ -404,16 +408,20 @@ def _signs(A: Floats, values: Floats, V: Floats, beside: float) -> float:
     sign, few, many = (1, below, above) if above.sum() > below.sum() else (-1, above, below)
     floor = np.inf
     if few.any():
-        floor = float((sizes[few] - _bound_pairs(A, values[few], V[:, few])).min())
+        floor = float((sizes[few] - _eigenpair_error_bounds(A, values[few], V[:, few])).min())
         if not floor > beside:
             return np.inf
     W = V[:, ~many] * np.sqrt(2 * np.maximum(sizes[~many], weakest))
     B = W @ W.T
     B += sign * A
-    made = gamma * (min(_norm_bound(W) ** 2, float(np.vdot(W, W))) + _norm_bound(A)) * 1.01
+    made = (
+        gamma
+        * (min(_spectral_norm_bound(W) ** 2, float(np.vdot(W, W))) + _spectral_norm_bound(A))
+        * 1.01
+    )
     off = gamma / (1 - gamma) * float(np.abs(np.diagonal(B)).sum()) * 1.01
     shift = weakest - max(MAX_SIGN_PROOF_LOSS * weakest, 4 * (off + made))
-    floor = min(floor, cholesky_floor(B, shift) - made * 1.01)
+    floor = min(floor, cholesky_eigenvalue_floor(B, shift) - made * 1.01)
     return max(weakest - floor, largest_open - beside) if floor > beside else np.inf
 
 
@@ -423,13 +431,13 @@ def cholesky(A: Floats) -> Floats | None:
     """
     find = partial(np.linalg.cholesky, A)  # SciPy's Cholesky would hold the interpreter lock
     try:
-        factor: Floats = interruptible(find) if len(A) >= LONG_EIGENSYSTEM_MIN_N else find()
+        factor: Floats = run_interruptibly(find) if len(A) >= LONG_EIGENSYSTEM_MIN_N else find()
     except np.linalg.LinAlgError:
         return None
     return factor if np.isfinite(factor).all() else None
 
 
-def times_lower(A: Floats, lower: Floats, transposed: bool = False) -> Floats:
+def multiply_by_lower(A: Floats, lower: Floats, transposed: bool = False) -> Floats:
     """Return ``A @ lower``, or ``A @ lower.T``, for a lower triangular matrix, in half the flops of
     a full one. Both are float64 and C-contiguous; A is overwritten.
     """
@@ -437,7 +445,7 @@ def times_lower(A: Floats, lower: Floats, transposed: bool = False) -> Floats:
     return np.asarray(product.T)
 
 
-def cholesky_floor(A: Floats, shift: float) -> float:
+def cholesky_eigenvalue_floor(A: Floats, shift: float) -> float:
     """Return a lower bound, near `shift`, on the eigenvalues of A; or 0 if the factorisation of ``A
     - shift I`` breaks down. A is overwritten.
 
@@ -462,10 +470,14 @@ def _eigenvalue_error(A: Floats, value: float, v: Floats) -> float:
     n, length = len(A), float(np.linalg.norm(v))
     left = float(np.linalg.norm(A @ v - value * v))
     gamma = gamma_of(n + 4)
-    return (left + gamma * (_norm_bound(A) + abs(value)) * length + UNDERFLOW_BOUND) / length * 1.01
+    return (
+        (left + gamma * (_spectral_norm_bound(A) + abs(value)) * length + UNDERFLOW_BOUND)
+        / length
+        * 1.01
+    )
 
 
-def _bound_pairs(A: Floats, values: Floats, V: Floats) -> Floats:
+def _eigenpair_error_bounds(A: Floats, values: Floats, V: Floats) -> Floats:
     """Return the bound of the module docstring for some or all pairs of a matrix with entries below
     1, or infinity if V is far from orthogonal.
     """
@@ -489,14 +501,14 @@ def _bound_pairs(A: Floats, values: Floats, V: Floats) -> Floats:
         EL += float((part @ squares[cut]).sum() + squares[cut.stop :] @ below.sum(axis=1))
         part = _matmul_sliced(A, V[:, cut]) - V[:, cut] * values[cut]
         R += float(np.vdot(part, part))
-    absolute = _norm_bound(V)
+    absolute = _spectral_norm_bound(V)
     length = float(np.linalg.norm(V))
     spread = float(np.linalg.norm(values)) * 1.01
     E = (E**0.5 + gamma * absolute**2) * 1.01 + UNDERFLOW_BOUND
     if not E < 0.5:
         return np.full(count, np.inf)
     EL = EL**0.5 + gamma * absolute * spread
-    size = min(_norm_bound(A) * length, float(np.linalg.norm(A)) * absolute)
+    size = min(_spectral_norm_bound(A) * length, float(np.linalg.norm(A)) * absolute)
     R = R**0.5 + gamma * (size + spread)
     F = (EL + (1 + E) ** 0.5 * R) * 1.01 + UNDERFLOW_BOUND
     return np.asarray((F + E * np.abs(values)) / (1 - E) * 1.01)
@@ -512,7 +524,7 @@ def _matmul_sliced(A: Floats, B: Floats) -> Floats:
     return total
 
 
-def _norm_bound(A: Floats) -> float:
+def _spectral_norm_bound(A: Floats) -> float:
     """Return an upper bound on the 2-norm of ``|A|``."""
     rows, columns = 0.0, np.zeros(A.shape[1])
     for cut in row_block_slices(*A.shape):
@@ -546,7 +558,7 @@ def svd(A: Array, full_matrices: bool = False, **more: Any) -> tuple[Array, Arra
     """
     find = partial(np.linalg.svd, A, full_matrices, **more)
     try:
-        found: Any = interruptible(find) if A.size >= LONG_DECOMPOSITION_ENTRIES else find()
+        found: Any = run_interruptibly(find) if A.size >= LONG_DECOMPOSITION_ENTRIES else find()
     except np.linalg.LinAlgError:
         if not np.isfinite(A).all():
             raise

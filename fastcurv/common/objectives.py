@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .checks import apply_checked, check_symmetric_operator, operator_dtype
-from .errors import type_of
+from .errors import type_phrase
 from .progress import Bar
 from .protocols import (
     NOT_OFFERED_REASON,
@@ -42,7 +42,7 @@ ALWAYS_COPIED_MAX_BYTES = 4096
 # What an objective proves about itself.
 
 
-def only_at_once(ob: Any) -> bool:
+def has_only_joint_evaluation(ob: Any) -> bool:
     """Return True if an object has its own `value_and_gradient`, but `value` and `gradient` of
     another object.
     """
@@ -50,7 +50,7 @@ def only_at_once(ob: Any) -> bool:
     return own == [True, False, False]
 
 
-def is_of_its_loss(ob: Any, name: str) -> bool:
+def belongs_to_own_loss(ob: Any, name: str) -> bool:
     """Return True if an objective has a method `name` that belongs to its own value and
     gradient.
     """
@@ -102,7 +102,7 @@ def call_certificate(ob: Any, name: Certificate, *at: Any, default: Any = None) 
     return found
 
 
-def is_plain(ob: Any) -> bool:
+def has_consistent_hessian(ob: Any) -> bool:
     """Return True if the quantities that an objective's operators hold at theta, and its casts to
     other precisions, belong to its own value and gradient.
     """
@@ -111,18 +111,18 @@ def is_plain(ob: Any) -> bool:
     return not why_not_own(ob, "hessian")
 
 
-def rounding_bound_of(ob: Any) -> Any:
+def gradient_error_bound_of(ob: Any) -> Any:
     """Return an objective's `rounding_bound`, a function of theta, or None."""
     return None if why_not_own(ob, "rounding_bound") else ob.rounding_bound
 
 
-def probes(ob: Any, theta: np.ndarray) -> np.ndarray:
+def probe_directions(ob: Any, theta: np.ndarray) -> np.ndarray:
     """Return directions (n, p), as columns, of curvature orthogonal to the gradient."""
     found = call_certificate(ob, "probes", theta)
     return np.zeros((theta.size, 0)) if found is None else np.asarray(found)
 
 
-def lower_bound(ob: Any) -> float:
+def value_lower_bound(ob: Any) -> float:
     """Return a lower bound on the value, or -inf if none is known."""
     c = certificate_method(ob, "loss_lower_bound", -np.inf)
     return float(c() if callable(c) else c)
@@ -140,11 +140,11 @@ def round_to_dtype(ob: Any, theta: np.ndarray) -> np.ndarray:
     return theta.astype(np.float32).astype(np.float64) if single else theta
 
 
-def in_float64(ob: Any) -> Any:
+def cast_to_float64(ob: Any) -> Any:
     """Return the objective cast to float64 if it is in float32 and can be cast, otherwise
     unchanged.
     """
-    cast = getattr(ob, "dtype", None) == np.float32 and is_plain(ob)
+    cast = getattr(ob, "dtype", None) == np.float32 and has_consistent_hessian(ob)
     return ob.astype(np.float64) if cast and not why_not_own(ob, "astype") else ob
 
 
@@ -214,7 +214,7 @@ def as_curvature(H: Any, n: int, name: str = "hessian") -> Any:
     if not any(hasattr(H, part) for part in ("product", "matvec", "__matmul__")):
         raise TypeError(
             f"the objective's {name} must be a symmetric matrix, numpy.array(...), or "
-            f"LinearOperator of shape ({n}, {n}), got {type_of(H)}."
+            f"LinearOperator of shape ({n}, {n}), got {type_phrase(H)}."
         )
     shape = getattr(H, "shape", (n, n))
     if tuple(shape) != (n, n):
@@ -225,10 +225,12 @@ def as_curvature(H: Any, n: int, name: str = "hessian") -> Any:
 def value_at(ob: Any, theta: np.ndarray) -> float:
     """Return the objective's value at theta as a float."""
     with call_unmodified(ob, theta):
-        return as_number(ob.value_and_gradient(theta)[0] if only_at_once(ob) else ob.value(theta))
+        return as_number(
+            ob.value_and_gradient(theta)[0] if has_only_joint_evaluation(ob) else ob.value(theta)
+        )
 
 
-def value_rounding(f: float, dtype: Any) -> float:
+def value_rounding_error(f: float, dtype: Any) -> float:
     """Return the assumed rounding error of a value. A smaller decrease of the value does not count
     as a decrease.
     """
@@ -370,7 +372,7 @@ def _holds_gradient(ob: Any, H: Products) -> bool:
     """Return True if the gradient that the operator holds is the objective's own."""
     held: Any = getattr(H.op, "gradient", None)
     held = held() if callable(held) else held
-    own = is_plain(ob) and getattr(H.native, "objective", ob) is ob
+    own = has_consistent_hessian(ob) and getattr(H.native, "objective", ob) is ob
     return own and np.shape(held) == (H.n,)
 
 
@@ -381,13 +383,15 @@ def gradient_at(ob: Any, theta: Array, H: Products) -> Floats:
     if _holds_gradient(ob, H):
         held = H.op.gradient
         return as_gradient(held() if callable(held) else held, H.n)
-    own = ob.value_and_gradient(theta)[1] if only_at_once(ob) else ob.gradient(theta)
+    own = ob.value_and_gradient(theta)[1] if has_only_joint_evaluation(ob) else ob.gradient(theta)
     return as_gradient(own, H.n)
 
 
-def gradient_bound(ob: Any, theta: Array, H: Products) -> float | None:
+def gradient_error_bound(ob: Any, theta: Array, H: Products) -> float | None:
     """Return a bound on the rounding error of the gradient from `gradient_at`, or None if the
     objective offers none.
     """
-    bound = rounding_bound_of(getattr(H.op, "objective", ob) if _holds_gradient(ob, H) else ob)
+    bound = gradient_error_bound_of(
+        getattr(H.op, "objective", ob) if _holds_gradient(ob, H) else ob
+    )
     return None if bound is None else float(bound(theta))

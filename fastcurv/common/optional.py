@@ -24,7 +24,7 @@ INSTALL_HINTS = {
 
 
 @contextmanager
-def optional(purpose: str, extra: str | None = None) -> Iterator[None]:
+def optional_import(purpose: str, extra: str | None = None) -> Iterator[None]:
     """Run imports of optional packages. If one is not installed, raise ImportError with one
     sentence that names what to install.
 
@@ -44,7 +44,7 @@ def optional(purpose: str, extra: str | None = None) -> Iterator[None]:
 
     Examples
     --------
-    >>> with optional("peers", "bench"):
+    >>> with optional_import("peers", "bench"):
     ...     raise ModuleNotFoundError(name="pyhessian.hessian")
     Traceback (most recent call last):
     ImportError: peers need PyHessian, which is not installed. Run: pip install "fastcurv[bench]"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from scipy.optimize import OptimizeResult
 
-from .errors import no_attribute
+from .errors import raise_attribute_error
 from .html import html_table
 from .protocols import Array
 
@@ -41,7 +41,9 @@ class Result(OptimizeResult):
 
         def __getattr__(self, name: str) -> Any:
             if name not in self:
-                no_attribute(type(self)._subject, f"{type(self).__name__!r} object", name, self)
+                raise_attribute_error(
+                    type(self)._subject, f"{type(self).__name__!r} object", name, self
+                )
             return self[name]
 
     def _repr_html_(self) -> str:

@@ -62,7 +62,7 @@ class _Shown:
             self._shown.disable = True
 
 
-def on_terminal(name: str) -> bool:
+def is_terminal(name: str) -> bool:
     """Return True if a standard stream exists and is a terminal."""
     try:
         return bool(getattr(sys, name).isatty())
@@ -110,7 +110,7 @@ class bar:
         self._inside: Any = None
         delay = BAR_DELAY_SECONDS if enabled is None and ahead <= BAR_DELAY_SECONDS else 0.0
         if enabled is None:
-            enabled = not _INSIDE_BAR.get() and on_terminal("stderr")
+            enabled = not _INSIDE_BAR.get() and is_terminal("stderr")
         if enabled and sys.stderr is not None:
             # tqdm or the stream may be missing.
             with suppress(ImportError, OSError, ValueError):

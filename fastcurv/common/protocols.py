@@ -445,7 +445,7 @@ def own_product(op: Any) -> str:
     return next(name for place in places for name in PRODUCT_METHODS if name in place)
 
 
-def source(x: Any) -> Any:
+def wrapped_source(x: Any) -> Any:
     """Return the object whose functions a wrapper forwards, or the object itself."""
     within = x
     while not isinstance(

@@ -64,12 +64,12 @@ class ReadOnly:
         def __setattr__(self, name: str, value: Any) -> None:
             if name in self._read_only:
                 if name in vars(self) or hasattr(type(self), name):
-                    raise AttributeError(refusal(self, name))
+                    raise AttributeError(assignment_error_message(self, name))
                 value = read_only_view(value)
             object.__setattr__(self, name, value)
 
 
-def refusal(x: Any, name: str) -> str:
+def assignment_error_message(x: Any, name: str) -> str:
     """Return the message for an attribute that cannot be assigned."""
     kind, maker = type(x), x._made_by
     said = f"{kind.__name__}.{name} is read-only."

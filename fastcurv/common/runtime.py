@@ -53,7 +53,7 @@ def load_module(module: str) -> Any:
 MAX_DISTURBED_CALLS = 3  # number of calls of a proof in a row that a signal handler may disturb
 
 
-def to_nearest(function: Callable[Given, Result]) -> Callable[Given, Result]:
+def rounding_to_nearest(function: Callable[Given, Result]) -> Callable[Given, Result]:
     """Decorate a function without side effects to run with the floating-point settings that proofs
     assume: rounding to nearest, and no flushing to zero.
 
@@ -79,9 +79,10 @@ def to_nearest(function: Callable[Given, Result]) -> Callable[Given, Result]:
     return run
 
 
-def starts_to_nearest(function: Callable[Given, Result]) -> Callable[Given, Result]:
-    """Decorate an algorithm like `to_nearest`, but without repeating it. The settings are loaded
-    again after each callback, and the proofs inside the algorithm are protected by `to_nearest`.
+def starting_with_nearest_rounding(function: Callable[Given, Result]) -> Callable[Given, Result]:
+    """Decorate an algorithm like `rounding_to_nearest`, but without repeating it. The settings are
+    loaded again after each callback, and the proofs inside the algorithm are protected by
+    `rounding_to_nearest`.
     """
 
     @functools.wraps(function)
@@ -424,7 +425,7 @@ class Interrupts:
             raise Interrupted from error
 
 
-def interruptible(call: Callable[[], Result]) -> Result:
+def run_interruptibly(call: Callable[[], Result]) -> Result:
     """Return ``call()`` for a long call that releases the interpreter lock but ignores signals.
     Ctrl-C and a `time_limit` take effect at once, and the call continues in an abandoned thread.
     """

@@ -54,7 +54,7 @@ __all__ = [
     "combine_rows",
     "default_threads",
     "dot",
-    "extent",
+    "norm_with_floor",
     "growth",
     "next_radius",
     "norm",
@@ -97,7 +97,7 @@ def norm(x: NDArray[Any]) -> float:
     return math.sqrt(total) if 1e-30 < total < 1e30 else safe_norm(x)
 
 
-def extent(theta: NDArray[Any]) -> float:
+def norm_with_floor(theta: NDArray[Any]) -> float:
     """Return ``(||theta||^2 + 1)^1/2``, the length of theta with a lower limit of 1."""
     return float((np.linalg.norm(theta) ** 2 + 1) ** 0.5)
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..common.checks import as_numpy, caller_depth
-from ..common.errors import accept_aliases, shown, type_of
+from ..common.errors import accept_aliases, one_line, type_phrase
 from ..network.mlp import Model
 from ..structure.tables import activations_of
 from .sklearn import (
@@ -150,7 +150,7 @@ def from_keras(weights: Any, activation: Any = None) -> Model:
         wanted = " Use keras.saving.load_model(path) for a file." if named else ""
         raise TypeError(
             f"weights must be a model or the result of get_weights(), "
-            f"got {type_of(weights)}.{wanted}"
+            f"got {type_phrase(weights)}.{wanted}"
         )
     leaves = [
         Leaf(f"weights[{i}]", "weights", "", as_numpy(w, f"weights[{i}]"))
@@ -162,18 +162,18 @@ def from_keras(weights: Any, activation: Any = None) -> Model:
 def _read_model(network: Any, activation: Any) -> Model:
     """Return the model and theta of a Keras model, which is read layer by layer."""
     stack, seen = Stack(), set()
-    for layer in _layers(network):
+    for layer in _flatten_layers(network):
         name = f"{type(layer).__name__} ({getattr(layer, 'name', 'layer')})"
         refuse_if(
             id(layer) in seen and layer.get_weights(), f"{name}, which stands twice,", KERAS_ADVICE
         )
         seen.add(id(layer))
-        _read(stack, layer, name)
+        _read_layer(stack, layer, name)
     model, theta = stack.finish()
     check_activation(model, activation)
     if not _takes_probabilities(getattr(network, "loss", None)):
         warn_left_out(stack)
-    folded = sorted(SCALING_LAYERS.intersection(map(_kind, _layers(network))))
+    folded = sorted(SCALING_LAYERS.intersection(map(_keras_class_name, _flatten_layers(network))))
     if folded:
         warnings.warn(
             f"{' and '.join(folded)} of the network {'are' if folded[1:] else 'is'} folded into "
@@ -194,11 +194,11 @@ def _takes_probabilities(loss: Any) -> bool:
     return name.lower().replace("_", "").endswith("crossentropy") and not logits
 
 
-def _layers(network: Any) -> list[Any]:
+def _flatten_layers(network: Any) -> list[Any]:
     """Return the layers of nested models in order. The layers of a functional model must form a
     chain.
     """
-    kind = _kind(network)
+    kind = _keras_class_name(network)
     if kind not in ("Sequential", "Functional", "Model"):
         return [network]
     inner = list(network.layers)
@@ -210,17 +210,17 @@ def _layers(network: Any) -> list[Any]:
                 len(network.inputs) == len(network.outputs) == 1 and network.outputs[0] is ends[-1]
             )
             chained = one and all(
-                taken is given or _kind(layer) == "InputLayer"
+                taken is given or _keras_class_name(layer) == "InputLayer"
                 for layer, taken, given in zip(inner, takes, ends)
             )
         except (AttributeError, ValueError, IndexError):
             # The layer may be used twice.
             chained = False
         refuse_if(not chained, f"{kind}, whose layers are no chain,", KERAS_ADVICE)
-    return [leaf for layer in inner for leaf in _layers(layer)]
+    return [leaf for layer in inner for leaf in _flatten_layers(layer)]
 
 
-def _kind(layer: Any) -> str:
+def _keras_class_name(layer: Any) -> str:
     """Return the name of a Keras class, or "" for other classes and for layers with their own
     ``call``.
     """
@@ -229,19 +229,19 @@ def _kind(layer: Any) -> str:
     return kind.__name__ if kind.__module__.split(".")[0] in KERAS_PACKAGES and not own else ""
 
 
-def _read(stack: Stack, layer: Any, name: str) -> None:
+def _read_layer(stack: Stack, layer: Any, name: str) -> None:
     """Read one Keras layer into the stack."""
-    kind, known = _kind(layer), activations_of("keras")
+    kind, known = _keras_class_name(layer), activations_of("keras")
     settings = layer.get_config() if kind else {}
     phi = getattr(layer, "activation", None)
     refuse_if(
         callable(phi) and str(getattr(phi, "__module__", "")).split(".")[0] not in KERAS_PACKAGES,
-        f"the activation {shown(phi)} of {name}, a function of one's own,",
+        f"the activation {one_line(phi)} of {name}, a function of one's own,",
         KERAS_ADVICE,
     )
     refuse_if(
-        kind in ("Dense", "Softmax") and _axes(layer) > 2,
-        f"{name} of an input with {_axes(layer)} axes",
+        kind in ("Dense", "Softmax") and _n_input_axes(layer) > 2,
+        f"{name} of an input with {_n_input_axes(layer)} axes",
         KERAS_ADVICE,
     )
     if kind == "Dense":
@@ -263,7 +263,7 @@ def _read(stack: Stack, layer: Any, name: str) -> None:
         elif isinstance(phi, str) and phi in known and phi.islower():
             stack.named("keras", phi, {}, f"the {phi} of {name}" if phi == "sigmoid" else name)
         else:
-            said = phi if isinstance(phi, str) else type_of(phi)
+            said = phi if isinstance(phi, str) else type_phrase(phi)
             raise unsupported_layer(f"the activation {said!r} of {name}", KERAS_ADVICE)
     elif kind in known and not kind.islower():
         # The layer class is an activation.
@@ -271,12 +271,14 @@ def _read(stack: Stack, layer: Any, name: str) -> None:
     elif kind == "Softmax" and settings.get("axis", -1) in (1, -1):
         stack.close(name)
     elif kind in SCALING_LAYERS:
-        _scale(stack, kind, layer, settings, name)
+        _read_scaling_layer(stack, kind, layer, settings, name)
     elif kind not in INERT_LAYERS or settings.get("data_format") == "channels_first":
         raise unsupported_layer(name, KERAS_ADVICE)
 
 
-def _scale(stack: Stack, kind: str, layer: Any, settings: Mapping[str, Any], name: str) -> None:
+def _read_scaling_layer(
+    stack: Stack, kind: str, layer: Any, settings: Mapping[str, Any], name: str
+) -> None:
     """Read a layer that scales and shifts features at prediction into the stack."""
     parts: list[Any]
     like: Any
@@ -296,10 +298,10 @@ def _scale(stack: Stack, kind: str, layer: Any, settings: Mapping[str, Any], nam
         like = parts[-1]
     axis = settings.get("axis", -1)
     axis = list(axis) if isinstance(axis, (list, tuple)) else [] if axis is None else [axis]
-    last = axis in ([], [-1], [_axes(layer) - 1])
+    last = axis in ([], [-1], [_n_input_axes(layer) - 1])
     refuse_if(
-        _axes(layer) > 2 and any(np.size(x) > 1 for x in parts if x is not None),
-        f"{name} of an input with {_axes(layer)} axes before any Flatten",
+        _n_input_axes(layer) > 2 and any(np.size(x) > 1 for x in parts if x is not None),
+        f"{name} of an input with {_n_input_axes(layer)} axes before any Flatten",
         KERAS_ADVICE,
     )
     refuse_if(not last, f"{name} along axis {axis[0] if len(axis) == 1 else axis}", KERAS_ADVICE)
@@ -315,7 +317,7 @@ def _scale(stack: Stack, kind: str, layer: Any, settings: Mapping[str, Any], nam
     stack.affine(scale, shift, name, like)
 
 
-def _axes(layer: Any) -> int:
+def _n_input_axes(layer: Any) -> int:
     """Return the number of axes of a layer's input, or 2 if it is unknown."""
     try:
         return len(layer.input.shape)
@@ -353,7 +355,7 @@ def _tree_leaves(tree: Any, name: str, home: str, key: str) -> list[Leaf]:
     array = as_numpy(tree, name)
     if array.dtype == object:
         raise TypeError(
-            f"{name} must be arrays in dictionaries or lists, got {type_of(tree)}. Use "
+            f"{name} must be arrays in dictionaries or lists, got {type_phrase(tree)}. Use "
             "nnx.state(module) of Flax, or [(l.weight.T, l.bias) for l in net.layers] of Equinox."
         )
     return [Leaf(name, home, key, array)]

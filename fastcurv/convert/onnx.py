@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import check_positive_int
-from ..common.errors import accept_aliases, shown, type_of
-from ..common.files import text_of
-from ..common.optional import optional
+from ..common.errors import accept_aliases, one_line, type_phrase
+from ..common.files import path_as_text
+from ..common.optional import optional_import
 from ..network.mlp import Model
 from ..structure.tables import activations_of
 from .sklearn import Stack, refuse_if, unsupported_layer, warn_left_out
@@ -48,7 +48,7 @@ ACTIVATION_PATTERNS = {
 }
 # A file may have this number of parameters in addition to one for each of its bytes.
 MAX_EXTRA_PARAMS = 1 << 12
-SUPPORTED_NODES_TEXT = (
+SUPPORTED_NODES = (
     "Gemm, MatMul and Add, Relu LeakyRelu Tanh Sigmoid Softplus Elu Gelu and SiLU, Clip and Max "
     "at 0, BatchNormalization, Scaler, Flatten, Identity and Cast"
 )
@@ -78,10 +78,10 @@ class Graph:
         for own in proto.functions:
             refuse_if(
                 own.domain in DOMAINS,
-                f"{shown(own.name)}, a function of the model's own,",
-                SUPPORTED_NODES_TEXT,
+                f"{one_line(own.name)}, a function of the model's own,",
+                SUPPORTED_NODES,
             )
-        if folder is None and any(map(_is_external, _tensors(graph))):
+        if folder is None and any(map(_is_external, _all_tensors(graph))):
             raise ValueError(
                 "the model must hold its weights, got one that keeps them in another file. Use "
                 "its path."
@@ -102,11 +102,11 @@ class Graph:
             )
             if not known_domain:
                 raise unsupported_layer(
-                    f"{_name(node)} of the domain {shown(node.domain)!r}", SUPPORTED_NODES_TEXT
+                    f"{_node_name(node)} of the domain {one_line(node.domain)!r}", SUPPORTED_NODES
                 )
             for name in filter(None, node.output):
                 if name in made:
-                    raise ValueError(f"the graph makes {shown(name)!r} twice, or in a circle")
+                    raise ValueError(f"the graph makes {one_line(name)!r} twice, or in a circle")
                 made.add(name)
             if node.op_type == "Constant" and len(node.attribute) == 1:
                 self.tensors[node.output[0]] = node.attribute[0]
@@ -177,7 +177,7 @@ class Graph:
                 load_external_data_for_tensor(held, self.folder)
             return np.asarray(numpy_helper.to_array(held))
         except Exception as error:
-            text = shown(error, 160)
+            text = one_line(error, 160)
             raise ValueError(f"a tensor of the model cannot be read: {text}") from None
 
     @staticmethod
@@ -197,7 +197,7 @@ class Graph:
         return "sqrt2" if near else str(number)
 
 
-def _tensors(graph: Any) -> Iterator[Any]:
+def _all_tensors(graph: Any) -> Iterator[Any]:
     """Yield every tensor of a graph: initializers and attributes, including those of nested
     graphs.
     """
@@ -208,7 +208,7 @@ def _tensors(graph: Any) -> Iterator[Any]:
             yield from (a.t, *a.tensors)
             sparse += (a.sparse_tensor, *a.sparse_tensors)
             for inner in (a.g, *a.graphs) if a.HasField("g") or a.graphs else ():
-                yield from _tensors(inner)
+                yield from _all_tensors(inner)
     for pair in sparse:
         yield from (pair.values, pair.indices)
 
@@ -218,11 +218,11 @@ def _is_external(tensor: Any) -> bool:
     return bool(tensor.data_location == tensor.EXTERNAL or tensor.external_data)
 
 
-def _name(node: Any) -> str:
-    return f"{shown(node.op_type)} ({shown(node.name or node.output[0])})"
+def _node_name(node: Any) -> str:
+    return f"{one_line(node.op_type)} ({one_line(node.name or node.output[0])})"
 
 
-def _gated(graph: Graph, at: str) -> tuple[str, Any] | None:
+def _match_gated_activation(graph: Graph, at: str) -> tuple[str, Any] | None:
     """Return the kind and the last node of an activation that is exported as several nodes, one of
     `ACTIVATION_PATTERNS`, or None.
     """
@@ -246,12 +246,17 @@ def _gated(graph: Graph, at: str) -> tuple[str, Any] | None:
 
 def _read_node(graph: Graph, node: Any) -> None:
     """Read one node of the chain into the stack."""
-    stack, kind, attributes, name = graph.stack, node.op_type, graph.attributes(node), _name(node)
+    stack, kind, attributes, name = (
+        graph.stack,
+        node.op_type,
+        graph.attributes(node),
+        _node_name(node),
+    )
     held: list[Any] = [graph.value(x) for x in node.input]
     refuse_if(
         stack.column and kind not in ("Identity", "Cast", "Sigmoid"),
         f"{name} after {stack.column}, of one number a row,",
-        SUPPORTED_NODES_TEXT,
+        SUPPORTED_NODES,
     )
     arithmetic = kind in ("Add", "Sub", "Mul", "Div")
     # true for example for a division by 255
@@ -259,25 +264,25 @@ def _read_node(graph: Graph, node: Any) -> None:
     refuse_if(
         graph.axes != 2 and not alone and kind not in (*SHAPE_NODES, "Identity", "Cast", "Dropout"),
         f"{name} of an input with {graph.axes} axes before any Flatten",
-        SUPPORTED_NODES_TEXT,
+        SUPPORTED_NODES,
     )
     if kind == "Gemm":
-        _gemm(stack, node, held, attributes, name)
+        _add_gemm(stack, node, held, attributes, name)
     elif kind == "MatMul":
         refuse_if(
             len(held) != 2 or held[1] is None,
             f"{name} that is not rows times a constant",
-            SUPPORTED_NODES_TEXT,
+            SUPPORTED_NODES,
         )
         stack.linear(_float_constant(held[1], name).T, None, name)
     elif arithmetic:
-        _arithmetic(stack, node, held, name)
+        _add_arithmetic(stack, node, held, name)
     elif kind == "BatchNormalization":
         known = [_float_constant(x, name) for x in held[1:5] if x is not None]
         refuse_if(
             attributes.get("training_mode", 0) or len(known) < 4 or len(node.output) > 1,
             f"{name} while training",
-            SUPPORTED_NODES_TEXT,
+            SUPPORTED_NODES,
         )
         stack.frozen_norm(known, attributes.get("epsilon", 1e-5), name)
     elif kind == "Scaler":
@@ -293,16 +298,16 @@ def _read_node(graph: Graph, node: Any) -> None:
         axis = f" along axis {attributes['axis']}" if "axis" in attributes else ""
         words = {"Cast": " to other than real numbers", "Dropout": " while training"}
         words |= {"Clip": " at other bounds than 0", "Max": " with other than 0"}
-        raise unsupported_layer(f"{name}{words.get(kind, axis)}", SUPPORTED_NODES_TEXT)
+        raise unsupported_layer(f"{name}{words.get(kind, axis)}", SUPPORTED_NODES)
 
 
-def _gemm(stack: Stack, node: Any, held: list[Any], attributes: Any, name: str) -> None:
+def _add_gemm(stack: Stack, node: Any, held: list[Any], attributes: Any, name: str) -> None:
     """Add the linear map ``alpha a W' + beta b`` of a Gemm node."""
     given = len(node.input) > 2 and node.input[2] != ""
     refuse_if(
         held[1] is None or attributes.get("transA", 0) or (given and held[2] is None),
         f"{name} of two tensors",
-        SUPPORTED_NODES_TEXT,
+        SUPPORTED_NODES,
     )
     W = (
         _float_constant(held[1], name)
@@ -322,7 +327,7 @@ def _float_constant(c: np.ndarray, name: str) -> np.ndarray:
     refuse_if(
         c.dtype.kind in "iubcOSU" or not c.size,
         f"{name} of a constant of {c.dtype} and shape {c.shape}",
-        SUPPORTED_NODES_TEXT,
+        SUPPORTED_NODES,
     )
     return c
 
@@ -332,7 +337,7 @@ def _constant_row(c: np.ndarray, name: str) -> np.ndarray:
     refuse_if(
         c.ndim > 2 or c.size != max(c.shape[-1:], default=1),
         f"{name} of a constant of shape {c.shape}, other for every row,",
-        SUPPORTED_NODES_TEXT,
+        SUPPORTED_NODES,
     )
     return _float_constant(c, name).reshape(-1)
 
@@ -343,7 +348,7 @@ def _is_relu(stack: Stack, node: Any, held: list[Any], attributes: dict[str, Any
         zeros = [x for x in held if x is not None]
         if len(held) != 2 or len(zeros) != 1 or zeros[0].dtype.kind not in "fiu":
             return False
-        zero = _constant_row(zeros[0], _name(node))
+        zero = _constant_row(zeros[0], _node_name(node))
         return zero.size in (1, stack.width) and not zero.any()
     if any(name and x is None for name, x in zip(node.input[1:], held[1:])):
         return False  # a computed bound is not supported
@@ -376,32 +381,32 @@ def _is_identity_node(
     if kind == "Squeeze":
         axes = attributes.get("axes") if len(held) < 2 else held[1]
         said = [1] if axes is None and len(held) < 2 else np.ravel(np.asarray(axes)).tolist()
-        return said in ([1], [-1]) and stack.reshaped([-1], _name(node), width)
+        return said in ([1], [-1]) and stack.reshaped([-1], _node_name(node), width)
     if kind == "Reshape" and held[1] is not None and not attributes.get("allowzero", 0):
         shape = [int(x) for x in held[1].reshape(-1)]
         refuse_if(
             shape == [-1, 1] and stack.layers and (width or stack.width or 1) > 1,
-            f"{_name(node)} of rows of {width or stack.width} numbers to a column, which skl2onnx "
-            "writes of a regressor with several outputs,",
-            f"{SUPPORTED_NODES_TEXT}; fastcurv.from_sklearn(estimator) reads that regressor",
+            f"{_node_name(node)} of rows of {width or stack.width} numbers to a column, which "
+            "skl2onnx writes of a regressor with several outputs,",
+            f"{SUPPORTED_NODES}; fastcurv.from_sklearn(estimator) reads that regressor",
         )
         if len(shape) == 2:
             graph.axes = 2
             shape[0] = 0 if 0 < shape[0] == graph.rows else shape[0]
-        return stack.reshaped(shape, _name(node), width)
+        return stack.reshaped(shape, _node_name(node), width)
     return bool(kind == "Identity")
 
 
-def _arithmetic(stack: Stack, node: Any, held: list[Any], name: str) -> None:
+def _add_arithmetic(stack: Stack, node: Any, held: list[Any], name: str) -> None:
     """Add ``a + c``, ``a - c``, ``c - a``, ``a c`` or ``a / c`` for a constant c."""
     constants = [x for x in held if x is not None]
-    refuse_if(len(constants) != 1, f"{name} of two tensors", SUPPORTED_NODES_TEXT)
+    refuse_if(len(constants) != 1, f"{name} of two tensors", SUPPORTED_NODES)
     c, kind = _constant_row(constants[0], name).astype(np.float64), node.op_type
     one, first = np.ones_like(c), held[0] is not None
     refuse_if(
         kind == "Div" and (first or not c.all()),
         f"{name} by {'a tensor' if first else 0}",
-        SUPPORTED_NODES_TEXT,
+        SUPPORTED_NODES,
     )
     if kind in ("Mul", "Div"):
         scale, shift = c if kind == "Mul" else 1 / c, np.zeros_like(c)
@@ -410,11 +415,11 @@ def _arithmetic(stack: Stack, node: Any, held: list[Any], name: str) -> None:
     stack.affine(scale, shift, name, constants[0])
 
 
-def _load(source: Any) -> tuple[Any, int, str | None]:
+def _load_model_proto(source: Any) -> tuple[Any, int, str | None]:
     """Return a ModelProto from a path, bytes or a ModelProto, with its size in bytes and, for a
     path, its folder.
     """
-    with optional("ONNX models"):
+    with optional_import("ONNX models"):
         import onnx
 
     if isinstance(source, onnx.ModelProto):
@@ -425,24 +430,26 @@ def _load(source: Any) -> tuple[Any, int, str | None]:
         os.fspath(source)
     except TypeError:
         raise TypeError(
-            f"source must be a path, bytes or an onnx.ModelProto, got {type_of(source)}."
+            f"source must be a path, bytes or an onnx.ModelProto, got {type_phrase(source)}."
         ) from None
     except Exception:
         raise ValueError("source must hold the bytes of an ONNX model, got other bytes.") from None
-    path = Path(text_of(source, "source"))
+    path = Path(path_as_text(source, "source"))
     if not path.is_file():
-        raise ValueError(f"source must be an ONNX model, got {shown(path)}, which is not a file.")
+        raise ValueError(
+            f"source must be an ONNX model, got {one_line(path)}, which is not a file."
+        )
     try:
         folder, size = path.resolve().parent, path.stat().st_size
         proto = onnx.load(path, load_external_data=False)
-        held = (pair for t in _tensors(proto.graph) for pair in t.external_data)
+        held = (pair for t in _all_tensors(proto.graph) for pair in t.external_data)
         beside = {folder / pair.value for pair in held if pair.key == "location"}
         size += sum(file.stat().st_size for file in beside if file.is_file())
         return proto, size, str(folder)
     except Exception as error:
         # protobuf raises errors of its own, and external files may be missing or elsewhere.
-        text = shown(error, 200)
-        raise ValueError(f"{shown(path)} cannot be read as an ONNX model: {text}") from None
+        text = one_line(error, 200)
+        raise ValueError(f"{one_line(path)} cannot be read as an ONNX model: {text}") from None
 
 
 @accept_aliases("from_onnx")
@@ -497,7 +504,7 @@ def from_onnx(source: Any, *, max_params: int | None = None) -> Model:
     >>> theta.tolist()
     [1.0, 1.0, 0.0]
     """
-    proto, size, folder = _load(source)
+    proto, size, folder = _load_model_proto(source)
     room = (
         MAX_EXTRA_PARAMS + size
         if max_params is None
@@ -510,9 +517,9 @@ def from_onnx(source: Any, *, max_params: int | None = None) -> Model:
         raise
     except Exception as error:
         # Nodes may lack inputs, and tensors may lack data.
-        text = shown(f"{type(error).__name__}: {error}", 160)
+        text = one_line(f"{type(error).__name__}: {error}", 160)
         raise ValueError(
-            f"the ONNX model must be a stack of {SUPPORTED_NODES_TEXT}, got a damaged one ({text})."
+            f"the ONNX model must be a stack of {SUPPORTED_NODES}, got a damaged one ({text})."
         ) from None
     warn_left_out(stack)
     return found
@@ -525,11 +532,11 @@ def _read_nodes(graph: Graph) -> Model:
     saved: list[Any] = []
     while True:
         readers = [] if graph.outputs == {at} else graph.readers[at]
-        gated = _gated(graph, at) if len(readers) > 1 else None
+        gated = _match_gated_activation(graph, at) if len(readers) > 1 else None
         sums = [node for node in readers if node.op_type in ("Add", "Sum") and len(node.input) == 2]
         if gated is not None:
             kind, node = gated
-            stack.activation(activations_of("onnx")[kind][0], _name(node))
+            stack.activation(activations_of("onnx")[kind][0], _node_name(node))
         elif (
             stack.closed
             # Nodes may follow that only turn a sigmoid into labels.
@@ -546,22 +553,23 @@ def _read_nodes(graph: Graph) -> Model:
         elif not readers:
             return _build_model(graph, at)
         elif len(readers) == 2 and len(sums) == 1 and not saved:
-            stack.fork(f"a fork at {shown(at)!r}")
+            stack.fork(f"a fork at {one_line(at)!r}")
             node = next(node for node in readers if node is not sums[0])
             saved = [at, sums[0]]
             _read_node(graph, node)
         elif len(readers) > 1:
             raise unsupported_layer(
-                f"a fork at {shown(at)!r}, read by {len(readers)} nodes,", SUPPORTED_NODES_TEXT
+                f"a fork at {one_line(at)!r}, read by {len(readers)} nodes,",
+                SUPPORTED_NODES,
             )
         elif saved and readers[0] is saved[1]:
             node = readers[0]
             refuse_if(
                 {*node.input} != {at, saved[0]},
-                f"{_name(node)} of {' and '.join(map(shown, node.input))}",
-                SUPPORTED_NODES_TEXT,
+                f"{_node_name(node)} of {' and '.join(map(one_line, node.input))}",
+                SUPPORTED_NODES,
             )
-            stack.join(_name(node))
+            stack.join(_node_name(node))
             saved = []
         else:
             node = readers[0]
@@ -574,7 +582,7 @@ def _build_model(graph: Graph, at: str) -> Model:
     found = graph.stack.finish()
     given = {at}.union(*(node.output for node in _dependent_nodes(graph, at)))
     if not graph.outputs & given:
-        names = ", ".join(shown(name) for name in sorted(graph.outputs))
+        names = ", ".join(one_line(name) for name in sorted(graph.outputs))
         raise ValueError(f"the graph must return the output of its last layer, got {names}.")
     return found
 
@@ -613,11 +621,11 @@ def _is_label_output(graph: Graph, at: str) -> bool:
             )
             fits = fits and attributes.get("norm", b"L1") == b"L1"
             same.update(dict.fromkeys(node.output, of))
-        refuse_if(not fits, f"{_name(node)} after {end}", SUPPORTED_NODES_TEXT)
+        refuse_if(not fits, f"{_node_name(node)} after {end}", SUPPORTED_NODES)
     refuse_if(
         not graph.outputs & {*same, *labels},
         f"what the graph gives after {end}",
-        SUPPORTED_NODES_TEXT,
+        SUPPORTED_NODES,
     )
     return bool(labels)
 

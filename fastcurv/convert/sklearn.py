@@ -16,7 +16,7 @@ import numpy as np
 
 from .. import _engine
 from ..common.checks import as_numpy, caller_depth, check_array
-from ..common.errors import type_of
+from ..common.errors import type_phrase
 from ..network.mlp import MLP, Model
 from ..structure.tables import ACTIVATIONS, activations_of
 
@@ -388,28 +388,28 @@ def from_sklearn(est: Any) -> Model:
     first, last = None, None  # affine maps before and after the network
     while hasattr(est, "steps") or scales_targets(est):
         if hasattr(est, "steps"):
-            first, est = affine_steps(est.steps[:-1], first), est.steps[-1][1]
+            first, est = compose_affine_steps(est.steps[:-1], first), est.steps[-1][1]
         else:
-            last, est = affine_targets(est, last), est.regressor_
+            last, est = target_map(est, last), est.regressor_
     if hasattr(est, "best_estimator_") or type(est).__name__.endswith("SearchCV"):
         raise TypeError(
-            f"est must be a fitted estimator, got {type_of(est)}. "
+            f"est must be a fitted estimator, got {type_phrase(est)}. "
             "Use est.best_estimator_, after fit."
         )
     if not hasattr(est, "get_params") or not hasattr(type(est), "partial_fit"):
         raise TypeError(
             "est must be an MLPClassifier or MLPRegressor of scikit-learn, or a pipeline that "
-            f"ends with one, got {type_of(est)}."
+            f"ends with one, got {type_phrase(est)}."
         )
     if not hasattr(est, "coefs_"):
-        raise ValueError(f"est must be a fitted MLP, got {type_of(est)} without coefs_.")
+        raise ValueError(f"est must be a fitted MLP, got {type_phrase(est)} without coefs_.")
     for part in ("_forward_pass_fast", "_forward_pass"):
         own = getattr(type(est), part, None)
         refuse_if(
             not str(getattr(own, "__module__", "sklearn.")).startswith("sklearn."),
-            f"est, {type_of(est)} with a forward pass of its own,",
+            f"est, {type_phrase(est)} with a forward pass of its own,",
         )
-    phi = _phi_of(est)
+    phi = _activation_of(est)
     phi_out = getattr(est, "out_activation_", "identity")
     known = "identity", "logistic", "softmax", "exp"
     refuse_if(phi_out not in known, f"the output activation {phi_out!r}")
@@ -424,11 +424,11 @@ def from_sklearn(est: Any) -> Model:
         (W, b), (A, c) = layers[0], first
         layers[0] = W @ A, W @ c + b
     if last is not None:
-        layers[-1] = in_units_of_y(*layers[-1], *last)
+        layers[-1] = append_target_map(*layers[-1], *last)
     return model_from_layers(layers, phi, [f"coefs_[{l}]" for l in range(len(layers))])
 
 
-def _phi_of(est: Any) -> Any:
+def _activation_of(est: Any) -> Any:
     """Return the activation of a fitted estimator. For the estimators of this library it is that of
     the fit, even if the parameter was changed since; for scikit-learn's it is the current
     parameter.
@@ -454,7 +454,9 @@ Affine = tuple[np.ndarray, np.ndarray]  # (A, c) of the map ``x A' + c`` of rows
 TARGET_REGRESSOR_NAME = "TransformedTargetRegressor"
 
 
-def affine_steps(steps: Sequence[tuple[str, Any]], before: Affine | None = None) -> Affine | None:
+def compose_affine_steps(
+    steps: Sequence[tuple[str, Any]], before: Affine | None = None
+) -> Affine | None:
     """Return the steps of a pipeline, after the map `before`, as one map, or None if the map is the
     identity.
 
@@ -466,12 +468,12 @@ def affine_steps(steps: Sequence[tuple[str, Any]], before: Affine | None = None)
         # The string is "passthrough".
         if step is None or isinstance(step, str):
             continue
-        A, c = as_affine(step, f"step {name!r} of the pipeline", cure)
+        A, c = scaler_as_affine(step, f"step {name!r} of the pipeline", cure)
         whole = (A, c) if whole is None else (A @ whole[0], A @ whole[1] + c)
     return whole
 
 
-def bases_of_sklearn(x: Any) -> list[Any]:
+def sklearn_base_classes(x: Any) -> list[Any]:
     """Return the base classes of an object that scikit-learn defines, its own class first."""
     return [base for base in type(x).__mro__ if base.__module__.startswith("sklearn.")]
 
@@ -481,21 +483,21 @@ def scales_targets(est: Any) -> bool:
     predicts in the same way.
     """
     kind: Any = next(
-        (b for b in bases_of_sklearn(est) if b.__name__ == TARGET_REGRESSOR_NAME), None
+        (b for b in sklearn_base_classes(est) if b.__name__ == TARGET_REGRESSOR_NAME), None
     )
     if kind is None:
         return False
     own: Any = type(est)
     if own.predict is not kind.predict:
         raise ValueError(
-            f"est must be scikit-learn's {TARGET_REGRESSOR_NAME}, got {type_of(est)} with a "
-            "predict "
+            f"est must be scikit-learn's {TARGET_REGRESSOR_NAME}, got {type_phrase(est)} "
+            "with a predict "
             "of its own. Use from_sklearn(est.regressor_), whose outputs are scaled targets."
         )
     return True
 
 
-def in_units_of_y(W: np.ndarray, b: np.ndarray, A: np.ndarray, c: np.ndarray) -> Affine:
+def append_target_map(W: np.ndarray, b: np.ndarray, A: np.ndarray, c: np.ndarray) -> Affine:
     """Return the last layer followed by the map of targets. If the outputs are means followed by
     logarithms of variances, as for ``gaussian_nll``, the logarithms are shifted.
     """
@@ -511,7 +513,7 @@ def in_units_of_y(W: np.ndarray, b: np.ndarray, A: np.ndarray, c: np.ndarray) ->
     return whole[:, None] * W, whole * b + np.concatenate([c, 2 * np.log(np.abs(scale))])
 
 
-def affine_targets(est: Any, after: Affine | None = None) -> Affine | None:
+def target_map(est: Any, after: Affine | None = None) -> Affine | None:
     """Return the map from the outputs of the regressor in a fitted TransformedTargetRegressor to
     targets, followed by the map `after`, or None if it is the identity.
     """
@@ -522,14 +524,14 @@ def affine_targets(est: Any, after: Affine | None = None) -> Affine | None:
     step, cure = est.transformer_, "from_sklearn(est.regressor_), whose outputs are scaled targets"
     if type(step).__name__ == "FunctionTransformer" and step.func is step.inverse_func is None:
         return after
-    A, c = as_affine(step, "transformer_ of est", cure)
+    A, c = scaler_as_affine(step, "transformer_ of est", cure)
     plain = A.shape[0] == A.shape[1] and np.array_equal(A, np.diag(np.diag(A)))
     good = np.diag(A).all() if plain else len(A) == A.shape[1] == np.linalg.matrix_rank(A)
     own = type(step).inverse_transform
-    if not any(own is getattr(b, "inverse_transform", None) for b in bases_of_sklearn(step)):
+    if not any(own is getattr(b, "inverse_transform", None) for b in sklearn_base_classes(step)):
         raise ValueError(
-            f"transformer_ of est must be one of scikit-learn, got {type_of(step)} with an "
-            f"inverse_transform of its own. Or use {cure}."
+            f"transformer_ of est must be one of scikit-learn, got {type_phrase(step)} with "
+            f"an inverse_transform of its own. Or use {cure}."
         )
     if not good:
         raise ValueError(
@@ -540,7 +542,7 @@ def affine_targets(est: Any, after: Affine | None = None) -> Affine | None:
     return (B, -B @ c) if after is None else (after[0] @ B, after[1] - after[0] @ (B @ c))
 
 
-def as_affine(step: Any, place: str, cure: str) -> Affine:
+def scaler_as_affine(step: Any, place: str, cure: str) -> Affine:
     """Return a fitted scaler as an affine map. `place` and `cure` are for messages: the role of the
     scaler, and an alternative call.
     """
@@ -551,7 +553,7 @@ def as_affine(step: Any, place: str, cure: str) -> Affine:
         raise ValueError(
             f"{place} must be one of {SUPPORTED_SCALERS_TEXT}, got a {kind}{bent}. Or use {cure}."
         )
-    theirs = [b for b in bases_of_sklearn(step) if b.__name__ == kind]
+    theirs = [b for b in sklearn_base_classes(step) if b.__name__ == kind]
     if not any(own.transform is base.transform for base in theirs):
         raise ValueError(
             f"{place} must be scikit-learn's {kind}, got a {own.__module__}.{own.__name__} with a "

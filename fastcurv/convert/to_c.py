@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import short_repr
-from ..common.errors import accept_aliases, type_of
+from ..common.errors import accept_aliases, type_phrase
 from ..network.mlp import MLP
 from ..structure.tables import ACTIVATIONS
 
@@ -392,7 +392,7 @@ def to_c(model: Any, theta: Any, path: Any, *, name: str = "net", statistics: An
     True
     """
     if not isinstance(model, MLP):
-        raise TypeError(f"model must be an MLP, got {type_of(model)}.")
+        raise TypeError(f"model must be an MLP, got {type_phrase(model)}.")
     fits = isinstance(name, str) and re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,50}", name)
     words = re.findall(
         r"\w+", " ".join([C_TEMPLATE.template, *C_HELPERS.values(), *C_FORMULAS.values()])
@@ -410,7 +410,7 @@ def to_c(model: Any, theta: Any, path: Any, *, name: str = "net", statistics: An
             "cannot call."
         )
     if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(f"path must be a str or an os.PathLike, got {type_of(path)}.")
+        raise TypeError(f"path must be a str or an os.PathLike, got {type_phrase(path)}.")
     file = ascii(Path(path).name)[1:-1]
     text = c_source(model, model.check_theta(theta), name, file).encode("ascii")
     Path(path).write_bytes(text)
@@ -453,9 +453,9 @@ def c_source(model: MLP, theta: np.ndarray, name: str, file: str) -> str:
         constants="\n".join(constants),
         helpers=Template(helpers).substitute(d_in=d_in),
         activations="".join(activation_function(phi) for phi in sorted(set(model.activation))),
-        forward=indented(forward, 4),
-        backward=indented(backward, 4),
-        jacobian=indented(jacobian, 8),
+        forward=indent_statements(forward, 4),
+        backward=indent_statements(backward, 4),
+        jacobian=indent_statements(jacobian, 8),
     )
 
 
@@ -513,5 +513,5 @@ def activation_function(phi: str) -> str:
     return ACTIVATION_TEMPLATE.substitute(phi=phi, names="".join(names), body=body)
 
 
-def indented(statements: list[str], indent: int) -> str:
+def indent_statements(statements: list[str], indent: int) -> str:
     return "".join(" " * indent + text + "\n" for text in statements)

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..common.checks import caller_depth
-from ..common.errors import accept_aliases, require, type_of
-from ..common.optional import optional
+from ..common.errors import accept_aliases, require_attrs, type_phrase
+from ..common.optional import optional_import
 from ..network.arguments import refuse_user_activation
 from ..network.mlp import MLP, Model
 from ..structure.tables import ACTIVATIONS, activations_of
@@ -81,7 +81,7 @@ SAME_OUTPUT_TOL = 1e-6
 DROPOUT_MODULES = ("Dropout", "AlphaDropout", "Dropout1d")
 
 
-def _numbers(tensor: Any) -> np.ndarray:
+def _parameter_array(tensor: Any) -> np.ndarray:
     """Return a parameter as a NumPy array, from any device."""
     if str(tensor.device) == "meta":
         raise ValueError(
@@ -106,7 +106,7 @@ def _flatten_module(module: Any, name: str) -> list[Step]:
     """Return the steps of a module in order. Nested containers, and wrappers that compile or
     parallelise a module, are resolved; other modules with their own ``forward`` are traced.
     """
-    kind = _kind(module)
+    kind = _torch_class_name(module)
     said = f"{name} ({type(module).__name__})"
     _check_no_hooks(module, said, kind in WRAPPER_ATTRIBUTES)
     if kind in WRAPPER_ATTRIBUTES:
@@ -119,7 +119,7 @@ def _flatten_module(module: Any, name: str) -> list[Step]:
     return [Step(f"{name} ({kind})" if "." in kind else said, kind, module)]
 
 
-def _kind(module: Any) -> str:
+def _torch_class_name(module: Any) -> str:
     """Return the name of torch's class whose ``forward`` a module uses, or "" if it defines its
     own.
     """
@@ -187,7 +187,7 @@ def _trace_steps(module: Any, name: str) -> list[Step]:
     saved: list[Any] = []
     while True:
         readers = [node for node in at.users if not _reads_shape(node)]
-        sums = [node for node in readers if _function(node)[0] == "add"]
+        sums = [node for node in readers if _called_function(node)[0] == "add"]
         if len(readers) == 2 and len(sums) == 1 and not saved:
             steps.append(Step(f"{name} ({sums[0].name})", "fork", None))
             saved = [at, sums[0]]
@@ -200,7 +200,7 @@ def _trace_steps(module: Any, name: str) -> list[Step]:
         if node.op == "output":
             refuse_if(node.args != (at,) or saved, f"{said}, which gives more than one tensor,")
             return steps
-        steps += _node(module, node, at, saved, name)
+        steps += _steps_of_node(module, node, at, saved, name)
         if saved and node is saved[1]:
             saved = []
         at = node
@@ -213,7 +213,7 @@ def _reads_shape(node: Any) -> bool:
     return bool(node.op == "call_function" and node.target is getattr and node.args[1] == "shape")
 
 
-def _rows(x: Any) -> bool:
+def _is_row_count(x: Any) -> bool:
     """Return True if `x` is the number of rows: ``size(0)``, ``size()[0]`` or ``shape[0]`` of a
     tensor.
     """
@@ -224,7 +224,7 @@ def _rows(x: Any) -> bool:
     return False
 
 
-def _function(node: Any) -> tuple[str, tuple[str, ...]]:
+def _called_function(node: Any) -> tuple[str, tuple[str, ...]]:
     """Return the kind of a node that calls a function or a method, and the names of its arguments
     after the tensor, or empty values if the function is unknown.
     """
@@ -244,20 +244,20 @@ def _function(node: Any) -> tuple[str, tuple[str, ...]]:
     return FUNCTION_MODULES.get(plain) or next(phis, ("", ()))
 
 
-def _node(module: Any, node: Any, at: Any, saved: list[Any], name: str) -> list[Step]:
+def _steps_of_node(module: Any, node: Any, at: Any, saved: list[Any], name: str) -> list[Step]:
     """Return the steps that one node of a graph represents."""
     where = "".join(f"[{p}]" if p.isdigit() else f".{p}" for p in str(node.target).split("."))
     if node.op == "call_module" and node.args == (at,) and not node.kwargs:
         return _flatten_module(module.get_submodule(node.target), f"{name}{where}")
     said = f"{name} ({node.name})"
-    kind, names = _function(node)
+    kind, names = _called_function(node)
     rest = node.args[1:] if node.args and node.args[0] is at else None
     pair = len(node.args) == 2 and not node.kwargs
     if kind == "add" and saved and pair and {*map(id, node.args)} == {id(saved[0]), id(at)}:
         return [Step(said, "join", None)]
     if kind == "view" and rest and not node.kwargs:
         rest = tuple(rest[0]) if isinstance(rest[0], (tuple, list)) else rest
-        return [Step(said, kind, [0 if _rows(x) else x or None for x in rest])]
+        return [Step(said, kind, [0 if _is_row_count(x) else x or None for x in rest])]
     if not kind or kind in ("add", "view") or rest is None:
         called = getattr(node.target, "__name__", node.target)
         raise unsupported_layer(f"{said}, {node.op.replace('_', ' of a ')} {called},")
@@ -299,16 +299,18 @@ def _check_unshared(module: Any, name: str, seen: dict[int, tuple[str, Any]]) ->
             seen[id(tensor)] = name, tensor
 
 
-def _batch_norm(stack: Stack, module: Any, name: str, seen: dict[int, tuple[str, Any]]) -> None:
+def _read_batch_norm(
+    stack: Stack, module: Any, name: str, seen: dict[int, tuple[str, Any]]
+) -> None:
     _check_equal_dtypes(module, name, stack)
     ones = np.ones(module.num_features, np.float32)
-    gamma = ones if module.weight is None else _numbers(module.weight)
-    beta = 0 * ones if module.bias is None else _numbers(module.bias)
+    gamma = ones if module.weight is None else _parameter_array(module.weight)
+    beta = 0 * ones if module.bias is None else _parameter_array(module.bias)
     if module.training or module.running_mean is None:
         _check_unshared(module, name, seen)
         stack.norm(gamma, beta, module.eps, name)
     else:
-        moments = _numbers(module.running_mean), _numbers(module.running_var)
+        moments = _parameter_array(module.running_mean), _parameter_array(module.running_var)
         stack.frozen_norm([gamma, beta, *moments], module.eps, name)
 
 
@@ -322,10 +324,10 @@ def _add_step_to_stack(stack: Stack, step: Step, seen: dict[int, tuple[str, Any]
     if kind == "Linear":
         _check_equal_dtypes(module, name, stack)
         _check_unshared(module, name, seen)
-        bias = None if module.bias is None else _numbers(module.bias)
-        stack.linear(_numbers(module.weight), bias, name)
+        bias = None if module.bias is None else _parameter_array(module.bias)
+        stack.linear(_parameter_array(module.weight), bias, name)
     elif kind == "BatchNorm1d":
-        _batch_norm(stack, module, name, seen)
+        _read_batch_norm(stack, module, name, seen)
     elif kind in activations_of("torch"):
         wanted = activations_of("torch")[kind][1]
         stack.named("torch", kind, {key: getattr(module, key, wanted[key]) for key in wanted}, name)
@@ -431,11 +433,13 @@ def from_torch(module: Any, activation: Any = None) -> Model:
     ((2, 1), [1.0, 2.0, 0.5])
     """
     if isinstance(module, Mapping):
-        return _from_state(module, activation)
+        return _model_from_state(module, activation)
     if not hasattr(module, "named_parameters"):
         named = isinstance(module, (str, os.PathLike))
         wanted = " Use torch.load(path) for a file." if named else ""
-        raise TypeError(f"module must be a module or a state dict, got {type_of(module)}.{wanted}")
+        raise TypeError(
+            f"module must be a module or a state dict, got {type_phrase(module)}.{wanted}"
+        )
     stack = Stack()
     seen: dict[int, tuple[str, Any]] = {}
     steps = _flatten_module(module, "module")
@@ -444,21 +448,23 @@ def from_torch(module: Any, activation: Any = None) -> Model:
     model, theta = stack.finish()
     check_activation(model, activation)
     warn_left_out(stack)
-    if any(not _kind(part) for part in module.modules()):
-        _same_numbers(module, model, theta)
+    if any(not _torch_class_name(part) for part in module.modules()):
+        _check_equal_outputs(module, model, theta)
     folded = [step.kind for step in steps].count("BatchNorm1d") > len(stack.norms)
     _warn_of_other_theta(module, folded, theta, [tensor for _, tensor in seen.values()])
     return model, theta
 
 
-def _same_numbers(module: Any, model: MLP, theta: np.ndarray) -> None:
+def _check_equal_outputs(module: Any, model: MLP, theta: np.ndarray) -> None:
     """Raise a ValueError if a user-defined ``forward`` and its traced graph give different results
     on sample rows. The function may branch on its argument, and the graph records only the branch
     taken for torch.fx's proxies.
     """
     import torch
 
-    if any("OptimizedModule" in _kind(m) or m._compiled_call_impl for m in module.modules()):
+    if any(
+        "OptimizedModule" in _torch_class_name(m) or m._compiled_call_impl for m in module.modules()
+    ):
         return  # a compiled module may take minutes for one call
     X = np.random.default_rng(0).standard_normal((5, model.sizes[0]))
     held = {**dict(module.named_parameters()), **dict(module.named_buffers())}
@@ -506,7 +512,7 @@ def _warn_of_other_theta(module: Any, folded: bool, theta: np.ndarray, read: lis
     )
 
 
-def _from_state(state: Mapping[str, Any], activation: Any) -> Model:
+def _model_from_state(state: Mapping[str, Any], activation: Any) -> Model:
     """Return the model and theta from weights and biases by name."""
     found: dict[str, list[Any]] = {}
     for key, tensor in state.items():
@@ -521,7 +527,7 @@ def _from_state(state: Mapping[str, Any], activation: Any) -> Model:
             f"{key!r} in the state dict",
             "linear layers: a weight, then its bias",
         )
-        value = _numbers(tensor) if hasattr(tensor, "detach") else np.asarray(tensor)
+        value = _parameter_array(tensor) if hasattr(tensor, "detach") else np.asarray(tensor)
         refuse_if(
             any(np.may_share_memory(value, before) for parts in found.values() for before in parts),
             f"{key!r} in the state dict, which shares the numbers of another,",
@@ -568,12 +574,12 @@ def to_torch(model: MLP, theta: Any) -> Any:
     >>> [type(layer).__name__ for layer in net]
     ['Linear', 'Tanh', 'Linear']
     """
-    require(model, ("skips", "activation"), "model", "a fastcurv.MLP", theta)
+    require_attrs(model, ("skips", "activation"), "model", "a fastcurv.MLP", theta)
     if any(model.skips):
         raise ValueError("the model must have residual=False for a Sequential, got skips.")
     refuse_user_activation(model, "which torch has no module for", "activations by name")
     theta = model.check_theta(theta)
-    with optional("networks of torch"):
+    with optional_import("networks of torch"):
         import torch
 
     dtype = torch.float64 if model.dtype == np.float64 else torch.float32

@@ -19,14 +19,14 @@ from ..common.checks import (
     check_seed,
     check_theta,
 )
-from ..common.errors import OBJECTIVE_HINT, accept_aliases, require
+from ..common.errors import OBJECTIVE_HINT, accept_aliases, require_attrs
 from ..common.linalg import SECONDS_PER_N_CUBED, NotFiniteError
 from ..common.objectives import (
     Products,
     call_certificate,
     call_unmodified,
+    cast_to_float64,
     hessian_products,
-    in_float64,
     round_to_dtype,
 )
 from ..common.progress import bar
@@ -36,19 +36,30 @@ from ..common.runtime import (
     SERIAL_BLAS_MAX_N,
     OutOfTime,
     one_blas_thread,
+    rounding_to_nearest,
     time_is_up,
     time_limit,
-    to_nearest,
 )
 from ..common.vectors import safe_norm
 from ..spectrum.shared_run import Krylov
 from .decide import UNTRIED_CONTRACTION, Decision, Evidence, Pair, Proof, Reason, Spectrum, decide
-from .dense import ByEigenpairs, by_matrix
+from .dense import ByEigenpairs, inertia_by_matrix
 from .evidence import ClassifyOptions, Inertia, check_operator, check_run
 from .iterative import ByProducts, TimedOutInertia, is_clearly_far
 from .kink_minimum import certify_kink_minimum
-from .nearness import Coordinates, falls_across, falls_along_gradient, newton_limit
-from .report import FAR_ADVICE_BY_CAUSE, CriticalPoint, newton_clause, reason, time_limit_clause
+from .nearness import (
+    Coordinates,
+    decreases_along_gradient,
+    decreases_on_either_side,
+    follow_newton_steps,
+)
+from .report import (
+    FAR_ADVICE_BY_CAUSE,
+    CriticalPoint,
+    newton_clause,
+    reason_sentence,
+    time_limit_clause,
+)
 from .theorem import EPS, Contraction, certify_residual_zero
 
 # number of parameters up to which all eigenvalues are computed, however large the gradient
@@ -66,7 +77,7 @@ MAX_JACOBIAN_ENTRIES = 1 << 26  # maximum number of entries of a Jacobian that i
 
 
 @accept_aliases("classify")
-@to_nearest
+@rounding_to_nearest
 def classify(
     ob: Differentiable,
     theta: Any,
@@ -220,7 +231,7 @@ def classify(
     dense_below = check_real(dense_below, "dense_below", "a number of parameters")
     if dense_below != dense_below:
         raise TypeError(f"dense_below must be a number of parameters, got {dense_below}.")
-    require(ob, ("n_params", "gradient", "hessian"), "ob", OBJECTIVE_HINT, theta)
+    require_attrs(ob, ("n_params", "gradient", "hessian"), "ob", OBJECTIVE_HINT, theta)
     theta = round_to_dtype(ob, check_theta(ob, theta, "theta", np.float64)).copy()
     # Most code paths never use the seed, so an invalid one is rejected here.
     check_seed(seed)
@@ -386,7 +397,7 @@ def _examine(ask: ClassifyOptions, H: Products) -> tuple[Inertia, Evidence]:
     of curvature were measured to be stable.
     """
     ob, theta, proof = ask.ob, ask.theta, Proof()
-    inertia = by_matrix(ask, H) if ask.dense else ByProducts(ask, H)
+    inertia = inertia_by_matrix(ask, H) if ask.dense else ByProducts(ask, H)
     n_kinks = int(call_certificate(ob, "kinks", theta, default=0))
     theorem, distance = inertia.theorem() if inertia.near.near else (UNTRIED_CONTRACTION, np.inf)
     if theorem.holds:
@@ -395,7 +406,7 @@ def _examine(ask: ClassifyOptions, H: Products) -> tuple[Inertia, Evidence]:
         # Cholesky factors are kept only if they lead to a proof.
         assert isinstance(inertia, ByEigenpairs | ByProducts)
         pair, lasting, arrives = inertia.two_signs(distance), True, True
-        vanish = interpolation(ask, H) if inertia.residuals_may_vanish() else None
+        vanish = check_interpolation(ask, H) if inertia.residuals_may_vanish() else None
         zero, n_residuals = vanish or (UNTRIED_CONTRACTION, 0)
         if not (zero.holds or pair.holds and inertia.near.strict):
             lasting, arrives = inertia.measure(pair)
@@ -410,16 +421,16 @@ def _examine(ask: ClassifyOptions, H: Products) -> tuple[Inertia, Evidence]:
         n_kinks=n_kinks,
         falls=n_kinks > 0
         and (
-            falls_across(ob, theta, seen.escape_direction, g)
+            decreases_on_either_side(ob, theta, seen.escape_direction, g)
             if inertia.near.near
-            else falls_along_gradient(ob, theta, g)
+            else decreases_along_gradient(ob, theta, g)
         ),
         assumed=not (bounded or isinstance(H.op, MatrixOperator)),
         n_products=H.count,
     )
 
 
-def interpolation(ask: ClassifyOptions, H: Products) -> tuple[Contraction, int] | None:
+def check_interpolation(ask: ClassifyOptions, H: Products) -> tuple[Contraction, int] | None:
     """Check Kantorovich's theorem for the residuals of a loss that is a pure sum of squares, with
     at most as many residuals as parameters. Return the outcome and the number of residuals, or None
     if the theorem does not apply.
@@ -440,7 +451,7 @@ def interpolation(ask: ClassifyOptions, H: Products) -> tuple[Contraction, int] 
         return None
     H.note("do the residuals vanish?")
     rows = getattr(here, "rows", None)
-    op = in_float64(ob if rows is None else ob.batch(rows)).jacobian(theta)
+    op = cast_to_float64(ob if rows is None else ob.batch(rows)).jacobian(theta)
     H.tell(op.shape[0])
     J = np.asarray((op.T @ np.eye(op.shape[0])).T, dtype=float) * here.scale[:, None]
     off = safe_norm(op.row_bounds() * here.scale) + 4 * EPS * safe_norm(J)
@@ -462,7 +473,9 @@ def _classify_nearest_point(
     H = inertia.H
     H.note("where does Newton's step lead?")
     within = Coordinates(inertia.cut)
-    end, n_steps, spent = newton_limit(ask.ob, ask.theta, inertia.gradient[0], within, H.left)
+    end, n_steps, spent = follow_newton_steps(
+        ask.ob, ask.theta, inertia.gradient[0], within, H.left
+    )
     H.tell(spent)
     left = H.left
     if end is None or left < MIN_NEAREST_PRODUCTS:
@@ -498,7 +511,7 @@ def _make_verdict(ask: ClassifyOptions, found: Evidence, outcome: Decision) -> C
         kind=outcome.kind,
         certified=outcome.certified,
         failure_probability=outcome.failure_probability,
-        reason=reason(ask, found, outcome),
+        reason=reason_sentence(ask, found, outcome),
         gradient_norm=near.gradient_norm,
         gradient_tol=near.gradient_tol,
         gradient_flat_ratio=near.flat_ratio,

@@ -17,7 +17,14 @@ from scipy.linalg.lapack import dormqr
 from scipy.sparse.linalg import LinearOperator
 
 from ..common.checks import check_symmetric_operator
-from ..common.linalg import JointSigns, cholesky, cholesky_floor, eigh, eigh_apart, svdvals
+from ..common.linalg import (
+    JointSigns,
+    cholesky,
+    cholesky_eigenvalue_floor,
+    eigh,
+    eigh_with_joint_signs,
+    svdvals,
+)
 from ..common.objectives import (
     PRODUCT_ERROR_EPS,
     Products,
@@ -27,8 +34,8 @@ from ..common.objectives import (
 )
 from ..common.protocols import Floats
 from ..common.runtime import raise_if_interrupted
-from ..common.vectors import extent, safe_norm
-from ..krylov.lanczos import Recurrence, decompose
+from ..common.vectors import norm_with_floor, safe_norm
+from ..krylov.lanczos import Recurrence, ritz_decomposition
 from ..spectrum.dense import DenseMatrix, counted_matrix
 from ..spectrum.eigsh import eigsh
 from .decide import UNTRIED_CONTRACTION, Nearness, Pair, Proof, Spectrum
@@ -39,31 +46,31 @@ from .evidence import (
     SpectrumEnd,
     Tangents,
     annihilated_basis,
-    balances,
-    independent,
+    candidate_units,
+    independent_basis,
     spectral_norm,
-    tangents,
+    symmetry_tangents,
     third_bound,
 )
 from .nearness import (
     GRADIENT_ERROR_EPS,
     MAX_DECREMENT_LEFT,
     assess_nearness,
-    assess_nearness_by,
+    assess_nearness_by_decrement,
     best_gradient,
     certify_signs,
     gradient_after,
+    gradient_rounding_bounds,
     newton_decrement,
-    rounding_of,
 )
 from .theorem import (
     EPS,
     ROUND_UP_FACTOR,
     Contraction,
     Slice,
-    eta_of,
+    eta_bound,
     kantorovich,
-    newton_in_slice,
+    newton_step_in_slice,
     spans_orbit,
     two_signs,
 )
@@ -89,8 +96,8 @@ class DenseHessian:
 
     @cached_property
     def units(self) -> list[Floats]:
-        """Balanced units of the parameters, as computed by `balances`."""
-        return balances(self.A, self.M.noise(), self.M.layers())
+        """Balanced units of the parameters, as computed by `candidate_units`."""
+        return candidate_units(self.A, self.M.noise(), self.M.layers())
 
     @property
     def d(self) -> Floats:
@@ -108,7 +115,7 @@ class DenseHessian:
             return T
         found = []
         for d in self.units:
-            span, matrix = independent(T / d[:, None]), d[:, None] * self.A * d
+            span, matrix = independent_basis(T / d[:, None]), d[:, None] * self.A * d
             most = ZERO_CURVATURE_TOL * spectral_norm(matrix)
             found.append(d[:, None] * annihilated_basis(matrix @ span, span, most))
         return max(found, key=lambda Q: int(Q.shape[1]))
@@ -121,7 +128,7 @@ class DenseHessian:
         scaled = c is not None
         c = np.ones(self.n) if c is None else c
         matrix = c[:, None] * self.A * c if scaled else self.A
-        span = independent(T / c[:, None] if scaled else T)
+        span = independent_basis(T / c[:, None] if scaled else T)
         if span.shape[1] and self.n > BALANCED_MAX_N:
             # H has curvature along the orbits of a symmetry group near a point that the whole group
             # leaves fixed.
@@ -135,7 +142,9 @@ class DenseHessian:
         if off is not None:
             error += off.rounding() * safe_norm(matrix)
         inner = matrix if off is None else off.block(matrix)
-        found = eigh_apart(inner, error) if len(inner) >= JOINT_SIGNS_MIN_N else eigh(inner)
+        found = (
+            eigh_with_joint_signs(inner, error) if len(inner) >= JOINT_SIGNS_MIN_N else eigh(inner)
+        )
         vectors = found.vectors if off is None else off.back(found.vectors)
         ends = error + (found.ends if isinstance(found, JointSigns) else found.error)
         return Slice(found.values, vectors, error + found.error, c, span, ends)
@@ -184,7 +193,9 @@ def deflate_symmetries(full: DenseHessian, held: Tangents) -> SignView:
 
 def _with_fewer_unknown_signs(cut: Slice, other: Slice) -> Slice:
     """Return the slice with fewer unknown signs, and `other` if the numbers are equal."""
-    return cut if np.sum(signs_of(cut) == 0) < np.sum(signs_of(other) == 0) else other
+    return (
+        cut if np.sum(eigenvalue_signs(cut) == 0) < np.sum(eigenvalue_signs(other) == 0) else other
+    )
 
 
 def _has_undecided_eigenvalue(full: DenseHessian, plain: Slice) -> bool:
@@ -193,23 +204,25 @@ def _has_undecided_eigenvalue(full: DenseHessian, plain: Slice) -> bool:
     The proof is that products with the vectors of the zero eigenvalues are equally small (Courant
     and Fischer; Cauchy for the complement of the symmetries).
     """
-    flat = np.hstack([plain.span, plain.vectors[:, signs_of(plain) == 0]])
+    flat = np.hstack([plain.span, plain.vectors[:, eigenvalue_signs(plain) == 0]])
     Q = qr(flat / full.d[:, None], mode="economic")[0]
     sizes = svdvals(full.d[:, None] * (full.A @ (full.d[:, None] * Q)))
     return int(np.count_nonzero(sizes <= full.M.error(full.d))) > int(plain.span.shape[1])
 
 
-def signs_of(cut: Any) -> NDArray[np.int_]:
+def eigenvalue_signs(cut: Any) -> NDArray[np.int_]:
     """Return the sign (-1, 0 or 1) of every eigenvalue, which is 0 within the error."""
     return np.where(np.abs(cut.values) > cut.error, np.sign(cut.values), 0).astype(int)
 
 
-def theorem_across_orbits(ob: Any, theta: Floats, cut: Slice, found: Contraction) -> Contraction:
+def check_theorem_across_orbits(
+    ob: Any, theta: Floats, cut: Slice, found: Contraction
+) -> Contraction:
     """Return the outcome of the theorem if the tangents of the orbits stay independent on the ball.
     Otherwise return an outcome that does not hold, with "orbit" missing.
     """
     top, bottom = float(cut.c.max()), float(cut.c.min())
-    near = tangents(ob, theta, top * 2 * found.eta)
+    near = symmetry_tangents(ob, theta, top * 2 * found.eta)
     # factor by which the rate at which tangents turn may grow in these units
     spread = float(call_certificate(ob, "orbit_spread", cut.c, default=top / bottom))
     whole = spans_orbit(
@@ -284,7 +297,7 @@ class _Off:
 # The strategy for n small enough for a matrix.
 
 
-def by_matrix(ask: ClassifyOptions, H: Products) -> Inertia:
+def inertia_by_matrix(ask: ClassifyOptions, H: Products) -> Inertia:
     """Return the inertia from all eigenpairs of the matrix of H, or from its Cholesky factor."""
     gradient = best_gradient(ask.ob, ask.theta, H)
     H.note("all columns")
@@ -292,7 +305,7 @@ def by_matrix(ask: ClassifyOptions, H: Products) -> Inertia:
     full = DenseHessian(M)
     H.asymmetry = safe_norm(M.asymmetry)
     H.norm = max(H.norm, 1.01 * full.norm)  # norm used for the error of a product
-    held = tangents(ask.ob, ask.theta)
+    held = symmetry_tangents(ask.ob, ask.theta)
     # Zero eigenvalues of proved symmetries would make any Hessian singular.
     if full.n >= CHOLESKY_MIN_N and not held.columns.shape[1]:
         H.note("a Cholesky factor")
@@ -305,14 +318,14 @@ def by_matrix(ask: ClassifyOptions, H: Products) -> Inertia:
 
 
 def assess_nearness_at(ob: Any, theta: Floats, H: Products | None = None) -> Nearness:
-    """Return the `Nearness` at theta from the same quantities as `by_matrix`, at a cost of n
-    products.
+    """Return the `Nearness` at theta from the same quantities as `inertia_by_matrix`, at a cost of
+    n products.
     """
     with np.errstate(all="ignore"):
         H = hessian_products(ob, theta) if H is None else H
         gradient, full = best_gradient(ob, theta, H), DenseHessian(counted_matrix(H))
         best, reach = (
-            deflate_symmetries(full, tangents(ob, theta)).best,
+            deflate_symmetries(full, symmetry_tangents(ob, theta)).best,
             np.abs(full.A) @ np.abs(theta),
         )
         return assess_nearness(ob, theta, reach, best, gradient)
@@ -322,10 +335,10 @@ def assess_nearness_at(ob: Any, theta: Floats, H: Products | None = None) -> Nea
 # Minima of many parameters proved by Cholesky factors, at a tenth of the cost of all eigenpairs.
 #
 # A Cholesky factorisation that runs to its end proves its matrix positive definite up to a known
-# shift (`linalg.cholesky_floor`). Applied to ``A - s I``, with s a little below the least
-# eigenvalue found by inverse iteration, it bounds ``||A^-1||``; the factor of A gives Newton's
-# step, and the theorem needs no more than these two. If any step falls short of a proof, the
-# result is None, and all eigenpairs are computed.
+# shift (`linalg.cholesky_eigenvalue_floor`). Applied to ``A - s I``, with s a little below the
+# least eigenvalue found by inverse iteration, it bounds ``||A^-1||``; the factor of A gives
+# Newton's step, and the theorem needs no more than these two. If any step falls short of a proof,
+# the result is None, and all eigenpairs are computed.
 
 # Below this n, all eigenpairs take a fraction of a second and give more information.
 CHOLESKY_MIN_N = 768
@@ -362,7 +375,7 @@ def prove_definite(full: DenseHessian) -> Definite | None:
     A = full.A
     if not 0 < full.norm < np.inf or not (np.diagonal(A) > 0).all():
         return None
-    solve = inverse(A)
+    solve = cholesky_solver(A)
     if solve is None:
         return None
     op = LinearOperator(A.shape, solve, dtype=np.float64)
@@ -372,13 +385,13 @@ def prove_definite(full: DenseHessian) -> Definite | None:
     v = found.vectors[:, 0]
     weakest = float(v @ (A @ v)) / float(v @ v)
     for share in FLOOR_FRACTIONS:
-        floor = cholesky_floor(A.copy(), share * weakest) - full.error
+        floor = cholesky_eigenvalue_floor(A.copy(), share * weakest) - full.error
         if floor > 0:
             return Definite(solve, floor, weakest)
     return None
 
 
-def inverse(A: Floats) -> Callable[[Floats], Floats] | None:
+def cholesky_solver(A: Floats) -> Callable[[Floats], Floats] | None:
     """Return a function that applies ``A^-1`` by a Cholesky factor, or None if the factorisation
     fails.
     """
@@ -411,7 +424,7 @@ class ByCholesky(Inertia):
         # fraction of ||g|| beyond rounding
         rest = max(0.0, 1 - off / safe_norm(g)) if g.any() else 0.0
         whole, most = 0.5 * max(0.0, -float(g @ x)), float(np.abs(theta) @ reach)
-        self.near = assess_nearness_by(
+        self.near = assess_nearness_by_decrement(
             ask.ob, theta, safe_norm(g), rest**2 * whole, most, ask.gradient_tol, whole=whole
         )
         self.proof, self.length = UNTRIED_CONTRACTION, np.inf
@@ -424,7 +437,7 @@ class ByCholesky(Inertia):
         rounding = (full.n + 8) * EPS * (absolute * self.length + safe_norm(g))
         left = safe_norm(g + full.A @ x) + off + full.error * self.length + rounding
         beta = ROUND_UP_FACTOR / known.floor
-        eta = eta_of(self.length, beta, left) * ROUND_UP_FACTOR
+        eta = eta_bound(self.length, beta, left) * ROUND_UP_FACTOR
         self.proof = kantorovich(beta, eta, partial(third_bound, ask.ob, theta))
 
     def theorem(self) -> tuple[Contraction, float]:
@@ -449,8 +462,8 @@ class ByCholesky(Inertia):
         run.insert(g[None] / size)
         while run.p and run.m < min(N_GRADIENT_STEPS, n):
             run.step()
-        values, S = decompose(run)
-        reached = size / (MAX_RELATIVE_STEP * extent(self.ask.theta))
+        values, S = ritz_decomposition(run)
+        reached = size / (MAX_RELATIVE_STEP * norm_with_floor(self.ask.theta))
         cut = max(self.full.error, self.ask.curvature_tol * self.top[0], reached)
         inside = float((S[0, np.abs(values) > cut] ** 2).sum())
         flat = min(1.0, safe_norm(self.full.A @ (g / size)) / self.top[0])
@@ -511,7 +524,7 @@ class ByEigenpairs(Inertia):
         If the error of the whole matrix leaves the sign of an end of the spectrum unknown, a
         product with its eigenvector may prove the sign.
         """
-        cut, signs = view.best, signs_of(view.best)
+        cut, signs = view.best, eigenvalue_signs(view.best)
         for i, sign in ((0, -1), (-1, 1)):
             open_ = cut.values.size and signs[i] == 0 and sign * cut.values[i] > 0
             if open_ and self.H.affords(1):
@@ -536,7 +549,7 @@ class ByEigenpairs(Inertia):
         if found[0].missing in ("h", "orbit") and untried:
             best = full.cut(full.flat(view.held.columns), full.d)
             same = best.span.shape[1] == view.plain.span.shape[1]
-            if same and (signs_of(best) != 0).all():
+            if same and (eigenvalue_signs(best) != 0).all():
                 other = SignView(view.plain, best, view.held)
                 self.view, self.cut, self.signs, self.n_found = self._proved_signs(other)
                 found = self._theorem()
@@ -560,12 +573,12 @@ class ByEigenpairs(Inertia):
             top, scaled = float(cut.c.max()), None if cut is plain else cut.c
             assumed = GRADIENT_ERROR_EPS * EPS * self.reach
             g_error = safe_norm(cut.c * assumed) if np.isnan(off) else off * top
-            beta, eta, x = newton_in_slice(
+            beta, eta, x = newton_step_in_slice(
                 full.A, full.error if cut is plain else full.M.error(cut.c), cut, g, g_error
             )
             found = kantorovich(beta, eta, partial(third_bound, ob, theta, units=scaled))
             if found.holds and cut.span.shape[1]:
-                found = theorem_across_orbits(ob, theta, cut, found)
+                found = check_theorem_across_orbits(ob, theta, cut, found)
             tried.append((replace(found, radius=found.radius * top), safe_norm(x)))
             if found.holds:
                 break
@@ -578,8 +591,8 @@ class ByEigenpairs(Inertia):
         The rounding matters near a minimum at which the gradient adds curvature along the orbits,
         since slopes of that size are all that distinguishes it from a saddle.
         """
-        (g, off), known, A = self.gradient, signs_of(cut) != 0, self.full.A
-        slack = rounding_of(len(g), off, self.reach, cut)[1]
+        (g, off), known, A = self.gradient, eigenvalue_signs(cut) != 0, self.full.A
+        slack = gradient_rounding_bounds(len(g), off, self.reach, cut)[1]
         vectors, values = cut.vectors[:, known], cut.values[known]
         step = np.zeros(self.full.n)
         # Iterative refinement is needed because parts of opposite curvature may cancel.
@@ -618,7 +631,7 @@ class ByEigenpairs(Inertia):
         """Return the `Pair` proved by the eigenvectors of both ends of the slice `cut`, in the
         coordinates of the slice. Newton's step has length `length` in them.
         """
-        known, c, A = signs_of(cut), cut.c, self.full.A
+        known, c, A = eigenvalue_signs(cut), cut.c, self.full.A
         if not (known.size and known[0] < 0 < known[-1]):
             return Pair()
         error = self.full.M.error(c) + 6 * self.full.n * EPS * safe_norm(c[:, None] * A * c)
@@ -640,7 +653,7 @@ class ByEigenpairs(Inertia):
         """
         self.H.note("do signs last?")
         (g, off), cut = self.gradient, self.cut
-        slack = rounding_of(len(g), off, self.reach, cut)[1]
+        slack = gradient_rounding_bounds(len(g), off, self.reach, cut)[1]
         slack = slack + np.inf if off == np.inf else slack
         # The products may run out; `H.short` reports this.
         with suppress(SpentError):
@@ -654,7 +667,7 @@ class ByEigenpairs(Inertia):
                 slack=slack,
                 spend=self.H.spend,
             )
-        return bool((self.signs == signs_of(cut)).all()), self._newton_step_converges()
+        return bool((self.signs == eigenvalue_signs(cut)).all()), self._newton_step_converges()
 
     def _newton_step_converges(self) -> bool:
         """Return True if, on eigenvectors of known sign, the decrement at the end of Newton's step
@@ -691,7 +704,7 @@ class ByEigenpairs(Inertia):
         near, full, plain = self.near, self.full, self.view.plain
         # With curvature below `reached`, a Newton step would leave the region where a local model
         # of the loss is valid.
-        reached = near.gradient_norm / (MAX_RELATIVE_STEP * extent(self.ask.theta))
+        reached = near.gradient_norm / (MAX_RELATIVE_STEP * norm_with_floor(self.ask.theta))
         flat_ratio, residual = None, 1.0 if near.gradient_norm > 0 else None
         if near.gradient_norm > 0 and full.norm > 0:
             unit = self.gradient[0] / near.gradient_norm
@@ -723,7 +736,7 @@ class ByEigenpairs(Inertia):
         # An exact matrix reports no rounding, although rounding alone can cause this much
         # asymmetry.
         rounding = max(full.error - asymmetry, PRODUCT_ERROR_EPS * EPS * full.norm)
-        zeros = np.abs(best.values[signs_of(best) == 0])
+        zeros = np.abs(best.values[eigenvalue_signs(best) == 0])
         hidden = asymmetry > 2 * rounding and (zeros > best.error - full.M.seen(best.c)).any()
         # One vector of each sign may still be proved.
         if not bounded:
@@ -761,7 +774,7 @@ def _extreme_vectors(
     """
     known_by = full.error + 4 * full.n * EPS * safe_norm(full.A)
     found = {-1: SpectrumEnd(), 1: SpectrumEnd()}
-    for cut, known in ((view.plain, signs_of(view.plain)), (view.best, signs)):
+    for cut, known in ((view.plain, eigenvalue_signs(view.plain)), (view.best, signs)):
         for sign, i in ((-1, 0), (1, -1)):
             if known.size and known[i] == sign and found[sign].vector is None:
                 v = cut.c * cut.vectors[:, i]

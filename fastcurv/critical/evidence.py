@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.checks import MatrixOperator
-from ..common.errors import type_of
+from ..common.errors import type_phrase
 from ..common.linalg import SECONDS_PER_N_CUBED, svd
 from ..common.objectives import PRODUCT_ERROR_EPS, Products, call_certificate, certificate_method
 from ..common.protocols import Floats
@@ -56,7 +56,7 @@ def third_bound(
     return float(L) if 0 <= float(L) < np.inf else np.inf
 
 
-def tangents(ob: Any, theta: np.ndarray, radius: float = 0.0) -> Tangents:
+def symmetry_tangents(ob: Any, theta: np.ndarray, radius: float = 0.0) -> Tangents:
     """Return the tangents of the symmetries that are proved to hold on the ball of `radius` around
     theta.
     """
@@ -156,7 +156,7 @@ def equilibrate(A: Floats, noise: Floats) -> tuple[Floats, NDArray[np.bool_]]:
     return d, live
 
 
-def even_rows(A: Floats, d: Floats) -> Floats:
+def equalise_row_norms(A: Floats, d: Floats) -> Floats:
     """Refine `d` until all rows of ``d A d`` have the same 2-norm, and return the result.
 
     This scaling is unique, so ``d A d`` does not depend on the units of the parameters.
@@ -170,7 +170,7 @@ def even_rows(A: Floats, d: Floats) -> Floats:
     return d * np.sqrt(f)
 
 
-def balance(A: Floats, noise: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+def balance_rows(A: Floats, noise: Floats) -> tuple[Floats, NDArray[np.bool_]]:
     """Return d > 0 such that the rows of ``d A d`` have equal 2-norms, and a mask of the rows that
     were used; the scale of the others is chosen by `_units_of_unused_rows`.
 
@@ -183,7 +183,7 @@ def balance(A: Floats, noise: Floats) -> tuple[Floats, NDArray[np.bool_]]:
         if not live.any():
             return np.ones(len(A)), live
         inner = A[np.ix_(live, live)] if not live.all() else A
-        d[live] = even_rows(inner, d[live])
+        d[live] = equalise_row_norms(inner, d[live])
         d[~live] = _units_of_unused_rows(noise, d, live)
         rows = np.linalg.norm(d[live][:, None] * inner * d[live], axis=1)
         # `across` scales the columns of a noise matrix. Noise given as one column is scaled as if
@@ -210,7 +210,7 @@ def _units_of_unused_rows(noise: Floats, d: Floats, live: NDArray[np.bool_]) -> 
     return np.where((found > mean * 1e-60) & (found < mean * 1e60), found, mean)
 
 
-def balances(A: Floats, noise: Floats, layers: NDArray[np.intp]) -> list[Floats]:
+def candidate_units(A: Floats, noise: Floats, layers: NDArray[np.intp]) -> list[Floats]:
     """Return candidate units d > 0 whose largest entry lies in [1, 2), which follow any rescaling
     of the parameters.
 
@@ -222,15 +222,15 @@ def balances(A: Floats, noise: Floats, layers: NDArray[np.intp]) -> list[Floats]
     common power of two.
     """
     if noise.shape[1] == 1:
-        return [_scale_largest_to_one(balance(A, noise)[0])]
-    start = even_entries(noise, layers)
+        return [_scale_largest_to_one(balance_rows(A, noise)[0])]
+    start = equalise_noise_entries(noise, layers)
     noise = start[:, None] * noise * start
     faint = np.full((len(A), 1), 1e-15 * np.median(noise))
-    rows = balance(start[:, None] * A * start, noise)[0], balance(noise, faint)[0]
+    rows = balance_rows(start[:, None] * A * start, noise)[0], balance_rows(noise, faint)[0]
     return [_scale_largest_to_one(start * d) for d in rows]
 
 
-def even_entries(noise: Floats, layers: NDArray[np.intp]) -> Floats:
+def equalise_noise_entries(noise: Floats, layers: NDArray[np.intp]) -> Floats:
     """Return powers of two d that minimize the sum of squared logarithms of the entries of ``d
     noise d`` (Curtis and Reid 1972).
 
@@ -260,7 +260,7 @@ def _scale_largest_to_one(d: Floats) -> Floats:
     return np.asarray(np.ldexp(d, 1 - int(np.frexp(d.max())[1])))
 
 
-def independent(T: Floats, rtol: float = 1e-7) -> Floats:
+def independent_basis(T: Floats, rtol: float = 1e-7) -> Floats:
     """Return an orthonormal basis of the span of T's columns.
 
     Columns are normalized first, and singular directions below `rtol` of the largest are dropped,
@@ -369,7 +369,7 @@ def check_run(run: Any, theta: np.ndarray) -> Krylov:
     if not isinstance(run, Krylov):
         raise TypeError(
             f"krylov must be a fastcurv.spectrum.Krylov on the Hessian at theta, "
-            f"got {type_of(run)}."
+            f"got {type_phrase(run)}."
         )
     if run.n != theta.size:
         raise ValueError(
@@ -419,13 +419,13 @@ def check_operator(run: Runs, H: Products) -> int:
         same, spent = bool(safe_norm(found - expected) <= most), spent + 1
     if not same:
         raise ValueError(
-            f"krylov must be a run on ob.hessian(theta), got one on {_describe(op)}, whose "
-            "products differ. Make one by fastcurv.spectrum.Krylov(ob.hessian(theta))."
+            f"krylov must be a run on ob.hessian(theta), got one on {_describe_operator(op)}, "
+            "whose products differ. Make one by fastcurv.spectrum.Krylov(ob.hessian(theta))."
         )
     return spent
 
 
-def _describe(op: Any) -> str:
+def _describe_operator(op: Any) -> str:
     return f"a matrix of shape {op.shape}" if isinstance(op, MatrixOperator) else repr(op)
 
 

@@ -22,18 +22,18 @@ from ..common.objectives import (
     SpentError,
     certificate_method,
     gradient_at,
-    probes,
+    probe_directions,
 )
 from ..common.protocols import Floats, ProvedReach
 from ..common.runtime import Budget, raise_if_interrupted, time_is_up
-from ..common.vectors import extent, safe_norm
-from ..krylov.lanczos import Recurrence, combine, decompose
-from ..krylov.trust_region import exhausted_risk, lanczos_risk, lanczos_steps, least_residual
+from ..common.vectors import norm_with_floor, safe_norm
+from ..krylov.lanczos import Recurrence, combine, ritz_decomposition
+from ..krylov.trust_region import exhausted_risk, lanczos_risk, lanczos_steps, least_residual_step
 from ..spectrum.dense import symmetric_part
 from ..spectrum.eigsh import eigsh
-from ..spectrum.forms import MAX_DENSE_ROWS, reduction
+from ..spectrum.forms import MAX_DENSE_ROWS, reduced_operator_of
 from .decide import UNTRIED_CONTRACTION, Nearness, Pair, Proof, Spectrum
-from .dense import ZERO_CURVATURE_TOL, DenseHessian, signs_of, theorem_across_orbits
+from .dense import ZERO_CURVATURE_TOL, DenseHessian, check_theorem_across_orbits, eigenvalue_signs
 from .evidence import (
     MAX_RELATIVE_STEP,
     ClassifyOptions,
@@ -41,24 +41,24 @@ from .evidence import (
     SpectrumEnd,
     annihilated_basis,
     curvature_floor,
-    independent,
+    independent_basis,
     offers_symmetries,
     spectral_norm,
-    tangents,
+    symmetry_tangents,
     third_bound,
 )
 from .nearness import (
     GRADIENT_ERROR_EPS,
     MAX_DECREMENT_LEFT,
-    assess_nearness_by,
+    assess_nearness_by_decrement,
     assumed_error,
     best_gradient,
     gradient_after,
-    lasting_along_step,
-    lasts_along,
+    is_stable_along,
     newton_step,
+    stable_along_step,
 )
-from .theorem import EPS, ROUND_UP_FACTOR, Contraction, Slice, eta_of, kantorovich, two_signs
+from .theorem import EPS, ROUND_UP_FACTOR, Contraction, Slice, eta_bound, kantorovich, two_signs
 
 # --------------------------------------------------------------------------------------------------
 # Lanczos runs for a verdict, within a budget; they collect vectors of extreme curvature.
@@ -93,7 +93,7 @@ class InertiaSearch:
         self.n_symmetry: int | None = None
         given = ask.krylov
         # space of smaller dimension for runs from random starts, or None if it does not save time
-        self.small: Any = reduction(H.native, None) if given is None else given.small
+        self.small: Any = reduced_operator_of(H.native, None) if given is None else given.small
 
     @property
     def one_sided(self) -> bool:
@@ -146,7 +146,7 @@ class InertiaSearch:
         (Cauchy interlacing). Return the run.
         """
         run.reorthogonalise()
-        values, S = decompose(run)
+        values, S = ritz_decomposition(run)
         inner = combine(run.rows[: run.m], S[:, [0, -1]])
         inside = run.op is self.small
         for value, v in zip(values[[0, -1]], self.small.embed(inner) if inside else inner):
@@ -211,7 +211,7 @@ class InertiaSearch:
         Q, op = self.symmetry, self.H.native if self.small is None else self.small
         # The projection of a zero mode is a zero mode of the smaller operator.
         if self.small is not None and Q.shape[1]:
-            Q = independent(self.small.project(np.ascontiguousarray(Q.T)).T.astype(float))
+            Q = independent_basis(self.small.project(np.ascontiguousarray(Q.T)).T.astype(float))
         against = np.ascontiguousarray(Q.T, self.H.native_dtype) if Q.shape[1] else None
         return self.run(op, None, steps, stop=stop, against=against)
 
@@ -258,15 +258,14 @@ class InertiaSearch:
         they are not needed.
 
         A direction is taken only if the norm of its product with H is at most
-        `MAX_SYMMETRY_COUPLING` times the threshold for negative curvature. Projecting these
-        directions out changes no eigenvalue by more than twice that amount, which the bound on the
-        risk includes.
+        `MAX_SYMMETRY_COUPLING` times the threshold for negative curvature. This changes no
+        eigenvalue by more than twice that amount, which the bound on the risk includes.
         """
         ask, H = self.ask, self.H
         if not self.one_sided or not offers_symmetries(ask.ob):
             return
         try:
-            T: Floats = tangents(ask.ob, ask.theta).columns
+            T: Floats = symmetry_tangents(ask.ob, ask.theta).columns
         except MemoryError:
             return
         T = T[:, T.any(axis=0)]
@@ -274,7 +273,7 @@ class InertiaSearch:
             return
         if T.shape[1]:
             H.note(f"{T.shape[1]} symmetry directions")
-            Q = independent(T)
+            Q = independent_basis(T)
             most = min(ZERO_CURVATURE_TOL, MAX_SYMMETRY_COUPLING * ask.curvature_tol) * H.norm
             self.symmetry = np.asarray(annihilated_basis(H(Q), Q, most))
         self.n_symmetry = self.symmetry.shape[1]
@@ -351,7 +350,7 @@ def has_both_signs(run: Any) -> bool:
     """Return True if a run may stop: it has a positive Ritz value, and its lowest one is negative
     beyond its error and beyond the threshold for zero, with a relative error of at most one half.
     """
-    values, S = decompose(run)
+    values, S = ritz_decomposition(run)
     residual = safe_norm(run.coupling() @ S[:, 0]) if run.p else 0.0
     error = max(10 * run.err[: run.m].max(), ZERO_CURVATURE_RATIO * run.scale)
     return bool(values[0] < -error and residual <= 0.5 * abs(values[0]) and values[-1] > error)
@@ -384,7 +383,7 @@ class Reached(Slice):
         """The sign (-1, 0 or 1) of every eigenvalue in the range space, which is 0 within the
         error.
         """
-        return signs_of(self)
+        return eigenvalue_signs(self)
 
     def with_inertia(self, seen: Spectrum) -> Spectrum:
         """Return the spectrum `seen` with the inertia of H. Symmetries count if they were projected
@@ -435,7 +434,7 @@ class Reached(Slice):
         """
         order = np.argsort(np.abs(self.values))
         order = order[self.signs[order] != 0][:k]
-        return self.values[order], _columns(self.space, self.vectors[:, order])
+        return self.values[order], _embed_columns(self.space, self.vectors[:, order])
 
     def extremes(self) -> list[tuple[float, Floats]]:
         """Return the extreme eigenvalues of H with their vectors, including `rest` if it is
@@ -443,7 +442,7 @@ class Reached(Slice):
         """
         inside, rest = self.values, self.space.rest
         found = [
-            (float(inside[i]), _columns(self.space, self.vectors[:, [i]])[:, 0])
+            (float(inside[i]), _embed_columns(self.space, self.vectors[:, [i]])[:, 0])
             for i in (0, -1)
             if inside.size
         ]
@@ -452,7 +451,7 @@ class Reached(Slice):
         return found
 
 
-def reach_spectrum(ask: ClassifyOptions, H: Products, left: float, Q: Floats) -> Reached | None:
+def range_spectrum(ask: ClassifyOptions, H: Products, left: float, Q: Floats) -> Reached | None:
     """Return all eigenvalues, or None if they cannot be computed.
 
     The operator must report a range of fewer than `dense_below` dimensions, and the budget must
@@ -477,11 +476,11 @@ def reach_spectrum(ask: ClassifyOptions, H: Products, left: float, Q: Floats) ->
     if (np.linalg.norm(inner, axis=0) < 1 - MAX_NORM_LOSS).any():
         inner = inner[:, :0]
     cut = DenseHessian(M).cut(inner, more=found.error)
-    span = _columns(space, cut.span)
+    span = _embed_columns(space, cut.span)
     return Reached(cut.values, cut.vectors, cut.error, np.ones(space.n), span, space=space)
 
 
-def _columns(space: ProvedReach, Y: Floats) -> Floats:
+def _embed_columns(space: ProvedReach, Y: Floats) -> Floats:
     """Return ``E Y``, the columns of Y embedded in parameter space."""
     rows = [space.embed(y) for y in Y.T]
     return np.stack(rows, axis=1) if rows else np.zeros((space.n, 0))
@@ -527,7 +526,7 @@ class ByProducts(Inertia):
             d = self.search.balance()
         else:
             self.search.estimate_norm()
-        self.ask, self.H, self.gradient = ask, H, _gradient(ask, H)
+        self.ask, self.H, self.gradient = ask, H, _best_gradient(ask, H)
         self.flat: float | None = None
         self.residual: float | None = None
         self.step, self.left = np.zeros(H.n), 1.0
@@ -542,12 +541,12 @@ class ByProducts(Inertia):
         if self.near.near and not floor > 0:
             search.find_symmetries()
             if search.n_symmetry is not None or not offers_symmetries(ask.ob):
-                self.known = reach_spectrum(ask, H, search.budget.left, search.symmetry)
+                self.known = range_spectrum(ask, H, search.budget.left, search.symmetry)
         for value, v in self.known.extremes() if self.known is not None else ():
             search.add_candidate(value, v)
         if self.near.near and self.known is None:
             # A few steps from the objective's probe vectors find curvature that couples to them.
-            P = probes(ask.ob, ask.theta).T.astype(H.native_dtype)
+            P = probe_directions(ask.ob, ask.theta).T.astype(H.native_dtype)
             P = P[np.linspace(0, len(P) - 1, min(MAX_PROBE_VECTORS, len(P))).astype(int)]
             for start in range(0, len(P), 8):
                 search.run(H.native, P[start : start + 8], 3)
@@ -567,7 +566,7 @@ class ByProducts(Inertia):
             return 0.0, None
 
         def settled(run: Any) -> bool:
-            return bool(run.m >= N_GRADIENT_STEPS and _solve(run, size)[1] <= 0.1)
+            return bool(run.m >= N_GRADIENT_STEPS and _newton_step_in_basis(run, size)[1] <= 0.1)
 
         run = search.from_gradient(g, min(MAX_GRADIENT_STEPS, search.budget.left // 4), settled)
         if run is None:
@@ -575,10 +574,11 @@ class ByProducts(Inertia):
         if run.scale == 0:
             self.residual = 1.0
             return np.inf, None
-        values, S = decompose(run)
-        y, self.left = _solve(run, size)
+        values, S = ritz_decomposition(run)
+        y, self.left = _newton_step_in_basis(run, size)
         self.step = combine(run.rows[: run.m], y[:, None])[0].astype(float)
-        cut = max(run.scale * ask.curvature_tol, size / (MAX_RELATIVE_STEP * extent(ask.theta)))
+        cut = size / (MAX_RELATIVE_STEP * norm_with_floor(ask.theta))
+        cut = max(run.scale * ask.curvature_tol, cut)
         inside = float((S[0, np.abs(values) > cut] ** 2).sum())
         self.residual = float(max(0.0, 1 - inside) ** 0.5)
         self.flat = safe_norm(run.T[: run.m + run.p, 0])
@@ -594,7 +594,7 @@ class ByProducts(Inertia):
         share = max(0.0, 1 - off / size) if size > off else 0.0
         decrement = whole * share**2 if share > 0 else 0.0
         reach = H.norm * length * length  # infinite if the product overflows
-        return assess_nearness_by(
+        return assess_nearness_by_decrement(
             self.ask.ob, theta, size, decrement, reach, self.ask.gradient_tol, whole=whole
         )
 
@@ -676,10 +676,10 @@ class ByProducts(Inertia):
         off = assumed_error(H.norm, ask.theta) if off != off else off
         rounding = 4 * EPS * (safe_norm(rest) + safe_norm(g))
         error = safe_norm(rest) + off + H.bound(self.step) + rounding
-        eta = eta_of(safe_norm(self.step), beta, error) * ROUND_UP_FACTOR
+        eta = eta_bound(safe_norm(self.step), beta, error) * ROUND_UP_FACTOR
         found = kantorovich(beta, eta, partial(third_bound, ask.ob, ask.theta))
         if known is not None and found.holds and known.span.shape[1]:
-            found = theorem_across_orbits(ask.ob, ask.theta, known, found)
+            found = check_theorem_across_orbits(ask.ob, ask.theta, known, found)
         return found, distance
 
     def _newton(self) -> tuple[Floats, float]:
@@ -747,7 +747,7 @@ class ByProducts(Inertia):
             values, columns = self.known.select_weakest(N_WEAKEST_TESTED)
             rows = columns.T
         elif main is not None and main.m > N_WEAKEST_TESTED:
-            ritz, S = decompose(main)
+            ritz, S = ritz_decomposition(main)
             chosen = np.argsort(np.abs(ritz))[:N_WEAKEST_TESTED]
             values, rows = ritz[chosen], self.search.vectors(main, S[:, chosen])
         columns = np.stack([*(end.vector for end in self.ends), *rows.astype(float)], axis=1)
@@ -763,11 +763,11 @@ class ByProducts(Inertia):
         known = np.abs(quotients) > max(H.zero, H.asymmetry)
         quotients, U = quotients[known], U[:, known]
         H.note("do signs last?")
-        if not lasting_along_step(ob, theta, self.step, U, quotients, H.spend).all():
+        if not stable_along_step(ob, theta, self.step, U, quotients, H.spend).all():
             return False
         for quotient, u in zip(quotients, U.T):
             reach = (abs(float(g @ u)) + off) / abs(quotient)
-            if not lasts_along(ob, theta, u, float(quotient), reach, H.spend):
+            if not is_stable_along(ob, theta, u, float(quotient), reach, H.spend):
                 return False
         return True
 
@@ -788,7 +788,7 @@ class ByProducts(Inertia):
             self.near,
             flat_ratio=None if flat is None or norm == 0 else min(1.0, flat / norm),
             residual=self.residual,
-            flat_beside_step=norm <= size / (MAX_RELATIVE_STEP * extent(self.ask.theta)),
+            flat_beside_step=norm <= size / (MAX_RELATIVE_STEP * norm_with_floor(self.ask.theta)),
         )
 
     def spectrum(self, proof: Proof) -> Spectrum:
@@ -814,11 +814,11 @@ def decrement_lower_bound(size: float, flat: float) -> float:
     return 0.5 * size * (size / flat) if flat > 0 else np.inf
 
 
-def _solve(run: Any, size: float) -> tuple[Floats, float]:
+def _newton_step_in_basis(run: Any, size: float) -> tuple[Floats, float]:
     """Return Newton's step of least residual in the basis of a run from g, and its residual over
     ``||g||``.
     """
-    y, rest = least_residual(run, 1.0)
+    y, rest = least_residual_step(run, 1.0)
     return size * y, float(np.linalg.norm(rest))
 
 
@@ -859,13 +859,13 @@ def _is_clearly_not_critical(
     length = safe_norm(ask.theta)
     reach = largest * length * length
     part = CLEARLY_FAR_FRACTION
-    rest = assess_nearness_by(
+    rest = assess_nearness_by_decrement(
         ask.ob, ask.theta, part * size, part * decrement, reach, ask.gradient_tol
     )
     return not rest.near and assumed_error(largest, ask.theta) / part < size < np.inf
 
 
-def _gradient(ask: ClassifyOptions, H: Products) -> tuple[Floats, float]:
+def _best_gradient(ask: ClassifyOptions, H: Products) -> tuple[Floats, float]:
     """Return the best gradient and a bound on its error. If theta is far from a critical point,
     return the plain gradient without a bound, at a tenth of the cost.
     """

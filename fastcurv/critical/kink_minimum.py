@@ -15,7 +15,7 @@ from ..common.objectives import call_certificate
 from ..common.progress import cache_last
 from ..common.protocols import KinkObjective
 from ..common.vectors import safe_norm
-from .theorem import EPS, Slice, kantorovich, newton_in_slice
+from .theorem import EPS, Slice, kantorovich, newton_step_in_slice
 
 # --------------------------------------------------------------------------------------------------
 # The proof that a point on kinks is a minimum: Kantorovich's theorem for (theta, slopes).
@@ -106,7 +106,7 @@ def prove_kink_minimum(phi: KinkObjective, point: np.ndarray) -> _KinkMinimum:
     if not (np.isfinite(K).all() and np.isfinite(g_errors).all()):
         return _kink_certificate(phi, "the curvature is not finite")
     found: list[_KinkMinimum] = []
-    for units in _units(K, phi.n_theta):
+    for units in _candidate_slope_units(K, phi.n_theta):
         found.append(_check_hypotheses(phi.in_units(units), point, K, g, g_errors, units))
         best = max(found, key=lambda one: (one.certified, -one.kantorovich))
         if best.kantorovich < SATISFACTORY_H:
@@ -114,7 +114,7 @@ def prove_kink_minimum(phi: KinkObjective, point: np.ndarray) -> _KinkMinimum:
     return best
 
 
-def _units(K: np.ndarray, n: int) -> list[np.ndarray]:
+def _candidate_slope_units(K: np.ndarray, n: int) -> list[np.ndarray]:
     """Return units of the slopes to try: units of 1, and those that scale each slope's column of K
     to a given fraction of the largest curvature.
     """
@@ -164,7 +164,7 @@ def _check_hypotheses(
             "the curvature along the kinks is not positive",
             least=least,
         )
-    beta, eta, _ = newton_in_slice(K, off, cut, g, safe_norm(c * g_errors))
+    beta, eta, _ = newton_step_in_slice(K, off, cut, g, safe_norm(c * g_errors))
     theorem = kantorovich(beta, eta, partial(phi.third_bound, point))
     h, radius = theorem.h, theorem.radius
     if not theorem.holds:
@@ -303,7 +303,7 @@ def newton_on_kinks(rows: Any, theta: np.ndarray, slopes: list[np.ndarray]) -> K
         first = phi.copies.merged(theta)
         at_kinks = [s[phi.rows.first][:, k] for s, k in zip(slopes, phi.copies.keep)]
         start = [s[active] for s, active in zip(at_kinks, phi.active)]
-        solved = _solve(phi, np.concatenate([first, *start]))
+        solved = _solve_critical_point(phi, np.concatenate([first, *start]))
         if solved is None:
             return None
         theta = phi.copies.split(solved[: phi.n_theta], theta)
@@ -337,7 +337,7 @@ def _collapsed_units(
     return found
 
 
-def _solve(phi: Any, point: np.ndarray) -> np.ndarray | None:
+def _solve_critical_point(phi: Any, point: np.ndarray) -> np.ndarray | None:
     """Solve for a critical point of Phi by Newton's method, with the precise gradient in the last
     step. Return None if it does not converge.
     """

@@ -49,15 +49,15 @@ from ..common.checks import (
 from ..common.errors import AttributeHints, accept_aliases
 from ..common.html import html_table
 from ..common.linalg import NotConvexError, cholesky, eigh, eigvalsh
-from ..common.objectives import in_float64
+from ..common.objectives import cast_to_float64
 from ..common.protocols import Floats
 from ..common.read_only import Record
-from ..common.runtime import load_module, one_blas_thread, to_nearest
+from ..common.runtime import load_module, one_blas_thread, rounding_to_nearest
 from ..network.factor import NotPositiveDefiniteError
 from ..network.mlp import MLP
 from ..network.objective import Objective
 from ..network.row_views import check_no_batch_norm, check_rows_in_memory, dense_rows
-from ..spectrum.results import as_json, number
+from ..spectrum.results import format_number, to_json_value
 from ..structure.parameters import l2_diagonal, terms_of_a_row
 from ..structure.tables import ACTIVATIONS, LOSSES
 
@@ -155,7 +155,7 @@ class LaplacePosterior(Record, AttributeHints, subject="posterior"):
         """The covariance of the parameters ``(n, n)``."""
         return np.asarray(self.root @ self.root.T)
 
-    @to_nearest
+    @rounding_to_nearest
     def std(self, X: Any, *, observations: bool = False) -> Floats:
         """Return the standard deviation of each output, ``(N,)`` for one output or ``(N, d_out)``.
 
@@ -179,12 +179,12 @@ class LaplacePosterior(Record, AttributeHints, subject="posterior"):
                 f"observations must be False for loss={self.objective.loss!r}, got True. Only "
                 "'mse' has noise with one standard deviation."
             )
-        found = deviations(self.objective.model, self.theta, self.root, X)
+        found = output_deviations(self.objective.model, self.theta, self.root, X)
         if observations:
             found = np.hypot(found, float(self.noise or 0.0))
         return np.asarray(found[:, 0] if found.shape[1] == 1 else found)
 
-    @to_nearest
+    @rounding_to_nearest
     def predict_proba(self, X: Any) -> Floats:
         """Return the probabilities of classes ``(N, classes)``, averaged over the posterior of the
         outputs, or of labels ``(N, d_out)`` for several binary outputs.
@@ -201,7 +201,7 @@ class LaplacePosterior(Record, AttributeHints, subject="posterior"):
             )
         mean = _mean_sigmoid if link == "sigmoid" else _mean_softmax
         model = self.objective.model
-        blocks = output_roots(model, self.theta, self.root, X)
+        blocks = output_covariance_roots(model, self.theta, self.root, X)
         return np.concatenate(
             [mean(model.predict(self.theta, rows), part) for rows, part in blocks]
         )
@@ -220,18 +220,21 @@ class LaplacePosterior(Record, AttributeHints, subject="posterior"):
         rows = [
             ("evidence", f"{self.evidence:.6g}{left}"),
             ("parameters", f"{self.n_effective:.4g} effective of {n}"),
-            ("prior", f"precision {number(self.prior_precision)}, l2 = {number(ob.l2)}"),
-            ("rows", f"{number(self.rows_per_parameter)} for each parameter"),
+            (
+                "prior",
+                f"precision {format_number(self.prior_precision)}, l2 = {format_number(ob.l2)}",
+            ),
+            ("rows", f"{format_number(self.rows_per_parameter)} for each parameter"),
         ]
         if self.noise is not None:
-            rows.insert(2, ("noise", f"standard deviation {number(self.noise)}"))
+            rows.insert(2, ("noise", f"standard deviation {format_number(self.noise)}"))
         if self.rows_per_parameter < MIN_ROWS_PER_PARAMETER:
             rows.append(("caution", "with fewer than 2, intervals tend to cover too little"))
         if self.n_undetermined:
             held = f"{self.n_undetermined} directions change no output on any row, and are held"
             rows.append(("undetermined", held))
         if not self.decrement <= MAX_NEWTON_DECREMENT:
-            gain = f"a Newton step would raise the log posterior by {number(self.decrement)}"
+            gain = f"a Newton step would raise the log posterior by {format_number(self.decrement)}"
             rows.append(("caution", f"{gain}; train on to a minimum"))
         return rows
 
@@ -245,7 +248,7 @@ class LaplacePosterior(Record, AttributeHints, subject="posterior"):
             "theta evidence n_effective noise prior_precision next_l2 n_undetermined "
             "rows_per_parameter decrement curvature"
         )
-        return {name: as_json(getattr(self, name)) for name in names.split()}
+        return {name: to_json_value(getattr(self, name)) for name in names.split()}
 
     def _title(self) -> str:
         matrix = {"ggn": "Gauss-Newton matrix", "hessian": "Hessian"}[self.curvature]
@@ -266,7 +269,9 @@ class LaplacePosterior(Record, AttributeHints, subject="posterior"):
         return load_module("plots.band").posterior_band(self, ax, output)
 
 
-def output_roots(model: MLP, theta: Any, root: Any, X: Any) -> Iterator[tuple[Any, Floats]]:
+def output_covariance_roots(
+    model: MLP, theta: Any, root: Any, X: Any
+) -> Iterator[tuple[Any, Floats]]:
     """Yield blocks of rows (N, k), and J C (N, d_out, rank) for the Jacobian J of their outputs and
     a root C of the covariance.
     """
@@ -282,9 +287,9 @@ def output_roots(model: MLP, theta: Any, root: Any, X: Any) -> Iterator[tuple[An
         yield rows, part.reshape(len(rows), d, -1)
 
 
-def deviations(model: MLP, theta: Any, root: Any, X: Any) -> Floats:
+def output_deviations(model: MLP, theta: Any, root: Any, X: Any) -> Floats:
     """Return the standard deviation of each output ``(N, d_out)`` for a root of the covariance."""
-    blocks = output_roots(model, theta, root, X)
+    blocks = output_covariance_roots(model, theta, root, X)
     squares = np.concatenate([np.einsum("ijk,ijk->ij", part, part) for _, part in blocks])
     return np.asarray(np.sqrt(squares))
 
@@ -316,7 +321,7 @@ def _mean_softmax(z: Floats, root: Floats) -> Floats:
 
 
 @accept_aliases("laplace")
-@to_nearest
+@rounding_to_nearest
 def laplace(
     ob: Objective,
     theta: Any,
@@ -386,10 +391,10 @@ def laplace(
     >>> bool(0.07 < post.noise < 0.14), bool(outside > 3 * inside)
     (True, True)
     """
-    return posterior(ob, theta, curvature, noise, warn=True)
+    return laplace_posterior(ob, theta, curvature, noise, warn=True)
 
 
-def posterior(
+def laplace_posterior(
     ob: Any,
     theta: Any,
     curvature: str = "ggn",
@@ -479,12 +484,14 @@ def _warn_of_few_rows(ob: Any, count: float, effective: float) -> None:
     noisy = ob.loss == "mse" and len(ob.model.sizes) > 2
     if count / n < MIN_ROWS_PER_PARAMETER:
         found = (
-            f"ob has {number(count / n)} rows for each parameter, {number(count)} for {n}. With "
+            f"ob has {format_number(count / n)} rows for each parameter, {format_number(count)} "
+            f"for {n}. With "
             "fewer than 2, intervals tend to cover too little. Use a smaller network or more rows."
         )
     elif noisy and effective > MAX_PARAMETERS_PER_TARGET * n_targets:
         found = (
-            f"The fit has {number(effective)} effective parameters for {number(n_targets)} "
+            f"The fit has {format_number(effective)} effective parameters for "
+            f"{format_number(n_targets)} "
             f"targets. With more than {MAX_PARAMETERS_PER_TARGET:g} for each, intervals tend to "
             "cover too little. Use a stronger penalty, fewer units or more rows."
         )
@@ -499,7 +506,7 @@ def _check_laplace_input(ob: Any, theta: Any, curvature: str) -> tuple[Any, Floa
     check_no_batch_norm(ob, "laplace")
     _check_likelihood(ob.loss)
     theta = np.array(check_theta(ob, theta), np.float64)
-    ob = in_float64(ob)
+    ob = cast_to_float64(ob)
     if curvature == "hessian" and any(ACTIVATIONS[name].kink for name in ob.model.activation):
         kinks = ob.certificates.kinks(theta)
         if kinks:
@@ -579,7 +586,7 @@ def _inverse_root(
     n, p, f = len(M), np.flatnonzero(penalised), np.flatnonzero(~penalised)
     R, logdet_flat = _flat_root(M[np.ix_(f, f)])
     if (curvature == "hessian" or not len(p)) and R.shape[1] < len(f):
-        raise _not_definite(M, curvature)
+        raise _not_definite_error(M, curvature)
     B = R.T @ M[np.ix_(f, p)]
     S = M[np.ix_(p, p)] - B.T @ B
     L = cholesky(S) if len(p) else np.zeros((0, 0))
@@ -587,7 +594,7 @@ def _inverse_root(
         upper = solve_triangular(L, np.eye(len(p)), lower=True, trans="T") if len(p) else L
         logdet = 2 * float(np.log(np.diagonal(L)).sum())
     elif curvature == "hessian":
-        raise _not_definite(M, curvature)
+        raise _not_definite_error(M, curvature)
     else:
         # Exact eigenvalues are at least l2; rounding may lower them.
         known = eigh(S)
@@ -619,7 +626,7 @@ def _flat_root(M: Floats) -> tuple[Floats, float]:
     return R, -float(np.linalg.slogdet(R.T @ R)[1]) if R.shape[1] else 0.0
 
 
-def _not_definite(M: Floats, curvature: str) -> NotPositiveDefiniteError:
+def _not_definite_error(M: Floats, curvature: str) -> NotPositiveDefiniteError:
     """Return the error for a matrix that has no inverse, with its smallest eigenvalue."""
     matrix = {"ggn": "Gauss-Newton matrix", "hessian": "Hessian"}[curvature]
     cure = (

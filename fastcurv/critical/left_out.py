@@ -28,28 +28,28 @@ import numpy as np
 from ..common.checks import MatrixOperator, caller_depth, check_bool, check_real
 from ..common.errors import AttributeHints, accept_aliases
 from ..common.html import html_table
-from ..common.linalg import UNIT_ROUNDOFF, eigvalsh, times_lower
-from ..common.objectives import call_certificate, in_float64
+from ..common.linalg import UNIT_ROUNDOFF, eigvalsh, multiply_by_lower
+from ..common.objectives import call_certificate, cast_to_float64
 from ..common.protocols import Floats
 from ..common.read_only import Record
-from ..common.runtime import one_blas_thread, to_nearest
+from ..common.runtime import one_blas_thread, rounding_to_nearest
 from ..common.vectors import safe_norm
 from ..network.factor import CholeskyFactor, NotPositiveDefiniteError
 from ..network.objective import Objective
 from ..network.row_views import check_no_batch_norm, check_rows_in_memory, dense_rows
 from ..optimize.minimize import minimize
 from ..spectrum.draw import shown_axes
-from ..spectrum.results import as_json, number
+from ..spectrum.results import format_number, to_json_value
 from ..structure.parameters import l2_diagonal, terms_of_a_row
 from ..structure.tables import ACTIVATIONS, LOSSES, one_hot
-from .nearness import assess_nearness_by, gradient_and_error
+from .nearness import assess_nearness_by_decrement, gradient_and_error
 from .without_rows import (
     JACOBIAN_BLOCK_ENTRIES,
     Minimum,
     jacobian_blocks,
     minima_without_rows,
     newton_steps,
-    outputs_of,
+    outputs_of_networks,
     without_row,
 )
 
@@ -72,7 +72,7 @@ class Interval(NamedTuple):
     high: Floats
 
 
-def _minimum(ob: Any, theta: Any, call: str) -> Minimum:
+def _check_minimum(ob: Any, theta: Any, call: str) -> Minimum:
     """Check that `theta` is a minimum of `ob` with a positive definite Hessian, and return it."""
     check_rows_in_memory(ob, call)
     check_no_batch_norm(ob, call)
@@ -83,7 +83,7 @@ def _minimum(ob: Any, theta: Any, call: str) -> Minimum:
             f"theta must have no pre-activation at a kink, got {kinks}. Use a smooth activation "
             "such as activation='tanh'."
         )
-    own, ob = ob, in_float64(ob)
+    own, ob = ob, cast_to_float64(ob)
     theta = theta.astype(np.float64)
     H = ob.hessian(theta)
     if not math.isfinite(H.value):
@@ -112,26 +112,26 @@ def _minimum(ob: Any, theta: Any, call: str) -> Minimum:
         )
     g = H.gradient
     decrement = 0.5 * float(g @ factor.solve(g))
-    # norm whose square bounds |theta|' |H| |theta| from above
-    size = safe_norm(np.abs(factor.lower).T @ np.abs(theta))
-    near = assess_nearness_by(own, theta, safe_norm(g), decrement, size * size)
+    size = safe_norm(np.abs(factor.lower).T @ np.abs(theta))  # size^2 >= |theta|' |H| |theta|
+    near = assess_nearness_by_decrement(own, theta, safe_norm(g), decrement, size * size)
     if not near.near:
         # The decrement may consist of rounding errors alone, for example if every loss is nearly 0.
         g, gradient_error = gradient_and_error(ob, theta)
         length = safe_norm(factor.inverse_lower @ g)
         length -= gradient_error * math.sqrt(float(factor.inverse_diagonal.sum()))
         decrement = 0.5 * max(length, 0.0) ** 2
-        near = assess_nearness_by(own, theta, safe_norm(g), decrement, size * size)
+        near = assess_nearness_by_decrement(own, theta, safe_norm(g), decrement, size * size)
     if not near.near:
+        got, tol = format_number(safe_norm(g)), format_number(near.gradient_tol)
         raise ValueError(
-            f"theta must be a minimum, got a gradient norm of {number(safe_norm(g))}, above its "
-            f"tolerance of {number(near.gradient_tol)}. Use fastcurv.minimize(ob, theta) first."
+            f"theta must be a minimum, got a gradient norm of {got}, above its tolerance of {tol}. "
+            "Use fastcurv.minimize(ob, theta) first."
         )
     if own.dtype == np.float32:
         # The float64 objective has a minimum near that of the float32 objective.
         for _ in range(N_REFINEMENTS):
             theta = theta - factor.solve(ob.gradient(theta))
-        return _minimum(ob, theta, call)
+        return _check_minimum(ob, theta, call)
     return Minimum(ob, theta, factor)
 
 
@@ -236,7 +236,7 @@ class LeftOut(Record, AttributeHints, subject="left_out"):
     _undetermined: Any
     _thetas: Any = None  # parameters without each row (N, n), if `exact` is True
 
-    @to_nearest
+    @rounding_to_nearest
     def change(self, X_new: Any) -> Floats:
         """Return the change of the outputs of new rows if each training row is removed.
 
@@ -261,10 +261,12 @@ class LeftOut(Record, AttributeHints, subject="left_out"):
         """
         at, model = self._at, self._at.ob.model
         X = dense_rows(model, X_new)
-        z = outputs_of(model, at.theta[None], X)[0]
+        z = outputs_of_networks(model, at.theta[None], X)[0]
         found = np.empty((*z.shape, at.ob.n_samples))
         for rows, thetas in self._networks(len(X)):
-            found[:, :, rows] = outputs_of(model, thetas, X).transpose(1, 2, 0) - z[:, :, None]
+            found[:, :, rows] = (
+                outputs_of_networks(model, thetas, X).transpose(1, 2, 0) - z[:, :, None]
+            )
         return found
 
     def _networks(self, n_new: int) -> Iterator[tuple[slice, Floats]]:
@@ -284,7 +286,7 @@ class LeftOut(Record, AttributeHints, subject="left_out"):
                 part = thetas[start : start + most]
                 yield slice(rows.start + start, rows.start + start + len(part)), part
 
-    @to_nearest
+    @rounding_to_nearest
     def interval(self, X_new: Any, confidence_level: float = 0.9) -> Interval:
         """Return jackknife+ prediction intervals of new rows.
 
@@ -351,7 +353,7 @@ class LeftOut(Record, AttributeHints, subject="left_out"):
             )
         self._warn_of_few_targets()
         inverse = np.exp if given is not None and given.exponential else np.asarray
-        z = outputs_of(ob.model, self._at.theta[None], dense_rows(ob.model, X_new))[0]
+        z = outputs_of_networks(ob.model, self._at.theta[None], dense_rows(ob.model, X_new))[0]
         weight = np.ones(ob.n_samples) if ob.sample_weight is None else ob.sample_weight
         with np.errstate(over="ignore", invalid="ignore"):  # infinite exponentials of outputs
             moved = inverse((z[:, :, None] + self.change(X_new))[:, :width])
@@ -369,7 +371,8 @@ class LeftOut(Record, AttributeHints, subject="left_out"):
         count = int(rows) * int(ob.model.sizes[-1])
         if effective > MAX_PARAMETERS_PER_TARGET * count:
             warnings.warn(
-                f"The fit has {number(effective)} effective parameters for {count} targets. With "
+                f"The fit has {format_number(effective)} effective parameters for {count} "
+                "targets. With "
                 "more than half as many, intervals tend to cover too little, or to be far too wide "
                 "with relu. Use a stronger penalty, fewer units or more rows.",
                 UserWarning,
@@ -386,7 +389,7 @@ class LeftOut(Record, AttributeHints, subject="left_out"):
             "predictions losses score training_score score_name hat_matrix_diag cooks_distance "
             "kept exact n_approximate"
         )
-        return {name: as_json(getattr(self, name)) for name in names.split()}
+        return {name: to_json_value(getattr(self, name)) for name in names.split()}
 
     def plot(self, ax: Any = None) -> Any:
         """Draw Cook's distances over leverages, with the numbers of the most influential rows.
@@ -413,14 +416,15 @@ class LeftOut(Record, AttributeHints, subject="left_out"):
         N, n = len(self.losses), self._at.ob.n_params
         how = "minima without each row" if self.exact else "one Newton step for each row"
         most = np.argsort(-self.cooks_distance, kind="stable")[:3]
-        rows = ", ".join(f"{i} ({number(self.cooks_distance[i])})" for i in most)
+        rows = ", ".join(f"{i} ({format_number(self.cooks_distance[i])})" for i in most)
         facts = [
             (
                 self.score_name,
-                f"{number(self.score)} left out, {number(self.training_score)} fitted",
+                f"{format_number(self.score)} left out, {format_number(self.training_score)} "
+                f"fitted",
             ),
-            ("mean loss", f"{number(float(self.losses.mean()))} left out, by {how}"),
-            ("parameters", f"{number(float(self.hat_matrix_diag.sum()))} effective of {n}"),
+            ("mean loss", f"{format_number(float(self.losses.mean()))} left out, by {how}"),
+            ("parameters", f"{format_number(float(self.hat_matrix_diag.sum()))} effective of {n}"),
             ("influential", f"rows {rows} by Cook's distance"),
         ]
         if self.kept is not None:
@@ -456,7 +460,7 @@ def _upper_quantile(x: Floats, weight: Floats, level: float) -> Floats:
 
 
 @accept_aliases("leave_one_out")
-@to_nearest
+@rounding_to_nearest
 def leave_one_out(ob: Any, theta: Any, *, exact: bool = False) -> LeftOut:
     """Predict each row by the network trained without that row, from one factor of the Hessian at a
     minimum.
@@ -521,7 +525,7 @@ def leave_one_out(ob: Any, theta: Any, *, exact: bool = False) -> LeftOut:
     (array([-2.5 ,  1.  ,  3.25,  5.86,  4.  ]), array([0.6, 0.3, 0.2, 0.3, 0.6]))
     """
     exact = check_bool(exact, "exact")
-    return _left_out(_minimum(ob, theta, "leave_one_out"), exact)
+    return _leave_one_out_at_minimum(_check_minimum(ob, theta, "leave_one_out"), exact)
 
 
 def left_out_of_fit(ob: Any, theta: Any) -> LeftOut:
@@ -529,18 +533,20 @@ def left_out_of_fit(ob: Any, theta: Any) -> LeftOut:
     computed at the minimum that `minimize` reaches from theta. If the Hessian is not positive
     definite there, or with kinks, the Gauss-Newton matrix replaces it.
     """
-    ob, theta = in_float64(ob), np.asarray(theta, float)
+    ob, theta = cast_to_float64(ob), np.asarray(theta, float)
     if not _has_kinks(ob):
         run: Any = minimize(ob, theta, verdict=False, progress=False, seed=0)
         theta = run.x
         with suppress(ValueError):
-            return _left_out(_minimum(ob, theta, "predict_interval"), False)
+            return _leave_one_out_at_minimum(_check_minimum(ob, theta, "predict_interval"), False)
     try:
         # The biases of units that are active on the same rows, or on no rows, are linearly
         # dependent, so biases without decay get the decay of the weights.
         A = ob.ggn(theta).to_dense()
         A[np.diag_indices(len(A))] += ob.l2 - l2_diagonal(ob)
-        return _left_out(Minimum(ob, theta, CholeskyFactor(MatrixOperator(A))), False)
+        return _leave_one_out_at_minimum(
+            Minimum(ob, theta, CholeskyFactor(MatrixOperator(A))), False
+        )
     except ValueError as error:
         raise ValueError(
             "The fit must have a positive definite Hessian or Gauss-Newton matrix for "
@@ -548,7 +554,7 @@ def left_out_of_fit(ob: Any, theta: Any) -> LeftOut:
         ) from None
 
 
-def _left_out(at: Minimum, exact: bool) -> LeftOut:
+def _leave_one_out_at_minimum(at: Minimum, exact: bool) -> LeftOut:
     """Return the result of `leave_one_out` from a factor of the curvature."""
     ob = at.ob
     N, d = ob.n_samples, ob.model.sizes[-1]
@@ -559,7 +565,7 @@ def _left_out(at: Minimum, exact: bool) -> LeftOut:
     inverse = at.factor.inverse_lower
     with one_blas_thread():
         for rows, J in jacobian_blocks(ob, at.theta):
-            Y = times_lower(J.reshape(-1, J.shape[2]), inverse, True).reshape(J.shape)
+            Y = multiply_by_lower(J.reshape(-1, J.shape[2]), inverse, True).reshape(J.shape)
             M = Y @ Y.transpose(0, 2, 1)
             removed = S[rows] @ M / N
             hat[rows] = np.trace(removed, axis1=1, axis2=2)
@@ -570,8 +576,8 @@ def _left_out(at: Minimum, exact: bool) -> LeftOut:
             squares[rows] = np.einsum("ni,nij,nj->n", a[rows], M, a[rows])  # d' H d
             if not exact:
                 X = dense_rows(ob.model, ob.X[rows])
-                moved = at.theta + times_lower(np.einsum("nd,ndp->np", a[rows], Y), inverse)
-                predictions[rows] = outputs_of(ob.model, moved, X[:, None])[:, 0]
+                moved = at.theta + multiply_by_lower(np.einsum("nd,ndp->np", a[rows], Y), inverse)
+                predictions[rows] = outputs_of_networks(ob.model, moved, X[:, None])[:, 0]
     thetas: Any = None
     kept: Any = None
     undetermined = alone.copy()
@@ -581,7 +587,7 @@ def _left_out(at: Minimum, exact: bool) -> LeftOut:
             values = eigvalsh(without_row(ob, i).hessian(thetas[i]).to_dense())
             undetermined[i] = not values[0] > MIN_REMAINING_EIGENVALUE * values[-1]
         X = dense_rows(ob.model, ob.X)
-        predictions = outputs_of(ob.model, thetas, X[:, None])[:, 0]
+        predictions = outputs_of_networks(ob.model, thetas, X[:, None])[:, 0]
     return LeftOut(
         predictions=predictions,
         losses=_row_losses(ob, predictions),
@@ -589,7 +595,7 @@ def _left_out(at: Minimum, exact: bool) -> LeftOut:
         training_score=_score_of_outputs(ob, z),
         score_name=LOSSES[ob.loss].score[0],
         hat_matrix_diag=hat,
-        cooks_distance=_cooks(ob, z, hat, squares),
+        cooks_distance=_cooks_distances(ob, z, hat, squares),
         kept=kept,
         exact=exact,
         n_approximate=int(alone.sum()),
@@ -614,7 +620,7 @@ def _is_definite_without_row(removed: Floats) -> Any:
     return above
 
 
-def _cooks(ob: Any, z: Floats, hat: Floats, squares: Floats) -> Floats:
+def _cooks_distances(ob: Any, z: Floats, hat: Floats, squares: Floats) -> Floats:
     """Return Cook's distance of each row from its ``d' H d``."""
     count, effective = ob.n_samples * terms_of_a_row(ob), float(hat.sum())
     scale = effective
@@ -628,7 +634,7 @@ def _cooks(ob: Any, z: Floats, hat: Floats, squares: Floats) -> Floats:
 
 
 @accept_aliases("influence")
-@to_nearest
+@rounding_to_nearest
 def influence(ob: Any, theta: Any, X_new: Any, y_new: Any = None) -> Floats:
     """Return the derivatives of the predictions of new rows with respect to the weight of each
     training row.
@@ -675,7 +681,7 @@ def influence(ob: Any, theta: Any, X_new: Any, y_new: Any = None) -> Floats:
     >>> fc.influence(ob, np.array([2.0, -1.0]), [[4.0]])[0, 0].round(2)
     array([-0.2, -0. , -0.2, -0.8,  1.2])
     """
-    at = _minimum(ob, theta, "influence")
+    at = _check_minimum(ob, theta, "influence")
     ob, N, d = at.ob, at.ob.n_samples, at.ob.model.sizes[-1]
     first = ob.reweighted(None).outputs(at.theta)[1]
     X = dense_rows(ob.model, X_new)

@@ -24,19 +24,19 @@ from ..common.objectives import (
     Products,
     as_gradient,
     call_certificate,
+    cast_to_float64,
     certificate_method,
     gradient_at,
-    gradient_bound,
+    gradient_error_bound,
+    gradient_error_bound_of,
     hessian_products,
-    in_float64,
-    lower_bound,
-    rounding_bound_of,
     value_at,
-    value_rounding,
+    value_lower_bound,
+    value_rounding_error,
 )
 from ..common.protocols import Floats
 from ..common.runtime import OutOfTime, check_time
-from ..common.vectors import extent, safe_norm
+from ..common.vectors import norm_with_floor, safe_norm
 from ..krylov.solvers import minres
 from .decide import Nearness
 from .theorem import EPS, TINY, Slice
@@ -78,10 +78,12 @@ def assess_nearness(
     g, off = gradient
     decrement, whole = newton_decrement(g, off, reach, eigen)
     size = float(np.abs(theta) @ reach)
-    return assess_nearness_by(ob, theta, safe_norm(g), decrement, size, gradient_tol, whole=whole)
+    return assess_nearness_by_decrement(
+        ob, theta, safe_norm(g), decrement, size, gradient_tol, whole=whole
+    )
 
 
-def assess_nearness_by(
+def assess_nearness_by_decrement(
     ob: Any,
     theta: np.ndarray,
     gradient_norm: float,
@@ -99,7 +101,7 @@ def assess_nearness_by(
     """
     f = value_at(ob, theta) if hasattr(ob, "value") else 0.0
     own = float(np.finfo(getattr(ob, "dtype", None) or np.float64).eps)
-    share = DECREMENT_TOL * (f - lower_bound(ob))
+    share = DECREMENT_TOL * (f - value_lower_bound(ob))
     # The two thresholds are max(1e-8 (f - c), rounding of f), in the objective's precision and in
     # float64.
     thresholds = []
@@ -144,7 +146,7 @@ def gradient_and_error(ob: Any, theta: np.ndarray) -> tuple[np.ndarray, float]:
     is known.
     """
     fine: tuple[np.ndarray, float] | None = None
-    bound = rounding_bound_of(ob)
+    bound = gradient_error_bound_of(ob)
     g, error = call_certificate(ob, "precise_gradient", theta, default=(np.nan, np.nan))
     if np.isfinite(error) and np.isfinite(g).all():
         # The last term is the error of rounding the gradient to float64.
@@ -166,7 +168,7 @@ def best_gradient(ob: Any, theta: np.ndarray, H: Any) -> tuple[np.ndarray, float
     if certificate_method(ob, "precise_gradient") is not None:
         g, error = gradient_and_error(ob, theta)
     else:
-        g, bound = gradient_at(ob, theta, H), gradient_bound(ob, theta, H)
+        g, bound = gradient_at(ob, theta, H), gradient_error_bound(ob, theta, H)
         error = np.nan if bound is None else bound
     if not np.isfinite(g).all():
         raise NotFiniteError(
@@ -207,15 +209,15 @@ def newton_decrement(
         shares = eigen.vectors**2
         across = np.maximum(0.0, 1 - shares.sum(axis=1)) * sizes.max(initial=0.0)
         diagonal = (shares @ sizes + across) / eigen.c / eigen.c  # upper bound on |H|_ii
-        for noise, slack in (rounding_of(len(g), off, reach, eigen), (0.0, 0.0)):
-            total = 0.5 * float(_squares_over(slopes - slack, sizes).sum())
-            alone = _squares_over(np.abs(g) - noise, diagonal)
+        for noise, slack in (gradient_rounding_bounds(len(g), off, reach, eigen), (0.0, 0.0)):
+            total = 0.5 * float(_squared_slopes_over_sizes(slopes - slack, sizes).sum())
+            alone = _squared_slopes_over_sizes(np.abs(g) - noise, diagonal)
             total = max(total, 0.5 * float(alone.max(initial=0.0)))
             found.append(total if total == total else np.inf)
     return found[0], found[1]
 
 
-def rounding_of(
+def gradient_rounding_bounds(
     n: int, off: float, reach: np.ndarray, eigen: Slice
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return bounds on the error of g for each parameter (n,), and on that of the slopes along the
@@ -228,7 +230,7 @@ def rounding_of(
     return noise, noise.max(initial=0.0) * np.sqrt((eigen.vectors**2).T @ eigen.c**2)
 
 
-def _squares_over(slopes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+def _squared_slopes_over_sizes(slopes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """Return ``slopes^2 / sizes``, which is 0 where a slope is not positive."""
     return np.where(slopes > 0, slopes / sizes * slopes, 0.0)
 
@@ -288,7 +290,7 @@ def is_surely_longer(
     return plain - 100 * assumed_error(norm, theta) * within.stretch > 1.01 * length
 
 
-def newton_limit(
+def follow_newton_steps(
     ob: Any,
     theta: Floats,
     g: Floats,
@@ -307,7 +309,7 @@ def newton_limit(
     most_products : float
         Budget of products.
     """
-    ob, here, spent = in_float64(ob), theta, 0
+    ob, here, spent = cast_to_float64(ob), theta, 0
     first = size = _norm(within.to_coordinates(g))
     fine = within.cut is None or certificate_method(ob, "precise_gradient") is not None
     if not 0 < size < np.inf:
@@ -389,7 +391,7 @@ MAX_DECREMENT_LEFT = 0.25
 N_STABLE_IN_A_ROW = 4
 
 
-def curvatures(ob: Any, theta: Floats, U: Floats) -> Floats:
+def curvatures_along(ob: Any, theta: Floats, U: Floats) -> Floats:
     """Return ``u'Hu`` at theta for the columns u of U, or NaN if theta or the objective is not
     finite.
     """
@@ -407,13 +409,13 @@ def gradient_after(ob: Any, theta: Floats, step: Floats) -> Floats | None:
     finite.
     """
     try:
-        found = gradient_and_error(in_float64(ob), theta + step)[0]
+        found = gradient_and_error(cast_to_float64(ob), theta + step)[0]
     except (NotFiniteError, ArithmeticError):  # The objective is undefined at this point.
         return None
     return found if np.isfinite(found).all() else None
 
 
-def lasting_along_step(
+def stable_along_step(
     ob: Any, theta: Floats, step: Floats, U: Floats, before: Floats, spend: Spend
 ) -> NDArray[np.bool_]:
     """Return a mask of the curvatures `before`, along the columns of U, whose sign and size are
@@ -425,20 +427,20 @@ def lasting_along_step(
     for length in TEST_LENGTHS + FAR_TEST_LENGTHS:
         if keep.any():
             spend(int(keep.sum()))
-            now = curvatures(ob, theta + length * step, U[:, keep])
+            now = curvatures_along(ob, theta + length * step, U[:, keep])
             with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
                 keep[keep] = now / before[keep] >= (MIN_CURVATURE_KEPT if abs(length) <= 1 else 0.0)
     return keep
 
 
-def lasts_along(
+def is_stable_along(
     ob: Any, theta: Floats, u: Floats, curvature: float, reach: float, spend: Spend
 ) -> bool:
     """Return True if the curvature along u is stable over a length of `reach` along u, in both
     directions.
     """
     before = np.array([curvature])
-    return reach >= 0 and bool(lasting_along_step(ob, theta, reach * u, u[:, None], before, spend))
+    return reach >= 0 and bool(stable_along_step(ob, theta, reach * u, u[:, None], before, spend))
 
 
 def certify_signs(
@@ -478,7 +480,7 @@ def certify_signs(
         step = -(vectors[:, known] @ (slopes[known] / values[known]))
         for sign in (1, -1):
             weak = weakest_first[signs[weakest_first] == sign][:MAX_WEAKEST_TESTED]
-            keep = lasting_along_step(ob, theta, step, vectors[:, weak], values[weak], spend)
+            keep = stable_along_step(ob, theta, step, vectors[:, weak], values[weak], spend)
             signs[weak[~keep]] = 0
 
     def one_by_one(share: float) -> None:
@@ -492,7 +494,7 @@ def certify_signs(
                     break
                 u = vectors[:, i]
                 reach = (share * abs(slopes[i]) + slack[i]) / abs(values[i])
-                lasts = lasts_along(ob, theta, u, float(values[i]), reach, spend)
+                lasts = is_stable_along(ob, theta, u, float(values[i]), reach, spend)
                 lasting = lasting + 1 if lasts else 0
                 signs[i] = sign if lasts else 0
 
@@ -518,7 +520,7 @@ def certify_signs(
 RELATIVE_TEST_LENGTHS = (1e-5, 1e-4, 1e-3, 1e-2)  # lengths tried, relative to the norm of theta
 
 
-def falls_across(
+def decreases_on_either_side(
     ob: Any, theta: np.ndarray, direction: np.ndarray | None, gradient: np.ndarray
 ) -> bool:
     """Return True if the loss was found to decrease along +-`direction`, a unit vector, before it
@@ -530,8 +532,8 @@ def falls_across(
     if direction is None or not hasattr(ob, "value"):
         return False
     here = value_at(ob, theta)
-    length = extent(theta)
-    noise = value_rounding(here, getattr(ob, "dtype", np.float64))
+    length = norm_with_floor(theta)
+    noise = value_rounding_error(here, getattr(ob, "dtype", np.float64))
     slope = abs(float(gradient @ direction))
     for way in (1.0, -1.0):
         for size in RELATIVE_TEST_LENGTHS:
@@ -544,15 +546,15 @@ def falls_across(
     return False
 
 
-def falls_along_gradient(ob: Any, theta: np.ndarray, gradient: np.ndarray) -> bool:
+def decreases_along_gradient(ob: Any, theta: np.ndarray, gradient: np.ndarray) -> bool:
     """Return True if the loss was found to decrease along minus the gradient on this side of the
     kinks. It may increase if the other side of a kink rises, as at a minimum at active kinks.
     """
-    norm, length = safe_norm(gradient), extent(theta)
+    norm, length = safe_norm(gradient), norm_with_floor(theta)
     if not 0 < norm < np.inf or not hasattr(ob, "value"):
         # Without values of the loss there is no evidence of a kink.
         return True
     here = value_at(ob, theta)
-    noise = value_rounding(here, getattr(ob, "dtype", np.float64))
+    noise = value_rounding_error(here, getattr(ob, "dtype", np.float64))
     steps = 4.0 ** -np.arange(3.0, 21.0) * (length / norm)
     return any(value_at(ob, theta - t * gradient) < here - noise for t in steps.tolist())

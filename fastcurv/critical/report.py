@@ -15,7 +15,7 @@ from ..common.objectives import PRODUCT_ERROR_EPS, call_certificate, why_unprove
 from ..common.protocols import NOT_OFFERED_REASON
 from ..common.read_only import Record
 from ..common.vectors import safe_norm
-from ..spectrum.results import as_json, number
+from ..spectrum.results import format_number, to_json_value
 from .decide import Decision, Evidence, Reason
 from .evidence import ClassifyOptions, third_bound, why_no_minimum
 from .theorem import EPS
@@ -208,7 +208,8 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
         if self._because is Reason.RISK:
             return (
                 f"{self._with_certainty(self.kind.capitalize())}: no eigenvalue at theta{aside} "
-                f"lies {side}{number(self.curvature_tol)} times the spectrum's width. See `reason`."
+                f"lies {side}{format_number(self.curvature_tol)} times the spectrum's width. See "
+                "`reason`."
             )
         then = "Training has probably converged." if minimum else leave
         return (
@@ -245,9 +246,9 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
             )
         if self.gradient_norm <= self.gradient_tol:
             return "Not critical: the value at theta is not finite."
-        size = f"the gradient norm is {number(self.gradient_norm)}, above its tolerance"
+        size = f"the gradient norm is {format_number(self.gradient_norm)}, above its tolerance"
         if self.gradient_tol > 0:
-            times = number(self.gradient_norm / self.gradient_tol)
+            times = format_number(self.gradient_norm / self.gradient_tol)
             size = f"the gradient norm is {times} times its tolerance"
         where = ", on a plateau" if self.plateau else ""
         return f"Not critical: {size}{where}. {self._advice[1]}"
@@ -292,30 +293,32 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
         ('saddle', 1, 2)
         """
         names = [known.name for known in fields(self) if not known.name.startswith("_")]
-        return {name: as_json(getattr(self, name)) for name in [*names, "index", "minimum_ratio"]}
+        return {
+            name: to_json_value(getattr(self, name)) for name in [*names, "index", "minimum_ratio"]
+        }
 
     def evidence(self) -> list[tuple[str, str]]:
         """Return the known facts in words, as ``[(name, value), ...]``."""
-        held = f"{number(self.gradient_norm)}, tolerance {number(self.gradient_tol)}"
+        held = f"{format_number(self.gradient_norm)}, tolerance {format_number(self.gradient_tol)}"
         if self.gradient_flat_ratio is not None:
-            held += f"; ||Hg|| / (||H|| ||g||) = {number(self.gradient_flat_ratio)}"
+            held += f"; ||Hg|| / (||H|| ||g||) = {format_number(self.gradient_flat_ratio)}"
         rows = [
             ("gradient", held),
             ("curvature", f"{self._end('min')}  to  {self._end('max')}"),
             ("inertia", self._inertia()),
         ]
         if self.n_reached is not None and self.rest is not None:
-            others = f"in the others every eigenvalue is {number(self.rest)}"
+            others = f"in the others every eigenvalue is {format_number(self.rest)}"
             rows.append(("reached", f"{self.n_reached} of {self.n_params} dimensions; {others}"))
         if self.escape_direction is not None and self.escape_curvature is not None:
-            bent = f"v'Hv = {number(self.escape_curvature)} along escape_direction"
+            bent = f"v'Hv = {format_number(self.escape_curvature)} along escape_direction"
             rows.append(("escape", bent))
         if self.radius is not None:
-            h = "" if self.kantorovich is None else f", h = {number(self.kantorovich)}"
-            where = f"within {number(self.radius)} of" if self.radius > 1e-100 else "at"
+            h = "" if self.kantorovich is None else f", h = {format_number(self.kantorovich)}"
+            where = f"within {format_number(self.radius)} of" if self.radius > 1e-100 else "at"
             rows.append(("proof", f"{where} theta{h}"))
         if self.at_nearest is not None and self.distance is not None:
-            where = f"at a distance of {number(self.distance)}"
+            where = f"at a distance of {format_number(self.distance)}"
             rows.append(("nearest", f"{noun_phrase(self.at_nearest)} {where}, by Newton's steps"))
         if self.n_kinks:
             rows.append(("kinks", f"{self.n_kinks} pre-activations within rounding of a kink"))
@@ -325,7 +328,7 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
     def _with_certainty(self, what: str, unproved: str = "not proved") -> str:
         """Return `what` with its certainty: certified, with a risk, or `unproved`."""
         if 0 < self.failure_probability < 1:
-            return f"{what} at a risk of {number(self.failure_probability)}"
+            return f"{what} at a risk of {format_number(self.failure_probability)}"
         return f"{what}, certified" if self.certified else f"{what}, {unproved}"
 
     def _title(self) -> str:
@@ -342,7 +345,7 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
     def _end(self, which: str) -> str:
         low, high = getattr(self, f"lambda_{which}_bounds")
         return (
-            f"lambda_{which} = {number(getattr(self, f'lambda_{which}'))} +- "
+            f"lambda_{which} = {format_number(getattr(self, f'lambda_{which}'))} +- "
             f"{0.5 * (high - low):.1e}"
         )
 
@@ -356,7 +359,7 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
         return (
             f"{self.n_positive} positive, {self.n_negative} negative, {self.n_zero} "
             f"zero{explained}; "
-            f"minimum ratio {number(self.minimum_ratio or 0.0)}"
+            f"minimum ratio {format_number(self.minimum_ratio or 0.0)}"
         )
 
 
@@ -407,7 +410,7 @@ class Words(Formatter):
             self.beside_kinks = f"{counts} eigenvalues are {self.known}"
             self.seen = f"{self.both} are {self.known} at theta"
         else:
-            ends = f"curvature from {number(s.low)} to {number(s.high)}"
+            ends = f"curvature from {format_number(s.low)} to {format_number(s.high)}"
             self.both = "curvature of both signs"
             self.beside_kinks, self.seen = f"{ends} is seen", f"{ends} was found"
         below = f"; {s.n_negative} are {self.known} negative, so theta is no minimum"
@@ -425,7 +428,7 @@ class Words(Formatter):
     def format_field(self, value: Any, format_spec: str) -> str:
         """Return a value as text."""
         plain = format_spec or not isinstance(value, float)
-        return format(value, format_spec) if plain else number(value)
+        return format(value, format_spec) if plain else format_number(value)
 
     @property
     def why(self) -> str:
@@ -478,26 +481,29 @@ class Words(Formatter):
         if radius < 1e-100 * max(length, 1.0):
             return "at theta, at a distance below the smallest float"
         last = " (its last digits)" if radius <= EPS * length else ""
-        return f"within {number(radius)} of theta{last}"
+        return f"within {format_number(radius)} of theta{last}"
 
     @property
     def signs(self) -> str:
         """A phrase for the signs known at theta in addition to those of two vectors."""
         few, s = self.spectrum.n_negative_bounds[0], self.spectrum
         if s.dense:
-            range_ = f"from {number(s.low)} to {number(s.high)}"
+            range_ = f"from {format_number(s.low)} to {format_number(s.high)}"
             return f"at theta at least {self.both} are {self.known}, {range_}"
         return (
             f"at least {few} eigenvalue{_plural(few)} at theta {'is' if few == 1 else 'are'} "
-            f"negative, and the extreme Ritz values are {number(s.low)} along escape_direction and "
-            f"{number(s.high)}"
+            f"negative, and the extreme Ritz values are {format_number(s.low)} along "
+            f"escape_direction and {format_number(s.high)}"
         )
 
     @property
     def floor(self) -> str:
-        l2, text = float(np.max(getattr(self.ask.ob, "l2", 0.0))), number(self.spectrum.floor)
+        l2, text = (
+            float(np.max(getattr(self.ask.ob, "l2", 0.0))),
+            format_number(self.spectrum.floor),
+        )
         less = (
-            (f": l2 = {number(l2)} minus a bound on the contribution of the residuals")
+            (f": l2 = {format_number(l2)} minus a bound on the contribution of the residuals")
             if l2 > 0
             else ""
         )
@@ -517,20 +523,20 @@ class Words(Formatter):
         known = theorem.third < np.inf
         if not (known or third_bound(self.ask.ob, self.ask.theta, 0.0) < np.inf):
             return "no bound on the third derivative is available here"
-        return MISSING_HYPOTHESES[theorem.missing].format(h=number(theorem.h))
+        return MISSING_HYPOTHESES[theorem.missing].format(h=format_number(theorem.h))
 
     @property
     def few(self) -> str:
         most, seconds = self.ask.max_products, self.ask.max_time
         late = seconds is not None and self.found.n_products < (most or np.inf)
-        short = f"max_time = {number(seconds or 0.0)} s is too short"
+        short = f"max_time = {format_number(seconds or 0.0)} s is too short"
         return short if late else f"max_products = {most} are too few"
 
     @property
     def allowed(self) -> str:
         """A clause with the failure probability that would allow a verdict from these products."""
         risk = self.spectrum.risk
-        risk = max(_rounded_up(risk), SUGGESTED_FAILURE_PROBABILITY) if risk < 1 else 1.0
+        risk = max(_round_up_digits(risk), SUGGESTED_FAILURE_PROBABILITY) if risk < 1 else 1.0
         if not risk < 1:
             return "a verdict at a stated risk needs more products, or more accurate ones"
         return self.format(
@@ -544,14 +550,14 @@ class Words(Formatter):
         space = self.spectrum.reach
         if space is None or not self.spectrum.dense or self.certificate.zero.holds:
             return ""
-        value = f"l2 = {number(space.rest)}" if space.rest else "0"
+        value = f"l2 = {format_number(space.rest)}" if space.rest else "0"
         return (
             f"; {space.n_rest} of the eigenvalues are {value}, along directions on which no row "
             f"depends, and the others are those of a matrix of size {space.m}"
         )
 
 
-def reason(ask: ClassifyOptions, found: Evidence, outcome: Decision) -> str:
+def reason_sentence(ask: ClassifyOptions, found: Evidence, outcome: Decision) -> str:
     """Return the reason of a verdict as one sentence."""
     return Words(ask, found, outcome).format(f"{outcome.because.value}{{outside}}{{at_kinks}}.")
 
@@ -560,7 +566,7 @@ def _plural(count: int) -> str:
     return "s" * (count != 1)
 
 
-def _rounded_up(x: float) -> float:
+def _round_up_digits(x: float) -> float:
     """Return x rounded up to two significant digits."""
     unit = 10.0 ** (floor(log10(x)) - 1)
     return ceil(x / unit) * unit
@@ -575,7 +581,7 @@ def time_limit_clause(ask: ClassifyOptions, n_products: int, ended: bool) -> str
     """Return a clause for the end of a sentence that states what `max_time` interrupted."""
     what = f"ended the search after {n_products} product{_plural(n_products)}"
     what = what if ended else "left no time for all eigenvalues"
-    return f"; max_time = {number(ask.max_time or 0.0)} s {what}"
+    return f"; max_time = {format_number(ask.max_time or 0.0)} s {what}"
 
 
 def newton_clause(distance: float, steps: int, at: Any) -> str:
@@ -585,7 +591,7 @@ def newton_clause(distance: float, steps: int, at: Any) -> str:
     verbs = "contracts and leads" if steps == 1 else "contract and lead"
     return (
         f"; {steps} Newton step{_plural(steps)} {verbs} over a distance of "
-        f"{number(distance)} to {noun_phrase(at)}: nearest, at_nearest"
+        f"{format_number(distance)} to {noun_phrase(at)}: nearest, at_nearest"
     )
 
 

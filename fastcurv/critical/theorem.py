@@ -86,14 +86,14 @@ def kantorovich(beta: float, eta: float, third: Callable[[float], float]) -> Con
     return Contraction(True, 2 * eta / (1 + (1 - 2 * h) ** 0.5) * ROUND_UP_FACTOR, h, beta, eta, L)
 
 
-def eta_of(length: float, beta: float, off: float) -> float:
+def eta_bound(length: float, beta: float, off: float) -> float:
     """Return a bound on the length of Newton's exact step, ``length + beta off`` up to rounding,
     where the computed step has length `length` and leaves a gradient of norm `off`. The bound is 0
     only if both are 0, even after underflow.
 
     Examples
     --------
-    >>> eta_of(0.0, 1e-200, 1e-200) > 0, eta_of(0.0, 1.0, 0.0)
+    >>> eta_bound(0.0, 1e-200, 1e-200) > 0, eta_bound(0.0, 1.0, 0.0)
     (True, 0.0)
     """
     return length + beta * off + (TINY if length > 0 or off > 0 else 0.0)
@@ -137,7 +137,7 @@ class Slice:
         return x - self.span @ (self.span.T @ x)
 
 
-def newton_in_slice(
+def newton_step_in_slice(
     A: Floats, A_error: float, cut: Slice, g: Floats, g_error: float
 ) -> tuple[float, float, Floats]:
     """Return ``(beta, eta, x)`` for the objective restricted to theta + the slice.
@@ -176,7 +176,7 @@ def newton_in_slice(
         s = cut.span.shape[1]  # the basis of the slice is orthonormal only up to rounding
         up = ROUND_UP_FACTOR * (1 + 8 * n * (1 + s) * EPS)
         beta = up / cut.min_abs_eigenvalue
-        return beta, eta_of(length, beta, off) * up, cut.c * x
+        return beta, eta_bound(length, beta, off) * up, cut.c * x
 
 
 def two_signs(negative: float, positive: float, third: Callable[[float], float]) -> float:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common.linalg import cholesky_floor, eigvalsh, times_lower
+from ..common.linalg import cholesky_eigenvalue_floor, eigvalsh, multiply_by_lower
 from ..common.objectives import call_certificate
 from ..common.protocols import Floats
 from ..common.runtime import load_proofs, one_blas_thread
@@ -24,7 +24,7 @@ from ..optimize.minimize import minimize
 from ..structure.parameters import forward, terms_of_a_row
 from ..structure.tables import ACTIVATIONS
 from .classify import classify
-from .theorem import ROUND_UP_FACTOR, eta_of, kantorovich
+from .theorem import ROUND_UP_FACTOR, eta_bound, kantorovich
 
 # number of entries of a block of rows of the Jacobian; 4 MB is about the size of an L2 cache
 JACOBIAN_BLOCK_ENTRIES = 1 << 19
@@ -56,14 +56,14 @@ def without_row(ob: Any, i: int) -> Any:
     return ob.reweighted(weight)
 
 
-def _layers(model: Any, thetas: Floats) -> Iterator[tuple[Floats, Floats | None]]:
+def _layers_of_networks(model: Any, thetas: Floats) -> Iterator[tuple[Floats, Floats | None]]:
     """Yield W ``(N, m, k)`` and b ``(N, m)``, or None, of each layer of many parameter vectors."""
     for (m, k), start in zip(model.shapes, model.starts):
         W = thetas[:, start : start + m * k].reshape(-1, m, k)
         yield W, thetas[:, start + m * k : start + m * k + m] if model.bias else None
 
 
-def outputs_of(model: Any, thetas: Floats, X: Floats) -> Floats:
+def outputs_of_networks(model: Any, thetas: Floats, X: Floats) -> Floats:
     """Return the outputs of all rows of X by each network, ``(N, M, d_out)``. X is ``(M, k)``, or
     ``(N, M, k)`` with rows of its own for each network.
     """
@@ -72,7 +72,7 @@ def outputs_of(model: Any, thetas: Floats, X: Floats) -> Floats:
         h = np.asarray(ACTIVATIONS[model.activation[l]].phi(z), float)
         return h + a if model.skips[l] else h
 
-    outputs: Floats = forward(_layers(model, thetas), X, bend)[1][-1]
+    outputs: Floats = forward(_layers_of_networks(model, thetas), X, bend)[1][-1]
     return outputs
 
 
@@ -80,7 +80,7 @@ def _row_gradients(ob: Any, X: Floats, thetas: Floats, rows: Any) -> Floats:
     """Return, for each of the given rows, the gradient of its term of the objective at its own
     parameters, not divided by N: ``(rows, n)``.
     """
-    model, layers, slopes = ob.model, list(_layers(ob.model, thetas)), list[Any]()
+    model, layers, slopes = ob.model, list(_layers_of_networks(ob.model, thetas)), list[Any]()
 
     def bend(l: int, z: Floats, a: Floats) -> Floats:
         h: Floats
@@ -111,8 +111,8 @@ def newton_steps(at: Minimum, J: Floats, coefficients: Floats) -> Floats:
     """Return the Newton steps ``H^-1 J_i' a_i`` of some rows, (rows, n), from their Jacobian."""
     inverse = at.factor.inverse_lower
     with one_blas_thread():
-        half = times_lower(np.matmul(coefficients[:, None, :], J)[:, 0], inverse, True)
-        return times_lower(half, inverse)
+        half = multiply_by_lower(np.matmul(coefficients[:, None, :], J)[:, 0], inverse, True)
+        return multiply_by_lower(half, inverse)
 
 
 MAX_GRADIENTS_PER_ROW = 40  # maximum number of gradients of each objective without a row
@@ -196,7 +196,9 @@ def _lbfgs_steps(factor: CholeskyFactor, pairs: Any, g: Floats) -> Floats:
         q = q - alpha * y
         kept.append((s, y, rho, alpha))
     with one_blas_thread():
-        q = times_lower(times_lower(q, factor.inverse_lower, True), factor.inverse_lower)
+        q = multiply_by_lower(
+            multiply_by_lower(q, factor.inverse_lower, True), factor.inverse_lower
+        )
     for s, y, rho, alpha in reversed(kept):
         q = q + s * (alpha - rho * np.einsum("ij,ij->i", y, q)[:, None])
     return np.asarray(q)
@@ -241,13 +243,13 @@ def _has_minimum_near(without: Any, end: Floats, distance: float, bounds: _Bound
     """
     A = without.hessian(end).to_dense()
     error = max(CURVATURE_ERROR_RATIO * float(np.linalg.norm(A)), bounds.hessian_error)
-    floor = cholesky_floor(A, bounds.half_least) - error
+    floor = cholesky_eigenvalue_floor(A, bounds.half_least) - error
     if floor > 0:
         size = safe_norm(without.gradient(end)) + bounds.gradient_error
         beta = ROUND_UP_FACTOR / floor
         around_end = kantorovich(
             beta,
-            eta_of(0.0, beta, size * ROUND_UP_FACTOR),
+            eta_bound(0.0, beta, size * ROUND_UP_FACTOR),
             lambda radius: bounds.third((distance + radius) * ROUND_UP_FACTOR),
         )
         if around_end.holds:

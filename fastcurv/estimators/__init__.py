@@ -2,9 +2,9 @@
 dependency.
 """
 
-from ..common.optional import optional
+from ..common.optional import optional_import
 
-with optional("the estimators"):
+with optional_import("the estimators"):
     import sklearn.utils.validation
 
 if not hasattr(sklearn.utils.validation, "validate_data"):

@@ -36,7 +36,7 @@ from ..common.checks import (
     is_sparse,
     short_repr,
 )
-from ..common.errors import AttributeHints, accept_aliases, type_of
+from ..common.errors import AttributeHints, accept_aliases, type_phrase
 from ..common.objectives import hessian_products
 from ..common.protocols import Descent
 from ..critical.classify import classify
@@ -54,7 +54,7 @@ from .evidence import alpha_by_evidence
 from .held_out import DEFAULT_DECAY, MAX_HELD_OUT_STEPS, Choice, choose_decay, held_out_mask
 from .input_slopes import InputSlopes
 from .shown import ShownInNotebooks
-from .sizes import dense_if_small, pairs_worth, single_worth, threads_worth
+from .sizes import can_search_in_float32, default_n_pairs, default_n_threads, dense_if_small
 from .weights import FittedWeights
 
 # --------------------------------------------------------------------------------------------------
@@ -64,7 +64,7 @@ DENSE_BLOCK_ENTRIES = 1 << 22  # number of entries of a dense block of sparse ro
 PRECOND_MIN_FLOPS = 4_000_000  # flops of a gradient from which preconditioning saves time
 
 
-def sanitised(x: Any, name: str) -> Any:
+def sanitise(x: Any, name: str) -> Any:
     """Return `x` in a form that scikit-learn can safely read: masked values raise an error, arrays
     mapped to a file are copied, and the indices of sparse matrices are checked. scikit-learn does
     none of this.
@@ -130,7 +130,7 @@ def warn_of_ending(est: Any, X: Any, gradient: float) -> None:
     warnings.warn(" ".join(parts), ConvergenceWarning, stacklevel=caller_depth())
 
 
-def takes_rows_as_they_come(estimator: Any) -> bool:
+def supports_partial_fit(estimator: Any) -> bool:
     """Return True if the solver supports `partial_fit`; `AttributeHints` names those that do."""
     return estimator.solver in STOCHASTIC_METHODS
 
@@ -172,12 +172,12 @@ def check_parameters(est: Any) -> None:
         )
 
 
-def layers_of(sizes: Any, activation: Any) -> tuple[list[int], list[Any]]:
+def hidden_layers(sizes: Any, activation: Any) -> tuple[list[int], list[Any]]:
     """Return the widths of the hidden layers, and an activation of this library for each.
 
     Examples
     --------
-    >>> layers_of((5, 3), "logistic")
+    >>> hidden_layers((5, 3), "logistic")
     ([5, 3], ['sigmoid', 'sigmoid'])
     """
     if not isinstance(sizes, numbers.Integral) and (
@@ -196,7 +196,7 @@ def layers_of(sizes: Any, activation: Any) -> tuple[list[int], list[Any]]:
     if not alone and not hasattr(activation, "__iter__"):
         raise TypeError(
             "activation must be a name, an fc.Activation, or one for each layer, got "
-            f"{type_of(activation)}."
+            f"{type_phrase(activation)}."
         )
     names = [activation] * len(hidden) if alone else list(activation)
     theirs = activations_of("sklearn")
@@ -330,17 +330,17 @@ GRADIENTS_PER_PRODUCT = 6  # number of gradients of the fit for each Hessian pro
 MAX_SADDLES = 4  # maximum number of saddles that "auto" leaves
 
 
-def rows_of(rows: np.ndarray, X: Any, y: Any, weight: Any) -> tuple[Any, Any, Any]:
+def select_rows(rows: np.ndarray, X: Any, y: Any, weight: Any) -> tuple[Any, Any, Any]:
     """Return the given rows with their targets and weights."""
     return X[rows], y[rows], None if weight is None else weight[rows]
 
 
-def rows_that_count(X: Any, y: Any, weight: np.ndarray) -> tuple[Any, Any, Any]:
+def nonzero_weight_rows(X: Any, y: Any, weight: np.ndarray) -> tuple[Any, Any, Any]:
     """Return the rows whose weight is not 0, with their targets and weights."""
     kept = weight > 0
     if not kept.any():
         raise ValueError("sample_weight must be positive for some rows, got zero for all.")
-    return (X, y, weight) if kept.all() else rows_of(kept, X, y, weight)
+    return (X, y, weight) if kept.all() else select_rows(kept, X, y, weight)
 
 
 def scored_rows(X: Any, y: Any, weight: Any) -> tuple[Any, Any, Any]:
@@ -417,7 +417,7 @@ class BaseMLP(
         return AUTO_GRADIENT_TOL if self.tol == "auto" else float(self.tol)
 
     def _model(self, k: int, m: int, dtype: Any) -> MLP:
-        hidden, names = layers_of(self.hidden_layer_sizes, self.activation)
+        hidden, names = hidden_layers(self.hidden_layer_sizes, self.activation)
         return MLP([k, *hidden, m], names, dtype=dtype)
 
     def _objective(
@@ -447,7 +447,7 @@ class BaseMLP(
             loss,
             l2=(self._decay if alpha is None else alpha) / (total * self._scale),
             sample_weight=None if weight is None else weight.astype(float) * (X.shape[0] / total),
-            n_threads=threads_worth(
+            n_threads=default_n_threads(
                 self.n_threads, model.n_params, self._rows_per_gradient(X.shape[0])
             ),
             memory=self.memory,
@@ -458,7 +458,7 @@ class BaseMLP(
         self, X: Any, y: Any, weight: Any, reset: bool
     ) -> tuple[Any, Any, LossName | Loss, Any, int]:
         """Validate rows and targets, and drop rows of zero weight."""
-        X, y, weight = sanitised(X, "X"), sanitised(y, "y"), sanitised(weight, "sample_weight")
+        X, y, weight = sanitise(X, "X"), sanitise(y, "y"), sanitise(weight, "sample_weight")
         if is_sparse(y) and not self._stratify:
             raise TypeError("y must be a dense array, got a sparse matrix. Use y.toarray().")
         X, y = validate_data(
@@ -473,12 +473,12 @@ class BaseMLP(
         )
         if weight is not None:
             weight = _check_sample_weight(weight, X, dtype=X.dtype, ensure_non_negative=True)
-            X, y, weight = rows_that_count(X, y, weight)  # rows of weight 0 add no class
+            X, y, weight = nonzero_weight_rows(X, y, weight)  # rows of weight 0 add no class
         X, labels = dense_if_small(X), y
         y, loss, m = self._targets(y, reset)
         weight = self._weighted(labels, weight, X.dtype)
         if weight is not None:
-            X, y, weight = rows_that_count(X, y, weight)
+            X, y, weight = nonzero_weight_rows(X, y, weight)
         y, loss = self._standardised(y, weight, loss, reset or not hasattr(self, "theta_"))
         return X, y, loss, weight, m
 
@@ -586,7 +586,7 @@ class BaseMLP(
         fitted, out = train_test_split(
             rows, test_size=self.validation_fraction, random_state=rng, stratify=labels
         )
-        return [rows_of(r, X, y, weight) for r in (np.concatenate([fitted, lone]), out)]
+        return [select_rows(r, X, y, weight) for r in (np.concatenate([fitted, lone]), out)]
 
     def _choose_decay(
         self, model: MLP, X: Any, y: Any, loss: LossName | Loss, weight: Any, theta: np.ndarray
@@ -595,11 +595,11 @@ class BaseMLP(
         out = held_out_mask(X)
         if out is None:
             return None
-        if single_worth(X, y, model.n_params):
+        if can_search_in_float32(X, y, model.n_params):
             model, theta = model.astype(np.float32), theta.astype(np.float32)
-        some, mine, its = rows_of(out, X, y, weight)
+        some, mine, its = select_rows(out, X, y, weight)
         held = self._objective(model, some, mine, loss, its, 0.0)
-        rest = rows_of(~out, X, y, weight)
+        rest = select_rows(~out, X, y, weight)
         steps, options = min(MAX_HELD_OUT_STEPS, self._max_iter), {"validation": None, "seed": 0}
 
         def fitted(alpha: float) -> Objective:
@@ -769,7 +769,7 @@ class BaseMLP(
             return ended or within
 
         if solver == "l-bfgs" and watch is None:  # runs with early stopping need fewer pairs
-            options = options | {"memory": pairs_worth(ob.n_params, ob.n_samples)}
+            options = options | {"memory": default_n_pairs(ob.n_params, ob.n_samples)}
             # Preconditioning by layers saves no time for classifiers, which are fitted in few
             # steps.
             numbers = LOSSES[ob.loss].targets == "numbers" and not is_sparse(ob.X)
@@ -878,7 +878,7 @@ class BaseMLP(
     def _rows(self, X: Any) -> Any:
         check_is_fitted(self, "theta_")
         kinds = (np.float64, np.float32)
-        return validate_data(self, sanitised(X, "X"), accept_sparse="csr", dtype=kinds, reset=False)
+        return validate_data(self, sanitise(X, "X"), accept_sparse="csr", dtype=kinds, reset=False)
 
     def objective(self, X: Any, y: Any, sample_weight: Any = None) -> Objective:
         """Return the objective that `fit` minimises, on these rows, for use with `classify`,

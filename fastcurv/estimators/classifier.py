@@ -17,7 +17,7 @@ from ..common.errors import accept_aliases
 from ..common.protocols import Solver
 from ..structure.tables import DEFAULT_LOSS_BY_TARGETS, Layered, LossName
 from ..structure.user_functions import Loss
-from .base import BaseMLP, check_parameters, sanitised, scored_rows, takes_rows_as_they_come
+from .base import BaseMLP, check_parameters, sanitise, scored_rows, supports_partial_fit
 
 PARAMETERS_DOC = """
     Parameters
@@ -310,10 +310,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         """Return the accuracy, the fraction of rows whose class, or all of whose labels,
         are right.
         """
-        rows = sanitised(y, "y"), sanitised(sample_weight, "sample_weight")
+        rows = sanitise(y, "y"), sanitise(sample_weight, "sample_weight")
         return float(super().score(*scored_rows(X, *rows)))
 
-    @available_if(takes_rows_as_they_come)
+    @available_if(supports_partial_fit)
     def partial_fit(self, X: Any, y: Any, classes: Any = None) -> MLPClassifier:
         """Fit one epoch of a mini-batch solver to these rows, from where the last one ended.
 
@@ -330,7 +330,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         self
         """
         check_parameters(self)
-        y = sanitised(y, "y")
+        y = sanitise(y, "y")
         first = not hasattr(self, "theta_")
         if (
             not first

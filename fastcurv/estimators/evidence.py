@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..critical.laplace import ExactFitError, deviations, is_likelihood, posterior
+from ..critical.laplace import ExactFitError, is_likelihood, laplace_posterior, output_deviations
 from ..network.objective import Objective
 from ..optimize.path import evidence_path
 from ..structure.tables import LOSSES
@@ -25,10 +25,10 @@ class FitPosterior(NamedTuple):
 
     def std(self, model: Any, X: Any) -> np.ndarray:
         """Return the standard deviation of new observations ``(N, d_out)``."""
-        return np.sqrt(deviations(model, self.theta, self.root, X) ** 2 + self.noise**2)
+        return np.sqrt(output_deviations(model, self.theta, self.root, X) ** 2 + self.noise**2)
 
 
-def _exact_fit(est: Any) -> ValueError:
+def _exact_fit_error(est: Any) -> ValueError:
     """Return the error for a fit whose residuals are 0, so that the noise cannot be estimated."""
     return ValueError(
         f"alpha must be larger where the network fits every row exactly, got {est.alpha!r}. There "
@@ -76,7 +76,7 @@ def alpha_by_evidence(est: Any, ob: Objective, start: np.ndarray) -> np.ndarray:
     try:
         best = evidence_path(ob, start, minimise, count=est._total)
     except ExactFitError:
-        raise _exact_fit(est) from None
+        raise _exact_fit_error(est) from None
     est.alpha_ = best.objective.l2 * est._total * est._scale
     return best.theta.astype(ob.dtype)
 
@@ -86,9 +86,9 @@ def posterior_of_fit(est: Any, ob: Objective) -> FitPosterior:
     which does not require a minimum.
     """
     try:
-        found = posterior(ob, est.theta_, count=est._total, warn=True)
+        found = laplace_posterior(ob, est.theta_, count=est._total, warn=True)
     except ExactFitError:
-        raise _exact_fit(est) from None
+        raise _exact_fit_error(est) from None
     except ValueError as error:
         raise ValueError(
             f"alpha must be large enough for standard deviations, got {est.alpha!r}. Use "

@@ -84,10 +84,10 @@ class HeldOut:
         if loss <= self.lowest + self.slack * abs(self.lowest):
             self.theta, self.kept = at.x, self.count
         waited = self.count - self.improved > max(MIN_PATIENCE, PATIENCE_RATIO * self.improved)
-        return waited and at.fun - penalty(self.fitted, at.x) < self.plateau
+        return waited and at.fun - weight_decay_of(self.fitted, at.x) < self.plateau
 
 
-def penalty(ob: Objective, theta: np.ndarray) -> float:
+def weight_decay_of(ob: Objective, theta: np.ndarray) -> float:
     """Return the weight decay of an objective whose biases have no decay."""
     return 0.5 * float(ob.l2) * sum(dot(W.ravel(), W.ravel()) for W, _ in ob.model.unflatten(theta))
 

@@ -18,7 +18,7 @@ from ..network.mlp import MLP
 from ..network.objective import Objective
 from ..structure.tables import DEFAULT_LOSS_BY_TARGETS, LOSSES, Layered, LossName, check_loss
 from ..structure.user_functions import Loss
-from .base import BaseMLP, check_parameters, sanitised, scored_rows, takes_rows_as_they_come
+from .base import BaseMLP, check_parameters, sanitise, scored_rows, supports_partial_fit
 from .classifier import PARAMETERS_DOC
 from .evidence import FitPosterior, posterior_of_fit
 
@@ -357,14 +357,14 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the coefficient of determination, R^2, of these rows."""
-        rows = sanitised(y, "y"), sanitised(sample_weight, "sample_weight")
+        rows = sanitise(y, "y"), sanitise(sample_weight, "sample_weight")
         return float(super().score(*scored_rows(X, *rows)))
 
-    @available_if(takes_rows_as_they_come)
+    @available_if(supports_partial_fit)
     def partial_fit(self, X: Any, y: Any) -> MLPRegressor:
         """Fit one epoch of a mini-batch solver to these rows, from where the last one ended."""
         check_parameters(self)
-        y = sanitised(y, "y")
+        y = sanitise(y, "y")
         first = not hasattr(self, "theta_")
         with self._restoring_fit():
             if first:

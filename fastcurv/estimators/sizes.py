@@ -23,23 +23,23 @@ MAX_PAIRS_ENTRIES = 1 << 21
 MAX_DENSE_ENTRIES = 1 << 16
 
 
-def pairs_worth(n: int, rows: int) -> int:
+def default_n_pairs(n: int, rows: int) -> int:
     """Return the number of L-BFGS pairs for n parameters. More than 20 pairs save iterations (80
     save a third). They are used if they fit in cache and take little time compared with a gradient,
     or if they do not fit but take hardly any time.
 
     Examples
     --------
-    >>> pairs_worth(601, 1000), pairs_worth(601, 100), pairs_worth(7510, 1000)
+    >>> default_n_pairs(601, 1000), default_n_pairs(601, 100), default_n_pairs(7510, 1000)
     (80, 20, 20)
-    >>> pairs_worth(7510, 10_000), pairs_worth(1_000_000, 10_000)
+    >>> default_n_pairs(7510, 10_000), default_n_pairs(1_000_000, 10_000)
     (80, 20)
     """
     near, far = min(rows // 12, CACHED_PAIRS_ENTRIES // n), min(rows // 120, MAX_PAIRS_ENTRIES // n)
     return min(max(20, near, far), 80)
 
 
-def threads_worth(given: int | None, n: int, rows: int) -> int | None:
+def default_n_threads(given: int | None, n: int, rows: int) -> int | None:
     """Return the number of threads: 1 for a small gradient, unless given by the user."""
     return 1 if given is None and 6 * rows * n < THREADS_MIN_FLOPS else given
 
@@ -52,7 +52,7 @@ def dense_if_small(X: Any) -> Any:
     return X.toarray() if small else X
 
 
-def single_worth(X: Any, y: np.ndarray, n: int) -> bool:
+def can_search_in_float32(X: Any, y: np.ndarray, n: int) -> bool:
     """Return True if the held-out stage of a fit may run in float32: the gradient is expensive, and
     float32 resolves the spread and the size of every column.
     """

@@ -78,7 +78,7 @@ def rotate(Q: Array, S: Array) -> None:
     combine_rows(Q, S, Q[: S.shape[1]])
 
 
-def rotate_unless(stop: Callable[[], bool], Q: Array, S: Array, least: Indices) -> bool:
+def rotate_unless_stopped(stop: Callable[[], bool], Q: Array, S: Array, least: Indices) -> bool:
     """Compute `rotate` in panels of columns, checking `stop` between panels.
 
     Once `stop` returns True, only the columns `least` of S are computed, as the first rows. Return
@@ -146,7 +146,7 @@ class Basis:
         self.T = T
 
 
-def column_lengths(M: Floats) -> Floats:
+def column_norms(M: Floats) -> Floats:
     """Return the 2-norms of the columns of a small matrix, without overflow or underflow of
     squares.
     """
@@ -156,7 +156,7 @@ def column_lengths(M: Floats) -> Floats:
     return np.asarray(largest * np.linalg.norm(M / largest, axis=0))
 
 
-def length(x: Floats) -> float:
+def scaled_norm(x: Floats) -> float:
     """Return the 2-norm of a short vector, without overflow or underflow of squares."""
     return math.hypot(*x.tolist())
 
@@ -174,7 +174,7 @@ def orthogonalise(Q: Array, W: Array, passes: int = 2) -> Floats:
     return taken
 
 
-def bring_near_one(W: Array) -> list[int]:
+def scale_near_one(W: Array) -> list[int]:
     """Divide rows whose squares could overflow or underflow by a power of two, in place, and return
     the exponents; rows with NaN or infinity stay as they are.
     """
@@ -247,7 +247,7 @@ def orthonormal_rows(against: Any, n: int, dtype: np.dtype[Any]) -> Array | None
     if V.ndim == 2 and V.shape[1] == 0:
         return None
     rows = check_vectors(V, n, "against", dtype).T.copy()
-    bring_near_one(rows)
+    scale_near_one(rows)
     B, _ = orthonormalise(rows)
     return rows[: len(B)]
 
@@ -340,7 +340,7 @@ class Recurrence(Lanczos, Basis):
 
         The coupling of the basis to the previous next block is dropped and added to err.
         """
-        bring_near_one(W)
+        scale_near_one(W)
         return self.append(W)
 
     def insert_random(self, rng: np.random.Generator, p: int = 1) -> int:
@@ -405,7 +405,7 @@ class Recurrence(Lanczos, Basis):
             self.drop_block()
         self.reorthogonalise()
         least = np.arange(S.shape[1]) if least is None else least
-        if not rotate_unless(stop, self.rows[: self.m], S, least):
+        if not rotate_unless_stopped(stop, self.rows[: self.m], S, least):
             theta, S = theta[least], S[:, least]
         m, p, l = self.m, self.p, S.shape[1]
         self.rows[l : l + p] = self.rows[m : m + p]
@@ -423,10 +423,10 @@ class Recurrence(Lanczos, Basis):
             and len(theta) * self.n >= MIN_REPLACED_ENTRIES
         ):
             w, coupled = self.rows[self.m].copy(), (self.coupling() @ S)[0]
-            error = length(self.err[: self.m] @ np.abs(S) + self.eps * self.scale)
+            error = scaled_norm(self.err[: self.m] @ np.abs(S) + self.eps * self.scale)
         self.drop_block()
         if self.aside:
-            self.drop_coupling(column_lengths(self._take_rows_aside()[1][:, : self.m]))
+            self.drop_coupling(column_norms(self._take_rows_aside()[1][:, : self.m]))
         rotate(self.rows[: self.m], S)
         self.replace_by_ritz_vectors(theta, S)
         if w is not None and self.locked:
@@ -444,7 +444,7 @@ class Recurrence(Lanczos, Basis):
             return
         B = self.coupling()
         kept = U.T @ B
-        self.drop_coupling(column_lengths(B - U @ kept))
+        self.drop_coupling(column_norms(B - U @ kept))
         rotate(self.rows[m : m + p], U)
         self.p = r = U.shape[1]
         self.T[m : m + r, :m] = kept
@@ -490,7 +490,7 @@ class Recurrence(Lanczos, Basis):
         if len(self.against):
             along = self.unit * orthogonalise(self.against, W, passes=1)
             self.leak[:, m : m + p] = along.T
-            self.noise = max(self.noise, self.eps * max(length(row) for row in along))
+            self.noise = max(self.noise, self.eps * max(scaled_norm(row) for row in along))
         return W
 
     def _step_block(self) -> None:
@@ -504,9 +504,9 @@ class Recurrence(Lanczos, Basis):
         self.scale = max(self.scale, *sizes)
         C = self.unit * orthogonalise(self.rows[:k], W)
         inner = C[:, m:]
-        seen = [length(row) for row in (C[:, :m] - self.T[m:k, :m])[:, self.locked :]]
+        seen = [scaled_norm(row) for row in (C[:, :m] - self.T[m:k, :m])[:, self.locked :]]
         # the asymmetry of the products or rounding
-        seen += [length(row) for row in inner - inner.T]
+        seen += [scaled_norm(row) for row in inner - inner.T]
         self.noise = max([self.noise, ROUNDING_FACTOR * self.eps * self.scale, *seen])
         self.T[m:k, m:k] = (inner + inner.T) / 2
         if self.locked:
@@ -533,7 +533,7 @@ class Recurrence(Lanczos, Basis):
         k = self.m + self.p
         U = svd(B)[0][:, :r]
         kept = U.T @ B
-        lost = self.unit * column_lengths(B - U @ kept)
+        lost = self.unit * column_norms(B - U @ kept)
         rotate(W[: len(B)], U)
         self.err[self.m : k] += lost
         if self.capacity < self.dimension and lost.max(initial=0.0) > 10 * self.noise:
@@ -556,7 +556,7 @@ def check_wanted(k: Any, which: Any, n: int) -> int:
     return int(k)
 
 
-def decompose(run: Basis) -> tuple[Floats, Floats]:
+def ritz_decomposition(run: Basis) -> tuple[Floats, Floats]:
     """Return all Ritz values ``(m,)`` of a basis and their coordinates ``S (m, m)``."""
     T = run.T[: run.m, : run.m]
     if run.tridiagonal and run.m > 1:

@@ -76,11 +76,11 @@ def capped_cg(
         multiply, eps, tolerance, bound, max_iter or len(g), stop, thrift, price
     )
     if d is None:
-        return _slow_direction(multiply, g, eps, steps, work) + (bound,)
+        return _negative_curvature_direction(multiply, g, eps, steps, work) + (bound,)
     return d, curvature, bound
 
 
-def _slow_direction(
+def _negative_curvature_direction(
     multiply: Any, g: np.ndarray, eps: float, j: int, work: Workspace
 ) -> tuple[Any, float | None]:
     """Return a difference of two iterates with curvature below -eps, and its curvature, or the last

@@ -15,7 +15,7 @@ import numpy as np
 from ..common.linalg import svd
 from ..common.protocols import Floats
 from ..common.vectors import Space, growth, small_problem
-from .lanczos import Basis, decompose, length
+from .lanczos import Basis, ritz_decomposition, scaled_norm
 
 # --------------------------------------------------------------------------------------------------
 # Subproblems of Newton-type steps, in the eigenvectors of a projected Hessian: trust regions, cubic
@@ -24,7 +24,7 @@ from .lanczos import Basis, decompose, length
 # Each takes the eigenvalues of T and the gradient in its eigenvectors, and returns y in that basis.
 
 
-def shifted(values: np.ndarray, linear: np.ndarray, shift: float) -> np.ndarray:
+def shifted_solve(values: np.ndarray, linear: np.ndarray, shift: float) -> np.ndarray:
     """Return ``-(T + shift)^+ linear``, which is 0 in directions whose shifted curvature is 0 up to
     rounding.
     """
@@ -41,14 +41,16 @@ def damped_inverse(values: np.ndarray, damping: float, floor: float) -> np.ndarr
     return np.asarray(sure / (safe + damping * (damping / safe)))
 
 
-def absolute(values: np.ndarray, linear: np.ndarray, damping: float) -> np.ndarray:
+def absolute_value_step(values: np.ndarray, linear: np.ndarray, damping: float) -> np.ndarray:
     """Return ``-(|T| + damping)^-1 linear``, a step as long as Newton's, but downhill along every
     eigenvector.
     """
     return small_problem("absolute", values, linear, damping)[0]
 
 
-def trust_region(values: np.ndarray, linear: np.ndarray, radius: float) -> tuple[np.ndarray, float]:
+def solve_trust_region(
+    values: np.ndarray, linear: np.ndarray, radius: float
+) -> tuple[np.ndarray, float]:
     """Minimise ``linear'y + y' diag(values) y / 2`` over ``||y|| <= radius``, including the hard
     case.
 
@@ -88,7 +90,7 @@ class KrylovSpace(Space, Basis):
 
     def decompose(self) -> tuple[Floats, Floats]:
         """Return the eigenvalues of T in ascending order, and its eigenvectors."""
-        return decompose(self)
+        return ritz_decomposition(self)
 
     def choose_next(self) -> None:
         """Move the next row to multiply to the front of the pending rows. It is the residual
@@ -131,10 +133,10 @@ class KrylovSpace(Space, Basis):
         """Return the lowest Ritz value, its residual and its coefficients."""
         values, vectors = self.ritz()
         u = vectors[:, 0]
-        return float(values[0]), length(self.coupling() @ u), u
+        return float(values[0]), scaled_norm(self.coupling() @ u), u
 
 
-def least_residual(basis: Basis, gamma: float, damping: float = 0.0) -> tuple[Floats, Floats]:
+def least_residual_step(basis: Basis, gamma: float, damping: float = 0.0) -> tuple[Floats, Floats]:
     """Return the y of least norm that minimises ``||H Q' y + g||^2 + damping^2 ||y||^2``, with ``g
     = gamma Q[0]``, and the residual.
 
@@ -192,7 +194,7 @@ def exhausted_risk(run: Any, n: int, eps: float) -> float:
     """
     if run.m >= run.dimension or not run.scale > 0:
         return 0.0
-    values, _ = decompose(run)
+    values, _ = ritz_decomposition(run)
     T, far = run.T[: run.m, : run.m], eps * run.scale
     beside = np.append(np.diag(T, 1), max(run.err[run.m - 1], 1e-290))
     seen = growth(np.append(np.diag(T), 0.0), beside, [values[0] - far, values[-1] + far])

@@ -20,10 +20,16 @@ from ..common.checks import (
     check_choice,
     check_positive_int,
     is_sparse,
-    rows_error,
+    rows_shape_error,
     short_repr,
 )
-from ..common.errors import CHOICE_ALIASES, advice, shown, suggestion, type_of
+from ..common.errors import (
+    CHOICE_ALIASES,
+    advice_clause,
+    one_line,
+    suggested_choice,
+    type_phrase,
+)
 from ..common.protocols import Array
 from ..structure.given import ActivationFunction, LossFunction
 from ..structure.tables import ACTIVATIONS, DEFAULT_LOSS_BY_TARGETS, LOSSES, activations_of
@@ -65,7 +71,7 @@ def check_sizes(sizes: Any) -> tuple[int, ...]:
     return tuple(int(width) for width in sizes)
 
 
-def named_activation(x: Any) -> Any:
+def activation_name(x: Any) -> Any:
     """Return the name in this library of an activation of torch, JAX, Keras or NumPy, given as a
     function or a torch module. Other objects are returned unchanged. A ValueError is raised for
     functions that differ from the activation of the same name here.
@@ -73,7 +79,7 @@ def named_activation(x: Any) -> Any:
     Examples
     --------
     >>> import numpy as np
-    >>> named_activation(np.tanh), named_activation("tanh"), named_activation(abs) is abs
+    >>> activation_name(np.tanh), activation_name("tanh"), activation_name(abs) is abs
     ('tanh', 'tanh', True)
     """
     kind = x if isinstance(x, type) else type(x)
@@ -112,23 +118,23 @@ def refuse_user_activation(model: Any, why: str, wanted: str) -> None:
 
 def check_activation(activation: Any, n_hidden: int) -> tuple[Any, ...]:
     """Return a name or an `Activation` for each hidden layer, after checking it."""
-    activation = named_activation(activation)
+    activation = activation_name(activation)
     names: Any
     if isinstance(activation, (str, ActivationFunction)):
         activation = (activation,) * max(n_hidden, 1)
         names = activation[:n_hidden]
     elif hasattr(activation, "__iter__"):
-        activation = names = tuple(map(named_activation, activation))
+        activation = names = tuple(map(activation_name, activation))
         if len(names) != n_hidden:
             raise ValueError(
                 f"activation must have one name, or {n_hidden}, one for each hidden layer, got "
                 f"{len(names)}."
             )
     else:
-        named = suggestion(activation, ACTIVATIONS, "activation")
+        named = suggested_choice(activation, ACTIVATIONS, "activation")
         raise TypeError(
             "activation must be a name, an fc.Activation, or one for each hidden layer, got "
-            f"{type_of(activation)}{advice(named)}"
+            f"{type_phrase(activation)}{advice_clause(named)}"
         )
     for name in activation:
         if not isinstance(name, ActivationFunction):
@@ -145,7 +151,7 @@ def check_dtype(dtype: Any) -> np.dtype[Any]:
     raise ValueError(f"dtype must be 'float64' or 'float32', got {short_repr(dtype)}.")
 
 
-def _refuse_words(y: Any) -> None:
+def _refuse_string_labels(y: Any) -> None:
     """Raise a TypeError for class labels that are strings, in a list, an array or a data frame's
     column.
     """
@@ -154,8 +160,8 @@ def _refuse_words(y: Any) -> None:
         word = next((part for part in y if isinstance(part, (str, bytes))), None)
         if word is not None:
             raise TypeError(
-                f"y must hold integer classes (N,), got words such as {shown(word)!r}. Use "
-                "classes, y = numpy.unique(y, return_inverse=True)."
+                f"y must hold integer classes (N,), got words such as {one_line(word)!r}. "
+                "Use classes, y = numpy.unique(y, return_inverse=True)."
             )
 
 
@@ -170,7 +176,7 @@ def check_targets(y: Any, N: int, model: Any, loss: Any, weight: Any = None) -> 
     row = LOSSES[loss]
     given = row.given
     if row.targets == "classes":
-        _refuse_words(y)
+        _refuse_string_labels(y)
     array = copy_if_mapped(as_numpy(y, "y"), "y")
     if row.targets == "classes" and array.ndim == 1:
         if array.dtype.kind not in "iu":
@@ -209,11 +215,11 @@ def check_targets(y: Any, N: int, model: Any, loss: Any, weight: Any = None) -> 
             f"{array.min():g} to {array.max():g}."
         )
     if given is not None:
-        _check_given(given, array, d, weight)
+        _check_target_range(given, array, d, weight)
     return np.require(array, array.dtype.newbyteorder("="), ["C", "A"])
 
 
-def _check_given(given: LossFunction, y: np.ndarray, d_out: int, weight: Any) -> None:
+def _check_target_range(given: LossFunction, y: np.ndarray, d_out: int, weight: Any) -> None:
     """Raise a ValueError for targets outside the range of a loss. Evaluate a new user-defined loss
     on some rows, which determines the shapes that it returns.
     """
@@ -243,7 +249,7 @@ def check_weight(weight: Any, N: int, dtype: Any) -> np.ndarray | None:
     return np.require(w, w.dtype.newbyteorder("="), ["C", "A"])
 
 
-def selected(rows: Any, *parts: Any) -> list[Any]:
+def select_rows(rows: Any, *parts: Any) -> list[Any]:
     """Return the rows of each array that a slice, indices or a mask select; None remains None."""
     if not isinstance(rows, slice):
         rows = as_numpy(rows, "rows")
@@ -265,7 +271,7 @@ def selected(rows: Any, *parts: Any) -> list[Any]:
 
 def row_numbers(rows: Any, N: int) -> np.ndarray:
     """Return the numbers of those of N rows that a slice, indices or a mask select."""
-    return np.asarray(selected(rows, np.arange(N))[0])
+    return np.asarray(select_rows(rows, np.arange(N))[0])
 
 
 def check_memory(memory: Any) -> int:
@@ -376,7 +382,7 @@ def shaped_like(x: Any, result: np.ndarray) -> Any:
     return result
 
 
-def checked(
+def check_rows_and_targets(
     model: Any,
     loss: Any,
     block: Sequence[Any],
@@ -389,7 +395,7 @@ def checked(
 
     If the block was read here, numbers are cast first to `stored`, the dtype of the objective for
     which it was read. If `finite` is False, a dense X is not checked for NaN and infinity, which
-    the caller does while copying X. If `tame` is True, X is the result of `without_idle_overflow`.
+    the caller does while copying X. If `tame` is True, X is the result of `zero_idle_overflow`.
     """
     if stored is not None and stored != model.dtype:
         classes = LOSSES[loss].targets == "classes" and np.ndim(block[1]) == 1
@@ -407,10 +413,10 @@ def checked(
     )
     weight = check_weight(weight, X.shape[0], model.dtype)
     y = check_targets(y, X.shape[0], model, loss, weight)
-    return without_idle_overflow(model, X, weight) if tame else X, y, weight
+    return zero_idle_overflow(model, X, weight) if tame else X, y, weight
 
 
-def without_idle_overflow(model: Any, X: Any, weight: Any) -> Any:
+def zero_idle_overflow(model: Any, X: Any, weight: Any) -> Any:
     """Return X with 0 in place of entries in rows of weight 0 that are so large that hidden units
     could overflow, since 0 times infinity would be NaN in products. With batch normalisation X is
     returned unchanged, since these rows enter the statistics.
@@ -441,7 +447,7 @@ def _checked_csr(X: Any, model: Any, copy: bool) -> Any:
     entries.
     """
     if len(X.shape) != 2 or X.shape[1] != model.sizes[0] or not X.shape[0]:
-        raise rows_error(X.shape, model.sizes[0])
+        raise rows_shape_error(X.shape, model.sizes[0])
     if X.dtype.kind not in "fiub":
         raise TypeError(f"X must hold real numbers, got dtype {X.dtype}.")
     with np.errstate(over="ignore"):

@@ -19,7 +19,7 @@ from ..common.checks import all_finite, check_finite
 from ..common.linalg import UNIT_ROUNDOFF, cholesky, eigvalsh
 from ..common.protocols import Array, Floats
 from ..common.read_only import ReadOnly
-from ..common.runtime import one_blas_thread, to_nearest
+from ..common.runtime import one_blas_thread, rounding_to_nearest
 from ..spectrum.forms import summed_matrix
 from .arguments import as_real, shaped_like
 
@@ -70,14 +70,14 @@ class CholeskyFactor(ReadOnly, made_by="H.factor"):
     logdet: float
 
     def __init__(self, op: Any) -> None:
-        matrix = _matrix(op)
+        matrix = _matrix_of(op)
         n = len(matrix)
         with one_blas_thread():
             if not all_finite(matrix):
                 check_finite(matrix, "H")
             lower = cholesky(matrix) if (np.diagonal(matrix) > 0).all() else None
-            if lower is None or not _condition(matrix, lower) * n * 2 * UNIT_ROUNDOFF < 1:
-                raise _not_definite(matrix)
+            if lower is None or not _estimate_condition(matrix, lower) * n * 2 * UNIT_ROUNDOFF < 1:
+                raise _not_definite_error(matrix)
         vars(self)["n_threads"] = getattr(op, "n_threads", None)
         self.shape, self.lower = (n, n), lower
         self.logdet = 2 * float(np.log(np.diagonal(lower)).sum())
@@ -86,7 +86,7 @@ class CholeskyFactor(ReadOnly, made_by="H.factor"):
         n = self.shape[0]
         return f"<Cholesky factor of a {n}x{n} matrix, logdet={self.logdet:.6g}>"
 
-    @to_nearest
+    @rounding_to_nearest
     def solve(self, B: Any) -> Array:
         """Return ``H^-1 B`` in float64, for a vector ``(n,)`` or the columns of B ``(n, k)``. The
         cost is ``2 n^2`` flops for each column.
@@ -102,7 +102,7 @@ class CholeskyFactor(ReadOnly, made_by="H.factor"):
         return shaped_like(B, found)  # type: ignore[no-any-return]
 
     @cached_property
-    @to_nearest
+    @rounding_to_nearest
     def inverse_lower(self) -> Floats:
         """The inverse of L, (n, n), with which one matrix product solves for many
         right-hand sides.
@@ -114,7 +114,7 @@ class CholeskyFactor(ReadOnly, made_by="H.factor"):
         return found
 
     @cached_property
-    @to_nearest
+    @rounding_to_nearest
     def inverse_diagonal(self) -> Floats:
         """The diagonal of the inverse of H, (n,)."""
         found: Floats = np.einsum("ij,ij->j", self.inverse_lower, self.inverse_lower)
@@ -122,7 +122,7 @@ class CholeskyFactor(ReadOnly, made_by="H.factor"):
         return found
 
 
-def _matrix(op: Any) -> Floats:
+def _matrix_of(op: Any) -> Floats:
     """Return the matrix of an operator in float64, summed over rows by the engine if that takes
     less time than products.
     """
@@ -133,7 +133,7 @@ def _matrix(op: Any) -> Floats:
     return np.ascontiguousarray(dense, np.float64)
 
 
-def _condition(matrix: Floats, lower: Floats) -> float:
+def _estimate_condition(matrix: Floats, lower: Floats) -> float:
     """Return LAPACK's estimate of the condition number of a matrix in the 1-norm, with rows and
     columns scaled by powers of two to a diagonal near 1.
     """
@@ -145,7 +145,7 @@ def _condition(matrix: Floats, lower: Floats) -> float:
     return 1 / reciprocal if reciprocal > 0 else np.inf
 
 
-def _not_definite(matrix: Floats) -> NotPositiveDefiniteError:
+def _not_definite_error(matrix: Floats) -> NotPositiveDefiniteError:
     """Return the error for a matrix without a Cholesky factor, with its smallest eigenvalue."""
     values = eigvalsh(matrix)
     least, error = float(values[0]), len(values) * 2 * UNIT_ROUNDOFF * float(np.abs(values).max())

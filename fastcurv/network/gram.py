@@ -33,8 +33,8 @@ stays exact up to rounding. b keeps its own coordinates, so that it can be exemp
     C1      = rdelta' L + delta' G,    C2 = D' F          4 N r out + 2 N s (in - r)
 
 about ``N^2 (8 out + 12 in)`` flops in all, compared with ``8 N in out`` for V as a matrix. The
-products with W remain: ``4 N in out``. A layer is rotated if that is less work (`rotates`) and left
-as it is otherwise, so an operator may contain both kinds.
+products with W remain: ``4 N in out``. A layer is rotated if that is less work
+(`is_rotation_cheaper`) and left as it is otherwise, so an operator may contain both kinds.
 
 *The complement* of the space has ``(out - s) (in - r)`` dimensions in each rotated layer; there H
 is l2.
@@ -60,7 +60,7 @@ from .. import _engine
 from .._engine import Lock
 from ..common.progress import cached_attribute
 from ..common.protocols import Array, Floats, LiftedPairs
-from ..common.runtime import load_proofs, to_nearest
+from ..common.runtime import load_proofs, rounding_to_nearest
 from ..common.vectors import safe_norm
 from ..structure.parameters import divisor_of, forward, layers_of
 from ..structure.tables import ACTIVATIONS, LOSSES, one_hot
@@ -170,7 +170,7 @@ class InCoordinates(Reduced):
         return None if (outside > most * sizes[0]).any() else found
 
     @if_bounded
-    @to_nearest
+    @rounding_to_nearest
     def rounding_bound(self, v: Any) -> float:
         """Return a bound on ``||computed(R v) - E' H E v||``: the bound for the product in
         parameter space plus the measured difference from that product.
@@ -179,7 +179,7 @@ class InCoordinates(Reduced):
         return self.defect(x) + float(self.whole.rounding_bound(self.embed(x)))
 
     @if_bounded
-    @to_nearest
+    @rounding_to_nearest
     def column_bounds(self) -> Array:
         """Return numbers ``(m,)`` whose root sum of squares bounds the Frobenius norm of the error
         of this operator's matrix.
@@ -205,8 +205,8 @@ class InCoordinates(Reduced):
 # coordinates. The docstring of this module has the mathematics.
 #
 # Matrices with a row for each sample are stored column-major, the entries of one unit contiguous,
-# so that the engine's products read W and V without a copy and pack the smaller factor; `rows`
-# creates such a matrix. `M` is a `Scratch`: ``M(out, A, B, add)`` computes ``out = [out +] A B``.
+# so that the engine's products read W and V without a copy. `multiply_rows` creates such a matrix.
+# `M` is a `Scratch`: ``M(out, A, B, add)`` computes ``out = [out +] A B``.
 
 ROWS_PER_ROTATION = 512  # number of rows of V rotated at a time, which limits the workspace
 
@@ -242,7 +242,7 @@ class Scratch:
         return kept[at]
 
 
-def rows(M: Scratch, A: Array, B: Array) -> Array:
+def multiply_rows(M: Scratch, A: Array, B: Array) -> Array:
     """Return ``A B`` (N, w), a matrix with one row for each sample, stored by columns."""
     out = M.empty(A.shape[0], B.shape[1])
     M(out, A, B)
@@ -282,7 +282,7 @@ class Reflectors:
         """Return ``A Q`` (N, k) for a matrix with one row for each sample."""
         out = M.empty(*A.shape)
         out[...] = A
-        M(out, rows(M, A, self.YT), self.minus_Y.T, True)
+        M(out, multiply_rows(M, A, self.YT), self.minus_Y.T, True)
         return out
 
     def multiply_right(self, M: Array) -> Array:
@@ -360,7 +360,7 @@ class Whole(Layer):
 
     def _times(self, M: Scratch, x: Array) -> Array:
         """Return ``a V'`` for V in coordinates x."""
-        return rows(M, self.a, x.reshape(self.out, self.width).T)
+        return multiply_rows(M, self.a, x.reshape(self.out, self.width).T)
 
     def _sum(self, M: Scratch, rdelta: Array, ra: Array | None, out: Array) -> None:
         """Write the coordinates of ``rdelta' a + delta' ra`` to `out`."""
@@ -396,11 +396,11 @@ class Rotated(Whole):
         M(Z[:, : self.r], self.delta, C1)
         M(Z[:, self.r :], self.errors.L, C2)
         out += Z
-        M(out, rows(M, Z, self.inputs.Y), self.inputs.minus_YT.T, True)
+        M(out, multiply_rows(M, Z, self.inputs.Y), self.inputs.minus_YT.T, True)
 
     def _times(self, M: Scratch, x: Array) -> Array:
         """Return ``a V' = L C1'`` for V in coordinates x."""
-        return rows(M, self.inputs.L, self._split(x)[0].T)
+        return multiply_rows(M, self.inputs.L, self._split(x)[0].T)
 
     def _sum(self, M: Scratch, rdelta: Array, ra: Array | None, out: Array) -> None:
         """Write ``C1 = rdelta' L + delta' G`` and ``C2 = D' F`` with ``[G, F] = ra Q_a``."""
@@ -699,7 +699,7 @@ class RowPasses(InLayers):
                 layer.gradient(M, rdelta, None if along is None else along[1][l], out[cut])
             if l == 0:
                 return
-            below = rows(M, rdelta, s.W[l])
+            below = multiply_rows(M, rdelta, s.W[l])
             if along is not None:
                 layer.add_backward_term(M, along[0][cut], below)
             if re is not None and s.skips[l]:
@@ -723,22 +723,22 @@ UNPACKED_COST_RATIO = 1.25  # cost of unpacked products, relative to the engine'
 LAYER_OVERHEAD_FLOPS = 4e6  # flops in the time of the Python calls for one layer
 
 
-def rotates(m: int, k: int, N: int, pairs: bool) -> bool:
+def is_rotation_cheaper(m: int, k: int, N: int, pairs: bool) -> bool:
     """Return True if a layer ``(out, in) = (m, k)`` is cheaper when rotated, for N rows."""
     if k <= N or (pairs and m <= N):
         return False
-    return layer_cost(m, k, N, pairs, True) < layer_cost(m, k, N, pairs, False)
+    return layer_product_flops(m, k, N, pairs, True) < layer_product_flops(m, k, N, pairs, False)
 
 
-def layer_size(m: int, k: int, N: int, pairs: bool, rotated: bool) -> int:
+def n_layer_coordinates(m: int, k: int, N: int, pairs: bool, rotated: bool) -> int:
     """Return the number of coordinates that represent V."""
     r = min(k, N)
     return m * r + (min(m, N) * (k - r) if pairs else 0) if rotated else m * k
 
 
-def layer_cost(m: int, k: int, N: int, pairs: bool, rotated: bool) -> float:
+def layer_product_flops(m: int, k: int, N: int, pairs: bool, rotated: bool) -> float:
     """Return the cost of a product with V in its layer, in flops, without the products with W."""
-    r, s, size = min(k, N), min(m, N), layer_size(m, k, N, pairs, rotated)
+    r, s, size = min(k, N), min(m, N), n_layer_coordinates(m, k, N, pairs, rotated)
     if not rotated:
         return (8.0 if pairs else 4.0) * N * m * k + FLOPS_PER_ENTRY * size
     flops = 4.0 * N * r * m
@@ -756,9 +756,9 @@ def product_flops(shapes: tuple[tuple[int, int], ...], N: int, kind: str) -> tup
     for l, (m, k) in enumerate(shapes):
         pairs = kind == "hessian" and l > 0
         both = 4.0 * N * m * k if l else 0.0  # flops of products with W, in either space
-        there += both + layer_cost(m, k, N, pairs, False)
-        rotated = rotates(m, k, N, pairs)
-        both += layer_cost(m, k, N, pairs, rotated)
+        there += both + layer_product_flops(m, k, N, pairs, False)
+        rotated = is_rotation_cheaper(m, k, N, pairs)
+        both += layer_product_flops(m, k, N, pairs, rotated)
         here += UNPACKED_COST_RATIO * both + LAYER_OVERHEAD_FLOPS
     return here, there
 
@@ -770,7 +770,7 @@ def _split_state(whole: Any, rotate: Any = None, state: Any = None) -> tuple[Row
     for l, (m, k) in enumerate(ob.model.shapes):
         pairs = whole.kind == "hessian" and l > 0
         parts = state.a[l], state.delta[l], ob.model.bias
-        rotated = rotates(m, k, N, pairs) if rotate is None else rotate[l]
+        rotated = is_rotation_cheaper(m, k, N, pairs) if rotate is None else rotate[l]
         layers.append(Rotated(*parts, pairs) if rotated else Whole(*parts))
     return state, layers
 
@@ -863,7 +863,7 @@ class SampleSpace(RowPasses, InCoordinates):
 
     # --- products
 
-    @to_nearest
+    @rounding_to_nearest
     def _multiply(self, x: Array, out: Array) -> None:
         with self._lock:
             self._write_product(x, out, self.whole.kind)

@@ -90,7 +90,7 @@ def _input_derivatives_numpy(
     layers, kept = model.unflatten(theta), []
     for (W, b), phi, skip in zip(layers, model.activation, model.skips):
         z, D = a @ W.T + (0 if b is None else b), W @ A
-        h, p, q = _derivatives(phi, z)
+        h, p, q = _activation_derivatives(phi, z)
         kept.append((D, p, q))
         a, A = (h + a, p[:, :, None] * D + A) if skip else (h, p[:, :, None] * D)
     W, b = layers[-1]
@@ -108,7 +108,7 @@ def _input_derivatives_numpy(
     return outputs, jacobian, hessian if weights is None else hessian[:, 0]
 
 
-def _derivatives(phi: Any, z: np.ndarray) -> Any:
+def _activation_derivatives(phi: Any, z: np.ndarray) -> Any:
     """Return phi, phi' and phi'' of a layer, for an activation by name or a user-defined one."""
     if isinstance(phi, str):
         h, p, q, _ = ACTIVATIONS[phi].derivatives(z)

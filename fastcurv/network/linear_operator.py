@@ -18,7 +18,7 @@ from ..common.checks import as_numpy, check_array
 from ..common.errors import AttributeHints
 from ..common.protocols import Array, why_not_own
 from ..common.read_only import ReadOnly
-from ..common.runtime import load_module, to_nearest
+from ..common.runtime import load_module, rounding_to_nearest
 from ..common.vectors import safe_norm
 from .arguments import as_block, as_output, as_real, as_vector, shaped_like
 
@@ -331,19 +331,19 @@ class Shifted(OfWhole, Symmetric):
         out += self.dtype.type(self.mu) * v
         return out
 
-    @to_nearest
+    @rounding_to_nearest
     def _matmat(self, V: np.ndarray) -> np.ndarray:
         out: Array = self.whole._matmat(V)
         out += self.dtype.type(self.mu) * as_block(V, self.shape[0], self.dtype).T
         return out
 
-    @to_nearest
+    @rounding_to_nearest
     def quadratic(self, v: Any) -> Any:
         """Return ``v'(H + mu I) v``, for a vector or for the columns of V."""
         wide = as_numpy(v, "v").astype(np.float64)
         return self.whole.quadratic(v) + self.mu * np.einsum("i...,i...->...", wide, wide)
 
-    @to_nearest
+    @rounding_to_nearest
     def to_dense(self) -> np.ndarray:
         """Return the matrix ``(n, n)``."""
         dense: Array = self.whole.to_dense()
@@ -351,7 +351,7 @@ class Shifted(OfWhole, Symmetric):
         return dense
 
     @if_bounded
-    @to_nearest
+    @rounding_to_nearest
     def rounding_bound(self, v: Any) -> float:
         """Return a bound on ``||computed - exact||`` for the product with v: the bound for H, plus
         the three roundings in ``+ mu v``.

@@ -12,7 +12,6 @@ from numpy.typing import DTypeLike
 
 from .. import _engine
 from ..common.checks import (
-    as_layers,
     as_numpy,
     as_rng,
     check_array,
@@ -20,15 +19,16 @@ from ..common.checks import (
     check_choice,
     check_vector,
     check_vectors,
-    rows_error,
+    is_list_of_layers,
+    rows_shape_error,
     short_repr,
 )
-from ..common.errors import AttributeHints, accept_aliases, type_of
+from ..common.errors import AttributeHints, accept_aliases, type_phrase
 from ..common.html import html_table
 from ..common.protocols import Array, Scheme
 from ..common.read_only import ReadOnly
 from ..common.runtime import load_module
-from ..structure.parameters import branch_scale, forward, layers_of, norms_of
+from ..structure.parameters import batch_norm_params, branch_scale, forward, layers_of
 from ..structure.tables import ACTIVATIONS, LOSSES, Layered
 from .arguments import check_activation, check_dtype, check_sizes, shaped_like
 
@@ -234,12 +234,12 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         b)``. For vectors in columns ``(n, k)``, such as eigenvectors, each view gets a leading axis
         of length k: ``(k, out, in)``. A torch tensor is unflattened into tensors.
         """
-        given, theta = theta, None if as_layers(theta) else as_numpy(theta, "theta")
+        given, theta = theta, None if is_list_of_layers(theta) else as_numpy(theta, "theta")
         if theta is not None and theta.ndim == 2:
             theta = check_vectors(theta, self.n_params, "theta", self.dtype)
         else:
             theta = self.check_theta(given)
-        layers = zip(layers_of(self, theta.T), norms_of(self, theta.T))
+        layers = zip(layers_of(self, theta.T), batch_norm_params(self, theta.T))
         return [
             tuple(None if part is None else shaped_like(given, part) for part in (*layer, *norm))
             for layer, norm in ((layer, norm or ()) for layer, norm in layers)
@@ -267,7 +267,7 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
                 shapes.insert(1, None)
             if not isinstance(layer, (tuple, list)):
                 raise TypeError(
-                    f"layers[{l}] must be a tuple ({', '.join(names)}), got {type_of(layer)}."
+                    f"layers[{l}] must be a tuple ({', '.join(names)}), got {type_phrase(layer)}."
                 )
             if len(layer) != len(names):
                 raise ValueError(
@@ -515,7 +515,7 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         if not hasattr(statistics, "__iter__"):
             raise TypeError(
                 "statistics must be a list of (mean, variance) for each hidden layer, got "
-                f"{type_of(statistics)}."
+                f"{type_phrase(statistics)}."
             )
         pairs = list(statistics)
         shapes = [np.shape(pair) for pair in pairs]
@@ -555,7 +555,7 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         """Return theta, given flat or as a list of (W, b), as a finite vector of the model's length
         and dtype, after checking it.
         """
-        if as_layers(theta):
+        if is_list_of_layers(theta):
             return self.flatten(theta)
         return check_vector(theta, self.n_params, "theta", self.dtype)
 
@@ -566,7 +566,7 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         rows = _engine.copy_if_mapped(as_numpy(X, name), name)
         rows = check_array(rows, name, self.dtype, finite)
         if rows.ndim != 2 or rows.shape[1] != self.sizes[0] or not len(rows):
-            raise rows_error(rows.shape, self.sizes[0], name)
+            raise rows_shape_error(rows.shape, self.sizes[0], name)
         if (
             any(stride % rows.itemsize for stride in rows.strides)
             or not rows.flags.aligned

@@ -20,21 +20,21 @@ from ..common.checks import (
     is_sparse,
     random_batches,
 )
-from ..common.errors import AttributeHints, accept_aliases, conversion_hint, type_of
+from ..common.errors import AttributeHints, accept_aliases, conversion_hint, type_phrase
 from ..common.html import html_table
 from ..common.linalg import NotConvexError
 from ..common.protocols import LOSS_METHODS, why_replaced
 from ..common.read_only import ReadOnly, read_only_view
-from ..common.runtime import load_module, load_proofs, to_nearest
+from ..common.runtime import load_module, load_proofs, rounding_to_nearest
 from ..structure.parameters import divisor_of
 from ..structure.tables import DEFAULT_LOSS, LOSSES, LossName, check_loss, unbounded_reason
 from .arguments import (
     as_vector,
     check_dtype,
     check_memory,
-    checked,
-    selected,
-    without_idle_overflow,
+    check_rows_and_targets,
+    select_rows,
+    zero_idle_overflow,
 )
 from .mlp import MLP
 from .operators import Curvature, EngineSteps, Jacobian, bind_copy
@@ -216,7 +216,7 @@ class Objective(
     _whole: Any  # `Shard` of all rows of a sparse X
     _rows: Any
     _X: Any  # rows, targets and weights in the form that the engine uses
-    _untamed: Any = None  # X before `without_idle_overflow`, if that made a copy
+    _untamed: Any = None  # X before `zero_idle_overflow`, if that made a copy
     _y: Any
     _weight: Any
     _n_samples: int
@@ -262,7 +262,7 @@ class Objective(
                 "X, y = (torch.cat(part) for part in zip(*loader)) for a loader of batches, or "
                 "StreamedObjective."
             )
-        own["_X"], own["_y"], own["_weight"] = checked(
+        own["_X"], own["_y"], own["_weight"] = check_rows_and_targets(
             model, loss, (X, y, sample_weight), tame=False
         )
         self._zero_unused_rows()
@@ -274,7 +274,7 @@ class Objective(
         """Check and store all arguments except the rows."""
         if not isinstance(model, MLP):
             raise TypeError(
-                f"model must be a fastcurv.MLP, got {type_of(model)}.{conversion_hint(model)}"
+                f"model must be a fastcurv.MLP, got {type_phrase(model)}.{conversion_hint(model)}"
             )
         loss = check_loss(loss)
         if n_threads is not None:
@@ -329,7 +329,7 @@ class Objective(
     def _zero_unused_rows(self) -> None:
         """Set entries of X in rows of weight 0 to 0 if they could make hidden units overflow."""
         own, X = self.__dict__, self._X if self._untamed is None else self._untamed
-        own["_X"] = without_idle_overflow(self.model, X, self._weight)
+        own["_X"] = zero_idle_overflow(self.model, X, self._weight)
         own["_untamed"] = None if own["_X"] is X else X
 
     def _learn_loss(self) -> None:
@@ -471,7 +471,7 @@ class Objective(
         return plan
 
     @or_none
-    @to_nearest
+    @rounding_to_nearest
     def rounding_bound(self, theta: Any) -> float:
         """Return a bound on ``||computed(gradient) - gradient||`` at theta; see `fastcurv.certify`.
 
@@ -724,7 +724,7 @@ class Objective(
 
     def _restrict_to_rows(self, rows: Any) -> Objective:
         """Return the objective on a subset of the rows, which the caller must still start."""
-        y, X, weight, untamed = selected(rows, self._y, self._X, self._weight, self._untamed)
+        y, X, weight, untamed = select_rows(rows, self._y, self._X, self._weight, self._untamed)
         other: Objective = self._copy_unstarted()
         weight = None if weight is None else np.ascontiguousarray(weight)
         vars(other).update(_X=X, _y=np.ascontiguousarray(y), _weight=weight, _untamed=untamed)

@@ -15,7 +15,7 @@ from .._engine import CurvatureMatrix, FastProduct, Levenberg, LossEvaluator
 from ..common.checks import as_numpy, row_block_slices
 from ..common.errors import accept_aliases
 from ..common.protocols import Array, Floats, Indices
-from ..common.runtime import load_module, load_proofs, to_nearest
+from ..common.runtime import load_module, load_proofs, rounding_to_nearest
 from ..structure.parameters import l2_diagonal
 from ..structure.tables import LOSSES
 from .arguments import (
@@ -94,7 +94,7 @@ class Quadratic(Symmetric):
             return self._add_decay(total, Vt)
         return total
 
-    @to_nearest
+    @rounding_to_nearest
     def _add_decay(self, total: Floats, Vt: Array) -> Floats:
         """Return the quadratic forms of the rows of Vt plus the contribution of l2."""
         wide, l2 = Vt.astype(np.float64, copy=False), l2_diagonal(self.objective)
@@ -240,7 +240,7 @@ class Curvature(Quadratic):
         self.fast_product.count += len(Vt)
         return np.asarray(self._plan.quadratic(Vt, self.kind, None))
 
-    @to_nearest
+    @rounding_to_nearest
     def to_dense(self) -> np.ndarray:
         """Return the whole matrix ``(n, n)``, exactly symmetric. The engine sums it over rows if
         that takes less time than n products; its rounding error is then not bounded by
@@ -263,7 +263,7 @@ class Curvature(Quadratic):
         return dense
 
     @if_bounded
-    @to_nearest
+    @rounding_to_nearest
     def rounding_bound(self, v: Any) -> float:
         """Return a bound on ``||computed(H v) - H v||`` for v ``(n,)``, due to rounding in the
         passes; see `fastcurv.certify`.
@@ -279,7 +279,7 @@ class Curvature(Quadratic):
         return float(bounds.product(v, self.kind, computed))
 
     @if_bounded
-    @to_nearest
+    @rounding_to_nearest
     def column_bounds(self) -> np.ndarray:
         """Return bounds ``(n,)`` on the rounding error of ``H e_j`` for every unit vector.
 
@@ -288,12 +288,12 @@ class Curvature(Quadratic):
         """
         if not self.objective._by_blocks:
             bounds = load_proofs("passes").ErrorPass(self.objective, self.theta, self.layout)
-            return np.asarray(load_proofs("columns").column_bounds(bounds, self.kind))
+            return np.asarray(load_proofs("columns").column_error_bounds(bounds, self.kind))
         if len(self._plan.norms) < self.shape[0]:
             self.to_dense()
         return np.asarray(self._bounds.columns(self.kind, self._plan.norms))
 
-    @to_nearest
+    @rounding_to_nearest
     def assembled(self) -> Any:  # returns EnclosedHessian or None
         """Return the matrix of a float64 Hessian or GGN with bounds on its error, assembled layer
         by layer at a fraction of the cost of n products, or None if that is not possible. See
@@ -495,7 +495,7 @@ class BlockCurvature(OfWhole, Quadratic):
         return forms
 
     @if_bounded
-    @to_nearest
+    @rounding_to_nearest
     def rounding_bound(self, v: Any) -> float:
         """Return a bound on the error of the block's product with v ``(n,)``, derived like that of
         the whole operator.
@@ -511,14 +511,14 @@ class BlockCurvature(OfWhole, Quadratic):
         return float(self.whole._bounds.product(full, self.kind, computed))
 
     @if_bounded
-    @to_nearest
+    @rounding_to_nearest
     def column_bounds(self) -> np.ndarray:
         """Return bounds on the errors of the block's columns: those of the whole operator's
         columns.
         """
         return np.asarray(self.whole.column_bounds()[self.indices])
 
-    @to_nearest
+    @rounding_to_nearest
     def to_dense(self) -> np.ndarray:
         """Return the block as a matrix."""
         return self._rows(np.eye(self.shape[0], dtype=self.dtype))
@@ -598,7 +598,7 @@ class Jacobian(Operator):
         if self.objective.model.batch_norm or not isinstance(X, np.ndarray):
             return np.full(self.shape[0], np.inf)
         bounds = load_proofs("passes").ErrorPass(self.objective, self.theta, self._plan.layout)
-        return load_proofs("columns").jacobian_bounds(bounds)
+        return load_proofs("columns").jacobian_row_error_bounds(bounds)
 
     def _transpose(self) -> Transposed:
         return Transposed(self)

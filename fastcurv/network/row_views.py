@@ -10,8 +10,8 @@ import numpy as np
 
 from .._engine import RowJacobian
 from ..common.checks import is_sparse
-from ..common.errors import type_of
-from ..common.objectives import is_plain
+from ..common.errors import type_phrase
+from ..common.objectives import has_consistent_hessian
 from ..common.protocols import Array
 from ..common.runtime import load_module
 from ..structure.parameters import terms_of_a_row
@@ -26,13 +26,13 @@ def check_rows_in_memory(ob: Any, call: str) -> None:
     """
     kind = load_module("network.objective").Objective
     if not isinstance(ob, kind):
-        raise TypeError(f"ob must be a fastcurv.Objective, got {type_of(ob)}.")
+        raise TypeError(f"ob must be a fastcurv.Objective, got {type_phrase(ob)}.")
     if getattr(ob, "X", None) is None:
         raise ValueError(
             f"ob must have its rows in memory for {call}, got a {type(ob).__name__}. Use an "
             "Objective of some of the rows."
         )
-    if not is_plain(ob):
+    if not has_consistent_hessian(ob):
         raise ValueError(
             f"ob must have the loss of its class for {call}, got one that replaces it."
         )
@@ -74,7 +74,7 @@ def reweighted(ob: Any, sample_weight: Any) -> Any:
     return other
 
 
-def outputs_part(shard: Any, theta: np.ndarray) -> list[tuple[np.ndarray, ...]]:
+def shard_outputs(shard: Any, theta: np.ndarray) -> list[tuple[np.ndarray, ...]]:
     """Return ``[(z, first, second)]`` for the shard's rows, as in `Objective.outputs`."""
     z = np.empty((shard.n_samples, shard.model.sizes[-1]), shard.dtype)
     with shard._lock:
@@ -87,9 +87,9 @@ def outputs(ob: Any, theta: Any) -> tuple[Array, Array, Array]:
     """Return the outputs and the derivatives of each row's loss, for `Objective.outputs`."""
     theta = ob.model.check_theta(theta)
     if ob._by_blocks:
-        found = ob._sum_over_shards(outputs_part, (theta,), dense=False)
+        found = ob._sum_over_shards(shard_outputs, (theta,), dense=False)
     else:
-        found = outputs_part(ob, theta)
+        found = shard_outputs(ob, theta)
     z, first, second = (np.concatenate(part) for part in zip(*found))
     if ob._order is not None:
         for part in (z, first, second):
@@ -105,7 +105,7 @@ def jacobian_matrix(J: Any, rows: slice | None, out: Any) -> Array:
     """Return the Jacobian, or its rows for some samples, as an array, for `Jacobian.to_dense`."""
     ob, (m, n), d = J.objective, J.shape, J.objective.model.sizes[-1]
     if not isinstance(rows, slice | None):
-        raise TypeError(f"rows must be a slice of samples, got {type_of(rows)}.")
+        raise TypeError(f"rows must be a slice of samples, got {type_phrase(rows)}.")
     start, stop, step = (slice(None) if rows is None else rows).indices(ob.n_samples)
     if step != 1:
         raise ValueError(f"rows must be a slice with a step of 1, got a step of {step}.")
@@ -127,7 +127,7 @@ def jacobian_matrix(J: Any, rows: slice | None, out: Any) -> Array:
         if count:
             ob.batch(slice(start, stop)).jacobian(J.theta).to_dense(out=found)
     else:
-        for first, part in ob._sum_over_shards(jacobian_part, (J.theta,)):
+        for first, part in ob._sum_over_shards(shard_jacobian, (J.theta,)):
             found[first : first + len(part)] = part
         if ob._order is not None:
             whole = found.reshape(ob.n_samples, d, n)
@@ -135,6 +135,6 @@ def jacobian_matrix(J: Any, rows: slice | None, out: Any) -> Array:
     return found
 
 
-def jacobian_part(shard: Any, theta: Array) -> list[tuple[int, Array]]:
+def shard_jacobian(shard: Any, theta: Array) -> list[tuple[int, Array]]:
     """Return ``[(index of the first row, rows)]`` for the shard's part of the Jacobian."""
     return [(shard.own_outputs.start, shard.jacobian(theta).to_dense())]

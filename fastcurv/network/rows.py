@@ -20,10 +20,10 @@ import numpy as np
 from scipy.sparse import csr_matrix, vstack
 
 from .._engine import Lock, copy_if_mapped
-from ..common.checks import as_numpy, is_sparse, rows_error
-from ..common.errors import shown, type_of
-from ..common.files import text_of
-from ..common.optional import optional
+from ..common.checks import as_numpy, is_sparse, rows_shape_error
+from ..common.errors import one_line, type_phrase
+from ..common.files import path_as_text
+from ..common.optional import optional_import
 from .arguments import ROW_ARGUMENT_NAMES, Block, as_owned_array, own_csr
 
 # --------------------------------------------------------------------------------------------------
@@ -103,7 +103,9 @@ def fingerprint(parts: Sequence[Any]) -> int:
     return mark
 
 
-def compare(seen: dict[tuple[int, int], int], start: int, parts: Sequence[Any]) -> None:
+def check_rows_unchanged(
+    seen: dict[tuple[int, int], int], start: int, parts: Sequence[Any]
+) -> None:
     """Compare a few rows of a block with those read at the same position before, if that block had
     the same number of rows. Raise ValueError if they differ.
     """
@@ -115,7 +117,7 @@ def compare(seen: dict[tuple[int, int], int], start: int, parts: Sequence[Any]) 
         )
 
 
-def submitted(pool: Executor, call: Callable[..., Result], *given: Any) -> Future[Result]:
+def submit_task(pool: Executor, call: Callable[..., Result], *given: Any) -> Future[Result]:
     """Return ``pool.submit(call, *given)``, raising an error for reentrant calls. Python holds
     locks while it starts a thread, so that a signal handler that also starts a thread at that
     moment would deadlock.
@@ -128,7 +130,7 @@ PARQUET_SUFFIXES = (".parquet", ".pq")
 
 
 @contextmanager
-def readable(path: Any, kind: str) -> Iterator[None]:
+def translate_file_errors(path: Any, kind: str) -> Iterator[None]:
     """Raise a ValueError with one sentence for any error of NumPy or pyarrow that is caused by the
     contents of a file. System errors and MemoryError are not changed.
     """
@@ -139,16 +141,16 @@ def readable(path: Any, kind: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        words = shown(error, 160) or type(error).__name__
+        words = one_line(error, 160) or type(error).__name__
         raise ValueError(
-            f"{shown(os.fsdecode(path), 200)} is not a {kind} file that can be read: {words}"
+            f"{one_line(os.fsdecode(path), 200)} is not a {kind} file that can be read: {words}"
         ) from None
 
 
 def _open_mapped(path: Any, name: str) -> np.ndarray:
     """Return the array of an ``.npy`` file, mapped into memory."""
-    path = text_of(path, name)
-    with readable(path, ".npy"):
+    path = path_as_text(path, name)
+    with translate_file_errors(path, ".npy"):
         array = np.load(path, mmap_mode="r")
         # The file is an archive under another name.
         if not isinstance(array, np.ndarray):
@@ -156,7 +158,7 @@ def _open_mapped(path: Any, name: str) -> np.ndarray:
     return array
 
 
-def as_source(X: Any, y: Any, weight: Any, columns: Any = None) -> RowSource:
+def make_row_source(X: Any, y: Any, weight: Any, columns: Any = None) -> RowSource:
     """Return the source for the arguments X, y, weight and columns of `StreamedObjective`."""
     if isinstance(X, RowSource):
         if y is not None or weight is not None:
@@ -166,11 +168,11 @@ def as_source(X: Any, y: Any, weight: Any, columns: Any = None) -> RowSource:
             )
         return X
     if isinstance(X, (str, Path)):
-        X = Path(text_of(X, "X"))
+        X = Path(path_as_text(X, "X"))
         if X.suffix == ".npy":
             X = _open_mapped(X, "X")
         elif X.suffix not in PARQUET_SUFFIXES:
-            raise ValueError(f"X must be a .npy or .parquet file, got '{shown(X.name)}'.")
+            raise ValueError(f"X must be a .npy or .parquet file, got '{one_line(X.name)}'.")
     if isinstance(y, (str, Path)) and str(y).endswith(".npy"):
         y = _open_mapped(y, "y")
     if is_sparse(X):
@@ -179,7 +181,7 @@ def as_source(X: Any, y: Any, weight: Any, columns: Any = None) -> RowSource:
         return Parquet(X, y, weight, columns)
     if columns is not None:
         raise TypeError("columns must be given only for a Parquet file, got another X.")
-    if _is_blocks(X):
+    if _yields_blocks(X):
         return Blocks(X, y, weight)
     if not (hasattr(X, "shape") and hasattr(X, "dtype") and hasattr(X, "__getitem__")):
         X = as_numpy(X, "X")
@@ -190,7 +192,7 @@ def _iterable_of_blocks(X: Any) -> Any:
     """Return the iterable of blocks: X, or the result of X() if X is callable."""
     again = X() if callable(X) else X
     if not hasattr(again, "__iter__"):
-        raise TypeError(f"X() must yield blocks of rows, got {type_of(again)}.")
+        raise TypeError(f"X() must yield blocks of rows, got {type_phrase(again)}.")
     return again
 
 
@@ -204,7 +206,7 @@ def _first_block(X: Any) -> Any:
     return item[0] if isinstance(item, (tuple, list)) and len(item) else item
 
 
-def _is_blocks(X: Any) -> bool:
+def _yields_blocks(X: Any) -> bool:
     """Return True if X yields blocks of rows rather than being a matrix."""
     if callable(X) and not hasattr(X, "shape"):
         return True
@@ -320,7 +322,7 @@ class Arrays(RowSource):
         )
         self.parts, self.rows = (self.X, self.y, self.weight), rows
         if len(X.shape) != 2:
-            raise rows_error(X.shape, None)
+            raise rows_shape_error(X.shape, None)
         self.whole = int(X.shape[0])
         for name, part in (("y", self.y), ("sample_weight", self.weight)):
             if part is not None and part.shape[0] != self.whole:
@@ -350,7 +352,7 @@ class Arrays(RowSource):
         if self.rows is not None:
             return self._gather(self.rows[start:stop])
         return tuple(
-            _read(None if a is None else a[start:stop], name)
+            _read_rows(None if a is None else a[start:stop], name)
             for name, a in zip(ROW_ARGUMENT_NAMES, self.parts)
         )
 
@@ -362,7 +364,9 @@ class Arrays(RowSource):
         order = np.argsort(rows, kind="stable")  # h5py datasets require increasing indices
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
-        parts = (_read(a, name, rows[order]) for name, a in zip(ROW_ARGUMENT_NAMES, self.parts))
+        parts = (
+            _read_rows(a, name, rows[order]) for name, a in zip(ROW_ARGUMENT_NAMES, self.parts)
+        )
         return tuple(None if a is None else a[back] for a in parts)  # type: ignore[return-value]
 
 
@@ -380,7 +384,7 @@ def _check_has_rows(x: np.ndarray, name: str) -> np.ndarray:
     return x
 
 
-def _read(a: Any, name: str, rows: Any = None) -> Any:
+def _read_rows(a: Any, name: str, rows: Any = None) -> Any:
     """Return an array, or some of its rows, in memory that is not mapped to a file."""
     if isinstance(a, np.ndarray):
         return copy_if_mapped(a, name, rows)
@@ -407,7 +411,7 @@ class Parquet(RowSource):
         if weight is not None and not isinstance(weight, str):
             raise TypeError(
                 "sample_weight must be the name of a column of the Parquet file, got "
-                f"{type_of(weight)}."
+                f"{type_phrase(weight)}."
             )
         taken = {*targets, weight}
         self.columns = [n for n in names if n not in taken] if columns is None else list(columns)
@@ -419,12 +423,12 @@ class Parquet(RowSource):
 
     def open(self) -> Any:
         """Return the file as a pyarrow ``ParquetFile``."""
-        with optional("Parquet files"):
+        with optional_import("Parquet files"):
             from pyarrow import parquet
 
         if not isinstance(self.file, Path):
             return self.file
-        with readable(self.file, ".parquet"):
+        with translate_file_errors(self.file, ".parquet"):
             # pre_buffer=True would keep all data in memory
             return parquet.ParquetFile(self.file, pre_buffer=False)
 
@@ -441,9 +445,11 @@ class Parquet(RowSource):
         yield from regroup_rows(map(self._to_block, self._translate_read_errors(parts)), size)
 
     def _translate_read_errors(self, parts: Iterator[Any]) -> Iterator[Any]:
-        """Yield parts of the file, raising the errors of `readable` for damaged parts."""
+        """Yield parts of the file, with `translate_file_errors` for damaged parts."""
         while True:
-            with readable(self.file if isinstance(self.file, Path) else "X", ".parquet"):
+            with translate_file_errors(
+                self.file if isinstance(self.file, Path) else "X", ".parquet"
+            ):
                 part = next(parts, None)
             if part is None:
                 return
@@ -471,7 +477,8 @@ class Blocks(RowSource):
     def __init__(self, blocks: Any, y: Any, weight: Any) -> None:
         if not callable(blocks) and iter(blocks) is blocks:
             raise TypeError(
-                f"X must be readable more than once, got {type_of(blocks)}, whose rows can be read "
+                f"X must be readable more than once, got {type_phrase(blocks)}, whose rows "
+                "can be read "
                 "once only. Use a list of blocks, an object with __iter__, or a function that "
                 "returns a new iterator."
             )
@@ -530,4 +537,4 @@ class Blocks(RowSource):
             return part
         if whole is None and name == "y":
             raise ValueError("blocks must be (X, y) if y is None, got X alone.")
-        return None if whole is None else _read(whole[start:stop], name)
+        return None if whole is None else _read_rows(whole[start:stop], name)

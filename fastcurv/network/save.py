@@ -14,11 +14,11 @@ import numpy as np
 from ..common.errors import (
     accept_aliases,
     conversion_hint,
+    one_line,
     refuse_swapped,
-    shown,
-    type_of,
+    type_phrase,
 )
-from ..common.files import read_tensors, refuse_device, text_of, write_tensors
+from ..common.files import path_as_text, read_tensors, refuse_device, write_tensors
 from .arguments import refuse_user_activation
 from .mlp import MLP, Model
 
@@ -49,7 +49,7 @@ LAYER_PARTS = ("weight", "bias", "gamma", "beta")
 RUN_KEY = "run"
 
 
-def _names(model: MLP) -> list[list[str]]:
+def _parameter_names(model: MLP) -> list[list[str]]:
     """Return, for each layer, the names of its parameters in the file."""
     names = []
     for l in range(len(model.shapes)):
@@ -95,25 +95,27 @@ def save(path: str | os.PathLike[str], model: MLP, theta: Any) -> None:
     >>> again == model and bool(np.array_equal(theta, same))
     True
     """
-    kind = Path(text_of(path, cure=" The order is fc.save(path, model, theta).")).suffix.lower()
+    kind = Path(
+        path_as_text(path, cure=" The order is fc.save(path, model, theta).")
+    ).suffix.lower()
     if not isinstance(model, MLP):
         refuse_swapped(model, ("sizes", "unflatten"), "model", theta)
         raise TypeError(
-            f"model must be a fastcurv.MLP, got {type_of(model)}.{conversion_hint(model)}"
+            f"model must be a fastcurv.MLP, got {type_phrase(model)}.{conversion_hint(model)}"
         )
     if kind in FOREIGN_WRITER_HINTS or kind in MimeTypes(filenames=()).types_map[True]:
         raise ValueError(
             f"path must end in .safetensors, got {kind}.{FOREIGN_WRITER_HINTS.get(kind, '')}"
         )
-    write_tensors(path, *contents(model, theta))
+    write_tensors(path, *file_contents(model, theta))
 
 
-def contents(model: MLP, theta: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def file_contents(model: MLP, theta: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the named arrays and the header entries of a file that `load` can read."""
     wanted = "activations by name, or theta alone by numpy.save"
     refuse_user_activation(model, "a function that a file cannot hold", wanted)
     arrays: dict[str, Any] = {}
-    for names, layer in zip(_names(model), model.unflatten(theta)):
+    for names, layer in zip(_parameter_names(model), model.unflatten(theta)):
         arrays.update(zip(names, (part for part in layer if part is not None)))
     return arrays, {
         "format": FORMAT_NAME,
@@ -126,7 +128,7 @@ def contents(model: MLP, theta: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     }
 
 
-def _architecture(path: Any, facts: Any) -> MLP:
+def _model_from_header(path: Any, facts: Any) -> MLP:
     """Return the model that a header describes."""
     if not isinstance(facts, dict) or facts.get("format") != FORMAT_NAME:
         raise ValueError(
@@ -136,7 +138,7 @@ def _architecture(path: Any, facts: Any) -> MLP:
     if odd:
         raise ValueError(
             f"{path} must have the header entries of fastcurv.save, got a missing or additional "
-            f"{shown(odd[0])!r}."
+            f"{one_line(odd[0])!r}."
         )
     try:
         if not isinstance(facts["sizes"], list) or not isinstance(facts["activation"], list):
@@ -146,7 +148,7 @@ def _architecture(path: Any, facts: Any) -> MLP:
         return MLP(**{name: facts[name] for name in HEADER_KEYS - {"format"}})
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(
-            f"{path} must describe a fastcurv.MLP, got invalid settings ({shown(error, 200)})."
+            f"{path} must describe a fastcurv.MLP, got invalid settings ({one_line(error, 200)})."
         ) from None
 
 
@@ -185,17 +187,17 @@ def load(path: str | os.PathLike[str]) -> Model:
     Traceback (most recent call last):
     ValueError: ...__init__.py must be a safetensors file, got an invalid header length.
     """
-    path = text_of(path)
+    path = path_as_text(path)
     refuse_device(path)
     _refuse_archive(path)
     arrays, facts = read_tensors(path)
-    return assembled(path, arrays, facts)
+    return model_from_contents(path, arrays, facts)
 
 
 def _refuse_archive(path: str) -> None:
     with Path(path).open("rb") as raw:
         head, suffix = raw.read(4), Path(path).suffix.lower()
-        path = shown(path, 300)
+        path = one_line(path, 300)
         archive = head == b"PK\x03\x04"
         # the first bytes are those of a zip archive or a pickle
         if suffix in (".pt", ".pth") and (archive or head[:1] == b"\x80"):
@@ -215,15 +217,15 @@ def _refuse_archive(path: str) -> None:
             )
 
 
-def assembled(path: Any, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> Model:
-    """Return the model and theta from the output of `contents`, ignoring the records of a training
-    run.
+def model_from_contents(path: Any, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> Model:
+    """Return the model and theta from the output of `file_contents`, ignoring the records of a
+    training run.
     """
-    path = shown(path, 300)
-    model = _architecture(path, facts)
+    path = one_line(path, 300)
+    model = _model_from_header(path, facts)
     if RUN_KEY in facts:
         arrays = {name: a for name, a in arrays.items() if not name.startswith("history.")}
-    names = _names(model)
+    names = _parameter_names(model)
     if set(arrays) != {name for layer in names for name in layer}:
         wanted = sum(map(len, names))
         raise ValueError(f"{path} must hold the {wanted} arrays of {model!r}, got {len(arrays)}.")

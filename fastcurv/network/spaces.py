@@ -52,7 +52,7 @@ from ..common.checks import check_choice
 from ..common.linalg import svd
 from ..common.progress import cached_attribute
 from ..common.protocols import SPACE_NAMES, Array, Enclosed, Floats, LiftedPairs
-from ..common.runtime import load_proofs, to_nearest
+from ..common.runtime import load_proofs, rounding_to_nearest
 from ..common.vectors import safe_norm
 from ..spectrum.forms import Form, smaller_form
 from ..structure.parameters import replace_zero_weight_rows
@@ -85,13 +85,13 @@ SMALL_EIGENVALUE_RATIO = 0.01
 FLOPS_PER_ENTRY_READ = 30.0  # flops in the time that reading an entry of K from memory takes
 
 
-def n_outputs(ob: Any, kind: str) -> int:
+def n_kernel_rows(ob: Any, kind: str) -> int:
     """Return the number of rows of K."""
     d = ob.model.sizes[-1]
     return int(ob.n_samples * {"fisher": 1}.get(kind, d - (LOSSES[ob.loss].link == "softmax")))
 
 
-def output_refusal(H: Any) -> str:
+def why_no_output_space(H: Any) -> str:
     """Return the reason why the operator has no representation in output space, or ""."""
     ob, kind = H.objective, H.kind
     if kind == "hessian":
@@ -103,7 +103,7 @@ def output_refusal(H: Any) -> str:
     given = LOSSES[ob.loss].given
     if kind == "ggn" and given is not None and given.coupled:
         return "a loss that couples outputs. Use 'samples' or 'parameters'"
-    q, n = n_outputs(ob, kind), H.shape[0]
+    q, n = n_kernel_rows(ob, kind), H.shape[0]
     if not q:
         return "cross entropy of one class, which has no curvature. Use 'parameters'"
     if q >= n:
@@ -113,7 +113,7 @@ def output_refusal(H: Any) -> str:
     return ""
 
 
-def matrix_flops(model: Any, N: int, q: int) -> float:
+def kernel_matrix_flops(model: Any, N: int, q: int) -> float:
     """Return the cost, in flops, of computing K."""
     making = sum(q * (2.0 * m * k * (l > 0) + q * m) for l, (m, k) in enumerate(model.shapes))
     making += 2.0 * N * N * sum(k for _, k in model.shapes)
@@ -147,7 +147,7 @@ class _GramCache:
         state = RowState(ob, whole.theta, whole._plan)
         S = loss_roots(state.loss, whole.kind)
         self.S = S.astype(whole.dtype)
-        self.K = _gram(ob, state, self.S)
+        self.K = _sum_kernel_matrix(ob, state, self.S)
         self.norm = safe_norm(self.K.astype(np.float64, copy=False))
         self.roots: dict[float, Any] = {}
 
@@ -163,7 +163,7 @@ class _GramCache:
         return np.asarray(cho_solve(roots[shift], y, check_finite=False))
 
 
-def _gram(ob: Any, state: RowState, S: Array) -> Array:
+def _sum_kernel_matrix(ob: Any, state: RowState, S: Array) -> Array:
     """Return K, summed over the layers from the last to the first."""
     M = _engine.Multiplier(ob.dtype, ob.n_threads or _engine.default_threads())
     c, N, d = S.shape
@@ -238,7 +238,7 @@ class OutputSpace(Reduced):
     lowest = True  # True because no eigenvalue is below `rest`
 
     def __init__(self, whole: Any, dtype: Any = None) -> None:
-        why = output_refusal(whole)
+        why = why_no_output_space(whole)
         if why:
             raise ValueError(f"space must not be 'outputs' for {why}.")
         self.whole, self.n, self.n_products = whole, whole.shape[0], 0
@@ -284,17 +284,17 @@ class OutputSpace(Reduced):
         float64 passes.
         """
         at = self.whole.objective, self.whole.theta, self.whole.kind
-        found: Enclosed = load_proofs("dense_hessian").gram_enclosure(*at)
+        found: Enclosed = load_proofs("dense_hessian").enclosed_gram_matrix(*at)
         found.products[np.diag_indices(len(found.products))] += self.rest
         # K may be much smaller than `rest`, so that adding it rounds.
         rounded = np.finfo(float).eps * np.abs(np.diagonal(found.products))
         return found._replace(bounds=found.bounds + rounded)
 
-    @to_nearest
+    @rounding_to_nearest
     def _multiply(self, x: Array, out: Array) -> None:
         out[...] = self._rows(x[None, :])[0]
 
-    @to_nearest
+    @rounding_to_nearest
     def _matmat(self, V: Array) -> Array:
         found = self._rows(np.ascontiguousarray(V.T, self.dtype))
         self.n_products += len(found)
@@ -324,7 +324,7 @@ class OutputSpace(Reduced):
 
     def _embed(self, x: Array, out: Array) -> None:
         """Write the unit eigenvector of the whole operator for an eigenvector (q,) of K."""
-        out[...] = _unit(self._multiply_factor(x))
+        out[...] = _unit_vector(self._multiply_factor(x))
 
     def _project(self, v: Array, out: Array) -> None:
         """Write ``A'v``, which is parallel to an eigenvector of K if v is an eigenvector of the
@@ -338,7 +338,7 @@ class OutputSpace(Reduced):
         """
         found = []
         for v in V:
-            v = _unit(v)
+            v = _unit_vector(v)
             x = self._multiply_factor_transposed(v)
             size = float(np.linalg.norm(x))
             if (
@@ -391,7 +391,7 @@ class OutputSpace(Reduced):
         if more > 0:
             nothing = self._zero_threshold()
             seeds = np.arange(len(held), stop)
-            new = [_unit(np.random.default_rng(i).standard_normal(self.n)) for i in seeds]
+            new = [_unit_vector(np.random.default_rng(i).standard_normal(self.n)) for i in seeds]
             new = self._turned(new, N_PROJECTIONS, nothing / 16)
             held += self._turned(new, N_LAST_PROJECTIONS, np.sqrt(nothing * self.norm))
         return np.array(self._complement[start:stop], self.whole.dtype)
@@ -407,7 +407,7 @@ class OutputSpace(Reduced):
                 v = v - self._multiply_factor(self._made.solve(before, shift))
                 for other in [*self._complement, *out]:
                     v -= (other @ v) * other
-                v = _unit(v)
+                v = _unit_vector(v)
             out.append(v)
         return out
 
@@ -420,7 +420,7 @@ N_PROJECTIONS = 8
 N_LAST_PROJECTIONS = 2
 
 
-def _unit(v: Array) -> Array:
+def _unit_vector(v: Array) -> Array:
     top = float(np.abs(v).max(initial=0.0))
     # Scaling by the largest entry keeps the squares in range.
     if not np.sqrt(np.finfo(v.dtype).tiny) * 1e6 < top < 1e15:
@@ -555,7 +555,7 @@ class Rotation:
 
 
 @cached_attribute
-def _turned(whole: Any) -> tuple[Rotation, Any]:
+def _rotated_operator(whole: Any) -> tuple[Rotation, Any]:
     """Return the rotation, and the operator of the smaller network or the reason why there is none,
     as a string.
     """
@@ -634,16 +634,16 @@ class InputSpace(InCoordinates):
     small: Any
 
     def __init__(self, whole: Any) -> None:
-        why = input_refusal(whole)
+        why = why_no_input_space(whole)
         if why:
             raise ValueError(f"space must not be 'inputs' for {why}. Use 'parameters'.")
         self.whole, self.n, self.n_products = whole, whole.shape[0], 0
-        self.turn, self.small = _turned(whole)
+        self.turn, self.small = _rotated_operator(whole)
         m = self.small.shape[0]
         self.n_rest = self.n - m
         super().__init__(whole.dtype, (m, m))
 
-    @to_nearest
+    @rounding_to_nearest
     def _multiply(self, x: Array, out: Array) -> None:
         s, wide = self.dtype.type(self.turn.s), x.copy()
         wide[self.turn.bias] *= s
@@ -671,12 +671,12 @@ class InputSpace(InCoordinates):
 
 def input_space(whole: Any) -> InputSpace | None:
     """Return the operator in the space of inputs, or None if there is none."""
-    return None if input_refusal(whole) else InputSpace(whole)
+    return None if why_no_input_space(whole) else InputSpace(whole)
 
 
-def input_refusal(whole: Any) -> str:
+def why_no_input_space(whole: Any) -> str:
     """Return the reason why the operator has no representation in the space of inputs, or ""."""
-    operator = _turned(whole)[1]
+    operator = _rotated_operator(whole)[1]
     return operator if isinstance(operator, str) else ""
 
 
@@ -740,10 +740,10 @@ def smaller_forms(H: Any, products: float) -> list[Form]:
         + SECONDS_PER_FLOP * product_flops(ob.model.shapes, ob.n_samples, H.kind)[0]
     )
     found.append(Form("samples", products * each, each, lambda: SampleSpace(H)))
-    if not output_refusal(H):
-        q = n_outputs(ob, H.kind)
+    if not why_no_output_space(H):
+        q = n_kernel_rows(ob, H.kind)
         each = MIN_PRODUCT_SECONDS + SECONDS_PER_FLOP * FLOPS_PER_ENTRY_READ * q**2
-        price = SECONDS_PER_FLOP * matrix_flops(ob.model, ob.n_samples, q) + products * each
+        price = SECONDS_PER_FLOP * kernel_matrix_flops(ob.model, ob.n_samples, q) + products * each
         found.append(Form("outputs", price, each, lambda: OutputSpace(H)))
     return found
 
@@ -751,4 +751,4 @@ def smaller_forms(H: Any, products: float) -> list[Form]:
 def written(H: Any) -> OutputSpace | None:
     """Return the Gram matrix of a curvature, or None for a Hessian, for `Curvature.written`."""
     possible = not (H.objective.why_unproved or H.objective._by_blocks)
-    return OutputSpace(H) if possible and not output_refusal(H) else None
+    return OutputSpace(H) if possible and not why_no_output_space(H) else None

@@ -20,10 +20,10 @@ from scipy.sparse import csr_matrix
 
 from .. import _engine
 from ..common.protocols import Array, Floats
-from ..common.runtime import to_nearest
+from ..common.runtime import rounding_to_nearest
 from ..structure.parameters import layers_of
-from .gram import RowPasses, RowState, Scratch, Whole, rows
-from .rows import submitted
+from .gram import RowPasses, RowState, Scratch, Whole, multiply_rows
+from .rows import submit_task
 
 THREADS_MIN_WORK = 1 << 20  # number of entries times columns below which threads save no time
 
@@ -55,7 +55,7 @@ class SparseRows:
 
     def __matmul__(self, B: Array) -> Array:
         """Return ``X B`` for B (in, k)."""
-        return _product(self.X, np.ascontiguousarray(B), self.threads)
+        return _threaded_product(self.X, np.ascontiguousarray(B), self.threads)
 
     def __radd__(self, above: Array) -> Array:
         """Return ``above + X`` for a dense `above` (N, in), for a skip connection around the first
@@ -65,10 +65,10 @@ class SparseRows:
 
     def transposed(self, D: Array) -> Array:
         """Return ``X' D`` for D (N, k)."""
-        return _product(self.columns, np.ascontiguousarray(D), self.threads)
+        return _threaded_product(self.columns, np.ascontiguousarray(D), self.threads)
 
 
-def _product(A: Any, B: Array, threads: int) -> Array:
+def _threaded_product(A: Any, B: Array, threads: int) -> Array:
     """Return ``A B`` for A stored by rows, computed on several threads, since SciPy's products
     release the GIL.
     """
@@ -86,7 +86,7 @@ def _product(A: Any, B: Array, threads: int) -> Array:
         out[start:stop] = csr_matrix((A.data[at], A.indices[at], pointers), shape=shape) @ B
 
     with ThreadPoolExecutor(threads - 1, "fastcurv-sparse") as pool:
-        others = [submitted(pool, part, i) for i in range(1, threads)]
+        others = [submit_task(pool, part, i) for i in range(1, threads)]
         part(0)
         for other in others:
             other.result()
@@ -103,7 +103,7 @@ class SparseFirst(Whole):
         out.reshape(self.out, self.width)[...] = self.a.transposed(rdelta).T
 
 
-def without_warnings(function: Any) -> Any:
+def without_overflow_warnings(function: Any) -> Any:
     """Decorate a function to compute infinity or NaN on overflow without a warning, as the engine
     does.
     """
@@ -135,8 +135,8 @@ class SparsePlan(RowPasses):
         """The shard. The caller of the plan holds a reference to it."""
         return self._owner()
 
-    @to_nearest
-    @without_warnings
+    @rounding_to_nearest
+    @without_overflow_warnings
     def bind(self, theta: Array, gradient: bool = True) -> None:
         """Compute the state at theta (n,)."""
         self.theta = self.gradient = None
@@ -148,13 +148,13 @@ class SparsePlan(RowPasses):
         self.theta = own
 
     @property
-    @to_nearest
+    @rounding_to_nearest
     def value(self) -> float:
         """The contribution of the rows to the loss."""
         return float(self.state.loss.value)
 
-    @to_nearest
-    @without_warnings
+    @rounding_to_nearest
+    @without_overflow_warnings
     def finish(self) -> None:
         """Compute the gradient."""
         if self.gradient is None:
@@ -174,8 +174,8 @@ class SparsePlan(RowPasses):
 
     # --- products
 
-    @to_nearest
-    @without_warnings
+    @rounding_to_nearest
+    @without_overflow_warnings
     def multiply(
         self, Vt: Array, out: Array, kind: str, active: Any = None, l2: bool = False
     ) -> None:
@@ -185,8 +185,8 @@ class SparsePlan(RowPasses):
         for v, row in zip(np.atleast_2d(Vt), np.atleast_2d(out)):
             self._write_product(v, row, kind, active)
 
-    @to_nearest
-    @without_warnings
+    @rounding_to_nearest
+    @without_overflow_warnings
     def quadratic(self, Vt: Array, kind: str, active: Any = None) -> Floats:
         """Return the quadratic forms (k,), without l2, of the rows of Vt. The cost is the forward
         pass of a product.
@@ -198,14 +198,14 @@ class SparsePlan(RowPasses):
             if kind == "hessian":
                 views = layers_of(self.ob.model, v)
                 for l in range(1, len(self.layers)):
-                    total += 2 * _dot(s.delta[l], rows(self.M, ras[l], views[l][0].T))
+                    total += 2 * _dot(s.delta[l], multiply_rows(self.M, ras[l], views[l][0].T))
                     if s.eq[l - 1] is not None:
                         total += _dot(s.eq[l - 1] * rzs[l - 1], rzs[l - 1])
             found.append(total)
         return np.array(found)
 
-    @to_nearest
-    @without_warnings
+    @rounding_to_nearest
+    @without_overflow_warnings
     def jacobian(self, v: Array, out: Array, transpose: bool = False) -> None:
         """Write ``J v`` to `out` (N d_out,), or ``J' v`` to `out` (n,) if `transpose`."""
         if transpose:

@@ -18,17 +18,17 @@ from ..common.checks import as_numpy, check_finite, check_positive_int, is_spars
 from ..common.errors import accept_aliases
 from ..common.runtime import as_callback
 from ..structure.tables import DEFAULT_LOSS, LOSSES, LossName
-from .arguments import Block, checked, row_numbers
+from .arguments import Block, check_rows_and_targets, row_numbers
 from .mlp import MLP
 from .objective import MIN_BLOCK_ROWS, STATE_ENTRIES_PER_UNIT, Objective
 from .rows import (
     Arrays,
     RowSource,
-    as_source,
-    compare,
+    check_rows_unchanged,
     locate_error,
+    make_row_source,
     stack_blocks,
-    submitted,
+    submit_task,
     take_rows,
 )
 from .shards import Shard
@@ -150,7 +150,7 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
     ) -> None:
         self._check_settings(model, loss, l2, l2_biases, n_threads, memory)
         self._dtype_read = model.dtype
-        self._set_source(as_source(X, y, sample_weight, columns), block_rows)
+        self._set_source(make_row_source(X, y, sample_weight, columns), block_rows)
 
     def __dir__(self) -> list[str]:
         return [name for name in super().__dir__() if name not in ("X", "y", "sample_weight")]
@@ -259,7 +259,9 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
                 X = csr_matrix(X if is_sparse(X) else as_numpy(X, "X"))
             elif is_sparse(X):
                 X = X.toarray()
-            found = checked(self.model, self.loss, (X, y, weight), self._dtype_read, finite)
+            found = check_rows_and_targets(
+                self.model, self.loss, (X, y, weight), self._dtype_read, finite
+            )
         except (ValueError, TypeError) as error:
             raise locate_error(error, f"rows {start} to {start + block[0].shape[0] - 1}") from None
         return (SparseRows(found[0], self.n_threads), *found[1:]) if self._sparse else found
@@ -284,11 +286,11 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
                 return start, check(block, start)
 
         with ThreadPoolExecutor(1, "fastcurv-reader") as reader:
-            coming: Any = submitted(reader, read)
+            coming: Any = submit_task(reader, read)
 
             def ahead() -> None:
                 nonlocal coming
-                coming = coming or submitted(reader, read)
+                coming = coming or submit_task(reader, read)
 
             while (found := coming.result()) is not None:
                 coming = None
@@ -317,7 +319,7 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
                     f"begins at row {found[0]}. Use fastcurv.network.rows.regroup_rows."
                 )
             yield found
-            compare(self._seen, *found[:2])
+            check_rows_unchanged(self._seen, *found[:2])
 
     def _block_shards(
         self, start: int, block: CheckedRows, dense: bool, finite: bool

@@ -16,13 +16,13 @@ from numpy.typing import ArrayLike
 from ..certify import majorants
 from ..certify.arithmetic import norm
 from ..certify.certificates import Certificates
-from ..certify.columns import column_bounds
-from ..certify.passes import ErrorPass, checked_theta
+from ..certify.columns import column_error_bounds
+from ..certify.passes import ErrorPass, theta_in_model_dtype
 from ..common.protocols import Floats
-from ..structure.parameters import l2_diagonal, rows_that_count
-from ..structure.symmetry import Orbit, orbits
+from ..structure.parameters import l2_diagonal, nonzero_weight_rows
+from ..structure.symmetry import Orbit, proved_orbits
 from ..structure.tables import LOSSES
-from .sums import additions
+from .sums import n_tree_additions
 
 # --------------------------------------------------------------------------------------------------
 # Rounding errors of sums over shards: the shards' own bounds, computed where the shards are, plus
@@ -37,7 +37,7 @@ ROUND_UP_FACTOR = 1 + 1e-9  # factor that covers the rounding of norms and of su
 UNDERFLOW_BOUND = 2.0**22
 
 
-def sum_rounding(found: tuple[float, float], deep: int, decay: np.ndarray, dtype: Any) -> float:
+def sum_error_bound(found: tuple[float, float], deep: int, decay: np.ndarray, dtype: Any) -> float:
     """Return a bound on the error of ``sum of parts + decay`` if each number passes through `deep`
     additions. `found` contains the sum over the parts of the bounds on their errors, and the sum of
     their computed norms.
@@ -58,12 +58,12 @@ def sum_rounding(found: tuple[float, float], deep: int, decay: np.ndarray, dtype
     return float(bound * room) if bound + size + moved < np.finfo(dtype).max else np.inf
 
 
-def _layout(shard: Any, theta: np.ndarray) -> Any:
+def _summation_layout(shard: Any, theta: np.ndarray) -> Any:
     """Return the order of summation over the rows; the caller holds the shard's lock."""
     return shard.layout or shard._bound(theta, False).layout
 
 
-def bound_part(shard: Any, theta: np.ndarray, v: Any, kind: str) -> tuple[float, float]:
+def shard_error_bound(shard: Any, theta: np.ndarray, v: Any, kind: str) -> tuple[float, float]:
     """Return a bound on the error of the contribution of the rows to the product with v, or to the
     gradient if v is None, and the norm of this computed contribution.
 
@@ -74,7 +74,7 @@ def bound_part(shard: Any, theta: np.ndarray, v: Any, kind: str) -> tuple[float,
         bounds, computed, scale = shard.bounds, None, _fisher_scale(shard, kind)
         if bounds is None or not np.array_equal(bounds.theta, theta):
             measured = shard.dtype == np.float32 and not shard.layout
-            bounds = ErrorPass(shard, theta, _layout(shard, theta), measured)
+            bounds = ErrorPass(shard, theta, _summation_layout(shard, theta), measured)
             vars(shard)["bounds"] = bounds
         if not shard.layout:
             plan = shard._bound(theta, v is None)
@@ -88,17 +88,17 @@ def bound_part(shard: Any, theta: np.ndarray, v: Any, kind: str) -> tuple[float,
     return float(error) * scale, 0.0 if computed is None else norm(computed) * scale
 
 
-def columns_part(shard: Any, theta: np.ndarray, kind: str) -> np.ndarray:
+def shard_column_error_bounds(shard: Any, theta: np.ndarray, kind: str) -> np.ndarray:
     """Return bounds (n,) on the errors of the rows' contribution to products with unit vectors."""
     with shard._lock:
-        layout = _layout(shard, theta)
-    return column_bounds(ErrorPass(shard, theta, layout), kind) * _fisher_scale(shard, kind)
+        layout = _summation_layout(shard, theta)
+    return column_error_bounds(ErrorPass(shard, theta, layout), kind) * _fisher_scale(shard, kind)
 
 
 def _fisher_scale(shard: Any, kind: str) -> float:
     """Return the factor that converts the Fisher of the shard's own rows to its part of the whole.
     It is 1 for other curvatures, and if the layout contains the number of all rows. The factor is
-    rounded twice, which callers of `sum_rounding` count as two additions.
+    rounded twice, which callers of `sum_error_bound` count as two additions.
     """
     own = kind == "fisher" and not shard.layout
     return float(shard.fisher_scale) * (1 + 1e-12) if own else 1.0
@@ -138,23 +138,23 @@ class SumBounds:
                 plan.multiply(v, exact, kind, None, not fisher)
             own = SumBounds(double, plan.theta)
             return own.product(v, kind, exact) + norm(exact - computed)
-        found = ob._sum_over_shards(bound_part, (self.theta, v, kind))
+        found = ob._sum_over_shards(shard_error_bound, (self.theta, v, kind))
         if self.measured:
             found = found[0], norm(computed)
         moved = self.theta if v is None else v
         decay = np.zeros(1) if fisher else l2_diagonal(ob) * moved.astype(np.float64)
-        return sum_rounding(found, additions(ob.n_shards) + 2 * fisher, decay, ob.dtype)
+        return sum_error_bound(found, n_tree_additions(ob.n_shards) + 2 * fisher, decay, ob.dtype)
 
     def columns(self, kind: str, norms: dict[int, float]) -> np.ndarray:
         """Return bounds ``(n,)`` on the errors of products with every unit vector, with `norms` as
         in `SumPlan`.
         """
         ob, fisher = self.ob, kind == "fisher"
-        bounds = np.asarray(ob._sum_over_shards(columns_part, (self.theta, kind)))
+        bounds = np.asarray(ob._sum_over_shards(shard_column_error_bounds, (self.theta, kind)))
         decay = np.broadcast_to(0.0 if fisher else l2_diagonal(ob), bounds.shape)
-        deep = additions(ob.n_shards) + 2 * fisher
+        deep = n_tree_additions(ob.n_shards) + 2 * fisher
         found = ((b, norms[i]) for i, b in enumerate(bounds))
-        return np.array([sum_rounding(b, deep, d[None], ob.dtype) for b, d in zip(found, decay)])
+        return np.array([sum_error_bound(b, deep, d[None], ob.dtype) for b, d in zip(found, decay)])
 
 
 # --------------------------------------------------------------------------------------------------
@@ -172,17 +172,17 @@ class RepresentativeRows:
     X: Floats
 
     def __add__(self, other: RepresentativeRows) -> RepresentativeRows:
-        return witnesses(np.vstack([self.X, other.X]))
+        return select_representative_rows(np.vstack([self.X, other.X]))
 
 
-def witnesses(X: Floats) -> RepresentativeRows:
+def select_representative_rows(X: Floats) -> RepresentativeRows:
     """Select rows of X: the first row, a row for each column that is not constant, and for each two
     columns that differ a row in which they differ.
 
     Examples
     --------
     >>> X = np.array([[1.0, 2.0, 0.0], [1.0, 2.0, 0.0], [3.0, 2.0, 0.0], [4.0, 2.0, 0.0]])
-    >>> witnesses(X).X
+    >>> select_representative_rows(X).X
     array([[1., 2., 0.],
            [3., 2., 0.]])
     """
@@ -200,31 +200,31 @@ def witnesses(X: Floats) -> RepresentativeRows:
         rows.update(gaps.argmax(axis=0)[broken].tolist())
 
 
-def witnesses_part(shard: Any) -> RepresentativeRows:
-    return witnesses(rows_that_count(shard))
+def shard_representative_rows(shard: Any) -> RepresentativeRows:
+    return select_representative_rows(nonzero_weight_rows(shard))
 
 
-def lower_part(shard: Any) -> list[float]:
+def shard_lower_bound(shard: Any) -> list[float]:
     return [majorants.loss_lower_bound(shard)]
 
 
-def classified_part(shard: Any, theta: Floats) -> tuple[int, int]:
+def shard_classified_counts(shard: Any, theta: Floats) -> tuple[int, int]:
     """Return ``(a, b)``. a is 0 if every row of positive weight is proved to be classified
     correctly, otherwise 1. b is 1 if there is a row of positive weight, otherwise 0.
     """
     counts = shard.sample_weight is None or bool(np.any(shard.sample_weight))
-    return int(not majorants.classified(shard, theta)), int(counts)
+    return int(not majorants.all_rows_classified(shard, theta)), int(counts)
 
 
-def signs_part(shard: Any, theta: Floats, radius: float) -> tuple[Any, Any]:
+def shard_unit_masks(shard: Any, theta: Floats, radius: float) -> tuple[Any, Any]:
     """Return masks, by hidden layer, of the units that may be active somewhere on the ball, and of
     those with a z at a kink at theta. The sum of masks is their logical or.
     """
-    here, *ball = majorants.signs(shard, theta, 0.0, *[radius] * (radius > 0))
+    here, *ball = majorants.preactivation_signs(shard, theta, 0.0, *[radius] * (radius > 0))
     return tuple(~off for off in (ball or [here])[0].off), tuple(here.on_kinks)
 
 
-def floor_part(shard: Any, theta: Floats) -> tuple[float, float]:
+def shard_curvature_floor(shard: Any, theta: Floats) -> tuple[float, float]:
     """Return a lower bound on the eigenvalues of the rows' contribution to the Hessian, and its
     absolute value.
     """
@@ -239,7 +239,9 @@ class SumCertificates(Certificates):
 
     def _sum(self, part: Any, theta: ArrayLike, *more: Any) -> Any:
         """Return the sum over shards of ``part(shard, theta, *more)``."""
-        return self.objective._sum_over_shards(part, (checked_theta(self.objective, theta), *more))
+        return self.objective._sum_over_shards(
+            part, (theta_in_model_dtype(self.objective, theta), *more)
+        )
 
     def _cached_result(self, name: str, key: tuple[Any, ...], find: Callable[[], Any]) -> Any:
         """Return the cached result for `name` if it was computed for the same `key`, otherwise
@@ -256,7 +258,7 @@ class SumCertificates(Certificates):
         """A lower bound on the loss over all theta."""
         return float(
             self._cached_result(
-                "lower", (), lambda: min(self.objective._sum_over_shards(lower_part, ()))
+                "lower", (), lambda: min(self.objective._sum_over_shards(shard_lower_bound, ()))
             )
         )
 
@@ -264,7 +266,7 @@ class SumCertificates(Certificates):
         """Return a unit direction along which the loss is proved to decrease without end,
         or None.
         """
-        ob, at = self.objective, checked_theta(self.objective, theta)
+        ob, at = self.objective, theta_in_model_dtype(self.objective, theta)
         row = LOSSES[ob.loss]
         if row.given is None and (row.attained or self.loss_lower_bound < 0):
             return None
@@ -276,10 +278,10 @@ class SumCertificates(Certificates):
         )
         if row.given is not None:
             return along
-        direction = majorants.last_layer(ob, at)
+        direction = majorants.last_layer_direction(ob, at)
         if along is not None or majorants.has_decay(ob, direction):
             return along
-        found = self._cached_result("ray", (at,), lambda: self._sum(classified_part, at))
+        found = self._cached_result("ray", (at,), lambda: self._sum(shard_classified_counts, at))
         return direction if found[0] == 0 and found[1] else None
 
     def residual_bounds(self, theta: ArrayLike, radius: float) -> None:
@@ -292,11 +294,13 @@ class SumCertificates(Certificates):
         """Return the proved symmetry groups at theta for all rows, from the units that are inactive
         in every shard and from a few rows that show all dependencies between columns.
         """
-        ob, at = self.objective, checked_theta(self.objective, theta)
+        ob, at = self.objective, theta_in_model_dtype(self.objective, theta)
         on, near = self._cached_result(
-            "signs", (at, radius), lambda: self._sum(signs_part, at, float(radius))
+            "signs", (at, radius), lambda: self._sum(shard_unit_masks, at, float(radius))
         )
-        rows = self._cached_result("columns", (), lambda: ob._sum_over_shards(witnesses_part, ()))
+        rows = self._cached_result(
+            "columns", (), lambda: ob._sum_over_shards(shard_representative_rows, ())
+        )
         whole = SimpleNamespace(
             model=ob.model,
             loss=ob.loss,
@@ -305,13 +309,13 @@ class SumCertificates(Certificates):
             X=rows.X,
             sample_weight=None,
         )
-        return orbits(whole, at, [~units for units in on], list(near))
+        return proved_orbits(whole, at, [~units for units in on], list(near))
 
     def curvature_floor(self, theta: ArrayLike) -> float:
         """Return a lower bound on the eigenvalues of the Hessian, or -inf: the sum of the shards'
         bounds plus l2.
         """
-        floor, size = self._sum(floor_part, theta)
+        floor, size = self._sum(shard_curvature_floor, theta)
         least = float(np.min(l2_diagonal(self.objective)))
         found = least + floor - 1e-12 * (least + size)
         return float(found) if np.isfinite(found) else -np.inf

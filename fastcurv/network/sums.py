@@ -15,8 +15,8 @@ distinguish whether the engine has all rows at once.
 The sum is a tree of fixed shape: the parts of `TREE_ARITY` neighbours are added from the left, then
 those sums by `TREE_ARITY`, and so on (`PairwiseSum`). Its shape depends on the number of shards
 alone, so results are bitwise independent of the number of workers and of the order in which they
-finish; and no number passes through more than `additions` roundings, which the error bounds here
-take into account.
+finish; and no number passes through more than `n_tree_additions` roundings, which the error bounds
+here take into account.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _engine
-from ..common.runtime import to_nearest
+from ..common.runtime import rounding_to_nearest
 from ..structure.parameters import l2_diagonal
 from ..structure.tables import LossName
 from .mlp import MLP
@@ -44,14 +44,14 @@ if TYPE_CHECKING:
 TREE_ARITY = 8  # number of parts added before their sum moves to the next level of the tree
 
 
-def merge(a: Any, b: Any, own: bool = False) -> Any:
+def add_parts(a: Any, b: Any, own: bool = False) -> Any:
     """Return ``a + b`` for numbers, arrays, objects with ``+``, and tuples of these. With `own`,
     float64 arrays of `a` are overwritten by the sum.
 
     Float32 arrays are added in float64; the caller rounds the total at the end.
     """
     if isinstance(a, tuple):
-        return tuple(merge(x, y, own) for x, y in zip(a, b))
+        return tuple(add_parts(x, y, own) for x, y in zip(a, b))
     if isinstance(a, np.ndarray) and a.dtype.kind == "f":
         if own and a.dtype == np.float64:
             return np.add(a, b, out=a)
@@ -59,14 +59,14 @@ def merge(a: Any, b: Any, own: bool = False) -> Any:
     return a + b
 
 
-def total(parts: list[Any]) -> Any:
+def sum_parts(parts: list[Any]) -> Any:
     """Return the sum of the parts, added from the left; no part is modified."""
-    return reduce(merge, parts)
+    return reduce(add_parts, parts)
 
 
 class PairwiseSum:
-    """The sum of parts that are added one by one, in the same order as by a tree of `total` over
-    `TREE_ARITY` parts.
+    """The sum of parts that are added one by one, in the same order as by a tree of `sum_parts`
+    over `TREE_ARITY` parts.
 
     Examples
     --------
@@ -85,7 +85,7 @@ class PairwiseSum:
         if level == len(self.levels):
             self.levels.append([None, 0])
         here = self.levels[level]
-        here[0], here[1] = part if not here[1] else merge(here[0], part, True), here[1] + 1
+        here[0], here[1] = part if not here[1] else add_parts(here[0], part, True), here[1] + 1
         if here[1] == TREE_ARITY:
             whole, here[0], here[1] = here[0], None, 0
             self.push(whole, level + 1)
@@ -95,11 +95,11 @@ class PairwiseSum:
         whole = None
         for part, count in self.levels:
             if count:
-                whole = part if whole is None else merge(part, whole, True)
+                whole = part if whole is None else add_parts(part, whole, True)
         return whole
 
 
-def additions(shards: int) -> int:
+def n_tree_additions(shards: int) -> int:
     """Return the largest number of roundings of a term in the tree of additions over `shards`
     parts.
     """
@@ -135,13 +135,13 @@ class ShardSettings:
     keep: int = 1
 
 
-def value_part(shard: Any, theta: np.ndarray) -> float:
+def shard_value(shard: Any, theta: np.ndarray) -> float:
     """Return the contribution of the rows to the value."""
     with shard._lock:
         return float(shard._bound(theta, False).value)
 
 
-def gradient_part(shard: Any, theta: np.ndarray) -> tuple[float, np.ndarray]:
+def shard_gradient(shard: Any, theta: np.ndarray) -> tuple[float, np.ndarray]:
     """Return the contributions of the rows to the value and to the gradient."""
     with shard._lock:
         plan = shard._bound(theta, True)
@@ -150,7 +150,7 @@ def gradient_part(shard: Any, theta: np.ndarray) -> tuple[float, np.ndarray]:
         return float(plan.value), gradient
 
 
-def product_part(
+def shard_product(
     shard: Any, theta: np.ndarray, Vt: np.ndarray, kind: str, active: Any
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the contributions of the rows to the products with the rows of Vt (k, n), and the
@@ -165,7 +165,7 @@ def product_part(
     return out, np.sqrt(np.einsum("ij,ij->i", out, out, dtype=np.float64))
 
 
-def quadratic_part(
+def shard_quadratic_forms(
     shard: Any, theta: np.ndarray, Vt: np.ndarray, kind: str, active: Any
 ) -> np.ndarray:
     """Return the contribution of the rows to the quadratic forms of the rows of Vt."""
@@ -174,7 +174,7 @@ def quadratic_part(
     return np.asarray(found * (shard.fisher_scale if kind == "fisher" else 1.0))
 
 
-def jvp_part(shard: Any, theta: np.ndarray, v: np.ndarray) -> list[tuple[int, np.ndarray]]:
+def shard_jvp(shard: Any, theta: np.ndarray, v: np.ndarray) -> list[tuple[int, np.ndarray]]:
     """Return ``[(index of the first output, J v)]`` for the rows of the shard."""
     mine = shard.own_outputs
     out = np.empty(mine.stop - mine.start, shard.dtype)
@@ -183,7 +183,7 @@ def jvp_part(shard: Any, theta: np.ndarray, v: np.ndarray) -> list[tuple[int, np
     return [(mine.start, out)]
 
 
-def vjp_part(shard: Any, theta: np.ndarray, u: np.ndarray) -> np.ndarray:
+def shard_vjp(shard: Any, theta: np.ndarray, u: np.ndarray) -> np.ndarray:
     """Return the contribution of the rows to ``J' u``, for u over the outputs of all rows."""
     out = np.empty(shard.n_params, shard.dtype)
     with shard._lock:
@@ -226,7 +226,7 @@ class SumPlan:
         self.theta = self._value = self._gradient = None
         self.norms = {}
 
-    @to_nearest
+    @rounding_to_nearest
     def bind(self, theta: np.ndarray, gradient: bool = True, transient: bool = False) -> None:
         """Set the current parameters to a copy of theta (n,)."""
         self.unbind()
@@ -242,11 +242,11 @@ class SumPlan:
     def _sum(self, part: Callable[..., Any], *arguments: Any) -> Any:
         return self.ob._sum_over_shards(part, (self.theta, *arguments), dense=False)
 
-    @to_nearest
+    @rounding_to_nearest
     def finish(self) -> None:
         """Compute value and gradient in one pass over the shards."""
         if self._gradient is None:
-            value, gradient = self._sum(gradient_part)
+            value, gradient = self._sum(shard_gradient)
             self._value = self._add_decay(value)
             self._gradient = self._add_decay_product(gradient, self.theta).astype(
                 self.ob.dtype, copy=False
@@ -260,15 +260,15 @@ class SumPlan:
         self._gradient = None
 
     @property
-    @to_nearest
+    @rounding_to_nearest
     def value(self) -> float:
         """The loss at theta."""
         if self._value is None:
-            self._value = self._add_decay(self._sum(value_part))
+            self._value = self._add_decay(self._sum(shard_value))
         return float(self._value)
 
     @property
-    @to_nearest
+    @rounding_to_nearest
     def gradient(self) -> np.ndarray:
         """The gradient at theta, (n,)."""
         self.finish()
@@ -283,7 +283,7 @@ class SumPlan:
         wide = self.theta.astype(np.float64)
         return value + 0.5 * float(np.sum(l2_diagonal(self.ob) * wide * wide))
 
-    @to_nearest
+    @rounding_to_nearest
     def multiply(
         self,
         v: np.ndarray,
@@ -294,7 +294,7 @@ class SumPlan:
     ) -> None:
         """Write the product with v (n,), or with the rows of v (k, n), to `out`."""
         Vt = np.atleast_2d(v)
-        whole, norms = self._sum(product_part, Vt, kind, active)
+        whole, norms = self._sum(shard_product, Vt, kind, active)
         if active is None and np.count_nonzero(Vt) == len(Vt):
             at = Vt.argmax(axis=1)
             if (Vt[np.arange(len(Vt)), at] == 1).all():
@@ -303,22 +303,22 @@ class SumPlan:
             whole = self._add_decay_product(whole, Vt)
         out[...] = whole.reshape(out.shape)
 
-    @to_nearest
+    @rounding_to_nearest
     def quadratic(self, v: np.ndarray, kind: str = "hessian", active: Any = None) -> np.ndarray:
         """Return the quadratic forms without l2 of v (n,), or of the rows of v (k, n), as an array
         (k,).
         """
-        return np.asarray(self._sum(quadratic_part, np.atleast_2d(v), kind, active))
+        return np.asarray(self._sum(shard_quadratic_forms, np.atleast_2d(v), kind, active))
 
-    @to_nearest
+    @rounding_to_nearest
     def jacobian(self, v: np.ndarray, out: np.ndarray, transpose: bool = False) -> None:
         """Write ``J v`` to `out` (N d_out,), or ``J' v`` to `out` (n,) if `transpose`."""
         order = self.ob._order
         if transpose:
             u = v if order is None else v.reshape(len(order), -1)[order].reshape(-1)
-            out[...] = self._sum(vjp_part, u)
+            out[...] = self._sum(shard_vjp, u)
             return
-        for first, part in self._sum(jvp_part, v):
+        for first, part in self._sum(shard_jvp, v):
             out[first : first + len(part)] = part
         if order is not None:
             whole = out.reshape(len(order), -1)

@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import as_rng, check_positive_int, check_theta
-from ..common.errors import OBJECTIVE_HINT, accept_aliases, require
+from ..common.errors import OBJECTIVE_HINT, accept_aliases, require_attrs
 from ..common.objectives import (
     as_gradient,
     call_unmodified,
+    cast_to_float64,
     hessian_products,
-    in_float64,
     value_at,
-    value_rounding,
+    value_rounding_error,
 )
 from ..common.protocols import Floats
 from ..common.read_only import Record
-from ..common.runtime import starts_to_nearest
+from ..common.runtime import starting_with_nearest_rounding
 from ..common.vectors import safe_norm
 
 # steps that are tried, relative to max(1, ||theta||); the step with the smallest estimated error is
@@ -89,7 +89,7 @@ def _error_sentence(what: str, of: str, errors: Floats, tols: Floats) -> str:
 
 
 @accept_aliases("check_gradient")
-@starts_to_nearest
+@starting_with_nearest_rounding
 def check_gradient(ob: Any, theta: Any, *, n_directions: int = 8, seed: Any = 0) -> GradientCheck:
     """Compare the gradient and the Hessian of an objective with finite differences.
 
@@ -146,9 +146,9 @@ def check_gradient(ob: Any, theta: Any, *, n_directions: int = 8, seed: Any = 0)
     >>> fc.check_gradient(Bowl(), [1.0, 2.0]).gradient_right  # the sign of the sine is wrong
     False
     """
-    require(ob, ("n_params", "value", "gradient"), "ob", OBJECTIVE_HINT, theta)
+    require_attrs(ob, ("n_params", "value", "gradient"), "ob", OBJECTIVE_HINT, theta)
     theta = np.array(check_theta(ob, theta), float)
-    ob, rng = in_float64(ob), as_rng(seed)
+    ob, rng = cast_to_float64(ob), as_rng(seed)
     n_directions = check_positive_int(n_directions, "n_directions")
     with np.errstate(all="ignore"), call_unmodified(ob, theta):
         g = as_gradient(ob.gradient(theta), theta.size)
@@ -189,7 +189,7 @@ def _compare_derivative(
         above, below = function(theta + h * v), function(theta - h * v)
         differences.append((above - below) / (2 * h))
         size = max(safe_norm(above), safe_norm(below))
-        rounding.append((value_rounding(size, np.float64) + noise) / h)
+        rounding.append((value_rounding_error(size, np.float64) + noise) / h)
     truncation = [safe_norm(b - a) for a, b in zip(differences, differences[1:])]
     total = np.add(truncation, rounding[1:])
     best = int(np.argmin(np.where(np.isfinite(total), total, np.inf)))

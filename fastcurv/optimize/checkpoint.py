@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import caller_depth
-from ..common.errors import shown
+from ..common.errors import one_line
 from ..common.objectives import value_at
 from ..common.runtime import load_module
 from ..common.vectors import norm
@@ -95,12 +95,12 @@ class Saved:
             setattr(self, name, facts[name])
 
 
-def plain(state: Any) -> Any:
+def generator_state_as_json(state: Any) -> Any:
     """Convert the state of a bit generator to values that JSON can represent."""
     return json.loads(json.dumps(state, default=lambda x: x.tolist()))
 
 
-def generator(saved: Any) -> np.random.Generator:
+def restore_generator(saved: Any) -> np.random.Generator:
     """Restore the generator whose state a checkpoint holds, after checking that its type is in
     `GENERATOR_TYPES` and that every number is in range.
     """
@@ -109,7 +109,7 @@ def generator(saved: Any) -> np.random.Generator:
         raise invalid_checkpoint(f"{str(name)[:40]!r} is no bit generator of NumPy")
     made = GENERATOR_TYPES[name]()
     try:
-        if not has_structure_of(saved, plain(made.state), 1 << 128):
+        if not has_structure_of(saved, generator_state_as_json(made.state), 1 << 128):
             raise ValueError(name)
         made.state = saved
     except (ValueError, OverflowError) as error:
@@ -235,7 +235,7 @@ class Saver:
     def __init__(self, path: Any, every: int | None) -> None:
         self.path, self.every = path, every
         if path is not None:
-            load_module("common.files").check_place(path, "checkpoint")
+            load_module("common.files").check_writable_path(path, "checkpoint")
         self.snapshot: tuple[dict[str, np.ndarray], dict[str, Any]] | None = None
         self.saved_at = time.perf_counter()
         # True if the last write failed, so that the file holds an older state
@@ -254,7 +254,7 @@ class Saver:
                 "what": "minimize",
                 "version": CHECKPOINT_VERSION,
                 "method": loop.name,
-                "options": named_options(loop.options),
+                "options": options_as_text(loop.options),
                 "run": run_facts,
                 "method_facts": facts,
             },
@@ -310,14 +310,14 @@ class Saver:
         self.saved_at = time.perf_counter()
 
 
-def named_options(options: dict[str, Any]) -> dict[str, str]:
+def options_as_text(options: dict[str, Any]) -> dict[str, str]:
     """Return the options as text, so that any object can be compared with one read from a file. A
     function is represented by its qualified name and a NumPy scalar by the Python number.
     """
-    return {name: _text(value) for name, value in sorted(options.items())}
+    return {name: _option_text(value) for name, value in sorted(options.items())}
 
 
-def _text(value: Any) -> str:
+def _option_text(value: Any) -> str:
     if isinstance(value, np.generic):
         return repr(value.item())
     name = getattr(value, "__qualname__", None)
@@ -329,7 +329,7 @@ def add_prefix(prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarr
     return {prefix + key: value for key, value in arrays.items()}
 
 
-def part(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+def arrays_with_prefix(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
     """Return the arrays whose names begin with a prefix, with the prefix removed from the names."""
     return {key[len(prefix) :]: value for key, value in arrays.items() if key.startswith(prefix)}
 
@@ -341,8 +341,8 @@ def load_saved(
     method, these options and this number of parameters.
     """
     arrays, facts = load_module("common.files").read_tensors(path)
-    theta, asked = arrays.get("run.theta", np.empty(0)), named_options(options)
-    version, by, given = (shown(repr(facts.get(n))) for n in ("version", "method", "options"))
+    theta, asked = arrays.get("run.theta", np.empty(0)), options_as_text(options)
+    version, by, given = (one_line(repr(facts.get(n))) for n in ("version", "method", "options"))
     checks = (
         (facts.get("what") == "minimize", "is not a checkpoint of minimize"),
         (
@@ -358,5 +358,5 @@ def load_saved(
     )
     for right, what in checks:
         if not right:
-            raise ValueError(f"{shown(path, 300)} {what}")
+            raise ValueError(f"{one_line(path, 300)} {what}")
     return arrays, facts

@@ -22,16 +22,23 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import as_numpy, check_positive, is_sparse
-from ..common.errors import accept_aliases, require, type_of
+from ..common.errors import accept_aliases, require_attrs, type_phrase
 from ..common.html import html_table
 from ..common.linalg import NotFiniteError
-from ..common.runtime import one_blas_thread, raise_if_interrupted, starts_to_nearest
+from ..common.runtime import one_blas_thread, raise_if_interrupted, starting_with_nearest_rounding
 from ..critical.classify import classify
 from ..critical.report import CriticalPoint
 from ..spectrum.draw import plain_numbers, shown_axes
-from ..spectrum.results import number
+from ..spectrum.results import format_number
 from ..structure.tables import TINY
-from .facts import Facts, counting_rows, initial_weight_rms, measure, steps_of, where_finite
+from .facts import (
+    Facts,
+    finite_point,
+    initial_weight_rms,
+    measure_facts,
+    nonzero_weight_rows,
+    steps_of,
+)
 from .minimize import minimize
 
 # --------------------------------------------------------------------------------------------------
@@ -45,10 +52,10 @@ def _finding_if(holds: Any, value: float, sure: str = MEASURED) -> Found:
     return (float(value), sure) if holds else None
 
 
-def _shuffled(f: Facts) -> Found:
+def _find_shuffled_rows(f: Facts) -> Found:
     # A network with this number of parameters explains up to the fraction `by_chance` of targets
     # that are noise.
-    N = len(counting_rows(f.ob))
+    N = len(nonzero_weight_rows(f.ob))
     by_chance = 1.5 * f.ob.n_params / (N * f.ob.model.sizes[-1]) + 0.1
     related = f.relation > 4 or (f.explained > by_chance and by_chance < 1)
     # That regressions fail is a measurement, but targets that vary quickly also make them fail, so
@@ -56,21 +63,21 @@ def _shuffled(f: Facts) -> Found:
     return _finding_if(not related and len(f.y) >= 30, f.relation, SUSPECTED)
 
 
-def _classes_as_numbers(f: Facts) -> Found:
+def _find_classes_as_numbers(f: Facts) -> Found:
     count, gaps = len(f.values), np.diff(f.values)
     few = 3 <= count <= 20 and 5 * count <= len(f.y)
     even = few and np.ptp(gaps) <= 1e-6 * gaps.max()
     return _finding_if(f.link == "identity" and even, count, SUSPECTED)
 
 
-def _numbers_as_labels(f: Facts) -> Found:
+def _find_numbers_as_labels(f: Facts) -> Found:
     count = len(f.values)
     inside = float(np.mean((f.values > 0) & (f.values < 1))) if count else 0.0
     many = count > max(20, 0.25 * len(f.y))
     return _finding_if(f.link == "sigmoid" and inside > 0.5 and many, count, SUSPECTED)
 
 
-def _outliers(f: Facts) -> Found:
+def _find_outliers(f: Facts) -> Found:
     if f.link != "identity" or len(f.y) < 100:
         return None
     parts = f.weight * np.square(f.y - np.median(f.y, axis=0)).sum(axis=1)
@@ -81,7 +88,7 @@ def _outliers(f: Facts) -> Found:
     return _finding_if(share > 0.5, 100 * share)
 
 
-def _columns(f: Facts, alone: bool) -> Found:
+def _find_column_scale(f: Facts, alone: bool) -> Found:
     """Return the scale of the one column of X whose scale differs (`alone`), or that of all columns
     otherwise. Return None if the scales are within a factor of 8 of 1, or if the network fits well.
     """
@@ -99,7 +106,7 @@ def _columns(f: Facts, alone: bool) -> Found:
     return _finding_if(far and not alone, total)
 
 
-def _l2(f: Facts) -> Found:
+def _find_large_l2(f: Facts) -> Found:
     # A fit needs about four paths through the network, each with weights of norm 1 in every layer.
     # `dear` is the decay of these weights, relative to the loss of the best constant.
     l2, rest = float(np.max(f.ob.l2)), max(f.loss - 0.5 * f.decay, TINY)
@@ -111,7 +118,7 @@ def _l2(f: Facts) -> Found:
     return _finding_if(held or falling or heavy, l2)
 
 
-def _rate_large(f: Facts) -> Found:
+def _find_large_rate(f: Facts) -> Found:
     s = f.steps
     if s.rate is None or s.scaled or not f.start < 10:
         return None
@@ -131,14 +138,14 @@ def _has_jumped(f: Facts) -> bool:
     return high and not known[-1] < 0.9 * min(known[0], f.constant)
 
 
-def _rising_loss(f: Facts) -> Found:
+def _find_rising_loss(f: Facts) -> Found:
     s = f.steps
     rose = s.rate is None and f.start < 10 and s.is_rough
     return _finding_if(rose, s.losses[-1] / s.losses[0] if rose else 0.0, SUSPECTED)
 
 
-def _depth(f: Facts) -> Found:
-    other = _copied_units(f) or _saturated(f) or f.dead >= 0.5
+def _find_vanishing_gradient(f: Facts) -> Found:
+    other = _find_copied_units(f) or _find_saturation(f) or f.dead >= 0.5
     if len(f.hidden) < 5 or not 0.2 < f.weights < 5 or other:
         return None
     # If the gradient of the output biases is 0, the gradient of the first layer is small as well,
@@ -148,7 +155,7 @@ def _depth(f: Facts) -> Found:
     return _finding_if(least < 1e-3, 1 / max(least, TINY))
 
 
-def _copied_units(f: Facts) -> Found:
+def _find_copied_units(f: Facts) -> Found:
     # Units that are inactive because of their biases lose their weights to decay and become equal
     # for that reason alone.
     alive = (layer for layer in f.hidden if not (layer.dead >= 0.5 and layer.biases > 0.5))
@@ -156,20 +163,20 @@ def _copied_units(f: Facts) -> Found:
     return _finding_if(share >= 0.5, 100 * share)
 
 
-def _saturated(f: Facts) -> Found:
+def _find_saturation(f: Facts) -> Found:
     return _finding_if(f.saturated > 0.6 and f.verdict.kind != "minimum", 100 * f.saturated)
 
 
-def _weights_large(f: Facts) -> Found:
+def _find_large_weights(f: Facts) -> Found:
     # Weights may also grow large in training. Large initial weights are recognised by a first loss
     # far above that of the best constant.
     sizes = [layer.weights for layer in f.layers]
-    alike = min(sizes) > 0.2 * max(sizes) or _saturated(f) is None
+    alike = min(sizes) > 0.2 * max(sizes) or _find_saturation(f) is None
     early = f.verdict.kind != "minimum" and not f.start < 2.5
     return _finding_if(f.weights > 4 and alike and early, f.weights)
 
 
-def _weights_were_small(f: Facts) -> Found:
+def _find_small_start_weights(f: Facts) -> Found:
     # The gradient grows while a run leaves a saddle.
     known, norms = f.steps.losses / max(f.constant, TINY), f.steps.norms
     if len(known) < 5 or not known[-1] < 0.9:
@@ -180,7 +187,7 @@ def _weights_were_small(f: Facts) -> Found:
     return _finding_if(off < 2e-3 and grown or off < 0.02 and stuck, off, SUSPECTED)
 
 
-def _rate_small(f: Facts) -> Found:
+def _find_small_rate(f: Facts) -> Found:
     s = f.steps
     if s.rate is None or not s.rate > 0:
         return None
@@ -192,20 +199,20 @@ def _rate_small(f: Facts) -> Found:
     return _finding_if(speed < 0.1, 1 / speed)
 
 
-def _targets(f: Facts) -> Found:
+def _find_unscaled_targets(f: Facts) -> Found:
     size = np.sqrt(np.mean(f.weight[:, None] * np.square(f.y)))
     looked_for = f.link == "identity" and not f.at_rest
     return _finding_if(looked_for and not 1 / 8 < size < 8, size, SUSPECTED)
 
 
-def _fewer_units(f: Facts) -> Found:
+def _find_too_few_units(f: Facts) -> Found:
     if f.compared is not None and "wider" in f.compared and f.at_rest:
         return _finding_if(f.compared["wider"] < 0.5 * f.loss, f.loss / f.compared["wider"])
     left = (1 - f.explained) / max(1 - f.reachable, 1e-3)
     return _finding_if(f.at_rest, left, MEASURED if f.verdict.kind == "minimum" else SUSPECTED)
 
 
-def _simpler_network(f: Facts) -> Found:
+def _find_simpler_network(f: Facts) -> Found:
     known = {name: loss for name, loss in (f.compared or {}).items() if name != "wider"}
     least = min(known.values(), default=math.inf)
     return _finding_if(len(f.hidden) > 0 and least <= f.loss, least)
@@ -247,7 +254,7 @@ def _train_call(f: Facts, sizes: Any = None, phi: Any = None, more: str = "", **
 WITH_LESS_L2 = partial(_train_call, l2=1e-4)
 
 
-def _counted_rows(f: Facts, name: str) -> str:
+def _weighted_rows_expression(f: Facts, name: str) -> str:
     """Return the expression of X or y, restricted to the rows with nonzero weight if some have
     weight 0.
     """
@@ -255,8 +262,8 @@ def _counted_rows(f: Facts, name: str) -> str:
     return f"ob.{name}" + "[ob.sample_weight > 0]" * (weight is not None and not np.all(weight))
 
 
-def _standardised(f: Facts) -> str:
-    X = _counted_rows(f, "X")
+def _standardised_inputs_call(f: Facts) -> str:
+    X = _weighted_rows_expression(f, "X")
     # Scaling keeps the zeros of a sparse matrix, and a shift would not.
     if is_sparse(f.ob.X):
         largest = f"(m := abs({X}).max(0).toarray())"
@@ -264,8 +271,8 @@ def _standardised(f: Facts) -> str:
     return _train_call(f, X=f"(ob.X - {X}.mean(0)) / ({X}.std(0) + ({X}.std(0) == 0))")
 
 
-def _as_numbers(f: Facts) -> str:
-    y = _counted_rows(f, "y")
+def _numeric_loss_call(f: Facts) -> str:
+    y = _weighted_rows_expression(f, "y")
     return _train_call(
         f, [*f.ob.model.sizes[:-1], 1], y=f"(ob.y - {y}.mean()) / {y}.std()", loss="mse"
     )
@@ -273,23 +280,24 @@ def _as_numbers(f: Facts) -> str:
 
 def _clipped_targets_call(f: Facts) -> str:
     return _train_call(
-        f, y=f"np.clip(ob.y, *np.quantile({_counted_rows(f, 'y')}, [0.02, 0.98], axis=0))"
+        f,
+        y=f"np.clip(ob.y, *np.quantile({_weighted_rows_expression(f, 'y')}, [0.02, 0.98], axis=0))",
     )
 
 
-def _scaled_targets(f: Facts) -> str:
-    y = _counted_rows(f, "y")
+def _scaled_targets_call(f: Facts) -> str:
+    y = _weighted_rows_expression(f, "y")
     return _train_call(f, y=f"(ob.y - {y}.mean(0)) / {y}.std(0)")
 
 
-def _as_classes(f: Facts) -> str:
-    y, count = _counted_rows(f, "y"), len(f.values)
+def _class_loss_call(f: Facts) -> str:
+    y, count = _weighted_rows_expression(f, "y"), len(f.values)
     codes = f"np.searchsorted(np.unique({y}), ob.y.ravel())"
     codes = codes if y == "ob.y" else f"np.minimum({codes}, {count - 1})"
     return _train_call(f, [*f.ob.model.sizes[:-1], count], y=codes, loss="cross_entropy")
 
 
-def _wider_network(f: Facts) -> str:
+def _wider_network_call(f: Facts) -> str:
     first, *hidden, last = f.ob.model.sizes
     sizes = [first, *(max(4 * m, 16) for m in hidden or [4]), last]
     return _train_call(f, sizes) if hidden else _train_call(f, sizes, "tanh")
@@ -325,18 +333,18 @@ WEIGHTS_SMALL_CAUSE, SADDLE_CAUSE = "initial weights too small", "start at a sym
 CAUSES: tuple[Cause, ...] = (
     Cause(
         LOSS_UNFIT_CAUSE,
-        _classes_as_numbers,
+        _find_classes_as_numbers,
         "the targets take {number} evenly spaced values, as class numbers do, but {f.ob.loss} is "
         "for quantities",
-        _as_classes,
+        _class_loss_call,
         poor=False,
     ),
     Cause(
         LOSS_UNFIT_CAUSE,
-        _numbers_as_labels,
+        _find_numbers_as_labels,
         "the targets take {number} different values, most of them between 0 and 1, but "
         "{f.ob.loss} is for the labels 0 and 1",
-        _as_numbers,
+        _numeric_loss_call,
         poor=False,
     ),
     Cause(
@@ -350,12 +358,12 @@ CAUSES: tuple[Cause, ...] = (
         "kernel regressions predict {number}% of the variance of the class numbers in rows left "
         "out, and much less of the classes, as if the targets were quantities; {f.ob.loss} is for "
         "classes",
-        _as_numbers,
+        _numeric_loss_call,
         poor=False,
     ),
     Cause(
         LOSS_UNFIT_CAUSE,
-        _outliers,
+        _find_outliers,
         "2% of the rows have {number}% of the squared deviations of the targets, so {f.ob.loss} "
         "fits mostly these rows",
         _clipped_targets_call,
@@ -363,7 +371,7 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "labels shuffled",
-        _shuffled,
+        _find_shuffled_rows,
         "kernel regressions predict little or nothing of the targets of rows left out; the "
         "predictions correlate with the targets by {number} standard errors. The rows of X and y "
         "may be in different orders, or the targets may vary too fast for so few rows",
@@ -379,23 +387,23 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "one feature on a different scale",
-        partial(_columns, alone=True),
+        partial(_find_column_scale, alone=True),
         "the root mean square of one column of X is {number} times the median of the others",
-        _standardised,
+        _standardised_inputs_call,
         poor=False,
     ),
     Cause(
         "inputs unscaled",
-        partial(_columns, alone=False),
+        partial(_find_column_scale, alone=False),
         "the columns of X have root mean squares from {f.smallest_column_rms:.3g} to "
         "{f.largest_column_rms:.3g}, {number} together, and means of {f.offset:.2g} times their "
         "standard deviations, but weights are drawn for means of 0 and variances of 1",
-        _standardised,
+        _standardised_inputs_call,
         poor=False,
     ),
     Cause(
         "l2 too large",
-        _l2,
+        _find_large_l2,
         "l2 = {number} is so large that weight decay, more than the data, determines the weights",
         WITH_LESS_L2,
     ),
@@ -418,19 +426,19 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         RATE_LARGE_CAUSE,
-        _rate_large,
+        _find_large_rate,
         "the learning rate is {number} times {f.stable:.3g}, above which steps along the largest "
         "curvature overshoot by more each time",
     ),
     Cause(
         RATE_LARGE_CAUSE,
-        _rising_loss,
+        _find_rising_loss,
         "the loss rose on the way, and its last value is {number} times the first; along the "
         "largest curvature learning rates below {f.stable:.3g} are stable",
     ),
     Cause(
         "vanishing gradient with depth",
-        _depth,
+        _find_vanishing_gradient,
         "the gradient or the curvature of the first layer is {number} times smaller than that of "
         "the last layer",
         # Skip connections are possible only around layers of equal widths.
@@ -442,7 +450,7 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         SADDLE_CAUSE,
-        _copied_units,
+        _find_copied_units,
         "{number}% of the units of a layer are copies of one another or have only weights of 0, "
         "and gradient steps keep them so",
     ),
@@ -467,18 +475,18 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         WEIGHTS_SMALL_CAUSE,
-        _weights_were_small,
+        _find_small_start_weights,
         "the first loss differs from that of the best constant outputs by a fraction of {number}, "
         "as near the saddle at weights of 0, which training leaves slowly",
     ),
     Cause(
         "initial weights too large",
-        _weights_large,
+        _find_large_weights,
         "the weights are {number} times as large as those that `MLP.init` draws",
     ),
     Cause(
         "saturated sigmoids",
-        _saturated,
+        _find_saturation,
         "{number}% of the outputs of a layer are saturated: they hardly react to their input",
     ),
     Cause(
@@ -488,14 +496,14 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "learning rate too small",
-        _rate_small,
+        _find_small_rate,
         "steps could be about {number} times longer",
     ),
     Cause(
         "targets unscaled",
-        _targets,
+        _find_unscaled_targets,
         "the targets have a root mean square of {number}, but weights are drawn for one near 1",
-        _scaled_targets,
+        _scaled_targets_call,
     ),
     Cause(
         "batch too small",
@@ -509,14 +517,14 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "too few units",
-        _fewer_units,
+        _find_too_few_units,
         "training has stopped at {number} times the error of a wider network, or of a kernel "
         "regression on rows left out",
-        _wider_network,
+        _wider_network_call,
     ),
     Cause(
         "a simpler network does as well",
-        _simpler_network,
+        _find_simpler_network,
         "a linear or a shallower network reaches a loss of {number}",
         lambda f: _train_call(f, [f.ob.model.sizes[0], f.ob.model.sizes[-1]], "identity"),
     ),
@@ -622,7 +630,7 @@ class Diagnosis:
         f, at = self.facts, self.verdict
         rows = [
             ("verdict", f"{at.kind.replace('_', ' ')}: {at.sentence}"),
-            ("loss", f"{number(f.loss)}; of the best constant {number(f.constant)}"),
+            ("loss", f"{format_number(f.loss)}; of the best constant {format_number(f.constant)}"),
             (
                 "explained",
                 f"{f.explained:.0%} of the targets' variance; kernel regressions predict "
@@ -631,14 +639,14 @@ class Diagnosis:
         ]
         if f.steps.rate:
             known = not f.steps.scaled and math.isfinite(f.stable)
-            held = f"; along the largest curvature {number(f.stable)} is stable" * known
-            rows.append(("rate", f"{number(f.steps.rate)} of {f.steps.method}{held}"))
+            held = f"; along the largest curvature {format_number(f.stable)} is stable" * known
+            rows.append(("rate", f"{format_number(f.steps.rate)} of {f.steps.method}{held}"))
         # At a critical point the gradient consists of rounding errors.
         if np.isfinite(f.noise) and at.kind == "not_critical":
             rows.append(
                 (
                     "noise",
-                    f"of mini-batches equals the gradient at {number(f.noise)} rows"
+                    f"of mini-batches equals the gradient at {format_number(f.noise)} rows"
                     if f.noise <= f.ob.n_samples
                     else f"exceeds the gradient in every mini-batch of the {f.ob.n_samples} rows",
                 )
@@ -646,7 +654,9 @@ class Diagnosis:
         ends = f.layers[0], f.layers[-1]
         rows.append(("gradient", " to ".join(f"{layer.gradient:.1e}" for layer in ends)
                      + ", first to last layer, by parameter"))  # fmt: skip
-        return rows + [(name, f"loss {number(loss)}") for name, loss in (f.compared or {}).items()]
+        return rows + [
+            (name, f"loss {format_number(loss)}") for name, loss in (f.compared or {}).items()
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Return all attributes except the objective as values that JSON can represent."""
@@ -714,7 +724,7 @@ class Diagnosis:
 
 
 @accept_aliases("diagnose")
-@starts_to_nearest
+@starting_with_nearest_rounding
 def diagnose(
     ob: Any,
     theta: Any,
@@ -790,11 +800,11 @@ def diagnose(
     """
     started = time.perf_counter()
     wanted = "a fastcurv.Objective with its rows in memory"
-    require(ob, ("model", "hessian", "n_samples"), "ob", wanted, theta)
-    require(ob.model, ("shapes", "check_theta", "init"), "ob.model", "a fastcurv.MLP")
+    require_attrs(ob, ("model", "hessian", "n_samples"), "ob", wanted, theta)
+    require_attrs(ob.model, ("shapes", "check_theta", "init"), "ob.model", "a fastcurv.MLP")
     X = getattr(ob, "X", None)
     if not (isinstance(X, np.ndarray) or is_sparse(X)):
-        raise TypeError(f"ob must be {wanted}, got {type_of(ob)} without rows in memory.")
+        raise TypeError(f"ob must be {wanted}, got {type_phrase(ob)} without rows in memory.")
     if max_time is not None:
         max_time = check_positive(max_time, "max_time")
     flat = theta if isinstance(theta, (list, tuple)) else as_numpy(theta, "theta")
@@ -802,15 +812,17 @@ def diagnose(
     theta = flat if gone else ob.model.check_theta(theta)
     steps_of(history)  # an invalid history is rejected before any computation
     with np.errstate(all="ignore"):
-        at = where_finite(ob, theta)
+        at = finite_point(ob, theta)
     lost = at is not theta
     verdict = classify(ob, at, max_time=max_time, progress=False)
     left = None if max_time is None else max_time - (time.perf_counter() - started)
-    found = explain(ob, at, history, verdict, lost=lost, compare=compare, seconds=left)
+    found = diagnose_known_verdict(
+        ob, at, history, verdict, lost=lost, compare=compare, seconds=left
+    )
     return replace(found, wall_time=time.perf_counter() - started)
 
 
-def explain(
+def diagnose_known_verdict(
     ob: Any,
     theta: Any,
     history: Any,
@@ -823,14 +835,14 @@ def explain(
     """Return the diagnosis for a verdict that is already known."""
     started = time.perf_counter()
     with np.errstate(all="ignore"), one_blas_thread(True):
-        facts = measure(ob, theta, steps_of(history), verdict, lost)
+        facts = measure_facts(ob, theta, steps_of(history), verdict, lost)
         if compare:
             facts = replace(facts, compared=_compare_networks(facts, seconds))
         causes: dict[str, Advice] = {}
         for row in CAUSES:
             found = None if row.poor and facts.fits else row.evidence(facts)
             if found is not None and row.name not in causes:
-                sentence = row.sentence.format(number=number(found[0]), f=facts)
+                sentence = row.sentence.format(number=format_number(found[0]), f=facts)
                 causes[row.name] = Advice(row.name, *found, sentence, row.call(facts))
     return Diagnosis(list(causes.values()), verdict, facts, time.perf_counter() - started)
 

@@ -7,23 +7,23 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import as_rng, check_positive_int, check_theta, check_vector, operator_dtype
-from ..common.errors import OBJECTIVE_HINT, accept_aliases, require
+from ..common.errors import OBJECTIVE_HINT, accept_aliases, require_attrs
 from ..common.objectives import (
     Products,
     as_curvature,
     as_gradient,
     call_unmodified,
-    probes,
+    probe_directions,
     value_at,
-    value_rounding,
+    value_rounding_error,
 )
 from ..common.outcome import Result, outcome
 from ..common.protocols import Curved
-from ..common.runtime import starts_to_nearest
+from ..common.runtime import starting_with_nearest_rounding
 from ..common.vectors import norm
 from ..krylov.lanczos import as_product
 from ..krylov.trust_region import KrylovSpace
-from .line_search import first_length, line_minimum, rounding_of
+from .line_search import curvature_rounding_error, first_trial_length, line_minimum
 
 # --------------------------------------------------------------------------------------------------
 # The search for negative curvature at a point.
@@ -80,7 +80,7 @@ def lowest_curvature(
         if ending or (curvature < -1e-9 * space.size and residual <= accuracy * abs(curvature)):
             v = space.combine(u)
             v /= v.dtype.type(np.linalg.norm(v))
-            rounding = rounding_of(v, space.size)
+            rounding = curvature_rounding_error(v, space.size)
             if ending or curvature < -rounding:
                 return curvature, v, rounding, space.m
 
@@ -93,7 +93,7 @@ def start_vectors(ob: Any, theta: np.ndarray, H: Any, g: Any = None) -> list[np.
     if g is None and hasattr(ob, "gradient"):
         g = as_gradient(ob.gradient(theta), theta.size, None)
     starts = [] if g is None else [np.asarray(g)]
-    return [*starts, *probes(ob, theta).T[:4]]
+    return [*starts, *probe_directions(ob, theta).T[:4]]
 
 
 class EscapeResult(Result):
@@ -106,7 +106,7 @@ class EscapeResult(Result):
 
 
 @accept_aliases("escape")
-@starts_to_nearest
+@starting_with_nearest_rounding
 def escape(
     ob: Curved, theta: Any, direction: Any = None, *, max_products: int = 300, seed: Any = 0
 ) -> EscapeResult:
@@ -125,7 +125,7 @@ def escape(
         The point to leave; not changed.
     direction : ndarray, shape (n,), optional
         The direction to follow, of any length. By default the most negative Ritz vector of a Krylov
-        space from random, gradient and ``ob.certificates.probes(theta)`` starts.
+        space from random, gradient and ``ob.certificates.probe_directions(theta)`` starts.
     max_products : int
         Limit on Hessian products, one of which measures the curvature along the direction found.
     seed : None, int or Generator
@@ -161,7 +161,7 @@ def escape(
     >>> found.success, round(float(found.fun), 3)
     (True, -0.25)
     """
-    require(ob, ("n_params", "value", "hessian"), "ob", OBJECTIVE_HINT, theta)
+    require_attrs(ob, ("n_params", "value", "hessian"), "ob", OBJECTIVE_HINT, theta)
     theta = check_theta(ob, theta, "theta", getattr(ob, "dtype", None)).copy()
     max_products = check_positive_int(max_products, "max_products")
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"), call_unmodified(ob, theta):
@@ -180,7 +180,7 @@ def _escape(
         curvature, way, rounding, H.count = lowest_curvature(
             H.native, rng, start_vectors(ob, theta, H.native), max_products=max_products - 1
         )
-        size = rounding / rounding_of(way, 1.0)
+        size = rounding / curvature_rounding_error(way, 1.0)
     v = check_vector(way, H.n, "direction", theta.dtype if direction is None else np.float64)
     if not np.any(v):
         raise ValueError("direction must not be zero, got zeros.")
@@ -224,12 +224,12 @@ def _escape_to_lowest(
         return value_at(ob, point)
 
     f0, kind = result.fun, theta.dtype.type
-    t, f = line_minimum(value, theta, v, f0, first_length(theta))
+    t, f = line_minimum(value, theta, v, f0, first_trial_length(theta))
     gain, explained = f0 - f, 0.0
     if not negative and hasattr(ob, "gradient"):
         explained = abs(t * float(as_gradient(ob.gradient(theta), theta.size) @ v))
     curved = f"the curvature along it is {result.curvature:.3g}"
-    if gain > value_rounding(f0, theta.dtype) + explained:
+    if gain > value_rounding_error(f0, theta.dtype) + explained:
         result.update(x=theta + kind(t) * v, fun=f, step=t, success=True)
         result.message = (
             f"The loss fell from {f0:.9g} to {f:.9g} over a step of length {abs(t):.3g} along "

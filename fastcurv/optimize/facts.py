@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import check_positive_int, is_sparse
-from ..common.errors import type_of
+from ..common.errors import type_phrase
 from ..common.objectives import call_certificate
 from ..common.read_only import Record
 from ..critical.report import CriticalPoint
-from ..structure.parameters import branch_scale, l2_diagonal, rows_once
+from ..structure.parameters import branch_scale, l2_diagonal, merge_equal_rows
 from ..structure.symmetry import saturation_counts
 from ..structure.tables import ACTIVATIONS, LOSSES, TINY, one_hot
 
@@ -308,32 +308,32 @@ def steps_of(history: Any) -> Steps:
     options: dict[str, Any] = dict(getattr(told, "options", None) or {})
     options |= {name: told[name] for name in told if name in ("momentum", "batch_size")}
     rate = told.get("learning_rate", options.get("learning_rate"))
-    losses = _numbers(told["loss"], "loss")
-    norms = _numbers(told.get("gradient_norm", ()), "gradient_norm")
-    rates = _numbers(() if rate is None else rate, "learning_rate")
+    losses = _record_numbers(told["loss"], "loss")
+    norms = _record_numbers(told.get("gradient_norm", ()), "gradient_norm")
+    rates = _record_numbers(() if rate is None else rate, "learning_rate")
     size = options.get("batch_size")
     default = {"momentum": 0.9, "nesterov": 0.9}.get(str(method), 0.0)
     return Steps(
         losses,
         norms,
-        _numbers(told.get("iteration", np.arange(len(losses))), "iteration"),
+        _record_numbers(told.get("iteration", np.arange(len(losses))), "iteration"),
         method,
         float(rates[-1]) if rates.size else None,
-        float(_numbers(options.get("momentum") or default, "momentum")[-1]),
+        float(_record_numbers(options.get("momentum") or default, "momentum")[-1]),
         None if size is None else check_positive_int(size, "batch_size of the history"),
     )
 
 
-def _numbers(values: Any, name: str) -> np.ndarray:
+def _record_numbers(values: Any, name: str) -> np.ndarray:
     try:
         return np.asarray(values, dtype=float).reshape(-1)
     except (TypeError, ValueError, OverflowError):
         raise TypeError(
-            f"{name} of the history must hold numbers, got {type_of(values)}."
+            f"{name} of the history must hold numbers, got {type_phrase(values)}."
         ) from None
 
 
-def counting_rows(ob: Any) -> np.ndarray:
+def nonzero_weight_rows(ob: Any) -> np.ndarray:
     """Return the indices of the rows whose weight is not 0, or of all rows if all weights are 0."""
     weight = ob.sample_weight
     if weight is None or not np.any(weight):
@@ -341,27 +341,27 @@ def counting_rows(ob: Any) -> np.ndarray:
     return np.flatnonzero(weight)
 
 
-def _sample(ob: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _sample_rows(ob: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return at most `MAX_SAMPLED_ROWS` different rows of X as a dense matrix, their targets (rows,
     outputs), and their weights, scaled to mean 1.
     """
-    rows = counting_rows(ob)
+    rows = nonzero_weight_rows(ob)
     rows = rows[np.sort(np.random.default_rng(0).permutation(len(rows))[:MAX_SAMPLED_ROWS])]
     X, y = ob.X[rows], np.asarray(ob.y)[rows]
     X = np.asarray(X.toarray() if is_sparse(X) else X, dtype=float)
     weight = np.ones(len(X)) if ob.sample_weight is None else np.asarray(ob.sample_weight)[rows]
     weight = weight if weight.any() else np.ones(len(X))
-    first, weight = rows_once(SimpleNamespace(X=X, y=y, sample_weight=weight))
+    first, weight = merge_equal_rows(SimpleNamespace(X=X, y=y, sample_weight=weight))
     y = one_hot(y[first], ob.model.sizes[-1]).astype(float).reshape(len(first), -1)
     return X[first], y, weight / weight.mean()
 
 
-def _mean(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+def _weighted_mean(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Return the weighted means of the columns of x, for weights of mean 1."""
     return np.asarray((weight[:, None] * x).mean(axis=0))
 
 
-def _squares(x: np.ndarray, weight: np.ndarray) -> float:
+def _weighted_squares(x: np.ndarray, weight: np.ndarray) -> float:
     """Return the weighted sum of the squares of x."""
     return float((weight[:, None] * np.square(x)).sum())
 
@@ -393,7 +393,7 @@ def _within_fences(y: np.ndarray) -> np.ndarray:
     return np.asarray(((low - reach <= y) & (y <= high + reach)).all(axis=1))
 
 
-def _unexplained(ob: Any, f: np.ndarray, y: np.ndarray, share: float) -> np.ndarray:
+def _unexplained_by_network(ob: Any, f: np.ndarray, y: np.ndarray, share: float) -> np.ndarray:
     """Return the targets minus the predictions of their means, which are computed from the outputs.
 
     For a user-defined loss, outputs are predictions if the slope of the loss is 0 where they equal
@@ -433,7 +433,7 @@ def _unexplained_by_regression(
     apart = np.maximum(square[:, None] + square - 2 * inner, 0)
     usual = float(np.median(apart)) or 1.0
     kernels = [inner, np.exp(-apart / usual), np.exp(-apart / (0.1 * usual))]
-    spread = [_squares(y - _mean(y, w), w) for y in targets]
+    spread = [_weighted_squares(y - _weighted_mean(y, w), w) for y in targets]
     joined = np.hstack(targets)
     ends = np.cumsum([0, *(y.shape[1] for y in targets)])
     found = [(1.0, 0.0) for _ in targets]
@@ -447,16 +447,18 @@ def _unexplained_by_regression(
                 if spread[i] <= 0:
                     continue
                 error = errors[:, ends[i] : ends[i + 1]]
-                guess, wanted = y - error, y - _mean(y, w)
-                guess = guess - _mean(guess, w)
-                size = math.sqrt(_squares(guess, w) * spread[i])
+                guess, wanted = y - error, y - _weighted_mean(y, w)
+                guess = guess - _weighted_mean(guess, w)
+                size = math.sqrt(_weighted_squares(guess, w) * spread[i])
                 seen = float((w[:, None] * guess * wanted).sum()) / size if size > 0 else 0.0
-                share = _squares(error, w) / spread[i]
+                share = _weighted_squares(error, w) / spread[i]
                 found[i] = min(found[i][0], share), max(found[i][1], seen * math.sqrt(len(y)))
     return found
 
 
-def _layers(ob: Any, theta: np.ndarray, g: np.ndarray, h: np.ndarray, X: np.ndarray) -> list[Layer]:
+def _layer_facts(
+    ob: Any, theta: np.ndarray, g: np.ndarray, h: np.ndarray, X: np.ndarray
+) -> list[Layer]:
     """Return the `Layer` facts of all layers, from the gradient, a product with a random direction,
     and some rows.
     """
@@ -466,28 +468,32 @@ def _layers(ob: Any, theta: np.ndarray, g: np.ndarray, h: np.ndarray, X: np.ndar
     parts, layers = [model.unflatten(np.nan_to_num(v)) for v in (theta, g, h)], []
     for l, (own, slope, turn) in enumerate(zip(*parts, strict=True)):
         W, b, *_ = own
-        layer = Layer(_rms(slope), _rms(turn), _rms([W]) / initial_weight_rms(model, l))
+        layer = Layer(
+            _rms_of_parts(slope),
+            _rms_of_parts(turn),
+            _rms_of_parts([W]) / initial_weight_rms(model, l),
+        )
         if l < len(masks):
             biases = np.zeros((len(W), 0)) if b is None else b[:, None]
             phi = ACTIVATIONS[model.activation[l]]
             layer = replace(
                 layer,
-                biases=0.0 if b is None else _rms([b]),
+                biases=0.0 if b is None else _rms_of_parts([b]),
                 off=float(pairs[l] / (len(X) * len(W))),
                 dead=float((~masks[l]).mean()),
-                copies=_copies(np.hstack([W, biases, parts[0][l + 1][0].T])),
+                copies=_fraction_copied(np.hstack([W, biases, parts[0][l + 1][0].T])),
                 bounded=not phi.like_relu and not phi.homogeneous,
             )
         layers.append(layer)
     return layers
 
 
-def _rms(parts: Any) -> float:
+def _rms_of_parts(parts: Any) -> float:
     values = np.concatenate([np.ravel(part) for part in parts if part is not None])
     return float(np.sqrt(np.mean(np.square(values, dtype=float))))
 
 
-def _copies(units: np.ndarray) -> float:
+def _fraction_copied(units: np.ndarray) -> float:
     """Return the fraction of rows that equal another row or are 0."""
     size = float(np.abs(units).max())
     if size == 0:
@@ -502,7 +508,7 @@ def _gradient_noise_rows(ob: Any, theta: np.ndarray, g: np.ndarray) -> float:
     gradient. Only rows with nonzero weight count, so the gradient is rescaled, since an objective
     is divided by the number of all rows.
     """
-    rows = counting_rows(ob)
+    rows = nonzero_weight_rows(ob)
     N = len(rows)
     size = float(np.square(g, dtype=float).sum()) * (ob.n_samples / N) ** 2
     if N < 2 * N_GRADIENT_BATCHES or not hasattr(ob, "batch") or size == 0 or ob.model.batch_norm:
@@ -518,7 +524,7 @@ def _gradient_noise_rows(ob: Any, theta: np.ndarray, g: np.ndarray) -> float:
 
 def constant_loss(ob: Any) -> float:
     """Return the loss of the best constant outputs, for weights of mean 1, without weight decay."""
-    rows, weight = counting_rows(ob), ob.sample_weight
+    rows, weight = nonzero_weight_rows(ob), ob.sample_weight
     y = np.asarray(ob.y)[rows]
     shares = np.ones(len(y)) if weight is None else np.asarray(weight, dtype=float)[rows]
     shares = shares if shares.any() else np.ones(len(y))
@@ -542,7 +548,7 @@ def _may_be_unbounded(ob: Any, y: np.ndarray, guess: np.ndarray) -> bool:
     return bool(np.all((y > 0.5) == (guess > 0.5)) or np.any(np.ptp(y, axis=0) == 0))
 
 
-def where_finite(ob: Any, theta: np.ndarray) -> np.ndarray:
+def finite_point(ob: Any, theta: np.ndarray) -> np.ndarray:
     """Return theta, its loss and its gradient if they are finite. Otherwise return those at the
     start drawn by `MLP.init`, shrunk until its loss is finite.
     """
@@ -557,7 +563,9 @@ def where_finite(ob: Any, theta: np.ndarray) -> np.ndarray:
     )  # fmt: skip
 
 
-def measure(ob: Any, theta: np.ndarray, steps: Steps, verdict: CriticalPoint, lost: bool) -> Facts:
+def measure_facts(
+    ob: Any, theta: np.ndarray, steps: Steps, verdict: CriticalPoint, lost: bool
+) -> Facts:
     """Compute all facts from a gradient, a product, gradients of parts of the rows, and two forward
     passes.
     """
@@ -566,7 +574,7 @@ def measure(ob: Any, theta: np.ndarray, steps: Steps, verdict: CriticalPoint, lo
     signs = np.random.default_rng(0).choice([-1.0, 1.0], theta.size).astype(ob.dtype)
     at = theta.astype(float)
     decay = float(np.sum(l2_diagonal(ob) * at * at))
-    X, y, w = _sample(ob)
+    X, y, w = _sample_rows(ob)
     robust = _is_robust(ob, y)
     if robust and (near := _within_fences(y)).any():
         X, y, w = X[near], y[near], w[near] / w[near].mean()
@@ -574,18 +582,20 @@ def measure(ob: Any, theta: np.ndarray, steps: Steps, verdict: CriticalPoint, lo
     constant = mean_weight * constant_loss(ob)
     known = ob.statistics(theta) if ob.model.batch_norm else None
     outputs = ob.model.predict(theta, X, known).astype(float)
-    left = _unexplained(ob, outputs, y, (float(H.value) - 0.5 * decay) / (constant or 1.0))
-    spread = _squares(y - _mean(y, w), w)
+    left = _unexplained_by_network(
+        ob, outputs, y, (float(H.value) - 0.5 * decay) / (constant or 1.0)
+    )
+    spread = _weighted_squares(y - _weighted_mean(y, w), w)
     few = np.sort(np.random.default_rng(0).permutation(len(y))[:MAX_KERNEL_ROWS])
     wf = w[few]
     targets = [y[few], left[few]]
     if LOSSES[ob.loss].targets == "classes":
         targets.append(y[few] @ np.arange(y.shape[1])[:, None])
     (error, relation), (further, _), *ordered = _unexplained_by_regression(X[few], targets, wf)
-    here = max(_squares(y[few] - _mean(y[few], wf), wf), TINY)
-    beside = further * _squares(left[few] - _mean(left[few], wf), wf) / here
-    mean = _mean(X, w)
-    variance = _mean(np.square(X - mean), w)
+    here = max(_weighted_squares(y[few] - _weighted_mean(y[few], wf), wf), TINY)
+    beside = further * _weighted_squares(left[few] - _weighted_mean(left[few], wf), wf) / here
+    mean = _weighted_mean(X, w)
+    variance = _weighted_mean(np.square(X - mean), w)
     sd = np.sqrt(variance)
     varies = sd > 1e-12 * (np.abs(mean) + sd)
     return Facts(
@@ -597,13 +607,13 @@ def measure(ob: Any, theta: np.ndarray, steps: Steps, verdict: CriticalPoint, lo
         robust=robust,
         decay=decay,
         balance=abs(float(g @ at)) / max(decay, TINY),
-        explained=1 - _squares(left, w) / spread if spread > 0 else 0.0,
+        explained=1 - _weighted_squares(left, w) / spread if spread > 0 else 0.0,
         reachable=1 - min(error, beside),
         relation=max([relation, *(z for _, z in ordered)]),
         unseen=1 - error,
         order=1 - ordered[0][0] if ordered else math.nan,
-        layers=_layers(ob, theta, g, np.asarray(H @ signs), X),
-        scales=np.sqrt(_mean(np.square(X[:, varies]), w)),
+        layers=_layer_facts(ob, theta, g, np.asarray(H @ signs), X),
+        scales=np.sqrt(_weighted_mean(np.square(X[:, varies]), w)),
         offset=math.sqrt(np.square(mean[varies]).sum() / max(float(variance.sum()), TINY)),
         values=np.unique(y) if y.shape[1] == 1 else np.zeros(0),
         noise=_gradient_noise_rows(ob, theta, g),

@@ -23,7 +23,7 @@ from ..common.checks import (
     check_theta,
     short_repr,
 )
-from ..common.errors import OBJECTIVE_HINT, accept_aliases, require, type_of
+from ..common.errors import OBJECTIVE_HINT, accept_aliases, require_attrs, type_phrase
 from ..common.linalg import NotFiniteError, eigh
 from ..common.objectives import (
     PRODUCT_ERROR_EPS,
@@ -32,7 +32,7 @@ from ..common.objectives import (
     as_gradient,
     call_certificate,
     call_unmodified,
-    gradient_bound,
+    gradient_error_bound,
     hessian_products,
     value_at,
 )
@@ -44,23 +44,23 @@ from ..common.runtime import (
     OutOfTime,
     as_callback,
     one_blas_thread,
-    starts_to_nearest,
+    starting_with_nearest_rounding,
     time_is_up,
     time_limit,
 )
-from ..common.vectors import extent, safe_norm
+from ..common.vectors import norm_with_floor, safe_norm
 from ..critical.classify import classify
 from ..critical.dense import ZERO_CURVATURE_TOL, assess_nearness_at
 from ..critical.evidence import (
     GRADIENT_ROUNDING_FACTOR,
     RELATIVE_GRADIENT_TOL,
     annihilated_basis,
-    independent,
-    tangents,
+    independent_basis,
+    symmetry_tangents,
     why_no_minimum,
 )
 from ..critical.report import CriticalPoint
-from ..krylov.trust_region import KrylovSpace, trust_region
+from ..krylov.trust_region import KrylovSpace, solve_trust_region
 from ..spectrum.dense import Assembling
 from .residual import Steps, dense_steps, extend_space, krylov_steps, lower_gradient
 
@@ -133,7 +133,7 @@ class FollowedModes:
         Tangents T (n, k) of symmetries that A maps almost to zero are left out, since the loss is
         constant along them and rounding determines the signs of their eigenvalues.
         """
-        span = independent(T)
+        span = independent_basis(T)
         span = annihilated_basis(
             A @ span, span, ZERO_CURVATURE_TOL * float(np.abs(A).sum(axis=1).max())
         )
@@ -174,7 +174,7 @@ class FollowedModes:
         """Return the step in the eigenbasis, and mu."""
         order, c = np.argsort(self.weights, kind="stable"), self.signs * (self.U.T @ g)
         y = np.empty(len(c))
-        y[order], mu = trust_region(self.weights[order], c[order], radius)
+        y[order], mu = solve_trust_region(self.weights[order], c[order], radius)
         return y, mu
 
     def wrong_sign_step(self, radius: float) -> np.ndarray:
@@ -290,9 +290,9 @@ class FinderState:
         if self.fixed_tol is not None:
             self.tol = self.fixed_tol
             return
-        bound = gradient_bound(self.ob, self.theta, H)
+        bound = gradient_error_bound(self.ob, self.theta, H)
         if bound is None or not np.isfinite(bound):
-            bound = PRODUCT_ERROR_EPS * H.eps * norm * extent(self.theta)
+            bound = PRODUCT_ERROR_EPS * H.eps * norm * norm_with_floor(self.theta)
         eps = np.finfo(getattr(self.ob, "dtype", np.float64)).eps
         stored = eps * norm * safe_norm(self.theta)
         known = [float(size) for size in (bound, stored) if np.isfinite(size)]
@@ -302,7 +302,7 @@ class FinderState:
         """Return True if the tolerance is so large (in float32) that a critical point may still be
         far away.
         """
-        far = self.norm > 0.1 * RELATIVE_GRADIENT_TOL * norm * extent(self.theta)
+        far = self.norm > 0.1 * RELATIVE_GRADIENT_TOL * norm * norm_with_floor(self.theta)
         return self.fixed_tol is None and far
 
     def near(self, share: float = 0.5) -> bool:
@@ -382,7 +382,7 @@ FLAT_GRADIENT_RATIO = 1e-10
 
 
 @accept_aliases("find_critical_point")
-@starts_to_nearest
+@starting_with_nearest_rounding
 def find_critical_point(
     ob: TwiceDifferentiable,
     theta0: Any,
@@ -485,7 +485,7 @@ def find_critical_point(
     >>> bottom.success, bottom.fun
     (True, 0.0)
     """
-    require(ob, ("n_params", "value", "gradient", "hessian"), "ob", OBJECTIVE_HINT, theta0)
+    require_attrs(ob, ("n_params", "value", "gradient", "hessian"), "ob", OBJECTIVE_HINT, theta0)
     check_choice(method, get_args(Walking), "method")
     theta = check_theta(ob, theta0, "theta0", np.float64).copy()
     tol = None if gradient_tol is None else check_positive(gradient_tol, "gradient_tol", zero=True)
@@ -503,7 +503,7 @@ def find_critical_point(
         None if max_time is None else check_positive(max_time, "max_time"),
     )
     if callback is not None and not callable(callback):
-        raise TypeError(f"callback must be a function of theta, got {type_of(callback)}.")
+        raise TypeError(f"callback must be a function of theta, got {type_phrase(callback)}.")
     with (
         bar(max_iter, "find_critical_point", progress) as shown,
         np.errstate(over="ignore", invalid="ignore", divide="ignore"),
@@ -514,13 +514,13 @@ def find_critical_point(
         walk.shown = shown
         try:
             if method == "gradient-norm":
-                _descend(walk)
+                _minimise_gradient_norm(walk)
             if tries:
                 _follow_near_indices(walk)
             elif index is None:
-                _newton(walk)
+                _run_newton(walk)
             elif _follow_modes(walk, index):
-                _newton(walk)
+                _run_newton(walk)
                 _check_index_reached(walk, index)
         except OutOfTime:
             walk.stop(1, f"the budget ended at ||g|| = {walk.norm:.3g}")
@@ -551,7 +551,7 @@ def _follow_near_indices(walk: FinderState) -> None:
     for index in _neighbouring_indices(walk):
         walk.max_iter = min(most, walk.nit + MAX_TRY_STEPS)
         if _follow_modes(walk, index):
-            _newton(walk)
+            _run_newton(walk)
         if walk.status in (0, 4):
             return
         best = min(best, (walk.theta, walk.g), key=lambda point: safe_norm(point[1]))
@@ -561,7 +561,7 @@ def _follow_near_indices(walk: FinderState) -> None:
             break
     if walk.allows_step():
         walk.history.append(walk.norm)
-        _newton(walk)
+        _run_newton(walk)
     if walk.status not in (0, 4) and safe_norm(best[1]) < walk.norm:
         walk.theta, walk.g = best
         walk.history.append(walk.norm)
@@ -583,7 +583,7 @@ def _neighbouring_indices(walk: FinderState) -> list[int]:
     A = H(np.eye(n, dtype=H.dtype))
     walk.budget.count += H.count
     try:
-        modes = FollowedModes.at(A, tangents(walk.ob, walk.theta).columns, 0, None)
+        modes = FollowedModes.at(A, symmetry_tangents(walk.ob, walk.theta).columns, 0, None)
     except (np.linalg.LinAlgError, NotFiniteError):
         return []
     here = modes.n_negative(np.finfo(getattr(walk.ob, "dtype", np.float64)).eps)
@@ -606,7 +606,7 @@ def _follow_modes(walk: FinderState, index: int) -> bool:
             walk.budget.count += H.count
             if not np.isfinite(A).all() or not A.any():
                 break
-            T = tangents(walk.ob, walk.theta).columns
+            T = symmetry_tangents(walk.ob, walk.theta).columns
             way = FollowedModes.at(A, T, index, climbed if number % N_STEPS_PER_CHOICE else None)
             climbed, number, size = (
                 way.U[:, way.signs < 0],
@@ -652,7 +652,7 @@ def _check_index_reached(walk: FinderState, index: int) -> None:
         return
     A = H(np.eye(H.n, dtype=H.dtype))
     walk.budget.count += H.count
-    way = FollowedModes.at(A, tangents(walk.ob, walk.theta).columns, index, None)
+    way = FollowedModes.at(A, symmetry_tangents(walk.ob, walk.theta).columns, index, None)
     eps = float(np.finfo(getattr(walk.ob, "dtype", np.float64)).eps)
     found = way.n_negative(eps)
     if found != index:
@@ -663,7 +663,7 @@ def _check_index_reached(walk: FinderState, index: int) -> None:
         )
 
 
-def _newton(walk: FinderState) -> None:
+def _run_newton(walk: FinderState) -> None:
     """Take Newton-MR steps until the gradient is within its tolerance, or there is a reason to
     stop.
 
@@ -713,7 +713,7 @@ def _newton(walk: FinderState) -> None:
         if slow and not done and _take_undamped_steps(walk):
             continue
         before = walk.norm
-        if not _search(walk, steps, uphill):
+        if not _search_step(walk, steps, uphill):
             if done and paying:
                 paying = False
                 continue
@@ -758,7 +758,7 @@ def _take_undamped_steps(walk: FinderState) -> bool:
     return False
 
 
-def _search(walk: FinderState, steps: Steps, uphill: np.ndarray) -> bool:
+def _search_step(walk: FinderState, steps: Steps, uphill: np.ndarray) -> bool:
     """Take a step that lowers ``||g||``, and return True if there is one. The step is that of
     Newton-MR or, if it fails, a step down the gradient of ``||g||^2``, along `uphill`, which is H
     times the unit vector of the gradient.
@@ -781,7 +781,7 @@ def _search(walk: FinderState, steps: Steps, uphill: np.ndarray) -> bool:
     return found is not None
 
 
-def _descend(walk: FinderState) -> None:
+def _minimise_gradient_norm(walk: FinderState) -> None:
     """Run L-BFGS on ``||g||^2 / 2`` until it no longer reduces the value enough."""
     while walk.nit < walk.max_iter // 2 and walk.allows_step():
         start = walk.norm

@@ -22,21 +22,21 @@ from ..common.objectives import (
     call_certificate,
     certificate_method,
     hessian_products,
-    lower_bound,
-    probes,
+    probe_directions,
     value_at,
-    value_rounding,
+    value_lower_bound,
+    value_rounding_error,
 )
-from ..common.vectors import extent, next_radius, norm, reduction_ratio
+from ..common.vectors import next_radius, norm, norm_with_floor, reduction_ratio
 from ..critical.classify import classify
-from ..critical.dense import inverse
+from ..critical.dense import cholesky_solver
 from ..critical.evidence import why_no_minimum
 from ..critical.kink_minimum import KinkPoint, find_kink_point, newton_on_kinks, rows_with_kinks
 from ..critical.nearness import gradient_and_error, is_surely_longer
 from ..critical.report import reason_without_calls, report_of_run
-from ..krylov.trust_region import KrylovSpace, shifted, trust_region
+from ..krylov.trust_region import KrylovSpace, shifted_solve, solve_trust_region
 from ..spectrum.dense import counted_matrix
-from .line_search import Value, first_length, line_minimum
+from .line_search import Value, first_trial_length, line_minimum
 from .newton import first_radius
 from .run import Method, Outcome, Run
 
@@ -58,18 +58,18 @@ N_RESTARTS = 4  # number of displaced points from which the minimiser is started
 N_RESTART_STEPS = 20  # number of steps from each displaced point
 
 
-def is_no_higher(value: Value, there: np.ndarray, here: np.ndarray) -> bool:
+def is_not_higher(value: Value, there: np.ndarray, here: np.ndarray) -> bool:
     """Return True if the value at one point does not exceed that at another by more than
     rounding.
     """
     f = value(here)
-    return value(there) <= f + value_rounding(f, here.dtype)
+    return value(there) <= f + value_rounding_error(f, here.dtype)
 
 
 LowerPoint = tuple[np.ndarray, float]
 
 
-def flat_space(ob: Any, theta: np.ndarray, dense_below: int) -> tuple[np.ndarray, int]:
+def flat_directions(ob: Any, theta: np.ndarray, dense_below: int) -> tuple[np.ndarray, int]:
     """Return orthonormal columns with small curvature, smallest first, and the number of products
     used.
 
@@ -85,7 +85,7 @@ def flat_space(ob: Any, theta: np.ndarray, dense_below: int) -> tuple[np.ndarray
     return vectors[:, order[np.abs(values[order]) <= FLAT_CURVATURE_RATIO * size]], H.count
 
 
-def directions(
+def trial_directions(
     ob: Any, theta: np.ndarray, flat: np.ndarray, rng: np.random.Generator
 ) -> Iterator[np.ndarray]:
     """Yield unit vectors to try: random ones in the flat space, its columns of smallest curvature,
@@ -97,12 +97,12 @@ def directions(
         yield np.asarray(v / np.linalg.norm(v))
     for j in range(min(k, N_RANDOM_DIRECTIONS)):
         yield flat[:, j]
-    for v in np.asarray(probes(ob, theta), dtype=float).T[:4]:
+    for v in np.asarray(probe_directions(ob, theta), dtype=float).T[:4]:
         if np.any(v):
             yield v / np.linalg.norm(v)
 
 
-def find_lower(
+def find_lower_point(
     value: Value, theta: np.ndarray, f: float, direction: np.ndarray, barrier: bool = False
 ) -> LowerPoint | None:
     """Find a point on the line with a value lower by more than rounding, trying lengths over five
@@ -113,7 +113,7 @@ def find_lower(
     """
     kind = theta.dtype.type
     unit = direction.astype(theta.dtype)
-    noise = value_rounding(f, theta.dtype)
+    noise = value_rounding_error(f, theta.dtype)
     reach = max(1.0, norm(theta))
     for sign in (1.0, -1.0):
         for length in TRIAL_LENGTHS:
@@ -170,7 +170,7 @@ MAX_KRYLOV_STEPS = 400
 Solve = Callable[[np.ndarray], np.ndarray | None]
 
 
-def newton_polish(
+def polish_by_newton(
     ob: Any, theta: np.ndarray, dense_below: int, stop: Callable[[], bool]
 ) -> tuple[np.ndarray, int, int, int]:
     """Take Newton steps from a theta with a small gradient, keeping each step that at least halves
@@ -197,9 +197,11 @@ def newton_polish(
         certificate_method(ob, "precise_gradient"),
     )
     ceiling = value_at(ob, here)
-    ceiling += value_rounding(ceiling, theta.dtype)
-    solvers: list[Callable[[Any], Solve | None]] = [_krylov] if here.size >= KRYLOV_MIN_N else []
-    solvers += [_cholesky_solve if here.size < dense_below else _krylov] * MAX_FACTORISATIONS
+    ceiling += value_rounding_error(ceiling, theta.dtype)
+    solvers: list[Callable[[Any], Solve | None]] = (
+        [_krylov_solve] if here.size >= KRYLOV_MIN_N else []
+    )
+    solvers += [_cholesky_solve if here.size < dense_below else _krylov_solve] * MAX_FACTORISATIONS
     for solver in solvers:
         if stop() or not np.any(g):
             break
@@ -240,11 +242,11 @@ def _cholesky_solve(H: Any) -> Solve | None:
     if not 0 < size < np.inf:
         return None
     A[np.diag_indices(H.n)] += 16 * H.n**0.5 * np.finfo(float).eps * size
-    solve = inverse(A)
+    solve = cholesky_solver(A)
     return None if solve is None else lambda g: -solve(g)
 
 
-def _krylov(H: Any) -> Solve:
+def _krylov_solve(H: Any) -> Solve:
     """Return a Newton solve in a Krylov space of the gradient."""
     space = KrylovSpace(H.n, np.dtype(np.float64), MAX_KRYLOV_STEPS + 2)
 
@@ -262,7 +264,7 @@ def _krylov(H: Any) -> Solve:
             values, vectors = space.ritz()
             if values[0] < -1e-8 * abs(values[-1]):
                 return None
-            y = vectors @ shifted(values, space.linear_term(), 0.0)
+            y = vectors @ shifted_solve(values, space.linear_term(), 0.0)
             if space.residual(y) <= 1e-3 * space.gamma:
                 break
         return None if y is None else space.combine(y)
@@ -304,14 +306,14 @@ def find_kink_minimum(ob: Any, theta: np.ndarray, stop: Callable[[], bool]) -> K
     here = np.asarray(theta, dtype=float)
     best = find_kink_point(ob, here)
     if best is not None and not (
-        best.certified and is_no_higher(lambda at: float(ob.value(at)), best.theta, here)
+        best.certified and is_not_higher(lambda at: float(ob.value(at)), best.theta, here)
     ):
         best = None
     for i, width in enumerate(SMOOTHING_WIDTHS):
         if stop() or best is not None and best.certified:
             break
         smooth = rows.smoothed(width)
-        here = _descend(smooth, here, stop)
+        here = _minimise_smoothed(smooth, here, stop)
         if i < 2 or stop():
             continue
         found = newton_on_kinks(rows, here, smooth.slopes(here))
@@ -320,7 +322,7 @@ def find_kink_minimum(ob: Any, theta: np.ndarray, stop: Callable[[], bool]) -> K
     return best
 
 
-def _descend(smooth: Any, theta: np.ndarray, stop: Callable[[], bool]) -> np.ndarray:
+def _minimise_smoothed(smooth: Any, theta: np.ndarray, stop: Callable[[], bool]) -> np.ndarray:
     """Minimise a smoothed objective by trust-region steps from all eigenpairs of its Hessian, which
     is fast enough for small networks.
     """
@@ -329,7 +331,7 @@ def _descend(smooth: Any, theta: np.ndarray, stop: Callable[[], bool]) -> np.nda
     for _ in range(MAX_DESCENT_STEPS):
         if fresh:
             values, vectors, _ = eigh(smooth.hessian(theta))
-        y, _ = trust_region(values, vectors.T @ g, radius)
+        y, _ = solve_trust_region(values, vectors.T @ g, radius)
         predicted = -float((vectors.T @ g) @ y + 0.5 * (y @ (values * y)))
         there = theta + vectors @ y
         f_there, g_there = smooth.value_and_gradient(there)
@@ -544,7 +546,7 @@ class Finisher:
 
     def _move_to_newton_point(self, at: StationaryPoint) -> None:
         """Move to the point that the last Newton steps reach."""
-        at.theta, _, n_products, n_gradients = newton_polish(
+        at.theta, _, n_products, n_gradients = polish_by_newton(
             self.run.ob, at.theta, at.below, lambda: self.seconds_left(MAX_PROOF_SECONDS) <= 0
         )
         self.run.n_products += n_products
@@ -579,7 +581,7 @@ class Finisher:
         there, x = at.report.at_nearest, at.report.nearest
         minimum = there is not None and there.kind == "minimum" and there.certified
         exact = minimum and at.theta.dtype == np.float64
-        if not (exact and is_no_higher(self.run.value, x, at.theta)):
+        if not (exact and is_not_higher(self.run.value, x, at.theta)):
             return None
         return Outcome(x, "critical", "minimum", True, there.reason.rstrip("."), there)
 
@@ -591,7 +593,9 @@ class Finisher:
             return None
         found = find_kink_minimum(self.run.ob, theta, lambda: self.seconds_left(floor) <= 0)
         f = self.run.value(theta)
-        if found is None or not self.run.value(found.theta) <= f + value_rounding(f, theta.dtype):
+        if found is None or not self.run.value(found.theta) <= f + value_rounding_error(
+            f, theta.dtype
+        ):
             return None
         at = StationaryPoint(found.theta, moves=False, on_kinks=False)
         if found.smooth:
@@ -609,8 +613,8 @@ class Finisher:
         if at.report.certified:
             return None
         f, flat = self.run.value(at.theta), np.zeros((at.theta.size, 0))
-        for v in directions(self.run.ob, at.theta, flat, np.random.default_rng(0)):
-            found = find_lower(self.run.value, at.theta, f, v, barrier=True)
+        for v in trial_directions(self.run.ob, at.theta, flat, np.random.default_rng(0)):
+            found = find_lower_point(self.run.value, at.theta, f, v, barrier=True)
             if found is not None:
                 return self._move_lower(at, found, f)
         return None
@@ -621,16 +625,16 @@ class Finisher:
         that of theta = 0 if it is smaller.
         """
         ob, theta, f = self.run.ob, at.theta, self.run.value(at.theta)
-        c, here = lower_bound(ob), theta.astype(np.float64)
+        c, here = value_lower_bound(ob), theta.astype(np.float64)
         if c == -np.inf or not certificate_method(ob, "attains_lower_bound", True):
             return None
-        least, far = value_rounding(c, theta.dtype), max(0.0, self.run.f0 - c)
+        least, far = value_rounding_error(c, theta.dtype), max(0.0, self.run.f0 - c)
         residuals = call_certificate(ob, "residual_bounds", here, 0.0)
         # The bound is on the rounding of residuals in the objective's own precision.
         if residuals is not None:
             share = float(np.finfo(theta.dtype).eps / np.finfo(np.float64).eps)
             least += (RESIDUAL_ROUNDING_FACTOR * share * residuals.error) ** 2
-        plain = f - value_rounding(f, theta.dtype) - c
+        plain = f - value_rounding_error(f, theta.dtype) - c
         # The plain residuals cost a hundredth of the precise ones and are decisive here.
         if plain > 2 * (least + ZERO_LOSS_TOL * far):
             return None
@@ -661,10 +665,10 @@ class Finisher:
             return None
         f, kind = self.run.value(at.theta), at.theta.dtype.type
         unit = np.asarray(at.report.escape_direction, dtype=at.theta.dtype)
-        t, lowest = line_minimum(self.run.value, at.theta, unit, f, first_length(at.theta))
-        if not lowest < f - value_rounding(f, at.theta.dtype) or not self._allows_another_move(
-            lowest, f
-        ):
+        t, lowest = line_minimum(self.run.value, at.theta, unit, f, first_trial_length(at.theta))
+        if not lowest < f - value_rounding_error(
+            f, at.theta.dtype
+        ) or not self._allows_another_move(lowest, f):
             return None
         return at.go_on_from(at.theta + kind(t) * unit)
 
@@ -681,14 +685,14 @@ class Finisher:
         ):
             return None
         run, theta, f = self.run, at.theta, self.run.value(at.theta)
-        flat, spent = flat_space(run.ob, theta, self.dense_below() or 0)
+        flat, spent = flat_directions(run.ob, theta, self.dense_below() or 0)
         run.n_products += spent
-        tried = list(directions(run.ob, theta, flat, np.random.default_rng(0)))
+        tried = list(trial_directions(run.ob, theta, flat, np.random.default_rng(0)))
         for v in tried:
-            found = None if self.is_out_of_time() else find_lower(run.value, theta, f, v)
+            found = None if self.is_out_of_time() else find_lower_point(run.value, theta, f, v)
             if found is not None:
                 return self._move_lower(at, found, f)
-        noise, reach = value_rounding(f, theta.dtype), max(1.0, norm(theta))
+        noise, reach = value_rounding_error(f, theta.dtype), max(1.0, norm(theta))
         for i, v in enumerate(tried[:N_RESTARTS]):
             if self.is_out_of_time():
                 break
@@ -802,7 +806,7 @@ class Finisher:
         otherwise continue until the last bits of theta.
         """
         run = self.run
-        left = run.gnorm * extent(at.theta)
+        left = run.gnorm * norm_with_floor(at.theta)
         nothing = float(np.finfo(at.theta.dtype).eps) * max(abs(run.f0), abs(run.f))
         return bool(at.report.plateau or at.report.n_zero) and left <= nothing
 

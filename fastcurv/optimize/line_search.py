@@ -16,7 +16,7 @@ Value = Callable[[np.ndarray], float]
 Point = tuple[float, float]  # (t, value at t)
 
 
-def rounding_of(v: np.ndarray, size: float) -> float:
+def curvature_rounding_error(v: np.ndarray, size: float) -> float:
     """Estimate the rounding error of v'Hv in practice, ``8 sqrt(n) eps ||H||``, with `size` for
     ||H||.
 
@@ -26,7 +26,7 @@ def rounding_of(v: np.ndarray, size: float) -> float:
     return 8.0 * math.sqrt(len(v)) * float(np.finfo(v.dtype).eps) * size
 
 
-def first_length(theta: np.ndarray) -> float:
+def first_trial_length(theta: np.ndarray) -> float:
     """Return the first trial length ``0.01 max(1, ||theta||)`` of a line search without a scale of
     its own.
     """

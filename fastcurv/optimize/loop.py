@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from ..common.linalg import NotConvexError, NotFiniteError
-from ..common.objectives import lower_bound, value_at, value_rounding
+from ..common.objectives import value_at, value_lower_bound, value_rounding_error
 from ..common.outcome import outcome as as_result
 from ..common.progress import NO_PROGRESS, bar
 from ..common.vectors import norm, same
-from .checkpoint import Saver, check_method, check_objective, part
+from .checkpoint import Saver, arrays_with_prefix, check_method, check_objective
 from .escape import lowest_curvature, start_vectors
-from .line_search import first_length, line_minimum
+from .line_search import first_trial_length, line_minimum
 from .run import (
     ENDING_MESSAGES,
     NO_VERDICT_CLAUSE,
@@ -58,7 +58,7 @@ NO_PROGRESS_MESSAGE = (
 )
 
 
-def slow_progress(before: float, after: float) -> str:
+def slow_progress_message(before: float, after: float) -> str:
     """Return the sentence on `MAX_IDLE_ITERATIONS` iterations in which the loss went from `before`
     to `after`, with as many digits as are needed to distinguish the two.
     """
@@ -116,7 +116,7 @@ class Loop:
         default = 1e-6 if run.theta.dtype == np.float64 else 1e-3
         self.by_default = gradient_tol is None
         run.wanted = run.gradient_tol = default if gradient_tol is None else gradient_tol
-        self.bottom = lower_bound(run.ob)
+        self.bottom = value_lower_bound(run.ob)
         self.shown: Any = None
         self.method: Method
         self.why: str | None = None
@@ -149,7 +149,7 @@ class Loop:
         run = self.run
         if facts:
             wanted = run.wanted
-            run.load(part(arrays, "run."), facts.get("run"))
+            run.load(arrays_with_prefix(arrays, "run."), facts.get("run"))
             # The tolerance of this call replaces the tolerance of the saved run.
             if run.wanted != wanted:
                 run.wanted = run.gradient_tol = wanted
@@ -167,7 +167,10 @@ class Loop:
         if facts:
             run.n_gradients = spent  # this gradient was counted before the run was saved
             check_objective(run, facts["run"])
-            of_method, method_facts = part(arrays, "method."), facts.get("method_facts", {})
+            of_method, method_facts = (
+                arrays_with_prefix(arrays, "method."),
+                facts.get("method_facts", {}),
+            )
             check_method(of_method, method_facts, self.method, run.theta.size)
             self.method.load(of_method, method_facts)
         else:
@@ -278,7 +281,7 @@ class Loop:
             self.sentence = NO_PROGRESS_MESSAGE
             return "slow"
         if self._is_near_bound() and self._max_idle_iterations(run.walked) <= 0:
-            self.sentence = slow_progress(run.walked[1], run.f)
+            self.sentence = slow_progress_message(run.walked[1], run.f)
             return "slow"
         return None
 
@@ -433,9 +436,9 @@ class Loop:
         rounding, or after 5 very small gains in a row.
         """
         run = self.run
-        t, f = line_minimum(run.value, run.theta, v, run.f, first_length(run.theta))
+        t, f = line_minimum(run.value, run.theta, v, run.f, first_trial_length(run.theta))
         gain = run.f - f
-        if not gain > value_rounding(run.f, run.theta.dtype):
+        if not gain > value_rounding_error(run.f, run.theta.dtype):
             return False
         run.small_gains = run.small_gains + 1 if gain < 1e-8 * abs(run.f) else 0
         # Following curvature at rounding level might never end.

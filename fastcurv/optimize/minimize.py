@@ -30,11 +30,11 @@ from ..common.errors import (
     keyword_names,
     refuse_foreign,
     refuse_swapped,
-    require,
-    type_of,
+    require_attrs,
+    type_phrase,
 )
 from ..common.linalg import cholesky
-from ..common.objectives import hessian_products, is_plain
+from ..common.objectives import has_consistent_hessian, hessian_products
 from ..common.outcome import outcome as as_result
 from ..common.progress import bar
 from ..common.protocols import EngineSteps, Smooth, Solver, Valued, why_not_own
@@ -42,11 +42,11 @@ from ..common.runtime import (
     Budget,
     as_callback,
     forward_interrupts,
-    starts_to_nearest,
-    to_nearest,
+    rounding_to_nearest,
+    starting_with_nearest_rounding,
 )
 from ..common.vectors import default_threads
-from ..spectrum.tracker import Tracker, tracked
+from ..spectrum.tracker import Tracker, tracker_and_callback
 from .checkpoint import Saver, load_saved
 from .finish import Finisher
 from .first_order import SGD, Adam, Momentum, Nesterov, RMSProp
@@ -77,7 +77,7 @@ def read_callback(callback: Any) -> Callable[[MinimizeResult], bool] | None:
     if callback is None:
         return None
     if not callable(callback):
-        raise TypeError(f"callback must be a function, got {type_of(callback)}.")
+        raise TypeError(f"callback must be a function, got {type_phrase(callback)}.")
     try:
         whole = "intermediate_result" in inspect.signature(callback).parameters
     except (TypeError, ValueError):
@@ -123,7 +123,7 @@ STOCHASTIC_METHODS = tuple(name for name, m in METHODS.items() if "batch_size" i
 
 
 @accept_aliases("minimize")
-@starts_to_nearest
+@starting_with_nearest_rounding
 def minimize(
     ob: Smooth,
     theta0: Any = None,
@@ -315,7 +315,7 @@ def minimize(
             fun_target=fun_target, patience=patience, validation=validation, **options,
         )  # fmt: skip
     theta0 = _draw_start(ob, seed) if theta0 is None and resume is None else theta0
-    tracker, call = tracked(ob, track, read_callback(callback))
+    tracker, call = tracker_and_callback(ob, track, read_callback(callback))
     arrays, facts = ({}, {}) if resume is None else load_saved(resume, chosen, options, ob.n_params)
     theta = np.array(check_theta(ob, arrays.get("run.theta", theta0), "theta0", kind))
     run = Run(
@@ -361,12 +361,12 @@ def _with_saddle_named(ob: Any, result: MinimizeResult, verdict: bool) -> Minimi
     return result
 
 
-@to_nearest
+@rounding_to_nearest
 def _proved_saddle(ob: Any, x: np.ndarray) -> float | None:
     """Return the lowest eigenvalue if the matrix of the Hessian takes milliseconds and eigenvalues
     of both signs are proved, otherwise None.
     """
-    if len(x) > MAX_SADDLE_N or not (hasattr(ob, "certificates") and is_plain(ob)):
+    if len(x) > MAX_SADDLE_N or not (hasattr(ob, "certificates") and has_consistent_hessian(ob)):
         return None
     H = hessian_products(ob, x.astype(float))
     quick = getattr(H.op, "estimated_seconds", (np.inf, np.inf))[1] <= MAX_SADDLE_SECONDS
@@ -426,7 +426,7 @@ def _best_of_starts(
         raise ValueError(
             f"n_init must be 1 if {name} is given, since {name} follows one run, got {count}."
         )
-    require(ob, ("model",), "ob", "an objective with a model, whose init draws starts")
+    require_attrs(ob, ("model",), "ob", "an objective with a model, whose init draws starts")
     budget, over, pressed = Budget(seconds=max_time), threading.Event(), None
 
     # Starts are drawn one at a time, so that memory and time do not grow with their number. They
@@ -491,7 +491,7 @@ def _check_method_needs(
         # A dense matrix is fastest for few parameters. Any options given belong to the trust-region
         # method.
         fits = not options and products is None and ob.n_params <= LEVENBERG_MAX_PARAMS
-        own = fits and is_plain(ob) and not why_not_own(ob, "engine_steps")
+        own = fits and has_consistent_hessian(ob) and not why_not_own(ob, "engine_steps")
         engine: EngineSteps | None = ob.engine_steps if own else None
         matrix = engine is not None and engine.by_matrix
         chosen = "levenberg-marquardt" if matrix else "trust-region"
@@ -502,7 +502,7 @@ def _check_method_needs(
         _check_protocol(ob, chosen, (*REQUIRED_ATTRIBUTES, maker.curvature), theta0)
     if validation is not None:
         wanted = "an objective, fastcurv.Objective(model, X, y) of rows held out"
-        require(validation, ("value",), "validation", wanted)
+        require_attrs(validation, ("value",), "validation", wanted)
     return chosen, maker
 
 
@@ -545,6 +545,6 @@ def _check_protocol(ob: Any, method: str, needed: tuple[str, ...], theta0: Any) 
     if missing:
         refuse_swapped(ob, needed, "ob", theta0)
         raise TypeError(
-            f"ob must have {', '.join(needed)} for {method}, got {type_of(ob)} without "
+            f"ob must have {', '.join(needed)} for {method}, got {type_phrase(ob)} without "
             f"{', '.join(missing)}.{conversion_hint(ob)}"
         )

@@ -27,7 +27,7 @@ from ..common.linalg import NotFiniteError
 from ..common.vectors import NewtonSteps, Workspace, dot, norm
 from ..krylov.solvers import capped_cg
 from ..krylov.trust_region import KrylovSpace
-from .line_search import first_length, line_minimum
+from .line_search import first_trial_length, line_minimum
 from .residual import extend_space, krylov_steps, lower_gradient
 from .run import Method, check_not_negative
 from .steps import DENSE_MAX_N
@@ -43,7 +43,7 @@ def first_radius(theta: np.ndarray) -> float:
     return 0.1 * max(1.0, norm(theta))
 
 
-def thrift_of(method: Any) -> float:
+def current_thrift(method: Any) -> float:
     """Return the option `thrift` for the next steps, or 0 once steps no longer make progress:
     directions of small curvature appear late in a Krylov space, so steps that save products never
     contain them.
@@ -139,7 +139,7 @@ class _KrylovMethod(Method):
         several = run.points is not None and not opened
         record = np.empty((min(run.ahead, STEPS_PER_CALL) if several else 1, 4))
         begun, parameter = run.elapsed(), getattr(self, self.by)
-        engine.thrift = thrift_of(self)
+        engine.thrift = current_thrift(self)
         scale = self.scale if self.precondition else None
         try:
             sentence = engine.take(
@@ -340,7 +340,7 @@ class NewtonCG(Method):
         d, curvature, self.bound = capped_cg(
             run.product, run.g, eps, tolerance, self.work,
             bound=self.bound, max_iter=self.max_cg, stop=run.out_of_budget,
-            thrift=thrift_of(self), price=run.step_price(),
+            thrift=current_thrift(self), price=run.step_price(),
         )  # fmt: skip
         moved = (
             self._search_negative_curvature(d)
@@ -406,7 +406,7 @@ class NewtonCG(Method):
         run = self.run
         down = -1.0 if dot(run.g, d) > 0 else 1.0
         d *= d.dtype.type(down / norm(d))
-        start = self.reach or first_length(run.theta)
+        start = self.reach or first_trial_length(run.theta)
         t, f = line_minimum(run.value, run.theta, d, run.f, start, refinements=2, signs=(1.0,))
         if not f < run.f:
             return False

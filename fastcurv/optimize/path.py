@@ -20,15 +20,15 @@ import numpy as np
 from ..common.checks import check_array, check_theta
 from ..common.errors import AttributeHints, accept_aliases
 from ..common.html import html_table
-from ..common.objectives import in_float64
+from ..common.objectives import cast_to_float64
 from ..common.protocols import Floats
 from ..common.read_only import Record
-from ..common.runtime import load_module, starts_to_nearest
-from ..critical.laplace import ExactFitError, LaplacePosterior, posterior
+from ..common.runtime import load_module, starting_with_nearest_rounding
+from ..critical.laplace import ExactFitError, LaplacePosterior, laplace_posterior
 from ..network.mlp import MLP
 from ..network.objective import Objective
 from ..network.row_views import check_rows_in_memory
-from ..spectrum.results import as_json, number
+from ..spectrum.results import format_number, to_json_value
 from .facts import constant_loss
 from .minimize import minimize
 
@@ -77,7 +77,7 @@ def active_units(model: Any, theta: Any, least: float = MIN_UNIT_SIZE) -> list[A
     return found
 
 
-def _active(model: Any, theta: Any) -> Any:
+def _active_units_array(model: Any, theta: Any) -> Any:
     """Return the masks of `active_units` of all hidden layers as one array."""
     return np.concatenate([np.zeros(0, bool), *active_units(model, theta)])
 
@@ -125,7 +125,7 @@ class RegularizationPath(Record, AttributeHints, subject="path"):
     def _rows(self) -> list[list[str]]:
         return [
             [
-                number(self.l2s[i]),
+                format_number(self.l2s[i]),
                 f"{self.values[i]:.6g}",
                 str(int(self.active[i].sum())),
                 ", ".join(map(str, new)) if len(new) < 9 else f"{len(new)} units",
@@ -141,7 +141,7 @@ class RegularizationPath(Record, AttributeHints, subject="path"):
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers as plain values that JSON can represent."""
         names = "l2s thetas values kinds active became_active"
-        return {name: as_json(getattr(self, name)) for name in names.split()}
+        return {name: to_json_value(getattr(self, name)) for name in names.split()}
 
     def __repr__(self) -> str:
         head = f"RegularizationPath: {len(self)} penalties, n = {self.thetas.shape[1]}"
@@ -160,7 +160,7 @@ class RegularizationPath(Record, AttributeHints, subject="path"):
 
 
 @accept_aliases("regularization_path")
-@starts_to_nearest
+@starting_with_nearest_rounding
 def regularization_path(
     ob: Objective, l2s: Any, theta0: Any = None, *, seed: Any = 0
 ) -> RegularizationPath:
@@ -213,14 +213,14 @@ def regularization_path(
             "np.logspace(0, -4, 9)."
         )
     start = ob.model.init(seed=seed) if theta0 is None else check_theta(ob, theta0, "theta0")
-    ob = in_float64(ob)
+    ob = cast_to_float64(ob)
     start = theta = np.asarray(start, np.float64)
     penalties = np.sort(given)[::-1]
     thetas, values, kinds, active = [], [], [], []
     for l2 in penalties:
         one = with_l2(ob, float(l2))
         run: Any = minimize(one, theta, seed=seed)
-        if run.kind != "minimum" and not _active(ob.model, run.x).all():
+        if run.kind != "minimum" and not _active_units_array(ob.model, run.x).all():
             again: Any = minimize(one, with_units_restarted(ob.model, run.x, start), seed=seed)
             if again.fun < run.fun - MIN_RESTART_GAIN * abs(run.fun):
                 run = again
@@ -228,7 +228,7 @@ def regularization_path(
         thetas.append(theta)
         values.append(float(run.fun))
         kinds.append(run.stopped if run.report is None else run.report.kind)
-        active.append(_active(ob.model, theta))
+        active.append(_active_units_array(ob.model, theta))
     return RegularizationPath(
         l2s=penalties,
         thetas=np.array(thetas),
@@ -311,7 +311,7 @@ def evidence_path(
     minimise : callable
         ``minimise(ob, theta)`` returns the point that a fit reaches.
     curvature, count
-        As in `posterior`.
+        As in `laplace_posterior`.
 
     Raises
     ------
@@ -322,7 +322,7 @@ def evidence_path(
     def fit(l2: float, theta: Any) -> LaplacePosterior:
         one = with_l2(ob, l2)
         theta = minimise(one, with_units_restarted(ob.model, theta, start))
-        return posterior(one, with_units_pruned(one, theta), curvature, count=count)
+        return laplace_posterior(one, with_units_pruned(one, theta), curvature, count=count)
 
     found: list[LaplacePosterior] = []
     plain, constant = with_l2(ob, 0.0), constant_loss(ob)

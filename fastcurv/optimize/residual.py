@@ -21,7 +21,7 @@ import numpy as np
 
 from ..common.linalg import NotFiniteError, eigh
 from ..common.vectors import safe_norm
-from ..krylov.trust_region import KrylovSpace, damped_inverse, least_residual
+from ..krylov.trust_region import KrylovSpace, damped_inverse, least_residual_step
 
 # dampings tried, in units of ||H||; each damps curvature below it
 TRIAL_DAMPINGS = (0.0, 1e-7, 1e-4, 1e-2, 0.1, 1.0)
@@ -67,7 +67,7 @@ def krylov_steps(space: KrylovSpace) -> Steps:
     norm = float(np.abs(space.ritz()[0]).max())
     if not 0 < norm < np.inf:
         return Steps(norm=norm if norm == 0 else float("nan"))
-    found = [least_residual(space, space.gamma, share * norm)[0] for share in TRIAL_DAMPINGS]
+    found = [least_residual_step(space, space.gamma, share * norm)[0] for share in TRIAL_DAMPINGS]
     first = space.T[0, : space.m]
     kept = [y for y in found if y.any()]
     return Steps(
@@ -92,7 +92,7 @@ def extend_space(
             space.extend()
         if space.m == 0:
             return
-        _, residual = least_residual(space, space.gamma)
+        _, residual = least_residual_step(space, space.gamma)
         size, norm = float(np.linalg.norm(residual)), float(np.abs(space.ritz()[0]).max())
         if len(last) and len(last) <= space.m:
             tall = space.tall()[:, : len(last)]

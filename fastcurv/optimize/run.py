@@ -21,17 +21,17 @@ from ..common.objectives import (
     as_curvature,
     as_gradient,
     as_number,
+    belongs_to_own_loss,
     call_unmodified,
-    is_of_its_loss,
-    is_plain,
+    has_consistent_hessian,
     value_at,
 )
 from ..common.outcome import Result
-from ..common.protocols import EngineSteps, source, why_not_own
+from ..common.protocols import EngineSteps, why_not_own, wrapped_source
 from ..common.runtime import Budget, interrupt_source
 from ..common.vectors import norm
 from ..krylov.lanczos import as_product
-from .checkpoint import Saved, State, check_run, generator, plain
+from .checkpoint import Saved, State, check_run, generator_state_as_json, restore_generator
 
 if TYPE_CHECKING:
     from ..critical.report import CriticalPoint
@@ -264,7 +264,7 @@ class Run(Saved):
     @cached_property
     def value_owners(self) -> tuple[Any, ...]:
         """The objects whose operators hold the value and the gradient of this loss."""
-        return (self.ob, source(self.ob)) if is_plain(self.ob) else ()
+        return (self.ob, wrapped_source(self.ob)) if has_consistent_hessian(self.ob) else ()
 
     def _holds_loss(self, operator: Any) -> bool:
         whole = getattr(operator, "objective", self.ob)
@@ -273,7 +273,7 @@ class Run(Saved):
     @cached_property
     def has_value_and_gradient(self) -> bool:
         """True if the objective computes value and gradient in one call."""
-        return is_of_its_loss(self.ob, "value_and_gradient")
+        return belongs_to_own_loss(self.ob, "value_and_gradient")
 
     @cached_property
     def engine(self) -> EngineSteps | None:
@@ -534,7 +534,7 @@ class Run(Saved):
         """
         arrays, facts = super().state()
         facts["elapsed"], facts["records"] = self.elapsed(), len(self.records)
-        facts["rng"] = plain(self.rng.bit_generator.state)
+        facts["rng"] = generator_state_as_json(self.rng.bit_generator.state)
         facts["f"] = None if self.stale else float(self.f)
         return arrays, facts
 
@@ -551,7 +551,7 @@ class Run(Saved):
         ]
         self.asked = time.perf_counter()
         self.budget.begun = self.asked - facts["elapsed"]
-        self.seed = generator(facts.get("rng"))
+        self.seed = restore_generator(facts.get("rng"))
 
 
 def check_fraction(value: Any, name: str) -> float:
@@ -569,7 +569,7 @@ def check_row_batch_size(ob: Any, count: Any, name: str) -> int | None:
     if count is None:
         return None
     count = check_positive_int(count, name)
-    if not (is_of_its_loss(ob, "batch") and hasattr(ob, "n_samples")):
+    if not (belongs_to_own_loss(ob, "batch") and hasattr(ob, "n_samples")):
         raise ValueError(
             f"{name} must be None for an objective without batch(rows) and n_samples, got {count}."
         )

@@ -20,13 +20,13 @@ from ..common.errors import (
     OBJECTIVE_HINT,
     accept_aliases,
     refuse_unknown,
-    require,
-    type_of,
+    require_attrs,
+    type_phrase,
 )
 from ..common.progress import bar
 from ..common.protocols import Descent, why_not_own
 from ..common.read_only import ReadOnly, Record
-from ..common.runtime import Budget, OutOfTime, starts_to_nearest, time_limit
+from ..common.runtime import Budget, OutOfTime, starting_with_nearest_rounding, time_limit
 from ..common.vectors import safe_norm
 from ..critical.classify import classify
 from ..structure.symmetry import nearest_copy
@@ -175,7 +175,7 @@ class CriticalSample(ReadOnly):
 
 
 @accept_aliases("classify")
-@starts_to_nearest
+@starting_with_nearest_rounding
 def sample_critical_points(
     ob: Any,
     n_tries: int = 30,
@@ -279,11 +279,12 @@ def sample_critical_points(
     refuse_unknown(
         "classify", set(verdict) - set(CLASSIFY_OPTIONS), "sample_critical_points", CLASSIFY_OPTIONS
     )
-    require(ob, ("n_params", "value", "gradient", "hessian"), "ob", OBJECTIVE_HINT, n_tries)
+    require_attrs(ob, ("n_params", "value", "gradient", "hessian"), "ob", OBJECTIVE_HINT, n_tries)
     n_tries = check_positive_int(n_tries, "n_tries")
     if not hasattr(ob, "with_model"):
         raise TypeError(
-            f"ob must be an objective of a network, such as fastcurv.Objective, got {type_of(ob)}."
+            "ob must be an objective of a network, such as fastcurv.Objective, got "
+            f"{type_phrase(ob)}."
         )
     asked = _check_indices(index, ob.n_params)
     names = _check_sources(("walk",) if asked and sources is None else sources)
@@ -505,7 +506,7 @@ def _check_sources(sources: Any) -> tuple[str, ...]:
     sources = SOURCE_NAMES if sources is None else sources
     if isinstance(sources, (set, frozenset)) or not isinstance(sources, Iterable):
         raise TypeError(
-            f"sources must be some of {', '.join(SOURCE_NAMES)}, got {type_of(sources)}."
+            f"sources must be some of {', '.join(SOURCE_NAMES)}, got {type_phrase(sources)}."
         )
     names = [sources] if isinstance(sources, str) else sources
     checked = tuple(check_choice(name, SOURCE_NAMES, "sources") for name in names)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import check_choice, check_positive, check_positive_int, check_real
-from ..common.errors import accept_aliases, type_of
+from ..common.errors import accept_aliases, type_phrase
 
 __all__ = ["constant", "constant_then_decay", "inverse_time", "power", "robbins_monro"]
 
@@ -234,7 +234,7 @@ def as_schedule(
         return rate
     if not isinstance(schedule, str):
         raise TypeError(
-            f"schedule must be a name or a function t -> rate, got {type_of(schedule)}."
+            f"schedule must be a name or a function t -> rate, got {type_phrase(schedule)}."
         )
     return _SCHEDULE_TYPES[check_choice(schedule, _SCHEDULE_TYPES, "schedule")](alpha, delta, hold)
 
@@ -311,7 +311,7 @@ def robbins_monro(schedule: Schedule | Callable[[int], float]) -> RobbinsMonro:
     """
     if not callable(schedule):
         raise TypeError(
-            f"schedule must be a Schedule or a function t -> rate, got {type_of(schedule)}."
+            f"schedule must be a Schedule or a function t -> rate, got {type_phrase(schedule)}."
         )
     if not isinstance(schedule, Schedule):
         p = _fitted_exponent(schedule)

@@ -19,7 +19,7 @@ from ..common.checks import (
 from ..common.errors import accept_aliases
 from ..common.linalg import eigh
 from ..krylov.lanczos import as_product
-from ..krylov.trust_region import KrylovSpace, absolute, shifted
+from ..krylov.trust_region import KrylovSpace, absolute_value_step, shifted_solve
 from ..spectrum.forms import matrix_of
 
 Model = Callable[..., np.ndarray]  # (eigenvalues, linear term[, damping]) -> coordinates
@@ -150,7 +150,7 @@ def newton_step(
     >>> fc.newton_step(H, g)
     array([-1. , -0.5])
     """
-    step, values, residual = _solve_step(H, g, damping, k, tol, by=shifted, side=np.ones_like)
+    step, values, residual = _solve_step(H, g, damping, k, tol, by=shifted_solve, side=np.ones_like)
     lowest = float(values[0]) + damping
     if lowest < -1e-12 * float(np.max(np.abs(values))):
         warnings.warn(
@@ -216,4 +216,4 @@ def saddle_free_newton_step(
     >>> fc.saddle_free_newton_step(np.diag([2.0, -4.0]), np.array([2.0, 2.0]), damping=0.0)
     array([-1. , -0.5])
     """
-    return _solve_step(H, g, damping, k, tol, by=absolute, side=np.sign)[0]
+    return _solve_step(H, g, damping, k, tol, by=absolute_value_step, side=np.sign)[0]

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..common.objectives import as_number, is_plain, value_at
+from ..common.objectives import as_number, has_consistent_hessian, value_at
 from ..common.outcome import outcome as as_result
 from ..common.vectors import norm
 from .run import MinimizeResult
@@ -95,7 +95,7 @@ def units_of(ob: Any) -> Units | None:
     None for other targets and for losses that are no mean of squares.
     """
     in_memory = hasattr(ob, "X") and hasattr(ob, "with_model")
-    if not in_memory or not is_plain(ob) or ob.loss != "mse" or ob.l2 != 0:
+    if not in_memory or not has_consistent_hessian(ob) or ob.loss != "mse" or ob.l2 != 0:
         return None
     y, weight = np.array(ob.y, dtype=float).reshape(ob.n_samples, -1), ob.sample_weight
     if weight is not None:

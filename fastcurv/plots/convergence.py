@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import OptimizeResult
 
 from ..common.checks import check_choice
-from ..common.errors import accept_aliases, require, type_of
+from ..common.errors import accept_aliases, require_attrs, type_phrase
 from .predictions import final_estimator_and_inputs
 from .style import (
     BLUE,
@@ -21,12 +21,12 @@ from .style import (
     RED,
     Display,
     _with_legend,
-    legend_of_lines,
+    add_line_legend,
     legend_width,
-    line_look,
-    log_losses,
-    n_named,
+    line_style,
+    n_labelled_lines,
     new_axes,
+    set_log_axis,
 )
 
 X_AXIS_LABELS = {
@@ -41,13 +41,13 @@ Y_AXIS_LABELS = {
 }
 
 
-def _pair(name: str, curve: Any) -> tuple[np.ndarray, np.ndarray]:
+def _as_curve(name: str, curve: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return a curve as two float arrays, x and y."""
     try:
         x, y = curve
     except (TypeError, ValueError):
         raise TypeError(
-            f"curve {name!r} must be two arrays, x and y, got {type_of(curve)}. Use "
+            f"curve {name!r} must be two arrays, x and y, got {type_phrase(curve)}. Use "
             "(range(len(losses)), losses) for losses alone."
         ) from None
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
@@ -63,14 +63,14 @@ def _check_runs(results: Any, x: str, y: str) -> None:
     if not isinstance(results, Mapping):
         raise TypeError(
             "results must be a result of fastcurv.minimize, or a dict of names to results, got "
-            f"{type_of(results)}."
+            f"{type_phrase(results)}."
         )
     for name, run in results.items():
         history = getattr(run, "history", None)
         if not isinstance(history, Mapping):
             raise TypeError(
-                f"result {name!r} must be a result of fastcurv.minimize, got {type_of(run)} "
-                "without "
+                f"result {name!r} must be a result of fastcurv.minimize, got "
+                f"{type_phrase(run)} without "
                 "the history of a run."
             )
         for key in (x, y):
@@ -128,9 +128,9 @@ class ConvergenceDisplay(Display):
     ) -> None:
         if not isinstance(curves, Mapping):
             raise TypeError(
-                f"curves must be a dict of a name to (x, y) each, got {type_of(curves)}."
+                f"curves must be a dict of a name to (x, y) each, got {type_phrase(curves)}."
             )
-        self.curves = {name: _pair(name, curve) for name, curve in curves.items()}
+        self.curves = {name: _as_curve(name, curve) for name, curve in curves.items()}
         self.xlabel, self.ylabel, self.ends = xlabel, ylabel, dict(ends or {})
 
     @classmethod
@@ -247,15 +247,17 @@ class ConvergenceDisplay(Display):
         own = ax is None
         ax = self._axes(ax, (6.4 + legend_width(names), 4.0))
         positive = True
-        for number, (name, (x, y)) in enumerate(zip(names, self.curves.values()), n_named(ax)):
-            look = line_look(number)
+        for number, (name, (x, y)) in enumerate(
+            zip(names, self.curves.values()), n_labelled_lines(ax)
+        ):
+            look = line_style(number)
             ax.plot(x, y, lw=1.6, label=name, **look)
             if y.size:
                 ax.plot(x[-1:], y[-1:], "o", ms=4, color=look["color"])
             positive &= bool((y[np.isfinite(y)] > 0).all())
-        log_losses(ax, log and positive)
+        set_log_axis(ax, log and positive)
         ax.set(xlabel=self.xlabel, ylabel=self.ylabel)
-        legend_of_lines(ax, room=own)
+        add_line_legend(ax, room=own)
         return self
 
 
@@ -290,9 +292,9 @@ def curve(
     """
     ax = new_axes(ax)
     y = np.asarray(y, dtype=float)
-    look = line_look(len(ax.lines)) if color is None else {"color": color}
+    look = line_style(len(ax.lines)) if color is None else {"color": color}
     ax.plot(x, y, lw=1.6, label=label, **look)
-    log_losses(ax, log and bool(np.all(y[np.isfinite(y)] > 0)))
+    set_log_axis(ax, log and bool(np.all(y[np.isfinite(y)] > 0)))
     ax.set(xlabel=xlabel or ax.get_xlabel(), ylabel=ylabel or ax.get_ylabel())
     return _with_legend(ax, label)
 
@@ -408,7 +410,9 @@ class MinimumRatioDisplay(Display):
         cls._check_look(look, "from_points")
         points = list(points) if isinstance(points, Iterable) else [points]
         for p in points:
-            require(p, ("verdict", "loss"), "a point", "those that sample_critical_points returns")
+            require_attrs(
+                p, ("verdict", "loss"), "a point", "those that sample_critical_points returns"
+            )
         known = [p for p in points if p.verdict.n_positive is not None]
         check_choice(quantity, QUANTITY_LABELS, "quantity")
         display = cls(

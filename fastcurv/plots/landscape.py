@@ -15,13 +15,13 @@ from ..common.checks import (
     check_positive_int,
     check_vector,
 )
-from ..common.errors import OBJECTIVE_HINT, accept_aliases, require
-from ..common.optional import optional
+from ..common.errors import OBJECTIVE_HINT, accept_aliases, require_attrs
+from ..common.optional import optional_import
 from ..common.protocols import Array
 from ..common.runtime import raise_if_interrupted
 from ..spectrum.eigsh import eigsh
 from .predictions import objective_of
-from .style import CYCLE, GREY, Display, log_losses, n_named, new_axes
+from .style import CYCLE, GREY, Display, n_labelled_lines, new_axes, set_log_axis
 
 # --------------------------------------------------------------------------------------------------
 # A loss over one plane of parameters.
@@ -72,7 +72,7 @@ def level_lines(ax: Any, x: Array, y: Array, z: Array, *, levels: int, log: bool
     """Draw a loss z, indexed ``(y, x)``, as filled contours with lines between them and a colour
     bar.
     """
-    with optional("plots"):
+    with optional_import("plots"):
         from matplotlib.ticker import MaxNLocator
 
     z = np.log10(np.maximum(z, z.max() * 1e-12)) if log else z
@@ -86,7 +86,7 @@ def level_lines(ax: Any, x: Array, y: Array, z: Array, *, levels: int, log: bool
     ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
 
 
-def sine(first: Array, second: Array) -> float:
+def angle_sine(first: Array, second: Array) -> float:
     """Return the sine of the angle between two nonzero directions. Up to `PARALLEL_SINE` they do
     not span a plane.
     """
@@ -300,9 +300,9 @@ class LandscapeDisplay(Display):
             known = hasattr(objective, "hessian") and np.size(theta) <= EIGENVECTORS_MAX_N
             directions = "eigenvectors" if known and np.size(theta) >= n_dims else "random"
         more = REQUIRED_METHODS.get(directions, ()) if isinstance(directions, str) else ()
-        require(objective, ("value", *more), "objective", OBJECTIVE_HINT, theta)
+        require_attrs(objective, ("value", *more), "objective", OBJECTIVE_HINT, theta)
         theta = check_vector(theta, np.size(theta), "theta", np.float64)
-        along, names = _directions(objective, theta, directions, n_dims, as_rng(seed))
+        along, names = _choose_directions(objective, theta, directions, n_dims, as_rng(seed))
         steps = np.linspace(-radius, radius, n_grid) if to is None else np.linspace(0, 1, n_grid)
         names = names if to is None else ("the line to the other point",)
         taylor = None
@@ -355,7 +355,7 @@ class LandscapeDisplay(Display):
         return self
 
     def _line(self, ax: Any, label: str, log: bool) -> None:
-        color = CYCLE[n_named(ax) % len(CYCLE)]
+        color = CYCLE[n_labelled_lines(ax) % len(CYCLE)]
         low, high = self.losses.min(), self.losses.max()
         ax.plot(self.steps, self.losses, color=color, lw=1.6, label=label)
         if self.taylor is not None:
@@ -364,12 +364,12 @@ class LandscapeDisplay(Display):
             shown = np.where(seen, self.taylor, np.nan)
             ax.plot(self.steps, shown, "--", color=color, lw=1, label="second-order Taylor")
         ax.axvline(0, color=GREY, lw=0.8, ls=":", label="_theta")
-        log_losses(ax, log and low > 0)
+        set_log_axis(ax, log and low > 0)
         ax.set(xlabel=f"steps along {self.names[0]}", ylabel="loss")
         ax.legend(frameon=False)
 
 
-def _directions(
+def _choose_directions(
     objective: Any, theta: np.ndarray, wanted: Any, n_dims: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return the directions as rows, and the names of the directions."""
@@ -390,7 +390,7 @@ def _directions(
             )
         return -gradient[None] / length, ("the negative gradient",)
     if wanted == "random":
-        rows = _random(objective, theta, n_dims, rng)
+        rows = _random_directions(objective, theta, n_dims, rng)
         return rows, ("a random direction", "another random direction")[:n_dims]
     H = objective.hessian(theta)
     pairs = raise_if_interrupted(eigsh(H, k=n_dims, which=("SA", "BE")[n_dims - 1], seed=rng))
@@ -412,12 +412,14 @@ def _check_directions(wanted: Any, n: int) -> np.ndarray:
         )
     if not rows.any(axis=1).all():
         raise ValueError("directions must not be zero, got a row of zeros.")
-    if len(rows) == 2 and sine(*rows) <= PARALLEL_SINE:
+    if len(rows) == 2 and angle_sine(*rows) <= PARALLEL_SINE:
         raise ValueError("directions must be two that span a plane, got two along one line.")
     return rows
 
 
-def _random(objective: Any, theta: np.ndarray, n_dims: int, rng: np.random.Generator) -> np.ndarray:
+def _random_directions(
+    objective: Any, theta: np.ndarray, n_dims: int, rng: np.random.Generator
+) -> np.ndarray:
     """Draw random directions. Two are drawn again until the angle between them is at least 30
     degrees, which many weights usually satisfy at once. After `MAX_DRAWS` draws the pair with the
     largest angle is returned.
@@ -428,7 +430,7 @@ def _random(objective: Any, theta: np.ndarray, n_dims: int, rng: np.random.Gener
     best, widest = None, PARALLEL_SINE
     for _ in range(MAX_DRAWS):
         rows = np.array([filter_normalised(objective, theta, rng) for _ in range(n_dims)])
-        angle = 1.0 if n_dims == 1 else sine(*rows)
+        angle = 1.0 if n_dims == 1 else angle_sine(*rows)
         if angle >= 0.5:
             return rows
         if angle > widest:

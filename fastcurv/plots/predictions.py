@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common.errors import type_of
+from ..common.errors import type_phrase
 from ..common.protocols import Array
 from .style import CYCLE, new_axes
 
@@ -23,12 +23,13 @@ def final_estimator_and_inputs(estimator: Any, X: Any = None) -> tuple[Any, Any]
     if not hasattr(type(estimator), "objective"):
         raise TypeError(
             "estimator must be an MLPClassifier or MLPRegressor of fastcurv, or a pipeline that "
-            f"ends in one, got {type_of(estimator)}. For scikit-learn's own use "
+            f"ends in one, got {type_phrase(estimator)}. For scikit-learn's own use "
             "fastcurv.from_sklearn, then from_objective."
         )
     if not hasattr(estimator, "theta_"):
         raise ValueError(
-            f"estimator must be fitted, got {type_of(estimator)} that is not. Call fit(X, y) first."
+            f"estimator must be fitted, got {type_phrase(estimator)} that is not. Call "
+            "fit(X, y) first."
         )
     return estimator, X
 

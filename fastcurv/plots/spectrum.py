@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import check_positive_int, check_symmetric_operator
-from ..common.errors import OBJECTIVE_HINT, accept_aliases, require
+from ..common.errors import OBJECTIVE_HINT, accept_aliases, require_attrs
 from ..common.linalg import eigh
 from ..common.protocols import Axis
 from ..common.runtime import raise_if_interrupted
@@ -69,7 +69,7 @@ class SpectrumDisplay(Display):
         eigenvalues: Any = None,
         bounds: tuple[float, float] = (-np.inf, np.inf),
     ) -> None:
-        require(
+        require_attrs(
             density,
             ("axis", "grid", "density"),
             "density",
@@ -123,7 +123,7 @@ class SpectrumDisplay(Display):
         cls._check_look(look, "from_operator")
         k = check_positive_int(k, "k", least=0)
         density = spectral_density(op, n_probes=n_probes, n_steps=n_steps, axis=axis, seed=seed)
-        values = extremes(op, min(k, density.n // 2), seed).values if k else None
+        values = extreme_eigenpairs(op, min(k, density.n // 2), seed).values if k else None
         return cls(density, eigenvalues=values).plot(ax, **look)
 
     @classmethod
@@ -132,7 +132,7 @@ class SpectrumDisplay(Display):
     ) -> SpectrumDisplay:
         """Draw the spectrum of the Hessian of ``objective`` at ``theta``, by `from_operator`."""
         cls._check_look(options, "from_objective", "from_operator")
-        require(objective, ("hessian",), "objective", OBJECTIVE_HINT, theta)
+        require_attrs(objective, ("hessian",), "objective", OBJECTIVE_HINT, theta)
         return cls.from_operator(objective.hessian(theta), ax=ax, **options)
 
     @classmethod
@@ -237,19 +237,19 @@ class SpectrumDisplay(Display):
         return self
 
 
-def extremes(hessian: Any, k: int, seed: Any, progress: bool = False) -> Eigenpairs:
+def extreme_eigenpairs(hessian: Any, k: int, seed: Any, progress: bool = False) -> Eigenpairs:
     """Return the ``k`` lowest and ``k`` highest eigenpairs. For small n they come from the dense
     matrix, so that no copy of a multiple eigenvalue is missed.
     """
     n = hessian.shape[0]
     if n <= DENSE_MAX_N:
-        return ends(all_pairs(hessian), k)
+        return select_ends(all_eigenpairs(hessian), k)
     return raise_if_interrupted(
         eigsh(hessian, k=min(2 * k, n), which="BE", tol=CONVERGED_TOL, seed=seed, progress=progress)
     )
 
 
-def all_pairs(hessian: Any) -> Eigenpairs:
+def all_eigenpairs(hessian: Any) -> Eigenpairs:
     """Return all n eigenpairs, from the dense matrix."""
     P, n_products = matrix_of(check_symmetric_operator(hessian))
     P = P.astype(np.float64, copy=False)
@@ -260,7 +260,7 @@ def all_pairs(hessian: Any) -> Eigenpairs:
     return Eigenpairs(*found, scale=scale, tol=CONVERGED_TOL, probed=True, unseen=0.0)
 
 
-def ends(pairs: Eigenpairs, k: int) -> Eigenpairs:
+def select_ends(pairs: Eigenpairs, k: int) -> Eigenpairs:
     """Select the ``k`` lowest and ``k`` highest of all pairs."""
     n = len(pairs)
     kept = np.r_[:k, n - k : n] if 2 * k < n else np.arange(n)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..common.checks import check_choice
 from ..common.errors import keyword_names, refuse_unknown
-from ..common.optional import optional
+from ..common.optional import optional_import
 from ..common.read_only import ReadOnly
 from ..spectrum.draw import plain_numbers, shown_axes
 
@@ -34,7 +34,7 @@ MARKERS = {
 }
 
 
-def line_look(number: int) -> dict[str, str]:
+def line_style(number: int) -> dict[str, str]:
     """Return colour and dashes of line number `number`. The dashes change when the colours
     repeat.
     """
@@ -42,14 +42,14 @@ def line_look(number: int) -> dict[str, str]:
     return {"color": CYCLE[number % len(CYCLE)], "ls": dashes}
 
 
-def log_losses(ax: Any, wanted: bool) -> None:
+def set_log_axis(ax: Any, wanted: bool) -> None:
     """Make the vertical axis logarithmic if `wanted` is True, with plain numbers."""
     if wanted:
         ax.set_yscale("log")
         plain_numbers(ax.yaxis)
 
 
-def n_named(ax: Any) -> int:
+def n_labelled_lines(ax: Any) -> int:
     """Return the number of lines on `ax` that have a label."""
     return sum(not line.get_label().startswith("_") for line in ax.lines)
 
@@ -76,7 +76,7 @@ def new_figure(figsize: tuple[float, float] = (6.4, 4.0)) -> Any:
     """Create a figure without pyplot, which has no global state and no window, and can be used in
     threads and without a display.
     """
-    with optional("plots"):
+    with optional_import("plots"):
         from matplotlib.figure import Figure
     return Figure(figsize=figsize, layout="constrained")
 
@@ -97,7 +97,7 @@ def legend_width(names: list[str]) -> float:
     return _n_legend_columns(names) * (0.7 + 0.08 * max(map(len, names)))
 
 
-def legend_of_lines(ax: Any, *, room: bool) -> None:
+def add_line_legend(ax: Any, *, room: bool) -> None:
     """Add a legend to `ax`. It is placed next to the axes if there are more lines than colours and
     there is space, or if the layout engine can make space and leave the axes at least half of their
     width. Otherwise it is placed inside the axes.
@@ -124,7 +124,7 @@ def _with_legend(ax: Any, label: str | None) -> Any:
     return ax
 
 
-def in_pyplot(figure: Any) -> bool:
+def is_in_pyplot(figure: Any) -> bool:
     """Return True if pyplot holds a figure and therefore shows it."""
     helpers = sys.modules.get("matplotlib._pylab_helpers")
     managers = [] if helpers is None else helpers.Gcf.get_all_fig_managers()
@@ -133,7 +133,7 @@ def in_pyplot(figure: Any) -> bool:
 
 def close_in_pyplot(figure: Any) -> None:
     """Remove a figure from those of pyplot, if it is one of them."""
-    if in_pyplot(figure):
+    if is_in_pyplot(figure):
         sys.modules["matplotlib.pyplot"].close(figure)
 
 
@@ -174,7 +174,7 @@ class Display(ReadOnly, assignable=("ax_", "figure_")):
         if not hasattr(self, "figure_"):
             self.plot()
             close_in_pyplot(self.figure_)
-        elif in_pyplot(self.figure_):
+        elif is_in_pyplot(self.figure_):
             return None
         file = io.BytesIO()
         self.figure_.savefig(file, format="png", dpi=110)

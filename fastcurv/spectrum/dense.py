@@ -21,7 +21,7 @@ from ..common.linalg import Eigensystem, NotFiniteError, eigh, midpoint
 from ..common.linalg import eigvalsh as every_eigenvalue
 from ..common.objectives import PRODUCT_ERROR_EPS, Products
 from ..common.protocols import DenseReduction, Floats, Space, why_not_own
-from ..common.runtime import to_nearest
+from ..common.runtime import rounding_to_nearest
 from ..common.vectors import NOT_FINITE, safe_norm, safe_norms
 from .forms import dense_reduction, matrix_by_products, matrix_of
 from .results import Inertia
@@ -85,13 +85,13 @@ class DenseMatrix:
     def error(self, scale: Floats | None = None) -> float:
         """Return a bound on ``||D E D||_F`` for the error E of A, ``D = diag(scale)`` or I.
 
-        The bound is that for the products (`matrix_error`) plus the whole measured asymmetry, since
-        asymmetric products have an error of at least that size.
+        The bound is that for the products (`matrix_error_bound`) plus the whole measured asymmetry,
+        since asymmetric products have an error of at least that size.
         """
         if self.known is not None:
             return self.known.error(scale)
         c = np.ones(len(self.A)) if scale is None else np.asarray(scale, dtype=np.float64)
-        return matrix_error(self.bounds, c) + self.seen(c)
+        return matrix_error_bound(self.bounds, c) + self.seen(c)
 
     def noise(self) -> Floats:
         """Return bounds on the errors of the entries of A, for any scaling of its rows: ``(n, n)``
@@ -116,7 +116,7 @@ class DenseMatrix:
         return found._replace(errors=found.errors + self.error())
 
 
-def matrix_error(bounds: Floats, d: Floats) -> float:
+def matrix_error_bound(bounds: Floats, d: Floats) -> float:
     """Return a bound on ``||D E D||_F``, D = diag(d), for the error E of a `DenseMatrix` whose
     columns have the error bounds `bounds`.
 
@@ -163,7 +163,7 @@ def dense_matrix(op: Any) -> DenseMatrix:
         return DenseMatrix(known.A, known.bounds, np.zeros(n), 0, known)
     P, n_products = matrix_by_products(op)
     P = P.astype(np.float64, copy=False)
-    return symmetric_part(P, _column_bounds(op, P), n_products)
+    return symmetric_part(P, _column_error_bounds(op, P), n_products)
 
 
 def symmetric_part(P: Floats, bounds: Floats, n_products: int) -> DenseMatrix:
@@ -187,7 +187,7 @@ def symmetric_part(P: Floats, bounds: Floats, n_products: int) -> DenseMatrix:
     return DenseMatrix(A, bounds, asymmetry, n_products)
 
 
-def _column_bounds(op: Any, P: Floats) -> Floats:
+def _column_error_bounds(op: Any, P: Floats) -> Floats:
     n, dtype = len(P), operator_dtype(op)
     if isinstance(op, MatrixOperator):
         return np.zeros(n)
@@ -221,7 +221,7 @@ def _symmetric_matrix_of(op: Any) -> Floats:
 
 
 @accept_aliases("eigvalsh")
-@to_nearest
+@rounding_to_nearest
 def eigvalsh(op: Any, *, space: Space | None = None) -> Floats:
     """Compute all eigenvalues of a symmetric operator, ascending, from its matrix.
 
@@ -267,7 +267,7 @@ def eigvalsh(op: Any, *, space: Space | None = None) -> Floats:
 
 
 @accept_aliases("inertia")
-@to_nearest
+@rounding_to_nearest
 def inertia(op: Any, *, space: Space | None = None) -> Inertia:
     """Count the eigenvalues that are positive, negative, and zero within a proved error bound, from
     the matrix.

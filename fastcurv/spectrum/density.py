@@ -12,25 +12,25 @@ from ..common.checks import (
     as_rng,
     check_positive_int,
     check_symmetric_operator,
-    one_seed,
     operator_dtype,
+    seed_or_rng,
 )
 from ..common.errors import accept_aliases
 from ..common.linalg import eigvalsh
 from ..common.progress import Bar, bar
 from ..common.protocols import Array, Axis, DenseReduction, Floats, Operator, Reduction, Seed, Space
-from ..common.runtime import starts_to_nearest
+from ..common.runtime import starting_with_nearest_rounding
 from ..common.vectors import norm
 from ..krylov.lanczos import (
     Recurrence,
     combine,
-    decompose,
     held_rows,
     orthonormal_rows,
     orthonormalise,
+    ritz_decomposition,
 )
-from .density_curve import SpectralDensity, check_look, smooth
-from .forms import choose
+from .density_curve import SpectralDensity, check_grid_options, smooth_density
+from .forms import choose_representation
 from .results import Eigenpairs
 
 DEFLATION_MAX_N = 100_000
@@ -47,7 +47,7 @@ NODE_ERROR_EPS = 64
 
 
 @accept_aliases("spectral_density")
-@starts_to_nearest
+@starting_with_nearest_rounding
 def spectral_density(
     op: Operator,
     n_probes: int = 10,
@@ -148,11 +148,11 @@ def spectral_density(
     op = check_symmetric_operator(op)
     n_probes = check_positive_int(n_probes, "n_probes")
     n_steps = check_positive_int(n_steps, "n_steps")
-    look = check_look(axis, width, grid, n_grid, linear_below)
-    rng = as_rng(one_seed(seed, rng))
+    look = check_grid_options(axis, width, grid, n_grid, linear_below)
+    rng = as_rng(seed_or_rng(seed, rng))
     n, m = op.shape[0], n_probes * min(n_steps, op.shape[0])
     whole = against is None and deflate is None and n <= m
-    form = choose(
+    form = choose_representation(
         op, m, space if against is None else "parameters", matrix=whole, step=SECONDS_PER_PRODUCT
     )
     if form.kind == "matrix":
@@ -172,7 +172,7 @@ def spectral_density(
         run = new_run(op, n_steps, known, rows)
         for i in range(n_probes):
             run_probe(run, rng, n_steps, shown)
-            found = quadrature(run)
+            found = gauss_quadrature(run)
             ghosts = max(ghosts, run.ghosts)
             if i == 0 and deflate and n_probes > 1:
                 most = run.n if deflate is True else check_positive_int(deflate, "deflate")
@@ -183,11 +183,11 @@ def spectral_density(
                     run = new_run(op, n_steps, known, rows)
             quadratures.append(found)
     n_products = spent + run.n_products
-    if outliers is not None and copies(quadratures[1:], outliers, op.shape[0]):
+    if outliers is not None and has_repeated_outliers(quadratures[1:], outliers, op.shape[0]):
         quadratures = quadratures[1:]
     quadratures = [complete_quadrature(one, small, len(known.values)) for one in quadratures]
     facts = {"n_products": n_products, "ghosts": ghosts}
-    return assemble(quadratures, known.values, n, look, small, run.dtype, **facts)
+    return assemble_density(quadratures, known.values, n, look, small, run.dtype, **facts)
 
 
 def exact_density(
@@ -203,12 +203,12 @@ def exact_density(
     """
     one = complete_quadrature(Quadrature(values, np.full(len(values), 1 / len(values))), small)
     known = {"n_products": n_products, "n_deflated": n}
-    return assemble([one, one], np.zeros(0), n, look, small, dtype, **known)
+    return assemble_density([one, one], np.zeros(0), n, look, small, dtype, **known)
 
 
 def density_of(values: Floats, dtype: np.dtype[Any]) -> SpectralDensity:
     """Return the density of an operator of this dtype from all its eigenvalues ``(n,)``."""
-    look = check_look("linear", None, None, 1024, None)
+    look = check_grid_options("linear", None, None, 1024, None)
     return exact_density(values, None, len(values), 0, look, dtype)
 
 
@@ -255,7 +255,7 @@ def known_pairs(op: Any, against: Any) -> tuple[KnownPairs, int]:
     run = Recurrence(op, len(rows))
     run.insert(rows)
     run.step()
-    values, S = decompose(run)
+    values, S = ritz_decomposition(run)
     return KnownPairs(values, combine(run.rows[: run.m], S), none), run.n_products
 
 
@@ -299,10 +299,10 @@ def run_probe(run: Recurrence, rng: np.random.Generator, n_steps: int, shown: Ba
     run.reset()
     while run.insert(random_signs(rng, 1, run.n, run.dtype)) == 0:
         pass
-    extend(run, n_steps, shown)
+    extend_run(run, n_steps, shown)
 
 
-def extend(run: Recurrence, n_steps: int, shown: Bar) -> None:
+def extend_run(run: Recurrence, n_steps: int, shown: Bar) -> None:
     """Continue `run` to n_steps, or until the Krylov space is exhausted."""
     while run.p and run.m < min(n_steps, run.dimension):
         before = run.m
@@ -310,7 +310,7 @@ def extend(run: Recurrence, n_steps: int, shown: Bar) -> None:
         shown.update(run.m - before)
 
 
-def copies(quadratures: list[Quadrature], outliers: KnownPairs, n: int) -> bool:
+def has_repeated_outliers(quadratures: list[Quadrature], outliers: KnownPairs, n: int) -> bool:
     """Return True if probes in the complement of the deflated vectors find more eigenvalues at the
     deflated values.
 
@@ -325,7 +325,7 @@ def copies(quadratures: list[Quadrature], outliers: KnownPairs, n: int) -> bool:
     return False
 
 
-def quadrature(run: Recurrence) -> Quadrature:
+def gauss_quadrature(run: Recurrence) -> Quadrature:
     """Return the Gauss quadrature of a recurrence from one vector."""
     theta, first, _ = run.ritz_spectrum()
     weights = first**2
@@ -353,7 +353,7 @@ def find_outliers(run: Recurrence, most: int) -> tuple[KnownPairs, Quadrature]:
     )
 
 
-def assemble(
+def assemble_density(
     quadratures: list[Quadrature],
     exact: Floats,
     n: int,
@@ -379,5 +379,5 @@ def assemble(
     largest = float(np.abs(nodes[weights > 0]).max(initial=0.0))
     steps = n if facts["n_deflated"] >= n else NODE_ERROR_EPS
     facts["rounding"] = max(steps, NODE_ERROR_EPS) * float(np.finfo(dtype).eps) * largest
-    spread = smooth(nodes, weights, **look, unsure=facts["n_deflated"] < n)
+    spread = smooth_density(nodes, weights, **look, unsure=facts["n_deflated"] < n)
     return SpectralDensity(nodes=nodes, weights=weights, n=n, **facts, **spread)

@@ -19,22 +19,22 @@ from ..common.checks import (
     check_real,
     short_repr,
 )
-from ..common.errors import AttributeHints, type_of
+from ..common.errors import AttributeHints, type_phrase
 from ..common.html import InOneLine
 from ..common.protocols import Axis, Floats
 from ..common.read_only import Record
 from ..common.runtime import load_module
-from .results import Estimate, has_rounding_scatter, mean_of, number
+from .results import Estimate, format_number, has_rounding_scatter, mean_and_error
 
 # --------------------------------------------------------------------------------------------------
 # From quadrature nodes to a density on a grid: a Gaussian on every node, on a linear or a
 # logarithmic axis.
 
 
-def check_look(
+def check_grid_options(
     axis: str, width: float | None, grid: ArrayLike | None, n_grid: int, linear_below: float | None
 ) -> dict[str, Any]:
-    """Return the keyword arguments of `smooth` after checking them."""
+    """Return the keyword arguments of `smooth_density` after checking them."""
     check_choice(axis, get_args(Axis), "axis")
     if grid is not None:
         grid = check_array(grid, "grid", np.float64)
@@ -91,7 +91,7 @@ def from_coordinate(x: ArrayLike, axis: str, linear_below: float) -> Floats:
     return np.asarray(np.where(np.isfinite(near), near, far))
 
 
-def smooth(
+def smooth_density(
     nodes: Floats,
     weights: Floats,
     *,
@@ -337,7 +337,7 @@ class SpectralDensity(Record, InOneLine, AttributeHints, subject="density"):
         elif hasattr(other, "matvec"):
             raise TypeError(
                 "other must be a density, fc.spectral_density(H), or eigenvalues, got "
-                f"{type_of(other)}."
+                f"{type_phrase(other)}."
             )
         else:
             values, weights = np.ravel(check_array(other, "other", np.float64)), None
@@ -357,8 +357,12 @@ class SpectralDensity(Record, InOneLine, AttributeHints, subject="density"):
         """Return the density of the same quadrature on another grid, axis or width, without
         products. The arguments are those of `spectral_density`.
         """
-        look = check_look(self.axis if axis is None else axis, width, grid, n_grid, linear_below)
-        return replace(self, **smooth(self.nodes, self.weights, **look, unsure=not self.exact))
+        look = check_grid_options(
+            self.axis if axis is None else axis, width, grid, n_grid, linear_below
+        )
+        return replace(
+            self, **smooth_density(self.nodes, self.weights, **look, unsure=not self.exact)
+        )
 
     def merge(self, other: SpectralDensity) -> SpectralDensity:
         """Return the density from the probes of both densities, which must be of the same operator,
@@ -372,7 +376,7 @@ class SpectralDensity(Record, InOneLine, AttributeHints, subject="density"):
         beside = [((0, 0), (0, q - d.nodes.shape[1])) for d in (self, other)]
         nodes = np.vstack([np.pad(d.nodes, b, "edge") for d, b in zip((self, other), beside)])
         weights = np.vstack([np.pad(d.weights, b) for d, b in zip((self, other), beside)])
-        spread = smooth(
+        spread = smooth_density(
             nodes,
             weights,
             axis=self.axis,
@@ -394,7 +398,7 @@ class SpectralDensity(Record, InOneLine, AttributeHints, subject="density"):
     def _estimate_over_probes(
         self, per_probe: np.ndarray, method: str, known: bool = False
     ) -> Estimate:
-        mean, stderr = mean_of(per_probe)
+        mean, stderr = mean_and_error(per_probe)
         if not (known or self.exact) and has_rounding_scatter(per_probe):
             stderr = float("nan")
         return Estimate(mean, stderr, self.n_products, method=method)
@@ -414,7 +418,7 @@ class SpectralDensity(Record, InOneLine, AttributeHints, subject="density"):
         """
         if ax is not None and not hasattr(ax, "plot"):
             raise TypeError(
-                f"ax must be Axes of matplotlib, got {type_of(ax)}. Or use scale='log'."
+                f"ax must be Axes of matplotlib, got {type_phrase(ax)}. Or use scale='log'."
             )
         return load_module("plots.spectrum").SpectrumDisplay(self).plot(ax, band=band, **line)
 
@@ -426,8 +430,8 @@ class SpectralDensity(Record, InOneLine, AttributeHints, subject="density"):
         deflated = "" if self.exact else f"{self.n_deflated} deflated, "
         return (
             f"SpectralDensity: n = {self.n}, {made} on "
-            f"[{number(used.min())}, {number(used.max())}], width {number(self.width)} "
-            f"({self.axis} axis), {deflated}{self.n_products} products"
+            f"[{format_number(used.min())}, {format_number(used.max())}], width "
+            f"{format_number(self.width)} ({self.axis} axis), {deflated}{self.n_products} products"
         )
 
 

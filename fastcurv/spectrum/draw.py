@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common.optional import optional
+from ..common.optional import optional_import
 from ..common.protocols import Floats
 from .density_curve import from_coordinate, to_coordinate
 
@@ -22,7 +22,7 @@ def shown_axes(figsize: tuple[float, float] = (6.4, 4.0)) -> Any:
     """Return Axes in a new figure of pyplot, which ``plt.show()`` and notebooks display. Outside
     the main thread, where pyplot may not open windows, the figure does not belong to pyplot.
     """
-    with optional("plots"):
+    with optional_import("plots"):
         if threading.current_thread() is threading.main_thread():
             from matplotlib import pyplot
 

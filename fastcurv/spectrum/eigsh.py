@@ -18,26 +18,31 @@ from ..common.checks import (
     check_symmetric_operator,
     check_vectors,
     fast_rng,
-    one_seed,
     operator_dtype,
+    seed_or_rng,
 )
 from ..common.errors import accept_aliases
 from ..common.linalg import wanted
 from ..common.progress import NO_PROGRESS, Bar, bar
 from ..common.protocols import Array, Floats, Operator, Seed, Space, Which
-from ..common.runtime import Interrupted, Interrupts, deferred_interrupts, starts_to_nearest
+from ..common.runtime import (
+    Interrupted,
+    Interrupts,
+    deferred_interrupts,
+    starting_with_nearest_rounding,
+)
 from ..common.vectors import EigenSearch
 from ..krylov.lanczos import (
     Recurrence,
     check_wanted,
     combine,
-    decompose,
     held_rows,
     kept_ritz_indices,
     orthonormal_rows,
+    ritz_decomposition,
 )
 from ..krylov.trust_region import max_growth
-from .forms import QUICK_DENSE_MAX_N, choose, matrix_of, reduction
+from .forms import QUICK_DENSE_MAX_N, choose_representation, matrix_of, reduced_operator_of
 from .reduced import (
     EigshOptions,
     eps_of,
@@ -85,11 +90,11 @@ def extreme_pairs(
     whole = may_be_whole and n <= asked.max_products
     # A search without a probe for copies makes few products, so that forming a matrix saves no
     # time.
-    form = choose(op, usual, "parameters", matrix=whole, summed=sought)
+    form = choose_representation(op, usual, "parameters", matrix=whole, summed=sought)
     inner = form.make()
     # The matrix cannot be summed because its entries would overflow or underflow.
     if inner is None:
-        form = choose(op, usual, "parameters", matrix=False)
+        form = choose_representation(op, usual, "parameters", matrix=False)
         inner = op
     if form.kind == "matrix":
         P, n_products = inner
@@ -206,7 +211,7 @@ class ThickRestart(EigenSearch):
         widest = self._max_kept_width()
         if run.p > widest:
             run.narrow_block(run.coupling() @ run.ritz(self.k, self.which)[1], widest)
-        theta, S = decompose(run)
+        theta, S = ritz_decomposition(run)
         room = run.capacity + 1 - 3 * max(run.p, 1) - run.aside
         keep = kept_ritz_indices(theta, self.k, self.which, max(room, 1))
         # vectors that are computed even after Ctrl-C
@@ -300,7 +305,7 @@ class ThickRestart(EigenSearch):
 
 
 @accept_aliases("eigsh")
-@starts_to_nearest
+@starting_with_nearest_rounding
 def eigsh(
     op: Operator,
     k: int = 6,
@@ -441,8 +446,8 @@ def eigsh(
         progress=progress,
         outside=probe is None or bool(probe),
     )
-    seed = one_seed(seed, rng)
-    small = reduction(op, space)
+    seed = seed_or_rng(seed, rng)
+    small = reduced_operator_of(op, space)
     if small is not None:
         seed = as_rng(seed)
         pairs = reduced_pairs(extreme_pairs, small, asked, seed, v0, against)

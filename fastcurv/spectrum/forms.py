@@ -59,7 +59,7 @@ class Form(NamedTuple):
     make: Callable[[], Any]
 
 
-def choose(
+def choose_representation(
     op: Any,
     products: float,
     space: str | None = None,
@@ -90,7 +90,7 @@ def choose(
     small = smaller_form(op, space)
     if small is not None:
         return small
-    n, (each, summing) = op.shape[0], _seconds(op)
+    n, (each, summing) = op.shape[0], _estimated_seconds(op)
     forms = [Form("products", SEARCH_SECONDS + products * (each + step), each, lambda: op)]
     if summed and n**2 <= CACHED_MATRIX_MAX_ENTRIES:
         entry = SECONDS_PER_ENTRY * n**2
@@ -113,7 +113,7 @@ def smaller_form(op: Any, space: str | None) -> Form | None:
     if space == "parameters":
         return None
     if space is None and hasattr(op, "smaller_forms"):
-        each = _seconds(op)[0]
+        each = _estimated_seconds(op)[0]
         own = Form("products", N_TYPICAL_RUN_PRODUCTS * each, each, lambda: None)
         best = min([*op.smaller_forms(N_TYPICAL_RUN_PRODUCTS), own], key=lambda form: form.price)
         found = best.make()
@@ -129,9 +129,9 @@ def smaller_form(op: Any, space: str | None) -> Form | None:
     )
 
 
-def reduction(op: Any, space: str | None) -> Reduction | None:
+def reduced_operator_of(op: Any, space: str | None) -> Reduction | None:
     """Return the smaller operator in which Krylov methods run, or None for `op` itself; `space` is
-    as in `choose`.
+    as in `choose_representation`.
     """
     form = smaller_form(op, space)
     found: Reduction | None = None if form is None else form.make()
@@ -144,15 +144,15 @@ def dense_reduction(op: Any, space: str | None) -> Any:
     if there is none.
     """
     if space is not None:
-        return reduction(op, space)
+        return reduced_operator_of(op, space)
     small: Any = op.written() if hasattr(op, "written") else None
     if small is not None or op.shape[0] <= MAX_DENSE_ROWS:
         return small
-    small = reduction(op, None)
+    small = reduced_operator_of(op, None)
     return small if small is not None and small.shape[0] <= MAX_DENSE_ROWS else None
 
 
-def _seconds(op: Any) -> tuple[float, float]:
+def _estimated_seconds(op: Any) -> tuple[float, float]:
     """Return an operator's estimates of the seconds of a product and of its matrix summed over
     rows, or infinity if it has none.
     """
@@ -176,7 +176,7 @@ def summed_matrix(op: Any) -> Floats | None:
     """Return the matrix of an operator that sums it over rows, if that takes less time than n
     products, otherwise None.
     """
-    each, summing = _seconds(op)
+    each, summing = _estimated_seconds(op)
     if not summing < op.shape[0] * each:
         return None
     found: Floats | None = op.summed_matrix()

@@ -20,9 +20,16 @@ from ..common.checks import (
     check_vectors,
     operator_dtype,
 )
-from ..common.linalg import SMALLEST_SUBNORMAL, eigh_some, residuals, symmetrised, unscaled, wanted
+from ..common.linalg import (
+    SMALLEST_SUBNORMAL,
+    eigh_selected,
+    residuals,
+    symmetrised,
+    undo_scaling,
+    wanted,
+)
 from ..common.protocols import Array, DenseReduction, Floats, Indices, Reduction
-from ..krylov.lanczos import column_lengths
+from ..krylov.lanczos import column_norms
 from .results import MIN_MISSED_WITHIN_TOLS, Eigenpairs, ReducedEigenpairs, missed_clause
 
 # --------------------------------------------------------------------------------------------------
@@ -115,16 +122,18 @@ def pairs_from_matrix(
 
     def pick(theta: Floats) -> Indices:
         values = (
-            np.ldexp(theta, exponent) if exponent < MAX_SAFE_EXPONENT else unscaled(theta, exponent)
+            np.ldexp(theta, exponent)
+            if exponent < MAX_SAFE_EXPONENT
+            else undo_scaling(theta, exponent)
         )
         return wanted(values + rest, asked.k, asked.which)
 
-    theta, at, V = eigh_some(A, pick)
+    theta, at, V = eigh_selected(A, pick)
     V = np.asfortranarray(V if N is None else N @ V, dtype)
     ends, wide = (float(theta[0]), float(theta[-1])), theta[at]
     size = max(map(abs, ends))
     if skew > MAX_ASYMMETRY_EPS * eps * size:
-        skew = float(column_lengths(S - S.T).max())
+        skew = float(column_norms(S - S.T).max())
     # Subnormal values are rounded once more, by at most this much.
     finest = SMALLEST_SUBNORMAL * (size > 0)
     left = np.ldexp(residuals(S, wide, V.T) + eps * size, exponent) + finest

@@ -49,7 +49,7 @@ def widening_factor(m: int) -> float:
     return float(stdtrit(m - 1, 0.975) / 1.959964) if m > 1 else float("nan")
 
 
-def mean_of(samples: np.ndarray) -> tuple[float, float]:
+def mean_and_error(samples: np.ndarray) -> tuple[float, float]:
     """Return the mean of independent samples ``v'Hv`` and its widened standard error; NaN from one
     sample.
 
@@ -75,12 +75,12 @@ def mean_of(samples: np.ndarray) -> tuple[float, float]:
     return float(samples.mean()), stderr
 
 
-def number(x: float) -> str:
+def format_number(x: float) -> str:
     """Return x with four significant digits, for a repr."""
     return f"{float(x):.4g}"
 
 
-def as_json(x: Any) -> Any:
+def to_json_value(x: Any) -> Any:
     """Convert `x` to a value that JSON can represent: arrays become lists, non-finite numbers None,
     results dicts, and objects of other types strings.
     """
@@ -89,11 +89,11 @@ def as_json(x: Any) -> Any:
     elif is_dataclass(x) and not isinstance(x, type):
         x = vars(x)
     if isinstance(x, dict):
-        return {str(key): as_json(value) for key, value in x.items()}
+        return {str(key): to_json_value(value) for key, value in x.items()}
     if isinstance(x, (list, tuple)):
-        return [as_json(part) for part in x]
+        return [to_json_value(part) for part in x]
     if isinstance(x, (np.ndarray, np.generic)):
-        return as_json(x.tolist())
+        return to_json_value(x.tolist())
     if isinstance(x, float):
         return x if np.isfinite(x) else None
     return x if x is None or isinstance(x, (bool, int, str)) else str(x)
@@ -194,7 +194,7 @@ class Eigenpairs(Record, AttributeHints, subject="pairs"):
         head = (
             f"Eigenpairs: {len(self)} of n = {self.n}, {good} "
             f"{'with residuals within' if self._converged_by_residuals else 'converged to'} "
-            f"{number(self.tol)} * {number(self.scale)}, {self.n_products} products"
+            f"{format_number(self.tol)} * {format_number(self.scale)}, {self.n_products} products"
         )
         if self.asymmetry:
             head += f", asymmetry {self.asymmetry:.1e} seen"
@@ -240,7 +240,7 @@ def missed_clause(pairs: Eigenpairs) -> str:
     if not alone and pairs.unseen / 2 > width:
         return "missed copies of multiple eigenvalues not excluded"
     others = "others" if alone else "copies"
-    return f"{others} excluded beyond {number(pairs.unseen)} at a risk of 5%"
+    return f"{others} excluded beyond {format_number(pairs.unseen)} at a risk of 5%"
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -343,7 +343,7 @@ class Estimate(Record, InOneLine, AttributeHints, subject="estimate"):
         if np.ndim(self.estimate) == 0:
             text = f"{float(self.estimate):.8g} +- {float(self.stderr):.2g}"
         else:
-            stderr = number(float(np.sum(np.asarray(self.stderr) / np.size(self.stderr))))
+            stderr = format_number(float(np.sum(np.asarray(self.stderr) / np.size(self.stderr))))
             text = f"shape {np.shape(self.estimate)}, stderr {stderr} on average"
         method = f", {self.method}" if self.method else ""
         return f"Estimate({text}, {self.n_products} products{method})"

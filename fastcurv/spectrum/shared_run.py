@@ -26,9 +26,9 @@ from ..common.protocols import Array, Axis, Operator, Seed, Space, Which
 from ..common.read_only import ReadOnly
 from ..common.runtime import Lock
 from ..krylov.lanczos import Recurrence, check_wanted, combine
-from .density import assemble, complete_quadrature, extend, quadrature
-from .density_curve import SpectralDensity, check_look
-from .forms import reduction
+from .density import assemble_density, complete_quadrature, extend_run, gauss_quadrature
+from .density_curve import SpectralDensity, check_grid_options
+from .forms import reduced_operator_of
 from .reduced import complete_pairs, resolve_tol
 from .results import Eigenpairs
 
@@ -49,7 +49,7 @@ class Runs:
         self.op, self.name, self.rng = check_symmetric_operator(op), str(name), as_rng(seed)
         self.n: int = self.op.shape[0]
         self.dtype = operator_dtype(self.op)
-        self.small = reduction(self.op, space)
+        self.small = reduced_operator_of(self.op, space)
         self.max_bytes = check_positive_int(max_bytes, "max_bytes")
         # The start None stands for a random start.
         self.by_start: list[tuple[Any, Recurrence]] = []
@@ -101,7 +101,7 @@ class Runs:
         """Extend a run to at least `n_steps` products, unless its space is exhausted."""
         if run.p and run.m < n_steps:
             self.reserve(run.op, run, n_steps)
-            extend(run, n_steps, shown)
+            extend_run(run, n_steps, shown)
 
     def steps_from(self, g: Any = None) -> int:
         """Return the number of products of the run from `g`, for `Krylov.steps_from`."""
@@ -356,14 +356,14 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
         """
         n_probes = check_positive_int(n_probes, "n_probes")
         n_steps = None if n_steps is None else check_positive_int(n_steps, "n_steps")
-        look = check_look(axis, width, grid, n_grid, linear_below)
+        look = check_grid_options(axis, width, grid, n_grid, linear_below)
         with self.held() as runs:
             n_steps = max(80, runs.steps_from()) if n_steps is None else n_steps
             before = runs.n_products
             with bar(n_probes * n_steps, f"{self.name}: density", progress) as shown:
                 probes = [runs.probe(i, n_steps, shown) for i in range(n_probes)]
-            return assemble(
-                [complete_quadrature(quadrature(run), self.small) for run in probes],
+            return assemble_density(
+                [complete_quadrature(gauss_quadrature(run), self.small) for run in probes],
                 np.zeros(0),
                 self.n,
                 look,

@@ -18,8 +18,8 @@ from ..common.checks import (
     check_choice,
     check_positive_int,
     check_symmetric_operator,
-    one_seed,
     operator_dtype,
+    seed_or_rng,
 )
 from ..common.errors import accept_aliases
 from ..common.linalg import NotFiniteError
@@ -35,16 +35,16 @@ from ..common.protocols import (
     Space,
     Tracing,
 )
-from ..common.runtime import interruptible, starts_to_nearest
+from ..common.runtime import run_interruptibly, starting_with_nearest_rounding
 from ..common.vectors import NOT_FINITE, safe_norm
 from ..krylov.lanczos import combine, orthonormalise, project, subtract
 from .density import random_signs
-from .forms import QUICK_DENSE_MAX_N, choose, reduction, summed_matrix
+from .forms import QUICK_DENSE_MAX_N, choose_representation, reduced_operator_of, summed_matrix
 from .results import (
     MIN_ALIKE_ESTIMATES,
     TWO_VALUED_WIDENING_FACTOR,
     Estimate,
-    mean_of,
+    mean_and_error,
     widening_factor,
 )
 
@@ -170,7 +170,7 @@ class CountingRows:
         products are computed, this sum shows scatter that a few samples of ``v'Hv`` can miss.
         """
         if self.has_quadratic or m < MIN_ALIKE_ESTIMATES:
-            return mean_of(np.concatenate([self.forms(V) for V in self.probes(rng, m)]))
+            return mean_and_error(np.concatenate([self.forms(V) for V in self.probes(rng, m)]))
         samples, total, squares = [], np.zeros(self.n), np.zeros(self.n)
         for V in self.probes(rng, m):
             entries = V.astype(np.float64) * self.products(V)
@@ -179,7 +179,7 @@ class CountingRows:
                 first = entries[0]
             total += (entries - first).sum(axis=0)
             squares += ((entries - first) ** 2).sum(axis=0)
-        mean, stderr = mean_of(np.concatenate(samples))
+        mean, stderr = mean_and_error(np.concatenate(samples))
         variance = max(2 * float((squares - total**2 / m).sum()) / (m - 1), 0.0)
         return mean, max(stderr, widening_factor(m) * (variance / m) ** 0.5)
 
@@ -221,7 +221,7 @@ class CountingRows:
             if len(Q):
                 subtract(Q, V, project(Q, V))
             rest.append(forms(V))
-        mean, error = mean_of(np.concatenate(rest))
+        mean, error = mean_and_error(np.concatenate(rest))
         return known + mean, error
 
 
@@ -267,7 +267,7 @@ class Sketch:
         self.O, self.Y, self.Z = np.empty((3, half, self.n), apply.dtype)
         for cut, signs in zip(cuts, apply.probes(rng, half, signs=True)):
             self.O[cut], self.Y[cut] = signs, apply.products(signs)
-        Q, self.R = interruptible(partial(np.linalg.qr, self.Y.T.astype(np.float64)))
+        Q, self.R = run_interruptibly(partial(np.linalg.qr, self.Y.T.astype(np.float64)))
         self.Q = np.ascontiguousarray(Q.T)
         for cut in cuts:
             self.Z[cut] = apply.products(self.Q[cut].astype(apply.dtype))
@@ -318,14 +318,14 @@ class Sketch:
         can be almost orthogonal to s_i. The part of the trace along s_i is known and added to the
         error, as is the rounding error, which all samples share.
         """
-        samples, left_out = interruptible(self._traces)
+        samples, left_out = run_interruptibly(self._traces)
         mean, scatter = float(samples.mean()), float(samples.std(ddof=1)) / len(samples) ** 0.5
         along = float((left_out**2).mean()) ** 0.5
         error = np.hypot(
             LEAVE_ONE_OUT_ERROR_FACTOR * widening_factor(len(samples)) * scatter,
             EQUAL_EIGENVALUES_FACTOR * along,
         )
-        return mean, float(np.hypot(error, safe_norm(interruptible(self._rounding))))
+        return mean, float(np.hypot(error, safe_norm(run_interruptibly(self._rounding))))
 
     def diagonals(self) -> tuple[Floats, Floats]:
         """Return the mean and the standard error of the estimates of the diagonal, one for each
@@ -370,7 +370,7 @@ MIN_SKETCH_PRODUCTS = 12
 
 
 @accept_aliases("estimate")
-@starts_to_nearest
+@starting_with_nearest_rounding
 def trace(
     op: Operator,
     n_probes: int | None = None,
@@ -442,7 +442,7 @@ def trace(
     (1225.0, 0.0, 50)
     """
     op, m, rng = _prepare_estimate(op, n_probes, seed, rng, method, get_args(Tracing))
-    small = reduction(op, space)
+    small = reduced_operator_of(op, space)
     found = _trace(op if small is None else small, m, method, rng, progress)
     if small is not None:
         total = found.estimate + small.rest * small.n_rest
@@ -477,7 +477,7 @@ def _trace(
 
 
 @accept_aliases("estimate")
-@starts_to_nearest
+@starting_with_nearest_rounding
 def diagonal(
     op: Operator,
     n_probes: int | None = None,
@@ -542,7 +542,7 @@ def diagonal(
         method = "xdiag" if m >= MIN_SKETCH_PRODUCTS else "hutchinson"
     with bar(m, "diagonal", progress) as apply.shown:
         if method == "xdiag":
-            return apply.estimate(*interruptible(Sketch(apply, rng, m).diagonals), method)
+            return apply.estimate(*run_interruptibly(Sketch(apply, rng, m).diagonals), method)
         total, squares = np.zeros(apply.n), np.zeros(apply.n)
         for V in apply.probes(rng, m, signs=True):
             samples = V.astype(np.float64) * apply.products(V)
@@ -557,7 +557,7 @@ def diagonal(
 
 
 @accept_aliases("estimate")
-@starts_to_nearest
+@starting_with_nearest_rounding
 def frobenius_norm(
     op: Operator,
     n_probes: int | None = None,
@@ -614,7 +614,7 @@ def frobenius_norm(
     5.0
     """
     op, m, rng = _prepare_estimate(op, n_probes, seed, rng, method, get_args(Norming))
-    small = reduction(op, space)
+    small = reduced_operator_of(op, space)
     found = _frobenius_norm(op if small is None else small, m, method, rng, progress)
     if small is not None:
         inner = float(found.estimate)
@@ -644,7 +644,7 @@ def _frobenius_norm(
         else:
             method = "hutchinson"
             samples = [apply.squares(V) for V in apply.probes(rng, m)]
-            square, error = mean_of(np.concatenate(samples))
+            square, error = mean_and_error(np.concatenate(samples))
     norm = max(square, 0.0) ** 0.5
     # The square root is concave, so the error of the norm is computed from the smallest value
     # within the error bar (2 errors) and not from the slope at the norm.
@@ -665,11 +665,11 @@ def _prepare_estimate(
     products.
     """
     op = check_symmetric_operator(op)
-    generator = as_rng(one_seed(seed, rng))
+    generator = as_rng(seed_or_rng(seed, rng))
     check_choice(method, methods, "method")
     if n_probes is not None:
         return op, check_positive_int(n_probes, "n_probes"), generator
-    form = choose(
+    form = choose_representation(
         op, N_DEFAULT_PRODUCTS, "parameters", matrix=method == "auto", step=SECONDS_PER_PROBE
     )
     return (

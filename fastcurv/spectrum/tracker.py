@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import as_rng, check_choice, check_positive, check_positive_int, check_vector
-from ..common.errors import OBJECTIVE_HINT, accept_aliases, require, type_of
+from ..common.errors import OBJECTIVE_HINT, accept_aliases, require_attrs, type_phrase
 from ..common.linalg import NotFiniteError
 from ..common.protocols import Seed, Which
 from ..common.read_only import ReadOnly
@@ -119,7 +119,7 @@ class Tracker(ReadOnly, made_by="fastcurv.spectrum.Tracker"):
         every: int = 1,
         seed: Seed = 0,
     ) -> None:
-        require(ob, ("hessian",), "ob", OBJECTIVE_HINT)
+        require_attrs(ob, ("hessian",), "ob", OBJECTIVE_HINT)
         check_choice(which, ("BE", "SA", "LA"), "which")
         self._ob, self._which = ob, which
         self._tol, self._every = check_positive(tol, "tol"), check_positive_int(every, "every")
@@ -238,7 +238,7 @@ class Tracker(ReadOnly, made_by="fastcurv.spectrum.Tracker"):
         )
 
 
-def tracked(
+def tracker_and_callback(
     ob: Any, track: Any, call: Callable[[Any], bool] | None
 ) -> tuple[Tracker | None, Callable[[Any], bool] | None]:
     """Return the tracker specified by `track` (True, False or a Tracker) and a callback of
@@ -249,7 +249,7 @@ def tracked(
     tracker = Tracker(ob) if track is True else track
     if not isinstance(tracker, Tracker):
         raise TypeError(
-            f"track must be True, False or a fastcurv.spectrum.Tracker, got {type_of(track)}."
+            f"track must be True, False or a fastcurv.spectrum.Tracker, got {type_phrase(track)}."
         )
 
     def record(result: Any) -> bool:

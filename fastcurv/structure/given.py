@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..common.errors import type_of
+from ..common.errors import type_phrase
 from ..common.protocols import Floats
 from ..common.read_only import ReadOnly
 from ..common.runtime import Callback, load_module
@@ -71,7 +71,7 @@ class Function(ReadOnly):
             found = self.function(*at)
         if not isinstance(found, tuple) or len(found) != 3:
             raise TypeError(
-                f"{self!r} must return ({', '.join(self.parts)}), got {type_of(found)}."
+                f"{self!r} must return ({', '.join(self.parts)}), got {type_phrase(found)}."
             )
         first, second, third = map(np.asarray, found)
         return first, second, third
@@ -141,7 +141,7 @@ class LossFunction(Function):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Return the name of a built-in loss without parameters."""
-        return named, (self.name.partition("(")[0],)
+        return loss_by_name, (self.name.partition("(")[0],)
 
     @property
     def coupled(self) -> bool:
@@ -384,18 +384,18 @@ def _continue_abs(r: NDArray[Any]) -> NDArray[Any]:
     return np.where(r.real < 0, -r, r)
 
 
-def _poisson(z: NDArray[Any], y: NDArray[Any]) -> Values:
+def _poisson_loss(z: NDArray[Any], y: NDArray[Any]) -> Values:
     mean = np.exp(z)
     least = y * np.log(np.maximum(y, TINY)) - y  # 0 for a count of 0
     return (mean - y * z + least).sum(axis=1), mean - y, mean
 
 
-def _gamma(z: NDArray[Any], y: NDArray[Any]) -> Values:
+def _gamma_loss(z: NDArray[Any], y: NDArray[Any]) -> Values:
     ratio = y * np.exp(-z)
     return (ratio + z - np.log(y) - 1).sum(axis=1), 1 - ratio, ratio
 
 
-def _log_cosh(z: NDArray[Any], y: NDArray[Any]) -> Values:
+def _log_cosh_loss(z: NDArray[Any], y: NDArray[Any]) -> Values:
     r = z - y
     size = _continue_abs(r)
     e = np.exp(-2 * size)
@@ -404,14 +404,14 @@ def _log_cosh(z: NDArray[Any], y: NDArray[Any]) -> Values:
     return value.sum(axis=1), np.tanh(r), bent
 
 
-def _pseudo_huber(z: NDArray[Any], y: NDArray[Any], delta: float) -> Values:
+def _pseudo_huber_loss(z: NDArray[Any], y: NDArray[Any], delta: float) -> Values:
     r = z - y
     u = r / delta
     root = np.sqrt(1 + u * u)
     return (r * (r / (1 + root))).sum(axis=1), r / root, 1 / (root * root * root)
 
 
-def _quantile(z: NDArray[Any], y: NDArray[Any], level: float, width: float) -> Values:
+def _quantile_loss(z: NDArray[Any], y: NDArray[Any], level: float, width: float) -> Values:
     r = z - y
     size = _continue_abs(r / width)
     e, below = np.exp(-size), r.real < 0
@@ -421,7 +421,7 @@ def _quantile(z: NDArray[Any], y: NDArray[Any], level: float, width: float) -> V
     return value.sum(axis=1), first, small / (1 + e) / width
 
 
-def _gaussian_nll(z: NDArray[Any], y: NDArray[Any]) -> Values:
+def _gaussian_nll_loss(z: NDArray[Any], y: NDArray[Any]) -> Values:
     m = y.shape[1]
     r, s = z[:, :m] - y, z[:, m:]
     e = np.exp(-s)
@@ -433,7 +433,7 @@ def _gaussian_nll(z: NDArray[Any], y: NDArray[Any]) -> Values:
     return value, np.concatenate([r * e, 0.5 - bent], axis=1), second
 
 
-def _gaussian_third(z: Floats, y: Floats, move: Floats) -> Floats:
+def _gaussian_nll_third_bound(z: Floats, y: Floats, move: Floats) -> Floats:
     """Return the maximum of 3 e^-s a^2 b + 3 |r| e^-s a b^2 + r^2 e^-s b^3 / 2 over a^2 +
     b^2 = 1.
     """
@@ -457,21 +457,21 @@ def quantile_loss(level: float, width: float, kind: type[Made]) -> Made:
     if not 0 < level < 1:
         raise ValueError(f"level must be a number between 0 and 1, got {level}.")
     name, third = f"quantile({level!r}, {width!r})", 0.0962251 / width / width
-    return _built_in_loss(kind, name, partial(_quantile, level=level, width=width), third)
+    return _built_in_loss(kind, name, partial(_quantile_loss, level=level, width=width), third)
 
 
 @cache
 def pseudo_huber_loss(delta: float, kind: type[Made]) -> Made:
     """Return the loss of `fastcurv.Loss.pseudo_huber` as an object of class `kind`."""
     name, third = f"pseudo_huber({delta!r})", 0.858651 / delta
-    return _built_in_loss(kind, name, partial(_pseudo_huber, delta=delta), third)
+    return _built_in_loss(kind, name, partial(_pseudo_huber_loss, delta=delta), third)
 
 
 BUILT_IN_LOSSES: dict[str, LossFunction] = {
     "poisson": _built_in_loss(
         LossFunction,
         "poisson",
-        _poisson,
+        _poisson_loss,
         lambda z, y, move: np.exp(z + move),
         exponential=True,
         logarithmic=True,
@@ -480,20 +480,20 @@ BUILT_IN_LOSSES: dict[str, LossFunction] = {
     "gamma": _built_in_loss(
         LossFunction,
         "gamma",
-        _gamma,
+        _gamma_loss,
         lambda z, y, move: np.asarray(y * np.exp(move - z)),
         exponential=True,
         logarithmic=True,
         least=(0.0, False),
     ),
     "pseudo_huber": pseudo_huber_loss(1.0, LossFunction),
-    "log_cosh": _built_in_loss(LossFunction, "log_cosh", _log_cosh, 0.769801),
+    "log_cosh": _built_in_loss(LossFunction, "log_cosh", _log_cosh_loss, 0.769801),
     "quantile": quantile_loss(0.5, 0.05, LossFunction),
     "gaussian_nll": _built_in_loss(
         LossFunction,
         "gaussian_nll",
-        _gaussian_nll,
-        _gaussian_third,
+        _gaussian_nll_loss,
+        _gaussian_nll_third_bound,
         _coupled=True,
         per_target=2,
         convex=False,
@@ -505,7 +505,7 @@ BUILT_IN_LOSSES: dict[str, LossFunction] = {
 PARAMETRIC_LOSSES = "quantile", "pseudo_huber"
 
 
-def named(name: str) -> LossFunction:
+def loss_by_name(name: str) -> LossFunction:
     """Return a built-in `fastcurv.Loss` by its name, with parameters in brackets.
 
     Raises
@@ -515,7 +515,7 @@ def named(name: str) -> LossFunction:
 
     Examples
     --------
-    >>> named("quantile(0.9)"), named("poisson")
+    >>> loss_by_name("quantile(0.9)"), loss_by_name("poisson")
     (Loss.quantile(0.9, 0.05), Loss.poisson)
     """
     head, bracket, rest = name.partition("(")

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.checks import row_block_slices
-from .tables import ACTIVATIONS, LOSSES, normalise
+from .tables import ACTIVATIONS, LOSSES, batch_normalise
 
 
-def normalised(model: Any) -> bool:
+def is_batch_normalised(model: Any) -> bool:
     """Return True if the hidden layers are batch-normalised."""
     return bool(getattr(model, "batch_norm", False)) and len(model.sizes) > 2
 
@@ -26,7 +26,9 @@ def layers_of(model: Any, theta: NDArray[Any]) -> list[tuple[NDArray[Any], Any]]
     return [(W, b) for W, b, _ in _parts_of(model, theta)]
 
 
-def norms_of(model: Any, theta: NDArray[Any]) -> list[tuple[NDArray[Any], NDArray[Any]] | None]:
+def batch_norm_params(
+    model: Any, theta: NDArray[Any]
+) -> list[tuple[NDArray[Any], NDArray[Any]] | None]:
     """Return ``[(gamma, beta), ...]``, views like those of `layers_of`, with None for layers that
     are not normalised.
     """
@@ -36,7 +38,7 @@ def norms_of(model: Any, theta: NDArray[Any]) -> list[tuple[NDArray[Any], NDArra
 def _parts_of(
     model: Any, theta: NDArray[Any]
 ) -> Iterator[tuple[NDArray[Any], NDArray[Any] | None, tuple[NDArray[Any], NDArray[Any]] | None]]:
-    at, normed = 0, normalised(model)
+    at, normed = 0, is_batch_normalised(model)
     for layer, (k, m) in enumerate(zip(model.sizes, model.sizes[1:])):
         W = theta[..., at : at + m * k].reshape(*theta.shape[:-1], m, k)
         at += m * k
@@ -71,14 +73,14 @@ def forward(
             below.append(bend(l - 1, zs[-1], below[-1]))
         z = below[-1] @ np.swapaxes(W, -1, -2)
         if norm:
-            z = norm[0] * normalise(z)[0] + norm[1]
+            z = norm[0] * batch_normalise(z)[0] + norm[1]
         elif b is not None:
             z = z + b[..., None, :]
         zs.append(z)
     return below, zs
 
 
-def skips(model: Any, layer: int) -> bool:
+def adds_own_input(model: Any, layer: int) -> bool:
     """Return True if hidden layer `layer` adds its input to its output."""
     n_hidden = len(model.sizes) - 2
     return (
@@ -93,19 +95,19 @@ def branch_scale(model: Any, layer: int) -> float:
     connection, one of L in the network, leads around the layer, its activation is unbounded and its
     outputs are not normalised; otherwise 1.
     """
-    if not skips(model, layer) or model.batch_norm:
+    if not adds_own_input(model, layer) or model.batch_norm:
         return 1.0
     ends = ACTIVATIONS[model.activation[layer]].phi(np.array([[-30.0, 30.0]]))
     if not np.abs(ends).max() > 10:
         return 1.0
-    return 1 / sum(skips(model, l) for l in range(len(model.sizes) - 2))
+    return 1 / sum(adds_own_input(model, l) for l in range(len(model.sizes) - 2))
 
 
 def is_in_skip(model: Any, layer: int) -> bool:
     """Return True if a skip connection adds the outputs of hidden layer `layer` to those of another
     layer.
     """
-    return skips(model, layer) or skips(model, layer + 1)
+    return adds_own_input(model, layer) or adds_own_input(model, layer + 1)
 
 
 def l2_diagonal(ob: Any) -> float | NDArray[np.float64]:
@@ -135,13 +137,13 @@ def terms_of_a_row(ob: Any) -> float:
     return LOSSES[ob.loss].terms_of_row(ob.model.sizes[-1])
 
 
-def rows_that_count(ob: Any) -> NDArray[np.float64]:
+def nonzero_weight_rows(ob: Any) -> NDArray[np.float64]:
     """Return X in float64 without the rows of weight zero. With batch normalisation all rows are
     kept, since they enter the statistics.
     """
     X = np.asarray(ob.X, dtype=float)
     weight = ob.sample_weight
-    return X if weight is None or normalised(ob.model) else X[np.asarray(weight) != 0]
+    return X if weight is None or is_batch_normalised(ob.model) else X[np.asarray(weight) != 0]
 
 
 def replace_zero_weight_rows(ob: Any) -> tuple[Any, Any]:
@@ -160,10 +162,10 @@ def replace_zero_weight_rows(ob: Any) -> tuple[Any, Any]:
     else:
         rows = np.where(idle, np.argmin(idle), np.arange(len(idle)))
         X, y = ob.X[rows], ob.y[rows]
-    return (ob.X if normalised(ob.model) else X), y
+    return (ob.X if is_batch_normalised(ob.model) else X), y
 
 
-def rows_once(ob: Any) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+def merge_equal_rows(ob: Any) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """Return ``(rows, weight)``: the first of each group of rows that are equal in X and y, and the
     sum of the absolute weights of the group. Groups whose weights are all 0 are left out.
 
@@ -174,7 +176,7 @@ def rows_once(ob: Any) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     --------
     >>> from types import SimpleNamespace
     >>> X, y = np.array([[1.0], [2.0], [1.0], [3.0]]), np.array([[5.0], [5.0], [5.0], [7.0]])
-    >>> rows_once(SimpleNamespace(X=X, y=y, sample_weight=np.array([1.0, 2.0, 0.5, 0.0])))
+    >>> merge_equal_rows(SimpleNamespace(X=X, y=y, sample_weight=np.array([1.0, 2.0, 0.5, 0.0])))
     (array([0, 1]), array([1.5, 2. ]))
     """
     X, N = ob.X, len(ob.X)

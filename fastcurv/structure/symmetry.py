@@ -1,6 +1,6 @@
 """Symmetries of a network, and other properties of the Hessian that follow from the structure
 without any product: directions that are orthogonal to all gradients, saturation, other theta with
-the same function, and the groups that leave the loss unchanged (`orbits`).
+the same function, and the groups that leave the loss unchanged (`proved_orbits`).
 
 Every function reads a network objective: `ob.model` (`sizes`, `activation`, `bias`, `residual`,
 `preactivations`), `ob.X`, `ob.y`, `ob.loss`, `ob.l2`, `ob.sample_weight`. Hidden layers count from
@@ -19,21 +19,21 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import expm
 
 from ..common.checks import as_numpy, as_rng, check_positive, check_vector, short_repr
-from ..common.errors import accept_aliases, require
+from ..common.errors import accept_aliases, require_attrs
 from ..common.protocols import Floats
 from .parameters import (
+    adds_own_input,
+    batch_norm_params,
+    is_batch_normalised,
     is_in_skip,
     l2_diagonal,
     layers_of,
-    normalised,
-    norms_of,
-    rows_that_count,
-    skips,
+    nonzero_weight_rows,
 )
 from .tables import ACTIVATIONS, LOSSES
 
 
-def probes(
+def curvature_probes(
     ob: Any,
     theta: ArrayLike,
     *,
@@ -69,7 +69,7 @@ def probes(
     )
     if max_columns is None:
         max_columns = min(64, max(4, (1 << 26) // theta.size))
-    now, norms = layers_of(model, theta), norms_of(model, theta)
+    now, norms = layers_of(model, theta), batch_norm_params(model, theta)
     special = (
         (layer, units, incoming)
         for layer in range(len(model.activation))
@@ -116,7 +116,7 @@ def _write_separating_vector(
     (W, b), (W_out, _) = layers_of(model, out)[layer : layer + 2]
     part: Floats = rng.standard_normal((W.shape[1] if incoming else W_out.shape[0],))
     shift = rng.standard_normal()
-    scales = [x for x in norms_of(model, out)[layer] or (b,) if x is not None] * incoming
+    scales = [x for x in batch_norm_params(model, out)[layer] or (b,) if x is not None] * incoming
     units = [(unit, sign) for unit, sign in zip(pair, (1.0, -1.0)) if unit is not None]
     size = math.sqrt(len(units) * (float(part @ part) + len(scales) * shift**2))
     for unit, sign in units:
@@ -158,7 +158,7 @@ def saturation_counts(
     layer, a mask of the units that are not saturated at every sample. Sums of these over blocks are
     those of all rows.
     """
-    dtype, rows, hidden = ob.model.dtype, rows_that_count(ob), ob.model.sizes[1:-1]
+    dtype, rows, hidden = ob.model.dtype, nonzero_weight_rows(ob), ob.model.sizes[1:-1]
     # All rows of this shard have weight 0.
     if not len(rows):
         none = np.zeros(len(hidden), dtype=np.int64)
@@ -230,7 +230,7 @@ def ranges(ob: Any, theta: ArrayLike) -> tuple[Ranges, Ranges]:
 
 
 def _check_hidden_layer(model: Any, theta: ArrayLike, layer: int) -> int:
-    require(model, ("sizes", "activation", "n_params"), "model", "a fastcurv.MLP", theta)
+    require_attrs(model, ("sizes", "activation", "n_params"), "model", "a fastcurv.MLP", theta)
     if isinstance(layer, bool) or not isinstance(layer, (int, np.integer)):
         raise TypeError(
             f"layer must be an int, the number of a hidden layer, got {short_repr(layer)}."
@@ -248,12 +248,12 @@ def _check_hidden_layer(model: Any, theta: ArrayLike, layer: int) -> int:
     return int(layer)
 
 
-def _copy(model: Any, theta: ArrayLike) -> tuple[NDArray[Any], list[Any]]:
+def _copy_theta(model: Any, theta: ArrayLike) -> tuple[NDArray[Any], list[Any]]:
     theta = np.array(check_vector(theta, model.n_params, "theta", model.dtype), order="C")
     return theta, layers_of(model, theta)
 
 
-def _ints(numbers: ArrayLike, name: str) -> NDArray[Any]:
+def _check_ints(numbers: ArrayLike, name: str) -> NDArray[Any]:
     found = as_numpy(numbers, name)
     if found.dtype.kind not in "iu" and found.size:
         raise TypeError(f"{name} must hold ints, got dtype {found.dtype}.")
@@ -295,13 +295,13 @@ def permute_hidden(model: Any, theta: ArrayLike, layer: int, order: ArrayLike) -
     array([2., 1., 4., 3.])
     """
     layer = _check_hidden_layer(model, theta, layer)
-    order = _ints(order, "order")
+    order = _check_ints(order, "order")
     width = model.sizes[layer + 1]
     if order.shape != (width,) or sorted(order.tolist()) != list(range(width)):
         raise ValueError(f"order must be a permutation of 0 to {width - 1}, got {order.tolist()}.")
-    theta, layers = _copy(model, theta)
+    theta, layers = _copy_theta(model, theta)
     (W, b), (W_out, _) = layers[layer], layers[layer + 1]
-    for part in (W, b, *(norms_of(model, theta)[layer] or ())):
+    for part in (W, b, *(batch_norm_params(model, theta)[layer] or ())):
         if part is not None:
             part[...] = part[order]
     W_out[...] = W_out[:, order]
@@ -345,7 +345,7 @@ def flip_tanh(model: Any, theta: ArrayLike, layer: int, units: ArrayLike) -> NDA
             f"hidden layer {layer} must have an odd activation, tanh or identity, got "
             f"{model.activation[layer]}."
         )
-    return _scaled(model, theta, layer, units, -1.0, -1.0)
+    return _scale_units(model, theta, layer, units, -1.0, -1.0)
 
 
 @accept_aliases("rescale_relu")
@@ -393,23 +393,23 @@ def rescale_relu(
             f"{model.activation[layer]}."
         )
     factor = check_positive(factor, "factor")
-    return _scaled(model, theta, layer, units, factor, factor)
+    return _scale_units(model, theta, layer, units, factor, factor)
 
 
-def _scaled(
+def _scale_units(
     model: Any, theta: ArrayLike, layer: int, units: ArrayLike, factor: float, output: float
 ) -> NDArray[Any]:
     """Return theta with the incoming weights of `units` multiplied by `factor`, and the outgoing
     ones divided by `output`.
     """
     width = model.sizes[layer + 1]
-    units = np.unique(np.atleast_1d(_ints(units, "units")))
+    units = np.unique(np.atleast_1d(_check_ints(units, "units")))
     if units.size and not (units[0] >= 0 and units[-1] < width):
         raise ValueError(f"units must be numbers from 0 to {width - 1}, got {units.tolist()}.")
-    theta, layers = _copy(model, theta)
+    theta, layers = _copy_theta(model, theta)
     (W, b), (W_out, _) = layers[layer], layers[layer + 1]
     # The output of a batch-normalised unit does not depend on the scale of its weights.
-    for part in norms_of(model, theta)[layer] or (W, b):
+    for part in batch_norm_params(model, theta)[layer] or (W, b):
         if part is not None:
             part[units] *= factor
     W_out[:, units] /= output
@@ -461,7 +461,7 @@ def nearest_copy(model: Any, theta: ArrayLike, other: ArrayLike) -> NDArray[Any]
             continue
         odd, even = ACTIVATIONS[name].odd, ACTIVATIONS[name].even
         (turning, fixed), (others, others_fixed) = (
-            _units(model, t, layer, even) for t in (theta, copy)
+            _unit_signatures(model, t, layer, even) for t in (theta, copy)
         )
         apart = cdist(fixed, others_fixed, "sqeuclidean")
         straight = apart + cdist(turning, others, "sqeuclidean")
@@ -470,11 +470,11 @@ def nearest_copy(model: Any, theta: ArrayLike, other: ArrayLike) -> NDArray[Any]
         copy = permute_hidden(model, copy, layer, order)
         flipped = np.flatnonzero((turned < straight)[rows, order])
         if flipped.size:
-            copy = _scaled(model, copy, layer, flipped, -1.0, 1.0 if even else -1.0)
+            copy = _scale_units(model, copy, layer, flipped, -1.0, 1.0 if even else -1.0)
     return copy
 
 
-def _units(
+def _unit_signatures(
     model: Any, theta: NDArray[Any], layer: int, even: bool
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return, for each unit of a hidden layer, the numbers whose signs a flip changes, and those
@@ -482,7 +482,7 @@ def _units(
     order. A flip of a unit with an even activation does not change its outgoing weights.
     """
     (W, b), (W_out, _) = layers_of(model, theta)[layer : layer + 2]
-    norm = norms_of(model, theta)[layer]
+    norm = batch_norm_params(model, theta)[layer]
     turning, fixed = ([W, b], []) if norm is None else (list(norm), [W])
     if layer == len(model.activation) - 1:
         (fixed if even else turning).append(W_out.T)
@@ -548,7 +548,7 @@ class Orbit:
         return int(self.tangents.shape[1])
 
 
-def orbits(
+def proved_orbits(
     ob: Any,
     theta: Floats,
     off: Sequence[NDArray[np.bool_]],
@@ -562,7 +562,7 @@ def orbits(
     theta : ndarray (n,), float64
     off, on_kinks : sequence of ndarray (width,) of bool
         By hidden layer: relu units proved to be off for all rows, and units with a z that may be at
-        a kink; see `fastcurv.certify.majorants.signs`.
+        a kink; see `fastcurv.certify.majorants.preactivation_signs`.
 
     Returns
     -------
@@ -573,9 +573,15 @@ def orbits(
     held, size = [], 0
     # Translations are symmetries only of parameters without l2.
     groups = (
-        (_shift_translations, _columns, _means, _inactive_unit_translations, _blocks)
+        (
+            _shift_translations,
+            _column_shifts,
+            _mean_shifts,
+            _inactive_unit_translations,
+            _stream_orbits,
+        )
         if free.any()
-        else (_blocks,)
+        else (_stream_orbits,)
     )
     for group in groups:
         for orbit in group(ob, theta, free, off, on_kinks):
@@ -595,7 +601,7 @@ def _check_room(theta: Floats, count: int) -> None:
         )
 
 
-def _zeros(theta: Floats, count: int) -> Floats:
+def _zero_tangents(theta: Floats, count: int) -> Floats:
     """Return zeros for `count` tangents, as rows."""
     _check_room(theta, count)
     return np.zeros((count, theta.size))
@@ -609,7 +615,7 @@ def _translation_orbit(name: str, theta: Floats, rows: Floats, error: float = 0.
 
 def _single_translations(name: str, theta: Floats, columns: Sequence[int]) -> Orbit:
     """Return the translations along single parameters."""
-    rows = _zeros(theta, len(columns))
+    rows = _zero_tangents(theta, len(columns))
     rows[np.arange(len(columns)), columns] = 1.0
     return _translation_orbit(name, theta, rows)
 
@@ -629,7 +635,7 @@ def _shift_translations(
         return
     W_free, b_free = _free_layers(ob.model, free)[-1]
     at = np.arange(ob.model.sizes[-2] * W_free)
-    rows = _zeros(theta, len(at) + b_free)
+    rows = _zero_tangents(theta, len(at) + b_free)
     W, b = layers_of(ob.model, rows)[-1]
     W[at, :, at] = 1 / W.shape[1] ** 0.5
     if b_free:
@@ -637,7 +643,7 @@ def _shift_translations(
     yield _translation_orbit("shift", theta, rows, EPS * len(rows) ** 0.5)
 
 
-def dependencies(X: Floats, constant: bool) -> list[tuple[Floats, float]]:
+def column_dependencies(X: Floats, constant: bool) -> list[tuple[Floats, float]]:
     """Return ``(c, c0)`` with ``X c + c0 = 0`` exactly, linearly independent of one another; c0 is
     0 unless `constant`.
 
@@ -646,7 +652,7 @@ def dependencies(X: Floats, constant: bool) -> list[tuple[Floats, float]]:
 
     Examples
     --------
-    >>> for c, c0 in dependencies(np.array([[1.0, 2.0, 1.0], [3.0, 2.0, 3.0]]), True):
+    >>> for c, c0 in column_dependencies(np.array([[1.0, 2.0, 1.0], [3.0, 2.0, 3.0]]), True):
     ...     print(c, c0)
     [0. 1. 0.] -2.0
     [-1.  0.  1.] 0.0
@@ -667,18 +673,18 @@ def dependencies(X: Floats, constant: bool) -> list[tuple[Floats, float]]:
     return found
 
 
-def _columns(ob: Any, theta: Floats, free: NDArray[np.bool_], *_: Any) -> Iterator[Orbit]:
+def _column_shifts(ob: Any, theta: Floats, free: NDArray[np.bool_], *_: Any) -> Iterator[Orbit]:
     """Yield the translations of the first layer's weights along a linear dependency of the columns
     of X.
     """
     model = ob.model
     W_free, b_free = _free_layers(model, free)[0]
-    blind = normalised(model)  # True if a constant added to all rows has no effect
+    blind = is_batch_normalised(model)  # True if a constant added to all rows has no effect
     if not W_free:
         return
-    found = dependencies(rows_that_count(ob), blind or model.bias and b_free)
+    found = column_dependencies(nonzero_weight_rows(ob), blind or model.bias and b_free)
     at = np.arange(model.sizes[1])
-    rows = _zeros(theta, len(found) * len(at))
+    rows = _zero_tangents(theta, len(found) * len(at))
     W, b = layers_of(model, rows)[0]
     for i, (c, c0) in enumerate(found):
         size = math.hypot(float(np.linalg.norm(c)), 0.0 if blind else c0)
@@ -688,10 +694,10 @@ def _columns(ob: Any, theta: Floats, free: NDArray[np.bool_], *_: Any) -> Iterat
     yield _translation_orbit("columns", theta, rows, 2 * EPS * len(rows) ** 0.5)
 
 
-def _means(ob: Any, theta: Floats, free: NDArray[np.bool_], *_: Any) -> Iterator[Orbit]:
+def _mean_shifts(ob: Any, theta: Floats, free: NDArray[np.bool_], *_: Any) -> Iterator[Orbit]:
     """Yield the translations of the biases whose effect is removed by the batch mean."""
     model = ob.model
-    if not (normalised(model) and model.bias):
+    if not (is_batch_normalised(model) and model.bias):
         return
     held = layers_of(model, np.arange(theta.size))[:-1]
     below = [b for (_, b), alone in zip(held, _free_layers(model, free)) if alone[1]]
@@ -709,12 +715,12 @@ def _inactive_unit_translations(
     all rows.
     """
     model, columns, at = ob.model, list[int](), np.arange(theta.size)
-    layers, norms = layers_of(model, at), norms_of(model, at)
+    layers, norms = layers_of(model, at), batch_norm_params(model, at)
     for layer, units in enumerate(off):
         into = [part for part in (*layers[layer], *(norms[layer] or ())) if part is not None]
         for j in np.flatnonzero(units):
             touched = [part[j] for part in into]
-            if not skips(model, layer):
+            if not adds_own_input(model, layer):
                 touched.append(layers[layer + 1][0][:, j])
             columns.extend(i for i in np.hstack(touched) if free[i])
     yield _single_translations("off", theta, columns)
@@ -735,15 +741,15 @@ def joined_layers(model: Any) -> list[range]:
     n_hidden = len(model.activation)
     while start < n_hidden:
         stop = start + 1
-        while stop < n_hidden and skips(model, stop):
+        while stop < n_hidden and adds_own_input(model, stop):
             stop += 1
-        if not skips(model, start):
+        if not adds_own_input(model, start):
             runs.append(range(start, stop))
         start = stop
     return runs
 
 
-def _blocks(
+def _stream_orbits(
     ob: Any,
     theta: Floats,
     free: NDArray[np.bool_],
@@ -760,15 +766,15 @@ def _blocks(
             continue
         touched = _affected_parameters(model, run)
         width = model.sizes[run[0] + 1]
-        linear = names == {"identity"} and not normalised(model)
+        linear = names == {"identity"} and not is_batch_normalised(model)
         if free[touched].all():
             kinks = np.logical_or.reduce([on_kinks[l] for l in run])
             units = [i for i in range(width) if not kinks[i]]
             pairs = [(i, j) for i in units for j in (range(width) if linear else (i,))]
-            yield _action(ob, theta, run, pairs, 0, "linear" if linear else "scale")
+            yield _linear_group_orbit(ob, theta, run, pairs, 0, "linear" if linear else "scale")
         elif linear and _has_even_decay(ob, run):
             pairs = [(i, j) for i in range(width) for j in range(i)]
-            yield _action(ob, theta, run, pairs, -1, "rotation")
+            yield _linear_group_orbit(ob, theta, run, pairs, -1, "rotation")
         if names == {"identity"} and len(run) == 1:
             yield from _bias_shift_orbits(ob, theta, free, run[0])
 
@@ -786,7 +792,7 @@ def _transformed_parts(model: Any, theta: NDArray[Any], run: range) -> list[tupl
     """Return, for each layer of a run, the parts that transform by rows, and the W of the layer
     above, which transforms by columns.
     """
-    layers, norms = layers_of(model, theta), norms_of(model, theta)
+    layers, norms = layers_of(model, theta), batch_norm_params(model, theta)
     return [
         ([part for part in norms[l] or layers[l] if part is not None], layers[l + 1][0])
         for l in run
@@ -803,7 +809,7 @@ def _has_even_decay(ob: Any, run: range) -> bool:
     )
 
 
-def _action(
+def _linear_group_orbit(
     ob: Any, theta: Floats, run: range, pairs: Sequence[tuple[int, int]], mirror: int, name: str
 ) -> Orbit:
     """Return the group of ``exp(M)`` on the outputs of a run, M spanned by ``E_ij + mirror E_ji``.
@@ -814,11 +820,11 @@ def _action(
     """
     model = ob.model
     width = model.sizes[run[0] + 1]
-    rows = _zeros(theta, len(pairs))
+    rows = _zero_tangents(theta, len(pairs))
     for t, (i, j) in zip(rows, pairs):
-        t += _tangent(model, theta, run, i, j)
+        t += _action_tangent(model, theta, run, i, j)
         if mirror:
-            t += mirror * _tangent(model, theta, run, j, i)
+            t += mirror * _action_tangent(model, theta, run, j, i)
     some = rows.any(axis=1)
     T, kept = np.ascontiguousarray(rows[some].T), np.array(pairs, int).reshape(-1, 2)[some]
 
@@ -831,7 +837,7 @@ def _action(
     return Orbit(name, T, 1.0 if len(run) == 1 else 2.0, error, move)
 
 
-def _tangent(model: Any, theta: Floats, run: range, i: int, j: int) -> Floats:
+def _action_tangent(model: Any, theta: Floats, run: range, i: int, j: int) -> Floats:
     """Return the derivative of the action of ``exp(t E_ij)``: row j is added to row i, column i is
     subtracted from column j.
     """
@@ -865,14 +871,14 @@ def _bias_shift_orbits(
     of the layer above or its batch mean compensates.
     """
     model = ob.model
-    norms = norms_of(model, theta)
+    norms = batch_norm_params(model, theta)
     above = norms[layer + 1] is not None
     b = (norms[layer] or layers_of(model, theta)[layer])[1]
     if b is None or not (above or model.bias):
         return
 
     def moved(x: NDArray[Any], by: Any, back: Any) -> NDArray[Any]:
-        (norms_of(model, x)[layer] or layers_of(model, x)[layer])[1][...] = by
+        (batch_norm_params(model, x)[layer] or layers_of(model, x)[layer])[1][...] = by
         if not above:
             layers_of(model, x)[layer + 1][1][...] = back
         return x

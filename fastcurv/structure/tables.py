@@ -22,7 +22,7 @@ from scipy.special import erf, expit, ndtr
 from ..common.checks import check_choice
 from ..common.errors import CHOICE_ALIASES
 from ..common.protocols import Floats
-from .given import BUILT_IN_LOSSES, ActivationFunction, LossFunction, named
+from .given import BUILT_IN_LOSSES, ActivationFunction, LossFunction, loss_by_name
 
 # names of the losses and activations below, for type checkers
 LossName: TypeAlias = Literal[
@@ -43,7 +43,7 @@ BATCH_NORM_EPS = 1e-5
 TINY = float(np.finfo(float).tiny)
 
 
-def normalise(z: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+def batch_normalise(z: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return ``h = (z - mean) s`` and ``s = 1 / sqrt(variance + eps)``, with mean and biased
     variance over the rows.
     """
@@ -139,20 +139,20 @@ def one_hot(y: NDArray[Any], d_out: int) -> NDArray[Any]:
     return np.eye(d_out)[y.astype(np.intp)] if y.ndim == 1 else y
 
 
-def _cross(f: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+def _cross_entropy_terms(f: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     shifted = f - f.real.max(axis=-1, keepdims=True)
     e = np.exp(shifted)
     total, mass = e.sum(axis=-1, keepdims=True), y.sum(axis=-1, keepdims=True)
     return y * (np.log(total) - shifted), mass * e / total - y
 
 
-def _entropy(q: NDArray[Any]) -> NDArray[Any]:
+def _entropy_terms(q: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(-q * np.log(np.maximum(q, TINY)))
 
 
-def _both_entropies(y: NDArray[Any], shares: Floats, d_out: int) -> float:
+def _binary_entropy(y: NDArray[Any], shares: Floats, d_out: int) -> float:
     q = shares @ y
-    return float((_entropy(q) + _entropy(1 - q)).mean())
+    return float((_entropy_terms(q) + _entropy_terms(1 - q)).mean())
 
 
 def _r_squared(f: NDArray[Any], y: NDArray[Any]) -> float:
@@ -166,7 +166,7 @@ def _share_of_right_classes(f: NDArray[Any], y: NDArray[Any]) -> float:
     return float(np.mean(f.argmax(axis=1) == labels))
 
 
-def _right_class(y: NDArray[Any], f: Floats, E: Floats) -> Mask:
+def _is_surely_right_class(y: NDArray[Any], f: Floats, E: Floats) -> Mask:
     y = one_hot(y, f.shape[1])
     # A single class has the loss 0 everywhere.
     right, hard = y > 0, ((y > 0).sum(axis=1) == 1) & (y.shape[1] > 1)
@@ -174,7 +174,7 @@ def _right_class(y: NDArray[Any], f: Floats, E: Floats) -> Mask:
     return np.asarray(hard & (low > np.where(right, -np.inf, f + E).max(axis=1)))
 
 
-def _class_pulls(y: NDArray[Any], d_out: int) -> tuple[Mask, Mask]:
+def _outputs_pulled(y: NDArray[Any], d_out: int) -> tuple[Mask, Mask]:
     if y.ndim == 1:
         up = np.bincount(y.astype(np.intp), minlength=d_out) > 0
         return up, up.sum() > up
@@ -227,7 +227,7 @@ class _Losses(dict[Any, LossRow]):
     """Table entries by name. A `Loss`, and a name with parameters, have entries of their own."""
 
     def __missing__(self, loss: Any) -> LossRow:
-        return _user_loss_row(loss if isinstance(loss, LossFunction) else named(loss))
+        return _user_loss_row(loss if isinstance(loss, LossFunction) else loss_by_name(loss))
 
 
 LOSSES: dict[Any, LossRow] = _Losses(
@@ -246,20 +246,20 @@ LOSSES: dict[Any, LossRow] = _Losses(
         ),
         "cross_entropy": LossRow(
             "softmax",
-            _cross,
+            _cross_entropy_terms,
             separate=False,
             targets="classes",
             attained=False,
             bends=(0.5, 0.28),
-            constant=lambda y, shares, d_out: float(_entropy(np.bincount(y, shares)).sum()),
+            constant=lambda y, shares, d_out: float(_entropy_terms(np.bincount(y, shares)).sum()),
             score=("accuracy", _share_of_right_classes),
             sklearn=("softmax", lambda d_out: 1.0),
             terms_of_row=lambda d_out: 1.0,
             aliases=("crossentropyloss", "logloss", "nll", "nllloss", "ce")
             + ("categoricalcrossentropy", "sparsecategoricalcrossentropy", "softmax"),
             certain=lambda f: 0.999 * np.exp(f - f.max(axis=1, keepdims=True)).sum(axis=1) <= 1,
-            right=_right_class,
-            pulls=_class_pulls,
+            right=_is_surely_right_class,
+            pulls=_outputs_pulled,
         ),
         "binary_cross_entropy": LossRow(
             "sigmoid",
@@ -268,7 +268,7 @@ LOSSES: dict[Any, LossRow] = _Losses(
             targets="labels",
             attained=False,
             bends=(0.25, 0.09623),
-            constant=_both_entropies,
+            constant=_binary_entropy,
             score=("accuracy", lambda f, y: float(np.mean((f > 0) == (y.reshape(f.shape) > 0.5)))),
             sklearn=("logistic", lambda d_out: float(d_out)),
             aliases=(
@@ -316,7 +316,7 @@ def check_loss(loss: Any) -> Any:
         return loss
     if isinstance(loss, str) and "(" in loss:
         with suppress(KeyError):
-            return named(loss)
+            return loss_by_name(loss)
     return check_choice(loss, tuple(LOSSES), "loss")
 
 
@@ -435,14 +435,14 @@ def _normal_cdf(z: NDArray[Any]) -> NDArray[Any]:
     SciPy's complex erf loses very small imaginary parts.
     """
     value: NDArray[Any] = 0.5 * (1 + erf(z.real / _SQRT2))
-    return np.asarray(value + 1j * z.imag * normal(z.real) if np.iscomplexobj(z) else value)
+    return np.asarray(value + 1j * z.imag * normal_density(z.real) if np.iscomplexobj(z) else value)
 
 
-def normal(t: NDArray[Any]) -> NDArray[Any]:
+def normal_density(t: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(np.exp(-0.5 * t * t) / math.sqrt(2 * math.pi))
 
 
-def bell(t: Floats) -> Floats:
+def sigmoid_derivative(t: Floats) -> Floats:
     """Return s(1 - s) with s = sigmoid(t), for t >= 0."""
     e = np.exp(-t)
     return np.asarray(e / (1 + e) ** 2)
@@ -466,7 +466,7 @@ def _envelope_by_bounds(
     return envelope
 
 
-def _leaky(leak: float, **more: Any) -> ActivationRow:
+def _leaky_relu_row(leak: float, **more: Any) -> ActivationRow:
     """Return the table entry of ``z > 0 ? z : leak z``."""
 
     def derivatives(z: Floats) -> tuple[Any, Any, Any, Any]:
@@ -483,8 +483,8 @@ def _leaky(leak: float, **more: Any) -> ActivationRow:
         derivatives,
         envelope,
         lambda P, z: (
-            P.choose(z.hi > 0, z, P.times(z, leak)),
-            P.pair(np.where(z.hi > 0, 1.0, leak)),
+            P.choose_pair(z.hi > 0, z, P.multiply_pair_by_float(z, leak)),
+            P.pair_from_float(np.where(z.hi > 0, 1.0, leak)),
         ),
         leak=leak,
         kink=1.0 - leak,
@@ -501,13 +501,13 @@ _TANH_SECOND_MAX_THIRD_AT = math.atanh(math.sqrt(2 / 3))
 
 
 def _tanh_derivatives(z: Floats) -> tuple[Any, Any, Any, Any]:
-    a, p = np.tanh(z), 4 * bell(2 * np.abs(z))
+    a, p = np.tanh(z), 4 * sigmoid_derivative(2 * np.abs(z))
     return a, p, -2 * a * p, (np.abs(a), p, 2 * np.abs(a) * p)
 
 
 def _tanh_bounds(x: Floats, far: Floats, _: Floats) -> Three:
     p, a, top = (
-        4 * bell(2 * np.minimum(x, 1e3)),
+        4 * sigmoid_derivative(2 * np.minimum(x, 1e3)),
         np.tanh(x),
         np.tanh(np.minimum(far, _TANH_MAX_SECOND_AT)),
     )
@@ -524,11 +524,11 @@ def _tanh_bounds(x: Floats, far: Floats, _: Floats) -> Three:
 
 def _tanh_pairs(P: Any, z: Any) -> tuple[Any, Any]:
     a = P.tanh(z)
-    return a, P.add_float(-P.mul(a, a), 1.0)
+    return a, P.add_float_to_pair(-P.multiply_pairs(a, a), 1.0)
 
 
 def _sigmoid_derivatives(z: Floats) -> tuple[Any, Any, Any, Any]:
-    s, d = expit(z), bell(np.abs(z))
+    s, d = expit(z), sigmoid_derivative(np.abs(z))
     q = -d * np.tanh(z / 2)
     return s, d, q, (s, d, np.abs(q))
 
@@ -540,11 +540,11 @@ def _sigmoid_bounds(x: Floats, far: Floats, _: Floats) -> Three:
 
 def _sigmoid_pairs(P: Any, z: Any) -> tuple[Any, Any]:
     s = P.sigmoid(z)
-    return s, P.mul(s, P.sigmoid(-z))
+    return s, P.multiply_pairs(s, P.sigmoid(-z))
 
 
 def _softplus_derivatives(z: Floats) -> tuple[Any, Any, Any, Any]:
-    s, d = expit(z), bell(np.abs(z))
+    s, d = expit(z), sigmoid_derivative(np.abs(z))
     a = np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z)))
     return a, s, d, (a, s, d)
 
@@ -556,13 +556,13 @@ def _softplus_bounds(x: Floats, far: Floats, high: Floats) -> Three:
 
 def _silu_derivatives(z: Floats) -> tuple[Any, Any, Any, Any]:
     t, both = np.minimum(np.abs(z), 1e3), np.clip(z, -1e3, 1e3)  # the limit avoids infinity times 0
-    s, d = expit(z), bell(np.abs(z))
+    s, d = expit(z), sigmoid_derivative(np.abs(z))
     sizes = np.abs(z) * s, s + t * d, d * (2 + t)
     return z * s, s + both * d, d * (2 - t * np.tanh(t / 2)), sizes
 
 
 def _silu_bounds(x: Floats, far: Floats, high: Floats) -> Three:
-    d, t = bell(np.minimum(x, 1e3)), np.minimum(x, 1e3)
+    d, t = sigmoid_derivative(np.minimum(x, 1e3)), np.minimum(x, 1e3)
     # For z > 0, phi' is below 1.1. For z < 0, |phi'| <= s + |z| d, which decreases with |z|.
     first = np.where(high >= 0, 1.0999, np.minimum(0.5, expit(high) + (1 + t) * d))
     return (
@@ -574,19 +574,19 @@ def _silu_bounds(x: Floats, far: Floats, high: Floats) -> Three:
 
 def _silu_pairs(P: Any, z: Any) -> tuple[Any, Any]:
     s, d = _sigmoid_pairs(P, z)
-    return P.mul(z, s), P.add(s, P.mul(z, d))
+    return P.multiply_pairs(z, s), P.add_pairs(s, P.multiply_pairs(z, d))
 
 
 def _gelu_derivatives(z: Floats) -> tuple[Any, Any, Any, Any]:
     t, both = np.minimum(np.abs(z), 1e3), np.clip(z, -1e3, 1e3)  # the limit avoids infinity times 0
-    cdf, n = ndtr(z), normal(t)
+    cdf, n = ndtr(z), normal_density(t)
     sizes = np.abs(z) * cdf, cdf + t * n, n * (2 + t * t)
     return z * cdf, cdf + both * n, n * (2 - t * t), sizes
 
 
 def _gelu_bounds(x: Floats, far: Floats, high: Floats) -> Three:
     t = np.minimum(x, 40.0)
-    n = normal(t)
+    n = normal_density(t)
     first = np.where(high >= 0, 1.13, np.minimum(0.5, ndtr(high) + (1 + t) * n))
     return (
         first,
@@ -596,8 +596,8 @@ def _gelu_bounds(x: Floats, far: Floats, high: Floats) -> Three:
 
 
 def _gelu_pairs(P: Any, z: Any) -> tuple[Any, Any]:
-    n, cdf = P.normal(z)
-    return P.mul(z, cdf), P.add(cdf, P.mul(z, n))
+    n, cdf = P.normal_density_and_cdf(z)
+    return P.multiply_pairs(z, cdf), P.add_pairs(cdf, P.multiply_pairs(z, n))
 
 
 def _elu_derivatives(z: Floats) -> tuple[Any, Any, Any, Any]:
@@ -613,9 +613,9 @@ def _elu_envelope(z: Floats, t: Floats) -> Three:
 
 
 def _elu_pairs(P: Any, z: Any) -> tuple[Any, Any]:
-    one, zero = P.pair(np.ones_like(z.hi)), P.pair(np.zeros_like(z.hi))
-    e = P.expm1(P.choose(z.hi > 0, zero, z))
-    return P.choose(z.hi > 0, z, e), P.choose(z.hi > 0, one, P.add_float(e, 1.0))
+    one, zero = P.pair_from_float(np.ones_like(z.hi)), P.pair_from_float(np.zeros_like(z.hi))
+    e = P.expm1(P.choose_pair(z.hi > 0, zero, z))
+    return P.choose_pair(z.hi > 0, z, e), P.choose_pair(z.hi > 0, one, P.add_float_to_pair(e, 1.0))
 
 
 ACTIVATIONS: dict[Any, ActivationRow] = _Activations(
@@ -625,7 +625,7 @@ ACTIVATIONS: dict[Any, ActivationRow] = _Activations(
             lambda z: np.ones_like(z),
             lambda z: (z, None, None, None),
             lambda z, t: (np.ones_like(z), np.zeros_like(z), np.zeros_like(z)),
-            lambda P, z: (z, P.pair(np.ones_like(z.hi))),
+            lambda P, z: (z, P.pair_from_float(np.ones_like(z.hi))),
             homogeneous=True,
             odd=True,
             names={
@@ -635,7 +635,7 @@ ACTIVATIONS: dict[Any, ActivationRow] = _Activations(
             },
             aliases=("linear", "none"),
         ),
-        "relu": _leaky(
+        "relu": _leaky_relu_row(
             0.0,
             names={
                 "torch": {"ReLU": {}},
@@ -647,7 +647,7 @@ ACTIVATIONS: dict[Any, ActivationRow] = _Activations(
                 "sklearn": {"relu": {}},
             },
         ),
-        "leaky_relu": _leaky(
+        "leaky_relu": _leaky_relu_row(
             0.01,
             names={
                 "torch": {"LeakyReLU": {"negative_slope": 0.01}},
@@ -722,7 +722,7 @@ ACTIVATIONS: dict[Any, ActivationRow] = _Activations(
         ),
         "gelu": ActivationRow(
             lambda z: z * _normal_cdf(z),
-            lambda z: _normal_cdf(z) + z * normal(z),
+            lambda z: _normal_cdf(z) + z * normal_density(z),
             _gelu_derivatives,
             _envelope_by_bounds(_gelu_bounds),
             _gelu_pairs,
@@ -773,11 +773,13 @@ def activations_of(library: str) -> dict[str, tuple[str, dict[str, Any]]]:
     """Return, for a library's names of activations, the names here and the settings for which both
     are the same function.
     """
-    return _names_in(library, tuple(ACTIVATIONS))
+    return _activation_names(library, tuple(ACTIVATIONS))
 
 
 @lru_cache
-def _names_in(library: str, known: tuple[str, ...]) -> dict[str, tuple[str, dict[str, Any]]]:
+def _activation_names(
+    library: str, known: tuple[str, ...]
+) -> dict[str, tuple[str, dict[str, Any]]]:
     return {
         theirs: (ours, settings)
         for ours in known

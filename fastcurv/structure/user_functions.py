@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.checks import check_positive, check_real
-from ..common.errors import accept_aliases, type_of
+from ..common.errors import accept_aliases, type_phrase
 from ..common.protocols import Floats
 from .given import (
     CHECK_POINTS,
@@ -25,7 +25,7 @@ from .given import (
     Function,
     LossFunction,
     Values,
-    named,
+    loss_by_name,
     pseudo_huber_loss,
     quantile_loss,
 )
@@ -37,7 +37,7 @@ DIFFERENCE_STEP = 1e-5  # step of difference quotients of functions whose values
 def store_function(own: Function, function: Any, returns: str, third: Any, ulps: Any) -> None:
     """Check and store the function of a new object and its known properties."""
     if not callable(function):
-        raise TypeError(f"function must be {returns}, got {type_of(function)}.")
+        raise TypeError(f"function must be {returns}, got {type_phrase(function)}.")
     if third is not None and not callable(third):
         check_positive(third, "third", zero=True)
     if ulps is not None:
@@ -56,7 +56,7 @@ def check_rows_independent(own: Function, found: Any, turned: Any, same: str, ea
             )
 
 
-def attempt_derivatives(own: Any, z: Floats, v: Floats, *y: Floats) -> Any:
+def check_derivatives(own: Any, z: Floats, v: Floats, *y: Floats) -> Any:
     """Return the results of the function at z. Raise a ValueError if its derivatives differ from
     difference quotients along v, or if the bounds on the third derivative or on the errors do not
     hold.
@@ -191,7 +191,9 @@ class Loss(LossFunction, made_by="fastcurv.Loss"):
         """Return the name of a built-in loss. Copies of other losses keep their known
         properties.
         """
-        return (named, (self.name,)) if self.built_in else object.__reduce_ex__(self, protocol)
+        return (
+            (loss_by_name, (self.name,)) if self.built_in else object.__reduce_ex__(self, protocol)
+        )
 
     @staticmethod
     def quantile(level: float = 0.5, width: float = 0.05) -> Loss:
@@ -237,7 +239,7 @@ class Loss(LossFunction, made_by="fastcurv.Loss"):
         y = y[np.linspace(0, len(y) - 1, min(len(y), N_CHECK_ROWS)).astype(int)].astype(float)
         z, v = np.random.default_rng(0).standard_normal((2, len(y), d))
         with np.errstate(all="ignore"):
-            found, turned = attempt_derivatives(self, z, v, y), self(z[::-1].copy(), y[::-1].copy())
+            found, turned = check_derivatives(self, z, v, y), self(z[::-1].copy(), y[::-1].copy())
         back = [part[::-1] for part in turned]
         check_rows_independent(self, found, back, "rows in another order", "each row")
         if self.lower is not None and (found[0] + 1e-9 * (1 + np.abs(found[0])) < self.lower).any():
@@ -347,7 +349,7 @@ class Activation(ActivationFunction, made_by="fastcurv.Activation"):
         check_rows_independent(self, found, turned, "numbers in another shape", "each number of z")
         for z in (CHECK_POINTS, 10 * CHECK_POINTS):
             with np.errstate(all="ignore"):
-                found = attempt_derivatives(self, z, np.ones_like(z))
+                found = check_derivatives(self, z, np.ones_like(z))
             for name, part, bound in zip(self.parts[1:], found[1:], (self.first, self.second)):
                 if bound is not None and (np.abs(part) > bound * (1 + 1e-9)).any():
                     raise ValueError(

@@ -116,7 +116,7 @@ def zoo() -> list[Case]:
     cases += LinearAutoencoder([5.0, 4.0, 3.0, 2.0, 1.0], 2, seed=1).cases(seed=1)
     cases += LinearAutoencoder([4.0, 1.0, 0.3, 0.1], 1, n_samples=9, seed=2).cases()
     cases += LinearAutoencoder([8.0, 6.0, 5.0, 3.0, 2.0, 0.5], 3, seed=3).cases(seed=3, limit=8)
-    cases += [*_convex(), *_dead_relu(), *_xor(), *_embedded_units()]
+    cases += [*_convex_cases(), *_dead_relu_cases(), *_xor_cases(), *_embedded_unit_cases()]
     return cases
 
 
@@ -153,7 +153,7 @@ def _find_critical_point(ob: Any, theta0: Any) -> Any:
     return polish(ob, near.x)
 
 
-def _convex() -> Iterator[Any]:
+def _convex_cases() -> Iterator[Any]:
     rng = np.random.default_rng(4)
     X = rng.standard_normal((30, 4))
     ridge = ReferenceObjective(
@@ -182,7 +182,7 @@ def _convex() -> Iterator[Any]:
     )
 
 
-def _dead_relu() -> Iterator[Any]:
+def _dead_relu_cases() -> Iterator[Any]:
     rng = np.random.default_rng(5)
     X = rng.random((12, 2))
     model = ReferenceModel([2, 3, 1], "relu")
@@ -209,7 +209,7 @@ def _dead_relu() -> Iterator[Any]:
     )
 
 
-def _xor() -> Iterator[Any]:
+def _xor_cases() -> Iterator[Any]:
     X, y = np.array([[-1.0, -1], [-1, 1], [1, -1], [1, 1]]), np.array([0.0, 1, 1, 0])
     ob = ReferenceObjective(ReferenceModel([2, 2, 1], "tanh"), X, y)
     origin = np.zeros(9)
@@ -220,7 +220,7 @@ def _xor() -> Iterator[Any]:
     yield Case("XOR solved, with l2", strong, theta, "minimum", 9, 0, 0)
 
 
-def _embedded_units() -> Iterator[Any]:
+def _embedded_unit_cases() -> Iterator[Any]:
     """Yield embeddings of a stuck one-unit tanh network in a two-unit one: with a unit of zeros,
     and with the unit split in two (Fukumizu, Amari 2000).
     """

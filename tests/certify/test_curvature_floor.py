@@ -8,15 +8,15 @@ import fastcurv as fc
 from fastcurv.certify import arithmetic, majorants
 from fastcurv.certify.arithmetic import (
     Gram,
-    gram_bound,
-    gram_norm,
+    gram_eigenvalue_bound,
+    norm_bound_from_gram,
     spectral_norm_bound,
     spectral_norm_bounds,
 )
 from fastcurv.certify.majorants import curvature_floor
 from fastcurv.critical.classify import classify
 from fastcurv.reference import ReferenceModel, ReferenceObjective
-from fastcurv.spectrum.dense import dense_matrix, matrix_error
+from fastcurv.spectrum.dense import dense_matrix, matrix_error_bound
 from fastcurv.structure.tables import ACTIVATIONS
 from fastcurv.testing import compiled
 
@@ -45,9 +45,9 @@ def lowest_eigenvalue(ob, theta, kind="hessian"):
     H = getattr(ob.astype("float64"), kind)(theta.astype(float))
     M = dense_matrix(H)
     A, bounds = M.A, M.bounds
-    return np.linalg.eigvalsh(A)[0], matrix_error(bounds, np.ones(len(A))) + 16 * len(A) * np.finfo(
-        float
-    ).eps * np.linalg.norm(A)
+    return np.linalg.eigvalsh(A)[0], matrix_error_bound(bounds, np.ones(len(A))) + 16 * len(
+        A
+    ) * np.finfo(float).eps * np.linalg.norm(A)
 
 
 def dense_of(ob, theta):
@@ -175,7 +175,7 @@ def test_spectral_norms_are_bounded_from_above(shape):
     ):
         true = np.linalg.norm(A, 2)
         assert true <= spectral_norm_bound(A) <= 1.2 * true + 1e-140
-        assert true <= gram_norm(A.T @ A, len(A)) <= 1.2 * true + 1e-140
+        assert true <= norm_bound_from_gram(A.T @ A, len(A)) <= 1.2 * true + 1e-140
     for scale in (1e-200, 1e200):
         A = rng.standard_normal(shape)
         true = np.linalg.norm(A, 2)
@@ -319,11 +319,13 @@ def test_the_largest_unit_bound_needs_few_eigenvalue_problems(sizes, equal, monk
     (s,) = passes.states()
     X1 = np.hstack([ob.X, np.ones((30, 1))])
     x = np.linalg.norm(X1, axis=1)[:, None]
-    one = majorants._bound_of_unit
+    one = majorants._unit_block_bound
     each = [one(s.d[1].x, p, q, X1, x) for p, q in zip(s.phi[0].p.x.T, s.eq[0].x.T)]
     tried = []
-    monkeypatch.setattr(majorants, "_bound_of_unit", lambda *given: tried.append(1) or one(*given))
-    found = majorants.bound_by_units(passes)
+    monkeypatch.setattr(
+        majorants, "_unit_block_bound", lambda *given: tried.append(1) or one(*given)
+    )
+    found = majorants.curvature_bound_by_units(passes)
     assert max(each) <= found <= majorants.MIN_CANDIDATE_RATIO * max(each) * (1 + 1e-6)
     assert len(tried) <= (65 if equal else sizes[1])
     if ob.n_params < 3000:
@@ -333,11 +335,11 @@ def test_the_largest_unit_bound_needs_few_eigenvalue_problems(sizes, equal, monk
 @pytest.mark.parametrize("unknown", [np.nan, np.inf])
 def test_one_unbounded_unit_makes_the_bound_infinite(unknown, monkeypatch):
     ob, theta = objective((3, 5, 2), N=20, l2=0.1)
-    bounds = majorants._bounds_of_units
+    bounds = majorants._unit_block_bounds
     monkeypatch.setattr(
-        majorants, "_bounds_of_units", lambda *given: np.append(bounds(*given)[1:], unknown)
+        majorants, "_unit_block_bounds", lambda *given: np.append(bounds(*given)[1:], unknown)
     )
-    assert majorants.bound_by_units(majorants.passes_at(ob, theta)) == np.inf
+    assert majorants.curvature_bound_by_units(majorants.passes_at(ob, theta)) == np.inf
 
 
 @pytest.mark.parametrize("rows", [7, 40, 200])
@@ -366,10 +368,10 @@ def test_the_largest_eigenvalue_of_a_gram_matrix_is_bounded(n, size, rng):
     F = rng.standard_normal((n, n // 2 + 1))
     G = F @ F.T / n
     largest = np.linalg.eigvalsh(G)[-1]
-    bound = gram_bound(G * size) / size
+    bound = gram_eigenvalue_bound(G * size) / size
     assert largest * (1 - 1e-13) <= bound
     assert bound <= largest * (1 + 1e-10 if n <= 256 else n ** (1 / 32))
-    assert gram_bound(np.zeros((n, n))) == 0
+    assert gram_eigenvalue_bound(np.zeros((n, n))) == 0
 
 
 @pytest.mark.parametrize("shape", [(4, 2, 5), (4, 5, 2), (3, 1, 1)])

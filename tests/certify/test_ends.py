@@ -8,7 +8,7 @@ import pytest
 
 import fastcurv as fc
 from fastcurv.certify import passes
-from fastcurv.certify.columns import column_bounds
+from fastcurv.certify.columns import column_error_bounds
 from fastcurv.certify.kinks import _is_multiple
 from fastcurv.certify.majorants import kink_margin
 from fastcurv.certify.passes import product_bound
@@ -45,7 +45,7 @@ def test_numbers_that_overflow_have_no_bound(net):
     with np.errstate(all="ignore"):
         assert product_bound(ob, far, v) == np.inf
         if not NETS[net].get("batch_norm"):
-            assert np.isinf(column_bounds(passes.ErrorPass(ob, far))).all()
+            assert np.isinf(column_error_bounds(passes.ErrorPass(ob, far))).all()
 
 
 def test_numbers_that_overflow_in_float32_have_no_bound():

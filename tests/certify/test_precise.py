@@ -42,11 +42,11 @@ def test_the_precise_gradient_is_accurate_before_its_last_rounding(act, loss, mo
     from fastcurv.certify import precise
 
     ob, theta = objective([4, 7, 5, 3], act, loss, N=70)
-    first = precise.passes(ob, theta)
+    first = precise.precise_passes(ob, theta)
     monkeypatch.setattr(precise, "N_BLOCK_ROWS", 13)
     monkeypatch.setattr(precise, "MAX_EXACT_DEPTH", 4)
     monkeypatch.setattr(precise, "N_SLICES", 6)
-    second = precise.passes(copy.copy(ob), theta)
+    second = precise.precise_passes(copy.copy(ob), theta)
     g, g_error, value, value_error = first
     assert abs(value - second[2]) <= value_error + second[3]
     assert np.linalg.norm(g - second[0]) <= 1e-20 and 0 < g_error <= 1e-15
@@ -133,19 +133,21 @@ def test_the_precise_normal_distribution_integrates_its_density():
     """Differences of Phi equal integrals of the density."""
     h = 2.0**-6
     z = np.arange(-10, 10, 0.37)
-    ends = [precise.normal(precise.pair(z + s * h))[1] for s in (1, -1)]
-    gap = precise.add(ends[0], -ends[1])
+    ends = [precise.normal_density_and_cdf(precise.pair_from_float(z + s * h))[1] for s in (1, -1)]
+    gap = precise.add_pairs(ends[0], -ends[1])
     # Gauss and Legendre's rule of 12 nodes on 2 h is right to 1e-40
     with localcontext() as context:
         context.prec = 60
         nodes, weights = np.polynomial.legendre.leggauss(12)
         total = np.zeros_like(z)
         for x, w in zip(nodes, weights):
-            total += w * h * precise.normal(precise.pair(z + h * x))[0].hi
+            total += (
+                w * h * precise.normal_density_and_cdf(precise.pair_from_float(z + h * x))[0].hi
+            )
         assert np.abs(gap.hi - total).max() <= 4e-17
-    n, cdf = precise.normal(precise.pair(np.zeros(1)))
+    n, cdf = precise.normal_density_and_cdf(precise.pair_from_float(np.zeros(1)))
     assert cdf.hi[0] == 0.5 and abs(n.hi[0] - 0.3989422804014327) <= 1e-16
-    tail = precise.normal(precise.pair(np.array([-4.0])))[1]
+    tail = precise.normal_density_and_cdf(precise.pair_from_float(np.array([-4.0])))[1]
     assert abs(tail.hi[0] - 3.1671241833119924e-05) <= 1e-20
 
 
@@ -156,23 +158,25 @@ def test_precise_matrix_products_are_exact_to_their_bound(k):
     A, B = (precise.two_sum(M, 1e-17 * M * rng.standard_normal(M.shape)) for M in (A, B))
     with localcontext() as context:
         context.prec = 60
-        found = exact(precise.dot(precise.slices(A), precise.slices(B)))
+        found = exact(
+            precise.pair_matmul(precise.split_into_slices(A), precise.split_into_slices(B))
+        )
         for i in range(3):
             for j in range(3):
                 a, b = (exact(Pair(M.hi[r], M.lo[r])) for M, r in ((A, i), (B, j)))
                 error = abs(found[3 * i + j] - sum(p * q for p, q in zip(a, b)))
                 most = np.abs(A.hi[i]).max() * np.abs(B.hi[j]).max()
-                assert error <= Decimal(precise.tau(k) * most)
-    assert precise.tau(k) <= k * 1e-27
+                assert error <= Decimal(precise.dot_relative_error(k) * most)
+    assert precise.dot_relative_error(k) <= k * 1e-27
 
 
-@pytest.mark.parametrize("name", ["add", "mul", "div"])
+@pytest.mark.parametrize("name", ["add_pairs", "multiply_pairs", "divide_pairs"])
 def test_precise_operations_are_exact_to_their_bound(name):
     x, y = numbers(), Pair(*(np.roll(part, 7) for part in numbers()))
     with localcontext() as context:
         context.prec = 60
         for got, a, b in zip(exact(getattr(precise, name)(x, y)), exact(x), exact(y)):
-            want = {"add": a + b, "mul": a * b, "div": a / b}[name]
+            want = {"add_pairs": a + b, "multiply_pairs": a * b, "divide_pairs": a / b}[name]
             assert abs(got - want) <= Decimal(precise.PAIR_ROUNDOFF) * abs(want)
 
 

@@ -12,9 +12,11 @@ pytest.importorskip("matplotlib")
 
 
 def test_demo_trains_classifies_and_escapes_a_saddle(tmp_path, capsys):
-    from fastcurv.cli.demo import run
+    from fastcurv.cli.demo import run_demo
 
-    facts = run(tmp_path / "demo.html", picture=tmp_path / "demo.png", quick=True, progress=False)
+    facts = run_demo(
+        tmp_path / "demo.html", picture=tmp_path / "demo.png", quick=True, progress=False
+    )
     text = capsys.readouterr().out
     assert facts["accuracy"] >= 0.85
     assert facts["verdict"].kind == "minimum" and facts["verdict"].certified

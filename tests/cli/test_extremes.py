@@ -33,7 +33,7 @@ def test_repeated_eigenvalues_of_small_matrices_are_all_found():
     rng = np.random.default_rng(0)
     values = np.sort(np.r_[rng.uniform(-3, 0, 100).repeat(2), 40, 50, 60])
     H = np.diag(values)
-    pairs = spectrum.extremes(H, 3, 0)
+    pairs = spectrum.extreme_eigenpairs(H, 3, 0)
     assert pairs.unseen == 0 and pairs.converged.all() and "copies" not in repr(pairs)
     assert np.allclose(pairs.values, [*values[:3], *values[-3:]], atol=1e-12)
     assert np.allclose(H @ pairs.vectors, pairs.vectors * pairs.values, atol=1e-12)
@@ -47,7 +47,7 @@ def test_repeated_eigenvalues_of_small_matrices_are_all_found():
 @pytest.mark.parametrize("k", [1, 2, 3, 9])
 def test_overlapping_ends_list_each_eigenvalue_once(k):
     """If twice as many eigenvalues are requested as exist, each is listed once."""
-    pairs = spectrum.extremes(np.diag([-2.0, 0.0, 1.0, 1.0, 5.0]), k, 0)
+    pairs = spectrum.extreme_eigenpairs(np.diag([-2.0, 0.0, 1.0, 1.0, 5.0]), k, 0)
     wanted = {1: [-2, 5], 2: [-2, 0, 1, 5]}.get(k, [-2, 0, 1, 1, 5])
     assert np.allclose(pairs.values, wanted, atol=1e-14)
     assert pairs.vectors.shape == (5, len(wanted)) and len(pairs.residuals) == len(wanted)
@@ -87,9 +87,11 @@ def test_unknown_standard_errors_are_null_in_json(run, capsys, monkeypatch):
 def test_output_says_if_copies_of_eigenvalues_may_be_missing(
     unseen, words, told, run, capsys, monkeypatch
 ):
-    found = spectrum.extremes
+    found = spectrum.extreme_eigenpairs
     monkeypatch.setattr(commands, "DENSE_MAX_N", 10)
-    monkeypatch.setattr(commands, "extremes", lambda *a: replace(found(*a), unseen=unseen))
+    monkeypatch.setattr(
+        commands, "extreme_eigenpairs", lambda *a: replace(found(*a), unseen=unseen)
+    )
     assert main(["spectrum", str(run), "-k", "2", "--json", *SHORT]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["unseen"] == told and said["copies"] == words
@@ -105,11 +107,11 @@ def test_reports_say_if_copies_of_eigenvalues_may_be_missing(monkeypatch):
     theta = np.zeros(ob.n_params)
     hessian, point = ob.hessian(theta), fc.classify(ob, theta, seed=0)
     args = Namespace(probes=2, steps=5, seed=0, progress=False)
-    by_products = replace(spectrum.all_pairs(hessian), unseen=np.inf)
-    monkeypatch.setattr(page, "extremes", lambda *_: by_products)
+    by_products = replace(spectrum.all_eigenpairs(hessian), unseen=np.inf)
+    monkeypatch.setattr(page, "extreme_eigenpairs", lambda *_: by_products)
     for below in (10, 60):
         monkeypatch.setattr(page, "DENSE_MAX_N", below)
         made = Report("r")
-        spent = page._spectrum(made, hessian, point, args)
+        spent = page._add_spectrum(made, hessian, point, args)
         said = "copies of multiple eigenvalues not excluded" in made.to_html()
         assert said == (below == 10) and spent[1][:2] == ["eigenvalues", 0]

@@ -73,7 +73,7 @@ def said(calls, scope):
 @pytest.mark.parametrize("kind", FITS)
 def test_every_number_is_that_of_its_call(rng, kind):
     fit, X, y = FITS[kind](rng)
-    page, facts = fit_report.build(
+    page, facts = fit_report.build_page(
         fit, X, y, names=[f"{i}{'x' * 60}" for i in range(X.shape[1])], target="y" * 60
     )
     bare_network = isinstance(fit, fit_network.Trained)
@@ -297,7 +297,7 @@ def scatters(page):
 def test_the_rows_of_a_dot_are_those_whose_removal_moves_its_prediction_most(rng, kind):
     """All removals are computed for a row at a time, from the change of its outputs."""
     fit, X, y = FITS[kind](rng)
-    page, _ = fit_report.build(fit, X, y)
+    page, _ = fit_report.build_page(fit, X, y)
     (view,) = scatters(page)
     ob = fit.objective(X, y)
     theta = fc.minimize(ob, fit.theta_, seed=0).x
@@ -370,7 +370,7 @@ def test_a_dot_that_is_chosen_shows_its_rows_in_a_browser(rng, tmp_path, width):
     """
     fit, X, y = regression(rng)
     name = "</script><img src=x onerror=x.y()> in thousands of euros for each year"
-    page, facts = fit_report.build(fit, X, y, target=name, names=["<b>", "\"'", "\u00df `x`"])
+    page, facts = fit_report.build_page(fit, X, y, target=name, names=["<b>", "\"'", "\u00df `x`"])
     (view,) = scatters(page)
     which = int(np.argmax(y))  # no other dot lies above it
     steps = STEPS.replace("NUMBER", str(len(X))).replace("WHICH", str(which))
@@ -438,7 +438,7 @@ def test_the_first_screen_is_true(name):
     X, classes = scale(X), len(np.unique(y)) < 20
     kind = fc.MLPClassifier if classes else fc.MLPRegressor
     est = kind((8,), "tanh", alpha=DECAY, random_state=0).fit(X, y)
-    page, facts = fit_report.build(est, X, y)
+    page, facts = fit_report.build_page(est, X, y)
     scope = {"est": est, "X": X, "y": y}
     exec(facts["setup"], scope)
     l2 = float(scope["linear"].l2)

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.cli.fit_report import build
+from fastcurv.cli.fit_report import build_page
 from fastcurv.cli.fit_rows import dominant_row, near_duplicate_fraction
 
 
 def first_screen(X, y):
     est = fc.MLPRegressor((3,), "tanh", alpha=1.0, random_state=0).fit(X, y)
-    facts = build(est, X, y, names=["a", "b"], target="weight")[1]
+    facts = build_page(est, X, y, names=["a", "b"], target="weight")[1]
     names = {"X": X, "y": y, "np": np}
     for call in facts["calls"]:
         if call["name"] in ("target_share", "share_1", "copies", "correlation"):
@@ -33,7 +33,7 @@ def test_a_row_whose_error_outweighs_all_others_is_named(rng):
     y = 3 * X[:, 0] + 0.1 * rng.standard_normal(40)
     y[7] += 8
     est = fc.MLPRegressor((3,), "tanh", alpha=1.0, random_state=0).fit(X, y)
-    facts = build(est, X, y)[1]
+    facts = build_page(est, X, y)[1]
     (said,) = [s for s in facts["first_screen"] if "squared errors of rows left out" in s]
     assert said.startswith("Row 7 alone makes up ")
     scope = {"est": est, "X": X, "y": y}

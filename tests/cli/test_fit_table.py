@@ -104,14 +104,14 @@ def test_folds_of_more_columns_than_rows_are_fitted_in_the_span_of_the_rows(rng)
     X = rng.standard_normal((12, 30))
     ob = fc.Objective(fc.MLP([30, 3, 1]), X, X[:, 0] + X[:, 1] ** 2, loss="mse", l2=0.05)
     start = ob.model.init(seed=0)
-    small, inside, basis = span.in_row_space(ob, start)
+    small, inside, basis = span.restrict_to_row_space(ob, start)
     assert small.model.sizes == (12, 3, 1)
-    model, theta = span.with_inputs(small.model, inside, basis.T)
+    model, theta = span.change_input_basis(small.model, inside, basis.T)
     assert model.sizes == ob.model.sizes
     assert np.allclose(ob.model.predict(start, X), ob.model.predict(theta, X), rtol=1e-12)
     assert small.value(inside) == pytest.approx(ob.value(theta), rel=1e-12)
     end = fc.minimize(small, inside, seed=0).x
-    back = span.with_inputs(small.model, end, basis.T)[1]
+    back = span.change_input_basis(small.model, end, basis.T)[1]
     assert np.linalg.norm(ob.gradient(back)) < 1e-6
     best, theta = module.l2_by_folds(ob, start, 0)
     assert theta.shape == start.shape
@@ -308,7 +308,7 @@ def test_a_report_that_is_interrupted_leaves_no_page(numbers, tmp_path, monkeypa
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(fit_report, "measure", interrupted)
+    monkeypatch.setattr(fit_report, "measure_fit", interrupted)
     out = tmp_path / "r.html"
     how = ["--out", str(out), "--alpha", "1", "--save", str(tmp_path / "n.npz"), "--quiet"]
     assert main(["report", str(numbers), *how]) == 130

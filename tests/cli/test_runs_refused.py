@@ -11,13 +11,13 @@ pytest.importorskip("sklearn")
 import fastcurv as fc  # noqa: E402
 from fastcurv.cli.data import read_npz
 from fastcurv.cli.encode import load_dataset
-from fastcurv.cli.output import check_out  # noqa: E402
+from fastcurv.cli.output import check_output_path  # noqa: E402
 from fastcurv.cli.parser import main  # noqa: E402
 from fastcurv.cli.recipe import load_run  # noqa: E402
 from fastcurv.cli.report import Report  # noqa: E402
 from fastcurv.estimators.base import SpectrumCheck  # noqa: E402
 from fastcurv.reference import ReferenceModel, ReferenceObjective  # noqa: E402
-from fastcurv.spectrum.results import as_json  # noqa: E402
+from fastcurv.spectrum.results import to_json_value  # noqa: E402
 from fastcurv.testing import QuadraticObjective  # noqa: E402
 
 RECIPES = {
@@ -40,25 +40,27 @@ def test_malformed_runs_are_rejected(name, tmp_path):
 
 
 def test_folders_and_devices_are_rejected_as_output(tmp_path):
-    check_out(None)
-    check_out(tmp_path / "new" / "file")
+    check_output_path(None)
+    check_output_path(tmp_path / "new" / "file")
     for place, words in [
         (tmp_path, "the folder"),
         (f"{tmp_path}/x/", "the folder"),
         ("/dev/null", ""),
     ]:
         with pytest.raises(ValueError, match=words or "not a regular file"):
-            check_out(place)
+            check_output_path(place)
 
 
 def test_json_replaces_nan_and_infinity_by_null():
     look = SpectrumCheck("saddle", 1e-3, -2.0, 1.0, (1e-3, 1e-3), 30)
-    told = as_json({"look": look, "at": (np.float64(np.nan), np.arange(2)), "type": complex(1)})
+    told = to_json_value(
+        {"look": look, "at": (np.float64(np.nan), np.arange(2)), "type": complex(1)}
+    )
     assert told["look"]["kind"] == "saddle" and told["at"] == [None, [0, 1]]
     assert told["type"] == "(1+0j)"
     json.dumps(told)
     odd = {"a": np.nan, "b": np.array([1.0, np.inf]), "c": (np.int64(3), None, True)}
-    assert json.dumps(as_json(odd)) == '{"a": null, "b": [1.0, null], "c": [3, null, true]}'
+    assert json.dumps(to_json_value(odd)) == '{"a": null, "b": [1.0, null], "c": [3, null, true]}'
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import fastcurv as fc
 from fastcurv.cli import commands
 from fastcurv.cli.data import read_npz
 from fastcurv.cli.encode import load_dataset
-from fastcurv.cli.output import PAGE_SUFFIXES, check_out
+from fastcurv.cli.output import PAGE_SUFFIXES, check_output_path
 from fastcurv.cli.parser import main
 from fastcurv.cli.recipe import Recipe, load_run, save_run
 from fastcurv.common import files
@@ -178,13 +178,13 @@ def test_checking_an_output_folder_changes_nothing(nameless, tmp_path, monkeypat
     mine = tmp_path / f"{files._PART_PREFIX}{'00' * 8}.part"
     mine.write_text("kept")
     if nameless and hasattr(os, "O_TMPFILE"):
-        check_out(tmp_path / "x.npz")
+        check_output_path(tmp_path / "x.npz")
     else:
         with pytest.raises(ValueError, match="a folder that can be written to.*File exists"):
-            check_out(tmp_path / "x.npz", "out")
+            check_output_path(tmp_path / "x.npz", "out")
     assert mine.read_text() == "kept"
     monkeypatch.undo()
-    check_out(tmp_path / "a" / "b" / "y.npz", "out")
+    check_output_path(tmp_path / "a" / "b" / "y.npz", "out")
     assert [path.name for path in tmp_path.iterdir()] == [mine.name]
 
 
@@ -192,7 +192,9 @@ def test_checking_an_output_folder_changes_nothing(nameless, tmp_path, monkeypat
 def test_unwritable_figures_are_reported_before_any_computation(
     figure, trained, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr(commands, "extremes", lambda *_, **__: pytest.fail("work was begun"))
+    monkeypatch.setattr(
+        commands, "extreme_eigenpairs", lambda *_, **__: pytest.fail("work was begun")
+    )
     assert main(["spectrum", str(trained), "--figure", figure.format(folder=tmp_path)]) == 2
     assert capsys.readouterr().err.startswith("fastcurv spectrum: figure must be ")
 
@@ -211,7 +213,7 @@ def test_reports_must_be_named_html(command, out, trained, tmp_path, capsys, mon
     assert error.endswith(f": out must be a name that ends in .html or .htm, got '{out}'.\n")
     assert not list(tmp_path.iterdir())
     for good in ("r.HTML", "a/r.htm"):
-        check_out(tmp_path / good, kinds=PAGE_SUFFIXES)
+        check_output_path(tmp_path / good, kinds=PAGE_SUFFIXES)
 
 
 @pytest.mark.parametrize(
@@ -315,10 +317,10 @@ def test_long_lines_are_wrapped_on_terminals_only(monkeypatch):
     from fastcurv.cli import output
 
     line = "  Minimum: " + "a critical point is proved to lie near theta " * 4
-    assert output.fitted(line) == line
+    assert output.wrap_to_terminal(line) == line
     monkeypatch.setattr(output.sys.stdout, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "80")
-    broken = output.fitted("short\n" + line).split("\n")
+    broken = output.wrap_to_terminal("short\n" + line).split("\n")
     assert broken[0] == "short" and len(broken) > 3
     assert max(map(len, broken)) <= 80 and all(part.startswith("  ") for part in broken[1:])
     assert " ".join(" ".join(broken[1:]).split()) == " ".join(line.split())

@@ -524,7 +524,7 @@ def test_malformed_histories_are_drawn_or_rejected(tmp_path):
         about = Report("r")
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            page._training(about, saved)
+            page._add_training(about, saved)
         reader = PageReader()
         reader.feed(about.to_html())
         for script in reader.scripts[:-1]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fastcurv.cli.data import Coding, is_table_name
-from fastcurv.cli.encode import fit_coding, load_dataset, load_table, read_rows, scaled
+from fastcurv.cli.encode import fit_coding, load_dataset, load_table, read_rows, scale_inputs
 from fastcurv.cli.tables import read_sheet, read_table
 
 N = 40
@@ -34,7 +34,7 @@ def read(tmp_path):
 
 def inputs(table):
     X, coding = fit_coding(table)
-    return scaled(X, coding)
+    return scale_inputs(X, coding)
 
 
 def commas(x):
@@ -383,7 +383,7 @@ def test_inputs_are_those_of_scikit_learns_column_transformer(read):
     frame = np.array([*zip(A, WORDS, b, shapes)], dtype=object)
     wanted = made.fit_transform(frame).astype(float)
     X, coding = fit_coding(table)
-    assert np.abs(scaled(X, coding) - wanted).max() <= 1e-14
+    assert np.abs(scale_inputs(X, coding) - wanted).max() <= 1e-14
     names = [name for code in coding.codes for name in code.inputs]
     assert names[:4] == ["a", "colour=green, dark", "colour=red", 'colour=said "blue"']
     assert names[4:] == ["b", "shape=missing", "shape=round"]
@@ -479,7 +479,7 @@ def test_new_rows_may_have_one_column(read):
     path = table.sheet.path
     path.write_text("a\n" + "\n".join(map(str, A)))
     found, _ = read_rows(path, coding, "y")
-    assert np.array_equal(found, scaled(X, coding))
+    assert np.array_equal(found, scale_inputs(X, coding))
 
 
 @pytest.mark.parametrize("comma", [False, True])

@@ -103,14 +103,14 @@ def test_jointly_proved_signs_give_the_verdict_from_all_eigenpairs(monkeypatch):
     """Kind, certificate, counts and ends of the spectrum agree at every critical point of
     the zoo.
     """
-    apart, made = [], dense.eigh_apart
+    apart, made = [], dense.eigh_with_joint_signs
 
     def counted(*args):
         found = made(*args)
         apart.append(isinstance(found, dense.JointSigns))
         return found
 
-    monkeypatch.setattr(dense, "eigh_apart", counted)
+    monkeypatch.setattr(dense, "eigh_with_joint_signs", counted)
     for case in zoo() + axis_saddles(20, seed=3):
         ob = case.objective
         monkeypatch.setattr(dense, "JOINT_SIGNS_MIN_N", 1)

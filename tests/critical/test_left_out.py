@@ -128,7 +128,7 @@ def test_the_short_proof_of_a_minimum_keeps_the_same_samples(monkeypatch):
     """
     ob, theta = fitted(3, N=60, weights=True, l2=0.2)
     long = without_rows.classify
-    monkeypatch.setattr(without_rows, "cholesky_floor", lambda *given: 0.0)
+    monkeypatch.setattr(without_rows, "cholesky_eigenvalue_floor", lambda *given: 0.0)
     by_verdicts = fc.leave_one_out(ob, theta, exact=True).kept
     monkeypatch.undo()
     calls = []
@@ -140,7 +140,7 @@ def test_the_short_proof_of_a_minimum_keeps_the_same_samples(monkeypatch):
 
 def test_no_minimum_is_proved_far_from_one_or_at_a_saddle():
     ob, theta = fitted(3)
-    bounds = without_rows._Bounds(left_out._minimum(ob, theta, "leave_one_out"), 1.0)
+    bounds = without_rows._Bounds(left_out._check_minimum(ob, theta, "leave_one_out"), 1.0)
     assert without_rows._has_minimum_near(ob, theta, 0.0, bounds)
     for distance in (0.1, 1.0):
         end = theta + distance * ob.gradient(theta + 1) / np.linalg.norm(ob.gradient(theta + 1))

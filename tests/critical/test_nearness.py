@@ -5,12 +5,12 @@ import pytest
 
 import fastcurv as fc
 from fastcurv.critical.dense import assess_nearness_at
-from fastcurv.critical.evidence import balance
+from fastcurv.critical.evidence import balance_rows
 from fastcurv.critical.nearness import (
-    lasting_along_step,
-    lasts_along,
+    is_stable_along,
     nearness_from_numbers,
     newton_decrement,
+    stable_along_step,
 )
 from fastcurv.critical.theorem import Slice
 from fastcurv.testing import FunctionObjective, QuadraticObjective, zoo
@@ -100,27 +100,27 @@ def test_balanced_rows_are_those_of_any_units_and_leave_out_what_noise_would_dro
     """
     A = rng.standard_normal((6, 6))
     A, noise, units = A + A.T, np.full(6, 1e-12), 10.0 ** rng.uniform(-4, 4, 6)
-    d, live = balance(A, noise)
-    e, _ = balance(units[:, None] * A * units, noise * units * units.max())
+    d, live = balance_rows(A, noise)
+    e, _ = balance_rows(units[:, None] * A * units, noise * units * units.max())
     assert live.all() and np.ptp(np.log(e * units / d)) <= 0.1
     rows = np.linalg.norm(e[:, None] * (units[:, None] * A * units) * e, axis=1)
     assert rows.max() <= 1.1 * rows.min()
     loud = np.where(np.arange(6) == 0, 2 * np.abs(A[0]).max() + 1, 0.0)
-    assert balance(A, loud)[1].tolist() == [False] + [True] * 5
-    d, live = balance(A, np.full(6, np.inf))
+    assert balance_rows(A, loud)[1].tolist() == [False] + [True] * 5
+    d, live = balance_rows(A, np.full(6, np.inf))
     assert not live.any() and (d == 1).all()
-    d, _ = balance(A, noise)
+    d, _ = balance_rows(A, noise)
     for small in (0.0, 1e-158, 1e-300, 1e-13):
         B = A.copy()
         B[0] *= small
         B[1:, 0] *= small
-        d, live = balance(B, noise)
+        d, live = balance_rows(B, noise)
         assert np.isfinite(d).all() and (d > 0).all() and live[1:].all() and not live[0]
     B = A.copy()
     B[0], B[1:, 0] = 1e-30, 0.0
     B[0, 1] = B[1, 0] = 1e-11  # coupled to one row, and nothing of its own above its noise
-    assert not balance(B, noise)[1][0]
-    assert not balance(0 * A, noise)[1].any()
+    assert not balance_rows(B, noise)[1][0]
+    assert not balance_rows(0 * A, noise)[1].any()
 
 
 @pytest.mark.parametrize("dense_below", [4096, 1])
@@ -211,10 +211,10 @@ def test_lasting_curvature_keeps_its_sign(reach):
     )
     spent, here = [], np.zeros(2)
     for u, curvature in zip(np.eye(2), (1.0, -1.0)):
-        found = [lasts_along(bent, here, u, curvature, reach, spent.append)]
+        found = [is_stable_along(bent, here, u, curvature, reach, spent.append)]
         if reach == reach:
             before = np.array([1.0, -1.0])
-            along = lasting_along_step(bent, here, reach * u, np.eye(2), before, spent.append)
+            along = stable_along_step(bent, here, reach * u, np.eye(2), before, spent.append)
             found.append(along[0 if curvature > 0 else 1])
             assert along[1 if curvature > 0 else 0], "nothing changes across"
         assert all(x == (3 * reach < 1) for x in found)
@@ -230,4 +230,4 @@ def test_lasting_curvature_keeps_two_thirds_of_its_size(reach, lasts):
         lambda t: np.arctan(t),
         lambda t: [[1 / (1 + t[0] ** 2)]],
     )
-    assert lasts_along(shallow, np.zeros(1), np.ones(1), 1.0, reach, id) == lasts
+    assert is_stable_along(shallow, np.zeros(1), np.ones(1), 1.0, reach, id) == lasts

@@ -13,10 +13,10 @@ from scipy.sparse.linalg import LinearOperator, aslinearoperator
 import fastcurv as fc
 from fastcurv.common.checks import check_symmetric_operator
 from fastcurv.common.objectives import (
+    cast_to_float64,
     certificate_method,
-    in_float64,
-    is_plain,
-    rounding_bound_of,
+    gradient_error_bound_of,
+    has_consistent_hessian,
     why_unproved,
 )
 from fastcurv.common.protocols import (
@@ -39,13 +39,19 @@ PROOFS = ("third_bound", "precise_gradient", "orbits", "curvature_floor", "loss_
 def claims_nothing(ob):
     """Return True if no proof is given for an objective by any call, and a reason is."""
     ways = [certificate_method(ob, name) for name in PROOFS]
-    ways += [rounding_bound_of(ob), ob.certificates if isinstance(ob, fc.Objective) else None]
-    return all(way is None for way in ways) and bool(why_unproved(ob)) and not is_plain(ob)
+    ways += [gradient_error_bound_of(ob), ob.certificates if isinstance(ob, fc.Objective) else None]
+    return (
+        all(way is None for way in ways)
+        and bool(why_unproved(ob))
+        and not has_consistent_hessian(ob)
+    )
 
 
 def claims_all(ob):
-    ways = [certificate_method(ob, name) for name in PROOFS] + [rounding_bound_of(ob)]
-    return all(way is not None for way in ways) and not why_unproved(ob) and is_plain(ob)
+    ways = [certificate_method(ob, name) for name in PROOFS] + [gradient_error_bound_of(ob)]
+    return (
+        all(way is not None for way in ways) and not why_unproved(ob) and has_consistent_hessian(ob)
+    )
 
 
 def with_linear_term(name):
@@ -126,7 +132,7 @@ def test_replaced_functions_of_the_loss_disable_proofs(name):
     for ob in changed:
         assert claims_nothing(ob), (type(ob).__name__, name)
         assert name in why_unproved(ob) or isinstance(ob, nets.Around)
-        assert in_float64(ob) is ob and why_not_own(ob, "engine_steps")
+        assert cast_to_float64(ob) is ob and why_not_own(ob, "engine_steps")
 
 
 def test_verdicts_on_a_replaced_loss_are_of_that_loss_and_uncertified():
@@ -268,7 +274,7 @@ def test_losses_without_bounds_state_why():
 
     ob = fc.Objective(GIVEN[0], X, GIVEN[2], fc.Loss(squares), l2=1e-2)
     assert why_unproved(ob) == "Loss(squares) was given without third and ulps"
-    assert rounding_bound_of(ob) is None and certificate_method(ob, "kinks") is not None
+    assert gradient_error_bound_of(ob) is None and certificate_method(ob, "kinks") is not None
     H = ob.hessian(np.zeros(ob.n_params))
     assert why_not_own(H, "rounding_bound") and not hasattr(H, "rounding_bound")
     assert why_unproved(object()) and why_unproved(fc.Objective(*GIVEN)) == ""

@@ -13,7 +13,7 @@ from fastcurv.common.objectives import hessian_products
 from fastcurv.critical import classify, dense
 from fastcurv.critical.dense import _Off
 from fastcurv.critical.kink_minimum import prove_kink_minimum
-from fastcurv.critical.theorem import Slice, newton_in_slice, spans_orbit, two_signs
+from fastcurv.critical.theorem import Slice, newton_step_in_slice, spans_orbit, two_signs
 from fastcurv.testing import FunctionObjective, QuadraticObjective
 
 WIDE = dict.fromkeys(("signs", "slopes", "upward", "collapsed", "copies"), 1.0)
@@ -140,7 +140,7 @@ def test_an_orbit_keeps_its_dimension_while_its_tangents_stay_independent():
 
 def test_newton_in_an_empty_slice_takes_no_step():
     empty = Slice(np.zeros(0), np.zeros((3, 0)), 0.0, np.ones(3), np.eye(3))
-    beta, eta, x = newton_in_slice(np.zeros((3, 3)), 0.0, empty, np.ones(3), 0.0)
+    beta, eta, x = newton_step_in_slice(np.zeros((3, 3)), 0.0, empty, np.ones(3), 0.0)
     assert (beta, eta) == (1.0, 0.0) and not x.any()
 
 
@@ -148,14 +148,14 @@ def test_newton_in_a_slice_bounds_its_step():
     """The bound on Newton's step is sharp for A = diag(1, 4, 0) with the last direction removed."""
     A, g = np.diag([1.0, 4.0, 0.0]), np.array([0.5, 2.0, 0.0])
     cut = Slice(np.array([1.0, 4.0]), np.eye(3)[:, :2], 0.25, np.ones(3), np.eye(3)[:, 2:])
-    beta, eta, x = newton_in_slice(A, 0.125, cut, g, 0.0625)
+    beta, eta, x = newton_step_in_slice(A, 0.125, cut, g, 0.0625)
     assert np.allclose(x, [-0.5, -0.5, 0.0], rtol=1e-15)
     length = np.linalg.norm(x)
     assert beta == pytest.approx(1 / 0.75, rel=1e-12)
     assert eta == pytest.approx(length + (0.0625 + 0.125 * length) / 0.75, rel=1e-12)
     assert eta >= length + (0.0625 + 0.125 * length) / 0.75
     weak = Slice(np.array([0.25, 4.0]), np.eye(3)[:, :2], 0.25, np.ones(3), np.eye(3)[:, 2:])
-    assert newton_in_slice(A, 0.0, weak, g, 0.0)[:2] == (np.inf, np.inf)
+    assert newton_step_in_slice(A, 0.0, weak, g, 0.0)[:2] == (np.inf, np.inf)
 
 
 @pytest.mark.parametrize("n, s", [(6, 1), (40, 5), (60, 33), (150, 140)])
@@ -220,15 +220,15 @@ def test_the_interpolation_theorem_is_tried_for_small_jacobians_only(monkeypatch
     ask, H = SimpleNamespace(ob=ob, theta=theta), hessian_products(ob, theta)
     for limit, asked in ((3 * theta.size, True), (3 * theta.size - 1, False), (3, False)):
         monkeypatch.setattr(classify, "MAX_JACOBIAN_ENTRIES", limit)
-        assert (classify.interpolation(ask, H) is not None) == asked
+        assert (classify.check_interpolation(ask, H) is not None) == asked
     monkeypatch.undo()
     decayed = SimpleNamespace(ob=fc.Objective(net, X, y, "mse", l2=1e-9), theta=theta)
     many = np.cos(np.arange(2.0 * theta.size + 2)).reshape(-1, 2)
     over = fc.Objective(net, many, np.ones((len(many), 1)), "mse")
     exact = fc.Objective(net, many[:-1], np.ones((len(many) - 1, 1)), "mse")
-    assert classify.interpolation(decayed, H) is None
-    assert classify.interpolation(SimpleNamespace(ob=over, theta=theta), H) is None
-    assert classify.interpolation(SimpleNamespace(ob=exact, theta=theta), H) is not None
+    assert classify.check_interpolation(decayed, H) is None
+    assert classify.check_interpolation(SimpleNamespace(ob=over, theta=theta), H) is None
+    assert classify.check_interpolation(SimpleNamespace(ob=exact, theta=theta), H) is not None
 
 
 @pytest.mark.parametrize("error", [1e-9, 0.1, 0.7])

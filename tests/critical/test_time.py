@@ -15,8 +15,8 @@ from fastcurv.common.linalg import LONG_EIGENSYSTEM_MIN_N, SECONDS_PER_N_CUBED, 
 from fastcurv.common.runtime import (
     Budget,
     OutOfTime,
-    interruptible,
     one_blas_thread,
+    run_interruptibly,
     time_is_up,
     time_limit,
 )
@@ -175,7 +175,7 @@ def test_the_reason_names_a_budget_too_small_for_the_newton_step(rng):
 def test_time_limits_nest_and_end_external_searches():
     slept, goes_on = [], threading.Event()
     with time_limit(0.05), time_limit(60), pytest.raises(OutOfTime):
-        interruptible(lambda: slept.append(goes_on.wait(600)))
+        run_interruptibly(lambda: slept.append(goes_on.wait(600)))
     assert not slept and not time_is_up()
     goes_on.set()
     with time_limit(1e-9):
@@ -183,7 +183,7 @@ def test_time_limits_nest_and_end_external_searches():
         with time_limit(None):
             assert time_is_up()
         with time_limit(np.inf):
-            assert not time_is_up() and interruptible(lambda: 7) == 7
+            assert not time_is_up() and run_interruptibly(lambda: 7) == 7
     n = LONG_EIGENSYSTEM_MIN_N + 10
     with time_limit(1e-9), pytest.raises(OutOfTime):
         eigh(np.eye(n))

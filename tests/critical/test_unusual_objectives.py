@@ -11,20 +11,25 @@ from scipy.sparse.linalg import LinearOperator
 
 import fastcurv as fc
 from fastcurv.certify.certificates import Certificates
-from fastcurv.common.linalg import cholesky_floor
+from fastcurv.common.linalg import cholesky_eigenvalue_floor
 from fastcurv.common.objectives import certificate_method
 from fastcurv.common.protocols import Certificate
 from fastcurv.critical.decide import Decision, Evidence, Nearness, Reason, Spectrum
-from fastcurv.critical.dense import inverse, prove_definite
-from fastcurv.critical.evidence import annihilated_basis, curvature_floor, tangents, third_bound
+from fastcurv.critical.dense import cholesky_solver, prove_definite
+from fastcurv.critical.evidence import (
+    annihilated_basis,
+    curvature_floor,
+    symmetry_tangents,
+    third_bound,
+)
 from fastcurv.critical.nearness import (
     Coordinates,
     best_gradient,
-    curvatures,
+    curvatures_along,
+    follow_newton_steps,
     gradient_and_error,
-    newton_limit,
 )
-from fastcurv.critical.report import Words, noun_phrase, reason
+from fastcurv.critical.report import Words, noun_phrase, reason_sentence
 from fastcurv.krylov.trust_region import KrylovSpace
 from fastcurv.optimize.residual import (
     Steps,
@@ -485,17 +490,17 @@ def test_the_gradient_has_the_best_available_bound():
 
 
 def test_curvatures_are_empty_without_directions_and_nan_at_an_infinite_theta():
-    assert curvatures(BOWL, np.zeros(3), np.zeros((3, 0))).shape == (0,)
-    assert np.isnan(curvatures(BOWL, np.full(3, np.inf), np.eye(3))).all()
-    assert np.array_equal(curvatures(BOWL, np.ones(3), np.eye(3)), [1.0, 2.0, 3.0])
+    assert curvatures_along(BOWL, np.zeros(3), np.zeros((3, 0))).shape == (0,)
+    assert np.isnan(curvatures_along(BOWL, np.full(3, np.inf), np.eye(3))).all()
+    assert np.array_equal(curvatures_along(BOWL, np.ones(3), np.eye(3)), [1.0, 2.0, 3.0])
 
 
 def test_flat_directions_without_a_proof_have_no_bounds():
     flat = SimpleNamespace(flat_directions=lambda theta: np.eye(3)[:, :1])
-    found = tangents(flat, np.zeros(3))
+    found = symmetry_tangents(flat, np.zeros(3))
     assert np.array_equal(found.columns, np.eye(3)[:, :1])
     assert found.change == np.inf and found.error == np.inf
-    assert tangents(BOWL, np.zeros(3)).columns.shape == (3, 0)
+    assert symmetry_tangents(BOWL, np.zeros(3)).columns.shape == (3, 0)
 
 
 def test_the_annihilated_space_of_a_matrix_is_orthonormal():
@@ -509,10 +514,10 @@ def test_the_annihilated_space_of_a_matrix_is_orthonormal():
 
 def test_only_definite_matrices_are_factored():
     A = np.diag([1.0, 2.0, 4.0])
-    assert np.allclose(inverse(A)(np.ones(3)), [1.0, 0.5, 0.25], rtol=1e-14)
-    assert inverse(np.diag([1.0, -1.0, 1.0])) is None
-    assert 0.5 * (1 - 1e-12) <= cholesky_floor(A.copy(), 0.5) <= 0.5
-    assert all(cholesky_floor(A.copy(), s) == 0 for s in (1.5, -1.0, 0.0, np.nan))
+    assert np.allclose(cholesky_solver(A)(np.ones(3)), [1.0, 0.5, 0.25], rtol=1e-14)
+    assert cholesky_solver(np.diag([1.0, -1.0, 1.0])) is None
+    assert 0.5 * (1 - 1e-12) <= cholesky_eigenvalue_floor(A.copy(), 0.5) <= 0.5
+    assert all(cholesky_eigenvalue_floor(A.copy(), s) == 0 for s in (1.5, -1.0, 0.0, np.nan))
     for norm in (1.0, np.inf):
         assert prove_definite(SimpleNamespace(A=np.diag([1.0, -1.0]), norm=norm)) is None
 
@@ -627,26 +632,26 @@ def test_a_critical_start_takes_no_iteration(method):
 def test_the_newton_limit_is_none_if_steps_do_not_converge():
     bowl, at = QuadraticObjective(np.diag([1.0, 2.0])), np.array([1.0, 1.0])
     free = Coordinates()
-    assert newton_limit(bowl, at, np.zeros(2), free)[0] is None, "no gradient, no step"
-    none, _, spent = newton_limit(bowl, at, bowl.gradient(at), free, most_products=0)
+    assert follow_newton_steps(bowl, at, np.zeros(2), free)[0] is None, "no gradient, no step"
+    none, _, spent = follow_newton_steps(bowl, at, bowl.gradient(at), free, most_products=0)
     assert none is None and spent == 0
-    there, _, spent = newton_limit(bowl, at, bowl.gradient(at), free)
+    there, _, spent = follow_newton_steps(bowl, at, bowl.gradient(at), free)
     assert np.abs(there).max() <= 1e-12 and spent > 0
     root = FunctionObjective(
         1, lambda x: abs(x[0]) ** 1.5, lambda x: 1.5 * np.sign(x) * np.sqrt(abs(x)),
         lambda x: np.array([[0.75 / np.sqrt(abs(x[0]))]]),
     )  # fmt: skip
-    away = newton_limit(root, np.ones(1), np.full(1, 1.5), free)
+    away = follow_newton_steps(root, np.ones(1), np.full(1, 1.5), free)
     assert away[0] is None, "each step crosses to the other side and halves nothing"
     steep = FunctionObjective(
         1, lambda x: float(x[0]), lambda x: np.ones(1), lambda x: np.full((1, 1), 1e-310)
     )
     with np.errstate(all="ignore"):
-        assert newton_limit(steep, np.ones(1), np.ones(1), free)[0] is None
+        assert follow_newton_steps(steep, np.ones(1), np.ones(1), free)[0] is None
     quartic = FunctionObjective(
         1, lambda x: x[0] ** 20, lambda x: 20 * x**19, lambda x: 380 * np.diag(x**18)
     )
-    slow = newton_limit(quartic, np.ones(1), np.full(1, 20.0), free)[0]
+    slow = follow_newton_steps(quartic, np.ones(1), np.full(1, 20.0), free)[0]
     assert slow is None or abs(slow[0]) < 1
 
 
@@ -717,7 +722,7 @@ WEAK_SPECTRUM = Spectrum(low=-1e-9, high=2.0, weakest_error=1e-7, n_negative_bou
 
 def reason_for(because, near=NEAR_CRITICAL, **seen):
     found = Evidence(gradient=near, spectrum=replace(WEAK_SPECTRUM, **seen), n_products=40)
-    return reason(QUERY, found, Decision("undecided", False, because))
+    return reason_sentence(QUERY, found, Decision("undecided", False, because))
 
 
 def test_rare_reasons_are_worded():

@@ -9,9 +9,9 @@ import pytest
 import fastcurv as fc
 from fastcurv.common.objectives import hessian_products
 from fastcurv.critical.classify import classify
-from fastcurv.critical.evidence import equilibrate, even_entries
+from fastcurv.critical.evidence import equalise_noise_entries, equilibrate
 from fastcurv.reference import ReferenceObjective
-from fastcurv.spectrum.dense import counted_matrix, matrix_error
+from fastcurv.spectrum.dense import counted_matrix, matrix_error_bound
 from fastcurv.testing import Case, LinearAutoencoder, compiled, zoo
 
 from .units import KINDS, pairs
@@ -154,7 +154,7 @@ def test_the_error_bound_covers_float32_rounding(factor):
         exact = counted_matrix(hessian_products(ob, theta)).A
         d, _ = equilibrate(exact, 1e-7 * np.abs(exact).max(axis=1))
         error = np.linalg.norm(d[:, None] * (A - exact) * d)
-        bound = matrix_error(bounds, d)
+        bound = matrix_error_bound(bounds, d)
         assert 0 < error <= bound
         slack.append(bound / error)
     assert min(slack) < 1e4
@@ -182,16 +182,16 @@ def test_units_that_equalise_noise_follow_rescaling(lost):
     noise = np.exp(rng.standard_normal((10, 10)))
     noise *= noise.T * np.where(rng.random((10, 10)) < 0.3, 0.0, 1.0)
     noise = np.maximum(np.maximum(noise, noise.T), lost)
-    d = even_entries(noise, layers)
+    d = equalise_noise_entries(noise, layers)
     s = np.exp2(rng.integers(-30, 30, 10))
-    other = even_entries(np.where(noise > 1e-280, s[:, None] * noise * s, lost), layers)
+    other = equalise_noise_entries(np.where(noise > 1e-280, s[:, None] * noise * s, lost), layers)
     assert np.array_equal(other * s, d)
     assert (np.frexp(d)[0] == 0.5).all()
     large = np.where(noise > 1e-280, np.ldexp(noise, 400), np.ldexp(lost, 400))
-    assert np.array_equal(np.ldexp(even_entries(large, layers), 200), d)
+    assert np.array_equal(np.ldexp(equalise_noise_entries(large, layers), 200), d)
     collapsed = np.where(layers == 0, 1e-36, 1.0)
     pair = np.where(np.equal.outer(layers, layers), np.sqrt(np.outer(collapsed, collapsed)), 1.0)
-    even = even_entries(pair[:7, :7], layers[:7])
+    even = equalise_noise_entries(pair[:7, :7], layers[:7])
     assert even[0] / even[-1] == pytest.approx(1e18, rel=0.5)
 
 

@@ -14,7 +14,7 @@ from fastcurv.certify import majorants, passes, precise
 from fastcurv.common import protocols
 from fastcurv.critical.classify import classify
 from fastcurv.reference import ReferenceModel, ReferenceObjective
-from fastcurv.spectrum.results import number
+from fastcurv.spectrum.results import format_number
 from fastcurv.testing import PrescribedSpectrum, QuadraticObjective, compiled
 
 pytestmark = pytest.mark.by_day(share=1 / 2)
@@ -38,7 +38,7 @@ def test_the_shift_of_logits_is_counted_and_deflated(rng):
     assert dense.kind == report.kind == "minimum" and dense.n_symmetry == report.n_symmetry == 9
     assert "Minimum up to 9 symmetry directions, at a risk" in report.reason
     weakest = np.linalg.eigvalsh(ob.hessian(theta).to_dense())[9]
-    assert f"Ritz values of these are {number(weakest)}" in report.reason
+    assert f"Ritz values of these are {format_number(weakest)}" in report.reason
     for one in (dense, report):  # the least eigenvalue of H is a zero by symmetry
         low, high = one.lambda_min_bounds
         assert low <= 0 <= high and abs(one.lambda_min) <= 1e-12 * one.lambda_max
@@ -227,7 +227,7 @@ def counted(monkeypatch):
         monkeypatch.setattr(owner, name, call)
 
     count(passes.State, "__init__")
-    count(majorants, "propagate")
+    count(majorants, "propagate_majorants")
     count(precise.Precise, "__init__")
     for name in ("hessian", "value", "gradient"):
         count(fc.Objective, name)
@@ -248,7 +248,7 @@ def test_a_certified_verdict_computes_one_state(sizes, activation, counted, rng)
     assert said.kind == "minimum" and said.certified
     assert counted == {
         ("State", "__init__"): 1,
-        ("majorants", "propagate"): 1,
+        ("majorants", "propagate_majorants"): 1,
         ("Precise", "__init__"): 1,
         ("Objective", "hessian"): 1,
         # first by products alone, whether theta is far from rest; of a state that is held

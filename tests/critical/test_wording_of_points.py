@@ -26,7 +26,7 @@ def test_to_dict_has_plain_values_only(point, seed):
     JSON.
     """
     from fastcurv.cli.output import verdict_facts
-    from fastcurv.spectrum.results import as_json
+    from fastcurv.spectrum.results import to_json_value
 
     odd = replace(
         point, seed=seed, failure_probability=np.nan, lambda_max=np.float32(np.inf), rest=None,
@@ -41,7 +41,7 @@ def test_to_dict_has_plain_values_only(point, seed):
     assert facts["certified"] is True and facts["lambda_min_bounds"] == list(odd.lambda_min_bounds)
     assert facts["failure_probability"] is facts["lambda_max"] is facts["rest"] is None
     assert facts["nearest"] == [1.0, None, -2.0] and facts["at_nearest"] == point.to_dict()
-    shell = as_json(verdict_facts(odd))
+    shell = to_json_value(verdict_facts(odd))
     assert {name: facts[name] for name in shell} == shell
 
 

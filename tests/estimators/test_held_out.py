@@ -24,7 +24,7 @@ from fastcurv.estimators.held_out import (  # noqa: E402
     HeldOut,
     choose_decay,
     held_out_mask,
-    penalty,
+    weight_decay_of,
 )
 from fastcurv.optimize.facts import constant_loss  # noqa: E402
 
@@ -102,7 +102,9 @@ def test_a_penalty_does_not_make_a_plateau():
     ob, theta, _ = problem("cross_entropy", False)
     penalised = fc.Objective(ob.model, ob.X, ob.y, l2=1.0, l2_biases=False)
     value = ob.value(theta)
-    assert penalty(penalised, theta) == pytest.approx(penalised.value(theta) - value, rel=1e-12)
+    assert weight_decay_of(penalised, theta) == pytest.approx(
+        penalised.value(theta) - value, rel=1e-12
+    )
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ from sklearn.exceptions import ConvergenceWarning  # noqa: E402
 import fastcurv as fc  # noqa: E402
 from fastcurv.cli.data import shift_and_scale  # noqa: E402
 from fastcurv.estimators.base import (  # noqa: E402
+    can_search_in_float32,
     check_spectrum,
-    pairs_worth,
-    single_worth,
-    threads_worth,
+    default_n_pairs,
+    default_n_threads,
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -242,7 +242,7 @@ def test_number_of_l_bfgs_pairs_follows_the_sizes(n, rows, pairs):
     """L-BFGS keeps a twelfth as many pairs as samples, bounded by the cache or a 120th, and 20 to
     80.
     """
-    assert pairs_worth(n, rows) == pairs
+    assert default_n_pairs(n, rows) == pairs
 
 
 @pytest.mark.parametrize(
@@ -257,17 +257,17 @@ def test_number_of_l_bfgs_pairs_follows_the_sizes(n, rows, pairs):
 )
 def test_small_gradients_use_one_thread(given, n, rows, threads):
     """Gradients below ten million operations use one thread unless n_threads is set."""
-    assert threads_worth(given, n, rows) == threads
+    assert default_n_threads(given, n, rows) == threads
 
 
 def test_float32_is_used_only_if_it_resolves_the_data():
     """Float32 is used for many samples if it resolves the numbers in X and y."""
     X, y = np.random.default_rng(0).standard_normal((1000, 3)), np.arange(1000) % 2
-    assert single_worth(X, y, 4000) and not single_worth(X, y, 3000)
-    assert single_worth(np.c_[X, np.full(1000, 7.0)], y, 4000)  # a constant column
+    assert can_search_in_float32(X, y, 4000) and not can_search_in_float32(X, y, 3000)
+    assert can_search_in_float32(np.c_[X, np.full(1000, 7.0)], y, 4000)  # a constant column
     for bad in (X + 20_000, 1e7 * X, 1e-7 * X, X.astype(np.float32), csr_matrix(X)):
-        assert not single_worth(bad, y, 4000)
-    assert single_worth(X, X[:, 0], 4000) and not single_worth(X, 1e5 + X, 4000)
+        assert not can_search_in_float32(bad, y, 4000)
+    assert can_search_in_float32(X, X[:, 0], 4000) and not can_search_in_float32(X, 1e5 + X, 4000)
 
 
 def test_columns_are_standardised():

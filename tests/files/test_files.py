@@ -25,8 +25,8 @@ from fastcurv.cli.encode import load_dataset
 from fastcurv.cli.models import read_model
 from fastcurv.cli.recipe import load_run
 from fastcurv.common import files
-from fastcurv.common.errors import printable, shown
-from fastcurv.common.files import check_place, read_tensors, write_atomically, write_tensors
+from fastcurv.common.errors import escape_unprintable, one_line
+from fastcurv.common.files import check_writable_path, read_tensors, write_atomically, write_tensors
 
 posix = pytest.mark.skipif(os.name != "posix", reason="permissions and links of POSIX")
 ARRAYS = {
@@ -326,7 +326,7 @@ def test_file_names_may_be_as_long_as_the_system_allows(name, nameless, tmp_path
     (tmp_path / name).unlink()
     if not nameless:
         without_unnamed_files(monkeypatch)
-    check_place(tmp_path / name, "out")
+    check_writable_path(tmp_path / name, "out")
     for _ in range(2):
         write_tensors(tmp_path / name, ARRAYS)
         assert file_names(tmp_path) == [name]
@@ -450,7 +450,7 @@ def test_writer_retries_if_its_unlocked_file_is_removed(tmp_path, monkeypatch):
     creates another.
     """
     without_unnamed_files(monkeypatch)
-    lock, times = files._lock, []
+    lock, times = files._try_lock, []
 
     def sweep_before_first_lock(handle):
         times.append(handle)
@@ -458,7 +458,7 @@ def test_writer_retries_if_its_unlocked_file_is_removed(tmp_path, monkeypatch):
             files._remove_leftovers(str(tmp_path))
         return lock(handle)
 
-    monkeypatch.setattr(files, "_lock", sweep_before_first_lock)
+    monkeypatch.setattr(files, "_try_lock", sweep_before_first_lock)
     write_atomically(tmp_path / "x", b"whole")
     assert (tmp_path / "x").read_bytes() == b"whole" and len(times) > 2
     assert file_names(tmp_path) == ["x"]
@@ -889,12 +889,12 @@ def test_damaged_files_of_other_programs_are_read_or_rejected(kind, tmp_path):
 def test_unprintable_characters_are_escaped():
     """Control characters, marks of text direction and lone surrogates are escaped in messages."""
     for number in (*range(32), *range(127, 160), 0x200E, 0x202E, 0x2066, 0x2069, 0xFEFF, 0xDCFF):
-        said = printable(f"a{chr(number)}b")
+        said = escape_unprintable(f"a{chr(number)}b")
         assert said.isascii() and said.isprintable() and said.encode() and said[1] == "\\"
-    assert printable("数é ±—") == "数é ±—"
+    assert escape_unprintable("数é ±—") == "数é ±—"
 
 
 def test_messages_quote_text_from_files_on_one_line():
-    assert shown("a\n b\t\x1bc") == r"a b \x1bc" and shown("x" * 80) == "x" * 80
-    assert shown("x" * 81) == "x" * 77 + "..." and len(shown("x y" * 10**6)) == 80
-    assert shown(["a"]) == "['a']" and shown("y" * 9, 5) == "yy..."
+    assert one_line("a\n b\t\x1bc") == r"a b \x1bc" and one_line("x" * 80) == "x" * 80
+    assert one_line("x" * 81) == "x" * 77 + "..." and len(one_line("x y" * 10**6)) == 80
+    assert one_line(["a"]) == "['a']" and one_line("y" * 9, 5) == "yy..."

@@ -16,10 +16,10 @@ from fastcurv.krylov.lanczos import (
     MIN_POOLED_BASIS_BYTES,
     MIN_REPLACED_ENTRIES,
     Recurrence,
-    bring_near_one,
-    column_lengths,
+    column_norms,
     held_rows,
     orthonormalise,
+    scale_near_one,
     wanted,
 )
 from fastcurv.spectrum.eigsh import eigsh
@@ -321,7 +321,7 @@ def test_rows_whose_squares_overflow_are_scaled_by_powers_of_two(rng):
         rows = rng.standard_normal((5, 7)).astype(dtype)
         W = rows * np.array([[1.0], [large], [1 / large], [np.nan], [1e8]], dtype)
         before = W.copy()
-        bring_near_one(W)
+        scale_near_one(W)
         sizes = np.abs(W).max(axis=1)
         assert ((sizes[[1, 2]] >= 0.5) & (sizes[[1, 2]] <= 1)).all()
         assert np.array_equal(W[[0, 4]], before[[0, 4]]) and np.isnan(W[3]).all()
@@ -342,7 +342,7 @@ def test_orthonormalise_factors_its_rows_at_any_scale(scale, rng):
     left = W / scale - (B / scale).T @ Q
     assert np.allclose(np.linalg.norm(left, axis=1), dropped / scale, rtol=0, atol=1e-13)
     assert 0 < dropped[2] / scale < 1e-8 and not dropped[[0, 1, 3]].any()
-    assert np.allclose(column_lengths(W) / scale, np.linalg.norm(W / scale, axis=0), rtol=1e-14)
+    assert np.allclose(column_norms(W) / scale, np.linalg.norm(W / scale, axis=0), rtol=1e-14)
 
 
 def test_a_narrowed_block_continues_within_the_chosen_span():

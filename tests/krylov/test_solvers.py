@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fastcurv._engine import testing_hooks as hooks
-from fastcurv.krylov.solvers import Workspace, _slow_direction, capped_cg, minres
+from fastcurv.krylov.solvers import Workspace, _negative_curvature_direction, capped_cg, minres
 
 from ..spectrum.spectra import symmetric
 
@@ -88,7 +88,7 @@ def test_differences_of_cg_iterates_reveal_negative_curvature(lowest, shows, rng
         products.append(1)
         np.matmul(H, v, out=out)
 
-    d, curvature = _slow_direction(multiply, g, eps, j, work)
+    d, curvature = _negative_curvature_direction(multiply, g, eps, j, work)
     if shows:
         true = (d @ H @ d) / (d @ d)
         assert true <= -eps and curvature == pytest.approx(true, rel=1e-6) and len(products) < j

@@ -12,11 +12,11 @@ from fastcurv.common.vectors import small_problem
 from fastcurv.krylov.lanczos import Recurrence
 from fastcurv.krylov.trust_region import (
     KrylovSpace,
-    absolute,
+    absolute_value_step,
     exhausted_risk,
     max_growth,
-    shifted,
-    trust_region,
+    shifted_solve,
+    solve_trust_region,
 )
 
 pytestmark = pytest.mark.by_day(one_of="dtype")
@@ -87,7 +87,7 @@ def test_a_good_start_vector_saves_products():
         while residual > 1e-4 * np.linalg.norm(g):
             space.extend()
             ritz, vectors = space.ritz()
-            y = vectors @ shifted(ritz, space.linear_term(), 0.0)
+            y = vectors @ shifted_solve(ritz, space.linear_term(), 0.0)
             residual = space.residual(y)
             assert abs(
                 residual - np.linalg.norm(A @ space.combine(y) + g)
@@ -233,7 +233,7 @@ def random_subproblems(count=400):
 def test_trust_region_meets_its_optimality_conditions():
     hard = 0
     for values, linear, radius in random_subproblems():
-        y, lam = trust_region(values, linear, radius)
+        y, lam = solve_trust_region(values, linear, radius)
         length = np.linalg.norm(y)
         assert length <= radius * (1 + 1e-10)
         assert values[0] + lam >= -1e-12 and lam >= 0
@@ -256,7 +256,7 @@ def test_cubic_regularisation_meets_its_optimality_conditions():
 
 
 def test_steps_without_a_gradient_follow_negative_curvature():
-    y, lam = trust_region(np.array([-2.0, 1.0]), np.zeros(2), 0.5)
+    y, lam = solve_trust_region(np.array([-2.0, 1.0]), np.zeros(2), 0.5)
     assert np.allclose(np.abs(y), [0.5, 0.0]) and lam == 2.0
     y, lam = small_problem("cubic", np.array([-1.0, 2.0]), np.zeros(2), 0.5)
     assert np.allclose(np.abs(y), [2.0, 0.0]) and lam == 1.0
@@ -267,10 +267,10 @@ def test_steps_without_a_gradient_follow_negative_curvature():
 @pytest.mark.parametrize("radius", [0.0, 5e-324, 1e-310, 1e-301])
 def test_steps_of_tiny_radius_follow_the_negative_gradient(radius):
     linear = np.array([1.0, -2.0, 2.0])
-    y, multiplier = trust_region(np.array([-1.0, 0.0, 3.0]), linear, radius)
+    y, multiplier = solve_trust_region(np.array([-1.0, 0.0, 3.0]), linear, radius)
     assert multiplier > 0 and np.isfinite(y).all()
     assert np.abs(y + linear * (radius / 3)).max() <= 1e-9 * radius + 5e-324
-    y, multiplier = trust_region(np.array([1.0, 2.0]), np.array([3e10, 4e10]), 1e-300)
+    y, multiplier = solve_trust_region(np.array([1.0, 2.0]), np.array([3e10, 4e10]), 1e-300)
     assert np.allclose(y, [-0.6e-300, -0.8e-300], rtol=1e-12) and multiplier == np.inf
 
 
@@ -278,7 +278,7 @@ def test_steps_of_tiny_radius_follow_the_negative_gradient(radius):
 def test_subproblems_with_radii_whose_squares_overflow_are_solved(size):
     """Solutions scale with radii and weights whose squares overflow or underflow."""
     values, linear = np.array([-1.0, 0.5, 2.0]), np.array([0.3, -0.2, 0.1])
-    y, multiplier = trust_region(values, linear, size)
+    y, multiplier = solve_trust_region(values, linear, size)
     assert np.isclose(np.linalg.norm(y / size), 1.0, rtol=1e-9) and multiplier >= 1.0
     kkt = (values / multiplier + 1.0) * (y / size) + linear / size / multiplier
     assert np.linalg.norm(kkt) <= 1e-9
@@ -294,16 +294,18 @@ def test_one_dimensional_trust_region_matches_its_closed_form(value, linear):
     """A one-dimensional trust-region step is the minimum, or the boundary if that is nearer, also
     for subnormal gradients and curvatures.
     """
-    y, multiplier = trust_region(np.array([value]), np.array([linear]), 1.0)
+    y, multiplier = solve_trust_region(np.array([value]), np.array([linear]), 1.0)
     inside = value > 0 and abs(linear) <= value
     assert y[0] == pytest.approx(-linear / value if inside else -np.sign(linear), abs=1e-9)
     assert multiplier == pytest.approx(0 if inside else abs(linear) - value, rel=1e-9, abs=1e-320)
 
 
 def test_shifted_ignores_null_directions_and_absolute_steps_descend():
-    assert np.array_equal(shifted(np.array([0.0, 2.0]), np.array([1.0, 1.0]), 0.0), [0.0, -0.5])
+    assert np.array_equal(
+        shifted_solve(np.array([0.0, 2.0]), np.array([1.0, 1.0]), 0.0), [0.0, -0.5]
+    )
     values, linear = np.array([-2.0, 4.0]), np.array([1.0, -1.0])
-    assert np.all(absolute(values, linear, 0.5) * linear < 0)
+    assert np.all(absolute_value_step(values, linear, 0.5) * linear < 0)
 
 
 def test_an_exhausted_space_reports_the_risk_due_to_rounding(rng):

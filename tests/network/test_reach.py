@@ -7,7 +7,7 @@ import pytest
 
 import fastcurv as fc
 from fastcurv.certify import gram_bounds
-from fastcurv.certify.gram_bounds import RangeBounds, estimate
+from fastcurv.certify.gram_bounds import RangeBounds, estimated_range_dimension
 from fastcurv.structure.parameters import l2_diagonal
 
 from ..certify.longdouble import LD, Truth
@@ -105,7 +105,7 @@ def test_dependent_samples_and_columns_reduce_the_range(rng):
             *objective(rng, activation, "cross_entropy", 4, l2=0.1, copies=True)
         )
         assert four.layers[0].r == one.layers[0].r == 1
-        assert four.m < estimate(four.whole.objective.model, 4)
+        assert four.m < estimated_range_dimension(four.whole.objective.model, 4)
     weight = np.array([0.0, 1.0, 0.0])
     ob, theta = objective(rng, "gelu", "mse", 3, sample_weight=weight, l2=0.1)
     assert check_inequalities(ob, theta).layers[1].s == 1

@@ -11,9 +11,9 @@ import pytest
 import fastcurv as fc
 from fastcurv.network.gram import (
     SampleSpace,
-    layer_size,
+    is_rotation_cheaper,
+    n_layer_coordinates,
     product_flops,
-    rotates,
 )
 from fastcurv.network.spaces import OutputSpace
 
@@ -210,9 +210,11 @@ def test_the_cost_model_or_the_caller_chooses_sample_space(rng):
     assert worthwhile(big, 64, "hessian") and worthwhile(big, 256, "hessian")
     assert not worthwhile(big, 4096, "hessian")
     assert not worthwhile(fc.MLP([2, 16, 16, 1]), 4, "hessian")
-    assert rotates(2048, 2048, 64, True) and not rotates(2048, 2048, 2000, True)
-    assert not rotates(10, 2048, 64, True) and rotates(10, 2048, 64, False)
-    assert layer_size(20, 30, 4, True, True) == 20 * 4 + 4 * 26
+    assert is_rotation_cheaper(2048, 2048, 64, True) and not is_rotation_cheaper(
+        2048, 2048, 2000, True
+    )
+    assert not is_rotation_cheaper(10, 2048, 64, True) and is_rotation_cheaper(10, 2048, 64, False)
+    assert n_layer_coordinates(20, 30, 4, True, True) == 20 * 4 + 4 * 26
     ob, theta = objective(rng, [12, 11, 9, 3], 4, loss="mse")
     H = ob.hessian(theta)
     assert H.reduced() is None and H.reduced("parameters") is None

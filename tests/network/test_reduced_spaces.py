@@ -450,7 +450,7 @@ def test_eigsh_uses_parameter_space_if_the_gram_matrix_is_too_inaccurate(rng, mo
     """In float32, eigenvectors of small eigenvalues have too large an error in output space, so
     `eigsh` searches in parameter space and reports that.
     """
-    monkeypatch.setattr("fastcurv.network.spaces.matrix_flops", lambda *given: -1e12)
+    monkeypatch.setattr("fastcurv.network.spaces.kernel_matrix_flops", lambda *given: -1e12)
     ob, theta = objective(rng, [10, 9, 12], 6, dtype="float32")
     X = ob.X[0] + np.logspace(0, -3, 6)[:, None] * ob.X
     G = fc.Objective(ob.model, X, ob.y).ggn(theta)

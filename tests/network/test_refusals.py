@@ -12,7 +12,7 @@ import fastcurv as fc
 from fastcurv.certify.majorants import loss_lower_bound, ray_to_infimum
 from fastcurv.common.checks import all_finite, as_numpy, check_symmetric_operator
 from fastcurv.convert.sklearn import Stack
-from fastcurv.network.rows import Arrays, as_source
+from fastcurv.network.rows import Arrays, make_row_source
 
 X, Y = np.arange(24.0).reshape(12, 2), np.zeros((12, 1))
 EYE, ONE = np.eye(2), np.ones((1, 2))
@@ -117,19 +117,23 @@ def test_unsupported_estimators_are_rejected(field, value, words):
 
 
 SOURCES = {
-    "columns": (lambda: as_source(X, Y, None, columns=["a"]), TypeError, "only for a Parquet file"),
+    "columns": (
+        lambda: make_row_source(X, Y, None, columns=["a"]),
+        TypeError,
+        "only for a Parquet file",
+    ),
     "axes": (
         lambda: Arrays(np.zeros(12), Y, None),
         ValueError,
         r"X must have shape \(N, features\)",
     ),
     "y twice": (
-        lambda: list(as_source([(X, Y)], Y, None).blocks(9)),
+        lambda: list(make_row_source([(X, Y)], Y, None).blocks(9)),
         ValueError,
         "y must be given once",
     ),
     "y short": (
-        lambda: list(as_source([X], Y[:5], None).blocks(9)),
+        lambda: list(make_row_source([X], Y[:5], None).blocks(9)),
         ValueError,
         "y must have one row for each row of X, got 5 for 12",
     ),
@@ -157,7 +161,10 @@ def test_rows_that_change_between_passes_raise():
 
 def test_rows_are_selected_from_arrays_and_blocks():
     rows = np.array([1, 7, 8])
-    for source in (as_source(X, Y, None), as_source([(X[:4], Y[:4]), (X[4:], Y[4:])], None, None)):
+    for source in (
+        make_row_source(X, Y, None),
+        make_row_source([(X[:4], Y[:4]), (X[4:], Y[4:])], None, None),
+    ):
         assert np.array_equal(source.take(rows)[0], X[rows])
     some = Arrays(X, Y, None, rows=np.array([2, 4, 9]))
     assert np.array_equal(some.block(1, 3)[0], X[[4, 9]])

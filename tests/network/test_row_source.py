@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 
 import fastcurv as fc
-from fastcurv.network.rows import RowSource, as_source
+from fastcurv.network.rows import RowSource, make_row_source
 
 from ..nets import CURVATURES
 from .product_cases import assert_same_results
@@ -205,7 +205,7 @@ def test_invalid_row_sources_are_rejected():
     with pytest.raises(
         TypeError, match="only X must be given if X is a RowSource, whose blocks hold y"
     ):
-        as_source(ComputedRows(), np.ones(N), None)
+        make_row_source(ComputedRows(), np.ones(N), None)
     with pytest.raises(TypeError, match="abstract"):
         RowSource()
 

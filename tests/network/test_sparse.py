@@ -10,7 +10,7 @@ import pytest
 import scipy.sparse as sp
 
 import fastcurv as fc
-from fastcurv.network.arguments import checked
+from fastcurv.network.arguments import check_rows_and_targets
 from fastcurv.network.sparse import SparseRows
 
 from ..certify.longdouble import Truth
@@ -278,7 +278,7 @@ def test_sparse_products_are_bitwise_identical_for_any_number_of_threads(rng, mo
     monkeypatch.setattr("fastcurv.network.sparse.THREADS_MIN_WORK", 1)
     X = sp.random(50, 40, 0.3, format="lil", random_state=0)
     X[7:30] = 0
-    held = checked(fc.MLP([40, 1]), "mse", (X, np.ones(50), None))[0]
+    held = check_rows_and_targets(fc.MLP([40, 1]), "mse", (X, np.ones(50), None))[0]
     B, bits = rng.standard_normal((40, 3)), []
     D = rng.standard_normal((50, 3))
     for threads in (1, 2, 3, 60):

@@ -12,9 +12,9 @@ from scipy.sparse.linalg import eigsh as arpack
 
 import fastcurv as fc
 from fastcurv.certify.certificates import Certificates
-from fastcurv.network.sum_proofs import SumCertificates, witnesses
-from fastcurv.network.sums import TREE_ARITY, PairwiseSum, additions, total
-from fastcurv.structure.symmetry import dependencies
+from fastcurv.network.sum_proofs import SumCertificates, select_representative_rows
+from fastcurv.network.sums import TREE_ARITY, PairwiseSum, n_tree_additions, sum_parts
+from fastcurv.structure.symmetry import column_dependencies
 
 from .product_cases import assert_same_results
 
@@ -134,7 +134,7 @@ def test_every_property_of_a_network_is_defined_for_streams():
     }
     thirds = {"third_bound", "third_bound_in"}
     assert {"kinks", "kink_margin", "ranges", "saturation"} | thirds == summed
-    folded = {"precise_gradient", "precise_value"}  # by `fastcurv.certify.precise.passes`
+    folded = {"precise_gradient", "precise_value"}  # by `fastcurv.certify.precise.precise_passes`
     assert known.keys() - summed - folded - set(vars(SumCertificates)) == without_rows
 
 
@@ -163,15 +163,15 @@ def test_rays_along_which_the_loss_decreases_must_hold_in_every_block(rng):
 
 
 def test_representative_rows_give_the_result_of_all_rows(rng):
-    assert witnesses(np.zeros((0, 3))).X.shape == (0, 3)
+    assert select_representative_rows(np.zeros((0, 3))).X.shape == (0, 3)
     for _ in range(50):
         base = rng.integers(-1, 2, size=(30, 3)).astype(float)
         X = base[:, rng.integers(3, size=6)]
         X[:, 1] *= rng.integers(2)
         X[:, 2] = -0.0 if rng.integers(2) else 7.0
-        found = witnesses(X[:17]) + witnesses(X[17:])
+        found = select_representative_rows(X[:17]) + select_representative_rows(X[17:])
         for constant in (False, True):
-            want, have = dependencies(X, constant), dependencies(found.X, constant)
+            want, have = column_dependencies(X, constant), column_dependencies(found.X, constant)
             assert len(want) == len(have)
             assert all(np.array_equal(w, h) and c == d for (w, c), (h, d) in zip(want, have))
 
@@ -222,12 +222,12 @@ def test_pairwise_sums_are_bitwise_those_of_groups(rng):
             tree.push((part.copy(), 1))
         level = [(part, 1) for part in parts]
         while len(level) > 1:
-            level = [total(level[i : i + TREE_ARITY]) for i in range(0, len(level), TREE_ARITY)]
+            level = [sum_parts(level[i : i + TREE_ARITY]) for i in range(0, len(level), TREE_ARITY)]
         found, number = tree.total()
         assert np.array_equal(found, level[0][0]) and number == count
         exact = sum(Fraction(float(part[0])) for part in parts)
         size = sum(abs(Fraction(float(part[0]))) for part in parts)
-        assert abs(Fraction(float(found[0])) - exact) <= additions(count) * size / 2**53 * 2
+        assert abs(Fraction(float(found[0])) - exact) <= n_tree_additions(count) * size / 2**53 * 2
 
 
 def test_a_gradient_or_a_block_product_takes_one_pass(rng):

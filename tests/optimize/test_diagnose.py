@@ -20,7 +20,7 @@ from fastcurv.optimize.facts import (
     _unexplained_by_regression,
     steps_of,
 )
-from fastcurv.spectrum.results import number
+from fastcurv.spectrum.results import format_number
 from fastcurv.structure import tables
 from fastcurv.testing import lecture_toy
 
@@ -507,8 +507,8 @@ def test_every_sentence_is_true_of_a_training_made_for_it(rng):
             low, high = wanted if isinstance(wanted, tuple) else (wanted, wanted)
             slack = 1e-6 * abs(low) if low == high else 0.0
             assert low - slack <= found[0] <= high + slack, (begins, found, wanted)
-            said = row.sentence.format(number=number(found[0]), f=facts)
-            assert number(found[0]) in said or "{number}" not in row.sentence
+            said = row.sentence.format(number=format_number(found[0]), f=facts)
+            assert format_number(found[0]) in said or "{number}" not in row.sentence
             assert "nan" not in said and "{" not in said
             unseen.pop(row.sentence, None)
     (simpler,) = unseen.values()

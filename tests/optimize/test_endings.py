@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.optimize.loop import slow_progress
+from fastcurv.optimize.loop import slow_progress_message
 from fastcurv.optimize.run import STATUS_CODES
 
 from .problems import FunctionObjective
@@ -138,10 +138,10 @@ def test_the_sentence_of_every_ending_is_true(ending):
 
 
 def test_slow_progress_is_reported_with_digits_that_differ():
-    words = slow_progress(0.123456789, 0.123456788)
+    words = slow_progress_message(0.123456789, 0.123456788)
     before, after = map(float, re.findall(r"\d\.\d+", words))
     assert before > after and "decreased only from" in words
-    assert "did not decrease from 0.1 in" in slow_progress(0.1, 0.1)
+    assert "did not decrease from 0.1 in" in slow_progress_message(0.1, 0.1)
 
 
 @pytest.mark.parametrize("verdict", [False, True])

@@ -23,10 +23,10 @@ from fastcurv.optimize.finish import (
     StationaryPoint,
     _cholesky_solve,
     appears_unbounded,
-    directions,
-    find_lower,
-    flat_space,
-    newton_polish,
+    find_lower_point,
+    flat_directions,
+    polish_by_newton,
+    trial_directions,
 )  # fmt: skip
 from fastcurv.optimize.minimize import METHODS
 from fastcurv.optimize.run import STATUS_CODES, Run
@@ -610,11 +610,11 @@ def test_the_flat_space_is_that_of_the_weakest_eigenvalues():
     reaches the limit.
     """
     ob = QuadraticObjective(PrescribedSpectrum([4.0, 3e-5, -1e-6, 5e-5, -2.0, 0.0], 0))
-    flat, n_products = flat_space(ob, np.zeros(6), 7)
+    flat, n_products = flat_directions(ob, np.zeros(6), 7)
     assert n_products == 6 and flat.shape == (6, 3)
     assert np.array_equal(np.abs(flat).argmax(axis=0), [5, 2, 1])
     assert np.allclose(np.abs(flat).max(axis=0), 1)
-    none, n_products = flat_space(ob, np.zeros(6), 6)
+    none, n_products = flat_directions(ob, np.zeros(6), 6)
     assert none.shape == (6, 0) and n_products == 0
 
 
@@ -625,12 +625,12 @@ def test_the_last_steps_report_their_cost(dense_below):
     """
     ob = QuadraticObjective(PrescribedSpectrum(np.linspace(1, 2, 9), 0))
     at = np.full(9, 1e-3)
-    theta, n_steps, n_products, n_gradients = newton_polish(ob, at, dense_below, lambda: False)
+    theta, n_steps, n_products, n_gradients = polish_by_newton(ob, at, dense_below, lambda: False)
     assert n_steps >= 1 and np.abs(theta).max() < 1e-8 and (at == 1e-3).all()
     if dense_below:
         assert n_products % 9 == 0
     assert n_products >= 9 and n_gradients > n_steps
-    theta, n_steps, n_products, _ = newton_polish(ob, at, dense_below, lambda: True)
+    theta, n_steps, n_products, _ = polish_by_newton(ob, at, dense_below, lambda: True)
     assert n_steps == n_products == 0 and (theta == at).all()
 
 
@@ -640,12 +640,12 @@ def test_refinement_never_increases_the_loss():
     """
     top = function(1, lambda x: x[0] ** 3 / 3 - x[0], lambda x: x**2 - 1, lambda x: np.diag(2 * x))
     start, never = np.full(1, -0.95), lambda: False
-    assert np.array_equal(newton_polish(top, start, 100, never)[0], start)
-    low, n_steps, *_ = newton_polish(top, np.full(1, 1.02), 100, never)
+    assert np.array_equal(polish_by_newton(top, start, 100, never)[0], start)
+    low, n_steps, *_ = polish_by_newton(top, np.full(1, 1.02), 100, never)
     assert abs(low[0] - 1) <= 1e-15 and n_steps >= 2
     assert _cholesky_solve(hessian_products(line(lambda x: x, curvature=0.0), np.zeros(1))) is None
     climbs = function(1, lambda x: -float(x @ x), lambda x: 2 * x, lambda x: 2 * np.eye(1))
-    assert np.array_equal(newton_polish(climbs, np.full(1, 1e-3), 100, never)[0], [1e-3])
+    assert np.array_equal(polish_by_newton(climbs, np.full(1, 1e-3), 100, never)[0], [1e-3])
 
 
 @pytest.mark.parametrize(
@@ -689,7 +689,7 @@ def test_line_searches_return_a_lower_point_if_there_is_one(shape, free, walled)
     """
     for barrier, there in ((False, free), (True, walled)):
         start, along = np.zeros(2), np.array([1.0, 0.0])
-        found = find_lower(lambda at: shape(at[0]), start, shape(0.0), along, barrier)
+        found = find_lower_point(lambda at: shape(at[0]), start, shape(0.0), along, barrier)
         assert (found is not None) == there
         if there:
             assert found[1] == shape(found[0][0]) < shape(0.0) and found[0][1] == 0
@@ -710,6 +710,6 @@ def test_rays_along_which_the_value_falls():
 def test_probes_of_length_zero_are_no_directions(rng):
     probed = SimpleNamespace(probes=lambda theta: np.array([[0.0, 3.0], [0.0, 4.0]]))
     flat = np.eye(2)[:, 1:]
-    found = list(directions(probed, np.zeros(2), flat, rng))
+    found = list(trial_directions(probed, np.zeros(2), flat, rng))
     assert np.allclose(found[-1], [0.6, 0.8]) and np.array_equal(found[-2], flat[:, 0])
     assert all(np.linalg.norm(v) == pytest.approx(1) for v in found)

@@ -259,7 +259,7 @@ def test_curvature_whose_square_underflows_ends_no_search_by_an_error(size):
         move=lambda t, g: moved.append(t),
     )
     uphill = size * (theta / np.linalg.norm(theta))
-    assert find._search(here, find.Steps([], [], size), uphill) == bool(moved)
+    assert find._search_step(here, find.Steps([], [], size), uphill) == bool(moved)
     assert all(np.linalg.norm(t) <= np.linalg.norm(theta) for t in moved)
 
 

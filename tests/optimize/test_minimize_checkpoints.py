@@ -12,7 +12,7 @@ import pytest
 import fastcurv as fc
 from fastcurv.common import files
 from fastcurv.common.files import read_tensors, write_tensors
-from fastcurv.optimize.checkpoint import named_options
+from fastcurv.optimize.checkpoint import options_as_text
 from fastcurv.optimize.minimize import METHODS as ALL
 from fastcurv.optimize.minimize import minimize
 from fastcurv.testing import QuadraticObjective
@@ -72,7 +72,7 @@ def decaying(step):
 
 def test_resuming_compares_functions_by_name(tmp_path):
     """A callable option is identified by its name, since its address differs between processes."""
-    said = named_options({"a": decaying, "b": np.float64(0.5), "c": np.int64(3), "d": None})
+    said = options_as_text({"a": decaying, "b": np.float64(0.5), "c": np.int64(3), "d": None})
     assert said == {"a": f"{__name__}.decaying", "b": "0.5", "c": "3", "d": "None"}
     path = tmp_path / "run.safetensors"
     ob, start = regression(), np.zeros(5)

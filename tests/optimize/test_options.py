@@ -6,7 +6,7 @@ import pytest
 import fastcurv as fc
 from fastcurv.common.objectives import hessian_products
 from fastcurv.krylov.solvers import Workspace, capped_cg
-from fastcurv.optimize.finish import _krylov
+from fastcurv.optimize.finish import _krylov_solve
 from fastcurv.optimize.schedules import as_schedule
 from fastcurv.testing import FunctionObjective, QuadraticObjective
 
@@ -155,7 +155,7 @@ def test_refinement_solves_definite_systems_in_a_krylov_space(least, found):
     values = np.concatenate([[least], np.linspace(1, 2, 59)])
     ob = QuadraticObjective(np.diag(values))
     H = hessian_products(ob, np.ones(60))
-    step = _krylov(H)(values.copy())
+    step = _krylov_solve(H)(values.copy())
     assert H.count > 0
     assert (step is not None) == found
     if found:

@@ -10,8 +10,8 @@ import fastcurv as fc
 from fastcurv.common.runtime import (
     Interrupted,
     deferred_interrupts,
-    interruptible,
     raise_if_interrupted,
+    run_interruptibly,
 )
 from fastcurv.testing import PrescribedSpectrum
 
@@ -47,11 +47,11 @@ def test_ctrl_c_within_a_product_raises_at_once():
 
 
 def test_interruptible_calls_return_or_raise_as_their_function_does():
-    assert interruptible(lambda: 7) == 7
+    assert run_interruptibly(lambda: 7) == 7
     with pytest.raises(ZeroDivisionError):
-        interruptible(lambda: 1 // 0)
+        run_interruptibly(lambda: 1 // 0)
     found = []
-    thread = threading.Thread(target=lambda: found.append(interruptible(threading.get_ident)))
+    thread = threading.Thread(target=lambda: found.append(run_interruptibly(threading.get_ident)))
     thread.start()
     thread.join()
     assert found == [thread.ident], "another thread hears no signal, so it waits itself"

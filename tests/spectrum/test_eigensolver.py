@@ -75,7 +75,7 @@ def test_selected_pairs_equal_those_of_the_full_decomposition(n, rng):
         A = (A + A.T) / 2 / (np.abs(A).max() or 1.0)
         truth, before = np.linalg.eigvalsh(A), A.copy()
         for wanted in few_ends(n):
-            values, at, V = linalg.eigh_some(A, lambda found, wanted=wanted: wanted)
+            values, at, V = linalg.eigh_selected(A, lambda found, wanted=wanted: wanted)
             assert np.array_equal(A, before) and np.array_equal(at, wanted)
             assert np.abs(values - truth).max() <= 8 * n * np.finfo(float).eps
             assert np.abs(V.T @ V - np.eye(len(at))).max() <= 4e-15 * max(len(at), 10)
@@ -101,7 +101,7 @@ def test_a_failing_driver_of_selected_pairs_is_replaced(fault, rng, monkeypatch)
     monkeypatch.setattr(linalg, "Tridiagonal", Failing)
     A = symmetric(rng, rng.standard_normal(60))
     A = (A + A.T) / 2
-    values, at, V = linalg.eigh_some(A, lambda found: np.arange(55, 60))
+    values, at, V = linalg.eigh_selected(A, lambda found: np.arange(55, 60))
     assert np.abs(A @ V - V * values[at]).max() <= 1e-12
     assert np.abs(V.T @ V - np.eye(5)).max() <= 1e-12
 
@@ -183,14 +183,14 @@ def test_wrong_eigenpairs_get_large_error_bounds(rng):
             U[:, 7] += 1e-3 * U[:, 8 if v[8] != v[7] else 0]
         else:
             U[:, 7] = U[:, 8]
-        assert (linalg._bound_pairs(S, v, U) >= 1e-4).any()
+        assert (linalg._eigenpair_error_bounds(S, v, U) >= 1e-4).any()
 
 
 @pytest.mark.parametrize("failing", [{"evd"}, {"evd", "evr"}])
 def test_a_failing_driver_is_followed_by_the_next(failing, rng, monkeypatch):
     """LAPACK's "Internal Error" on a finite matrix, NaN and wrong results count as failures."""
     A, truth = integer_spectrum(12, rng)
-    whole = linalg._lapack
+    whole = linalg._call_lapack
 
     def broken(M, driver, **rest):
         if driver == "evd" and "evd" in failing:
@@ -200,7 +200,7 @@ def test_a_failing_driver_is_followed_by_the_next(failing, rng, monkeypatch):
             found = tuple(x * np.nan for x in found) if isinstance(found, tuple) else found * 2
         return found
 
-    monkeypatch.setattr(linalg, "_lapack", broken)
+    monkeypatch.setattr(linalg, "_call_lapack", broken)
     values, _, errors = linalg.eigh(A)
     assert (np.abs(values - truth) <= errors).all() and errors.max() < 1e-9
     assert np.allclose(linalg.eigvalsh(A), truth)
@@ -223,7 +223,7 @@ def test_an_error_is_raised_if_all_drivers_fail(monkeypatch):
     def broken(*args, **rest):
         raise np.linalg.LinAlgError("Internal Error.")
 
-    monkeypatch.setattr(linalg, "_lapack", broken)
+    monkeypatch.setattr(linalg, "_call_lapack", broken)
     monkeypatch.setattr(scipy.linalg, "eigh_tridiagonal", broken)
     for ask in (linalg.eigh, linalg.eigvalsh, fc.eigvalsh, fc.inertia):
         with pytest.raises(np.linalg.LinAlgError, match="all failed"):
@@ -307,7 +307,7 @@ def test_the_proved_error_is_close_to_its_formula(n, rng):
         off = size / n
         wrong = V + off * rng.standard_normal((n, n)), values + off * rng.standard_normal(n)
         known = bound_by_formula(A, wrong[1], wrong[0])
-        found = linalg._bound_pairs(A, wrong[1], wrong[0])
+        found = linalg._eigenpair_error_bounds(A, wrong[1], wrong[0])
         assert (known <= found).all() and (found <= 1.15 * known).all()
 
 
@@ -322,14 +322,18 @@ def test_the_proof_adds_a_bound_on_its_own_rounding(n):
     length = np.linalg.norm(values)
     E = gamma  # of V = I
     F = gamma * length + gamma * (min(n**0.5 * values[-1], length) + length)
-    found = linalg._bound_pairs(np.diag(values), values, np.eye(n))
+    found = linalg._eigenpair_error_bounds(np.diag(values), values, np.eye(n))
     known = F + E * values
     assert (known <= found).all() and (found <= 1.1 * known).all()
 
 
 def test_vectors_far_from_orthogonal_prove_nothing():
-    assert np.isinf(linalg._bound_pairs(np.eye(3), np.ones(3), np.full((3, 3), 0.8))).all()
-    assert linalg._bound_pairs(np.zeros((0, 0)), np.zeros(0), np.zeros((0, 0))).shape == (0,)
+    assert np.isinf(
+        linalg._eigenpair_error_bounds(np.eye(3), np.ones(3), np.full((3, 3), 0.8))
+    ).all()
+    assert linalg._eigenpair_error_bounds(
+        np.zeros((0, 0)), np.zeros(0), np.zeros((0, 0))
+    ).shape == (0,)
 
 
 def mixed_spectrum(rng, low):
@@ -347,7 +351,7 @@ def test_jointly_proved_signs_equal_those_proved_singly(rng):
     for _ in range(300):
         scale = 10.0 ** rng.integers(-250, 250)
         A = symmetric(rng, mixed_spectrum(rng, rng.choice([-3.0, -13.0]))) * scale
-        found, each = linalg.eigh_apart(A, 0.0), linalg.eigh(A)
+        found, each = linalg.eigh_with_joint_signs(A, 0.0), linalg.eigh(A)
         if not isinstance(found, linalg.JointSigns):
             continue
         proved += 1
@@ -363,10 +367,10 @@ def test_jointly_proved_signs_equal_those_proved_singly(rng):
 def test_signs_within_the_error_of_the_matrix_are_not_proved(rng):
     values = np.array([-1.0, -0.5, 1e-6, 0.25, 1.0])
     A = symmetric(rng, values)
-    assert isinstance(linalg.eigh_apart(A, 1e-7), linalg.JointSigns)
+    assert isinstance(linalg.eigh_with_joint_signs(A, 1e-7), linalg.JointSigns)
     for beside in (0.9999e-6, 3.0, np.inf, np.nan):
-        assert isinstance(linalg.eigh_apart(A, beside), linalg.Eigensystem)
-    found = linalg.eigh_apart(A, 1e-3)
+        assert isinstance(linalg.eigh_with_joint_signs(A, beside), linalg.Eigensystem)
+    found = linalg.eigh_with_joint_signs(A, 1e-3)
     assert isinstance(found, linalg.JointSigns)
     assert (np.abs(found.values) > 1e-3 + found.error).tolist() == [True, True, False, True, True]
 
@@ -382,7 +386,7 @@ def test_joint_proofs_handle_zeros_within_the_error(rng):
         sure = sure[np.abs(sure) > 3 * beside]
         values = np.append(sure, beside * rng.uniform(-0.9, 0.9, rng.integers(1, 20)))
         A = symmetric(rng, values) * scale
-        found = linalg.eigh_apart(A, beside * scale)
+        found = linalg.eigh_with_joint_signs(A, beside * scale)
         if not isinstance(found, linalg.JointSigns):
             continue
         proved += 1
@@ -397,7 +401,7 @@ def test_joint_proofs_handle_zeros_within_the_error(rng):
 
 def test_wrong_eigenpairs_prove_no_wrong_sign(monkeypatch, rng):
     """For eigenpairs that are wrong in many ways, every proved sign is right."""
-    proved, honest = 0, linalg._lapack
+    proved, honest = 0, linalg._call_lapack
 
     def wrong(S, driver, only=False):
         values, V = (np.array(x) for x in honest(S, driver))
@@ -421,9 +425,9 @@ def test_wrong_eigenpairs_prove_no_wrong_sign(monkeypatch, rng):
         A = symmetric(rng, mixed_spectrum(rng, -3.0))
         each, beside = linalg.eigh(A), rng.choice([0.0, 1e-2])
         with monkeypatch.context() as patched:
-            patched.setattr(linalg, "_lapack", wrong)
+            patched.setattr(linalg, "_call_lapack", wrong)
             try:
-                found = linalg.eigh_apart(A, beside)
+                found = linalg.eigh_with_joint_signs(A, beside)
             except np.linalg.LinAlgError:
                 continue
         if isinstance(found, linalg.JointSigns):
@@ -446,14 +450,14 @@ def test_the_loss_of_a_cholesky_floor_is_rumps_bound(n, shift):
     rounding of ``A - shift``; beyond what can be proved there is no floor.
     """
     d = 1e9 * (1 + np.arange(n) % 3)
-    floor = linalg.cholesky_floor(np.diag(d), shift)
+    floor = linalg.cholesky_eigenvalue_floor(np.diag(d), shift)
     u = Fraction(2) ** -53
     gamma = (n + 1) * u / (1 - (n + 1) * u)
     B = sum(Fraction(x) - Fraction(shift) for x in d)
     lost = gamma / (1 - gamma) * B + u * (Fraction(d.max()) + Fraction(shift))
     assert shift - floor == pytest.approx(float(lost), rel=2e-6, abs=4e-16 * shift)
     for bad in (0.0, -1.0, 1e9, np.nan):
-        assert linalg.cholesky_floor(np.diag(d), bad) == 0
+        assert linalg.cholesky_eigenvalue_floor(np.diag(d), bad) == 0
 
 
 def test_singular_values_use_qr_if_divide_and_conquer_fails(dtype, rng, monkeypatch):

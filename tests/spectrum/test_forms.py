@@ -9,9 +9,9 @@ import fastcurv as fc
 from fastcurv.spectrum.forms import (
     ALWAYS_DENSE_MAX_N,
     N_TYPICAL_RUN_PRODUCTS,
-    choose,
+    choose_representation,
     matrix_of,
-    reduction,
+    reduced_operator_of,
 )
 
 from ..nets import draw
@@ -41,7 +41,7 @@ def test_the_form_of_least_estimated_time_is_chosen():
     for n in (10, 100, 400, 900, 1100):
         for product in (1e-7, 1e-5, 1e-3):
             for summed in (1e-6, 1e-4, 1e-2, np.inf):
-                form = choose(CostedOperator(n, product, summed), 40, summed=True)
+                form = choose_representation(CostedOperator(n, product, summed), 40, summed=True)
                 entry, pairs = 1e-10 * n**2, 45e-6 + 1e-6 * n + 2e-8 * n**2 + 1.2e-10 * n**3
                 prices = {
                     "products": 1.5e-4 + 40 * (product + 3e-6),
@@ -51,7 +51,7 @@ def test_the_form_of_least_estimated_time_is_chosen():
                 assert form.kind == min(prices, key=prices.get)
                 assert form.price == pytest.approx(prices[form.kind], rel=1e-12)
                 kinds.add(form.kind)
-                others = choose(CostedOperator(n, product, summed), 40, matrix=False)
+                others = choose_representation(CostedOperator(n, product, summed), 40, matrix=False)
                 assert others.kind == "products" and others.product == product
     assert kinds == {"products", "summed", "matrix"}
 
@@ -59,7 +59,7 @@ def test_the_form_of_least_estimated_time_is_chosen():
 def test_operators_without_costs_are_dense_only_if_small():
     for n in (2, ALWAYS_DENSE_MAX_N, ALWAYS_DENSE_MAX_N + 1, 2000):
         op = aslinearoperator(np.eye(n))
-        form = choose(op, 1e9)
+        form = choose_representation(op, 1e9)
         assert form.kind == ("matrix" if n <= ALWAYS_DENSE_MAX_N else "products")
         if form.kind == "products":
             assert form.make() is op and form.price == np.inf
@@ -73,7 +73,7 @@ def test_operators_whose_matrix_overflows_are_searched_by_products():
     uses products.
     """
     op = CostedOperator(300, 1e-3, 1e-6, possible=False)
-    assert choose(op, 40, matrix=False, summed=True).make() is None
+    assert choose_representation(op, 40, matrix=False, summed=True).make() is None
     assert matrix_of(op)[1] == 300
     found = fc.eigsh(op, 2, "LA", max_products=200, seed=0)
     assert 0 < found.n_products <= 200
@@ -88,15 +88,15 @@ def test_a_smaller_space_is_chosen_if_its_run_is_faster():
             prices = {form.kind: form.price for form in H.smaller_forms(N_TYPICAL_RUN_PRODUCTS)}
             prices["parameters"] = N_TYPICAL_RUN_PRODUCTS * H.estimated_seconds[0]
             best = min(prices, key=prices.get)
-            small = reduction(H, None)
+            small = reduced_operator_of(H, None)
             assert (small.space if small else "parameters") == best
             assert (H.reduced() is None) == (small is None)
-            assert choose(H, 40, "parameters", matrix=False).make() is H
-            assert choose(H, 40, "samples").make().space == "samples"
+            assert choose_representation(H, 40, "parameters", matrix=False).make() is H
+            assert choose_representation(H, 40, "samples").make().space == "samples"
             seen.add(best)
     assert seen == {"samples", "outputs", "inputs", "parameters"}
     with pytest.raises(ValueError, match="space must be 'parameters'"):
-        choose(np.eye(3), 40, "samples")
+        choose_representation(np.eye(3), 40, "samples")
 
 
 def test_a_matrix_is_summed_over_rows_where_that_costs_less_than_products(rng):

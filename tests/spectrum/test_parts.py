@@ -17,7 +17,7 @@ from fastcurv.spectrum.reduced import reduced_pairs
 from fastcurv.spectrum.trace import (
     MIN_ALIKE_ESTIMATES,
     CountingRows,
-    mean_of,
+    mean_and_error,
     random_signs,
     widening_factor,
 )
@@ -141,7 +141,7 @@ def test_the_variance_of_a_trace_counts_every_entry(m):
     V = random_signs(np.random.default_rng(0), m, 30, np.dtype(float))
     entries = V * (V @ A)
     found = fc.trace(A, m, method="hutchinson", seed=0)
-    mean, spread = mean_of(entries.sum(axis=1))
+    mean, spread = mean_and_error(entries.sum(axis=1))
     both = (2 * entries.var(axis=0, ddof=1).sum() / m) ** 0.5
     assert found.estimate == pytest.approx(mean, rel=1e-12)
     assert found.stderr == pytest.approx(max(spread, widening_factor(m) * both), rel=1e-9)
@@ -157,7 +157,7 @@ def test_few_probes_of_a_trace_have_random_directions(m):
     A = A + A.T
     V = np.random.default_rng(0).standard_normal((m, 30))
     V *= 30**0.5 / np.linalg.norm(V, axis=1, keepdims=True)
-    mean, spread = mean_of(np.einsum("ij,jk,ik->i", V, A, V))
+    mean, spread = mean_and_error(np.einsum("ij,jk,ik->i", V, A, V))
     found = fc.trace(A, m, method="hutchinson", seed=0)
     assert found.estimate == pytest.approx(mean, rel=1e-12)
     assert found.stderr == pytest.approx(spread, rel=1e-9) and spread > 0

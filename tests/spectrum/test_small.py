@@ -7,7 +7,7 @@ from scipy.sparse.linalg import aslinearoperator
 
 import fastcurv as fc
 from fastcurv.spectrum.eigsh import ThickRestart
-from fastcurv.spectrum.forms import choose, matrix_of, summed_matrix
+from fastcurv.spectrum.forms import choose_representation, matrix_of, summed_matrix
 
 from ..nets import CURVATURES, EPS, LOSSES, draw
 from .spectra import picked
@@ -164,11 +164,11 @@ def test_a_search_is_used_where_it_costs_less_than_the_matrix():
     assert fc.eigsh(H, 2, "LA", max_basis=60, seed=0).n_products < n
     assert fc.eigsh(H, 2, "LA", v0=np.ones(n)).n_products < n
     many = draw(0, [10, 40, 1], "tanh", "mse", N=40_000, n_threads=1)
-    assert choose(many.ob.hessian(many.theta), 40).kind == "products"
+    assert choose_representation(many.ob.hessian(many.theta), 40).kind == "products"
     rows = np.array_split(np.arange(200), 4)
     source = [(ob.X[part], ob.y[part]) for part in rows]
     streamed = fc.StreamedObjective(ob.model, source, loss="mse", block_rows=50)
-    assert choose(streamed.hessian(theta), 1e6).kind == "products"
+    assert choose_representation(streamed.hessian(theta), 1e6).kind == "products"
 
 
 @pytest.mark.parametrize(("sizes", "N"), NETS)

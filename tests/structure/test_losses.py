@@ -71,7 +71,7 @@ def test_errors_of_losses_are_within_their_stated_bounds(name, rng):
     """Errors in float64 lie within the stated bounds, and derivatives in long double agree with
     other formulas.
     """
-    loss, (z, y) = losses.named(name), extremes(rng, name)
+    loss, (z, y) = losses.loss_by_name(name), extremes(rng, name)
     here, there = loss(z, y), loss(z.astype(LD), y)
     own = loss.error(z, y, here, np.finfo(float).eps)
     gaps = [np.abs(a - b).astype(float) for a, b in zip(here, there, strict=True)]
@@ -94,7 +94,7 @@ def test_second_derivatives_change_by_no_more_than_the_third_allows(name, move, 
     """Between two points within `move` of z, second derivatives change by at most the bound, in the
     operator norm.
     """
-    loss, (z, y) = losses.named(name), extremes(rng, name)
+    loss, (z, y) = losses.loss_by_name(name), extremes(rng, name)
     z, y = z / 30, y / (1 + np.abs(y).max())
     y = np.round(y * 9) if name == "poisson" else y + (name == "gamma")
     bound = loss.third_of(z, y, np.full((len(z), 1), move)).max(axis=1)
@@ -396,14 +396,14 @@ def test_losses_that_do_not_suit_the_targets_raise(loss, y, words):
 
 
 def test_losses_have_names_and_copies():
-    assert LOSSES["poisson"].given is losses.named("poisson")
+    assert LOSSES["poisson"].given is losses.loss_by_name("poisson")
     for name in NAMES:
-        one = losses.named(name)
+        one = losses.loss_by_name(name)
         assert pickle.loads(pickle.dumps(one)) is one and copy.deepcopy(one) is one
-        again = losses.named(str(one))
+        again = losses.loss_by_name(str(one))
         assert again is one or (again.name == one.name and name in losses.BUILT_IN_LOSSES)
     for one in (Loss.quantile(), Loss.quantile(0.9), Loss.pseudo_huber(), Loss.pseudo_huber(2.0)):
-        assert type(one) is Loss and losses.named(str(one)) is one
+        assert type(one) is Loss and losses.loss_by_name(str(one)) is one
         assert pickle.loads(pickle.dumps(one)) is one and copy.deepcopy(one) is one
         assert fc.Objective(fc.MLP([1, 1]), [[1.0]], [[1.0]], str(one)).loss is one
     own = pickle.loads(pickle.dumps(Loss(squares, third=0.0, lower=0.0, ulps=4)))

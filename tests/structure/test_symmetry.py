@@ -7,15 +7,15 @@ import pytest
 
 import fastcurv as fc
 from fastcurv.critical.classify import classify
-from fastcurv.critical.evidence import independent
+from fastcurv.critical.evidence import independent_basis
 from fastcurv.optimize.find import find_critical_point
 from fastcurv.reference import ReferenceModel, ReferenceObjective
-from fastcurv.structure.parameters import rows_that_count
+from fastcurv.structure.parameters import nonzero_weight_rows
 from fastcurv.structure.symmetry import (
+    curvature_probes,
     flip_tanh,
     nearest_copy,
     permute_hidden,
-    probes,
     rescale_relu,
     saturation,
 )
@@ -91,7 +91,7 @@ def test_dead_units_are_counted_on_samples_of_positive_weight():
             )
             W, b = ob.model.unflatten(theta)[0]
             W[...], b[...] = -1.0, 0.5  # open on the last row alone
-            assert len(rows_that_count(ob)) == 4 - dead
+            assert len(nonzero_weight_rows(ob)) == 4 - dead
             assert saturation(ob, theta)["dead_units"] == dead
 
 
@@ -135,7 +135,7 @@ def test_linear_orbits_have_the_rank_of_the_closed_form(k):
     theta = net.critical_point(range(1, k + 1), seed=4)
     T = net.objective.certificates.flat_directions(theta)
     rank = k * k + 2 * k * (p - k)
-    assert classify(net.objective, theta).n_symmetry == rank == independent(T).shape[1]
+    assert classify(net.objective, theta).n_symmetry == rank == independent_basis(T).shape[1]
 
 
 def test_only_rotations_remain_symmetries_with_l2():
@@ -171,14 +171,14 @@ def test_directions_flat_at_one_theta_are_no_symmetry(name):
 def test_probes_find_negative_curvature_that_the_gradient_misses():
     for name in ("a unit of zeros added", "a unit split"):
         case = next(case for case in zoo() if case.name.startswith(name))
-        P = probes(case.objective, case.theta)
+        P = curvature_probes(case.objective, case.theta)
         assert P.shape[1] > 0 and np.allclose(np.linalg.norm(P, axis=0), 1)
         H = case.objective.hessian(case.theta) @ np.eye(6)
-        K = independent(np.hstack([P, H @ P, H @ H @ P]))
+        K = independent_basis(np.hstack([P, H @ P, H @ H @ P]))
         assert np.linalg.eigvalsh(K.T @ H @ K)[0] <= 0.5 * np.linalg.eigvalsh(H)[0] < 0
     ob, theta = objective()
-    assert probes(ob, theta).shape == (ob.n_params, 0)
-    assert probes(ob, np.zeros(ob.n_params), max_columns=4).shape[1] == 4
+    assert curvature_probes(ob, theta).shape == (ob.n_params, 0)
+    assert curvature_probes(ob, np.zeros(ob.n_params), max_columns=4).shape[1] == 4
 
 
 BOTH_NORMALISATIONS = pytest.mark.parametrize("batch_norm", [False, True])

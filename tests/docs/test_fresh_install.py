@@ -31,7 +31,7 @@ def test_the_readme_installs_what_its_code_imports():
     assert made and set(made) <= set(targets)
     from fastcurv.cli.parser import COMMANDS as known
 
-    named = re.search(r"^\| a shell \| (.*) \|$", TEXT, re.MULTILINE)[1]
+    named = re.search(r"^\| use from a shell \| (.*) \|$", TEXT, re.MULTILINE)[1]
     assert {name.removeprefix("fastcurv ") for name in re.findall(r"`([^`]+)`", named)} <= set(
         known
     )

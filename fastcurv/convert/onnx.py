@@ -95,18 +95,16 @@ class Graph:
         inputs = [i for i in graph.input if i.name not in self.tensors]
         made = {*self.tensors, *(i.name for i in inputs)}
         for node in self.nodes:
-            known_domain = (
-                node.domain in DOMAINS[2:]
-                if node.op_type in ML_NODES
-                else (node.domain in DOMAINS[:2] or (node.domain, node.op_type) == MICROSOFT_GELU)
-            )
-            if not known_domain:
+            if not _has_known_domain(node):
                 raise unsupported_layer(
                     f"{_node_name(node)} of the domain {one_line(node.domain)!r}", SUPPORTED_NODES
                 )
             for name in filter(None, node.output):
                 if name in made:
-                    raise ValueError(f"the graph makes {one_line(name)!r} twice, or in a circle")
+                    raise ValueError(
+                        f"the graph must compute each value once and without a cycle, got "
+                        f"{one_line(name)!r} again at {_node_name(node)}."
+                    )
                 made.add(name)
             if node.op_type == "Constant" and len(node.attribute) == 1:
                 self.tensors[node.output[0]] = node.attribute[0]
@@ -178,7 +176,9 @@ class Graph:
             return np.asarray(numpy_helper.to_array(held))
         except Exception as error:
             text = one_line(error, 160)
-            raise ValueError(f"a tensor of the model cannot be read: {text}") from None
+            raise ValueError(
+                f"the tensors of the model must be readable, got an error ({text})."
+            ) from None
 
     @staticmethod
     def attributes(node: Any) -> dict[str, Any]:
@@ -216,6 +216,13 @@ def _all_tensors(graph: Any) -> Iterator[Any]:
 def _is_external(tensor: Any) -> bool:
     """Return True if the values of a tensor are stored in another file."""
     return bool(tensor.data_location == tensor.EXTERNAL or tensor.external_data)
+
+
+def _has_known_domain(node: Any) -> bool:
+    """Return True if a node belongs to a domain whose operators are read."""
+    if node.op_type in ML_NODES:
+        return node.domain in DOMAINS[2:]
+    return node.domain in DOMAINS[:2] or (node.domain, node.op_type) == MICROSOFT_GELU
 
 
 def _node_name(node: Any) -> str:
@@ -449,7 +456,9 @@ def _load_model_proto(source: Any) -> tuple[Any, int, str | None]:
     except Exception as error:
         # protobuf raises errors of its own, and external files may be missing or elsewhere.
         text = one_line(error, 200)
-        raise ValueError(f"{one_line(path)} cannot be read as an ONNX model: {text}") from None
+        raise ValueError(
+            f"{one_line(path)} must be an ONNX model, got a file that cannot be read ({text})."
+        ) from None
 
 
 @accept_aliases("from_onnx")

@@ -123,7 +123,10 @@ class Stack:
         if self.pending is not None:
             scale, shift = self.pending
             if scale.size not in (1, W.shape[1]):
-                raise ValueError(f"{name} takes {W.shape[1]} numbers; {scale.size} are scaled")
+                raise ValueError(
+                    f"the scaling before {name} must have {W.shape[1]} features, as many as "
+                    f"{name} takes, got {scale.size}."
+                )
             b = W @ np.broadcast_to(shift, W.shape[1]) + (0 if b is None else b)
             W, self.pending = W * scale, None
         if self.last == "linear":

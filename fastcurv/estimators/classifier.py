@@ -236,8 +236,12 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             self.classes_, self._multilabel = classes_of(y), False
         known = len(self.classes_)
         codes = np.minimum(np.searchsorted(self.classes_, y), known - 1)
-        if not (self.classes_[codes] == y).all():
-            raise ValueError(f"y holds labels that are none of classes_, {self.classes_.tolist()}")
+        unknown = self.classes_[codes] != y
+        if unknown.any():
+            raise ValueError(
+                f"y must hold labels of classes_, {self.classes_.tolist()}, got "
+                f"{short_repr(y[unknown][0])}. Pass all labels as classes to the first partial_fit."
+            )
         if known <= 2:
             return codes.astype(float), DEFAULT_LOSS_BY_TARGETS["labels"], 1
         return codes.astype(np.int32), DEFAULT_LOSS_BY_TARGETS["classes"], known

@@ -143,7 +143,8 @@ def translate_file_errors(path: Any, kind: str) -> Iterator[None]:
             raise
         words = one_line(error, 160) or type(error).__name__
         raise ValueError(
-            f"{one_line(os.fsdecode(path), 200)} is not a {kind} file that can be read: {words}"
+            f"{one_line(os.fsdecode(path), 200)} must be a valid {kind} file, got a file that "
+            f"cannot be read ({words})."
         ) from None
 
 
@@ -154,7 +155,7 @@ def _open_mapped(path: Any, name: str) -> np.ndarray:
         array = np.load(path, mmap_mode="r")
         # The file is an archive under another name.
         if not isinstance(array, np.ndarray):
-            raise ValueError("it is an archive of arrays")
+            raise ValueError("it is an archive of several arrays")
     return array
 
 

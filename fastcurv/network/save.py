@@ -141,14 +141,18 @@ def _model_from_header(path: Any, facts: Any) -> MLP:
             f"{one_line(odd[0])!r}."
         )
     try:
-        if not isinstance(facts["sizes"], list) or not isinstance(facts["activation"], list):
-            raise TypeError("its sizes and activations are not lists")
-        if not isinstance(facts["dtype"], str):
-            raise TypeError("its dtype is not a string")
+        for name, kind, noun in (
+            ("sizes", list, "a list"),
+            ("activation", list, "a list"),
+            ("dtype", str, "a string"),
+        ):
+            if not isinstance(facts[name], kind):
+                raise TypeError(f"{name} must be {noun}, got {type_phrase(facts[name])}.")
         return MLP(**{name: facts[name] for name in HEADER_KEYS - {"format"}})
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(
-            f"{path} must describe a fastcurv.MLP, got invalid settings ({one_line(error, 200)})."
+            f"{path} must have the settings of a fastcurv.MLP in its header, got invalid ones. "
+            f"{one_line(error, 200)}"
         ) from None
 
 
@@ -239,7 +243,7 @@ def model_from_contents(path: Any, arrays: dict[str, np.ndarray], facts: dict[st
                     f"{found.shape} and {found.dtype}."
                 )
             if not np.isfinite(found).all():
-                raise ValueError(f"{path} has NaN or infinity in {name}")
+                raise ValueError(f"{path} must hold finite numbers, got NaN or infinity in {name}.")
         parts = [arrays[name] for name in layer]
         layers.append(tuple(parts if model.bias else [parts[0], None, *parts[1:]]))
     return model, model.flatten(layers)

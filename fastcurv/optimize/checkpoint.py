@@ -41,7 +41,8 @@ MAX_LOSS_ROUNDINGS = 64
 def invalid_checkpoint(what: str) -> ValueError:
     """Return the error for a checkpoint that cannot have been saved by a run."""
     return ValueError(
-        f"the checkpoint to resume must be as it was saved, got one that is damaged: {what}."
+        f"the checkpoint to resume must be as it was saved, got a damaged one: {what}. Resume from "
+        "an undamaged copy."
     )
 
 
@@ -106,24 +107,28 @@ def restore_generator(saved: Any) -> np.random.Generator:
     """
     name = saved.get("bit_generator") if isinstance(saved, dict) else None
     if not isinstance(name, str) or name not in GENERATOR_TYPES:
-        raise invalid_checkpoint(f"{str(name)[:40]!r} is no bit generator of NumPy")
+        raise invalid_checkpoint(f"{str(name)[:40]!r} is not a bit generator of NumPy")
     made = GENERATOR_TYPES[name]()
     try:
         if not has_structure_of(saved, generator_state_as_json(made.state), 1 << 128):
             raise ValueError(name)
         made.state = saved
     except (ValueError, OverflowError) as error:
-        raise invalid_checkpoint(f"its {name} has no such state") from error
+        raise invalid_checkpoint(
+            f"its random generator {name} cannot have the saved state"
+        ) from error
     return np.random.Generator(made)
 
 
 def check_facts(facts: Any, fresh: dict[str, Any], of: str) -> None:
     """Raise ValueError unless the facts have the names and the structure of fresh ones."""
     if not isinstance(facts, dict) or set(facts) != set(fresh):
-        raise invalid_checkpoint(f"it holds no facts of {of}")
+        raise invalid_checkpoint(f"its entries for {of} are missing or have other names")
     for name, example in fresh.items():
         if not has_structure_of(facts[name], example):
-            raise invalid_checkpoint(f"the {name} of {of} is {str(facts[name])[:40]!r}")
+            raise invalid_checkpoint(
+                f"the entry {name!r} of {of} has the invalid value {str(facts[name])[:40]!r}"
+            )
 
 
 def check_vectors(arrays: dict[str, np.ndarray], n: int, of: str, dtype: Any = None) -> None:
@@ -132,9 +137,11 @@ def check_vectors(arrays: dict[str, np.ndarray], n: int, of: str, dtype: Any = N
         wrong = array.dtype.kind != "f" if dtype is None else array.dtype != dtype
         if wrong or array.shape != (n,):
             kind = "numbers" if dtype is None else f"numbers of {dtype}"
-            raise invalid_checkpoint(f"the {name[:40]!r} of {of} is no vector of {n} {kind}")
+            raise invalid_checkpoint(
+                f"the array {name[:40]!r} of {of} is not a vector of {n} {kind}"
+            )
         if not np.isfinite(array).all():
-            raise invalid_checkpoint(f"the {name[:40]!r} of {of} holds NaN or infinity")
+            raise invalid_checkpoint(f"the array {name[:40]!r} of {of} holds NaN or infinity")
 
 
 def check_run(arrays: dict[str, np.ndarray], facts: Any, run: Any) -> None:
@@ -144,7 +151,9 @@ def check_run(arrays: dict[str, np.ndarray], facts: Any, run: Any) -> None:
     fresh = run.state()[1] | {"best_score": np.nan, "best_f": np.nan, "best_gnorm": np.nan}
     check_facts(facts, fresh | {"f": None, "rng": dict}, "a run")
     if not 0 <= facts["elapsed"] < 1e15:
-        raise invalid_checkpoint("the time elapsed is none")
+        raise invalid_checkpoint(
+            f"its elapsed time of {facts['elapsed']:g} seconds is negative or too large"
+        )
     points = {name: arrays[name] for name in arrays if name in ("theta", "best")}
     check_vectors(points, run.theta.size, "a run", run.theta.dtype)
     rows, count = arrays.get("rows"), getattr(run.ob, "n_samples", 0)
@@ -155,7 +164,7 @@ def check_run(arrays: dict[str, np.ndarray], facts: Any, run: Any) -> None:
         or rows.min() < 0
         or rows.max() >= count
     ):
-        raise invalid_checkpoint("its rows are none of the data's")
+        raise invalid_checkpoint(f"its rows are not indices of the {count} samples")
     watched = "history.validation" in arrays
     if watched != (run.validation is not None):
         raise ValueError(
@@ -166,10 +175,10 @@ def check_run(arrays: dict[str, np.ndarray], facts: Any, run: Any) -> None:
         values = arrays.get("history." + key)
         if values is None or values.shape != (facts["records"],) or values.dtype != np.float64:
             raise invalid_checkpoint(
-                f"its history of {key} is no list of {facts['records']} numbers"
+                f"its history of {key} is not a list of {facts['records']} numbers"
             )
         if key in ("iteration", "products") and not (abs(values) < 1e15).all():
-            raise invalid_checkpoint(f"its history of {key} holds no counts")
+            raise invalid_checkpoint(f"its history of {key} holds values that are not counts")
 
 
 def check_objective(run: Any, facts: Any) -> None:
@@ -216,10 +225,10 @@ def check_method(arrays: dict[str, np.ndarray], facts: Any, method: Any, n: int)
     check_facts(facts, fresh, "this method")
     for name, number in facts.items():
         if number is not None and number < 0:
-            raise invalid_checkpoint(f"the {name} of this method is negative")
+            raise invalid_checkpoint(f"the entry {name!r} of this method is negative")
     for name in kept:
         if name not in arrays:
-            raise invalid_checkpoint(f"the {name!r} of this method is missing")
+            raise invalid_checkpoint(f"the array {name!r} of this method is missing")
     check_vectors(arrays, n, "this method")
 
 
@@ -344,19 +353,19 @@ def load_saved(
     theta, asked = arrays.get("run.theta", np.empty(0)), options_as_text(options)
     version, by, given = (one_line(repr(facts.get(n))) for n in ("version", "method", "options"))
     checks = (
-        (facts.get("what") == "minimize", "is not a checkpoint of minimize"),
+        (facts.get("what") == "minimize", "be a checkpoint of minimize, got another file"),
         (
             facts.get("version") == CHECKPOINT_VERSION,
-            f"is a checkpoint of version {version}, not {CHECKPOINT_VERSION}",
+            f"be a checkpoint of version {CHECKPOINT_VERSION}, got version {version}",
         ),
-        (facts.get("method") == method, f"was saved by method={by}, not {method!r}"),
-        (facts.get("options") == asked, f"was saved with options {given}, not {asked}"),
+        (facts.get("method") == method, f"be saved by method={method!r}, got method={by}"),
+        (facts.get("options") == asked, f"be saved with options {asked}, got {given}"),
         (
             theta.shape == (n_params,),
-            f"holds {theta.size} parameters; the objective has {n_params}",
+            f"hold the {n_params} parameters of the objective, got {theta.size}",
         ),
     )
     for right, what in checks:
         if not right:
-            raise ValueError(f"{one_line(path, 300)} {what}")
+            raise ValueError(f"{one_line(path, 300)} must {what}.")
     return arrays, facts

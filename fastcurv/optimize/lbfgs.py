@@ -175,11 +175,13 @@ class LBFGS(Method):
             engine.pairs[2 * count + 1] = arrays[f"y{count}"]
             count += 1
         if first >= self.memory or (first and count < self.memory):
-            raise invalid_checkpoint(f"its oldest pair is in row {first} of {count}")
+            raise invalid_checkpoint(
+                f"the row of its oldest pair, {first}, is outside its {count} pairs"
+            )
         self.taken, self.due = facts["taken"], facts["due"]
         if layers is not None and facts["scale"] is not None:
             if not {"origin", "x"} <= arrays.keys():
-                raise invalid_checkpoint("its coordinates are without an origin")
+                raise invalid_checkpoint("its scaled coordinates have no origin")
             self.origin, self.at, self.started = arrays["origin"], run.theta.copy(), True
             layers.fit(self.origin)
             layers.rescale(facts["scale"])

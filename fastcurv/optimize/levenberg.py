@@ -56,7 +56,9 @@ class LevenbergMarquardt(GaussNewton):
 
     def load(self, arrays: Any, facts: Any) -> None:
         if not facts["since"] < STEPS_PER_CALL:
-            raise invalid_checkpoint(f"the since of this method is {facts['since']}")
+            raise invalid_checkpoint(
+                f"the entry 'since' of this method has the invalid value {facts['since']}"
+            )
         super().load(arrays, facts)
         if not self.exact:
             self._damp()

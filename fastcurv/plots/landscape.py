@@ -295,7 +295,10 @@ class LandscapeDisplay(Display):
             end = check_vector(to, np.size(theta), "to", np.float64)
             directions = end - check_vector(theta, np.size(theta), "theta", np.float64)
             if not directions.any():
-                raise ValueError("to must be another point than theta.")
+                raise ValueError(
+                    "to must be a point that differs from theta, got theta itself. Use directions "
+                    "for a line through theta."
+                )
         if isinstance(directions, str) and directions == "auto":
             known = hasattr(objective, "hessian") and np.size(theta) <= EIGENVECTORS_MAX_N
             directions = "eigenvectors" if known and np.size(theta) >= n_dims else "random"

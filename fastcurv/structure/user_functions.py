@@ -74,8 +74,8 @@ def check_derivatives(own: Any, z: Floats, v: Floats, *y: Floats) -> Any:
         if 4 * off.sum() > off.size:
             where = "along a random direction" if y else f"at z = {z[off][0]:.4g}"
             raise ValueError(
-                f"{own!r} must return the derivative of {own.parts[j - 1]}, which by differences "
-                f"is {slope[off][0]:.6g}, as {own.parts[j]}, got {told[off][0]:.6g} {where}."
+                f"{own.parts[j]} of {own!r} must be the derivative of {own.parts[j - 1]}, "
+                f"{slope[off][0]:.6g} by finite differences, got {told[off][0]:.6g} {where}."
             )
     if own.third is not None:
         move, change = np.abs(v) * DIFFERENCE_STEP, above[2] - below[2]
@@ -87,8 +87,8 @@ def check_derivatives(own: Any, z: Floats, v: Floats, *y: Floats) -> Any:
         most = np.abs(here[2]).max(initial=0.0)
         if (np.abs(change) > 1.001 * bound * lengths + 1e-9 * (1 + most)).any():
             raise ValueError(
-                f"third of {own!r} must bound the third derivative, got smaller numbers than the "
-                "changes of its second derivative."
+                f"third of {own!r} must bound the third derivative, got a bound below the "
+                "difference quotients of the second derivative. Use a larger one, or third=None."
             )
     if own.ulps is not None and LONG_EPS < EPS:
         long = own(z.astype(np.longdouble), *y)
@@ -353,6 +353,6 @@ class Activation(ActivationFunction, made_by="fastcurv.Activation"):
             for name, part, bound in zip(self.parts[1:], found[1:], (self.first, self.second)):
                 if bound is not None and (np.abs(part) > bound * (1 + 1e-9)).any():
                     raise ValueError(
-                        f"{self!r} must return |{name}| <= {bound:g}, its argument {name}, "
-                        f"got {np.nanmax(np.abs(part)):.6g}."
+                        f"{name}={bound:g} of {self!r} must bound |{name}|, got "
+                        f"{np.nanmax(np.abs(part)):.6g}. Use a larger bound, or {name}=None."
                     )

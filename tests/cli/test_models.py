@@ -181,7 +181,7 @@ def test_unsuitable_model_files_print_one_line_and_exit_with_status_2(
     except ImportError:
         cases.append(([tmp_path / "junk.onnx", *data], 'pip install "fastcurv[onnx]"'))
     else:
-        cases.append(([tmp_path / "junk.onnx", *data], "cannot be read as an ONNX model"))
+        cases.append(([tmp_path / "junk.onnx", *data], "must be an ONNX model"))
     monkeypatch.setattr(fc, "classify", lambda *_, **__: pytest.fail("work was begun"))
     for arguments, sentence in cases:
         assert main(["classify", *map(str, arguments)]) == 2, sentence

@@ -286,7 +286,7 @@ def test_partial_fit_and_warm_start_continue_a_fit():
     assert net.score(X, names) > 0.95
     with pytest.raises(ValueError, match="first call"):
         net.partial_fit(X, names, classes=["a", "b"])
-    with pytest.raises(ValueError, match="none of classes_"):
+    with pytest.raises(ValueError, match="must hold labels of classes_"):
         net.partial_fit(X, np.where(names == "a", "d", names))
     assert not hasattr(fc.MLPClassifier(), "partial_fit")
     reg = fc.MLPRegressor((5,), "tanh", solver="sgd", learning_rate_init=0.01, random_state=0)

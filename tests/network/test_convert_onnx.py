@@ -138,7 +138,7 @@ AT_1 = [SOFTPLUS[0], ("Greater", ["z", "one"], ["g"], {}), SOFTPLUS[2]]  # torch
             ["BatchNormalization", "while training"],
         ),
         ([FIRST, *AT_1, *LAST], ["fork at 'z'"]),
-        ([("Identity", ["x"], ["x"], {})], ["circle"]),
+        ([("Identity", ["x"], ["x"], {})], ["without a cycle"]),
         ([("Constant", [], ["c"], {}), FIRST, ("Add", ["z", "c"], ["y"], {})], ["Add"]),
     ],
 )
@@ -467,7 +467,11 @@ Y = ("MatMul", ["r", "W"], ["y"], {})
             [None, 1],
             "must take 1 numbers, as many as rows",
         ),
-        ([("Identity", ["x"], ["r"], {}), Y, ("Identity", ["x"], ["y"], {})], [None, 4], "twice"),
+        (
+            [("Identity", ["x"], ["r"], {}), Y, ("Identity", ["x"], ["y"], {})],
+            [None, 4],
+            "compute each value once",
+        ),
         ([("Mul", ["x", "whole"], ["r"], {}), Y], [None, 4], "a constant of int64"),
         ([("Div", ["x", "zero"], ["r"], {}), Y], [None, 4], "Div .r. by 0"),
         ([("Add", ["x", "cube"], ["r"], {}), Y], [None, 4], "other for every row"),

@@ -48,7 +48,7 @@ def build_stack(*steps):
 
 LINEAR = ("linear", EYE, np.zeros(2), "first")
 STACKS = {
-    "scaled input": ([("affine", np.ones(3), np.zeros(3), "scale"), LINEAR], "3 are scaled"),
+    "scaled input": ([("affine", np.ones(3), np.zeros(3), "scale"), LINEAR], "takes, got 3"),
     "scaled output": (
         [LINEAR, ("affine", np.ones(3), np.zeros(3), "s")],
         "s must have 2 features, got 3",

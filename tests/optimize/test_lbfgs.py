@@ -227,7 +227,7 @@ def test_a_ring_whose_oldest_pair_is_nowhere_is_damaged(tmp_path):
     arrays, facts = read_tensors(path)
     facts["method_facts"]["first"] = 2
     write_tensors(path, arrays, facts)
-    with pytest.raises(ValueError, match="damaged: its oldest pair is in row 2 of 3"):
+    with pytest.raises(ValueError, match="its oldest pair, 2, is outside its 3 pairs"):
         fc.minimize(rosenbrock(10), None, "l-bfgs", resume=path)
 
 
@@ -529,7 +529,7 @@ def test_coordinates_that_lost_their_origin_are_damaged(tmp_path):
     arrays, facts = read_tensors(path)
     del arrays["method.origin"]
     write_tensors(path, arrays, facts)
-    with pytest.raises(ValueError, match="damaged: its coordinates are without an origin"):
+    with pytest.raises(ValueError, match="damaged one: its scaled coordinates have no origin"):
         minimize(ob, None, precondition=True, resume=path)
 
 

@@ -145,7 +145,7 @@ def test_a_file_that_is_no_checkpoint_raises(tmp_path):
     with pytest.raises(ValueError, match="parameters"):
         minimize(rosenbrock(5), None, "adam", resume=path)
     write_tensors(path, {"run.theta": np.zeros(6)})
-    with pytest.raises(ValueError, match="not a checkpoint"):
+    with pytest.raises(ValueError, match="must be a checkpoint of minimize"):
         minimize(rosenbrock(), None, "adam", resume=path)
 
 
@@ -258,25 +258,33 @@ def put(where, name, value):
 
 
 BAD_CHECKPOINTS = {
-    "facts": ("adam", put("facts", "run", [1]), "no facts of a run"),
-    "time": ("adam", put("run", "elapsed", -1.0), "time elapsed"),
-    "shape": ("adam", put("arrays", "run.best", np.zeros(4)), "'best' of a run is no vector of 13"),
+    "facts": ("adam", put("facts", "run", [1]), "entries for a run"),
+    "time": ("adam", put("run", "elapsed", -1.0), "elapsed time of -1 seconds"),
+    "shape": (
+        "adam",
+        put("arrays", "run.best", np.zeros(4)),
+        "'best' of a run is not a vector of 13",
+    ),
     "dtype": (
         "adam",
         put("arrays", "run.best", np.zeros(13, "f4")),
-        "'best' of a run is no vector",
+        "'best' of a run is not a vector",
     ),
     "NaN": ("adam", put("arrays", "run.best", np.full(13, np.nan)), "'best' of a run holds NaN"),
     "rows": ("adam", put("arrays", "run.rows", np.array([0, 2])), "its rows"),
     "float rows": ("adam", put("arrays", "run.rows", np.array([0.0])), "its rows"),
     "history": ("adam", put("arrays", "run.history.loss", np.zeros(9)), "history of loss"),
-    "counts": ("adam", put("arrays", "run.history.iteration", np.full(4, 1e300)), "no counts"),
-    "method": ("trust-region", put("method_facts", "radius", "wide"), "radius of .* is 'wide'"),
-    "negative": ("trust-region", put("method_facts", "radius", -1.0), "radius of .* is negative"),
-    "no facts": ("trust-region", put("facts", "method_facts", {}), "no facts of this method"),
-    "average": ("adam", put("arrays", "method.average", np.zeros(2)), "'average' of this .* is no"),
+    "counts": ("adam", put("arrays", "run.history.iteration", np.full(4, 1e300)), "not counts"),
+    "method": ("trust-region", put("method_facts", "radius", "wide"), "radius' of .* value 'wide'"),
+    "negative": ("trust-region", put("method_facts", "radius", -1.0), "radius' of .* is negative"),
+    "no facts": ("trust-region", put("facts", "method_facts", {}), "entries for this method"),
+    "average": (
+        "adam",
+        put("arrays", "method.average", np.zeros(2)),
+        "'average' of this .* is not",
+    ),
     "missing": ("adam", lambda arrays, _: arrays.pop("method.squares"), "'squares' of .* missing"),
-    "since": ("levenberg-marquardt", put("method_facts", "since", 26), "since of .* is 26"),
+    "since": ("levenberg-marquardt", put("method_facts", "since", 26), "since' of .* value 26"),
     "infinite": ("adam", put("arrays", "method.squares", np.full(13, np.inf)), "holds NaN"),
 }
 
@@ -284,7 +292,7 @@ BAD_CHECKPOINTS = {
 @pytest.mark.parametrize("name", BAD_CHECKPOINTS)
 def test_checkpoints_with_invalid_entries_raise(name, saved):
     method, change, words = BAD_CHECKPOINTS[name]
-    with pytest.raises(ValueError, match=f"damaged: .*{words}") as error:
+    with pytest.raises(ValueError, match=f"damaged one: .*{words}") as error:
         saved(method, change)
     assert "\n" not in str(error.value)
 
@@ -302,9 +310,9 @@ def test_invalid_generator_states_in_checkpoints_raise(change, saved):
     def damage(arrays, facts):
         change(facts["run"]["rng"]["state"]["key"])
 
-    with pytest.raises(ValueError, match="has no such state"):
+    with pytest.raises(ValueError, match="cannot have the saved state"):
         saved("sgd", damage, np.random.MT19937)
-    with pytest.raises(ValueError, match="has no such state"):
+    with pytest.raises(ValueError, match="cannot have the saved state"):
         saved("sgd", lambda _, facts: facts["run"]["rng"].update(has_uint32=2))
 
 

@@ -337,8 +337,8 @@ def scaled_cauchy(value=1.0, first=1.0, second=1.0):
 @pytest.mark.parametrize(
     "loss, words",
     [
-        (Loss(scaled_cauchy(first=0.5)), "must return the derivative of value, .* as first"),
-        (Loss(scaled_cauchy(second=1.1)), "must return the derivative of first, .* as second"),
+        (Loss(scaled_cauchy(first=0.5)), "first of .* must be the derivative of value"),
+        (Loss(scaled_cauchy(second=1.1)), "second of .* must be the derivative of first"),
         (Loss(lambda z, y: [part + 0j for part in cauchy(z, y)]), "must return .*got a list"),
         (Loss(lambda z, y: (*cauchy(z, y)[:2], z * 1j)), "dtype complex128"),
         (Loss(lambda z, y: cauchy(z - z.mean(axis=0), y)), "for the same rows|derivative"),

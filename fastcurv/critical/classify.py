@@ -70,7 +70,7 @@ SERIAL_EIGENSYSTEM_MAX_N = 4096
 # products
 DENSE_TIME_FRACTION = 0.8
 MIN_VERDICT_PRODUCTS = 4  # estimated time of the fastest verdict, in products
-# number of products of a verdict on the point reached by Newton's steps
+# number of products of a verdict on the point reached by Newton steps
 MIN_NEAREST_PRODUCTS = 20
 MIN_VERDICT_SECONDS = 0.05  # time always allowed for a verdict from a few products
 MAX_JACOBIAN_ENTRIES = 1 << 26  # maximum number of entries of a Jacobian that is formed

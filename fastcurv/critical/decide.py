@@ -72,8 +72,9 @@ class Reason(Enum):
     )
     TWO_SIGNS = (
         "Saddle: {near}, and curvature of both signs is proved along two fixed vectors at every "
-        "point within {certificate.pair.radius} of theta{in_units}, more than the "
-        "{certificate.pair.distance} of Newton's step, so no minimum or maximum lies there; {signs}"
+        "point within {certificate.pair.radius} of theta{in_units}, more than the length "
+        "{certificate.pair.distance} of the Newton step, so no minimum or maximum lies there; "
+        "{signs}"
     )
     FLOOR = (
         f"Minimum: a critical point is proved to lie {{place}} {_THEOREM_TEMPLATE}, and "
@@ -83,7 +84,7 @@ class Reason(Enum):
         f"Saddle: {{near}}, curvature {_RANGE_TEMPLATE} is {{known}} on this side of the kinks, "
         "and the loss was found to decrease along escape_direction"
     )
-    KINKS = "Undecided: {near}, and {beside_kinks}, but on this side of the kinks only"
+    KINKS = "Undecided: {near}, and {at_one_side}, but on this side of the kinks only"
     NO_BOUND = (
         "Undecided: {near}, but no bound on the errors of the {n} eigenvalues is known, so "
         "their signs are not known either"

@@ -308,8 +308,8 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
             ("inertia", self._inertia()),
         ]
         if self.n_reached is not None and self.rest is not None:
-            others = f"in the others every eigenvalue is {format_number(self.rest)}"
-            rows.append(("reached", f"{self.n_reached} of {self.n_params} dimensions; {others}"))
+            inside = f"eigenvalues computed in {self.n_reached} of {self.n_params} dimensions"
+            rows.append(("subspace", f"{inside}; all others are {format_number(self.rest)}"))
         if self.escape_direction is not None and self.escape_curvature is not None:
             bent = f"v'Hv = {format_number(self.escape_curvature)} along escape_direction"
             rows.append(("escape", bent))
@@ -319,7 +319,7 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
             rows.append(("proof", f"{where} theta{h}"))
         if self.at_nearest is not None and self.distance is not None:
             where = f"at a distance of {format_number(self.distance)}"
-            rows.append(("nearest", f"{noun_phrase(self.at_nearest)} {where}, by Newton's steps"))
+            rows.append(("nearest", f"{noun_phrase(self.at_nearest)} {where}, by Newton steps"))
         if self.n_kinks:
             rows.append(("kinks", f"{self.n_kinks} pre-activations within rounding of a kink"))
         spent = f"{self.n_products} products of n = {self.n_params}, {self.wall_time:.2f} s"
@@ -351,7 +351,10 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
 
     def _inertia(self) -> str:
         if self.n_held is not None:
-            return "none on kinks, where H is one-sided; along them every curvature is positive"
+            return (
+                "not defined on kinks, where H is one-sided; along the kinks all curvature is "
+                "positive"
+            )
         if self.n_negative is None:
             low, high = self.n_negative_bounds
             return f"between {low} and {high} of {self.n_params} eigenvalues negative"
@@ -369,13 +372,14 @@ class CriticalPoint(Record, AttributeHints, subject="verdict"):
 SUGGESTED_FAILURE_PROBABILITY = 0.01  # failure probability suggested to a caller who gave none
 MISSING_HYPOTHESES = {
     "": "no theorem was tried",
-    "untried": "two fixed vectors keep both signs only on a ball smaller than Newton's step",
+    "untried": "two fixed vectors keep curvature of both signs only on a ball smaller than the "
+    "Newton step",
     "inverse": "an eigenvalue may be 0 within its error",
-    "step": "the length of Newton's step is not known",
+    "step": "the length of the Newton step is not known",
     "third": "no bound on the third derivative holds around theta",
-    "h": "the bound on the third derivative is too large for Newton's step, h = {h} where the "
+    "h": "the bound on the third derivative is too large for the Newton step, h = {h} where the "
     "theorem needs less than 1/2",
-    "orbit": "the orbits of the symmetries are too small to be distinguished here",
+    "orbit": "the symmetry directions are not proved to stay linearly independent near theta",
 }
 
 
@@ -407,12 +411,12 @@ class Words(Formatter):
         if s.dense:
             counts = f"{s.n_negative} negative and {s.n_positive} positive"
             self.both = f"{counts} of {self.n} eigenvalues"
-            self.beside_kinks = f"{counts} eigenvalues are {self.known}"
+            self.at_one_side = f"{counts} eigenvalues are {self.known}"
             self.seen = f"{self.both} are {self.known} at theta"
         else:
             ends = f"curvature from {format_number(s.low)} to {format_number(s.high)}"
             self.both = "curvature of both signs"
-            self.beside_kinks, self.seen = f"{ends} is seen", f"{ends} was found"
+            self.at_one_side, self.seen = f"{ends} was found", f"{ends} was found"
         below = f"; {s.n_negative} are {self.known} negative, so theta is no minimum"
         self.one_sided = below * bool(s.n_negative)
         k, lie = found.n_kinks, "lies" if found.n_kinks == 1 else "lie"

@@ -374,7 +374,7 @@ CAUSES: tuple[Cause, ...] = (
         _find_shuffled_rows,
         "kernel regressions predict little or nothing of the targets of rows left out; the "
         "predictions correlate with the targets by {number} standard errors. The rows of X and y "
-        "may be in different orders, or the targets may vary too fast for so few rows",
+        "may be in different orders, or the targets may vary too fast for this number of rows",
         lambda f: "fc.Objective(ob.model, X, y, ob.loss)  # rows of X and y in the same order",
         poor=False,
     ),
@@ -433,7 +433,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         RATE_LARGE_CAUSE,
         _find_rising_loss,
-        "the loss rose on the way, and its last value is {number} times the first; along the "
+        "the loss rose during the run, and its last value is {number} times the first; along the "
         "largest curvature learning rates below {f.stable:.3g} are stable",
     ),
     Cause(
@@ -477,7 +477,7 @@ CAUSES: tuple[Cause, ...] = (
         WEIGHTS_SMALL_CAUSE,
         _find_small_start_weights,
         "the first loss differs from that of the best constant outputs by a fraction of {number}, "
-        "as near the saddle at weights of 0, which training leaves slowly",
+        "as it does near the saddle at weights of 0, which training leaves slowly",
     ),
     Cause(
         "initial weights too large",
@@ -492,12 +492,13 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "dead relus",
         lambda f: _finding_if(f.dead >= 0.5, 100 * f.dead),
-        "{number}% of the units of a layer are off for every row",
+        "{number}% of the units of a layer are inactive on every row, so the data give their "
+        "weights no gradient",
     ),
     Cause(
         "learning rate too small",
         _find_small_rate,
-        "steps could be about {number} times longer",
+        "the loss would still decrease with steps about {number} times as long",
     ),
     Cause(
         "targets unscaled",
@@ -512,8 +513,8 @@ CAUSES: tuple[Cause, ...] = (
             min(f.noise, f.ob.n_samples),
             SUSPECTED,
         ),
-        "the noise of the gradient of a mini-batch of {f.steps.batch} rows exceeds the gradient; "
-        "they would be equal for at least {number} rows",
+        "the noise in the gradient of a mini-batch of {f.steps.batch} rows exceeds the gradient "
+        "itself; they would be equal in mini-batches of {number} rows or more",
     ),
     Cause(
         "too few units",
@@ -630,7 +631,11 @@ class Diagnosis:
         f, at = self.facts, self.verdict
         rows = [
             ("verdict", f"{at.kind.replace('_', ' ')}: {at.sentence}"),
-            ("loss", f"{format_number(f.loss)}; of the best constant {format_number(f.constant)}"),
+            (
+                "loss",
+                f"{format_number(f.loss)}; with the best constant outputs "
+                f"{format_number(f.constant)}",
+            ),
             (
                 "explained",
                 f"{f.explained:.0%} of the targets' variance; kernel regressions predict "

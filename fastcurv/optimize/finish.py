@@ -540,7 +540,11 @@ class Finisher:
         if below is None:
             return Outcome(at.theta, "max_time", sentence="max_time left no time for a verdict")
         if not hasattr(self.run.ob, "hessian"):
-            return Outcome(at.theta, "critical", sentence="without a Hessian there is no verdict")
+            return Outcome(
+                at.theta,
+                "critical",
+                sentence="no classification is possible, because the objective has no Hessian",
+            )
         at.below = below
         return None
 

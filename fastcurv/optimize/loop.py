@@ -229,7 +229,7 @@ class Loop:
                     continue
                 self.why = "stalled"
                 if self.rounded:
-                    self.sentence = f"limit of rounding: {self.sentence}"
+                    self.sentence = f"rounding errors limit further progress: {self.sentence}"
                 return
             if run.cut and stayed and self.method.curvature:
                 self.why = run.cut
@@ -482,7 +482,7 @@ class Loop:
             return None
         return (
             f"the gradient jumps by {close / run.gnorm:.2g} of its norm within {norm(step):.1g}, "
-            "as at a kink, such as ReLU's at 0: its Hessian does not describe the other side"
+            "as at a kink, such as relu at 0, where the Hessian describes one side only"
         )
 
     def _move_onto_kinks(self) -> None:

@@ -306,8 +306,8 @@ def robbins_monro(schedule: Schedule | Callable[[int], float]) -> RobbinsMonro:
     >>> robbins_monro(power(0.1, 0.75)).satisfied
     True
     >>> print(robbins_monro(constant(0.1)).reason)  # doctest: +NORMALIZE_WHITESPACE
-    0.1 falls like t^-0: the sum diverges (0 <= 1), but the squares do not sum (0 <= 1/2), so
-    the noise never dies out.
+    0.1 falls like t^-0: the sum diverges (0 <= 1), but the sum of squares diverges (0 <= 1/2),
+    so the noise persists.
     """
     if not callable(schedule):
         raise TypeError(
@@ -316,7 +316,7 @@ def robbins_monro(schedule: Schedule | Callable[[int], float]) -> RobbinsMonro:
     if not isinstance(schedule, Schedule):
         p = _fitted_exponent(schedule)
         reason = (
-            "No finite number of rates decides a schedule without a formula; "
+            "A finite number of rates does not determine the sums of a schedule without a formula; "
             f"between t = 10^6 and 10^8 this one falls like t^-{p:.3g}."
         )
         return RobbinsMonro(None, None, None, p, reason)
@@ -325,12 +325,12 @@ def robbins_monro(schedule: Schedule | Callable[[int], float]) -> RobbinsMonro:
     far = (
         f"the sum diverges ({p:g} <= 1)"
         if diverges
-        else f"the sum is finite ({p:g} > 1), so far points are out of reach"
+        else f"the sum is finite ({p:g} > 1), so steps cannot reach distant points"
     )
     if squares:
         quiet = f"the squares sum to a finite number ({p:g} > 1/2)"
     else:
-        quiet = f"the squares do not sum ({p:g} <= 1/2), so the noise never dies out"
+        quiet = f"the sum of squares diverges ({p:g} <= 1/2), so the noise persists"
     joint = "and" if diverges == squares else "but"
     return RobbinsMonro(
         diverges and squares,

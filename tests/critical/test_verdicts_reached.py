@@ -36,7 +36,7 @@ def test_a_minimum_is_certified_and_counted(loss, rng):
     lowest = np.linalg.eigvalsh(ob.hessian(theta).to_dense())[0]
     assert abs(point.lambda_min - lowest) < 1e-11
     assert f"{ob.n_params - point.n_reached} of the eigenvalues are l2 = 0.01" in point.reason
-    assert "reached" in repr(point)
+    assert "subspace" in repr(point)
     again = fc.classify(ob.astype("float64"), theta, dense_below=100)  # too few: as before
     assert again.n_reached is None and again.n_positive is None
 

@@ -451,7 +451,7 @@ def made_of_steps(rng):
     yield "each step moves every weight", ob, start, adam, 5 / usual
     rough = {"loss": [1.0, 3.0, 2.0, 4.0], "method": "sgd", "learning_rate": 100.0}
     yield "the learning rate is {number} times", ob, start, rough, 100 * top / 2
-    yield "the loss rose on the way", ob, start, [1.0, 3.0, 2.0, 4.0], 4
+    yield "the loss rose during the run", ob, start, [1.0, 3.0, 2.0, 4.0], 4
     deep, at = trained_on(X, y, sizes=(2, *[8] * 14, 1), phi="sigmoid")
     first, *_, last = deep.model.unflatten(deep.gradient(at))
     ends = [
@@ -480,9 +480,9 @@ def made_of_steps(rng):
     yield "{number}% of the outputs", pressed, at, None, 100
     dead, at = trained_on(X, y, phi="relu")
     dead.model.unflatten(at)[0][1][:9] = -50.0
-    yield "{number}% of the units of a layer are off", dead, at, None, 75
+    yield "{number}% of the units of a layer are inactive", dead, at, None, 75
     slow = {"loss": [1.0, 0.99], "method": "sgd", "learning_rate": 1e-6}
-    yield "steps could be about", ob, start, slow, 1e6 / top
+    yield "the loss would still decrease with steps about", ob, start, slow, 1e6 / top
     noisy = {"loss": [1.0, 0.5, 0.5, 0.5], "batch_size": 1, "method": "sgd", "learning_rate": 0.1}
     yield (
         "the noise of the gradient",

@@ -46,7 +46,7 @@ ENDINGS = {
     "max_iter": (sine, {"max_iter": 2}, False, "Stopped at the limit of iterations, max_iter;"),
     "max_time": (sine, {"max_time": 1e-9}, False, "Stopped at the limit of time, max_time;"),
     "max_products": (
-        sine, {"max_products": 3}, False, "Stopped at the limit of products, max_products;",
+        sine, {"max_products": 3}, False, "Stopped at the limit of Hessian products, max_products;",
     ),
     "callback": (sine, {"callback": lambda _: True}, False, "Stopped by the callback;"),
     "patience": (
@@ -165,7 +165,7 @@ def test_fits_of_noise_end_stalled_slow_or_critical():
         small = np.linalg.norm(run.jac) <= 1e-6
         if run.stopped == "stalled":
             assert run.message.startswith(
-                "Limit of rounding: steps have become as short as rounding"
+                "Rounding errors limit further progress: steps have become as short as rounding"
             )
             assert run.success == (small and run.report.n_negative == 0 and not run.report.plateau)
         elif run.stopped == "slow":

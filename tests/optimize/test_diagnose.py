@@ -485,7 +485,7 @@ def made_of_steps(rng):
     yield "the loss would still decrease with steps about", ob, start, slow, 1e6 / top
     noisy = {"loss": [1.0, 0.5, 0.5, 0.5], "batch_size": 1, "method": "sgd", "learning_rate": 0.1}
     yield (
-        "the noise of the gradient",
+        "the noise in the gradient",
         ob,
         fc.minimize(ob, start, "l-bfgs", max_iter=20).x,
         noisy,

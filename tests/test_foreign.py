@@ -636,8 +636,8 @@ class ArrayContainer:
 def lookups_of_foreign_names(call):
     """Return the functions of `errors` that read the tables of foreign names during `call`."""
     readers = (
-        "converter_key conversion_hint parameters_of suggestion advice refuse_foreign "
-        "refuse_unknown no_attribute"
+        "converter_key conversion_hint container_error suggested_choice advice_clause "
+        "refuse_foreign refuse_unknown raise_attribute_error"
     )
     codes = {getattr(errors, name).__code__: name for name in readers.split()}
     found = []

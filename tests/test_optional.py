@@ -23,9 +23,9 @@ UNGUARDED_IMPORTS = {
     "fastcurv/cli/fit_network.py: _refit": "takes an estimator, which needs the package",
     "fastcurv/convert/torch.py: _check_no_hooks": "takes a module of torch",
     "fastcurv/convert/torch.py: _trace_steps": "takes a module of torch",
-    "fastcurv/convert/torch.py: _function": "takes a graph of torch",
-    "fastcurv/convert/torch.py: _same_numbers": "takes a module of torch",
-    "fastcurv/convert/onnx.py": "_load imports the package first",
+    "fastcurv/convert/torch.py: _called_function": "takes a graph of torch",
+    "fastcurv/convert/torch.py: _check_equal_outputs": "takes a module of torch",
+    "fastcurv/convert/onnx.py": "_load_model_proto imports the package first",
     "fastcurv/network/arguments.py: shaped_like": "takes a tensor of torch",
     "fastcurv/distributed.py": "an objective has a client of the package",
     "benchmarks/inputs.py: by_torch": "`measured` says that it is not installed",
@@ -36,13 +36,15 @@ UNGUARDED_IMPORTS = {
 
 
 def is_guarded(node):
-    """Return True if a statement handles a missing package, by `with optional` or by catching
-    ImportError.
+    """Return True if a statement handles a missing package, by `with optional_import` or by
+    catching ImportError.
     """
     if isinstance(node, ast.With):
         calls = [item.context_expr for item in node.items]
         names = {ast.unparse(call.func) for call in calls if isinstance(call, ast.Call)}
-        return "optional" in names or ("suppress" in names and "ImportError" in ast.unparse(node))
+        return "optional_import" in names or (
+            "suppress" in names and "ImportError" in ast.unparse(node)
+        )
     if isinstance(node, ast.Try):
         caught = {ast.unparse(h.type) for h in node.handlers if h.type is not None}
         return bool(caught & {"ImportError", "ModuleNotFoundError"})
@@ -74,7 +76,10 @@ def test_imports_of_missing_packages_say_what_to_install():
                 if name not in UNGUARDED_IMPORTS and f"{name}: {function}" not in UNGUARDED_IMPORTS:
                     found[f"{name}: {function}"] = package
     assert found == {}
-    text = "import torch\ndef f():\n    with optional('x'):\n        import jax\n    import onnx.a"
+    text = (
+        "import torch\ndef f():\n    with optional_import('x'):\n        import jax\n"
+        "    import onnx.a"
+    )
     assert [*unguarded(ast.parse(text))] == [("", "torch"), ("f", "onnx.a")]
 
 
@@ -92,7 +97,7 @@ def test_the_extras_that_messages_name_bring_the_package():
         extra
         for folder in FOLDERS
         for path in (ROOT / folder).rglob("*.py")
-        for extra in re.findall(r'optional\([^)]*, "(\w+)"\)', path.read_text())
+        for extra in re.findall(r'optional_import\([^)]*, "(\w+)"\)', path.read_text())
     }
     assert used and used <= set(extras)
 

@@ -393,16 +393,16 @@ def test_signal_handlers_that_change_the_rounding_mode_change_no_proof(library, 
         PROGRAM.format(library=library)
         + """
 import sys
-from fastcurv.common.runtime import to_nearest
+from fastcurv.common.runtime import rounding_to_nearest
 calls = []
-@to_nearest
+@rounding_to_nearest
 def third():
     calls.append(libm.now())
     if len(calls) == 1:
         libm.set(1)  # as a signal handler would
     return 1.0 / 3.0
 assert third() == 1.0 / 3.0 and calls == [0, 0] and libm.now() == 0
-@to_nearest
+@rounding_to_nearest
 def disturbed():
     libm.set(4)
 libm.set(2)

@@ -58,7 +58,7 @@ def test_truncation_during_a_block_raises_for_the_rows_not_yet_read(program):
     """Blocks that were read, including the prefetched one, are multiplied; the next one raises."""
     program(
         """
-from fastcurv.network.sums import value_part
+from fastcurv.network.sums import shard_value
 
 model, theta = fc.MLP([16, 8, 1]), fc.MLP([16, 8, 1]).init(seed=0)
 for after in range(1, 7):
@@ -68,7 +68,7 @@ for after in range(1, 7):
     done = []
 
     def part(shard, theta):
-        done.append(value_part(shard, theta))
+        done.append(shard_value(shard, theta))
         if len(done) == after:
             os.truncate("X.npy", 128)
         return done[-1]

@@ -10,7 +10,7 @@ PRESS = (
     NET
     + """
 import tempfile
-from fastcurv.certify.dense_hessian import gram_enclosure, enclosed_hessian
+from fastcurv.certify.dense_hessian import enclosed_gram_matrix, enclosed_hessian
 from fastcurv.common.files import read_tensors, write_tensors
 
 def answered(call, clock, after, again):
@@ -152,7 +152,7 @@ OF_ALGORITHMS = {
     "streamed steps": "fc.minimize(streamed, theta, 'adam', batch_size=100, max_iter=10**6)",
     "the matrix by layers": "enclosed_hessian(few, at_few, 'hessian')",
     "the Gram matrix of outputs": "fc.inertia(wide.ggn(there).reduced('outputs'))",
-    "the proof of that matrix": "gram_enclosure(wide, there, 'ggn')",
+    "the proof of that matrix": "enclosed_gram_matrix(wide, there, 'ggn')",
     "bounds on all columns": "H.column_bounds()",
     "bounds on all columns with batch normalisation": "N.column_bounds()",
     "save": "write_tensors(folder + '/x', {'x': large})",

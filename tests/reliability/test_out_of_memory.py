@@ -22,7 +22,7 @@ import ctypes, gc, sys, traceback
 import numpy as np
 import fastcurv as fc
 from fastcurv.certify.dense_hessian import enclosed_hessian
-from fastcurv.certify.dense_hessian import gram_enclosure
+from fastcurv.certify.dense_hessian import enclosed_gram_matrix
 
 shim = ctypes.CDLL(None)
 shim.fc_arm.argtypes = [ctypes.c_long, ctypes.c_long]
@@ -63,7 +63,7 @@ if {N} == 400:
         "bounds by layers": lambda: enclosed_hessian(ob, theta, "ggn").error(np.abs(theta) + 1),
         "outputs": lambda: some.ggn(theta).reduced("outputs").matrix,
         "products with outputs": lambda: some.ggn(theta).reduced("outputs") @ np.ones(57 * 3),
-        "bounds of outputs": lambda: gram_enclosure(some, theta, "ggn").bounds,
+        "bounds of outputs": lambda: enclosed_gram_matrix(some, theta, "ggn").bounds,
     }}
 failures, total = [], 0
 for name, call in CALLS.items():

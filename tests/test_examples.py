@@ -307,15 +307,15 @@ def test_a_heading_fails_if_measurements_are_shuffled(module, tmp_path, monkeypa
 
 
 @pytest.mark.nightly
-def test_where_training_stops_again(run):
+def test_results_of_where_training_stops_are_reproduced(run):
     facts = run("where_training_stops")
     assert facts["trainings"] == 12 and facts["critical"] == 0
     assert facts["with negative"] == 12 and facts["minima"] == facts["penalised"] == 6
 
 
 @pytest.mark.nightly
-def test_minimum_ratio_again(run):
-    """Networks of the table, trained again, have its counts."""
+def test_results_of_minimum_ratio_are_reproduced(run):
+    """Networks of the stored table, trained again, end at losses of the table."""
     kept = run("minimum_ratio", "normal")
     numbers = run("minimum_ratio")
     assert numbers["certified"] >= 10 and np.all(numbers["wide"]["positive"] == 40)
@@ -324,12 +324,12 @@ def test_minimum_ratio_again(run):
 
 
 @pytest.mark.nightly
-def test_saddles_against_size_again(run):
+def test_results_of_saddles_against_size_are_reproduced(run):
     shares = {n: k / of for n, (k, of) in run("saddles_against_size")["minima"].items()}
     assert shares[5] == 1 and shares[17] < 0.5
 
 
-def test_the_chance_of_a_random_matrix(module):
+def test_probabilities_of_definite_random_matrices_match_closed_forms(module):
     """Probabilities of orders 1 to 3 equal closed forms, and that of order 4 a simulation within
     five standard errors.
     """
@@ -344,13 +344,13 @@ def test_the_chance_of_a_random_matrix(module):
 
 
 @pytest.mark.nightly
-def test_poor_minima_again(run):
+def test_results_of_poor_minima_are_reproduced(run):
     counts = run("poor_minima")["shares"]["two spirals"]["width"]
     assert counts[16][0] >= 18
 
 
 @pytest.mark.nightly
-def test_skip_connections_again(run):
+def test_results_of_skip_connections_are_reproduced(run):
     numbers = run("skip_connections")
     plain, skip = numbers["sigmoid", "plain"], numbers["sigmoid", "skip connections"]
     assert plain["ratio"] < 1e-11 and skip["ratio"] > 1e-4
@@ -360,7 +360,7 @@ def test_skip_connections_again(run):
 
 
 @pytest.mark.nightly
-def test_learning_rates_again(run):
+def test_results_of_learning_rates_are_reproduced(run):
     """Runs with fewer samples and epochs give the same heading."""
     gaps = run("learning_rates")["gaps"]
     assert 2 * gaps["inverse time"].max() < gaps["constant"].min()
@@ -368,8 +368,8 @@ def test_learning_rates_again(run):
 
 
 @pytest.mark.nightly
-def test_finding_saddles_again(run):
-    """Tries of the table made again have its losses."""
+def test_results_of_finding_saddles_are_reproduced(run):
+    """Searches of the stored table, run again, end at the same losses."""
     kept = run("finding_saddles", "normal")["table"]
     table = run("finding_saddles")["table"]
     mine = table["loss"][(table["way"] == "sample") & (table["proved"] == 1)]

@@ -181,7 +181,7 @@ LABELS = {  # by name: labels, their loss, and whether some output is pulled one
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("l2, spared", [(0.0, False), (0.1, False), (0.1, True)])
 @pytest.mark.parametrize("labels", LABELS)
-def test_along_a_ray_to_the_infimum_the_loss_falls(labels, l2, spared, weighted, rng):
+def test_the_loss_decreases_along_a_ray_to_the_infimum(labels, l2, spared, weighted, rng):
     """Along a ray that is found, the loss decreases until rounding and stays above the lower bound;
     none is found if l2 holds the parameters.
     """

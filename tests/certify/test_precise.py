@@ -60,7 +60,7 @@ def test_the_precise_value_agrees_with_the_engine():
 
 
 def test_at_a_critical_point_the_bound_is_tiny():
-    """Where the gradient is 0 its bound is far below 1e-16, whatever its terms are."""
+    """If the gradient is 0, its error bound is far below 1e-16, however large its terms are."""
     X = np.array([[1.0], [2.0], [-3.0]])
     ob = fc.Objective(fc.MLP([1, 1]), X, 3 * X[:, 0] + 0.5, loss="mse")
     g, error = ob.certificates.precise_gradient([3.0, 0.5])

@@ -128,7 +128,7 @@ def test_bounds_hold_for_underflow_that_is_multiplied_later():
 
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("dtype", ENDS)
-def test_a_normalised_unit_of_scale_0_is_at_no_kink(dtype, residual):
+def test_a_normalised_unit_of_scale_0_does_not_count_as_a_kink(dtype, residual):
     """gamma h + beta is 0 exactly where both are, so relu' is 0 and the bounds agree."""
     rng = np.random.default_rng(3)
     model = fc.MLP([2, 3, 3, 2], "relu", dtype=dtype, batch_norm=True, residual=residual)

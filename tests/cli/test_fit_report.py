@@ -71,7 +71,7 @@ def said(calls, scope):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", FITS)
-def test_every_number_is_that_of_its_call(rng, kind):
+def test_every_number_of_a_report_equals_that_of_its_printed_call(rng, kind):
     fit, X, y = FITS[kind](rng)
     page, facts = fit_report.build_page(
         fit, X, y, names=[f"{i}{'x' * 60}" for i in range(X.shape[1])], target="y" * 60
@@ -215,8 +215,8 @@ def test_a_linear_model_that_is_better_has_a_smaller_error(rng):
 
 @pytest.mark.filterwarnings("ignore")
 def test_classes_that_a_line_separates_need_no_network(rng, monkeypatch):
-    """The penalty of the linear model is small, and a larger score of the network is not taken for
-    a need of it while the difference is within two standard errors.
+    """The penalty of the linear model is small, and a network is needed only if its score is higher
+    by more than two standard errors.
     """
     X = rng.standard_normal((60, 2))
     y = X[:, 0] > 0.1
@@ -263,8 +263,8 @@ def test_unsupported_estimators_and_targets_raise_a_clear_error(rng):
 
 @pytest.mark.filterwarnings("ignore")
 def test_noise_needs_no_network_and_few_rows_have_no_interval(rng):
-    """Decay that is strong makes all predictions nearly the mean, of which the linear model has the
-    choice too.
+    """Strong weight decay makes all predictions nearly the mean, which the linear model can also
+    predict.
     """
     X, y = rng.standard_normal((60, 3)), rng.standard_normal(60)
     est = fc.MLPRegressor((3,), "tanh", alpha=60.0, random_state=0).fit(X, y)
@@ -430,7 +430,7 @@ DECAY = 5.0
 @pytest.mark.nightly
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", DATA)
-def test_the_first_screen_is_true(name):
+def test_the_summary_of_a_report_is_true(name):
     """The score of rows left out is that of ten folds, and the network is called not needed only
     where ten folds show no difference beyond two standard errors.
     """

@@ -70,7 +70,7 @@ def test_training_ends_at_a_proved_minimum_whose_decay_is_that_of_the_estimator(
     assert given.ob.l2 == pytest.approx(2 * 2.0 / N) and given.ob.n_params == 21
 
 
-def test_the_source_of_a_fit_makes_it_again(numbers):
+def test_the_printed_source_of_a_fit_reproduces_it(numbers):
     fit = fit_table(numbers, "y", alpha=1.0, hidden=(3,), seed=2)
     found = {}
     exec(fit.source, found)
@@ -100,7 +100,7 @@ def test_folds_choose_the_decay_of_a_wide_table(numbers, monkeypatch):
 
 
 def test_folds_of_more_columns_than_rows_are_fitted_in_the_span_of_the_rows(rng):
-    """Losses and penalties are those of the rows themselves, and so are the ends of fits."""
+    """Losses, penalties and the ends of fits equal those of fits to the full rows."""
     X = rng.standard_normal((12, 30))
     ob = fc.Objective(fc.MLP([30, 3, 1]), X, X[:, 0] + X[:, 1] ** 2, loss="mse", l2=0.05)
     start = ob.model.init(seed=0)
@@ -176,7 +176,7 @@ def test_other_commands_read_the_table_of_a_saved_network(mixed, kind, tmp_path,
     assert facts["kind"] == "minimum" and facts["sizes"] == [6, 2, 1]
 
 
-def test_intervals_are_those_of_the_estimator(numbers, tmp_path, capsys):
+def test_intervals_equal_those_of_the_estimator(numbers, tmp_path, capsys):
     pytest.importorskip("sklearn")
     data, _ = load_table(numbers, None, None)
     est = fc.MLPRegressor((4,), "tanh", alpha=1.0, random_state=0).fit(data.X, Y)
@@ -340,7 +340,7 @@ def test_a_fit_with_too_many_effective_parameters_is_named_on_the_page(tmp_path,
     assert "effective parameters for 24 targets. With more" in html.unescape(page.read_text())
 
 
-def test_a_table_with_another_suffix_is_refused_with_the_suffixes_of_tables(tmp_path, capsys):
+def test_an_unknown_suffix_of_a_table_raises_with_the_known_ones(tmp_path, capsys):
     path = tmp_path / "t.txt"
     path.write_text("a,y\n1,2\n")
     assert main(["report", str(path)]) == 2

@@ -483,7 +483,7 @@ def test_new_rows_may_have_one_column(read):
 
 
 @pytest.mark.parametrize("comma", [False, True])
-def test_marks_of_thousands_or_of_decimals_are_refused(comma, read):
+def test_ambiguous_marks_of_thousands_or_decimals_raise(comma, read):
     """Values such as 850 and 1.200 in one column are ambiguous; with fewer decimals in some cells
     they are decimals.
     """
@@ -513,7 +513,7 @@ def test_numbers_in_parentheses_are_negative(read):
     assert table.y[:4].tolist() == [0.25, -2.5, 2.25, -4.5]
 
 
-def test_two_decimal_marks_in_one_table_are_refused(read):
+def test_two_decimal_marks_in_one_table_raise(read):
     prices = [f"{i},{i:02} \u20ac" for i in range(N)]
     with pytest.raises(ValueError, match="one decimal mark in all numbers, got '0,00' and '"):
         read(lines(A, prices, names="a,y", mark=";"))

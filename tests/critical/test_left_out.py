@@ -123,8 +123,8 @@ def test_exact_minima_are_continued_from_the_full_minimum():
 
 
 def test_the_short_proof_of_a_minimum_keeps_the_same_samples(monkeypatch):
-    """The samples that are kept by verdicts are kept by the shorter proof, which makes a verdict
-    of few of them.
+    """The shorter proof accepts the samples that full verdicts accept, and computes few full
+    verdicts.
     """
     ob, theta = fitted(3, N=60, weights=True, l2=0.2)
     long = without_rows.classify
@@ -176,7 +176,7 @@ def test_one_step_predictions_take_a_newton_step_without_the_sample():
                 S @ J[i] @ np.linalg.solve(H, J[i].T)) / N)  # fmt: skip
 
 
-def test_samples_of_weight_zero_leave_the_minimum_where_it_is():
+def test_samples_of_weight_zero_do_not_move_the_minimum():
     """In float32 theta is no minimum to float64 precision, and is refined for all samples."""
     net = nets.draw(4, [3, 2, 1], N=12, l2=0.05, dtype="float32")
     ob = net.objective(sample_weight=np.repeat([0.0, 1.0], 6))

@@ -94,7 +94,7 @@ def test_unknown_decrements_and_thresholds_are_not_near():
     )
 
 
-def test_balanced_rows_are_those_of_any_units_and_leave_out_what_noise_would_drown(rng):
+def test_balanced_rows_do_not_depend_on_units_and_omit_rows_below_their_noise(rng):
     """Units change the scales by themselves; rows below their noise, or that would be blown up to
     it, count as dead, however small they are.
     """

@@ -725,7 +725,7 @@ def reason_for(because, near=NEAR_CRITICAL, **seen):
     return reason_sentence(QUERY, found, Decision("undecided", False, because))
 
 
-def test_rare_reasons_are_worded():
+def test_rare_reasons_have_a_sentence():
     assert "H was measured to be zero" in reason_for(Reason.FLAT)
     assert "only, smaller than the error of the products" in reason_for(Reason.NOTHING)
     over = replace(NEAR_CRITICAL, gradient_norm=0.0, gradient_tol=0.0)
@@ -756,7 +756,7 @@ def test_the_radius_of_a_claim_is_worded_by_its_size():
         assert Words(QUERY, Evidence(), outcome).place == place
 
 
-def test_the_limit_of_newtons_steps_is_named_by_its_kind():
+def test_each_kind_of_point_has_its_noun_phrase():
     bowl = fc.classify(BOWL, np.zeros(3))
     assert noun_phrase(bowl) == "a certified minimum"
     for kind, words in (

@@ -58,7 +58,7 @@ def test_known_points_get_their_verdict_from_the_engine(case):
 
 
 @pytest.mark.parametrize("shape", [(4, 2), (5, 2), (6, 1)])
-def test_every_critical_point_of_an_autoencoder(shape):
+def test_every_critical_point_of_an_autoencoder_is_classified_right(shape):
     n, p = shape
     net = LinearAutoencoder(np.arange(n, 0, -1.0) ** 1.5, p, n_samples=n + 3, seed=n)
     ob = compiled(net.objective)

@@ -77,7 +77,7 @@ def test_unreached_dimensions_count_as_zeros_without_l2(rng):
 
 
 @pytest.mark.parametrize("share", [1 + 1e-9, 1 - 1e-9, 1.0, 1 + 1e-14, 1 - 1e-14])
-def test_never_wrong_where_an_eigenvalue_is_nearly_zero(share, rng):
+def test_verdicts_are_right_if_eigenvalues_are_nearly_zero(share, rng):
     """Verdicts are right although the weakest 20 eigenvalues are only ``sigma (share - 1)``."""
     _, sigma = saddle_at_zero(np.random.default_rng(5), 0.0)
     ob, sigma = saddle_at_zero(np.random.default_rng(5), sigma * share)
@@ -89,7 +89,7 @@ def test_never_wrong_where_an_eigenvalue_is_nearly_zero(share, rng):
         assert point.n_negative == 0 if share >= 1 else point.n_negative in (0, 20)
 
 
-def test_spared_biases_and_the_shift_of_logits(rng):
+def test_the_shift_of_logits_counts_as_a_symmetry_if_biases_have_no_l2(rng):
     """With l2 on the matrices alone, the common shift of all logits counts as a proved symmetry."""
     ob, theta = trained(rng, "cross_entropy", 0.01, l2_biases=False)
     dense = fc.classify(ob, theta)
@@ -119,7 +119,7 @@ def test_proofs_in_float32_are_about_the_stored_numbers(rng):
     assert point.n_reached is not None or point.kind == "not_critical"
 
 
-def test_budget_and_other_nets(rng):
+def test_unsupported_networks_and_small_budgets_use_the_general_method(rng):
     """With too small a budget, batch normalisation or kinks, the verdict is that of the general
     method.
     """

@@ -65,7 +65,7 @@ def test_two_terms_and_accumulation_do_not_depend_on_items(arch, dtype, b_form, 
             assert np.array_equal(hooks.product(A1, B1, A2, B2, C, **options), true + C)
 
 
-def test_operands_contiguous_in_depth(arch, dtype, rng):
+def test_products_of_operands_contiguous_in_depth_are_exact(arch, dtype, rng):
     """Products of operands that are contiguous in depth, as in the transposed layout, are exact for
     every remainder of the depth; one term and two, added to C or not, in items or not.
     """
@@ -109,7 +109,7 @@ def test_products_are_bitwise_identical_for_any_number_of_threads(arch, dtype, b
         assert np.array_equal(hooks.product(A, B, arch=arch, b_form=b_form, threads=threads), one)
 
 
-def test_sums_over_rows_have_the_bits_of_products_of_rows(arch, dtype, rng):
+def test_transposed_products_equal_products_of_rows_bitwise(arch, dtype, rng):
     """A' B, whose items may pack A, is bitwise identical to the product with A' stored by rows, for
     all heights of items and tiles, in one item and in items, with any number of threads. Both lie
     within gamma(k) |A'| |B| of the product in long double.
@@ -130,7 +130,7 @@ def test_sums_over_rows_have_the_bits_of_products_of_rows(arch, dtype, rng):
         assert np.all(np.abs(rows - true) <= most * unit / (1 - most * unit) * size), (m, n, k)
 
 
-def test_tall_products_have_the_bits_of_their_items(arch, dtype, rng):
+def test_products_in_one_item_equal_those_in_many_items_bitwise(arch, dtype, rng):
     """One item whose A exceeds the second-level cache, which is computed some rows at a time, has
     the bits of the product in many items.
     """
@@ -214,7 +214,7 @@ def test_totals_ignore_the_padding(arch, dtype, rng):
             assert hooks.total(arch, c, p, q, name) == (factor * q * c * c).sum(), name
 
 
-def test_blas_of_strides_beyond_32_bits(dtype, rng):
+def test_strides_beyond_32_bits_are_multiplied_without_blas(dtype, rng):
     """Matrices whose rows are further apart than a 32-bit integer can express are multiplied
     without BLAS.
     """

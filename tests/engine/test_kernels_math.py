@@ -70,7 +70,7 @@ def test_saturated_derivatives_keep_relative_accuracy(arch, dtype):
         assert np.all(np.abs(got.astype(LD) - true) <= 8 * np.finfo(dtype).eps * true)
 
 
-def test_packed_pairs_are_as_accurate(arch, dtype):
+def test_packed_pairs_are_as_accurate_as_separate_values(arch, dtype):
     """Packed pairs give phi within four ULP and phi' with relative accuracy, equal to what they
     unpack to; NaN stays in its place.
     """

@@ -16,7 +16,7 @@ class InPlace(np.ndarray):
 
 
 @every_form
-def test_nothing_outside_c_is_touched(arch, dtype, b_form, rng):
+def test_products_write_nothing_outside_c(arch, dtype, b_form, rng):
     """Memory before and after an exact C without padding is not written, and incomplete tiles do
     not write into the next row.
     """
@@ -80,7 +80,7 @@ np.lib.stride_tricks.as_strided(there, (16,), (8,))[15]
     assert done.returncode != 0 and "Traceback" not in done.stderr
 
 
-def test_products_stay_inside(arch, python):
+def test_products_read_nothing_beyond_their_operands(arch, python):
     """A, a plain B and C that end at a protected page are read up to it and no further, for every
     shape of tile and edge.
     """
@@ -112,7 +112,7 @@ for dtype in (np.float32, np.float64):
     )
 
 
-def test_losses_stay_inside(arch, python):
+def test_losses_read_nothing_beyond_their_arrays(arch, python):
     """Outputs, targets and weights may end at a protected page, for every loss and length."""
     python(
         GUARD
@@ -130,7 +130,7 @@ for dtype in ("float32", "float64"):
     )
 
 
-def test_passes_stay_inside(arch, python):
+def test_passes_access_nothing_beyond_their_arrays(arch, python):
     """Data, theta, v and out may end at a protected page, for every operator, panel-parallel and
     layer-parallel, with and without chunks.
     """

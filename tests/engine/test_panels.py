@@ -52,7 +52,7 @@ def test_overwritten_state_changes_no_gradient(name, threads, memory, dtype):
 @pytest.mark.parametrize("threads", [2, 3, 4])
 @pytest.mark.parametrize("name", NETS)
 @pytest.mark.parametrize("N", [49, 255, 515])
-def test_short_last_panel_takes_any_place(N, name, threads):
+def test_results_are_right_whichever_thread_runs_a_short_last_panel(N, name, threads):
     """A short last panel may take any thread's place, whichever thread comes first; few panels keep
     their state.
     """
@@ -64,9 +64,9 @@ def test_short_last_panel_takes_any_place(N, name, threads):
 
 
 @pytest.mark.parametrize("N", [872, 1160, 1456])
-def test_panels_of_unequal_length_all_count(N, dtype):
-    """Plans of as many panels as planned, some of them shorter, agree with plain loops and are
-    bitwise identical for any number of threads, which share panels or groups of them.
+def test_plans_with_panels_of_unequal_length_match_plain_loops(N, dtype):
+    """Plans with some shorter panels agree with plain loops and are bitwise identical for any
+    number of threads, which share panels or groups of them.
     """
     sizes, more = [20, 72, 40, 72, 30, 72, 6], set()
     for width in (72, 56, 100):

@@ -158,9 +158,8 @@ for N in (5_000, 20_000, 80_000, 320_000):  # until a copy takes longer than a s
 
 @pytest.mark.parametrize("width", [3, 40, 129])
 def test_copy_reports_whether_rows_are_finite(rng, width, dtype):
-    """A copy of rows reports, by their squares, whether all are finite: what is not finite is
-    always found; numbers whose squares overflow count as not finite; without a copy nothing is
-    reported.
+    """A copy of rows reports whether all squares are finite: NaN and infinity are always found, and
+    numbers whose squares overflow count as not finite. Without a copy nothing is reported.
     """
     N, sizes = 3000, [width, 400 if width > 100 else 60, 400 if width > 100 else 50, 3]
     p = draw_network(rng, sizes, N=N, dtype=dtype)

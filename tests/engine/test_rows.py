@@ -11,7 +11,7 @@ from fastcurv._engine import testing_hooks as hooks
 LENGTHS = [1, 3, 7, 15, 16, 17, 33, 513, 1030, 2047, 2048, 2049, 20001]
 
 
-def test_rows_against_float64(arch, dtype, rng):
+def test_row_operations_match_float64(arch, dtype, rng):
     """Operations on rows agree with float64 within the error of one panel's sum, and write nothing
     outside the rows.
     """
@@ -35,7 +35,7 @@ def test_rows_against_float64(arch, dtype, rng):
             assert np.array_equal(whole[:, n + 2 :], before[:, n + 2 :])
 
 
-def test_combined_rows_against_float64(arch, dtype, rng):
+def test_combinations_of_rows_match_float64(arch, dtype, rng):
     """Combinations may be written to new rows or to the first of the old rows."""
     for n in LENGTHS:
         gamma = 40 * np.finfo(dtype).eps
@@ -52,7 +52,7 @@ def test_combined_rows_against_float64(arch, dtype, rng):
             assert np.array_equal(whole[:, n + 2 :], before[:, n + 2 :])
 
 
-def test_products_of_a_symmetric_matrix_against_float64(arch, dtype, rng):
+def test_products_of_a_symmetric_matrix_match_float64(arch, dtype, rng):
     """Vectors may begin at any place of longer ones, and nothing outside them is written."""
     for n in [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 35, 64, 121, 258]:
         A = rng.standard_normal((n, n)).astype(dtype)
@@ -69,7 +69,7 @@ def test_products_of_a_symmetric_matrix_against_float64(arch, dtype, rng):
         assert times.take(x) is None and times.count == 2
 
 
-def test_a_step_of_adam_against_float64(arch, dtype, rng):
+def test_a_step_of_adam_matches_float64(arch, dtype, rng):
     """The step is in place, and nothing next to the vectors is written."""
     for n in LENGTHS:
         whole = rng.standard_normal((4, n + 5)).astype(dtype)

@@ -78,7 +78,7 @@ def test_accumulation_starts_from_c_or_adds_it(arch, dtype):
 
 @pytest.mark.usefixtures("samples_as_rows")
 @pytest.mark.parametrize("rows", [129, 500])
-def test_column_sums_by_items_and_blocks(arch, dtype, rows):
+def test_column_sums_are_formed_by_items_and_blocks(arch, dtype, rows):
     """db of a layer-parallel plan is summed by blocks of rows in the last layer, and by items in a
     hidden layer.
     """
@@ -134,7 +134,7 @@ def curvature_form(x, units):
 
 
 @but_blas
-def test_totals_of_quadratic_forms_in_the_transposed_layout(arch, dtype):
+def test_quadratic_forms_in_the_transposed_layout_are_summed_in_the_stated_chains(arch, dtype):
     """A total's rows are at most a layer's units, and its columns the panel's samples; a product's
     own panels cut its chains shorter. For the top term, the columns are the samples of a block.
     Float64 has no wider type to join chains in, so half a unit in the last place of the total is

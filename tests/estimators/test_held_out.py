@@ -83,14 +83,14 @@ def test_a_fit_ends_where_the_held_out_loss_has_not_fallen_for_a_while():
     )
 
 
-def test_a_gain_below_a_thousandth_keeps_the_point_and_ends_no_wait():
+def test_gains_below_a_thousandth_do_not_extend_the_wait():
     watch = HeldOut(problem("mse", False)[0], Rows(1 - 1e-6 * t for t in range(99)), np.zeros(82))
     watch.plateau = np.inf
     ends = [watch(SimpleNamespace(x=np.zeros(82), fun=0.0)) for _ in range(MIN_PATIENCE + 1)]
     assert ends == [False] * MIN_PATIENCE + [True] and watch.kept == MIN_PATIENCE + 1
 
 
-def test_a_fit_on_a_plateau_goes_on():
+def test_a_fit_on_a_plateau_continues():
     ob, theta, _ = problem("cross_entropy", False)
     for share, ends in ((0.95, False), (0.85, True)):
         watch = HeldOut(ob, Rows([1.0] * 99), theta)
@@ -98,7 +98,7 @@ def test_a_fit_on_a_plateau_goes_on():
         assert [watch(at) for _ in range(MIN_PATIENCE + 1)][-1] == ends
 
 
-def test_a_penalty_does_not_make_a_plateau():
+def test_weight_decay_of_returns_the_penalty_in_the_loss():
     ob, theta, _ = problem("cross_entropy", False)
     penalised = fc.Objective(ob.model, ob.X, ob.y, l2=1.0, l2_biases=False)
     value = ob.value(theta)

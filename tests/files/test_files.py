@@ -276,7 +276,7 @@ def test_concurrent_writers_never_produce_a_mixed_file(tmp_path):
 @posix
 @pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="needs files without a name")
 @pytest.mark.parametrize("times", [10, pytest.param(200, marks=pytest.mark.nightly)])
-def test_killed_while_saving(times, tmp_path):
+def test_a_killed_save_leaves_a_whole_file(times, tmp_path):
     """After SIGKILL at a random moment of a save, the file is complete, and one more save removes
     all temporary files.
     """

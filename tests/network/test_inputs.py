@@ -86,9 +86,7 @@ def test_products_with_zero_are_zero(arch, dtype, drawn):
 
 
 def test_products_are_homogeneous_at_extreme_scales(arch, dtype, drawn):
-    """Products scale with v down to tiny and up to huge vectors without overflow or underflow on
-    the way.
-    """
+    """Products scale with tiny and huge vectors v without intermediate overflow or underflow."""
     p = drawn("tall", dtype)
     H = p.ob.hessian(p.theta)
     true = H @ p.v

@@ -165,7 +165,7 @@ def test_a_single_block_is_bitwise_identical_to_rows_in_memory():
     assert np.allclose(small.values, whole.values, rtol=1e-14, atol=0)
 
 
-def test_rows_of_a_file_of_records(tmp_path):
+def test_rows_are_read_from_a_file_of_records(tmp_path):
     X, y, _ = computed_rows(range(N))
     np.hstack([X, y]).tofile(tmp_path / "rows.bin")
     model, theta = problem()

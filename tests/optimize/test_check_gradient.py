@@ -53,7 +53,7 @@ def test_an_error_in_one_entry_is_found(size, rng):
     assert bent.gradient_right and not bent.hessian_right
 
 
-def test_infinite_values_and_missing_gradients_are_refused():
+def test_infinite_values_and_missing_gradients_raise():
     class Value:
         n_params = 1
 

@@ -88,7 +88,7 @@ def test_messages_distinguish_interrupted_and_unrequested_verdicts():
 
 
 @pytest.mark.parametrize("unit", [1e20, 1e60])
-def test_layers_of_different_scale_stall_no_steps_and_are_no_kink(unit, rng):
+def test_layers_of_different_scale_neither_stall_nor_report_a_kink(unit, rng):
     """In a tanh network whose last layer is `unit` times the others, each parameter has its own
     rounding, so the run neither stalls nor reports a kink.
     """
@@ -141,7 +141,7 @@ def test_counts_are_those_of_the_objective(method):
 
 
 @pytest.mark.parametrize("unit", [1e-300, 1e-200, 1e-30, 1e30, 1e100])
-def test_newton_cg_in_any_unit_of_the_loss(unit):
+def test_newton_cg_converges_in_any_unit_of_the_loss(unit):
     """Newton-CG converges in any unit of the loss in which squares of curvature do not underflow,
     and ends in smaller ones.
     """
@@ -161,7 +161,7 @@ def test_newton_cg_in_any_unit_of_the_loss(unit):
         ("sgd", {"max_iter": 9, "learning_rate": 1e3}, "relu"),
     ],
 )
-def test_every_end_has_a_report_or_says_which_call_makes_one(method, options, activation):
+def test_every_result_has_a_report_or_names_the_call_for_one(method, options, activation):
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((60, 3)), rng.integers(2, size=60)
     ob = fc.Objective(fc.MLP([3, 4, 2], activation), X, y, l2=1e-3)

@@ -66,9 +66,9 @@ def test_most_broken_trainings_are_named_and_healthy_ones_left_alone():
 
 @pytest.mark.nightly
 def test_advice_followed_as_printed_helps_in_85_percent():
-    """The first call that is printed, evaluated as it stands: it lowers the loss tenfold or to
-    within 10% of the best known; where it trains on other targets, well below a constant; of
-    separable classes it ends at a minimum.
+    """The first printed call, evaluated unchanged, lowers the loss tenfold or to within 10% of the
+    best known. For calls with other targets the loss is well below that of a constant, and for
+    separable classes the run ends at a minimum.
     """
     pytest.importorskip("sklearn")
     failed, tried = [], 0
@@ -91,10 +91,8 @@ def squares(z, y):
 
 @pytest.mark.parametrize("loss", ["gaussian_nll", "poisson", "quantile", fc.Loss(squares)], ids=str)
 @pytest.mark.parametrize("N", [5, 120])
-def test_losses_that_are_given(loss, N, rng):
-    """The share explained is that of the means that the outputs stand for; of a loss of one's own,
-    of the loss.
-    """
+def test_the_explained_share_is_that_of_the_predicted_means(loss, N, rng):
+    """If outputs are not means, the explained share is computed from the predicted means."""
     X = rng.standard_normal((N, 2))
     y = np.round(np.exp(np.sin(X[:, 0]))) if loss == "poisson" else np.sin(X[:, 0])
     ob = fc.Objective(fc.MLP([2, 12, 1 + (loss == "gaussian_nll")]), X, y, loss, l2=1e-3)
@@ -107,8 +105,8 @@ def test_losses_that_are_given(loss, N, rng):
     assert found.facts.explained > 0.5
 
 
-def test_a_loss_that_is_not_finite_is_the_datas_or_the_rates_fault(rng, ticks):
-    """A finite theta whose loss overflows, here also where weights are drawn."""
+def test_an_infinite_loss_is_attributed_to_the_data_or_the_learning_rate(rng, ticks):
+    """A finite theta whose loss overflows is diagnosed, also if the initial weights are drawn."""
     X = (100 * rng.standard_normal((60, 3))).astype("float32")
     ob = fc.Objective(fc.MLP([3, 8, 1], "relu", dtype="float32"), X, np.ones(60), "poisson")
     theta = 1e6 * ob.model.init(seed=0)
@@ -172,7 +170,7 @@ def test_a_diverged_run_is_due_to_its_learning_rate(rng):
     assert named == ["learning rate too large"] * 5
 
 
-def test_both_precisions_sparse_rows_and_batch_normalisation(rng, dtype):
+def test_diagnose_supports_both_precisions_sparse_rows_and_batch_normalisation(rng, dtype):
     ob = wave(rng, dtype=dtype)
     far = fc.Objective(ob.model, ob.X * [1, 1000], ob.y, loss="mse")
     sparse = fc.Objective(ob.model, csr_matrix(far.X), ob.y, loss="mse")
@@ -226,7 +224,7 @@ def test_noise_is_the_spread_of_the_rows_own_gradients(rng):
     assert N_GRADIENT_BATCHES == 8
 
 
-def test_facts_of_layers_and_fit(rng):
+def test_diagnose_reports_measurements_of_layers_and_fit(rng):
     sklearn = pytest.importorskip("sklearn.metrics")
     ob = wave(rng, d=3, l2=1e-2)
     theta = ob.model.init(seed=0)
@@ -367,7 +365,7 @@ def test_rows_of_weight_zero_and_integer_weights_change_no_diagnosis(loss, rng):
     assert "labels shuffled" not in [cause.name for cause in healthy.causes]
 
 
-def test_at_a_minimum_no_noise_is_named_and_the_picture_has_no_rounding_in_it(rng):
+def test_at_a_minimum_neither_noise_nor_rounding_is_shown(rng):
     pytest.importorskip("matplotlib")
     ob = wave(rng, l2=1e-3)
     run = fc.minimize(ob, ob.model.init(seed=0), seed=0)
@@ -494,8 +492,8 @@ def made_of_steps(rng):
 
 
 def test_every_sentence_is_true_of_a_training_made_for_it(rng):
-    """Its number is that of an independent computation; no row of the table is left out but that of
-    simpler networks, which `compare` trains.
+    """The number in each sentence equals an independent computation, for all rows of the table
+    except that of simpler networks, which `compare` trains.
     """
     unseen = {row.sentence: row for row in CAUSES}
     with np.errstate(all="ignore"):
@@ -543,14 +541,14 @@ def test_a_history_knows_its_method_and_survives_a_pickle(rng):
 
 
 @pytest.mark.parametrize("history", [{"time": [1.0]}, {"loss": ["no"]}, "no"])
-def test_a_history_without_losses_is_refused(rng, history):
+def test_a_history_without_losses_raises(rng, history):
     """A history without losses raises an error."""
     ob = wave(rng)
     with pytest.raises((TypeError, ValueError), match="history"):
         fc.diagnose(ob, ob.model.init(seed=0), history)
 
 
-def test_objectives_without_rows_are_refused(rng):
+def test_objectives_without_rows_raise(rng):
     """Objectives without samples raise an error."""
     ob = wave(rng)
     with pytest.raises(TypeError, match=r"must be a fastcurv\.Objective"):
@@ -592,7 +590,7 @@ def test_a_diagnosis_has_text_json_and_a_plot(rng):
     assert np.allclose(ax.lines[0].get_ydata(), [layer.gradient for layer in found.facts.layers])
 
 
-def test_networks_that_ctrl_c_cut_short_are_compared_with_nothing(monkeypatch, rng):
+def test_networks_interrupted_by_ctrl_c_are_not_compared(monkeypatch, rng):
     """After Ctrl-C, an unfinished comparison is not used as evidence, and no further network is
     trained.
     """

@@ -176,9 +176,9 @@ def test_fits_of_noise_end_stalled_slow_or_critical():
 
 
 @pytest.mark.parametrize("method", ["saddle-free-newton", "cubic"])
-def test_steps_that_no_longer_get_on_become_thorough(method):
-    """A run whose thrifty steps leave out a direction of little curvature ends at a proved minimum
-    all the same, with the same bits whether it is watched or not.
+def test_steps_become_more_exact_if_progress_stops(method):
+    """If inexact steps omit a direction of little curvature, the run still ends at a proved
+    minimum, bitwise identical with and without a callback.
     """
     seed = {"saddle-free-newton": 116, "cubic": 15}[method]
     rng = np.random.default_rng(seed)
@@ -250,7 +250,7 @@ def test_following_the_advice_of_fits_of_noise_has_an_effect():
 
 @pytest.mark.nightly
 def test_the_advice_of_diagnose_on_runs_cut_short_has_an_effect_in_85_percent():
-    """Following it lowers the loss, of the objective it names, or changes the verdict; and a run
+    """Following the advice lowers the loss of the named objective or changes the verdict; a run
     that is called healthy explains the targets.
     """
     count, failed = 0, []

@@ -89,7 +89,7 @@ def line(value, slope=1.0, curvature=1.0):
 
 @pytest.mark.parametrize("method", ["trust-region", "newton-cg", "saddle-free-newton", "cubic"])
 @pytest.mark.parametrize("name", DESCENDING)
-def test_degenerate_points_with_a_descent_are_left(name, method, unhurried):
+def test_runs_leave_degenerate_points_with_a_descent_direction(name, method, unhurried):
     found = fc.minimize(DESCENDING[name], np.zeros(2), method, seed=0)
     assert not found.success and found.stopped in ("unbounded", "max_iter", "diverged")
     assert found.fun < -1.0
@@ -140,7 +140,7 @@ def test_a_degenerate_minimum_is_no_success_without_a_bound_on_the_loss():
 
 
 @pytest.mark.parametrize("activation", ["tanh", "identity"])
-def test_the_zero_start_of_a_deep_net_is_left(activation, unhurried):
+def test_runs_leave_the_zero_start_of_a_deep_network(activation, unhurried):
     """At three layers of zeros only the third derivative reveals descent, and the run
     leaves them.
     """
@@ -156,7 +156,7 @@ def test_the_zero_start_of_a_deep_net_is_left(activation, unhurried):
 
 @pytest.mark.parametrize("depth", [3, 4])
 @pytest.mark.parametrize("learned", [0, 1, 2])
-def test_the_saddles_of_deep_linear_nets_are_left(depth, learned, unhurried):
+def test_runs_leave_saddles_of_deep_linear_networks(depth, learned, unhurried):
     """Runs leave saddles of networks of three or more layers at which some directions are learned
     and the others zero, although no second derivative reveals descent.
     """
@@ -188,7 +188,7 @@ def test_products_that_overflow_end_a_run(method):
         assert run.fun < 0.1 * ob.value(start) or "overflow" in run.message
 
 
-def test_separable_classes_without_l2_are_named():
+def test_the_message_names_separable_classes_without_l2():
     class Ray:
         """A net whose classes are separated, with the direction that lowers its loss."""
 
@@ -208,7 +208,7 @@ def test_separable_classes_without_l2_are_named():
 
 @pytest.mark.parametrize("method", ["trust-region", "newton-cg", "l-bfgs", "adam"])
 def test_the_last_newton_steps_reach_the_rounding_error_of_theta(method):
-    """Straight from `minimize` the Newton decrement is that of rounding, whatever the method."""
+    """At the end of `minimize`, the Newton decrement is that of rounding, for every method."""
     ob = overlapping([4, 5, 3], 1e-2, 50)
     options = {"learning_rate": 0.05, "max_iter": 5000} if method == "adam" else {}
     found = fc.minimize(ob, ob.model.init(seed=0), method, seed=0, **options)
@@ -306,7 +306,7 @@ def test_unpenalised_biases_with_one_sided_labels_have_no_critical_point(loss, l
     assert held.certificates.why_no_minimum(model.init(seed=0)) is None
 
 
-def test_a_tiny_unit_of_the_loss_makes_no_success():
+def test_a_tiny_unit_of_the_loss_gives_no_false_success():
     """At the zero start of a deep network the loss is 1e-26, which is its largest value, so the
     start is no success.
     """
@@ -318,7 +318,7 @@ def test_a_tiny_unit_of_the_loss_makes_no_success():
 
 
 def test_an_interpolating_start_is_a_success_in_either_precision():
-    """Where the residuals are those of rounding, in either precision, nothing is lower."""
+    """If the residuals are rounding errors, in either precision, no lower loss exists."""
     rng = np.random.default_rng(0)
     X = rng.standard_normal((3, 4))
     for dtype in ("float64", "float32"):
@@ -351,9 +351,9 @@ def test_a_run_continues_along_a_curved_valley_of_small_gradient():
 
 
 @pytest.mark.parametrize("n", [2, 3])
-def test_a_definite_point_far_from_its_minimum_is_left(n):
-    """In the valley of Rosenbrock's function, which adds next to nothing to the loss: the gradient
-    is within its tolerance, H is definite, and Newton's step leaves the valley.
+def test_runs_leave_points_of_positive_curvature_far_from_a_minimum(n):
+    """In the valley of Rosenbrock's function, which is a negligible part of the loss here, the
+    gradient is within its tolerance and H is definite, but Newton's step leaves the valley.
     """
 
     class Shallow(function):
@@ -375,7 +375,9 @@ def test_a_definite_point_far_from_its_minimum_is_left(n):
 @pytest.mark.parametrize("method", ["trust-region", "newton-cg", "levenberg-marquardt"])
 @pytest.mark.parametrize("seed", range(3))
 def test_slow_progress_near_the_lower_bound_ends_a_run(method, seed):
-    """Five tanh units on 41 points of a sine: the loss falls like a power of the iterations."""
+    """For five tanh units on 41 points of a sine, the loss decreases like a power of the number of
+    iterations.
+    """
     x = np.linspace(-3, 3, 41)[:, None]
     ob = fc.Objective(fc.MLP([1, 5, 1], "tanh"), x, np.sin(x), "mse")
     start = ob.model.init(seed)
@@ -396,7 +398,7 @@ def test_slow_progress_near_the_lower_bound_ends_a_run(method, seed):
 )
 @pytest.mark.parametrize("gradient_tol", [0.1, 0.3])
 def test_a_minimum_is_a_success_wherever_the_run_was_before(method, gradient_tol):
-    """Softmax regression is convex: a lower point to which tries lead is the minimum."""
+    """Softmax regression is convex, so a lower point found by further attempts is the minimum."""
     X = np.array([[-0.32], [1.73], [0], [-0.53]])
     y = np.array([[0.18, 0.24, 0.58], [0.62, 0.2, 0.17], [0.37, 0.27, 0.36], [0.26, 0.57, 0.16]])
     y = y / y.sum(axis=1, keepdims=True)
@@ -408,7 +410,9 @@ def test_a_minimum_is_a_success_wherever_the_run_was_before(method, gradient_tol
 
 
 def test_the_point_that_met_the_tolerance_is_the_result():
-    """Not an earlier one with a loss lower by rounding."""
+    """The result is the point that met the gradient tolerance, although an earlier point has a loss
+    that is lower by rounding.
+    """
     rng = np.random.default_rng(0)
     X = rng.standard_normal((60, 4))
     y = 100 * np.sin(X @ rng.standard_normal(4))
@@ -491,8 +495,8 @@ def test_the_reduction_ratio_ignores_rounding():
 
 
 @pytest.mark.parametrize("limit", [0.2, 0.6])
-def test_max_time_holds_checks_included(limit, ticks):
-    """One step or check may pass the limit."""
+def test_max_time_includes_the_final_checks(limit, ticks):
+    """The limit includes the checks at the end of a run, except for the last step or check."""
     ob = overlapping([20, 30, 10], 1e-3, 400)
     begun = time.perf_counter()
     found = fc.minimize(ob, ob.model.init(seed=0), "trust-region", max_time=limit, max_iter=10**6)
@@ -500,7 +504,7 @@ def test_max_time_holds_checks_included(limit, ticks):
     assert found.stopped == "max_time" and found.nit > 10
 
 
-def test_the_budget_that_cut_a_step_ends_the_run(monkeypatch):
+def test_a_budget_that_ends_inside_a_step_ends_the_run(monkeypatch):
     """Time has ended if the longest recent interval between two readings of the clock would pass
     the limit; later, shorter intervals do not reopen the run.
     """
@@ -516,7 +520,7 @@ def test_the_budget_that_cut_a_step_ends_the_run(monkeypatch):
 
 
 def test_checks_cost_no_more_than_the_training_and_their_floor(ticks, monkeypatch):
-    """For separable classes without l2, of which no bound is known, the rounds of checks end."""
+    """For separable classes without l2, whose loss has no known bound, the rounds of checks end."""
     # seconds, or fifty readings of the clock
     monkeypatch.setattr(finish, "MIN_CHECK_SECONDS", 0.05)
     X = np.random.default_rng(0).standard_normal((200, 10))
@@ -571,7 +575,7 @@ def test_by_default_a_run_is_saved_at_most_twice_a_minute(monkeypatch):
 # --- parts
 
 
-def test_both_steps_take_the_same_arguments_in_the_same_order():
+def test_both_step_functions_take_the_same_arguments_in_the_same_order():
     H, g = np.diag([2.0, 4.0]), np.array([2.0, 2.0])
     for step in (fc.newton_step, fc.saddle_free_newton_step):
         assert np.allclose(step(H, g, 1.0), [-2 / 3, -2 / 5])
@@ -584,7 +588,7 @@ def test_statuses_are_numbered_as_minimize_lists_them():
     assert {name: i for i, name in enumerate(names)} == STATUS_CODES
 
 
-def test_the_default_of_epochs_and_of_iterations(problem, rng):
+def test_default_limits_are_100_epochs_and_1000_iterations(problem, rng):
     """The default is 100 epochs for mini-batches, and 1000 iterations otherwise."""
     p = problem(rng, (2, 2, 1), N=4)
     words = {"gradient_tol": 1e-300, "verdict": False}
@@ -620,8 +624,8 @@ def test_the_flat_space_is_that_of_the_weakest_eigenvalues():
 
 @pytest.mark.parametrize("dense_below", [0, 100])
 def test_the_last_steps_report_their_cost(dense_below):
-    """One Newton step solves a quadratic, by n products and a factor or by a Krylov space. Steps
-    go on while they halve the gradient.
+    """One Newton step solves a quadratic, by n products and a factorisation or in a Krylov space.
+    Further steps are taken while they halve the gradient.
     """
     ob = QuadraticObjective(PrescribedSpectrum(np.linspace(1, 2, 9), 0))
     at = np.full(9, 1e-3)
@@ -695,7 +699,7 @@ def test_line_searches_return_a_lower_point_if_there_is_one(shape, free, walled)
             assert found[1] == shape(found[0][0]) < shape(0.0) and found[0][1] == 0
 
 
-def test_rays_along_which_the_value_falls():
+def test_rays_along_which_the_value_decreases_are_found():
     falling = function(
         1, lambda x: np.exp(-x[0]), lambda x: -np.exp(-x), lambda x: np.diag(np.exp(-x))
     )
@@ -707,7 +711,7 @@ def test_rays_along_which_the_value_falls():
     assert not appears_unbounded(bowl, bowl.value, np.ones(2), 1.5, -np.ones(2))
 
 
-def test_probes_of_length_zero_are_no_directions(rng):
+def test_probes_of_length_zero_are_ignored(rng):
     probed = SimpleNamespace(probes=lambda theta: np.array([[0.0, 3.0], [0.0, 4.0]]))
     flat = np.eye(2)[:, 1:]
     found = list(trial_directions(probed, np.zeros(2), flat, rng))

@@ -82,7 +82,7 @@ def test_critical_points_at_large_n_are_found_by_products():
     assert classify(ob, result.x).kind == "saddle"
 
 
-def test_a_singular_hessian_is_no_obstacle():
+def test_a_singular_hessian_takes_least_squares_steps():
     """If ``H p = -g`` has no solution, the step is the least-squares solution of least norm."""
     values = np.r_[np.zeros(300), np.linspace(-1, -0.5, 100), np.linspace(0.5, 1, 100)]
     H = PrescribedSpectrum(values)
@@ -128,7 +128,7 @@ def test_searches_keep_budgets_and_record_a_history():
     assert loose.success and loose.gradient_tol == 0.05 and loose.gradient_norm > 1e-8
 
 
-def test_never_worse_than_the_start_however_short_the_search():
+def test_short_searches_never_end_with_a_larger_gradient():
     ob = compiled(xor(width=2, l2=0.0))
     for seed in range(8):
         theta = 2 * np.random.default_rng(seed).standard_normal(9)
@@ -200,9 +200,9 @@ def test_a_search_continues_if_no_eigensolver_converges(monkeypatch):
     assert np.isfinite(result.gradient_tol) and result.gradient_norm > result.gradient_tol
 
 
-def test_an_excursion_that_leaves_the_finite_numbers_is_given_up():
-    """t^3 - 2 t + 2 has its root at -1.77; |g| has a valley at 0.82, where descent on it ends. The
-    Hessian is not finite on the way out.
+def test_a_search_that_meets_infinite_curvature_ends_at_a_finite_point():
+    """t^3 - 2 t + 2 has its root at -1.77, but |g| has a local minimum at 0.82, where descent on
+    |g| ends. The Hessian is not finite beyond a limit on the way to the root.
     """
     for limit in (0.9, 1.2, 1.5):
         ob = FunctionObjective(
@@ -235,7 +235,7 @@ def test_a_search_ends_if_no_step_lowers_the_gradient_norm(monkeypatch):
     assert asked and len(asked) <= 1 + np.log2(result.history.max() / result.history.min())
 
 
-def test_a_step_beyond_float32_is_no_error():
+def test_a_step_beyond_float32_raises_no_error():
     """With curvature 1e-30, Newton's step exceeds the range of the objective's precision, and the
     search ends without an error.
     """
@@ -246,9 +246,9 @@ def test_a_step_beyond_float32_is_no_error():
 
 
 @pytest.mark.parametrize("size", [1e-100, 1e-170, 1e-305])
-def test_curvature_whose_square_underflows_ends_no_search_by_an_error(size):
-    """The step down ``||g||^2`` of g = size t, where Newton-MR has none to offer: to t = 0, or none
-    where it leaves the range of numbers.
+def test_curvature_whose_square_underflows_raises_no_error(size):
+    """If Newton-MR has no step for g = size t, the search descends on ``||g||^2``: to t = 0, or not
+    at all if the numbers leave the range of floats.
     """
     moved = []
     theta = np.array([0.5, -0.25])
@@ -266,7 +266,7 @@ def test_curvature_whose_square_underflows_ends_no_search_by_an_error(size):
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("size", [1e-300, 1e-170, 1.0, 1e160, 1e290])
 def test_a_quadratic_of_any_scale_has_its_critical_point_found(method, size):
-    """Where squares leave the range of float64: an error, or a plateau that was none."""
+    """Squares beyond the range of float64 cause neither an error nor a false plateau."""
     saddle = QuadraticObjective(size * np.diag([1.0, 2.0, -3.0]))
     found = fc.find_critical_point(saddle, np.ones(3), method=method)
     assert found.success and found.status == 0 and np.abs(found.x).max() < 1e-12
@@ -350,7 +350,7 @@ def test_a_verdict_on_the_point_found_may_be_left_out():
     assert judged.kind == classify(ob, found.x).kind
 
 
-def test_a_walk_to_an_index_keeps_its_budget():
+def test_a_search_for_an_index_ends_within_its_budget():
     ob, theta = tiny_net()
     few = find_critical_point(ob, theta, index=1, max_products=4 * ob.n_params)
     assert few.kind is few.report is None
@@ -361,7 +361,7 @@ def test_a_walk_to_an_index_keeps_its_budget():
 
 
 @pytest.mark.parametrize("options", [{}, {"method": "gradient-norm"}, {"index": 1}])
-def test_a_search_keeps_its_time(options, monkeypatch):
+def test_a_search_ends_within_max_time(options, monkeypatch):
     """If each gradient takes 20 ms, a search with a limit of 50 ms ends, even within a
     line search.
     """

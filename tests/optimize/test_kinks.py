@@ -45,7 +45,7 @@ def gates_at(ob, theta, active=0):
 
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_with_all_signs_fixed_phi_is_the_loss(loss, activation):
+def test_phi_equals_the_loss_if_all_signs_are_fixed(loss, activation):
     ob = relu_net(0, (3, 5, 4, LOSSES[loss]), loss, activation=activation)
     theta = ob.model.init(seed=1) + 0.1
     phi = ob.certificates.relu_rows().smooth_piece(*gates_at(ob, theta))
@@ -75,7 +75,9 @@ def test_derivatives_in_theta_and_slopes_match_differences(loss):
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_the_hessian_with_smoothed_kinks_matches_complex_steps(loss, bias, monkeypatch):
-    """It does with blocks of one sample and of all, and with weights and widths that differ."""
+    """The Hessian matches for blocks of one sample and of all samples, and for different weights
+    and widths.
+    """
     plain = relu_net(0, (3, 5, 4, LOSSES[loss]), loss, activation="leaky_relu", bias=bias)
     weight = np.random.default_rng(1).random(30)
     ob = fc.Objective(plain.model, plain.X, plain.y, loss=loss, l2=3e-3, sample_weight=weight)
@@ -149,7 +151,9 @@ def at_rest(seed, **options):
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_error_of_the_gradient_is_within_its_bound_where_it_vanishes(seed):
-    """Where the gradient is all error; 27 rows, whose inverse float64 does not hold."""
+    """The bound holds at points where the computed gradient is only rounding error, for 27 samples,
+    whose 1 / 27 is not exact in float64.
+    """
     ob, gates, phi, point = at_rest(seed, N=27)
     g, bounds = phi.precise_gradient(point)
     exact = exact_gradient(ob, gates, point[: ob.n_params], point[ob.n_params :])
@@ -220,7 +224,7 @@ def test_most_relu_nets_end_at_proved_minima_on_kinks(sizes, loss, l2):
 
 
 def test_the_report_of_a_run_on_kinks_is_what_classify_returns():
-    """All fields and words of a verdict are there, whichever way a run ended."""
+    """The report has all fields and sentences of a verdict, however the run ended."""
     held = 0
     for seed in range(6):
         rng = np.random.default_rng(seed)
@@ -302,7 +306,7 @@ def test_a_duplicated_unit_at_a_saddle_is_not_proved():
     assert not proof.certified and "its own way" in proof.reason
 
 
-def test_a_copy_is_only_what_has_the_same_gates_and_direction(rng):
+def test_only_units_with_equal_gates_and_direction_count_as_copies(rng):
     ob = relu_net(0, (3, 4, 1))
     theta = ob.model.init(seed=0)
     gates, collapsed = gates_at(ob, theta)
@@ -325,7 +329,9 @@ def test_a_copy_is_only_what_has_the_same_gates_and_direction(rng):
 
 
 def test_a_point_on_kinks_that_is_no_minimum_is_not_proved():
-    """A kink that bends downward, a slope outside, and a gradient that does not vanish."""
+    """No minimum is proved at a kink that bends downward, for a slope outside its interval, or if
+    the gradient is not 0.
+    """
     ob = relu_net(0, (3, 6, 1), l2=1e-3, N=40)
     theta = ob.model.init(seed=0)
     gates, collapsed = gates_at(ob, theta, active=3)

@@ -67,8 +67,9 @@ def test_the_compact_form_matches_the_recursion(memory):
 @pytest.mark.parametrize("memory", [2, 20])
 @pytest.mark.parametrize("n", [1, 2, 9, 64])
 def test_iterates_on_a_quadratic_are_those_of_plain_numpy(n, memory, rng):
-    """The recursion along each step, and lengths that the conditions allow; from there the minimum,
-    within n steps where memory holds all of them and lengths were exact: within 4 n.
+    """Each step follows the recursion, with a length that meets the Wolfe conditions, and the run
+    reaches the minimum within 4 n steps, or within n if the memory holds all pairs and lengths are
+    exact.
     """
     Q = np.linalg.qr(rng.standard_normal((n, n)))[0]
     A, centre = Q * np.linspace(1, 20, n) @ Q.T, rng.standard_normal(n)
@@ -106,8 +107,8 @@ def test_points_of_networks_meet_the_strong_wolfe_conditions(rng):
 
 
 @pytest.mark.parametrize("scale", [1e-9, 1e-4, 1.0, 1e5])
-def test_a_search_may_begin_far_too_short_or_too_long(scale):
-    """The first step is along the gradient, and of length 1 at most."""
+def test_line_searches_work_from_any_length_of_the_first_step(scale):
+    """The first step is along the negative gradient, with a length of at most 1."""
     ob = FunctionObjective(
         10, lambda x: scale * rosen(x), lambda x: scale * rosen_der(x), lambda x: np.eye(10)
     )
@@ -164,14 +165,14 @@ def test_the_next_trial_is_a_minimum_of_the_cubic(f, slope):
     assert found == pytest.approx(wanted, rel=1e-10)
 
 
-def test_the_next_trial_where_there_is_no_cubic():
+def test_the_next_trial_without_a_cubic_is_within_its_bounds():
     wall = on_a_line(1.0, -1.0)
     assert wall.supply_trial(np.inf, np.full(1, np.nan)) and wall.trial[0] == pytest.approx(0.1)
     blind = on_a_line(1.0, -1.0)
     assert blind.supply_trial(2.0, np.full(1, np.nan)) and blind.trial[0] == 0.5
 
 
-def test_a_search_that_is_given_up_ends_at_its_lowest_trial():
+def test_an_abandoned_line_search_ends_at_its_lowest_trial():
     line = on_a_line(0.0, -1.0)
     line.supply_trial(-1.0, np.full(1, -1.0))
     beyond = line.trial[0]
@@ -184,8 +185,10 @@ def test_a_search_that_is_given_up_ends_at_its_lowest_trial():
     assert not high.moved and high.theta[0] == 0 and high.value == 0
 
 
-def test_a_search_that_finds_nothing_drops_its_pairs_then_is_lost():
-    """A gradient that is wrong from the second point on."""
+def test_failed_line_searches_drop_the_pairs_and_then_end_the_run():
+    """After the first point every trial value and slope is wrong: the search first drops its pairs,
+    then fails until it is started again.
+    """
     line = on_a_line(0.0, -1.0)
     assert not line.supply_trial(-0.7, np.full(1, -0.5)) and line.moved and line.count == 1
     asked, wanted = 0, line.search()
@@ -198,7 +201,7 @@ def test_a_search_that_finds_nothing_drops_its_pairs_then_is_lost():
 
 
 def test_a_value_that_is_not_finite_shortens_the_step():
-    """log x is undefined below 0: a step beyond it comes back."""
+    """log x is undefined below 0, so a step to a negative x is shortened."""
 
     def value(x):
         return float(x[0] - np.log(x[0])) if x[0] > 0 else np.nan
@@ -221,7 +224,7 @@ def test_a_resumed_run_continues_with_its_pairs_bitwise(memory, at, tmp_path):
     same(whole, rest)
 
 
-def test_a_ring_whose_oldest_pair_is_nowhere_is_damaged(tmp_path):
+def test_an_invalid_oldest_pair_of_a_checkpoint_raises(tmp_path):
     start, path = np.linspace(-1.0, 1.5, 10), tmp_path / "run"
     fc.minimize(rosenbrock(10), start, "l-bfgs", max_iter=3, checkpoint=path, verdict=False)
     arrays, facts = read_tensors(path)
@@ -240,8 +243,10 @@ def test_float32_runs_stay_in_float32():
 
 
 @pytest.mark.parametrize("at", range(1, 7))
-def test_ctrl_c_inside_a_record_leaves_one_point(at):
-    """Wherever it falls, the best point, its loss and the records are of one point."""
+def test_ctrl_c_while_recording_leaves_a_consistent_result(at):
+    """If Ctrl-C arrives at any moment, the best point, its loss and the records belong to one
+    point.
+    """
 
     class Broken(list):
         """Raises once, at the so manieth use after the start."""
@@ -320,8 +325,10 @@ def alone_tol(dtype):
 
 @pytest.mark.by_day(share=1 / 3)
 @pytest.mark.parametrize("activation", nets.ACTIVATIONS)
-def test_to_the_end_of_precision_the_lowest_point_is_reported(activation, rng):
-    """Where values differ by rounding alone they rise, too: the best one counts, watched or not."""
+def test_the_lowest_point_is_returned_if_only_rounding_remains(activation, rng):
+    """If values differ by rounding alone some of them rise, and the run returns the lowest point,
+    with and without a callback.
+    """
     net = nets.draw(rng, [3, 5, 1], activation, "mse", 25, l2=1e-2)
     for dtype in nets.DTYPES:
         ob, start = net.ob.astype(dtype), net.theta.astype(dtype)
@@ -330,7 +337,7 @@ def test_to_the_end_of_precision_the_lowest_point_is_reported(activation, rng):
         assert alone.fun == alone.history["loss"].min() == ob.value(alone.x)
 
 
-def test_batch_norm_and_rows_in_chunks(rng):
+def test_runs_with_batch_norm_or_chunks_equal_those_of_a_user_objective(rng):
     X, y = rng.standard_normal((3000, 6)), rng.standard_normal((3000, 2))
     normal = fc.Objective(fc.MLP([6, 8, 2], batch_norm=True), X, y, "mse", l2=1e-3)
     small = fc.Objective(fc.MLP([6, 8, 2]), X, y, "mse", l2=1e-3, memory=300_000)
@@ -341,8 +348,10 @@ def test_batch_norm_and_rows_in_chunks(rng):
         same(minimize(ob, start, max_iter=30), minimize(UserObjective(ob), start, max_iter=30))
 
 
-def test_sweeps_in_many_parts_have_the_same_bits(rng):
-    """More numbers than one part of a sweep has, by any number of threads."""
+def test_vector_operations_in_many_parts_are_bitwise_identical(rng):
+    """For vectors longer than one cache block, a run equals that of NumPy, for any number of
+    threads.
+    """
     net = nets.draw(rng, [150, 90, 60, 4], "tanh", "cross_entropy", 20, l2=1e-3, dtype="float32")
     found = minimize(net.ob, net.theta, max_iter=30)
     same(found, minimize(UserObjective(net.ob), net.theta, max_iter=30, gradient_tol=1e-3))
@@ -399,8 +408,10 @@ def slow(rng):
 
 
 @pytest.mark.parametrize("method", ["l-bfgs", "lm"])
-def test_a_limit_of_time_ends_a_run_of_any_number_of_iterations(method, rng):
-    """The limit grows until a step was taken: a machine may have other work."""
+def test_max_time_ends_a_run_without_an_iteration_limit(method, rng):
+    """The time limit is raised until the run takes at least one step, since the machine may be
+    busy.
+    """
     net, how = slow(rng), {"gradient_tol": 0.0, "max_iter": 10**9, "verdict": False}
     for seconds in (0.2, 2.0, 20.0, 200.0):
         found = fc.minimize(net.ob, net.theta, method, max_time=seconds, **how)
@@ -523,7 +534,7 @@ def test_a_resumed_run_keeps_its_coordinates(memory, at, tmp_path):
     assert np.array_equal(rest.history["loss"], whole.history["loss"])
 
 
-def test_coordinates_that_lost_their_origin_are_damaged(tmp_path):
+def test_scaled_coordinates_without_an_origin_raise(tmp_path):
     (ob, theta), path = regression(), tmp_path / "run"
     minimize(ob, theta, max_iter=3, precondition=True, checkpoint=path)
     arrays, facts = read_tensors(path)
@@ -533,7 +544,7 @@ def test_coordinates_that_lost_their_origin_are_damaged(tmp_path):
         minimize(ob, None, precondition=True, resume=path)
 
 
-def test_coordinates_of_layers_leave_bits_to_sizes_alone():
+def test_layer_coordinates_are_bitwise_identical_for_any_number_of_threads():
     runs = [
         minimize(*regression(N=3000, n_threads=threads), max_iter=12, precondition=True)
         for threads in (1, 2, 3)
@@ -542,8 +553,10 @@ def test_coordinates_of_layers_leave_bits_to_sizes_alone():
 
 
 @pytest.mark.parametrize("dtype", nets.DTYPES)
-def test_coordinates_that_mislead_are_left(dtype, monkeypatch, tmp_path):
-    """Where no value is lower in them, steps go on in those of theta, and are resumed so."""
+def test_layer_coordinates_without_descent_are_abandoned(dtype, monkeypatch, tmp_path):
+    """If no step in layer coordinates lowers the loss, the run continues in theta, also after it is
+    resumed.
+    """
     ob, theta = regression(dtype=dtype)
     path, steps = tmp_path / "run", []
 

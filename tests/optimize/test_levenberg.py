@@ -47,7 +47,7 @@ def test_levenberg_marquardt_finds_a_certified_least_squares_minimum():
 
 
 @pytest.mark.parametrize("loss", nets.LOSSES)
-def test_every_loss_and_both_precisions(loss, dtype, rng):
+def test_levenberg_marquardt_lowers_every_loss_in_both_precisions(loss, dtype, rng):
     """The method lowers every loss, in both precisions."""
     net = nets.draw(rng, [3, 4, 2], "tanh", loss, 30, l2=1e-2, dtype=dtype)
     found = run(net.ob, net.theta)
@@ -56,7 +56,7 @@ def test_every_loss_and_both_precisions(loss, dtype, rng):
 
 
 @pytest.mark.parametrize("activation", nets.ACTIVATIONS)
-def test_steps_are_the_same_when_watched(activation, rng):
+def test_a_callback_changes_no_step(activation, rng):
     net = nets.draw(rng, [3, 5, 1], activation, "mse", 25, l2=1e-3)
     seen = []
     alone = run(net.ob, net.theta, max_iter=30)
@@ -66,7 +66,7 @@ def test_steps_are_the_same_when_watched(activation, rng):
     assert len(alone.history["loss"]) == alone.nit + 1
 
 
-def test_where_there_is_no_matrix_steps_are_in_krylov_spaces(rng):
+def test_objectives_without_a_matrix_take_steps_in_krylov_spaces(rng):
     """Objectives that form no matrix take steps in Krylov spaces."""
     X, y = rng.standard_normal((60, 30)), rng.standard_normal((60, 1))
     few = fc.MLP([3, 4, 1], batch_norm=True)
@@ -115,7 +115,7 @@ def test_slow_runs_are_bitwise_identical_with_callbacks_and_resumed(tmp_path):
         same(whole, rest)
 
 
-def test_a_saddle_is_left():
+def test_levenberg_marquardt_leaves_a_saddle():
     ob = sine(l2=1e-4)
     zero = np.zeros(ob.n_params)  # of all weights; the gradient is zero there
     found = fc.minimize(ob, zero, "lm", seed=0)
@@ -123,7 +123,7 @@ def test_a_saddle_is_left():
     assert found.kind == "minimum"
 
 
-def test_the_default_is_this_on_small_networks_alone(rng):
+def test_small_networks_are_minimised_by_levenberg_marquardt_by_default(rng):
     """`minimize` uses the method by default for small networks in memory only."""
     ob, start = fit_of_noise()
     ours = fc.minimize(ob, start, max_iter=20, verdict=False)
@@ -152,7 +152,7 @@ def test_every_method_ends_at_a_loss(method):
     assert (found.fun <= target) == (found.stopped == "target")
 
 
-def test_targets_that_are_no_numbers_raise():
+def test_a_fun_target_that_is_no_number_raises():
     ob = sine()
     with pytest.raises(TypeError, match="fun_target"):
         run(ob, ob.model.init(seed=0), fun_target="low")
@@ -161,7 +161,7 @@ def test_targets_that_are_no_numbers_raise():
 
 
 @pytest.mark.parametrize("method", ["levenberg-marquardt", "l-bfgs", "trust-region"])
-def test_several_starts_in_one_call_are_those_of_single_calls(method, python):
+def test_several_starts_in_one_call_equal_single_calls(method, python):
     """The call returns the lowest of its starts, bitwise identical to that of one thread."""
     x = np.linspace(-3, 3, 41)[:, None]
     ob = fc.Objective(fc.MLP([1, 3, 1], "tanh"), x, np.sin(2 * x), "mse", l2=1e-4)

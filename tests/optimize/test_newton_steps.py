@@ -77,7 +77,7 @@ def test_grouped_steps_equal_single_steps(method, loss, dtype):
         assert (np.diff(found.history["time"]) >= 0).all()
 
 
-def test_points_are_where_the_objective_is(rng):
+def test_the_engine_evaluates_at_the_point_of_the_objective(rng):
     """The loss evaluator of the engine is at the same point as the objective."""
     net = small_network("tanh")
     ob, theta, other = net.ob, net.theta, net.theta + 0.1
@@ -116,7 +116,7 @@ def test_unpickled_arrays_give_the_same_steps(rng):
             same_run(found, minimize(again, theta, method, max_iter=30))
 
 
-def test_points_are_there_for_small_networks_of_known_losses(rng):
+def test_the_engine_takes_steps_for_small_networks_with_built_in_losses_only(rng):
     """The engine takes steps by itself for small networks with built-in losses, and for
     no others.
     """
@@ -202,7 +202,9 @@ def test_ctrl_c_keeps_the_grouped_steps_so_far(method):
 
 
 def test_the_radius_follows_the_rules_of_trial_steps():
-    """The radius decreases to a quarter of the step, or doubles at the bound."""
+    """After a rejected step the radius is a quarter of the step's length; after a good step at the
+    boundary it doubles.
+    """
     assert _engine.next_radius(1.0, 0.2, 0.5, True) == 0.125
     assert _engine.next_radius(1.0, 0.5, 0.5, True) == 1.0
     assert _engine.next_radius(1.0, 0.8, 1.0, True) == 2.0

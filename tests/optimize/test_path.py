@@ -22,8 +22,8 @@ def friedman(rng, N=200):
 
 
 def test_a_path_leaves_the_saddles_of_units_that_decay_has_killed(rng):
-    """At l2 = 2.0 no unit is active, and that point stays critical for smaller l2; yet each point
-    of the path is a minimum, hardly higher than that of a fit from the start.
+    """At l2 = 2 no unit is active, and that point stays critical for smaller l2. Each point of the
+    path is nevertheless a minimum, hardly higher than that of a fit from the start.
     """
     X, y = friedman(rng)
     ob = fc.Objective(fc.MLP([5, 5, 1]), X, y, loss="mse", l2_biases=False)
@@ -76,7 +76,7 @@ def test_a_path_in_float32_is_followed_in_float64():
     assert np.linalg.eigvalsh(last.hessian(theta).to_dense())[0] > 0
 
 
-def test_a_path_is_a_record_with_a_picture(rng):
+def test_a_path_has_a_table_and_a_plot(rng):
     """A path has a table, attributes of its points and a plot."""
     X, y = friedman(rng, 60)
     ob = fc.Objective(fc.MLP([5, 3, 1]), X, y, loss="mse")

@@ -252,7 +252,7 @@ def test_eigenvalues_that_overflow_raise():
 
 
 @pytest.mark.parametrize("scale", SCALES)
-def test_tridiagonal_of_any_scale(scale, rng):
+def test_tridiagonal_matrices_of_any_scale_are_solved(scale, rng):
     n = 60
     d, e = rng.standard_normal(n), rng.standard_normal(n - 1)
     T = np.diag(d) + np.diag(e, 1) + np.diag(e, -1)

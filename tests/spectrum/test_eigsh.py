@@ -71,7 +71,7 @@ def test_values_resolved_by_the_tolerance_are_all_found(name, which, tol, rng):
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5])
-def test_smallest_operators_and_every_k(n, dtype, rng):
+def test_smallest_operators_have_right_pairs_for_every_k(n, dtype, rng):
     spectrum = rng.standard_normal(n)
     for k in range(1, n + 1):
         for which in ("LA", "SA", "LM", "BE"):
@@ -130,7 +130,7 @@ def test_all_64_values_of_a_cluster_are_found(rng):
     assert np.allclose(pairs.values, np.sort(spectrum)[-70:], atol=1e-10)
 
 
-def test_tight_cluster_with_one_wanted_converges_or_says_not(rng):
+def test_one_wanted_pair_of_a_tight_cluster_converges_or_is_flagged(rng):
     spectrum = np.r_[1 + 1e-7 * np.arange(30), np.linspace(0, 0.9, 300)]
     for budget in (5, 20, 1000):
         pairs = eigsh(Prescribed(spectrum, seed=0), 1, "LA", tol=1e-10, max_products=budget, seed=0)
@@ -230,7 +230,7 @@ def test_warm_start_costs_one_product_a_vector(dtype, rng):
     )
 
 
-def test_against_deflates(dtype, rng):
+def test_against_returns_pairs_orthogonal_to_known_ones(dtype, rng):
     spectrum = SPECTRA["hessian"](rng)
     op = Prescribed(spectrum, seed=0, dtype=dtype)
     top = eigsh(op, 5, "LA", tol=1e-11 if dtype == "float64" else 1e-5, seed=0)
@@ -271,7 +271,7 @@ def test_value_relative_tolerance_resolves_small_ends(rng):
     assert loose.n_products < sharp.n_products
 
 
-def test_same_seed_same_bits_and_other_seeds_agree(rng):
+def test_equal_seeds_are_bitwise_identical_and_other_seeds_agree(rng):
     op = Prescribed(SPECTRA["normal"](rng), seed=0)
     a, b, c = (eigsh(op, 4, "LA", seed=seed) for seed in (0, 0, 1))
     assert np.array_equal(a.values, b.values) and np.array_equal(a.vectors, b.vectors)

@@ -28,7 +28,7 @@ def test_ctrl_c_returns_the_pairs_found(rng):
 
 
 @pytest.mark.parametrize("more", [-5, 1, 400])
-def test_products_of_another_shape_are_an_error(more):
+def test_products_of_another_shape_raise(more):
     class Wrong(sla.LinearOperator):
         def __init__(self):
             super().__init__(np.float64, (40, 40))
@@ -43,7 +43,7 @@ def test_products_of_another_shape_are_an_error(more):
         eigsh(Wrong(), 3, seed=0)
 
 
-def test_a_matrix_that_is_misaligned(rng):
+def test_a_misaligned_matrix_has_its_eigenvalues(rng):
     """A misaligned matrix has the same eigenvalues as an aligned copy."""
     A = rng.standard_normal((120, 120))
     A += A.T
@@ -55,7 +55,7 @@ def test_a_matrix_that_is_misaligned(rng):
     assert np.allclose(found.values, wanted.values, rtol=1e-12)
 
 
-def test_values_that_are_not_finite_are_an_error(rng):
+def test_products_that_are_not_finite_raise(rng):
     class Broken(Prescribed):
         def _matvec(self, v):
             return super()._matvec(v) * (np.nan if self.n_products > 5 else 1)
@@ -65,7 +65,7 @@ def test_values_that_are_not_finite_are_an_error(rng):
 
 
 @pytest.mark.parametrize("form", ["C", "F", "dia", "coo", "csc", "csr", "bsr", "lil", "dok"])
-def test_matrices_are_operators(form, rng):
+def test_eigsh_accepts_matrices(form, rng):
     A = rng.standard_normal((40, 40))
     A = A + A.T
     other = np.array(A, order=form) if form in "CF" else sparse.coo_array(A).asformat(form)

@@ -63,7 +63,7 @@ def compare(first: int, last: int) -> tuple[int, int]:
 LACKING: tuple[int, ...] = ()
 
 
-def test_all_copies_are_found_or_what_may_lack_one_is_not_called_converged():
+def test_at_most_3_of_60_searches_lack_a_copy():
     lacking, unsure = compare(0, 60)
     assert lacking <= 3 and unsure <= 5
 
@@ -78,8 +78,8 @@ def test_all_copies_are_found_in_95_of_100_of_500_searches():
 
 
 def test_copies_at_the_edge_of_seven_values_are_found():
-    """Two zeros below 680 copies of each of six values, and an Ising ring of 12 spins, whose two
-    ground states were answered by one of them and an excited one in 10 of 10 draws.
+    """All copies are found of two zeros below 680 copies of each of six values, and of the two
+    ground states and an excited state of an Ising ring of 12 spins.
     """
     values = np.repeat(np.arange(7.0), [2, 680, 680, 680, 680, 680, 694])
     spins = 1 - 2 * ((np.arange(4096)[:, None] >> np.arange(12)) & 1)
@@ -124,7 +124,7 @@ def test_a_start_in_an_invariant_subspace_does_not_hide_the_rest(tilt):
     assert np.allclose(trusted.values, [4, 5]) and trusted.n_products == 2
 
 
-def test_a_budget_that_ends_with_the_start_calls_nothing_converged():
+def test_no_pair_is_converged_if_the_budget_ends_with_the_first_start():
     A, start = np.diag(np.arange(100.0)), np.eye(100)[:, :3]
     pairs = fc.eigsh(A, 3, "LA", v0=start, max_products=3)
     assert pairs.n_products == 3 and not pairs.converged.any()

@@ -46,7 +46,7 @@ def test_eigenvalues_within_the_tolerance_are_distinguished(near, options):
 
 
 @pytest.mark.parametrize("width", [1e-4, 0.1, 0.3, 1.0])
-def test_copies_in_a_narrow_band_far_from_0(width, dtype):
+def test_copies_in_a_narrow_band_far_from_0_are_found(width, dtype):
     """Every copy is found of values that occur six times each, as in a network without a hidden
     layer.
     """
@@ -66,7 +66,7 @@ def test_copies_in_a_narrow_band_far_from_0(width, dtype):
         assert pairs.residuals.max() <= 4 * pairs.tol * pairs.scale
 
 
-def test_residuals_hold_beside_deflated_vectors_where_copies_end_the_space():
+def test_residuals_hold_with_deflation_in_small_krylov_spaces():
     """Residuals hold if each value occurs fourteen times, so that the Krylov space orthogonal to
     two vectors has few dimensions.
     """
@@ -112,7 +112,7 @@ def test_all_copies_of_wanted_eigenvalues_are_found():
 
 
 @pytest.mark.parametrize("seed", [16, 491, 790, 1168, 1664])
-def test_operators_that_once_lacked_a_copy_have_all(seed):
+def test_all_copies_are_found_where_one_was_once_missed(seed):
     """For operators of which a copy was once missed, every start finds all copies."""
     ((_, op, values, k, which),) = operators(seed, seed + 1)
     for start in range(12):

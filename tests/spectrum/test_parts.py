@@ -79,9 +79,9 @@ def wide_network():
     return ob.hessian(ob.model.init(seed=0))
 
 
-def test_pairs_in_sample_space_orthogonal_to_known_ones(wide_network):
-    """Orthogonal to no columns the search is the plain one; orthogonal to all dimensions it finds
-    nothing.
+def test_pairs_in_sample_space_are_orthogonal_to_known_ones(wide_network):
+    """If no vectors are deflated, the search equals a plain one; if all dimensions are deflated, no
+    pairs are found.
     """
     plain = fc.eigsh(wide_network, 3, "LA", seed=0, space="samples")
     none = fc.eigsh(
@@ -164,14 +164,14 @@ def test_few_probes_of_a_trace_have_random_directions(m):
 
 
 @pytest.mark.parametrize("what", ["trace", "frobenius_norm", "diagonal"])
-def test_a_named_method_is_used(what):
+def test_eigsh_uses_the_requested_method(what):
     op, estimate = Prescribed(np.linspace(1.0, 3.0, 60), seed=0), getattr(fc, what)
     for m in (6, 9, 40):
         assert estimate(op, m, method="hutchinson", seed=0).method == "hutchinson"
     assert estimate(op, 40, seed=0).method != "hutchinson", "of its own accord it takes a sketch"
 
 
-def test_any_number_of_rows_is_multiplied():
+def test_products_accept_any_number_of_rows():
     A = np.arange(36.0).reshape(6, 6)
     for op in (A + A.T, LinearOperator((6, 6), matvec=lambda v: (A + A.T) @ v, dtype=float)):
         for k in range(1, 20):

@@ -100,7 +100,7 @@ def test_the_error_of_a_complete_sketch_is_its_rounding(function, method, dtype,
 
 
 @pytest.mark.parametrize("method", ["hutchinson", "hutch++", "xtrace"])
-def test_standard_errors_of_many_samples_are_no_wider_than_they_must(method, rng):
+def test_standard_errors_of_many_samples_have_the_expected_spread(method, rng):
     """With 100 samples, the error divided by its standard error has the expected spread."""
     spectrum = rng.standard_normal(300)
     op = Prescribed(spectrum, seed=0)
@@ -110,7 +110,7 @@ def test_standard_errors_of_many_samples_are_no_wider_than_they_must(method, rng
 
 
 @pytest.mark.parametrize("scale", [1e-300, 1e-170, 1e170, 1e300])
-def test_estimates_at_every_scale(scale, rng):
+def test_estimates_are_right_at_every_scale(scale, rng):
     """Estimates are right for numbers whose squares underflow or overflow."""
     spectrum = np.r_[1.0, 0.01 * rng.random(59)]
     op, ordinary = Prescribed(scale * spectrum, seed=0), Prescribed(spectrum, seed=0)
@@ -155,7 +155,7 @@ def test_trace_uses_quadratic_forms(dtype, rng):
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 20])
-def test_enough_samples_are_exact(dtype, n, rng):
+def test_as_many_samples_as_dimensions_are_exact(dtype, n, rng):
     op = Prescribed(rng.standard_normal(n), seed=0, dtype=dtype)
     A = (op @ np.eye(n, dtype=dtype)).astype(float)
     op.n_products = 0
@@ -169,7 +169,7 @@ def test_enough_samples_are_exact(dtype, n, rng):
 
 
 @pytest.mark.parametrize("name", ["zero", "rank one", "identity"])
-def test_estimates_of_degenerate_operators(name, dtype, rng):
+def test_estimates_of_degenerate_operators_lie_within_their_errors(name, dtype, rng):
     """Estimates of zero, rank-one and identity operators lie within their errors."""
     spectrum = SPECTRA[name](rng)
     op = Prescribed(spectrum, seed=0, dtype=dtype)
@@ -191,7 +191,7 @@ def test_estimates_of_degenerate_operators(name, dtype, rng):
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 70])
-def test_eigvalsh_and_inertia(dtype, n, rng):
+def test_eigvalsh_and_inertia_match_the_known_spectrum(dtype, n, rng):
     """`eigvalsh` and `inertia` agree with the known spectrum."""
     spectrum = rng.uniform(0.5, 2, n) * rng.choice([-1, 1], n)
     spectrum[: n // 3] = 0
@@ -217,7 +217,7 @@ def test_inertia_uses_the_bound_of_the_operator(rng):
     assert tuple(rough) == (7, 0, 2) and rough.bound >= 3e-3
 
 
-def test_inertia_of_a_matrix(rng):
+def test_inertia_accepts_matrices(rng):
     """`inertia` accepts matrices."""
     A = rng.standard_normal((20, 20))
     A = A + A.T
@@ -290,7 +290,7 @@ def test_any_method_is_exact_for_a_one_by_one_matrix():
 @pytest.mark.parametrize(
     ("function", "method"), [(trace, "xtrace"), (diagonal, "xdiag"), (diagonal, "hutchinson")]
 )
-def test_where_nothing_but_rounding_is_left_the_error_covers_it(function, method, of, dtype, rng):
+def test_the_error_of_a_complete_sketch_covers_shared_rounding(function, method, of, dtype, rng):
     """If a sketch holds the whole range, all its samples share one rounding error, which the
     standard error covers.
     """

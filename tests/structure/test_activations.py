@@ -65,7 +65,7 @@ def test_products_agree_with_long_double(seed):
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])
-def test_products_by_complex_steps(batch_norm, rng, dtype):
+def test_products_match_complex_steps(batch_norm, rng, dtype):
     """Products equal complex steps, also with batch normalisation, whole and in chunks, which
     gather the means of earlier layers first.
     """
@@ -88,7 +88,7 @@ def test_products_by_complex_steps(batch_norm, rng, dtype):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("batch_norm", [False, True])
-def test_one_by_hand_is_the_one_built_in(kind, batch_norm, rng):
+def test_a_user_defined_tanh_equals_the_built_in_one(kind, batch_norm, rng):
     """All results of tanh given by a function equal those of its kernels to rounding."""
     if batch_norm and kind in ("sparse", "blocks"):
         return
@@ -111,7 +111,7 @@ def test_one_by_hand_is_the_one_built_in(kind, batch_norm, rng):
 
 @in_long_double
 @pytest.mark.parametrize("sizes", [[3, 5, 2], [3, 5, 4, 2]])
-def test_proofs_are_about_those_of_the_one_built_in(sizes, rng, dtype):
+def test_proofs_agree_with_those_for_the_built_in_tanh(sizes, rng, dtype):
     X, y = rng.standard_normal((40, 3)), rng.standard_normal((40, 2))
     one, two = (
         fc.Objective(fc.MLP(sizes, phi, dtype=dtype), X, y, "mse", 0.05) for phi in ("tanh", TANH)
@@ -151,7 +151,7 @@ def test_errors_of_activations_are_within_their_stated_bounds(own, rng):
 
 @nets.every_own
 @pytest.mark.parametrize("move", [0.0, 1e-4, 0.1, 2.0, 30.0])
-def test_derivatives_nearby_are_within_their_bounds(own, move, rng):
+def test_bounds_on_derivatives_hold_nearby(own, move, rng):
     phi, z = nets.OWN[own], rng.standard_normal((300, 3)) * 3
     first, second, third = phi.bounds(z, np.full_like(z, move))
     for _ in range(30):
@@ -201,7 +201,7 @@ def problem(phi, l2=0.05, loss="mse", **more):
 
 
 @pytest.mark.parametrize("known", [{}, {"third": 2.0}, {"ulps": 8}, {"first": 1.0, "second": 0.65}])
-def test_without_bounds_a_verdict_is_measured(known):
+def test_verdicts_on_activations_without_bounds_are_not_proved(known):
     for phi in (Activation(nets.arctan, **known), ["tanh", Activation(nets.arctan, **known)]):
         rng = np.random.default_rng(0)
         X, y = rng.standard_normal((50, 4)), rng.standard_normal((50, 2))
@@ -213,7 +213,7 @@ def test_without_bounds_a_verdict_is_measured(known):
 @in_long_double
 @pytest.mark.parametrize("loss", ["mse", "log_cosh"])
 @nets.every_own
-def test_with_bounds_a_verdict_is_proved(own, loss):
+def test_verdicts_on_activations_with_bounds_are_proved(own, loss):
     ob = problem(nets.OWN[own], loss=loss, l2=0.1)
     found = fc.minimize(ob, ob.model.init(seed=0), seed=0)
     assert found.kind == "minimum" and found.report.certified, found.message
@@ -421,7 +421,7 @@ def test_activations_have_names_equality_and_copies():
 
 
 @pytest.mark.parametrize("layers", [(5,), (5, 4)])
-def test_estimators_take_them(layers, rng):
+def test_estimators_accept_user_defined_activations(layers, rng):
     from sklearn.base import clone
 
     X = rng.standard_normal((100, 3))

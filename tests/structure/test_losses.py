@@ -107,7 +107,7 @@ def test_second_derivatives_change_by_no_more_than_the_third_allows(name, move, 
 
 
 @every_name
-def test_products_by_complex_steps(name, rng, dtype):
+def test_products_match_complex_steps(name, rng, dtype):
     """Products of engine and oracle equal complex steps, dense and sparse, weighted, whole and in
     chunks.
     """
@@ -132,7 +132,7 @@ def test_products_by_complex_steps(name, rng, dtype):
 
 @in_long_double
 @pytest.mark.parametrize("function", [squares, cauchy, cross_entropy])
-def test_products_of_an_own_loss_by_differences_in_long_double(function, rng):
+def test_products_of_a_user_defined_loss_match_differences_in_long_double(function, rng):
     """Products equal fourth-order differences of the reference's gradients in long double."""
     y = rng.integers(3, size=(40, 1)) if function is cross_entropy else rng.normal(size=(40, 3))
     p = nets.draw(rng, [4, 9, 3], "tanh", Loss(function), X=rng.normal(size=(40, 4)), y=y, l2=0.1)
@@ -155,7 +155,7 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("batch_norm", [False, True])
-def test_an_own_loss_is_the_one_built_in(kind, batch_norm, rng):
+def test_user_defined_cross_entropy_equals_the_built_in_one(kind, batch_norm, rng):
     """For user-defined cross entropy, which couples outputs, all results equal those of its kernels
     to rounding, and proofs are no tighter.
     """
@@ -177,7 +177,7 @@ def test_an_own_loss_is_the_one_built_in(kind, batch_norm, rng):
         assert 0.5 * thirds[0] <= thirds[1] <= 2 * thirds[0]
 
 
-def test_an_own_loss_that_couples_outputs_has_the_same_gauss_newton_matrix(rng):
+def test_a_user_defined_loss_with_coupled_outputs_has_the_built_in_gauss_newton_matrix(rng):
     """Trace and eigenpairs from a small matrix, and steps, equal those of the built-in loss to
     rounding.
     """
@@ -215,7 +215,7 @@ def check_nothing_is_certified(ob, elsewhere):
 
 
 @pytest.mark.parametrize("known", [{}, {"third": 0.28}, {"ulps": 32}, {"lower": 0.0}])
-def test_without_bounds_a_verdict_is_measured(known):
+def test_verdicts_on_losses_without_bounds_are_not_proved(known):
     ob = problem(Loss(cross_entropy, **known))
     check_nothing_is_certified(ob, np.zeros(ob.n_params))
 
@@ -246,7 +246,7 @@ def test_verdicts_without_bounds_never_claim_a_proof(known):
     "phi", ["relu", ["relu", "tanh"], ["own", "relu"], ["relu", "own"]], ids=str
 )
 @pytest.mark.parametrize("kind", ["dense", "blocks"])
-def test_kinks_are_seen_without_bounds(phi, kind, rng):
+def test_kinks_are_counted_without_bounds(phi, kind, rng):
     """At zero weights, where the Hessian of one side is positive and the loss decreases on the
     other, the kinks are counted.
     """
@@ -262,7 +262,7 @@ def test_kinks_are_seen_without_bounds(phi, kind, rng):
 
 
 @in_long_double
-def test_with_bounds_a_verdict_is_proved():
+def test_verdicts_on_losses_with_bounds_are_proved():
     ob = problem(Loss(cross_entropy, third=0.28, ulps=32))
     found = fc.minimize(ob, ob.model.init(seed=0), seed=0)
     assert found.kind == "minimum" and found.report.certified
@@ -280,7 +280,7 @@ def test_proofs_use_bounds_of_float64_if_long_double_is_no_longer(monkeypatch):
     assert at.certified and at.radius >= (10 if LONG else 1) * best
 
 
-def test_the_gauss_newton_matrix_of_a_loss_that_is_not_convex_is_refused(rng):
+def test_the_gauss_newton_matrix_of_a_nonconvex_loss_raises(rng):
     X, y = rng.standard_normal((30, 2)), 9 * rng.standard_normal((30, 1))
     for kind in KINDS.values():
         ob = kind(fc.MLP([2, 3, 1]), X, y, Loss(cauchy))
@@ -564,7 +564,7 @@ def test_nine_tenths_lie_below_their_90_percent_quantile(name):
     assert 0.88 <= np.mean(y <= net.predict(X)) <= 0.92
 
 
-def test_mean_and_deviation_of_a_gaussian(rng):
+def test_gaussian_nll_predicts_mean_and_deviation(rng):
     """A fit with gaussian_nll predicts the mean and the standard deviation."""
     X, y = law("normal", rng, 4000)
     net = MLPRegressor((10,), "tanh", loss="gaussian_nll", alpha=1.0, random_state=0).fit(X, y)
@@ -614,6 +614,6 @@ def test_regressors_start_at_the_best_constant(loss, rng):
         assert np.allclose(net.predict(rng.normal(size=(5, 2))), y.mean(), rtol=1e-3)
 
 
-def test_a_loss_for_classes_is_refused(rng):
+def test_a_loss_for_classes_raises(rng):
     with pytest.raises(ValueError, match="for numerical targets"):
         MLPRegressor(loss="cross_entropy").fit([[0.0], [1.0]], [0.0, 1.0])

@@ -1,4 +1,4 @@
-"""Networks that tests ask, and the lists of what there is: the one place for both.
+"""Networks that tests use, and the lists of activations and losses that they cover.
 
 Lists of activations and losses are those of the library's own tables: a new row of a table is in
 every test that goes through a list. A net is drawn with its data, at a point:

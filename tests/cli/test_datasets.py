@@ -198,7 +198,7 @@ BARE = "1,0.5,7\n1,2.5,8.5\n1,1.5,9\n"
 
 @pytest.mark.parametrize("cell", ["", "x"])
 def test_all_columns_are_inputs_of_an_existing_network(cell, tmp_path):
-    """A constant column stays, and a word or a gap is refused with its place."""
+    """A constant column stays, and a word or a gap raises an error with its place."""
     path = tmp_path / "t.csv"
     path.write_text(BARE)
     data = load_dataset(path, raw=True, test_fraction=0.0, n_outputs=1)

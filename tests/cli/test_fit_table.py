@@ -1,4 +1,4 @@
-"""Networks trained on tables: where training ends, what is saved, predicted and refused."""
+"""Networks trained on tables: where training ends, what is saved, predicted and rejected."""
 
 import csv
 import html

@@ -1,4 +1,4 @@
-"""Tables of users: what is read, left out and refused, and how columns become inputs."""
+"""Tables of users: what is read, left out and rejected, and how columns become inputs."""
 
 import gzip
 from dataclasses import asdict

@@ -283,7 +283,7 @@ FOUND = {
     "gradient_flat": found_gradient_flat,
     "outliers": found_of_outliers,
     "input_covariance": lambda d: (
-        f"{d['n_steps']} steps without centring need {d['sooner'].min()} to {d['sooner'].max()} "
-        "with it"
+        f"the loss that {d['n_steps']} steps reach without centring is reached in "
+        f"{d['sooner'].min()} to {d['sooner'].max()} steps with it"
     ),
 }

@@ -169,7 +169,7 @@ def test_robbins_monro_agrees_with_the_growth_of_partial_sums(schedule, far, qui
 def test_robbins_monro_is_undecided_for_unknown_schedules():
     found = robbins_monro(lambda t: 0.1 / t**0.7)
     assert found.satisfied is None and found.exponent == pytest.approx(0.7)
-    assert "No finite number" in found.reason and not found
+    assert found.reason.startswith("A finite number of rates does not") and not found
 
 
 @pytest.mark.parametrize(

@@ -281,17 +281,23 @@ class Smoothed(Smooth):
         slope = leak + (1 - leak) * np.where(right, 1, e) / (1 + e)
         return value, slope, (1 - leak) / self.width * e / (1 + e) ** 2
 
-    def passes(self, point: NDArray[Any]) -> tuple[Any, NDArray[Any], Arrays, Arrays]:
-        """Return value, gradient, z of every layer and phi' of every hidden layer."""
-        r, slopes = self.rows, []
-        layers = layers_of(r, point)
+    def _forward(
+        self, rows: ReluRows, layers: list[tuple[NDArray[Any], Any]]
+    ) -> tuple[Arrays, Arrays, list[tuple[NDArray[Any], ...]]]:
+        """Return the input and z of every layer, and phi, phi' and phi'' of every hidden layer."""
+        units: list[tuple[NDArray[Any], ...]] = []
 
         def bend(l: int, z: NDArray[Any]) -> NDArray[Any]:
-            value, slope, _ = self._activate(l, z)
-            slopes.append(slope)
-            return value
+            units.append(self._activate(l, z))
+            return units[-1][0]
 
-        below, zs = r.forward(layers, bend)
+        return *rows.forward(layers, bend), units
+
+    def passes(self, point: NDArray[Any]) -> tuple[Any, NDArray[Any], Arrays, Arrays]:
+        """Return value, gradient, z of every layer and phi' of every hidden layer."""
+        r, layers = self.rows, layers_of(self.rows, point)
+        below, zs, units = self._forward(r, layers)
+        slopes = [slope for _, slope, _ in units]
         value, d = r.terms(zs[-1])
         g, _ = r.backward(layers, below, slopes, d)
         decay = 0.5 * (r.l2 * point**2).sum(axis=-1)
@@ -313,13 +319,8 @@ class Smoothed(Smooth):
         and of phi, multiplied by Jacobians of z on both sides, and the mixed derivatives of each
         product ``a W'`` with respect to its two factors.
         """
-        layers, units = layers_of(rows, theta), []
-
-        def bend(l: int, z: NDArray[Any]) -> NDArray[Any]:
-            units.append(self._activate(l, z))
-            return units[-1][0]
-
-        below, zs = rows.forward(layers, bend)
+        layers = layers_of(rows, theta)
+        below, zs, units = self._forward(rows, layers)
         deltas = [rows.terms(zs[-1])[1]]  # dL/dz
         outer = [rows.loss_curvature(zs[-1])]  # d2L/dz2, with the layers above linearised
         for (W, _), (_, slope, curvature) in zip(layers[:0:-1], units[::-1]):

@@ -36,6 +36,7 @@ from ..common.protocols import Floats
 from ..common.runtime import check_time
 from ..structure.parameters import (
     divisor_of,
+    has_kinks,
     is_batch_normalised,
     l2_diagonal,
     layers_of,
@@ -264,7 +265,7 @@ def preactivation_signs(
     error of the numbers in its row and layer. A z that cannot change, as for a row of zeros in a
     first layer without bias, is not at a kink.
     """
-    if not any(ACTIVATIONS[name].kink for name in ob.model.activation):
+    if not has_kinks(ob.model):
         none = [np.zeros(m, dtype=bool) for m in ob.model.sizes[1:-1]]
         return [Signs(0, none, none)] * len(radii)
     passes = passes_at(ob, theta_in_model_dtype(ob, theta))
@@ -318,7 +319,7 @@ def kink_margin(ob: Any, theta: ArrayLike) -> float:
     calls of `propagate_majorants` for all rows.
     """
     theta = theta_in_model_dtype(ob, theta)
-    if not any(ACTIVATIONS[name].kink for name in ob.model.activation):
+    if not has_kinks(ob.model):
         return np.inf
 
     def met(radius: float) -> int:

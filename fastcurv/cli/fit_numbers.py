@@ -27,7 +27,7 @@ from ..network.mlp import MLP
 from ..network.objective import Objective
 from ..optimize.minimize import minimize
 from ..optimize.path import without_inactive_units
-from ..structure.tables import ACTIVATIONS
+from ..structure.parameters import has_kinks
 from .fit_network import Fit, no_warnings
 
 N_FOLDS = 10
@@ -178,7 +178,7 @@ def _find_minimum(found: Numbers) -> None:
     flops = float(ob.n_params) ** 2 * ob.n_samples * ob.model.sizes[-1]
     most = int(TRAINING_FLOPS_PER_SECOND * (1 + found.fit_seconds) * ob.model.sizes[-1] / flops)
     large = flops > MAX_FACTOR_FLOPS or most < MIN_ITERATIONS
-    kinks = any(ACTIVATIONS[name].kink for name in ob.model.activation)
+    kinks = has_kinks(ob.model)
     if not large and not kinks:
         found.max_iter = min(most, MAX_ITERATIONS)
         with no_warnings():

@@ -58,8 +58,8 @@ from ..network.mlp import MLP
 from ..network.objective import Objective
 from ..network.row_views import check_no_batch_norm, check_rows_in_memory, dense_rows
 from ..spectrum.results import format_number, to_json_value
-from ..structure.parameters import l2_diagonal, terms_of_a_row
-from ..structure.tables import ACTIVATIONS, LOSSES
+from ..structure.parameters import has_kinks, l2_diagonal, terms_of_a_row
+from ..structure.tables import LOSSES
 
 # ratio of rows to parameters below which intervals were found to cover too little
 MIN_ROWS_PER_PARAMETER = 2.0
@@ -507,7 +507,7 @@ def _check_laplace_input(ob: Any, theta: Any, curvature: str) -> tuple[Any, Floa
     _check_likelihood(ob.loss)
     theta = np.array(check_theta(ob, theta), np.float64)
     ob = cast_to_float64(ob)
-    if curvature == "hessian" and any(ACTIVATIONS[name].kink for name in ob.model.activation):
+    if curvature == "hessian" and has_kinks(ob.model):
         kinks = ob.certificates.kinks(theta)
         if kinks:
             raise ValueError(

@@ -40,8 +40,8 @@ from ..network.row_views import check_no_batch_norm, check_rows_in_memory, dense
 from ..optimize.minimize import minimize
 from ..spectrum.draw import shown_axes
 from ..spectrum.results import format_number, to_json_value
-from ..structure.parameters import l2_diagonal, terms_of_a_row
-from ..structure.tables import ACTIVATIONS, LOSSES, one_hot
+from ..structure.parameters import has_kinks, l2_diagonal, terms_of_a_row
+from ..structure.tables import LOSSES, one_hot
 from .nearness import assess_nearness_by_decrement, gradient_and_error
 from .without_rows import (
     JACOBIAN_BLOCK_ENTRIES,
@@ -77,7 +77,7 @@ def _check_minimum(ob: Any, theta: Any, call: str) -> Minimum:
     check_rows_in_memory(ob, call)
     check_no_batch_norm(ob, call)
     theta = ob.model.check_theta(theta)
-    kinks = _has_kinks(ob) and int(call_certificate(ob, "kinks", theta, default=0))
+    kinks = has_kinks(ob.model) and int(call_certificate(ob, "kinks", theta, default=0))
     if kinks:
         raise ValueError(
             f"theta must have no pre-activation at a kink, got {kinks}. Use a smooth activation "
@@ -133,11 +133,6 @@ def _check_minimum(ob: Any, theta: Any, call: str) -> Minimum:
             theta = theta - factor.solve(ob.gradient(theta))
         return _check_minimum(ob, theta, call)
     return Minimum(ob, theta, factor)
-
-
-def _has_kinks(ob: Any) -> bool:
-    """Return True if an activation of the network has a kink."""
-    return any(ACTIVATIONS[name].kink for name in ob.model.activation)
 
 
 def _unpenalised_shift(ob: Any) -> Any:
@@ -534,7 +529,7 @@ def left_out_of_fit(ob: Any, theta: Any) -> LeftOut:
     definite there, or with kinks, the Gauss-Newton matrix replaces it.
     """
     ob, theta = cast_to_float64(ob), np.asarray(theta, float)
-    if not _has_kinks(ob):
+    if not has_kinks(ob.model):
         run: Any = minimize(ob, theta, verdict=False, progress=False, seed=0)
         theta = run.x
         with suppress(ValueError):

@@ -29,6 +29,7 @@ from ..common.read_only import ReadOnly, Record
 from ..common.runtime import Budget, OutOfTime, starting_with_nearest_rounding, time_limit
 from ..common.vectors import safe_norm
 from ..critical.classify import classify
+from ..structure.parameters import has_kinks
 from ..structure.symmetry import nearest_copy
 from ..structure.tables import ACTIVATIONS
 from .find import KRYLOV_MIN_N, check_index, find_critical_point
@@ -365,7 +366,7 @@ class _Sampler:
     ) -> None:
         self.ob, self.epochs, self.max_iter, self.verdict = ob, epochs, max_iter, verdict
         self.n_walks, self.budget = 0, Budget()
-        self.smooth = not any(ACTIVATIONS[name].kink for name in ob.model.activation)
+        self.smooth = not has_kinks(ob.model)
         names = [
             name for name in START_FUNCTIONS if name != "narrower" or _has_wider_network(ob.model)
         ]

@@ -19,6 +19,11 @@ def is_batch_normalised(model: Any) -> bool:
     return bool(getattr(model, "batch_norm", False)) and len(model.sizes) > 2
 
 
+def has_kinks(model: Any) -> bool:
+    """Return True if an activation of the network has a kink."""
+    return any(ACTIVATIONS[name].kink for name in model.activation)
+
+
 def layers_of(model: Any, theta: NDArray[Any]) -> list[tuple[NDArray[Any], Any]]:
     """Return ``[(W, b), ...]``, views of a flat vector of any dtype or of many vectors ``(...,
     n)``; b is None without biases.

@@ -39,7 +39,7 @@ _EPILOG = (
     "what is saved"
 )
 # messages of argparse, and how they are rephrased in the form of the other messages
-REPHRASED = (
+REPHRASED_MESSAGES = (
     (r"^argument (-[^:/]*(?:/-[^:]*)?|\w+): ", r"\1 "),
     (r"^(\S+) expected (one|at least one) argument$", r"\1 must have a value, got none."),
     (r"^(\S+) invalid choice: ('.*?') \(choose from (.*)\)$", r"\1 must be one of \3, got \2."),
@@ -55,7 +55,7 @@ class Parser(argparse.ArgumentParser):
     """
 
     def error(self, message: str) -> NoReturn:
-        for pattern, replacement in REPHRASED:
+        for pattern, replacement in REPHRASED_MESSAGES:
             message = re.sub(pattern, replacement, message)
         if given := re.match(r"(\S+) must be one of (.*), got '(.*)'\.$", message):
             choices = re.findall(r"[\w-]+", given[2])

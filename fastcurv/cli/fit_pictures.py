@@ -277,7 +277,7 @@ def add_deciding_rows(page: Page) -> None:
     prediction most.
     """
     found, fit, target, some = page.found, page.fit, page.target, page.some
-    page.report.section("Which rows decided?")
+    page.report.section("Which rows determine a prediction?")
     if found.out is None:
         page.report.text(f"This is not known here, because {found.why}.")
         return

@@ -2,7 +2,8 @@
 
 The statements of a heading are evaluated from the numbers of the example. A control replaces some
 of these numbers by those of another experiment: another condition, shuffled data, or no effect at
-all. Each statement must hold for the example and be false for one of its controls.
+all. Each statement must hold for the example and be false for one of its controls. A control that
+takes more than a second is marked `slow` and runs nightly.
 """
 
 import importlib
@@ -32,12 +33,22 @@ def heading(**controls):
     return lambda statements: Heading(statements, controls)
 
 
-def check_heading(heading, numbers):
-    """Check that each statement of a heading holds, and is false for one of the controls."""
+def slow(control):
+    """Mark a control that takes more than a second."""
+    control.slow = True
+    return control
+
+
+def check_heading(heading, numbers, with_slow=False):
+    """Check that each statement of a heading holds, and is false for one of the controls; the slow
+    ones are left out by default.
+    """
     stated = heading.statements(numbers)
     assert all(stated.values()), [words for words, holds in stated.items() if not holds]
     refuted = set()
     for name, control in heading.controls.items():
+        if getattr(control, "slow", False) and not with_slow:
+            continue
         found = heading.statements(numbers | control(numbers))
         wrong = {words for words, holds in found.items() if not holds}
         assert wrong, f"all statements hold for the control {name!r}"

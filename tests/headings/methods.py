@@ -1,11 +1,13 @@
 """Headings of the examples on symmetries, stochastic gradients, Newton's method and fits."""
 
+from types import SimpleNamespace
+
 import numpy as np
 
 import fastcurv as fc
 from fastcurv._engine import chosen_arch
 
-from .check import change, exchange, heading, shuffled, vary
+from .check import example, exchange, heading, shuffled, slow, vary
 
 MLP = fc.MLP
 
@@ -118,15 +120,39 @@ def constant_rate(d):
     }
 
 
-def ends_exchanged(d):
-    """The end of training in place of the epoch at which it stopped, and conversely."""
-    table = d["table"]
-    names = [(f"{part}_stopped", f"{part}_end") for part in ("loss", "right")]
-    changes = {a: table[b] for pair in names for a, b in (pair, pair[::-1])}
-    return change(d, "table", **changes)
+def one_draw(scale, quick, *larger):
+    """One draw of samples at the quick size."""
+    return 1 if quick == 5 else quick
 
 
-@heading(ends_exchanged=ends_exchanged)
+def right_labels(d):
+    """Samples without wrong labels."""
+    problem, digits = example("early_stopping").problem, example("common").digits
+
+    def right(scale, seed):
+        ob, held_out, test = problem(scale, seed)
+        y = digits(seed=seed)[1][: len(ob.X)]
+        return fc.Objective(ob.model, ob.X, y, loss="cross_entropy"), held_out, test
+
+    return vary("early_stopping", problem=right, pick=one_draw)
+
+
+def last_theta(d):
+    """The theta of the epoch at which training stops, not the one with the lowest loss."""
+    minimize = fc.minimize
+
+    def stopped_at_last(*args, **options):
+        run = minimize(*args, **options)
+        if "patience" not in options:
+            return run
+        del options["patience"], options["validation"]
+        options["max_iter"] = len(run.history["loss"]) - 1
+        return SimpleNamespace(x=minimize(*args, **options).x, history=run.history)
+
+    return vary("early_stopping", {"minimize": stopped_at_last}, pick=one_draw)
+
+
+@heading(right_labels=right_labels, last_theta=last_theta)
 def early_stopping(d):
     table = d["table"]
     return {
@@ -205,7 +231,21 @@ def flat_and_steep(d):
     }
 
 
-@heading(a_product_in_place_of_the_matrix=lambda d: {"whole": d["product"]})
+def ten_parameters(d):
+    """Networks with six and ten parameters."""
+    digits = example("common").digits
+
+    def one_feature(n_samples):
+        X, y = digits(n_features=1)
+        return np.tile(X, (6, 1)), np.tile(y % 2, 6)
+
+    def small(sizes):
+        return MLP([1, min(sizes[1] // 2, 2), 2])
+
+    return vary("hessian_cost", {"MLP": small}, digits=one_feature)
+
+
+@heading(ten_parameters=ten_parameters)
 def hessian_cost(d):
     ratio = np.divide(d["whole"], d["product"])
     return {"the whole Hessian costs many products": np.all(ratio > 10)}
@@ -221,7 +261,50 @@ def plain_exchanged(d):
     return {name: exchange(d[name], "newton", "cubic") for name in names}
 
 
-@heading(plain_exchanged=plain_exchanged)
+def size(d):
+    """The size at which the numbers were computed."""
+    return "quick" if d["starts"] < 20 else "normal"
+
+
+def two_iterations(d):
+    """Two iterations of each method in place of 200."""
+    minimize = fc.minimize
+
+    def short(*args, max_iter, seed):
+        return minimize(*args, max_iter=2, seed=seed)
+
+    return vary("newton_steps", {"minimize": short}, size(d))
+
+
+@slow
+def far_from_the_saddles(d):
+    """Starts at a distance of 3 from the saddles."""
+    near = example("newton_steps").near
+
+    def far(U, kept, rng):
+        step = rng.standard_normal(2 * U[:, kept].size)
+        return near(U, kept, rng) + 3 * step / np.linalg.norm(step)
+
+    return vary("newton_steps", near=far)
+
+
+@slow
+def small_network(d):
+    """Twenty random starts on the smaller network."""
+
+    def twenty(scale, quick, *larger):
+        return 20 if quick == 4 else quick
+
+    found = vary("newton_steps", pick=twenty)
+    return {name: found[name] for name in ("usual", "usual drawn", "higher")}
+
+
+@heading(
+    plain_exchanged=plain_exchanged,
+    two_iterations=two_iterations,
+    far_from_the_saddles=far_from_the_saddles,
+    small_network=small_network,
+)
 def newton_steps(d):
     starts = d["starts"]
     stated = {

@@ -2,7 +2,11 @@
 
 import numpy as np
 
-from .check import example, exchange, heading, rank_correlation, shuffled, vary
+import fastcurv as fc
+
+from .check import example, heading, rank_correlation, shuffled, vary
+
+MLP = fc.MLP
 
 # --------------------------------------------------------------------------------------------------
 # Papers.
@@ -132,15 +136,19 @@ def spread_by_width(d):
     }
 
 
-def curvatures_exchanged(d):
-    """Positive curvature in place of negative one, and conversely."""
-    return {
-        "ratio": exchange(d["ratio"], "positive", "negative"),
-        "gain": {moment: both[::-1] for moment, both in d["gain"].items()},
-    }
+def linear_units_at_the_start(d):
+    """Linear units, before any training."""
+    reproduce = example("best_steps").reproduce
+    linear = {"MLP": lambda sizes, activation: MLP(sizes, activation="identity")}
+    return vary("best_steps", linear, reproduce=lambda seed, n_steps: reproduce(seed, 0))
 
 
-@heading(curvatures_exchanged=curvatures_exchanged)
+def two_hidden_units(d):
+    """Two hidden units in place of twelve."""
+    return vary("best_steps", {"MLP": lambda sizes, activation: MLP([8, 2, 10])})
+
+
+@heading(linear_units_at_the_start=linear_units_at_the_start, two_hidden_units=two_hidden_units)
 def best_steps(d):
     up, down = (d["ratio"][name] for name in ("positive", "negative"))
     return {
@@ -150,12 +158,27 @@ def best_steps(d):
     }
 
 
-def networks_exchanged(d):
-    """The linear network in place of the one with tanh, and conversely."""
-    return {name: exchange(d[name], "identity", "tanh") for name in ("ends", "kinds")}
+def thirty_steps(d):
+    """Thirty steps of each search in place of 3000."""
+    minimize = fc.minimize
+
+    def short(*args, max_iter, **options):
+        return minimize(*args, max_iter=30, **options)
+
+    return vary("gradient_flat", {"minimize": short})
 
 
-@heading(networks_exchanged=networks_exchanged)
+def strong_decay(d):
+    """Weight decay thirty times as strong in the network with tanh."""
+    objective = fc.Objective
+
+    def decayed(model, X, y, *, l2=0.0, **loss):
+        return objective(model, X, y, l2=30 * l2, **loss)
+
+    return vary("gradient_flat", {"Objective": decayed})
+
+
+@heading(thirty_steps=thirty_steps, strong_decay=strong_decay)
 def gradient_flat(d):
     (linear, _), (size, ratio) = (d["ends"][name] for name in ("identity", "tanh"))
     return {
@@ -168,14 +191,32 @@ def gradient_flat(d):
     }
 
 
-def networks_of_outliers(one, other):
-    """Two kinds of networks exchanged."""
-    return lambda d: {"ratios": exchange(d["ratios"], one, other)}
+def other_samples(change):
+    """One network of each kind on samples that a function of X and y has changed."""
+
+    def control(d):
+        digits = example("outliers").digits
+        changed = lambda *args, **options: change(*digits(*args, **options))  # noqa: E731
+        return vary("outliers", pick=one_network, digits=changed)
+
+    return control
+
+
+def one_network(scale, quick, *larger):
+    """One network of each kind."""
+    return 1 if quick == 2 else quick
+
+
+def tanh_in_place_of_relu(d):
+    """Units with tanh in both kinds of networks."""
+    tanh = {"MLP": lambda sizes, activation, batch_norm: MLP(sizes, batch_norm=batch_norm)}
+    return vary("outliers", tanh, pick=one_network)
 
 
 @heading(
-    norm_exchanged=networks_of_outliers(("relu", False), ("relu", True)),
-    relu_in_place_of_tanh=networks_of_outliers(("relu", False), ("tanh", False)),
+    tanh_in_place_of_relu=tanh_in_place_of_relu,
+    two_classes=other_samples(lambda X, y: (X, y % 2)),
+    inputs_with_a_mean=other_samples(lambda X, y: (X + 3, y)),
 )
 def outliers(d):
     ratios = d["ratios"]

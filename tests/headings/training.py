@@ -2,7 +2,11 @@
 
 import numpy as np
 
-from .check import change, example, exchange, exchange_labels, heading, vary
+import fastcurv as fc
+
+from .check import change, example, exchange, exchange_labels, heading, slow, vary
+
+MLP = fc.MLP
 
 # --------------------------------------------------------------------------------------------------
 # What slows training.
@@ -139,10 +143,21 @@ def growth_with_distance(table, method):
     return growth
 
 
-@heading(
-    depths_exchanged=lambda d: {"ends": exchange(d["ends"], "linear", "20 layers, sigmoid")},
-    tanh_exchanged=lambda d: {"ends": exchange(d["ends"], "1 hidden layer", "20 layers, tanh")},
-)
+def three_layers(d):
+    """Three layers in place of twenty, at a rate of 1."""
+    module = example("failed_training")
+    networks = {
+        name: (sizes[:4] + sizes[-1:] if len(sizes) > 4 else sizes, activation)
+        for name, (sizes, activation) in module.NETWORKS.items()
+    }
+
+    def one_rate(scale, quick, normal, full):
+        return normal[4:5] if np.size(normal) == 7 else quick
+
+    return vary("failed_training", NETWORKS=networks, pick=one_rate)
+
+
+@heading(three_layers=three_layers)
 def failed_training(d):
     ends = d["ends"]
     return {
@@ -222,22 +237,33 @@ def gradients_by_depth(d):
     }
 
 
-def factors_exchanged(one, other):
-    """Two factors exchanged, for both activations."""
-
-    def control(d):
-        return {
-            name: {part: exchange(by, one, other) for part, by in d[name].items()}
-            for name in ("tanh", "relu")
-        }
-
-    return control
+def shallow(sizes, activation):
+    """Make a network with one hidden layer in place of ten."""
+    return MLP([64, 24, 10], activation=activation)
 
 
-@heading(
-    eight_in_place_of_one=factors_exchanged(1.0, 8.0),
-    an_eighth_in_place_of_one=factors_exchanged(1.0, 0.125),
-)
+def every_factor(scale, quick, normal, full):
+    """Every factor, with one rate and one start."""
+    return normal if np.size(normal) == 7 else normal[3:4] if np.size(normal) == 5 else quick
+
+
+def one_hidden_layer(d):
+    """Networks with one hidden layer."""
+    return vary("initial_scale", {"MLP": shallow}, pick=every_factor)
+
+
+def small_inputs(d):
+    """Networks with one hidden layer, and a hundredth of the inputs."""
+    digits = example("common").digits
+
+    def small(n_samples):
+        X, y = digits(n_samples)
+        return X / 100, y
+
+    return vary("initial_scale", {"MLP": shallow}, pick=every_factor, digits=small)
+
+
+@heading(one_hidden_layer=one_hidden_layer, small_inputs=small_inputs)
 def initial_scale(d):
     tanh, relu = d["tanh"], d["relu"]
     both = (tanh["ends"], relu["ends"])
@@ -268,7 +294,19 @@ def variants_exchanged(one, other):
     return control
 
 
+@slow
+def two_hidden_layers(d):
+    """Networks with two hidden layers, each trained from one start at four rates."""
+    rates = np.array([0.01, 0.1, 0.316228, 1.0])
+
+    def four_rates(scale, quick, normal, full):
+        return quick if np.size(normal) == 1 else rates
+
+    return vary("skip_connections", SIZES=[64, 24, 24, 10], pick=four_rates)
+
+
 @heading(
+    two_hidden_layers=two_hidden_layers,
     plain_exchanged_with_skip=variants_exchanged("plain", "skip connections"),
     plain_exchanged_with_norm=variants_exchanged("plain", "batch normalisation"),
 )

@@ -29,12 +29,12 @@ cdef double NORM_EPS = 1e-5
 BATCH_NORM_EPS = NORM_EPS
 
 
-cdef inline double get(PlanS *P, const char *x, Py_ssize_t j) noexcept nogil:
+cdef inline double get_element(PlanS *P, const char *x, Py_ssize_t j) noexcept nogil:
     """Return element j of a vector x of the plan's dtype as a double."""
     return (<const double *>x)[j] if P.K.real_bytes == 8 else <double>(<const float *>x)[j]
 
 
-cdef inline void put(PlanS *P, char *x, Py_ssize_t j, double value) noexcept nogil:
+cdef inline void set_element(PlanS *P, char *x, Py_ssize_t j, double value) noexcept nogil:
     """Set element j of a vector x of the plan's dtype."""
     if P.K.real_bytes == 8:
         (<double *>x)[j] = value
@@ -42,12 +42,12 @@ cdef inline void put(PlanS *P, char *x, Py_ssize_t j, double value) noexcept nog
         (<float *>x)[j] = <float>value
 
 
-cdef inline char *of_theta(PlanS *P, Py_ssize_t start) noexcept nogil:
+cdef inline char *theta_address(PlanS *P, Py_ssize_t start) noexcept nogil:
     """Return the address of the element of theta at offset `start`."""
     return P.theta + start * P.K.real_bytes
 
 
-cdef inline char *of_v(PlanS *P, Py_ssize_t l, Py_ssize_t start) noexcept nogil:
+cdef inline char *v_address(PlanS *P, Py_ssize_t l, Py_ssize_t start) noexcept nogil:
     """Return the address of the element of v at offset `start`, or of zeros if v is 0 in layer l.
     """
     return P.v + start * P.K.real_bytes if P.active[l] else P.layer[l].norm.zeros
@@ -65,7 +65,7 @@ cdef struct NormSweeps:         # sweeps of a pass over blocks of its rows, on t
     char *c
 
 
-cdef NormSweeps norm_sweeps(Pass *t, Layer *y) noexcept nogil:
+cdef NormSweeps new_norm_sweeps(Pass *t, Layer *y) noexcept nogil:
     """Return an empty list of sweeps over the rows of a pass for layer y."""
     cdef NormSweeps s
     memset(&s, 0, sizeof(s))
@@ -81,25 +81,28 @@ cdef inline fc_norm *add_sweep(NormSweeps *s, fc_norm_kind kind, char *out) noex
     return job
 
 
-cdef fc_norm shifted(PlanS *P, const fc_norm *job, Py_ssize_t row) noexcept nogil:
+cdef fc_norm sweep_from_row(PlanS *P, const fc_norm *job, Py_ssize_t row) noexcept nogil:
     """Return a copy of a sweep whose matrices are advanced to row `row`."""
     cdef fc_norm here = job[0]
-    here.x, here.h = at(P, <char *>job.x, row, job.ld), at(P, <char *>job.h, row, job.ld)
-    here.y, here.r = at(P, <char *>job.y, row, job.ld), at(P, <char *>job.r, row, job.ld)
-    here.out = at(P, <char *>job.out, row, job.ld)
+    here.x = row_address(P, <char *>job.x, row, job.ld)
+    here.h = row_address(P, <char *>job.h, row, job.ld)
+    here.y = row_address(P, <char *>job.y, row, job.ld)
+    here.r = row_address(P, <char *>job.r, row, job.ld)
+    here.out = row_address(P, <char *>job.out, row, job.ld)
     return here
 
 
-cdef void sums_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+cdef void compute_norm_sums_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     """Compute the sums over one block of rows, as one part of a job of the thread team."""
     cdef NormSweeps *s = <NormSweeps *>context
     cdef PlanS *P = s.t.P
-    cdef fc_norm job = shifted(P, &s.job[0], part * BLOCK_ROWS)
+    cdef fc_norm job = sweep_from_row(P, &s.job[0], part * SWEEP_BLOCK_ROWS)
     job.sums, job.ldsums = s.y.norm.parts + part * 2 * s.y.ldm, s.y.ldm
-    P.K.norm_sums(&job, min(<Py_ssize_t>BLOCK_ROWS, s.t.rows - part * BLOCK_ROWS), s.y.m)
+    cdef Py_ssize_t rows = min(<Py_ssize_t>SWEEP_BLOCK_ROWS, s.t.rows - part * SWEEP_BLOCK_ROWS)
+    P.K.norm_sums(&job, rows, s.y.m)
 
 
-cdef void compute_sums(
+cdef void compute_norm_sums(
     Pass *t, Layer *y, const char *x, const char *h, const char *other, const char *r,
     const double *mean
 ) noexcept nogil:
@@ -107,11 +110,11 @@ cdef void compute_sums(
     `mean`, to the sums of x - mean and of (x - mean)^2. The sums of the blocks are added in order.
     """
     cdef Norm *n = y.norm
-    cdef NormSweeps s = norm_sweeps(t, y)
-    cdef Py_ssize_t blocks = (t.rows + BLOCK_ROWS - 1) // BLOCK_ROWS, i, j
+    cdef NormSweeps s = new_norm_sweeps(t, y)
+    cdef Py_ssize_t blocks = (t.rows + SWEEP_BLOCK_ROWS - 1) // SWEEP_BLOCK_ROWS, i, j
     s.job[0].x, s.job[0].h, s.job[0].y, s.job[0].r, s.job[0].mean = x, h, other, r, mean
     s.job[0].ld = y.ldm
-    fc_team_run(t.P.threads, blocks, sums_part, &s)
+    fc_team_run(t.P.threads, blocks, compute_norm_sums_part, &s)
     memset(n.here, 0, 2 * y.ldm * sizeof(double))
     for i in range(blocks):
         for j in range(y.m):
@@ -119,39 +122,42 @@ cdef void compute_sums(
             n.here[y.ldm + j] += n.parts[(2 * i + 1) * y.ldm + j]
 
 
-cdef void sweep_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+cdef void run_norm_sweeps_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     """Run all sweeps and the epilogue on one block of rows, as one part of a job of the thread
     team.
     """
     cdef NormSweeps *s = <NormSweeps *>context
     cdef PlanS *P = s.t.P
-    cdef Py_ssize_t first = part * BLOCK_ROWS
-    cdef Py_ssize_t rows = min(<Py_ssize_t>BLOCK_ROWS, s.t.rows - part * BLOCK_ROWS)
+    cdef Py_ssize_t first = part * SWEEP_BLOCK_ROWS
+    cdef Py_ssize_t rows = min(<Py_ssize_t>SWEEP_BLOCK_ROWS, s.t.rows - part * SWEEP_BLOCK_ROWS)
     cdef fc_norm job
     cdef fc_epilogue epilogue = s.epilogue
     cdef int i
     for i in range(s.n_jobs):
-        job = shifted(P, &s.job[i], first)
+        job = sweep_from_row(P, &s.job[i], first)
         P.K.norm(&job, rows, s.y.m)
     if epilogue.kind != FC_EPILOGUE_NONE:
-        epilogue.d = at(P, <char *>epilogue.d, first, epilogue.ldd)
-        epilogue.p = at(P, <char *>epilogue.p, first, epilogue.ldp)
-        epilogue.q = at(P, <char *>epilogue.q, first, epilogue.ldq)
-        epilogue.a = at(P, <char *>epilogue.a, first, epilogue.lda)
-        epilogue.skip = at(P, <char *>epilogue.skip, first, epilogue.ldskip)
+        epilogue.d = row_address(P, <char *>epilogue.d, first, epilogue.ldd)
+        epilogue.p = row_address(P, <char *>epilogue.p, first, epilogue.ldp)
+        epilogue.q = row_address(P, <char *>epilogue.q, first, epilogue.ldq)
+        epilogue.a = row_address(P, <char *>epilogue.a, first, epilogue.lda)
+        epilogue.skip = row_address(P, <char *>epilogue.skip, first, epilogue.ldskip)
         if epilogue.total != NULL:
             epilogue.total += part
-        P.K.epilogue(&epilogue, rows, s.y.m, at(P, s.c, first, s.y.ldm), s.y.ldm)
+        P.K.epilogue(&epilogue, rows, s.y.m, row_address(P, s.c, first, s.y.ldm), s.y.ldm)
 
 
-cdef void run_sweeps(NormSweeps *s) noexcept nogil:
+cdef void run_norm_sweeps(NormSweeps *s) noexcept nogil:
     """Run all sweeps and the epilogue on the rows of the pass."""
-    fc_team_run(s.t.P.threads, (s.t.rows + BLOCK_ROWS - 1) // BLOCK_ROWS, sweep_part, s)
+    fc_team_run(
+        s.t.P.threads, (s.t.rows + SWEEP_BLOCK_ROWS - 1) // SWEEP_BLOCK_ROWS,
+        run_norm_sweeps_part, s
+    )
 
 
 # --- means over all rows --------------------------------------------------------------------------
 
-cdef bint count_rows(Pass *t) noexcept nogil:
+cdef bint add_to_rows_seen(Pass *t) noexcept nogil:
     """Add the rows of the pass to the count P.seen. Return True if all N rows have been counted."""
     cdef PlanS *P = t.P
     P.seen += t.rows
@@ -172,10 +178,10 @@ cdef bint accumulate_moments(Pass *t, Layer *y) noexcept nogil:
     cdef double mean, square, gap, s, rows = <double>t.rows, total = <double>(before + t.rows)
     cdef double *means = n.moments
     cdef double *squares = n.moments + y.ldm
-    compute_sums(t, y, n.h, NULL, NULL, NULL, NULL)
+    compute_norm_sums(t, y, n.h, NULL, NULL, NULL, NULL)
     for j in range(y.m):
         n.sums[j] = n.here[j] / rows
-    compute_sums(t, y, n.h, NULL, NULL, NULL, n.sums)
+    compute_norm_sums(t, y, n.h, NULL, NULL, NULL, n.sums)
     for j in range(y.m):
         mean = n.sums[j] + n.here[j] / rows
         square = n.here[y.ldm + j] - n.here[j] * (n.here[j] / rows)
@@ -184,14 +190,14 @@ cdef bint accumulate_moments(Pass *t, Layer *y) noexcept nogil:
         squares[j] = (squares[j] if before else 0) + square + gap * gap * (
             <double>before * rows / total
         )
-    if not count_rows(t):
+    if not add_to_rows_seen(t):
         return False
     for j in range(y.m):
         squares[j] /= <double>P.N
         s = 1 / sqrt(squares[j] + NORM_EPS)
-        put(P, n.mean, j, means[j])
-        put(P, n.s, j, s)
-        put(P, n.scale, j, s * get(P, of_theta(P, n.gamma), j))
+        set_element(P, n.mean, j, means[j])
+        set_element(P, n.s, j, s)
+        set_element(P, n.scale, j, s * get_element(P, theta_address(P, n.gamma), j))
     return not accumulates_by_layer(P)
 
 
@@ -206,28 +212,31 @@ cdef bint accumulate_means(Pass *t, Py_ssize_t l, Stage stage) noexcept nogil:
     cdef double first, second, s
     for j in range(2 * y.ldm):
         n.sums[j] = (n.sums[j] if before else 0) + n.here[j]
-    if not count_rows(t):
+    if not add_to_rows_seen(t):
         return False
     for j in range(y.m):
         first, second = n.sums[j] / <double>P.N, n.sums[y.ldm + j] / <double>P.N
         if stage == DU_MEANS:
-            put(P, n.du_mean, j, first)
-            put(P, n.du_h, j, second)
+            set_element(P, n.du_mean, j, first)
+            set_element(P, n.du_h, j, second)
         elif stage == RDU_MEANS:
-            put(P, n.rdu_mean, j, first)
-            put(P, n.rdu_h, j, second)
+            set_element(P, n.rdu_mean, j, first)
+            set_element(P, n.rdu_h, j, second)
         else:
-            s = get(P, n.s, j)
-            put(P, n.rz_mean, j, first)
-            put(P, n.c, j, second)
-            put(
+            s = get_element(P, n.s, j)
+            set_element(P, n.rz_mean, j, first)
+            set_element(P, n.c, j, second)
+            set_element(
                 P, n.r_scale, j,
-                s * (get(P, of_v(P, l, n.gamma), j) - s * second * get(P, of_theta(P, n.gamma), j))
+                s * (
+                    get_element(P, v_address(P, l, n.gamma), j)
+                    - s * second * get_element(P, theta_address(P, n.gamma), j)
+                )
             )
     return not accumulates_by_layer(P)
 
 
-cdef void put_norm_sums(Pass *t, Layer *y, char *out, bint add) noexcept nogil:
+cdef void write_norm_sums(Pass *t, Layer *y, char *out, bint add) noexcept nogil:
     """Set the beta part of out to [out +] the first and the gamma part to [out +] the second row of
     the sums in norm.here.
     """
@@ -237,20 +246,20 @@ cdef void put_norm_sums(Pass *t, Layer *y, char *out, bint add) noexcept nogil:
     cdef char *gamma = out + n.gamma * P.K.real_bytes
     cdef char *beta = out + n.beta * P.K.real_bytes
     for j in range(y.m):
-        put(P, gamma, j, n.here[y.ldm + j] + (get(P, gamma, j) if add else 0))
-        put(P, beta, j, n.here[j] + (get(P, beta, j) if add else 0))
+        set_element(P, gamma, j, n.here[y.ldm + j] + (get_element(P, gamma, j) if add else 0))
+        set_element(P, beta, j, n.here[j] + (get_element(P, beta, j) if add else 0))
 
 
 # --- the passes of a batch-normalised layer -------------------------------------------------------
 
-cdef Py_ssize_t norm_forward(Pass *t, Py_ssize_t l, fc_product *job) noexcept nogil:
+cdef Py_ssize_t run_norm_forward(Pass *t, Py_ssize_t l, fc_product *job) noexcept nogil:
     """Run the forward pass of layer l: h = (z - mean) s; u = gamma h + beta; a = phi(u) [+ the
     layer's input]. Return 0, or -1 if means over further chunks are needed first.
     """
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[l]
     cdef Norm *n = y.norm
-    cdef NormSweeps s = norm_sweeps(t, y)
+    cdef NormSweeps s = new_norm_sweeps(t, y)
     cdef fc_norm *sweep
     s.epilogue, s.c = job.epilogue, y.a
     s.epilogue.u = NULL
@@ -262,12 +271,12 @@ cdef Py_ssize_t norm_forward(Pass *t, Py_ssize_t l, fc_product *job) noexcept no
     sweep = add_sweep(&s, FC_NORM_SCALE, n.h)
     sweep.k, sweep.x, sweep.m1 = n.s, n.h, n.mean
     sweep = add_sweep(&s, FC_NORM_SHIFT, y.a)
-    sweep.k, sweep.m1 = of_theta(P, n.gamma), of_theta(P, n.beta)
-    run_sweeps(&s)
+    sweep.k, sweep.m1 = theta_address(P, n.gamma), theta_address(P, n.beta)
+    run_norm_sweeps(&s)
     return 0
 
 
-cdef Py_ssize_t norm_backward(
+cdef Py_ssize_t run_norm_backward(
     Pass *t, Py_ssize_t l, fc_product *job, char *out, bint add
 ) noexcept nogil:
     """Run the backward pass of layer l: du = e phi'; dgamma = sum du h; dbeta = sum du; delta = s
@@ -278,39 +287,40 @@ cdef Py_ssize_t norm_backward(
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[l]
     cdef Norm *n = y.norm
-    cdef NormSweeps s = norm_sweeps(t, y)
+    cdef NormSweeps s = new_norm_sweeps(t, y)
     cdef fc_norm *sweep
     cdef bint gathering = computes_means(P, DU_MEANS, l)
     run_product(t, job)
     if gathering or out != NULL:
-        compute_sums(t, y, y.du, n.h, NULL, NULL, NULL)
+        compute_norm_sums(t, y, y.du, n.h, NULL, NULL, NULL)
     if out != NULL:
-        put_norm_sums(t, y, out, add)
+        write_norm_sums(t, y, out, add)
     if gathering and not accumulate_means(t, l, DU_MEANS):
         return -1
     sweep = add_sweep(&s, FC_NORM_CENTRE, y.delta)
     sweep.k, sweep.x, sweep.m1, sweep.m2 = n.scale, y.du, n.du_mean, n.du_h
-    run_sweeps(&s)
+    run_norm_sweeps(&s)
     return 0
 
 
-cdef void add_ru(Pass *t, Py_ssize_t l, NormSweeps *s, char *out) noexcept nogil:
+cdef void add_ru_sweep(Pass *t, Py_ssize_t l, NormSweeps *s, char *out) noexcept nogil:
     """Add a sweep that computes ru = vgamma h + gamma rh + vbeta for layer l into `out`."""
     cdef PlanS *P = t.P
     cdef Norm *n = P.layer[l].norm
     cdef fc_norm *sweep = add_sweep(s, FC_NORM_R_SHIFT, out)
-    sweep.k, sweep.k1, sweep.r = of_v(P, l, n.gamma), of_theta(P, n.gamma), t.scratch.rz[l]
-    sweep.m1 = of_v(P, l, n.beta)
+    sweep.k, sweep.k1 = v_address(P, l, n.gamma), theta_address(P, n.gamma)
+    sweep.r = t.scratch.rz[l]
+    sweep.m1 = v_address(P, l, n.beta)
 
 
-cdef Py_ssize_t norm_r_forward(Pass *t, Py_ssize_t l, fc_product *job) noexcept nogil:
+cdef Py_ssize_t run_norm_r_forward(Pass *t, Py_ssize_t l, fc_product *job) noexcept nogil:
     """Run R-forward of layer l: rh = s (rz - mean rz - h c), in place of rz; ra = phi' ru [+ the
-    input's ra]. The return value is that of norm_forward.
+    input's ra]. The return value is that of run_norm_forward.
     """
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[l]
     cdef Norm *n = y.norm
-    cdef NormSweeps s = norm_sweeps(t, y)
+    cdef NormSweeps s = new_norm_sweeps(t, y)
     cdef fc_norm *sweep
     cdef char *rz = t.scratch.rz[l]
     # The epilogue's total reads ru after ra has been written, so ru needs a separate matrix.
@@ -320,20 +330,20 @@ cdef Py_ssize_t norm_r_forward(Pass *t, Py_ssize_t l, fc_product *job) noexcept 
     memset(&job.epilogue, 0, sizeof(job.epilogue))
     run_product(t, job)
     if computes_means(P, RZ_MEANS, l):
-        compute_sums(t, y, rz, n.h, NULL, NULL, NULL)
+        compute_norm_sums(t, y, rz, n.h, NULL, NULL, NULL)
         if not accumulate_means(t, l, RZ_MEANS):
             return -1
     sweep = add_sweep(&s, FC_NORM_CENTRE, rz)
     sweep.k, sweep.x, sweep.m1, sweep.m2 = n.s, rz, n.rz_mean, n.c
-    add_ru(t, l, &s, s.c)
-    run_sweeps(&s)
-    # The sweep has computed one total per block of BLOCK_ROWS rows, and `total_of` adds as many
-    # totals as the job has items.
-    job.row_block, job.col_block = BLOCK_ROWS, job.n
+    add_ru_sweep(t, l, &s, s.c)
+    run_norm_sweeps(&s)
+    # The sweep has computed one total per block of SWEEP_BLOCK_ROWS rows, and `sum_item_totals`
+    # adds as many totals as the job has items.
+    job.row_block, job.col_block = SWEEP_BLOCK_ROWS, job.n
     return 0
 
 
-cdef double norm_curvature(Pass *t, Py_ssize_t l) noexcept nogil:
+cdef double norm_quadratic_term(Pass *t, Py_ssize_t l) noexcept nogil:
     """Return the batch normalisation's term of the quadratic form for layer l over the rows of the
     pass, which is the sum over units of 2 (vgamma - s c gamma) <du, rh> - s gamma mean (rh rz) <du,
     h>.
@@ -347,44 +357,44 @@ cdef double norm_curvature(Pass *t, Py_ssize_t l) noexcept nogil:
     cdef char *rh = t.scratch.rz[l]
     cdef double total = 0, s, c, dot
     cdef Py_ssize_t j
-    compute_sums(t, y, rh, rh, NULL, NULL, NULL)
+    compute_norm_sums(t, y, rh, rh, NULL, NULL, NULL)
     for j in range(y.m):
-        s, c = 1 / sqrt(n.moments[y.ldm + j] + NORM_EPS), get(P, n.c, j)
+        s, c = 1 / sqrt(n.moments[y.ldm + j] + NORM_EPS), get_element(P, n.c, j)
         dot = n.here[y.ldm + j] / s + <double>t.rows * c * c * s * (NORM_EPS * s * s)
-        total -= get(P, n.scale, j) * get(P, n.du_h, j) * dot
-    compute_sums(t, y, rh, y.du, NULL, NULL, NULL)
+        total -= get_element(P, n.scale, j) * get_element(P, n.du_h, j) * dot
+    compute_norm_sums(t, y, rh, y.du, NULL, NULL, NULL)
     for j in range(y.m):
-        total += 2 * get(P, n.r_scale, j) / get(P, n.s, j) * n.here[y.ldm + j]
+        total += 2 * get_element(P, n.r_scale, j) / get_element(P, n.s, j) * n.here[y.ldm + j]
     return total
 
 
-cdef Py_ssize_t norm_r_backward(
+cdef Py_ssize_t run_norm_r_backward(
     Pass *t, Py_ssize_t l, fc_product *job, char *out, bint add
 ) noexcept nogil:
     """Run R-backward of layer l: rdu = re phi' + (e phi'') ru; rdgamma = sum (rdu h + du rh);
     rdbeta = sum rdu; rdelta in place of rh. The equation for rdelta is at the head of this file.
     Operators other than the Hessian use only the terms in rdu. The return value is that of
-    norm_backward.
+    run_norm_backward.
     """
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[l]
     cdef Norm *n = y.norm
     cdef bint full = t.kind == HESSIAN, gathering = computes_means(P, RDU_MEANS, l)
-    cdef NormSweeps s = norm_sweeps(t, y)
+    cdef NormSweeps s = new_norm_sweeps(t, y)
     cdef fc_norm *sweep
     cdef char *rh = t.scratch.rz[l]
     cdef char *rdu = t.scratch.ra[l]
     if full and y.curved:
-        add_ru(t, l, &s, rdu)
-        run_sweeps(&s)
+        add_ru_sweep(t, l, &s, rdu)
+        run_norm_sweeps(&s)
         s.n_jobs = 0
         job.epilogue.r = rdu
     job.epilogue.d = rdu
     run_product(t, job)
     if gathering or (out != NULL and P.active[l]):
-        compute_sums(t, y, rdu, n.h, y.du if full else NULL, rh, NULL)
+        compute_norm_sums(t, y, rdu, n.h, y.du if full else NULL, rh, NULL)
     if out != NULL and P.active[l]:
-        put_norm_sums(t, y, out, add)
+        write_norm_sums(t, y, out, add)
     if gathering and not accumulate_means(t, l, RDU_MEANS):
         return -1
     sweep = add_sweep(&s, FC_NORM_R_CENTRE if full else FC_NORM_CENTRE, rh)
@@ -394,5 +404,5 @@ cdef Py_ssize_t norm_r_backward(
         sweep.r, sweep.n1, sweep.n2 = rh, n.rdu_mean, n.rdu_h
     else:
         sweep.m1, sweep.m2 = n.rdu_mean, n.rdu_h
-    run_sweeps(&s)
+    run_norm_sweeps(&s)
     return 0

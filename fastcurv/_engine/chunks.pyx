@@ -29,7 +29,7 @@ cdef void load_chunk(PlanS *P, Py_ssize_t r0, Py_ssize_t rows) noexcept nogil:
         P.loss.weight = D.weight + r0 * size
 
 
-cdef bint state_is_transient(PlanS *P, Job *job) noexcept nogil:
+cdef bint has_transient_state(PlanS *P, Job *job) noexcept nogil:
     """Return True if each panel's state may overwrite the state of another panel, so that the
     memory of the state stays in the caches. This requires that only the gradient is computed, and
     that there are more panels than threads.
@@ -37,8 +37,8 @@ cdef bint state_is_transient(PlanS *P, Job *job) noexcept nogil:
     return (
         P.transient and job.out != NULL and job.stages == FORWARD | BACKWARD
         and P.panel and not P.shared
-        and (P.threads < panels_of(P, job.rows) if P.callbacks == NULL else
-             groups_per_batch(P) < groups_of(P, job.rows))
+        and (P.threads < count_panels(P, job.rows) if P.callbacks == NULL else
+             groups_per_batch(P) < count_groups(P, job.rows))
     )
 
 
@@ -56,13 +56,13 @@ cdef void evaluate_chunk(PlanS *P, Py_ssize_t r0, bint back, char *out, bint add
     )
     if fresh:
         load_chunk(P, r0, job.rows)
-    transient = state_is_transient(P, &job)
+    transient = has_transient_state(P, &job)
     if fresh and P.callbacks != NULL:
         P.user_loss_value = 0
         if transient:
-            gradient_by_groups(&job, r0)
+            compute_gradient_by_groups(&job, r0)
         else:
-            forward_with_callbacks(&job, r0)
+            run_forward_with_callbacks(&job, r0)
             job.stages, job.out = BACKWARD if back else 0, out
     else:
         job.transient = transient
@@ -83,7 +83,10 @@ cdef double chunk_loss(PlanS *P, Py_ssize_t r0) noexcept nogil:
         return NAN
     if P.user_loss:
         return P.user_loss_value
-    for i in range(panels_of(P, rows) if by_panels else (rows + BLOCK_ROWS - 1) // BLOCK_ROWS):
+    for i in range(
+        count_panels(P, rows) if by_panels
+        else (rows + SWEEP_BLOCK_ROWS - 1) // SWEEP_BLOCK_ROWS
+    ):
         value += P.block_losses[i]
     return value
 
@@ -94,7 +97,7 @@ cdef double evaluate_chunks(PlanS *P, bint gradient, char *out, bint add) noexce
     """
     cdef Py_ssize_t r0 = 0
     cdef double value = 0
-    accumulate_at_theta(P, gradient)
+    accumulate_stages_at_theta(P, gradient)
     while r0 < P.N and not fc_watch_poll():
         evaluate_chunk(P, r0, gradient, out, add)
         value += chunk_loss(P, r0)
@@ -103,7 +106,7 @@ cdef double evaluate_chunks(PlanS *P, bint gradient, char *out, bint add) noexce
     return value
 
 
-cdef void take_rows(
+cdef void copy_state_rows(
     PlanS *P, Layer *y, char *state, Py_ssize_t r0, char *out, Py_ssize_t ld
 ) noexcept nogil:
     """Copy the current chunk's rows of a matrix of a layer's state into out (N, m). If ld is not 0,
@@ -113,14 +116,14 @@ cdef void take_rows(
     if state == NULL or out == NULL:
         return
     if ld:
-        take_units(P, state, y.m, y.ldm, rows, out + r0 * P.K.real_bytes, ld)
+        copy_units_from_state(P, state, y.m, y.ldm, rows, out + r0 * P.K.real_bytes, ld)
     else:
-        take_pieces(
-            P, state, y.m, y.ldm, rows, 0, pieces_of(P, rows), out + r0 * y.m * P.K.real_bytes
+        copy_pieces_from_state(
+            P, state, y.m, y.ldm, rows, 0, count_pieces(P, rows), out + r0 * y.m * P.K.real_bytes
         )
 
 
-cdef void fill_nan(PlanS *P, Py_ssize_t n, char *x) noexcept nogil:
+cdef void fill_with_nan(PlanS *P, Py_ssize_t n, char *x) noexcept nogil:
     """Set the n elements of x to NaN. Do nothing if x is NULL."""
     cdef Py_ssize_t i
     for i in range(n if x != NULL else 0):
@@ -130,11 +133,11 @@ cdef void fill_nan(PlanS *P, Py_ssize_t n, char *x) noexcept nogil:
             (<float *>x)[i] = NAN
 
 
-cdef void take_unpacked_pairs(
+cdef void copy_unpacked_pairs(
     PlanS *P, Layer *y, Py_ssize_t r0, char *a, char *p, Py_ssize_t ld
 ) noexcept nogil:
     """Unpack the current chunk's rows of a and phi' of a layer that stores packed pairs, as
-    take_rows copies other matrices. Either of the destinations a and p may be NULL.
+    copy_state_rows copies other matrices. Either of the destinations a and p may be NULL.
     """
     cdef Py_ssize_t rows = min(P.chunk, P.N - r0), j, size = P.K.real_bytes
     cdef Py_ssize_t count = rows if ld else rows * y.m
@@ -144,17 +147,17 @@ cdef void take_unpacked_pairs(
     cdef Py_ssize_t on
     if y.phi_pair == NULL or pairs == NULL:
         return
-    take_rows(P, y, y.phi_pair, r0, pairs, ld)
+    copy_state_rows(P, y, y.phi_pair, r0, pairs, ld)
     for j in range(y.m if ld else 1):
         on = (r0 + j * ld if ld else r0 * y.m) * size
         a_at, p_at = a + on if a != NULL else NULL, p + on if p != NULL else NULL
         P.K.unpack_pairs(y.phi, count, pairs + on, a_at, p_at)
         if P.nan:               # packed pairs do not record which elements were NaN
-            fill_nan(P, count, a_at)
-            fill_nan(P, count, p_at)
+            fill_with_nan(P, count, a_at)
+            fill_with_nan(P, count, p_at)
 
 
-cdef void states_of(PlanS *P, bint back, char **out, Py_ssize_t ld) noexcept nogil:
+cdef void copy_state_matrices(PlanS *P, bint back, char **out, Py_ssize_t ld) noexcept nogil:
     """Copy the state at theta into the matrices in out. For each layer, these are a, phi', e *
     phi'' and delta, (N, m) each; then follow the loss's second derivative h (N, d_out) and s (N,).
     If ld is not 0, matrices have one row per unit: (m, ld). Pointers that are NULL are skipped.
@@ -166,12 +169,12 @@ cdef void states_of(PlanS *P, bint back, char **out, Py_ssize_t ld) noexcept nog
             evaluate_chunk(P, r0, back, NULL, False)
         for l in range(P.n_layers):
             y = &P.layer[l]
-            take_rows(P, y, y.a, r0, out[4 * l], ld)
-            take_rows(P, y, y.p, r0, out[4 * l + 1], ld)
-            take_unpacked_pairs(P, y, r0, out[4 * l], out[4 * l + 1], ld)
-            take_rows(P, y, y.q, r0, out[4 * l + 2], ld)
-            take_rows(P, y, y.delta, r0, out[4 * l + 3], ld)
-        take_rows(P, y, <char *>P.loss.h, r0, out[4 * P.n_layers], ld)
+            copy_state_rows(P, y, y.a, r0, out[4 * l], ld)
+            copy_state_rows(P, y, y.p, r0, out[4 * l + 1], ld)
+            copy_unpacked_pairs(P, y, r0, out[4 * l], out[4 * l + 1], ld)
+            copy_state_rows(P, y, y.q, r0, out[4 * l + 2], ld)
+            copy_state_rows(P, y, y.delta, r0, out[4 * l + 3], ld)
+        copy_state_rows(P, y, <char *>P.loss.h, r0, out[4 * P.n_layers], ld)
         if out[4 * P.n_layers + 1] != NULL:
             memcpy(
                 out[4 * P.n_layers + 1] + r0 * P.K.real_bytes, P.loss.s,
@@ -198,7 +201,7 @@ cdef void set_active_layers(PlanS *P, const char *active) noexcept nogil:
         P.first_active = first
 
 
-cdef void run_over_chunks(Job *job, char *out, Py_ssize_t out_step) noexcept nogil:
+cdef void run_job_over_chunks(Job *job, char *out, Py_ssize_t out_step) noexcept nogil:
     """Run the job over all chunks. The result `out` is a sum over rows, (n,), or for a JVP one row
     per sample; results of successive vectors lie out_step bytes apart.
     """
@@ -210,7 +213,7 @@ cdef void run_over_chunks(Job *job, char *out, Py_ssize_t out_step) noexcept nog
     if job.kind != VJP and (P.panel and not P.shared or job.vectors == 1):
         for j in range(job.vectors):
             prepare_vector(job, j, j)
-    accumulate_along_v(job)
+    accumulate_stages_along_v(job)
     r0 = 0
     while r0 < P.N:
         if P.at_chunk != r0 or P.done < 2:
@@ -244,15 +247,15 @@ cdef void accumulate_stage(PlanS *P, Job *job, Stage stage, Py_ssize_t l) noexce
         P.stage, P.target = stage, l
         if stage == MOMENTS:
             job.P, job.rows = P, t.rows
-            forward_with_callbacks(job, r0)
+            run_forward_with_callbacks(job, r0)
         elif stage == DU_MEANS:
-            backward(&t, NULL, False)
+            run_backward(&t, NULL, False)
         else:
             if job.kind != VJP:
-                r_forward(&t, False)
+                run_r_forward(&t, False)
             if stage == RDU_MEANS:
-                r_loss(&t, job.v + r0 * P.d_out * P.K.real_bytes)
-                r_backward(&t, NULL, False)
+                compute_rdelta(&t, job.v + r0 * P.d_out * P.K.real_bytes)
+                run_r_backward(&t, NULL, False)
         if stage == MOMENTS or stage == DU_MEANS:
             P.at_chunk = -1     # the stored state of the chunk is incomplete
         P.stage = NO_STAGE
@@ -261,7 +264,7 @@ cdef void accumulate_stage(PlanS *P, Job *job, Stage stage, Py_ssize_t l) noexce
             return
 
 
-cdef void accumulate_at_theta(PlanS *P, bint gradient) noexcept nogil:
+cdef void accumulate_stages_at_theta(PlanS *P, bint gradient) noexcept nogil:
     """Accumulate means and variances of z from the first layer upwards and then, if `gradient`, the
     means of du from the last hidden layer downwards.
     """
@@ -276,7 +279,7 @@ cdef void accumulate_at_theta(PlanS *P, bint gradient) noexcept nogil:
         accumulate_stage(P, &job, DU_MEANS, l)
 
 
-cdef void accumulate_along_v(Job *job) noexcept nogil:
+cdef void accumulate_stages_along_v(Job *job) noexcept nogil:
     """Accumulate the means along one vector that the job needs: those of rz from the first layer
     upwards, then those of rdu downwards.
     """

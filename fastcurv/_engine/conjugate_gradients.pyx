@@ -8,7 +8,9 @@ cdef enum:
     CG_G, CG_R, CG_P, CG_HP, CG_Y, CG_SCRATCH, CG_ROWS
 
 
-cdef bint too_slow(Py_ssize_t j, double fallen, double bound, double eps) noexcept nogil:
+cdef bint is_slower_than_bound(
+    Py_ssize_t j, double fallen, double bound, double eps
+) noexcept nogil:
     """Return True if the squared residual is larger than j iterations of conjugate gradients
     guarantee under the assumption ``H + 2 eps I >= eps I``. In that case H has curvature below
     -eps.
@@ -50,7 +52,7 @@ cdef class Workspace:
         cdef double largest
         cdef char *x = self.first  # address of self.g
         np.copyto(self.g, g)
-        largest = largest_of(n, <double *>x) if wide else largest_of(n, <float *>x)
+        largest = max_abs(n, <double *>x) if wide else max_abs(n, <float *>x)
         frexp(largest, &power)
         self.unit = 1
         if largest < INFINITY and abs(power) >= most // 4:
@@ -83,11 +85,13 @@ cdef class Workspace:
         cdef double before, yy, along, left
         cdef double pp, pHp, HpHp, yHy
         cdef Py_ssize_t j
-        cdef StoppingRule rule = stopping_rule(thrift, price)
+        cdef StoppingRule rule = new_stopping_rule(thrift, price)
         for j in range(1, most + 1):
             multiply(self.p, self.Hp)
             pp, pHp, HpHp = self.curvature()
-            bound = fmax(bound, (sqrt(HpHp) if 1e-30 < HpHp < 1e30 else self.size()) / sqrt(pp))
+            bound = fmax(
+                bound, (sqrt(HpHp) if 1e-30 < HpHp < 1e30 else self.norm_of_Hp()) / sqrt(pp)
+            )
             if pHp + eps * pp < 0:  # equivalent to p'(H + 2 eps)p < eps p'p
                 return self.p, pHp / pp, bound, j
             # In exact arithmetic y'r = 0 and (H + 2 eps) y = r - unit g.
@@ -102,7 +106,7 @@ cdef class Workspace:
             # In the first iterations, a residual that has not grown does not prove curvature below
             # -eps.
             if rr > rr0 or j * sqrt(eps) > sqrt(bound + 2 * eps):
-                if too_slow(j, rr / rr0, bound, eps):
+                if is_slower_than_bound(j, rr / rr0, bound, eps):
                     return None, None, bound, j
             if stop is not None and stop():
                 break
@@ -113,13 +117,13 @@ cdef class Workspace:
             self.y *= self.g.dtype.type(1 / self.unit)
         return self.y, None, bound, most
 
-    cdef double size(self) noexcept nogil:
+    cdef double norm_of_Hp(self) noexcept nogil:
         """Return ||Hp|| without overflow and underflow."""
         cdef Py_ssize_t n = self.sweep.n, line = n * self.sweep.K.real_bytes
         cdef char *Hp = self.first + CG_HP * line
         if self.sweep.K.real_bytes == 8:
-            return length_of(n, <double *>Hp)
-        return length_of(n, <float *>Hp)
+            return safe_norm(n, <double *>Hp)
+        return safe_norm(n, <float *>Hp)
 
     cdef double *sweep_rows(
         self, Py_ssize_t q, Py_ssize_t m, Py_ssize_t w, Py_ssize_t s, const double *c
@@ -134,12 +138,12 @@ cdef class Workspace:
         t.m, t.s, t.q, t.w, t.c = m, s, self.first + q * line, self.first + w * line, c
         threads = sweep_threads(t)
         with nogil:
-            before = watch()
+            before = begin_signal_watch()
             if c == NULL:
                 sweep_dots(t, threads)
             else:
                 sweep_subtract(t, threads)
-            unwatch(before)
+            end_signal_watch(before)
         return t.out
 
     cpdef (double, double, double) curvature(self) except *:

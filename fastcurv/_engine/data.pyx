@@ -25,14 +25,14 @@ cdef extern from "Python.h":
 cdef enum:
     # Maximum number and maximum size in bytes of the memory blocks kept for reuse per memory map.
     MAX_REUSED_BLOCKS = 3
-    REUSED_BLOCK_BYTES = 1 << 26
+    MAX_REUSED_BLOCK_BYTES = 1 << 26
     COPY_PART_BYTES = 1 << 17   # bytes per part of a job that copies X into its padded form
     # minimum bytes of memory that is mapped from the system, not taken from the heap
-    SYSTEM_MIN_BYTES = 1 << 19
+    MMAP_MIN_BYTES = 1 << 19
     # Maximum bytes, and maximum number of contiguous runs, that one call copies from a memory map.
-    READ_BYTES = 1 << 19
-    READ_RUNS = 1 << 16
-    # maximum number of runs that may span more than READ_BYTES of the map
+    MAX_READ_BYTES = 1 << 19
+    MAX_READ_RUNS = 1 << 16
+    # maximum number of runs that may span more than MAX_READ_BYTES of the map
     MAX_DISTANT_RUNS = 4
     # Minimum bytes of a contiguous run that is read from the file, not copied from the memory map.
     FILE_READ_MIN_BYTES = 4096
@@ -56,12 +56,13 @@ cdef memory_map_of(x):
     return (x, len(x), False) if mapped else None
 
 
-cdef object files = weakref.WeakKeyDictionary()  # for each memory map: result of `file_of`
+# for each memory map: result of `reopen_mapped_file`
+cdef object files = weakref.WeakKeyDictionary()
 # for each memory map: memory blocks for copies of its rows
 cdef object spares = weakref.WeakKeyDictionary()
 
 
-cdef file_of(mapped):
+cdef reopen_mapped_file(mapped):
     """Return (file, shift) for a shared memory map. `file` is the mapped file, opened again, and
     `shift` is the file position of a byte minus its address. Return None if the system does not
     report the file, or if the file's name now belongs to another file.
@@ -98,13 +99,13 @@ class Pages(mmap.mmap):
     """
 
 
-cdef new_like(x, mapped):
+cdef allocate_like(x, mapped):
     """Return an uninitialised array with the shape and strides of x, in memory of its own. The
     memory is a block that held earlier copies of rows of the same memory map, if no array uses that
     block any more, because faulting in new pages takes longer than filling them.
     """
     out = np.empty_like(x, subok=False)
-    if out.nbytes < SYSTEM_MIN_BYTES or not hasattr(mmap, "MAP_ANONYMOUS"):
+    if out.nbytes < MMAP_MIN_BYTES or not hasattr(mmap, "MAP_ANONYMOUS"):
         return out
     kept = spares.setdefault(mapped, [])
     free = [kept.pop() for _ in range(len(kept))]
@@ -117,7 +118,7 @@ cdef new_like(x, mapped):
             pages = spare
     if pages is None:
         pages = Pages(-1, out.nbytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if out.nbytes <= REUSED_BLOCK_BYTES and len(kept) < MAX_REUSED_BLOCKS:
+    if out.nbytes <= MAX_REUSED_BLOCK_BYTES and len(kept) < MAX_REUSED_BLOCKS:
         kept.append(pages)
     return np.ndarray(out.shape, out.dtype, pages, 0, out.strides)
 
@@ -134,7 +135,7 @@ def copy_if_mapped(x, str name, rows=None, bint by_pipe=False):
     if held is None or x.dtype.hasobject:
         return x if rows is None else x[rows]
     if rows is None:
-        out = new_like(x, held[0])
+        out = allocate_like(x, held[0])
     else:
         rows = np.array(rows, np.intp)
         if rows.size and (rows.min() < 0 or rows.max() >= x.shape[0]):
@@ -143,7 +144,7 @@ def copy_if_mapped(x, str name, rows=None, bint by_pipe=False):
             )
         out = np.empty((len(rows), *x.shape[1:]), x.dtype)
     mapped, size, drop = held
-    file = file_of(mapped) if drop and not by_pipe else None
+    file = reopen_mapped_file(mapped) if drop and not by_pipe else None
     error = copy_checked(x, rows, out, mapped if drop else None, by_pipe, file) if out.size else 0
     try:
         now = mapped.size()
@@ -163,9 +164,9 @@ cdef int copy_checked(x, rows, out, drop, bint by_pipe, file) except -1:
     """Copy x, or its rows with the indices `rows`, into `out`, whose memory is dense in the order
     of its axes. Return 0 or an errno.
 
-    The copy is split in halves until a part has at most READ_BYTES bytes and READ_RUNS contiguous
-    runs. Between parts, pending signals are handled and copied pages of the map `drop` are dropped,
-    because the system may map megabytes for each element that is read.
+    The copy is split in halves until a part has at most MAX_READ_BYTES bytes and MAX_READ_RUNS
+    contiguous runs. Between parts, pending signals are handled and copied pages of the map `drop`
+    are dropped, because the system may map megabytes for each element that is read.
     """
     cdef char *to = pointer(out)
     cdef const char *const *addresses
@@ -182,7 +183,7 @@ cdef int copy_checked(x, rows, out, drop, bint by_pipe, file) except -1:
             break
         run *= out.shape[outer.pop()]
     count = out.nbytes // run
-    if out.nbytes <= READ_BYTES and count <= READ_RUNS:
+    if out.nbytes <= MAX_READ_BYTES and count <= MAX_READ_RUNS:
         at = np.array([x.__array_interface__["data"][0]], np.intp)
         for axis in outer:
             steps = np.arange(out.shape[axis]) if rows is None or axis else rows
@@ -197,9 +198,9 @@ cdef int copy_checked(x, rows, out, drop, bint by_pipe, file) except -1:
                         break
             return error
         first, last = int(at.min()), int(at.max()) + run
-        if count <= MAX_DISTANT_RUNS or last - first <= READ_BYTES:
+        if count <= MAX_DISTANT_RUNS or last - first <= MAX_READ_BYTES:
             # True if a page fault on one run may map many unrelated pages
-            apart = last - first > READ_BYTES
+            apart = last - first > MAX_READ_BYTES
             if drop is not None and apart:
                 size = len(drop)
                 mapped = pointer(np.frombuffer(drop, np.uint8))
@@ -252,9 +253,9 @@ cdef class Rows:
     cdef Rows owner             # Rows object whose padded form of X is shared, or None
 
     def __cinit__(self, X, y, labels, weight):
-        self.point_at(X, y, labels, weight)
+        self.set_arrays(X, y, labels, weight)
 
-    cdef int point_at(self, X, y, labels, weight) except -1:
+    cdef int set_arrays(self, X, y, labels, weight) except -1:
         """Set all arrays of the data, and the pointers to them."""
         cdef Data *D = &self.D
         # Views protect the shapes and strides from changes that the caller makes to its arrays.
@@ -265,7 +266,7 @@ cdef class Rows:
             labels = np.array(labels, np.int32)
             labels.flags.writeable = False
         self.X, self.y, self.labels, self.weight = X, y, labels, weight
-        D.ldx = padded(X.shape[1], X.itemsize)
+        D.ldx = padded_ld(X.shape[1], X.itemsize)
         D.X, D.x_rs, D.x_cs = pointer(X), X.strides[0] // X.itemsize, X.strides[1] // X.itemsize
         if y is not None:
             D.y, D.ldy = pointer(y), y.strides[0] // y.itemsize
@@ -286,7 +287,7 @@ cdef class Rows:
         if self.owner is None:
             fc_block_free(self.D.x)
 
-    cdef int pad(self, const fc_table *K, int threads) except -1:
+    cdef int ensure_padded(self, const fc_table *K, int threads) except -1:
         """Copy X into its padded form, unless the copy exists."""
         cdef Data *D = &self.D
         cdef Fill t
@@ -294,7 +295,7 @@ cdef class Rows:
         if D.x != NULL:
             return 0
         if self.owner is not None:
-            self.owner.pad(K, threads)
+            self.owner.ensure_padded(K, threads)
             D.x = self.owner.D.x
             return 0
         memset(&t, 0, sizeof(t))
@@ -304,7 +305,7 @@ cdef class Rows:
                 f"no memory for a padded copy of X ({self.X.shape[0]} rows of "
                 f"{D.ldx * K.real_bytes} bytes)"
             )
-        self.fill(&t, K, threads)
+        self.fill_padded(&t, K, threads)
         with cython.critical_section(self):
             if D.x == NULL:
                 D.x = t.base
@@ -312,7 +313,7 @@ cdef class Rows:
         fc_block_free(t.base)   # free the copy if another thread has stored one first
         return 0
 
-    cdef int fill(self, Fill *t, const fc_table *K, int threads) except -1:
+    cdef int fill_padded(self, Fill *t, const fc_table *K, int threads) except -1:
         """Copy X into its padded form at t.base, which is freed if a signal handler raises an
         exception.
         """
@@ -333,17 +334,17 @@ cdef class Rows:
                 old.shape != new.shape or old.dtype != new.dtype
             ):
                 raise ValueError("other rows are not of the shapes and kinds of those at hand")
-        self.point_at(X, y, labels, weight)
+        self.set_arrays(X, y, labels, weight)
         if not self.padded:
             return 0
         if self.D.x == NULL:    # a signal handler cancelled the previous copy
-            self.pad(K, threads)
+            self.ensure_padded(K, threads)
             return 0
         memset(&t, 0, sizeof(t))
         squares = np.zeros(X.shape[0] // max(1, COPY_PART_BYTES // (self.D.ldx * K.real_bytes)) + 1)
         t.base, t.squares = <char *>self.D.x, <double *>pointer(squares)
         self.D.x = NULL         # no valid copy until this one is complete
-        self.fill(&t, K, threads)
+        self.fill_padded(&t, K, threads)
         self.D.x = t.base
         for part in range((t.rows + t.step - 1) // t.step):
             if not isfinite(t.squares[part]):

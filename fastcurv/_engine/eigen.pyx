@@ -21,7 +21,7 @@ from scipy.linalg.cython_lapack cimport dormtr, dsyevd, dsytrd
 cdef enum Which:
     WHICH_LA, WHICH_SA, WHICH_BE, WHICH_LM
 
-cdef dict ENDS = {"LA": WHICH_LA, "SA": WHICH_SA, "BE": WHICH_BE, "LM": WHICH_LM}
+cdef dict WHICH_BY_NAME = {"LA": WHICH_LA, "SA": WHICH_SA, "BE": WHICH_BE, "LM": WHICH_LM}
 
 
 cdef extern from "tridiagonal.h" nogil:
@@ -59,7 +59,7 @@ cdef bint whiten(Py_ssize_t s, const double *gram, double *R, double *work) noex
     memset(R, 0, s * s * sizeof(double))
     for i in range(s):          # work = Cholesky factor of gram
         for j in range(i + 1):
-            one = gram[i * s + j] - inner_of(j, work + i * s, work + j * s)
+            one = gram[i * s + j] - dot_doubles(j, work + i * s, work + j * s)
             if j < i:
                 work[i * s + j] = one / work[j * s + j]
             else:
@@ -80,7 +80,7 @@ cdef class Scratchpad:
     cdef double *at
     cdef Py_ssize_t size
 
-    cdef double *room_for(self, Py_ssize_t count) except NULL:
+    cdef double *reserve(self, Py_ssize_t count) except NULL:
         """Return the address of `count` doubles. If the buffer has to grow, its contents are lost.
         """
         if count > self.size or not self.size:
@@ -90,7 +90,7 @@ cdef class Scratchpad:
         return self.at
 
 
-cdef object vector_of(x, Py_ssize_t count=-1):
+cdef object as_float64_vector(x, Py_ssize_t count=-1):
     """Return x as a contiguous float64 vector. Raise ValueError unless its shape is (count,), or
     one-dimensional if count is negative.
     """
@@ -102,7 +102,7 @@ cdef object vector_of(x, Py_ssize_t count=-1):
     return x
 
 
-cdef int check_floats(x, shape) except -1:
+cdef int check_float64_array(x, shape) except -1:
     """Raise ValueError unless x is a writeable, C-ordered float64 array of this shape."""
     if x.shape != shape or x.dtype != np.float64 or not (x.flags.carray and x.flags.aligned):
         raise ValueError(
@@ -111,7 +111,7 @@ cdef int check_floats(x, shape) except -1:
     return 0
 
 
-cdef object floats_of(Py_ssize_t count, const double *x):
+cdef object array_from_doubles(Py_ssize_t count, const double *x):
     """Return a new float64 array with a copy of the `count` doubles at x."""
     found = np.empty(count)
     memcpy(pointer(found), x, count * sizeof(double))
@@ -142,13 +142,13 @@ cdef class Ritz:
 
     cdef int set_size(self, Py_ssize_t m) except -1:
         """Set the number of eigenvalues to m, and allocate buffers for them."""
-        self.values = self.numbers.room_for(9 * m)
+        self.values = self.numbers.reserve(9 * m)
         self.first, self.last = self.values + m, self.values + 2 * m
         self.scratch, self.given = self.values + 3 * m, self.values + 6 * m
         self.order, self.m = <Py_ssize_t *>(self.values + 8 * m), m
         return 0
 
-    cdef bint is_known(self, Py_ssize_t m, const double *T, Py_ssize_t ld) noexcept:
+    cdef bint is_last_matrix(self, Py_ssize_t m, const double *T, Py_ssize_t ld) noexcept:
         """Return True if the tridiagonal matrix T equals that of the last call. Store T for the
         next comparison.
         """
@@ -174,7 +174,9 @@ cdef class Ritz:
             )
         return 0
 
-    cdef bint by_rotations(self, Py_ssize_t m, const double *T, Py_ssize_t ld) except? False:
+    cdef bint diagonalise_by_rotations(
+        self, Py_ssize_t m, const double *T, Py_ssize_t ld
+    ) except? False:
         """Diagonalise the tridiagonal matrix T (m, m) by rotations. Return False if the iteration
         does not converge.
         """
@@ -189,11 +191,11 @@ cdef class Ritz:
                 largest = fmax(largest, fabs(T[i * (ld + 1) + 1]))
                 total += 0 * T[i * (ld + 1) + 1]
         self.set_exponent(largest if total == 0 else INFINITY)
-        if self.is_known(m, T, ld):
+        if self.is_last_matrix(m, T, ld):
             return True
         self.room, self.count, d = 3 * m * m // 2 + 64, 0, self.scratch
         while True:
-            self.turns = <fc_rotation *>self.kept.room_for(3 * self.room)
+            self.turns = <fc_rotation *>self.kept.reserve(3 * self.room)
             for i in range(m):
                 d[i] = ldexp(T[i * (ld + 1)], -self.exponent)
                 d[m + i] = ldexp(T[i * (ld + 1) + 1], -self.exponent) if i < m - 1 else 0
@@ -223,7 +225,7 @@ cdef class Ritz:
         self.dense = NULL
         return True
 
-    cdef int by_lapack(
+    cdef int diagonalise_by_lapack(
         self, Py_ssize_t size, const double *T, Py_ssize_t ld, bint vectors
     ) except -1:
         """Diagonalise the symmetric matrix T (size, size) by LAPACK. If `vectors` is False, only
@@ -241,7 +243,7 @@ cdef class Ritz:
                 largest = fmax(largest, fabs(T[i * ld + j]))
                 total += 0 * T[i * ld + j]
         self.set_exponent(largest if total == 0 else INFINITY)
-        self.dense = self.matrix.room_for(numbers + size * size + integers)
+        self.dense = self.matrix.reserve(numbers + size * size + integers)
         work = self.dense + size * size
         integer = <int *>(work + numbers)
         for i in range(m):
@@ -256,38 +258,38 @@ cdef class Ritz:
             raise np.linalg.LinAlgError("LAPACK's dsyevd failed on a finite symmetric matrix")
         for i in range(m):
             self.values[i] = ldexp(self.values[i], self.exponent)
-        self.ends_of_dense()
+        self.set_first_and_last()
         return 0
 
     cdef int store_pairs(self, values, vectors) except -1:
         """Store ascending eigenvalues (m,) and eigenvectors (m, m) that the caller has computed."""
         cdef Py_ssize_t m = len(values)
         self.set_size(m)
-        self.known, self.dense = -1, self.matrix.room_for(m * m)
+        self.known, self.dense = -1, self.matrix.reserve(m * m)
         values, rows = np.ascontiguousarray(values), np.ascontiguousarray(vectors.T)
         memcpy(self.values, pointer(values), m * sizeof(double))
         memcpy(self.dense, pointer(rows), m * m * sizeof(double))
-        self.ends_of_dense()
+        self.set_first_and_last()
         return 0
 
-    cdef void ends_of_dense(self) noexcept:
+    cdef void set_first_and_last(self) noexcept:
         """Set `first` and `last` from the eigenvectors in `dense`."""
         cdef Py_ssize_t m = self.m, i
         for i in range(m):
             self.first[i], self.last[i] = self.dense[i * m], self.dense[i * m + m - 1]
 
-    cdef int combined(self, const double *y, double *out) except -1:
+    cdef int combine_eigenvectors(self, const double *y, double *out) except -1:
         """Set out (m,) = S y, where the columns of S are the eigenvectors; y and out must not
         overlap.
         """
         cdef Py_ssize_t m = self.m, i, j
         cdef double *x
         if self.dense == NULL:
-            x = self.columns.room_for(FC_ROTATED_COLUMNS * m)
+            x = self.columns.reserve(FC_ROTATED_COLUMNS * m)
             memset(x, 0, FC_ROTATED_COLUMNS * m * sizeof(double))
             for i in range(m):
                 x[FC_ROTATED_COLUMNS * self.order[i]] = y[i]
-            (table_chosen() + 1).rotate(FC_ROTATED_COLUMNS, x, self.turns, self.count)
+            (chosen_table() + 1).rotate(FC_ROTATED_COLUMNS, x, self.turns, self.count)
             for i in range(m):
                 out[i] = x[FC_ROTATED_COLUMNS * i]
             return 0
@@ -305,12 +307,12 @@ cdef class Ritz:
         cdef double *s = <double *>pointer(rows) if k else NULL
         cdef double *x
         cdef double unit
-        cdef const fc_table *K = table_chosen() + 1
+        cdef const fc_table *K = chosen_table() + 1
         if self.dense != NULL:
             for i in range(k):
                 memcpy(s + i * m, self.dense + which[i] * m, m * sizeof(double))
             return rows
-        x = self.columns.room_for(m * lanes)
+        x = self.columns.reserve(m * lanes)
         memset(x, 0, m * lanes * sizeof(double))
         with nogil:
             for i in range(k):
@@ -327,7 +329,7 @@ cdef class Ritz:
         return rows
 
 
-cdef Py_ssize_t at_low_end(
+cdef Py_ssize_t count_at_low_end(
     Py_ssize_t m, const double *values, Py_ssize_t k, Which which
 ) noexcept:
     """Return how many of the k wanted eigenvalues lie at the low end of the ascending `values`. The
@@ -348,12 +350,12 @@ def wanted(values, Py_ssize_t k, str which):
     """Return the ascending indices (k,) of the k wanted eigenvalues among the ascending `values`
     (m,). If k > m, return all m indices.
     """
-    values = vector_of(values)
+    values = as_float64_vector(values)
     cdef Py_ssize_t m = len(values), i, low
     k = max(0, min(k, m))
     at = np.empty(k, np.intp)
     if k:
-        low = at_low_end(m, <double *>pointer(values), k, ENDS[which])
+        low = count_at_low_end(m, <double *>pointer(values), k, WHICH_BY_NAME[which])
         for i in range(k):
             (<Py_ssize_t *>pointer(at))[i] = i if i < low else m - k + i
     return at
@@ -362,7 +364,7 @@ def wanted(values, Py_ssize_t k, str which):
 # --- dense operators ------------------------------------------------------------------------------
 
 cdef enum:
-    REFLECTORS_AT_ONCE = 32     # Householder reflectors applied in one block
+    REFLECTOR_BLOCK_SIZE = 32     # Householder reflectors applied in one block
 
 
 def symmetrised(P):
@@ -390,7 +392,7 @@ def symmetrised(P):
         raise ValueError(f"the matrix must be square, got shape {P.shape}.")
     cdef Py_ssize_t n = len(P), size = P.size, i, j, row, column
     cdef const double *p = <const double *>pointer(P) if size else NULL
-    cdef double largest = largest_of(size, p), unit, one, skew = 0
+    cdef double largest = max_abs(size, p), unit, one, skew = 0
     cdef int exponent = 0
     if not isfinite(largest):
         raise NotFiniteError(NOT_FINITE)
@@ -405,10 +407,10 @@ def symmetrised(P):
     else:                       # 2^-exponent itself may overflow
         for i in range(size):
             s[i] = ldexp(p[i], -exponent)
-    for row in range(0, n, MIRROR_TILE):
-        for column in range(0, row + 1, MIRROR_TILE):
-            for i in range(row, min(row + MIRROR_TILE, n)):
-                for j in range(column, min(column + MIRROR_TILE, i + 1)):
+    for row in range(0, n, MIRROR_TILE_ROWS):
+        for column in range(0, row + 1, MIRROR_TILE_ROWS):
+            for i in range(row, min(row + MIRROR_TILE_ROWS, n)):
+                for j in range(column, min(column + MIRROR_TILE_ROWS, i + 1)):
                     one = s[i * n + j] - s[j * n + i]
                     skew += 2 * one * one
                     a[i * n + j] = a[j * n + i] = 0.5 * (s[i * n + j] + s[j * n + i])
@@ -420,7 +422,7 @@ def residuals(S, values, rows):
     corresponding `values` (k,). All arrays are float64; entries of S (n, n) are at most about 1.
     """
     S, rows = np.ascontiguousarray(S, np.float64), np.ascontiguousarray(rows, np.float64)
-    values = vector_of(values)
+    values = as_float64_vector(values)
     if S.ndim != 2 or S.shape[0] != S.shape[1] or rows.shape != (len(values), len(S)):
         raise ValueError(
             f"S, values and rows must have shapes (n, n), (k,) and (k, n), got {S.shape}, "
@@ -435,7 +437,7 @@ def residuals(S, values, rows):
     cdef double *w = <double *>pointer(products)
     cdef double *lam = <double *>pointer(values)
     cdef double *found = <double *>pointer(out)
-    (table_chosen() + 1).dots(n, k, n, pointer(S), n, <char *>v, n, w, n)
+    (chosen_table() + 1).dots(n, k, n, pointer(S), n, <char *>v, n, w, n)
     for i in range(k):
         total = 0
         for j in range(n):
@@ -465,7 +467,7 @@ cdef class Tridiagonal:
                 "A must be a writeable C-ordered array, got one that is read-only or not "
                 "contiguous."
             )
-        cdef int n = A.shape[0], info, lwork = n * REFLECTORS_AT_ONCE
+        cdef int n = A.shape[0], info, lwork = n * REFLECTOR_BLOCK_SIZE
         cdef Py_ssize_t i
         numbers, work = np.zeros((3, n)), np.empty(lwork)
         self.A, self.n, self.tau, self.found = A, n, numbers[2], Ritz()
@@ -485,16 +487,16 @@ cdef class Tridiagonal:
         converge.
         """
         # dsytrd has left T in the memory of A.
-        if not self.found.by_rotations(self.n, <double *>pointer(self.A), self.n):
+        if not self.found.diagonalise_by_rotations(self.n, <double *>pointer(self.A), self.n):
             return None
-        return floats_of(self.n, self.found.values)
+        return array_from_doubles(self.n, self.found.values)
 
     def vectors(self, at):
         """Return the eigenvectors of the eigenvalues with the indices `at`, as orthonormal rows (k,
         n).
         """
         at = np.ascontiguousarray(at, np.intp)
-        cdef int n = self.n, info = 0, k = len(at), lwork = n * REFLECTORS_AT_ONCE
+        cdef int n = self.n, info = 0, k = len(at), lwork = n * REFLECTOR_BLOCK_SIZE
         if self.found.m != n or not all((at >= 0) & (at < n)):
             raise ValueError(f"at must be indices of the {n} values computed before, got {at}.")
         rows, work = self.found.vectors(k, <Py_ssize_t *>pointer(at)), np.empty(lwork)

@@ -19,7 +19,7 @@ cdef class FastProduct:
     cdef public Py_ssize_t count
 
     def __init__(self, Plan plan, str kind, bint l2):
-        self.plan, self.kind, self.l2, self.count = plan, KINDS[kind], l2, 0
+        self.plan, self.kind, self.l2, self.count = plan, PRODUCT_KINDS[kind], l2, 0
         if plan is not None:
             self.n, self.dtype = plan.P.n, plan.dtype
 
@@ -33,7 +33,7 @@ cdef class FastProduct:
         cdef Job job
         memset(&job, 0, sizeof(job))
         job.stages, job.kind, job.v, job.l2 = PRODUCT, self.kind, v, plan.l2 if self.l2 else 0
-        plan.apply_vectors(&job, 1, out, None)
+        plan.apply_to_vectors(&job, 1, out, None)
         self.count += 1
         return 0
 
@@ -71,7 +71,7 @@ cdef class FastMatrixProduct(FastProduct):
                 f"A must be a C-ordered (n, n) array of real numbers, got {A.dtype} {A.shape}."
             )
         self.A, self.n, self.dtype = A, len(A), A.dtype
-        self.K, self.at = &table_chosen()[A.itemsize == 8], pointer(A)
+        self.K, self.at = &chosen_table()[A.itemsize == 8], pointer(A)
 
     cdef bint is_available(self) noexcept:
         return True

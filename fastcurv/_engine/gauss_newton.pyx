@@ -54,39 +54,40 @@ from libc.string cimport memcpy, memset
 
 cdef enum:
     MAX_BLOCK_SAMPLES = 1024    # maximum number of samples per block
-    MAX_BLOCK_NUMBERS = 1 << 20     # maximum number of elements of D and a per block
+    MAX_BLOCK_ELEMENTS = 1 << 20     # maximum number of elements of D and a per block
     # Maximum elements of T or A that are computed at one time: 256 KiB, which fit in the L2 cache.
-    MAX_PAIR_NUMBERS = 1 << 15
-    LINE = FC_ALIGN // 8        # doubles per cache line
-    REUSED_NUMBERS = 1 << 19    # maximum elements of a workspace that is kept for the next object
+    MAX_TILE_ELEMENTS = 1 << 15
+    DOUBLES_PER_LINE = FC_ALIGN // 8        # doubles per cache line
+    # maximum elements of a workspace that is kept for the next object
+    MAX_REUSED_ELEMENTS = 1 << 19
     # F is formed for at most this many rows and elements.
     FACTOR_MAX_ROWS = 64
-    FACTOR_MAX_NUMBERS = 1 << 13
+    FACTOR_MAX_ELEMENTS = 1 << 13
     # Rows of F per strip. A strip is multiplied by its own rows and all later rows of F.
     FACTOR_STRIP_ROWS = 12
     # rows and columns of a tile when the upper triangle is copied to the lower one
-    MIRROR_TILE = 16
+    MIRROR_TILE_ROWS = 16
 
 # Workspace of an earlier object, kept for the next one, because faulting in new pages takes longer
 # than computing the matrix of a small network.
 cdef list FREE_WORKSPACES = []
 
 
-cdef inline Py_ssize_t lines_of(Py_ssize_t count) noexcept nogil:
+cdef inline Py_ssize_t padded_doubles(Py_ssize_t count) noexcept nogil:
     """Return `count` rounded up to whole cache lines of doubles."""
-    return (count + LINE - 1) // LINE * LINE
+    return (count + DOUBLES_PER_LINE - 1) // DOUBLES_PER_LINE * DOUBLES_PER_LINE
 
 
-cdef inline Py_ssize_t numbers_of(PlanS *P, Py_ssize_t i, bint hessian) noexcept nogil:
-    """Return the number of elements of state matrix i, in the order of `states_of`, or 0 if matrix
-    i is not needed.
+cdef inline Py_ssize_t count_state_elements(PlanS *P, Py_ssize_t i, bint hessian) noexcept nogil:
+    """Return the number of elements of state matrix i, in the order of `copy_state_matrices`, or 0
+    if matrix i is not needed.
     """
     cdef Py_ssize_t l = i // 4
     cdef Layer *y = &P.layer[l]
-    cdef Py_ssize_t ld = lines_of(P.N)
+    cdef Py_ssize_t ld = padded_doubles(P.N)
     if l == P.n_layers:
         return ld * (P.d_out if i % 4 == 0 else 1)
-    if i % 4 == 0 or i % 4 == 1 and has_slopes(y):
+    if i % 4 == 0 or i % 4 == 1 and stores_slopes(y):
         return ld * y.m
     if hessian and (i % 4 == 3 or i % 4 == 2 and y.q != NULL):
         return ld * y.m
@@ -102,7 +103,7 @@ cdef class CurvatureMatrix:
     # Array that holds X and the state matrices at theta, (m, ld) each, in the plan's dtype and as
     # doubles.
     cdef object states
-    # Addresses of the state matrices in the plan's dtype, in the order of `states_of`.
+    # Addresses of the state matrices in the plan's dtype, in the order of `copy_state_matrices`.
     cdef char **kept
     cdef const double **state   # addresses of X' and of the state matrices as doubles
     cdef double **D             # per layer: D, (m, samples times columns per sample)
@@ -127,7 +128,8 @@ cdef class CurvatureMatrix:
     cdef double *W              # theta as doubles
     cdef double *F              # (n, samples): F, or NULL if F is not formed
     cdef double *gemm           # scratch buffer of the product kernels
-    # Destinations for `states_of` of which only the one for the outputs, (d_out, ld), is not NULL.
+    # Destinations for `copy_state_matrices` of which only the one for the outputs, (d_out, ld), is
+    # not NULL.
     cdef char **moved
     cdef double *z              # the outputs at the plan's current point as doubles, (d_out, ld)
     cdef Py_ssize_t block       # samples per block, a multiple of the doubles per cache line
@@ -144,8 +146,8 @@ cdef class CurvatureMatrix:
         cdef bint whole
         cdef Layer *y
         cdef double *at_
-        self.plan, self.n, self.K, self.hessian = plan, P.n, &table_chosen()[1], hessian
-        self.ld = lines_of(P.N)
+        self.plan, self.n, self.K, self.hessian = plan, P.n, &chosen_table()[1], hessian
+        self.ld = padded_doubles(P.N)
         self.each = P.d_out - (P.loss.kind == FC_CROSS_ENTROPY and P.d_out > 1)
         self.kept = <char **>malloc(count * sizeof(char *))
         self.moved = <char **>calloc(count, sizeof(char *))
@@ -170,12 +172,12 @@ cdef class CurvatureMatrix:
             if hessian and l < P.n_layers - 1:
                 parts += y.m
         for l in range(count):
-            size += numbers_of(P, l, hessian)
+            size += count_state_elements(P, l, hessian)
         apart = 0 if P.K.real_bytes == 8 else size  # number of elements of the copies as doubles
         self.states = np.zeros(size + apart + (2 * P.d_out + P.layer[0].k) * self.ld)
         at_ = <double *>pointer(self.states)
         for l in range(count):
-            kept = numbers_of(P, l, hessian)
+            kept = count_state_elements(P, l, hessian)
             self.kept[l] = <char *>at_ if kept else NULL
             self.state[l + 1] = at_ + apart if kept else NULL
             at_ += kept
@@ -189,16 +191,16 @@ cdef class CurvatureMatrix:
         self.state[0] = at_
         widest = max(wide_k, wide_m)
         numbers += self.parts[0] * widest + (widest if not hessian else weighed)
-        self.block = max(1, MAX_BLOCK_NUMBERS // (numbers * LINE)) * LINE
+        self.block = max(1, MAX_BLOCK_ELEMENTS // (numbers * DOUBLES_PER_LINE)) * DOUBLES_PER_LINE
         self.block = min(<Py_ssize_t>MAX_BLOCK_SAMPLES, self.block)
         self.block = min(self.ld, self.block)
-        self.t_rows = wide_m * min(wide_m, max(1, MAX_PAIR_NUMBERS // (self.block * wide_m)))
-        self.a_rows = wide_k * min(wide_k, max(1, MAX_PAIR_NUMBERS // (self.block * wide_k)))
+        self.t_rows = wide_m * min(wide_m, max(1, MAX_TILE_ELEMENTS // (self.block * wide_m)))
+        self.a_rows = wide_k * min(wide_k, max(1, MAX_TILE_ELEMENTS // (self.block * wide_k)))
         whole = self.each == 1 and not hessian and self.block == self.ld
-        whole = whole and P.n <= FACTOR_MAX_ROWS and self.ld * P.n <= FACTOR_MAX_NUMBERS
+        whole = whole and P.n <= FACTOR_MAX_ROWS and self.ld * P.n <= FACTOR_MAX_ELEMENTS
         numbers += self.t_rows + self.a_rows + (P.n if whole else 0)
-        numbers = self.block * numbers + self.t_rows * self.a_rows + lines_of(P.n)
-        numbers += self.K.scratch // sizeof(double) + 1 + 2 * LINE
+        numbers = self.block * numbers + self.t_rows * self.a_rows + padded_doubles(P.n)
+        numbers += self.K.scratch // sizeof(double) + 1 + 2 * DOUBLES_PER_LINE
         try:
             self.room = FREE_WORKSPACES.pop()
         except IndexError:
@@ -223,12 +225,12 @@ cdef class CurvatureMatrix:
         self.A = self.T + self.block * self.t_rows
         self.C = self.A + self.block * self.a_rows
         self.W = self.C + self.t_rows * self.a_rows
-        self.F = self.W + lines_of(P.n) if whole else NULL
-        at_ = self.W + lines_of(P.n) + (self.block * P.n if whole else 0)
+        self.F = self.W + padded_doubles(P.n) if whole else NULL
+        at_ = self.W + padded_doubles(P.n) + (self.block * P.n if whole else 0)
         self.gemm = <double *>align_up(<char *>at_)
 
     def __del__(self):
-        if self.room is not None and self.room.size <= REUSED_NUMBERS and not FREE_WORKSPACES:
+        if self.room is not None and self.room.size <= MAX_REUSED_ELEMENTS and not FREE_WORKSPACES:
             FREE_WORKSPACES.append(self.room)
 
     def __dealloc__(self):
@@ -247,30 +249,30 @@ cdef class CurvatureMatrix:
         cdef Py_ssize_t i, j, row, column, n = self.n
         cdef fc_watch before
         cdef bint made
-        check_floats(out, (n, n))
+        check_float64_array(out, (n, n))
         cdef double *G = <double *>pointer(out)
         with self.plan.lock, nogil:
-            before = watch()
-            made = self.upper_triangle(G)
+            before = begin_signal_watch()
+            made = self.compute_upper_triangle(G)
             self.plan.end_watch(before)
-        for row in range(0, n, MIRROR_TILE):
-            for column in range(0, row + 1, MIRROR_TILE):
-                for i in range(row, min(row + MIRROR_TILE, n)):
-                    for j in range(column, min(column + MIRROR_TILE, i)):
+        for row in range(0, n, MIRROR_TILE_ROWS):
+            for column in range(0, row + 1, MIRROR_TILE_ROWS):
+                for i in range(row, min(row + MIRROR_TILE_ROWS, n)):
+                    for j in range(column, min(column + MIRROR_TILE_ROWS, i)):
                         G[i * n + j] = G[j * n + i]
         return made
 
-    cdef bint upper_triangle(self, double *G) noexcept nogil:
+    cdef bint compute_upper_triangle(self, double *G) noexcept nogil:
         """Compute the upper triangle of the matrix without the l2 penalty. Return False if entries
         of the Hessian would overflow or underflow.
         """
         cdef PlanS *P = &self.plan.P
         cdef Py_ssize_t first = 0, l, i, above, count
-        states_of(P, self.hessian, self.kept, self.ld)
-        self.to_doubles(P.theta, self.W, P.n)
+        copy_state_matrices(P, self.hessian, self.kept, self.ld)
+        self.convert_to_doubles(P.theta, self.W, P.n)
         for l in range(4 * P.n_layers + 2):
-            self.to_doubles(
-                self.kept[l], <double *>self.state[l + 1], numbers_of(P, l, self.hessian)
+            self.convert_to_doubles(
+                self.kept[l], <double *>self.state[l + 1], count_state_elements(P, l, self.hessian)
             )
         if self.F != NULL:
             memset(G, 0, P.n * P.n * sizeof(double))
@@ -280,19 +282,19 @@ cdef class CurvatureMatrix:
             count = min(self.block, P.N - first)
             if not self.compute_block(P, first, count):
                 return False
-            if self.F != NULL and self.add_single_product(P, lines_of(count), G):
+            if self.F != NULL and self.add_single_product(P, padded_doubles(count), G):
                 return True
             for l in range(P.n_layers):
                 if self.parts[l] > self.each:
-                    self.weigh_columns(P, l, lines_of(count))
+                    self.weight_columns(P, l, padded_doubles(count))
                 for above in range(l, P.n_layers):
-                    self.add_layers(P, l, above, lines_of(count), G)
+                    self.add_layer_block(P, l, above, padded_doubles(count), G)
                 for above in range(l + 1, P.n_layers if self.hessian else 0):
-                    self.add_products(P, l, above, lines_of(count), G)
+                    self.add_cross_layer_terms(P, l, above, padded_doubles(count), G)
             first += count
         return True
 
-    cdef void to_doubles(self, const char *x, double *to, Py_ssize_t count) noexcept nogil:
+    cdef void convert_to_doubles(self, const char *x, double *to, Py_ssize_t count) noexcept nogil:
         """Convert `count` elements of the plan's dtype to doubles. Do nothing if `x` is NULL or if
         source and destination are the same.
         """
@@ -312,14 +314,14 @@ cdef class CurvatureMatrix:
         with very large or very small entries is divided by a power of two. For the Hessian, each
         column of D would need its own power of two, so the function returns False instead.
         """
-        cdef Py_ssize_t l, step = lines_of(count)
+        cdef Py_ssize_t l, step = padded_doubles(count)
         cdef Layer *y
         cdef bint near = True
         self.propagate_block(P, first, count)
         for l in range(P.n_layers):
             y = &P.layer[l]
-            self.exponents[l] = self.bring_near_one(self.D[l], y.m * self.parts[l] * step)
-            self.exponents[P.n_layers + l] = self.bring_near_one(
+            self.exponents[l] = self.scale_near_one(self.D[l], y.m * self.parts[l] * step)
+            self.exponents[P.n_layers + l] = self.scale_near_one(
                 # the row of ones is left out if the layer has no biases
                 self.a[l], (y.k + (y.b >= 0)) * step
             )
@@ -328,7 +330,7 @@ cdef class CurvatureMatrix:
 
     cdef void propagate_block(self, PlanS *P, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
         """Compute D and a of all layers without scaling. D is zero after the last sample."""
-        cdef Py_ssize_t l, i, step = lines_of(count), line = step * self.parts[0], columns
+        cdef Py_ssize_t l, i, step = padded_doubles(count), line = step * self.parts[0], columns
         cdef Layer *y
         cdef Layer *x
         cdef double *p
@@ -340,7 +342,7 @@ cdef class CurvatureMatrix:
                 self.a[l][i] = 1
             self.clear_zero_weights(P, first, count, y.k + 1, step, self.a[l])
             if self.hessian:
-                self.set_second_derivative(y, l, first, count)
+                self.compute_second_derivative(y, l, first, count)
             if l == 0:
                 return
             x, p = &P.layer[l - 1], self.p[l - 1]
@@ -348,11 +350,11 @@ cdef class CurvatureMatrix:
                 for i in range(y.k):
                     self.K.scale(columns, self.W[y.w + i], self.D[l], self.E + i * line)
             else:
-                self.product(
+                self.multiply_matrices(
                     y.k, columns, y.m, self.W + y.w, 1, y.k, self.D[l], columns, 1, self.E, line,
                     y.skip
                 )
-            if has_slopes(x):
+            if stores_slopes(x):
                 self.copy_samples(self.state[2 + 4 * (l - 1)], x.m, first, step, p)
                 self.clear_zero_weights(P, first, count, x.m, step, p)
             else:               # phi' is constant, or depends only on the sign of a
@@ -373,7 +375,7 @@ cdef class CurvatureMatrix:
         self, PlanS *P, Py_ssize_t first, Py_ssize_t count, Py_ssize_t m, Py_ssize_t step, double *x
     ) noexcept nogil:
         """Set x (m, step) to zero for samples of weight 0. Such samples add nothing to the matrix,
-        but if their entries were very large, `bring_near_one` would scale the entries of all other
+        but if their entries were very large, `scale_near_one` would scale the entries of all other
         samples to 0.
         """
         cdef Py_ssize_t i, r
@@ -400,13 +402,13 @@ cdef class CurvatureMatrix:
                 for r in range(step):
                     E[i * line + u * step + r] = self.W[y.w + u * y.k + i]
 
-    cdef void set_second_derivative(
+    cdef void compute_second_derivative(
         self, Layer *y, Py_ssize_t l, Py_ssize_t first, Py_ssize_t count
     ) noexcept nogil:
         """Compute delta and e * phi'' of layer l. If e * phi'' is not stored, compute it from delta
         and a.
         """
-        cdef Py_ssize_t i, step = lines_of(count)
+        cdef Py_ssize_t i, step = padded_doubles(count)
         cdef double *q = self.q[l]
         cdef const double *a
         self.copy_samples(self.state[4 + 4 * l], y.m, first, step, self.delta[l])
@@ -459,17 +461,17 @@ cdef class CurvatureMatrix:
         for i in range(m):
             memcpy(out + i * step, x + i * self.ld + first, step * sizeof(double))
 
-    cdef void product(
+    cdef void multiply_matrices(
         self, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, double *a, Py_ssize_t a_rs, Py_ssize_t a_cs,
         double *b, Py_ssize_t b_rs, Py_ssize_t b_cs, double *c, Py_ssize_t ldc, bint add
     ) noexcept nogil:
         """Compute c (m, n) = [c +] a b, of inner dimension k."""
-        cdef fc_product job = plain_product(
+        cdef fc_product job = describe_product(
             m, n, k, <char *>a, a_rs, a_cs, <char *>b, b_rs, b_cs, <char *>c, ldc, add
         )
         run_items(self.K, &job, 1, <char *>self.gemm, 0)
 
-    cdef int bring_near_one(self, double *x, Py_ssize_t count) noexcept nogil:
+    cdef int scale_near_one(self, double *x, Py_ssize_t count) noexcept nogil:
         """Divide x by a power of two if products of a few of its elements could overflow or
         underflow. Return the exponent, or 0 if x is unchanged.
         """
@@ -478,7 +480,7 @@ cdef class CurvatureMatrix:
         self.K.dots(1, 1, count, x, count, x, count, &square, 1)
         if 1e-100 < square < 1e100:
             return 0
-        largest = largest_of(count, x)
+        largest = max_abs(count, x)
         if not 0 < largest < INFINITY:
             return 0
         frexp(largest, &exponent)
@@ -490,19 +492,19 @@ cdef class CurvatureMatrix:
 
     cdef void add_output_change(self, PlanS *P, double *out) noexcept nogil:
         """Add J' H (z - z0) to out (n,). Here z0 are the outputs at the theta of the last call of
-        `upper_triangle`, and z are those at the plan's current point.
+        `compute_upper_triangle`, and z are those at the plan's current point.
         """
         cdef Py_ssize_t first = 0, count, l, step, top = P.n_layers - 1
         cdef Layer *y
         cdef double scale
-        states_of(P, False, self.moved, self.ld)
-        self.to_doubles(self.moved[4 * top], self.z, self.ld * P.d_out)
+        copy_state_matrices(P, False, self.moved, self.ld)
+        self.convert_to_doubles(self.moved[4 * top], self.z, self.ld * P.d_out)
         while first < P.N:
             count = min(self.block, P.N - first)
-            step = lines_of(count)
+            step = padded_doubles(count)
             if count < P.N:
                 self.compute_block(P, first, count)
-            self.weigh_output_change(P, first, count)
+            self.weight_output_change(P, first, count)
             for l in range(P.n_layers):
                 y = &P.layer[l]
                 scale = ldexp(
@@ -520,13 +522,13 @@ cdef class CurvatureMatrix:
                     )
             first += count
 
-    cdef void weigh_output_change(
+    cdef void weight_output_change(
         self, PlanS *P, Py_ssize_t first, Py_ssize_t count
     ) noexcept nogil:
         """Compute E = B (z - z0), with z and z0 as in `add_output_change`. E has one row for each
         of the `each` columns of D per sample in the output layer.
         """
-        cdef Py_ssize_t r, i, k, step = lines_of(count)
+        cdef Py_ssize_t r, i, k, step = padded_doubles(count)
         cdef const double *before = self.state[1 + 4 * (P.n_layers - 1)]
         cdef const double *D = self.D[P.n_layers - 1]
         cdef double way
@@ -568,7 +570,7 @@ cdef class CurvatureMatrix:
             i = end
         return True
 
-    cdef void add_layers(
+    cdef void add_layer_block(
         self, PlanS *P, Py_ssize_t l, Py_ssize_t above, Py_ssize_t step, double *G
     ) noexcept nogil:
         """Add the contribution of a block of samples to the part of G for the weights of layers l
@@ -582,7 +584,7 @@ cdef class CurvatureMatrix:
         cdef int *of_a = self.exponents + P.n_layers
         cdef int exponent = self.exponents[l] + self.exponents[above] + of_a[l] + of_a[above]
         while i < x.m:
-            i_end = self.row_products(
+            i_end = self.compute_row_products(
                 i, x.m, y.m, same, D, step * self.parts[l], self.D[above],
                 step * self.parts[above], self.parts[above], step, self.T, self.t_rows, &t_rows
             )
@@ -590,20 +592,20 @@ cdef class CurvatureMatrix:
                 self.add_unit_columns(i, i_end, y.m, same, l, above, step)
             a = 0
             while a <= x.k:
-                a_end = self.row_products(
+                a_end = self.compute_row_products(
                     a, x.k + 1, y.k + 1, same, self.a[l], step, self.a[above], step, 1, step,
                     self.A, self.a_rows, &a_rows
                 )
-                self.product(
+                self.multiply_matrices(
                     t_rows, a_rows, step, self.T, step, 1, self.A, 1, step, self.C, a_rows, False
                 )
                 for j in range(t_rows * a_rows if exponent else 0):
                     self.C[j] = ldexp(self.C[j], exponent)
-                self.add_pairs(x, y, same, i, i_end, a, a_end, a_rows, G)
+                self.add_unit_pairs(x, y, same, i, i_end, a, a_end, a_rows, G)
                 a = a_end
             i = i_end
 
-    cdef Py_ssize_t row_products(
+    cdef Py_ssize_t compute_row_products(
         self, Py_ssize_t first, Py_ssize_t count, Py_ssize_t others, bint same, double *x,
         Py_ssize_t ldx, double *y, Py_ssize_t ldy, Py_ssize_t each, Py_ssize_t step, double *out,
         Py_ssize_t room, Py_ssize_t *rows
@@ -637,7 +639,7 @@ cdef class CurvatureMatrix:
             first += 1
         return first
 
-    cdef void add_pairs(
+    cdef void add_unit_pairs(
         self, Layer *x, Layer *y, bint same, Py_ssize_t i0, Py_ssize_t i1, Py_ssize_t a0,
         Py_ssize_t a1, Py_ssize_t a_rows, double *G
     ) noexcept nogil:
@@ -669,7 +671,7 @@ cdef class CurvatureMatrix:
 
     # --- further contributions of a block of samples to the Hessian -------------------------------
 
-    cdef void weigh_columns(self, PlanS *P, Py_ssize_t l, Py_ssize_t step) noexcept nogil:
+    cdef void weight_columns(self, PlanS *P, Py_ssize_t l, Py_ssize_t step) noexcept nogil:
         """Multiply the columns of D of layer l by their weights: 1 for columns of outputs, and s =
         e phi'' for columns of units.
         """
@@ -711,7 +713,7 @@ cdef class CurvatureMatrix:
                 self.K.add_parts(all_, 1, self.A, 0, True, T)
                 T += all_
 
-    cdef void add_products(
+    cdef void add_cross_layer_terms(
         self, PlanS *P, Py_ssize_t l, Py_ssize_t above, Py_ssize_t step, double *H
     ) noexcept nogil:
         """Add the terms of H that arise because W of layer `above` multiplies outputs that depend
@@ -728,7 +730,7 @@ cdef class CurvatureMatrix:
         some = y.m if next_ else max(<Py_ssize_t>1, self.t_rows // y.k)
         for i in range(x.m):
             if not next_:
-                self.output_derivative(P, i, l, above - 1, step)
+                self.compute_output_derivative(P, i, l, above - 1, step)
             j = 0
             while j < y.m:
                 count = min(some, y.m - j)
@@ -743,18 +745,18 @@ cdef class CurvatureMatrix:
                         self.T + t * y.k * step, step
                     )
                 q = 1 if next_ else y.k
-                self.product(
+                self.multiply_matrices(
                     count * q, line, step, self.T, step, 1, self.a[l], 1, step, self.C, line, False
                 )
                 c = self.C
                 for t in range(count * q):
-                    self.put_column(
+                    self.add_to_column(
                         x, i, y.w + (j + t // q) * y.k + (i if next_ else t % q), c, H
                     )
                     c += line
                 j += count
 
-    cdef void output_derivative(
+    cdef void compute_output_derivative(
         self, PlanS *P, Py_ssize_t i, Py_ssize_t l, Py_ssize_t h, Py_ssize_t step
     ) noexcept nogil:
         """Compute K_iq for all q as A (m of layer h, step): the derivative of the outputs of layer
@@ -776,7 +778,7 @@ cdef class CurvatureMatrix:
                 return
             h, add = h - 1, True
 
-    cdef void put_column(
+    cdef void add_to_column(
         self, Layer *x, Py_ssize_t i, Py_ssize_t column, const double *c, double *H
     ) noexcept nogil:
         """Add c to one column of H, in the rows of the weights of unit i of layer x."""

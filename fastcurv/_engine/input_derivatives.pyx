@@ -24,10 +24,11 @@ from libc.string cimport memcpy
 
 
 cdef enum:
-    TANGENT_NUMBERS = 1 << 15   # elements of D per block: 128 or 256 KiB
-    TANGENT_COLUMNS = 64        # minimum columns of D for an efficient product
-    INPUT_STEP = 512            # elements checked for NaN and infinity at one time
-    THREADED_WORK = 1 << 18     # minimum multiply-adds for sharing the blocks among threads
+    MAX_TANGENT_ELEMENTS = 1 << 15   # elements of D per block: 128 or 256 KiB
+    MIN_TANGENT_COLUMNS = 64        # minimum columns of D for an efficient product
+    FINITE_CHECK_ELEMENTS = 512            # elements checked for NaN and infinity at one time
+    # minimum multiply-adds for sharing the blocks among threads
+    THREADED_MIN_MULTIPLY_ADDS = 1 << 18
 
 # Workspace of the last call, kept for the next one, because faulting in new pages takes longer than
 # processing one row of a small network.
@@ -79,7 +80,7 @@ cdef struct InputJob:
     char *hessian               # output (N, parts, d_in, d_in), or NULL
 
 
-cdef void multiply(
+cdef void multiply_padded(
     InputJob *t, InputWorkspace *room, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const char *a,
     Py_ssize_t a_rs, Py_ssize_t a_cs, const char *b, Py_ssize_t ldb, char *c, Py_ssize_t ldc,
     bint exact, bint add
@@ -88,7 +89,7 @@ cdef void multiply(
     unless `exact`.
     """
     cdef int round
-    cdef fc_product job = plain_product(
+    cdef fc_product job = describe_product(
         m, n, k, <char *>a, a_rs, a_cs, <char *>b, ldb, 0, c, ldc, add
     )
     job.unpadded, job.term[0].b_vs = exact, t.K.vector_bytes // t.size
@@ -145,7 +146,7 @@ cdef void add_identity(real *out, Py_ssize_t ld, Py_ssize_t rows, Py_ssize_t inp
             out[u * ld + u * rows + r] += 1
 
 
-cdef void put_values(
+cdef void copy_values(
     const real *a, Py_ssize_t lda, real *A, Py_ssize_t ldt, Py_ssize_t m, Py_ssize_t rows
 ) noexcept nogil:
     """Copy the values a (m, rows) to the first columns of A."""
@@ -154,7 +155,7 @@ cdef void put_values(
         memcpy(A + u * ldt, a + u * lda, rows * sizeof(real))
 
 
-cdef void fill_groups(
+cdef void fill_column_groups(
     const real *W, Py_ssize_t rs, Py_ssize_t cs, real *out, Py_ssize_t ldo, Py_ssize_t m,
     Py_ssize_t rows, Py_ssize_t groups
 ) noexcept nogil:
@@ -166,7 +167,7 @@ cdef void fill_groups(
                 out[u * ldo + i * rows + r] = W[u * rs + i * cs]
 
 
-cdef void write_groups(
+cdef void copy_column_groups(
     const real *T, Py_ssize_t ldt, Py_ssize_t m, Py_ssize_t rows, Py_ssize_t groups, real *out,
     Py_ssize_t unit, Py_ssize_t group, Py_ssize_t row
 ) noexcept nogil:
@@ -180,7 +181,7 @@ cdef void write_groups(
                 out[r * row + u * unit + i * group] = T[u * ldt + i * rows + r]
 
 
-cdef void weigh_units(
+cdef void weight_units(
     const real *D, Py_ssize_t ldd, Py_ssize_t step, const real *e, Py_ssize_t lde, const real *q,
     Py_ssize_t ldq, real *own, real *out, Py_ssize_t ldo, Py_ssize_t m, Py_ssize_t d
 ) noexcept nogil:
@@ -196,7 +197,7 @@ cdef void weigh_units(
             out[u * ldo + i] = s * own[u * ldo + i]
 
 
-cdef void mirror(real *H, Py_ssize_t d) noexcept nogil:
+cdef void mirror_upper_triangle(real *H, Py_ssize_t d) noexcept nogil:
     """Copy the upper triangle of H (d, d) to the lower one."""
     cdef Py_ssize_t i, j
     for i in range(d):
@@ -204,7 +205,7 @@ cdef void mirror(real *H, Py_ssize_t d) noexcept nogil:
             H[j * d + i] = H[i * d + j]
 
 
-cdef void tangents_forward(
+cdef void propagate_tangents_forward(
     InputJob *t, InputWorkspace *room, Py_ssize_t first, Py_ssize_t rows, const real *theta
 ) noexcept nogil:
     """Propagate values and tangents forward through all layers. Store the outputs and, if tangents
@@ -221,13 +222,13 @@ cdef void tangents_forward(
         y = &t.layer[l]
         D = <real *>room.D[l]
         if l == 0:
-            multiply(
+            multiply_padded(
                 t, room, y.m, rows, y.k, <const char *>(theta + y.w), y.k, 1, room.x, t.ldx,
                 <char *>D, t.ldt, False, False
             )
-            fill_groups(theta + y.w, y.k, 1, D + rows, t.ldt, y.m, rows, t.inputs)
+            fill_column_groups(theta + y.w, y.k, 1, D + rows, t.ldt, y.m, rows, t.inputs)
         else:
-            multiply(
+            multiply_padded(
                 t, room, y.m, columns, y.k, <const char *>(theta + y.w), y.k, 1, room.A, t.ldt,
                 <char *>D, t.ldt, False, False
             )
@@ -239,7 +240,7 @@ cdef void tangents_forward(
             y.phi, y.m if t.ldr > 1 else 1, rows if t.ldr > 1 else y.m, room.z, t.ldr, room.a,
             t.ldr, room.p[l], t.ldr, room.q[l] if y.curved else NULL, t.ldr
         )
-        put_values(<real *>room.a, t.ldr, <real *>room.other, t.ldt, y.m, rows)
+        copy_values(<real *>room.a, t.ldr, <real *>room.other, t.ldt, y.m, rows)
         scale_columns(
             t, D + rows, t.ldt, room.p[l], <real *>room.other + rows, t.ldt, y.m, rows, t.inputs
         )
@@ -250,18 +251,18 @@ cdef void tangents_forward(
             add_skip(<real *>room.A, t.ldt, <real *>room.other, t.ldt, y.m, columns)
         room.A, room.other = room.other, room.A
     if t.outputs != NULL:
-        write_groups(
+        copy_column_groups(
             <real *>room.z, t.ldr, t.d_out, rows, 1, <real *>t.outputs + first * t.d_out, 1, 0,
             t.d_out
         )
     if t.jacobian != NULL and t.inputs:
-        write_groups(
+        copy_column_groups(
             D + rows, t.ldt, t.d_out, rows, t.d_in, <real *>t.jacobian + first * t.d_out * t.d_in,
             t.d_in, 1, t.d_out * t.d_in
         )
 
 
-cdef void outputs_backward(
+cdef void propagate_outputs_backward(
     InputJob *t, InputWorkspace *room, Py_ssize_t first, Py_ssize_t rows, const real *theta
 ) noexcept nogil:
     """Propagate e backward through all layers. Store the Hessian, or the Jacobian if only values
@@ -274,13 +275,13 @@ cdef void outputs_backward(
     cdef real *H
     cdef bint begun = False
     if t.weights == NULL:
-        fill_groups(theta + y.w, 1, y.k, e, t.lde, y.k, rows, t.parts)
+        fill_column_groups(theta + y.w, 1, y.k, e, t.lde, y.k, rows, t.parts)
     else:
         t.K.columns(
             rows, t.d_out, t.weights + first * t.d_out * t.size, t.d_out, 1, 0, rows, room.delta,
             t.lde
         )
-        multiply(
+        multiply_padded(
             t, room, y.k, rows, y.m, <const char *>(theta + y.w), 1, y.k, room.delta, t.lde,
             room.e, t.lde, False, False
         )
@@ -290,12 +291,12 @@ cdef void outputs_backward(
             for r in range(rows):
                 for part in range(t.parts):
                     H = <real *>t.hessian + ((first + r) * t.parts + part) * square
-                    weigh_units(
+                    weight_units(
                         <real *>room.D[l] + rows + r, t.ldt, rows, e + part * rows + r, t.lde,
                         <real *>room.q[l] + r, t.ldr, <real *>room.own, <real *>room.s, t.lds, y.m,
                         t.d_in
                     )
-                    multiply(
+                    multiply_padded(
                         t, room, t.d_in, t.d_in, y.m, room.own, 1, t.lds, room.s, t.lds, <char *>H,
                         t.d_in, True, begun
                     )
@@ -305,7 +306,7 @@ cdef void outputs_backward(
         scale_columns(
             t, e, t.lde, room.p[l], <real *>room.delta, t.lde, y.m, rows, t.parts
         )
-        multiply(
+        multiply_padded(
             t, room, y.k, columns, y.m, <const char *>(theta + y.w), 1, y.k, room.delta, t.lde,
             # W of a residual layer is square, and e_l is added to the product
             room.e, t.lde, False, y.skip
@@ -315,15 +316,15 @@ cdef void outputs_backward(
         if not begun:
             memset(H, 0, rows * t.parts * square * sizeof(real))
         for r in range(rows * t.parts):
-            mirror(H + r * square, t.d_in)
+            mirror_upper_triangle(H + r * square, t.d_in)
     else:
-        write_groups(
+        copy_column_groups(
             e, t.lde, t.d_in, rows, t.d_out, <real *>t.jacobian + first * t.d_out * t.d_in, 1,
             t.d_in, t.d_out * t.d_in
         )
 
 
-cdef void input_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+cdef void compute_input_derivatives_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     """Compute outputs and derivatives for one block of rows, as one part of a job of the thread
     team.
     """
@@ -334,13 +335,13 @@ cdef void input_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     if fc_team_cancelled(member):
         return
     if t.size == 8:
-        tangents_forward[double](t, room, first, rows, <const double *>t.theta)
+        propagate_tangents_forward[double](t, room, first, rows, <const double *>t.theta)
         if back:
-            outputs_backward[double](t, room, first, rows, <const double *>t.theta)
+            propagate_outputs_backward[double](t, room, first, rows, <const double *>t.theta)
     else:
-        tangents_forward[float](t, room, first, rows, <const float *>t.theta)
+        propagate_tangents_forward[float](t, room, first, rows, <const float *>t.theta)
         if back:
-            outputs_backward[float](t, room, first, rows, <const float *>t.theta)
+            propagate_outputs_backward[float](t, room, first, rows, <const float *>t.theta)
 
 
 # --- the call -------------------------------------------------------------------------------------
@@ -367,20 +368,20 @@ cdef char *matrix_address(array, Py_ssize_t cols, dtype, Py_ssize_t *rows) excep
     return start
 
 
-cdef bint finite(const fc_table *K, const char *x, Py_ssize_t count, char *copy) noexcept nogil:
-    """Return True if `count` elements are finite. The buffer `copy` has space for INPUT_STEP
-    elements.
+cdef bint all_finite(const fc_table *K, const char *x, Py_ssize_t count, char *copy) noexcept nogil:
+    """Return True if `count` elements are finite. The buffer `copy` has space for
+    FINITE_CHECK_ELEMENTS elements.
     """
     cdef Py_ssize_t first = 0, some
     while first < count:
-        some = min(<Py_ssize_t>INPUT_STEP, count - first)
+        some = min(<Py_ssize_t>FINITE_CHECK_ELEMENTS, count - first)
         if not K.copy_finite(some, x + first * K.real_bytes, 0, copy):
             return False
         first += some
     return True
 
 
-cdef size_t room_of(InputJob *t, InputWorkspace *room, char *base) noexcept nogil:
+cdef size_t lay_out_workspace(InputJob *t, InputWorkspace *room, char *base) noexcept nogil:
     """Lay out the matrices of one thread in the memory at `base`, and return the number of bytes
     that they take. If base is NULL, only count the bytes.
     """
@@ -413,7 +414,7 @@ cdef size_t room_of(InputJob *t, InputWorkspace *room, char *base) noexcept nogi
     room.delta = arena_alloc(&arena, widest * t.lde, t.size)
     room.own = arena_alloc(&arena, hidden * t.lds, t.size)
     room.s = arena_alloc(&arena, hidden * t.lds, t.size)
-    room.gemm = arena_alloc(&arena, max(t.K.scratch, <size_t>(INPUT_STEP * t.size)), 1)
+    room.gemm = arena_alloc(&arena, max(t.K.scratch, <size_t>(FINITE_CHECK_ELEMENTS * t.size)), 1)
     return arena.used
 
 
@@ -457,7 +458,7 @@ def input_derivatives(
     cdef bint good = True
     memset(&t, 0, sizeof(t))
     t.size = dtype.itemsize
-    t.K, t.n_layers = &table_chosen()[t.size == 8], len(sizes) - 1
+    t.K, t.n_layers = &chosen_table()[t.size == 8], len(sizes) - 1
     t.d_in, t.d_out = sizes[0], sizes[t.n_layers]
     t.layer = <InputLayer *>calloc(t.n_layers, sizeof(InputLayer))
     if t.layer == NULL:
@@ -491,14 +492,14 @@ def input_derivatives(
             t.hessian = pointer(hessian)
         t.inputs = t.d_in if order == 2 or t.d_in <= t.d_out else 0
         numbers = 1 + max(t.inputs, t.parts)
-        t.rows = max(TANGENT_NUMBERS // (numbers * widest), TANGENT_COLUMNS // numbers, 1)
+        t.rows = max(MAX_TANGENT_ELEMENTS // (numbers * widest), MIN_TANGENT_COLUMNS // numbers, 1)
         if t.rows > 8:  # round down to whole cache lines of float32 or, below 16 rows, of float64
             t.rows = t.rows // 16 * 16 if t.rows >= 16 else 8
         t.rows = min(t.rows, N)
-        t.ldx = padded(t.rows, t.size)
-        t.ldr, t.ldt = t.ldx if t.rows > 1 else 1, padded(t.rows * (1 + t.inputs), t.size)
-        t.lde, t.lds = padded(t.rows * t.parts, t.size), padded(t.d_in, t.size)
-        if N <= t.rows or N * n * numbers < THREADED_WORK:
+        t.ldx = padded_ld(t.rows, t.size)
+        t.ldr, t.ldt = t.ldx if t.rows > 1 else 1, padded_ld(t.rows * (1 + t.inputs), t.size)
+        t.lde, t.lds = padded_ld(t.rows * t.parts, t.size), padded_ld(t.d_in, t.size)
+        if N <= t.rows or N * n * numbers < THREADED_MIN_MULTIPLY_ADDS:
             threads = 1
         threads = threads or default_threads()
         t.room = <InputWorkspace *>calloc(
@@ -510,7 +511,7 @@ def input_derivatives(
             t.room[member].p = <char **>(t.room + threads) + 3 * t.n_layers * member
             t.room[member].q = t.room[member].p + t.n_layers
             t.room[member].D = t.room[member].q + t.n_layers
-            each = room_of(&t, &t.room[member], NULL)
+            each = lay_out_workspace(&t, &t.room[member], NULL)
         try:
             room = FREE_INPUT_WORKSPACES.pop()
         except IndexError:
@@ -519,16 +520,16 @@ def input_derivatives(
             room = np.zeros(each * threads + FC_ALIGN, np.uint8)
         base = align_up(pointer(room))
         for member in range(threads):
-            room_of(&t, &t.room[member], base + member * each)
+            lay_out_workspace(&t, &t.room[member], base + member * each)
         with nogil:
-            before = watch()
-            good = finite(t.K, t.theta, n, t.room[0].gemm) and finite(
+            before = begin_signal_watch()
+            good = all_finite(t.K, t.theta, n, t.room[0].gemm) and all_finite(
                 t.K, t.X, N * t.d_in, t.room[0].gemm
-            ) and (t.weights == NULL or finite(t.K, t.weights, N * t.d_out, t.room[0].gemm))
+            ) and (t.weights == NULL or all_finite(t.K, t.weights, N * t.d_out, t.room[0].gemm))
             if good:
-                fc_team_run(threads, (N + t.rows - 1) // t.rows, input_part, &t)
-            unwatch(before)
-        if room.size <= REUSED_NUMBERS * sizeof(double) and not FREE_INPUT_WORKSPACES:
+                fc_team_run(threads, (N + t.rows - 1) // t.rows, compute_input_derivatives_part, &t)
+            end_signal_watch(before)
+        if room.size <= MAX_REUSED_ELEMENTS * sizeof(double) and not FREE_INPUT_WORKSPACES:
             FREE_INPUT_WORKSPACES.append(room)
         return (outputs, jacobian, hessian) if good else None
     finally:

@@ -41,9 +41,9 @@ cdef class RowJacobian:
             y = &P.layer[l]
             self.widest = max(self.widest, y.m, y.k)
             hidden = l < P.n_layers - 1
-            for there in (hidden, hidden and has_slopes(y), False, False):
+            for there in (hidden, hidden and stores_slopes(y), False, False):
                 out.append(np.empty((P.N, y.m), plan.dtype) if there else None)
-        plan.states([*out, None, None], False)
+        plan.copy_states([*out, None, None], False)
         for l in range(P.n_layers):
             self.a[l] = pointer(self.kept[len(self.kept) - 1])
             self.p[l] = NULL
@@ -73,19 +73,19 @@ cdef class RowJacobian:
         cdef char *at_ = pointer(room)
         cdef char *to = pointer(out)
         with self.plan.lock, nogil:
-            before = watch()
+            before = begin_signal_watch()
             if wide:
-                rows_of_jacobian[double](
+                write_jacobian_rows[double](
                     P, self.a, self.p, first, count, <double *>at_, self.widest, <double *>to
                 )
             else:
-                rows_of_jacobian[float](
+                write_jacobian_rows[float](
                     P, self.a, self.p, first, count, <float *>at_, self.widest, <float *>to
                 )
             self.plan.end_watch(before)
 
 
-cdef void rows_of_jacobian(
+cdef void write_jacobian_rows(
     PlanS *P, const char **a_, const char **p_, Py_ssize_t first, Py_ssize_t count, real *D,
     Py_ssize_t ld, real *out
 ) noexcept nogil:
@@ -99,11 +99,13 @@ cdef void rows_of_jacobian(
             return
         for l in range(P.n_layers - 1, -1, -1):
             if l == P.n_layers - 1:
-                write_last_layer(P, &P.layer[l], <const real *>a_[l] + s * P.layer[l].k, out)
+                write_output_layer_part(P, &P.layer[l], <const real *>a_[l] + s * P.layer[l].k, out)
             else:
-                write_layer(P, &P.layer[l], <const real *>a_[l] + s * P.layer[l].k, D, ld, out)
+                write_hidden_layer_part(
+                    P, &P.layer[l], <const real *>a_[l] + s * P.layer[l].k, D, ld, out
+                )
             if l:
-                carry_below(
+                propagate_below(
                     P, l, <const real *>a_[l] + s * P.layer[l].k,
                     NULL if p_[l - 1] == NULL else <const real *>p_[l - 1] + s * P.layer[l].k,
                     D, E, ld
@@ -111,7 +113,9 @@ cdef void rows_of_jacobian(
         out += P.d_out * P.n
 
 
-cdef inline void write_last_layer(PlanS *P, Layer *y, const real *a, real *out) noexcept nogil:
+cdef inline void write_output_layer_part(
+    PlanS *P, Layer *y, const real *a, real *out
+) noexcept nogil:
     """Write the part of a sample's rows that belongs to the output layer, whose input is a. Output
     c depends only on row c of W.
     """
@@ -124,7 +128,7 @@ cdef inline void write_last_layer(PlanS *P, Layer *y, const real *a, real *out) 
             out[c * P.n + y.b + c] = 1
 
 
-cdef inline void write_layer(
+cdef inline void write_hidden_layer_part(
     PlanS *P, Layer *y, const real *a, const real *D, Py_ssize_t ld, real *out
 ) noexcept nogil:
     """Write the part of a sample's rows that belongs to a hidden layer, whose input is a and for
@@ -144,7 +148,7 @@ cdef inline void write_layer(
             memcpy(out + c * P.n + y.b, D + c * ld, y.m * sizeof(real))
 
 
-cdef inline void carry_below(
+cdef inline void propagate_below(
     PlanS *P, Py_ssize_t l, const real *a, const real *p, real *D, real *E, Py_ssize_t ld
 ) noexcept nogil:
     """Replace D and E of layer l, defined at the head of this file, by those of the layer below,

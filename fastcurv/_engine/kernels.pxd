@@ -229,4 +229,4 @@ cdef extern from "kernels/kernels.h" nogil:
         void (*norm)(const fc_norm *, Py_ssize_t, Py_ssize_t) noexcept nogil
 
 cdef enum:
-    BLOCK_ROWS = 64             # rows per block when a layer-parallel plan sweeps over rows
+    SWEEP_BLOCK_ROWS = 64             # rows per block when a layer-parallel plan sweeps over rows

@@ -38,7 +38,7 @@ def available_archs():
     return tuple(fc_arch_at(i).name.decode() for i in range(fc_arch_count()))
 
 
-cdef const fc_table *table_named(str name) except NULL:
+cdef const fc_table *find_table(str name) except NULL:
     """Return the kernel table `name`. Raise ValueError if this CPU cannot run it."""
     cdef const fc_table *table = fc_arch_find(name.encode())
     if table == NULL:
@@ -48,10 +48,10 @@ cdef const fc_table *table_named(str name) except NULL:
     return table
 
 
-cdef const fc_table *chosen = table_named(os.environ.get("FASTCURV_ARCH") or available_archs()[0])
+cdef const fc_table *chosen = find_table(os.environ.get("FASTCURV_ARCH") or available_archs()[0])
 
 
-cdef const fc_table *table_chosen() noexcept:
+cdef const fc_table *chosen_table() noexcept:
     """Return the kernel table in use."""
     return chosen
 
@@ -67,7 +67,7 @@ def set_arch(str name):
     """
     global chosen
     before = chosen_arch()
-    chosen = table_named(name)
+    chosen = find_table(name)
     return before
 
 
@@ -133,7 +133,7 @@ def summation(arch=None, dtype="float64"):
     >>> summation("reference")["slice"]
     0
     """
-    cdef const fc_table *K = table_named(arch or chosen_arch())
+    cdef const fc_table *K = find_table(arch or chosen_arch())
     name = np.dtype(dtype).name
     if name not in ("float32", "float64"):
         raise ValueError(f"dtype must be float32 or float64, got {name}.")
@@ -145,7 +145,7 @@ def summation(arch=None, dtype="float64"):
         "from_c": bool(s.from_c),
         "items_of": s.items_of,
         "item_rows": s.item_rows,
-        "block_rows": BLOCK_ROWS,
+        "block_rows": SWEEP_BLOCK_ROWS,
         "lanes": s.lanes,
         "exact_totals": bool(s.exact_totals),
         "panel": s.panel,
@@ -161,7 +161,7 @@ cdef struct Peak:
     char sink[FC_MAX_THREADS][256]  # per thread: argument of the kernel `peak`
 
 
-cdef void peak_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+cdef void run_peak_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     """Run multiply-adds on one thread, as one part of a job of the thread team."""
     cdef Peak *c = <Peak *>context
     c.flops[part] = c.K.peak(c.count, &c.sink[part][0])
@@ -171,7 +171,7 @@ def fma_peak(dtype="float32", int threads=1, arch=None, int rounds=20):
     """Measure the peak rate of multiply-adds in registers, in flops per second. The result is the
     best of `rounds` runs of a few milliseconds each.
     """
-    cdef const fc_table *K = chosen if arch is None else table_named(arch)
+    cdef const fc_table *K = chosen if arch is None else find_table(arch)
     cdef Peak c
     threads = max(1, min(threads, FC_MAX_THREADS))
     memset(&c, 0, sizeof(c))
@@ -181,7 +181,7 @@ def fma_peak(dtype="float32", int threads=1, arch=None, int rounds=20):
     for _round in range(rounds):
         begin = time.perf_counter()
         with nogil:
-            fc_team_run(threads, threads, peak_part, &c)
+            fc_team_run(threads, threads, run_peak_part, &c)
         taken = time.perf_counter() - begin
         best = max(best, sum([c.flops[i] for i in range(threads)]) / taken)
     return best

@@ -24,12 +24,12 @@ cdef enum Problem:
     SHIFTED, CLIPPED, ABSOLUTE, TRUST_REGION, CUBIC
 
 cdef enum:
-    INITIAL_BASIS_NUMBERS = 32768  # elements of the basis that are allocated initially
-    ALWAYS_DIAGONALISE_ROWS = 8  # maximum rows for which every convergence check diagonalises T
+    INITIAL_BASIS_ELEMENTS = 32768  # elements of the basis that are allocated initially
+    ALWAYS_DIAGONALISE_MAX_ROWS = 8  # maximum rows for which every convergence check diagonalises T
 # Minimum ratio of the smallest to the largest pivot of a matrix that is treated as nonsingular.
 cdef double MIN_PIVOT_RATIO = 1e-8
 
-PROBLEMS = {
+SMALL_PROBLEMS = {
     "shifted": SHIFTED, "clipped": CLIPPED, "absolute": ABSOLUTE, "trust-region": TRUST_REGION,
     "cubic": CUBIC,
 }
@@ -40,7 +40,7 @@ cdef double MAX_STEP_LENGTH = 1e150
 
 # --- norms without overflow and underflow ---------------------------------------------------------
 
-cdef double largest_of(Py_ssize_t n, const real *x) noexcept nogil:
+cdef double max_abs(Py_ssize_t n, const real *x) noexcept nogil:
     """Return the largest absolute value of n elements, or infinity if an element is not finite."""
     cdef real largest = 0
     cdef double total = 0
@@ -51,16 +51,16 @@ cdef double largest_of(Py_ssize_t n, const real *x) noexcept nogil:
     return INFINITY if isnan(total) else largest
 
 
-cdef double length_of(Py_ssize_t n, const real *x) noexcept nogil:
+cdef double safe_norm(Py_ssize_t n, const real *x) noexcept nogil:
     """Return ||x|| without overflow and underflow, or infinity if an element is not finite."""
     cdef double largest, total = 0, unit
     cdef Py_ssize_t i
     cdef int exponent
     if real is double:
-        total = inner_of(n, x, x)
+        total = dot_doubles(n, x, x)
         if 1e-280 < total < 1e280:
             return sqrt(total)
-    largest, total = largest_of(n, x), 0
+    largest, total = max_abs(n, x), 0
     if not 0 < largest < INFINITY:
         return largest
     frexp(largest, &exponent)
@@ -71,7 +71,7 @@ cdef double length_of(Py_ssize_t n, const real *x) noexcept nogil:
     return ldexp(sqrt(total), exponent)
 
 
-cdef double inner_of(Py_ssize_t m, const double *x, const double *y) noexcept nogil:
+cdef double dot_doubles(Py_ssize_t m, const double *x, const double *y) noexcept nogil:
     """Return the inner product of two vectors (m,), computed as four independent sums so that the
     additions overlap.
     """
@@ -125,7 +125,7 @@ cdef double solve_secular(
             shrink = shrink * shrink if low == 0 else shrink
         for i in range(m):
             y[i] = linear[i] / (base[i] + mu)
-        size, slope = length_of(m, y), 0
+        size, slope = safe_norm(m, y), 0
         if weight > 0:
             goal, slope = (edge + mu) / weight, 1 / weight
         if not (size > 0 and goal > 0):  # one of the two lengths has underflowed
@@ -151,7 +151,7 @@ cdef double solve_secular(
     return mu
 
 
-cdef double solve_bounded(
+cdef double minimise_regularised_model(
     Py_ssize_t m, const double *values, const double *linear, double radius, double weight,
     double *base, double *y
 ) noexcept nogil:
@@ -162,7 +162,7 @@ cdef double solve_bounded(
     In the hard case g has no component along the lowest eigenvector. A multiple of that vector is
     then added to y so that y reaches the boundary.
     """
-    cdef double edge = fmax(0.0, -values[0]), size = length_of(m, linear), longest, high, reach, mu
+    cdef double edge = fmax(0.0, -values[0]), size = safe_norm(m, linear), longest, high, reach, mu
     cdef bint hard = True
     cdef Py_ssize_t i
     for i in range(m):
@@ -172,7 +172,7 @@ cdef double solve_bounded(
         y[i] = -linear[i] / base[i] if base[i] > 0 else 0.0
         if not base[i] > 0 and fabs(linear[i]) > 1e-30 * size:
             hard = False
-    longest = length_of(m, y) if hard else INFINITY
+    longest = safe_norm(m, y) if hard else INFINITY
     reach = edge / weight if weight > 0 else radius
     if longest <= reach:
         if edge > 0:
@@ -192,7 +192,7 @@ cdef double solve_bounded(
     return edge + mu
 
 
-cdef double solve_small(
+cdef double solve_diagonal_problem(
     Problem problem, Py_ssize_t m, const double *values, const double *linear, double parameter,
     double *base, double *y, double *measured
 ) noexcept nogil:
@@ -202,9 +202,9 @@ cdef double solve_small(
     cdef double multiplier = 0
     cdef Py_ssize_t i
     if problem == TRUST_REGION:
-        multiplier = solve_bounded(m, values, linear, parameter, 0, base, y)
+        multiplier = minimise_regularised_model(m, values, linear, parameter, 0, base, y)
     elif problem == CUBIC:
-        multiplier = solve_bounded(m, values, linear, 0, parameter, base, y)
+        multiplier = minimise_regularised_model(m, values, linear, 0, parameter, base, y)
     else:
         for i in range(m):
             base[i] = values[i]
@@ -219,13 +219,13 @@ cdef double solve_small(
 
 
 def small_problem(str problem, values, linear, double parameter):
-    """Solve one of `PROBLEMS` for ascending eigenvalues `values` and the gradient `linear`, both
-    (m,).
+    """Solve one of `SMALL_PROBLEMS` for ascending eigenvalues `values` and the gradient `linear`,
+    both (m,).
 
     Parameters
     ----------
     problem : str
-        A key of `PROBLEMS`.
+        A key of `SMALL_PROBLEMS`.
     values, linear : array (m,)
         Eigenvalues and gradient in the coordinates of the eigenvectors.
     parameter : float
@@ -247,8 +247,8 @@ def small_problem(str problem, values, linear, double parameter):
     y = np.empty((3, len(values)))
     cdef double *out = <double *>pointer(y)
     cdef Py_ssize_t m = len(values)
-    cdef double multiplier = solve_small(
-        PROBLEMS[problem], m, <double *>pointer(values), <double *>pointer(linear), parameter,
+    cdef double multiplier = solve_diagonal_problem(
+        SMALL_PROBLEMS[problem], m, <double *>pointer(values), <double *>pointer(linear), parameter,
         out + m, out, out + 2 * m
     )
     return y[0], multiplier
@@ -256,14 +256,14 @@ def small_problem(str problem, values, linear, double parameter):
 
 # --- stopping rule of inner solves ----------------------------------------------------------------
 
-cdef struct StoppingRule:       # state of the rule that `stopping_rule` describes
+cdef struct StoppingRule:       # state of the rule that `new_stopping_rule` describes
     # Trade-off between decrease and cost, cost of a step in addition to its products (in products),
     # and predicted decrease at the last check.
     double thrift, price, gain
     Py_ssize_t m, next_check    # number of products at the last check and at the next one
 
 
-cdef StoppingRule stopping_rule(double thrift, double price) noexcept nogil:
+cdef StoppingRule new_stopping_rule(double thrift, double price) noexcept nogil:
     """Return the initial state of a rule that stops an inner solve when another product costs more
     than it gains.
 
@@ -336,7 +336,7 @@ cdef class Space:
         self.max_dim = int(min(max_dim, n))
         if self.dtype.char not in "fd":
             raise ValueError(f"dtype must be float32 or float64, got {self.dtype}.")
-        room = min(self.max_dim, max(16, INITIAL_BASIS_NUMBERS // max(self.n, 1)))
+        room = min(self.max_dim, max(16, INITIAL_BASIS_ELEMENTS // max(self.n, 1)))
         self.rows = np.empty((room, self.n), self.dtype)
         self.T = np.zeros((len(self.rows),) * 2)
         self.product = np.empty(self.n, self.dtype)
@@ -377,25 +377,25 @@ cdef class Space:
         self.lacking, self.follow = None, False
         for vector in (first, *others):
             np.copyto(self.product, vector, casting="same_kind")
-            exponent = self.bring_near_one(w)
+            exponent = self.scale_near_one(w)
             self.reset_coefficients()
             with nogil:
-                before = watch()
+                before = begin_signal_watch()
                 size = self.norm(w)
-                unwatch(before)
+                end_signal_watch(before)
             if vector is first:
                 self.gamma = ldexp(size, exponent)
-            self.append(w, size)
+            self.append_row(w, size)
         self.n_starts, self.tridiagonal = self.p, self.p == 1
 
-    cdef int bring_near_one(self, char *w) except? -1:
+    cdef int scale_near_one(self, char *w) except? -1:
         """Divide a product by a power of two if the squares of its elements could overflow or
         underflow. Return the exponent. Products that are not finite are left unchanged.
         """
         cdef double largest
         cdef int exponent
         cdef bint wide = self.sweep.K.real_bytes == 8
-        largest = largest_of(self.n, <double *>w) if wide else largest_of(self.n, <float *>w)
+        largest = max_abs(self.n, <double *>w) if wide else max_abs(self.n, <float *>w)
         frexp(largest, &exponent)
         if not isfinite(largest) or abs(exponent) <= 30:
             return 0
@@ -419,7 +419,7 @@ cdef class Space:
         self.sweep.m = self.m + self.p
         memset(self.taken, 0, (self.sweep.m + 1) * sizeof(double))
 
-    cdef char *row(self, Py_ssize_t i) noexcept nogil:
+    cdef char *row_address(self, Py_ssize_t i) noexcept nogil:
         """Return the address of row i of the basis."""
         return <char *>self.sweep.q + i * self.sweep.ldq * self.sweep.K.real_bytes
 
@@ -430,7 +430,7 @@ cdef class Space:
         sweep_dots(&t, 1)
         return sqrt(self.sums[0])
 
-    cdef double orthogonalise(self, int threads) noexcept nogil:
+    cdef double orthogonalise_product(self, int threads) noexcept nogil:
         """Orthogonalise the product against the rows and add the coefficients to `taken`. Up to
         three sweeps are made, until one leaves at least 70% of the product's norm. Return the norm
         of the remainder.
@@ -451,7 +451,7 @@ cdef class Space:
                 break
         return after
 
-    cdef double append(self, char *w, double reference) except? -1:
+    cdef double append_row(self, char *w, double reference) except? -1:
         """Orthogonalise w against the rows in place. If the remainder exceeds the rounding error of
         `reference`, append it, normalised, as a pending row.
 
@@ -464,17 +464,17 @@ cdef class Space:
         cdef int threads = sweep_threads(&self.sweep)
         cdef fc_watch before
         with nogil:
-            before = watch()
-            left = self.orthogonalise(threads)
-            unwatch(before)
+            before = begin_signal_watch()
+            left = self.orthogonalise_product(threads)
+            end_signal_watch(before)
         if held >= self.max_dim or not left > fmax(10 * eps * reference, tiny):
             return 0.0
         if held == len(self.rows):
-            taken = floats_of(held + 1, self.taken)
+            taken = array_from_doubles(held + 1, self.taken)
             self.widen(min(held, self.max_dim - held))
             self.update_pointers()
             memcpy(self.taken, pointer(taken), (held + 1) * sizeof(double))
-        self.sweep.K.scale(self.n, 1 / left, w, self.row(held))
+        self.sweep.K.scale(self.n, 1 / left, w, self.row_address(held))
         for i in range(held + 1):
             self.at[held * self.ld + i] = self.at[i * self.ld + held] = 0
         self.p += 1
@@ -496,24 +496,24 @@ cdef class Space:
             self.choose_next()
         m, held = self.m, self.m + self.p
         self.multiply(self.rows[m], self.product)
-        exponent = self.bring_near_one(w)
+        exponent = self.scale_near_one(w)
         self.reset_coefficients()
         with nogil:
-            before = watch()
+            before = begin_signal_watch()
             size = self.norm(w)
             # The large components along the last two rows are removed first, so that one full sweep
             # is enough.
             if self.p == 1:
                 low = max(m - 1, 0)
                 c = self.taken + low
-                t.K.dots(1, 1, t.n, self.row(m), t.n, w, t.n, c + m - low, 1)
+                t.K.dots(1, 1, t.n, self.row_address(m), t.n, w, t.n, c + m - low, 1)
                 if m:
                     c[0] = ldexp(self.at[m * self.ld + low], -exponent)
                 t.K.subtract(
-                    m + 1 - low, 1, t.n, self.row(low), t.ldq, w, t.n, c, m + 1 - low, &left
+                    m + 1 - low, 1, t.n, self.row_address(low), t.ldq, w, t.n, c, m + 1 - low, &left
                 )
-            unwatch(before)
-        left = ldexp(self.append(w, size), exponent)
+            end_signal_watch(before)
+        left = ldexp(self.append_row(w, size), exponent)
         for i in range(held):
             if self.tridiagonal and i < m - 1:
                 self.taken[i] = 0  # T is tridiagonal, so this entry is only rounding
@@ -533,12 +533,12 @@ cdef class Space:
         if self.known == m or m == 0:
             return 0
         try:
-            if not (self.tridiagonal and found.by_rotations(m, self.at, self.ld)):
-                found.by_lapack(m, self.at, self.ld, True)
+            if not (self.tridiagonal and found.diagonalise_by_rotations(m, self.at, self.ld)):
+                found.diagonalise_by_lapack(m, self.at, self.ld, True)
         except (ValueError, np.linalg.LinAlgError):  # T is not finite, or LAPACK did not converge
             values, vectors = self.decompose()
             found.store_pairs(values, vectors)
-        self.linear = self.small.room_for(4 * m)
+        self.linear = self.small.reserve(4 * m)
         self.base, self.y = self.linear + m, self.linear + 2 * m
         self.measured = self.linear + 3 * m
         for i in range(m):
@@ -556,16 +556,16 @@ cdef class Space:
         if not self.m:
             return np.empty(0), np.empty((0, 0))
         vectors = self.found.vectors(self.m, <Py_ssize_t *>pointer(at))
-        return floats_of(self.m, self.found.values), vectors.T
+        return array_from_doubles(self.m, self.found.values), vectors.T
 
     def linear_term(self):
         """Return ``U' Q g`` (m,), the gradient in the coordinates of the eigenvectors of T. The
         gradient g is gamma times the first row of Q.
         """
         self.diagonalise()
-        return floats_of(self.m, self.linear) if self.m else np.empty(0)
+        return array_from_doubles(self.m, self.linear) if self.m else np.empty(0)
 
-    cdef double outer_residual(self, const double *z) except? -1:
+    cdef double outer_residual_norm(self, const double *z) except? -1:
         """Return ||E z|| for E = T[m:m + p, :m], the rows of T that belong to the pending rows, and
         z in the coordinates of the rows Q[:m]. Store the direction of E z for the next call of
         `extend`.
@@ -574,22 +574,22 @@ cdef class Space:
         lacking = np.empty(max(self.p, 1))
         cdef double *out = <double *>pointer(lacking)
         for i in range(self.p):
-            out[i] = inner_of(self.m, self.at + (self.m + i) * self.ld, z)
+            out[i] = dot_doubles(self.m, self.at + (self.m + i) * self.ld, z)
         if self.p > 1:
             self.lacking = lacking[: self.p]
-        return length_of(self.p, out)
+        return safe_norm(self.p, out)
 
-    cdef double outer_residual_of_vectors(self, const double *y) except? -1:
-        """Return ||E U y|| for E as in `outer_residual`, where y is given in the coordinates of the
-        eigenvectors U of T.
+    cdef double outer_residual_norm_of_ritz(self, const double *y) except? -1:
+        """Return ||E U y|| for E as in `outer_residual_norm`, where y is given in the coordinates
+        of the eigenvectors U of T.
         """
         cdef Py_ssize_t m = self.m
         if self.tridiagonal:    # E has a single nonzero entry, in its last column
             if not self.p:
                 return 0
-            return fabs(self.at[m * self.ld + m - 1] * inner_of(m, self.found.last, y))
-        self.found.combined(y, self.base)
-        return self.outer_residual(self.base)
+            return fabs(self.at[m * self.ld + m - 1] * dot_doubles(m, self.found.last, y))
+        self.found.combine_eigenvectors(y, self.base)
+        return self.outer_residual_norm(self.base)
 
     def residual(self, y):
         """Return the norm of the component of ``H Q' y`` outside the span of the rows, for y (m,)
@@ -600,9 +600,9 @@ cdef class Space:
         y = np.ascontiguousarray(y, np.float64)
         if y.shape != (self.m,):
             raise ValueError(f"y must have shape ({self.m},), got {y.shape}.")
-        return self.outer_residual(<double *>pointer(y))
+        return self.outer_residual_norm(<double *>pointer(y))
 
-    cdef bint solve_factored(
+    cdef bint factorise_and_solve(
         self, double shift, bint both, const double *right, double *y, double *pivot
     ) noexcept nogil:
         """Solve (T + shift) y = right for a tridiagonal T. Return False if T + shift or, if `both`,
@@ -628,13 +628,13 @@ cdef class Space:
             y[i] = (y[i] - off_diagonal) / pivot[i]
         return True
 
-    cdef bint solve_by_factors(self, Problem problem, double parameter) except *:
+    cdef bint solve_by_factorisation(self, Problem problem, double parameter) except *:
         """Solve the small problem in the coordinates of Q by factorising T + shift, in O(m),
         starting from the last multiplier. Return False if the eigenvectors of T are needed instead:
         in the hard case, and if the problem modifies negative eigenvalues.
         """
         cdef Py_ssize_t m = self.m
-        cdef double *y = self.small.room_for(4 * m)
+        cdef double *y = self.small.reserve(4 * m)
         cdef double *right = y + m
         cdef double *pivot = y + 2 * m
         cdef double *turn = y + 3 * m
@@ -645,20 +645,20 @@ cdef class Space:
         memset(right, 0, m * sizeof(double))
         right[0] = -self.gamma
         for _k in range(20):
-            if not self.solve_factored(
+            if not self.factorise_and_solve(
                 shift, problem == CLIPPED or problem == ABSOLUTE, right, y, pivot
             ):
                 return False
-            size = length_of(m, y)
+            size = safe_norm(m, y)
             goal = parameter if problem == TRUST_REGION else shift / parameter
             if not 1e-100 < size < 1e100:  # squares and cubes of the length are computed below
                 return False
             if solved or fabs(size - goal) <= 1e-9 * goal or (shift == 0 and size <= goal):
                 solved = True
                 break
-            self.solve_factored(shift, False, y, turn, pivot)
+            self.factorise_and_solve(shift, False, y, turn, pivot)
             # slope is the derivative of 1 / size with respect to the shift.
-            slope = inner_of(m, y, turn) / size / size / size
+            slope = dot_doubles(m, y, turn) / size / size / size
             if problem == CUBIC:
                 slope += 1 / (shift * goal)
             shift -= (1 / size - 1 / goal) / slope
@@ -668,19 +668,19 @@ cdef class Space:
         self.outer_norm = fabs(self.at[m * self.ld + m - 1] * y[m - 1]) if self.p else 0
         return solved
 
-    cdef int solve_by_vectors(self, Problem problem, double parameter) except -1:
+    cdef int solve_by_eigenvectors(self, Problem problem, double parameter) except -1:
         """Solve the small problem in the coordinates of the eigenvectors of T."""
         cdef double *values
         cdef Py_ssize_t i
         self.diagonalise()
         values = self.found.values
-        self.multiplier = solve_small(
+        self.multiplier = solve_diagonal_problem(
             problem, self.m, values, self.linear, parameter, self.base, self.y, self.measured
         )
-        self.length, self.gain = length_of(self.m, self.y), 0
+        self.length, self.gain = safe_norm(self.m, self.y), 0
         for i in range(self.m):
             self.gain -= self.y[i] * (self.linear[i] + 0.5 * (values[i] * self.y[i]))
-        self.outer_norm = self.outer_residual_of_vectors(self.measured)
+        self.outer_norm = self.outer_residual_norm_of_ritz(self.measured)
         return 0
 
     def solve(
@@ -689,7 +689,7 @@ cdef class Space:
     ):
         """Grow the space and solve the small problem in it, and write the step to `out`. The space
         grows until the residual norm is at most `wanted`, it has `limit` rows, `stop()` returns
-        True, or the next product costs more than it gains (see `stopping_rule`).
+        True, or the next product costs more than it gains (see `new_stopping_rule`).
 
         Returns
         -------
@@ -703,12 +703,12 @@ cdef class Space:
             The parameter used. If the argument is None, a tenth of the largest |eigenvalue| of T
             when T is first diagonalised, or 1 if that is 0.
         """
-        cdef Problem which = PROBLEMS[problem]
+        cdef Problem which = SMALL_PROBLEMS[problem]
         cdef Py_ssize_t look_at = max(self.m, 1), vectors_at = 0, m
         cdef double chosen = 0
         # stop_called: True if `stop` was called since the last product.
         cdef bint ends, factored, stop_called = False
-        cdef StoppingRule rule = stopping_rule(thrift, price)
+        cdef StoppingRule rule = new_stopping_rule(thrift, price)
         while True:
             while self.m < look_at and not self.is_exhausted() and (
                 stop_called or not (self.m and stop())
@@ -724,17 +724,17 @@ cdef class Space:
                 self.diagonalise()
                 parameter = 0.1 * self.size or 1.0
             chosen = min(<double>parameter, MAX_STEP_LENGTH) if which == TRUST_REGION else parameter
-            factored = self.tridiagonal and m > ALWAYS_DIAGONALISE_ROWS
-            factored = factored and self.solve_by_factors(which, chosen)
+            factored = self.tridiagonal and m > ALWAYS_DIAGONALISE_MAX_ROWS
+            factored = factored and self.solve_by_factorisation(which, chosen)
             if not factored:
                 if m < vectors_at and not ends:
                     continue
-                self.solve_by_vectors(which, chosen)
-                vectors_at = m + 1 + m // 4 if m > ALWAYS_DIAGONALISE_ROWS else 0
+                self.solve_by_eigenvectors(which, chosen)
+                vectors_at = m + 1 + m // 4 if m > ALWAYS_DIAGONALISE_MAX_ROWS else 0
             if self.outer_norm <= wanted or ends or should_stop(&rule, m, self.gain):
                 break
         if not factored:
-            self.found.combined(self.y, self.base)
+            self.found.combine_eigenvectors(self.y, self.base)
         self.combine_into(self.y if factored else self.base, out)
         return self.length, self.gain, self.multiplier > 0, parameter
 
@@ -753,9 +753,9 @@ cdef class Space:
             y[i] = -y[i]
         t.c, t.out = y, self.sums
         with nogil:
-            before = watch()
+            before = begin_signal_watch()
             sweep_subtract(&t, threads)
-            unwatch(before)
+            end_signal_watch(before)
         return 0
 
     def combine(self, y, out=None):

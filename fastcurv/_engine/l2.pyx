@@ -13,12 +13,12 @@ cdef struct Run:
     Py_ssize_t first, penalised, unpenalised
 
 
-cdef inline Py_ssize_t runs(PlanS *P) noexcept nogil:
+cdef inline Py_ssize_t count_runs(PlanS *P) noexcept nogil:
     """Return the number of runs of penalised elements."""
     return P.n_layers if P.l2_skips_biases else 1
 
 
-cdef inline Run run_of(PlanS *P, Py_ssize_t l, char *x) noexcept nogil:
+cdef inline Run penalised_run(PlanS *P, Py_ssize_t l, char *x) noexcept nogil:
     """Return run number l of penalised elements of the flat vector x."""
     cdef Run found
     cdef Layer *y = &P.layer[l]
@@ -30,7 +30,7 @@ cdef inline Run run_of(PlanS *P, Py_ssize_t l, char *x) noexcept nogil:
 
 
 cdef enum:
-    PENALTY_PART_NUMBERS = 1 << 16           # minimum elements of a run per part of a job
+    MIN_PENALTY_PART_ELEMENTS = 1 << 16           # minimum elements of a run per part of a job
     MAX_PENALTY_PARTS = 64              # maximum number of parts of a job
 
 
@@ -44,7 +44,7 @@ cdef struct PenaltyJob:
     double squares[MAX_PENALTY_PARTS]
 
 
-cdef void penalty_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+cdef void compute_penalty_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     """Set one part of `out` to l2 times x or, if `out` is NULL, compute its sum of squares, as one
     part of a job of the thread team.
     """
@@ -64,34 +64,34 @@ cdef Py_ssize_t scale_or_square_run(PlanS *P, PenaltyJob *t) noexcept nogil:
     """
     cdef Py_ssize_t penalised = t.run.penalised
     t.K, t.step = P.K, (penalised + MAX_PENALTY_PARTS - 1) // MAX_PENALTY_PARTS
-    t.step = max(<Py_ssize_t>PENALTY_PART_NUMBERS, t.step)
+    t.step = max(<Py_ssize_t>MIN_PENALTY_PART_ELEMENTS, t.step)
     cdef Py_ssize_t count = (penalised + t.step - 1) // t.step
-    fc_team_run(P.threads, count, penalty_part, t)
+    fc_team_run(P.threads, count, compute_penalty_part, t)
     return count
 
 
-cdef void penalty_gradient(PlanS *P, double l2, char *x, char *out) noexcept nogil:
+cdef void write_penalty_gradient(PlanS *P, double l2, char *x, char *out) noexcept nogil:
     """Set out = l2 * x for flat vectors, with 0 in elements without penalty. The output may be x
     itself.
     """
     cdef Py_ssize_t l, size = P.K.real_bytes
     cdef PenaltyJob t
     t.l2 = l2
-    for l in range(runs(P)):
-        t.run = run_of(P, l, x)
+    for l in range(count_runs(P)):
+        t.run = penalised_run(P, l, x)
         t.out = out + t.run.first * size
         scale_or_square_run(P, &t)
         memset(t.out + t.run.penalised * size, 0, t.run.unpenalised * size)
 
 
-cdef double penalised_square(PlanS *P, char *x) noexcept nogil:
+cdef double penalised_sum_of_squares(PlanS *P, char *x) noexcept nogil:
     """Return the sum of squares of the penalised elements of x."""
     cdef Py_ssize_t l, part
     cdef double square = 0
     cdef PenaltyJob t
     t.out = NULL
-    for l in range(runs(P)):
-        t.run = run_of(P, l, x)
+    for l in range(count_runs(P)):
+        t.run = penalised_run(P, l, x)
         memset(t.squares, 0, sizeof(t.squares))
         for part in range(scale_or_square_run(P, &t)):
             square += t.squares[part]

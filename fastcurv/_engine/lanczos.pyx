@@ -30,13 +30,13 @@ cdef enum:
     MAX_BATCH_ROWS = 16         # maximum number of rows per batch
     # Maximum multiply-adds of a sweep that keeps the GIL. Such a sweep takes less time than
     # releasing the GIL.
-    SERIAL_SWEEP_NUMBERS = 20000
+    GIL_HELD_MAX_MULTIPLY_ADDS = 20000
 
 # Assumed error of products and sweeps, in units of eps ||A||, unless a larger error is measured.
 cdef double PRODUCT_ERROR_EPS = 4
 # Norm of a new row, relative to the largest Ritz value, below which the row is orthogonalised
 # again.
-cdef double CANCELLATION_RATIO = 1e-2
+cdef double MAX_CANCELLATION_RATIO = 1e-2
 # Multiplier of a linear congruential generator (Knuth).
 cdef unsigned long long LCG_MULTIPLIER = 6364136223846793005
 NOT_FINITE = "products with the operator must be finite for finite vectors, got NaN or infinity."
@@ -129,25 +129,27 @@ cdef class LanczosRecurrence:
         self.arrays = (self.rows, self.against, self.T, self.err, self.leak)
         return 0
 
-    cdef char *row(self, Py_ssize_t i) noexcept nogil:
+    cdef char *row_address(self, Py_ssize_t i) noexcept nogil:
         """Return the address of row i of the basis."""
         return self.q + i * self.line * self.sweep.K.real_bytes
 
     # --- sweeps, which are never interrupted ------------------------------------------------------
 
-    cdef double *dots(self, const char *q, Py_ssize_t m, char *w, Py_ssize_t s) except NULL:
+    cdef double *inner_products(
+        self, const char *q, Py_ssize_t m, char *w, Py_ssize_t s
+    ) except NULL:
         """Return the inner products (s, m) of s rows w with m rows q."""
-        return self.sweep_over(sweep_dots, q, m, w, s, NULL, m * s)
+        return self.run_sweep(sweep_dots, q, m, w, s, NULL, m * s)
 
-    cdef double *subtract(
+    cdef double *subtract_multiples(
         self, const char *q, Py_ssize_t m, char *w, Py_ssize_t s, const double *c
     ) except NULL:
         """Subtract linear combinations of m rows q, with coefficients c (s, m), from s rows w.
         Return the squared norms (s,) of the new rows.
         """
-        return self.sweep_over(sweep_subtract, q, m, w, s, c, s)
+        return self.run_sweep(sweep_subtract, q, m, w, s, c, s)
 
-    cdef double *sweep_over(
+    cdef double *run_sweep(
         self, void (*how)(Sweep *, int) noexcept nogil, const char *q, Py_ssize_t m, char *w,
         Py_ssize_t s, const double *c, Py_ssize_t sums
     ) except NULL:
@@ -160,8 +162,8 @@ cdef class LanczosRecurrence:
         t.m, t.s, t.q, t.w, t.c, t.ldw = m, s, q, w, c, self.line
         t.ldq = self.n if q == self.off else self.line
         pad = self.sums if c == NULL else self.squares  # c may be the result of the last sweep
-        t.out = (<Scratchpad>pad).room_for(max(self.parts, 1) * max(sums, 1))
-        if m * s * self.n <= SERIAL_SWEEP_NUMBERS:
+        t.out = (<Scratchpad>pad).reserve(max(self.parts, 1) * max(sums, 1))
+        if m * s * self.n <= GIL_HELD_MAX_MULTIPLY_ADDS:
             how(t, 1)
             return t.out
         threads = sweep_threads(t)
@@ -171,21 +173,21 @@ cdef class LanczosRecurrence:
             fc_watch_end(before)
         return t.out
 
-    cdef double length(self, char *w, double square) noexcept:
+    cdef double norm_from_square(self, char *w, double square) noexcept:
         """Return ||w||. The argument `square` is ||w||^2, unless the square overflowed or
         underflowed.
         """
         if 1e-30 < square < 1e30:
             return sqrt(square)
         if self.sweep.K.real_bytes == 8:
-            return length_of(self.n, <double *>w)
-        return length_of(self.n, <float *>w)
+            return safe_norm(self.n, <double *>w)
+        return safe_norm(self.n, <float *>w)
 
     cdef double norm(self, char *w) except? -1:
         """Return ||w||."""
-        return self.length(w, self.dots(w, 1, w, 1)[0])
+        return self.norm_from_square(w, self.inner_products(w, 1, w, 1)[0])
 
-    cdef int divide(self, char *w, double by) except -1:
+    cdef int divide_row(self, char *w, double by) except -1:
         """Divide w by a positive number in place."""
         if self.sweep.K.real_bytes == 4:
             by = <double>(<float>by)
@@ -202,9 +204,9 @@ cdef class LanczosRecurrence:
         if not m:
             return self.norm(w)
         for _k in range(passes):
-            along = self.dots(q, m, w, 1)
-            gone = length_of(m, along)
-            left = self.length(w, self.subtract(q, m, w, 1, along)[0])
+            along = self.inner_products(q, m, w, 1)
+            gone = safe_norm(m, along)
+            left = self.norm_from_square(w, self.subtract_multiples(q, m, w, 1, along)[0])
             if gone <= left:    # without cancellation, a further sweep changes nothing
                 break
         return left
@@ -215,14 +217,14 @@ cdef class LanczosRecurrence:
         """Discard the basis. The number of products, the scale and the noise are kept."""
         cdef Py_ssize_t i
         self.update_pointers()
-        self.clear(0, self.m + self.p)
+        self.clear_projection(0, self.m + self.p)
         for i in range(len(self.err)):
             self.e[i] = 0
         self.m = self.p = self.clean = self.reach = self.locked = 0
         self.tridiagonal, self.lost, self.followed, self.echo = True, 0, False, None
         self.errors, self.joint = np.empty(0), 0
 
-    cdef void clear(self, Py_ssize_t first, Py_ssize_t end) noexcept:
+    cdef void clear_projection(self, Py_ssize_t first, Py_ssize_t end) noexcept:
         """Set rows and columns [first, end) of T to 0; later rows and columns are 0 already."""
         cdef Py_ssize_t i
         for i in range(end):
@@ -253,7 +255,7 @@ cdef class LanczosRecurrence:
         """
         cdef double most = 0
         cdef Py_ssize_t j
-        lost = vector_of(lost, self.m)
+        lost = as_float64_vector(lost, self.m)
         cdef double *gone = <double *>pointer(lost) if self.m else NULL
         self.update_pointers()
         for j in range(self.m):
@@ -261,7 +263,7 @@ cdef class LanczosRecurrence:
             most = fmax(most, gone[j])
         if most > 10 * self.noise:
             self.locked, self.echo = self.m, None
-        self.clear(self.m, min(self.m + self.p, self.ld))
+        self.clear_projection(self.m, min(self.m + self.p, self.ld))
 
     def follow(self, w, echo, coupled, double error):
         """Declare that the products of the locked rows have, outside the basis, the direction of
@@ -272,7 +274,7 @@ cdef class LanczosRecurrence:
         the locked rows. They are removed by two sweeps over one vector each, w and `echo` (the sum
         of the locked rows times ``coupled / unit``), instead of two sweeps over all locked rows.
         """
-        self.coupled = vector_of(coupled, self.locked).copy()
+        self.coupled = as_float64_vector(coupled, self.locked).copy()
         self.echo = np.stack([w, echo]).astype(self.dtype, copy=False)
         if self.echo.shape != (2, self.n):
             raise ValueError(f"echo must have shape (2, {self.n}), got {self.echo.shape}.")
@@ -294,19 +296,19 @@ cdef class LanczosRecurrence:
         for one in W:
             if self.m + self.p >= min(self.capacity + 1, self.dimension):
                 break
-            w, new = pointer(one), self.row(self.m + self.p)
+            w, new = pointer(one), self.row_address(self.m + self.p)
             memmove(new, w, self.n * self.sweep.K.real_bytes)
             size = self.norm(new)
             if not size > 0:
                 continue
-            self.divide(new, size)
+            self.divide_row(new, size)
             self.orthogonalise(self.off, self.taken, new, 2)
             size = self.orthogonalise(self.q, self.m + self.p, new, 2)
             if not size > 100 * self.eps:
                 continue
-            self.divide(new, size)
+            self.divide_row(new, size)
             if size < 0.5:      # cancellation has amplified the components along the rows
-                self.divide(new, self.orthogonalise(self.q, self.m + self.p, new, 1))
+                self.divide_row(new, self.orthogonalise(self.q, self.m + self.p, new, 1))
                 if self.taken:
                     self.orthogonalise(self.off, self.taken, new, 1)
             self.p += 1
@@ -324,21 +326,21 @@ cdef class LanczosRecurrence:
 
     # --- products ---------------------------------------------------------------------------------
 
-    cdef int multiply(self, Py_ssize_t i) except -1:
+    cdef int multiply_row(self, Py_ssize_t i) except -1:
         """Set row i + 1 to the product of A with row i."""
         if self.times is None:
             self.product(self.rows[i], self.rows[i + 1])
         else:
-            self.times.apply(self.row(i), self.row(i + 1))
+            self.times.apply(self.row_address(i), self.row_address(i + 1))
         self.n_products += 1
         return 0
 
-    cdef int apply(self, Py_ssize_t i) except -1:
+    cdef int multiply_row_scaled(self, Py_ssize_t i) except -1:
         """Set row i + 1 to the product of A with row i, divided by `unit`. The first product
         determines `unit`.
         """
-        cdef char *w = self.row(i + 1)
-        self.multiply(i)
+        cdef char *w = self.row_address(i + 1)
+        self.multiply_row(i)
         if self.scale == 0:
             self.choose_unit(w)
         if self.exponent:
@@ -351,7 +353,7 @@ cdef class LanczosRecurrence:
         within range.
         """
         cdef bint wide = self.sweep.K.real_bytes == 8
-        cdef double largest = largest_of(self.n, <double *>w) if wide else largest_of(
+        cdef double largest = max_abs(self.n, <double *>w) if wide else max_abs(
             self.n, <float *>w
         )
         cdef int window = 300 if wide else 30
@@ -384,14 +386,14 @@ cdef class LanczosRecurrence:
         exhausted or `seconds` have elapsed. If a product raises an exception, the state remains
         that before the product.
         """
-        cdef long long begun = now()
+        cdef long long begun = now_ns()
         self.update_pointers()
         until = min(until, len(self.err) - 1)
-        while self.p == 1 and self.m < until and (now() - begun) * 1e-9 < seconds:
+        while self.p == 1 and self.m < until and (now_ns() - begun) * 1e-9 < seconds:
             if self.m + 2 > self.ld:
                 self.widen_projection(self.m + 2)
                 self.update_pointers()
-            self.step_single()
+            self.take_step()
 
     def widen_projection(self, Py_ssize_t rows):
         """Enlarge T to at least this many rows."""
@@ -401,30 +403,32 @@ cdef class LanczosRecurrence:
             T[:before, :before] = self.T
             self.T = T
 
-    cdef int step_single(self) except -1:
+    cdef int take_step(self) except -1:
         """Take one step with a single row."""
         cdef Py_ssize_t j = self.m, low = self.reach, count = j + 1 - low, i
-        cdef char *w = self.row(j + 1)
+        cdef char *w = self.row_address(j + 1)
         cdef double scale = self.scale, beta, size, gap = 0, one
         cdef double *c
         cdef double *again
-        self.apply(j)
-        c = self.small.room_for(j + 2)
+        self.multiply_row_scaled(j)
+        c = self.small.reserve(j + 2)
         beta = self.orthogonalise_next(j, low, c)
         if not isfinite(beta):  # the product has NaN, or is too large for the unit
             self.scale, self.exponent, self.unit = 0, 0, 1
             try:
-                self.apply(j)
+                self.multiply_row_scaled(j)
             finally:
                 self.scale = scale
             beta = self.orthogonalise_next(j, low, c)
-        size = length_of(count, c)
+        size = safe_norm(count, c)
         if not isfinite((size + beta) * self.unit):
             raise NotFiniteError(NOT_FINITE)
         if beta <= 0.1 * size or count > 2:
-            again = self.dots(self.row(low), count, w, 1)
+            again = self.inner_products(self.row_address(low), count, w, 1)
             c[count - 1] += again[count - 1]
-            beta = self.length(w, self.subtract(self.row(low), count, w, 1, again)[0])
+            beta = self.norm_from_square(
+                w, self.subtract_multiples(self.row_address(low), count, w, 1, again)[0]
+            )
         # Components along rows before the last belong to T if rows are locked. Otherwise they show
         # how asymmetric the operator is.
         for i in range(count - 1):
@@ -451,30 +455,30 @@ cdef class LanczosRecurrence:
         dividing by the norm of the remainder would amplify them, twentyfold for a narrow spectrum.
         """
         cdef Py_ssize_t locked = min(self.locked, low), i, count = j + 1 - low
-        cdef char *w = self.row(j + 1)
+        cdef char *w = self.row_address(j + 1)
         cdef double *along
         cdef double part, square
-        memcpy(c, self.dots(self.row(low), count, w, 1), count * sizeof(double))
-        square = self.subtract(self.row(low), count, w, 1, c)[0]
+        memcpy(c, self.inner_products(self.row_address(low), count, w, 1), count * sizeof(double))
+        square = self.subtract_multiples(self.row_address(low), count, w, 1, c)[0]
         if locked and self.echo is not None:
             along = <double *>pointer(self.coupled)
-            part = self.dots(pointer(self.echo), 1, self.row(j), 1)[0]
+            part = self.inner_products(pointer(self.echo), 1, self.row_address(j), 1)[0]
             for i in range(locked):
                 self.t[i * self.ld + j] = self.t[j * self.ld + i] = part * along[i]
             part = ldexp(part, self.echo_exponent - self.exponent)
-            square = self.subtract(pointer(self.echo[1]), 1, w, 1, &part)[0]
+            square = self.subtract_multiples(pointer(self.echo[1]), 1, w, 1, &part)[0]
         elif locked:
-            along = self.dots(self.q, locked, w, 1)
-            square = self.subtract(self.q, locked, w, 1, along)[0]
+            along = self.inner_products(self.q, locked, w, 1)
+            square = self.subtract_multiples(self.q, locked, w, 1, along)[0]
             for i in range(locked):
                 self.t[i * self.ld + j] = self.t[j * self.ld + i] = along[i] * self.unit
         if self.taken:
-            along = self.dots(self.off, self.taken, w, 1)
-            square = self.subtract(self.off, self.taken, w, 1, along)[0]
+            along = self.inner_products(self.off, self.taken, w, 1)
+            square = self.subtract_multiples(self.off, self.taken, w, 1, along)[0]
             for i in range(self.taken):
                 along[i] = self.l[i * self.leaks + j] = along[i] * self.unit
             # error of the subtraction, which remains in w
-            self.noise = fmax(self.noise, self.eps * length_of(self.taken, along))
+            self.noise = fmax(self.noise, self.eps * safe_norm(self.taken, along))
         return sqrt(square)
 
     cdef int append_or_end(self, Py_ssize_t j, Py_ssize_t low, char *w, double beta) except -1:
@@ -487,9 +491,9 @@ cdef class LanczosRecurrence:
             self.e[j] += beta if j + 1 < self.dimension else 0.0
             self.clean = min(self.clean, self.m)
             return self.restore_orthogonality(-1)
-        self.divide(w, beta / self.unit)
+        self.divide_row(w, beta / self.unit)
         # Cancellation has amplified the components along the rows of `against`.
-        if self.taken and beta <= CANCELLATION_RATIO * self.scale:
+        if self.taken and beta <= MAX_CANCELLATION_RATIO * self.scale:
             self.orthogonalise(self.off, self.taken, w, 1)
         self.t[j * self.ld + j + 1] = self.t[(j + 1) * self.ld + j] = beta
         self.p = 1
@@ -538,7 +542,7 @@ cdef class LanczosRecurrence:
                 off_diagonal = t[i * (ld + 1) + 1]
                 one += off_diagonal * here[i + 1]
             else:
-                one = inner_of(end, t + i * ld, here)
+                one = dot_doubles(end, t + i * ld, here)
                 if i < locked:  # locked rows are orthogonalised separately
                     one -= t[i * ld + j]
             one = (one - own * here[i] - back * before[i]) / beta
@@ -547,7 +551,7 @@ cdef class LanczosRecurrence:
             # this step has removed the component along row i
             if i >= low or i < locked and self.echo is None:
                 ahead[i] = spread
-        lost, most = length_of(end, ahead), (self.scale + fabs(own)) / beta
+        lost, most = safe_norm(end, ahead), (self.scale + fabs(own)) / beta
         most = fmin(lost / self.lost, most) if self.lost else most
         self.lost = INFINITY if lost * most > self.contamination else lost
         ahead[end] = 1
@@ -568,7 +572,7 @@ cdef class LanczosRecurrence:
         """
         cdef Py_ssize_t end = self.m + self.p, first = self.clean, s, i, found
         cdef bint pending = self.p == 1 and self.m
-        cdef double beta = length_of(self.m, self.t + self.m * self.ld) if pending else 0
+        cdef double beta = safe_norm(self.m, self.t + self.m * self.ld) if pending else 0
         cdef double most, worst = self.contamination, wrong = 0
         cdef double *C
         cdef char *P
@@ -577,15 +581,17 @@ cdef class LanczosRecurrence:
         if self.clean < end:
             if self.semi and end - 2 > first:
                 self.clean = end - 2
-            P, s = self.row(self.clean), end - self.clean
+            P, s = self.row_address(self.clean), end - self.clean
             for _k in range(3):
                 # Components along the deflated vectors grow like any other loss of orthogonality.
                 if self.taken:
-                    self.subtract(self.off, self.taken, P, s, self.dots(self.off, self.taken, P, s))
-                C = self.small.room_for(s * self.clean + 3 * s * s + s)
+                    self.subtract_multiples(
+                        self.off, self.taken, P, s, self.inner_products(self.off, self.taken, P, s)
+                    )
+                C = self.small.reserve(s * self.clean + 3 * s * s + s)
                 found = s * (self.clean + s)
                 memcpy(
-                    C, self.sweep_over(sweep_both, self.q, self.clean, P, s, NULL, found),
+                    C, self.run_sweep(sweep_dots_and_gram, self.q, self.clean, P, s, NULL, found),
                     found * sizeof(double)
                 )
                 self.orthonormalise_batch(P, s, C)
@@ -598,7 +604,7 @@ cdef class LanczosRecurrence:
             for i in range(first, self.clean):  # with `semi`, these rows remain unorthogonalised
                 self.e[i] += worst * worst * self.scale
             self.clean = end
-            if pending and length_of(self.m, self.t + self.m * self.ld) <= 3 * self.noise:
+            if pending and safe_norm(self.m, self.t + self.m * self.ld) <= 3 * self.noise:
                 self.e[self.m - 1] += beta  # the remainder is only rounding, so the recurrence ends
                 self.p, self.clean = 0, self.m
             elif pending:
@@ -618,11 +624,11 @@ cdef class LanczosRecurrence:
         cdef double error
         for j in range(first, end):
             for i in range(self.taken):
-                self.l[i * self.leaks + j] -= inner_of(
+                self.l[i * self.leaks + j] -= dot_doubles(
                     first, self.l + i * self.leaks, C + (j - first) * first
                 )
             for i in range(locked):
-                error = inner_of(
+                error = dot_doubles(
                     first - unmeasured, self.t + i * ld + unmeasured,
                     C + (j - first) * first + unmeasured
                 )
@@ -642,13 +648,13 @@ cdef class LanczosRecurrence:
         cdef double *minus = R + s * s
         for i in range(s):
             for j in range(i + 1):
-                gram[i * s + j] -= inner_of(first, C + i * first, C + j * first)
+                gram[i * s + j] -= dot_doubles(first, C + i * first, C + j * first)
         if not whiten(s, gram, R, minus):
             raise NotFiniteError(NOT_FINITE)
         for i in range(s * s):
             minus[i] = -R[i]
         self.sweep.transform = minus
-        self.sweep_over(sweep_batch, self.q, first, P, s, C, 0)
+        self.run_sweep(sweep_update_batch, self.q, first, P, s, C, 0)
         return 0
 
     cdef double record_correction(
@@ -668,11 +674,11 @@ cdef class LanczosRecurrence:
                 inside = fmax(inside, fabs(gram[i * s + j]))
         for k in range(self.taken):
             for j in range(end - 1, first - 1, -1):
-                self.l[k * self.leaks + j] = inner_of(
+                self.l[k * self.leaks + j] = dot_doubles(
                     end - first, R + (j - first) * s, self.l + k * self.leaks + first
                 )
         for i in range(s):
-            lost[i] = hypot(length_of(first, C + i * first), inside)
+            lost[i] = hypot(safe_norm(first, C + i * first), inside)
             for j in range(first):
                 self.ghosts = fmax(self.ghosts, fabs(C[i * first + j]))
             most = fmax(most, lost[i])
@@ -680,7 +686,7 @@ cdef class LanczosRecurrence:
         if whole and first and self.t[first * ld + first - 1]:
             # The batch's first row was computed from rows that are orthonormal to rounding, so its
             # components measure the asymmetry of the operator.
-            wrong = length_of(first, C) * fabs(self.t[first * ld + first - 1])
+            wrong = safe_norm(first, C) * fabs(self.t[first * ld + first - 1])
             self.noise = fmax(self.noise, wrong)
             for i in range(first - 1, first + s):
                 self.e[i] = fmax(self.e[i], wrong)
@@ -706,7 +712,7 @@ cdef class LanczosRecurrence:
         cdef Py_ssize_t m = self.m, p = self.p, count = len(theta), held = len(self.errors), i, j, k
         cdef double one, added = 0, others = 0
         self.update_pointers()
-        theta, rows = vector_of(theta), np.ascontiguousarray(S.T, np.float64)
+        theta, rows = as_float64_vector(theta), np.ascontiguousarray(S.T, np.float64)
         if rows.shape != (count, m) or count + p > len(self.err):
             raise ValueError(f"S must have shape ({m}, {count}) for {count} values, got {S.shape}.")
         coupling, errors = np.empty((p, count)), np.empty(count)
@@ -727,10 +733,10 @@ cdef class LanczosRecurrence:
                 one += fabs(s[j * m + i]) * self.e[i]
             e[j] = fmin(one, self.joint) + self.eps * self.scale
             for i in range(p):
-                b[i * count + j] = inner_of(m, self.t + (m + i) * self.ld, s + j * m)
+                b[i * count + j] = dot_doubles(m, self.t + (m + i) * self.ld, s + j * m)
             for k in range(self.taken):
-                l[k * count + j] = inner_of(m, self.l + k * self.leaks, s + j * m)
-        self.clear(0, min(m + p, self.ld))
+                l[k * count + j] = dot_doubles(m, self.l + k * self.leaks, s + j * m)
+        self.clear_projection(0, min(m + p, self.ld))
         for j in range(count):
             self.t[j * (self.ld + 1)], self.e[j] = theta[j], e[j]
             for i in range(p):

@@ -20,7 +20,7 @@ cdef enum:
     TARGET_GROUPS = 4
     # Minimum rows of each of two panels. A panel's fixed cost equals that of about ten rows.
     MIN_PANEL_ROWS = 24
-    PANEL_BYTES = 1 << 18       # bytes of the L2 cache that a panel's rows may occupy
+    MAX_PANEL_BYTES = 1 << 18       # bytes of the L2 cache that a panel's rows may occupy
     # Row-major layout: bytes of state and scratch of a panel above which prefetching is faster.
     # PREFETCH_MIN_BYTES_64 applies with 64-byte vectors if the state of all rows exceeds
     # PREFETCH_MIN_STATE_BYTES.
@@ -33,13 +33,13 @@ cdef enum:
     # Bytes of state of the rows that are passed to a user-defined function in one call.
     CALLBACK_STATE_BYTES = 1 << 21
     # Flops that a core can perform in the time that it takes to wake and join one more thread.
-    WAKE_FLOPS = 75000
-    ALWAYS_ALLOWED_THREADS = 8         # number of threads that the cost model never reduces
+    THREAD_WAKE_FLOPS = 75000
+    MIN_ALLOWED_THREADS = 8         # number of threads that the cost model never reduces
 
 
-cdef inline Py_ssize_t jobs_of(PlanS *P) noexcept nogil:
+cdef inline Py_ssize_t count_jobs(PlanS *P) noexcept nogil:
     """Return the number of jobs that the thread team runs for one operator product."""
-    return 2 if P.panel and not P.shared else jobs_shared(P)
+    return 2 if P.panel and not P.shared else count_shared_jobs(P)
 
 
 cdef int choose_chunks(PlanS *P, Py_ssize_t memory) except -1:
@@ -52,23 +52,25 @@ cdef int choose_chunks(PlanS *P, Py_ssize_t memory) except -1:
     therefore long if rows can be read from the L3 cache as fast as they are processed.
 
     Below SERIAL_MAX_FLOPS flops one thread is used. Above, T threads take the time work / T + jobs
-    * wake * T, where `jobs` is jobs_of(P) and `wake` is WAKE_FLOPS. The time is least for T =
-    sqrt(work / (jobs * wake)), which is the upper limit on the number of threads.
+    * wake * T, where `jobs` is count_jobs(P) and `wake` is THREAD_WAKE_FLOPS. The time is least for
+    T = sqrt(work / (jobs * wake)), which is the upper limit on the number of threads.
     """
     cdef Py_ssize_t l, row_bytes = 0, size = P.K.real_bytes, count, rows, transposed_bytes = 0
     cdef bint prefetches_early
     cdef int most
     P.packs_pairs = can_pack_phi(P)
-    P.chunk, P.state_fits_l3, P.unpacked = P.N, state_fits_in_l3(P), is_unpacked(P)
+    P.chunk, P.state_fits_l3, P.unpacked = P.N, state_fits_in_l3(P), is_unpacked_faster(P)
     for l in range(P.n_layers):
         row_bytes += size * (P.layer[l].ldm * 6 + (P.layer[l].ldk if l == 0 else 0))
-    if P.n * size <= PANEL_PARALLEL_MAX_BYTES and not (normalised(P) or P.unpacked):
-        rows = max(16, min(256, PANEL_BYTES // row_bytes))
-        count = panels_for(P, max(rows, PANEL_ROWS) if P.state_fits_l3 else rows, P.N, False)
+    if P.n * size <= PANEL_PARALLEL_MAX_BYTES and not (has_batch_norm(P) or P.unpacked):
+        rows = max(16, min(256, MAX_PANEL_BYTES // row_bytes))
+        count = count_even_panels(
+            P, max(rows, DEFAULT_PANEL_ROWS) if P.state_fits_l3 else rows, P.N, False
+        )
         if count < 2 and P.N >= 2 * MIN_PANEL_ROWS and 12 * P.N * P.n >= SERIAL_MAX_FLOPS:
             count = 2           # two threads share even few rows
         P.panel = (P.N + count - 1) // count
-    if not (normalised(P) or P.unpacked):
+    if not (has_batch_norm(P) or P.unpacked):
         transposed_bytes = choose_transposed(P, memory)
     P.packs_pairs &= P.ld_transposed and not P.shared
     P.state_bytes = P.N * state_bytes_per_sample(P)
@@ -79,14 +81,14 @@ cdef int choose_chunks(PlanS *P, Py_ssize_t memory) except -1:
     P.prefetches_next = P.ld_transposed and P.state_bytes > L3_SHARE_BYTES
     if 12 * P.N * P.n < (SERIAL_TRANSPOSED_MAX_FLOPS if P.ld_transposed else SERIAL_MAX_FLOPS):
         P.threads = 1
-    most = <int>sqrt(12.0 * P.N * P.n / (WAKE_FLOPS * jobs_of(P)))
-    P.threads = min(P.threads, max(<int>ALWAYS_ALLOWED_THREADS, most))
+    most = <int>sqrt(12.0 * P.N * P.n / (THREAD_WAKE_FLOPS * count_jobs(P)))
+    P.threads = min(P.threads, max(<int>MIN_ALLOWED_THREADS, most))
     if memory:
-        fit_into(P, memory, transposed_bytes)
+        fit_chunk_into_memory(P, memory, transposed_bytes)
     return 0
 
 
-cdef int fit_into(PlanS *P, Py_ssize_t memory, Py_ssize_t transposed_bytes) except -1:
+cdef int fit_chunk_into_memory(PlanS *P, Py_ssize_t memory, Py_ssize_t transposed_bytes) except -1:
     """Choose the largest chunk of rows whose plan fits in `memory` bytes. The choice depends only
     on sizes and on `memory`, so that no result depends on the number of threads.
 
@@ -136,12 +138,12 @@ cdef Py_ssize_t choose_transposed(PlanS *P, Py_ssize_t memory) except -1:
     plan in the transposed layout, or 0 if the size was not computed.
     """
     cdef Py_ssize_t l, line = elements_per_line(P), lines
-    P.shared = is_shared(P)
-    P.panels = 1 if P.shared else panels_transposed(P)
+    P.shared = is_shared_layout_faster(P)
+    P.panels = 1 if P.shared else choose_transposed_panels(P)
     cdef Py_ssize_t panel = P.panel, ldx = P.ldx, most = 0
     cdef int threads = P.threads
     if P.panels:
-        lines = (whole_lines(P, P.N) // line + P.panels - 1) // P.panels
+        lines = (round_up_to_lines(P, P.N) // line + P.panels - 1) // P.panels
         P.panel = lines * line
         # The rows of a matrix are never a multiple of 512 bytes apart, because such rows would
         # compete for few cache sets.
@@ -150,13 +152,13 @@ cdef Py_ssize_t choose_transposed(PlanS *P, Py_ssize_t memory) except -1:
         for l in range(P.n_layers):
             P.layer[l].ldm, P.layer[l].ldk = P.layer[l].m, P.layer[l].k
         P.threads = 1
-        most = plan_bytes(P) if memory and not is_forced() else 0
+        most = plan_bytes(P) if memory and not is_layout_forced() else 0
         P.threads = threads
         if most > memory:
             P.ld_transposed, P.panel, P.ldx, P.shared = 0, panel, ldx, False
             for l in range(P.n_layers):
-                P.layer[l].ldm = padded(P.layer[l].m, P.K.real_bytes)
-                P.layer[l].ldk = padded(P.layer[l].k, P.K.real_bytes)
+                P.layer[l].ldm = padded_ld(P.layer[l].m, P.K.real_bytes)
+                P.layer[l].ldk = padded_ld(P.layer[l].k, P.K.real_bytes)
     return most
 
 
@@ -166,7 +168,7 @@ cdef size_t plan_bytes(PlanS *P) except 0:
     """
     cdef Arena arena
     arena.base, arena.used, arena.overflow = NULL, 0, False
-    lay_out(P, &arena)
+    lay_out_plan(P, &arena)
     lay_out_vectors(P, &arena, 1)
     if arena.overflow:
         raise MemoryError(
@@ -175,7 +177,7 @@ cdef size_t plan_bytes(PlanS *P) except 0:
     return arena.used
 
 
-cdef void lay_out(PlanS *P, Arena *A) noexcept nogil:
+cdef void lay_out_plan(PlanS *P, Arena *A) noexcept nogil:
     """Set all pointers of the plan into its block of memory.
 
     The sizes in elements are as follows, with R the rows of a chunk, D the sum of the padded layer
@@ -188,7 +190,7 @@ cdef void lay_out(PlanS *P, Arena *A) noexcept nogil:
     unpacked plans have n further elements for a copy of a vector whose product overwrites it.
     """
     cdef size_t size = P.K.real_bytes
-    cdef size_t R = state_of(P, panels_of(P, P.chunk)) if P.ld_transposed else P.chunk
+    cdef size_t R = state_row_of_panel(P, count_panels(P, P.chunk)) if P.ld_transposed else P.chunk
     cdef bint wide = P.panel == 0 or P.shared
     cdef Py_ssize_t l, widest = 0, i
     cdef Py_ssize_t rows = min(P.panel, P.chunk) if P.panel else P.chunk
@@ -201,8 +203,8 @@ cdef void lay_out(PlanS *P, Arena *A) noexcept nogil:
         packs = P.packs_pairs and l == 0
         widest = max(widest, max(y.ldm, y.ldk if l else 0))
         if not (P.ld_transposed or P.unpacked):
-            y.W.onward = arena_alloc(A, y.k * packed_columns(P, y.m), size)
-            y.W.back = arena_alloc(A, y.m * packed_columns(P, y.k), size) if l else NULL
+            y.W.packed_transpose_w = arena_alloc(A, y.k * packed_columns(P, y.m), size)
+            y.W.packed_w = arena_alloc(A, y.m * packed_columns(P, y.k), size) if l else NULL
         if not P.ld_transposed:
             y.W.b = arena_alloc(A, y.ldm, size) if y.b >= 0 else NULL
         y.phi_pair = arena_alloc(A, R * y.ldm, size) if packs else NULL
@@ -217,7 +219,7 @@ cdef void lay_out(PlanS *P, Arena *A) noexcept nogil:
         y.du = y.delta if y.norm == NULL else lay_out_norm(P, y, A)
     y = &P.layer[P.n_layers - 1]
     P.loss.delta, P.loss.ldd = y.delta, y.ldm
-    P.loss.ldh = padded(y.m * y.m, P.K.real_bytes) if P.coupled else y.ldm
+    P.loss.ldh = padded_ld(y.m * y.m, P.K.real_bytes) if P.coupled else y.ldm
     P.loss.h = arena_alloc(A, R * P.loss.ldh, size)
     P.loss.s = arena_alloc(A, R, size)
     P.loss.top = <int32_t *>arena_alloc(A, R, sizeof(int32_t))
@@ -228,18 +230,18 @@ cdef void lay_out(PlanS *P, Arena *A) noexcept nogil:
     P.saved_v = arena_alloc(A, P.n, size) if P.unpacked or P.shared else NULL
     P.thread_scratch = <Scratch *>arena_alloc(A, P.threads, sizeof(Scratch))
     for i in range(P.threads):
-        lay_scratch(
+        lay_out_scratch(
             P, A, P.thread_scratch + i if A.base != NULL else NULL, 0 if wide else rows, widest
         )
         if A.base != NULL:
             P.thread_scratch[i].gemm = A.base + A.used
-        arena_alloc(A, P.K.scratch + (P.K.packed if packs_sums(P) else 0), 1)
+        arena_alloc(A, P.K.scratch + (P.K.packed if packs_sum_operands(P) else 0), 1)
     if wide:                    # products on the thread team use `thread_scratch`
-        lay_scratch(P, A, &P.team_scratch if A.base != NULL else NULL, rows, widest)
-    P.groups = P.work_units = 0 if wide else min(<Py_ssize_t>MAX_GROUPS, panels_of(P, P.chunk))
+        lay_out_scratch(P, A, &P.team_scratch if A.base != NULL else NULL, rows, widest)
+    P.groups = P.work_units = 0 if wide else min(<Py_ssize_t>MAX_GROUPS, count_panels(P, P.chunk))
     if (
-        P.groups > TARGET_GROUPS and P.groups == panels_of(P, P.chunk) and completes_panel_sums(P)
-        and not P.callbacks
+        P.groups > TARGET_GROUPS and P.groups == count_panels(P, P.chunk)
+        and completes_panel_sums(P) and not P.callbacks
     ):
         P.groups = TARGET_GROUPS
         if TARGET_GROUPS % P.threads == 0:
@@ -254,7 +256,7 @@ cdef void lay_out(PlanS *P, Arena *A) noexcept nogil:
 # --- arrays of the block --------------------------------------------------------------------------
 
 
-cdef void lay_scratch(
+cdef void lay_out_scratch(
     PlanS *P, Arena *A, Scratch *scratch, Py_ssize_t rows, Py_ssize_t widest
 ) noexcept nogil:
     """Lay out the scratch buffers of a pass of `rows` rows. With `scratch` NULL, only compute their
@@ -305,7 +307,7 @@ cdef void lay_out_stack_scratch(PlanS *P, Arena *A, Py_ssize_t block) noexcept n
     P.stack_scratch = <Scratch *>arena_alloc(A, P.threads, sizeof(Scratch))
     for i in range(P.threads):
         start = A.used
-        lay_scratch(
+        lay_out_scratch(
             P, A, P.stack_scratch + i if A.base != NULL else NULL, min(P.panel, P.chunk), widest
         )
         P.stack_step = A.used - start
@@ -326,19 +328,19 @@ cdef void lay_out_vectors(PlanS *P, Arena *A, Py_ssize_t block) noexcept nogil:
         if P.ld_transposed:     # the transposed layout packs nothing
             continue
         if not P.unpacked:
-            y.V.onward = arena_alloc(A, y.k * packed_columns(P, y.m), size)
-            y.V.back = arena_alloc(A, y.m * packed_columns(P, y.k), size) if l else NULL
+            y.V.packed_transpose_w = arena_alloc(A, y.k * packed_columns(P, y.m), size)
+            y.V.packed_w = arena_alloc(A, y.m * packed_columns(P, y.k), size) if l else NULL
         y.V.b = arena_alloc(A, y.ldm, size) if y.b >= 0 else NULL
     P.v_step = A.used - start
     arena_alloc(A, (block - 1) * P.v_step, 1)
     lay_out_stack_scratch(P, A, block)
     P.panel_totals = <double *>arena_alloc(
-        A, block * (panels_of(P, P.chunk) if P.panel else 1), sizeof(double)
+        A, block * (count_panels(P, P.chunk) if P.panel else 1), sizeof(double)
     )
     P.unit_sums = arena_alloc(A, P.work_units * block * P.ldg, size)
 
 
-cdef size_t bytes_of(PlanS *P, Py_ssize_t block) noexcept nogil:
+cdef size_t bytes_for_vectors(PlanS *P, Py_ssize_t block) noexcept nogil:
     """Return the bytes of the arrays that `lay_out_vectors` lays out, or 0 if the size overflows.
     """
     cdef Arena arena
@@ -347,7 +349,7 @@ cdef size_t bytes_of(PlanS *P, Py_ssize_t block) noexcept nogil:
     return 0 if arena.overflow else arena.used
 
 
-cdef int add_norm(PlanS *P, Layer *y) except -1:
+cdef int add_norm_parameters(PlanS *P, Layer *y) except -1:
     """Append gamma and beta of a batch-normalised layer to theta, after the layer's W and b."""
     y.norm = <Norm *>calloc(1, sizeof(Norm))
     if y.norm == NULL:
@@ -357,7 +359,7 @@ cdef int add_norm(PlanS *P, Layer *y) except -1:
     return 0
 
 
-cdef void free_norms(PlanS *P) noexcept nogil:
+cdef void free_norm_states(PlanS *P) noexcept nogil:
     """Free the states of batch-normalised layers."""
     cdef Py_ssize_t l
     if P.layer != NULL:
@@ -365,7 +367,7 @@ cdef void free_norms(PlanS *P) noexcept nogil:
             free(P.layer[l].norm)
 
 
-cdef object moments_of(Layer *y):
+cdef object moments_of_layer(Layer *y):
     """Return the mean and the variance of z - b of a batch-normalised layer, as two arrays (m,)."""
     moments = np.empty((2, y.m))
     cdef double *to = <double *>pointer(moments)
@@ -391,6 +393,6 @@ cdef char *lay_out_norm(PlanS *P, Layer *y, Arena *A) noexcept nogil:
     n.sums = <double *>arena_alloc(A, 2 * y.ldm, sizeof(double))
     n.moments = <double *>arena_alloc(A, 2 * y.ldm, sizeof(double))
     n.parts = <double *>arena_alloc(
-        A, (P.chunk + BLOCK_ROWS - 1) // BLOCK_ROWS * 2 * y.ldm, sizeof(double)
+        A, (P.chunk + SWEEP_BLOCK_ROWS - 1) // SWEEP_BLOCK_ROWS * 2 * y.ldm, sizeof(double)
     )
     return arena_alloc(A, P.chunk * y.ldm, size)

@@ -25,14 +25,14 @@ valley take a third to a half as many steps.
 from libc.math cimport INFINITY, fabs, isfinite, sqrt
 
 cdef enum:
-    FACTOR_PANEL_ROWS = 24      # rows per panel of the Cholesky factorisation
-    ROWS_AT_A_TIME = 4          # rows per elimination step within a panel
+    CHOLESKY_PANEL_ROWS = 24      # rows per panel of the Cholesky factorisation
+    ELIMINATION_ROWS = 4          # rows per elimination step within a panel
     MAX_CORRECTIONS = 2         # maximum number of corrections per step
 
 cdef double MIN_DAMPING_FACTOR = 0.1  # smallest factor for mu after a step
 cdef double MIN_DAMPING_FACTOR_CORRECTED = 1 / 3.0  # smallest factor for mu after a corrected step
 # Ratio of actual to predicted decrease from which no correction is tried.
-cdef double GOOD_MODEL_RATIO = 0.75
+cdef double MAX_CORRECTED_RATIO = 0.75
 cdef double MAX_CORRECTION_RATIO = 0.375  # maximum length of a correction, relative to that of s
 # Gain of a correction, relative to the predicted decrease, below which no further correction is
 # tried.
@@ -93,18 +93,18 @@ cdef class Levenberg:
         self.plan, self.normal, self.spare, self.most = plan, CurvatureMatrix(plan), spare, most
         self.theta, self.trial = theta, np.empty_like(theta)
         self.gradient = np.empty_like(theta)
-        self.ld = padded(n, sizeof(double))
-        self.room = np.empty(n * (n + self.ld + FACTOR_PANEL_ROWS + 3) + LINE)
+        self.ld = padded_ld(n, sizeof(double))
+        self.room = np.empty(n * (n + self.ld + CHOLESKY_PANEL_ROWS + 3) + DOUBLES_PER_LINE)
         self.A = <double *>align_up(pointer(self.room))
         self.minus = self.A + n * self.ld
-        self.G = self.minus + n * FACTOR_PANEL_ROWS
+        self.G = self.minus + n * CHOLESKY_PANEL_ROWS
         self.s = self.G + n * n
         self.more = self.s + n
         self.g = self.more + n
         self.values, self.growth, self.damping, self.corrects = 0, 2, 0, True
         if plan.l2 != 0:
             ones = np.ones(n, theta.dtype)
-            penalty_gradient(P, plan.l2, pointer(ones), pointer(ones))
+            write_penalty_gradient(P, plan.l2, pointer(ones), pointer(ones))
             self.penalty_gradient = ones.astype(np.float64)
             self.l2 = <double *>pointer(self.penalty_gradient)
         cdef char *at_ = pointer(theta)
@@ -112,8 +112,8 @@ cdef class Levenberg:
         cdef fc_watch before
         plan.theta = None
         with plan.lock, nogil:
-            before = watch()
-            self.value = self.loss(P, at_)
+            before = begin_signal_watch()
+            self.value = self.evaluate_at(P, at_)
             self.update_gradient(P, gradient)
             self.update_matrix(P)
             plan.end_watch(before)
@@ -140,7 +140,7 @@ cdef class Levenberg:
         cdef Ending ending = NOT_ENDED
         if len(record) < count:
             raise ValueError(f"a record must have {count} rows, got {len(record)}.")
-        check_floats(record, (len(record), 3))
+        check_float64_array(record, (len(record), 3))
         cdef double *rows = <double *>pointer(record)
         cdef char *theta = pointer(self.theta)
         cdef char *trial = pointer(self.trial)
@@ -149,14 +149,14 @@ cdef class Levenberg:
         with self.plan.lock:
             self.plan.theta = None
             with nogil:
-                before = watch()
-                done = self.steps(
+                before = begin_signal_watch()
+                done = self.take_steps(
                     theta, trial, gradient, count, gradient_tol, target, seconds, rows, &ending
                 )
                 self.plan.end_watch(before)
         return done, ("", "critical", "target", "stalled", "max_time", "")[ending]
 
-    cdef Py_ssize_t steps(
+    cdef Py_ssize_t take_steps(
         self, char *theta, char *trial, char *gradient, Py_ssize_t count, double gradient_tol,
         double target, double seconds, double *rows, Ending *ending
     ) noexcept nogil:
@@ -166,18 +166,18 @@ cdef class Levenberg:
         cdef PlanS *P = &self.plan.P
         cdef Py_ssize_t k
         cdef double norm_before
-        cdef long long begin = now()
+        cdef long long begin = now_ns()
         for k in range(count):
             if self.gradient_norm <= gradient_tol:
                 ending[0] = CRITICAL
             elif self.value <= target:
                 ending[0] = TARGET
-            elif (now() - begin) * 1e-9 > seconds:
+            elif (now_ns() - begin) * 1e-9 > seconds:
                 ending[0] = OUT_OF_TIME
             else:
                 if not self.formed:
                     self.update_matrix(P)
-                if not self.descend(P, theta, trial):
+                if not self.find_lower_point(P, theta, trial):
                     ending[0] = CANCELLED if fc_watch_poll() else STALLED
             if ending[0] != NOT_ENDED:
                 return k
@@ -185,16 +185,17 @@ cdef class Levenberg:
             norm_before = self.gradient_norm
             self.update_gradient(P, gradient)
             rows[3 * k], rows[3 * k + 1] = self.value, self.gradient_norm
-            rows[3 * k + 2] = (now() - begin) * 1e-9
+            rows[3 * k + 2] = (now_ns() - begin) * 1e-9
             if self.blind and not self.gradient_norm < norm_before:
                 ending[0] = STALLED
                 return k + 1
         return count
 
-    cdef bint descend(self, PlanS *P, char *theta, char *trial) noexcept nogil:
+    cdef bint find_lower_point(self, PlanS *P, char *theta, char *trial) noexcept nogil:
         """Find a trial point with a lower loss, and increase the damping until one is found. If the
-        predicted decrease is below the rounding error of the loss, accept an equal loss; `steps`
-        then requires that the gradient norm decreases. Return False if there is no such point.
+        predicted decrease is below the rounding error of the loss, accept an equal loss;
+        `take_steps` then requires that the gradient norm decreases. Return False if there is no
+        such point.
         """
         cdef double predicted, f, ratio, least
         cdef double rounding = (1e-15 if P.K.real_bytes == 8 else 5e-7) * fabs(self.value)
@@ -203,13 +204,13 @@ cdef class Levenberg:
             if self.factorise_damped(P.n):
                 for i in range(P.n):
                     self.s[i] = -self.g[i]
-                self.solve(P.n, self.s)
+                self.solve_damped(P.n, self.s)
                 predicted = 0
                 for i in range(P.n):
                     predicted += self.s[i] * (self.damping * self.s[i] - self.g[i]) / 2
                 if not predicted > 0:
                     return False
-                f = self.loss_at(P, theta, trial)
+                f = self.trial_loss(P, theta, trial)
                 self.values += 1
                 self.blind = predicted <= 16 * rounding
                 if self.blind and not f <= self.lowest + rounding:
@@ -219,10 +220,10 @@ cdef class Levenberg:
                     self.corrects and not self.blind and isfinite(f)
                     and self.is_short_of_prediction(predicted, f)
                 ):
-                    f = self.geodesic_correction(P, theta, trial, predicted, f)
+                    f = self.correct_step(P, theta, trial, predicted, f)
                     least = MIN_DAMPING_FACTOR_CORRECTED
                 ratio = (self.value - f) / predicted if isfinite(f) else -1
-                if self.blind:  # accept the step; `steps` then compares the gradient norms
+                if self.blind:  # accept the step; `take_steps` then compares the gradient norms
                     ratio = 1
                 if ratio > 1e-4:
                     self.damping *= max(least, 1 - (2 * ratio - 1) ** 3)
@@ -234,7 +235,7 @@ cdef class Levenberg:
                 return False
         return False
 
-    cdef double loss_at(self, PlanS *P, char *theta, char *trial) noexcept nogil:
+    cdef double trial_loss(self, PlanS *P, char *theta, char *trial) noexcept nogil:
         """Return the loss at trial = theta + s, and move the plan to that point."""
         cdef Py_ssize_t i
         for i in range(P.n):
@@ -242,15 +243,15 @@ cdef class Levenberg:
                 (<double *>trial)[i] = (<double *>theta)[i] + self.s[i]
             else:
                 (<float *>trial)[i] = <float>((<float *>theta)[i] + self.s[i])
-        return self.loss(P, trial)
+        return self.evaluate_at(P, trial)
 
     cdef inline bint is_short_of_prediction(self, double predicted, double f) noexcept nogil:
         """Return True if the actual decrease, down to the loss f, is so far below the predicted one
         that the linear model has failed.
         """
-        return self.value - f < GOOD_MODEL_RATIO * predicted
+        return self.value - f < MAX_CORRECTED_RATIO * predicted
 
-    cdef double geodesic_correction(
+    cdef double correct_step(
         self, PlanS *P, char *theta, char *trial, double predicted, double f
     ) noexcept nogil:
         """Correct the step s, at which the loss is f, as long as corrections lower the loss. Return
@@ -262,12 +263,12 @@ cdef class Levenberg:
         for _correction in range(MAX_CORRECTIONS):
             if not self.add_correction(P):
                 break
-            before, f = f, self.loss_at(P, theta, trial)
+            before, f = f, self.trial_loss(P, theta, trial)
             self.values += 1
             if not f < before:  # undo a correction without gain
                 for i in range(P.n):
                     self.s[i] -= self.more[i]
-                return self.loss_at(P, theta, trial)
+                return self.trial_loss(P, theta, trial)
             if (
                 before - f < MIN_CORRECTION_GAIN * predicted
                 or not self.is_short_of_prediction(predicted, f)
@@ -288,7 +289,7 @@ cdef class Levenberg:
                 self.more[i] += self.l2[i] * self.s[i]
             so_far += self.s[i] * self.s[i]
         self.normal.add_output_change(P, self.more)
-        self.solve(P.n, self.more)
+        self.solve_damped(P.n, self.more)
         for i in range(P.n):
             more += self.more[i] * self.more[i]
         if not 0 < more < INFINITY:
@@ -311,13 +312,13 @@ cdef class Levenberg:
             row[0] += self.damping
         return self.factorise(n)
 
-    cdef void solve(self, Py_ssize_t n, double *x) noexcept nogil:
+    cdef void solve_damped(self, Py_ssize_t n, double *x) noexcept nogil:
         """Set x = (G + mu I)^-1 x by the factorisation in A."""
         cdef Py_ssize_t i, p, first = 0, after = 0
-        cdef double[ROWS_AT_A_TIME] c
+        cdef double[ELIMINATION_ROWS] c
         cdef double *row
         while first < n:        # forward substitution with R'
-            after = min(first + ROWS_AT_A_TIME, n)
+            after = min(first + ELIMINATION_ROWS, n)
             for i in range(first, after):
                 row = self.A + i * self.ld
                 x[i] /= row[i]
@@ -329,7 +330,7 @@ cdef class Levenberg:
             )
             first = after
         while after > 0:        # backward substitution with R
-            first = (after - 1) // ROWS_AT_A_TIME * ROWS_AT_A_TIME
+            first = (after - 1) // ELIMINATION_ROWS * ELIMINATION_ROWS
             memset(c, 0, sizeof(c))
             self.normal.K.dots(
                 after - first, 1, n - after, self.A + first * self.ld + after, self.ld, x + after,
@@ -353,31 +354,31 @@ cdef class Levenberg:
         cdef Py_ssize_t first = 0, after, i, ld = self.ld
         cdef double *A = self.A
         while first < n:
-            after = min(first + FACTOR_PANEL_ROWS, n)
+            after = min(first + CHOLESKY_PANEL_ROWS, n)
             for i in range(first):
                 self.normal.K.scale(
-                    after - first, -1, A + i * ld + first, self.minus + i * FACTOR_PANEL_ROWS
+                    after - first, -1, A + i * ld + first, self.minus + i * CHOLESKY_PANEL_ROWS
                 )
             if first:
-                self.normal.product(
-                    after - first, n - first, first, self.minus, 1, FACTOR_PANEL_ROWS, A + first,
+                self.normal.multiply_matrices(
+                    after - first, n - first, first, self.minus, 1, CHOLESKY_PANEL_ROWS, A + first,
                     ld, 1, A + first * (ld + 1), ld, True
                 )
             while first < after:
-                i = min(first + ROWS_AT_A_TIME, after)
-                if not self.eliminate(n, first, i, after):
+                i = min(first + ELIMINATION_ROWS, after)
+                if not self.eliminate_rows(n, first, i, after):
                     return False
                 first = i
         return True
 
-    cdef bint eliminate(
+    cdef bint eliminate_rows(
         self, Py_ssize_t n, Py_ssize_t first, Py_ssize_t after, Py_ssize_t end
     ) noexcept nogil:
         """Compute rows [first, after) of R, and subtract their contributions from rows [after,
         end). Part of the lower triangle of the latter rows is overwritten; it is not read again.
         """
         cdef Py_ssize_t i, j, p, count = after - first, ld = self.ld
-        cdef double[ROWS_AT_A_TIME * FACTOR_PANEL_ROWS] c
+        cdef double[ELIMINATION_ROWS * CHOLESKY_PANEL_ROWS] c
         cdef double *A = self.A
         cdef double *row
         for i in range(first, after):
@@ -401,15 +402,15 @@ cdef class Levenberg:
             )
         return True
 
-    cdef double loss(self, PlanS *P, char *theta) noexcept nogil:
+    cdef double evaluate_at(self, PlanS *P, char *theta) noexcept nogil:
         """Return the loss with its l2 penalty at theta, and move the plan to theta."""
         cdef double f
         P.at_chunk, P.done, P.transient = -1, 0, False
-        if not take_theta(P, theta, NULL):
+        if not set_and_pack_theta(P, theta, NULL):
             return INFINITY
         f = evaluate_chunks(P, False, NULL, False)
         if self.plan.l2 != 0:
-            f += 0.5 * self.plan.l2 * penalised_square(P, theta)
+            f += 0.5 * self.plan.l2 * penalised_sum_of_squares(P, theta)
         return f
 
     cdef void update_gradient(self, PlanS *P, char *gradient) noexcept nogil:
@@ -417,19 +418,19 @@ cdef class Levenberg:
         cdef Py_ssize_t i
         cdef double square = 0
         if self.plan.l2 != 0:
-            penalty_gradient(P, self.plan.l2, P.theta, gradient)
+            write_penalty_gradient(P, self.plan.l2, P.theta, gradient)
         evaluate_chunks(P, True, gradient, self.plan.l2 != 0)
-        self.normal.to_doubles(gradient, self.g, P.n)
+        self.normal.convert_to_doubles(gradient, self.g, P.n)
         for i in range(P.n):
             square += self.g[i] * self.g[i]
         # Outside of this range, the sum of squares may have overflowed or underflowed.
-        self.gradient_norm = sqrt(square) if 1e-280 < square < 1e280 else length_of(P.n, self.g)
+        self.gradient_norm = sqrt(square) if 1e-280 < square < 1e280 else safe_norm(P.n, self.g)
         self.formed = False
 
     cdef void update_matrix(self, PlanS *P) noexcept nogil:
         """Compute the Gauss-Newton matrix, l2 penalty included, at the plan's current point."""
         cdef Py_ssize_t i
-        self.normal.upper_triangle(self.G)
+        self.normal.compute_upper_triangle(self.G)
         for i in range(P.n if self.l2 != NULL else 0):
             self.G[i * (P.n + 1)] += self.l2[i]
         self.formed = not fc_watch_poll()

@@ -28,7 +28,7 @@ cdef char *arena_alloc(Arena *arena, size_t count, size_t size) noexcept nogil:
     return NULL if arena.base == NULL else arena.base + (arena.used - bytes_)
 
 
-cdef Py_ssize_t padded(Py_ssize_t cols, int size) noexcept nogil:
+cdef Py_ssize_t padded_ld(Py_ssize_t cols, int size) noexcept nogil:
     """Return the leading dimension, in elements of `size` bytes, of a padded matrix with `cols`
     columns. Rows fill whole 64-byte cache lines. A row of 8 cache lines or more never has a
     multiple of 512 bytes, because rows at such distances compete for few cache sets.
@@ -70,16 +70,16 @@ cdef int fill_block(Fill *t, int threads, Py_ssize_t parts) except -1:
     cdef fc_watch before
     try:
         with nogil:
-            before = watch()
+            before = begin_signal_watch()
             fc_team_run(threads, parts, fill_part, t)
-            unwatch(before)
+            end_signal_watch(before)
     except BaseException:
         fc_block_free(t.base)
         raise
     return 0
 
 
-cdef char *zeroed(size_t size, int threads, what) except NULL:
+cdef char *allocate_zeroed(size_t size, int threads, what) except NULL:
     """Return a new block of `size` zero bytes. Raise MemoryError with the message `what` if the
     allocation fails.
     """
@@ -141,7 +141,7 @@ def padded_rows(Py_ssize_t rows, Py_ssize_t cols, dtype):
     """Return an uninitialised array of shape (rows, leading dimension) for a padded matrix of shape
     (rows, cols).
     """
-    cdef Py_ssize_t size = np.dtype(dtype).itemsize, ld = padded(cols, size), shift
+    cdef Py_ssize_t size = np.dtype(dtype).itemsize, ld = padded_ld(cols, size), shift
     owner = np.empty(<object>rows * ld + FC_ALIGN // size, dtype)
     shift = (align_up(pointer(owner)) - pointer(owner)) // size
     return owner[shift:shift + rows * ld].reshape(-1, ld)
@@ -162,7 +162,7 @@ def padded_copy(array, Py_ssize_t extra_rows=0, fill=0):
 
 # --- columns of a block as rows -------------------------------------------------------------------
 
-cdef enum: COLUMN_ROWS = 2048   # rows of V per part of the job
+cdef enum: TRANSPOSE_PART_ROWS = 2048   # rows of V per part of the job
 
 
 cdef struct Columns:
@@ -172,11 +172,12 @@ cdef struct Columns:
     char *out
 
 
-cdef void columns_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+cdef void transpose_columns_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     """Transpose one range of rows of V, as one part of a job of the thread team."""
     cdef Columns *t = <Columns *>context
     t.K.columns(
-        t.n, t.k, t.block, t.rs, t.cs, part * COLUMN_ROWS, min(t.n, (part + 1) * COLUMN_ROWS),
+        t.n, t.k, t.block, t.rs, t.cs, part * TRANSPOSE_PART_ROWS,
+        min(t.n, (part + 1) * TRANSPOSE_PART_ROWS),
         t.out, t.n
     )
 
@@ -202,14 +203,15 @@ def columns_as_rows(V, out, int threads=1):
         )
     if not V.size:
         return out
-    t.K, t.n, t.k, t.rs = &table_chosen()[size == 8], V.shape[0], V.shape[1], V.strides[0] // size
+    t.K, t.n, t.k, t.rs = &chosen_table()[size == 8], V.shape[0], V.shape[1], V.strides[0] // size
     t.cs = V.strides[1] // size
     t.block, t.out = <const char *>pointer(V), pointer(out)
     with nogil:
-        before = watch()
+        before = begin_signal_watch()
         fc_team_run(
-            threads if t.n * t.k > 50000 else 1, (t.n + COLUMN_ROWS - 1) // COLUMN_ROWS,
-            columns_part, &t
+            threads if t.n * t.k > 50000 else 1,
+            (t.n + TRANSPOSE_PART_ROWS - 1) // TRANSPOSE_PART_ROWS,
+            transpose_columns_part, &t
         )
-        unwatch(before)
+        end_signal_watch(before)
     return out

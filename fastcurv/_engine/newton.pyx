@@ -41,7 +41,7 @@ cpdef double next_radius(double radius, double ratio, double length, bint bounde
     return 2 * radius if ratio > 0.75 and bounded else radius
 
 
-cdef double next_parameter(
+cdef double next_regularisation(
     Problem problem, double parameter, double ratio, double length, bint bounded, double size
 ):
     """Return the parameter of a small problem (radius, cubic weight or damping) after a trial step
@@ -92,8 +92,8 @@ cdef class LossEvaluator:
         return_to_pool(self.there, self.spare, self.most)
 
     def set_curvature(self, str kind):
-        """Set the operator of later products to `kind`, a key of `KINDS`."""
-        self.times.kind = KINDS[kind]
+        """Set the operator of later products to `kind`, a key of `PRODUCT_KINDS`."""
+        self.times.kind = PRODUCT_KINDS[kind]
 
     cdef char *start(self, theta) except NULL:
         """Return the address of theta's first element. Raise ValueError unless theta is a
@@ -107,7 +107,7 @@ cdef class LossEvaluator:
             )
         return start
 
-    cdef bint is_at(self, Plan plan, char *theta) except -1:
+    cdef bint is_bound_to(self, Plan plan, char *theta) except -1:
         """Return True if `plan` is bound to theta."""
         cdef size_t size = plan.P.n * plan.P.K.real_bytes
         return plan.theta is not None and memcmp(pointer(plan.theta), theta, size) == 0
@@ -119,7 +119,7 @@ cdef class LossEvaluator:
         """
         cdef Plan plan = self.there
         self.finite = True
-        if theta == NULL or not self.is_at(plan, theta):
+        if theta == NULL or not self.is_bound_to(plan, theta):
             plan.unbind()
             self.finite = plan.set_point(self.at_there, theta, False, True)
         return plan.value if self.finite else INFINITY
@@ -143,7 +143,7 @@ cdef class LossEvaluator:
         refers to it.
         """
         cdef char *start = self.start(theta)
-        if not self.is_at(self.here, start):
+        if not self.is_bound_to(self.here, start):
             self.trial_value(start)
             if not self.finite:
                 self.here.unbind()
@@ -152,7 +152,9 @@ cdef class LossEvaluator:
         return self.here.value, self.here.gradient
 
 
-cdef bint is_short(Py_ssize_t n, const real *s, const real *theta, double eps) noexcept nogil:
+cdef bint is_negligible_step(
+    Py_ssize_t n, const real *s, const real *theta, double eps
+) noexcept nogil:
     """Return True if theta + s equals theta up to rounding."""
     cdef Py_ssize_t i
     for i in range(n):
@@ -170,7 +172,7 @@ cdef void add_vectors(Py_ssize_t n, const real *s, const real *theta, real *out)
 
 cdef enum Watch:
     # Condition that ends a series of steps: slow progress or fast progress.
-    NOTHING, SLOW_PROGRESS, FAST_PROGRESS
+    NO_CONDITION, SLOW_PROGRESS, FAST_PROGRESS
 
 
 cdef class NewtonSteps:
@@ -239,7 +241,7 @@ cdef class NewtonSteps:
         """
         cdef double *rows = <double *>pointer(record)
         cdef double before, norm_before, fallen
-        cdef long long begin = now()
+        cdef long long begin = now_ns()
         run, self.parameter, sentence = self.run, parameter, None
         self.points, self.steps, self.values, self.stop_condition_met = run.points, 0, 0, False
         self.value, self.gradient_norm, self.gradient = run.f, run.gnorm, run.g
@@ -252,7 +254,7 @@ cdef class NewtonSteps:
             sentence = self.step(problem, limit, scale)
             if not self.ratio > MIN_ACCEPT_RATIO:
                 return sentence
-            rows[0], rows[1], rows[2] = self.value, self.gradient_norm, (now() - begin) * 1e-9
+            rows[0], rows[1], rows[2] = self.value, self.gradient_norm, (now_ns() - begin) * 1e-9
             rows[3], rows = run.n_products, rows + 4
             self.steps += 1
             if run.cut is not None:
@@ -272,7 +274,7 @@ cdef class NewtonSteps:
             if (
                 self.stop_condition_met or self.steps == len(record) or self.value <= run.fun_target
                 or not run.enough < self.gradient_norm < INFINITY
-                or now() - begin > SLICE_NS or run.out_of_budget()
+                or now_ns() - begin > PROGRESS_INTERVAL_NS or run.out_of_budget()
             ):
                 break
         return None
@@ -284,7 +286,7 @@ cdef class NewtonSteps:
         cdef double length, predicted, f
         cdef bint bounded
         cdef int _k
-        cdef Problem which = PROBLEMS[problem]
+        cdef Problem which = SMALL_PROBLEMS[problem]
         run, self.ratio = self.run, -INFINITY
         price, stop = run.step_price(), run.out_of_budget
         cdef double wanted = fmin(self.forcing, sqrt(self.gradient_norm)) * self.space.gamma
@@ -300,13 +302,13 @@ cdef class NewtonSteps:
                 )
             f = self.trial()
             self.ratio = reduction_ratio(self.value, f, predicted, run.eps)
-            self.parameter = next_parameter(
+            self.parameter = next_regularisation(
                 which, self.parameter, self.ratio, length, bounded, self.space.size
             )
             if self.ratio > MIN_ACCEPT_RATIO:
                 self.move_to()
                 return None
-            if self.is_short():
+            if self.is_negligible_step():
                 return "steps have become as short as rounding without lowering the loss"
             if run.cut is not None:
                 return None
@@ -332,15 +334,15 @@ cdef class NewtonSteps:
         self.values += points.finite
         return f
 
-    cdef bint is_short(self) except -1:
+    cdef bint is_negligible_step(self) except -1:
         """Return True if the last trial step does not change theta beyond rounding."""
         theta = self.run.theta if self.points is None else self.points.at_here
         cdef char *s = pointer(self.vector)
         cdef char *at_ = pointer(theta)
         cdef double eps = self.run.eps
         if theta.itemsize == 8:
-            return is_short(self.space.n, <double *>s, <double *>at_, eps)
-        return is_short(self.space.n, <float *>s, <float *>at_, eps)
+            return is_negligible_step(self.space.n, <double *>s, <double *>at_, eps)
+        return is_negligible_step(self.space.n, <float *>s, <float *>at_, eps)
 
     cdef int move_to(self) except -1:
         """Make the trial point the current point, and update the loss, the gradient and its norm.
@@ -362,7 +364,7 @@ cdef class NewtonSteps:
             g = pointer(self.gradient)
             wide = self.gradient.itemsize == 8
             self.gradient_norm = (
-                length_of(self.space.n, <double *>g) if wide
-                else length_of(self.space.n, <float *>g)
+                safe_norm(self.space.n, <double *>g) if wide
+                else safe_norm(self.space.n, <float *>g)
             )
         return 0

@@ -10,13 +10,13 @@ from libc.string cimport memset
 
 cdef enum:
     # Maximum size of a block of W, which is one part of the job: MAX_BLOCK_ROWS rows and
-    # BLOCK_ROW_BYTES bytes.
+    # MAX_BLOCK_ROW_BYTES bytes.
     MAX_BLOCK_ROWS = 64
-    BLOCK_ROW_BYTES = 1 << 17
-    BLOCK_COLUMNS = BLOCK_ROW_BYTES // FC_ALIGN
-    COPY_PART_NUMBERS = 1 << 16  # elements of theta per part of a job that copies without packing
+    MAX_BLOCK_ROW_BYTES = 1 << 17
+    MAX_BLOCK_COLUMNS = MAX_BLOCK_ROW_BYTES // FC_ALIGN
+    COPY_PART_ELEMENTS = 1 << 16  # elements of theta per part of a job that copies without packing
     # Maximum number of elements that one thread packs before a second thread would have woken.
-    SERIAL_MAX_NUMBERS = 30000
+    SERIAL_PACK_MAX_ELEMENTS = 30000
 
 
 cdef struct Packing:
@@ -34,37 +34,38 @@ cdef struct Block:              # block of W: rows [top, bottom), columns [left,
     Py_ssize_t top, bottom, left, right
 
 
-cdef inline Py_ssize_t rows_of_block(PlanS *P, Layer *y) noexcept nogil:
+cdef inline Py_ssize_t rows_per_block(PlanS *P, Layer *y) noexcept nogil:
     """Return the number of rows of a block, a multiple of the elements per cache line."""
     cdef Py_ssize_t line = elements_per_line(P)
-    return max(<Py_ssize_t>1, min(MAX_BLOCK_ROWS // line, BLOCK_COLUMNS // y.k)) * line
+    return max(<Py_ssize_t>1, min(MAX_BLOCK_ROWS // line, MAX_BLOCK_COLUMNS // y.k)) * line
 
 
-cdef inline Py_ssize_t columns_of(Layer *y) noexcept nogil:
+cdef inline Py_ssize_t count_column_blocks(Layer *y) noexcept nogil:
     """Return the number of blocks into which the columns of W are cut."""
-    return (y.k + BLOCK_COLUMNS - 1) // BLOCK_COLUMNS
+    return (y.k + MAX_BLOCK_COLUMNS - 1) // MAX_BLOCK_COLUMNS
 
 
-cdef inline Weights packed_of(Packing *c, Layer *y) noexcept nogil:
+cdef inline Weights packed_destination(Packing *c, Layer *y) noexcept nogil:
     """Return the destination of the packed W or V of a layer."""
     return shifted_weights(y.V, c.place * c.P.v_step, c.source) if c.is_v else y.W
 
 
-cdef inline Py_ssize_t parts_of(Packing *c, Layer *y) noexcept nogil:
+cdef inline Py_ssize_t count_blocks(Packing *c, Layer *y) noexcept nogil:
     """Return the number of blocks into which W of a layer is cut."""
-    return (y.m + rows_of_block(c.P, y) - 1) // rows_of_block(c.P, y) * columns_of(y)
+    return (y.m + rows_per_block(c.P, y) - 1) // rows_per_block(c.P, y) * count_column_blocks(y)
 
 
-cdef inline Block block_of(Packing *c, Layer *y, Py_ssize_t part) noexcept nogil:
+cdef inline Block block_of_part(Packing *c, Layer *y, Py_ssize_t part) noexcept nogil:
     """Return block number `part` of W of a layer."""
     cdef Block b
-    b.top = part // columns_of(y) * rows_of_block(c.P, y)
-    b.left = part % columns_of(y) * BLOCK_COLUMNS
-    b.bottom, b.right = min(y.m, b.top + rows_of_block(c.P, y)), min(y.k, b.left + BLOCK_COLUMNS)
+    b.top = part // count_column_blocks(y) * rows_per_block(c.P, y)
+    b.left = part % count_column_blocks(y) * MAX_BLOCK_COLUMNS
+    b.bottom = min(y.m, b.top + rows_per_block(c.P, y))
+    b.right = min(y.k, b.left + MAX_BLOCK_COLUMNS)
     return b
 
 
-cdef void copy_numbers(
+cdef void copy_elements(
     Packing *c, Py_ssize_t first, Py_ssize_t last, int member
 ) noexcept nogil:
     """Copy elements [first, last) of the source into theta, and set `not_finite` if one of them is
@@ -77,20 +78,20 @@ cdef void copy_numbers(
         c.not_finite[member] = True
 
 
-cdef void flat_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+cdef void copy_flat_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     """Copy one part of `source` into theta, as one part of a job of the thread team."""
     cdef Packing *c = <Packing *>context
-    copy_numbers(c, part * COPY_PART_NUMBERS, min(c.P.n, (part + 1) * COPY_PART_NUMBERS), member)
+    copy_elements(c, part * COPY_PART_ELEMENTS, min(c.P.n, (part + 1) * COPY_PART_ELEMENTS), member)
 
 
 cdef void copy_block(Packing *c, Layer *y, Block b, int member) noexcept nogil:
     """Copy one block of W into the plan's theta, unless the job only packs."""
     cdef Py_ssize_t i
     if b.right - b.left == y.k:
-        copy_numbers(c, y.w + b.top * y.k, y.w + b.bottom * y.k, member)
+        copy_elements(c, y.w + b.top * y.k, y.w + b.bottom * y.k, member)
         return
     for i in range(b.top, b.bottom):
-        copy_numbers(c, y.w + i * y.k + b.left, y.w + i * y.k + b.right, member)
+        copy_elements(c, y.w + i * y.k + b.left, y.w + i * y.k + b.right, member)
 
 
 cdef void pack_block(Packing *c, Py_ssize_t l, Block b) noexcept nogil:
@@ -101,15 +102,15 @@ cdef void pack_block(Packing *c, Py_ssize_t l, Block b) noexcept nogil:
     cdef Layer *y = &P.layer[l]
     cdef Py_ssize_t size = P.K.real_bytes
     cdef char *w = c.source + y.w * size
-    cdef Weights to = packed_of(c, y)
+    cdef Weights to = packed_destination(c, y)
     if l:
         P.K.pack(
             y.m, b.right - b.left, w + b.left * size, y.k, 1, b.top, b.bottom, c.bypass,
-            to.back + b.left * y.m * size
+            to.packed_w + b.left * y.m * size
         )
     P.K.pack(
         y.k, b.bottom - b.top, w + b.top * y.k * size, 1, y.k, b.left, b.right, c.bypass,
-        to.onward + b.top * y.k * size
+        to.packed_transpose_w + b.top * y.k * size
     )
 
 
@@ -126,15 +127,15 @@ cdef void pack_part(void *context, Py_ssize_t part, int member) noexcept nogil:
         y = &P.layer[l]
         if c.is_v and not P.active[l]:
             continue
-        if part >= parts_of(c, y):
-            part -= parts_of(c, y)
+        if part >= count_blocks(c, y):
+            part -= count_blocks(c, y)
             continue
-        b = block_of(c, y, part)
+        b = block_of_part(c, y, part)
         copy_block(c, y, b, member)
         pack_block(c, l, b)
         if part == 0:
             end = P.layer[l + 1].w if l + 1 < P.n_layers else P.n
-            copy_numbers(c, y.w + y.m * y.k, end, member)
+            copy_elements(c, y.w + y.m * y.k, end, member)
         return
 
 
@@ -146,26 +147,28 @@ cdef void copy_biases(Packing *c) noexcept nogil:
     for l in range(P.n_layers):
         y = &P.layer[l]
         if y.b >= 0:
-            P.K.copy(1, y.m, c.source + y.b * size, y.m, 1, packed_of(c, y).b, y.ldm)
+            P.K.copy(1, y.m, c.source + y.b * size, y.m, 1, packed_destination(c, y).b, y.ldm)
 
 
-cdef void pack_parts(Packing *c) noexcept nogil:
+cdef void pack_all_parts(Packing *c) noexcept nogil:
     """Copy and pack all blocks of all layers on the thread team."""
     cdef PlanS *P = c.P
     cdef Py_ssize_t l, parts = 0
-    cdef int threads = P.threads if P.n > SERIAL_MAX_NUMBERS else 1
+    cdef int threads = P.threads if P.n > SERIAL_PACK_MAX_ELEMENTS else 1
     if not P.ld_transposed:
         copy_biases(c)
     if not (P.ld_transposed or P.unpacked):
         for l in range(P.n_layers):
             if P.active[l] or not c.is_v:
-                parts += parts_of(c, &P.layer[l])
+                parts += count_blocks(c, &P.layer[l])
         fc_team_run(threads, parts, pack_part, c)
     elif c.copied != NULL:
-        fc_team_run(threads, (P.n + COPY_PART_NUMBERS - 1) // COPY_PART_NUMBERS, flat_part, c)
+        fc_team_run(
+            threads, (P.n + COPY_PART_ELEMENTS - 1) // COPY_PART_ELEMENTS, copy_flat_part, c
+        )
 
 
-cdef inline Packing packing(PlanS *P, char *source) noexcept nogil:
+cdef inline Packing new_packing(PlanS *P, char *source) noexcept nogil:
     """Return the description of a packing job for the flat vector `source`."""
     cdef Packing c
     memset(&c, 0, sizeof(c))
@@ -173,18 +176,18 @@ cdef inline Packing packing(PlanS *P, char *source) noexcept nogil:
     return c
 
 
-cdef bint take_theta(PlanS *P, char *theta, char *source) noexcept nogil:
+cdef bint set_and_pack_theta(PlanS *P, char *theta, char *source) noexcept nogil:
     """Set the plan's theta and pack it. If `source` is not NULL, first copy `source` into theta,
     block by block. Return False if a copied element is not finite.
     """
-    cdef Packing c = packing(P, theta if source == NULL else source)
+    cdef Packing c = new_packing(P, theta if source == NULL else source)
     cdef Py_ssize_t l
     cdef int member
     P.theta, P.nan = theta, False
     for l in range(P.n_layers):
         P.layer[l].W.flat = theta
     c.copied = NULL if source == NULL else theta
-    pack_parts(&c)
+    pack_all_parts(&c)
     for member in range(P.threads):
         if c.not_finite[member]:
             return False
@@ -196,6 +199,6 @@ cdef void pack_v(PlanS *P, char *v, Py_ssize_t place) noexcept nogil:
     cdef Packing c
     if P.ld_transposed:
         return
-    c = packing(P, v)
+    c = new_packing(P, v)
     c.is_v, c.place = True, place
-    pack_parts(&c)
+    pack_all_parts(&c)

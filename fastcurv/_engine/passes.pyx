@@ -24,7 +24,8 @@ Design notes
 
 A. Both dtypes share one source. The passes handle byte pointers, and only the kernels, which come
    from the kernel table of the dtype, read and write elements.
-B. A plan owns one block of memory. `lay_out` runs twice: first to compute the size of the block,
+B. A plan owns one block of memory. `lay_out_plan` runs twice: first to compute the size of the
+block,
    then to set the pointers into it.
 C. Rows come in chunks; a chunk has as many rows as `memory=` permits to store the state of. A chunk
    runs either panel-parallel or layer-parallel. In panel-parallel plans each thread takes panels of
@@ -39,7 +40,7 @@ E. No result depends on the number of threads, because items and groups are dete
 from libc.string cimport memset
 
 
-cdef void forward(Pass *t) noexcept nogil:
+cdef void run_forward(Pass *t) noexcept nogil:
     """Run the forward pass: z = a W' + b, a = phi(z) [+ the layer's input]. Store phi' and phi''.
     If the activation of a layer is user-defined (callbacks.pyx), store z in place of a.
     """
@@ -51,68 +52,73 @@ cdef void forward(Pass *t) noexcept nogil:
     cdef Blocks blocks
     for l in range(P.from_layer, P.upto):
         y = &P.layer[l]
-        below, a, p = input_of(t, l), a_of(t, y), no_matrix() if y.user_phi else p_of(t, y)
+        below, a = input_matrix(t, l), a_matrix(t, y)
+        p = null_matrix() if y.user_phi else p_matrix(t, y)
         begin_product(t, &job, y.m)
-        add_onward(t, &job, y, below, y.W)
+        add_forward_term(t, &job, y, below, y.W)
         set_output(&job, p if p.at != NULL else a)
         job.epilogue.kind = FC_EPILOGUE_ACTIVATE
         job.epilogue.phi = FC_IDENTITY if y.user_phi else y.phi
-        job.epilogue.u = bias_of(P, y, y.W)
-        put_d(&job.epilogue, a)
-        put_p(&job.epilogue, p)
-        put_q(&job.epilogue, state_matrix(t, y, NULL if y.user_phi else y.q))
+        job.epilogue.u = bias_address(P, y, y.W)
+        set_d(&job.epilogue, a)
+        set_p(&job.epilogue, p)
+        set_q(&job.epilogue, state_matrix(t, y, NULL if y.user_phi else y.q))
         if y.phi_pair != NULL:
             job.epilogue.phi_pair, job.epilogue.ldphi_pair = state_matrix(t, y, y.phi_pair).at, a.ld
             t.pairs_unpacked = True
-        put_skip(&job.epilogue, below if y.skip and not y.user_phi else no_matrix())
-        if (run_product(t, &job) if y.norm == NULL else norm_forward(t, l, &job)) < 0:
+        set_skip(&job.epilogue, below if y.skip and not y.user_phi else null_matrix())
+        if (run_product(t, &job) if y.norm == NULL else run_norm_forward(t, l, &job)) < 0:
             return
     if P.upto == P.n_layers and not P.user_loss:
-        run_blocks(t, loss_block, &blocks)
+        run_row_blocks(t, compute_loss_block, &blocks)
 
 
-cdef void loss_block(void *context, Py_ssize_t part, int member) noexcept nogil:
+cdef void compute_loss_block(void *context, Py_ssize_t part, int member) noexcept nogil:
     """Compute the loss and delta of one block of rows of the output layer."""
     cdef Pass *t = (<Blocks *>context).t
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[P.n_layers - 1]
     cdef fc_loss_rows here
     cdef Py_ssize_t first, rows, block
-    rows_of(t, part, &first, &rows, &block)
-    here = loss_at(t, first)
+    get_row_range(t, part, &first, &rows, &block)
+    here = loss_rows_at(t, first)
     if P.ld_transposed:
-        P.block_losses[block] = loss_transposed(t, &here, y, first, rows)
+        P.block_losses[block] = compute_loss_transposed(t, &here, y, first, rows)
         if isnan(P.block_losses[block]):
             P.nan = True
     else:
-        P.block_losses[block] = P.K.loss(&here, rows, y.m, at(P, y.a, t.r0 + first, y.ldm), y.ldm)
+        P.block_losses[block] = P.K.loss(
+            &here, rows, y.m, row_address(P, y.a, t.r0 + first, y.ldm), y.ldm
+        )
 
 
-cdef void delta_block(void *context, Py_ssize_t part, int member) noexcept nogil:
+cdef void sum_delta_block(void *context, Py_ssize_t part, int member) noexcept nogil:
     """Compute the column sums of delta for one block of rows of the output layer."""
     cdef Pass *t = (<Blocks *>context).t
     cdef Layer *y = &t.P.layer[t.P.n_layers - 1]
     cdef Py_ssize_t first, rows, block
-    rows_of(t, part, &first, &rows, &block)
-    column_sums(t, part, rows, y, at(t.P, y.delta, t.r0 + first, y.ldm), 0)
+    get_row_range(t, part, &first, &rows, &block)
+    write_column_sums(t, part, rows, y, row_address(t.P, y.delta, t.r0 + first, y.ldm), 0)
 
 
-cdef void column_sums(
+cdef void write_column_sums(
     Pass *t, Py_ssize_t part, Py_ssize_t rows, Layer *y, char *d, Py_ssize_t shift
 ) noexcept nogil:
     """Write the column sums of d (rows, m), a range of rows of the pass, to row `part` of its
     buffer for sums, `shift` bytes after the start of that buffer.
     """
     cdef fc_epilogue epilogue
-    if t.P.ld_transposed:       # bias_transposed computes the sums
+    if t.P.ld_transposed:       # write_bias_sums_transposed computes the sums
         return
     memset(&epilogue, 0, sizeof(epilogue))
     epilogue.kind, epilogue.d, epilogue.ldd = FC_EPILOGUE_R_BACKWARD, d, y.ldm
-    epilogue.sums = at(t.P, t.scratch.sums, max(<Py_ssize_t>0, part), t.scratch.ldsums) + shift
+    epilogue.sums = row_address(
+        t.P, t.scratch.sums, max(<Py_ssize_t>0, part), t.scratch.ldsums
+    ) + shift
     t.P.K.epilogue(&epilogue, rows, y.m, d, y.ldm)
 
 
-cdef void put_bias(
+cdef void write_bias_sums(
     Pass *t, Layer *y, Matrix d, Py_ssize_t blocks, char *out, bint add
 ) noexcept nogil:
     """Set the b part of the result of each vector to [result +] the column sums of d, added over
@@ -121,7 +127,7 @@ cdef void put_bias(
     cdef PlanS *P = t.P
     cdef Py_ssize_t x
     if P.ld_transposed:
-        bias_transposed(t, y, d, out, add)
+        write_bias_sums_transposed(t, y, d, out, add)
         return
     if y.b < 0:
         return
@@ -132,12 +138,12 @@ cdef void put_bias(
         )
 
 
-cdef void backward(Pass *t, char *out, bint add) noexcept nogil:
+cdef void run_backward(Pass *t, char *out, bint add) noexcept nogil:
     """Run the backward pass: dW = delta' a_below; db = column sums of delta; e_below = delta W [+
     e]; delta = e * phi'; store e * phi''. If `out` is NULL, compute only delta and e * phi''.
     """
     cdef PlanS *P = t.P
-    cdef Py_ssize_t l, blocks = loss_blocks(t)
+    cdef Py_ssize_t l, blocks = count_loss_blocks(t)
     cdef Layer *x
     cdef Layer *y
     cdef Matrix delta
@@ -146,45 +152,45 @@ cdef void backward(Pass *t, char *out, bint add) noexcept nogil:
     if P.packs_pairs:
         unpack_pairs(t)
     if out != NULL:
-        run_blocks(t, delta_block, &sweep)
+        run_row_blocks(t, sum_delta_block, &sweep)
     for l in range(P.n_layers - 1, -1, -1):
         y = &P.layer[l]
         delta = state_matrix(t, y, y.delta)
         if P.shared and l:
             transpose_packed(t, y.k, P.layer[l - 1].a, P.layer[l - 1].packed_transpose)
         if out != NULL:
-            put_bias(t, y, delta, blocks, out, add)
-            begin_sum(t, y, &job, add)
+            write_bias_sums(t, y, delta, blocks, out, add)
+            begin_sum_over_rows(t, y, &job, add)
             if P.shared:
-                add_packed_transpose(
+                add_packed_transpose_term(
                     t, &job, l, delta, P.layer[l - 1].packed_transpose if l else NULL
                 )
             else:
-                add_outer(t, &job, delta, input_of(t, l))
+                add_sum_over_rows(t, &job, delta, input_matrix(t, l))
             set_output_w(t, &job, y, out)
             run_product(t, &job)
         if l == 0:
             break
         x = &P.layer[l - 1]
         begin_product(t, &job, y.k)
-        add_back(t, &job, y, delta, y.W)
+        add_backward_term(t, &job, y, delta, y.W)
         set_output_e(t, &job, x, l)
         job.epilogue.kind = FC_EPILOGUE_BACKWARD
-        put_d(&job.epilogue, state_matrix(t, x, x.du))
-        put_derivatives(t, &job.epilogue, x, not x.derived)
-        put_skip(
+        set_d(&job.epilogue, state_matrix(t, x, x.du))
+        set_derivatives(t, &job.epilogue, x, not x.derived)
+        set_skip(
             &job.epilogue,
-            scratch_matrix(t, y, t.scratch.e[(l + 1) & 1]) if y.skip else no_matrix()
+            scratch_matrix(t, y, t.scratch.e[(l + 1) & 1]) if y.skip else null_matrix()
         )
-        put_sums(t, &job.epilogue)
+        set_sums(t, &job.epilogue)
         if x.norm == NULL:
             blocks = run_product(t, &job)
         else:
-            blocks = norm_backward(t, l - 1, &job, out, add)
+            blocks = run_norm_backward(t, l - 1, &job, out, add)
         if blocks < 0:
             return
 
 
-cdef inline Py_ssize_t loss_blocks(Pass *t) noexcept nogil:
+cdef inline Py_ssize_t count_loss_blocks(Pass *t) noexcept nogil:
     """Return the number of blocks of rows for which the loss is computed separately."""
-    return 1 if t.serial else (t.rows + BLOCK_ROWS - 1) // BLOCK_ROWS
+    return 1 if t.serial else (t.rows + SWEEP_BLOCK_ROWS - 1) // SWEEP_BLOCK_ROWS

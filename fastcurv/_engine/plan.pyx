@@ -9,7 +9,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 
-KINDS = {"hessian": HESSIAN, "ggn": GGN, "fisher": FISHER}
+PRODUCT_KINDS = {"hessian": HESSIAN, "ggn": GGN, "fisher": FISHER}
 
 
 cdef enum:
@@ -99,7 +99,7 @@ cdef class Plan:
         self.rows, self.l2, self.sizes = rows, l2, tuple(sizes)
         self.lock = Lock()
         self.memory, self.dtype = memory, rows.X.dtype
-        P.K = &table_chosen()[rows.X.itemsize == 8]
+        P.K = &chosen_table()[rows.X.itemsize == 8]
         P.N, P.n_layers, P.d_out = rows.X.shape[0], len(sizes) - 1, sizes[len(sizes) - 1]
         P.l2_skips_biases = not l2_biases
         P.layer = <Layer *>calloc(P.n_layers, sizeof(Layer))
@@ -110,7 +110,7 @@ cdef class Plan:
         for l in range(P.n_layers):
             y = &P.layer[l]
             y.k, y.m = sizes[l], sizes[l + 1]
-            y.ldk, y.ldm = padded(y.k, P.K.real_bytes), padded(y.m, P.K.real_bytes)
+            y.ldk, y.ldm = padded_ld(y.k, P.K.real_bytes), padded_ld(y.m, P.K.real_bytes)
             y.w, y.b = P.n, -1
             P.n += y.m * y.k
             if bias:
@@ -122,7 +122,7 @@ cdef class Plan:
                 y.skip = skips[l]
                 calls_back |= y.user_phi
                 if batch_norm:
-                    add_norm(P, y)
+                    add_norm_parameters(P, y)
             y.has_p = y.phi != FC_IDENTITY
             y.curved = fc_has_curvature(y.phi)
             y.derived = (fc_slope_from_a(y.phi) or fc_curvature_from_delta(y.phi)) and not y.skip
@@ -133,36 +133,36 @@ cdef class Plan:
         P.callbacks = <void *>self if calls_back or P.user_loss else NULL
         P.data, P.ldx = &rows.D, rows.D.ldx
         choose_chunks(P, memory)
-        self.make_block()
+        self.allocate_block()
         if P.chunk == P.N and (P.shared or not P.ld_transposed):
-            rows.pad(P.K, P.threads)
+            rows.ensure_padded(P.K, P.threads)
         self.P.at_chunk = -1
 
     def __dealloc__(self):
         fc_block_free(self.block_)
         fc_block_free(self.vector_block)
-        free_norms(&self.P)
+        free_norm_states(&self.P)
         free(self.P.layer)
         free(self.P.active)
 
     # --- allocation: the layout and the plan's block of memory ------------------------------------
 
-    cdef int make_block(self) except -1:
+    cdef int allocate_block(self) except -1:
         """Choose the layout, and allocate and lay out the plan's block of memory."""
         cdef Arena arena
         cdef size_t size
         arena.base, arena.used, arena.overflow = NULL, 0, False
-        lay_out(&self.P, &arena)
+        lay_out_plan(&self.P, &arena)
         size = arena.used
-        self.block_ = zeroed(size, self.P.threads, f"no memory for a plan of {size} bytes")
+        self.block_ = allocate_zeroed(size, self.P.threads, f"no memory for a plan of {size} bytes")
         arena.base, arena.used = self.block_, 0
-        lay_out(&self.P, &arena)
+        lay_out_plan(&self.P, &arena)
         self.nbytes = size
         if self.P.ld_transposed:
             fill_ones(&self.P)
-        return self.reserve(1)
+        return self.reserve_vectors(1)
 
-    cdef int reserve(self, Py_ssize_t block) except -1:
+    cdef int reserve_vectors(self, Py_ssize_t block) except -1:
         """Allocate memory for `block` vectors, or for as many as the memory limit permits. Store
         the resulting number in P.max_vectors.
         """
@@ -170,17 +170,17 @@ cdef class Plan:
         cdef size_t size
         cdef char *base
         cdef Py_ssize_t room = self.memory - self.nbytes + self.reserved_bytes
-        while self.memory and block > 1 and <Py_ssize_t>bytes_of(P, block) > room:
+        while self.memory and block > 1 and <Py_ssize_t>bytes_for_vectors(P, block) > room:
             block -= 1
         if block <= P.max_vectors:
             self.lay_out_vectors_at(self.vector_block, P.max_vectors)
             return 0
-        size = bytes_of(P, block)
+        size = bytes_for_vectors(P, block)
         self.lay_out_vectors_at(self.vector_block, P.max_vectors)
         what = f"no memory for a block of {block} vectors of {P.n} numbers"
         if not size:
             raise MemoryError(what)
-        base = zeroed(size, P.threads, what)
+        base = allocate_zeroed(size, P.threads, what)
         fc_block_free(self.vector_block)
         self.vector_block, P.max_vectors = base, block
         self.nbytes += <Py_ssize_t>size - self.reserved_bytes
@@ -223,16 +223,16 @@ cdef class Plan:
         cdef char *start = pointer(theta)
         cdef Trial *trial = &self.trials[gradient]
         cdef int threads = self.P.threads
-        cdef long long since = self.since or now()
+        cdef long long since = self.since or now_ns()
         cdef bint finite
         self.drop_gradient()
         self.theta, self.transient, self.P.at_chunk, self.P.done = theta, transient, -1, 0
         self.P.transient = transient and not self.multiplied
         if 12 * self.P.N * self.P.n <= TRIAL_MAX_FLOPS:
-            self.P.threads = trial_threads(trial, threads)
+            self.P.threads = choose_trial_threads(trial, threads)
         try:
             with nogil:
-                finite = take_theta(&self.P, start, source)
+                finite = set_and_pack_theta(&self.P, start, source)
             if finite:
                 self.evaluate(gradient)
             else:
@@ -262,7 +262,7 @@ cdef class Plan:
         """Unbind the plan before the memory of theta changes. The time that the change takes counts
         towards the timings of the next bind.
         """
-        self.theta, self.since = None, now()
+        self.theta, self.since = None, now_ns()
 
     def renew(self, X, y, labels, weight):
         """Replace the data by other rows of equal shapes and kinds, and unbind the plan. The Rows
@@ -302,40 +302,40 @@ cdef class Plan:
                 g = np.empty(P.n, self.theta.dtype)
             out = pointer(g)
         with nogil:
-            before = watch()
-            self.loss_here(out)
+            before = begin_signal_watch()
+            self.compute_loss(out)
             self.end_watch(before)
         self.value, self.gradient = P.total, g
         return 0
 
-    cdef double loss_here(self, char *out) noexcept nogil:
+    cdef double compute_loss(self, char *out) noexcept nogil:
         """Return the loss with its l2 penalty at theta. If `out` is not NULL, write the gradient to
         it.
         """
         cdef PlanS *P = &self.P
         cdef bint gradient = out != NULL, add = self.l2 != 0
         if gradient and add:
-            penalty_gradient(P, self.l2, P.theta, out)
+            write_penalty_gradient(P, self.l2, P.theta, out)
         P.total = evaluate_chunks(P, gradient, out, add)
         if add:
-            P.total += 0.5 * self.l2 * penalised_square(P, P.theta)
+            P.total += 0.5 * self.l2 * penalised_sum_of_squares(P, P.theta)
         return P.total
 
-    cdef bint loss_at(self, char *theta, char *gradient, double *loss) noexcept nogil:
+    cdef bint compute_loss_at(self, char *theta, char *gradient, double *loss) noexcept nogil:
         """Compute the loss with its l2 penalty at theta, and its gradient unless `gradient` is
         NULL. Return False, with an infinite loss, if theta is not finite. The caller holds the
-        plan's lock and has called `watch`. The plan is unbound afterwards.
+        plan's lock and has called `begin_signal_watch`. The plan is unbound afterwards.
         """
         cdef PlanS *P = &self.P
         cdef Trial *trial = &self.trials[True]
         cdef int threads = P.threads
-        cdef long long since = now()
+        cdef long long since = now_ns()
         cdef bint finite
         P.at_chunk, P.done, P.transient = -1, 0, not self.multiplied
         if 12 * P.N * P.n <= TRIAL_MAX_FLOPS:
-            P.threads = trial_threads(trial, threads)
-        finite = take_theta(P, theta, NULL)
-        loss[0] = self.loss_here(gradient) if finite else INFINITY
+            P.threads = choose_trial_threads(trial, threads)
+        finite = set_and_pack_theta(P, theta, NULL)
+        loss[0] = self.compute_loss(gradient) if finite else INFINITY
         P.threads, P.transient = threads, False
         record_trial(trial, since)
         return finite
@@ -346,7 +346,7 @@ cdef class Plan:
         """
         if fc_watch_cancelled():
             self.P.at_chunk, self.P.done, self.P.stage = -1, 0, NO_STAGE
-        unwatch(before)
+        end_signal_watch(before)
         if self.P.failed:
             with gil:
                 self.raise_callback_error()
@@ -366,13 +366,13 @@ cdef class Plan:
         """Run a job over all chunks while checking for signals; `active` marks the layers in which
         the vectors are nonzero.
         """
-        cdef fc_watch before = watch()
+        cdef fc_watch before = begin_signal_watch()
         job.P = &self.P
         set_active_layers(job.P, active)
-        run_over_chunks(job, out, out_step)
+        run_job_over_chunks(job, out, out_step)
         return self.end_watch(before)
 
-    cdef Py_ssize_t room_for(self, Py_ssize_t vectors) except -1:
+    cdef Py_ssize_t vectors_per_job(self, Py_ssize_t vectors) except -1:
         """Return the number of vectors of the next job, at most `vectors`. It exceeds 1 if the plan
         is panel-parallel, or if several vectors can share a loop over the chunks.
         """
@@ -382,11 +382,11 @@ cdef class Plan:
             return 1
         vectors = min(vectors, <Py_ssize_t>MAX_PANEL_VECTORS)
         if self.P.panel and vectors > self.P.max_vectors:
-            self.reserve(vectors)
+            self.reserve_vectors(vectors)
             vectors = min(vectors, self.P.max_vectors)
         return vectors
 
-    cdef int apply_vectors(self, Job *job, Py_ssize_t k, char *out, active) except -1:
+    cdef int apply_to_vectors(self, Job *job, Py_ssize_t k, char *out, active) except -1:
         """Run a job on k vectors, the rows of a matrix (k, n), as several jobs of as many vectors
         as fit.
         """
@@ -400,7 +400,7 @@ cdef class Plan:
         try:
             while j < k:
                 part = job[0]
-                part.vectors, part.v = self.room_for(k - j), job.v + j * step
+                part.vectors, part.v = self.vectors_per_job(k - j), job.v + j * step
                 part.totals = NULL if job.totals == NULL else job.totals + j
                 to = NULL if out == NULL else out + j * step
                 if 12 * P.N * P.n <= GIL_HELD_MAX_FLOPS and P.callbacks == NULL:
@@ -421,9 +421,9 @@ cdef class Plan:
         """
         cdef Job job
         memset(&job, 0, sizeof(job))
-        job.stages, job.kind, job.v = PRODUCT, KINDS[kind], pointer(v)
+        job.stages, job.kind, job.v = PRODUCT, PRODUCT_KINDS[kind], pointer(v)
         job.l2 = self.l2 if l2 else 0
-        self.apply_vectors(&job, 1 if v.ndim == 1 else v.shape[0], pointer(out), active)
+        self.apply_to_vectors(&job, 1 if v.ndim == 1 else v.shape[0], pointer(out), active)
 
     def quadratic(self, v, str kind="hessian", active=None):
         """Return the quadratic forms v' A v, without the l2 penalty, as an array of shape (k,). A
@@ -433,9 +433,9 @@ cdef class Plan:
         cdef Py_ssize_t k = 1 if v.ndim == 1 else v.shape[0]
         result = np.zeros(k)
         memset(&job, 0, sizeof(job))
-        job.stages, job.kind, job.v = QUADRATIC, KINDS[kind], pointer(v)
+        job.stages, job.kind, job.v = QUADRATIC, PRODUCT_KINDS[kind], pointer(v)
         job.totals = <double *>pointer(result)
-        self.apply_vectors(&job, k, NULL, active)
+        self.apply_to_vectors(&job, k, NULL, active)
         return result
 
     def jacobian(self, v, out, bint transpose=False):
@@ -451,7 +451,7 @@ cdef class Plan:
 
     def outputs(self, out):
         """Write the network's outputs at theta to the contiguous array out (N, d_out)."""
-        self.states([None] * (4 * self.P.n_layers - 4) + [out] + [None] * 5, False)
+        self.copy_states([None] * (4 * self.P.n_layers - 4) + [out] + [None] * 5, False)
 
     def state(self):
         """Return the state at theta as one tuple (a, phi', e * phi'', delta) of (N, m) matrices per
@@ -462,13 +462,15 @@ cdef class Plan:
         cdef Py_ssize_t l
         found = []
         for l in range(P.n_layers):
-            for there in (True, has_slopes(&P.layer[l]), P.layer[l].q != NULL, True):
+            for there in (True, stores_slopes(&P.layer[l]), P.layer[l].q != NULL, True):
                 found.append(np.empty((P.N, P.layer[l].m), self.dtype) if there else None)
-        self.states([*found, None, None], True)
+        self.copy_states([*found, None, None], True)
         return [tuple(found[4 * l:4 * l + 4]) for l in range(P.n_layers)]
 
-    cdef int states(self, list out, bint back) except -1:
-        """Copy the matrices of the state for which `out` has an array, as `states_of` does."""
+    cdef int copy_states(self, list out, bint back) except -1:
+        """Copy the matrices of the state for which `out` has an array, as `copy_state_matrices`
+        does.
+        """
         cdef fc_watch before
         cdef Py_ssize_t i
         cdef char **to = <char **>calloc(len(out), sizeof(char *))
@@ -478,8 +480,8 @@ cdef class Plan:
             for i, one in enumerate(out):
                 to[i] = NULL if one is None else pointer(one)
             with self.lock, nogil:
-                before = watch()
-                states_of(&self.P, back, to, 0)
+                before = begin_signal_watch()
+                copy_state_matrices(&self.P, back, to, 0)
                 self.end_watch(before)
         finally:
             free(to)
@@ -498,7 +500,7 @@ cdef class Plan:
         P = &self.P
         if P.ld_transposed or P.unpacked:
             return P.saved_v != NULL and P.chunk == P.N
-        return P.panel != 0 or (P.chunk == P.N and not normalised(P))
+        return P.panel != 0 or (P.chunk == P.N and not has_batch_norm(P))
 
     @property
     def layout(self):
@@ -509,7 +511,7 @@ cdef class Plan:
         P = &self.P
         return {
             "chunk": P.chunk, "panel": P.panel,
-            "panels": panels_of(P, P.chunk) if P.panel else 0, "groups": P.groups,
+            "panels": count_panels(P, P.chunk) if P.panel else 0, "groups": P.groups,
             "threads": P.threads, "packed_pairs": bool(P.packs_pairs), "arch": P.K.name.decode()
         }
 
@@ -527,4 +529,4 @@ def statistics(Plan plan):
     """Return one pair (mean, variance) of z - b per hidden layer, in double precision, at the theta
     of a plan with batch normalisation.
     """
-    return [moments_of(&plan.P.layer[l]) for l in range(plan.P.n_layers - 1)]
+    return [moments_of_layer(&plan.P.layer[l]) for l in range(plan.P.n_layers - 1)]

@@ -24,19 +24,19 @@ cdef inline void begin_product(Pass *t, fc_product *job, Py_ssize_t units) noexc
     """
     clear(job, 0, sizeof(job[0]))
     if t.P.ld_transposed:
-        job.m, job.n, job.epilogue.by_row = units, whole_lines(t.P, t.rows), True
+        job.m, job.n, job.epilogue.by_row = units, round_up_to_lines(t.P, t.rows), True
     else:
         job.m, job.n = t.rows, units
     job.exceeds_l2 = t.P.panel_exceeds_l2
 
 
-cdef inline void begin_sum(Pass *t, Layer *y, fc_product *job, bint add) noexcept nogil:
+cdef inline void begin_sum_over_rows(Pass *t, Layer *y, fc_product *job, bint add) noexcept nogil:
     """Start the description of a product that sums over rows. Its output has the shape of W and is
     part of a flat vector.
     """
     clear(job, 0, sizeof(job[0]))
     job.m, job.n, job.unpadded, job.accumulate = y.m, y.k, True, add
-    job.exceeds_l2, job.packs = t.P.panel_exceeds_l2, packs_sums(t.P)
+    job.exceeds_l2, job.packs = t.P.panel_exceeds_l2, packs_sum_operands(t.P)
 
 
 cdef inline void share_all_matrices(Pass *t, fc_stack *stack) noexcept nogil:
@@ -67,7 +67,7 @@ cdef inline void set_output_w(Pass *t, fc_product *job, Layer *y, char *out) noe
     job.c, job.ldc = out + y.w * t.P.K.real_bytes, y.k
 
 
-cdef inline void add_flat(
+cdef inline void add_flat_term(
     PlanS *P, fc_product *job, Py_ssize_t k, char *w, Py_ssize_t rs, Py_ssize_t cs, char *x
 ) noexcept nogil:
     """Add the term w x to a product in the transposed layout; w has k columns and any strides, x
@@ -76,20 +76,20 @@ cdef inline void add_flat(
     cdef fc_term *t = &job.term[job.n_terms]
     job.n_terms += 1
     t.k, t.a, t.a_rs, t.a_cs = k, w, rs, cs
-    t.b, t.b_rs, t.b_vs, t.b_cs = x, P.ld_transposed, lanes(P), 0
+    t.b, t.b_rs, t.b_vs, t.b_cs = x, P.ld_transposed, lanes_per_vector(P), 0
 
 
-cdef inline void add_packed(
+cdef inline void add_packed_term(
     PlanS *P, fc_product *job, Py_ssize_t k, Matrix a, char *b
 ) noexcept nogil:
     """Add the term a b to a product; b is a packed matrix of k rows."""
     cdef fc_term *t = &job.term[job.n_terms]
     job.n_terms += 1
     t.k, t.a, t.a_rs, t.a_cs = k, a.at, a.ld, 1
-    t.b, t.b_rs, t.b_vs, t.b_cs = b, lanes(P), k * lanes(P), 0
+    t.b, t.b_rs, t.b_vs, t.b_cs = b, lanes_per_vector(P), k * lanes_per_vector(P), 0
 
 
-cdef inline void add_in_place(
+cdef inline void add_unpacked_term(
     PlanS *P, fc_product *job, Py_ssize_t k, Matrix a, char *w, Py_ssize_t rs, Py_ssize_t cs
 ) noexcept nogil:
     """Add the term a w to a product; w has k rows and any strides and is read in place."""
@@ -99,56 +99,57 @@ cdef inline void add_in_place(
     t.b, t.b_rs, t.b_vs, t.b_cs = w, rs, 0, cs
 
 
-cdef inline void add_onward(
+cdef inline void add_forward_term(
     Pass *t, fc_product *job, Layer *y, Matrix a, Weights W
 ) noexcept nogil:
     """Add the term a W' to a product, or W a in the transposed layout."""
     if t.P.ld_transposed:
-        add_flat(t.P, job, y.k, W.flat + y.w * t.P.K.real_bytes, y.k, 1, a.at)
+        add_flat_term(t.P, job, y.k, W.flat + y.w * t.P.K.real_bytes, y.k, 1, a.at)
     elif t.P.unpacked:
-        add_in_place(t.P, job, y.k, a, W.flat + y.w * t.P.K.real_bytes, 1, y.k)
+        add_unpacked_term(t.P, job, y.k, a, W.flat + y.w * t.P.K.real_bytes, 1, y.k)
     else:
-        add_packed(t.P, job, y.k, a, W.onward)
+        add_packed_term(t.P, job, y.k, a, W.packed_transpose_w)
 
 
-cdef inline void add_back(
+cdef inline void add_backward_term(
     Pass *t, fc_product *job, Layer *y, Matrix d, Weights W
 ) noexcept nogil:
     """Add the term d W to a product, or W' d in the transposed layout."""
     if t.P.ld_transposed:
-        add_flat(t.P, job, y.m, W.flat + y.w * t.P.K.real_bytes, 1, y.k, d.at)
+        add_flat_term(t.P, job, y.m, W.flat + y.w * t.P.K.real_bytes, 1, y.k, d.at)
     elif t.P.unpacked:
-        add_in_place(t.P, job, y.m, d, W.flat + y.w * t.P.K.real_bytes, y.k, 1)
+        add_unpacked_term(t.P, job, y.m, d, W.flat + y.w * t.P.K.real_bytes, y.k, 1)
         # the last vector of each row lies within theta
         if y.w + (y.m - 1) * y.k + packed_columns(t.P, y.k) <= t.P.n:
-            job.term[job.n_terms - 1].b_vs, job.term[job.n_terms - 1].b_cs = lanes(t.P), 0
+            job.term[job.n_terms - 1].b_vs = lanes_per_vector(t.P)
+            job.term[job.n_terms - 1].b_cs = 0
     else:
-        add_packed(t.P, job, y.m, d, W.back)
+        add_packed_term(t.P, job, y.m, d, W.packed_w)
 
 
-cdef inline void add_inner(Pass *p, fc_product *job, Matrix d, Matrix a) noexcept nogil:
+cdef inline void add_sum_over_samples(Pass *p, fc_product *job, Matrix d, Matrix a) noexcept nogil:
     """Add the term d a', a sum over samples, to a product in the transposed layout."""
     cdef PlanS *P = p.P
     cdef fc_term *t = &job.term[job.n_terms]
     job.n_terms += 1
-    t.k, t.a, t.a_rs, t.a_cs = whole_lines(P, p.rows), d.at, P.ld_transposed, 1
+    t.k, t.a, t.a_rs, t.a_cs = round_up_to_lines(P, p.rows), d.at, P.ld_transposed, 1
     t.b, t.b_rs, t.b_vs, t.b_cs = a.at, 1, 0, P.ld_transposed
 
 
-cdef inline void add_outer(Pass *p, fc_product *job, Matrix d, Matrix a) noexcept nogil:
+cdef inline void add_sum_over_rows(Pass *p, fc_product *job, Matrix d, Matrix a) noexcept nogil:
     """Add the term d' a, a sum over rows, to a product."""
     cdef fc_term *t = &job.term[job.n_terms]
     if p.P.ld_transposed:
-        add_inner(p, job, d, a)
+        add_sum_over_samples(p, job, d, a)
         return
     job.n_terms += 1
     t.k, t.a, t.a_rs, t.a_cs = p.rows, d.at, 1, d.ld
-    t.b, t.b_rs, t.b_vs, t.b_cs = a.at, a.ld, lanes(p.P), 0
+    t.b, t.b_rs, t.b_vs, t.b_cs = a.at, a.ld, lanes_per_vector(p.P), 0
 
 
 # --- the matrices of an epilogue, named as in kernels.h -------------------------------------------
 
-cdef inline char *bias_of(PlanS *P, Layer *y, Weights W) noexcept nogil:
+cdef inline char *bias_address(PlanS *P, Layer *y, Weights W) noexcept nogil:
     """Return the address of b: the padded copy or, in the transposed layout, b within the flat
     vector.
     """
@@ -157,39 +158,39 @@ cdef inline char *bias_of(PlanS *P, Layer *y, Weights W) noexcept nogil:
     return W.flat + y.b * P.K.real_bytes if P.ld_transposed else W.b
 
 
-cdef inline void put_d(fc_epilogue *epilogue, Matrix d) noexcept nogil:
+cdef inline void set_d(fc_epilogue *epilogue, Matrix d) noexcept nogil:
     """Set matrix d of an epilogue."""
     epilogue.d, epilogue.ldd = d.at, d.ld
 
 
-cdef inline void put_p(fc_epilogue *epilogue, Matrix p) noexcept nogil:
+cdef inline void set_p(fc_epilogue *epilogue, Matrix p) noexcept nogil:
     """Set matrix p of an epilogue."""
     epilogue.p, epilogue.ldp = p.at, p.ld
 
 
-cdef inline void put_q(fc_epilogue *epilogue, Matrix q) noexcept nogil:
+cdef inline void set_q(fc_epilogue *epilogue, Matrix q) noexcept nogil:
     """Set matrix q of an epilogue."""
     epilogue.q, epilogue.ldq = q.at, q.ld
 
 
-cdef inline void put_r(fc_epilogue *epilogue, Matrix r) noexcept nogil:
+cdef inline void set_r(fc_epilogue *epilogue, Matrix r) noexcept nogil:
     """Set matrix r of an epilogue."""
     epilogue.r, epilogue.ldr = r.at, r.ld
 
 
-cdef inline void put_skip(fc_epilogue *epilogue, Matrix skip) noexcept nogil:
+cdef inline void set_skip(fc_epilogue *epilogue, Matrix skip) noexcept nogil:
     """Set matrix skip of an epilogue."""
     epilogue.skip, epilogue.ldskip = skip.at, skip.ld
 
 
-cdef inline void put_sums(Pass *t, fc_epilogue *epilogue) noexcept nogil:
-    """Let the epilogue write column sums, except in the transposed layout, where bias_transposed
-    computes them.
+cdef inline void set_sums(Pass *t, fc_epilogue *epilogue) noexcept nogil:
+    """Let the epilogue write column sums, except in the transposed layout, where
+    write_bias_sums_transposed computes them.
     """
     epilogue.sums, epilogue.ldsums = NULL if t.P.ld_transposed else t.scratch.sums, t.scratch.ldsums
 
 
-cdef inline void put_derivatives(
+cdef inline void set_derivatives(
     Pass *t, fc_epilogue *epilogue, Layer *y, bint second
 ) noexcept nogil:
     """Set phi' and, if `second`, e * phi'' in the epilogue. If they are not stored, set the
@@ -198,10 +199,10 @@ cdef inline void put_derivatives(
     if not y.has_p:
         return
     epilogue.phi = y.phi if y.derived else FC_IDENTITY
-    put_p(epilogue, p_of(t, y) if has_slopes(y) else state_matrix(t, y, y.a))
+    set_p(epilogue, p_matrix(t, y) if stores_slopes(y) else state_matrix(t, y, y.a))
     if second and y.curved:
-        put_q(epilogue, state_matrix(t, y, y.du if y.derived else y.q))
-        epilogue.a, epilogue.lda = a_of(t, y).at, leading_dimension(t.P, y.ldm)
+        set_q(epilogue, state_matrix(t, y, y.du if y.derived else y.q))
+        epilogue.a, epilogue.lda = a_matrix(t, y).at, leading_dimension(t.P, y.ldm)
 
 
 # --- transposed layout ----------------------------------------------------------------------------
@@ -216,7 +217,7 @@ cdef inline void prefetch_next_panel(
         return
     while job.ahead[i].bytes:
         i += 1
-    job.ahead[i].at = at(t.P, whole, t.r0 + t.P.ld_transposed, units)
+    job.ahead[i].at = row_address(t.P, whole, t.r0 + t.P.ld_transposed, units)
     job.ahead[i].bytes = t.P.ld_transposed * units * t.P.K.real_bytes
 
 
@@ -231,7 +232,7 @@ cdef inline bint recomputes_delta(PlanS *P, Py_ssize_t l) noexcept nogil:
     return P.ld_transposed and l == 0 and y.curved and y.derived and few
 
 
-cdef inline void recompute_delta(Pass *t, fc_epilogue *epilogue, Layer *y) noexcept nogil:
+cdef inline void set_recomputed_delta(Pass *t, fc_epilogue *epilogue, Layer *y) noexcept nogil:
     """Let the epilogue recompute delta of the layer below y as (W' delta_y) * phi'."""
     cdef Matrix delta = state_matrix(t, y, y.delta)
     epilogue.q = NULL

@@ -25,7 +25,7 @@ cdef void run_item(void *context, Py_ssize_t item, int member) noexcept nogil:
     )
 
 
-cdef fc_product plain_product(
+cdef fc_product describe_product(
     Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, char *a, Py_ssize_t a_rs, Py_ssize_t a_cs, char *b,
     Py_ssize_t b_rs, Py_ssize_t b_cs, char *c, Py_ssize_t ldc, bint add
 ) noexcept nogil:
@@ -81,7 +81,7 @@ cdef Py_ssize_t run_product(Pass *t, fc_product *job) noexcept nogil:
     return 1
 
 
-cdef double total_of(PlanS *P, Pass *t, fc_product *job) noexcept nogil:
+cdef double sum_item_totals(PlanS *P, Pass *t, fc_product *job) noexcept nogil:
     """Return the sum over items of the totals that the epilogue wrote, added in order."""
     cdef double total = 0
     cdef Py_ssize_t i
@@ -93,18 +93,18 @@ cdef double total_of(PlanS *P, Pass *t, fc_product *job) noexcept nogil:
     return total
 
 
-cdef void run_blocks(Pass *t, fc_part part, Blocks *blocks) noexcept nogil:
+cdef void run_row_blocks(Pass *t, fc_part part, Blocks *blocks) noexcept nogil:
     """Run a sweep over the rows of the pass: as one part if the pass is serial, else in blocks of
-    BLOCK_ROWS rows on the thread team.
+    SWEEP_BLOCK_ROWS rows on the thread team.
     """
     blocks.t = t
     if t.serial:
         part(blocks, -1, 0)
     else:
-        fc_team_run(t.P.threads, (t.rows + BLOCK_ROWS - 1) // BLOCK_ROWS, part, blocks)
+        fc_team_run(t.P.threads, (t.rows + SWEEP_BLOCK_ROWS - 1) // SWEEP_BLOCK_ROWS, part, blocks)
 
 
-cdef void rows_of(
+cdef void get_row_range(
     Pass *t, Py_ssize_t part, Py_ssize_t *first, Py_ssize_t *rows, Py_ssize_t *block
 ) noexcept nogil:
     """Compute the range of rows of part number `part` of a sweep, relative to the pass, and the
@@ -112,10 +112,10 @@ cdef void rows_of(
     """
     if part < 0:
         first[0], rows[0] = 0, t.rows
-        block[0] = t.x0 // state_of(t.P, 1)
+        block[0] = t.x0 // state_row_of_panel(t.P, 1)
     else:
-        first[0] = part * BLOCK_ROWS
-        rows[0] = min(<Py_ssize_t>BLOCK_ROWS, t.rows - first[0])
+        first[0] = part * SWEEP_BLOCK_ROWS
+        rows[0] = min(<Py_ssize_t>SWEEP_BLOCK_ROWS, t.rows - first[0])
         block[0] = part
 
 
@@ -132,7 +132,7 @@ cdef Py_ssize_t run_stack(Pass *t, fc_stack *stack) noexcept nogil:
         return run_product(t, job)
     stack.count, stack.own = t.count, t.own // size
     job.row_block, job.col_block = job.m, job.n
-    if not no_stack and P.K.stack(stack, t.scratch.gemm):
+    if not stack_disabled and P.K.stack(stack, t.scratch.gemm):
         return 1
     for _x in range(t.count):
         run_product(t, job)
@@ -140,9 +140,9 @@ cdef Py_ssize_t run_stack(Pass *t, fc_stack *stack) noexcept nogil:
             job.term[i].a = <char *>job.term[i].a + stack.a[i] * size
             job.term[i].b = <char *>job.term[i].b + stack.b[i] * size
         job.c = <char *>job.c + stack.c * size
-        job.epilogue.u = at(P, <char *>job.epilogue.u, 1, stack.u)
-        job.epilogue.d = at(P, <char *>job.epilogue.d, 1, stack.own)
-        job.epilogue.r = at(P, <char *>job.epilogue.r, 1, stack.own)
-        job.epilogue.skip = at(P, <char *>job.epilogue.skip, 1, stack.own)
-        job.epilogue.sums = at(P, <char *>job.epilogue.sums, 1, stack.own)
+        job.epilogue.u = row_address(P, <char *>job.epilogue.u, 1, stack.u)
+        job.epilogue.d = row_address(P, <char *>job.epilogue.d, 1, stack.own)
+        job.epilogue.r = row_address(P, <char *>job.epilogue.r, 1, stack.own)
+        job.epilogue.skip = row_address(P, <char *>job.epilogue.skip, 1, stack.own)
+        job.epilogue.sums = row_address(P, <char *>job.epilogue.sums, 1, stack.own)
     return 1

@@ -32,19 +32,19 @@ cdef enum State:
 cdef enum:
     MAX_TRIALS = 20             # maximum number of trials per line search
     # Nanoseconds after which `run` returns so that the caller can report progress.
-    SLICE_NS = 100000000
+    PROGRESS_INTERVAL_NS = 100000000
     # Elements per strip of a sweep, chosen so that the vectors' strips stay in the L1 cache:
-    # CACHE_BLOCK for a few vectors, CACHE_BLOCK_ONE for one vector and the pairs.
-    CACHE_BLOCK = 1024
-    CACHE_BLOCK_ONE = 2048
+    # STRIP_ELEMENTS for a few vectors, SINGLE_VECTOR_STRIP_ELEMENTS for one vector and the pairs.
+    STRIP_ELEMENTS = 1024
+    SINGLE_VECTOR_STRIP_ELEMENTS = 2048
 
 cdef double MIN_PAIR_COSINE = 1e-10  # pairs with s'y <= ||s|| ||y|| times this are dropped
 # constant of sufficient decrease: required fraction of the predicted decrease
 cdef double MIN_DECREASE_RATIO = 1e-4
 cdef double MAX_SLOPE_RATIO = 0.9  # maximum final slope, as a fraction of the initial one
-cdef double VALUE_NOISE = 10    # error of a value, in units of eps |f|
+cdef double VALUE_ERROR_EPS = 10    # error of a value, in units of eps |f|
 # Factor by which each check of the clock decreases the longest recent time between two checks.
-cdef double CLOCK_DECAY = 0.7
+cdef double CLOCK_GAP_DECAY = 0.7
 
 
 cdef struct Point:              # point on the search line: step length, value, slope
@@ -103,13 +103,13 @@ cdef struct Quasi:
 
 # --- sweeps over vectors, each of which reads its operands once -----------------------------------
 
-cdef inline void swap(char **x, char **y) noexcept nogil:
+cdef inline void swap_pointers(char **x, char **y) noexcept nogil:
     """Exchange two pointers."""
     cdef char *held = x[0]
     x[0], y[0] = y[0], held
 
 
-cdef void vectors_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+cdef void run_strips_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     """Run the current sweep on one part of the vectors, as one part of a job of the thread team."""
     cdef Quasi *q = <Quasi *>context
     cdef Py_ssize_t at = part * q.width, end = min(at + q.width, q.n), count
@@ -121,17 +121,20 @@ cdef void vectors_part(void *context, Py_ssize_t part, int member) noexcept nogi
         at += count
 
 
-cdef void sweep_all(
+cdef void run_vector_sweep(
     Quasi *q, StripFunction piece, Py_ssize_t rows, Py_ssize_t wanted, Py_ssize_t strip
 ) noexcept nogil:
     """Run a sweep that computes `wanted` sums in strips of `strip` elements. The argument `rows` is
     the number of vectors of n elements that the sweep reads or writes.
     """
     q.piece, q.wanted, q.strip = piece, wanted, strip
-    fc_team_run(q.threads if rows * q.n > SWEEP_MIN_NUMBERS else 1, q.parts, vectors_part, q)
+    fc_team_run(
+        q.threads if rows * q.n > THREADED_SWEEP_MIN_MULTIPLY_ADDS else 1, q.parts,
+        run_strips_part, q
+    )
 
 
-cdef double total(Quasi *q, Py_ssize_t j) noexcept nogil:
+cdef double sum_over_parts(Quasi *q, Py_ssize_t j) noexcept nogil:
     """Return sum number j, added over the parts in order."""
     cdef Py_ssize_t part
     cdef double found = 0
@@ -140,7 +143,9 @@ cdef double total(Quasi *q, Py_ssize_t j) noexcept nogil:
     return found
 
 
-cdef void direction_piece(Quasi *q, Py_ssize_t shift, Py_ssize_t n, double *sums) noexcept nogil:
+cdef void compute_direction_strip(
+    Quasi *q, Py_ssize_t shift, Py_ssize_t n, double *sums
+) noexcept nogil:
     """Compute d = -c g - (linear combination of the pairs with `weights`), and g'd."""
     cdef char *d = q.d + shift
     q.K.scale(n, -q.c, q.g + shift, d)
@@ -151,19 +156,23 @@ cdef void direction_piece(Quasi *q, Py_ssize_t shift, Py_ssize_t n, double *sums
     q.K.dots(1, 1, n, q.g + shift, q.ld, d, q.ld, sums, 1)
 
 
-cdef void trial_piece(Quasi *q, Py_ssize_t shift, Py_ssize_t n, double *sums) noexcept nogil:
+cdef void compute_trial_strip(
+    Quasi *q, Py_ssize_t shift, Py_ssize_t n, double *sums
+) noexcept nogil:
     """Compute the trial point theta + t d."""
     cdef double t = -q.t
     memcpy(q.trial + shift, q.theta + shift, n * q.K.real_bytes)
     q.K.subtract(1, 1, n, q.d + shift, q.ld, q.trial + shift, q.ld, &t, 1, NULL)
 
 
-cdef void slope_piece(Quasi *q, Py_ssize_t shift, Py_ssize_t n, double *sums) noexcept nogil:
+cdef void compute_slope_strip(
+    Quasi *q, Py_ssize_t shift, Py_ssize_t n, double *sums
+) noexcept nogil:
     """Compute the slope g'd at the trial point."""
     q.K.dots(1, 1, n, q.g_trial + shift, q.ld, q.d + shift, q.ld, sums, 1)
 
 
-cdef void step_piece(Quasi *q, Py_ssize_t shift, Py_ssize_t n, double *sums) noexcept nogil:
+cdef void compute_step_strip(Quasi *q, Py_ssize_t shift, Py_ssize_t n, double *sums) noexcept nogil:
     """Compute s and y of the step to the trial point, and the products s'y, s's, y'y and g'g there.
     """
     cdef double one = 1
@@ -178,7 +187,9 @@ cdef void step_piece(Quasi *q, Py_ssize_t shift, Py_ssize_t n, double *sums) noe
     q.K.dots(1, 1, n, g, q.ld, g, q.ld, sums + 3, 1)
 
 
-cdef void pairs_piece(Quasi *q, Py_ssize_t shift, Py_ssize_t n, double *sums) noexcept nogil:
+cdef void multiply_pairs_strip(
+    Quasi *q, Py_ssize_t shift, Py_ssize_t n, double *sums
+) noexcept nogil:
     """Copy the newest pair into its row, and multiply all pairs by its y and by g."""
     cdef char *row = q.pairs + 2 * q.row * q.line + shift
     cdef char *y = q.g - q.line + shift
@@ -188,14 +199,14 @@ cdef void pairs_piece(Quasi *q, Py_ssize_t shift, Py_ssize_t n, double *sums) no
     q.K.dots(2 * q.count, 2, n, q.pairs + shift, q.ld, y, q.ld, sums, 2 * q.count)
 
 
-cdef double norm_of(Quasi *q, char *x, double square) noexcept nogil:
+cdef double norm_from_square(Quasi *q, char *x, double square) noexcept nogil:
     """Return ||x||. The argument `square` is ||x||^2, unless the square overflowed or underflowed.
     """
     if 1e-30 < square < 1e30:
         return sqrt(square)
     if q.K.real_bytes == 8:
-        return length_of(q.n, <double *>x)
-    return length_of(q.n, <float *>x)
+        return safe_norm(q.n, <double *>x)
+    return safe_norm(q.n, <float *>x)
 
 
 # --- the pairs ------------------------------------------------------------------------------------
@@ -203,16 +214,16 @@ cdef double norm_of(Quasi *q, char *x, double square) noexcept nogil:
 cdef void multiply_pairs(Quasi *q) noexcept nogil:
     """Compute the products of all pairs with g and, if the newest pair was kept, with its y."""
     cdef Py_ssize_t i, row = q.row, k = q.count, m = q.most
-    sweep_all(q, pairs_piece, 4 * k, 4 * k, q.width)
+    run_vector_sweep(q, multiply_pairs_strip, 4 * k, 4 * k, q.width)
     for i in range(2 * k):
-        q.products[i] = total(q, 2 * k + i)
+        q.products[i] = sum_over_parts(q, 2 * k + i)
     if row >= 0:
         for i in range(k):
-            q.cross[i * m + row] = total(q, 2 * i)
-            q.inner[i * m + row] = q.inner[row * m + i] = total(q, 2 * i + 1)
+            q.cross[i * m + row] = sum_over_parts(q, 2 * i)
+            q.inner[i * m + row] = q.inner[row * m + i] = sum_over_parts(q, 2 * i + 1)
 
 
-cdef void direction_coefficients(Quasi *q) noexcept nogil:
+cdef void compute_direction_coefficients(Quasi *q) noexcept nogil:
     """Compute c and `weights`, the coefficients of all pairs in -d - c g. They are w for the rows
     of S and -c u for the rows of Y, in the notation at the head of this file. For k pairs the cost
     is 2 k^2 multiplications.
@@ -253,21 +264,21 @@ cdef void direction_coefficients(Quasi *q) noexcept nogil:
         q.weights[2 * a], q.weights[2 * a + 1] = w[i], -q.c * u[i]
 
 
-cdef void move(Quasi *q, double f) noexcept nogil:
+cdef void move_to_trial(Quasi *q, double f) noexcept nogil:
     """Move to the trial point. Keep the pair of this step if its curvature s'y is large enough."""
     cdef double yy, ss
-    sweep_all(q, step_piece, 8, 4, CACHE_BLOCK)
-    ss = norm_of(q, q.s, total(q, 1))
-    yy = norm_of(q, q.g_trial - q.line, total(q, 2))
+    run_vector_sweep(q, compute_step_strip, 8, 4, STRIP_ELEMENTS)
+    ss = norm_from_square(q, q.s, sum_over_parts(q, 1))
+    yy = norm_from_square(q, q.g_trial - q.line, sum_over_parts(q, 2))
     q.row = -1
-    if total(q, 0) > MIN_PAIR_COSINE * ss * yy:
+    if sum_over_parts(q, 0) > MIN_PAIR_COSINE * ss * yy:
         q.row = q.count if q.count < q.most else q.first
         if q.count == q.most:
             q.first = (q.first + 1) % q.most
         q.count = min(q.count + 1, q.most)
-    q.gnorm = norm_of(q, q.g_trial, total(q, 3))
-    swap(&q.theta, &q.trial)
-    swap(&q.g, &q.g_trial)
+    q.gnorm = norm_from_square(q, q.g_trial, sum_over_parts(q, 3))
+    swap_pointers(&q.theta, &q.trial)
+    swap_pointers(&q.g, &q.g_trial)
     q.f = f
     if q.count:
         multiply_pairs(q)
@@ -276,7 +287,7 @@ cdef void move(Quasi *q, double f) noexcept nogil:
 
 # --- the line search ------------------------------------------------------------------------------
 
-cdef double cubic(const Point *a, const Point *b) noexcept nogil:
+cdef double cubic_minimiser(const Point *a, const Point *b) noexcept nogil:
     """Return the minimiser of the cubic through the values and slopes of two points, or NaN if the
     cubic has no minimum.
     """
@@ -293,7 +304,7 @@ cdef double extrapolate(const Point *before, const Point *here) noexcept nogil:
     """Return the next trial step length while the line still descends: the minimiser of the cubic,
     clipped to 2 to 10 times the current length.
     """
-    cdef double t = cubic(before, here)
+    cdef double t = cubic_minimiser(before, here)
     return min(max(t, 2 * here.t), 10 * here.t) if t > here.t else 4 * here.t
 
 
@@ -303,7 +314,7 @@ cdef double interpolate(const Point *low, const Point *high) noexcept nogil:
     """
     cdef double width = high.t - low.t, share = 0.1
     if isfinite(high.f):
-        share = (cubic(low, high) - low.t) / width
+        share = (cubic_minimiser(low, high) - low.t) / width
     if isnan(share):
         share = 0.5
     return low.t + min(max(share, 0.1), 0.9) * width
@@ -312,7 +323,7 @@ cdef double interpolate(const Point *low, const Point *high) noexcept nogil:
 cdef void set_trial_point(Quasi *q, double t) noexcept nogil:
     """Set the trial point to theta + t d."""
     q.t = t
-    sweep_all(q, trial_piece, 3, 0, CACHE_BLOCK)
+    run_vector_sweep(q, compute_trial_strip, 3, 0, STRIP_ELEMENTS)
 
 
 cdef void begin_line_search(Quasi *q) noexcept nogil:
@@ -323,9 +334,11 @@ cdef void begin_line_search(Quasi *q) noexcept nogil:
     if q.state == SEARCH_FAILED:
         return
     while True:
-        direction_coefficients(q)
-        sweep_all(q, direction_piece, 2 * q.count + 3, 1, CACHE_BLOCK_ONE)
-        q.slope = total(q, 0)
+        compute_direction_coefficients(q)
+        run_vector_sweep(
+            q, compute_direction_strip, 2 * q.count + 3, 1, SINGLE_VECTOR_STRIP_ELEMENTS
+        )
+        q.slope = sum_over_parts(q, 0)
         if q.slope < 0:
             break
         if not q.count:
@@ -344,19 +357,19 @@ cdef void process_trial(Quasi *q, double f) noexcept nogil:
     cdef Point here, before
     here.t, here.f, here.slope = q.t, INFINITY, NAN
     if isfinite(f):
-        sweep_all(q, slope_piece, 2, 1, CACHE_BLOCK)
-        here.f, here.slope = f, total(q, 0)
+        run_vector_sweep(q, compute_slope_strip, 2, 1, STRIP_ELEMENTS)
+        here.f, here.slope = f, sum_over_parts(q, 0)
     q.trials += 1
     if not here.f <= min(q.low.f, q.f + MIN_DECREASE_RATIO * q.t * q.slope) + q.noise * fabs(q.f):
         q.high, q.bracketed = here, True
     elif fabs(here.slope) <= -MAX_SLOPE_RATIO * q.slope:
-        move(q, f)
+        move_to_trial(q, f)
         return
     else:
         if here.slope * (q.high.t - q.low.t if q.bracketed else 1.0) >= 0:
             q.high, q.bracketed = q.low, True
         before, q.low, q.stored = q.low, here, True
-        swap(&q.g_low, &q.g_trial)
+        swap_pointers(&q.g_low, &q.g_trial)
         if not q.bracketed:
             q.t = extrapolate(&before, &q.low)
     if q.bracketed:
@@ -376,8 +389,8 @@ cdef void end_line_search(Quasi *q, bint late) noexcept nogil:
     """
     if q.stored and q.low.f < q.f:
         set_trial_point(q, q.low.t)
-        swap(&q.g_low, &q.g_trial)
-        move(q, q.low.f)
+        swap_pointers(&q.g_low, &q.g_trial)
+        move_to_trial(q, q.low.f)
     elif late:
         q.state = SEARCH_ENDED
     elif q.count:
@@ -414,10 +427,10 @@ cdef class QuasiNewton:
 
     def __cinit__(self, Py_ssize_t n, dtype, Py_ssize_t memory):
         cdef Quasi *q = &self.q
-        cdef Py_ssize_t size = np.dtype(dtype).itemsize, line = padded(n, size) * size
+        cdef Py_ssize_t size = np.dtype(dtype).itemsize, line = padded_ld(n, size) * size
         q.ld, q.line = line // size, line
-        q.K, q.n, q.most, q.threads = &table_chosen()[size == 8], n, memory, default_threads()
-        q.width = sweep_width(n)
+        q.K, q.n, q.most, q.threads = &chosen_table()[size == 8], n, memory, default_threads()
+        q.width = columns_per_sweep_part(n)
         q.parts, q.lds = (n + q.width - 1) // q.width, max(4, 4 * memory)
         self.vectors = padded_rows(11, n, dtype)[:, :n]
         self.pairs = padded_rows(2 * memory, n, dtype)[:, :n]
@@ -433,9 +446,9 @@ cdef class QuasiNewton:
         q.weights = q.products + 2 * memory
         q.solved = q.weights + 2 * memory
         q.sums = q.solved + 3 * memory
-        q.noise = VALUE_NOISE * float(np.finfo(dtype).eps)
+        q.noise = VALUE_ERROR_EPS * float(np.finfo(dtype).eps)
 
-    cdef object vector(self, char *start):
+    cdef object array_at(self, char *start):
         """Return the NumPy array whose memory begins at `start`."""
         return self.vectors[(start - self.base) // self.q.line]
 
@@ -444,12 +457,13 @@ cdef class QuasiNewton:
     def start(self, theta, double value, gradient):
         """Start at theta with the given value and gradient. Existing pairs are kept."""
         cdef Quasi *q = &self.q
-        self.vector(q.theta)[:] = self.vector(q.trial)[:] = theta
-        self.vector(q.g)[:] = self.vector(q.g_trial)[:] = gradient
+        self.array_at(q.theta)[:] = self.array_at(q.trial)[:] = theta
+        self.array_at(q.g)[:] = self.array_at(q.g_trial)[:] = gradient
         q.f, q.state, q.moved, q.row = value, SEARCH_ENDED, False, -1
         with Arithmetic(), nogil:
-            sweep_all(q, step_piece, 8, 4, CACHE_BLOCK)  # s = 0, so only g'g is needed
-            q.gnorm = norm_of(q, q.g, total(q, 3))
+            # s = 0, so only g'g is needed
+            run_vector_sweep(q, compute_step_strip, 8, 4, STRIP_ELEMENTS)
+            q.gnorm = norm_from_square(q, q.g, sum_over_parts(q, 3))
             if q.count:
                 multiply_pairs(q)
 
@@ -475,11 +489,11 @@ cdef class QuasiNewton:
 
     @property
     def theta(self):
-        return self.vector(self.q.theta)
+        return self.array_at(self.q.theta)
 
     @property
     def gradient(self):
-        return self.vector(self.q.g)
+        return self.array_at(self.q.g)
 
     @property
     def value(self):
@@ -503,14 +517,14 @@ cdef class QuasiNewton:
         lowest point is `theta`.
         """
         if self.q.elsewhere:
-            return self.vector(self.q.best), self.q.best_f, self.q.best_gnorm
+            return self.array_at(self.q.best), self.q.best_f, self.q.best_gnorm
         return None
 
     # --- interface for losses that the caller evaluates -------------------------------------------
 
     @property
     def trial(self):
-        return self.vector(self.q.trial)
+        return self.array_at(self.q.trial)
 
     @property
     def moved(self):
@@ -527,7 +541,7 @@ cdef class QuasiNewton:
         """Process the value and the gradient at `trial`. Return True if those at another trial
         point are needed.
         """
-        np.copyto(self.vector(self.q.g_trial), gradient)
+        np.copyto(self.array_at(self.q.g_trial), gradient)
         with Arithmetic(), nogil:
             process_trial(&self.q, value)
         return self.q.state == SEARCH_RUNNING
@@ -553,7 +567,7 @@ cdef class QuasiNewton:
             all steps were taken or a tenth of a second has passed.
         """
         cdef Py_ssize_t count = len(record)
-        check_floats(record, (count, 3))
+        check_float64_array(record, (count, 3))
         if plan.P.n != self.q.n or plan.dtype != self.vectors.dtype:
             raise ValueError(
                 f"the plan must have {self.q.n} parameters of one dtype, got {plan.P.n}."
@@ -565,10 +579,10 @@ cdef class QuasiNewton:
             plan.drop_gradient()
             plan.theta = None
             with nogil:
-                self.descend(plan, count, gradient_tol, target, seconds, rows, &ending)
+                self.take_steps(plan, count, gradient_tol, target, seconds, rows, &ending)
         return ("", "critical", "target", "stalled", "max_time", "")[ending]
 
-    cdef int descend(
+    cdef int take_steps(
         self, Plan plan, Py_ssize_t count, double gradient_tol, double target, double seconds,
         double *rows, Ending *ending
     ) except -1 nogil:
@@ -576,8 +590,8 @@ cdef class QuasiNewton:
         `ending`.
         """
         cdef Quasi *q = &self.q
-        cdef fc_watch before = watch()
-        self.began = self.looked = now()
+        cdef fc_watch before = begin_signal_watch()
+        self.began = self.looked = now_ns()
         self.check_clock(seconds)
         q.elsewhere, q.best_f, q.best_gnorm = False, q.f, q.gnorm
         while self.steps < count:
@@ -588,18 +602,18 @@ cdef class QuasiNewton:
             elif self.out_of_time:
                 ending[0] = OUT_OF_TIME
             else:
-                ending[0] = self.step(plan, seconds)
+                ending[0] = self.take_step(plan, seconds)
             if ending[0] != NOT_ENDED:
                 break
             self.remember_best()
             rows += 3
             rows[-3], rows[-2], rows[-1] = q.f, q.gnorm, (self.looked - self.began) * 1e-9
             self.steps += 1
-            if self.looked - self.began > SLICE_NS:
+            if self.looked - self.began > PROGRESS_INTERVAL_NS:
                 break
         return plan.end_watch(before)
 
-    cdef Ending step(self, Plan plan, double seconds) noexcept nogil:
+    cdef Ending take_step(self, Plan plan, double seconds) noexcept nogil:
         """Take one step. Updates of the run's state are not interrupted, so a cancellation takes
         effect only between trials.
         """
@@ -609,7 +623,7 @@ cdef class QuasiNewton:
         begin_line_search(q)
         fc_watch_end(before)
         while q.state == SEARCH_RUNNING:
-            self.evaluations += plan.loss_at(q.trial, q.g_trial, &f)
+            self.evaluations += plan.compute_loss_at(q.trial, q.g_trial, &f)
             if fc_watch_poll():
                 q.state = SEARCH_ENDED
                 return CANCELLED
@@ -626,8 +640,8 @@ cdef class QuasiNewton:
     cdef void check_clock(self, double seconds) noexcept nogil:
         """Set `out_of_time` if the time limit will be reached before the next check of the clock.
         """
-        cdef long long here = now()
-        self.gap = max(CLOCK_DECAY * self.gap, (here - self.looked) * 1e-9)
+        cdef long long here = now_ns()
+        self.gap = max(CLOCK_GAP_DECAY * self.gap, (here - self.looked) * 1e-9)
         self.looked = here
         self.out_of_time = (here - self.began) * 1e-9 + self.gap > seconds
 
@@ -638,5 +652,5 @@ cdef class QuasiNewton:
             q.best_f, q.best_gnorm, q.elsewhere = q.f, q.gnorm, False
         elif not q.elsewhere:
             q.elsewhere = True
-            # `move` has swapped theta and trial, so trial is the previous theta.
+            # `move_to_trial` has swapped theta and trial, so trial is the previous theta.
             memcpy(q.best, q.trial, q.n * q.K.real_bytes)

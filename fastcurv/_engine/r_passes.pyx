@@ -14,42 +14,42 @@ cdef inline bint is_too_short_to_prefetch(Pass *t) noexcept nogil:
     return short and t.more and not P.state_fits_l3
 
 
-cdef double r_forward(Pass *t, bint quadratic) noexcept nogil:
+cdef double run_r_forward(Pass *t, bint quadratic) noexcept nogil:
     """Run R-forward: rz = ra W' + a V' + vb; ra = phi' * rz [+ the input's ra].
 
     If `quadratic`, return the sum over layers of <e * phi'' * rz, rz>. For a layer fused with a
-    narrow output layer, the sum includes the output layer's terms, which `r_dots` computes
+    narrow output layer, the sum includes the output layer's terms, which `sum_cross_terms` computes
     otherwise.
     """
     cdef PlanS *P = t.P
     cdef Py_ssize_t l, size = P.K.real_bytes
     cdef Layer *y
     cdef Weights V
-    cdef Matrix r_below = no_matrix()
+    cdef Matrix r_below = null_matrix()
     cdef fc_stack stack
     cdef fc_product *job = &stack.job
     cdef double curvature = 0
     cdef bint narrow = has_narrow_output(t), forms, uses_second
     for l in range(P.first_active, P.n_layers - narrow):
         y = &P.layer[l]
-        V = V_of(t, y)
+        V = weights_of_v(t, y)
         forms = quadratic and not (narrow and l == P.n_layers - 2)
         uses_second = y.curved and (forms or (quadratic and not y.derived))
         share_all_matrices(t, &stack)
         begin_product(t, job, y.m)
         if r_below.at != NULL:
             stack.a[job.n_terms] = t.own // size
-            add_onward(t, job, y, r_below, y.W)
+            add_forward_term(t, job, y, r_below, y.W)
         if P.active[l]:
             stack.b[job.n_terms] = P.v_step // size
-            add_onward(t, job, y, input_of(t, l), V)
+            add_forward_term(t, job, y, input_matrix(t, l), V)
         set_output(job, scratch_matrix(t, y, t.scratch.rz[l]))
         job.epilogue.kind = FC_EPILOGUE_R_ACTIVATE
-        job.epilogue.u = bias_of(P, y, V) if P.active[l] else NULL
+        job.epilogue.u = bias_address(P, y, V) if P.active[l] else NULL
         stack.u, stack.c = P.v_step // size, t.own // size
-        put_d(&job.epilogue, scratch_matrix(t, y, t.scratch.ra[l]))
-        put_derivatives(t, &job.epilogue, y, uses_second)
-        put_skip(&job.epilogue, r_below if y.skip else no_matrix())
+        set_d(&job.epilogue, scratch_matrix(t, y, t.scratch.ra[l]))
+        set_derivatives(t, &job.epilogue, y, uses_second)
+        set_skip(&job.epilogue, r_below if y.skip else null_matrix())
         # Below a narrow output layer, R-backward prefetches phi'. A quadratic form has no
         # R-backward.
         if not narrow or quadratic or is_too_short_to_prefetch(t):
@@ -69,19 +69,19 @@ cdef double r_forward(Pass *t, bint quadratic) noexcept nogil:
         if narrow and l == P.n_layers - 2:
             job.c_unused = quadratic
             fuse_output(t, &job.epilogue, quadratic)
-        if (run_stack(t, &stack) if y.norm == NULL else norm_r_forward(t, l, job)) < 0:
+        if (run_stack(t, &stack) if y.norm == NULL else run_norm_r_forward(t, l, job)) < 0:
             return curvature
         if forms and y.curved:
-            curvature += total_of(P, t, job)
+            curvature += sum_item_totals(P, t, job)
         if quadratic and y.norm != NULL:
-            curvature += norm_curvature(t, l)
+            curvature += norm_quadratic_term(t, l)
         r_below = scratch_matrix(t, y, t.scratch.ra[l])
     if narrow and quadratic:
         curvature += dot_rows(t, 1, P.ld_transposed, P.ones, t.scratch.e[1])
     return curvature
 
 
-cdef void r_loss_block(void *context, Py_ssize_t part, int member) noexcept nogil:
+cdef void compute_rdelta_block(void *context, Py_ssize_t part, int member) noexcept nogil:
     """Compute rdelta in place of rz in the output layer, for one block of rows. It is (d2 loss /
     dz2) rz for the Hessian and the GGN, a multiple of delta for the Fisher matrix, and the left
     factor for a VJP.
@@ -91,26 +91,26 @@ cdef void r_loss_block(void *context, Py_ssize_t part, int member) noexcept nogi
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[P.n_layers - 1]
     cdef Py_ssize_t first, rows, block, x, ld = y.ldm
-    rows_of(t, part, &first, &rows, &block)
-    cdef fc_loss_rows here = loss_at(t, first)
+    get_row_range(t, part, &first, &rows, &block)
+    cdef fc_loss_rows here = loss_rows_at(t, first)
     cdef char *rz
     if P.ld_transposed:
-        r_loss_transposed(t, &here, y, c.out, first, rows)
+        compute_rdelta_transposed(t, &here, y, c.out, first, rows)
         return
     for x in range(t.count):
-        rz = at(P, t.scratch.rz[P.n_layers - 1], first, ld) + x * t.own
+        rz = row_address(P, t.scratch.rz[P.n_layers - 1], first, ld) + x * t.own
         if t.kind == FISHER:
             P.K.r_fisher(<double>P.N, rows, y.m, here.delta, here.ldd, rz, ld, rz, ld)
         elif t.kind == VJP:
-            P.K.copy(rows, y.m, at(P, c.out, t.s0 + first, y.m), y.m, 1, rz, ld)
+            P.K.copy(rows, y.m, row_address(P, c.out, t.s0 + first, y.m), y.m, 1, rz, ld)
         elif P.coupled:
-            r_coupled(P, &here, rows, rz, ld)
+            compute_coupled_rdelta(P, &here, rows, rz, ld)
         else:
             P.K.r_loss(&here, rows, y.m, rz, ld, rz, ld)
-        column_sums(t, part, rows, y, rz, x * t.own)
+        write_column_sums(t, part, rows, y, rz, x * t.own)
 
 
-cdef void r_loss(Pass *t, char *u) noexcept nogil:
+cdef void compute_rdelta(Pass *t, char *u) noexcept nogil:
     """Compute rdelta in place of rz in the output layer for all rows of the pass. For a VJP, `u` is
     the left factor.
     """
@@ -118,18 +118,18 @@ cdef void r_loss(Pass *t, char *u) noexcept nogil:
     blocks.out = u
     if t.P.ld_transposed and t.kind == VJP:
         blocks.t = t
-        r_loss_block(&blocks, -1, 0)
+        compute_rdelta_block(&blocks, -1, 0)
     else:
-        run_blocks(t, r_loss_block, &blocks)
+        run_row_blocks(t, compute_rdelta_block, &blocks)
 
 
-cdef void r_backward(Pass *t, char *out, bint add) noexcept nogil:
+cdef void run_r_backward(Pass *t, char *out, bint add) noexcept nogil:
     """Run R-backward: rdW = rdelta' a_below + delta' ra_below; rdb = column sums of rdelta;
     re_below = rdelta W + delta V [+ re]; rdelta = re * phi' + (e * phi'') * rz. Operators other
     than the Hessian use only the terms in rdelta and re.
     """
     cdef PlanS *P = t.P
-    cdef Py_ssize_t l, blocks = loss_blocks(t)
+    cdef Py_ssize_t l, blocks = count_loss_blocks(t)
     cdef bint full = t.kind == HESSIAN, narrow = out != NULL and has_narrow_output(t)
     cdef int size = P.K.real_bytes
     cdef Layer *x
@@ -141,26 +141,28 @@ cdef void r_backward(Pass *t, char *out, bint add) noexcept nogil:
         y = &P.layer[l]
         delta, rdelta = state_matrix(t, y, y.delta), scratch_matrix(t, y, t.scratch.rz[l])
         if P.active[l] and out != NULL and not (narrow and l == P.n_layers - 2):
-            put_bias(t, y, rdelta, blocks, out, add)
+            write_bias_sums(t, y, rdelta, blocks, out, add)
         if narrow and l == P.n_layers - 1:
-            backward_fused(t, out, add, full)
+            run_fused_r_backward(t, out, add, full)
             continue
         if P.active[l] and out != NULL:
             share_all_matrices(t, &stack)
-            begin_sum(t, y, job, add)
+            begin_sum_over_rows(t, y, job, add)
             stack.a[0] = t.own // size
             if P.shared:
-                add_packed_transpose(
+                add_packed_transpose_term(
                     t, job, l, rdelta, P.layer[l - 1].packed_transpose if l else NULL
                 )
             else:
-                add_outer(t, job, rdelta, input_of(t, l))
+                add_sum_over_rows(t, job, rdelta, input_matrix(t, l))
             if full and l > P.first_active and P.shared:
                 transpose_packed(t, y.k, t.scratch.ra[l - 1], t.scratch.packed_transpose)
-                add_packed_transpose(t, job, l, delta, t.scratch.packed_transpose)
+                add_packed_transpose_term(t, job, l, delta, t.scratch.packed_transpose)
             elif full and l > P.first_active:
                 stack.b[1] = t.own // size
-                add_outer(t, job, delta, scratch_matrix(t, &P.layer[l - 1], t.scratch.ra[l - 1]))
+                add_sum_over_rows(
+                    t, job, delta, scratch_matrix(t, &P.layer[l - 1], t.scratch.ra[l - 1])
+                )
             set_output_w(t, job, y, out)
             stack.c = t.out_step // size
             prefetch_next_panel(t, job, y.a, y.m)
@@ -176,38 +178,38 @@ cdef void r_backward(Pass *t, char *out, bint add) noexcept nogil:
         share_all_matrices(t, &stack)
         begin_product(t, job, y.k)
         stack.a[0] = t.own // size
-        add_back(t, job, y, rdelta, y.W)
+        add_backward_term(t, job, y, rdelta, y.W)
         if full and P.active[l]:
             stack.b[1] = P.v_step // size
-            add_back(t, job, y, delta, V_of(t, y))
+            add_backward_term(t, job, y, delta, weights_of_v(t, y))
         set_output_e(t, job, x, l)
         stack.c = t.own // size
         job.epilogue.kind = FC_EPILOGUE_R_BACKWARD
-        put_d(&job.epilogue, scratch_matrix(t, x, t.scratch.rz[l - 1]))
-        put_derivatives(t, &job.epilogue, x, full)
+        set_d(&job.epilogue, scratch_matrix(t, x, t.scratch.rz[l - 1]))
+        set_derivatives(t, &job.epilogue, x, full)
         if full and recomputes_delta(P, l - 1):
-            recompute_delta(t, &job.epilogue, y)
+            set_recomputed_delta(t, &job.epilogue, y)
         elif full:
             prefetch_next_panel(t, job, x.delta, x.m)
             prefetch_next_panel(t, job, x.q, x.m)
         if full and x.curved:
-            put_r(&job.epilogue, scratch_matrix(t, x, t.scratch.rz[l - 1]))
-        put_skip(
+            set_r(&job.epilogue, scratch_matrix(t, x, t.scratch.rz[l - 1]))
+        set_skip(
             &job.epilogue,
-            scratch_matrix(t, y, t.scratch.e[(l + 1) & 1]) if y.skip else no_matrix()
+            scratch_matrix(t, y, t.scratch.e[(l + 1) & 1]) if y.skip else null_matrix()
         )
-        put_sums(t, &job.epilogue)
+        set_sums(t, &job.epilogue)
         if x.norm == NULL:
             blocks = run_stack(t, &stack)
         else:
-            blocks = norm_r_backward(t, l - 1, job, out, add)
+            blocks = run_norm_r_backward(t, l - 1, job, out, add)
         if blocks < 0:
             return
 
 
-cdef double r_dots(Pass *t) noexcept nogil:
+cdef double sum_cross_terms(Pass *t) noexcept nogil:
     """Return the sum over layers of 2 <delta, ra_below V'>, after R-forward. The term of a narrow
-    output layer is left out, because `r_forward` includes it.
+    output layer is left out, because `run_r_forward` includes it.
     """
     cdef PlanS *P = t.P
     cdef double total = 0
@@ -219,12 +221,14 @@ cdef double r_dots(Pass *t) noexcept nogil:
         if not P.active[l]:
             continue
         begin_product(t, &job, y.m)
-        add_onward(t, &job, y, scratch_matrix(t, &P.layer[l - 1], t.scratch.ra[l - 1]), V_of(t, y))
+        add_forward_term(
+            t, &job, y, scratch_matrix(t, &P.layer[l - 1], t.scratch.ra[l - 1]), weights_of_v(t, y)
+        )
         set_output(&job, scratch_matrix(t, y, t.scratch.e[0]))
         job.epilogue.kind, job.epilogue.total = FC_EPILOGUE_DOT, t.scratch.totals
-        put_p(&job.epilogue, state_matrix(t, y, y.delta))
+        set_p(&job.epilogue, state_matrix(t, y, y.delta))
         run_product(t, &job)
-        total += 2 * total_of(P, t, &job)
+        total += 2 * sum_item_totals(P, t, &job)
     return total
 
 
@@ -237,7 +241,7 @@ cdef double output_layer_form(Pass *t) noexcept nogil:
         t.scratch.e[0], rz,
         (y.m * P.ld_transposed if P.ld_transposed else t.rows * y.ldm) * P.K.real_bytes
     )
-    r_loss(t, NULL)
+    compute_rdelta(t, NULL)
     return dot_rows(t, y.m, leading_dimension(P, y.ldm), t.scratch.e[0], rz)
 
 
@@ -245,7 +249,7 @@ cdef double dot_rows(
     Pass *t, Py_ssize_t m, Py_ssize_t ld, char *one, char *other
 ) noexcept nogil:
     """Return the inner product of two (rows, m) matrices over the rows of the pass, summed in
-    blocks of BLOCK_ROWS rows.
+    blocks of SWEEP_BLOCK_ROWS rows.
     """
     cdef PlanS *P = t.P
     cdef Py_ssize_t first = 0, rows, on
@@ -254,7 +258,7 @@ cdef double dot_rows(
     memset(&epilogue, 0, sizeof(epilogue))
     epilogue.kind, epilogue.total, epilogue.ldp = FC_EPILOGUE_DOT, &part, ld
     while first < t.rows:
-        rows = min(<Py_ssize_t>BLOCK_ROWS, t.rows - first)
+        rows = min(<Py_ssize_t>SWEEP_BLOCK_ROWS, t.rows - first)
         on = first * (1 if P.ld_transposed else ld) * P.K.real_bytes
         epilogue.p = one + on
         P.K.epilogue(
@@ -262,5 +266,5 @@ cdef double dot_rows(
             ld
         )
         total += part
-        first += BLOCK_ROWS
+        first += SWEEP_BLOCK_ROWS
     return total

@@ -15,8 +15,8 @@ cdef class Lanczos(LanczosRecurrence):
         cdef Ritz found = self.found
         cdef Py_ssize_t last = self.m - 1
         self.update_pointers()
-        if not (self.is_tridiagonal() and found.by_rotations(self.m, self.t, self.ld)):
-            found.by_lapack(self.m, self.t, self.ld, vectors)
+        if not (self.is_tridiagonal() and found.diagonalise_by_rotations(self.m, self.t, self.ld)):
+            found.diagonalise_by_lapack(self.m, self.t, self.ld, vectors)
         self.scale = fmax(self.scale, fmax(fabs(found.values[0]), fabs(found.values[last])))
         return 0
 
@@ -35,8 +35,9 @@ cdef class Lanczos(LanczosRecurrence):
 
     cdef Py_ssize_t *wanted_indices(self, Py_ssize_t k, str which) except NULL:
         """Return the indices of the k wanted Ritz values."""
-        cdef Py_ssize_t i, low = at_low_end(self.m, self.found.values, k, ENDS[which])
-        cdef Py_ssize_t *places = <Py_ssize_t *>self.small.room_for(k)
+        cdef Py_ssize_t i
+        cdef Py_ssize_t low = count_at_low_end(self.m, self.found.values, k, WHICH_BY_NAME[which])
+        cdef Py_ssize_t *places = <Py_ssize_t *>self.small.reserve(k)
         for i in range(k):
             places[i] = i if i < low else self.m - k + i
         return places
@@ -48,24 +49,24 @@ cdef class Lanczos(LanczosRecurrence):
         cdef double found = 0
         cdef Py_ssize_t i
         for i in range(self.m, self.m + self.p):
-            found = hypot(found, inner_of(self.m, self.t + i * self.ld, s))
+            found = hypot(found, dot_doubles(self.m, self.t + i * self.ld, s))
         return found
 
-    cdef double leaked(self, const double *s, Py_ssize_t first) noexcept:
+    cdef double deflated_norm(self, const double *s, Py_ssize_t first) noexcept:
         """Return the norm of the component of A x along the rows of `against` with index `first` or
         higher, for the Ritz vector x with coordinates s (m,).
         """
         cdef double found = 0
         cdef Py_ssize_t i
         for i in range(first, self.taken):
-            found = hypot(found, inner_of(self.m, self.l + i * self.leaks, s))
+            found = hypot(found, dot_doubles(self.m, self.l + i * self.leaks, s))
         return found
 
-    cdef double bound(self, const double *s, double known) noexcept:
+    cdef double residual_bound(self, const double *s, double known) noexcept:
         """Return an upper bound on the residual norm of the Ritz vector with coordinates s (m,):
         the known part `known`, the part along deflated vectors, and err.
         """
-        cdef double found = hypot(known, self.leaked(s, 0))
+        cdef double found = hypot(known, self.deflated_norm(s, 0))
         cdef Py_ssize_t i
         for i in range(self.m):
             found += fabs(s[i]) * self.e[i]
@@ -98,7 +99,7 @@ cdef class Lanczos(LanczosRecurrence):
         for i in range(k):
             out[i] = self.found.values[places[i]]
             out[k + i] = self.residual_norm(s + i * m)
-            out[2 * k + i] = self.bound(s + i * m, out[k + i])
+            out[2 * k + i] = self.residual_bound(s + i * m, out[k + i])
         return theta, S.T, known, limits
 
     def ritz_values(self, Py_ssize_t k, str which):
@@ -136,7 +137,8 @@ cdef class Lanczos(LanczosRecurrence):
         s = <double *>pointer(S)
         for i in range(m):
             out[2 * m + i] = hypot(
-                self.residual_norm(s + i * m), self.leaked(s + i * m, self.taken - self.aside)
+                self.residual_norm(s + i * m),
+                self.deflated_norm(s + i * m, self.taken - self.aside)
             )
         return values, first, known
 
@@ -175,24 +177,24 @@ cdef class Lanczos(LanczosRecurrence):
         """Return the tolerance of each residual (k,), relative to the Ritz value if `by_value`,
         else to `scale`.
         """
-        return np.array([self.target(value, tol, by_value) for value in theta])
+        return np.array([self.residual_tolerance(value, tol, by_value) for value in theta])
 
-    cdef double target(self, double theta, double tol, bint by_value) noexcept:
+    cdef double residual_tolerance(self, double theta, double tol, bint by_value) noexcept:
         """Return the tolerance of the residual of one Ritz value theta, as `targets` does."""
         if by_value:
             return tol * fmax(fabs(theta), self.eps ** (2. / 3) * self.scale)
         return tol * self.scale
 
-    cdef double excess(
+    cdef double ratio_to_tolerance(
         self, double theta, const double *s, double known, double tol, bint by_value
     ) noexcept:
         """Return the ratio of a residual to its allowed size. The parts of the residual's bound
         that further products cannot reduce are subtracted from the allowed size, but at most half
         of it.
         """
-        cdef double allowed = fmax(self.target(theta, tol, by_value), 2 * self.noise)
+        cdef double allowed = fmax(self.residual_tolerance(theta, tol, by_value), 2 * self.noise)
         if s != NULL:
-            allowed -= fmin(self.bound(s, known) - known, allowed / 2)
+            allowed -= fmin(self.residual_bound(s, known) - known, allowed / 2)
         return known / allowed if allowed > 0 else INFINITY if known > 0 else 0
 
     def check_convergence(self, Py_ssize_t k, str which, double tol, bint by_value):
@@ -223,7 +225,7 @@ cdef class Lanczos(LanczosRecurrence):
         for i in range(k):
             out[i] = self.found.values[places[i]]
             out[k + i] = fabs(self.t[m * ld + m - 1] * self.found.last[places[i]]) * (self.p > 0)
-            out[2 * k + i] = self.excess(out[i], NULL, out[k + i], tol, by_value)
+            out[2 * k + i] = self.ratio_to_tolerance(out[i], NULL, out[k + i], tol, by_value)
             worst = fmax(worst, out[2 * k + i])
         # some pair has not converged, so bounds that require the Ritz vectors are not needed
         if self.tridiagonal and not self.aside and worst > 1:
@@ -232,7 +234,7 @@ cdef class Lanczos(LanczosRecurrence):
         s = <double *>pointer(S)
         for i in range(k):
             worst = self.residual_norm(s + i * m)
-            apart = apart and self.excess(out[i], s + i * m, worst, tol, by_value) <= 1
-            out[k + i] = hypot(worst, self.leaked(s + i * m, self.taken - self.aside))
-            out[2 * k + i] = self.excess(out[i], s + i * m, out[k + i], tol, by_value)
+            apart = apart and self.ratio_to_tolerance(out[i], s + i * m, worst, tol, by_value) <= 1
+            out[k + i] = hypot(worst, self.deflated_norm(s + i * m, self.taken - self.aside))
+            out[2 * k + i] = self.ratio_to_tolerance(out[i], s + i * m, out[k + i], tol, by_value)
         return theta, known, excess, apart

@@ -38,12 +38,12 @@ cdef void prepare_vector(Job *job, Py_ssize_t j, Py_ssize_t place) noexcept nogi
         save_v(P)
     pack_v(P, P.v, place)
     if job.l2 != 0:
-        penalty_gradient(P, job.l2, P.v, job.out + j * job.out_step)
+        write_penalty_gradient(P, job.l2, P.v, job.out + j * job.out_step)
 
 
 # --- one pass with one vector ---------------------------------------------------------------------
 
-cdef void put_rows(Pass *t, Job *job) noexcept nogil:
+cdef void write_jvp_rows(Pass *t, Job *job) noexcept nogil:
     """Copy the output layer's rz, rows of J v, into the result (rows, d_out)."""
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[P.n_layers - 1]
@@ -68,16 +68,16 @@ cdef void compute_product(Pass *t, Job *job, char *out, bint add) noexcept nogil
     if P.packs_pairs and not has_narrow_output(t):
         unpack_pairs(t)
     if job.kind != VJP:
-        r_forward(t, False)
+        run_r_forward(t, False)
         if P.nan:
             propagate_nan(t)
     if job.kind == JVP:
-        put_rows(t, job)
+        write_jvp_rows(t, job)
         return
-    r_loss(t, job.u)
+    compute_rdelta(t, job.u)
     if P.nan and job.kind == VJP:
         propagate_nan(t)
-    r_backward(t, out, add)
+    run_r_backward(t, out, add)
 
 
 cdef double compute_quadratic(Pass *t, Job *job) noexcept nogil:
@@ -87,11 +87,11 @@ cdef double compute_quadratic(Pass *t, Job *job) noexcept nogil:
     cdef double total
     if t.P.packs_pairs and not has_narrow_output(t):
         unpack_pairs(t)
-    total = r_forward(t, job.kind == HESSIAN)
+    total = run_r_forward(t, job.kind == HESSIAN)
     if t.P.nan:
         propagate_nan(t)
     if job.kind == HESSIAN:
-        total += r_dots(t)
+        total += sum_cross_terms(t)
     return total + output_layer_form(t)
 
 
@@ -119,7 +119,7 @@ cdef inline Py_ssize_t even_stack_size(Py_ssize_t vectors, Py_ssize_t most) noex
     return (vectors + stacks - 1) // max(<Py_ssize_t>1, stacks)
 
 
-cdef inline Py_ssize_t stacks_of(Job *job) noexcept nogil:
+cdef inline Py_ssize_t count_stacks(Job *job) noexcept nogil:
     """Return the number of stacks into which the vectors of a job are divided."""
     cdef Py_ssize_t size_of_stack = vectors_per_panel(job)
     return max(<Py_ssize_t>1, (job.vectors + size_of_stack - 1) // size_of_stack)
@@ -131,12 +131,12 @@ cdef void run_work_unit(void *context, Py_ssize_t item, int member) noexcept nog
     """
     cdef Job *job = <Job *>context
     cdef PlanS *P = job.P
-    cdef Py_ssize_t size_of_stack = vectors_per_panel(job), stacks = stacks_of(job)
+    cdef Py_ssize_t size_of_stack = vectors_per_panel(job), stacks = count_stacks(job)
     cdef Py_ssize_t unit = job.group + item // stacks
     cdef Py_ssize_t first = item % stacks * size_of_stack
     cdef Py_ssize_t last = min(first + size_of_stack, max(<Py_ssize_t>1, job.vectors))
-    cdef Py_ssize_t n_panels = panels_of(P, job.rows)
-    cdef Py_ssize_t units = work_units_of(P, job.rows), panel, j
+    cdef Py_ssize_t n_panels = count_panels(P, job.rows)
+    cdef Py_ssize_t units = count_work_units(P, job.rows), panel, j
     cdef Py_ssize_t begin = n_panels * unit // units, end = n_panels * (unit + 1) // units
     cdef Pass t = new_pass(P, &P.thread_scratch[member], True, job.kind)
     cdef char *out
@@ -147,7 +147,7 @@ cdef void run_work_unit(void *context, Py_ssize_t item, int member) noexcept nog
         move_to_panel(&t, job.rows, panel, member if job.transient else panel - P.before)
         t.more = P.prefetches_next and panel + 1 < end and last - first < 2
         if job.stages & FORWARD:
-            forward(&t)
+            run_forward(&t)
         add = panel > begin or (units == 1 and job.add)
         if job.stages == PRODUCT:
             multiply_vectors(
@@ -159,7 +159,7 @@ cdef void run_work_unit(void *context, Py_ssize_t item, int member) noexcept nog
             t.v, t.flat = j, job.v + j * job.v_step
             out = sums_address(job, units, unit, j)
             if job.stages & BACKWARD:
-                backward(&t, out if job.out != NULL else NULL, add)
+                run_backward(&t, out if job.out != NULL else NULL, add)
             if job.stages & QUADRATIC:
                 P.panel_totals[panel * P.max_vectors + j] = compute_quadratic(&t, job)
 
@@ -189,7 +189,7 @@ cdef void run_vector_stack(void *context, Py_ssize_t item, int member) noexcept 
     """
     cdef Job *job = <Job *>context
     cdef PlanS *P = job.P
-    cdef Py_ssize_t n_panels = panels_of(P, job.rows), groups = groups_of(P, job.rows)
+    cdef Py_ssize_t n_panels = count_panels(P, job.rows), groups = count_groups(P, job.rows)
     cdef Py_ssize_t group, panel, j
     cdef Py_ssize_t first = item * vectors_per_panel(job)
     cdef Py_ssize_t last = min(first + vectors_per_panel(job), job.vectors)
@@ -225,24 +225,25 @@ cdef char *sums_address(Job *job, Py_ssize_t units, Py_ssize_t unit, Py_ssize_t 
     return P.unit_sums + (unit * P.max_vectors + j) * P.ldg * P.K.real_bytes
 
 
-cdef enum: ADD_NUMBERS = 4096   # elements per part of a job that adds the sums of groups
+cdef enum: ADD_PART_ELEMENTS = 4096   # elements per part of a job that adds the sums of groups
 
 
-cdef inline Py_ssize_t slices_of(PlanS *P) noexcept nogil:
+cdef inline Py_ssize_t count_slices(PlanS *P) noexcept nogil:
     """Return the number of slices of a vector whose sums are added in separate parts of a job."""
-    return (P.n + ADD_NUMBERS - 1) // ADD_NUMBERS
+    return (P.n + ADD_PART_ELEMENTS - 1) // ADD_PART_ELEMENTS
 
 
-cdef void add_groups(void *context, Py_ssize_t part, int member) noexcept nogil:
+cdef void add_group_sums(void *context, Py_ssize_t part, int member) noexcept nogil:
     """Add one slice of the sums of all groups to a result. The sums of the work units of each group
     are added up first.
     """
     cdef Job *job = <Job *>context
     cdef PlanS *P = job.P
-    cdef Py_ssize_t groups = groups_of(P, job.rows), units = work_units_of(P, job.rows)
+    cdef Py_ssize_t groups = count_groups(P, job.rows), units = count_work_units(P, job.rows)
     cdef Py_ssize_t group, begin
-    cdef Py_ssize_t j = part // slices_of(P), first = part % slices_of(P) * ADD_NUMBERS
-    cdef Py_ssize_t count = min(<Py_ssize_t>ADD_NUMBERS, P.n - first), ld = P.max_vectors * P.ldg
+    cdef Py_ssize_t j = part // count_slices(P), first = part % count_slices(P) * ADD_PART_ELEMENTS
+    cdef Py_ssize_t count = min(<Py_ssize_t>ADD_PART_ELEMENTS, P.n - first)
+    cdef Py_ssize_t ld = P.max_vectors * P.ldg
     cdef Py_ssize_t size = P.K.real_bytes
     cdef char *out = job.out + j * job.out_step + first * size
     cdef char *one = sums_address(job, units, 0, j) + first * size
@@ -258,19 +259,20 @@ cdef void add_groups(void *context, Py_ssize_t part, int member) noexcept nogil:
         P.K.add_parts(count, 1, one, ld, group > 0 or job.add, out)
 
 
-cdef void add_up(Job *job) noexcept nogil:
+cdef void add_all_group_sums(Job *job) noexcept nogil:
     """Add the sums of all groups of panels to the results."""
-    if groups_of(job.P, job.rows) > 1:
+    if count_groups(job.P, job.rows) > 1:
         fc_team_run(
-            job.P.threads, max(<Py_ssize_t>1, job.vectors) * slices_of(job.P), add_groups, job
+            job.P.threads, max(<Py_ssize_t>1, job.vectors) * count_slices(job.P),
+            add_group_sums, job
         )
 
 
 cdef void run_panels(Job *job) noexcept nogil:
     """Run a job on the rows of a chunk, panel-parallel."""
     cdef PlanS *P = job.P
-    cdef Py_ssize_t n_panels = panels_of(P, job.rows), panel, j
-    cdef Py_ssize_t stacks = stacks_of(job)
+    cdef Py_ssize_t n_panels = count_panels(P, job.rows), panel, j
+    cdef Py_ssize_t stacks = count_stacks(job)
     if job.until:
         fc_team_run(P.threads, job.until - job.group, run_work_unit, job)
         return
@@ -282,13 +284,13 @@ cdef void run_panels(Job *job) noexcept nogil:
         # sums need to be stored.
         fc_team_run(P.threads, stacks, run_vector_stack, job)
         return
-    fc_team_run(P.threads, work_units_of(P, job.rows) * stacks, run_work_unit, job)
+    fc_team_run(P.threads, count_work_units(P, job.rows) * stacks, run_work_unit, job)
     if job.stages & QUADRATIC:
         for j in range(job.vectors):
             for panel in range(n_panels):
                 job.totals[j] += P.panel_totals[panel * P.max_vectors + j]
     elif job.out != NULL and job.kind != JVP:
-        add_up(job)
+        add_all_group_sums(job)
 
 
 # --- layer-parallel execution ---------------------------------------------------------------------
@@ -300,9 +302,9 @@ cdef void run_layers(Job *job) noexcept nogil:
     cdef Pass t = new_pass(P, &P.team_scratch, False, job.kind)
     t.rows = job.rows
     if job.stages & FORWARD:
-        forward(&t)
+        run_forward(&t)
     if job.stages & BACKWARD:
-        backward(&t, job.out, job.add)
+        run_backward(&t, job.out, job.add)
     if job.stages & (PRODUCT | QUADRATIC):
         for j in range(job.vectors):
             if fc_watch_poll():

@@ -22,22 +22,24 @@ cdef enum:
     N_DISTANCES = 48            # number of distances that `missable_distances` examines
     MAX_ROWS_ASIDE = 8          # maximum number of rows set aside for probes
     # Remaining dimensions up to which the search exhausts the space instead of starting a probe.
-    MIN_ROWS_FOR_PROBE = 8
+    MAX_EXHAUSTED_DIMENSIONS = 8
 
-# Maximum products of a probe, as a fraction of the products made before it: QUICK_PROBE_FRACTION if
-# the expected run time is short, else PROBE_FRACTION. A probe ends earlier once the probability of
-# missing a repeated eigenvalue among the wanted ones is at most `sure`. It may take as many
-# products as were made before it if repeated eigenvalues have been found, or if a start has
-# exhausted its space, because another start would need as many products to exhaust its space.
-cdef double PROBE_FRACTION = 0.25, QUICK_PROBE_FRACTION = 0.5
+# Maximum products of a probe, as a fraction of the products made before it:
+# MAX_QUICK_PROBE_FRACTION if the expected run time is short, else MAX_PROBE_FRACTION. A probe ends
+# earlier once the probability of missing a repeated eigenvalue among the wanted ones is at most
+# `sure`. It may take as many products as were made before it if repeated eigenvalues have been
+# found, or if a start has exhausted its space, because another start would need as many products to
+# exhaust its space.
+cdef double MAX_PROBE_FRACTION = 0.25, MAX_QUICK_PROBE_FRACTION = 0.5
 # Maximum cost of switching to a dense matrix, as a fraction of the products made.
-cdef double DENSE_FRACTION = 0.25
-# Residuals below eps ** ROUNDING_EXPONENT times the noise are regarded as rounding.
-cdef double ROUNDING_EXPONENT = -0.25
+cdef double MAX_DENSE_COST_FRACTION = 0.25
+# Residuals below eps ** ROUNDING_RATIO_EXPONENT times the noise are regarded as rounding.
+cdef double ROUNDING_RATIO_EXPONENT = -0.25
 # Maximum residual, relative to `scale`, of further pairs that a restart keeps.
-cdef double KEEP_RESIDUAL = 1e-3
+cdef double MAX_KEPT_RESIDUAL = 1e-3
 cdef double MAX_REDUCTION_PER_STEP = 2.5  # maximum factor by which a step reduces residuals
-cdef double SLICE_SECONDS = 0.1  # seconds of steps between two reports of progress by `grow`
+# seconds of steps between two reports of progress by `grow`
+cdef double PROGRESS_INTERVAL_SECONDS = 0.1
 # Smallest off-diagonal entry whose reciprocal, times numbers near 1, does not overflow.
 cdef double MIN_OFF_DIAGONAL = 1e-290
 
@@ -106,30 +108,30 @@ cdef class EigenSearch:
         self.seconds_per_product = seconds_per_product
         self.unseen, self.numbers = INFINITY, Scratchpad()
         # The first check comes after half of the steps that the fastest convergence would take.
-        if self.check_is_expensive(5 * k):
+        if self.is_check_expensive(5 * k):
             self.next_check = k + <Py_ssize_t>(0.5 * log(1 / tol) / log(MAX_REDUCTION_PER_STEP))
 
     # --- the loop ---------------------------------------------------------------------------------
 
-    cdef bint spent(self) noexcept:
+    cdef bint has_spent_budget(self) noexcept:
         """Return True if the budget does not permit another step."""
         return self.run.n_products + max(1, self.run.p) > self.max_products
 
-    cdef double dense_fraction(self) noexcept:
+    cdef double max_dense_cost(self) noexcept:
         """Return the maximum cost of a dense matrix as a fraction of the products made. The
         fraction is 1 once repeated eigenvalues have been found, because each further eigenvector
         takes a separate run.
         """
-        return 1 if self.copies else DENSE_FRACTION
+        return 1 if self.copies else MAX_DENSE_COST_FRACTION
 
-    cdef bint dense_is_cheaper(self) noexcept:
+    cdef bint is_dense_cheaper(self) noexcept:
         """Return True if switching to a dense matrix is permitted and costs at most
-        `dense_fraction` of the products made.
+        `max_dense_cost` of the products made.
         """
         cdef Lanczos run = self.run
         return (
             self.may_switch_to_dense and run.n_products + run.n <= self.max_products
-            and run.n <= run.n_products * self.dense_fraction()
+            and run.n <= run.n_products * self.max_dense_cost()
         )
 
     def grow(self):
@@ -150,9 +152,9 @@ cdef class EigenSearch:
                     self.restart()
                 if run.p == 0:
                     run.insert_random(self.rng)
-            if run.m >= run.dimension and run.aside and not self.spent():
+            if run.m >= run.dimension and run.aside and not self.has_spent_budget():
                 self.fetch_aside()
-            if run.m >= run.dimension or self.spent():
+            if run.m >= run.dimension or self.has_spent_budget():
                 if run.m >= run.dimension:  # the basis spans the whole space
                     self.probed, self.unseen, self.settled = True, 0, None
                 elif self.settled is not None:  # evaluate the probe after its last steps
@@ -160,13 +162,13 @@ cdef class EigenSearch:
                 return
             if run.is_full() and self.settled is not None and self.is_done():
                 return
-            if self.dense_is_cheaper():
+            if self.is_dense_cheaper():
                 self.switch_to_dense = True
                 return
             if run.is_full():
                 self.restart()
             before = run.n_products
-            found = self.steps()
+            found = self.take_steps()
             self.shown.update(run.n_products - before)
             if found and self.settled is not None:
                 if self.end_probe(found):
@@ -174,9 +176,10 @@ cdef class EigenSearch:
             elif found and run.p and self.is_done():
                 return
 
-    cdef int steps(self) except -2:
-        """Take steps until a decision is due, or for SLICE_SECONDS seconds. Return the result of
-        `advance_until_converged`; after a block step, return 1 if a convergence check is due.
+    cdef int take_steps(self) except -2:
+        """Take steps until a decision is due, or for PROGRESS_INTERVAL_SECONDS seconds. Return the
+        result of `advance_until_converged`; after a block step, return 1 if a convergence check is
+        due.
         """
         cdef Lanczos run = self.run
         cdef Py_ssize_t most = run.m + self.max_products - run.n_products
@@ -192,10 +195,10 @@ cdef class EigenSearch:
         if self.may_switch_to_dense:
             most = min(
                 most,
-                run.m + max(<Py_ssize_t>ceil(run.n / self.dense_fraction()) - run.n_products, 1)
+                run.m + max(<Py_ssize_t>ceil(run.n / self.max_dense_cost()) - run.n_products, 1)
             )
         with run.around:
-            return self.advance_until_converged(most, SLICE_SECONDS, before, self.sure)
+            return self.advance_until_converged(most, PROGRESS_INTERVAL_SECONDS, before, self.sure)
 
     def is_done(self):
         """Compare the wanted Ritz pairs with the tolerance, and return True if the search is
@@ -232,7 +235,7 @@ cdef class EigenSearch:
         cdef double coupling = 0
         run.update_pointers()
         for i in range(run.m, run.m + run.p):
-            coupling = hypot(coupling, length_of(run.m, run.t + i * run.ld))
+            coupling = hypot(coupling, safe_norm(run.m, run.t + i * run.ld))
         return self.given and 0 < run.m < run.dimension and coupling <= self.tol * run.scale
 
     # --- probes for missed repeated eigenvalues ---------------------------------------------------
@@ -258,7 +261,7 @@ cdef class EigenSearch:
         if not self.probe or run.m >= run.dimension or self.is_closed():
             return False
         if (
-            left <= MIN_ROWS_FOR_PROBE and run.capacity >= run.dimension
+            left <= MAX_EXHAUSTED_DIMENSIONS and run.capacity >= run.dimension
             and run.n_products + left <= self.max_products
         ):
             self.next_check = run.dimension
@@ -273,15 +276,19 @@ cdef class EigenSearch:
             # allow more steps, because the exhausted start has missed further eigenvalues
             steps += 4
         elif not self.copies:
-            steps = <Py_ssize_t>((QUICK_PROBE_FRACTION if self.quick else PROBE_FRACTION) * steps)
+            steps = <Py_ssize_t>(
+                (MAX_QUICK_PROBE_FRACTION if self.quick else MAX_PROBE_FRACTION) * steps
+            )
         steps = max(steps, 4)
         if run.capacity < run.dimension:
             room = run.capacity - steps - 2 * run.p
         if (
             not run.tridiagonal or run.aside + run.p > MAX_ROWS_ASIDE
-            or self.reaches_rounding(theta, known, far, run.eps ** ROUNDING_EXPONENT * run.noise)
+            or self.reaches_rounding(
+                theta, known, far, run.eps ** ROUNDING_RATIO_EXPONENT * run.noise
+            )
         ):
-            self.lock(max(room, self.k), KEEP_RESIDUAL * run.scale)
+            self.lock(max(room, self.k), MAX_KEPT_RESIDUAL * run.scale)
         else:
             if run.m > room:
                 self.restart()
@@ -317,7 +324,7 @@ cdef class EigenSearch:
         if self.settled is not None and run.m > self.probe_from:
             missed = self.missed(theta, self.risk)
             if missed > 2 * resolved:
-                self.switch_to_dense = self.dense_is_cheaper()
+                self.switch_to_dense = self.is_dense_cheaper()
                 # at least the smallest value of `unseen` that results show
                 near = fmax(missed, (self.left_open + 1) * resolved)
         if self.missable is not None and run.p:
@@ -327,7 +334,7 @@ cdef class EigenSearch:
 
     # --- convergence checks -----------------------------------------------------------------------
 
-    cdef bint check_is_expensive(self, Py_ssize_t m) noexcept:
+    cdef bint is_check_expensive(self, Py_ssize_t m) noexcept:
         """Return True if two convergence checks of m rows take longer than a product."""
         return 2 * (5e-6 + 20e-9 * m * m) > self.seconds_per_product
 
@@ -344,11 +351,11 @@ cdef class EigenSearch:
         """Return the tolerance of each residual (k,) for Ritz values theta (k,)."""
         return self.run.targets(theta, self.tol, self.by_value)
 
-    cdef double limit(self, double theta) noexcept:
+    cdef double allowed_error(self, double theta) noexcept:
         """Return the allowed error of a Ritz value: its tolerance, or twice the measured rounding
         if that is larger.
         """
-        return fmax(self.run.target(theta, self.tol, self.by_value), 2 * self.run.noise)
+        return fmax(self.run.residual_tolerance(theta, self.tol, self.by_value), 2 * self.run.noise)
 
     cdef double compute_distances(
         self, Py_ssize_t k, const double *values, double *distance, char *far
@@ -356,7 +363,7 @@ cdef class EigenSearch:
         """Compute the results of `distances_to_innermost` for k values into `distance` (k,) and
         `far` (k,). Return `near`.
         """
-        cdef Which end = ENDS[self.which]
+        cdef Which end = WHICH_BY_NAME[self.which]
         cdef Py_ssize_t first = 0, stop, i, innermost
         cdef double near = 0, least
         cdef bint low
@@ -372,7 +379,7 @@ cdef class EigenSearch:
             least = distance[innermost]
             for i in range(first, stop):
                 distance[i] -= least
-                far[i] = distance[i] > 2 * self.limit(values[innermost])
+                far[i] = distance[i] > 2 * self.allowed_error(values[innermost])
                 if not far[i]:
                     near = fmax(near, distance[i])
             first = stop
@@ -392,7 +399,7 @@ cdef class EigenSearch:
         """
         cdef Py_ssize_t k = len(theta)
         distance, far = np.empty(k), np.empty(k, bool)
-        theta = vector_of(theta)
+        theta = as_float64_vector(theta)
         near = self.compute_distances(
             k, <double *>pointer(theta), <double *>pointer(distance), pointer(far)
         )
@@ -402,13 +409,13 @@ cdef class EigenSearch:
         """Return a buffer with `growth` of the probe's rows at k values, followed by the distances
         and the mask of `distances_to_innermost`. Also store the address of the mask in `far`.
         """
-        cdef double *out = self.numbers.room_for(3 * k)
+        cdef double *out = self.numbers.reserve(3 * k)
         far[0] = <char *>(out + 2 * k)
         self.compute_distances(k, values, out + k, far[0])
-        self.growth(k, values, out)
+        self.compute_growth(k, values, out)
         return out
 
-    cdef int growth(self, Py_ssize_t count, const double *at, double *out) except -1:
+    cdef int compute_growth(self, Py_ssize_t count, const double *at, double *out) except -1:
         """Compute `growth` of the probe's rows at `count` points. If the probe has exhausted its
         space, the norm of the last remainder serves as a further off-diagonal entry, so that only
         eigenvectors of Ritz values can be almost orthogonal to the start.
@@ -422,7 +429,7 @@ cdef class EigenSearch:
         if run.p or not rows:
             fc_growth(rows, T, T + 1, run.ld + 1, count, at, out)
             return 0
-        d = run.small.room_for(2 * rows)
+        d = run.small.reserve(2 * rows)
         for i in range(rows):
             d[i] = T[i * (run.ld + 1)]
             d[rows + i] = T[i * (run.ld + 1) + 1] if i < rows - 1 else fmax(
@@ -438,7 +445,7 @@ cdef class EigenSearch:
         """
         cdef Py_ssize_t k = len(theta), i
         cdef char *far
-        theta = vector_of(theta)
+        theta = as_float64_vector(theta)
         cdef double *grown = self.growth_at_values(k, <double *>pointer(theta), &far)
         cdef double most = 0
         for i in range(k):
@@ -451,7 +458,7 @@ cdef class EigenSearch:
         pairs, in O(m). Return 0 if only a full convergence check can determine it.
         """
         cdef Lanczos run = self.run
-        cdef Which ends = ENDS[self.which]
+        cdef Which ends = WHICH_BY_NAME[self.which]
         cdef Py_ssize_t i, m = run.m, low = self.k // 2 if ends == WHICH_BE else 0
         cdef double worst = 0, value = 0, last = 0
         cdef double *d
@@ -459,7 +466,7 @@ cdef class EigenSearch:
         if not (run.tridiagonal and run.p == 1) or run.aside or m <= self.k:
             return 0
         run.update_pointers()
-        d = self.numbers.room_for(7 * m)
+        d = self.numbers.reserve(7 * m)
         for i in range(m):
             d[i], d[m + i] = run.t[i * (run.ld + 1)], run.t[i * (run.ld + 1) + 1]
         if not fc_ranked(m, d, d + m, FC_LARGEST, 1, &value, &last, d + 2 * m):
@@ -474,7 +481,7 @@ cdef class EigenSearch:
             ):
                 return 0
             last *= fabs(run.t[m * run.ld + m - 1])
-            worst = fmax(worst, run.excess(value, NULL, last, self.tol, self.by_value))
+            worst = fmax(worst, run.ratio_to_tolerance(value, NULL, last, self.tol, self.by_value))
         return worst
 
     def advance_until_converged(self, Py_ssize_t until, double seconds, before=None, double sure=0):
@@ -485,11 +492,11 @@ cdef class EigenSearch:
         `seconds` have elapsed.
         """
         cdef Lanczos run = self.run
-        cdef long long begun = now()
+        cdef long long begun = now_ns()
         cdef int found = 0
         cdef double worst
         self.seen = None
-        while run.p == 1 and run.m < until and (now() - begun) * 1e-9 < seconds and not found:
+        while run.p == 1 and run.m < until and (now_ns() - begun) * 1e-9 < seconds and not found:
             run.advance(max(min(until, self.next_check), run.m + 1), seconds)
             if run.p != 1 or run.m < max(self.next_check, self.k):
                 continue
@@ -521,7 +528,7 @@ cdef class EigenSearch:
         """
         cdef Py_ssize_t m = self.run.m, ahead = max(2, m // (8 if excess > 30 else 24)), most
         cdef double left = log(excess), rate
-        cdef bint check_is_expensive = self.check_is_expensive(m)
+        cdef bint check_is_expensive = self.is_check_expensive(m)
         most = m if check_is_expensive else m // 2
         if self.last_check and excess < self.last_excess:
             rate = log(self.last_excess / excess) / (m - self.last_check)
@@ -550,7 +557,7 @@ cdef class EigenSearch:
         cdef Py_ssize_t k = len(before), i, steps
         cdef double seen = INFINITY
         cdef bint ended
-        before = vector_of(before, self.k)
+        before = as_float64_vector(before, self.k)
         cdef double *values = <double *>pointer(before)
         cdef char *far
         cdef double *grown = self.growth_at_values(k, values, &far)
@@ -559,10 +566,16 @@ cdef class EigenSearch:
                 seen = fmin(seen, grown[i])
         ended = run.p == 0 or seen >= sure or run.m >= self.probe_until
         ended = ended or (run.capacity < run.dimension and run.m + 2 * run.p > run.capacity + 1)
-        if (ended or not self.check_is_expensive(4 * run.m)) and not self.same(values):
+        if (
+            (ended or not self.is_check_expensive(4 * run.m))
+            and not self.wanted_values_agree(values)
+        ):
             theta = run.ritz_values(self.k, self.which)
             for i in range(k):
-                if run.m >= run.dimension or fabs(theta[i] - values[i]) > self.limit(theta[i]):
+                if (
+                    run.m >= run.dimension
+                    or fabs(theta[i] - values[i]) > self.allowed_error(theta[i])
+                ):
                     return -1
         if ended:
             return 1
@@ -571,11 +584,11 @@ cdef class EigenSearch:
         self.next_check = min(run.m + steps, self.probe_until)
         return 0
 
-    cdef void innermost_values(self, const double *values, double *low, double *high) noexcept:
+    cdef void find_innermost_values(self, const double *values, double *low, double *high) noexcept:
         """Set `low` and `high` to the innermost wanted values at the low and at the high end of the
         spectrum, or to -infinity and infinity at an end without wanted values.
         """
-        cdef Which end = ENDS[self.which]
+        cdef Which end = WHICH_BY_NAME[self.which]
         cdef Py_ssize_t i, few = self.k // 2 if end == WHICH_BE else self.k * (end == WHICH_SA)
         low[0], high[0] = -INFINITY, INFINITY
         for i in range(self.k):
@@ -587,7 +600,7 @@ cdef class EigenSearch:
             else:
                 high[0] = fmin(high[0], values[i])
 
-    cdef bint same(self, const double *before) except -1:
+    cdef bint wanted_values_agree(self, const double *before) except -1:
         """Return True if the wanted values of all rows certainly agree, within their allowed
         errors, with those before the probe, `before` (k,). If the result is False, they may or may
         not agree.
@@ -606,19 +619,19 @@ cdef class EigenSearch:
         cdef double *T = run.t + first * (ld + 1)
         if run.m >= run.dimension:
             return False
-        self.innermost_values(before, &low, &high)
-        low_limit, high_limit = self.limit(low), self.limit(high)
+        self.find_innermost_values(before, &low, &high)
+        low_limit, high_limit = self.allowed_error(low), self.allowed_error(high)
         for i in range(diagonal):
             for j in range(i):
                 if run.t[i * ld + j] != 0:
                     return False
             if not low < run.t[i * (ld + 1)] < high:
-                apart = hypot(apart, length_of(p, run.t + i * ld + first))
+                apart = hypot(apart, safe_norm(p, run.t + i * ld + first))
         if run.tridiagonal and first and run.t[first * (ld + 1) - 1] != 0:
             return False
         if not apart < fmin(low_limit, high_limit):
             return False
-        S = self.numbers.room_for(p * p)
+        S = self.numbers.reserve(p * p)
         # S is the probe's block of sign (T - at I) after elimination of the rows before the probe,
         # a Schur complement, and then its Cholesky factor.
         for sign in (-1., 1.):
@@ -635,7 +648,7 @@ cdef class EigenSearch:
                         S[j * p + k] -= here[j] * here[k] / fabs(at - one)
             for j in range(p):
                 for k in range(j + 1):
-                    one = S[j * p + k] - inner_of(k, S + j * p, S + k * p)
+                    one = S[j * p + k] - dot_doubles(k, S + j * p, S + k * p)
                     if k < j:
                         S[j * p + k] = one / S[k * (p + 1)]
                     elif one > 0:
@@ -651,9 +664,9 @@ cdef class EigenSearch:
         cdef Lanczos run = self.run
         cdef Py_ssize_t i, m = run.m
         cdef double back = 0, gap
-        theta = vector_of(theta)
+        theta = as_float64_vector(theta)
         cdef Py_ssize_t k = len(theta)
-        known, mask = vector_of(known, k), np.ascontiguousarray(mask, bool)
+        known, mask = as_float64_vector(known, k), np.ascontiguousarray(mask, bool)
         if mask.shape != (k,) or not m:
             raise ValueError(f"a mask has shape {mask.shape} of {k} values in {m} rows")
         cdef double *values = <double *>pointer(theta)
@@ -683,19 +696,19 @@ cdef class EigenSearch:
         """
         cdef Py_ssize_t i, count = 0, _side
         cdef double low = 0, high = 0, value, factor, most = 0
-        cdef double *at = self.numbers.room_for(7 * N_DISTANCES)
+        cdef double *at = self.numbers.reserve(7 * N_DISTANCES)
         cdef double *grown = at + 2 * N_DISTANCES
         cdef double *beyond = at + 4 * N_DISTANCES
         cdef Py_ssize_t *place = <Py_ssize_t *>(at + 5 * N_DISTANCES)
         cdef char *marked = NULL
-        theta, found = vector_of(theta, self.k), np.zeros(N_DISTANCES, bool)
+        theta, found = as_float64_vector(theta, self.k), np.zeros(N_DISTANCES, bool)
         cdef char *mask = pointer(found)
         if among is not None:
             among = np.ascontiguousarray(among, bool)
             if among.shape != (N_DISTANCES,):
                 raise ValueError(f"a mask must have shape ({N_DISTANCES},), got {among.shape}.")
             marked = pointer(among)
-        self.innermost_values(<double *>pointer(theta), &low, &high)
+        self.find_innermost_values(<double *>pointer(theta), &low, &high)
         factor, value = (2 / self.tol) ** (1. / (N_DISTANCES - 1)), self.tol * self.run.scale
         for i in range(N_DISTANCES):
             beyond[i] = value
@@ -703,7 +716,7 @@ cdef class EigenSearch:
                 at[count], place[count] = high + value if _side else low - value, i
                 count += isfinite(at[count])
             value *= factor
-        self.growth(count, at, grown)
+        self.compute_growth(count, at, grown)
         for i in range(count):
             if grown[i] < sure:
                 mask[place[i]], most = True, fmax(most, beyond[place[i]])
@@ -727,7 +740,7 @@ def growth(diagonal, off_diagonal, at):
     >>> growth(np.array([1.0, 2.0]), np.array([0.5]), np.array([1.0, 0.0])).round(3)
     array([0.   , 1.609])
     """
-    diagonal, off_diagonal, at = (vector_of(x) for x in (diagonal, off_diagonal, at))
+    diagonal, off_diagonal, at = (as_float64_vector(x) for x in (diagonal, off_diagonal, at))
     if len(off_diagonal) + 1 < len(diagonal):
         raise ValueError(
             f"off_diagonal must have one number less than the diagonal, got {len(off_diagonal)} "

@@ -4,20 +4,20 @@ constants were measured on Zen 3 and Zen 5.
 
 
 cdef enum:
-    PANEL_ROWS = 512            # rows per panel if the state fits in the L3 cache
+    DEFAULT_PANEL_ROWS = 512            # rows per panel if the state fits in the L3 cache
     PANEL_MAX_FLOPS = 250000000  # flops of a panel above which rows are cut into more panels
     FOUR_PANELS_MIN_FLOPS = 12000000  # flops of a product above which at least four panels are used
     # Maximum bytes of parameters of panel-parallel plans in the transposed layout, which packs
     # nothing.
     TRANSPOSED_MAX_PARAM_BYTES = 5 << 18
-    # For at most NO_PACK_MAX_ROWS rows and more than PACK_CHEAP_MAX_BYTES bytes of parameters,
+    # For at most NO_PACK_MAX_ROWS rows and more than CHEAP_PACK_MAX_BYTES bytes of parameters,
     # packing V costs more time than the transposed layout.
     NO_PACK_MAX_ROWS = 400
-    PACK_CHEAP_MAX_BYTES = 1 << 16
+    CHEAP_PACK_MAX_BYTES = 1 << 16
     # Maximum rows of the shared layout (one transposed panel of all rows, with each product split
-    # over all threads). SHARED_MAX_ROWS_FAR applies if W is read from memory.
+    # over all threads). SHARED_UNCACHED_MAX_ROWS applies if W is read from memory.
     SHARED_MAX_ROWS = 256
-    SHARED_MAX_ROWS_FAR = 48
+    SHARED_UNCACHED_MAX_ROWS = 48
     # Minimum flops per job of the thread team for which a plan in place of two unequal panels uses
     # the shared layout. The time to wake a thread is then negligible.
     SHARED_MIN_FLOPS = 1500000
@@ -32,7 +32,7 @@ cdef enum:
     SHARED_F32_MIN_FLOPS = 8000000
     # Maximum bytes of float32 parameters for which packing W and V costs less time than leaving a
     # third of the lanes empty.
-    SHARED_F32_PACK_BYTES = 6 << 20
+    SHARED_F32_PACK_MAX_BYTES = 6 << 20
     # W and V are not packed if there are at least UNPACKED_MIN_BYTES bytes of parameters and one
     # column over all rows takes at most UNPACKED_MAX_COLUMN_BYTES bytes (half a cache line, so that
     # the transposed layout would leave at least half of the lanes empty).
@@ -41,32 +41,32 @@ cdef enum:
     # Maximum bytes of a sample's widest layer in the transposed layout.
     TRANSPOSED_MAX_WIDTH_BYTES = 8192
     # Bytes of the L2 cache that a transposed panel may occupy.
-    TRANSPOSED_PANEL_BYTES = 450000
+    TRANSPOSED_MAX_PANEL_BYTES = 450000
     # Bytes of the L2 cache that the state of 12 cache lines of samples may occupy if the output
     # layer is narrow.
-    NARROW_STATE_BYTES = 1 << 21
+    NARROW_MAX_STATE_BYTES = 1 << 21
     # Maximum bytes of a panel's inputs in the transposed layout. For more, row-major layout is
     # faster if its lanes are full.
-    MAX_INPUT_BYTES = 3 << 19
+    TRANSPOSED_MAX_INPUT_BYTES = 3 << 19
     # Minimum cache lines of samples per panel, unless the state is read from the L3 cache.
     TRANSPOSED_MIN_LINES = 8
     # Minimum bytes of phi and phi' for which they are stored as packed pairs.
     PAIRS_MIN_BYTES = 400000
     # Minimum cache lines of samples per panel, in float32 and in float64, if the state of a panel
     # does not fit in the L2 cache.
-    MIN_LINES_F32 = 16
-    MIN_LINES_F64 = 10
+    UNCACHED_MIN_LINES_F32 = 16
+    UNCACHED_MIN_LINES_F64 = 10
     # Maximum rows of a row-major panel for which the transposed layout is faster if the state
     # exceeds the L3 cache.
-    SHORT_PANEL_ROWS = 50
+    MAX_SHORT_PANEL_ROWS = 50
 
 
 cdef Py_ssize_t forced_lines = -1
 cdef bint forced_shared = False
-cdef Py_ssize_t forced_unpacked = -1
+cdef Py_ssize_t forced_unpacked_rows = -1
 cdef int forced_pairs = -1
-cdef bint no_narrow = False
-cdef bint no_stack = False
+cdef bint narrow_disabled = False
+cdef bint stack_disabled = False
 
 
 def force_transposed(Py_ssize_t lines, bint shared=False):
@@ -84,8 +84,8 @@ def force_unpacked(Py_ssize_t rows=-1):
     """Make later plans of at most `rows` rows layer-parallel, without packing W and V, for tests.
     With -1, restore the automatic choice.
     """
-    global forced_unpacked
-    forced_unpacked = rows
+    global forced_unpacked_rows
+    forced_unpacked_rows = rows
 
 
 def force_pairs(int packed=-1):
@@ -100,16 +100,16 @@ def disable_kernels(bint narrow=False, bint stack=False):
     """Disable the kernels for a narrow output layer (`narrow`) or for stacked products (`stack`),
     for benchmarks.
     """
-    global no_narrow, no_stack
-    no_narrow, no_stack = narrow, stack
+    global narrow_disabled, stack_disabled
+    narrow_disabled, stack_disabled = narrow, stack
 
 
-cdef bint is_forced() noexcept nogil:
+cdef bint is_layout_forced() noexcept nogil:
     """Return True if the layout was fixed by `force_transposed`."""
     return forced_lines >= 0
 
 
-cdef inline Py_ssize_t jobs_shared(PlanS *P) noexcept nogil:
+cdef inline Py_ssize_t count_shared_jobs(PlanS *P) noexcept nogil:
     """Return the number of jobs that the thread team runs for one operator product in a
     layer-parallel plan.
     """
@@ -152,11 +152,13 @@ cdef bint can_pack_phi(PlanS *P) noexcept nogil:
     PAIRS_MIN_BYTES it is up to 5% slower.
     """
     cdef Layer *y = &P.layer[0]
-    if P.n_layers != 2 or P.callbacks != NULL or normalised(P):
+    if P.n_layers != 2 or P.callbacks != NULL or has_batch_norm(P):
         return False
     if P.K.vector_bytes == P.K.real_bytes:
         return False
-    if no_narrow or not (narrow_last(&P.layer[1]) and y.derived and fc_curvature_from_delta(y.phi)):
+    if narrow_disabled or not (
+        can_fuse_output(&P.layer[1]) and y.derived and fc_curvature_from_delta(y.phi)
+    ):
         return False
     if forced_pairs >= 0:
         return forced_pairs
@@ -171,26 +173,26 @@ cdef bint state_fits_in_l3(PlanS *P) noexcept nogil:
     return P.N * state_bytes_per_sample(P) <= (L3_BYTES if P.n_layers == 2 else L3_SHARE_BYTES)
 
 
-cdef Py_ssize_t panels_for(
+cdef Py_ssize_t count_even_panels(
     PlanS *P, Py_ssize_t rows, Py_ssize_t most, bint nearest
 ) noexcept nogil:
     """Return the number of panels for N rows, which is at most `most`.
 
-    The first estimate is panels of `rows` rows each. If panels have at least PANEL_ROWS / 4 rows,
-    the number is raised to at least four (two if an operator product has fewer than
+    The first estimate is panels of `rows` rows each. If panels have at least DEFAULT_PANEL_ROWS / 4
+    rows, the number is raised to at least four (two if an operator product has fewer than
     FOUR_PANELS_MIN_FLOPS flops), and further until each has at most PANEL_MAX_FLOPS flops. To
     balance 2 or 4 threads the number is rounded to a multiple of two or four: upwards, or to the
     nearest multiple if `nearest`, which is better for short panels.
     """
     cdef Py_ssize_t count = (P.N + rows - 1) // rows, work = 12 * P.N * P.n
     cdef Py_ssize_t even = 4 if work >= FOUR_PANELS_MIN_FLOPS else 2
-    count = max(count, min(P.N // (PANEL_ROWS // 4), max(even, work // PANEL_MAX_FLOPS)))
+    count = max(count, min(P.N // (DEFAULT_PANEL_ROWS // 4), max(even, work // PANEL_MAX_FLOPS)))
     if count > 2:
         count = max(even, (count + (even // 2 if nearest else even) - 1) // even * even)
     return min(count, most)
 
 
-cdef Py_ssize_t lines_under_narrow(PlanS *P) noexcept nogil:
+cdef Py_ssize_t panel_lines_below_narrow(PlanS *P) noexcept nogil:
     """Return the panel length, in cache lines of samples, for one hidden layer below a narrow
     output layer.
 
@@ -202,12 +204,12 @@ cdef Py_ssize_t lines_under_narrow(PlanS *P) noexcept nogil:
     cdef Py_ssize_t size = P.K.real_bytes
     cdef Py_ssize_t most = 20 if P.state_fits_l3 or P.layer[0].k * size <= FC_SHALLOW_BYTES else 18
     cdef Py_ssize_t line = FC_ALIGN // size * (state_bytes_per_sample(P) - P.layer[0].k * size)
-    if most * line <= TRANSPOSED_PANEL_BYTES:
+    if most * line <= TRANSPOSED_MAX_PANEL_BYTES:
         return most
-    return 12 if 12 * line <= NARROW_STATE_BYTES else 4
+    return 12 if 12 * line <= NARROW_MAX_STATE_BYTES else 4
 
 
-cdef Py_ssize_t panels_transposed(PlanS *P) noexcept nogil:
+cdef Py_ssize_t choose_transposed_panels(PlanS *P) noexcept nogil:
     """Return the number of panels in the transposed layout, or 0 if the row-major layout is faster.
 
     The transposed layout is chosen in each of these cases. (1) Padding to whole vectors would cost
@@ -218,25 +220,29 @@ cdef Py_ssize_t panels_transposed(PlanS *P) noexcept nogil:
     50 rows, but up to 1.4 times as much for 70 rows or more (network 16-16-16-16). (4) The network
     has one hidden layer, of any width, below a narrow output layer.
 
-    The transposed layout is not chosen if a panel's inputs would exceed MAX_INPUT_BYTES, unless the
-    row-major layout would leave as many lanes empty. The L2 cache must hold a panel's state, its
-    scratch and the next panel's state. If such a panel would be shorter than TRANSPOSED_MIN_LINES,
-    so that summing over lanes and reading W and V would dominate, the state is read from the L3
-    cache. Panels then have MIN_LINES_F32 cache lines in float32 and MIN_LINES_F64 in float64, where
-    shorter panels save 1 to 4%. A single thread uses one panel if the cache permits.
+    The transposed layout is not chosen if a panel's inputs would exceed TRANSPOSED_MAX_INPUT_BYTES,
+    unless the row-major layout would leave as many lanes empty. The L2 cache must hold a panel's
+    state, its scratch and the next panel's state. If such a panel would be shorter than
+    TRANSPOSED_MIN_LINES, so that summing over lanes and reading W and V would dominate, the state
+    is read from the L3 cache. Panels then have UNCACHED_MIN_LINES_F32 cache lines in float32 and
+    UNCACHED_MIN_LINES_F64 in float64, where shorter panels save 1 to 4%. A single thread uses one
+    panel if the cache permits.
     """
     cdef Py_ssize_t l, line = elements_per_line(P), lines = (P.N + line - 1) // line
     cdef Py_ssize_t units = 0, count, long_, rows, work = 12 * P.N * P.n
     cdef bint alone = work < SERIAL_TRANSPOSED_MAX_FLOPS
-    cdef bint narrow = P.n_layers == 2 and narrow_last(&P.layer[1]) and not no_narrow, few
+    cdef bint narrow = P.n_layers == 2 and can_fuse_output(&P.layer[1]) and not narrow_disabled, few
     if forced_lines >= 0:
         return (lines + forced_lines - 1) // forced_lines if forced_lines else 0
     if P.K.vector_bytes == P.K.real_bytes or P.n * P.K.real_bytes > TRANSPOSED_MAX_PARAM_BYTES:
         return 0
-    few = P.N <= NO_PACK_MAX_ROWS and P.n * P.K.real_bytes > PACK_CHEAP_MAX_BYTES
+    few = P.N <= NO_PACK_MAX_ROWS and P.n * P.K.real_bytes > CHEAP_PACK_MAX_BYTES
     if not (
         narrow or few or P.n * P.K.real_bytes > PANEL_PARALLEL_MAX_BYTES
-        or (not P.state_fits_l3 and (P.K.vector_bytes == FC_ALIGN or P.panel <= SHORT_PANEL_ROWS))
+        or (
+            not P.state_fits_l3
+            and (P.K.vector_bytes == FC_ALIGN or P.panel <= MAX_SHORT_PANEL_ROWS)
+        )
         or padding_ratio(P, P.n_layers) > 1.03
         or (P.n_layers > 1 and padding_ratio(P, P.n_layers - 1) > 1.01)
     ):
@@ -249,37 +255,39 @@ cdef Py_ssize_t panels_transposed(PlanS *P) noexcept nogil:
             return 0
     if narrow:
         # A single thread uses one panel of all rows.
-        long_, rows = lines, lines_under_narrow(P) * line
+        long_, rows = lines, panel_lines_below_narrow(P) * line
     else:
-        long_ = TRANSPOSED_PANEL_BYTES // (6 * FC_ALIGN * units)
-        rows = min(<Py_ssize_t>PANEL_ROWS, (long_ + 3) // 4 * 4 * line)
+        long_ = TRANSPOSED_MAX_PANEL_BYTES // (6 * FC_ALIGN * units)
+        rows = min(<Py_ssize_t>DEFAULT_PANEL_ROWS, (long_ + 3) // 4 * 4 * line)
         if long_ < TRANSPOSED_MIN_LINES:
-            long_ = MIN_LINES_F32 if P.K.real_bytes == 4 else MIN_LINES_F64
+            long_ = UNCACHED_MIN_LINES_F32 if P.K.real_bytes == 4 else UNCACHED_MIN_LINES_F64
             rows = long_ * line
-    count = (lines + long_ - 1) // long_ if alone else panels_for(
-        P, rows, lines, narrow or rows < MIN_LINES_F32 * line
+    count = (lines + long_ - 1) // long_ if alone else count_even_panels(
+        P, rows, lines, narrow or rows < UNCACHED_MIN_LINES_F32 * line
     )
     if count < 2 and not alone and lines > (4 if work < SERIAL_MAX_FLOPS else 1):
         count = 2
     long_ = (lines + count - 1) // count
-    if long_ * FC_ALIGN * P.layer[0].k > MAX_INPUT_BYTES * padding_ratio(P, max(1, P.n_layers - 1)):
+    if long_ * FC_ALIGN * P.layer[0].k > TRANSPOSED_MAX_INPUT_BYTES * padding_ratio(
+        P, max(1, P.n_layers - 1)
+    ):
         return 0
     return count
 
 
-cdef bint is_shared(PlanS *P) noexcept nogil:
+cdef bint is_shared_layout_faster(PlanS *P) noexcept nogil:
     """Return True if the transposed layout uses the shared layout: one panel of all rows, whose
     products are split over all threads.
 
     There are two cases. (1) The network is too wide for panels, and too few rows use packed V to
     repay packing. Lanes hold samples, some lanes are empty, and W and V are read in place, by rows
     and by columns. Reading in place is slower than reading a packed copy if W is in memory, so
-    SHARED_MAX_ROWS_FAR is smaller. (2) Two panels would have unequal numbers of cache lines (of 2
-    lines the second partly filled, of 3, or of 5), or W and V are expensive to read twice.
+    SHARED_UNCACHED_MAX_ROWS is smaller. (2) Two panels would have unequal numbers of cache lines
+    (of 2 lines the second partly filled, of 3, or of 5), or W and V are expensive to read twice.
     """
-    cdef Py_ssize_t bytes_ = P.n * P.K.real_bytes, empty = whole_lines(P, P.N) - P.N
-    cdef Py_ssize_t lines = whole_lines(P, P.N) * P.K.real_bytes // FC_ALIGN
-    cdef Py_ssize_t work = 12 * P.N * P.n // jobs_shared(P)
+    cdef Py_ssize_t bytes_ = P.n * P.K.real_bytes, empty = round_up_to_lines(P, P.N) - P.N
+    cdef Py_ssize_t lines = round_up_to_lines(P, P.N) * P.K.real_bytes // FC_ALIGN
+    cdef Py_ssize_t work = 12 * P.N * P.n // count_shared_jobs(P)
     if forced_lines >= 0:
         return forced_lines > 0 and forced_shared
     if P.K.vector_bytes == P.K.real_bytes:
@@ -293,19 +301,19 @@ cdef bint is_shared(PlanS *P) noexcept nogil:
         ):
             return True
         return (lines % 2 and lines <= 5 or lines == 2 and empty) and work >= SHARED_MIN_FLOPS
-    if P.K.real_bytes == 4 and 2 * empty > P.N and bytes_ <= SHARED_F32_PACK_BYTES:
+    if P.K.real_bytes == 4 and 2 * empty > P.N and bytes_ <= SHARED_F32_PACK_MAX_BYTES:
         return False
-    return P.N <= (SHARED_MAX_ROWS if bytes_ <= L3_BYTES else SHARED_MAX_ROWS_FAR)
+    return P.N <= (SHARED_MAX_ROWS if bytes_ <= L3_BYTES else SHARED_UNCACHED_MAX_ROWS)
 
 
-cdef bint is_unpacked(PlanS *P) noexcept nogil:
+cdef bint is_unpacked_faster(PlanS *P) noexcept nogil:
     """Return True if W and V are read in place along their rows, because too few rows use them to
     repay packing.
     """
-    if P.K.vector_bytes == P.K.real_bytes or normalised(P):
+    if P.K.vector_bytes == P.K.real_bytes or has_batch_norm(P):
         return False
-    if forced_unpacked >= 0:
-        return P.N <= forced_unpacked
+    if forced_unpacked_rows >= 0:
+        return P.N <= forced_unpacked_rows
     return (
         P.N * P.K.real_bytes <= UNPACKED_MAX_COLUMN_BYTES
         and P.n * P.K.real_bytes > UNPACKED_MIN_BYTES

@@ -19,8 +19,8 @@ cdef struct Matrix:
 
 # W and b of a layer, or V and vb, the corresponding parts of a vector.
 cdef struct Weights:
-    char *onward                # packed W', right operand of a W'
-    char *back                  # packed W, right operand of delta W
+    char *packed_transpose_w                # packed W', right operand of a W'
+    char *packed_w                  # packed W, right operand of delta W
     char *b                     # bias, padded to ldm elements, or NULL
     char *flat                  # flat vector that contains W and b
 
@@ -76,7 +76,7 @@ cdef struct Layer:
     Norm *norm                  # NULL: the layer is not batch-normalised
 
 
-cdef inline bint narrow_last(const Layer *top) noexcept nogil:
+cdef inline bint can_fuse_output(const Layer *top) noexcept nogil:
     """Return True if the products of the output layer can be fused with those of the layer below,
     because the output layer is narrow, phi' of the layer below is not constant, and neither layer
     is residual.
@@ -84,7 +84,7 @@ cdef inline bint narrow_last(const Layer *top) noexcept nogil:
     return top.m <= FC_MAX_NARROW and (top - 1).has_p and not (top.skip or (top - 1).skip)
 
 
-cdef inline bint has_slopes(const Layer *y) noexcept nogil:
+cdef inline bint stores_slopes(const Layer *y) noexcept nogil:
     """Return True if phi' is stored, as a matrix or in packed pairs with phi."""
     return y.p != NULL or y.phi_pair != NULL
 
@@ -254,7 +254,7 @@ cdef struct Job:
     Py_ssize_t group, until
 
 
-cdef inline char *at(PlanS *P, char *base, Py_ssize_t row, Py_ssize_t ld) noexcept nogil:
+cdef inline char *row_address(PlanS *P, char *base, Py_ssize_t row, Py_ssize_t ld) noexcept nogil:
     """Return the address of row `row` of a matrix with leading dimension ld, or NULL if `base` is
     NULL.
     """
@@ -266,7 +266,7 @@ cdef inline Py_ssize_t elements_per_line(PlanS *P) noexcept nogil:
     return FC_ALIGN // 4 if P.K.real_bytes == 4 else FC_ALIGN // 8
 
 
-cdef inline Py_ssize_t lanes(PlanS *P) noexcept nogil:
+cdef inline Py_ssize_t lanes_per_vector(PlanS *P) noexcept nogil:
     """Return the number of elements per SIMD vector."""
     return P.K.vector_bytes >> (2 if P.K.real_bytes == 4 else 3)
 
@@ -284,7 +284,7 @@ cdef inline Matrix state_matrix(Pass *t, Layer *y, char *whole) noexcept nogil:
     """Return the pass's rows of a matrix of the stored state; `whole` is the start of the matrix.
     """
     cdef Matrix found
-    found.at, found.ld = at(t.P, whole, t.r0, y.ldm), leading_dimension(t.P, y.ldm)
+    found.at, found.ld = row_address(t.P, whole, t.r0, y.ldm), leading_dimension(t.P, y.ldm)
     return found
 
 
@@ -295,28 +295,28 @@ cdef inline Matrix scratch_matrix(Pass *t, Layer *y, char *scratch) noexcept nog
     return found
 
 
-cdef inline Matrix a_of(Pass *t, Layer *y) noexcept nogil:
+cdef inline Matrix a_matrix(Pass *t, Layer *y) noexcept nogil:
     """Return phi(z) of layer y for the rows of the pass."""
     return state_matrix(t, y, y.a) if y.phi_pair == NULL else scratch_matrix(t, y, t.scratch.a)
 
 
-cdef inline Matrix p_of(Pass *t, Layer *y) noexcept nogil:
+cdef inline Matrix p_matrix(Pass *t, Layer *y) noexcept nogil:
     """Return phi'(z) of layer y for the rows of the pass."""
     return state_matrix(t, y, y.p) if y.phi_pair == NULL else scratch_matrix(t, y, t.scratch.p)
 
 
-cdef inline Matrix input_of(Pass *t, Py_ssize_t l) noexcept nogil:
+cdef inline Matrix input_matrix(Pass *t, Py_ssize_t l) noexcept nogil:
     """Return the input of layer l for the rows of the pass: phi(z) of the layer below, or X for
     layer 0.
     """
     cdef Matrix found
     if l:
-        return a_of(t, &t.P.layer[l - 1])
-    found.at, found.ld = at(t.P, t.P.x, t.x0, t.P.ldx), leading_dimension(t.P, t.P.ldx)
+        return a_matrix(t, &t.P.layer[l - 1])
+    found.at, found.ld = row_address(t.P, t.P.x, t.x0, t.P.ldx), leading_dimension(t.P, t.P.ldx)
     return found
 
 
-cdef inline Matrix no_matrix() noexcept nogil:
+cdef inline Matrix null_matrix() noexcept nogil:
     """Return a matrix that does not exist."""
     cdef Matrix found
     found.at, found.ld = NULL, 0
@@ -327,17 +327,17 @@ cdef inline Weights shifted_weights(Weights V, Py_ssize_t bytes_on, char *flat) 
     """Return the packed parts of another vector of the block, which lie `bytes_on` bytes after
     those in V; `flat` is that vector.
     """
-    if V.onward != NULL:
-        V.onward += bytes_on
-    if V.back != NULL:
-        V.back += bytes_on
+    if V.packed_transpose_w != NULL:
+        V.packed_transpose_w += bytes_on
+    if V.packed_w != NULL:
+        V.packed_w += bytes_on
     if V.b != NULL:
         V.b += bytes_on
     V.flat = flat
     return V
 
 
-cdef inline Weights V_of(Pass *t, Layer *y) noexcept nogil:
+cdef inline Weights weights_of_v(Pass *t, Layer *y) noexcept nogil:
     """Return V and vb of layer y for the first vector of the pass."""
     return shifted_weights(y.V, t.v * t.P.v_step, t.flat)
 
@@ -355,28 +355,28 @@ cdef inline Pass new_pass(PlanS *P, Scratch *scratch, bint serial, Kind kind) no
 
 # --- sizes ----------------------------------------------------------------------------------------
 
-cdef inline Py_ssize_t whole_lines(PlanS *P, Py_ssize_t rows) noexcept nogil:
+cdef inline Py_ssize_t round_up_to_lines(PlanS *P, Py_ssize_t rows) noexcept nogil:
     """Return `rows` rounded up to whole cache lines."""
     return (rows + elements_per_line(P) - 1) & -elements_per_line(P)
 
 
-cdef inline Py_ssize_t panels_of(PlanS *P, Py_ssize_t rows) noexcept nogil:
+cdef inline Py_ssize_t count_panels(PlanS *P, Py_ssize_t rows) noexcept nogil:
     """Return the number of panels into which `rows` rows of a chunk are cut."""
     return P.panels if P.ld_transposed and rows == P.N else (rows + P.panel - 1) // P.panel
 
 
-cdef inline Py_ssize_t groups_of(PlanS *P, Py_ssize_t rows) noexcept nogil:
+cdef inline Py_ssize_t count_groups(PlanS *P, Py_ssize_t rows) noexcept nogil:
     """Return the number of groups of panels, each with its own sums; 1 if the plan is
     layer-parallel.
     """
-    return min(P.groups, panels_of(P, rows)) if P.groups else 1
+    return min(P.groups, count_panels(P, rows)) if P.groups else 1
 
 
-cdef inline Py_ssize_t work_units_of(PlanS *P, Py_ssize_t rows) noexcept nogil:
+cdef inline Py_ssize_t count_work_units(PlanS *P, Py_ssize_t rows) noexcept nogil:
     """Return the number of work units for `rows` rows: panels if these balance the threads better,
     else groups of panels.
     """
-    return panels_of(P, rows) if P.work_units > P.groups else groups_of(P, rows)
+    return count_panels(P, rows) if P.work_units > P.groups else count_groups(P, rows)
 
 
 cdef inline bint completes_panel_sums(PlanS *P) noexcept nogil:
@@ -385,10 +385,12 @@ cdef inline bint completes_panel_sums(PlanS *P) noexcept nogil:
     the panel has rows, fit in one slice of depth; BLAS and the reference kernels may accumulate
     directly into the output.
     """
-    return lanes(P) > 1 and 2 * P.panel <= P.K.sums.slice
+    return lanes_per_vector(P) > 1 and 2 * P.panel <= P.K.sums.slice
 
 
-cdef inline Py_ssize_t first_of(PlanS *P, Py_ssize_t rows, Py_ssize_t panel) noexcept nogil:
+cdef inline Py_ssize_t first_sample_of_panel(
+    PlanS *P, Py_ssize_t rows, Py_ssize_t panel
+) noexcept nogil:
     """Return the index of a panel's first sample among the `rows` rows of a chunk. In the
     transposed layout, the cache lines of samples are divided evenly among the panels. If two panels
     share an odd number of lines, panel 0 gets the extra line, because the calling thread starts on
@@ -396,12 +398,12 @@ cdef inline Py_ssize_t first_of(PlanS *P, Py_ssize_t rows, Py_ssize_t panel) noe
     """
     cdef Py_ssize_t line = elements_per_line(P), count
     if P.ld_transposed:
-        count = panels_of(P, rows)
-        return min(rows, (whole_lines(P, rows) // line * panel + count - 1) // count * line)
+        count = count_panels(P, rows)
+        return min(rows, (round_up_to_lines(P, rows) // line * panel + count - 1) // count * line)
     return min(rows, panel * P.panel)
 
 
-cdef inline Py_ssize_t state_of(PlanS *P, Py_ssize_t panel) noexcept nogil:
+cdef inline Py_ssize_t state_row_of_panel(PlanS *P, Py_ssize_t panel) noexcept nogil:
     """Return the row of the chunk's state at which panel number `panel` begins."""
     return panel * (P.ld_transposed if P.ld_transposed else P.panel)
 
@@ -412,22 +414,23 @@ cdef inline void move_to_panel(
     """Move the pass to panel number `panel` of a chunk of `rows` rows. The panel's state is stored
     at panel index `place`.
     """
-    t.r0, t.x0, t.s0 = state_of(t.P, place), state_of(t.P, panel), first_of(t.P, rows, panel)
-    t.rows, t.pairs_unpacked = first_of(t.P, rows, panel + 1) - t.s0, False
+    t.r0, t.x0 = state_row_of_panel(t.P, place), state_row_of_panel(t.P, panel)
+    t.s0 = first_sample_of_panel(t.P, rows, panel)
+    t.rows, t.pairs_unpacked = first_sample_of_panel(t.P, rows, panel + 1) - t.s0, False
 
 
-cdef inline fc_loss_rows loss_at(Pass *t, Py_ssize_t first) noexcept nogil:
+cdef inline fc_loss_rows loss_rows_at(Pass *t, Py_ssize_t first) noexcept nogil:
     """Return the arrays of the loss, advanced by `first` rows from the start of the pass."""
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[P.n_layers - 1]
     cdef Py_ssize_t row = t.r0 + (0 if P.ld_transposed else first), sample = t.s0 + first
     cdef Py_ssize_t column = first * P.K.real_bytes if P.ld_transposed else 0
     cdef fc_loss_rows here = P.loss
-    here.y = at(P, <char *>here.y, sample, here.ldy)
-    here.weight = at(P, <char *>here.weight, sample, 1)
-    here.delta = at(P, <char *>here.delta, row, y.ldm) + column
-    here.h = at(P, <char *>here.h, row, here.ldh) + column
-    here.s = at(P, <char *>here.s, sample, 1)
+    here.y = row_address(P, <char *>here.y, sample, here.ldy)
+    here.weight = row_address(P, <char *>here.weight, sample, 1)
+    here.delta = row_address(P, <char *>here.delta, row, y.ldm) + column
+    here.h = row_address(P, <char *>here.h, row, here.ldh) + column
+    here.s = row_address(P, <char *>here.s, sample, 1)
     if here.labels != NULL:
         here.labels += sample
     if here.top != NULL:
@@ -439,15 +442,15 @@ cdef inline Py_ssize_t packed_columns(PlanS *P, Py_ssize_t cols) noexcept nogil:
     """Return the number of columns of a packed matrix, which is `cols` rounded up to whole cache
     lines.
     """
-    return whole_lines(P, cols)
+    return round_up_to_lines(P, cols)
 
 
-cdef inline bint normalised(PlanS *P) noexcept nogil:
+cdef inline bint has_batch_norm(PlanS *P) noexcept nogil:
     """Return True if hidden layers are batch-normalised."""
     return P.layer[0].norm != NULL
 
 
-cdef inline bint packs_sums(PlanS *P) noexcept nogil:
+cdef inline bint packs_sum_operands(PlanS *P) noexcept nogil:
     """Return True if the left operands of products that sum over rows are packed. Only plans of
     wide networks reserve scratch memory for this.
     """
@@ -458,7 +461,7 @@ cdef inline bint accumulates_by_layer(PlanS *P) noexcept nogil:
     """Return True if the means over rows of batch-normalised layers are accumulated layer by layer,
     because rows come in chunks.
     """
-    return normalised(P) and P.chunk < P.N
+    return has_batch_norm(P) and P.chunk < P.N
 
 
 cdef inline bint computes_means(PlanS *P, Stage stage, Py_ssize_t l) noexcept nogil:

@@ -38,8 +38,8 @@ cdef extern from "watch.h" nogil:
     long long fc_now_ns()
 
 
-# Timings from which trial_threads decides whether passes of one kind run faster on one thread or on
-# all.
+# Timings from which choose_trial_threads decides whether passes of one kind run faster on one
+# thread or on all.
 cdef struct Trial:
     unsigned turn               # number of passes recorded
     # Shortest time in nanoseconds: [0] with one thread, [1] with all threads.

@@ -54,7 +54,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-cdef int look_for_signals() noexcept nogil:
+cdef int run_signal_handlers() noexcept nogil:
     """Run Python's handlers of pending signals. If a handler raises, return nonzero with its
     exception set in this thread.
     """
@@ -62,17 +62,17 @@ cdef int look_for_signals() noexcept nogil:
         return run_handlers()
 
 
-cdef fc_watch watch() noexcept nogil:
+cdef fc_watch begin_signal_watch() noexcept nogil:
     """Start checking for signals if this is the main thread; Python runs signal handlers only
-    there. Return the previous state of the checks, for `unwatch`.
+    there. Return the previous state of the checks, for `end_signal_watch`.
     """
     cdef fc_check check = NULL
     if PyThread_get_thread_ident() == main_thread:
-        check = look_for_signals
+        check = run_signal_handlers
     return fc_watch_begin(check)
 
 
-cdef int unwatch(fc_watch before) except -1 nogil:
+cdef int end_signal_watch(fc_watch before) except -1 nogil:
     """Stop checking for signals and restore the state `before`. Raise the exception of a signal
     handler, if one raised.
     """
@@ -177,7 +177,7 @@ cdef class Callback:
             _callbacks[me] = self.outer
 
 
-cdef object progress_of(unsigned long holder):
+cdef object callback_progress(unsigned long holder):
     """Return a value that changes when a callback on behalf of the thread `holder` makes progress.
     The value stays equal while these callbacks wait for other threads or use no CPU time. Return
     None if no callback runs on behalf of `holder`, or if one is executing code of this library.
@@ -217,14 +217,14 @@ cdef class Lock:
     cdef unsigned long holder
 
     def __cinit__(self):
-        self.renew()
+        self.replace_lock()
         _locks.add(self)
 
     def __dealloc__(self):
         if self.free != NULL:
             PyThread_free_lock(self.free)
 
-    cdef int renew(self) except -1:
+    cdef int replace_lock(self) except -1:
         """Allocate a new lock that is not held."""
         self.free = PyThread_allocate_lock()
         if self.free == NULL:
@@ -234,13 +234,13 @@ cdef class Lock:
     cdef int take(self) except -1:
         """Acquire the lock. Raise RuntimeError if this thread already holds it."""
         if self.holder == PyThread_get_thread_ident():
-            self.refuse_nested()
+            self.raise_if_nested()
         if not PyThread_acquire_lock(self.free, NOWAIT_LOCK):
             self.wait()
         self.holder = PyThread_get_thread_ident()
         return 0
 
-    cdef int refuse_nested(self) except -1:
+    cdef int raise_if_nested(self) except -1:
         """Raise RuntimeError because this thread already holds the lock."""
         raise RuntimeError(
             "This objective or operator is in the middle of a call, and a callback (a loss, an "
@@ -262,7 +262,7 @@ cdef class Lock:
         cdef long long since = 0
         me, last_progress = PyThread_get_thread_ident(), None
         if me in _callbacks and _callbacks[me][0] == self.holder:
-            self.refuse_nested()
+            self.raise_if_nested()
         _waiting[me] = self
         try:
             while got != PY_LOCK_ACQUIRED:
@@ -271,7 +271,7 @@ cdef class Lock:
                 if got != PY_LOCK_ACQUIRED:
                     PyErr_CheckSignals()  # a signal may arrive between two timed waits
                 if got != PY_LOCK_ACQUIRED and got != PY_LOCK_INTR:
-                    here = progress_of(self.holder)
+                    here = callback_progress(self.holder)
                     if here is None or here != last_progress:
                         last_progress, since = here, fc_now_ns()
                     elif fc_now_ns() - since > 1e9 * CALLBACK_WAIT_SECONDS:
@@ -308,7 +308,7 @@ cdef class Lock:
             self.holder = 0
             # Replace the lock, because the parent's lock may count a waiting thread that does not
             # exist in the child process.
-            self.renew()
+            self.replace_lock()
 
 
 # --- number of threads ----------------------------------------------------------------------------
@@ -366,7 +366,7 @@ cdef enum:
     N_UNTIMED = 3
 
 
-cdef int trial_threads(const Trial *trial, int threads) noexcept nogil:
+cdef int choose_trial_threads(const Trial *trial, int threads) noexcept nogil:
     """Return the number of threads for the next pass, 1 or `threads`, from the recorded timings."""
     cdef unsigned at = trial.turn % TRIAL_PERIOD
     cdef bint every = at < N_TRIALS if at < 2 * N_TRIALS else trial.least[1] <= trial.least[0]
@@ -383,6 +383,6 @@ cdef void record_trial(Trial *trial, long long since) noexcept nogil:
     trial.turn += 1
 
 
-cdef long long now() noexcept nogil:
+cdef long long now_ns() noexcept nogil:
     """Return the time of a monotonic clock in nanoseconds."""
     return fc_now_ns()

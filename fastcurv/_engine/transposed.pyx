@@ -18,7 +18,9 @@ from libc.math cimport isnan, NAN
 from libc.string cimport memcpy
 
 
-cdef void bias_transposed(Pass *t, Layer *y, Matrix d, char *out, bint add) noexcept nogil:
+cdef void write_bias_sums_transposed(
+    Pass *t, Layer *y, Matrix d, char *out, bint add
+) noexcept nogil:
     """Set the b part of out to [out +] the sums over samples of d (units, samples). The sums are
     computed as the product of a row of ones and d', so that a tile covers many units.
     """
@@ -26,10 +28,10 @@ cdef void bias_transposed(Pass *t, Layer *y, Matrix d, char *out, bint add) noex
     cdef Matrix ones
     if y.b < 0:
         return
-    begin_sum(t, y, &job, add)
+    begin_sum_over_rows(t, y, &job, add)
     job.m, job.n = 1, y.m
     ones.at, ones.ld = t.P.ones, 0
-    add_inner(t, &job, ones, d)
+    add_sum_over_samples(t, &job, ones, d)
     job.c, job.ldc = out + y.b * t.P.K.real_bytes, y.m
     run_product(t, &job)
 
@@ -40,11 +42,11 @@ cdef bint has_narrow_output(Pass *t) noexcept nogil:
     """
     cdef PlanS *P = t.P
     cdef Py_ssize_t top = P.n_layers - 1
-    if no_narrow or not P.ld_transposed or P.shared or P.first_active >= top:
+    if narrow_disabled or not P.ld_transposed or P.shared or P.first_active >= top:
         return False
     if not (P.active[top] and P.active[top - 1]):
         return False
-    return narrow_last(&P.layer[top])
+    return can_fuse_output(&P.layer[top])
 
 
 cdef void fuse_output(Pass *t, fc_epilogue *epilogue, bint quadratic) noexcept nogil:
@@ -55,20 +57,20 @@ cdef void fuse_output(Pass *t, fc_epilogue *epilogue, bint quadratic) noexcept n
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[P.n_layers - 1]
     cdef Py_ssize_t size = P.K.real_bytes
-    cdef Weights V = V_of(t, y)
+    cdef Weights V = weights_of_v(t, y)
     cdef Matrix a = state_matrix(t, y - 1, (y - 1).a)
     cdef Matrix pairs = state_matrix(t, y - 1, (y - 1).phi_pair)
     epilogue.d, epilogue.a, epilogue.lda = NULL, a.at, a.ld
     epilogue.phi_pair, epilogue.ldphi_pair = pairs.at, pairs.ld
     epilogue.next.rank, epilogue.next.units, epilogue.next.w_ts = y.m, y.k, y.k
     epilogue.next.w, epilogue.next.v = y.W.flat + y.w * size, V.flat + y.w * size
-    epilogue.next.u = bias_of(P, y, V)
+    epilogue.next.u = bias_address(P, y, V)
     epilogue.next.out, epilogue.next.ldout = t.scratch.rz[P.n_layers - 1], P.ld_transposed
     if quadratic:
         epilogue.next.delta, epilogue.next.form = state_matrix(t, y, y.delta).at, t.scratch.e[1]
 
 
-cdef void backward_fused(Pass *t, char *out, bint add, bint full) noexcept nogil:
+cdef void run_fused_r_backward(Pass *t, char *out, bint add, bint full) noexcept nogil:
     """Run R-backward through the output layer in one fused kernel: compute rdW of the output layer,
     and rdelta and rdb of the layer below. If `full`, include the terms in delta, which only the
     Hessian has.
@@ -82,7 +84,7 @@ cdef void backward_fused(Pass *t, char *out, bint add, bint full) noexcept nogil
     job.phi = x.phi if x.derived else FC_IDENTITY
     job.rank, job.add, job.w_ts, job.ldt, job.ld = y.m, add, y.k, P.ld_transposed, P.ld_transposed
     job.w = y.W.flat + y.w * size
-    job.v = V_of(t, y).flat + y.w * size if full else NULL
+    job.v = weights_of_v(t, y).flat + y.w * size if full else NULL
     job.delta, job.rdelta = state_matrix(t, y, y.delta).at, t.scratch.rz[P.n_layers - 1]
     job.p, job.a = state_matrix(t, x, x.p).at, state_matrix(t, x, x.a).at
     job.phi_pair = state_matrix(t, x, x.phi_pair).at
@@ -95,7 +97,7 @@ cdef void backward_fused(Pass *t, char *out, bint add, bint full) noexcept nogil
     )
     job.out, job.ldout = out + y.w * size, y.k
     job.bias = out + x.b * size if x.b >= 0 else NULL
-    P.K.narrow(&job, x.m, whole_lines(P, t.rows))
+    P.K.narrow(&job, x.m, round_up_to_lines(P, t.rows))
 
 
 cdef void unpack_pairs(Pass *t) noexcept nogil:
@@ -128,7 +130,7 @@ cdef void propagate_nan(Pass *t) noexcept nogil:
             (<float *>rz)[i] = NAN
 
 
-cdef double loss_transposed(
+cdef double compute_loss_transposed(
     Pass *t, fc_loss_rows *here, Layer *y, Py_ssize_t first, Py_ssize_t rows
 ) noexcept nogil:
     """Return the loss of the samples [first, first + rows) of a panel. The arrays in `here` begin
@@ -137,11 +139,11 @@ cdef double loss_transposed(
     cdef PlanS *P = t.P
     here.ldd = here.ldh = P.ld_transposed
     return P.K.loss_transposed(
-        here, rows, y.m, at(P, y.a, t.r0, y.ldm) + first * P.K.real_bytes, P.ld_transposed
+        here, rows, y.m, row_address(P, y.a, t.r0, y.ldm) + first * P.K.real_bytes, P.ld_transposed
     )
 
 
-cdef void r_loss_transposed(
+cdef void compute_rdelta_transposed(
     Pass *t, fc_loss_rows *here, Layer *y, char *u, Py_ssize_t first, Py_ssize_t rows
 ) noexcept nogil:
     """Compute rdelta of the samples [first, first + rows) of a panel, in place of rz. For a VJP,
@@ -157,7 +159,7 @@ cdef void r_loss_transposed(
     elif t.kind == VJP:
         P.K.copy(y.m, rows, u + t.s0 * y.m * P.K.real_bytes, 1, y.m, rz, P.ld_transposed)
     elif P.coupled:
-        r_coupled(P, here, rows, rz, P.ld_transposed)
+        compute_coupled_rdelta(P, here, rows, rz, P.ld_transposed)
     else:
         here.ldh = P.ld_transposed
         P.K.r_loss_transposed(here, rows, y.m, rz, P.ld_transposed, rz, P.ld_transposed)
@@ -166,9 +168,9 @@ cdef void r_loss_transposed(
 # --- shared layout: packed operands of sums over samples ------------------------------------------
 
 cdef enum:
-    TRANSPOSE_UNITS = 64        # units of a layer per part of a job
+    TRANSPOSE_PART_UNITS = 64        # units of a layer per part of a job
     # Number of elements that one thread transposes before another thread would have woken.
-    TRANSPOSE_SERIAL_NUMBERS = 20000
+    SERIAL_TRANSPOSE_MAX_ELEMENTS = 20000
 
 
 cdef struct TransposeJob:
@@ -182,9 +184,9 @@ cdef void transpose_part(void *context, Py_ssize_t part, int member) noexcept no
     """Transpose one range of units, as one part of a job of the thread team."""
     cdef TransposeJob *c = <TransposeJob *>context
     cdef PlanS *P = c.t.P
-    cdef Py_ssize_t first = part * TRANSPOSE_UNITS, rows = c.t.rows, size = P.K.real_bytes
+    cdef Py_ssize_t first = part * TRANSPOSE_PART_UNITS, rows = c.t.rows, size = P.K.real_bytes
     P.K.pack(
-        rows, min(<Py_ssize_t>TRANSPOSE_UNITS, c.units - first),
+        rows, min(<Py_ssize_t>TRANSPOSE_PART_UNITS, c.units - first),
         c.source + first * P.ld_transposed * size,
         1, P.ld_transposed, 0, rows, 0, c.to + first * rows * size
     )
@@ -196,13 +198,13 @@ cdef void transpose_packed(Pass *t, Py_ssize_t units, char *source, char *to) no
     cdef TransposeJob c
     c.t, c.units, c.source, c.to = t, units, source, to
     fc_team_run(
-        t.P.threads if units * t.rows > TRANSPOSE_SERIAL_NUMBERS else 1,
-        (units + TRANSPOSE_UNITS - 1) // TRANSPOSE_UNITS,
+        t.P.threads if units * t.rows > SERIAL_TRANSPOSE_MAX_ELEMENTS else 1,
+        (units + TRANSPOSE_PART_UNITS - 1) // TRANSPOSE_PART_UNITS,
         transpose_part, &c
     )
 
 
-cdef void add_packed_transpose(
+cdef void add_packed_transpose_term(
     Pass *t, fc_product *job, Py_ssize_t l, Matrix d, char *a
 ) noexcept nogil:
     """Add the term d times the input of layer l to a product. The input is packed in `a`; for layer
@@ -213,9 +215,9 @@ cdef void add_packed_transpose(
     job.n_terms += 1
     term.k, term.a, term.a_rs, term.a_cs = t.rows, d.at, P.ld_transposed, 1
     if l:
-        term.b, term.b_rs, term.b_vs = a, lanes(P), t.rows * lanes(P)
+        term.b, term.b_rs, term.b_vs = a, lanes_per_vector(P), t.rows * lanes_per_vector(P)
     else:
-        term.b, term.b_rs, term.b_vs = P.data.x, P.data.ldx, lanes(P)
+        term.b, term.b_rs, term.b_vs = P.data.x, P.data.ldx, lanes_per_vector(P)
 
 
 cdef void load_transposed(PlanS *P, Py_ssize_t r0, Py_ssize_t rows) noexcept nogil:
@@ -228,14 +230,14 @@ cdef void load_transposed(PlanS *P, Py_ssize_t r0, Py_ssize_t rows) noexcept nog
     cdef char *last
     cdef char *x = D.x if P.shared else D.X + r0 * D.x_rs * size
     cdef Py_ssize_t rs = D.ldx if P.shared else D.x_rs, cs = 1 if P.shared else D.x_cs
-    for panel in range(panels_of(P, rows)):
-        first = first_of(P, rows, panel)
-        n = first_of(P, rows, panel + 1) - first
-        to = at(P, P.x, state_of(P, panel), k)
+    for panel in range(count_panels(P, rows)):
+        first = first_sample_of_panel(P, rows, panel)
+        n = first_sample_of_panel(P, rows, panel + 1) - first
+        to = row_address(P, P.x, state_row_of_panel(P, panel), k)
         P.K.copy(k, n, x + first * rs * size, cs, rs, to, P.ld_transposed)
-        for j in range(k if n < whole_lines(P, n) else 0):
+        for j in range(k if n < round_up_to_lines(P, n) else 0):
             last = to + (j * P.ld_transposed + n - 1) * size
-            for end in range(1, whole_lines(P, n) - n + 1):
+            for end in range(1, round_up_to_lines(P, n) - n + 1):
                 memcpy(last + end * size, last, size)
 
 

@@ -19,24 +19,24 @@ cdef struct Sweep:
     const char *q
     char *w
     const double *c             # coefficients (s, m)
-    const double *transform     # lower triangular matrix (s, s), used by `sweep_batch` only
+    const double *transform     # lower triangular matrix (s, s), used by `sweep_update_batch` only
     double *out                 # sums of each part
 
 
 cdef enum:
     # multiply-adds of a sweep, m s n, from which waking other threads saves time
-    SWEEP_MIN_NUMBERS = 2000000
+    THREADED_SWEEP_MIN_MULTIPLY_ADDS = 2000000
     # Columns of a batch that are processed together, so that they stay in the L1 cache.
-    BATCH_COLUMNS = 512
-    BATCH_ROWS = 4              # rows of a batch that are updated together
+    BATCH_STRIP_COLUMNS = 512
+    BATCH_UPDATE_ROWS = 4              # rows of a batch that are updated together
 
 
-cdef Py_ssize_t sweep_width(Py_ssize_t n) noexcept nogil:
+cdef Py_ssize_t columns_per_sweep_part(Py_ssize_t n) noexcept nogil:
     """Return the number of columns per part of a sweep over rows of n elements."""
     return max(8192, (n // 256 + 2047) // 2048 * 2048)
 
 
-cdef void dots_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+cdef void compute_dots_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     """Compute one part of W Q', as one part of a job of the thread team."""
     cdef Sweep *t = <Sweep *>context
     cdef Py_ssize_t a = part * t.width, shift = a * t.K.real_bytes
@@ -58,7 +58,7 @@ cdef void subtract_part(void *context, Py_ssize_t part, int member) noexcept nog
     )
 
 
-cdef void both_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+cdef void compute_dots_and_gram_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     """Compute one part of W Q' and of W W', as one part of a job of the thread team."""
     cdef Sweep *t = <Sweep *>context
     cdef Py_ssize_t a = part * t.width, shift = a * t.K.real_bytes
@@ -75,7 +75,7 @@ cdef void both_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     )
 
 
-cdef void batch_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+cdef void update_batch_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     """Compute one part of W = -X (W - C Q), with X in `transform`, as one part of a job of the
     thread team.
     """
@@ -90,11 +90,11 @@ cdef void batch_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     if t.m:
         t.K.subtract(t.m, t.s, width, t.q + a * size, t.ldq, w, t.ldw, t.c, t.m, NULL)
     while x < width:
-        cols = min(<Py_ssize_t>BATCH_COLUMNS, width - x)
+        cols = min(<Py_ssize_t>BATCH_STRIP_COLUMNS, width - x)
         end = t.s
         # The last row comes first, because each new row is a combination of the old rows before it.
         while end:
-            first = (end - 1) // BATCH_ROWS * BATCH_ROWS
+            first = (end - 1) // BATCH_UPDATE_ROWS * BATCH_UPDATE_ROWS
             rows = w + (first * t.ldw + x) * size
             for i in range(end - 1, first - 1, -1):
                 row = w + (i * t.ldw + x) * size
@@ -150,17 +150,17 @@ cdef Py_ssize_t set_sweep(Sweep *t, Q, W) except -1:
         raise ValueError(
             "rows must be an aligned C-ordered array or whole rows of one, got others."
         )
-    t.K, t.m, t.s, t.n = &table_chosen()[q.kind == c"d"], q.count, w.count, q.n
-    t.q, t.w, t.ldq, t.ldw, t.width = q.at, w.at, q.ld, w.ld, sweep_width(q.n)
+    t.K, t.m, t.s, t.n = &chosen_table()[q.kind == c"d"], q.count, w.count, q.n
+    t.q, t.w, t.ldq, t.ldw, t.width = q.at, w.at, q.ld, w.ld, columns_per_sweep_part(q.n)
     return (t.n + t.width - 1) // t.width
 
 
 cdef int sweep_threads(Sweep *t) except -1:
     """Return the number of threads for a sweep."""
-    return default_threads() if t.m * t.s * t.n > SWEEP_MIN_NUMBERS else 1
+    return default_threads() if t.m * t.s * t.n > THREADED_SWEEP_MIN_MULTIPLY_ADDS else 1
 
 
-cdef void sweep(Sweep *t, fc_part part, int threads, Py_ssize_t size) noexcept nogil:
+cdef void run_sweep_parts(Sweep *t, fc_part part, int threads, Py_ssize_t size) noexcept nogil:
     """Run all parts of a sweep, each of which computes `size` sums. The buffer `out` holds the sums
     of all parts; on return its first `size` elements are the totals, added in order.
     """
@@ -176,29 +176,29 @@ cdef void sweep(Sweep *t, fc_part part, int threads, Py_ssize_t size) noexcept n
 
 cdef void sweep_dots(Sweep *t, int threads) noexcept nogil:
     """Compute out (s, m) = W Q'."""
-    sweep(t, dots_part, threads, t.m * t.s)
+    run_sweep_parts(t, compute_dots_part, threads, t.m * t.s)
 
 
 cdef void sweep_subtract(Sweep *t, int threads) noexcept nogil:
     """Compute W -= C Q, and out (s,) = the squared norms of the new rows."""
-    sweep(t, subtract_part, threads, t.s)
+    run_sweep_parts(t, subtract_part, threads, t.s)
 
 
-cdef void sweep_both(Sweep *t, int threads) noexcept nogil:
+cdef void sweep_dots_and_gram(Sweep *t, int threads) noexcept nogil:
     """Compute out (s, m) = W Q', followed by W W' (s, s), of which only the lower triangle is
     valid.
     """
-    sweep(t, both_part, threads, (t.m + t.s) * t.s)
+    run_sweep_parts(t, compute_dots_and_gram_part, threads, (t.m + t.s) * t.s)
 
 
-cdef void sweep_batch(Sweep *t, int threads) noexcept nogil:
+cdef void sweep_update_batch(Sweep *t, int threads) noexcept nogil:
     """Compute W = -X (W - C Q) with the lower triangular X (s, s) in `transform`. Nothing is
     written to `out`.
     """
-    sweep(t, batch_part, threads, 0)
+    run_sweep_parts(t, update_batch_part, threads, 0)
 
 
-cdef enum: SWEEP_PARTS = 512    # maximum number of parts of a sweep
+cdef enum: MAX_SWEEP_PARTS = 512    # maximum number of parts of a sweep
 
 
 def inner(x, y):
@@ -207,21 +207,21 @@ def inner(x, y):
     added in double precision.
     """
     cdef Sweep t
-    cdef double sums[SWEEP_PARTS]
+    cdef double sums[MAX_SWEEP_PARTS]
     cdef fc_watch before
     cdef Py_ssize_t n = x.size
     cdef char *q = vector_address(x, n, x.dtype, False)
     cdef char *w = vector_address(y, n, x.dtype, False)
     if q == NULL or w == NULL or x.dtype.char not in "fd" or not x.dtype.isnative:
         return None
-    t.K = &table_chosen()[x.itemsize == 8]
-    t.m, t.s, t.n, t.ldq, t.ldw, t.width, t.q, t.w = 1, 1, n, n, n, sweep_width(n), q, w
+    t.K = &chosen_table()[x.itemsize == 8]
+    t.m, t.s, t.n, t.ldq, t.ldw, t.width, t.q, t.w = 1, 1, n, n, n, columns_per_sweep_part(n), q, w
     t.out = sums
     cdef int threads = sweep_threads(&t)
     with nogil:
-        before = watch()
+        before = begin_signal_watch()
         sweep_dots(&t, threads)
-        unwatch(before)
+        end_signal_watch(before)
     return sums[0]
 
 
@@ -249,9 +249,9 @@ def project_rows(Q, W):
     t.out = <double *>pointer(sums)
     if sums.size:
         with nogil:
-            before = watch()
+            before = begin_signal_watch()
             sweep_dots(&t, threads)
-            unwatch(before)
+            end_signal_watch(before)
     return sums[0]
 
 
@@ -272,32 +272,33 @@ def subtract_rows(Q, W, C):
     t.c, t.out = <const double *><uintptr_t>C.ctypes.data, <double *><uintptr_t>squares.ctypes.data
     if W.size and t.m:
         with nogil:
-            before = watch()
+            before = begin_signal_watch()
             sweep_subtract(&t, threads)
-            unwatch(before)
+            end_signal_watch(before)
         return squares[0]
     return np.array([float(np.einsum("i,i->", w, w, dtype=np.float64)) for w in W])
 
 
 cdef enum:
-    COMBINE_COLUMNS = 2048      # columns that are processed together
+    COMBINE_PART_COLUMNS = 2048      # columns that are processed together
     # Bytes added to the distance between rows of the scratch buffer, so that rows do not share
     # cache sets.
-    ROWS_APART = 1024
+    ROW_PADDING_BYTES = 1024
 
 
 cdef struct Combined:
     Sweep sweep                 # sweep whose output w is overwritten, not updated
     char *scratch               # (s, lds) per thread
-    Py_ssize_t lds              # leading dimension: min(COMBINE_COLUMNS, n) plus ROWS_APART bytes
+    # leading dimension: min(COMBINE_PART_COLUMNS, n) plus ROW_PADDING_BYTES bytes
+    Py_ssize_t lds
 
 
 cdef void combine_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     """Compute one range of columns of S' Q, as one part of a job of the thread team."""
     cdef Combined *combined = <Combined *>context
     cdef Sweep *t = &combined.sweep
-    cdef Py_ssize_t a = part * COMBINE_COLUMNS, size = t.K.real_bytes, r
-    cdef Py_ssize_t width = min(<Py_ssize_t>COMBINE_COLUMNS, t.n - a)
+    cdef Py_ssize_t a = part * COMBINE_PART_COLUMNS, size = t.K.real_bytes, r
+    cdef Py_ssize_t width = min(<Py_ssize_t>COMBINE_PART_COLUMNS, t.n - a)
     cdef Py_ssize_t line = combined.lds * size
     cdef char *rows = combined.scratch + member * t.s * line
     for r in range(t.s):
@@ -326,15 +327,16 @@ def combine_rows(Q, S, Y):
     set_sweep(t, Q, Y)
     cdef int threads = sweep_threads(t)
     C = np.negative(np.asarray(S, np.float64).T, order="C")
-    combined.lds = min(<Py_ssize_t>COMBINE_COLUMNS, t.n) + ROWS_APART // t.K.real_bytes
+    combined.lds = min(<Py_ssize_t>COMBINE_PART_COLUMNS, t.n) + ROW_PADDING_BYTES // t.K.real_bytes
     scratch = np.empty((threads, t.s, combined.lds), Q.dtype)
     t.c, combined.scratch = <const double *>pointer(C), <char *>pointer(scratch)
     with nogil:
-        before = watch()
+        before = begin_signal_watch()
         fc_team_run(
-            threads, (t.n + COMBINE_COLUMNS - 1) // COMBINE_COLUMNS, combine_part, &combined
+            threads, (t.n + COMBINE_PART_COLUMNS - 1) // COMBINE_PART_COLUMNS, combine_part,
+            &combined
         )
-        unwatch(before)
+        end_signal_watch(before)
     return Y
 
 
@@ -345,7 +347,7 @@ def activate(activation, z):
     """Return phi(z) of a 2-D array z, computed by the kernel that passes use. The argument
     `activation` has the form that `Plan` accepts.
     """
-    cdef const fc_table *K = &table_chosen()[z.itemsize == 8]
+    cdef const fc_table *K = &chosen_table()[z.itemsize == 8]
     cdef Py_ssize_t ld
     cdef char *start
     if not isinstance(activation, str):
@@ -377,7 +379,7 @@ cdef class Multiplier:
 
     def __init__(self, dtype, int threads):
         cdef Py_ssize_t size = np.dtype(dtype).itemsize
-        self.K, self.threads = &table_chosen()[size == 8], max(1, min(threads, FC_MAX_THREADS))
+        self.K, self.threads = &chosen_table()[size == 8], max(1, min(threads, FC_MAX_THREADS))
         lines = np.zeros((self.threads, self.K.scratch // size + 64), dtype)
         self.owner = padded_copy(lines)[0]
         self.scratch, self.step = pointer(self.owner), self.owner.shape[1] * size
@@ -406,16 +408,16 @@ cdef class Multiplier:
             if not add:
                 out[...] = 0
             return out
-        job = plain_product(
+        job = describe_product(
             A.shape[0], B.shape[1], A.shape[1],
             pointer(A), A.strides[0] // size, A.strides[1] // size,
             pointer(B), B.strides[0] // size, B.strides[1] // size,
             pointer(out), out.strides[0] // size, add
         )
         with nogil:
-            before = watch()
+            before = begin_signal_watch()
             run_items(self.K, &job, self.threads, self.scratch, self.step)
-            unwatch(before)
+            end_signal_watch(before)
         return out
 
 
@@ -433,7 +435,7 @@ def adam_step(
         theta -= rate average / (sqrt(correction squares) + eps)
     """
     cdef fc_adam how = fc_adam(keep_m, keep_s, correction, rate, eps)
-    cdef const fc_table *K = &table_chosen()[theta.itemsize == 8]
+    cdef const fc_table *K = &chosen_table()[theta.itemsize == 8]
     cdef Py_ssize_t n = theta.size
     cdef fc_arithmetic before
     for x in (theta, g, average, squares):

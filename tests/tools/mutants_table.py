@@ -215,21 +215,29 @@ KERNELS = [
 PASSES = [
     (
         "fastcurv/_engine/passes.pyx",
-        "put_skip(&job.epilogue, below if y.skip and not y.user_phi else no_matrix())",
-        "put_skip(&job.epilogue, no_matrix())",
+        "set_skip(&job.epilogue, below if y.skip and not y.user_phi else null_matrix())",
+        "set_skip(&job.epilogue, null_matrix())",
     ),
     (
         "fastcurv/_engine/passes.pyx",
-        "scratch_matrix(t, y, t.scratch.e[(l + 1) & 1]) if y.skip else no_matrix()",
-        "no_matrix()",
+        "scratch_matrix(t, y, t.scratch.e[(l + 1) & 1]) if y.skip else null_matrix()",
+        "null_matrix()",
     ),
     ("fastcurv/_engine/passes.pyx", "for x in range(t.count):", "for x in range(1):"),
-    ("fastcurv/_engine/passes.pyx", "begin_sum(t, y, &job, add)", "begin_sum(t, y, &job, False)"),
-    ("fastcurv/_engine/r_passes.pyx", "begin_sum(t, y, job, add)", "begin_sum(t, y, job, False)"),
+    (
+        "fastcurv/_engine/passes.pyx",
+        "begin_sum_over_rows(t, y, &job, add)",
+        "begin_sum_over_rows(t, y, &job, False)",
+    ),
     (
         "fastcurv/_engine/r_passes.pyx",
-        "total += 2 * total_of(P, t, &job)",
-        "total += total_of(P, t, &job)",
+        "begin_sum_over_rows(t, y, job, add)",
+        "begin_sum_over_rows(t, y, job, False)",
+    ),
+    (
+        "fastcurv/_engine/r_passes.pyx",
+        "total += 2 * sum_item_totals(P, t, &job)",
+        "total += sum_item_totals(P, t, &job)",
     ),
     (
         "fastcurv/_engine/schedule.pyx",
@@ -242,7 +250,11 @@ PASSES = [
         "member if job.transient else panel - P.before)",
         "0 if job.transient else panel - P.before)",
     ),
-    ("fastcurv/_engine/products.pyx", "t.x0 // state_of(t.P, 1)", "t.r0 // state_of(t.P, 1)"),
+    (
+        "fastcurv/_engine/products.pyx",
+        "t.x0 // state_row_of_panel(t.P, 1)",
+        "t.r0 // state_row_of_panel(t.P, 1)",
+    ),
     (
         "fastcurv/_engine/schedule.pyx",
         "job.totals[j] += compute_quadratic(&t, job)",
@@ -251,8 +263,8 @@ PASSES = [
     ("fastcurv/_engine/packing.pyx", "if part == 0:", "if part == 1:"),
     (
         "fastcurv/_engine/packing.pyx",
-        "min(y.m, b.top + rows_of_block(c.P, y))",
-        "b.top + rows_of_block(c.P, y)",
+        "min(y.m, b.top + rows_per_block(c.P, y))",
+        "b.top + rows_per_block(c.P, y)",
     ),
     (
         "fastcurv/_engine/packing.pyx",
@@ -272,7 +284,7 @@ PASSES = [
     ),
     (
         "fastcurv/_engine/chunks.pyx",
-        "for i in range(panels_of(P, rows) if by_panels else",
+        "for i in range( count_panels(P, rows) if by_panels else",
         "for i in range((rows + P.panel - 1) // P.panel if by_panels else",
     ),
     (
@@ -287,18 +299,18 @@ PASSES = [
     ),
     (
         "fastcurv/_engine/transposed.pyx",
-        "V_of(t, y).flat + y.w * size if full else NULL",
+        "weights_of_v(t, y).flat + y.w * size if full else NULL",
         "NULL",
     ),
     (
         "fastcurv/_engine/callbacks.pyx",
-        "P.K.columns(m, n, place_of(P, state, piece, ld),",
-        "P.K.columns(m, n, at(P, state, 0, ld),",
+        "P.K.columns(m, n, piece_address(P, state, piece, ld),",
+        "P.K.columns(m, n, row_address(P, state, 0, ld),",
     ),
     ("fastcurv/_engine/state.pxd", "and not (top.skip or (top - 1).skip)", ""),
     (
         "fastcurv/_engine/transposed.pyx",
-        "epilogue.next.u = bias_of(P, y, V)",
+        "epilogue.next.u = bias_address(P, y, V)",
         "epilogue.next.u = NULL",
     ),
     (
@@ -343,8 +355,8 @@ PASSES = [
     ("fastcurv/_engine/gauss_newton.pyx", "if self.exponents[l]:", "if False:"),
     (
         "fastcurv/_engine/callbacks.pyx",
-        "out += n * size\n\n\ncdef void put",
-        "out += size\n\n\ncdef void put",
+        "out += n * size\n\n\ncdef void copy_pieces_to_state",
+        "out += size\n\n\ncdef void copy_pieces_to_state",
     ),
     ("fastcurv/_engine/gauss_newton.pyx", "not hessian and self.block == self.ld", "not hessian"),
     ("fastcurv/_engine/gauss_newton.pyx", "if count < P.N:", "if 0:"),

@@ -81,6 +81,10 @@ class Tracker(ReadOnly, made_by="fastcurv.spectrum.Tracker"):
         The values and residuals of all m records.
     steps : ndarray, shape (m,)
         The steps of the records.
+    signs : ndarray, shape (m,)
+        The sign of the lowest eigenvalue in each record, 0 where the residual leaves it open.
+    sign_changes : ndarray
+        The steps at which the lowest value changes its sign.
     n_products : int
         Number of products of all records.
 
@@ -215,18 +219,40 @@ class Tracker(ReadOnly, made_by="fastcurv.spectrum.Tracker"):
         return sum(record.n_products for record in self.records)
 
     @property
+    def signs(self) -> np.ndarray:
+        """The sign of the lowest eigenvalue in each record: -1, 1 or 0.
+
+        -1 is proved, except for rounding, because the eigenvalue is at most the value. 1 means that
+        the value is larger than its residual, so the eigenvalue near it is positive; a lower one in
+        another direction may not have been found yet. 0 means that the residual leaves the sign
+        open.
+        """
+        lowest, residuals = self._lowest("signs")
+        return np.where(lowest < 0, -1, np.where(lowest > residuals, 1, 0))
+
+    @property
     def sign_changes(self) -> np.ndarray:
         """The steps at which the sign of the lowest value differs from that of the previous
         record.
+
+        A change to negative is never reported too early. A change to positive can be, while the
+        eigenvalue is negative by less than the residual: `signs` is 0 in that record.
         """
-        if self._which == "LA":
-            raise ValueError(
-                "which must be 'BE' or 'SA' for sign_changes, those of the lowest eigenvalue, got "
-                "'LA'."
-            )
-        negative = self.values[:, 0] < 0 if self.records else np.empty(0, bool)
+        negative = self._lowest("sign_changes")[0] < 0
         changed: np.ndarray = self.steps[1:][negative[1:] != negative[:-1]]
         return changed
+
+    def _lowest(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return the lowest value of each record and its residual, which `name` needs."""
+        if self._which == "LA":
+            raise ValueError(
+                f"which must be 'BE' or 'SA' for {name}, about the lowest eigenvalue, got 'LA'."
+            )
+        values, residuals = (
+            np.array([getattr(record, part)[0] for record in self.records], float)
+            for part in ("values", "residuals")
+        )
+        return values, residuals
 
     def __repr__(self) -> str:
         if not self.records:

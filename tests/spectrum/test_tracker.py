@@ -45,8 +45,8 @@ def along_path(case, steps=110):
 
 
 def delay(case):
-    """Return the number of steps from the change of sign until the tracker reports it, and the
-    products.
+    """Return the number of steps from the change of sign until the tracker reports it, 0 if it is
+    reported early, and the products.
     """
     changed, lows = None, []
     tracker = None
@@ -64,10 +64,16 @@ def delay(case):
             assert (gaps <= record.residuals + 1e-12).all()
         if changed is None and step and (low < 0) != (lows[-2] < 0):
             changed = step
-    signs = tracker.sign_changes
-    later = signs[signs >= changed]
+    lows, signs = np.array(lows), tracker.signs
+    assert (lows[signs < 0] < 0).all()
+    reported = tracker.sign_changes
+    assert reported.size <= 1
+    # A value lies above its eigenvalue, so a rise is reported early if the residual allows it.
+    early = reported[reported < changed]
+    assert (signs[early] == 0).all() and (abs(lows[early]) <= tracker.residuals[early, 0]).all()
+    late = max(0, reported[0] - changed) if reported.size else len(lows)
     products = [record.n_products for record in tracker.records[1:]]
-    return (later[0] - changed if later.size else len(lows)), products
+    return late, products
 
 
 def test_a_change_of_sign_is_reported_within_20_steps_for_5_products_each():
@@ -136,8 +142,10 @@ def test_every_records_only_some_steps(rng):
     returned = [tracker(theta) for _ in range(7)]
     assert tracker.steps.tolist() == [0, 3, 6] and returned[1] is returned[0]
     assert tracker.values.shape == (3, 1) and "3 records" in repr(tracker)
-    with pytest.raises(ValueError, match="lowest eigenvalue"):
-        tracker.sign_changes  # noqa: B018
+    for name in ("sign_changes", "signs"):
+        assert getattr(Tracker(ob), name).size == 0
+        with pytest.raises(ValueError, match=f"for {name}, about the lowest eigenvalue"):
+            getattr(tracker, name)
 
 
 def test_invalid_trackers_and_points_raise(rng):

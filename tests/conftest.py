@@ -1,7 +1,9 @@
 """Fixtures that the tests share: a random generator, every kernel table of this CPU, both
 precisions, and a fresh interpreter."""
 
+import contextlib
 import gc
+import importlib
 import itertools
 import math
 import os
@@ -56,6 +58,24 @@ def pytest_collection_modifyitems(items):
         for item in itertools.chain(*groups.values()):
             if item not in kept:
                 item.add_marker(pytest.mark.nightly)
+
+
+def pytest_collection(session):
+    """Import the test modules in another order in each worker.
+
+    pytest rewrites the asserts of each module that has no up-to-date bytecode, which takes ten
+    seconds for all modules. If workers begin at different modules, each rewrites only a part.
+    """
+    worker = getattr(session.config, "workerinput", None)
+    if not worker or sys.dont_write_bytecode:
+        return
+    paths = sorted(session.config.rootpath.glob("tests/**/test_*.py"))
+    number, count = int(worker["workerid"][2:]), worker["workercount"]
+    first = len(paths) * number // count
+    for path in paths[first:] + paths[:first]:
+        name = ".".join(path.relative_to(session.config.rootpath).with_suffix("").parts)
+        with contextlib.suppress(Exception, pytest.skip.Exception):  # collection reports them
+            importlib.import_module(name)
 
 
 def pytest_collection_finish():

@@ -29,6 +29,7 @@ WRITTEN = sorted(
     if path.name not in ("gallery.md", "_pictures.md", "_commands.md")
 )
 PAGES = [ROOT / "README.md", *WRITTEN]
+N_PAGE_PROCESSES = 8  # number of processes that run the code of all pages
 
 
 def blocks(page):
@@ -207,20 +208,26 @@ def test_the_pages_contain_the_search_terms_of_newcomers():
     assert pages["install"].startswith("# install\n")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_code_on_the_page_runs(page, tmp_path):
-    """All blocks of a page run in one namespace. A block that states a requirement is skipped if
-    that is not installed.
+@pytest.mark.parametrize("first", range(N_PAGE_PROCESSES))
+def test_code_on_the_pages_runs(first, tmp_path):
+    """All blocks of a page run in one namespace, and several pages in one process. A block that
+    states a requirement is skipped if that is not installed.
     """
-    code = []
-    for block in blocks(page):
-        needed = re.findall(r"^# needs: (\w+)$", block, re.MULTILINE)
-        if all(importlib.util.find_spec(name) for name in needed):
-            code.append(block)
+    program = []
+    for page in PAGES[first::N_PAGE_PROCESSES]:
+        code = []
+        for block in blocks(page):
+            needed = re.findall(r"^# needs: (\w+)$", block, re.MULTILINE)
+            if all(importlib.util.find_spec(name) for name in needed):
+                code.append(block)
+        code = "\n".join(code)
+        program.append(
+            f"exec(compile({code!r}, {page.name!r}, 'exec'), {{'__name__': '__main__'}})"
+        )
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     installed = not (ROOT / "fastcurv" / "__init__.py").exists()
     run = subprocess.run(
-        [sys.executable, "-W", "error::FutureWarning", "-c", "\n".join(code)],
+        [sys.executable, "-W", "error::FutureWarning", "-c", "\n".join(program)],
         capture_output=True,
         text=True,
         cwd=tmp_path,

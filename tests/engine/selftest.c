@@ -5,7 +5,8 @@
  * and fc_baseline on both: | make neon cross-compiled, under emulation | make valgrind native,
  * for the instructions that valgrind supports
  *
- * Prints "N passed, M failed"; the exit status is 0 if M is 0. Numbers come from a fixed
+ * Arguments name the tables; without arguments, all tables are tested. Prints "N passed, M failed";
+ * the exit status is 0 if M is 0. Numbers come from a fixed
  * generator.
  *
  * Padding holds NaN when a kernel is called: no result may depend on it. Each matrix ends, or
@@ -167,25 +168,34 @@ static void test_table(const fc_table *tables, const fc_table *references) {
     printf("%-9s %6d passed, %d failed\n", tables[0].name, passed - so_far, failed - before);
 }
 
-int main(void) {
+/* Return nonzero if the arguments of the program name the table, or no table. */
+static int selected(int argc, char **argv, const fc_table *tables) {
+    for (int i = 1; i < argc; i++)
+        if (!strcmp(argv[i], tables[0].name)) return 1;
+    return argc < 2;
+}
+
+int main(int argc, char **argv) {
 #ifdef FC_GUARDED
     signal(SIGSEGV, touched), signal(SIGBUS, touched);
 #endif
 #ifdef FC_HAVE_X86
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw"))
+    if (selected(argc, argv, fc_avx512) && __builtin_cpu_supports("avx512f") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512bw"))
         test_table(fc_avx512, fc_reference);
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+    if (selected(argc, argv, fc_avx2) && __builtin_cpu_supports("avx2") &&
+        __builtin_cpu_supports("fma"))
         test_table(fc_avx2, fc_reference);
 #endif
 #ifdef FC_HAVE_NEON
-    test_table(fc_neon, fc_reference);
+    if (selected(argc, argv, fc_neon)) test_table(fc_neon, fc_reference);
 #endif
 #ifdef FC_HAVE_VECTORS
-    test_table(fc_baseline, fc_reference);
+    if (selected(argc, argv, fc_baseline)) test_table(fc_baseline, fc_reference);
 #endif
-    test_table(fc_reference, fc_reference);
+    if (selected(argc, argv, fc_reference)) test_table(fc_reference, fc_reference);
     test_blas(fc_reference);
     printf("%d passed, %d failed\n", passed, failed);
     return failed != 0;

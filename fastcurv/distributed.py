@@ -91,11 +91,11 @@ class Recipe:
                 arrays = {n: held[n] for n in ("X", "y", "sample_weight") if n in held}
             for name in ("X", "y"):
                 if name not in arrays:
-                    raise ValueError(f"the file {path.name} must hold X and y, got no {name}.")
+                    raise ValueError(f"the file {path.name} must hold X and y, and has no {name}.")
             return tuple(arrays.values())
         source: Any = make_row_source(path, self.y, self.sample_weight, self.columns)
         if source.n_rows == 0:
-            raise ValueError(f"the file {path.name} must have at least one row, got none.")
+            raise ValueError(f"the file {path.name} must have at least one row, got 0.")
         return next(source.blocks(source.n_rows))
 
 
@@ -501,7 +501,7 @@ def _check_shards(shards: Any) -> list[Any]:
         raise TypeError(f"shards must be a sequence of shards, got {type_phrase(shards)}.")
     found = list(shards)
     if not found:
-        raise ValueError("shards must have at least one shard, got none.")
+        raise ValueError("shards must hold at least one shard, got an empty list.")
     for i, one in enumerate(found):
         if not (_is_task(one) or callable(one) or isinstance(one, (str, Path))):
             raise TypeError(

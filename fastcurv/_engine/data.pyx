@@ -139,8 +139,9 @@ def copy_if_mapped(x, str name, rows=None, bint by_pipe=False):
     else:
         rows = np.array(rows, np.intp)
         if rows.size and (rows.min() < 0 or rows.max() >= x.shape[0]):
+            wrong = rows[(rows < 0) | (rows >= x.shape[0])][0]
             raise IndexError(
-                f"rows must be indices of the {x.shape[0]} rows of {name}, got others."
+                f"rows must be indices of the {x.shape[0]} rows of {name}, got {wrong}."
             )
         out = np.empty((len(rows), *x.shape[1:]), x.dtype)
     mapped, size, drop = held

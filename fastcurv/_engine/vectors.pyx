@@ -148,7 +148,7 @@ cdef Py_ssize_t set_sweep(Sweep *t, Q, W) except -1:
         )
     if not (q.whole and w.whole):
         raise ValueError(
-            "rows must be an aligned C-ordered array or whole rows of one, got others."
+            "rows must be an aligned C-ordered array or whole rows of such an array."
         )
     t.K, t.m, t.s, t.n = &chosen_table()[q.kind == c"d"], q.count, w.count, q.n
     t.q, t.w, t.ldq, t.ldw, t.width = q.at, w.at, q.ld, w.ld, columns_per_sweep_part(q.n)
@@ -267,7 +267,7 @@ def subtract_rows(Q, W, C):
     if C.shape != (W.shape[0], Q.shape[0]):
         raise ValueError(f"coefficients must have shape {(W.shape[0], Q.shape[0])}, got {C.shape}.")
     if not W.flags.writeable:
-        raise ValueError("the rows to change must be writeable, got read-only ones.")
+        raise ValueError("W must be writeable, got a read-only array.")
     squares = np.empty((max(parts, 1), W.shape[0]))
     t.c, t.out = <const double *><uintptr_t>C.ctypes.data, <double *><uintptr_t>squares.ctypes.data
     if W.size and t.m:
@@ -320,7 +320,7 @@ def combine_rows(Q, S, Y):
     if S.shape != (Q.shape[0], Y.shape[0]):
         raise ValueError(f"coefficients must have shape {(Q.shape[0], Y.shape[0])}, got {S.shape}.")
     if not Y.flags.writeable:
-        raise ValueError("the rows to write must be writeable, got read-only ones.")
+        raise ValueError("Y must be writeable, got a read-only array.")
     if not (Y.size and Q.size):
         Y[...] = 0
         return Y
@@ -444,7 +444,7 @@ def adam_step(
                 f"a vector must be of shape ({n},) and real dtype, got {x.dtype} {x.shape}."
             )
         if not x.flags.c_contiguous or not x.flags.aligned or not (x is g or x.flags.writeable):
-            raise ValueError("a vector must be writeable and contiguous, got one that is not.")
+            raise ValueError("a vector must be writeable and contiguous, got a read-only or strided one.")
     cdef char *by = pointer(g)
     cdef char *m = pointer(average)
     cdef char *s = pointer(squares)

@@ -163,7 +163,7 @@ def prepare_training(args: Namespace) -> tuple[Recipe, Dataset, Any, np.ndarray]
     if args.start is None:
         if args.data is None:
             raise ValueError(
-                f"data must be {DATA_SOURCES}, got none. Begin with: fastcurv train iris"
+                f"data must be {DATA_SOURCES}, and none is given. Begin with: fastcurv train iris"
             )
         recipe, model, theta = Recipe(args.data, seed=args.seed, **given), None, None
     else:
@@ -534,8 +534,8 @@ def open_run(args: Namespace, out: Output) -> tuple[Any, Any, SavedRun]:
     data = recipe.dataset()
     if recipe.digest not in ("", data.digest):
         raise ValueError(
-            f"{recipe.data} must hold the training data of {args.theta}, got others. "
-            "Use --data to use it nevertheless."
+            f"{recipe.data} must hold the data that {args.theta} was trained on, but its content "
+            "has changed since. Give --data to use it nevertheless."
         )
     objective = recipe.objective(data, args.threads, saved.model)
     if saved.theta.shape != (objective.n_params,):

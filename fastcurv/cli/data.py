@@ -66,9 +66,7 @@ def read_npz(path: str | Path, names: Container[str] | None = None) -> dict[str,
                     file.read(1)  # reading to the end makes zipfile compare the checksum
                 room -= 8 * found[name].size
     except OSError as error:
-        raise ValueError(
-            f"{path} must be a readable file, got an error: {error.strerror or error}."
-        ) from None
+        raise ValueError(f"{path} cannot be read: {error.strerror or error}.") from None
     except Exception as error:
         # NumPy and zipfile raise many kinds of errors for truncated, corrupt or foreign files.
         if "Object arrays" in str(error):  # only pickle could read an object array
@@ -78,7 +76,7 @@ def read_npz(path: str | Path, names: Container[str] | None = None) -> dict[str,
                 f"them, for example with {cast}."
             ) from None
         words = (one_line(error, 200) or type(error).__name__).rstrip(".")
-        raise ValueError(f"{path} must be a readable .npz file, got an error: {words}.") from None
+        raise ValueError(f"{path} cannot be read as an .npz file: {words}.") from None
     return found
 
 
@@ -132,7 +130,7 @@ def is_table_name(path: str | Path) -> bool:
 
 def existing_path(path: Path) -> Path:
     if not path.exists():
-        raise ValueError(f"{path} must be an existing file, got none.")
+        raise ValueError(f"{path} does not exist.")
     return path
 
 
@@ -357,13 +355,14 @@ def _encode_classes(
         raise ValueError(
             f"{source}: y must have one class per sample for {loss}, got shape {y.shape}."
         )
-    if y.dtype.kind == "f" and (y != np.round(y)).any():
+    fractions = y[y != np.round(y)] if y.dtype.kind == "f" else y[:0]
+    if len(fractions):
         raise ValueError(
-            f"{source}: y must hold classes for {loss}, got numbers that are not whole."
+            f"{source}: y must hold classes for {loss}, got fractions such as {fractions[0]:g}."
         )
     labels, ranks = np.unique(y, return_inverse=True)
     if labels.size < 2:
-        raise ValueError(f"{source}: y must hold at least two classes, got one.")
+        raise ValueError(f"{source}: y must hold at least two classes, got {labels.tolist()}.")
     if LOSSES[loss].targets == "labels":
         if labels.size != 2:
             raise ValueError(f"{source}: y must hold two classes for {loss}, got {labels.size}.")
@@ -395,8 +394,8 @@ def check_squarable(what: str, A: np.ndarray) -> None:
     size = np.abs(A).max(initial=0.0) if A.dtype.kind == "f" else 0.0
     if size > MAX_SQUARABLE_NUMBER:
         raise ValueError(
-            f"{what} must be numbers of at most {MAX_SQUARABLE_NUMBER:g}, got {size:g}. Divide "
-            "the columns by their unit."
+            f"{what} must be at most {MAX_SQUARABLE_NUMBER:g} in magnitude, got {size:g}. Choose "
+            "another unit for such columns."
         )
 
 

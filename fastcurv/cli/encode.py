@@ -281,9 +281,7 @@ def read_rows(
                 f"{len(places)}."
             )
     if not sheet.rows:
-        raise ValueError(
-            f"{sheet.path} must have at least one row below the column names, got none."
-        )
+        raise ValueError(f"{sheet.path} must have at least one row below the column names, got 0.")
     X, notes = encode_rows(codes, sheet, places)
     return scale_inputs(X, coding), (*sheet.notes, *notes, *note_on_marks(sheet, 1))
 

@@ -61,7 +61,7 @@ def prediction_columns(args: Namespace) -> tuple[Columns, tuple[str, ...]]:
     assert recipe is not None
     if coding is None:
         raise ValueError(
-            f"{path} must hold the scaling of its data, got none. Train the network again."
+            f"{path} does not hold the scaling of the training data. Train the network again."
         )
     model = model_of_file or recipe.network(coding.sizes[0], coding.sizes[-1])
     if saved.theta.size != model.n_params:
@@ -118,14 +118,12 @@ def _interval_bounds(
         recipe = replace(recipe, data=args.data)
     path = Path(recipe.data).expanduser()
     if is_table_name(path) and not path.exists():
-        raise ValueError(
-            f"{path} must be an existing file, got none. Name the training table with --data."
-        )
+        raise ValueError(f"{path} does not exist. Name the training table with --data.")
     data = recipe.dataset(coding if coding.codes else None)
     if recipe.digest not in ("", data.digest):
         raise ValueError(
-            f"{recipe.data} must hold the training data of {args.theta} for --interval, got "
-            "others. Name them with --data, or train again."
+            f"--interval requires the data that {args.theta} was trained on, but {recipe.data} has "
+            "changed since. Name the data with --data, or train again."
         )
     ob = recipe.objective(data, None, saved.model)
     check_no_batch_norm(ob, "--interval")

@@ -214,9 +214,7 @@ def load_run(path: str | Path, **instead: Any) -> SavedRun:
     """
     path = Path(path).expanduser()
     if not path.exists():
-        raise ValueError(
-            f"{path} must be an existing file, got none. Make one with 'fastcurv train'."
-        )
+        raise ValueError(f"{path} does not exist. Create it with 'fastcurv train'.")
     instead = {name: value for name, value in instead.items() if value is not None}
     if "data" in instead:
         instead["digest"] = ""
@@ -237,11 +235,10 @@ def load_run(path: str | Path, **instead: Any) -> SavedRun:
                 f"{path} must be a table whose name ends in .csv or .tsv, or a run that 'fastcurv "
                 f"train' saved, got a name that ends in {one_line(path.suffix)!r}."
             ) from None
-        reason = (
-            f"no {error}" if isinstance(error, KeyError) else f"an error: {one_line(error, 300)}"
-        )
+        missing = isinstance(error, KeyError)
+        reason = f"it has no {error}" if missing else one_line(error, 300)
         raise ValueError(
-            f"{path} must be a run that 'fastcurv train' saved, got {reason.rstrip('.')}."
+            f"{path} is not a run that 'fastcurv train' saved: {reason.rstrip('.')}."
         ) from None
     if recipe.n_outputs is None:
         model = None
@@ -274,27 +271,35 @@ def _read_coding(facts: Any) -> Coding:
             type(x) in (int, float) and math.isfinite(x) for x in values
         ):
             raise ValueError(
-                f"its scaling must be lists of finite numbers, got {one_line(repr(values))}."
+                f"the scaling must be lists of finite numbers, got {one_line(repr(values))}."
             )
         return tuple(map(float, values))
 
     known: dict[str, Any] = {name: numbers(facts[name]) for name in SCALING_FIELDS}
     known["statistics"] = tuple((numbers(m), numbers(v)) for m, v in facts["statistics"])
     if not isinstance(facts["target"], str) or not all(type(x) is str for x in facts["columns"]):
-        raise ValueError("its columns and target must have strings as names, got other values.")
+        raise ValueError(
+            "the names of the columns and of the target must be strings, got "
+            f"{one_line(repr((facts['columns'], facts['target'])))}."
+        )
     if not all(type(x) in (str, int, float) for x in facts["classes"]):
-        raise ValueError("its classes must be strings or numbers, got other values.")
+        raise ValueError(
+            f"the classes must be strings or numbers, got {one_line(repr(facts['classes']))}."
+        )
     if not all(x > 0 for name in ("scale", "y_scale") for x in known[name]):
-        raise ValueError("its scales must be numbers > 0, got others.")
+        scales = (*known["scale"], *known["y_scale"])
+        raise ValueError(f"the scales must be positive, got {one_line(repr(scales))}.")
     sizes = facts["sizes"]
     if len(sizes) < 2 or not all(type(m) is int and 0 < m < 1 << 31 for m in sizes):
-        raise ValueError(f"its sizes must be at least two ints >= 1, got {one_line(repr(sizes))}.")
+        raise ValueError(f"the sizes must be at least two ints >= 1, got {one_line(repr(sizes))}.")
     if len(facts["classes"]) not in (0, max(2, sizes[-1])) or any(
         len(known[name]) not in (0, width)
         for name, width in (("shift", sizes[0]), ("scale", sizes[0]))
     ):
         raise ValueError(
-            f"its scaling and classes must fit a network of sizes {sizes}, got other lengths."
+            f"the scaling and classes must fit a network of sizes {sizes}, got "
+            f"{len(known['shift'])} shifts, {len(known['scale'])} scales and "
+            f"{len(facts['classes'])} classes."
         )
     known["codes"] = _read_column_rules(facts.get("codes", ()), sizes[0])
     names = {name: tuple(facts[name]) for name in ("columns", "classes", "sizes")}
@@ -312,17 +317,24 @@ def _read_column_rules(facts: Any, n_inputs: int) -> tuple[Code, ...]:
         number = type(code.fill) in (int, float) and math.isfinite(code.fill)
         if not number or code.kind not in COLUMN_KINDS or not all(type(x) is str for x in words):
             raise ValueError(
-                f"its columns must be {', '.join(COLUMN_KINDS)}, got {one_line(repr(given))}."
+                f"each column must have a kind ({', '.join(COLUMN_KINDS)}), a finite fill and "
+                f"strings for the rest, got {one_line(repr(given))}."
             )
-        if code.kind == "dates" and (
-            code.form not in DATE_FORMS or datetime.fromisoformat(code.first).tzinfo is not None
-        ):
+        if code.kind == "dates" and code.form not in DATE_FORMS:
             raise ValueError(
-                f"its dates must have a known form, got {one_line(repr((code.form, code.first)))}."
+                f"the form of dates must be one of {', '.join(DATE_FORMS)}, got "
+                f"{one_line(repr(code.form))}."
+            )
+        if code.kind == "dates" and datetime.fromisoformat(code.first).tzinfo is not None:
+            raise ValueError(
+                f"the first date must have no time zone, got {one_line(repr(code.first))}."
             )
         codes.append(code)
-    if codes and sum(len(code.inputs) for code in codes) != n_inputs:
-        raise ValueError(f"its columns must give {n_inputs} inputs of the network, got others.")
+    given_inputs = sum(len(code.inputs) for code in codes)
+    if codes and given_inputs != n_inputs:
+        raise ValueError(
+            f"the columns must give the {n_inputs} inputs of the network, got {given_inputs}."
+        )
     return tuple(codes)
 
 
@@ -330,11 +342,14 @@ def _count_records(history: dict[str, np.ndarray], phases: Any) -> tuple[tuple[s
     """Validate a history and its phases. Return the methods with the number of records of each."""
     if history and set(history) != set(RECORD_FIELDS):
         raise ValueError(
-            f"its history must have {', '.join(RECORD_FIELDS)}, got {one_line(', '.join(history))}."
+            f"the history must have {', '.join(RECORD_FIELDS)}, got {one_line(', '.join(history))}."
         )
     lengths = {values.shape for values in history.values()}
     if len(lengths) > 1 or any(v.ndim != 1 or v.dtype.kind != "f" for v in history.values()):
-        raise ValueError("its history must be vectors of floats of one length, got other arrays.")
+        raise ValueError(
+            "the history must hold 1-d arrays of floats of one length, got shapes "
+            f"{one_line(repr(sorted(lengths)))}."
+        )
     n_records = sum(shape[0] for shape in lengths)
     pairs = isinstance(phases, (list, tuple)) and all(
         isinstance(phase, (list, tuple)) and [*map(type, phase)] == [str, int] and phase[1] >= 0
@@ -342,7 +357,7 @@ def _count_records(history: dict[str, np.ndarray], phases: Any) -> tuple[tuple[s
     )
     if not pairs or (phases and sum(count for _, count in phases) != n_records):
         raise ValueError(
-            f"its phases must be pairs of a name and a number of records, {n_records} in all, got "
+            f"the phases must be pairs of a name and a number of records, {n_records} in all, got "
             f"{one_line(repr(phases))}."
         )
     return tuple((one_line(name), count) for name, count in phases)
@@ -362,17 +377,17 @@ def _check_recipe(facts: Any, instead: dict[str, Any]) -> Recipe:
     known = {f.name: f for f in fields(Recipe)}
     for name, value in facts.items():
         if name not in known:
-            raise ValueError(f"its recipe must have known entries only, got {one_line(name)!r}.")
+            raise ValueError(f"the recipe has an unknown entry {one_line(name)!r}.")
         optional = name in ("loss", "target", "n_outputs") and value is None
         allowed = kinds.get(name, (str,))
         if not (optional or isinstance(value, allowed)):
             wanted = " or ".join(kind.__name__ for kind in allowed)
             raise ValueError(
-                f"{name} of its recipe must be of type {wanted}, got {one_line(repr(value))}."
+                f"{name} in the recipe must be of type {wanted}, got {one_line(repr(value))}."
             )
     if not all(type(width) is int and 0 < width < 1 << 31 for width in facts.get("hidden", ())):
         raise ValueError(
-            f"hidden of its recipe must be ints >= 1, got {one_line(facts['hidden'])}."
+            f"hidden in the recipe must be ints >= 1, got {one_line(facts['hidden'])}."
         )
     facts = {**facts, "hidden": tuple(facts.get("hidden", (32, 16)))}
     return Recipe(**(facts | instead))

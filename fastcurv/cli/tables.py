@@ -155,7 +155,7 @@ def read_sheet(path: str | Path, least: int = 2) -> Sheet:
     again = [name for name, count in Counter(names).items() if count > 1]
     if again:
         raise ValueError(
-            f"{path} must have another name for each column, got {one_line(again[0])!r} "
+            f"{path} must have a different name for each column, got {one_line(again[0])!r} "
             f"{names.count(again[0])} times. Rename or remove all but one of them."
         )
     if len(names) < least:
@@ -230,9 +230,7 @@ def _read_text(path: Path) -> tuple[str, tuple[str, ...]]:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise ValueError(
-            f"{path} must be a readable file, got an error: {error.strerror or error}."
-        ) from None
+        raise ValueError(f"{path} cannot be read: {error.strerror or error}.") from None
     if raw.startswith(GZIP_SIGNATURE):
         try:
             raw = gzip.decompress(raw)
@@ -310,7 +308,7 @@ def _split_into_cells(
         if "field limit" in str(error):
             raise ValueError(
                 f"{path}, line {begin}, must have cells of at most {csv.field_size_limit()} "
-                "characters, got more. Shorten the text, or close its double quotes."
+                "characters, got a longer one. Shorten the text, or close its double quotes."
             ) from None
         raise ValueError(
             f"{path}, line {begin}, must have its double quotes in pairs around whole cells, got "

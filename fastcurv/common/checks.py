@@ -268,7 +268,8 @@ def as_numpy(x: Any, name: str) -> Array:
         raise TypeError(f"{name} must be a dense array, got a sparse matrix. Use {name}.toarray().")
     if getattr(x, "requires_grad", False) is True:
         raise ValueError(
-            f"{name} must be a tensor without requires_grad, got one with it. Use {name}.detach()."
+            f"{name} must be a tensor without requires_grad, got requires_grad=True. Use "
+            f"{name}.detach()."
         )
     try:
         if not hasattr(x, "__array__") and hasattr(x, "__dlpack__"):

@@ -92,7 +92,7 @@ def _read_kernels(leaves: Sequence[Leaf], activation: Any) -> Model:
         else:
             raise unsupported_layer(f"{leaf.name} of shape {array.shape}", SUPPORTED_KERNELS_TEXT)
     if not found:
-        raise ValueError(f"weights must be {SUPPORTED_KERNELS_TEXT}, got none.")
+        raise ValueError(f"weights must be {SUPPORTED_KERNELS_TEXT}, got an empty list.")
     layers = [(kernel.array.T, bias) for kernel, bias in found]
     return model_from_layers(layers, activation, [kernel.name for kernel, _ in found])
 

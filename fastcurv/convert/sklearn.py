@@ -254,7 +254,7 @@ class Stack:
     def finish(self, dtype: Any = None) -> Model:
         """Return the model and its theta, in the dtype of the source unless another is given."""
         if not self.layers:
-            raise ValueError("the source must have at least one linear layer, got none.")
+            raise ValueError("the source must have at least one linear layer, got 0.")
         if self.last == "activation" and self.activations[-1] == "sigmoid":
             self.activations.pop()
             self.last = "linear"
@@ -396,8 +396,8 @@ def from_sklearn(est: Any) -> Model:
             last, est = target_map(est, last), est.regressor_
     if hasattr(est, "best_estimator_") or type(est).__name__.endswith("SearchCV"):
         raise TypeError(
-            f"est must be a fitted estimator, got {type_phrase(est)}. "
-            "Use est.best_estimator_, after fit."
+            f"est must be an MLP estimator or a Pipeline that ends in one, got {type_phrase(est)}, "
+            "a search. Fit it, and use est.best_estimator_."
         )
     if not hasattr(est, "get_params") or not hasattr(type(est), "partial_fit"):
         raise TypeError(

@@ -540,7 +540,7 @@ def _model_from_state(state: Mapping[str, Any], activation: Any) -> Model:
         found.setdefault(layer, []).append(value)
     layers = [(parts[0], parts[1] if len(parts) > 1 else None) for parts in found.values()]
     if not layers:
-        raise ValueError("the state dict must hold the weights of linear layers, got none.")
+        raise ValueError("the state dict must hold the weights of linear layers, and has none.")
     return model_from_layers(layers, activation, [repr(name) for name in found])
 
 

@@ -197,7 +197,7 @@ class LaplacePosterior(Record, AttributeHints, subject="posterior"):
         if link not in ("sigmoid", "softmax"):
             raise ValueError(
                 f"loss must be 'cross_entropy' or 'binary_cross_entropy' for predict_proba, got "
-                f"{self.objective.loss!r}. Use std(X) for numbers."
+                f"{self.objective.loss!r}. For regression, use std(X)."
             )
         mean = _mean_sigmoid if link == "sigmoid" else _mean_softmax
         model = self.objective.model

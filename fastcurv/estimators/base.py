@@ -339,7 +339,9 @@ def nonzero_weight_rows(X: Any, y: Any, weight: np.ndarray) -> tuple[Any, Any, A
     """Return the rows whose weight is not 0, with their targets and weights."""
     kept = weight > 0
     if not kept.any():
-        raise ValueError("sample_weight must be positive for some rows, got zero for all.")
+        raise ValueError(
+            "sample_weight must be positive for at least one row, got zero for all rows."
+        )
     return (X, y, weight) if kept.all() else select_rows(kept, X, y, weight)
 
 

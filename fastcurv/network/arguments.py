@@ -100,8 +100,8 @@ def activation_name(x: Any) -> Any:
     differs = ACTIVATIONS[name].differs if name in ACTIVATIONS else {}
     if homes[0] in differs:
         raise ValueError(
-            f"activation must be a function of fastcurv, got {homes[0]}.{name}, "
-            f"{differs[homes[0]]}. Use {name!r} if another function will do."
+            f"activation must be a function that fastcurv has, got {homes[0]}.{name}, "
+            f"{differs[homes[0]]}. Use {name!r} for the function without that difference."
         )
     ours = CHOICE_ALIASES["activation"].get(name, repr(name)).strip("'")
     return ours if ours in ACTIVATIONS else x
@@ -265,7 +265,7 @@ def select_rows(rows: Any, *parts: Any) -> list[Any]:
             f"rows must select from the {len(parts[0])} samples, got an invalid index ({error})."
         ) from None
     if not len(found[0]):
-        raise ValueError("rows must select at least one sample, got none.")
+        raise ValueError("rows must select at least one sample, got 0.")
     return found
 
 

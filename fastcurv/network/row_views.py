@@ -34,7 +34,8 @@ def check_rows_in_memory(ob: Any, call: str) -> None:
         )
     if not has_consistent_hessian(ob):
         raise ValueError(
-            f"ob must have the loss of its class for {call}, got one that replaces it."
+            f"ob must not override the loss of fastcurv.Objective for {call}, got "
+            f"{type_phrase(ob)} that does. Use a fastcurv.Loss."
         )
 
 

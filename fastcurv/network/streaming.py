@@ -168,7 +168,7 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
             source.n_rows = sum(block[0].shape[0] for _, block, _ in self._blocks())
         self._n_samples = int(source.n_rows)
         if not self._n_samples:
-            raise ValueError("X must have at least one row, got none.")
+            raise ValueError("X must have at least one row, got 0.")
         vars(self)["n_shards"] = -(-self._n_samples // self.block_rows)
 
     def _learn_loss(self) -> None:

@@ -115,7 +115,7 @@ def restore_generator(saved: Any) -> np.random.Generator:
         made.state = saved
     except (ValueError, OverflowError) as error:
         raise invalid_checkpoint(
-            f"its random generator {name} cannot have the saved state"
+            f"{name} cannot have the saved state of the random generator"
         ) from error
     return np.random.Generator(made)
 
@@ -123,7 +123,7 @@ def restore_generator(saved: Any) -> np.random.Generator:
 def check_facts(facts: Any, fresh: dict[str, Any], of: str) -> None:
     """Raise ValueError unless the facts have the names and the structure of fresh ones."""
     if not isinstance(facts, dict) or set(facts) != set(fresh):
-        raise invalid_checkpoint(f"its entries for {of} are missing or have other names")
+        raise invalid_checkpoint(f"the entries for {of} are missing or have unknown names")
     for name, example in fresh.items():
         if not has_structure_of(facts[name], example):
             raise invalid_checkpoint(
@@ -152,7 +152,7 @@ def check_run(arrays: dict[str, np.ndarray], facts: Any, run: Any) -> None:
     check_facts(facts, fresh | {"f": None, "rng": dict}, "a run")
     if not 0 <= facts["elapsed"] < 1e15:
         raise invalid_checkpoint(
-            f"its elapsed time of {facts['elapsed']:g} seconds is negative or too large"
+            f"the elapsed time of {facts['elapsed']:g} seconds is negative or too large"
         )
     points = {name: arrays[name] for name in arrays if name in ("theta", "best")}
     check_vectors(points, run.theta.size, "a run", run.theta.dtype)
@@ -164,7 +164,7 @@ def check_run(arrays: dict[str, np.ndarray], facts: Any, run: Any) -> None:
         or rows.min() < 0
         or rows.max() >= count
     ):
-        raise invalid_checkpoint(f"its rows are not indices of the {count} samples")
+        raise invalid_checkpoint(f"the rows are not indices of the {count} samples")
     watched = "history.validation" in arrays
     if watched != (run.validation is not None):
         raise ValueError(
@@ -175,10 +175,10 @@ def check_run(arrays: dict[str, np.ndarray], facts: Any, run: Any) -> None:
         values = arrays.get("history." + key)
         if values is None or values.shape != (facts["records"],) or values.dtype != np.float64:
             raise invalid_checkpoint(
-                f"its history of {key} is not a list of {facts['records']} numbers"
+                f"the history of {key} is not a list of {facts['records']} numbers"
             )
         if key in ("iteration", "products") and not (abs(values) < 1e15).all():
-            raise invalid_checkpoint(f"its history of {key} holds values that are not counts")
+            raise invalid_checkpoint(f"the history of {key} holds counts of 1e15 or more")
 
 
 def check_objective(run: Any, facts: Any) -> None:

@@ -183,7 +183,7 @@ def _escape(
         size = rounding / curvature_rounding_error(way, 1.0)
     v = check_vector(way, H.n, "direction", theta.dtype if direction is None else np.float64)
     if not np.any(v):
-        raise ValueError("direction must not be zero, got zeros.")
+        raise ValueError("direction must not be zero, got a vector of zeros.")
     v = (v / v.dtype.type(norm(v))).astype(theta.dtype)
     curvature, error, Hv = H.rayleigh(v)
     H.norm = max(H.norm, size, norm(Hv))

@@ -181,7 +181,7 @@ class LBFGS(Method):
         self.taken, self.due = facts["taken"], facts["due"]
         if layers is not None and facts["scale"] is not None:
             if not {"origin", "x"} <= arrays.keys():
-                raise invalid_checkpoint("its scaled coordinates have no origin")
+                raise invalid_checkpoint("the scaled coordinates have no origin")
             self.origin, self.at, self.started = arrays["origin"], run.theta.copy(), True
             layers.fit(self.origin)
             layers.rescale(facts["scale"])

@@ -202,10 +202,13 @@ def _column_error_bounds(op: Any, P: Floats) -> Floats:
             rows, columns = (float(np.abs(P).sum(axis=a).max(initial=0.0)) for a in (0, 1))
         norm = min(safe_norm(P), rows**0.5 * columns**0.5)
         return np.full(n, PRODUCT_ERROR_EPS * float(np.finfo(dtype).eps) * norm)
-    if bounds.shape != (n,) or np.isnan(bounds).any():
+    if bounds.shape != (n,):
         raise ValueError(
-            f"the operator's bounds on its columns must be numbers >= 0 of shape ({n},), got "
-            f"shape {bounds.shape} or NaN."
+            f"column_bounds() of the operator must have shape ({n},), got {bounds.shape}."
+        )
+    if not (bounds >= 0).all():
+        raise ValueError(
+            f"error bounds of the operator must be >= 0, got {bounds[~(bounds >= 0)][0]:g}."
         )
     return bounds
 

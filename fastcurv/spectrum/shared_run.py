@@ -111,7 +111,7 @@ class Runs:
         """Return the run from the start vector g, for `Krylov.start_from`."""
         g = check_vector(g, self.n, "g")
         if not g.any():
-            raise ValueError("g must be a direction, got zero.")
+            raise ValueError("g must not be zero, got a vector of zeros.")
         for start, run in self.by_start:  # noqa: B007  used where the loop is left
             if np.array_equal(start, g):
                 break

@@ -115,8 +115,8 @@ class Function(ReadOnly):
         if found.shape not in shapes:
             which = " or ".join(map(str, shapes))
             raise ValueError(
-                f"third of {self!r} must return {which}, got shape {found.shape} for z of shape "
-                f"{z.shape}."
+                f"third of {self!r} must return an array of shape {which}, got shape "
+                f"{found.shape} for z of shape {z.shape}."
             )
         # a bound that is NaN becomes infinite
         found = np.where(found >= 0, found * ROUND_UP_FACTOR, np.inf)

@@ -186,12 +186,12 @@ def test_continued_training_rejects_options_that_do_not_fit_the_network(
         (f"train --from {short} --hidden 4", "--hidden must be left out with --from"),
         (f"train --from {short} --activation relu", "--activation must be left out"),
         (f"train --from {short} iris", "Use the data that it was trained on"),
-        ("train --from nowhere.onnx d.csv", "must be an existing file"),
+        ("train --from nowhere.onnx d.csv", "does not exist"),
         (
             f"train --from {zero} {quoted(folder, 'd.csv')} --out a.npz",
             "out must be a name that ends in .safetensors",
         ),
-        ("train", "got none. Begin with: fastcurv train iris"),
+        ("train", "and none is given. Begin with: fastcurv train iris"),
     ):
         assert main(shlex.split(line)) == 2, line
         error = capsys.readouterr().err
@@ -286,13 +286,13 @@ def test_predict_rejects_data_that_do_not_fit_the_network(folder, tmp_path, caps
         ),
         (short, quoted(tmp_path, "w.csv"), "column 'c', must be a number, got 'x'"),
         (short, quoted(tmp_path, "e.csv"), "at least one row below the column names"),
-        (short, "nowhere.csv", "must be an existing file"),
+        (short, "nowhere.csv", "does not exist"),
         (short, "iris", "must have 3 features, got 4"),
         (short, f"{quoted(folder, 'd.csv')} --probabilities", "predicts numbers"),
         (short, f"{quoted(folder, 'd.csv')} --out p.txt", "ends in .csv"),
         (short, f"{quoted(folder, 'd.csv')} --activation relu", "which names its activations"),
         (large, quoted(tmp_path, "a.csv"), "must have the 3 columns of the training table, got 2"),
-        ("nothing.safetensors", "iris", "must be an existing file"),
+        ("nothing.safetensors", "iris", "does not exist"),
     ):
         assert main(shlex.split(f"predict {model} {data}")) == 2, (model, data)
         error = capsys.readouterr().err

@@ -59,9 +59,9 @@ def test_train_reaches_a_critical_point(trained, capsys):
     ("arguments", "words"),
     [
         (["train", "mnist"], "data must be one of"),
-        (["train", "nowhere.npz"], "nowhere.npz must be an existing file, got none."),
-        (["classify", "nowhere.npz"], "nowhere.npz must be an existing file, got none."),
-        (["spectrum", "{empty}"], "must be a run that"),
+        (["train", "nowhere.npz"], "nowhere.npz does not exist."),
+        (["classify", "nowhere.npz"], "nowhere.npz does not exist."),
+        (["spectrum", "{empty}"], "is not a run that"),
         (["classify", "{run}", "--data", "wine"], "Use the data that it was trained on"),
     ],
 )

@@ -196,10 +196,7 @@ def test_intervals_equal_those_of_the_estimator(numbers, tmp_path, capsys):
     moved = numbers.rename(tmp_path / "moved.csv")
     assert main(["predict", str(path), str(moved), "--interval", "0.9"]) == 2
     error = capsys.readouterr().err
-    assert (
-        "must be an existing file, got none." in error
-        and "Name the training table with --data." in error
-    )
+    assert "does not exist." in error and "Name the training table with --data." in error
     assert main(["predict", str(path), str(moved), "--interval", "0.9", "--data", str(moved)]) == 0
     assert table_of(capsys.readouterr().out).keys() == found.keys()
     more = [str(path), str(moved), "--interval", "0.999", "--data", str(moved)]
@@ -210,7 +207,7 @@ def test_intervals_equal_those_of_the_estimator(numbers, tmp_path, capsys):
     moved.write_text(moved.read_text().replace("0.", "1.", 1))
     assert main(["predict", str(path), str(moved), "--interval", "0.9", "--data", str(moved)]) == 2
     error = capsys.readouterr().err
-    assert "must hold the training data of" in error and "Name them with --data" in error
+    assert "--interval requires the data" in error and "Name the data with --data" in error
 
 
 def test_classes_are_predicted_in_their_words(numbers, tmp_path, capsys):
@@ -277,7 +274,7 @@ def test_garbled_codes_of_saved_runs_raise(kind, numbers, tmp_path, monkeypatch)
     asdict = saving.asdict
     monkeypatch.setattr(saving, "asdict", garbled)
     fit.save(path)
-    with pytest.raises(ValueError, match="must be a run that 'fastcurv train' saved, got "):
+    with pytest.raises(ValueError, match="is not a run that 'fastcurv train' saved: "):
         load_run(path)
 
 
@@ -358,7 +355,7 @@ def test_an_unknown_suffix_of_a_table_raises_with_the_known_ones(tmp_path, capsy
         ("{table} --save n.txt", "save must be a name that ends in .npz or .safetensors"),
         ("{table} --out r.txt", "out must be a name that ends in .html or .htm"),
         ("{table} --target z", "target must be a column of {table}, got 'z'; its columns are a, b"),
-        ("no.csv", "no.csv must be an existing file, got none."),
+        ("no.csv", "no.csv does not exist."),
         ("-", "table must be a file, got '-', which is standard input. Write it to a .csv file"),
     ],
 )

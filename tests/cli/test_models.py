@@ -174,7 +174,7 @@ def test_unsuitable_model_files_print_one_line_and_exit_with_status_2(
         ([net, *data, "--activation", "tanh"], "--activation must be left out"),
         ([bare, *data], "--activation must be given with"),
         ([odd, *data, "--activation", "tanh"], "which have no order"),
-        ([tmp_path / "none.onnx", *data], "must be an existing file, got none."),
+        ([tmp_path / "none.onnx", *data], "does not exist."),
     ]
     try:
         import onnx  # noqa: F401

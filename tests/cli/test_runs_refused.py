@@ -23,10 +23,10 @@ from fastcurv.testing import QuadraticObjective  # noqa: E402
 RECIPES = {
     "matrix": ({}, np.eye(3), "a vector of floats"),
     "words": ({}, np.array(["a"]), "a vector of floats"),
-    "name": ({"colour": 1}, np.ones(3), "known entries only, got 'colour'"),
-    "kind": ({"seed": "zero"}, np.ones(3), "seed of its recipe must be of type int, got 'zero'"),
-    "width": ({"hidden": [0]}, np.ones(3), r"hidden of its recipe must be ints >= 1, got \[0\]"),
-    "half": ({"hidden": [1.5]}, np.ones(3), r"hidden of its recipe must be ints >= 1, got \[1.5\]"),
+    "name": ({"colour": 1}, np.ones(3), "the recipe has an unknown entry 'colour'"),
+    "kind": ({"seed": "zero"}, np.ones(3), "seed in the recipe must be of type int, got 'zero'"),
+    "width": ({"hidden": [0]}, np.ones(3), r"hidden in the recipe must be ints >= 1, got \[0\]"),
+    "half": ({"hidden": [1.5]}, np.ones(3), r"hidden in the recipe must be ints >= 1, got \[1.5\]"),
 }
 
 
@@ -95,7 +95,7 @@ def test_unreadable_archives_are_rejected(tmp_path):
     """Archives that unpack to more than 32 MiB and 64 times their size are rejected from their
     directory.
     """
-    with pytest.raises(ValueError, match="must be a readable file, got an error: Is a directory"):
+    with pytest.raises(ValueError, match="cannot be read: Is a directory"):
         read_npz(tmp_path)
     np.savez(tmp_path / "bomb.npz", x=np.zeros(10))
     raw = bytearray((tmp_path / "bomb.npz").read_bytes())

@@ -132,7 +132,7 @@ def test_changed_data_are_detected(points, tmp_path, capsys):
     (tmp_path / "d.csv").write_text(text)
     capsys.readouterr()
     assert main(["classify", str(tmp_path / "n.npz")]) == 2
-    assert "must hold the training data of" in capsys.readouterr().err
+    assert "must hold the data that" in capsys.readouterr().err
     assert main(["classify", str(tmp_path / "n.npz"), "--data", str(tmp_path / "d.csv")]) == 0
 
 

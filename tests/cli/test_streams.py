@@ -541,7 +541,7 @@ def test_runs_without_times_are_rejected(folder, tmp_path, capsys):
     run = save_run(tmp_path / "run.npz", saved.recipe, model, saved.theta, history)
     assert main(["report", str(run)]) == 2
     said = capsys.readouterr().err
-    assert "its history must have loss, gradient_norm, time, got loss, gradient_norm." in said
+    assert "the history must have loss, gradient_norm, time, got loss, gradient_norm." in said
 
 
 def test_flipped_bits_of_a_run_are_detected(folder, tmp_path):

@@ -327,7 +327,7 @@ REFUSED = {
                            "line 22, must be text in UTF-8"),
     "long cell": (f"a,y\n{SOME}{'x' * 200_000},1\n", None, "line 22, must have cells of at most"),
     "open quote": (f'a,y\n"{SOME}', None, "line 2, must have its double quotes in pairs"),
-    "same names": (f"y,y\n{SOME}", None, "another name for each column, got 'y' 2 times. Rename"),
+    "same names": (f"y,y\n{SOME}", None, "a different name for each column, got 'y' 2 times. Rename"),
     "huge": (f"a,y\n{SOME}1e308,1\n", None, "line 22, column 'a', must be a number of at most "
              "1e+75, got '1e308'."),
     "tiny": (lines([f"{v}e-300" for v in A], Y, names="a,y"), None,
@@ -437,7 +437,7 @@ def test_missing_columns_of_new_rows_are_named(read):
     with pytest.raises(ValueError, match="line 2, column 'c', must be a number, got '3 kg'."):
         read_rows(path, coding, None)
     path.write_text("c,b,a\n")
-    with pytest.raises(ValueError, match="at least one row below the column names, got none."):
+    with pytest.raises(ValueError, match="at least one row below the column names, got 0."):
         read_rows(path, coding, None)
 
 

@@ -155,7 +155,7 @@ FIRST, LAST, TIED = nn.Linear(4, 4), nn.Linear(4, 2), nn.Linear(4, 4)
             ["module[2]", "must have a bias, or none"],
         ),
         ([FIRST, nn.Linear(3, 2)], ["module[1]", "must take 4", "got 3"]),
-        ([], ["must have at least one linear layer, got none"]),
+        ([], ["must have at least one linear layer, got 0"]),
         ([FIRST, nn.BatchNorm1d(4)], ["batch normalisation"]),
         (None, ["Own", "must have a forward without control flow", "state_dict"]),
     ],
@@ -179,7 +179,7 @@ def test_state_dicts_are_read_in_layer_order():
     for call, words in (
         (lambda: fc.from_torch(module.state_dict()), "activation must be .*got None"),
         (lambda: fc.from_torch(bad, "tanh"), "1.weight"),
-        (lambda: fc.from_torch({}, "tanh"), "must hold the weights of linear layers, got none"),
+        (lambda: fc.from_torch({}, "tanh"), "must hold the weights of linear layers, and has none"),
         (lambda: fc.from_torch(module, "relu"), "activation must be None or .'tanh'"),
         (
             lambda: fc.from_torch(module.state_dict(), ["tanh", "relu"]),

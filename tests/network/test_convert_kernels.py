@@ -32,7 +32,7 @@ def test_weights_of_keras_and_jax_give_equal_outputs():
     for call, words in (
         (lambda: fc.from_keras([K1, b1, b1, b1]), r"weights\[2\]"),
         (lambda: fc.from_keras([K1.T, b1, K2.T, b2]), "bias"),
-        (lambda: fc.from_keras([]), "each with a bias, got none"),
+        (lambda: fc.from_keras([]), "each with a bias, got an empty list"),
         (lambda: fc.from_jax({"conv": np.zeros((2, 2, 2))}), "conv"),
         (lambda: fc.from_jax([(K1, b1), (K1, b1)]), "must take .*got 4"),
         (lambda: fc.from_keras([K1, b1, K2, b2], "swish"), "swish"),

@@ -79,7 +79,8 @@ def test_errors_for_searches_suggest_their_best_estimator(fitted):
             warnings.simplefilter("ignore")
             search.fit(X, X[:, 0])
     with pytest.raises(
-        TypeError, match="est must be a fitted .*got a GridSearchCV. Use est.best_estimator_"
+        TypeError,
+        match="est must be an MLP .*got a GridSearchCV, a search. Fit it, and use est.best_estimator_",
     ):
         fc.from_sklearn(search)
 

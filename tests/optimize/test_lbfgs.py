@@ -540,7 +540,7 @@ def test_scaled_coordinates_without_an_origin_raise(tmp_path):
     arrays, facts = read_tensors(path)
     del arrays["method.origin"]
     write_tensors(path, arrays, facts)
-    with pytest.raises(ValueError, match="damaged one: its scaled coordinates have no origin"):
+    with pytest.raises(ValueError, match="damaged one: the scaled coordinates have no origin"):
         minimize(ob, None, precondition=True, resume=path)
 
 

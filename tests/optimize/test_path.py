@@ -100,7 +100,7 @@ def test_a_path_has_a_table_and_a_plot(rng):
     with pytest.raises(ValueError, match="ob must have its rows in memory"):
         fc.regularization_path(streamed, [1.0])
     ob.value = lambda theta: 0.0
-    with pytest.raises(ValueError, match="ob must have the loss of its class"):
+    with pytest.raises(ValueError, match="ob must not override the loss"):
         fc.regularization_path(ob, [1.0])
 
 

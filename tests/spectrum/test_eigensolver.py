@@ -499,7 +499,10 @@ def test_invalid_column_bounds_are_rejected(bounds):
         def column_bounds(self):
             return bounds
 
-    with pytest.raises(ValueError, match="bounds on its columns"):
+    with pytest.raises(
+        ValueError,
+        match=r"^(column_bounds\(\)|error bounds) of the operator must ",
+    ):
         dense_matrix(Bounded(np.arange(5.0)))
 
 

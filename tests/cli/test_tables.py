@@ -327,7 +327,7 @@ REFUSED = {
                            "line 22, must be text in UTF-8"),
     "long cell": (f"a,y\n{SOME}{'x' * 200_000},1\n", None, "line 22, must have cells of at most"),
     "open quote": (f'a,y\n"{SOME}', None, "line 2, must have its double quotes in pairs"),
-    "same names": (f"y,y\n{SOME}", None, "a different name for each column, got 'y' 2 times. Rename"),
+    "same names": (f"y,y\n{SOME}", None, "name for each column, got 'y' 2 times. Rename"),
     "huge": (f"a,y\n{SOME}1e308,1\n", None, "line 22, column 'a', must be a number of at most "
              "1e+75, got '1e308'."),
     "tiny": (lines([f"{v}e-300" for v in A], Y, names="a,y"), None,

@@ -1,13 +1,13 @@
 """Numbers with bounds on their errors, for passes that are written like the equations at the head
 of ``fastcurv/_engine/passes.pyx``.
 
-`Num` is a matrix (rows, m) with a bound on each entry and on the norm of each row, an `Err`;
-`linear_with_errors`, `Phi`, sums and products round as the kernels do (`Arithmetic`) and propagate
-errors. Both kinds of bounds are needed, and those of `Chain` over several layers: bounds on entries
-alone are 1.08 times as large at one hidden layer and 14 000 times at six. Three other types hold
-less: `NormBound` (`fastcurv.certify.columns`) holds norms alone, for all columns at once;
-`RowMatrices` (`dense_hessian`) a matrix for each row; `Bounded` (`precise`) numbers of some 100
-bits.
+`Num` is a matrix (rows, m) with bounds on the errors of its entries and on the norms of the errors
+of its rows, an `Err`; `linear_with_errors`, `Phi`, sums and products round as the kernels do
+(`Arithmetic`) and propagate errors. Both kinds of bounds are needed, and also the bounds of
+`Chain` over several layers: with bounds on entries alone, results are 1.08 times as large for one
+hidden layer and 14 000 times as large for six. Three other types hold less: `NormBound`
+(`fastcurv.certify.columns`) holds norms alone, for all columns at once; `RowMatrices`
+(`dense_hessian`) a matrix for each row; `Bounded` (`precise`) numbers of some 100 bits.
 
 All arrays here are float64; bounds are >= 0.
 """
@@ -30,18 +30,18 @@ from ..common.runtime import check_time
 from ..common.vectors import safe_norm, safe_norms
 from ..structure.tables import ACTIVATIONS
 
-# bound on the errors of phi, phi', phi'' and of the terms of a loss row, in units of roundoff; the
+# maximum error of a computed phi, phi', phi'' or term of a loss row, in units of roundoff; the
 # largest measured error is 10
 MAX_ELEMENTARY_ERROR_ULPS = 16.0
-# bound on the absolute error of saturated phi, phi', phi'', which may be flushed to 0, in units of
-# the smallest normal number; the tail of gelu'' needs this many
+# maximum absolute error of saturated phi, phi', phi'', which may be flushed to 0, in units of the
+# smallest normal number; the tail of gelu'' needs this value
 UNDERFLOW_FACTOR = 4096.0
 TINY, SMALLEST_SUBNORMAL = float(np.finfo(float).tiny), float(np.finfo(float).smallest_subnormal)
 EPS = float(np.finfo(float).eps)
-# factor above the rounding errors of the bounds themselves: products of few numbers and sums of at
-# most 1e5 squares
+# factor by which bounds are enlarged to cover the rounding errors of their own computation, which
+# consists of products of few numbers and sums of at most 1e5 squares
 ROUND_UP_FACTOR = 1 + 1e-9
-# magnitude above which neither a product nor its roundoff has underflowed
+# minimum magnitude at which neither a product nor its rounding error has underflowed
 NO_UNDERFLOW_MIN = 1e-290
 
 
@@ -53,8 +53,8 @@ def flushes_subnormals() -> bool:
 
 
 def multiply_rounded_up(x: Any, y: Any) -> Any:
-    """Return ``x * y`` for sizes x, y >= 0, where underflow does not make an entry smaller: it is 0
-    only if x or y is 0.
+    """Return ``x * y`` for magnitudes x, y >= 0, rounded up where the product underflows. An entry
+    is 0 only if x or y is 0.
     """
     found = np.asarray(x * y)
     if found.min(initial=1.0) >= NO_UNDERFLOW_MIN:
@@ -63,7 +63,7 @@ def multiply_rounded_up(x: Any, y: Any) -> Any:
 
 
 def matmul_rounded_up(X: Floats, Y: Floats) -> Floats:
-    """Return ``X @ Y`` for sizes X, Y >= 0, where underflow does not make an entry smaller: it is 0
+    """Return ``X @ Y`` for magnitudes X, Y >= 0, rounded up where products underflow. An entry is 0
     only if every term of its sum has a factor 0.
     """
     found = X @ Y
@@ -73,13 +73,13 @@ def matmul_rounded_up(X: Floats, Y: Floats) -> Floats:
 
 
 def _smallest_positive(X: Floats) -> float:
-    """Return the smallest positive number in X."""
+    """Return the smallest positive number in X, or infinity if there is none."""
     least = X.min(initial=np.inf)
     return float(least if least > 0 else X.min(where=X > 0, initial=np.inf))
 
 
 def row_norms(E: Floats) -> Floats:
-    """Return the norms (rows, 1) of the rows of E, rounded up where they underflow."""
+    """Return the norms (rows, 1) of the rows of E, rounded up where a norm underflows."""
     found = safe_norms(E)[:, None]
     return (
         found
@@ -97,8 +97,8 @@ def norm(x: ArrayLike) -> float:
 
 
 def spectral_norm_bound(A: Floats) -> float:
-    """Return an upper bound on ``||A||_2``, the smaller of two: one from the smaller Gram matrix G,
-    and ``sqrt(||A||_1 ||A||_inf)``.
+    """Return an upper bound on ``||A||_2``, the smaller of two bounds: one from the smaller Gram
+    matrix G, and ``sqrt(||A||_1 ||A||_inf)``.
 
     Up to 256 rows or columns, the bound from G is exact to rounding. Above that it is the square
     root of ``||G^16||_F^(1/16)``, at most a factor of ``k^(1/64)`` too large, with k the smaller
@@ -117,8 +117,9 @@ def spectral_norm_bound(A: Floats) -> float:
 
 
 def norm_bound_from_gram(G: Floats, rows: int) -> float:
-    """Return an upper bound on ``||F||_2`` from the computed ``G = F'F``. The errors of its sums
-    are at most ``gamma(rows) trace``, and those of its eigenvalues are smaller.
+    """Return an upper bound on ``||F||_2`` from the computed Gram matrix ``G = F'F`` of a matrix F
+    (rows, m). The rounding errors of G are at most ``gamma(rows) trace(G)``, and the errors of its
+    computed eigenvalues are smaller.
     """
     m = len(G)
     slack = 8 * (rows + m**1.5) * EPS * np.trace(G) + m * rows * TINY
@@ -126,7 +127,9 @@ def norm_bound_from_gram(G: Floats, rows: int) -> float:
 
 
 def gram_eigenvalue_bound(G: Floats) -> float:
-    """Return an upper bound on the largest eigenvalue of a positive semidefinite G."""
+    """Return an upper bound on the largest eigenvalue of a positive semidefinite matrix G, up to
+    the rounding errors of G itself.
+    """
     size = float(np.abs(G).max(initial=0.0))
     if not 0 < size < np.inf or len(G) == 1:
         return size
@@ -142,8 +145,9 @@ MAX_GRAM_BYTES = 1 << 27  # maximum size of a Gram matrix and of the rows kept u
 
 
 class Gram:
-    """The spectral norm, up to rounding, of a matrix of N rows that are added in blocks, from the
-    smaller of its two Gram matrices. If neither fits into memory, the Frobenius norm is used.
+    """Accumulator of the spectral norm, up to rounding, of a matrix of N rows that are added in
+    blocks. The smaller of its two Gram matrices is used, or the Frobenius norm if the memory needed
+    exceeds `MAX_GRAM_BYTES`.
     """
 
     def __init__(self, N: int) -> None:
@@ -161,7 +165,9 @@ class Gram:
             self.G = self.G + (x.T @ x if fits else np.vdot(x, x))
 
     def norm(self) -> float:
-        """Return the norm of the rows added so far, or infinity if their Gram matrix underflows."""
+        """Return the norm of the matrix of all rows added so far, or infinity if its Gram matrix
+        underflows.
+        """
         if self.rows:
             x = self.rows[0] if len(self.rows) == 1 else np.concatenate(self.rows)
             self.G = x @ x.T
@@ -192,7 +198,11 @@ def _power_norms(G: Floats, squarings: int) -> Floats:
 
 
 class Operand:
-    """A matrix A (m, k) with which rows x are multiplied, ``x A'``; `T` is its transpose."""
+    """A matrix A (m, k) by whose transpose rows x (rows, k) are multiplied, ``x A'``.
+
+    `abs` holds |A|, `norm` an upper bound on ``||A||_2``, and `rows` (m,) and `cols` (k,) the norms
+    of the rows and columns of A. The property `T` is the operand of the transpose.
+    """
 
     def __init__(self, A: Floats) -> None:
         self.A, self.abs, self.norm = A, np.abs(A), spectral_norm_bound(A)
@@ -200,7 +210,7 @@ class Operand:
 
     @property
     def T(self) -> Operand:
-        """The transpose."""
+        """The operand of the transpose of A."""
         other = copy(self)
         other.A, other.abs, other.rows, other.cols = self.A.T, self.abs.T, self.cols, self.rows
         return other
@@ -220,21 +230,22 @@ class Err:
         return Err(self.E + other.E, self.nu + other.nu)
 
     def times(self, x: Floats) -> Err:
-        """Return bounds on the error times x, elementwise, for x >= 0."""
+        """Return bounds on the product of the errors and x, entry by entry, for x >= 0."""
         return Err(
             multiply_rounded_up(self.E, x),
             multiply_rounded_up(self.nu, x.max(axis=1, keepdims=True)),
         )
 
     def _propagate_error(self, A: Operand) -> Err:
-        """Return bounds on the error times A'."""
+        """Return bounds on the errors multiplied by A'."""
         E = np.minimum(matmul_rounded_up(self.E, A.abs.T), multiply_rounded_up(self.nu, A.rows))
         return Err(E, multiply_rounded_up(self.nu, A.norm))
 
 
 class Arithmetic:
-    """The rounding model of a dtype and a choice of kernels: the number of successive additions in
-    their sums.
+    """The rounding model of a dtype and of the kernels in use: the unit roundoff `u`, the smallest
+    subnormal number `eta`, and the numbers of successive roundings in the sums that the kernels
+    compute.
 
     The engine reports how the kernels split their sums: see `fastcurv._engine.summation`. The
     kernels "numpy" are those of the passes that compute these bounds, whose matrix products come
@@ -243,11 +254,12 @@ class Arithmetic:
     Parameters
     ----------
     dtype : numpy.dtype
+        float32 or float64, in which the kernels compute.
     layout : dict
         `Curvature.layout`: the number of rows in a chunk and in a panel (0 for layer-wide kernels,
         which have no panels), of panels in a chunk and of groups of panels, and the name of the
-        kernels. An entry "rows" is the number of all rows if the N rows are a part of them and the
-        sums are computed over all.
+        kernels. If the N rows are only a part of the rows that the sums run over, an entry "rows"
+        gives the number of all rows.
     N : int
         Number of rows.
     """
@@ -260,8 +272,8 @@ class Arithmetic:
         self.sums = _engine.summation("blas" if self.own else self.kernels, np.dtype(dtype).name)
         self.N, self.chunk = N, min(int(layout["chunk"]), max(N, int(layout.get("rows", 0))))
         self.panel, self.groups = int(layout["panel"]), int(layout["groups"])
-        # Because panels are aligned to cache lines, there may be one more than the rows divided by
-        # the panel length.
+        # Because panels are aligned to cache lines, there may be one panel more than the number of
+        # rows divided by the panel length.
         self.panels = max(int(layout.get("panels", 0)), -(-self.chunk // max(1, self.panel)))
         self.elementary = self.u * (4 if self.own else 1) * MAX_ELEMENTARY_ERROR_ULPS
         # roundoff factors gamma of sums and of means over all rows (batch normalisation), set by
@@ -270,12 +282,14 @@ class Arithmetic:
         self.overflow = False  # True if a number may have overflowed
 
     def gamma(self, k: float) -> float:
-        """Return ``k u / (1 - k u)``, the bound for k successive roundings, in any order."""
+        """Return ``k u / (1 - k u)``, a bound on the relative error of k successive roundings, in
+        any order.
+        """
         return gamma_of(k, self.u)
 
     def depth(self, k: int, terms: int) -> int:
-        """Return the number of roundings of a term in a sum of `terms` matrix products of inner
-        dimension k, including one for adding the sum to another number.
+        """Return the number of roundings that a term undergoes in a sum of `terms` matrix products
+        of inner dimension k, including one for adding the sum to another number.
         """
         # BLAS computes one product for each term; the products are added afterwards.
         if self.own:
@@ -286,21 +300,22 @@ class Arithmetic:
         return min(terms * k, most) + terms * -(-k // most) + 1
 
     def record_overflow(self, size: Floats) -> None:
-        """Record an overflow if numbers of size `size` may overflow in the engine."""
+        """Set `overflow` if numbers of the magnitudes `size` may overflow in the engine."""
         if not size.max(initial=0.0) < self.max:
             self.overflow = True
 
     def local(self, size: Floats, k: int, terms: int) -> Err:
-        """Return the Err of a sum of `terms` products of inner dimension k, with `size` the sum of
-        the absolute values. The error is 0 only where `size` is 0.
+        """Return bounds (`Err`) on the rounding errors of a sum of `terms` matrix products of inner
+        dimension k. `size` holds the sum of the absolute values of all terms of each entry; a bound
+        is 0 only where `size` is 0.
         """
         self.record_overflow(size)
         depth = self.depth(k, terms) + 1
         return Err(self.gamma(depth) * size + (size > 0) * (depth * self.eta))
 
     def partial_sums(self) -> int:
-        """Return the number of additions of partial sums over rows: panels of a group, groups,
-        chunks, and the l2 term.
+        """Return the number of additions by which partial sums over rows are combined: those of the
+        panels of a group, of the groups and of the chunks, and that of the l2 term.
         """
         chunks = -(-self.N // self.chunk)
         if not self.panel:
@@ -310,7 +325,7 @@ class Arithmetic:
 
     def over_rows(self, terms: int) -> int:
         """Return the number of roundings in the weight part of a gradient or product, ``rdelta' a +
-        delta' ra``, which is a sum of `terms` such products.
+        delta' ra``, which is a sum over rows of `terms` matrix products.
         """
         # The kernel adds each product to the running sum in place.
         if self.sums["from_c"] and not self.own:
@@ -341,10 +356,10 @@ class Arithmetic:
 class Num:
     """A computed matrix x (rows, m) with bounds `dx` on its errors, an `Err`.
 
-    Operations add their own rounding errors, by the `Arithmetic` r. Two attributes serve `Chain`:
-    `new`, a bound (rows, 1) on the norms of the errors that have entered since the last cap (an
-    `Err` if all have, None if none has), and `local`, an `Err` of those that entered in the last
-    `linear_with_errors`.
+    Operations add their own rounding errors, by the `Arithmetic` r. Two attributes are needed by
+    `Chain`: `new` bounds the norms (rows, 1) of the part of the errors that has been added since
+    the last call of `capped` (it is an `Err` if that part is the whole error, and None if nothing
+    has been added), and `local` is an `Err` of the errors added in the last `linear_with_errors`.
     """
 
     def __init__(self, x: Any, dx: Err, r: Any, new: Any = None, local: Err | None = None) -> None:
@@ -356,14 +371,17 @@ class Num:
         return np.asarray(np.abs(self.x) + self.dx.E)
 
     def capped(self, nu: Floats | None) -> Num:
-        """Return these numbers with the norms of their errors capped at nu, and with `new` set to
-        None.
+        """Return these numbers with the bounds on the norms of their errors capped at nu (rows, 1),
+        unless nu is None, and with `new` set to None.
         """
         dx = self.dx
         return Num(self.x, dx if nu is None else Err(dx.E, np.minimum(dx.nu, nu)), self.r)
 
     def _rounded(self, x: Floats, dx: Err, new: Any = 0.0, lost: Any = 0.0) -> Num:
-        """Return x with its error bound dx plus one rounding; `lost` bounds the underflow."""
+        """Return the `Num` of x. Its error bound is dx plus the error of one rounding, where `lost`
+        bounds the effect of underflow; `new` is the value of the attribute `new` before this
+        rounding.
+        """
         size = np.abs(x) + dx.E
         self.r.record_overflow(size)
         rounding = Err(self.r.u * size + lost)
@@ -380,7 +398,7 @@ class Num:
         return self + -other
 
     def __mul__(self, p: Num | None) -> Num:
-        """Return the entrywise product with p, where None stands for 1."""
+        """Return the entrywise product with p. None means that all entries of p are 1."""
         if p is None:
             return self
         size, most = self.size, np.abs(p.x)
@@ -388,7 +406,7 @@ class Num:
         new = other.nu if self.local is None else other.nu + self.local.times(most).nu
         return self._rounded(self.x * p.x, self.dx.times(most) + other, new, self.r.eta * moves)
 
-    # --- columns, over all rows
+    # --- sums and means of columns over all rows
 
     def _column(self, x: Floats, E: Floats) -> Num:
         return self._rounded(x[None], Err(E[None]), lost=4 * self.r.eta * (np.abs(x) + E > 0)[None])
@@ -439,8 +457,8 @@ def linear_with_errors(
     V: Operand | None = None,
     terms: int = 1,
 ) -> Num:
-    """Return ``x W' + y V' + b``, computed as a sum of `terms` products. A term is left out if x or
-    V is None.
+    """Return ``x W' + y V' + b`` with bounds on its errors, where the engine computes a sum of
+    `terms` matrix products. The first term is left out if x is None, the second if V is None.
     """
     check_time()
     r, rows = (y if x is None else x).r, len((y if x is None else x).x)
@@ -467,8 +485,9 @@ class Chain:
     ||K_im|| fresh_i`` for every row.
 
     `kappa`, ``{(i, m): (rows, 1)}``, bounds the norms of the products K_im of the layers from i to
-    m, and fresh_i is the error that enters at layer i, by rounding or from other quantities.
-    Without `kappa` no error is capped. `grown` multiplies a fresh error by kappa.
+    m, and fresh_i is the error that enters at layer i, by rounding or from other quantities. If
+    `kappa` is None, no error is capped. The function `grown` multiplies a fresh error by an entry
+    of `kappa`.
     """
 
     def __init__(
@@ -480,8 +499,8 @@ class Chain:
         self.fresh: dict[int, Any] = {}
 
     def cap_error(self, m: int, x: Any) -> Any:
-        """Return x of layer m, which has `new` and `capped`, with its error capped by the bound of
-        the chain, and record `x.new` as the error that enters at m.
+        """Return x, a `Num` or `NormBound` of layer m, with its error capped by the bound of the
+        chain, and record `x.new` as the error that enters at layer m.
         """
         if self.kappa is None:
             return x.capped(None)
@@ -501,9 +520,9 @@ class Phi:
         phi, phi', phi''; p is None if phi' is 1 everywhere, q None if phi'' is 0. By the mean value
         theorem: ``|da| <= |p| dz + S2 dz^2 / 2``, ``|dp| <= |q| dz + S3 dz^2 / 2``, ``|dq| <= S3
         dz``, with S2 and S3 bounds on phi'' and phi''' over z +- dz, so that saturated units stay
-        saturated. Where z may lie on the other side of a kink, the jump is added. What is new in a
-        is the part of its error that is not phi' times the propagated error of z: what the local
-        part of dz, rounding and the curvature of phi add.
+        saturated. Where z may lie on the other side of a kink, the jump is added. ``a.new`` bounds
+        the part of the error of a that is not phi' times the propagated error of z: the effects of
+        the local part of dz, of rounding and of the curvature of phi.
     derived : bool
         True where the engine computes phi' and e phi'' from a and delta: tanh ``1 - a^2`` and ``-2
         a delta``, sigmoid ``a - a^2`` and ``(1 - 2 a) delta``. Then the error of a enters phi' too,
@@ -534,8 +553,8 @@ class Phi:
             at_kink = (np.abs(z.x) <= t) & (row.kink > 0)
             S2, S3 = (np.where(at_kink, row.bend, x) for x in row.envelope(z.x, t)[1:])
             floor = np.where(np.abs(z.x) > 1, UNDERFLOW_FACTOR * r.tiny, r.eta)
-            # The reference and NumPy kernels compute exp(-z z / 2) directly; the relative error
-            # grows with z z.
+            # The reference and NumPy kernels compute exp(-z z / 2) directly; the relative error of
+            # the result grows with z z.
             plain = row.gaussian and r.kernels in ("reference", "numpy")
             c = r.elementary * (1 + z.x * z.x if plain else 1)
             # User-defined functions are evaluated in float64 and rounded once.
@@ -554,7 +573,9 @@ class Phi:
         self.p = Num(p, dp, r)
 
     def curvature(self, e: Num, d: Num) -> Num | None:
-        """Return e phi'', computed from delta and a if `derived`; None where phi'' is 0."""
+        """Return e phi''. It is computed from d (delta) and a if `derived` is True, and is None if
+        phi'' is 0.
+        """
         if not self.derived:
             return None if self.q is None else e * self.q
         r, a, da, size = d.r, self.a.x, self.a.dx, d.size
@@ -569,8 +590,8 @@ class Phi:
 
 
 class Sums:
-    """Bounds on the errors of one layer's ``x'y`` summed over rows, and on those of the sum of the
-    rows of x; see the module docstring of `fastcurv.certify.passes`.
+    """Accumulator of one layer's sums over rows, ``x'y`` and the sum of the rows of x, with bounds
+    on their errors; see the module docstring of `fastcurv.certify.passes`.
 
     `value` and `b_value` are the sums, and `scales` holds the sums for gamma and beta of a
     normalised layer.
@@ -587,7 +608,9 @@ class Sums:
         self.scales: tuple[Num, ...] = ()
 
     def add(self, tag: str, x: Num, y: Num, gamma: float) -> None:
-        """Add a block of rows of the term x'y."""
+        """Add a block of rows of x and y to the sum x'y. `tag` is "a" or "ra", the factor y of the
+        term; gamma is the roundoff factor of the sum over all rows.
+        """
         check_time()
         self.B += matmul_rounded_up(_sum_error(x, gamma).T, y.size)
         nx, ny = row_norms(np.abs(x.x)), row_norms(np.abs(y.x))
@@ -606,14 +629,18 @@ class Sums:
         self.terms[tag] = self.terms.get(tag, np.zeros(5)) + [part.sum() for part in parts]
 
     def add_rows(self, x: Num, gamma: float) -> None:
-        """Add a block of rows of x to the bias part."""
+        """Add a block of rows of x to the sum of rows, the bias part. gamma is the roundoff factor
+        of that sum.
+        """
         self.b += _sum_error(x, gamma).sum(axis=0)
         self.b_value += x.x.sum(axis=0)
         self.b_local += float(multiply_rounded_up(gamma, (row_norms(np.abs(x.x)) + x.dx.nu).sum()))
         self.b_rows += float(x.dx.nu.sum())
 
     def values(self, bias: bool) -> list[Floats]:
-        """Return the sums in the order of the parameters."""
+        """Return the sums in the order of the parameters. The bias part is included if `bias` is
+        True.
+        """
         return [self.value.ravel()] + [self.b_value] * bias + [x.x[0] for x in self.scales]
 
     def bounds(self, eta: float, ends: float) -> list[float]:
@@ -634,7 +661,9 @@ class Sums:
 
 
 def _sum_error(x: Num, gamma: float) -> Floats:
-    """Return the error that entries of x contribute to a sum with factor gamma."""
+    """Return bounds on the errors that the entries of x contribute to a sum over rows whose
+    roundoff factor is gamma.
+    """
     return np.asarray(gamma * x.size + x.dx.E + SMALLEST_SUBNORMAL * (x.size > 0))
 
 
@@ -667,7 +696,7 @@ class Normed:
         return (du - self.du_mean - self.h * self.du_h) * self.scale
 
     def sums(self) -> tuple[Num, Num]:
-        """Return the gradients with respect to gamma and beta."""
+        """Return the gradients of the loss with respect to gamma and beta."""
         return (self.du * self.h).sum(), self.du.sum()
 
     def r_forward(self, rz: Num | None, vgamma: Num, vbeta: Num) -> tuple[Num, tuple[Num, Num]]:

@@ -29,14 +29,16 @@ from .passes import theta_in_model_dtype
 
 
 def count_kinks_in_ball(ob: Any, theta: Floats, radius: float) -> int:
-    """Return `Certificates.kinks` on a ball of the given radius, for rows without batch
-    normalisation.
+    """Return the number of pre-activations that may be at a kink somewhere in the ball of the given
+    radius around theta, as `Certificates.kinks` does, for a model without batch normalisation.
     """
     return majorants.preactivation_signs(ob, theta, radius, rounding=True)[0].kinks
 
 
 def kink_margins(ob: Any, theta: ArrayLike) -> list[float]:
-    """Return a list with `majorants.kink_margin`, so that a sum over shards joins all margins."""
+    """Return ``[majorants.kink_margin(ob, theta)]``, a list so that the sum over shards is the list
+    of the margins of all shards.
+    """
     return [majorants.kink_margin(ob, theta)]
 
 
@@ -70,8 +72,8 @@ class Certificates(ReadOnly):
 
     @property
     def keeps_theta(self) -> bool:
-        """True if no method modifies the theta that it receives. This is unknown, hence False, for
-        classes outside fastcurv.
+        """True if no method modifies its argument theta. This is known only for classes of
+        fastcurv; for all others the value is False.
         """
         return type(self.objective).__module__.startswith("fastcurv.")
 
@@ -80,7 +82,7 @@ class Certificates(ReadOnly):
     @rounding_to_nearest
     def third_bound(self, theta: ArrayLike, radius: float) -> float:
         """Return a Lipschitz constant of the Hessian on the ball of radius `radius` around theta,
-        or infinity; see `fastcurv.certify.majorants`.
+        or infinity if none is proved; see `fastcurv.certify.majorants`.
         """
         return float(self._sum(majorants.third_bound, theta, radius)) * self.growth
 
@@ -117,8 +119,8 @@ class Certificates(ReadOnly):
 
     @property
     def loss_lower_bound(self) -> float:
-        """A lower bound on the loss, l2 included, over all theta: 0, or ``-inf`` with negative
-        weights or with targets that are not probabilities.
+        """A lower bound on the loss, l2 included, over all theta: 0, or ``-inf`` with negative soft
+        targets or with a user-defined loss that has no known lower bound.
         """
         return majorants.loss_lower_bound(self.objective)
 
@@ -137,8 +139,8 @@ class Certificates(ReadOnly):
 
     @property
     def attains_lower_bound(self) -> bool:
-        """True if the loss may equal `loss_lower_bound` for some theta; a cross entropy stays above
-        it, unless it is 0 everywhere.
+        """True if the loss may equal `loss_lower_bound` for some theta. A cross entropy exceeds its
+        lower bound for every theta unless it is 0 everywhere.
         """
         return majorants.attains_lower_bound(self.objective)
 
@@ -146,10 +148,11 @@ class Certificates(ReadOnly):
 
     @rounding_to_nearest
     def kinks(self, theta: ArrayLike, radius: float = 0.0) -> int:
-        """Return the number of pre-activations of relu, leaky_relu and elu units that may be 0
-        somewhere on the ball of radius `radius` around theta, or within the rounding of theta's
-        entries. The rounding is that of the parameters below a unit, or, with l2, that of the
-        largest of all parameters.
+        """Return the number of pre-activations of relu, leaky_relu and elu units that may be 0 for
+        some parameters in the ball of radius `radius` around theta, or whose distance from 0 is
+        below the rounding error of the numbers from which they are computed. With l2, the radius is
+        at least the rounding error of the largest entry of theta, in float32 four times that of the
+        norm of theta.
         """
         ob, at = self.objective, theta_in_model_dtype(self.objective, theta)
         # In float32 the products use the signs of the rounded z, so four roundings are allowed.
@@ -179,9 +182,9 @@ class Certificates(ReadOnly):
         return symmetry.proved_orbits(ob, at, (ball or [here])[0].off, here.on_kinks)
 
     def orbit_spread(self, units: ArrayLike) -> float:
-        """Return the factor by which the tangents of `orbits` may turn faster if the
-        parameters have the given units. The tangents in a layer depend on the parameters of that
-        layer alone.
+        """Return the factor by which the tangents of `orbits` may turn faster if the parameters are
+        measured in the given units (n,): the largest ratio of two units in one layer, since the
+        tangents in a layer depend on the parameters of that layer alone.
         """
         layers = layers_of(self.objective.model, np.asarray(units, dtype=float))
         each = [np.concatenate([np.ravel(p) for p in parts if p is not None]) for parts in layers]
@@ -218,17 +221,21 @@ class Certificates(ReadOnly):
 
     def probes(self, theta: ArrayLike, **options: Any) -> Floats:
         """Return start vectors that have a component along the negative curvature of symmetric
-        saddles; see `fastcurv.structure.symmetry`.
+        saddles. The options are those of `fastcurv.structure.symmetry.curvature_probes`.
         """
         return symmetry.curvature_probes(self.objective, theta, **options)
 
     def ranges(self, theta: ArrayLike) -> tuple[symmetry.Ranges, symmetry.Ranges]:
-        """Return the ranges of the inputs and outputs at theta."""
+        """Return the ranges of the inputs and of the network outputs at theta, as a pair of
+        `symmetry.Ranges`.
+        """
         found: tuple[symmetry.Ranges, symmetry.Ranges] = self._sum(symmetry.ranges, theta)
         return found
 
     def saturation(self, theta: ArrayLike) -> dict[str, Any]:
-        """Return measures of the saturation of the units; see `fastcurv.structure.symmetry`."""
+        """Return measures of the saturation of the hidden units at theta, a dictionary; see
+        `fastcurv.structure.symmetry`.
+        """
         counts = self._sum(symmetry.saturation_counts, theta)
         return symmetry.saturation_of(self.objective.model, *counts)
 
@@ -241,8 +248,8 @@ class Certificates(ReadOnly):
 
 
 class ForwardCertificates(ReadOnly):
-    """The certificates from forward passes alone, for losses or activations whose errors have no
-    bound. A verdict needs the kinks even if no bound on derivatives is proved.
+    """The certificates that need forward passes alone, for losses or activations whose errors have
+    no bound. `classify` needs the number of kinks even if no bound on derivatives is proved.
     """
 
     objective: Any
@@ -261,14 +268,15 @@ class ForwardCertificates(ReadOnly):
 
 
 # --------------------------------------------------------------------------------------------------
-# Kinks and signs under batch normalisation: a z counts as within rounding of 0 by the sizes of the
-# terms that it is computed from. For other networks signs are proved in
+# Kinks and signs under batch normalisation: the rounding error of a pre-activation z is estimated
+# from the sizes of the terms from which z is computed. For other networks signs are proved in
 # `fastcurv.certify.majorants`.
 
 
 def count_batch_norm_kinks(ob: Any, theta: Floats, least: float) -> int:
-    """Return the number of inputs of relu, leaky_relu and elu units within rounding of 0, where the
-    rounding of theta's entries is at least `least`.
+    """Return the number of pre-activations of relu, leaky_relu and elu units that are 0 within
+    their rounding errors, for a model with batch normalisation. The rounding errors of the entries
+    of theta are taken to be at least `least`.
     """
     model, X = ob.model, np.asarray(ob.X, dtype=float)
     zs = model.preactivations(theta.astype(model.dtype), X.astype(model.dtype))

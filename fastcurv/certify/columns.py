@@ -1,26 +1,27 @@
 """Bounds on the errors of every column of a dense matrix of products, without making a product for
 each column.
 
-The column of the weight from unit k to unit i of layer l is the effect of two impulses, in every
-row n:
+The column of the weight from unit k to unit i of layer l is the effect of two impulses in every row
+n, with e_i the unit vector of unit i:
 
-    forward    rz_l = a_nk e_i                 as a step in the bias of i does, a_nk times
-    backward  e_k in re at the input of l  delta_ni times: ``delta V`` of the R-backward pass
+    forward    rz_l = a_nk e_i              a_nk times the effect of a unit step in the bias of i
+    backward   re = delta_ni e_k            at the input of layer l, from delta V of the R-backward pass
 
-Passes, products and their rounding are linear in v or bounded by sums of sizes, so the error is at
-most the sum of the errors of the two impulses. For each impulse of each unit two numbers per row
-are propagated through the passes: a bound on the norm of rz, ra, re or rdelta, and one on the norm
-of its error, by
+Passes, products and their rounding errors are linear in v or bounded by sums of sizes, so the error
+is at most the sum of the errors of the two impulses. For each impulse of each unit two numbers per
+row are propagated through the passes: a bound on the norm of rz, ra, re or rdelta (the size below),
+and a bound on the norm of its error, by
 
     ||x W'|| <= ||W||_2 ||x||,      rounding of x W' <= gamma || |W| ||_2 ||x||
 
-and so on, the row-wise part (`Err.nu`, `Chain`) of the bounds for one vector in `passes`; the first
-step away from the unit uses the norm of its column (row) of W. Sums over rows add norms:
+and so on, which is the row-wise part (`Err.nu`, `Chain`) of the bounds for one vector in `passes`.
+The first step away from a unit uses the norm of the unit's own column (row) of W. Sums over rows
+add norms, where error' and size' are those of the backward impulse:
 
     sum over n of |a_nk| error_n  +  |da_nk| size_n  +  |delta_ni| error'_n  +  |ddelta_ni| size'_n
 
-which are products of matrices (units, rows) (rows, inputs). Layers are independent parts of a
-column: their bounds are added as squares. Cost: O(N L^2 sum(widths)), and L^2 such products.
+These sums are products of matrices (units, rows) (rows, inputs). Layers are independent parts of a
+column, so their bounds are added as squares. Cost: O(N L^2 sum(widths)) and L^2 such products.
 
 Underflow in the engine's products does not scale with a_nk or delta_ni. `underflow_bounds` bounds
 it separately, for all columns at once; where float64 products computed here are multiplied by these
@@ -70,14 +71,16 @@ class NormBound(NamedTuple):
         return cls(size, error, cls(size, error))
 
     def capped(self, most: NormBound | None) -> NormBound:
-        """Return these bounds, each capped by that of `most`, with `new` set to 0."""
+        """Return these bounds, each capped by the corresponding bound of `most` unless `most` is
+        None, with `new` set to 0.
+        """
         size, error = (np.inf, np.inf) if most is None else most[:2]
         return NormBound(
             np.minimum(self.size, size), np.minimum(self.error, error), NormBound(0.0, 0.0)
         )
 
     def times(self, x: NormBound) -> NormBound:
-        """Return bounds on the product with x."""
+        """Return bounds on the product with a quantity whose bounds are x."""
         error = self.error * x.size + (self.size + self.error) * x.error
         return NormBound(self.size * x.size + SMALLEST_SUBNORMAL, error + 2 * SMALLEST_SUBNORMAL)
 
@@ -85,9 +88,12 @@ class NormBound(NamedTuple):
 def propagate_norm_bounds(
     R: ErrorPass, s: State, into: list[Any], loss: Any, into_loss: Any, full: bool
 ) -> tuple[list[Floats], list[Floats]]:
-    """Run the R-passes in norms, row by row. Return bounds (rows, 1) on the norms of ra and rdelta
-    of each layer, given bounds on what enters rz, ra, re and rdelta at each layer (`into`), at the
-    loss, and through its second derivative.
+    """Return bounds (rows, 1) on the norms of ra and of rdelta, each a list by layer, from R-passes
+    in which every vector is replaced by a bound on its norm.
+
+    `into` holds, for each layer, bounds on the norms of what is added to rz, ra, re and rdelta. At
+    the loss, ``||rdelta|| <= loss ||rz|| + into_loss``. If `full` is False, the terms with phi''
+    are left out.
     """
     p, q = (
         [None if x is None else _largest_magnitude_in_rows(x) for x in xs]
@@ -109,13 +115,14 @@ def propagate_norm_bounds(
 
 
 def _largest_magnitude_in_rows(x: Num) -> Floats:
-    """Return, for each row (rows, 1), the largest magnitude plus the largest error in it."""
+    """Return, for each row of x, the largest magnitude plus the largest error bound, (rows, 1)."""
     return np.asarray(np.abs(x.x).max(axis=1, keepdims=True) + x.dx.E.max(axis=1, keepdims=True))
 
 
 class Columns:
-    """Bounds for one kind of curvature at the theta of an `ErrorPass`, accumulated over its rows.
-    `peak` (rows, units) holds the largest intermediate number that an impulse of 1 has produced.
+    """Accumulator of bounds on the errors of the columns of a dense curvature matrix, at the theta
+    of the `ErrorPass` R. All rows of R are added at once if `gather` is True. `peak` (rows, units)
+    holds the largest intermediate number that an impulse of 1 has produced.
     """
 
     peak: Floats
@@ -125,16 +132,16 @@ class Columns:
         self.r, self.L = R.arithmetic, len(R.W)
         self.abs_norms = [spectral_norm_bound(W.abs) for W in R.W]
         self.gammas = [self.r.gamma(self.r.depth(max(W.A.shape), 2) + 2) for W in R.W]
-        # off[l][j] (units, inputs) bounds the errors in part j of the columns of layer l's weights;
-        # part j holds the weights of layer j, or for j >= L the biases of layer j - L. off_b does
-        # so for the columns of layer l's biases.
+        # off[l][j] (units, inputs) bounds the errors in part j of the columns of layer l's weights,
+        # and off_b[l][j] (units,) those in part j of the columns of layer l's biases. Part j holds
+        # the weights of layer j or, for j >= L, the biases of layer j - L.
         self.off = [np.zeros((2 * self.L, *W.A.shape)) for W in R.W]
         self.off_b = [np.zeros((2 * self.L, len(W.A))) for W in R.W]
         for s in R.states() if gather else ():
             self.add_rows(s)
 
     def add_rows(self, s: State) -> None:
-        """Add the contributions of the rows of a state."""
+        """Add the contributions of the rows of a state to the bounds."""
         sizes = self.sizes(s)
         lost = [float(part.sum()) for part in self.underflow_bounds(s, sizes)]
         for l in range(self.L):
@@ -154,8 +161,9 @@ class Columns:
     def underflow_bounds(
         self, s: State, sizes: dict[str, list[NormBound]], forward: bool = True
     ) -> list[Floats]:
-        """Return, by part, bounds on the effect of underflow in the engine's products on a row's
-        contribution to any column. With `forward`, the R-forward pass is included.
+        """Return, by part, bounds (rows, 1) on the effect of underflow in the engine's products on
+        a row's contribution to any column. `sizes` comes from the method `sizes`; the R-forward
+        pass is included if `forward` is True.
         """
         R, eta, zero = self.R, self.r.eta, np.zeros((len(s.a[0].x), 1))
         each = [eta * self.r.depth(k, 2) * k**0.5 for k in (max(W.A.shape) for W in R.W)]
@@ -169,15 +177,17 @@ class Columns:
         return [part + SMALLEST_SUBNORMAL for part in (*weights, *rd)]
 
     def mark_overflow(self, off: Floats, x: Floats, y: Floats) -> None:
-        """Set bounds to infinity where a sum over rows of products of numbers of size x (rows,
-        units) and y (rows, inputs), or the other way round, may overflow.
+        """Set the bounds `off` (parts, units, inputs) to infinity where a sum over rows of products
+        of numbers of the magnitudes x (rows, units) and y (rows, inputs) may overflow. One of x and
+        y may be (rows, 1).
         """
         most = [np.asarray(z.max(axis=0)) for z in (x, y)]
         off[:, ~(self.r.N * most[0][:, None] * most[1] < self.r.max)] = np.inf
 
     def sizes(self, s: State) -> dict[str, list[NormBound]]:
-        """Return the norms of the rows of a and delta, and for each row the largest phi' and e
-        phi'' of each hidden layer, errors included.
+        """Return a dictionary of lists of `NormBound` by layer, each (rows, 1): "a" and "d" bound
+        the norms of the rows of a and delta, "p" and "q" the largest phi' and e phi'' in each row
+        of the hidden layers.
         """
         zero = np.zeros((len(s.a[0].x), 1))
         one = zero + 1.0
@@ -197,14 +207,17 @@ class Columns:
 
     @staticmethod
     def units(x: Num | None, like: Floats, default: float) -> NormBound:
-        """Return |phi'| or |e phi''| (rows, units) of every unit, errors included."""
+        """Return the magnitudes of x, phi' or e phi'', and the bounds on their errors for every
+        unit, (rows, units). If x is None, all entries are `default`, in the shape of `like`.
+        """
         if x is None:
             return NormBound(np.full_like(like, default), np.zeros_like(like))
         return NormBound(np.abs(x.x), x.dx.E)
 
     def times_weights(self, x: NormBound, l: int, each: Floats | None = None) -> NormBound:
-        """Return bounds on x times W of layer l, or times its transpose. `each` gives norms of the
-        units' own rows or columns of W, which replace ``||W||``.
+        """Return bounds on a vector multiplied by W of layer l or by its transpose, from bounds x
+        on the vector. `each` holds norms of the units' own rows or columns of W, which replace
+        ``||W||`` if the vector is 0 except at one unit.
         """
         W, W_abs = (self.R.W[l].norm, self.abs_norms[l]) if each is None else (each, each)
         most = W_abs * (x.size + x.error)
@@ -224,7 +237,9 @@ class Columns:
         return NormBound(x.size, x.error + u * most, new)
 
     def multiply_slope(self, x: NormBound, p: NormBound) -> NormBound:
-        """Return the bounds x times phi' of sizes p."""
+        """Return bounds on a vector multiplied by phi', from bounds x on the vector and bounds p on
+        phi'.
+        """
         fresh = x.new.error * p.size + (x.size + x.error) * p.error + SMALLEST_SUBNORMAL
         found = x.times(p)._replace(new=NormBound(x.new.size * p.size, fresh))
         return self.rounded(found, self.r.u)
@@ -260,13 +275,13 @@ class Columns:
         return self.run_backward(s, sizes, rd, e, l - 1, rz=nothing, ra=nothing, unit=l - 1)
 
     def loss_norms(self, s: State) -> tuple[Floats, Floats]:
-        """Return norms of the rows' loss'', or of the matrix that replaces it: see
-        `LossRows.r_norms`.
+        """Return the pair (B, C) of `LossRows.r_norms` or, for the Fisher, of
+        `LossRows.fisher_norms`.
         """
         return s.loss.fisher_norms() if self.kind == "fisher" else s.loss.r_norms()
 
     def loss(self, s: State, z: NormBound) -> NormBound:
-        """Return bounds on rdelta of the last layer, given those on its z."""
+        """Return bounds on rdelta of the last layer from bounds z on rz of that layer."""
         along = self.r.N * (row_norms(np.abs(s.d[-1].x)) + s.d[-1].dx.nu) * (self.kind == "fisher")
         self.peak = np.maximum(self.peak, (4 + along) * (z.size + z.error))
         return z.times(NormBound(*self.loss_norms(s)))
@@ -284,8 +299,13 @@ class Columns:
         unit: int = -1,
         terms: int = 2,
     ) -> list[NormBound]:
-        """Run the R-backward pass from rdelta of layer `top` and return the bounds by part; `unit`
-        is the layer whose units the impulse is in, `terms` the number of products in a sum.
+        """Run the R-backward pass from bounds rd on rdelta of layer `top`, and return the bounds by
+        part.
+
+        `re` bounds the re of layer `top`, if the pass starts at an impulse there and not at the
+        loss. The lists rz and ra hold the bounds of the R-forward pass by layer, None where the
+        quantity is 0. `unit` is the layer to whose units the impulse of the R-forward pass was
+        applied, and `terms` the number of matrix products in a sum over rows.
         """
         R, r = self.R, self.r
         weights, biases = r.gamma(r.over_rows(terms)), r.gamma(r.over_columns())
@@ -300,8 +320,8 @@ class Columns:
             parts[self.L + m] = self.rounded(NormBound(rd.size, rd.error), biases)
             if m == 0:
                 break
-            # At the top layer rdelta is nonzero for one unit only, so norms of single rows of W
-            # suffice.
+            # If the pass starts at an impulse, rdelta of the top layer is nonzero for one unit
+            # only, so norms of single rows of W suffice.
             single = re is not None and m == top
             lower = self.times_weights(rd, m, R.W[m].rows if single else None)
             if R.skips[m] and re is not None:
@@ -321,12 +341,14 @@ def column_error_bounds(R: ErrorPass, kind: str = "hessian") -> Floats:
     """Return bounds ``(n,)`` on ``||computed(A e_j) - A e_j||`` for every unit vector: the errors
     of the columns of a dense matrix of products.
 
-    They hold for any order of the products. Cost: the arithmetic of some gradients, in NumPy; with
-    batch normalisation that of a product with each of the unit vectors.
+    The bounds hold for any order of the products. Cost: the arithmetic of some gradients, in
+    NumPy; with batch normalisation, the time of `ErrorPass.product` for each of the n unit
+    vectors.
 
     Parameters
     ----------
     R : ErrorPass
+        At theta, with the layout of the operator.
     kind : {"hessian", "ggn", "fisher"}
     """
     check_choice(kind, CURVATURE_KINDS, "kind")

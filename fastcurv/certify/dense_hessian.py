@@ -1,5 +1,5 @@
-"""The Hessian as a matrix, assembled layer by layer, with a bound on its error: at a fraction of
-the cost of n products.
+"""The Hessian as a matrix, assembled layer by layer, with a bound on its error, at a fraction of the
+cost of n products.
 
 Let ``a = [a_l 1]`` be the input of layer l, and for m >= l, row by row,
 
@@ -10,24 +10,26 @@ Since ``dL/dW_m = delta_m' a_m`` is a sum over rows, and z_l depends on W_l by `
     H[(l, i, p), (m, j, q)] = sum over rows of  a_lp (S_ij a_mq + delta_mj K_iq)
 
 which for each unit i is one matrix product ``a_l' B_i``, B_i (rows, o_m in_m): ``N n^2`` flops for
-all of H. K goes up, ``K = (K W') phi' [+ K]``; with C the curvature of the loss by the input of a
-layer, ``P = diag(phi') W [+ I]``, C comes down, and S follows:
+all of H. K is computed upward from layer l, ``K = (K W') phi' [+ K]``. The second derivative C of
+the loss with respect to the input of a layer is computed downward from the last layer, with ``P =
+diag(phi') W [+ I]``, and S from both:
 
     C = W' loss'' W at the top        C = P' C P + W' diag(e phi'') W
     S = (K C) phi' + Z diag(e phi'')  S = Z loss'' in the last layer
 
-Errors. The state comes with bounds on its errors (`State`); row by row, in Frobenius norms, every
-matrix here has one: ``||d(xy)|| <= dx (y + dy) + x dy + gamma(k) x y`` for a product of inner
-dimension k, with spectral norms of W and largest phi' instead where these are known. With A the
-sizes of a and dA their errors, an entry of the sum is off by
+Errors. The state has bounds on its errors (`State`), and every matrix here has, for each row, a
+bound on the Frobenius norm of its error: ``||d(xy)|| <= dx (y + dy) + x dy + gamma(k) x y`` for a
+product of inner dimension k, with spectral norms of W and largest phi' instead where these are
+known. With A the sizes of a and dA their errors, an entry of the sum is off by
 
     sum of  dS A_p A_q + S (dA_p A_q + A_p dA_q) + the same for K, delta  + gamma(N) of the sizes
 
-with one number for each pair of inputs p, q of two layers and all of their hidden units together
-(for K, each input p and unit j). So every column of X and every layer may have units of measurement
-of its own, and the bounds in other units (`Layered.error`), by columns (`Layered.bounds`) and by
-entries (`Layered.noise`) are that matrix, scaled. If the weights of one layer have scales that
-differ between its hidden units, the largest is used: to do better, all rows would have to be kept.
+One such number is kept for each pair of inputs p, q of two layers and all of their hidden units
+together (for K, for each input p and unit j). So every column of X and every layer may have its own
+unit of measurement. The bounds of `EnclosedHessian` in other units (`error`), by columns (`bounds`)
+and by entries (`noise`) are computed from these numbers. If the weights of one layer have scales
+that differ between its hidden units, the largest scale is used; sharper bounds would need all rows
+to be kept.
 """
 
 from __future__ import annotations
@@ -64,11 +66,11 @@ from .passes import ErrorPass, LossRows, Passes, State, passes_at, theta_in_mode
 # The matrices of each row, layer by layer, from which the curvature of a loss is computed, each
 # with a bound on its error: K, C and S of the module docstring.
 
-UNDERFLOW_BOUND = 1e-300  # bounds the effect of underflow on the norm of a matrix
+UNDERFLOW_BOUND = 1e-300  # upper bound on the effect of underflow on the norm of a matrix
 
 
 def _row_frobenius_norms(x: Floats) -> Floats:
-    """Return the Frobenius norms of the matrices of each row, (rows,)."""
+    """Return the Frobenius norm (rows,) of the matrix of each row."""
     found: Floats = np.sqrt(np.einsum("nij,nij->n", x, x))
     odd = ~((found > 1e-140) & (found < np.inf))
     if odd.any():
@@ -78,8 +80,8 @@ def _row_frobenius_norms(x: Floats) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class RowMatrices:
-    """A matrix for each row ``(rows, i, j)``, its Frobenius norm, and a bound on the norm of its
-    error, ``(rows,)``.
+    """Matrices x ``(rows, i, j)``, one for each row, with bounds `off` (rows,) on the Frobenius
+    norms of their errors and with their own Frobenius norms `size` (rows,).
     """
 
     x: Floats
@@ -92,7 +94,9 @@ class RowMatrices:
 
     @classmethod
     def summed(cls, x: Floats, off: Floats) -> RowMatrices:
-        """Return the `RowMatrices` of a sum x whose terms have errors of norm at most `off`."""
+        """Return the `RowMatrices` of x, a sum of terms whose errors add up to at most `off` in
+        norm. The rounding errors of the sum are added.
+        """
         return cls.of(
             x,
             ROUND_UP_FACTOR * (off + 2 * UNIT_ROUNDOFF * _row_frobenius_norms(x) + UNDERFLOW_BOUND),
@@ -104,14 +108,17 @@ class RowMatrices:
         return RowMatrices.of(np.matmul(self.x, other.x), ROUND_UP_FACTOR * off)
 
     def multiply_slope(self, p: Slope, roundings: int) -> tuple[Floats, Floats]:
-        """Return the columns times those of p, and bounds on the norms of their errors."""
+        """Return the matrices with column j multiplied by the slope p of unit j, and bounds on the
+        norms of their errors after `roundings` roundings of every entry.
+        """
         off = self.off * (p.top + p.off) + self.size * p.off
         return self.x * p.x[:, None, :], off + roundings * UNIT_ROUNDOFF * self.size * p.top
 
 
 class Slope:
-    """phi' or e phi'' for rows of a hidden layer, (rows, o), and for each row the largest
-    magnitude, the largest error and the norm of the errors, each (rows,).
+    """The derivatives x (rows, o), phi' or e phi'', of the units of a hidden layer for the rows
+    `cut`. For each row, `top` is the largest magnitude, `off` the largest error bound and `spread`
+    the norm of the error bounds, each (rows,). If the argument x is None, all derivatives are 1.
     """
 
     def __init__(self, x: Num | None, cut: slice, like: Num) -> None:
@@ -122,7 +129,9 @@ class Slope:
 
 
 def loss_hessians(s: State) -> tuple[Floats, Floats]:
-    """Return loss'' of every row, (rows, o, o), and bounds on the norms of their errors."""
+    """Return the second derivatives of the loss with respect to the outputs for every row, (rows,
+    o, o), and bounds (rows,) on the norms of their errors.
+    """
     rows, o = s.z[-1].x.shape
     units = (np.tile(np.arange(o) == k, (rows, 1)) for k in range(o))
     columns = [s.loss.r_loss(num_without_error(unit, s.loss.r)) for unit in units]
@@ -131,8 +140,9 @@ def loss_hessians(s: State) -> tuple[Floats, Floats]:
 
 
 class Slab:
-    """A block of rows of a state: a, delta and the matrices K, C, S of the module docstring, with
-    bounds on their errors.
+    """A block `cut` of the rows of a state: a, delta and the matrices K, C, S of the module
+    docstring, with bounds on their errors. `loss` comes from `loss_hessians`; the terms with phi''
+    are left out if `curved` is False.
     """
 
     def __init__(
@@ -153,7 +163,7 @@ class Slab:
         self.C = self._curvature()
 
     def _curvature(self) -> list[RowMatrices]:
-        """Return C for the input of each layer above a hidden layer."""
+        """Return C for the input of each layer but the first."""
         found: list[RowMatrices] = []
         for k in range(self.L - 1, 0, -1):
             W, w = self.passes.W[k].A, self.passes.W[k].norm
@@ -224,25 +234,33 @@ class Slab:
             K = above
 
 
-MAX_STACK_BYTES = 1 << 25  # size of the largest stack of matrices by row
-MAX_PRODUCT_ROWS, MIN_PRODUCT_ROWS = 1024, 64  # number of rows in one matrix product
+MAX_STACK_BYTES = 1 << 25  # maximum size of a stack of matrices, one for each row
+# maximum and minimum number of rows in one matrix product
+MAX_PRODUCT_ROWS, MIN_PRODUCT_ROWS = 1024, 64
 
 
 def _entry_products(x: Floats, y: Floats) -> Floats:
-    """Return all products of an entry of a row of x and one of the same row of y, (rows, k l)."""
+    """Return the products of every entry of x (rows, k) with every entry of y (rows, l) in the same
+    row, as (rows, k l).
+    """
     return (x[:, :, None] * y[:, None, :]).reshape(len(x), -1)
 
 
 def rows_per_step(model: Any) -> int:
-    """Return the number of rows that are processed together."""
+    """Return the number of rows that are processed together, which is limited by `MAX_PRODUCT_ROWS`
+    and `MAX_STACK_BYTES`.
+    """
     widest = max(max(w * v for w in model.sizes for v in model.sizes), 1)
     return int(min(MAX_PRODUCT_ROWS, MAX_STACK_BYTES // (8 * widest)))
 
 
 def enclosed_hessian(ob: Any, theta: Floats, kind: str) -> EnclosedHessian | None:
-    """Return the `EnclosedHessian` at theta (n,), or None if the layers are so wide that fewer than
-    `MIN_PRODUCT_ROWS` rows fit into one stack, so that products are as cheap, if a number
-    overflows, or for other kinds of operators and samples.
+    """Return the `EnclosedHessian` of an objective at theta (n,) for the kind "hessian" or "ggn",
+    or None.
+
+    The result is None for the Fisher, with batch normalisation and for data that are no NumPy
+    array; if the layers are so wide that fewer than `MIN_PRODUCT_ROWS` rows fit into one stack,
+    because products are then as cheap; and if an entry or a bound is not finite.
     """
     model = ob.model
     if kind == "fisher" or is_batch_normalised(model) or not isinstance(ob.X, np.ndarray):
@@ -257,8 +275,8 @@ def enclosed_hessian(ob: Any, theta: Floats, kind: str) -> EnclosedHessian | Non
 
 @cache_last
 def _hessian_at(ob: Any, theta: Floats) -> EnclosedHessian:
-    """Return the Hessian as a read-only matrix. It is cached because the last Newton steps and the
-    verdict both need it.
+    """Return the `EnclosedHessian` with a read-only matrix A. It is cached because the last Newton
+    steps and `classify` both need it.
     """
     found = EnclosedHessian(ob, passes_at(ob, theta), "hessian")
     found.A.flags.writeable = False
@@ -266,14 +284,16 @@ def _hessian_at(ob: Any, theta: Floats) -> EnclosedHessian:
 
 
 class EnclosedHessian:
-    """The Hessian, or the GGN, at the theta of some passes.
+    """The Hessian or the GGN at the theta of some passes as a matrix, with bounds on its errors.
 
     Attributes
     ----------
     A : ndarray, shape (n, n)
-        Exactly symmetric.
+        The matrix, exactly symmetric.
     bounds : ndarray, shape (n,)
         Bounds on the norms of the errors of the columns.
+    finite : bool
+        True if all entries and bounds are finite and no number of the passes has overflowed.
     """
 
     bounds: Any
@@ -295,7 +315,8 @@ class EnclosedHessian:
         self.of_K: dict[Any, Any] = defaultdict(float)
         self.sums: dict[Any, Any] = defaultdict(float)
         self.moved: dict[Any, Any] = defaultdict(float)
-        self.weight = 1.0  # number of rows times the underflow bound of one product
+        # multiple of UNDERFLOW_BOUND that bounds the effect of underflow on a sum over rows
+        self.weight = 1.0
         with np.errstate(all="ignore"):
             for s in passes.states():
                 loss = loss_hessians(s)
@@ -309,7 +330,7 @@ class EnclosedHessian:
             self._complete_matrix()
 
     def _add(self, slab: Slab, l: int, m: int, S: RowMatrices, K: RowMatrices | None) -> None:
-        """Add the contributions of the rows of a slab to the sums of a block."""
+        """Add the contributions of the rows of a slab to the sums of block (l, m)."""
         a, b, d, rows = slab.a[l], slab.a[m], slab.d[m], len(slab.d[m])
         if l == m:
             (i, j), (p, q) = np.triu_indices(S.x.shape[1]), np.triu_indices(a.shape[1])
@@ -325,7 +346,7 @@ class EnclosedHessian:
             self.moved[l, m] += _entry_products(a, d).T @ K.x.reshape(rows, -1)
 
     def _write_block_sums(self, l: int, m: int) -> None:
-        """Write the sums of a block into A."""
+        """Write the sums of block (l, m) into A."""
         (o, k), (p, h) = self.shapes[l], self.shapes[m]
         w, v, sums = k + self.bias, h + self.bias, self.sums.pop((l, m))
         row, column = self.starts[l], self.starts[m]
@@ -356,9 +377,9 @@ class EnclosedHessian:
             self.A[b, c] = found[:, k, :, h]
 
     def _bound(self, slab: Slab, l: int, m: int, S: RowMatrices, K: RowMatrices | None) -> None:
-        """Add the contributions of the errors in some rows to the bounds of block (l, m): those of
-        S by the inputs of l and of m, for all units together, and those of K by the inputs of l and
-        the units of m.
+        """Add the contributions of the errors in the rows of a slab to the bounds of block (l, m):
+        those of S for each input of l and of m, all units together, and those of K for each input
+        of l and unit of m.
         """
         A, dA, gamma = slab.A, slab.dA, self.gamma
         wide = (S.off + gamma * S.size)[:, None]
@@ -403,8 +424,8 @@ class EnclosedHessian:
         return np.asarray(ROUND_UP_FACTOR * (np.concatenate(flat) + own))
 
     def _inputs(self) -> NDArray[np.intp]:
-        """Return, for each parameter (n,), the number of the input that it multiplies, counted over
-        all layers; a bias counts as one more input.
+        """Return, for each parameter (n,), the index of the input that the parameter multiplies,
+        counted over all layers. The constant 1 of the biases counts as one more input of a layer.
         """
         found, start = [], 0
         for o, k in self.shapes:
@@ -433,7 +454,7 @@ class EnclosedHessian:
         return np.asarray(ROUND_UP_FACTOR * found + UNDERFLOW_BOUND * self.weight)
 
     def layers(self) -> NDArray[np.intp]:
-        """Return, for each parameter (n,), the number of its layer."""
+        """Return, for each parameter (n,), the index of its layer."""
         return np.repeat(np.arange(len(self.shapes)), np.diff(self.starts))
 
     @rounding_to_nearest
@@ -463,16 +484,18 @@ class EnclosedHessian:
 # bound on its error.
 #
 # ``K = A'A`` as in the module docstring of `fastcurv.network.spaces`: the sum over layers of ``(a
-# a' + 1) * (D D')``. a and D come with bounds on the norms of the errors of their rows, `Err`,
-# propagated like the gradient's delta. A column's part in a layer has length ``x = sqrt(||a||^2 +
-# 1) ||d||`` and error ``e = sqrt(..) ||dd|| + ||da|| (||d|| + ||dd||)``, so that entry by entry
+# a' + 1) * (D D')``. The rows of a and D have bounds on the norms of their errors, `Err`, which are
+# propagated like those of delta in the gradient. A column of A has in each layer a part of length
+# ``x = sqrt(||a||^2 + 1) ||d||`` and error ``e = sqrt(..) ||dd|| + ||da|| (||d|| + ||dd||)``, so
+# that entry by entry
 #
 #     |dK_ij| <= sum over layers of  x_i e_j + e_i x_j + e_i e_j + gamma x_i x_j
 
 
 def enclosed_gram_matrix(ob: Any, theta: Any, kind: str) -> Enclosed:
-    """Return K ``(q, q)`` of the GGN or Fisher at theta, exactly symmetric, and for each column a
-    bound on the norm of its error; infinite if overflow cannot be ruled out.
+    """Return the Gram matrix K ``(q, q)`` of the GGN or Fisher at theta, exactly symmetric, with a
+    bound on the norm of the error of each column. The bounds are infinite if overflow cannot be
+    ruled out.
 
     Cost: the arithmetic of a few times q/N backward passes, in NumPy.
     """
@@ -512,7 +535,9 @@ def _gram_of_layer(a: Floats, D: Floats, bias: bool) -> Floats:
 
 
 def _gram_column_error_bounds(R: ErrorPass, a: Floats, da: Floats, D: Floats, dd: Floats) -> Floats:
-    """Return bounds on the norms of the errors of the columns of one layer's part of K."""
+    """Return bounds (q,) on the norms of the errors of the columns of one layer's part of K. da and
+    dd bound the norms of the errors of the rows of a and D.
+    """
     bias = float(R.ob.model.bias)
     A = np.sqrt(row_norms(np.abs(a)) ** 2 + bias)[:, 0]
     d = row_norms(np.abs(D).reshape(-1, D.shape[2])).reshape(D.shape[:2])
@@ -527,8 +552,9 @@ def _gram_column_error_bounds(R: ErrorPass, a: Floats, da: Floats, D: Floats, dd
 
 
 def _loss_factor_columns(R: ErrorPass, s: State, kind: str) -> list[Any]:
-    """Return, for each layer, D ``(columns, rows, out)`` and bounds on the norms of the errors of
-    its rows ``(columns, rows, 1)``.
+    """Return a list by layer of pairs (D, bounds): D ``(columns, rows, out)`` holds the columns of
+    the loss factor (`loss_root_columns`) propagated backward to this layer, and the bounds
+    ``(columns, rows, 1)`` are on the norms of the errors of its rows.
     """
     found: list[Any] = [[] for _ in R.W]
     for d, dd in loss_root_columns(s.loss, kind):
@@ -542,7 +568,9 @@ def _loss_factor_columns(R: ErrorPass, s: State, kind: str) -> list[Any]:
 
 
 def loss_root_columns(loss: LossRows, kind: str) -> Any:
-    """Yield the columns of S, each (rows, d_out) with its `Err`, for ``S S' = d2L/dz2``."""
+    """Yield the columns of a factor S of the loss, ``S S' = d2L/dz2`` in every row, or ``N delta
+    delta'`` for the Fisher. Each column is a pair of an array (rows, d_out) and its `Err`.
+    """
     r, (N, d) = loss.r, loss.d.x.shape
     if kind == "fisher":
         root = np.sqrt(float(r.N))
@@ -561,8 +589,8 @@ def loss_root_columns(loss: LossRows, kind: str) -> Any:
 
 
 def _sqrt_error_bound(x: Floats, dx: Floats, u: float) -> Floats:
-    """Return bounds on the error of sqrt(x), where x has errors of at most dx: ``|sqrt x - sqrt y|
-    <= min(dx / sqrt x, sqrt dx)``.
+    """Return bounds on the errors of the computed sqrt(x), where x has errors of at most dx:
+    ``|sqrt x - sqrt y| <= min(dx / sqrt x, sqrt dx)``, plus one rounding u.
     """
     root = np.sqrt(x)
     carried = np.minimum(dx / np.where(root > 0, root, 1.0), np.sqrt(dx))
@@ -571,7 +599,9 @@ def _sqrt_error_bound(x: Floats, dx: Floats, u: float) -> Floats:
 
 def _entropy_root_columns(loss: LossRows) -> Any:
     """Yield the columns of S for cross entropy: ``S_ij = s_i (i = j) - s_i^2 s_j / (1 + s_t)`` and
-    ``S_tj = - s_t s_j``. These hold for any t, and t is the largest logit here.
+    ``S_tj = - s_t s_j`` with s the square roots of the probabilities, all multiplied by the square
+    root of the row's factor. The formulas hold for any class t; here t is the class of the largest
+    logit.
     """
     u, (N, d) = loss.r.u, loss.d.x.shape
     at = np.arange(N)

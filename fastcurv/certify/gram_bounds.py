@@ -5,7 +5,7 @@ The space is that of `fastcurv.network.gram`, used here for a proof instead of f
 Let the orthonormal columns of Q1 (in, r) and U (out, s) span the rows of a and of delta, and let Q2
 complete Q1 to a basis. A layer's part of every product with the Hessian then lies in
 
-    V = C1 Q1' + U C2 Q2'        C1 (out, r), C2 (s, in - r); in the first layer no C2
+    V = C1 Q1' + U C2 Q2' C1 (out, r), C2 (s, in - r); no C2 in the first layer
 
 apart from l2. Here the ranks r and s are decided by singular values; the truncated part and all
 rounding errors are included in the bound. Bases and rows are the floating-point numbers as stored,
@@ -16,10 +16,10 @@ biases that are exempt from l2.
 matrices of Q1, [Q1 Q2] and U and their rounding errors. With ``E = Qo C``, Qo orthonormal, ``||C -
 I|| <= f``, so ``Qo'HQo`` and ``E'HE`` differ by ``(2 f + f^2) ||Qo'HQo||``.
 
-*What is H outside the space?* For v there, V Q1 = 0 and U'V = 0, so ``a V' = rho V'`` and ``delta V
-= sigma V``, where rho and sigma are the residuals of the rows after projection onto the bases,
-including the errors of a and delta; they are of the size of rounding errors. The passes, row by
-row, with each step bounded in norm, give
+*What is H outside the space?* For a vector v orthogonal to the space, V Q1 = 0 and U'V = 0, so ``a
+V' = rho V'`` and ``delta V = sigma V``, where rho and sigma are the residuals of the rows after
+projection onto the bases, including the errors of a and delta. These residuals are of the size of
+rounding errors. The passes, row by row, with each step bounded in norm, give
 
     rz <= ||W|| ra + rho       ra <= max |phi'| rz [+ ra]       rdelta_L <= ||loss''|| rz
     re <= ||W|| rdelta + sigma [+ re]        rdelta <= max |phi'| re + max |e phi''| rz
@@ -53,11 +53,12 @@ from .arithmetic import SMALLEST_SUBNORMAL, norm, row_norms
 from .columns import propagate_norm_bounds
 from .passes import ErrorPass
 
-ROUND_UP_FACTOR = 1 + 1e-6  # factor above the rounding errors of the bounds themselves
+# factor by which bounds are enlarged to cover the rounding errors of their own computation
+ROUND_UP_FACTOR = 1 + 1e-6
 N_BLOCK_COLUMNS = 64  # number of columns multiplied at a time
 # Singular values up to this factor times max(shape) eps times the largest one are dropped.
 RANK_TOL_FACTOR = 4.0
-# Ranks are not computed if the estimated dimension exceeds `most` by more than this factor.
+# maximum ratio of the estimated dimension to the limit `most` up to which ranks are computed
 MAX_RANK_RATIO = 2
 MAX_BASES_BYTES = 1 << 28  # maximum size of the bases of one layer
 
@@ -99,8 +100,9 @@ def _residual_row_norms(A: Floats, error: Floats, Q: Floats) -> Floats:
 
 
 class LayerReach(Layer):
-    """The bases of one layer, its part of E, and bounds on the residuals of the rows after
-    projection.
+    """The bases of one layer, its part of E, and bounds rho and sigma on the norms of the residuals
+    of the rows after projection. `rows` holds a, bounds on the errors of its rows, delta, and
+    bounds on the errors of its rows; `pairs` is False for the first layer, which has no C2.
     """
 
     def __init__(self, shape: tuple[int, int], bias: bool, rows: Any, pairs: bool) -> None:
@@ -141,7 +143,7 @@ class LayerReach(Layer):
             np.multiply(self.U[:, i, None], self.Q2[:, k], out=V)
 
     def _read_coordinates(self, V: Floats, out: Floats) -> None:
-        """Write E' times the rows ``V (b, out, in)`` to `out`."""
+        """Write E' times the weights ``V (b, out, in)`` to `out` (b, weights), for b vectors."""
         if self.whole:
             out[...] = V.reshape(out.shape)
             return
@@ -152,7 +154,7 @@ class LayerReach(Layer):
             out[:, self.first :] = (self.U.T @ turned).reshape(len(V), -1)
 
     def _write_weights(self, x: Floats, V: Floats) -> None:
-        """Write E times the coordinates x to V."""
+        """Write E times the coordinates x to the weights V (out, in)."""
         if self.whole:
             V[...] = x.reshape(V.shape)
             return
@@ -162,7 +164,9 @@ class LayerReach(Layer):
 
 
 def estimated_range_dimension(model: Any, N: int) -> int:
-    """Return the dimension of the range if all rows are linearly independent."""
+    """Return the dimension of the range of the Hessian for N samples if all rows are linearly
+    independent.
+    """
     return sum(
         min(m * k, n_layer_coordinates(m, k, N, l > 0, True)) + m * model.bias
         for l, (m, k) in enumerate(model.shapes)
@@ -208,7 +212,7 @@ class RangeBounds(InLayers, ReadOnly):
         self.leak = self._bound_outside_norm(states)
 
     def _bound_outside_norm(self, states: Any) -> float:
-        """Return a bound on ``||H0 v||`` over unit vectors v outside the space."""
+        """Return a bound on ``||H0 v||`` over all unit vectors v orthogonal to the space."""
         R, L = self.R, len(self.layers)
         totals, start = np.zeros(L), 0
         for s in states:
@@ -261,7 +265,9 @@ class RangeBounds(InLayers, ReadOnly):
     # --- the matrix
 
     def matrix(self) -> Enclosed:
-        """Return ``E'HE``, computed by m products, with error bounds."""
+        """Return ``E'HE`` (m, m), computed by m products, as an `Enclosed` matrix with error
+        bounds.
+        """
         P, bounds = np.empty((self.m, self.m)), np.empty(self.m)
         each = np.asarray(self.whole.column_bounds(), dtype=np.float64)
         turning = max(layer.turning for layer in self.layers)
@@ -277,7 +283,7 @@ class RangeBounds(InLayers, ReadOnly):
             return Enclosed(P, bounds, np.inf)
         size = norm(P) + norm(bounds) + self.rest + self.leak
         size *= 2 * ROUND_UP_FACTOR  # upper bound on ||H||
-        # The rank-one terms u q' are rounded.
+        # This covers the rounding errors of the rank-one terms u q'.
         bounds += 4 * UNIT_ROUNDOFF * size
         return Enclosed(P, bounds, ((2 * f + f * f) * size + 2 * self.leak) * ROUND_UP_FACTOR)
 

@@ -4,8 +4,8 @@ each column.
 The column of the weight from unit k to unit i of layer l is the effect of two impulses in every row
 n, with e_i the unit vector of unit i:
 
-    forward    rz_l = a_nk e_i              a_nk times the effect of a unit step in the bias of i
-    backward   re = delta_ni e_k            at the input of layer l, from delta V of the R-backward pass
+    forward    rz_l = a_nk e_i      a_nk times the effect of a unit step in the bias of i
+    backward   re = delta_ni e_k    at the input of layer l, from delta V of the R-backward pass
 
 Passes, products and their rounding errors are linear in v or bounded by sums of sizes, so the error
 is at most the sum of the errors of the two impulses. For each impulse of each unit two numbers per

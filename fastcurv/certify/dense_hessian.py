@@ -1,5 +1,5 @@
-"""The Hessian as a matrix, assembled layer by layer, with a bound on its error, at a fraction of the
-cost of n products.
+"""The Hessian as a matrix, assembled layer by layer, with a bound on its error, at a fraction of
+the cost of n products.
 
 Let ``a = [a_l 1]`` be the input of layer l, and for m >= l, row by row,
 

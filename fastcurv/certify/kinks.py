@@ -7,18 +7,21 @@ polynomial net under a smooth loss, and
 
     dPhi/dtheta = the gradient with these slopes,     dPhi/ds = e z,     e = dL/da,
 
-so if no e is 0 the critical points of Phi are the points with z = 0 on the active set at which some
-slopes make the gradient vanish: the KKT points. At one the Hessian of Phi is ``[[H, J'E], [EJ,
-0]]``, J the gradients of the active z, which has as many negative eigenvalues as there are slopes
-exactly where J has full rank and H is positive definite on its null space. With slopes strictly
-inside ``(phi'(0-), phi'(0+))`` and e > 0 such a point is a strict local minimum of the loss: off
-the active set along J the loss rises at every kink, along the null space of J by H.
+so if no e is 0, the critical points of Phi are the points with z = 0 on the active set at which
+some slopes make the gradient vanish: the KKT points. At such a point the Hessian of Phi is ``[[H,
+J'E], [EJ, 0]]``, where the rows of J are the gradients of the active z and E is the diagonal matrix
+of their e. It has as many negative eigenvalues as there are slopes if and only if J has full rank
+and H is positive definite on the null space of J. If also the slopes lie strictly inside
+``(phi'(0-), phi'(0+))`` and e > 0, the point is a strict local minimum of the loss: the loss
+increases to first order in every direction that moves an active z away from 0, and to second order,
+by H, in the null space of J.
 
-Rows with equal inputs have equal z, and are merged into one row: only the sum of their kinks has to
-rise. Units that are copies of others are merged into one unit (`ReluRows.copies`): theta is that of
-the net without them. A z in a row where a whole layer above is off has no effect, so its sign does
-not matter. Slopes have units of measurement of their own, ``s = unit t``: a proof in terms of t is
-sharper, and proves the same.
+Rows with equal inputs have equal z and are merged into one row, because only the sum of their
+terms has to increase at a kink. Units that are copies of others are merged into one unit
+(`ReluRows.copies`), and theta then holds the parameters of the network without copies. The sign of
+a z does not matter in a row in which all units of a layer above are off, because z has no effect
+there. Slopes are measured in units of their own, ``s = unit t``: a proof in terms of t is sharper,
+and the statement proved is the same.
 
 `third_bound` is the recursion of `fastcurv.certify.majorants` with slopes as parameters:
 
@@ -58,7 +61,7 @@ from .precise import Bend, Bounded, Precise, add_decay, pair_from_float
 # steps of the gradient or, for the smoothed objective, by formulas.
 
 Arrays = list[NDArray[Any]]
-# length of a complex step, whose square is far below the rounding error
+# length of a complex step, chosen so that its square is far below the rounding error
 COMPLEX_STEP = 1e-150
 # maximum number of entries of the Jacobian of a layer for a block of rows (16 MB)
 MAX_JACOBIAN_ENTRIES = 1 << 21
@@ -70,7 +73,7 @@ class ReluRows:
     Parameters
     ----------
     ob : Objective
-        An objective that is `is_relu_stack`.
+        An objective for which `is_relu_stack` is True.
     """
 
     residual = False
@@ -98,22 +101,25 @@ class ReluRows:
     def smooth_piece(
         self, gates: Arrays, collapsed: Arrays, parents: Units | None = None
     ) -> SmoothPiece:
-        """Return the loss as a smooth function of theta and of the slopes at active kinks, which
-        are those with NaN in `gates`.
+        """Return the loss as a smooth function of theta and of the slopes at active kinks, where
+        `gates` is NaN. The arguments are those of `SmoothPiece`.
         """
         return SmoothPiece(self, gates, collapsed, parents)
 
     def block(self, start: int, stop: int) -> ReluRows:
-        """Return the rows from `start` to `stop`, with the weights and the divisor of all."""
+        """Return the rows from `start` to `stop` as a `ReluRows` with the same divisor of the
+        loss.
+        """
         found = copy.copy(self)
         found.X, found.y = self.X[start:stop], self.y[start:stop]
         found.weight = self.weight[start:stop]
         return found
 
     def copies(self, theta: Floats, gates: Arrays, collapsed: Arrays) -> Units:
-        """Return, for every hidden unit, the index of the unit of which it is a copy, or its own
-        index. Copies are units with the same gates and with parallel weights in and out, and
-        collapsed units with the same gates as an open unit.
+        """Return, for every hidden layer, the index (width,) of the unit of which each unit is a
+        copy, or its own index. Copies are units with the same gates and with parallel weights in
+        and out. Units that are True in `collapsed` count as copies of the unit with the largest
+        weights in their layer.
         """
         layers, parents = layers_of(self, theta), []
         for l, (gate, gone) in enumerate(zip(gates, collapsed)):
@@ -135,9 +141,9 @@ class ReluRows:
 
     @staticmethod
     def effective(gates: Arrays) -> list[NDArray[np.bool_]]:
-        """Return masks of the units that affect the output of their row, which are those with at
-        least one active unit in every layer above. NaN, the gate of an active kink, counts as
-        active.
+        """Return, for each hidden layer, a mask (N, width) of the units that can affect the output
+        of their row, which are those with at least one active unit in every layer above. NaN, the
+        gate of an active kink, counts as active.
         """
         found: list[NDArray[np.bool_]] = []
         here = np.ones(len(gates[0]), dtype=bool)
@@ -166,7 +172,9 @@ class ReluRows:
         return found
 
     def remove_units(self, units: list[NDArray[np.bool_]]) -> ReluRows:
-        """Return these rows for the network without some of its hidden units."""
+        """Return these rows for the network without the hidden units that are True in the masks
+        `units`.
+        """
         ends = [np.zeros(n, dtype=bool) for n in (self.sizes[0], self.sizes[-1])]
         gone = [ends[0], *units, ends[1]]
         kept = np.ones(len(self.l2), dtype=bool)
@@ -182,29 +190,32 @@ class ReluRows:
     def forward(
         self, layers: list[tuple[NDArray[Any], Any]], bend: Callable[[int, NDArray[Any]], Any]
     ) -> tuple[Arrays, Arrays]:
-        """Return the inputs of every layer and ``z = a W' + b``; ``bend(l, z)`` is the output of
-        hidden layer l.
+        """Return the inputs and the pre-activations ``z = a W' + b`` of every layer. ``bend(l, z)``
+        returns the output of hidden layer l.
         """
         X = self.X.astype(layers[0][0].dtype, copy=False)
         return forward(layers, X, lambda l, z, _: bend(l, z))
 
     def terms(self, f: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return the terms of the loss and their derivatives with respect to the outputs, both
-        weighted and divided by the divisor, (N, d).
+        """Return the terms of the loss at outputs f and their derivatives with respect to f, both
+        multiplied by the sample weights and divided by the divisor, (N, d).
         """
         scale = (self.weight / self.divisor)[:, None]
         terms, d = LOSSES[self.loss].terms(f, self.y)
         return scale * terms, scale * d
 
     def loss_curvature(self, f: Floats) -> NDArray[Any]:
-        """Return the second derivatives of the terms with respect to the outputs, (N, d, d)."""
+        """Return the second derivatives of `terms` with respect to the outputs f, (N, d, d)."""
         steps = 1j * COMPLEX_STEP * np.eye(f.shape[1])
         return np.stack([self.terms(f + step)[1].imag for step in steps], axis=-1) / COMPLEX_STEP
 
     def backward(
         self, layers: list[tuple[NDArray[Any], Any]], below: Arrays, slopes: Arrays, d: NDArray[Any]
     ) -> tuple[NDArray[Any], Arrays]:
-        """Return the gradient of the data term with respect to theta, and e of hidden layers."""
+        """Return the gradient of the data term with respect to theta, and e = dL/da of every hidden
+        layer. `below` and `slopes` hold the inputs of the layers and phi' of the hidden layers, and
+        d is the derivative with respect to the outputs.
+        """
         grads: Arrays = []
         es: Arrays = []
         for l in reversed(range(len(layers))):
@@ -219,8 +230,8 @@ class ReluRows:
 
 
 def is_relu_stack(ob: Any) -> bool:
-    """Return True if an objective is a plain stack of layers whose hidden units are relu or
-    leaky_relu.
+    """Return True if a network has hidden layers, all of relu or leaky_relu units, without skip
+    connections or batch normalisation, and a built-in loss.
     """
     model = ob.model
     plain = not is_batch_normalised(model) and not getattr(model, "residual", False)
@@ -233,13 +244,12 @@ def is_relu_stack(ob: Any) -> bool:
 
 
 class Smooth:
-    """A smooth function in plain NumPy, for small networks. `passes` evaluates it at real and
-    complex points, many at a time.
+    """A smooth function in plain NumPy, for small networks. The method `passes` evaluates the
+    function and its gradient at real or complex points, many at a time.
     """
 
     rows: ReluRows
-    # The callable returns the values, the gradients, z of every layer and phi' (or e) of every
-    # layer.
+    # returns the values, the gradients, z of every layer and phi' (or e) of every hidden layer
     passes: Callable[..., tuple[Any, NDArray[Any], Arrays, Arrays]]
 
     def value_and_gradient(self, point: Floats) -> tuple[float, Floats]:
@@ -262,13 +272,13 @@ class Smooth:
 
 
 class Smoothed(Smooth):
-    """The objective with every kink smoothed over a width: ``leak z + (1 - leak) w softplus(z /
-    w)``.
+    """The objective with every kink smoothed over the width w: each activation is replaced by
+    ``leak z + (1 - leak) w softplus(z / w)``.
     """
 
     def __init__(self, rows: ReluRows, width: float) -> None:
         self.rows, self.width, self.n_params = rows, float(width), len(rows.l2)
-        # estimated cost of a Hessian
+        # number of operations of a Hessian, up to a constant factor
         self.cost = self.n_params * len(self.rows.X) * sum(self.rows.sizes)
 
     def _activate(self, l: int, z: NDArray[Any]) -> tuple[NDArray[Any], ...]:
@@ -305,7 +315,7 @@ class Smoothed(Smooth):
 
     def hessian(self, point: Floats) -> Floats:
         """Return the Hessian as a matrix, from Jacobians of the pre-activations of blocks of rows.
-        It takes about a tenth of the time of complex steps.
+        This takes about a tenth of the time of complex steps.
         """
         r, theta = self.rows, np.asarray(point, dtype=float)
         block = max(1, MAX_JACOBIAN_ENTRIES // (max(r.sizes) * theta.size))
@@ -315,9 +325,9 @@ class Smoothed(Smooth):
         return 0.5 * (H + H.T)
 
     def _hessian_of(self, rows: ReluRows, theta: Floats) -> Floats:
-        """Return the Hessian of the terms of some rows. It sums the second derivatives of the loss
-        and of phi, multiplied by Jacobians of z on both sides, and the mixed derivatives of each
-        product ``a W'`` with respect to its two factors.
+        """Return the Hessian of the terms of some rows: the sum of the second derivatives of the
+        loss and of phi, multiplied by Jacobians of z on both sides, and of the mixed derivatives of
+        each product ``a W'`` with respect to its two factors.
         """
         layers = layers_of(rows, theta)
         below, zs, units = self._forward(rows, layers)
@@ -333,8 +343,8 @@ class Smoothed(Smooth):
             a, new = below[l], at[l][0]
             if b is not None:
                 a, new = np.c_[a, np.ones(len(a))], np.c_[new, at[l][1]]
-            # Z is the Jacobian of z with respect to the parameters of the layers below, and `a`
-            # that with respect to the parameters of one output.
+            # Z is the Jacobian of z with respect to the parameters of the layers below, and `a` is
+            # the Jacobian of one unit's z with respect to the parameters of this unit.
             Z = W @ A
             old, CZ = slice(A.shape[2]), outer[l] @ Z
             H[old, old] += np.tensordot(Z, CZ, axes=((0, 1), (0, 1)))
@@ -352,15 +362,16 @@ class Smoothed(Smooth):
         return H
 
     def slopes(self, theta: Floats) -> Arrays:
-        """Return phi' of every hidden layer, (N, width). Near a kink it lies between the slopes on
-        its two sides.
+        """Return phi' of every hidden layer, (N, width). Near a kink, phi' lies between the slopes
+        on the two sides of the kink.
         """
         return self.passes(np.asarray(theta, dtype=float))[3]
 
 
 def jacobian_by_complex_steps(gradient: Any, point: Floats, size: int) -> Floats:
-    """Return the Jacobian of an analytic gradient, exact to rounding; one pass handles `size`
-    numbers per point.
+    """Return the Jacobian (n, n) at a real point of an analytic function `gradient`, exact to
+    rounding. `size` is the number of array entries that one point needs, which limits the number of
+    points per call.
     """
     n = point.size
     J, many = np.empty((n, n)), max(1, 2**19 // size)
@@ -377,32 +388,34 @@ def jacobian_by_complex_steps(gradient: Any, point: Floats, size: int) -> Floats
 #
 # With weight decay a unit (w, b, v) of relu or leaky_relu may be split: ``c_i (w, b, v)`` with
 # ``c_i > 0`` and ``sum c_i^2 = 1`` give the same outputs at the same decay. So minima with copies,
-# and minima with a collapsed unit (all weights 0) next to an open one, are never strict: they come
-# in families of equal loss. What is proved is a strict minimum of the net in which each family is
-# one unit. It carries over to the whole net as follows.
+# and minima with a collapsed unit (all weights 0) in a layer with other units, are never strict:
+# they belong to families of equal loss. What is proved is a strict minimum of the net in which each
+# family is one unit. It carries over to the whole net as follows.
 #
 # Let units i of a family share gates, and slopes s where their kinks are active. As ``relu(z) >= s
 # z`` on both sides, and e > 0 there, the loss is at least that with slopes s, which depends on the
 # family only through ``sum v_i w_i'`` and the decay: it does not change when the family is
-# transformed by an orthogonal matrix. Choose that so that all units but the first are orthogonal to
-# the orbit of (w, b, v). To second order these others enter by
+# transformed by an orthogonal matrix. Choose this matrix so that all units but the first are
+# orthogonal to the orbit of (w, b, v). To second order, the others contribute
 #
 #     l2 (|w|^2 + |b|^2 + |v|^2) / 2 + v' Q (w, b),     Q = sum over rows of delta gate (x, 1)',
 #
-# with delta that of the layer above, and ``l2 (w, b) = -Q'v``, ``l2 v = -Q (w, b)`` at the open
-# unit: l2 is a singular value of Q. If the second singular value is smaller, the sum is positive
-# across the orbit, the loss of the transformed family is at least that of the split unit, and the
-# point is a minimum, one of its family.
+# where delta is that of the layer above. The unit (w, b, v) satisfies ``l2 (w, b) = -Q'v`` and ``l2
+# v = -Q (w, b)``, so l2 is a singular value of Q. If the second singular value is smaller, the sum
+# is positive across the orbit, the loss of the transformed family is at least that of the split
+# unit, and the point is a minimum, one of its family.
 
-MIN_COPY_SHARE = 0.2  # minimum share of a family's weight for a copy made from a collapsed unit
-MAX_COPY_SINE = 1e-6  # sine of the angle below which two units count as copies of each other
+# minimum norm of a copy's weights in `Copies.split`, relative to the unit that it copies
+MIN_COPY_SHARE = 0.2
+# maximum sine of the angle between the weights of two units that count as copies
+MAX_COPY_SINE = 1e-6
 
 Units = list[NDArray[np.intp]]
 
 
 def weights_of_units(layers: list[tuple[NDArray[Any], Any]], l: int) -> tuple[Floats, Floats]:
-    """Return, as rows, the weights into the units of hidden layer l, including a bias, and the
-    weights out of them.
+    """Return, with a row for each unit of hidden layer l, the weights into the units including a
+    bias, (width, k), and the weights out of them, (width, m).
     """
     W, b = layers[l]
     into = W if b is None else np.column_stack([W, b])
@@ -410,6 +423,9 @@ def weights_of_units(layers: list[tuple[NDArray[Any], Any]], l: int) -> tuple[Fl
 
 
 def _is_multiple(u: Floats, v: Floats) -> bool:
+    """Return True if u is a positive multiple of v: neither is 0, and the sine of their angle is at
+    most `MAX_COPY_SINE`.
+    """
     size = float(np.linalg.norm(u) * np.linalg.norm(v))
     if not size > 0:
         return False
@@ -440,8 +456,9 @@ class Copies:
         return np.asarray(count[self.keep[l]] > 1)
 
     def _orthonormal_unit_rows(self, theta: Floats, least: float) -> list[Floats]:
-        """Return, for every hidden layer, a matrix ``(kept, width)`` with orthonormal rows: the
-        weights of the units in their families.
+        """Return, for every hidden layer, a matrix ``(kept, width)`` with orthonormal rows. Row i
+        holds the norms of the weights of the units in family i, scaled to length 1. The norm of a
+        copy is at least `least` times that of the unit that it copies.
         """
         layers, turns = layers_of(self.whole, theta), []
         for l, (parent, keep) in enumerate(zip(self.parents, self.keep)):
@@ -454,6 +471,9 @@ class Copies:
         return turns
 
     def _rotate_units(self, layers: Any, turns: list[Floats], back: bool) -> Floats:
+        """Return theta with the units of every hidden layer multiplied by the matrices `turns`, or
+        by their transposes if `back` is True.
+        """
         parts: list[Floats] = []
         for l, (W, b) in enumerate(layers):
             last = l == len(turns)
@@ -465,7 +485,7 @@ class Copies:
         return np.concatenate(parts)
 
     def merged(self, theta: Floats) -> Floats:
-        """Return theta of the network without copies."""
+        """Return theta of the network without copies, from theta of the full network."""
         return self._rotate_units(
             layers_of(self.whole, theta), self._orthonormal_unit_rows(theta, 0.0), False
         )
@@ -478,8 +498,9 @@ class Copies:
         return self._rotate_units(layers_of(self.rows, merged), turns, True)
 
     def columns(self, of_kept: Arrays) -> Arrays:
-        """Return the columns of every unit of the full network, for all rows, from the columns
-        `of_kept` of the kept units.
+        """Return, for each hidden layer, an array with a column for every unit of the full network,
+        from the arrays `of_kept` with a column for every kept unit. Arrays of two dimensions are
+        also expanded from the merged rows to all rows.
         """
         found = []
         for column, parent, keep in zip(of_kept, self.parents, self.keep):
@@ -490,8 +511,9 @@ class Copies:
 
 
 EPS = float(np.finfo(np.float64).eps)
-ROUND_UP_FACTOR = 1 + 1e-9  # factor above the rounding errors of the scalar recursions below
-CROSS_TERM_FACTOR = 2 / 3**0.5
+# factor by which the scalar recursions below are enlarged to cover their own rounding errors
+ROUND_UP_FACTOR = 1 + 1e-9
+CROSS_TERM_FACTOR = 2 / 3**0.5  # 3 times the maximum of x^2 y for x^2 + y^2 = 1
 
 
 @dataclass(frozen=True)
@@ -502,12 +524,14 @@ class Margins:
     Attributes
     ----------
     signs : float
-        Least ``|z| - reach`` over the z that are not active, reach the largest change of z on the
-        ball.
+        Smallest ``|z| - reach`` over the z that are not active, where reach bounds the change of z
+        on the ball.
     slopes : float
-        Least distance of a slope from those of the two sides of its kink, minus the radius.
+        Smallest distance of a slope from the slopes on the two sides of its kink, minus the change
+        of the slope on the ball.
     upward : float
-        Least e of the active set, minus its largest change.
+        Smallest difference of e and of the bound on the change of e on the ball, over the active
+        set.
     collapsed : float
         Margin by which l2 exceeds the gain of opening a collapsed unit; infinite if there is none.
     copies : float
@@ -522,8 +546,8 @@ class Margins:
 
 
 class KinkPasses(Precise):
-    """The passes of all rows `whole` through a network without copies, whose units have the slopes
-    `gates`.
+    """Extended-precision passes of all rows, `whole`, through the network `net` without copies,
+    with the slopes `gates` in place of phi'.
     """
 
     def __init__(self, whole: ReluRows, net: ReluRows, theta: Floats, gates: Arrays) -> None:
@@ -533,7 +557,7 @@ class KinkPasses(Precise):
         self.gates = gates
 
     def activated(self, l: int, z: Bounded) -> tuple[Bounded, Bend]:
-        """Return z times the slopes, and the slopes."""
+        """Return z of hidden layer l times the slopes, and the slopes."""
         gate = self.gates[l]
         bend = Bend(
             pair_from_float(gate), np.zeros_like(gate), float(np.abs(gate).max(initial=0.0))
@@ -548,13 +572,15 @@ class SmoothPiece(Smooth):
     Parameters
     ----------
     rows : ReluRows
+        Data and shapes of the full network.
     gates : list of ndarray (N, width)
         phi' of every hidden unit and row, NaN where a kink is active.
     collapsed : list of ndarray (width,) of bool
         Hidden units whose weights, in and out, are 0 at the point. Their gates must be the slope
         below 0.
     parents : list of ndarray (width,) of int, optional
-        From `ReluRows.copies`: theta, and all that follows, is then that of the net without copies.
+        From `ReluRows.copies`. If given, theta holds the parameters of the network without
+        copies.
     """
 
     def __init__(
@@ -575,7 +601,9 @@ class SmoothPiece(Smooth):
         self.units = np.ones(self.n_slopes)
 
     def in_units(self, units: Floats) -> SmoothPiece:
-        """Return this objective with other units for the slopes, in which bounds are computed."""
+        """Return this objective with other units (n_slopes,) for the slopes, which bounds then
+        refer to.
+        """
         found = copy.copy(self)
         found.units = units
         return found
@@ -595,7 +623,9 @@ class SmoothPiece(Smooth):
         return found
 
     def forward(self, point: NDArray[Any]) -> tuple[Any, Arrays, Arrays, Arrays]:
-        """Return layers, gates, activations below every layer, and z."""
+        """Return, at a point (theta, slopes), the weights and biases of the layers, the gates, the
+        inputs of every layer, and z of every layer.
+        """
         layers = layers_of(self.rows, point[..., : self.n_theta])
         gates = self.by_layer(point[..., self.n_theta :], self.gates)
         return layers, gates, *self.rows.forward(layers, lambda l, z: gates[l] * z)
@@ -637,8 +667,14 @@ class SmoothPiece(Smooth):
         return np.concatenate([part.g.hi, *bent]), ROUND_UP_FACTOR * errors
 
     def propagate_bounds(self, point: Floats, radius: float) -> dict[str, Floats]:
-        """Propagate the scalar recursions on a ball in (theta, t). Return Z1, Z2, Z3 of the outputs
-        (N,), Z1 of each hidden layer, and the sizes of gates and weights.
+        """Return, as a dictionary, the bounds of the scalar recursions on a ball around a point
+        (theta, t).
+
+        "Z1", "Z2" and "Z3" (N,) bound the first three derivatives of the outputs, and "c1", "c2"
+        and "c3" those of the loss. Lists by layer: "weights" bounds the norms of W, "A0" those of
+        the inputs with their 1 for the bias, "A1" the first derivatives of the inputs. Lists by
+        hidden layer: "reach" is Z1, "gates" bounds the slopes of each row, and "units" holds the
+        largest unit of a slope in each row.
         """
         layers, gates, below, zs = self.forward(np.asarray(point, dtype=float))
         N = len(self.rows.X)
@@ -676,8 +712,8 @@ class SmoothPiece(Smooth):
         }
 
     def _loss_bounds(self, f: Floats, move: Floats) -> dict[str, Floats]:
-        """Return bounds on the first three derivatives of each row's loss with respect to its
-        outputs.
+        """Return bounds "c1", "c2" and "c3" (N,) on the first three derivatives of each row's loss
+        with respect to its outputs, for outputs that differ from f by at most `move`.
         """
         scale = np.abs(self.rows.weight) / self.rows.divisor
         mass = np.abs(self.rows.y).sum(axis=1)
@@ -688,8 +724,8 @@ class SmoothPiece(Smooth):
         return {"c1": c1, "c2": c2, "c3": c3}
 
     def third_bound(self, point: Floats, radius: float) -> float:
-        """Return a Lipschitz constant of the Hessian of Phi on the ball, provided that the signs
-        hold there, which `margins` checks.
+        """Return a Lipschitz constant of the Hessian of Phi on the ball around a point (theta, t),
+        provided that the signs of z do not change on the ball, which `margins` checks.
         """
         b = self.propagate_bounds(point, radius)
         rows = b["c3"] * b["Z1"] ** 3 + 3 * b["c2"] * b["Z1"] * b["Z2"] + b["c1"] * b["Z3"]
@@ -706,8 +742,8 @@ class SmoothPiece(Smooth):
         return float(depth * EPS * size * ROUND_UP_FACTOR * math.sqrt(self.n_params))
 
     def margins(self, point: Floats, radius: float) -> Margins:
-        """Return the margins by which signs, slopes and e > 0 hold on the ball around
-        (theta, t).
+        """Return the margins by which the conditions on signs, slopes and e > 0 hold on the ball
+        around a point (theta, t).
         """
         b = self.propagate_bounds(point, radius)
         signs = slopes = upward = opening = leaving = np.inf
@@ -741,8 +777,8 @@ class SmoothPiece(Smooth):
         return Margins(signs, slopes, upward, opening, leaving)
 
     def _neighbourhood(self, point: Floats, l: int) -> tuple[Floats, Floats, Floats]:
-        """Return dL/dz of the layer above hidden layer l, the slopes of l, and the inputs of l with
-        a 1 for the bias, all by rows.
+        """Return dL/dz of the layer above hidden layer l, the slopes of layer l, and the inputs of
+        layer l with a 1 for the bias. All have a row for each sample.
         """
         layers, gates, below, zs = self.forward(np.asarray(point, dtype=float))
         d = self.rows.terms(zs[-1])[1]
@@ -755,8 +791,9 @@ class SmoothPiece(Smooth):
 
     def _decay_margin(self, point: Floats, l: int) -> float:
         """Return the smallest difference between l2 and the second singular value of Q over the
-        families in hidden layer l. The singular value is the largest gain of a copy across its
-        orbit.
+        families in hidden layer l, or -infinity if l2 is not equal for all parameters. The singular
+        value is the largest gain of a copy across its orbit; the comment above `MIN_COPY_SHARE`
+        defines Q.
         """
         d, gates, x = self._neighbourhood(point, l)
         least = float(self.rows.l2.min())
@@ -775,13 +812,13 @@ class SmoothPiece(Smooth):
         """Return the difference between l2 and the gain, to second order, of a unit opened in
         hidden layer l.
 
-        A unit with weights u in (a bias included) and v out, both small, adds ``v'sum d relu(u
-        x)``, with d = dL/dz of the layer above: at most ``|u| |v| M`` with M the largest norm of
-        the sum over unit u. As ``relu(t) = (t + |t|) / 2``, and by Cauchy-Schwarz, ``M <= |sum d
-        x'| / 2 + sqrt(sum |d| lambda_max(sum |d| x x')) / 2``. If the layer above has one unit, the
-        second term is taken for each sign of v with only the rows that gain from it. If the x are
-        nearly multiples of one vector, as above a layer that has collapsed, only the two signs of u
-        x matter.
+        A unit with small weights u in (a bias included) and v out adds ``v'sum d relu(u x)`` to
+        the loss, with d = dL/dz of the layer above. Its size is at most ``|u| |v| M``, where M is
+        the largest norm of the sum over vectors u of length 1. As ``relu(t) = (t + |t|) / 2``, and
+        by the Cauchy-Schwarz inequality, ``M <= |sum d x'| / 2 + sqrt(sum |d| lambda_max(sum |d| x
+        x')) / 2``. If the layer above has one unit, the second term is computed for each sign of v
+        from the rows in which d has one sign only. If the x are nearly multiples of one vector, as
+        above a layer that has collapsed, only the two signs of u x matter.
         """
         d, _, x = self._neighbourhood(point, l)
         sides = [np.linalg.norm(d, axis=1)]
@@ -800,8 +837,8 @@ class SmoothPiece(Smooth):
 
 
 def _collinear_bound(d: Floats, x: Floats, leak: float) -> float:
-    """Return a bound on ``|sum d relu(u x)|`` over unit u that is sharp if the x are multiples of
-    one vector.
+    """Return a bound on ``|sum d relu(u x)|`` over vectors u of length 1, which is sharp if the x
+    are multiples of one vector. `leak` is the slope below 0.
     """
     e = svd(x)[2][0]
     t = x @ e

@@ -1,10 +1,10 @@
 """Scalar majorants: bounds on how fast the Hessian of a network can change on a ball around theta.
 
-One number for each row, layer and order, by the chain rule. Over the ball of radius rho let ``A0 >=
-||a||``, and let A1, A2, A3 bound the operator norms of the first three derivatives of a layer's
-input a with respect to theta, and Z1, Z2, Z3 those of its pre-activations z. With ``w = ||W||_2 +
-rho``, h a step in theta, x the part of its length that lies below the layer and y the part in the
-layer's own (V, vb), ``x^2 + y^2 <= 1``:
+Each bound is one number for a row, a layer and an order of derivative, computed by the chain
+rule. Over the ball of radius rho let ``A0 >= ||a||``, and let A1, A2, A3 bound the operator norms
+of the first three derivatives of a layer's input a with respect to theta, and Z1, Z2, Z3 those of
+its pre-activations z. With ``w = ||W||_2 + rho``, h a step in theta, x the part of its length that
+lies below the layer and y the part in the layer's own (V, vb), ``x^2 + y^2 <= 1``:
 
     z = a W' + b:   Dz[h]   = W Da[h] + V a + vb        <= w A1 x + v y,          v = sqrt(A0^2 + 1)
                     D2z[h]  = W D2a[h] + 2 V Da[h]      <= w A2 x^2 + 2 A1 x y
@@ -57,13 +57,13 @@ from .arithmetic import (
 )
 from .passes import Passes, State, passes_at, theta_in_model_dtype
 
-CROSS_TERM_FACTOR = 2 / math.sqrt(3)
+CROSS_TERM_FACTOR = 2 / math.sqrt(3)  # 3 times the maximum of x^2 y for x^2 + y^2 = 1
 WeightUnits = list[tuple[Floats, Any]]  # length units of the entries of W and b, layer by layer
 
 
 @dataclass(frozen=True)
 class RowBounds:
-    """Bounds on the ball from one pass over some rows of a state.
+    """Bounds that hold on a ball around theta, from one pass over the rows of a state.
 
     Attributes
     ----------
@@ -86,7 +86,8 @@ class RowBounds:
 def propagate_majorants(
     passes: Passes, s: State, rho: float, units: WeightUnits | None = None
 ) -> RowBounds:
-    """Propagate the recursion of the module docstring for the rows of a state.
+    """Return the `RowBounds` on the ball of radius rho for the rows of a state, by the recursion of
+    the module docstring.
 
     With units C the steps are ``C h`` with ``|h| <= 1``: then ``|V| <= m = max C`` of the layer,
     and entry i of ``V a + vb`` is at most ``v_i = sqrt(sum_j (C_ij a_j)^2 + c_i^2)``.
@@ -141,8 +142,8 @@ def propagate_majorants(
 
 
 def _product_rounded_up(P: Any, Z: Floats) -> Floats:
-    """Return P Z, rounded up against underflow. It is 0 where one factor is 0, even if the other
-    one is infinite.
+    """Return P Z, rounded up against underflow. An entry is 0 where one factor is 0, even if the
+    other factor is infinite.
     """
     return np.where((P == 0) | (Z == 0), 0.0, P * Z + TINY)
 
@@ -200,8 +201,8 @@ def third_bound(ob: Any, theta: ArrayLike, radius: float, units: ArrayLike | Non
 
 def loss_derivative_bounds(passes: Passes, s: State, move: Floats) -> tuple[Floats, Floats, Floats]:
     """Return bounds (rows, 1) on the first three derivatives of each row's term of the loss with
-    respect to its outputs, for outputs that differ by at most `move` from their exact values.
-    Weight and divisor are included.
+    respect to its outputs, for outputs at a distance of at most `move` (rows, 1) from the exact
+    outputs at theta. Weight and divisor are included.
     """
     f, z, d = s.loss.f, s.z[-1], s.d[-1]
     link = LOSSES[passes.ob.loss].link
@@ -217,9 +218,10 @@ def loss_derivative_bounds(passes: Passes, s: State, move: Floats) -> tuple[Floa
         )
         c3 = np.minimum(c2, LOSSES[passes.ob.loss].bends[1] * f)
     else:
-        # The odds of the classes show that p (1 - p) changes at most by the factor exp(sqrt(2)
-        # ||dz||). Along unit vectors the variance is below 1/2, and the third moment is below both
-        # 0.2722 and sqrt(2) times the variance.
+        # Since the odds of two classes change at most by the factor exp(sqrt(2) ||dz||), so does p
+        # (1 - p). The variance and the third central moment of the entries of a unit vector under p
+        # are the derivatives along this vector: the variance is at most 1/2, and the moment is
+        # below both 0.2722 and sqrt(2) times the variance.
         T = np.abs(s.loss.h) * ROUND_UP_FACTOR + TINY
         spread = (
             s.loss.bend
@@ -251,7 +253,7 @@ class Signs:
     on_kinks: list[NDArray[np.bool_]]
 
 
-# rounding errors assumed in a z whose error has no proved bound, in units of roundoff
+# error assumed of a z without a proved error bound, in multiples of `preactivation_error_bounds`
 N_ASSUMED_ROUNDINGS = 64
 
 
@@ -284,14 +286,15 @@ def preactivation_signs(
                     reach = b.reach[l] + (
                         preactivation_error_bounds(passes, s, l) if rounding else 0.0
                     )
-                    # Above a layer with a user-defined activation, no proved bound on z exists.
+                    # Above a layer whose user-defined activation has no error bounds, z has no
+                    # proved bound.
                     if measured:
                         reach = np.where(
                             reach < np.inf,
                             reach,
                             N_ASSUMED_ROUNDINGS * preactivation_error_bounds(passes, s, l),
                         )
-                    # A bound that overflows to NaN counts as near a kink.
+                    # A z whose bound has overflowed to NaN counts as near a kink.
                     here = ~(np.abs(s.z[l].x) > reach)
                     near = here & (row.kink > 0) & b.moves[l] & counts
                     count[i] += int(near.sum())
@@ -301,9 +304,9 @@ def preactivation_signs(
 
 
 def preactivation_error_bounds(passes: Passes, s: State, l: int) -> Floats:
-    """Return the rounding errors (rows, 1) of the numbers from which the z of a row and layer are
-    computed. In float32 this is the sum of all roundings, since the engine's products use the signs
-    of the rounded z.
+    """Return bounds (rows, 1) on the rounding errors of the numbers from which the z of layer l are
+    computed. In float64 this is one rounding; in float32 all roundings of the pass are added,
+    because the engine's products use the signs of the rounded z.
     """
     dtype, W = passes.ob.model.dtype, passes.W[l]
     steps = 4 * (l + 1) * (W.abs.shape[1] + 2) if dtype == np.float32 else 1
@@ -312,8 +315,9 @@ def preactivation_error_bounds(passes: Passes, s: State, l: int) -> Floats:
 
 
 def kink_margin(ob: Any, theta: ArrayLike) -> float:
-    """Return a radius around theta within which no kink of relu, leaky_relu or elu lies: infinity
-    if there are none, 0 if one may lie at theta.
+    """Return a radius around theta within which no kink of relu, leaky_relu or elu lies. The
+    result is infinite if there is no kink at any distance, and 0 if a kink may lie at theta or with
+    batch normalisation.
 
     The radius is at most 0.1% smaller than the largest that the majorants can prove. Cost: some 20
     calls of `propagate_majorants` for all rows.
@@ -348,10 +352,10 @@ class ResidualBounds:
         Lipschitz constant of the Jacobian of R with respect to theta on the ball, in the spectral
         norm.
     rows : ndarray (m,) of int
-        Indices of these rows in X.
+        Indices in X of the rows that represent the merged rows.
     scale : ndarray (m d_out,)
         ``sqrt(weight / divisor)``, the factors on the rows of the Jacobian of the outputs, in the
-        order of that of ``batch(rows)``; none is 0.
+        order of the outputs of ``batch(rows)``; no factor is 0.
     residuals : ndarray (m d_out,)
         R at theta, in float64.
     error : float
@@ -377,7 +381,7 @@ def residual_bounds(ob: Any, theta: ArrayLike, radius: float) -> ResidualBounds 
         return None
     passes = passes_at(ob, theta_in_model_dtype(ob, theta))
     rows, total = merge_equal_rows(ob)
-    # Whether R = 0 does not depend on the scale, provided that it is positive.
+    # Whether R is 0 does not depend on the factors on its rows, provided that they are positive.
     roots = np.sqrt(total / divisor_of(passes.ob))[:, None]
     bend = error = 0.0
     residuals = [np.zeros(0)]
@@ -420,15 +424,15 @@ def residual_bounds(ob: Any, theta: ArrayLike, radius: float) -> ResidualBounds 
 #     <e_l phi''_l, rz_l * rz_l>       >=  -(sum over k of u_lk x_k)^2,  u_lk = ||c_z [a_(k-1) 1]||
 #
 # ``w^2 = ||delta_l|| / (c ||[a 1]||)``, row by row, makes B at most ``sum of ||delta_l|| c ||[a
-# 1]||``: rows that are fitted exactly contribute nothing. So
+# 1]||``: rows that are fitted exactly contribute nothing. It follows that
 #
 #     lambda_min  >=  l2 - lambda_max(S),     S_lk = S_kl = B_lk,  plus the sum over l of u_l u_l'
 #
 # with S nonnegative, a row for each layer. For adjacent layers K is diagonal, and B_lk is also the
 # largest of the norms ``||C_j||``, j a unit between them and ``C_j = sum of delta_l phi'_j [a_(k-1)
-# 1]'``: there samples may cancel. With one hidden layer R decomposes into a block ``[[0, C_j],
-# [C_j', M_j]]`` for each hidden unit, ``M_j = sum of e phi'' x x'``, whose least eigenvalue can be
-# computed.
+# 1]'``: in this form the contributions of samples may cancel. With one hidden layer R decomposes
+# into a block ``[[0, C_j], [C_j', M_j]]`` for each hidden unit, ``M_j = sum of e phi'' x x'``,
+# whose least eigenvalue can be computed.
 #
 # Rounding: the state at theta comes from `fastcurv.certify.passes`, float64 passes with a bound on
 # the error of every number, and each norm here is that of the numbers plus that of their errors.
@@ -436,21 +440,23 @@ def residual_bounds(ob: Any, theta: ArrayLike, radius: float) -> ResidualBounds 
 # Limits. v = theta shows that R cannot be small compared with l2 where theta is critical because of
 # l2: at a critical point of a network of L layers that is homogeneous (relu, no biases), ``theta'R
 # theta = -(L - 1) l2 ||theta||^2``, so no bound without the GGN is positive there. The bound is
-# positive where l2 outweighs the residuals: at weights near 0, and in fits that l2 has yet to pull
-# to their minimum, which is often far away. `classify` therefore checks whether the curvature stays
-# positive up to the minimum.
+# positive where l2 outweighs the residuals: at weights near 0, and at fits for which the weight
+# decay has not yet taken effect. The minimum is then often far away, so `classify` checks whether
+# the curvature stays positive up to the minimum.
 
 Reaches = dict[tuple[int, int], Floats]
 
 
-# number of inputs of a layer above which Frobenius norms replace spectral norms
+# maximum number of inputs of a layer for which spectral norms are computed; above, Frobenius norms
 MAX_SPECTRAL_WIDTH = 1024
-MAX_UNIT_BLOCK = 256  # size of the largest block of a hidden unit whose eigenvalues are computed
-MAX_BLOCKS_BYTES = 1 << 25  # size of the stack of hidden units' blocks that are bounded together
-# maximum number of hidden units for all of which eigenvalues are computed if norms do not decide
+MAX_UNIT_BLOCK = 256  # maximum size of a hidden unit's block whose eigenvalues are computed
+# maximum size of the stack of hidden units' blocks whose norms are bounded together
+MAX_BLOCKS_BYTES = 1 << 25
+# maximum number of hidden units up to which eigenvalues are computed for all blocks whose norms
+# exceed the largest bound so far
 MAX_EXACT_UNITS = 64
-# Among more hidden units, eigenvalues are computed if the norm exceeds the largest bound by this
-# factor.
+# For further hidden units, eigenvalues are computed only if the norm of the block exceeds the
+# largest bound so far by this factor.
 MIN_CANDIDATE_RATIO = 1.02
 
 
@@ -458,8 +464,8 @@ def curvature_floor(ob: Any, theta: ArrayLike) -> float:
     """Return a lower bound on the eigenvalues of the Hessian, or ``-inf`` if none is cheap to
     compute.
 
-    It is l2 minus a bound on the negative part of the residual term; the comment above has the
-    formulas. The bound is proved for the exact Hessian at theta (in the model's dtype), rounding
+    The bound is l2 minus a bound on the negative part of the residual term; the comment above has
+    the formulas. It is proved for the exact Hessian at theta (in the model's dtype), rounding
     included.
 
     Parameters
@@ -513,19 +519,21 @@ def curvature_floor(ob: Any, theta: ArrayLike) -> float:
 
 
 class RowMatrix:
-    """An upper bound on the spectral norm of a matrix whose rows are added in blocks, each row with
-    a bound on the norm of its error.
+    """Accumulator of an upper bound on the spectral norm of a matrix whose rows are added in
+    blocks, each row with a bound on the norm of its error.
     """
 
     def __init__(self) -> None:
         self.gram, self.square, self.count = np.zeros((1, 1)), 0.0, 0
 
     def add(self, F: Floats, error: Floats) -> None:
+        """Add the rows F, whose errors have norms of at most `error` (rows, 1)."""
         F = row_norms(np.abs(F)) if F.shape[1] > MAX_SPECTRAL_WIDTH else F
         self.gram, self.count = self.gram + F.T @ F, self.count + len(F)
         self.square += float((error**2).sum())
 
     def bound(self) -> float:
+        """Return the upper bound for all rows added so far."""
         return (
             norm_bound_from_gram(self.gram, self.count) + np.sqrt(self.square)
             if self.count
@@ -534,8 +542,8 @@ class RowMatrix:
 
 
 class UnitBlocks:
-    """The largest of the norms of ``C_j = sum of delta_l phi'_j [a 1]'``, where j runs over the
-    units of the layer below.
+    """Accumulator of an upper bound on ``max_j ||C_j||``, with ``C_j = sum over samples of delta_l
+    phi'_j [a 1]'`` for the units j of the layer below.
     """
 
     def __init__(self) -> None:
@@ -544,6 +552,9 @@ class UnitBlocks:
         self.count = 0
 
     def add(self, s: State, l: int, F: Floats, error: Floats) -> None:
+        """Add the contributions of the rows of a state for layer l. F holds the inputs [a 1] of the
+        layer below, whose errors have norms of at most `error` (rows, 1).
+        """
         d, bent = s.d[l].x, s.phi[l - 1].p
         p = np.ones_like(s.a[l].x) if bent is None else bent.x
         dp = np.zeros_like(p) if bent is None else bent.dx.E
@@ -556,12 +567,15 @@ class UnitBlocks:
         ).sum(axis=0)
 
     def bound(self) -> float:
+        """Return the upper bound for all rows added so far."""
         found = [spectral_norm_bound(self.C[:, j]) for j in range(self.C.shape[1])]
         return ROUND_UP_FACTOR * float(np.max(found + self.off + self.count * TINY))
 
 
 def curvature_bound_by_layers(passes: Passes) -> float:
-    """Return ``lambda_max(S)``, an upper bound on the largest eigenvalue of -R."""
+    """Return ``lambda_max(S)``, an upper bound on the largest eigenvalue of -R, or infinity if S
+    is not finite.
+    """
     L = len(passes.W)
     B = {(l, k): (RowMatrix(), RowMatrix()) for l in range(L) for k in range(l)}
     U = {(l, k): RowMatrix() for l in range(L - 1) for k in range(l + 1)}
@@ -639,7 +653,9 @@ def layer_gains(passes: Passes, s: State) -> tuple[Reaches, Reaches]:
 
 
 def _scaled_layer_inputs(passes: Passes, s: State, k: int, c: Floats) -> tuple[Floats, Floats]:
-    """Return ``c [a 1]`` for the inputs of layer k, and bounds on the errors of its rows."""
+    """Return ``c [a 1]`` (rows, inputs), for the inputs a of layer k and factors c (rows, 1), and
+    bounds (rows, 1) on the norms of the errors of its rows.
+    """
     a = c * s.a[k].x
     return (np.hstack([a, c]) if passes.ob.model.bias else a), c * s.a[k].dx.nu
 
@@ -647,8 +663,9 @@ def _scaled_layer_inputs(passes: Passes, s: State, k: int, c: Floats) -> tuple[F
 def _add_pair(
     D: RowMatrix, A: RowMatrix, passes: Passes, s: State, at: tuple[int, int], c: Floats
 ) -> None:
-    """Add the contributions of some rows to ``delta_l / w`` and ``w c [a 1]``, with the best w for
-    each row.
+    """Add the contributions of the rows of a state to D, the accumulator of ``delta_l / w``, and to
+    A, that of ``w c [a 1]``, with the best w for each row. (l, k) is the entry `at` of B in the
+    comment above `MAX_SPECTRAL_WIDTH`.
     """
     l, k = at
     d, dd = s.d[l].x, s.d[l].dx.nu
@@ -696,15 +713,19 @@ def curvature_bound_by_units(passes: Passes) -> float:
 
 
 def _largest_eigenvalue_bound(S: Floats) -> float:
-    """Return an upper bound on the largest eigenvalue of a symmetric matrix."""
+    """Return an upper bound on the largest eigenvalue of a symmetric matrix S."""
     values, _, errors = eigh(S)
     return float(values[-1] + errors[-1])
 
 
 def _unit_block_bounds(delta: Floats, slope: Floats, bend: Floats, X1: Floats, x: Floats) -> Floats:
-    """Return upper bounds (width,) on the largest eigenvalues of the hidden units' blocks, as
-    `_unit_block_bound` does, from the norms of the blocks: ``(M + hypot(M, 2 C)) / 2``, with C at
-    most 2% too large.
+    """Return upper bounds (width,) on the largest eigenvalues of the blocks of all hidden units,
+    ``(M + hypot(M, 2 C)) / 2`` from bounds M and C on the norms of the parts, C at most 2% too
+    large.
+
+    The arguments have a row for each sample: delta of the outputs, phi' (`slope`) and e phi''
+    (`bend`) of the hidden units, the inputs X1, with a 1 for the bias, and the norms x of their
+    rows.
     """
     (N, m), width = delta.shape, slope.shape[1]
     curved = x[:, 0] ** 2 @ np.maximum(-bend, 0.0)
@@ -722,8 +743,9 @@ def _unit_block_bounds(delta: Floats, slope: Floats, bend: Floats, X1: Floats, x
 def _unit_block_error_bounds(
     delta: Floats, slope: Floats, bend: Floats, X1: Floats, x: Floats
 ) -> Any:
-    """Return bounds on the rounding errors of the blocks of hidden units, (width,) or one
-    number.
+    """Return bounds on the norms of the rounding errors of hidden units' blocks: (width,), or one
+    number for the vectors `slope` and `bend` of one unit. The arguments are those of
+    `_unit_block_bounds`.
     """
     d, depth = row_norms(np.abs(delta))[:, 0], sum(X1.shape) + delta.shape[1]
     size = (d * x[:, 0]) @ np.abs(slope) + x[:, 0] ** 2 @ np.abs(bend)
@@ -732,7 +754,9 @@ def _unit_block_error_bounds(
 
 def _unit_block_bound(delta: Floats, slope: Floats, bend: Floats, X1: Floats, x: Floats) -> float:
     """Return an upper bound on the largest eigenvalue of ``-[[0, C], [C', M]]`` for one hidden
-    unit. If the block is large, only the negative part of M is used.
+    unit with phi' `slope` and e phi'' `bend` (N,). The block's eigenvalues are computed if its size
+    is at most `MAX_UNIT_BLOCK`; otherwise the bound follows from the norms of C and of the negative
+    part of M.
     """
     C = delta.T @ (slope[:, None] * X1)
     m, k = C.shape
@@ -755,13 +779,13 @@ def _unit_block_bound(delta: Floats, slope: Floats, bend: Floats, X1: Floats, x:
 # vanishes: no theta on the ray, its start included, is a critical point.
 #
 # If a class occurs in no row, or all rows have the same label at an output, and l2 does not act on
-# that bias of the last layer, the derivative by it has one sign for every theta: no point is
-# critical.
+# the bias of this output, the derivative with respect to this bias has one sign for every theta: no
+# point is critical.
 
 
 def loss_lower_bound(ob: Any) -> float:
-    """Return the lower bound 0, or ``-inf`` with soft targets that are not probabilities or with a
-    loss that is not known to be bounded.
+    """Return the lower bound 0 on the loss, or ``-inf`` with negative soft targets or with a
+    user-defined loss that has no known lower bound >= 0.
     """
     row = LOSSES[ob.loss]
     if row.given is not None:
@@ -792,8 +816,9 @@ def ray_to_infimum(ob: Any, theta: ArrayLike) -> Floats | None:
 
 
 def attains_lower_bound(ob: Any) -> bool:
-    """Return True if the loss may equal its lower bound for some theta. A cross entropy does not,
-    unless it is 0 everywhere.
+    """Return True if the loss may equal its lower bound for some theta. A cross entropy exceeds its
+    lower bound for every theta unless it is 0 everywhere: if all weights are 0 or there is only one
+    class.
     """
     row, weight = LOSSES[ob.loss], getattr(ob, "sample_weight", None)
     if row.attained or weight is not None and not np.any(weight):
@@ -864,7 +889,9 @@ def last_layer_direction(ob: Any, at: Floats) -> Floats:
 
 
 def has_decay(ob: Any, direction: Floats) -> bool:
-    """Return True if l2 acts along a direction (n,)."""
+    """Return True if l2 is nonzero for a parameter whose component of `direction` (n,) is
+    nonzero.
+    """
     l2 = np.broadcast_to(l2_diagonal(ob), direction.shape)
     return bool((l2[direction != 0] != 0).any())
 

@@ -1,6 +1,7 @@
 """Bounds on the rounding errors of gradients and curvature products of a network: the passes at the
-head of ``fastcurv/_engine/passes.pyx`` with a bound on the error of every number, a chunk of rows
-at a time, forward and backward at theta (`State`), R-passes for a vector (`ErrorPass`).
+head of ``fastcurv/_engine/passes.pyx`` with a bound on the error of every number, for a chunk of
+rows at a time. The forward and backward passes at theta are in `State`, and the R-passes for a
+vector in `ErrorPass`.
 
 Every computed quantity is accompanied by a bound on its error, in the order of the passes: z, a,
 phi', phi'' forward, delta and e phi'' backward; then for a vector v, rz and ra forward, rdelta
@@ -8,10 +9,10 @@ backward; then the sums over rows.
 
 Model [1]_. One operation: ``fl(x op y) = (x op y)(1 + t) + h``, ``|t| <= u``, ``|h| <= eta`` (the
 smallest subnormal number, in products only). A sum of products whose numbers pass through at most D
-roundings each, in any order and with or without fused multiply-adds, is off by at most ``gamma(D)
-|x|'|y| + D eta``, ``gamma(D) = D u / (1 - D u)``. `Arithmetic` gives D for the kernels: slices of
-at most 256 (float32) or 128 numbers, then the slices, then panels, groups and chunks of rows. `Phi`
-and `LossRows` hold the error bounds of phi, its derivatives and the loss rows.
+roundings each, in any order and with or without fused multiply-adds, has an error of at most
+``gamma(D) |x|'|y| + D eta``, ``gamma(D) = D u / (1 - D u)``. `Arithmetic` gives D for the kernels:
+slices of at most 256 (float32) or 128 numbers, then the slices, then panels, groups and chunks of
+rows. `Phi` and `LossRows` hold the error bounds of phi, its derivatives and the loss rows.
 
 Local errors, with the operands' own errors d: for ``z = a W' + b``
 
@@ -19,8 +20,8 @@ Local errors, with the operands' own errors d: for ``z = a W' + b``
 
 and in the same way for ``rz = ra W' + a V' + vb``, ``e = delta W``, ``re = rdelta W + delta V``;
 for elementwise steps u times the terms. D eta is added wherever two factors are not 0
-(`linear_with_errors`, `Num`), however small their computed product is; otherwise 0 is exact, so
-that units that are off stay off, and no kink is reported where z is 0 exactly.
+(`linear_with_errors`, `Num`), however small their computed product is. Where a factor is 0, the
+product is exactly 0, so units that are off stay off, and no kink is reported where z is exactly 0.
 
 Propagated errors. An error x (a row) is bounded in three ways at once, and after each step the
 smallest bound is taken:
@@ -29,15 +30,15 @@ smallest bound is taken:
     ||x W'||   <= ||W||_2 ||x||                                     by rows, one layer (`Err.nu`)
     ||dx_m||  <= sum over i <= m of ||A_m ... A_(i+1)||_2 ||fresh_i||  by rows, all layers (`Chain`)
 
-The first does not depend on how units are scaled. The second does not grow with depth as ``|| |W|
-||_2``, about ``sqrt(width) ||W||_2``, does. In the third, ``A_l = diag(phi'(z_l)) W_l [+ I]`` for
-each row, fresh_i is the error that enters at layer i, and the same norms serve in the backward
-pass, through the transposes: this keeps the bounds of deep nets useful, if the network is small
-enough for one matrix per row (`MAX_JOINT_FLOPS`). Through ``a = phi(z)`` go
-``|phi'| |dz| + S2 |dz|^2 / 2`` and so on: second order is bounded, not left out, with the largest
-phi'' and phi''' between z - dz and z + dz; where that interval holds a kink, the jump of phi' is an
-error too. A product x * y
-of two inexact matrices is off by ``|dx| (|y| + |dy|) + |x| |dy|``.
+The first bound does not depend on how units are scaled. The second avoids the factor by which the
+first grows with every layer, ``|| |W| ||_2 / ||W||_2`` or about ``sqrt(width)``. In the third,
+``A_l = diag(phi'(z_l)) W_l [+ I]`` for each row, fresh_i is the error that enters at layer i, and
+the same norms hold for the transposes in the backward pass. It keeps the bounds of deep networks
+useful, if the network is small enough for one matrix per row (`MAX_JOINT_FLOPS`). The error of ``a
+= phi(z)`` is at most ``|phi'| |dz| + S2 |dz|^2 / 2``, where S2 is the largest phi'' between z - dz
+and z + dz, so the second order is bounded and not left out; where that interval contains a kink,
+the jump of phi' is added. The errors of phi' and phi'' have similar bounds. A product x * y of two
+inexact matrices has an error of at most ``|dx| (|y| + |dy|) + |x| |dy|``.
 
 Sums over rows, ``dW = delta' a`` and ``rdW = rdelta' a + delta' ra``. The bound of each term x'y is
 the smaller of
@@ -47,20 +48,20 @@ the smaller of
     and y exchanged
 
 where n is a row and ``||y||_2`` the spectral norm over all rows, from a Gram matrix of the state at
-theta. Layers are independent parts of the vector: their bounds are added as squares.
+theta. Layers are independent parts of the vector, so their bounds are added as squares.
 
-The passes here run in float64. Where the engine does too, their own rounding, and in any case
-roundings of errors, change the bound by a relative ``O(L 64 u)``, which `ErrorPass.slack` covers.
-No product of sizes is rounded down where it underflows (`multiply_rounded_up`, `product`,
-`row_norms`). Overflow anywhere, of the engine's numbers or of these, gives an infinite bound; so
-does an environment that flushes subnormal numbers to 0 (`flushes_subnormals`), in which eta does
-not bound the underflow of a step.
+The passes here run in float64. The rounding errors of the bounds themselves, and those of the
+passes if the engine also computes in float64, change the bound by a relative ``O(L 64 u)``, which
+`ErrorPass.slack` covers. No product of magnitudes is rounded down where it underflows
+(`multiply_rounded_up`, `matmul_rounded_up`, `row_norms`). The bound is infinite if a number of the
+engine or of these passes may overflow, and also if the environment flushes subnormal numbers to 0
+(`flushes_subnormals`), because eta then does not bound the underflow of a step.
 
-Measured. For a float32 engine the float64 passes give the result itself, with a bound of the same
-kind but u = 2^-53: then ``||computed - ours||`` plus that bound bounds the error of that one
-result, hundreds to millions of times more sharply than any a priori bound.
-`Objective.rounding_bound` and `Curvature.rounding_bound` do so; `gradient_bound` and
-`product_bound` are a priori bounds on the error of any result.
+Measured errors. For a float32 engine the float64 passes also give the result itself, with an error
+bound of the same kind but u = 2^-53. The distance of the engine's result from this result, plus the
+bound, then bounds the error of the engine's result, hundreds to millions of times more sharply than
+any a priori bound. `Objective.rounding_bound` and `Curvature.rounding_bound` return such bounds;
+`gradient_bound` and `product_bound` return a priori bounds on the error of any result.
 
 References
 ----------
@@ -122,9 +123,9 @@ from .arithmetic import (
 
 
 class State:
-    """The state at theta for some rows: a (below each layer), z, phi, d and e phi'' of each layer,
-    which is None where phi'' is 0. `norm` holds the `Normed` of each layer, or None without
-    normalisation.
+    """The state at theta for some rows, as lists by layer: the input `a`, the pre-activations `z`,
+    the activation `phi`, delta `d`, e phi'' `eq` (None where phi'' is 0), and the normalisation
+    `norm` (None without one).
     """
 
     loss: LossRows
@@ -162,8 +163,9 @@ class State:
         self.loss = LossRows(R.ob, R.y, self.rows, z)
 
     def multiply_layer(self, R: Any, products: dict[int, tuple[Floats, Floats]], l: int) -> None:
-        """Multiply the products of the layers below l by layer l, ``D W [+ I]`` for each row, with
-        bounds on the effect of underflow, and record the norms of the products in `kappa`.
+        """Multiply the `products` of the layers below l by layer l, ``D W [+ I]`` for each row,
+        with bounds on the effect of underflow, and record the norms of the products in `kappa`.
+        `products` maps a layer i to the product of the layers from i on and the bound.
         """
         W, p, skip = R.W[l], self.phi[l].p, R.skips[l]
         assert self.kappa is not None
@@ -192,8 +194,8 @@ class State:
             self.d[l - 1] = d if normed is None else normed.backward(d)
 
     def backpropagate_layer(self, l: int, chain: Chain, d: Num, e: Num | None) -> tuple[Num, Num]:
-        """Return ``e phi'`` and e of the layer below l, for delta or another vector that is
-        propagated backward. The argument e is that of layer l, or None at the top.
+        """Return ``e phi'`` and e of the layer below l, where d is delta of layer l or another
+        vector that is propagated backward. The argument e is that of layer l, or None at the top.
         """
         below = linear_with_errors(d, self.W[l].T)
         e = chain.cap_error(l, below if e is None or not self.skips[l] else below + e)
@@ -257,7 +259,7 @@ class LossRows:
 
     def _binary(self, z: Floats, dz: Err, y: NDArray[Any], sign: Floats) -> tuple[Any, ...]:
         """Return delta = f (s - y), its Err, and h = f s (1 - s) with |h'| <= h, for binary cross
-        entropy. For z > 0, delta is evaluated as f ((1 - y) - small).
+        entropy with s = sigmoid(z). For z > 0, delta is evaluated as f ((1 - y) - sigmoid(-z)).
         """
         r, t = self.r, np.abs(z)
         small, bent = expit(-t), sigmoid_derivative(t)
@@ -271,8 +273,9 @@ class LossRows:
         return d, curve + Err(self.f * local * size + floor), Num(sign * self.f * bent, dh, r)
 
     def _entropy(self, z: Floats, dz: Err, y: NDArray[Any], sign: Floats) -> tuple[Any, ...]:
-        """Return delta_j = f (T p_j - y_j), its Err, and h = f T, for cross entropy; p is stored
-        with its error `dp`. At the largest logit delta is evaluated as minus the sum of the others.
+        """Return delta_j = f (T p_j - y_j), its Err, and h = f T, for cross entropy, with T the
+        sum of the row's targets. The probabilities are stored as `p` and bounds on their errors as
+        `dp`. At the largest logit, delta is evaluated as minus the sum of the other entries.
 
         For other logits ``|dp_j| <= g p_j (E_j + sum of p_k E_k)``, and at the largest ``g p sum of
         p_k E_k``. The sums omit the largest logit, E is the error of ``z_j - z_top``, and ``g =
@@ -293,7 +296,8 @@ class LossRows:
         self.p = e * share
         self.off = np.where(self.top, 0, self.p)
         E = self._center_logit_errors(dz.E)
-        # Both summands bound the rounding of exp; NumPy rounds z - top before it.
+        # The second summand bounds the rounding of exp. It is larger for NumPy, where z - top is
+        # rounded first.
         local = r.gamma(m + 1000 if r.own else m + 2 * MAX_ELEMENTARY_ERROR_ULPS)
         moved = (
             np.exp(np.minimum(4 * widest, 700.0))
@@ -308,7 +312,7 @@ class LossRows:
         size_d = np.where(self.top, others + size * S * share, size_d)
         self.dh = self.f * size * (local + self.uf)  # shape (rows, 1)
         p_top = np.where(first, S * share, 1 - self.p)
-        # By Gershgorin's theorem this bounds ||diag p - p p'||.
+        # By Gershgorin's theorem `bend` is a bound on ||diag p - p p'||.
         self.bend = np.minimum((2 * self.p * p_top).max(axis=1, keepdims=True), 0.5)
         grown = np.where(widest < 20, np.exp(np.minimum(4 * widest, 80)) * self.bend, 0.5)
         whole = multiply_rounded_up(self.f, np.abs(T))
@@ -355,8 +359,8 @@ class LossRows:
 
     def most(self, move: Floats) -> tuple[Floats, Floats]:
         """Return bounds (rows, 1) on the second and third derivatives of a user-defined loss, for
-        outputs that differ by at most `move` from their exact values. Weights and divisor are
-        included.
+        outputs at a distance of at most `move` (rows, 1) from the exact outputs at theta. Weights
+        and divisor are included.
         """
         given, z, y = self.bounds
         reach = self.d_z.E + move
@@ -366,8 +370,10 @@ class LossRows:
         return bend + multiply_rounded_up(self.f * third, self.d_z.nu + move), self.f * third
 
     def _center_logit_errors(self, E: Floats) -> Floats:
-        """Return the errors of the differences to the largest logit, at which they are 0. In rows
-        without a largest logit they are relative to the worst candidate.
+        """Return bounds on the errors of the differences between the logits and the largest logit,
+        from bounds E on the errors of the logits. At the largest logit they are 0. In rows in which
+        rounding may change which logit is largest, the largest error of the candidates is used for
+        that of the largest logit.
         """
         centre = np.where(np.where(self.tie, self.near, self.top), E, 0).max(axis=1, keepdims=True)
         return np.where(self.top, 0, E + centre)
@@ -400,11 +406,15 @@ class LossRows:
         return Num(self.h * self.p * w, dx, self.r, dx)
 
     def _coupled_loss(self) -> Floats:
-        """Return bounds on the error of h times a vector of length 1, (rows, 1)."""
+        """Return bounds (rows, 1) on the error of the computed product of h and a vector of length
+        1.
+        """
         return np.asarray(self.dh + self.r.gamma(2 * self.h.shape[1] + 4) * (self.bend + self.dh))
 
     def _bound_loss_curvature(self) -> Floats:
-        """Return bounds (rows, 1) on ``||d2 loss / dz2||`` of each row, errors of p included."""
+        """Return upper bounds (rows, 1) on ``||d2 loss / dz2||`` of each row. They include the
+        rounding errors of the softmax probabilities `p`.
+        """
         tiny, m = self.r.tiny, self.p.shape[1]
         normal = self.p > 1024 * tiny
         spread = np.where(normal, self.dp / np.where(normal, self.p, 1), 0)
@@ -412,8 +422,9 @@ class LossRows:
         return np.asarray((np.abs(self.h) + self.dh) * (self.bend * spread**2 + 4096 * m * tiny))
 
     def _r_entropy(self, size: Floats, w: Floats, E: Floats | float) -> Floats:
-        """Return bounds on the errors of ``s p (u - <p, u>)``, where u = rz - rz_top has errors of
-        at most E and its own rounding.
+        """Return bounds on the errors of ``s p (u - <p, u>)``, the rdelta of cross entropy with s =
+        `h`, where u = rz - rz_top has magnitudes of at most `size`, errors of at most E and its own
+        rounding. w holds ``u - <p, u>``.
         """
         r, m = self.r, w.shape[1]
         s, P = np.abs(self.h) + self.dh, self.p + self.dp
@@ -484,18 +495,19 @@ class LossRows:
 
 
 CURVATURE_KINDS = ("hessian", "ggn", "fisher")
-MIN_CHUNK_BYTES = 1 << 25  # size of the state of one chunk of rows
-# size of the largest state of all rows that is kept for the next vector
+MIN_CHUNK_BYTES = 1 << 25  # size of the state of one chunk of rows, if theta is small
+# maximum size of the state of all rows that is kept for the next vector, if theta is small
 MAX_KEPT_STATE_BYTES = 1 << 27
 # For a large theta both limits are these multiples of the size of theta, because each chunk reads
 # all weights.
 CHUNK_SIZE_IN_THETAS, KEPT_STATE_SIZE_IN_THETAS = 4, 8
-MAX_JOINT_FLOPS = 1 << 30  # work up to which the products of layers are computed for every row
+MAX_JOINT_FLOPS = 1 << 30  # maximum work for which the products of layers are computed in every row
 
 
 class ErrorPass:
     """Bounds on the rounding errors of gradients and products at one theta. Quantities that do not
-    depend on v are computed once and kept up to 128 MiB, or without limit with batch normalisation.
+    depend on v are computed once and kept if they take at most 128 MiB or 8 times the size of
+    theta, with batch normalisation always.
 
     Parameters
     ----------
@@ -598,8 +610,10 @@ class ErrorPass:
     def total(
         self, sums: list[Sums], terms: int, x: Floats, l2: Any, computed: Floats | None
     ) -> float:
-        """Return the Euclidean norm of the layers' bounds and of the rounding error of adding ``l2
-        x``, plus the distance of the result from `computed`, if that is given.
+        """Return a bound on the error of a gradient or product: the Euclidean norm of the layers'
+        bounds and of the rounding error of adding ``l2 x``. `terms` is the number of matrix
+        products in a sum over rows. With `measured`, the distance of the result `computed` from
+        that of these passes is added.
         """
         r = self.arithmetic
         eta, ends = 2 * r.eta * (r.N + r.over_rows(terms)), r.gamma(r.partial_sums() + 2)
@@ -616,7 +630,9 @@ class ErrorPass:
         return float(bound) if np.isfinite(bound) else np.inf
 
     def gradient(self, computed: Floats | None = None) -> float:
-        """Return a bound on ``||computed gradient - gradient||``."""
+        """Return a bound on ``||computed gradient - gradient||``. The argument `computed`, the
+        gradient (n,), is used only with `measured`.
+        """
         with np.errstate(all="ignore"):
             sums = self.new_sums()
             for s in self.states():
@@ -629,8 +645,9 @@ class ErrorPass:
     def add_products(
         self, s: State, l: int, d: Num, ra: Num | None, sums: Sums, terms: int
     ) -> None:
-        """Add the contributions of some rows to layer l's ``d' a + delta' ra``, a sum of `terms`
-        products, and to the sum of the rows of d. If ra is None it is 0.
+        """Add the contributions of the rows of a state to layer l's ``d' a + delta' ra``, a sum of
+        `terms` matrix products, and to the sum of the rows of d. The second product is left out if
+        ra is None.
         """
         r = self.arithmetic
         weights = r.gamma(r.over_rows(terms))
@@ -642,7 +659,9 @@ class ErrorPass:
             sums.add("ra", s.d[l], ra, weights)
 
     def product(self, v: ArrayLike, kind: str = "hessian", computed: Floats | None = None) -> float:
-        """Return a bound on ``||computed(A v) - A v||`` for v (n,)."""
+        """Return a bound on ``||computed(A v) - A v||`` for v (n,), A the curvature of the given
+        kind. The argument `computed`, the product (n,), is used only with `measured`.
+        """
         check_choice(kind, CURVATURE_KINDS, "kind")
         known: Floats = np.asarray(v, self.ob.dtype)
         if known.shape != self.theta.shape:
@@ -739,8 +758,8 @@ def product_bound(ob: Any, theta: ArrayLike, v: ArrayLike, kind: str = "hessian"
     -------
     float
         Infinite where overflow cannot be ruled out. Cost: the time of 50 to 300 of the engine's
-        products, since it runs in NumPy; for several vectors at one theta, `ErrorPass` costs that
-        of 15 to 50 products each.
+        products, since it runs in NumPy; for several vectors at one theta, `ErrorPass` takes the
+        time of 15 to 50 products for each vector.
 
     Examples
     --------
@@ -766,8 +785,8 @@ def gradient_bound(ob: Any, theta: ArrayLike) -> float:
 
 # --------------------------------------------------------------------------------------------------
 # The state at theta of any network objective, computed once by float64 passes with a bound on the
-# error of every number, for all proofs at theta: curvature floors, majorants, kinks, units that are
-# off.
+# error of every number, for all proofs at theta: lower bounds on the curvature, majorants, kinks,
+# and units that are off.
 
 
 def theta_in_model_dtype(ob: Any, theta: ArrayLike) -> Floats:
@@ -779,14 +798,16 @@ def theta_in_model_dtype(ob: Any, theta: ArrayLike) -> Floats:
 
 @cache_last
 def passes_at(ob: Any, theta: Floats) -> Passes:
-    """Return the `Passes` of ob at theta (n,) in float64; those of the last theta are cached."""
+    """Return the `Passes` of ob at theta (n,) in float64. The passes of the last theta are
+    cached.
+    """
     with np.errstate(all="ignore"):
         return Passes(ob, theta)
 
 
 class Passes(ErrorPass):
     """The state at theta of any network objective by float64 passes with bounds on the errors;
-    `states()` yields it in chunks.
+    `states()` yields the state in chunks of rows.
     """
 
     def __init__(self, ob: Any, theta: Floats) -> None:

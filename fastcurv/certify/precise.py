@@ -11,7 +11,8 @@ even coarse bounds on norms, row by row, are still some 1e-25:
                         dp     = sup|phi''| dz, 1 where z may lie at a kink
     dW = sum delta' a   ddW    = sum over rows of ddelta (||a|| + da) + ||delta|| da  +  tau ...
 
-with each d a bound on the norm of a row's error, and tau that of a product (`dot_relative_error`).
+with each d a bound on the norm of a row's error, and tau the relative error of a matrix product
+(`dot_relative_error`).
 """
 
 from __future__ import annotations
@@ -59,10 +60,12 @@ from .passes import gradient_bound, theta_in_model_dtype
 # each plus `PAIR_UNDERFLOW_BOUND`, provided that nothing overflows (callers check the result).
 
 PAIR_ROUNDOFF = 2.0**-94  # relative error of one operation with pairs
-PAIR_UNDERFLOW_BOUND = 2.0**-900  # bounds the effect of underflow in one operation with pairs
+# upper bound on the effect of underflow in one operation with pairs
+PAIR_UNDERFLOW_BOUND = 2.0**-900
 N_SLICES = 5  # number of slices into which a matrix is split
-MAX_EXACT_DEPTH = 1024  # largest inner dimension of a product computed without rounding
-_VELTKAMP_SPLITTER = 134217729.0
+# maximum inner dimension of a product of slices that is computed without rounding
+MAX_EXACT_DEPTH = 1024
+_VELTKAMP_SPLITTER = 134217729.0  # 2^27 + 1, which splits a float64 number into two halves
 
 
 class Pair(NamedTuple):
@@ -183,15 +186,15 @@ def column_sums(x: Pair) -> Pair:
 
 
 def n_slice_bits(k: int) -> int:
-    """Return the number of bits of a slice such that sums of k products of two such numbers fit
-    into 53 bits.
+    """Return the largest number of bits of the entries of a slice for which sums of k products of
+    two entries fit into 53 bits.
     """
     return (53 - math.ceil(math.log2(max(k, 2)))) // 2
 
 
 def dot_relative_error(k: int) -> float:
-    """Return the error of `pair_matmul` of inner dimension k, relative to the product of the
-    largest numbers of row and column.
+    """Return a bound on the error of an entry of `pair_matmul` with inner dimension k, relative to
+    the product of the largest numbers of the row and of the column.
     """
     inner = min(k, MAX_EXACT_DEPTH)
     return 8.0 * k * (N_SLICES * 2.0 ** (-N_SLICES * n_slice_bits(inner)) + 2.0**-99)
@@ -243,7 +246,7 @@ def matmul_of_slices(a: Sliced, b: Sliced) -> Pair:
 
 # ln 2 in three parts; the first has 32 bits, so that its product with the integer k is exact
 _LN2_PARTS = (0.6931471803691238, 1.9082149292705877e-10, 1.1612227229362532e-26)
-_N_HALVINGS = 8
+_N_HALVINGS = 8  # number of halvings of the argument of exp before its series is summed
 
 
 def _pair_from_fraction(x: Fraction) -> Pair:
@@ -256,8 +259,8 @@ _ROOT_TWO_PI = Pair(np.asarray(2.5066282746310007), np.asarray(-1.83285799804591
 
 
 def _reduce_exponent(x: Pair) -> tuple[Pair, Floats]:
-    """Return (p, 2^k) with ``e^x = 2^k (1 + p)`` for x <= 0. For x below -700 the result is that
-    for -700.
+    """Return (p, 2^k) with ``e^x = 2^k (1 + p)`` for x <= 0. If x is below -700, the result for
+    -700 is returned.
     """
     x = choose_pair(x.hi < -700.0, pair_from_float(np.full_like(x.hi, -700.0)), x)
     k = np.rint(x.hi / _LN2_PARTS[0])
@@ -294,7 +297,7 @@ def expm1(x: Pair) -> Pair:
 
 
 def log1p(e: Pair) -> Pair:
-    """Return ``log(1 + e)`` for e >= 0: one Newton step from the float64 result."""
+    """Return ``log(1 + e)`` for e >= 0, by one Newton step from the float64 result."""
     y = np.log1p(e.hi)
     gain = add_float_to_pair(
         multiply_pairs(add_float_to_pair(e, 1.0), exp(pair_from_float(-y))), -1.0
@@ -330,8 +333,8 @@ def softplus(x: Pair) -> Pair:
 
 
 def normal_density_and_cdf(x: Pair) -> tuple[Pair, Pair]:
-    """Return the density and the distribution function of the normal distribution, ``Phi = 1/2 + n
-    (x + x^3/3 + x^5/15 + ...)``, a series of terms of one sign.
+    """Return the density n and the distribution function Phi of the standard normal distribution
+    at x, by the series ``Phi = 1/2 + n (x + x^3/3 + x^5/15 + ...)``, whose terms have one sign.
     """
     t = absolute(x)
     t = choose_pair(t.hi > 12.0, pair_from_float(np.full_like(t.hi, 12.0)), t)
@@ -350,7 +353,8 @@ def normal_density_and_cdf(x: Pair) -> tuple[Pair, Pair]:
 
 
 N_BLOCK_ROWS = 1024  # number of rows in a block, the inner dimension of the sums over rows
-BOUND_ROUND_UP_FACTOR = 1 + 1e-6  # factor above the rounding errors of the bounds themselves
+# factor by which bounds are enlarged to cover the rounding errors of their own computation
+BOUND_ROUND_UP_FACTOR = 1 + 1e-6
 
 
 @dataclass
@@ -382,8 +386,8 @@ class Bounded:
 
 
 class Factor:
-    """A matrix W with which rows are multiplied, ``x W'``. It is sliced once, and `size` is a bound
-    on ``||W||_2``.
+    """A matrix W by whose transpose rows are multiplied, ``x W'``. The matrix is sliced once, and
+    `size` is an upper bound on ``||W||_2``.
     """
 
     def __init__(self, W: Floats, size: float) -> None:
@@ -405,7 +409,9 @@ class Factor:
 
 
 class Bend(NamedTuple):
-    """The slopes phi' of some rows, with bounds on the errors of the entries and on their size."""
+    """The slopes phi' of some rows as pairs, `value`, with bounds `off` on the errors of the
+    entries and a bound `most` on the magnitudes of the exact slopes.
+    """
 
     value: Pair
     off: Floats
@@ -413,7 +419,7 @@ class Bend(NamedTuple):
 
 
 def activation_and_derivative(name: str, z: Bounded) -> tuple[Bounded, Bend]:
-    """Return phi(z) and phi'(z)."""
+    """Return phi(z) and phi'(z) of the activation `name`, with bounds on their errors."""
     row = ACTIVATIONS[name]
     if row.given is not None:
         return _user_activation_derivatives(row.given, z)
@@ -432,8 +438,8 @@ def activation_and_derivative(name: str, z: Bounded) -> tuple[Bounded, Bend]:
 
 
 def _user_activation_derivatives(phi: ActivationFunction, z: Bounded) -> tuple[Bounded, Bend]:
-    """Return phi and phi' of a user-defined activation in long double. The errors are infinite if
-    long double is no longer than double.
+    """Return phi(z) and phi'(z) of a user-defined activation, evaluated in long double. The error
+    bounds are infinite if long double has no more bits than double.
     """
     x, moved = _to_long_double(z)
     found = phi(x)
@@ -448,8 +454,8 @@ def _user_activation_derivatives(phi: ActivationFunction, z: Bounded) -> tuple[B
 
 @dataclass
 class Part:
-    """The contribution of some rows to gradient (n,) and value, with bounds on the errors. Parts
-    can be added.
+    """The contribution of some rows to the gradient `g` (n,) and to the value of the loss, with
+    bounds on the errors. Parts can be added.
     """
 
     g: Pair
@@ -472,7 +478,7 @@ class Part:
         )
 
     def divided_by(self, divisor: float) -> Part:
-        """Return this part divided by a divisor."""
+        """Return this part divided by a positive number."""
         g, value = (
             divide_pairs(self.g, pair_from_float(divisor)),
             divide_pairs(self.value, pair_from_float(divisor)),
@@ -490,8 +496,8 @@ class Part:
 
 
 class Precise:
-    """The layers of a network at theta, prepared for passes of rows. `ob` is a network objective or
-    has the attributes that are read here.
+    """The layers of a network at theta, prepared for passes of rows. `ob` is a network objective
+    or an object with the attributes model, X, y, loss and sample_weight.
     """
 
     def __init__(self, ob: Any, theta: Floats) -> None:
@@ -510,8 +516,8 @@ class Precise:
         return activation_and_derivative(self.model.activation[l], z)
 
     def of_rows(self, rows: slice) -> tuple[Part, list[Bounded], list[Bounded]]:
-        """Run forward pass, loss and backward pass for some rows. Return their part, and z and e of
-        every hidden layer.
+        """Run the forward pass, the loss and the backward pass for some rows. Return their `Part`,
+        without weight decay and divisor, and z and e of every hidden layer.
         """
         X = np.array(self.X[rows], dtype=float)
         a, bends, last = [Bounded(pair_from_float(X), np.zeros((len(X), 1)))], [], len(self.up) - 1
@@ -534,7 +540,7 @@ class Precise:
         return Part(flat, norm([error for _, error in grads]), value, value_error), zs[:-1], es
 
     def linear(self, l: int, a: Bounded) -> Bounded:
-        """Return z = a W' + b."""
+        """Return z = a W' + b of layer l."""
         z, b = self.up[l].times(a), self.biases[l]
         value = add_float_to_pair(z.value, b)
         return Bounded(value, z.error + PAIR_ROUNDOFF * (row_norms(np.abs(value.hi)) + norm(b)))
@@ -576,21 +582,23 @@ class Precise:
 
 
 def precise_part(ob: Any, theta: ArrayLike) -> Part:
-    """Return the `Part` of all rows of an objective without batch normalisation."""
+    """Return the `Part` of all rows of an objective without batch normalisation, without the l2
+    term.
+    """
     at = Precise(ob, theta_in_model_dtype(ob, theta))
     parts = (at.of_rows(slice(k, k + N_BLOCK_ROWS))[0] for k in range(0, len(ob.X), N_BLOCK_ROWS))
     return reduce(Part.__add__, parts).divided_by(divisor_of(ob))
 
 
 def add_decay(l2: Any, theta: Floats, rows: Part) -> Part:
-    """Return the part of all rows plus that of the weight decay."""
+    """Return the part `rows` of all rows plus that of the weight decay."""
     decay = two_product(np.broadcast_to(l2, theta.shape).astype(float), theta)
     squares = column_sums(scale_by_power_of_2(multiply_pair_by_float(decay, theta), 0.5))
     off = 128 * PAIR_ROUNDOFF * float(np.abs(squares.hi)) + PAIR_UNDERFLOW_BOUND * theta.size
     return rows + Part(decay, 2 * PAIR_ROUNDOFF * norm(decay.hi), squares, off)
 
 
-# (terms of the loss, errors of their sums, delta, errors of delta)
+# (terms of the loss, bounds on the errors of their sums by row, delta, bounds on its row errors)
 Terms = tuple[Pair, Floats, Pair, Floats]
 
 
@@ -634,8 +642,8 @@ def _cross_entropy(z: Bounded, y: Floats) -> Terms:
 
 
 def _user_loss_derivatives(loss: LossFunction, z: Bounded, y: Floats) -> Terms:
-    """Return value and derivative of a user-defined loss in long double. The errors are infinite if
-    long double is no longer than double.
+    """Return the `Terms` of a user-defined loss, evaluated in long double. The error bounds are
+    infinite if long double has no more bits than double.
     """
     x, moved = _to_long_double(z)
     found = loss(x, y)
@@ -669,8 +677,9 @@ def _to_pair(x: NDArray[Any]) -> Pair:
 
 @partial(cache_last, kept=2)  # keeps the point before a step and the point after the step
 def precise_passes(ob: Any, theta: Floats) -> tuple[Floats, float, float, float]:
-    """Return ``(gradient, bound, value, bound)`` in float64; the result is cached.
-    For rows in blocks, the parts are added in extended precision.
+    """Return the gradient, a bound on its error, the value and a bound on its error, in float64.
+    The result is cached. If the rows are in blocks, the parts of the blocks are added in extended
+    precision.
     """
     over_rows = getattr(ob, "sum_over_rows", None)
     with np.errstate(all="ignore"):

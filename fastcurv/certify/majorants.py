@@ -218,10 +218,9 @@ def loss_derivative_bounds(passes: Passes, s: State, move: Floats) -> tuple[Floa
         )
         c3 = np.minimum(c2, LOSSES[passes.ob.loss].bends[1] * f)
     else:
-        # Since the odds of two classes change at most by the factor exp(sqrt(2) ||dz||), so does p
-        # (1 - p). The variance and the third central moment of the entries of a unit vector under p
-        # are the derivatives along this vector: the variance is at most 1/2, and the moment is
-        # below both 0.2722 and sqrt(2) times the variance.
+        # The odds of two classes, and so p (1 - p), change at most by the factor exp(sqrt(2)
+        # ||dz||). Along unit vectors the variance is at most 1/2, and the third moment is below
+        # both 0.2722 and sqrt(2) times the variance.
         T = np.abs(s.loss.h) * ROUND_UP_FACTOR + TINY
         spread = (
             s.loss.bend
@@ -452,8 +451,7 @@ MAX_SPECTRAL_WIDTH = 1024
 MAX_UNIT_BLOCK = 256  # maximum size of a hidden unit's block whose eigenvalues are computed
 # maximum size of the stack of hidden units' blocks whose norms are bounded together
 MAX_BLOCKS_BYTES = 1 << 25
-# maximum number of hidden units up to which eigenvalues are computed for all blocks whose norms
-# exceed the largest bound so far
+# maximum number of hidden units whose blocks' eigenvalues are computed if the norms do not decide
 MAX_EXACT_UNITS = 64
 # For further hidden units, eigenvalues are computed only if the norm of the block exceeds the
 # largest bound so far by this factor.
@@ -465,8 +463,7 @@ def curvature_floor(ob: Any, theta: ArrayLike) -> float:
     compute.
 
     The bound is l2 minus a bound on the negative part of the residual term; the comment above has
-    the formulas. It is proved for the exact Hessian at theta (in the model's dtype), rounding
-    included.
+    the formulas. It holds for the exact Hessian at theta in the model's dtype.
 
     Parameters
     ----------
@@ -527,13 +524,11 @@ class RowMatrix:
         self.gram, self.square, self.count = np.zeros((1, 1)), 0.0, 0
 
     def add(self, F: Floats, error: Floats) -> None:
-        """Add the rows F, whose errors have norms of at most `error` (rows, 1)."""
         F = row_norms(np.abs(F)) if F.shape[1] > MAX_SPECTRAL_WIDTH else F
         self.gram, self.count = self.gram + F.T @ F, self.count + len(F)
         self.square += float((error**2).sum())
 
     def bound(self) -> float:
-        """Return the upper bound for all rows added so far."""
         return (
             norm_bound_from_gram(self.gram, self.count) + np.sqrt(self.square)
             if self.count
@@ -552,9 +547,6 @@ class UnitBlocks:
         self.count = 0
 
     def add(self, s: State, l: int, F: Floats, error: Floats) -> None:
-        """Add the contributions of the rows of a state for layer l. F holds the inputs [a 1] of the
-        layer below, whose errors have norms of at most `error` (rows, 1).
-        """
         d, bent = s.d[l].x, s.phi[l - 1].p
         p = np.ones_like(s.a[l].x) if bent is None else bent.x
         dp = np.zeros_like(p) if bent is None else bent.dx.E
@@ -567,7 +559,6 @@ class UnitBlocks:
         ).sum(axis=0)
 
     def bound(self) -> float:
-        """Return the upper bound for all rows added so far."""
         found = [spectral_norm_bound(self.C[:, j]) for j in range(self.C.shape[1])]
         return ROUND_UP_FACTOR * float(np.max(found + self.off + self.count * TINY))
 
@@ -720,12 +711,9 @@ def _largest_eigenvalue_bound(S: Floats) -> float:
 
 def _unit_block_bounds(delta: Floats, slope: Floats, bend: Floats, X1: Floats, x: Floats) -> Floats:
     """Return upper bounds (width,) on the largest eigenvalues of the blocks of all hidden units,
-    ``(M + hypot(M, 2 C)) / 2`` from bounds M and C on the norms of the parts, C at most 2% too
-    large.
-
-    The arguments have a row for each sample: delta of the outputs, phi' (`slope`) and e phi''
-    (`bend`) of the hidden units, the inputs X1, with a 1 for the bias, and the norms x of their
-    rows.
+    ``(M + hypot(M, 2 C)) / 2`` with C at most 2% too large. The arguments, by samples: delta of the
+    outputs, phi' and e phi'' of the hidden units, the inputs with a 1 for the bias, and their
+    norms.
     """
     (N, m), width = delta.shape, slope.shape[1]
     curved = x[:, 0] ** 2 @ np.maximum(-bend, 0.0)
@@ -817,8 +805,7 @@ def ray_to_infimum(ob: Any, theta: ArrayLike) -> Floats | None:
 
 def attains_lower_bound(ob: Any) -> bool:
     """Return True if the loss may equal its lower bound for some theta. A cross entropy exceeds its
-    lower bound for every theta unless it is 0 everywhere: if all weights are 0 or there is only one
-    class.
+    lower bound for every theta unless it is 0 everywhere.
     """
     row, weight = LOSSES[ob.loss], getattr(ob, "sample_weight", None)
     if row.attained or weight is not None and not np.any(weight):

@@ -1,4 +1,6 @@
-"""Validation of arguments: each check returns the clean value or raises with one sentence."""
+"""Validation of arguments: each check returns the converted value, or raises TypeError or
+ValueError with a message that names the argument.
+"""
 
 from __future__ import annotations
 
@@ -29,16 +31,17 @@ from .protocols import OPTIONAL_METHODS, Array, Indices, own_product, replaces_p
 Name = TypeVar("Name", bound=str)
 # `int` comes first because a check against an abstract class is slow.
 INTEGER_TYPES = (int, numbers.Integral)
-# largest integer argument, which a float and the sizes of the engine can represent
+# maximum integer argument, which is in the range of a float and of the sizes in the engine
 MAX_INTEGER_ARGUMENT = (1 << 63) - 1
-# number of entries of a matrix that fits into an L2 cache
+# maximum number of entries of a matrix that fits into an L2 cache
 CACHED_MATRIX_MAX_ENTRIES = 1 << 18
-# number of entries in a block of matrix rows; Ctrl-C is handled between blocks
+# maximum number of entries in a block of matrix rows; Ctrl-C is handled between blocks
 MAX_ROW_BLOCK_ENTRIES = 1 << 20
 
 
 def as_rng(seed: Any) -> np.random.Generator:
-    """Return a `numpy.random.Generator` for None, an int, or a Generator, which is passed through.
+    """Return a `numpy.random.Generator` for None, an int, or a Generator, which is returned
+    unchanged.
 
     Examples
     --------
@@ -49,22 +52,22 @@ def as_rng(seed: Any) -> np.random.Generator:
 
 
 class HashedSeed(ISeedSequence):
-    """A seed sequence that hashes an int in a tenth of the time of NumPy's, which takes longer than
-    the smallest products.
+    """A seed sequence that hashes an int in a tenth of the time of NumPy's `SeedSequence`. That
+    time would be longer than a product of the smallest networks.
     """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
     def generate_state(self, n_words: int, dtype: Any = np.uint32) -> NDArray[Any]:
-        """Return `n_words` words of a dtype, at most 64 bytes in all."""
+        """Return `n_words` random words of the given dtype, at most 64 bytes in all."""
         size = n_words * np.dtype(dtype).itemsize
         return np.frombuffer(blake2b(b"%d" % self.seed, digest_size=size).digest(), dtype)
 
 
 def fast_rng(seed: Any) -> np.random.Generator:
-    """Return a generator for a checked seed, like `as_rng` but faster, with other random numbers
-    and without children.
+    """Return a generator for a checked seed, like `as_rng` but faster. Its random numbers are
+    different, and it has no method `spawn`.
 
     Examples
     --------
@@ -78,8 +81,8 @@ def fast_rng(seed: Any) -> np.random.Generator:
 
 
 def check_seed(seed: Any) -> Any:
-    """Return None, an int or a Generator, after checking the seed. No generator is made, because
-    that may take longer than a call that does not need one.
+    """Return None, an int or a Generator, after checking the seed. No generator is created,
+    because that may take longer than the rest of a call that draws no random numbers.
     """
     if seed is None or isinstance(seed, np.random.Generator):
         return seed
@@ -95,7 +98,7 @@ def check_seed(seed: Any) -> Any:
 
 
 def random_batches(n: int, size: int, rng: np.random.Generator) -> Iterator[Indices]:
-    """Yield batches of `size` row numbers that cover 0 to n - 1 once, in random order. The last
+    """Yield batches of `size` row indices that cover 0 to n - 1 once, in random order. The last
     batch may be smaller.
     """
     size, order = check_positive_int(size, "size"), as_rng(rng).permutation(n)
@@ -136,7 +139,9 @@ def caller_depth() -> int:
 
 
 def check_positive_int(x: Any, name: str, most: int | None = None, least: int = 1) -> int:
-    """Return `x` as an int >= `least`, and <= `most` if given."""
+    """Return `x` as an int >= `least`, and <= `most` if given. Raise TypeError if x is no integer,
+    and ValueError if x is out of range.
+    """
     known = isinstance(x, INTEGER_TYPES) and not isinstance(x, bool)
     if known and least <= x <= (MAX_INTEGER_ARGUMENT if most is None else most):
         return int(x)
@@ -149,7 +154,9 @@ def check_positive_int(x: Any, name: str, most: int | None = None, least: int = 
 
 
 def check_real(x: Any, name: str, wanted: str = "a number") -> float:
-    """Return a real number as a float. Raise ValueError if the number is too large for a float."""
+    """Return a real number as a float. Raise ValueError if the number is too large for a float;
+    `wanted` describes the argument in messages.
+    """
     if type(x) is float:
         return x
     if isinstance(x, bool) or not isinstance(x, numbers.Real):
@@ -187,13 +194,16 @@ def check_positive(x: Any, name: str, *, zero: bool = False) -> float:
 
 
 def check_bool(x: Any, name: str) -> bool:
+    """Return `x` as a bool; raise TypeError unless it is True or False."""
     if not isinstance(x, (bool, np.bool_)):
         raise TypeError(f"{name} must be True or False, got {short_repr(x)}.")
     return bool(x)
 
 
 def check_choice(x: Any, choices: Iterable[Name], name: str) -> Name:
-    """Return `x` if it is one of the strings `choices`."""
+    """Return `x` if it is one of the strings `choices`. Otherwise raise ValueError, or TypeError if
+    x is no string, with the right choice if x is a known alias.
+    """
     choices = list(choices)
     if isinstance(x, str) and x in choices:
         return x
@@ -211,7 +221,8 @@ def check_choice(x: Any, choices: Iterable[Name], name: str) -> Name:
 def all_finite(a: Array) -> bool:
     """Return True if no entry is NaN or infinite.
 
-    Contiguous arrays are checked by their sum of squares, which is finite unless it overflows.
+    The sum of squares of a contiguous array is computed first, because it is fast. If the sum is
+    not finite, for example because it overflows, each entry is checked.
     """
     flat = a.ravel("K") if a.ndim != 1 and a.flags.forc else a  # a view, not a copy
     squares = inner(flat, flat)  # None if the entries are not contiguous
@@ -275,7 +286,7 @@ def as_numpy(x: Any, name: str) -> Array:
         if not hasattr(x, "__array__") and hasattr(x, "__dlpack__"):
             return np.from_dlpack(x)
         a = np.asarray(x)
-        # An object array comes from a data frame with missing values.
+        # A data frame with missing values gives an array of objects.
         if a.dtype == object and hasattr(x, "to_numpy"):
             a = x.to_numpy(dtype=float, na_value=np.nan)
         if a.dtype == object and any(isinstance(part, (list, tuple)) for part in a.flat):
@@ -288,7 +299,9 @@ def as_numpy(x: Any, name: str) -> Array:
 
 
 def _array_conversion_error(x: Any, name: str, error: Exception) -> TypeError | ValueError:
-    """Return the error for an object that could not be converted to an ndarray."""
+    """Return the exception for an object that could not be converted to an ndarray, where `error`
+    is the exception of the conversion.
+    """
     sentence = container_error(x, name)
     if sentence is not None:
         return TypeError(sentence)
@@ -325,15 +338,15 @@ def check_array(x: Any, name: str, dtype: Any = None, finite: bool = True) -> Ar
             )
         if dtype is None:
             dtype = a.dtype if a.dtype in (np.float32, np.float64) else np.float64
-        # An overflow raises an error in the check of the result.
+        # An overflow is reported by the check of the result below.
         with np.errstate(over="ignore"):
             cast = a.astype(np.dtype(dtype).newbyteorder("="), copy=False)
     return cast if not finite or all_finite(cast) else check_finite(cast, name, a)
 
 
 def check_finite(a: Array, name: str, given: Array | None = None) -> Array:
-    """Return `a` if all its numbers are finite. If it was cast from `given`, overflow in the cast
-    gets its own message.
+    """Return `a` if all its numbers are finite; otherwise raise NotFiniteError. If `a` was cast
+    from the array `given`, an overflow in the cast has its own message.
     """
     if not all_finite(a):
         beyond = given is not None and all_finite(given)
@@ -343,7 +356,9 @@ def check_finite(a: Array, name: str, given: Array | None = None) -> Array:
 
 
 def check_vector(v: Any, n: int, name: str, dtype: Any = None) -> Array:
-    """Return `v` as a finite real array of shape ``(n,)``, in `dtype` or its own."""
+    """Return `v` as a finite real array of shape ``(n,)`` in `dtype`. By default float32 and
+    float64 are kept.
+    """
     checked = check_array(v, name, dtype)
     if checked.shape != (n,):
         raise ValueError(f"{name} must have shape ({n},), got {checked.shape}.")
@@ -351,8 +366,8 @@ def check_vector(v: Any, n: int, name: str, dtype: Any = None) -> Array:
 
 
 def is_list_of_layers(theta: Any) -> bool:
-    """Return True if theta is a list of layers ``[(W, b), ...]`` or of arrays, rather than of
-    numbers.
+    """Return True if theta is a list or tuple of layers ``[(W, b), ...]`` or of arrays: if one of
+    its elements is a list, a tuple or an array with at least one axis.
     """
     return isinstance(theta, (list, tuple)) and any(
         isinstance(x, (list, tuple)) or isinstance(x, np.ndarray) and x.ndim for x in theta
@@ -440,7 +455,9 @@ class MatrixOperator(SelfAdjoint):
 
     @property
     def fast_product(self) -> FastMatrixProduct | None:
-        """Return the engine's product with a small matrix, for use in one search."""
+        """The engine's product with the matrix, for use in one search. It is None unless the matrix
+        is dense and small enough for the L2 cache and `exact` is True.
+        """
         A: Any = self.A
         near = self.exact and isinstance(A, np.ndarray) and A.size <= CACHED_MATRIX_MAX_ENTRIES
         return FastMatrixProduct(A) if near and A.flags.c_contiguous and A.flags.aligned else None
@@ -462,8 +479,9 @@ class MatrixOperator(SelfAdjoint):
 
 
 class OwnProducts(SelfAdjoint):
-    """The products of an operator, without its optional methods. It replaces operators whose
-    optional methods were written for other products.
+    """The products of an operator, with only those of its optional methods that belong to these
+    products. It replaces an operator of which some optional methods were written for other
+    products, see `replaces_products`.
     """
 
     def __init__(self, op: Any) -> None:
@@ -486,13 +504,17 @@ class OwnProducts(SelfAdjoint):
 
 
 def row_block_slices(m: int, n: int) -> Iterator[slice]:
-    """Return slices that split the rows of a matrix (m, n) into blocks of some megabytes."""
+    """Return slices that split the rows of a matrix (m, n) into blocks of at most
+    `MAX_ROW_BLOCK_ENTRIES` entries, or of one row.
+    """
     step = max(1, MAX_ROW_BLOCK_ENTRIES // max(1, n))
     return (slice(start, min(start + step, m)) for start in range(0, m, step))
 
 
 def _check_symmetric(A: Any, name: str) -> MatrixOperator:
-    """Return a square real matrix, dense or sparse, as an operator if it is symmetric."""
+    """Return a square real matrix, dense or sparse, as an operator. Raise ValueError if the matrix
+    is not symmetric to rounding.
+    """
     if A.dtype not in (np.float32, np.float64):
         A = A.astype(np.float64)
     if is_sparse(A):
@@ -528,7 +550,8 @@ def check_symmetric_operator(op: Any, name: str = "op") -> Any:
     Returns
     -------
     LinearOperator
-        `op` itself if it is an operator.
+        `op` itself if it is an operator, a `MatrixOperator` of a matrix, or an `OwnProducts` of an
+        operator whose optional methods do not belong to its products.
     """
     matrix = not hasattr(op, "matvec") and (
         issparse(op)
@@ -562,8 +585,8 @@ def operator_dtype(op: Any) -> np.dtype[Any]:
 
 
 def apply_checked(op: Any, V: Array) -> Array:
-    """Compute ``op @ V``, and check that the result is real. Operators of other libraries may write
-    to their input or to an earlier output, so both are copied.
+    """Return ``op @ V`` for V (n,) or (n, k), after checking that the result is real. Operators of
+    other libraries may write to their input or to an earlier output, so both are copied.
     """
     if hasattr(op, "product"):
         found = np.asarray(op @ V)

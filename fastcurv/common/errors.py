@@ -507,8 +507,9 @@ def normalise_name(name: str) -> str:
 
 
 def suggested_choice(x: Any, choices: Iterable[str], name: str) -> str | None:
-    """Return the spelling of `x` in this library if it is another spelling or another library's
-    name of a choice, otherwise None.
+    """Return the name that this library uses for the choice `x`, if `x` is another spelling of one
+    of `choices` or another library's name for it, otherwise None. `name` is the argument, a key of
+    `CHOICE_ALIASES`.
 
     Examples
     --------
@@ -539,7 +540,8 @@ def advice_clause(words: str | None) -> str:
 
 
 def refuse_foreign(where: str, given: Iterable[str], called: str | None = None) -> None:
-    """Raise a TypeError that suggests the right argument if a name is another library's.
+    """Raise a TypeError that suggests the right argument if a given name is that of another
+    library.
 
     Parameters
     ----------
@@ -622,8 +624,9 @@ def raise_call_error(
     Python's own message.
 
     The message has the right name of an unknown argument, or else the signature: positional
-    arguments in brackets and dots for keyword-only ones. If the first argument is of another class,
-    the message states how to get the right object.
+    arguments in brackets and dots for keyword-only ones. If the first argument is not of the
+    expected class, the message states how to get the right object. `where` is a key of
+    `ARGUMENT_HINTS`.
     """
     parameters, name = list(inspect.signature(function).parameters.values()), function.__name__
     method = "." in function.__qualname__ and parameters[0].name == "self"
@@ -647,6 +650,9 @@ def raise_call_error(
 def raise_attribute_error(subject: str, kind: str, name: str, owner: Any) -> NoReturn:
     """Raise an AttributeError that suggests the right name: the counterpart of another library's
     name, or the closest attribute of `owner`.
+
+    `subject` is a key of `ATTRIBUTE_HINTS`, or "fastcurv" for the module; `kind` describes the
+    object in the message, and `name` is the missing attribute.
     """
     known = FUNCTION_HINTS if subject == "fastcurv" else ATTRIBUTE_HINTS[subject]
     hint = "."
@@ -663,12 +669,11 @@ def raise_attribute_error(subject: str, kind: str, name: str, owner: Any) -> NoR
     raise AttributeError(f"{kind} has no attribute {name!r}{hint}")
 
 
-# kinds of objects that are often checked for optional attributes, so that no similar name is
-# searched for
+# subjects that are often checked for optional attributes, for which no similar name is searched
 SUBJECTS_WITHOUT_SUGGESTION = ("objective", "operator")
 NAMES_WITHOUT_SUGGESTION = (
     "n_threads",
-)  # attributes looked up in the first argument of every proof
+)  # attributes that are looked up in the first argument of every proof
 SPECIAL_METHODS = {"__call__": "callable", "__getitem__": "subscriptable"}
 
 
@@ -682,8 +687,8 @@ class AttributeHints:
     """Mixin that suggests the right name for missing attributes, where ``subject`` is the key in
     `ATTRIBUTE_HINTS`.
 
-    Calls and indexing, which Python looks up in the class, raise such errors as well. `dir` lists
-    the public names only.
+    Calls and indexing, which Python looks up in the class, raise a TypeError with such a
+    suggestion. `dir` omits the names that only other subpackages use (`NAMES_HIDDEN_FROM_DIR`).
     """
 
     _subject: ClassVar[str]
@@ -732,7 +737,9 @@ def escape_unprintable(text: Any) -> str:
 
 
 def one_line(text: Any, most: int = 80) -> str:
-    """Format text from a file for a message: on one line, printable, and truncated."""
+    """Format text from a file for a message: on one line, printable, and truncated to `most`
+    characters.
+    """
     words = escape_unprintable(" ".join(str(text)[: 4 * most].split()))
     return words if len(words) <= most else f"{words[: most - 3]}..."
 
@@ -758,14 +765,15 @@ OBJECTIVE_HINT = "an objective such as fastcurv.Objective"
 
 
 def require_attrs(x: Any, parts: Iterable[str], name: str, wanted: str, after: Any = None) -> None:
-    """Raise a TypeError if `x` lacks an attribute; the message states if it was swapped with theta.
+    """Raise a TypeError if `x` lacks an attribute. The message states if `x` and theta were
+    exchanged.
 
     Parameters
     ----------
     x : object
         The value of an argument.
     parts : iterable of str
-        Attributes that it must have.
+        Attributes that `x` must have.
     name, wanted : str
         Name of the argument, and what it should be, for the message.
     after : object

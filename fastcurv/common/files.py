@@ -35,9 +35,8 @@ except ImportError:
     # The module does not exist on Windows.
     fcntl = None  # type: ignore[assignment]
 
-MAX_IO_PIECE_BYTES = (
-    16 << 20
-)  # number of bytes written or read at a time; Ctrl-C is handled in between
+# maximum number of bytes written or read at a time; Ctrl-C is handled in between
+MAX_IO_PIECE_BYTES = 16 << 20
 
 
 @contextlib.contextmanager
@@ -77,7 +76,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
-        # these names are internal, so the error reports the caller's path
+        # The names in `unknown` are internal, so the error reports the caller's path.
         unknown = (None, folder, temporary)
         if isinstance(error, OSError) and error.errno and error.filename in unknown:
             raise OSError(error.errno, error.strerror, os.fsdecode(path)) from None
@@ -85,7 +84,9 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
 
 def path_as_text(path: Any, name: str = "path", cure: str = "") -> str:
-    """Return a path as text; raise a TypeError if it is not a path."""
+    """Return a path as text. Raise TypeError if `path` is not a path, with the sentence `cure` at
+    the end of the message, and ValueError if it contains null characters or unpaired surrogates.
+    """
     if not isinstance(path, (str, bytes, os.PathLike)):
         raise TypeError(f"{name} must be the name of a file, got {type_phrase(path)}.{cure}")
     text = os.fsdecode(path)
@@ -104,8 +105,8 @@ def path_as_text(path: Any, name: str = "path", cure: str = "") -> str:
 
 
 def refuse_device(path: str | os.PathLike[str]) -> None:
-    """Raise an error unless the path is a file or a folder, since reading a pipe would block and
-    writing would replace a device.
+    """Raise ValueError if the path exists but is neither a file nor a folder, since reading a pipe
+    would block and writing would replace a device.
     """
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
         raise ValueError(
@@ -114,7 +115,9 @@ def refuse_device(path: str | os.PathLike[str]) -> None:
 
 
 def _resolve_file(path: str | os.PathLike[str]) -> str:
-    """Return the resolved path, which must be a file or not exist."""
+    """Return the absolute path with all links resolved. Raise an error unless it is a file or does
+    not exist.
+    """
     given = path_as_text(path)
     if not given:
         raise ValueError("path must be the name of a file, got ''.")
@@ -181,7 +184,9 @@ def check_writable_path(path: str | os.PathLike[str], name: str, folders: bool =
 
 
 def _copy_permissions(out: IO[bytes], mode: int | None) -> None:
-    """Give a file the permissions of the file it replaces, without the umask."""
+    """Set the permissions of an open file to `mode`, those of the file that it replaces, without
+    the umask. Nothing is changed if `mode` is None.
+    """
     if mode is not None and hasattr(os, "fchmod"):
         os.fchmod(out.fileno(), mode)
 
@@ -239,8 +244,9 @@ def _remove_leftovers(folder: str) -> None:
 def _create_locked_file(
     folder: str, temporary: str, mode: int, named: bool = False
 ) -> tuple[int, bool]:
-    """Open a new locked file in a folder. Return its descriptor, and True if it has a name. The
-    umask applies to `mode`.
+    """Open a new locked file in a folder. Return its descriptor, and True if it has the name
+    `temporary`: if `named` is True or the system has no files without names. The umask applies to
+    `mode`.
     """
     nameless = 0 if named else getattr(os, "O_TMPFILE", 0)
     if nameless and os.path.isdir("/proc/self/fd"):
@@ -308,7 +314,8 @@ _FACTS_KEY = "fastcurv"
 _CHECKSUM_KEY = "fastcurv.sha256"
 _CHECKSUM_ZEROS = b"0" * 64
 _CHECKSUM_OFFSET = 8 + len('{"__metadata__":{"":"') + len(_CHECKSUM_KEY)
-_MAX_HEADER_BYTES = 1 << 22  # a parsed JSON text of this size takes less than 300 MB
+# maximum size of a header; a parsed JSON text of this size takes less than 300 MB
+_MAX_HEADER_BYTES = 1 << 22
 _MAX_AXES = 32  # maximum number of axes in NumPy 1
 
 
@@ -320,13 +327,13 @@ def write_tensors(
     Parameters
     ----------
     path : str or path-like
-        Replaced atomically after the whole file has reached the disk; see `atomic_write`. Its
-        header holds a checksum of all its bytes, which `read_tensors` verifies and other readers
-        ignore.
+        The file is replaced atomically after all bytes have reached the disk; see `atomic_write`.
+        The header holds a checksum of the whole file, which `read_tensors` verifies and other
+        readers ignore.
     arrays : dict of str to ndarray
         Real, integer or boolean arrays of any shape.
     facts : dict, optional
-        Anything JSON can hold.
+        A dictionary that JSON can represent.
 
     Raises
     ------
@@ -416,8 +423,8 @@ def checksum_error(path: Any) -> ValueError:
 
 
 def _read_checksum(path: str, metadata: Any, head: bytes) -> tuple[str | None, Any]:
-    """Return the checksum in a header and the digest of the bytes before the data, or (None, None)
-    for files without a checksum.
+    """Return the checksum in a header, and a hash object that has processed the bytes before the
+    data, or (None, None) for files without a checksum.
     """
     known = metadata if isinstance(metadata, dict) else {}
     told = known.get(_CHECKSUM_KEY)
@@ -494,9 +501,9 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], d
     Raises
     ------
     ValueError
-        If the file is truncated, not of this format, or does not match its checksum, if it has one:
-        nothing in it is trusted unchecked. Arrays must fill the file one after the other, so memory
-        use is that of the file and of a header of at most 4 MiB.
+        If the file is truncated, not of this format, or does not match its checksum. Every claim
+        of the header is checked before it is used. Arrays must fill the file one after the other,
+        so memory use is that of the file and of a header of at most 4 MiB.
     OSError
         If the file does not exist.
     """
@@ -527,7 +534,9 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], d
 def _read_array(
     path: str, raw: BufferedIOBase, dtype: np.dtype[Any], shape: tuple[int, ...], digest: Any
 ) -> np.ndarray:
-    """Read the next array of an open file, and update the digest with its bytes."""
+    """Read the next array of an open file, and update `digest` with its bytes unless that is
+    None.
+    """
     boolean = dtype == np.bool_
     try:
         array = np.empty(shape, np.uint8 if boolean else dtype)

@@ -5,17 +5,18 @@ LAPACK's fastest driver can fail on a finite matrix (MRRR's "Internal Error"), s
 tried in turn, on a matrix scaled to a largest entry near 1 by a power of two, which is exact.
 Results are finite, or a `LinAlgError` is raised.
 
-The error is proved from the results alone, for any driver. With the computed V and L, let ``E = V'V
+The errors of the eigenvalues are bounded from the results alone, for any driver. With the
+computed V and L, let ``E = V'V
 - I`` and ``R = AV - VL``. Then ``V'AV = L + F`` with ``||F|| <= ||E L|| + ||V|| ||R||``, and the
 eigenvalues of L are close to those of V'AV by Weyl's theorem, and these to those of A by
 Ostrowski's, up to factors within ``1 +- ||E||``:
 
     |lam_i - L_i| <= (||F|| + ||E|| |L_i|) / (1 - ||E||)
 
-Small eigenvalues keep a small error. If V has fewer columns than A, with eigenvalues of one sign,
-V'AV proves that A has at least as many eigenvalues of that sign (Cauchy), which
-`eigh_with_joint_signs` uses. E and R are computed in slices of the inner dimension, so that their
-own rounding, which is added, is that of short sums (Higham 2002, section 3.1).
+So the bound is small for small eigenvalues if ||F|| is. If V has fewer columns than A, with
+eigenvalues of one sign, V'AV proves that A has at least as many eigenvalues of that sign (Cauchy),
+which `eigh_with_joint_signs` uses. E and R are computed in slices of the inner dimension. Their
+own rounding errors, which are added, are therefore those of short sums (Higham 2002, section 3.1).
 """
 
 from __future__ import annotations
@@ -44,15 +45,16 @@ UNIT_ROUNDOFF = float(np.finfo(np.float64).eps) / 2  # unit roundoff of float64,
 UNDERFLOW_BOUND = 1e-290
 # length of inner slices, and number of columns checked together
 INNER_SLICE_LENGTH, N_COLUMNS_PER_CHECK = 128, 512
-# number of rows up to which proving each eigenvector costs no more than a joint proof
+# maximum number of rows up to which a proof of each eigenvector costs no more than a joint proof
 PROOF_MIN_ROWS = 64
-# number of rows from which an eigensystem takes more than milliseconds
+# minimum number of rows of a matrix whose eigensystem takes more than some milliseconds
 LONG_EIGENSYSTEM_MIN_N = 400
 # estimated seconds per n^3 for one and a half decompositions on one core
 SECONDS_PER_N_CUBED = 3e-10
 # A LAPACK driver whose proved error exceeds this fraction of ||A|| has failed.
 MAX_DRIVER_ERROR = 1e-6
-# fraction of the smallest |eigenvalue| that a proof of signs may lose
+# minimum distance between the shift in a proof of signs and the smallest |eigenvalue|, relative to
+# the latter
 MAX_SIGN_PROOF_LOSS = 1e-3
 
 
@@ -64,8 +66,9 @@ def gamma_of(k: float, u: float = UNIT_ROUNDOFF) -> float:
 
 
 def serial_blas(decompose: Callable[Given, Result]) -> Callable[Given, Result]:
-    """Decorate a function whose first argument is a matrix to use one BLAS thread if the function
-    takes only milliseconds.
+    """Decorate a function whose first argument is a matrix to use one BLAS thread for matrices of
+    more than `SERIAL_BLAS_MAX_N` and fewer than `LONG_EIGENSYSTEM_MIN_N` rows, for which the
+    function takes only milliseconds.
     """
 
     @wraps(decompose)
@@ -145,7 +148,7 @@ def eigh(A: Floats) -> Eigensystem:
 def eigh_with_joint_signs(A: Floats, beside: float) -> Eigensystem | JointSigns:
     """Compute an eigensystem like `eigh`, but prove only the signs of the eigenvalues whose
     absolute values exceed `beside`, a bound on the error of A itself. This takes a fraction of the
-    cost.
+    cost. If the joint proof fails, the `Eigensystem` of `eigh` is returned.
 
     Take k as the number of positive eigenvalues (or of negative ones, if these are more), U as the
     eigenvectors of all others, and M as a diagonal matrix of at least their absolute values and the
@@ -173,8 +176,9 @@ def eigh_with_joint_signs(A: Floats, beside: float) -> Eigensystem | JointSigns:
 
 
 def _proved_eigensystem(S: Floats, exponent: int, first: Any) -> Eigensystem:
-    """Return the result of the first driver with its proof, or of the next driver if the proof
-    fails.
+    """Return the eigensystem of the first driver whose proved error is at most `MAX_DRIVER_ERROR`,
+    or that with the smallest error. S is the matrix scaled by ``2^-exponent``, and `first` the
+    result of the first driver, or None if that failed.
     """
     best = None
     for driver in LAPACK_DRIVERS:
@@ -219,7 +223,7 @@ def eigvalsh(A: Floats) -> Floats:
 
 def _matches_moments(values: Floats, trace: float, squares: float) -> bool:
     """Return True if the sum and the sum of squares of the eigenvalues agree with those of the
-    matrix.
+    matrix to `MAX_DRIVER_ERROR`.
     """
     off = abs(float(values.sum()) - trace) + abs(float(values @ values) - squares)
     return bool(off <= MAX_DRIVER_ERROR * (squares + len(values) * squares**0.5))
@@ -280,7 +284,9 @@ def _eigh_selected(
 
 
 def eigh_tridiagonal(diagonal: Floats, beside: Floats) -> tuple[Floats, Floats]:
-    """Compute the eigenpairs of a symmetric tridiagonal matrix, ascending.
+    """Compute the eigenvalues (n,), ascending, and the eigenvectors (n, n), as columns, of a
+    symmetric tridiagonal matrix with the given diagonal (n,) and the entries `beside` (n - 1,) next
+    to it.
 
     Examples
     --------
@@ -301,9 +307,9 @@ def eigh_tridiagonal(diagonal: Floats, beside: Floats) -> tuple[Floats, Floats]:
 
 
 def _call_lapack(S: Floats, driver: str, only: bool = False) -> Any:
-    """Call one LAPACK driver. NumPy is used for long divide-and-conquer calls, because it releases
-    the interpreter lock, so that Ctrl-C is handled, and for 1 x 1 matrices, which SciPy 1.9 does
-    not accept.
+    """Call one LAPACK driver for the eigensystem of S, or for its eigenvalues `only`. NumPy is
+    used for long divide-and-conquer calls, because it releases the interpreter lock, so that
+    Ctrl-C is handled, and for 1 x 1 matrices, which SciPy 1.9 does not accept.
     """
     if driver == "evd" and (len(S) >= LONG_EIGENSYSTEM_MIN_N or len(S) == 1):
         call = partial(np.linalg.eigvalsh if only else np.linalg.eigh, S)
@@ -314,7 +320,10 @@ def _call_lapack(S: Floats, driver: str, only: bool = False) -> Any:
 
 
 def _have_small_residuals(d: Floats, e: Floats, values: Floats, V: Floats) -> bool:
-    """Return True if the pairs have small residuals and unit vectors, at linear cost per pair."""
+    """Return True if the residuals of the eigenpairs of a tridiagonal matrix, with diagonals d and
+    e, are at most `MAX_DRIVER_ERROR`, and the lengths of the vectors differ from 1 by at most as
+    much. The cost per pair is linear in n.
+    """
     R = d[:, None] * V - V * values
     R[:-1] += e[:, None] * V[1:]
     R[1:] += e[:, None] * V[:-1]
@@ -438,8 +447,9 @@ def cholesky(A: Floats) -> Floats | None:
 
 
 def multiply_by_lower(A: Floats, lower: Floats, transposed: bool = False) -> Floats:
-    """Return ``A @ lower``, or ``A @ lower.T``, for a lower triangular matrix, in half the flops of
-    a full one. Both are float64 and C-contiguous; A is overwritten.
+    """Return ``A @ lower``, or ``A @ lower.T`` if `transposed`, for a lower triangular matrix, in
+    half the flops of a product of full matrices. Both matrices are float64 and C-contiguous; A is
+    overwritten.
     """
     product = linalg.blas.dtrmm(1.0, lower.T, A.T, lower=0, trans_a=transposed, overwrite_b=1)
     return np.asarray(product.T)
@@ -538,13 +548,13 @@ def _spectral_norm_bound(A: Floats) -> float:
 # Singular value decompositions by LAPACK: divide and conquer, or QR if that fails on a finite
 # matrix.
 
-# number of entries from which a decomposition takes milliseconds
+# minimum number of entries of a matrix whose decomposition takes milliseconds
 LONG_DECOMPOSITION_ENTRIES = 1 << 17
 
 
 def svd(A: Array, full_matrices: bool = False, **more: Any) -> tuple[Array, Array, Array]:
     """Compute U, the descending singular values and V' with ``A = U diag(sizes) V'``, for A ``(m,
-    n)``.
+    n)``. Further arguments are those of `numpy.linalg.svd`.
 
     Raises
     ------

@@ -1,5 +1,5 @@
 """Access to any objective: its values, gradients and Hessian products, checked and counted, and
-what it proves about itself, with a default that claims nothing.
+its certificates, with a default that claims nothing.
 
 An objective is any object with `n_params`, `value`, `gradient` and `hessian`;
 `fastcurv.common.protocols` lists the optional attributes. A bound of infinity or NaN means "not
@@ -35,16 +35,16 @@ PRODUCT_ERROR_EPS = 64.0
 # stable.
 ZERO_CURVATURE_RATIO = 1e-10
 VALUE_ERROR_EPS = 64.0  # error assumed for f if no bound is given, in eps |f|
-# size of theta below which a copy takes less time than a check of whether it is needed
+# maximum size of theta up to which a copy takes less time than the check of whether it is needed
 ALWAYS_COPIED_MAX_BYTES = 4096
 
 # --------------------------------------------------------------------------------------------------
-# What an objective proves about itself.
+# The certificates of an objective, which are proved statements about it.
 
 
 def has_only_joint_evaluation(ob: Any) -> bool:
-    """Return True if an object has its own `value_and_gradient`, but `value` and `gradient` of
-    another object.
+    """Return True if an object or its class defines `value_and_gradient`, but neither `value` nor
+    `gradient`, which it may forward from another object.
     """
     own = [is_own(ob, name) for name in ("value_and_gradient", "value", "gradient")]
     return own == [True, False, False]
@@ -59,10 +59,10 @@ def belongs_to_own_loss(ob: Any, name: str) -> bool:
 
 def _call_proof(ob: Any, name: str) -> tuple[Any, str]:
     """Return the certificate `name` of an objective and "", or None and the reason why there is
-    none.
+    none. A certificate is an attribute, most often a method.
 
-    The objective's own attribute comes first, so that a subclass or a wrapper can replace a
-    certificate that no longer holds. The attribute None claims nothing.
+    The objective's own attribute takes precedence, so that a subclass or a wrapper can replace a
+    certificate that no longer holds. An attribute that is None claims nothing.
     """
     own = is_own(ob, name)
     why, holder = why_replaced(ob, name if own else "certificates"), ob
@@ -93,7 +93,9 @@ def certificate_method(ob: Any, name: Certificate, default: Any = None) -> Any:
 
 
 def call_certificate(ob: Any, name: Certificate, *at: Any, default: Any = None) -> Any:
-    """Return the result of the `certificate_method` `name`, or the default if there is none."""
+    """Return the result of the `certificate_method` `name` for the arguments `at`, or the default
+    if there is none.
+    """
     method = certificate_method(ob, name)
     if method is None:
         return default
@@ -103,8 +105,9 @@ def call_certificate(ob: Any, name: Certificate, *at: Any, default: Any = None) 
 
 
 def has_consistent_hessian(ob: Any) -> bool:
-    """Return True if the quantities that an objective's operators hold at theta, and its casts to
-    other precisions, belong to its own value and gradient.
+    """Return True if the `certificates` of an objective, or its `hessian` if it has none, belong to
+    its own value and gradient. Then the quantities that its operators hold at theta and its casts
+    to other precisions do so too.
     """
     if hasattr(ob, "certificates"):
         return not why_not_own(ob, "certificates") and ob.certificates is not None
@@ -112,12 +115,16 @@ def has_consistent_hessian(ob: Any) -> bool:
 
 
 def gradient_error_bound_of(ob: Any) -> Any:
-    """Return an objective's `rounding_bound`, a function of theta, or None."""
+    """Return an objective's `rounding_bound`, a function of theta, or None if there is none that
+    belongs to its own value and gradient.
+    """
     return None if why_not_own(ob, "rounding_bound") else ob.rounding_bound
 
 
 def probe_directions(ob: Any, theta: np.ndarray) -> np.ndarray:
-    """Return directions (n, p), as columns, of curvature orthogonal to the gradient."""
+    """Return the start vectors (n, p), as columns, from the certificate `probes`, for curvature
+    orthogonal to the gradient. Without this certificate p is 0.
+    """
     found = call_certificate(ob, "probes", theta)
     return np.zeros((theta.size, 0)) if found is None else np.asarray(found)
 
@@ -196,7 +203,8 @@ def as_number(value: Any) -> float:
 
 def as_gradient(g: Any, n: int, dtype: Any = float, *, kept: bool = True) -> np.ndarray:
     """Return an objective's gradient, which may be one of its own buffers, as an array of shape
-    (n,). The array is new if it is `kept` during later calls of the objective.
+    (n,). The array is a copy if `kept` is True, which is needed if it is used after another call
+    of the objective.
     """
     resume_arithmetic()
     shape = np.shape(g)
@@ -208,7 +216,7 @@ def as_gradient(g: Any, n: int, dtype: Any = float, *, kept: bool = True) -> np.
 
 def as_curvature(H: Any, n: int, name: str = "hessian") -> Any:
     """Return an objective's Hessian or GGN, an operator or matrix of shape ``(n, n)``, after
-    validating it.
+    validating its type and shape. `name` is used in messages.
     """
     resume_arithmetic()
     if not any(hasattr(H, part) for part in ("product", "matvec", "__matmul__")):
@@ -247,7 +255,8 @@ class SpentError(Exception):
 
 class Products(Budget):
     """A symmetric operator that counts its products, within a budget, and bounds their rounding
-    errors. It is cast to float64 if the operator allows it.
+    errors. The operator is cast to `dtype` if that is given and the operator has a method
+    `astype`.
     """
 
     def __init__(self, op: Any, dtype: Any = None) -> None:
@@ -310,7 +319,7 @@ class Products(Budget):
         self.tell(k)
 
     def note(self, text: str) -> None:
-        """Show `text` as the current activity on the progress bar, if there is one."""
+        """Show `text` as the current activity next to the progress bar, if there is one."""
         if self.shown is not None:
             self.shown.note(text)
 
@@ -369,7 +378,9 @@ def hessian_products(ob: Any, theta: Array, best: bool = True) -> Products:
 
 
 def _holds_gradient(ob: Any, H: Products) -> bool:
-    """Return True if the gradient that the operator holds is the objective's own."""
+    """Return True if the operator has a `gradient` of length n and belongs to this objective, so
+    that this gradient is the objective's own.
+    """
     held: Any = getattr(H.op, "gradient", None)
     held = held() if callable(held) else held
     own = has_consistent_hessian(ob) and getattr(H.native, "objective", ob) is ob

@@ -24,6 +24,7 @@ class Result(OptimizeResult):
     fun : float
         The value of the objective at `x`.
     success : bool
+        True if the search reached its goal.
     message : str
         The reason why the search ended.
     nfev : int

@@ -72,7 +72,7 @@ def is_terminal(name: str) -> bool:
 
 
 class bar:
-    """Show a progress bar over `total` units of work, as a context manager.
+    """Context manager that shows a progress bar over `total` units of work.
 
     It yields an object with ``update(n=1)``, which reports n more units done, and ``note(text)``,
     which shows a few words next to the bar.
@@ -131,7 +131,8 @@ class bar:
 # Caches of results: the last one, or one for each owner.
 
 Answer = TypeVar("Answer")
-SEVERAL_RESULTS_MAX_N = 1024  # number of parameters up to which more than one result is cached
+# maximum number of parameters for which more than one result is cached
+SEVERAL_RESULTS_MAX_N = 1024
 
 
 def cached_attribute(make: Callable[[Any], Answer]) -> Callable[[Any], Answer]:

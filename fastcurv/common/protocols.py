@@ -2,7 +2,7 @@
 
 Optional methods are used where an object has them. Of an objective: ``value_and_gradient(theta)``,
 ``rounding_bound(theta)`` (of the gradient), ``jacobian(theta)``, ``astype(dtype)``, ``batch(rows)``
-with ``n_samples``, ``batches(size, rng)`` (each row once, in random order), and what it proves, see
+with ``n_samples``, ``batches(size, rng)`` (each row once, in random order), and certificates, see
 `Certificate`. Of an operator: ``rounding_bound(v)`` (of a product), ``column_bounds()`` (n,),
 ``quadratic(V)``, ``to_dense()``, ``astype(dtype)``, ``reduced(space)`` (a `Reduction` or None),
 ``written()`` (a `DenseReduction` or None), ``reach(most)`` (a `ProvedReach` of at most that many
@@ -27,8 +27,8 @@ Of an operator:
 
 - ``fast_product``: the engine's product without checks, for one search, or None;
 - ``summed_matrix()``: the matrix ``(n, n)`` summed over rows, or None where that is impossible;
-- ``estimated_seconds``: the seconds that a product and that matrix take on one core; infinite if
-  not known;
+- ``estimated_seconds``: the seconds that a product and the matrix of ``summed_matrix()`` take on
+one core; infinite if not known;
 - ``smaller_forms(products)``: the smaller operators that may replace this one, each with the
   seconds of a run of `products` products: see `fastcurv.spectrum.forms`.
 """
@@ -72,9 +72,9 @@ SecondOrder: TypeAlias = Literal[
 ]  # fmt: skip
 Descent: TypeAlias = FirstOrder | SecondOrder
 Solver: TypeAlias = Descent | Literal["auto"]
-#: What an objective may prove about itself: attributes of its ``certificates``, see
-#: `fastcurv.certify.certificates.Certificates`, or of its own. A bound of infinity or NaN means
-#: that it is not known.
+#: Names of certificates, which are proved statements about an objective: attributes of its
+#: ``certificates``, see `fastcurv.certify.certificates.Certificates`, or of the objective itself. A
+#: bound of infinity or NaN means that no bound is known.
 Certificate: TypeAlias = Literal[
     "attains_lower_bound", "curvature_floor", "flat_directions", "keeps_theta", "kinks",
     "loss_lower_bound", "orbit_spread", "orbits", "precise_gradient", "precise_value", "probes",
@@ -82,7 +82,8 @@ Certificate: TypeAlias = Literal[
     "third_bound_in", "why_no_minimum",
 ]  # fmt: skip
 SPACE_NAMES = get_args(Space)  # spaces in which a spectrum can be computed
-# Names from the lists above that subpackages use and users do not. `dir` of an object omits them.
+# Names from the lists above that are used between subpackages and not meant for users; `dir` of an
+# object omits these names.
 NAMES_HIDDEN_FROM_DIR = frozenset(
     ("engine_steps", "estimated_seconds", "fast_product", "fold_batch_norm", "plan_layout",
      "smaller_forms", "sum_over_rows", "summed_matrix", "why_unproved", "with_model")
@@ -158,7 +159,7 @@ class KinkObjective(Protocol):
     n_copies: int
 
     def in_units(self, units: np.ndarray) -> Any:
-        """Return the objective in other units of its variables."""
+        """Return the objective with other units for its slopes."""
 
     def hessian(self, point: np.ndarray) -> np.ndarray:
         """Return the Hessian as a matrix."""
@@ -197,7 +198,7 @@ class Subspace(Protocol):
 class Reduction(Subspace, Protocol):
     """A smaller symmetric operator R ``(m, m)``, R = E'HE, that represents H in a `Subspace`.
 
-    If `lowest` is True, no eigenvalue is below `rest`. E may be known only by its action on
+    If `lowest` is True, no eigenvalue of H is below `rest`. E may be known only by its action on
     eigenvectors. Then `embed` is valid for eigenvectors of R and `project` for those of H, up to
     their lengths.
     """
@@ -212,7 +213,10 @@ class Reduction(Subspace, Protocol):
         """Return rows start to stop of an orthonormal basis of the complement."""
 
     def lift_pairs(self, X: Array, found: Any, rng: Any) -> LiftedPairs:
-        """Convert pairs of R, with vectors as rows of X, to pairs of H."""
+        """Convert eigenpairs of R to eigenpairs of H. X holds the eigenvectors as rows; `found`
+        has the eigenvalues `values`, the `residuals` and an estimate `scale` of ||R||, and rng is a
+        random generator.
+        """
 
     def find_coordinates(self, V: Array, most: float) -> Array | None:
         """Return the coordinates of rows V, or None if their distance from the space exceeds
@@ -221,9 +225,10 @@ class Reduction(Subspace, Protocol):
 
 
 class LiftedPairs(NamedTuple):
-    """Pairs of a `Reduction` as pairs of H: a mask `kept` of the pairs that do not belong to the
-    complement to within `zero`, their residuals, and True if the vectors are orthogonal only when
-    embedded `together`.
+    """Eigenpairs of a `Reduction` as eigenpairs of H. `kept` is a mask of the pairs that are pairs
+    of H, and not of the complement, whose eigenvalue `rest` a pair may have to within `zero`.
+    `residuals` holds error estimates for the pairs of H. `together` is True if the vectors are
+    orthogonal only when all are embedded in one call.
     """
 
     kept: NDArray[np.bool_]
@@ -234,8 +239,8 @@ class LiftedPairs(NamedTuple):
 
 @runtime_checkable
 class DenseReduction(Protocol):
-    """A `Reduction` available as a matrix. The protocol is not derived from another one, because
-    checks at run time would take long.
+    """A `Reduction` available as a matrix. The protocol is not derived from another protocol,
+    because checks at run time would then take long.
     """
 
     n: int
@@ -262,9 +267,8 @@ class DenseReduction(Protocol):
 class Enclosed(NamedTuple):
     """The matrix ``E'HE`` computed by products, with error bounds.
 
-    The error of each column of `products` is at most its entry of `bounds` in norm. Apart from
-    that, the eigenvalues of H are those of this matrix and copies of `rest`, each to within
-    `error`.
+    The error of column i of `products` has a norm of at most ``bounds[i]``. The eigenvalues of H
+    are those of the exact matrix and copies of `rest`, each to within `error`.
     """
 
     products: NDArray[np.float64]
@@ -288,7 +292,8 @@ class ProvedReach(Subspace, Protocol):
 
 class EngineSteps(Protocol):
     """The steps of minimisers that the engine computes for an objective whose loss it evaluates, as
-    the objective's ``engine_steps``. A method returns None if the engine cannot do this.
+    the objective's ``engine_steps``. A method returns None if the engine cannot compute the
+    steps.
     """
 
     objective: Any
@@ -303,9 +308,9 @@ class EngineSteps(Protocol):
         """Return a run of Levenberg-Marquardt steps from `theta`, which is updated in place."""
 
     def points(self) -> Any:
-        """Return the current point of a run and trial points, with their losses, gradients and
-        products. The result is None unless these take so little time that overhead in Python
-        matters, and the GGN is positive semidefinite.
+        """Return an evaluator of losses, gradients and products at the current point of a run and
+        at trial points. The result is None unless evaluations take so little time that overhead in
+        Python matters, and the GGN is positive semidefinite.
         """
 
     def run_of(self, minimiser: Any) -> Any:
@@ -363,7 +368,7 @@ def why_not_own(x: Any, name: str, functions: tuple[str, ...] = ()) -> str:
     name : str
         An attribute, such as ``certificates``, ``engine_steps`` or ``rounding_bound``.
     functions : tuple of str
-        The functions that it must belong to: all by default.
+        The functions that the attribute must belong to: all by default.
 
     Examples
     --------
@@ -430,7 +435,9 @@ def why_replaced(x: Any, name: str, functions: tuple[str, ...] = ()) -> str:
 
 
 def replaces_products(op: Any) -> bool:
-    """Return True if some optional methods of an operator belong to products other than its own."""
+    """Return True if the operator has an optional method that was written for a product method
+    which a subclass or an instance has since replaced.
+    """
     if _is_library_class(type(op)) and _instance_attributes(op).keys().isdisjoint(PRODUCT_METHODS):
         return False
     there = (name for name in OPTIONAL_METHODS if is_own(op, name) or hasattr(op, name))
@@ -438,8 +445,8 @@ def replaces_products(op: Any) -> bool:
 
 
 def own_product(op: Any) -> str:
-    """Return the name of the product method that was defined last in the operator's class
-    hierarchy.
+    """Return the name of the product method that takes precedence: the first one found among the
+    attributes of the operator itself and then of its classes, in the order of inheritance.
     """
     places = (_instance_attributes(op), *(kind.__dict__ for kind in type(op).__mro__))
     return next(name for place in places for name in PRODUCT_METHODS if name in place)
@@ -476,7 +483,9 @@ def _instance_attributes(x: Any) -> dict[str, Any]:
 
 
 def _defining_class(kind: type, name: str) -> type | None:
-    """Return the class that defines an attribute, among the base classes of a class."""
+    """Return the class that defines an attribute, a class itself or one of its base classes, or
+    None.
+    """
     for one in kind.__mro__:
         if name in one.__dict__ and one is not object:
             return one
@@ -517,7 +526,10 @@ def _is_library_function(part: Any) -> bool:
 
 
 def _describe_replaced_function(kind: type, home: type, functions: tuple[str, ...]) -> str:
-    """Return a clause on a function that is defined in another class than the attribute, or ""."""
+    """Return a clause that names a function which a class `kind` takes from another class than the
+    class `home`, which defines an attribute, or "" if there is none. All functions are compared
+    unless `functions` is given.
+    """
     ours = _is_library_class(home)
     for name in functions or (_OWNERSHIP_ATTRIBUTES if ours else FUNCTION_METHODS):
         now, then = _defining_class(kind, name), _defining_class(home, name)
@@ -538,8 +550,8 @@ def _describe_replaced_function(kind: type, home: type, functions: tuple[str, ..
 
 
 def _find_wrapped_object(x: Any, assigned: dict[str, Any], functions: tuple[str, ...]) -> Any:
-    """Return the one object whose functions an object forwards, or the name of a function that it
-    defines itself.
+    """Return the one object whose functions an object forwards. If there is none, return the name
+    of a function that the object defines itself or takes from a further object.
     """
     within: Any = None
     for name in functions:

@@ -19,9 +19,9 @@ class ReadOnly:
     AttributeError. The message states how to make a new object. Arrays are stored as read-only
     views.
 
-    Only names that this library's classes define are read-only: subclasses outside of it may add
-    and assign attributes of their own. Classes that are made often, or that set an attribute more
-    than once, write to ``vars(self)``, which also takes less time.
+    Only names that this library's classes define are read-only: subclasses in other packages may
+    add and assign attributes of their own. Classes of which many objects are created, or that set
+    an attribute more than once, write to ``vars(self)``, which also takes less time.
 
     Parameters
     ----------

@@ -50,7 +50,8 @@ def load_module(module: str) -> Any:
     return import_module(f"fastcurv.{module}")
 
 
-MAX_DISTURBED_CALLS = 3  # number of calls of a proof in a row that a signal handler may disturb
+# maximum number of successive calls of a proof that a signal handler may disturb
+MAX_DISTURBED_CALLS = 3
 
 
 def rounding_to_nearest(function: Callable[Given, Result]) -> Callable[Given, Result]:
@@ -80,8 +81,8 @@ def rounding_to_nearest(function: Callable[Given, Result]) -> Callable[Given, Re
 
 
 def starting_with_nearest_rounding(function: Callable[Given, Result]) -> Callable[Given, Result]:
-    """Decorate an algorithm like `rounding_to_nearest`, but without repeating it. The settings are
-    loaded again after each callback, and the proofs inside the algorithm are protected by
+    """Decorate an algorithm like `rounding_to_nearest`, but without repeating calls. The settings
+    are loaded again after each callback, and the proofs inside the algorithm are protected by
     `rounding_to_nearest`.
     """
 
@@ -106,7 +107,8 @@ def as_callback(function: Callable[Given, Result]) -> Callable[Given, Result]:
     return call
 
 
-SERIAL_BLAS_MAX_N = 90  # number of rows of a matrix up to which threads do not make BLAS faster
+# maximum number of rows of a matrix up to which threads do not make BLAS faster
+SERIAL_BLAS_MAX_N = 90
 
 
 def one_blas_thread(where: bool = True) -> AbstractContextManager[Any]:
@@ -117,7 +119,8 @@ def one_blas_thread(where: bool = True) -> AbstractContextManager[Any]:
     other at every step of a decomposition, which takes five to ten times as long if anything else
     runs, including the other team. The context does nothing with ``where=False``, as for matrices
     of up to `SERIAL_BLAS_MAX_N` rows, for which BLAS uses no threads, and outside the main thread,
-    since OpenBLAS restricts the setting to it. The context takes 5 us, except for the first time.
+    since OpenBLAS restricts the setting to the main thread. The context takes 5 us, except for the
+    first time.
     """
     if not where or threading.current_thread() is not threading.main_thread():
         return nullcontext()
@@ -126,8 +129,8 @@ def one_blas_thread(where: bool = True) -> AbstractContextManager[Any]:
 
 @contextmanager
 def _one_thread_each(libraries: list[Any]) -> Iterator[None]:
-    """Limit libraries to one thread, as ``threadpoolctl.threadpool_limits`` does in twice the
-    time.
+    """Limit libraries to one thread in this context, in half the time of
+    ``threadpoolctl.threadpool_limits``.
     """
     counts = [library.num_threads for library in libraries]
     limited = [(x, count) for x, count in zip(libraries, counts) if count not in (None, 1)]
@@ -230,8 +233,9 @@ def register() -> bool:
         unlimited = False
 
         def get_num_threads(self) -> int:
-            """Return the current limit, or the default number of threads if there is no limit. The
-            difference is remembered, so that restoring the default removes the limit.
+            """Return the current limit, or the default number of threads if there is no limit.
+            Whether there was a limit is stored, so that restoring the default number removes the
+            limit.
             """
             limit = _engine.get_thread_limit()
             self.unlimited = not limit
@@ -342,7 +346,7 @@ class Budget:
         return ends if ends == float("inf") else ends - time.perf_counter()
 
     def rest(self) -> float | None:
-        """Return `seconds_left`, at least 1 ms, for the `max_time` of an inner call, or None
+        """Return `seconds_left`, but at least 1 ms, as the `max_time` of an inner call, or None
         without a limit.
         """
         seconds = self.seconds_left()
@@ -371,8 +375,8 @@ class Budget:
         self.most = self.count
 
 
-# Ctrl-C reaches the main thread only. Other threads call this function to find out whether it was
-# pressed.
+# function by which other threads find out whether Ctrl-C was pressed, which reaches only the main
+# thread
 _INTERRUPT_SOURCE: ContextVar[Callable[[], bool] | None] = ContextVar("pressed", default=None)
 
 
@@ -394,8 +398,8 @@ def interrupt_source() -> Callable[[], bool] | None:
 
 
 class Interrupts:
-    """The object that `deferred_interrupts` yields. `stop()` returns True if Ctrl-C was pressed.
-    Inside ``with stop:`` Ctrl-C ends the current product, which raises `Interrupted`.
+    """The object `stop` that `deferred_interrupts` yields. `stop()` returns True if Ctrl-C was
+    pressed. Inside ``with stop:`` Ctrl-C ends the current product, which raises `Interrupted`.
     """
 
     def __init__(self) -> None:
@@ -474,9 +478,9 @@ def deferred_interrupts() -> Iterator[Interrupts]:
     Yields
     ------
     Interrupts
-        Never set outside the main thread, nor if the program has its own signal handler, which
-        stays in force. A `KeyboardInterrupt` that such a handler raises inside a product becomes
-        `Interrupted` too.
+        Its flag is never set outside the main thread, nor if the program has its own signal
+        handler, which stays in force. A `KeyboardInterrupt` that such a handler raises inside a
+        product becomes `Interrupted` too.
     """
     stop = Interrupts()
     ours = (

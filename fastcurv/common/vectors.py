@@ -4,12 +4,12 @@
 place and returns the squared norms of the new rows, and `combine_rows(Q, S, Y)` computes ``Y = S'
 Q``, where Y may be the first rows of Q. Each reads the basis once, and its result is bitwise
 independent of the number of threads. `dot` and `norm` are for long vectors, for which BLAS would
-start its own threads, which keep spinning during the engine's next product; `same` compares two
-vectors. `adam_step` takes one step of Adam in a single sweep, `QuasiNewton` is a run of L-BFGS, and
-`NewtonSteps` a run of steps in a Krylov space (`Space`) with small problems, which `small_problem`
-solves. `Workspace` holds the vectors of conjugate gradients, `Lanczos` is a recurrence, and
-`EigenSearch` an eigenvalue search with that recurrence. `reduction_ratio` and `next_radius`
-evaluate trial steps.
+start its own threads, which keep spinning during the engine's next product; `same` returns True if
+two vectors are equal. `adam_step` takes one step of Adam in a single sweep, `QuasiNewton` is a run
+of L-BFGS, and `NewtonSteps` a run of steps in a Krylov space (`Space`) with small problems, which
+`small_problem` solves. `Workspace` holds the vectors of conjugate gradients, `Lanczos` is a
+recurrence, and `EigenSearch` an eigenvalue search with that recurrence. `reduction_ratio` and
+`next_radius` evaluate trial steps.
 """
 
 import math

@@ -49,7 +49,9 @@ from ..common.vectors import (
 
 
 def as_product(op: Any) -> Callable[[Array, Array], Any]:
-    """Return a function `multiply(v, out)` for an operator with or without `product`."""
+    """Return a function ``multiply(v, out)`` that writes the product of an operator with v to
+    `out`. It is the operator's method `product` if there is one.
+    """
     product: Any = getattr(op, "product", None)
     if product is not None:
         ours = type(op).__module__.startswith("fastcurv.")
@@ -162,8 +164,8 @@ def scaled_norm(x: Floats) -> float:
 
 
 def orthogonalise(Q: Array, W: Array, passes: int = 2) -> Floats:
-    """Subtract from the rows of `W`, in place, their projection onto the row space of `Q`. Return
-    the subtracted coefficients ``(s, m)``.
+    """Subtract from the rows of `W (s, n)`, in place, their projection onto the row space of `Q
+    (m, n)`, as often as `passes`. Return the sum of the subtracted coefficients ``(s, m)``.
     """
     taken = np.zeros((len(W), len(Q)))
     if len(Q):
@@ -252,10 +254,10 @@ def orthonormal_rows(against: Any, n: int, dtype: np.dtype[Any]) -> Array | None
     return rows[: len(B)]
 
 
-MAX_BLOCK_BYTES = 64 << 20
+MAX_BLOCK_BYTES = 64 << 20  # maximum size of a block of products that are computed together
 N_FIRST_ROWS = 64  # number of rows for which T has memory at first
-# number of entries in locked rows from which one vector replaces them in the orthogonalisation, see
-# `follow`
+# minimum number of entries in locked rows at which one vector replaces these rows in the
+# orthogonalisation, see `follow`
 MIN_REPLACED_ENTRIES = 1 << 15
 # error assumed for products and sweeps if no larger one is measured, in eps ||A||
 ROUNDING_FACTOR = 4.0
@@ -269,7 +271,7 @@ class Recurrence(Lanczos, Basis):
     op : LinearOperator, shape (n, n)
         Real symmetric. ``op.product(v, out)`` is used if it exists.
     max_basis : int
-        Largest number of rows; memory is ``(max_basis + 1) n`` numbers, and another p n for blocks
+        Maximum number of rows; memory is ``(max_basis + 1) n`` numbers, and another p n for blocks
         of p.
     against : ndarray, shape (s, n), optional
         Orthonormal rows; the operator is then ``(I - P) A (I - P)``, with P the projection on their
@@ -277,10 +279,11 @@ class Recurrence(Lanczos, Basis):
     rows : ndarray, shape (at least max_basis + 1, n), optional
         Memory for the basis; `reserve` must then not be called.
     contamination : float, optional
-        Loss of orthogonality within a batch at which it is restored; default ``sqrt(eps)``.
+        Loss of orthogonality within a batch at which orthogonality is restored; default
+        ``sqrt(eps)``.
     semi : bool
-        If True, only T is needed: the rows are then orthonormal to `contamination` only, and there
-        is no restart.
+        If True, only T is needed: the rows are then orthonormal only to `contamination`, and the
+        basis cannot be restarted.
     """
 
     arrays: Any
@@ -355,9 +358,9 @@ class Recurrence(Lanczos, Basis):
         """Set the next block aside. Later rows are kept orthogonal to it, and the components of
         products along it are measured.
 
-        A new start in the complement of the basis and of that block then does not couple to the
-        basis. It generates a Krylov space of its own, which contains eigenvectors that the basis
-        has missed.
+        A new start in the complement of the basis and of the block set aside then does not couple
+        to the basis. It generates a Krylov space of its own, which contains eigenvectors that the
+        basis has missed.
         """
         self.reorthogonalise()
         m, p = self.m, self.p
@@ -398,8 +401,8 @@ class Recurrence(Lanczos, Basis):
         least: Indices | None = None,
     ) -> None:
         """Replace the basis by the Ritz vectors ``S (m, l)`` with values `theta`, and keep the next
-        block. If `stop` returns True before that is done, only the vectors with the indices `least`
-        are kept.
+        block. If `stop` returns True before all vectors are computed, only those with the indices
+        `least` are kept.
         """
         if not keep_block:
             self.drop_block()
@@ -557,7 +560,9 @@ def check_wanted(k: Any, which: Any, n: int) -> int:
 
 
 def ritz_decomposition(run: Basis) -> tuple[Floats, Floats]:
-    """Return all Ritz values ``(m,)`` of a basis and their coordinates ``S (m, m)``."""
+    """Return all Ritz values ``(m,)`` of a basis, and the coordinates ``S (m, m)`` of the Ritz
+    vectors, as columns.
+    """
     T = run.T[: run.m, : run.m]
     if run.tridiagonal and run.m > 1:
         return eigh_tridiagonal(np.diag(T), np.diag(T, 1))
@@ -565,8 +570,9 @@ def ritz_decomposition(run: Basis) -> tuple[Floats, Floats]:
 
 
 def kept_ritz_indices(theta: Floats, k: int, which: str, room: int) -> Indices:
-    """Return the indices of the Ritz vectors that a thick restart keeps: the wanted ones and their
-    neighbours, at most `room` in all.
+    """Return the indices of the Ritz vectors that a thick restart keeps: the k wanted ones and two
+    fifths of the others, next to these, but at most `room` in all. `which` names the ends of the
+    spectrum.
     """
     l = min(k + (len(theta) - k) * 2 // 5, room)
     return wanted(theta, max(l, min(k, room)), which)
@@ -586,7 +592,7 @@ _held: WeakKeyDictionary[Any, np.ndarray] = WeakKeyDictionary()
 
 
 def _row_gap(n: int, dtype: np.dtype) -> int:
-    """Return the distance between the starts of consecutive rows, in numbers. For long rows it
+    """Return the distance between the starts of consecutive rows, in entries. For long rows it
     exceeds a multiple of the page size by a quarter of a page or slightly more, since sweeps over
     rows that all start at one offset within a page take 10 to 20% longer.
     """
@@ -595,9 +601,9 @@ def _row_gap(n: int, dtype: np.dtype) -> int:
 
 
 class held_rows:
-    """A context with uninitialised rows of the given shape. Each row starts at a cache line, and
-    consecutive long rows start in different cache sets. The rows of the last run on `op` are used
-    again if they are large enough.
+    """Context manager that provides uninitialised rows of the given shape. Each row starts at a
+    cache line, and consecutive long rows start in different cache sets. The rows of the last run on
+    `op` are used again if they are large enough.
 
     Rows in use are not shared; another thread gets memory of its own.
     """

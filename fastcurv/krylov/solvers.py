@@ -4,8 +4,8 @@ direction of negative curvature, and MINRES.
 CG solves ``(H + 2 eps I) d = -g``. As long as no negative curvature is met this is a Newton step.
 As soon as an iterate or a direction has curvature below -eps, or the residual falls more slowly
 than is possible without such curvature, CG stops and returns a direction d with ``d'Hd <= -eps
-||d||^2``. At a point of zero gradient a minimum-eigenvalue oracle takes over (in `minimize`, for
-every method that leaves saddles).
+||d||^2``. At a point of zero gradient CG cannot start, and `minimize` searches for the lowest
+eigenvalue instead, for every method that leaves saddles.
 
 References
 ----------
@@ -45,6 +45,7 @@ def capped_cg(
     multiply : callable
         ``multiply(v, out)`` writes H v; one product per iteration.
     g : ndarray, shape (n,)
+        The gradient.
     eps : float
         Curvature below ``-eps`` is reported.
     tolerance : float
@@ -59,9 +60,9 @@ def capped_cg(
     stop : callable, optional
         Function that ends CG, like `max_iter`, once it returns True.
     thrift, price : float
-        CG ends, as at `max_iter`, once the last products have gained less than `thrift` times the
-        average gain of all products, to which the `price` of trying the step is added; 0 never ends
-        CG.
+        CG ends, as at `max_iter`, once the decrease of the quadratic model per product, in the
+        last products, is below `thrift` times its average over all products so far, where the trial
+        of the step counts as `price` products. With ``thrift=0`` CG does not end for this reason.
 
     Returns
     -------
@@ -70,6 +71,7 @@ def capped_cg(
         ``d'Hd / ||d||^2 <= -eps`` if d is a direction of negative curvature, None if d is an
         iterate.
     bound : float
+        The lower estimate of ||H|| after the last product.
     """
     work.begin(g)
     d, curvature, bound, steps = work.solve(
@@ -111,8 +113,9 @@ def _negative_curvature_direction(
 
 
 def minres(multiply: Callable[[Array], Array], b: Array, steps: int, tol: float) -> Array:
-    """Solve ``A x = b`` approximately for symmetric A: stop when the residual is below ``tol
-    ||b||``, or after `steps` products.
+    """Return an approximate solution of ``A x = b`` for symmetric A. MINRES stops when the
+    residual is at most ``tol ||b||``, or after `steps` products ``multiply(v)``. If no step is
+    possible, a copy of b is returned.
 
     Only the residual is tested, since a small ``||A r||`` is no evidence if A has far larger
     eigenvalues.

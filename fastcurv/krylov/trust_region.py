@@ -21,7 +21,8 @@ from .lanczos import Basis, ritz_decomposition, scaled_norm
 # Subproblems of Newton-type steps, in the eigenvectors of a projected Hessian: trust regions, cubic
 # regularisation, shifts and absolute values.
 #
-# Each takes the eigenvalues of T and the gradient in its eigenvectors, and returns y in that basis.
+# Each function takes the eigenvalues `values` of T and the coefficients `linear` of the gradient in
+# the eigenvectors of T, and returns y in the basis of these eigenvectors.
 
 
 def shifted_solve(values: np.ndarray, linear: np.ndarray, shift: float) -> np.ndarray:
@@ -42,8 +43,8 @@ def damped_inverse(values: np.ndarray, damping: float, floor: float) -> np.ndarr
 
 
 def absolute_value_step(values: np.ndarray, linear: np.ndarray, damping: float) -> np.ndarray:
-    """Return ``-(|T| + damping)^-1 linear``, a step as long as Newton's, but downhill along every
-    eigenvector.
+    """Return ``-(|T| + damping)^-1 linear``, a descent step along every eigenvector, which without
+    damping is as long as Newton's step.
     """
     return small_problem("absolute", values, linear, damping)[0]
 
@@ -81,8 +82,8 @@ class KrylovSpace(Space, Basis):
     dtype : dtype
         The dtype of the basis; T is kept in float64.
     max_dim : int
-        Largest number of rows, so memory is at most ``max_dim * n`` numbers; rows are allocated as
-        they are needed and kept for the next `start`.
+        Maximum number of rows, so memory is at most ``max_dim * n`` numbers; rows are allocated
+        as they are needed and kept for the next `start`.
     """
 
     lacking: Any
@@ -93,7 +94,7 @@ class KrylovSpace(Space, Basis):
         return ritz_decomposition(self)
 
     def choose_next(self) -> None:
-        """Move the next row to multiply to the front of the pending rows. It is the residual
+        """Move the next row to multiply to the front of the pending rows. This row is the residual
         direction of the last solution, otherwise the newest row of the chain that started from that
         direction, otherwise the row with the largest coupling.
         """
@@ -130,7 +131,9 @@ class KrylovSpace(Space, Basis):
             axis_view[[m, chosen]] = axis_view[[chosen, m]]
 
     def lowest(self) -> tuple[float, float, np.ndarray]:
-        """Return the lowest Ritz value, its residual and its coefficients."""
+        """Return the lowest Ritz value, the norm of its residual, and the coefficients (m,) of its
+        Ritz vector.
+        """
         values, vectors = self.ritz()
         u = vectors[:, 0]
         return float(values[0]), scaled_norm(self.coupling() @ u), u
@@ -156,8 +159,9 @@ def least_residual_step(basis: Basis, gamma: float, damping: float = 0.0) -> tup
 
 
 def lanczos_risk(n: int, k: int, eps: float) -> float:
-    """Return an upper bound on the probability that k Lanczos steps from a random start miss an end
-    of the spectrum by more than eps of its width.
+    """Return an upper bound on the probability that k Lanczos steps from a random start in n
+    dimensions miss an end of the spectrum by more than eps times the width of the spectrum. The
+    result is 0 if k >= n.
 
     The bound is ``1.648 sqrt(n) exp(-(2k - 1) sqrt(eps))``, see Kuczynski and Wozniakowski, SIAM J.
     Matrix Anal. Appl. 13, 1992.
@@ -173,7 +177,7 @@ def lanczos_risk(n: int, k: int, eps: float) -> float:
 
 
 def lanczos_steps(n: int, eps: float, risk: float) -> int:
-    """Return the fewest steps for which `lanczos_risk` is at most `risk`.
+    """Return the smallest number of steps for which `lanczos_risk` is at most `risk`.
 
     Examples
     --------
@@ -186,11 +190,12 @@ def lanczos_steps(n: int, eps: float, risk: float) -> int:
 
 def exhausted_risk(run: Any, n: int, eps: float) -> float:
     """Return an upper bound on the probability that a run from a random start, whose space is
-    exhausted, has missed an eigenvalue further than eps of `scale` outside its Ritz values.
+    exhausted, has missed an eigenvalue more than eps times `scale` outside the interval of its
+    Ritz values. The result is 0 if the run has all dimensions.
 
     A space is exhausted if the component of the last product outside it consists of rounding
     errors. An eigenvector of another eigenvalue is then almost orthogonal to the start; `growth`
-    gives the bound, with that rounding error as the last off-diagonal entry.
+    gives the bound, with the size of these rounding errors as the last off-diagonal entry.
     """
     if run.m >= run.dimension or not run.scale > 0:
         return 0.0
@@ -202,8 +207,8 @@ def exhausted_risk(run: Any, n: int, eps: float) -> float:
 
 
 def max_growth(n: int, risk: float) -> float:
-    """Return the value of `fastcurv.common.vectors.growth` from which on a run with a random start
-    misses an existing eigenvector with probability at most `risk`.
+    """Return the value of `fastcurv.common.vectors.growth` at which a run with a random start in n
+    dimensions misses an existing eigenvector with probability at most `risk`.
 
     The component of a random unit vector along a given one is ``x`` or less with probability at
     most ``x sqrt(2 n / pi)``.

@@ -1,5 +1,5 @@
 """Reference problems: the linear autoencoder, all of whose critical points are known; the toy
-objective of the lectures; and the conversion of a reference objective to the engine's.
+objective ``(1 - w2 w1)^2``; and the conversion of a reference objective to the engine's.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from ..reference import ReferenceModel, ReferenceObjective
 
 @dataclass(frozen=True)
 class Case(Record):
-    """A point with a known verdict, the result that `classify` must give. A count is None if it is
-    not known in closed form.
+    """A critical or noncritical point with the verdict that `classify` must return: its `kind` and
+    the numbers of positive, negative and zero eigenvalues. A number, or the loss `value`, is None
+    if it is not known in closed form.
     """
 
     name: str
@@ -35,8 +36,9 @@ class LinearAutoencoder(ReadOnly):
     """The linear autoencoder n-p-n on data with covariance eigenvalues `spectrum`, all of whose
     critical points are known in closed form.
 
-    For every index set I with ``|I| = k <= p`` there is a critical point ``W2 W1 = U_I U_I'``; only
-    ``I = {1..p}`` is a minimum [1]_.
+    For every index set I with ``|I| = k <= p`` there is a critical point ``W2 W1 = U_I U_I'``,
+    where the columns of U_I are the eigenvectors of the indices in I; only ``I = {1..p}`` gives a
+    minimum [1]_.
 
     Parameters
     ----------
@@ -55,6 +57,7 @@ class LinearAutoencoder(ReadOnly):
         The objective on `X` with targets `X`, mse, no bias. ``compiled(objective)`` is the
         corresponding `fastcurv.Objective`.
     X : ndarray, shape (n_samples, n)
+        The data.
 
     References
     ----------
@@ -120,7 +123,9 @@ class LinearAutoencoder(ReadOnly):
         return np.concatenate([W1.ravel(), W2.ravel()])
 
     def case(self, indices: Any, seed: Any = None, objective: Any = None) -> Case:
-        """Return the `Case` of an index set, with verdict, loss and inertia in closed form."""
+        """Return the `Case` of an index set, with verdict, loss and inertia in closed form. `seed`
+        is that of `critical_point`, and `objective` replaces the objective of the case.
+        """
         n, p, inside = self.spectrum.size, self.p, set(indices)
         k = len(inside)
         outside = [j for j in range(1, n + 1) if j not in inside]

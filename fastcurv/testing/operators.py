@@ -33,10 +33,13 @@ class PrescribedSpectrum(SelfAdjoint, ReadOnly, assignable=("n_products",)):
     Parameters
     ----------
     values : array_like, shape (n,)
+        The eigenvalues.
     n_reflections : int
-        If 0, the operator is diagonal.
+        Number of reflections. If 0, the operator is diagonal.
     seed : None, int or numpy.random.Generator
+        Seed or generator for the reflections.
     dtype : dtype
+        float32 or float64.
 
     Examples
     --------
@@ -136,8 +139,9 @@ class QuadraticObjective(ReadOnly, assignable=REPLACEABLE_METHODS):
 
 
 class FunctionObjective(ReadOnly, assignable=REPLACEABLE_METHODS):
-    """A function of a few variables, given by its value, gradient and Hessian matrix. With
-    ``third_bound(theta, radius)``, a Lipschitz constant of H on a ball, verdicts can be certified.
+    """A function of a few variables, given by its value, gradient and Hessian matrix. With a
+    function ``third_bound(theta, radius)``, which returns a Lipschitz constant of the Hessian on a
+    ball, verdicts can be certified.
 
     Examples
     --------

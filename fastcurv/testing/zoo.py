@@ -14,8 +14,8 @@ from ..structure.tables import DEFAULT_LOSS_BY_TARGETS
 from .autoencoder import Case, LinearAutoencoder, lecture_toy
 from .operators import FunctionObjective, PrescribedSpectrum, QuadraticObjective
 
-# Functions of two numbers, evaluated at the origin: (name, kind, counts, value, gradient, Hessian,
-# Lipschitz constant of the Hessian).
+# Functions of two numbers, evaluated at the origin: (name, kind, numbers of positive, negative and
+# zero eigenvalues, value, gradient, Hessian, Lipschitz constant of the Hessian).
 TEST_FUNCTIONS: list[tuple[str, str, tuple[int, int, int], Any, Any, Any, Any]] = [
     (
         "x^2 - y^2",
@@ -121,8 +121,8 @@ def zoo() -> list[Case]:
 
 
 def polish(ob: Any, theta: np.ndarray, steps: int = 30) -> np.ndarray:
-    """Refine a critical point of a small objective to rounding, by Newton's method with a
-    pseudo-inverse.
+    """Return a critical point of a small objective refined to rounding, by at most `steps` Newton
+    steps with a pseudo-inverse.
     """
     if not (hasattr(ob, "gradient") and hasattr(ob, "hessian")):
         raise TypeError(
@@ -142,7 +142,7 @@ def polish(ob: Any, theta: np.ndarray, steps: int = 30) -> np.ndarray:
 
 
 def _find_critical_point(ob: Any, theta0: Any) -> Any:
-    """Return the critical point that BFGS followed by Newton's method reaches."""
+    """Return the critical point that BFGS from theta0 followed by Newton's method reaches."""
     near = minimize(
         ob.value_and_gradient,
         theta0,

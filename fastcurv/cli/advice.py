@@ -1,4 +1,6 @@
-"""Advice in the shell: the library's sentences and calls, which are Python, as commands to type."""
+"""Advice in the shell: sentences and calls of the library, which name Python functions, rewritten
+with shell commands.
+"""
 
 from __future__ import annotations
 
@@ -33,12 +35,12 @@ _FINDER_SENTENCE_PATTERN = re.compile(
 
 @dataclass(frozen=True)
 class Shell:
-    """The data from which commands of advice are built: how a network was trained, and the file in
-    which it is stored.
+    """The data from which commands of advice are built: the `recipe` of a network's training, and
+    the file `model` in which the network is stored.
 
-    ``model`` is None if no file holds the network; sentences then have no advice to continue
-    training from it. ``data`` is given to commands that read a file of another program, which names
-    no data.
+    ``model`` is None if no file holds the network; texts then have no advice to continue training.
+    ``data`` is added to commands for a network of another program, whose file does not name its
+    data.
     """
 
     recipe: Recipe
@@ -46,8 +48,8 @@ class Shell:
     data: str | None = None
 
     def continue_command(self, **options: Any) -> str:
-        """Return the command that continues training from the network, or that trains again if it
-        is in no file.
+        """Return the command that continues training from the stored network, or that trains again
+        if no file holds the network. `options` are those of ``fastcurv train``.
         """
         if self.model is None:
             return self.afresh(**options)
@@ -55,7 +57,9 @@ class Shell:
         return _command_line("train", "--from", self.model, *data, *_training_options(options))
 
     def afresh(self, recipe: Recipe | None = None, **options: Any) -> str:
-        """Return the command that trains by a recipe, by default that of the network."""
+        """Return the command that trains by a recipe, by default that of the network, with further
+        `options` of ``fastcurv train``.
+        """
         recipe = recipe or self.recipe
         usual = Recipe(recipe.data)
         told = {
@@ -78,7 +82,7 @@ class Shell:
         return text
 
     def translate_diagnosis(self, found: Diagnosis) -> Diagnosis:
-        """Return a diagnosis with commands in place of its calls."""
+        """Return a diagnosis whose advice has commands in place of Python calls."""
         return replace(
             found, causes=[replace(a, call=self.command_for(a.call)) for a in found.causes]
         )
@@ -91,7 +95,8 @@ class Shell:
         made = next(
             (node.value for node in ast.walk(tree) if isinstance(node, ast.NamedExpr)), None
         )
-        # The call uses the same network, or advises to check the order of the rows.
+        # Without a new objective, the call continues with the same network or is advice on the
+        # order of the rows.
         if not isinstance(made, ast.Call):
             again = "fc.minimize" in call
             return self.afresh(epochs=0) if again else "join X and y again, row by row"
@@ -114,7 +119,9 @@ class Shell:
 
 
 def _training_options(given: dict[str, Any]) -> list[str]:
-    """Return the arguments of ``fastcurv train``. Flags that are False are left out."""
+    """Return options by name as arguments of ``fastcurv train``. Options that are None or False
+    are left out.
+    """
     words = []
     for name, value in given.items():
         if value is None or value is False:

@@ -1,4 +1,4 @@
-"""Cells of a table as numbers, with marks, units and gaps as people write them, and as dates."""
+"""Cells of a table as numbers, with thousands marks, units and gaps, and as dates."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NUMBER_GAPS = MISSING_CELLS | {
     "none", "nil", "missing", "unknown", "n.d.", "-", "--", "---", "\u2013", "\u2014", ".", "..",
     "...", "#value!", "#div/0!", "#ref!", "#num!",
 }  # fmt: skip
-# fraction of the cells up to which words in a column of numbers count as mistakes
+# maximum fraction of words among the cells of a column at which they count as mistakes in numbers
 MAX_TYPO_SHARE = 0.1
 
 # percent and currency signs and spaces around a number
@@ -30,7 +30,7 @@ DECIMAL_POINT_PATTERN = re.compile(r"[+-]?\d*\.\d+")
 COMMA_NUMBER_PATTERN = re.compile(r"[+-]?([1-9]\d{0,2}(\.\d{3})+|\d*)(,\d*)?([eE][+-]?\d+)?")
 COMMA_GROUPED_PATTERN = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")
 POINT_GROUPED_PATTERN = re.compile(r"[+-]?[1-9]\d{0,2}(\.\d{3}){2,}")
-# a number whose only mark can be of thousands or of decimals
+# a number whose only mark can separate thousands or decimals
 AMBIGUOUS_NUMBER_PATTERN = re.compile(r"[+-]?[1-9]\d{0,2}[.,]\d{3}")
 _THOUSANDS_SPACES = "[ \u00a0\u202f\u2009'\u2019]"  # characters between thousands
 _SPACE_GROUPED_PATTERN = re.compile(rf"[+-]?\d{{1,3}}({_THOUSANDS_SPACES}\d{{3}})+(?!\d)")
@@ -44,9 +44,11 @@ _UNIT_THEN_NUMBER_PATTERN = re.compile(rf"({_CURRENCY_CODES}|Rs\.?|R\$|kr\.?)\s*
 
 
 def parse_number(cell: str, comma: bool) -> float:
-    """Return the number in a cell, which has the decimal and thousands marks of the file."""
+    """Return the number in a cell. If `comma` is True, the decimal mark is a comma and the
+    thousands mark a point, otherwise the reverse. Raise ValueError if the cell holds no number.
+    """
     text = cell.strip(UNIT_CHARACTERS).replace("\u2212", "-")
-    # Accountants write losses in brackets.
+    # In accounts, brackets mark negative numbers.
     if text[:1] == "(" and text[-1:] == ")" and "-" not in text:
         text = "-" + text[1:-1].strip(UNIT_CHARACTERS)
     if _SPACE_GROUPED_PATTERN.match(text):
@@ -59,15 +61,15 @@ def parse_number(cell: str, comma: bool) -> float:
 
 
 def is_number(cell: str, comma: bool) -> bool:
-    """Return True if a cell holds a number other than NaN."""
+    """Return True if `parse_number` finds a number other than NaN in a cell."""
     with suppress(ValueError):
         return not np.isnan(parse_number(cell, comma))
     return False
 
 
 def split_unit(cell: str, comma: bool) -> tuple[str, str]:
-    """Return the number and the unit of a cell such as 12.5 kg or USD 12, or two empty strings for
-    other cells.
+    """Return the text of the number and the unit of a cell such as 12.5 kg or USD 12, or two empty
+    strings for other cells.
     """
     before, behind = (
         _NUMBER_THEN_UNIT_PATTERN.fullmatch(cell),
@@ -80,7 +82,7 @@ def split_unit(cell: str, comma: bool) -> tuple[str, str]:
 
 
 def shared_unit(cells: Cells, comma: bool) -> str:
-    """Return the unit shared by all numbers of a column, or ""."""
+    """Return the unit that all numbers of a column have, or "" if there is no such unit."""
     unit = ""
     for cell in cells:
         if cell.lower() not in NUMBER_GAPS:
@@ -93,7 +95,7 @@ def shared_unit(cells: Cells, comma: bool) -> str:
 
 def parse_numbers(cells: Cells, comma: bool, unit: str = "") -> tuple[np.ndarray, list[int]]:
     """Return the numbers of a column, with NaN for gaps, and the positions of cells that are not
-    numbers. If a unit is given, numbers have this unit or none.
+    numbers. If a unit is given, numbers may have this unit or none.
     """
     if not comma and not unit:
         with suppress(ValueError):
@@ -151,15 +153,16 @@ _DURATION_PATTERN = re.compile(r"(\d{1,6}):([0-5]\d)(?::([0-5]\d(?:\.\d+)?))?")
 
 
 def parse_date(cell: str, form: str) -> datetime:
-    """Return the date in a cell of a form in `DATE_FORMS`, in UTC if it names its time zone. A time
-    of day, or a duration, is counted from a fixed day.
+    """Return the date in a cell of a form in `DATE_FORMS`, in UTC if the cell names its time zone.
+    A time of day or a duration is added to a fixed day. Raise ValueError if the cell does not have
+    the form.
     """
     if form == DURATION_FORM:
         if (parts := _DURATION_PATTERN.fullmatch(cell)) is None:
             raise ValueError(f"cell must be a duration such as 26:30, got {cell!r}.")
         hours, minutes, seconds = (float(part or 0) for part in parts.groups())
         return datetime(1900, 1, 1) + timedelta(hours=hours, minutes=minutes, seconds=seconds)
-    # a result of a match such as 3:2 is not a time of day
+    # The score of a match, such as 3:2, is not a time of day.
     if form in TIME_FORMS and not _CLOCK_PATTERN.match(cell):
         raise ValueError(f"cell must be a time of day such as 8:30, got {cell!r}.")
     found = datetime.fromisoformat(cell) if form == ISO_FORM else datetime.strptime(cell, form)
@@ -167,7 +170,8 @@ def parse_date(cell: str, form: str) -> datetime:
 
 
 def detect_date_form(cells: Cells, where: Callable[[int], str]) -> str:
-    """Return the form of the dates in a column, or "" if it holds other words.
+    """Return the form of the dates in a column, or "" if the column holds other words.
+    ``where(i)`` returns the place of cell i for messages.
 
     Raises
     ------

@@ -192,8 +192,9 @@ def prepare_training(args: Namespace) -> tuple[Recipe, Dataset, Any, np.ndarray]
 
 
 def training_start(args: Namespace, given: dict[str, Any]) -> tuple[Recipe, Any, np.ndarray]:
-    """Return the recipe, the model if the recipe does not describe it, and theta of the network
-    from which training continues.
+    """Return the recipe, the model, and theta of the network from which training continues. The
+    model is None if the recipe describes it. `given` holds the options that replace fields of the
+    recipe.
     """
     path = Path(args.start).expanduser()
     refuse_device(path)
@@ -247,8 +248,8 @@ def unused_path(name: str) -> str:
 
 
 def coding_of_data(objective: Any, theta: np.ndarray, data: Dataset) -> Coding:
-    """Return the `Coding` that converts numbers of a file to inputs, and outputs to predictions, of
-    a trained network.
+    """Return the `Coding` of a trained network, which converts numbers of a file to inputs, and
+    outputs to predictions.
     """
     coding = replace(data.coding, sizes=tuple(objective.model.sizes))
     if not objective.model.batch_norm:
@@ -289,7 +290,9 @@ def join_records(results: list[Any]) -> dict[str, np.ndarray]:
 
 
 def spectrum(args: Namespace, out: Output) -> int:
-    """Print extreme eigenvalues with their residuals, and the density."""
+    """Print extreme eigenvalues with their residuals, and the density. Return 1 if an eigenpair has
+    not converged.
+    """
     check_figure_path(args.figure)
     data, objective, saved = open_run(args, out)
     hessian = objective.hessian(saved.theta)
@@ -333,7 +336,9 @@ def spectrum(args: Namespace, out: Output) -> int:
 
 
 def classify(args: Namespace, out: Output) -> int:
-    """Print the verdict and its evidence."""
+    """Print the verdict and its evidence. Return 1 if a proof was required and the verdict is not
+    proved.
+    """
     data, objective, saved = open_run(args, out)
     out.say(describe_objective(objective, data))
     shell = make_shell(args, objective, saved, data)
@@ -358,9 +363,9 @@ def diagnose(args: Namespace, out: Output) -> None:
 
 
 def report(args: Namespace, out: Output) -> int:
-    """Write one page. For a table it describes a network trained on the table and how far it can be
-    trusted. For a saved network it describes training, verdict, spectrum, landscape, layers and
-    cost.
+    """Write one page. For a table, the page describes a network trained on the table and how far
+    it can be trusted. For a saved network, it describes training, verdict, spectrum, landscape,
+    layers and cost.
     """
     from .page import build_report
 
@@ -382,7 +387,7 @@ def report(args: Namespace, out: Output) -> int:
     return int(args.certified and not point.certified)
 
 
-# options of `report` for a table, and options for a saved network
+# options of `report` that apply only to a table, and options that apply only to a saved network
 TABLE_ONLY_OPTIONS = ("hidden", "alpha", "save")
 NETWORK_ONLY_OPTIONS = ("data", "activation", "dtype", "l2", "gradient_tol", "failure_probability",
                "max_products")  # fmt: skip
@@ -397,7 +402,7 @@ def _refuse_options(args: Namespace, table: bool) -> None:
 
 
 def report_on_table(args: Namespace, out: Output) -> int:
-    """Train a network on a table, and write the page on how far to trust it."""
+    """Train a network on a table, and write the page on how far the network can be trusted."""
     from .fit_report import build_page
     from .fit_table import DEFAULT_HIDDEN, fit_table
 
@@ -513,8 +518,8 @@ def info(args: Namespace, out: Output) -> None:
 
 
 def open_run(args: Namespace, out: Output) -> tuple[Any, Any, SavedRun]:
-    """Return the data, the objective and the saved run, or those for another program's network,
-    after validating the input.
+    """Return the data, the objective and the saved run for the file ``args.theta``, after
+    validating the input. For a network of another program, the run has no recipe.
     """
     path = Path(args.theta).expanduser()
     refuse_device(path)
@@ -589,7 +594,7 @@ def print_versions(out: Output) -> None:
 
 
 def best_time(call: Callable[[], Any], seconds: float = 1.0) -> float:
-    """Return the shortest of the timings that fit into ``seconds``."""
+    """Return the shortest time of a call, in seconds, among the calls that fit into `seconds`."""
     call()
     best, end = np.inf, time.perf_counter() + seconds
     while time.perf_counter() < end:

@@ -22,10 +22,10 @@ from ..common.optional import optional_import
 from ..structure.tables import DEFAULT_LOSS_BY_TARGETS, LOSSES, check_loss
 
 # --------------------------------------------------------------------------------------------------
-# Arrays from untrusted ``.npz`` files, with one-sentence errors for all defects.
+# Arrays from untrusted ``.npz`` files, with a ValueError for every defect.
 
-# The arrays of a file may take MIN_UNPACKED_BYTES bytes of memory, or MAX_UNPACKED_RATIO times the
-# size of the file.
+# The arrays of a file may take MIN_UNPACKED_BYTES bytes of memory or MAX_UNPACKED_RATIO times the
+# size of the file, whichever is more.
 MIN_UNPACKED_BYTES, MAX_UNPACKED_RATIO = 32 << 20, 64
 
 
@@ -99,7 +99,7 @@ def _refuse_large(file: IO[bytes], size: int, room: int) -> None:
 # --------------------------------------------------------------------------------------------------
 # Data sets by name, from arrays, or from tables.
 
-# number of columns from which a row 0, 1, 2, ... counts as a header and not as a sample
+# minimum number of columns at which a row 0, 1, 2, ... counts as a header and not as a sample
 MIN_INDEX_COLUMNS = 5
 CSV_SUFFIXES = (".csv", ".tsv")  # suffixes of files that `tables.read_sheet` reads
 # names that pandas gives to an index column when it writes a file, and when it reads it back
@@ -124,7 +124,7 @@ def read_features(source: str | Path, width: int) -> np.ndarray:
 
 
 def is_table_name(path: str | Path) -> bool:
-    """Return True if a name ends as that of a table does, with or without ``.gz``."""
+    """Return True if a name ends in .csv or .tsv, or in one of these followed by .gz."""
     return str(path).lower().removesuffix(".gz").endswith(CSV_SUFFIXES)
 
 
@@ -135,10 +135,12 @@ def existing_path(path: Path) -> Path:
 
 
 def is_header(first: list[str], below: list[list[str]]) -> bool:
-    """Return True if a first line names the columns, in words or by their numbers 0, 1, ... as
-    pandas does. Numbers in order count as names if there are at least `MIN_INDEX_COLUMNS`, or if no
-    sample would begin in this way: a sample with a word in a column of numbers, or with only whole
-    numbers if other samples have fractions.
+    """Return True if a first line names the columns, in words or, as pandas does, by the numbers 0,
+    1, ... in order.
+
+    Numbers in order count as names if there are at least `MIN_INDEX_COLUMNS` columns, or if a
+    column of numbers shows that the line is not a sample: its first cell is a word, or its other
+    numbers have fractions.
     """
     numbered = [(str(i), cell) for i, cell in enumerate(first) if _is_number(cell)]
     if not numbered or any(number != cell for number, cell in numbered):
@@ -200,10 +202,11 @@ class Coding:
     predictions.
 
     ``columns`` are the names of the features and ``target`` that of y, empty if the file names
-    none. ``shift``, ``scale`` (d,) and ``y_shift``, ``y_scale`` (d_out,) are subtracted and divided
-    by; ``classes`` are the labels in the order of the outputs, empty for numbers. ``statistics``
-    are those of `MLP.predict` where the network normalises batches, ``sizes`` its widths. ``codes``
-    are those of the columns of a table that was read by `tables.read_table`.
+    none. Inputs are ``(x - shift) / scale`` (d,), and targets are scaled in the same way by
+    ``y_shift`` and ``y_scale`` (d_out,). ``classes`` are the labels in the order of the outputs,
+    empty for numbers. ``statistics`` are the moments that `MLP.predict` needs with batch
+    normalisation, and ``sizes`` the widths of the network. ``codes`` holds a `Code` for each column
+    of a table that was read by `tables.read_table`.
     """
 
     columns: tuple[str, ...] = ()
@@ -249,7 +252,9 @@ class Dataset:
 
 
 def has_free_scale(loss: str) -> bool:
-    """Return True if targets of a loss may be standardised. Counts may not be."""
+    """Return True if the targets of a loss may be standardised, which is not the case if the loss
+    has a lower limit for them, as losses for counts do.
+    """
     given = LOSSES[loss].given
     return given is None or given.least is None
 
@@ -260,8 +265,8 @@ def absolute_path(source: str) -> str:
 
 
 def data_digest(X: np.ndarray, y: np.ndarray) -> str:
-    """Return a fingerprint of all numbers, independent of the integer width and byte order of the
-    machine.
+    """Return a fingerprint of the numbers in X and y, independent of the integer width and byte
+    order of the machine.
     """
     wide = {"f": "<f8", "i": "<i8", "u": "<i8", "b": "<i8"}
     told = y.astype(wide.get(y.dtype.kind, y.dtype.newbyteorder("<")))
@@ -282,7 +287,7 @@ def load_sklearn(name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def load_npz(path: Path, names: tuple[str, ...] = ("X", "y")) -> tuple[np.ndarray, np.ndarray]:
-    """Return X and y of a file, where y is 0 if it is not among the names."""
+    """Return X and y of a file. If y is not among the names, zeros are returned for it."""
     arrays = read_npz(path, names)
     if not set(names) <= set(arrays):
         wanted = "arrays X and y" if len(names) > 1 else "an array X"
@@ -314,8 +319,9 @@ def load_npz(path: Path, names: tuple[str, ...] = ("X", "y")) -> tuple[np.ndarra
 def encode_targets(
     source: Any, y: np.ndarray, loss: str | None, given: int | None
 ) -> tuple[str, np.ndarray, int, tuple[Any, ...]]:
-    """Return the loss, the targets in the form of the loss, the width of the last layer, and the
-    labels of classes.
+    """Return the loss, the targets in the form that the loss needs, the width of the last layer,
+    and the labels of classes. `source` is used in messages, and `given` is the number of outputs of
+    an existing model, or None.
     """
     labels: tuple[Any, ...] = ()
     whole = y.ndim == 1 and y.dtype.kind != "f"
@@ -348,8 +354,8 @@ def encode_targets(
 def _encode_classes(
     source: Any, y: np.ndarray, loss: str, given: int | None
 ) -> tuple[np.ndarray, int]:
-    """Return the classes in the form of the loss, and the number of outputs that the loss needs for
-    them.
+    """Return the classes in the form that the loss needs, and the number of outputs. The arguments
+    are those of `encode_targets`.
     """
     if y.ndim == 2:
         raise ValueError(
@@ -383,7 +389,7 @@ def _encode_classes(
     return ranks, int(labels.size)
 
 
-# largest number of which squares, and sums of squares, are finite
+# maximum number whose square, and sums of whose squares, are finite
 MAX_SQUARABLE_NUMBER = 1e150
 
 
@@ -400,8 +406,8 @@ def check_squarable(what: str, A: np.ndarray) -> None:
 
 
 def shift_and_scale(what: str, A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean and standard deviation of each column, with 1 for the deviation of a constant
-    one.
+    """Return the mean and standard deviation of each column of A, with 1 for the deviation of a
+    constant column. `what` names A in messages.
     """
     check_squarable(what, A)
     scale = A.std(axis=0)

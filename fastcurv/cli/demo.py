@@ -96,7 +96,9 @@ def run_demo(
     picture : path or None
         File for a picture of the spectra and the escape, if any.
     seed : int
+        Seed of all random choices.
     n_threads : int or None
+        Number of threads.
     quick : bool
         Use a smaller network, fewer samples and fewer probes, to take seconds instead of a minute
         or two.
@@ -165,7 +167,9 @@ def run_demo(
 
 
 def report_on_fit(seed: int, say: Say) -> tuple[Report, dict[str, Any]]:
-    """Fit a regressor to the diabetes data, and begin the report with a page on that fit."""
+    """Fit a regressor to the diabetes data. Return the page on this fit, with which the report
+    begins, and the numbers of the page.
+    """
     from sklearn.datasets import load_diabetes
 
     from .fit_report import build_page
@@ -256,7 +260,9 @@ def compute_spectra(
     quick: bool,
     progress: bool,
 ) -> dict[str, tuple[SpectralDensity, Any]]:
-    """Compute the spectral density and the extreme eigenvalues at each moment."""
+    """Return the spectral density and the five lowest and five highest eigenpairs at each moment,
+    by the name of the moment.
+    """
     found = {}
     for name, theta in moments.items():
         hessian = objective.hessian(theta)
@@ -322,8 +328,8 @@ def _add_spectra_section(page: Report, found: dict[str, tuple[SpectralDensity, A
 def find_saddle(
     recipe: Recipe, objective: fc.Objective, data: Dataset, seed: int, progress: bool
 ) -> Array:
-    """Find a critical point of the full network by training a narrower network until its gradient
-    vanishes, and adding the missing units with zero weights.
+    """Return a critical point of the full network, found by training a narrower network until its
+    gradient vanishes and adding the missing units with zero weights.
     """
     small = replace(recipe, hidden=(*recipe.hidden[:-1], N_NARROW_UNITS)).objective(data)
     theta = small.model.init(seed=seed)
@@ -340,8 +346,8 @@ def find_saddle(
 def escape_saddle(
     objective: fc.Objective, theta: Array, point: CriticalPoint, progress: bool
 ) -> tuple[OptimizeResult | None, str]:
-    """Follow a saddle's escape direction. Return the step, and a sentence on the decrease of the
-    loss.
+    """Follow a saddle's escape direction. Return the result of `fastcurv.escape`, or None without
+    such a direction, and a sentence on the decrease of the loss.
     """
     if point.escape_direction is None:
         return None, "No direction of negative curvature was found."

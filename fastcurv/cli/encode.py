@@ -125,8 +125,8 @@ def _column_values(
 
 
 def fit_coding(table: Table, fitted: Any = slice(None)) -> tuple[np.ndarray, Coding]:
-    """Return the unscaled inputs ``(N, d)`` of a table, and the `Coding` that makes and scales
-    them, from the medians, means and deviations of the fitted rows.
+    """Return the unscaled inputs ``(N, d)`` of a table, and the `Coding` that computes and scales
+    inputs. Its medians, means and deviations are those of the rows `fitted`, by default all.
 
     Numbers without gaps need NumPy alone. Words, dates and gaps are coded by scikit-learn:
     `OneHotEncoder(handle_unknown="ignore")`, `SimpleImputer(strategy="median")` and
@@ -187,7 +187,7 @@ def fit_coding(table: Table, fitted: Any = slice(None)) -> tuple[np.ndarray, Cod
 
 
 def scale_inputs(X: np.ndarray, coding: Coding) -> np.ndarray:
-    """Return inputs in the scale of the fit."""
+    """Return ``(X - shift) / scale`` with the shift and scale of a coding."""
     with np.errstate(over="ignore", invalid="ignore"):
         return np.asarray((X - np.array(coding.shift or 0.0)) / np.array(coding.scale or 1.0))
 
@@ -203,9 +203,10 @@ def load_table(
     target : str, optional
         As in `read_table`.
     loss : str, optional
-        By default mse for numbers, binary cross entropy for two classes, and cross entropy.
+        By default mse for numbers, binary cross entropy for two classes, and cross entropy for
+        more.
     coding : Coding, optional
-        How a network that was fitted before takes the table; by default fitted to it.
+        The coding of a network that was trained before; by default it is fitted to the table.
     """
     classes = None if loss is None else LOSSES[loss].targets != "numbers"
     table = read_table(path, target, classes)
@@ -237,22 +238,22 @@ def read_rows(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return the standardised inputs ``(N, d)`` of new rows, with notes on unknown words and gaps.
 
-    Columns are found by their names where both tables have some, and others are ignored; else they
-    must be in the order of the fit.
+    If both tables have column names, columns are found by name, and further columns are ignored.
+    Otherwise the columns must be in the order of the fit.
 
     Parameters
     ----------
     path : str or path
         A .csv or .tsv file.
     coding : Coding
-        How the inputs of the fit were made.
+        The coding by which the inputs of the fit were computed.
     target : str or None
-        The column of y in the fit; left out of a table without names that has it.
+        The column of y in the fit. If a table without names has this column, it is left out.
 
     Raises
     ------
     ValueError
-        If a column is missing, or a cell has no meaning; one sentence.
+        If a column is missing or a cell cannot be converted.
     """
     sheet, codes = read_sheet(path, 1), coding.codes
     used = [code.name for code in codes if code.kind != "left out"]
@@ -304,9 +305,9 @@ def load_dataset(
         A name; a ``.npz`` file with arrays ``X (N, d)`` and ``y``; or a ``.csv`` or ``.tsv`` file,
         see `tables.read_table`.
     loss : str or None
-        The name of one, with parameters as in ``quantile(0.9)``.
-        By default cross entropy for classes (words, and whole numbers; in a table only if there are
-        few different ones), mse for other numbers.
+        The name of a loss, with parameters as in ``quantile(0.9)``. By default cross entropy for
+        classes (words, and whole numbers; in a table only if there are few different ones), mse for
+        other numbers.
     target : str or None
         The column of a ``.csv`` or ``.tsv`` file with y, by name or by number from 0; by default
         the last.
@@ -317,9 +318,9 @@ def load_dataset(
     seed : int
         Seed for the choice of held-out samples.
     n_outputs : int or None
-        Width of the last layer of an existing model, whose class numbers the targets then are, and
-        whose inputs are all other columns of a table. By default the width follows from the
-        targets.
+        Width of the last layer of an existing model. If given, targets are the numbers of the
+        model's classes, and all other columns of a table are its inputs. By default the width
+        follows from the targets.
 
     Returns
     -------
@@ -354,7 +355,7 @@ def load_dataset(
     digest = data_digest(X, given)
     shifts: dict[str, Any] = dict.fromkeys(("shift", "scale"), ())
     if not raw:
-        # All pixels have the same shift and scale.
+        # In the data set of digits, all pixels have the same shift and scale.
         shift, scale = (
             (np.array(coding.shift), np.array(coding.scale))
             if table is not None
@@ -390,7 +391,7 @@ def load_dataset(
 def _read_features_and_targets(
     source: str | Path, target: str | None, loss: str | None, n_outputs: int | None
 ) -> tuple[Table | None, Any, np.ndarray]:
-    """Return a table or None, the features if there is no table, and the targets."""
+    """Return the table or None, the features or None if there is a table, and the targets."""
     path = Path(str(source)).expanduser()
     if is_table_name(path):
         classes = None if n_outputs in (None, 1) else True

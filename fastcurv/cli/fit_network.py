@@ -20,27 +20,30 @@ from ..optimize.path import with_l2
 from ..structure.tables import LOSSES
 from .span import fit_in_span
 
-MIN_PROBABILITY = 1e-15  # smallest probability whose logarithm is taken
-MIN_WATCHED_ITERATIONS = 50  # number of iterations of the fit that shows the loss on other rows
+MIN_PROBABILITY = 1e-15  # minimum probability in a logarithm; smaller ones are replaced by it
+# minimum number of iterations of the fit that shows the loss on other rows
+MIN_WATCHED_ITERATIONS = 50
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained network without scikit-learn, for `fit_report.build` in place of an estimator.
+    """A trained network without scikit-learn, for `fit_report.build_page` in place of an
+    estimator.
 
     Attributes
     ----------
     ob : Objective
-        On all rows, with targets as they are fitted.
+        The objective over all rows, with targets as they are fitted.
     theta : ndarray (n,)
+        The parameters at the end of the fit.
     shift, scale : float
         Targets in their own units are ``shift + scale * ob.y``.
     classes : sequence, optional
         Names of the classes, in the order of the network's outputs.
     seed : int
-        Start of refits.
+        Seed for the starts of refits.
     seconds : float
-        Processor time of the fit, with the choice of its penalty.
+        Processor time of the fit in seconds, including the choice of its penalty.
     """
 
     ob: Objective
@@ -58,9 +61,11 @@ class Fit:
     Attributes
     ----------
     ob, theta : Objective, ndarray (n,)
+        The objective over all rows, and the parameters at the end of the fit.
     y : ndarray (N,)
-        Numbers in their own units, or the number of the class.
+        Numbers in their own units, or the indices of the classes.
     classes : ndarray or None
+        Names of the classes; None for numbers.
     """
 
     name = "net"
@@ -122,11 +127,13 @@ class Fit:
         return self.units(self.ob.model.predict(self.theta, self.ob.X))
 
     def losses(self, predictions: Floats) -> Floats:
-        """Return squared errors, or minus the logarithms of the probabilities of the classes."""
+        """Return the squared error of each row, or minus the logarithm of the probability of its
+        class.
+        """
         return self.losses_of(self.y, predictions)
 
     def losses_of(self, y: Any, predictions: Floats) -> Floats:
-        """Return the result of `losses` for other targets."""
+        """Return the result of `losses` for targets y instead of those of the fit."""
         if self.numbers:
             return np.asarray((y - predictions) ** 2)
         p = predictions[np.arange(len(y)), y]
@@ -137,18 +144,22 @@ class Fit:
         return self.score_of(self.y[rows], predictions[rows])
 
     def score_of(self, y: Any, predictions: Floats) -> float:
-        """Return the result of `score` for other targets."""
+        """Return the result of `score` for targets y instead of those of the fit."""
         if not self.numbers:
             return float(np.mean(predictions.argmax(axis=1) == y))
         return float(1 - np.mean((y - predictions) ** 2) / y.var())
 
     def score_error(self, y: Any, predictions: Floats) -> float:
-        """Return the standard error of a score from the scatter of its rows."""
+        """Return the standard error of the score of predictions for targets y, from the scatter
+        over rows.
+        """
         parts = (y - predictions) ** 2 / y.var() if self.numbers else predictions.argmax(1) == y
         return float(np.std(parts) / math.sqrt(len(y)))
 
     def align_classes(self, predictions: Floats, classes: Any) -> Floats:
-        """Return the probabilities of all classes from those of some of the classes."""
+        """Return the probabilities of all classes, from predictions of a network for only some
+        `classes`. Predictions of numbers are returned unchanged.
+        """
         if self.numbers or len(classes) == len(self.classes):
             return predictions
         every = np.zeros((len(predictions), len(self.classes)))
@@ -176,7 +187,7 @@ class Fit:
         return Fit(known, self.X[rows], self.given[rows])
 
     def predict(self, X: Any) -> Floats:
-        """Return predictions of rows, or probabilities."""
+        """Return predictions of the rows X, or the probabilities of their classes."""
         return self.units(self.ob.model.predict(self.theta, X))
 
     def losses_while_fitting(self, rows: Indices, others: Indices) -> tuple[Any, Any]:
@@ -189,7 +200,7 @@ class Fit:
         run, _ = fit_in_span(some, seed=net.seed, verdict=False, validation=held)
         return run.history["loss"], run.history["validation"]
 
-    # --- code
+    # --- code of the calls on the page
 
     imports = """import numpy as np
 import fastcurv as fc
@@ -220,7 +231,9 @@ curve = watched.history["validation"]"""
         return f"score({self.units_code('ob.model.predict(theta, ob.X)')}, slice(None))"
 
     def units_code(self, z: str) -> str:
-        """Return the code of `units` for an expression with several rows."""
+        """Return the code of `units` for the expression z, which returns the outputs of several
+        rows.
+        """
         if self.numbers:
             mean = f"np.exp({z}[:, 0])" if self.exponential else f"{z}[:, 0]"
             return f"{mean} * {self.scale_code} + {self.shift_code}"

@@ -1,10 +1,10 @@
 """Numbers of a page on a fit: each row predicted without itself, the minimum, folds, and a linear
 model. Each number has the call that returns it.
 
-Rows left out come from one factor of the Hessian where refits agree with it. Refits from new random
-starts can end in other minima and predict worse than the minimum at hand says, so some of ten folds
-are always refitted. Where their score differs by more than `MAX_SCORE_GAP`, or where the fit is no
-minimum with a positive definite Hessian, the folds take the place of the rows left out.
+Predictions of left-out rows come from one factor of the Hessian at the minimum, if refits agree
+with them. Refits from new random starts can end in other minima and predict worse, so some of ten
+folds are always refitted. If the score of the folds differs by more than `MAX_SCORE_GAP`, or if the
+fit is no minimum with a positive definite Hessian, the predictions by folds are used instead.
 """
 
 from __future__ import annotations
@@ -30,24 +30,25 @@ from ..optimize.path import without_inactive_units
 from ..structure.parameters import has_kinks
 from .fit_network import Fit, no_warnings
 
-N_FOLDS = 10
-# largest difference between the score of left-out rows by the approximation and by refits: 0.03
+N_FOLDS = 10  # number of folds into which the rows are divided
+# maximum difference between the scores of left-out rows by the approximation and by refits: 0.03
 # minus the scatter of scores from ten folds, which is about 0.01 for 600 rows
 MAX_SCORE_GAP = 0.02
-# largest change of the score between the fit and the minimum near it
+# maximum change of the score between the fit and the minimum near it
 MAX_MOVED_SCORE = 0.01
 CONFIDENCE_LEVEL = 0.95  # confidence level of intervals
 # penalties tried for a linear model, in this order; classes that are separable need small ones
 LINEAR_PENALTIES = (100.0, 10.0, 1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
-MAX_IDLE_PENALTIES = 3  # number of penalties in a row without a lower loss that end the search
+MAX_IDLE_PENALTIES = 3  # maximum number of successive penalties without a lower loss
 LINEAR_STEPS = (10**-0.5, 10**0.5)  # factors of the best of these penalties that are tried, too
 LINEAR_GRADIENT_TOL = 1e-10  # gradient norm at which the fit of a linear model in float64 ends
-MAX_LINEAR_PARAMS = 1000  # number of parameters of the largest linear model
+MAX_LINEAR_PARAMS = 1000  # maximum number of parameters of a linear model that is fitted
 # maximum number of flops for the Hessian of a linear model; up to ten are fitted, which then takes
 # some five seconds
 MAX_LINEAR_FLOPS = 1e10
-MAX_EVIDENCE_PARAMS = 1500  # number of rows of the largest matrix that gives an evidence
-# flops for the Hessian above which refits by folds replace the leave-one-out approximation
+MAX_EVIDENCE_PARAMS = 1500  # maximum number of parameters for which the evidence is computed
+# maximum number of flops for the Hessian; above, refits by folds replace the leave-one-out
+# approximation
 MAX_FACTOR_FLOPS = 2e11
 # time reserved for pictures, in units of the time of a fit of all rows
 PICTURES_TO_FIT_TIME_RATIO = 2.0
@@ -55,21 +56,23 @@ PICTURES_TO_FIT_TIME_RATIO = 2.0
 TRAINING_FLOPS_PER_SECOND = 1e10
 # minimum and maximum number of iterations of training to a minimum
 MIN_ITERATIONS, MAX_ITERATIONS = 20, 300
-MAX_CHANGE_FLOPS = 4e8  # flops for predicting rows by the networks without each row
+# maximum number of flops for predicting rows by the networks without each row
+MAX_CHANGE_FLOPS = 4e8
 MAX_DOTS = 2000  # maximum number of rows that a picture shows
 # A page may take PAGE_TO_FIT_TIME_RATIO times the processor time of a fit, plus PAGE_SECONDS.
 PAGE_SECONDS = 2.0
 PAGE_TO_FIT_TIME_RATIO = 2.0
-# share of that time that a verdict may take where no minimum is searched for
+# maximum fraction of the time of a page that a verdict may take if no minimum is searched for
 MAX_VERDICT_TIME_SHARE = 0.15
-# longest fit, with the choice of its penalty, that a page counts for that of a longer refit
+# maximum number of seconds of the original fit, including the choice of its penalty, that count for
+# the time that a page may take
 MAX_FIT_SECONDS = 3.0
-# fraction of the time for a page that may be used up when another fit begins
+# maximum fraction of the time of a page that may be used when another fit ends
 MAX_USED_TIME_SHARE = 0.65
 
 
 # --------------------------------------------------------------------------------------------------
-# What each row is predicted to be without itself.
+# Predictions of each row without itself, and the other numbers of a page.
 
 
 @dataclass
@@ -81,15 +84,16 @@ class Numbers:
     left_out : ndarray (N,) or (N, classes)
         Predictions of each row without itself; NaN for rows of folds that were not refitted.
     rows : ndarray (N,) of bool
-        The rows that have one.
+        The rows that have such a prediction.
     closed : bool
-        Whether they come from one factor of the Hessian, and not from folds.
+        Whether these predictions come from one factor of the Hessian, and not from folds.
     why : str
-        The reason if they do not.
+        The reason if `closed` is False.
     out : LeftOut or None
         Rows left out at the minimum, if there is one, whether or not refits agree with it.
     folds, seen, n_folds
-        Predictions by folds, the rows that have one, and the number of folds that were refitted.
+        Predictions by folds, the rows that have such a prediction, and the number of refitted
+        folds.
     fit_seconds : float
         Processor time of one refit.
     setup : list of str
@@ -124,8 +128,8 @@ class Numbers:
         return PAGE_TO_FIT_TIME_RATIO * max(self.fit_seconds, own) + PAGE_SECONDS
 
     def has_time_for(self, n_refits: float) -> bool:
-        """Return True if there is time for refits that take as long as `n_refits` fits of
-        all rows.
+        """Return True if refits that take as long as `n_refits` fits of all rows would end within
+        `MAX_USED_TIME_SHARE` of the allowed time.
         """
         spent = time.process_time() - self.started
         return spent + n_refits * self.fit_seconds <= MAX_USED_TIME_SHARE * self.allowed
@@ -140,7 +144,9 @@ def fold_order(fit: Fit) -> Indices:
 
 
 def measure_fit(fit: Fit, note: Callable[[str], None]) -> Numbers:
-    """Return the verdict, left-out rows, folds and a linear model of a fit."""
+    """Return the `Numbers` of a fit: its verdict, left-out rows, folds and a linear model. `note`
+    is called with a few words before each step.
+    """
     found = Numbers(fit, time.process_time())
     empty = np.full(fit.n if fit.numbers else (fit.n, len(fit.classes)), np.nan)
     found.folds, found.seen = empty, np.zeros(fit.n, bool)
@@ -160,7 +166,7 @@ def measure_fit(fit: Fit, note: Callable[[str], None]) -> Numbers:
 
 
 def _add_fold(found: Numbers) -> None:
-    """Refit the network without one more fold."""
+    """Refit the network without the next fold, and store the predictions of this fold."""
     fit, began = found.fit, time.process_time()
     order = fold_order(fit)
     held = order[found.n_folds :: N_FOLDS]
@@ -200,8 +206,8 @@ def _find_minimum(found: Numbers) -> None:
 
 
 def _leave_out_rows(found: Numbers) -> None:
-    """Leave rows out at the minimum or, if its Hessian is not positive definite, at that of the
-    network without inactive units.
+    """Leave rows out at the minimum or, if its Hessian is not positive definite, at the minimum of
+    the network without inactive units.
     """
     with suppress(ValueError):
         found.out = leave_one_out(found.ob, found.theta)
@@ -226,8 +232,8 @@ def _leave_out_rows(found: Numbers) -> None:
 
 
 def _choose_left_out_method(found: Numbers) -> None:
-    """Choose predictions of left-out rows from the factor of the Hessian, or from folds if refits
-    disagree with these.
+    """Choose predictions of left-out rows from the factor of the Hessian, or from folds if their
+    scores disagree.
     """
     fit, out = found.fit, found.out
     found.left_out, found.rows = found.folds, found.seen
@@ -272,8 +278,8 @@ class LinearModel:
 
 
 def linear_model(fit: Fit, penalties: Sequence[float] = LINEAR_PENALTIES) -> LinearModel | None:
-    """Return the linear model of the rows of a fit, or None if it would take too long or no penalty
-    gives it a single minimum.
+    """Return the linear model of the rows of a fit, or None if fitting it would take too long or
+    if it has no single minimum with any of the penalties.
     """
     ob = fit.ob
     model = MLP([ob.model.sizes[0], ob.model.sizes[-1]], dtype=ob.model.dtype)
@@ -294,7 +300,9 @@ def linear_model(fit: Fit, penalties: Sequence[float] = LINEAR_PENALTIES) -> Lin
 
 
 def _fit_linear_model(fit: Fit, model: MLP, l2: float) -> LinearModel | None:
-    """Return the linear model with a penalty, or None if it has no single minimum."""
+    """Return the linear model with the penalty l2, or None if `leave_one_out` fails, as without a
+    single minimum.
+    """
     ob = fit.ob
     one = Objective(
         model, ob.X, ob.y, ob.loss, l2=l2, sample_weight=ob.sample_weight,

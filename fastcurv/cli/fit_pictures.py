@@ -1,4 +1,4 @@
-"""Pictures of the page on a fit: what each shows, its caption, and the calls of its numbers."""
+"""Pictures of the page on a fit, with their captions and the calls that return their numbers."""
 
 from __future__ import annotations
 
@@ -28,30 +28,34 @@ from .report import Report
 N_DECIDING_ROWS = 10
 # number of rows in the tables of influential rows
 N_LISTED_ROWS = 5
-MAX_SHOWN_COLUMNS = 6  # number of columns in the table that is shown for a dot
-# size of the data of the rows shown, in a page of 300 kB
+MAX_SHOWN_COLUMNS = 6  # maximum number of columns in the table that is shown for a dot
+# maximum size of the data of the rows shown, in a page of 300 kB
 MAX_PAGE_BYTES = 250_000
 DOT_BYTES = 200  # size in bytes of a row in both pictures, with the rows that influence it
 MIN_DOTS = 10  # minimum number of rows that can be chosen
-MAX_CELL_CHARACTERS = 20  # number of characters of a word in a table
-N_GROUPS, MIN_GROUP_ROWS = 10, 10  # number of groups of similar probability, and of rows in each
+MAX_CELL_CHARACTERS = 20  # maximum number of characters of a word in a table
+# number of groups of similar probability, and minimum number of rows in each
+N_GROUPS, MIN_GROUP_ROWS = 10, 10
 # fractions of the rows that are fitted to show whether more rows would help
 ROW_SHARES = (1 / 8, 1 / 4, 1 / 2)
-MIN_FIT_ROWS = 10  # number of rows of the smallest fit
+MIN_FIT_ROWS = 10  # minimum number of rows of a fit
 # fraction of the rows that is fitted with other penalties; the other rows give the scores
 FITTED_SHARE = 2 / 3
 # penalties of the refits, relative to the penalty of the fit
 DECAY_RATIOS = (10.0, 10**0.5, 1.0, 10**-0.5, 0.1)
-MAX_CURVE_POINTS = 200  # number of points of a loss curve
-MAX_SLOPES, MAX_SLOPES_OF_CLASS = 20, 6  # number of columns in a table of slopes
+MAX_CURVE_POINTS = 200  # maximum number of points of a loss curve
+# maximum number of columns in the only table of slopes, and in each of several
+MAX_SLOPES, MAX_SLOPES_OF_CLASS = 20, 6
 MAX_SLOPE_TABLES = 3  # maximum number of classes for which each has a table of slopes
 N_STRONGEST = 3  # number of columns named for each of many classes
-# number of classes up to which the whole confusion matrix is shown
+# maximum number of classes for which the whole confusion matrix is shown
 MAX_CONFUSION_CLASSES = 6
 
 
 class Page:
-    """A page under construction: the report, its numbers, and the calls that return them."""
+    """A page under construction: the report, its numbers `facts`, and the calls that return these
+    numbers.
+    """
 
     def __init__(
         self, report: Report, found: Numbers, names: list[str], target: str, seed: int
@@ -67,7 +71,9 @@ class Page:
         self.table: tuple[list[str], Any] = names, self.fit.X
 
     def call(self, name: str, value: Any, code: str, shown: str) -> tuple[str, str]:
-        """Record a number with its call. Return the text that shows it, and the call."""
+        """Record a number with the code of its call. Return `shown`, the text that shows the
+        number, and the code.
+        """
         self.facts[name] = to_json_value(value)
         self.calls.append({"name": name, "value": to_json_value(value), "call": code})
         return shown, code
@@ -81,8 +87,8 @@ class Page:
 
 
 def choose_rows(page: Page) -> None:
-    """Choose the rows that pictures show, and compute the effect of removing each row on their
-    predictions.
+    """Choose the rows that pictures show, and compute the effect of removing each row of the fit
+    on the predictions of these rows.
     """
     found, fit, seed, most = page.found, page.fit, page.seed, MAX_DOTS
     if found.out is not None:
@@ -100,7 +106,7 @@ def choose_rows(page: Page) -> None:
 
 
 def _max_dots(page: Page) -> int:
-    """Return the number of rows that can be chosen in a page of `MAX_PAGE_BYTES`."""
+    """Return the maximum number of rows that can be chosen in a page of `MAX_PAGE_BYTES`."""
     sample = np.arange(0, page.fit.n, max(1, page.fit.n // 200))
     _, rows = _row_values(page, sample)
     row_bytes = 8 + len(json.dumps(list(rows.values()))) / len(sample)
@@ -116,7 +122,7 @@ def _round_digits(x: Any) -> list[Any]:
 
 
 def add_intervals(page: Page) -> None:
-    """Draw targets against predictions of left-out rows, with their intervals."""
+    """Draw the targets of left-out rows against their predictions, with intervals."""
     found, fit, target = page.found, page.fit, page.target
     shown = page.some[found.rows[page.some]]
     low, high = _jackknife_plus_intervals(page, shown)
@@ -159,7 +165,9 @@ def add_intervals(page: Page) -> None:
 
 
 def _jackknife_plus_intervals(page: Page, shown: Indices) -> tuple[Floats, Floats]:
-    """Return jackknife+ intervals of rows of the fit, each computed without the row itself."""
+    """Return the lower and upper ends of jackknife+ intervals for rows of the fit, each computed
+    without the row itself.
+    """
     found, fit = page.found, page.fit
     errors = np.where(found.rows, np.abs(fit.y - found.left_out), np.nan)
     low, high = np.empty(len(shown)), np.empty(len(shown))
@@ -183,7 +191,9 @@ def _jackknife_plus_intervals(page: Page, shown: Indices) -> tuple[Floats, Float
 
 
 def add_calibration(page: Page) -> None:
-    """Draw the frequency with which predicted classes are right over their probability."""
+    """Draw the frequency with which predicted classes are right against their predicted
+    probability.
+    """
     found, fit, report = page.found, page.fit, page.report
     rows = np.flatnonzero(found.rows)
     p, y = found.left_out[rows], fit.y[rows]
@@ -224,7 +234,7 @@ def _binomial_bounds(right: int, n: int) -> tuple[float, float]:
 
 
 def add_confusion_matrix(page: Page) -> None:
-    """Count the classes that are predicted for the rows of each class."""
+    """Add a table with the numbers of rows of each class for which each class is predicted."""
     found, fit, K = page.found, page.fit, len(page.fit.classes)
     rows, table = np.flatnonzero(found.rows), np.zeros((K, K), int)
     np.add.at(table, (fit.y[rows], found.left_out[rows].argmax(axis=1)), 1)
@@ -316,7 +326,9 @@ def add_deciding_rows(page: Page) -> None:
 
 
 def _dot_data(page: Page, what: str) -> dict[str, Any]:
-    """Return the positions at which the rows are drawn, and the data of each row."""
+    """Return the positions at which the rows are drawn, and a text for each row. `what` names the
+    predicted quantity.
+    """
     found, fit, target, some = page.found, page.fit, page.target, page.some
     z = fit.units(found.ob.model.predict(found.theta, fit.ob.X[some]))
     if fit.numbers:
@@ -349,7 +361,9 @@ def _row_values(page: Page, rows: Indices) -> tuple[list[str], dict[int, list[An
 
 
 def _format_cell(x: Any) -> Any:
-    """Return a value of a table for the page: a text, or a number of four significant digits."""
+    """Return a value of a table for the page: a text of at most `MAX_CELL_CHARACTERS` characters,
+    or a number rounded to four significant digits.
+    """
     if isinstance(x, (int, np.integer)) and not isinstance(x, (bool, np.bool_)):
         return int(x)
     if isinstance(x, (float, np.floating)):
@@ -451,11 +465,13 @@ def _left_out_error(fit: Fit, found: Numbers, i: int) -> list[Any]:
 
 
 # --------------------------------------------------------------------------------------------------
-# Inputs.
+# The effects of the inputs on predictions.
 
 
 def add_slopes(page: Page) -> None:
-    """List the changes of predictions with each column, with the range over the rows."""
+    """Add tables of the slopes of predictions with respect to each column: the median over the
+    rows and the range from 5% to 95%.
+    """
     fit, report, rows = page.fit, page.report, page.some
     report.section("Which way does each input push?")
     J = fit.slopes(rows) * fit.X.std(axis=0)  # shape (M, outputs, k)
@@ -492,7 +508,9 @@ def add_slopes(page: Page) -> None:
 
 
 def _add_strongest_slopes(page: Page, middle: Floats) -> None:
-    """List the columns with the largest effects for and against each of many classes."""
+    """Add a table of the columns with the largest effects for and against each of many classes,
+    from the median slopes `middle` (classes, k).
+    """
 
     def names(order: Indices) -> str:
         return ", ".join(page.names[i] for i in order.tolist())
@@ -602,10 +620,10 @@ def _add_score_comparisons(
 def add_decay(page: Page) -> None:
     """Draw the score on left-out rows, and the evidence, for other penalties.
 
-    Each penalty has a fit of its own, from the start of the reported fit, because another alpha
-    would give a user this fit. `regularization_path` reaches other minima for small penalties,
-    since it follows those of large ones, and takes 2 to 20 times as long for its verdicts
-    (diabetes: 0.50 instead of 0.12 seconds of processor time).
+    Each penalty has a fit of its own, from the start of the reported fit, because a user who
+    changes alpha obtains this fit. `regularization_path` reaches other minima for small penalties,
+    since it follows the minima of large penalties, and takes 2 to 20 times as long for its
+    verdicts (diabetes: 0.50 instead of 0.12 seconds of processor time).
     """
     found, fit, report = page.found, page.fit, page.report
     report.section("How much decay?")
@@ -671,7 +689,9 @@ def _add_best_decay_sentence(
 
 
 def _split_rows(page: Page) -> tuple[Indices, Indices]:
-    """Return two thirds of the rows, and the other rows."""
+    """Return two thirds of the rows, drawn at random, and the other rows, and add the code of the
+    split to the setup of the page.
+    """
     fit, setup = page.fit, page.found.setup
     drawn = np.random.default_rng(page.seed).permutation(fit.n)
     m = int(fit.n * FITTED_SHARE)
@@ -682,8 +702,8 @@ def _split_rows(page: Page) -> tuple[Indices, Indices]:
 
 
 def add_end_of_training(page: Page) -> None:
-    """Add the verdict, the ends of the spectrum, and the score that stopping earlier would have
-    lost.
+    """Add the verdict, the ends of the spectrum, and the loss of rows that are not fitted during a
+    fit of the others, with its minimum.
     """
     found, fit, report, point = page.found, page.fit, page.report, page.found.point
     assert point is not None

@@ -1,5 +1,5 @@
-"""A page on a fit: how well it predicts rows that it has not seen, how sure it is, which rows and
-inputs it rests on, and where training stopped.
+"""A page on a fit: scores of rows that were not fitted, uncertainties of predictions, influential
+rows and inputs, and the point where training stopped.
 """
 
 from __future__ import annotations
@@ -41,10 +41,11 @@ from .fit_pictures import (
 from .report import Report
 from .tables import MIN_TABLE_ROWS
 
-# relative difference of losses above which the rows are not those of the fit
+# maximum relative difference of the loss of the given rows from that of the fit
 MAX_LOSS_CHANGE = 1e-3
-MAX_EQUAL_SCORES = 0.05  # largest difference of scores that is called none without its error
-MAX_NAME_CHARACTERS = 40  # length to which names of columns are cut on the page
+# maximum gain over the score of a linear model at which the network counts as not needed
+MAX_EQUAL_SCORES = 0.05
+MAX_NAME_CHARACTERS = 40  # maximum length of column names on the page; longer names are cut
 # maximum number of entries of a sparse X that is converted to a dense array
 MAX_DENSE_ENTRIES = 20_000_000
 
@@ -72,8 +73,9 @@ def build_page(
     X : array_like (N, k)
         Numbers, as the estimator was fitted to them.
     y : array_like (N,)
+        The targets.
     names : sequence of str, optional
-        Of the columns of X.
+        Names of the columns of X.
     target : str, optional
         Name of y.
     notes : sequence of str
@@ -83,12 +85,12 @@ def build_page(
     progress : callable, optional
         Called with a few words as the work goes on.
     seed : int
-        Of the rows that are drawn for pictures and for fits to some of the rows.
+        Seed for the rows that are drawn for pictures and for fits to some of the rows.
     table : (sequence of str, array_like (N, K)), optional
         Names and values of the columns as the reader knows them, for the rows that are shown; by
         default those of X.
     n_columns : (int, str), optional
-        The number of these columns that the fit uses, and the code that returns it.
+        The number of these columns that the fit uses, and the code that returns this number.
 
     Returns
     -------
@@ -132,7 +134,7 @@ def build_page(
         page.facts["warnings"] = list(doubts)
         for sentence in (*doubts, *notes):
             page.report.text(sentence)
-        with no_warnings():  # about fits to some of the rows
+        with no_warnings():  # warnings about fits to some of the rows
             add_pictures(page)
     _add_code(page, source)
     page.facts |= {"calls": page.calls, "setup": "\n".join(found.setup)}
@@ -294,7 +296,9 @@ def _add_score(page: Page) -> None:
 
 
 def _is_score_of_loss(fit: Fit) -> bool:
-    """Return True if the score of left-out rows is that of the loss."""
+    """Return True if the score of the page equals `LeftOut.score`: for classes, and for numbers
+    with mse.
+    """
     return not fit.numbers or fit.ob.loss == "mse"
 
 
@@ -334,7 +338,7 @@ def _add_linear_comparison(page: Page) -> None:
 
 
 def _add_interval(page: Page) -> None:
-    """Add the distance between new targets and predictions that holds for 95% of the rows."""
+    """Add the distance between predictions and targets that 95% of new rows do not exceed."""
     found, fit = page.found, page.fit
     if found.closed:
         out = found.out
@@ -349,7 +353,8 @@ def _add_interval(page: Page) -> None:
         how = "jackknife+"
     else:
         errors = np.sort(np.abs(fit.y - found.left_out)[found.rows])
-        # The quantile is that of a new row among the errors of the fitted rows.
+        # By exchangeability, the ceil(level (N + 1))-th smallest error bounds the error of a new
+        # row with the probability `level` (conformal prediction).
         place = math.ceil(CONFIDENCE_LEVEL * (len(errors) + 1)) - 1
         width = float(errors[place]) if place < len(errors) else math.inf
         code = f"np.sort(np.abs(y - left_out))[{place}]"
@@ -393,7 +398,7 @@ def _add_code(page: Page, source: str) -> None:
 
 
 # --------------------------------------------------------------------------------------------------
-# From Python.
+# The function for users of Python.
 
 
 @accept_aliases("report")
@@ -411,8 +416,8 @@ def report(
     """Make a page that states how far a fit can be trusted: scores of left-out rows, intervals,
     influential rows and inputs, and the verdict on the end of training.
 
-    This is a page on a fitted estimator. ``run.report`` of `minimize` is another thing, the verdict
-    on the point where a run ended.
+    This is a page on a fitted estimator. ``run.report`` of `minimize` is something else: the
+    verdict on the point where a run ended.
 
     Parameters
     ----------
@@ -430,7 +435,7 @@ def report(
     target : str, optional
         The name of y.
     seed : int
-        Of the rows that are drawn for pictures and for fits to some of the rows.
+        Seed for the rows that are drawn for pictures and for fits to some of the rows.
     sample_weight : array_like (N,), optional
         The weights of the fit, which must all be 1: scores and intervals of rows left out count
         each row once.
@@ -446,8 +451,8 @@ def report(
     TypeError
         If the estimator is neither an `MLPRegressor` nor an `MLPClassifier`.
     ValueError
-        If it is not fitted, or with several targets or labels, or if X and y are not the rows of
-        the fit, or have weights, or are fewer than 10.
+        If the estimator is not fitted or has several targets or labels, or if the rows of X and y
+        are not those of the fit, have weights, or are fewer than 10.
 
     See Also
     --------

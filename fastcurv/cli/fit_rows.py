@@ -1,5 +1,6 @@
-"""What a page on a fit says of the rows themselves: a value that outweighs all others, and rows
-that are, or nearly are, copies of each other. With either, scores of rows left out mislead.
+"""Sentences of a page on a fit about defects of the rows: a value that outweighs all others, and
+rows that are copies of each other, exactly or nearly. With such rows, scores of left-out rows
+mislead.
 """
 
 from __future__ import annotations
@@ -12,31 +13,33 @@ from scipy.spatial.distance import cdist
 from ..common.protocols import Floats
 from .fit_pictures import Page
 
-# fraction of the variance of the target, of that of a column, or of the squared errors, above which
-# a single row is named
+# minimum fraction of the variance of the target, of the variance of a column, and of the sum of
+# squared errors at which a single row is named
 MIN_TARGET_SHARE, MIN_COLUMN_SHARE, MIN_ERROR_SHARE = 0.5, 0.9, 0.3
-# number of rows left out from which the largest error is compared with the rest
+# minimum number of left-out rows at which the row with the largest error is compared with the
+# others
 MIN_ERROR_ROWS = 20
-# absolute correlation with the target above which a column is named
+# minimum absolute correlation with the target at which a column is named
 MIN_SAME_CORRELATION = 0.9999
-# fraction of the rows that are exact copies of other rows above which these are named
+# minimum fraction of exact copies among the rows at which copies are named
 MIN_COPY_SHARE = 0.05
-# A row has a near copy if its nearest neighbour is nearer than its last neighbour by this factor.
+# maximum ratio of the distance of the nearest neighbour to that of the `N_NEIGHBOURS`-th neighbour
+# at which the nearest one counts as a near copy
 NEAR_COPY_RATIO = 0.01
 N_NEIGHBOURS = 16  # number of neighbours of a row that are compared
-# expected number of rows that equal a row in columns that are independent, above which rows that
-# equal each other are no copies
+# maximum expected number of rows that equal a given row by chance, if columns are independent, at
+# which equal rows count as copies
 MAX_EQUAL_ROWS = 0.05
-MAX_CORRELATION = 0.9  # correlation above which a column is not independent of an earlier one
-MIN_NEAR_SHARE = 0.25  # fraction of the rows with near copies above which these are named
-MAX_QUERY_ROWS = 400  # number of rows whose neighbours are searched for
-MAX_DISTANCES = 2_000_000  # number of distances in memory at a time
+MAX_CORRELATION = 0.9  # maximum correlation of independent columns
+MIN_NEAR_SHARE = 0.25  # minimum fraction of rows with near copies at which they are named
+MAX_QUERY_ROWS = 400  # maximum number of rows whose neighbours are searched for
+MAX_DISTANCES = 2_000_000  # maximum number of distances in memory at a time
 
 Call = tuple[str, str]
 
 
 def defect_sentences(page: Page) -> Iterator[tuple[str, list[Call]]]:
-    """Yield a sentence about each defect of the rows, with the calls of its numbers."""
+    """Yield a sentence about each defect of the rows, with the calls that return its numbers."""
     fit = page.fit
     X = np.asarray(fit.X, float)
     share_of_row = 0.0
@@ -88,8 +91,8 @@ def defect_sentences(page: Page) -> Iterator[tuple[str, list[Call]]]:
 
 
 def _largest_error_sentence(page: Page) -> tuple[str, list[Call]] | None:
-    """Return a sentence on the left-out row with the largest squared error, or None if it makes up
-    at most `MIN_ERROR_SHARE` of their sum.
+    """Return a sentence on the left-out row with the largest squared error, or None if this error
+    makes up at most `MIN_ERROR_SHARE` of the sum of all or there are too few left-out rows.
     """
     fit, found = page.fit, page.found
     losses = np.where(found.rows, fit.losses(found.left_out), 0.0)
@@ -114,7 +117,9 @@ def _largest_error_sentence(page: Page) -> tuple[str, list[Call]] | None:
 
 
 def _same_as_target_sentence(page: Page, X: Floats) -> tuple[str, list[Call]] | None:
-    """Return a sentence on the column that is nearly a multiple of the target, or None."""
+    """Return a sentence on the column with the largest correlation with the target, or None if
+    that is below `MIN_SAME_CORRELATION`.
+    """
     Z, y = X - X.mean(axis=0), page.fit.y - page.fit.y.mean()
     norms = np.linalg.norm(Z, axis=0) * np.linalg.norm(y)
     r = np.divide(y @ Z, norms, out=np.zeros(len(norms)), where=norms > 0)

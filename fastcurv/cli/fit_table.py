@@ -2,11 +2,11 @@
 alone.
 
 The decay is the one with the largest evidence of the Laplace approximation, on a path from large to
-small ones (`optimize.path`), of some of the rows if there are many. Where that matrix is too large
-or the loss has none, it is the one that predicts the rows of five folds best. The network ends at a
-minimum of the loss on all rows with that decay, so that everything about rows left out follows from
-one factor of the Hessian. The penalty includes the biases: without it those of unused units would
-have no curvature.
+small decays (`optimize.path`), for a part of the rows if there are many. If the matrix of the
+approximation is too large or the loss has no evidence, the decay that predicts left-out rows of
+five folds best is used. Training ends at a minimum of the loss on all rows with this decay, so that
+all predictions of left-out rows follow from one factor of the Hessian. The penalty includes the
+biases, because the biases of unused units would otherwise have no curvature.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ from .tables import Table
 
 DEFAULT_HIDDEN = (10,)  # default widths of the hidden layers
 N_PATH_ITERATIONS = 500  # number of L-BFGS iterations at each decay of the path
-# limits on the number of rows on which the decay is chosen; within them, the work of the
+# maximum and minimum number of rows on which the decay is chosen; within them, the work of the
 # Gauss-Newton matrix is at most `MAX_PATH_FLOPS`
 MAX_PATH_ROWS, MIN_PATH_ROWS = 5000, 500
 MAX_PATH_FLOPS = 1e10
-# number of parameters above which factorisations of the matrix, and a verdict, take longer than the
-# fits
+# maximum number of parameters for which factorisations of the matrix, and a verdict, take no longer
+# than the fits
 MAX_PATH_PARAMS = 2000
 N_FOLDS = 5  # number of folds that choose the decay if the evidence cannot
-# number of decays in a row without a better score of left-out rows after which the search ends
+# maximum number of successive decays without a better score of left-out rows
 MAX_IDLE_DECAYS = 3
 FIT_TABLE_DEFAULTS = {
     "loss": None,
@@ -73,6 +73,7 @@ class TableFit:
     data : Dataset
         The rows as the network takes them; ``data.X`` are standardised inputs.
     ob, theta : Objective, ndarray (n,)
+        The objective over all rows with the chosen decay, and the parameters at the minimum.
     alpha : float
         The weight decay as scikit-learn counts it: ``l2`` times the number of rows, times 1/2 for
         squared errors.
@@ -83,9 +84,9 @@ class TableFit:
     notes : tuple of str
         A sentence for everything that was left out or assumed.
     seconds : float
-        Processor time of the training, with the choice of alpha.
+        Processor time of the training in seconds, including the choice of alpha.
     source : str
-        Code that makes this fit again, as ``net``, ``X`` and ``y``.
+        Code that repeats this fit and defines ``net``, ``X`` and ``y``.
     """
 
     table: Table
@@ -111,7 +112,7 @@ class TableFit:
 
     @property
     def trained(self) -> Trained:
-        """The network in the form that `fit_report.build` takes."""
+        """The network in the form that `fit_report.build_page` takes."""
         shift, scale = self.coding.y_shift or (0.0,), self.coding.y_scale or (1.0,)
         classes = self.coding.classes or None
         seed = self.recipe.seed
@@ -159,14 +160,16 @@ def fit_table(
     target : str, optional
         The column to predict, by name or by number from 0; by default the last.
     loss : str, optional
-        By default mse for numbers, binary cross entropy for two classes, and cross entropy.
+        By default mse for numbers, binary cross entropy for two classes, and cross entropy for
+        more.
     hidden : tuple of int
         Widths of the hidden layers.
     alpha : float, optional
         Weight decay, see `TableFit`; by default the one with the largest evidence.
     seed : int
-        Of the start, and of the rows that choose alpha if there are many.
+        Seed of the start, and of the rows on which alpha is chosen if there are many.
     n_threads : int, optional
+        Number of threads.
     max_time : float, optional
         Seconds for the training, without reading.
     note : callable
@@ -241,8 +244,8 @@ def fit_table(
 
 
 def has_evidence(ob: Objective) -> bool:
-    """Return True if the evidence can choose the decay: for a likelihood with a Gauss-Newton matrix
-    of moderate size.
+    """Return True if the evidence can choose the decay: the loss is a likelihood with one output
+    for each target, and there are at most `MAX_PATH_PARAMS` parameters.
     """
     given = LOSSES[ob.loss].given
     small = ob.n_params <= MAX_PATH_PARAMS
@@ -255,9 +258,10 @@ def _minimise(ob: Objective, theta: Any) -> Any:
 
 
 def l2_by_evidence(ob: Objective, start: Any, seed: int) -> tuple[float, np.ndarray]:
-    """Return the penalty with the largest evidence, and the end point of a fit with it.
+    """Return the penalty with the largest evidence, and theta at the end of a fit with this
+    penalty.
 
-    The precision ``l2 N`` of the weights does not depend on the number of rows, so that it is
+    The precision ``l2 N`` of the weights does not depend on the number of rows. It is therefore
     chosen on a part of the rows if the matrix of all rows would take long.
     """
     N, most = ob.n_samples, MAX_PATH_FLOPS / (ob.model.sizes[-1] * ob.n_params**2)
@@ -270,7 +274,7 @@ def l2_by_evidence(ob: Objective, start: Any, seed: int) -> tuple[float, np.ndar
 
 def l2_by_folds(ob: Objective, start: Any, seed: int) -> tuple[float, np.ndarray]:
     """Return the penalty with the lowest loss of rows left out by folds, on a path from large to
-    small penalties, and the end point of a fit with it to all rows.
+    small penalties, and theta at the end of a fit with this penalty to all rows.
     """
     N = ob.n_samples
     if is_wide(ob):

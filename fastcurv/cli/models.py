@@ -26,8 +26,8 @@ from .encode import load_dataset
 # --------------------------------------------------------------------------------------------------
 # Objectives of the shell command on Dask workers, each of which reads the data itself.
 
-# number of shards; it does not depend on the number of workers, so that the order of summation does
-# not either
+# number of shards, equal for all numbers of workers, so that the order of summation is always the
+# same
 N_SHARDS = 16
 Load = Callable[[], Dataset]
 
@@ -38,7 +38,7 @@ def _load_data(load: Load) -> Dataset:
 
 
 def shard_rows(load: Load, number: int, count: int) -> tuple[Any, Any]:
-    """Return the training rows of shard `number` of `count`, as read by a worker."""
+    """Return X and y of the training rows in shard `number` of `count`, as read by a worker."""
     data = _load_data(load)
     N = len(data.X)
     some = slice(number * N // count, (number + 1) * N // count)
@@ -61,7 +61,7 @@ def cluster_objective(address: str | None, ob: Any, load: Load) -> Any:
     there = distributed.Objective(
         ob.model, shards, ob.loss, ob.l2, client=client, l2_biases=ob.l2_biases
     )
-    # The command reports errors itself.
+    # The command reports errors itself, so messages of Dask are suppressed.
     for name in ("distributed", "distributed.client"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return there
@@ -84,7 +84,7 @@ def open_model(path: Path, args: Namespace) -> tuple[Dataset, Objective, np.ndar
     Raises
     ------
     ValueError
-        If no data are named, they do not fit the network, or the file holds no network.
+        If no data are named, if the data do not fit the network, or if the file holds no network.
     ImportError
         If torch (for a .pt state dict) or onnx (for a .onnx model) is not installed.
     """

@@ -39,8 +39,8 @@ class Output:
     Attributes
     ----------
     lost : str
-        The reason why output could not be written. Empty if all was written, or nobody reads it, as
-        with ``| head`` or without a standard output.
+        The reason why output could not be written. Empty if all was written, or if standard output
+        is missing or closed by its reader, as by ``| head``.
     working : bool
         Whether the input passed all checks: a later failure is not a mistake in the input.
     """
@@ -52,8 +52,8 @@ class Output:
         self.working = False
 
     def say(self, text: str = "") -> None:
-        """Print lines for a reader, with unprintable characters, as in names from files,
-        printable.
+        """Print lines for a reader. Unprintable characters, which names from files may contain, are
+        escaped.
         """
         if not self.as_json:
             text = "\n".join(map(escape_unprintable, text.split("\n")))
@@ -89,8 +89,9 @@ class Output:
 def write_stream(name: str, text: str = "") -> str:
     """Write to ``stdout`` or ``stderr`` and flush; return the reason of a failure, or "".
 
-    Characters outside the stream's encoding are printable. A missing stream (``>&-``, pythonw) or a
-    closed pipe (e.g. ``| head``) is not a failure. After a failure all further output is discarded.
+    Characters outside the stream's encoding are written as escape sequences. A missing stream
+    (``>&-``, pythonw) or a closed pipe (e.g. ``| head``) is not a failure. After a failure all
+    further output is discarded.
     """
     stream = getattr(sys, name)
     if stream is None:
@@ -111,7 +112,7 @@ def write_stream(name: str, text: str = "") -> str:
 
 def wrap_to_terminal(text: str) -> str:
     """Return the text with long lines wrapped to the width of the terminal, each with its own
-    indentation, or unchanged if standard output is not a terminal.
+    indentation. If standard output is not a terminal, return the text unchanged.
     """
     if not is_terminal("stdout"):
         return text

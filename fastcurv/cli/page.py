@@ -20,14 +20,14 @@ from .output import describe_objective, measure_point
 from .recipe import SavedRun
 from .report import Report
 
-# number of parameters up to which all eigenvalues are computed, which takes seconds
+# maximum number of parameters for which all eigenvalues are computed, within seconds
 DENSE_MAX_N = 1500
 
 
 def build_report(
     objective: Any, saved: SavedRun, data: Any, point: Any, args: Namespace, shell: Shell
 ) -> Report:
-    """Build the page of `fastcurv report`, without writing it."""
+    """Return the page of `fastcurv report` on a saved network, without writing it."""
     began = time.perf_counter()
     hessian = objective.hessian(saved.theta)
     page = Report(f"Curvature of a network trained on {data.name}", shell.in_commands)

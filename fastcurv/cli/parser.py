@@ -24,7 +24,7 @@ from .output import DEFAULT_OUTPUT_FILE, Output, write_stream
 # Importing the modules above takes as long as NumPy and SciPy. The commands are imported on use.
 
 DTYPE_NAMES = ("float32", "float64")
-MAX_THREADS = 1024
+MAX_THREADS = 1024  # maximum value of --threads
 Option = tuple[tuple[str, ...], dict[str, Any]]
 MODEL_FILES_HELP = (
     "what 'fastcurv train' or fc.save wrote, a .onnx model, or a state dict (.pt, .safetensors)"
@@ -67,7 +67,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {escape_unprintable(message)}\n")
 
     def _print_message(self, message: str, file: Any = None) -> None:
-        """Write with `write_stream`: argparse prints help and version through this method."""
+        """Write with `write_stream`. Argparse prints help and version through this method."""
         name = "stderr" if file is sys.stderr else "stdout"
         lost = write_stream(name, message or "")
         if lost and name == "stdout":

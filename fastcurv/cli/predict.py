@@ -95,7 +95,9 @@ def prediction_columns(args: Namespace) -> tuple[Columns, tuple[str, ...]]:
 def _network_inputs(
     source: str, coding: Coding, target: str | None, width: int
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return the inputs of the network, and notes."""
+    """Return the inputs of the network (N, width) from a file or data set, and notes on its
+    cells.
+    """
     if is_table_name(source):
         names = coding.columns or tuple(map(str, range(width)))
         codes = coding.codes or all_numbers_codes(names)

@@ -38,10 +38,10 @@ SEAL_PREFIX = b"fastcurv sha256 "
 class Recipe:
     """The settings of a training run; ``data`` is a data set's name or a file's path.
 
-    A ``loss`` of None stands for the default loss of the data. ``digest`` is the fingerprint of the
-    training data, empty if not known. ``n_outputs`` is set where the training went on from a
-    network of another program, whose class numbers the targets are. With ``table`` the data are
-    read by `encode.load_table`, and all rows are fitted; ``l2_biases`` is that of the objective.
+    A ``loss`` of None means the default loss of the data. ``digest`` is the fingerprint of the
+    training data, empty if not known. ``n_outputs`` is set if training continued from a network of
+    another program; targets are then the numbers of its classes. With ``table`` the data are read
+    by `encode.load_table`, and all rows are fitted; ``l2_biases`` is that of the objective.
     """
 
     data: str
@@ -62,7 +62,9 @@ class Recipe:
     l2_biases: bool = True
 
     def dataset(self, coding: Coding | None = None) -> Dataset:
-        """Return the data. If a `coding` of a fitted network is given, a table is read with it."""
+        """Return the data. A table is read with `coding`, that of a fitted network, if it is
+        given.
+        """
         if self.table:
             return load_table(self.data, self.target, self.loss, coding)[0]
         return load_dataset(

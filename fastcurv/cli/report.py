@@ -19,7 +19,7 @@ from ..common.optional import optional_import
 from ..critical.report import CriticalPoint
 from ..spectrum.results import to_json_value
 
-# number of characters in a table's line that fit on a screen of 390 pixels
+# maximum number of characters in a table's line that fit on a screen of 390 pixels
 NARROW_SCREEN_CHARACTERS = 44
 FRAME_HEIGHT_PIXELS = 720  # height of the page in a notebook, in pixels
 _CODE_PATTERN = re.compile("`([^`\n]+)`")
@@ -148,14 +148,15 @@ class Report:
     Parameters
     ----------
     title : str
+        Title and first heading of the page.
     said : callable, optional
-        Applied to every sentence and to words in tables, to put them as the page's reader knows
-        them.
+        Function applied to every sentence and to words in tables, such as one that replaces Python
+        calls by shell commands.
 
     Attributes
     ----------
     facts : dict
-        The numbers of a page of `fastcurv.report`, empty of others.
+        The numbers of the page by name; empty unless the page comes from `fastcurv.report`.
 
     Examples
     --------
@@ -295,9 +296,9 @@ class Report:
             ``x`` and ``y`` (M,); ``low`` and ``high`` (M,) for a bar through each dot; ``out`` (M,)
             for dots in another colour; ``names`` (M,) of the dots; ``diagonal``: draw the line on
             which x and y are equal; ``xlabel``, ``ylabel``. To choose a dot: ``others`` (M, 10),
-            the dots of the rows that belong to it or numbers of rows, ``effects`` (M, 10),
-            ``columns``, ``rows`` by number, ``about`` (M,), words on each dot, and ``change``, a
-            sentence after them.
+            the numbers of the rows that are listed for each dot, and ``effects`` (M, 10), their
+            numbers in the list; ``columns``, the header of the list, and ``rows``, its lines by row
+            number; ``about`` (M,), words on each dot, and ``change``, a sentence after them.
         caption : str
         """
         data = {"label": caption, "scatter": to_json_value(view)}
@@ -377,8 +378,8 @@ class Report:
 def _render_svg(figure: Any, salt: Any, caption: str) -> str:
     """Render a figure as SVG with its caption as accessible label.
 
-    `salt` keeps its internal ids distinct from those of the page's other pictures. Black becomes
-    the page's text colour, in light and dark mode, and blue its accent colour.
+    `salt` keeps the picture's internal ids distinct from those of the page's other pictures.
+    Black becomes the page's text colour, in light and dark mode, and blue its accent colour.
     """
     with optional_import("plots"):
         import matplotlib

@@ -1,7 +1,8 @@
 """Fits to tables with more columns than rows, in the span of the rows.
 
-With a penalty the weights of the first layer lie in that span at every minimum, and losses and
-penalties are the same there, so that a fit of r coordinates ends where a fit of all columns does.
+With a penalty the weights of the first layer lie in the span of the rows at every minimum. Losses
+and penalties have the same values in r coordinates of the span, so that a fit of these coordinates
+ends where a fit of all columns does.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ def fit_in_span(
 
 
 def restrict_to_row_space(ob: Objective, theta: Any) -> tuple[Objective, np.ndarray, np.ndarray]:
-    """Return the objective with the coordinates of the rows in their span as inputs, theta there,
-    and the basis ``(d, r)`` of the span.
+    """Return the objective whose inputs are the coordinates of the rows in their span, theta for
+    these inputs, and the basis ``(d, r)`` of the span.
     """
     X = np.asarray(ob.X)
     left, sizes, basis = np.linalg.svd(X, full_matrices=False)
@@ -54,8 +55,8 @@ def restrict_to_row_space(ob: Objective, theta: Any) -> tuple[Objective, np.ndar
 
 
 def change_input_basis(model: MLP, theta: Any, basis: np.ndarray) -> tuple[MLP, np.ndarray]:
-    """Return the network of other inputs, of which ``basis`` times them are those of the model, and
-    its theta.
+    """Return a network for other inputs, and its theta. Its outputs for inputs x are those of
+    `model` at `theta` for the inputs ``basis @ x``.
     """
     (W, b), *above = model.unflatten(theta)
     other = MLP([basis.shape[1], *model.sizes[1:]], list(model.activation), dtype=model.dtype)

@@ -1,9 +1,9 @@
-"""Tables of a user: from the text of a .csv or .tsv file to the columns that can be used; `encode`
-makes inputs of a network of them.
+"""Tables of a user: from the text of a .csv or .tsv file to the columns that can be used, which
+`encode` converts to inputs of a network.
 
-A table is read by guesses that can be checked: the separator, the names, the kind of each column.
-All of them are facts of the `Table`, and what was left out is one of its `notes`. A defect that has
-no safe guess is one sentence with the line, the column and the cure.
+The separator, the names and the kind of each column are guessed. All guesses are attributes of the
+`Table`, and its `notes` state what was left out. For a defect without a safe guess, a ValueError
+names the line, the column and the cure.
 """
 
 from __future__ import annotations
@@ -54,20 +54,21 @@ from .data import (
 )
 
 SEPARATOR_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-# number of lines and cells from which the separator is detected
+# number of lines, and of cells, from which the separator is detected
 N_FIRST_LINES, N_FIRST_CELLS = 50, 2000
-MIN_TABLE_ROWS = 10  # number of rows below which scores of left-out rows are meaningless
+MIN_TABLE_ROWS = 10  # minimum number of rows; with fewer, scores of left-out rows are meaningless
 # range of the largest absolute value of a column in which variances of squared errors are finite
 MIN_COLUMN_MAGNITUDE, MAX_COLUMN_MAGNITUDE = 1e-75, 1e75
-# number of different words, such as <0.1, in the cells of a column of numbers
+# maximum number of different words, such as <0.1, in the cells of a column of numbers
 MAX_CENSORED_WORDS = 5
-MIN_MARKED_CELLS = 5  # number of cells from which thousands separators are detected
-MAX_CATEGORIES = 30  # number of most frequent words of a column that become inputs
+MIN_MARKED_CELLS = 5  # minimum number of cells from which thousands separators are detected
+# maximum number of words of a column, the most frequent ones, that become inputs
+MAX_CATEGORIES = 30
 # Whole numbers count as classes if there are at most `MAX_CLASSES` different ones with at least
 # this mean number of rows.
 MAX_CLASSES = 20
 MIN_ROWS_PER_CLASS = 5
-MAX_NAMED_COLUMNS = 5  # number of columns named in a note
+MAX_NAMED_COLUMNS = 5  # maximum number of columns named in a note
 IDENTIFIER_NAME_PATTERN = re.compile(
     r"(^|[^a-z])(id|uuid|guid|index|idx|key|nr|no|number|rowid|rownames)$|[a-z](Id|ID)$"
 )
@@ -102,7 +103,7 @@ def read_sheet(path: str | Path, least: int = 2) -> Sheet:
     ----------
     path : str or path
     least : int
-        The number of columns that there must be.
+        Minimum number of columns.
 
     Returns
     -------
@@ -111,7 +112,7 @@ def read_sheet(path: str | Path, least: int = 2) -> Sheet:
     Raises
     ------
     ValueError
-        If the file cannot be read as a table; one sentence with the line and the cure.
+        If the file cannot be read as a table. The message names the line and the cure.
     """
     path = existing_path(Path(path).expanduser())
     text, notes = _read_text(path)
@@ -169,10 +170,11 @@ def read_sheet(path: str | Path, least: int = 2) -> Sheet:
 
 
 def _detect_decimal_mark(path: Path, rows: Sequence[Cells], mark: str) -> tuple[bool, bool]:
-    """Return True if numbers have decimal commas, and True if no number shows which mark they have.
+    """Return two flags: True if numbers have decimal commas, and True if no number shows whether
+    its mark separates decimals or thousands. `mark` is the separator of cells.
 
     In a file separated by commas, decimal commas are in quotes. A cell such as "0,5" or "1,25"
-    shows them, unless other numbers have points.
+    indicates decimal commas, unless other numbers have points.
     """
     commas = [cell.strip(UNIT_CHARACTERS) for row in rows for cell in row if "," in cell]
     found = [cell for cell in commas if DECIMAL_COMMA_PATTERN.fullmatch(cell)]
@@ -266,7 +268,7 @@ def _read_text(path: Path) -> tuple[str, tuple[str, ...]]:
 
 def _windows_text(path: Path, raw: bytes, place: int) -> tuple[str, tuple[str, ...]]:
     """Return bytes that are not UTF-8 from `place` on as text in Windows-1252, which has the
-    letters of Latin-1, and a note with the first of them.
+    letters of Latin-1, and a note on the first character that is not UTF-8.
 
     Raises
     ------
@@ -323,7 +325,8 @@ def _split_into_cells(
 
 def _detect_separator(text: str, name: str) -> str:
     """Return the mark that splits the first lines into equal numbers of columns, at least two. Of
-    several marks it is the one whose cells are most often numbers or contain no other mark.
+    several such marks, the one whose cells are most often numbers or contain no other mark is
+    returned. `name` is the file's name, whose suffix decides between equal marks.
     """
     sample = list(_first_lines(text))
     own = "\t" if name.endswith(".tsv") else ","
@@ -365,7 +368,7 @@ def _have_equal_types(rows: Sequence[Cells]) -> bool:
 
 
 def _has_names(first: Cells, below: Sequence[Cells], comma: bool) -> bool:
-    """Return True if the first line names the columns.
+    """Return True if the first line names the columns; `below` holds the other lines.
 
     A word above a column of numbers is a name. Otherwise words that occur again in their columns
     are cells. A first line of numbers holds names if it counts the columns, or if the numbers are
@@ -452,8 +455,8 @@ def read_table(
         Whether y holds classes; by default words, two values, and whole numbers of which there are
         at most `MAX_CLASSES` different ones.
     all_numbers : bool
-        Whether all other columns are inputs of an existing network, so that a word or a gap in them
-        is refused, and two rows are enough.
+        Whether all other columns are inputs of an existing network. A word or a gap in these
+        columns is then an error, and two rows are enough.
 
     Returns
     -------
@@ -462,7 +465,7 @@ def read_table(
     Raises
     ------
     ValueError
-        If the table has a defect without a safe guess; one sentence.
+        If the table has a defect without a safe guess.
 
     Examples
     --------
@@ -650,7 +653,8 @@ def check_magnitudes(values: np.ndarray, cells: Cells, where: Callable[[int], st
 
 def _refuse_thousands(cells: Cells, comma: bool, where: Callable[[int], str]) -> None:
     """Raise an error for a column such as 850, 1.200, 2.350, whose marks can separate thousands or
-    decimals, since most columns of numbers rounded to three decimals have some with fewer decimals.
+    decimals, since most columns of numbers rounded to three decimals contain some numbers with
+    fewer decimals.
     """
     mark = "," if comma else "."
     marked = [i for i, cell in enumerate(cells) if mark in cell]
@@ -669,8 +673,8 @@ def _refuse_thousands(cells: Cells, comma: bool, where: Callable[[int], str]) ->
 
 
 def _column_kinds(sheet: Sheet, notes: list[str]) -> tuple[tuple[Code, ...], tuple[bool, ...]]:
-    """Return, for each column, the way in which it becomes numbers and True if it has gaps to fill.
-    Add notes on ambiguous numbers, and on columns that are left out.
+    """Return the `Code` of each column, and for each column True if it has gaps to fill. Add notes
+    on ambiguous numbers, and on columns that are left out, to `notes`.
     """
     codes, gaps, why = [], [], dict[str, list[str]]()
     columns = list(zip(*sheet.rows))
@@ -731,8 +735,8 @@ IDENTIFIER_REASON = (
 def _column_kind(
     name: str, cells: Cells, comma: bool, where: Callable[[int], str], notes: list[str]
 ) -> tuple[Code, str, bool]:
-    """Return the way in which a column becomes numbers, the reason why it is left out or "", and
-    True if it has gaps. Add notes on ambiguous numbers.
+    """Return the `Code` of a column, the reason why the column is left out or "", and True if it
+    has gaps. Add notes on ambiguous numbers to `notes`.
     """
     values, bad, unit = parse_measures(cells, comma)
     _refuse_few_words(cells, bad, where)
@@ -830,5 +834,5 @@ def columns_phrase(names: Sequence[str]) -> str:
 
 
 def normalise_word(cell: str) -> str:
-    """Return the word in a cell, where all gaps become one word."""
+    """Return the word in a cell, or "" for all words that mark a gap."""
     return "" if cell.lower() in MISSING_CELLS else cell

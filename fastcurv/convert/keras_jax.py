@@ -32,9 +32,9 @@ OTHER_VECTOR_NAME_PATTERN = re.compile(
 )
 EMBEDDING_NAME_PATTERN = re.compile(r"embeddings?_?\d*")
 
-MIN_KERAS_DEVIATION = 1e-7  # smallest standard deviation by which Normalization divides
+MIN_KERAS_DEVIATION = 1e-7  # minimum standard deviation by which Normalization divides
 KERAS_PACKAGES = ("keras", "tf_keras", "tensorflow")  # packages that define Keras classes
-# Key: a layer that computes nothing at prediction.
+# layers that leave their input unchanged at prediction
 INERT_LAYERS = {
     *("InputLayer", "Flatten", "Identity", "Dropout", "AlphaDropout", "GaussianDropout"),
     *("GaussianNoise", "SpatialDropout1D", "ActivityRegularization"),
@@ -56,9 +56,9 @@ class Leaf(NamedTuple):
     name : str
         The path of the array from the root.
     home : str
-        The path of the container that holds it.
+        The path of the container that holds the array.
     key : str
-        Its key in that container.
+        The key of the array in its container.
     array : ndarray
         The array itself.
     """
@@ -116,8 +116,8 @@ def from_keras(weights: Any, activation: Any = None) -> Model:
         the model was compiled with a cross entropy of probabilities.
     activation : str or sequence of str, optional
         Activation of the hidden layers, by this library's names; the last layer's softmax or
-        sigmoid belongs to the loss. Default: that of the model. Required for a list of weights with
-        hidden layers, which does not specify it.
+        sigmoid belongs to the loss. Default: that of the model. Required for a list of weights
+        with hidden layers, because the list does not specify it.
 
     Returns
     -------
@@ -130,7 +130,8 @@ def from_keras(weights: Any, activation: Any = None) -> Model:
     ------
     ValueError
         If the arrays are not a sequence of kernels and biases, if a layer has no counterpart in
-        `MLP`, if `activation` differs from the model's, or if it is missing.
+        `MLP`, if `activation` differs from that of the model, or if `activation` is required and
+        missing.
 
     See Also
     --------
@@ -186,8 +187,8 @@ def _read_model(network: Any, activation: Any) -> Model:
 
 
 def _takes_probabilities(loss: Any) -> bool:
-    """Return True if a Keras loss is a cross entropy of probabilities, to which the softmax or
-    sigmoid at the end of a network belongs.
+    """Return True if a Keras loss is a cross entropy without ``from_logits=True``. Its argument is
+    then a probability, so the softmax or sigmoid at the end of a network belongs to the loss.
     """
     name = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
     logits = getattr(loss, "_fn_kwargs", getattr(loss, "fn_kwargs", {})).get("from_logits", False)
@@ -214,7 +215,7 @@ def _flatten_layers(network: Any) -> list[Any]:
                 for layer, taken, given in zip(inner, takes, ends)
             )
         except (AttributeError, ValueError, IndexError):
-            # The layer may be used twice.
+            # A layer that is used twice has no single input.
             chained = False
         refuse_if(not chained, f"{kind}, whose layers are no chain,", KERAS_ADVICE)
     return [leaf for layer in inner for leaf in _flatten_layers(layer)]
@@ -230,7 +231,7 @@ def _keras_class_name(layer: Any) -> str:
 
 
 def _read_layer(stack: Stack, layer: Any, name: str) -> None:
-    """Read one Keras layer into the stack."""
+    """Add one Keras layer to the stack; `name` describes the layer in messages."""
     kind, known = _keras_class_name(layer), activations_of("keras")
     settings = layer.get_config() if kind else {}
     phi = getattr(layer, "activation", None)
@@ -279,7 +280,9 @@ def _read_layer(stack: Stack, layer: Any, name: str) -> None:
 def _read_scaling_layer(
     stack: Stack, kind: str, layer: Any, settings: Mapping[str, Any], name: str
 ) -> None:
-    """Read a layer that scales and shifts features at prediction into the stack."""
+    """Add a layer that scales and shifts features at prediction to the stack. `kind` is one of
+    `SCALING_LAYERS`, and `settings` the result of the layer's ``get_config()``.
+    """
     parts: list[Any]
     like: Any
     if kind == "Rescaling":
@@ -322,7 +325,7 @@ def _n_input_axes(layer: Any) -> int:
     try:
         return len(layer.input.shape)
     except (AttributeError, ValueError, TypeError):
-        # The layer may not be a real one, or may be used twice.
+        # A layer that was never called, or is used twice, has no single input.
         return 2
 
 
@@ -330,7 +333,9 @@ def _n_input_axes(layer: Any) -> int:
 
 
 def _strip_numbers(name: str) -> str:
-    """Return a name without its numbers. Names with equal stems are ordered by their numbers."""
+    """Return a name without its last number, and with all other numbers replaced by #. Names with
+    equal results are ordered by their numbers.
+    """
     return re.sub(r"\d+", "#", re.sub(r"_?\d+$", "", name))
 
 
@@ -386,8 +391,9 @@ def _sort_parts(parts: dict[Any, list[Leaf]], name: str) -> list[list[Leaf]]:
 def _possible_orders(
     left: list[Any], fits: Callable[[Any, Any], bool], done: list[Any]
 ) -> list[list[Any]]:
-    """Return at most two orders of `left` in which each element fits the previous one. `left` is
-    sorted, and elements with equal stems keep their order.
+    """Return at most two orders of `left`, after the elements `done`, in which ``fits(previous,
+    next)`` is True for all neighbours. `left` is sorted, and elements whose names differ only in
+    numbers keep their order.
     """
     if not left:
         return [done]
@@ -415,8 +421,8 @@ def from_jax(params: Any, activation: Any = None) -> Model:
         ``nnx.state(module)``; for Equinox, whose weights are ``(out, in)``, ``[(l.weight.T, l.bias)
         for l in net.layers]``.
     activation : str or sequence of str, optional
-        Activation of the hidden layers, by this library's names. Required if there are any, since
-        the parameters do not specify it.
+        Activation of the hidden layers, by this library's names. Required for a network with
+        hidden layers, because the parameters do not specify it.
 
     Returns
     -------

@@ -31,10 +31,11 @@ DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 MICROSOFT_GELU = ("com.microsoft", "Gelu")  # the exact GELU
 MIN_OPSET = 7  # older opsets define broadcasting, dropout and batch normalisation differently
 CONSTANT_FOLDING_NODES = ("Identity", "Cast", "Transpose")  # nodes that are evaluated on constants
-# nodes that keep probabilities
+# nodes that leave probabilities unchanged
 PROBABILITY_NODES = ("Identity", "Cast", "Reshape", "Flatten", "ZipMap", "Normalizer")
 LABEL_NODES = ("ArgMax", "Binarizer", "Greater")  # nodes that turn probabilities into labels
 SHAPE_NODES = ("Flatten", "Reshape", "Squeeze")
+# nodes that may follow the probabilities
 OUTPUT_NODES = {*PROBABILITY_NODES, *LABEL_NODES, "ArrayFeatureExtractor", "Concat", "Sub", "Where"}
 # Key: an activation made of several nodes, with the inputs of sums and products sorted. Value: its
 # name.
@@ -46,7 +47,7 @@ ACTIVATION_PATTERNS = {
     "Mul(0.5, Mul(Add(1.0, Erf(Div(z, sqrt2))), z))": "Gelu",
     "Mul(Add(1.0, Erf(Div(z, sqrt2))), Mul(0.5, z))": "Gelu",
 }
-# A file may have this number of parameters in addition to one for each of its bytes.
+# maximum number of parameters of a file in addition to one for each of its bytes
 MAX_EXTRA_PARAMS = 1 << 12
 SUPPORTED_NODES = (
     "Gemm, MatMul and Add, Relu LeakyRelu Tanh Sigmoid Softplus Elu Gelu and SiLU, Clip and Max "
@@ -64,7 +65,7 @@ class Graph:
     folder : str or None
         Folder in which external weight files may be; None if they are not allowed.
     stack : Stack
-        The stack that is read, which also counts the memory used by reading.
+        The stack to which layers are added. It also counts the memory used by reading.
     """
 
     def __init__(self, proto: Any, folder: str | None, stack: Stack) -> None:
@@ -122,7 +123,7 @@ class Graph:
             raise ValueError(
                 f"the graph's input must be rows, (N, features), got {len(dims)} axes."
             )
-        self.axes, self.rows = len(dims), dims[0]  # length 0 stands for any number of rows
+        self.axes, self.rows = len(dims), dims[0]  # 0 if the number of rows is not fixed
         stack.takes = math.prod(dims[1:]) or None  # None if the number of inputs is unknown
         self.outputs = {o.name for o in graph.output}
 
@@ -230,8 +231,8 @@ def _node_name(node: Any) -> str:
 
 
 def _match_gated_activation(graph: Graph, at: str) -> tuple[str, Any] | None:
-    """Return the kind and the last node of an activation that is exported as several nodes, one of
-    `ACTIVATION_PATTERNS`, or None.
+    """Return the name and the last node of an activation that begins at the tensor `at` and is
+    exported as several nodes, one of `ACTIVATION_PATTERNS`, or None.
     """
     words, waiting = {at: "z"}, deque(graph.readers[at])
     inside: set[int] = set()
@@ -252,7 +253,7 @@ def _match_gated_activation(graph: Graph, at: str) -> tuple[str, Any] | None:
 
 
 def _read_node(graph: Graph, node: Any) -> None:
-    """Read one node of the chain into the stack."""
+    """Add one node of the chain to the stack."""
     stack, kind, attributes, name = (
         graph.stack,
         node.op_type,
@@ -266,7 +267,7 @@ def _read_node(graph: Graph, node: Any) -> None:
         SUPPORTED_NODES,
     )
     arithmetic = kind in ("Add", "Sub", "Mul", "Div")
-    # true for example for a division by 255
+    # True for arithmetic with one number, such as a division by 255
     alone = arithmetic and all(x is None or x.size == 1 for x in held)
     refuse_if(
         graph.axes != 2 and not alone and kind not in (*SHAPE_NODES, "Identity", "Cast", "Dropout"),
@@ -340,7 +341,9 @@ def _float_constant(c: np.ndarray, name: str) -> np.ndarray:
 
 
 def _constant_row(c: np.ndarray, name: str) -> np.ndarray:
-    """Return a constant that is the same for every row as a vector."""
+    """Return a constant as a vector that is added to or multiplies every row. Raise ValueError if
+    the constant differs between rows.
+    """
     refuse_if(
         c.ndim > 2 or c.size != max(c.shape[-1:], default=1),
         f"{name} of a constant of shape {c.shape}, other for every row,",
@@ -477,8 +480,9 @@ def from_onnx(source: Any, *, max_params: int | None = None) -> Model:
         nodes read, such as zeros that an exporter stores once, becomes separate parameters of each.
         Weights in separate files are read only if the model is given by its path.
     max_params : int, optional
-        The largest number of parameters that the model may have. Default: the number of bytes of
-        its file, so that the memory used for an untrusted file is of the order of its size.
+        The maximum number of parameters of the model. Default: the number of bytes of the file plus
+        a few thousand, so that the memory used for an untrusted file is of the order of the file's
+        size.
 
     Returns
     -------

@@ -31,7 +31,7 @@ def unsupported_layer(what: str, wanted: str = SUPPORTED_STEPS_TEXT) -> ValueErr
 
 
 def refuse_if(when: Any, what: str, wanted: str = SUPPORTED_STEPS_TEXT) -> None:
-    """Raise the error for a layer that has no counterpart if `when` is True."""
+    """Raise the error of `unsupported_layer` if `when` is True."""
     if when:
         raise unsupported_layer(what, wanted)
 
@@ -43,8 +43,8 @@ class Stack:
     Parameters
     ----------
     room : float
-        The largest number of parameters, for files that are not trusted; arrays that are unpacked
-        or multiplied while reading may take 64 bytes for each of them.
+        The maximum number of parameters, for files that are not trusted; arrays that are unpacked
+        or multiplied while reading may take 64 bytes for each of these parameters.
     """
 
     def __init__(self, room: float = math.inf) -> None:
@@ -68,14 +68,18 @@ class Stack:
     def _open(
         self, name: str, fits: bool = True, why: str = " that does not follow a linear layer"
     ) -> None:
-        """Raise a ValueError after a softmax, and for a layer that is not allowed at this place."""
+        """Raise a ValueError if the layer `name` follows a softmax, or if `fits` is False, in which
+        case `why` completes the message.
+        """
         refuse_if(
             self.closed or not fits,
             f"{name} after {self.closed}" if self.closed else f"{name}{why}",
         )
 
     def count_memory(self, n_bytes: float) -> None:
-        """Count memory used by reading. Raise a ValueError if a small file requires much memory."""
+        """Count `n_bytes` of memory used by reading. Raise a ValueError if the total exceeds 64
+        bytes for each allowed parameter, plus 1 MiB.
+        """
         self.left -= n_bytes
         if self.left < 0:
             raise ValueError(
@@ -192,7 +196,7 @@ class Stack:
 
     def named(self, library: str, kind: str, settings: Mapping[str, Any], name: str) -> None:
         """Add an activation by its name and settings in another library. Raise a ValueError if the
-        settings make it a different function from that of the same name here.
+        settings define a different function from this library's activation.
         """
         phi, wanted = activations_of(library)[kind]
         for key, value in wanted.items():
@@ -224,7 +228,7 @@ class Stack:
         self.saved, self.forked = len(self.layers), name
 
     def join(self, name: str) -> None:
-        """Add the output at the fork to that of the hidden layer after it."""
+        """Add the output at the fork to the output of the hidden layer after the fork."""
         l = len(self.layers) - 1
         fits = self.saved == l and self.last in ("linear", "activation") and self.pending is None
         self._open(name, fits, " that is not the input of one hidden layer added to its output")
@@ -237,8 +241,9 @@ class Stack:
         self.names[-1] += f" and {name}"
 
     def close(self, name: str, said: bool = True) -> None:
-        """Add a softmax, after which nothing may follow. If `said` is False, it is a log-softmax,
-        which does not change a cross entropy that follows it.
+        """Add a final softmax, after which no layer may follow. `said` is False for a log-softmax,
+        about which `warn_left_out` does not warn, because a second one does not change a cross
+        entropy.
         """
         self._open(name, self.last == "linear" and self.saved is None and self.pending is None)
         self.closed = name
@@ -351,13 +356,13 @@ def from_sklearn(est: Any) -> Model:
     Parameters
     ----------
     est : MLPClassifier, MLPRegressor, Pipeline or TransformedTargetRegressor
-        A fitted estimator of scikit-learn or of this library. In a pipeline that ends with one,
-        scalers and PCA before it are folded into the first layer, so the model takes the same rows
-        as the pipeline. W and the spectrum then refer to unscaled features, where ``l2`` does not
-        correspond to the fit's alpha; to get the network in the coordinates of the fit, use
-        ``from_sklearn(pipe[-1])`` with ``X = pipe[:-1].transform(X)``. The scaler of targets of a
-        TransformedTargetRegressor, around or inside of a pipeline, is folded into the last layer,
-        so that outputs are in the units of y.
+        A fitted estimator of scikit-learn or of this library. In a pipeline that ends with such an
+        estimator, the scalers and PCA before it are folded into the first layer, so the model
+        takes the same rows as the pipeline. W and the spectrum then refer to unscaled features,
+        where ``l2`` does not correspond to the fit's alpha; to get the network in the coordinates
+        of the fit, use ``from_sklearn(pipe[-1])`` with ``X = pipe[:-1].transform(X)``. The scaler
+        of targets of a TransformedTargetRegressor, around or inside of a pipeline, is folded into
+        the last layer, so that outputs are in the units of y.
 
     Returns
     -------
@@ -432,9 +437,9 @@ def from_sklearn(est: Any) -> Model:
 
 
 def _activation_of(est: Any) -> Any:
-    """Return the activation of a fitted estimator. For the estimators of this library it is that of
-    the fit, even if the parameter was changed since; for scikit-learn's it is the current
-    parameter.
+    """Return the activation of a fitted estimator: for an estimator of this library the activation
+    of the fit, even if the parameter was changed since, and for one of scikit-learn the current
+    parameter, which its predictions use.
     """
     if isinstance(getattr(est, "model_", None), MLP):
         return est.model_.activation
@@ -482,8 +487,8 @@ def sklearn_base_classes(x: Any) -> list[Any]:
 
 
 def scales_targets(est: Any) -> bool:
-    """Return True if an estimator is scikit-learn's TransformedTargetRegressor, or a subclass that
-    predicts in the same way.
+    """Return True if an estimator is scikit-learn's TransformedTargetRegressor or a subclass of
+    it. Raise ValueError for a subclass with its own `predict`.
     """
     kind: Any = next(
         (b for b in sklearn_base_classes(est) if b.__name__ == TARGET_REGRESSOR_NAME), None
@@ -518,7 +523,7 @@ def append_target_map(W: np.ndarray, b: np.ndarray, A: np.ndarray, c: np.ndarray
 
 def target_map(est: Any, after: Affine | None = None) -> Affine | None:
     """Return the map from the outputs of the regressor in a fitted TransformedTargetRegressor to
-    targets, followed by the map `after`, or None if it is the identity.
+    targets, followed by the map `after`, or None if the result is the identity.
     """
     if not hasattr(est, "regressor_"):
         raise ValueError(

@@ -372,7 +372,7 @@ def to_c(model: Any, theta: Any, path: Any, *, name: str = "net", statistics: An
 
     See Also
     --------
-    MLP.input_jacobian, MLP.input_hessian : The same in Python.
+    MLP.input_jacobian, MLP.input_hessian : The derivatives in Python.
     from_sklearn : Folds the scalers of a fitted pipeline into the network.
 
     Notes
@@ -417,7 +417,9 @@ def to_c(model: Any, theta: Any, path: Any, *, name: str = "net", statistics: An
 
 
 def c_source(model: MLP, theta: np.ndarray, name: str, file: str) -> str:
-    """Return the text of the file."""
+    """Return the text of the C file. `name` is the C name of the function, and `file` the file's
+    name for the comment at its head.
+    """
     d_in, d_out, n = model.sizes[0], model.sizes[-1], len(model.shapes)
     at, work = work_offsets(model)
     layers = model.unflatten(theta)
@@ -460,7 +462,9 @@ def c_source(model: MLP, theta: np.ndarray, name: str, file: str) -> str:
 
 
 def work_offsets(model: MLP) -> tuple[dict[str, int], int]:
-    """Return the offsets of the matrices in `work`, and the length of `work`."""
+    """Return the offsets of the matrices in the C array `work`, by name, and the length of
+    `work`.
+    """
     n, tangents = len(model.shapes), 1 + model.sizes[0]
     widest, hidden = max(model.sizes), max(model.sizes[1:-1], default=0)
     parts = {f"Z{l}": tangents * m for l, m in enumerate(model.sizes[1:], start=1)}
@@ -472,7 +476,9 @@ def work_offsets(model: MLP) -> tuple[dict[str, int], int]:
 
 
 def pass_statements(model: MLP, at: dict[str, int]) -> tuple[list[str], list[str]]:
-    """Return the statements of the forward and backward passes."""
+    """Return the C statements of the forward pass and of the backward pass, as two lists of lines.
+    `at` holds the offsets of `work_offsets`.
+    """
     forward, n = [], len(model.shapes)
     backward: list[str] = []
     for l, (m, k) in enumerate(model.shapes, start=1):
@@ -500,7 +506,9 @@ def pass_statements(model: MLP, at: dict[str, int]) -> tuple[list[str], list[str
 
 
 def c_array(name: str, numbers: np.ndarray) -> str:
-    """Return the numbers as a constant array, row by row, each read back to the same double."""
+    """Return the C definition of a constant array with the given numbers, row by row. A C compiler
+    reads back the same doubles.
+    """
     text = ", ".join(repr(float(x)) for x in numbers.ravel())
     body = textwrap.fill(text, 96, initial_indent="    ", subsequent_indent="    ")
     return f"static const double {name}[] = {{\n{body}\n}};"

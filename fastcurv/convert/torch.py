@@ -68,15 +68,15 @@ FUNCTION_DEFAULTS: dict[str, dict[str, Any]] = {
     "Hardtanh": {"min_val": -1.0, "max_val": 1.0},
     "Linear": {"bias": None},
 }
-# Key: a function that is relu with these settings.
+# Key: a function. Value: the settings with which the function is relu.
 RELU_FUNCTIONS = {
     "clamp": ({"min": 0, "max": None}, {"min": 0, "max": math.inf}),
     "clamp_min": ({"min": 0},),
     "Hardtanh": ({"min_val": 0, "max_val": math.inf},),
     "Threshold": ({"threshold": 0, "value": 0},),
 }
-# relative difference of outputs in float64, far above rounding and far below that of a different
-# function
+# maximum relative difference of outputs in float64 that counts as equal: far above rounding errors,
+# and far below the difference of another function
 SAME_OUTPUT_TOL = 1e-6
 DROPOUT_MODULES = ("Dropout", "AlphaDropout", "Dropout1d")
 
@@ -132,7 +132,9 @@ def _torch_class_name(module: Any) -> str:
 
 
 def _check_no_hooks(module: Any, said: str, wraps: bool) -> None:
-    """Raise a ValueError if calling a module does more than the ``forward`` of its class."""
+    """Raise a ValueError if calling a module does more than the ``forward`` of its class. `said`
+    describes the module in messages, and `wraps` is True for the classes in `WRAPPER_ATTRIBUTES`.
+    """
     from torch.nn.modules import module as plain
 
     hooks = ("_forward_hooks", "_forward_pre_hooks")
@@ -207,7 +209,7 @@ def _trace_steps(module: Any, name: str) -> list[Step]:
 
 
 def _reads_shape(node: Any) -> bool:
-    """Return True if a node reads the shape of a tensor, or part of it."""
+    """Return True if a node reads the shape of a tensor, or the length of one axis."""
     if node.op == "call_method" and node.target == "size":
         return True
     return bool(node.op == "call_function" and node.target is getattr and node.args[1] == "shape")
@@ -245,7 +247,9 @@ def _called_function(node: Any) -> tuple[str, tuple[str, ...]]:
 
 
 def _steps_of_node(module: Any, node: Any, at: Any, saved: list[Any], name: str) -> list[Step]:
-    """Return the steps that one node of a graph represents."""
+    """Return the steps that one node of a graph represents. `at` is the node before, and `saved`
+    holds the node at which a skip connection starts and the node of its sum, or nothing.
+    """
     where = "".join(f"[{p}]" if p.isdigit() else f".{p}" for p in str(node.target).split("."))
     if node.op == "call_module" and node.args == (at,) and not node.kwargs:
         return _flatten_module(module.get_submodule(node.target), f"{name}{where}")
@@ -264,7 +268,7 @@ def _steps_of_node(module: Any, node: Any, at: Any, saved: list[Any], name: str)
     words = {key: x for key, x in node.kwargs.items() if key not in ("inplace", "_stacklevel")}
     given = {**FUNCTION_DEFAULTS.get(kind, {}), **words, **dict(zip(names, rest))}
     told = given.pop("dtype", None) is not None or not set(given) <= set(names)
-    # a further argument True stands for in-place
+    # A further argument that is True or False selects the in-place variant.
     if told or not all(isinstance(x, bool) for x in rest[len(names) :]):
         raise unsupported_layer(f"{said} with arguments of its own")
     if kind == "Linear":
@@ -277,8 +281,8 @@ def _steps_of_node(module: Any, node: Any, at: Any, saved: list[Any], name: str)
 
 
 def _check_equal_dtypes(module: Any, name: str, stack: Stack) -> None:
-    """Raise a ValueError if torch could not multiply because of different dtypes. Half precision is
-    exempt.
+    """Raise a ValueError if a parameter has another dtype than those of the layers before, since
+    torch could not multiply them. Parameters in half precision are not checked.
     """
     for tensor in (module.weight, module.bias, getattr(module, "running_mean", None)):
         if tensor is not None and tensor.element_size() >= 4:
@@ -291,7 +295,9 @@ def _check_equal_dtypes(module: Any, name: str, stack: Stack) -> None:
 
 
 def _check_unshared(module: Any, name: str, seen: dict[int, tuple[str, Any]]) -> None:
-    """Raise a ValueError if an earlier layer has the same weight or bias."""
+    """Raise a ValueError if an earlier layer has the same weight or bias. `seen` maps the ids of
+    these tensors to the names of their layers.
+    """
     for part, tensor in (("weight", module.weight), ("bias", module.bias)):
         if id(tensor) in seen:
             raise unsupported_layer(f"{name}, which shares the {part} of {seen[id(tensor)][0]},")
@@ -315,7 +321,7 @@ def _read_batch_norm(
 
 
 def _add_step_to_stack(stack: Stack, step: Step, seen: dict[int, tuple[str, Any]]) -> None:
-    """Read one step into the stack."""
+    """Add one step to the stack."""
     name, kind, module = step
     refuse_if(
         stack.column and kind not in ("Sigmoid", "Identity"),
@@ -457,7 +463,7 @@ def from_torch(module: Any, activation: Any = None) -> Model:
 
 def _check_equal_outputs(module: Any, model: MLP, theta: np.ndarray) -> None:
     """Raise a ValueError if a user-defined ``forward`` and its traced graph give different results
-    on sample rows. The function may branch on its argument, and the graph records only the branch
+    on sample rows. A ``forward`` may branch on its argument, and the graph records only the branch
     taken for torch.fx's proxies.
     """
     import torch
@@ -493,7 +499,9 @@ def _check_equal_outputs(module: Any, model: MLP, theta: np.ndarray) -> None:
 
 
 def _warn_of_other_theta(module: Any, folded: bool, theta: np.ndarray, read: list[Any]) -> None:
-    """Warn if theta differs from the module's own parameters."""
+    """Warn if theta differs from the module's own parameters, because batch normalisation is
+    `folded`, or because their number or order differs from that of the tensors `read`.
+    """
     own = list(module.parameters())
     n = sum(p.numel() for p in own)
     if folded:
@@ -513,7 +521,7 @@ def _warn_of_other_theta(module: Any, folded: bool, theta: np.ndarray, read: lis
 
 
 def _model_from_state(state: Mapping[str, Any], activation: Any) -> Model:
-    """Return the model and theta from weights and biases by name."""
+    """Return the model and theta from a state dict, which holds weights and biases by name."""
     found: dict[str, list[Any]] = {}
     for key, tensor in state.items():
         layer, _, part = str(key).rpartition(".")

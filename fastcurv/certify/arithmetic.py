@@ -100,9 +100,9 @@ def spectral_norm_bound(A: Floats) -> float:
     """Return an upper bound on ``||A||_2``, the smaller of two bounds: one from the smaller Gram
     matrix G, and ``sqrt(||A||_1 ||A||_inf)``.
 
-    Up to 256 rows or columns, the bound from G is exact to rounding. Above that it is the square
-    root of ``||G^16||_F^(1/16)``, at most a factor of ``k^(1/64)`` too large, with k the smaller
-    side.
+    Up to 256 rows or columns, the bound from G is exact to rounding. For larger matrices it is the
+    square root of ``||G^16||_F^(1/16)``, at most a factor of ``k^(1/64)`` too large, with k the
+    smaller side.
     """
     size = float(np.abs(A).max(initial=0.0))
     if not 0 < size < np.inf:
@@ -175,8 +175,8 @@ class Gram:
 
 
 def spectral_norm_bounds(K: Floats, squarings: int = 3) -> Floats:
-    """Return upper bounds ``(rows, 1)`` on the spectral norms of a stack of matrices (rows, m, k),
-    at most a factor of ``min(m, k)^(1/4p)`` too large, p = 2^squarings.
+    """Return upper bounds ``(rows, 1)`` on the spectral norms of a stack K of matrices (rows, m,
+    k), at most a factor of ``min(m, k)^(1/4p)`` too large, p = 2^squarings.
     """
     size = np.abs(K).max(axis=(1, 2), keepdims=True)
     K = K / np.where((size > 0) & (size < np.inf), size, 1.0)

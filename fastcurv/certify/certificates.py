@@ -1,5 +1,5 @@
-"""Proved statements about a network objective near theta. `classify` and `minimize` call them
-through `fastcurv.common.objectives`, whose results claim nothing if an objective has no
+"""Proved statements about a network objective near theta. `classify` and `minimize` call these
+methods through `fastcurv.common.objectives`, whose results claim nothing if an objective has no
 certificates.
 """
 

@@ -24,8 +24,8 @@ These sums are products of matrices (units, rows) (rows, inputs). Layers are ind
 column, so their bounds are added as squares. Cost: O(N L^2 sum(widths)) and L^2 such products.
 
 Underflow in the engine's products does not scale with a_nk or delta_ni. `underflow_bounds` bounds
-it separately, for all columns at once; where float64 products computed here are multiplied by these
-numbers, they are rounded up.
+this underflow separately, for all columns at once. Products that are computed here in float64 and
+multiplied by a_nk or delta_ni are rounded up.
 """
 
 from __future__ import annotations
@@ -246,7 +246,7 @@ class Columns:
 
     def forward(self, s: State, sizes: dict[str, list[NormBound]], l: int) -> list[NormBound]:
         """Return, by part (weights of all layers, then biases), bounds on the effect of a unit step
-        in each bias of layer l.
+        in each bias of layer l. `sizes` comes from the method `sizes`.
         """
         R, last, like = self.R, self.L - 1, np.zeros(s.d[l].x.shape)
         self.peak = like + 1.0
@@ -266,7 +266,9 @@ class Columns:
         return self.run_backward(s, sizes, self.loss(s, z), None, last, rz=rz, ra=ra, unit=l)
 
     def backward(self, s: State, sizes: dict[str, list[NormBound]], l: int) -> list[NormBound]:
-        """Return, by part, bounds on the effect of a unit step in re at each input of layer l."""
+        """Return, by part, bounds on the effect of a unit step in re at each input of layer l.
+        `sizes` comes from the method `sizes`.
+        """
         like = np.zeros(s.a[l].x.shape)
         self.peak = like + 1.0
         e = NormBound.entered(like + 1.0, like + self.gammas[l])

@@ -143,7 +143,8 @@ class ReluRows:
     def effective(gates: Arrays) -> list[NDArray[np.bool_]]:
         """Return, for each hidden layer, a mask (N, width) of the units that can affect the output
         of their row, which are those with at least one active unit in every layer above. NaN, the
-        gate of an active kink, counts as active.
+        gate of an active kink, counts as active. `gates` holds phi' of every unit and row, (N,
+        width).
         """
         found: list[NDArray[np.bool_]] = []
         here = np.ones(len(gates[0]), dtype=bool)
@@ -491,8 +492,9 @@ class Copies:
         )
 
     def split(self, merged: Floats, shares_of: Floats) -> Floats:
-        """Return theta of the full network. The units of a family have the weights that they have
-        in the theta `shares_of`, but at least `MIN_COPY_SHARE` times that of the unit they copy.
+        """Return theta of the full network. `merged` is theta without copies. The units of a
+        family have the weights that they have in the theta `shares_of`, but at least
+        `MIN_COPY_SHARE` times that of the unit they copy.
         """
         turns = self._orthonormal_unit_rows(shares_of, MIN_COPY_SHARE)
         return self._rotate_units(layers_of(self.rows, merged), turns, True)
@@ -609,8 +611,8 @@ class SmoothPiece(Smooth):
         return found
 
     def by_layer(self, of_slopes: NDArray[Any], gates: Arrays | None = None) -> Arrays:
-        """Return values at the active kinks, ``(..., n_slopes)``, as arrays ``(..., N, width)`` for
-        each layer. Entries without an active kink are those of `gates`, or NaN.
+        """Return values `of_slopes` at the active kinks, ``(..., n_slopes)``, as arrays ``(...,
+        N, width)`` for each layer. Entries without an active kink are those of `gates`, or NaN.
         """
         found, at = [], 0
         for l, active in enumerate(self.active):

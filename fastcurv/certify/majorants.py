@@ -866,7 +866,7 @@ def unbounded_reason(ob: Any, direction: Floats) -> str:
 
 
 def last_layer_direction(ob: Any, at: Floats) -> Floats:
-    """Return the last layer's part of theta (n,), scaled to length 1, or NaN if it is 0."""
+    """Return the last layer's part of theta, `at` (n,), scaled to length 1, or NaN if it is 0."""
     last = sum(part.size for part in layers_of(ob.model, at)[-1] if part is not None)
     direction = np.where(np.arange(len(at)) < len(at) - last, 0.0, at)
     with np.errstate(invalid="ignore"):

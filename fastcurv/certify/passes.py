@@ -33,12 +33,13 @@ smallest bound is taken:
 The first bound does not depend on how units are scaled. The second avoids the factor by which the
 first grows with every layer, ``|| |W| ||_2 / ||W||_2`` or about ``sqrt(width)``. In the third,
 ``A_l = diag(phi'(z_l)) W_l [+ I]`` for each row, fresh_i is the error that enters at layer i, and
-the same norms hold for the transposes in the backward pass. It keeps the bounds of deep networks
-useful, if the network is small enough for one matrix per row (`MAX_JOINT_FLOPS`). The error of ``a
-= phi(z)`` is at most ``|phi'| |dz| + S2 |dz|^2 / 2``, where S2 is the largest phi'' between z - dz
-and z + dz, so the second order is bounded and not left out; where that interval contains a kink,
-the jump of phi' is added. The errors of phi' and phi'' have similar bounds. A product x * y of two
-inexact matrices has an error of at most ``|dx| (|y| + |dy|) + |x| |dy|``.
+the same norms hold for the transposes in the backward pass. The third bound keeps the results for
+deep networks useful, if the network is small enough for one matrix per row (`MAX_JOINT_FLOPS`).
+The error of ``a = phi(z)`` is at most ``|phi'| |dz| + S2 |dz|^2 / 2``, where S2 is the largest
+phi'' between z - dz and z + dz, so the second order is bounded and not left out; where that
+interval contains a kink, the jump of phi' is added. The errors of phi' and phi'' have similar
+bounds. A product x * y of two inexact matrices has an error of at most ``|dx| (|y| + |dy|) + |x|
+|dy|``.
 
 Sums over rows, ``dW = delta' a`` and ``rdW = rdelta' a + delta' ra``. The bound of each term x'y is
 the smaller of
@@ -249,7 +250,10 @@ class LossRows:
         z.r.record_overflow(self.d.size)
 
     def _squares(self, z: Floats, dz: Err, y: NDArray[Any], sign: Floats) -> tuple[Any, ...]:
-        """Return delta = 2 f (z - y), its Err, and h = 2 f, for squared errors."""
+        """Return delta = 2 f (z - y), its Err, and h = 2 f, for squared errors. dz bounds the
+        errors of the outputs z, and f is ``self.f`` times the `sign` of the weight, as in the
+        methods below.
+        """
         r, gap, h = self.r, z - y, np.broadcast_to(2 * self.f, z.shape)
         size = np.abs(gap) + dz.E
         rounding = multiply_rounded_up(2 * self.f * (self.uf + 3 * r.u), size)

@@ -1,8 +1,8 @@
 """Value and gradient of a network objective by passes in extended precision, with a proved bound.
 
-A float64 gradient is off by its rounding, about 1e-16 of the size of the terms of its sums; at a
-critical point it consists of little else. Here every number has some 100 bits (`Pair`), so that
-even coarse bounds on norms, row by row, are still some 1e-25:
+A float64 gradient has a rounding error of about 1e-16 times the size of the terms of its sums; at a
+critical point it consists of little else. In these passes every number has some 100 bits (`Pair`),
+so that even coarse bounds on the norms of errors, row by row, are still some 1e-25:
 
     z = a W' + b        dz     = ||W|| da + tau |a| |W| + unit (...)
     a = phi(z)          da     = sup|phi'| dz + unit (...)              [+ the input's]
@@ -228,7 +228,7 @@ def pair_matmul(A: list[Sliced], B: list[Sliced]) -> Pair:
 
 
 def matmul_of_slices(a: Sliced, b: Sliced) -> Pair:
-    """Return ``A B'`` from the slices of both matrices."""
+    """Return ``A B'`` from the slices a of A and b of B."""
     total = pair_from_float(np.zeros((len(a.exponents), len(b.exponents))))
     for order in range(N_SLICES - 1, -1, -1):
         check_time()
@@ -547,7 +547,7 @@ class Precise:
 
     def sums(self, d: Bounded, a: Bounded) -> list[tuple[Pair, float]]:
         """Return ``dW = delta' a`` and ``db``, the sum of the rows of delta, with bounds on the
-        norms of their errors.
+        norms of their errors, for delta d.
         """
         error = float((d.error * (a.size + a.error) + d.size * a.error).sum())
         tops = [norm(np.abs(m.value.hi).max(axis=0)) for m in (d, a)]

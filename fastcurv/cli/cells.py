@@ -69,7 +69,7 @@ def is_number(cell: str, comma: bool) -> bool:
 
 def split_unit(cell: str, comma: bool) -> tuple[str, str]:
     """Return the text of the number and the unit of a cell such as 12.5 kg or USD 12, or two empty
-    strings for other cells.
+    strings for other cells. `comma` is that of `parse_number`.
     """
     before, behind = (
         _NUMBER_THEN_UNIT_PATTERN.fullmatch(cell),
@@ -82,7 +82,9 @@ def split_unit(cell: str, comma: bool) -> tuple[str, str]:
 
 
 def shared_unit(cells: Cells, comma: bool) -> str:
-    """Return the unit that all numbers of a column have, or "" if there is no such unit."""
+    """Return the unit that all numbers of a column have, or "" if there is no such unit. `comma` is
+    that of `parse_number`.
+    """
     unit = ""
     for cell in cells:
         if cell.lower() not in NUMBER_GAPS:
@@ -95,7 +97,8 @@ def shared_unit(cells: Cells, comma: bool) -> str:
 
 def parse_numbers(cells: Cells, comma: bool, unit: str = "") -> tuple[np.ndarray, list[int]]:
     """Return the numbers of a column, with NaN for gaps, and the positions of cells that are not
-    numbers. If a unit is given, numbers may have this unit or none.
+    numbers. If a unit is given, numbers may have this unit or none. `comma` is that of
+    `parse_number`.
     """
     if not comma and not unit:
         with suppress(ValueError):

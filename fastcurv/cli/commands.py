@@ -278,8 +278,8 @@ def predict(args: Namespace, out: Output) -> None:
 
 
 def join_records(results: list[Any]) -> dict[str, np.ndarray]:
-    """Concatenate the records of all methods, with times that continue from one method to
-    the next.
+    """Return the concatenated records of the results of all methods, with times that continue from
+    one method to the next.
     """
     found: dict[str, np.ndarray] = {}
     for r in results:
@@ -394,7 +394,9 @@ NETWORK_ONLY_OPTIONS = ("data", "activation", "dtype", "l2", "gradient_tol", "fa
 
 
 def _refuse_options(args: Namespace, table: bool) -> None:
-    """Raise an error for options of `report` that do not apply to the kind of input."""
+    """Raise an error for options of `report` that do not apply to the kind of input: a table if
+    `table` is True, otherwise a saved network.
+    """
     for name in NETWORK_ONLY_OPTIONS if table else TABLE_ONLY_OPTIONS:
         if getattr(args, name) is not None:
             option, what = f"--{name.replace('_', '-')}", "a table" if table else "a saved network"

@@ -395,7 +395,7 @@ MAX_SQUARABLE_NUMBER = 1e150
 
 def check_squarable(what: str, A: np.ndarray) -> None:
     """Raise an error for numbers whose squares overflow, so that no loss, mean or variance of them
-    is finite.
+    is finite. `what` names the numbers A in the message.
     """
     size = np.abs(A).max(initial=0.0) if A.dtype.kind == "f" else 0.0
     if size > MAX_SQUARABLE_NUMBER:

@@ -111,8 +111,8 @@ def run_demo(
     -------
     dict
         ``report`` (its path), ``trusted`` (the numbers of the first half), ``verdict`` at the end,
-        ``saddle`` (the verdict there), ``escaped`` (the step down), ``failed`` (the diagnosis of a
-        training that fails) and ``accuracy`` on held-out samples.
+        ``saddle`` (the verdict at the saddle), ``escaped`` (the result of leaving it), ``failed``
+        (the diagnosis of a training that fails) and ``accuracy`` on held-out samples.
     """
     started, say = time.perf_counter(), say or Output().say
     page, trusted = report_on_fit(seed, say)
@@ -210,7 +210,9 @@ def _add_saddle_section(
     escaped: OptimizeResult | None,
     way: str,
 ) -> None:
-    """Add the verdict on the saddle, and a picture of the loss along the escape if there is one."""
+    """Add the verdict on the saddle, and a picture of the loss along the escape if there is one.
+    `escaped` and `way` are the results of `escape_saddle`.
+    """
     page.section("Another point: a saddle, and a descent from it").text(NARROWER_TEXT)
     page.verdict(saddle).text(way)
     if escaped is not None:
@@ -229,7 +231,7 @@ def train_network(
     objective: fc.Objective, data: Dataset, seed: int, quick: bool, progress: bool, say: Say
 ) -> tuple[dict[str, Array], OptimizeResult]:
     """Train with Adam on mini-batches, then with a second-order method until the gradient vanishes.
-    Return theta at three moments, and the last result.
+    Return theta at three moments, and the last result. `say` is called with each line of output.
     """
     theta = objective.model.init(seed=seed)
     moments = {"start": theta}
@@ -261,7 +263,8 @@ def compute_spectra(
     progress: bool,
 ) -> dict[str, tuple[SpectralDensity, Any]]:
     """Return the spectral density and the five lowest and five highest eigenpairs at each moment,
-    by the name of the moment.
+    by the name of the moment. `moments` holds theta by the name of the moment, and `say` is called
+    with each line of output.
     """
     found = {}
     for name, theta in moments.items():
@@ -391,7 +394,10 @@ def plot_line(objective: fc.Objective, theta: Array, step: Array, ax: Any = None
 def plot_summary(
     densities: dict[str, SpectralDensity], objective: fc.Objective, theta: Array, step: Array
 ) -> Any:
-    """Plot the spectrum at three moments and the escape from the saddle, side by side."""
+    """Plot the spectrum at three moments and the escape from the saddle, side by side. `densities`
+    holds a spectral density by the name of each moment, and `theta + step` is the point after the
+    escape from theta.
+    """
     figure = plots.new_figure((9.0, 3.8))
     left, right = figure.subplots(1, 2)
     for (name, density), color in zip(densities.items(), (plots.SKY, plots.ORANGE, plots.BLUE)):

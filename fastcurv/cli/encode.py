@@ -94,8 +94,8 @@ def encode_rows(
 def _column_values(
     code: Code, cells: Cells, comma: bool, where: Callable[[int], str]
 ) -> np.ndarray:
-    """Return the numbers of a column, or the days since the first of its dates, with NaN
-    for gaps.
+    """Return the numbers of a column, or the days since the first of its dates, with NaN for gaps.
+    ``where(i)`` returns the place of cell i for messages.
     """
     if code.kind == "numbers":
         values, bad = parse_numbers(cells, comma, code.form)
@@ -412,7 +412,9 @@ def _read_features_and_targets(
 def _split_rows(
     classes: np.ndarray | None, n: int, fraction: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the training rows and the held-out rows, with equal fractions of every class."""
+    """Return the indices of the training rows and of the held-out rows, which are a `fraction` of
+    the n rows. If `classes` (n,) are given, the fraction is the same in every class.
+    """
     groups = (
         [np.arange(n)]
         if classes is None

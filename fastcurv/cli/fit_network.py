@@ -191,8 +191,8 @@ class Fit:
         return self.units(self.ob.model.predict(self.theta, X))
 
     def losses_while_fitting(self, rows: Indices, others: Indices) -> tuple[Any, Any]:
-        """Fit to the given rows. Return the loss after each iteration, and that of the
-        other rows.
+        """Fit to the given rows. Return two arrays: the loss after each iteration, and the loss of
+        the rows `others` at the same points.
         """
         net, ob = self.est, self.ob
         some = with_l2(ob.batch(rows), float(ob.l2) * ob.n_samples / len(rows))

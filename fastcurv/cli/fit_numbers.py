@@ -178,7 +178,9 @@ def _add_fold(found: Numbers) -> None:
 
 
 def _find_minimum(found: Numbers) -> None:
-    """Continue training to a minimum, classify it, and leave rows out there."""
+    """Continue training to a minimum, classify it, and compute the predictions of left-out rows at
+    this minimum.
+    """
     fit, ob = found.fit, found.fit.ob
     found.ob, found.theta = ob, fit.theta
     flops = float(ob.n_params) ** 2 * ob.n_samples * ob.model.sizes[-1]
@@ -346,14 +348,16 @@ def constant_losses(fit: Fit) -> Floats:
 
 
 def beats_constant_prediction(found: Numbers, left_out: Floats) -> bool:
-    """Return True if the mean loss of left-out rows is below that of a constant prediction."""
+    """Return True if the mean loss of left-out rows, predicted by `left_out`, is below that of a
+    constant prediction.
+    """
     gain = (constant_losses(found.fit) - found.fit.losses(left_out))[found.rows]
     return bool(gain.mean() > 0)
 
 
 def loss_difference(found: Numbers) -> tuple[float, float]:
-    """Return the mean difference between the losses of the linear model and of the network on
-    left-out rows, and its standard error.
+    """Return the mean, over left-out rows, of the loss of the linear model minus that of the
+    network, and the standard error of this mean.
     """
     fit = found.fit
     d = (fit.losses(found.linear.left_out) - fit.losses(found.left_out))[found.rows]

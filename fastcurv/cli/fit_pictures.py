@@ -227,7 +227,7 @@ def add_calibration(page: Page) -> None:
 
 
 def _binomial_bounds(right: int, n: int) -> tuple[float, float]:
-    """Return the 95% interval of a fraction by Clopper and Pearson."""
+    """Return the Clopper-Pearson 95% interval of a fraction, for `right` of n observations."""
     low = float(betaincinv(right, n - right + 1, 0.025)) if right > 0 else 0.0
     high = float(betaincinv(right + 1, n - right, 0.975)) if right < n else 1.0
     return low, high
@@ -416,7 +416,7 @@ def add_rows_that_matter(page: Page) -> None:
 
 
 def _add_prediction_without_row(page: Page, row: int) -> None:
-    """Add a sentence on how far predictions change without a row."""
+    """Add a sentence on how far predictions change if a row is left out of the fit."""
     found, fit = page.found, page.fit
     assert found.out is not None
     moved = _row_removal_effects(page)[:, row]
@@ -580,8 +580,8 @@ def _curve_data(name: str, x: Any, y: Any, errors: Any = None) -> dict[str, Any]
 def _add_score_comparisons(
     page: Page, sizes: list[int], scores: list[float], errors: list[float]
 ) -> None:
-    """Add sentences on the improvement by more rows, and on the difference between the linear model
-    and the network.
+    """Add sentences on the improvement by more rows, from the scores and standard errors for
+    growing `sizes`, and on the difference between the linear model and the network.
     """
     found, fit, report, calls = page.found, page.fit, page.report, []
     if len(sizes) > 1:
@@ -668,8 +668,9 @@ def add_decay(page: Page) -> None:
 def _add_best_decay_sentence(
     page: Page, losses: list[Any], evidences: list[float], own: int
 ) -> None:
-    """Add a sentence that states whether another penalty predicts better, by more than two standard
-    errors.
+    """Add a sentence that states whether another penalty than that of the fit, number `own` in
+    `DECAY_RATIOS`, predicts better by more than two standard errors. `losses` holds an array of
+    losses by row for each penalty, and `evidences` the logarithms of the evidence.
     """
     best = int(np.argmin([loss.mean() for loss in losses]))
     d = losses[own] - losses[best]

@@ -193,7 +193,9 @@ def add_pictures(page: Page) -> None:
 
 
 def add_summary(page: Page, n_columns: tuple[int, str]) -> None:
-    """Add the summary of the fit in sentences, each number with its call."""
+    """Add the summary of the fit in sentences, each number with its call. `n_columns` is that of
+    `build_page`.
+    """
     found, fit, report = page.found, page.fit, page.report
     _add_shape(page, *n_columns)
     _add_verdict_sentence(page)
@@ -223,7 +225,9 @@ def _folds_phrase(found: Numbers) -> str:
 
 
 def _add_shape(page: Page, count: int, code: str) -> None:
-    """Add the number of rows and columns, and of inputs if words become several inputs."""
+    """Add the number of rows and columns, and of inputs if words become several inputs. `count` is
+    the number of columns, and `code` returns it.
+    """
     n, k = page.fit.X.shape
     sentence = f"{n} rows, {count} column{'s' * (count > 1)}"
     calls = [page.call("shape", [n, count], f"(len(X), {code})", str((n, count)))]

@@ -259,7 +259,7 @@ def _minimise(ob: Objective, theta: Any) -> Any:
 
 def l2_by_evidence(ob: Objective, start: Any, seed: int) -> tuple[float, np.ndarray]:
     """Return the penalty with the largest evidence, and theta at the end of a fit with this
-    penalty.
+    penalty. The path of fits begins at theta = `start`.
 
     The precision ``l2 N`` of the weights does not depend on the number of rows. It is therefore
     chosen on a part of the rows if the matrix of all rows would take long.

@@ -38,7 +38,9 @@ def _load_data(load: Load) -> Dataset:
 
 
 def shard_rows(load: Load, number: int, count: int) -> tuple[Any, Any]:
-    """Return X and y of the training rows in shard `number` of `count`, as read by a worker."""
+    """Return X and y of the training rows in shard `number` of `count`, as read by a worker
+    through ``load()``.
+    """
     data = _load_data(load)
     N = len(data.X)
     some = slice(number * N // count, (number + 1) * N // count)
@@ -71,7 +73,9 @@ TORCH_SUFFIXES = (".pt", ".pth")
 
 
 def is_model(path: Path) -> bool:
-    """Return True if a file holds only a network, and not a run that 'fastcurv train' saved."""
+    """Return True if a file holds only a network, by its suffix .onnx, .pt or .pth, or because it
+    is a .safetensors file without a run that 'fastcurv train' saved.
+    """
     kind = path.suffix.lower()
     if kind != ".safetensors":
         return kind in (".onnx", *TORCH_SUFFIXES)
@@ -116,7 +120,9 @@ def open_model(path: Path, args: Namespace) -> tuple[Dataset, Objective, np.ndar
 
 
 def read_model(path: Path, activation: str | None = None) -> tuple[MLP, np.ndarray]:
-    """Return model and theta from a file whose suffix determines its format."""
+    """Return model and theta from a file whose suffix determines its format. `activation` is that
+    of the hidden layers, for a state dict.
+    """
     kind = path.suffix.lower()
     if kind in TORCH_SUFFIXES:
         return _model_from_state(path, _read_torch_state(path), activation)

@@ -218,7 +218,8 @@ def check_output_path(
     path: str | Path | None, name: str = "out", kinds: Sequence[str] = (), joined: str = " or "
 ) -> None:
     """Check that a file can be written at a path (see `check_writable_path`), and that its name
-    ends in one of some suffixes.
+    ends in one of the suffixes `kinds`, if there are any. In the message the suffixes are separated
+    by `joined`.
     """
     if path is None:
         return

@@ -35,8 +35,8 @@ def prediction_columns(args: Namespace) -> tuple[Columns, tuple[str, ...]]:
     Raises
     ------
     ValueError
-        If the file holds no network, the samples do not fit it, or for intervals the training data
-        are not those that it names.
+        If the file holds no network, if the samples do not fit the network, or, for intervals, if
+        the training data are not those that the file names.
     """
     path = Path(args.theta).expanduser()
     refuse_device(path)
@@ -158,7 +158,9 @@ def _class_columns(name: str, outputs: np.ndarray, coding: Coding, wanted: bool)
 
 
 def _number_columns(name: str, outputs: np.ndarray, given: Any, coding: Coding) -> Columns:
-    """Return predictions in the units of y, and for ``gaussian_nll`` also standard deviations."""
+    """Return predictions in the units of y, and for ``gaussian_nll`` also standard deviations, as
+    columns by name. `given` is the `LossFunction` of a loss that is evaluated as one, or None.
+    """
     if given is not None and given.exponential:
         outputs = np.exp(outputs)
     parts = np.split(outputs, given.per_target or 1, axis=1) if given is not None else [outputs]

@@ -153,7 +153,8 @@ def save_run(
     *,
     coding: Coding | None = None,
 ) -> Path:
-    """Write parameters and recipe atomically, and return the path.
+    """Write parameters and recipe atomically, and return the path. `history`, `phases` and
+    `coding` are those of `SavedRun`.
 
     A .safetensors file has the contents that `fastcurv.save` writes and also the recipe, so that
     `fastcurv.load` can read the network from it.
@@ -266,7 +267,9 @@ def _read_run_file(path: Path) -> tuple[dict[str, np.ndarray], Any, MLP | None, 
 
 
 def _read_coding(facts: Any) -> Coding:
-    """Return the scaling, names and classes of the data, after checking the type of every field."""
+    """Return the `Coding` described by `facts`, the JSON object of a file, after checking the type
+    of every field.
+    """
 
     def numbers(values: Any) -> tuple[float, ...]:
         if not isinstance(values, (list, tuple)) or not all(
@@ -309,8 +312,8 @@ def _read_coding(facts: Any) -> Coding:
 
 
 def _read_column_rules(facts: Any, n_inputs: int) -> tuple[Code, ...]:
-    """Return the rules by which the columns of a table become inputs, after checking the type of
-    every field.
+    """Return the rules by which the columns of a table become `n_inputs` inputs, described by
+    `facts`, a JSON list, after checking the type of every field.
     """
     codes = []
     for given in facts:
@@ -366,7 +369,9 @@ def _count_records(history: dict[str, np.ndarray], phases: Any) -> tuple[tuple[s
 
 
 def _check_recipe(facts: Any, instead: dict[str, Any]) -> Recipe:
-    """Return the recipe, after checking the type of every field."""
+    """Return the recipe described by `facts`, a JSON object, with the fields `instead` replaced,
+    after checking the type of every field.
+    """
     kinds: dict[str, tuple[type, ...]] = {
         "hidden": (list, tuple),
         "l2": (int, float),

@@ -189,7 +189,7 @@ class Report:
         return f'<iframe title="{title}" style="{look}" srcdoc="{page}"></iframe>'
 
     def section(self, heading: str) -> Report:
-        """Start a section."""
+        """Start a section with a heading."""
         self._headings.append(_escape_markup(heading))
         return self._add(f'<h2 id="s{len(self._headings)}">{self._headings[-1]}</h2>')
 

@@ -25,7 +25,8 @@ def fit_in_span(
     ob: Objective, start: Any = None, *, seed: int = 0, validation: Any = None, **options: Any
 ) -> tuple[Any, np.ndarray]:
     """Minimise an objective, in the span of its rows if there are more columns than rows. Return
-    the result, and theta for all columns.
+    the result of `minimize`, and theta for all columns. `start` is the initial theta, by default
+    random, and `validation` an objective of other rows.
     """
     options |= {"seed": seed, "progress": False}
     if not is_wide(ob):

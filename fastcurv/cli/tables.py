@@ -89,7 +89,7 @@ class Sheet:
     lines: list[int]
     comma: bool  # True if numbers have decimal commas
     ambiguous: bool  # True if no number shows whether marks are of decimals or of thousands
-    notes: tuple[str, ...]  # on the encoding of the file, if it had to be guessed
+    notes: tuple[str, ...]  # notes on the encoding of the file, if it had to be guessed
 
     def where(self, row: int, column: int) -> str:
         """Return the place of a cell as text for a message."""
@@ -293,7 +293,8 @@ def _split_into_cells(
     path: Path, text: str, mark: str, first: int
 ) -> tuple[list[list[str]], list[int]]:
     """Return the cells of all lines that are not blank, and the numbers of these lines. Lines that
-    begin with # and have another number of cells than most lines are left out.
+    begin with # and have another number of cells than most lines are left out. `mark` is the
+    separator, and `first` the number of the first line.
     """
     reader = csv.reader(
         io.StringIO(text, newline=""), delimiter=mark, strict=True, skipinitialspace=True
@@ -414,15 +415,15 @@ class Table:
     sheet : Sheet
         The rows that have a target, without the column of the target.
     target : str
-        Name of that column.
+        Name of the column of the target.
     y : ndarray (N,)
         Numbers, or labels of classes.
     classes : bool
         Whether y holds labels.
     codes : tuple of Code
-        One for each column of the sheet.
+        A `Code` for each column of the sheet.
     gaps : tuple of bool
-        Whether numbers or dates of the column are missing.
+        For each column of the sheet, whether numbers or dates are missing.
     notes : tuple of str
         What was left out, and how cells were understood; a sentence each.
     """
@@ -616,7 +617,10 @@ def cell_locations(sheet: Sheet, column: int) -> Callable[[int], str]:
 
 
 def _refuse_few_words(cells: Cells, bad: list[int], where: Callable[[int], str]) -> None:
-    """Raise an error for a column of numbers in which a few cells hold other words."""
+    """Raise an error for a column of numbers in which a few cells hold other words. `bad` holds the
+    positions of the cells that are no numbers, and ``where(i)`` returns the place of cell i for
+    messages.
+    """
     if not bad:
         return
     present = sum(cell.lower() not in NUMBER_GAPS for cell in cells)
@@ -633,7 +637,7 @@ def _refuse_few_words(cells: Cells, bad: list[int], where: Callable[[int], str])
 
 def check_magnitudes(values: np.ndarray, cells: Cells, where: Callable[[int], str]) -> None:
     """Raise an error for infinite numbers, and for columns whose fourth powers overflow or
-    underflow.
+    underflow. ``where(i)`` returns the place of cell i for messages.
     """
     size = np.abs(values)
     if (size > MAX_COLUMN_MAGNITUDE).any() or 0 < np.nanmax(

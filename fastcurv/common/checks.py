@@ -52,8 +52,8 @@ def as_rng(seed: Any) -> np.random.Generator:
 
 
 class HashedSeed(ISeedSequence):
-    """A seed sequence that hashes an int in a tenth of the time of NumPy's `SeedSequence`. That
-    time would be longer than a product of the smallest networks.
+    """A seed sequence that hashes an int in a tenth of the time of NumPy's `SeedSequence`, which
+    takes longer than a Hessian product of the smallest networks.
     """
 
     def __init__(self, seed: int) -> None:

@@ -564,7 +564,7 @@ def refuse_unknown(
     where: str, given: Iterable[str], called: str | None = None, known: Iterable[str] = ()
 ) -> None:
     """Raise a TypeError for unknown arguments. The message has the suggestion of `refuse_foreign`,
-    or else the closest of the names in `known`.
+    which explains the first three arguments, or else the closest of the names in `known`.
     """
     given, called, known = list(given), called or where, [name for name in known if name != "self"]
     refuse_foreign(where, given, called)
@@ -588,8 +588,8 @@ def keyword_names(function: Callable[..., Any]) -> list[str]:
 
 def accept_aliases(where: str) -> Callable[[Callable[Given, Result]], Callable[Given, Result]]:
     """Decorate a function to raise helpful errors for wrong arguments. For unknown names the
-    message has the right name, from the table `where`; for a wrong number of arguments it has the
-    signature.
+    message has the right name, from the table `where`; for a wrong number of arguments the message
+    has the signature.
 
     Examples
     --------
@@ -800,7 +800,7 @@ def require_attrs(x: Any, parts: Iterable[str], name: str, wanted: str, after: A
 
 def refuse_swapped(x: Any, parts: Iterable[str], name: str, after: Any) -> None:
     """Raise a TypeError if the next argument, `after`, has all the attributes that `x` should have;
-    see `require_attrs`.
+    see `require_attrs`. `parts` holds the names of these attributes.
     """
     if all(hasattr(after, part) for part in parts):
         raise TypeError(

@@ -269,7 +269,9 @@ def _create_locked_file(
 def _link_to_name(
     out: IO[bytes], temporary: str, mode: int | None, locked: contextlib.ExitStack
 ) -> None:
-    """Link a nameless file to a name, or copy it if the system cannot link it."""
+    """Link a nameless file to the name `temporary`, or copy it if the system cannot link it.
+    `mode` is the permissions of the copy, and `locked` closes the copy at the end of its context.
+    """
     # If this descriptor is the src_dir_fd, os.link follows the symbolic link.
     own = os.open("/proc/self/fd", os.O_RDONLY)
     try:
@@ -424,7 +426,8 @@ def checksum_error(path: Any) -> ValueError:
 
 def _read_checksum(path: str, metadata: Any, head: bytes) -> tuple[str | None, Any]:
     """Return the checksum in a header, and a hash object that has processed the bytes before the
-    data, or (None, None) for files without a checksum.
+    data, or (None, None) for files without a checksum. `metadata` is that of the header, and
+    `head` holds all bytes before the data.
     """
     known = metadata if isinstance(metadata, dict) else {}
     told = known.get(_CHECKSUM_KEY)

@@ -223,7 +223,8 @@ def eigvalsh(A: Floats) -> Floats:
 
 def _matches_moments(values: Floats, trace: float, squares: float) -> bool:
     """Return True if the sum and the sum of squares of the eigenvalues agree with those of the
-    matrix to `MAX_DRIVER_ERROR`.
+    matrix to `MAX_DRIVER_ERROR`. `trace` is the sum of the matrix's eigenvalues and `squares` that
+    of their squares.
     """
     off = abs(float(values.sum()) - trace) + abs(float(values @ values) - squares)
     return bool(off <= MAX_DRIVER_ERROR * (squares + len(values) * squares**0.5))
@@ -405,7 +406,8 @@ def midpoint(A: Floats, B: Floats) -> Floats:
 
 def _joint_signs_error(A: Floats, values: Floats, V: Floats, beside: float) -> float:
     """Return the `error` of `JointSigns`, or infinity if nothing is proved or `eigh` might prove
-    more.
+    more. The arguments are the scaled matrix, its computed eigenpairs, and a bound `beside` on the
+    error of the matrix.
     """
     n, sizes = len(A), np.abs(values)
     gamma = gamma_of(n + 2)  # rounding factor of every sum below, in any order of summation
@@ -459,8 +461,9 @@ def cholesky_eigenvalue_floor(A: Floats, shift: float) -> float:
     """Return a lower bound, near `shift`, on the eigenvalues of A; or 0 if the factorisation of ``A
     - shift I`` breaks down. A is overwritten.
 
-    With R the computed factor of B, ``R'R = B + E`` and ``||E|| <= gamma / (1 - gamma) trace(B)``
-    in any order of summation (Rump, Verification of positive definiteness, BIT 46, 2006).
+    With R the computed factor of ``B = A - shift I``, ``R'R = B + E`` and ``||E|| <= gamma / (1 -
+    gamma) trace(B)`` in any order of summation (Rump, Verification of positive definiteness, BIT
+    46, 2006).
     """
     # the largest diagonal entry bounds the rounding of the shift
     n, largest = len(A), float(np.diagonal(A).max(initial=0.0))

@@ -263,7 +263,7 @@ class Interrupted(KeyboardInterrupt):
     """An exception for Ctrl-C during a product, which has changed only its own output."""
 
 
-class OutOfTime(Exception):  # noqa: N818 - the caller has asked for it
+class OutOfTime(Exception):  # noqa: N818 - the end of a limit is no error
     """An exception for the end of a `time_limit`."""
 
 

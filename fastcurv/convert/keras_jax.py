@@ -340,7 +340,9 @@ def _strip_numbers(name: str) -> str:
 
 
 def _tree_leaves(tree: Any, name: str, home: str, key: str) -> list[Leaf]:
-    """Return the arrays of a pytree: layers in order, each kernel before its bias."""
+    """Return the arrays of a pytree: layers in order, each kernel before its bias. `name` is the
+    path of `tree` from the root, and `home` and `key` are those of a `Leaf`.
+    """
     if isinstance(tree, Mapping):
         parts = {k: _tree_leaves(tree[k], f"{name}[{k!r}]", name, str(k)) for k in tree}
         return [leaf for part in _sort_parts(parts, name) for leaf in part]

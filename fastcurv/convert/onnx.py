@@ -310,7 +310,9 @@ def _read_node(graph: Graph, node: Any) -> None:
 
 
 def _add_gemm(stack: Stack, node: Any, held: list[Any], attributes: Any, name: str) -> None:
-    """Add the linear map ``alpha a W' + beta b`` of a Gemm node."""
+    """Add the linear map ``alpha a W' + beta b`` of a Gemm node. `held` holds the constants among
+    the inputs of the node, and None for the others.
+    """
     given = len(node.input) > 2 and node.input[2] != ""
     refuse_if(
         held[1] is None or attributes.get("transA", 0) or (given and held[2] is None),
@@ -353,7 +355,9 @@ def _constant_row(c: np.ndarray, name: str) -> np.ndarray:
 
 
 def _is_relu(stack: Stack, node: Any, held: list[Any], attributes: dict[str, Any]) -> bool:
-    """Return True if a Clip or Max node computes ``max(a, 0)`` and nothing else."""
+    """Return True if a Clip or Max node computes ``max(a, 0)`` and nothing else. `held` holds the
+    constants among the inputs of the node, and None for the others.
+    """
     if node.op_type == "Max":
         zeros = [x for x in held if x is not None]
         if len(held) != 2 or len(zeros) != 1 or zeros[0].dtype.kind not in "fiu":
@@ -374,8 +378,9 @@ def _is_relu(stack: Stack, node: Any, held: list[Any], attributes: dict[str, Any
 def _is_identity_node(
     graph: Graph, node: Any, held: list[Any], attributes: dict[str, Any], width: int | None = None
 ) -> bool:
-    """Return True if a node leaves all numbers and the division into rows unchanged. `width` is the
-    length of a row if it is not that of the last layer.
+    """Return True if a node leaves all numbers and the division into rows unchanged. `held` holds
+    the constants among its inputs, and None for the others. `width` is the length of a row if it
+    is not that of the last layer.
     """
     kind, stack = node.op_type, graph.stack
     if kind == "Cast":
@@ -408,7 +413,9 @@ def _is_identity_node(
 
 
 def _add_arithmetic(stack: Stack, node: Any, held: list[Any], name: str) -> None:
-    """Add ``a + c``, ``a - c``, ``c - a``, ``a c`` or ``a / c`` for a constant c."""
+    """Add ``a + c``, ``a - c``, ``c - a``, ``a c`` or ``a / c`` for a constant c. `held` holds the
+    constants among the inputs of the node, and None for the others.
+    """
     constants = [x for x in held if x is not None]
     refuse_if(len(constants) != 1, f"{name} of two tensors", SUPPORTED_NODES)
     c, kind = _constant_row(constants[0], name).astype(np.float64), node.op_type
@@ -601,8 +608,8 @@ def _build_model(graph: Graph, at: str) -> Model:
 
 
 def _is_label_output(graph: Graph, at: str) -> bool:
-    """Return True if nodes after the probabilities turn them into labels. Raise a ValueError if the
-    nodes compute something else that is an output.
+    """Return True if nodes after the probabilities, the tensor `at`, turn them into labels. Raise
+    a ValueError if the nodes compute something else that is an output.
     """
     width, end = graph.stack.width, graph.stack.closed or "the end"
     same: dict[str, int | None] = {at: width}  # width of the rows of each tensor of probabilities
@@ -644,7 +651,7 @@ def _is_label_output(graph: Graph, at: str) -> bool:
 
 
 def _dependent_nodes(graph: Graph, at: str) -> list[Any]:
-    """Return all nodes that depend on a tensor, in topological order."""
+    """Return all nodes that depend on the tensor `at`, in topological order."""
     names, found = {at}, []
     for node in graph.nodes:
         if not names.isdisjoint(node.input):

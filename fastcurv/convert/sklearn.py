@@ -26,7 +26,9 @@ SUPPORTED_STEPS_TEXT = (
 
 
 def unsupported_layer(what: str, wanted: str = SUPPORTED_STEPS_TEXT) -> ValueError:
-    """Return the error for a layer that has no counterpart in `MLP`."""
+    """Return the error for a layer that has no counterpart in `MLP`. `what` describes the layer,
+    and `wanted` the supported ones.
+    """
     return ValueError(f"{what} has no counterpart in fastcurv. Use a stack of {wanted}.")
 
 
@@ -210,7 +212,7 @@ class Stack:
         self.activation(phi, name)
 
     def activation(self, phi: str, name: str) -> None:
-        """Add an activation, by this library's name, for every unit."""
+        """Add the activation `phi`, a name of this library, for every unit."""
         if phi == "identity":
             return
         self._open(name, self.saved != len(self.layers), f" after {self.forked}")
@@ -326,7 +328,8 @@ def model_from_layers(
     layers: Sequence[tuple[Any, Any]], activation: Any, names: Sequence[str]
 ) -> Model:
     """Return the model and theta from ``(W, b)`` pairs and the activations between them, given by
-    the caller; `activation` may be None if there are no hidden layers.
+    the caller; `activation` may be None if there are no hidden layers. `names` are those of the
+    layers for messages.
     """
     stack, hidden = Stack(), len(layers) - 1
     said: Any = "identity" if activation is None else activation
@@ -506,8 +509,9 @@ def scales_targets(est: Any) -> bool:
 
 
 def append_target_map(W: np.ndarray, b: np.ndarray, A: np.ndarray, c: np.ndarray) -> Affine:
-    """Return the last layer followed by the map of targets. If the outputs are means followed by
-    logarithms of variances, as for ``gaussian_nll``, the logarithms are shifted.
+    """Return the last layer (W, b) followed by the map ``x A' + c`` to targets. If the outputs
+    are means followed by logarithms of variances, as for ``gaussian_nll``, the logarithms are
+    shifted.
     """
     if len(W) == len(A):
         return A @ W, A @ b + c

@@ -57,7 +57,7 @@ FUNCTION_MODULES = {
     **dict.fromkeys(("view", "reshape"), ("view", ())),
     **dict.fromkeys(("add", "iadd"), ("add", ())),
 }
-# defaults of these functions that differ from those of the module
+# defaults of functions in `FUNCTION_MODULES` that differ from those of the corresponding modules
 FUNCTION_DEFAULTS: dict[str, dict[str, Any]] = {
     "Dropout": {"p": 0.5, "training": True},
     "Flatten": {"start_dim": 0, "end_dim": -1},
@@ -321,7 +321,7 @@ def _read_batch_norm(
 
 
 def _add_step_to_stack(stack: Stack, step: Step, seen: dict[int, tuple[str, Any]]) -> None:
-    """Add one step to the stack."""
+    """Add one step to the stack. `seen` is that of `_check_unshared`."""
     name, kind, module = step
     refuse_if(
         stack.column and kind not in ("Sigmoid", "Identity"),
@@ -402,10 +402,10 @@ def from_torch(module: Any, activation: Any = None) -> Model:
         apply theirs a second time; ``LeakyReLU`` only with a slope of 0.01, ``GELU`` only in its
         exact form. Batch normalisation in eval mode is folded into the linear layers, with a
         warning: the function stays the same, but the parameters change, and so does the Hessian
-        with respect to them. In training mode, after each hidden ``Linear``, it gives a model with
-        ``batch_norm=True``, in which all linear layers have biases and all normalisations have
-        scales and shifts, with a warning if the module has none. A state dict must hold the weights
-        and biases of linear layers in the order of the forward pass.
+        with respect to them. In training mode, batch normalisation after each hidden ``Linear``
+        gives a model with ``batch_norm=True``, in which all linear layers have biases and all
+        normalisations have scales and shifts, with a warning if the module has none. A state dict
+        must hold the weights and biases of linear layers in the order of the forward pass.
     activation : str or sequence of str, optional
         Activation of the hidden layers; required for a state dict with hidden layers, which does
         not contain it. For a module it defaults to the module's own, and must agree with it.

@@ -42,9 +42,9 @@ from ..common.vectors import (
 # Vectors stored as the rows of one array, and the few sweeps over them that Krylov methods need.
 #
 # A basis is an array ``Q (m, n)`` in the operator's dtype, with one vector per row. Every sweep
-# goes over it in panels of columns that stay in cache: within a panel all vectors of a batch are
-# treated before the next panel is read, so the basis crosses the memory bus once per sweep and not
-# once per vector. Products within a panel are in the dtype of the basis; sums over panels are
+# goes over the basis in panels of columns that stay in cache: within a panel all vectors of a batch
+# are treated before the next panel is read, so the basis crosses the memory bus once per sweep and
+# not once per vector. Products within a panel are in the dtype of the basis; sums over panels are
 # float64, which keeps the error of a long float32 inner product near that of one panel.
 
 
@@ -164,8 +164,8 @@ def scaled_norm(x: Floats) -> float:
 
 
 def orthogonalise(Q: Array, W: Array, passes: int = 2) -> Floats:
-    """Subtract from the rows of `W (s, n)`, in place, their projection onto the row space of `Q
-    (m, n)`, as often as `passes`. Return the sum of the subtracted coefficients ``(s, m)``.
+    """Subtract from the rows of `W (s, n)`, in place and `passes` times, their projection onto the
+    row space of `Q (m, n)`. Return the sum of the subtracted coefficients ``(s, m)``.
     """
     taken = np.zeros((len(W), len(Q)))
     if len(Q):
@@ -359,8 +359,8 @@ class Recurrence(Lanczos, Basis):
         products along it are measured.
 
         A new start in the complement of the basis and of the block set aside then does not couple
-        to the basis. It generates a Krylov space of its own, which contains eigenvectors that the
-        basis has missed.
+        to the basis. The new start generates a Krylov space of its own, which contains
+        eigenvectors that the basis has missed.
         """
         self.reorthogonalise()
         m, p = self.m, self.p
@@ -400,9 +400,9 @@ class Recurrence(Lanczos, Basis):
         stop: Callable[[], bool] = lambda: False,
         least: Indices | None = None,
     ) -> None:
-        """Replace the basis by the Ritz vectors ``S (m, l)`` with values `theta`, and keep the next
-        block. If `stop` returns True before all vectors are computed, only those with the indices
-        `least` are kept.
+        """Replace the basis by the Ritz vectors ``S (m, l)`` with values `theta`, and keep the
+        next block unless `keep_block` is False. If `stop` returns True before all vectors are
+        computed, only those with the indices `least` are kept.
         """
         if not keep_block:
             self.drop_block()

@@ -26,8 +26,8 @@ from .lanczos import Basis, ritz_decomposition, scaled_norm
 
 
 def shifted_solve(values: np.ndarray, linear: np.ndarray, shift: float) -> np.ndarray:
-    """Return ``-(T + shift)^+ linear``, which is 0 in directions whose shifted curvature is 0 up to
-    rounding.
+    """Return ``-(T + shift)^+ linear`` for a T with the eigenvalues `values`. The result is 0 in
+    directions whose shifted curvature is 0 up to rounding.
     """
     return small_problem("shifted", values, linear, shift)[0]
 

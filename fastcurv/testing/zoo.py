@@ -221,8 +221,8 @@ def _xor_cases() -> Iterator[Any]:
 
 
 def _embedded_unit_cases() -> Iterator[Any]:
-    """Yield embeddings of a stuck one-unit tanh network in a two-unit one: with a unit of zeros,
-    and with the unit split in two (Fukumizu, Amari 2000).
+    """Yield cases in which a one-unit tanh network at a critical point is embedded in a network
+    with two units: with a unit of zeros, and with the unit split in two (Fukumizu, Amari 2000).
     """
     rng = np.random.default_rng(6)
     X = rng.standard_normal((20, 2))

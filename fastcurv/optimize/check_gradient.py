@@ -37,8 +37,8 @@ class GradientCheck(Record):
     ----------
     gradient_errors, hessian_errors : ndarray (k,)
         For each direction v, the relative differences between ``g'v`` and the difference quotient
-        of values, and between ``Hv`` and that of gradients. `hessian_errors` is empty without a
-        Hessian.
+        of values, and between ``Hv`` and the difference quotient of gradients. `hessian_errors` is
+        empty if the objective has no Hessian.
     gradient_tols, hessian_tols : ndarray (k,)
         The relative errors that the difference quotients may have from truncation and rounding.
     """
@@ -50,12 +50,12 @@ class GradientCheck(Record):
 
     @property
     def gradient_right(self) -> bool:
-        """True if the gradient agrees with the values along all directions."""
+        """True if no error in `gradient_errors` exceeds its tolerance."""
         return bool((self.gradient_errors <= self.gradient_tols).all())
 
     @property
     def hessian_right(self) -> bool:
-        """True if products with the Hessian agree with the gradients along all directions."""
+        """True if no error in `hessian_errors` exceeds its tolerance."""
         return bool((self.hessian_errors <= self.hessian_tols).all())
 
     @property
@@ -79,7 +79,9 @@ class GradientCheck(Record):
 
 
 def _error_sentence(what: str, of: str, errors: Floats, tols: Floats) -> str:
-    """Return a sentence with the largest error relative to its tolerance."""
+    """Return a sentence that states whether the derivative `what` agrees with differences of `of`,
+    with the error that is largest relative to its tolerance.
+    """
     worst = int(np.argmax(np.where(tols > 0, errors / np.where(tols > 0, tols, 1.0), np.inf)))
     agrees = "agrees" if (errors <= tols).all() else "does not agree"
     return (
@@ -127,10 +129,10 @@ def check_gradient(ob: Any, theta: Any, *, n_directions: int = 8, seed: Any = 0)
     Notes
     -----
     Central differences ``(f(theta + h v) - f(theta - h v)) / 2h`` are computed for 29 steps h.
-    Their truncation error is estimated from twice the step [1]_, and their rounding error from the
-    values; the step with the least sum counts. The difference is wrong by more than 32 times that
-    sum only where derivatives jump within a step, as at kinks. Costs 58 values and 58 gradients for
-    each direction.
+    Their truncation error is estimated by comparison with twice the step [1]_, and their rounding
+    error from the size of the values; the step with the smallest sum of both is used. The
+    difference is wrong by more than 32 times that sum only where derivatives jump within a step, as
+    at kinks. Costs 58 values and 58 gradients for each direction.
 
     References
     ----------
@@ -159,7 +161,7 @@ def check_gradient(ob: Any, theta: Any, *, n_directions: int = 8, seed: Any = 0)
             v = rng.standard_normal(theta.size)
             v /= np.linalg.norm(v)
             slope = np.array([g @ v])
-            # rounding error of theta + h v
+            # error of the value from the rounding of theta + h v
             noise = float(np.linalg.norm(g * theta)) * np.finfo(float).eps
             found.append(
                 _compare_derivative(lambda x: np.array([value_at(ob, x)]), theta, v, slope, noise)
@@ -180,8 +182,9 @@ def check_gradient(ob: Any, theta: Any, *, n_directions: int = 8, seed: Any = 0)
 def _compare_derivative(
     function: Any, theta: Floats, v: Floats, derivative: Floats, noise: float
 ) -> tuple[float, float]:
-    """Return the error of a derivative along v, and the error that the difference quotient may
-    have, both relative to the size of the derivative.
+    """Compare `derivative`, that of `function` at theta along v, with central differences. Return
+    the difference, and the error that the difference quotient may have, both relative to the size
+    of the derivative. `noise` is the error of the function from the rounding of its argument.
     """
     steps = DIFFERENCE_STEPS * max(1.0, safe_norm(theta))
     differences, rounding = [], []

@@ -31,15 +31,16 @@ GENERATOR_TYPES = {
     )
 }
 State = tuple[dict[str, np.ndarray], dict[str, Any]]  # (arrays, values that JSON can hold)
-# largest values in the state of a random generator; NumPy does not check these
+# exclusive upper bounds on integers in the state of a random generator, which NumPy does not check
 MAX_STATE_VALUES = {"pos": 625, "buffer_pos": 5, "has_uint32": 2, "uinteger": 1 << 32}
-CHECKPOINT_VERSION = 2  # version of the contents of a checkpoint
-# largest difference, in units of roundoff, of a loss computed in two ways on one processor
+CHECKPOINT_VERSION = 2  # version of the layout of a checkpoint
+# maximum difference between a saved loss and the loss computed again on the same processor,
+# relative to the loss and in units of roundoff
 MAX_LOSS_ROUNDINGS = 64
 
 
 def invalid_checkpoint(what: str) -> ValueError:
-    """Return the error for a checkpoint that cannot have been saved by a run."""
+    """Return the error for a checkpoint that no run can have saved. `what` states the defect."""
     return ValueError(
         f"the checkpoint to resume must be as it was saved, got a damaged one: {what}. Resume from "
         "an undamaged copy."
@@ -47,12 +48,13 @@ def invalid_checkpoint(what: str) -> ValueError:
 
 
 def has_structure_of(x: Any, example: Any, most: int = 1 << 62, name: str = "") -> bool:
-    """Return True if x has the structure of an example: a count for an int, any number for a float,
-    a number or None for None, a list of the same length for a list, a dict of the same names for a
-    dict, and an instance of a type for that type.
+    """Return True if x has the structure of `example`: a bool for a bool, a count for an int, a
+    number for a float (NaN only if the example is NaN), a number or None for None, the same text
+    for a text, a list of the same length for a list, a dict with the same keys for a dict, and an
+    instance of the type if the example is a type.
 
-    No count exceeds `most`, which is by default the largest value of a counter, or the limit for
-    its name.
+    A count is an int >= 0 and below `most`, or below the bound in `MAX_STATE_VALUES` if that has
+    one for `name`, the key of x in its dict.
     """
     if isinstance(example, type):
         return isinstance(x, example)
@@ -72,15 +74,16 @@ def has_structure_of(x: Any, example: Any, most: int = 1 << 62, name: str = "") 
 
 
 class Saved:
-    """Base class of objects that a checkpoint stores: it names the attributes that are arrays and
-    those that are facts.
+    """Base class of objects whose state is saved in checkpoints. `kept_arrays` names the attributes
+    that are saved as arrays, and `kept_facts` those that are saved as values that JSON can
+    represent.
     """
 
     kept_arrays: tuple[str, ...] = ()
     kept_facts: tuple[str, ...] = ()
 
     def state(self) -> State:
-        """Return everything that a resumed run needs: arrays, and facts that JSON can represent."""
+        """Return the arrays that are not None, and the facts, by the names of the attributes."""
         arrays = {
             name: np.array(getattr(self, name))
             for name in self.kept_arrays
@@ -89,7 +92,7 @@ class Saved:
         return arrays, {name: getattr(self, name) for name in self.kept_facts}
 
     def load(self, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
-        """Restore what `state` returned."""
+        """Restore the attributes that `state` returned. Arrays that are missing become None."""
         for name in self.kept_arrays:
             setattr(self, name, arrays.get(name))
         for name in self.kept_facts:
@@ -102,8 +105,8 @@ def generator_state_as_json(state: Any) -> Any:
 
 
 def restore_generator(saved: Any) -> np.random.Generator:
-    """Restore the generator whose state a checkpoint holds, after checking that its type is in
-    `GENERATOR_TYPES` and that every number is in range.
+    """Restore the random generator whose state a checkpoint holds. Raise ValueError unless its type
+    is in `GENERATOR_TYPES` and every number of its state is in range.
     """
     name = saved.get("bit_generator") if isinstance(saved, dict) else None
     if not isinstance(name, str) or name not in GENERATOR_TYPES:
@@ -121,7 +124,9 @@ def restore_generator(saved: Any) -> np.random.Generator:
 
 
 def check_facts(facts: Any, fresh: dict[str, Any], of: str) -> None:
-    """Raise ValueError unless the facts have the names and the structure of fresh ones."""
+    """Raise ValueError unless the facts read from a checkpoint have the names and the structure of
+    `fresh` ones. `of` names in the message what the facts belong to.
+    """
     if not isinstance(facts, dict) or set(facts) != set(fresh):
         raise invalid_checkpoint(f"the entries for {of} are missing or have unknown names")
     for name, example in fresh.items():
@@ -132,7 +137,9 @@ def check_facts(facts: Any, fresh: dict[str, Any], of: str) -> None:
 
 
 def check_vectors(arrays: dict[str, np.ndarray], n: int, of: str, dtype: Any = None) -> None:
-    """Raise ValueError unless all arrays are vectors of n finite numbers, of `dtype` if given."""
+    """Raise ValueError unless all arrays are vectors of n finite floating-point numbers, of `dtype`
+    if given. `of` names in the message what the arrays belong to.
+    """
     for name, array in arrays.items():
         wrong = array.dtype.kind != "f" if dtype is None else array.dtype != dtype
         if wrong or array.shape != (n,):
@@ -205,9 +212,9 @@ def check_objective(run: Any, facts: Any) -> None:
 
 def _reconcile_loss(run: Any, held: float, now: float) -> float:
     """Return the loss for a point at which a checkpoint holds `held` and the objective now gives
-    `now`. The saved loss is returned if the two differ by at most the rounding on one processor,
-    and the new loss if they differ by at most that between two processors. Otherwise raise
-    ValueError.
+    `now`. The saved loss is returned if the relative difference is at most `MAX_LOSS_ROUNDINGS`
+    times roundoff, as on one processor, and the new loss if it is at most the square root of
+    roundoff, as between two processors. Otherwise raise ValueError.
     """
     gap, size, eps = abs(now - held), max(abs(now), abs(held)), np.finfo(run.theta.dtype).eps
     if held != now and not (np.isfinite(held) and gap <= eps**0.5 * size):
@@ -220,7 +227,9 @@ def _reconcile_loss(run: Any, held: float, now: float) -> float:
 
 
 def check_method(arrays: dict[str, np.ndarray], facts: Any, method: Any, n: int) -> None:
-    """Raise ValueError if the method's `state` cannot have produced these arrays and facts."""
+    """Raise ValueError if the method's `state` cannot have produced these arrays and facts for n
+    parameters.
+    """
     kept, fresh = method.state()
     check_facts(facts, fresh, "this method")
     for name, number in facts.items():
@@ -235,7 +244,7 @@ def check_method(arrays: dict[str, np.ndarray], facts: Any, method: Any, n: int)
 # --------------------------------------------------------------------------------------------------
 # Saving a run and reading it again: a checkpoint is the exact state at the start of a step.
 
-SAVE_INTERVAL_SECONDS = 30.0  # default number of seconds between two saves
+SAVE_INTERVAL_SECONDS = 30.0  # minimum time between two saves if no number of iterations is given
 
 
 class Saver:
@@ -270,8 +279,9 @@ class Saver:
         )
 
     def save_if_due(self, loop: Any) -> None:
-        """Save after a step if a save is due: every `every` iterations, or after
-        `SAVE_INTERVAL_SECONDS` seconds.
+        """Save after a step if a save is due: after each `every` iterations or, if `every` is None,
+        if `SAVE_INTERVAL_SECONDS` have passed. A step that a budget cut short, or whose loss is not
+        finite, is not saved.
         """
         if self.path is None:
             return
@@ -284,8 +294,9 @@ class Saver:
             self.write(loop)
 
     def save_end(self, loop: Any) -> None:
-        """Save the final state, or the start of the last step if that step was interrupted or
-        reached values that are not finite.
+        """Save the final state, or the last snapshot, at the start of the last step or of the
+        checks at a critical point, if the run ended inside the step, at values that are not finite,
+        or by these checks.
         """
         if self.path is None:
             return
@@ -295,8 +306,8 @@ class Saver:
         self.write(loop)
 
     def write(self, loop: Any) -> None:
-        """Save the last snapshot, if there is one: the start of the step in which the objective or
-        the callback raised an error, or a later state.
+        """Write the last snapshot to the file, if one was taken. If the file cannot be written,
+        warn once and let the run continue.
         """
         if self.snapshot is None:
             return
@@ -346,8 +357,8 @@ def arrays_with_prefix(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, 
 def load_saved(
     path: Any, method: str, options: dict[str, Any], n_params: int
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Read the arrays and facts of a checkpoint. Raise ValueError unless it was saved with this
-    method, these options and this number of parameters.
+    """Read the arrays and facts of a checkpoint. Raise ValueError unless the checkpoint was saved
+    by `minimize` with the same method, options and number of parameters.
     """
     arrays, facts = load_module("common.files").read_tensors(path)
     theta, asked = arrays.get("run.theta", np.empty(0)), options_as_text(options)

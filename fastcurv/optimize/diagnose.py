@@ -1,9 +1,10 @@
 """The function `diagnose`: why training fails, and which call helps.
 
-Each cause is a row of a table: its evidence in the facts, a sentence with a number, and the call
-that corrects it. Rows are in causal order: data, loss, weight decay, rate, start, size. The first
-cause that applies is named first, since inputs of a wrong scale saturate units and make any
-learning rate too large, whereas a learning rate does not change the inputs.
+Each cause is an entry of the table `CAUSES`: its evidence in the measured facts, a sentence with a
+number, and the call that corrects the cause. The entries are in causal order: data, loss, weight
+decay, learning rate, start, size. The first cause that applies is named first, since inputs of a
+wrong scale saturate units and make any learning rate too large, whereas a learning rate does not
+change the inputs.
 
 Causes of a poor fit are tested only if the fit is poor, that is, if the network explains less of
 the targets than kernel regressions explain for rows that they were not fitted to.
@@ -45,7 +46,7 @@ from .minimize import minimize
 # Causes: the evidence for each in the facts, and the call that corrects it.
 
 PROVED, MEASURED, SUSPECTED = "proved", "measured", "suspected"
-Found = tuple[float, str] | None  # (number for the message, how the cause was established)
+Found = tuple[float, str] | None  # (number for the sentence, how the cause was established)
 
 
 def _finding_if(holds: Any, value: float, sure: str = MEASURED) -> Found:
@@ -53,13 +54,13 @@ def _finding_if(holds: Any, value: float, sure: str = MEASURED) -> Found:
 
 
 def _find_shuffled_rows(f: Facts) -> Found:
-    # A network with this number of parameters explains up to the fraction `by_chance` of targets
-    # that are noise.
+    # A network with this number of parameters explains up to the fraction `by_chance` of the
+    # variance of targets that are pure noise.
     N = len(nonzero_weight_rows(f.ob))
     by_chance = 1.5 * f.ob.n_params / (N * f.ob.model.sizes[-1]) + 0.1
     related = f.relation > 4 or (f.explained > by_chance and by_chance < 1)
-    # That regressions fail is a measurement, but targets that vary quickly also make them fail, so
-    # the cause is only suspected.
+    # The cause is only suspected, because kernel regressions also fail for targets that vary
+    # quickly.
     return _finding_if(not related and len(f.y) >= 30, f.relation, SUSPECTED)
 
 
@@ -82,15 +83,18 @@ def _find_outliers(f: Facts) -> Found:
         return None
     parts = f.weight * np.square(f.y - np.median(f.y, axis=0)).sum(axis=1)
     order = np.argsort(-parts / f.weight, kind="stable")
-    # True for the rows of the largest 2% of the weight
+    # True for the rows with the largest deviations that together have 2% of the weight
     most = np.cumsum(f.weight[order]) <= len(f.y) / 50
     share = parts[order][most].sum() / max(parts.sum(), TINY)
     return _finding_if(share > 0.5, 100 * share)
 
 
 def _find_column_scale(f: Facts, alone: bool) -> Found:
-    """Return the scale of the one column of X whose scale differs (`alone`), or that of all columns
-    otherwise. Return None if the scales are within a factor of 8 of 1, or if the network fits well.
+    """Return evidence for columns of X on a wrong scale, or None. With `alone`, exactly one column
+    may differ, and the number is its root mean square relative to the median of the others.
+    Otherwise the number is the root mean square of all columns, given if one of them is too large,
+    if the number is not within a factor of 8 of 1, or if the means exceed 8 standard deviations.
+    There is no evidence if the network explains most of the targets.
     """
     scales = f.scales
     if not len(scales) or f.explains_all_but(0.5):
@@ -108,13 +112,14 @@ def _find_column_scale(f: Facts, alone: bool) -> Found:
 
 def _find_large_l2(f: Facts) -> Found:
     # A fit needs about four paths through the network, each with weights of norm 1 in every layer.
-    # `dear` is the decay of these weights, relative to the loss of the best constant.
+    # `needed` is the weight decay of these weights, relative to the loss of the best constant
+    # outputs.
     l2, rest = float(np.max(f.ob.l2)), max(f.loss - 0.5 * f.decay, TINY)
-    dear = 0.5 * l2 * 4 * len(f.layers) / max(f.constant, TINY)
-    held = f.weights < 0.2 and dear > 0.15
-    falling = dear > 0.5 and 0.3 < f.balance < 1.5
+    needed = 0.5 * l2 * 4 * len(f.layers) / max(f.constant, TINY)
+    held = f.weights < 0.2 and needed > 0.15
+    falling = needed > 0.5 and 0.3 < f.balance < 1.5
     settled = f.loss <= 1.01 * f.constant and f.balance < 0.3
-    heavy = settled and dear > 0.02 and f.decay > 0.25 * rest
+    heavy = settled and needed > 0.02 and f.decay > 0.25 * rest
     return _finding_if(held or falling or heavy, l2)
 
 
@@ -130,7 +135,9 @@ def _find_large_rate(f: Facts) -> Found:
 
 
 def _has_jumped(f: Facts) -> bool:
-    """Return True if the loss has been far above its first value and is still not much below it."""
+    """Return True if a loss exceeded 1.3 times the larger of the first loss and that of the best
+    constant outputs, and the last loss is not below 0.9 times the smaller of these two.
+    """
     known = f.steps.losses
     if len(known) < 2:
         return False
@@ -148,16 +155,17 @@ def _find_vanishing_gradient(f: Facts) -> Found:
     other = _find_copied_units(f) or _find_saturation(f) or f.dead >= 0.5
     if len(f.hidden) < 5 or not 0.2 < f.weights < 5 or other:
         return None
-    # If the gradient of the output biases is 0, the gradient of the first layer is small as well,
-    # but the curvature still shows the vanishing factor.
+    # Where the gradient of the last layer is nearly 0 too, as after its biases have been fitted,
+    # the ratio of the gradients is not small. The ratio of the curvatures then still shows the
+    # cause.
     first, last = f.layers[0], f.layers[-1]
     least = min(first.gradient / last.gradient, first.curvature / last.curvature)
     return _finding_if(least < 1e-3, 1 / max(least, TINY))
 
 
 def _find_copied_units(f: Facts) -> Found:
-    # Units that are inactive because of their biases lose their weights to decay and become equal
-    # for that reason alone.
+    # Weight decay shrinks the weights of units that are inactive because of their biases to 0, so
+    # that these units are equal without a symmetric start.
     alive = (layer for layer in f.hidden if not (layer.dead >= 0.5 and layer.biases > 0.5))
     share = max((layer.copies for layer in alive), default=0.0)
     return _finding_if(share >= 0.5, 100 * share)
@@ -191,7 +199,8 @@ def _find_small_rate(f: Facts) -> Found:
     s = f.steps
     if s.rate is None or not s.rate > 0:
         return None
-    # A scaled update moves each weight by at most the rate, so `way` bounds the distance covered.
+    # An update of Adam or RMSProp moves each weight by about the learning rate, so `way` estimates
+    # the largest possible distance, relative to the size of initial weights.
     if s.scaled:
         way = s.rate * f.updates / f.initial_weight_size
         return _finding_if(way < 0.5, 1 / way)
@@ -224,8 +233,9 @@ RESTART_CALL = "fc.minimize(ob, ob.model.init(seed=0))"
 
 
 def _train_call(f: Facts, sizes: Any = None, phi: Any = None, more: str = "", **other: Any) -> str:
-    """Return the call that trains another network, or the network on other rows, from a new
-    start.
+    """Return the call that trains a changed network or objective from a new start. `sizes` and
+    `phi` replace the layer sizes and the hidden activation, `more` is the text of further arguments
+    of `MLP`, and `other` may replace the expressions X and y, the loss and l2.
     """
     m, ob = f.ob.model, f.ob
     made = "ob.model"
@@ -310,7 +320,7 @@ class Cause:
     Attributes
     ----------
     name : str
-        Rows of the same name are kinds of evidence for one cause.
+        The name of the cause. Entries with the same name are different evidence for one cause.
     evidence : callable
         ``evidence(facts)``: the number for the sentence and how the cause was established, or None.
     sentence : str
@@ -349,7 +359,8 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         LOSS_UNFIT_CAUSE,
-        # Rows that are close in X have class numbers that are close but not equal.
+        # The classes may be rounded quantities: rows that are close in X then have class numbers
+        # that are close but not equal.
         lambda f: _finding_if(
             f.link == "softmax" and f.ob.model.sizes[-1] >= 5 and f.order - f.unseen > 0.2,
             100 * f.order,
@@ -543,13 +554,13 @@ class Advice:
     Attributes
     ----------
     name : str
-        The cause, as in the table of docs/diagnose.md.
+        The name of the cause, as in the table of docs/diagnose.md.
     number : float
         The number in the sentence.
     sure : str
-        ``proved``, ``measured`` or ``suspected``.
+        How the cause was established: ``proved``, ``measured`` or ``suspected``.
     sentence : str
-        What was found.
+        The evidence in words.
     call : str
         The call that corrects the cause: an expression in fc, np, ob and theta, whose value is a
         result of `minimize`; for shuffled labels, an objective on rows X and y whose order is
@@ -570,7 +581,7 @@ class Diagnosis:
     Attributes
     ----------
     causes : list of Advice
-        Most likely first; empty where nothing is found.
+        The causes that apply, most likely first; empty if none was found.
     healthy : bool
         True if no cause was found.
     sentence : str
@@ -580,7 +591,7 @@ class Diagnosis:
     facts : Facts
         The measurements that the causes were tested with.
     wall_time : float
-        Seconds.
+        Duration of the call in seconds.
     """
 
     causes: list[Advice]
@@ -627,7 +638,7 @@ class Diagnosis:
         )
 
     def evidence(self) -> list[tuple[str, str]]:
-        """Return the facts used to test every cause, as pairs (name, value)."""
+        """Return the main measurements as pairs (name, text)."""
         f, at = self.facts, self.verdict
         rows = [
             ("verdict", f"{at.kind.replace('_', ' ')}: {at.sentence}"),
@@ -664,7 +675,9 @@ class Diagnosis:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all attributes except the objective as values that JSON can represent."""
+        """Return the causes, the verdict and the main measurements as values that JSON can
+        represent.
+        """
         f = self.facts
         numbers = {
             name: getattr(f, name)
@@ -697,7 +710,7 @@ class Diagnosis:
         Returns
         -------
         matplotlib.axes.Axes
-            The axes it was drawn in.
+            The axes that hold the curves.
         """
         ax = shown_axes() if ax is None else ax
         layers = self.facts.layers
@@ -743,11 +756,11 @@ def diagnose(
     Parameters
     ----------
     ob : Objective
-        With its rows in memory, dense or sparse.
+        The objective, with its rows in memory, dense or sparse.
     theta : array_like, shape (n,)
         The point where training ended. If theta or its loss is not finite,
-        ``ob.model.init(seed=0)`` is examined instead, and the cause is the learning rate unless it
-        is the data.
+        ``ob.model.init(seed=0)`` is examined instead, and a learning rate that is too large is
+        among the causes, after any causes in the data.
     history : optional
         A result of `minimize` or its ``history``, which hold the method and the rate; a mapping
         with ``loss`` and, if known, ``gradient_norm iteration method learning_rate momentum
@@ -755,7 +768,8 @@ def diagnose(
     compare : bool
         Also train a linear, a shallower and a wider network, and report whether one fits as well.
     max_time : float, optional
-        Seconds for the verdict, and for these networks, which get 5 s each by default.
+        Limit in seconds on the verdict and, with `compare`, on the training of the other networks,
+        each of which takes at most 5 s by default.
 
     Returns
     -------
@@ -781,10 +795,10 @@ def diagnose(
 
     Most causes are tested only if the fit is poor, that is, if the network leaves more of the
     targets' variance unexplained than a kernel ridge regression does on rows left out [1]_. Rows of
-    weight 0 count nowhere, and equal rows count once, by the sum of their weights. If the loss
-    grows like a distance, rows with outlying targets are left out of sums of squares. Causes are
-    given in causal order: data, loss, decay, rate, start, size. A rate is too large beyond 2 (1 +
-    momentum) over the largest curvature [2]_.
+    weight 0 are ignored, and equal rows count once, with the sum of their weights. If the loss
+    grows in proportion to the residual, not to its square, rows with outlying targets are left out
+    of sums of squares. Causes are given in causal order: data, loss, decay, rate, start, size. A
+    rate is too large beyond 2 (1 + momentum) over the largest curvature [2]_.
 
     References
     ----------
@@ -837,7 +851,9 @@ def diagnose_known_verdict(
     compare: bool = False,
     seconds: float | None = None,
 ) -> Diagnosis:
-    """Return the diagnosis for a verdict that is already known."""
+    """Return the diagnosis for a known verdict on theta. `lost` is True if theta replaces a point
+    that is not finite. With `compare` other networks are trained, within `seconds`.
+    """
     started = time.perf_counter()
     with np.errstate(all="ignore"), one_blas_thread(True):
         facts = measure_facts(ob, theta, steps_of(history), verdict, lost)
@@ -853,8 +869,8 @@ def diagnose_known_verdict(
 
 
 def _compare_networks(f: Facts, seconds: float | None) -> dict[str, float]:
-    """Return the losses of other networks on the same rows, each trained for an equal part of the
-    time.
+    """Return the losses of a linear, a shallower and a wider network on the same rows, by name.
+    They are trained for equal parts of `seconds`, or for at most 5 seconds each if that is None.
     """
     first, *hidden, last = f.ob.model.sizes
     phi = f.ob.model.activation[0] if hidden else "tanh"

@@ -38,14 +38,18 @@ def lowest_curvature(
     stop: Any = None,
     accuracy: float = 0.05,
 ) -> tuple[float, np.ndarray, float, int]:
-    """Find the lowest Ritz pair of a Krylov space from a random start and `starts`, stopping as
-    soon as it is clearly negative.
+    """Search for negative curvature: compute the lowest Ritz pair of a Krylov space from a random
+    vector and `starts`. Stop as soon as the Ritz value is clearly negative.
 
     Parameters
     ----------
+    op : LinearOperator, shape (n, n)
+        The Hessian.
+    rng : Generator
+        Generator of the random vector.
     starts : sequence of (n,) arrays
-        Directions in which negative curvature is suspected. The random start alone finds it with
-        probability 1; these find it sooner.
+        Directions in which negative curvature is suspected. The random vector alone finds negative
+        curvature with probability 1; these directions find it with fewer products.
     max_products : int
         Limit on Hessian products, reached on surfaces without negative curvature.
     stop : callable, optional
@@ -59,6 +63,7 @@ def lowest_curvature(
     curvature : float
         The Rayleigh quotient v'Hv.
     v : (n,) unit vector
+        The Ritz vector.
     rounding : float
         Curvature counts as negative if ``v'Hv < -rounding``.
     n_products : int
@@ -87,7 +92,8 @@ def lowest_curvature(
 
 def start_vectors(ob: Any, theta: np.ndarray, H: Any, g: Any = None) -> list[np.ndarray]:
     """Return start vectors from which negative curvature is likely to be found early: the gradient
-    (`g`, that of H, or computed from `ob`) and up to 4 of the objective's probes.
+    and up to 4 of the objective's probe directions. The gradient is `g`, or the one stored in H, or
+    that of `ob`, whichever exists.
     """
     g = getattr(H, "gradient", None) if g is None else g
     if g is None and hasattr(ob, "gradient"):
@@ -97,7 +103,19 @@ def start_vectors(ob: Any, theta: np.ndarray, H: Any, g: Any = None) -> list[np.
 
 
 class EscapeResult(Result):
-    """The result of `escape`, which documents its entries."""
+    """The result of `escape`.
+
+    Attributes
+    ----------
+    step : float
+        Signed length of the step along `direction`; 0 without success.
+    direction : ndarray, shape (n,)
+        Unit vector along which the loss was searched.
+    curvature : float
+        ``direction' H direction`` at the point to leave.
+    n_products : int
+        Number of Hessian products.
+    """
 
     step: float
     direction: np.ndarray
@@ -110,8 +128,8 @@ class EscapeResult(Result):
 def escape(
     ob: Curved, theta: Any, direction: Any = None, *, max_products: int = 300, seed: Any = 0
 ) -> EscapeResult:
-    """Leave a saddle: follow negative curvature to the lowest point found on the line, in either
-    direction.
+    """Leave a saddle: follow a direction of negative curvature to the lowest point found on the
+    line, on either side.
 
     Near a saddle the loss falls along an eigenvector of a negative eigenvalue lam, but the Newton
     step's length ``1/|lam|`` is not the best one [1]_: the step is found by a line search over both
@@ -143,7 +161,7 @@ def escape(
     See Also
     --------
     classify : finds directions to escape along.
-    minimize : continues the descent from there.
+    minimize : continues the descent from ``x``.
 
     References
     ----------
@@ -171,7 +189,7 @@ def escape(
 def _escape(
     ob: Any, theta: np.ndarray, direction: Any, max_products: int, seed: Any
 ) -> EscapeResult:
-    """Run `escape` on checked arguments."""
+    """Run `escape` on a checked objective, point and number of products."""
     H, rng = Products(as_curvature(ob.hessian(theta), theta.size)), as_rng(seed)
     f0, way, size, rounding = value_at(ob, theta), direction, 0.0, 0.0
     if way is None and max_products == 1:
@@ -214,9 +232,9 @@ def _escape(
 def _escape_to_lowest(
     ob: Any, theta: np.ndarray, v: np.ndarray, result: Any, negative: bool
 ) -> None:
-    """Move to the lowest point found on the line if this is an escape: the loss is lower by more
-    than rounding, and the line is along proved negative curvature or the loss decreases by more
-    than the slope alone explains.
+    """Set `result` to the lowest point found on the line through theta along v, if the loss there
+    is lower by more than rounding and, unless the curvature along v is proved `negative`, by more
+    than the slope alone explains. Otherwise set only the message.
     """
 
     def value(point: np.ndarray) -> float:

@@ -1,11 +1,11 @@
-"""Measurements of a training, made once for all causes that `diagnose` tests: layers, steps, rows,
-and the fraction of the targets that can be predicted from the rows.
+"""Measurements of a trained network and its run, made once for all causes that `diagnose` tests:
+layers, steps, rows, and the fraction of the targets' variance that can be predicted from the rows.
 
-That fraction is measured by kernel ridge regressions on rows left out, whose errors come from the
-inverse of one matrix, without a fit for each row (Allen, 1974, PRESS).
+This fraction is measured by the leave-one-out errors of kernel ridge regressions, which follow from
+the inverse of one matrix, without a fit for each row (PRESS, Allen 1974).
 
-Rows of weight 0 are left out of everything, and equal rows are one row with the sum of their
-weights, because a row that is left out alone would be predicted from its copy.
+Rows of weight 0 are ignored. Equal rows are merged to one row with the sum of their weights,
+because otherwise a left-out row would be predicted from its copy.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ from ..structure.tables import ACTIVATIONS, LOSSES, TINY, one_hot
 MAX_SAMPLED_ROWS = 2048  # maximum number of rows whose outputs and activations are computed
 # maximum number of rows in kernel regressions, which need matrices of this size
 MAX_KERNEL_ROWS = 256
-N_GRADIENT_BATCHES = 8  # number of parts of the rows whose gradients are compared
-# relative difference of the weights of two units up to which they count as copies
+N_GRADIENT_BATCHES = 8  # number of parts into which the rows are divided to compare their gradients
+# maximum difference of the weights of two units that count as copies, relative to the largest
+# weight of the layer
 EQUAL_UNITS_TOL = 1e-6
 
 
@@ -43,19 +44,20 @@ class Layer:
     Attributes
     ----------
     gradient, curvature : float
-        Root mean squares over its parameters of the gradient, and of the entries of the Hessian's
-        rows along a random direction.
+        Root mean squares, over the layer's parameters, of the gradient and of the product of the
+        Hessian with a random vector of signs.
     weights : float
-        Root mean square of W over that of `MLP.init`.
+        Root mean square of W, divided by its value in `MLP.init`.
     off : float
-        Fraction of the (row, unit) pairs whose ``|phi'|`` is at most 1% of its largest. This and
-        the next three are 0 for the output layer.
+        Fraction of the (row, unit) pairs whose ``|phi'|`` is at most 1% of its maximum. `off`,
+        `dead`, `biases` and `copies` are 0 for the output layer.
     dead : float
-        Fraction of the units for which this holds on every row.
+        Fraction of the units whose ``|phi'|`` is at most 1% of its maximum on every row.
     biases : float
         Root mean square of b.
     copies : float
-        Fraction of the units whose weights equal those of another unit of the layer, or are all 0.
+        Fraction of the units whose weights repeat those of another unit of the layer, or fraction
+        of the units whose weights are all 0, whichever is larger.
     bounded : bool
         True if the activation is bounded, as a sigmoid is.
     """
@@ -72,18 +74,20 @@ class Layer:
 
 @dataclass(frozen=True)
 class Steps:
-    """The known properties of the steps that led to theta.
+    """The known properties of the run that led to theta.
 
     Attributes
     ----------
     losses, norms : ndarray
-        Losses, and norms of the gradient, of the records in order; may be empty.
+        Losses and gradient norms in the order of the records; may be empty.
     method : str or None
+        Name of the method, None if unknown.
     rate, momentum : float or None
+        The last learning rate, None if unknown, and the momentum.
     batch : int or None
-        Rows of a mini-batch; None for all rows.
+        Number of rows in a mini-batch; None for all rows.
     records : ndarray
-        Iterations, or epochs, at the records.
+        Number of the iteration, or of the epoch, of each record.
     """
 
     losses: np.ndarray
@@ -103,8 +107,8 @@ class Steps:
 
     @property
     def is_rough(self) -> bool:
-        """True if the loss rose in a fifth of the records, above the first loss, or became NaN or
-        infinite.
+        """True if there are at least three losses and one of them is not finite or above 1.1 times
+        the first, or more than a fifth of them are higher than the loss before.
         """
         known = self.losses
         if len(known) < 3:
@@ -116,7 +120,9 @@ class Steps:
 
     @property
     def flat(self) -> bool:
-        """True if the last half of the records has less than 2% of the total decrease."""
+        """True if there are at least four losses, all finite, and the second half of the records
+        contributes at most 2% of the total decrease.
+        """
         known = self.losses
         if len(known) < 4 or not np.isfinite(known).all():
             return False
@@ -126,40 +132,43 @@ class Steps:
 
 @dataclass(frozen=True)
 class Facts(Record):
-    """The measurements that the tests of all causes share.
+    """The measurements from which `diagnose` tests all causes.
 
     Attributes
     ----------
     ob : Objective
     loss, constant : float
-        The loss at theta, and that of the best constant outputs, without weight decay.
+        The loss at theta, and the loss of the best constant outputs without weight decay.
     y, weight : ndarray
-        Targets (rows, k) of the rows that are examined, and their weights, of mean 1; if the loss
-        grows like a distance, rows whose targets are beyond Tukey's outer fences are left out.
+        Targets (rows, k) of the rows that are examined, and their weights, of mean 1; if `robust`,
+        rows whose targets are beyond Tukey's outer fences are left out.
     robust : bool
-        True if the loss grows like a distance, not like a square, so that squared errors of
-        outliers are no measure of the fit.
+        True if the loss grows in proportion to the residual, not to its square, so that squared
+        errors of outliers do not measure the fit.
     decay, balance : float
         ``l2 ||theta||^2``, and ``|g'theta|`` divided by it, which is 0 where the data term balances
         the decay along theta.
     explained, reachable : float
-        Fraction of the variance of the targets (or class indicators) that the network explains; and
+        Fraction of the variance of the targets (or class indicators) that the network explains, and
         the fraction that kernel regressions of the targets, or of the network's residuals, explain
-        on rows that they were not fitted to.
+        on left-out rows.
     relation : float
-        Correlation of the targets with the predictions of such a regression, in standard errors.
+        Largest correlation of the targets with predictions of kernel regressions on left-out rows,
+        in standard errors.
     unseen, order : float
-        The fraction that regressions of the targets alone explain on such rows; and the fraction
-        for class numbers as targets, NaN without classes.
+        Fractions of the variance that kernel regressions explain on left-out rows: of the targets,
+        and of the class numbers taken as quantities (NaN without classes).
     layers : list of Layer
+        The layers, from the first to the output layer.
     scales : ndarray, shape (d,)
         Root mean squares of the columns of X that vary.
     offset : float
-        Norm of the means of these columns, divided by the norm of their standard deviations.
+        Norm of the means of the columns of X that vary, divided by the norm of their standard
+        deviations.
     values : ndarray
         The distinct targets in ascending order if there is one output, else empty.
     noise : float
-        Rows of a mini-batch whose gradient's noise is as large as the gradient.
+        Number of rows of a mini-batch whose gradient noise is as large as the gradient, or NaN.
     steps : Steps
     verdict : CriticalPoint
     infinite : bool
@@ -196,9 +205,10 @@ class Facts(Record):
     compared: dict[str, float] | None = None
 
     def explains_all_but(self, share: float) -> bool:
-        """Return True if the network leaves at most `share` of the variance that the regressions
-        leave unexplained, its loss is below that of the best constant, and weight decay that has
-        not yet taken effect is only a small part of the loss.
+        """Return True if the fraction of the variance that the network leaves unexplained is at
+        most `share` times the fraction that the regressions leave on unseen rows, plus 3%; its loss
+        is at most that of the best constant outputs; and weight decay is small or nearly in balance
+        with the data.
         """
         idle = self.decay > 0.6 * self.constant and self.balance > 0.3
         close = 1 - self.explained <= share * (1 - self.reachable) + 0.03
@@ -206,7 +216,9 @@ class Facts(Record):
 
     @cached_property
     def fits(self) -> bool:
-        """True if the network explains about as much as the regressions explain on unseen rows."""
+        """True if the network leaves at most 1.3 times as much variance unexplained as the
+        regressions leave on unseen rows; see `explains_all_but`.
+        """
         return self.explains_all_but(1.3)
 
     @property
@@ -226,29 +238,33 @@ class Facts(Record):
 
     @property
     def link(self) -> str:
-        """The way in which the loss uses the outputs: as numbers (``identity``) or as
-        probabilities.
+        """The way in which the loss uses the outputs: ``identity`` for numbers, ``sigmoid`` or
+        ``softmax`` for probabilities.
         """
         return LOSSES[self.ob.loss].link
 
     @property
     def dead(self) -> float:
-        """The largest fraction of a layer's units that are inactive on every row."""
+        """The largest fraction of the units of a hidden layer that are inactive on every row.
+        Layers with bounded activations are left out.
+        """
         return max((layer.dead for layer in self.hidden if not layer.bounded), default=0.0)
 
     @property
     def saturated(self) -> float:
-        """The largest fraction of a layer's outputs that hardly depend on their input."""
+        """The largest fraction of the outputs of a hidden layer with a bounded activation that are
+        saturated.
+        """
         return max((layer.off for layer in self.hidden if layer.bounded), default=0.0)
 
     @property
     def at_rest(self) -> bool:
-        """True if theta is near a critical point or the recorded losses have become constant."""
+        """True if the verdict is not ``not_critical``, or if the recorded losses are `flat`."""
         return self.verdict.kind != "not_critical" or self.steps.flat
 
     @property
     def top(self) -> float:
-        """The largest curvature."""
+        """The largest absolute eigenvalue of the Hessian at theta, as far as the verdict gives it."""
         return max(abs(self.verdict.lambda_max), abs(self.verdict.lambda_min))
 
     @property
@@ -260,7 +276,7 @@ class Facts(Record):
 
     @cached_property
     def weights(self) -> float:
-        """The geometric mean over layers of the size of W relative to its size in `MLP.init`."""
+        """The geometric mean over the layers of `Layer.weights`."""
         return float(np.exp(np.mean([np.log(max(l.weights, TINY)) for l in self.layers])))
 
     @property
@@ -280,7 +296,7 @@ class Facts(Record):
 
     @property
     def updates(self) -> float:
-        """The number of steps taken."""
+        """The number of updates: iterations, or epochs times the batches of an epoch; at least 1."""
         count = self.steps.records[-1] if len(self.steps.records) else 0.0
         batches = 1 if self.steps.batch is None else -(-self.ob.n_samples // self.steps.batch)
         return max(1.0, float(count) * batches)
@@ -295,7 +311,8 @@ def initial_weight_rms(model: Any, layer: int) -> float:
 
 def steps_of(history: Any) -> Steps:
     """Return the `Steps` of a history, a result of `minimize`, a mapping or a list of losses."""
-    told = getattr(history, "history", history)  # the argument may be a result that has a history
+    # the argument may be a result of `minimize`, which has a history
+    told = getattr(history, "history", history)
     told = told if isinstance(told, Mapping) else {"loss": [] if told is None else told}
     method = getattr(told, "method", None) or getattr(history, "method", None)
     if "loss" not in told:
@@ -367,10 +384,10 @@ def _weighted_squares(x: np.ndarray, weight: np.ndarray) -> float:
 
 
 def _is_robust(ob: Any, y: np.ndarray) -> bool:
-    """Return True if the slope of the loss is hardly larger at a distance of 1000 standard
-    deviations from the targets than at 10, on both sides, as for pseudo_huber, log_cosh and
-    quantile. For squared errors it is a hundred times larger. The test uses targets of the data,
-    since a user-defined loss may not accept others.
+    """Return True if the loss grows in proportion to the residual, as pseudo_huber, log_cosh and
+    quantile do: the absolute slopes at outputs of plus and minus 1000 (std(y) + 1) are less than 10
+    times those at 10 (std(y) + 1). For squared errors they are 100 times larger. The test uses a
+    target of the data, since a user-defined loss may reject others.
     """
     given = LOSSES[ob.loss].given
     if given is None or given.coupled:
@@ -394,11 +411,12 @@ def _within_fences(y: np.ndarray) -> np.ndarray:
 
 
 def _unexplained_by_network(ob: Any, f: np.ndarray, y: np.ndarray, share: float) -> np.ndarray:
-    """Return the targets minus the predictions of their means, which are computed from the outputs.
+    """Return the residuals (rows, k): the targets y minus the means that the network predicts,
+    which are computed from its outputs f.
 
     For a user-defined loss, outputs are predictions if the slope of the loss is 0 where they equal
-    the targets. Otherwise their meaning is unknown, and the targets minus their mean are returned,
-    scaled such that the fraction `share` of their variance remains.
+    the targets. Otherwise the meaning of the outputs is unknown, and the targets minus their mean
+    are returned, scaled such that the fraction `share` of their variance remains.
     """
     row = LOSSES[ob.loss]
     if row.given is not None and not row.given.per_target and y.shape == f.shape:
@@ -419,9 +437,9 @@ def _unexplained_by_network(ob: Any, f: np.ndarray, y: np.ndarray, share: float)
 def _unexplained_by_regression(
     X: np.ndarray, targets: list[np.ndarray], weight: np.ndarray | None = None
 ) -> list[tuple[float, float]]:
-    """Return, for each of the targets (rows, k), the smallest squared error of kernel ridge
-    regressions on left-out rows, relative to that of the mean, and the largest correlation of their
-    predictions with the targets, in standard errors.
+    """Return two numbers for each matrix of targets (rows, k): the smallest squared error of
+    several kernel ridge regressions on left-out rows, relative to that of the mean, and the largest
+    correlation of their predictions with the targets, in standard errors.
 
     Squares are weighted, but the regressions are not.
     """
@@ -459,8 +477,8 @@ def _unexplained_by_regression(
 def _layer_facts(
     ob: Any, theta: np.ndarray, g: np.ndarray, h: np.ndarray, X: np.ndarray
 ) -> list[Layer]:
-    """Return the `Layer` facts of all layers, from the gradient, a product with a random direction,
-    and some rows.
+    """Return the `Layer` facts of all layers at theta, from the gradient g, the product h of the
+    Hessian with a random vector of signs, and the rows X.
     """
     model = ob.model
     rows = SimpleNamespace(model=model, X=X, sample_weight=None, loss=ob.loss)
@@ -494,7 +512,9 @@ def _rms_of_parts(parts: Any) -> float:
 
 
 def _fraction_copied(units: np.ndarray) -> float:
-    """Return the fraction of rows that equal another row or are 0."""
+    """Return the fraction of the units that repeat another unit, or the fraction of zero units if
+    it is larger. Each row of `units` holds all incoming and outgoing weights of a unit.
+    """
     size = float(np.abs(units).max())
     if size == 0:
         return 1.0
@@ -504,9 +524,9 @@ def _fraction_copied(units: np.ndarray) -> float:
 
 
 def _gradient_noise_rows(ob: Any, theta: np.ndarray, g: np.ndarray) -> float:
-    """Return the number of rows at which the noise of a mini-batch's gradient is as large as the
-    gradient. Only rows with nonzero weight count, so the gradient is rescaled, since an objective
-    is divided by the number of all rows.
+    """Return the number of rows of a mini-batch whose gradient noise is as large as the gradient g.
+    Return NaN if g is 0, if there are too few rows or if batches are not supported. Rows of weight
+    0 are left out, so g is rescaled, because the loss is divided by the number of all rows.
     """
     rows = nonzero_weight_rows(ob)
     N = len(rows)
@@ -537,8 +557,9 @@ def constant_loss(ob: Any) -> float:
 
 
 def _may_be_unbounded(ob: Any, y: np.ndarray, guess: np.ndarray) -> bool:
-    """Return True if it is worth trying to prove that the loss decreases without end: no weight
-    decay prevents this, and all sampled rows are classified correctly or a class is missing.
+    """Return True if the loss may decrease without end: it has no attained minimum in the outputs,
+    no weight decay prevents this, and all sampled rows are classified correctly by the predictions
+    `guess`, or a class is missing.
     """
     if LOSSES[ob.loss].attained or (np.max(ob.l2) > 0 and ob.l2_biases):
         return False
@@ -549,8 +570,9 @@ def _may_be_unbounded(ob: Any, y: np.ndarray, guess: np.ndarray) -> bool:
 
 
 def finite_point(ob: Any, theta: np.ndarray) -> np.ndarray:
-    """Return theta, its loss and its gradient if they are finite. Otherwise return those at the
-    start drawn by `MLP.init`, shrunk until its loss is finite.
+    """Return theta if the point, its loss and its gradient are finite. Otherwise return the start
+    drawn by `MLP.init`, scaled by powers of 0.1 or to 0 until they are finite. Raise ValueError if
+    they never are.
     """
     start = ob.model.init(seed=0)
     for at in (theta, *(start * start.dtype.type(10.0**-k) for k in range(6)), 0 * start):
@@ -566,8 +588,9 @@ def finite_point(ob: Any, theta: np.ndarray) -> np.ndarray:
 def measure_facts(
     ob: Any, theta: np.ndarray, steps: Steps, verdict: CriticalPoint, lost: bool
 ) -> Facts:
-    """Compute all facts from a gradient, a product, gradients of parts of the rows, and two forward
-    passes.
+    """Compute all facts at theta from a gradient, a Hessian product, gradients of parts of the
+    rows, kernel regressions and two forward passes. `lost` is True if theta replaces a point that
+    is not finite.
     """
     H = ob.hessian(theta)
     g = np.asarray(H.gradient, dtype=float)

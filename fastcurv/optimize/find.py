@@ -68,35 +68,38 @@ from .residual import Steps, dense_steps, extend_space, krylov_steps, lower_grad
 # Eigenvector following: steps towards a point of a given index.
 #
 # In the eigenbasis, with c the gradient, the step is ``-s_i c_i / (|lam_i| + mu)``: s_i = -1 along
-# the eigenvectors that are climbed, 1 along all others, and mu >= 0 keeps it within the radius.
-# Where the signs of lam are those of s that is Newton's step, so that points of this index alone
-# attract. The radius follows the error of the quadratic model: the gradient that it misses, in the
-# norm of ``(|H| + mu)^-1``, over the length of the step in that of ``|H| + mu``. That ratio does
-# not depend on units, and in a curved valley it allows far longer steps than the norm of the
-# gradient does, which is dominated by stiff directions.
+# the eigenvectors that are climbed, 1 along all others, and mu >= 0 keeps it within the radius. If
+# every lam_i has the sign of s_i and mu is 0, this is Newton's step, so that only points of the
+# requested index attract. The radius is adapted to the error of the quadratic model: the difference
+# of the actual and the predicted gradient, in the norm of ``(|H| + mu)^-1``, divided by the length
+# of the step in the norm of ``|H| + mu``. This ratio does not depend on units, and in a curved
+# valley it allows far longer steps than the Euclidean norm, which is dominated by stiff directions.
 #
 # If an eigenvalue whose eigenvector is climbed crosses another one, the set of lowest eigenvectors
 # changes abruptly, and the walk could oscillate without end. So the walk climbs the eigenvectors
 # that overlap most with the previous ones, and selects the lowest ones again only every few steps.
 
 FOLLOW_MAX_N = 4096  # maximum number of parameters for eigenvector following
-N_STEPS_PER_CHOICE = 10  # number of steps for which the same eigenvectors are climbed
+N_STEPS_PER_CHOICE = 10  # number of steps after which the lowest eigenvectors are selected again
 # error of the quadratic model up to which a step is accepted, and up to which the radius grows
 MAX_MODEL_ERROR, GOOD_MODEL_ERROR = 1.0, 0.3
-# A walk that is this many times as far from 0 as its start diverges to infinity.
+# maximum ||theta|| of a walk, relative to max(1, ||theta0||), above which the walk counts as
+# divergent
 MAX_NORM_GROWTH = 30.0
-# indices tried in turn if no index is requested, relative to the number of negative eigenvalues at
-# the start, and the maximum number of steps of each try. For 80 networks of two and three hidden
+# If no index is requested, these are tried in turn, relative to the number of negative eigenvalues
+# at the start, with at most MAX_TRY_STEPS steps each. For 80 networks of two and three hidden
 # layers all searches ended at a certified point; with 150 steps in each try, 78 did.
 INDEX_OFFSETS = (0, -1, 1, -2, 2, -3, 3)
 MAX_TRY_STEPS = 300
-# default number of steps of all tries together with the Newton-MR steps after them
+# default maximum number of steps in total: all tries plus the Newton-MR steps after them
 MAX_FOLLOW_STEPS = 1500
-MAX_NEWTON_STEPS = 300  # default number of steps of one search
+MAX_NEWTON_STEPS = 300  # default maximum number of steps of all other searches
 
 
 def check_index(index: Any, n: int) -> int:
-    """Return a requested index as an int, after checking it for n parameters."""
+    """Return the requested index as an int. Raise TypeError or ValueError unless it is an int from
+    0 to n, the number of parameters, and n is at most `FOLLOW_MAX_N`.
+    """
     if isinstance(index, bool) or not isinstance(index, numbers.Integral):
         raise TypeError(
             f"index must be an int from 0 to {n}, the number of parameters, "
@@ -115,8 +118,17 @@ def check_index(index: Any, n: int) -> int:
 
 @dataclass(frozen=True)
 class FollowedModes:
-    """The eigenpairs at a point, without the zero modes of symmetries, and the direction of the
-    step along each: -1 uphill, 1 downhill.
+    """The eigenpairs of the Hessian at a point, without the zero modes of symmetries, and the
+    direction of the step along each.
+
+    Attributes
+    ----------
+    values : ndarray, shape (k,)
+        Eigenvalues in ascending order.
+    U : ndarray, shape (n, k)
+        Eigenvectors, as columns.
+    signs : ndarray, shape (k,)
+        -1 for a step uphill along the eigenvector, 1 for a step downhill.
     """
 
     values: np.ndarray
@@ -153,40 +165,39 @@ class FollowedModes:
 
     @property
     def weights(self) -> np.ndarray:
-        """The absolute values of the curvatures, the smallest of which are raised to the rounding
-        error.
-        """
+        """The absolute values of the eigenvalues, raised to at least `zero`."""
         return np.asarray(np.maximum(np.abs(self.values), self.zero))
 
     def n_negative(self, eps: float) -> int:
-        """Return the number of eigenvalues that are negative beyond the rounding error of the
-        precision.
+        """Return the number of eigenvalues that are negative by more than the rounding error of a
+        Hessian computed with relative spacing `eps`.
         """
         zero = max(1e-10, 64 * eps) * np.abs(self.values).max(initial=0.0)
         return int((self.values < -zero).sum())
 
     @property
     def zero(self) -> float:
-        """The absolute value up to which the sign of curvature is unknown."""
+        """The absolute value of an eigenvalue up to which rounding makes its sign unknown."""
         return 1e-10 * float(np.abs(self.values).max(initial=0.0))
 
     def step(self, g: np.ndarray, radius: float) -> tuple[np.ndarray, float]:
-        """Return the step in the eigenbasis, and mu."""
+        """Return the step for the gradient g within the radius, in the eigenbasis, and its mu."""
         order, c = np.argsort(self.weights, kind="stable"), self.signs * (self.U.T @ g)
         y = np.empty(len(c))
         y[order], mu = solve_trust_region(self.weights[order], c[order], radius)
         return y, mu
 
     def wrong_sign_step(self, radius: float) -> np.ndarray:
-        """Return a step, in the eigenbasis, along the eigenvectors whose curvature has the wrong
-        sign for a critical point of the requested index, or 0 if there are none.
+        """Return a step of length `radius`, in the eigenbasis, along the eigenvectors whose
+        eigenvalue has the wrong sign for a critical point of the requested index, or 0 if there are
+        none.
         """
         wrong = np.where(self.signs < 0, self.values > -self.zero, self.values < -self.zero)
         return np.asarray(radius * wrong / max(1.0, np.sqrt(wrong.sum())))
 
     def error(self, y: np.ndarray, mu: float, change: np.ndarray) -> float:
-        """Return the error of the quadratic model for a step y that changes the gradient by
-        `change`.
+        """Return the error of the quadratic model, as defined above, for a step y with shift mu
+        that changes the gradient by `change`. Return infinity if y is 0.
         """
         weights = self.weights + mu
         missed = self.U.T @ change - self.values * y
@@ -197,14 +208,17 @@ class FollowedModes:
 # --------------------------------------------------------------------------------------------------
 # The state of a search for a critical point, and the search itself.
 
-KRYLOV_MIN_N = 400  # number of parameters below which the steps are computed from all eigenpairs
-# maximum dimension of the Krylov space of the gradient if there are more parameters
+# minimum number of parameters for steps in Krylov spaces instead of from all eigenpairs
+KRYLOV_MIN_N = 400
+# maximum dimension of the Krylov space of the gradient
 MAX_KRYLOV_STEPS = 120
-MAX_EXCURSIONS = 5  # maximum number of excursions in one search
+MAX_EXCURSIONS = 5  # maximum number of series of undamped steps in one search
 
 
 class FinderState:
-    """The state of a search: the current point, the budget, and the products used."""
+    """The state of a search for a critical point: the current point, the budget, and the products
+    used. `fixed_tol` is the tolerance of the caller, or None.
+    """
 
     def __init__(
         self,
@@ -244,8 +258,8 @@ class FinderState:
             return as_gradient(self.ob.gradient(theta), theta.size)
 
     def hessian(self, theta: np.ndarray) -> Products | None:
-        """Return the Hessian in the objective's own precision, or None if the objective raises an
-        error because the point is not finite, as it may far from the origin.
+        """Return the products with the Hessian in the objective's own precision, or None if the
+        Hessian is not finite, as may happen far from the origin.
         """
         with call_unmodified(self.ob, theta):
             try:
@@ -260,7 +274,9 @@ class FinderState:
             return None
 
     def steps(self, H: Products, g: np.ndarray) -> Steps:
-        """Compute Newton-MR's steps at a point and count their products."""
+        """Compute the Newton-MR steps for the Hessian H and the gradient g, and count the products.
+        Return no steps if g is 0 or the budget is used up.
+        """
         size, left = (
             safe_norm(g),
             self.budget.remaining_products - 1,
@@ -282,7 +298,7 @@ class FinderState:
         return found
 
     def update_tolerance(self, H: Products, norm: float) -> None:
-        """Set the tolerance for the current point.
+        """Set the tolerance of the gradient for the current point. `norm` is ||H||.
 
         A bound that is not finite gives no tolerance, so only finite bounds are used. If there are
         none, only a gradient of 0 is within the tolerance.
@@ -299,8 +315,9 @@ class FinderState:
         self.tol = GRADIENT_ROUNDING_FACTOR * max(known, default=0.0)
 
     def is_tol_loose(self, norm: float) -> bool:
-        """Return True if the tolerance is so large (in float32) that a critical point may still be
-        far away.
+        """Return True if the tolerance is the default and the gradient norm exceeds a tenth of
+        ``RELATIVE_GRADIENT_TOL ||H|| ||theta||``, with `norm` for ||H||. In float32 such a gradient
+        may be within the tolerance although the nearest critical point is still far away.
         """
         far = self.norm > 0.1 * RELATIVE_GRADIENT_TOL * norm * norm_with_floor(self.theta)
         return self.fixed_tol is None and far
@@ -308,10 +325,10 @@ class FinderState:
     def near(self, share: float = 0.5) -> bool:
         """Return True if `classify` would consider this point near a critical point.
 
-        The gradient alone decides if the caller gave a tolerance, if n is too large for all
-        eigenvalues, or if the budget is too small. The test may take n products, so after a
-        negative result it is repeated only once ``||g||`` is below `share` times its value at that
-        time.
+        The result is True without a test if the caller gave a tolerance, if the gradient is 0, if n
+        is too large for all eigenvalues, or if the budget is too small. The test may take n
+        products. After a negative result it is repeated only once ``||g||`` is below `share` times
+        its value at that test; until then the result is False.
         """
         if self.fixed_tol is not None or self.norm == 0 or self.theta.size > KRYLOV_MIN_N:
             return True
@@ -361,7 +378,7 @@ class FinderState:
 
 
 class CriticalPointResult(Result):
-    """The result of `find_critical_point`, which documents its entries."""
+    """The result of `find_critical_point`; the docstring of that function describes the entries."""
 
     jac: np.ndarray
     gradient_norm: float
@@ -374,7 +391,8 @@ class CriticalPointResult(Result):
     report: CriticalPoint | None
 
 
-# number of steps in which the norm of the gradient should be at least halved
+# number of steps in which the gradient norm should at least be halved; otherwise undamped steps are
+# tried
 N_STALL_STEPS = 5
 MAX_EXCURSION_STEPS = 50  # maximum number of steps of one excursion
 # The gradient norm counts as stationary if ||Hg|| is below this fraction of ||H|| ||g||.
@@ -407,38 +425,39 @@ def find_critical_point(
         The starting point.
     method : {"follow", "newton-mr", "gradient-norm"}
         ``follow``: walks that follow eigenvectors, as described for `index`, to a point with as
-        many negative eigenvalues as `theta0` has. If such a walk does not end within 300 steps,
-        others start from `theta0`, towards up to three fewer or more, and ``newton-mr`` starts
-        there if all fail. On 80 networks of two and three hidden layers with 83 to 193 parameters
-        and l2 from 1e-3 to 1e-2, each search ended at a certified point whose index is at most 3
-        away from that of the start, in a median of 0.5 s. From n = 400 on, only ``newton-mr`` is
-        used. ``newton-mr``: each step is the minimum-norm least-squares solution of ``H p = -g``,
-        with weak curvature damped as far as that lowers ``||g||``, and a line search on ``||g||^2``
-        [1]_; where that stalls, undamped steps that may raise it for a while. Below n = 400 the
-        step is computed from the eigenpairs of H, from there on in the Krylov space of g, where it
-        is what MINRES-QLP computes [2]_. ``gradient-norm``: L-BFGS on ``||g||^2 / 2``, whose
-        gradient is ``Hg``, then ``newton-mr`` to polish.
+        many negative eigenvalues as the Hessian at `theta0` has. If such a walk does not end within
+        300 steps, others start from `theta0`, towards up to three negative eigenvalues fewer or
+        more, and if all fail, ``newton-mr`` starts from `theta0`. On 80 networks of two and three
+        hidden layers with 83 to 193 parameters and l2 from 1e-3 to 1e-2, each search ended at a
+        certified point whose index is at most 3 away from that of the start, in a median of 0.5 s.
+        From n = 400 on, only ``newton-mr`` is used. ``newton-mr``: each step is the minimum-norm
+        least-squares solution of ``H p = -g``, with weak curvature damped as far as that lowers
+        ``||g||``, and a line search on ``||g||^2`` [1]_; where the search stalls, undamped steps
+        are tried, which may increase ``||g||`` for a while. Below n = 400 the step is computed from
+        the eigenpairs of H, from there on in the Krylov space of g, where it is what MINRES-QLP
+        computes [2]_. ``gradient-norm``: L-BFGS on ``||g||^2 / 2``, whose gradient is ``Hg``,
+        followed by ``newton-mr``.
     gradient_tol : float, optional
         The norm of the gradient at which to stop. Default: 10 times the rounding bound of the
         gradient (the objective's own, or ``64 eps ||H|| ||theta||``; at least the ``eps ||H||
         ||theta||`` of storing theta); the search then continues as long as steps reduce the
         gradient enough.
     max_iter : int, optional
-        The largest number of steps, of all walks together. Default: 1500 for ``follow`` without an
+        Maximum number of steps, of all walks together. Default: 1500 for ``follow`` without an
         `index` below n = 400, else 300.
     max_products : int, optional
-        The largest number of products with Hessians. A step takes n + 1 of them below n = 400, or
-        as many as are left if these are fewer.
+        Maximum number of products with Hessians. A step takes n + 1 products below n = 400, or as
+        many as are left if these are fewer.
     max_time : float, optional
         Seconds after which the search ends, at the end of a step; from n = 400 on, inside it.
     index : int, optional
-        The number of negative eigenvalues wanted, with ``follow``: 0 for a minimum, 1 for a pass
-        between two, and so on; zeros of symmetries are not counted. Steps then follow eigenvectors
-        before ``newton-mr`` polishes: up along the `index` lowest ones and down along all others,
-        each by the gradient over the absolute curvature [3]_ [4]_, in a trust region. Such a walk
-        converges only to points of this index. Each step takes all eigenpairs, n products and
-        ``O(n^3)`` work, so n is at most 4096. From a critical point of another index it steps off
-        along the eigenvectors of wrong sign.
+        The requested number of negative eigenvalues, with ``follow``: 0 for a minimum, 1 for a
+        saddle between two minima, and so on; zeros of symmetries are not counted. Steps then follow
+        eigenvectors until ``newton-mr`` takes over near the point: up along the `index` lowest ones
+        and down along all others, each by the gradient over the absolute curvature [3]_ [4]_, in a
+        trust region. Such a walk converges only to points of this index. Each step takes all
+        eigenpairs, n products and ``O(n^3)`` work, so n is at most 4096. It leaves a critical point
+        of another index along the eigenvectors whose eigenvalue has the wrong sign.
     verdict : bool
         Whether to classify the point that was found. This costs a call of `classify`, within what
         is left of `max_time` and `max_products`; ``report.n_products`` counts its products.
@@ -528,7 +547,9 @@ def find_critical_point(
 
 
 def _with_verdict(walk: FinderState, max_time: float | None, began: float) -> CriticalPointResult:
-    """Return the result with the verdict on the point found, if any products are left."""
+    """Return the result of the search, with the verdict of `classify` on the point if the search
+    succeeded and products are left. `began` is the time at which the search began.
+    """
     found = walk.result()
     products = walk.budget.most - found.n_products
     if found.success and products >= 1:
@@ -540,7 +561,7 @@ def _with_verdict(walk: FinderState, max_time: float | None, began: float) -> Cr
 
 
 def _follow_near_indices(walk: FinderState) -> None:
-    """Follow eigenvectors to a point with about as many negative eigenvalues as the start has,
+    """Follow eigenvectors to a point with about as many negative eigenvalues as at the start,
     trying several indices in turn, each from the start.
 
     If all tries fail, take Newton-MR steps from the start. If these fail as well, keep the point
@@ -573,8 +594,8 @@ def _follow_near_indices(walk: FinderState) -> None:
 
 
 def _neighbouring_indices(walk: FinderState) -> list[int]:
-    """Return the indices near that of the current point, the nearest first, or none if the Hessian
-    is not finite or the budget is too small for a step.
+    """Return the indices to try: the number of negative eigenvalues at the current point, then the
+    numbers near it. Return none if the Hessian is not finite or the budget is too small for a step.
     """
     n = walk.theta.size
     H = walk.hessian(walk.theta) if walk.budget.affords(2 * n) else None
@@ -591,8 +612,9 @@ def _neighbouring_indices(walk: FinderState) -> list[int]:
 
 
 def _follow_modes(walk: FinderState, index: int) -> bool:
-    """Follow eigenvectors until Newton's step has the right signs and is short. Return True if this
-    was reached; otherwise the point with the smallest gradient is kept.
+    """Follow eigenvectors until the step is short and all eigenvalues have the signs that `index`
+    requires, and return True. If this fails, return to the point with the smallest gradient and
+    return False.
     """
     start, best, climbed = max(1.0, safe_norm(walk.theta)), (walk.theta, walk.g), None
     radius, number = 0.1 * start, 0
@@ -646,7 +668,7 @@ def _follow_modes(walk: FinderState, index: int) -> bool:
 
 
 def _check_index_reached(walk: FinderState, index: int) -> None:
-    """Mark a search that ended at a point of another index as unsuccessful."""
+    """Mark the search as unsuccessful if it ended at a critical point of another index."""
     H = walk.hessian(walk.theta) if walk.status == 0 else None
     if H is None:
         return
@@ -759,9 +781,9 @@ def _take_undamped_steps(walk: FinderState) -> bool:
 
 
 def _search_step(walk: FinderState, steps: Steps, uphill: np.ndarray) -> bool:
-    """Take a step that lowers ``||g||``, and return True if there is one. The step is that of
-    Newton-MR or, if it fails, a step down the gradient of ``||g||^2``, along `uphill`, which is H
-    times the unit vector of the gradient.
+    """Take a step that lowers ``||g||``, and return True if there is one. The candidates are the
+    Newton-MR steps and a step against `uphill`, which is H times the unit vector of the gradient,
+    along the gradient of ``||g||^2``.
     """
     size = steps.norm
     # If ||H|| is unknown, its value along the gradient is a lower bound.
@@ -782,7 +804,9 @@ def _search_step(walk: FinderState, steps: Steps, uphill: np.ndarray) -> bool:
 
 
 def _minimise_gradient_norm(walk: FinderState) -> None:
-    """Run L-BFGS on ``||g||^2 / 2`` until it no longer reduces the value enough."""
+    """Run L-BFGS on ``||g||^2 / 2`` until ``||g||`` is within the tolerance, half of the iterations
+    are used, or a call does not halve ``||g||``.
+    """
     while walk.nit < walk.max_iter // 2 and walk.allows_step():
         start = walk.norm
         H = walk.hessian(walk.theta)

@@ -1,10 +1,10 @@
 """The end of a run, where the gradient is zero: what can be claimed about the point, and whether
-the loss decreases further from it.
+the loss can be decreased further from there.
 
 `FIRST_STRATEGIES` and `STRATEGIES_BY_KIND`, at the end of this file, list what is tried, in order.
 Each round may take as long as the training has taken so far, or `MIN_CHECK_SECONDS` seconds if that
 is more; a final proof from all eigenvalues at least `MAX_PROOF_SECONDS` seconds. `max_time` limits
-all of it.
+all checks.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ from .run import Method, Outcome, Run
 # --------------------------------------------------------------------------------------------------
 # Trial moves along null vectors of the Hessian, for descent that no second derivative shows.
 #
-# Where curvature vanishes, higher derivatives decide, and there may be many directions: from zero
-# weights the loss of a deep network falls with the product of its layers, at a monkey saddle along
-# three of six directions. Random moves in the flat space, at several lengths and with both signs,
-# find descent of odd order with probability 1; a few steps of the minimiser from displaced points
-# find valleys that bend away from that space.
+# Where the curvature vanishes, higher derivatives determine whether the loss decreases, possibly
+# along many directions: from zero weights the loss of a deep network decreases with the product of
+# all layers, at a monkey saddle along three of six directions. Random moves in the flat space, at
+# several lengths and with both signs, find descent of odd order with probability 1; a few steps of
+# the minimiser from displaced points find valleys that bend away from that space.
 
 # A direction counts as flat if its curvature is below this fraction of the largest curvature.
 FLAT_CURVATURE_RATIO = 1e-5
@@ -59,19 +59,19 @@ N_RESTART_STEPS = 20  # number of steps from each displaced point
 
 
 def is_not_higher(value: Value, there: np.ndarray, here: np.ndarray) -> bool:
-    """Return True if the value at one point does not exceed that at another by more than
-    rounding.
+    """Return True if the value at `there` exceeds the value at `here` by at most the rounding
+    error.
     """
     f = value(here)
     return value(there) <= f + value_rounding_error(f, here.dtype)
 
 
-LowerPoint = tuple[np.ndarray, float]
+LowerPoint = tuple[np.ndarray, float]  # (theta, value)
 
 
 def flat_directions(ob: Any, theta: np.ndarray, dense_below: int) -> tuple[np.ndarray, int]:
-    """Return orthonormal columns with small curvature, smallest first, and the number of products
-    used.
+    """Return orthonormal columns (n, k) with curvature of at most `FLAT_CURVATURE_RATIO` times the
+    largest, smallest first, and the number of products used.
 
     For n >= `dense_below` no eigenvalues are computed. The result then has no columns, and trial
     moves use directions in the full space.
@@ -88,8 +88,8 @@ def flat_directions(ob: Any, theta: np.ndarray, dense_below: int) -> tuple[np.nd
 def trial_directions(
     ob: Any, theta: np.ndarray, flat: np.ndarray, rng: np.random.Generator
 ) -> Iterator[np.ndarray]:
-    """Yield unit vectors to try: random ones in the flat space, its columns of smallest curvature,
-    and the objective's probes.
+    """Yield unit vectors (n,) to try: random ones in the span of the columns of `flat`, the columns
+    of smallest curvature, and the objective's probe directions.
     """
     n, k = flat.shape
     for _ in range(N_RANDOM_DIRECTIONS):
@@ -105,11 +105,12 @@ def trial_directions(
 def find_lower_point(
     value: Value, theta: np.ndarray, f: float, direction: np.ndarray, barrier: bool = False
 ) -> LowerPoint | None:
-    """Find a point on the line with a value lower by more than rounding, trying lengths over five
-    decades in both directions. Return None if there is none.
+    """Find a point on the line through theta along `direction` whose value is below f by more than
+    rounding, trying the `TRIAL_LENGTHS` on both sides. Return the point and its value, or None if
+    there is none.
 
-    With `barrier` a direction is abandoned once the value increases along it, so that a lower point
-    found contradicts a minimum at theta.
+    With `barrier` the search on a side ends once the value increases there, so that a lower point
+    contradicts a minimum at theta.
     """
     kind = theta.dtype.type
     unit = direction.astype(theta.dtype)
@@ -131,9 +132,9 @@ def find_lower_point(
 def appears_unbounded(
     ob: Any, value: Value, theta: np.ndarray, f: float, direction: np.ndarray
 ) -> bool:
-    """Return True if along a ray the value never increases over 40 doublings of the length,
-    decreases over each of the first four, and the gradient norm never grows. This is a measurement,
-    not a proof.
+    """Return True if along the ray from theta in `direction` the value never increases over 40
+    doublings of the length, decreases over each of the first four, and the gradient norm never
+    grows. This is a measurement, not a proof.
     """
     size = norm(direction)
     if not 0 < size < np.inf:
@@ -161,11 +162,12 @@ def appears_unbounded(
 # gradient then limits the distance to the true critical point. So the gradient is the objective's
 # `precise_gradient` where it has one; a Hessian in float64 is accurate enough.
 
-MAX_POLISH_STEPS = 20
+MAX_POLISH_STEPS = 20  # maximum number of Newton steps
 MAX_FACTORISATIONS = 3  # maximum number of Hessians computed and factorised
-# number of parameters from which a Krylov solve is tried before all columns of H are computed
+# minimum number of parameters for which a Krylov solve is tried before all columns of H are
+# computed
 KRYLOV_MIN_N = 768
-MAX_KRYLOV_STEPS = 400
+MAX_KRYLOV_STEPS = 400  # maximum dimension of the Krylov space of one solve
 
 Solve = Callable[[np.ndarray], np.ndarray | None]
 
@@ -185,9 +187,9 @@ def polish_by_newton(
     theta : ndarray, shape (n,)
         The start; not changed. The result has its dtype.
     dense_below : int
-        Below this n steps come from a Cholesky factor, at a cost of ``n`` products and ``n^3 / 3``
-        flops for each of at most three factors; for n at or above it, and first of all for n >=
-        `KRYLOV_MIN_N`, from a Krylov space.
+        For n below this, steps are computed from a Cholesky factor of H, at a cost of ``n``
+        products and ``n^3 / 3`` flops for each of at most three factors; otherwise in a Krylov
+        space. For n >= `KRYLOV_MIN_N` the Krylov space is tried first.
     stop : callable
         Ends the steps when it returns True.
     """
@@ -231,8 +233,8 @@ def polish_by_newton(
 
 
 def _cholesky_solve(H: Any) -> Solve | None:
-    """Return a Newton solve by a Cholesky factor, or None if H is not positive semidefinite up to
-    rounding.
+    """Return a function that maps a gradient to the Newton step, by a Cholesky factor of H, or None
+    if H is not positive semidefinite up to rounding.
 
     A shift of the size of the rounding error makes the factorisation possible along symmetry
     directions, where H is singular and the gradient is 0.
@@ -247,7 +249,9 @@ def _cholesky_solve(H: Any) -> Solve | None:
 
 
 def _krylov_solve(H: Any) -> Solve:
-    """Return a Newton solve in a Krylov space of the gradient."""
+    """Return a function that maps a gradient to an approximate Newton step in its Krylov space, or
+    to None if H has negative curvature there or the gradient is 0.
+    """
     space = KrylovSpace(H.n, np.dtype(np.float64), MAX_KRYLOV_STEPS + 2)
 
     def product(v: np.ndarray, out: np.ndarray) -> None:
@@ -281,6 +285,7 @@ def _krylov_solve(H: Any) -> Solve:
 # Newton's method in (theta, slopes) follows, with an active set that kinks enter and leave by their
 # signs and slopes, and then the proof.
 
+# widths over which kinks are smoothed, in units of the pre-activations, each a quarter of the last
 SMOOTHING_WIDTHS = [0.03 * 0.25**i for i in range(9)]
 MAX_DESCENT_STEPS = 200  # maximum number of steps at each width
 DESCENT_GRADIENT_TOL = 1e-9  # gradient norm at which the descent at one width ends
@@ -294,7 +299,7 @@ def find_kink_minimum(ob: Any, theta: np.ndarray, stop: Callable[[], bool]) -> K
     Parameters
     ----------
     ob : objective
-        One whose certificates offer `relu_rows`, else None is returned.
+        The objective. If its certificates have no method `relu_rows`, None is returned.
     theta : ndarray, shape (n,)
         The point at which a run has stalled.
     stop : callable
@@ -323,8 +328,8 @@ def find_kink_minimum(ob: Any, theta: np.ndarray, stop: Callable[[], bool]) -> K
 
 
 def _minimise_smoothed(smooth: Any, theta: np.ndarray, stop: Callable[[], bool]) -> np.ndarray:
-    """Minimise a smoothed objective by trust-region steps from all eigenpairs of its Hessian, which
-    is fast enough for small networks.
+    """Return the point that trust-region steps on a smoothed objective reach from theta. The steps
+    are computed from all eigenpairs of the Hessian, which is fast enough for small networks.
     """
     f, g = smooth.value_and_gradient(theta)
     radius, fresh = first_radius(theta), True
@@ -353,9 +358,10 @@ def _minimise_smoothed(smooth: Any, theta: np.ndarray, stop: Callable[[], bool])
 # --------------------------------------------------------------------------------------------------
 # The verdict of `minimize` on its last point: one outcome, one sentence.
 
-# fraction of the spectrum beyond which negative curvature is searched for
+# curvature above -CURVATURE_TOL (lambda_max - lambda_min) counts as not negative if n is too large
+# for all eigenvalues
 CURVATURE_TOL = 1e-4
-# probability of missing this negative curvature if n is too large for all eigenvalues
+# maximum probability of missing curvature below that limit
 MISSED_CURVATURE_PROBABILITY = 1e-3
 
 
@@ -366,10 +372,11 @@ class StationaryPoint:
     Attributes
     ----------
     theta : ndarray, shape (n,)
+        The point.
     moves : bool
         True if the run may continue from another point.
     on_kinks : bool
-        True if active kinks may be searched for.
+        True if a minimum at active kinks may be searched for near the point.
     below : int
         All eigenvalues are computed if n is below this.
     report : CriticalPoint or None
@@ -383,21 +390,21 @@ class StationaryPoint:
     report: Any = None
 
     def ends(self, stopped: str, success: bool = False, sentence: str = "") -> Outcome:
-        """Return the outcome that ends the run at this point, by default with the sentence of its
-        report.
+        """Return the outcome that ends the run at this point, for the reason `stopped`, by default
+        with the sentence of the point's report.
         """
         kind, sentence = self.report.kind, sentence or self.sentence
         return Outcome(self.theta, stopped, kind, success, sentence, self.report)
 
     @property
     def sentence(self) -> str:
-        """The reason given in the report."""
+        """The reason in the report, without advice on functions to call."""
         return reason_without_calls(self.report.reason)
 
     @property
     def far(self) -> bool:
-        """True if the gradient is too large for a critical point, apart from the part that active
-        kinks may hold.
+        """True if the verdict is ``not_critical``, or ``undecided`` with active kinks and a
+        gradient norm above the tolerance.
         """
         r = self.report
         kinked = r.kind == "undecided" and r.n_kinks > 0 and r.gradient_norm > r.gradient_tol
@@ -410,20 +417,22 @@ class StationaryPoint:
         return Outcome(theta, finer=self.far)
 
 
-MIN_CHECK_SECONDS = 1.0  # seconds that all checks together may always take
-# seconds that the checks may take if one is an eigendecomposition for a proof
+# minimum time limit of all checks together, which applies if the training took less
+MIN_CHECK_SECONDS = 1.0
+# the same limit if one of the checks is an eigendecomposition for a proof
 MAX_PROOF_SECONDS = 30.0
-# number of parameters up to which all eigenvalues take about a second
+# maximum number of parameters for which all eigenvalues take about a second
 ALWAYS_DENSE_MAX_N = 1024
-DEFAULT_DENSE_BELOW = 4097
-MAX_MOVES = 12  # number of rounds that move to another point
-# A loss counts as equal to its lower bound within this fraction of its value at the start.
+DEFAULT_DENSE_BELOW = 4097  # number of parameters from which not all eigenvalues are computed
+MAX_MOVES = 12  # maximum number of moves to other points in one run
+# A loss counts as equal to its lower bound if it exceeds the bound by at most this fraction of the
+# excess at the start.
 ZERO_LOSS_TOL = 1e-24
 # Residuals count as 0 within this multiple of their rounding bound.
 RESIDUAL_ROUNDING_FACTOR = 8.0
-# A move that lowers the loss by less than this fraction of it counts as a small gain.
+# A move that lowers the loss by less than this fraction of the loss counts as a small gain.
 SMALL_GAIN = 1e-8
-MAX_SMALL_GAINS = 5  # number of small gains in a row after which the run ends
+MAX_SMALL_GAINS = 5  # maximum number of small gains in a row; the run ends at the next one
 
 
 def _outcome_of_run(outcome: Outcome | None) -> Outcome | None:
@@ -434,7 +443,9 @@ def _outcome_of_run(outcome: Outcome | None) -> Outcome | None:
 
 
 class Finisher:
-    """The checks of the points of a run at which its gradient is zero."""
+    """Checks of the points at which the gradient of a run is zero. `maker` is the class of the
+    run's method and `options` are its options.
+    """
 
     def __init__(
         self, run: Run, gradient_tol: float | None, maker: type[Method], options: dict[str, Any]
@@ -498,7 +509,7 @@ class Finisher:
     # --- rounds
 
     def examine(self, theta: np.ndarray, moves: bool) -> Any:
-        """Return the outcome at theta. With `moves` it may be a point from which the run
+        """Return the outcome at theta. With `moves` the outcome may be a point from which the run
         continues.
         """
         with self._time_checks():
@@ -521,7 +532,7 @@ class Finisher:
     def _first_outcome(
         self, strategies: tuple[Strategy, ...], at: StationaryPoint
     ) -> Outcome | None:
-        """Return the first outcome of the strategies that is not None, or None."""
+        """Return the first outcome of the strategies that is not None, or None if there is none."""
         outcomes = (strategy(self, at) for strategy in strategies)
         return next((outcome for outcome in outcomes if outcome is not None), None)
 
@@ -567,14 +578,16 @@ class Finisher:
         run.n_products += int(at.report.n_products)
 
     def _act_on_kind(self, at: StationaryPoint) -> Outcome | None:
-        """Try the strategies for points of this kind."""
+        """Return the outcome of the strategies for the kind of the point. A degenerate point with
+        negative curvature is treated as a saddle.
+        """
         falls = at.report.kind == "degenerate" and at.report.n_negative
         kind = "not_critical" if at.far else at.report.kind
         return self._first_outcome(STRATEGIES_BY_KIND["saddle" if falls else kind], at)
 
     def _end_at_certified_minimum(self, at: StationaryPoint) -> Outcome | None:
         """End the run at the certified minimum that Newton's steps reached, if its loss is no
-        higher and no negative curvature was found here.
+        higher and no negative curvature was found at the present point.
         """
         return None if at.report.n_negative else self._end_at_nearest_minimum(at)
 
@@ -590,8 +603,9 @@ class Finisher:
         return Outcome(x, "critical", "minimum", True, there.reason.rstrip("."), there)
 
     def _end_on_kinks(self, theta: np.ndarray, floor: float) -> Outcome | None:
-        """End the run at a minimum at active kinks near theta, with the verdict of `classify` at
-        it.
+        """End the run at a minimum at active kinks near theta, with the verdict of `classify` on
+        that minimum. Return None if no such minimum is found, if its loss is higher, or if theta is
+        not in float64. The checks may take as long as the training, or `floor` seconds.
         """
         if theta.dtype != np.float64:
             return None
@@ -611,8 +625,8 @@ class Finisher:
         return at.ends("kinks", sentence="" if found.certified else found.reason)
 
     def _search_past_barrier(self, at: StationaryPoint) -> Outcome | None:
-        """Test an uncertified minimum further: in no direction tried may the loss decrease before
-        it increases.
+        """Move to a lower point if the minimum is not certified and in some trial direction the
+        loss decreases before it increases. Return None otherwise.
         """
         if at.report.certified:
             return None
@@ -625,8 +639,8 @@ class Finisher:
 
     def _end_at_lower_bound(self, at: StationaryPoint) -> Outcome | None:
         """End the run successfully if the loss equals its lower bound: within the rounding of the
-        value or of the residuals, or within `ZERO_LOSS_TOL` times its excess at the start, or times
-        that of theta = 0 if it is smaller.
+        value or of the residuals, or within `ZERO_LOSS_TOL` times the excess over the bound at the
+        start or, if that is smaller, at theta = 0.
         """
         ob, theta, f = self.run.ob, at.theta, self.run.value(at.theta)
         c, here = value_lower_bound(ob), theta.astype(np.float64)
@@ -634,15 +648,17 @@ class Finisher:
             return None
         least, far = value_rounding_error(c, theta.dtype), max(0.0, self.run.f0 - c)
         residuals = call_certificate(ob, "residual_bounds", here, 0.0)
-        # The bound is on the rounding of residuals in the objective's own precision.
+        # `residuals.error` holds in float64, and is scaled to the objective's own precision.
         if residuals is not None:
             share = float(np.finfo(theta.dtype).eps / np.finfo(np.float64).eps)
             least += (RESIDUAL_ROUNDING_FACTOR * share * residuals.error) ** 2
         plain = f - value_rounding_error(f, theta.dtype) - c
-        # The plain residuals cost a hundredth of the precise ones and are decisive here.
+        # The plain value costs a hundredth of the precise one, and already shows that the loss is
+        # above the bound.
         if plain > 2 * (least + ZERO_LOSS_TOL * far):
             return None
-        # A start whose loss nearly overflows gives no usable scale.
+        # The loss at theta = 0 is a second scale, since a start whose loss nearly overflows gives
+        # none.
         if plain > 2 * least:
             far = min(far, max(0.0, self.run.value(np.zeros_like(theta)) - c))
         slack = least + ZERO_LOSS_TOL * far
@@ -731,12 +747,14 @@ class Finisher:
         return side.best, side.best_f
 
     def _searches_lower_points(self, at: StationaryPoint) -> bool:
-        """Return True if lower points are searched for although the run may continue."""
+        """Return True if the run may move and the point is critical or, with the default tolerance,
+        has no known negative curvature.
+        """
         return at.moves and (not at.far or self.gradient_tol is None and not at.report.n_negative)
 
     def _tighten_tolerance(self, at: StationaryPoint) -> Outcome | None:
-        """Continue to a smaller gradient if that may allow a proof or a verdict, because the
-        default tolerance was too large.
+        """Continue the run from the same point with a smaller tolerance of the gradient, if the
+        default tolerance was too large for a proof or a verdict and the gradient can be reduced.
         """
         r, size = at.report, at.theta.size
         if r.kind == "minimum":
@@ -769,7 +787,9 @@ class Finisher:
     # --- helpers of the strategies
 
     def _move_lower(self, at: StationaryPoint, found: LowerPoint, f: float) -> Outcome:
-        """Continue from a lower point, or end the run there with an outcome for that point."""
+        """Continue from a lower point, given with its value in `found`, or end the run there. f is
+        the value at the present point.
+        """
         theta, lowest = found
         if self._allows_another_move(lowest, f) and at.moves:
             return at.go_on_from(theta)
@@ -786,8 +806,8 @@ class Finisher:
         return Outcome(theta, "degenerate", kind, False, sentence, there.report)
 
     def _allows_another_move(self, lowest: float, f: float) -> bool:
-        """Return True if another move to a lower point is allowed. It is not after
-        `MAX_SMALL_GAINS` small gains in a row.
+        """Count a move from the value f to the value `lowest`, and return True unless more than
+        `MAX_SMALL_GAINS` moves in a row had small gains.
         """
         run = self.run
         run.small = run.small + 1 if f - lowest < SMALL_GAIN * abs(f) else 0
@@ -795,9 +815,9 @@ class Finisher:
         return run.small <= MAX_SMALL_GAINS
 
     def _can_reduce_gradient(self, theta: np.ndarray) -> bool:
-        """Return True if further steps may lower the gradient: it is well above its own rounding
-        error, and its square, to which the decrease of the loss is proportional, does not
-        underflow.
+        """Return True if further steps may lower the gradient: theta is in float64, the gradient
+        norm is more than 10 times its rounding error, and its square, to which the decrease of the
+        loss is proportional, does not underflow.
         """
         g, error = gradient_and_error(self.run.ob, theta.astype(np.float64))
         size = norm(g)
@@ -805,9 +825,10 @@ class Finisher:
         return bool(theta.dtype == np.float64 and size > 10 * known and size * size > 0)
 
     def _has_vanishing_curvature(self, at: StationaryPoint) -> bool:
-        """Return True if curvature vanishes together with the gradient, as in the valley of x^4,
-        and the loss can decrease at most by the rounding of its size at the start. Steps would
-        otherwise continue until the last bits of theta.
+        """Return True if the verdict found a plateau or zero eigenvalues, as in the valley of x^4,
+        and the possible decrease, estimated as ``||g|| ||theta||``, is at most eps times the larger
+        of the initial and the current loss. Without this test the run would continue until steps no
+        longer change theta.
         """
         run = self.run
         left = run.gnorm * norm_with_floor(at.theta)

@@ -9,9 +9,9 @@ With g the gradient of the batch and a = alpha_t the learning rate of update t =
     adam        m = b1 m + (1 - b1) g             s = b2 s + (1 - b2) g^2
                 theta -= a (m / (1 - b1^t)) / (sqrt(s / (1 - b2^t)) + eps)
 
-v, m and s start at 0. These are torch's forms. The exponential average of gradients, m = mu m + (1
-- mu) g, is momentum with its learning rate divided by 1 - mu. If `clip` is given, a longer gradient
-is scaled down to this norm.
+v, m and s start at 0. These are torch's forms. The form of momentum with an exponential average, m
+= mu m + (1 - mu) g and theta -= a m, equals the form above with the learning rate a (1 - mu). If
+`clip` is given, a longer gradient is scaled down to this norm.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class _FirstOrder(Method):
     def _epoch(self, size: int) -> float:
         """Make one update per batch, with every row used once, in a new random order. Return the
         mean loss of the rows, each at the theta at which its batch was used. The last batch may be
-        smaller, but has the full learning rate.
+        smaller, but is used with the full learning rate.
         """
         run, total, seen, n = self.run, 0.0, 0, self.run.ob.n_samples
         for batch in self._batches(size):
@@ -126,7 +126,9 @@ class _FirstOrder(Method):
         self.update(g, self.run.theta.dtype.type(self.last_rate))
 
     def settings(self) -> dict[str, Any]:
-        """Return the options in use, with the rate of the last update in place of a function."""
+        """Return the current options. ``learning_rate`` is that of the last update, and a schedule
+        that is a function is returned as "function".
+        """
         named = self.schedule if isinstance(self.schedule, str) else "function"
         return super().settings() | {"learning_rate": self.last_rate, "schedule": named}
 
@@ -151,7 +153,7 @@ class Momentum(_FirstOrder):
 
     defaults = {**_COMMON_OPTIONS, "momentum": 0.9}
     buffers: tuple[str, ...] = ("velocity",)
-    ahead = False  # True for Nesterov's method, which evaluates the gradient ahead
+    ahead = False  # True for Nesterov's form of the step, g + mu v
 
     def update(self, g: np.ndarray, rate: Any) -> None:
         mu = g.dtype.type(self.momentum)
@@ -174,7 +176,9 @@ class RMSProp(_FirstOrder):
     buffers: tuple[str, ...] = ("squares",)
 
     def update(self, g: np.ndarray, rate: Any) -> None:
-        """Take Adam's step with beta1 = 0, so that the average is the gradient itself."""
+        """Take an Adam step with beta1 = 0, for which the average of the gradients is the gradient
+        itself.
+        """
         adam_step(self.run.theta, g, self.scratch, self.squares, 0, self.rho, 1, rate, self.eps)
 
 

@@ -21,7 +21,7 @@ from ..common.vectors import QuasiNewton, norm, same
 from .checkpoint import State, invalid_checkpoint
 from .run import Method
 
-# number of steps in one call of the engine, which returns after 0.1 seconds at most
+# maximum number of steps in one call of the engine, which also returns after 0.1 seconds
 STEPS_PER_CALL = 1000
 # number of steps after which the coordinates are recomputed for the first time; later this happens
 # whenever the number of steps has doubled
@@ -40,10 +40,11 @@ class LBFGS(Method):
     def __init__(self, run: Any, **options: Any) -> None:
         super().__init__(run, **options)
         self.engine = QuasiNewton(len(run.theta), run.theta.dtype, self.memory)
-        # theta = origin + P x, where x is the point at which the engine is
+        # theta = origin + P x, where x is the current point of the engine
         self.origin = run.theta
         self.at = run.theta  # the theta that belongs to x
-        # number of steps taken, and the number at which P is recomputed
+        # True after the first step, number of steps taken, and number of steps at which P is
+        # recomputed
         self.started, self.taken, self.due = False, 0, 0
         self.take_steps = self.layers = None
         if self.precondition:
@@ -66,7 +67,9 @@ class LBFGS(Method):
         run.gnorm = self.engine.gradient_norm
 
     def _change_coordinates(self, layers: Any) -> None:
-        """Recompute the coordinates at the run's point, and transform the pairs to them."""
+        """Recompute the coordinates of the layers at the current point, and transform the pairs of
+        the engine to the new coordinates.
+        """
         run, engine = self.run, self.engine
         first, count = engine.first, engine.count
         steps, changes = engine.pairs[: 2 * count : 2], engine.pairs[1 : 2 * count : 2]
@@ -90,8 +93,8 @@ class LBFGS(Method):
         elif self.layers is not None and self.taken >= self.due:
             self._change_coordinates(self.layers)
         moved = self._search() if self.take_steps is None else self._run_engine()
-        # If no lower value was found in these coordinates, the search continues in the original
-        # ones.
+        # If no lower value was found in the coordinates of the layers, the search continues in the
+        # original coordinates.
         if not (moved or run.cut or self.layers is None):
             self.layers = None
             self.engine.restore(0, 0)
@@ -103,7 +106,9 @@ class LBFGS(Method):
         )
 
     def _search(self) -> bool:
-        """Take a step by calling the objective, and return False if there is none."""
+        """Take one step, with values and gradients from calls of the objective. Return False if the
+        line search finds no lower value.
+        """
         run, engine, layers = self.run, self.engine, self.layers
         wanted, tried = engine.search(), []
         while wanted:
@@ -128,8 +133,8 @@ class LBFGS(Method):
         return engine.moved
 
     def _run_engine(self) -> bool:
-        """Let the engine take as many steps as need no check in between, and return False if it
-        took none.
+        """Let the engine take up to `run.ahead` steps, which need no check in between. Return False
+        if no step was taken.
         """
         run, engine = self.run, self.engine
         begun, evaluations, ending = run.elapsed(), engine.evaluations, None
@@ -146,8 +151,8 @@ class LBFGS(Method):
         return engine.steps > 0
 
     def _sync_with_engine(self) -> None:
-        """Move the run to the point of the engine, and pass the run the lowest point found on the
-        way.
+        """Move the run to the point of the engine, and store the lowest point of the engine's steps
+        as the run's best point if it is lower.
         """
         run, engine = self.run, self.engine
         run.follow(engine)
@@ -167,7 +172,7 @@ class LBFGS(Method):
     def load(self, arrays: Any, facts: Any) -> None:
         """Restore every pair into its old row, so that sums over rows are bitwise equal to those of
         the saved run. Restore the coordinates by computing them at their old origin, unless the run
-        had stopped using them.
+        had returned to the original coordinates.
         """
         run, layers, engine, first, count = self.run, self.layers, self.engine, facts["first"], 0
         while count < self.memory and f"s{count}" in arrays and f"y{count}" in arrays:

@@ -18,9 +18,10 @@ from ..common.vectors import same
 from .checkpoint import invalid_checkpoint
 from .newton import GaussNewton, first_radius
 
-# number of parameters above which forming and factorising the matrix takes longer than products
+# maximum number of parameters for a dense matrix; above, forming and factorising it takes longer
+# than products
 MATRIX_MAX_PARAMS = 500
-# number of steps in one call, after which the loop checks for lack of progress
+# maximum number of steps in one call, after which the loop checks for lack of progress
 STEPS_PER_CALL = 25
 # Other steps are tried if a call lowers the loss by less than this fraction and leaves more than
 # SLOW_GRADIENT_RATIO of the gradient norm.
@@ -32,7 +33,7 @@ SLOW_GRADIENT_RATIO = 0.1
 class LevenbergMarquardt(GaussNewton):
     """Levenberg-Marquardt steps by a dense matrix, or in Krylov spaces."""
 
-    engine: Any  # engine's run, or None if steps are computed in Krylov spaces
+    engine: Any  # the engine's dense steps, or None if steps are computed in Krylov spaces
     growth = 2.0
     radius: Any = None
     # number of steps since the last check of progress, with the loss and the gradient norm at that
@@ -64,13 +65,13 @@ class LevenbergMarquardt(GaussNewton):
             self._damp()
 
     def _start(self) -> None:
-        """Start the engine's run, if there is one, from the point of this run."""
+        """Create the engine's dense steps at the current point, if the engine evaluates the loss."""
         steps = self.run.engine
         self.engine = None if steps is None else steps.damped_steps(self.run.theta.copy())
         self._damp()
 
     def _damp(self) -> None:
-        """Pass the damping of this run to the engine, if the run has one; otherwise the engine
+        """Pass the damping of this method to the engine. If the method has none yet, the engine
         keeps its own.
         """
         if self.engine is not None and self.damping is not None:

@@ -17,8 +17,8 @@ Point = tuple[float, float]  # (t, value at t)
 
 
 def curvature_rounding_error(v: np.ndarray, size: float) -> float:
-    """Estimate the rounding error of v'Hv in practice, ``8 sqrt(n) eps ||H||``, with `size` for
-    ||H||.
+    """Estimate the rounding error of v'Hv in practice, ``8 sqrt(n) eps ||H||``, where `size` is an
+    estimate of ||H||.
 
     The estimate suffices to choose a direction, which the line search then checks, but it proves
     nothing.
@@ -48,11 +48,27 @@ def line_minimum(
     Each side is bracketed by doubling from `start` (or by quartering, if `start` is too long), and
     the better side is refined by parabolas and golden sections.
 
+    Parameters
+    ----------
+    value : callable
+        ``value(point)``: the function.
+    theta, direction : ndarray, shape (n,)
+        The line.
+    f0 : float
+        The value at theta.
+    start : float
+        The first trial length.
+    refinements : int
+        Number of values computed after bracketing.
+    signs : tuple of float
+        The sides to search: 1.0, -1.0 or both.
+
     Returns
     -------
     t : float
         0.0 if no lower value was found.
     f : float
+        The value at t.
     """
     sides = []
     for sign in signs:
@@ -68,8 +84,9 @@ def line_minimum(
 
 
 def _bracket(value: Any, theta: np.ndarray, direction: np.ndarray, f0: float, start: float) -> Any:
-    """Bracket the lowest value along `direction` (sign included). Return three points (t, f), or
-    None if no value is lower, and f as a function of t.
+    """Bracket the lowest value along `direction`, for t > 0, beginning with the trial length
+    `start`. Return three points (t, f), or None if no value below f0 is found, and f as a function
+    of t.
     """
     trial = np.empty_like(theta)
 
@@ -93,7 +110,7 @@ def _bracket(value: Any, theta: np.ndarray, direction: np.ndarray, f0: float, st
             break
         small = ft - further[1] < 1e-3 * (f0 - further[1])
         before, (t, ft) = (t, ft), further
-        # The slope levels out, since the last doubling gained almost nothing.
+        # The last doubling gained almost nothing, so that the slope levels out.
         if small:
             further = (2.0 * t, np.inf)
             break

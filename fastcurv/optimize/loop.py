@@ -32,9 +32,10 @@ from .run import (
     Run,
 )
 
-# number of iterations of a second-order method without progress after which the run ends
+# maximum number of iterations of a second-order method without progress; then the run ends
 MAX_IDLE_ITERATIONS = 50
-# number of iterations without progress after which steps no longer save products
+# number of iterations without progress after which the option `thrift` is ignored, so that
+# subproblems are no longer solved inaccurately to save products
 MAX_THRIFTY_ITERATIONS = 10
 # The run ends if the loss, near its lower bound, decreases in `MAX_IDLE_ITERATIONS` iterations by
 # less than this fraction of its decrease so far.
@@ -43,14 +44,14 @@ NEGLIGIBLE_DECREASE = 1e-6
 NEAR_BOUND_FRACTION = 1e-4
 # A run whose loss fell by less than 1% in this number of iterations is checked for kinks.
 KINK_CHECK_ITERATIONS = 100
-loss_of_record = itemgetter(1)  # function that returns the loss of a record
+loss_of_record = itemgetter(1)  # function that maps a record to its loss
 # number of doublings of a large theta that test whether the loss is unbounded below
 N_DOUBLINGS = 8
 MAX_EXTRA_STEPS = 12  # maximum number of steps after the default tolerance is reached
 # fraction of the default tolerance at which the extra steps end
 EXTRA_STEP_TOL = 1e-4
-# fraction by which the loss must decrease in `MAX_IDLE_ITERATIONS` iterations, or since the last
-# restart of the method
+# minimum relative decrease of the loss that counts as progress, in `MAX_IDLE_ITERATIONS` iterations
+# or since the last restart of the method
 MIN_RELATIVE_DECREASE = 1e-8
 NO_PROGRESS_MESSAGE = (
     f"slow progress: in {MAX_IDLE_ITERATIONS} iterations the loss did not decrease by "
@@ -77,8 +78,9 @@ def slow_progress_message(before: float, after: float) -> str:
 def _mark_progress(
     mark: list[Any], records: list[tuple[Any, ...]], share: float, origin: float
 ) -> None:
-    """Update `mark` by the last record that made progress: the loss decreased by the fraction
-    `share` of its distance from `origin`, or the gradient norm was halved.
+    """Set `mark`, a list of iteration, loss and gradient norm, to the last of the records that made
+    progress since the previous mark: the loss decreased by the fraction `share` of its distance
+    from `origin`, or the gradient norm was halved.
     """
     at, lowest, gnorm = mark
     for record in records:
@@ -89,8 +91,9 @@ def _mark_progress(
 
 
 class Loop:
-    """The main loop of `minimize` on validated arguments. `ending` examines the points at which the
-    gradient is zero; without it there is no verdict.
+    """The main loop of `minimize` on validated arguments. `maker` is the class of the method and
+    `name` the name of the method. `ending` examines the points at which the gradient is zero; if it
+    is None, there is no verdict.
     """
 
     def __init__(
@@ -122,7 +125,7 @@ class Loop:
         self.why: str | None = None
         self.sentence: str | None = None
         self.outcome: Outcome | None = None
-        self.jumps = False  # True if the gradient was found discontinuous where the run stalled
+        self.jumps = False  # True if the gradient jumps at the point where the run stalled
         # True if no step lowers the loss, even after a restart of the method
         self.rounded = False
 
@@ -145,7 +148,9 @@ class Loop:
     def go(
         self, arrays: dict[str, np.ndarray], facts: dict[str, Any], progress: bool | None
     ) -> MinimizeResult:
-        """Run to the end, from the start or from the state in a checkpoint."""
+        """Run to the end, from the start or, if `arrays` and `facts` are not empty, from the state
+        that a checkpoint holds in them.
+        """
         run = self.run
         if facts:
             wanted = run.wanted
@@ -196,7 +201,7 @@ class Loop:
 
     def _iterate(self) -> None:
         """Take steps until a stopping rule holds, and store its name in `why`."""
-        # `known` is the reason why no step follows the last ones.
+        # `known` is the reason, returned with the last steps, why no further step is possible.
         run, known = self.run, None
         while True:
             self.why = self.end()
@@ -238,8 +243,9 @@ class Loop:
             self.after_step(run.iteration - begun)
 
     def after_step(self, passed: int = 0) -> None:
-        """Count the iteration, record it, show progress (including skipped iterations), call the
-        callback, and save if due.
+        """Count the iteration, record it, show progress, call the callback, and save if due.
+        `passed` is the number of earlier iterations of the same call, which the engine has already
+        recorded.
         """
         run = self.run
         run.iteration += 1
@@ -305,7 +311,9 @@ class Loop:
         return True
 
     def _steps_per_call(self) -> int:
-        """Return the number of iterations from here on that need no check one by one."""
+        """Return the maximum number of iterations that the next call of the method may take,
+        because no check is needed between them.
+        """
         if self.watched or self.bottom == -np.inf or self.critical() or self.run.idle:
             return 1
         idle = self._n_thrifty_iterations_left()
@@ -314,15 +322,15 @@ class Loop:
         return int(max(1, min(self.max_iter - self.run.iteration, idle)))
 
     def _max_idle_iterations(self, mark: list[Any]) -> float:
-        """Return the number of further iterations after which a second-order method counts as idle
-        if none makes progress.
+        """Return the number of iterations from here to `MAX_IDLE_ITERATIONS` after the last
+        progress in `mark`, or infinity for a first-order method.
         """
         idle = self.method.curvature is not None
         return mark[0] + MAX_IDLE_ITERATIONS - self.run.iteration if idle else np.inf
 
     def _n_thrifty_iterations_left(self) -> float:
-        """Return the number of further iterations after which steps no longer save products if none
-        makes progress.
+        """Return the number of further iterations after which the option `thrift` is ignored if
+        none of them makes progress.
         """
         return self._max_idle_iterations(self.run.mark) - (
             MAX_IDLE_ITERATIONS - MAX_THRIFTY_ITERATIONS
@@ -365,8 +373,8 @@ class Loop:
         return run.gnorm > EXTRA_STEP_TOL * run.gradient_tol and run.iteration < run.rest
 
     def _mark_progress_of_records(self, count: int) -> None:
-        """Record which of the last `count` records made progress, and which did so by the smaller
-        threshold that applies near the lower bound of the loss.
+        """Update the marks of progress by the last `count` records: `run.mark`, and `run.walked`
+        with the threshold that applies to records near the lower bound of the loss.
         """
         run, last = self.run, self.run.records[-count:]
         _mark_progress(run.mark, last, MIN_RELATIVE_DECREASE, 0.0)
@@ -379,8 +387,8 @@ class Loop:
             )
 
     def _is_near_bound(self) -> bool:
-        """Return True if the loss is so close to its lower bound that hardly any decrease is left,
-        and no tolerance or target was requested.
+        """Return True if no tolerance or target was requested, and the loss is near its lower bound
+        in the sense of `_is_near_lower_bound`.
         """
         by_default = self.by_default and self.run.fun_target == -np.inf
         return by_default and self._is_near_lower_bound(self.run.f)
@@ -395,7 +403,9 @@ class Loop:
         return zero if zero < self.run.f0 else self.run.f0
 
     def _is_near_lower_bound(self, f: float) -> bool:
-        """Return True if a loss is so close to its lower bound that hardly any decrease is left."""
+        """Return True if the excess of the loss f over its lower bound is at most
+        `NEAR_BOUND_FRACTION` of the excess at the start and of that at theta = 0.
+        """
         if not f - self.bottom <= NEAR_BOUND_FRACTION * (self.run.f0 - self.bottom) < np.inf:
             return False
         return f - self.bottom <= NEAR_BOUND_FRACTION * (self.scale - self.bottom)
@@ -432,8 +442,8 @@ class Loop:
         return outcome.stopped
 
     def _move_along(self, v: np.ndarray) -> bool:
-        """Move to the lowest point found on a line. Return False if none is lower by more than
-        rounding, or after 5 very small gains in a row.
+        """Move to the lowest point found on the line along v. Return False if no point is lower by
+        more than rounding, or after 5 very small gains in a row.
         """
         run = self.run
         t, f = line_minimum(run.value, run.theta, v, run.f, first_trial_length(run.theta))
@@ -441,7 +451,7 @@ class Loop:
         if not gain > value_rounding_error(run.f, run.theta.dtype):
             return False
         run.small_gains = run.small_gains + 1 if gain < 1e-8 * abs(run.f) else 0
-        # Following curvature at rounding level might never end.
+        # Steps along curvature at the level of rounding might never end.
         if run.small_gains > 5:
             return False
         run.try_step(v, t)

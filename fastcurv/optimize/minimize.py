@@ -116,7 +116,7 @@ METHODS: dict[str, type[Method]] = {
     "l-bfgs": LBFGS,
 }
 METHOD_ALIASES = {"lbfgs": "l-bfgs", "lm": "levenberg-marquardt"}
-LEVENBERG_MAX_PARAMS = 300  # number of parameters up to which "auto" uses Levenberg-Marquardt
+LEVENBERG_MAX_PARAMS = 300  # maximum number of parameters for which "auto" uses Levenberg-Marquardt
 # attributes of an objective that every method needs
 REQUIRED_ATTRIBUTES = "n_params", "value", "gradient"
 STOCHASTIC_METHODS = tuple(name for name, m in METHODS.items() if "batch_size" in m.defaults)
@@ -162,10 +162,10 @@ def minimize(
         ``auto``, the default: ``levenberg-marquardt`` for a network of at most 300 parameters whose
         rows are in memory, else ``trust-region``, which is also used if an option or `max_products`
         is given. Then, for ``mse`` without l2, the loss reached does not depend on the unit of y:
-        if the targets are far from mean 0 and variance 1, the run minimises the loss of scaled
-        targets first, and takes the last layer of a start that explains nothing as one for scaled
-        targets. This is not done if a gradient_tol, validation, patience, checkpoint or option is
-        given. First order: ``sgd momentum nesterov rmsprop adam``, in torch's forms. Second order:
+        if the targets are far from mean 0 and variance 1, the run first minimises the loss of
+        scaled targets, for which a start that explains nothing of the targets is used as it is.
+        This is not done if a gradient_tol, validation, patience, checkpoint or option is given.
+        First order: ``sgd momentum nesterov rmsprop adam``, in torch's forms. Second order:
         ``trust-region newton-cg saddle-free-newton cubic gauss-newton``, which leave saddles, and
         ``newton damped-newton newton-mr``, which may converge to them. Quasi-Newton: ``l-bfgs``.
         For small networks: ``levenberg-marquardt`` or ``lm``.
@@ -203,8 +203,8 @@ def minimize(
         Whether to show a progress bar; by default on a terminal, if the work takes more than 2 s.
         With output to a pipe or a log, pass True or a `callback` that prints.
     validation : objective, optional
-        Its ``value`` is recorded with every iteration, and the point where it was lowest is
-        returned.
+        An objective whose ``value`` is recorded with every iteration. The point where this value
+        was lowest is returned.
     patience : int, optional
         End the run after this many records without a lower validation loss (or, without
         `validation`, a lower loss).
@@ -222,8 +222,8 @@ def minimize(
         the Hessian takes milliseconds, and eigenvalues of both signs are proved.
     track : bool or Tracker
         Whether to record the lowest and highest eigenvalue of the Hessian after each iteration, for
-        at most 5 products each, which `nhev` does not count; or a `fastcurv.spectrum.Tracker` that
-        does. The tracker is the `track` of the result.
+        at most 5 products each, which `nhev` does not count; or a `fastcurv.spectrum.Tracker` to
+        use. The tracker is the `track` of the result.
     **options
         Options of the method. First order: ``learning_rate schedule delta hold batch_size clip
         record_every`` and ``momentum rho beta1 beta2 eps``. With mini-batches, the loss and
@@ -342,14 +342,14 @@ def minimize(
     return as_result(MinimizeResult, **result, **{k: v for k, v in more.items() if v is not None})
 
 
-MAX_SADDLE_N = 256  # number of parameters up to which an eigensystem takes milliseconds
-# maximum estimated time of the matrix whose eigenvalues are computed
+MAX_SADDLE_N = 256  # maximum number of parameters for which an eigensystem takes milliseconds
+# maximum estimated time of computing the matrix of the Hessian
 MAX_SADDLE_SECONDS = 5e-3
 
 
 def _with_saddle_named(ob: Any, result: MinimizeResult, verdict: bool) -> MinimizeResult:
-    """Return the result, with the kind ``saddle`` for a critical point without a verdict if this is
-    proved within milliseconds. Ctrl-C during the proof ends only the proof.
+    """Return the result, with the kind ``saddle`` for a critical point without a verdict if the
+    point is proved to be a saddle within milliseconds. Ctrl-C during the proof ends only the proof.
     """
     if not verdict and result.stopped == "critical" and result.kind is None:
         with suppress(KeyboardInterrupt):
@@ -363,8 +363,8 @@ def _with_saddle_named(ob: Any, result: MinimizeResult, verdict: bool) -> Minimi
 
 @rounding_to_nearest
 def _proved_saddle(ob: Any, x: np.ndarray) -> float | None:
-    """Return the lowest eigenvalue if the matrix of the Hessian takes milliseconds and eigenvalues
-    of both signs are proved, otherwise None.
+    """Return the lowest eigenvalue if the matrix of the Hessian is computed in milliseconds and
+    proves eigenvalues of both signs, otherwise None.
     """
     if len(x) > MAX_SADDLE_N or not (hasattr(ob, "certificates") and has_consistent_hessian(ob)):
         return None
@@ -481,8 +481,8 @@ def _best_of_starts(
 def _check_method_needs(
     ob: Any, theta0: Any, name: Any, products: Any, options: dict[str, Any], validation: Any
 ) -> tuple[str, type[Method]]:
-    """Check that the objective has the attributes that the method needs, and that the method has
-    the options.
+    """Return the name and the class of the method, after checking that the objective has the
+    attributes that the method needs and that the method has the options.
     """
     _check_protocol(ob, "minimize", REQUIRED_ATTRIBUTES, theta0)
     chosen = METHOD_ALIASES.get(name, name) if isinstance(name, str) else name

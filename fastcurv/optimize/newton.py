@@ -1,5 +1,5 @@
-"""Newton's method and variants that leave saddles. All use one Krylov space per point, and differ
-in the small problem that they solve in it.
+"""Newton's method and variants that leave saddles. All build one Krylov space at each point, and
+differ in the small problem that is solved in this space.
 
 With Q the basis of a Krylov space from g (as rows), T = Q H Q' and c = Q g, a step is ``s = Q' y``
 with
@@ -32,9 +32,10 @@ from .residual import extend_space, krylov_steps, lower_gradient
 from .run import Method, check_not_negative
 from .steps import DENSE_MAX_N
 
-# memory limit of the basis, which always has room for at least 8 rows
+# maximum size of the basis of a Krylov space, except that at least 8 vectors are always allowed
 MAX_SPACE_BYTES = 2**29
-# number of steps in one call of the engine, after which the loop checks for lack of progress
+# maximum number of steps in one call of the engine, after which the loop checks for lack of
+# progress
 STEPS_PER_CALL = 10
 
 
@@ -44,9 +45,9 @@ def first_radius(theta: np.ndarray) -> float:
 
 
 def current_thrift(method: Any) -> float:
-    """Return the option `thrift` for the next steps, or 0 once steps no longer make progress:
-    directions of small curvature appear late in a Krylov space, so steps that save products never
-    contain them.
+    """Return the option `thrift` for the next steps, or 0 once the run has made no progress for
+    some iterations. Directions of small curvature appear late in a Krylov space, so subproblems
+    that are solved with few products never contain these directions.
     """
     return 0.0 if method.run.idle else float(method.thrift)
 
@@ -125,7 +126,9 @@ class _KrylovMethod(Method):
         out *= self.scale
 
     def stop_rule(self) -> int:
-        """Return the number of the rule that ends several steps; 0 stands for no rule."""
+        """Return the number of the engine's rule that ends a call of several steps early, or 0 for
+        no rule.
+        """
         return 0
 
     def step(self) -> str | None:
@@ -164,8 +167,8 @@ class _KrylovMethod(Method):
 
 
 class TrustRegion(_KrylovMethod):
-    """GLTR: steps that solve the trust-region problem of the quadratic model in the Krylov space,
-    including the hard case.
+    """Trust-region steps by GLTR: minimisers of the quadratic model in the Krylov space within the
+    radius, including the hard case.
     """
 
     problem, by = "trust-region", "radius"
@@ -190,8 +193,8 @@ class Cubic(_KrylovMethod):
 
 class SaddleFreeNewton(_KrylovMethod):
     """Saddle-free Newton, ``(|T| + damping) y = -c``: steps as long as Newton's, but downhill along
-    every eigenvector (Dauphin et al. 2014). The damping increases if the model predicted too large
-    a decrease, and decreases if the prediction was right.
+    every eigenvector (Dauphin et al. 2014). The damping is increased if the model predicted too
+    large a decrease, and reduced if the prediction was right.
     """
 
     problem = "absolute"
@@ -226,8 +229,9 @@ class GaussNewton(SaddleFreeNewton):
         self.krylov_steps.slow = count
 
     def stop_rule(self) -> int:
-        """Return the number of the rule that ends several steps: 1 for slow steps, or with H 2 for
-        steps that lower the loss quickly.
+        """Return the number of the engine's rule that ends a call of several steps early: 1 after
+        slow steps with the GGN, 2 after a step with H that lowers the loss quickly, 0 if there is
+        no Hessian.
         """
         if not hasattr(self.run.ob, "hessian"):
             return 0
@@ -274,8 +278,8 @@ class Newton(_KrylovMethod):
 
 
 class DampedNewton(Newton):
-    """Newton's method with a constant added to every eigenvalue. It still converges to saddles
-    whose negative curvature exceeds the constant.
+    """Newton's method with a constant added to every eigenvalue. It still converges to saddles with
+    an eigenvalue below minus this constant.
     """
 
     defaults = {**Newton.defaults, "damping": 1e-3}
@@ -288,9 +292,10 @@ DEFAULT_SHIFT = 1e-6  # shift if no curvature was measured
 
 
 class NewtonCG(Method):
-    """Capped CG, followed by a line search along its result.
+    """Newton-CG: conjugate gradients on the shifted Hessian, capped where they meet negative
+    curvature, followed by a line search along the result.
 
-    The shift is ``eps = sqrt(weight ||g||)``, so that steps become Newton's as the gradient
+    The shift is ``eps = sqrt(weight ||g||)``, so that steps approach Newton's steps as the gradient
     vanishes. `weight` decreases after full steps and increases after shortened ones.
     """
 
@@ -324,8 +329,8 @@ class NewtonCG(Method):
                     break
             whole = True
         finally:
-            # After Ctrl-C, all steps taken so far are complete.
-            # The point changed, but the step is not counted yet.
+            # After Ctrl-C, all steps taken so far are complete. If the point has changed but the
+            # last step is not in `rows` yet, the step is added here.
             if run.theta is not here:
                 rows.append((run.f, run.gnorm, run.elapsed() - begun, run.n_products))
             if rows:
@@ -374,8 +379,9 @@ class NewtonCG(Method):
     # --- steps, each of which leaves its point in `run.spare`
 
     def _descend(self, d: np.ndarray, weight: float) -> bool:
-        """Backtrack from the full step, and adapt the weight. The smallest weight gives a shift of
-        1e-7 times the measured curvature, times ``sqrt(||g||)`` if that is below 1.
+        """Backtrack from the full step d, adapt the weight, and return False if no lower value is
+        found. The smallest weight gives a shift of 1e-7 times the measured curvature, times
+        ``sqrt(||g||)`` if that is below 1.
         """
         t = self._backtrack(d)
         if t is not None:
@@ -385,8 +391,8 @@ class NewtonCG(Method):
         return t is not None
 
     def _backtrack(self, d: np.ndarray) -> float | None:
-        """Return the fraction of d at which the loss has decreased by a given fraction of the
-        decrease predicted by the slope, or None if there is none.
+        """Return the first fraction of d tried at which the loss decreases by 1e-4 of the decrease
+        predicted by the slope, and leave that point in `run.spare`. Return None if there is none.
         """
         run, slope = self.run, dot(self.run.g, d)
         noise = 10.0 * run.eps * abs(run.f)
@@ -400,8 +406,9 @@ class NewtonCG(Method):
         return None
 
     def _search_negative_curvature(self, d: np.ndarray) -> bool:
-        """Search for the lowest point downhill along negative curvature, for which the length of
-        Newton's step is not the best.
+        """Search for the lowest point along d, a direction of negative curvature, downhill. The
+        step length comes from a line search, since the length of the Newton step is not the best
+        one here. Return False if no lower value is found.
         """
         run = self.run
         down = -1.0 if dot(run.g, d) > 0 else 1.0

@@ -32,23 +32,24 @@ from ..spectrum.results import format_number, to_json_value
 from .facts import constant_loss
 from .minimize import minimize
 
-MIN_RESTART_GAIN = 1e-6  # relative decrease of the objective from which restarted units are kept
+# minimum relative decrease of the objective for which restarted units are kept
+MIN_RESTART_GAIN = 1e-6
 # A unit is inactive if its size is below this fraction of the largest unit of its layer.
 MIN_UNIT_RATIO = 1e-3
 # A unit is inactive if the norms of its incoming and outgoing weights have a product below this
 # value.
 MIN_UNIT_SIZE = 1e-10
-# product of the norms of incoming and outgoing weights below which a unit may be set to 0 if the
-# objective does not increase
+# maximum product of the norms of incoming and outgoing weights of a unit that may be set to 0, if
+# the objective does not increase
 MAX_PRUNABLE_SIZE = 1e-6
-# relative increase of the objective up to which inactive units are set to 0
+# maximum relative increase of the objective when inactive units are set to 0
 PRUNE_TOL = 1e-6
 MAX_L2 = 1.0  # first penalty of `evidence_path`
 L2_RATIO = 10**-0.5  # ratio of each penalty to the previous one
 MIN_L2 = 1e-8
 # size of the weights of a restarted unit, relative to those at the start
 RESTART_SCALE = 0.1
-# number of penalties in a row with decreasing evidence after which the search ends
+# maximum number of penalties with decreasing evidence, after which the search ends
 MAX_DECREASES = 2
 # The evidence has a local minimum where units become active, and another where the noise is small
 # but not yet reached. The search continues past such a minimum while the loss is above this
@@ -99,7 +100,7 @@ class RegularizationPath(Record, AttributeHints, subject="path"):
     active : ndarray of bool (K, units)
         True for the hidden units that affect the outputs, layer after layer.
     objective : Objective
-        The objective that was given, in float64; `at` has those of the path.
+        The objective that was given, in float64; `at` returns it with a penalty of the path.
     """
 
     l2s: np.ndarray
@@ -113,7 +114,9 @@ class RegularizationPath(Record, AttributeHints, subject="path"):
         return len(self.l2s)
 
     def at(self, i: int) -> tuple[Objective, Floats]:
-        """Return the objective with penalty number i and its theta."""
+        """Return the objective with penalty number i, and the theta that was reached with this
+        penalty.
+        """
         return with_l2(self.objective, float(self.l2s[i])), self.thetas[i]
 
     @property
@@ -240,8 +243,8 @@ def regularization_path(
 
 
 def with_units_restarted(model: Any, theta: Any, start: Any) -> Any:
-    """Return theta with small weights, a fraction of those of `start`, in units whose weights are
-    0.
+    """Return theta with inactive units restarted: their weights are set to `RESTART_SCALE` times
+    those of the point `start`, and their biases to those of `start`.
     """
     theta, layers = theta.copy(), model.unflatten(start)
     mine = model.unflatten(theta)
@@ -301,7 +304,7 @@ def evidence_path(
     count: float | None = None,
 ) -> LaplacePosterior:
     """Return the posterior with the largest evidence on a path of penalties from large to small.
-    The path ends after this maximum.
+    The path ends once the evidence has decreased at `MAX_DECREASES` penalties.
 
     Parameters
     ----------
@@ -330,7 +333,7 @@ def evidence_path(
     while l2 > MIN_L2 and decreases < MAX_DECREASES:
         try:
             found.append(fit(l2, theta))
-        except ExactFitError:  # smaller penalties would fit the rows exactly, too
+        except ExactFitError:  # smaller penalties would also fit the rows exactly
             if not found:
                 raise
             break

@@ -1,7 +1,7 @@
-"""The steps of Newton-MR, of least residual, and their line search on the gradient's norm.
+"""The minimum-residual steps of Newton-MR, and the line search on the norm of the gradient.
 
-The step is the p of least norm that minimises ``||H p + g||^2 + (damping ||H||)^2 ||p||^2``: from
-all eigenpairs if n is small, else in the Krylov space of g, where it is what MINRES-QLP computes
+A step is the p of least norm that minimises ``||H p + g||^2 + (damping ||H||)^2 ||p||^2``. It is
+computed from all eigenpairs if n is small, and otherwise in the Krylov space of g, as in MINRES-QLP
 [2]_. The line search tries the steps of all dampings and keeps the one that lowers ``||g||`` most
 [1]_.
 
@@ -23,7 +23,7 @@ from ..common.linalg import NotFiniteError, eigh
 from ..common.vectors import safe_norm
 from ..krylov.trust_region import KrylovSpace, damped_inverse, least_residual_step
 
-# dampings tried, in units of ||H||; each damps curvature below it
+# dampings tried, in units of ||H||; each damps the components of curvature below the damping
 TRIAL_DAMPINGS = (0.0, 1e-7, 1e-4, 1e-2, 0.1, 1.0)
 ARMIJO_FRACTION = 1e-4
 
@@ -31,7 +31,7 @@ ARMIJO_FRACTION = 1e-4
 @dataclass(frozen=True)
 class Steps:
     """The steps for all dampings, smallest damping first, the slopes ``p'Hg / ||g||^2`` along them,
-    and ||H||.
+    and the norm ||H||.
 
     `norm` is NaN if the Hessian could not be decomposed, so that its size is unknown.
     """
@@ -42,7 +42,7 @@ class Steps:
 
 
 def dense_steps(A: np.ndarray, g: np.ndarray) -> Steps:
-    """Compute the steps from all eigenpairs of the matrix A."""
+    """Compute the steps for the gradient g from all eigenpairs of the Hessian A."""
     try:
         values, U, _ = eigh(A)
     except (np.linalg.LinAlgError, NotFiniteError):
@@ -61,7 +61,7 @@ def dense_steps(A: np.ndarray, g: np.ndarray) -> Steps:
 
 
 def krylov_steps(space: KrylovSpace) -> Steps:
-    """Compute the steps in a Krylov space grown from g."""
+    """Compute the steps in a Krylov space grown from the gradient."""
     if space.m == 0:
         return Steps(norm=0.0)
     norm = float(np.abs(space.ritz()[0]).max())
@@ -84,7 +84,7 @@ def extend_space(
     be reduced further.
 
     No further reduction is possible if ``||H r|| <= tolerance ||H|| ||r||`` for the last residual
-    r. H r is known because r lies in the space whose rows have been multiplied.
+    r. H r needs no product, because r is a combination of vectors whose products with H are known.
     """
     look_at, last = 1, np.zeros(0)
     while True:
@@ -112,7 +112,8 @@ def lower_gradient(
     lengths: int = 20,
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Return the point and the gradient at the first step length that lowers ``||g||`` enough, or
-    None.
+    None. `size` is ``||g||`` at theta, and up to `lengths` step lengths 1, 1/4, 1/16, ... are
+    tried.
 
     All steps are shortened together. Of the steps that satisfy the condition at the first such
     length, the one with the smallest gradient is used.

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from ..critical.report import CriticalPoint
     from ..spectrum.tracker import Tracker
 
-# names of the entries of a record, after which a validation loss may follow
+# names of the entries of a record; a validation loss may follow
 RECORD_FIELDS = "iteration", "loss", "gradient_norm", "products", "time"
 # factor per check by which the longest time between two checks of the clock is reduced
 CLOCK_DECAY = 0.7
@@ -50,7 +50,7 @@ class History(dict[str, np.ndarray]):
     Attributes
     ----------
     method : str
-        As `minimize` names it.
+        The name of the method, as `minimize` accepts it.
     options : dict
         The method's options with their defaults; `learning_rate` is that of the last update.
     """
@@ -61,7 +61,7 @@ class History(dict[str, np.ndarray]):
 
 
 class MinimizeResult(Result):
-    """The result of `minimize`, which documents its entries."""
+    """The result of `minimize`; the docstring of that function describes the entries."""
 
     _subject = "run"
     jac: np.ndarray
@@ -127,10 +127,10 @@ class Outcome:
     ----------
     theta : ndarray, shape (n,)
     stopped : str or None
-        One of `STATUS_CODES`; None if the run continues from theta, where the loss is lower, or a
-        smaller gradient is needed.
+        A key of `STATUS_CODES`; None if the run continues from theta, because the loss is lower
+        there or a smaller gradient is needed.
     kind : str or None
-        The kind of point by `classify`; None if that was not called.
+        The kind of point by `classify`; None without a verdict.
     success : bool
     sentence : str
     report : CriticalPoint or None
@@ -156,7 +156,7 @@ class Ending(Protocol):
         """Return True if the time for trial moves is used up."""
 
     def examine(self, theta: np.ndarray, moves: bool) -> Outcome:
-        """Return the outcome at theta. With `moves` it may be a point from which the run
+        """Return the outcome at theta. With `moves` the outcome may be a point from which the run
         continues.
         """
 
@@ -191,7 +191,8 @@ class Run(Saved):
     # limits of the next call of a method: maximum number of iterations, and gradient norm at which
     # the call ends
     ahead, enough = 1, 0.0
-    # True after iterations without progress, after which subproblems are solved more accurately
+    # True after a number of iterations without progress; subproblems are then solved more
+    # accurately
     idle = False
     # True if the loss is near its lower bound and the tolerance is the default
     near_bound = False
@@ -216,8 +217,8 @@ class Run(Saved):
     rest: int | None = None
     # number of small gains in a row along negative curvature
     small_gains = 0
-    # number of moves from stationary points to other points, and number of those in a row with a
-    # small gain
+    # number of moves from stationary points to other points, and number of such moves in a row with
+    # a small gain
     moves = small = 0
     _product: Any = None
 
@@ -263,7 +264,9 @@ class Run(Saved):
 
     @cached_property
     def value_owners(self) -> tuple[Any, ...]:
-        """The objects whose operators hold the value and the gradient of this loss."""
+        """The objectives whose operators hold the value and the gradient of this loss: `ob` and the
+        objective that it wraps.
+        """
         return (self.ob, wrapped_source(self.ob)) if has_consistent_hessian(self.ob) else ()
 
     def _holds_loss(self, operator: Any) -> bool:
@@ -315,7 +318,9 @@ class Run(Saved):
         return None
 
     def out_of_budget(self) -> bool:
-        """Check the budgets inside a step, and store the name of an exhausted one in `cut`."""
+        """Check the budgets inside a step. Store the name of an exhausted budget in `cut`, and
+        return True if there is one.
+        """
         self.cut = self.exhausted()
         return self.cut is not None
 
@@ -378,7 +383,8 @@ class Run(Saved):
 
     def bind_operator(self) -> Any:
         """Build the operator named by `curvature` at `theta`, over all rows or over a sample of
-        rows that is drawn again at each point. Return None for methods without an operator.
+        rows that is drawn again at each point. Return the operator, or None if the method needs
+        none or the engine computes the products.
         """
         self._product = None  # releases the memory of the last operator for the next one
         if self.curvature is None:
@@ -415,8 +421,8 @@ class Run(Saved):
         return out
 
     def accept_spare(self) -> None:
-        """Exchange the current point and `spare`. If the operator is not defined at the new point,
-        stay and raise the error.
+        """Make `spare` the current point, and compute value and gradient there. If the operator is
+        not defined at the new point, return to the old one and raise NotConvexError.
         """
         self.theta, self.spare, self.rows = self.spare, self.theta, None
         try:
@@ -470,9 +476,10 @@ class Run(Saved):
     ) -> None:
         """Write the engine's steps, except for the last one, to the history.
 
-        `begun` is the time at which they began. `records` has a row for each step: the loss, the
-        gradient norm, the seconds since `begun`, and the number of products of the run, if any.
-        `whole` is False if the last step is not counted, because Ctrl-C ended the step after it.
+        `begun` is the elapsed time of the run at which the steps began. `records` has a row for
+        each step: the loss, the gradient norm, the seconds since `begun`, and the number of
+        products of the run, if any. `whole` is False if the last step is not counted, because
+        Ctrl-C ended the step after it.
         """
         self.cut = "max_time" if ending == "max_time" else self.cut
         if not len(records):
@@ -539,8 +546,8 @@ class Run(Saved):
         return arrays, facts
 
     def load(self, arrays: Any, facts: Any) -> None:
-        """Restore the values that `state` and `past_records` returned. Raise ValueError if they
-        cannot have returned them.
+        """Restore the values that `state` and `past_records` returned. Raise ValueError if no run
+        can have returned these arrays and facts.
         """
         check_run(arrays, facts, self)
         super().load(arrays, facts)
@@ -565,7 +572,7 @@ check_not_negative = partial(check_positive, zero=True)
 
 
 def check_row_batch_size(ob: Any, count: Any, name: str) -> int | None:
-    """Return the number of rows to use at a time, after checking it, or None for all rows."""
+    """Return the checked number of rows to use at a time, or None for all rows."""
     if count is None:
         return None
     count = check_positive_int(count, name)

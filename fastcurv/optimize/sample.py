@@ -38,7 +38,7 @@ from .run import STATUS_CODES
 
 SOURCE_NAMES = ("narrower", "walk", "descent")
 MAX_WALKS = 4  # maximum number of walks of one search, each from a new start
-# maximum index of a walk if no index is requested
+# maximum index that the first walk of a search draws if no index is requested
 MAX_DEFAULT_INDEX = 6
 # options of `classify` that do not depend on the point
 CLASSIFY_OPTIONS = (
@@ -48,13 +48,13 @@ CLASSIFY_OPTIONS = (
     "max_products",
     "dense_below",
 )
-# range of the number of full-batch Adam steps before a walk, which is drawn log-uniformly
+# default range of the number of full-batch Adam steps before a walk, which is drawn log-uniformly
 EPOCHS_RANGE = (30, 3000)
 
 
 @dataclass(frozen=True, eq=False)
 class SampledPoint(Record):
-    """A critical point with its verdict and the way in which it was found.
+    """A critical point with its verdict and the kind of search that found it.
 
     Attributes
     ----------
@@ -70,7 +70,8 @@ class SampledPoint(Record):
     widths : tuple of int or None
         Hidden widths of the narrower network that was trained, for source ``narrower``.
     asked : int or None
-        The index that was requested; ``verdict.n_negative`` is that of the point found.
+        The index that was requested, None without a request; ``verdict.n_negative`` is the index of
+        the point.
     """
 
     theta: np.ndarray = field(repr=False)
@@ -206,10 +207,10 @@ def sample_critical_points(
       stationary.
     * ``descent``: training until convergence.
 
-    A search that ends at no critical point or an undecided one, or a walk at a trivial one or one
-    of another index than requested, is repeated from a new start up to three times. Starts of walks
-    take turns too, but a repeated walk uses the kind of start that has led to its index most often
-    so far; the last walk of a search that has found no point uses half the index.
+    A search is repeated from a new start up to three times if it ends at no critical point or at an
+    undecided one, or if a walk ends at a trivial point or at another index than requested. The
+    kinds of start of walks take turns too, but a repeated walk uses the kind that has been most
+    successful so far; the last walk of a search that has found no point uses half the index.
 
     For networks with relu, whose critical points mostly lie on kinks, descents find most points.
 
@@ -220,7 +221,7 @@ def sample_critical_points(
     ob : Objective
         The objective of a network; its rows may be streamed, sparse or in shards.
     n_tries : int
-        Number of searches; each costs a training run.
+        Number of searches, each of which costs at least a training run.
     sources : str or sequence of str, optional
         Sources to take in turn, from ``fastcurv.optimize.sample.SOURCE_NAMES``; all of them by
         default, and walks alone if an `index` is given.
@@ -239,13 +240,14 @@ def sample_critical_points(
     progress : bool, optional
         Whether to show a progress bar; by default on a terminal, if the work takes more than 2 s.
     **verdict
-        Passed to `classify`: its tolerances, risk and budget.
+        Options of `classify`: ``gradient_tol curvature_tol failure_probability max_products
+        dense_below``.
 
     Returns
     -------
     CriticalSample
-        Points with the verdict ``not_critical`` are left out; points where nothing passes through
-        the network are marked as ``trivial``. After Ctrl-C, the points found before it.
+        Points with the verdict ``not_critical`` are left out; points where the outputs do not
+        depend on the inputs are marked as ``trivial``. After Ctrl-C, the points found before it.
 
     Raises
     ------
@@ -299,18 +301,18 @@ def sample_critical_points(
         )
     max_iter = check_positive_int(max_iter, "max_iter")
     limit = None if max_time is None else check_positive(max_time, "max_time")
-    hunt = _Sampler(ob, _check_epochs(epochs), max_iter, verdict)
+    sampler = _Sampler(ob, _check_epochs(epochs), max_iter, verdict)
     streams = spawn_generators(as_rng(seed), n_tries)
     points: list[SampledPoint] = []
     tried = 0
     try:
         with bar(n_tries, "sample_critical_points", progress) as shown, time_limit(limit):
             for number, rng in enumerate(streams):
-                if not hunt.budget.left:
+                if not sampler.budget.left:
                     break
                 wanted = asked[number % len(asked)] if asked else None
-                found = hunt.search(names[number % len(names)], wanted, rng)
-                if found is None and not hunt.budget.left:
+                found = sampler.search(names[number % len(names)], wanted, rng)
+                if found is None and not sampler.budget.left:
                     break
                 tried += 1
                 points += [] if found is None else [found]
@@ -320,12 +322,12 @@ def sample_critical_points(
         # The points found so far are returned.
         if not points:
             raise
-    return CriticalSample(points, tried, hunt.n_walks, ob.model)
+    return CriticalSample(points, tried, sampler.n_walks, ob.model)
 
 
 def why_trivial(ob: Any, theta: np.ndarray) -> str | None:
-    """Return the reason why a point is trivially critical: the outputs do not depend on the inputs.
-    Return None if it is not trivial.
+    """Return the reason why the outputs do not depend on the inputs, which makes a critical point
+    trivial. Return None if they depend on the inputs.
 
     Parameters
     ----------
@@ -370,7 +372,7 @@ class _Sampler:
         names = [
             name for name in START_FUNCTIONS if name != "narrower" or _has_wider_network(ob.model)
         ]
-        # (successful walks, all walks) by kind of start
+        # (number of successful walks, number of walks), each plus 1, by kind of start
         self.led = dict.fromkeys(names, (1, 1))
         self.n_searches = 0
 
@@ -380,8 +382,8 @@ class _Sampler:
         """Return the best point of at most `MAX_WALKS` walks, or None if none ends at a critical
         point.
 
-        A nontrivial point of the requested index is best, and any other point of that index is
-        second.
+        A nontrivial point of the requested index is best, a trivial point of that index is second,
+        and any other critical point is third.
         """
         best, rank = None, 0
         follows = source == "walk" and (asked is not None or self.ob.n_params < KRYLOV_MIN_N)
@@ -447,26 +449,33 @@ class _Sampler:
         return np.asarray(found.x), None
 
 
-def _train_briefly(hunt: _Sampler, theta: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Train with Adam for a number of steps."""
-    low, high = np.log(hunt.epochs)
+def _train_briefly(sampler: _Sampler, theta: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return the point after a random number of full-batch Adam steps from theta."""
+    low, high = np.log(sampler.epochs)
     steps = int(np.exp(rng.uniform(low, high)))
     # The seed has no effect in full-batch training.
     return _minimise_from(
-        hunt, hunt.ob, theta, "adam", seed=0, max_iter=steps, learning_rate=1e-2, verdict=False
+        sampler,
+        sampler.ob,
+        theta,
+        "adam",
+        seed=0,
+        max_iter=steps,
+        learning_rate=1e-2,
+        verdict=False,
     )
 
 
-def _draw_weights(hunt: _Sampler, rng: np.random.Generator) -> np.ndarray:
-    """Draw random weights of between half and three times the usual size."""
-    return np.asarray(rng.uniform(0.5, 3.0) * hunt.ob.model.init(seed=rng))
+def _draw_weights(sampler: _Sampler, rng: np.random.Generator) -> np.ndarray:
+    """Draw random weights of between half and three times the size that `MLP.init` draws."""
+    return np.asarray(rng.uniform(0.5, 3.0) * sampler.ob.model.init(seed=rng))
 
 
-def _start_from_narrower(hunt: _Sampler, rng: np.random.Generator) -> np.ndarray:
+def _start_from_narrower(sampler: _Sampler, rng: np.random.Generator) -> np.ndarray:
     """Take a critical point of a narrower network and move a tenth of its norm in a random
     direction, so that the added units differ.
     """
-    theta = np.asarray(_from_narrower(hunt, rng)[0], dtype=float)
+    theta = np.asarray(_from_narrower(sampler, rng)[0], dtype=float)
     aside = rng.standard_normal(theta.size)
     return theta + 0.1 * max(1.0, safe_norm(theta)) * aside / safe_norm(aside)
 
@@ -474,16 +483,16 @@ def _start_from_narrower(hunt: _Sampler, rng: np.random.Generator) -> np.ndarray
 # functions that draw the starts of walks to points of a given index
 START_FUNCTIONS: dict[str, Callable[[_Sampler, np.random.Generator], np.ndarray]] = {
     "random": _draw_weights,
-    "trained": lambda hunt, rng: _train_briefly(hunt, _draw_weights(hunt, rng), rng),
+    "trained": lambda sampler, rng: _train_briefly(sampler, _draw_weights(sampler, rng), rng),
     "narrower": _start_from_narrower,
 }
 
 
 def _minimise_from(
-    hunt: _Sampler, ob: Any, theta: np.ndarray, method: Descent, **options: Any
+    sampler: _Sampler, ob: Any, theta: np.ndarray, method: Descent, **options: Any
 ) -> np.ndarray:
     """Return the point that `minimize` reaches. Ctrl-C during the run ends the sampling."""
-    found = minimize(ob, theta, method, max_time=hunt.budget.rest(), **options)
+    found = minimize(ob, theta, method, max_time=sampler.budget.rest(), **options)
     if found.status == STATUS_CODES["interrupted"]:
         raise KeyboardInterrupt
     if found.stopped == "max_time":
@@ -530,15 +539,19 @@ def _has_wider_network(model: Any) -> bool:
     return len(model.sizes) > 2 and not model.residual and not model.batch_norm
 
 
-def _from_narrower(hunt: _Sampler, rng: np.random.Generator) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Train a narrower network to a critical point, and widen it to the network of ``ob``."""
-    ob, wide = hunt.ob, hunt.ob.model
+def _from_narrower(
+    sampler: _Sampler, rng: np.random.Generator
+) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Train a narrower network to a critical point, and widen it to the network of the objective.
+    Return the point of the wide network, and the hidden widths of the narrow one.
+    """
+    ob, wide = sampler.ob, sampler.ob.model
     hidden = tuple(int(rng.integers(1, width + 1)) for width in wide.sizes[1:-1])
     sizes = [wide.sizes[0], *hidden, wide.sizes[-1]]
     narrow = type(wide)(sizes, activation=wide.activation, bias=wide.bias, dtype=wide.dtype)
     small = ob.with_model(narrow)
     theta = _minimise_from(
-        hunt, small, narrow.init(seed=rng), "newton-cg", max_iter=500, verdict=False, seed=rng
+        sampler, small, narrow.init(seed=rng), "newton-cg", max_iter=500, verdict=False, seed=rng
     )
     theta = find_critical_point(small, theta, method="newton-mr", max_iter=30, verdict=False).x
     split = not np.any(ob.l2) and bool(rng.integers(2))
@@ -556,7 +569,9 @@ def _add_unit(
     below: list[Any], above: list[Any], split: bool, bias: float, rng: np.random.Generator
 ) -> None:
     """Add a unit between two layers without changing the outputs of the network. The unit has
-    weights 0, or is a copy of another unit and takes part of its outgoing weights.
+    weights 0 and the given bias or, with `split`, is a copy of another unit and takes over part of
+    the outgoing weights of that unit. `below` and `above` hold the parameters of the two layers and
+    are changed.
     """
     W, V = below[0], above[0]
     if split:

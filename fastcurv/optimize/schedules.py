@@ -3,7 +3,7 @@
 Updates are counted t = 1, 2, 3, ... Every schedule here is asymptotically ``c * t**-p``; the
 exponent ``p`` decides the conditions under which stochastic gradient descent converges:
 
-    sum of alpha_t = inf          p <= 1: far enough to reach any point
+    sum of alpha_t = inf          p <= 1: steps can reach any point
     sum of alpha_t**2 < inf       p > 1/2: the noise of the mini-batches dies out
 """
 
@@ -175,9 +175,9 @@ def constant_then_decay(alpha: float, hold: int, delta: float = 1.0) -> Schedule
     alpha : float
         Learning rate of the first `hold` updates.
     hold : int
-        At least 1.
+        Number of updates with the learning rate `alpha`, at least 1.
     delta : float
-        Exponent of the decay after that.
+        Exponent of the decay after these updates.
 
     Returns
     -------

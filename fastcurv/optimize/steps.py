@@ -23,7 +23,7 @@ from ..krylov.trust_region import KrylovSpace, absolute_value_step, shifted_solv
 from ..spectrum.forms import matrix_of
 
 Model = Callable[..., np.ndarray]  # (eigenvalues, linear term[, damping]) -> coordinates
-# number of parameters up to which n products and n^3 flops take milliseconds
+# maximum number of parameters for which n products and n^3 flops take milliseconds
 DENSE_MAX_N = 512
 
 
@@ -46,8 +46,8 @@ class IndefiniteHessianWarning(UserWarning):
 
 
 def _decompose(op: Any, g: np.ndarray, k: int | None, wanted: float, share: Model) -> Any:
-    """Return eigenvalues, the gradient in the eigenvectors, a map from these coordinates to (n,),
-    and the relative residual.
+    """Return the eigenvalues of H, the coordinates of the gradient in the eigenvectors, a map from
+    such coordinates to vectors (n,), and the relative residual of the step.
 
     The decomposition is dense if n is small and `k` is None. Otherwise it is that of a Krylov space
     of g, grown to `k` rows or until the residual is below `wanted` times ||g||, where

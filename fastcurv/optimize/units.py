@@ -2,9 +2,9 @@
 
 Damping and trust regions measure steps of all parameters by one length, and a start is drawn for
 outputs of size 1. If targets are larger or smaller by orders of magnitude, or far from 0, the
-parameters of the last layer are out of proportion to the others. Since the last layer is linear,
-such a run first minimises the loss of targets of mean 0 and spread 1, and continues in the units of
-the caller from the minimum found.
+parameters of the last layer have other orders of magnitude than all others. Since the last layer is
+linear, a run with such targets first minimises the loss of targets of mean 0 and spread 1, and
+continues in the units of the caller from the minimum found.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from .run import MinimizeResult
 
 # range of the standard deviations of targets that need no scaling
 USUAL_DEVIATION_RANGE = 1 / 8, 8.0
-# number of standard deviations up to which the mean of such targets may differ from 0
+# maximum distance from 0 of the mean of targets that need no scaling, in standard deviations
 MAX_USUAL_MEAN_DEVIATIONS = 8.0
-# A start whose loss is below this fraction of the variance is not rescaled.
+# A start whose loss is below this fraction of the variance explains part of the targets, and is
+# converted to scaled units.
 MAX_LOSS_TO_VARIANCE = 0.99
-# largest loss of a start, relative to the mean square of the targets
+# maximum scaled loss of a start that is used without conversion, relative to the loss at theta = 0
 MAX_START_LOSS = 64.0
 
 
@@ -38,7 +39,7 @@ class Units(NamedTuple):
     ob : objective
         The objective of the caller.
     scaled : objective
-        That objective with targets ``(y - shift) / unit``.
+        The same objective with targets ``(y - shift) / unit``.
     unit : float
         The spread of the targets.
     shift : ndarray, shape (d_out,)
@@ -51,8 +52,8 @@ class Units(NamedTuple):
     shift: np.ndarray
 
     def to_unscaled(self, theta: np.ndarray) -> np.ndarray:
-        """Return the point for the caller's objective, whose loss is unit^2 times that of the
-        scaled one.
+        """Return the point of the caller's objective with the same outputs as theta has for the
+        scaled objective. The loss is multiplied by unit^2.
         """
         theta = theta.copy()
         W, b = self.ob.model.unflatten(theta)[-1]
@@ -62,7 +63,7 @@ class Units(NamedTuple):
         return theta
 
     def to_scaled(self, theta: np.ndarray) -> np.ndarray:
-        """Return the point for the scaled objective: the inverse of `to_unscaled`."""
+        """Return the point of the scaled objective that `to_unscaled` maps to theta."""
         theta = theta.copy()
         W, b = self.ob.model.unflatten(theta)[-1]
         W /= self.unit
@@ -71,9 +72,9 @@ class Units(NamedTuple):
         return theta
 
     def start(self, theta: np.ndarray) -> np.ndarray:
-        """Return the start in scaled units. It is the same point if it explains part of the targets
-        or its outputs are not of the order of 1. Otherwise it is theta unchanged, since it was
-        drawn for outputs of size 1.
+        """Return the start of the scaled run for a start theta in the caller's units. If theta
+        explains part of the targets, or its outputs are too large for a drawn start, theta is
+        converted. Otherwise theta is returned unchanged, since it was drawn for outputs of size 1.
         """
         same, zero = self.to_scaled(theta), np.zeros_like(theta)
         loss, drawn, none = (value_at(self.scaled, at) for at in (same, theta, zero))
@@ -92,7 +93,7 @@ class Units(NamedTuple):
 
 def units_of(ob: Any) -> Units | None:
     """Return units for an objective whose targets are far from mean 0 and standard deviation 1, or
-    None for other targets and for losses that are no mean of squares.
+    None for other targets and for objectives other than an unpenalised ``mse`` on rows in memory.
     """
     in_memory = hasattr(ob, "X") and hasattr(ob, "with_model")
     if not in_memory or not has_consistent_hessian(ob) or ob.loss != "mse" or ob.l2 != 0:
@@ -124,8 +125,8 @@ def minimize_scaled(
 ) -> tuple[MinimizeResult, np.ndarray, list[tuple[Any, ...]]]:
     """Minimise the scaled objective by ``go(ob, theta0, callback=)``.
 
-    Return the result, the point in the units of the caller, and the records of the steps in these
-    units.
+    Return the result of the scaled run, the point in the units of the caller, and the records of
+    the steps in the units of the caller.
     """
     begun = time.perf_counter()
     f, g = as_number(units.ob.value(theta)), units.ob.gradient(theta)

@@ -37,7 +37,7 @@ from ..structure.tables import ACTIVATIONS, DEFAULT_LOSS_BY_TARGETS, LOSSES, act
 Block = tuple[Any, Any, Any]  # (X, y, sample_weight or None)
 ROW_ARGUMENT_NAMES = ("X", "y", "sample_weight")
 
-# modules whose functions may be passed in place of a name
+# modules whose functions may be passed in place of the name of an activation
 ACTIVATION_MODULES = (
     "jax.nn",
     "jax.numpy",
@@ -109,7 +109,7 @@ def activation_name(x: Any) -> Any:
 
 def refuse_user_activation(model: Any, why: str, wanted: str) -> None:
     """Raise a ValueError for a model with a user-defined `Activation`, since such a function has no
-    name.
+    name. The message says that the model must have what `wanted` names, and `why`.
     """
     own = next((phi for phi in model.activation if isinstance(phi, ActivationFunction)), None)
     if own is not None:
@@ -167,7 +167,8 @@ def _refuse_string_labels(y: Any) -> None:
 
 def check_targets(y: Any, N: int, model: Any, loss: Any, weight: Any = None) -> np.ndarray:
     """Return targets in the form that the engine takes: (N, d_out) of the model's dtype, or int32
-    classes (N,). A new loss is evaluated on rows whose `weight` (N,) is not 0.
+    classes (N,). A user-defined loss that is used for the first time is evaluated on rows whose
+    `weight` (N,) is not 0.
 
     Classes are copied, since the engine uses them as indices, so that they must not change after
     the check.
@@ -220,8 +221,8 @@ def check_targets(y: Any, N: int, model: Any, loss: Any, weight: Any = None) -> 
 
 
 def _check_target_range(given: LossFunction, y: np.ndarray, d_out: int, weight: Any) -> None:
-    """Raise a ValueError for targets outside the range of a loss. Evaluate a new user-defined loss
-    on some rows, which determines the shapes that it returns.
+    """Raise a ValueError for targets y outside the range of a loss. Evaluate a user-defined loss
+    that is used for the first time on some rows, to determine the shapes of its results.
     """
     if given.least is not None:
         least, itself = given.least
@@ -233,7 +234,7 @@ def _check_target_range(given: LossFunction, y: np.ndarray, d_out: int, weight: 
 
 
 def _losses_for_targets(*targets: str) -> str:
-    """Return the names of the losses for targets of the same kind."""
+    """Return the names of the default losses for these kinds of targets, joined by "or"."""
     return " or ".join(repr(DEFAULT_LOSS_BY_TARGETS[kind]) for kind in reversed(targets))
 
 
@@ -300,7 +301,7 @@ def as_vector(v: Any, n: int, dtype: Any) -> np.ndarray:
 
 def as_block(V: Any, n: int, dtype: Any, threads: int = 1) -> np.ndarray:
     """Return the columns of V (n, k) as the contiguous rows of a (k, n) array. The memory of V is
-    used if it has this layout; otherwise V is copied.
+    used if it has this layout; otherwise `threads` threads copy V.
     """
     V = as_real(V, "V")
     if V.ndim != 2 or V.shape[0] != n:
@@ -393,9 +394,10 @@ def check_rows_and_targets(
     """Return X, y and weights in the form that the passes use, or raise an error that states what
     is wrong. X is an array or a `csr_matrix`, in the model's dtype.
 
-    If the block was read here, numbers are cast first to `stored`, the dtype of the objective for
-    which it was read. If `finite` is False, a dense X is not checked for NaN and infinity, which
-    the caller does while copying X. If `tame` is True, X is the result of `zero_idle_overflow`.
+    If `stored` is given, the block comes from a row source, and its numbers are first cast to
+    `stored`, the dtype of the objective that reads the source. If `finite` is False, a dense X is
+    not checked for NaN and infinity, because the caller does this while copying X. If `tame` is
+    True, X is the result of `zero_idle_overflow`.
     """
     if stored is not None and stored != model.dtype:
         classes = LOSSES[loss].targets == "classes" and np.ndim(block[1]) == 1
@@ -428,7 +430,7 @@ def zero_idle_overflow(model: Any, X: Any, weight: Any) -> Any:
         return X
     most = float(np.finfo(X.dtype).max) ** 0.5
 
-    # Infinite entries raise an error where X is read.
+    # Infinite entries are kept, so that they raise an error where X is read.
     def large(x: Any) -> Any:
         return (np.abs(x) > most) & (np.abs(x) < np.inf)
 
@@ -444,7 +446,7 @@ def zero_idle_overflow(model: Any, X: Any, weight: Any) -> Any:
 
 def _checked_csr(X: Any, model: Any, copy: bool) -> Any:
     """Return a sparse matrix as a finite CSR matrix of the model's dtype, without duplicate
-    entries.
+    entries. With `copy` the arrays of X are copied and their indices checked.
     """
     if len(X.shape) != 2 or X.shape[1] != model.sizes[0] or not X.shape[0]:
         raise rows_shape_error(X.shape, model.sizes[0])

@@ -4,7 +4,8 @@ determinant, and the diagonal of the inverse.
 All arithmetic is in float64, by one BLAS thread where threadpoolctl is installed, so that results
 are bitwise independent of the number of threads. A matrix counts as positive definite if its
 factorisation succeeds and the condition number, estimated with rows and columns scaled to a unit
-diagonal, is below ``1 / (n eps)``. So the answer is unchanged by the units of the parameters.
+diagonal, is below ``1 / (n eps)``. The result therefore does not depend on the units of the
+parameters.
 """
 
 from __future__ import annotations
@@ -134,8 +135,8 @@ def _matrix_of(op: Any) -> Floats:
 
 
 def _estimate_condition(matrix: Floats, lower: Floats) -> float:
-    """Return LAPACK's estimate of the condition number of a matrix in the 1-norm, with rows and
-    columns scaled by powers of two to a diagonal near 1.
+    """Return LAPACK's estimate of the condition number, in the 1-norm, of a matrix with the
+    Cholesky factor `lower`, with rows and columns scaled by powers of two to a diagonal near 1.
     """
     half = np.frexp(np.diagonal(matrix))[1] // 2
     scaled = np.ldexp(matrix, -half[:, None])

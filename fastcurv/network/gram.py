@@ -2,14 +2,15 @@
 that their products can reach, a smaller symmetric operator if there are fewer rows than units.
 
 Notation of the passes: a (N, in) is the input of a layer, ``z = a W' + b`` (N, out), ``delta =
-dL/dz``; V, vb are the layer's part of a vector, and a leading r its derivative along it.
+dL/dz``; V, vb are the layer's part of a vector, and a leading r marks the derivative along this
+vector.
 
 *The range.* A layer's part of every product ``H v`` is ``rdW = rdelta' a + delta' ra``: a sum of N
 matrices of rank one whose right factors are rows of a, and N whose left factors are rows of delta.
-So it lies in the space of all ``P' a + delta' Q``, P (N, out) and Q (N, in). H is symmetric, so it
-maps the orthogonal complement to 0 (plus l2), and nothing is lost by restriction to the space. In
-the first layer ra is 0, and for the GGN and the Fisher the second term is absent in all layers:
-there the space is that of ``P' a``.
+So this part lies in the space of all ``P' a + delta' Q``, P (N, out) and Q (N, in). H is symmetric,
+so H maps the orthogonal complement to 0 (plus l2), and nothing is lost by restriction to the space.
+In the first layer ra is 0, and for the GGN and the Fisher the second term is absent in all layers;
+in these cases the space is that of all ``P' a``.
 
 *Coordinates.* Householder QR gives orthogonal Q_a (in, in) and Q_d (out, out) whose first r =
 min(N, in) and s = min(N, out) columns span all rows of a and of delta:
@@ -33,15 +34,15 @@ stays exact up to rounding. b keeps its own coordinates, so that it can be exemp
     C1      = rdelta' L + delta' G,    C2 = D' F          4 N r out + 2 N s (in - r)
 
 about ``N^2 (8 out + 12 in)`` flops in all, compared with ``8 N in out`` for V as a matrix. The
-products with W remain: ``4 N in out``. A layer is rotated if that is less work
+products with W remain: ``4 N in out``. A layer is rotated if this makes products cheaper
 (`is_rotation_cheaper`) and left as it is otherwise, so an operator may contain both kinds.
 
-*The complement* of the space has ``(out - s) (in - r)`` dimensions in each rotated layer; there H
-is l2.
+*The complement* of the space has ``(out - s) (in - r)`` dimensions in each rotated layer; on the
+complement H is l2 times the identity.
 
-*Choice of the space.* `product_flops` estimates the cost of a product, with its share of a Krylov
-method's vector operations, in both spaces; `Curvature.reduced`, which algorithms call, chooses by
-it.
+*Choice of the space.* `product_flops` estimates the cost of a product in both spaces, including the
+vector operations of a Krylov method for each product; `Curvature.reduced`, which algorithms call,
+chooses the cheaper space.
 """
 
 from __future__ import annotations
@@ -71,8 +72,11 @@ from .linear_operator import Symmetric, if_bounded
 # The base classes of operators in orthonormal coordinates of a subspace of parameter space; see
 # `Reduction` in `fastcurv.common.protocols`.
 
-N_TEST_VECTORS = 8  # number of random vectors that both spaces multiply, for `column_bounds`
-FROBENIUS_SAFETY_FACTOR = 8.0  # bound on the Frobenius norm over the mean product norm (risk 1e-6)
+# number of random vectors for which `column_bounds` compares products in both spaces
+N_TEST_VECTORS = 8
+# bound on the Frobenius norm of a matrix, divided by the root mean square of the norms of its
+# products with the test vectors (risk 1e-6)
+FROBENIUS_SAFETY_FACTOR = 8.0
 
 
 class Reduced(Symmetric):
@@ -92,7 +96,7 @@ class Reduced(Symmetric):
 
     @property
     def rest(self) -> float:
-        """The eigenvalue on the complement: l2, or 0 for the Fisher."""
+        """The eigenvalue on the complement of the space: l2, or 0 for the Fisher."""
         return float(self.whole.objective.l2) if self.whole.kind != "fisher" else 0.0
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -145,16 +149,17 @@ class InCoordinates(Reduced):
     """
 
     def defect(self, x: Any) -> float:
-        """Return the computed ``||H E x - E R x||``, the difference between the arithmetic in both
-        spaces. The cost is a product in parameter space.
+        """Return the computed ``||H E x - E R x||``, the difference between the products in the two
+        spaces, with R for this operator. The cost is a product in parameter space.
         """
         there = self.whole.product(self.embed(x))
         there -= self.embed(self.product(np.asarray(x, dtype=self.dtype)))
         return safe_norm(there)
 
     def lift_pairs(self, X: Array, found: Any, rng: Any) -> LiftedPairs:
-        """Return error estimates in parameter space for eigenpairs in coordinates: the residuals
-        plus the measured difference between products in both spaces, for random signs.
+        """Return error estimates in parameter space for the eigenpairs `found`, with eigenvectors
+        in the rows of X (k, m): the residuals plus the difference between the products in the two
+        spaces, measured on one combination of the rows with random signs.
         """
         signs = rng.choice([-1.0, 1.0], size=len(X)).astype(X.dtype)
         defect = self.defect(signs @ X) if len(X) else 0.0
@@ -196,7 +201,7 @@ class InCoordinates(Reduced):
 
 
 # --------------------------------------------------------------------------------------------------
-# One layer's part of a vector in coordinates, and the operations of the passes on it.
+# One layer's part of a vector in coordinates, and the operations of the passes on this part.
 #
 # A layer offers four operations, each in coordinates x of the layer: ``forward(x) = a V' + vb``,
 # ``add_backward_term(x) = delta V``, ``gradient(rdelta, ra)``, the coordinates of ``rdelta' a +
@@ -208,14 +213,15 @@ class InCoordinates(Reduced):
 # so that the engine's products read W and V without a copy. `multiply_rows` creates such a matrix.
 # `M` is a `Scratch`: ``M(out, A, B, add)`` computes ``out = [out +] A B``.
 
-ROWS_PER_ROTATION = 512  # number of rows of V rotated at a time, which limits the workspace
+# maximum number of rows of V that are rotated at a time, which limits the workspace
+ROWS_PER_ROTATION = 512
 
 
 class Scratch:
     """The engine's matrix products, and a workspace for the matrices of a pass. A pass that
-    requests the same shapes as the last one gets the same memory, since first access to new pages
-    takes a seventh of a product. Each pass starts with `begin`; only one caller may use the
-    workspace.
+    requests the same shapes as the last one gets the same memory, since the first access to new
+    pages takes a seventh of the time of a product. Each pass starts with `begin`; only one caller
+    may use the workspace.
     """
 
     def __init__(self, dtype: Any, threads: int | None) -> None:
@@ -329,11 +335,9 @@ class Layer:
 
 
 class Whole(Layer):
-    """A layer by which the passes multiply without rotation. Its coordinates are V and vb,
-    row-major.
-    """
+    """A layer without rotation, whose coordinates are V and vb, row-major."""
 
-    rest = 0  # dimension of the space of V outside the range of all products
+    rest = 0  # dimension of the space of all V that are orthogonal to the range of the products
 
     def __init__(self, a: Any, delta: Array, bias: bool) -> None:
         super().__init__((delta.shape[1], a.shape[1]), delta.shape[1] * a.shape[1], bias)
@@ -461,6 +465,7 @@ class LossCurve:
     ob : Objective
         The objective with the loss, targets, weights and divisor.
     z : ndarray (N, d_out)
+        The outputs of all rows.
     divisor : float, optional
         A divisor that replaces that of the objective.
     """
@@ -501,7 +506,9 @@ class LossCurve:
             self.h = self.f * small * (1 - small)
 
     def _entropy(self, z: Floats, y: Array) -> Floats:
-        """Return ``delta_j = f (T p_j - y_j)`` for softmax p, T the sum of y, f a row's scale."""
+        """Return ``delta_j = f (T p_j - y_j)`` of each row (N, m), where p is the softmax of z, T
+        the sum of y, and f the weight of the row over the divisor.
+        """
         m = z.shape[1]
         y = one_hot(y, m).astype(float)
         self.top = z.argmax(axis=1)
@@ -615,8 +622,10 @@ class RowState:
         return z if self.b[-1] is None else z + self.b[-1]
 
     def below(self, M: Any, l: int, D: Array, e: Array | None) -> tuple[Array, Array]:
-        """Return ``(D', e')``, ``e' = D W [+ e]`` and ``D' = e' * phi'`` below layer l >= 1, for D
-        at its z and e at its output. D has one or more blocks of all samples, and M multiplies.
+        """Propagate derivatives backward through layer l >= 1: return ``(D', e')`` with ``e' = D W
+        [+ e]``, the derivatives with respect to the input of the layer, and ``D' = e' * phi'``. D
+        (rows, out) and e are the derivatives with respect to the layer's z and output. The rows are
+        one or more blocks with a row for each sample, and M computes matrix products.
         """
         found = np.empty((self.W[l].shape[1], len(D)), D.dtype).T
         M(found, D, self.W[l])
@@ -724,20 +733,24 @@ LAYER_OVERHEAD_FLOPS = 4e6  # flops in the time of the Python calls for one laye
 
 
 def is_rotation_cheaper(m: int, k: int, N: int, pairs: bool) -> bool:
-    """Return True if a layer ``(out, in) = (m, k)`` is cheaper when rotated, for N rows."""
+    """Return True if products with a layer ``(out, in) = (m, k)`` cost fewer flops when it is
+    rotated, for N rows. `pairs` is False if ra is 0.
+    """
     if k <= N or (pairs and m <= N):
         return False
     return layer_product_flops(m, k, N, pairs, True) < layer_product_flops(m, k, N, pairs, False)
 
 
 def n_layer_coordinates(m: int, k: int, N: int, pairs: bool, rotated: bool) -> int:
-    """Return the number of coordinates that represent V."""
+    """Return the number of coordinates of V (m, k) in a rotated or other layer, for N rows."""
     r = min(k, N)
     return m * r + (min(m, N) * (k - r) if pairs else 0) if rotated else m * k
 
 
 def layer_product_flops(m: int, k: int, N: int, pairs: bool, rotated: bool) -> float:
-    """Return the cost of a product with V in its layer, in flops, without the products with W."""
+    """Return the cost of a product in a layer, in flops, without the products with W. The arguments
+    are those of `n_layer_coordinates`.
+    """
     r, s, size = min(k, N), min(m, N), n_layer_coordinates(m, k, N, pairs, rotated)
     if not rotated:
         return (8.0 if pairs else 4.0) * N * m * k + FLOPS_PER_ENTRY * size
@@ -764,7 +777,9 @@ def product_flops(shapes: tuple[tuple[int, int], ...], N: int, kind: str) -> tup
 
 
 def _split_state(whole: Any, rotate: Any = None, state: Any = None) -> tuple[RowState, list[Any]]:
-    """Return state and layers. `rotate` specifies the layers to rotate; None uses a cost model."""
+    """Return the state and the layers of the curvature `whole`. `rotate` states for each layer
+    whether it is rotated; if it is None, a cost model chooses.
+    """
     ob, layers, N = whole.objective, [], whole.objective.n_samples
     state = RowState(ob, whole.theta, whole._plan) if state is None else state
     for l, (m, k) in enumerate(ob.model.shapes):

@@ -33,8 +33,8 @@ class InputDerivatives(NamedTuple):
 def input_derivatives(
     model: Any, theta: Any, X: Any, order: int = 2, weights: Any = None, statistics: Any = None
 ) -> InputDerivatives:
-    """Return the outputs and their derivatives up to `order`, 1 or 2. The arguments are those of
-    `MLP.input_hessian`.
+    """Return the outputs and their derivatives up to `order`, 1 or 2; with order 1 the Hessian is
+    None. The other arguments are those of `MLP.input_hessian`.
     """
     model, theta = model.fold_batch_norm(theta, statistics)
     sizes, phis, skips = model._layers
@@ -112,7 +112,7 @@ def _activation_derivatives(phi: Any, z: np.ndarray) -> Any:
     """Return phi, phi' and phi'' of a layer, for an activation by name or a user-defined one."""
     if isinstance(phi, str):
         h, p, q, _ = ACTIVATIONS[phi].derivatives(z)
-        # None stands for a derivative that is constant
+        # The table has None for a phi' of 1 and for a phi'' of 0.
         parts = h, 1 if p is None else p, 0 if q is None else q
         return [np.broadcast_to(np.asarray(part, z.dtype), z.shape) for part in parts]
     return phi.rounded(z)

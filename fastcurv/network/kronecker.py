@@ -2,15 +2,16 @@
 
 The Gauss-Newton matrix of a layer's ``[W b]`` is the sum over rows of ``u u' (x) [a 1]'[a 1]``,
 where u are the derivatives of the outputs with respect to the layer's z, times a root of the loss's
-second derivative. It is nearly a Kronecker product (Martens and Grosse, Optimizing neural networks
-with Kronecker-factored approximate curvature, 2015), and roots of its factors give coordinates X:
+second derivative. This matrix is nearly a Kronecker product (Martens and Grosse, Optimizing neural
+networks with Kronecker-factored approximate curvature, 2015), and the roots L and K of its factors
+give coordinates X:
 
     G = sum of u u' = L L'      A = mean of [a 1]'[a 1] = K K'      [W b] = L^-T X K^-1
 
 To the diagonal of each factor a fraction of its mean and the part of the weight decay are added.
-For several outputs, u is a combination with random signs, whose mean square is the sum over the
-outputs. For a loss whose second derivative is not known to be positive, u are the gradients of the
-rows.
+For several outputs, u is a combination of the derivatives with random signs, since the mean of ``u
+u'`` over the signs is the sum over the outputs. For a loss whose second derivative is not known to
+be positive, u are the gradients of the rows.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ from .spaces import loss_roots
 DAMPING_FRACTION = 0.2
 # A factor is replaced by its diagonal if it is larger than this, or than half the number of rows.
 MAX_FACTOR_SIZE = 512
-# number of rows from which factors are computed: minimum, and rows for each unit of the widest
-# layer
+# number of rows from which factors are computed: at least MIN_FACTOR_ROWS, and ROWS_PER_UNIT for
+# each unit of the widest layer whose factor is a full matrix
 MIN_FACTOR_ROWS, ROWS_PER_UNIT = 256, 10
 RANDOM_SIGNS_SEED = 5  # seed of the random signs
 
@@ -43,7 +44,7 @@ class LayerCoordinates:
     Parameters
     ----------
     ob : Objective
-        With rows in memory and no batch normalisation.
+        The objective, with rows in memory and without batch normalisation.
     """
 
     factors: list[tuple[Any, Any]]  # pairs ((L, L^-1), (K, K^-1)) for each layer
@@ -74,7 +75,7 @@ class LayerCoordinates:
             self.factors.append((sides[0], sides[1]))
 
     def _outputs_by_layer(self, state: RowState) -> list[Array]:
-        """Return u (N, m) for each layer."""
+        """Return the derivatives u (N, m) of the module docstring for each layer."""
         given = LOSSES[state.loss.loss].given
         curved = given is None or (given.convex and not given.coupled)
         roots = loss_roots(state.loss, "ggn" if curved else "fisher")
@@ -87,8 +88,8 @@ class LayerCoordinates:
         return found[::-1]
 
     def limit_gradient(self, g: Array) -> None:
-        """Scale P such that the norm of ``P P' g`` is at most that of g and at most 1, which limits
-        the first step, for which no pairs exist.
+        """Scale P such that the norm of ``P P' g`` is at most that of the gradient g and at most 1.
+        This limits the first step of L-BFGS, for which no pairs exist.
         """
         steepest = float(np.linalg.norm(self.to_theta(self.to_gradient(g))))
         if 0 < steepest < np.inf:
@@ -112,9 +113,9 @@ class LayerCoordinates:
         return np.asarray(roots[:, None], self.model.dtype)
 
     def _moment(self, a: Array, roots: Array | None, bias: bool) -> Array:
-        """Return a'a in float64, with a 1 after each row of a if `bias` is True, or only its
-        diagonal if it is large. `roots` (N, 1) are the square roots of the row weights, which have
-        mean 1.
+        """Return a'a in float64, with a 1 after each row of a if `bias` is True, or only the
+        diagonal of a'a if the matrix is large. `roots` (N, 1) are the square roots of the row
+        weights, which have mean 1.
         """
         N, k = a.shape
         if roots is not None:
@@ -131,9 +132,9 @@ class LayerCoordinates:
         return moment
 
     def _roots(self, moment: Array, added: float) -> tuple[Array, Array]:
-        """Return a root F of a moment plus a multiple of the identity, FF', and its inverse. For a
-        diagonal moment both are vectors. If the root does not exist or overflows, both are the
-        identity.
+        """Return a matrix F with ``F F'`` equal to a moment plus `added` times the identity, and
+        the inverse of F. For a diagonal moment both are vectors. If the root does not exist or
+        overflows, both are the identity.
         """
         root = None
         if moment.ndim == 1:
@@ -166,9 +167,9 @@ class LayerCoordinates:
         return self._apply_roots(g, 0, True)
 
     def _apply_roots(self, V: Array, which: int, gradient: bool) -> Array:
-        """Return V with each layer multiplied from both sides by roots (0) or inverse roots (1).
-        For points these are the transposed left root and the right root, for gradients the left
-        root and the transposed right root.
+        """Return the rows of V with each layer multiplied from both sides: by roots if `which` is
+        0, by inverse roots if it is 1. For points these are the transposed left root and the right
+        root, with `gradient` the left root and the transposed right root.
         """
         out, starts, p = np.empty(V.shape, V.dtype), self.model.starts, V.size // V.shape[-1]
         for l, ((m, k), sides) in enumerate(zip(self.model.shapes, self.factors)):

@@ -229,8 +229,8 @@ smallest eigenvalue of -2. Factor H.shift(mu) with a larger mu, or find a minimu
 
 
 def _multiple_of_identity(other: Any, shape: tuple[int, int]) -> float | None:
-    """Return mu if `other` is easily recognised as mu times the identity of this shape, otherwise
-    None.
+    """Return mu if `other` is mu times the identity of this shape, given as a sparse matrix or as
+    SciPy's operator; otherwise None.
     """
     if getattr(other, "shape", None) != shape:
         return None

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from .input_derivatives import InputDerivatives
 
 INIT_SCHEMES = ("auto", "he", "xavier", "lecun")
-MAX_PREDICT_STATE_BYTES = 1 << 26  # size of the state in `predict`
+MAX_PREDICT_STATE_BYTES = 1 << 26  # maximum size of the state of a chunk of rows in `predict`
 
 
 class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MEMORY_BYTES = 1 << 28  # default memory for blocks of rows
 MIN_BLOCK_ROWS = 16  # minimum number of rows of a block
-# number of entries for each row and unit in the state and the workspace of a product
+# approximate number of entries for each row and unit in the state and the workspace of a product
 STATE_ENTRIES_PER_UNIT = 16
 OBJECTIVE_NAME = "fastcurv.Objective"
 # attributes that may be assigned: counters, and methods that an instance may replace, see
@@ -53,7 +53,7 @@ OBJECTIVE_NAME = "fastcurv.Objective"
 ASSIGNABLE_ATTRIBUTES = {*LOSS_METHODS, "rounding_bound", "n_passes", "n_rows_read"} - {"jacobian"}
 # A pass is quick, a few milliseconds, if the number of parameters times (rows + 100) is below this.
 QUICK_PASS_MAX_WORK = 1 << 22
-# size of a gradient from which it is returned without a copy
+# minimum size of a gradient that is returned without a copy
 NO_COPY_MIN_BYTES = 1 << 20
 # objectives and plans that are repaired after a fork, since another thread may have been building
 # them
@@ -127,8 +127,8 @@ class Objective(
     sample_weight : array_like (N,), optional
         Nonnegative weights, each of which scales one sample's term; the divisor stays N (or N
         d_out). A row of weight 0 adds exactly 0, also if its loss overflows; with batch
-        normalisation its inputs still enter the means and variances. Its entries above the root of
-        the largest number of the dtype are kept as 0.
+        normalisation its inputs still enter the means and variances. The entries of X in such a row
+        that exceed the root of the largest number of the dtype are replaced by 0.
     n_threads : int, optional
         Default: ``FASTCURV_NUM_THREADS``, else as many as CPU affinity and cgroup limits allow.
         Results are bitwise independent of this number; algorithms use it for their own vectors,
@@ -345,9 +345,8 @@ class Objective(
 
     @property
     def _budget(self) -> int:
-        return (
-            (DEFAULT_MEMORY_BYTES if self.memory is None else int(self.memory)) * 9 // 10
-        )  # heap, threads
+        # The remaining tenth is for the heap and the scratch buffers of the threads.
+        return (DEFAULT_MEMORY_BYTES if self.memory is None else int(self.memory)) * 9 // 10
 
     @property
     def _max_dense_rows(self) -> int:
@@ -491,9 +490,9 @@ class Objective(
 
     @property
     def _has_matrix(self) -> bool:
-        """True if the engine can compute the Gauss-Newton matrix, provided that it is positive
-        semidefinite. It cannot with batch normalisation, with rows in blocks, with limited memory,
-        or for a user-defined loss that couples outputs.
+        """True if the engine can compute the Gauss-Newton matrix, provided that the matrix is
+        positive semidefinite. It cannot with batch normalisation, with rows in blocks, with limited
+        memory, or for a user-defined loss that couples outputs.
         """
         if self._by_blocks or self.model.batch_norm or self.memory:
             return False
@@ -502,8 +501,8 @@ class Objective(
 
     @property
     def _steps_by_matrix(self) -> bool:
-        """True if the engine computes Levenberg-Marquardt steps, because the matrix is positive
-        semidefinite everywhere.
+        """True if the engine computes Levenberg-Marquardt steps: it can compute the Gauss-Newton
+        matrix, the loss is convex in the outputs, and no subclass replaces the loss.
         """
         given = LOSSES[self.loss].given
         known = self._has_matrix and (given is None or given.convex)
@@ -511,21 +510,22 @@ class Objective(
 
     @property
     def engine_steps(self) -> Any:
-        """The `EngineSteps` for a minimiser of this loss, or None if a subclass replaces
-        the loss.
+        """The `EngineSteps` for a minimiser of this loss. The caller must not use them if a
+        subclass replaces the loss.
         """
         return EngineSteps(self)
 
     @property
     def _is_small(self) -> bool:
-        """True if Python's overhead is a noticeable part of the passes, and a few plans take little
-        memory.
+        """True if passes are so short that Python's overhead is noticeable: (rows + 100) times the
+        number of parameters is at most `QUICK_PASS_MAX_WORK`. More than one plan of this size may
+        be kept.
         """
         return (self.n_samples + 100) * self.n_params <= QUICK_PASS_MAX_WORK
 
     @property
     def _max_spare_plans(self) -> int:
-        """The number of plans kept for future operators."""
+        """The maximum number of unused plans that are kept for future operators."""
         return 2 if self._is_small else 1
 
     def _take_plan(self) -> Any:
@@ -872,8 +872,9 @@ class Objective(
 
 
 def _min_loss_curvature(ob: Any, loss: LossFunction, theta: np.ndarray) -> list[float]:
-    """Return the smallest eigenvalue of a row's loss with respect to the outputs, up to rounding,
-    as a list. Only rows whose weight is not 0 count, and without any the result is 0.
+    """Return, as a list of one number, the smallest eigenvalue over all rows of the second
+    derivative of the row's loss with respect to the outputs, with the rounding error added. Rows of
+    weight 0 are ignored; the result is 0 if there are no others.
     """
     z = ob.model.predict(theta, ob.X).astype(float)
     _, _, second = loss(z, ob.y)
@@ -884,8 +885,8 @@ def _min_loss_curvature(ob: Any, loss: LossFunction, theta: np.ndarray) -> list[
     if second.ndim == 2:
         return [float(second.min())]
     values, eps = np.linalg.eigvalsh(second), np.finfo(float).eps
-    # A row that fits has small second derivatives by cancellation. Their rounding error is relative
-    # to the size that second derivatives have elsewhere.
+    # The second derivatives of a row that fits may be small by cancellation. Their rounding error
+    # is then relative to the size of second derivatives elsewhere, which random outputs show.
     usual = np.abs(loss(np.random.default_rng(0).standard_normal(z.shape), ob.y)[2]).max()
     rounding = 1e-12 * np.abs(values).max(axis=1) + 64 * eps * usual
     return [float((values[:, 0] + rounding).min())]

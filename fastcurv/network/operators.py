@@ -31,12 +31,13 @@ from .linear_operator import OfWhole, Operator, Symmetric, Transposed, if_bounde
 CURVATURE_NAMES = {"hessian": "Hessian", "ggn": "GGN", "fisher": "empirical Fisher"}
 N_DENSE_BLOCK_COLUMNS = 64  # number of columns of the identity that to_dense multiplies at a time
 SECONDS_PER_FLOP = 5e-11  # time of one floating-point operation in estimates
-# minimum seconds of a product and of a matrix by the engine
+# minimum estimated time of a product and of a matrix computed by the engine
 MIN_PRODUCT_SECONDS, MIN_MATRIX_SECONDS = 1.3e-6, 1e-5
-THREADING_MIN_SECONDS = 1e-4  # estimated time of products from which several threads are faster
-# maximum size of all rows that are copied for a matrix summed over rows, in addition to the plan
+# minimum estimated time of a product for which several threads are faster
+THREADING_MIN_SECONDS = 1e-4
+# maximum size of the copies of all rows that the engine makes to sum a matrix over rows
 MAX_COPIED_ROWS_BYTES = 1 << 28
-# size of the vectors of a Block that are embedded in the full space at a time
+# maximum size of the vectors of a block that are embedded in the full space at a time
 MAX_EMBEDDED_BYTES = 64 << 20
 
 
@@ -114,6 +115,7 @@ class Curvature(Quadratic):
     Attributes
     ----------
     theta : ndarray (n,)
+        The point, a copy.
     value, gradient : float, ndarray (n,)
         The objective's value and gradient at theta.
     n_products : int
@@ -460,8 +462,9 @@ class BlockCurvature(OfWhole, Quadratic):
         return full
 
     def _embed_rows(self, Vt: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yield rows of Vt embedded into rows of the whole operator's length, in blocks of limited
-        size.
+        """Yield ``(rows, full)`` for consecutive slices of the rows of Vt. `full` (k, n) holds
+        these rows with zeros at the indices that are not in this block of the operator; its size is
+        limited by `MAX_EMBEDDED_BYTES`.
         """
         step = max(8, MAX_EMBEDDED_BYTES // (self.whole.shape[0] * self.dtype.itemsize) // 8 * 8)
         for start in range(0, len(Vt), step):

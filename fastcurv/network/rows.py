@@ -1,8 +1,8 @@
 """Sources of the rows of an objective: arrays, sparse matrices, files, and blocks that are read one
 by one; and checks that convert the rows of every source to the form that the passes need.
 
-A source of rows is a class with a method ``blocks(size)``, see `RowSource`. Everything else follows
-from it: values, gradients, products, spectra and proofs are sums over its blocks.
+A source of rows is a class with a method ``blocks(size)``, see `RowSource`. Values, gradients,
+products, spectra and proofs are sums over its blocks, so that no other method is needed.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def take_rows(block: Block, rows: Any) -> Block:
 
 
 def fingerprint(parts: Sequence[Any]) -> int:
-    """Return a checksum of a few rows of a block, or of all rows of a short one."""
+    """Return a checksum of a few rows of a block, or of all rows if the block is short."""
     n, mark = parts[0].shape[0], 0
     rows = np.unique(np.linspace(0, n - 1, min(n, N_FINGERPRINT_ROWS)).astype(int))
     for part in parts:
@@ -106,8 +106,9 @@ def fingerprint(parts: Sequence[Any]) -> int:
 def check_rows_unchanged(
     seen: dict[tuple[int, int], int], start: int, parts: Sequence[Any]
 ) -> None:
-    """Compare a few rows of a block with those read at the same position before, if that block had
-    the same number of rows. Raise ValueError if they differ.
+    """Compare a few rows of a block with those of the block read from row `start` on in an earlier
+    pass, if that block had the same number of rows. Raise ValueError if they differ. `seen` maps
+    (start, number of rows) to fingerprints.
     """
     mark = fingerprint(parts)
     if seen.setdefault((start, parts[0].shape[0]), mark) != mark:
@@ -153,7 +154,7 @@ def _open_mapped(path: Any, name: str) -> np.ndarray:
     path = path_as_text(path, name)
     with translate_file_errors(path, ".npy"):
         array = np.load(path, mmap_mode="r")
-        # The file is an archive under another name.
+        # For an .npz archive that is named .npy, np.load returns another type.
         if not isinstance(array, np.ndarray):
             raise ValueError("it is an archive of several arrays")
     return array
@@ -198,7 +199,7 @@ def _iterable_of_blocks(X: Any) -> Any:
 
 
 def _first_block(X: Any) -> Any:
-    """Return X of the first block."""
+    """Return X of the first block, or None if there are no blocks."""
     again = iter(_iterable_of_blocks(X))
     try:
         item = next(again, None)
@@ -257,7 +258,7 @@ class RowSource(ABC):
     Attributes
     ----------
     n_rows : int or None
-        None until the rows have been counted, in a first pass.
+        Number of rows; None until they have been counted in a first pass.
     entries : float or None
         The approximate number of stored entries of a row, if blocks of X are SciPy sparse matrices,
         which are then not made dense. None for arrays.
@@ -395,7 +396,7 @@ def _read_rows(a: Any, name: str, rows: Any = None) -> Any:
 
 
 class Parquet(RowSource):
-    """A source of rows from a Parquet file: with numeric columns, one or more of which are the
+    """A source of rows from a Parquet file with numeric columns, one or more of which are the
     targets.
     """
 

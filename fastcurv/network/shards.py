@@ -23,9 +23,10 @@ class Shard(Objective):
 
     Parameters
     ----------
-    frame : Frame
+    frame : ShardSettings
     X : ndarray or SparseRows
-        As `Objective` keeps them: checked, and in the model's dtype, like `y` and `sample_weight`.
+        The rows in the form that `Objective` stores: checked, and in the model's dtype, like `y`
+        and `sample_weight`.
     y, sample_weight : ndarray
     first : int
         Index of the first row among all rows.
@@ -53,7 +54,7 @@ class Shard(Objective):
         self._start()
         n, d = frame.n_samples, self.model.sizes[-1]
         self.divisor = n * terms_of_a_row(self)
-        # position among the outputs of all rows
+        # position of the shard's outputs among the outputs of all rows
         outputs = slice(first * d, (first + self.n_samples) * d)
         # The engine scales its Fisher by the rows of this shard.
         vars(self).update(fisher_scale=n / self.n_samples, own_outputs=outputs)

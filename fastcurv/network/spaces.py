@@ -2,8 +2,8 @@
 whatever the number of parameters; operators for networks with redundant inputs; and the choice
 between these and other spaces.
 
-Both are ``A A'`` plus l2, with A (n, q). With ``B = d2L/dz2`` of the last layer and any factor S of
-it,
+Both matrices are ``A A'`` plus l2, with A (n, q). With ``B = d2L/dz2`` of the last layer and any
+factor S of B,
 
     GGN = J'BJ = (J'S)(J'S)',  B = S S',      Fisher = (1/N) sum g_n g_n',  g_n the n-th gradient
 
@@ -77,16 +77,19 @@ D_ROWS_PER_PRODUCT = 512  # number of rows of D multiplied at a time
 # bytes.
 ZERO_EIGENVALUE_EPS = {4: 16.0, 8: 256.0}
 ZERO_EIGENVALUE_MIN_ROWS = 16.0
-# ratio of residual to eigenvalue above which a vector of K is a mixture of eigenvectors
+# maximum ratio of residual to eigenvalue for a vector of K; above, it is a mixture of eigenvectors
 MAX_RELATIVE_RESIDUAL = 0.03
-# fraction of ||K|| below which the vectors of eigenvalues are orthogonalised
+# If an eigenvalue is below this fraction of ||K||, the vectors are computed together and
+# orthogonalised.
 SMALL_EIGENVALUE_RATIO = 0.01
 # constants of the cost model, in flops at the speed of the engine's matrix products
 FLOPS_PER_ENTRY_READ = 30.0  # flops in the time that reading an entry of K from memory takes
 
 
 def n_kernel_rows(ob: Any, kind: str) -> int:
-    """Return the number of rows of K."""
+    """Return the number of rows q of K: pairs of a row of X and a class, or rows of X for the
+    Fisher.
+    """
     d = ob.model.sizes[-1]
     return int(ob.n_samples * {"fisher": 1}.get(kind, d - (LOSSES[ob.loss].link == "softmax")))
 
@@ -114,14 +117,16 @@ def why_no_output_space(H: Any) -> str:
 
 
 def kernel_matrix_flops(model: Any, N: int, q: int) -> float:
-    """Return the cost, in flops, of computing K."""
+    """Return the cost, in flops, of computing K (q, q) for N rows of X."""
     making = sum(q * (2.0 * m * k * (l > 0) + q * m) for l, (m, k) in enumerate(model.shapes))
     making += 2.0 * N * N * sum(k for _, k in model.shapes)
     return float(making)
 
 
 def loss_roots(loss: LossCurve, kind: str) -> Floats:
-    """Return S as an array ``(columns of a row, N, d_out)`` in float64."""
+    """Return the factor S of the module docstring, as an array ``(columns of a row, N, d_out)`` in
+    float64.
+    """
     N, d = loss.delta.shape
     if kind == "fisher":
         return np.asarray(np.sqrt(float(N)) * loss.delta[None])
@@ -164,7 +169,9 @@ class _GramCache:
 
 
 def _sum_kernel_matrix(ob: Any, state: RowState, S: Array) -> Array:
-    """Return K, summed over the layers from the last to the first."""
+    """Return K, summed over the layers from the last to the first, from the factor S ``(columns of
+    a row, N, d_out)``.
+    """
     M = _engine.Multiplier(ob.dtype, ob.n_threads or _engine.default_threads())
     c, N, d = S.shape
     K = np.zeros((c, N, c, N), ob.dtype)
@@ -370,7 +377,7 @@ class OutputSpace(Reduced):
         mixed = kept & (residuals > MAX_RELATIVE_RESIDUAL * lam)
         lam = np.where(kept, lam, self.norm)
         eps = float(np.finfo(self.whole.dtype).eps)
-        # at least ||K||, which `scale` may underestimate slightly
+        # an estimate of ||K||, which `scale` may underestimate slightly
         norm = min(self.norm, 1.1 * found.scale)
         together = bool(lam.min() < SMALL_EIGENVALUE_RATIO * norm)
         signs = rng.choice([-1.0, 1.0], size=len(X)) * kept / np.sqrt(norm)
@@ -415,8 +422,8 @@ class OutputSpace(Reduced):
 # number of projections onto the complement of the range of A; each reduces the component along the
 # smallest singular vector to 1/17
 N_PROJECTIONS = 8
-# number of projections with a larger shift, since rounding in the others is large if K is nearly
-# singular
+# number of additional projections with a larger shift, since the rounding errors of the first ones
+# are large if K is nearly singular
 N_LAST_PROJECTIONS = 2
 
 
@@ -454,13 +461,14 @@ def _unit_vector(v: Array) -> Array:
 # exact fit consists of squared rounding errors, products use the state of the original rows, and
 # only the first layer's part of a vector is rotated (`has_same_state`).
 
-# fraction of the parameters saved from which the rotation is used by default
+# minimum fraction of the parameters saved for the rotation to be used by default
 MIN_FRACTION_SAVED = 0.3
 MIN_PARAMS = 10_000  # minimum number of parameters for the rotation to be used by default
 # A z below this factor times eps and the sum of the sizes of its terms may have either sign.
 Z_SIGN_TOL_EPS = 4.0
-MAX_BIAS_ROTATION_ERROR = 1e-8  # value of `Rotation.off` from which the bias is not rotated with W
-# sum of the sizes of the terms of a z from which its rounding affects a smooth activation
+# maximum `Rotation.off` for which the bias is rotated together with W
+MAX_BIAS_ROTATION_ERROR = 1e-8
+# maximum sum of the sizes of the terms of a z whose rounding does not affect a smooth activation
 MAX_Z_TERMS_SUM = 1e3
 Z_ROWS_PER_CHECK = 4096  # number of rows whose z are checked at a time
 
@@ -585,10 +593,10 @@ def _rotated_operator(whole: Any) -> tuple[Rotation, Any]:
 
 
 def has_same_state(ob: Any, theta: Array, other: Any, turned: Array) -> bool:
-    """Return True if rounding in the coordinates of another objective does not change the state. No
-    z of a unit with a kink may be within rounding of 0 or have another sign, and no z of a smooth
-    activation, or of a loss other than mse, may be so large that its rounding error changes the
-    derivatives.
+    """Return True if the state of the objective `other` at `turned`, the rotated theta, equals that
+    of `ob` at theta in spite of rounding. No z of a unit with a kink may be within rounding of 0 or
+    have another sign, and no z of a smooth activation, or of a loss other than mse, may be so large
+    that its rounding error changes the derivatives.
     """
     m, names = ob.model, ob.model.activation[: len(ob.model.shapes) - 1]
     rows = [ACTIVATIONS[name] for name in names]
@@ -681,8 +689,9 @@ def why_no_input_space(whole: Any) -> str:
 
 
 def has_redundant_inputs(ob: Any) -> bool:
-    """Return True if enough parameters are redundant, according to the number of rows and the
-    number of columns of X that vary.
+    """Return True if the rotation saves at least `MIN_FRACTION_SAVED` of the parameters, of which
+    there are at least `MIN_PARAMS`, and the first layer has no skip connection. The number of
+    parameters saved is estimated from the number of rows and the number of columns of X that vary.
     """
     m, (out, k) = ob.model, ob.model.shapes[0]
     if m.n_params < MIN_PARAMS or (m.skips and m.skips[0]):
@@ -724,11 +733,13 @@ def reduced_operator(H: Any, space: str | None) -> InCoordinates | OutputSpace |
 
 
 def smaller_forms(H: Any, products: float) -> list[Form]:
-    """Return the smaller operators that may replace a curvature, for `Curvature.smaller_forms`."""
+    """Return the smaller operators that may replace a curvature in a run of `products` products,
+    for `Curvature.smaller_forms`.
+    """
     ob, found = H.objective, []
     if ob._by_blocks or ob.why_unproved:
         return []  # the existing error bounds hold in parameter space only
-    # Products take the same time in this space, and its vectors are shorter.
+    # In the space of inputs products take the same time, and vectors are shorter.
     if has_redundant_inputs(ob):
         each = H.estimated_seconds[0]
         price = products * each

@@ -25,7 +25,8 @@ from ..structure.parameters import layers_of
 from .gram import RowPasses, RowState, Scratch, Whole, multiply_rows
 from .rows import submit_task
 
-THREADS_MIN_WORK = 1 << 20  # number of entries times columns below which threads save no time
+# minimum number of entries times columns for which several threads save time
+THREADS_MIN_WORK = 1 << 20
 
 
 class SparseRows:

@@ -38,7 +38,8 @@ from .sums import PairwiseSum, ShardSettings
 if TYPE_CHECKING:
     from ..structure.user_functions import Loss
 
-# bytes for each stored entry of X: read, joined, and stored by rows and by columns in two blocks
+# bytes of memory for each stored entry of X: the entry is read, joined, and stored by rows and by
+# columns in two blocks
 BYTES_PER_SPARSE_ENTRY = 110
 CheckedRows = tuple[Any, Any, Any]  # (X, y, sample_weight) in the form that the engine takes
 
@@ -85,9 +86,9 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
     n_passes : int
         Passes over all rows so far.
     n_rows_read : int
+        Rows read so far.
     block_rows : int
-
-    Raises
+        Number of rows of a block.
     ------
     TypeError, ValueError
         If an iterator can be read only once; if any block holds values that `Objective` rejects
@@ -270,8 +271,8 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         self, raw: Iterator[Block], check: Callable[[Block, int], CheckedRows]
     ) -> Generator[tuple[int, CheckedRows, Callable[[], None]], None, None]:
         """Yield, for each raw block of one pass, the number of its first row, the checked block,
-        and a function. The caller calls this function once it no longer holds the previous block,
-        which starts reading the next one.
+        and a function. The function starts reading the next block; the caller calls it once it no
+        longer holds the previous block.
         """
         size, caller = 0, get_ident()
 

@@ -67,8 +67,7 @@ def shard_error_bound(shard: Any, theta: np.ndarray, v: Any, kind: str) -> tuple
     """Return a bound on the error of the contribution of the rows to the product with v, or to the
     gradient if v is None, and the norm of this computed contribution.
 
-    Part of the rows of a sparse block has no product or gradient of its own; its norm is given as
-    0.
+    For a piece of a sparse block no product or gradient is computed, and the norm is given as 0.
     """
     with shard._lock:
         bounds, computed, scale = shard.bounds, None, _fisher_scale(shard, kind)
@@ -109,9 +108,9 @@ class SumBounds:
     bounds, each computed where the shard is, plus the rounding errors of adding the parts.
 
     If `measured` is True, the bounds hold for a computed gradient or product, which must be given.
-    This is so for sparse rows, where the bounds are for a sum over all rows at once although only
-    some rows at a time are made dense. In float32 the computed result is compared with a sum in
-    float64.
+    `measured` is True for sparse rows: their bounds hold for a sum over all rows at once, although
+    only some rows at a time are made dense. In float32 the computed result is compared with a sum
+    in float64.
     """
 
     def __init__(self, ob: Any, theta: Any) -> None:

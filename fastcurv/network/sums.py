@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 # --------------------------------------------------------------------------------------------------
 # The tree of fixed shape.
 
-TREE_ARITY = 8  # number of parts added before their sum moves to the next level of the tree
+TREE_ARITY = 8  # number of parts that are added at each node of the tree
 
 
 def add_parts(a: Any, b: Any, own: bool = False) -> Any:
@@ -156,7 +156,7 @@ def shard_product(
     """Return the contributions of the rows to the products with the rows of Vt (k, n), and the
     norms (k,) of these contributions.
     """
-    # the rows of inactive layers remain 0
+    # the entries of inactive layers remain 0
     out = np.empty_like(Vt) if active is None else np.zeros_like(Vt)
     with shard._lock:
         shard._bound(theta, False).multiply(Vt, out, kind, active, False)

@@ -264,7 +264,7 @@ class Facts(Record):
 
     @property
     def top(self) -> float:
-        """The largest absolute eigenvalue of the Hessian at theta, as far as the verdict gives it."""
+        """The largest absolute eigenvalue of the Hessian at theta that the verdict gives."""
         return max(abs(self.verdict.lambda_max), abs(self.verdict.lambda_min))
 
     @property
@@ -296,7 +296,7 @@ class Facts(Record):
 
     @property
     def updates(self) -> float:
-        """The number of updates: iterations, or epochs times the batches of an epoch; at least 1."""
+        """The number of updates: iterations, or epochs times batches per epoch; at least 1."""
         count = self.steps.records[-1] if len(self.steps.records) else 0.0
         batches = 1 if self.steps.batch is None else -(-self.ob.n_samples // self.steps.batch)
         return max(1.0, float(count) * batches)

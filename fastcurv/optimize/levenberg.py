@@ -65,7 +65,7 @@ class LevenbergMarquardt(GaussNewton):
             self._damp()
 
     def _start(self) -> None:
-        """Create the engine's dense steps at the current point, if the engine evaluates the loss."""
+        """Create the engine's dense steps at this point, if the engine evaluates the loss."""
         steps = self.run.engine
         self.engine = None if steps is None else steps.damped_steps(self.run.theta.copy())
         self._damp()

@@ -89,6 +89,8 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         Rows read so far.
     block_rows : int
         Number of rows of a block.
+
+    Raises
     ------
     TypeError, ValueError
         If an iterator can be read only once; if any block holds values that `Objective` rejects

@@ -62,7 +62,7 @@ class DenseMatrix:
     Attributes
     ----------
     A : ndarray, shape (n, n)
-        Float64, exactly symmetric.
+        The matrix in float64, exactly symmetric.
     bounds : ndarray, shape (n,)
         For each column of the products, a bound on the norm of its error. Of each entry and its
         mirror image, A holds the one from the column with the smaller bound, or their mean if the
@@ -94,8 +94,8 @@ class DenseMatrix:
         return matrix_error_bound(self.bounds, c) + self.seen(c)
 
     def noise(self) -> Floats:
-        """Return bounds on the errors of the entries of A, for any scaling of its rows: ``(n, n)``
-        if these are known, otherwise bounds for the columns ``(n, 1)``.
+        """Return bounds on the errors of the entries of A: ``(n, n)`` if they are known, otherwise
+        ``(n, 1)``, where the bound for row i is that on the norm of column i.
         """
         return self.bounds[:, None] if self.known is None else self.known.noise()
 
@@ -130,7 +130,7 @@ def matrix_error_bound(bounds: Floats, d: Floats) -> float:
 
 
 def counted_matrix(H: Products) -> DenseMatrix:
-    """Return the `dense_matrix` of H, and count its products."""
+    """Return the `dense_matrix` of H, and add the number of products to the count of H."""
     M = dense_matrix(H.op)
     H.tell(M.n_products)
     return M
@@ -214,8 +214,8 @@ def _column_error_bounds(op: Any, P: Floats) -> Floats:
 
 
 def _symmetric_matrix_of(op: Any) -> Floats:
-    """Return the symmetric matrix of an operator, computed such that kinks are on the same side as
-    in products.
+    """Return the symmetric matrix of an operator. At a kink, each entry uses the same one-sided
+    derivative as products with the operator.
     """
     P = matrix_of(op)[0].astype(np.float64, copy=False)
     if not np.isfinite(P).all():
@@ -231,8 +231,8 @@ def eigvalsh(op: Any, *, space: Space | None = None) -> Floats:
     Parameters
     ----------
     op : LinearOperator, ndarray or sparse matrix, shape (n, n)
-        Real symmetric; costs n products, or the sum over rows that is the matrix of a network's
-        Hessian or GGN if that is less, n^2 numbers and about ``4/3 n^3`` flops in float64.
+        Real symmetric; costs n products (or, for a network's Hessian or GGN, a sum over rows if
+        that takes less time), memory for n^2 numbers, and about ``4/3 n^3`` flops in float64.
     space : str, optional
         As in `eigsh`; by default ``"outputs"`` if a GGN or Fisher has fewer outputs than
         parameters, else ``"parameters"`` up to n = 30 000.
@@ -287,10 +287,10 @@ def inertia(op: Any, *, space: Space | None = None) -> Inertia:
         Real symmetric, of any scale; costs n products, 2 n^2 numbers and about ``13 n^3`` flops.
     space : str, optional
         As in `eigsh`; by default ``"outputs"`` if a GGN or Fisher has fewer outputs than
-        parameters, at no product, else ``"parameters"`` up to n = 30 000. In the space of samples
-        the matrix is that of the operator in its coordinates, and the eigenvalues outside it are
-        known exactly; part of the bound is then measured, with a probability of error below 1e-6.
-        In that of outputs all of the bound is proved.
+        parameters, which costs no products, else ``"parameters"`` up to n = 30 000. In the space of
+        samples the matrix is that of the smaller operator, and the eigenvalues outside this space
+        are known exactly; part of the bound is then measured, with a probability of error below
+        1e-6. In the space of outputs the whole bound is proved.
 
     Returns
     -------

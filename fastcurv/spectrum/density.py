@@ -33,16 +33,16 @@ from .density_curve import SpectralDensity, check_grid_options, smooth_density
 from .forms import choose_representation
 from .results import Eigenpairs
 
-DEFLATION_MAX_N = 100_000
-# number of rows up to which all eigenvalues of an available matrix are computed
+DEFLATION_MAX_N = 100_000  # maximum number of rows for which outliers are deflated by default
+# maximum number of rows for which all eigenvalues of an available matrix are computed
 ALL_EIGENVALUES_MAX_N = 2048
-# estimated seconds that a density spends on each product, without the product
+# estimated seconds of vector operations of a density for each product, without the product
 SECONDS_PER_PRODUCT = 10e-6
-PROGRESS_SECONDS = 0.1  # seconds of steps after which progress is shown
+PROGRESS_SECONDS = 0.1  # time between two updates of the progress bar
 # An outlier is deflated once its residual is below this fraction of its distance from the bulk.
 MAX_OUTLIER_RESIDUAL_RATIO = 0.05
-# error of a node in eps times the largest node; the error of all n eigenvalues is n eps times it,
-# see `eigvalsh`
+# error of a node, in eps times the largest node; n is used instead, if it is larger, if all n
+# eigenvalues are computed, see `eigvalsh`
 NODE_ERROR_EPS = 64
 
 
@@ -106,14 +106,14 @@ def spectral_density(
         resolve the width and reaching 6 widths past the outermost nodes, so that the density
         integrates to 1.
     n_grid : int
-        Least number of points of the default grid.
+        Minimum number of points of the default grid.
     linear_below : float, optional
         Size of eigenvalue below which the log axis is linear. Default: 1e-4 of the largest
         ``|node|``.
     space : str, optional
         As in `eigsh`; ``"parameters"`` if `against` is given. In a space of at most 2048 outputs
-        every eigenvalue is computed without any product: `n_deflated` is n, and standard errors are
-        0.
+        all eigenvalues are computed without products: `n_deflated` is then n, and standard errors
+        are 0.
     progress : bool, optional
         Whether to show a progress bar; by default on a terminal, if the work takes more than 2 s.
 
@@ -198,8 +198,8 @@ def exact_density(
     look: dict[str, Any],
     dtype: np.dtype[Any],
 ) -> SpectralDensity:
-    """Return the density of an operator if all eigenvalues, of the operator or of the smaller
-    operator `small`, are known.
+    """Return the density of an operator (n, n) from all eigenvalues `values` of the operator, or of
+    the smaller operator `small` if there is one. `look` holds the arguments of `smooth_density`.
     """
     one = complete_quadrature(Quadrature(values, np.full(len(values), 1 / len(values))), small)
     known = {"n_products": n_products, "n_deflated": n}
@@ -221,7 +221,7 @@ class Quadrature(NamedTuple):
 
 def complete_quadrature(one: Quadrature, small: Reduction | None, deflated: int = 0) -> Quadrature:
     """Return the quadrature of the full operator from that of the smaller operator, if there is
-    one, by adding the copies of `rest`. `deflated` eigenvalues are not part of it.
+    one, by adding the copies of `rest`. The quadrature does not contain the `deflated` eigenvalues.
     """
     if small is None or not small.n_rest:
         return one
@@ -281,7 +281,9 @@ def check_pairs(op: Any, known: KnownPairs) -> int:
 
 
 def new_run(op: Any, n_steps: int, known: KnownPairs, rows: Array) -> Recurrence:
-    """Return a recurrence with capacity for n_steps, stored in `rows`."""
+    """Return a recurrence with capacity for n_steps in the array `rows`, orthogonal to the vectors
+    of the known pairs. Raise ValueError if these span the whole space.
+    """
     if len(known.values) >= op.shape[0]:
         raise ValueError(
             f"deflated eigenpairs must be fewer than n = {op.shape[0]}, got {len(known.values)}."
@@ -290,7 +292,7 @@ def new_run(op: Any, n_steps: int, known: KnownPairs, rows: Array) -> Recurrence
 
 
 def random_signs(rng: np.random.Generator, p: int, n: int, dtype: np.dtype[Any]) -> Array:
-    """Return rows of random signs."""
+    """Return p rows of n random signs, each 1 or -1."""
     return (2 * rng.integers(0, 2, size=(p, n), dtype=np.int8) - 1).astype(dtype)
 
 
@@ -311,8 +313,9 @@ def extend_run(run: Recurrence, n_steps: int, shown: Bar) -> None:
 
 
 def has_repeated_outliers(quadratures: list[Quadrature], outliers: KnownPairs, n: int) -> bool:
-    """Return True if probes in the complement of the deflated vectors find more eigenvalues at the
-    deflated values.
+    """Return True if probes in the complement of the deflated vectors find more eigenvalues at a
+    deflated value: their nodes there have a mean weight of more than a quarter of one eigenvalue,
+    1/n.
 
     The probe that found the vectors cannot find more, since its Krylov space contains one vector of
     each eigenspace. Its quadrature has too little weight there, so it is left out of the mean.
@@ -333,8 +336,9 @@ def gauss_quadrature(run: Recurrence) -> Quadrature:
 
 
 def find_outliers(run: Recurrence, most: int) -> tuple[KnownPairs, Quadrature]:
-    """Return the converged Ritz pairs of a finished probe that are separated from the bulk, and the
-    quadrature of the other nodes. By definition the bulk has more than half of the weight.
+    """Return the converged Ritz pairs of a finished probe that are separated from the bulk, at most
+    `most`, and the quadrature of the other nodes. By definition the bulk has more than half of the
+    weight.
     """
     theta, first, residuals = run.ritz_spectrum()
     bulk = float(first**2 @ np.abs(theta))
@@ -363,7 +367,8 @@ def assemble_density(
     **facts: Any,
 ) -> SpectralDensity:
     """Return a `SpectralDensity` from the quadratures of the probes for the full operator (n, n) of
-    the given dtype, and the deflated eigenvalues `exact`. `look` holds the arguments of `smooth`.
+    the given dtype, and the deflated eigenvalues `exact`. `look` holds the arguments of
+    `smooth_density`, and `facts` further attributes of the result.
     """
     q = max(len(one.nodes) for one in quadratures)
     nodes, weights = np.zeros((2, len(quadratures), q))

@@ -56,9 +56,9 @@ def check_grid_options(
 
 # minimum width for each grid point, relative to the largest node
 MIN_RELATIVE_WIDTH = float(np.finfo(np.float64).eps) / 4
-# Nodes within this distance, relative to the largest node, count as one eigenvalue.
+# Nodes whose spread, relative to the largest node, is below this value count as one eigenvalue.
 EQUAL_NODES_TOL = 1e-13
-# The density of a narrower Gaussian would overflow float64 or come close to it.
+# minimum width of a Gaussian; the density of a narrower one could overflow float64
 MIN_WIDTH = 1e-300
 MAX_FLOAT, MIN_NORMAL = float(np.finfo(np.float64).max), float(np.finfo(np.float64).tiny)
 MAX_GRID = 1 << 24  # maximum number of grid points, 128 MiB
@@ -171,14 +171,17 @@ def smooth_density(
 
 def _default_width(axis: str, size: float, spread: float, finest: float) -> float:
     """Return a hundredth of the spread of the nodes, or a twentieth of a decade on a log axis, but
-    at least the width that the grid resolves.
+    at least `finest`, the width that the grid resolves. `size` is the largest absolute coordinate
+    of a node.
     """
     width = 0.05 if axis == "log" else 0.01 * spread if spread > EQUAL_NODES_TOL * size else 0.0
     return float(max(width, finest) if width else 1e-3 * size or 1e-3)
 
 
 def _gaussians(at: Floats, x: Floats, w: Floats, width: float) -> Floats:
-    """Return the sum of Gaussians of weights `w` at `x`, evaluated at `at`."""
+    """Return the sum of Gaussians with weights w, centres x and standard deviation `width`, at the
+    points `at`.
+    """
     total = np.zeros(len(at))
     # The exponent overflows far from the centre of a Gaussian, where exp gives 0.
     with np.errstate(over="ignore"):
@@ -198,11 +201,11 @@ class SpectralDensity(Record, InOneLine, AttributeHints, subject="density"):
         Eigenvalues at which the density is given.
     density, stderr : ndarray, shape (p,)
         Mean over the probes and its standard error, per unit of `coordinate`; the integral over
-        `coordinate` is 1. The standard error is NaN if fewer than 12 probes are all alike, since
-        these show no scatter.
+        `coordinate` is 1. The standard error is NaN if there are fewer than 12 probes and all give
+        equal results, since these show no scatter.
     nodes, weights : ndarray, shape (n_probes, q)
-        The quadrature of each probe; each row of weights sums to 1. Rows that ended early are
-        padded with weight 0.
+        The quadrature of each probe; each row of weights sums to 1. Rows of probes that ended early
+        are padded with nodes of weight 0.
     n_products : int
     n : int
         Size of the operator.
@@ -292,9 +295,9 @@ class SpectralDensity(Record, InOneLine, AttributeHints, subject="density"):
         Nodes within `rounding` of an end count as equal to it, so they are left out, and half of
         their weight is added to the standard error. A node next to an end represents eigenvalues on
         both sides of it, unless all eigenvalues are known, so half of the weight of the two nodes
-        on either side of each end is uncertain; that is added to the standard error over the
-        probes, which is NaN for a single probe. If there are only a few probes and all are equal,
-        they may have missed one eigenvalue of n, and the standard error is at least 1/n.
+        on either side of each end is uncertain. This uncertainty is added to the standard error
+        over the probes, which is NaN for a single probe. If there are only a few probes and all are
+        equal, they may have missed one eigenvalue of n, and the standard error is at least 1/n.
         """
         for name, end in (("low", low), ("high", high)):
             if not isinstance(end, numbers.Real) or np.isnan(check_real(end, name)):
@@ -436,8 +439,8 @@ class SpectralDensity(Record, InOneLine, AttributeHints, subject="density"):
 
 
 def weight_across(nodes: np.ndarray, weights: np.ndarray, end: float) -> float:
-    """Return half the weight of the nearest nodes on either side of `end`, which may represent
-    eigenvalues on the other side.
+    """Return half the weight of the two nodes nearest to `end`, one on either side, which may
+    represent eigenvalues on the other side. Return 0 if there are no nodes on one side.
     """
     if not np.isfinite(end):
         return 0.0

@@ -61,7 +61,7 @@ def draw_density(
     matplotlib.axes.Axes
         A logarithmic vertical axis ends at a tenth of the peak that one eigenvalue of n
         contributes. A horizontal axis in decades covers the range of the density, and includes 0
-        only if that does.
+        only if this range does.
     """
     density = fold_at_bounds(density, *definite_bounds(density))
     grid, height = np.asarray(density.grid), np.asarray(density.density)
@@ -70,7 +70,8 @@ def draw_density(
     width = max(float(density.width), np.finfo(float).tiny)
     floor = 0.1 / max(1, density.n) / width if scale == "log" else 0.0
     floor = min(floor, 1e-2 * top)
-    # The smoothing moves some of the density past the outermost eigenvalues.
+    # The label states the width, because smoothing moves some of the density past the outermost
+    # eigenvalues.
     unit = " decades" if density.axis == "log" else ""
     smoothed = f"density (smoothed over {density.width:.2g}{unit})"
     line = {"lw": 1.6, "label": label or smoothed} | line
@@ -130,9 +131,10 @@ def legend_above(ax: Any, top: float) -> None:
 def plain_numbers(*axes: Any) -> None:
     """Format the tick labels of logarithmic axes as plain numbers.
 
-    Labels are like 0.02, 5, 300 if the axis lies between 0.0001 and 100 000, else powers of ten.
-    Between powers of ten, twice and five times these are labelled if the axis spans less than two
-    decades, and all multiples if it spans less than half a decade.
+    Labels are plain numbers such as 0.02, 5 or 300 if the axis lies between 1e-4 and 1e5, and
+    powers of ten otherwise, except 1 and 10. If the axis spans more than two decades, only powers
+    of ten are labelled. If it spans more than half a decade, their multiples by 2 and 5 are
+    labelled too, otherwise all their multiples by 2 to 9.
 
     Parameters
     ----------
@@ -147,8 +149,8 @@ def plain_numbers(*axes: Any) -> None:
 
 
 def _format_tick(axis: Any, shown: str, x: float, _: Any) -> str:
-    """Return a tick label in the format of `plain_numbers`, or "" if its first digit is not among
-    those shown.
+    """Return the label of a tick at x in the format of `plain_numbers`, or "" if the first digit of
+    x is not in `shown`, the digits of this formatter, or not labelled on an axis of this span.
     """
     low, high = sorted(map(abs, axis.get_view_interval()))
     if np.prod(axis.get_view_interval()) <= 0:
@@ -183,8 +185,8 @@ def definite_bounds(density: Any) -> tuple[float, float]:
 
 
 def count_signs(density: Any) -> str:
-    """Return the numbers of negative, positive and zero eigenvalues, within rounding, or the
-    estimated fraction of negative ones.
+    """Return a clause with the numbers of negative, positive and zero eigenvalues, within rounding,
+    or with the estimated fraction of negative ones if not all eigenvalues are known.
     """
     n, negative = density.n, density.mass(high=0.0)
     if not density.exact:
@@ -199,8 +201,8 @@ def fold_at_bounds(density: Any, low: float = -np.inf, high: float = np.inf) -> 
     """Return the density reflected at proved bounds on the eigenvalues, such that it is 0 outside
     the bounds and has the same integral.
 
-    A Gaussian on a node next to a bound extends beyond it, where no eigenvalue lies; the part
-    beyond is reflected at the bound, which keeps the integral.
+    A Gaussian on a node next to a bound extends beyond the bound, where no eigenvalue lies. The
+    part beyond is reflected at the bound, which keeps the integral.
 
     Parameters
     ----------

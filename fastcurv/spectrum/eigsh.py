@@ -57,20 +57,23 @@ from .results import MIN_MISSED_WITHIN_TOLS, Eigenpairs
 # The search for extreme eigenpairs: thick-restart Lanczos, repeated from new random starts until no
 # missed copy of a multiple eigenvalue is found. Its loop is `fastcurv/_engine/search.pyx`.
 
-# probability of a missed copy of a wanted eigenvalue at which the search for copies ends
+# maximum probability of a missed copy of a wanted eigenvalue; the search for copies ends once it is
+# reached
 MISS_PROBABILITY = 0.003
 # A search for k pairs usually takes N_FIRST_PRODUCTS + N_PRODUCTS_PER_PAIR k products.
 N_FIRST_PRODUCTS, N_PRODUCTS_PER_PAIR = 24, 4
 # probability of error of `unseen` if MISS_PROBABILITY was not reached
 MISSED_WITHIN_PROBABILITY = 0.05
-# expected time of a search up to which Ctrl-C is handled after the search
+# maximum expected time of a search during which Ctrl-C is deferred to the end
 MAX_UNINTERRUPTED_SECONDS = 1e-3
 
 
 def extreme_pairs(
     op: Any, asked: EigshOptions, seed: Seed, v0: Any = None, against: Any = None
 ) -> Eigenpairs:
-    """Run `eigsh` on checked arguments, in the operator's own precision."""
+    """Run `eigsh` on checked options, in the operator's own precision. `v0` and `against` are those
+    of `eigsh`.
+    """
     n, dtype, k = op.shape[0], operator_dtype(op), asked.k
     deflated = orthonormal_rows(against, n, dtype)
     left = n if deflated is None else n - len(deflated)
@@ -132,7 +135,8 @@ def extreme_pairs(
 
 class ThickRestart(EigenSearch):
     """The loop from a start vector to k converged pairs: extend, test, restart, probe. The loop
-    ends when the budget of products is used up or Ctrl-C is pressed.
+    also ends when the budget of products is used up or Ctrl-C is pressed. `price` is the time of a
+    product in seconds; a `quick` search is not interrupted by Ctrl-C.
     """
 
     run: Recurrence
@@ -161,7 +165,7 @@ class ThickRestart(EigenSearch):
         self.max_products, self.probe, self.asked = asked.max_products, asked.probe, asked.probe
         # True if the search ended in an invariant subspace of a given start
         self.closed = False
-        # the result so far, kept while its residuals are computed again
+        # the result so far, kept while its residuals are computed by products
         self.held: Eigenpairs | None = None
 
     def solve(self, start: Array | None = None) -> Eigenpairs:
@@ -220,7 +224,9 @@ class ThickRestart(EigenSearch):
         self.forget_checks(run.m + 1)
 
     def restore_rows_aside(self) -> None:
-        """Continue with the rows set aside, in blocks."""
+        """Continue the recurrence with the rows that were set aside, as a block. If the basis has
+        no capacity for them, restart first.
+        """
         run = self.run
         if run.capacity < run.dimension and run.m + 2 * (run.p + run.aside) > run.capacity:
             self.restart()
@@ -327,10 +333,10 @@ def eigsh(
 
     Uses thick-restart Lanczos with full reorthogonalisation, repeated from new random starts
     orthogonal to the basis until no missed copy of a multiple eigenvalue is found. The whole matrix
-    is used instead up to n = 64, and once a search has become so long that forming it costs no
-    more; for the curvature of a network, whose cost is known, it is used from the start if it costs
-    less. The matrix of a small network costs less than a search has products: its eigenvalues are
-    then searched in the matrix.
+    is decomposed instead up to n = 64, and once a search has become so long that this costs no
+    more; for the curvature of a network, whose cost is known, the matrix is decomposed from the
+    start if this costs less. If the matrix of a small network costs less than the products of a
+    search, the search multiplies by the matrix.
 
     Parameters
     ----------
@@ -344,8 +350,9 @@ def eigsh(
         smallest algebraic, ``"BE"`` k//2 from the low end and the rest from the high end.
     tol : float, optional
         Tolerance of the residual ``||H u - lam u||``, relative to the largest ``|lam|`` found.
-        Default 1e-8 in float64 and 2e-5 in float32; values below ``16 eps`` are raised to that. The
-        error of an eigenvalue is at most its residual, and usually of the order of its square.
+        Default 1e-8 in float64 and 2e-5 in float32; values below ``16 eps`` are raised to ``16
+        eps``. The error of an eigenvalue is at most its residual, and usually of the order of its
+        square.
     relative : str
         ``"scale"``: the tolerance is relative to the largest ``|lam|`` found. ``"value"``: to each
         ``|lam|`` itself, as in ARPACK, which is stricter for small eigenvalues next to a large one.
@@ -360,7 +367,8 @@ def eigsh(
         Start vectors; at most a third of the ``max_basis - k`` vectors left are used, the first
         ones. If they span an invariant subspace, up to the tolerance, they give no information
         about other eigenvalues, and the search starts again from a random vector. With
-        ``probe=False`` this is not done: columns that are eigenvectors then cost one product each.
+        ``probe=False`` the search does not start again: columns that are eigenvectors then cost one
+        product each.
     against : ndarray, shape (n, s), or Eigenpairs, optional
         The operator is restricted to the complement of these vectors; `residuals` are those of the
         operator itself.
@@ -395,10 +403,10 @@ def eigsh(
     Eigenpairs
         ``values (k,)`` ascending, ``vectors (n, k)``, ``residuals (k,)``, ``converged (k,)``,
         ``n_products``; unpacks as in SciPy, ``w, V = eigsh(H)``. Some eigenvalue lies within
-        ``residuals[i]`` of ``values[i]``. That these are the k wanted ones, copies of multiple
-        eigenvalues included, holds with high probability but is not certified: if a copy is
-        missing, eigenvalues further in take its place, within `unseen` with a probability of error
-        of 5%. There are fewer than k pairs if the budget or Ctrl-C ended the run before k products.
+        ``residuals[i]`` of ``values[i]``. With high probability, but not certified, these pairs are
+        the k wanted ones, copies of multiple eigenvalues included: if a copy is missing, an
+        eigenvalue further in takes its place, within `unseen` with a probability of error of 5%.
+        There are fewer than k pairs if the budget or Ctrl-C ended the run before k products.
         Residuals are those of the products as computed: for an enclosure add the operator's own
         rounding bound. They include the asymmetry measured in the products, given in `asymmetry`;
         nothing more is implied for operators that are not symmetric.

@@ -22,9 +22,9 @@ from ..common.runtime import check_time
 
 N_BLOCK_COLUMNS = 128  # number of columns of the identity multiplied at a time
 MAX_DENSE_ROWS = 30_000  # maximum number of rows of a matrix that is formed
-# number of rows n up to which a decomposition takes no longer than n products
+# maximum number of rows n for which a decomposition takes no longer than n products
 QUICK_DENSE_MAX_N = 1000
-# number of rows up to which a decomposition takes no longer than a few products
+# maximum number of rows for which a decomposition takes no longer than a few products
 ALWAYS_DENSE_MAX_N = 64
 # number of products assumed for a run of unknown length when its space is chosen
 N_TYPICAL_RUN_PRODUCTS = 60
@@ -82,8 +82,8 @@ def choose_representation(
     space : {"samples", "outputs", "inputs", "parameters"}, optional
         The space of the job; by default the one that takes the least time.
     matrix, summed : bool
-        True if the job can be done by computing a few eigenpairs of the matrix, and if it can use a
-        matrix that the operator sums over rows for its products.
+        `matrix` is True if the job can be done by decomposing the matrix, `summed` if it can
+        multiply by a matrix that the operator sums over rows.
     step : float
         Seconds of vector operations for each product.
     """
@@ -105,8 +105,9 @@ def choose_representation(
 
 
 def smaller_form(op: Any, space: str | None) -> Form | None:
-    """Return the form of a smaller operator, or None. By default it is the one with which a run
-    takes the least time, if that is less than with `op`; `space` selects a particular one.
+    """Return the form of a smaller operator, or None. `space` selects the form; by default it is
+    the one with which a run of `N_TYPICAL_RUN_PRODUCTS` products takes the least time, or None if
+    the run takes the least time with `op` itself.
     """
     if space is not None:
         check_choice(space, SPACE_NAMES, "space")
@@ -139,9 +140,9 @@ def reduced_operator_of(op: Any, space: str | None) -> Reduction | None:
 
 
 def dense_reduction(op: Any, space: str | None) -> Any:
-    """Return the smaller operator whose matrix is to be computed: the one that `space` selects, one
-    whose matrix is already available, or one that is small enough if `op` is too large. Return None
-    if there is none.
+    """Return the smaller operator whose matrix is used instead of that of `op`: the operator that
+    `space` selects, or one whose matrix is already available, or one that is small enough if `op`
+    is too large. Return None if there is none.
     """
     if space is not None:
         return reduced_operator_of(op, space)

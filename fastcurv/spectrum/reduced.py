@@ -1,4 +1,4 @@
-"""Computations on an operator carried out in a smaller one that it offers: see `Reduction` in
+"""Computations on an operator that are carried out with a smaller operator: see `Reduction` in
 `fastcurv.common.protocols`.
 
 The smaller operator has the eigenvalues of the full one except for copies of one number (`rest`),
@@ -36,13 +36,14 @@ from .results import MIN_MISSED_WITHIN_TOLS, Eigenpairs, ReducedEigenpairs, miss
 # The options of a search for eigenpairs, their defaults, and the eigenpairs of a matrix that is
 # available.
 
-MAX_BASIS_BYTES = 512 << 20
+MAX_BASIS_BYTES = 512 << 20  # maximum size of a basis by default
 MAX_ASYMMETRY_EPS = 64  # maximum asymmetry of products, in eps times the largest |lam|
 DEFAULT_TOL_BY_ITEMSIZE = {8: 1e-8, 4: 2e-5}  # default tolerance by the size of a number in bytes
 
 
-# The eigenvalues of a matrix with entries up to 1 are below its number of rows, hence below 2**60.
-# Scaled by 2 to at most this power they do not overflow.
+# maximum exponent of a power of two by which the eigenvalues of a scaled matrix can be multiplied
+# without overflow; entries are at most 1, so that eigenvalues are below the number of rows, hence
+# below 2**60
 MAX_SAFE_EXPONENT = 960
 
 
@@ -67,7 +68,9 @@ def eps_of(dtype: np.dtype[Any]) -> float:
 
 
 def resolve_tol(tol: float | None, dtype: np.dtype[Any]) -> float:
-    """Return the tolerance to be used, which is at least 16 eps. None stands for the default."""
+    """Return the tolerance to be used for a dtype: `tol`, or the default if `tol` is None, but at
+    least 16 eps.
+    """
     asked = (
         DEFAULT_TOL_BY_ITEMSIZE[dtype.itemsize]
         if tol is None
@@ -157,15 +160,18 @@ def pairs_from_matrix(
     )
 
 
-DENSE_MAX_N = 400  # number of rows up to which an available matrix is fully decomposed
-# squared error, in eps, up to which a unit vector counts as lying inside the space
+# maximum number of rows of an available matrix that is decomposed instead of searched
+DENSE_MAX_N = 400
+# maximum squared norm, in eps, of the part of a unit vector outside the space if the vector counts
+# as lying inside
 MAX_OUTSIDE_PART_EPS = 64
 
 
 def reduced_pairs(
     search: Any, small: Any, asked: Any, rng: Any, v0: Any, against: Any
 ) -> ReducedEigenpairs | None:
-    """Run `eigsh` in the smaller space. Return None if `against` does not lie in it.
+    """Run `eigsh` on the smaller operator `small`, by `search`, and return pairs of the full
+    operator. Return None if `against` does not lie in the smaller space, or spans it.
 
     The residuals are those in the space of `op`: the residuals in the smaller space plus the amount
     that `lift_pairs` adds.
@@ -195,7 +201,9 @@ def reduced_pairs(
     else:
         found = search(small, inner, rng, v0, V)
     tol = resolve_tol(asked.tol, dtype)
-    # The warning of a missed copy uses the larger tolerance of the full space.
+    # The search warns of missed copies only if `unseen` exceeds a number of its tolerances. The
+    # tolerance of the full operator is larger than that of the search, so `unseen` is raised to
+    # keep the warning.
     if missed_clause(found) and found.unseen < np.inf:
         least = (MIN_MISSED_WITHIN_TOLS + 1) * tol * max(found.scale, abs(small.rest))
         found = replace(found, unseen=max(found.unseen, least))
@@ -205,8 +213,8 @@ def reduced_pairs(
 
 def remaining_search(inner: Any, asked: Any, small: Reduction) -> Any:
     """Return the options of the search in the operator `small` if the lowest eigenvalues of the
-    full operator are copies of ``small.rest``, which need no search. The tolerance is reduced to
-    that which small eigenvalues need.
+    full operator are copies of ``small.rest``, which need no search. The tolerance is reduced,
+    since residuals of small eigenvalues grow in the full space.
     """
     dtype = operator_dtype(small)
     tol = resolve_tol(asked.tol, dtype) * (1e-3 if asked.relative == "value" else 0.25)
@@ -218,15 +226,17 @@ def remaining_search(inner: Any, asked: Any, small: Reduction) -> Any:
 
 
 def decompose_directly(small: Any, k: int) -> bool:
-    """Return True if decomposing an available matrix is faster than a search."""
+    """Return True if an available matrix has at most `DENSE_MAX_N` or 8 k rows, so that its
+    decomposition is faster than a search for k pairs.
+    """
     return bool(small.shape[0] <= max(DENSE_MAX_N, 8 * k))
 
 
 def complete_pairs(
     found: Eigenpairs, small: Reduction, k: int, which: str, rng: Any, relative: str = "scale"
 ) -> ReducedEigenpairs:
-    """Return the wanted pairs among those found and the copies of `rest`, with residuals in the
-    space of the full operator.
+    """Return the k wanted pairs of the full operator, among the pairs `found` for the smaller
+    operator and the copies of `rest`, with residuals in the space of the full operator.
     """
     X = np.ascontiguousarray(found.vectors.T)
     tol = found.tol

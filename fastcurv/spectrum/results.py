@@ -28,13 +28,14 @@ TWO_VALUED_WIDENING_FACTOR = 3.0
 # equal, and show no scatter, with probability at most 1/20. With fewer samples, probes are uniform
 # on a sphere.
 MIN_ALIKE_ESTIMATES = 11
-# number of tolerances within which a converged pair may hide another one
+# minimum `unseen`, in tolerances, that results report; closer eigenvalues count as found
 MIN_MISSED_WITHIN_TOLS = 64
 
 
 def has_rounding_scatter(samples: np.ndarray) -> bool:
-    """Return True if samples ``(m, ...)`` differ by rounding alone, although they are too few to
-    prove that the quantity is constant.
+    """Return True if there are at most `MIN_ALIKE_ESTIMATES` samples ``(m, ...)``, too few to prove
+    that the quantity is constant, and they differ by at most 1e-12 of the largest, that is by
+    rounding.
     """
     spread = float(np.ptp(samples, axis=0).max(initial=0.0))
     return len(samples) <= MIN_ALIKE_ESTIMATES and spread <= 1e-12 * float(
@@ -115,7 +116,7 @@ class Eigenpairs(Record, AttributeHints, subject="pairs"):
         ``||H u - lam u||`` or an upper bound on it, for the products as computed: up to their
         rounding, an eigenvalue of the operator lies within ``residuals[i]`` of ``values[i]``. A
         product computed again may give some 40 eps ``scale`` more; ``H.rounding_bound(u)`` is a
-        worst-case bound on its rounding, if the operator offers that.
+        worst-case bound on the rounding of a product, if the operator has this method.
     converged : ndarray of bool, shape (k,)
         True where ``residuals`` are within the tolerance, ``tol * scale``, or ``tol * |lam|`` for
         ``relative="value"``, and no copy may have been missed: False within `unseen` of the
@@ -136,8 +137,8 @@ class Eigenpairs(Record, AttributeHints, subject="pairs"):
         A distance: with a probability of error of 5%, no eigenvalue (or copy of one) was missed
         that lies further than this outside the innermost of the values. It is 0 if the whole matrix
         or the whole space was used, a few tolerances after a search that ended earlier, and
-        infinity without a search. The repr mentions a distance above 64 tolerances. If copies were
-        missed, other true eigenvalues take their place.
+        infinity without a search. The repr mentions `unseen` if it exceeds 64 tolerances. If copies
+        were missed, other true eigenvalues take their place.
     interrupted : bool
         True if Ctrl-C ended the run early.
     shared : str or None
@@ -147,7 +148,7 @@ class Eigenpairs(Record, AttributeHints, subject="pairs"):
         Number of products that were computed for this result; None if all were.
     asymmetry : float
         Measured asymmetry of the products, ``|<u, Hv> - <Hu, v>|`` for unit vectors u, v of the
-        basis; 0 if that is within rounding. It is included in `residuals`.
+        basis; 0 if the asymmetry is within rounding. It is included in `residuals`.
     space : str
         The space of the search: ``"parameters"``, ``"samples"``, ``"outputs"`` or ``"inputs"``; see
         `fastcurv.network.gram` and `fastcurv.network.spaces`.
@@ -259,7 +260,7 @@ class ReducedEigenpairs(Eigenpairs):
         The smaller operator of the search; it holds the full one.
     together : bool
         True if one vector can only be computed with all others, by orthogonalisation: if some
-        belong to eigenvalues far below the largest and were found by a Gram matrix.
+        vectors belong to eigenvalues far below the largest and were found by a Gram matrix.
     """
 
     coordinates: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))

@@ -32,7 +32,7 @@ from .forms import reduced_operator_of
 from .reduced import complete_pairs, resolve_tol
 from .results import Eigenpairs
 
-DEFAULT_MAX_BYTES = 4 << 30
+DEFAULT_MAX_BYTES = 4 << 30  # default limit on the memory of the bases of a Krylov object
 
 
 class Runs:
@@ -51,7 +51,7 @@ class Runs:
         self.dtype = operator_dtype(self.op)
         self.small = reduced_operator_of(self.op, space)
         self.max_bytes = check_positive_int(max_bytes, "max_bytes")
-        # The start None stands for a random start.
+        # pairs (start vector, or None for a random start; recurrence)
         self.by_start: list[tuple[Any, Recurrence]] = []
 
     @property
@@ -66,7 +66,7 @@ class Runs:
 
     @property
     def inner(self) -> Any:
-        """The operator on which the runs from random starts work."""
+        """The operator that the runs from random starts multiply by."""
         return self.op if self.small is None else self.small
 
     def reserve(self, op: Any, run: Recurrence | None, steps: int) -> None:
@@ -104,7 +104,9 @@ class Runs:
             extend_run(run, n_steps, shown)
 
     def steps_from(self, g: Any = None) -> int:
-        """Return the number of products of the run from `g`, for `Krylov.steps_from`."""
+        """Return the number of products of the run from the start vector g, or of the first run
+        from a random start if g is None, or 0 if there is no such run.
+        """
         return next((run.m for start, run in self.by_start if np.array_equal(start, g)), 0)
 
     def start_from(self, g: Array, n_steps: int) -> Recurrence:
@@ -143,12 +145,12 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
     op : LinearOperator, ndarray or sparse matrix, shape (n, n)
         Real symmetric.
     name : str
-        Stored in ``shared`` of the results: those with the same name use the same products.
+        The name that results store in ``shared``: results with the same name use the same products.
     seed : None, int or numpy.random.Generator
         Seed of the random choices; the same number gives bitwise identical results.
     max_bytes : int
-        Limit on the memory of all bases together; beyond it a method raises `MemoryError` and
-        leaves the runs unchanged.
+        Limit on the memory of all bases together; a method that would exceed the limit raises
+        `MemoryError` and leaves the runs unchanged.
     space : str, optional
         The space in which the random probes run, as in `eigsh`; by default a smaller one if it
         takes less time according to a cost model. Results are those of `op`.
@@ -288,7 +290,7 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
         ----------
         k, which, tol : int, str, float
             As in `fastcurv.eigsh`. Copies of multiple eigenvalues are not searched for: one start
-            finds one of each.
+            finds one copy of each.
         max_products : int, optional
             Maximum number of new products; by default as many as memory allows.
         progress : bool, optional

@@ -55,7 +55,8 @@ from .results import (
 N_BLOCK_VECTORS = 16  # number of vectors multiplied at a time
 # exponent of the power of two that divides vectors whose products overflow
 OVERFLOW_SCALING_EXPONENT = 20
-MIN_SUM_ERROR_EPS = 4  # minimum error of a sum, in eps times the largest product
+# minimum error of an estimated sum, in eps times the largest norm of a product
+MIN_SUM_ERROR_EPS = 4
 
 
 class CountingRows:
@@ -96,7 +97,7 @@ class CountingRows:
         self.shown.update(k)
 
     def products(self, V: Array) -> Array:
-        """Return rows ``H v`` for rows v."""
+        """Return the products ``H v`` with the rows v of V, as rows."""
         self._report_progress(len(V))
         columns, short = np.ascontiguousarray(V.T) if len(V) > 1 else V[0].copy(), 0
         with np.errstate(over="ignore", invalid="ignore"):
@@ -204,9 +205,11 @@ class CountingRows:
     def hutch_pp(
         self, rng: np.random.Generator, m: int, forms: Callable[[Array], Floats]
     ) -> tuple[float, float]:
-        """Return a sum of `forms` over a basis and its standard error. The sum is exact on the
-        range of a third of the products, or of fewer if this would leave less than
-        `MIN_ALIKE_ESTIMATES` samples, and estimated by Hutchinson's method outside the range.
+        """Return a Hutch++ estimate of a trace from m products, and its standard error.
+        ``forms(V)`` returns the quadratic forms of the rows of V. A third of the products gives an
+        orthonormal basis of the range, on which the trace is exact; Hutchinson's method estimates
+        the trace on the complement. The basis is smaller if fewer than `MIN_ALIKE_ESTIMATES`
+        samples would be left.
         """
         Q = np.empty((max(0, min(m // 3, (m - MIN_ALIKE_ESTIMATES) // 2)), self.n), self.dtype)
         for start, V in zip(range(0, m, N_BLOCK_VECTORS), self.probes(rng, len(Q), signs=True)):
@@ -274,12 +277,12 @@ class Sketch:
         self.S = leave_one_out(self.R)
 
     def _rounding(self) -> Floats:
-        """Return the rounding errors (n,) of the sums over the basis of ``q_i (H q)_i``, of
-        products and of terms.
+        """Return estimates (n,) of the rounding errors of the sums of ``q_i (H q)_i`` over the
+        basis, due to the products and to the additions.
 
-        ``o'H q`` follows from ``H o`` and from ``H q``, and would be the same number if these were
-        exact. The difference is a product of o, random signs, with the error of ``H q``, so its
-        root mean square over all o is the norm of that error.
+        ``o'H q`` follows from ``H o`` and from ``H q``. The two results would be equal if the
+        products were exact. The difference is a product of o, random signs, with the error of ``H
+        q``, so its root mean square over all o is the norm of that error.
         """
         twice = project(self.O.astype(np.float64), self.Z.astype(np.float64))
         errors = np.linalg.norm(twice - self.R, axis=1) / len(self.O) ** 0.5
@@ -365,7 +368,7 @@ def leave_one_out(R: Floats) -> Floats:
 
 N_DEFAULT_PRODUCTS = 60  # default number of products
 SECONDS_PER_PROBE = 20e-6  # estimated seconds of an estimate for each product, without the product
-# number of products from which a sketch of half of them can estimate its error
+# minimum number of products for which a sketch, built from half of them, can estimate its error
 MIN_SKETCH_PRODUCTS = 12
 
 
@@ -406,8 +409,8 @@ def trace(
     progress : bool, optional
         Whether to show a progress bar; by default on a terminal, if the work takes more than 2 s.
     space : str, optional
-        ``"samples"``, ``"outputs"``, ``"inputs"`` or ``"parameters"``, as in `eigsh`. From the
-        Gram matrix of the outputs it is exact, by ``"auto"``, at no product.
+        ``"samples"``, ``"outputs"``, ``"inputs"`` or ``"parameters"``, as in `eigsh`. In the space
+        of outputs, ``"auto"`` computes the trace exactly from the Gram matrix, without products.
 
     Returns
     -------
@@ -548,7 +551,7 @@ def diagonal(
             samples = V.astype(np.float64) * apply.products(V)
             total += samples.sum(axis=0)
             squares += (samples**2).sum(axis=0)
-        # the error of a single sample is unknown and becomes NaN
+        # For a single sample the widening factor is NaN, since the error is unknown.
         mean, most = total / m, max(1, m - 1)
         scatter = np.sqrt(np.maximum(squares / m - mean**2, 0) / most)
         rounding = MIN_SUM_ERROR_EPS * np.finfo(apply.dtype).eps * np.sqrt(squares / m)
@@ -588,8 +591,8 @@ def frobenius_norm(
     progress : bool, optional
         Whether to show a progress bar; by default on a terminal, if the work takes more than 2 s.
     space : str, optional
-        ``"samples"``, ``"outputs"``, ``"inputs"`` or ``"parameters"``, as in `eigsh`. From the
-        Gram matrix of the outputs it is exact, by ``"auto"``, at no product.
+        ``"samples"``, ``"outputs"``, ``"inputs"`` or ``"parameters"``, as in `eigsh`. In the space
+        of outputs, ``"auto"`` computes the norm exactly from the Gram matrix, without products.
 
     Returns
     -------

@@ -18,9 +18,10 @@ from ..common.read_only import ReadOnly
 from .eigsh import eigsh
 from .shared_run import Krylov
 
-N_PRODUCTS_PER_STEP = 5  # number of products in each step
-N_SEARCH_PRODUCTS = 10  # number of products of a search for eigenvectors that are not tracked yet
-MAX_FIRST_PRODUCTS = 100  # number of products for the first record
+N_PRODUCTS_PER_STEP = 5  # maximum number of products in each step after the first
+# number of products after which the eigenvectors of a new Lanczos run are tracked too
+N_SEARCH_PRODUCTS = 10
+MAX_FIRST_PRODUCTS = 100  # maximum number of products for the first record
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class SpectrumRecord:
         lowest eigenvalue of the Hessian is at most the first, the highest at least the last, so a
         negative first value shows negative curvature.
     residuals : ndarray
-        ``||H u - lam u||`` for each: an eigenvalue lies within it of the value.
+        ``||H u - lam u||`` for each value: some eigenvalue lies within this distance of the value.
     n_products : int
         Number of products with the Hessian for this record.
     converged : bool
@@ -172,8 +173,9 @@ class Tracker(ReadOnly, made_by="fastcurv.spectrum.Tracker"):
         return record
 
     def _extend_search(self, op: Any, more: int, k: int) -> int:
-        """Extend the search by `more` products, or start one at `op`, and return the number of
-        products. When the search is long enough, its eigenvectors are tracked as well.
+        """Extend the Lanczos run from a random start by `more` products, or start one with the
+        Hessian `op`, and return the number of products. Once the run has `N_SEARCH_PRODUCTS`
+        products, its k wanted eigenvectors are tracked as well.
         """
         if self._search is None:
             self._search = Krylov(op, seed=self._rng)

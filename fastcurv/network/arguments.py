@@ -117,7 +117,9 @@ def refuse_user_activation(model: Any, why: str, wanted: str) -> None:
 
 
 def check_activation(activation: Any, n_hidden: int) -> tuple[Any, ...]:
-    """Return a name or an `Activation` for each hidden layer, after checking it."""
+    """Return a tuple with a checked name or `Activation` for each of `n_hidden` layers.
+    `activation` may be one for all layers, or a sequence with one for each.
+    """
     activation = activation_name(activation)
     names: Any
     if isinstance(activation, (str, ActivationFunction)):
@@ -221,8 +223,9 @@ def check_targets(y: Any, N: int, model: Any, loss: Any, weight: Any = None) -> 
 
 
 def _check_target_range(given: LossFunction, y: np.ndarray, d_out: int, weight: Any) -> None:
-    """Raise a ValueError for targets y outside the range of a loss. Evaluate a user-defined loss
-    that is used for the first time on some rows, to determine the shapes of its results.
+    """Raise a ValueError for targets y outside the range of the loss `given`. Evaluate a
+    user-defined loss that is used for the first time on some rows, to determine the shapes of its
+    results.
     """
     if given.least is not None:
         least, itself = given.least
@@ -276,7 +279,9 @@ def row_numbers(rows: Any, N: int) -> np.ndarray:
 
 
 def check_memory(memory: Any) -> int:
-    """Return a number of bytes as an int. A float such as 2e9 is accepted if it is an integer."""
+    """Return `memory`, a number of bytes, as an int, after checking it. A float such as 2e9 is
+    accepted if it is an integer.
+    """
     whole = isinstance(memory, float) and memory.is_integer()
     return check_positive_int(int(memory) if whole else memory, "memory", sys.maxsize)
 

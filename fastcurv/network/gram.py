@@ -720,7 +720,7 @@ class RowPasses(InLayers):
                 rdelta += np.multiply(eq, rz, out=rz)
 
     def _write_product(self, x: Array, out: Array, kind: str, active: Any = None) -> None:
-        """Write the product with x, without l2, to `out`."""
+        """Write the product with x, without l2, to `out`, for all layers or the `active` ones."""
         ras, rzs = self._forward(x)
         rdelta = np.asfortranarray(self.state.loss.curve(rzs[-1], kind), self.M.dtype)
         self._backward_products(out, rdelta, (x, ras, rzs) if kind == "hessian" else None, active)
@@ -762,8 +762,8 @@ def layer_product_flops(m: int, k: int, N: int, pairs: bool, rotated: bool) -> f
 
 @lru_cache
 def product_flops(shapes: tuple[tuple[int, int], ...], N: int, kind: str) -> tuple[float, float]:
-    """Return the cost in flops of a product, including a Krylov method's work for it, in sample
-    space and in parameter space, for layers of these `MLP.shapes`.
+    """Return two costs in flops of a product, in sample space and in parameter space, including the
+    vector operations of a Krylov method, for N rows and layers of these `MLP.shapes`.
     """
     there = here = 0.0
     for l, (m, k) in enumerate(shapes):

@@ -83,8 +83,8 @@ def input_derivatives(
 def _input_derivatives_numpy(
     model: Any, theta: Any, X: Any, order: int, weights: Any
 ) -> tuple[Any, Any, Any]:
-    """Compute outputs and derivatives in NumPy for activations of any kind. The Hessian is
-    propagated backward through the layers as in the engine.
+    """Compute the outputs and derivatives of `input_derivatives` in NumPy, for activations of any
+    kind. The Hessian is propagated backward through the layers as in the engine.
     """
     a, A = X, np.broadcast_to(np.eye(X.shape[1], dtype=X.dtype), (len(X), *[X.shape[1]] * 2))
     layers, kept = model.unflatten(theta), []

@@ -75,7 +75,9 @@ class LayerCoordinates:
             self.factors.append((sides[0], sides[1]))
 
     def _outputs_by_layer(self, state: RowState) -> list[Array]:
-        """Return the derivatives u (N, m) of the module docstring for each layer."""
+        """Return the derivatives u (N, m) of the module docstring for each layer, from the state at
+        theta.
+        """
         given = LOSSES[state.loss.loss].given
         curved = given is None or (given.convex and not given.coupled)
         roots = loss_roots(state.loss, "ggn" if curved else "fisher")
@@ -96,7 +98,7 @@ class LayerCoordinates:
             self.rescale((min(float(np.linalg.norm(g)), 1.0) / steepest) ** 0.5)
 
     def rescale(self, scale: float) -> None:
-        """Multiply P by a number."""
+        """Multiply P by the number `scale`."""
         self.scale *= scale
         for (root, inverse), _ in self.factors:
             root /= scale
@@ -151,19 +153,21 @@ class LayerCoordinates:
     # --- maps between coordinates x and theta, of points and of gradients, for (n,) or (k, n)
 
     def to_theta(self, x: Array) -> Array:
-        """Return P x."""
+        """Return ``P x``, the parameters, or a step in the parameters, for coordinates x."""
         return self._apply_roots(x, 1, False)
 
     def from_theta(self, d: Array) -> Array:
-        """Return P^-1 d."""
+        """Return ``P^-1 d``, the coordinates of a step d in the parameters."""
         return self._apply_roots(d, 0, False)
 
     def to_gradient(self, g: Array) -> Array:
-        """Return the gradient with respect to x, P' g."""
+        """Return ``P' g``, the gradient with respect to the coordinates."""
         return self._apply_roots(g, 1, True)
 
     def from_gradient(self, g: Array) -> Array:
-        """Return P^-T g."""
+        """Return ``P^-T g``, the gradient with respect to the parameters for that in the
+        coordinates.
+        """
         return self._apply_roots(g, 0, True)
 
     def _apply_roots(self, V: Array, which: int, gradient: bool) -> Array:

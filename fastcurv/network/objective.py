@@ -271,7 +271,7 @@ class Objective(
     def _check_settings(
         self, model: Any, loss: Any, l2: float, l2_biases: bool, n_threads: Any, memory: Any
     ) -> None:
-        """Check and store all arguments except the rows."""
+        """Check and store all arguments of the constructor except the rows."""
         if not isinstance(model, MLP):
             raise TypeError(
                 f"model must be a fastcurv.MLP, got {type_phrase(model)}.{conversion_hint(model)}"
@@ -481,8 +481,8 @@ class Objective(
         return float(bounds.gradient(self.gradient(theta) if bounds.measured else None))
 
     def _bounds_at(self, theta: Any, layout: Any = None) -> Any:
-        """Return bounds on the rounding errors of passes at theta; in float32 they hold for the
-        computed results.
+        """Return bounds on the rounding errors of passes at theta, for rows divided as in `layout`;
+        in float32 the bounds hold for the computed results.
         """
         if self._by_blocks:
             return load_module("network.sum_proofs").SumBounds(self, theta)

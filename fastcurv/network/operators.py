@@ -42,8 +42,8 @@ MAX_EMBEDDED_BYTES = 64 << 20
 
 
 def bind_copy(plan: Any, objective: Any, theta: Any, own: Array, **how: Any) -> None:
-    """Check theta, copy it into `own` (n,) and bind the plan to it. If theta is a vector in the
-    engine's form, the engine's threads do this in one pass.
+    """Check theta for the objective, copy theta into `own` (n,) and bind the plan to `own`. If
+    theta is a vector in the engine's form, the engine's threads do this in one pass.
     """
     if not plan.take(theta, own, **how):
         np.copyto(own, objective.model.check_theta(theta))
@@ -97,7 +97,9 @@ class Quadratic(Symmetric):
 
     @rounding_to_nearest
     def _add_decay(self, total: Floats, Vt: Array) -> Floats:
-        """Return the quadratic forms of the rows of Vt plus the contribution of l2."""
+        """Return `total`, the quadratic forms of the rows of Vt without l2, plus the contribution
+        of l2.
+        """
         wide, l2 = Vt.astype(np.float64, copy=False), l2_diagonal(self.objective)
         if isinstance(l2, np.ndarray):
             l2 = l2[getattr(self, "indices", slice(None))]

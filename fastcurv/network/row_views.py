@@ -40,7 +40,7 @@ def check_rows_in_memory(ob: Any, call: str) -> None:
 
 
 def check_no_batch_norm(ob: Any, call: str) -> None:
-    """Raise ValueError for a model with batch normalisation."""
+    """Raise ValueError if the model has batch normalisation, which `call` does not support."""
     if ob.model.batch_norm:
         raise ValueError(
             f"ob must have a model without batch normalisation for {call}: its statistics tie all "
@@ -54,7 +54,9 @@ def dense_rows(model: Any, X: Any) -> Array:
 
 
 def reweighted(ob: Any, sample_weight: Any) -> Any:
-    """Return the objective with other weights of its rows, for `Objective.reweighted`."""
+    """Return the objective with `sample_weight` as the weights of its rows, for
+    `Objective.reweighted`.
+    """
     if ob._by_blocks and "_whole" not in vars(ob):
         raise ValueError(
             "reweighted must be called on an Objective whose rows are in memory, got "
@@ -103,7 +105,9 @@ N_ROWS_PER_PRODUCT = 64
 
 
 def jacobian_matrix(J: Any, rows: slice | None, out: Any) -> Array:
-    """Return the Jacobian, or its rows for some samples, as an array, for `Jacobian.to_dense`."""
+    """Return the Jacobian J, or its rows for a slice of the samples, as an array, for
+    `Jacobian.to_dense`.
+    """
     ob, (m, n), d = J.objective, J.shape, J.objective.model.sizes[-1]
     if not isinstance(rows, slice | None):
         raise TypeError(f"rows must be a slice of samples, got {type_phrase(rows)}.")

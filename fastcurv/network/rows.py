@@ -73,8 +73,8 @@ def stack_blocks(blocks: list[Block]) -> Block:
 
 
 def locate_error(error: Exception, where: str) -> Exception:
-    """Return the error with the rows in which it occurred added to its message. The class is the
-    same if it accepts a message.
+    """Return the error with `where`, the rows in which the error occurred, added to its message.
+    The class remains the same if it can be created from a message alone.
     """
     text = f"in {where}: {error}"
     try:
@@ -91,7 +91,9 @@ def take_rows(block: Block, rows: Any) -> Block:
 
 
 def fingerprint(parts: Sequence[Any]) -> int:
-    """Return a checksum of a few rows of a block, or of all rows if the block is short."""
+    """Return a checksum of a few rows of the arrays `parts` of a block, or of all rows if the block
+    is short.
+    """
     n, mark = parts[0].shape[0], 0
     rows = np.unique(np.linspace(0, n - 1, min(n, N_FINGERPRINT_ROWS)).astype(int))
     for part in parts:
@@ -132,8 +134,8 @@ PARQUET_SUFFIXES = (".parquet", ".pq")
 
 @contextmanager
 def translate_file_errors(path: Any, kind: str) -> Iterator[None]:
-    """Raise a ValueError with one sentence for any error of NumPy or pyarrow that is caused by the
-    contents of a file. System errors and MemoryError are not changed.
+    """Raise a ValueError that names the file for any error of NumPy or pyarrow that is caused by
+    the contents of the file. System errors and MemoryError are not changed.
     """
     try:
         yield
@@ -150,7 +152,7 @@ def translate_file_errors(path: Any, kind: str) -> Iterator[None]:
 
 
 def _open_mapped(path: Any, name: str) -> np.ndarray:
-    """Return the array of an ``.npy`` file, mapped into memory."""
+    """Return the array of the ``.npy`` file at `path`, mapped into memory."""
     path = path_as_text(path, name)
     with translate_file_errors(path, ".npy"):
         array = np.load(path, mmap_mode="r")
@@ -288,8 +290,8 @@ class RowSource(ABC):
         """
 
     def mixed(self, size: int, rng: np.random.Generator) -> Iterator[Block]:
-        """Yield the blocks in random order if any block can be read at any time. This base class
-        yields them in their own order.
+        """Yield the blocks of `size` rows in random order if any block can be read at any time.
+        This base class yields the blocks in their own order.
         """
         return self.blocks(size)
 

@@ -129,7 +129,7 @@ def file_contents(model: MLP, theta: Any) -> tuple[dict[str, Any], dict[str, Any
 
 
 def _model_from_header(path: Any, facts: Any) -> MLP:
-    """Return the model that a header describes."""
+    """Return the model that `facts`, the header of the file at `path`, describes."""
     if not isinstance(facts, dict) or facts.get("format") != FORMAT_NAME:
         raise ValueError(
             f"{path} must be a file written by fastcurv.save, got a header without a model."
@@ -222,8 +222,8 @@ def _refuse_archive(path: str) -> None:
 
 
 def model_from_contents(path: Any, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> Model:
-    """Return the model and theta from the output of `file_contents`, ignoring the records of a
-    training run.
+    """Return the model and theta for the arrays and header entries that `file_contents` returned
+    and the file at `path` holds. The records of a training run are ignored.
     """
     path = one_line(path, 300)
     model = _model_from_header(path, facts)

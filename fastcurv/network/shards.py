@@ -81,8 +81,8 @@ class Shard(Objective):
         return SparsePlan(self) if isinstance(self._X, SparseRows) else super()._new_plan()
 
     def renewed(self, X: Any, y: Any, sample_weight: Any, first: int, finite: bool) -> Shard:
-        """Return a shard with the same number of other rows that takes over the memory of this
-        shard, which cannot be used afterwards.
+        """Return a shard with the same number of other rows, which begin at row `first` of all
+        rows. The new shard takes over the memory of this shard, which cannot be used afterwards.
 
         If `finite` is False, X has not been checked for NaN and infinity. The engine may check it
         while copying it, and then sets `seen`; otherwise it is checked here.
@@ -110,8 +110,9 @@ class Shard(Objective):
             yield piece
 
     def _bound(self, theta: Any, gradient: bool) -> Any:
-        """Return a plan of the shard bound to theta: a recently used plan if it is at theta,
-        otherwise a new plan or, if `ShardSettings.keep` plans exist, the least recently used one.
+        """Return a plan of the shard bound to theta, with its gradient if requested: a recently
+        used plan if it is at theta, otherwise a new plan or, if `ShardSettings.keep` plans exist,
+        the least recently used one.
         """
         plans = self._plans
         for i, plan in enumerate(plans):

@@ -169,8 +169,8 @@ class _GramCache:
 
 
 def _sum_kernel_matrix(ob: Any, state: RowState, S: Array) -> Array:
-    """Return K, summed over the layers from the last to the first, from the factor S ``(columns of
-    a row, N, d_out)``.
+    """Return K, summed over the layers from the last to the first, from the state at theta and the
+    factor S ``(columns of a row, N, d_out)``.
     """
     M = _engine.Multiplier(ob.dtype, ob.n_threads or _engine.default_threads())
     c, N, d = S.shape
@@ -362,8 +362,9 @@ class OutputSpace(Reduced):
         return float(ZERO_EIGENVALUE_EPS[dtype.itemsize] * many * np.finfo(dtype).eps * self.norm)
 
     def lift_pairs(self, X: Array, found: Any, rng: Any) -> LiftedPairs:
-        """Return a mask of the eigenpairs of K that are pairs of the whole operator, and estimates
-        of their residuals there; see the module docstring.
+        """Return a mask of the eigenpairs `found` of K, with vectors in the rows of X, that are
+        pairs of the whole operator, and estimates of their residuals there; see the module
+        docstring.
         """
         if not len(X):
             return LiftedPairs(np.zeros(0, bool), found.residuals, self._zero_threshold(), False)
@@ -404,8 +405,9 @@ class OutputSpace(Reduced):
         return np.array(self._complement[start:stop], self.whole.dtype)
 
     def _turned(self, new: list[Array], turns: int, shift: float) -> list[Array]:
-        """Return unit vectors orthogonal to the range of A and to the vectors found before, by
-        `turns` projections each.
+        """Return the vectors `new` made orthogonal to the range of A, to the complement found so
+        far and to each other, as unit vectors, by `turns` projections each. Each projection solves
+        with ``K + shift``.
         """
         out: list[Array] = []
         for v in new:

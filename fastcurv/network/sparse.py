@@ -105,8 +105,8 @@ class SparseFirst(Whole):
 
 
 def without_overflow_warnings(function: Any) -> Any:
-    """Decorate a function to compute infinity or NaN on overflow without a warning, as the engine
-    does.
+    """Return the function wrapped so that NumPy issues no warning if a result overflows to infinity
+    or NaN, as in the engine.
     """
 
     @wraps(function)
@@ -139,7 +139,7 @@ class SparsePlan(RowPasses):
     @rounding_to_nearest
     @without_overflow_warnings
     def bind(self, theta: Array, gradient: bool = True) -> None:
-        """Compute the state at theta (n,)."""
+        """Compute the state at theta (n,). The gradient is computed by `finish`."""
         self.theta = self.gradient = None
         own = np.array(theta, order="C")
         self.state = RowState(self.ob, own, multiply=self.M)
@@ -157,7 +157,7 @@ class SparsePlan(RowPasses):
     @rounding_to_nearest
     @without_overflow_warnings
     def finish(self) -> None:
-        """Compute the gradient."""
+        """Compute the contribution of the rows to the gradient, unless it is known."""
         if self.gradient is None:
             whole = np.empty(len(self.theta), self.M.dtype)
             for layer, cut in zip(self.layers, self.cuts):
@@ -181,7 +181,7 @@ class SparsePlan(RowPasses):
         self, Vt: Array, out: Array, kind: str, active: Any = None, l2: bool = False
     ) -> None:
         """Write the products, without l2, with the rows of Vt (k, n), or with a vector (n,), to
-        `out`.
+        `out`. Layers that are not `active` are skipped.
         """
         for v, row in zip(np.atleast_2d(Vt), np.atleast_2d(out)):
             self._write_product(v, row, kind, active)

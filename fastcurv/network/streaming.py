@@ -159,7 +159,9 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         return [name for name in super().__dir__() if name not in ("X", "y", "sample_weight")]
 
     def _set_source(self, source: RowSource, block_rows: int | None) -> None:
-        """Set up the state for the rows of a source."""
+        """Set up the state for the rows of a source, read in blocks of `block_rows`, or of the
+        default size.
+        """
         self._source, self._sparse = source, source.entries is not None
         self.n_passes = self.n_rows_read = 0
         self._start()
@@ -253,8 +255,9 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         return max(0.0, plans[0] - few * state), state + copy, read
 
     def _check_block(self, block: Block, start: int, finite: bool = True) -> CheckedRows:
-        """Check a raw block and return it in the engine's form. Errors name the rows. If `finite`
-        is False, X is not checked for NaN and infinity, which the caller does while copying X.
+        """Check a raw block that begins at row `start`, and return it in the engine's form. Errors
+        name the rows. If `finite` is False, X is not checked for NaN and infinity, which the caller
+        does while copying X.
         """
         try:
             X, y, weight = block
@@ -272,9 +275,9 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
     def _read(
         self, raw: Iterator[Block], check: Callable[[Block, int], CheckedRows]
     ) -> Generator[tuple[int, CheckedRows, Callable[[], None]], None, None]:
-        """Yield, for each raw block of one pass, the number of its first row, the checked block,
-        and a function. The function starts reading the next block; the caller calls it once it no
-        longer holds the previous block.
+        """Yield, for each raw block of one pass, the number of its first row, the result of
+        ``check(block, first row)``, and a function. The function starts reading the next block; the
+        caller calls it once it no longer holds the previous block.
         """
         size, caller = 0, get_ident()
 
@@ -311,7 +314,7 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         self, finite: bool = True
     ) -> Generator[tuple[int, CheckedRows, Callable[[], None]], None, None]:
         """Yield the results of `_read` for the blocks in their order, which is the same in every
-        pass.
+        pass. If `finite` is False, X is not checked for NaN and infinity.
         """
         raw = self._source.blocks(self.block_rows)
         for found in self._read(raw, lambda block, start: self._check_block(block, start, finite)):
@@ -327,9 +330,9 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
     def _block_shards(
         self, start: int, block: CheckedRows, dense: bool, finite: bool
     ) -> Iterator[Shard]:
-        """Yield the shards of a block. There is one shard, built in the memory of an earlier shard
-        with the same number of rows if there is one. Sparse rows that must be dense are split into
-        several shards, depending on `memory`.
+        """Yield the shards of a block that begins at row `start`. There is one shard, built in the
+        memory of an earlier shard with the same number of rows if there is one. Sparse rows that
+        must be dense are split into several shards, depending on `memory`.
         """
         X, y, weight = block
         if self._sparse:
@@ -350,7 +353,7 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
 
     def _sum_over_shards(self, part: Any, arguments: tuple[Any, ...], dense: bool = True) -> Any:
         """Return the sum over all blocks, in order, of ``part(shard, *arguments)``. The cost is one
-        pass over the rows.
+        pass over the rows. If `dense` is True, sparse rows are made dense, some at a time.
         """
         tree = PairwiseSum()
         with self._reading:

@@ -118,12 +118,15 @@ class SumBounds:
         self.measured = bool(ob._sparse)
 
     def gradient(self, computed: Any = None) -> float:
-        """Return a bound on the error of the gradient."""
+        """Return a bound on the error of the gradient, which `computed` holds if `measured` is
+        True.
+        """
         return self.product(None, "hessian", computed)
 
     def product(self, v: Any, kind: str, computed: Any = None) -> float:
-        """Return a bound on the error of the product with v (n,), or of the gradient if v is
-        None.
+        """Return a bound on the error of the product of the curvature `kind` with v (n,), or of the
+        gradient if v is None. `computed` is the computed result, which must be given if `measured`
+        is True.
         """
         ob, fisher = self.ob, kind == "fisher"
         if computed is not None and ob.dtype == np.float32:
@@ -216,8 +219,9 @@ def shard_classified_counts(shard: Any, theta: Floats) -> tuple[int, int]:
 
 
 def shard_unit_masks(shard: Any, theta: Floats, radius: float) -> tuple[Any, Any]:
-    """Return masks, by hidden layer, of the units that may be active somewhere on the ball, and of
-    those with a z at a kink at theta. The sum of masks is their logical or.
+    """Return masks, by hidden layer, of the units that may be active somewhere on the ball of this
+    radius around theta, and of the units with a z at a kink at theta. The sum of masks is their
+    logical or.
     """
     here, *ball = majorants.preactivation_signs(shard, theta, 0.0, *[radius] * (radius > 0))
     return tuple(~off for off in (ball or [here])[0].off), tuple(here.on_kinks)
@@ -244,7 +248,7 @@ class SumCertificates(Certificates):
 
     def _cached_result(self, name: str, key: tuple[Any, ...], find: Callable[[], Any]) -> Any:
         """Return the cached result for `name` if it was computed for the same `key`, otherwise
-        compute it.
+        return ``find()`` and cache it.
         """
         kept = self.objective._known
         known = kept.get(name)
@@ -290,8 +294,9 @@ class SumCertificates(Certificates):
         """Return None: minima at active kinks are not proved for an objective in shards."""
 
     def orbits(self, theta: ArrayLike, radius: float = 0.0) -> list[Orbit]:
-        """Return the proved symmetry groups at theta for all rows, from the units that are inactive
-        in every shard and from a few rows that show all dependencies between columns.
+        """Return the symmetry groups of the loss on all rows that are proved at theta and on the
+        ball of this radius, from the units that are inactive in every shard and from a few rows
+        that represent the columns of all rows.
         """
         ob, at = self.objective, theta_in_model_dtype(self.objective, theta)
         on, near = self._cached_result(

@@ -81,7 +81,7 @@ class PairwiseSum:
         self.levels: list[list[Any]] = []  # [sum, number of parts in the sum] for each level
 
     def push(self, part: Any, level: int = 0) -> None:
-        """Add a part; the tree takes ownership of its arrays."""
+        """Add a part to a level of the tree, which takes ownership of the arrays of the part."""
         if level == len(self.levels):
             self.levels.append([None, 0])
         here = self.levels[level]
@@ -136,13 +136,13 @@ class ShardSettings:
 
 
 def shard_value(shard: Any, theta: np.ndarray) -> float:
-    """Return the contribution of the rows to the value."""
+    """Return the contribution of the rows of the shard to the value."""
     with shard._lock:
         return float(shard._bound(theta, False).value)
 
 
 def shard_gradient(shard: Any, theta: np.ndarray) -> tuple[float, np.ndarray]:
-    """Return the contributions of the rows to the value and to the gradient."""
+    """Return the contributions of the rows of the shard to the value and to the gradient."""
     with shard._lock:
         plan = shard._bound(theta, True)
         gradient = plan.gradient
@@ -154,7 +154,7 @@ def shard_product(
     shard: Any, theta: np.ndarray, Vt: np.ndarray, kind: str, active: Any
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the contributions of the rows to the products with the rows of Vt (k, n), and the
-    norms (k,) of these contributions.
+    norms (k,) of these contributions. Layers that are not `active` are skipped.
     """
     # the entries of inactive layers remain 0
     out = np.empty_like(Vt) if active is None else np.zeros_like(Vt)
@@ -168,7 +168,9 @@ def shard_product(
 def shard_quadratic_forms(
     shard: Any, theta: np.ndarray, Vt: np.ndarray, kind: str, active: Any
 ) -> np.ndarray:
-    """Return the contribution of the rows to the quadratic forms of the rows of Vt."""
+    """Return the contribution (k,) of the rows of the shard to the quadratic forms of the rows of
+    Vt (k, n), on the `active` layers or all.
+    """
     with shard._lock:
         found = shard._bound(theta, False).quadratic(Vt, kind, active)
     return np.asarray(found * (shard.fisher_scale if kind == "fisher" else 1.0))
@@ -222,13 +224,13 @@ class SumPlan:
         return self._owner()
 
     def unbind(self) -> None:
-        """Drop theta and all results at it."""
+        """Drop theta and all results that belong to theta."""
         self.theta = self._value = self._gradient = None
         self.norms = {}
 
     @rounding_to_nearest
     def bind(self, theta: np.ndarray, gradient: bool = True, transient: bool = False) -> None:
-        """Set the current parameters to a copy of theta (n,)."""
+        """Set the current point to a copy of theta (n,); the other arguments have no effect."""
         self.unbind()
         self.theta = np.array(theta, order="C")
         self.theta.flags.writeable = False
@@ -292,7 +294,9 @@ class SumPlan:
         active: Any = None,
         l2: bool = True,
     ) -> None:
-        """Write the product with v (n,), or with the rows of v (k, n), to `out`."""
+        """Write the product with v (n,), or with the rows of v (k, n), to `out`, with l2 if
+        requested. Layers that are not `active` are skipped.
+        """
         Vt = np.atleast_2d(v)
         whole, norms = self._sum(shard_product, Vt, kind, active)
         if active is None and np.count_nonzero(Vt) == len(Vt):

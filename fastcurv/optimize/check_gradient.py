@@ -80,7 +80,7 @@ class GradientCheck(Record):
 
 def _error_sentence(what: str, of: str, errors: Floats, tols: Floats) -> str:
     """Return a sentence that states whether the derivative `what` agrees with differences of `of`,
-    with the error that is largest relative to its tolerance.
+    with the error of `errors` that is largest relative to its tolerance in `tols`.
     """
     worst = int(np.argmax(np.where(tols > 0, errors / np.where(tols > 0, tols, 1.0), np.inf)))
     agrees = "agrees" if (errors <= tols).all() else "does not agree"

@@ -92,7 +92,9 @@ class Saved:
         return arrays, {name: getattr(self, name) for name in self.kept_facts}
 
     def load(self, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
-        """Restore the attributes that `state` returned. Arrays that are missing become None."""
+        """Restore the attributes from the arrays and facts that `state` returned. Attributes whose
+        array is missing become None.
+        """
         for name in self.kept_arrays:
             setattr(self, name, arrays.get(name))
         for name in self.kept_facts:
@@ -105,8 +107,8 @@ def generator_state_as_json(state: Any) -> Any:
 
 
 def restore_generator(saved: Any) -> np.random.Generator:
-    """Restore the random generator whose state a checkpoint holds. Raise ValueError unless its type
-    is in `GENERATOR_TYPES` and every number of its state is in range.
+    """Restore a random generator from its `saved` state in a checkpoint. Raise ValueError unless
+    its type is in `GENERATOR_TYPES` and every number of its state is in range.
     """
     name = saved.get("bit_generator") if isinstance(saved, dict) else None
     if not isinstance(name, str) or name not in GENERATOR_TYPES:
@@ -189,8 +191,8 @@ def check_run(arrays: dict[str, np.ndarray], facts: Any, run: Any) -> None:
 
 
 def check_objective(run: Any, facts: Any) -> None:
-    """Raise ValueError if the loss at the saved theta, or at the best theta, differs from the saved
-    loss by more than rounding.
+    """Raise ValueError if the loss at the restored theta of the run, or at its best theta, differs
+    from the loss saved in the checkpoint, in `facts` or as the best loss, by more than rounding.
 
     The loss at the best theta is evaluated once here, so that a result never holds a loss that was
     only read from a file.
@@ -260,8 +262,8 @@ class Saver:
         self.old = False
 
     def take(self, loop: Any) -> None:
-        """Take a snapshot of the state at the start of a step, which is saved if a budget or the
-        user ends the run inside that step.
+        """Take a snapshot of the loop's state at the start of a step, which is saved if a budget or
+        the user ends the run inside that step.
         """
         if self.path is None:
             return
@@ -294,9 +296,9 @@ class Saver:
             self.write(loop)
 
     def save_end(self, loop: Any) -> None:
-        """Save the final state, or the last snapshot, at the start of the last step or of the
-        checks at a critical point, if the run ended inside the step, at values that are not finite,
-        or by these checks.
+        """Save the final state of the loop. If the run ended inside a step, at values that are not
+        finite, or by the checks at a critical point, save the last snapshot, taken before the step
+        or the checks.
         """
         if self.path is None:
             return
@@ -307,7 +309,7 @@ class Saver:
 
     def write(self, loop: Any) -> None:
         """Write the last snapshot to the file, if one was taken. If the file cannot be written,
-        warn once and let the run continue.
+        warn once and let the run of `loop` continue.
         """
         if self.snapshot is None:
             return
@@ -357,8 +359,8 @@ def arrays_with_prefix(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, 
 def load_saved(
     path: Any, method: str, options: dict[str, Any], n_params: int
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Read the arrays and facts of a checkpoint. Raise ValueError unless the checkpoint was saved
-    by `minimize` with the same method, options and number of parameters.
+    """Read the arrays and facts of the checkpoint at `path`. Raise ValueError unless it was saved
+    by `minimize` with this method, these options and `n_params` parameters.
     """
     arrays, facts = load_module("common.files").read_tensors(path)
     theta, asked = arrays.get("run.theta", np.empty(0)), options_as_text(options)

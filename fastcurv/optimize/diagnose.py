@@ -851,8 +851,9 @@ def diagnose_known_verdict(
     compare: bool = False,
     seconds: float | None = None,
 ) -> Diagnosis:
-    """Return the diagnosis for a known verdict on theta. `lost` is True if theta replaces a point
-    that is not finite. With `compare` other networks are trained, within `seconds`.
+    """Return the diagnosis for the history and the known verdict on theta. `lost` is True if theta
+    replaces a point that is not finite. With `compare` other networks are trained, within
+    `seconds`.
     """
     started = time.perf_counter()
     with np.errstate(all="ignore"), one_blas_thread(True):

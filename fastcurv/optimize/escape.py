@@ -189,7 +189,7 @@ def escape(
 def _escape(
     ob: Any, theta: np.ndarray, direction: Any, max_products: int, seed: Any
 ) -> EscapeResult:
-    """Run `escape` on a checked objective, point and number of products."""
+    """Run `escape` with its arguments, of which `direction` and `seed` are not checked yet."""
     H, rng = Products(as_curvature(ob.hessian(theta), theta.size)), as_rng(seed)
     f0, way, size, rounding = value_at(ob, theta), direction, 0.0, 0.0
     if way is None and max_products == 1:

@@ -374,12 +374,14 @@ def _sample_rows(ob: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _weighted_mean(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Return the weighted means of the columns of x, for weights of mean 1."""
+    """Return the means of the columns of x (rows, k), weighted by `weight` (rows,), which has mean
+    1.
+    """
     return np.asarray((weight[:, None] * x).mean(axis=0))
 
 
 def _weighted_squares(x: np.ndarray, weight: np.ndarray) -> float:
-    """Return the weighted sum of the squares of x."""
+    """Return the sum of the squares of x (rows, k), weighted by `weight` (rows,)."""
     return float((weight[:, None] * np.square(x)).sum())
 
 
@@ -441,7 +443,7 @@ def _unexplained_by_regression(
     several kernel ridge regressions on left-out rows, relative to that of the mean, and the largest
     correlation of their predictions with the targets, in standard errors.
 
-    Squares are weighted, but the regressions are not.
+    Squares are weighted by `weight` (rows,), but the regressions are not.
     """
     w = np.ones(len(X)) if weight is None else weight
     sd = X.std(axis=0)
@@ -588,9 +590,9 @@ def finite_point(ob: Any, theta: np.ndarray) -> np.ndarray:
 def measure_facts(
     ob: Any, theta: np.ndarray, steps: Steps, verdict: CriticalPoint, lost: bool
 ) -> Facts:
-    """Compute all facts at theta from a gradient, a Hessian product, gradients of parts of the
-    rows, kernel regressions and two forward passes. `lost` is True if theta replaces a point that
-    is not finite.
+    """Compute all facts at theta, for the known steps and verdict, from a gradient, a Hessian
+    product, gradients of parts of the rows, kernel regressions and two forward passes. `lost` is
+    True if theta replaces a point that is not finite.
     """
     H = ob.hessian(theta)
     g = np.asarray(H.gradient, dtype=float)

@@ -81,7 +81,7 @@ from .residual import Steps, dense_steps, extend_space, krylov_steps, lower_grad
 
 FOLLOW_MAX_N = 4096  # maximum number of parameters for eigenvector following
 N_STEPS_PER_CHOICE = 10  # number of steps after which the lowest eigenvectors are selected again
-# error of the quadratic model up to which a step is accepted, and up to which the radius grows
+# maximum error of the quadratic model for a step to be accepted, and for the radius to grow
 MAX_MODEL_ERROR, GOOD_MODEL_ERROR = 1.0, 0.3
 # maximum ||theta|| of a walk, relative to max(1, ||theta0||), above which the walk counts as
 # divergent
@@ -394,7 +394,7 @@ class CriticalPointResult(Result):
 # number of steps in which the gradient norm should at least be halved; otherwise undamped steps are
 # tried
 N_STALL_STEPS = 5
-MAX_EXCURSION_STEPS = 50  # maximum number of steps of one excursion
+MAX_EXCURSION_STEPS = 50  # maximum number of undamped steps in one series
 # The gradient norm counts as stationary if ||Hg|| is below this fraction of ||H|| ||g||.
 FLAT_GRADIENT_RATIO = 1e-10
 
@@ -547,8 +547,9 @@ def find_critical_point(
 
 
 def _with_verdict(walk: FinderState, max_time: float | None, began: float) -> CriticalPointResult:
-    """Return the result of the search, with the verdict of `classify` on the point if the search
-    succeeded and products are left. `began` is the time at which the search began.
+    """Return the result of the search `walk`, with the verdict of `classify` on the point if the
+    search succeeded and products are left. The search began at time `began` and has `max_time`
+    seconds.
     """
     found = walk.result()
     products = walk.budget.most - found.n_products
@@ -750,9 +751,9 @@ def _run_newton(walk: FinderState) -> None:
 
 
 def _take_undamped_steps(walk: FinderState) -> bool:
-    """Take undamped steps that may increase ``||g||``, none longer than ``max(1, ||theta||)``, if
-    an excursion is left. Keep them if they end at half of ``||g||`` or less, and return True in
-    this case.
+    """Take undamped steps that may increase ``||g||``, none longer than ``max(1, ||theta||)``,
+    unless `MAX_EXCURSIONS` such series have been taken. Keep them if they end at half of ``||g||``
+    or less, and return True in this case.
 
     The norm of the gradient has valleys and minima at which the gradient is not 0. Descent of the
     norm ends there, but Newton's method leaves them.

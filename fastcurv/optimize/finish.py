@@ -55,7 +55,7 @@ FLAT_CURVATURE_RATIO = 1e-5
 TRIAL_LENGTHS = (1e-4, 1e-3, 1e-2, 0.1, 1.0)
 N_RANDOM_DIRECTIONS = 12  # number of random directions tried
 N_RESTARTS = 4  # number of displaced points from which the minimiser is started
-N_RESTART_STEPS = 20  # number of steps from each displaced point
+N_RESTART_STEPS = 20  # maximum number of steps from each displaced point
 
 
 def is_not_higher(value: Value, there: np.ndarray, here: np.ndarray) -> bool:
@@ -328,8 +328,9 @@ def find_kink_minimum(ob: Any, theta: np.ndarray, stop: Callable[[], bool]) -> K
 
 
 def _minimise_smoothed(smooth: Any, theta: np.ndarray, stop: Callable[[], bool]) -> np.ndarray:
-    """Return the point that trust-region steps on a smoothed objective reach from theta. The steps
-    are computed from all eigenpairs of the Hessian, which is fast enough for small networks.
+    """Return the point that trust-region steps on the smoothed objective `smooth` reach from theta.
+    The steps are computed from all eigenpairs of the Hessian, which is fast enough for small
+    networks.
     """
     f, g = smooth.value_and_gradient(theta)
     radius, fresh = first_radius(theta), True
@@ -390,8 +391,8 @@ class StationaryPoint:
     report: Any = None
 
     def ends(self, stopped: str, success: bool = False, sentence: str = "") -> Outcome:
-        """Return the outcome that ends the run at this point, for the reason `stopped`, by default
-        with the sentence of the point's report.
+        """Return the outcome that ends the run at this point, for the reason `stopped` and
+        successfully or not, by default with the sentence of the point's report.
         """
         kind, sentence = self.report.kind, sentence or self.sentence
         return Outcome(self.theta, stopped, kind, success, sentence, self.report)
@@ -722,7 +723,7 @@ class Finisher:
         return None
 
     def _walk_from(self, start: np.ndarray) -> LowerPoint:
-        """Take a few steps of this run's method from another point, and return the lowest point
+        """Take a few steps of this run's method from the point `start`, and return the lowest point
         reached and its value. The run itself does not move.
         """
         run, curvature = self.run, self.maker.curvature

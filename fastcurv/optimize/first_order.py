@@ -84,9 +84,9 @@ class _FirstOrder(Method):
         return None
 
     def _epoch(self, size: int) -> float:
-        """Make one update per batch, with every row used once, in a new random order. Return the
-        mean loss of the rows, each at the theta at which its batch was used. The last batch may be
-        smaller, but is used with the full learning rate.
+        """Make one update for each batch of `size` rows, with every row used once, in a new random
+        order. Return the mean loss of the rows, each at the theta at which its batch was used. The
+        last batch may be smaller, but is used with the full learning rate.
         """
         run, total, seen, n = self.run, 0.0, 0, self.run.ob.n_samples
         for batch in self._batches(size):
@@ -99,8 +99,8 @@ class _FirstOrder(Method):
         return total / seen
 
     def _batches(self, size: int) -> Iterator[Any]:
-        """Yield the batches of an epoch: those of the objective's `batches` if it has this method,
-        otherwise random rows.
+        """Yield the batches of an epoch, of `size` rows each: those of the objective's method
+        `batches` if there is one, otherwise random rows.
         """
         ob, rng = self.run.ob, self.run.rng
         if hasattr(ob, "batches"):
@@ -177,7 +177,7 @@ class RMSProp(_FirstOrder):
 
     def update(self, g: np.ndarray, rate: Any) -> None:
         """Take an Adam step with beta1 = 0, for which the average of the gradients is the gradient
-        itself.
+        g itself, and with the learning rate `rate`.
         """
         adam_step(self.run.theta, g, self.scratch, self.squares, 0, self.rho, 1, rate, self.eps)
 

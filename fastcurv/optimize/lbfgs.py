@@ -170,9 +170,9 @@ class LBFGS(Method):
         return arrays, known
 
     def load(self, arrays: Any, facts: Any) -> None:
-        """Restore every pair into its old row, so that sums over rows are bitwise equal to those of
-        the saved run. Restore the coordinates by computing them at their old origin, unless the run
-        had returned to the original coordinates.
+        """Restore the state that `state` returned: every pair into its old row, so that sums over
+        rows are bitwise equal to those of the saved run. Coordinates of the layers are computed
+        again at their old origin, unless the run had returned to the original coordinates.
         """
         run, layers, engine, first, count = self.run, self.layers, self.engine, facts["first"], 0
         while count < self.memory and f"s{count}" in arrays and f"y{count}" in arrays:

@@ -120,8 +120,9 @@ def _bracket(value: Any, theta: np.ndarray, direction: np.ndarray, f0: float, st
 def _refine_bracket(
     f: Callable[[float], float], low: Point, best: Point, high: Point, evaluations: int
 ) -> tuple[float, float]:
-    """Refine a bracket of three points (t, f), whose middle point is the lowest, by parabolas and
-    golden sections. Return the lowest point.
+    """Refine a bracket of three points (t, f), of which `best`, between `low` and `high`, has the
+    lowest value, by parabolas and golden sections with `evaluations` values of f. Return the lowest
+    point.
     """
     golden = 0.5 * (3.0 - np.sqrt(5.0))
     for i in range(evaluations):

@@ -132,8 +132,9 @@ class Loop:
     def follow(
         self, before: MinimizeResult, theta: np.ndarray, records: list[tuple[Any, ...]]
     ) -> None:
-        """Continue from theta, at which another run for the same objective ended, and count the
-        steps of that run as steps of this one. End at once if a limit ended that run.
+        """Continue from theta, at which another run for the same objective ended with the result
+        `before`, and count its steps, with their records, as steps of this run. End at once if a
+        limit ended the other run.
         """
         run = self.run
         np.copyto(run.theta, theta)
@@ -544,8 +545,9 @@ class Loop:
             self.why = self._exhausted_budget() or self.why
 
     def _is_at_rounding(self, gnorm: float) -> bool:
-        """Return True if no step lowers the loss by more than rounding, the gradient is within its
-        tolerance and no negative curvature was found.
+        """Return True if the run stalled since no step lowers the loss by more than rounding, the
+        gradient norm `gnorm` is within its tolerance, and no negative curvature and no plateau was
+        found.
         """
         report = None if self.outcome is None else self.outcome.report
         if report is None or not (self.why == "stalled" and self.rounded):

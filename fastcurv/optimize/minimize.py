@@ -415,9 +415,9 @@ def _best_of_starts(
     ob: Any, theta0: Any, count: int, rng: np.random.Generator, single: dict[str, Any], *,
     max_time: float | None, progress: bool | None, fun_target: float | None, **given: Any,
 ) -> tuple[np.ndarray, np.ndarray, float | None, Callable[[], bool] | None]:  # fmt: skip
-    """Run from `count` starts in threads, without verdicts, until the first one in order reaches
-    `fun_target`, the time is used up, or Ctrl-C is pressed. The arguments named in `single` must
-    not be given.
+    """Run from `count` starts, `theta0` and random ones, in threads, without verdicts, until the
+    first one in order reaches `fun_target`, the time is used up, or Ctrl-C is pressed. The
+    arguments named in `single` must not be given.
 
     Return the lowest point, the losses reached, the remaining time, and a function that reports
     that Ctrl-C was pressed, or None if it was not.
@@ -518,8 +518,8 @@ def _if_set(value: Any, name: str, check: Callable[..., Any] = check_positive_in
 
 
 def _check_options(method: str, maker: type[Method], options: dict[str, Any]) -> None:
-    """Raise a TypeError for an option that the method lacks. The message names the methods that
-    have the option, or the closest name.
+    """Raise a TypeError for an option in `options` that the method, of class `maker`, does not
+    have. The message names the methods that have the option, or the closest name of an option.
     """
     unknown = [name for name in options if name not in maker.defaults]
     refuse_foreign("minimize", unknown)

@@ -45,9 +45,9 @@ def first_radius(theta: np.ndarray) -> float:
 
 
 def current_thrift(method: Any) -> float:
-    """Return the option `thrift` for the next steps, or 0 once the run has made no progress for
-    some iterations. Directions of small curvature appear late in a Krylov space, so subproblems
-    that are solved with few products never contain these directions.
+    """Return the option `thrift` of the method for the next steps, or 0 once the run has made no
+    progress for some iterations. Directions of small curvature appear late in a Krylov space, so
+    subproblems that are solved with few products never contain these directions.
     """
     return 0.0 if method.run.idle else float(method.thrift)
 
@@ -288,7 +288,7 @@ class DampedNewton(Newton):
 # --------------------------------------------------------------------------------------------------
 # Newton-CG with capped conjugate gradients, which return directions of negative curvature as steps.
 
-DEFAULT_SHIFT = 1e-6  # shift if no curvature was measured
+DEFAULT_SHIFT = 1e-6  # maximum shift of the Hessian while no curvature is known
 
 
 class NewtonCG(Method):

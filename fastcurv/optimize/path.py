@@ -51,17 +51,17 @@ MIN_L2 = 1e-8
 RESTART_SCALE = 0.1
 # maximum number of penalties with decreasing evidence, after which the search ends
 MAX_DECREASES = 2
-# The evidence has a local minimum where units become active, and another where the noise is small
-# but not yet reached. The search continues past such a minimum while the loss is above this
-# fraction of the loss of a constant prediction.
+# Along the path the evidence may decrease for a while: where units become active, and, if the noise
+# is small, before the fit reaches the noise level. So decreases are not counted while the loss is
+# above this fraction of the loss of a constant prediction.
 PLATEAU_LOSS_RATIO = 0.8
-# The search also continues while the squared errors decrease by this fraction from one penalty to
-# the next.
+# Decreases of the evidence are not counted either while the squared errors decrease by at least
+# this fraction from one penalty to the next.
 LEARNING_DECREASE = 0.2
 
 
 def with_l2(ob: Objective, l2: float) -> Objective:
-    """Return the same objective with another penalty."""
+    """Return the same objective with the penalty `l2`."""
     how = ob.loss, l2, ob.sample_weight, ob.n_threads, ob.memory
     return Objective(ob.model, ob.X, ob.y, *how, l2_biases=ob.l2_biases)
 

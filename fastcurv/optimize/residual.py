@@ -80,8 +80,8 @@ def krylov_steps(space: KrylovSpace) -> Steps:
 def extend_space(
     space: KrylovSpace, tolerance: float, limit: int, stop: Callable[[], bool]
 ) -> None:
-    """Extend a Krylov space of g until the least residual is at most ``tolerance ||g||``, or cannot
-    be reduced further.
+    """Extend a Krylov space of g until the least residual is at most ``tolerance ||g||`` or cannot
+    be reduced further, the dimension reaches `limit`, or ``stop()`` returns True.
 
     No further reduction is possible if ``||H r|| <= tolerance ||H|| ||r||`` for the last residual
     r. H r needs no product, because r is a combination of vectors whose products with H are known.

@@ -161,7 +161,9 @@ class Ending(Protocol):
         """
 
     def outcome_at_kinks(self, theta: np.ndarray, patient: bool) -> Outcome | None:
-        """Return the outcome at the active kinks that stop the run, or None if no kinks do."""
+        """Return the outcome at the active kinks that stop the run, or None if no kinks do. If
+        `patient`, the search may take the time of a proof.
+        """
 
 
 class Run(Saved):
@@ -474,7 +476,8 @@ class Run(Saved):
     def record_engine_steps(
         self, records: np.ndarray, begun: float, ending: str | None, whole: bool = True
     ) -> None:
-        """Write the engine's steps, except for the last one, to the history.
+        """Write the engine's steps, except for the last one, to the history. `ending` is the limit
+        that ended the steps, or None.
 
         `begun` is the elapsed time of the run at which the steps began. `records` has a row for
         each step: the loss, the gradient norm, the seconds since `begun`, and the number of
@@ -572,7 +575,9 @@ check_not_negative = partial(check_positive, zero=True)
 
 
 def check_row_batch_size(ob: Any, count: Any, name: str) -> int | None:
-    """Return the checked number of rows to use at a time, or None for all rows."""
+    """Return `count`, the number of rows to use at a time, after checking it. Return None if all
+    rows are used.
+    """
     if count is None:
         return None
     count = check_positive_int(count, name)

@@ -379,8 +379,8 @@ class _Sampler:
     def search(
         self, source: str, asked: int | None, rng: np.random.Generator
     ) -> SampledPoint | None:
-        """Return the best point of at most `MAX_WALKS` walks, or None if none ends at a critical
-        point.
+        """Return the best point of at most `MAX_WALKS` walks of the kind `source` to the index
+        `asked`, or to any index if that is None. Return None if no walk ends at a critical point.
 
         A nontrivial point of the requested index is best, a trivial point of that index is second,
         and any other critical point is third.
@@ -427,8 +427,10 @@ class _Sampler:
     def _walk(
         self, source: str, start: str, index: int | None, rng: np.random.Generator
     ) -> tuple[np.ndarray, tuple[int, ...] | None]:
-        """Return the end point of one walk, descent or narrower network, and the widths of the
-        narrower network.
+        """Return the end point of one walk, descent or narrower network, as `source` requires, and
+        the hidden widths of the narrower network or None. A walk goes from a start of the kind
+        `start` to a point of the given index, or from weights after some Adam steps to any critical
+        point if `index` is None.
         """
         ob = self.ob
         if source == "narrower":
@@ -450,7 +452,9 @@ class _Sampler:
 
 
 def _train_briefly(sampler: _Sampler, theta: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return the point after a random number of full-batch Adam steps from theta."""
+    """Return the point after full-batch Adam steps from theta, whose number is drawn from the
+    sampler's `epochs`.
+    """
     low, high = np.log(sampler.epochs)
     steps = int(np.exp(rng.uniform(low, high)))
     # The seed has no effect in full-batch training.
@@ -472,8 +476,8 @@ def _draw_weights(sampler: _Sampler, rng: np.random.Generator) -> np.ndarray:
 
 
 def _start_from_narrower(sampler: _Sampler, rng: np.random.Generator) -> np.ndarray:
-    """Take a critical point of a narrower network and move a tenth of its norm in a random
-    direction, so that the added units differ.
+    """Return a point near a critical point of a narrower network: the point is moved by a tenth of
+    its norm, or by 0.1, in a random direction, so that the added units differ.
     """
     theta = np.asarray(_from_narrower(sampler, rng)[0], dtype=float)
     aside = rng.standard_normal(theta.size)
@@ -491,7 +495,9 @@ START_FUNCTIONS: dict[str, Callable[[_Sampler, np.random.Generator], np.ndarray]
 def _minimise_from(
     sampler: _Sampler, ob: Any, theta: np.ndarray, method: Descent, **options: Any
 ) -> np.ndarray:
-    """Return the point that `minimize` reaches. Ctrl-C during the run ends the sampling."""
+    """Return the point that `minimize` reaches from theta by `method` in the remaining time. Ctrl-C
+    during the run ends the sampling.
+    """
     found = minimize(ob, theta, method, max_time=sampler.budget.rest(), **options)
     if found.status == STATUS_CODES["interrupted"]:
         raise KeyboardInterrupt

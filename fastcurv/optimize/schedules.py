@@ -266,8 +266,8 @@ class RobbinsMonro:
 
 
 def _fitted_exponent(schedule: Callable[[int], float]) -> float:
-    """Estimate p from the rates at t = 10**6 and 10**8, or return NaN unless both are finite and
-    positive.
+    """Estimate the exponent p of a schedule from its rates at t = 10**6 and 10**8. Return NaN
+    unless both rates are finite and positive.
     """
     early, late = float(schedule(10**6)), float(schedule(10**8))
     if not (0 < early < np.inf and 0 < late < np.inf):

@@ -57,8 +57,8 @@ class _FunctionObjective:
 def _minimize_for_scipy(
     method: Descent, fun: Any, x0: Any, given: dict[str, Any]
 ) -> MinimizeResult:
-    """Run `minimize` on SciPy's callables, where `given` holds the other arguments that SciPy
-    passes.
+    """Run `minimize` with the given method from x0 on SciPy's callable `fun`. `given` holds the
+    other arguments that SciPy passes.
     """
     problem = {name: given.pop(name, None) for name in ("args", "jac", "hess", "hessp")}
     bounds, constraints = given.pop("bounds", None), given.pop("constraints", None)

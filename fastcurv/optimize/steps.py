@@ -82,7 +82,7 @@ def _solve_step(
     H: Any, g: Any, damping: Any, k: Any, tol: float, *, by: Model, side: Any
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Return the step defined by `by(values, linear, damping)`, the known eigenvalues, and the
-    relative residual.
+    relative residual. `k` and `tol` are those of `newton_step`.
 
     `side` maps each eigenvalue to the factor of its product with H in the residual: 1 for ``H +
     damping`` and its sign for ``|H| + damping``.

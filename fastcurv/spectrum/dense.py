@@ -104,7 +104,7 @@ class DenseMatrix:
         return np.zeros(len(self.A), np.intp) if self.known is None else self.known.layers()
 
     def seen(self, scale: Floats | None = None) -> float:
-        """Return the part of `error` that comes from the measured asymmetry."""
+        """Return the part of ``error(scale)`` that comes from the measured asymmetry."""
         c = np.ones(len(self.A)) if scale is None else np.asarray(scale, dtype=np.float64)
         if np.ptp(c) == 0:
             return safe_norm(self.asymmetry) * float(c.max(initial=0.0)) ** 2
@@ -167,8 +167,8 @@ def dense_matrix(op: Any) -> DenseMatrix:
 
 
 def symmetric_part(P: Floats, bounds: Floats, n_products: int) -> DenseMatrix:
-    """Return the `DenseMatrix` of products ``(n, n)`` whose columns have errors of at most
-    `bounds`.
+    """Return the `DenseMatrix` of the products P ``(n, n)``, whose columns have errors of at most
+    `bounds` (n,) and took `n_products` products.
     """
     A, asymmetry = np.empty_like(P), np.empty(len(P))
     # Of each symmetric pair, take the entry with the smaller bound, or the mean of both.

@@ -207,7 +207,7 @@ def exact_density(
 
 
 def density_of(values: Floats, dtype: np.dtype[Any]) -> SpectralDensity:
-    """Return the density of an operator of this dtype from all its eigenvalues ``(n,)``."""
+    """Return the density of an operator of this dtype from all eigenvalues ``values (n,)``."""
     look = check_grid_options("linear", None, None, 1024, None)
     return exact_density(values, None, len(values), 0, look, dtype)
 
@@ -220,8 +220,9 @@ class Quadrature(NamedTuple):
 
 
 def complete_quadrature(one: Quadrature, small: Reduction | None, deflated: int = 0) -> Quadrature:
-    """Return the quadrature of the full operator from that of the smaller operator, if there is
-    one, by adding the copies of `rest`. The quadrature does not contain the `deflated` eigenvalues.
+    """Return the quadrature of the full operator from the quadrature `one` of the smaller operator
+    `small`, if there is one, by adding the copies of `rest`. The quadrature does not contain the
+    `deflated` eigenvalues.
     """
     if small is None or not small.n_rest:
         return one
@@ -260,8 +261,8 @@ def known_pairs(op: Any, against: Any) -> tuple[KnownPairs, int]:
 
 
 def check_pairs(op: Any, known: KnownPairs) -> int:
-    """Raise an error if the pairs are not eigenpairs of `op`, which one product with the sum of
-    their vectors shows. Return the number of products.
+    """Raise ValueError if the known pairs are not eigenpairs of `op`, which one product with the
+    sum of their vectors shows. Return the number of products.
 
     The error of the product is at most the sum of the residuals plus its rounding error, for which
     sqrt(eps) times its size is a generous bound.
@@ -313,9 +314,9 @@ def extend_run(run: Recurrence, n_steps: int, shown: Bar) -> None:
 
 
 def has_repeated_outliers(quadratures: list[Quadrature], outliers: KnownPairs, n: int) -> bool:
-    """Return True if probes in the complement of the deflated vectors find more eigenvalues at a
-    deflated value: their nodes there have a mean weight of more than a quarter of one eigenvalue,
-    1/n.
+    """Return True if the probes of `quadratures`, in the complement of the vectors of the deflated
+    `outliers`, find more eigenvalues at a deflated value: their nodes there have a mean weight of
+    more than a quarter of one eigenvalue, 1/n.
 
     The probe that found the vectors cannot find more, since its Krylov space contains one vector of
     each eigenspace. Its quadrature has too little weight there, so it is left out of the mean.
@@ -367,8 +368,9 @@ def assemble_density(
     **facts: Any,
 ) -> SpectralDensity:
     """Return a `SpectralDensity` from the quadratures of the probes for the full operator (n, n) of
-    the given dtype, and the deflated eigenvalues `exact`. `look` holds the arguments of
-    `smooth_density`, and `facts` further attributes of the result.
+    the given dtype, and the deflated eigenvalues `exact`. `small` is the smaller operator used, or
+    None. `look` holds the arguments of `smooth_density`, and `facts` further attributes of the
+    result.
     """
     q = max(len(one.nodes) for one in quadratures)
     nodes, weights = np.zeros((2, len(quadratures), q))

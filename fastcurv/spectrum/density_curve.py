@@ -34,7 +34,9 @@ from .results import Estimate, format_number, has_rounding_scatter, mean_and_err
 def check_grid_options(
     axis: str, width: float | None, grid: ArrayLike | None, n_grid: int, linear_below: float | None
 ) -> dict[str, Any]:
-    """Return the keyword arguments of `smooth_density` after checking them."""
+    """Return these options of `spectral_density`, after checking them, as the keyword arguments of
+    `smooth_density`.
+    """
     check_choice(axis, get_args(Axis), "axis")
     if grid is not None:
         grid = check_array(grid, "grid", np.float64)
@@ -68,8 +70,9 @@ GRID_MARGIN = 6.0
 
 
 def to_coordinate(lam: ArrayLike, axis: str, linear_below: float) -> Floats:
-    """Convert eigenvalues to the coordinate of the axis. On the log axis it is the signed number of
-    decades of ``|lam|``. A density is per unit of this coordinate.
+    """Convert eigenvalues to the coordinate of the axis. On the log axis the coordinate is the
+    signed number of decades of ``|lam|``, and linear in lam below `linear_below`. A density is per
+    unit of this coordinate.
     """
     lam = np.asarray(lam, dtype=float)
     if axis == "linear":
@@ -368,8 +371,8 @@ class SpectralDensity(Record, InOneLine, AttributeHints, subject="density"):
         )
 
     def merge(self, other: SpectralDensity) -> SpectralDensity:
-        """Return the density from the probes of both densities, which must be of the same operator,
-        with the axis and width of this one.
+        """Return the density from the probes of this density and `other`, which must be of the same
+        operator, with the axis and width of this density.
         """
         if not isinstance(other, SpectralDensity) or other.n != self.n:
             raise ValueError(

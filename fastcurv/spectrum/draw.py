@@ -169,8 +169,8 @@ def _format_tick(axis: Any, shown: str, x: float, _: Any) -> str:
 
 
 def definite_bounds(density: Any) -> tuple[float, float]:
-    """Return bounds on the eigenvalues: 0 on a side of 0 where no eigenvalue lies, up to rounding,
-    if all eigenvalues are known; otherwise infinite bounds.
+    """Return bounds on the eigenvalues of a density: 0 on a side of 0 where no eigenvalue lies, up
+    to rounding, if all eigenvalues are known; otherwise infinite bounds.
     """
     if not density.exact:
         return -np.inf, np.inf

@@ -71,8 +71,8 @@ MAX_UNINTERRUPTED_SECONDS = 1e-3
 def extreme_pairs(
     op: Any, asked: EigshOptions, seed: Seed, v0: Any = None, against: Any = None
 ) -> Eigenpairs:
-    """Run `eigsh` on checked options, in the operator's own precision. `v0` and `against` are those
-    of `eigsh`.
+    """Run `eigsh` with the checked options `asked`, in the operator's own precision. `v0` and
+    `against` are those of `eigsh`.
     """
     n, dtype, k = op.shape[0], operator_dtype(op), asked.k
     deflated = orthonormal_rows(against, n, dtype)
@@ -169,7 +169,9 @@ class ThickRestart(EigenSearch):
         self.held: Eigenpairs | None = None
 
     def solve(self, start: Array | None = None) -> Eigenpairs:
-        """Run the search to its end and return Eigenpairs."""
+        """Run the search from the rows of `start`, or from a random vector, and return the
+        Eigenpairs.
+        """
         run = self.run
         with nullcontext(Interrupts()) if self.quick else deferred_interrupts() as stop:
             self.stop = run.around = stop

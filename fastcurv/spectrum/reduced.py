@@ -80,7 +80,9 @@ def resolve_tol(tol: float | None, dtype: np.dtype[Any]) -> float:
 
 
 def resolve_max_basis(max_basis: int | None, k: int, n: int, dtype: np.dtype[Any]) -> int:
-    """Return the maximum number of basis vectors, after checking `max_basis`."""
+    """Return the maximum number of basis vectors for k pairs, `max_basis` after checking it, or the
+    default.
+    """
     if max_basis is None:
         return min(n, max(2 * k + 20, min(300, MAX_BASIS_BYTES // (n * dtype.itemsize))))
     max_basis = check_positive_int(max_basis, "max_basis")
@@ -170,8 +172,9 @@ MAX_OUTSIDE_PART_EPS = 64
 def reduced_pairs(
     search: Any, small: Any, asked: Any, rng: Any, v0: Any, against: Any
 ) -> ReducedEigenpairs | None:
-    """Run `eigsh` on the smaller operator `small`, by `search`, and return pairs of the full
-    operator. Return None if `against` does not lie in the smaller space, or spans it.
+    """Run `eigsh` with the options `asked` on the smaller operator `small`, by the function
+    `search`, and return pairs of the full operator. Return None if `against` does not lie in the
+    smaller space, or spans it.
 
     The residuals are those in the space of `op`: the residuals in the smaller space plus the amount
     that `lift_pairs` adds.
@@ -212,9 +215,10 @@ def reduced_pairs(
 
 
 def remaining_search(inner: Any, asked: Any, small: Reduction) -> Any:
-    """Return the options of the search in the operator `small` if the lowest eigenvalues of the
-    full operator are copies of ``small.rest``, which need no search. The tolerance is reduced,
-    since residuals of small eigenvalues grow in the full space.
+    """Return the options `inner` of the search in the operator `small`, changed for a full operator
+    whose lowest eigenvalues are copies of ``small.rest``, which need no search. `asked` holds the
+    options for the full operator. The tolerance is reduced, since residuals of small eigenvalues
+    grow in the full space.
     """
     dtype = operator_dtype(small)
     tol = resolve_tol(asked.tol, dtype) * (1e-3 if asked.relative == "value" else 0.25)
@@ -235,8 +239,8 @@ def decompose_directly(small: Any, k: int) -> bool:
 def complete_pairs(
     found: Eigenpairs, small: Reduction, k: int, which: str, rng: Any, relative: str = "scale"
 ) -> ReducedEigenpairs:
-    """Return the k wanted pairs of the full operator, among the pairs `found` for the smaller
-    operator and the copies of `rest`, with residuals in the space of the full operator.
+    """Return the k wanted pairs of the full operator, among the pairs `found` for the operator
+    `small` and the copies of ``small.rest``, with residuals in the space of the full operator.
     """
     X = np.ascontiguousarray(found.vectors.T)
     tol = found.tol

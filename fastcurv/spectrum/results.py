@@ -232,7 +232,9 @@ class Eigenpairs(Record, AttributeHints, subject="pairs"):
 
 
 def missed_clause(pairs: Eigenpairs) -> str:
-    """Return a clause that states which eigenvalues a search may have missed, or ""."""
+    """Return a clause that states which eigenvalues the search for these pairs may have missed, or
+    "".
+    """
     alone, width = len(pairs) < 2, float(np.ptp(pairs.values / 2)) if len(pairs) else 0.0
     if pairs.unseen <= MIN_MISSED_WITHIN_TOLS * pairs.tol * pairs.scale or (
         alone and np.isinf(pairs.unseen)

@@ -86,7 +86,9 @@ class Runs:
             run.reserve(steps)
 
     def probe(self, i: int = 0, n_steps: int = 1, shown: Bar = NO_PROGRESS) -> Recurrence:
-        """Return the recurrence of random probe `i`, for `Krylov.probe`."""
+        """Return the recurrence of random probe `i`, extended to at least `n_steps` products, for
+        `Krylov.probe`.
+        """
         if not isinstance(i, (int, np.integer)) or i < 0:
             raise ValueError(f"i must be the number of a probe, an int >= 0, got {short_repr(i)}.")
         while len(self.probes) <= i:
@@ -110,7 +112,9 @@ class Runs:
         return next((run.m for start, run in self.by_start if np.array_equal(start, g)), 0)
 
     def start_from(self, g: Array, n_steps: int) -> Recurrence:
-        """Return the run from the start vector g, for `Krylov.start_from`."""
+        """Return the run from the start vector g, extended to at least `n_steps` products, for
+        `Krylov.start_from`.
+        """
         g = check_vector(g, self.n, "g")
         if not g.any():
             raise ValueError("g must not be zero, got a vector of zeros.")

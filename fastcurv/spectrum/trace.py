@@ -127,7 +127,8 @@ class CountingRows:
         return row_dots(Y, Y)
 
     def _check_finite_results(self, Y: Array, short: int = 0) -> Array:
-        """Return results of the operator divided by a unit, after checking that they are finite.
+        """Return the results Y of the operator divided by a unit, after checking that they are
+        finite.
 
         The unit is a power of two chosen from the first results that are not all zero, such that
         squares and sums do not overflow. The vectors of the given results were divided by 2 to the
@@ -165,7 +166,7 @@ class CountingRows:
                 yield random_signs(rng, *shape, self.dtype)
 
     def hutchinson(self, rng: np.random.Generator, m: int) -> tuple[float, float]:
-        """Return the mean of ``v'Hv`` and its standard error.
+        """Return the mean of ``v'Hv`` over m random vectors v, and its standard error.
 
         The variance of ``v'Hv`` is twice the sum of the variances of the entries ``v_i (Hv)_i``. If
         products are computed, this sum shows scatter that a few samples of ``v'Hv`` can miss.
@@ -456,7 +457,7 @@ def trace(
 def _trace(
     op: Any, m: int, method: str, rng: np.random.Generator, progress: bool | None
 ) -> Estimate:
-    """Estimate the trace, for checked arguments."""
+    """Estimate the trace from m products, for checked arguments."""
     if method == "auto" and isinstance(op, DenseReduction):
         return Estimate(float(np.trace(op.matrix)), 0.0, 0, method="exact")
     apply = CountingRows(op)
@@ -630,7 +631,7 @@ def frobenius_norm(
 def _frobenius_norm(
     op: Any, m: int, method: str, rng: np.random.Generator, progress: bool | None
 ) -> Estimate:
-    """Estimate the Frobenius norm, for checked arguments."""
+    """Estimate the Frobenius norm from m products, for checked arguments."""
     if method == "auto" and isinstance(op, DenseReduction):
         return Estimate(safe_norm(op.matrix), 0.0, 0, method="exact")
     apply = CountingRows(op)
@@ -663,9 +664,9 @@ def _prepare_estimate(
     method: str,
     methods: tuple[str, ...],
 ) -> tuple[Any, int, np.random.Generator]:
-    """Return the operator, the number of probes and the generator after checking them. By default
-    there are as many probes as parameters if the matrix takes no longer than `N_DEFAULT_PRODUCTS`
-    products.
+    """Return the operator, the number of probes and the generator, after checking these and that
+    `method` is one of `methods`. By default there are as many probes as parameters if the matrix
+    takes no longer than `N_DEFAULT_PRODUCTS` products.
     """
     op = check_symmetric_operator(op)
     generator = as_rng(seed_or_rng(seed, rng))

@@ -42,6 +42,7 @@ from ..spectrum.draw import shown_axes
 from ..spectrum.results import format_number, to_json_value
 from ..structure.parameters import has_kinks, l2_diagonal, terms_of_a_row
 from ..structure.tables import LOSSES, one_hot
+from .classify import classify
 from .nearness import assess_nearness_by_decrement, gradient_and_error
 from .without_rows import (
     JACOBIAN_BLOCK_ENTRIES,
@@ -55,6 +56,10 @@ from .without_rows import (
 
 # smallest eigenvalue of I - S M / N at which the curvature of the row is removed
 MIN_REMAINING_EIGENVALUE = 1e-10
+# The largest product of diagonal entries of H and H^-1, which is 1 for parameters that do not
+# interact and below 1000 at usual minima. Above this bound `classify` checks the signs of all
+# eigenvalues.
+MAX_VARIANCE_INFLATION = 1e6
 # number of steps with one factor that refine a minimum of a float32 objective in float64; each
 # reduces the error by about the accuracy of float32
 N_REFINEMENTS = 3
@@ -94,17 +99,7 @@ def _check_minimum(ob: Any, theta: Any, call: str) -> Minimum:
     try:
         factor = H.factor() if shift is None else CholeskyFactor(_add_shift_curvature(H, shift))
     except NotPositiveDefiniteError as error:
-        values = eigvalsh(
-            H.to_dense() if shift is None else _add_shift_curvature(H, shift).to_dense()
-        )
-        some = int((values <= len(values) * 2 * UNIT_ROUNDOFF * np.abs(values).max()).sum())
-        penalty = "l2_biases=True" if ob.l2 > 0 and not ob.l2_biases else "l2 > 0"
-        raise NotPositiveDefiniteError(
-            f"theta must be a minimum with a positive definite Hessian, got {some} of "
-            f"{len(values)} eigenvalues that are not positive, the smallest {values[0]:.6g}. "
-            f"Use fastcurv.minimize to find one, with {penalty} if parameters are redundant.",
-            error.eigenvalue,
-        ) from None
+        raise _no_minimum_error(ob, H, shift, error.eigenvalue) from None
     why = call_certificate(ob, "why_no_minimum", theta, default=None)
     if why is not None:
         raise ValueError(
@@ -132,7 +127,39 @@ def _check_minimum(ob: Any, theta: Any, call: str) -> Minimum:
         for _ in range(N_REFINEMENTS):
             theta = theta - factor.solve(ob.gradient(theta))
         return _check_minimum(ob, theta, call)
+    _warn_of_unknown_sign(ob, theta, factor)
     return Minimum(ob, theta, factor)
+
+
+def _no_minimum_error(ob: Any, H: Any, shift: Any, eigenvalue: float) -> NotPositiveDefiniteError:
+    """Return the error for a point whose Hessian is not positive definite, with its smallest
+    eigenvalue.
+    """
+    values = eigvalsh(H.to_dense() if shift is None else _add_shift_curvature(H, shift).to_dense())
+    some = int((values <= len(values) * 2 * UNIT_ROUNDOFF * np.abs(values).max()).sum())
+    penalty = "l2_biases=True" if ob.l2 > 0 and not ob.l2_biases else "l2 > 0"
+    return NotPositiveDefiniteError(
+        f"theta must be a minimum with a positive definite Hessian, got {some} of {len(values)} "
+        f"eigenvalues that are not positive, the smallest {values[0]:.6g}. Use fastcurv.minimize "
+        f"to find one, with {penalty} if parameters are redundant.",
+        eigenvalue,
+    )
+
+
+def _warn_of_unknown_sign(ob: Any, theta: Floats, factor: CholeskyFactor) -> None:
+    """Warn if H is ill-conditioned and `classify` does not call theta a minimum."""
+    inflation = np.einsum("ij,ij->i", factor.lower, factor.lower) * factor.inverse_diagonal
+    if not inflation.max(initial=0.0) > MAX_VARIANCE_INFLATION:
+        return
+    point = classify(ob, theta, progress=False)
+    if point.kind != "minimum":
+        warnings.warn(
+            "The Hessian at theta is nearly singular, and rounding errors may determine the "
+            "results. Use a stronger penalty or features of similar scale. The verdict of classify "
+            f"is: {point.sentence}",
+            UserWarning,
+            stacklevel=caller_depth(),
+        )
 
 
 def _unpenalised_shift(ob: Any) -> Any:
@@ -209,6 +236,10 @@ class LeftOut(Record, AttributeHints, subject="left_out"):
     n_approximate : int
         Number of rows without which H is not positive definite to first order. Their change is that
         of `influence`, or with ``exact=True`` that of the minimum reached from theta.
+    rows_without_minimum : ndarray of int
+        Rows without which the objective is proved to have no minimum, such as the only row of a
+        class whose bias has no penalty. Their predictions are those of a finite step towards an
+        infimum at infinity, and their losses are too small.
 
     See Also
     --------
@@ -225,6 +256,7 @@ class LeftOut(Record, AttributeHints, subject="left_out"):
     kept: Any
     exact: bool
     n_approximate: int
+    rows_without_minimum: Any
     _at: Minimum
     _coefficients: Floats  # coefficients a_i of each row (N, d_out)
     # True for rows without which H is not positive definite (N,)
@@ -382,7 +414,7 @@ class LeftOut(Record, AttributeHints, subject="left_out"):
         """Return the numbers as plain values that JSON can represent."""
         names = (
             "predictions losses score training_score score_name hat_matrix_diag cooks_distance "
-            "kept exact n_approximate"
+            "kept exact n_approximate rows_without_minimum"
         )
         return {name: to_json_value(getattr(self, name)) for name in names.split()}
 
@@ -428,6 +460,9 @@ class LeftOut(Record, AttributeHints, subject="left_out"):
         if self.n_approximate:
             text = f"{self.n_approximate} rows without which H is not positive definite"
             facts.append(("approximate", text))
+        if len(self.rows_without_minimum):
+            rows = ", ".join(map(str, self.rows_without_minimum[:5]))
+            facts.append(("no minimum", f"without row {rows}: its loss is larger than stated"))
         return facts
 
     def __repr__(self) -> str:
@@ -523,15 +558,24 @@ def leave_one_out(ob: Any, theta: Any, *, exact: bool = False) -> LeftOut:
     return _leave_one_out_at_minimum(_check_minimum(ob, theta, "leave_one_out"), exact)
 
 
+def minimum_after_fit(ob: Any, theta: Any) -> Floats:
+    """Return the point in float64 that `minimize` reaches from the end of a fit. With kinks, where
+    no gradient need vanish at a minimum, return theta.
+    """
+    theta = np.asarray(theta, float)
+    if has_kinks(ob.model):
+        return theta
+    run: Any = minimize(cast_to_float64(ob), theta, verdict=False, progress=False, seed=0)
+    return np.asarray(run.x)
+
+
 def left_out_of_fit(ob: Any, theta: Any) -> LeftOut:
     """Return the result of `leave_one_out` at the end of a fit. For smooth activations it is
     computed at the minimum that `minimize` reaches from theta. If the Hessian is not positive
     definite there, or with kinks, the Gauss-Newton matrix replaces it.
     """
-    ob, theta = cast_to_float64(ob), np.asarray(theta, float)
+    ob, theta = cast_to_float64(ob), minimum_after_fit(ob, theta)
     if not has_kinks(ob.model):
-        run: Any = minimize(ob, theta, verdict=False, progress=False, seed=0)
-        theta = run.x
         with suppress(ValueError):
             return _leave_one_out_at_minimum(_check_minimum(ob, theta, "predict_interval"), False)
     try:
@@ -576,6 +620,7 @@ def _leave_one_out_at_minimum(at: Minimum, exact: bool) -> LeftOut:
     thetas: Any = None
     kept: Any = None
     undetermined = alone.copy()
+    unbounded = _rows_without_minimum(ob, at.theta, z)
     if exact:
         thetas, kept = minima_without_rows(at, a)
         for i in np.flatnonzero(alone).tolist():
@@ -583,6 +628,7 @@ def _leave_one_out_at_minimum(at: Minimum, exact: bool) -> LeftOut:
             undetermined[i] = not values[0] > MIN_REMAINING_EIGENVALUE * values[-1]
         X = dense_rows(ob.model, ob.X)
         predictions = outputs_of_networks(ob.model, thetas, X[:, None])[:, 0]
+    undetermined[unbounded] = True
     return LeftOut(
         predictions=predictions,
         losses=_row_losses(ob, predictions),
@@ -594,11 +640,49 @@ def _leave_one_out_at_minimum(at: Minimum, exact: bool) -> LeftOut:
         kept=kept,
         exact=exact,
         n_approximate=int(alone.sum()),
+        rows_without_minimum=unbounded,
         _at=at,
         _coefficients=a,
         _undetermined=undetermined,
         _thetas=thetas,
     )
+
+
+def _rows_without_minimum(ob: Any, theta: Floats, z: Floats) -> Any:
+    """Return the rows without which the objective is proved to have no minimum, and warn of them.
+
+    Only rows of losses of probabilities or counts are candidates: those that alone have a target
+    above 0, or below 1, at some output, and a row that alone is misclassified at theta.
+    """
+    loss = LOSSES[ob.loss]
+    up, down = loss.pulls(ob.y, z.shape[1])
+    if not (np.any(up) or np.any(down)):
+        return np.zeros(0, int)
+    counts = np.ones(len(z), bool) if ob.sample_weight is None else ob.sample_weight > 0
+    y = one_hot(ob.y, z.shape[1]).reshape(z.shape)
+    masks = [*(y > 0).T, *(y < 1).T]
+    if loss.targets == "classes":
+        masks.append(z.argmax(axis=1) != y.argmax(axis=1))
+    elif loss.targets == "labels":
+        masks.append(((z > 0) != (y > 0.5)).any(axis=1))
+    alone = [np.flatnonzero(mask & counts) for mask in masks]
+    candidates = np.unique([rows[0] for rows in alone if len(rows) == 1]).astype(int)
+    found, reason = list[int](), ""
+    for i in candidates.tolist():
+        why = call_certificate(without_row(ob, i), "why_no_minimum", theta, default=None)
+        if why is not None:
+            found.append(i)
+            reason = reason or why
+    if found:
+        rows = f"row {found[0]}" + f" and {len(found) - 1} more rows" * (len(found) > 1)
+        warnings.warn(
+            f"The objective has no minimum without {rows}: {reason.partition(';')[0]}. The "
+            "prediction of the row is that of a finite step, and its loss is too small. Use l2 on "
+            "all parameters.",
+            UserWarning,
+            stacklevel=caller_depth(),
+        )
+    return np.array(found, int)
 
 
 def _is_definite_without_row(removed: Floats) -> Any:

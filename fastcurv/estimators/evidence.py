@@ -6,9 +6,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..common.objectives import cast_to_float64
 from ..critical.laplace import ExactFitError, is_likelihood, laplace_posterior, output_deviations
+from ..critical.left_out import minimum_after_fit
 from ..network.objective import Objective
-from ..optimize.path import evidence_path
+from ..optimize.path import evidence_path, with_units_pruned
+from ..structure.parameters import has_kinks
 from ..structure.tables import LOSSES
 
 # maximum number of parameters, above which the matrix and its factor take longer than the fits
@@ -19,13 +22,19 @@ MAX_PATH_STEPS = 500  # maximum number of L-BFGS iterations at each penalty of t
 class FitPosterior(NamedTuple):
     """The parts of the posterior of a fit with squared errors that predictions need."""
 
-    theta: np.ndarray
+    theta: np.ndarray  # parameters of the estimator (n,)
+    center: np.ndarray  # mean (n,) of the posterior: theta, or the minimum reached from it
     root: np.ndarray  # square root (n, rank) of the covariance
     noise: float  # standard deviation in units of the scaled targets
 
     def std(self, model: Any, X: Any) -> np.ndarray:
-        """Return the standard deviation of new observations ``(N, d_out)``."""
-        return np.sqrt(output_deviations(model, self.theta, self.root, X) ** 2 + self.noise**2)
+        """Return the standard deviation ``(N, d_out)`` of new observations from the predictions at
+        `theta`, which is the root of the mean squared deviation if `center` is another point.
+        """
+        squares = output_deviations(model, self.center, self.root, X) ** 2 + self.noise**2
+        if self.center is not self.theta:
+            squares += (model.predict(self.theta, X) - model.predict(self.center, X)) ** 2
+        return np.asarray(np.sqrt(squares))
 
 
 def _exact_fit_error(est: Any) -> ValueError:
@@ -82,16 +91,25 @@ def alpha_by_evidence(est: Any, ob: Objective, start: np.ndarray) -> np.ndarray:
 
 
 def posterior_of_fit(est: Any, ob: Objective) -> FitPosterior:
-    """Return the posterior of a fit with squared errors at its end, from the Gauss-Newton matrix,
-    which does not require a minimum.
+    """Return the posterior of a fit with squared errors, from the Gauss-Newton matrix.
+
+    It is taken at the minimum that training on from the end of the fit reaches. With
+    ``alpha="evidence"``, whose fits end where the gradient vanishes, and with kinks, it is taken at
+    the end of the fit.
     """
+    theta = np.array(est.theta_)
+    center = theta
+    if est.alpha != "evidence" and not has_kinks(ob.model):
+        # Units without weights have biases on which no output depends, and which have no decay.
+        end = with_units_pruned(cast_to_float64(ob), minimum_after_fit(ob, theta))
+        center = end.astype(theta.dtype)
     try:
-        found = laplace_posterior(ob, est.theta_, count=est._total, warn=True)
+        found = laplace_posterior(ob, center, count=est._total, warn=True)
     except ExactFitError:
         raise _exact_fit_error(est) from None
     except ValueError as error:
         raise ValueError(
             f"alpha must be large enough for standard deviations, got {est.alpha!r}. Use "
-            f"alpha='evidence'. {error}"
+            f"alpha='evidence' with activation='tanh'. {error}"
         ) from None
-    return FitPosterior(np.array(est.theta_), found.root, float(found.noise or 0.0))
+    return FitPosterior(theta, center, found.root, float(found.noise or 0.0))

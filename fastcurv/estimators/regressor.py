@@ -217,9 +217,12 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
         With `return_std` also return the standard deviation of a new observation: for
         ``gaussian_nll`` the one that the network predicts, and for ``squared_error`` that of the
-        noise and of the prediction, by the Laplace approximation at ``theta_``
-        (`fastcurv.laplace`). With ``alpha="evidence"`` the standard deviations have the right size
-        on average.
+        noise and of the prediction, by the Laplace approximation (`fastcurv.laplace`). With
+        ``alpha="evidence"`` it is taken at ``theta_``, where that fit ends, and has the right size
+        on average. Otherwise training first continues to a minimum, which does not change this
+        estimator, and can take several times as long as the fit on the first call. The standard
+        deviation then belongs to the minimum, and includes the difference between the predictions
+        there and those returned. With ``relu`` and other kinks it is taken at the end of the fit.
 
         Raises
         ------

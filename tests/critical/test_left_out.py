@@ -234,6 +234,57 @@ def test_points_that_are_no_minima_are_rejected():
         fc.leave_one_out(fc.testing.lecture_toy(), np.zeros(2))
 
 
+def test_samples_without_which_no_minimum_exists_are_named(rng):
+    """Without the only sample of a class, or the only one on the wrong side of a line, the loss
+    decreases without end. A penalty on all parameters gives it a minimum.
+    """
+    X = rng.standard_normal((40, 2))
+    y = (X[:, 0] > 0).astype(int)
+    y[7] = 2
+    x = np.array([*np.linspace(-2, -1, 10), *np.linspace(1, 2, 10)])[:, None]
+    wrong = (x[:, 0] > 0) != (np.arange(20) == 3)
+    counts = np.where(np.arange(40) == 5, 3.0, 0.0)
+    free = {"l2": 0.1, "l2_biases": False}
+    for ob, row in (
+        (fc.Objective(fc.MLP([2, 2, 3]), X, y, **free), 7),
+        (fc.Objective(fc.MLP([1, 1]), x, wrong.astype(float), "binary_cross_entropy"), 3),
+        (fc.Objective(fc.MLP([2, 1]), X, counts, "poisson", **free), 5),
+    ):
+        theta = fc.minimize(ob, seed=0).x
+        for exact in (False, True):
+            with pytest.warns(UserWarning, match=f"no minimum without row {row}: ") as seen:
+                out = fc.leave_one_out(ob, theta, exact=exact)
+            assert seen[0].filename == __file__
+            assert out.rows_without_minimum.tolist() == [row] and "no minimum" in out.summary()
+            assert out.kept is None or not out.kept[row]
+        part = ob.reweighted(np.arange(ob.n_samples) != row)
+        assert part.certificates.why_no_minimum(theta)
+        if ob.loss == "poisson":
+            assert np.isinf(out.interval(X[:2], 0.99)).all()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            kept = fc.Objective(ob.model, ob.X, ob.y, ob.loss, l2=0.1)
+            out = fc.leave_one_out(kept, fc.minimize(kept, seed=0).x)
+        assert not len(out.rows_without_minimum)
+
+
+def test_minima_that_classify_does_not_confirm_come_with_a_warning(rng):
+    """Of two columns that differ by 1e-7 of their size, the smallest eigenvalue of the Hessian is 0
+    to within rounding.
+    """
+    x = rng.standard_normal((30, 1))
+    y = x[:, 0] + rng.standard_normal(30)
+    for difference, warned in ((1e-7, True), (1e-2, False)):
+        X = np.concatenate([x, x + difference * rng.standard_normal((30, 1))], axis=1)
+        ob, theta = least_squares(X, y)
+        assert (fc.classify(ob, theta).kind == "minimum") != warned
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            fc.leave_one_out(ob, theta)
+        assert [w.filename for w in seen] == [__file__] * warned
+        assert not warned or "The Hessian at theta is nearly singular" in str(seen[0].message)
+
+
 def test_points_within_rounding_of_a_minimum_are_accepted():
     """The loss of one sample with target 1 is 0 at theta = 0, so that every gradient nearby is that
     of rounding errors.

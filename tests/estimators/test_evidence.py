@@ -59,23 +59,51 @@ def test_deviations_equal_those_of_the_laplace_approximation(rng):
     for target in (y, Y):
         for alpha in ("evidence", 0.3):
             net = regressor().set_params(alpha=alpha).fit(X, target)
-            post = fc.laplace(net.objective(X, target), net.theta_)
-            wanted = post.std(X, observations=True) * net.y_scale_.reshape(-1)[: target.ndim]
-            if target.ndim == 2:
-                wanted = post.std(X, observations=True) * net.y_scale_
+            ob, gap = net.objective(X, target), 0.0
+            theta = net.theta_
+            if alpha != "evidence":  # the minimum that training reaches from the end of the fit
+                theta = fc.minimize(ob, theta, verdict=False, seed=0).x
+                gap = ob.model.predict(theta, X) - ob.model.predict(net.theta_, X)
+            spread = fc.laplace(ob, theta).std(X, observations=True).reshape(150, -1)
+            wanted = (np.hypot(spread, gap) * net.y_scale_).reshape(target.shape)
+            tol = 1e-9 if alpha == "evidence" else 1e-6
             std = net.predict(X, return_std=True)[1]
-            assert std.shape == target.shape and np.allclose(std, wanted, rtol=1e-9)
+            assert std.shape == target.shape and np.allclose(std, wanted, rtol=tol)
             assert np.allclose(net.predict(csr_matrix(X), return_std=True)[1], std, rtol=1e-9)
             assert hasattr(net, "sigma_") == (alpha == "evidence")
             assert net.alpha_ == alpha or alpha == "evidence"
     assert net.set_params(alpha="evidence").fit(X, Y).sigma_.shape == (2,)
 
 
+def test_deviations_of_a_fit_that_stopped_early_belong_to_the_minimum(rng):
+    """The standard deviation contains the difference to the predictions of the minimum, and the
+    estimator stays as it is. Units that decay has removed have no part in it.
+    """
+    X, y = wave(rng)
+    early = regressor(warm_start=True).set_params(alpha=0.3, max_iter=60).fit(X, y)
+    before = [W.copy() for W in early.coefs_]
+    mean, std = early.predict(X, return_std=True)
+    assert all(np.array_equal(W, V) for W, V in zip(early.coefs_, before))
+    assert np.array_equal(mean, early.predict(X))
+    loss = early.loss_
+    whole = early.set_params(tol=1e-9, max_iter=5000).fit(X, y)
+    known, spread = whole.predict(X, return_std=True)
+    assert loss > 1.001 * whole.loss_ and np.abs(mean - known).max() > 0.01
+    assert np.allclose(std, np.hypot(spread, mean - known), rtol=1e-4)
+    kinks = regressor("relu").set_params(alpha=0.3, max_iter=25).fit(X, y)
+    wanted = fc.laplace(kinks.objective(X, y), kinks.theta_).std(X, observations=True)
+    assert np.allclose(kinks.predict(X, return_std=True)[1], wanted * kinks.y_scale_, rtol=1e-9)
+    strict = regressor().set_params(alpha=100.0).fit(X, y)
+    std = strict.predict(X, return_std=True)[1]
+    assert (std < 1.5 * strict.y_scale_).all()
+
+
 def test_the_evidence_does_not_depend_on_the_unit_of_y(rng):
     X, y = wave(rng)
     one, other = regressor().fit(X, y), regressor().fit(X, 1024 * y - 4096)
     assert np.isclose(other.sigma_, 1024 * one.sigma_, rtol=0.05)  # rounding differs
-    other.set_params(alpha=one.alpha_).fit(X, 1024 * y - 4096).theta_ = one.theta_
+    one.set_params(alpha=0.3).fit(X, y)
+    other.set_params(alpha=0.3).fit(X, 1024 * y - 4096).theta_ = one.theta_
     both = [net.predict(X[:9], return_std=True)[1] for net in (one, other)]
     assert np.allclose(both[1], 1024 * both[0], rtol=1e-6)
 
@@ -84,8 +112,8 @@ def test_a_weight_of_two_equals_a_repeated_sample_in_the_evidence(rng):
     X, y = wave(rng, 60)
     weight = np.where(np.arange(60) < 30, 2.0, 1.0)
     twice = np.repeat(np.arange(60), weight.astype(int))
-    one = regressor().fit(X, y, sample_weight=weight)
-    other = regressor().set_params(alpha=one.alpha_).fit(X[twice], y[twice])
+    one = regressor().set_params(alpha=0.3).fit(X, y, sample_weight=weight)
+    other = regressor().set_params(alpha=0.3).fit(X[twice], y[twice])
     other.theta_ = one.theta_
     std = [net.predict(X, return_std=True)[1] for net in (one, other)]
     assert np.allclose(*std, rtol=1e-6)

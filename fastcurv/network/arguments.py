@@ -254,7 +254,9 @@ def check_weight(weight: Any, N: int, dtype: Any) -> np.ndarray | None:
 
 
 def select_rows(rows: Any, *parts: Any) -> list[Any]:
-    """Return the rows of each array that a slice, indices or a mask select; None remains None."""
+    """Return, for each array of `parts`, the rows that a slice, indices or a mask select; None
+    remains None.
+    """
     if not isinstance(rows, slice):
         rows = as_numpy(rows, "rows")
         if rows.ndim != 1 or rows.dtype.kind not in "iub":
@@ -287,7 +289,7 @@ def check_memory(memory: Any) -> int:
 
 
 def as_real(v: Any, name: str) -> np.ndarray:
-    """Return v as an array of real numbers, of any shape, after checking it."""
+    """Return v as an array of real numbers of any shape. Raise TypeError for other values."""
     real = as_numpy(v, name)
     if real.dtype.kind not in "fiub":
         raise TypeError(f"{name} must hold real numbers, got dtype {real.dtype}.")
@@ -295,8 +297,8 @@ def as_real(v: Any, name: str) -> np.ndarray:
 
 
 def as_vector(v: Any, n: int, dtype: Any) -> np.ndarray:
-    """Return v as a contiguous (n,) array of the dtype. NaN and infinity are allowed: products
-    propagate them.
+    """Return v as a contiguous (n,) array of the dtype. NaN and infinity are allowed, since
+    products propagate them. Raise ValueError for another shape.
     """
     v = as_real(v, "v")
     if v.shape != (n,):
@@ -378,7 +380,7 @@ def check_indices(indices: Any, n: int) -> np.ndarray:
 
 
 def shaped_like(x: Any, result: np.ndarray) -> Any:
-    """Return the result as a torch tensor that shares its memory if x is a tensor, otherwise
+    """Return `result`, as a torch tensor that shares its memory if x is a tensor, otherwise
     unchanged.
     """
     if type(x) is not np.ndarray and type(x).__module__.split(".")[0] == "torch":

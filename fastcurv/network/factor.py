@@ -26,7 +26,9 @@ from .arguments import as_real, shaped_like
 
 
 class NotPositiveDefiniteError(ValueError):
-    """A matrix has no Cholesky factor; `eigenvalue` is its smallest eigenvalue."""
+    """Error for a matrix without a Cholesky factor. The attribute `eigenvalue` is the smallest
+    eigenvalue of the matrix.
+    """
 
     def __init__(self, message: str, eigenvalue: float) -> None:
         super().__init__(message)
@@ -124,8 +126,8 @@ class CholeskyFactor(ReadOnly, made_by="H.factor"):
 
 
 def _matrix_of(op: Any) -> Floats:
-    """Return the matrix of an operator in float64, summed over rows by the engine if that takes
-    less time than products.
+    """Return the matrix (n, n) of an operator in float64, summed over rows by the engine if that
+    takes less time than n products.
     """
     summed = summed_matrix(op)
     if summed is not None:

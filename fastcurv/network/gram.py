@@ -80,7 +80,9 @@ FROBENIUS_SAFETY_FACTOR = 8.0
 
 
 class Reduced(Symmetric):
-    """A smaller operator that represents `whole`, a `Curvature` (n, n)."""
+    """Base class of operators (m, m) with the eigenvalues of `whole`, a `Curvature` (n, n), except
+    for `n_rest` copies of `rest`.
+    """
 
     whole: Any
     n: int
@@ -91,7 +93,7 @@ class Reduced(Symmetric):
 
     @property
     def layout(self) -> Any:
-        """The layout of the operator in parameter space."""
+        """The layout of `whole`; see `Curvature.layout`."""
         return self.whole.layout
 
     @property
@@ -115,7 +117,7 @@ class Reduced(Symmetric):
 
     @abstractmethod
     def _multiply(self, x: Array, out: Array) -> None:
-        """Compute ``out = R x``, where the arrays share no memory."""
+        """Compute ``out = R x`` for this operator R, where the arrays share no memory."""
 
     @abstractmethod
     def _embed(self, x: Array, out: Array) -> None:
@@ -166,8 +168,8 @@ class InCoordinates(Reduced):
         return LiftedPairs(np.ones(len(X), bool), found.residuals + defect, 0.0, False)
 
     def find_coordinates(self, V: Array, most: float) -> Array | None:
-        """Return the coordinates of the rows of V, or None if the component of a row outside the
-        space has more than `most` times its length.
+        """Return the coordinates (k, m) of the rows of V (k, n), or None if the component of a row
+        outside the space is longer than `most` times the row.
         """
         found = self.project(V)
         sizes = [np.linalg.norm(x, axis=1).astype(float) for x in (V, found)]
@@ -296,7 +298,7 @@ class Reflectors:
         return np.asarray(M - (M @ self.YT) @ self.Y.T)
 
     def right_transposed(self, M: Array) -> Array:
-        """Return ``M Q'``."""
+        """Return ``M Q'`` for rows M (m, k)."""
         return np.asarray(M - (M @ self.Y) @ self.YT.T)
 
     def leading_columns(self) -> Array:
@@ -435,8 +437,8 @@ class Rotated(Whole):
                 C2 += U[rows].T @ turned[:, self.r :]
 
     def outside(self, j: int) -> tuple[Array, Array]:
-        """Return ``(x, y)`` with ``x y'`` the j-th of `rest` orthonormal matrices outside the
-        range.
+        """Return vectors x (out,) and y (in,) such that ``x y'`` is the j-th of `rest` orthonormal
+        matrices V that are orthogonal to the range of all products.
         """
         i, k = divmod(j, self.width - self.r)
         e = np.zeros((1, self.width), self.delta.dtype)
@@ -597,7 +599,9 @@ class RowState:
                 self.eq[l - 1] = self._by_columns(e * self.eq[l - 1])
 
     def _copy_state(self, ob: Any, state: Any) -> None:
-        """Copy the engine's state, and compute the parts that the engine does not keep."""
+        """Copy `state`, the state of the engine's plan, and compute the parts that the engine does
+        not keep.
+        """
         *hidden, (outputs, _, _, delta) = state
         self.loss = LossCurve(ob, outputs)
         self.loss.delta = delta.astype(np.float64)
@@ -645,7 +649,7 @@ class InLayers:
     cuts: list[slice]  # part of the coordinates that belongs to each layer
 
     def _set_layers(self, layers: list[Any]) -> int:
-        """Set the layers, and return the number of coordinates."""
+        """Set the layers and their slices of the coordinates. Return the number of coordinates."""
         ends = np.cumsum([0] + [layer.size for layer in layers]).tolist()
         self.layers, self.cuts = layers, [slice(a, b) for a, b in pairwise(ends)]
         return int(ends[-1])
@@ -901,7 +905,9 @@ class SampleSpace(RowPasses, InCoordinates):
         return out
 
     def astype(self, dtype: Any) -> Any:
-        """Return the operator in a lower precision. Only a float64 operator can be cast."""
+        """Return the operator in float32. Raise ValueError if float64 is requested of a float32
+        operator.
+        """
         dtype = check_dtype(dtype)
         if dtype == self.dtype:
             return self

@@ -61,7 +61,7 @@ class LayerCoordinates:
         self.multiply = Multiplier(ob.dtype, ob.n_threads or default_threads())
 
     def fit(self, theta: Array) -> None:
-        """Compute P at theta."""
+        """Compute P from the Gauss-Newton matrix at theta, with a scale of 1."""
         self.factors, self.scale = [], 1.0
         state = RowState(self.ob, theta, self.ob.hessian(theta)._plan)
         roots = self._weight_roots()
@@ -193,7 +193,7 @@ class LayerCoordinates:
         return out
 
     def _times(self, M: Array, side: Array) -> Array:
-        """Return ``M side``, or M with its columns scaled if `side` is diagonal."""
+        """Return ``M side``, where `side` is a matrix, or the diagonal of one as a vector."""
         if side.ndim == 1:
             return M * side
         out = np.empty(M.shape, M.dtype)

@@ -76,15 +76,15 @@ class Operator(
 
     @abstractmethod
     def _matvec(self, v: Array) -> Array:
-        """Return the product with v ``(n,)``."""
+        """Return the product of the operator with v ``(n,)``."""
 
     @abstractmethod
     def _transpose(self) -> Operator:
-        """Return the transpose, as an `Operator`."""
+        """Return the transpose of the operator, as an `Operator`."""
 
     def _check_operand(self, x: Any, n: int, name: str, ndims: tuple[int, ...]) -> np.ndarray:
-        """Return x as a real array with n rows and a number of dimensions in `ndims`, after
-        checking it.
+        """Return x as a real array. Raise ValueError, with `name` for x, unless x has n rows and a
+        number of dimensions in `ndims`.
         """
         v = as_real(x, name)
         if v.ndim not in ndims or v.shape[0] != n:
@@ -104,7 +104,7 @@ class Operator(
         return shaped_like(x, self._matvec(v.reshape(-1)).reshape(-1, *v.shape[1:]))
 
     def rmatvec(self, x: Any) -> Any:
-        """Return the product of the transpose with a vector."""
+        """Return the product of the transpose with a vector ``(m,)`` or ``(m, 1)``."""
         return self.T.matvec(x)
 
     def matmat(self, X: Any) -> Any:
@@ -112,7 +112,7 @@ class Operator(
         return shaped_like(X, self._matmat(self._check_operand(X, self.shape[1], "V", (2,))))
 
     def rmatmat(self, X: Any) -> Any:
-        """Return the product of the transpose with the columns of X."""
+        """Return the product of the transpose with the columns of X ``(m, k)``."""
         return self.T.matmat(X)
 
     def dot(self, x: Any) -> Any:
@@ -249,8 +249,8 @@ def _multiple_of_identity(other: Any, shape: tuple[int, int]) -> float | None:
 
 class if_bounded:
     """A decorator for methods of an operator that bound its rounding errors. The methods exist for
-    `hasattr` only if enough is known about the objective's loss, or, for an operator derived from
-    another one, `whole`, only if that operator has them.
+    `hasattr` only if the objective's loss and activations have known bounds or, for an operator
+    derived from another operator, `whole`, only if `whole` has them.
     """
 
     def __init__(self, method: Any) -> None:
@@ -286,7 +286,7 @@ class OfWhole:
 
     @property
     def layout(self) -> Mapping[str, Any]:
-        """The layout of the whole operator."""
+        """The layout of `whole`; see `Curvature.layout`."""
         layout: Mapping[str, Any] = self.whole.layout
         return layout
 
@@ -353,8 +353,8 @@ class Shifted(OfWhole, Symmetric):
     @if_bounded
     @rounding_to_nearest
     def rounding_bound(self, v: Any) -> float:
-        """Return a bound on ``||computed - exact||`` for the product with v: the bound for H, plus
-        the three roundings in ``+ mu v``.
+        """Return a bound on the norm of the error of the computed product with v: the bound for H,
+        plus the three roundings in ``+ mu v``.
         """
         v = as_vector(v, self.shape[0], self.dtype)
         info, mu = np.finfo(self.dtype), float(self.dtype.type(self.mu))
@@ -367,7 +367,9 @@ class Shifted(OfWhole, Symmetric):
         return (1 + 8 * u) * (of_h + u * (size + of_h + 3 * moved) + cast) + lost
 
     def astype(self, dtype: Any) -> Shifted:
-        """Return this operator in another precision."""
+        """Return this operator in another precision, with the curvature evaluated in that
+        precision.
+        """
         return Shifted(self.whole.astype(dtype), self.mu)
 
 

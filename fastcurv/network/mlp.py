@@ -165,8 +165,8 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         return tuple(self.residual and m == k for m, k in self.shapes[:-1])
 
     def normalised(self, layer: int) -> bool:
-        """Return True if a layer has gamma and beta: True for every hidden layer with batch
-        normalisation.
+        """Return True if the layer has gamma and beta, that is if it is a hidden layer of a model
+        with batch normalisation.
         """
         count = len(self.shapes)
         return self.batch_norm and range(count)[layer] < count - 1
@@ -443,7 +443,9 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
 
     @cached_property
     def _layers(self) -> tuple[tuple[int, ...], tuple[int | None, ...], tuple[bool, ...]]:
-        """Sizes, numbers of activations (None for user-defined ones) and skips, for the engine."""
+        """Three tuples for the engine: sizes, numbers of the activations (None for user-defined
+        ones), and skips.
+        """
         names = _engine.ACTIVATIONS
         phis = tuple(names[a] if isinstance(a, str) else None for a in self.activation)
         return tuple(self.sizes), phis, self.skips
@@ -552,16 +554,16 @@ class MLP(AttributeHints, ReadOnly, subject="model", made_by="fastcurv.MLP"):
         return MLP(self.sizes, self.activation, self.bias, self.residual, dtype, self.batch_norm)
 
     def check_theta(self, theta: Any) -> np.ndarray:
-        """Return theta, given flat or as a list of (W, b), as a finite vector of the model's length
-        and dtype, after checking it.
+        """Return theta, given flat or as a list of (W, b), as a vector of the model's length and
+        dtype. Raise an error if theta has another length or is not finite.
         """
         if is_list_of_layers(theta):
             return self.flatten(theta)
         return check_vector(theta, self.n_params, "theta", self.dtype)
 
     def check_rows(self, X: Any, name: str = "X", finite: bool = True) -> np.ndarray:
-        """Return X as a finite matrix (N, sizes[0]) of the model's dtype, N >= 1, whose strides are
-        multiples of the item size, after checking it.
+        """Return X as an aligned matrix (N, sizes[0]), N >= 1, of the model's dtype. Raise an
+        error, with `name` for X, for other shapes or, if `finite` is True, for NaN and infinity.
         """
         rows = _engine.copy_if_mapped(as_numpy(X, name), name)
         rows = check_array(rows, name, self.dtype, finite)

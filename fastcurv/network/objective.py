@@ -61,8 +61,8 @@ _living: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 class or_none:
-    """A decorator for methods of an objective that return proved statements about the loss. The
-    attribute is None if nothing can be proved.
+    """A decorator for methods of an objective that return proved statements about the loss. If
+    nothing can be proved, the attribute is None instead of a method.
     """
 
     def __init__(self, method: Any) -> None:
@@ -317,7 +317,7 @@ class Objective(
         self._start_sparse(load_module("network.sparse").SparseRows(self._X, self.n_threads))
 
     def _start_sparse(self, rows: Any) -> None:
-        """Set up the state for sparse rows in the form in which they are stored for products."""
+        """Set up the state for sparse rows, given as `SparseRows`."""
         self._n_samples = self._X.shape[0]
         self._create_process_state()
         self._whole = load_module("network.shards").Shard(
@@ -333,7 +333,9 @@ class Objective(
         own["_untamed"] = None if own["_X"] is X else X
 
     def _learn_loss(self) -> None:
-        """Determine the properties of the loss on which the layout of a plan depends."""
+        """Evaluate a user-defined loss on some rows, to determine the properties on which the
+        layout of a plan depends. Do nothing for other losses.
+        """
         given = LOSSES[self.loss].given
         if given is not None:
             given.learn(self.y, self.model.sizes[-1], self.sample_weight)
@@ -361,7 +363,9 @@ class Objective(
         return self._X, None if labels is not None else self._y, labels, self._weight
 
     def _adopt_rows(self, rows: Any) -> None:
-        """Store the rows in the engine's form; their arrays are never written to."""
+        """Store the rows in the engine's form, `_engine.Rows`, and create the state of this
+        process.
+        """
         own = self.__dict__
         own["_rows"], own["_X"], own["_weight"] = rows, rows.X, rows.weight
         own["_y"], own["_n_samples"] = rows.y if rows.labels is None else rows.labels, len(rows.X)
@@ -411,7 +415,9 @@ class Objective(
         return html_table(type(self).__name__, [], rows)
 
     def _describe_rows(self) -> str:
-        """Return further facts about the rows for the repr."""
+        """Return further facts about the rows for the repr, as text that begins with a comma, or
+        "".
+        """
         return f", nnz={self._X.nnz}" if self._sparse else ""
 
     @property
@@ -536,14 +542,14 @@ class Objective(
         return self._new_plan() if plan is None else plan
 
     def _pop_spare_plan(self) -> Any:
-        """Return a plan of a deleted operator, or None."""
+        """Return a spare plan of a deleted operator, or None if there is none."""
         try:
             return self._spare.pop()
         except IndexError:
             return None
 
     def _acquire_plan(self, theta: Any) -> Any:
-        """Return a plan at theta for an operator to own, with its gradient."""
+        """Return a plan bound to theta, with the gradient, for an operator to own."""
         plan = self._take_current_plan(theta)
         if plan is None:
             plan = self._take_plan()
@@ -685,8 +691,8 @@ class Objective(
         return self._curvature(theta, "ggn")
 
     def _check_convex(self, theta: Any, loss: LossFunction) -> None:
-        """Raise a ValueError if the loss of a row has negative curvature with respect to the
-        outputs.
+        """Raise NotConvexError, a ValueError, if the loss of a row has negative curvature with
+        respect to the outputs at theta.
         """
         part = partial(_min_loss_curvature, loss=loss, theta=self.model.check_theta(theta))
         least = self._sum_over_shards(part, ()) if self._by_blocks else part(self)
@@ -723,7 +729,9 @@ class Objective(
         return other
 
     def _restrict_to_rows(self, rows: Any) -> Objective:
-        """Return the objective on a subset of the rows, which the caller must still start."""
+        """Return the objective on a subset of the rows: a slice, indices or a mask. The caller must
+        call `_start`.
+        """
         y, X, weight, untamed = select_rows(rows, self._y, self._X, self._weight, self._untamed)
         other: Objective = self._copy_unstarted()
         weight = None if weight is None else np.ascontiguousarray(weight)
@@ -847,7 +855,9 @@ class Objective(
         return Objective(model, self.X, y, *how, l2_biases=self.l2_biases)
 
     def plan_layout(self) -> Any:
-        """Return the division of the rows in a plan of the engine; see `Curvature.layout`."""
+        """Return the layout of an operator of this objective, without a theta; see
+        `Curvature.layout`.
+        """
         plan = self._take_plan()
         self._return_plan(plan)
         return plan.layout
@@ -855,7 +865,9 @@ class Objective(
     # --- sums over blocks of rows
 
     def sum_over_rows(self, part: Any, *arguments: Any) -> Any:
-        """Return ``part(self, *arguments)``, summed over shards if the rows come in blocks."""
+        """Return ``part(self, *arguments)`` or, if the rows come in blocks, the sum of
+        ``part(shard, *arguments)`` over the shards.
+        """
         return self._sum_over_shards(part, arguments) if self._by_blocks else part(self, *arguments)
 
     def _sum_over_shards(self, part: Any, arguments: tuple[Any, ...], dense: bool = True) -> Any:

@@ -181,7 +181,7 @@ class Curvature(Quadratic):
 
     @property
     def n_products(self) -> int:
-        """The number of vectors multiplied so far."""
+        """The number of vectors multiplied so far, by this operator and its blocks."""
         return self.fast_product.count
 
     @n_products.setter
@@ -502,8 +502,8 @@ class BlockCurvature(OfWhole, Quadratic):
     @if_bounded
     @rounding_to_nearest
     def rounding_bound(self, v: Any) -> float:
-        """Return a bound on the error of the block's product with v ``(n,)``, derived like that of
-        the whole operator.
+        """Return a bound on the norm of the error of the block's product with v ``(n,)``, where n
+        is the size of the block; see `Curvature.rounding_bound`.
         """
         x = as_vector(v, self.shape[0], self.dtype)
         full = self._embed(x[None])[0]
@@ -518,14 +518,14 @@ class BlockCurvature(OfWhole, Quadratic):
     @if_bounded
     @rounding_to_nearest
     def column_bounds(self) -> np.ndarray:
-        """Return bounds on the errors of the block's columns: those of the whole operator's
-        columns.
+        """Return bounds on the norms of the errors of the block's columns, those of the columns of
+        the whole operator.
         """
         return np.asarray(self.whole.column_bounds()[self.indices])
 
     @rounding_to_nearest
     def to_dense(self) -> np.ndarray:
-        """Return the block as a matrix."""
+        """Return the block as a matrix, by a product for each row."""
         return self._rows(np.eye(self.shape[0], dtype=self.dtype))
 
 

@@ -20,9 +20,9 @@ from .gram import LossCurve
 
 
 def check_rows_in_memory(ob: Any, call: str) -> None:
-    """Raise an error unless `ob` is an Objective with the loss of its own class and with its rows
-    in memory, which `call` needs because it reads single rows or creates other objectives from
-    them.
+    """Raise TypeError or ValueError unless `ob` is an Objective with the loss of its own class and
+    with its rows in memory. The function `call` needs this because it reads single rows or creates
+    other objectives from the rows.
     """
     kind = load_module("network.objective").Objective
     if not isinstance(ob, kind):
@@ -78,7 +78,7 @@ def reweighted(ob: Any, sample_weight: Any) -> Any:
 
 
 def shard_outputs(shard: Any, theta: np.ndarray) -> list[tuple[np.ndarray, ...]]:
-    """Return ``[(z, first, second)]`` for the shard's rows, as in `Objective.outputs`."""
+    """Return ``[(z, first, second)]``, the result of `Objective.outputs` for the shard's rows."""
     z = np.empty((shard.n_samples, shard.model.sizes[-1]), shard.dtype)
     with shard._lock:
         shard._bound(theta, False).outputs(z)

@@ -86,7 +86,7 @@ def locate_error(error: Exception, where: str) -> Exception:
 
 
 def take_rows(block: Block, rows: Any) -> Block:
-    """Return the rows of a block selected by an index."""
+    """Return the block with the rows that a slice or indices select; None remains None."""
     return tuple(None if a is None else a[rows] for a in block)  # type: ignore[return-value]
 
 
@@ -211,7 +211,9 @@ def _first_block(X: Any) -> Any:
 
 
 def _yields_blocks(X: Any) -> bool:
-    """Return True if X yields blocks of rows rather than being a matrix."""
+    """Return True if X yields blocks of rows: a function, an iterable that is no array, or a list
+    whose first item is a tuple or a matrix.
+    """
     if callable(X) and not hasattr(X, "shape"):
         return True
     if hasattr(X, "shape") or hasattr(X, "__array__") or not hasattr(X, "__iter__"):
@@ -296,8 +298,8 @@ class RowSource(ABC):
         return self.blocks(size)
 
     def take(self, rows: np.ndarray) -> Block:
-        """Return the rows with the given numbers, which are sorted and unique. This base class
-        reads all blocks up to the last of these rows.
+        """Return the block of the rows with the given numbers, which are sorted and unique. This
+        base class reads all blocks up to the last of these rows.
         """
         found, start = [], 0
         for block in self.blocks(1 << 16):
@@ -375,7 +377,9 @@ class Arrays(RowSource):
 
 
 def _as_sliceable(x: Any, name: str) -> Any:
-    """Return x unchanged if it has a shape and can be sliced, otherwise as an array."""
+    """Return x unchanged if it is None or has a shape and can be sliced, otherwise as an array with
+    rows.
+    """
     if x is None or (hasattr(x, "shape") and hasattr(x, "__getitem__") and len(x.shape)):
         return np.asarray(x) if hasattr(x, "iloc") else x
     return _check_has_rows(as_numpy(x, name), name)
@@ -449,7 +453,9 @@ class Parquet(RowSource):
         yield from regroup_rows(map(self._to_block, self._translate_read_errors(parts)), size)
 
     def _translate_read_errors(self, parts: Iterator[Any]) -> Iterator[Any]:
-        """Yield parts of the file, with `translate_file_errors` for damaged parts."""
+        """Yield the parts of the file, and raise ValueError for a damaged part, by
+        `translate_file_errors`.
+        """
         while True:
             with translate_file_errors(
                 self.file if isinstance(self.file, Path) else "X", ".parquet"
@@ -474,8 +480,8 @@ class Parquet(RowSource):
 
 
 class Blocks(RowSource):
-    """A source of rows from an object that yields blocks and can be iterated again for each
-    pass.
+    """A source of rows from blocks that can be read again for each pass: an iterable, or a function
+    that returns one. y and `weight` are given here, or in the blocks.
     """
 
     def __init__(self, blocks: Any, y: Any, weight: Any) -> None:

@@ -111,7 +111,9 @@ def save(path: str | os.PathLike[str], model: MLP, theta: Any) -> None:
 
 
 def file_contents(model: MLP, theta: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the named arrays and the header entries of a file that `load` can read."""
+    """Return the arrays by name, and the header entries, of a file for the model and theta that
+    `load` can read.
+    """
     wanted = "activations by name, or theta alone by numpy.save"
     refuse_user_activation(model, "a function that a file cannot hold", wanted)
     arrays: dict[str, Any] = {}

@@ -157,7 +157,7 @@ class _GramCache:
         self.roots: dict[float, Any] = {}
 
     def solve(self, y: Floats, shift: float) -> Floats:
-        """Solve ``(K + shift) x = y``."""
+        """Return the solution x of ``(K + shift I) x = y``. The last factor is kept."""
         if not shift > 0:  # a shift of 0 means that K = 0
             return 0 * y
         roots = self.roots  # a local reference, since another thread may replace the attribute
@@ -261,7 +261,7 @@ class OutputSpace(Reduced):
         return OutputSpace, (self.whole, self.dtype), {"n_products": self.n_products}
 
     def astype(self, dtype: Any) -> Any:
-        """Return the same matrix in another precision."""
+        """Return the operator with the same K in another precision."""
         dtype = check_dtype(dtype)
         return self if dtype == self.dtype else OutputSpace(self.whole, dtype)
 
@@ -269,7 +269,7 @@ class OutputSpace(Reduced):
 
     @property
     def matrix(self) -> Floats:
-        """``K + rest`` in float64."""
+        """The matrix ``K + rest I`` (q, q) in float64."""
         matrix = self._K.astype(np.float64)
         matrix[np.diag_indices(len(matrix))] += self.rest
         return matrix
@@ -287,8 +287,8 @@ class OutputSpace(Reduced):
         return self._made.norm
 
     def matrix_with_bounds(self) -> Enclosed:
-        """Return ``K + rest`` with proved bounds on the errors of its columns, from separate
-        float64 passes.
+        """Return the matrix ``K + rest I`` with proved bounds on the errors of its columns,
+        computed by separate float64 passes.
         """
         at = self.whole.objective, self.whole.theta, self.whole.kind
         found: Enclosed = load_proofs("dense_hessian").enclosed_gram_matrix(*at)
@@ -313,7 +313,7 @@ class OutputSpace(Reduced):
     # --- eigenvectors, mapped between the two spaces
 
     def _multiply_factor(self, x: Array) -> Array:
-        """Return ``A x`` (n,)."""
+        """Return ``A x`` (n,) for x (q,), by one backward pass."""
         S = self._made.S
         c, N, d = S.shape
         seeds = np.einsum("jni,jn->ni", S, x.reshape(c, N).astype(S.dtype, copy=False))
@@ -322,7 +322,7 @@ class OutputSpace(Reduced):
         return out
 
     def _multiply_factor_transposed(self, v: Array) -> Array:
-        """Return ``A'v`` (q,)."""
+        """Return ``A'v`` (q,) for v (n,), by one forward pass."""
         S = self._made.S
         c, N, d = S.shape
         outputs = np.empty(N * d, S.dtype)
@@ -330,12 +330,14 @@ class OutputSpace(Reduced):
         return np.asarray(np.einsum("jni,ni->jn", S, outputs.reshape(N, d)).reshape(-1))
 
     def _embed(self, x: Array, out: Array) -> None:
-        """Write the unit eigenvector of the whole operator for an eigenvector (q,) of K."""
+        """Write to `out` the unit eigenvector of the whole operator that belongs to the eigenvector
+        x (q,) of K.
+        """
         out[...] = _unit_vector(self._multiply_factor(x))
 
     def _project(self, v: Array, out: Array) -> None:
-        """Write ``A'v``, which is parallel to an eigenvector of K if v is an eigenvector of the
-        whole operator.
+        """Write ``A'v`` to `out`, which is parallel to an eigenvector of K if v is an eigenvector
+        of the whole operator.
         """
         out[...] = self._multiply_factor_transposed(v)
 
@@ -533,7 +535,9 @@ class Rotation:
                 self.off = float(np.abs(turned[:, -1] / self.s - 1).max())
 
     def _split(self, x: Array, k: int) -> tuple[Array, Array]:
-        """Return the rows (W1, b1) of parameters with k inputs, and the other parameters."""
+        """Split parameters x of a network with k inputs. Return the rows (W1, b1) of the first
+        layer, in float64, and the other parameters.
+        """
         W, b, others = np.split(x, [self.out * k, self.out * (k + self.joint)])
         first = [W.reshape(self.out, k), b.reshape(self.out, self.joint)]
         return np.hstack(first).astype(np.float64), others
@@ -543,7 +547,7 @@ class Rotation:
         return np.concatenate([rows[:, :k].ravel(), rows[:, k:].ravel(), *others])
 
     def project(self, v: Array) -> Array:
-        """Return the coordinates of parameters v."""
+        """Return the coordinates of the parameters v, those of the smaller network."""
         rows, others = self._split(v, self.width - self.joint)
         return self._join_first_layer(self.Q.multiply_right(rows)[:, self.columns], others)
 
@@ -717,8 +721,8 @@ SPACE_CONSTRUCTORS: dict[str, Callable[[Any], Any]] = {
 
 
 def reduced_operator(H: Any, space: str | None) -> InCoordinates | OutputSpace | None:
-    """Return the smaller operator for a curvature in the given space, or None, for
-    `Curvature.reduced`.
+    """Return the smaller operator for the curvature H in the given space, or by default in the
+    fastest one, for `Curvature.reduced`. Return None if products with H itself are to be used.
     """
     ob = H.objective
     if ob._by_blocks:

@@ -95,7 +95,7 @@ def _threaded_product(A: Any, B: Array, threads: int) -> Array:
 
 
 class SparseFirst(Whole):
-    """The first layer, with sparse rows a."""
+    """The first layer of a network, whose inputs a are `SparseRows`."""
 
     def _times(self, M: Scratch, x: Array) -> Array:
         return np.asfortranarray(self.a @ x.reshape(self.out, self.width).T)
@@ -118,7 +118,7 @@ def without_overflow_warnings(function: Any) -> Any:
 
 
 class SparsePlan(RowPasses):
-    """A plan for sparse rows, with the interface of the engine's plan but without l2.
+    """A plan for sparse rows, with the interface of the engine's plan. l2 is left out.
 
     Parameters
     ----------
@@ -151,7 +151,7 @@ class SparsePlan(RowPasses):
     @property
     @rounding_to_nearest
     def value(self) -> float:
-        """The contribution of the rows to the loss."""
+        """The contribution of the rows of the shard to the loss at theta, without l2."""
         return float(self.state.loss.value)
 
     @rounding_to_nearest

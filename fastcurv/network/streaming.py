@@ -177,8 +177,8 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         vars(self)["n_shards"] = -(-self._n_samples // self.block_rows)
 
     def _learn_loss(self) -> None:
-        """Read a few rows to determine the properties of a new loss, on which the size of a block
-        depends.
+        """Read a few rows to determine the properties of a user-defined loss that is used for the
+        first time, on which the size of a block depends.
         """
         given = LOSSES[self.loss].given
         if given is None or given.known:

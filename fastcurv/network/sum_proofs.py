@@ -59,7 +59,9 @@ def sum_error_bound(found: tuple[float, float], deep: int, decay: np.ndarray, dt
 
 
 def _summation_layout(shard: Any, theta: np.ndarray) -> Any:
-    """Return the order of summation over the rows; the caller holds the shard's lock."""
+    """Return the layout of the shard's passes at theta, which is the order of summation over the
+    rows. The caller holds the shard's lock.
+    """
     return shard.layout or shard._bound(theta, False).layout
 
 
@@ -88,7 +90,9 @@ def shard_error_bound(shard: Any, theta: np.ndarray, v: Any, kind: str) -> tuple
 
 
 def shard_column_error_bounds(shard: Any, theta: np.ndarray, kind: str) -> np.ndarray:
-    """Return bounds (n,) on the errors of the rows' contribution to products with unit vectors."""
+    """Return bounds (n,) on the errors of the contribution of the shard's rows to products of the
+    curvature `kind` with unit vectors.
+    """
     with shard._lock:
         layout = _summation_layout(shard, theta)
     return column_error_bounds(ErrorPass(shard, theta, layout), kind) * _fisher_scale(shard, kind)
@@ -148,8 +152,8 @@ class SumBounds:
         return sum_error_bound(found, n_tree_additions(ob.n_shards) + 2 * fisher, decay, ob.dtype)
 
     def columns(self, kind: str, norms: dict[int, float]) -> np.ndarray:
-        """Return bounds ``(n,)`` on the errors of products with every unit vector, with `norms` as
-        in `SumPlan`.
+        """Return bounds ``(n,)`` on the errors of products of the curvature `kind` with every unit
+        vector. `norms` is that of `SumPlan`.
         """
         ob, fisher = self.ob, kind == "fisher"
         bounds = np.asarray(ob._sum_over_shards(shard_column_error_bounds, (self.theta, kind)))
@@ -236,7 +240,7 @@ def shard_curvature_floor(shard: Any, theta: Floats) -> tuple[float, float]:
 
 
 class SumCertificates(Certificates):
-    """The `Certificates` of an objective whose values are sums over shards."""
+    """The `Certificates` of an objective whose values are sums over shards of its rows."""
 
     growth = 1 + 1e-9
 

@@ -100,8 +100,8 @@ class PairwiseSum:
 
 
 def n_tree_additions(shards: int) -> int:
-    """Return the largest number of roundings of a term in the tree of additions over `shards`
-    parts.
+    """Return the maximum number of additions, each with a rounding, that a part passes through in
+    the tree over `shards` parts.
     """
     deep = 0
     while shards > 1:
@@ -120,9 +120,9 @@ class ShardSettings:
     Attributes
     ----------
     model : MLP
-    loss : str
+    loss : str or Loss
     n_samples : int
-        Rows of all shards together.
+        Number of rows of all shards together.
     n_threads : int or None
     keep : int
         Number of points theta whose state a shard keeps.
@@ -177,7 +177,7 @@ def shard_quadratic_forms(
 
 
 def shard_jvp(shard: Any, theta: np.ndarray, v: np.ndarray) -> list[tuple[int, np.ndarray]]:
-    """Return ``[(index of the first output, J v)]`` for the rows of the shard."""
+    """Return ``[(index of the first output among all rows, J v)]`` for the rows of the shard."""
     mine = shard.own_outputs
     out = np.empty(mine.stop - mine.start, shard.dtype)
     with shard._lock:
@@ -255,7 +255,7 @@ class SumPlan:
             )
 
     def prepare(self) -> None:
-        """Do nothing, because products need only theta."""
+        """Do nothing: unlike a plan of the engine, this plan needs no preparation for products."""
 
     def forget_gradient(self) -> None:
         """Drop the gradient, since the caller now owns the array."""
@@ -330,12 +330,12 @@ class SumPlan:
 
     @property
     def nbytes(self) -> int:
-        """The number of bytes of memory in this process."""
+        """The number of bytes of memory that the plan takes in this process."""
         return 3 * int(self.theta.nbytes)
 
     @property
     def layout(self) -> dict[str, Any]:
-        """The numbers of shards and threads, and the kernels in use."""
+        """The numbers of shards and threads, and the name of the kernels in use."""
         return {
             "shards": self.ob.n_shards,
             "threads": self.ob.n_threads or _engine.default_threads(),

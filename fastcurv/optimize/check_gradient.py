@@ -60,7 +60,9 @@ class GradientCheck(Record):
 
     @property
     def sentence(self) -> str:
-        """A sentence that states the result."""
+        """A sentence that states whether each derivative agrees with differences, with the largest
+        error.
+        """
         parts = [
             _error_sentence("The gradient", "values", self.gradient_errors, self.gradient_tols)
         ]
@@ -71,7 +73,7 @@ class GradientCheck(Record):
         return " ".join(parts)
 
     def summary(self) -> str:
-        """Return the result in words."""
+        """Return `sentence`."""
         return self.sentence
 
     def __repr__(self) -> str:

@@ -154,8 +154,8 @@ def check_vectors(arrays: dict[str, np.ndarray], n: int, of: str, dtype: Any = N
 
 
 def check_run(arrays: dict[str, np.ndarray], facts: Any, run: Any) -> None:
-    """Raise ValueError if `Run.state` and `Run.past_records` cannot have produced these arrays and
-    facts.
+    """Raise ValueError if these arrays and facts cannot have been produced by `Run.state` and
+    `Run.past_records` of a run for the same problem as `run`.
     """
     fresh = run.state()[1] | {"best_score": np.nan, "best_f": np.nan, "best_gnorm": np.nan}
     check_facts(facts, fresh | {"f": None, "rng": dict}, "a run")
@@ -250,7 +250,9 @@ SAVE_INTERVAL_SECONDS = 30.0  # minimum time between two saves if no number of i
 
 
 class Saver:
-    """An object that saves snapshots of a loop to a file, or does nothing without a path."""
+    """Writer of the checkpoints of a loop to the file at `path`, every `every` iterations or at
+    intervals of time. If `path` is None, all methods do nothing.
+    """
 
     def __init__(self, path: Any, every: int | None) -> None:
         self.path, self.every = path, every

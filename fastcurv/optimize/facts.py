@@ -100,9 +100,7 @@ class Steps:
 
     @property
     def scaled(self) -> bool:
-        """True if each step moves every weight by about the learning rate, as in Adam and
-        RMSProp.
-        """
+        """True for Adam and RMSProp, whose steps move every weight by about the learning rate."""
         return self.method in ("adam", "rmsprop")
 
     @property
@@ -269,8 +267,8 @@ class Facts(Record):
 
     @property
     def stable(self) -> float:
-        """The learning rate up to which steps with this momentum are stable along the largest
-        curvature.
+        """The learning rate up to which gradient steps with the run's momentum are stable along the
+        direction of the largest curvature.
         """
         return 2 * (1 + self.steps.momentum) / max(self.top, TINY)
 
@@ -288,8 +286,8 @@ class Facts(Record):
 
     @property
     def start(self) -> float:
-        """The first loss of the history, relative to that of the best constant, or NaN without a
-        history.
+        """The first loss of the history, relative to that of the best constant outputs, or NaN
+        without a history.
         """
         known = self.steps.losses
         return float(known[0] / max(self.constant, TINY)) if len(known) else math.nan
@@ -310,7 +308,9 @@ def initial_weight_rms(model: Any, layer: int) -> float:
 
 
 def steps_of(history: Any) -> Steps:
-    """Return the `Steps` of a history, a result of `minimize`, a mapping or a list of losses."""
+    """Return the `Steps` of a history: a result of `minimize`, its history, a mapping of the same
+    form, a list of losses, or None. Raise ValueError if a mapping holds no losses.
+    """
     # the argument may be a result of `minimize`, which has a history
     told = getattr(history, "history", history)
     told = told if isinstance(told, Mapping) else {"loss": [] if told is None else told}

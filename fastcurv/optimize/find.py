@@ -250,7 +250,9 @@ class FinderState:
         return safe_norm(self.g)
 
     def gradient(self, theta: np.ndarray) -> np.ndarray:
-        """Return the gradient, or NaN if theta is not finite in the objective's precision."""
+        """Return the gradient (n,) at theta, or NaNs if theta is not finite in the objective's
+        precision.
+        """
         self.nfev += 1
         if not np.isfinite(theta.astype(getattr(self.ob, "dtype", float))).all():
             return np.full(theta.size, np.nan)
@@ -687,8 +689,8 @@ def _check_index_reached(walk: FinderState, index: int) -> None:
 
 
 def _run_newton(walk: FinderState) -> None:
-    """Take Newton-MR steps until the gradient is within its tolerance, or there is a reason to
-    stop.
+    """Take Newton-MR steps until the gradient is within its tolerance, the budget ends, a plateau
+    is found or no step lowers the gradient, and store the status and message in `walk`.
 
     A tolerance that bounds the rounding may be far above the rounding itself, so steps within it
     continue as long as they reduce the gradient enough.

@@ -412,8 +412,8 @@ class StationaryPoint:
         return bool(r.kind == "not_critical" or kinked)
 
     def go_on_from(self, theta: np.ndarray) -> Outcome:
-        """Return the outcome that continues the run from a lower point, with a smaller tolerance if
-        the present point is not critical.
+        """Return the outcome that continues the run from the lower point theta, with a smaller
+        tolerance of the gradient if the present point is `far` from critical.
         """
         return Outcome(theta, finer=self.far)
 
@@ -437,7 +437,7 @@ MAX_SMALL_GAINS = 5  # maximum number of small gains in a row; the run ends at t
 
 
 def _outcome_of_run(outcome: Outcome | None) -> Outcome | None:
-    """Return the outcome with its report worded for the result of a run."""
+    """Return the outcome with the report changed to address a user who called `minimize`."""
     if outcome is None or outcome.report is None:
         return outcome
     return replace(outcome, report=report_of_run(outcome.report))
@@ -468,11 +468,11 @@ class Finisher:
             self.spent, self.started = self.checked(), None
 
     def checked(self) -> float:
-        """Return the seconds spent on checks, including the current check."""
+        """Return the seconds of the run spent on checks, including the current check."""
         return self.spent + (0.0 if self.started is None else time.perf_counter() - self.started)
 
     def training(self) -> float:
-        """Return the seconds spent on steps."""
+        """Return the seconds of the run spent on steps, not on checks."""
         return self.run.elapsed() - self.checked()
 
     def seconds_left(self, floor: float) -> float:
@@ -482,7 +482,9 @@ class Finisher:
         return min(max(self.training(), floor) - self.checked(), self.run.budget.seconds_left())
 
     def is_out_of_time(self) -> bool:
-        """Return True if the time for trial moves is used up."""
+        """Return True if the checks have taken as long as the training, and at least
+        `MIN_CHECK_SECONDS`.
+        """
         return self.seconds_left(MIN_CHECK_SECONDS) <= 0
 
     def price(self) -> float:
@@ -540,7 +542,7 @@ class Finisher:
     # --- strategies, which return an outcome or None if the next strategy is to be tried
 
     def _proved_at_infinity(self, at: StationaryPoint) -> Outcome | None:
-        """End the run if the infimum is proved to be attained at infinity only."""
+        """End the run if it is proved that the loss approaches its infimum only at infinity."""
         if call_certificate(self.run.ob, "ray_to_infimum", at.theta) is None:
             return None
         why = f"the infimum is at infinity, since {why_no_minimum(self.run.ob, at.theta)}"
@@ -561,7 +563,7 @@ class Finisher:
         return None
 
     def _move_to_newton_point(self, at: StationaryPoint) -> None:
-        """Move to the point that the last Newton steps reach."""
+        """Move to the point that `polish_by_newton` reaches."""
         at.theta, _, n_products, n_gradients = polish_by_newton(
             self.run.ob, at.theta, at.below, lambda: self.seconds_left(MAX_PROOF_SECONDS) <= 0
         )
@@ -593,8 +595,8 @@ class Finisher:
         return None if at.report.n_negative else self._end_at_nearest_minimum(at)
 
     def _end_at_nearest_minimum(self, at: StationaryPoint) -> Outcome | None:
-        """End the run at the certified minimum that Newton's steps reached, if its loss is no
-        higher.
+        """End the run at the nearest critical point that `classify` reached by Newton steps, if it
+        is a certified minimum with no higher loss.
         """
         there, x = at.report.at_nearest, at.report.nearest
         minimum = there is not None and there.kind == "minimum" and there.certified
@@ -681,7 +683,9 @@ class Finisher:
         return at.ends("infinity", sentence=AT_INFINITY_MESSAGE) if falls else None
 
     def _follow_negative_curvature(self, at: StationaryPoint) -> Outcome | None:
-        """Continue from the lowest point found along proved negative curvature."""
+        """Continue from the lowest point found along the report's direction of negative curvature.
+        Return None if the run may not move, or if no point is lower by more than rounding.
+        """
         if not at.moves or at.report.escape_direction is None:
             return None
         f, kind = self.run.value(at.theta), at.theta.dtype.type

@@ -31,7 +31,9 @@ SLOW_GRADIENT_RATIO = 0.1
 
 
 class LevenbergMarquardt(GaussNewton):
-    """Levenberg-Marquardt steps by a dense matrix, or in Krylov spaces."""
+    """Levenberg-Marquardt steps, by the engine with a dense Gauss-Newton matrix if n is small, or
+    in Krylov spaces.
+    """
 
     engine: Any  # the engine's dense steps, or None if steps are computed in Krylov spaces
     growth = 2.0

@@ -27,8 +27,8 @@ def curvature_rounding_error(v: np.ndarray, size: float) -> float:
 
 
 def first_trial_length(theta: np.ndarray) -> float:
-    """Return the first trial length ``0.01 max(1, ||theta||)`` of a line search without a scale of
-    its own.
+    """Return the first trial length ``0.01 max(1, ||theta||)`` of a line search from theta for
+    which no other length is known.
     """
     return 0.01 * max(1.0, norm(theta))
 

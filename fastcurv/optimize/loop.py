@@ -201,7 +201,7 @@ class Loop:
         return self._finish_run()
 
     def _iterate(self) -> None:
-        """Take steps until a stopping rule holds, and store its name in `why`."""
+        """Take steps until a stopping rule holds, and store the name of the rule in `why`."""
         # `known` is the reason, returned with the last steps, why no further step is possible.
         run, known = self.run, None
         while True:
@@ -363,8 +363,10 @@ class Loop:
         return True
 
     def _continues_past_tolerance(self) -> bool:
-        """Return True if the run continues past the default tolerance to a point at which Newton's
-        steps contract, because these steps take little time.
+        """Return True if a second-order run that has reached the default tolerance takes another
+        step: it has taken fewer than `MAX_EXTRA_STEPS` more, and the gradient exceeds
+        `EXTRA_STEP_TOL` times the tolerance. These steps take little time, and end where Newton's
+        steps contract.
         """
         run = self.run
         if not self.by_default or not self.method.curvature or self.ending is None:
@@ -414,7 +416,9 @@ class Loop:
     # --- points where the gradient is zero
 
     def _at_critical_point(self) -> str | None:
-        """Move to a lower point and return None, or return the reason why the run ends here."""
+        """Examine the current point, where the gradient is zero: move to a lower point and return
+        None, or return the reason why the run ends here.
+        """
         run, method = self.run, self.method
         if self._exhausted_budget() or not method.leaves_saddles:
             return "critical"

@@ -384,9 +384,9 @@ def _proved_saddle(ob: Any, x: np.ndarray) -> float | None:
 
 
 def _start_in_scaled_units(loop: Loop, method: Any, given: Any, seed: Any, progress: Any) -> None:
-    """Let the loop begin at the end of a run for scaled targets, if the method is the default one
-    and its steps depend on the unit of y. This is not done if any of `given` is not None, since
-    these refer to the unscaled problem.
+    """Let the loop begin at the end of a run for scaled targets, if `method` is "auto" and the
+    targets are far from mean 0 and variance 1. This is not done if any of `given` is not None,
+    since these refer to the unscaled problem.
     """
     run, units = loop.run, None
     chosen: Any = loop.name
@@ -402,7 +402,7 @@ def _start_in_scaled_units(loop: Loop, method: Any, given: Any, seed: Any, progr
 
 
 def _draw_start(ob: Any, seed: Any) -> Any:
-    """Return the start drawn by the objective's model, for a run without a given start."""
+    """Return the start (n,) that the objective's model draws, for a run without a given start."""
     if not hasattr(getattr(ob, "model", None), "init"):
         raise ValueError(
             "theta0 must be a start, since ob has no model that draws one, got None. Pass a vector "

@@ -40,7 +40,7 @@ STEPS_PER_CALL = 10
 
 
 def first_radius(theta: np.ndarray) -> float:
-    """Return the first radius of a trust region."""
+    """Return the first radius of a trust region at theta, ``0.1 max(1, ||theta||)``."""
     return 0.1 * max(1.0, norm(theta))
 
 
@@ -183,7 +183,9 @@ class TrustRegion(_KrylovMethod):
 
 
 class Cubic(_KrylovMethod):
-    """Adaptive cubic regularisation (Cartis, Gould and Toint 2011)."""
+    """Adaptive cubic regularisation (Cartis, Gould and Toint 2011): steps that minimise the
+    quadratic model plus ``weight ||s||^3 / 3`` in the Krylov space.
+    """
 
     problem, by = "cubic", "weight"
     adapts = True
@@ -221,7 +223,7 @@ class GaussNewton(SaddleFreeNewton):
 
     @property
     def slow(self) -> int:
-        """The number of steps in a row that hardly lowered the loss."""
+        """The number of steps in a row that lowered the loss by less than a thousandth."""
         return self.krylov_steps.slow
 
     @slow.setter
@@ -256,8 +258,8 @@ class GaussNewton(SaddleFreeNewton):
 
 
 class Newton(_KrylovMethod):
-    """Newton's method, ``(H + damping) s = -g``, always with the full step. It converges to the
-    nearest critical point of any kind.
+    """Newton's method, ``(H + damping) s = -g``, always with the full step. It converges to a
+    nearby critical point of any kind.
     """
 
     leaves_saddles = False
@@ -363,13 +365,15 @@ class NewtonCG(Method):
         return None
 
     def _min_shift(self) -> float:
-        """Return a lower bound on the shift while the curvature is unknown, which is smaller for a
-        smaller gradient.
+        """Return the minimum shift while the curvature is unknown: `DEFAULT_SHIFT`, or the gradient
+        norm if that is smaller.
         """
         return float(max(min(DEFAULT_SHIFT, self.run.gnorm), 1e-140))
 
     def _first_weight(self) -> float:
-        """Return the weight for which the first shift is 1% of the curvature along the gradient."""
+        """Measure the curvature along the gradient by a product, and return and store the weight
+        for which the first shift is 1% of this curvature.
+        """
         run = self.run
         self.bound = norm(run.product(run.g, self.work.Hp)) / norm(run.g)
         shift = max(min(0.01 * self.bound, 1e150), self._min_shift())

@@ -79,7 +79,7 @@ def active_units(model: Any, theta: Any, least: float = MIN_UNIT_SIZE) -> list[A
 
 
 def _active_units_array(model: Any, theta: Any) -> Any:
-    """Return the masks of `active_units` of all hidden layers as one array."""
+    """Return the masks of `active_units` of all hidden layers as one array of bool (units,)."""
     return np.concatenate([np.zeros(0, bool), *active_units(model, theta)])
 
 
@@ -256,7 +256,9 @@ def with_units_restarted(model: Any, theta: Any, start: Any) -> Any:
 
 
 def with_units_pruned(ob: Any, theta: Any) -> Any:
-    """Return theta with inactive units set to 0, unless this increases the objective."""
+    """Return theta with all weights and biases of inactive units set to 0, or theta unchanged if
+    this would increase the objective.
+    """
     less = theta.copy()
     layers = ob.model.unflatten(less)
     for l, on in enumerate(active_units(ob.model, theta, MAX_PRUNABLE_SIZE)):

@@ -282,7 +282,9 @@ class Run(Saved):
 
     @cached_property
     def engine(self) -> EngineSteps | None:
-        """The `EngineSteps` of the objective, or None if the engine does not evaluate its loss."""
+        """The `EngineSteps` of the objective, or None if the engine does not evaluate the loss of
+        this objective.
+        """
         return self.ob.engine_steps if not why_not_own(self.ob, "engine_steps") else None
 
     @property
@@ -407,7 +409,7 @@ class Run(Saved):
 
     def _engine_has_points(self) -> bool:
         """Return True if the engine evaluates the loss and products at the run's point and at trial
-        points without calls of the objective. The first call sets this up.
+        points without calls of the objective. The first call creates `points`, which do so.
         """
         if self.curvature is None or self.sample is not None:
             return False
@@ -441,14 +443,18 @@ class Run(Saved):
         return self.spare
 
     def try_step(self, step: np.ndarray, scale: float = 1.0) -> float:
-        """Evaluate the objective at ``theta + scale * step``, and leave that point in `spare`."""
+        """Return the value of the objective at ``theta + scale * step``, and leave that point in
+        `spare`.
+        """
         return self.value(self.set_spare(step, scale))
 
     # --- history and state
 
     @property
     def recorded(self) -> tuple[str, ...]:
-        """The names of the recorded quantities."""
+        """The names of the quantities in a record: `RECORD_FIELDS`, and "validation" with a
+        validation loss.
+        """
         return RECORD_FIELDS if self.validation is None else (*RECORD_FIELDS, "validation")
 
     def past_records(self, count: int | None = None) -> dict[str, np.ndarray]:
@@ -456,7 +462,7 @@ class Run(Saved):
         return dict(zip(self.recorded, map(np.array, zip(*self.records[:count]))))
 
     def record(self) -> None:
-        """Record the current point, and keep a copy if it is the best."""
+        """Record the current point, and keep a copy if its score is the lowest so far."""
         spent = self.n_products if self.spent_here is None else self.spent_here
         record: tuple[Any, ...] = self.iteration, self.f, self.gnorm, spent, self.elapsed()
         score = self.f
@@ -468,7 +474,7 @@ class Run(Saved):
         self.write_pending()
 
     def follow(self, engine: Any) -> None:
-        """Move to the point that an engine's steps have reached."""
+        """Move to the point that the steps of `engine` have reached."""
         np.copyto(self.spare, engine.theta)
         self.theta, self.spare = self.spare, self.theta
         self.f, self.g, self.gnorm = engine.value, engine.gradient.copy(), engine.gradient_norm
@@ -539,8 +545,8 @@ class Run(Saved):
     )
 
     def state(self) -> State:
-        """Return everything that a resumed run needs except the history: arrays, and facts that
-        JSON can represent.
+        """Return what a resumed run needs, except the history: arrays by name, and facts that JSON
+        can represent.
         """
         arrays, facts = super().state()
         facts["elapsed"], facts["records"] = self.elapsed(), len(self.records)
@@ -565,7 +571,7 @@ class Run(Saved):
 
 
 def check_fraction(value: Any, name: str) -> float:
-    """Return `value` as a float >= 0 and < 1, after checking it."""
+    """Return the option `name` as a float. Raise ValueError unless its `value` is >= 0 and < 1."""
     if not (isinstance(value, (int, float, np.floating)) and 0 <= value < 1):
         raise ValueError(f"{name} must be a number in [0, 1), got {short_repr(value)}.")
     return float(value)
@@ -642,7 +648,7 @@ class Method(Saved):
             setattr(self, name, value)
 
     def settings(self) -> dict[str, Any]:
-        """Return the options in use, for the history of the run."""
+        """Return the current values of the options by name, for the history of the run."""
         return {name: getattr(self, name) for name in self.defaults}
 
     if TYPE_CHECKING:  # options are set as attributes at the start

@@ -159,7 +159,7 @@ class CriticalSample(ReadOnly):
         return gap <= sum(radii) + 1e-14 * size
 
     def counts(self, trivial: bool = False) -> dict[str, int]:
-        """Count the points of each kind, among the trivial points or among all others."""
+        """Return the number of points of each kind, among the trivial points or all others."""
         points = self.trivial if trivial else self.nontrivial
         return dict(sorted(Counter(point.kind for point in points).items()))
 
@@ -507,7 +507,9 @@ def _minimise_from(
 
 
 def _check_indices(index: Any, n: int) -> list[int]:
-    """Return the requested indices after checking them, or none if `index` is None."""
+    """Return the requested indices, one or several, as a checked list, which is empty if `index` is
+    None.
+    """
     if index is None:
         return []
     if isinstance(index, (set, frozenset, str)) or not isinstance(index, Iterable):

@@ -60,7 +60,7 @@ class Schedule:
 
     @property
     def formula(self) -> Any:
-        """The schedule as text."""
+        """The learning rate as a formula in t, such as ``0.1 / t^0.75``, as text."""
         a, d = f"{self.alpha:g}", f"{self.delta:g}"
         return _FORMULAS[self.name][1].format(a=a, d=d, hold=self.hold)
 
@@ -219,7 +219,8 @@ _SCHEDULE_TYPES = {
 def as_schedule(
     schedule: Any, alpha: float, delta: float | None = None, hold: int | None = None
 ) -> Callable[[int], float]:
-    """Return the schedule of a given name, or the given callable itself.
+    """Return a function of the update number: the schedule of a given name, or the given callable
+    itself.
 
     Parameters
     ----------

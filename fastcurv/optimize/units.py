@@ -82,7 +82,7 @@ class Units(NamedTuple):
         return theta.copy() if untrained else same
 
     def result(self, run: MinimizeResult) -> MinimizeResult:
-        """Return an intermediate result in the units of the caller."""
+        """Return the intermediate result `run` of a scaled run in the units of the caller."""
         g = run.jac * run.jac.dtype.type(self.unit**2)
         for part in self.ob.model.unflatten(g)[-1]:
             if part is not None:
@@ -123,7 +123,8 @@ def units_of(ob: Any) -> Units | None:
 def minimize_scaled(
     units: Units, theta: np.ndarray, go: Callable[..., MinimizeResult], callback: Any
 ) -> tuple[MinimizeResult, np.ndarray, list[tuple[Any, ...]]]:
-    """Minimise the scaled objective by ``go(ob, theta0, callback=)``.
+    """Minimise the scaled objective by ``go(ob, theta0, callback=)`` from theta, which is in the
+    units of the caller. `callback` is None or receives intermediate results in these units.
 
     Return the result of the scaled run, the point in the units of the caller, and the records of
     the steps in the units of the caller.

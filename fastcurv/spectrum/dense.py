@@ -36,10 +36,10 @@ class Assembled(Protocol):
     bounds: Floats
 
     def noise(self) -> Floats:
-        """Return bounds on the errors of the entries."""
+        """Return bounds on the errors of the entries of A."""
 
     def layers(self) -> NDArray[np.intp]:
-        """Return the number of the layer of each parameter (n,)."""
+        """Return the number of the layer to which each parameter belongs (n,)."""
 
     def error(self, scale: Floats | None = None) -> float:
         """Return a bound on ``||D E D||`` for the error E of the matrix, with ``D = diag(scale)``

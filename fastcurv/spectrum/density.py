@@ -231,7 +231,9 @@ def complete_quadrature(one: Quadrature, small: Reduction | None, deflated: int 
 
 
 class KnownPairs(NamedTuple):
-    """Deflated eigenvalues, their vectors as orthonormal rows, and their residuals."""
+    """Deflated eigenvalues (k,), their vectors as orthonormal rows (k, n), and their residuals
+    (k,).
+    """
 
     values: Floats
     rows: Array
@@ -239,7 +241,9 @@ class KnownPairs(NamedTuple):
 
 
 def known_pairs(op: Any, against: Any) -> tuple[KnownPairs, int]:
-    """Return `against` as `KnownPairs`, and the number of products used for its values."""
+    """Return `against`, Eigenpairs, vectors (n, k) or None, as `KnownPairs`, and the number of
+    products used to check the pairs or to compute their values.
+    """
     n, dtype, none = op.shape[0], operator_dtype(op), np.zeros(0)
     if isinstance(against, Eigenpairs):
         if against.vectors.shape[0] != n:
@@ -298,7 +302,7 @@ def random_signs(rng: np.random.Generator, p: int, n: int, dtype: np.dtype[Any])
 
 
 def run_probe(run: Recurrence, rng: np.random.Generator, n_steps: int, shown: Bar) -> None:
-    """Run n_steps of Lanczos in `run` from a vector of random signs."""
+    """Run n_steps of Lanczos in `run` from a new vector of random signs, and show the progress."""
     run.reset()
     while run.insert(random_signs(rng, 1, run.n, run.dtype)) == 0:
         pass
@@ -330,7 +334,9 @@ def has_repeated_outliers(quadratures: list[Quadrature], outliers: KnownPairs, n
 
 
 def gauss_quadrature(run: Recurrence) -> Quadrature:
-    """Return the Gauss quadrature of a recurrence from one vector."""
+    """Return the Gauss quadrature of a recurrence from one vector: the Ritz values, and the squared
+    first components of their vectors as weights.
+    """
     theta, first, _ = run.ritz_spectrum()
     weights = first**2
     return Quadrature(theta, weights / weights.sum())

@@ -105,7 +105,7 @@ def smooth_density(
     linear_below: float | None = None,
     unsure: bool = True,
 ) -> dict[str, Any]:
-    """Compute a density with integral 1, and its standard error over the probes.
+    """Compute a density with integral 1, the mean over the probes, and its standard error.
 
     Parameters
     ----------
@@ -264,8 +264,8 @@ class SpectralDensity(Record, InOneLine, AttributeHints, subject="density"):
 
     @property
     def coordinate(self) -> np.ndarray:
-        """The variable of the density: the grid itself, or its decades on a log axis; see
-        `axis`.
+        """The variable of the density (p,): the grid itself, or the decades of the grid on a log
+        axis; see `axis`.
         """
         return to_coordinate(self.grid, self.axis, self.linear_below)
 
@@ -360,7 +360,7 @@ class SpectralDensity(Record, InOneLine, AttributeHints, subject="density"):
         n_grid: int = 1024,
         linear_below: float | None = None,
     ) -> SpectralDensity:
-        """Return the density of the same quadrature on another grid, axis or width, without
+        """Return a density from the same quadratures on another grid, axis or width, without
         products. The arguments are those of `spectral_density`.
         """
         look = check_grid_options(

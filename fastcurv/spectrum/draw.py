@@ -117,8 +117,8 @@ def draw_density(
 
 
 def legend_above(ax: Any, top: float) -> None:
-    """Add a legend, and extend a logarithmic axis above ``top``, its highest line, until there is
-    space for the legend.
+    """Add a legend, and extend a logarithmic vertical axis above ``top``, the highest value drawn,
+    until there is space for the legend.
     """
     names = ax.legend(frameon=False).get_texts()
     lines = 1.4 * sum(name.get_fontsize() for name in names) / 72  # height of the names in inches

@@ -249,7 +249,9 @@ class ThickRestart(EigenSearch):
     # ----------------------------------------------------------------------------------------------
 
     def _current_values(self) -> tuple[Floats, Floats]:
-        """Return the values and the bounds on their residuals, from the current basis."""
+        """Return the values (k,) of the wanted pairs and the bounds (k,) on their residuals, from
+        the current basis.
+        """
         if self.settled is not None:
             return self.settled[:2]
         self.run.reorthogonalise()

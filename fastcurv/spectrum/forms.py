@@ -166,8 +166,8 @@ def _estimated_seconds(op: Any) -> tuple[float, float]:
 
 
 def matrix_of(op: Any) -> tuple[NDArray[Any], int]:
-    """Return the matrix of an operator, not symmetrised, computed in the way that takes the least
-    time, and the number of products used.
+    """Return the matrix (n, n) of an operator, not symmetrised, computed in the way that takes the
+    least time, and the number of products used.
     """
     summed = summed_matrix(op)
     return (summed, 0) if summed is not None else matrix_by_products(op)

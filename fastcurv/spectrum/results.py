@@ -44,8 +44,8 @@ def has_rounding_scatter(samples: np.ndarray) -> bool:
 
 
 def widening_factor(m: int) -> float:
-    """Return the factor on a standard error from m samples for which two of them cover 95%: the
-    quantile of Student's t over that of the normal distribution.
+    """Return the factor by which a standard error from m samples is widened so that two standard
+    errors cover 95%: the quantile of Student's t over that of the normal distribution.
     """
     return float(stdtrit(m - 1, 0.975) / 1.959964) if m > 1 else float("nan")
 
@@ -77,7 +77,7 @@ def mean_and_error(samples: np.ndarray) -> tuple[float, float]:
 
 
 def format_number(x: float) -> str:
-    """Return x with four significant digits, for a repr."""
+    """Return x as text with four significant digits, for a repr."""
     return f"{float(x):.4g}"
 
 
@@ -109,9 +109,9 @@ class Eigenpairs(Record, AttributeHints, subject="pairs"):
     Attributes
     ----------
     values : ndarray, shape (k,)
-        Float64, ascending.
+        The eigenvalues in float64, ascending.
     vectors : ndarray, shape (n, k)
-        Orthonormal columns in the same order, in the operator's dtype.
+        The eigenvectors as orthonormal columns in the same order, in the operator's dtype.
     residuals : ndarray, shape (k,)
         ``||H u - lam u||`` or an upper bound on it, for the products as computed: up to their
         rounding, an eigenvalue of the operator lies within ``residuals[i]`` of ``values[i]``. A
@@ -206,7 +206,9 @@ class Eigenpairs(Record, AttributeHints, subject="pairs"):
 
     @property
     def _converged_by_residuals(self) -> bool:
-        """True if `converged` refers to residuals alone, although copies may have been missed."""
+        """True if some pairs converged, but the search for missed copies was left out or does not
+        apply to a single pair, so that `converged` refers to residuals alone.
+        """
         some = bool(self.converged.any()) and bool(missed_clause(self))
         return some and (not self.probed or len(self) == 1)
 

@@ -70,7 +70,10 @@ class Runs:
         return self.op if self.small is None else self.small
 
     def reserve(self, op: Any, run: Recurrence | None, steps: int) -> None:
-        """Reserve memory for `steps` products in a run, or raise MemoryError."""
+        """Reserve memory for `steps` products with `op` in the recurrence `run`, or only check the
+        limit for a new recurrence if `run` is None. Raise MemoryError if all bases together would
+        exceed `max_bytes`.
+        """
         n = op.shape[0]
         steps = min(steps, n)
         if run is not None and run.capacity >= steps:
@@ -100,7 +103,9 @@ class Runs:
         return self.probes[i]
 
     def grow(self, run: Recurrence, n_steps: int, shown: Bar = NO_PROGRESS) -> None:
-        """Extend a run to at least `n_steps` products, unless its space is exhausted."""
+        """Extend the recurrence `run` to at least `n_steps` products, unless its Krylov space is
+        exhausted.
+        """
         if run.p and run.m < n_steps:
             self.reserve(run.op, run, n_steps)
             extend_run(run, n_steps, shown)
@@ -266,8 +271,8 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
             return runs.probe(i, n_steps, shown)
 
     def steps_from(self, g: Any = None) -> int:
-        """Return the number of products of the run from `g`, or of the first run from a random
-        start.
+        """Return the number of products of the run from the start vector g, or of the first run
+        from a random start if g is None, or 0 if there is no such run.
         """
         with self.held() as runs:
             return runs.steps_from(g)
@@ -383,7 +388,8 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
 
     def start_from(self, g: Array, n_steps: int) -> Recurrence:
         """Return the run from the nonzero start vector g ``(n,)``, extended to at least n_steps.
-        The run is created if it does not exist. If threads share the run, read it inside `held`.
+        The run is created if it does not exist. If threads share the Krylov object, read the run
+        inside `held`.
         """
         with self.held() as runs:
             return runs.start_from(g, n_steps)

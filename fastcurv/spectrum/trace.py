@@ -111,7 +111,7 @@ class CountingRows:
         return Y
 
     def forms(self, V: Array) -> Floats:
-        """Return ``v'Hv`` for rows v, in float64."""
+        """Return ``v'Hv`` (k,) for the rows v of V (k, n), in float64."""
         if not self.has_quadratic:
             return row_dots(V, self.products(V))
         self._report_progress(len(V))
@@ -122,7 +122,7 @@ class CountingRows:
         return found
 
     def squares(self, V: Array) -> Floats:
-        """Return ``||Hv||^2`` for rows v, in float64."""
+        """Return ``||Hv||^2`` (k,) for the rows v of V (k, n), in float64."""
         Y = self.products(V)
         return row_dots(Y, Y)
 
@@ -190,7 +190,9 @@ class CountingRows:
             yield np.eye(min(N_BLOCK_VECTORS, self.n - start), self.n, start, self.dtype)
 
     def summed(self) -> Floats | None:
-        """Return the matrix of a small operator that sums it over rows, otherwise None."""
+        """Return the matrix (n, n) of the operator if n is at most `QUICK_DENSE_MAX_N` and the
+        operator sums the matrix over rows in less time than n products, otherwise None.
+        """
         return summed_matrix(self.op) if self.n <= QUICK_DENSE_MAX_N else None
 
     def exact_diagonal(self) -> Floats:
@@ -355,8 +357,8 @@ class Sketch:
 
 
 def leave_one_out(R: Floats) -> Floats:
-    """Return unit columns ``s_i`` along ``R^-T e_i``. Diagonal entries of R that are 0 up to
-    rounding are replaced by numbers of the size of the rounding error.
+    """Return the unit vectors ``s_i`` along ``R^-T e_i`` of `Sketch`, as columns. Diagonal entries
+    of R that are 0 up to rounding are replaced by numbers of the size of the rounding error.
     """
     m, d = len(R), np.diag(R)
     floor = np.finfo(float).eps * m * np.abs(d).max(initial=0.0)

@@ -135,7 +135,8 @@ class Tracker(ReadOnly, made_by="fastcurv.spectrum.Tracker"):
         self._records: list[SpectrumRecord] = []
 
     def __call__(self, theta: Any) -> SpectrumRecord:
-        """Record the ends of the spectrum at theta.
+        """Record the ends of the spectrum at theta. In a call that is skipped because of `every`,
+        return the last record.
 
         Parameters
         ----------
@@ -269,8 +270,9 @@ class Tracker(ReadOnly, made_by="fastcurv.spectrum.Tracker"):
 def tracker_and_callback(
     ob: Any, track: Any, call: Callable[[Any], bool] | None
 ) -> tuple[Tracker | None, Callable[[Any], bool] | None]:
-    """Return the tracker specified by `track` (True, False or a Tracker) and a callback of
-    `minimize` that records each iteration with the tracker before it calls `call`.
+    """Return the tracker specified by `track` (True, or a Tracker) and a callback of `minimize`
+    that records each iteration with the tracker before it calls `call`. If `track` is False, return
+    None and `call`.
     """
     if track is False:
         return None, call

@@ -30,7 +30,7 @@ from .linear_operator import OfWhole, Operator, Symmetric, Transposed, if_bounde
 
 CURVATURE_NAMES = {"hessian": "Hessian", "ggn": "GGN", "fisher": "empirical Fisher"}
 N_DENSE_BLOCK_COLUMNS = 64  # number of columns of the identity that to_dense multiplies at a time
-SECONDS_PER_FLOP = 5e-11  # time of one floating-point operation in estimates
+SECONDS_PER_FLOP = 5e-11  # estimated seconds of one floating-point operation
 # minimum estimated time of a product and of a matrix computed by the engine
 MIN_PRODUCT_SECONDS, MIN_MATRIX_SECONDS = 1.3e-6, 1e-5
 # minimum estimated time of a product for which several threads are faster

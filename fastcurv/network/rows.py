@@ -80,7 +80,7 @@ def locate_error(error: Exception, where: str) -> Exception:
     try:
         return type(error)(text)
     except Exception:
-        # The class of the error requires more arguments.
+        # The class of the error requires more arguments, so a built-in class is used.
         kinds = (ValueError, TypeError, OSError)
         return next(kind for kind in kinds if isinstance(error, kind))(text)
 

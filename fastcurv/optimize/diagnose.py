@@ -245,18 +245,18 @@ def _train_call(f: Facts, sizes: Any = None, phi: Any = None, more: str = "", **
         if own and not phi:
             hidden = "ob.model.activation[0]" if alike else "ob.model.activation"
         flags = {"bias": True, "residual": False, "batch_norm": False}
-        told = [
+        settings = [
             f", {name}={not usual}" for name, usual in flags.items() if getattr(m, name) != usual
         ]
-        told += [f", dtype={m.dtype.name!r}"] * (m.dtype != np.float64)
-        made = f"fc.MLP({list(sizes or m.sizes)}, {hidden}{''.join(told)}{more})"
+        settings += [f", dtype={m.dtype.name!r}"] * (m.dtype != np.float64)
+        made = f"fc.MLP({list(sizes or m.sizes)}, {hidden}{''.join(settings)}{more})"
     loss, l2 = other.get("loss", ob.loss), other.get("l2", float(np.max(ob.l2)))
     rows = f"{other.get('X', 'ob.X')}, {other.get('y', 'ob.y')}"
-    told_loss = repr(loss) if isinstance(loss, str) else "ob.loss"
+    loss_text = repr(loss) if isinstance(loss, str) else "ob.loss"
     kept = ", ob.sample_weight" * (ob.sample_weight is not None)
     kept += ", l2_biases=False" * (not ob.l2_biases)
     return (
-        f"fc.minimize(new := fc.Objective({made}, {rows}, {told_loss}, {l2:.3g}{kept}), "
+        f"fc.minimize(new := fc.Objective({made}, {rows}, {loss_text}, {l2:.3g}{kept}), "
         "new.model.init(seed=0))"
     )
 

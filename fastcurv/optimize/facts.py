@@ -312,28 +312,30 @@ def steps_of(history: Any) -> Steps:
     form, a list of losses, or None. Raise ValueError if a mapping holds no losses.
     """
     # the argument may be a result of `minimize`, which has a history
-    told = getattr(history, "history", history)
-    told = told if isinstance(told, Mapping) else {"loss": [] if told is None else told}
-    method = getattr(told, "method", None) or getattr(history, "method", None)
-    if "loss" not in told:
+    records = getattr(history, "history", history)
+    records = (
+        records if isinstance(records, Mapping) else {"loss": [] if records is None else records}
+    )
+    method = getattr(records, "method", None) or getattr(history, "method", None)
+    if "loss" not in records:
         raise ValueError(
             "history must hold losses, as a list or as 'loss' of a mapping, or be a result of "
-            f"fastcurv.minimize, got {', '.join(map(str, told)) or 'nothing'}."
+            f"fastcurv.minimize, got {', '.join(map(str, records)) or 'nothing'}."
         )
     if not isinstance(method, str):
-        method = told.get("method")
-    options: dict[str, Any] = dict(getattr(told, "options", None) or {})
-    options |= {name: told[name] for name in told if name in ("momentum", "batch_size")}
-    rate = told.get("learning_rate", options.get("learning_rate"))
-    losses = _record_numbers(told["loss"], "loss")
-    norms = _record_numbers(told.get("gradient_norm", ()), "gradient_norm")
+        method = records.get("method")
+    options: dict[str, Any] = dict(getattr(records, "options", None) or {})
+    options |= {name: records[name] for name in records if name in ("momentum", "batch_size")}
+    rate = records.get("learning_rate", options.get("learning_rate"))
+    losses = _record_numbers(records["loss"], "loss")
+    norms = _record_numbers(records.get("gradient_norm", ()), "gradient_norm")
     rates = _record_numbers(() if rate is None else rate, "learning_rate")
     size = options.get("batch_size")
     default = {"momentum": 0.9, "nesterov": 0.9}.get(str(method), 0.0)
     return Steps(
         losses,
         norms,
-        _record_numbers(told.get("iteration", np.arange(len(losses))), "iteration"),
+        _record_numbers(records.get("iteration", np.arange(len(losses))), "iteration"),
         method,
         float(rates[-1]) if rates.size else None,
         float(_record_numbers(options.get("momentum") or default, "momentum")[-1]),

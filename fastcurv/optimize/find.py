@@ -93,7 +93,7 @@ INDEX_OFFSETS = (0, -1, 1, -2, 2, -3, 3)
 MAX_TRY_STEPS = 300
 # default maximum number of steps in total: all tries plus the Newton-MR steps after them
 MAX_FOLLOW_STEPS = 1500
-MAX_NEWTON_STEPS = 300  # default maximum number of steps of all other searches
+MAX_NEWTON_STEPS = 300  # default maximum number of steps of any other search
 
 
 def check_index(index: Any, n: int) -> int:

@@ -362,7 +362,7 @@ def _minimise_smoothed(smooth: Any, theta: np.ndarray, stop: Callable[[], bool])
 # curvature above -CURVATURE_TOL (lambda_max - lambda_min) counts as not negative if n is too large
 # for all eigenvalues
 CURVATURE_TOL = 1e-4
-# maximum probability of missing curvature below that limit
+# maximum probability of missing curvature below -CURVATURE_TOL (lambda_max - lambda_min)
 MISSED_CURVATURE_PROBABILITY = 1e-3
 
 
@@ -420,11 +420,11 @@ class StationaryPoint:
 
 # minimum time limit of all checks together, which applies if the training took less
 MIN_CHECK_SECONDS = 1.0
-# the same limit if one of the checks is an eigendecomposition for a proof
+# minimum time limit of all checks together if one of them is an eigendecomposition for a proof
 MAX_PROOF_SECONDS = 30.0
 # maximum number of parameters for which all eigenvalues take about a second
 ALWAYS_DENSE_MAX_N = 1024
-DEFAULT_DENSE_BELOW = 4097  # number of parameters from which not all eigenvalues are computed
+DEFAULT_DENSE_BELOW = 4097  # number of parameters from which all eigenvalues are never computed
 MAX_MOVES = 12  # maximum number of moves to other points in one run
 # A loss counts as equal to its lower bound if it exceeds the bound by at most this fraction of the
 # excess at the start.

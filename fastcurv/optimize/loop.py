@@ -40,7 +40,8 @@ MAX_THRIFTY_ITERATIONS = 10
 # The run ends if the loss, near its lower bound, decreases in `MAX_IDLE_ITERATIONS` iterations by
 # less than this fraction of its decrease so far.
 NEGLIGIBLE_DECREASE = 1e-6
-# The loss counts as near its lower bound within this fraction of their difference at the start.
+# The loss counts as near its lower bound if the difference is at most this fraction of the
+# difference at the start.
 NEAR_BOUND_FRACTION = 1e-4
 # A run whose loss fell by less than 1% in this number of iterations is checked for kinks.
 KINK_CHECK_ITERATIONS = 100

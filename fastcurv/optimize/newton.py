@@ -354,7 +354,8 @@ class NewtonCG(Method):
             if curvature is not None
             else self._descend(d, weight)
         )
-        # The quadratic model is wrong here, as it can be at a kink.
+        # No step lowers the loss, so the quadratic model is wrong, as it can be at a kink. A step
+        # against the gradient is tried instead.
         if not moved:
             down = run.g * run.theta.dtype.type(-1.0 / max(self.bound, 1e-300))
             if self._backtrack(down) is None:

@@ -47,7 +47,8 @@ PRUNE_TOL = 1e-6
 MAX_L2 = 1.0  # first penalty of `evidence_path`
 L2_RATIO = 10**-0.5  # ratio of each penalty to the previous one
 MIN_L2 = 1e-8
-# size of the weights of a restarted unit, relative to those at the start
+# size of the weights of a restarted unit, relative to the weights of the unit at the start of the
+# path
 RESTART_SCALE = 0.1
 # maximum number of penalties with decreasing evidence, after which the search ends
 MAX_DECREASES = 2

@@ -200,7 +200,8 @@ class Run(Saved):
     near_bound = False
     # value, gradient and gradient norm at theta, from which the next `bind` reads them
     at_hand: Any = None
-    # evaluation of the loss by the engine, for objectives that allow it; otherwise None
+    # the engine's object that evaluates the loss and products, or None if the objective is called
+    # instead
     points: Any = None
     sought = False  # True once `points` was requested
     rows: Any = None

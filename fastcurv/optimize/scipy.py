@@ -77,7 +77,8 @@ def _minimize_for_scipy(
     args = () if args is None else args if isinstance(args, tuple) else (args,)
     ob = _FunctionObjective(fun, args, n_params=len(x0), **problem)
     result = minimize(ob, x0, method, **given)
-    # The caller has no objective to which this part of the message applies.
+    # This part of the message names a call that needs the objective, which the caller does not
+    # have.
     result["message"] = result["message"].replace(NO_VERDICT_CLAUSE, "")
     return result
 

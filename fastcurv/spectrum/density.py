@@ -148,7 +148,7 @@ def spectral_density(
     op = check_symmetric_operator(op)
     n_probes = check_positive_int(n_probes, "n_probes")
     n_steps = check_positive_int(n_steps, "n_steps")
-    look = check_grid_options(axis, width, grid, n_grid, linear_below)
+    smoothing = check_grid_options(axis, width, grid, n_grid, linear_below)
     rng = as_rng(seed_or_rng(seed, rng))
     n, m = op.shape[0], n_probes * min(n_steps, op.shape[0])
     whole = against is None and deflate is None and n <= m
@@ -157,10 +157,10 @@ def spectral_density(
     )
     if form.kind == "matrix":
         P, n_products = form.make()
-        return exact_density(eigvalsh(P), None, n, n_products, look, operator_dtype(op))
+        return exact_density(eigvalsh(P), None, n, n_products, smoothing, operator_dtype(op))
     small = None if form.kind == "products" else form.make()
     if isinstance(small, DenseReduction) and len(small.matrix) <= ALL_EIGENVALUES_MAX_N:
-        return exact_density(eigvalsh(small.matrix), small, n, 0, look, operator_dtype(op))
+        return exact_density(eigvalsh(small.matrix), small, n, 0, smoothing, operator_dtype(op))
     op = op if small is None else cast(Operator, small)
     deflate = (against is None and op.shape[0] <= DEFLATION_MAX_N) if deflate is None else deflate
     known, spent = known_pairs(op, against)
@@ -187,7 +187,7 @@ def spectral_density(
         quadratures = quadratures[1:]
     quadratures = [complete_quadrature(one, small, len(known.values)) for one in quadratures]
     facts = {"n_products": n_products, "ghosts": ghosts}
-    return assemble_density(quadratures, known.values, n, look, small, run.dtype, **facts)
+    return assemble_density(quadratures, known.values, n, smoothing, small, run.dtype, **facts)
 
 
 def exact_density(
@@ -195,21 +195,22 @@ def exact_density(
     small: Any,
     n: int,
     n_products: int,
-    look: dict[str, Any],
+    smoothing: dict[str, Any],
     dtype: np.dtype[Any],
 ) -> SpectralDensity:
     """Return the density of an operator (n, n) from all eigenvalues `values` of the operator, or of
-    the smaller operator `small` if there is one. `look` holds the arguments of `smooth_density`.
+    the smaller operator `small` if there is one. `smoothing` holds the arguments of
+    `smooth_density`.
     """
     one = complete_quadrature(Quadrature(values, np.full(len(values), 1 / len(values))), small)
     known = {"n_products": n_products, "n_deflated": n}
-    return assemble_density([one, one], np.zeros(0), n, look, small, dtype, **known)
+    return assemble_density([one, one], np.zeros(0), n, smoothing, small, dtype, **known)
 
 
 def density_of(values: Floats, dtype: np.dtype[Any]) -> SpectralDensity:
     """Return the density of an operator of this dtype from all eigenvalues ``values (n,)``."""
-    look = check_grid_options("linear", None, None, 1024, None)
-    return exact_density(values, None, len(values), 0, look, dtype)
+    smoothing = check_grid_options("linear", None, None, 1024, None)
+    return exact_density(values, None, len(values), 0, smoothing, dtype)
 
 
 class Quadrature(NamedTuple):
@@ -368,14 +369,14 @@ def assemble_density(
     quadratures: list[Quadrature],
     exact: Floats,
     n: int,
-    look: dict[str, Any],
+    smoothing: dict[str, Any],
     small: Reduction | None,
     dtype: np.dtype[Any],
     **facts: Any,
 ) -> SpectralDensity:
     """Return a `SpectralDensity` from the quadratures of the probes for the full operator (n, n) of
     the given dtype, and the deflated eigenvalues `exact`. `small` is the smaller operator used, or
-    None. `look` holds the arguments of `smooth_density`, and `facts` further attributes of the
+    None. `smoothing` holds the arguments of `smooth_density`, and `facts` further attributes of the
     result.
     """
     q = max(len(one.nodes) for one in quadratures)
@@ -392,5 +393,5 @@ def assemble_density(
     largest = float(np.abs(nodes[weights > 0]).max(initial=0.0))
     steps = n if facts["n_deflated"] >= n else NODE_ERROR_EPS
     facts["rounding"] = max(steps, NODE_ERROR_EPS) * float(np.finfo(dtype).eps) * largest
-    spread = smooth_density(nodes, weights, **look, unsure=facts["n_deflated"] < n)
+    spread = smooth_density(nodes, weights, **smoothing, unsure=facts["n_deflated"] < n)
     return SpectralDensity(nodes=nodes, weights=weights, n=n, **facts, **spread)

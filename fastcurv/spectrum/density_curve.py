@@ -56,7 +56,8 @@ def check_grid_options(
     }
 
 
-# minimum width for each grid point, relative to the largest node
+# minimum width of a Gaussian, relative to the number of grid points times the largest coordinate of
+# a node, at which float64 resolves the grid
 MIN_RELATIVE_WIDTH = float(np.finfo(np.float64).eps) / 4
 # Nodes whose spread, relative to the largest node, is below this value count as one eigenvalue.
 EQUAL_NODES_TOL = 1e-13
@@ -363,11 +364,11 @@ class SpectralDensity(Record, InOneLine, AttributeHints, subject="density"):
         """Return a density from the same quadratures on another grid, axis or width, without
         products. The arguments are those of `spectral_density`.
         """
-        look = check_grid_options(
+        smoothing = check_grid_options(
             self.axis if axis is None else axis, width, grid, n_grid, linear_below
         )
         return replace(
-            self, **smooth_density(self.nodes, self.weights, **look, unsure=not self.exact)
+            self, **smooth_density(self.nodes, self.weights, **smoothing, unsure=not self.exact)
         )
 
     def merge(self, other: SpectralDensity) -> SpectralDensity:

@@ -121,7 +121,8 @@ def legend_above(ax: Any, top: float) -> None:
     until there is space for the legend.
     """
     names = ax.legend(frameon=False).get_texts()
-    lines = 1.4 * sum(name.get_fontsize() for name in names) / 72  # height of the names in inches
+    # height of the legend's entries in inches
+    lines = 1.4 * sum(name.get_fontsize() for name in names) / 72
     share = (lines + 0.15) / (ax.get_window_extent().height / ax.figure.dpi)
     low, high = ax.get_ylim()
     if ax.get_yscale() == "log" and share < 0.6 and top > low > 0:

@@ -62,7 +62,7 @@ from .results import MIN_MISSED_WITHIN_TOLS, Eigenpairs
 MISS_PROBABILITY = 0.003
 # A search for k pairs usually takes N_FIRST_PRODUCTS + N_PRODUCTS_PER_PAIR k products.
 N_FIRST_PRODUCTS, N_PRODUCTS_PER_PAIR = 24, 4
-# probability of error of `unseen` if MISS_PROBABILITY was not reached
+# probability that `unseen` is too small, if MISS_PROBABILITY was not reached
 MISSED_WITHIN_PROBABILITY = 0.05
 # maximum expected time of a search during which Ctrl-C is deferred to the end
 MAX_UNINTERRUPTED_SECONDS = 1e-3
@@ -103,7 +103,8 @@ def extreme_pairs(
         P, n_products = inner
         return pairs_from_matrix(P, asked, dtype, against=deflated, n_products=n_products)
     tol = resolve_tol(asked.tol, dtype)
-    # The square of the contamination, times the largest |lam|, becomes part of every residual.
+    # Basis vectors are kept orthogonal up to `contamination`, whose square, times the largest
+    # |lam|, becomes part of every residual.
     loose = 0.1 if asked.relative == "scale" else 0.03
     most = min(resolve_max_basis(asked.max_basis, k, n, dtype), n)
     contamination = min(max(loose * tol**0.5, eps_of(dtype) ** 0.5), 0.03 * loose)

@@ -28,7 +28,7 @@ TWO_VALUED_WIDENING_FACTOR = 3.0
 # equal, and show no scatter, with probability at most 1/20. With fewer samples, probes are uniform
 # on a sphere.
 MIN_ALIKE_ESTIMATES = 11
-# minimum `unseen`, in tolerances, that results report; closer eigenvalues count as found
+# Results mention `unseen` only if it exceeds this number of tolerances.
 MIN_MISSED_WITHIN_TOLS = 64
 
 

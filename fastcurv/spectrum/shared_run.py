@@ -367,7 +367,7 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
         """
         n_probes = check_positive_int(n_probes, "n_probes")
         n_steps = None if n_steps is None else check_positive_int(n_steps, "n_steps")
-        look = check_grid_options(axis, width, grid, n_grid, linear_below)
+        smoothing = check_grid_options(axis, width, grid, n_grid, linear_below)
         with self.held() as runs:
             n_steps = max(80, runs.steps_from()) if n_steps is None else n_steps
             before = runs.n_products
@@ -377,7 +377,7 @@ class Krylov(ReadOnly, made_by="fastcurv.spectrum.Krylov"):
                 [complete_quadrature(gauss_quadrature(run), self.small) for run in probes],
                 np.zeros(0),
                 self.n,
-                look,
+                smoothing,
                 self.small,
                 self.dtype,
                 n_products=sum(run.m for run in probes),

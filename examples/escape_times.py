@@ -1,5 +1,5 @@
-"""L7, L17. The time that gradient descent stays near a saddle is predicted by the most negative
-eigenvalue, the rate, the momentum and the distance of the start.
+"""L7, L17. While the loss is quadratic, the time that gradient descent stays near a saddle is
+predicted by the most negative eigenvalue, the rate, the momentum and the distance of the start.
 
 Along the eigenvector of the lowest eigenvalue, -m, a step of gradient descent with rate a
 multiplies the distance by 1 + a m. With momentum b the distance grows by the larger root of z^2 -

@@ -1,7 +1,9 @@
-"""L18. The whole Hessian costs about n products with it; one product stays cheap as n grows.
+"""L18. The whole Hessian costs tens to hundreds of products with it, and more as n grows; one
+product stays cheap.
 
 For networks of growing width that read digits, the time of one product H v is compared with that of
-the whole matrix, which has n columns. This is why methods for large networks use only products.
+the whole matrix. It has n columns; many are computed together, so it costs fewer than n products.
+This is why methods for large networks use only products.
 
 Not shown: the cost of an eigenvalue, which is tens to hundreds of products.
 """
@@ -39,7 +41,7 @@ def main(scale="normal", out="pictures"):
     ax.minorticks_off()
     ax.set_xlabel("parameters $n$")
     ax.set_ylabel("seconds")
-    ax.set_title("The whole Hessian costs about $n$ products")
+    ax.set_title("The whole Hessian costs tens\nto hundreds of products")
     ax.legend(frameon=False, loc="upper left")
     return Outcome(
         f"The whole Hessian took {ratios[0]:.0f} times as long as one product at n = {n[0]} and "

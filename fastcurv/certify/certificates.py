@@ -110,8 +110,8 @@ class Certificates(ReadOnly):
 
     @rounding_to_nearest
     def residual_bounds(self, theta: ArrayLike, radius: float) -> majorants.ResidualBounds | None:
-        """Return the residuals at theta with the bounds for Kantorovich's theorem, or None unless
-        the loss is mse; see `fastcurv.certify.majorants`.
+        """Return the residuals at theta with the bounds for Kantorovich's theorem on the ball of
+        radius `radius`, or None unless the loss is mse; see `fastcurv.certify.majorants`.
         """
         return majorants.residual_bounds(self.objective, theta, radius)
 

@@ -372,7 +372,7 @@ def residual_bounds(ob: Any, theta: ArrayLike, radius: float) -> ResidualBounds 
     """Return the bounds for Kantorovich's theorem on ``R = 0``, or None unless the loss is mse with
     weights >= 0 and the network has no batch normalisation.
 
-    The Lipschitz constant is infinite if a kink may lie in the ball.
+    The Lipschitz constant is infinite if a kink may lie in the ball of radius `radius`.
     """
     weight = ob.sample_weight
     proper = weight is None or np.min(weight) >= 0

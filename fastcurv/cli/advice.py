@@ -62,13 +62,13 @@ class Shell:
         """
         recipe = recipe or self.recipe
         usual = Recipe(recipe.data)
-        told = {
+        changed = {
             f.name: getattr(recipe, f.name)
             for f in fields(Recipe)
             if f.name not in ("data", "digest", "n_outputs")
             and getattr(recipe, f.name) != getattr(usual, f.name)
         }
-        return _command_line("train", recipe.data, *_training_options(told | options))
+        return _command_line("train", recipe.data, *_training_options(changed | options))
 
     def in_commands(self, text: str) -> str:
         """Return a text with commands and options in place of Python calls and arguments."""

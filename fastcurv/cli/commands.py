@@ -135,9 +135,9 @@ def train(args: Namespace, out: Output) -> int:
             save(best[0])
         raise
     shell = save(theta)
-    asked, end = args.refine != "none", results[-1][1] if results else None
-    done = not asked or (end is not None and bool(end.success))
-    if asked and end is not None:
+    refining, end = args.refine != "none", results[-1][1] if results else None
+    done = not refining or (end is not None and bool(end.success))
+    if refining and end is not None:
         out.say(f"  {shell.in_commands(ending_message(end))}")
     out.say(
         f"saved {out.facts['out']}"

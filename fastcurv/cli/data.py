@@ -269,10 +269,10 @@ def data_digest(X: np.ndarray, y: np.ndarray) -> str:
     order of the machine.
     """
     wide = {"f": "<f8", "i": "<i8", "u": "<i8", "b": "<i8"}
-    told = y.astype(wide.get(y.dtype.kind, y.dtype.newbyteorder("<")))
+    targets = y.astype(wide.get(y.dtype.kind, y.dtype.newbyteorder("<")))
     found = hashlib.sha256(np.ascontiguousarray(X, "<f8"))
     found.update(str(y.shape).encode())
-    found.update(told.tobytes())
+    found.update(targets.tobytes())
     return found.hexdigest()[:16]
 
 
@@ -335,8 +335,8 @@ def encode_targets(
     if LOSSES[loss].targets == "numbers":
         if y.dtype.kind in "US":
             raise ValueError(f"{source}: y must hold numbers for {loss}, got words.")
-        y, asked = y.astype(np.float64).reshape(len(y), -1), LOSSES[loss].given
-        width = y.shape[1] * (1 if asked is None else asked.per_target)
+        y, user_loss = y.astype(np.float64).reshape(len(y), -1), LOSSES[loss].given
+        width = y.shape[1] * (1 if user_loss is None else user_loss.per_target)
     else:
         labels = tuple(np.unique(y).tolist())
         y, width = _encode_classes(source, y, loss, given)

@@ -40,7 +40,7 @@ CONFIDENCE_LEVEL = 0.95  # confidence level of intervals
 # penalties tried for a linear model, in this order; classes that are separable need small ones
 LINEAR_PENALTIES = (100.0, 10.0, 1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
 MAX_IDLE_PENALTIES = 3  # maximum number of successive penalties without a lower loss
-LINEAR_STEPS = (10**-0.5, 10**0.5)  # factors of the best of these penalties that are tried, too
+LINEAR_STEPS = (10**-0.5, 10**0.5)  # further penalties that are tried, relative to the best
 LINEAR_GRADIENT_TOL = 1e-10  # gradient norm at which the fit of a linear model in float64 ends
 MAX_LINEAR_PARAMS = 1000  # maximum number of parameters of a linear model that is fitted
 # maximum number of flops for the Hessian of a linear model; up to ten are fitted, which then takes

@@ -264,11 +264,11 @@ def _add_score(page: Page) -> None:
     count = int(found.rows.sum())
     score, fitted = fit.score(found.left_out, found.rows), fit.score(fit.predictions())
     which = f"all {count} of them" if count == fit.n else f"{count} of {fit.n}"
-    how = "" if found.closed else f", in {_folds_phrase(found)}"
+    source = "" if found.closed else f", in {_folds_phrase(found)}"
     early = getattr(fit.est, "early_stopping", False)
     known = "all rows, some of which stopped the fit" if early else "the rows it was fitted to"
     sentence = (
-        f"{page.score_name} on rows left out, {which}{how}: {page.score(score)} (on {known}: "
+        f"{page.score_name} on rows left out, {which}{source}: {page.score(score)} (on {known}: "
         f"{page.score(fitted)})."
     )
     code = "out.score" if _is_score_of_loss(fit) else "score(left_out, slice(None))"
@@ -354,7 +354,7 @@ def _add_interval(page: Page) -> None:
             f"{CONFIDENCE_LEVEL}))"
         )
         code = "np.median(high - low) / 2"
-        how = "jackknife+"
+        source = "jackknife+"
     else:
         errors = np.sort(np.abs(fit.y - found.left_out)[found.rows])
         # By exchangeability, the ceil(level (N + 1))-th smallest error bounds the error of a new
@@ -362,7 +362,7 @@ def _add_interval(page: Page) -> None:
         place = math.ceil(CONFIDENCE_LEVEL * (len(errors) + 1)) - 1
         width = float(errors[place]) if place < len(errors) else math.inf
         code = f"np.sort(np.abs(y - left_out))[{place}]"
-        how = _folds_phrase(found)
+        source = _folds_phrase(found)
     if not math.isfinite(width):
         count = int(found.rows.sum())
         _add_sentence(
@@ -370,7 +370,7 @@ def _add_interval(page: Page) -> None:
         )
         return
     sentence = (
-        f"A new prediction is within {width:.3g} of the truth for 95% of new rows ({how}, "
+        f"A new prediction is within {width:.3g} of the truth for 95% of new rows ({source}, "
         "estimated)."
     )
     _add_sentence(page, sentence, [page.call("half_width", width, code, f"{width:.3g}")])

@@ -535,11 +535,11 @@ def build_parser() -> argparse.ArgumentParser:
     version = pack_argument("--version", action="version", version=f"fastcurv {VERSION}")
     parser.add_argument(*version[0], **version[1])
     group = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, told in COMMANDS.items():
-        words = {key: text for key, text in told.items() if key != "options"}
+    for name, entry in COMMANDS.items():
+        words = {key: text for key, text in entry.items() if key != "options"}
         command = group.add_parser(name, epilog=_EPILOG, **words)
-        for names, how in (JSON_OPTION, version, *told["options"]):
-            command.add_argument(*names, **how)
+        for names, settings in (JSON_OPTION, version, *entry["options"]):
+            command.add_argument(*names, **settings)
     return parser
 
 

@@ -159,7 +159,7 @@ def _class_columns(name: str, outputs: np.ndarray, coding: Coding, wanted: bool)
 
 def _number_columns(name: str, outputs: np.ndarray, given: Any, coding: Coding) -> Columns:
     """Return predictions in the units of y, and for ``gaussian_nll`` also standard deviations, as
-    columns by name. `given` is the `LossFunction` of a loss that is evaluated as one, or None.
+    columns by name. `given` is the attribute of that name in `LOSSES`, a `LossFunction` or None.
     """
     if given is not None and given.exponential:
         outputs = np.exp(outputs)

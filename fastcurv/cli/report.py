@@ -184,9 +184,9 @@ class Report:
     def _repr_html_(self) -> str:
         """Return the page in a separate frame, for notebooks."""
         page = html.escape(self.to_html(), quote=True)
-        look = f"width:100%;height:{FRAME_HEIGHT_PIXELS}px;border:0"
+        style = f"width:100%;height:{FRAME_HEIGHT_PIXELS}px;border:0"
         title = html.escape(self.title, quote=True)
-        return f'<iframe title="{title}" style="{look}" srcdoc="{page}"></iframe>'
+        return f'<iframe title="{title}" style="{style}" srcdoc="{page}"></iframe>'
 
     def section(self, heading: str) -> Report:
         """Start a section with a heading."""
@@ -206,7 +206,7 @@ class Report:
         numeric = [all(_is_number(row[i]) for row in cells) for i in range(len(header))]
         widths = [max(len(_to_json_value(c)) for c in column) for column in zip(header, *cells)]
         stacked = len(header) > 2 and sum(widths) > NARROW_SCREEN_CHARACTERS
-        look = "wide stacked" if stacked else "wide"
+        css_class = "wide stacked" if stacked else "wide"
         labels = header if stacked else [""] * len(header)
         head = "".join(_table_cell("th", name, right) for name, right in zip(header, numeric))
         body = "".join(
@@ -216,7 +216,7 @@ class Report:
             for row in cells
         )
         return self._add(
-            f'<div class="{look}"><table><thead><tr>{head}</tr></thead>\n'
+            f'<div class="{css_class}"><table><thead><tr>{head}</tr></thead>\n'
             f"<tbody>\n{body}</tbody></table></div>"
         )
 
@@ -421,9 +421,9 @@ def _to_json_value(x: Any) -> str:
 
 
 def _table_cell(tag: str, value: Any, right: bool, label: str = "") -> str:
-    look = ' class="number"' if right else ""
-    look += f' data-label="{html.escape(label, quote=True)}"' if label else ""
-    return f"<{tag}{look}>{_escape_markup(_to_json_value(value))}</{tag}>"
+    attributes = ' class="number"' if right else ""
+    attributes += f' data-label="{html.escape(label, quote=True)}"' if label else ""
+    return f"<{tag}{attributes}>{_escape_markup(_to_json_value(value))}</{tag}>"
 
 
 def _escape_markup(text: Any) -> str:

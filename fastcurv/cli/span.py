@@ -50,9 +50,9 @@ def restrict_to_row_space(ob: Objective, theta: Any) -> tuple[Objective, np.ndar
     rank = int((sizes > sizes[0] * max(X.shape) * np.finfo(X.dtype).eps).sum())
     basis = basis[:rank].T
     model, theta = change_input_basis(ob.model, theta, basis)
-    how = ob.loss, ob.l2, ob.sample_weight, ob.n_threads, ob.memory
+    settings = ob.loss, ob.l2, ob.sample_weight, ob.n_threads, ob.memory
     rows = left[:, :rank] * sizes[:rank]
-    return Objective(model, rows, ob.y, *how, l2_biases=ob.l2_biases), theta, basis
+    return Objective(model, rows, ob.y, *settings, l2_biases=ob.l2_biases), theta, basis
 
 
 def change_input_basis(model: MLP, theta: Any, basis: np.ndarray) -> tuple[MLP, np.ndarray]:

@@ -430,17 +430,17 @@ def _read_checksum(path: str, metadata: Any, head: bytes) -> tuple[str | None, A
     `head` holds all bytes before the data.
     """
     known = metadata if isinstance(metadata, dict) else {}
-    told = known.get(_CHECKSUM_KEY)
-    if told is None:
+    checksum = known.get(_CHECKSUM_KEY)
+    if checksum is None:
         if _FACTS_KEY in known and any(
             re.fullmatch("[0-9a-f]{64}", str(v)) for v in known.values()
         ):
             # The file has a checksum under a damaged key.
             raise checksum_error(path)
         return None, None
-    if told != head[_CHECKSUM_OFFSET : _CHECKSUM_OFFSET + 64].decode("latin-1"):
+    if checksum != head[_CHECKSUM_OFFSET : _CHECKSUM_OFFSET + 64].decode("latin-1"):
         raise checksum_error(path)
-    return told, hashlib.sha256(
+    return checksum, hashlib.sha256(
         head[:_CHECKSUM_OFFSET] + _CHECKSUM_ZEROS + head[_CHECKSUM_OFFSET + 64 :]
     )
 
@@ -460,8 +460,8 @@ def _checked_entries(
             isinstance(x, list) and all(type(i) is int and 0 <= i < 1 << 63 for i in x)
             for x in (shape, place)
         )
-        told = isinstance(code, str) and code in _DTYPE_CODES and lists
-        if not told or len(shape) > _MAX_AXES or len(place) != 2:
+        is_valid = isinstance(code, str) and code in _DTYPE_CODES and lists
+        if not is_valid or len(shape) > _MAX_AXES or len(place) != 2:
             raise ValueError(
                 f"{path} must have a dtype, a shape and offsets for the array {called}, got an "
                 "invalid entry. Use an undamaged copy."
@@ -517,12 +517,12 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], d
         size = os.fstat(raw.fileno()).st_size
         header, head = _read_header(path, raw, size)
         metadata = header.pop("__metadata__", None)
-        told, digest = _read_checksum(path, metadata, head)
+        checksum, digest = _read_checksum(path, metadata, head)
         arrays = {
             name: _read_array(path, raw, kind, shape, digest)
             for name, kind, shape in _checked_entries(path, header, size - len(head))
         }
-    if digest is not None and digest.hexdigest() != told:
+    if digest is not None and digest.hexdigest() != checksum:
         raise checksum_error(path)
     if not isinstance(metadata, dict) or _FACTS_KEY not in metadata:
         return arrays, {}

@@ -300,8 +300,8 @@ def eigh_tridiagonal(diagonal: Floats, beside: Floats) -> tuple[Floats, Floats]:
     exponent = int(np.frexp(size)[1])
     d, e = np.ldexp(d, -exponent), np.ldexp(e, -exponent)
     # the LAPACK driver with the smallest residuals
-    how = {"lapack_driver": "stemr", "check_finite": False}
-    found = _try_driver(partial(linalg.eigh_tridiagonal, d, e, **how))
+    options = {"lapack_driver": "stemr", "check_finite": False}
+    found = _try_driver(partial(linalg.eigh_tridiagonal, d, e, **options))
     if found is None or not _have_small_residuals(d, e, *found):
         found = eigh(np.diag(d) + np.diag(e, 1) + np.diag(e, -1))
     return undo_scaling(found[0], exponent), found[1]

@@ -163,7 +163,7 @@ class Graph:
             kind = held.type
             held = helper.get_attribute_value(held)
             if not hasattr(held, "dims"):
-                # the codes of FLOAT and FLOATS
+                # 1 and 6 are the codes of FLOAT and FLOATS
                 return np.asarray(held, np.float32 if kind in (1, 6) else None)
         size = math.prod(held.dims)
         if not 0 <= size < 2**48:

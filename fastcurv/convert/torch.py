@@ -267,9 +267,9 @@ def _steps_of_node(module: Any, node: Any, at: Any, saved: list[Any], name: str)
         raise unsupported_layer(f"{said}, {node.op.replace('_', ' of a ')} {called},")
     words = {key: x for key, x in node.kwargs.items() if key not in ("inplace", "_stacklevel")}
     given = {**FUNCTION_DEFAULTS.get(kind, {}), **words, **dict(zip(names, rest))}
-    told = given.pop("dtype", None) is not None or not set(given) <= set(names)
+    has_unknown = given.pop("dtype", None) is not None or not set(given) <= set(names)
     # A further argument that is True or False selects the in-place variant.
-    if told or not all(isinstance(x, bool) for x in rest[len(names) :]):
+    if has_unknown or not all(isinstance(x, bool) for x in rest[len(names) :]):
         raise unsupported_layer(f"{said} with arguments of its own")
     if kind == "Linear":
         own = dict(module.named_parameters(remove_duplicate=False))
@@ -369,9 +369,9 @@ def _is_row_flatten(stack: Stack, kind: str, module: Any, name: str) -> bool:
     """
     said, wanted = f"{name}, which may join rows,", SUPPORTED_STEPS_TEXT
     if kind == "Flatten":
-        asked = module.start_dim, module.end_dim
-        shape = FLATTEN_SHAPES.get(asked, [])
-        said = f"{name} with start_dim={asked[0]} and end_dim={asked[1]}, which joins rows,"
+        ends = module.start_dim, module.end_dim
+        shape = FLATTEN_SHAPES.get(ends, [])
+        said = f"{name} with start_dim={ends[0]} and end_dim={ends[1]}, which joins rows,"
     elif kind == "squeeze":
         shape = [-1] if module.dim in (None, 1, -1) else []
         said = f"{name} of dim={module.dim}, which may join rows,"

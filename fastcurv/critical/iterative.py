@@ -1,5 +1,5 @@
-"""The inertia where n is too large for a matrix: proofs on one side of the spectrum and a risk of
-having missed curvature on the other, or all eigenvalues where the rows reach few dimensions.
+"""The inertia if n is too large for a matrix: proofs for one side of the spectrum and the risk of
+having missed curvature on the other, or all eigenvalues if the rows reach few dimensions.
 """
 
 from __future__ import annotations
@@ -7,12 +7,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator
 
 from ..common.checks import apply_checked, as_rng, operator_dtype
@@ -24,16 +23,15 @@ from ..common.objectives import (
     gradient_at,
     probe_directions,
 )
-from ..common.protocols import Floats, ProvedReach
+from ..common.protocols import Floats
 from ..common.runtime import Budget, raise_if_interrupted, time_is_up
 from ..common.vectors import norm_with_floor, safe_norm
 from ..krylov.lanczos import Recurrence, combine, ritz_decomposition
 from ..krylov.trust_region import exhausted_risk, lanczos_risk, lanczos_steps, least_residual_step
-from ..spectrum.dense import symmetric_part
 from ..spectrum.eigsh import eigsh
-from ..spectrum.forms import MAX_DENSE_ROWS, reduced_operator_of
+from ..spectrum.forms import reduced_operator_of
 from .decide import UNTRIED_CONTRACTION, Nearness, Pair, Proof, Spectrum
-from .dense import ZERO_CURVATURE_TOL, DenseHessian, check_theorem_across_orbits, eigenvalue_signs
+from .dense import ZERO_CURVATURE_TOL, check_theorem_across_orbits
 from .evidence import (
     MAX_RELATIVE_STEP,
     ClassifyOptions,
@@ -43,7 +41,6 @@ from .evidence import (
     curvature_floor,
     independent_basis,
     offers_symmetries,
-    spectral_norm,
     symmetry_tangents,
     third_bound,
 )
@@ -58,7 +55,8 @@ from .nearness import (
     newton_step,
     stable_along_step,
 )
-from .theorem import EPS, ROUND_UP_FACTOR, Contraction, Slice, eta_bound, kantorovich, two_signs
+from .range_spectrum import Reached, range_spectrum
+from .theorem import EPS, ROUND_UP_FACTOR, Contraction, eta_bound, kantorovich, two_signs
 
 # --------------------------------------------------------------------------------------------------
 # Lanczos runs for a verdict, within a budget; they collect vectors of extreme curvature.
@@ -86,13 +84,15 @@ class InertiaSearch:
         self.candidates: list[tuple[float, Floats]] = []  # pairs (Rayleigh quotient, unit vector)
         self.n_negative, self.n_positive = 0, 0
         self.seen: set[int] = set()  # signs of curvature found above the threshold for zero
-        # end of the spectrum known from a single Rayleigh quotient, if the budget allows only one
+        # the Rayleigh quotient of one random vector, used for both ends of the spectrum if the
+        # budget allows no more
         self.only: SpectrumEnd | None = None
         self.symmetry = np.zeros((H.n, 0))  # orthonormal columns of proved symmetries
         # number of proved symmetry directions, None if they were not searched for
         self.n_symmetry: int | None = None
         given = ask.krylov
-        # space of smaller dimension for runs from random starts, or None if it does not save time
+        # operator on a space of smaller dimension for runs from random starts, or None if this
+        # saves no time
         self.small: Any = reduced_operator_of(H.native, None) if given is None else given.small
 
     @property
@@ -112,8 +112,10 @@ class InertiaSearch:
     ) -> Any:
         """Run Lanczos for at most `steps` block steps, and store the ends of its spectrum.
 
-        The start is an array (p, n), or None for a random vector. The result is None if no step is
-        possible.
+        The start is an array (p, n), or None for a random vector. `d` are the scale factors of the
+        parameters if `op` is ``d H d``. The run ends early if ``stop(run)`` is true, which is
+        tested every 20 steps. `against` are rows to which the basis is kept orthogonal. Return the
+        run, or None if no step is possible.
         """
         block, n = 1 if start is None else len(start), op.shape[0]
         steps = int(min(steps, self.budget.left // block))
@@ -158,7 +160,7 @@ class InertiaSearch:
             self.H.norm = self.made_by.norm = max(self.H.norm, run.scale)
             bound = self.small.rounding_bound if inside else self.made_by.bound
             units = inner if inside else [u for _, u in self.candidates[-2:]]
-            # rounding bound of two vectors, used for all Ritz values
+            # maximum rounding bound of the two end vectors, used for all Ritz values
             slack = max(bound(u) for u in units)
             error = safe_norm(run.err[: run.m]) + 2 * run.m**0.5 * slack + self.H.asymmetry
             self.n_negative = max(self.n_negative, int((values < -error).sum()))
@@ -168,8 +170,8 @@ class InertiaSearch:
         return run
 
     def vectors(self, run: Any, S: Floats) -> Floats:
-        """Return rows ``(k, n)`` of parameter space for the columns of S, given in the basis of a
-        run.
+        """Return the k columns of S, which are coordinates in the basis of `run`, as rows ``(k,
+        n)`` of parameter space.
         """
         found = combine(run.rows[: run.m], S)
         return np.asarray(self.small.embed(found) if run.op is self.small else found)
@@ -183,7 +185,8 @@ class InertiaSearch:
     ) -> Any:
         """Run Lanczos like `run`, but as part of a run of the caller's `Krylov`.
 
-        The shared run already holds `held` products, and ``grow(k)`` extends it to k.
+        The shared run already holds `held` products, and ``grow(k)`` extends the run to k products
+        and returns it.
         """
         steps = int(min(max(steps, held), held + self.budget.left))
         if steps < 1:
@@ -257,9 +260,9 @@ class InertiaSearch:
         """Find an orthonormal basis of proved symmetry directions, unless there are too many or
         they are not needed.
 
-        A direction is taken only if the norm of its product with H is at most
-        `MAX_SYMMETRY_COUPLING` times the threshold for negative curvature. This changes no
-        eigenvalue by more than twice that amount, which the bound on the risk includes.
+        A direction is used only if the norm of its product with H is at most
+        `MAX_SYMMETRY_COUPLING` times the threshold for negative curvature. Projecting it out then
+        changes no eigenvalue by more than twice that norm, for which the bound on the risk allows.
         """
         ask, H = self.ask, self.H
         if not self.one_sided or not offers_symmetries(ask.ob):
@@ -310,8 +313,8 @@ class InertiaSearch:
         return small and not self.is_symmetry(end.vector)
 
     def estimate_norm(self) -> None:
-        """Multiply one random vector by H to estimate its norm, if the budget is too small for more
-        or no direction is left to search.
+        """Estimate the norm of H by its product with one random vector, if the budget is too small
+        for more products or no direction is left to search.
         """
         v = self.rng.standard_normal(self.H.n)
         end = self.spectrum_end(v / np.linalg.norm(v))
@@ -347,8 +350,9 @@ class InertiaSearch:
 
 
 def has_both_signs(run: Any) -> bool:
-    """Return True if a run may stop: it has a positive Ritz value, and its lowest one is negative
-    beyond its error and beyond the threshold for zero, with a relative error of at most one half.
+    """Return True if a run has found curvature of both signs: its largest Ritz value is above the
+    error and the threshold for zero, and its smallest is below minus both, with a relative error of
+    at most one half.
     """
     values, S = ritz_decomposition(run)
     residual = safe_norm(run.coupling() @ S[:, 0]) if run.p else 0.0
@@ -357,163 +361,42 @@ def has_both_signs(run: Any) -> bool:
 
 
 # --------------------------------------------------------------------------------------------------
-# All eigenvalues, for Hessians whose products are proved to reach few dimensions, as when there are
-# fewer rows than units. On the dimensions out of reach H is `rest` times the identity; on the
-# others it is a matrix that is small enough to decompose. So the inertia is known as at small n,
-# and Kantorovich's theorem holds with ``1 / beta`` the smallest size of any eigenvalue.
+# The strategy: the search for both ends of the spectrum, proofs near a critical point, and
+# measurements if there is no proof.
 
-N_MATRIX_FREE_PROOF_PRODUCTS = 40  # number of products reserved for proofs without the matrix
-# Curvature below this fraction of ||H|| is too weak for a measurement of whether its sign is
-# stable.
+# minimum curvature, as a fraction of ||H||, at which the stability of its sign is measured; the
+# rounding of smaller curvature is too large
 MIN_CREDIBLE_CURVATURE = 1e-8
-# maximum loss of norm of a unit symmetry direction under projection onto the range space
-MAX_NORM_LOSS = 1e-9
-
-
-@dataclass(frozen=True, eq=False)
-class Reached(Slice):
-    """All eigenvalues of H on the complement of a span of symmetries: `values` in the range space,
-    with eigenvectors ``E vectors`` (E embeds that space), and `rest` outside it.
-    """
-
-    space: ProvedReach = field(kw_only=True)
-
-    @property
-    def signs(self) -> NDArray[np.int_]:
-        """The sign (-1, 0 or 1) of every eigenvalue in the range space, which is 0 within the
-        error.
-        """
-        return eigenvalue_signs(self)
-
-    def with_inertia(self, seen: Spectrum) -> Spectrum:
-        """Return the spectrum `seen` with the inertia of H. Symmetries count if they were projected
-        out, or all count if no eigenvalue outside the space is known.
-        """
-        signs, rest, n, s = self.signs, self.space.rest, self.space.n_rest, seen.n_symmetry
-        positive = int((signs == 1).sum()) + n * (rest > self.error)
-        negative = int((signs == -1).sum())
-        zero = self.space.n - positive - negative
-        return replace(
-            seen,
-            n_positive=positive,
-            n_negative=negative,
-            n_zero=zero,
-            n_symmetry=s if s is None or not rest else int(self.span.shape[1]),
-            n_negative_bounds=(negative, negative + zero),
-            weakest=self.smallest,
-            weakest_error=self.error,
-            reach=self.space,
-        )
-
-    @property
-    def smallest(self) -> float:
-        """The smallest absolute value of a computed eigenvalue."""
-        return float(min(np.abs(self.values).min(initial=np.inf), abs(self.space.rest)))
-
-    @property
-    def min_abs_eigenvalue(self) -> float:
-        """A lower bound on the absolute values of all eigenvalues, negative if none is known."""
-        return self.smallest - self.error
-
-    def solve(self, g: Floats) -> Floats:
-        """Return ``H^-1 g``."""
-        inner = self.space.project(g[None])[0]
-        y = self.vectors @ ((self.vectors.T @ inner) / self.values)
-        return np.asarray((g - self.space.embed(inner)) / self.space.rest + self.space.embed(y))
-
-    def step(self, H: Products, g: Floats) -> Floats:
-        """Return Newton's step orthogonal to the symmetries, with one step of iterative
-        refinement.
-        """
-        x = self.off_span(-self.solve(self.off_span(g)))
-        return self.off_span(x - self.solve(self.off_span(g + H(x))))
-
-    def select_weakest(self, k: int) -> tuple[Floats, Floats]:
-        """Return the k smallest eigenvalues in absolute value in the range space that are known to
-        be nonzero, and their vectors as columns.
-        """
-        order = np.argsort(np.abs(self.values))
-        order = order[self.signs[order] != 0][:k]
-        return self.values[order], _embed_columns(self.space, self.vectors[:, order])
-
-    def extremes(self) -> list[tuple[float, Floats]]:
-        """Return the extreme eigenvalues of H with their vectors, including `rest` if it is
-        extreme.
-        """
-        inside, rest = self.values, self.space.rest
-        found = [
-            (float(inside[i]), _embed_columns(self.space, self.vectors[:, [i]])[:, 0])
-            for i in (0, -1)
-            if inside.size
-        ]
-        if self.space.n_rest and not (inside.size and inside[0] <= rest <= inside[-1]):
-            found.append((rest, self.space.outside()))
-        return found
-
-
-def range_spectrum(ask: ClassifyOptions, H: Products, left: float, Q: Floats) -> Reached | None:
-    """Return all eigenvalues, or None if they cannot be computed.
-
-    The operator must report a range of fewer than `dense_below` dimensions, and the budget must
-    allow that number of products. Symmetries Q (n, s) are projected out if they lie in the range
-    space.
-    """
-    most = int(min(ask.dense_below, left - N_MATRIX_FREE_PROOF_PRODUCTS, MAX_DENSE_ROWS))
-    space = H.op.reach(most) if most >= 1 and hasattr(H.op, "reach") else None
-    if space is None or not space.m:
-        return None
-    H.note(f"all columns in {space.m} dimensions that the rows reach")
-    found = space.matrix()
-    H.tell(space.m)
-    if not found.error < np.inf:
-        return None
-    M = symmetric_part(found.products, found.bounds, space.m)
-    H.asymmetry = max(H.asymmetry, safe_norm(M.asymmetry))
-    H.norm = max(H.norm, 1.01 * spectral_norm(M.A))
-    H.note("all eigenvalues")
-    rows = np.ascontiguousarray(Q.T)
-    inner = space.project(rows).T if len(rows) else np.zeros((space.m, 0))
-    if (np.linalg.norm(inner, axis=0) < 1 - MAX_NORM_LOSS).any():
-        inner = inner[:, :0]
-    cut = DenseHessian(M).cut(inner, more=found.error)
-    span = _embed_columns(space, cut.span)
-    return Reached(cut.values, cut.vectors, cut.error, np.ones(space.n), span, space=space)
-
-
-def _embed_columns(space: ProvedReach, Y: Floats) -> Floats:
-    """Return ``E Y``, the columns of Y embedded in parameter space."""
-    rows = [space.embed(y) for y in Y.T]
-    return np.stack(rows, axis=1) if rows else np.zeros((space.n, 0))
-
-
-# --------------------------------------------------------------------------------------------------
-# The strategy: what was searched for, proofs near a critical point, and measurements where nothing
-# can be proved.
-
-N_GRADIENT_STEPS = 40  # number of Lanczos steps from the gradient
-MAX_GRADIENT_STEPS = 160  # maximum number of these steps if the decrement converges slowly
-MAX_STEP_RESIDUAL = 0.5  # relative residual above which Newton's step counts as unknown
-MAX_SOLVE_STEPS = 400  # number of Lanczos steps for Newton's step if a proof needs a small residual
+N_GRADIENT_STEPS = 40  # minimum number of Lanczos steps from the gradient
+# maximum number of Lanczos steps from the gradient, if the decrement converges slowly
+MAX_GRADIENT_STEPS = 160
+MAX_STEP_RESIDUAL = 0.5  # maximum relative residual at which Newton's step counts as known
+MAX_SOLVE_STEPS = 400  # maximum number of MINRES steps for Newton's step
 # risk that determines the length of the search for negative curvature if the caller gave no failure
 # probability
 DEFAULT_FAILURE_PROBABILITY = 0.01
-# number of Lanczos steps in balanced coordinates, for parameters of very different scales
+# maximum number of Lanczos steps in balanced coordinates, which are used for parameters of very
+# different scales
 N_BALANCED_STEPS = 128
-N_END_STEPS = 64  # number of Lanczos steps if only the ends of the spectrum are needed
-MAX_PROBE_VECTORS = 16
+N_END_STEPS = 64  # maximum number of Lanczos steps if only the ends of the spectrum are needed
+MAX_PROBE_VECTORS = 16  # maximum number of the objective's probe vectors that start Lanczos runs
 # maximum ||Hq|| of a symmetry direction q that is projected out, relative to curvature_tol ||H||
 MAX_SYMMETRY_COUPLING = 0.01
-# number of symmetry directions above which none is projected out; each takes a product
+# maximum number of symmetry directions; if there are more, none is projected out, since each takes
+# a product
 MAX_SYMMETRY_DIRECTIONS = 1024
 NORM_PROBE_SEED = 1  # seed of the random vector that estimates ||H||
-# fraction of the gradient and decrement that must exceed the tolerances for theta to count as far
+# theta counts as far from critical if this fraction of the gradient and of the decrement exceeds
+# the tolerances
 CLEARLY_FAR_FRACTION = 1e-2
-N_WEAKEST_TESTED = 3  # number of smallest Ritz values whose signs are tested for stability
+# number of Ritz values, the smallest in absolute value, whose signs are tested for stability
+N_WEAKEST_TESTED = 3
 
 
 class ByProducts(Inertia):
-    """The inertia from products: both ends of the spectrum, and the risk of having missed curvature
-    beyond them. If the range of H has few dimensions, all eigenvalues are computed (`Reached`).
+    """The inertia from products with H: both ends of the spectrum, and the risk of having missed
+    curvature beyond the ends. If the range of H has few dimensions, all eigenvalues are computed
+    (`Reached`).
     """
 
     keeps = True  # True if the signs are stable or need no test
@@ -557,7 +440,8 @@ class ByProducts(Inertia):
         (`flat`), the fraction of g outside the range of H (`residual`), Newton's `step`, and its
         residual over ``||g||`` (`left`).
 
-        Return the decrement, and a lower bound on it if the budget ended before it converged.
+        Return the decrement, and a lower bound on the decrement if the budget ended before
+        convergence, otherwise None.
         """
         ask, H, search, g = self.ask, self.H, self.search, self.gradient[0]
         size = safe_norm(g)
@@ -601,8 +485,9 @@ class ByProducts(Inertia):
     def _estimate_spectrum_ends(
         self, floor: float, d: Floats
     ) -> tuple[tuple[SpectrumEnd, SpectrumEnd], Spectrum]:
-        """Return the ends of the spectrum on the complement of the symmetries, and what is known of
-        the whole spectrum, with the risk of having missed curvature beyond the ends.
+        """Return the ends of the spectrum on the complement of the symmetries, and the `Spectrum`,
+        with the risk of having missed curvature beyond the ends. `floor` is a lower bound on all
+        eigenvalues, and `d` the scaling that balances the rows of H.
         """
         ask, H, search, known = self.ask, self.H, self.search, self.known
         deep = self.near.near and not floor > 0 and known is None
@@ -658,8 +543,9 @@ class ByProducts(Inertia):
         return (low, high), seen if known is None else known.with_inertia(seen)
 
     def theorem(self) -> tuple[Contraction, float]:
-        """Check the theorem with a lower bound on the absolute value of all curvature as ``1 /
-        beta``, if one is known. Return the outcome and the length of Newton's step.
+        """Check Kantorovich's theorem, with ``1 / beta`` a lower bound on the absolute values of
+        all eigenvalues, if such a bound is known. Return the outcome and the length of Newton's
+        step, infinite if the step is not known.
         """
         ask, H, (g, off), known = self.ask, self.H, self.gradient, self.known
         weakest = self.seen.floor if known is None else known.min_abs_eigenvalue
@@ -683,8 +569,8 @@ class ByProducts(Inertia):
         return found, distance
 
     def _newton(self) -> tuple[Floats, float]:
-        """Return Newton's step and its residual over ``||g||``, refined by MINRES if the residual
-        is large.
+        """Return Newton's step and its residual over ``||g||``, from the Krylov space of g or, if
+        the residual is smaller, from MINRES.
         """
         H, g, search, size = self.H, self.gradient[0], self.search, self.near.gradient_norm
         if size == 0 or self.left <= 1e-3 or search.budget.left < 20:
@@ -710,8 +596,9 @@ class ByProducts(Inertia):
         return not self.seen.negative
 
     def measure(self, pair: Pair) -> tuple[bool, bool]:
-        """Return True if the signs of curvature are stable, and True if Newton's step reduces the
-        gradient. Both are taken as True if a curvature floor or two vectors prove the verdict.
+        """Return two flags: True if the signs of curvature are stable, and True if Newton's step
+        reduces the gradient. Both are True without a measurement if a lower bound on the curvature
+        or the two vectors of `pair` prove the verdict.
         """
         if pair.holds or self.seen.floor > 0:
             return True, True
@@ -727,7 +614,9 @@ class ByProducts(Inertia):
         return self.keeps, self.keeps and self._newton_step_converges()
 
     def _drop_weak(self) -> None:
-        """Set an end of the spectrum to zero if its curvature is too weak to be measured again."""
+        """Mark the sign at an end of the spectrum as unknown if the curvature there is too weak to
+        be measured again.
+        """
         seen, zero = self.seen, self.H.zero
         negative = seen.negative and -seen.low > zero
         positive = seen.positive and seen.high > zero
@@ -754,8 +643,8 @@ class ByProducts(Inertia):
         return np.append([end.quotient for end in self.ends], values), columns
 
     def _has_lasting_curvature(self) -> bool:
-        """Return True if the curvature behind the verdict was measured to have a stable sign, along
-        Newton's step and along its own directions.
+        """Return True if the curvatures of `_weakest_pairs` were measured to have stable signs,
+        both along Newton's step and along their own vectors.
         """
         H, ob, theta, (g, off) = self.H, self.ask.ob, self.ask.theta, self.gradient
         off = assumed_error(H.norm, theta) if off != off else off
@@ -772,7 +661,10 @@ class ByProducts(Inertia):
         return True
 
     def _newton_step_converges(self) -> bool:
-        """Return True if Newton's step was solved for and reduces the gradient beyond rounding."""
+        """Return True if g is within its rounding error, or if the relative residual of Newton's
+        step is at most `MAX_STEP_RESIDUAL` and the step reduces ||g|| to at most
+        sqrt(`MAX_DECREMENT_LEFT`) plus that residual, times ||g||.
+        """
         (g, off), theta = self.gradient, self.ask.theta
         size, rounding = safe_norm(g), assumed_error(self.H.norm, theta)
         if size <= max(rounding, off if off == off else 0.0):
@@ -782,7 +674,9 @@ class ByProducts(Inertia):
         return self.left <= MAX_STEP_RESIDUAL and there is not None and safe_norm(there) <= most
 
     def slope(self) -> Nearness:
-        """Return the nearness with the quantities from the gradient's Krylov space."""
+        """Return the nearness with ``||Hg|| / (||H|| ||g||)`` and the fraction of g outside the
+        range of H, from the Krylov space of g.
+        """
         flat, norm, size = self.flat, self.H.norm, self.near.gradient_norm
         return replace(
             self.near,
@@ -792,7 +686,9 @@ class ByProducts(Inertia):
         )
 
     def spectrum(self, proof: Proof) -> Spectrum:
-        """Return the spectrum found, with the inertia only if its signs are stable."""
+        """Return the spectrum found, without the inertia if its signs are not stable. If a zero of
+        the residuals is proved, the inertia is that of the minimum there.
+        """
         m = proof.n_residuals
         if proof.zero.holds:
             return replace(
@@ -866,8 +762,8 @@ def _is_clearly_not_critical(
 
 
 def _best_gradient(ask: ClassifyOptions, H: Products) -> tuple[Floats, float]:
-    """Return the best gradient and a bound on its error. If theta is far from a critical point,
-    return the plain gradient without a bound, at a tenth of the cost.
+    """Return the most accurate gradient available and a bound on its error. If theta is far from a
+    critical point, return the plain gradient and NaN, at a tenth of the cost.
     """
     if H.norm > 0 and certificate_method(ask.ob, "precise_gradient") is not None:
         g = gradient_at(ask.ob, ask.theta, H)
@@ -878,8 +774,9 @@ def _best_gradient(ask: ClassifyOptions, H: Products) -> tuple[Floats, float]:
 
 
 def _search_further(search: InertiaSearch, main: Any, goal: int, d: Floats) -> None:
-    """Continue the search if no negative curvature was found: by restarted Lanczos if the basis was
-    too large to store, then in balanced coordinates.
+    """Continue the search for negative curvature: by restarted Lanczos if the run `main` ended
+    before `goal` steps, then in coordinates scaled by `d` if these differ by more than a factor of
+    32.
     """
     H = search.H
     if main is not None and main.p and main.m < goal and search.budget.left > 20:

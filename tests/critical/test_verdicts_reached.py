@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.critical.iterative import Reached
+from fastcurv.critical.range_spectrum import Reached
 
 from .test_on_kinks import run_to_kinks
 

@@ -1,0 +1,146 @@
+"""All eigenvalues of Hessians whose products are proved to reach few dimensions, as with fewer rows
+than units.
+
+On the dimensions that the rows do not reach H is `rest` times the identity; on the others it is a
+matrix that is small enough to decompose. So the inertia is known as at small n, and Kantorovich's
+theorem holds with ``1 / beta`` the smallest size of any eigenvalue.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..common.objectives import Products
+from ..common.protocols import Floats, ProvedReach
+from ..common.vectors import safe_norm
+from ..spectrum.dense import symmetric_part
+from ..spectrum.forms import MAX_DENSE_ROWS
+from .decide import Spectrum
+from .dense import DenseHessian, eigenvalue_signs
+from .evidence import ClassifyOptions, spectral_norm
+from .theorem import Slice
+
+N_MATRIX_FREE_PROOF_PRODUCTS = 40  # number of products reserved for proofs without the matrix
+# maximum loss of norm of a unit symmetry direction under projection onto the range space
+MAX_NORM_LOSS = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class Reached(Slice):
+    """All eigenvalues of H on the complement of a span of symmetries: `values` in the range space,
+    with eigenvectors ``E vectors`` (E embeds that space), and `rest` outside it.
+    """
+
+    space: ProvedReach = field(kw_only=True)
+
+    @property
+    def signs(self) -> NDArray[np.int_]:
+        """The sign (-1, 0 or 1) of every eigenvalue in the range space, which is 0 within the
+        error.
+        """
+        return eigenvalue_signs(self)
+
+    def with_inertia(self, seen: Spectrum) -> Spectrum:
+        """Return the spectrum `seen` with the inertia of H added. The number of zeros that
+        symmetries explain is that of the directions projected out or, if `rest` is 0, of all
+        symmetry directions.
+        """
+        signs, rest, n, s = self.signs, self.space.rest, self.space.n_rest, seen.n_symmetry
+        positive = int((signs == 1).sum()) + n * (rest > self.error)
+        negative = int((signs == -1).sum())
+        zero = self.space.n - positive - negative
+        return replace(
+            seen,
+            n_positive=positive,
+            n_negative=negative,
+            n_zero=zero,
+            n_symmetry=s if s is None or not rest else int(self.span.shape[1]),
+            n_negative_bounds=(negative, negative + zero),
+            weakest=self.smallest,
+            weakest_error=self.error,
+            reach=self.space,
+        )
+
+    @property
+    def smallest(self) -> float:
+        """The smallest absolute value of a computed eigenvalue."""
+        return float(min(np.abs(self.values).min(initial=np.inf), abs(self.space.rest)))
+
+    @property
+    def min_abs_eigenvalue(self) -> float:
+        """A lower bound on the absolute values of all eigenvalues, negative if none is known."""
+        return self.smallest - self.error
+
+    def solve(self, g: Floats) -> Floats:
+        """Return ``H^-1 g``."""
+        inner = self.space.project(g[None])[0]
+        y = self.vectors @ ((self.vectors.T @ inner) / self.values)
+        return np.asarray((g - self.space.embed(inner)) / self.space.rest + self.space.embed(y))
+
+    def step(self, H: Products, g: Floats) -> Floats:
+        """Return Newton's step orthogonal to the symmetries, with one step of iterative
+        refinement.
+        """
+        x = self.off_span(-self.solve(self.off_span(g)))
+        return self.off_span(x - self.solve(self.off_span(g + H(x))))
+
+    def select_weakest(self, k: int) -> tuple[Floats, Floats]:
+        """Return the k smallest eigenvalues in absolute value in the range space that are known to
+        be nonzero, and their vectors as columns.
+        """
+        order = np.argsort(np.abs(self.values))
+        order = order[self.signs[order] != 0][:k]
+        return self.values[order], _embed_columns(self.space, self.vectors[:, order])
+
+    def extremes(self) -> list[tuple[float, Floats]]:
+        """Return the extreme eigenvalues of H with their vectors, including `rest` if it is
+        extreme.
+        """
+        inside, rest = self.values, self.space.rest
+        found = [
+            (float(inside[i]), _embed_columns(self.space, self.vectors[:, [i]])[:, 0])
+            for i in (0, -1)
+            if inside.size
+        ]
+        if self.space.n_rest and not (inside.size and inside[0] <= rest <= inside[-1]):
+            found.append((rest, self.space.outside()))
+        return found
+
+
+def range_spectrum(ask: ClassifyOptions, H: Products, left: float, Q: Floats) -> Reached | None:
+    """Return all eigenvalues of H, or None if its range is not known to have few dimensions or the
+    budget is too small.
+
+    The operator must report a range of at most `dense_below` dimensions, and the budget of `left`
+    products must allow one product for each dimension. The symmetry directions Q (n, s) are
+    projected out if they all lie in the range space.
+    """
+    most = int(min(ask.dense_below, left - N_MATRIX_FREE_PROOF_PRODUCTS, MAX_DENSE_ROWS))
+    space = H.op.reach(most) if most >= 1 and hasattr(H.op, "reach") else None
+    if space is None or not space.m:
+        return None
+    H.note(f"all columns in {space.m} dimensions that the rows reach")
+    found = space.matrix()
+    H.tell(space.m)
+    if not found.error < np.inf:
+        return None
+    M = symmetric_part(found.products, found.bounds, space.m)
+    H.asymmetry = max(H.asymmetry, safe_norm(M.asymmetry))
+    H.norm = max(H.norm, 1.01 * spectral_norm(M.A))
+    H.note("all eigenvalues")
+    rows = np.ascontiguousarray(Q.T)
+    inner = space.project(rows).T if len(rows) else np.zeros((space.m, 0))
+    if (np.linalg.norm(inner, axis=0) < 1 - MAX_NORM_LOSS).any():
+        inner = inner[:, :0]
+    cut = DenseHessian(M).cut(inner, more=found.error)
+    span = _embed_columns(space, cut.span)
+    return Reached(cut.values, cut.vectors, cut.error, np.ones(space.n), span, space=space)
+
+
+def _embed_columns(space: ProvedReach, Y: Floats) -> Floats:
+    """Return ``E Y``, the columns of Y embedded in parameter space."""
+    rows = [space.embed(y) for y in Y.T]
+    return np.stack(rows, axis=1) if rows else np.zeros((space.n, 0))
